@@ -1,0 +1,50 @@
+"""What a user can cause: one exception family, printed as one line each.
+
+Everything else that goes wrong is ours: it goes to a log file with its traceback.
+"""
+
+from typing import NamedTuple
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong with an input."""
+
+    where: str
+    """The file, or the name of the input (``-`` for standard input, ``--limit`` for an option)."""
+    pointer: str
+    """JSON pointer (RFC 6901) inside ``where``; empty for the whole of it. A line may be named as ``line 3``."""
+    message: str
+    """What is wrong, without a full stop."""
+    fix: str = ""
+    """What to do about it, as an imperative."""
+
+    def line(self) -> str:
+        place = f"{self.where}{' ' + self.pointer if self.pointer else ''}"
+        return f"{place}: {self.message}{'; ' + self.fix if self.fix else ''}"
+
+
+class UserError(Exception):
+    """Something that the user asked for cannot be done; exit code 2."""
+
+    def __init__(self, message: str, *, fix: str = "") -> None:
+        self.message = message
+        self.fix = fix
+        super().__init__(f"{message}; {fix}" if fix else message)
+
+    def lines(self) -> list[str]:
+        return [str(self)]
+
+
+class InvalidInput(UserError):
+    """An input with one or more problems, all of them reported at once."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = problems
+        super().__init__(problems[0].line() if problems else "invalid input")
+
+    def lines(self) -> list[str]:
+        return [problem.line() for problem in self.problems]
+
+
+class UnknownId(UserError):
+    """An id that names nothing in the store."""

@@ -1,0 +1,134 @@
+"""The expanded form of a launch table: what ``tables`` makes and everything below the table reads.
+
+A table is what a user writes; a plan is what will run, with every default filled in, every sweep
+expanded and every name checked. ``JobSpec`` is the content of ``job.json``, ``BatchMeta`` that of
+``batch_meta.json``.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+type After = Literal["success", "end"]
+
+
+class Record(BaseModel):
+    """Base of everything that is written to the store: unknown keys are an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Retry(Record):
+    """How often a step is attempted when the infrastructure fails it."""
+
+    max_attempts: int = Field(default=3, ge=1, le=100)
+    """Attempts in all, the first one included."""
+    backoff_sec: float = Field(default=10.0, ge=0, le=86_400)
+    """Seconds between the end of a failed attempt and the earliest start of the next."""
+
+
+class StepSpec(Record):
+    """One node of a job's graph, ready to run."""
+
+    step_id: str
+    kind: str
+    """``trial``, ``verdict``, ``command``, ``agent``, ``analysis``."""
+    queue_key: str
+    """What the concurrency limit applies to, normalised: ``openai/gpt-5.2``, ``agent:oracle``."""
+    label: str = ""
+    """The column of this step in a scoreboard: ``oracle``, ``terminus-2 · openai/gpt-5.2``."""
+    depends_on: tuple[str, ...] = ()
+    """Always written in full: ``job_id/step_id``."""
+    after: After = "success"
+    """``success``: every dependency must have succeeded; ``end``: it must have ended, however it did."""
+    timeout_sec: float | None = None
+    """Seconds from start to the supervisor's deadline; None lets the kind decide."""
+    env: dict[str, str] = {}
+    retry: Retry = Retry()
+    spec: dict[str, Any] = {}
+    """What the kind itself reads; for ``trial`` the keys of ``TrialSpec``, for ``command`` ``{"command": [...]}``."""
+
+
+class JobSpec(Record):
+    """A unit with its own verdict; the content of ``job.json``."""
+
+    schema_version: Literal[1] = 1
+    batch_id: str
+    job_id: str
+    labels: dict[str, str] = {}
+    first_seq: int = 0
+    """Position in the batch of this job's first step; orders tickets, and is the same after a rebuild."""
+    steps: tuple[StepSpec, ...]
+    dependents: dict[str, tuple[str, ...]] = {}
+    """For each step_id of this job, the steps (``job_id/step_id``) that wait for it."""
+
+    def step(self, step_id: str) -> StepSpec:
+        for step in self.steps:
+            if step.step_id == step_id:
+                return step
+        raise KeyError(step_id)
+
+
+class BatchMeta(Record):
+    """Facts about an accepted table; the content of ``batch_meta.json``, written last at ingest."""
+
+    schema_version: Literal[1] = 1
+    batch_id: str
+    created_at: str
+    """RFC 3339, UTC, to the microsecond."""
+    table_sha256: str
+    table_format: str
+    """``parallelhassnes-2``, ``parallelhassnes-1``, ``oddish-sweep`` or ``harbor-job``."""
+    source_name: str = ""
+    """The file name under which the table was submitted."""
+    base_dir: str = ""
+    """The directory against which the table's relative paths were resolved."""
+    experiment: str = ""
+    goal: str = ""
+    labels: dict[str, str] = {}
+    priority: int = 0
+    """Higher starts first; -1000 to 1000."""
+    concurrency: int | None = None
+    """Live attempts of this batch at most; None for no limit of its own."""
+    limits: dict[str, int] = {}
+    """Live attempts per queue key at most, normalised keys."""
+    secrets: tuple[str, ...] = ()
+    """Names of environment variables that every step needs; never values."""
+    job_ids: tuple[str, ...] = ()
+    steps_total: int = 0
+    warnings: tuple[str, ...] = ()
+    harbor_job: dict[str, Any] | None = None
+    """The Harbor JobConfig that this batch amounts to, where it came from one."""
+
+
+class Plan(BaseModel):
+    """A whole table, expanded and valid. ``batch_id`` is filled in at ingest."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    table_format: str
+    experiment: str = ""
+    goal: str = ""
+    labels: dict[str, str] = {}
+    priority: int = 0
+    concurrency: int | None = None
+    limits: dict[str, int] = {}
+    secrets: tuple[str, ...] = ()
+    jobs: list[JobSpec]
+    """With ``batch_id`` empty, ``first_seq`` and ``dependents`` already right."""
+    warnings: tuple[str, ...] = ()
+    harbor_job: dict[str, Any] | None = None
+
+
+class TrialSpec(Record):
+    """``StepSpec.spec`` of a step of kind ``trial``."""
+
+    config: dict[str, Any]
+    """A Harbor ``TrialConfig`` in JSON mode, without ``trial_name``, ``trials_dir`` and ``job_id``. Paths are absolute;
+    sensitive values are ``${NAME}`` templates."""
+    task_name: str
+    """Harbor's name of the task."""
+    task_checksum: str = ""
+    """Harbor's content hash of the task at ingest, where it could be computed without a download."""
+    repeat: int = 1
+    """Which of the trials of this task and agent this is, from 1."""

@@ -1,0 +1,100 @@
+"""What a kind of step is: the Protocol that ``trial``, ``command``, ``verdict`` … fulfil.
+
+A kind is code of two processes. ``work`` runs in the worker, which may crash, hang or be killed at
+any instruction; everything else runs in the attempt's supervisor (or, after its death, in a tick
+that repairs), must be quick and must cope with whatever a dead worker left in the attempt's
+directory.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from parallelhassnes.plan import StepSpec
+
+type Status = Literal["succeeded", "failed", "needs_attention", "canceled", "lost"]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What a kind is told about the attempt that it works for."""
+
+    dir: Path
+    """The attempt's directory; ``dir/tmp`` is its TMPDIR and is removed before the seal."""
+    job_dir: Path
+    batch_id: str
+    job_id: str
+    run_id: str
+    """Lowercase letters and digits, unique in the store and beyond."""
+    number: int
+    """1 for the first attempt of the step."""
+    step: StepSpec
+    stand_in: bool = False
+    """Agents are answered by the deterministic stand-in instead of being run."""
+
+
+@dataclass(frozen=True)
+class WorkerEnd:
+    """How the worker ended."""
+
+    exit_code: int | None
+    """The exit status; negative for a signal, as in ``subprocess``; None where nobody could see it."""
+    reason: Literal["exited", "timeout", "canceled", "lost"]
+    """Why it ended: by itself, by the supervisor's deadline, by a cancel, or unseen."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an attempt did not succeed."""
+
+    failure_class: str
+    """``infrastructure``, ``task_definition``, ``agent_timeout`` … ; see ``steps.failures``."""
+    line: str
+    """One line for a scoreboard."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an attempt came to."""
+
+    status: Status
+    summary: str
+    """One or two plain sentences; becomes ``final.txt`` and the report's ``summary``."""
+    failure: Failure | None = None
+    report: Mapping[str, Any] = field(default_factory=dict)
+    """The kind's own part of the report, namespaced: ``{"trial": {...}}``; also ``files_read``, ``files_written``,
+    ``artifacts`` where the kind knows them."""
+    publish: Mapping[str, Any] = field(default_factory=dict)
+    """File name → JSON document that ``settle`` writes into the job's directory (``verdict.json``)."""
+
+
+class Kind(Protocol):
+    """One kind of step. Implementations are stateless."""
+
+    name: str
+
+    def preload(self) -> None:
+        """Import what ``work`` needs, once, in the process that will fork workers."""
+
+    def deadline_sec(self, attempt: Attempt) -> float | None:
+        """Seconds that this attempt may take at most, where its step names none; None for no end."""
+
+    def work(self, attempt: Attempt) -> int:
+        """Do the work, in the worker's process; return its exit code.
+
+        The working directory is ``attempt.dir``, stdout and stderr are its log files, ``os.environ`` holds only what
+        the step may see, SIGTERM and SIGINT have their default action.
+        """
+
+    def phase(self, attempt: Attempt) -> str | None:
+        """Where the work stands, for the heartbeat: ``environment_setup``, ``agent`` …; cheap, called every beat."""
+
+    def conclude(self, attempt: Attempt, end: WorkerEnd) -> Outcome:
+        """Read what the worker left and say what it came to; never raises for what a worker can leave."""
+
+    def sweep(self, attempt: Attempt) -> list[str]:
+        """Remove what a dead worker may have left outside its process tree (containers, networks); idempotent.
+
+        Returns one line per thing removed.
+        """
