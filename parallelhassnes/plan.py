@@ -5,6 +5,7 @@ expanded and every name checked. ``JobSpec`` is the content of ``job.json``, ``B
 ``batch_meta.json``.
 """
 
+from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -62,11 +63,14 @@ class JobSpec(Record):
     dependents: dict[str, tuple[str, ...]] = {}
     """For each step_id of this job, the steps (``job_id/step_id``) that wait for it."""
 
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """step_id → its index in ``steps``."""
+        return {step.step_id: place for place, step in enumerate(self.steps)}
+
     def step(self, step_id: str) -> StepSpec:
-        for step in self.steps:
-            if step.step_id == step_id:
-                return step
-        raise KeyError(step_id)
+        """Raises KeyError where there is no such step."""
+        return self.steps[self.places[step_id]]
 
 
 class BatchMeta(Record):

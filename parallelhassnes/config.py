@@ -1,0 +1,151 @@
+"""What ``parallelhassnes.toml`` says, with every default.
+
+The file is the user's; nothing here writes it but ``init``. The configuration in force is snapshotted
+into ``runs/_system/`` by the tick, and every attempt names the snapshot that it ran under.
+"""
+
+import hashlib
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from parallelhassnes.errors import InvalidInput, Problem, UserError
+
+CONFIG_NAME = "parallelhassnes.toml"
+
+PASSED_IF_SET = (
+    "PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "SHELL", "TERM",
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS",
+    "DOCKER_HOST", "DOCKER_CONFIG", "DOCKER_CONTEXT", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY",
+    "XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "PYTHONPATH", "VIRTUAL_ENV",
+)  # fmt: skip
+"""Variables that carry no secret and that programs expect; passed to every worker where they are set."""
+
+
+class RetryConfig(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    max_attempts: int = Field(default=3, ge=1, le=100)
+    backoff_sec: float = Field(default=10.0, ge=0, le=86_400)
+
+
+class Config(BaseModel):
+    """The settings of one root. Times are in seconds."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    runner_id: str = Field(default="local", pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$")
+    """Name of this host under ``runners/``."""
+    concurrency: int = Field(default=max(8, 2 * (os.cpu_count() or 1)), ge=1, le=10_000)
+    """Live attempts on this host at most, over all batches and queue keys."""
+    limits: dict[str, int] = {}
+    """Queue key → live attempts at most."""
+    aliases: dict[str, str] = {}
+    """Model name or queue key → the queue key to use instead."""
+    env_file: str | None = None
+    """File of ``NAME=value`` lines that secrets are read from at launch; relative to the root."""
+    secrets: tuple[str, ...] = ()
+    """Names of environment variables passed to every step where they are set."""
+    environment: str = "docker"
+    """Harbor environment of a trial that names none."""
+    retry: RetryConfig = RetryConfig()
+    heartbeat_sec: float = Field(default=5.0, gt=0, le=300)
+    """Time between two heartbeats of a supervisor."""
+    grace_sec: float = Field(default=20.0, gt=0, le=3600)
+    """Time that a worker has to end cleanly before it is killed."""
+    durable: bool = True
+    """Wait for the disk (fsync) before the queue says that something is there. Off only for throw-away runs."""
+
+    def sha256(self) -> str:
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+def find_root(start: Path) -> Path:
+    """The nearest folder from ``start`` upwards that holds a configuration, else ``start``."""
+    for folder in (start, *start.parents):
+        if (folder / CONFIG_NAME).is_file():
+            return folder
+    return start
+
+
+def load_config(root: Path) -> Config:
+    """Read the root's configuration; a missing file means the defaults.
+
+    Raises:
+        InvalidInput: the file does not parse, or has values that cannot be used; every one is listed.
+    """
+    path = root / CONFIG_NAME
+    try:
+        document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return Config()
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput([Problem(str(path), "", f"is not valid TOML: {error}")]) from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    try:
+        return Config.model_validate(document)
+    except ValidationError as error:
+        raise InvalidInput(
+            [
+                Problem(str(path), ".".join(str(part) for part in item["loc"]), item["msg"].lower())
+                for item in error.errors()
+            ]
+        ) from None
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """Parse ``NAME=value`` lines; ``export``, blank lines, ``#`` comments and one pair of quotes are understood.
+
+    Raises:
+        UserError: the file cannot be read, or a line is not of that form (the line's number is named, never its text).
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"env_file {path}: cannot be read ({error})") from None
+    values: dict[str, str] = {}
+    for number, raw in enumerate(text.splitlines(), 1):
+        line = raw.strip().removeprefix("export ").strip()
+        if not line or line.startswith("#"):
+            continue
+        name, sign, value = line.partition("=")
+        if not sign or not name.strip().isidentifier():
+            raise UserError(f"env_file {path} line {number}: is not NAME=value")
+        value = value.strip()
+        if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
+            value = value[1:-1]
+        values[name.strip()] = value
+    return values
+
+
+TEMPLATE = """\
+# ParallelHassnes: settings of this root. Every line is optional; what is shown is the default.
+
+# runner_id = "local"          # the name of this host under runners/
+# concurrency = {concurrency}              # live attempts on this host at most
+# environment = "docker"       # Harbor environment of a trial that names none; "sandbox" needs no Docker
+# env_file = "secrets.env"     # NAME=value lines; cron has no other way to your keys
+# secrets = ["OPENAI_API_KEY"] # passed to every step where they are set; tables can name more
+# heartbeat_sec = 5
+# grace_sec = 20               # time that an attempt has to end cleanly before it is killed
+# durable = true               # false skips fsync: only for throw-away runs
+
+# [limits]                     # live attempts per queue key
+# "openai/gpt-5.2" = 3
+
+# [aliases]                    # model name = queue key to use instead
+# "my-proxy/gpt" = "openai/gpt-5.2"
+
+# [retry]                      # for failures of the infrastructure
+# max_attempts = 3
+# backoff_sec = 10
+"""
+
+
+def template() -> str:
+    """The commented configuration that ``init`` writes."""
+    return TEMPLATE.format(concurrency=Config().concurrency)

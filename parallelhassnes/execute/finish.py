@@ -1,0 +1,84 @@
+"""From the end of the worker to the seal; done by the supervisor, or for a dead one by a repair.
+
+    sweep, conclude ─▶ publish/ ─▶ final.json, final.txt ─▶ state.json (terminal) ─▶ tmp/ removed ─▶ seal.json
+
+Whoever finds a terminal ``state.json`` without a seal has only the last two to do; anything earlier is
+done again from what the worker left.
+"""
+
+import os
+import shutil
+import traceback
+from pathlib import Path
+
+from parallelhassnes.steps import report
+from parallelhassnes.steps.kinds import Attempt, Failure, Kind, Outcome, WorkerEnd
+from parallelhassnes.store import atomic, attempts
+from parallelhassnes.store.records import AttemptState, FailureRecord, now_text
+from parallelhassnes.store.seal import seal
+
+PUBLISH = "publish"
+
+
+def finish(attempt: Attempt, kind: Kind, end: WorkerEnd, state: AttemptState) -> None:
+    """Write the attempt's end and seal it; every process of the attempt but ours has ended."""
+    if not state.terminal:
+        outcome = _conclude(attempt, kind, end)
+        _write_outcome(attempt, outcome)
+        state = state.model_copy(
+            update={
+                "status": outcome.status,
+                "ended_at": now_text(),
+                "exit_code": end.exit_code,
+                "failure": _failure(outcome),
+            }
+        )
+        attempts.write_state(attempt.dir, state, durable=True)
+    _remove_tmp(attempt.dir / "tmp")
+    _close_log()
+    seal(attempt.dir)
+
+
+def _failure(outcome: Outcome) -> FailureRecord | None:
+    if outcome.failure is None:
+        return None
+    line = " ".join(outcome.failure.line.split())[:500]
+    return FailureRecord(failure_class=outcome.failure.failure_class, line=line)
+
+
+def _conclude(attempt: Attempt, kind: Kind, end: WorkerEnd) -> Outcome:
+    try:
+        if end.exit_code != 0:
+            for line in kind.sweep(attempt):
+                print(f"{now_text()} removed {line}", flush=True)
+        return kind.conclude(attempt, end)
+    except Exception as error:  # noqa: BLE001 - a fault of ours must still end in a sealed attempt
+        traceback.print_exc()
+        line = f"{type(error).__name__}: {error}; see supervisor.log"
+        return Outcome("failed", f"The harness failed to read this attempt. {line}", Failure("internal", line))
+
+
+def _write_outcome(attempt: Attempt, outcome: Outcome) -> None:
+    if outcome.publish:
+        folder = attempt.dir / PUBLISH
+        folder.mkdir(exist_ok=True)
+        for name, document in outcome.publish.items():
+            atomic.write_json(folder / name, document)
+    atomic.write_json(attempt.dir / attempts.FINAL, report.build(attempt, outcome))
+    atomic.write_text(attempt.dir / attempts.FINAL_TEXT, outcome.summary.rstrip() + "\n")
+
+
+def _remove_tmp(folder: Path) -> None:
+    def complain(_function: object, path: str, error: BaseException) -> None:
+        print(f"{now_text()} could not remove {path}: {error}", flush=True)
+
+    if folder.exists():
+        shutil.rmtree(folder, onexc=complain)
+
+
+def _close_log() -> None:
+    """Let go of supervisor.log: the seal is about to state its size."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+    os.close(null)

@@ -1,0 +1,105 @@
+"""Starting supervisors: a warm fork.
+
+The process that launches has imported what its attempts need, runs one thread and no event loop, and
+has frozen its heap (``gc.freeze``), so a fork costs a few milliseconds and its child shares nearly all
+memory with it. Each supervisor is the leader of a session of its own: a Ctrl-C at a terminal, the end
+of a cron job or the death of the launching process does not reach it.
+"""
+
+import gc
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from parallelhassnes.store import locks
+
+_launched: set[int] = set()
+
+
+class _Become(BaseException):
+    """In a freshly forked child of a supervisor: leave the parent's frames and run this instead."""
+
+    def __init__(self, target: Callable[[], None], log: Path) -> None:
+        self.target, self.log = target, log
+
+
+class _Trampoline:
+    running = False
+
+
+def start(target: Callable[[], None], *, log: Path) -> int:
+    """Run ``target`` in a forked, detached process; its pid.
+
+    Supervisors start supervisors, a batch long, so a child must not run on top of its parent's stack:
+    in a supervisor's child the call leaves by ``_Become``, which unwinds to the one frame at the bottom.
+
+    Args:
+        target: what to run; the process ends when it returns.
+        log: the file that the process's stdout and stderr are appended to.
+    """
+    reap()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if not gc.get_freeze_count():
+        gc.collect()
+        gc.freeze()
+    pid = os.fork()
+    if pid:
+        _launched.add(pid)
+        return pid
+    locks.drop_held()
+    _launched.clear()
+    if _Trampoline.running:
+        raise _Become(target, log)
+    _Trampoline.running = True
+    _run(target, log)
+
+
+def _run(target: Callable[[], None], log: Path) -> NoReturn:
+    while True:
+        try:
+            _detach(log)
+            target()
+            sys.stdout.flush()
+            os._exit(0)
+        except _Become as become:
+            target, log = become.target, become.log
+        except BaseException:  # noqa: BLE001 - the last frame of a process: log it, whatever it is
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(70)
+
+
+def _detach(log: Path) -> None:
+    os.setsid()
+    reset_signals()
+    null = os.open(os.devnull, os.O_RDONLY)
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    os.dup2(null, 0)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    for handle in (null, out):
+        if handle > 2:
+            os.close(handle)
+
+
+def reset_signals() -> None:
+    """Give every signal its default action: one that a parent ignored (nohup, ``&``) would stay ignored."""
+    signal.set_wakeup_fd(-1)
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGQUIT):
+        signal.signal(signum, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def reap() -> None:
+    """Collect those of our own that have ended."""
+    for pid in tuple(_launched):
+        try:
+            if os.waitpid(pid, os.WNOHANG)[0]:
+                _launched.discard(pid)
+        except ChildProcessError:
+            _launched.discard(pid)

@@ -1,0 +1,134 @@
+"""Processes: who is who, and ending those that are left.
+
+A pid alone proves nothing, since pids are reused; a pid with its start time does. Workers carry their
+attempt's run id in their environment, so what forked away from its process group is found too.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+RUN_ID_VARIABLE = "PARALLELHASSNES_RUN_ID"
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_LINUX = sys.platform == "linux"
+_libc = ctypes.CDLL(None, use_errno=True) if _LINUX else None
+
+
+def start_time(pid: int) -> int | None:
+    """Start of the process in clock ticks since boot; None where there is none (or no ``/proc``)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stream:  # noqa: PTH123 - hot path
+            return int(stream.read().rpartition(b")")[2].split()[19])
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def is_alive(pid: int | None, started: int | None) -> bool:
+    """Whether the very process still runs; a zombie does not."""
+    if pid is None:
+        return False
+    if not _LINUX:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return True
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stream:  # noqa: PTH123 - hot path
+            fields = stream.read().rpartition(b")")[2].split()
+    except OSError:
+        return False
+    return fields[0] not in (b"Z", b"X") and (started is None or int(fields[19]) == started)
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel SIGKILL this process when its parent dies; exits where that has happened already."""
+    if _libc is not None:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own parent ends, so that none can slip away."""
+    if _libc is not None:
+        _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def children(pid: int) -> list[int]:
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+    except OSError:
+        return []
+    return [int(part) for part in text.split()]
+
+
+def send(pid: int | None, started: int | None, signum: int) -> bool:
+    """Signal the very process; False where it is gone."""
+    if pid is None or not is_alive(pid, started):
+        return False
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signum)
+        return True
+    return False
+
+
+def kill_group(pgid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pgid, signal.SIGKILL)
+
+
+def kill_descendants(deadline_sec: float = 5.0) -> int:
+    """SIGKILL and reap every descendant of this process; how many there were. Needs ``adopt_orphans``.
+
+    One that the kernel cannot end (stuck in a system call) is left at the deadline.
+    """
+    killed: set[int] = set()
+    end = time.monotonic() + deadline_sec
+    while True:
+        for pid in children(os.getpid()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return len(killed)
+        if time.monotonic() > end:
+            return len(killed)
+        time.sleep(0.001)
+
+
+def with_run_id(run_id: str) -> list[int]:
+    """Every process whose environment names the attempt; our own process is not one of them."""
+    wanted = f"{RUN_ID_VARIABLE}={run_id}".encode()
+    found = []
+    for name in os.listdir("/proc") if _LINUX else ():
+        if name.isdigit() and int(name) != os.getpid():
+            with contextlib.suppress(OSError), open(f"/proc/{name}/environ", "rb") as stream:  # noqa: PTH123
+                if wanted in stream.read().split(b"\0"):
+                    found.append(int(name))
+    return found
+
+
+def kill_run(run_id: str) -> int:
+    """SIGKILL whatever an attempt left behind, until nothing of it is found; how many were killed."""
+    killed = 0
+    for _ in range(20):
+        left = [pid for pid in with_run_id(run_id) if is_alive(pid, None)]
+        if not left:
+            break
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+                killed += 1
+        time.sleep(0.01)
+    return killed

@@ -1,0 +1,119 @@
+"""The life of the process that owns one attempt: run it (or end a dead one), free its slot, run a pass.
+
+    … seal.json ─▶ step.lock let go ─▶ running/<ticket> → ended/<ticket> ─▶ settle and the next launches
+
+A crash after the seal leaves a running ticket whose step is sealed and free: repair only moves it on.
+"""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from parallelhassnes.config import PASSED_IF_SET
+from parallelhassnes.execute import processes
+from parallelhassnes.execute.finish import finish
+from parallelhassnes.execute.supervisor import Timing, supervise
+from parallelhassnes.schedule.context import Context, Options
+from parallelhassnes.steps.kinds import Attempt, Kind, WorkerEnd
+from parallelhassnes.steps.registry import kind as kind_of
+from parallelhassnes.store import attempts, batches, tickets
+from parallelhassnes.store.layout import Layout
+from parallelhassnes.store.records import AttemptState
+
+type Then = Callable[[Context], None]
+
+START_VARIABLE = "PARALLELHASSNES_START"
+"""``spawn`` has every supervisor started as a fresh interpreter, as where fork is not safe."""
+
+
+class Assignment(BaseModel):
+    """What such a process is told; it crosses the process border where supervisors are spawned."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    root: str
+    batch_id: str
+    job_id: str
+    step_id: str
+    attempt: str
+    key_dir: str
+    ticket: str
+    dead: bool = False
+    """The attempt's processes are gone: end it instead of running it."""
+    options: Options = Options()
+
+    def attempt_dir(self, layout: Layout) -> Path:
+        return layout.step(self.batch_id, self.job_id, self.step_id) / "attempts" / self.attempt
+
+
+def run(ctx: Context, assignment: Assignment, lock: int, then: Then) -> None:
+    """Own the attempt; this process holds ``step.lock`` and nothing else that matters."""
+    directory = assignment.attempt_dir(ctx.layout)
+    job_dir = ctx.layout.job(assignment.batch_id, assignment.job_id)
+    step = batches.read_job(job_dir).step(assignment.step_id)
+    meta = attempts.read_meta(directory)
+    attempt = Attempt(
+        dir=directory, job_dir=job_dir, batch_id=assignment.batch_id, job_id=assignment.job_id,
+        run_id=meta.run_id, number=meta.number, step=step, stand_in=meta.stand_in,
+    )  # fmt: skip
+    kind = kind_of(step.kind)
+    if assignment.dead:
+        end_dead(attempt, kind, attempts.read_state(directory))
+    else:
+        timing = Timing(ctx.config.heartbeat_sec, ctx.config.grace_sec)
+        supervise(attempt, kind, environment(ctx, attempt), lock, timing)
+    os.close(lock)
+    tickets.end_running(ctx.layout, assignment.key_dir, assignment.ticket)
+    then(ctx)
+
+
+def end_dead(attempt: Attempt, kind: Kind, state: AttemptState) -> None:
+    """Kill what a dead supervisor left, take what its worker had finished, seal."""
+    if processes.is_alive(state.worker_pid, state.worker_start) and state.worker_pid:
+        processes.kill_group(state.worker_pid)
+    processes.kill_run(attempt.run_id)
+    canceled = (attempt.dir / attempts.CANCEL).exists()
+    finish(attempt, kind, WorkerEnd(None, "canceled" if canceled else "lost"), state)
+
+
+def environment(ctx: Context, attempt: Attempt) -> dict[str, str]:
+    """The worker's whole environment: the common variables, the named secrets, the step's own, ours."""
+    known = ctx.secrets()
+    wanted = batches.read_batch(ctx.layout.batch(attempt.batch_id)).secrets
+    names = (*PASSED_IF_SET, *ctx.config.secrets, *wanted)
+    return {
+        **{name: known[name] for name in names if name in known},
+        **attempt.step.env,
+        "TMPDIR": str(attempt.dir / "tmp"),
+        processes.RUN_ID_VARIABLE: attempt.run_id,
+        "PARALLELHASSNES_BATCH_ID": attempt.batch_id,
+        "PARALLELHASSNES_JOB_ID": attempt.job_id,
+        "PARALLELHASSNES_STEP_ID": attempt.step.step_id,
+        "PARALLELHASSNES_ATTEMPT_DIR": str(attempt.dir),
+    }
+
+
+def fork_is_safe() -> bool:
+    """Whether this process may fork without an exec: Linux, one thread, and nobody said otherwise."""
+    return (
+        sys.platform == "linux"
+        and threading.active_count() == 1
+        and os.environ.get(START_VARIABLE) != "spawn"
+    )
+
+
+def spawn(assignment: Assignment, lock: int, log: Path) -> None:
+    """Start the process as a fresh interpreter that inherits the locked descriptor."""
+    command = [
+        sys.executable, "-m", "parallelhassnes.schedule.spawned", assignment.model_dump_json(), str(lock),
+    ]  # fmt: skip
+    with log.open("ab") as out:
+        subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, pass_fds=(lock,), start_new_session=True,
+            cwd=assignment.root,
+        )  # fmt: skip

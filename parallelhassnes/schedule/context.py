@@ -1,0 +1,67 @@
+"""What every part of a pass is given."""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from parallelhassnes.config import Config, load_config, read_env_file
+from parallelhassnes.store import atomic
+from parallelhassnes.store.layout import Layout
+
+
+class Options(BaseModel):
+    """What was said on the command line of the tick; supervisors carry it on to the passes that they run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    concurrency: int | None = None
+    """Live attempts on this host at most, instead of the configured number."""
+    limits: dict[str, int] = {}
+    """Queue key → live attempts at most, besides the configured ones."""
+    no_codex: bool = False
+    """Answer agent steps by the deterministic stand-in."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """One root, its configuration and the options in force."""
+
+    layout: Layout
+    config: Config
+    options: Options = Options()
+
+    @property
+    def concurrency(self) -> int:
+        return self.options.concurrency or self.config.concurrency
+
+    def limit(self, queue_key: str) -> int | None:
+        """The configured limit of a queue key; None where there is none."""
+        found = [
+            limits[queue_key]
+            for limits in (self.config.limits, self.options.limits)
+            if queue_key in limits
+        ]
+        return min(found) if found else None
+
+    def secrets(self) -> dict[str, str]:
+        """Every variable that a step could be given: the process's own, over them those of ``env_file``.
+
+        Raises:
+            UserError: the env_file is named and cannot be read.
+        """
+        if self.config.env_file is None:
+            return dict(os.environ)
+        return {**os.environ, **read_env_file(self.layout.root / self.config.env_file)}
+
+    def with_options(self, options: Options) -> "Context":
+        return replace(self, options=options)
+
+
+def open_context(root: Path, options: Options | None = None) -> Context:
+    """The context of a root, its folders made; sets this process's durability."""
+    layout = Layout(root.absolute())
+    config = load_config(layout.root)
+    atomic.set_durable(config.durable)
+    return Context(layout, config, options or Options())

@@ -1,0 +1,218 @@
+"""Launch: from a ready ticket to a running supervisor. Under ``tick.lock``.
+
+For each ticket in order: take ``step.lock``; look again whether the step is to start; make the
+attempt's folder (it appears whole); move the ticket to ``running/``; fork the supervisor with the locked
+descriptor; let go of it; write the ledger line.
+
+A crash after the folder appeared leaves an attempt without a process: its lock is free, so the next
+launch or repair of that step ends it as ``lost``. A crash before it leaves nothing but the ticket.
+"""
+
+import contextlib
+import os
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from parallelhassnes import __version__, names
+from parallelhassnes.errors import UserError
+from parallelhassnes.execute import launcher
+from parallelhassnes.plan import JobSpec, StepSpec
+from parallelhassnes.schedule import order
+from parallelhassnes.schedule.attempt_process import Assignment, Then, fork_is_safe, run, spawn
+from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.settle import Book
+from parallelhassnes.schedule.standing import stand
+from parallelhassnes.steps.registry import kind as kind_of
+from parallelhassnes.store import atomic, attempts, batches, ledger, locks, tickets
+from parallelhassnes.store.records import AttemptMeta, AttemptState, Heartbeat, Ticket, now_text
+
+AGENT_REASON = "agent steps are answered only by `tick --no-codex` in this version"
+
+
+class Launched(NamedTuple):
+    """One start of an attempt."""
+
+    ticket: Ticket
+    attempt: str
+
+
+def launch_ready(ctx: Context, then: Then) -> list[Launched]:
+    """Start whatever the limits allow; the caller holds ``tick.lock``.
+
+    Args:
+        then: what each supervisor does when its attempt has been sealed and its slot freed.
+    """
+    if (ctx.layout.runners / ctx.config.runner_id / "drain").exists():
+        return []
+    gate = _Gate(ctx)
+    ready = order.lanes(ctx, gate.may_start, gate.skips)
+    if not ready:
+        return []
+    load, live = order.count(ctx)
+    room = order.Room(ctx, load, live, ready)
+    started: list[Launched] = []
+    while (lane := room.next_lane(ready)) is not None:
+        path = lane.head
+        lane.advance()
+        if path is None:
+            break
+        claimed = _claim(ctx, path, lane.key)
+        if claimed is None:
+            continue
+        start(ctx, claimed.assignment, claimed.lock, then)
+        os.close(claimed.lock)
+        _record(ctx, claimed)
+        load.add(lane.key, lane.batch_id)
+        lane.served = datetime.now(UTC).timestamp()
+        started.append(Launched(claimed.ticket, claimed.assignment.attempt))
+    return started
+
+
+class _Gate:
+    """What keeps a batch's ready steps from starting, besides limits; noted in ``_queue/blocked/``."""
+
+    def __init__(self, ctx: Context) -> None:
+        self.ctx = ctx
+        self._answers: dict[str, bool] = {}
+
+    def skips(self, kind: str) -> bool:
+        return kind == "agent" and not self.ctx.options.no_codex
+
+    def may_start(self, batch_id: str) -> bool:
+        if batch_id not in self._answers:
+            reason = self._reason(batch_id)
+            self._answers[batch_id] = reason is None
+            note = self.ctx.layout.blocked / f"{batch_id}.json"
+            if reason is not None:
+                atomic.write_json(note, {"reason": reason}, durable=False)
+            else:
+                note.unlink(missing_ok=True)
+        return self._answers[batch_id]
+
+    def _reason(self, batch_id: str) -> str | None:
+        batch_dir = self.ctx.layout.batch(batch_id)
+        if batches.read_control(batch_dir).canceled:
+            return "canceled"
+        wanted = batches.read_batch(batch_dir).secrets
+        if not wanted:
+            return None
+        try:
+            known = self.ctx.secrets()
+        except UserError as error:
+            return str(error)
+        missing = [name for name in wanted if not known.get(name)]
+        place = self.ctx.config.env_file or "the environment"
+        return f"secret {', '.join(missing)} is not set in {place}" if missing else None
+
+
+class _Claimed(NamedTuple):
+    """A step that is ours to start: its attempt prepared, its ticket moved, its lock taken."""
+
+    ticket: Ticket
+    assignment: Assignment
+    lock: int
+    meta: AttemptMeta
+
+
+def _claim(ctx: Context, path: Path, key: str) -> _Claimed | None:
+    try:
+        ticket = tickets.read(path)
+    except FileNotFoundError:
+        return None
+    job_dir = ctx.layout.job(ticket.batch_id, ticket.job_id)
+    job = batches.read_job(job_dir)
+    step = job.step(ticket.step_id)
+    step_dir = job_dir / "steps" / step.step_id
+    step_dir.mkdir(parents=True, exist_ok=True)
+    lock = locks.claim(step_dir / "step.lock")
+    if lock is None:  # a live attempt whose ticket is here by mistake: it will settle, or be repaired
+        return None
+    try:
+        if not _to_start(ctx, job, step, step_dir):
+            _drop_or_repair(ctx, path, key, step_dir)
+            os.close(lock)
+            return None
+        kind_of(step.kind).preload()
+        name, meta = _prepare(ctx, job, step, step_dir, path.name)
+        tickets.start_running(ctx.layout, path, key)
+    except BaseException:
+        os.close(lock)
+        raise
+    assignment = Assignment(
+        root=str(ctx.layout.root), batch_id=job.batch_id, job_id=job.job_id, step_id=step.step_id,
+        attempt=name, key_dir=key, ticket=path.name, options=ctx.options,
+    )  # fmt: skip
+    return _Claimed(ticket, assignment, lock, meta)
+
+
+def _record(ctx: Context, claimed: _Claimed) -> None:
+    meta = claimed.meta
+    ledger.append(
+        ctx.layout.batch(meta.batch_id), "launched",
+        job_id=meta.job_id, step_id=meta.step_id, run_id=meta.run_id, attempt=claimed.assignment.attempt,
+        number=meta.number, queue_key=meta.queue_key, stand_in=meta.stand_in or None,
+    )  # fmt: skip
+
+
+def _to_start(ctx: Context, job: JobSpec, step: StepSpec, step_dir: Path) -> bool:
+    overrides = batches.read_overrides(ctx.layout.job(job.batch_id, job.job_id))
+    if step.step_id in overrides.canceled:
+        return False
+    now = stand(step_dir, step, overrides)
+    if now is None:
+        return Book(ctx, job.batch_id).evaluate(job, step)[0] == "ready"
+    return now.retry_at is not None
+
+
+def _drop_or_repair(ctx: Context, path: Path, key: str, step_dir: Path) -> None:
+    """A ticket whose step is not to start: of a dead attempt it is a running one, else it is stale."""
+    ref = attempts.newest(step_dir)
+    if ref is not None and not attempts.is_sealed(ref.dir):
+        tickets.start_running(ctx.layout, path, key)
+        return
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+        tickets.tidy(path.parent)
+
+
+def _prepare(
+    ctx: Context, job: JobSpec, step: StepSpec, step_dir: Path, ticket: str
+) -> tuple[str, AttemptMeta]:
+    run_id = names.new_run_id()
+    now = datetime.now(UTC)
+    name = names.attempt_name(run_id, now)
+    earlier = attempts.names(step_dir)
+    if earlier and name <= earlier[-1]:  # two attempts within one second still sort in order
+        name = names.attempt_name(run_id, _after(earlier[-1]))
+    meta = AttemptMeta(
+        run_id=run_id, batch_id=job.batch_id, job_id=job.job_id, step_id=step.step_id, kind=step.kind,
+        queue_key=step.queue_key, number=len(earlier) + 1, created_at=now_text(now),
+        runner_id=ctx.config.runner_id, host=platform.node(), harness_version=__version__,
+        config_sha256=ctx.config.sha256(), ticket=ticket,
+        stand_in=step.kind == "agent" and ctx.options.no_codex,
+    )  # fmt: skip
+    state = AttemptState(
+        status="queued", run_id=run_id, heartbeat=Heartbeat(count=0, at=now_text(now)), host=meta.host
+    )
+    attempts.create(step_dir, name, meta, state)
+    return name, meta
+
+
+def _after(attempt: str) -> datetime:
+    stamp = attempt.split("_", 1)[0]
+    moment = datetime.strptime(stamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    return datetime.fromtimestamp(moment.timestamp() + 1, UTC)
+
+
+def start(ctx: Context, assignment: Assignment, lock: int, then: Then) -> None:
+    """Fork (or spawn) the process that owns an attempt, be it to run it or, if it is dead, to end it.
+
+    In the child this does not return; nothing on the way up to a pass may undo what the child needs.
+    """
+    log = assignment.attempt_dir(ctx.layout) / "supervisor.log"
+    if fork_is_safe():
+        launcher.start(lambda: run(ctx, assignment, lock, then), log=log)
+    else:
+        spawn(assignment, lock, log)

@@ -1,0 +1,133 @@
+"""Which ready step starts next: priority, then fair between batches, then first come.
+
+Fair: among batches of one priority, the one with the fewest live attempts is served first, and among
+those the one that has waited longest since it was last served; within a batch and queue key, tickets
+start in the batch's own order. So a batch of 100,000 steps and one of 3 share the machine.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from parallelhassnes.schedule.context import Context
+from parallelhassnes.store import batches, tickets
+
+
+@dataclass
+class Lane:
+    """The ready tickets of one batch on one queue key."""
+
+    key: str
+    batch_id: str
+    queue_key: str
+    priority: int
+    served: float
+    waiting: Iterator[Path]
+    head: Path | None
+
+    def advance(self) -> None:
+        self.head = next(self.waiting, None)
+
+
+@dataclass
+class Load:
+    """Live attempts, counted from the running tickets under ``tick.lock``."""
+
+    total: int = 0
+    by_key: Counter[str] = field(default_factory=Counter)
+    by_batch: Counter[str] = field(default_factory=Counter)
+
+    def add(self, key: str, batch_id: str) -> None:
+        self.total += 1
+        self.by_key[key] += 1
+        self.by_batch[batch_id] += 1
+
+
+def count(ctx: Context) -> tuple[Load, dict[str, set[str]]]:
+    """The load now, and for each queue key's folder the batches that have live attempts on it."""
+    load, live = Load(), {}
+    for ticket in tickets.running(ctx.layout):
+        batch_id = tickets.parse_name(ticket.name).batch_id
+        load.add(ticket.key_dir, batch_id)
+        live.setdefault(ticket.key_dir, set()).add(batch_id)
+    return load, live
+
+
+def lanes(ctx: Context, may_start: Callable[[str], bool], skip: Callable[[str], bool]) -> list[Lane]:
+    """Every lane with something to start.
+
+    Args:
+        may_start: whether a batch may start anything now.
+        skip: whether a kind of step must not start now.
+    """
+    found = []
+    for key, batch_id, folder in tickets.ready_folders(ctx.layout):
+        if not may_start(batch_id):
+            continue
+        waiting = (
+            path for path in tickets.in_order(folder) if not skip(tickets.parse_name(path.name).kind)
+        )
+        head = next(waiting, None)
+        if head is None:
+            continue
+        batch_dir = ctx.layout.batch(batch_id)
+        priority = batches.read_control(batch_dir).priority
+        if priority is None:
+            priority = batches.read_batch(batch_dir).priority
+        queue_key = tickets.read(head).queue_key
+        served = tickets.last_served(folder)
+        found.append(Lane(key, batch_id, queue_key, priority, served, waiting, head))
+    return found
+
+
+class Room:
+    """The limits in force in one pass."""
+
+    def __init__(self, ctx: Context, load: Load, live: dict[str, set[str]], ready: list[Lane]) -> None:
+        self.ctx, self.load = ctx, load
+        self._batch_limits: dict[str, int | None] = {}
+        self._key_limits: dict[str, int | None] = {}
+        for lane in ready:
+            live.setdefault(lane.key, set()).add(lane.batch_id)
+        for lane in ready:
+            if lane.key not in self._key_limits:
+                self._key_limits[lane.key] = self._strictest(lane.queue_key, live[lane.key])
+
+    def _strictest(self, queue_key: str, batch_ids: set[str]) -> int | None:
+        """A key's limit: the configured one and those of every table with live or ready steps on it."""
+        found = [self.ctx.limit(queue_key)]
+        found += [
+            batches.read_batch(self.ctx.layout.batch(batch_id)).limits.get(queue_key)
+            for batch_id in batch_ids
+        ]
+        known = [limit for limit in found if limit is not None]
+        return min(known) if known else None
+
+    def _batch_limit(self, batch_id: str) -> int | None:
+        if batch_id not in self._batch_limits:
+            meta = batches.read_batch(self.ctx.layout.batch(batch_id))
+            self._batch_limits[batch_id] = meta.concurrency
+        return self._batch_limits[batch_id]
+
+    def full(self) -> bool:
+        return self.load.total >= self.ctx.concurrency
+
+    def allows(self, lane: Lane) -> bool:
+        key_limit, batch_limit = self._key_limits[lane.key], self._batch_limit(lane.batch_id)
+        return (key_limit is None or self.load.by_key[lane.key] < key_limit) and (
+            batch_limit is None or self.load.by_batch[lane.batch_id] < batch_limit
+        )
+
+    def next_lane(self, ready: list[Lane]) -> Lane | None:
+        """The lane to serve next; None where nothing may start."""
+        if self.full():
+            return None
+        open_lanes = [lane for lane in ready if lane.head is not None and self.allows(lane)]
+        return min(
+            open_lanes,
+            key=lambda lane: (
+                -lane.priority, self.load.by_batch[lane.batch_id], lane.served, lane.batch_id, lane.head,
+            ),
+            default=None,
+        )  # fmt: skip

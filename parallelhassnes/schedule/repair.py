@@ -1,0 +1,73 @@
+"""Repair: end what died. Without ``tick.lock``; each attempt under its own ``step.lock``.
+
+A running ticket whose ``step.lock`` is free belongs to a dead supervisor. Its attempt is handed, with the
+lock, to a process of its own that kills what is left, takes what the worker had finished, seals and
+settles. Where the lock is held by a worker that outlived its supervisor, the worker is killed first.
+"""
+
+import os
+import platform
+from pathlib import Path
+
+from parallelhassnes.execute import processes
+from parallelhassnes.schedule.attempt_process import Assignment, Then
+from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.launch import start
+from parallelhassnes.store import attempts, locks, tickets
+from parallelhassnes.store.records import AttemptState, Ticket
+
+
+def repair(ctx: Context, then: Then) -> list[str]:
+    """Hand every dead attempt to a process that ends it; their names."""
+    repaired = []
+    for entry in tickets.running(ctx.layout):
+        try:
+            ticket = tickets.read(entry.path)
+        except FileNotFoundError:
+            continue
+        step_dir = ctx.layout.step(ticket.batch_id, ticket.job_id, ticket.step_id)
+        lock = locks.claim(step_dir / "step.lock")
+        if lock is None:
+            _kill_abandoned_worker(step_dir)
+            continue
+        assignment = _to_end(ctx, entry, ticket, step_dir)
+        if assignment is not None:
+            start(ctx, assignment, lock, then)
+            repaired.append(assignment.attempt)
+        os.close(lock)
+    return repaired
+
+
+def _to_end(
+    ctx: Context, entry: tickets.Running, ticket: Ticket, step_dir: Path
+) -> Assignment | None:
+    if not entry.path.exists():  # it ended between the listing and the lock
+        return None
+    ref = attempts.newest(step_dir)
+    if ref is None or attempts.is_sealed(ref.dir):
+        tickets.end_running(ctx.layout, entry.key_dir, entry.name)
+        return None
+    return Assignment(
+        root=str(ctx.layout.root), batch_id=ticket.batch_id, job_id=ticket.job_id, step_id=ticket.step_id,
+        attempt=ref.name, key_dir=entry.key_dir, ticket=entry.name, dead=True, options=ctx.options,
+    )  # fmt: skip
+
+
+def _kill_abandoned_worker(step_dir: Path) -> None:
+    """Kill a worker whose supervisor is dead; the lock is free once it is, for this repair or the next."""
+    ref = attempts.newest(step_dir)
+    if ref is None or attempts.is_sealed(ref.dir):
+        return
+    state = attempts.read_state(ref.dir)
+    if _supervisor_lives(state):
+        return
+    if state.worker_pid and processes.is_alive(state.worker_pid, state.worker_start):
+        processes.kill_group(state.worker_pid)
+    processes.kill_run(state.run_id)
+
+
+def _supervisor_lives(state: AttemptState) -> bool:
+    """Whether it lives as far as this host can tell; one that has not said its pid yet is just starting."""
+    if state.host != platform.node() or state.pid is None:
+        return True
+    return processes.is_alive(state.pid, state.pid_start)

@@ -1,0 +1,49 @@
+"""This host as a place where attempts run: its health, and the configuration that it runs them under."""
+
+import os
+import platform
+import shutil
+import time
+
+from parallelhassnes import __version__
+from parallelhassnes.schedule.context import Context
+from parallelhassnes.store import atomic, tickets
+from parallelhassnes.store.records import now_text
+
+_HEALTH_EVERY_SEC = 10.0
+
+
+def snapshot_config(ctx: Context) -> None:
+    """Keep the configuration in force: ``_system/harness_config.json`` and ``config_versions/<sha>.json``."""
+    digest = ctx.config.sha256()
+    current = ctx.layout.system / "harness_config.json"
+    if (atomic.read_json_or_none(current) or {}).get("sha256") == digest:
+        return
+    document = ctx.config.model_dump(mode="json")
+    atomic.write_json(ctx.layout.system / "config_versions" / f"{digest}.json", document)
+    atomic.write_json(current, {"sha256": digest, "config": document})
+
+
+def report_health(ctx: Context) -> None:
+    """``runners/<runner_id>/health.json``, at most once in a few seconds."""
+    path = ctx.layout.runners / ctx.config.runner_id / "health.json"
+    try:
+        if time.time() - path.stat().st_mtime < _HEALTH_EVERY_SEC:
+            return
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    disk = shutil.disk_usage(ctx.layout.runs)
+    atomic.write_json(
+        path,
+        {
+            "schema_version": 1,
+            "at": now_text(),
+            "host": platform.node(),
+            "harness_version": __version__,
+            "capacity": ctx.concurrency,
+            "live": len(tickets.running(ctx.layout)),
+            "load_1min": os.getloadavg()[0],
+            "disk_free_bytes": disk.free,
+        },
+        durable=False,
+    )

@@ -1,0 +1,167 @@
+"""Settle: what follows from an attempt's end. Under ``tick.lock``; doing it twice changes nothing.
+
+    ended/<ticket> ─▶ job files published ─▶ current.json ─▶ tickets of what became ready (or of the
+    retry) ─▶ ledger line ─▶ ended/<ticket> removed
+
+A crash anywhere leaves ended/<ticket>, and the next pass does it all again: the files are replaced by
+the same, the tickets have the same names, and readers of the ledger count an attempt's end once.
+"""
+
+from collections import deque
+from pathlib import Path
+
+from parallelhassnes.execute.finish import PUBLISH
+from parallelhassnes.plan import JobSpec, StepSpec
+from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.standing import dependency, readiness, stand
+from parallelhassnes.store import atomic, batches, ledger, tickets
+from parallelhassnes.store.records import Current, Overrides, StepNow, Ticket, parse_time
+
+
+def settle_ended(ctx: Context) -> int:
+    """Settle every ended ticket; how many."""
+    paths = tickets.ended(ctx.layout)
+    books: dict[str, Book] = {}
+    for path in paths:
+        ticket = tickets.read(path)
+        if ticket.batch_id not in books:
+            books[ticket.batch_id] = Book(ctx, ticket.batch_id)
+        _settle(ctx, books[ticket.batch_id], ticket, path)
+    return len(paths)
+
+
+def _settle(ctx: Context, book: "Book", ticket: Ticket, path: Path) -> None:
+    job = book.job(ticket.job_id)
+    step = job.step(ticket.step_id)
+    now = book.look_again(job, step)
+    if now is not None and now.ended_at is not None:
+        _publish(ctx, job, step, now)
+        if now.retry_at is not None:
+            tickets.put_delayed(ctx.layout, ticket, path.name, parse_time(now.retry_at))
+        else:
+            book.spread(job, step)
+        book.save()
+        ledger.append(
+            book.batch_dir, "ended",
+            job_id=job.job_id, step_id=step.step_id, run_id=now.run_id, attempt=now.attempt, number=now.number,
+            status=now.status, failure=now.failure.model_dump() if now.failure else None,
+            ended_at=now.ended_at, retry_at=now.retry_at,
+        )  # fmt: skip
+    path.unlink(missing_ok=True)
+
+
+def _publish(ctx: Context, job: JobSpec, step: StepSpec, now: StepNow) -> None:
+    job_dir = ctx.layout.job(job.batch_id, job.job_id)
+    folder = ctx.layout.step(job.batch_id, job.job_id, step.step_id) / "attempts" / now.attempt / PUBLISH
+    if folder.is_dir():
+        for document in folder.iterdir():
+            atomic.write_bytes(job_dir / document.name, document.read_bytes())
+
+
+class Book:
+    """The jobs of one batch as far as a settle touches them: read once, changed in memory, then written."""
+
+    def __init__(self, ctx: Context, batch_id: str) -> None:
+        self.ctx = ctx
+        self.batch_dir = ctx.layout.batch(batch_id)
+        self.batch_id = batch_id
+        self.canceled = batches.read_control(self.batch_dir).canceled
+        self._currents: dict[str, Current] = {}
+        self._overrides: dict[str, Overrides] = {}
+        self._changed: set[str] = set()
+
+    def overrides(self, job_id: str) -> Overrides:
+        if job_id not in self._overrides:
+            self._overrides[job_id] = batches.read_overrides(self.batch_dir / job_id)
+        return self._overrides[job_id]
+
+    def job(self, job_id: str) -> JobSpec:
+        return batches.read_job(self.batch_dir / job_id)
+
+    def current(self, job_id: str) -> Current:
+        if job_id not in self._currents:
+            self._currents[job_id] = batches.read_current(self.batch_dir / job_id)
+        return self._currents[job_id]
+
+    def look_again(self, job: JobSpec, step: StepSpec) -> StepNow | None:
+        """Derive the step from its attempts and take that into ``current.json``."""
+        step_dir = self.batch_dir / job.job_id / "steps" / step.step_id
+        now = stand(step_dir, step, self.overrides(job.job_id))
+        if now is not None:
+            current = self.current(job.job_id)
+            current.steps[step.step_id] = now
+            current.dead.pop(step.step_id, None)
+            self._changed.add(job.job_id)
+        return now
+
+    def evaluate(self, job: JobSpec, step: StepSpec) -> tuple[str, str]:
+        """Readiness of a step by its dependencies, and the one because of which it is dead."""
+        seen = []
+        # The last ones listed are the last to end, so the first open one is found soonest from the back.
+        for reference in reversed(step.depends_on):
+            job_id, _, step_id = reference.partition("/")
+            found = dependency(self.current(job_id), self.overrides(job_id), self.canceled, step_id)
+            seen.append(found)
+            if found == "open" and step.after == "end":
+                return "waiting", ""
+            if found == "end" and step.after == "success":
+                return "dead", reference
+        return readiness(step, seen), ""
+
+    def spread(self, job: JobSpec, step: StepSpec) -> None:
+        """Pass on that a step ended (or will never start): ready ones get tickets, dead ones are marked."""
+        open_ends = deque(job.dependents.get(step.step_id, ()))
+        while open_ends:
+            job_id, _, step_id = open_ends.popleft().partition("/")
+            waiting_job = self.job(job_id)
+            waiting = waiting_job.step(step_id)
+            if self._is_canceled(job_id, step_id):
+                continue
+            current = self.current(job_id)
+            verdict, because = self.evaluate(waiting_job, waiting)
+            if step_id in current.steps:
+                if verdict == "ready" and waiting.after == "end":
+                    self._again(waiting_job, waiting, current.steps[step_id])
+                continue
+            if verdict == "ready":
+                self.put_ticket(waiting_job, waiting)
+            if current.dead.get(step_id, "") != because:
+                if because:
+                    current.dead[step_id] = because
+                else:
+                    current.dead.pop(step_id, None)
+                self._changed.add(job_id)
+                open_ends.extend(waiting_job.dependents.get(step_id, ()))
+
+    def _is_canceled(self, job_id: str, step_id: str) -> bool:
+        return self.canceled or step_id in self.overrides(job_id).canceled
+
+    def _again(self, job: JobSpec, step: StepSpec, now: StepNow) -> None:
+        """A step that speaks of others' ends runs again when one of them has ended anew."""
+        if not now.settled:
+            return
+        overrides = self.overrides(job.job_id)
+        retries = {**overrides.retries, step.step_id: now.run_id}
+        self._overrides[job.job_id] = overrides.model_copy(update={"retries": retries})
+        batches.write_overrides(self.batch_dir / job.job_id, self._overrides[job.job_id])
+        self.look_again(job, step)
+        self.put_ticket(job, step)
+
+    def put_ticket(self, job: JobSpec, step: StepSpec, *, durable: bool = True) -> None:
+        ticket, name = ticket_of(job, step)
+        tickets.put_ready(self.ctx.layout, ticket, name, durable=durable)
+
+    def save(self) -> None:
+        for job_id in self._changed:
+            batches.write_current(self.batch_dir / job_id, self._currents[job_id])
+        self._changed.clear()
+
+
+def ticket_of(job: JobSpec, step: StepSpec) -> tuple[Ticket, str]:
+    """The step's ticket and its name, the same whenever it is made."""
+    seq = job.first_seq + job.places[step.step_id]
+    ticket = Ticket(
+        batch_id=job.batch_id, job_id=job.job_id, step_id=step.step_id,
+        queue_key=step.queue_key, kind=step.kind,
+    )  # fmt: skip
+    return ticket, tickets.ticket_name(job.batch_id, seq, job.job_id, step.step_id, step.kind)

@@ -1,0 +1,20 @@
+"""Entry point of a spawned supervisor: ``python -m parallelhassnes.schedule.spawned ASSIGNMENT LOCK``."""
+
+import sys
+from pathlib import Path
+
+from parallelhassnes.execute.launcher import reset_signals
+from parallelhassnes.schedule.attempt_process import Assignment, run
+from parallelhassnes.schedule.context import open_context
+from parallelhassnes.schedule.tick import after_attempt
+
+
+def main(arguments: list[str]) -> None:
+    assignment = Assignment.model_validate_json(arguments[0])
+    reset_signals()
+    ctx = open_context(Path(assignment.root), assignment.options)
+    run(ctx, assignment, int(arguments[1]), after_attempt)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,53 @@
+"""How a step stands, derived from its attempts and from what operators have said; nothing else decides it."""
+
+from pathlib import Path
+from typing import Literal
+
+from parallelhassnes.plan import StepSpec
+from parallelhassnes.schedule import retry
+from parallelhassnes.store import attempts
+from parallelhassnes.store.records import Current, Overrides, StepNow
+
+type Readiness = Literal["ready", "waiting", "dead"]
+
+
+def stand(step_dir: Path, step: StepSpec, overrides: Overrides) -> StepNow | None:
+    """The step by its newest attempt; None where it has not been attempted."""
+    ref = attempts.newest(step_dir)
+    if ref is None:
+        return None
+    state = attempts.read_state(ref.dir)
+    ended = attempts.is_sealed(ref.dir)
+    retry_at = retry.due_at(step, state, ref.number, overrides) if ended else None
+    return StepNow(
+        status=state.status if ended or not state.terminal else "running",
+        attempt=ref.name,
+        run_id=state.run_id,
+        number=ref.number,
+        ended_at=state.ended_at if ended else None,
+        failure=state.failure if ended else None,
+        settled=ended and retry_at is None,
+        retry_at=retry_at,
+    )
+
+
+type Dependency = Literal["success", "end", "open"]
+
+
+def dependency(current: Current, overrides: Overrides, canceled: bool, step_id: str) -> Dependency:
+    """What a step of this job means to those that wait for it: it succeeded, it ended otherwise, or neither yet."""
+    now = current.steps.get(step_id)
+    if now is not None:
+        if not now.settled:
+            return "open"
+        return "success" if now.status == "succeeded" else "end"
+    if step_id in current.dead or step_id in overrides.canceled or canceled:
+        return "end"
+    return "open"
+
+
+def readiness(step: StepSpec, seen: list[Dependency]) -> Readiness:
+    """Whether a step that waits for these may start now, must wait, or never can."""
+    if step.after == "success" and "end" in seen:
+        return "dead"
+    return "waiting" if "open" in seen else "ready"

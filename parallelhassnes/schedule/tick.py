@@ -1,0 +1,79 @@
+"""One pass of the scheduler, and the tick around it.
+
+A *pass* runs under ``tick.lock``: settle what ended, promote what is due, launch what the limits allow.
+Whoever wants one first leaves ``pass.wanted``, then tries the lock. Nobody waits for it: the holder looks
+for ``pass.wanted`` again after it has let go, so a wish that came during a pass is served by another one
+and none is lost. A crashed holder leaves the file; the next pass, or cron's tick, serves it.
+
+A *tick* is what cron runs: it also ingests tables, repairs what died and reports this runner's health.
+"""
+
+import time
+from typing import NamedTuple
+
+from parallelhassnes.execute import launcher
+from parallelhassnes.schedule import ingest, runner
+from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.launch import Launched, launch_ready
+from parallelhassnes.schedule.repair import repair
+from parallelhassnes.schedule.settle import settle_ended
+from parallelhassnes.store import locks, tickets
+
+
+class TickReport(NamedTuple):
+    """What one tick did."""
+
+    ingested: list[ingest.Ingested]
+    repaired: list[str]
+    """Names of attempts that had died."""
+    launched: list[Launched]
+
+
+def tick(ctx: Context) -> TickReport:
+    """Ingest, repair, launch, report; waits for no attempt."""
+    runner.snapshot_config(ctx)
+    ingested = ingest.ingest_incoming(ctx)
+    repaired = repair(ctx, after_attempt)
+    launched = run_pass(ctx)
+    runner.report_health(ctx)
+    launcher.reap()
+    return TickReport(ingested, repaired, launched)
+
+
+def run_pass(ctx: Context) -> list[Launched]:
+    """Have a pass run: by us, or by whoever holds the lock; what we started ourselves."""
+    started: list[Launched] = []
+    ctx.layout.pass_wanted.touch()
+    while ctx.layout.pass_wanted.exists():
+        lock = locks.hold(ctx.layout.tick_lock)
+        if lock is None:
+            break
+        try:
+            ctx.layout.pass_wanted.unlink(missing_ok=True)
+            settle_ended(ctx)
+            tickets.promote_due(ctx.layout, time.time())
+            started += launch_ready(ctx, after_attempt)
+        finally:
+            locks.release(lock)
+    return started
+
+
+def after_attempt(ctx: Context) -> None:
+    """What a supervisor does when its attempt is sealed: a pass, and waking what is delayed."""
+    run_pass(ctx)
+    wake_delayed(ctx)
+
+
+def wake_delayed(ctx: Context) -> None:
+    """Stay until no retry is delayed any more, running a pass whenever one is due; one process per root does."""
+    if not tickets.delayed(ctx.layout):
+        return
+    lock = locks.hold(ctx.layout.waker_lock)
+    if lock is None:
+        return
+    try:
+        while waiting := tickets.delayed(ctx.layout):
+            time.sleep(min(max(waiting[0][0] - time.time(), 0.01), 30.0))
+            run_pass(ctx)
+    finally:
+        locks.release(lock)

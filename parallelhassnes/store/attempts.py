@@ -1,0 +1,96 @@
+"""The attempts of a step on disk.
+
+    steps/<step_id>/step.lock                    held by the live attempt's processes
+    steps/<step_id>/attempts/.new-<name>/        being prepared; garbage after a crash
+    steps/<step_id>/attempts/<name>/meta.json    written before the folder gets its name
+                                   /state.json   replaced by the supervisor
+                                   /seal.json    written last; nothing changes after it
+
+An attempt's folder appears whole, by rename, under ``step.lock``. An attempt without a seal whose
+``step.lock`` is free is dead.
+"""
+
+import os
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+from parallelhassnes.store import atomic
+from parallelhassnes.store.records import AttemptMeta, AttemptState, dump
+
+META, STATE, FINAL, FINAL_TEXT, SEAL = (
+    "meta.json", "state.json", "final.json", "final.txt", "seal.json",
+)  # fmt: skip
+CANCEL = "cancel.json"
+LOGS = ("stdout.log", "stderr.log")
+
+
+class AttemptRef(NamedTuple):
+    """One attempt of a step."""
+
+    dir: Path
+    name: str
+    number: int
+    """Its place among the step's attempts, from 1."""
+
+
+def names(step_dir: Path) -> list[str]:
+    """Names of the step's attempts, oldest first."""
+    try:
+        entries = os.listdir(step_dir / "attempts")
+    except FileNotFoundError:
+        return []
+    return sorted(name for name in entries if not name.startswith("."))
+
+
+def newest(step_dir: Path) -> AttemptRef | None:
+    found = names(step_dir)
+    if not found:
+        return None
+    return AttemptRef(step_dir / "attempts" / found[-1], found[-1], len(found))
+
+
+def create(step_dir: Path, name: str, meta: AttemptMeta, state: AttemptState) -> Path:
+    """Make the attempt's folder with its first records; the caller holds ``step.lock``."""
+    folder = step_dir / "attempts"
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in os.listdir(folder):
+        if left.startswith(".new-"):
+            shutil.rmtree(folder / left)
+    fresh = folder / f".new-{name}"
+    fresh.mkdir()
+    atomic.write_json(fresh / META, dump(meta), durable=False)
+    atomic.write_json(fresh / STATE, dump(state), durable=False)
+    for written in (fresh / META, fresh / STATE):
+        _sync_file(written)
+    atomic.sync_dir(fresh)
+    target = folder / name
+    fresh.rename(target)
+    atomic.sync_dir(folder)
+    return target
+
+
+def _sync_file(path: Path) -> None:
+    if not atomic.is_durable():
+        return
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def read_meta(attempt_dir: Path) -> AttemptMeta:
+    return AttemptMeta.model_validate(atomic.read_json(attempt_dir / META))
+
+
+def read_state(attempt_dir: Path) -> AttemptState:
+    return AttemptState.model_validate(atomic.read_json(attempt_dir / STATE))
+
+
+def write_state(attempt_dir: Path, state: AttemptState, *, durable: bool = False) -> None:
+    atomic.write_json(attempt_dir / STATE, dump(state), durable=durable)
+
+
+def is_sealed(attempt_dir: Path) -> bool:
+    return (attempt_dir / SEAL).exists()

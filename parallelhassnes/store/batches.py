@@ -1,0 +1,60 @@
+"""Reading the write-once records of batches and jobs, and the small files that operators replace.
+
+``job.json`` and ``batch_meta.json`` never change once they are there, so what was parsed is kept; a
+forked supervisor inherits it.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+
+from parallelhassnes.plan import BatchMeta, JobSpec
+from parallelhassnes.store import atomic
+from parallelhassnes.store.layout import Layout
+from parallelhassnes.store.records import Control, Current, Overrides, dump
+
+JOB, META, CURRENT, CONTROL, OVERRIDES = (
+    "job.json", "batch_meta.json", "current.json", "control.json", "overrides.json",
+)  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def read_job(job_dir: Path) -> JobSpec:
+    return JobSpec.model_validate(atomic.read_json(job_dir / JOB))
+
+
+@lru_cache(maxsize=64)
+def read_batch(batch_dir: Path) -> BatchMeta:
+    return BatchMeta.model_validate(atomic.read_json(batch_dir / META))
+
+
+def read_current(job_dir: Path) -> Current:
+    document = atomic.read_json_or_none(job_dir / CURRENT)
+    return Current() if document is None else Current.model_validate(document)
+
+
+def write_current(job_dir: Path, current: Current) -> None:
+    atomic.write_json(job_dir / CURRENT, dump(current), durable=False)
+
+
+def read_control(batch_dir: Path) -> Control:
+    document = atomic.read_json_or_none(batch_dir / CONTROL)
+    return Control() if document is None else Control.model_validate(document)
+
+
+def write_control(batch_dir: Path, control: Control) -> None:
+    atomic.write_json(batch_dir / CONTROL, dump(control))
+
+
+def read_overrides(job_dir: Path) -> Overrides:
+    document = atomic.read_json_or_none(job_dir / OVERRIDES)
+    return Overrides() if document is None else Overrides.model_validate(document)
+
+
+def write_overrides(job_dir: Path, overrides: Overrides) -> None:
+    atomic.write_json(job_dir / OVERRIDES, dump(overrides))
+
+
+def job_dirs(layout: Layout, batch_id: str) -> list[Path]:
+    """The folders of the batch's jobs, in the table's order."""
+    batch_dir = layout.batch(batch_id)
+    return [batch_dir / job_id for job_id in read_batch(batch_dir).job_ids]

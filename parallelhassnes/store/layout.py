@@ -1,0 +1,115 @@
+"""Where everything lies. The one place that knows the names of the store's folders and files.
+
+    runs/_system/                    configuration snapshots, tick.lock, ingest.lock, pass.wanted
+    runs/_queue/incoming/            tables, put there by rename
+    runs/_queue/accepted|rejected/   tables as submitted, with .ack.json or .error.json
+    runs/_queue/ready/<key>/<batch_id>/<chunk>/<ticket>    what could start now
+    runs/_queue/delayed/<time>.<ticket>                    what may start again at <time>
+    runs/_queue/running/<key>/<ticket>                     one per live attempt
+    runs/_queue/ended/<ticket>                             sealed, not settled yet
+    runs/_queue/blocked/<batch_id>.json                    why the ready steps of a batch are not started
+    runs/<batch_id>/<job_id>/steps/<step_id>/attempts/<attempt>/
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths of one root; makes none of them."""
+
+    root: Path
+
+    @cached_property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @cached_property
+    def runners(self) -> Path:
+        return self.root / "runners"
+
+    @cached_property
+    def system(self) -> Path:
+        return self.runs / "_system"
+
+    @cached_property
+    def queue(self) -> Path:
+        return self.runs / "_queue"
+
+    @cached_property
+    def tick_lock(self) -> Path:
+        return self.system / "tick.lock"
+
+    @cached_property
+    def ingest_lock(self) -> Path:
+        return self.system / "ingest.lock"
+
+    @cached_property
+    def waker_lock(self) -> Path:
+        return self.system / "waker.lock"
+
+    @cached_property
+    def pass_wanted(self) -> Path:
+        return self.system / "pass.wanted"
+
+    @cached_property
+    def incoming(self) -> Path:
+        return self.queue / "incoming"
+
+    @cached_property
+    def accepted(self) -> Path:
+        return self.queue / "accepted"
+
+    @cached_property
+    def rejected(self) -> Path:
+        return self.queue / "rejected"
+
+    @cached_property
+    def tables_by_sha(self) -> Path:
+        return self.queue / "by_sha256"
+
+    @cached_property
+    def ready(self) -> Path:
+        return self.queue / "ready"
+
+    @cached_property
+    def delayed(self) -> Path:
+        return self.queue / "delayed"
+
+    @cached_property
+    def running(self) -> Path:
+        return self.queue / "running"
+
+    @cached_property
+    def ended(self) -> Path:
+        return self.queue / "ended"
+
+    @cached_property
+    def blocked(self) -> Path:
+        return self.queue / "blocked"
+
+    def folders(self) -> tuple[Path, ...]:
+        """Every folder that a store has even when it is empty."""
+        return (
+            self.system, self.system / "config_versions", self.incoming, self.accepted, self.rejected,
+            self.tables_by_sha, self.ready, self.delayed, self.running, self.ended, self.blocked,
+        )  # fmt: skip
+
+    def batch(self, batch_id: str) -> Path:
+        return self.runs / batch_id
+
+    def job(self, batch_id: str, job_id: str) -> Path:
+        return self.runs / batch_id / job_id
+
+    def step(self, batch_id: str, job_id: str, step_id: str) -> Path:
+        return self.runs / batch_id / job_id / "steps" / step_id
+
+    def batch_ids(self) -> list[str]:
+        """Every batch that was ingested whole, oldest first."""
+        try:
+            names = [entry.name for entry in self.runs.iterdir() if entry.name[0] not in "_."]
+        except FileNotFoundError:
+            return []
+        return sorted(name for name in names if (self.runs / name / "batch_meta.json").is_file())

@@ -1,0 +1,199 @@
+"""Tickets: the queue's entries, one file per step that is ready, delayed, running or just ended.
+
+    ready/<key>/<batch_id>/<chunk>/<ticket>   ── launch (rename) ──▶  running/<key>/<ticket>
+    running/<key>/<ticket>                    ── sealed (rename) ──▶  ended/<ticket>
+    ended/<ticket>                            ── settle ──▶  gone, or delayed/<ms>.<ticket>, or ready again
+    delayed/<ms>.<ticket>                     ── due (rename) ──▶  ready/…
+
+A ticket is named ``<batch_id>.<seq>.<hash>.<kind>``, the same at every write, so doing a thing twice
+leaves one ticket. ``seq`` is the step's place in its batch: a sorted listing of a batch's folder is its
+order of starting. Chunks of 256 keep a look at the head of a queue of any length at two short
+listings; between batches the scheduler is fair, so the batch is a folder and not part of the order.
+``ready/<key>/<batch_id>/_served`` carries, as its mtime, when the batch was last served there.
+
+Renames are atomic and happen under ``tick.lock``, but for running → ended, which the attempt's own
+supervisor does. Tickets are written at ingest without that lock, so a folder found empty may be in use
+again: removal is by ``rmdir``, and a writer whose folder is gone makes it again.
+"""
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from parallelhassnes.names import key_dir
+from parallelhassnes.store import atomic
+from parallelhassnes.store.layout import Layout
+from parallelhassnes.store.records import Ticket, dump
+
+CHUNK = 256
+SERVED = "_served"
+
+
+class TicketName(NamedTuple):
+    """What a ticket's file name says."""
+
+    batch_id: str
+    seq: int
+    kind: str
+
+
+class Running(NamedTuple):
+    """A ticket of a live attempt."""
+
+    key_dir: str
+    name: str
+    path: Path
+
+
+def ticket_name(batch_id: str, seq: int, job_id: str, step_id: str, kind: str) -> str:
+    digest = hashlib.sha256(f"{batch_id}/{job_id}/{step_id}".encode()).hexdigest()[:12]
+    return f"{batch_id}.{seq:07d}.{digest}.{kind}"
+
+
+def parse_name(name: str) -> TicketName:
+    batch_id, seq, _, kind = name.rsplit(".", 3)
+    return TicketName(batch_id, int(seq), kind)
+
+
+def read(path: Path) -> Ticket:
+    return Ticket.model_validate(atomic.read_json(path))
+
+
+def ready_path(layout: Layout, queue_key: str, name: str) -> Path:
+    parsed = parse_name(name)
+    chunk = f"{parsed.seq // CHUNK:05d}"
+    return layout.ready / key_dir(queue_key) / parsed.batch_id / chunk / name
+
+
+def put_ready(layout: Layout, ticket: Ticket, name: str, *, durable: bool = True) -> None:
+    """Write the ticket into ``ready/``; harmless where it is there already."""
+    path = ready_path(layout, ticket.queue_key, name)
+    while True:
+        _mark_unserved(path.parent)
+        try:
+            atomic.write_json(path, dump(ticket), durable=durable)
+        except FileNotFoundError:  # the last ticket of the folder left, and the folder with it
+            continue
+        return
+
+
+def _mark_unserved(chunk: Path) -> None:
+    """Make the folders; a batch that is new to a key counts as never served."""
+    if chunk.is_dir():
+        return
+    chunk.mkdir(parents=True, exist_ok=True)
+    served = chunk.parent / SERVED
+    if not served.exists():
+        with contextlib.suppress(FileNotFoundError):
+            served.touch()
+            os.utime(served, (0, 0))
+
+
+def ready_folders(layout: Layout) -> Iterator[tuple[str, str, Path]]:
+    """Each (key folder, batch id, path) that may hold ready tickets."""
+    for key in _listing(layout.ready):
+        for batch_id in _listing(layout.ready / key):
+            yield key, batch_id, layout.ready / key / batch_id
+
+
+def in_order(folder: Path) -> Iterator[Path]:
+    """The batch's ready tickets of one key, first to start first; lists no more than it must."""
+    for chunk in _listing(folder):
+        if chunk != SERVED:
+            for name in _listing(folder / chunk):
+                yield folder / chunk / name
+
+
+def count_ready(folder: Path) -> int:
+    return sum(1 for _ in in_order(folder))
+
+
+def last_served(folder: Path) -> float:
+    try:
+        return (folder / SERVED).stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def start_running(layout: Layout, path: Path, key_folder: str) -> Path:
+    """Move a ready ticket to ``running/``; its old folders go where they are empty."""
+    target_folder = layout.running / key_folder
+    target = target_folder / path.name
+    try:
+        path.rename(target)
+    except FileNotFoundError:
+        target_folder.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+    with contextlib.suppress(FileNotFoundError):
+        now = time.time()
+        os.utime(path.parent.parent / SERVED, (now, now))
+    tidy(path.parent)
+    return target
+
+
+def tidy(chunk: Path) -> None:
+    """Remove a chunk's folder, its batch's and its key's, as far as they are empty."""
+    with contextlib.suppress(OSError):
+        chunk.rmdir()
+        if _listing(chunk.parent) in ([], [SERVED]):
+            (chunk.parent / SERVED).unlink(missing_ok=True)
+            chunk.parent.rmdir()
+            chunk.parent.parent.rmdir()
+
+
+def running(layout: Layout) -> list[Running]:
+    """Every running ticket; counting these is the concurrency limit."""
+    return [
+        Running(key, name, layout.running / key / name)
+        for key in _listing(layout.running)
+        for name in _listing(layout.running / key)
+    ]
+
+
+def end_running(layout: Layout, key_folder: str, name: str) -> bool:
+    """Free the slot of a sealed attempt; False where the ticket was not there any more."""
+    try:
+        (layout.running / key_folder / name).rename(layout.ended / name)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def ended(layout: Layout) -> list[Path]:
+    return [layout.ended / name for name in _listing(layout.ended)]
+
+
+def put_delayed(layout: Layout, ticket: Ticket, name: str, not_before: float) -> None:
+    """Let the step start again at ``not_before`` (seconds since the epoch), not earlier."""
+    atomic.write_json(layout.delayed / f"{int(not_before * 1000):014d}.{name}", dump(ticket))
+
+
+def delayed(layout: Layout) -> list[tuple[float, Path]]:
+    """(not before, ticket) of every delayed one, soonest first."""
+    return [
+        (int(name.split(".", 1)[0]) / 1000, layout.delayed / name)
+        for name in _listing(layout.delayed)
+    ]
+
+
+def promote_due(layout: Layout, now: float) -> int:
+    """Move what is due from ``delayed/`` to ``ready/``; how many."""
+    moved = 0
+    for not_before, path in delayed(layout):
+        if not_before > now:
+            break
+        put_ready(layout, read(path), path.name.split(".", 1)[1])
+        path.unlink()
+        moved += 1
+    return moved
+
+
+def _listing(folder: Path) -> list[str]:
+    try:
+        return sorted(name for name in os.listdir(folder) if name[0] != ".")
+    except (FileNotFoundError, NotADirectoryError):
+        return []
