@@ -1,0 +1,3 @@
+#!/bin/sh
+set -eu
+echo 86400 >/app/seconds.txt
