@@ -24,6 +24,7 @@ from parallelhassnes.schedule.attempt_process import Assignment, Then, fork_is_s
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.settle import Book
 from parallelhassnes.schedule.standing import stand
+from parallelhassnes.steps import report
 from parallelhassnes.steps.registry import kind as kind_of
 from parallelhassnes.store import atomic, attempts, batches, ledger, locks, tickets
 from parallelhassnes.store.records import AttemptMeta, AttemptState, Heartbeat, Ticket, now_text
@@ -116,6 +117,12 @@ class _Claimed(NamedTuple):
     meta: AttemptMeta
 
 
+def preload(kind: str) -> None:
+    """Import in this process what an attempt of the kind will need in those forked from it."""
+    kind_of(kind).preload()
+    report.validate(report.EMPTY)
+
+
 def _claim(ctx: Context, path: Path, key: str) -> _Claimed | None:
     try:
         ticket = tickets.read(path)
@@ -134,7 +141,7 @@ def _claim(ctx: Context, path: Path, key: str) -> _Claimed | None:
             _drop_or_repair(ctx, path, key, step_dir)
             os.close(lock)
             return None
-        kind_of(step.kind).preload()
+        preload(step.kind)
         name, meta = _prepare(ctx, job, step, step_dir, path.name)
         tickets.start_running(ctx.layout, path, key)
     except BaseException:

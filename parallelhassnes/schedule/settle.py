@@ -108,22 +108,22 @@ class Book:
                 return "dead", reference
         return readiness(step, seen), ""
 
-    def spread(self, job: JobSpec, step: StepSpec) -> None:
+    def spread(self, job: JobSpec, step: StepSpec, *, write_tickets: bool = True) -> None:
         """Pass on that a step ended (or will never start): ready ones get tickets, dead ones are marked."""
         open_ends = deque(job.dependents.get(step.step_id, ()))
         while open_ends:
             job_id, _, step_id = open_ends.popleft().partition("/")
             waiting_job = self.job(job_id)
             waiting = waiting_job.step(step_id)
-            if self._is_canceled(job_id, step_id):
+            if self.is_canceled(job_id, step_id):
                 continue
             current = self.current(job_id)
             verdict, because = self.evaluate(waiting_job, waiting)
             if step_id in current.steps:
-                if verdict == "ready" and waiting.after == "end":
+                if verdict == "ready" and waiting.after == "end" and write_tickets:
                     self._again(waiting_job, waiting, current.steps[step_id])
                 continue
-            if verdict == "ready":
+            if verdict == "ready" and write_tickets:
                 self.put_ticket(waiting_job, waiting)
             if current.dead.get(step_id, "") != because:
                 if because:
@@ -133,7 +133,7 @@ class Book:
                 self._changed.add(job_id)
                 open_ends.extend(waiting_job.dependents.get(step_id, ()))
 
-    def _is_canceled(self, job_id: str, step_id: str) -> bool:
+    def is_canceled(self, job_id: str, step_id: str) -> bool:
         return self.canceled or step_id in self.overrides(job_id).canceled
 
     def _again(self, job: JobSpec, step: StepSpec, now: StepNow) -> None:

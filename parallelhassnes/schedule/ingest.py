@@ -1,0 +1,292 @@
+"""Ingest: from a table in ``incoming/`` to a batch with tickets. Under ``ingest.lock``.
+
+    incoming/<name>                        a table, put there by rename
+    incoming/<name>.submit                 what ``submit`` knows besides: batch id, base directories
+
+    runs/<batch_id>/launch_table.*  ─▶ index.json ─▶ <job_id>/job.json … ─▶ ledger ─▶ batch_meta.json
+    ─▶ tickets ─▶ by_sha256/<sha> ─▶ accepted/<batch_id>.ack.json ─▶ table to accepted/
+
+``batch_meta.json`` makes the batch one; before it the folder is garbage that the redo writes over. A crash
+anywhere leaves the table in ``incoming/``; its batch id is in its companion or derived from its content,
+so the next ingest does the same again. A bad table goes to ``rejected/`` with every error; one that
+breaks us does too, and neither holds up another.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from parallelhassnes import names
+from parallelhassnes.errors import InvalidInput, Problem
+from parallelhassnes.plan import BatchMeta, Plan
+from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.requeue import requeue_batch
+from parallelhassnes.schedule.settle import ticket_of
+from parallelhassnes.store import atomic, batches, index, ledger, locks, tickets
+from parallelhassnes.store.records import now_text
+from parallelhassnes.tables.expand import TableDefaults, expand
+
+COMPANION = ".submit"
+_TABLE_ENDINGS = (".json", ".yaml", ".yml")
+_SETTLING_SEC = 10.0
+
+
+class Submission(BaseModel):
+    """The companion of a table that came by ``submit``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int = 1
+    batch_id: str
+    source_name: str
+    base_dirs: list[str]
+    again: bool = False
+
+
+class Ingested(NamedTuple):
+    """What became of one table."""
+
+    name: str
+    batch_id: str | None
+    """None where it was rejected."""
+    duplicate: bool = False
+    """The same bytes had been accepted before; ``batch_id`` is that batch."""
+    problems: tuple[Problem, ...] = ()
+
+
+def ingest_incoming(ctx: Context) -> list[Ingested]:
+    """Ingest every table that is whole; nothing where somebody else is at it."""
+    waiting = list(_tables(ctx))
+    if not waiting:
+        return []
+    lock = locks.hold(ctx.layout.ingest_lock)
+    if lock is None:
+        return []
+    try:
+        return [done for path in waiting if (done := ingest_file(ctx, path)) is not None]
+    finally:
+        locks.release(lock)
+
+
+def defaults(ctx: Context) -> TableDefaults:
+    """What the configuration says about tables that leave it open."""
+    return TableDefaults(
+        environment=ctx.config.environment,
+        max_attempts=ctx.config.retry.max_attempts,
+        backoff_sec=ctx.config.retry.backoff_sec,
+        aliases=ctx.config.aliases,
+    )
+
+
+def ingest_file(ctx: Context, path: Path, plan: Plan | None = None) -> Ingested | None:
+    """Ingest one table of ``incoming/``; the caller holds ``ingest.lock``.
+
+    Args:
+        plan: the table's expansion, where the caller has made it from the same bytes.
+
+    Returns:
+        What became of it; None where it is gone or not whole yet.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    submission = _companion(path)
+    digest = hashlib.sha256(data).hexdigest()
+    known = known_batch(ctx, digest)
+    if known is not None and not (submission and submission.again):
+        _accept(ctx, path, known, digest, duplicate=True)
+        return Ingested(path.name, known, duplicate=True)
+    try:
+        if plan is None:
+            plan = expand(data, name=path.name, base_dirs=_base_dirs(ctx, submission), config=defaults(ctx))
+    except InvalidInput as error:
+        if submission is None and _still_growing(path, data):
+            return None
+        _reject(ctx, path, error.problems)
+        return Ingested(path.name, None, problems=tuple(error.problems))
+    except Exception as error:  # noqa: BLE001 - a table that breaks us must not hold up the others
+        log = ctx.layout.system / "ingest-errors.log"
+        with log.open("a", encoding="utf-8") as stream:
+            stream.write(f"{now_text()} {path.name}\n{traceback.format_exc()}\n")
+        problem = Problem(path.name, "", f"could not be read: {type(error).__name__}", f"see {log}")
+        _reject(ctx, path, [problem])
+        return Ingested(path.name, None, problems=(problem,))
+    batch_id = submission.batch_id if submission else _derived_id(path, digest)
+    _write_batch(ctx, batch_id, path, data, digest, submission, plan)
+    _accept(ctx, path, batch_id, digest, duplicate=False)
+    return Ingested(path.name, batch_id)
+
+
+def known_batch(ctx: Context, digest: str) -> str | None:
+    """The newest batch that was made from these bytes."""
+    document = atomic.read_json_or_none(ctx.layout.tables_by_sha / digest)
+    return document["batch_id"] if document else None
+
+
+# --- what is waiting ----------------------------------------------------------------------------------
+
+
+def _tables(ctx: Context) -> Iterator[Path]:
+    for name in sorted(os.listdir(ctx.layout.incoming)):
+        path = ctx.layout.incoming / name
+        if name[0] == "." or not path.is_file() or path.suffix == COMPANION:
+            continue
+        if path.suffix in _TABLE_ENDINGS:
+            if not _is_being_written(path):
+                yield path
+        elif _age_sec(path) > _SETTLING_SEC:
+            _reject(ctx, path, [Problem(name, "", "is not a .json, .yaml or .yml file", "rename it")])
+
+
+def _is_being_written(path: Path) -> bool:
+    """Whether some process has the file open for writing; elsewhere than on Linux, whether it is very young."""
+    try:
+        with path.open("rb") as stream:
+            fcntl.fcntl(stream, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+            fcntl.fcntl(stream, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except BlockingIOError:
+        return True
+    except (OSError, AttributeError):
+        return _age_sec(path) < 2.0
+    return False
+
+
+def _still_growing(path: Path, data: bytes) -> bool:
+    """Whether a table that does not parse may be the first part of one: it just stops, and is young."""
+    if _age_sec(path) > _SETTLING_SEC:
+        return False
+    if path.suffix != ".json":
+        return not data.strip()
+    try:
+        json.loads(data)
+    except json.JSONDecodeError as error:
+        return error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated string")
+    except (ValueError, RecursionError):
+        return False
+    return False
+
+
+def _age_sec(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _companion(path: Path) -> Submission | None:
+    document = atomic.read_json_or_none(path.with_name(path.name + COMPANION))
+    return None if document is None else Submission.model_validate(document)
+
+
+def _base_dirs(ctx: Context, submission: Submission | None) -> list[Path]:
+    found = [Path(folder) for folder in submission.base_dirs] if submission else []
+    return [*found, ctx.layout.root]
+
+
+def _derived_id(path: Path, digest: str) -> str:
+    """The batch id of a table that was dropped into ``incoming/``: the same at every redo."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(path.stat().st_mtime))
+    return f"{stamp}-{digest[:8]}"
+
+
+# --- what becomes of it -------------------------------------------------------------------------------
+
+
+def _write_batch(
+    ctx: Context, batch_id: str, path: Path, data: bytes, digest: str, submission: Submission | None, plan: Plan
+) -> None:
+    batch_dir = ctx.layout.batch(batch_id)
+    fresh = not (batch_dir / batches.META).exists()
+    batch_dir.mkdir(exist_ok=True)
+    if fresh:
+        jobs = [job.model_copy(update={"batch_id": batch_id}) for job in plan.jobs]
+        atomic.write_bytes(batch_dir / f"launch_table{path.suffix}", data)
+        index.write(batch_dir, jobs)
+        for job in jobs:
+            (batch_dir / job.job_id).mkdir(exist_ok=True)
+            atomic.write_json(batch_dir / job.job_id / batches.JOB, _slim(job), durable=False)
+        meta = BatchMeta(
+            batch_id=batch_id, created_at=now_text(), table_sha256=digest, table_format=plan.table_format,
+            source_name=submission.source_name if submission else path.name,
+            base_dir=submission.base_dirs[0] if submission and submission.base_dirs else "",
+            experiment=plan.experiment, goal=plan.goal, labels=plan.labels, priority=plan.priority,
+            concurrency=plan.concurrency, limits=plan.limits, secrets=plan.secrets,
+            job_ids=tuple(job.job_id for job in jobs), steps_total=sum(len(job.steps) for job in jobs),
+            warnings=plan.warnings, harbor_job=plan.harbor_job,
+        )  # fmt: skip
+        ledger.append(batch_dir, "submitted", table_sha256=digest, jobs=len(jobs), steps=meta.steps_total)
+        _sync_everything()
+        atomic.write_json(batch_dir / batches.META, meta.model_dump(mode="json", exclude_none=True))
+        for job in jobs:
+            for step in job.steps:
+                if not step.depends_on:
+                    ticket, name = ticket_of(job, step)
+                    tickets.put_ready(ctx.layout, ticket, name, durable=False)
+    else:
+        requeue_batch(ctx, batch_id)
+    _sync_everything()
+
+
+def _slim(job: BaseModel) -> dict[str, Any]:
+    """``job.json`` without what is at its default anyway: a batch may have 100,000 of them."""
+    return job.model_dump(mode="json", exclude_defaults=True) | {"schema_version": 1}
+
+
+def _sync_everything() -> None:
+    if atomic.is_durable():
+        os.sync()
+
+
+def _accept(ctx: Context, path: Path, batch_id: str, digest: str, *, duplicate: bool) -> None:
+    target = ctx.layout.accepted / f"{batch_id}{path.suffix}"
+    if not duplicate:
+        atomic.write_json(ctx.layout.tables_by_sha / digest, {"batch_id": batch_id})
+        atomic.write_json(
+            ctx.layout.accepted / f"{batch_id}.ack.json",
+            {
+                "schema_version": 1, "batch_id": batch_id, "table_sha256": digest, "accepted_at": now_text(),
+                "source_name": path.name,
+            },
+        )  # fmt: skip
+        path.rename(target)
+    else:
+        path.unlink(missing_ok=True)
+    _drop_companion(path)
+
+
+def _reject(ctx: Context, path: Path, problems: list[Problem]) -> None:
+    name, counter = path.name, 1
+    while (ctx.layout.rejected / name).exists():
+        counter += 1
+        name = f"{path.stem}.{counter}{path.suffix}"
+    atomic.write_json(
+        ctx.layout.rejected / f"{name}.error.json",
+        {
+            "schema_version": 1, "rejected_at": now_text(), "source_name": path.name,
+            "errors": [problem._asdict() | {"line": problem.line()} for problem in problems],
+        },
+    )  # fmt: skip
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(ctx.layout.rejected / name)
+    _drop_companion(path)
+
+
+def _drop_companion(path: Path) -> None:
+    path.with_name(path.name + COMPANION).unlink(missing_ok=True)
+
+
+def new_submission(source_name: str, base_dirs: list[Path], *, again: bool) -> Submission:
+    """The companion of a table about to be submitted, with its batch id."""
+    return Submission(
+        batch_id=names.new_batch_id(), source_name=source_name, base_dirs=[str(folder) for folder in base_dirs], again=again
+    )

@@ -1,0 +1,64 @@
+"""Making a batch's place in the queue anew from ``runs/<batch_id>/`` alone.
+
+For every step: a live (or dead, not yet ended) attempt has a running ticket; a due retry a delayed one;
+a step that may start a ready one; everything else none. Also ``current.json`` of every job. Tickets have
+the same names whenever they are made, so this is the same as what is there, or mends it.
+"""
+
+from parallelhassnes.names import key_dir
+from parallelhassnes.plan import JobSpec, StepSpec
+from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.settle import Book, ticket_of
+from parallelhassnes.schedule.standing import stand
+from parallelhassnes.store import atomic, batches, tickets
+from parallelhassnes.store.records import dump, parse_time
+
+
+def requeue_batch(ctx: Context, batch_id: str) -> None:
+    """Write every ticket and ``current.json`` that the batch's own files call for; the caller sees to the locks."""
+    book = Book(ctx, batch_id)
+    jobs = [batches.read_job(path) for path in batches.job_dirs(ctx.layout, batch_id)]
+    for job in jobs:
+        _restand(ctx, book, job)
+    for job in jobs:
+        _bury(book, job)
+    for job in jobs:
+        batches.write_current(book.batch_dir / job.job_id, book.current(job.job_id))
+        for step in job.steps:
+            _requeue(ctx, book, job, step)
+
+
+def _restand(ctx: Context, book: Book, job: JobSpec) -> None:
+    current = book.current(job.job_id)
+    current.steps.clear()
+    current.dead.clear()
+    for step in job.steps:
+        step_dir = ctx.layout.step(job.batch_id, job.job_id, step.step_id)
+        now = stand(step_dir, step, book.overrides(job.job_id))
+        if now is not None:
+            current.steps[step.step_id] = now
+
+
+def _bury(book: Book, job: JobSpec) -> None:
+    """Mark what can never start; every job has been stood up again before."""
+    current = book.current(job.job_id)
+    for step in job.steps:
+        now = current.steps.get(step.step_id)
+        ended = now is not None and now.settled and now.status != "succeeded"
+        if ended or (now is None and step.step_id in book.overrides(job.job_id).canceled):
+            book.spread(job, step, write_tickets=False)
+
+
+def _requeue(ctx: Context, book: Book, job: JobSpec, step: StepSpec) -> None:
+    now = book.current(job.job_id).steps.get(step.step_id)
+    ticket, name = ticket_of(job, step)
+    if now is None:
+        if not book.is_canceled(job.job_id, step.step_id) and book.evaluate(job, step)[0] == "ready":
+            tickets.put_ready(ctx.layout, ticket, name)
+    elif now.ended_at is None:
+        folder = ctx.layout.running / key_dir(step.queue_key)
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic.write_json(folder / name, dump(ticket))
+    elif now.retry_at is not None:
+        tickets.put_delayed(ctx.layout, ticket, name, parse_time(now.retry_at))
+

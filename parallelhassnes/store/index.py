@@ -1,0 +1,45 @@
+"""``index.json`` of a batch: its steps in one file, for views that must not open every ``job.json``.
+
+Derived from the ``job.json`` files, written at ingest and by a rebuild. Shape: ``{"schema_version": 1, "jobs":
+[[job_id, [[step_id, kind, label, queue_key, after, [dependency, …]], …]], …]}``, in the table's order.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from parallelhassnes.plan import JobSpec
+from parallelhassnes.store import atomic
+
+INDEX = "index.json"
+
+
+class IndexedStep(NamedTuple):
+    """One step, as far as a view needs it."""
+
+    step_id: str
+    kind: str
+    label: str
+    queue_key: str
+    after: str
+    depends_on: list[str]
+
+
+def write(batch_dir: Path, jobs: Iterable[JobSpec]) -> None:
+    document = [
+        [job.job_id, [[s.step_id, s.kind, s.label, s.queue_key, s.after, s.depends_on] for s in job.steps]]
+        for job in jobs
+    ]
+    atomic.write_json(batch_dir / INDEX, {"schema_version": 1, "jobs": document}, durable=False)
+
+
+def read(batch_dir: Path) -> dict[str, list[IndexedStep]]:
+    """job_id → its steps.
+
+    Raises:
+        FileNotFoundError: the index is gone; ``doctor --rebuild`` writes it.
+    """
+    document = atomic.read_json(batch_dir / INDEX)
+    return {
+        job_id: [IndexedStep(*fields) for fields in steps] for job_id, steps in document["jobs"]
+    }
