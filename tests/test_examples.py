@@ -2,7 +2,9 @@
 
 import asyncio
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pytest
@@ -20,7 +22,7 @@ class Case(NamedTuple):
     agent: str
     rewards: tuple[Rewards, ...]
     """What the trial may end with; more than one where the task is flaky on purpose."""
-    env: dict[str, str] = {}
+    env: Mapping[str, str] = MappingProxyType({})
 
 
 PASS: Rewards = {"reward": 1}
@@ -84,7 +86,7 @@ async def _trials(
             task=TaskConfig(path=task),
             trial_name=f"{task.name}-{number}-{secrets.token_hex(4)}",
             trials_dir=trials_dir,
-            agent=AgentConfig(name=case.agent, env=case.env),
+            agent=AgentConfig(name=case.agent, env=dict(case.env)),
             environment=EnvironmentConfig(extra_docker_compose=[overlay]),
         )
         return await (await Trial.create(config)).run()
