@@ -1,0 +1,38 @@
+# `make demo` and `make test` need nothing but Python >= 3.12 (see tools/find-python.sh) and do all the set-up.
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench lock clean venv
+
+python := .venv/bin/python
+# The sandbox environment is made of Linux namespaces; elsewhere the demo uses Docker.
+environment := $(if $(filter Linux,$(shell uname -s)),sandbox,docker)
+jobs ?= 2
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 14
+
+demo: venv ## run the example tasks with the agents oracle and nop, and show the scoreboard
+	@rm -rf build/demo
+	@mkdir -p build/demo
+	$(python) -m parallelhassnes run examples/tasks -a oracle -a nop -n 2 -e $(environment) --root build/demo --fail-on never
+	$(python) -m parallelhassnes scoreboard --root build/demo
+
+test: venv ## run the tests; says what it had to skip and how to get it
+	@$(python) -m pytest -n $(jobs) $(args)
+
+lint: venv ## style, types, layers
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@$(python) -m mypy
+	@.venv/bin/lint-imports
+
+bench: venv ## measure against harbor run; writes a table and JSON into build/bench
+	@$(python) -m benchmarks $(args)
+
+lock: ## write requirements.lock anew (args=--upgrade for newer versions)
+	@tools/lock.sh $(args)
+
+clean: ## remove what the other commands made
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+
+venv:
+	@tools/venv.sh

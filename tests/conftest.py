@@ -1,0 +1,121 @@
+"""The surroundings of every test: no home folder, temporary files inside the checkout, skips that say what to do.
+
+PARALLELHASSNES_FORBID_SKIPS=1, set by CI, makes a failure of every skip, whatever its reason.
+"""
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from probes import PROBES
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+BUILD = CHECKOUT / "build" / "test"
+FORBID_SKIPS = os.environ.get("PARALLELHASSNES_FORBID_SKIPS") == "1"
+
+NO_HOME = "/dev/null/home"
+"""A home folder that cannot be made or written, not even by root: its parent is not a directory."""
+
+
+def _docker_without_home() -> dict[str, str]:
+    """The Docker CLI's engine and plugins, as found under the real home, in a folder of the checkout."""
+    config = BUILD / "docker"
+    config.mkdir(parents=True, exist_ok=True)
+    settings: dict[str, str] = {"DOCKER_CONFIG": str(config)}
+    own = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker"))
+    if own == config:
+        return settings
+    plugins = config / "cli-plugins"
+    if (own / "cli-plugins").is_dir() and not plugins.is_symlink():
+        try:
+            plugins.symlink_to(own / "cli-plugins")
+        except FileExistsError:
+            assert plugins.is_symlink()  # another test process was first
+    if "DOCKER_HOST" not in os.environ and (own / "config.json").is_file():
+        told = subprocess.run(["docker", "context", "inspect"], capture_output=True, text=True)
+        if told.returncode == 0:
+            settings["DOCKER_HOST"] = json.loads(told.stdout)[0]["Endpoints"]["docker"]["Host"]
+    return settings
+
+
+def _isolate() -> None:
+    """Set the environment of this process and of all that it starts; before anything reads it."""
+    tmp = BUILD / "tmp"
+    tmp.mkdir(parents=True, exist_ok=True)
+    docker = _docker_without_home()
+    for name in [*os.environ]:
+        if (
+            name.startswith("XDG_")
+            or name.endswith(("_API_KEY", "_AUTH_TOKEN"))
+            or name == "CODEX_HOME"
+        ):
+            del os.environ[name]
+    os.environ |= docker | {
+        "HOME": NO_HOME,
+        "TMPDIR": str(tmp),
+        "HARBOR_TELEMETRY": "0",
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    }
+    tempfile.tempdir = None
+
+
+if os.environ.get("HOME") != NO_HOME:  # test processes inherit from the first one
+    _isolate()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """An empty folder to keep a store in; what ``--root`` takes."""
+    folder = tmp_path / "root"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def examples() -> Path:
+    """The folder of example tables and tasks."""
+    return CHECKOUT / "examples"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for marker, probe in PROBES.items():
+            if item.get_closest_marker(marker) and (missing := probe()):
+                item.add_marker(pytest.mark.skip(reason=f"{missing.reason}; {missing.remedy}"))
+
+
+def _refuse(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if FORBID_SKIPS and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        report.outcome = "failed"
+        report.longrepr = f"skipped where PARALLELHASSNES_FORBID_SKIPS=1 forbids it: {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    report = yield
+    _refuse(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Iterator[None]:
+    report = yield
+    _refuse(report)
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reasons: dict[str, int] = {}
+    for report in terminalreporter.stats.get("skipped", []):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        reason = reason.removeprefix("Skipped: ")
+        reasons[reason] = reasons.get(reason, 0) + 1
+    if reasons:
+        terminalreporter.section("skipped, and how to get it")
+        for reason, count in sorted(reasons.items()):
+            terminalreporter.write_line(f"{count} x {reason}")

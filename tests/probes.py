@@ -1,0 +1,87 @@
+"""What tests need from the machine: probed once per process, by doing the smallest real thing."""
+
+import functools
+import shutil
+import subprocess
+from typing import NamedTuple
+
+BASE_IMAGE = "debian:bookworm-slim"
+"""What the example tasks' Dockerfiles start FROM."""
+
+
+class Missing(NamedTuple):
+    """A part that is not there."""
+
+    reason: str
+    remedy: str
+
+
+def _fails(*argv: str, timeout_sec: float = 20) -> str | None:
+    """Run a program; None if it succeeds, else the last line that it said."""
+    if shutil.which(argv[0]) is None:
+        return f"no program {argv[0]}"
+    try:
+        ended = subprocess.run(
+            argv, capture_output=True, text=True, timeout=timeout_sec, stdin=subprocess.DEVNULL
+        )
+    except subprocess.TimeoutExpired:
+        return f"{argv[0]} did not answer within {timeout_sec:g} s"
+    if ended.returncode == 0:
+        return None
+    said = ended.stderr.strip().splitlines() or [f"exit status {ended.returncode}"]
+    return said[-1]
+
+
+@functools.cache
+def docker() -> Missing | None:
+    """A Docker engine, Compose v2 and the base image."""
+    if why := _fails("docker", "info"):
+        return Missing(
+            f"no Docker engine answers ({why})",
+            "start one: dockerd, Docker Desktop, or .ci/system on Debian",
+        )
+    if why := _fails("docker", "compose", "version"):
+        return Missing(
+            f"no Docker Compose v2 ({why})",
+            "install the docker-compose-plugin, or run .ci/docker-compose",
+        )
+    if _fails("docker", "image", "inspect", BASE_IMAGE):
+        return Missing(
+            f"no image {BASE_IMAGE}", f"docker pull {BASE_IMAGE}, or .ci/base-image on Debian"
+        )
+    return None
+
+
+@functools.cache
+def bubblewrap() -> Missing | None:
+    """The program bwrap, able to make a sandbox."""
+    if why := _fails("bwrap", "--ro-bind", "/", "/", "--unshare-pid", "true"):
+        return Missing(
+            f"bubblewrap does not work ({why})", "install it: apt-get install bubblewrap"
+        )
+    return None
+
+
+@functools.cache
+def namespaces() -> Missing | None:
+    """Linux namespaces for this user, made by util-linux's unshare."""
+    if why := _fails(
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "--mount",
+        "--pid",
+        "--ipc",
+        "--uts",
+        "--fork",
+        "true",
+    ):
+        return Missing(
+            f"no Linux namespaces ({why})",
+            "needs Linux with util-linux and user namespaces: sysctl kernel.unprivileged_userns_clone=1",
+        )
+    return None
+
+
+PROBES = {"docker": docker, "bubblewrap": bubblewrap, "namespaces": namespaces}
+"""By the marker that asks for it."""
