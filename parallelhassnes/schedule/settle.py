@@ -138,14 +138,26 @@ class Book:
 
     def _again(self, job: JobSpec, step: StepSpec, now: StepNow) -> None:
         """A step that speaks of others' ends runs again when one of them has ended anew."""
-        if not now.settled:
-            return
+        if now.settled:
+            self.ask_again(job, step, now.run_id)
+            self.look_again(job, step)
+            self.put_ticket(job, step)
+
+    def ask_again(self, job: JobSpec, step: StepSpec, run_id: str) -> None:
+        """Note that the attempt ``run_id`` is to be followed by another, whatever it came to."""
         overrides = self.overrides(job.job_id)
-        retries = {**overrides.retries, step.step_id: now.run_id}
-        self._overrides[job.job_id] = overrides.model_copy(update={"retries": retries})
-        batches.write_overrides(self.batch_dir / job.job_id, self._overrides[job.job_id])
-        self.look_again(job, step)
-        self.put_ticket(job, step)
+        retries = {**overrides.retries, step.step_id: run_id}
+        self._write_overrides(job.job_id, overrides.model_copy(update={"retries": retries}))
+
+    def replace_canceled(self, job_id: str, canceled: dict[str, str]) -> None:
+        """Set which steps of the job are not to start (step_id → when that was said)."""
+        overrides = self.overrides(job_id)
+        if overrides.canceled != canceled:
+            self._write_overrides(job_id, overrides.model_copy(update={"canceled": canceled}))
+
+    def _write_overrides(self, job_id: str, overrides: Overrides) -> None:
+        batches.write_overrides(self.batch_dir / job_id, overrides)
+        self._overrides[job_id] = overrides
 
     def put_ticket(self, job: JobSpec, step: StepSpec, *, durable: bool = True) -> None:
         ticket, name = ticket_of(job, step)

@@ -1,0 +1,48 @@
+"""``init``: the folders of a root and a commented configuration; overwrites nothing."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from parallelhassnes.config import CONFIG_NAME, template
+from parallelhassnes.errors import UserError
+from parallelhassnes.store.layout import Layout
+
+
+class Initialised(NamedTuple):
+    """What ``init`` found and made."""
+
+    root: Path
+    made: list[str]
+    """Paths relative to the root; empty where all was there already."""
+
+
+def init(root: Path) -> Initialised:
+    """Make what is missing of a root.
+
+    Raises:
+        UserError: a folder cannot be made there.
+    """
+    layout = Layout(root.absolute())
+    made = []
+    try:
+        for folder in (*layout.folders(), layout.runners):
+            if not folder.is_dir():
+                folder.mkdir(parents=True)
+                made.append(str(folder.relative_to(layout.root)))
+        config = layout.root / CONFIG_NAME
+        if not config.exists():
+            with config.open("x", encoding="utf-8") as stream:
+                stream.write(template())
+            made.append(CONFIG_NAME)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or root}: {error.strerror}", fix="choose another --root, or free the path"
+        ) from None
+    return Initialised(layout.root, made)
+
+
+def ensure(layout: Layout) -> None:
+    """Make the store's folders where they are missing; a store needs no ``init`` to be used."""
+    if not all(folder.is_dir() for folder in layout.folders()):
+        for folder in layout.folders():
+            folder.mkdir(parents=True, exist_ok=True)

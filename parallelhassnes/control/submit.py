@@ -1,0 +1,124 @@
+"""``validate`` and ``submit``: from a table's bytes to a batch in the queue.
+
+A submission is handed over by rename into ``incoming/``; from then on it survives everything. The batch is
+made at once, so that it can be looked at; should we die before that, the next tick makes it.
+"""
+
+import hashlib
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from parallelhassnes.errors import UserError
+from parallelhassnes.plan import Plan
+from parallelhassnes.schedule import ingest
+from parallelhassnes.schedule.context import Context
+from parallelhassnes.store import atomic, batches, locks
+from parallelhassnes.tables.expand import expand
+
+
+class Submitted(BaseModel):
+    """The answer to a submission."""
+
+    ok: bool = True
+    batch_id: str
+    duplicate: bool = False
+    """The same bytes were submitted before; this is the batch that they made then."""
+    table_format: str
+    jobs: int
+    steps: int
+    experiment: str = ""
+    warnings: list[str] = []
+
+
+class Validated(BaseModel):
+    """What a table would run."""
+
+    ok: bool = True
+    table_format: str
+    jobs: int
+    steps: int
+    kinds: dict[str, int]
+    """Kind of step → how many."""
+    queue_keys: dict[str, int]
+    """Queue key → how many steps count towards its limit."""
+    secrets: list[str]
+    warnings: list[str]
+
+
+def read_table(path: Path) -> bytes:
+    """The bytes of a table.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}", fix="name a table file") from None
+
+
+def base_dirs(table: Path | None) -> list[Path]:
+    """Where a table's relative paths are looked for: the current directory, then the table's own folder."""
+    found = [Path.cwd()]
+    if table is not None and table.absolute().parent not in found:
+        found.append(table.absolute().parent)
+    return found
+
+
+def plan_table(ctx: Context, data: bytes, *, name: str, folders: list[Path]) -> Plan:
+    """Expand a table; InvalidInput lists everything that is wrong with it."""
+    return expand(
+        data, name=name, base_dirs=[*folders, ctx.layout.root], config=ingest.defaults(ctx)
+    )
+
+
+def validate(ctx: Context, data: bytes, *, name: str, folders: list[Path]) -> Validated:
+    """Check a table and say what it would run, without leaving anything behind."""
+    plan = plan_table(ctx, data, name=name, folders=folders)
+    kinds: dict[str, int] = {}
+    keys: dict[str, int] = {}
+    for job in plan.jobs:
+        for step in job.steps:
+            kinds[step.kind] = kinds.get(step.kind, 0) + 1
+            keys[step.queue_key] = keys.get(step.queue_key, 0) + 1
+    return Validated(
+        table_format=plan.table_format, jobs=len(plan.jobs), steps=sum(kinds.values()), kinds=kinds,
+        queue_keys=dict(sorted(keys.items())), secrets=list(plan.secrets), warnings=list(plan.warnings),
+    )  # fmt: skip
+
+
+def submit(
+    ctx: Context, data: bytes, *, name: str, folders: list[Path], again: bool = False
+) -> Submitted:
+    """Validate a table and put it into the queue.
+
+    Args:
+        data: the table, JSON or YAML.
+        name: its file name; the ending tells the format, and messages name it.
+        folders: where relative paths are looked for, before the root.
+        again: make a new batch even if these bytes made one before.
+    """
+    digest = hashlib.sha256(data).hexdigest()
+    known = None if again else ingest.known_batch(ctx, digest)
+    if known is not None:
+        return _describe(ctx, known, duplicate=True)
+    plan = plan_table(ctx, data, name=name, folders=folders)
+    submission = ingest.new_submission(name, folders, again=again)
+    ending = Path(name).suffix.lower()
+    path = ctx.layout.incoming / f"{submission.batch_id}{ending if ending in ('.yaml', '.yml') else '.json'}"
+    atomic.write_json(path.with_name(path.name + ingest.COMPANION), submission.model_dump(mode="json"))
+    atomic.write_bytes(path, data)
+    with locks.held(ctx.layout.ingest_lock):
+        done = ingest.ingest_file(ctx, path, plan)
+    if done is None or done.batch_id is None:  # a tick was faster
+        return _describe(ctx, ingest.known_batch(ctx, digest) or submission.batch_id, duplicate=False)
+    return _describe(ctx, done.batch_id, duplicate=done.duplicate)
+
+
+def _describe(ctx: Context, batch_id: str, *, duplicate: bool) -> Submitted:
+    meta = batches.read_batch(ctx.layout.batch(batch_id))
+    return Submitted(
+        batch_id=batch_id, duplicate=duplicate, table_format=meta.table_format, jobs=len(meta.job_ids),
+        steps=meta.steps_total, experiment=meta.experiment, warnings=list(meta.warnings),
+    )  # fmt: skip
