@@ -1,0 +1,129 @@
+"""The kind ``command``: any program.
+
+``spec["command"]`` is its argument vector, ``spec["working_directory"]`` where it runs (default: the
+fresh directory ``work`` of the attempt). Exit code 0 is success. A program that wants to say more
+writes a JSON object to the file that ``PARALLELHASSNES_REPORT`` names; its ``summary``, ``files_read``,
+``files_written`` and ``artifacts`` become those of the report.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from parallelhassnes.steps import report, untrusted
+from parallelhassnes.steps.kinds import Attempt, Failure, Outcome, WorkerEnd
+
+NOT_FOUND, NOT_RUNNABLE = 127, 126
+REPORT_VARIABLE = "PARALLELHASSNES_REPORT"
+REPORT_FILE = "command_report.json"
+ERROR_FILE = "command_error.txt"
+"""Written by us if the program could not be started; tells its own exit code 127 from ours."""
+MAX_REPORT_BYTES = 1 << 20
+TAIL_LINES, TAIL_BYTES = 5, 4096
+
+
+class CommandKind:
+    """Runs a program in place of the worker."""
+
+    name = "command"
+
+    def preload(self) -> None:
+        return
+
+    def deadline_sec(self, attempt: Attempt) -> float | None:  # noqa: ARG002 - a program has no limit of its own
+        return None
+
+    def work(self, attempt: Attempt) -> int:
+        """Become the program; returns only if it cannot be started."""
+        command, directory = _command(attempt), _directory(attempt)
+        os.environ[REPORT_VARIABLE] = str(attempt.dir / REPORT_FILE)
+        os.environ["PWD"] = str(directory)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        try:
+            if directory.parent == attempt.dir:
+                directory.mkdir(exist_ok=True)
+            os.chdir(directory)
+            _become(command)
+        except (OSError, ValueError) as error:
+            missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+            (attempt.dir / ERROR_FILE).write_text(
+                f"cannot run {command[:1]}: {error}\n", encoding="utf-8"
+            )
+            return NOT_FOUND if missing else NOT_RUNNABLE
+
+    def phase(self, attempt: Attempt) -> str | None:  # noqa: ARG002 - we cannot look into a program
+        return "command"
+
+    def conclude(self, attempt: Attempt, end: WorkerEnd) -> Outcome:
+        failure = _failure(attempt, end)
+        command = {"command": _command(attempt), "exit_code": end.exit_code}
+        own = _own_report(attempt)
+        summary = own.pop("summary", "")
+        if failure is None:
+            said = summary or "The command ended with exit code 0."
+            return Outcome("succeeded", said, None, {**own, "command": command})
+        tail = _tail(attempt.dir / "stderr.log")
+        said = " ".join(
+            filter(None, (f"The command {failure.line}.", summary, tail and f"It said: {tail}"))
+        )
+        status = {"canceled": "canceled", "lost": "lost"}.get(failure.failure_class, "failed")
+        return Outcome(status, said, failure, {**own, "command": command})  # type: ignore[arg-type]
+
+    def sweep(self, attempt: Attempt) -> list[str]:  # noqa: ARG002 - its processes end with the group
+        return []
+
+
+def _become(command: list[str]) -> NoReturn:
+    if not command:
+        raise ValueError("the command is empty")
+    os.execvpe(command[0], command, os.environ)  # noqa: S606 - no shell is the point
+
+
+def _command(attempt: Attempt) -> list[str]:
+    return [str(part) for part in untrusted.sequence(attempt.step.spec.get("command"))]
+
+
+def _directory(attempt: Attempt) -> Path:
+    wanted = attempt.step.spec.get("working_directory")
+    return Path(wanted) if isinstance(wanted, str) and wanted else attempt.dir / "work"
+
+
+def _failure(attempt: Attempt, end: WorkerEnd) -> Failure | None:
+    match end.reason:
+        case "canceled":
+            return Failure("canceled", "was canceled")
+        case "timeout":
+            return Failure("agent_timeout", "ran past the step's deadline")
+        case "lost":
+            return Failure("lost", "was lost: its supervisor died")
+        case _:
+            return _exit_failure(attempt, end.exit_code)
+
+
+def _exit_failure(attempt: Attempt, code: int | None) -> Failure | None:
+    if code == 0:
+        return None
+    refused = untrusted.read_bytes(attempt.dir / ERROR_FILE, 1000)
+    if refused is not None:
+        return Failure("task_definition", untrusted.first_line(refused.decode("utf-8", "replace")))
+    if code is None:
+        return Failure("lost", "ended unseen")
+    if code < 0:
+        return Failure("agent_error", f"was killed by signal {-code}")
+    return Failure("agent_error", f"ended with exit code {code}")
+
+
+def _own_report(attempt: Attempt) -> dict[str, Any]:
+    """What the program reports of itself; nothing where it is not of the report's shape."""
+    found = untrusted.read_object(attempt.dir / REPORT_FILE, MAX_REPORT_BYTES) or {}
+    own = {key: found[key] for key in report.COMMON if key in found}
+    return own if not report.validate({**report.EMPTY, **own}) else {}
+
+
+def _tail(path: Path) -> str:
+    """The last lines of a log, for a summary."""
+    data = untrusted.read_bytes(path, TAIL_BYTES, end=True) or b""
+    lines = [line.strip() for line in data.decode("utf-8", "replace").splitlines() if line.strip()]
+    return untrusted.text(" / ".join(lines[-TAIL_LINES:]), 1000) or ""

@@ -1,0 +1,28 @@
+"""The kinds of steps by name; each is imported when it is first asked for."""
+
+from importlib import import_module
+
+from parallelhassnes.errors import UserError
+from parallelhassnes.steps.kinds import Kind
+
+_KINDS: dict[str, tuple[str, str]] = {
+    "agent": ("parallelhassnes.steps.agent_stand_in", "AgentStandInKind"),
+    "command": ("parallelhassnes.steps.command", "CommandKind"),
+    "trial": ("parallelhassnes.steps.trial", "TrialKind"),
+    "verdict": ("parallelhassnes.steps.verdict", "VerdictKind"),
+}
+
+
+def names() -> tuple[str, ...]:
+    """Every kind that this version can run, sorted."""
+    return tuple(sorted(_KINDS))
+
+
+def kind(name: str) -> Kind:
+    """The kind called ``name``; raises ``UserError`` where this version has none of that name."""
+    if name not in _KINDS:
+        known = ", ".join(names())
+        raise UserError(f"unknown kind of step {name!r}", fix=f"use one of {known}")
+    module, attribute = _KINDS[name]
+    made: Kind = getattr(import_module(module), attribute)()
+    return made

@@ -1,0 +1,105 @@
+"""The time after which a trial has certainly gone past every limit of Harbor's own.
+
+The sum of what Harbor allows each phase (``harbor.trial.trial.Trial._compute_*``), and a grace for
+what it does not limit: downloads, collecting files, taking the environment down.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from parallelhassnes.steps import trial_task, untrusted
+
+GRACE_SEC = 300.0
+DEFAULT_BUILD_SEC = 600.0
+DEFAULT_VERIFIER_SEC = 600.0
+DEFAULT_SETUP_SEC = 1200.0
+"""The longest that an agent which comes with Harbor gives its own setup."""
+DEFAULT_COLLECT_SEC = 60.0
+
+
+def deadline_sec(config: dict[str, Any]) -> float | None:
+    """Seconds from the start of a trial to its deadline; None where Harbor lets the agent run without end."""
+    task = trial_task.task_toml(config)
+    environment = untrusted.mapping(task.get("environment"))
+    build = _limit(
+        config, "environment_build", _seconds(environment, "build_timeout_sec", DEFAULT_BUILD_SEC)
+    )
+    setup = _limit(
+        config,
+        "agent_setup",
+        _section(config, "agent", "override_setup_timeout_sec") or DEFAULT_SETUP_SEC,
+    )
+    if config.get("user_agent"):
+        # The simulated user and the bridge to it are set up like agents of their own.
+        setup *= 3
+    total = GRACE_SEC + build + setup + _health(environment.get("healthcheck"))
+    steps = [untrusted.mapping(step) for step in untrusted.sequence(task.get("steps"))]
+    for step in steps or [{}]:
+        agent = _agent(config, task, step)
+        if agent is None:
+            return None
+        total += agent + _health(step.get("healthcheck"))
+        total += _verifier(config, task, step, build)
+    return total
+
+
+def _agent(
+    config: dict[str, Any], task: Mapping[str, Any], step: Mapping[str, Any]
+) -> float | None:
+    if config.get("install_only"):
+        return 0.0
+    base = _section(config, "agent", "override_timeout_sec") or _declared(task, step, "agent")
+    if base is None:
+        return None
+    return _limit(config, "agent", base, _section(config, "agent", "max_timeout_sec"))
+
+
+def _verifier(
+    config: dict[str, Any], task: Mapping[str, Any], step: Mapping[str, Any], build: float
+) -> float:
+    if untrusted.mapping(config.get("verifier")).get("disable"):
+        return 0.0
+    base = _section(config, "verifier", "override_timeout_sec") or _declared(task, step, "verifier")
+    seconds = _limit(
+        config,
+        "verifier",
+        base or DEFAULT_VERIFIER_SEC,
+        _section(config, "verifier", "max_timeout_sec"),
+    )
+    for part in (task, step):
+        verifier = untrusted.mapping(part.get("verifier"))
+        for hook in untrusted.sequence(verifier.get("collect")):
+            seconds += _seconds(untrusted.mapping(hook), "timeout_sec", DEFAULT_COLLECT_SEC)
+        if verifier.get("environment_mode") == "separate" or verifier.get("environment"):
+            seconds += build
+    return seconds
+
+
+def _health(check: object) -> float:
+    """Seconds that a health check may take at most (``harbor.environments.base.run_healthcheck``)."""
+    if not isinstance(check, dict):
+        return 0.0
+    tries = _seconds(check, "retries", 3.0)
+    each = _seconds(check, "timeout_sec", 30.0) + _seconds(check, "interval_sec", 5.0)
+    return _seconds(check, "start_period_sec", 0.0) + (tries + 1) * each
+
+
+def _limit(config: dict[str, Any], phase: str, base: float, most: float | None = None) -> float:
+    multiplier = untrusted.number(config.get(f"{phase}_timeout_multiplier"))
+    if multiplier is None:
+        multiplier = _seconds(config, "timeout_multiplier", 1.0)
+    return min(base, most or base) * multiplier
+
+
+def _declared(task: Mapping[str, Any], step: Mapping[str, Any], section: str) -> float | None:
+    own = untrusted.number(untrusted.mapping(step.get(section)).get("timeout_sec"))
+    return own if own is not None else _section(task, section, "timeout_sec")
+
+
+def _section(values: Mapping[str, Any], section: str, key: str) -> float | None:
+    return untrusted.number(untrusted.mapping(values.get(section)).get(key))
+
+
+def _seconds(values: Mapping[str, Any], key: str, default: float) -> float:
+    found = untrusted.number(values.get(key))
+    return default if found is None else float(found)

@@ -1,0 +1,205 @@
+"""What a trial came to, from what its worker left.
+
+``trial/result.json`` is the verdict if it parses, whatever the exit code says. A trial that ran and was
+scored has succeeded, with any reward, also where an exception stands beside the reward. Without a
+result it is, in this order, ``worker_error.json``, Harbor's ``exception.txt``, how the worker ended.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from parallelhassnes.steps import trial_paths, trial_result, untrusted
+from parallelhassnes.steps.failures import TIMEOUT_CLASSES, Phase, classify
+from parallelhassnes.steps.kinds import Attempt, Failure, Outcome, Status, WorkerEnd
+
+RESULT = f"{trial_paths.TRIAL_DIR}/result.json"
+MAX_SANDBOX_BYTES = 256 * 1024
+ARTIFACTS = (
+    (RESULT, "report", "Harbor's result of the trial"),
+    (f"{trial_paths.TRIAL_DIR}/trial.log", "log", "Harbor's log of the trial"),
+    (f"{trial_paths.TRIAL_DIR}/exception.txt", "log", "the exception that ended the trial"),
+    (f"{trial_paths.TRIAL_DIR}/verifier/test-stdout.txt", "log", "what the tests printed"),
+)
+
+
+def conclude(attempt: Attempt, end: WorkerEnd) -> Outcome:
+    """The outcome of a trial attempt; never raises for anything that a worker can leave."""
+    result = untrusted.read_object(attempt.dir / RESULT)
+    part = _part(attempt, result)
+    status: Status
+    failure: Failure | None
+    if result is None:
+        status, failure = _without_result(attempt, end)
+    else:
+        status, failure = _with_result(attempt, result, end)
+    summary = _summary(part, failure)
+    if failure is not None:
+        part["exception"] = part.get("exception") or _unrecorded(attempt, failure)
+    report = {"trial": part, "artifacts": _artifacts(attempt, part)}
+    return Outcome(status, summary, failure, report)
+
+
+def _part(attempt: Attempt, result: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The ``trial`` object; what a missing result cannot say comes from the plan."""
+    spec = attempt.step.spec
+    config = untrusted.mapping(spec.get("config"))
+    if result is not None:
+        part = trial_result.describe(result, attempt.dir)
+    else:
+        part = trial_result.describe({"config": config}, attempt.dir)
+        part["trial_name"] = trial_paths.trial_name(attempt)
+        part["task"] |= {
+            "name": untrusted.text(spec.get("task_name")),
+            "checksum": untrusted.text(spec.get("task_checksum")) or None,
+            "source": untrusted.text(untrusted.mapping(config.get("task")).get("source")),
+        }
+        agent = untrusted.mapping(config.get("agent"))
+        part["agent"]["name"] = part["agent"]["name"] or untrusted.text(agent.get("import_path"))
+    sandbox = untrusted.read_object(
+        attempt.dir / trial_paths.TRIAL_DIR / "sandbox.json", MAX_SANDBOX_BYTES
+    )
+    if sandbox is not None:
+        part["sandbox"] = sandbox
+    return part
+
+
+def _with_result(
+    attempt: Attempt, result: Mapping[str, Any], end: WorkerEnd
+) -> tuple[Status, Failure | None]:
+    exception = trial_result.exception_of(result)
+    if exception is not None and exception["class"] == "canceled":
+        phase = trial_result.last_phase(result)
+        if trial_result.rewards_of(result) is None:
+            return _stopped(end, phase)
+        exception = None
+    broken = _broken_step(result)
+    if broken is not None:
+        return "failed", broken
+    if trial_result.rewards_of(result) is not None:
+        return "succeeded", None
+    if exception is not None:
+        return "failed", _failure(exception["class"], exception["type"], exception["message"])
+    if _unverified(attempt, result):
+        return "succeeded", None
+    return "failed", Failure("verifier", "the verifier gave no reward")
+
+
+def _broken_step(result: Mapping[str, Any]) -> Failure | None:
+    """The exception that left a step of a multi-step trial unscored.
+
+    Harbor averages the steps that were scored and stops after such a step, so that its reward is one of
+    another, shorter task.
+    """
+    for step in trial_result.steps_of(result):
+        exception = trial_result.exception_of(step)
+        if exception is not None and trial_result.rewards_of(step) is None:
+            name = untrusted.text(step.get("step_name"), 100)
+            found = _failure(exception["class"], exception["type"], exception["message"])
+            return Failure(found.failure_class, f"step {name}: {found.line}")
+    return None
+
+
+def _unverified(attempt: Attempt, result: Mapping[str, Any]) -> bool:
+    """Whether the trial was not to be scored at all."""
+    for config in (untrusted.mapping(result.get("config")), attempt.step.spec.get("config")):
+        wanted = untrusted.mapping(config)
+        if wanted.get("install_only") or untrusted.mapping(wanted.get("verifier")).get("disable"):
+            return True
+    return False
+
+
+def _without_result(attempt: Attempt, end: WorkerEnd) -> tuple[Status, Failure]:
+    error = untrusted.read_object(trial_paths.error_file(attempt), 1 << 20) or {}
+    name, message = (
+        untrusted.text(error.get("class"), 200),
+        untrusted.text(error.get("message"), 4000),
+    )
+    phase = _phase(error.get("phase")) or trial_paths.read_phase(attempt) or "environment_setup"
+    if end.reason in ("canceled", "timeout") or name == "CancelledError":
+        return _stopped(end, phase)
+    if name is not None:
+        return "failed", _failure(classify(name, message or "", phase), name, message or "")
+    if end.reason == "lost":
+        return _stopped(end, phase)
+    size = untrusted.size(attempt.dir / RESULT)
+    if size is not None and size > untrusted.MAX_JSON_BYTES:
+        return "failed", Failure("internal", f"{RESULT} is too large to read ({size} bytes)")
+    trace = untrusted.read_bytes(
+        attempt.dir / trial_paths.TRIAL_DIR / "exception.txt", 65_536, end=True
+    )
+    if trace:
+        lines = trace.decode("utf-8", "replace").strip().splitlines()
+        name, _, message = (lines[-1] if lines else "").partition(": ")
+        return "failed", _failure(classify(name, message, phase), name, message)
+    return "failed", _unexplained(end)
+
+
+def _stopped(end: WorkerEnd, phase: Phase) -> tuple[Status, Failure]:
+    """The end of a trial that was stopped before it had a reward."""
+    where = phase.replace("_", " ")
+    match end.reason:
+        case "canceled":
+            return "canceled", Failure("canceled", f"canceled during {where}")
+        case "timeout":
+            return "failed", Failure(
+                TIMEOUT_CLASSES[phase], f"past the step's deadline during {where}"
+            )
+        case "lost":
+            return "lost", Failure("lost", f"lost during {where}: its supervisor died")
+        case _:
+            line = f"stopped during {where} by a signal that no cancel had sent"
+            return "failed", Failure("infrastructure", line)
+
+
+def _unexplained(end: WorkerEnd) -> Failure:
+    code = end.exit_code
+    if code is not None and code < 0:
+        return Failure(
+            "infrastructure", f"the worker was killed by signal {-code} and left no result"
+        )
+    how = "ended unseen" if code is None else f"ended with exit code {code}"
+    return Failure("internal", f"the worker {how} and left no result; see stderr.log")
+
+
+def _failure(failure_class: str, name: str, message: str) -> Failure:
+    line = untrusted.first_line(message)
+    return Failure(failure_class, f"{name}: {line}" if line else name)
+
+
+def _unrecorded(attempt: Attempt, failure: Failure) -> dict[str, Any] | None:
+    """The exception of a trial that Harbor could not write down itself."""
+    error = untrusted.read_object(trial_paths.error_file(attempt), 1 << 20) or {}
+    name = untrusted.text(error.get("class"), 200)
+    if name is None:
+        return None
+    message = untrusted.text(error.get("message"), 4000) or ""
+    return {"type": name, "message": message, "class": failure.failure_class}
+
+
+def _phase(value: object) -> Phase | None:
+    match value:
+        case "create" | "environment_setup" | "agent" | "verifier":
+            return value
+        case _:
+            return None
+
+
+def _summary(part: Mapping[str, Any], failure: Failure | None) -> str:
+    agent, task = part["agent"], part["task"]
+    who = " · ".join(filter(None, (agent["name"], agent["model"]))) or "the agent"
+    said = f"{who} on {task['name'] or 'the task'}"
+    if failure is not None:
+        return f"{said}: {failure.line}"
+    said += ": not scored" if part["reward"] is None else f": reward {part['reward']:g}"
+    if part["tests"] is not None:
+        said += f", {part['tests']['passed']} of {part['tests']['total']} tests passed"
+    if part["exception"] is not None:
+        said += f" ({part['exception']['type']})"
+    return said + "."
+
+
+def _artifacts(attempt: Attempt, part: Mapping[str, Any]) -> list[dict[str, str]]:
+    known = [a for a in ARTIFACTS if untrusted.size(attempt.dir / a[0]) is not None]
+    if part["trajectory"] is not None:
+        known.append((part["trajectory"], "file", "the agent's trajectory (ATIF)"))
+    return [{"path": p, "kind": k, "description": d} for p, k, d in known]

@@ -1,0 +1,56 @@
+"""What a trial imports, imported before the fork.
+
+A forked worker shares these modules with its parent; whatever is missing here every worker imports
+again for itself, at twice the cost of the trial. A test runs a trial and compares ``sys.modules``
+before and after. litellm is left out on purpose (175 MB and seconds of CPU; only agents that call a
+model from the host need it).
+"""
+
+import os
+from collections.abc import MutableMapping
+from importlib import import_module
+from importlib.util import find_spec
+
+HARBOR_ENVIRONMENT = {
+    # Each Harbor command would start a detached sender.
+    "HARBOR_TELEMETRY": "0",
+    # litellm would fetch its price list over the network on import.
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+}
+
+MODULES = (
+    "harbor.trial.trial",
+    "harbor.trial.single_step",
+    "harbor.trial.multi_step",
+    "harbor.trial.sync_trajectory",
+    "harbor.agents.factory",
+    "harbor.agents.oracle",
+    "harbor.agents.nop",
+    "harbor.environments.factory",
+    "harbor.environments.docker.docker",
+    "harbor.verifier.verifier",
+    "asyncio",
+    "asyncio.unix_events",
+    "dirhash",
+    "scantree",
+    "attr",
+    "multiprocessing.pool",
+    "concurrent.futures.thread",
+    "parallelhassnes.steps.trial_worker",
+)
+OPTIONAL_MODULES = ("parallelhassnes.steps.sandbox",)
+
+
+def set_harbor_environment(environ: MutableMapping[str, str]) -> None:
+    """Keep Harbor and litellm off the network, whatever the environment said before."""
+    environ.update(HARBOR_ENVIRONMENT)
+
+
+def preload() -> None:
+    """Import everything above. Starts no thread and no event loop, so that the process may fork."""
+    set_harbor_environment(os.environ)
+    for name in MODULES:
+        import_module(name)
+    for name in OPTIONAL_MODULES:
+        if find_spec(name) is not None:
+            import_module(name)

@@ -1,0 +1,172 @@
+"""The ``trial`` part of a report, read from Harbor's ``result.json`` without Harbor.
+
+Every value may be of any type: what is not of the expected one counts as absent.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from parallelhassnes.steps import trial_tests, untrusted
+from parallelhassnes.steps.failures import Phase, classify
+from parallelhassnes.steps.trial_paths import TRIAL_DIR, environment_of
+
+MAX_ENTRIES = 1000
+"""Of rewards and of steps; a report is read by people and by every scoreboard."""
+TIMINGS = ("environment_setup", "agent_setup", "agent_execution", "verifier")
+
+
+def describe(result: Mapping[str, Any], attempt_dir: Path) -> dict[str, Any]:
+    """The report part of a trial with a result. Times are seconds, cost is USD, paths relative to the attempt."""
+    config = untrusted.mapping(result.get("config"))
+    rewards = rewards_of(result)
+    steps = [_step(step) for step in steps_of(result)]
+    contexts = [result.get("agent_result")]
+    if not isinstance(contexts[0], dict):
+        contexts = [step.get("agent_result") for step in steps_of(result)]
+    return {
+        "trial_name": untrusted.text(result.get("trial_name")),
+        "task": {
+            "name": untrusted.text(result.get("task_name")),
+            "checksum": untrusted.text(result.get("task_checksum")),
+            "source": untrusted.text(result.get("source")),
+        },
+        "agent": _agent(untrusted.mapping(result.get("agent_info")), config),
+        "environment": untrusted.text(environment_of(dict(config))),
+        "rewards": rewards,
+        "reward": main_reward(rewards),
+        "exception": exception_of(result),
+        "timings_sec": _timings(result),
+        **_usage(contexts),
+        "tests": trial_tests.counts(attempt_dir / TRIAL_DIR),
+        "trajectory": trajectory(attempt_dir),
+        "steps": steps or None,
+    }
+
+
+def steps_of(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The results of a multi-step trial's steps."""
+    return [
+        untrusted.mapping(s) for s in untrusted.sequence(result.get("step_results"))[:MAX_ENTRIES]
+    ]
+
+
+def rewards_of(result: Mapping[str, Any]) -> dict[str, float | int] | None:
+    """All rewards by name; None where the verifier gave none."""
+    found = untrusted.mapping(result.get("verifier_result")).get("rewards")
+    if not isinstance(found, dict):
+        return None
+    rewards = {}
+    for name, value in list(found.items())[:MAX_ENTRIES]:
+        reward = untrusted.number(value)
+        if reward is not None:
+            rewards[untrusted.text(name, 200) or ""] = reward
+    return rewards or None
+
+
+def main_reward(rewards: Mapping[str, float | int] | None) -> float | None:
+    """The one number of a trial: the reward named ``reward``, else the mean of all rewards."""
+    if not rewards:
+        return None
+    if "reward" in rewards:
+        return float(rewards["reward"])
+    return sum(rewards.values()) / len(rewards)
+
+
+def exception_of(result: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The exception of a trial or a step as ``{type, message, class}``; None where there was none."""
+    info = untrusted.mapping(result.get("exception_info"))
+    name = untrusted.text(info.get("exception_type"), 200)
+    if name is None:
+        return None
+    message = untrusted.text(info.get("exception_message"), 4000) or ""
+    return {"type": name, "message": message, "class": classify(name, message, last_phase(result))}
+
+
+def last_phase(result: Mapping[str, Any]) -> Phase:
+    """The last phase that a trial or a step began."""
+    parts = [result, *steps_of(result)[-1:]]
+    for key, phase in _PHASES:
+        if any(_time(part, key, "started_at") for part in parts):
+            return phase
+    return "agent" if "step_name" in result else "environment_setup"
+
+
+_PHASES: tuple[tuple[str, Phase], ...] = (("verifier", "verifier"), ("agent_execution", "agent"))
+
+
+def trajectory(attempt_dir: Path) -> str | None:
+    """The path of the trajectory; of a multi-step trial, that of its last step which has one."""
+    found = attempt_dir / TRIAL_DIR / "agent" / "trajectory.json"
+    if untrusted.size(found) is None:
+        name = "agent/trajectory.json"
+        parts = sorted((attempt_dir / TRIAL_DIR / "steps").glob("*/" + name), key=_modified)
+        if not parts:
+            return None
+        found = parts[-1]
+    return found.relative_to(attempt_dir).as_posix()
+
+
+def _modified(path: Path) -> int:
+    try:
+        return path.lstat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _step(step: Mapping[str, Any]) -> dict[str, Any]:
+    rewards = rewards_of(step)
+    return {
+        "name": untrusted.text(step.get("step_name"), 200),
+        "rewards": rewards,
+        "reward": main_reward(rewards),
+        "exception": exception_of(step),
+        "timings_sec": _timings(step),
+        **_usage([step.get("agent_result")]),
+    }
+
+
+def _agent(info: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Name and version as the agent gives them, the model as the table names it."""
+    wanted = untrusted.mapping(config.get("agent"))
+    model = untrusted.mapping(info.get("model_info"))
+    parts = [untrusted.text(model.get("provider")), untrusted.text(model.get("name"))]
+    return {
+        "name": untrusted.text(info.get("name")) or untrusted.text(wanted.get("name")),
+        "version": untrusted.text(info.get("version")),
+        "model": untrusted.text(wanted.get("model_name")) or "/".join(filter(None, parts)) or None,
+    }
+
+
+def _timings(result: Mapping[str, Any]) -> dict[str, float]:
+    """Seconds of each phase that has both ends, and of the whole as ``total``."""
+    spans = {name: untrusted.mapping(result.get(name)) for name in TIMINGS}
+    seconds = {}
+    for name, span in {**spans, "total": result}.items():
+        start, end = _time({"": span}, "", "started_at"), _time({"": span}, "", "finished_at")
+        if start and end and (start.tzinfo is None) == (end.tzinfo is None):
+            seconds[name] = round(max(0.0, (end - start).total_seconds()), 6)
+    return seconds
+
+
+def _time(part: Mapping[str, Any], key: str, field: str) -> datetime | None:
+    value = untrusted.text(untrusted.mapping(part.get(key)).get(field), 64)
+    try:
+        return datetime.fromisoformat(value) if value else None
+    except ValueError:
+        return None
+
+
+def _usage(contexts: list[Any]) -> dict[str, Any]:
+    """Tokens and cost, summed; None where nobody counted. Cache tokens are part of the input's."""
+    used = [untrusted.mapping(context) for context in contexts]
+    tokens = {}
+    for name, key in _TOKENS.items():
+        counted = [n for n in (untrusted.whole(c.get(key)) for c in used) if n is not None]
+        tokens[name] = sum(counted) if counted else None
+    costs = [n for n in (untrusted.number(c.get("cost_usd")) for c in used) if n is not None]
+    return {"tokens": tokens, "cost_usd": float(sum(costs)) if costs else None}
+
+
+_TOKENS = {"input": "n_input_tokens", "cache": "n_cache_tokens", "output": "n_output_tokens"}

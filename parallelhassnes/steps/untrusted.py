@@ -1,0 +1,105 @@
+"""Reading what a worker left: bounded, of any shape, never blocking, never raising.
+
+A trial's directories are mounted into its environment, so an agent may have put anything there:
+a pipe, a link to another file of the host, a gigabyte, JSON of the wrong shape.
+"""
+
+import json
+import math
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+MAX_JSON_BYTES = 64 * 1024 * 1024
+"""Harbor's ``result.json`` can hold the token ids of every rollout; past this it is not read."""
+
+
+def read_bytes(path: Path, limit: int, *, end: bool = False) -> bytes | None:
+    """The first (or, with ``end``, the last) ``limit`` bytes of a regular file; None where there is none.
+
+    A link as the last component is not followed, a pipe is not waited for.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError):
+        return None
+    try:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode):
+            return None
+        if end and facts.st_size > limit:
+            os.lseek(descriptor, facts.st_size - limit, os.SEEK_SET)
+        parts: list[bytes] = []
+        left = limit
+        while left > 0 and (part := os.read(descriptor, min(left, 1 << 20))):
+            parts.append(part)
+            left -= len(part)
+        return b"".join(parts)
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def read_object(path: Path, limit: int = MAX_JSON_BYTES) -> dict[str, Any] | None:
+    """The JSON object in a file, or None: absent, larger than ``limit`` bytes, no JSON, no object.
+
+    ``NaN`` and infinities are read as None, because what we write must be JSON.
+    """
+    data = read_bytes(path, limit + 1)
+    if data is None or len(data) > limit:
+        return None
+    try:
+        value = json.loads(data, parse_constant=lambda _: None)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def size(path: Path) -> int | None:
+    """The size of a file in bytes, or None."""
+    try:
+        return path.lstat().st_size
+    except (OSError, ValueError):
+        return None
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """``value`` if it is an object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def sequence(value: object) -> list[Any]:
+    """``value`` if it is an array, else an empty one."""
+    return value if isinstance(value, list) else []
+
+
+def text(value: object, limit: int = 1000) -> str | None:
+    """``value`` if it is a string, at most ``limit`` characters of it and always encodable; else None."""
+    if not isinstance(value, str):
+        return None
+    shown = value if len(value) <= limit else value[: limit - 1] + "…"
+    return shown.encode("utf-8", "replace").decode("utf-8")
+
+
+def number(value: object) -> float | int | None:
+    """``value`` if it is a finite number (and no truth value) of ordinary size, else None."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if math.isfinite(value) and abs(value) < 1e300 else None
+
+
+def whole(value: object) -> int | None:
+    """``value`` if it is an integer that is not negative, else None."""
+    found = number(value)
+    return found if isinstance(found, int) and found >= 0 else None
+
+
+def first_line(value: str, limit: int = 300) -> str:
+    """The first line of ``value`` with something in it, for a scoreboard."""
+    for line in value.splitlines():
+        if line.strip():
+            return text(line.strip(), limit) or ""
+    return ""

@@ -1,0 +1,204 @@
+"""The kind ``trial``, with real Harbor trials in an environment made of a directory."""
+
+import json
+import os
+import signal
+
+import pytest
+from harness import finish, fork_worker, make_attempt, make_task, run, trial_spec, until, wait
+
+from parallelhassnes.steps import registry
+from parallelhassnes.steps.kinds import WorkerEnd
+
+SLOW = "sleep 60"
+
+
+def phase_of(attempt):
+    return registry.kind("trial").phase(attempt)
+
+
+def result_of(attempt):
+    return json.loads((attempt.dir / "trial" / "result.json").read_text())
+
+
+def test_a_passing_trial(tmp_path):
+    attempt = make_attempt(tmp_path, "trial", trial_spec(make_task(tmp_path)))
+    code, outcome, report = run(attempt)
+    assert (code, outcome.status, outcome.failure) == (0, "succeeded", None)
+    trial = report["trial"]
+    assert trial["reward"] == 1.0
+    assert trial["rewards"] == {"reward": 1.0}
+    assert trial["task"]["name"] == "hello"
+    assert trial["agent"]["name"] == "oracle"
+    assert {"environment_setup", "agent_execution", "verifier", "total"} <= set(
+        trial["timings_sec"]
+    )
+    assert trial["trial_name"] == f"hello__{attempt.run_id}"
+    assert (attempt.dir / "stdout.log").read_bytes() == b""
+    assert (attempt.dir / "stderr.log").read_bytes() == b""
+
+
+def test_harbor_records_what_the_table_asked_for_and_where_the_trial_lies(tmp_path):
+    attempt = make_attempt(tmp_path, "trial", trial_spec(make_task(tmp_path)))
+    run(attempt)
+    result = result_of(attempt)
+    assert result["trial_uri"] == (attempt.dir / "trial").resolve().as_uri()
+    assert result["config"]["trials_dir"] == str(attempt.dir)
+    assert result["config"]["environment"]["extra_docker_compose"] == []
+    assert (attempt.dir / "trial").is_dir()
+    assert not (attempt.dir / "trial").is_symlink()
+
+
+def test_a_zero_reward_is_a_success_of_the_harness(tmp_path):
+    attempt = make_attempt(tmp_path, "trial", trial_spec(make_task(tmp_path), "nop"))
+    _, outcome, report = run(attempt)
+    assert outcome.status == "succeeded"
+    assert report["trial"]["reward"] == 0.0
+
+
+def test_fractions_and_ctrf(tmp_path):
+    test = (
+        """echo '{"reward": 0.25, "style": 0.5}' > /logs/verifier/reward.json\n"""
+        """echo '{"results":{"summary":{"tests":4,"passed":1,"failed":3}}}' > /logs/verifier/ctrf.json"""
+    )
+    attempt = make_attempt(tmp_path, "trial", trial_spec(make_task(tmp_path, test=test)))
+    _, outcome, report = run(attempt)
+    assert outcome.status == "succeeded"
+    assert report["trial"]["rewards"] == {"reward": 0.25, "style": 0.5}
+    assert report["trial"]["reward"] == 0.25
+    assert report["trial"]["tests"] == {"passed": 1, "failed": 3, "total": 4}
+
+
+def test_a_multi_step_trial(tmp_path):
+    steps = '[[steps]]\nname = "one"\n[[steps]]\nname = "two"\n'
+    files = {}
+    for name, reward in (("one", 1), ("two", 0)):
+        files[f"steps/{name}/instruction.md"] = "go"
+        files[f"steps/{name}/solution/solve.sh"] = "#!/bin/bash\ntrue\n"
+        files[f"steps/{name}/tests/test.sh"] = (
+            f"#!/bin/bash\necho {reward} > /logs/verifier/reward.txt\n"
+        )
+    task = make_task(tmp_path, toml=steps, **files)
+    attempt = make_attempt(tmp_path, "trial", trial_spec(task))
+    _, outcome, report = run(attempt)
+    assert outcome.status == "succeeded", outcome
+    assert report["trial"]["reward"] == 0.5
+    assert [(s["name"], s["reward"]) for s in report["trial"]["steps"]] == [
+        ("one", 1.0),
+        ("two", 0.0),
+    ]
+
+
+def test_an_agent_timeout_beside_a_reward_is_a_success(tmp_path):
+    task = make_task(tmp_path, solution="touch /app/out; sleep 30")
+    spec = trial_spec(task, {"name": "oracle", "override_timeout_sec": 1})
+    _, outcome, report = run(make_attempt(tmp_path, "trial", spec))
+    assert outcome.status == "succeeded"
+    assert report["trial"]["reward"] == 1.0
+    assert report["trial"]["exception"]["type"] == "AgentTimeoutError"
+    assert report["trial"]["exception"]["class"] == "agent_timeout"
+
+
+@pytest.mark.parametrize(
+    ("test", "exception"),
+    [
+        ("true", "RewardFileNotFoundError"),
+        ("touch /logs/verifier/reward.txt", "RewardFileEmptyError"),
+        ("echo x > /logs/verifier/reward.txt", "VerifierOutputParseError"),
+    ],
+)
+def test_a_verifier_that_gives_no_reward(tmp_path, test, exception):
+    attempt = make_attempt(tmp_path, "trial", trial_spec(make_task(tmp_path, test=test)))
+    code, outcome, report = run(attempt)
+    assert code == 0
+    assert (outcome.status, outcome.failure.failure_class) == ("failed", "verifier")
+    assert report["trial"]["exception"]["type"] == exception
+    assert report["trial"]["reward"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "failure_class"),
+    [
+        ({"task": {"path": "/nonexistent/task"}}, "task_definition"),
+        ({"agent": {"name": "no-such-agent"}}, "task_definition"),
+        ({"task": {}}, "task_definition"),
+        ({"environment": {"import_path": "no.such:Thing"}}, "task_definition"),
+    ],
+)
+def test_a_trial_that_cannot_be_made(tmp_path, change, failure_class):
+    spec = trial_spec(make_task(tmp_path))
+    spec["config"] |= change
+    attempt = make_attempt(tmp_path, "trial", spec)
+    code, outcome, report = run(attempt)
+    assert code == 1
+    assert (outcome.status, outcome.failure.failure_class) == ("failed", failure_class), outcome
+    assert report["trial"]["exception"]["message"]
+    assert (attempt.dir / "stderr.log").read_bytes() == b""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_cancels_and_later_ones_are_ignored(tmp_path, number):
+    task = make_task(tmp_path, solution=SLOW)
+    environment = {"import_path": "temp_environment:TempEnvironment", "kwargs": {"stop_delay": 0.3}}
+    attempt = make_attempt(tmp_path, "trial", trial_spec(task, environment=environment))
+    pid = fork_worker(attempt)
+    until(lambda: phase_of(attempt) == "agent")
+    os.kill(pid, number)
+    until((attempt.dir / "trial" / "stopping").exists)
+    for again in (signal.SIGTERM, signal.SIGINT):
+        os.kill(pid, again)
+    assert wait(pid) == 143
+    assert (attempt.dir / "trial" / "stopped").exists()
+    outcome, report = finish(attempt, WorkerEnd(143, "canceled"))
+    assert outcome.status == "canceled"
+    assert report["failure"]["line"] == "canceled during agent"
+    outcome, _ = finish(attempt, WorkerEnd(143, "timeout"))
+    assert (outcome.status, outcome.failure.failure_class) == ("failed", "agent_timeout")
+
+
+def test_a_signal_while_the_environment_stops_leaves_nothing(tmp_path):
+    environment = {"import_path": "temp_environment:TempEnvironment", "kwargs": {"stop_delay": 0.5}}
+    attempt = make_attempt(
+        tmp_path, "trial", trial_spec(make_task(tmp_path), environment=environment)
+    )
+    pid = fork_worker(attempt)
+    until((attempt.dir / "trial" / "stopping").exists)
+    os.kill(pid, signal.SIGTERM)
+    assert wait(pid) in (0, 143)
+    assert (attempt.dir / "trial" / "stopped").exists()
+    assert list((attempt.dir / "tmp").glob("env-*")) == []
+    outcome, _ = finish(attempt, WorkerEnd(0, "canceled"))
+    assert outcome.status == "succeeded"
+
+
+def test_a_killed_worker(tmp_path):
+    attempt = make_attempt(tmp_path, "trial", trial_spec(make_task(tmp_path, solution=SLOW)))
+    pid = fork_worker(attempt)
+    until(lambda: phase_of(attempt) == "agent")
+    os.kill(pid, signal.SIGKILL)
+    code = wait(pid)
+    assert code == -9
+    outcome, _ = finish(attempt, WorkerEnd(code, "exited"))
+    assert (outcome.status, outcome.failure.failure_class) == ("failed", "infrastructure")
+    outcome, _ = finish(attempt, WorkerEnd(None, "lost"))
+    assert (outcome.status, outcome.failure.failure_class) == ("lost", "lost")
+
+
+def test_a_trial_directory_is_never_used_again(tmp_path):
+    attempt = make_attempt(tmp_path, "trial", trial_spec(make_task(tmp_path, test="true")))
+    (attempt.dir / "trial" / "verifier").mkdir(parents=True)
+    (attempt.dir / "trial" / "verifier" / "reward.txt").write_text("1")
+    code, outcome, _ = run(attempt)
+    assert (code, outcome.status) == (1, "failed")
+
+
+def test_a_secret_of_the_agent_does_not_stay_in_the_trial_directory(tmp_path):
+    task = make_task(tmp_path, solution='touch /app/out; echo "key $MY_API_KEY"')
+    agent = {"name": "oracle", "env": {"MY_API_KEY": "${MY_API_KEY}"}}
+    attempt = make_attempt(
+        tmp_path, "trial", trial_spec(task, agent), env={"MY_API_KEY": "sesame-4711"}
+    )
+    _, outcome, _ = run(attempt)
+    assert outcome.status == "succeeded"
+    kept = [p for p in attempt.dir.rglob("*") if p.is_file() and b"sesame-4711" in p.read_bytes()]
+    assert kept == []
