@@ -47,8 +47,10 @@ def start(target: Callable[[], None], *, log: Path) -> int:
     if not gc.get_freeze_count():
         gc.collect()
         gc.freeze()
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         _launched.add(pid)
         return pid
     locks.drop_held()
@@ -88,8 +90,12 @@ def _detach(log: Path) -> None:
 
 
 def reset_signals() -> None:
-    """Give every signal its default action: one that a parent ignored (nohup, ``&``) would stay ignored."""
+    """Give every signal its default action: one that a parent ignored (nohup, ``&``) would stay ignored.
+
+    A Ctrl-C that reached us between the fork and our own session is dropped: it was meant for the parent.
+    """
     signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGQUIT):
         signal.signal(signum, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -29,7 +29,7 @@ from parallelhassnes import names
 from parallelhassnes.errors import InvalidInput, Problem
 from parallelhassnes.plan import BatchMeta, Plan
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.schedule.requeue import requeue_batch
+from parallelhassnes.schedule.requeue import requeue_batch, write_ack
 from parallelhassnes.schedule.settle import ticket_of
 from parallelhassnes.store import atomic, batches, index, ledger, locks, tickets
 from parallelhassnes.store.records import now_text
@@ -130,7 +130,9 @@ def ingest_file(ctx: Context, path: Path, plan: Plan | None = None) -> Ingested 
 def known_batch(ctx: Context, digest: str) -> str | None:
     """The newest batch that was made from these bytes."""
     document = atomic.read_json_or_none(ctx.layout.tables_by_sha / digest)
-    return document["batch_id"] if document else None
+    if not document or not (ctx.layout.batch(document["batch_id"]) / batches.META).exists():
+        return None
+    return str(document["batch_id"])
 
 
 # --- what is waiting ----------------------------------------------------------------------------------
@@ -248,19 +250,12 @@ def _sync_everything() -> None:
 
 
 def _accept(ctx: Context, path: Path, batch_id: str, digest: str, *, duplicate: bool) -> None:
-    target = ctx.layout.accepted / f"{batch_id}{path.suffix}"
-    if not duplicate:
-        atomic.write_json(ctx.layout.tables_by_sha / digest, {"batch_id": batch_id})
-        atomic.write_json(
-            ctx.layout.accepted / f"{batch_id}.ack.json",
-            {
-                "schema_version": 1, "batch_id": batch_id, "table_sha256": digest, "accepted_at": now_text(),
-                "source_name": path.name,
-            },
-        )  # fmt: skip
-        path.rename(target)
-    else:
+    if duplicate:
         path.unlink(missing_ok=True)
+    else:
+        atomic.write_json(ctx.layout.tables_by_sha / digest, {"batch_id": batch_id})
+        write_ack(ctx, batches.read_batch(ctx.layout.batch(batch_id)))
+        path.rename(ctx.layout.accepted / f"{batch_id}{path.suffix}")
     _drop_companion(path)
 
 

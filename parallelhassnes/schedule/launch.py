@@ -21,7 +21,7 @@ from parallelhassnes.execute import launcher
 from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.schedule import order
 from parallelhassnes.schedule.attempt_process import Assignment, Then, fork_is_safe, run, spawn
-from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.context import Context, Options
 from parallelhassnes.schedule.settle import Book
 from parallelhassnes.schedule.standing import stand
 from parallelhassnes.steps import report
@@ -30,6 +30,11 @@ from parallelhassnes.store import atomic, attempts, batches, ledger, locks, tick
 from parallelhassnes.store.records import AttemptMeta, AttemptState, Heartbeat, Ticket, now_text
 
 AGENT_REASON = "agent steps are answered only by `tick --no-codex` in this version"
+
+
+def blocking_kinds(options: Options) -> frozenset[str]:
+    """Kinds of steps that do not start under these options."""
+    return frozenset() if options.no_codex else frozenset({"agent"})
 
 
 class Launched(NamedTuple):
@@ -79,7 +84,7 @@ class _Gate:
         self._answers: dict[str, bool] = {}
 
     def skips(self, kind: str) -> bool:
-        return kind == "agent" and not self.ctx.options.no_codex
+        return kind in blocking_kinds(self.ctx.options)
 
     def may_start(self, batch_id: str) -> bool:
         if batch_id not in self._answers:

@@ -5,12 +5,14 @@ a step that may start a ready one; everything else none. Also ``current.json`` o
 the same names whenever they are made, so this is the same as what is there, or mends it.
 """
 
+import shutil
+
 from parallelhassnes.names import key_dir
-from parallelhassnes.plan import JobSpec, StepSpec
+from parallelhassnes.plan import BatchMeta, JobSpec, StepSpec
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.settle import Book, ticket_of
 from parallelhassnes.schedule.standing import stand
-from parallelhassnes.store import atomic, batches, tickets
+from parallelhassnes.store import atomic, attempts, batches, index, locks, tickets
 from parallelhassnes.store.records import dump, parse_time
 
 
@@ -62,3 +64,57 @@ def _requeue(ctx: Context, book: Book, job: JobSpec, step: StepSpec) -> None:
     elif now.retry_at is not None:
         tickets.put_delayed(ctx.layout, ticket, name, parse_time(now.retry_at))
 
+
+
+def rebuild(ctx: Context) -> int:
+    """Make everything derived anew from the batches' own folders; how many batches.
+
+    Takes the locks itself. Attempts that live keep their slot; what is not called for is removed.
+    """
+    for folder in ctx.layout.folders():
+        folder.mkdir(parents=True, exist_ok=True)
+    with locks.held(ctx.layout.ingest_lock), locks.held(ctx.layout.tick_lock):
+        before = {entry.path for entry in tickets.running(ctx.layout)}
+        for folder in (ctx.layout.ready, ctx.layout.delayed, ctx.layout.blocked, ctx.layout.ended):
+            shutil.rmtree(folder)
+            folder.mkdir()
+        batch_ids = ctx.layout.batch_ids()
+        for batch_id in batch_ids:
+            _rederive(ctx, batch_id)
+            requeue_batch(ctx, batch_id)
+        for path in before - {entry.path for entry in _called_for(ctx, batch_ids)}:
+            path.unlink(missing_ok=True)
+    return len(batch_ids)
+
+
+def _rederive(ctx: Context, batch_id: str) -> None:
+    batch_dir = ctx.layout.batch(batch_id)
+    meta = batches.read_batch(batch_dir)
+    index.write(batch_dir, (batches.read_job(path) for path in batches.job_dirs(ctx.layout, batch_id)))
+    (batch_dir / "scoreboard.batch.json").unlink(missing_ok=True)
+    atomic.write_json(ctx.layout.tables_by_sha / meta.table_sha256, {"batch_id": batch_id})
+    if not (ctx.layout.accepted / f"{batch_id}.ack.json").exists():
+        for table in batch_dir.glob("launch_table.*"):
+            atomic.write_bytes(ctx.layout.accepted / f"{batch_id}{table.suffix}", table.read_bytes())
+        write_ack(ctx, meta)
+
+
+def write_ack(ctx: Context, meta: BatchMeta) -> None:
+    """``accepted/<batch_id>.ack.json``."""
+    document = {
+        "schema_version": 1, "batch_id": meta.batch_id, "table_sha256": meta.table_sha256,
+        "accepted_at": meta.created_at, "source_name": meta.source_name,
+    }  # fmt: skip
+    atomic.write_json(ctx.layout.accepted / f"{meta.batch_id}.ack.json", document)
+
+
+def _called_for(ctx: Context, batch_ids: list[str]) -> list[tickets.Running]:
+    """The running tickets of attempts that have not been sealed."""
+    found = []
+    for entry in tickets.running(ctx.layout):
+        ticket = tickets.read(entry.path)
+        step_dir = ctx.layout.step(ticket.batch_id, ticket.job_id, ticket.step_id)
+        ref = attempts.newest(step_dir)
+        if ticket.batch_id in batch_ids and ref is not None and not attempts.is_sealed(ref.dir):
+            found.append(entry)
+    return found

@@ -16,6 +16,7 @@ from parallelhassnes.schedule import ingest, runner
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.launch import Launched, launch_ready
 from parallelhassnes.schedule.repair import repair
+from parallelhassnes.schedule.requeue import rebuild
 from parallelhassnes.schedule.settle import settle_ended
 from parallelhassnes.store import locks, tickets
 
@@ -31,6 +32,8 @@ class TickReport(NamedTuple):
 
 def tick(ctx: Context) -> TickReport:
     """Ingest, repair, launch, report; waits for no attempt."""
+    if not all(folder.is_dir() for folder in ctx.layout.folders()):
+        rebuild(ctx)
     runner.snapshot_config(ctx)
     ingested = ingest.ingest_incoming(ctx)
     repaired = repair(ctx, after_attempt)

@@ -1,0 +1,99 @@
+"""``parallelhassnes``: parse, call, print. Errors of the user are one line each and exit 2, ours exit 3."""
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from parallelhassnes import __version__
+from parallelhassnes.cli import operate, watch, work
+from parallelhassnes.errors import InvalidInput, UserError
+
+USER_ERROR, OUR_ERROR = 2, 3
+
+app = typer.Typer(
+    name="parallelhassnes",
+    help="Run batches of Harbor trials from a directory queue; everything is kept under runs/.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for module in (work, watch, operate):
+    module.register(app)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _global(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Run batches of Harbor trials from a directory queue; everything is kept under runs/."""
+
+
+def main() -> NoReturn:
+    """The program. Exit codes: 0 done, 1 something under test failed, 2 the input is wrong, 3 our fault."""
+    try:
+        app()
+    except UserError as error:
+        _report(error)
+        sys.exit(USER_ERROR)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception:  # noqa: BLE001 - the one place where what we did not foresee becomes a line and a log
+        print(f"parallelhassnes: internal error; the log is {_log()}", file=sys.stderr)
+        sys.exit(OUR_ERROR)
+    sys.exit(0)
+
+
+def _report(error: UserError) -> None:
+    if "--json" in sys.argv:
+        from parallelhassnes.store.atomic import dumps
+
+        problems = error.problems if isinstance(error, InvalidInput) else []
+        document = {
+            "ok": False,
+            "error": str(error),
+            "errors": [problem._asdict() | {"line": problem.line()} for problem in problems],
+        }
+        sys.stdout.write(dumps(document))
+    for line in error.lines():
+        print(line, file=sys.stderr)
+
+
+def _log() -> Path:
+    """Write the traceback to a file and name it."""
+    import tempfile
+
+    from parallelhassnes.cli.options import root_or_default
+    from parallelhassnes.store.records import now_text
+
+    text = f"{now_text()} {sys.argv}\n{traceback.format_exc()}"
+    arguments = sys.argv[1:]
+    named = arguments[arguments.index("--root") + 1 :][:1] if "--root" in arguments else []
+    folder = root_or_default(Path(named[0]) if named else None) / "runs" / "_system"
+    name = f"error-{os.getpid()}.log"
+    for place in (folder, Path(tempfile.gettempdir())):
+        try:
+            (place / name).write_text(text, encoding="utf-8")
+        except OSError:
+            continue
+        return place / name
+    sys.stderr.write(text)
+    return Path("-")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""``cancel``, ``retry``, ``doctor``, ``cron``."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from parallelhassnes.cli.options import JsonOption, RootOption, root_or_default
+
+if TYPE_CHECKING:
+    from parallelhassnes.control.operate import Operated, Target
+    from parallelhassnes.schedule.context import Context
+
+IdArgument = Annotated[
+    str, typer.Argument(metavar="ID", help="A batch, BATCH/JOB, BATCH/JOB/STEP or an attempt.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    for command in (cancel, retry, doctor, cron):
+        app.command()(command)
+
+
+def cancel(target: IdArgument, root: RootOption = None, json: JsonOption = False) -> None:
+    """End what runs of it and start nothing more; partial results are kept.
+
+    Example: parallelhassnes cancel latest
+    """
+    from parallelhassnes.control import operate
+
+    ctx, found = _resolve(target, root)
+    done = operate.cancel(ctx, found)
+    _say(done, json, f"canceled {done.target}: {len(done.attempts)} running told to end, {len(done.steps)} not started")
+
+
+def retry(
+    target: IdArgument,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Of a batch or job: only the steps that did not succeed.")
+    ] = False,
+    root: RootOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Let ended steps run again, each as a new attempt; the earlier ones stay.
+
+    Example: parallelhassnes retry latest --failed
+    """
+    from parallelhassnes.control import operate
+
+    ctx, found = _resolve(target, root)
+    done = operate.retry(ctx, found, failed_only=failed)
+    _say(done, json, f"{len(done.steps)} steps of {done.target} run again at the next tick")
+
+
+def doctor(
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="First make everything derived anew from the batches' folders.")
+    ] = False,
+    root: RootOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Check this host and the store; exit 1 if there is trouble.
+
+    Example: parallelhassnes doctor --rebuild
+    """
+    from parallelhassnes.control.doctor import diagnose
+    from parallelhassnes.control.init import ensure
+    from parallelhassnes.schedule.context import open_context
+
+    ctx = open_context(root_or_default(root))
+    ensure(ctx.layout)
+    found = diagnose(ctx, rebuild_first=rebuild)
+    if json:
+        typer.echo(found.model_dump_json(exclude_none=True))
+    else:
+        if found.rebuilt_batches is not None:
+            typer.echo(f"rebuilt the queue, the indexes and the scoreboards of {found.rebuilt_batches} batches")
+        for check in found.checks:
+            typer.echo(f"{check.state:8}{check.name:12}{check.text}")
+    raise typer.Exit(0 if found.ok else 1)
+
+
+def cron(
+    systemd: Annotated[
+        bool, typer.Option("--systemd", help="Print systemd user units instead.")
+    ] = False,
+    root: RootOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Print the crontab line that ticks this root every minute; nothing is installed.
+
+    Example: parallelhassnes cron --systemd
+    """
+    from parallelhassnes.control import cron as lines
+    from parallelhassnes.store.atomic import dumps
+
+    place = root_or_default(root)
+    if not systemd:
+        line = lines.crontab_line(place)
+        typer.echo(dumps({"crontab": line}) if json else line, nl=not json)
+        return
+    units = lines.systemd_units(place)
+    if json:
+        typer.echo(units.model_dump_json())
+        return
+    for name, content in units.files.items():
+        typer.echo(f"# ~/.config/systemd/user/{name}\n{content}")
+    typer.echo("# then: systemctl --user enable --now parallelhassnes.timer")
+
+
+def _resolve(target: str, root: "RootOption") -> "tuple[Context, Target]":
+    from parallelhassnes.control.find import resolve
+    from parallelhassnes.control.init import ensure
+    from parallelhassnes.control.operate import Target
+    from parallelhassnes.schedule.context import open_context
+
+    ctx = open_context(root_or_default(root))
+    ensure(ctx.layout)
+    found = resolve(ctx.layout, target)
+    return ctx, Target(batch_id=found.batch_id, job_id=found.job_id, step_id=found.step_id)
+
+
+def _say(done: "Operated", json: bool, line: str) -> None:
+    typer.echo(done.model_dump_json() if json else line)

@@ -1,0 +1,247 @@
+"""``init``, ``validate``, ``submit``, ``tick``."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from parallelhassnes.cli.options import JsonOption, RootOption, root_or_default
+
+if TYPE_CHECKING:
+    from parallelhassnes.schedule.context import Context, Options
+    from parallelhassnes.schedule.tick import TickReport
+
+TableArgument = Annotated[
+    str, typer.Argument(metavar="TABLE", help="A launch table, JSON or YAML; - for standard input.")
+]
+ConcurrencyOption = Annotated[
+    int | None,
+    typer.Option("--concurrency", "-j", min=1, help="Live attempts on this host at most. [default: as configured]"),
+]
+LimitOption = Annotated[
+    list[str] | None,
+    typer.Option("--limit", metavar="KEY=N", help="Live attempts of a queue key at most; may be repeated."),
+]
+NoCodexOption = Annotated[
+    bool, typer.Option("--no-codex", help="Dry run: agent steps are answered by a stand-in, marked as such.")
+]
+FailOnOption = Annotated[
+    str,
+    typer.Option("--fail-on", metavar="never|infrastructure|any", help="What makes the exit code 1."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    for command in (init, validate, submit, tick):
+        app.command()(command)
+
+
+def init(root: RootOption = None, json: JsonOption = False) -> None:
+    """Make runs/, runners/ and a commented parallelhassnes.toml; overwrites nothing.
+
+    Example: parallelhassnes init --root .
+    """
+    from parallelhassnes.control.init import init as make
+    from parallelhassnes.store.atomic import dumps
+
+    done = make(root.absolute() if root else Path.cwd())
+    if json:
+        typer.echo(dumps({"ok": True, "root": str(done.root), "made": done.made}), nl=False)
+    elif done.made:
+        typer.echo(f"made {', '.join(name for name in done.made if '/' not in name)} in {done.root}")
+    else:
+        typer.echo(f"{done.root} is set up already; nothing changed")
+
+
+def validate(table: TableArgument, root: RootOption = None, json: JsonOption = False) -> None:
+    """Check a table and say what it would run; every error at once.
+
+    Example: parallelhassnes validate examples/table.json
+    """
+    from parallelhassnes.control import submit as control
+
+    ctx = open_store(root)
+    data, name, folders = _table(table)
+    found = control.validate(ctx, data, name=name, folders=folders)
+    if json:
+        typer.echo(found.model_dump_json())
+        return
+    typer.echo(f"{name}: valid ({found.table_format}): {found.jobs} jobs, {found.steps} steps")
+    for key, count in found.queue_keys.items():
+        limit = ctx.limit(key)
+        typer.echo(f"  {key}: {count} steps{f', at most {limit} at once' if limit else ''}")
+    for warning in found.warnings:
+        typer.echo(f"  note: {warning}")
+
+
+def submit(
+    table: TableArgument,
+    again: Annotated[
+        bool, typer.Option("--again", help="Make a new batch even if this table was submitted before.")
+    ] = False,
+    root: RootOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Check a table, put it into the queue and print its batch id.
+
+    Example: parallelhassnes submit examples/table.json
+    """
+    from parallelhassnes.control import submit as control
+
+    ctx = open_store(root)
+    data, name, folders = _table(table)
+    done = control.submit(ctx, data, name=name, folders=folders, again=again)
+    if json:
+        typer.echo(done.model_dump_json())
+        return
+    typer.echo(done.batch_id)
+    said = "was submitted before; --again makes a new batch" if done.duplicate else "is queued"
+    typer.echo(f"{name} {said}: {done.jobs} jobs, {done.steps} steps", err=True)
+    for warning in done.warnings:
+        typer.echo(f"note: {warning}", err=True)
+
+
+def tick(
+    until_idle: Annotated[
+        bool, typer.Option("--until-idle", help="Go on until nothing is left to run, showing progress.")
+    ] = False,
+    concurrency: ConcurrencyOption = None,
+    limit: LimitOption = None,
+    no_codex: NoCodexOption = False,
+    fail_on: FailOnOption = "infrastructure",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only trouble, as cron wants it.")] = False,
+    root: RootOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Take in tables, end what died, start what may start; waits for nothing.
+
+    Example: parallelhassnes tick --until-idle --concurrency 4
+    """
+    from parallelhassnes.schedule.tick import tick as one_tick
+
+    check_fail_on(fail_on)
+    ctx = open_store(root, options(concurrency, limit, no_codex))
+    if until_idle:
+        watch_until_idle(ctx, None, fail_on=fail_on, quiet=quiet, json=json)
+        return
+    report = one_tick(ctx)
+    _print_tick(ctx, report, quiet=quiet, json=json)
+
+
+# --- shared with run ----------------------------------------------------------------------------------
+
+
+def open_store(root: Path | None, said: "Options | None" = None) -> "Context":
+    """The context of a root whose folders exist."""
+    from parallelhassnes.control.init import ensure
+    from parallelhassnes.schedule.context import open_context
+
+    ctx = open_context(root_or_default(root), said)
+    ensure(ctx.layout)
+    return ctx
+
+
+def options(concurrency: int | None, limit: list[str] | None, no_codex: bool) -> "Options":
+    """What was said on the command line, as the scheduler's options."""
+    from parallelhassnes.schedule.context import Options
+
+    return Options(concurrency=concurrency, limits=parse_limits(limit), no_codex=no_codex)
+
+
+def parse_limits(texts: list[str] | None) -> dict[str, int]:
+    """``KEY=N`` texts as a dict with normalised keys; UserError where one is not of that form."""
+    from parallelhassnes.errors import UserError
+    from parallelhassnes.names import normalise_queue_key
+
+    found = {}
+    for text in texts or ():
+        key, sign, number = text.rpartition("=")
+        if not sign or not key or not number.isdecimal() or int(number) < 1:
+            raise UserError(f"--limit {text}: is not KEY=N", fix="write --limit openai/gpt-5.2=3")
+        found[normalise_queue_key(key)] = int(number)
+    return found
+
+
+def check_fail_on(value: str) -> None:
+    from parallelhassnes.errors import UserError
+
+    if value not in ("never", "infrastructure", "any"):
+        raise UserError(f"--fail-on {value}: is not known", fix="use never, infrastructure or any")
+
+
+def watch_until_idle(
+    ctx: "Context", batch_ids: list[str] | None, *, fail_on: str, quiet: bool, json: bool
+) -> None:
+    """Drive the root with live progress, print the result, exit 0 or 1; Ctrl-C stops only the watching."""
+    from parallelhassnes.cli.progress import Progress
+    from parallelhassnes.cli.watch import print_scoreboard
+    from parallelhassnes.control.drive import until_idle
+    from parallelhassnes.control.outcome import exit_code
+
+    before = set(ctx.layout.batch_ids()) if batch_ids is None else set()
+    try:
+        with Progress(ctx.layout, batch_ids, enabled=not quiet) as progress:
+            until_idle(ctx, batch_ids, progress.update)
+    except KeyboardInterrupt:
+        _say_how_to_come_back(ctx, batch_ids)
+        raise typer.Exit(130) from None
+    ids = batch_ids if batch_ids is not None else sorted(set(ctx.layout.batch_ids()) | before)
+    if json or not quiet:
+        print_scoreboard(ctx.layout, ids[0] if batch_ids and len(ids) == 1 else None, json=json)
+    raise typer.Exit(exit_code(ctx, ids, fail_on))  # type: ignore[arg-type]
+
+
+def _say_how_to_come_back(ctx: "Context", batch_ids: list[str] | None) -> None:
+    from parallelhassnes.store import tickets
+
+    live = len(tickets.running(ctx.layout))
+    root = f" --root {ctx.layout.root}"
+    print(
+        f"\nstopped watching; {live} attempts go on by themselves.\n"
+        f"  watch again:  parallelhassnes tick --until-idle{root}\n"
+        f"  look:         parallelhassnes scoreboard{root}\n"
+        f"  cancel:       parallelhassnes cancel {batch_ids[0] if batch_ids else 'latest'}{root}",
+        file=sys.stderr,
+    )
+
+
+def _print_tick(ctx: "Context", report: "TickReport", *, quiet: bool, json: bool) -> None:
+    from parallelhassnes.store import tickets
+    from parallelhassnes.store.atomic import dumps
+
+    rejected = [table for table in report.ingested if table.batch_id is None]
+    accepted = [table.batch_id for table in report.ingested if table.batch_id and not table.duplicate]
+    live = len(tickets.running(ctx.layout))
+    if json:
+        document = {
+            "ok": True,
+            "accepted": accepted,
+            "rejected": [
+                {"name": table.name, "errors": [problem.line() for problem in table.problems]} for table in rejected
+            ],
+            "repaired": report.repaired,
+            "launched": [
+                f"{t.batch_id}/{t.job_id}/{t.step_id}/{attempt}" for t, attempt in report.launched
+            ],
+            "running": live,
+        }
+        typer.echo(dumps(document), nl=False)
+        return
+    for table in rejected:
+        for problem in table.problems:
+            typer.echo(f"rejected {problem.line()}", err=True)
+    for name in report.repaired:
+        typer.echo(f"attempt {name} had died; it is ended as lost", err=True)
+    if not quiet:
+        typer.echo(f"{len(accepted)} tables accepted, {len(report.launched)} attempts started, {live} running")
+
+
+def _table(table: str) -> tuple[bytes, str, list[Path]]:
+    from parallelhassnes.control.submit import base_dirs, read_table
+
+    if table == "-":
+        return sys.stdin.buffer.read(), "-", base_dirs(None)
+    path = Path(table)
+    return read_table(path), str(path), base_dirs(path)

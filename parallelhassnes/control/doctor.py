@@ -1,0 +1,170 @@
+"""``doctor``: is this host fit to run attempts, and is the store in order.
+
+Each check is one line: what, how it is, what to do. Nothing is changed but by ``--rebuild``.
+"""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import BaseModel
+
+from parallelhassnes.errors import UserError
+from parallelhassnes.schedule.attempt_process import fork_is_safe
+from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.requeue import rebuild
+from parallelhassnes.store import attempts, batches, locks, tickets
+
+_LOW_DISK_BYTES = 2 << 30
+
+
+class Check(BaseModel):
+    """One finding."""
+
+    name: str
+    state: Literal["ok", "note", "trouble"]
+    text: str
+    """How it is and, where that is not well, what to do."""
+
+
+class Diagnosis(BaseModel):
+    """All findings; ``ok`` where none is trouble."""
+
+    ok: bool
+    rebuilt_batches: int | None = None
+    checks: list[Check]
+
+
+def diagnose(ctx: Context, *, rebuild_first: bool = False) -> Diagnosis:
+    """Run every check, after rebuilding what is derived if that is asked for."""
+    rebuilt = rebuild(ctx) if rebuild_first else None
+    checks = [*_host(ctx), *_store(ctx)]
+    return Diagnosis(
+        ok=all(check.state != "trouble" for check in checks), rebuilt_batches=rebuilt, checks=checks
+    )
+
+
+def _host(ctx: Context) -> Iterator[Check]:
+    yield Check(name="python", state="ok", text=f"{platform.python_version()} at {sys.executable}")
+    yield _harbor()
+    yield _docker(ctx)
+    yield _sandbox()
+    how = "forked from the tick" if fork_is_safe() else "spawned as fresh interpreters (slower)"
+    yield Check(name="supervisors", state="ok", text=how)
+
+
+def _harbor() -> Check:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return Check(name="harbor", state="ok", text=version("harbor"))
+    except PackageNotFoundError:
+        return Check(name="harbor", state="trouble", text="is not installed; pip install harbor")
+
+
+def _docker(ctx: Context) -> Check:
+    text = docker_trouble()
+    if text is None:
+        return Check(name="docker", state="ok", text="engine and Compose answer")
+    state: Literal["note", "trouble"] = "trouble" if ctx.config.environment == "docker" else "note"
+    return Check(name="docker", state=state, text=f"{text}; or use environment: sandbox")
+
+
+def docker_trouble() -> str | None:
+    """Why Docker trials cannot run here, in one line with what to do; None where they can."""
+    if shutil.which("docker") is None:
+        return "there is no docker program; install Docker Engine"
+    for command, missing in (
+        (["docker", "info", "--format", "{{.ServerVersion}}"], "the Docker engine does not answer; start it"),
+        (["docker", "compose", "version", "--short"], "Docker has no Compose v2; install its compose plugin"),
+    ):
+        try:
+            done = subprocess.run(command, capture_output=True, timeout=20, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return missing
+        if done.returncode:
+            return missing
+    return None
+
+
+def _sandbox() -> Check:
+    from parallelhassnes.steps.sandbox.engines import probe
+
+    found = probe()
+    if found.engine is None:
+        return Check(name="sandbox", state="note", text=f"{found.reason}; or use environment: docker")
+    return Check(name="sandbox", state="ok", text=f"by {found.engine}")
+
+
+def _store(ctx: Context) -> Iterator[Check]:
+    yield _disk(ctx)
+    yield _locks(ctx)
+    yield _secrets(ctx)
+    dead = sum(1 for entry in tickets.running(ctx.layout) if _is_dead(ctx, entry))
+    yield Check(
+        name="attempts", state="note" if dead else "ok",
+        text=f"{dead} dead, to be ended by the next tick" if dead else f"{len(tickets.running(ctx.layout))} live",
+    )  # fmt: skip
+    rejected = sum(1 for path in ctx.layout.rejected.glob("*.error.json"))
+    yield Check(
+        name="tables", state="note" if rejected else "ok",
+        text=f"{rejected} rejected, see {ctx.layout.rejected}" if rejected else "none rejected",
+    )  # fmt: skip
+
+
+def _is_dead(ctx: Context, entry: tickets.Running) -> bool:
+    try:
+        ticket = tickets.read(entry.path)
+    except FileNotFoundError:
+        return False
+    step_dir = ctx.layout.step(ticket.batch_id, ticket.job_id, ticket.step_id)
+    ref = attempts.newest(step_dir)
+    return ref is None or not locks.is_held(step_dir / "step.lock")
+
+
+def _disk(ctx: Context) -> Check:
+    free = shutil.disk_usage(ctx.layout.runs).free
+    low = free < _LOW_DISK_BYTES
+    text = f"{free / 1e9:.1f} GB free for runs/"
+    return Check(name="disk", state="trouble" if low else "ok", text=text + ("; free some" if low else ""))
+
+
+def _locks(ctx: Context) -> Check:
+    """Whether the file system's locks keep a second process out."""
+    path = ctx.layout.system / "doctor.lock"
+    handle = locks.hold(path)
+    if handle is None:
+        return Check(name="locks", state="note", text="another doctor is at it")
+    try:
+        code = "import sys; from parallelhassnes.store import locks; sys.exit(not locks.is_held(sys.argv[1]))"
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(path)], check=False, capture_output=True, timeout=60,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )  # fmt: skip
+    finally:
+        locks.release(handle)
+    if done.returncode == 0:
+        return Check(name="locks", state="ok", text="this file system keeps two processes apart")
+    text = "this file system does not lock files between processes; put the root on a local one"
+    return Check(name="locks", state="trouble", text=text)
+
+
+def _secrets(ctx: Context) -> Check:
+    try:
+        known = ctx.secrets()
+    except UserError as error:
+        return Check(name="secrets", state="trouble", text=str(error))
+    wanted = {
+        name
+        for batch_id in {entry[1] for entry in tickets.ready_folders(ctx.layout)}
+        for name in batches.read_batch(ctx.layout.batch(batch_id)).secrets
+    }
+    missing = sorted(name for name in wanted if not known.get(name))
+    if missing:
+        place = ctx.config.env_file or "the environment"
+        return Check(name="secrets", state="trouble", text=f"{', '.join(missing)} not set in {place}")
+    return Check(name="secrets", state="ok", text="every named one is set" if wanted else "none named")

@@ -1,0 +1,57 @@
+"""Driving a root until nothing is left that could start: ``tick --until-idle`` and ``run``.
+
+Supervisors refill freed slots themselves; this only watches, and does what cron would: a tick now and then.
+"""
+
+import time
+from collections.abc import Callable, Collection
+
+from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.launch import blocking_kinds
+from parallelhassnes.schedule.tick import tick
+from parallelhassnes.store import tickets
+
+_LOOK_SEC = 0.05
+_TICK_SEC = 5.0
+
+
+def until_idle(
+    ctx: Context, batch_ids: Collection[str] | None, on_look: Callable[[], None]
+) -> None:
+    """Tick until nothing runs and nothing can start.
+
+    Args:
+        batch_ids: the batches to wait for; None for all.
+        on_look: called at every look, about twenty times a second.
+    """
+    next_tick = 0.0
+    while True:
+        if time.monotonic() >= next_tick:
+            report = tick(ctx)
+            next_tick = time.monotonic() + _TICK_SEC
+            moved = bool(report.ingested or report.launched or report.repaired)
+        else:
+            moved = False
+        on_look()
+        if not moved and _is_idle(ctx, batch_ids):
+            return
+        time.sleep(_LOOK_SEC)
+
+
+def _is_idle(ctx: Context, batch_ids: Collection[str] | None) -> bool:
+    def ours(batch_id: str) -> bool:
+        return batch_ids is None or batch_id in batch_ids
+
+    layout = ctx.layout
+    names = [entry.name for entry in tickets.running(layout)]
+    names += [path.name for path in tickets.ended(layout)]
+    names += [path.name.split(".", 1)[1] for _, path in tickets.delayed(layout)]
+    if any(ours(tickets.parse_name(name).batch_id) for name in names):
+        return False
+    skipped = blocking_kinds(ctx.options)
+    for _, batch_id, folder in tickets.ready_folders(layout):
+        if not ours(batch_id) or (layout.blocked / f"{batch_id}.json").exists():
+            continue
+        if any(tickets.parse_name(path.name).kind not in skipped for path in tickets.in_order(folder)):
+            return (layout.runners / ctx.config.runner_id / "drain").exists()
+    return True
