@@ -1,0 +1,1 @@
+"""The embedded environment ``sandbox``: a Harbor environment made of Linux namespaces."""

@@ -1,0 +1,230 @@
+"""One running sandbox: start it, run jobs in it, kill one of them, end it."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from parallelhassnes.steps.sandbox import keeper
+from parallelhassnes.steps.sandbox.blueprint import Blueprint, Engine, search_path
+from parallelhassnes.steps.sandbox.streams import Listener, Stream
+
+_START_SEC = 30.0
+_STOP_SEC = 5.0
+_KILL_SEC = 5.0
+# Docker lets go of an exec two seconds after its process has ended, whoever still holds its pipes. The same here, and
+# at once when nothing more comes.
+_LINGER_SEC = 2.0
+_QUIET_SEC = 0.2
+
+
+class SandboxError(RuntimeError):
+    """The sandbox could not be made, or is gone; one line."""
+
+
+class Finished(NamedTuple):
+    """How a job ended."""
+
+    code: int
+    """Exit status; 128 + n for signal n."""
+    stdout: Stream
+    stderr: Stream
+
+
+class Box:
+    """A sandbox that runs."""
+
+    def __init__(self, process: asyncio.subprocess.Process, folder: Path) -> None:
+        self._process = process
+        self._folder = folder
+        self._number = 0
+        self._left: list[Stream] = []
+        self._gone: asyncio.Task[int] = asyncio.create_task(process.wait())
+
+    @classmethod
+    async def start(
+        cls, engine: Engine, blueprint: Blueprint, folder: Path, *, prefix: Sequence[str] = ()
+    ) -> "Box":
+        """Make a sandbox. ``folder``: shared with the keeper, mounted by the blueprint. Raises SandboxError."""
+        bare = {"PATH": search_path(), "HOME": "/root", "LANG": "C.UTF-8"}
+        process = await asyncio.create_subprocess_exec(
+            *prefix,
+            *engine.command(blueprint),
+            env=bare,
+            cwd="/",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            line = await asyncio.wait_for(process.stdout.readline(), _START_SEC)
+            if line != b"ready\n":
+                said = await asyncio.wait_for(process.stderr.read(4096), _START_SEC)
+                reason = " ".join(said.decode(errors="replace").split())
+                raise SandboxError(
+                    f"{engine.name} could not make a sandbox: {reason or 'it ended'}"
+                )
+        except TimeoutError as error:
+            raise SandboxError(f"{engine.name} took over {_START_SEC:g} s to start") from error
+        finally:
+            if "line" not in locals() or line != b"ready\n":
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+        return cls(process, folder)
+
+    async def run(
+        self,
+        command: str,
+        *,
+        cwd: str,
+        env: Mapping[str, str],
+        become: tuple[str, ...] = (),
+        timeout_sec: float | None = None,
+        source: Path | None = None,
+        sink: Path | None = None,
+        listener: Listener | None = None,
+    ) -> Finished:
+        """Run a shell command and wait for it.
+
+        ``source``: a file that is its standard input; ``sink``: a file that its standard output goes to, whole. Raises TimeoutError after ``timeout_sec``, SandboxError where the
+        sandbox is gone. On both, and on cancellation, every process of the job has been killed.
+        """
+        self._number += 1
+        name = str(self._number)
+        mark = uuid.uuid4().hex
+        text = keeper.script(command, cwd=cwd, env={**env, keeper.MARK: mark}, become=become)
+        out = sink.open("wb") if sink is not None else None
+        job = _Job(self._folder / name, out, listened=listener is not None)
+        try:
+            await job.open(text, source)
+            self._tell(name)
+            async with asyncio.timeout(timeout_sec):
+                listening = asyncio.gather(
+                    *(stream.listen(listener) for stream in job.streams if listener is not None)
+                )
+                await asyncio.wait({job.status.ended, self._gone}, return_when="FIRST_COMPLETED")
+                await job.settle()
+                await listening
+        except BaseException:
+            kill_marked(mark)
+            job.close()
+            raise
+        finally:
+            job.remove_files()
+            if out is not None:
+                out.close()
+        self._left += [stream for stream in job.streams if not stream.ended.done()]
+        code = job.code()
+        if code is None:
+            job.close()
+            raise SandboxError("the sandbox has ended")
+        return Finished(code, *job.streams)
+
+    def _tell(self, name: str) -> None:
+        stdin = self._process.stdin
+        if stdin is None or stdin.is_closing() or self._gone.done():
+            raise SandboxError("the sandbox has ended")
+        stdin.write(f"{name}\n".encode())
+
+    async def stop(self) -> None:
+        """End the sandbox and everything in it; returns when nothing of it is left."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        for stream in self._left:
+            stream.close()
+        await asyncio.wait({self._gone}, timeout=_STOP_SEC)
+        if not self._gone.done():
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+        await self._gone
+
+
+class _Job:
+    """The pipes and files of one job."""
+
+    def __init__(self, base: Path, sink: BinaryIO | None, *, listened: bool) -> None:
+        self._base = base
+        self.streams = (Stream(listened=listened, sink=sink), Stream(listened=listened))
+        self.status = Stream()
+
+    def _path(self, kind: str) -> Path:
+        return self._base.with_name(f"{self._base.name}.{kind}")
+
+    async def open(self, text: str, source: Path | None) -> None:
+        loop = asyncio.get_running_loop()
+        for kind, stream in zip(("out", "err", "rc"), (*self.streams, self.status), strict=True):
+            os.mkfifo(self._path(kind), 0o600)
+            # Read-only and non-blocking: opens at once, and is at its end only after a writer has come and gone.
+            pipe = os.fdopen(os.open(self._path(kind), os.O_RDONLY | os.O_NONBLOCK), "rb", 0)
+            await loop.connect_read_pipe(lambda stream=stream: stream, pipe)
+        if source is None:
+            self._path("in").symlink_to("/dev/null")
+        else:
+            os.link(source, self._path("in"))
+        script = os.open(self._path("sh"), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(script, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
+
+    async def settle(self) -> None:
+        """Wait for the rest of the output, but not for processes that were left in the background."""
+        deadline = time.monotonic() + _LINGER_SEC
+        open_streams = [stream for stream in self.streams if not stream.ended.done()]
+        while open_streams and time.monotonic() < deadline:
+            moved = sum(stream.moved for stream in open_streams)
+            await asyncio.wait([stream.ended for stream in open_streams], timeout=_QUIET_SEC)
+            open_streams = [stream for stream in open_streams if not stream.ended.done()]
+            if sum(stream.moved for stream in open_streams) == moved:
+                break
+        for stream in open_streams:
+            stream.forget()
+
+    def code(self) -> int | None:
+        said = self.status.content().strip()
+        return int(said) if said.isdigit() else None
+
+    def close(self) -> None:
+        for stream in (*self.streams, self.status):
+            stream.close()
+
+    def remove_files(self) -> None:
+        """The script holds environment variables, which may be secret: it goes as soon as it was read."""
+        for kind in ("out", "err", "rc", "in", "sh"):
+            self._path(kind).unlink(missing_ok=True)
+
+
+def kill_marked(mark: str) -> None:
+    """Kill every process whose environment holds the mark, however it was detached, until there is none.
+
+    A process that cleared its environment *and* left its session is not found; it ends with the sandbox.
+    """
+    wanted = f"{keeper.MARK}={mark}".encode()
+    deadline = time.monotonic() + _KILL_SEC
+    while _kill_once(wanted) and time.monotonic() < deadline:
+        time.sleep(0.002)
+
+
+def _kill_once(wanted: bytes) -> bool:
+    """Kill what is marked now; whether there was anything."""
+    found = False
+    for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
+        try:
+            handle = os.pidfd_open(pid)
+        except OSError:  # it has ended
+            continue
+        try:
+            if wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                found = True
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+        except OSError:  # it has ended, or is another user's
+            continue
+        finally:
+            os.close(handle)
+    return found

@@ -1,0 +1,292 @@
+"""The environment ``sandbox``: a Harbor environment made of Linux namespaces, without Docker.
+
+Harbor takes it by ``environment.import_path = "parallelhassnes.steps.sandbox.environment:SandboxEnvironment"``. Keyword
+arguments (``environment.kwargs``):
+
+``engine``       ``auto`` (default), ``bubblewrap`` or ``unshare``
+``unsupported``  ``error`` (default), or ``skip``: leave out what of a Dockerfile cannot be done, and record it
+``hide``         further folders of the host that must not be seen
+``show``         further folders of the host that can be read
+
+What it does not isolate is in ``record.NOT_ISOLATED``, in each trial's ``sandbox.json`` and in docs/environments.md.
+"""
+
+import asyncio
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, override
+
+from harbor.environments.base import BaseEnvironment, ExecResult, SandboxBuildFailedError
+from harbor.environments.capabilities import (
+    EnvironmentCapabilities,
+    EnvironmentResourceCapabilities,
+)
+from harbor.environments.definition import require_agent_environment_definition
+
+from parallelhassnes.steps.sandbox import dockerfile, engines, limits, transfer, users
+from parallelhassnes.steps.sandbox.box import SandboxError
+from parallelhassnes.steps.sandbox.build import Bind, Built, Task, build
+from parallelhassnes.steps.sandbox.copying import CopyError
+from parallelhassnes.steps.sandbox.record import (
+    HOST_NETWORK,
+    NOT_ISOLATED,
+    SandboxRecord,
+    Skipped,
+)
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class SandboxEnvironment(BaseEnvironment):
+    """One sandbox per trial, from ``start`` to ``stop``."""
+
+    def __init__(
+        self,
+        *args: Any,
+        engine: str = "auto",
+        unsupported: Literal["error", "skip"] = "error",
+        hide: Sequence[str] = (),
+        show: Sequence[str] = (),
+        **kwargs: Any,
+    ) -> None:
+        """See the module for the arguments; the others are Harbor's. Raises ValueError for a bad one."""
+        if engine not in {"auto", *engines.ENGINES}:
+            raise ValueError(f"engine: {engine!r} is not one of auto, {', '.join(engines.ENGINES)}")
+        if unsupported not in {"error", "skip"}:
+            raise ValueError(f"unsupported: {unsupported!r} is not one of error, skip")
+        self._engine = engine
+        self._skip = unsupported == "skip"
+        self._hide = tuple(hide)
+        self._show = tuple(show)
+        self._built: Built | None = None
+        self._scratch: Path | None = None
+        self._group = limits.Group()
+        self._image = dockerfile.Image()
+        self._told: set[str] = set()
+        super().__init__(*args, **kwargs)
+
+    @staticmethod
+    @override
+    def type() -> str:
+        return "sandbox"
+
+    @property
+    @override
+    def capabilities(self) -> EnvironmentCapabilities:
+        return EnvironmentCapabilities(disable_internet=True, mounted=True)
+
+    @classmethod
+    @override
+    def resource_capabilities(cls) -> EnvironmentResourceCapabilities:
+        can = limits.parents()
+        return EnvironmentResourceCapabilities(cpu_limit="cpu" in can, memory_limit="memory" in can)
+
+    @classmethod
+    @override
+    def preflight(cls) -> None:
+        probe = engines.probe()
+        if probe.engine is None:
+            raise SystemExit(
+                "The sandbox environment does not work here: " + "; ".join(probe.lines)
+            )
+
+    @override
+    def _validate_definition(self) -> None:
+        require_agent_environment_definition(
+            self.environment_dir, docker_image=self.task_env_config.docker_image
+        )
+
+    @override
+    async def start(self, force_build: bool) -> None:
+        """Make the sandbox. Raises SandboxBuildFailedError for the task, SandboxError for the host."""
+        self._image = dockerfile.read(self.environment_dir)
+        problems = self._image.unsupported
+        if problems and not self._skip:
+            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+            raise SandboxBuildFailedError(
+                f"{problems[0].line_of(self.environment_dir.name)}{more}; use the docker environment, "
+                "or set unsupported: skip"
+            )
+        self._group = limits.make(self._effective_cpus, self._effective_memory_mb)
+        self._scratch = Path(tempfile.mkdtemp(prefix="sandbox-")).resolve()
+        try:
+            self._built = await build(
+                self._task(), self._scratch, engine=self._engine, prefix=self._group.prefix
+            )
+        except CopyError as error:
+            raise SandboxBuildFailedError(str(error)) from error
+        self._record(self._built).write(self.trial_paths.trial_dir / self._record_name)
+        for name, how in self._record(self._built).limits.items():
+            if "not enforced" in how:
+                self.logger.warning("sandbox: %s is %s", name, how)
+        await self._upload_environment_dir_after_start()
+
+    def _task(self) -> Task:
+        binds: list[Bind] = []
+        for mount in self._mounts:
+            if mount["type"] == "bind":
+                Path(mount["source"]).mkdir(parents=True, exist_ok=True)
+                read_only = bool(mount.get("read_only"))
+                binds.append(Bind(os.path.realpath(mount["source"]), mount["target"], read_only))
+            else:
+                self._say_once(
+                    f"a mount of type {mount['type']} is an empty folder: {mount['target']}"
+                )
+                self._image.volumes.append(mount["target"])
+        task_dir = self.environment_dir.resolve().parent
+        trials_dir = self.trial_paths.trial_dir.resolve().parent
+        return Task(
+            context=self.environment_dir.resolve(),
+            image=self._image,
+            workdir=self._workdir,
+            binds=binds,
+            hide=(str(task_dir), str(trials_dir), *self._hide),
+            show=self._show,
+            network=not self._network_disabled,
+        )
+
+    @property
+    def _workdir(self) -> str:
+        return self.task_env_config.workdir or self._image.workdir
+
+    @property
+    def _record_name(self) -> str:
+        """A verifier with an environment of its own shares the trial's folder with the agent's."""
+        return "sandbox.json" if self.session_id.endswith("__env") else "sandbox-verifier.json"
+
+    def _record(self, built: Built) -> SandboxRecord:
+        wanted = {"cpus": self._effective_cpus, "memory_mb": self._effective_memory_mb}
+        said = {
+            name: f"{value}, not enforced" for name, value in wanted.items() if value is not None
+        }
+        said |= self._group.enforced
+        if self._effective_storage_mb is not None:
+            said["storage_mb"] = f"{self._effective_storage_mb}, not enforced"
+        network: tuple[str, ...] = () if self._network_disabled else (HOST_NETWORK,)
+        return SandboxRecord(
+            engine=built.way.engine.name,
+            user_namespace=built.way.user_namespace,
+            base_image=self._image.base,
+            network="none" if self._network_disabled else "host",
+            skipped=tuple(
+                Skipped(line=p.line, instruction=p.instruction) for p in self._image.unsupported
+            ),
+            not_isolated=(*NOT_ISOLATED, *network),
+            limits=said,
+        )
+
+    @override
+    async def stop(self, delete: bool) -> None:
+        """End everything in the sandbox; its files are kept only if ``delete`` is false."""
+        if self._built is not None:
+            await self._built.box.stop()
+            self._built = None
+        self._group.remove()
+        if self._scratch is not None and delete:
+            await asyncio.to_thread(_remove, self._scratch)
+            self._scratch = None
+
+    @override
+    async def exec(
+        self,
+        command: str,
+        cwd: str | None = None,
+        env: dict[str, str] | None = None,
+        timeout_sec: int | None = None,
+        user: str | int | None = None,
+    ) -> ExecResult:
+        """Run a command with bash. Its whole process tree is killed on timeout and on cancellation.
+
+        Processes that it leaves in the background live on until ``stop``; what they print after the command has ended
+        is dropped. Raises RuntimeError "Command timed out after … seconds".
+        """
+        built = self._running()
+        account = await self._account(user)
+        callback = self._output_callback()
+
+        async def listener(text: str) -> None:
+            if callback is not None:
+                await callback(text, "stdout")
+
+        try:
+            done = await built.box.run(
+                command,
+                cwd=cwd or self._workdir,
+                env={**self._environment(account.home), **(self._merge_env(env) or {})},
+                become=account.become,
+                timeout_sec=timeout_sec or None,
+                listener=listener if callback is not None else None,
+            )
+        except TimeoutError as error:
+            raise RuntimeError(f"Command timed out after {timeout_sec} seconds") from error
+        return ExecResult(
+            stdout=done.stdout.text(), stderr=done.stderr.text(), return_code=done.code
+        )
+
+    def _running(self) -> Built:
+        if self._built is None:
+            raise SandboxError("the sandbox is not running")
+        return self._built
+
+    def _environment(self, home: str) -> dict[str, str]:
+        """What a command sees before Harbor's own variables: nothing of the host's environment."""
+        added = self._running().path
+        return {"PATH": ":".join([_PATH, *added]), "HOME": home, **self._image.env}
+
+    async def _account(self, user: str | int | None) -> users.Account:
+        """The user that a command runs as; root where another one cannot be had."""
+        wanted = self._resolve_user(user)
+        account = users.find(self._image.user if wanted is None else wanted)
+        if account is None:
+            self._say_once(
+                f"there is no user {wanted or self._image.user!r} here; root is used instead"
+            )
+            return users.ROOT
+        if account.uid and self._running().way.user_namespace:
+            self._say_once(
+                f"user {account.name or account.uid}: only root exists in a user namespace"
+            )
+            return users.ROOT
+        return account
+
+    def _say_once(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self.logger.warning("sandbox: %s", text)
+
+    @override
+    async def upload_file(self, source_path: Path | str, target_path: str) -> None:
+        await transfer.upload_file(*self._ends(), Path(source_path), target_path)
+
+    @override
+    async def upload_dir(self, source_dir: Path | str, target_dir: str) -> None:
+        await transfer.upload_dir(*self._ends(), Path(source_dir), target_dir)
+
+    @override
+    async def download_file(self, source_path: str, target_path: Path | str) -> None:
+        await transfer.download_file(*self._ends(), source_path, Path(target_path))
+
+    @override
+    async def download_dir(self, source_dir: str, target_dir: Path | str) -> None:
+        await transfer.download_dir(*self._ends(), source_dir, Path(target_dir))
+
+    def _ends(self) -> tuple[Any, dict[str, str], Path]:
+        built = self._running()
+        assert self._scratch is not None
+        return built.box, {"PATH": _PATH, "HOME": users.ROOT.home}, self._scratch
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder in which a sandbox may have left folders without permissions."""
+
+    def allow(function: Any, path: str, error: BaseException) -> None:
+        if not isinstance(error, PermissionError):
+            raise error
+        os.chmod(os.path.dirname(path), 0o700)  # noqa: PTH101, PTH120
+        os.chmod(path, 0o700)  # noqa: PTH101
+        function(path)
+
+    shutil.rmtree(folder, onexc=allow)

@@ -1,0 +1,51 @@
+"""``sandbox.json``: what a sandbox was made of, what of its task it left out, and what it does not isolate."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+NOT_ISOLATED = (
+    "the kernel is the host's, and no system call is filtered",
+    "the host's programs and libraries (/usr, /etc, /opt, /var/lib, /var/cache) can be read",
+    "the image that FROM names is not used",
+    "disk space is not limited; storage_mb has no effect",
+    "the clock and the kernel's random numbers are the host's",
+)
+HOST_NETWORK = "the network is the host's, its loopback and abstract sockets included"
+
+
+class Skipped(BaseModel):
+    """An instruction that was left out because ``unsupported: skip`` was given."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    line: int
+    """Line of the Dockerfile; 0 where it is not about a line."""
+    instruction: str
+
+
+class SandboxRecord(BaseModel):
+    """The content of ``sandbox.json`` in the trial's folder."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1] = 1
+    engine: str
+    """``bubblewrap`` or ``unshare``."""
+    user_namespace: bool
+    """False: made by root itself; True: root inside is the user who started the harness."""
+    base_image: str
+    """What the Dockerfile's FROM names; not used."""
+    network: Literal["host", "none"]
+    skipped: tuple[Skipped, ...]
+    not_isolated: tuple[str, ...]
+    limits: dict[str, str]
+    """``cpus``, ``memory_mb``, ``processes``, ``storage_mb`` → how much and by what, or that it is not enforced."""
+
+    def write(self, path: Path) -> None:
+        """Write as one line, whole or not at all."""
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(self.model_dump_json() + "\n", encoding="utf-8")
+        temporary.replace(path)
