@@ -30,13 +30,18 @@ def cancel(target: IdArgument, root: RootOption = None, json: JsonOption = False
 
     ctx, found = _resolve(target, root)
     done = operate.cancel(ctx, found)
-    _say(done, json, f"canceled {done.target}: {len(done.attempts)} running told to end, {len(done.steps)} not started")
+    _say(
+        done,
+        json,
+        f"canceled {done.target}: {len(done.attempts)} running told to end, {len(done.steps)} not started",
+    )
 
 
 def retry(
     target: IdArgument,
     failed: Annotated[
-        bool, typer.Option("--failed", help="Of a batch or job: only the steps that did not succeed.")
+        bool,
+        typer.Option("--failed", help="Of a batch or job: only the steps that did not succeed."),
     ] = False,
     root: RootOption = None,
     json: JsonOption = False,
@@ -54,7 +59,10 @@ def retry(
 
 def doctor(
     rebuild: Annotated[
-        bool, typer.Option("--rebuild", help="First make everything derived anew from the batches' folders.")
+        bool,
+        typer.Option(
+            "--rebuild", help="First make everything derived anew from the batches' folders."
+        ),
     ] = False,
     root: RootOption = None,
     json: JsonOption = False,
@@ -74,7 +82,9 @@ def doctor(
         typer.echo(found.model_dump_json(exclude_none=True))
     else:
         if found.rebuilt_batches is not None:
-            typer.echo(f"rebuilt the queue, the indexes and the scoreboards of {found.rebuilt_batches} batches")
+            typer.echo(
+                f"rebuilt the queue, the indexes and the scoreboards of {found.rebuilt_batches} batches"
+            )
         for check in found.checks:
             typer.echo(f"{check.state:8}{check.name:12}{check.text}")
     raise typer.Exit(0 if found.ok else 1)

@@ -17,18 +17,30 @@ TableArgument = Annotated[
 ]
 ConcurrencyOption = Annotated[
     int | None,
-    typer.Option("--concurrency", "-j", min=1, help="Live attempts on this host at most. [default: as configured]"),
+    typer.Option(
+        "--concurrency",
+        "-j",
+        min=1,
+        help="Live attempts on this host at most. [default: as configured]",
+    ),
 ]
 LimitOption = Annotated[
     list[str] | None,
-    typer.Option("--limit", metavar="KEY=N", help="Live attempts of a queue key at most; may be repeated."),
+    typer.Option(
+        "--limit", metavar="KEY=N", help="Live attempts of a queue key at most; may be repeated."
+    ),
 ]
 NoCodexOption = Annotated[
-    bool, typer.Option("--no-codex", help="Dry run: agent steps are answered by a stand-in, marked as such.")
+    bool,
+    typer.Option(
+        "--no-codex", help="Dry run: agent steps are answered by a stand-in, marked as such."
+    ),
 ]
 FailOnOption = Annotated[
     str,
-    typer.Option("--fail-on", metavar="never|infrastructure|any", help="What makes the exit code 1."),
+    typer.Option(
+        "--fail-on", metavar="never|infrastructure|any", help="What makes the exit code 1."
+    ),
 ]
 
 
@@ -50,7 +62,9 @@ def init(root: RootOption = None, json: JsonOption = False) -> None:
     if json:
         typer.echo(dumps({"ok": True, "root": str(done.root), "made": done.made}), nl=False)
     elif done.made:
-        typer.echo(f"made {', '.join(name for name in done.made if '/' not in name)} in {done.root}")
+        typer.echo(
+            f"made {', '.join(name for name in done.made if '/' not in name)} in {done.root}"
+        )
     else:
         typer.echo(f"{done.root} is set up already; nothing changed")
 
@@ -79,7 +93,8 @@ def validate(table: TableArgument, root: RootOption = None, json: JsonOption = F
 def submit(
     table: TableArgument,
     again: Annotated[
-        bool, typer.Option("--again", help="Make a new batch even if this table was submitted before.")
+        bool,
+        typer.Option("--again", help="Make a new batch even if this table was submitted before."),
     ] = False,
     root: RootOption = None,
     json: JsonOption = False,
@@ -105,13 +120,16 @@ def submit(
 
 def tick(
     until_idle: Annotated[
-        bool, typer.Option("--until-idle", help="Go on until nothing is left to run, showing progress.")
+        bool,
+        typer.Option("--until-idle", help="Go on until nothing is left to run, showing progress."),
     ] = False,
     concurrency: ConcurrencyOption = None,
     limit: LimitOption = None,
     no_codex: NoCodexOption = False,
     fail_on: FailOnOption = "infrastructure",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only trouble, as cron wants it.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print only trouble, as cron wants it.")
+    ] = False,
     root: RootOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -212,14 +230,17 @@ def _print_tick(ctx: "Context", report: "TickReport", *, quiet: bool, json: bool
     from parallelhassnes.store.atomic import dumps
 
     rejected = [table for table in report.ingested if table.batch_id is None]
-    accepted = [table.batch_id for table in report.ingested if table.batch_id and not table.duplicate]
+    accepted = [
+        table.batch_id for table in report.ingested if table.batch_id and not table.duplicate
+    ]
     live = len(tickets.running(ctx.layout))
     if json:
         document = {
             "ok": True,
             "accepted": accepted,
             "rejected": [
-                {"name": table.name, "errors": [problem.line() for problem in table.problems]} for table in rejected
+                {"name": table.name, "errors": [problem.line() for problem in table.problems]}
+                for table in rejected
             ],
             "repaired": report.repaired,
             "launched": [
@@ -235,7 +256,9 @@ def _print_tick(ctx: "Context", report: "TickReport", *, quiet: bool, json: bool
     for name in report.repaired:
         typer.echo(f"attempt {name} had died; it is ended as lost", err=True)
     if not quiet:
-        typer.echo(f"{len(accepted)} tables accepted, {len(report.launched)} attempts started, {live} running")
+        typer.echo(
+            f"{len(accepted)} tables accepted, {len(report.launched)} attempts started, {live} running"
+        )
 
 
 def _table(table: str) -> tuple[bytes, str, list[Path]]:

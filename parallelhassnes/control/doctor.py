@@ -79,8 +79,14 @@ def docker_trouble() -> str | None:
     if shutil.which("docker") is None:
         return "there is no docker program; install Docker Engine"
     for command, missing in (
-        (["docker", "info", "--format", "{{.ServerVersion}}"], "the Docker engine does not answer; start it"),
-        (["docker", "compose", "version", "--short"], "Docker has no Compose v2; install its compose plugin"),
+        (
+            ["docker", "info", "--format", "{{.ServerVersion}}"],
+            "the Docker engine does not answer; start it",
+        ),
+        (
+            ["docker", "compose", "version", "--short"],
+            "Docker has no Compose v2; install its compose plugin",
+        ),
     ):
         try:
             done = subprocess.run(command, capture_output=True, timeout=20, check=False)
@@ -96,7 +102,9 @@ def _sandbox() -> Check:
 
     found = probe()
     if found.engine is None:
-        return Check(name="sandbox", state="note", text=f"{found.reason}; or use environment: docker")
+        return Check(
+            name="sandbox", state="note", text=f"{found.reason}; or use environment: docker"
+        )
     return Check(name="sandbox", state="ok", text=f"by {found.engine}")
 
 
@@ -130,7 +138,9 @@ def _disk(ctx: Context) -> Check:
     free = shutil.disk_usage(ctx.layout.runs).free
     low = free < _LOW_DISK_BYTES
     text = f"{free / 1e9:.1f} GB free for runs/"
-    return Check(name="disk", state="trouble" if low else "ok", text=text + ("; free some" if low else ""))
+    return Check(
+        name="disk", state="trouble" if low else "ok", text=text + ("; free some" if low else "")
+    )
 
 
 def _locks(ctx: Context) -> Check:
@@ -166,5 +176,9 @@ def _secrets(ctx: Context) -> Check:
     missing = sorted(name for name in wanted if not known.get(name))
     if missing:
         place = ctx.config.env_file or "the environment"
-        return Check(name="secrets", state="trouble", text=f"{', '.join(missing)} not set in {place}")
-    return Check(name="secrets", state="ok", text="every named one is set" if wanted else "none named")
+        return Check(
+            name="secrets", state="trouble", text=f"{', '.join(missing)} not set in {place}"
+        )
+    return Check(
+        name="secrets", state="ok", text="every named one is set" if wanted else "none named"
+    )

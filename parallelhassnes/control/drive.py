@@ -52,6 +52,8 @@ def _is_idle(ctx: Context, batch_ids: Collection[str] | None) -> bool:
     for _, batch_id, folder in tickets.ready_folders(layout):
         if not ours(batch_id) or (layout.blocked / f"{batch_id}.json").exists():
             continue
-        if any(tickets.parse_name(path.name).kind not in skipped for path in tickets.in_order(folder)):
+        if any(
+            tickets.parse_name(path.name).kind not in skipped for path in tickets.in_order(folder)
+        ):
             return (layout.runners / ctx.config.runner_id / "drain").exists()
     return True

@@ -36,7 +36,8 @@ def init(root: Path) -> Initialised:
             made.append(CONFIG_NAME)
     except OSError as error:
         raise UserError(
-            f"{error.filename or root}: {error.strerror}", fix="choose another --root, or free the path"
+            f"{error.filename or root}: {error.strerror}",
+            fix="choose another --root, or free the path",
         ) from None
     return Initialised(layout.root, made)
 

@@ -65,7 +65,13 @@ def cancel(ctx: Context, target: Target) -> Operated:
             if target.job_id is not None:
                 book.spread(job, step)
         book.save()
-        ledger.append(book.batch_dir, "canceled", target=str(target), attempts=result.attempts, steps=result.steps)
+        ledger.append(
+            book.batch_dir,
+            "canceled",
+            target=str(target),
+            attempts=result.attempts,
+            steps=result.steps,
+        )
     return result
 
 
@@ -79,7 +85,9 @@ def _cancel_step(ctx: Context, job: JobSpec, step: StepSpec, result: Operated) -
         processes.send(state.pid, state.pid_start, signal.SIGTERM)
         result.attempts.append(ref.name)
         return True
-    retrying = ref is not None and (now := Book(ctx, job.batch_id).look_again(job, step)) and now.retry_at
+    retrying = (
+        ref is not None and (now := Book(ctx, job.batch_id).look_again(job, step)) and now.retry_at
+    )
     if ref is None or retrying:
         result.steps.append(f"{job.job_id}/{step.step_id}")
         return True
@@ -111,9 +119,22 @@ def retry(ctx: Context, target: Target, *, failed_only: bool = False) -> Operate
             book.canceled = False
         for job in _jobs(ctx, target):
             for step in _steps(job, target):
-                _retry_step(ctx, book, job, step, result, always=not failed_only or target.step_id is not None)
+                _retry_step(
+                    ctx,
+                    book,
+                    job,
+                    step,
+                    result,
+                    always=not failed_only or target.step_id is not None,
+                )
         book.save()
-        ledger.append(book.batch_dir, "retry", target=str(target), attempts=result.attempts, steps=result.steps)
+        ledger.append(
+            book.batch_dir,
+            "retry",
+            target=str(target),
+            attempts=result.attempts,
+            steps=result.steps,
+        )
     return result
 
 
@@ -128,7 +149,7 @@ def _retry_step(
         book.replace_canceled(job.job_id, kept)
     ref = attempts.newest(step_dir)
     if ref is None:
-        if book.evaluate(job, step)[0] == "ready":
+        if book.evaluate(step)[0] == "ready":
             book.put_ticket(job, step)
             if was_canceled:
                 result.steps.append(f"{job.job_id}/{step.step_id}")
@@ -136,7 +157,7 @@ def _retry_step(
     if not attempts.is_sealed(ref.dir):
         return
     state = attempts.read_state(ref.dir)
-    if step.kind == "verdict" and not always or (state.status == "succeeded" and not always):
+    if not always and state.status == "succeeded":
         return
     book.ask_again(job, step, state.run_id)
     now = book.look_again(job, step)

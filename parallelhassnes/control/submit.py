@@ -106,13 +106,20 @@ def submit(
     plan = plan_table(ctx, data, name=name, folders=folders)
     submission = ingest.new_submission(name, folders, again=again)
     ending = Path(name).suffix.lower()
-    path = ctx.layout.incoming / f"{submission.batch_id}{ending if ending in ('.yaml', '.yml') else '.json'}"
-    atomic.write_json(path.with_name(path.name + ingest.COMPANION), submission.model_dump(mode="json"))
+    path = (
+        ctx.layout.incoming
+        / f"{submission.batch_id}{ending if ending in ('.yaml', '.yml') else '.json'}"
+    )
+    atomic.write_json(
+        path.with_name(path.name + ingest.COMPANION), submission.model_dump(mode="json")
+    )
     atomic.write_bytes(path, data)
     with locks.held(ctx.layout.ingest_lock):
         done = ingest.ingest_file(ctx, path, plan)
     if done is None or done.batch_id is None:  # a tick was faster
-        return _describe(ctx, ingest.known_batch(ctx, digest) or submission.batch_id, duplicate=False)
+        return _describe(
+            ctx, ingest.known_batch(ctx, digest) or submission.batch_id, duplicate=False
+        )
     return _describe(ctx, done.batch_id, duplicate=done.duplicate)
 
 

@@ -55,7 +55,9 @@ def _conclude(attempt: Attempt, kind: Kind, end: WorkerEnd) -> Outcome:
     except Exception as error:  # noqa: BLE001 - a fault of ours must still end in a sealed attempt
         traceback.print_exc()
         line = f"{type(error).__name__}: {error}; see supervisor.log"
-        return Outcome("failed", f"The harness failed to read this attempt. {line}", Failure("internal", line))
+        return Outcome(
+            "failed", f"The harness failed to read this attempt. {line}", Failure("internal", line)
+        )
 
 
 def _write_outcome(attempt: Attempt, outcome: Outcome) -> None:

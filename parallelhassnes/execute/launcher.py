@@ -58,7 +58,7 @@ def start(target: Callable[[], None], *, log: Path) -> int:
     if _Trampoline.running:
         raise _Become(target, log)
     _Trampoline.running = True
-    _run(target, log)
+    return _run(target, log)
 
 
 def _run(target: Callable[[], None], log: Path) -> NoReturn:

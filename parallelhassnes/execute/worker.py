@@ -14,9 +14,7 @@ CRASHED = 70
 """Exit code of a worker whose kind raised; its traceback is the end of ``stderr.log``."""
 
 
-def start_worker(
-    attempt: Attempt, kind: Kind, environment: Mapping[str, str], lock: int
-) -> int:
+def start_worker(attempt: Attempt, kind: Kind, environment: Mapping[str, str], lock: int) -> int:
     """Fork the worker into a process group of its own; its pid.
 
     It keeps the step's lock: a live worker is a live attempt, whatever became of its supervisor.

@@ -1,7 +1,7 @@
 """What every part of a pass is given."""
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -30,7 +30,7 @@ class Context:
 
     layout: Layout
     config: Config
-    options: Options = Options()
+    options: Options = field(default_factory=Options)
 
     @property
     def concurrency(self) -> int:
@@ -54,9 +54,6 @@ class Context:
         if self.config.env_file is None:
             return dict(os.environ)
         return {**os.environ, **read_env_file(self.layout.root / self.config.env_file)}
-
-    def with_options(self, options: Options) -> "Context":
-        return replace(self, options=options)
 
 
 def open_context(root: Path, options: Options | None = None) -> Context:

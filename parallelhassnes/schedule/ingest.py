@@ -108,7 +108,9 @@ def ingest_file(ctx: Context, path: Path, plan: Plan | None = None) -> Ingested 
         return Ingested(path.name, known, duplicate=True)
     try:
         if plan is None:
-            plan = expand(data, name=path.name, base_dirs=_base_dirs(ctx, submission), config=defaults(ctx))
+            plan = expand(
+                data, name=path.name, base_dirs=_base_dirs(ctx, submission), config=defaults(ctx)
+            )
     except InvalidInput as error:
         if submission is None and _still_growing(path, data):
             return None
@@ -147,7 +149,9 @@ def _tables(ctx: Context) -> Iterator[Path]:
             if not _is_being_written(path):
                 yield path
         elif _age_sec(path) > _SETTLING_SEC:
-            _reject(ctx, path, [Problem(name, "", "is not a .json, .yaml or .yml file", "rename it")])
+            _reject(
+                ctx, path, [Problem(name, "", "is not a .json, .yaml or .yml file", "rename it")]
+            )
 
 
 def _is_being_written(path: Path) -> bool:
@@ -205,7 +209,13 @@ def _derived_id(path: Path, digest: str) -> str:
 
 
 def _write_batch(
-    ctx: Context, batch_id: str, path: Path, data: bytes, digest: str, submission: Submission | None, plan: Plan
+    ctx: Context,
+    batch_id: str,
+    path: Path,
+    data: bytes,
+    digest: str,
+    submission: Submission | None,
+    plan: Plan,
 ) -> None:
     batch_dir = ctx.layout.batch(batch_id)
     fresh = not (batch_dir / batches.META).exists()
@@ -226,7 +236,9 @@ def _write_batch(
             job_ids=tuple(job.job_id for job in jobs), steps_total=sum(len(job.steps) for job in jobs),
             warnings=plan.warnings, harbor_job=plan.harbor_job,
         )  # fmt: skip
-        ledger.append(batch_dir, "submitted", table_sha256=digest, jobs=len(jobs), steps=meta.steps_total)
+        ledger.append(
+            batch_dir, "submitted", table_sha256=digest, jobs=len(jobs), steps=meta.steps_total
+        )
         _sync_everything()
         atomic.write_json(batch_dir / batches.META, meta.model_dump(mode="json", exclude_none=True))
         for job in jobs:
@@ -283,5 +295,8 @@ def _drop_companion(path: Path) -> None:
 def new_submission(source_name: str, base_dirs: list[Path], *, again: bool) -> Submission:
     """The companion of a table about to be submitted, with its batch id."""
     return Submission(
-        batch_id=names.new_batch_id(), source_name=source_name, base_dirs=[str(folder) for folder in base_dirs], again=again
+        batch_id=names.new_batch_id(),
+        source_name=source_name,
+        base_dirs=[str(folder) for folder in base_dirs],
+        again=again,
     )

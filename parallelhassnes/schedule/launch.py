@@ -139,7 +139,9 @@ def _claim(ctx: Context, path: Path, key: str) -> _Claimed | None:
     step_dir = job_dir / "steps" / step.step_id
     step_dir.mkdir(parents=True, exist_ok=True)
     lock = locks.claim(step_dir / "step.lock")
-    if lock is None:  # a live attempt whose ticket is here by mistake: it will settle, or be repaired
+    if (
+        lock is None
+    ):  # a live attempt whose ticket is here by mistake: it will settle, or be repaired
         return None
     try:
         if not _to_start(ctx, job, step, step_dir):
@@ -174,7 +176,7 @@ def _to_start(ctx: Context, job: JobSpec, step: StepSpec, step_dir: Path) -> boo
         return False
     now = stand(step_dir, step, overrides)
     if now is None:
-        return Book(ctx, job.batch_id).evaluate(job, step)[0] == "ready"
+        return Book(ctx, job.batch_id).evaluate(step)[0] == "ready"
     return now.retry_at is not None
 
 
@@ -206,7 +208,10 @@ def _prepare(
         stand_in=step.kind == "agent" and ctx.options.no_codex,
     )  # fmt: skip
     state = AttemptState(
-        status="queued", run_id=run_id, heartbeat=Heartbeat(count=0, at=now_text(now)), host=meta.host
+        status="queued",
+        run_id=run_id,
+        heartbeat=Heartbeat(count=0, at=now_text(now)),
+        host=meta.host,
     )
     attempts.create(step_dir, name, meta, state)
     return name, meta

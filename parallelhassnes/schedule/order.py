@@ -46,7 +46,8 @@ class Load:
 
 def count(ctx: Context) -> tuple[Load, dict[str, set[str]]]:
     """The load now, and for each queue key's folder the batches that have live attempts on it."""
-    load, live = Load(), {}
+    load = Load()
+    live: dict[str, set[str]] = {}
     for ticket in tickets.running(ctx.layout):
         batch_id = tickets.parse_name(ticket.name).batch_id
         load.add(ticket.key_dir, batch_id)
@@ -54,7 +55,9 @@ def count(ctx: Context) -> tuple[Load, dict[str, set[str]]]:
     return load, live
 
 
-def lanes(ctx: Context, may_start: Callable[[str], bool], skip: Callable[[str], bool]) -> list[Lane]:
+def lanes(
+    ctx: Context, may_start: Callable[[str], bool], skip: Callable[[str], bool]
+) -> list[Lane]:
     """Every lane with something to start.
 
     Args:
@@ -66,7 +69,9 @@ def lanes(ctx: Context, may_start: Callable[[str], bool], skip: Callable[[str], 
         if not may_start(batch_id):
             continue
         waiting = (
-            path for path in tickets.in_order(folder) if not skip(tickets.parse_name(path.name).kind)
+            path
+            for path in tickets.in_order(folder)
+            if not skip(tickets.parse_name(path.name).kind)
         )
         head = next(waiting, None)
         if head is None:
@@ -84,7 +89,9 @@ def lanes(ctx: Context, may_start: Callable[[str], bool], skip: Callable[[str], 
 class Room:
     """The limits in force in one pass."""
 
-    def __init__(self, ctx: Context, load: Load, live: dict[str, set[str]], ready: list[Lane]) -> None:
+    def __init__(
+        self, ctx: Context, load: Load, live: dict[str, set[str]], ready: list[Lane]
+    ) -> None:
         self.ctx, self.load = ctx, load
         self._batch_limits: dict[str, int | None] = {}
         self._key_limits: dict[str, int | None] = {}

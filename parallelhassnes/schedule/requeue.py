@@ -55,7 +55,7 @@ def _requeue(ctx: Context, book: Book, job: JobSpec, step: StepSpec) -> None:
     now = book.current(job.job_id).steps.get(step.step_id)
     ticket, name = ticket_of(job, step)
     if now is None:
-        if not book.is_canceled(job.job_id, step.step_id) and book.evaluate(job, step)[0] == "ready":
+        if not book.is_canceled(job.job_id, step.step_id) and book.evaluate(step)[0] == "ready":
             tickets.put_ready(ctx.layout, ticket, name)
     elif now.ended_at is None:
         folder = ctx.layout.running / key_dir(step.queue_key)
@@ -63,7 +63,6 @@ def _requeue(ctx: Context, book: Book, job: JobSpec, step: StepSpec) -> None:
         atomic.write_json(folder / name, dump(ticket))
     elif now.retry_at is not None:
         tickets.put_delayed(ctx.layout, ticket, name, parse_time(now.retry_at))
-
 
 
 def rebuild(ctx: Context) -> int:
@@ -90,12 +89,16 @@ def rebuild(ctx: Context) -> int:
 def _rederive(ctx: Context, batch_id: str) -> None:
     batch_dir = ctx.layout.batch(batch_id)
     meta = batches.read_batch(batch_dir)
-    index.write(batch_dir, (batches.read_job(path) for path in batches.job_dirs(ctx.layout, batch_id)))
+    index.write(
+        batch_dir, (batches.read_job(path) for path in batches.job_dirs(ctx.layout, batch_id))
+    )
     (batch_dir / "scoreboard.batch.json").unlink(missing_ok=True)
     atomic.write_json(ctx.layout.tables_by_sha / meta.table_sha256, {"batch_id": batch_id})
     if not (ctx.layout.accepted / f"{batch_id}.ack.json").exists():
         for table in batch_dir.glob("launch_table.*"):
-            atomic.write_bytes(ctx.layout.accepted / f"{batch_id}{table.suffix}", table.read_bytes())
+            atomic.write_bytes(
+                ctx.layout.accepted / f"{batch_id}{table.suffix}", table.read_bytes()
+            )
         write_ack(ctx, meta)
 
 

@@ -11,9 +11,7 @@ from parallelhassnes.steps.failures import RETRIED_CLASSES
 from parallelhassnes.store.records import AttemptState, Overrides, now_text, parse_time
 
 
-def due_at(
-    step: StepSpec, state: AttemptState, number: int, overrides: Overrides
-) -> str | None:
+def due_at(step: StepSpec, state: AttemptState, number: int, overrides: Overrides) -> str | None:
     """When the attempt after this ended one may start; None where there is to be none."""
     if overrides.retries.get(step.step_id) == state.run_id:
         return state.ended_at

@@ -52,7 +52,9 @@ def _settle(ctx: Context, book: "Book", ticket: Ticket, path: Path) -> None:
 
 def _publish(ctx: Context, job: JobSpec, step: StepSpec, now: StepNow) -> None:
     job_dir = ctx.layout.job(job.batch_id, job.job_id)
-    folder = ctx.layout.step(job.batch_id, job.job_id, step.step_id) / "attempts" / now.attempt / PUBLISH
+    folder = (
+        ctx.layout.step(job.batch_id, job.job_id, step.step_id) / "attempts" / now.attempt / PUBLISH
+    )
     if folder.is_dir():
         for document in folder.iterdir():
             atomic.write_bytes(job_dir / document.name, document.read_bytes())
@@ -94,7 +96,7 @@ class Book:
             self._changed.add(job.job_id)
         return now
 
-    def evaluate(self, job: JobSpec, step: StepSpec) -> tuple[str, str]:
+    def evaluate(self, step: StepSpec) -> tuple[str, str]:
         """Readiness of a step by its dependencies, and the one because of which it is dead."""
         seen = []
         # The last ones listed are the last to end, so the first open one is found soonest from the back.
@@ -118,7 +120,7 @@ class Book:
             if self.is_canceled(job_id, step_id):
                 continue
             current = self.current(job_id)
-            verdict, because = self.evaluate(waiting_job, waiting)
+            verdict, because = self.evaluate(waiting)
             if step_id in current.steps:
                 if verdict == "ready" and waiting.after == "end" and write_tickets:
                     self._again(waiting_job, waiting, current.steps[step_id])

@@ -27,7 +27,10 @@ class IndexedStep(NamedTuple):
 
 def write(batch_dir: Path, jobs: Iterable[JobSpec]) -> None:
     document = [
-        [job.job_id, [[s.step_id, s.kind, s.label, s.queue_key, s.after, s.depends_on] for s in job.steps]]
+        [
+            job.job_id,
+            [[s.step_id, s.kind, s.label, s.queue_key, s.after, s.depends_on] for s in job.steps],
+        ]
         for job in jobs
     ]
     atomic.write_json(batch_dir / INDEX, {"schema_version": 1, "jobs": document}, durable=False)

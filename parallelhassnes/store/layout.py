@@ -1,14 +1,14 @@
 """Where everything lies. The one place that knows the names of the store's folders and files.
 
-    runs/_system/                    configuration snapshots, tick.lock, ingest.lock, pass.wanted
-    runs/_queue/incoming/            tables, put there by rename
-    runs/_queue/accepted|rejected/   tables as submitted, with .ack.json or .error.json
-    runs/_queue/ready/<key>/<batch_id>/<chunk>/<ticket>    what could start now
-    runs/_queue/delayed/<time>.<ticket>                    what may start again at <time>
-    runs/_queue/running/<key>/<ticket>                     one per live attempt
-    runs/_queue/ended/<ticket>                             sealed, not settled yet
-    runs/_queue/blocked/<batch_id>.json                    why the ready steps of a batch are not started
-    runs/<batch_id>/<job_id>/steps/<step_id>/attempts/<attempt>/
+runs/_system/                    configuration snapshots, tick.lock, ingest.lock, pass.wanted
+runs/_queue/incoming/            tables, put there by rename
+runs/_queue/accepted|rejected/   tables as submitted, with .ack.json or .error.json
+runs/_queue/ready/<key>/<batch_id>/<chunk>/<ticket>    what could start now
+runs/_queue/delayed/<time>.<ticket>                    what may start again at <time>
+runs/_queue/running/<key>/<ticket>                     one per live attempt
+runs/_queue/ended/<ticket>                             sealed, not settled yet
+runs/_queue/blocked/<batch_id>.json                    why the ready steps of a batch are not started
+runs/<batch_id>/<job_id>/steps/<step_id>/attempts/<attempt>/
 """
 
 from dataclasses import dataclass

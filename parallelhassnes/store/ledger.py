@@ -23,9 +23,7 @@ def append(batch_dir: Path, event: str, **facts: Any) -> None:
     document = {"at": now_text(), "event": event}
     document.update({key: value for key, value in facts.items() if value is not None})
     line = atomic.dumps(document).encode("utf-8", "surrogateescape")
-    handle = os.open(
-        batch_dir / LEDGER, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666
-    )
+    handle = os.open(batch_dir / LEDGER, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         end = os.lseek(handle, 0, os.SEEK_END)
         if end and os.pread(handle, 1, end - 1) != b"\n":

@@ -48,6 +48,18 @@ def release(handle: int) -> None:
         os.close(handle)
 
 
+def is_held(path: Path | str) -> bool:
+    """Whether somebody holds the lock now; a missing file is held by nobody."""
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        return not lock_descriptor(handle, blocking=False)
+    finally:
+        os.close(handle)
+
+
 def drop_held() -> None:
     """In a forked child: close the copies of the parent's own locks, which stay the parent's."""
     for handle in _held:
