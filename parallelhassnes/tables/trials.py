@@ -264,12 +264,15 @@ def dump_trial(config: Any) -> dict[str, Any]:
     Harbor blots out values under names such as ``AUTHOR`` when it writes; the table's check has refused real
     secrets already, so the values are put back and the trial gets what the table says.
     """
-    dumped: dict[str, Any] = config.model_dump(
-        mode="json",
-        exclude=_IDENTITY,
-        exclude_defaults=True,
-        context={"redact_sensitive_env": False},
-    )
+    options: dict[str, Any] = {
+        "mode": "json",
+        "exclude_defaults": True,
+        "context": {"redact_sensitive_env": False},
+    }
+    dumped: dict[str, Any] = config.model_dump(exclude=_IDENTITY, **options)
+    # An agent that is Harbor's default would be left out whole; it is named always.
+    dumped["agent"] = config.agent.model_dump(**options)
+    dumped["environment"] = config.environment.model_dump(**options)
     for section in ("agent", "environment", "verifier", "user_agent"):
         model = getattr(config, section, None)
         if model is not None and model.env:
