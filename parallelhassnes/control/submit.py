@@ -69,7 +69,7 @@ def base_dirs(table: Path | None) -> list[Path]:
 def plan_table(ctx: Context, data: bytes, *, name: str, folders: list[Path]) -> Plan:
     """Expand a table; InvalidInput lists everything that is wrong with it."""
     return expand(
-        data, name=name, base_dirs=[*folders, ctx.layout.root], config=ingest.defaults(ctx)
+        data, name=name, base_dirs=[*folders, ctx.layout.root], defaults=ingest.defaults(ctx)
     )
 
 

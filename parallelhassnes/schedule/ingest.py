@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict
 
 from parallelhassnes import names
 from parallelhassnes.errors import InvalidInput, Problem
-from parallelhassnes.plan import BatchMeta, Plan
+from parallelhassnes.plan import BatchMeta, Plan, Retry
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.requeue import requeue_batch, write_ack
 from parallelhassnes.schedule.settle import ticket_of
@@ -79,11 +79,9 @@ def ingest_incoming(ctx: Context) -> list[Ingested]:
 
 def defaults(ctx: Context) -> TableDefaults:
     """What the configuration says about tables that leave it open."""
+    retry = Retry(max_attempts=ctx.config.retry.max_attempts, backoff_sec=ctx.config.retry.backoff_sec)
     return TableDefaults(
-        environment=ctx.config.environment,
-        max_attempts=ctx.config.retry.max_attempts,
-        backoff_sec=ctx.config.retry.backoff_sec,
-        aliases=ctx.config.aliases,
+        environment=ctx.config.environment, retry=retry, aliases=ctx.config.aliases
     )
 
 
@@ -109,7 +107,7 @@ def ingest_file(ctx: Context, path: Path, plan: Plan | None = None) -> Ingested 
     try:
         if plan is None:
             plan = expand(
-                data, name=path.name, base_dirs=_base_dirs(ctx, submission), config=defaults(ctx)
+                data, name=path.name, base_dirs=_base_dirs(ctx, submission), defaults=defaults(ctx)
             )
     except InvalidInput as error:
         if submission is None and _still_growing(path, data):

@@ -1,0 +1,124 @@
+"""The graph of a batch: every reference names a step, and nothing waits for itself."""
+
+from collections import defaultdict, deque
+from collections.abc import Mapping
+
+from parallelhassnes.names import nearest
+from parallelhassnes.plan import JobSpec, StepSpec
+from parallelhassnes.tables.context import Draft
+from parallelhassnes.tables.problems import Problems, pointer
+
+MAX_CYCLES = 20
+"""Cycles that are reported one by one."""
+
+
+def check_graph(drafts: list[Draft], problems: Problems) -> None:
+    """Report unknown references, steps that wait for themselves, and cycles, over all jobs at once."""
+    steps: dict[str, StepSpec] = {}
+    places: dict[str, str] = {}
+    for draft in drafts:
+        for index, step in enumerate(draft.steps):
+            ref = f"{draft.job_id}/{step.step_id}"
+            steps[ref] = step
+            if draft.at:
+                places[ref] = draft.at + pointer("steps", index)
+    waits: dict[str, list[str]] = {}
+    for ref, step in steps.items():
+        waits[ref] = []
+        for index, wanted in enumerate(step.depends_on):
+            at = places.get(ref, "") + pointer("depends_on", index)
+            if wanted == ref:
+                problems.add(at, f"step {ref} waits for itself", "remove the reference")
+            elif wanted not in steps:
+                _unknown(ref, wanted, at, steps, problems)
+            else:
+                waits[ref].append(wanted)
+        if step.kind == "verdict" and not _sees_trials(step, steps):
+            problems.add(places.get(ref, ""), f"verdict {ref} has no trials to judge",
+                         "add trial steps to its job, or name them in depends_on")  # fmt: skip
+    _cycles(waits, places, problems)
+
+
+def finish(drafts: list[Draft]) -> list[JobSpec]:
+    """JobSpecs, with ``first_seq`` and ``dependents``; the graph must be valid."""
+    dependents: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for draft in drafts:
+        for step in draft.steps:
+            for wanted in step.depends_on:
+                job_id, _, step_id = wanted.partition("/")
+                dependents[job_id][step_id].append(f"{draft.job_id}/{step.step_id}")
+    jobs, seq = [], 0
+    for draft in drafts:
+        jobs.append(
+            JobSpec(
+                batch_id="",
+                job_id=draft.job_id,
+                labels=draft.labels,
+                first_seq=seq,
+                steps=tuple(draft.steps),
+                dependents={
+                    step: tuple(refs) for step, refs in dependents.get(draft.job_id, {}).items()
+                },
+            )
+        )
+        seq += len(draft.steps)
+    return jobs
+
+
+def _sees_trials(step: StepSpec, steps: Mapping[str, StepSpec]) -> bool:
+    known = [steps[wanted] for wanted in step.depends_on if wanted in steps]
+    # Unknown references were reported; a verdict that has only those gets no second message.
+    return any(each.kind == "trial" for each in known) or len(known) < len(step.depends_on)
+
+
+def _unknown(
+    ref: str, wanted: str, at: str, steps: Mapping[str, StepSpec], problems: Problems
+) -> None:
+    job_id, _, step_id = ref.partition("/")
+    own = [other.partition("/")[2] for other in steps if other.startswith(f"{job_id}/")]
+    short = wanted.removeprefix(f"{job_id}/")
+    guess = nearest(short, own[:1000]) or (
+        nearest(wanted, list(steps)[:1000]) if "/" in short else None
+    )
+    message = f"step {step_id} depends on {short!r}, which does not exist"
+    problems.add(
+        at, message, f"did you mean {guess!r}?" if guess else "name a step, or job_id/step_id"
+    )
+
+
+def _cycles(waits: Mapping[str, list[str]], places: Mapping[str, str], problems: Problems) -> None:
+    """Kahn's algorithm; what cannot be put in order lies on a cycle or behind one."""
+    missing = {ref: len(wanted) for ref, wanted in waits.items()}
+    followers: dict[str, list[str]] = defaultdict(list)
+    for ref, wanted in waits.items():
+        for other in wanted:
+            followers[other].append(ref)
+    ready = deque(ref for ref, count in missing.items() if not count)
+    left = dict.fromkeys(waits)
+    while ready:
+        ref = ready.popleft()
+        del left[ref]
+        for follower in followers[ref]:
+            missing[follower] -= 1
+            if not missing[follower]:
+                ready.append(follower)
+    told = 0
+    visited: set[str] = set()
+    for start in left:
+        # Every step that is left waits for another one that is left, so walking on must close a circle.
+        path: dict[str, None] = {}
+        ref = start
+        while ref not in path and ref not in visited:
+            path[ref] = None
+            ref = next(other for other in waits[ref] if other in left)
+        if ref in path and told < MAX_CYCLES:
+            told += 1
+            members = list(path)
+            circle = members[members.index(ref) :]
+            shown = circle if len(circle) <= 8 else [*circle[:7], f"… {len(circle) - 7} more"]
+            problems.add(
+                places.get(ref, "") + "/depends_on",
+                f"steps wait for each other in a circle: {' → '.join([*shown, ref])}",
+                "remove one of the references",
+            )
+        visited.update(path)

@@ -1,0 +1,70 @@
+"""What every part of an expansion needs at hand."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from parallelhassnes.errors import UserError
+from parallelhassnes.names import agent_key, normalise_queue_key
+from parallelhassnes.plan import Retry, StepSpec
+from parallelhassnes.tables.model import RetryPart
+from parallelhassnes.tables.paths import Bases
+from parallelhassnes.tables.problems import Problems
+
+
+@dataclass(frozen=True)
+class TableDefaults:
+    """What the configuration says where a table says nothing."""
+
+    environment: str = "docker"
+    """Harbor environment type of a trial that names none, or ``sandbox``."""
+    retry: Retry = field(default_factory=Retry)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """Model name, queue key or pattern → the queue key to use instead."""
+    no_network: bool = False
+    """Refuse tasks and datasets that would have to be downloaded."""
+
+
+class Draft(NamedTuple):
+    """A job on its way to a JobSpec."""
+
+    job_id: str
+    labels: dict[str, str]
+    steps: list[StepSpec]
+    at: str
+    """Its pointer in the table; empty where it was made, not written."""
+
+
+@dataclass
+class Context:
+    """One expansion."""
+
+    problems: Problems
+    bases: Bases
+    defaults: TableDefaults
+    forgiving: bool = False
+    """Earlier ParallelHassnes tables: a missing folder is a warning, because they name folders of other machines."""
+    used_variables: dict[str, None] = field(default_factory=dict)
+    """Variables that ``${NAME}`` templates take from outside, in order of appearance."""
+
+    def key(self, text: str, at: str) -> str:
+        """A queue key of the table, normalised."""
+        try:
+            return normalise_queue_key(text, self.defaults.aliases)
+        except UserError as error:
+            self.problems.add(at, error.message, error.fix)
+            return "invalid"
+
+    def agent_key(self, name: str) -> str:
+        return normalise_queue_key(agent_key(name), self.defaults.aliases)
+
+    def retry(self, *parts: RetryPart | None) -> Retry:
+        """The first that says anything, value by value; the configuration's after that."""
+        attempts = [part.max_attempts for part in parts if part and part.max_attempts is not None]
+        backoffs = [part.backoff_sec for part in parts if part and part.backoff_sec is not None]
+        if not attempts and not backoffs:
+            return self.defaults.retry
+        return Retry(
+            max_attempts=attempts[0] if attempts else self.defaults.retry.max_attempts,
+            backoff_sec=backoffs[0] if backoffs else self.defaults.retry.backoff_sec,
+        )

@@ -1,0 +1,144 @@
+"""A launch table in, a plan out: the one door of this package.
+
+Everything that is wrong with a table is found before anything is raised. Nothing is written; git and
+package tasks are brought into Harbor's cache.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from parallelhassnes.errors import InvalidInput, UserError
+from parallelhassnes.plan import Plan
+from parallelhassnes.tables.check import check_graph, finish
+from parallelhassnes.tables.context import Context, Draft, TableDefaults
+from parallelhassnes.tables.datasets import download
+from parallelhassnes.tables.foreign import from_oddish, from_v1, recognise
+from parallelhassnes.tables.harbor_job import expand_harbor_job
+from parallelhassnes.tables.hidden import check_names, check_shapes
+from parallelhassnes.tables.keys import check_keys
+from parallelhassnes.tables.load import load
+from parallelhassnes.tables.model import PRIORITY_WORDS, TableHead
+from parallelhassnes.tables.paths import Bases
+from parallelhassnes.tables.problems import Problems
+from parallelhassnes.tables.steps import explicit_jobs
+from parallelhassnes.tables.sweep import expand_sweep
+from parallelhassnes.tables.trials import Trials
+
+__all__ = ["TableDefaults", "expand", "expand_document"]
+
+
+def expand(
+    data: bytes, *, name: str, base_dirs: list[Path], defaults: TableDefaults | None = None
+) -> Plan:
+    """The plan of the table in ``data``; ``name`` is its file name, for messages and for telling YAML from JSON.
+
+    A relative path in the table is looked for in each of ``base_dirs``, in order.
+
+    Raises InvalidInput with every problem at once.
+    """
+    return expand_document(load(data, name), name=name, base_dirs=base_dirs, defaults=defaults)
+
+
+def expand_document(
+    document: Any, *, name: str, base_dirs: list[Path], defaults: TableDefaults | None = None
+) -> Plan:
+    """As ``expand``, for a table that is a document already."""
+    problems = Problems(name)
+    shape = recognise(document, problems)
+    if shape is None:
+        raise InvalidInput(problems.found)
+    check_shapes(document, problems)
+    context = Context(problems, Bases(base_dirs), defaults or TableDefaults())
+    context.forgiving = shape == "parallelhassnes-1"
+    if shape == "harbor-job":
+        plan = expand_harbor_job(document, context)
+    else:
+        strip = ""
+        if shape == "oddish-sweep":
+            document, strip = from_oddish(document, problems)
+        elif shape == "parallelhassnes-1":
+            document, strip = from_v1(document, problems)
+        plan = _own(document, context)
+        if strip:
+            problems.found = [
+                each._replace(pointer=each.pointer.removeprefix(strip)) for each in problems.found
+            ]
+    problems.raise_any()
+    if plan is None:
+        raise UserError(f"{name}: could not be expanded")
+    plan.table_format = shape
+    plan.warnings = tuple(problems.warnings)
+    plan.secrets = tuple(dict.fromkeys([*plan.secrets, *context.used_variables]))
+    return plan
+
+
+def _own(document: dict[str, Any], context: Context) -> Plan | None:
+    problems = context.problems
+    above = {key: value for key, value in document.items() if key != "jobs"}
+    check_keys(problems, "", TableHead, above, also=frozenset({"jobs"}))
+    head: TableHead | None = None
+    try:
+        head = TableHead.model_validate(above)
+    except ValidationError as error:
+        problems.add_validation("", error)
+    usable = head or TableHead()
+    secrets = check_names(list(usable.secrets), "/secrets", problems)
+    limits = {context.key(key, "/limits"): count for key, count in usable.limits.items()}
+    trials = Trials(context)
+    drafts: list[Draft] = []
+    if "jobs" in document:
+        drafts += explicit_jobs(document["jobs"], usable, context, trials)
+    sweep = usable.sweep
+    if sweep is not None:
+        taken = {draft.job_id for draft in drafts}
+        retry = context.retry(usable.retry)
+        drafts += expand_sweep(sweep, "/sweep", context, trials, retry, taken)
+    if not drafts and not problems:
+        problems.add("/jobs", "is empty", "write a job, or a sweep")
+    if not problems:
+        check_graph(drafts, problems)
+    elif drafts:
+        _check_references_only(drafts, problems)
+    if problems:
+        return None
+    _download(trials, problems)
+    priority = usable.priority
+    if priority is None and sweep is not None and sweep.priority is not None:
+        word = sweep.priority
+        priority = PRIORITY_WORDS[word] if isinstance(word, str) else word
+    labels = dict(usable.labels)
+    if sweep is not None:
+        labels |= sweep.tags or {}
+        labels |= {"user": sweep.user} if sweep.user else {}
+    return Plan(
+        table_format="parallelhassnes-2",
+        experiment=usable.experiment or (sweep.experiment_id if sweep else None) or "",
+        goal=usable.batch_goal_summary or "",
+        labels=labels,
+        priority=priority or 0,
+        concurrency=usable.concurrency,
+        limits=limits,
+        secrets=secrets,
+        jobs=finish(drafts),
+    )
+
+
+def _check_references_only(drafts: list[Draft], problems: Problems) -> None:
+    """The graph of a table that has other problems already: steps that could not be made are not there to be named.
+
+    So only what is sure is told: circles and steps that wait for themselves.
+    """
+    quiet = Problems(problems.where)
+    check_graph(drafts, quiet)
+    problems.found += [
+        each for each in quiet.found if "circle" in each.message or "itself" in each.message
+    ]
+
+
+def _download(trials: Trials, problems: Problems) -> None:
+    try:
+        download(list(trials.remote.values()))
+    except UserError as error:
+        problems.add("", f"a task could not be downloaded: {error.message}", error.fix)

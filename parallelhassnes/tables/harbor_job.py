@@ -1,0 +1,197 @@
+"""Harbor job configs: expanded by Harbor's own plan, so that everything means what Harbor means by it.
+
+What Harbor does not do is done here: unknown keys and broken task folders are reported, relative paths
+are looked for where a table's are, and ``sandbox`` may be named as an environment.
+"""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from parallelhassnes.errors import UserError
+from parallelhassnes.plan import Plan, Retry
+from parallelhassnes.tables.check import finish
+from parallelhassnes.tables.context import Context
+from parallelhassnes.tables.datasets import found_tasks, harbor_plan
+from parallelhassnes.tables.hidden import check_env
+from parallelhassnes.tables.keys import check_keys
+from parallelhassnes.tables.problems import Problems, json_type, pointer
+from parallelhassnes.tables.sweep import Column, column, group_by_task
+from parallelhassnes.tables.tasks import FoundTask, Wanted, read_task, tasks_in
+from parallelhassnes.tables.trials import Settings, Trials, dump_trial
+
+
+def expand_harbor_job(document: dict[str, Any], context: Context) -> Plan | None:
+    """The plan of a Harbor JobConfig; None where problems were found."""
+    from harbor.models.job.config import JobConfig
+
+    problems = context.problems
+    raw = dict(document)
+    raw.pop("$schema", None)
+    check_keys(problems, "", JobConfig, raw)
+    trials = Trials(context)
+    if isinstance(raw.get("environment", {}), dict | str):
+        raw["environment"] = trials.environment(raw.get("environment"), "/environment")
+    if isinstance(raw.get("agents"), list):
+        raw["agents"] = [
+            trials.agent(agent, pointer("agents", index)) if isinstance(agent, dict) else agent
+            for index, agent in enumerate(raw["agents"])
+        ]
+    verifier = raw.get("verifier")
+    if isinstance(verifier, dict):
+        check_env(verifier.get("env"), "/verifier/env", problems)
+        check_env(verifier.get("kwargs"), "/verifier/kwargs", problems)
+    if raw.get("source_jobs"):
+        problems.add("/source_jobs", "regrading is not supported here", "use harbor run for it")
+    known = _local_tasks(
+        raw, context, verify=not (isinstance(verifier, dict) and verifier.get("disable"))
+    )
+    config = _validated(raw, JobConfig, problems)
+    if config is None or problems:
+        return None
+    if context.defaults.no_network and _needs_network(config):
+        problems.add("", "has to download tasks, and the network is switched off")
+        return None
+    # Harbor repeats every trial config; here one of each is enough, and the repeats share it.
+    try:
+        plan = harbor_plan(config.model_copy(update={"n_attempts": 1}, deep=True))
+    except UserError as error:
+        problems.add("/datasets" if config.datasets else "/tasks", error.message, error.fix)
+        return None
+    columns, limits = _columns(plan, config, trials)
+    retry = _retry(raw, config, context)
+    tasks = [_named(task, known) for task in found_tasks(plan)]
+    drafts = group_by_task([(task, columns) for task in _once(tasks)], retry, set())
+    return Plan(
+        table_format="harbor-job",
+        experiment=config.job_name if "job_name" in raw else "",
+        concurrency=config.n_concurrent_trials
+        if "n_concurrent_trials" in config.model_fields_set
+        else None,
+        limits=limits,
+        jobs=finish(drafts),
+        harbor_job=_portable(config),
+    )
+
+
+def _columns(plan: Any, config: Any, trials: Trials) -> tuple[list[Column], dict[str, int]]:
+    columns, prefixes = [], set[str]()
+    limits: dict[str, int] = {}
+    for index, trial in enumerate(plan.trial_configs[: len(config.agents)]):
+        settings: Settings = trials.described(dump_trial(trial), None, pointer("agents", index))
+        agent = config.agents[index]
+        for section in ("n_concurrent", "concurrency_group"):
+            settings.config["agent"].pop(section, None)
+        if agent.n_concurrent is not None:
+            key = settings.queue_key
+            limits[key] = min(agent.n_concurrent, limits.get(key, agent.n_concurrent))
+        columns.append(column(settings, config.n_attempts, prefixes))
+    return columns, limits
+
+
+def _local_tasks(raw: dict[str, Any], context: Context, *, verify: bool) -> dict[str, FoundTask]:
+    """Make the paths of datasets and tasks absolute, and look at the folders behind them."""
+    problems = context.problems
+    known: dict[str, FoundTask] = {}
+    for section in ("datasets", "tasks"):
+        entries = raw.get(section)
+        if not isinstance(entries, list):
+            continue
+        made = []
+        for index, entry in enumerate(entries):
+            at = pointer(section, index)
+            remote = isinstance(entry, dict) and (entry.get("git_url") or entry.get("repo"))
+            if not isinstance(entry, dict) or not isinstance(entry.get("path"), str) or remote:
+                made.append(entry)
+                continue
+            folder = context.bases.need(entry["path"], at + "/path", section[:-1], problems)
+            made.append({**entry, "path": str(folder or entry["path"])})
+            if folder is None:
+                continue
+            if section == "tasks":
+                task = read_task(folder, problems, verify=verify)
+                found = [task] if task else []
+            else:
+                found = _dataset(folder, entry, at, problems, verify=verify)
+            known |= {task.config["path"]: task for task in found}
+        raw[section] = made
+    for key in ("extra_instruction_paths",):
+        if isinstance(raw.get(key), list):
+            raw[key] = [
+                str(context.bases.need(text, pointer(key, index), "file", problems) or text)
+                if isinstance(text, str)
+                else text
+                for index, text in enumerate(raw[key])
+            ]
+    return known
+
+
+def _dataset(
+    folder: Path, entry: dict[str, Any], at: str, problems: Problems, *, verify: bool
+) -> list[FoundTask]:
+    names, excluded, limit = (
+        entry.get(key) for key in ("task_names", "exclude_task_names", "n_tasks")
+    )
+    wanted = Wanted(
+        tuple(names) if isinstance(names, list) else (),
+        tuple(excluded) if isinstance(excluded, list) else (),
+        limit if isinstance(limit, int) else None,
+    )
+    return tasks_in(folder, at + "/path", problems, wanted, verify=verify)
+
+
+def _validated(raw: dict[str, Any], model: Any, problems: Problems) -> Any:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            config = model.model_validate(raw)
+        except ValidationError as error:
+            problems.add_validation("", error)
+            return None
+    for warning in caught:
+        problems.warn(str(warning.message))
+    if not config.agents:
+        problems.add("/agents", "is empty", "name an agent, such as oracle")
+    if not config.datasets and not config.tasks:
+        what = json_type(raw["datasets"]) if "datasets" in raw else "nothing"
+        problems.add("", f"has neither datasets nor tasks ({what})", "name them, or give -p or -d")
+    return config
+
+
+def _needs_network(config: Any) -> bool:
+    return any(not dataset.is_local() for dataset in config.datasets) or any(
+        task.is_git_task() or task.is_package_task() for task in config.tasks
+    )
+
+
+def _retry(raw: dict[str, Any], config: Any, context: Context) -> Retry:
+    """Harbor's ``max_retries`` counts the attempts after the first; what the file leaves out is ours to say."""
+    if "retry" not in raw and "orchestrator" not in raw:
+        return context.defaults.retry
+    return Retry(
+        max_attempts=min(config.retry.max_retries + 1, 100),
+        backoff_sec=min(max(config.retry.min_wait_sec, 0.0), 86_400.0),
+    )
+
+
+def _named(task: FoundTask, known: dict[str, FoundTask]) -> FoundTask:
+    """A task of Harbor's plan with the name and hash that were read from its folder, where it has one."""
+    read = known.get(str(task.config.get("path")))
+    return FoundTask(read.name, task.config, read.checksum) if read else task
+
+
+def _once(tasks: list[FoundTask]) -> list[FoundTask]:
+    """Each task once: a folder that two datasets name is one job."""
+    kept: dict[str, FoundTask] = {}
+    for task in tasks:
+        kept.setdefault(repr(sorted(task.config.items())), task)
+    return list(kept.values())
+
+
+def _portable(config: Any) -> dict[str, Any]:
+    dumped: dict[str, Any] = config.model_dump(
+        mode="json", exclude_none=True, context={"redact_sensitive_env": False}
+    )
+    return dumped

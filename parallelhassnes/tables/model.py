@@ -1,0 +1,287 @@
+"""The launch table: the one model of our own shape, which the published JSON Schema is made from.
+
+``Table`` is the whole; ``TableHead`` and ``JobHead`` are the parts above ``jobs`` and ``steps``, so that
+a large table can be validated piece by piece. Sections in Harbor's types (``task``, ``agent``,
+``environment``, ``verifier``, ``artifacts``) are free here and checked by Harbor's own models.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+PRIORITY_WORDS = {"low": 0, "high": 100}
+
+
+class Part(BaseModel):
+    """Base of every part: unknown keys are errors, and no value is taken for another type."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=False)
+
+
+type Seconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
+type Multiplier = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
+type Count = Annotated[int, Field(ge=1, le=1_000_000)]
+type Name = Annotated[str, Field(min_length=1, max_length=1000)]
+type Env = dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str]
+type HarborObject = dict[str, Any]
+
+
+class RetryPart(Part):
+    """How often a step is attempted when the infrastructure fails it."""
+
+    max_attempts: Annotated[int, Field(ge=1, le=100)] | None = Field(
+        default=None, description="Attempts in all, the first one included."
+    )
+    backoff_sec: Annotated[float, Field(ge=0, le=86_400)] | None = Field(
+        default=None, description="Seconds between a failed attempt and the next."
+    )
+    retry_on_statuses: list[str] | None = Field(
+        default=None, description="Of earlier tables; kept for agent steps."
+    )
+
+
+class AgentWork(Part):
+    """What may be said about agent steps at the table, the job and the step; the nearest one counts."""
+
+    working_directory: Name | None = Field(
+        default=None, description="Where the agent works; relative to `working_root`."
+    )
+    execution_policy: dict[str, Any] | None = Field(
+        default=None,
+        description="`sandbox`, `approval_policy`, `web_search_enabled`, `model_reasoning_effort`, `add_dirs` …",
+    )
+    timeouts: dict[str, Any] | None = Field(
+        default=None, description="`step_timeout_seconds`: seconds that a step may take."
+    )
+    retries: RetryPart | None = Field(default=None, description="As `retry`, in earlier tables.")
+    workspace_policy: dict[str, Any] | None = Field(
+        default=None, description="`mode`: `shared` or `isolated`."
+    )
+    output_schema_ref: Name | None = Field(
+        default=None, description="File with the JSON Schema of the agent's report."
+    )
+    artifacts_expected: list[str | dict[str, Any]] | None = Field(
+        default=None, description="What must be in the workspace at the end."
+    )
+    model: Name | None = Field(default=None, description="The model of agent steps.")
+
+
+class TrialSettings(Part):
+    """Harbor's settings of a trial besides task and agent, in Harbor's own types."""
+
+    environment: Name | HarborObject | None = Field(
+        default=None,
+        description="`docker`, `sandbox`, another Harbor environment type, or Harbor's EnvironmentConfig.",
+    )
+    verifier: HarborObject | None = Field(default=None, description="Harbor's VerifierConfig.")
+    artifacts: list[str | HarborObject] | None = Field(
+        default=None, description="Paths of the environment to keep after the trial."
+    )
+    timeout_multiplier: Multiplier | None = Field(
+        default=None, description="Factor on every timeout of the task."
+    )
+    agent_timeout_multiplier: Multiplier | None = Field(default=None)
+    verifier_timeout_multiplier: Multiplier | None = Field(default=None)
+    agent_setup_timeout_multiplier: Multiplier | None = Field(default=None)
+    environment_build_timeout_multiplier: Multiplier | None = Field(default=None)
+    extra_instructions: list[str] | None = Field(
+        default=None, description="Texts appended to the task's instruction."
+    )
+    extra_instruction_paths: list[Name] | None = Field(
+        default=None, description="Files whose text is appended to the task's instruction."
+    )
+    user_agent: HarborObject | None = Field(
+        default=None, description="Harbor's UserAgentConfig: a simulated user."
+    )
+    install_only: bool | None = Field(
+        default=None, description="Only set the agent up; no run, no verification."
+    )
+
+
+class Step(AgentWork, TrialSettings):
+    """One node of a job's graph."""
+
+    step_id: Any = Field(
+        default=None,
+        description="Name of the step in its job, `step1` … by position if left out: 1 to 128 of `A-Z a-z 0-9 . _ -`.",
+        json_schema_extra={"type": "string", "pattern": "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$"},
+    )
+    kind: Literal["command", "trial", "verdict", "agent"] | None = Field(
+        default=None,
+        description="Left out: `command` with a command, `trial` with a task, `agent` with a prompt.",
+    )
+    depends_on: list[str] = Field(
+        default=[], description="Steps that must have succeeded: `step_id`, or `job_id/step_id`."
+    )
+    timeout_sec: Seconds | None = Field(
+        default=None, description="Seconds from start to the step's end by force."
+    )
+    queue_key: Name | None = Field(
+        default=None, description="What concurrency limits apply to; default: model, agent or kind."
+    )
+    env: Env = Field(default={}, description="Environment variables of the step; no secrets.")
+    retry: RetryPart | None = Field(default=None)
+    labels: dict[str, str] = Field(default={})
+    command: Annotated[list[str], Field(min_length=1)] | None = Field(
+        default=None, description="kind `command`: program and arguments; no shell in between."
+    )
+    task: HarborObject | None = Field(
+        default=None, description="kind `trial`: `{path}`, or Harbor's TaskConfig."
+    )
+    agent: Name | HarborObject | None = Field(
+        default=None,
+        description="kind `trial`: a name or Harbor's AgentConfig. kind `agent`: `codex`, `claude` …",
+    )
+    prompt: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="kind `agent`: what the agent is asked."
+    )
+    prompt_ref: Name | None = Field(
+        default=None,
+        description="kind `agent`: file with the prompt, relative to the working directory.",
+    )
+    append_prompt: str | None = Field(
+        default=None, description="kind `agent`: text after the prompt."
+    )
+    pack_id: Name | None = Field(
+        default=None, description="kind `agent`: name of a pack in `packs`."
+    )
+    resume_from: dict[str, Any] | None = Field(
+        default=None,
+        description="kind `agent`: `{step_id, selector: latest_successful | latest | run_id, run_id}`.",
+    )
+    timeout_seconds: Seconds | None = Field(
+        default=None, description="As `timeout_sec`, in earlier tables."
+    )
+    retry_policy: RetryPart | None = Field(
+        default=None, description="As `retry`, in earlier tables."
+    )
+
+
+class JobHead(AgentWork):
+    """A unit with its own verdict, without its steps."""
+
+    job_id: Any = Field(
+        default=None,
+        description="Name of the job in its batch, `job1` … by position if left out.",
+        json_schema_extra={"type": "string", "pattern": "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$"},
+    )
+    labels: dict[str, str] = Field(default={})
+    pack_id: Name | None = Field(default=None, description="Default of the steps' `pack_id`.")
+
+
+class Job(JobHead):
+    """A unit with its own verdict."""
+
+    steps: Annotated[list[Step], Field(min_length=1)]
+
+
+class SweepAgent(Part):
+    """An agent of a sweep: Harbor's AgentConfig, and how often it runs."""
+
+    name: Name | None = Field(default=None, description="Harbor's name of the agent.")
+    import_path: Name | None = Field(
+        default=None, description="`module:Class` of an agent of yours."
+    )
+    model_name: str | None = Field(default=None, description="`provider/model`.")
+    n_trials: Count = Field(default=1, description="Trials of each task.")
+    env: dict[str, str] | None = Field(
+        default=None, description="Environment of the agent; secrets as `${NAME}`."
+    )
+    kwargs: dict[str, Any] | None = Field(
+        default=None, description="Arguments of the agent's class."
+    )
+    timeout_minutes: Annotated[float, Field(gt=0, le=525_600)] | None = Field(
+        default=None, description="Minutes that the agent may take."
+    )
+    environment: Name | HarborObject | None = Field(
+        default=None, description="Overrides the sweep's."
+    )
+    queue_key: Name | None = Field(
+        default=None, description="Overrides the key of the model or agent."
+    )
+    override_timeout_sec: Seconds | None = None
+    override_setup_timeout_sec: Seconds | None = None
+    max_timeout_sec: Seconds | None = None
+    resume_trajectory: bool | None = None
+    load_trajectory: Name | None = None
+    extra_allowed_hosts: list[str] | None = None
+    include_logs: list[str] | None = None
+    exclude_logs: list[str] | None = None
+    skills: list[str] | None = None
+    mcp_servers: list[HarborObject] | None = None
+
+
+class Sweep(Part):
+    """Tasks × agents × repeats; one job per task, with a trial per agent and repeat and one verdict."""
+
+    path: Name | list[Name] | None = Field(
+        default=None, description="A task folder, a folder of tasks, or several of them."
+    )
+    dataset: Name | None = Field(
+        default=None, description="A dataset: `name@version` of the registry, or `org/name@ref`."
+    )
+    task_names: list[str] | None = Field(default=None, description="Globs: only these tasks.")
+    exclude_task_names: list[str] | None = Field(default=None, description="Globs: not these.")
+    n_tasks: Count | None = Field(default=None, description="At most so many tasks.")
+    agents: Annotated[list[SweepAgent], Field(min_length=1)]
+    environment: Name | HarborObject | None = Field(
+        default=None, description="`docker`, `sandbox`, … or Harbor's EnvironmentConfig."
+    )
+    harbor: TrialSettings | None = Field(default=None, description="Settings in Harbor's types.")
+    timeout_minutes: Annotated[float, Field(gt=0, le=525_600)] | None = Field(
+        default=None, description="Minutes that each agent may take."
+    )
+    timeout_sec: Seconds | None = Field(
+        default=None, description="Seconds until a trial is ended by force."
+    )
+    priority: Annotated[int, Field(ge=-1000, le=1000)] | Literal["low", "high"] | None = None
+    experiment_id: Name | None = Field(default=None, description="As the table's `experiment`.")
+    disable_verification: bool | None = None
+    override_cpus: Count | None = None
+    override_memory_mb: Annotated[int, Field(ge=1)] | None = None
+    override_storage_mb: Annotated[int, Field(ge=1)] | None = None
+    override_gpus: Annotated[int, Field(ge=0)] | None = None
+    force_build: bool | None = None
+    run_analysis: bool | None = Field(default=None, description="Of Oddish's files.")
+    user: str | None = Field(default=None, description="Of Oddish's files; becomes a label.")
+    tags: dict[str, str] | None = Field(default=None, description="Of Oddish's files; labels.")
+
+
+class TableHead(AgentWork):
+    """A launch table without its jobs."""
+
+    schema_: str | None = Field(default=None, alias="$schema", description="For editors; not read.")
+    spec_version: Annotated[str, Field(pattern=r"^2(\.\d+){0,2}$")] = "2.0"
+    experiment: Annotated[str, Field(max_length=200)] | None = Field(
+        default=None, description="A label that several batches may share."
+    )
+    batch_goal_summary: str | None = Field(default=None, description="What the batch is for.")
+    labels: dict[str, str] = Field(default={})
+    priority: Annotated[int, Field(ge=-1000, le=1000)] | None = Field(
+        default=None, description="Higher starts first."
+    )
+    concurrency: Count | None = Field(
+        default=None, description="Live attempts of this batch at most."
+    )
+    limits: dict[str, Count] = Field(
+        default={}, description="Queue key → live attempts of this batch at most."
+    )
+    secrets: list[str] = Field(
+        default=[],
+        description="Names of environment variables that every step needs; never values.",
+    )
+    retry: RetryPart | None = Field(default=None, description="Default of the steps' `retry`.")
+    working_root: Name | None = Field(
+        default=None, description="Folder that agent steps' working directories are relative to."
+    )
+    packs: dict[str, Any] | None = Field(
+        default=None, description="Named settings for agent steps."
+    )
+    default_pack_id: Name | None = None
+    sweep: Sweep | None = None
+
+
+class Table(TableHead):
+    """A launch table: explicit jobs, or a sweep that expands into jobs, or both."""
+
+    jobs: list[Job] = Field(default=[], description="Jobs written out.")

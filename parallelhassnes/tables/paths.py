@@ -1,0 +1,37 @@
+"""Where a relative path of a table is looked for."""
+
+from pathlib import Path
+
+from parallelhassnes.tables.problems import Problems
+
+
+class Bases:
+    """The folders that relative paths are looked for in, in order."""
+
+    def __init__(self, folders: list[Path]) -> None:
+        self.folders = list(dict.fromkeys(Path(folder).absolute() for folder in folders))
+
+    def find(self, text: str) -> Path | None:
+        """The first that exists, absolute and without ``..``; None where none does."""
+        path = Path(text).expanduser()
+        for candidate in [path] if path.is_absolute() else [base / path for base in self.folders]:
+            try:
+                if candidate.exists():
+                    return candidate.resolve()
+            except OSError:  # a name that is too long, a folder that may not be read: not here
+                continue
+        return None
+
+    def need(self, text: str, at: str, what: str, problems: Problems) -> Path | None:
+        """As ``find``; what is missing is a problem that says where was looked."""
+        found = self.find(text)
+        if found is None:
+            shown = text if len(text) <= 200 else text[:197] + "..."
+            if Path(text).expanduser().is_absolute():
+                problems.add(at, f"{what} {shown} does not exist", "correct the path")
+            else:
+                looked = ", ".join(str(folder) for folder in self.folders) or "nowhere"
+                problems.add(
+                    at, f"{what} {shown} does not exist; looked in {looked}", "correct the path"
+                )
+        return found

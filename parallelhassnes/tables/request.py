@@ -1,0 +1,217 @@
+"""What ``run`` is asked on its command line, as a launch table: so that what ran can be read and run again.
+
+``table_for`` makes one from options alone; ``merged`` puts options into a table that was given with
+``-c``, in that table's own format.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from parallelhassnes.errors import InvalidInput, UserError
+from parallelhassnes.tables.foreign import recognise
+from parallelhassnes.tables.problems import Problems
+
+_WITHOUT_MODEL = frozenset({"oracle", "nop"})
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """The options of ``run``; what is empty or None was not given."""
+
+    paths: tuple[str, ...] = ()
+    """Task folders or folders of tasks: ``PATH…``, ``-p``."""
+    dataset: str | None = None
+    """``name@version`` or ``org/name@ref``."""
+    agents: tuple[str, ...] = ()
+    """Names, or ``module:Class``."""
+    models: tuple[str, ...] = ()
+    """Each agent runs with each model; ``oracle`` and ``nop`` run once, without."""
+    n_trials: int | None = None
+    environment: str | None = None
+    task_names: tuple[str, ...] = ()
+    exclude_task_names: tuple[str, ...] = ()
+    n_tasks: int | None = None
+    priority: int | None = None
+    experiment: str | None = None
+    concurrency: int | None = None
+    limits: Mapping[str, int] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
+    agent_env: Mapping[str, str] = field(default_factory=dict)
+    agent_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    timeout_multiplier: float | None = None
+    max_attempts: int | None = None
+
+
+def table_for(request: RunRequest) -> dict[str, Any]:
+    """The launch table, in our own shape, that a command line without ``-c`` amounts to.
+
+    Raises UserError where no task is named.
+    """
+    if not request.paths and not request.dataset:
+        raise UserError("no task was named", fix="give a path, -d DATASET or -c FILE")
+    document: dict[str, Any] = {"spec_version": "2.0"}
+    _above(document, request)
+    sweep: dict[str, Any] = {}
+    _into_sweep(sweep, request)
+    sweep.setdefault("agents", _agents(("oracle",), request, "name"))
+    document["sweep"] = sweep
+    return document
+
+
+def merged(document: Any, request: RunRequest, name: str) -> dict[str, Any]:
+    """A copy of a table of any format with the options put in; an option counts more than the file.
+
+    Raises InvalidInput where the document is no table, UserError where an option has no place in its format.
+    """
+    problems = Problems(name)
+    shape = recognise(document, problems)
+    if shape is None:
+        raise InvalidInput(problems.found)
+    made = dict(document)
+    if shape == "oddish-sweep":
+        _into_sweep(made, request)
+        if not _has_above(request):
+            return made
+        # An Oddish file has no place for these, ours has.
+        made = {"spec_version": "2.0", "sweep": made}
+        _above(made, request)
+        return made
+    if shape == "harbor-job":
+        _into_harbor(made, request)
+        return made
+    sweeping = _sweep_options(request)
+    if sweeping and "sweep" not in made:
+        raise UserError(f"{name} has no sweep that {sweeping} could change", fix="leave it out")
+    if "sweep" in made and isinstance(made["sweep"], dict):
+        made["sweep"] = dict(made["sweep"])
+        _into_sweep(made["sweep"], request)
+    _above(made, request)
+    return made
+
+
+def _into_sweep(sweep: dict[str, Any], request: RunRequest) -> None:
+    if request.paths:
+        sweep["path"] = request.paths[0] if len(request.paths) == 1 else list(request.paths)
+        sweep.pop("dataset", None)
+    if request.dataset:
+        sweep["dataset"] = request.dataset
+        if not request.paths:
+            sweep.pop("path", None)
+    for name in ("task_names", "exclude_task_names"):
+        if getattr(request, name):
+            sweep[name] = list(getattr(request, name))
+    for name in ("n_tasks", "environment"):
+        if getattr(request, name) is not None:
+            sweep[name] = getattr(request, name)
+    if request.timeout_multiplier is not None:
+        sweep["harbor"] = {
+            **sweep.get("harbor", {}),
+            "timeout_multiplier": request.timeout_multiplier,
+        }
+    if request.agents:
+        sweep["agents"] = _agents(request.agents, request, "name")
+    elif isinstance(sweep.get("agents"), list):
+        sweep["agents"] = [_changed(agent, request) for agent in sweep["agents"]]
+
+
+def _agents(names: tuple[str, ...], request: RunRequest, key: str) -> list[dict[str, Any]]:
+    made = []
+    for name in names:
+        named = {"import_path": name} if ":" in name else {key: name}
+        models = () if name in _WITHOUT_MODEL else request.models
+        for model in models or (None,):
+            agent: dict[str, Any] = dict(named)
+            if model:
+                agent["model_name"] = model
+            made.append(_changed(agent, request))
+    return made
+
+
+def _changed(agent: Any, request: RunRequest) -> Any:
+    if not isinstance(agent, dict):
+        return agent
+    made = dict(agent)
+    if request.n_trials is not None:
+        made["n_trials"] = request.n_trials
+    if request.agent_env:
+        made["env"] = {**made.get("env", {}), **request.agent_env}
+    if request.agent_kwargs:
+        made["kwargs"] = {**made.get("kwargs", {}), **request.agent_kwargs}
+    return made
+
+
+def _into_harbor(made: dict[str, Any], request: RunRequest) -> None:
+    """As Harbor's own command line does it: a path is a dataset or a task by what lies there, agents replace agents."""
+    filters = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name in ("task_names", "exclude_task_names", "n_tasks")
+        if (value := getattr(request, name))
+    }
+    sources: list[dict[str, Any]] = [{"path": path} for path in request.paths]
+    if request.dataset:
+        name, _, version = request.dataset.partition("@")
+        source = {"name": name}
+        if version:
+            source["ref" if "/" in name else "version"] = version
+        sources.append(source)
+    if sources:
+        made.pop("tasks", None)
+        made["datasets"] = sources
+    if filters and isinstance(made.get("datasets"), list):
+        made["datasets"] = [{**each, **filters} for each in made["datasets"]]
+    if request.agents:
+        made["agents"] = [
+            {key: value for key, value in agent.items() if key != "n_trials"}
+            for agent in _agents(request.agents, request, "name")
+        ]
+    if request.n_trials is not None:
+        made["n_attempts"] = request.n_trials
+    if request.environment is not None:
+        made["environment"] = {**_object(made.get("environment")), "type": request.environment}
+        made["environment"].pop("import_path", None)
+    if request.concurrency is not None:
+        made["n_concurrent_trials"] = request.concurrency
+    if request.timeout_multiplier is not None:
+        made["timeout_multiplier"] = request.timeout_multiplier
+    if request.experiment is not None:
+        made["job_name"] = request.experiment
+    if request.max_attempts is not None:
+        made["retry"] = {**_object(made.get("retry")), "max_retries": request.max_attempts - 1}
+    for option in ("limits", "secrets", "priority"):
+        if getattr(request, option):
+            raise UserError(
+                f"a Harbor job config has no place for {option}",
+                fix="set it in parallelhassnes.toml",
+            )
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return dict(value) if isinstance(value, dict) else {}
+
+
+def _has_above(request: RunRequest) -> bool:
+    above: dict[str, Any] = {}
+    _above(above, request)
+    return bool(above)
+
+
+def _above(document: dict[str, Any], request: RunRequest) -> None:
+    for name in ("priority", "experiment", "concurrency"):
+        if getattr(request, name) is not None:
+            document[name] = getattr(request, name)
+    if request.limits:
+        document["limits"] = {**document.get("limits", {}), **request.limits}
+    if request.secrets:
+        document["secrets"] = [*document.get("secrets", []), *request.secrets]
+    if request.max_attempts is not None:
+        document["retry"] = {**document.get("retry", {}), "max_attempts": request.max_attempts}
+
+
+def _sweep_options(request: RunRequest) -> str:
+    given = {
+        "a path": request.paths, "-d": request.dataset, "-a": request.agents, "-m": request.models,
+        "-n": request.n_trials, "-e": request.environment, "-t": request.task_names,
+        "-x": request.exclude_task_names, "-l": request.n_tasks,
+    }  # fmt: skip
+    return ", ".join(name for name, value in given.items() if value)

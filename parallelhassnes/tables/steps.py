@@ -1,0 +1,228 @@
+"""Jobs that are written out: from each step as written to the StepSpec that runs."""
+
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from parallelhassnes.errors import UserError
+from parallelhassnes.names import check_id
+from parallelhassnes.plan import StepSpec
+from parallelhassnes.tables.agents import agent_spec
+from parallelhassnes.tables.context import Context, Draft
+from parallelhassnes.tables.hidden import check_env
+from parallelhassnes.tables.keys import check_keys
+from parallelhassnes.tables.model import JobHead, Step, TableHead, TrialSettings
+from parallelhassnes.tables.problems import json_type, pointer
+from parallelhassnes.tables.trials import Trials, trial_spec
+
+_TRIAL_FIELDS = frozenset(TrialSettings.model_fields) | {"task", "agent"}
+_AGENT_FIELDS = frozenset(
+    {"agent", "prompt", "prompt_ref", "append_prompt", "pack_id", "resume_from", "model",
+     "working_directory", "execution_policy", "timeouts", "retries", "workspace_policy",
+     "output_schema_ref", "artifacts_expected", "timeout_seconds", "retry_policy"}
+)  # fmt: skip
+_FIELDS_OF_KIND = {
+    "command": frozenset({"command", "working_directory"}),
+    "trial": _TRIAL_FIELDS,
+    "verdict": frozenset[str](),
+    "agent": _AGENT_FIELDS,
+}
+_OF_A_KIND = frozenset().union(*_FIELDS_OF_KIND.values())
+
+
+def explicit_jobs(raw: Any, head: TableHead, context: Context, trials: Trials) -> list[Draft]:
+    """The jobs under ``/jobs``. Everything wrong with them is reported; what could be made of the rest comes out."""
+    problems = context.problems
+    if not isinstance(raw, list):
+        problems.add("/jobs", f"must be an array, not {json_type(raw)}", 'write "jobs": [ … ]')
+        return []
+    drafts: list[Draft] = []
+    ids: dict[str, int] = {}
+    for index, raw_job in enumerate(raw):
+        draft = _job(raw_job, index, head, context, trials)
+        if draft is None:
+            continue
+        if draft.job_id in ids:
+            problems.add(
+                draft.at + "/job_id",
+                f"job id {draft.job_id!r} is taken by /jobs/{ids[draft.job_id]}",
+                "give each job its own id",
+            )
+            continue
+        ids[draft.job_id] = index
+        drafts.append(draft)
+    return drafts
+
+
+def _job(raw: Any, index: int, head: TableHead, context: Context, trials: Trials) -> Draft | None:
+    problems = context.problems
+    at = pointer("jobs", index)
+    if not isinstance(raw, dict):
+        problems.add(at, f"must be an object, not {json_type(raw)}")
+        return None
+    above = {key: value for key, value in raw.items() if key != "steps"}
+    check_keys(problems, at, JobHead, above)
+    job = _validated(JobHead, above, at, context)
+    job_id = _id(raw, "job_id", f"job{index + 1}", "job id", at, context)
+    raw_steps = raw.get("steps")
+    if not isinstance(raw_steps, list) or not raw_steps:
+        message = "is missing" if "steps" not in raw else "must be an array of at least one step"
+        problems.add(at + "/steps", message, "write the job's steps")
+        return None
+    steps: list[StepSpec] = []
+    ids: dict[str, int] = {}
+    for number, raw_step in enumerate(raw_steps):
+        place = at + pointer("steps", number)
+        step_id = f"step{number + 1}"
+        if isinstance(raw_step, dict):
+            step_id = _id(raw_step, "step_id", step_id, "step id", place, context)
+        if step_id in ids:
+            problems.add(
+                place + "/step_id",
+                f"step id {step_id!r} is taken by {at}/steps/{ids[step_id]}",
+                "give each step of a job its own id",
+            )
+        ids[step_id] = number
+        made = _step(raw_step, step_id, place, job_id, job, head, context, trials)
+        if made is not None:
+            steps.append(made)
+    if job is None:
+        return None
+    return Draft(job_id, dict(job.labels), _complete(steps, job_id), at)
+
+
+def _step(
+    raw: Any, step_id: str, at: str, job_id: str, job: JobHead | None, head: TableHead,
+    context: Context, trials: Trials,
+) -> StepSpec | None:  # fmt: skip
+    problems = context.problems
+    if not isinstance(raw, dict):
+        problems.add(at, f"must be an object, not {json_type(raw)}")
+        return None
+    check_keys(problems, at, Step, raw)
+    step = _validated(Step, raw, at, context)
+    if step is None:
+        return None
+    check_env(step.env, at + "/env", problems)
+    kind = _kind(step, at, context)
+    if kind is None:
+        return None
+    depends_on = [wanted if "/" in wanted else f"{job_id}/{wanted}" for wanted in step.depends_on]
+    common: dict[str, Any] = {
+        "step_id": step_id,
+        "kind": kind,
+        "timeout_sec": step.timeout_sec,
+        "env": step.env,
+        "retry": context.retry(step.retry, head.retry),
+    }
+    key = context.key(step.queue_key, at + "/queue_key") if step.queue_key else None
+    if kind == "trial":
+        made = _trial(step, at, context, trials)
+        if made is None:
+            return None
+        common |= made
+    elif kind == "command":
+        spec: dict[str, Any] = {"command": step.command}
+        if step.working_directory:
+            folder = context.bases.need(
+                step.working_directory, at + "/working_directory", "folder", problems
+            )
+            spec["working_directory"] = str(folder)
+        common |= {"queue_key": key or "command", "spec": spec}
+    elif kind == "verdict":
+        common |= {"queue_key": key or "verdict", "after": "end"}
+    else:
+        parts = agent_spec(step, at, job, head, context)
+        source = parts.pop("resume_step", None)
+        if source and f"{job_id}/{source}" not in depends_on:
+            depends_on.append(f"{job_id}/{source}")
+        common |= parts
+        common["queue_key"] = key or parts["queue_key"]
+    return StepSpec(depends_on=tuple(dict.fromkeys(depends_on)), **common)
+
+
+def _trial(step: Step, at: str, context: Context, trials: Trials) -> dict[str, Any] | None:
+    raw = {
+        name: getattr(step, name)
+        for name in TrialSettings.model_fields
+        if getattr(step, name) is not None
+    }
+    if step.agent is None:
+        context.problems.add(at + "/agent", "is missing", "name the agent, such as oracle")
+        return None
+    raw["agent"] = step.agent
+    places = {name: at + pointer(name) for name in raw}
+    places["queue_key"] = at + "/queue_key"
+    settings = trials.settings(raw, places, step.queue_key)
+    verify = not (step.verifier or {}).get("disable")
+    task = trials.task(step.task or {}, at + "/task", verify=verify)
+    if settings is None or task is None:
+        return None
+    return {
+        "queue_key": settings.queue_key,
+        "label": settings.label,
+        "spec": trial_spec(settings, task, 1),
+    }
+
+
+def _complete(steps: list[StepSpec], job_id: str) -> list[StepSpec]:
+    """Verdicts without references wait for every trial of the job; repeats of a trial are numbered."""
+    trials = tuple(f"{job_id}/{step.step_id}" for step in steps if step.kind == "trial")
+    counts: dict[tuple[str, str], int] = {}
+    made = []
+    for step in steps:
+        if step.kind == "verdict" and not step.depends_on:
+            step = step.model_copy(update={"depends_on": trials})  # noqa: PLW2901
+        elif step.kind == "trial":
+            same = (step.spec["task_name"], step.label)
+            counts[same] = counts.get(same, 0) + 1
+            step.spec["repeat"] = counts[same]
+        made.append(step)
+    return made
+
+
+def _kind(step: Step, at: str, context: Context) -> str | None:
+    problems = context.problems
+    meant = [
+        kind
+        for kind, given in (
+            ("command", step.command is not None),
+            ("trial", step.task is not None),
+            ("agent", step.prompt is not None or step.prompt_ref is not None),
+        )
+        if given
+    ]
+    kind = step.kind or (meant[0] if meant else None)
+    if kind is None:
+        problems.add(at, "says nothing to do", "give it a command, a task or a prompt")
+        return None
+    needed = {"command": "command", "trial": "task", "agent": "prompt"}.get(kind)
+    if needed and kind not in meant:
+        problems.add(at + pointer(needed), "is missing", f"a step of kind {kind} needs it")
+        return None
+    foreign = (step.model_fields_set & _OF_A_KIND) - _FIELDS_OF_KIND[kind]
+    for name in sorted(foreign):
+        if getattr(step, name) is not None:
+            problems.add(at + pointer(name), f"means nothing to a step of kind {kind}", "remove it")
+    return kind
+
+
+def _id(raw: dict[str, Any], key: str, default: str, what: str, at: str, context: Context) -> str:
+    if raw.get(key) is None and key not in raw:
+        return default
+    try:
+        return check_id(raw[key], what)
+    except UserError as error:
+        context.problems.add(at + pointer(key), error.message, error.fix)
+        # Under another name, so that the rest of the job is still looked at.
+        return default
+
+
+def _validated[T: BaseModel](
+    model: type[T], raw: dict[str, Any], at: str, context: Context
+) -> T | None:
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        context.problems.add_validation(at, error)
+        return None

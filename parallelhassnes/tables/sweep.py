@@ -1,0 +1,175 @@
+"""A sweep: one job per task, in it a trial per agent and repeat, and a verdict over them."""
+
+from typing import Any, NamedTuple
+
+from parallelhassnes.names import safe_id
+from parallelhassnes.plan import Retry, StepSpec
+from parallelhassnes.tables.context import Context, Draft
+from parallelhassnes.tables.datasets import dataset_tasks
+from parallelhassnes.tables.model import Sweep, SweepAgent
+from parallelhassnes.tables.problems import pointer
+from parallelhassnes.tables.tasks import FoundTask, Wanted, tasks_in
+from parallelhassnes.tables.trials import Settings, Trials, trial_spec
+
+_NOT_HARBOR = {"n_trials", "timeout_minutes", "environment", "queue_key"}
+
+
+class Column(NamedTuple):
+    """One agent of a sweep, as it stands in every job."""
+
+    prefix: str
+    """Its step ids are ``<prefix>.1`` …"""
+    label: str
+    n_trials: int
+    settings: Settings
+
+
+def expand_sweep(
+    sweep: Sweep, at: str, context: Context, trials: Trials, retry: Retry, taken: set[str]
+) -> list[Draft]:
+    """The jobs of a sweep whose pointer is ``at``; ``taken`` are the job ids that exist already."""
+    columns = _columns(sweep, at, context, trials)
+    tasks = _tasks(sweep, at, context)
+    if not columns:
+        return []
+    return group_by_task([(task, columns) for task in tasks], retry, taken, sweep.timeout_sec)
+
+
+def group_by_task(
+    rows: list[tuple[FoundTask, list[Column]]],
+    retry: Retry,
+    taken: set[str],
+    timeout_sec: float | None = None,
+) -> list[Draft]:
+    """A job for each task, with the trials of its columns and a verdict that waits for their end."""
+    drafts = []
+    for task, columns in rows:
+        job_id = safe_id(task.name, taken)
+        taken.add(job_id)
+        steps: list[StepSpec] = []
+        for column in columns:
+            config = {"task": task.config, **column.settings.config}
+            spec = trial_spec(column.settings, task, 1)
+            steps += [
+                StepSpec(
+                    step_id=f"{column.prefix}.{repeat}",
+                    kind="trial",
+                    queue_key=column.settings.queue_key,
+                    label=column.label,
+                    timeout_sec=timeout_sec,
+                    retry=retry,
+                    spec={**spec, "config": config, "repeat": repeat},
+                )
+                for repeat in range(1, column.n_trials + 1)
+            ]
+        steps.append(
+            StepSpec(
+                step_id="verdict",
+                kind="verdict",
+                queue_key="verdict",
+                depends_on=tuple(f"{job_id}/{step.step_id}" for step in steps),
+                after="end",
+                retry=retry,
+            )
+        )
+        drafts.append(Draft(job_id, {"task": task.name}, steps, ""))
+    return drafts
+
+
+def column(settings: Settings, n_trials: int, prefixes: set[str]) -> Column:
+    """A column with step ids of its own, also where an agent stands twice with other arguments."""
+    name = safe_id(settings.agent)[:50]
+    prefix = f"{name}.{safe_id(settings.model)[:60]}" if settings.model else name
+    first, number = prefix, 1
+    while prefix in prefixes or prefix == "verdict":
+        number += 1
+        prefix = f"{first}-{number}"
+    prefixes.add(prefix)
+    label = settings.label if number == 1 else f"{settings.label} #{number}"
+    return Column(prefix, label, n_trials, settings)
+
+
+def _columns(sweep: Sweep, at: str, context: Context, trials: Trials) -> list[Column]:
+    columns, prefixes = [], set[str]()
+    for index, agent in enumerate(sweep.agents):
+        place = at + pointer("agents", index)
+        raw, places = _raw_settings(sweep, agent, at, place)
+        settings = trials.settings(raw, places, agent.queue_key)
+        if settings is not None:
+            columns.append(column(settings, agent.n_trials, prefixes))
+    return columns
+
+
+def _raw_settings(
+    sweep: Sweep, agent: SweepAgent, at: str, place: str
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Harbor's TrialConfig without task, as the sweep says it, and where each part of it was said."""
+    harbor = sweep.harbor.model_dump(exclude_none=True) if sweep.harbor else {}
+    places = {key: at + pointer("harbor", key) for key in harbor}
+    harbor_agent = {
+        key: value
+        for key, value in agent.model_dump(exclude_none=True).items()
+        if key not in _NOT_HARBOR
+    }
+    minutes = agent.timeout_minutes or sweep.timeout_minutes
+    if minutes is not None:
+        harbor_agent.setdefault("override_timeout_sec", minutes * 60)
+    raw: dict[str, Any] = {**harbor, "agent": harbor_agent}
+    places["agent"] = place
+    places["queue_key"] = place + "/queue_key"
+
+    environment = _environment(harbor.get("environment"))
+    if sweep.environment is not None:
+        environment |= _environment(sweep.environment)
+        places["environment"] = at + "/environment"
+    if agent.environment is not None:
+        environment |= _environment(agent.environment)
+        places["environment"] = place + "/environment"
+    for name in ("override_cpus", "override_memory_mb", "override_storage_mb", "override_gpus"):
+        if getattr(sweep, name) is not None:
+            environment[name] = getattr(sweep, name)
+    if sweep.force_build is not None:
+        environment["force_build"] = sweep.force_build
+    if environment:
+        raw["environment"] = environment
+        places.setdefault("environment", at)
+    if sweep.disable_verification is not None:
+        raw["verifier"] = {**harbor.get("verifier", {}), "disable": sweep.disable_verification}
+        places.setdefault("verifier", at + "/disable_verification")
+    return raw, places
+
+
+def _environment(raw: Any) -> dict[str, Any]:
+    if raw is None:
+        return {}
+    return {"type": raw} if isinstance(raw, str) else dict(raw)
+
+
+def _tasks(sweep: Sweep, at: str, context: Context) -> list[FoundTask]:
+    problems = context.problems
+    if (sweep.path is None) == (sweep.dataset is None):
+        which = "neither path nor dataset" if sweep.path is None else "both path and dataset"
+        problems.add(at, f"names {which}", "name one of them, in the file or with -p or -d")
+        return []
+    wanted = Wanted(
+        tuple(sweep.task_names or ()), tuple(sweep.exclude_task_names or ()), sweep.n_tasks
+    )
+    verify = not _unverified(sweep)
+    if sweep.dataset is not None:
+        return dataset_tasks(sweep.dataset, at + "/dataset", wanted, context)
+    paths = [sweep.path] if isinstance(sweep.path, str) else list(sweep.path or ())
+    if not paths:
+        problems.add(at + "/path", "is empty", "name a task folder or a folder of tasks")
+    tasks: dict[str, FoundTask] = {}
+    for index, text in enumerate(paths):
+        place = at + "/path" + ("" if isinstance(sweep.path, str) else pointer(index))
+        folder = context.bases.need(text, place, "path", problems)
+        if folder is not None:
+            for task in tasks_in(folder, place, problems, wanted, verify=verify):
+                tasks.setdefault(task.config["path"], task)
+    return list(tasks.values())[: sweep.n_tasks]
+
+
+def _unverified(sweep: Sweep) -> bool:
+    verifier = (sweep.harbor.verifier if sweep.harbor else None) or {}
+    return bool(sweep.disable_verification or verifier.get("disable"))

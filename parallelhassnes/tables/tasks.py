@@ -1,0 +1,156 @@
+"""Harbor task folders, looked at by ourselves: Harbor skips a broken one without a word.
+
+A folder is a task if it holds ``task.toml``, or most of what a task holds without one.
+"""
+
+import re
+import tomllib
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from parallelhassnes.tables.problems import Problems
+
+_SIGNS = ("instruction.md", "environment", "tests", "solution")
+
+
+@dataclass(frozen=True)
+class FoundTask:
+    """A task that trials can be made of."""
+
+    name: str
+    """Harbor's name of it: ``[task] name``, else the folder's."""
+    config: dict[str, Any] = field(hash=False)
+    """Harbor's TaskConfig: ``path`` and ``source``, or what a download needs."""
+    checksum: str = ""
+    """Harbor's content hash; empty where nothing is on this disk."""
+
+
+def is_task_dir(folder: Path) -> bool:
+    if (folder / "task.toml").exists():
+        return True
+    return sum((folder / sign).exists() for sign in _SIGNS) >= 2
+
+
+def tasks_in(
+    folder: Path,
+    at: str,
+    problems: Problems,
+    wanted: "Wanted | None" = None,
+    *,
+    verify: bool = True,
+) -> list[FoundTask]:
+    """The task that ``folder`` is, or the tasks that it holds, in order of their names.
+
+    Every broken one is a problem that names file and line, and so is a folder without a task.
+    """
+    if not folder.is_dir():
+        problems.add(at, f"{folder} is not a folder", "name a task folder or a folder of tasks")
+        return []
+    if is_task_dir(folder):
+        found = read_task(folder, problems, verify=verify)
+        return [found] if found else []
+    children = sorted(
+        child
+        for child in folder.iterdir()
+        if not child.name.startswith(".") and child.is_dir() and is_task_dir(child)
+    )
+    if not children:
+        problems.add(
+            at,
+            f"{folder} holds no task",
+            "a task folder has task.toml, instruction.md, environment/, tests/",
+        )
+        return []
+    kept = wanted.choose(children, at, problems) if wanted else children
+    tasks = [read_task(child, problems, source=folder.name, verify=verify) for child in kept]
+    return [task for task in tasks if task]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which tasks of a folder are taken, by Harbor's rules: globs over folder names, then the first n."""
+
+    names: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
+    limit: int | None = None
+
+    def choose(self, folders: list[Path], at: str, problems: Problems) -> list[Path]:
+        kept = [
+            folder
+            for folder in folders
+            if not self.names or any(fnmatchcase(folder.name, glob) for glob in self.names)
+        ]
+        if not kept:
+            examples = ", ".join(folder.name for folder in folders[:5])
+            problems.add(
+                at,
+                f"no task is named {' or '.join(self.names)}",
+                f"there are for example {examples}",
+            )
+        kept = [
+            folder
+            for folder in kept
+            if not any(fnmatchcase(folder.name, glob) for glob in self.excluded)
+        ]
+        if not kept and not problems:
+            problems.add(at, "every task is excluded", "change exclude_task_names")
+        return kept[: self.limit]
+
+
+def read_task(
+    folder: Path, problems: Problems, *, source: str | None = None, verify: bool = True
+) -> FoundTask | None:
+    """One task, read and checked as Harbor will at its start; None where a problem was reported."""
+    from harbor.models.task.task import Task
+    from harbor.publisher.packager import Packager
+
+    toml = folder / "task.toml"
+    if not toml.is_file():
+        problems.add(
+            "", "is missing, though its folder looks like a task", "add it", where=str(toml)
+        )
+        return None
+    if not (folder / "environment").is_dir():
+        problems.add(
+            "", "has no environment/ folder", "add one with a Dockerfile", where=str(folder)
+        )
+        return None
+    try:
+        text = toml.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        problems.add("", f"cannot be read: {error}", "save it as UTF-8", where=str(toml))
+        return None
+    try:
+        task = Task(folder, disable_verification=not verify)
+    except tomllib.TOMLDecodeError as error:
+        line = re.search(r"at line (\d+)", str(error))
+        place = f"line {line[1]}" if line else f"line {text.count(chr(10)) + 1}"
+        problems.add(place, f"is not TOML: {error}", where=str(toml))
+        return None
+    except ValidationError as error:
+        for item in error.errors(include_url=False)[:20]:
+            loc = [str(part) for part in item["loc"]]
+            message = f"{'.'.join(loc)}: {item['msg']}" if loc else item["msg"]
+            problems.add(_toml_line(text, loc), message, where=str(toml))
+        return None
+    except (OSError, ValueError, RuntimeError) as error:
+        problems.add("", str(error).splitlines()[0], "see Harbor's task format", where=str(folder))
+        return None
+    digest, _ = Packager.compute_content_hash(folder)
+    config: dict[str, Any] = {"path": str(folder)}
+    if source:
+        config["source"] = source
+    return FoundTask(task.name, config, f"sha256:{digest}")
+
+
+def _toml_line(text: str, loc: list[str]) -> str:
+    """The line of a key in a TOML text, as near as can be told without a parser that keeps lines."""
+    for name in reversed(loc):
+        for number, line in enumerate(text.splitlines(), 1):
+            if re.match(rf"\s*(?:\[+[^\]]*\b{re.escape(name)}\s*\]|{re.escape(name)}\s*=)", line):
+                return f"line {number}"
+    return ""
