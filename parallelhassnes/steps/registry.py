@@ -9,7 +9,7 @@ _KINDS: dict[str, tuple[str, str]] = {
     "agent": ("parallelhassnes.steps.agent_stand_in", "AgentStandInKind"),
     "command": ("parallelhassnes.steps.command", "CommandKind"),
     "trial": ("parallelhassnes.steps.trial", "TrialKind"),
-    "verdict": ("parallelhassnes.steps.verdict", "VerdictKind"),
+    "verdict": ("parallelhassnes.steps.verdict.kind", "VerdictKind"),
 }
 
 

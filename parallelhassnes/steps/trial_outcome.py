@@ -50,7 +50,6 @@ def _part(attempt: Attempt, result: Mapping[str, Any] | None) -> dict[str, Any]:
         part["trial_name"] = trial_paths.trial_name(attempt)
         part["task"] |= {
             "name": untrusted.text(spec.get("task_name")),
-            "checksum": untrusted.text(spec.get("task_checksum")) or None,
             "source": untrusted.text(untrusted.mapping(config.get("task")).get("source")),
         }
         agent = untrusted.mapping(config.get("agent"))

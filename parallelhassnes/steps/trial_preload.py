@@ -38,7 +38,7 @@ MODULES = (
     "concurrent.futures.thread",
     "parallelhassnes.steps.trial_worker",
 )
-OPTIONAL_MODULES = ("parallelhassnes.steps.sandbox",)
+SANDBOX = "parallelhassnes.steps.sandbox"
 
 
 def set_harbor_environment(environ: MutableMapping[str, str]) -> None:
@@ -51,6 +51,5 @@ def preload() -> None:
     set_harbor_environment(os.environ)
     for name in MODULES:
         import_module(name)
-    for name in OPTIONAL_MODULES:
-        if find_spec(name) is not None:
-            import_module(name)
+    if find_spec(SANDBOX) is not None:
+        import_module(f"{SANDBOX}.environment")

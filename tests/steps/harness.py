@@ -14,6 +14,7 @@ from parallelhassnes.plan import StepSpec
 from parallelhassnes.steps import registry, report
 from parallelhassnes.steps.kinds import Attempt, WorkerEnd
 
+KEPT = ("PATH", "HOME", "DOCKER_HOST", "DOCKER_CONFIG")
 TEMP = {"import_path": "temp_environment:TempEnvironment"}
 
 
@@ -49,7 +50,7 @@ def fork_worker(attempt: Attempt) -> int:
         for name, descriptor in (("stdout.log", 1), ("stderr.log", 2)):
             log = os.open(attempt.dir / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             os.dup2(log, descriptor)
-        kept = {k: os.environ[k] for k in ("PATH", "HOME") if k in os.environ}
+        kept = {k: os.environ[k] for k in KEPT if k in os.environ}
         os.environ.clear()
         os.environ.update(kept, TMPDIR=str(attempt.dir / "tmp"), **attempt.step.env)
         os.chdir(attempt.dir)

@@ -1,0 +1,119 @@
+"""What a verdict knows of each trial step, read from the step's newest finished attempt."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from parallelhassnes.plan import StepSpec
+from parallelhassnes.steps import untrusted
+from parallelhassnes.steps.failures import CLASSES, INFRASTRUCTURE_CLASSES
+
+type Result = Literal["scored", "unscored", "infrastructure", "canceled", "missing"]
+"""``scored`` has a reward; ``unscored`` ran to an end without one, through task, agent, model or
+verifier; ``infrastructure`` says nothing about any of these; ``missing`` has no finished attempt."""
+
+RESULTS: tuple[Result, ...] = ("scored", "unscored", "infrastructure", "canceled", "missing")
+PASS_REWARD = 1.0
+"""A trial passes with exactly this reward; anything else that is scored does not pass."""
+
+
+@dataclass(frozen=True)
+class TrialFacts:
+    """One trial step, as its newest finished attempt reports it."""
+
+    step_id: str
+    result: Result
+    attempt: str | None = None
+    """The attempt's directory, relative to the job's."""
+    failure_class: str | None = None
+    reward: float | None = None
+    agent: str | None = None
+    agent_version: str | None = None
+    model: str | None = None
+    task_name: str | None = None
+    task_checksum: str | None = None
+    task_source: str | None = None
+    cost_usd: float | None = None
+    tokens: tuple[int | None, int | None, int | None] = (None, None, None)
+    """Input (cache included), cache, output."""
+    duration_sec: float | None = None
+
+    @property
+    def passed(self) -> bool:
+        return self.result == "scored" and self.reward == PASS_REWARD
+
+
+def trial_reports(job_dir: Path, step_ids: Iterable[str]) -> Iterable[TrialFacts]:
+    """The facts of each step, in the order asked for; ``missing`` where no attempt has finished.
+
+    The newest attempt that has both ``state.json`` and ``final.json`` counts; names of attempts sort by time.
+    """
+    for step_id in step_ids:
+        yield next(_finished(job_dir, step_id), TrialFacts(step_id, "missing"))
+
+
+def planned(facts: TrialFacts, step: StepSpec) -> TrialFacts:
+    """The same facts, with what only the plan knows filled in: whose trial a missing one would have been."""
+    config = untrusted.mapping(step.spec.get("config"))
+    agent = untrusted.mapping(config.get("agent"))
+    filled = {
+        "agent": untrusted.text(agent.get("name")) or untrusted.text(agent.get("import_path")),
+        "model": untrusted.text(agent.get("model_name")),
+        "task_name": untrusted.text(step.spec.get("task_name")),
+        "task_source": untrusted.text(untrusted.mapping(config.get("task")).get("source")),
+    }
+    known = dict(vars(facts))
+    return TrialFacts(**{**known, **{k: v for k, v in filled.items() if known[k] is None}})
+
+
+def _finished(job_dir: Path, step_id: str) -> Iterator[TrialFacts]:
+    attempts = job_dir / "steps" / step_id / "attempts"
+    try:
+        names = sorted((path.name for path in attempts.iterdir()), reverse=True)
+    except OSError:
+        return
+    for name in names:
+        state = untrusted.read_object(attempts / name / "state.json")
+        report = untrusted.read_object(attempts / name / "final.json")
+        if state is not None and report is not None:
+            place = (attempts / name).relative_to(job_dir).as_posix()
+            yield _facts(step_id, place, state, report)
+
+
+def _facts(step_id: str, place: str, state: dict[str, Any], report: dict[str, Any]) -> TrialFacts:
+    trial = untrusted.mapping(report.get("trial"))
+    task, agent = untrusted.mapping(trial.get("task")), untrusted.mapping(trial.get("agent"))
+    tokens = untrusted.mapping(trial.get("tokens"))
+    status = state.get("status")
+    failure = untrusted.mapping(report.get("failure")).get("class")
+    failure = failure if failure in CLASSES else None
+    reward = untrusted.number(trial.get("reward")) if status == "succeeded" else None
+    return TrialFacts(
+        step_id=step_id,
+        result=_result(status, failure, reward),
+        attempt=place,
+        failure_class=failure,
+        reward=None if reward is None else float(reward),
+        agent=untrusted.text(agent.get("name")),
+        agent_version=untrusted.text(agent.get("version")),
+        model=untrusted.text(agent.get("model")),
+        task_name=untrusted.text(task.get("name")),
+        task_checksum=untrusted.text(task.get("checksum")),
+        task_source=untrusted.text(task.get("source")),
+        cost_usd=untrusted.number(trial.get("cost_usd")),
+        tokens=(
+            untrusted.whole(tokens.get("input")),
+            untrusted.whole(tokens.get("cache")),
+            untrusted.whole(tokens.get("output")),
+        ),
+        duration_sec=untrusted.number(untrusted.mapping(trial.get("timings_sec")).get("total")),
+    )
+
+
+def _result(status: object, failure: str | None, reward: float | None) -> Result:
+    if status == "canceled":
+        return "canceled"
+    if status == "lost" or (status == "failed" and failure in INFRASTRUCTURE_CLASSES):
+        return "infrastructure"
+    return "unscored" if reward is None else "scored"

@@ -1,0 +1,107 @@
+"""The kind ``verdict`` itself: ``work`` writes ``verdict.json`` into the attempt, ``conclude`` publishes it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from parallelhassnes.plan import JobSpec, StepSpec
+from parallelhassnes.steps import untrusted
+from parallelhassnes.steps.kinds import Attempt, Failure, Outcome, WorkerEnd
+from parallelhassnes.steps.verdict import facts, judge
+
+VERDICT_FILE = "verdict.json"
+
+
+class VerdictKind:
+    """Counts and compares the trials of its job."""
+
+    name = "verdict"
+
+    def preload(self) -> None:
+        return
+
+    def deadline_sec(self, attempt: Attempt) -> float | None:  # noqa: ARG002 - it only reads small files
+        return 600.0
+
+    def work(self, attempt: Attempt) -> int:
+        job = JobSpec.model_validate_json((attempt.job_dir / "job.json").read_bytes())
+        steps = trial_steps(job, attempt.step)
+        reports = facts.trial_reports(attempt.job_dir, [step.step_id for step in steps])
+        trials = [facts.planned(found, step) for found, step in zip(reports, steps, strict=True)]
+        _write(attempt.dir / VERDICT_FILE, judge.judge(attempt.batch_id, attempt.job_id, trials))
+        return 0
+
+    def phase(self, attempt: Attempt) -> str | None:  # noqa: ARG002 - it is over before anybody asks
+        return "verdict"
+
+    def conclude(self, attempt: Attempt, end: WorkerEnd) -> Outcome:
+        verdict = untrusted.read_object(attempt.dir / VERDICT_FILE)
+        try:
+            return _outcome(verdict) if verdict is not None else _without_verdict(end)
+        except (KeyError, TypeError):
+            line = f"{VERDICT_FILE} is no verdict"
+            return Outcome("failed", f"{line}.", Failure("internal", line))
+
+    def sweep(self, attempt: Attempt) -> list[str]:  # noqa: ARG002 - nothing was started
+        return []
+
+
+def _outcome(verdict: dict[str, Any]) -> Outcome:
+    counts = verdict["counts"]
+    part = {
+        "task_broken": verdict["task_broken"],
+        "scored": counts["scored"],
+        "passes": counts["passes"],
+        "steps": counts["n"],
+    }
+    artifact = {"path": VERDICT_FILE, "kind": "report", "description": "the job's verdict"}
+    read = [trial["attempt"] for trial in verdict["trials"] if trial["attempt"]]
+    return Outcome(
+        "succeeded",
+        _summary(verdict),
+        None,
+        {
+            "verdict": part,
+            "artifacts": [artifact],
+            "files_read": [f"../../../../{place}/final.json" for place in read],
+            "files_written": [VERDICT_FILE],
+        },
+        {VERDICT_FILE: verdict},
+    )
+
+
+def trial_steps(job: JobSpec, step: StepSpec) -> list[StepSpec]:
+    """The trials that a verdict is about: those of its job that it depends on, or all where it names none."""
+    trials = [other for other in job.steps if other.kind == "trial"]
+    named = {name.removeprefix(f"{job.job_id}/") for name in step.depends_on}
+    return [trial for trial in trials if trial.step_id in named] or trials
+
+
+def _write(path: Path, document: dict[str, Any]) -> None:
+    new = path.with_name(path.name + ".new")
+    new.write_text(json.dumps(document, separators=(",", ":")) + "\n", encoding="utf-8")
+    new.replace(path)
+
+
+def _without_verdict(end: WorkerEnd) -> Outcome:
+    match end.reason:
+        case "canceled":
+            return Outcome("canceled", "Canceled.", Failure("canceled", "canceled"))
+        case "lost":
+            return Outcome("lost", "Lost.", Failure("lost", "its supervisor died"))
+        case _:
+            line = f"no verdict was written (exit code {end.exit_code}); see stderr.log"
+            return Outcome("failed", f"The worker ended, and {line}.", Failure("internal", line))
+
+
+def _summary(verdict: dict[str, Any]) -> str:
+    counts = verdict["counts"]
+    said = f"{counts['passes']} of {counts['scored']} scored trials passed ({counts['n']} planned)"
+    others = {name: counts[name] for name in ("unscored", "infrastructure", "canceled", "missing")}
+    said += "".join(f", {count} {name}" for name, count in others.items() if count)
+    broken = {
+        True: "The task is broken",
+        False: "The task is sound",
+        None: "Whether the task is sound is not known",
+    }
+    return f"{said}. {broken[verdict['task_broken']]}: {'; '.join(verdict['reasons'])}."

@@ -1,0 +1,137 @@
+"""Trials in real Docker containers: what they are called, and that nothing of them stays."""
+
+import json
+import os
+import signal
+import subprocess
+
+import pytest
+from harness import finish, fork_worker, make_attempt, make_task, run, trial_spec, until, wait
+
+from parallelhassnes.steps import registry, trial_sweep
+from parallelhassnes.steps.kinds import WorkerEnd
+
+pytestmark = pytest.mark.docker
+
+DOCKERFILE = "FROM debian:bookworm-slim\nWORKDIR /app\n"
+DOCKER = {"type": "docker"}
+
+
+def docker(*arguments):
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=60)
+    return done.stdout.split()
+
+
+def left_of(attempt):
+    """Containers and networks whose Compose project is one of this attempt's."""
+    return [
+        name
+        for kind in (("ps", "-a"), ("network", "ls"), ("volume", "ls"))
+        for name in docker(
+            *kind, "--format", '{{.Label "com.docker.compose.project"}}', "--filter", f"label={trial_sweep.PROJECT_LABEL}",
+        )
+        if attempt.run_id in name
+    ]  # fmt: skip
+
+
+def docker_attempt(tmp_path, agent="oracle", **task):
+    made = make_task(tmp_path, **{"environment/Dockerfile": DOCKERFILE}, **task)
+    return make_attempt(tmp_path, "trial", trial_spec(made, agent, DOCKER))
+
+
+def running_container(attempt):
+    return docker("ps", "-q", "--filter", f"label=parallelhassnes.run={attempt.run_id}")
+
+
+def start_and_reach_the_agent(attempt):
+    pid = fork_worker(attempt)
+    until(lambda: registry.kind("trial").phase(attempt) == "agent", 90)
+    (container,) = running_container(attempt)
+    return pid, container
+
+
+def test_a_trial_in_docker(tmp_path):
+    attempt = docker_attempt(tmp_path)
+    code, outcome, report = run(attempt, 120)
+    assert (code, outcome.status) == (0, "succeeded"), outcome
+    assert report["trial"]["reward"] == 1.0
+    assert report["trial"]["environment"] == "docker"
+    assert left_of(attempt) == []
+    config = json.loads((attempt.dir / "trial" / "config.json").read_text())
+    assert "extra_docker_compose" not in config.get("environment", {})
+
+
+def test_a_multi_step_trial_in_docker(tmp_path):
+    files = {}
+    for name in ("one", "two"):
+        files[f"steps/{name}/instruction.md"] = "go"
+        files[f"steps/{name}/solution/solve.sh"] = f"#!/bin/bash\necho {name} >> /app/out\n"
+        files[f"steps/{name}/tests/test.sh"] = (
+            "#!/bin/bash\nwc -l < /app/out > /logs/verifier/reward.txt\n"
+        )
+    attempt = docker_attempt(
+        tmp_path, toml='[[steps]]\nname="one"\n[[steps]]\nname="two"\n', **files
+    )
+    _, outcome, report = run(attempt, 120)
+    assert outcome.status == "succeeded", outcome
+    assert [step["reward"] for step in report["trial"]["steps"]] == [1.0, 2.0]
+    assert left_of(attempt) == []
+
+
+def test_a_task_with_its_own_compose_file(tmp_path):
+    compose = "services:\n  main:\n    environment:\n      HELLO: there\n"
+    attempt = docker_attempt(
+        tmp_path,
+        solution='[ "$HELLO" = there ] && touch /app/out',
+        **{"environment/docker-compose.yaml": compose},
+    )
+    _, _, report = run(attempt, 120)
+    assert report["trial"]["reward"] == 1.0
+
+
+def test_a_task_without_an_environment_is_the_tasks_fault(tmp_path):
+    task = make_task(tmp_path)
+    (task / "environment" / "Dockerfile").unlink()
+    attempt = make_attempt(tmp_path, "trial", trial_spec(task, "oracle", DOCKER))
+    _, outcome, _ = run(attempt)
+    assert outcome.failure.failure_class == "task_definition", outcome
+
+
+def test_labels_and_a_cancel_that_leaves_nothing(tmp_path):
+    attempt = docker_attempt(tmp_path, solution="sleep 100")
+    pid, container = start_and_reach_the_agent(attempt)
+    (shown,) = json.loads(subprocess.check_output(["docker", "inspect", container]))
+    labels = shown["Config"]["Labels"]
+    assert labels["parallelhassnes.batch"] == "batch"
+    assert labels["parallelhassnes.job"] == "job"
+    assert labels["parallelhassnes.step"] == "s1"
+    os.kill(pid, signal.SIGTERM)
+    os.kill(pid, signal.SIGINT)
+    assert wait(pid, 30) == 143
+    assert left_of(attempt) == []
+    outcome, _ = finish(attempt, WorkerEnd(143, "canceled"))
+    assert outcome.status == "canceled"
+    assert (attempt.dir / "trial" / "result.json").exists()
+
+
+def test_sweeping_after_a_kill_removes_ours_and_nothing_else(tmp_path):
+    attempt, other = (
+        docker_attempt(tmp_path / "a", solution="sleep 100"),
+        docker_attempt(tmp_path / "b"),
+    )
+    neighbour = f"neighbour-{attempt.run_id}"
+    docker("network", "create", "--label", f"{trial_sweep.PROJECT_LABEL}={neighbour}", neighbour)
+    try:
+        pid, container = start_and_reach_the_agent(attempt)
+        os.killpg(pid, signal.SIGKILL)
+        assert wait(pid) == -9
+        assert registry.kind("trial").sweep(other) == []
+        assert container in docker("ps", "-q")
+        removed = registry.kind("trial").sweep(attempt)
+        assert len(removed) == 2
+        assert removed[0].startswith("container hello__")
+        assert removed[1].startswith("network hello__")
+        assert registry.kind("trial").sweep(attempt) == []
+        assert docker("network", "ls", "-q", "--filter", f"name={neighbour}")
+    finally:
+        docker("network", "rm", neighbour)
