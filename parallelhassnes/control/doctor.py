@@ -102,9 +102,8 @@ def _sandbox() -> Check:
 
     found = probe()
     if found.engine is None:
-        return Check(
-            name="sandbox", state="note", text=f"{found.reason}; or use environment: docker"
-        )
+        text = f"{found.lines[-1]}; or use environment: docker"
+        return Check(name="sandbox", state="note", text=text)
     return Check(name="sandbox", state="ok", text=f"by {found.engine}")
 
 
