@@ -1,0 +1,119 @@
+"""Making stores for tests: command tables, real ticks in processes of their own, waiting on conditions."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from parallelhassnes.control.init import ensure
+from parallelhassnes.control.submit import submit
+from parallelhassnes.schedule.context import Context, open_context
+from parallelhassnes.store import tickets
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+def context(root: Path, toml: str = "") -> Context:
+    """The context of a fresh root; beats fast so that tests can watch."""
+    (root / "parallelhassnes.toml").write_text("heartbeat_sec = 0.2\ngrace_sec = 3\n" + toml)
+    ctx = open_context(root)
+    ensure(ctx.layout)
+    return ctx
+
+
+def command(step_id: str, *argv: str, **more: Any) -> dict[str, Any]:
+    """A command step of a table."""
+    return {"step_id": step_id, "kind": "command", "command": list(argv), **more}
+
+
+def shell(step_id: str, script: str, **more: Any) -> dict[str, Any]:
+    return command(step_id, "sh", "-c", script, **more)
+
+
+def job(job_id: str, *steps: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"job_id": job_id, "steps": list(steps), **more}
+
+
+def table(*jobs: dict[str, Any], **more: Any) -> bytes:
+    return json.dumps({"spec_version": "2.0", "jobs": list(jobs), **more}).encode()
+
+
+def put(ctx: Context, data: bytes, *, again: bool = True) -> str:
+    """Submit; the batch id."""
+    return submit(ctx, data, name="table.json", folders=[CHECKOUT], again=again).batch_id
+
+
+def program(
+    root: Path, *arguments: str, env: dict[str, str] | None = None, check: bool = True, **more: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run ``parallelhassnes ARGUMENTS --root ROOT`` to its end."""
+    done = subprocess.run(
+        [sys.executable, "-m", "parallelhassnes", *arguments, "--root", str(root)],
+        capture_output=True, text=True, env=environment(env), timeout=100, cwd=more.pop("cwd", CHECKOUT), **more,
+    )  # fmt: skip
+    if check:
+        assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def started(
+    root: Path, *arguments: str, env: dict[str, str] | None = None, **more: Any
+) -> subprocess.Popen[str]:
+    """Start the program and leave it running."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "parallelhassnes", *arguments, "--root", str(root)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(env), cwd=CHECKOUT, **more,
+    )  # fmt: skip
+
+
+def environment(more: dict[str, str] | None = None) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(CHECKOUT), **(more or {})}
+
+
+def wait_for(condition: Callable[[], object], what: str, deadline_sec: float = 60.0) -> Any:
+    """Poll until the condition is true; its value."""
+    end = time.monotonic() + deadline_sec
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < end, f"waited {deadline_sec} s for {what}"
+        time.sleep(0.01)
+
+
+def idle(ctx: Context) -> bool:
+    """Nothing runs, nothing is about to."""
+    layout = ctx.layout
+    return not (
+        tickets.running(layout)
+        or tickets.ended(layout)
+        or tickets.delayed(layout)
+        or any(True for _ in tickets.ready_folders(layout))
+    )
+
+
+def states(ctx: Context, batch_id: str) -> dict[str, list[str]]:
+    """job/step → statuses of its attempts, oldest first."""
+    found: dict[str, list[str]] = {}
+    for path in attempt_dirs(ctx, batch_id):
+        state = json.loads((path / "state.json").read_text())
+        found.setdefault(step_of(path), []).append(state["status"])
+    return found
+
+
+def attempt_dirs(ctx: Context, batch_id: str) -> Iterator[Path]:
+    """Every attempt's folder of the batch, by step, oldest first."""
+    yield from sorted(ctx.layout.batch(batch_id).glob("*/steps/*/attempts/*"))
+
+
+def step_of(attempt_dir: Path) -> str:
+    return f"{attempt_dir.parents[3].name}/{attempt_dir.parents[1].name}"
+
+
+def read(path: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(path.read_text())
+    return document
