@@ -17,11 +17,11 @@ def check_graph(drafts: list[Draft], problems: Problems) -> None:
     steps: dict[str, StepSpec] = {}
     places: dict[str, str] = {}
     for draft in drafts:
-        for index, step in enumerate(draft.steps):
+        for place, step in enumerate(draft.steps):
             ref = f"{draft.job_id}/{step.step_id}"
             steps[ref] = step
             if draft.at:
-                places[ref] = draft.at + pointer("steps", index)
+                places[ref] = draft.at + pointer("steps", draft.indices[place])
     waits: dict[str, list[str]] = {}
     for ref, step in steps.items():
         waits[ref] = []

@@ -33,6 +33,8 @@ class Draft(NamedTuple):
     steps: list[StepSpec]
     at: str
     """Its pointer in the table; empty where it was made, not written."""
+    indices: tuple[int, ...] = ()
+    """Where each step stands under ``steps``; those that could not be made are not among them."""
 
 
 @dataclass

@@ -92,7 +92,8 @@ def download(tasks: list[dict[str, Any]]) -> None:
 
     Raises UserError.
     """
+    if not tasks:
+        return
     from harbor.models.job.config import JobConfig
 
-    if tasks:
-        harbor_plan(JobConfig.model_validate({"tasks": tasks}))
+    harbor_plan(JobConfig.model_validate({"tasks": tasks}))

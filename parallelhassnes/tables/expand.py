@@ -84,7 +84,8 @@ def _own(document: dict[str, Any], context: Context) -> Plan | None:
     except ValidationError as error:
         problems.add_validation("", error)
     usable = head or TableHead()
-    secrets = check_names(list(usable.secrets), "/secrets", problems)
+    named = above.get("secrets")
+    secrets = check_names(named if isinstance(named, list) else [], "/secrets", problems)
     limits = {context.key(key, "/limits"): count for key, count in usable.limits.items()}
     trials = Trials(context)
     drafts: list[Draft] = []

@@ -1,5 +1,6 @@
 """Secrets are named in a table, never written into it: the table itself is kept in the store."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -39,6 +40,8 @@ def check_env(env: Any, at: str, problems: Problems) -> None:
 
 def check_shapes(document: Any, problems: Problems) -> None:
     """Refuse text anywhere that has the shape of a provider's key."""
+    if not _KNOWN_SHAPES.search(json.dumps(document, ensure_ascii=False)):
+        return
     for at, text in _texts(document):
         if _KNOWN_SHAPES.search(text):
             problems.add(
@@ -48,16 +51,18 @@ def check_shapes(document: Any, problems: Problems) -> None:
             )
 
 
-def check_names(names: list[str], at: str, problems: Problems) -> tuple[str, ...]:
+def check_names(names: list[Any], at: str, problems: Problems) -> tuple[str, ...]:
     """The names in ``secrets``; anything that is not the name of a variable may be a value, and is not repeated."""
     for index, name in enumerate(names):
+        if not isinstance(name, str):
+            continue  # reported by the model
         if not _NAME.fullmatch(name) or len(name) > 200:
             problems.add(
                 at + pointer(index),
                 "is not the name of an environment variable",
                 "write the name only, such as OPENAI_API_KEY; its value comes from env_file",
             )
-    return tuple(dict.fromkeys(names))
+    return tuple(dict.fromkeys(name for name in names if isinstance(name, str)))
 
 
 def templates(env: Mapping[str, Any] | None) -> list[str]:

@@ -35,7 +35,8 @@ def check_keys(
         item = _item_type(model)
         if item is not None:
             for index, value in enumerate(data):
-                check_keys(problems, at + pointer(index), item, value)
+                if isinstance(value, dict | list):
+                    check_keys(problems, at + pointer(index), item, value)
         return
     if not isinstance(data, dict):
         return
@@ -44,12 +45,14 @@ def check_keys(
         value_type = _value_type(model)
         if value_type is not None:
             for key, value in data.items():
-                check_keys(problems, at + pointer(str(key)), value_type, value)
+                if isinstance(value, dict | list):
+                    check_keys(problems, at + pointer(str(key)), value_type, value)
         return
     older = OLDER_SPELLINGS.get(getattr(target, "__name__", ""), frozenset()) | also
     for key, value in data.items():
         if key in fields:
-            check_keys(problems, at + pointer(str(key)), fields[key], value)
+            if isinstance(value, dict | list):
+                check_keys(problems, at + pointer(str(key)), fields[key], value)
         elif key not in older:
             problems.unknown_key(at, key, fields.keys() | also)
 

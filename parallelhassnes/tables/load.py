@@ -25,6 +25,9 @@ MAX_NODES = 5_000_000
 _UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 
 
+type _Place = tuple["_Place | None", str | int]
+
+
 class Twice(NamedTuple):
     """An object that names a key twice."""
 
@@ -112,7 +115,8 @@ for _tag, _pattern, _first in (
     ("null", r"~|null|Null|NULL|", "~nN\0"),
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("int", r"[-+]?(?:0|[1-9][0-9]*)", "-+0123456789"),
-    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", "-+.0123456789"),
+    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?", "-+.0123456789"),
+    ("float", r"[-+]?[0-9]+[eE][-+]?[0-9]+", "-+0123456789"),
     ("float", r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", "-+."),
     ("merge", r"<<", "<"),
 ):
@@ -215,38 +219,43 @@ def _inspect(document: Any, twice: list[Twice], problems: Problems) -> None:
     repeated: dict[int, list[str]] = {}
     for container, key in twice:
         repeated.setdefault(id(container), []).append(key)
-    stack: list[tuple[Any, tuple[str | int, ...]]] = [(document, ())]
+    # A place is (place of the container, key): paths are spelt out only where something is wrong.
+    stack: list[tuple[Any, _Place | None, int]] = [([document], None, -1)]
     while stack:
-        value, path = stack.pop()
-        if isinstance(value, str):
-            _inspect_text(value, path, problems)
-        elif isinstance(value, float) and not math.isfinite(value):
-            problems.add(pointer(*path), "is not a finite number", "write a number")
-        elif isinstance(value, dict | list):
-            if len(path) >= MAX_DEPTH:
-                problems.add(
-                    pointer(*path[:8]), f"is nested more than {MAX_DEPTH} deep", "flatten it"
-                )
-                return
-            if id(value) in repeated:
-                for key in repeated[id(value)]:
-                    problems.add(pointer(*path, key), f"the key {key!r} stands twice", "remove one")
-            if isinstance(value, dict):
-                for key in value:
-                    _inspect_text(key, path, problems)
-                items: Any = value.items()
-            else:
-                items = enumerate(value)
-            stack.extend((child, (*path, key)) for key, child in items if child is not None)
+        container, place, depth = stack.pop()
+        if depth >= MAX_DEPTH:
+            problems.add(_spelt(place, 8), f"is nested more than {MAX_DEPTH} deep", "flatten it")
+            return
+        for key in repeated.get(id(container), ()):
+            problems.add(_spelt((place, key)), f"the key {key!r} stands twice", "remove one")
+        items: Any = container.items() if isinstance(container, dict) else enumerate(container)
+        for key, value in items:
+            if isinstance(value, str):
+                if len(value) > MAX_TEXT or _UNWRITABLE.search(value):
+                    _bad_text(value, (place, key), problems)
+            elif isinstance(value, dict | list):
+                stack.append((value, (place, key) if depth >= 0 else None, depth + 1))
+            elif isinstance(value, float) and not math.isfinite(value):
+                problems.add(_spelt((place, key)), "is not a finite number", "write a number")
+            if isinstance(key, str) and (len(key) > MAX_TEXT or _UNWRITABLE.search(key)):
+                _bad_text(key, place, problems)
 
 
-def _inspect_text(text: str, path: tuple[str | int, ...], problems: Problems) -> None:
+def _spelt(place: "_Place | None", levels: int = MAX_DEPTH) -> str:
+    parts: list[str | int] = []
+    while place is not None:
+        place, key = place
+        parts.append(key)
+    return pointer(*parts[::-1][:levels])
+
+
+def _bad_text(text: str, place: "_Place | None", problems: Problems) -> None:
+    at = _spelt(place)
     if len(text) > MAX_TEXT:
         fix = "put it into a file"
-        if path and path[-1] in {"prompt", "append_prompt"}:
+        if at.endswith("prompt"):
             fix += " and name it in prompt_ref"
-        problems.add(
-            pointer(*path), f"is a text of {len(text) / 1024 / 1024:.1f} MiB, at most 1 MiB", fix
-        )
-    if _UNWRITABLE.search(text):
-        problems.add(pointer(*path), "holds a null or half a character", "remove it")
+        size = f"{len(text) / 1024 / 1024:.1f} MiB"
+        problems.add(at, f"is a text of {size}, at most 1 MiB", fix)
+    else:
+        problems.add(at, "holds a null or half a character", "remove it")

@@ -111,7 +111,8 @@ class Step(AgentWork, TrialSettings):
         description="Left out: `command` with a command, `trial` with a task, `agent` with a prompt.",
     )
     depends_on: list[str] = Field(
-        default=[], description="Steps that must have succeeded: `step_id`, or `job_id/step_id`."
+        default_factory=list,
+        description="Steps that must have succeeded: `step_id`, or `job_id/step_id`.",
     )
     timeout_sec: Seconds | None = Field(
         default=None, description="Seconds from start to the step's end by force."
@@ -119,9 +120,11 @@ class Step(AgentWork, TrialSettings):
     queue_key: Name | None = Field(
         default=None, description="What concurrency limits apply to; default: model, agent or kind."
     )
-    env: Env = Field(default={}, description="Environment variables of the step; no secrets.")
+    env: Env = Field(
+        default_factory=dict, description="Environment variables of the step; no secrets."
+    )
     retry: RetryPart | None = Field(default=None)
-    labels: dict[str, str] = Field(default={})
+    labels: dict[str, str] = Field(default_factory=dict)
     command: Annotated[list[str], Field(min_length=1)] | None = Field(
         default=None, description="kind `command`: program and arguments; no shell in between."
     )
@@ -165,7 +168,7 @@ class JobHead(AgentWork):
         description="Name of the job in its batch, `job1` … by position if left out.",
         json_schema_extra={"type": "string", "pattern": "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$"},
     )
-    labels: dict[str, str] = Field(default={})
+    labels: dict[str, str] = Field(default_factory=dict)
     pack_id: Name | None = Field(default=None, description="Default of the steps' `pack_id`.")
 
 
@@ -256,7 +259,7 @@ class TableHead(AgentWork):
         default=None, description="A label that several batches may share."
     )
     batch_goal_summary: str | None = Field(default=None, description="What the batch is for.")
-    labels: dict[str, str] = Field(default={})
+    labels: dict[str, str] = Field(default_factory=dict)
     priority: Annotated[int, Field(ge=-1000, le=1000)] | None = Field(
         default=None, description="Higher starts first."
     )
@@ -264,10 +267,10 @@ class TableHead(AgentWork):
         default=None, description="Live attempts of this batch at most."
     )
     limits: dict[str, Count] = Field(
-        default={}, description="Queue key → live attempts of this batch at most."
+        default_factory=dict, description="Queue key → live attempts of this batch at most."
     )
     secrets: list[str] = Field(
-        default=[],
+        default_factory=list,
         description="Names of environment variables that every step needs; never values.",
     )
     retry: RetryPart | None = Field(default=None, description="Default of the steps' `retry`.")
@@ -284,4 +287,4 @@ class TableHead(AgentWork):
 class Table(TableHead):
     """A launch table: explicit jobs, or a sweep that expands into jobs, or both."""
 
-    jobs: list[Job] = Field(default=[], description="Jobs written out.")
+    jobs: list[Job] = Field(default_factory=list, description="Jobs written out.")

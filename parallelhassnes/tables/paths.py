@@ -10,9 +10,15 @@ class Bases:
 
     def __init__(self, folders: list[Path]) -> None:
         self.folders = list(dict.fromkeys(Path(folder).absolute() for folder in folders))
+        self._found: dict[str, Path | None] = {}
 
     def find(self, text: str) -> Path | None:
-        """The first that exists, absolute and without ``..``; None where none does."""
+        """The first that exists, absolute and without ``..``; None where none does. Looked for once."""
+        if text not in self._found:
+            self._found[text] = self._look(text)
+        return self._found[text]
+
+    def _look(self, text: str) -> Path | None:
         path = Path(text).expanduser()
         for candidate in [path] if path.is_absolute() else [base / path for base in self.folders]:
             try:

@@ -14,7 +14,13 @@ MAX_REPORTED = 100
 
 def pointer(*parts: str | int) -> str:
     """A JSON pointer (RFC 6901): ``pointer("jobs", 0, "a/b")`` is ``/jobs/0/a~1b``."""
-    return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in parts)
+    made = ""
+    for part in parts:
+        text = part if isinstance(part, str) else str(part)
+        if "~" in text or "/" in text:
+            text = text.replace("~", "~0").replace("/", "~1")
+        made += f"/{text}"
+    return made
 
 
 def json_type(value: object) -> str:
@@ -117,6 +123,8 @@ def _message(item: Any) -> str:
     )
     text = text[0].lower() + text[1:]
     value = item.get("input")
+    if item["type"] == "model_type":
+        return f"must be an object, not {json_type(value)}"
     if item["type"].endswith(("_type", "_parsing")) or isinstance(value, bool | list | dict):
         return f"{text}, not {json_type(value)}"
     if isinstance(value, int | float):

@@ -70,6 +70,7 @@ def _job(raw: Any, index: int, head: TableHead, context: Context, trials: Trials
         problems.add(at + "/steps", message, "write the job's steps")
         return None
     steps: list[StepSpec] = []
+    indices: list[int] = []
     ids: dict[str, int] = {}
     for number, raw_step in enumerate(raw_steps):
         place = at + pointer("steps", number)
@@ -86,9 +87,10 @@ def _job(raw: Any, index: int, head: TableHead, context: Context, trials: Trials
         made = _step(raw_step, step_id, place, job_id, job, head, context, trials)
         if made is not None:
             steps.append(made)
+            indices.append(number)
     if job is None:
         return None
-    return Draft(job_id, dict(job.labels), _complete(steps, job_id), at)
+    return Draft(job_id, dict(job.labels), _complete(steps, job_id), at, tuple(indices))
 
 
 def _step(

@@ -28,7 +28,7 @@ def expand_sweep(
     sweep: Sweep, at: str, context: Context, trials: Trials, retry: Retry, taken: set[str]
 ) -> list[Draft]:
     """The jobs of a sweep whose pointer is ``at``; ``taken`` are the job ids that exist already."""
-    columns = _columns(sweep, at, context, trials)
+    columns = _columns(sweep, at, trials)
     tasks = _tasks(sweep, at, context)
     if not columns:
         return []
@@ -89,7 +89,7 @@ def column(settings: Settings, n_trials: int, prefixes: set[str]) -> Column:
     return Column(prefix, label, n_trials, settings)
 
 
-def _columns(sweep: Sweep, at: str, context: Context, trials: Trials) -> list[Column]:
+def _columns(sweep: Sweep, at: str, trials: Trials) -> list[Column]:
     columns, prefixes = [], set[str]()
     for index, agent in enumerate(sweep.agents):
         place = at + pointer("agents", index)

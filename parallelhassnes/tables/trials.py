@@ -43,6 +43,7 @@ class Trials:
         self.context = context
         self._settings: dict[str, Settings | None] = {}
         self._tasks: dict[Path, FoundTask | None] = {}
+        self._named: dict[str, FoundTask] = {}
         self.remote: dict[str, dict[str, Any]] = {}
         """Tasks that have to be downloaded before a trial starts, by their JSON."""
 
@@ -188,6 +189,15 @@ class Trials:
 
     def task(self, raw: Mapping[str, Any], at: str, *, verify: bool = True) -> FoundTask | None:
         """A step's task: a folder, checked; or one to be downloaded, as it stands."""
+        known = json.dumps([raw, verify], sort_keys=True)
+        if known not in self._named:
+            found = self._find(raw, at, verify=verify)
+            if found is None:
+                return None
+            self._named[known] = found
+        return self._named[known]
+
+    def _find(self, raw: Mapping[str, Any], at: str, *, verify: bool) -> FoundTask | None:
         from harbor.models.trial.config import TaskConfig
 
         problems = self.context.problems
