@@ -117,7 +117,7 @@ def _put(source: Path, target: str, root: RootFolder, mode: int | None) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     if source.is_symlink():
         place.unlink(missing_ok=True)
-        place.symlink_to(os.readlink(source))
+        place.symlink_to(source.readlink())
         return
     if source.is_dir():
         place.mkdir(exist_ok=True)
