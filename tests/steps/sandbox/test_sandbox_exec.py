@@ -146,7 +146,7 @@ def test_a_timeout_kills_the_whole_tree(maker, how):
 
     async def go():
         async with maker.running() as environment:
-            with pytest.raises(RuntimeError, match="^Command timed out after 1 seconds$"):
+            with pytest.raises(RuntimeError, match=r"^Command timed out after 1 seconds$"):
                 await environment.exec(how.format(n=number), timeout_sec=1)
             assert not processes(number)
             return await environment.exec("echo alive")
@@ -161,8 +161,7 @@ def test_cancellation_kills_the_command_and_nothing_else(maker):
         async with maker.running() as environment:
             await environment.exec("sleep 777.7 >/dev/null 2>&1 &")
             task = asyncio.create_task(environment.exec(f"setsid sleep {number} & sleep {number}"))
-            while len(processes(number)) < 2:
-                await asyncio.sleep(0.01)
+            await asyncio.to_thread(wait_until, lambda: len(processes(number)) >= 2)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task

@@ -136,7 +136,9 @@ def test_namespaces_are_its_own(in_sandbox):
     names = "pid ipc uts mnt"
     result = in_sandbox(f"for n in {names}; do readlink /proc/self/ns/$n; done; hostname")
     *inside, hostname = result.stdout.split()
-    assert not set(inside) & {os.readlink(f"/proc/self/ns/{name}") for name in names.split()}
+    assert not set(inside) & {
+        str(Path(f"/proc/self/ns/{name}").readlink()) for name in names.split()
+    }
     assert hostname == "sandbox"
 
 
