@@ -284,12 +284,11 @@ def _new_folder() -> Path:
 
 def _remove(folder: Path) -> None:
     """Remove a folder in which a sandbox may have left folders without permissions."""
-
-    def allow(function: Any, path: str, error: BaseException) -> None:
-        if not isinstance(error, PermissionError):
-            raise error
-        os.chmod(os.path.dirname(path), 0o700)  # noqa: PTH101, PTH120
-        os.chmod(path, 0o700)  # noqa: PTH101
-        function(path)
-
-    shutil.rmtree(folder, onexc=allow)
+    try:
+        shutil.rmtree(folder)
+    except PermissionError:
+        for place, names, _ in os.walk(folder):
+            for path in (Path(place, name) for name in names):
+                if not path.is_symlink():
+                    path.chmod(0o700)
+        shutil.rmtree(folder)

@@ -204,7 +204,7 @@ def test_copy_of_nothing_or_of_what_is_outside_names_the_line(context, tmp_path,
     (tmp_path / "secret").write_text("s")
     (context / "out").symlink_to(tmp_path)
     with pytest.raises(
-        copying.CopyError, match="^environment/Dockerfile line 3: nothing in environment/ matches"
+        copying.CopyError, match=r"^environment/Dockerfile line 3: nothing in environment/ matches"
     ):
         build(context, f"COPY {source} /x/")
 

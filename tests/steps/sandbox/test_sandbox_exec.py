@@ -167,7 +167,7 @@ def test_cancellation_kills_the_command_and_nothing_else(maker):
                 await task
             assert not processes(number)
             return await environment.exec(
-                "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c 'sleep 777.7'"
+                "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c '[s]leep 777.7'"
             )
 
     assert asyncio.run(go()).return_code == 0

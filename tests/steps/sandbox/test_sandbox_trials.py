@@ -190,7 +190,7 @@ def test_an_agent_timeout_ends_the_agents_processes_before_the_verifier(folder, 
     made = task(
         folder,
         solution__solve_sh="#!/bin/bash\nsetsid sleep 987.6 & sleep 987.6\n",
-        tests__test_sh="#!/bin/bash\ncat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -q 'sleep 987.6'; echo $? >/logs/verifier/reward.txt\n",
+        tests__test_sh="#!/bin/bash\ncat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -q '[s]leep 987.6'; echo $? >/logs/verifier/reward.txt\n",
     )
     result = run(made, folder, engine, {"name": "oracle", "override_timeout_sec": 1.0})
     assert error(result)[0] in {"AgentTimeoutError", "RuntimeError"}
