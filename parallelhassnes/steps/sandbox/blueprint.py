@@ -31,9 +31,12 @@ class Blueprint(NamedTuple):
 class Engine(Protocol):
     """A way to make a sandbox."""
 
-    name: str
-    programs: tuple[str, ...]
-    """What must be installed."""
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def programs(self) -> tuple[str, ...]:
+        """What must be installed."""
 
     def command(self, blueprint: Blueprint) -> list[str]:
         """The command line that makes the sandbox and starts the keeper in it."""

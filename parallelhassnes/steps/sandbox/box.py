@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 from parallelhassnes.steps.sandbox import keeper
 from parallelhassnes.steps.sandbox.blueprint import Blueprint, Engine, search_path
@@ -21,6 +22,7 @@ _KILL_SEC = 5.0
 # at once when nothing more comes.
 _LINGER_SEC = 2.0
 _QUIET_SEC = 0.2
+_KILLED = 128 + signal.SIGKILL
 
 
 class SandboxError(RuntimeError):
@@ -50,8 +52,11 @@ class Box:
     async def start(
         cls, engine: Engine, blueprint: Blueprint, folder: Path, *, prefix: Sequence[str] = ()
     ) -> "Box":
-        """Make a sandbox. ``folder``: shared with the keeper, mounted by the blueprint. Raises SandboxError."""
-        bare = {"PATH": search_path(), "HOME": "/root", "LANG": "C.UTF-8"}
+        """Make a sandbox. ``folder``: shared with the keeper, mounted by the blueprint.
+
+        Raises SandboxError, and TimeoutError where nothing happens for ``_START_SEC``.
+        """
+        bare = {"PATH": search_path()}
         process = await asyncio.create_subprocess_exec(
             *prefix,
             *engine.command(blueprint),
@@ -62,22 +67,19 @@ class Box:
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
         )
-        assert process.stdout is not None
-        assert process.stderr is not None
+        stdout = cast("asyncio.StreamReader", process.stdout)
+        stderr = cast("asyncio.StreamReader", process.stderr)
         try:
-            line = await asyncio.wait_for(process.stdout.readline(), _START_SEC)
-            if line != b"ready\n":
-                said = await asyncio.wait_for(process.stderr.read(4096), _START_SEC)
-                reason = " ".join(said.decode(errors="replace").split())
-                raise SandboxError(
-                    f"{engine.name} could not make a sandbox: {reason or 'it ended'}"
-                )
-        except TimeoutError as error:
-            raise SandboxError(f"{engine.name} took over {_START_SEC:g} s to start") from error
-        finally:
-            if "line" not in locals() or line != b"ready\n":
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
+            async with asyncio.timeout(_START_SEC):
+                ready = await stdout.readline() == b"ready\n"
+                said = b"" if ready else await stderr.read(4096)
+        except BaseException:
+            process.kill()
+            raise
+        if not ready:
+            await process.wait()
+            reason = " ".join(said.decode(errors="replace").split())
+            raise SandboxError(f"{engine.name} could not make a sandbox: {reason or 'it ended'}")
         return cls(process, folder)
 
     async def run(
@@ -122,11 +124,10 @@ class Box:
             if out is not None:
                 out.close()
         self._left += [stream for stream in job.streams if not stream.ended.done()]
-        code = job.code()
-        if code is None:
+        if job.code is None and self._gone.done():
             job.close()
             raise SandboxError("the sandbox has ended")
-        return Finished(code, *job.streams)
+        return Finished(_KILLED if job.code is None else job.code, *job.streams)
 
     def _tell(self, name: str) -> None:
         stdin = self._process.stdin
@@ -160,11 +161,12 @@ class _Job:
 
     async def open(self, text: str, source: Path | None) -> None:
         loop = asyncio.get_running_loop()
-        for kind, stream in zip(("out", "err", "rc"), (*self.streams, self.status), strict=True):
+        streams = (*self.streams, self.status)
+        for kind, stream in zip(("out", "err", "rc"), streams, strict=True):
             os.mkfifo(self._path(kind), 0o600)
             # Read-only and non-blocking: opens at once, and is at its end only after a writer has come and gone.
             pipe = os.fdopen(os.open(self._path(kind), os.O_RDONLY | os.O_NONBLOCK), "rb", 0)
-            await loop.connect_read_pipe(lambda stream=stream: stream, pipe)
+            await loop.connect_read_pipe(functools.partial(_same, stream), pipe)
         if source is None:
             self._path("in").symlink_to("/dev/null")
         else:
@@ -186,7 +188,9 @@ class _Job:
         for stream in open_streams:
             stream.forget()
 
+    @property
     def code(self) -> int | None:
+        """The exit status; None where the job ended without saying one."""
         said = self.status.content().strip()
         return int(said) if said.isdigit() else None
 
@@ -198,6 +202,10 @@ class _Job:
         """The script holds environment variables, which may be secret: it goes as soon as it was read."""
         for kind in ("out", "err", "rc", "in", "sh"):
             self._path(kind).unlink(missing_ok=True)
+
+
+def _same(stream: Stream) -> Stream:
+    return stream
 
 
 def kill_marked(mark: str) -> None:

@@ -8,7 +8,7 @@ class Bubblewrap:
     """``bwrap``, 0.5 or later."""
 
     name = "bubblewrap"
-    programs = ("bwrap", "bash", "setsid")
+    programs = ("bwrap", "bash")
 
     def command(self, blueprint: Blueprint) -> list[str]:
         argv = ["bwrap", "--die-with-parent", "--as-pid-1", "--hostname", HOSTNAME]

@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,6 +42,8 @@ class Built(NamedTuple):
 
     box: Box
     way: engines.Way
+    scratch: Path
+    """The folder that holds all of it; outside of the sandbox's sight."""
     path: Sequence[str]
     """Folders to add at the end of PATH."""
 
@@ -71,7 +73,7 @@ async def build(
         except SandboxError as error:
             failures.append(str(error))
             continue
-        return Built(box, way, path)
+        return Built(box, way, scratch, path)
     raise SandboxError("; ".join([*failures, engines.advice()]))
 
 

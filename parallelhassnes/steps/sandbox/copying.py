@@ -5,10 +5,14 @@ import os
 import re
 import shutil
 import tarfile
+import tempfile
 from pathlib import Path, PurePosixPath
 
 from parallelhassnes.steps.sandbox.dockerfile import Copy
 from parallelhassnes.steps.sandbox.layout import RootFolder
+
+# The sandbox is put together by the host's programs with the host's libraries, as root: nothing may take their place.
+_PROGRAMS = re.compile(r"/(usr/)?(s?bin|lib[^/]*)(/.*)?|/etc/ld\.so.*|/etc/ld\.so\.conf\.d/.*")
 
 
 class CopyError(Exception):
@@ -105,8 +109,10 @@ def _copy_one(
             _put(entry, f"{target.rstrip('/')}/{relative}", root, instruction.mode)
         root.folder(target)
     elif instruction.unpack and tarfile.is_tarfile(path):
-        with tarfile.open(path) as archive:
-            archive.extractall(root.folder(target), filter="data")
+        with tempfile.TemporaryDirectory() as folder, tarfile.open(path) as archive:
+            archive.extractall(folder, filter="data")
+            plain = instruction._replace(mode=None, unpack=False)
+            _copy_one(Path(folder), Path(folder), plain, root, Ignore(Path(folder)), into=True)
     else:
         name = f"{target.rstrip('/')}/{path.name}" if into else target
         _put(path, name, root, instruction.mode)
@@ -114,10 +120,13 @@ def _copy_one(
 
 def _put(source: Path, target: str, root: RootFolder, mode: int | None) -> None:
     place = root.place(target)
+    inside = f"/{place.relative_to(root.path)}"
+    if _PROGRAMS.fullmatch(inside):
+        raise OSError(f"{inside} belongs to the host's programs and libraries, which are read-only")
     place.parent.mkdir(parents=True, exist_ok=True)
     if source.is_symlink():
         place.unlink(missing_ok=True)
-        place.symlink_to(os.readlink(source))
+        place.symlink_to(source.readlink())
         return
     if source.is_dir():
         place.mkdir(exist_ok=True)

@@ -27,7 +27,7 @@ from harbor.environments.capabilities import (
 from harbor.environments.definition import require_agent_environment_definition
 
 from parallelhassnes.steps.sandbox import dockerfile, engines, limits, transfer, users
-from parallelhassnes.steps.sandbox.box import SandboxError
+from parallelhassnes.steps.sandbox.box import Box, SandboxError
 from parallelhassnes.steps.sandbox.build import Bind, Built, Task, build
 from parallelhassnes.steps.sandbox.copying import CopyError
 from parallelhassnes.steps.sandbox.record import (
@@ -111,7 +111,7 @@ class SandboxEnvironment(BaseEnvironment):
                 "or set unsupported: skip"
             )
         self._group = limits.make(self._effective_cpus, self._effective_memory_mb)
-        self._scratch = Path(tempfile.mkdtemp(prefix="sandbox-")).resolve()
+        self._scratch = _new_folder()
         try:
             self._built = await build(
                 self._task(), self._scratch, engine=self._engine, prefix=self._group.prefix
@@ -273,20 +273,22 @@ class SandboxEnvironment(BaseEnvironment):
     async def download_dir(self, source_dir: str, target_dir: Path | str) -> None:
         await transfer.download_dir(*self._ends(), source_dir, Path(target_dir))
 
-    def _ends(self) -> tuple[Any, dict[str, str], Path]:
+    def _ends(self) -> tuple[Box, dict[str, str], Path]:
         built = self._running()
-        assert self._scratch is not None
-        return built.box, {"PATH": _PATH, "HOME": users.ROOT.home}, self._scratch
+        return built.box, {"PATH": _PATH, "HOME": users.ROOT.home}, built.scratch
+
+
+def _new_folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="sandbox-")).resolve()
 
 
 def _remove(folder: Path) -> None:
     """Remove a folder in which a sandbox may have left folders without permissions."""
-
-    def allow(function: Any, path: str, error: BaseException) -> None:
-        if not isinstance(error, PermissionError):
-            raise error
-        os.chmod(os.path.dirname(path), 0o700)  # noqa: PTH101, PTH120
-        os.chmod(path, 0o700)  # noqa: PTH101
-        function(path)
-
-    shutil.rmtree(folder, onexc=allow)
+    try:
+        shutil.rmtree(folder)
+    except PermissionError:
+        for place, names, _ in os.walk(folder):
+            for path in (Path(place, name) for name in names):
+                if not path.is_symlink():
+                    path.chmod(0o700)
+        shutil.rmtree(folder)

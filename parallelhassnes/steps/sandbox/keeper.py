@@ -9,7 +9,8 @@ sandbox sees read-only as ``/run/sandbox``. To run job ``N`` the host
 3. writes the line ``N`` to the keeper's standard input.
 
 The keeper runs ``N.sh`` in a child with these as its standard streams, and that child's exit status goes to ``N.rc``
-as a decimal number. End of file on ``N.rc`` without a number: the job was torn down.
+as a decimal number. End of file on ``N.rc`` without a number: the job killed its own process group. Each job has a
+process group of its own (``set -m``), so that ``kill 0`` in one does not reach another.
 """
 
 import re
@@ -23,6 +24,7 @@ MARK = "SANDBOX_JOB"
 _LOOP = """cd /run/sandbox || exit
 echo ready
 exec >/dev/null 2>&1
+set -m
 while IFS= read -r n; do
   { ( exec 3>&-; . "./$n.sh" ); echo $? >&3; } <"$n.in" >"$n.out" 2>"$n.err" 3>"$n.rc" &
 done"""
@@ -42,6 +44,6 @@ def script(command: str, *, cwd: str, env: Mapping[str, str], become: tuple[str,
     odd = [f"{name}={value}" for name, value in env.items() if name not in plain]
     lines = [f"export {name}={shlex.quote(value)}" for name, value in plain.items()]
     lines.append(f"cd -- {shlex.quote(cwd)} || exit 126")
-    argv = ["setsid", *become, *(["env", *odd] if odd else []), "bash", "-c", command]
+    argv = [*become, *(["env", *odd] if odd else []), "bash", "-c", command]
     lines.append("unset OLDPWD PWD SHLVL; exec " + shlex.join(argv))
     return "\n".join(lines) + "\n"

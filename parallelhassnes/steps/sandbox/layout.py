@@ -116,9 +116,9 @@ class RootFolder:
         """Where the symbolic link that will be at ``path`` inside points to; None where there is none."""
         private = self.path / path.lstrip("/")
         if private.is_symlink():
-            return os.readlink(private)
+            return str(private.readlink())
         if not private.exists() and self._seen(path) and Path(path).is_symlink():
-            return os.readlink(path)
+            return str(Path(path).readlink())
         return None
 
     def folder(self, path: str) -> Path:
@@ -168,7 +168,7 @@ class RootFolder:
         if source.is_symlink():
             if not os.path.lexists(private):
                 private.parent.mkdir(parents=True, exist_ok=True)
-                private.symlink_to(os.readlink(path))
+                private.symlink_to(source.readlink())
         elif not source.is_dir():
             if not os.path.lexists(private) and (source.is_file()):
                 private.touch()

@@ -4,7 +4,7 @@ import asyncio
 import codecs
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 KEPT = 16 * 2**20
 """Bytes kept of each end of a stream; what is between them is counted and dropped."""
@@ -30,8 +30,7 @@ class Stream(asyncio.Protocol):
         self.forgotten = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.ReadTransport)
-        self.transport = transport
+        self.transport = cast("asyncio.ReadTransport", transport)
 
     def data_received(self, data: bytes) -> None:
         self.moved += len(data)
@@ -59,7 +58,7 @@ class Stream(asyncio.Protocol):
             self.tail_size -= len(gone)
             self.dropped += len(gone)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         if self.heard is not None:
             self.heard.put_nowait(None)
         if not self.ended.done():
@@ -92,7 +91,7 @@ class Stream(asyncio.Protocol):
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         rest = ""
         while (data := await self.heard.get()) is not None:
-            if self.transport is not None and self.heard.qsize() <= 16:  # noqa: PLR2004
+            if self.transport is not None and self.heard.qsize() <= 16:
                 self.transport.resume_reading()
             *lines, rest = (rest + decoder.decode(data)).splitlines(keepends=True) or [""]
             if rest.endswith("\n"):

@@ -4,6 +4,7 @@ A path inside may be, or lead through, a symbolic link that an agent has made: o
 """
 
 import asyncio
+import os
 import shutil
 import tarfile
 import tempfile
@@ -14,7 +15,7 @@ from harbor.environments.base import transfer_tar_filter
 
 from parallelhassnes.steps.sandbox.box import Box
 
-_UNPACK = 'mkdir -p -- "$T" && exec tar -xpf - --no-same-owner -C "$T"'
+_UNPACK = '[ -d "$T" ] || mkdir -p -- "$T" && exec tar -xpf - --no-same-owner -C "$T"'
 _PUT = """case $T in */) T=$T$N;; *) [ ! -d "$T" ] || T=$T/$N;; esac
 mkdir -p -- "$(dirname -- "$T")" && cat >"$T" && exec chmod "$M" -- "$T\""""
 
@@ -37,8 +38,8 @@ async def upload_file(
 ) -> None:
     """``source`` to ``target``, a file name or a folder."""
     with tempfile.NamedTemporaryFile(dir=scratch) as copy:
-        await asyncio.to_thread(shutil.copyfile, source, copy.name)
-        mode = f"{source.stat().st_mode & 0o7777:o}"
+        await asyncio.to_thread(shutil.copy, source, copy.name)
+        mode = f"{os.stat(copy.name).st_mode & 0o777:o}"  # noqa: PTH116
         more = {"T": target, "N": source.name, "M": mode}
         await _run(box, _PUT, {**env, **more}, source=Path(copy.name), what=target)
 
@@ -50,7 +51,6 @@ async def download_dir(
     with tempfile.NamedTemporaryFile(dir=scratch, suffix=".tar") as archive:
         command = 'exec tar -cf - -C "$T" .'
         await _run(box, command, {**env, "T": source}, sink=Path(archive.name), what=source)
-        target.mkdir(parents=True, exist_ok=True)
         await asyncio.to_thread(_unpack, Path(archive.name), target)
 
 
@@ -60,10 +60,7 @@ async def download_file(
     """``source`` to ``target``, a file name or a folder that exists."""
     with tempfile.NamedTemporaryFile(dir=scratch) as copy:
         await _run(box, 'exec cat -- "$T"', {**env, "T": source}, sink=Path(copy.name), what=source)
-        if target.is_dir():
-            target /= source.rpartition("/")[2]
-        target.parent.mkdir(parents=True, exist_ok=True)
-        await asyncio.to_thread(shutil.copyfile, copy.name, target)
+        await asyncio.to_thread(_place, Path(copy.name), target, source.rpartition("/")[2])
 
 
 async def _run(
@@ -93,14 +90,22 @@ def _owned_by_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
     return member
 
 
+def _place(copy: Path, target: Path, name: str) -> None:
+    target = target / name if target.is_dir() else target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(copy, target)
+
+
 def _unpack(archive: Path, target: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
     with tarfile.open(archive) as tar:
-        tar.extractall(target, filter=_harmless)
+        tar.extractall(target, filter=_harmless)  # noqa: S202
 
 
 def _harmless(member: tarfile.TarInfo, target: str) -> tarfile.TarInfo | None:
     """Harbor's filter, except that one bad link does not lose the whole folder."""
     try:
-        return transfer_tar_filter(member, target)
+        kept: tarfile.TarInfo | None = transfer_tar_filter(member, target)
     except tarfile.FilterError:
         return None
+    return kept

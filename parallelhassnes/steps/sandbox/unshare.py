@@ -14,7 +14,7 @@ class Unshare:
     """unshare(1), mount(8) and pivot_root(8) of util-linux, 2.32 or later."""
 
     name = "unshare"
-    programs = ("unshare", "mount", "umount", "pivot_root", "setpriv", "bash", "setsid")
+    programs = ("unshare", "mount", "umount", "pivot_root", "setpriv", "bash")
     # All mounts are one call of mount(8): a process per mount would take longer than the rest together.
     _SCRIPT = (
         'set -e; mount --all --fstab "$1"; hostname "$3" 2>/dev/null || :; $4; '
@@ -58,7 +58,7 @@ def _fstab(blueprint: Blueprint) -> list[str]:
     lines.append(
         _line("devpts", f"{root}/dev/pts", "newinstance,ptmxmode=0666,mode=0620", "devpts")
     )
-    lines.append(_line("shm", f"{root}/dev/shm", "nosuid,nodev,mode=1777", "tmpfs"))
+    lines.append(_line("shm", f"{root}/dev/shm", "nosuid,nodev,mode=1777", "tmpfs"))  # noqa: S108
     if not blueprint.user_namespace:  # in a user namespace nobody is root for these files
         for name in _PROC_READ_ONLY:
             if Path("/proc", name).exists():
