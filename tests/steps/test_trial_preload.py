@@ -29,10 +29,9 @@ print(json.dumps([code, threads, loop is None, litellm, new]))
 
 def run_trial(tmp_path, agent):
     spec = trial_spec(make_task(tmp_path), agent, TEMP)
-    here = os.path.dirname(__file__)  # noqa: PTH120
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(tmp_path), json.dumps(spec)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([here, *sys.path])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
         timeout=60,
