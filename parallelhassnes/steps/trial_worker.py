@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import signal
+import tempfile
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +36,8 @@ def work(attempt: Attempt) -> int:
     tmp = trial_paths.tmp_dir(attempt)
     tmp.mkdir(mode=0o700, exist_ok=True)
     os.environ["TMPDIR"] = str(tmp)
+    # The process that forked us may have asked before, and the answer is kept.
+    tempfile.tempdir = None
     progress = Progress(trial_paths.phase_file(attempt))
     progress.enter("create")
     try:
