@@ -119,7 +119,7 @@ def _own_report(attempt: Attempt) -> dict[str, Any]:
     """What the program reports of itself; nothing where it is not of the report's shape."""
     found = untrusted.read_object(attempt.dir / REPORT_FILE, MAX_REPORT_BYTES) or {}
     own = {key: found[key] for key in report.COMMON if key in found}
-    return own if not report.validate({**report.EMPTY, **own}) else {}
+    return own if own and not report.validate({**report.EMPTY, **own}) else {}
 
 
 def _tail(path: Path) -> str:

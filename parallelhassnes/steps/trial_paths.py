@@ -17,6 +17,7 @@ from parallelhassnes.steps.kinds import Attempt
 
 TRIAL_DIR = "trial"
 ERROR_FILE = "worker_error.json"
+SANDBOX = "parallelhassnes.steps.sandbox"
 MAX_NAME = 48
 """Harbor makes the name of a separate verifier's Compose project from the first 51 characters at least
 of the trial's name; the whole name must be in it, so that ``sweep`` finds it."""
@@ -57,8 +58,10 @@ def trial_name(attempt: Attempt) -> str:
 
 
 def environment_of(config: dict[str, Any]) -> str:
-    """The type or the import path of a trial's environment; Harbor's default is ``docker``."""
+    """The type or the import path of a trial's environment; ours is ``sandbox``, Harbor's default ``docker``."""
     environment = untrusted.mapping(config.get("environment"))
+    if str(environment.get("import_path")).startswith(SANDBOX):
+        return "sandbox"
     return str(environment.get("import_path") or environment.get("type") or "docker")
 
 

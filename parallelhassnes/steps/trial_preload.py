@@ -11,6 +11,8 @@ from collections.abc import MutableMapping
 from importlib import import_module
 from importlib.util import find_spec
 
+from parallelhassnes.steps.trial_paths import SANDBOX
+
 HARBOR_ENVIRONMENT = {
     # Each Harbor command would start a detached sender.
     "HARBOR_TELEMETRY": "0",
@@ -31,6 +33,7 @@ MODULES = (
     "harbor.verifier.verifier",
     "asyncio",
     "asyncio.unix_events",
+    "encodings.utf_8_sig",
     "dirhash",
     "scantree",
     "attr",
@@ -38,7 +41,6 @@ MODULES = (
     "concurrent.futures.thread",
     "parallelhassnes.steps.trial_worker",
 )
-SANDBOX = "parallelhassnes.steps.sandbox"
 
 
 def set_harbor_environment(environ: MutableMapping[str, str]) -> None:

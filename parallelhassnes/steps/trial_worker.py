@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import signal
+import tempfile
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,8 +34,10 @@ def work(attempt: Attempt) -> int:
     """Run the trial to its end; 0 if Harbor wrote a result by itself, 143 if it was canceled, else 1."""
     trial_preload.set_harbor_environment(os.environ)
     tmp = trial_paths.tmp_dir(attempt)
-    tmp.mkdir(exist_ok=True)
+    tmp.mkdir(mode=0o700, exist_ok=True)
     os.environ["TMPDIR"] = str(tmp)
+    # The process that forked us may have asked before, and the answer is kept.
+    tempfile.tempdir = None
     progress = Progress(trial_paths.phase_file(attempt))
     progress.enter("create")
     try:

@@ -2,13 +2,21 @@
 
 import json
 import os
+import re
 import signal
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from harbor.trial.trial import Trial
 from harness import finish, fork_worker, make_attempt, make_task, run, trial_spec, until, wait
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from parallelhassnes.steps import registry
-from parallelhassnes.steps.kinds import WorkerEnd
+from parallelhassnes.plan import StepSpec
+from parallelhassnes.steps import registry, trial_paths
+from parallelhassnes.steps.kinds import Attempt, WorkerEnd
 
 SLOW = "sleep 60"
 
@@ -182,6 +190,35 @@ def test_a_killed_worker(tmp_path):
     assert (outcome.status, outcome.failure.failure_class) == ("failed", "infrastructure")
     outcome, _ = finish(attempt, WorkerEnd(None, "lost"))
     assert (outcome.status, outcome.failure.failure_class) == ("lost", "lost")
+
+
+def test_temporary_files_lie_in_the_attempt_even_if_the_parent_used_others(tmp_path):
+    assert tempfile.gettempdir()
+    attempt = make_attempt(tmp_path, "trial", trial_spec(make_task(tmp_path, solution=SLOW)))
+    pid = fork_worker(attempt)
+    until(lambda: phase_of(attempt) == "agent")
+    assert len(list((attempt.dir / "tmp").glob("env-*"))) == 1
+    os.kill(pid, signal.SIGTERM)
+    wait(pid)
+    assert list((attempt.dir / "tmp").glob("env-*")) == []
+
+
+@settings(deadline=None)
+@given(st.text(max_size=80), st.from_regex(r"[a-z0-9]{8,40}", fullmatch=True))
+def test_trial_names_are_lowercase_short_and_unique(task, run_id):
+    step = StepSpec(step_id="s", kind="trial", queue_key="k", spec={"task_name": task})
+    attempt = Attempt(Path("/a"), Path("/j"), "b", "j", run_id, 1, step)
+    name = trial_paths.trial_name(attempt)
+    assert re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name)
+    assert len(name) <= trial_paths.MAX_NAME
+    assert name.endswith(run_id)
+    assert verifier_session(Trial._separate_verifier_session_id, name).startswith(name + "__")
+
+
+def verifier_session(session_id, name):
+    """What Harbor calls the environment of a separate verifier of the trial ``name``."""
+    trial = SimpleNamespace(config=SimpleNamespace(trial_name=name))
+    return session_id(trial, "a-step-with-a-long-name" * 3)
 
 
 def test_a_trial_directory_is_never_used_again(tmp_path):

@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 
+import pytest
 from harness import TEMP, make_task, trial_spec
 
 PROGRAM = """
@@ -27,25 +29,24 @@ print(json.dumps([code, threads, loop is None, litellm, new]))
 """
 
 
-def run_trial(tmp_path, agent):
-    spec = trial_spec(make_task(tmp_path), agent, TEMP)
-    here = os.path.dirname(__file__)  # noqa: PTH120
+SANDBOX = "parallelhassnes.steps.sandbox.environment:SandboxEnvironment"
+ENVIRONMENTS = [TEMP, {"import_path": SANDBOX}]
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS, ids=["temp", "sandbox"])
+@pytest.mark.parametrize("agent", ["oracle", "nop"])
+def test_a_trial_imports_nothing_after_preload(tmp_path, agent, environment):
+    if find_spec("parallelhassnes.steps.sandbox") is None and environment is not TEMP:
+        pytest.skip("this checkout has no sandbox environment")
+    spec = trial_spec(make_task(tmp_path), agent, environment)
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(tmp_path), json.dumps(spec)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([here, *sys.path])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def test_an_oracle_trial_imports_nothing_after_preload(tmp_path):
-    code, threads, no_loop, litellm, new = run_trial(tmp_path, "oracle")
+    code, threads, no_loop, litellm, new = json.loads(done.stdout)
     assert (code, threads, no_loop, litellm) == (0, 1, True, False)
     assert new == []
-
-
-def test_a_nop_trial_imports_nothing_after_preload(tmp_path):
-    assert run_trial(tmp_path, "nop")[-1] == []

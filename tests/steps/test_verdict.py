@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from harness import finish, make_attempt, make_task, run, trial_spec
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parallelhassnes.plan import JobSpec, StepSpec
@@ -95,6 +95,7 @@ def trials(draw):
     return made
 
 
+@settings(deadline=None)
 @given(trials())
 def test_every_trial_is_counted_once_and_never_as_zero(made):
     verdict = judge.judge("b", "j", made)
@@ -111,6 +112,7 @@ def test_every_trial_is_counted_once_and_never_as_zero(made):
         assert len(agent["pass_at"]) == len(rewards)
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 9).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n)))
 )
@@ -121,6 +123,7 @@ def test_pass_at_k_against_drawing_every_set_of_k_trials(case):
     assert statistics.pass_at(n, passes, k) == pytest.approx(sum(draws) / len(draws), abs=1e-12)
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 400).flatmap(
         lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))
@@ -132,6 +135,7 @@ def test_pass_at_k_against_exact_counts(case):
     assert statistics.pass_at(n, passes, k) == pytest.approx(exact, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1), st.floats(0, 1))
 def test_a_percentile_splits_the_values(values, share):
     found = statistics.percentile(values, share)

@@ -110,7 +110,7 @@ def make_task(
     content = {
         "task.toml": f'version = "1.0"\n[agent]\ntimeout_sec = 30.0\n[verifier]\ntimeout_sec = 30.0\n{toml}',
         "instruction.md": "Make /app/out.\n",
-        "environment/Dockerfile": "FROM scratch\nWORKDIR /app\n",
+        "environment/Dockerfile": "FROM debian:bookworm-slim\nWORKDIR /app\n",
         "solution/solve.sh": f"#!/bin/bash\n{solution}\n",
         "tests/test.sh": f"#!/bin/bash\n{test}\n",
         **files,
