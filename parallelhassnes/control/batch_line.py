@@ -1,18 +1,29 @@
-"""The line of one batch: its counts and its state, from the status of its steps."""
+"""The line of one batch: its counts and its state.
+
+Up to ``LARGE`` steps it is made from the status of every step. A larger batch that is going on is counted
+from the ledger's fold and the queue's tickets alone: what is neither attempted nor in the queue is blocked.
+That can be off by the few steps that moved during the look, and is exact when the batch stands still,
+since one in which nothing runs or is ready is looked at step by step again.
+"""
 
 import os
 from collections import Counter
-from pathlib import Path
+from typing import Any
 
+from parallelhassnes import names
 from parallelhassnes.control import fold as folds
 from parallelhassnes.control import status as statuses
+from parallelhassnes.control.fold import Fold
 from parallelhassnes.control.scoreboard_models import BatchLine, BatchState, Counts, KeyLoad
-from parallelhassnes.control.status import BatchStatus, StepStatus
-from parallelhassnes.store import atomic, batches
+from parallelhassnes.control.status import BatchStatus, Held, StepStatus
+from parallelhassnes.errors import UserError
+from parallelhassnes.store import atomic, batches, tickets
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.ledger import LEDGER
+from parallelhassnes.store.records import now_text
 
 TROUBLE = ("failed", "lost", "needs_attention")
+LARGE = 5_000
 
 
 def stamp(layout: Layout, batch_id: str, live: int) -> str:
@@ -21,18 +32,14 @@ def stamp(layout: Layout, batch_id: str, live: int) -> str:
     Args:
         live: running tickets of the batch.
     """
-    batch_dir = layout.batch(batch_id)
-    return ".".join(
-        (
-            str(_stat(batch_dir / LEDGER)[0]),
-            str(_stat(batch_dir / batches.CONTROL)[1]),
-            str(_stat(layout.blocked / f"{batch_id}.json")[1]),
-            str(live),
-        )
-    )
+    # Plain strings: a store may have 10,000 batches, and a Path costs more than a stat.
+    size, _ = _stat(f"{layout.runs}/{batch_id}/{LEDGER}")
+    _, control = _stat(f"{layout.runs}/{batch_id}/{batches.CONTROL}")
+    _, note = _stat(f"{layout.blocked}/{batch_id}.json")
+    return f"{size}.{control}.{note}.{live}"
 
 
-def _stat(path: Path) -> tuple[int, int]:
+def _stat(path: str) -> tuple[int, int]:
     """Size in bytes and time of change in nanoseconds; zeros where there is no such file."""
     try:
         found = os.stat(path)  # noqa: PTH116 - hot path
@@ -47,41 +54,43 @@ def make(layout: Layout, batch_id: str, live: int) -> BatchLine:
     Raises:
         FileNotFoundError: the batch, or its index, is gone.
     """
-    before = stamp(layout, batch_id, live)
-    status = statuses.read(layout, batch_id)
-    line = from_steps(status, list(status), before)
-    folds.save(status.fold, status.batch_dir)
+    made_from = stamp(layout, batch_id, live)
+    batch_dir = layout.batch(batch_id)
+    meta = atomic.read_json(batch_dir / batches.META)
+    fold = folds.load(batch_dir)
+    line = _quick(layout, meta, fold, made_from) if meta["steps_total"] > LARGE else None
+    if line is None:
+        status = statuses.read(layout, batch_id, fold)
+        line = from_steps(status, list(status), meta, made_from)
+    folds.save(fold, batch_dir)
     return line
 
 
-def from_steps(status: BatchStatus, steps: list[StepStatus], made_from: str) -> BatchLine:
-    meta = atomic.read_json(status.batch_dir / batches.META)
-    tally = Counter(step.state for step in steps)
-    counts = Counts(**tally)
+def from_steps(
+    status: BatchStatus, steps: list[StepStatus], meta: dict[str, Any], made_from: str = ""
+) -> BatchLine:
+    """The line from the status of every step."""
+    counts = Counts(**Counter(step.state for step in steps))
     final = sum(step.final for step in steps)
-    state = _state(status, counts, final)
+    return _line(meta, status.fold, status.held, counts, final, _queue(steps), made_from)
+
+
+def _line(
+    meta: dict[str, Any], fold: Fold, held: Held, counts: Counts, final: int, queue: dict[str, KeyLoad], made_from: str
+) -> BatchLine:  # fmt: skip
+    state = _state(counts, final, held)
+    failed = any(getattr(counts, name) for name in TROUBLE)
     return BatchLine(
-        batch_id=status.batch_dir.name,
-        state=state,
-        trouble=bool(final or status.held.reason or any(tally[name] for name in TROUBLE))
-        or state == "blocked",
-        jobs_total=len(status.jobs),
-        steps_total=len(steps),
-        counts=counts,
-        experiment=meta.get("experiment", ""),
-        source_name=meta.get("source_name", ""),
-        created_at=meta["created_at"],
-        last_event_at=max((row.at for row in status.fold.steps.values()), default=""),
-        stand_in=status.fold.stand_in,
-        held=status.held.reason,
-        concurrency=meta.get("concurrency"),
-        limits=meta.get("limits", {}),
-        queue=_queue(steps),
-        stamp=made_from,
-    )
+        batch_id=meta["batch_id"], state=state,
+        trouble=failed or bool(final or held.reason) or state == "blocked",
+        jobs_total=len(meta.get("job_ids", ())), steps_total=meta["steps_total"], counts=counts,
+        experiment=meta.get("experiment", ""), source_name=meta.get("source_name", ""),
+        created_at=meta["created_at"], last_event_at=fold.last_at, stand_in=fold.stand_in, held=held.reason,
+        concurrency=meta.get("concurrency"), limits=meta.get("limits", {}), queue=queue, stamp=made_from,
+    )  # fmt: skip
 
 
-def _state(status: BatchStatus, counts: Counts, final: int) -> BatchState:
+def _state(counts: Counts, final: int, held: Held) -> BatchState:
     if counts.running:
         return "running"
     if counts.ready:
@@ -90,17 +99,71 @@ def _state(status: BatchStatus, counts: Counts, final: int) -> BatchState:
         return "blocked"
     if final or any(getattr(counts, name) for name in TROUBLE):
         return "attention"
-    return "canceled" if counts.canceled or status.held.canceled else "done"
+    return "canceled" if counts.canceled or held.canceled else "done"
 
 
 def _queue(steps: list[StepStatus]) -> dict[str, KeyLoad]:
+    tally = Counter(
+        (step.step.queue_key, step.state, step.delayed)
+        for step in steps
+        if step.state in ("ready", "running")
+    )
+    return {
+        key: KeyLoad(
+            ready=tally[key, "ready", False] + tally[key, "ready", True],
+            delayed=tally[key, "ready", True],
+            running=tally[key, "running", False],
+        )
+        for key in dict.fromkeys(key for key, _, _ in tally)
+    }
+
+
+# --- a large batch that is going on -------------------------------------------------------------------
+
+
+def _quick(layout: Layout, meta: dict[str, Any], fold: Fold, made_from: str) -> BatchLine | None:
+    """The line without a look at every step; None where nothing of the batch runs or is ready."""
+    held = statuses.held(layout, meta["batch_id"])
+    if held.canceled or held.reason or fold.canceled:
+        return None
+    queue = _waiting(layout, meta["batch_id"], agents=fold.stand_in)
+    tally: Counter[str] = Counter()
+    now = now_text()
+    for row in fold.steps.values():
+        if row.retry_at is None:
+            tally[row.status] += 1
+            if row.status == "running":
+                queue.setdefault(row.queue_key, KeyLoad()).running += 1
+        elif row.retry_at > now:  # one that is due has a ready ticket again
+            load = queue.setdefault(row.queue_key, KeyLoad())
+            load.ready += 1
+            load.delayed += 1
+    tally["ready"] = sum(load.ready for load in queue.values())
+    if not tally["ready"] and not tally["running"]:
+        return None
+    tally["blocked"] = max(0, meta["steps_total"] - tally.total())
+    return _line(meta, fold, held, Counts(**tally), 0, queue, made_from)
+
+
+def _waiting(layout: Layout, batch_id: str, *, agents: bool) -> dict[str, KeyLoad]:
+    """Queue key → the batch's ready tickets there.
+
+    Args:
+        agents: count agent steps, too: without the stand-in they have tickets and are blocked all the same.
+    """
     loads: dict[str, KeyLoad] = {}
-    for step in steps:
-        if step.state in ("ready", "running"):
-            load = loads.setdefault(step.step.queue_key, KeyLoad())
-            if step.state == "running":
-                load.running += 1
-            else:
-                load.ready += 1
-                load.delayed += step.delayed
+    for folder, owner, path in tickets.ready_folders(layout):
+        if owner == batch_id:
+            names_there = (ticket.name for ticket in tickets.in_order(path))
+            count = sum(agents or not name.endswith(".agent") for name in names_there)
+            if count:
+                loads[key_of(folder)] = KeyLoad(ready=count)
     return loads
+
+
+def key_of(folder: str) -> str:
+    """The queue key of a folder of the queue; the folder's own name where that is too long to be read back."""
+    try:
+        return names.key_from_dir(folder)
+    except UserError:
+        return folder

@@ -5,6 +5,7 @@ from collections import Counter
 from parallelhassnes.control import batch_line, numbers
 from parallelhassnes.control import fold as folds
 from parallelhassnes.control import status as statuses
+from parallelhassnes.control.bulk import bulk
 from parallelhassnes.control.fold import Fold
 from parallelhassnes.control.running import HeartbeatWatch, attempt_path, describe
 from parallelhassnes.control.scoreboard_models import (
@@ -32,6 +33,7 @@ FIRST_STEPS = 5
 MAX_GROUPS = 50
 
 
+@bulk
 def batch_scoreboard(
     layout: Layout, batch_id: str, watch: HeartbeatWatch | None = None, fold: Fold | None = None
 ) -> BatchScoreboard:
@@ -47,8 +49,8 @@ def batch_scoreboard(
     status = statuses.read(layout, batch_id, fold)
     many = numbers.take_in(status)
     steps = list(status)
-    line = batch_line.from_steps(status, steps, "")
     meta = atomic.read_json(status.batch_dir / batches.META)
+    line = batch_line.from_steps(status, steps, meta)
     folds.save(status.fold, status.batch_dir, force=many > 100)
     columns = list(dict.fromkeys(_column(step) for step in steps if step.step.kind in RESULT_KINDS))
     jobs = _jobs(steps, columns)

@@ -7,12 +7,15 @@ that does not fit (another version, an offset beyond the file, not JSON) is igno
 the whole ledger. Any reader may write it, at any time, by rename; the newest offset need not win,
 since a cache that is behind only costs a longer tail.
 
-Shape: ``{"schema_version": 1, "batch_id", "ledger_offset", "stand_in", "attempts", "canceled",
-"steps": {"job/step": [status, attempt, number, at, retry_at, class, line, numbers]}, "unread":
+Shape: ``{"schema_version": 1, "batch_id", "ledger_offset", "stand_in", "attempts", "last_at", "canceled",
+"steps": {"job/step": [status, attempt, number, at, queue_key, retry_at, class, line, numbers]}, "unread":
 [["job/step", attempt]], "spent": {…}}``; times are the ledger's.
 """
 
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +23,7 @@ from parallelhassnes.store import atomic, ledger
 
 CACHE = "scoreboard.batch.json"
 VERSION = 1
+_LONG_TAIL = 1 << 20
 _WORTH_WRITING = 1 << 15
 """Bytes of tail below which re-reading it is cheaper than writing the cache again."""
 
@@ -33,6 +37,7 @@ class Row(NamedTuple):
     number: int
     at: str
     """When the newest attempt started, or ended."""
+    queue_key: str = ""
     retry_at: str | None = None
     """When the next attempt may start, where one is due."""
     failure_class: str | None = None
@@ -54,6 +59,8 @@ class Fold:
     """At least one attempt was answered by the stand-in."""
     attempts: int = 0
     """Attempts that ended."""
+    last_at: str = ""
+    """Time of the newest event of a step; empty before the first."""
     canceled: dict[str, bool] = field(default_factory=dict)
     """``job/step`` of steps that operators canceled before they started."""
     steps: dict[str, Row] = field(default_factory=dict)
@@ -73,7 +80,7 @@ def load(batch_dir: Path) -> Fold:
 def advance(fold: Fold, batch_dir: Path) -> list[dict[str, Any]]:
     """Take in what the ledger has got since; the events that were new."""
     new = []
-    for offset, event in ledger.read(batch_dir, fold.offset):
+    for offset, event in _events(batch_dir, fold.offset):
         fold.offset = offset
         try:
             if _apply(fold, batch_dir, event):
@@ -83,6 +90,22 @@ def advance(fold: Fold, batch_dir: Path) -> list[dict[str, Any]]:
     return new
 
 
+def _events(batch_dir: Path, offset: int) -> Iterable[tuple[int, dict[str, Any]]]:
+    """As ``ledger.read``; a long tail is parsed in one go, which takes a third of the time."""
+    end = ledger.size(batch_dir)
+    if end - offset < _LONG_TAIL:
+        return ledger.read(batch_dir, offset)
+    with (batch_dir / ledger.LEDGER).open("rb") as stream:
+        stream.seek(offset)
+        data = stream.read(end - offset)
+    whole = data[: data.rfind(b"\n") + 1]
+    try:
+        events = json.loads(f"[{whole.decode().rstrip().replace('\n', ',')}]")
+    except ValueError:  # an empty, cut or foreign line somewhere
+        return ledger.read(batch_dir, offset)
+    return chain(zip(repeat(offset), events[:-1]), [(offset + len(whole), events[-1])])
+
+
 def save(fold: Fold, batch_dir: Path, *, force: bool = False) -> bool:
     """Write the cache where that is worth it; a store that cannot be written to is read all the same."""
     behind = fold.offset - max(fold.cached, 0)
@@ -90,7 +113,7 @@ def save(fold: Fold, batch_dir: Path, *, force: bool = False) -> bool:
         return False
     document = {
         "schema_version": VERSION, "batch_id": fold.batch_id, "ledger_offset": fold.offset,
-        "stand_in": fold.stand_in, "attempts": fold.attempts, "canceled": fold.canceled,
+        "stand_in": fold.stand_in, "attempts": fold.attempts, "last_at": fold.last_at, "canceled": fold.canceled,
         "steps": fold.steps, "unread": fold.unread, "spent": fold.spent,
     }  # fmt: skip
     try:
@@ -111,8 +134,8 @@ def _from_cache(batch_dir: Path) -> Fold | None:
             return None
         return Fold(
             batch_id=batch_dir.name, offset=offset, cached=offset,
-            stand_in=document["stand_in"], attempts=document["attempts"], canceled=dict(document["canceled"]),
-            steps={key: Row(*fields) for key, fields in document["steps"].items()},
+            stand_in=document["stand_in"], attempts=document["attempts"], last_at=document["last_at"], canceled=dict(document["canceled"]),
+            steps=dict(zip(document["steps"], map(Row._make, document["steps"].values()), strict=True)),
             unread=list(document["unread"]), spent=dict(document["spent"]),
         )  # fmt: skip
     except (atomic.CorruptFile, KeyError, TypeError, ValueError, AttributeError):
@@ -155,7 +178,10 @@ def _launched(fold: Fold, key: str, event: dict[str, Any]) -> bool:
     if row is not None and row.status != "running" and row.numbers is None:
         fold.unread.append([key, row.attempt])
     fold.stand_in = fold.stand_in or bool(event.get("stand_in"))
-    fold.steps[key] = Row("running", event["attempt"], event["number"], event["at"])
+    fold.steps[key] = Row(
+        "running", event["attempt"], event["number"], event["at"], event["queue_key"]
+    )
+    fold.last_at = event["at"]
     return True
 
 
@@ -169,9 +195,10 @@ def _ended(fold: Fold, key: str, event: dict[str, Any]) -> bool:
     failure = event.get("failure") or {}
     fold.steps[key] = Row(
         event["status"], event["attempt"], number, event.get("ended_at") or event["at"],
-        event.get("retry_at"), failure.get("failure_class"), failure.get("line"),
+        row.queue_key if row else "", event.get("retry_at"), failure.get("failure_class"), failure.get("line"),
     )  # fmt: skip
     fold.attempts += 1
+    fold.last_at = event["at"]
     return True
 
 

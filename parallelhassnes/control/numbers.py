@@ -51,7 +51,7 @@ def take_in(status: BatchStatus) -> int:
     """Read every report that ended since the last look; how many."""
     fold, count = status.fold, 0
     for key, attempt in _unread(status):
-        row, step = fold.steps[key], status.step(key)
+        row, step = fold.steps[key], status.steps.get(key)
         job_id, _, step_id = key.partition("/")
         report = _report(status.batch_dir / job_id / "steps" / step_id / "attempts" / attempt)
         numbers = _of_report(step.kind if step else "", report)
@@ -76,7 +76,7 @@ def _unread(status: BatchStatus) -> list[tuple[str, str]]:
     return [
         (key, attempt)
         for key, attempt in every()
-        if (step := status.step(key)) and step.kind in wanted
+        if (step := status.steps.get(key)) and step.kind in wanted
     ]
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from parallelhassnes import names
 from parallelhassnes.config import Config, load_config
 from parallelhassnes.control import batch_line
+from parallelhassnes.control.bulk import bulk
 from parallelhassnes.control.scoreboard_models import (
     BatchLine,
     Counts,
@@ -21,7 +21,6 @@ from parallelhassnes.control.scoreboard_models import (
     RunnerLine,
     SystemScoreboard,
 )
-from parallelhassnes.errors import UserError
 from parallelhassnes.store import atomic, tickets
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import now_text
@@ -29,6 +28,7 @@ from parallelhassnes.store.records import now_text
 SNAPSHOT = "scoreboard.system.json"
 
 
+@bulk
 def system_scoreboard(layout: Layout, *, snapshot: bool = True) -> SystemScoreboard:
     """The whole store as of now.
 
@@ -103,7 +103,7 @@ def _queue(config: Config, lines: list[BatchLine], live: Counter[str]) -> list[Q
     ready: Counter[str] = Counter()
     delayed: Counter[str] = Counter()
     limits: dict[str, list[int]] = {}
-    keys = {_key(folder): count for folder, count in live.items()}
+    keys = {batch_line.key_of(folder): count for folder, count in live.items()}
     for line in lines:
         for key, load in line.queue.items():
             ready[key] += load.ready - load.delayed
@@ -119,13 +119,6 @@ def _queue(config: Config, lines: list[BatchLine], live: Counter[str]) -> list[Q
         for key, count in keys.items()
     ]  # fmt: skip
     return sorted(found, key=lambda line: (-line.live, -line.ready, line.queue_key))
-
-
-def _key(folder: str) -> str:
-    try:
-        return names.key_from_dir(folder)
-    except UserError:  # a key too long to be spelled by its folder
-        return folder
 
 
 def _tables(folder: Path) -> int:

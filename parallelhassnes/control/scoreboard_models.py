@@ -1,4 +1,7 @@
-"""The shapes of both scoreboards; published as JSON Schemas under ``schemas/``."""
+"""The shapes of both scoreboards; published as JSON Schemas under ``schemas/``, with the docstrings as descriptions.
+
+Building a model costs as much as a whole look at a store, so each is built when it is first used.
+"""
 
 from typing import Literal
 
@@ -10,7 +13,7 @@ type BatchState = Literal["running", "waiting", "blocked", "attention", "cancele
 class View(BaseModel):
     """Base of every view: made by us, so nothing unknown is in it."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 class Counts(View):

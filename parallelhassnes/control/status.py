@@ -5,14 +5,14 @@ is ``ready`` when nothing but a limit or the clock keeps it from starting, ``can
 said so, and ``blocked`` otherwise, with the reason.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from parallelhassnes.control import fold as folds
 from parallelhassnes.control.fold import Fold, Row
-from parallelhassnes.schedule.launch import AGENT_REASON
 from parallelhassnes.store import atomic, attempts, index, tickets
 from parallelhassnes.store.index import IndexedStep
 from parallelhassnes.store.layout import Layout
@@ -72,7 +72,8 @@ class BatchStatus:
     held: Held
 
     def __post_init__(self) -> None:
-        self._steps = {
+        # ``job/step`` → the step, in the table's order.
+        self.steps = {
             f"{job_id}/{step.step_id}": step
             for job_id, steps in self.jobs.items()
             for step in steps
@@ -84,17 +85,6 @@ class BatchStatus:
             for step in steps:
                 yield self.of(job_id, step)
 
-    def keys(self) -> Iterable[str]:
-        """``job/step`` of every step, in the table's order: the place of a step is its ticket's number."""
-        return self._steps
-
-    @property
-    def steps_total(self) -> int:
-        return len(self._steps)
-
-    def step(self, key: str) -> IndexedStep | None:
-        return self._steps.get(key)
-
     def of(self, job_id: str, step: IndexedStep) -> StepStatus:
         key = f"{job_id}/{step.step_id}"
         row = self.fold.steps.get(key)
@@ -104,7 +94,7 @@ class BatchStatus:
             # A retry that was due is called off: the step stays what its last attempt came to.
             return StepStatus(job_id, step, row.status if row else "canceled", row=row)
         if row is None and step.depends_on:
-            dead = self.dead(key)
+            dead = self.dead(key) if step.after == "success" else ""
             if dead:
                 return StepStatus(job_id, step, "blocked", f"{dead} {self._how(dead)}", final=True)
             waits = self._open_dependency(step)
@@ -113,7 +103,7 @@ class BatchStatus:
         if self.held.reason:
             return StepStatus(job_id, step, "blocked", self.held.reason, row)
         if step.kind == "agent" and not self.fold.stand_in:
-            return StepStatus(job_id, step, "blocked", AGENT_REASON, row)
+            return StepStatus(job_id, step, "blocked", _agent_reason(), row)
         return StepStatus(job_id, step, "ready", row=row)
 
     def dead(self, key: str) -> str:
@@ -121,7 +111,7 @@ class BatchStatus:
         stack = [key]
         while stack:
             top = stack[-1]
-            step = self._steps.get(top)
+            step = self.steps.get(top)
             if (
                 top in self._dead
                 or step is None
@@ -179,6 +169,15 @@ class BatchStatus:
         }.get(status, status)
 
 
+@cache
+def _agent_reason() -> str:
+    from parallelhassnes.schedule.launch import (
+        AGENT_REASON,
+    )  # the scheduler is much to import for a view
+
+    return AGENT_REASON
+
+
 def read(layout: Layout, batch_id: str, fold: Fold | None = None) -> BatchStatus:
     """The status of a batch as of now.
 
@@ -205,7 +204,7 @@ def _add_unlogged(layout: Layout, status: BatchStatus) -> None:
     names = [entry.name for entry in tickets.running(layout) if entry.name.startswith(prefix)]
     if not names:
         return
-    places = list(status.keys())
+    places = list(status.steps)  # a step's place in the table is its ticket's number
     for name in names:
         place = tickets.parse_name(name).seq
         if place >= len(places):
@@ -218,4 +217,6 @@ def _add_unlogged(layout: Layout, status: BatchStatus) -> None:
         ref = attempts.newest(status.batch_dir / job_id / "steps" / step_id)
         if ref is not None and (row is None or ref.number > row.number):
             started = ref.name.partition("_")[0]
-            status.fold.steps[key] = Row("running", ref.name, ref.number, started)
+            status.fold.steps[key] = Row(
+                "running", ref.name, ref.number, started, status.steps[key].queue_key
+            )
