@@ -129,6 +129,9 @@ def _jobs(board: BatchScoreboard) -> Table:
     if not columns:
         for name in states:
             table.add_column(SHORT[name], justify="right", no_wrap=True)
+    others = bool(columns) and any(not job.cells for job in board.jobs)
+    if others:
+        table.add_column("steps")
     judged = bool(board.verdicts)
     if judged:
         table.add_column("task", no_wrap=True)
@@ -137,7 +140,12 @@ def _jobs(board: BatchScoreboard) -> Table:
         cells = [_cell(job.cells.get(column)) for column in columns] or counts_cells(
             job.counts, states
         )
-        table.add_row(job.job_id, *cells, *([_task(job)] if judged else []))
+        table.add_row(
+            job.job_id,
+            *cells,
+            *([Text() if job.cells else counts_text(job.counts)] if others else []),
+            *([_task(job)] if judged else []),
+        )
     if len(rows) > MOST_ROWS:
         table.add_row(Text(f"… and {len(rows) - MOST_ROWS} more", style="dim"))
     if columns and len(rows) > 1:

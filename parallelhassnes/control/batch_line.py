@@ -103,18 +103,10 @@ def _state(counts: Counts, final: int, held: Held) -> BatchState:
 
 
 def _queue(steps: list[StepStatus]) -> dict[str, KeyLoad]:
-    tally = Counter(
-        (step.step.queue_key, step.state, step.delayed)
-        for step in steps
-        if step.state in ("ready", "running")
-    )
+    tally = Counter((step.step.queue_key, step.delayed) for step in steps if step.state == "ready")
     return {
-        key: KeyLoad(
-            ready=tally[key, "ready", False] + tally[key, "ready", True],
-            delayed=tally[key, "ready", True],
-            running=tally[key, "running", False],
-        )
-        for key in dict.fromkeys(key for key, _, _ in tally)
+        key: KeyLoad(ready=tally[key, False] + tally[key, True], delayed=tally[key, True])
+        for key in dict.fromkeys(key for key, _ in tally)
     }
 
 
@@ -127,17 +119,16 @@ def _quick(layout: Layout, meta: dict[str, Any], fold: Fold, made_from: str) -> 
     if held.canceled or held.reason or fold.canceled:
         return None
     queue = _waiting(layout, meta["batch_id"], agents=fold.stand_in)
-    tally: Counter[str] = Counter()
-    now = now_text()
-    for row in fold.steps.values():
-        if row.retry_at is None:
-            tally[row.status] += 1
-            if row.status == "running":
-                queue.setdefault(row.queue_key, KeyLoad()).running += 1
-        elif row.retry_at > now:  # one that is due has a ready ticket again
-            load = queue.setdefault(row.queue_key, KeyLoad())
-            load.ready += 1
-            load.delayed += 1
+    tally = +fold.tally
+    if tally.pop("retry", 0):
+        now = now_text()
+        for row in fold.steps.values():
+            if (
+                row.retry_at is not None and row.retry_at > now
+            ):  # one that is due has a ready ticket again
+                load = queue.setdefault(row.queue_key, KeyLoad())
+                load.ready += 1
+                load.delayed += 1
     tally["ready"] = sum(load.ready for load in queue.values())
     if not tally["ready"] and not tally["running"]:
         return None

@@ -13,6 +13,7 @@ Shape: ``{"schema_version": 1, "batch_id", "ledger_offset", "stand_in", "attempt
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import chain, repeat
@@ -67,7 +68,22 @@ class Fold:
     unread: list[list[str]] = field(default_factory=list)
     """``[job/step, attempt]`` of ended attempts that another has followed before their report was read."""
     spent: dict[str, float] = field(default_factory=dict)
-    """Sums over all attempts whose report was read: ``cost_usd``, ``input``, ``cache``, ``output``, ``attempts``."""
+    """Sums over the attempts whose report was read: ``cost_usd``, ``input``, ``cache``, ``output``, and how many of them
+    said something of that kind (``known``) or nothing (``unknown``)."""
+    tally: Counter[str] = field(default_factory=Counter)
+    """Status → steps; those whose retry is due count as ``retry``."""
+
+    def put(self, key: str, row: Row) -> None:
+        """Set how a step stands."""
+        before = self.steps.get(key)
+        if before is not None:
+            self.tally[_counted_as(before)] -= 1
+        self.tally[_counted_as(row)] += 1
+        self.steps[key] = row
+
+
+def _counted_as(row: Row) -> str:
+    return row.status if row.retry_at is None else "retry"
 
 
 def load(batch_dir: Path) -> Fold:
@@ -132,14 +148,16 @@ def _from_cache(batch_dir: Path) -> Fold | None:
         offset = int(document["ledger_offset"])
         if document["batch_id"] != batch_dir.name or not _fits(batch_dir, offset):
             return None
-        return Fold(
+        fold = Fold(
             batch_id=batch_dir.name, offset=offset, cached=offset,
             stand_in=document["stand_in"], attempts=document["attempts"], last_at=document["last_at"], canceled=dict(document["canceled"]),
             steps=dict(zip(document["steps"], map(Row._make, document["steps"].values()), strict=True)),
             unread=list(document["unread"]), spent=dict(document["spent"]),
         )  # fmt: skip
+        fold.tally.update(map(_counted_as, fold.steps.values()))
     except (atomic.CorruptFile, KeyError, TypeError, ValueError, AttributeError):
         return None
+    return fold
 
 
 def _fits(batch_dir: Path, offset: int) -> bool:
@@ -178,8 +196,9 @@ def _launched(fold: Fold, key: str, event: dict[str, Any]) -> bool:
     if row is not None and row.status != "running" and row.numbers is None:
         fold.unread.append([key, row.attempt])
     fold.stand_in = fold.stand_in or bool(event.get("stand_in"))
-    fold.steps[key] = Row(
-        "running", event["attempt"], event["number"], event["at"], event["queue_key"]
+    fold.put(
+        key,
+        Row("running", event["attempt"], event["number"], event["at"], event["queue_key"]),
     )
     fold.last_at = event["at"]
     return True
@@ -193,17 +212,23 @@ def _ended(fold: Fold, key: str, event: dict[str, Any]) -> bool:
     ):
         return False
     failure = event.get("failure") or {}
-    fold.steps[key] = Row(
+    now = Row(
         event["status"], event["attempt"], number, event.get("ended_at") or event["at"],
         row.queue_key if row else "", event.get("retry_at"), failure.get("failure_class"), failure.get("line"),
     )  # fmt: skip
+    fold.put(key, now)
     fold.attempts += 1
     fold.last_at = event["at"]
     return True
 
 
 def _operator_spoke(fold: Fold, batch_dir: Path, job_id: Any, step_id: Any, event: str) -> None:
-    """The line says only that something was said; what holds now is in the jobs' ``overrides.json``."""
+    """The line says only that something was said; what holds now is in the jobs' ``overrides.json``.
+
+    A whole batch is canceled in its ``control.json``, which every view reads anyway.
+    """
+    if event == "canceled" and not job_id:
+        return
     from parallelhassnes.store import batches
 
     job_ids = [str(job_id)] if job_id else list(batches.read_batch(batch_dir).job_ids)
@@ -220,4 +245,4 @@ def _operator_spoke(fold: Fold, batch_dir: Path, job_id: Any, step_id: Any, even
                 event == "retry" and row is not None and asked and row.attempt.endswith(f"_{asked}")
             )
             if row is not None and due and row.status != "running":
-                fold.steps[f"{name}/{step}"] = row._replace(retry_at=row.at)
+                fold.put(f"{name}/{step}", row._replace(retry_at=row.at))

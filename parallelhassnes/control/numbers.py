@@ -47,6 +47,11 @@ def verdict(numbers: list[Any] | None) -> VerdictNumbers | None:
     return VerdictNumbers(*numbers) if numbers else None
 
 
+def reward_of(attempt_dir: Path) -> float | None:
+    """Reward of one ended trial attempt; None where it has none."""
+    return TrialNumbers(*_of_report("trial", _report(attempt_dir))).reward
+
+
 def take_in(status: BatchStatus) -> int:
     """Read every report that ended since the last look; how many."""
     fold, count = status.fold, 0

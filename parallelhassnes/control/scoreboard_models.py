@@ -34,12 +34,11 @@ class Counts(View):
 
 
 class KeyLoad(View):
-    """The steps of one batch on one queue key, as far as they are not over."""
+    """The steps of one batch on one queue key that are to start."""
 
     ready: int = 0
     delayed: int = 0
     """Of the ready ones, those that wait for the time of their retry."""
-    running: int = 0
 
 
 class BatchLine(View):
@@ -70,7 +69,7 @@ class BatchLine(View):
     limits: dict[str, int] = {}
     """Queue key → live attempts at most, as its table says."""
     queue: dict[str, KeyLoad] = {}
-    """Queue key → the batch's steps on it that are not over."""
+    """Queue key → the batch's steps on it that are to start."""
     stamp: str
     """What the line was made from: a line with the same stamp is still current."""
 

@@ -217,6 +217,6 @@ def _add_unlogged(layout: Layout, status: BatchStatus) -> None:
         ref = attempts.newest(status.batch_dir / job_id / "steps" / step_id)
         if ref is not None and (row is None or ref.number > row.number):
             started = ref.name.partition("_")[0]
-            status.fold.steps[key] = Row(
-                "running", ref.name, ref.number, started, status.steps[key].queue_key
+            status.fold.put(
+                key, Row("running", ref.name, ref.number, started, status.steps[key].queue_key)
             )
