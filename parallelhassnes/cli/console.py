@@ -1,0 +1,20 @@
+"""Consoles for people: as wide as the terminal, plain where there is none or NO_COLOR is set."""
+
+import os
+import sys
+from typing import IO
+
+from rich.console import Console
+
+PLAIN_WIDTH = 160
+"""Columns of output that goes into a file or a pipe."""
+
+
+def console(stream: IO[str] | None = None) -> Console:
+    """A console on the stream, stdout unless said otherwise."""
+    stream = stream or sys.stdout
+    # A pipe has no width of its own, and a table cut at 80 columns is worth nothing in a file.
+    width = None if stream.isatty() or os.environ.get("COLUMNS") else PLAIN_WIDTH
+    return Console(
+        file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=False
+    )

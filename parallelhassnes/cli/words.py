@@ -1,0 +1,68 @@
+"""Short forms of numbers and times for tables."""
+
+from datetime import UTC, datetime
+
+
+def duration(seconds: float | None) -> str:
+    """``4s``, ``3m05s``, ``2h07m``, ``3d04h``; ``–`` for None."""
+    if seconds is None:
+        return "–"
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < 86_400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 86_400}d{whole % 86_400 // 3600:02d}h"
+
+
+def ago(text: str, now: datetime | None = None) -> str:
+    """Time since an RFC 3339 time; empty for an empty one."""
+    if not text:
+        return ""
+    passed = (now or datetime.now(UTC)) - datetime.fromisoformat(text)
+    return duration(max(0.0, passed.total_seconds()))
+
+
+def until(text: str, now: datetime | None = None) -> str:
+    """Time to an RFC 3339 time; ``now`` where that has come."""
+    left = (datetime.fromisoformat(text) - (now or datetime.now(UTC))).total_seconds()
+    return duration(left) if left > 0 else "now"
+
+
+def number(value: float | None) -> str:
+    """``950``, ``12.3k``, ``4.5M``; ``–`` for None."""
+    if value is None:
+        return "–"
+    for limit, suffix in ((1_000_000_000, "G"), (1_000_000, "M"), (10_000, "k")):
+        if abs(value) >= limit:
+            return f"{value / (1000 if suffix == 'k' else limit):.1f}{suffix}"
+    return f"{value:g}"
+
+
+def money(value: float | None) -> str:
+    return (
+        "–"
+        if value is None
+        else f"${value:,.2f}"
+        if value >= 0.01 or value == 0
+        else f"${value:.4f}"
+    )
+
+
+def size(count: int) -> str:
+    """Bytes: ``812 B``, ``3.4 KB``, ``1.2 GB``."""
+    value, unit = float(count), "B"
+    for unit in ("B", "KB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            break
+        value /= 1000
+    return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 batch``, ``3 batches``."""
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count} {noun}{'es' if noun.endswith(('ch', 's')) else 's'}"

@@ -1,0 +1,248 @@
+"""The fold of a batch's ledger: every attempted step as its last event left it.
+
+    ledger.jsonl ──(tail)──▶ Fold ◀──▶ scoreboard.batch.json   (derived: may be deleted)
+
+The cache says up to which byte of the ledger it speaks, so a later view reads only what came after. One
+that does not fit (another version, an offset beyond the file, not JSON) is ignored and made anew from
+the whole ledger. Any reader may write it, at any time, by rename; the newest offset need not win,
+since a cache that is behind only costs a longer tail.
+
+Shape: ``{"schema_version": 1, "batch_id", "ledger_offset", "stand_in", "attempts", "last_at", "canceled",
+"steps": {"job/step": [status, attempt, number, at, queue_key, retry_at, class, line, numbers]}, "unread":
+[["job/step", attempt]], "spent": {…}}``; times are the ledger's.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import chain, repeat
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from parallelhassnes.store import atomic, ledger
+
+CACHE = "scoreboard.batch.json"
+VERSION = 1
+_LONG_TAIL = 1 << 20
+_WORTH_WRITING = 1 << 15
+"""Bytes of tail below which re-reading it is cheaper than writing the cache again."""
+
+
+class Row(NamedTuple):
+    """One attempted step."""
+
+    status: str
+    """``running``, or how the newest attempt ended."""
+    attempt: str
+    number: int
+    at: str
+    """When the newest attempt started, or ended."""
+    queue_key: str = ""
+    retry_at: str | None = None
+    """When the next attempt may start, where one is due."""
+    failure_class: str | None = None
+    line: str | None = None
+    numbers: list[Any] | None = None
+    """What the newest ended attempt's report says in numbers (see ``numbers``); None until it was read."""
+
+
+@dataclass
+class Fold:
+    """What the ledger of one batch amounts to."""
+
+    batch_id: str
+    offset: int = 0
+    """Bytes of the ledger that are in here."""
+    cached: int = -1
+    """Bytes of the ledger that the cache on disk speaks for; -1 where there is none."""
+    stand_in: bool = False
+    """At least one attempt was answered by the stand-in."""
+    attempts: int = 0
+    """Attempts that ended."""
+    last_at: str = ""
+    """Time of the newest event of a step; empty before the first."""
+    canceled: dict[str, bool] = field(default_factory=dict)
+    """``job/step`` of steps that operators canceled before they started."""
+    steps: dict[str, Row] = field(default_factory=dict)
+    unread: list[list[str]] = field(default_factory=list)
+    """``[job/step, attempt]`` of ended attempts that another has followed before their report was read."""
+    spent: dict[str, float] = field(default_factory=dict)
+    """Sums over the attempts whose report was read: ``cost_usd``, ``input``, ``cache``, ``output``, and how many of them
+    said something of that kind (``known``) or nothing (``unknown``)."""
+    tally: Counter[str] = field(default_factory=Counter)
+    """Status → steps; those whose retry is due count as ``retry``."""
+
+    def put(self, key: str, row: Row) -> None:
+        """Set how a step stands."""
+        before = self.steps.get(key)
+        if before is not None:
+            self.tally[_counted_as(before)] -= 1
+        self.tally[_counted_as(row)] += 1
+        self.steps[key] = row
+
+
+def _counted_as(row: Row) -> str:
+    return row.status if row.retry_at is None else "retry"
+
+
+def load(batch_dir: Path) -> Fold:
+    """The fold as of now: the cache, if it fits, and the ledger's tail."""
+    fold = _from_cache(batch_dir) or Fold(batch_dir.name)
+    advance(fold, batch_dir)
+    return fold
+
+
+def advance(fold: Fold, batch_dir: Path) -> list[dict[str, Any]]:
+    """Take in what the ledger has got since; the events that were new."""
+    new = []
+    for offset, event in _events(batch_dir, fold.offset):
+        fold.offset = offset
+        try:
+            if _apply(fold, batch_dir, event):
+                new.append(event)
+        except (KeyError, TypeError):  # a line that no writer of ours has written
+            continue
+    return new
+
+
+def _events(batch_dir: Path, offset: int) -> Iterable[tuple[int, dict[str, Any]]]:
+    """As ``ledger.read``; a long tail is parsed in one go, which takes a third of the time."""
+    end = ledger.size(batch_dir)
+    if end - offset < _LONG_TAIL:
+        return ledger.read(batch_dir, offset)
+    with (batch_dir / ledger.LEDGER).open("rb") as stream:
+        stream.seek(offset)
+        data = stream.read(end - offset)
+    whole = data[: data.rfind(b"\n") + 1]
+    try:
+        events = json.loads(f"[{whole.decode().rstrip().replace('\n', ',')}]")
+    except ValueError:  # an empty, cut or foreign line somewhere
+        return ledger.read(batch_dir, offset)
+    return chain(zip(repeat(offset), events[:-1]), [(offset + len(whole), events[-1])])
+
+
+def save(fold: Fold, batch_dir: Path, *, force: bool = False) -> bool:
+    """Write the cache where that is worth it; a store that cannot be written to is read all the same."""
+    behind = fold.offset - max(fold.cached, 0)
+    if not force and behind < max(_WORTH_WRITING, fold.offset // 20):
+        return False
+    document = {
+        "schema_version": VERSION, "batch_id": fold.batch_id, "ledger_offset": fold.offset,
+        "stand_in": fold.stand_in, "attempts": fold.attempts, "last_at": fold.last_at, "canceled": fold.canceled,
+        "steps": fold.steps, "unread": fold.unread, "spent": fold.spent,
+    }  # fmt: skip
+    try:
+        atomic.write_json(batch_dir / CACHE, document, durable=False)
+    except OSError:  # a reader with no right to write, a full disk, a batch being deleted
+        return False
+    fold.cached = fold.offset
+    return True
+
+
+def _from_cache(batch_dir: Path) -> Fold | None:
+    try:
+        document = atomic.read_json_or_none(batch_dir / CACHE)
+        if document is None or document["schema_version"] != VERSION:
+            return None
+        offset = int(document["ledger_offset"])
+        if document["batch_id"] != batch_dir.name or not _fits(batch_dir, offset):
+            return None
+        fold = Fold(
+            batch_id=batch_dir.name, offset=offset, cached=offset,
+            stand_in=document["stand_in"], attempts=document["attempts"], last_at=document["last_at"], canceled=dict(document["canceled"]),
+            steps=dict(zip(document["steps"], map(Row._make, document["steps"].values()), strict=True)),
+            unread=list(document["unread"]), spent=dict(document["spent"]),
+        )  # fmt: skip
+        fold.tally.update(map(_counted_as, fold.steps.values()))
+    except (atomic.CorruptFile, KeyError, TypeError, ValueError, AttributeError):
+        return None
+    return fold
+
+
+def _fits(batch_dir: Path, offset: int) -> bool:
+    """Whether the ledger reaches that far and a line ends there."""
+    if offset == 0:
+        return True
+    try:
+        with (batch_dir / ledger.LEDGER).open("rb") as stream:
+            stream.seek(offset - 1)
+            return stream.read(1) == b"\n"
+    except OSError:
+        return False
+
+
+# --- events -------------------------------------------------------------------------------------------
+
+
+def _apply(fold: Fold, batch_dir: Path, event: dict[str, Any]) -> bool:
+    """Take in one event; False where it says nothing new."""
+    job_id, step_id = event.get("job_id"), event.get("step_id")
+    match event.get("event"):
+        case "launched":
+            return _launched(fold, f"{job_id}/{step_id}", event)
+        case "ended":
+            return _ended(fold, f"{job_id}/{step_id}", event)
+        case "canceled" | "retry" as name:
+            _operator_spoke(fold, batch_dir, job_id, step_id, name)
+            return True
+    return False
+
+
+def _launched(fold: Fold, key: str, event: dict[str, Any]) -> bool:
+    row = fold.steps.get(key)
+    if row is not None and row.number >= event["number"]:
+        return False
+    if row is not None and row.status != "running" and row.numbers is None:
+        fold.unread.append([key, row.attempt])
+    fold.stand_in = fold.stand_in or bool(event.get("stand_in"))
+    fold.put(
+        key,
+        Row("running", event["attempt"], event["number"], event["at"], event["queue_key"]),
+    )
+    fold.last_at = event["at"]
+    return True
+
+
+def _ended(fold: Fold, key: str, event: dict[str, Any]) -> bool:
+    row = fold.steps.get(key)
+    number = event["number"]
+    if row is not None and (
+        row.number > number or (row.number == number and row.status != "running")
+    ):
+        return False
+    failure = event.get("failure") or {}
+    now = Row(
+        event["status"], event["attempt"], number, event.get("ended_at") or event["at"],
+        row.queue_key if row else "", event.get("retry_at"), failure.get("failure_class"), failure.get("line"),
+    )  # fmt: skip
+    fold.put(key, now)
+    fold.attempts += 1
+    fold.last_at = event["at"]
+    return True
+
+
+def _operator_spoke(fold: Fold, batch_dir: Path, job_id: Any, step_id: Any, event: str) -> None:
+    """The line says only that something was said; what holds now is in the jobs' ``overrides.json``.
+
+    A whole batch is canceled in its ``control.json``, which every view reads anyway.
+    """
+    if event == "canceled" and not job_id:
+        return
+    from parallelhassnes.store import batches
+
+    job_ids = [str(job_id)] if job_id else list(batches.read_batch(batch_dir).job_ids)
+    for name in job_ids:
+        overrides = batches.read_overrides(batch_dir / name)
+        for key in [key for key in fold.canceled if key.startswith(f"{name}/")]:
+            del fold.canceled[key]
+        fold.canceled.update({f"{name}/{step}": True for step in overrides.canceled})
+        for step in [str(step_id)] if step_id else list(overrides.retries):
+            row = fold.steps.get(f"{name}/{step}")
+            # A retry is due while the attempt that it is to follow is still the newest.
+            asked = overrides.retries.get(step)
+            due = (
+                event == "retry" and row is not None and asked and row.attempt.endswith(f"_{asked}")
+            )
+            if row is not None and due and row.status != "running":
+                fold.put(f"{name}/{step}", row._replace(retry_at=row.at))

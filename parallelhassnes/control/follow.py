@@ -1,0 +1,220 @@
+"""Following batches while they run: each look costs the ledgers' tails and the live attempts' states.
+
+No thread, no lock, nothing written: the process that follows may be the one that forks supervisors.
+"""
+
+import time
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from parallelhassnes.control import fold as folds
+from parallelhassnes.control.batch_line import TROUBLE, key_of, stamp
+from parallelhassnes.control.fold import Fold
+from parallelhassnes.control.numbers import reward_of
+from parallelhassnes.control.running import HeartbeatWatch, attempt_path, describe
+from parallelhassnes.control.scoreboard_models import RunningStep
+from parallelhassnes.control.status import BatchStatus, StepStatus, held
+from parallelhassnes.store import atomic, batches, index, tickets
+from parallelhassnes.store.layout import Layout
+
+RATE_WINDOW_SEC = 60.0
+MOST_FAILURES = 5
+OVER = ("succeeded", "failed", "needs_attention", "canceled", "lost")
+
+
+class Ended(NamedTuple):
+    """One attempt that ended since the last look."""
+
+    step: str
+    """``job_id/step_id``."""
+    status: str
+    line: str
+    """Failure class and line; empty where it succeeded."""
+    reward: float | None
+    retry_at: str | None
+    attempt: str
+    """Its folder, relative to the root."""
+
+
+class KeyUse(NamedTuple):
+    """Use of one queue key's limit."""
+
+    queue_key: str
+    live: int
+    limit: int | None
+
+
+@dataclass
+class Look:
+    """What there was to see at one moment."""
+
+    total: int = 0
+    tally: Counter[str] = field(default_factory=Counter)
+    """Status → steps; ``retry`` for those whose retry is due."""
+    running: list[RunningStep] = field(default_factory=list)
+    """Of the live attempts the oldest ones."""
+    live: int = 0
+    """All live attempts of the followed batches."""
+    ended: list[Ended] = field(default_factory=list)
+    failures: list[Ended] = field(default_factory=list)
+    """The last ones, newest first."""
+    keys: list[KeyUse] = field(default_factory=list)
+    per_minute: float = 0.0
+    """Steps that got done, over the last minute or since the start."""
+    left_sec: float | None = None
+    """Estimate of the time left; None before anything got done."""
+    held: list[str] = field(default_factory=list)
+    """What keeps whole batches from starting."""
+    blocked: int = 0
+    """Of the waiting steps those that cannot start as things are; known only while nothing runs."""
+    stand_in: bool = False
+
+    @property
+    def over(self) -> int:
+        """Steps that ended for good."""
+        return sum(self.tally[name] for name in OVER)
+
+    @property
+    def waiting(self) -> int:
+        """Steps that have not started, or are to start again."""
+        return max(0, self.total - self.over - self.tally["running"])
+
+
+class Follower:
+    """Keeps the folds of the batches that it follows.
+
+    Args:
+        batch_ids: which to follow; None for every one that has something in the queue, from now on.
+        limits: queue key → live attempts at most, as far as the caller knows them; those of tables are added.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        batch_ids: Iterable[str] | None = None,
+        *,
+        limits: dict[str, int] | None = None,
+    ) -> None:
+        self.layout = layout
+        self._all = batch_ids is None
+        self._limits = dict(limits or {})
+        self._followed: dict[str, BatchStatus] = {}
+        self._watch = HeartbeatWatch()
+        self._failures: deque[Ended] = deque(maxlen=MOST_FAILURES)
+        self._standing_still: dict[str, tuple[str, int]] = {}
+        self._samples: deque[tuple[float, int]] = deque()
+        for batch_id in batch_ids or ():
+            self._follow(batch_id)
+
+    def look(self, most_running: int = 10) -> Look:
+        """What there is to see now; ``ended`` is what is new since the last look."""
+        live = tickets.running(self.layout)
+        if self._all:
+            self._follow_queue(live)
+        look = Look()
+        for batch_id, status in self._followed.items():
+            look.ended += self._advance(batch_id, status)
+            look.total += len(status.steps)
+            look.tally.update(status.fold.tally)
+            look.stand_in = look.stand_in or status.fold.stand_in
+            reason = held(self.layout, batch_id).reason
+            if reason:
+                look.held.append(f"{batch_id}: {reason}")
+        self._failures.extendleft(ended for ended in look.ended if ended.status in TROUBLE)
+        look.failures = list(self._failures)
+        running = self._running(live)
+        look.live = len(running)
+        look.running = [self._describe(*found) for found in running[:most_running]]
+        if not running and look.waiting:
+            look.blocked = sum(self._blocked(batch_id) for batch_id in self._followed)
+        use = Counter(key_of(entry.key_dir) for entry in live)
+        look.keys = [KeyUse(key, count, self._limits.get(key)) for key, count in use.most_common()]
+        self._measure(look)
+        return look
+
+    # --- batches ----------------------------------------------------------------------------------
+
+    def _follow_queue(self, live: list[tickets.Running]) -> None:
+        found = {tickets.parse_name(entry.name).batch_id for entry in live}
+        found |= {batch_id for _, batch_id, _ in tickets.ready_folders(self.layout)}
+        for batch_id in sorted(found - self._followed.keys()):
+            self._follow(batch_id)
+
+    def _follow(self, batch_id: str) -> None:
+        batch_dir = self.layout.batch(batch_id)
+        try:
+            meta = atomic.read_json(batch_dir / batches.META)
+            jobs = index.read(batch_dir)
+        except FileNotFoundError:  # just being ingested, or just deleted
+            return
+        fold = folds.load(batch_dir) if self._all else Fold(batch_id)
+        self._followed[batch_id] = BatchStatus(batch_dir, jobs, fold, held(self.layout, batch_id))
+        for key, limit in meta.get("limits", {}).items():
+            self._limits[key] = min(limit, self._limits.get(key, limit))
+
+    def _advance(self, batch_id: str, status: BatchStatus) -> list[Ended]:
+        events = folds.advance(status.fold, self.layout.batch(batch_id))
+        return [self._ended(status, event) for event in events if event["event"] == "ended"]
+
+    def _ended(self, status: BatchStatus, event: dict[str, Any]) -> Ended:
+        key = f"{event['job_id']}/{event['step_id']}"
+        path = attempt_path(status, key, event["attempt"])
+        failure = event.get("failure")
+        step = status.steps.get(key)
+        return Ended(
+            step=key,
+            status=event["status"],
+            line=f"{failure['failure_class']}: {failure['line']}" if failure else "",
+            reward=reward_of(self.layout.root / path) if step and step.kind == "trial" else None,
+            retry_at=event.get("retry_at"),
+            attempt=path,
+        )
+
+    # --- live attempts ----------------------------------------------------------------------------
+
+    def _running(self, live: list[tickets.Running]) -> list[tuple[BatchStatus, StepStatus]]:
+        """The followed batches' live attempts that their ledgers know, oldest first."""
+        found = []
+        places: dict[str, list[str]] = {}
+        for entry in live:
+            name = tickets.parse_name(entry.name)
+            status = self._followed.get(name.batch_id)
+            if status is None:
+                continue
+            if name.batch_id not in places:
+                places[name.batch_id] = list(status.steps)
+            key = places[name.batch_id][name.seq]
+            row = status.fold.steps.get(key)
+            if row is not None and row.status == "running":
+                step = StepStatus(key.partition("/")[0], status.steps[key], "running", row=row)
+                found.append((status, step))
+        return sorted(found, key=lambda pair: pair[1].row.at if pair[1].row else "")
+
+    def _describe(self, status: BatchStatus, step: StepStatus) -> RunningStep:
+        return describe(self.layout.root, status, step, self._watch)
+
+    def _blocked(self, batch_id: str) -> int:
+        """The batch's blocked steps; counted again only when something has changed."""
+        made_from = stamp(self.layout, batch_id, 0)
+        known = self._standing_still.get(batch_id)
+        if known is None or known[0] != made_from:
+            status = self._followed[batch_id]
+            status = BatchStatus(
+                status.batch_dir, status.jobs, status.fold, held(self.layout, batch_id)
+            )
+            known = made_from, sum(step.state == "blocked" for step in status)
+            self._standing_still[batch_id] = known
+        return known[1]
+
+    def _measure(self, look: Look) -> None:
+        now, over = time.monotonic(), look.over
+        self._samples.append((now, over))
+        while len(self._samples) > 2 and self._samples[1][0] < now - RATE_WINDOW_SEC:
+            self._samples.popleft()
+        began, before = self._samples[0]
+        if over > before and now > began:
+            look.per_minute = (over - before) / (now - began) * 60
+            if look.waiting + look.live > look.blocked:
+                look.left_sec = (look.total - over - look.blocked) / look.per_minute * 60

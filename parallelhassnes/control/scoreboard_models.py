@@ -1,0 +1,278 @@
+"""The shapes of both scoreboards; published as JSON Schemas under ``schemas/``, with the docstrings as descriptions.
+
+Building a model costs as much as a whole look at a store, so each is built when it is first used.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+type BatchState = Literal["running", "waiting", "blocked", "attention", "canceled", "done"]
+
+
+class View(BaseModel):
+    """Base of every view: made by us, so nothing unknown is in it."""
+
+    model_config = ConfigDict(extra="forbid", defer_build=True)
+
+
+class Counts(View):
+    """Steps by state; every state is there, also with 0."""
+
+    blocked: int = 0
+    """Waits for another step, cannot start because one failed, or is held back; see the reasons."""
+    ready: int = 0
+    """Starts as soon as a limit allows, or at the time of its retry."""
+    running: int = 0
+    succeeded: int = 0
+    """Did what it was to do; of a trial: it ran and was judged, whatever the reward."""
+    failed: int = 0
+    needs_attention: int = 0
+    canceled: int = 0
+    lost: int = 0
+    """Its processes died without an end of their own."""
+
+
+class KeyLoad(View):
+    """The steps of one batch on one queue key that are to start."""
+
+    ready: int = 0
+    delayed: int = 0
+    """Of the ready ones, those that wait for the time of their retry."""
+
+
+class BatchLine(View):
+    """One batch in the system scoreboard."""
+
+    batch_id: str
+    state: BatchState
+    """``running``: attempts are live. ``waiting``: none is, some will start. ``blocked``: what is left is held back.
+    ``attention``: nothing goes on by itself, and not all went well. ``canceled``, ``done``: nothing is left."""
+    trouble: bool
+    """Something failed, was lost, needs attention or cannot start."""
+    jobs_total: int
+    steps_total: int
+    counts: Counts
+    experiment: str = ""
+    source_name: str = ""
+    """The file name under which the table was submitted."""
+    created_at: str
+    """RFC 3339, UTC."""
+    last_event_at: str = ""
+    """Time of the newest event of a step; empty before the first."""
+    stand_in: bool = False
+    """Agent steps were answered by the deterministic stand-in: a dry run."""
+    held: str = ""
+    """What keeps the whole batch from starting anything; empty where nothing does."""
+    concurrency: int | None = None
+    """Live attempts of this batch at most; null for no limit of its own."""
+    limits: dict[str, int] = {}
+    """Queue key → live attempts at most, as its table says."""
+    queue: dict[str, KeyLoad] = {}
+    """Queue key → the batch's steps on it that are to start."""
+    stamp: str
+    """What the line was made from: a line with the same stamp is still current."""
+
+
+class QueueLine(View):
+    """One queue key."""
+
+    queue_key: str
+    live: int
+    """Live attempts: the running tickets, which is what the limit counts."""
+    limit: int | None
+    """The strictest of the configured limit and those of the batches there; null for none."""
+    ready: int
+    """Steps that could start now, those that wait for a time not included."""
+    delayed: int
+
+
+class RunnerLine(View):
+    """One runner, as it last reported."""
+
+    runner_id: str
+    host: str
+    capacity: int | None
+    live: int | None
+    draining: bool
+    """A file ``drain`` is there: it starts nothing new."""
+    at: str
+    """When it reported, by its own clock."""
+
+
+class SystemScoreboard(View):
+    """The whole store: a line per batch, trouble first."""
+
+    schema_version: Literal[1] = 1
+    at: str
+    """RFC 3339, UTC."""
+    concurrency: int
+    """Live attempts on this host at most."""
+    live: int
+    """Live attempts over all queue keys."""
+    counts: Counts
+    """Over all batches."""
+    incoming: int
+    """Tables that wait to be ingested."""
+    rejected: int
+    """Tables that were rejected; see ``runs/_queue/rejected``."""
+    queue: list[QueueLine]
+    runners: list[RunnerLine]
+    batches: list[BatchLine]
+    """First those with something failed, lost, in need of attention or blocked, then those that go on, then those that
+    are over; in each the newest first."""
+
+
+class Spent(View):
+    """Tokens and money of every ended attempt whose report has been read, repeated ones included."""
+
+    cost_usd: float | None = None
+    """Null where no attempt knew its cost."""
+    input: int | None = None
+    """Input tokens, those from the cache included."""
+    cache: int | None = None
+    output: int | None = None
+    attempts_known: int = 0
+    """Attempts that said anything of that kind."""
+    attempts_unknown: int = 0
+    """Attempts that did not."""
+
+
+class Cell(View):
+    """The trials of one job by one agent."""
+
+    n: int = 0
+    """Trials in the table."""
+    scored: int = 0
+    """Trials with a reward."""
+    passes: int = 0
+    """Trials with a reward of exactly 1."""
+    mean_reward: float | None = None
+    """Over the scored ones; null if there are none."""
+    running: int = 0
+    waiting: int = 0
+    """Ready or blocked."""
+    unscored: int = 0
+    """Succeeded without a reward."""
+    failed: int = 0
+    """Failed, lost or in need of attention: no trial counts as a zero because of that."""
+    canceled: int = 0
+
+
+class Verdict(View):
+    """A job's verdict in short; the whole is its ``verdict.json``."""
+
+    task_broken: bool | None
+    """Null where the baselines do not say."""
+    scored: int
+    passes: int
+    steps: int
+
+
+class JobLine(View):
+    """One job: a row of the matrix."""
+
+    job_id: str
+    counts: Counts
+    cells: dict[str, Cell]
+    """Column (agent) → its trials."""
+    verdict: Verdict | None = None
+
+
+class RunningStep(View):
+    """One live attempt."""
+
+    step: str
+    """``job_id/step_id``."""
+    label: str
+    queue_key: str
+    number: int
+    """1 for the first attempt of the step."""
+    phase: str
+    """``environment_setup``, ``agent``, ``verifier`` …; ``starting`` before the first heartbeat, ``ended`` when it has
+    ended and is about to be settled."""
+    age_sec: float | None
+    """Since its start."""
+    heartbeat_age_sec: float | None
+    """Since the heartbeat last moved; null where that cannot be judged from here (another host, first look)."""
+    alive: bool | None
+    """Whether its supervisor's process exists; null where that cannot be seen from here."""
+    host: str
+    attempt: str
+    """The attempt's folder, relative to the root."""
+
+
+class BlockedGroup(View):
+    """Steps that are blocked for one reason."""
+
+    reason: str
+    count: int
+    steps: list[str]
+    """The first of them, as ``job_id/step_id``."""
+    final: bool
+    """They cannot start any more unless the cause is retried."""
+
+
+class FailedStep(View):
+    """A step that did not succeed."""
+
+    step: str
+    status: str
+    failure_class: str
+    line: str
+    number: int
+    """Attempts so far."""
+    ended_at: str
+    retry_at: str | None = None
+    """When it is tried again; null where it is not."""
+    attempt: str
+    """The newest attempt's folder, relative to the root."""
+
+
+class UnscoredStep(View):
+    """A trial that succeeded and has no reward."""
+
+    step: str
+    label: str
+    attempt: str
+
+
+class BatchScoreboard(View):
+    """One batch."""
+
+    schema_version: Literal[1] = 1
+    at: str
+    batch_id: str
+    state: BatchState
+    experiment: str
+    goal: str
+    labels: dict[str, str]
+    source_name: str
+    created_at: str
+    stand_in: bool
+    """Agent steps were answered by the deterministic stand-in: a dry run, its results mean nothing."""
+    held: str
+    jobs_total: int
+    steps_total: int
+    counts: Counts
+    columns: list[str]
+    """Agents of the matrix, in the table's order."""
+    totals: dict[str, Cell]
+    """Column → all its trials, over the jobs."""
+    jobs: list[JobLine]
+    running: list[RunningStep]
+    """Oldest first."""
+    blocked: list[BlockedGroup]
+    """Most steps first."""
+    failures: list[FailedStep]
+    """Newest first; also failed ones that will be tried again."""
+    failure_classes: dict[str, int]
+    """Failure class → steps."""
+    unscored: list[UnscoredStep]
+    verdicts: dict[str, int]
+    """``sound``, ``broken``, ``unknown`` → jobs with such a verdict."""
+    attempts: int
+    """Attempts that ended."""
+    spent: Spent
+    warnings: list[str]
+    """What the table's expansion warned about."""

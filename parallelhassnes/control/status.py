@@ -1,0 +1,222 @@
+"""The state of every step of a batch, from its index, its ledger and the notes of the queue.
+
+A step is ``running`` or terminal by its newest attempt. One that was not attempted, or whose retry is due,
+is ``ready`` when nothing but a limit or the clock keeps it from starting, ``canceled`` when an operator
+said so, and ``blocked`` otherwise, with the reason.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from parallelhassnes.control import fold as folds
+from parallelhassnes.control.fold import Fold, Row
+from parallelhassnes.store import atomic, attempts, index, tickets
+from parallelhassnes.store.index import IndexedStep
+from parallelhassnes.store.layout import Layout
+
+STATES = (
+    "blocked", "ready", "running", "succeeded", "failed", "needs_attention", "canceled", "lost",
+)  # fmt: skip
+
+
+class StepStatus(NamedTuple):
+    """How one step stands."""
+
+    job_id: str
+    step: IndexedStep
+    state: str
+    """One of ``STATES``."""
+    reason: str = ""
+    """Why it is blocked."""
+    row: Row | None = None
+    """Its newest attempt; None where there was none."""
+    final: bool = False
+    """Blocked for good, by a step that ended without success, unless that is retried."""
+
+    @property
+    def key(self) -> str:
+        return f"{self.job_id}/{self.step.step_id}"
+
+    @property
+    def delayed(self) -> bool:
+        """Ready, but not before ``row.retry_at``."""
+        return self.state == "ready" and self.row is not None
+
+
+class Held(NamedTuple):
+    """What keeps the whole batch's ready steps from starting."""
+
+    canceled: bool
+    reason: str
+    """Empty where nothing does."""
+
+
+def held(layout: Layout, batch_id: str) -> Held:
+    control = atomic.read_json_or_none(layout.batch(batch_id) / "control.json") or {}
+    note = atomic.read_json_or_none(layout.blocked / f"{batch_id}.json") or {}
+    canceled = bool(control.get("canceled"))
+    reason = str(note.get("reason", ""))
+    return Held(canceled, "" if canceled or reason == "canceled" else reason)
+
+
+@dataclass
+class BatchStatus:
+    """Every step of a batch with its state, in the table's order."""
+
+    batch_dir: Path
+    jobs: dict[str, list[IndexedStep]]
+    fold: Fold
+    held: Held
+
+    def __post_init__(self) -> None:
+        # ``job/step`` → the step, in the table's order.
+        self.steps = {
+            f"{job_id}/{step.step_id}": step
+            for job_id, steps in self.jobs.items()
+            for step in steps
+        }
+        self._dead: dict[str, str] = {}
+
+    def __iter__(self) -> Iterator[StepStatus]:
+        for job_id, steps in self.jobs.items():
+            for step in steps:
+                yield self.of(job_id, step)
+
+    def of(self, job_id: str, step: IndexedStep) -> StepStatus:
+        key = f"{job_id}/{step.step_id}"
+        row = self.fold.steps.get(key)
+        if row is not None and row.retry_at is None:
+            return StepStatus(job_id, step, row.status, row=row)
+        if self.held.canceled or key in self.fold.canceled:
+            # A retry that was due is called off: the step stays what its last attempt came to.
+            return StepStatus(job_id, step, row.status if row else "canceled", row=row)
+        if row is None and step.depends_on:
+            dead = self.dead(key) if step.after == "success" else ""
+            if dead:
+                return StepStatus(job_id, step, "blocked", f"{dead} {self._how(dead)}", final=True)
+            waits = self._open_dependency(step)
+            if waits is not None:
+                return StepStatus(job_id, step, "blocked", f"waiting for {waits}")
+        if self.held.reason:
+            return StepStatus(job_id, step, "blocked", self.held.reason, row)
+        if step.kind == "agent" and not self.fold.stand_in:
+            return StepStatus(job_id, step, "blocked", _agent_reason(), row)
+        return StepStatus(job_id, step, "ready", row=row)
+
+    def dead(self, key: str) -> str:
+        """The step because of which ``key`` can never start: the first in the chain; empty where there is none."""
+        stack = [key]
+        while stack:
+            top = stack[-1]
+            step = self.steps.get(top)
+            if (
+                top in self._dead
+                or step is None
+                or step.after != "success"
+                or top in self.fold.steps
+            ):
+                self._dead.setdefault(top, "")
+                stack.pop()
+                continue
+            unknown = [
+                ref
+                for ref in step.depends_on
+                if ref not in self._dead and ref not in self.fold.steps
+            ]
+            if unknown:
+                stack.extend(unknown)
+                continue
+            self._dead[top] = next(filter(None, map(self._cause, step.depends_on)), "")
+            stack.pop()
+        return self._dead[key]
+
+    def _cause(self, reference: str) -> str:
+        """What a dependency contributes to the death of a step that waits for its success."""
+        row = self.fold.steps.get(reference)
+        if row is not None:
+            over = row.status != "running" and (row.retry_at is None or self._called_off(reference))
+            return reference if over and row.status != "succeeded" else ""
+        if self._called_off(reference):
+            return reference
+        return self._dead.get(reference, "")
+
+    def _called_off(self, key: str) -> bool:
+        return self.held.canceled or key in self.fold.canceled
+
+    def _open_dependency(self, step: IndexedStep) -> str | None:
+        """The first dependency that has neither ended nor is dead."""
+        for reference in step.depends_on:
+            row = self.fold.steps.get(reference)
+            if row is not None:
+                if row.status == "running" or (
+                    row.retry_at is not None and not self._called_off(reference)
+                ):
+                    return reference
+            elif not self._called_off(reference) and not self.dead(reference):
+                return reference
+        return None
+
+    def _how(self, key: str) -> str:
+        row = self.fold.steps.get(key)
+        status = row.status if row is not None else "canceled"
+        return {
+            "canceled": "was canceled",
+            "needs_attention": "needs attention",
+            "lost": "was lost",
+        }.get(status, status)
+
+
+@cache
+def _agent_reason() -> str:
+    from parallelhassnes.schedule.launch import (
+        AGENT_REASON,
+    )  # the scheduler is much to import for a view
+
+    return AGENT_REASON
+
+
+def read(layout: Layout, batch_id: str, fold: Fold | None = None) -> BatchStatus:
+    """The status of a batch as of now.
+
+    Args:
+        fold: the batch's fold, where the caller has it already; it is advanced.
+
+    Raises:
+        FileNotFoundError: there is no such batch, or its index is gone.
+    """
+    batch_dir = layout.batch(batch_id)
+    jobs = index.read(batch_dir)
+    if fold is None:
+        fold = folds.load(batch_dir)
+    else:
+        folds.advance(fold, batch_dir)
+    status = BatchStatus(batch_dir, jobs, fold, held(layout, batch_id))
+    _add_unlogged(layout, status)
+    return status
+
+
+def _add_unlogged(layout: Layout, status: BatchStatus) -> None:
+    """Take in live attempts whose ledger line is not there yet, or was lost with the process that was to write it."""
+    prefix = f"{status.batch_dir.name}."
+    names = [entry.name for entry in tickets.running(layout) if entry.name.startswith(prefix)]
+    if not names:
+        return
+    places = list(status.steps)  # a step's place in the table is its ticket's number
+    for name in names:
+        place = tickets.parse_name(name).seq
+        if place >= len(places):
+            continue
+        key = places[place]
+        row = status.fold.steps.get(key)
+        if row is not None and row.status == "running":
+            continue
+        job_id, _, step_id = key.partition("/")
+        ref = attempts.newest(status.batch_dir / job_id / "steps" / step_id)
+        if ref is not None and (row is None or ref.number > row.number):
+            started = ref.name.partition("_")[0]
+            status.fold.put(
+                key, Row("running", ref.name, ref.number, started, status.steps[key].queue_key)
+            )
