@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from parallelhassnes.schedule.context import Context
     from parallelhassnes.tables.request import RunRequest
 
-type Texts = list[str] | None
+Texts = list[str] | None
 
 
 def register(app: typer.Typer) -> None:
