@@ -1,12 +1,12 @@
-"""Options that several commands share."""
+"""Options that several commands share, and how a command gets its root."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from parallelhassnes.config import find_root
-from parallelhassnes.store.layout import Layout
+if TYPE_CHECKING:
+    from parallelhassnes.store.layout import Layout
 
 RootOption = Annotated[
     Path | None,
@@ -18,10 +18,20 @@ RootOption = Annotated[
     ),
 ]
 JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print one JSON document and nothing else.")
+    bool,
+    typer.Option("--json", help="Print one JSON document on stdout and nothing else there."),
 ]
 
 
-def layout_of(root: Path | None) -> Layout:
+def root_or_default(root: Path | None) -> Path:
+    """The root that a command works on, absolute."""
+    from parallelhassnes.config import find_root
+
+    return root.absolute() if root is not None else find_root(Path.cwd())
+
+
+def layout_of(root: Path | None) -> "Layout":
     """The store of ``--root``, or of the folder that we are in."""
-    return Layout(root.absolute() if root is not None else find_root(Path.cwd()))
+    from parallelhassnes.store.layout import Layout
+
+    return Layout(root_or_default(root))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from parallelhassnes.schedule.context import Context
     from parallelhassnes.tables.request import RunRequest
 
-type Texts = list[str] | None
+Texts = list[str] | None
 
 
 def register(app: typer.Typer) -> None:
@@ -31,50 +31,93 @@ def register(app: typer.Typer) -> None:
 
 
 def run(  # noqa: PLR0913 - one parameter per option
-    paths: Annotated[Texts, typer.Argument(metavar="PATH…", help="Task folders, or folders of tasks.")] = None,
+    paths: Annotated[
+        Texts, typer.Argument(metavar="PATH…", help="Task folders, or folders of tasks.")
+    ] = None,
     path: Annotated[Texts, typer.Option("--path", "-p", help="As PATH; may be repeated.")] = None,
     dataset: Annotated[
-        str | None, typer.Option("--dataset", "-d", help="A dataset, as Harbor names it: name@version.")
+        str | None,
+        typer.Option("--dataset", "-d", help="A dataset, as Harbor names it: name@version."),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="A table, an Oddish sweep or a Harbor job config.")
+        Path | None,
+        typer.Option("--config", "-c", help="A table, an Oddish sweep or a Harbor job config."),
     ] = None,
-    agent: Annotated[Texts, typer.Option("--agent", "-a", help="An agent; may be repeated. [default: oracle]")] = None,
+    agent: Annotated[
+        Texts, typer.Option("--agent", "-a", help="An agent; may be repeated. [default: oracle]")
+    ] = None,
     model: Annotated[
-        Texts, typer.Option("--model", "-m", help="A model for each agent that takes one; may be repeated.")
+        Texts,
+        typer.Option(
+            "--model", "-m", help="A model for each agent that takes one; may be repeated."
+        ),
     ] = None,
     n_trials: Annotated[
         int | None,
-        typer.Option("--n-trials", "-n", "-k", "--n-attempts", min=1, help="Trials per task and agent. [default: 1]"),
+        typer.Option(
+            "--n-trials",
+            "-n",
+            "-k",
+            "--n-attempts",
+            min=1,
+            help="Trials per task and agent. [default: 1]",
+        ),
     ] = None,
     environment: Annotated[
-        str | None, typer.Option("--env", "-e", help="docker, sandbox or another Harbor environment.")
+        str | None,
+        typer.Option("--env", "-e", help="docker, sandbox or another Harbor environment."),
     ] = None,
-    task: Annotated[Texts, typer.Option("--task-name", "-t", help="Only tasks that match; may be repeated.")] = None,
+    task: Annotated[
+        Texts, typer.Option("--task-name", "-t", help="Only tasks that match; may be repeated.")
+    ] = None,
     exclude: Annotated[
-        Texts, typer.Option("--exclude-task-name", "-x", help="No tasks that match; may be repeated.")
+        Texts,
+        typer.Option("--exclude-task-name", "-x", help="No tasks that match; may be repeated."),
     ] = None,
-    n_tasks: Annotated[int | None, typer.Option("--n-tasks", "-l", min=1, help="The first N tasks only.")] = None,
+    n_tasks: Annotated[
+        int | None, typer.Option("--n-tasks", "-l", min=1, help="The first N tasks only.")
+    ] = None,
     concurrency: Annotated[
         int | None,
-        typer.Option("--concurrency", "-j", "--n-concurrent", min=1, help="Live attempts at most (Harbor's -n)."),
+        typer.Option(
+            "--concurrency",
+            "-j",
+            "--n-concurrent",
+            min=1,
+            help="Live attempts at most (Harbor's -n).",
+        ),
     ] = None,
     limit: LimitOption = None,
-    experiment: Annotated[str | None, typer.Option("--experiment", "-E", help="Label of the batch.")] = None,
-    priority: Annotated[int | None, typer.Option("--priority", "-P", help="Higher starts first.")] = None,
-    secret: Annotated[
-        Texts, typer.Option("--secret", metavar="NAME", help="Environment variable to pass on; may be repeated.")
+    experiment: Annotated[
+        str | None, typer.Option("--experiment", "-E", help="Label of the batch.")
     ] = None,
-    agent_env: Annotated[Texts, typer.Option("--ae", "--agent-env", metavar="NAME=VALUE", help="For the agent.")] = None,
+    priority: Annotated[
+        int | None, typer.Option("--priority", "-P", help="Higher starts first.")
+    ] = None,
+    secret: Annotated[
+        Texts,
+        typer.Option(
+            "--secret", metavar="NAME", help="Environment variable to pass on; may be repeated."
+        ),
+    ] = None,
+    agent_env: Annotated[
+        Texts, typer.Option("--ae", "--agent-env", metavar="NAME=VALUE", help="For the agent.")
+    ] = None,
     agent_kwarg: Annotated[
-        Texts, typer.Option("--ak", "--agent-kwarg", metavar="NAME=VALUE", help="For the agent; JSON or text.")
+        Texts,
+        typer.Option(
+            "--ak", "--agent-kwarg", metavar="NAME=VALUE", help="For the agent; JSON or text."
+        ),
     ] = None,
     timeout_multiplier: Annotated[
-        float | None, typer.Option("--timeout-multiplier", help="Factor on every timeout of the tasks.")
+        float | None,
+        typer.Option("--timeout-multiplier", help="Factor on every timeout of the tasks."),
     ] = None,
     no_codex: NoCodexOption = False,
     fail_on: FailOnOption = "infrastructure",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no scoreboard.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress, no scoreboard.")
+    ] = False,
     root: RootOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -95,7 +138,7 @@ def run(  # noqa: PLR0913 - one parameter per option
     )  # fmt: skip
     ctx = open_store(root, options(None, None, no_codex))
     data, name = _table(ctx, request, config)
-    done = submit(ctx, data, name=name, folders=base_dirs(config), again=True)
+    done = submit(ctx, data, name=name, folders=base_dirs(config), again=True, here=True)
     print(f"batch {done.batch_id}: {done.jobs} jobs, {done.steps} steps", file=sys.stderr)
     for warning in done.warnings:
         print(f"note: {warning}", file=sys.stderr)
@@ -121,7 +164,9 @@ def _table(ctx: "Context", request: "RunRequest", config: Path | None) -> tuple[
     data = read_table(config)
     if request == RunRequest():
         return data, str(config)
-    return dumps(merged(load(data, str(config)), request, str(config))).encode(), f"{config.stem}.json"
+    return dumps(
+        merged(load(data, str(config)), request, str(config))
+    ).encode(), f"{config.stem}.json"
 
 
 def _with_default_environment(ctx: "Context", document: dict[str, object]) -> dict[str, object]:

@@ -200,8 +200,13 @@ def watch_until_idle(
 
     before = set(ctx.layout.batch_ids()) if batch_ids is None else set()
     try:
-        with Progress(ctx.layout, batch_ids, enabled=not quiet) as progress:
-            until_idle(ctx, batch_ids, progress.update)
+        if quiet:
+            until_idle(ctx, batch_ids, lambda: None)
+        else:
+            with Progress(
+                ctx.layout, batch_ids, concurrency=ctx.concurrency, limits=ctx.options.limits
+            ) as progress:
+                until_idle(ctx, batch_ids, progress.update)
     except KeyboardInterrupt:
         _say_how_to_come_back(ctx, batch_ids)
         raise typer.Exit(130) from None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from parallelhassnes.control.doctor import docker_trouble
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import Plan
 from parallelhassnes.schedule import ingest
@@ -88,8 +89,34 @@ def validate(ctx: Context, data: bytes, *, name: str, folders: list[Path]) -> Va
     )  # fmt: skip
 
 
+def check_environments(plan: Plan) -> None:
+    """Refuse a plan whose trials this host cannot run for lack of Docker.
+
+    Raises:
+        UserError: with what is missing and the alternative.
+    """
+    needs_docker = any(
+        step.kind == "trial" and _is_docker(step.spec.get("config", {}).get("environment", {}))
+        for job in plan.jobs
+        for step in job.steps
+    )
+    trouble = docker_trouble() if needs_docker else None
+    if trouble is not None:
+        raise UserError(f"these trials run in Docker: {trouble}", fix="or use -e sandbox")
+
+
+def _is_docker(environment: dict[str, object]) -> bool:
+    return not environment.get("import_path") and environment.get("type") in (None, "docker")
+
+
 def submit(
-    ctx: Context, data: bytes, *, name: str, folders: list[Path], again: bool = False
+    ctx: Context,
+    data: bytes,
+    *,
+    name: str,
+    folders: list[Path],
+    again: bool = False,
+    here: bool = False,
 ) -> Submitted:
     """Validate a table and put it into the queue.
 
@@ -98,12 +125,15 @@ def submit(
         name: its file name; the ending tells the format, and messages name it.
         folders: where relative paths are looked for, before the root.
         again: make a new batch even if these bytes made one before.
+        here: it is to run on this host at once, so refuse what this host cannot run.
     """
     digest = hashlib.sha256(data).hexdigest()
     known = None if again else ingest.known_batch(ctx, digest)
     if known is not None:
         return _describe(ctx, known, duplicate=True)
     plan = plan_table(ctx, data, name=name, folders=folders)
+    if here:
+        check_environments(plan)
     submission = ingest.new_submission(name, folders, again=again)
     ending = Path(name).suffix.lower()
     path = (
