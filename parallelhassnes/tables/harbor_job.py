@@ -19,8 +19,8 @@ from parallelhassnes.tables.hidden import check_env
 from parallelhassnes.tables.keys import check_keys
 from parallelhassnes.tables.problems import Problems, json_type, pointer
 from parallelhassnes.tables.sweep import Column, column, group_by_task
-from parallelhassnes.tables.tasks import FoundTask, Wanted, read_task, tasks_in
-from parallelhassnes.tables.trials import Settings, Trials, dump_trial
+from parallelhassnes.tables.tasks import FoundTask, Wanted, is_task_dir, read_task, tasks_in
+from parallelhassnes.tables.trials import SANDBOX, Settings, Trials, dump_trial
 
 
 def expand_harbor_job(document: dict[str, Any], context: Context) -> Plan | None:
@@ -56,7 +56,7 @@ def expand_harbor_job(document: dict[str, Any], context: Context) -> Plan | None
         return None
     # Harbor repeats every trial config; here one of each is enough, and the repeats share it.
     try:
-        plan = harbor_plan(config.model_copy(update={"n_attempts": 1}, deep=True))
+        plan = harbor_plan(_for_planning(config))
     except UserError as error:
         problems.add("/datasets" if config.datasets else "/tasks", error.message, error.fix)
         return None
@@ -76,11 +76,22 @@ def expand_harbor_job(document: dict[str, Any], context: Context) -> Plan | None
     )
 
 
+def _for_planning(config: Any) -> Any:
+    """The config that Harbor expands: one attempt, and no environment of ours, which Harbor would import to look at."""
+    from harbor.models.trial.config import EnvironmentConfig
+
+    changes: dict[str, Any] = {"n_attempts": 1}
+    if config.environment.import_path == SANDBOX:
+        changes["environment"] = EnvironmentConfig()
+    return config.model_copy(update=changes, deep=True)
+
+
 def _columns(plan: Any, config: Any, trials: Trials) -> tuple[list[Column], dict[str, int]]:
     columns, prefixes = [], set[str]()
     limits: dict[str, int] = {}
     for index, trial in enumerate(plan.trial_configs[: len(config.agents)]):
-        settings: Settings = trials.described(dump_trial(trial), None, pointer("agents", index))
+        whole = trial.model_copy(update={"environment": config.environment})
+        settings: Settings = trials.described(dump_trial(whole), None, pointer("agents", index))
         agent = config.agents[index]
         for section in ("n_concurrent", "concurrency_group"):
             settings.config["agent"].pop(section, None)
@@ -95,6 +106,7 @@ def _local_tasks(raw: dict[str, Any], context: Context, *, verify: bool) -> dict
     """Make the paths of datasets and tasks absolute, and look at the folders behind them."""
     problems = context.problems
     known: dict[str, FoundTask] = {}
+    singles: list[dict[str, Any]] = []
     for section in ("datasets", "tasks"):
         entries = raw.get(section)
         if not isinstance(entries, list):
@@ -107,6 +119,14 @@ def _local_tasks(raw: dict[str, Any], context: Context, *, verify: bool) -> dict
                 made.append(entry)
                 continue
             folder = context.bases.need(entry["path"], at + "/path", section[:-1], problems)
+            if section == "datasets" and folder is not None and is_task_dir(folder):
+                # Harbor's own command line takes a task folder for -p too.
+                singles.append({"path": str(folder)})
+                known |= {
+                    task.config["path"]: task
+                    for task in tasks_in(folder, at, problems, verify=verify)
+                }
+                continue
             made.append({**entry, "path": str(folder or entry["path"])})
             if folder is None:
                 continue
@@ -117,6 +137,8 @@ def _local_tasks(raw: dict[str, Any], context: Context, *, verify: bool) -> dict
                 found = _dataset(folder, entry, at, problems, verify=verify)
             known |= {task.config["path"]: task for task in found}
         raw[section] = made
+    if singles:
+        raw["tasks"] = [*(raw.get("tasks") or []), *singles]
     for key in ("extra_instruction_paths",):
         if isinstance(raw.get(key), list):
             raw[key] = [

@@ -18,7 +18,7 @@ from parallelhassnes.plan import StepSpec
 from parallelhassnes.steps import registry, trial_paths
 from parallelhassnes.steps.kinds import Attempt, WorkerEnd
 
-SLOW = "sleep 60"
+SLOW = "echo $$ > /app/pid; exec sleep 60"
 
 
 def phase_of(attempt):
@@ -183,7 +183,10 @@ def test_a_killed_worker(tmp_path):
     attempt = make_attempt(tmp_path, "trial", trial_spec(make_task(tmp_path, solution=SLOW)))
     pid = fork_worker(attempt)
     until(lambda: phase_of(attempt) == "agent")
+    (child,) = until(lambda: list((attempt.dir / "tmp").glob("env-*/app/pid")))
+    until(lambda: child.read_text().strip())
     os.kill(pid, signal.SIGKILL)
+    os.kill(int(child.read_text()), signal.SIGKILL)  # a real sandbox ends with its worker
     code = wait(pid)
     assert code == -9
     outcome, _ = finish(attempt, WorkerEnd(code, "exited"))

@@ -50,3 +50,25 @@ def test_a_trial_imports_nothing_after_preload(tmp_path, agent, environment):
     code, threads, no_loop, litellm, new = json.loads(done.stdout)
     assert (code, threads, no_loop, litellm) == (0, 1, True, False)
     assert new == []
+
+
+AGENTS = """
+import asyncio, json, sys, threading
+from parallelhassnes.steps import trial_preload
+trial_preload.preload()
+trial_preload.preload_agents(["terminus-2", "oracle", "no-such-agent", "my.module:Agent"])
+loop = asyncio.get_event_loop_policy()._local._loop
+print(json.dumps([threading.active_count(), loop is None, "litellm" in sys.modules]))
+"""
+
+
+def test_agents_can_be_preloaded_and_the_process_may_still_fork():
+    done = subprocess.run(
+        [sys.executable, "-c", AGENTS],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [1, True, True]

@@ -88,26 +88,53 @@ class Box:
         *,
         cwd: str,
         env: Mapping[str, str],
-        become: tuple[str, ...] = (),
+        become: Sequence[str] = (),
         timeout_sec: float | None = None,
-        source: Path | None = None,
-        sink: Path | None = None,
         listener: Listener | None = None,
     ) -> Finished:
-        """Run a shell command and wait for it.
+        """Run a command with bash and wait for it.
 
-        ``source``: a file that is its standard input; ``sink``: a file that its standard output goes to, whole. Raises TimeoutError after ``timeout_sec``, SandboxError where the
-        sandbox is gone. On both, and on cancellation, every process of the job has been killed.
+        Raises TimeoutError after ``timeout_sec``, SandboxError where the sandbox is gone. On both, and on cancellation,
+        every process of the command has been killed.
         """
-        self._number += 1
-        name = str(self._number)
         mark = uuid.uuid4().hex
-        text = keeper.script(command, cwd=cwd, env={**env, keeper.MARK: mark}, become=become)
-        out = sink.open("wb") if sink is not None else None
-        job = _Job(self._folder / name, out, listened=listener is not None)
+        marked = {**env, keeper.MARK: mark}
+        text = keeper.script(command, cwd=cwd, env=marked, become=become)
+        job = self._job(listened=listener is not None)
+        return await self._run(job, text, mark, timeout_sec=timeout_sec, listener=listener)
+
+    async def move(
+        self,
+        command: str,
+        *,
+        env: Mapping[str, str],
+        source: Path | None = None,
+        sink: Path | None = None,
+    ) -> Finished:
+        """Run a simple command of ours with a file as its standard input, or one that takes all of its output."""
+        mark = uuid.uuid4().hex
+        text = keeper.inner_script(command, env={**env, keeper.MARK: mark})
+        with contextlib.ExitStack() as stack:
+            out = stack.enter_context(sink.open("wb")) if sink is not None else None
+            return await self._run(self._job(sink=out), text, mark, source=source)
+
+    def _job(self, *, listened: bool = False, sink: BinaryIO | None = None) -> "_Job":
+        self._number += 1
+        return _Job(self._folder / str(self._number), sink, listened=listened)
+
+    async def _run(
+        self,
+        job: "_Job",
+        text: str,
+        mark: str,
+        *,
+        timeout_sec: float | None = None,
+        source: Path | None = None,
+        listener: Listener | None = None,
+    ) -> Finished:
         try:
             await job.open(text, source)
-            self._tell(name)
+            self._tell(job.name)
             async with asyncio.timeout(timeout_sec):
                 listening = asyncio.gather(
                     *(stream.listen(listener) for stream in job.streams if listener is not None)
@@ -121,8 +148,6 @@ class Box:
             raise
         finally:
             job.remove_files()
-            if out is not None:
-                out.close()
         self._left += [stream for stream in job.streams if not stream.ended.done()]
         if job.code is None and self._gone.done():
             job.close()
@@ -153,11 +178,12 @@ class _Job:
 
     def __init__(self, base: Path, sink: BinaryIO | None, *, listened: bool) -> None:
         self._base = base
+        self.name = base.name
         self.streams = (Stream(listened=listened, sink=sink), Stream(listened=listened))
         self.status = Stream()
 
     def _path(self, kind: str) -> Path:
-        return self._base.with_name(f"{self._base.name}.{kind}")
+        return self._base.with_name(f"{self.name}.{kind}")
 
     async def open(self, text: str, source: Path | None) -> None:
         loop = asyncio.get_running_loop()

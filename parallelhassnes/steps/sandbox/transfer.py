@@ -15,9 +15,13 @@ from harbor.environments.base import transfer_tar_filter
 
 from parallelhassnes.steps.sandbox.box import Box
 
-_UNPACK = '[ -d "$T" ] || mkdir -p -- "$T" && exec tar -xpf - --no-same-owner -C "$T"'
-_PUT = """case $T in */) T=$T$N;; *) [ ! -d "$T" ] || T=$T/$N;; esac
-mkdir -p -- "$(dirname -- "$T")" && cat >"$T" && exec chmod "$M" -- "$T\""""
+_UNPACK = '{ [ -d "$T" ] || mkdir -p -- "$T"; } && tar -xpf - --no-same-owner -C "$T"'
+_PUT = (
+    'case $T in */) T=$T$N;; *) [ ! -d "$T" ] || T=$T/$N;; esac; '
+    'mkdir -p -- "$(dirname -- "$T")" && cat >"$T" && chmod "$M" -- "$T"'
+)
+_PACK = 'tar -cf - -C "$T" .'
+_GET = 'cat -- "$T"'
 
 
 class TransferError(RuntimeError):
@@ -49,8 +53,7 @@ async def download_dir(
 ) -> None:
     """The content of ``source`` into ``target``; what would land outside of it is left out."""
     with tempfile.NamedTemporaryFile(dir=scratch, suffix=".tar") as archive:
-        command = 'exec tar -cf - -C "$T" .'
-        await _run(box, command, {**env, "T": source}, sink=Path(archive.name), what=source)
+        await _run(box, _PACK, {**env, "T": source}, sink=Path(archive.name), what=source)
         await asyncio.to_thread(_unpack, Path(archive.name), target)
 
 
@@ -59,7 +62,7 @@ async def download_file(
 ) -> None:
     """``source`` to ``target``, a file name or a folder that exists."""
     with tempfile.NamedTemporaryFile(dir=scratch) as copy:
-        await _run(box, 'exec cat -- "$T"', {**env, "T": source}, sink=Path(copy.name), what=source)
+        await _run(box, _GET, {**env, "T": source}, sink=Path(copy.name), what=source)
         await asyncio.to_thread(_place, Path(copy.name), target, source.rpartition("/")[2])
 
 
@@ -72,7 +75,7 @@ async def _run(
     source: Path | None = None,
     sink: Path | None = None,
 ) -> None:
-    done = await box.run(command, cwd="/", env=env, source=source, sink=sink)
+    done = await box.move(command, env=env, source=source, sink=sink)
     if done.code != 0:
         said = " ".join((done.stderr.text() or "").split())
         raise TransferError(f"cannot transfer {what}: {said or f'exit status {done.code}'}")

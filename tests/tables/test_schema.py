@@ -1,0 +1,32 @@
+"""The published schema is the model's, and says what the model says."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from parallelhassnes.tables.schema import SCHEMA_PATH, launch_table_schema
+
+from .test_expand import EXAMPLE
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_file_is_current() -> None:
+    # If this fails: python -m parallelhassnes.tables.schema
+    assert json.loads((ROOT / SCHEMA_PATH).read_text()) == launch_table_schema()
+
+
+def test_it_is_a_schema_and_takes_the_example() -> None:
+    schema = launch_table_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.Draft202012Validator(schema).validate(EXAMPLE)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"jobs": {}}, {"unknown": 1}, {"jobs": [{"steps": []}]}, {"concurrency": 0}]
+)
+def test_it_refuses_what_the_model_refuses(bad: object) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.Draft202012Validator(launch_table_schema()).validate(bad)
