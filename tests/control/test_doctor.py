@@ -49,7 +49,7 @@ def test_rebuild_restores_queue_indexes_and_scoreboards_equal(root):
     )
     tick(ctx)
     wait_for(
-        lambda: [p for p in ctx.layout.ready.rglob("*.agent")] and not (root / "x").exists(),
+        lambda: list(ctx.layout.ready.rglob("*.agent")) and not (root / "x").exists(),
         "the agent ticket",
     )
     waiting = put(ctx, table(job("late", command("s", "true")), secrets=["NOT_SET_ANYWHERE"]))
