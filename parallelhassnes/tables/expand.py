@@ -98,10 +98,7 @@ def _own(document: dict[str, Any], context: Context) -> Plan | None:
         drafts += expand_sweep(sweep, "/sweep", context, trials, retry, taken)
     if not drafts and not problems:
         problems.add("/jobs", "is empty", "write a job, or a sweep")
-    if not problems:
-        check_graph(drafts, problems)
-    elif drafts:
-        _check_references_only(drafts, problems)
+    check_graph(drafts, problems, partial=bool(problems))
     if problems:
         return None
     _download(trials, problems)
@@ -124,18 +121,6 @@ def _own(document: dict[str, Any], context: Context) -> Plan | None:
         secrets=secrets,
         jobs=finish(drafts),
     )
-
-
-def _check_references_only(drafts: list[Draft], problems: Problems) -> None:
-    """The graph of a table that has other problems already: steps that could not be made are not there to be named.
-
-    So only what is sure is told: circles and steps that wait for themselves.
-    """
-    quiet = Problems(problems.where)
-    check_graph(drafts, quiet)
-    problems.found += [
-        each for each in quiet.found if "circle" in each.message or "itself" in each.message
-    ]
 
 
 def _download(trials: Trials, problems: Problems) -> None:
