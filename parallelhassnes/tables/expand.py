@@ -4,6 +4,9 @@ Everything that is wrong with a table is found before anything is raised. Nothin
 package tasks are brought into Harbor's cache.
 """
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +41,20 @@ def expand(
 
     Raises InvalidInput with every problem at once.
     """
-    return expand_document(load(data, name), name=name, base_dirs=base_dirs, defaults=defaults)
+    with _collector_paused():
+        return expand_document(load(data, name), name=name, base_dirs=base_dirs, defaults=defaults)
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """No garbage collection meanwhile: 100,000 steps have no cycles, and looking for some takes a third of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def expand_document(
