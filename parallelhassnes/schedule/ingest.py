@@ -284,6 +284,7 @@ def _reject(ctx: Context, path: Path, problems: list[Problem]) -> None:
         },
     )  # fmt: skip
     with contextlib.suppress(FileNotFoundError):
+        path.chmod(0o600)  # one reason for a rejection is a secret written out
         path.rename(ctx.layout.rejected / name)
     _drop_companion(path)
 

@@ -76,6 +76,13 @@ def launch_ready(ctx: Context, then: Then) -> list[Launched]:
     return started
 
 
+def note_blocked(ctx: Context) -> None:
+    """Write down which batches with ready steps may not start, and why."""
+    gate = _Gate(ctx)
+    for _, batch_id, _ in tickets.ready_folders(ctx.layout):
+        gate.may_start(batch_id)
+
+
 class _Gate:
     """What keeps a batch's ready steps from starting, besides limits; noted in ``_queue/blocked/``."""
 

@@ -104,14 +104,19 @@ def test_a_worker_that_outlives_its_supervisor_is_ended_and_never_doubled(root):
 
 def test_a_killed_tick_loses_nothing(root):
     ctx = context(root, "concurrency = 2\n")
-    batch = put(ctx, table(*(job(f"j{n}", shell("s", "sleep 0.05")) for n in range(12))))
+    batch = put(ctx, table(*(job(f"j{n}", shell("s", "sleep 0.05")) for n in range(12)), retry={"backoff_sec": 0}))
     process = started(root, "tick", "--until-idle", "--quiet")
     wait_for(lambda: tickets.running(ctx.layout), "the first attempts")
     process.kill()
     process.communicate()
-    tick(ctx)
-    wait_for(lambda: idle(ctx), "the batch, without the killed process")
-    assert {tuple(found) for found in states(ctx, batch).values()} == {("succeeded",)}
+    wait_for(lambda: (tick(ctx), idle(ctx))[1], "the batch, without the killed process")
+    found = states(ctx, batch)
+    assert len(found) == 12
+    # The one attempt that was just being started when the kill came may be lost, and is repeated.
+    assert sorted({tuple(each) for each in found.values()}) in (
+        [("succeeded",)],
+        [("lost", "succeeded"), ("succeeded",)],
+    )
 
 
 def test_everything_killed_at_once_is_taken_up_again(root):
