@@ -46,11 +46,16 @@ class Built(NamedTuple):
     """The folder that holds all of it; outside of the sandbox's sight."""
     path: Sequence[str]
     """Folders to add at the end of PATH."""
+    mounted: frozenset[str]
+    """Where something of the host is mounted; all other paths lie in the root folder."""
+
+    @property
+    def root(self) -> Path:
+        """The root folder."""
+        return self.scratch / "root"
 
 
-async def build(
-    task: Task, scratch: Path, *, engine: str = "auto", prefix: Sequence[str] = ()
-) -> Built:
+async def build(task: Task, scratch: Path, *, engine: str = "auto") -> Built:
     """Make a sandbox in ``scratch``, an empty folder. Raises CopyError for the task, SandboxError for the host."""
     for folder in ("shared", "empty"):
         (scratch / folder).mkdir()
@@ -69,11 +74,12 @@ async def build(
     for way in engines.ways(engine):
         blueprint = Blueprint(root.path, mounts, scratch, task.network, way.user_namespace)
         try:
-            box = await Box.start(way.engine, blueprint, scratch / "shared", prefix=prefix)
+            box = await Box.start(way.engine, blueprint, scratch / "shared")
         except SandboxError as error:
             failures.append(str(error))
             continue
-        return Built(box, way, scratch, path)
+        mounted = frozenset(mount.target for mount in mounts) | {"/proc", "/dev"}
+        return Built(box, way, scratch, path, mounted)
     raise SandboxError("; ".join([*failures, engines.advice()]))
 
 
