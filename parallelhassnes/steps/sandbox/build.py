@@ -1,5 +1,6 @@
 """From a task's definition to a running sandbox: root folder, files, mounts, engine."""
 
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -61,7 +62,8 @@ async def build(task: Task, scratch: Path, *, engine: str = "auto") -> Built:
         (scratch / folder).mkdir()
     (scratch / "nothing").touch()
     shown, path = _interpreter(task.show)
-    root = RootFolder(scratch / "root", {*guarded(), *task.hide, str(scratch)}, shown)
+    hidden = {*guarded(), *map(os.path.realpath, task.hide), str(scratch)}
+    root = RootFolder(scratch / "root", hidden, shown)
     for folder in (*STANDARD, task.workdir, *task.image.volumes):
         root.folder(folder)
     for copy in task.image.copies:
@@ -85,7 +87,8 @@ async def build(task: Task, scratch: Path, *, engine: str = "auto") -> Built:
 
 def _interpreter(show: Sequence[str]) -> tuple[list[str], list[str]]:
     """Where the host's only Python lies in a hidden place (a home folder), show that, and what to add to PATH."""
+    real = [os.path.realpath(folder) for folder in show]
     if any(Path(python).exists() for python in _PYTHONS) or shutil.which("python3") is None:
-        return list(show), []
+        return real, []
     prefix = str(Path(sys.base_prefix).resolve())
-    return [*show, prefix], ([] if inside(prefix, "/usr") else [f"{prefix}/bin"])
+    return [*real, prefix], ([] if inside(prefix, "/usr") else [f"{prefix}/bin"])
