@@ -277,7 +277,8 @@ class SandboxEnvironment(BaseEnvironment):
 
 
 def _new_folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="sandbox-")).resolve()
+    """An empty folder under TMPDIR as it is now: a forked worker has its own, and ``tempfile`` remembers the parent's."""
+    return Path(tempfile.mkdtemp(prefix="sandbox-", dir=os.environ.get("TMPDIR") or None)).resolve()
 
 
 def _remove(folder: Path) -> None:
