@@ -198,7 +198,7 @@ def watch_until_idle(
     from parallelhassnes.control.drive import until_idle
     from parallelhassnes.control.outcome import exit_code
 
-    before = set(ctx.layout.batch_ids()) if batch_ids is None else set()
+    before = _ledger_sizes(ctx)
     try:
         if quiet:
             until_idle(ctx, batch_ids, lambda: None)
@@ -210,10 +210,22 @@ def watch_until_idle(
     except KeyboardInterrupt:
         _say_how_to_come_back(ctx, batch_ids)
         raise typer.Exit(130) from None
-    ids = batch_ids if batch_ids is not None else sorted(set(ctx.layout.batch_ids()) | before)
+    moved = [
+        batch_id for batch_id, size in _ledger_sizes(ctx).items() if size != before.get(batch_id)
+    ]
+    ids = moved if batch_ids is None else batch_ids
     if json or not quiet:
         print_scoreboard(ctx.layout, ids[0] if batch_ids and len(ids) == 1 else None, json=json)
     raise typer.Exit(exit_code(ctx, ids, fail_on))  # type: ignore[arg-type]
+
+
+def _ledger_sizes(ctx: "Context") -> dict[str, int]:
+    """Batch → bytes of its ledger: one that something happened to has grown."""
+    from parallelhassnes.store import ledger
+
+    return {
+        batch_id: ledger.size(ctx.layout.batch(batch_id)) for batch_id in ctx.layout.batch_ids()
+    }
 
 
 def _say_how_to_come_back(ctx: "Context", batch_ids: list[str] | None) -> None:
@@ -261,9 +273,35 @@ def _print_tick(ctx: "Context", report: "TickReport", *, quiet: bool, json: bool
     for name in report.repaired:
         typer.echo(f"attempt {name} had died; it is ended as lost", err=True)
     if not quiet:
+        for line in _waiting(ctx):
+            typer.echo(line)
         typer.echo(
             f"{len(accepted)} tables accepted, {len(report.launched)} attempts started, {live} running"
         )
+
+
+def _waiting(ctx: "Context") -> list[str]:
+    """One line per reason for which ready steps do not start, other than a limit."""
+    from parallelhassnes.schedule.launch import AGENT_REASON, blocking_kinds
+    from parallelhassnes.store import atomic, tickets
+
+    agents, lines = 0, []
+    skipped = blocking_kinds(ctx.options)
+    for _, _, folder in tickets.ready_folders(ctx.layout):
+        agents += sum(
+            tickets.parse_name(path.name).kind in skipped for path in tickets.in_order(folder)
+        )
+    if agents:
+        lines.append(f"{agents} steps wait: {AGENT_REASON}")
+    notes = {
+        path.stem: atomic.read_json_or_none(path) for path in ctx.layout.blocked.glob("*.json")
+    }
+    lines += [
+        f"batch {batch_id} waits: {note['reason']}"
+        for batch_id, note in sorted(notes.items())
+        if note
+    ]
+    return lines
 
 
 def _table(table: str) -> tuple[bytes, str, list[Path]]:

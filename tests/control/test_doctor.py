@@ -82,7 +82,7 @@ def timeless(document):
         return {
             key: timeless(value)
             for key, value in document.items()
-            if key not in ("generated_at", "at", "age_sec")
+            if key not in ("generated_at", "at", "age_sec", "stamp")
         }
     if isinstance(document, list):
         return [timeless(value) for value in document]

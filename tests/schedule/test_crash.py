@@ -104,7 +104,12 @@ def test_a_worker_that_outlives_its_supervisor_is_ended_and_never_doubled(root):
 
 def test_a_killed_tick_loses_nothing(root):
     ctx = context(root, "concurrency = 2\n")
-    batch = put(ctx, table(*(job(f"j{n}", shell("s", "sleep 0.05")) for n in range(12)), retry={"backoff_sec": 0}))
+    batch = put(
+        ctx,
+        table(
+            *(job(f"j{n}", shell("s", "sleep 0.05")) for n in range(12)), retry={"backoff_sec": 0}
+        ),
+    )
     process = started(root, "tick", "--until-idle", "--quiet")
     wait_for(lambda: tickets.running(ctx.layout), "the first attempts")
     process.kill()

@@ -17,7 +17,7 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _IN_THE_WAY = {errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY}
 
 
-class Elsewhere(Exception):  # noqa: N818 - not an error: the other way of transfer is taken
+class Elsewhere(Exception):
     """The target is not reached by plain folders of the root folder."""
 
 

@@ -1,0 +1,97 @@
+"""Every command of the README and every example of a help text runs as written."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from stores import CHECKOUT, environment
+
+README = CHECKOUT / "README.md"
+BLOCKS = re.findall(r"```console\n(.*?)```", README.read_text(), re.DOTALL)
+COMMANDS = [line.removeprefix("$ ") for block in BLOCKS for line in block.splitlines()]
+TROUBLE_IS_NO_ERROR = ("parallelhassnes doctor",)
+"""What doctor finds is about the host, not about the README."""
+
+
+@pytest.fixture
+def shell(tmp_path):
+    """Run a line as a reader of the README would: in a checkout, the program on the PATH."""
+    program = tmp_path / "bin" / "parallelhassnes"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m parallelhassnes "$@"\n')
+    program.chmod(0o755)
+    place = tmp_path / "checkout"
+    place.mkdir()
+    (place / "examples").symlink_to(CHECKOUT / "examples")
+    env = environment({"PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"})
+
+    def run(line: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            line, shell=True, cwd=place, env=env, capture_output=True, text=True, timeout=100
+        )
+
+    return run
+
+
+@pytest.mark.namespaces
+@pytest.mark.timeout(300)
+def test_the_readmes_commands_run_in_their_order(shell):
+    assert len(COMMANDS) > 15
+    for line in COMMANDS:
+        done = shell(line)
+        allowed = (0, 1) if line.startswith(TROUBLE_IS_NO_ERROR) else (0,)
+        assert done.returncode in allowed, f"{line}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr, line
+
+
+def help_of(*arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "parallelhassnes", *arguments, "--help"],
+        capture_output=True, text=True, env=environment({"COLUMNS": "400"}),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def commands() -> list[str]:
+    listed = help_of().split("Commands:")[1]
+    return re.findall(r"^  ([a-z]+) ", listed, re.MULTILINE)
+
+
+@pytest.mark.namespaces
+@pytest.mark.timeout(300)
+def test_every_command_has_help_with_an_example_that_runs(shell):
+    examples = {}
+    for name in commands():
+        found = re.search(r"Example: (parallelhassnes .*)", help_of(name))
+        assert found, f"{name} has no example"
+        examples[name] = found[1].strip()
+    first = ["init", "validate", "run", "submit", "tick"]
+    for name in [*first, *sorted(set(examples) - set(first))]:
+        line = examples[name]
+        if "--watch" in line or " -f" in line:
+            line = f"timeout -s INT 5 {line}; test $? -eq 0 -o $? -eq 124 -o $? -eq 130"
+        done = shell(line)
+        allowed = (0, 1) if line.startswith(TROUBLE_IS_NO_ERROR) else (0,)
+        assert done.returncode in allowed, f"{line}\n{done.stdout}\n{done.stderr}"
+
+
+def test_every_option_and_command_of_the_readme_exists():
+    text = README.read_text()
+    known = {name: help_of(name) for name in commands()}
+    for name, rest in re.findall(r"`?parallelhassnes ([a-z]+)([^`\n]*)", text):
+        if name == "below":
+            continue
+        assert name in known, name
+        for option in re.findall(r"(?<![\w-])(--[a-z-]+)", rest.split("&&")[0]):
+            assert option in known[name], f"{name} {option}"
+
+
+def test_links_of_the_documents_lead_somewhere():
+    for page in (README, *(CHECKOUT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+    assert isinstance(README, Path)
