@@ -130,7 +130,7 @@ def read_until(handle: int, wanted: str | None, deadline_sec: float = 60.0) -> s
     data, end = b"", time.monotonic() + deadline_sec
     while wanted is None or wanted not in ANSI.sub("", data.decode("utf-8", "replace")):
         left = end - time.monotonic()
-        assert left > 0, f"{wanted!r} did not come: {data!r}"
+        assert left > 0, f"{wanted!r} did not come: {data[-500:]!r}"
         if select.select([handle], [], [], left)[0]:
             try:
                 chunk = os.read(handle, 65536)
