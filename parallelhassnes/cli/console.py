@@ -4,7 +4,8 @@ import os
 import sys
 from typing import IO
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.text import Text
 
 PLAIN_WIDTH = 160
 """Columns of output that goes into a file or a pipe."""
@@ -18,3 +19,15 @@ def console(stream: IO[str] | None = None) -> Console:
     return Console(
         file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=False
     )
+
+
+def show(renderable: RenderableType, stream: IO[str] | None = None) -> None:
+    """Print it; tables fit the width, whole lines (``line``) may be longer than that."""
+    console(stream).print(renderable, crop=False)
+
+
+def line(text: str | Text, style: str = "") -> Text:
+    """A line that is never broken: a path that is to be copied."""
+    whole = text if isinstance(text, Text) else Text(text, style=style)
+    whole.no_wrap, whole.overflow = True, "ignore"
+    return whole

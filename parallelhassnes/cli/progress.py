@@ -188,8 +188,10 @@ def _one_line(text: Text) -> Text:
     return text
 
 
-def _bar(look: Look) -> ProgressBar:
-    return ProgressBar(total=max(1, look.total), completed=look.over, width=None)
+def _bar(look: Look) -> RenderableType:
+    row = Table.grid(expand=True)  # the bar alone would not end its line
+    row.add_row(ProgressBar(total=max(1, look.total), completed=look.over, width=None))
+    return row
 
 
 def _keys(keys: list[KeyUse], live: int, concurrency: int | None) -> RenderableType:

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from parallelhassnes.cli import words
+from parallelhassnes.cli.console import line
 from parallelhassnes.cli.render_system import (
     SHORT,
     STYLES,
@@ -80,8 +81,8 @@ def _failures(failures: list[FailedStep]) -> Iterator[RenderableType]:
         text = Text(f"{failed.status} ", style=STYLES[failed.status])
         text.append(failed.step, style="bold")
         text.append(f" ({failed.failure_class}, attempt {failed.number}{again}): {failed.line}")
-        text.append(f"\n    {failed.attempt}", style="dim")
         yield text
+        yield line(f"    {failed.attempt}", style="dim")
     yield from _more(len(failures) - MOST_LIST)
 
 

@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from parallelhassnes.cli import words
+from parallelhassnes.cli.console import line
 from parallelhassnes.cli.render_system import STYLES, counts_text, grid
 from parallelhassnes.control.show import ShowDocument
 
@@ -34,8 +35,8 @@ def render(document: ShowDocument) -> RenderableType:
 
 def _parts(document: ShowDocument) -> Iterator[RenderableType]:
     head = Text(f"{document.what} {document.id} ", style="bold")
-    yield head.append(document.state, style=STYLES.get(document.state, ""))
-    yield Text(document.path, style="dim")
+    yield line(head.append(document.state, style=STYLES.get(document.state, "")))
+    yield line(document.path, style="dim")
     if document.counts is not None:
         yield counts_text(document.counts)
     if document.failure:
@@ -43,8 +44,10 @@ def _parts(document: ShowDocument) -> Iterator[RenderableType]:
     if document.summary:
         yield Text(document.summary)
     yield from _record(document.record)
-    if document.steps:
+    if document.counts is not None:
         yield from _steps(document)
+    elif document.steps[0].reason:
+        yield Text(f"blocked: {document.steps[0].reason}", style="yellow")
     if document.attempts:
         yield from _attempts(document)
     if document.verdict is not None:
@@ -57,7 +60,7 @@ def _record(record: dict[str, Any]) -> Iterator[RenderableType]:
     said = {
         key: value
         for key, value in record.items()
-        if key not in QUIET and value not in ("", {}, [], None)
+        if key not in QUIET and value not in ("", {}, [], None, False)
     }
     if said:
         yield Text()
@@ -99,16 +102,17 @@ def _steps(document: ShowDocument) -> Iterator[RenderableType]:
 
 def _attempts(document: ShowDocument) -> Iterator[RenderableType]:
     yield Text()
-    for line in document.attempts:
-        text = Text(f"attempt {line.number} ")
-        text.append(line.status, style=STYLES.get(line.status, ""))
-        if line.started_at:
-            text.append(f", started {words.ago(line.started_at)} ago")
-        if line.started_at and line.ended_at:
-            text.append(f", took {words.between(line.started_at, line.ended_at)}")
-        if line.failure:
-            text.append(f": {line.failure}")
-        yield text.append(f"\n    {line.attempt}", style="dim")
+    for attempt in document.attempts:
+        text = Text(f"attempt {attempt.number} ")
+        text.append(attempt.status, style=STYLES.get(attempt.status, ""))
+        if attempt.started_at:
+            text.append(f", started {words.ago(attempt.started_at)} ago")
+        if attempt.started_at and attempt.ended_at:
+            text.append(f", took {words.between(attempt.started_at, attempt.ended_at)}")
+        if attempt.failure:
+            text.append(f": {attempt.failure}")
+        yield text
+        yield line(f"    {attempt.attempt}", style="dim")
 
 
 def _verdict(verdict: dict[str, Any]) -> Iterator[RenderableType]:
@@ -124,8 +128,8 @@ def _files(document: ShowDocument) -> Iterator[RenderableType]:
     yield Text()
     table = grid(first="file")
     table.add_column("size", justify="right", no_wrap=True)
-    for line in document.files[:MOST_FILES]:
-        table.add_row(line.path, words.size(line.size))
+    for file in document.files[:MOST_FILES]:
+        table.add_row(file.path, words.size(file.size))
     yield table
     more = len(document.files) - MOST_FILES
     more = max(0, more) + document.more_files

@@ -63,10 +63,10 @@ def show(target: IdArgument, root: RootOption = None, json: JsonOption = False) 
     if json:
         _print_json(document)
         return
-    from parallelhassnes.cli.console import console
+    from parallelhassnes.cli import console
     from parallelhassnes.cli.render_show import render
 
-    console().print(render(document))
+    console.show(render(document))
 
 
 def logs(
@@ -118,9 +118,9 @@ def print_scoreboard(layout: "Layout", batch_id: str | None, *, json: bool) -> N
     if json:
         _print_json(_board(layout, batch_id))
         return
-    from parallelhassnes.cli.console import console
+    from parallelhassnes.cli import console
 
-    console().print(_rendered(layout, batch_id))
+    console.show(_rendered(layout, batch_id))
 
 
 def _layout(root: RootOption) -> "Layout":

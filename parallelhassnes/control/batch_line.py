@@ -52,7 +52,7 @@ def make(layout: Layout, batch_id: str, live: int) -> BatchLine:
     """The batch's line as of now; leaves the fold's cache behind where that is worth it.
 
     Raises:
-        FileNotFoundError: the batch, or its index, is gone.
+        FileNotFoundError: the batch is gone.
     """
     made_from = stamp(layout, batch_id, live)
     batch_dir = layout.batch(batch_id)

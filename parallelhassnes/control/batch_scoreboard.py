@@ -44,7 +44,7 @@ def batch_scoreboard(
         fold: the batch's fold, where the caller keeps it between looks.
 
     Raises:
-        FileNotFoundError: there is no such batch, or its index is gone.
+        FileNotFoundError: there is no such batch.
     """
     status = statuses.read(layout, batch_id, fold)
     many = numbers.take_in(status)

@@ -111,7 +111,10 @@ def _one(text: str, known: Iterable[str], noun: str, within: str) -> str:
         return fitting[0]
     if fitting:
         shown = ", ".join(fitting[:3]) + (" …" if len(fitting) > 3 else "")
-        raise UnknownId(f"{text} is {len(fitting)} {noun}s: {shown}", fix="write more of the name")
+        raise UnknownId(
+            f"{text} is {len(fitting)} {noun}{'es' if noun == 'batch' else 's'}: {shown}",
+            fix="write more of the name",
+        )
     near = names.nearest(text, known)
     if near is not None:
         fix = f"did you mean {near}?"

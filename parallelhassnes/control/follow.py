@@ -15,8 +15,8 @@ from parallelhassnes.control.fold import Fold
 from parallelhassnes.control.numbers import reward_of
 from parallelhassnes.control.running import HeartbeatWatch, attempt_path, describe
 from parallelhassnes.control.scoreboard_models import RunningStep
-from parallelhassnes.control.status import BatchStatus, StepStatus, held
-from parallelhassnes.store import atomic, batches, index, tickets
+from parallelhassnes.control.status import BatchStatus, StepStatus, held, read_index
+from parallelhassnes.store import atomic, batches, tickets
 from parallelhassnes.store.layout import Layout
 
 RATE_WINDOW_SEC = 60.0
@@ -146,7 +146,7 @@ class Follower:
         batch_dir = self.layout.batch(batch_id)
         try:
             meta = atomic.read_json(batch_dir / batches.META)
-            jobs = index.read(batch_dir)
+            jobs = read_index(batch_dir)
         except FileNotFoundError:  # just being ingested, or just deleted
             return
         fold = folds.load(batch_dir) if self._all else Fold(batch_id)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from parallelhassnes.control import fold as folds
 from parallelhassnes.control.fold import Fold, Row
-from parallelhassnes.store import atomic, attempts, index, tickets
+from parallelhassnes.store import atomic, attempts, batches, index, tickets
 from parallelhassnes.store.index import IndexedStep
 from parallelhassnes.store.layout import Layout
 
@@ -185,10 +185,10 @@ def read(layout: Layout, batch_id: str, fold: Fold | None = None) -> BatchStatus
         fold: the batch's fold, where the caller has it already; it is advanced.
 
     Raises:
-        FileNotFoundError: there is no such batch, or its index is gone.
+        FileNotFoundError: there is no such batch.
     """
     batch_dir = layout.batch(batch_id)
-    jobs = index.read(batch_dir)
+    jobs = read_index(batch_dir)
     if fold is None:
         fold = folds.load(batch_dir)
     else:
@@ -196,6 +196,31 @@ def read(layout: Layout, batch_id: str, fold: Fold | None = None) -> BatchStatus
     status = BatchStatus(batch_dir, jobs, fold, held(layout, batch_id))
     _add_unlogged(layout, status)
     return status
+
+
+def read_index(batch_dir: Path) -> dict[str, list[IndexedStep]]:
+    """The batch's index; written anew from its jobs where it is gone or cannot be read.
+
+    Raises:
+        FileNotFoundError: there is no such batch.
+    """
+    try:
+        return index.read(batch_dir)
+    except (FileNotFoundError, atomic.CorruptFile):
+        jobs = [
+            batches.read_job(batch_dir / job_id) for job_id in batches.read_batch(batch_dir).job_ids
+        ]
+    try:
+        index.write(batch_dir, jobs)
+        return index.read(batch_dir)
+    except OSError:  # a reader with no right to write
+        return {
+            job.job_id: [
+                IndexedStep(s.step_id, s.kind, s.label, s.queue_key, s.after, list(s.depends_on))
+                for s in job.steps
+            ]
+            for job in jobs
+        }
 
 
 def _add_unlogged(layout: Layout, status: BatchStatus) -> None:

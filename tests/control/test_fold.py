@@ -1,0 +1,150 @@
+"""The fold of a ledger: the same from the cache and from the whole, whatever became of the cache."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parallelhassnes.control import fold as folds
+from parallelhassnes.store import ledger
+
+STEPS = ("j1/a", "j1/b", "j2/a")
+
+
+def launched(batch: Path, key: str, number: int = 1, **more: object) -> None:
+    job_id, step_id = key.split("/")
+    ledger.append(
+        batch, "launched", job_id=job_id, step_id=step_id, run_id=f"r{number}", attempt=f"20261121T000000Z_r{number}",
+        number=number, queue_key="prep", **more,
+    )  # fmt: skip
+
+
+def ended(
+    batch: Path, key: str, status: str = "succeeded", number: int = 1, **more: object
+) -> None:
+    job_id, step_id = key.split("/")
+    ledger.append(
+        batch, "ended", job_id=job_id, step_id=step_id, run_id=f"r{number}", attempt=f"20261121T000000Z_r{number}",
+        number=number, status=status, ended_at="2026-11-21T00:00:01.000000Z", **more,
+    )  # fmt: skip
+
+
+def statuses(fold: folds.Fold) -> dict[str, str]:
+    return {key: row.status for key, row in fold.steps.items()}
+
+
+def test_events_are_folded_and_repeated_ones_count_once(tmp_path: Path) -> None:
+    launched(tmp_path, "j1/a")
+    ended(
+        tmp_path, "j1/a", "failed", failure={"failure_class": "infrastructure", "line": "no disk"}
+    )
+    ended(
+        tmp_path, "j1/a", "failed", failure={"failure_class": "infrastructure", "line": "no disk"}
+    )
+    launched(tmp_path, "j1/b", stand_in=True)
+    fold = folds.load(tmp_path)
+    assert statuses(fold) == {"j1/a": "failed", "j1/b": "running"}
+    assert (fold.attempts, fold.stand_in) == (1, True)
+    assert fold.steps["j1/a"].line == "no disk"
+    assert +fold.tally == {"failed": 1, "running": 1}
+
+
+def test_a_retry_makes_an_ended_step_due_and_frees_what_was_canceled(tmp_path: Path) -> None:
+    launched(tmp_path, "j1/a")
+    ended(tmp_path, "j1/a", "failed")
+    ledger.append(tmp_path, "canceled", target="B", attempts=[], steps=["j1/b", "j2/a"])
+    fold = folds.load(tmp_path)
+    assert set(fold.canceled) == {"j1/b", "j2/a"}
+    ledger.append(tmp_path, "retry", target="B/j1", attempts=["x"], steps=["j1/a"])
+    folds.advance(fold, tmp_path)
+    assert set(fold.canceled) == {"j2/a"}
+    assert fold.steps["j1/a"].retry_at is not None
+    assert +fold.tally == {"retry": 1}
+    launched(tmp_path, "j1/a", number=2)
+    folds.advance(fold, tmp_path)
+    assert +fold.tally == {"running": 1}
+
+
+def test_a_cache_is_continued_from_where_it_ends(tmp_path: Path) -> None:
+    launched(tmp_path, "j1/a")
+    fold = folds.load(tmp_path)
+    assert folds.save(fold, tmp_path, force=True)
+    ended(tmp_path, "j1/a")
+    again = folds.load(tmp_path)
+    assert again.cached == fold.offset < again.offset
+    assert statuses(again) == {"j1/a": "succeeded"}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: "",
+        lambda text: text[: len(text) // 2],
+        lambda text: "[]",
+        lambda text: json.dumps(json.loads(text) | {"schema_version": 99}),
+        lambda text: json.dumps(json.loads(text) | {"ledger_offset": 10**9}),
+        lambda text: json.dumps(json.loads(text) | {"ledger_offset": 17}),
+        lambda text: json.dumps(json.loads(text) | {"batch_id": "another"}),
+        lambda text: json.dumps(json.loads(text) | {"steps": {"j1/a": ["succeeded"]}}),
+        lambda text: json.dumps(json.loads(text) | {"steps": None}),
+    ],
+)
+def test_a_cache_that_does_not_fit_is_made_anew(tmp_path: Path, damage) -> None:
+    launched(tmp_path, "j1/a")
+    ended(tmp_path, "j1/a")
+    whole = folds.load(tmp_path)
+    folds.save(whole, tmp_path, force=True)
+    path = tmp_path / folds.CACHE
+    path.write_text(damage(path.read_text()))
+    found = folds.load(tmp_path)
+    assert found.cached == -1
+    assert (found.steps, found.offset, found.tally) == (whole.steps, whole.offset, whole.tally)
+
+
+def test_lines_that_are_cut_or_foreign_are_passed_over(tmp_path: Path) -> None:
+    launched(tmp_path, "j1/a")
+    with (tmp_path / ledger.LEDGER).open("ab") as stream:
+        stream.write(b'{"event":"launched"}\nnot json\n{"event":"ended","job_id":"j1"')
+    fold = folds.load(tmp_path)
+    assert statuses(fold) == {"j1/a": "running"}
+    ended(tmp_path, "j1/a")
+    folds.advance(fold, tmp_path)
+    assert statuses(fold) == {"j1/a": "succeeded"}
+
+
+def test_a_long_tail_is_read_like_a_short_one(tmp_path: Path, monkeypatch) -> None:
+    for number in range(1, 40):
+        launched(tmp_path, "j1/a", number)
+        ended(tmp_path, "j1/a", "failed", number)
+    short = folds.load(tmp_path)
+    monkeypatch.setattr(folds, "_LONG_TAIL", 1)
+    long = folds.load(tmp_path)
+    assert (long.steps, long.offset, long.attempts) == (short.steps, short.offset, short.attempts)
+    with (tmp_path / ledger.LEDGER).open("ab") as stream:
+        stream.write(b'{"event":"ended","job_id"')
+    assert folds.load(tmp_path).offset == short.offset
+
+
+@given(st.lists(st.tuples(st.sampled_from(STEPS), st.booleans(), st.integers(0, 3)), max_size=25))
+def test_tails_and_the_whole_give_the_same(tmp_path_factory, events) -> None:
+    batch = tmp_path_factory.mktemp("batch")
+    numbers = dict.fromkeys(STEPS, 0)
+    followed = folds.Fold(batch.name)
+    for key, retried, looks in events:
+        numbers[key] += 1
+        launched(batch, key, numbers[key])
+        if looks == 1:
+            folds.advance(followed, batch)
+        retry = {"retry_at": "2026-11-21T00:01:00.000000Z"} if retried else {}
+        ended(batch, key, "failed" if retried else "succeeded", numbers[key], **retry)
+        if looks > 1:
+            followed = folds.load(batch)
+            folds.save(followed, batch, force=looks == 3)
+    folds.advance(followed, batch)
+    (batch / folds.CACHE).unlink(missing_ok=True)
+    whole = folds.load(batch)
+    assert (followed.steps, +followed.tally, followed.attempts, followed.unread) == (
+        whole.steps, +whole.tally, whole.attempts, whole.unread,
+    )  # fmt: skip

@@ -1,0 +1,94 @@
+"""``show`` and ``logs`` of real attempts."""
+
+import threading
+from pathlib import Path
+
+import pytest
+import stores
+
+from parallelhassnes.control.logs import open_logs
+from parallelhassnes.control.show import show
+from parallelhassnes.errors import UnknownId
+
+
+@pytest.fixture
+def ended(root: Path):
+    ctx = stores.context(root)
+    batch_id = stores.put(
+        ctx,
+        stores.table(
+            stores.job(
+                "j1",
+                stores.shell("bad", "echo seen; printf 'no newline' >&2; exit 4"),
+                stores.command("after", "true", depends_on=["bad"]),
+            )
+        ),
+    )
+    stores.program(root, "tick")
+    stores.wait_for(lambda: stores.idle(ctx), "the batch to end")
+    return ctx.layout, batch_id
+
+
+def test_every_level_has_its_state_and_files(ended) -> None:
+    layout, batch_id = ended
+    batch = show(layout, batch_id)
+    assert (batch.what, batch.state, batch.counts.failed, batch.counts.blocked) == (
+        "batch",
+        "attention",
+        1,
+        1,
+    )
+    assert {"batch_meta.json", "ledger.jsonl"} <= {line.path for line in batch.files}
+    job = show(layout, f"{batch_id}/j1")
+    assert [step.state for step in job.steps] == ["failed", "blocked"]
+    assert job.steps[1].reason == "j1/bad failed"
+    step = show(layout, f"{batch_id}/j1/bad")
+    assert (step.state, len(step.attempts)) == ("failed", 1)
+    assert "exit code 4" in step.failure
+    assert step.report["status"] == "failed"
+    attempt = show(layout, f"{batch_id}/j1/bad/1")
+    assert (attempt.what, attempt.state, attempt.record["number"]) == ("attempt", "failed", 1)
+    sizes = {line.path: line.size for line in attempt.files}
+    assert sizes["stdout.log"] == len("seen\n")
+    assert "seal.json" in sizes
+    waiting = show(layout, f"{batch_id}/j1/after")
+    assert (waiting.state, waiting.attempts, waiting.record["depends_on"]) == (
+        "blocked",
+        [],
+        ["j1/bad"],
+    )
+
+
+def test_logs_of_what_has_ended(ended) -> None:
+    layout, batch_id = ended
+    logs = open_logs(layout, batch_id)
+    found = {piece.file: piece.text for piece in logs.new()}
+    assert (found["stdout.log"], found["stderr.log"]) == ("seen\n", "no newline")
+    assert list(logs.new()) == []
+    only = open_logs(layout, f"{batch_id}/j1/bad")
+    assert next(piece.text for piece in only.new("final.txt")).startswith("The command")
+    with pytest.raises(UnknownId, match=r"has no log stdot\.log; did you mean stdout\.log"):
+        list(only.new("stdot.log"))
+    with pytest.raises(UnknownId, match="has no log"):
+        list(only.new("../../../job.json"))
+    with pytest.raises(UnknownId, match="not been attempted"):
+        open_logs(layout, f"{batch_id}/j1/after")
+
+
+def test_following_sees_every_line_once_and_ends_with_the_attempt(root: Path) -> None:
+    ctx = stores.context(root)
+    gate = root / "gate"
+    script = f"echo one; until [ -e {gate} ]; do sleep 0.02; done; echo two; printf three"
+    batch_id = stores.put(ctx, stores.table(stores.job("j1", stores.shell("talk", script))))
+    stores.program(root, "tick")
+    stores.wait_for(
+        lambda: list(ctx.layout.batch(batch_id).glob("*/steps/*/attempts/*")), "the attempt"
+    )
+    seen: list[str] = []
+    for piece in open_logs(ctx.layout, batch_id).follow("stdout.log"):
+        if piece is not None:
+            seen.append(piece.text)
+        if "".join(seen) == "one\n" and not gate.exists():
+            gate.touch()
+    assert "".join(seen) == "one\ntwo\nthree"
+    assert threading.active_count() == 1
