@@ -35,7 +35,7 @@ def make_attempt(
 def fork_worker(attempt: Attempt) -> int:
     """Start the worker of an attempt; returns its pid."""
     kind = registry.kind(attempt.step.kind)
-    kind.preload()
+    kind.preload(attempt.step)
     pid = os.fork()
     if pid:
         return pid

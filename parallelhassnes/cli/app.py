@@ -55,7 +55,10 @@ def main() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:  # noqa: BLE001 - the one place where what we did not foresee becomes a line and a log
-        print(f"parallelhassnes: internal error ({type(error).__name__}); the log is {_log()}", file=sys.stderr)
+        print(
+            f"parallelhassnes: internal error ({type(error).__name__}); the log is {_log()}",
+            file=sys.stderr,
+        )
         sys.exit(OUR_ERROR)
     sys.exit(0)
 

@@ -1,5 +1,6 @@
 """``cancel``, ``retry``, ``doctor``, ``cron``."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,7 +18,7 @@ IdArgument = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
-    for command in (cancel, retry, doctor, cron):
+    for command in (cancel, retry, doctor, cron, export):
         app.command()(command)
 
 
@@ -116,6 +117,37 @@ def cron(
     for name, content in units.files.items():
         typer.echo(f"# ~/.config/systemd/user/{name}\n{content}")
     typer.echo("# then: systemctl --user enable --now parallelhassnes.timer")
+
+
+def export(
+    batch: Annotated[str, typer.Argument(metavar="BATCH", help="A batch id, or latest.")],
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Folder to make it in.")],
+    root: RootOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Make a folder of links that harbor view shows and harbor job resume understands.
+
+    Example: parallelhassnes export latest --to view
+    """
+    from parallelhassnes.control.harbor_view import export as make
+    from parallelhassnes.store.atomic import dumps
+
+    ctx, found = _resolve(batch, root)
+    done = make(ctx.layout.batch(found.batch_id), to)
+    if json:
+        document = {
+            "ok": True,
+            "jobs": [str(job) for job in done.jobs],
+            "trials": done.trials,
+            "skipped": done.skipped,
+        }
+        typer.echo(dumps(document), nl=False)
+        return
+    typer.echo(
+        f"{done.trials} trials in {', '.join(str(job) for job in done.jobs)}; open: harbor view {to}"
+    )
+    for line in done.skipped:
+        typer.echo(f"left out: {line}", err=True)
 
 
 def _resolve(target: str, root: "RootOption") -> "tuple[Context, Target]":

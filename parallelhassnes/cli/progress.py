@@ -37,6 +37,7 @@ class Progress:
         batch_ids: the batches to show; None for every one that has something in the queue, from now on.
         concurrency: live attempts on this host at most, to show beside their number.
         limits: queue key → live attempts at most, besides what the batches' tables say.
+        enabled: False shows nothing and looks at nothing.
         stream: where to write, stderr unless said otherwise.
     """
 
@@ -47,9 +48,11 @@ class Progress:
         *,
         concurrency: int | None = None,
         limits: dict[str, int] | None = None,
+        enabled: bool = True,
         stream: IO[str] | None = None,
     ) -> None:
-        self._follower = Follower(layout, batch_ids, limits=limits)
+        self._enabled = enabled
+        self._follower = Follower(layout, batch_ids if enabled else (), limits=limits)
         self._concurrency = concurrency
         self._console = console(stream or sys.stderr)
         self._live: Live | None = None
@@ -61,7 +64,7 @@ class Progress:
         """What the last look saw."""
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
+        if self._enabled and self._console.is_terminal:
             self._live = Live(
                 console=self._console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
             )  # fmt: skip
@@ -74,6 +77,8 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if not self._enabled:
+            return
         try:
             self.update(now=True)
         finally:
@@ -89,7 +94,7 @@ class Progress:
             now: whether it is time or not.
         """
         moment = time.monotonic()
-        if moment < self._due and not now:
+        if not self._enabled or (moment < self._due and not now):
             return
         self.last = look = self._follower.look()
         if self._live is not None:
@@ -150,7 +155,7 @@ def summary(look: Look, elapsed: float) -> Text:
         text.append(f", {look.blocked} blocked", style=f"not bold {STYLES['blocked']}")
     said = []
     if look.per_minute:
-        said.append(f"{look.per_minute:.3g}/min")
+        said.append(f"{look.per_minute:,.{0 if look.per_minute >= 10 else 1}f}/min")
     if look.left_sec is not None:
         said.append(f"about {words.duration(look.left_sec)} left")
     said.append(f"{words.duration(elapsed)} so far")

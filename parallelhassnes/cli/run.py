@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
     app.command()(run)
 
 
-def run(  # noqa: PLR0913 - one parameter per option
+def run(
     paths: Annotated[
         Texts, typer.Argument(metavar="PATH…", help="Task folders, or folders of tasks.")
     ] = None,

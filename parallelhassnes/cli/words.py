@@ -66,3 +66,9 @@ def counted(count: int, noun: str) -> str:
     if count == 1:
         return f"1 {noun}"
     return f"{count} {noun}{'es' if noun.endswith(('ch', 's')) else 's'}"
+
+
+def between(start: str, end: str) -> str:
+    """Time from one RFC 3339 time to another; short ones with a tenth."""
+    seconds = (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
+    return f"{seconds:.1f}s" if 0 <= seconds < 10 else duration(max(0.0, seconds))

@@ -99,7 +99,7 @@ def advance(fold: Fold, batch_dir: Path) -> list[dict[str, Any]]:
     for offset, event in _events(batch_dir, fold.offset):
         fold.offset = offset
         try:
-            if _apply(fold, batch_dir, event):
+            if _apply(fold, event):
                 new.append(event)
         except (KeyError, TypeError):  # a line that no writer of ours has written
             continue
@@ -175,31 +175,33 @@ def _fits(batch_dir: Path, offset: int) -> bool:
 # --- events -------------------------------------------------------------------------------------------
 
 
-def _apply(fold: Fold, batch_dir: Path, event: dict[str, Any]) -> bool:
+def _apply(fold: Fold, event: dict[str, Any]) -> bool:
     """Take in one event; False where it says nothing new."""
-    job_id, step_id = event.get("job_id"), event.get("step_id")
     match event.get("event"):
         case "launched":
-            return _launched(fold, f"{job_id}/{step_id}", event)
+            return _launched(fold, f"{event['job_id']}/{event['step_id']}", event)
         case "ended":
-            return _ended(fold, f"{job_id}/{step_id}", event)
-        case "canceled" | "retry" as name:
-            _operator_spoke(fold, batch_dir, job_id, step_id, name)
+            return _ended(fold, f"{event['job_id']}/{event['step_id']}", event)
+        case "canceled":
+            fold.canceled.update(dict.fromkeys(event["steps"], True))
+            return True
+        case "retry":
+            _retry(fold, event)
             return True
     return False
 
 
 def _launched(fold: Fold, key: str, event: dict[str, Any]) -> bool:
     row = fold.steps.get(key)
-    if row is not None and row.number >= event["number"]:
-        return False
-    if row is not None and row.status != "running" and row.numbers is None:
+    now = Row("running", event["attempt"], event["number"], event["at"], event["queue_key"])
+    if row is not None and row.number >= now.number:
+        # A view may have taken in a live attempt before its line was written.
+        if row.attempt != now.attempt or row.status != "running" or row == now:
+            return False
+    elif row is not None and row.numbers is None:
         fold.unread.append([key, row.attempt])
     fold.stand_in = fold.stand_in or bool(event.get("stand_in"))
-    fold.put(
-        key,
-        Row("running", event["attempt"], event["number"], event["at"], event["queue_key"]),
-    )
+    fold.put(key, now)
     fold.last_at = event["at"]
     return True
 
@@ -222,27 +224,15 @@ def _ended(fold: Fold, key: str, event: dict[str, Any]) -> bool:
     return True
 
 
-def _operator_spoke(fold: Fold, batch_dir: Path, job_id: Any, step_id: Any, event: str) -> None:
-    """The line says only that something was said; what holds now is in the jobs' ``overrides.json``.
-
-    A whole batch is canceled in its ``control.json``, which every view reads anyway.
-    """
-    if event == "canceled" and not job_id:
-        return
-    from parallelhassnes.store import batches
-
-    job_ids = [str(job_id)] if job_id else list(batches.read_batch(batch_dir).job_ids)
-    for name in job_ids:
-        overrides = batches.read_overrides(batch_dir / name)
-        for key in [key for key in fold.canceled if key.startswith(f"{name}/")]:
-            del fold.canceled[key]
-        fold.canceled.update({f"{name}/{step}": True for step in overrides.canceled})
-        for step in [str(step_id)] if step_id else list(overrides.retries):
-            row = fold.steps.get(f"{name}/{step}")
-            # A retry is due while the attempt that it is to follow is still the newest.
-            asked = overrides.retries.get(step)
-            due = (
-                event == "retry" and row is not None and asked and row.attempt.endswith(f"_{asked}")
-            )
-            if row is not None and due and row.status != "running":
-                fold.put(f"{name}/{step}", row._replace(retry_at=row.at))
+def _retry(fold: Fold, event: dict[str, Any]) -> None:
+    """Everything under the target may start again; of the ended steps those that the line names."""
+    target = event["target"].partition("/")[2]
+    fold.canceled = {
+        key: True
+        for key in fold.canceled
+        if target and key != target and not key.startswith(f"{target}/")
+    }
+    for key in event["steps"]:
+        row = fold.steps.get(key)
+        if row is not None and row.status != "running":
+            fold.put(key, row._replace(retry_at=row.at))

@@ -6,10 +6,11 @@ A crash after the seal leaves a running ticket whose step is sealed and free: re
 """
 
 import os
+import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -88,7 +89,7 @@ def environment(ctx: Context, attempt: Attempt) -> dict[str, str]:
     names = (*PASSED_IF_SET, *ctx.config.secrets, *wanted)
     return {
         **{name: known[name] for name in names if name in known},
-        **attempt.step.env,
+        **{name: resolve(value, known) for name, value in attempt.step.env.items()},
         "TMPDIR": str(attempt.dir / "tmp"),
         processes.RUN_ID_VARIABLE: attempt.run_id,
         "PARALLELHASSNES_BATCH_ID": attempt.batch_id,
@@ -96,6 +97,14 @@ def environment(ctx: Context, attempt: Attempt) -> dict[str, str]:
         "PARALLELHASSNES_STEP_ID": attempt.step.step_id,
         "PARALLELHASSNES_ATTEMPT_DIR": str(attempt.dir),
     }
+
+
+_TEMPLATE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+
+
+def resolve(text: str, known: Mapping[str, str]) -> str:
+    """Put values in the place of ``${NAME}`` and ``${NAME:-default}``, as Harbor does; unset without default is empty."""
+    return _TEMPLATE.sub(lambda found: known.get(found[1]) or found[2] or "", text)
 
 
 def fork_is_safe() -> bool:

@@ -83,7 +83,9 @@ def defaults(ctx: Context) -> "TableDefaults":
     """What the configuration says about tables that leave it open."""
     from parallelhassnes.tables.expand import TableDefaults
 
-    retry = Retry(max_attempts=ctx.config.retry.max_attempts, backoff_sec=ctx.config.retry.backoff_sec)
+    retry = Retry(
+        max_attempts=ctx.config.retry.max_attempts, backoff_sec=ctx.config.retry.backoff_sec
+    )
     return TableDefaults(
         environment=ctx.config.environment, retry=retry, aliases=ctx.config.aliases
     )
@@ -288,6 +290,7 @@ def _reject(ctx: Context, path: Path, problems: list[Problem]) -> None:
         },
     )  # fmt: skip
     with contextlib.suppress(FileNotFoundError):
+        path.chmod(0o600)  # one reason for a rejection is a secret written out
         path.rename(ctx.layout.rejected / name)
     _drop_companion(path)
 

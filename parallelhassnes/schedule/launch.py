@@ -76,6 +76,13 @@ def launch_ready(ctx: Context, then: Then) -> list[Launched]:
     return started
 
 
+def note_blocked(ctx: Context) -> None:
+    """Write down which batches with ready steps may not start, and why."""
+    gate = _Gate(ctx)
+    for _, batch_id, _ in tickets.ready_folders(ctx.layout):
+        gate.may_start(batch_id)
+
+
 class _Gate:
     """What keeps a batch's ready steps from starting, besides limits; noted in ``_queue/blocked/``."""
 
@@ -122,10 +129,10 @@ class _Claimed(NamedTuple):
     meta: AttemptMeta
 
 
-def preload(kind: str) -> None:
-    """Import in this process what an attempt of the kind will need in those forked from it."""
-    kind_of(kind).preload()
-    report.validate(report.EMPTY)
+def preload(step: StepSpec) -> None:
+    """Import in this process what an attempt of the step will need in those forked from it."""
+    kind_of(step.kind).preload(step)
+    report.preload()
 
 
 def _claim(ctx: Context, path: Path, key: str) -> _Claimed | None:
@@ -148,7 +155,7 @@ def _claim(ctx: Context, path: Path, key: str) -> _Claimed | None:
             _drop_or_repair(ctx, path, key, step_dir)
             os.close(lock)
             return None
-        preload(step.kind)
+        preload(step)
         name, meta = _prepare(ctx, job, step, step_dir, path.name)
         tickets.start_running(ctx.layout, path, key)
     except BaseException:

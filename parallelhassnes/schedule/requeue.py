@@ -10,6 +10,7 @@ import shutil
 from parallelhassnes.names import key_dir
 from parallelhassnes.plan import BatchMeta, JobSpec, StepSpec
 from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.launch import note_blocked
 from parallelhassnes.schedule.settle import Book, ticket_of
 from parallelhassnes.schedule.standing import stand
 from parallelhassnes.store import atomic, attempts, batches, index, locks, tickets
@@ -25,7 +26,10 @@ def requeue_batch(ctx: Context, batch_id: str) -> None:
     for job in jobs:
         _bury(book, job)
     for job in jobs:
-        batches.write_current(book.batch_dir / job.job_id, book.current(job.job_id))
+        current = book.current(job.job_id)
+        job_dir = book.batch_dir / job.job_id
+        if current.steps or current.dead or (job_dir / batches.CURRENT).exists():
+            batches.write_current(job_dir, current)
         for step in job.steps:
             _requeue(ctx, book, job, step)
 
@@ -81,6 +85,7 @@ def rebuild(ctx: Context) -> int:
         for batch_id in batch_ids:
             _rederive(ctx, batch_id)
             requeue_batch(ctx, batch_id)
+        note_blocked(ctx)
         for path in before - {entry.path for entry in _called_for(ctx, batch_ids)}:
             path.unlink(missing_ok=True)
     return len(batch_ids)

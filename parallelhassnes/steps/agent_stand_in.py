@@ -8,6 +8,7 @@ import hashlib
 import json
 from typing import Any
 
+from parallelhassnes.plan import StepSpec
 from parallelhassnes.steps.kinds import Attempt, Failure, Outcome, WorkerEnd
 
 NOT_RUN = "agent steps need `tick --no-codex` in this version"
@@ -19,7 +20,7 @@ class AgentStandInKind:
 
     name = "agent"
 
-    def preload(self) -> None:
+    def preload(self, step: StepSpec) -> None:  # noqa: ARG002 - it needs nothing that is slow to import
         return
 
     def deadline_sec(self, attempt: Attempt) -> float | None:  # noqa: ARG002 - it does nothing that could hang

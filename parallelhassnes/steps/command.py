@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+from parallelhassnes.plan import StepSpec
 from parallelhassnes.steps import report, untrusted
 from parallelhassnes.steps.kinds import Attempt, Failure, Outcome, WorkerEnd
 
@@ -28,7 +29,7 @@ class CommandKind:
 
     name = "command"
 
-    def preload(self) -> None:
+    def preload(self, step: StepSpec) -> None:  # noqa: ARG002 - it needs nothing that is slow to import
         return
 
     def deadline_sec(self, attempt: Attempt) -> float | None:  # noqa: ARG002 - a program has no limit of its own

@@ -74,8 +74,8 @@ class Kind(Protocol):
 
     name: str
 
-    def preload(self) -> None:
-        """Import what ``work`` needs, once, in the process that will fork workers."""
+    def preload(self, step: StepSpec) -> None:
+        """Import what ``work`` on such a step needs, in the process that will fork workers; quick when done before."""
 
     def deadline_sec(self, attempt: Attempt) -> float | None:
         """Seconds that this attempt may take at most, where its step names none; None for no end."""

@@ -6,6 +6,7 @@ this package is a copy for installed use, and a test holds the two equal.
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -47,6 +48,13 @@ def build(attempt: Attempt, outcome: Outcome) -> dict[str, Any]:
     return {**report, **outcome.report}
 
 
+@cache
+def preload() -> None:
+    """Import what ``validate`` needs."""
+    validate(EMPTY)
+
+
+@cache
 def schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of a report."""
     loaded: dict[str, Any] = json.loads(files(__package__).joinpath(SCHEMA_FILE).read_text("utf-8"))

@@ -1,5 +1,6 @@
 """The kind ``trial``: one Harbor trial."""
 
+from parallelhassnes.plan import StepSpec
 from parallelhassnes.steps import (
     trial_deadline,
     trial_outcome,
@@ -16,8 +17,13 @@ class TrialKind:
 
     name = "trial"
 
-    def preload(self) -> None:
+    def preload(self, step: StepSpec) -> None:
         trial_preload.preload()
+        agent = untrusted.mapping(untrusted.mapping(step.spec.get("config")).get("agent")).get(
+            "name"
+        )
+        if isinstance(agent, str):
+            trial_preload.preload_agent(agent)
 
     def deadline_sec(self, attempt: Attempt) -> float | None:
         config = untrusted.mapping(attempt.step.spec.get("config"))

@@ -8,7 +8,8 @@ model from the host need it).
 
 import contextlib
 import os
-from collections.abc import Iterable, MutableMapping
+from collections.abc import MutableMapping
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -49,6 +50,7 @@ def set_harbor_environment(environ: MutableMapping[str, str]) -> None:
     environ.update(HARBOR_ENVIRONMENT)
 
 
+@cache
 def preload() -> None:
     """Import everything above. Starts no thread and no event loop, so that the process may fork."""
     set_harbor_environment(os.environ)
@@ -58,8 +60,9 @@ def preload() -> None:
         import_module(f"{SANDBOX}.environment")
 
 
-def preload_agents(names: Iterable[str]) -> None:
-    """Import the classes of these Harbor agents too, in a process that will launch many trials of theirs.
+@cache
+def preload_agent(name: str) -> None:
+    """Import the class of this Harbor agent too.
 
     For an agent that calls its model from the host (``terminus-2``) that is litellm: seconds of CPU and
     130 MB, once instead of in every worker. As safe before a fork as ``preload``. A name that Harbor does
@@ -69,6 +72,6 @@ def preload_agents(names: Iterable[str]) -> None:
     from harbor.models.agent.name import AgentName
 
     set_harbor_environment(os.environ)
-    for name in sorted(set(names) & AgentName.values()):
+    if name in AgentName.values():
         with contextlib.suppress(ImportError):
             AgentFactory.get_agent_class(AgentName(name))

@@ -12,8 +12,11 @@ MAX_CYCLES = 20
 """Cycles that are reported one by one."""
 
 
-def check_graph(drafts: list[Draft], problems: Problems) -> None:
-    """Report unknown references, steps that wait for themselves, and cycles, over all jobs at once."""
+def check_graph(drafts: list[Draft], problems: Problems, *, partial: bool = False) -> None:
+    """Report unknown references, steps that wait for themselves, and cycles, over all jobs at once.
+
+    ``partial``: some steps could not be made and are not there to be named, so only what is sure is reported.
+    """
     steps: dict[str, StepSpec] = {}
     places: dict[str, str] = {}
     for draft in drafts:
@@ -30,10 +33,11 @@ def check_graph(drafts: list[Draft], problems: Problems) -> None:
             if wanted == ref:
                 problems.add(at, f"step {ref} waits for itself", "remove the reference")
             elif wanted not in steps:
-                _unknown(ref, wanted, at, steps, problems)
+                if not partial:
+                    _unknown(ref, wanted, at, steps, problems)
             else:
                 waits[ref].append(wanted)
-        if step.kind == "verdict" and not _sees_trials(step, steps):
+        if not partial and step.kind == "verdict" and not _sees_trials(step, steps):
             problems.add(places.get(ref, ""), f"verdict {ref} has no trials to judge",
                          "add trial steps to its job, or name them in depends_on")  # fmt: skip
     _cycles(waits, places, problems)

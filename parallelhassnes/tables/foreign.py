@@ -8,7 +8,7 @@ import difflib
 from typing import Any, Literal, NamedTuple
 
 from parallelhassnes.tables.keys import known_keys
-from parallelhassnes.tables.model import Job, RetryPart, Step, Sweep, Table
+from parallelhassnes.tables.model import Job, RetryPart, Step, Table
 from parallelhassnes.tables.problems import Problems, json_type, pointer
 
 type Format = Literal["parallelhassnes-2", "parallelhassnes-1", "oddish-sweep", "harbor-job"]
@@ -155,6 +155,3 @@ def _retries(part: dict[str, Any], at: str, problems: Problems) -> None:
     for name in ("retries", "retry_policy"):
         if isinstance(part.get(name), dict):
             part[name] = _kept(part[name], known, at + pointer(name), problems)
-
-
-SWEEP_KEYS = known_keys(Sweep)

@@ -40,9 +40,11 @@ def expand_harbor_job(document: dict[str, Any], context: Context) -> Plan | None
             for index, agent in enumerate(raw["agents"])
         ]
     verifier = raw.get("verifier")
-    if isinstance(verifier, dict):
-        check_env(verifier.get("env"), "/verifier/env", problems)
-        check_env(verifier.get("kwargs"), "/verifier/kwargs", problems)
+    for section in ("verifier", "user_agent"):
+        part = raw.get(section)
+        if isinstance(part, dict):
+            check_env(part.get("env"), pointer(section, "env"), problems)
+            check_env(part.get("kwargs"), pointer(section, "kwargs"), problems)
     if raw.get("source_jobs"):
         problems.add("/source_jobs", "regrading is not supported here", "use harbor run for it")
     known = _local_tasks(

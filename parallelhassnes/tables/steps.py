@@ -9,7 +9,7 @@ from parallelhassnes.names import check_id
 from parallelhassnes.plan import StepSpec
 from parallelhassnes.tables.agents import agent_spec
 from parallelhassnes.tables.context import Context, Draft
-from parallelhassnes.tables.hidden import check_env
+from parallelhassnes.tables.hidden import check_env, templates
 from parallelhassnes.tables.keys import check_keys
 from parallelhassnes.tables.model import JobHead, Step, TableHead, TrialSettings
 from parallelhassnes.tables.problems import json_type, pointer
@@ -106,6 +106,8 @@ def _step(
     if step is None:
         return None
     check_env(step.env, at + "/env", problems)
+    for variable in templates(step.env):
+        context.used_variables[variable] = None
     kind = _kind(step, at, context)
     if kind is None:
         return None

@@ -6,12 +6,19 @@ import shutil
 from stores import command, context, idle, job, program, put, shell, table, wait_for
 
 from parallelhassnes.schedule.tick import tick
+from parallelhassnes.store import locks
 
 
 def snapshot(ctx):
     """Every queue entry and derived file, but for times of writing."""
     found = {}
-    for folder in (ctx.layout.ready, ctx.layout.running, ctx.layout.delayed, ctx.layout.ended, ctx.layout.tables_by_sha):
+    for folder in (
+        ctx.layout.ready,
+        ctx.layout.running,
+        ctx.layout.delayed,
+        ctx.layout.ended,
+        ctx.layout.tables_by_sha,
+    ):
         for path in folder.rglob("*"):
             if path.is_file() and path.name != "_served":
                 found[str(path.relative_to(ctx.layout.runs))] = json.loads(path.read_text())
@@ -27,19 +34,33 @@ def test_rebuild_restores_queue_indexes_and_scoreboards_equal(root):
     batch = put(
         ctx,
         table(
-            job("a", command("s", "true"), shell("bad", "exit 1"), command("dead", "true", depends_on=["bad"])),
-            job("b", command("far", "true", depends_on=["a/dead"]), command("near", "true", depends_on=["a/s"])),
+            job(
+                "a",
+                command("s", "true"),
+                shell("bad", "exit 1"),
+                command("dead", "true", depends_on=["bad"]),
+            ),
+            job(
+                "b",
+                command("far", "true", depends_on=["a/dead"]),
+                command("near", "true", depends_on=["a/s"]),
+            ),
             job("c", {"step_id": "think", "prompt": "what?"}),
         ),
     )
-    tick(ctx)
-    wait_for(lambda: [p for p in ctx.layout.ready.rglob("*.agent")] and not (root / "x").exists(), "the agent ticket")
     waiting = put(ctx, table(job("late", command("s", "true")), secrets=["NOT_SET_ANYWHERE"]))
-    wait_for(lambda: not list(ctx.layout.running.rglob("*.command")) and not list(ctx.layout.ended.iterdir()), "quiet")
     tick(ctx)
-    wait_for(lambda: not list(ctx.layout.running.rglob("*.command")), "quiet")
+
+    def quiet():
+        left = [path for path in ctx.layout.ready.rglob("*.command") if waiting not in path.name]
+        busy = [*ctx.layout.running.rglob("*.command"), *ctx.layout.ended.iterdir()]
+        return not left and not busy and not locks.is_held(ctx.layout.tick_lock)
+
+    wait_for(quiet, "what can run to have run")
     before = snapshot(ctx)
-    boards = [program(root, "scoreboard", *which, "--json").stdout for which in ((), (batch,), (waiting,))]
+    boards = [
+        program(root, "scoreboard", *which, "--json").stdout for which in ((), (batch,), (waiting,))
+    ]
     for path in ctx.layout.runs.iterdir():
         if path.name.startswith("_"):
             shutil.rmtree(path)
@@ -47,7 +68,9 @@ def test_rebuild_restores_queue_indexes_and_scoreboards_equal(root):
         path.unlink()
     program(root, "doctor", "--rebuild", check=False)
     assert snapshot(ctx) == before
-    again = [program(root, "scoreboard", *which, "--json").stdout for which in ((), (batch,), (waiting,))]
+    again = [
+        program(root, "scoreboard", *which, "--json").stdout for which in ((), (batch,), (waiting,))
+    ]
     for one, other in zip(boards, again, strict=True):
         assert timeless(json.loads(one)) == timeless(json.loads(other))
     assert idle(ctx) is False
@@ -57,7 +80,9 @@ def timeless(document):
     """A scoreboard without the moment that it was made at."""
     if isinstance(document, dict):
         return {
-            key: timeless(value) for key, value in document.items() if key not in ("generated_at", "at", "age_sec")
+            key: timeless(value)
+            for key, value in document.items()
+            if key not in ("generated_at", "at", "age_sec")
         }
     if isinstance(document, list):
         return [timeless(value) for value in document]

@@ -78,7 +78,11 @@ def test_a_worker_that_outlives_its_supervisor_is_ended_and_never_doubled(root):
     ctx = context(root)
     survive = "import ctypes, time; ctypes.CDLL(None).prctl(1, 0, 0, 0, 0); print('up', flush=True); time.sleep(300)"
     batch = put(
-        ctx, table(job("j", command("s", "python3", "-c", survive)), retry={"max_attempts": 2, "backoff_sec": 0})
+        ctx,
+        table(
+            job("j", command("s", "python3", "-c", survive)),
+            retry={"max_attempts": 2, "backoff_sec": 0},
+        ),
     )
     tick(ctx)
     state = running_state(ctx, batch)
@@ -100,14 +104,19 @@ def test_a_worker_that_outlives_its_supervisor_is_ended_and_never_doubled(root):
 
 def test_a_killed_tick_loses_nothing(root):
     ctx = context(root, "concurrency = 2\n")
-    batch = put(ctx, table(*(job(f"j{n}", shell("s", "sleep 0.05")) for n in range(12))))
+    batch = put(ctx, table(*(job(f"j{n}", shell("s", "sleep 0.05")) for n in range(12)), retry={"backoff_sec": 0}))
     process = started(root, "tick", "--until-idle", "--quiet")
     wait_for(lambda: tickets.running(ctx.layout), "the first attempts")
     process.kill()
     process.communicate()
-    tick(ctx)
-    wait_for(lambda: idle(ctx), "the batch, without the killed process")
-    assert {tuple(found) for found in states(ctx, batch).values()} == {("succeeded",)}
+    wait_for(lambda: (tick(ctx), idle(ctx))[1], "the batch, without the killed process")
+    found = states(ctx, batch)
+    assert len(found) == 12
+    # The one attempt that was just being started when the kill came may be lost, and is repeated.
+    assert sorted({tuple(each) for each in found.values()}) in (
+        [("succeeded",)],
+        [("lost", "succeeded"), ("succeeded",)],
+    )
 
 
 def test_everything_killed_at_once_is_taken_up_again(root):
@@ -116,7 +125,10 @@ def test_everything_killed_at_once_is_taken_up_again(root):
     batch = put(
         ctx,
         table(
-            *(job(f"j{n}", shell("s", f"until test -e {flag}; do sleep 0.02; done")) for n in range(6)),
+            *(
+                job(f"j{n}", shell("s", f"until test -e {flag}; do sleep 0.02; done"))
+                for n in range(6)
+            ),
             retry={"max_attempts": 3, "backoff_sec": 0},
         ),
     )
@@ -163,7 +175,9 @@ def test_a_finished_attempt_without_a_seal_is_sealed_and_not_repeated(root):
 
 def test_an_attempt_that_was_prepared_but_never_started_is_lost_and_repeated(root):
     ctx = context(root)
-    batch = put(ctx, table(job("j", command("s", "true")), retry={"max_attempts": 2, "backoff_sec": 0}))
+    batch = put(
+        ctx, table(job("j", command("s", "true")), retry={"max_attempts": 2, "backoff_sec": 0})
+    )
     tick(ctx)
     wait_for(lambda: idle(ctx), "the step")
     path = next(attempt_dirs(ctx, batch))
@@ -188,7 +202,17 @@ def test_a_step_past_its_deadline_is_ended_even_if_it_ignores_sigterm(root):
     ctx = context(root)
     (root / "parallelhassnes.toml").write_text("heartbeat_sec = 0.2\ngrace_sec = 0.3\n")
     batch = put(
-        ctx, table(job("j", shell("s", "trap '' TERM; setsid sh -c \"trap '' TERM; sleep 300\" & sleep 300", timeout_sec=0.5)))
+        ctx,
+        table(
+            job(
+                "j",
+                shell(
+                    "s",
+                    "trap '' TERM; setsid sh -c \"trap '' TERM; sleep 300\" & sleep 300",
+                    timeout_sec=0.5,
+                ),
+            )
+        ),
     )
     program(root, "tick")
     wait_for(lambda: idle(ctx), "the deadline")

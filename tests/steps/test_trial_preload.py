@@ -17,13 +17,14 @@ from parallelhassnes.steps import registry
 
 root, spec = Path(sys.argv[1]), json.loads(sys.argv[2])
 kind = registry.kind("trial")
-kind.preload()
+attempt = make_attempt(root, "trial", spec)
+kind.preload(attempt.step)
 import temp_environment  # the test's own stand-in for a sandbox
 threads = threading.active_count()
 loop = asyncio.get_event_loop_policy()._local._loop
 litellm = "litellm" in sys.modules
 before = set(sys.modules)
-code = kind.work(make_attempt(root, "trial", spec))
+code = kind.work(attempt)
 new = sorted(set(sys.modules) - before)
 print(json.dumps([code, threads, loop is None, litellm, new]))
 """
@@ -56,7 +57,8 @@ AGENTS = """
 import asyncio, json, sys, threading
 from parallelhassnes.steps import trial_preload
 trial_preload.preload()
-trial_preload.preload_agents(["terminus-2", "oracle", "no-such-agent", "my.module:Agent"])
+for name in ("terminus-2", "oracle", "no-such-agent", "my.module:Agent"):
+    trial_preload.preload_agent(name)
 loop = asyncio.get_event_loop_policy()._local._loop
 print(json.dumps([threading.active_count(), loop is None, "litellm" in sys.modules]))
 """

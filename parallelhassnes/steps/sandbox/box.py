@@ -49,16 +49,13 @@ class Box:
         self._gone: asyncio.Task[int] = asyncio.create_task(process.wait())
 
     @classmethod
-    async def start(
-        cls, engine: Engine, blueprint: Blueprint, folder: Path, *, prefix: Sequence[str] = ()
-    ) -> "Box":
+    async def start(cls, engine: Engine, blueprint: Blueprint, folder: Path) -> "Box":
         """Make a sandbox. ``folder``: shared with the keeper, mounted by the blueprint.
 
         Raises SandboxError, and TimeoutError where nothing happens for ``_START_SEC``.
         """
         bare = {"PATH": search_path()}
         process = await asyncio.create_subprocess_exec(
-            *prefix,
             *engine.command(blueprint),
             env=bare,
             cwd="/",
@@ -154,6 +151,11 @@ class Box:
             raise SandboxError("the sandbox has ended")
         return Finished(_KILLED if job.code is None else job.code, *job.streams)
 
+    def processes(self) -> list[int]:
+        """The keeper and what started it, as the host numbers them; all there is before the first job."""
+        pid = self._process.pid
+        return [pid, *_children(pid)]
+
     def _tell(self, name: str) -> None:
         stdin = self._process.stdin
         if stdin is None or stdin.is_closing() or self._gone.done():
@@ -232,6 +234,20 @@ class _Job:
 
 def _same(stream: Stream) -> Stream:
     return stream
+
+
+def _children(pid: int) -> list[int]:
+    """Processes started by a process."""
+    known = Path(f"/proc/{pid}/task/{pid}/children")
+    if known.exists():  # not in every kernel
+        return [int(child) for child in known.read_text(encoding="ascii").split()]
+    found: list[int] = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended
+            fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+            if int(fields[1]) == pid:
+                found.append(int(stat.parent.name))
+    return found
 
 
 def kill_marked(mark: str) -> None:

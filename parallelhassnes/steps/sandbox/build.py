@@ -1,5 +1,6 @@
 """From a task's definition to a running sandbox: root folder, files, mounts, engine."""
 
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -46,17 +47,23 @@ class Built(NamedTuple):
     """The folder that holds all of it; outside of the sandbox's sight."""
     path: Sequence[str]
     """Folders to add at the end of PATH."""
+    mounted: frozenset[str]
+    """Where something of the host is mounted; all other paths lie in the root folder."""
+
+    @property
+    def root(self) -> Path:
+        """The root folder."""
+        return self.scratch / "root"
 
 
-async def build(
-    task: Task, scratch: Path, *, engine: str = "auto", prefix: Sequence[str] = ()
-) -> Built:
+async def build(task: Task, scratch: Path, *, engine: str = "auto") -> Built:
     """Make a sandbox in ``scratch``, an empty folder. Raises CopyError for the task, SandboxError for the host."""
     for folder in ("shared", "empty"):
         (scratch / folder).mkdir()
     (scratch / "nothing").touch()
     shown, path = _interpreter(task.show)
-    root = RootFolder(scratch / "root", {*guarded(), *task.hide, str(scratch)}, shown)
+    hidden = {*guarded(), *map(os.path.realpath, task.hide), str(scratch)}
+    root = RootFolder(scratch / "root", hidden, shown)
     for folder in (*STANDARD, task.workdir, *task.image.volumes):
         root.folder(folder)
     for copy in task.image.copies:
@@ -69,17 +76,19 @@ async def build(
     for way in engines.ways(engine):
         blueprint = Blueprint(root.path, mounts, scratch, task.network, way.user_namespace)
         try:
-            box = await Box.start(way.engine, blueprint, scratch / "shared", prefix=prefix)
+            box = await Box.start(way.engine, blueprint, scratch / "shared")
         except SandboxError as error:
             failures.append(str(error))
             continue
-        return Built(box, way, scratch, path)
+        mounted = frozenset(mount.target for mount in mounts) | {"/proc", "/dev"}
+        return Built(box, way, scratch, path, mounted)
     raise SandboxError("; ".join([*failures, engines.advice()]))
 
 
 def _interpreter(show: Sequence[str]) -> tuple[list[str], list[str]]:
     """Where the host's only Python lies in a hidden place (a home folder), show that, and what to add to PATH."""
+    real = [os.path.realpath(folder) for folder in show]
     if any(Path(python).exists() for python in _PYTHONS) or shutil.which("python3") is None:
-        return list(show), []
+        return real, []
     prefix = str(Path(sys.base_prefix).resolve())
-    return [*show, prefix], ([] if inside(prefix, "/usr") else [f"{prefix}/bin"])
+    return [*real, prefix], ([] if inside(prefix, "/usr") else [f"{prefix}/bin"])

@@ -27,7 +27,7 @@ from harbor.environments.capabilities import (
 from harbor.environments.definition import require_agent_environment_definition
 
 from parallelhassnes.steps.sandbox import dockerfile, engines, limits, transfer, users
-from parallelhassnes.steps.sandbox.box import Box, SandboxError
+from parallelhassnes.steps.sandbox.box import SandboxError
 from parallelhassnes.steps.sandbox.build import Bind, Built, Task, build
 from parallelhassnes.steps.sandbox.copying import CopyError
 from parallelhassnes.steps.sandbox.record import (
@@ -113,9 +113,8 @@ class SandboxEnvironment(BaseEnvironment):
         self._group = limits.make(self._effective_cpus, self._effective_memory_mb)
         self._scratch = _new_folder()
         try:
-            self._built = await build(
-                self._task(), self._scratch, engine=self._engine, prefix=self._group.prefix
-            )
+            self._built = await build(self._task(), self._scratch, engine=self._engine)
+            self._group.add(self._built.box.processes())
         except CopyError as error:
             raise SandboxBuildFailedError(str(error)) from error
         self._record(self._built).write(self.trial_paths.trial_dir / self._record_name)
@@ -273,13 +272,13 @@ class SandboxEnvironment(BaseEnvironment):
     async def download_dir(self, source_dir: str, target_dir: Path | str) -> None:
         await transfer.download_dir(*self._ends(), source_dir, Path(target_dir))
 
-    def _ends(self) -> tuple[Box, dict[str, str], Path]:
-        built = self._running()
-        return built.box, {"PATH": _PATH, "HOME": users.ROOT.home}, built.scratch
+    def _ends(self) -> tuple[Built, dict[str, str]]:
+        return self._running(), {"PATH": _PATH, "HOME": users.ROOT.home}
 
 
 def _new_folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="sandbox-")).resolve()
+    """An empty folder under TMPDIR as it is now: a forked worker has its own, and ``tempfile`` remembers the parent's."""
+    return Path(tempfile.mkdtemp(prefix="sandbox-", dir=os.environ.get("TMPDIR") or None)).resolve()
 
 
 def _remove(folder: Path) -> None:

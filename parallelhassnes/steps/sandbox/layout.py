@@ -80,9 +80,10 @@ class RootFolder:
     """The private folder that becomes ``/`` of a sandbox, and the mounts that go into it."""
 
     def __init__(self, path: Path, hidden: Iterable[str], shown: Iterable[str] = ()) -> None:
-        """``hidden`` and ``shown``: further host folders to cover, and to bind read-only."""
+        """``hidden`` and ``shown``: further host paths to cover, and to bind read-only; without links in them."""
         self.path = path
-        self.hidden = {real for real in map(os.path.realpath, hidden) if os.path.lexists(real)}
+        self._root = str(path)
+        self.hidden = {path for path in hidden if os.path.lexists(path)}
         self.visible = [*VISIBLE, *(top for top in shown if not self._seen(top, VISIBLE))]
         self.mounts: list[Mount] = []
         path.mkdir(mode=0o755)
@@ -110,15 +111,16 @@ class RootFolder:
                 parts = [p for p in link.split("/") if p not in ("", ".")] + parts
                 here = "" if link.startswith("/") else resolved
             resolved = here
-        return self.path / resolved.lstrip("/")
+        return Path(self._root + resolved)
 
     def _link(self, path: str) -> str | None:
         """Where the symbolic link that will be at ``path`` inside points to; None where there is none."""
-        private = self.path / path.lstrip("/")
-        if private.is_symlink():
-            return str(private.readlink())
-        if not private.exists() and self._seen(path) and Path(path).is_symlink():
-            return str(Path(path).readlink())
+        # Strings, not Paths: this runs for every component of every path of every start.
+        private = self._root + path
+        if os.path.islink(private):  # noqa: PTH114
+            return os.readlink(private)  # noqa: PTH115
+        if self._seen(path) and os.path.islink(path) and not os.path.lexists(private):  # noqa: PTH114
+            return os.readlink(path)  # noqa: PTH115
         return None
 
     def folder(self, path: str) -> Path:

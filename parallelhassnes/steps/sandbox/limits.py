@@ -1,13 +1,13 @@
 """CPU, memory and process limits of a sandbox, by control groups (version 2, or 1) where they can be written.
 
-A sandbox that is to be limited gets a group of its own below a group that this process may write to; the sandbox is
-started in it and stays in it. Where there is no such group nothing is limited, and the record says so.
+A sandbox gets a group of its own below a group that this process may write to; its first process is moved there before
+any command runs, and no other can leave it. Where there is no such group nothing is limited, and the record says so.
 """
 
 import functools
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -80,20 +80,11 @@ class Group:
     enforced: dict[str, str] = field(default_factory=dict)
     """``cpus``, ``memory_mb``, ``processes`` → how much, in words for the record."""
 
-    @property
-    def prefix(self) -> Sequence[str]:
-        """A command line to put in front of another, so that it runs in the group."""
-        if not self.folders:
-            return ()
-        enter = 'while [ "$1" != -- ]; do echo 0 >"$1"; shift; done; shift; exec "$@"'
-        return (
-            "sh",
-            "-c",
-            enter,
-            "sh",
-            *(str(path / "cgroup.procs") for path in self.folders),
-            "--",
-        )
+    def add(self, processes: Iterable[int]) -> None:
+        """Move these processes into the group; what they start later is in it from its start."""
+        for folder in self.folders:
+            for process in processes:
+                _write(folder / "cgroup.procs", str(process))
 
     def remove(self) -> None:
         """Give the group back; the kernel does so only once it is empty."""

@@ -1,6 +1,7 @@
-"""Files into and out of a running sandbox, always by a process inside it.
+"""Files into and out of a running sandbox.
 
-A path inside may be, or lead through, a symbolic link that an agent has made: only inside does it mean what it says.
+A path inside may be, or lead through, a symbolic link that an agent has made: only inside does it mean what it says. So
+a process inside moves the files, except for a plain upload, where ``placing`` follows no links.
 """
 
 import asyncio
@@ -13,7 +14,9 @@ from pathlib import Path
 
 from harbor.environments.base import transfer_tar_filter
 
-from parallelhassnes.steps.sandbox.box import Box
+from parallelhassnes.steps.sandbox.build import Built
+from parallelhassnes.steps.sandbox.layout import inside
+from parallelhassnes.steps.sandbox.placing import Elsewhere, place
 
 _UNPACK = '{ [ -d "$T" ] || mkdir -p -- "$T"; } && tar -xpf - --no-same-owner -C "$T"'
 _PUT = (
@@ -28,46 +31,45 @@ class TransferError(RuntimeError):
     """A file or folder could not be moved; one line."""
 
 
-async def upload_dir(
-    box: Box, env: Mapping[str, str], scratch: Path, source: Path, target: str
-) -> None:
+async def upload_dir(built: Built, env: Mapping[str, str], source: Path, target: str) -> None:
     """The content of ``source`` into ``target``, which is made if it is not there. Owners become root."""
-    with tempfile.NamedTemporaryFile(dir=scratch, suffix=".tar") as archive:
+    if not any(inside(target, path) or inside(path, target) for path in built.mounted):
+        try:
+            await asyncio.to_thread(place, source, built.root, target)
+        except Elsewhere:
+            pass  # a link of the agent's leads somewhere; inside it means what it says
+        else:
+            return
+    with tempfile.NamedTemporaryFile(dir=built.scratch, suffix=".tar") as archive:
         await asyncio.to_thread(_pack, source, Path(archive.name))
-        await _run(box, _UNPACK, {**env, "T": target}, source=Path(archive.name), what=target)
+        await _run(built, _UNPACK, {**env, "T": target}, source=Path(archive.name), what=target)
 
 
-async def upload_file(
-    box: Box, env: Mapping[str, str], scratch: Path, source: Path, target: str
-) -> None:
+async def upload_file(built: Built, env: Mapping[str, str], source: Path, target: str) -> None:
     """``source`` to ``target``, a file name or a folder."""
-    with tempfile.NamedTemporaryFile(dir=scratch) as copy:
+    with tempfile.NamedTemporaryFile(dir=built.scratch) as copy:
         await asyncio.to_thread(shutil.copy, source, copy.name)
         mode = f"{os.stat(copy.name).st_mode & 0o777:o}"  # noqa: PTH116
         more = {"T": target, "N": source.name, "M": mode}
-        await _run(box, _PUT, {**env, **more}, source=Path(copy.name), what=target)
+        await _run(built, _PUT, {**env, **more}, source=Path(copy.name), what=target)
 
 
-async def download_dir(
-    box: Box, env: Mapping[str, str], scratch: Path, source: str, target: Path
-) -> None:
+async def download_dir(built: Built, env: Mapping[str, str], source: str, target: Path) -> None:
     """The content of ``source`` into ``target``; what would land outside of it is left out."""
-    with tempfile.NamedTemporaryFile(dir=scratch, suffix=".tar") as archive:
-        await _run(box, _PACK, {**env, "T": source}, sink=Path(archive.name), what=source)
+    with tempfile.NamedTemporaryFile(dir=built.scratch, suffix=".tar") as archive:
+        await _run(built, _PACK, {**env, "T": source}, sink=Path(archive.name), what=source)
         await asyncio.to_thread(_unpack, Path(archive.name), target)
 
 
-async def download_file(
-    box: Box, env: Mapping[str, str], scratch: Path, source: str, target: Path
-) -> None:
+async def download_file(built: Built, env: Mapping[str, str], source: str, target: Path) -> None:
     """``source`` to ``target``, a file name or a folder that exists."""
-    with tempfile.NamedTemporaryFile(dir=scratch) as copy:
-        await _run(box, _GET, {**env, "T": source}, sink=Path(copy.name), what=source)
+    with tempfile.NamedTemporaryFile(dir=built.scratch) as copy:
+        await _run(built, _GET, {**env, "T": source}, sink=Path(copy.name), what=source)
         await asyncio.to_thread(_place, Path(copy.name), target, source.rpartition("/")[2])
 
 
 async def _run(
-    box: Box,
+    built: Built,
     command: str,
     env: Mapping[str, str],
     *,
@@ -75,7 +77,7 @@ async def _run(
     source: Path | None = None,
     sink: Path | None = None,
 ) -> None:
-    done = await box.move(command, env=env, source=source, sink=sink)
+    done = await built.box.move(command, env=env, source=source, sink=sink)
     if done.code != 0:
         said = " ".join((done.stderr.text() or "").split())
         raise TransferError(f"cannot transfer {what}: {said or f'exit status {done.code}'}")

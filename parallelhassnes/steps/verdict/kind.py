@@ -17,7 +17,7 @@ class VerdictKind:
 
     name = "verdict"
 
-    def preload(self) -> None:
+    def preload(self, step: StepSpec) -> None:  # noqa: ARG002 - it needs nothing that is slow to import
         return
 
     def deadline_sec(self, attempt: Attempt) -> float | None:  # noqa: ARG002 - it only reads small files

@@ -74,7 +74,7 @@ class Maker:
 def maker(tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch) -> Maker:
     scratch = tmp_path / "tmp"
     scratch.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    monkeypatch.setenv("TMPDIR", str(scratch))
     return Maker(tmp_path, engine)
 
 

@@ -72,7 +72,7 @@ def error(result) -> tuple[str, str] | None:
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
     (tmp_path / "tmp").mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     return tmp_path
 
 

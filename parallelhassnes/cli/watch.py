@@ -1,0 +1,185 @@
+"""``scoreboard``, ``show``, ``logs``."""
+
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from parallelhassnes.cli.options import JsonOption, RootOption, root_or_default
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from parallelhassnes.control.running import HeartbeatWatch
+    from parallelhassnes.control.scoreboard_models import View
+    from parallelhassnes.store.layout import Layout
+
+WATCH_SEC = 1.0
+
+IdArgument = Annotated[
+    str,
+    typer.Argument(metavar="ID", help="A batch, BATCH/JOB, BATCH/JOB/STEP, an attempt, or latest."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    for command in (scoreboard, show, logs):
+        app.command()(command)
+
+
+def scoreboard(
+    batch: Annotated[
+        str | None,
+        typer.Argument(metavar="[BATCH]", help="One batch, or latest; left out: all of them."),
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Draw it again every second until Ctrl-C.")
+    ] = False,
+    root: RootOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show how all batches stand, trouble first, or one of them with its results.
+
+    Example: parallelhassnes scoreboard latest
+    """
+    layout = _layout(root)
+    batch_id = None if batch is None else _batch_id(layout, batch)
+    if watch and not json:
+        _watch(layout, batch_id)
+        return
+    print_scoreboard(layout, batch_id, json=json)
+
+
+def show(target: IdArgument, root: RootOption = None, json: JsonOption = False) -> None:
+    """Show what the store has on a batch, job, step or attempt: state, report, verdict, files.
+
+    Example: parallelhassnes show latest
+    """
+    from parallelhassnes.control.show import show as find_out
+
+    document = find_out(_layout(root), target)
+    if json:
+        _print_json(document)
+        return
+    from parallelhassnes.cli.console import console
+    from parallelhassnes.cli.render_show import render
+
+    console().print(render(document))
+
+
+def logs(
+    target: IdArgument,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the attempt has ended.")
+    ] = False,
+    file: Annotated[
+        str | None,
+        typer.Option("--file", metavar="NAME", help="Only this log, such as stdout.log."),
+    ] = None,
+    root: RootOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Print the output of an attempt: its own logs, its agent's and its verifier's; of a step or job the newest one's.
+
+    Example: parallelhassnes logs latest
+    """
+    from parallelhassnes.control.logs import open_logs
+
+    found = open_logs(_layout(root), target)
+    if json:
+        pieces: dict[str, str] = {}
+        for piece in found.new(file):
+            pieces[piece.file] = pieces.get(piece.file, "") + piece.text
+        from parallelhassnes.store.atomic import dumps
+
+        typer.echo(dumps({"id": str(found.found), "ended": found.ended, "logs": pieces}), nl=False)
+        return
+    if not follow and file is None and not found.files():
+        print(f"{found.found} has written nothing yet", file=sys.stderr)
+    last = file
+    try:
+        for part in found.follow(file) if follow else found.new(file):
+            if part is None:
+                sys.stdout.flush()
+                continue
+            if part.file != last and file is None:
+                sys.stdout.write(f"{'' if last is None else chr(10)}==> {part.file} <==\n")
+            last = part.file
+            sys.stdout.write(part.text if part.text.endswith("\n") else f"{part.text}\n")
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        return
+
+
+def print_scoreboard(layout: "Layout", batch_id: str | None, *, json: bool) -> None:
+    """Print the scoreboard of the whole store, or of one batch, on stdout."""
+    if json:
+        _print_json(_board(layout, batch_id))
+        return
+    from parallelhassnes.cli.console import console
+
+    console().print(_rendered(layout, batch_id))
+
+
+def _layout(root: RootOption) -> "Layout":
+    from parallelhassnes.store.layout import Layout
+
+    return Layout(root_or_default(root))
+
+
+def _batch_id(layout: "Layout", text: str) -> str:
+    from parallelhassnes.control.find import resolve
+
+    return resolve(layout, text).batch_id
+
+
+def _board(layout: "Layout", batch_id: str | None, watch: "HeartbeatWatch | None" = None) -> "View":
+    if batch_id is None:
+        from parallelhassnes.control.scoreboard import system_scoreboard
+
+        return system_scoreboard(layout)
+    from parallelhassnes.control.batch_scoreboard import batch_scoreboard
+
+    return batch_scoreboard(layout, batch_id, watch)
+
+
+def _rendered(
+    layout: "Layout", batch_id: str | None, watch: "HeartbeatWatch | None" = None
+) -> "RenderableType":
+    from parallelhassnes.cli import render_batch, render_system
+    from parallelhassnes.control.scoreboard_models import BatchScoreboard, SystemScoreboard
+
+    board = _board(layout, batch_id, watch)
+    if isinstance(board, BatchScoreboard):
+        return render_batch.render(board)
+    assert isinstance(board, SystemScoreboard)  # noqa: S101 - there are two boards
+    return render_system.render(board)
+
+
+def _watch(layout: "Layout", batch_id: str | None) -> None:
+    from rich.live import Live
+
+    from parallelhassnes.cli.console import console
+    from parallelhassnes.control.running import HeartbeatWatch
+
+    watch = HeartbeatWatch()
+    screen = console()
+    try:
+        with Live(
+            console=screen,
+            auto_refresh=False,
+            screen=screen.is_terminal,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        ) as live:
+            while True:
+                live.update(_rendered(layout, batch_id, watch), refresh=True)
+                time.sleep(WATCH_SEC)
+    except KeyboardInterrupt:
+        return
+
+
+def _print_json(document: "View") -> None:
+    sys.stdout.write(document.model_dump_json() + "\n")

@@ -1,0 +1,156 @@
+"""The output of an attempt, as it is or as it grows: its logs, its agent's, its verifier's.
+
+Following polls: the files may be written by another host, whose changes no notification tells of.
+"""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from parallelhassnes import names
+from parallelhassnes.control.find import Found, resolve
+from parallelhassnes.errors import UnknownId
+from parallelhassnes.store import attempts, batches
+from parallelhassnes.store.layout import Layout
+
+FIXED = ("supervisor.log", "stdout.log", "stderr.log", "trial/trial.log")
+FOLDERS = ("trial/agent", "trial/verifier", "trial/steps")
+ENDINGS = (".log", ".txt", ".out", ".err", ".jsonl")
+POLL_SEC = 0.2
+CHUNK = 1 << 16
+
+
+class LogText(NamedTuple):
+    """A piece of one log, of whole lines unless the log itself ends within one."""
+
+    file: str
+    """Relative to the attempt's folder."""
+    text: str
+
+
+class Logs:
+    """The logs of one attempt."""
+
+    def __init__(self, layout: Layout, attempt_dir: Path, found: Found) -> None:
+        self.layout, self.dir, self.found = layout, attempt_dir, found
+        self._read: dict[str, int] = {}
+
+    def files(self) -> list[str]:
+        """The logs that are there and not empty, in the order in which they are shown."""
+        found = [name for name in FIXED if self._size(name)]
+        for folder in FOLDERS:
+            there = sorted(
+                path for path in (self.dir / folder).rglob("*") if path.suffix in ENDINGS
+            )
+            found += [
+                name
+                for path in there
+                if path.is_file() and self._size(name := path.relative_to(self.dir).as_posix())
+            ]
+        return found
+
+    def new(self, only: str | None = None) -> Iterator[LogText]:
+        """What the logs have got since the last call: at first, all.
+
+        Args:
+            only: one log, by its path in the attempt's folder or the end of that.
+
+        Raises:
+            UnknownId: ``only`` names none, once the attempt has ended.
+        """
+        chosen = self.files() if only is None else self._chosen(only)
+        done = self.ended
+        for name in chosen:
+            yield from self._rest(name, done=done)
+
+    def follow(self, only: str | None = None) -> Iterator[LogText | None]:
+        """As ``new``, until the attempt is sealed; None at each look that found nothing."""
+        while True:
+            ended = self.ended
+            some = False
+            for piece in self.new(only):
+                some = True
+                yield piece
+            if ended:
+                return
+            if not some:
+                yield None
+                time.sleep(POLL_SEC)
+
+    @property
+    def ended(self) -> bool:
+        return attempts.is_sealed(self.dir)
+
+    def _size(self, name: str) -> int:
+        try:
+            return (self.dir / name).stat().st_size
+        except OSError:
+            return 0
+
+    def _chosen(self, only: str) -> list[str]:
+        known = self.files()
+        wanted = only.removeprefix("./")
+        fitting = [n for n in known if n == wanted] or [
+            n for n in known if n.endswith(f"/{wanted}")
+        ]
+        path = (self.dir / wanted).resolve()
+        if not fitting and path.is_file() and path.is_relative_to(self.dir.resolve()):
+            fitting = [wanted]
+        if not fitting and self.ended:
+            near = names.nearest(only, known)
+            fix = f"did you mean {near}?" if near else f"there are {', '.join(known) or 'none'}"
+            raise UnknownId(f"{self.found} has no log {only}", fix=fix)
+        return fitting
+
+    def _rest(self, name: str, *, done: bool) -> Iterator[LogText]:
+        """What was not read yet, in whole lines; at the end of the attempt also what lacks its newline."""
+        with (self.dir / name).open("rb") as stream:
+            stream.seek(self._read.get(name, 0))
+            kept = b""
+            while chunk := stream.read(CHUNK):
+                data = kept + chunk
+                cut = data.rfind(b"\n") + 1
+                if not cut and len(data) >= CHUNK:
+                    cut = len(data)
+                kept = data[cut:]
+                if cut:
+                    yield self._piece(name, data[:cut])
+            if kept and done:
+                yield self._piece(name, kept)
+
+    def _piece(self, name: str, data: bytes) -> LogText:
+        self._read[name] = self._read.get(name, 0) + len(data)
+        return LogText(name, data.decode("utf-8", "replace"))
+
+
+def open_logs(layout: Layout, text: str) -> Logs:
+    """The logs of what ``text`` names: an attempt, or the newest one of a step, a job or a batch.
+
+    Raises:
+        UnknownId: it names nothing, more than one thing, or something that was never attempted.
+    """
+    found = resolve(layout, text)
+    if found.attempt is None:
+        found = _newest(layout, found)
+    return Logs(layout, found.folder(layout), found)
+
+
+def _newest(layout: Layout, found: Found) -> Found:
+    if found.step_id is not None:
+        places = [(found.job_id or "", found.step_id)]
+    else:
+        job_dirs = (
+            [found.folder(layout)] if found.job_id else batches.job_dirs(layout, found.batch_id)
+        )
+        places = [
+            (path.name, step.step_id) for path in job_dirs for step in batches.read_job(path).steps
+        ]
+    newest: tuple[str, Found] | None = None
+    for job_id, step_id in places:
+        ref = attempts.newest(layout.step(found.batch_id, job_id, step_id))
+        if ref is not None and (newest is None or ref.name > newest[0]):
+            newest = ref.name, Found(found.batch_id, job_id, step_id, ref.name)
+    if newest is None:
+        raise UnknownId(f"{found} has not been attempted yet", fix="look at it with show")
+    return newest[1]
