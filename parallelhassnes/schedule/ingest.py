@@ -21,7 +21,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -33,7 +33,9 @@ from parallelhassnes.schedule.requeue import requeue_batch, write_ack
 from parallelhassnes.schedule.settle import ticket_of
 from parallelhassnes.store import atomic, batches, index, ledger, locks, tickets
 from parallelhassnes.store.records import now_text
-from parallelhassnes.tables.expand import TableDefaults, expand
+
+if TYPE_CHECKING:
+    from parallelhassnes.tables.expand import TableDefaults
 
 COMPANION = ".submit"
 _TABLE_ENDINGS = (".json", ".yaml", ".yml")
@@ -77,8 +79,10 @@ def ingest_incoming(ctx: Context) -> list[Ingested]:
         locks.release(lock)
 
 
-def defaults(ctx: Context) -> TableDefaults:
+def defaults(ctx: Context) -> "TableDefaults":
     """What the configuration says about tables that leave it open."""
+    from parallelhassnes.tables.expand import TableDefaults
+
     retry = Retry(
         max_attempts=ctx.config.retry.max_attempts, backoff_sec=ctx.config.retry.backoff_sec
     )
@@ -100,6 +104,8 @@ def ingest_file(ctx: Context, path: Path, plan: Plan | None = None) -> Ingested 
         data = path.read_bytes()
     except FileNotFoundError:
         return None
+    from parallelhassnes.tables.expand import expand
+
     submission = _companion(path)
     digest = hashlib.sha256(data).hexdigest()
     known = known_batch(ctx, digest)
