@@ -7,32 +7,23 @@ the kernel frees it when the last of them closes it or dies. Two uses:
   never by unlocking, so it stays with whatever child still has it.
 * ``hold``: a lock of this process alone (``tick.lock``). Forked children drop their copies
   (``drop_held``), and ``release`` does nothing in a process that does not hold it.
-
-``flock`` itself, and not a lock library over it: importing one costs a tick more than its whole work.
 """
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import lock_descriptor, unlock_descriptor
+
 _held: set[int] = set()
-
-
-def _try(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):  # some filesystems say EACCES for "held elsewhere"
-        return False
-    return True
 
 
 def claim(path: Path | str) -> int | None:
     """Take a lock that can be handed on; the locked descriptor, or None where somebody else holds it."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        if _try(handle):
+        if lock_descriptor(handle, blocking=False):
             return handle
     except OSError:
         os.close(handle)
@@ -53,7 +44,7 @@ def release(handle: int) -> None:
     """Free a lock that this process holds."""
     if handle in _held:
         _held.discard(handle)
-        fcntl.flock(handle, fcntl.LOCK_UN)
+        unlock_descriptor(handle)
         os.close(handle)
 
 
@@ -64,7 +55,7 @@ def is_held(path: Path | str) -> bool:
     except FileNotFoundError:
         return False
     try:
-        return not _try(handle)
+        return not lock_descriptor(handle, blocking=False)
     finally:
         os.close(handle)
 
@@ -81,7 +72,7 @@ def held(path: Path | str) -> Iterator[None]:
     """Hold the lock for a block, waiting for it as long as it takes."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        lock_descriptor(handle, blocking=True, poll_interval=0.005)
     except BaseException:
         os.close(handle)
         raise
