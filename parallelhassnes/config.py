@@ -27,7 +27,7 @@ PASSED_IF_SET = (
 
 
 class RetryConfig(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
     max_attempts: int = Field(default=3, ge=1, le=100)
     backoff_sec: float = Field(default=10.0, ge=0, le=86_400)
 
@@ -35,7 +35,7 @@ class RetryConfig(BaseModel):
 class Config(BaseModel):
     """The settings of one root. Times are in seconds."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     runner_id: str = Field(default="local", pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$")
     """Name of this host under ``runners/``."""

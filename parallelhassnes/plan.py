@@ -16,7 +16,7 @@ type After = Literal["success", "end"]
 class Record(BaseModel):
     """Base of everything that is written to the store: unknown keys are an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class Retry(Record):

@@ -35,7 +35,7 @@ START_VARIABLE = "PARALLELHASSNES_START"
 class Assignment(BaseModel):
     """What such a process is told; it crosses the process border where supervisors are spawned."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     root: str
     batch_id: str

@@ -14,7 +14,7 @@ from parallelhassnes.store.layout import Layout
 class Options(BaseModel):
     """What was said on the command line of the tick; supervisors carry it on to the passes that they run."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     concurrency: int | None = None
     """Live attempts on this host at most, instead of the configured number."""

@@ -45,7 +45,7 @@ _SETTLING_SEC = 10.0
 class Submission(BaseModel):
     """The companion of a table that came by ``submit``."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     schema_version: int = 1
     batch_id: str
