@@ -35,6 +35,7 @@ MODULES = (
     "harbor.verifier.verifier",
     "asyncio",
     "asyncio.unix_events",
+    "encodings.ascii",
     "encodings.utf_8_sig",
     "dirhash",
     "scantree",

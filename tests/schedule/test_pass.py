@@ -148,7 +148,7 @@ def test_a_batch_of_many_does_not_starve_a_later_small_one(root):
     wait_for(lambda: idle(ctx), "both batches")
     order = sorted(
         (read(path / "meta.json")["created_at"], read(path / "meta.json")["batch_id"])
-        for path in ctx.layout.runs.glob("*/*/steps/*/attempts/*")
+        for path in ctx.layout.runs.glob("*/*/steps/*/attempts/[!.]*")
     )
     places = [place for place, (_, batch_id) in enumerate(order) if batch_id == small]
     assert places[-1] < 10, order
@@ -162,7 +162,7 @@ def test_priority_goes_before_age(root):
     wait_for(lambda: idle(ctx), "both batches")
     order = sorted(
         (read(path / "meta.json")["created_at"], read(path / "meta.json")["batch_id"])
-        for path in ctx.layout.runs.glob("*/*/steps/*/attempts/*")
+        for path in ctx.layout.runs.glob("*/*/steps/*/attempts/[!.]*")
     )
     assert [batch_id for _, batch_id in order] == [high] * 3 + [low] * 3
 
