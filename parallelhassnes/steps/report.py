@@ -49,6 +49,7 @@ def build(attempt: Attempt, outcome: Outcome) -> dict[str, Any]:
 
 
 @cache
+@cache
 def preload() -> None:
     """Import what ``validate`` needs."""
     validate(EMPTY)
