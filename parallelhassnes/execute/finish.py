@@ -4,6 +4,9 @@
 
 Whoever finds a terminal ``state.json`` without a seal has only the last two to do; anything earlier is
 done again from what the worker left.
+
+Nothing here waits for the disk before the seal, which puts every file there before it names it. A power
+cut can so keep a terminal ``state.json`` and take the report; then the report is made again.
 """
 
 import os
@@ -22,7 +25,7 @@ PUBLISH = "publish"
 
 def finish(attempt: Attempt, kind: Kind, end: WorkerEnd, state: AttemptState) -> None:
     """Write the attempt's end and seal it; every process of the attempt but ours has ended."""
-    if not state.terminal:
+    if not (state.terminal and _has_report(attempt)):
         outcome = _conclude(attempt, kind, end)
         _write_outcome(attempt, outcome)
         state = state.model_copy(
@@ -33,10 +36,17 @@ def finish(attempt: Attempt, kind: Kind, end: WorkerEnd, state: AttemptState) ->
                 "failure": _failure(outcome),
             }
         )
-        attempts.write_state(attempt.dir, state, durable=True)
+        attempts.write_state(attempt.dir, state)
     _remove_tmp(attempt.dir / "tmp")
     _close_log()
     seal(attempt.dir)
+
+
+def _has_report(attempt: Attempt) -> bool:
+    try:
+        return bool(atomic.read_json_or_none(attempt.dir / attempts.FINAL))
+    except atomic.CorruptFile:
+        return False
 
 
 def _failure(outcome: Outcome) -> FailureRecord | None:
@@ -65,9 +75,11 @@ def _write_outcome(attempt: Attempt, outcome: Outcome) -> None:
         folder = attempt.dir / PUBLISH
         folder.mkdir(exist_ok=True)
         for name, document in outcome.publish.items():
-            atomic.write_json(folder / name, document)
-    atomic.write_json(attempt.dir / attempts.FINAL, report.build(attempt, outcome))
-    atomic.write_text(attempt.dir / attempts.FINAL_TEXT, outcome.summary.rstrip() + "\n")
+            atomic.write_json(folder / name, document, durable=False)
+    atomic.write_json(attempt.dir / attempts.FINAL, report.build(attempt, outcome), durable=False)
+    atomic.write_text(
+        attempt.dir / attempts.FINAL_TEXT, outcome.summary.rstrip() + "\n", durable=False
+    )
 
 
 def _remove_tmp(folder: Path) -> None:

@@ -8,6 +8,7 @@ model from the host need it).
 
 import contextlib
 import os
+import sys
 from collections.abc import MutableMapping
 from functools import cache
 from importlib import import_module
@@ -45,6 +46,21 @@ MODULES = (
     "parallelhassnes.steps.trial_worker",
 )
 
+MODEL_MODULES = (
+    "openai.resources",
+    "litellm._service_logger",
+    "litellm.integrations.prometheus_services",
+    "litellm.llms.litellm_proxy.chat.transformation",
+    "litellm.llms.openai.chat.gpt_audio_transformation",
+    "litellm.llms.openai_like.dynamic_config",
+    "litellm.llms.vertex_ai.vertex_ai_partner_models.anthropic.transformation",
+    "litellm.proxy._experimental.mcp_server.stdio_gate",
+    "litellm.proxy._types",
+    "litellm.proxy.openai_files_endpoints.common_utils",
+    "litellm.types.integrations.prometheus",
+)
+"""What litellm imports only at its first call to a model; a second and more of CPU in each worker."""
+
 
 def set_harbor_environment(environ: MutableMapping[str, str]) -> None:
     """Keep Harbor and litellm off the network, whatever the environment said before."""
@@ -76,3 +92,8 @@ def preload_agent(name: str) -> None:
     if name in AgentName.values():
         with contextlib.suppress(ImportError):
             AgentFactory.get_agent_class(AgentName(name))
+    if "litellm" in sys.modules:
+        for module in MODEL_MODULES:
+            # These are its inner parts: another version may have fewer of them.
+            with contextlib.suppress(ImportError):
+                import_module(module)

@@ -59,6 +59,22 @@ def write_bytes(path: Path | str, data: bytes, *, durable: bool = True) -> None:
         sync_dir(folder)
 
 
+def write_new(path: Path | str, document: Any) -> None:
+    """Write JSON to a file that is not there yet, in a folder that nobody looks into yet; waits for the disk.
+
+    For a folder that gets its name only when it is whole. Its entries are durable after ``sync_dir``.
+    """
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        view = memoryview(dumps(document).encode("utf-8", "surrogateescape"))
+        while view:
+            view = view[os.write(handle, view) :]
+        if _Durability.on:
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def write_json(path: Path | str, document: Any, *, durable: bool = True) -> None:
     write_bytes(path, dumps(document).encode("utf-8", "surrogateescape"), durable=durable)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from parallelhassnes.store import atomic
-from parallelhassnes.store.records import AttemptMeta, AttemptState, dump
+from parallelhassnes.store.records import AttemptMeta, AttemptState, Heartbeat, dump
 
 META, STATE, FINAL, FINAL_TEXT, SEAL = (
     "meta.json", "state.json", "final.json", "final.txt", "seal.json",
@@ -59,10 +59,8 @@ def create(step_dir: Path, name: str, meta: AttemptMeta, state: AttemptState) ->
             shutil.rmtree(folder / left)
     fresh = folder / f".new-{name}"
     fresh.mkdir()
-    atomic.write_json(fresh / META, dump(meta), durable=False)
-    atomic.write_json(fresh / STATE, dump(state), durable=False)
-    for written in (fresh / META, fresh / STATE):
-        _sync_file(written)
+    atomic.write_new(fresh / META, dump(meta))
+    atomic.write_new(fresh / STATE, dump(state))
     atomic.sync_dir(fresh)
     target = folder / name
     fresh.rename(target)
@@ -70,26 +68,23 @@ def create(step_dir: Path, name: str, meta: AttemptMeta, state: AttemptState) ->
     return target
 
 
-def _sync_file(path: Path) -> None:
-    if not atomic.is_durable():
-        return
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def read_meta(attempt_dir: Path) -> AttemptMeta:
     return AttemptMeta.model_validate(atomic.read_json(attempt_dir / META))
 
 
 def read_state(attempt_dir: Path) -> AttemptState:
-    return AttemptState.model_validate(atomic.read_json(attempt_dir / STATE))
+    """How the attempt stands; one whose ``state.json`` a power cut has torn counts as running, by a dead process."""
+    try:
+        return AttemptState.model_validate(atomic.read_json(attempt_dir / STATE))
+    except atomic.CorruptFile:
+        meta = read_meta(attempt_dir)
+        beat = Heartbeat(count=0, at=meta.created_at)
+        return AttemptState(status="running", run_id=meta.run_id, heartbeat=beat, host=meta.host)
 
 
-def write_state(attempt_dir: Path, state: AttemptState, *, durable: bool = False) -> None:
-    atomic.write_json(attempt_dir / STATE, dump(state), durable=durable)
+def write_state(attempt_dir: Path, state: AttemptState) -> None:
+    """Replace ``state.json`` without waiting for the disk; the seal does that."""
+    atomic.write_json(attempt_dir / STATE, dump(state), durable=False)
 
 
 def is_sealed(attempt_dir: Path) -> bool:
