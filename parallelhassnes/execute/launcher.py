@@ -27,6 +27,10 @@ class _Become(BaseException):
         self.target, self.log = target, log
 
 
+class _Heap:
+    modules_frozen = 0
+
+
 class _Trampoline:
     running = False
 
@@ -44,9 +48,7 @@ def start(target: Callable[[], None], *, log: Path) -> int:
     reap()
     sys.stdout.flush()
     sys.stderr.flush()
-    if not gc.get_freeze_count():
-        gc.collect()
-        gc.freeze()
+    _freeze_heap()
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     pid = os.fork()
     if pid:
@@ -59,6 +61,17 @@ def start(target: Callable[[], None], *, log: Path) -> int:
         raise _Become(target, log)
     _Trampoline.running = True
     return _run(target, log)
+
+
+def _freeze_heap() -> None:
+    """Take what was imported out of the collector's sight, so that no child walks, and so copies, what it shares.
+
+    ``gc.get_freeze_count`` does not tell whether that was done: Python 3.12 starts with some objects frozen.
+    """
+    if len(sys.modules) > _Heap.modules_frozen:
+        gc.collect()
+        gc.freeze()
+        _Heap.modules_frozen = len(sys.modules)
 
 
 def _run(target: Callable[[], None], log: Path) -> NoReturn:
