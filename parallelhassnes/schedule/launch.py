@@ -18,7 +18,7 @@ from typing import NamedTuple
 from parallelhassnes import __version__, names
 from parallelhassnes.errors import UserError
 from parallelhassnes.execute import launcher
-from parallelhassnes.plan import JobSpec, StepSpec
+from parallelhassnes.plan import JobSpec, StepSpec, TrialSpec
 from parallelhassnes.schedule import order
 from parallelhassnes.schedule.attempt_process import Assignment, Then, fork_is_safe, run, spawn
 from parallelhassnes.schedule.context import Context, Options
@@ -26,7 +26,16 @@ from parallelhassnes.schedule.settle import Book
 from parallelhassnes.schedule.standing import stand
 from parallelhassnes.steps.registry import kind as kind_of
 from parallelhassnes.store import atomic, attempts, batches, ledger, locks, tickets
-from parallelhassnes.store.records import AttemptMeta, AttemptState, Heartbeat, Ticket, now_text
+from parallelhassnes.store.records import (
+    AttemptMeta,
+    AttemptState,
+    Control,
+    Current,
+    Heartbeat,
+    Overrides,
+    Ticket,
+    now_text,
+)
 
 AGENT_REASON = "agent steps are answered only by `tick --no-codex` in this version"
 
@@ -119,6 +128,9 @@ class _Gate:
         return f"secret {', '.join(missing)} is not set in {place}" if missing else None
 
 
+_RECORDS = (AttemptMeta, AttemptState, Control, Current, Overrides, Ticket, TrialSpec)
+
+
 class _Claimed(NamedTuple):
     """A step that is ours to start: its attempt prepared, its ticket moved, its lock taken."""
 
@@ -131,6 +143,8 @@ class _Claimed(NamedTuple):
 def preload(step: StepSpec) -> None:
     """Import in this process what an attempt of the step will need in those forked from it."""
     kind_of(step.kind).preload(step)
+    for record in _RECORDS:  # they build themselves at first use, which would be in every child
+        record.model_rebuild()
 
 
 def _claim(ctx: Context, path: Path, key: str) -> _Claimed | None:
