@@ -14,8 +14,10 @@ from parallelhassnes.errors import UserError
 from parallelhassnes.plan import Plan
 from parallelhassnes.schedule import ingest
 from parallelhassnes.schedule.context import Context
+from parallelhassnes.steps.sandbox import dockerfile
 from parallelhassnes.store import atomic, batches, locks
 from parallelhassnes.tables.expand import expand
+from parallelhassnes.tables.trials import SANDBOX
 
 
 class Submitted(BaseModel):
@@ -69,9 +71,11 @@ def base_dirs(table: Path | None) -> list[Path]:
 
 def plan_table(ctx: Context, data: bytes, *, name: str, folders: list[Path]) -> Plan:
     """Expand a table; InvalidInput lists everything that is wrong with it."""
-    return expand(
+    plan = expand(
         data, name=name, base_dirs=[*folders, ctx.layout.root], defaults=ingest.defaults(ctx)
     )
+    plan.warnings = (*plan.warnings, *sandbox_refusals(plan))
+    return plan
 
 
 def validate(ctx: Context, data: bytes, *, name: str, folders: list[Path]) -> Validated:
@@ -103,6 +107,21 @@ def check_environments(plan: Plan) -> None:
     trouble = docker_trouble() if needs_docker else None
     if trouble is not None:
         raise UserError(f"these trials run in Docker: {trouble}", fix="or use -e sandbox")
+
+
+def sandbox_refusals(plan: Plan) -> list[str]:
+    """One line per task that the sandbox will refuse to build, each task once."""
+    lines: dict[str, str] = {}
+    for job in plan.jobs:
+        for step in job.steps:
+            config = step.spec.get("config", {}) if step.kind == "trial" else {}
+            environment, path = config.get("environment", {}), config.get("task", {}).get("path")
+            if environment.get("import_path") != SANDBOX or not path or path in lines:
+                continue
+            if environment.get("kwargs", {}).get("unsupported") != "skip":
+                found = dockerfile.check(Path(path) / "environment")
+                lines[path] = f"{path}: {found[0].line_of()}" if found else ""
+    return [line for line in lines.values() if line]
 
 
 def _is_docker(environment: dict[str, object]) -> bool:
