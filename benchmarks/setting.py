@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,18 +38,19 @@ class Setting:
         return 1 if self.quick else self.pairs or usual
 
     def fresh(self, name: str) -> Path:
-        """An empty folder; what a run of the same name has left is removed."""
-        folder = self.work / name
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
-        return folder
+        """A new, empty folder. Earlier ones stay till the end: ext4 is slow to make files just after many were removed."""
+        return Path(tempfile.mkdtemp(prefix=f"{name}.", dir=self.work))
+
+
+_NOT_USUAL = ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
+"""Without compiled files kept, every start of a checkout compiles it anew, which no user has."""
 
 
 def environment(**more: str) -> dict[str, str]:
     """The environment of every measured program, ours and others'."""
+    inherited = {name: value for name, value in os.environ.items() if name not in _NOT_USUAL}
     return {
-        **os.environ,
+        **inherited,
         "PYTHONPATH": str(CHECKOUT),
         "HARBOR_TELEMETRY": "0",
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",

@@ -24,7 +24,6 @@ from parallelhassnes.schedule.attempt_process import Assignment, Then, fork_is_s
 from parallelhassnes.schedule.context import Context, Options
 from parallelhassnes.schedule.settle import Book
 from parallelhassnes.schedule.standing import stand
-from parallelhassnes.steps import report
 from parallelhassnes.steps.registry import kind as kind_of
 from parallelhassnes.store import atomic, attempts, batches, ledger, locks, tickets
 from parallelhassnes.store.records import AttemptMeta, AttemptState, Heartbeat, Ticket, now_text
@@ -132,7 +131,6 @@ class _Claimed(NamedTuple):
 def preload(step: StepSpec) -> None:
     """Import in this process what an attempt of the step will need in those forked from it."""
     kind_of(step.kind).preload(step)
-    report.preload()
 
 
 def _claim(ctx: Context, path: Path, key: str) -> _Claimed | None:
