@@ -5,6 +5,7 @@ made at once, so that it can be looked at; should we die before that, the next t
 """
 
 import hashlib
+import os
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -74,7 +75,7 @@ def plan_table(ctx: Context, data: bytes, *, name: str, folders: list[Path]) -> 
     plan = expand(
         data, name=name, base_dirs=[*folders, ctx.layout.root], defaults=ingest.defaults(ctx)
     )
-    plan.warnings = (*plan.warnings, *sandbox_refusals(plan))
+    plan.warnings = (*plan.warnings, *sandbox_refusals(plan), *forgotten_secrets(ctx, plan))
     return plan
 
 
@@ -107,6 +108,30 @@ def check_environments(plan: Plan) -> None:
     trouble = docker_trouble() if needs_docker else None
     if trouble is not None:
         raise UserError(f"these trials run in Docker: {trouble}", fix="or use -e sandbox")
+
+
+PROVIDER_KEYS = {
+    "anthropic": "ANTHROPIC_API_KEY",
+    "deepseek": "DEEPSEEK_API_KEY",
+    "google": "GEMINI_API_KEY",
+    "groq": "GROQ_API_KEY",
+    "mistral": "MISTRAL_API_KEY",
+    "openai": "OPENAI_API_KEY",
+    "openrouter": "OPENROUTER_API_KEY",
+    "xai": "XAI_API_KEY",
+}
+"""Provider of a queue key → the environment variable that its clients read."""
+
+
+def forgotten_secrets(ctx: Context, plan: Plan) -> list[str]:
+    """One line per provider key that is set here, that a model of the plan needs, and that nobody passes on."""
+    providers = {step.queue_key.partition("/")[0] for job in plan.jobs for step in job.steps}
+    named = {*plan.secrets, *ctx.config.secrets}
+    return [
+        f"{name} is set but not passed on; name it in secrets, or add --secret {name}"
+        for provider, name in PROVIDER_KEYS.items()
+        if provider in providers and name not in named and os.environ.get(name)
+    ]
 
 
 def sandbox_refusals(plan: Plan) -> list[str]:
