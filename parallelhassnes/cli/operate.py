@@ -77,7 +77,7 @@ def doctor(
     from parallelhassnes.schedule.context import open_context
 
     ctx = open_context(root_or_default(root))
-    ensure(ctx.layout)
+    ensure(ctx)
     found = diagnose(ctx, rebuild_first=rebuild)
     if json:
         typer.echo(found.model_dump_json(exclude_none=True))
@@ -157,7 +157,7 @@ def _resolve(target: str, root: "RootOption") -> "tuple[Context, Target]":
     from parallelhassnes.schedule.context import open_context
 
     ctx = open_context(root_or_default(root))
-    ensure(ctx.layout)
+    ensure(ctx)
     found = resolve(ctx.layout, target)
     return ctx, Target(batch_id=found.batch_id, job_id=found.job_id, step_id=found.step_id)
 

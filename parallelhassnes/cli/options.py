@@ -24,10 +24,21 @@ JsonOption = Annotated[
 
 
 def root_or_default(root: Path | None) -> Path:
-    """The root that a command works on, absolute."""
-    from parallelhassnes.config import find_root
+    """The root that a command works on, absolute.
 
-    return root.absolute() if root is not None else find_root(Path.cwd())
+    Raises:
+        UserError: the folder that was named is not there; only ``init`` makes one.
+    """
+    from parallelhassnes.config import find_root
+    from parallelhassnes.errors import UserError
+
+    if root is None:
+        return find_root(Path.cwd())
+    if not root.is_dir():
+        raise UserError(
+            f"--root {root}: is not a folder", fix="make it with `parallelhassnes init --root DIR`"
+        )
+    return root.absolute()
 
 
 def layout_of(root: Path | None) -> "Layout":

@@ -157,7 +157,7 @@ def open_store(root: Path | None, said: "Options | None" = None) -> "Context":
     from parallelhassnes.schedule.context import open_context
 
     ctx = open_context(root_or_default(root), said)
-    ensure(ctx.layout)
+    ensure(ctx)
     return ctx
 
 

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from parallelhassnes.config import CONFIG_NAME, template
 from parallelhassnes.errors import UserError
+from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.requeue import rebuild
 from parallelhassnes.store.layout import Layout
 
 
@@ -42,8 +44,19 @@ def init(root: Path) -> Initialised:
     return Initialised(layout.root, made)
 
 
-def ensure(layout: Layout) -> None:
-    """Make the store's folders where they are missing; a store needs no ``init`` to be used."""
-    if not all(folder.is_dir() for folder in layout.folders()):
-        for folder in layout.folders():
-            folder.mkdir(parents=True, exist_ok=True)
+def ensure(ctx: Context) -> None:
+    """Make the store's folders where they are missing; a store needs no ``init`` to be used.
+
+    A queue that was deleted comes back with what was in it.
+
+    Raises:
+        UserError: the folders cannot be made there.
+    """
+    if all(folder.is_dir() for folder in ctx.layout.folders()):
+        return
+    try:
+        rebuild(ctx)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or ctx.layout.root}: {error.strerror}", fix="choose another --root"
+        ) from None

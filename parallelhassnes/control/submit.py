@@ -5,6 +5,7 @@ made at once, so that it can be looked at; should we die before that, the next t
 """
 
 import hashlib
+import os
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -14,8 +15,10 @@ from parallelhassnes.errors import UserError
 from parallelhassnes.plan import Plan
 from parallelhassnes.schedule import ingest
 from parallelhassnes.schedule.context import Context
+from parallelhassnes.steps.sandbox import dockerfile
 from parallelhassnes.store import atomic, batches, locks
 from parallelhassnes.tables.expand import expand
+from parallelhassnes.tables.trials import SANDBOX
 
 
 class Submitted(BaseModel):
@@ -69,9 +72,11 @@ def base_dirs(table: Path | None) -> list[Path]:
 
 def plan_table(ctx: Context, data: bytes, *, name: str, folders: list[Path]) -> Plan:
     """Expand a table; InvalidInput lists everything that is wrong with it."""
-    return expand(
+    plan = expand(
         data, name=name, base_dirs=[*folders, ctx.layout.root], defaults=ingest.defaults(ctx)
     )
+    plan.warnings = (*plan.warnings, *sandbox_refusals(plan), *forgotten_secrets(ctx, plan))
+    return plan
 
 
 def validate(ctx: Context, data: bytes, *, name: str, folders: list[Path]) -> Validated:
@@ -103,6 +108,45 @@ def check_environments(plan: Plan) -> None:
     trouble = docker_trouble() if needs_docker else None
     if trouble is not None:
         raise UserError(f"these trials run in Docker: {trouble}", fix="or use -e sandbox")
+
+
+PROVIDER_KEYS = {
+    "anthropic": "ANTHROPIC_API_KEY",
+    "deepseek": "DEEPSEEK_API_KEY",
+    "google": "GEMINI_API_KEY",
+    "groq": "GROQ_API_KEY",
+    "mistral": "MISTRAL_API_KEY",
+    "openai": "OPENAI_API_KEY",
+    "openrouter": "OPENROUTER_API_KEY",
+    "xai": "XAI_API_KEY",
+}
+"""Provider of a queue key → the environment variable that its clients read."""
+
+
+def forgotten_secrets(ctx: Context, plan: Plan) -> list[str]:
+    """One line per provider key that is set here, that a model of the plan needs, and that nobody passes on."""
+    providers = {step.queue_key.partition("/")[0] for job in plan.jobs for step in job.steps}
+    named = {*plan.secrets, *ctx.config.secrets}
+    return [
+        f"{name} is set but not passed on; name it in secrets, or add --secret {name}"
+        for provider, name in PROVIDER_KEYS.items()
+        if provider in providers and name not in named and os.environ.get(name)
+    ]
+
+
+def sandbox_refusals(plan: Plan) -> list[str]:
+    """One line per task that the sandbox will refuse to build, each task once."""
+    lines: dict[str, str] = {}
+    for job in plan.jobs:
+        for step in job.steps:
+            config = step.spec.get("config", {}) if step.kind == "trial" else {}
+            environment, path = config.get("environment", {}), config.get("task", {}).get("path")
+            if environment.get("import_path") != SANDBOX or not path or path in lines:
+                continue
+            if environment.get("kwargs", {}).get("unsupported") != "skip":
+                found = dockerfile.check(Path(path) / "environment")
+                lines[path] = f"{path}: {found[0].line_of()}" if found else ""
+    return [line for line in lines.values() if line]
 
 
 def _is_docker(environment: dict[str, object]) -> bool:

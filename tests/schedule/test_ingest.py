@@ -102,7 +102,10 @@ def test_submit_reports_a_bad_table_at_once_and_leaves_nothing(root):
     assert any("timeout_sec" in line for line in lines)
     answer = json.loads(program(root, "submit", str(path), "--json", check=False).stdout)
     assert answer["ok"] is False
-    assert {error["pointer"] for error in answer["errors"]} == {"/jbos", "/jobs/0/steps/0/timout_sec"}
+    assert {error["pointer"] for error in answer["errors"]} == {
+        "/jbos",
+        "/jobs/0/steps/0/timout_sec",
+    }
     assert list((root / "runs" / "_queue" / "incoming").iterdir()) == []
 
 

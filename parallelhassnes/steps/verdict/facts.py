@@ -1,6 +1,6 @@
 """What a verdict knows of each trial step, read from the step's newest finished attempt."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -91,7 +91,7 @@ def _facts(step_id: str, place: str, state: dict[str, Any], report: dict[str, An
     reward = untrusted.number(trial.get("reward")) if status == "succeeded" else None
     return TrialFacts(
         step_id=step_id,
-        result=_result(status, failure, reward),
+        result="infrastructure" if _refused_by_sandbox(trial) else _result(status, failure, reward),
         attempt=place,
         failure_class=failure,
         reward=None if reward is None else float(reward),
@@ -109,6 +109,12 @@ def _facts(step_id: str, place: str, state: dict[str, Any], report: dict[str, An
         ),
         duration_sec=untrusted.number(untrusted.mapping(trial.get("timings_sec")).get("total")),
     )
+
+
+def _refused_by_sandbox(trial: Mapping[str, Any]) -> bool:
+    """Whether the sandbox could not do what the task's Dockerfile asks: its limit, not the task's fault."""
+    kind = untrusted.mapping(trial.get("exception")).get("type")
+    return trial.get("environment") == "sandbox" and kind == "SandboxBuildFailedError"
 
 
 def _result(status: object, failure: str | None, reward: float | None) -> Result:

@@ -1,0 +1,143 @@
+"""run: from task folders or a file to results, in one command."""
+
+import json
+import shutil
+
+import pytest
+from stores import CHECKOUT, context, job, program, shell, table
+
+TASKS = CHECKOUT / "examples" / "tasks"
+
+
+def board_of(root, *arguments, code=0):
+    done = program(root, "run", *arguments, "--json", check=False)
+    assert done.returncode == code, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.namespaces
+def test_tasks_with_two_agents_in_the_sandbox(root):
+    board = board_of(root, str(TASKS / "hello"), str(TASKS / "config-repair"), "-a", "oracle", "-a", "nop", "-n", "2", "-e", "sandbox")  # fmt: skip
+    assert (board["jobs_total"], board["steps_total"]) == (2, 10)
+    assert board["counts"]["succeeded"] == 10
+    for line in board["jobs"]:
+        assert line["cells"]["oracle"]["passes"] == 2
+        assert line["cells"]["nop"]["passes"] == 0
+    verdict = json.loads(next((root / "runs").glob("*/*hello/verdict.json")).read_text())
+    assert verdict["task_broken"] is False
+
+
+@pytest.mark.docker
+def test_a_trial_in_docker_leaves_nothing_there(root):
+    board = board_of(root, str(TASKS / "hello"), "-a", "oracle")
+    assert board["counts"]["succeeded"] == 2
+    report = json.loads(
+        next((root / "runs").glob("*/*/steps/oracle.1/attempts/*/final.json")).read_text()
+    )
+    assert report["trial"]["reward"] == 1
+    assert report["trial"]["environment"] == "docker"
+    assert not list((root / "runs").glob("*/*/steps/*/attempts/*/tmp"))
+
+
+@pytest.mark.namespaces
+def test_a_harbor_job_and_an_oddish_sweep_run_as_they_are(root):
+    sweep = board_of(
+        root, "-c", "examples/sweep.yaml", "-e", "sandbox", "-t", "hello", "-t", "leap-years"
+    )
+    assert (sweep["jobs_total"], sweep["counts"]["succeeded"]) == (2, 8)
+    harbor = board_of(root, "-c", "examples/harbor_job.yaml", "-t", "hello")
+    assert harbor["counts"]["succeeded"] == harbor["steps_total"]
+
+
+def test_the_exit_code_says_what_failed(root):
+    context(root)
+    path = root / "table.json"
+    path.write_bytes(table(job("j", shell("s", "exit 1"))))
+    for fail_on, code in (("never", 0), ("infrastructure", 1), ("any", 1)):
+        done = program(root, "run", "-c", str(path), "--fail-on", fail_on, "-q", check=False)
+        assert done.returncode == code, (fail_on, done.stderr)
+
+
+@pytest.mark.namespaces
+def test_a_reward_of_zero_is_a_result_and_only_any_minds_it(root):
+    arguments = ("run", str(TASKS / "hello"), "-a", "nop", "-e", "sandbox", "-q")
+    assert program(root, *arguments).returncode == 0
+    assert program(root, *arguments, "--fail-on", "any", check=False).returncode == 1
+
+
+def test_without_docker_one_line_says_so_and_names_the_alternative(root):
+    done = program(
+        root, "run", str(TASKS / "hello"), env={"DOCKER_HOST": "unix:///nowhere"}, check=False
+    )
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "Docker" in done.stderr
+    assert "-e sandbox" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("run", "no/such/task", "-e", "sandbox"), "no/such/task"),
+        (("run", "examples/tasks/hello", "-a", "orcale", "-e", "sandbox"), "oracle"),
+        (("run", "examples/tasks/hello", "-e", "sandbx"), "sandbox"),
+        (("run", "-e", "sandbox"), "no task"),
+        (("run", "examples/tasks/hello", "--limit", "x", "-e", "sandbox"), "KEY=N"),
+        (("run", "examples/tasks/hello", "--fail-on", "x", "-e", "sandbox"), "never"),
+        (("run", "examples/tasks/hello", "--ae", "x", "-e", "sandbox"), "NAME=VALUE"),
+        (("run", "-c", "no/such/file", "-e", "sandbox"), "no/such/file"),
+        (("submit", "no/such/file"), "no/such/file"),
+        (("show", "nothing"), "nothing"),
+        (("logs", "nothing"), "nothing"),
+        (("cancel", "nothing"), "nothing"),
+        (("retry", "nothing"), "nothing"),
+        (("scoreboard", "nothing"), "nothing"),
+        (("export", "nothing", "--to", "x"), "nothing"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_2(root, arguments, said):
+    context(root)
+    done = program(root, *arguments, check=False)
+    assert done.returncode == 2, done
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_a_root_that_is_not_there_is_not_made_by_accident(root):
+    done = program(root / "tpyo", "tick", check=False)
+    assert done.returncode == 2
+    assert not (root / "tpyo").exists()
+
+
+def test_a_configuration_that_cannot_be_used_is_told_in_full(root):
+    (root / "parallelhassnes.toml").write_text(
+        'concurrency = 0\nheartbeat_sec = "x"\nnonsense = 1\n'
+    )
+    done = program(root, "tick", check=False)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 3
+    for word in ("concurrency", "heartbeat_sec", "nonsense"):
+        assert word in done.stderr
+    (root / "parallelhassnes.toml").write_text("concurrency = = 1")
+    assert "TOML" in program(root, "tick", check=False).stderr
+
+
+def test_a_fault_of_ours_is_one_line_that_names_the_log(root):
+    context(root)
+    shutil.rmtree(root / "runs" / "_system")
+    (root / "runs" / "_system").write_text("not a folder")
+    done = program(root, "tick", check=False)
+    assert done.returncode in (2, 3)
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_init_overwrites_nothing(root):
+    program(root, "init")
+    config = root / "parallelhassnes.toml"
+    assert "concurrency" in config.read_text()
+    config.write_text("concurrency = 3\n")
+    program(root, "init")
+    assert config.read_text() == "concurrency = 3\n"
+    assert (root / "runs").is_dir()
+    assert (root / "runners").is_dir()
