@@ -1,17 +1,15 @@
 """The attempts of a step on disk.
 
     steps/<step_id>/step.lock                    held by the live attempt's processes
-    steps/<step_id>/attempts/.new-<name>/        being prepared; garbage after a crash
     steps/<step_id>/attempts/<name>/meta.json    written before the folder gets its name
                                    /state.json   replaced by the supervisor
                                    /seal.json    written last; nothing changes after it
 
-An attempt's folder appears whole, by rename, under ``step.lock``. An attempt without a seal whose
+An attempt's folder is prepared under ``runs/_system/tmp`` and appears whole, by rename, under ``step.lock``. An attempt without a seal whose
 ``step.lock`` is free is dead.
 """
 
 import os
-import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,10 +52,7 @@ def create(step_dir: Path, name: str, meta: AttemptMeta, state: AttemptState) ->
     """Make the attempt's folder with its first records; the caller holds ``step.lock``."""
     folder = step_dir / "attempts"
     folder.mkdir(parents=True, exist_ok=True)
-    for left in os.listdir(folder):
-        if left.startswith(".new-"):
-            shutil.rmtree(folder / left)
-    fresh = folder / f".new-{name}"
+    fresh = atomic.temp_path(folder)
     fresh.mkdir()
     atomic.write_json(fresh / META, dump(meta), durable=False)
     atomic.write_json(fresh / STATE, dump(state), durable=False)
