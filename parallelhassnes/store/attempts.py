@@ -1,12 +1,14 @@
 """The attempts of a step on disk.
 
     steps/<step_id>/step.lock                    held by the live attempt's processes
+    steps/<step_id>/cancel.json                  an operator's word: the attempt of this run_id is to end
     steps/<step_id>/attempts/<name>/meta.json    written before the folder gets its name
                                    /state.json   replaced by the supervisor
                                    /seal.json    written last; nothing changes after it
 
 An attempt's folder is prepared under ``runs/_system/tmp`` and appears whole, by rename, under ``step.lock``. An attempt without a seal whose
-``step.lock`` is free is dead.
+``step.lock`` is free is dead. The word to end is beside the attempts and not in them, because it may come just
+as the attempt is sealed.
 """
 
 import os
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from parallelhassnes.store import atomic
-from parallelhassnes.store.records import AttemptMeta, AttemptState, dump
+from parallelhassnes.store.records import AttemptMeta, AttemptState, dump, now_text
 
 META, STATE, FINAL, FINAL_TEXT, SEAL = (
     "meta.json", "state.json", "final.json", "final.txt", "seal.json",
@@ -85,6 +87,17 @@ def read_state(attempt_dir: Path) -> AttemptState:
 
 def write_state(attempt_dir: Path, state: AttemptState, *, durable: bool = False) -> None:
     atomic.write_json(attempt_dir / STATE, dump(state), durable=durable)
+
+
+def ask_to_end(step_dir: Path, run_id: str) -> None:
+    """Have the supervisor of a live attempt end it; it looks at every heartbeat and signal."""
+    document = {"schema_version": 1, "run_id": run_id, "at": now_text()}
+    atomic.write_json(step_dir / CANCEL, document)
+
+
+def is_asked_to_end(attempt_dir: Path, run_id: str) -> bool:
+    document = atomic.read_json_or_none(attempt_dir.parent.parent / CANCEL)
+    return bool(document and document.get("run_id") == run_id)
 
 
 def is_sealed(attempt_dir: Path) -> bool:

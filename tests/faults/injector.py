@@ -96,7 +96,11 @@ def _on_event(event: str, arguments: tuple[Any, ...]) -> None:
         return
     if event == "open":
         path, _mode, flags = arguments
-        if isinstance(flags, int) and flags & _WRITES and isinstance(path, str | bytes | os.PathLike):
+        if (
+            isinstance(flags, int)
+            and flags & _WRITES
+            and isinstance(path, str | bytes | os.PathLike)
+        ):
             _reach("open", os.fsdecode(path))
     elif event in _PATHS:
         paths = [p for p in arguments[: _PATHS[event]] if isinstance(p, str | bytes | os.PathLike)]
@@ -132,7 +136,7 @@ def _wrap_calls() -> None:
 
 def _path_of(handle: int) -> str:
     try:
-        return os.readlink(f"/proc/self/fd/{handle}")
+        return os.readlink(f"/proc/self/fd/{handle}")  # noqa: PTH115 - Path would make events of its own
     except OSError:
         return ""
 

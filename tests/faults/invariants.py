@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +20,34 @@ from parallelhassnes.store.seal import survey
 DERIVED = ("current.json", "index.json")
 
 
-def broken(ctx: Context, ends: dict[str, set[str]]) -> list[str]:
+ANY = frozenset({"succeeded", "failed", "-"})
+"""How a step may end where workers are killed too: a program that dies by a signal has failed by itself."""
+TWICE = 99
+"""Exit code of a program that found another attempt of its step at work."""
+
+
+def broken(
+    ctx: Context, ends: Mapping[str, Collection[str]] | None = None, *, tables: int = 1
+) -> list[str]:
     """Every promise that does not hold.
 
     Args:
-        ends: ``job/step`` → the statuses that its last attempt may have; ``{"-"}`` where it must not have any.
+        ends: ``job/step`` → the statuses that its last attempt may have, ``-`` for no attempt; None for ``ANY``.
+        tables: how many different tables were submitted.
     """
     batch_ids = ctx.layout.batch_ids()
-    if len(batch_ids) != 1:
-        return [f"{len(batch_ids)} batches instead of one"]
-    batch_dir = ctx.layout.batch(batch_ids[0])
-    found = [*_steps(ctx, batch_dir, ends), *_ledger(batch_dir), *_queue(ctx), *_junk(ctx)]
-    return found + _rebuilt(ctx, batch_dir)
+    found = [*_queue(ctx), *_junk(ctx)]
+    if len(batch_ids) != tables:
+        found.append(f"{len(batch_ids)} batches instead of {tables}")
+    for batch_id in batch_ids:
+        batch_dir = ctx.layout.batch(batch_id)
+        found += [*_steps(ctx, batch_dir, ends), *_ledger(batch_dir)]
+    return found + _rebuilt(ctx)
 
 
-def _steps(ctx: Context, batch_dir: Path, ends: dict[str, set[str]]) -> Iterator[str]:
+def _steps(
+    ctx: Context, batch_dir: Path, ends: Mapping[str, Collection[str]] | None
+) -> Iterator[str]:
     for job_dir in batches.job_dirs(ctx.layout, batch_dir.name):
         current = batches.read_current(job_dir)
         for step in batches.read_job(job_dir).steps:
@@ -42,8 +55,9 @@ def _steps(ctx: Context, batch_dir: Path, ends: dict[str, set[str]]) -> Iterator
             step_dir = job_dir / "steps" / step.step_id
             names = attempts.names(step_dir)
             status = attempts.read_state(step_dir / "attempts" / names[-1]).status if names else "-"
-            if status not in ends[ref]:
-                yield f"{ref}: ended as {status}, not as one of {sorted(ends[ref])}"
+            allowed = ANY if ends is None else ends[ref]
+            if status not in allowed:
+                yield f"{ref}: ended as {status}, not as one of {sorted(allowed)}"
             now = current.steps.get(step.step_id)
             if (now.status if now else "-") != status or (now and not now.settled):
                 yield f"{ref}: current.json says {now}"
@@ -62,6 +76,8 @@ def _attempts(ref: str, folders: list[Path]) -> Iterator[str]:
             yield f"{where}: is not as it was sealed"
         if not state.terminal or state.ended_at is None:
             yield f"{where}: ended as {state.status} at {state.ended_at}"
+        if state.exit_code == TWICE:
+            yield f"{where}: ran while another attempt of its step did"
         if not (folder / "final.json").exists():
             yield f"{where}: has no report"
         if left := processes.with_run_id(meta.run_id):
@@ -111,10 +127,10 @@ def _junk(ctx: Context) -> Iterator[str]:
     yield from (f"junk: {path.relative_to(ctx.layout.root)}" for path in ctx.layout.temp.iterdir())
 
 
-def _rebuilt(ctx: Context, batch_dir: Path) -> list[str]:
-    before = _derived(ctx, batch_dir)
+def _rebuilt(ctx: Context) -> list[str]:
+    before = _derived(ctx)
     rebuild(ctx)
-    after = _derived(ctx, batch_dir)
+    after = _derived(ctx)
     return [
         f"rebuild: {name} is {after.get(name)} instead of {before.get(name)}"
         for name in sorted(before.keys() | after.keys())
@@ -122,8 +138,8 @@ def _rebuilt(ctx: Context, batch_dir: Path) -> list[str]:
     ]
 
 
-def _derived(ctx: Context, batch_dir: Path) -> dict[str, Any]:
-    paths = [path for path in batch_dir.rglob("*.json") if path.name in DERIVED]
+def _derived(ctx: Context) -> dict[str, Any]:
+    paths = [path for name in DERIVED for path in ctx.layout.runs.rglob(name)]
     paths += [path for path in ctx.layout.queue.rglob("*") if path.is_file()]
     return {
         str(path.relative_to(ctx.layout.runs)): json.loads(path.read_bytes())

@@ -106,7 +106,9 @@ def _go(ctx: Context) -> Path:
 def _waiting_table(ctx: Context) -> bytes:
     wait = f"until test -e {_go(ctx)}; do sleep 0.01; done"
     return stores.table(
-        stores.job("a", stores.shell("wait", wait), stores.command("next", "true", depends_on=["wait"])),
+        stores.job(
+            "a", stores.shell("wait", wait), stores.command("next", "true", depends_on=["wait"])
+        ),
         stores.job("b", stores.shell("wait", wait), stores.shell("queued", wait)),
         concurrency=2,
         retry={"max_attempts": 5, "backoff_sec": 0.02},

@@ -87,7 +87,8 @@ def test_a_worker_that_outlives_its_supervisor_is_ended_and_never_doubled(root):
     tick(ctx)
     state = running_state(ctx, batch)
     path = next(attempt_dirs(ctx, batch))
-    wait_for(lambda: (path / "stdout.log").read_text() == "up\n", "the worker")
+    out = path / "stdout.log"
+    wait_for(lambda: out.exists() and out.read_text() == "up\n", "the worker")
     os.kill(state["pid"], signal.SIGKILL)
     wait_for(lambda: not processes.is_alive(state["pid"], state["pid_start"]), "its death")
     assert processes.is_alive(state["worker_pid"], state["worker_start"])
