@@ -8,7 +8,7 @@ import hashlib
 import os
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -56,6 +56,10 @@ class Config(BaseModel):
     """Time between two heartbeats of a supervisor."""
     grace_sec: float = Field(default=20.0, gt=0, le=3600)
     """Time that a worker has to end cleanly before it is killed."""
+    stuck_after_sec: float = Field(default=1800.0, ge=0, le=604_800)
+    """An attempt of which nothing has moved (phase, logs, CPU time) for so long is shown as stuck; 0 for never."""
+    on_stuck: Literal["note", "retry"] = "note"
+    """``retry`` also stops a stuck attempt, as a failure of the infrastructure, which is retried."""
     durable: bool = True
     """Wait for the disk (fsync) before the queue says that something is there. Off only for throw-away runs."""
 
@@ -132,6 +136,8 @@ TEMPLATE = """\
 # secrets = ["OPENAI_API_KEY"] # passed to every step where they are set; tables can name more
 # heartbeat_sec = 5
 # grace_sec = 20               # time that an attempt has to end cleanly before it is killed
+# stuck_after_sec = 1800       # nothing moved for so long: shown as stuck; 0 for never
+# on_stuck = "note"            # "retry" also stops it and starts it again
 # durable = true               # false skips fsync: only for throw-away runs
 
 # [limits]                     # live attempts per queue key

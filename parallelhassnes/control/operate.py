@@ -2,7 +2,7 @@
 
     control.json of the batch     canceled
     overrides.json of the job     canceled steps; attempts to be followed by another
-    cancel.json of the attempt    its supervisor ends it; a signal only makes that immediate
+    cancel.json of the step       its supervisor ends it; a signal only makes that immediate
 
 Written under ``tick.lock``, so that no pass decides on half of it.
 """
@@ -17,7 +17,7 @@ from parallelhassnes.execute import processes
 from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.settle import Book, ticket_of
-from parallelhassnes.store import atomic, attempts, batches, ledger, locks, tickets
+from parallelhassnes.store import attempts, batches, ledger, locks, tickets
 from parallelhassnes.store.records import now_text, parse_time
 
 
@@ -80,8 +80,8 @@ def _cancel_step(ctx: Context, job: JobSpec, step: StepSpec, result: Operated) -
     step_dir = ctx.layout.step(job.batch_id, job.job_id, step.step_id)
     ref = attempts.newest(step_dir)
     if ref is not None and not attempts.is_sealed(ref.dir):
-        atomic.write_json(ref.dir / attempts.CANCEL, {"at": now_text()})
         state = attempts.read_state(ref.dir)
+        attempts.ask_to_end(step_dir, state.run_id)
         processes.send(state.pid, state.pid_start, signal.SIGTERM)
         result.attempts.append(ref.name)
         return True

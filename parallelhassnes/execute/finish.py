@@ -12,6 +12,7 @@ cut can so keep a terminal ``state.json`` and take the report; then the report i
 import os
 import shutil
 import traceback
+from dataclasses import replace
 from pathlib import Path
 
 from parallelhassnes.steps import report
@@ -26,7 +27,7 @@ PUBLISH = "publish"
 def finish(attempt: Attempt, kind: Kind, end: WorkerEnd, state: AttemptState) -> None:
     """Write the attempt's end and seal it; every process of the attempt but ours has ended."""
     if not (state.terminal and _has_report(attempt)):
-        outcome = _conclude(attempt, kind, end)
+        outcome = _conclude(attempt, kind, end, state.stuck_since)
         _write_outcome(attempt, outcome)
         state = state.model_copy(
             update={
@@ -34,6 +35,7 @@ def finish(attempt: Attempt, kind: Kind, end: WorkerEnd, state: AttemptState) ->
                 "ended_at": now_text(),
                 "exit_code": end.exit_code,
                 "failure": _failure(outcome),
+                "stuck_since": None,
             }
         )
         attempts.write_state(attempt.dir, state)
@@ -56,7 +58,23 @@ def _failure(outcome: Outcome) -> FailureRecord | None:
     return FailureRecord(failure_class=outcome.failure.failure_class, line=line)
 
 
-def _conclude(attempt: Attempt, kind: Kind, end: WorkerEnd) -> Outcome:
+def _conclude(attempt: Attempt, kind: Kind, end: WorkerEnd, stuck_since: str | None) -> Outcome:
+    """What the attempt came to; a stuck one that left nothing to salvage is a failure of the infrastructure."""
+    if end.reason != "stuck":
+        return _ask_the_kind(attempt, kind, end)
+    outcome = _ask_the_kind(attempt, kind, WorkerEnd(end.exit_code, "lost"))
+    if outcome.status != "lost":
+        return outcome
+    line = f"stuck: nothing of it had moved since {stuck_since}"
+    return replace(
+        outcome,
+        status="failed",
+        summary=f"The attempt was {line}.",
+        failure=Failure("infrastructure", line),
+    )
+
+
+def _ask_the_kind(attempt: Attempt, kind: Kind, end: WorkerEnd) -> Outcome:
     try:
         if end.exit_code != 0:
             for line in kind.sweep(attempt):

@@ -1,11 +1,14 @@
 """The supervisor: one process that owns one attempt from start to seal.
 
-It starts the worker, beats, answers a cancel, keeps the deadline, ends what is left and seals.
-Files, in order: ``tmp/``, ``state.json`` (running), the worker's own, ``state.json`` at every beat;
-then what ``finish`` writes. Its death at any point frees ``step.lock`` once the worker, which the
-kernel kills with it, is gone; a later tick then finishes the attempt as ``lost``.
+It starts the worker, beats, answers a cancel, keeps the deadlines, ends what is left and seals.
+Files, in order: ``tmp/``, ``state.json`` (running, with our pid, before there is a worker: by it a tick
+tells a dead supervisor whose worker's children still hold the lock from one that is just starting), the
+worker's own, ``state.json`` at every beat; then what ``finish`` writes. Its death at any point frees
+``step.lock`` once the worker, which the kernel kills with it, is gone; a later tick then finishes the
+attempt as ``lost``.
 
-A stop goes: SIGTERM to the worker, which ends cleanly if it can; after ``grace_sec`` SIGKILL to its
+It stops the worker when it is told to, past the whole deadline or the one of the phase that it is in, and,
+if that is wanted, when nothing of it has moved for long. A stop goes: SIGTERM to the worker, which ends cleanly if it can; after ``grace_sec`` SIGKILL to its
 process group and to everything that descends from it; then the kind's own sweep.
 """
 
@@ -19,12 +22,13 @@ from typing import Literal, NamedTuple
 
 from parallelhassnes.execute import processes
 from parallelhassnes.execute.finish import finish
+from parallelhassnes.execute.progress import Progress
 from parallelhassnes.execute.worker import start_worker
-from parallelhassnes.steps.kinds import Attempt, Kind, WorkerEnd
+from parallelhassnes.steps.kinds import Attempt, Kind, LimitsPhases, WorkerEnd
 from parallelhassnes.store import attempts
 from parallelhassnes.store.records import AttemptState, Heartbeat, now_text
 
-type Reason = Literal["exited", "timeout", "canceled", "lost"]
+type Reason = Literal["exited", "timeout", "canceled", "lost", "stuck"]
 
 
 class Timing(NamedTuple):
@@ -32,6 +36,10 @@ class Timing(NamedTuple):
 
     heartbeat: float
     grace: float
+    stuck_after: float = 0.0
+    """Without any movement for so long, the attempt counts as stuck; 0 for never."""
+    stop_stuck: bool = False
+    """Stop a stuck attempt, which is then a failure of the infrastructure."""
 
 
 def supervise(
@@ -41,8 +49,14 @@ def supervise(
     processes.adopt_orphans()
     wake, write = _listen()
     (attempt.dir / "tmp").mkdir(exist_ok=True)
+    state = AttemptState(
+        status="running", run_id=attempt.run_id, started_at=now_text(),
+        heartbeat=Heartbeat(count=0, at=now_text()), host=socket.gethostname(), pid=os.getpid(),
+        pid_start=processes.start_time(os.getpid()),
+    )  # fmt: skip
+    attempts.write_state(attempt.dir, state)
     pid = start_worker(attempt, kind, environment, lock)
-    watch = _Watch(attempt, kind, timing, wake, pid)
+    watch = _Watch(attempt, kind, timing, wake, pid, state)
     end = watch.until_it_ends()
     processes.kill_group(pid)
     processes.kill_descendants()
@@ -67,7 +81,13 @@ class _Watch:
     """The loop of a supervisor while its worker lives."""
 
     def __init__(
-        self, attempt: Attempt, kind: Kind, timing: Timing, wake: int, worker: int
+        self,
+        attempt: Attempt,
+        kind: Kind,
+        timing: Timing,
+        wake: int,
+        worker: int,
+        state: AttemptState,
     ) -> None:
         self.attempt, self.kind, self.timing, self.wake, self.worker = (
             attempt, kind, timing, wake, worker,
@@ -79,16 +99,11 @@ class _Watch:
         self.reason: Reason = "exited"
         self.beats = 0
         self.next_beat = self.began
-        self.state = AttemptState(
-            status="running",
-            run_id=attempt.run_id,
-            started_at=now_text(),
-            heartbeat=Heartbeat(count=0, at=now_text()),
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            pid_start=processes.start_time(os.getpid()),
-            worker_pid=worker,
-            worker_start=processes.start_time(worker),
+        self.phase: str | None = None
+        self.phase_deadline: float | None = None
+        self.progress = Progress(attempt.dir, worker)
+        self.state = state.model_copy(
+            update={"worker_pid": worker, "worker_start": processes.start_time(worker)}
         )
 
     def until_it_ends(self) -> WorkerEnd:
@@ -101,7 +116,8 @@ class _Watch:
             if ended:
                 return WorkerEnd(os.waitstatus_to_exitcode(status), self.reason)
             self._stop_if_due(told)
-            due = min(t for t in (self.next_beat, self.deadline, self.kill_at) if t is not None)
+            dues = (self.next_beat, self.deadline, self.phase_deadline, self.kill_at)
+            due = min(at for at in dues if at is not None)
             poller.poll(max(0.0, due - time.monotonic()) * 1000 + 1)
             told = self._drain()
 
@@ -119,18 +135,20 @@ class _Watch:
                 processes.kill_group(self.worker)
                 self.kill_at = now + 1.0
             return
-        if (self.attempt.dir / attempts.CANCEL).exists():
+        if attempts.is_asked_to_end(self.attempt.dir, self.attempt.run_id):
             self._stop("canceled")
         elif told:
             self._stop("lost")
-        elif self.deadline is not None and now >= self.deadline:
+        elif any(at is not None and now >= at for at in (self.deadline, self.phase_deadline)):
             self._stop("timeout")
+        elif self.timing.stop_stuck and self.state.stuck_since is not None:
+            self._stop("stuck")
 
     def _stop(self, reason: Reason) -> None:
         self.reason = reason
-        self.deadline = None
+        self.deadline = self.phase_deadline = None
         self.kill_at = time.monotonic() + self.timing.grace
-        print(f"{now_text()} stopping the worker: {reason}", flush=True)
+        print(f"{now_text()} stopping the worker in phase {self.phase}: {reason}", flush=True)
         processes.send(self.worker, None, signal.SIGTERM)
         processes.send(self.worker, None, signal.SIGCONT)
 
@@ -139,22 +157,27 @@ class _Watch:
         if now < self.next_beat:
             return
         self.next_beat = now + self.timing.heartbeat
+        seen = self.progress.look(self.kind.phase(self.attempt))
+        self._enter(seen.phase, now)
+        stuck = 0 < self.timing.stuck_after <= self.progress.still_sec()
         self.state = self.state.model_copy(
             update={
                 "heartbeat": Heartbeat(count=self.beats, at=now_text()),
-                "phase": self.kind.phase(self.attempt),
-                "log_bytes": _log_bytes(self.attempt),
+                "phase": seen.phase,
+                "log_bytes": seen.bytes,
+                "stuck_since": self.progress.moved_at if stuck else None,
             }
         )
         self.beats += 1
         attempts.write_state(self.attempt.dir, self.state)
 
-
-def _log_bytes(attempt: Attempt) -> int:
-    total = 0
-    for name in attempts.LOGS:
-        try:
-            total += os.stat(attempt.dir / name).st_size  # noqa: PTH116 - hot path
-        except FileNotFoundError:
-            continue
-    return total
+    def _enter(self, phase: str | None, now: float) -> None:
+        """Set the deadline of a phase that has just been seen for the first time; a step's own limit holds alone."""
+        if phase == self.phase:
+            return
+        self.phase, self.phase_deadline = phase, None
+        if phase is None or self.kill_at is not None or self.attempt.step.timeout_sec:
+            return
+        if isinstance(self.kind, LimitsPhases):
+            limit = self.kind.phase_deadline_sec(self.attempt, phase)
+            self.phase_deadline = None if limit is None else now + limit

@@ -66,7 +66,9 @@ def run(ctx: Context, assignment: Assignment, lock: int, then: Then) -> None:
     if assignment.dead:
         end_dead(attempt, kind, attempts.read_state(directory))
     else:
-        timing = Timing(ctx.config.heartbeat_sec, ctx.config.grace_sec)
+        timing = Timing(
+            ctx.config.heartbeat_sec, ctx.config.grace_sec, ctx.config.stuck_after_sec, ctx.config.on_stuck == "retry"
+        )  # fmt: skip
         supervise(attempt, kind, environment(ctx, attempt), lock, timing)
     os.close(lock)
     tickets.end_running(ctx.layout, assignment.key_dir, assignment.ticket)
@@ -78,7 +80,7 @@ def end_dead(attempt: Attempt, kind: Kind, state: AttemptState) -> None:
     if processes.is_alive(state.worker_pid, state.worker_start) and state.worker_pid:
         processes.kill_group(state.worker_pid)
     processes.kill_run(attempt.run_id)
-    canceled = (attempt.dir / attempts.CANCEL).exists()
+    canceled = attempts.is_asked_to_end(attempt.dir, attempt.run_id)
     finish(attempt, kind, WorkerEnd(None, "canceled" if canceled else "lost"), state)
 
 

@@ -57,8 +57,9 @@ class Context:
 
 
 def open_context(root: Path, options: Options | None = None) -> Context:
-    """The context of a root, its folders made; sets this process's durability."""
+    """The context of a root, its folders made; sets how this process writes."""
     layout = Layout(root.absolute())
     config = load_config(layout.root)
     atomic.set_durable(config.durable)
+    atomic.set_temp(layout.temp)
     return Context(layout, config, options or Options())

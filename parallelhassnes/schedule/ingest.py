@@ -3,12 +3,13 @@
     incoming/<name>                        a table, put there by rename
     incoming/<name>.submit                 what ``submit`` knows besides: batch id, base directories
 
-    runs/<batch_id>/launch_table.*  ─▶ index.json ─▶ <job_id>/job.json … ─▶ ledger ─▶ batch_meta.json
-    ─▶ tickets ─▶ by_sha256/<sha> ─▶ accepted/<batch_id>.ack.json ─▶ table to accepted/
+    by_sha256/<sha> ─▶ runs/<batch_id>/launch_table.*  ─▶ index.json ─▶ <job_id>/job.json … ─▶ ledger
+    ─▶ batch_meta.json ─▶ tickets ─▶ accepted/<batch_id>.ack.json ─▶ companion removed ─▶ table to accepted/
 
 ``batch_meta.json`` makes the batch one; before it the folder is garbage that the redo writes over. A crash
-anywhere leaves the table in ``incoming/``; its batch id is in its companion or derived from its content,
-so the next ingest does the same again. A bad table goes to ``rejected/`` with every error; one that
+anywhere leaves the table in ``incoming/``. ``by_sha256`` says from the start which batch these bytes make, the
+ack that it is made: bytes whose batch has no ack yet, be it the same file or one submitted again after a
+crash, complete that batch instead of making another. A bad table goes to ``rejected/`` with every error; one that
 breaks us does too, and neither holds up another.
 """
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 COMPANION = ".submit"
 _TABLE_ENDINGS = (".json", ".yaml", ".yml")
 _SETTLING_SEC = 10.0
+_ABANDONED_SEC = 3600.0
 
 
 class Submission(BaseModel):
@@ -108,9 +110,10 @@ def ingest_file(ctx: Context, path: Path, plan: Plan | None = None) -> Ingested 
 
     submission = _companion(path)
     digest = hashlib.sha256(data).hexdigest()
+    again = submission is not None and submission.again
     known = known_batch(ctx, digest)
-    if known is not None and not (submission and submission.again):
-        _accept(ctx, path, known, digest, duplicate=True)
+    if known is not None and not again:
+        _accept(ctx, path, known, duplicate=True)
         return Ingested(path.name, known, duplicate=True)
     try:
         if plan is None:
@@ -130,25 +133,39 @@ def ingest_file(ctx: Context, path: Path, plan: Plan | None = None) -> Ingested 
         _reject(ctx, path, [problem])
         return Ingested(path.name, None, problems=(problem,))
     batch_id = submission.batch_id if submission else _derived_id(path, digest)
+    if not again:
+        batch_id = _claimed(ctx, digest) or batch_id
+    atomic.write_json(ctx.layout.tables_by_sha / digest, {"batch_id": batch_id})
     _write_batch(ctx, batch_id, path, data, digest, submission, plan)
-    _accept(ctx, path, batch_id, digest, duplicate=False)
+    _accept(ctx, path, batch_id, duplicate=False)
     return Ingested(path.name, batch_id)
 
 
 def known_batch(ctx: Context, digest: str) -> str | None:
-    """The newest batch that was made from these bytes."""
-    document = atomic.read_json_or_none(ctx.layout.tables_by_sha / digest)
-    if not document or not (ctx.layout.batch(document["batch_id"]) / batches.META).exists():
+    """The newest batch that was made, to the last ticket, from these bytes."""
+    batch_id = _claimed(ctx, digest)
+    if batch_id is None or not (ctx.layout.accepted / f"{batch_id}.ack.json").exists():
         return None
-    return str(document["batch_id"])
+    return batch_id if (ctx.layout.batch(batch_id) / batches.META).exists() else None
+
+
+def _claimed(ctx: Context, digest: str) -> str | None:
+    """The batch that these bytes make, whether or not it is whole."""
+    document = atomic.read_json_or_none(ctx.layout.tables_by_sha / digest)
+    return str(document["batch_id"]) if document else None
 
 
 # --- what is waiting ----------------------------------------------------------------------------------
 
 
 def _tables(ctx: Context) -> Iterator[Path]:
-    for name in sorted(os.listdir(ctx.layout.incoming)):
+    listed = sorted(os.listdir(ctx.layout.incoming))
+    for name in listed:
         path = ctx.layout.incoming / name
+        if path.suffix == COMPANION and name.removesuffix(COMPANION) not in listed:
+            if _age_sec(path) > _ABANDONED_SEC:  # its submitter died before the table came
+                path.unlink(missing_ok=True)
+            continue
         if name[0] == "." or not path.is_file() or path.suffix == COMPANION:
             continue
         if path.suffix in _TABLE_ENDINGS:
@@ -267,14 +284,15 @@ def _sync_everything() -> None:
         os.sync()
 
 
-def _accept(ctx: Context, path: Path, batch_id: str, digest: str, *, duplicate: bool) -> None:
+def _accept(ctx: Context, path: Path, batch_id: str, *, duplicate: bool) -> None:
+    # The companion goes first: the table without it is known by its bytes, it without the table would stay.
     if duplicate:
+        _drop_companion(path)
         path.unlink(missing_ok=True)
     else:
-        atomic.write_json(ctx.layout.tables_by_sha / digest, {"batch_id": batch_id})
         write_ack(ctx, batches.read_batch(ctx.layout.batch(batch_id)))
+        _drop_companion(path)
         path.rename(ctx.layout.accepted / f"{batch_id}{path.suffix}")
-    _drop_companion(path)
 
 
 def _reject(ctx: Context, path: Path, problems: list[Problem]) -> None:

@@ -1,6 +1,6 @@
 """Whether an ended attempt is followed by another by itself, and when.
 
-Only failures of the infrastructure are retried, with a fixed backoff, up to the step's
+Only failures of the infrastructure are retried, with a fixed backoff (none for a first attempt that was lost), up to the step's
 ``max_attempts``; a retry that an operator asked for is due at once and regardless of all that.
 """
 
@@ -23,4 +23,6 @@ def due_at(step: StepSpec, state: AttemptState, number: int, overrides: Override
     ):
         return None
     ended = parse_time(state.ended_at or now_text())
-    return now_text(datetime.fromtimestamp(ended + step.retry.backoff_sec, UTC))
+    # After a crash of the host its work is to go on at once; what is lost again and again waits.
+    backoff = 0.0 if state.status == "lost" and number == 1 else step.retry.backoff_sec
+    return now_text(datetime.fromtimestamp(ended + backoff, UTC))

@@ -11,14 +11,14 @@ A *tick* is what cron runs: it also ingests tables, repairs what died and report
 import time
 from typing import NamedTuple
 
-from parallelhassnes.execute import launcher
+from parallelhassnes.execute import launcher, processes
 from parallelhassnes.schedule import ingest, runner
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.launch import Launched, launch_ready
 from parallelhassnes.schedule.repair import repair
 from parallelhassnes.schedule.requeue import rebuild
 from parallelhassnes.schedule.settle import settle_ended
-from parallelhassnes.store import locks, tickets
+from parallelhassnes.store import atomic, locks, tickets
 
 
 class TickReport(NamedTuple):
@@ -34,6 +34,7 @@ def tick(ctx: Context) -> TickReport:
     """Ingest, repair, launch, report; waits for no attempt."""
     if not all(folder.is_dir() for folder in ctx.layout.folders()):
         rebuild(ctx)
+    atomic.sweep_temp(ctx.layout.temp, lambda pid: processes.is_alive(pid, None))
     runner.snapshot_config(ctx)
     ingested = ingest.ingest_incoming(ctx)
     repaired = repair(ctx, after_attempt)

@@ -9,7 +9,7 @@ directory.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from parallelhassnes.plan import StepSpec
 
@@ -40,8 +40,9 @@ class WorkerEnd:
 
     exit_code: int | None
     """The exit status; negative for a signal, as in ``subprocess``; None where nobody could see it."""
-    reason: Literal["exited", "timeout", "canceled", "lost"]
-    """Why it ended: by itself, by the supervisor's deadline, by a cancel, or unseen."""
+    reason: Literal["exited", "timeout", "canceled", "lost", "stuck"]
+    """Why it ended: by itself, by the supervisor's deadline, by a cancel, unseen, or stopped because nothing of it
+    moved any more; of the last a kind need not know, ``finish`` shows it to it as ``lost``."""
 
 
 @dataclass(frozen=True)
@@ -98,3 +99,11 @@ class Kind(Protocol):
 
         Returns one line per thing removed.
         """
+
+
+@runtime_checkable
+class LimitsPhases(Protocol):
+    """What a kind may do besides: set a limit to each phase of its work."""
+
+    def phase_deadline_sec(self, attempt: Attempt, phase: str) -> float | None:
+        """Seconds that the attempt may stay in this phase; None for no end."""

@@ -29,6 +29,10 @@ class TrialKind:
         config = untrusted.mapping(attempt.step.spec.get("config"))
         return trial_deadline.deadline_sec(dict(config))
 
+    def phase_deadline_sec(self, attempt: Attempt, phase: str) -> float | None:
+        config = untrusted.mapping(attempt.step.spec.get("config"))
+        return trial_deadline.phase_deadline_sec(dict(config), phase)
+
     def work(self, attempt: Attempt) -> int:
         from parallelhassnes.steps import trial_worker
 

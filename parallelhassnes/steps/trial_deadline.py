@@ -24,11 +24,7 @@ def deadline_sec(config: dict[str, Any]) -> float | None:
     build = _limit(
         config, "environment_build", _seconds(environment, "build_timeout_sec", DEFAULT_BUILD_SEC)
     )
-    setup = _limit(
-        config,
-        "agent_setup",
-        _section(config, "agent", "override_setup_timeout_sec") or DEFAULT_SETUP_SEC,
-    )
+    setup = _limit(config, "agent_setup", _agent_setup(config))
     if config.get("user_agent"):
         # The simulated user and the bridge to it are set up like agents of their own.
         setup *= 3
@@ -41,6 +37,41 @@ def deadline_sec(config: dict[str, Any]) -> float | None:
         total += agent + _health(step.get("healthcheck"))
         total += _verifier(config, task, step, build)
     return total
+
+
+def phase_deadline_sec(config: dict[str, Any], phase: str) -> float | None:
+    """Seconds that a trial may stay in a phase at most: what Harbor allows it, and the grace; None for no end."""
+    task = trial_task.task_toml(config)
+    environment = untrusted.mapping(task.get("environment"))
+    build = _limit(
+        config, "environment_build", _seconds(environment, "build_timeout_sec", DEFAULT_BUILD_SEC)
+    )
+    steps = [untrusted.mapping(step) for step in untrusted.sequence(task.get("steps"))] or [{}]
+    match phase:
+        case "create":
+            return GRACE_SEC + DEFAULT_SETUP_SEC
+        case "environment_setup":
+            setup = _limit(config, "agent_setup", _agent_setup(config))
+            if config.get("user_agent"):
+                setup *= 3
+            return GRACE_SEC + build + setup + _health(environment.get("healthcheck"))
+        case "agent":
+            limits = [_agent(config, task, step) for step in steps]
+            known = [limit for limit in limits if limit is not None]
+            return GRACE_SEC + max(known) if len(known) == len(limits) else None
+        case "verifier":
+            # Until the next step's agent starts, a health check included, or the environment is down.
+            longest = max(
+                _verifier(config, task, step, build) + _health(step.get("healthcheck"))
+                for step in steps
+            )
+            return GRACE_SEC + longest
+        case _:
+            return None
+
+
+def _agent_setup(config: dict[str, Any]) -> float:
+    return _section(config, "agent", "override_setup_timeout_sec") or DEFAULT_SETUP_SEC
 
 
 def _agent(

@@ -1,7 +1,7 @@
 """Removing what a dead worker left in Docker: containers, networks and volumes of its Compose projects.
 
 They are found by the label that Compose gives them and the trial's name, which ends in the run id
-and so belongs to this attempt alone. Images are left: trials of one task share them.
+and so belongs to this attempt alone. So does the image that Compose built under the project's name.
 """
 
 import re
@@ -39,6 +39,14 @@ def sweep(attempt: Attempt) -> list[str]:
             for name in _names(kind, listing, prefix)
             if _docker(kind, *removing, name) is not None
         ]
+    images = _docker(
+        "image", "ls", "--filter", f"reference={prefix}*", "--format", "{{.Repository}}:{{.Tag}}"
+    )
+    removed += [
+        f"image {name}"
+        for name in (images or "").split()
+        if _docker("image", "rm", "--no-prune", name) is not None
+    ]
     return removed
 
 

@@ -1,30 +1,83 @@
 """Writing to the store: whole files, by rename.
 
-Protocol: the content goes to ``.tmp-<pid>-<n>`` in the same directory, is fsynced, renamed over its
-name, and the directory is fsynced. A crash before the rename leaves a ``.tmp-`` file that nobody
-reads; after it, the new content. JSON is compact, so that ``grep '"status":"failed"'`` finds it.
+Protocol: the content goes to ``runs/_system/tmp/<host>.<pid>.<n>``, is fsynced, renamed over its name, and
+the directory is fsynced. A crash before the rename leaves a file there that nobody reads and that the
+next tick removes (``sweep_temp``); after it, the new content. One folder for all, so that a look for what
+crashes left costs one listing. Where no folder is set, or the target is on another file system, the
+content waits beside its target, as ``.tmp-<host>.<pid>.<n>``.
+
+JSON is compact, so that ``grep '"status":"failed"'`` finds it.
 """
 
+import errno
 import itertools
 import json
 import os
+import platform
+import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+_STALE_SEC = 3600.0
 _counter = itertools.count()
 
 
-class _Durability:
-    on = True
+class _Settings:
+    durable = True
+    temp: str | None = None
 
 
 def set_durable(on: bool) -> None:
     """Whether writes wait for the disk, for this process and those it forks."""
-    _Durability.on = on
+    _Settings.durable = on
 
 
 def is_durable() -> bool:
-    return _Durability.on
+    return _Settings.durable
+
+
+def set_temp(folder: Path) -> None:
+    """Where content waits for its rename, for this process and those it forks; on the store's file system."""
+    _Settings.temp = str(folder)
+
+
+def temp_path(folder: Path | str) -> Path:
+    """A fresh name to prepare something under that will be renamed into ``folder``; nothing is there yet."""
+    name = f"{platform.node()}.{os.getpid()}.{next(_counter)}"
+    if _Settings.temp is None:
+        return Path(folder, f".tmp-{name}")
+    if not os.path.isdir(_Settings.temp):  # noqa: PTH112 - hot path
+        Path(_Settings.temp).mkdir(parents=True, exist_ok=True)
+    return Path(_Settings.temp, name)
+
+
+def sweep_temp(folder: Path, is_alive: Callable[[int], bool]) -> int:
+    """Remove what crashed writers left in the folder of ``set_temp``; how many.
+
+    Args:
+        is_alive: whether a process of this host lives; another host's leavings go when they are an hour old.
+    """
+    removed = 0
+    for entry in os.scandir(folder):
+        host, _, rest = entry.name.rpartition(".")[0].rpartition(".")
+        here = host == platform.node() and rest.isdigit()
+        try:
+            stale = time.time() - entry.stat(follow_symlinks=False).st_mtime > _STALE_SEC
+        except FileNotFoundError:
+            continue
+        if stale or (here and not is_alive(int(rest))):
+            _remove(Path(entry.path))
+            removed += 1
+    return removed
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 class CorruptFile(Exception):
@@ -40,23 +93,32 @@ def write_bytes(path: Path | str, data: bytes, *, durable: bool = True) -> None:
     """Replace ``path`` with ``data`` in one act."""
     path = os.fspath(path)
     folder = os.path.dirname(path)  # noqa: PTH120 - hot path
-    temp = f"{folder}/.tmp-{os.getpid()}-{next(_counter)}"
+    try:
+        _write_by(temp_path(folder), path, data, durable)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        beside = f"{folder}/.tmp-{platform.node()}.{os.getpid()}.{next(_counter)}"
+        _write_by(Path(beside), path, data, durable)
+    if durable:
+        sync_dir(folder)
+
+
+def _write_by(temp: Path, path: str, data: bytes, durable: bool) -> None:
     handle = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         try:
             view = memoryview(data)
             while view:
                 view = view[os.write(handle, view) :]
-            if durable and _Durability.on:
+            if durable and _Settings.durable:
                 os.fsync(handle)
         finally:
             os.close(handle)
         os.rename(temp, path)  # noqa: PTH104 - hot path
     except OSError:
-        Path(temp).unlink(missing_ok=True)
+        temp.unlink(missing_ok=True)
         raise
-    if durable:
-        sync_dir(folder)
 
 
 def write_new(path: Path | str, document: Any) -> None:
@@ -85,7 +147,7 @@ def write_text(path: Path | str, text: str, *, durable: bool = True) -> None:
 
 def sync_dir(folder: Path | str) -> None:
     """Make the folder's entries durable."""
-    if not _Durability.on:
+    if not _Settings.durable:
         return
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -1,22 +1,28 @@
 """The attempts of a step on disk.
 
     steps/<step_id>/step.lock                    held by the live attempt's processes
-    steps/<step_id>/attempts/.new-<name>/        being prepared; garbage after a crash
+    steps/<step_id>/cancel.json                  an operator's word: the attempt of this run_id is to end
     steps/<step_id>/attempts/<name>/meta.json    written before the folder gets its name
                                    /state.json   replaced by the supervisor
                                    /seal.json    written last; nothing changes after it
 
-An attempt's folder appears whole, by rename, under ``step.lock``. An attempt without a seal whose
-``step.lock`` is free is dead.
+An attempt's folder is prepared under ``runs/_system/tmp`` and appears whole, by rename, under ``step.lock``. An attempt without a seal whose
+``step.lock`` is free is dead. The word to end is beside the attempts and not in them, because it may come just
+as the attempt is sealed.
 """
 
 import os
-import shutil
 from pathlib import Path
 from typing import NamedTuple
 
 from parallelhassnes.store import atomic
-from parallelhassnes.store.records import AttemptMeta, AttemptState, Heartbeat, dump
+from parallelhassnes.store.records import (
+    AttemptMeta,
+    AttemptState,
+    Heartbeat,
+    dump,
+    now_text,
+)
 
 META, STATE, FINAL, FINAL_TEXT, SEAL = (
     "meta.json", "state.json", "final.json", "final.txt", "seal.json",
@@ -54,10 +60,7 @@ def create(step_dir: Path, name: str, meta: AttemptMeta, state: AttemptState) ->
     """Make the attempt's folder with its first records; the caller holds ``step.lock``."""
     folder = step_dir / "attempts"
     folder.mkdir(parents=True, exist_ok=True)
-    for left in os.listdir(folder):
-        if left.startswith(".new-"):
-            shutil.rmtree(folder / left)
-    fresh = folder / f".new-{name}"
+    fresh = atomic.temp_path(folder)
     fresh.mkdir()
     atomic.write_new(fresh / META, dump(meta))
     atomic.write_new(fresh / STATE, dump(state))
@@ -85,6 +88,17 @@ def read_state(attempt_dir: Path) -> AttemptState:
 def write_state(attempt_dir: Path, state: AttemptState) -> None:
     """Replace ``state.json`` without waiting for the disk; the seal does that."""
     atomic.write_json(attempt_dir / STATE, dump(state), durable=False)
+
+
+def ask_to_end(step_dir: Path, run_id: str) -> None:
+    """Have the supervisor of a live attempt end it; it looks at every heartbeat and signal."""
+    document = {"schema_version": 1, "run_id": run_id, "at": now_text()}
+    atomic.write_json(step_dir / CANCEL, document)
+
+
+def is_asked_to_end(attempt_dir: Path, run_id: str) -> bool:
+    document = atomic.read_json_or_none(attempt_dir.parent.parent / CANCEL)
+    return bool(document and document.get("run_id") == run_id)
 
 
 def is_sealed(attempt_dir: Path) -> bool:

@@ -1,6 +1,7 @@
 """Where everything lies. The one place that knows the names of the store's folders and files.
 
 runs/_system/                    configuration snapshots, tick.lock, ingest.lock, pass.wanted
+runs/_system/tmp/                content that waits for its rename
 runs/_queue/incoming/            tables, put there by rename
 runs/_queue/accepted|rejected/   tables as submitted, with .ack.json or .error.json
 runs/_queue/ready/<key>/<batch_id>/<chunk>/<ticket>    what could start now
@@ -37,6 +38,10 @@ class Layout:
     @cached_property
     def queue(self) -> Path:
         return self.runs / "_queue"
+
+    @cached_property
+    def temp(self) -> Path:
+        return self.system / "tmp"
 
     @cached_property
     def tick_lock(self) -> Path:
@@ -93,7 +98,7 @@ class Layout:
     def folders(self) -> tuple[Path, ...]:
         """Every folder that a store has even when it is empty."""
         return (
-            self.system, self.system / "config_versions", self.incoming, self.accepted, self.rejected,
+            self.system, self.temp, self.system / "config_versions", self.incoming, self.accepted, self.rejected,
             self.tables_by_sha, self.ready, self.delayed, self.running, self.ended, self.blocked,
         )  # fmt: skip
 

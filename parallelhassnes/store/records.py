@@ -79,7 +79,9 @@ class AttemptState(Record):
     exit_code: int | None = None
     failure: FailureRecord | None = None
     log_bytes: int = 0
-    """Size of the worker's logs at the last heartbeat."""
+    """Size of the worker's logs, and of a trial's folder, at the last heartbeat."""
+    stuck_since: str | None = None
+    """When the attempt last moved (phase, logs, CPU time), once that is longer ago than ``stuck_after_sec``."""
 
     @property
     def terminal(self) -> bool:

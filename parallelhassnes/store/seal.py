@@ -27,7 +27,7 @@ def seal(attempt_dir: Path) -> dict[str, Any]:
 def survey(attempt_dir: Path) -> dict[str, dict[str, Any]]:
     """Relative path → ``{"sha256", "size"}`` of a file, ``{"link"}`` of a symbolic link, ``{"type"}`` of anything else.
 
-    The seal itself and temporary files are left out; a file that cannot be read is named with ``{"unreadable"}``.
+    The seal itself is left out; a file that cannot be read is named with ``{"unreadable"}``.
     """
     files: dict[str, dict[str, Any]] = {}
     for folder, subfolders, names in os.walk(attempt_dir):
@@ -35,7 +35,7 @@ def survey(attempt_dir: Path) -> dict[str, dict[str, Any]]:
         for name in [*names, *links]:
             path = f"{folder}/{name}"
             relative = os.path.relpath(path, attempt_dir)
-            if relative == SEAL or name.startswith(".tmp-"):
+            if relative == SEAL:
                 continue
             files[relative] = _describe(path)
         if atomic.is_durable():

@@ -1,0 +1,148 @@
+"""What must hold of a store once nothing runs any more, whatever was killed on the way.
+
+Each broken promise is one line; an empty list is a store in order.
+"""
+
+import itertools
+import json
+import os
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from parallelhassnes.execute import processes
+from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.requeue import rebuild
+from parallelhassnes.store import attempts, batches, ledger
+from parallelhassnes.store.seal import survey
+
+DERIVED = ("current.json", "index.json")
+
+
+ANY = frozenset({"succeeded", "failed", "-"})
+"""How a step may end where workers are killed too: a program that dies by a signal has failed by itself."""
+TWICE = 99
+"""Exit code of a program that found another attempt of its step at work."""
+
+
+def broken(
+    ctx: Context, ends: Mapping[str, Collection[str]] | None = None, *, tables: int = 1
+) -> list[str]:
+    """Every promise that does not hold.
+
+    Args:
+        ends: ``job/step`` → the statuses that its last attempt may have, ``-`` for no attempt; None for ``ANY``.
+        tables: how many different tables were submitted.
+    """
+    batch_ids = ctx.layout.batch_ids()
+    found = [*_queue(ctx), *_junk(ctx)]
+    if len(batch_ids) != tables:
+        found.append(f"{len(batch_ids)} batches instead of {tables}")
+    for batch_id in batch_ids:
+        batch_dir = ctx.layout.batch(batch_id)
+        found += [*_steps(ctx, batch_dir, ends), *_ledger(batch_dir)]
+    return found + _rebuilt(ctx)
+
+
+def _steps(
+    ctx: Context, batch_dir: Path, ends: Mapping[str, Collection[str]] | None
+) -> Iterator[str]:
+    for job_dir in batches.job_dirs(ctx.layout, batch_dir.name):
+        current = batches.read_current(job_dir)
+        for step in batches.read_job(job_dir).steps:
+            ref = f"{job_dir.name}/{step.step_id}"
+            step_dir = job_dir / "steps" / step.step_id
+            names = attempts.names(step_dir)
+            status = attempts.read_state(step_dir / "attempts" / names[-1]).status if names else "-"
+            allowed = ANY if ends is None else ends[ref]
+            if status not in allowed:
+                yield f"{ref}: ended as {status}, not as one of {sorted(allowed)}"
+            now = current.steps.get(step.step_id)
+            if (now.status if now else "-") != status or (now and not now.settled):
+                yield f"{ref}: current.json says {now}"
+            yield from _attempts(ref, [step_dir / "attempts" / name for name in names])
+
+
+def _attempts(ref: str, folders: list[Path]) -> Iterator[str]:
+    seen = []
+    for folder in folders:
+        where = f"{ref} {folder.name}"
+        meta, state = attempts.read_meta(folder), attempts.read_state(folder)
+        seen.append((meta, state))
+        if not attempts.is_sealed(folder):
+            yield f"{where}: is not sealed"
+        elif json.loads((folder / "seal.json").read_text())["files"] != survey(folder):
+            yield f"{where}: is not as it was sealed"
+        if not state.terminal or state.ended_at is None:
+            yield f"{where}: ended as {state.status} at {state.ended_at}"
+        if state.exit_code == TWICE:
+            yield f"{where}: ran while another attempt of its step did"
+        if not (folder / "final.json").exists():
+            yield f"{where}: has no report"
+        if left := processes.with_run_id(meta.run_id):
+            yield f"{where}: left processes {left}"
+    for (_, before), (after, _) in itertools.pairwise(seen):
+        if (before.ended_at or "") > after.created_at:
+            yield f"{ref}: {after.run_id} was started before {before.run_id} had ended"
+        if before.status == "succeeded":
+            yield f"{ref}: was run again after it had succeeded"
+    if [meta.number for meta, _ in seen] != list(range(1, len(seen) + 1)):
+        yield f"{ref}: attempts are numbered {[meta.number for meta, _ in seen]}"
+
+
+def _ledger(batch_dir: Path) -> Iterator[str]:
+    lines = [document for _, document in ledger.read(batch_dir)]
+    if not any(line["event"] == "submitted" for line in lines):
+        yield "ledger: has no line of the submission"
+    folders = [path.name for path in batch_dir.glob("*/steps/*/attempts/*")]
+    ended = Counter(line["attempt"] for line in lines if line["event"] == "ended")
+    launched = Counter(line["attempt"] for line in lines if line["event"] == "launched")
+    for name in folders:
+        if not ended[name]:
+            yield f"ledger: has no end of {name}"
+        if launched[name] > 1:
+            yield f"ledger: launched {name} {launched[name]} times"
+    for name in (ended | launched).keys() - set(folders):
+        yield f"ledger: speaks of {name}, which is not there"
+
+
+def _queue(ctx: Context) -> Iterator[str]:
+    layout = ctx.layout
+    for folder in (layout.ready, layout.delayed, layout.running, layout.ended, layout.incoming):
+        for path in folder.rglob("*"):
+            if path.is_file():
+                yield f"queue: {path.relative_to(layout.queue)} is left"
+    if layout.pass_wanted.exists():
+        yield "queue: pass.wanted is left"
+
+
+def _junk(ctx: Context) -> Iterator[str]:
+    for folder, folders, files in os.walk(ctx.layout.root):
+        for name in (*folders, *files):
+            path = Path(folder, name)
+            in_attempt = "attempts" in path.parts and "trial" not in path.parts
+            if name.startswith(".tmp-") or (name == "tmp" and in_attempt):
+                yield f"junk: {path.relative_to(ctx.layout.root)}"
+    yield from (f"junk: {path.relative_to(ctx.layout.root)}" for path in ctx.layout.temp.iterdir())
+
+
+def _rebuilt(ctx: Context) -> list[str]:
+    before = _derived(ctx)
+    rebuild(ctx)
+    after = _derived(ctx)
+    return [
+        f"rebuild: {name} is {after.get(name)} instead of {before.get(name)}"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
+
+
+def _derived(ctx: Context) -> dict[str, Any]:
+    paths = [path for name in DERIVED for path in ctx.layout.runs.rglob(name)]
+    paths += [path for path in ctx.layout.queue.rglob("*") if path.is_file()]
+    return {
+        str(path.relative_to(ctx.layout.runs)): json.loads(path.read_bytes())
+        for path in paths
+        if path.suffix == ".json"
+    }

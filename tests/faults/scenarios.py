@@ -1,0 +1,142 @@
+"""What is done to a store while something is killed: tables, the acts of a user, and how each step must end."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from parallelhassnes.control import operate
+from parallelhassnes.schedule.context import Context
+from tests import stores
+from tests.harness import make_task
+
+OK = {"succeeded"}
+OR_FAILED = {"succeeded", "failed", "-"}
+
+
+class Act(NamedTuple):
+    """Something that a user does in a process of its own; done again where that was killed, as a user would."""
+
+    role: str
+    do: Callable[[Context], object]
+    wait: Callable[[Context], bool] = lambda _: True
+    """What to wait for before."""
+
+
+class Scenario(NamedTuple):
+    """One story."""
+
+    name: str
+    acts: tuple[Act, ...]
+    ends: dict[str, set[str]]
+    """``job/step`` → what its last attempt may come to."""
+    worker_ends: dict[str, set[str]]
+    """The same where a worker was killed: a program killed by a signal has failed by itself."""
+
+
+def _submit(table: Callable[[Context], bytes]) -> Act:
+    def do(ctx: Context) -> None:
+        stores.submit(ctx, table(ctx), name="table.json", folders=[stores.CHECKOUT])
+
+    return Act("submit", do)
+
+
+def _steps_table(ctx: Context) -> bytes:
+    once = ctx.layout.root / "once"
+    # The first attempt kills its own supervisor, so that repair, retry and delay are in the story.
+    dies_once = f"test -e {once} || {{ touch {once}; kill -9 $PPID; sleep 60; }}"
+    return stores.table(
+        stores.job(
+            "a",
+            stores.command("first", "true"),
+            stores.command("second", "true", depends_on=["first"]),
+            stores.shell("bad", "exit 3"),
+            stores.command("never", "true", depends_on=["bad"]),
+        ),
+        stores.job(
+            "b",
+            stores.shell("flaky", dies_once),
+            stores.command("last", "true", depends_on=["a/second", "flaky"]),
+        ),
+        retry={"max_attempts": 5, "backoff_sec": 0.02},
+    )
+
+
+STEPS = Scenario(
+    "steps",
+    (_submit(_steps_table),),
+    {"a/first": OK, "a/second": OK, "a/bad": {"failed"}, "a/never": {"-"}, "b/flaky": OK, "b/last": OK},
+    {
+        "a/first": OR_FAILED, "a/second": OR_FAILED, "a/bad": {"failed"}, "a/never": {"-"},
+        "b/flaky": OR_FAILED, "b/last": OR_FAILED,
+    },
+)  # fmt: skip
+
+
+def _trial_table(ctx: Context) -> bytes:
+    task = ctx.layout.root.parent / "task"
+    if not task.exists():
+        made = make_task(ctx.layout.root.parent / f".task-{os.getpid()}", "task")
+        made.rename(task)
+    return stores.table(
+        stores.job(
+            "t",
+            {
+                "step_id": "trial", "kind": "trial", "task": {"path": str(task)},
+                "agent": {"name": "oracle"}, "environment": {"type": "sandbox"},
+            },
+            {"step_id": "verdict", "kind": "verdict"},
+        ),
+        retry={"max_attempts": 5, "backoff_sec": 0.02},
+    )  # fmt: skip
+
+
+TRIAL = Scenario(
+    "trial",
+    (_submit(_trial_table),),
+    {"t/trial": OK, "t/verdict": OK},
+    {"t/trial": OK, "t/verdict": {"succeeded", "failed"}},
+)
+
+
+def _go(ctx: Context) -> Path:
+    return ctx.layout.root / "go"
+
+
+def _waiting_table(ctx: Context) -> bytes:
+    wait = f"until test -e {_go(ctx)}; do sleep 0.01; done"
+    return stores.table(
+        stores.job(
+            "a", stores.shell("wait", wait), stores.command("next", "true", depends_on=["wait"])
+        ),
+        stores.job("b", stores.shell("wait", wait), stores.shell("queued", wait)),
+        concurrency=2,
+        retry={"max_attempts": 5, "backoff_sec": 0.02},
+    )
+
+
+def _target(ctx: Context) -> operate.Target:
+    return operate.Target(batch_id=ctx.layout.batch_ids()[0])
+
+
+def _runs(ctx: Context) -> bool:
+    return len(stores.tickets.running(ctx.layout)) == 2
+
+
+def _nothing_lives(ctx: Context) -> bool:
+    return not stores.tickets.running(ctx.layout) and not stores.tickets.ended(ctx.layout)
+
+
+OPERATE = Scenario(
+    "operate",
+    (
+        _submit(_waiting_table),
+        Act("cancel", lambda ctx: operate.cancel(ctx, _target(ctx)), _runs),
+        Act("let-go", lambda ctx: _go(ctx).touch(), _nothing_lives),
+        Act("retry", lambda ctx: operate.retry(ctx, _target(ctx), failed_only=True)),
+    ),
+    {"a/wait": OK, "a/next": OK, "b/wait": OK, "b/queued": OK},
+    dict.fromkeys(("a/wait", "a/next", "b/wait", "b/queued"), OR_FAILED),
+)
+
+ALL = {scenario.name: scenario for scenario in (STEPS, TRIAL, OPERATE)}

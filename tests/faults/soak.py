@@ -1,0 +1,186 @@
+"""Random kills under load: ``python -m tests.faults.soak --seconds 600 [--seed N]``.
+
+Rounds of a few seconds: submitters hand in tables, ticks run side by side, supervisors and workers do
+their work, and at random moments a random one of all these processes gets SIGKILL. Then the kills stop,
+ticks run until nothing is left, and the invariants are checked. Prints one JSON object with the counts.
+
+The program of a step holds a kernel lock of its step while it works and ends with ``TWICE`` where
+another attempt has it, so that "never twice at once" is seen by those who would be the two.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from parallelhassnes.execute import processes
+from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.tick import tick
+from tests import stores
+from tests.faults import drive, invariants
+from tests.harness import make_task
+
+ROUND_SEC = 4.0
+MEAN_GAP_SEC = 0.03
+SUBMITTERS, TICKS = 2, 2
+CONFIG = "durable = false\nconcurrency = 6\nenvironment = 'sandbox'\n"
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--kills", type=int, help="stop after so many kills, however long it takes")
+    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--trials", action="store_true", help="sandbox trials among the steps")
+    given = parser.parse_args(arguments)
+    seed = given.seed if given.seed is not None else random.SystemRandom().randrange(1 << 32)
+    print(f"seed {seed}", file=sys.stderr, flush=True)
+    chance = random.Random(seed)
+    drive.prepare(trials=given.trials)
+    folder = Path(
+        tempfile.mkdtemp(prefix="soak-", dir=drive.MEMORY if drive.MEMORY.is_dir() else None)
+    )
+    task = make_task(folder) if given.trials else None
+    kills: Counter[str] = Counter()
+    attempts, rounds, bad = 0, 0, {}
+    end = time.monotonic() + given.seconds
+    try:
+        while not bad and (kills.total() < given.kills if given.kills else time.monotonic() < end):
+            left = ROUND_SEC if given.kills else min(ROUND_SEC, end - time.monotonic())
+            ctx = _fresh(folder)
+            wrong = _round(ctx, chance, kills, task, left)
+            attempts += sum(1 for _ in ctx.layout.runs.glob("*/*/steps/*/attempts/*"))
+            rounds += 1
+            if wrong:
+                bad[str(rounds)] = wrong
+                if keep := os.environ.get("FAULTS_KEEP"):
+                    shutil.copytree(ctx.layout.root, Path(keep) / f"soak-{seed}", symlinks=True)
+            print(f"{rounds} rounds, {kills.total()} kills", file=sys.stderr, flush=True)
+    finally:
+        processes.kill_descendants()
+        shutil.rmtree(folder, ignore_errors=True)
+    print(
+        json.dumps(
+            {"seed": seed, "rounds": rounds, "kills": kills, "total": kills.total(), "attempts": attempts, "broken": bad}
+        )
+    )  # fmt: skip
+    return 1 if bad else 0
+
+
+def _fresh(folder: Path) -> Context:
+    shutil.rmtree(folder / "root", ignore_errors=True)
+    (folder / "root").mkdir()
+    return stores.context(folder / "root", CONFIG)
+
+
+def _round(
+    ctx: Context, chance: random.Random, kills: Counter[str], task: Path | None, seconds: float
+) -> list[str]:
+    tables: list[bytes] = []
+    submitting: dict[int, bytes] = {}
+    ticking: set[int] = set()
+    end = time.monotonic() + seconds
+    next_kill = time.monotonic()
+    while time.monotonic() < end:
+        _reap(submitting, ticking)
+        if len(submitting) < SUBMITTERS and _waiting(ctx) < 20:
+            # A user whose submission was killed does not know what came of it, and makes it again.
+            again = tables and chance.random() < 0.3
+            table = chance.choice(tables) if again else _table(ctx, chance, len(tables), task)
+            if not again:
+                tables.append(table)
+            submitting[drive.start(lambda table=table: _submit(ctx, table))] = table
+        if len(ticking) < TICKS:
+            ticking.add(drive.start(lambda: tick(ctx)))
+        if time.monotonic() >= next_kill:
+            _kill_one(chance, kills, submitting, ticking)
+            next_kill = time.monotonic() + chance.expovariate(1 / MEAN_GAP_SEC)
+        time.sleep(0.002)
+    try:
+        drive.wait(
+            lambda: not (_reap(submitting, ticking) or submitting or ticking),
+            "submitters and ticks",
+        )
+        for table in tables:
+            drive.run(lambda table=table: _submit(ctx, table))
+        drive.until_nothing_is_left(ctx)
+    except drive.TookTooLong as error:
+        processes.kill_descendants()
+        return [str(error), *invariants.broken(ctx, tables=len(tables))]
+    return invariants.broken(ctx, tables=len(tables))
+
+
+def _reap(submitting: dict[int, bytes], ticking: set[int]) -> None:
+    alive = set(drive.children())
+    for pid in set(submitting) - alive:
+        del submitting[pid]
+    ticking &= alive
+
+
+def _waiting(ctx: Context) -> int:
+    return sum(
+        stores.tickets.count_ready(path) for *_, path in stores.tickets.ready_folders(ctx.layout)
+    )
+
+
+def _submit(ctx: Context, table: bytes) -> None:
+    stores.submit(ctx, table, name="table.json", folders=[stores.CHECKOUT])
+
+
+def _table(ctx: Context, chance: random.Random, number: int, task: Path | None) -> bytes:
+    guards = ctx.layout.root / "guards"
+    guards.mkdir(exist_ok=True)
+
+    def step(name: str, **more: object) -> dict[str, object]:
+        work = f"sleep {chance.uniform(0, 0.15):.3f}"
+        guard = f"exec 9> {guards}/{number}.{name}; flock -n 9 || exit {invariants.TWICE}; {work}"
+        return stores.shell(name, guard, **more)
+
+    steps = [step("one"), step("two"), step("last", depends_on=["one", "two"])]
+    if task is not None and chance.random() < 0.5:
+        steps += [
+            {
+                "step_id": "trial", "kind": "trial", "task": {"path": str(task)},
+                "agent": {"name": "oracle"}, "environment": {"type": "sandbox"},
+            },
+            {"step_id": "verdict", "kind": "verdict"},
+        ]  # fmt: skip
+    retry = {"max_attempts": 100, "backoff_sec": chance.choice([0, 0.05])}
+    return stores.table(stores.job("j", *steps), retry=retry, labels={"n": str(number)})
+
+
+def _kill_one(
+    chance: random.Random, kills: Counter[str], submitting: dict[int, bytes], ticking: set[int]
+) -> None:
+    """SIGKILL a process: first which role, so that the many of one do not stand before the few of another."""
+    by_role: dict[str, list[int]] = {}
+    for pid in drive.descendants():
+        role = "submitter" if pid in submitting else "tick" if pid in ticking else _role(pid)
+        by_role.setdefault(role, []).append(pid)
+    # One that ticks are hardly allowed to finish would leave nothing running to be killed.
+    roles = [role for role in by_role for _ in range(1 if role in ("submitter", "tick") else 3)]
+    if not roles:
+        return
+    role = chance.choice(roles)
+    if processes.send(chance.choice(by_role[role]), None, signal.SIGKILL):
+        kills[role] += 1
+
+
+def _role(pid: int) -> str:
+    """A supervisor leads a session and has adopted its orphans; what runs below one is its worker's."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return "supervisor"
+    return "supervisor" if int(fields[3]) == pid else "worker"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

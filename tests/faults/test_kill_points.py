@@ -1,0 +1,60 @@
+"""Every act of submit, cancel, retry, tick, supervisor and worker, with a kill -9 just before it.
+
+The acts are those that the scenario really makes (see ``enumerate``); a failure names the point, and
+``python -m tests.faults.enumerate SCENARIO --only "POINT"`` does it again. Here each act is died at once,
+or as far as the time goes; ``make faults`` takes all occurrences.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from stores import CHECKOUT, environment
+
+# Enough points that a scenario which stopped passing them, or a hook which stopped seeing them, is noticed.
+LEAST = {"steps": 120, "operate": 170, "trial": 150}
+SHARDS = 2
+SECONDS = float(os.environ.get("PARALLELHASSNES_FAULTS_SEC", "12"))
+
+
+def enumerated(*arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.faults.enumerate", *arguments],
+        capture_output=True, text=True, env=environment(), cwd=CHECKOUT,
+    )  # fmt: skip
+    assert done.stdout, done.stderr[-3000:]
+    return json.loads(done.stdout), done.stderr
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("shard", range(SHARDS))
+@pytest.mark.parametrize("scenario", ["steps", "operate"])
+def test_killed_anywhere_nothing_is_lost_doubled_or_left(scenario, shard):
+    found, errors = enumerated(scenario, f"{shard}/{SHARDS}", "--seconds", str(SECONDS), "--once")
+    print("\n".join(found["points"]))
+    assert not found["broken"], f"{json.dumps(found['broken'], indent=1)}\n{errors[-3000:]}"
+    assert len(found["known"]) >= LEAST[scenario]
+    assert found["reached"] >= found["runs"] * 0.8
+    assert found["reached"] >= 3
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.namespaces
+def test_killed_anywhere_a_sandbox_trial_ends_as_it_should():
+    found, errors = enumerated("trial", "0/1", "--seconds", str(SECONDS), "--once")
+    print("\n".join(found["points"]))
+    assert not found["broken"], f"{json.dumps(found['broken'], indent=1)}\n{errors[-3000:]}"
+    assert len(found["known"]) >= LEAST["trial"]
+    assert found["reached"] >= 3
+
+
+@pytest.mark.timeout(200)
+def test_random_kills_under_load():
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.faults.soak", "--seconds", os.environ.get("SOAK_SEC", "15")],
+        capture_output=True, text=True, env=environment(), cwd=CHECKOUT,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-3000:]}"
+    assert json.loads(done.stdout)["total"] >= 20
