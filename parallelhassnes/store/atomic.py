@@ -131,7 +131,7 @@ def write_new(path: Path | str, document: Any) -> None:
         view = memoryview(dumps(document).encode("utf-8", "surrogateescape"))
         while view:
             view = view[os.write(handle, view) :]
-        if _Durability.on:
+        if _Settings.durable:
             os.fsync(handle)
     finally:
         os.close(handle)
