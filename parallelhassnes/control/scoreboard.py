@@ -81,10 +81,12 @@ def _last(layout: Layout) -> SystemScoreboard | None:
 
 
 def _leave(layout: Layout, board: SystemScoreboard) -> None:
+    if not layout.system.is_dir():  # no store: a look must not make one
+        return
     try:
         text = board.model_dump_json() + "\n"
         atomic.write_text(layout.system / SNAPSHOT, text, durable=False)
-    except OSError:  # a reader with no right to write, a root without a store: the view is as good
+    except OSError:  # a reader with no right to write: the view is as good
         return
 
 
