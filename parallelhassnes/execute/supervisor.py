@@ -122,6 +122,7 @@ class _Watch:
         if (self.attempt.dir / attempts.CANCEL).exists():
             self._stop("canceled")
         elif told:
+            self.state = self.state.model_copy(update={"shut_down": True})
             self._stop("lost")
         elif self.deadline is not None and now >= self.deadline:
             self._stop("timeout")

@@ -80,8 +80,9 @@ def ingest_incoming(ctx: Context) -> list[Ingested]:
 def defaults(ctx: Context) -> TableDefaults:
     """What the configuration says about tables that leave it open."""
     retry = Retry(
-        max_attempts=ctx.config.retry.max_attempts, backoff_sec=ctx.config.retry.backoff_sec
-    )
+        max_attempts=ctx.config.retry.max_attempts, backoff_sec=ctx.config.retry.backoff_sec,
+        classes=ctx.config.retry.classes,
+    )  # fmt: skip
     return TableDefaults(
         environment=ctx.config.environment, retry=retry, aliases=ctx.config.aliases
     )

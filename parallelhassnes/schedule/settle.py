@@ -44,8 +44,8 @@ def _settle(ctx: Context, book: "Book", ticket: Ticket, path: Path) -> None:
         ledger.append(
             book.batch_dir, "ended",
             job_id=job.job_id, step_id=step.step_id, run_id=now.run_id, attempt=now.attempt, number=now.number,
-            status=now.status, failure=now.failure.model_dump() if now.failure else None,
-            ended_at=now.ended_at, retry_at=now.retry_at,
+            status=now.status, failure=now.failure.model_dump(exclude_none=True) if now.failure else None,
+            ended_at=now.ended_at, retry_at=now.retry_at, because=now.because or None,
         )  # fmt: skip
     path.unlink(missing_ok=True)
 

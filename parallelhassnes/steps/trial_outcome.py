@@ -94,7 +94,7 @@ def _broken_step(result: Mapping[str, Any]) -> Failure | None:
         if exception is not None and trial_result.rewards_of(step) is None:
             name = untrusted.text(step.get("step_name"), 100)
             found = _failure(exception["class"], exception["type"], exception["message"])
-            return Failure(found.failure_class, f"step {name}: {found.line}")
+            return Failure(found.failure_class, f"step {name}: {found.line}", found.evidence)
     return None
 
 
@@ -162,7 +162,8 @@ def _unexplained(end: WorkerEnd) -> Failure:
 
 def _failure(failure_class: str, name: str, message: str) -> Failure:
     line = untrusted.first_line(message)
-    return Failure(failure_class, f"{name}: {line}" if line else name)
+    said = f"{name}: {message}" if message else name
+    return Failure(failure_class, f"{name}: {line}" if line else name, said)
 
 
 def _unrecorded(attempt: Attempt, failure: Failure) -> dict[str, Any] | None:
