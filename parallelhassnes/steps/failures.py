@@ -18,6 +18,14 @@ CLASSES: tuple[str, ...] = get_args(FailureClass.__value__)
 """Every failure class there is. ``task_definition`` is whatever is wrong with what was asked for (task,
 table, program name); ``internal`` is our own fault; ``lost`` is an attempt whose end nobody saw."""
 
+PROVIDER_CLASSES = frozenset(
+    {"rate_limit", "overloaded", "transient_provider", "auth", "quota", "unknown_model"}
+)
+"""The classes in which a provider did not serve the agent: a score beside such an exception is not the agent's.
+
+Harbor runs the tests also after an agent's program ended so, and the 0 that they give would be held against it. The
+rule does not look at the score, because one that let a 1 count and a 0 be repeated would flatter the agent."""
+
 INFRASTRUCTURE_CLASSES = frozenset({"infrastructure", "lost", "internal"})
 """The classes that say nothing about the task, the agent or its model."""
 
