@@ -8,7 +8,7 @@ import hashlib
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -26,10 +26,71 @@ PASSED_IF_SET = (
 """Variables that carry no secret and that programs expect; passed to every worker where they are set."""
 
 
+type FailureClass = Literal[
+    "rate_limit", "overloaded", "transient_provider", "auth", "quota", "unknown_model", "context_length",
+    "refusal", "agent_timeout", "agent_error", "verifier", "infrastructure", "task_definition", "canceled",
+    "lost", "internal",
+]  # fmt: skip
+"""Every failure class; what each means is in ``steps/failures.py``."""
+
+type Wait = Annotated[float, Field(ge=0, le=604_800, allow_inf_nan=False)]
+
+
+class ClassRetry(BaseModel):
+    """What is to differ from the table in docs/failures.md for one failure class; what is left out stays."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    retry: bool | None = None
+    """Whether a step is attempted again after such an end."""
+    max_attempts: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Attempts of a step that may end so before it is given up."""
+    backoff_sec: Wait | None = None
+    """Seconds before the first retry; doubled for each that follows."""
+    max_backoff_sec: Wait | None = None
+    """Seconds that a backoff grows to at most."""
+    within_sec: Wait | None = None
+    """Seconds from the first such end within which the last retry must start."""
+    uses_attempt: bool | None = None
+    """Whether such an attempt counts towards the step's ``max_attempts``."""
+    top_up: bool | None = None
+    """Whether a trial that must be scored (``n_valid``) gets an extra attempt for it."""
+
+
 class RetryConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", defer_build=True)
     max_attempts: int = Field(default=3, ge=1, le=100)
     backoff_sec: float = Field(default=10.0, ge=0, le=86_400)
+    classes: dict[FailureClass, ClassRetry] = {}
+    """Failure class → what differs from docs/failures.md."""
+
+
+class AdaptiveKey(BaseModel):
+    """The bounds of one queue key."""
+
+    model_config = ConfigDict(extra="forbid")
+    enabled: bool = True
+    floor: int | None = Field(default=None, ge=1, le=10_000)
+    ceiling: int | None = Field(default=None, ge=1, le=10_000)
+
+
+class AdaptiveConfig(BaseModel):
+    """How the limit of a queue key follows what its provider says."""
+
+    model_config = ConfigDict(extra="forbid")
+    enabled: bool = True
+    floor: int = Field(default=1, ge=1, le=10_000)
+    """Live attempts that a key is never limited below."""
+    window_sec: float = Field(default=60.0, gt=0, le=86_400)
+    """Decreases are at least so far apart: the failures of one provider window are one signal."""
+    quiet_sec: float = Field(default=120.0, gt=0, le=86_400)
+    """After so long without a signal the limit grows by one, and by one more after each further period."""
+    decrease: float = Field(default=0.5, gt=0, lt=1)
+    """What the limit is multiplied with at a signal."""
+    probe_sec: float = Field(default=600.0, gt=0, le=86_400)
+    """A key paused by its provider gets one attempt after so long; doubled after each that fails."""
+    keys: dict[str, AdaptiveKey] = {}
+    """Queue key → its own bounds."""
 
 
 class Config(BaseModel):
@@ -52,6 +113,9 @@ class Config(BaseModel):
     environment: str = "docker"
     """Harbor environment of a trial that names none."""
     retry: RetryConfig = RetryConfig()
+    adaptive: AdaptiveConfig = AdaptiveConfig()
+    start_rate: dict[str, Annotated[float, Field(gt=0, le=1000)]] = {"docker": 4.0}
+    """Environment of a trial → trials started per second at most, over all batches; none where it is not named."""
     heartbeat_sec: float = Field(default=5.0, gt=0, le=300)
     """Time between two heartbeats of a supervisor."""
     grace_sec: float = Field(default=20.0, gt=0, le=3600)
@@ -149,6 +213,20 @@ TEMPLATE = """\
 # [retry]                      # for failures of the infrastructure
 # max_attempts = 3
 # backoff_sec = 10
+
+# [retry.classes.agent_timeout] # by failure class: see docs/failures.md
+# retry = true
+# max_attempts = 2
+
+# [adaptive]                   # limits that follow rate limits, and pauses of a key: see docs/failures.md
+# enabled = true
+# floor = 1
+# window_sec = 60
+# quiet_sec = 120
+# probe_sec = 600
+
+# [start_rate]                 # trials started per second at most, by environment
+# docker = 4
 """
 
 

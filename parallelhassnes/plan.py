@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from parallelhassnes.config import ClassRetry, FailureClass
+
 type After = Literal["success", "end"]
 
 
@@ -19,13 +21,24 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
+class TopUp(Record):
+    """A trial that must be scored: it is attempted again where it ended without a score."""
+
+    extra: int = Field(ge=0, le=1_000_000)
+    """Further attempts of this step, besides its retries."""
+
+
 class Retry(Record):
-    """How often a step is attempted when the infrastructure fails it."""
+    """How often a step is attempted; docs/failures.md has the table that this changes."""
 
     max_attempts: int = Field(default=3, ge=1, le=100)
-    """Attempts in all, the first one included."""
+    """Attempts in all, the first one included, of those that count; 1 for no retries of any kind."""
     backoff_sec: float = Field(default=10.0, ge=0, le=86_400)
-    """Seconds between the end of a failed attempt and the earliest start of the next."""
+    """Seconds before the first retry after a failure of the infrastructure; doubled for each that follows."""
+    classes: dict[FailureClass, ClassRetry] = {}
+    """Failure class → what differs from the table."""
+    top_up: TopUp | None = None
+    """Of a trial whose agent has a target of scored trials (``n_valid``)."""
 
 
 class StepSpec(Record):

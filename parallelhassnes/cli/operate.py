@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from parallelhassnes.control.operate import Operated, Target
     from parallelhassnes.schedule.context import Context
 
+ReasonOption = Annotated[
+    str, typer.Option("--reason", metavar="TEXT", help="Why; it stands in the ledger.")
+]
 IdArgument = Annotated[
     str, typer.Argument(metavar="ID", help="A batch, BATCH/JOB, BATCH/JOB/STEP or an attempt.")
 ]
@@ -22,7 +25,12 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def cancel(target: IdArgument, root: RootOption = None, json: JsonOption = False) -> None:
+def cancel(
+    target: IdArgument,
+    reason: ReasonOption = "",
+    root: RootOption = None,
+    json: JsonOption = False,
+) -> None:
     """End what runs of it and start nothing more; partial results are kept.
 
     Example: parallelhassnes cancel latest
@@ -30,7 +38,7 @@ def cancel(target: IdArgument, root: RootOption = None, json: JsonOption = False
     from parallelhassnes.control import operate
 
     ctx, found = _resolve(target, root)
-    done = operate.cancel(ctx, found)
+    done = operate.cancel(ctx, found, reason)
     _say(
         done,
         json,
@@ -44,6 +52,17 @@ def retry(
         bool,
         typer.Option("--failed", help="Of a batch or job: only the steps that did not succeed."),
     ] = False,
+    failure_class: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--class", metavar="CLASS", help="Only steps that failed so, as rate_limit; repeatable."
+        ),
+    ] = None,
+    unscored: Annotated[
+        bool, typer.Option("--unscored", help="Only trials without a score.")
+    ] = False,
+    lost: Annotated[bool, typer.Option("--lost", help="Only steps whose processes died.")] = False,
+    reason: ReasonOption = "",
     root: RootOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -54,8 +73,12 @@ def retry(
     from parallelhassnes.control import operate
 
     ctx, found = _resolve(target, root)
-    done = operate.retry(ctx, found, failed_only=failed)
-    _say(done, json, f"{len(done.steps)} steps of {done.target} run again at the next tick")
+    only = operate.Only(
+        failed=failed, classes=frozenset(failure_class or ()), unscored=unscored, lost=lost
+    )
+    done = operate.retry(ctx, found, only, reason)
+    said = f"{len(done.steps)} steps of {done.target} run again, {done.started} started at once"
+    _say(done, json, said)
 
 
 def doctor(

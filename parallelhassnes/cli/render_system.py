@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from parallelhassnes.cli import words
-from parallelhassnes.control.scoreboard_models import BatchLine, Counts, SystemScoreboard
+from parallelhassnes.control.scoreboard_models import BatchLine, Counts, QueueLine, SystemScoreboard
 
 MOST_BATCHES = 40
 MOST_KEYS = 12
@@ -38,6 +38,8 @@ def _parts(board: SystemScoreboard, most: int) -> Iterator[RenderableType]:
         yield Text(f"… and {len(board.batches) - most} more; --json has all of them", style="dim")
     for line in [line for line in board.batches[:most] if line.held][:5]:
         yield Text(f"{line.batch_id} is held: {line.held}", style="yellow")
+    for key in [key for key in board.queue if key.paused]:
+        yield Text(key.paused, style="yellow")
     if board.queue:
         yield Text()
         yield _queue(board)
@@ -119,12 +121,25 @@ def _queue(board: SystemScoreboard) -> Table:
     table = grid(first="queue key")
     for name in ("live", "limit", "ready", "delayed"):
         table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", overflow="ellipsis", no_wrap=True)
     for line in board.queue[:MOST_KEYS]:
         full = line.limit is not None and line.live >= line.limit
         table.add_row(
             line.queue_key, Text(str(line.live), style="yellow" if full else ""),
-            "–" if line.limit is None else str(line.limit), str(line.ready), str(line.delayed),
+            "–" if line.limit is None else str(line.limit), str(line.ready), str(line.delayed), _note(line),
         )  # fmt: skip
     if len(board.queue) > MOST_KEYS:
         table.add_row(Text(f"… and {len(board.queue) - MOST_KEYS} more", style="dim"))
     return table
+
+
+def _note(line: QueueLine) -> Text:
+    """What is special about a key: paused, or its limit lowered, with the last change."""
+    if line.paused:
+        return Text(
+            "paused" if line.breaker == "closed" else f"paused ({line.breaker})", style="yellow"
+        )
+    if line.ceiling is None or not line.changes:
+        return Text("")
+    at, _, what = line.changes[0].partition(" ")
+    return Text(f"of {line.ceiling}; {words.ago(at)} ago: {what}", style="yellow")

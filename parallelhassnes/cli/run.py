@@ -63,6 +63,12 @@ def run(
             help="Trials per task and agent. [default: 1]",
         ),
     ] = None,
+    n_valid: Annotated[
+        int | None,
+        typer.Option(
+            "--n-valid", min=1, help="Scored trials per task and agent: unscored ones run again."
+        ),
+    ] = None,
     environment: Annotated[
         str | None,
         typer.Option("--env", "-e", help="docker, sandbox or another Harbor environment."),
@@ -130,7 +136,7 @@ def run(
     check_fail_on(fail_on)
     request = _request(
         paths=(*(paths or ()), *(path or ())), dataset=dataset, agents=tuple(agent or ()),
-        models=tuple(model or ()), n_trials=n_trials, environment=environment, task_names=tuple(task or ()),
+        models=tuple(model or ()), n_trials=n_trials, n_valid=n_valid, environment=environment, task_names=tuple(task or ()),
         exclude_task_names=tuple(exclude or ()), n_tasks=n_tasks, priority=priority, experiment=experiment,
         concurrency=concurrency, limits=parse_limits(limit), secrets=tuple(secret or ()),
         agent_env=_pairs(agent_env, "--agent-env"), agent_kwargs=_values(agent_kwarg),

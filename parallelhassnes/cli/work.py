@@ -283,7 +283,7 @@ def _print_tick(ctx: "Context", report: "TickReport", *, quiet: bool, json: bool
 def _waiting(ctx: "Context") -> list[str]:
     """One line per reason for which ready steps do not start, other than a limit."""
     from parallelhassnes.schedule.launch import AGENT_REASON, blocking_kinds
-    from parallelhassnes.store import atomic, tickets
+    from parallelhassnes.store import atomic, queue_keys, tickets
 
     agents, lines = 0, []
     skipped = blocking_kinds(ctx.options)
@@ -293,6 +293,7 @@ def _waiting(ctx: "Context") -> list[str]:
         )
     if agents:
         lines.append(f"{agents} steps wait: {AGENT_REASON}")
+    lines += queue_keys.holds(ctx.layout).values()
     notes = {
         path.stem: atomic.read_json_or_none(path) for path in ctx.layout.blocked.glob("*.json")
     }

@@ -19,7 +19,7 @@ from parallelhassnes.control.fold import Fold
 from parallelhassnes.control.scoreboard_models import BatchLine, BatchState, Counts, KeyLoad
 from parallelhassnes.control.status import BatchStatus, Held, StepStatus
 from parallelhassnes.errors import UserError
-from parallelhassnes.store import atomic, batches, tickets
+from parallelhassnes.store import atomic, batches, queue_keys, tickets
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.ledger import LEDGER
 from parallelhassnes.store.records import now_text
@@ -38,7 +38,8 @@ def stamp(layout: Layout, batch_id: str, live: int) -> str:
     size, _ = _stat(f"{layout.runs}/{batch_id}/{LEDGER}")
     _, control = _stat(f"{layout.runs}/{batch_id}/{batches.CONTROL}")
     _, note = _stat(f"{layout.blocked}/{batch_id}.json")
-    return f"{size}.{control}.{note}.{live}"
+    _, paused = _stat(f"{layout.limits}/{queue_keys.PAUSED_MARK}")
+    return f"{size}.{control}.{note}.{live}.{paused}"
 
 
 def _stat(path: str) -> tuple[int, int]:
@@ -118,7 +119,7 @@ def _queue(steps: list[StepStatus]) -> dict[str, KeyLoad]:
 def _quick(layout: Layout, meta: dict[str, Any], fold: Fold, made_from: str) -> BatchLine | None:
     """The line without a look at every step; None where nothing of the batch runs or is ready."""
     held = statuses.held(layout, meta["batch_id"])
-    if held.canceled or held.reason or fold.canceled:
+    if held.canceled or held.reason or fold.canceled or queue_keys.holds(layout):
         return None
     queue = _waiting(layout, meta["batch_id"], agents=fold.stand_in)
     tally = +fold.tally

@@ -5,11 +5,13 @@ Supervisors refill freed slots themselves; this only watches, and does what cron
 
 import time
 from collections.abc import Callable, Collection
+from pathlib import Path
 
+from parallelhassnes.names import key_dir
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.launch import blocking_kinds
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.store import tickets
+from parallelhassnes.store import batches, queue_keys, tickets
 
 _LOOK_SEC = 0.05
 _TICK_SEC = 5.0
@@ -45,15 +47,35 @@ def _is_idle(ctx: Context, batch_ids: Collection[str] | None) -> bool:
     layout = ctx.layout
     names = [entry.name for entry in tickets.running(layout)]
     names += [path.name for path in tickets.ended(layout)]
-    names += [path.name.split(".", 1)[1] for _, path in tickets.delayed(layout)]
     if any(ours(tickets.parse_name(name).batch_id) for name in names):
         return False
+    if (layout.runners / ctx.config.runner_id / "drain").exists():
+        return True
+    paused = queue_keys.holds(layout)
+    if any(_will_start(ctx, path, paused, ours) for _, path in tickets.delayed(layout)):
+        return False
+    paused_folders = {key_dir(key) for key in paused}
     skipped = blocking_kinds(ctx.options)
-    for _, batch_id, folder in tickets.ready_folders(layout):
+    for key, batch_id, folder in tickets.ready_folders(layout):
         if not ours(batch_id) or (layout.blocked / f"{batch_id}.json").exists():
+            continue
+        if key in paused_folders:
             continue
         if any(
             tickets.parse_name(path.name).kind not in skipped for path in tickets.in_order(folder)
         ):
-            return (layout.runners / ctx.config.runner_id / "drain").exists()
+            return False
     return True
+
+
+def _will_start(
+    ctx: Context, path: Path, paused: Collection[str], ours: Callable[[str], bool]
+) -> bool:
+    """Whether a delayed retry is one that is waited for: its batch and its key go on."""
+    batch_id = tickets.parse_name(path.name.split(".", 1)[1]).batch_id
+    if not ours(batch_id) or batches.read_control(ctx.layout.batch(batch_id)).hold:
+        return False
+    try:
+        return tickets.read(path).queue_key not in paused
+    except FileNotFoundError:  # it is due
+        return True

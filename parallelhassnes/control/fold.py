@@ -227,11 +227,15 @@ def _ended(fold: Fold, key: str, event: dict[str, Any]) -> bool:
 def _retry(fold: Fold, event: dict[str, Any]) -> None:
     """Everything under the target may start again; of the ended steps those that the line names."""
     target = event["target"].partition("/")[2]
-    fold.canceled = {
-        key: True
-        for key in fold.canceled
-        if target and key != target and not key.startswith(f"{target}/")
-    }
+    if event.get("only"):  # some ended steps were picked out: what never started stays canceled
+        again = set(event["steps"])
+        fold.canceled = {key: True for key in fold.canceled if key not in again}
+    else:
+        fold.canceled = {
+            key: True
+            for key in fold.canceled
+            if target and key != target and not key.startswith(f"{target}/")
+        }
     for key in event["steps"]:
         row = fold.steps.get(key)
         if row is not None and row.status != "running":

@@ -8,17 +8,23 @@ Written under ``tick.lock``, so that no pass decides on half of it.
 """
 
 import signal
+from collections.abc import Collection
 from pathlib import Path
 
 from pydantic import BaseModel
 
+from parallelhassnes.control.said import who
 from parallelhassnes.errors import UserError
 from parallelhassnes.execute import processes
+from parallelhassnes.names import nearest
 from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.settle import Book, ticket_of
+from parallelhassnes.schedule.tick import pass_and_wake
+from parallelhassnes.steps import scores
+from parallelhassnes.steps.failures import CLASSES
 from parallelhassnes.store import attempts, batches, ledger, locks, tickets
-from parallelhassnes.store.records import now_text, parse_time
+from parallelhassnes.store.records import AttemptState, now_text, parse_time
 
 
 class Target(BaseModel):
@@ -41,9 +47,51 @@ class Operated(BaseModel):
     """Attempts told to end (cancel), or that are followed by another (retry)."""
     steps: list[str] = []
     """Steps that will not start (cancel), or will again (retry)."""
+    started: int = 0
+    """Attempts that started at once (retry)."""
 
 
-def cancel(ctx: Context, target: Target) -> Operated:
+class Only(BaseModel):
+    """Which ended steps of a batch or job are retried: those that fit any of these; nothing given means all of them."""
+
+    failed: bool = False
+    """What did not succeed."""
+    classes: frozenset[str] = frozenset()
+    """What ended in one of these failure classes."""
+    unscored: bool = False
+    """Trials without a score that counts."""
+    lost: bool = False
+
+    @property
+    def anything(self) -> bool:
+        return not (self.failed or self.selective)
+
+    @property
+    def selective(self) -> bool:
+        """Some ends are picked out, so that what never started is not meant."""
+        return bool(self.classes or self.unscored or self.lost)
+
+    def fits(self, step: StepSpec, attempt_dir: Path, state: AttemptState) -> bool:
+        failure_class = state.failure.failure_class if state.failure else None
+        return (
+            self.anything
+            or (self.failed and state.status != "succeeded")
+            or (self.lost and state.status == "lost")
+            or failure_class in self.classes
+            or (self.unscored and step.kind == "trial" and not _has_score(attempt_dir, state))
+        )
+
+    def words(self) -> list[str] | None:
+        """For the ledger; None where every ended step is meant."""
+        said = [name for name in ("failed", "unscored", "lost") if getattr(self, name)]
+        return said + sorted(self.classes) or None
+
+
+def _has_score(attempt_dir: Path, state: AttemptState) -> bool:
+    return state.status == "succeeded" and scores.is_valid(scores.read(attempt_dir))
+
+
+def cancel(ctx: Context, target: Target, reason: str = "") -> Operated:
     """End what runs, start nothing more; what has ended stays as it is. Doing it twice changes nothing."""
     result = Operated(target=str(target))
     with locks.held(ctx.layout.tick_lock):
@@ -71,6 +119,8 @@ def cancel(ctx: Context, target: Target) -> Operated:
             target=str(target),
             attempts=result.attempts,
             steps=result.steps,
+            by=who(),
+            reason=reason or None,
         )
     return result
 
@@ -104,12 +154,17 @@ def _remove_ready(ctx: Context, job: JobSpec, step: StepSpec) -> None:
             delayed.unlink(missing_ok=True)
 
 
-def retry(ctx: Context, target: Target, *, failed_only: bool = False) -> Operated:
-    """Let ended steps run again, as new attempts; a canceled or blocked one may start after all.
+def retry(ctx: Context, target: Target, only: Only | None = None, reason: str = "") -> Operated:
+    """Let ended steps run again, as new attempts, at once; a canceled or blocked one may start after all.
 
     Args:
-        failed_only: over a batch or job: only what did not succeed. A step named itself is retried whatever it came to.
+        only: over a batch or job: which. A step named itself is retried whatever it came to.
+
+    Raises:
+        UserError: there is no such failure class.
     """
+    only = only or Only()
+    _check_classes(only.classes)
     result = Operated(target=str(target))
     with locks.held(ctx.layout.tick_lock):
         book = Book(ctx, target.batch_id)
@@ -119,14 +174,7 @@ def retry(ctx: Context, target: Target, *, failed_only: bool = False) -> Operate
             book.canceled = False
         for job in _jobs(ctx, target):
             for step in _steps(job, target):
-                _retry_step(
-                    ctx,
-                    book,
-                    job,
-                    step,
-                    result,
-                    always=not failed_only or target.step_id is not None,
-                )
+                _retry_step(ctx, book, job, step, result, Only() if target.step_id else only)
         book.save()
         ledger.append(
             book.batch_dir,
@@ -134,14 +182,28 @@ def retry(ctx: Context, target: Target, *, failed_only: bool = False) -> Operate
             target=str(target),
             attempts=result.attempts,
             steps=result.steps,
+            only=only.words() if only.selective else None,
+            by=who(),
+            reason=reason or None,
         )
+    result.started = len(pass_and_wake(ctx))
     return result
 
 
+def _check_classes(classes: Collection[str]) -> None:
+    for name in classes:
+        if name not in CLASSES:
+            near = nearest(name, CLASSES)
+            fix = f"did you mean {near}?" if near else f"known are {', '.join(CLASSES)}"
+            raise UserError(f"there is no failure class {name}", fix=fix)
+
+
 def _retry_step(
-    ctx: Context, book: Book, job: JobSpec, step: StepSpec, result: Operated, *, always: bool
+    ctx: Context, book: Book, job: JobSpec, step: StepSpec, result: Operated, only: Only
 ) -> None:
     step_dir = ctx.layout.step(job.batch_id, job.job_id, step.step_id)
+    if only.selective and not _picked(step_dir, step, only):
+        return
     overrides = book.overrides(job.job_id)
     was_canceled = step.step_id in overrides.canceled
     if was_canceled:
@@ -157,16 +219,24 @@ def _retry_step(
     if not attempts.is_sealed(ref.dir):
         return
     state = attempts.read_state(ref.dir)
-    if not always and state.status == "succeeded":
+    if not only.fits(step, ref.dir, state):
         return
     book.ask_again(job, step, state.run_id)
     now = book.look_again(job, step)
     if now is not None and now.retry_at is not None:
         ticket, name = ticket_of(job, step)
+        _remove_ready(ctx, job, step)  # one that was due later
         tickets.put_delayed(ctx.layout, ticket, name, parse_time(now.retry_at))
         book.spread(job, step)
         result.attempts.append(ref.name)
         result.steps.append(f"{job.job_id}/{step.step_id}")
+
+
+def _picked(step_dir: Path, step: StepSpec, only: Only) -> bool:
+    ref = attempts.newest(step_dir)
+    if ref is None or not attempts.is_sealed(ref.dir):
+        return False
+    return only.fits(step, ref.dir, attempts.read_state(ref.dir))
 
 
 def _jobs(ctx: Context, target: Target) -> list[JobSpec]:

@@ -5,7 +5,9 @@ that was made (derived: may be deleted); a batch whose stamp has not changed sin
 look at a large store costs a few stats per batch and the tails of the ledgers that moved.
 """
 
+import time
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,15 @@ from parallelhassnes.control.scoreboard_models import (
     RunnerLine,
     SystemScoreboard,
 )
-from parallelhassnes.store import atomic, tickets
+from parallelhassnes.schedule import adaptive
+from parallelhassnes.store import atomic, queue_keys, tickets
 from parallelhassnes.store.layout import Layout
+from parallelhassnes.store.queue_keys import KeyState
 from parallelhassnes.store.records import now_text
 
 SNAPSHOT = "scoreboard.system.json"
+CHANGES = 11
+"""One more than the changes of a queue key that are shown."""
 
 
 @bulk
@@ -58,7 +64,7 @@ def system_scoreboard(layout: Layout, *, snapshot: bool = True) -> SystemScorebo
     board = SystemScoreboard(
         at=now_text(), concurrency=config.concurrency, live=len(running), counts=_sum(lines),
         incoming=_tables(layout.incoming), rejected=_errors(layout.rejected),
-        queue=_queue(config, lines, Counter(entry.key_dir for entry in running)),
+        queue=_queue(layout, config, lines, Counter(entry.key_dir for entry in running)),
         runners=_runners(layout), batches=lines,
     )  # fmt: skip
     if snapshot and (last is None or fresh or len(known) != len(lines)):
@@ -100,7 +106,9 @@ def _sum(lines: list[BatchLine]) -> Counts:
 # --- the queue ----------------------------------------------------------------------------------------
 
 
-def _queue(config: Config, lines: list[BatchLine], live: Counter[str]) -> list[QueueLine]:
+def _queue(
+    layout: Layout, config: Config, lines: list[BatchLine], live: Counter[str]
+) -> list[QueueLine]:
     """Every queue key with something live or to start, the busiest first."""
     ready: Counter[str] = Counter()
     delayed: Counter[str] = Counter()
@@ -113,13 +121,25 @@ def _queue(config: Config, lines: list[BatchLine], live: Counter[str]) -> list[Q
             keys.setdefault(key, 0)
             if key in line.limits:
                 limits.setdefault(key, []).append(line.limits[key])
-    found = [
-        QueueLine(
-            queue_key=key, live=count, ready=ready[key], delayed=delayed[key],
-            limit=min([*limits.get(key, ()), *([config.limits[key]] if key in config.limits else ())], default=None),
-        )
-        for key, count in keys.items()
-    ]  # fmt: skip
+    states = queue_keys.every(layout)
+    keys.update({key: 0 for key, state in states.items() if state.hold and key not in keys})
+    found: list[QueueLine] = []
+    for key, count in keys.items():
+        state = states.get(key) or KeyState(queue_key=key)
+        configured = state.limit.limit if state.limit else config.limits.get(key)
+        explicit = min((*limits.get(key, ()), *filter(None, (configured,))), default=None)
+        shown = QueueLine(
+            queue_key=key, live=count, ready=ready[key], delayed=delayed[key], limit=explicit, paused=state.hold,
+            changes=[f"{entry.at} {entry.what}" for entry in state.history[:-CHANGES:-1]],
+        )  # fmt: skip
+        if state.breaker is not None:
+            shown.breaker = state.breaker.state
+            shown.probe_at = now_text(datetime.fromtimestamp(state.breaker.probe_at, UTC))
+        if state.adaptive is not None and adaptive.is_on(config.adaptive, key):
+            within = adaptive.bounds(config.adaptive, key, explicit, config.concurrency)
+            shown.ceiling = within.ceiling
+            shown.limit = adaptive.limit_now(state.adaptive, time.time(), within, config.adaptive)
+        found.append(shown)
     return sorted(found, key=lambda line: (-line.live, -line.ready, line.queue_key))
 
 

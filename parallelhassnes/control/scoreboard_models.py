@@ -81,10 +81,21 @@ class QueueLine(View):
     live: int
     """Live attempts: the running tickets, which is what the limit counts."""
     limit: int | None
-    """The strictest of the configured limit and those of the batches there; null for none."""
+    """The limit in force: the strictest of an operator's or the configured one, those of the batches there, and what the
+    provider's answers have made of it; null for none."""
     ready: int
     """Steps that could start now, those that wait for a time not included."""
     delayed: int
+    ceiling: int | None = None
+    """What the limit grows back to where the provider's answers have lowered it; null where they have not."""
+    paused: str = ""
+    """Why nothing starts on the key, and what to do; empty where it is open."""
+    breaker: Literal["closed", "open", "half-open"] = "closed"
+    """``open``: paused by its provider's refusals; ``half-open``: one attempt tries whether it is cured."""
+    probe_at: str | None = None
+    """When one attempt tries, where the key is paused by its provider."""
+    changes: list[str] = []
+    """The last changes of limit and pause, as ``time what``, newest first."""
 
 
 class RunnerLine(View):

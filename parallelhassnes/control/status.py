@@ -6,16 +6,17 @@ said so, and ``blocked`` otherwise, with the reason.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from parallelhassnes.control import fold as folds
 from parallelhassnes.control.fold import Fold, Row
-from parallelhassnes.store import atomic, attempts, batches, index, tickets
+from parallelhassnes.store import atomic, attempts, batches, index, queue_keys, tickets
 from parallelhassnes.store.index import IndexedStep
 from parallelhassnes.store.layout import Layout
+from parallelhassnes.store.records import Control
 
 STATES = (
     "blocked", "ready", "running", "succeeded", "failed", "needs_attention", "canceled", "lost",
@@ -59,6 +60,8 @@ def held(layout: Layout, batch_id: str) -> Held:
     note = atomic.read_json_or_none(layout.blocked / f"{batch_id}.json") or {}
     canceled = bool(control.get("canceled"))
     reason = str(note.get("reason", ""))
+    if control.get("paused") or control.get("closed"):
+        reason = Control.model_validate(control).hold
     return Held(canceled, "" if canceled or reason == "canceled" else reason)
 
 
@@ -70,6 +73,8 @@ class BatchStatus:
     jobs: dict[str, list[IndexedStep]]
     fold: Fold
     held: Held
+    paused: dict[str, str] = field(default_factory=dict)
+    """Queue key → why nothing starts on it."""
 
     def __post_init__(self) -> None:
         # ``job/step`` → the step, in the table's order.
@@ -102,6 +107,8 @@ class BatchStatus:
                 return StepStatus(job_id, step, "blocked", f"waiting for {waits}")
         if self.held.reason:
             return StepStatus(job_id, step, "blocked", self.held.reason, row)
+        if step.queue_key in self.paused:
+            return StepStatus(job_id, step, "blocked", self.paused[step.queue_key], row)
         if step.kind == "agent" and not self.fold.stand_in:
             return StepStatus(job_id, step, "blocked", _agent_reason(), row)
         return StepStatus(job_id, step, "ready", row=row)
@@ -193,7 +200,7 @@ def read(layout: Layout, batch_id: str, fold: Fold | None = None) -> BatchStatus
         fold = folds.load(batch_dir)
     else:
         folds.advance(fold, batch_dir)
-    status = BatchStatus(batch_dir, jobs, fold, held(layout, batch_id))
+    status = BatchStatus(batch_dir, jobs, fold, held(layout, batch_id), queue_keys.holds(layout))
     _add_unlogged(layout, status)
     return status
 

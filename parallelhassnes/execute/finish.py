@@ -15,13 +15,15 @@ import traceback
 from dataclasses import replace
 from pathlib import Path
 
-from parallelhassnes.steps import report
+from parallelhassnes.steps import report, retry_after, untrusted
 from parallelhassnes.steps.kinds import Attempt, Failure, Kind, Outcome, WorkerEnd
 from parallelhassnes.store import atomic, attempts
 from parallelhassnes.store.records import AttemptState, FailureRecord, now_text
 from parallelhassnes.store.seal import seal
 
 PUBLISH = "publish"
+MAX_EVIDENCE = 2000
+"""Characters of a failure's evidence that are kept."""
 
 
 def finish(attempt: Attempt, kind: Kind, end: WorkerEnd, state: AttemptState) -> None:
@@ -55,7 +57,11 @@ def _failure(outcome: Outcome) -> FailureRecord | None:
     if outcome.failure is None:
         return None
     line = " ".join(outcome.failure.line.split())[:500]
-    return FailureRecord(failure_class=outcome.failure.failure_class, line=line)
+    evidence = untrusted.text(outcome.failure.evidence, MAX_EVIDENCE) or None
+    return FailureRecord(
+        failure_class=outcome.failure.failure_class, line=line, evidence=evidence,
+        retry_after_sec=retry_after.find(outcome.failure.evidence),
+    )  # fmt: skip
 
 
 def _conclude(attempt: Attempt, kind: Kind, end: WorkerEnd, stuck_since: str | None) -> Outcome:

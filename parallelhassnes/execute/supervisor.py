@@ -138,6 +138,7 @@ class _Watch:
         if attempts.is_asked_to_end(self.attempt.dir, self.attempt.run_id):
             self._stop("canceled")
         elif told:
+            self.state = self.state.model_copy(update={"shut_down": True})
             self._stop("lost")
         elif any(at is not None and now >= at for at in (self.deadline, self.phase_deadline)):
             self._stop("timeout")

@@ -36,14 +36,15 @@ class Context:
     def concurrency(self) -> int:
         return self.options.concurrency or self.config.concurrency
 
-    def limit(self, queue_key: str) -> int | None:
-        """The configured limit of a queue key; None where there is none."""
-        found = [
-            limits[queue_key]
-            for limits in (self.config.limits, self.options.limits)
-            if queue_key in limits
-        ]
-        return min(found) if found else None
+    def limit(self, queue_key: str, operator: int | None = None) -> int | None:
+        """The limit of a queue key by configuration and command line; None where there is none.
+
+        Args:
+            operator: the limit that an operator set, which takes the place of the configured one.
+        """
+        configured = self.config.limits.get(queue_key) if operator is None else operator
+        found = (configured, self.options.limits.get(queue_key))
+        return min((limit for limit in found if limit is not None), default=None)
 
     def secrets(self) -> dict[str, str]:
         """Every variable that a step could be given: the process's own, over them those of ``env_file``.

@@ -86,8 +86,9 @@ def defaults(ctx: Context) -> "TableDefaults":
     from parallelhassnes.tables.expand import TableDefaults
 
     retry = Retry(
-        max_attempts=ctx.config.retry.max_attempts, backoff_sec=ctx.config.retry.backoff_sec
-    )
+        max_attempts=ctx.config.retry.max_attempts, backoff_sec=ctx.config.retry.backoff_sec,
+        classes=ctx.config.retry.classes,
+    )  # fmt: skip
     return TableDefaults(
         environment=ctx.config.environment, retry=retry, aliases=ctx.config.aliases
     )

@@ -22,8 +22,10 @@ from parallelhassnes.plan import JobSpec, StepSpec, TrialSpec
 from parallelhassnes.schedule import order
 from parallelhassnes.schedule.attempt_process import Assignment, Then, fork_is_safe, run, spawn
 from parallelhassnes.schedule.context import Context, Options
+from parallelhassnes.schedule.keys import Keys
 from parallelhassnes.schedule.settle import Book
 from parallelhassnes.schedule.standing import stand
+from parallelhassnes.schedule.starts import Starts
 from parallelhassnes.steps.registry import kind as kind_of
 from parallelhassnes.store import atomic, attempts, batches, ledger, locks, tickets
 from parallelhassnes.store.records import (
@@ -61,26 +63,42 @@ def launch_ready(ctx: Context, then: Then) -> list[Launched]:
     if (ctx.layout.runners / ctx.config.runner_id / "drain").exists():
         return []
     gate = _Gate(ctx)
-    ready = order.lanes(ctx, gate.may_start, gate.skips)
+    keys = Keys(ctx)
+    ready = [
+        lane
+        for lane in order.lanes(ctx, gate.may_start, gate.skips)
+        if keys.may_start(lane.queue_key)
+    ]
     if not ready:
+        Starts(ctx).save()
         return []
     load, live = order.count(ctx)
-    room = order.Room(ctx, load, live, ready)
+    room = order.Room(ctx, load, live, ready, keys)
+    bucket = Starts(ctx)
     started: list[Launched] = []
     while (lane := room.next_lane(ready)) is not None:
         path = lane.head
-        lane.advance()
         if path is None:
             break
+        environment = bucket.environment(path)
+        if environment is not None and not bucket.take(environment):
+            lane.head = None  # the waker has a pass run when the next may start
+            continue
+        lane.advance()
         claimed = _claim(ctx, path, lane.key)
         if claimed is None:
+            if environment is not None:
+                bucket.give_back(environment)
             continue
         start(ctx, claimed.assignment, claimed.lock, then)
         os.close(claimed.lock)
         _record(ctx, claimed)
         load.add(lane.key, lane.batch_id)
+        if keys.started(lane.queue_key, claimed.meta.run_id):
+            ready = [other for other in ready if other.key != lane.key]
         lane.served = datetime.now(UTC).timestamp()
         started.append(Launched(claimed.ticket, claimed.assignment.attempt))
+    bucket.save()
     return started
 
 
@@ -114,8 +132,9 @@ class _Gate:
 
     def _reason(self, batch_id: str) -> str | None:
         batch_dir = self.ctx.layout.batch(batch_id)
-        if batches.read_control(batch_dir).canceled:
-            return "canceled"
+        hold = batches.read_control(batch_dir).hold
+        if hold:
+            return hold
         wanted = batches.read_batch(batch_dir).secrets
         if not wanted:
             return None

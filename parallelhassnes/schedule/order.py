@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.keys import Keys
 from parallelhassnes.store import batches, tickets
 
 
@@ -90,9 +91,9 @@ class Room:
     """The limits in force in one pass."""
 
     def __init__(
-        self, ctx: Context, load: Load, live: dict[str, set[str]], ready: list[Lane]
+        self, ctx: Context, load: Load, live: dict[str, set[str]], ready: list[Lane], keys: Keys
     ) -> None:
-        self.ctx, self.load = ctx, load
+        self.ctx, self.load, self.keys = ctx, load, keys
         self._batch_limits: dict[str, int | None] = {}
         self._key_limits: dict[str, int | None] = {}
         for lane in ready:
@@ -102,14 +103,14 @@ class Room:
                 self._key_limits[lane.key] = self._strictest(lane.queue_key, live[lane.key])
 
     def _strictest(self, queue_key: str, batch_ids: set[str]) -> int | None:
-        """A key's limit: the configured one and those of every table with live or ready steps on it."""
-        found = [self.ctx.limit(queue_key)]
+        """A key's limit: people's, those of every table with live or ready steps on it, its provider's."""
+        found = [self.keys.explicit(queue_key)]
         found += [
             batches.read_batch(self.ctx.layout.batch(batch_id)).limits.get(queue_key)
             for batch_id in batch_ids
         ]
         known = [limit for limit in found if limit is not None]
-        return min(known) if known else None
+        return self.keys.limit(queue_key, min(known) if known else None)
 
     def _batch_limit(self, batch_id: str) -> int | None:
         if batch_id not in self._batch_limits:

@@ -13,6 +13,7 @@ from pathlib import Path
 from parallelhassnes.execute.finish import PUBLISH
 from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.keys import Keys
 from parallelhassnes.schedule.standing import dependency, readiness, stand
 from parallelhassnes.store import atomic, batches, ledger, tickets
 from parallelhassnes.store.records import Current, Overrides, StepNow, Ticket, parse_time
@@ -22,20 +23,22 @@ def settle_ended(ctx: Context) -> int:
     """Settle every ended ticket; how many."""
     paths = tickets.ended(ctx.layout)
     books: dict[str, Book] = {}
+    keys = Keys(ctx)
     for path in paths:
         ticket = tickets.read(path)
         if ticket.batch_id not in books:
             books[ticket.batch_id] = Book(ctx, ticket.batch_id)
-        _settle(ctx, books[ticket.batch_id], ticket, path)
+        _settle(ctx, books[ticket.batch_id], keys, ticket, path)
     return len(paths)
 
 
-def _settle(ctx: Context, book: "Book", ticket: Ticket, path: Path) -> None:
+def _settle(ctx: Context, book: "Book", keys: Keys, ticket: Ticket, path: Path) -> None:
     job = book.job(ticket.job_id)
     step = job.step(ticket.step_id)
     now = book.look_again(job, step)
     if now is not None and now.ended_at is not None:
         _publish(ctx, job, step, now)
+        keys.note_end(job.batch_id, job.job_id, step, now)
         if now.retry_at is not None:
             tickets.put_delayed(ctx.layout, ticket, path.name, parse_time(now.retry_at))
         else:
@@ -44,8 +47,8 @@ def _settle(ctx: Context, book: "Book", ticket: Ticket, path: Path) -> None:
         ledger.append(
             book.batch_dir, "ended",
             job_id=job.job_id, step_id=step.step_id, run_id=now.run_id, attempt=now.attempt, number=now.number,
-            status=now.status, failure=now.failure.model_dump() if now.failure else None,
-            ended_at=now.ended_at, retry_at=now.retry_at,
+            status=now.status, failure=now.failure.model_dump(exclude_none=True) if now.failure else None,
+            ended_at=now.ended_at, retry_at=now.retry_at, because=now.because or None,
         )  # fmt: skip
     path.unlink(missing_ok=True)
 

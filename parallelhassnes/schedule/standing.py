@@ -18,16 +18,18 @@ def stand(step_dir: Path, step: StepSpec, overrides: Overrides) -> StepNow | Non
         return None
     state = attempts.read_state(ref.dir)
     ended = attempts.is_sealed(ref.dir)
-    retry_at = retry.due_at(step, state, ref.number, overrides) if ended else None
+    decision = retry.due(step_dir, step, state, overrides) if ended else retry.Due(None, "")
+    failure = state.failure.model_copy(update={"evidence": None}) if state.failure else None
     return StepNow(
         status=state.status if ended or not state.terminal else "running",
         attempt=ref.name,
         run_id=state.run_id,
         number=ref.number,
         ended_at=state.ended_at if ended else None,
-        failure=state.failure if ended else None,
-        settled=ended and retry_at is None,
-        retry_at=retry_at,
+        failure=failure if ended else None,
+        settled=ended and decision.at is None,
+        retry_at=decision.at,
+        because=decision.why,
     )
 
 

@@ -12,7 +12,7 @@ import time
 from typing import NamedTuple
 
 from parallelhassnes.execute import launcher, processes
-from parallelhassnes.schedule import ingest, runner
+from parallelhassnes.schedule import ingest, runner, waker
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.launch import Launched, launch_ready
 from parallelhassnes.schedule.repair import repair
@@ -38,7 +38,7 @@ def tick(ctx: Context) -> TickReport:
     runner.snapshot_config(ctx)
     ingested = ingest.ingest_incoming(ctx)
     repaired = repair(ctx, after_attempt)
-    launched = run_pass(ctx)
+    launched = pass_and_wake(ctx)
     runner.report_health(ctx)
     launcher.reap()
     return TickReport(ingested, repaired, launched)
@@ -63,21 +63,13 @@ def run_pass(ctx: Context) -> list[Launched]:
 
 
 def after_attempt(ctx: Context) -> None:
-    """What a supervisor does when its attempt is sealed: a pass, and waking what is delayed."""
+    """What a supervisor does when its attempt is sealed: a pass, and waking what is due later."""
     run_pass(ctx)
-    wake_delayed(ctx)
+    waker.wake(ctx, run_pass)
 
 
-def wake_delayed(ctx: Context) -> None:
-    """Stay until no retry is delayed any more, running a pass whenever one is due; one process per root does."""
-    if not tickets.delayed(ctx.layout):
-        return
-    lock = locks.hold(ctx.layout.waker_lock)
-    if lock is None:
-        return
-    try:
-        while waiting := tickets.delayed(ctx.layout):
-            time.sleep(min(max(waiting[0][0] - time.time(), 0.01), 30.0))
-            run_pass(ctx)
-    finally:
-        locks.release(lock)
+def pass_and_wake(ctx: Context) -> list[Launched]:
+    """Have a pass run, and see to it that somebody wakes what is due later; what we started ourselves."""
+    launched = run_pass(ctx)
+    waker.ensure(ctx, run_pass)
+    return launched

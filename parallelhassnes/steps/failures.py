@@ -6,35 +6,25 @@ The exception types are Harbor's (``harbor.agents.errors``, ``harbor.trial.error
 """
 
 import re
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
+
+from parallelhassnes.config import FailureClass
 
 type Phase = Literal["create", "environment_setup", "agent", "verifier"]
 """Where a trial stood: ``create`` is before Harbor has a trial at all, ``environment_setup`` includes
 the setup of the agent."""
 
-CLASSES = (
-    "rate_limit",
-    "overloaded",
-    "transient_provider",
-    "auth",
-    "quota",
-    "unknown_model",
-    "context_length",
-    "refusal",
-    "agent_timeout",
-    "agent_error",
-    "verifier",
-    "infrastructure",
-    "task_definition",
-    "canceled",
-    "lost",
-    "internal",
-)
+CLASSES: tuple[str, ...] = get_args(FailureClass.__value__)
 """Every failure class there is. ``task_definition`` is whatever is wrong with what was asked for (task,
 table, program name); ``internal`` is our own fault; ``lost`` is an attempt whose end nobody saw."""
 
-RETRIED_CLASSES = frozenset({"infrastructure", "lost"})
-"""The classes that a step is attempted again for."""
+PROVIDER_CLASSES = frozenset(
+    {"rate_limit", "overloaded", "transient_provider", "auth", "quota", "unknown_model"}
+)
+"""The classes in which a provider did not serve the agent: a score beside such an exception is not the agent's.
+
+Harbor runs the tests also after an agent's program ended so, and the 0 that they give would be held against it. The
+rule does not look at the score, because one that let a 1 count and a 0 be repeated would flatter the agent."""
 
 INFRASTRUCTURE_CLASSES = frozenset({"infrastructure", "lost", "internal"})
 """The classes that say nothing about the task, the agent or its model."""

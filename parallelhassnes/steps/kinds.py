@@ -53,6 +53,8 @@ class Failure:
     """``infrastructure``, ``task_definition``, ``agent_timeout`` … ; see ``steps.failures``."""
     line: str
     """One line for a scoreboard."""
+    evidence: str = ""
+    """What the class was derived from, in the words of whoever said it; cut before it is written."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """What a trial came to, from what its worker left.
 
 ``trial/result.json`` is the verdict if it parses, whatever the exit code says. A trial that ran and was
-scored has succeeded, with any reward, also where an exception stands beside the reward. Without a
+scored has succeeded, with any reward, also where an exception stands beside the reward, unless that is
+one of the provider: then the score is not the agent's. Without a
 result it is, in this order, ``worker_error.json``, Harbor's ``exception.txt``, how the worker ended.
 """
 
@@ -9,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from parallelhassnes.steps import trial_paths, trial_result, untrusted
-from parallelhassnes.steps.failures import TIMEOUT_CLASSES, Phase, classify
+from parallelhassnes.steps.failures import PROVIDER_CLASSES, TIMEOUT_CLASSES, Phase, classify
 from parallelhassnes.steps.kinds import Attempt, Failure, Outcome, Status, WorkerEnd
 
 RESULT = f"{trial_paths.TRIAL_DIR}/result.json"
@@ -74,6 +75,8 @@ def _with_result(
     broken = _broken_step(result)
     if broken is not None:
         return "failed", broken
+    if exception is not None and exception["class"] in PROVIDER_CLASSES:
+        return "failed", _failure(exception["class"], exception["type"], exception["message"])
     if trial_result.rewards_of(result) is not None:
         return "succeeded", None
     if exception is not None:
@@ -84,17 +87,19 @@ def _with_result(
 
 
 def _broken_step(result: Mapping[str, Any]) -> Failure | None:
-    """The exception that left a step of a multi-step trial unscored.
+    """The exception that left a step of a multi-step trial unscored, or with a score that is not its agent's.
 
     Harbor averages the steps that were scored and stops after such a step, so that its reward is one of
     another, shorter task.
     """
     for step in trial_result.steps_of(result):
         exception = trial_result.exception_of(step)
-        if exception is not None and trial_result.rewards_of(step) is None:
+        if exception is not None and (
+            trial_result.rewards_of(step) is None or exception["class"] in PROVIDER_CLASSES
+        ):
             name = untrusted.text(step.get("step_name"), 100)
             found = _failure(exception["class"], exception["type"], exception["message"])
-            return Failure(found.failure_class, f"step {name}: {found.line}")
+            return Failure(found.failure_class, f"step {name}: {found.line}", found.evidence)
     return None
 
 
@@ -162,7 +167,8 @@ def _unexplained(end: WorkerEnd) -> Failure:
 
 def _failure(failure_class: str, name: str, message: str) -> Failure:
     line = untrusted.first_line(message)
-    return Failure(failure_class, f"{name}: {line}" if line else name)
+    said = f"{name}: {message}" if message else name
+    return Failure(failure_class, f"{name}: {line}" if line else name, said)
 
 
 def _unrecorded(attempt: Attempt, failure: Failure) -> dict[str, Any] | None:

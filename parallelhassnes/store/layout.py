@@ -2,6 +2,8 @@
 
 runs/_system/                    configuration snapshots, tick.lock, ingest.lock, pass.wanted
 runs/_system/tmp/                content that waits for its rename
+runs/_system/limits/<key>.json   what is known of a queue key: pauses, adaptive limit, operators' limits
+runs/_system/starts/<env>.json   when trials in an environment with a start rate may start
 runs/_queue/incoming/            tables, put there by rename
 runs/_queue/accepted|rejected/   tables as submitted, with .ack.json or .error.json
 runs/_queue/ready/<key>/<batch_id>/<chunk>/<ticket>    what could start now
@@ -54,6 +56,10 @@ class Layout:
     @cached_property
     def waker_lock(self) -> Path:
         return self.system / "waker.lock"
+
+    @cached_property
+    def limits(self) -> Path:
+        return self.system / "limits"
 
     @cached_property
     def pass_wanted(self) -> Path:

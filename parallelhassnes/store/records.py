@@ -57,6 +57,10 @@ class Heartbeat(Record):
 class FailureRecord(Record):
     failure_class: str
     line: str
+    evidence: str | None = None
+    """What the class was derived from, quoted: the exception's message or an agent's own words, bounded."""
+    retry_after_sec: float | None = None
+    """Seconds that the provider asked to wait."""
 
 
 class AttemptState(Record):
@@ -78,6 +82,8 @@ class AttemptState(Record):
     phase: str | None = None
     exit_code: int | None = None
     failure: FailureRecord | None = None
+    shut_down: bool = False
+    """Its supervisor was told to end (SIGTERM) without a cancel, as when the host goes down: no attempt of the step."""
     log_bytes: int = 0
     """Size of the worker's logs, and of a trial's folder, at the last heartbeat."""
     stuck_since: str | None = None
@@ -115,6 +121,8 @@ class StepNow(Record):
     """Nothing more will start by itself: it ended, and no retry is due."""
     retry_at: str | None = None
     """When the next attempt may start, where one is due."""
+    because: str = ""
+    """Why another follows or none does, in a few words; empty where there was nothing to decide."""
 
 
 class Current(Record):
@@ -126,12 +134,37 @@ class Current(Record):
     """step_id → the dependency because of which it cannot start: one that ended without success."""
 
 
+class Said(Record):
+    """Who said something, when and why."""
+
+    at: str
+    by: str
+    """``user@host``."""
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"by {self.by}{f': {self.reason}' if self.reason else ''}"
+
+
 class Control(Record):
     """``control.json`` of a batch: what operators have said since it was accepted."""
 
     schema_version: Literal[1] = 1
     canceled: bool = False
     priority: int | None = None
+    paused: Said | None = None
+    """Nothing starts until it is resumed."""
+    closed: Said | None = None
+    """Nothing starts any more: what runs ends, what waits stays undone, unless it is reopened."""
+
+    @property
+    def hold(self) -> str:
+        """What keeps the batch from starting anything, in words; empty where nothing does."""
+        if self.canceled:
+            return "canceled"
+        if self.closed is not None:
+            return f"closed {self.closed}"
+        return f"paused {self.paused}" if self.paused is not None else ""
 
 
 class Overrides(Record):

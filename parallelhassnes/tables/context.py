@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from parallelhassnes.config import ClassRetry, FailureClass
 from parallelhassnes.errors import UserError
 from parallelhassnes.names import agent_key, normalise_queue_key
 from parallelhassnes.plan import Retry, StepSpec
@@ -64,9 +65,23 @@ class Context:
         """The first that says anything, value by value; the configuration's after that."""
         attempts = [part.max_attempts for part in parts if part and part.max_attempts is not None]
         backoffs = [part.backoff_sec for part in parts if part and part.backoff_sec is not None]
-        if not attempts and not backoffs:
+        classes = [part.classes for part in parts if part and part.classes is not None]
+        if not attempts and not backoffs and not classes:
             return self.defaults.retry
         return Retry(
             max_attempts=attempts[0] if attempts else self.defaults.retry.max_attempts,
             backoff_sec=backoffs[0] if backoffs else self.defaults.retry.backoff_sec,
+            classes=merged_classes(self.defaults.retry.classes, *reversed(classes)),
         )
+
+
+def merged_classes(
+    *layers: Mapping[FailureClass, ClassRetry],
+) -> dict[FailureClass, ClassRetry]:
+    """One dict of all; a later layer counts more, value by value."""
+    made: dict[FailureClass, ClassRetry] = {}
+    for layer in layers:
+        for name, said in layer.items():
+            before = made.get(name, ClassRetry())
+            made[name] = before.model_copy(update=said.model_dump(exclude_none=True))
+    return made

@@ -197,6 +197,7 @@ def _retry(raw: dict[str, Any], config: Any, context: Context) -> Retry:
     return Retry(
         max_attempts=min(config.retry.max_retries + 1, 100),
         backoff_sec=min(max(config.retry.min_wait_sec, 0.0), 86_400.0),
+        classes=context.defaults.retry.classes,
     )
 
 

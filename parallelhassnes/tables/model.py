@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from parallelhassnes.config import ClassRetry, FailureClass
+
 PRIORITY_WORDS = {"low": 0, "high": 100}
 
 
@@ -27,13 +29,17 @@ type HarborObject = dict[str, Any]
 
 
 class RetryPart(Part):
-    """How often a step is attempted when the infrastructure fails it."""
+    """How often a step is attempted; docs/failures.md has the table that this changes."""
 
     max_attempts: Annotated[int, Field(ge=1, le=100)] | None = Field(
         default=None, description="Attempts in all, the first one included."
     )
     backoff_sec: Annotated[float, Field(ge=0, le=86_400)] | None = Field(
-        default=None, description="Seconds between a failed attempt and the next."
+        default=None,
+        description="Seconds before the first retry after a failure of the infrastructure; doubled for each after it.",
+    )
+    classes: dict[FailureClass, ClassRetry] | None = Field(
+        default=None, description="Failure class → what differs from docs/failures.md."
     )
     retry_on_statuses: list[str] | None = Field(
         default=None, description="Of earlier tables; kept for agent steps."
@@ -187,6 +193,13 @@ class SweepAgent(Part):
     )
     model_name: str | None = Field(default=None, description="`provider/model`.")
     n_trials: Count = Field(default=1, description="Trials of each task.")
+    n_valid: Count | None = Field(
+        default=None,
+        description="Scored trials of each task: as `n_trials`, and unscored ones are attempted again.",
+    )
+    max_extra: Annotated[int, Field(ge=0, le=1_000_000)] | None = Field(
+        default=None, description="With `n_valid`: extra attempts in all; default: twice `n_valid`."
+    )
     env: dict[str, str] | None = Field(
         default=None, description="Environment of the agent; secrets as `${NAME}`."
     )

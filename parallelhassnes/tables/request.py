@@ -28,6 +28,8 @@ class RunRequest:
     models: tuple[str, ...] = ()
     """Each agent runs with each model; ``oracle`` and ``nop`` run once, without."""
     n_trials: int | None = None
+    n_valid: int | None = None
+    """Scored trials per task and agent, instead of ``n_trials``."""
     environment: str | None = None
     task_names: tuple[str, ...] = ()
     exclude_task_names: tuple[str, ...] = ()
@@ -134,6 +136,11 @@ def _changed(agent: Any, request: RunRequest) -> Any:
     made = dict(agent)
     if request.n_trials is not None:
         made["n_trials"] = request.n_trials
+        made.pop("n_valid", None)
+        made.pop("max_extra", None)
+    if request.n_valid is not None:
+        made["n_valid"] = request.n_valid
+        made.pop("n_trials", None)
     if request.agent_env:
         made["env"] = {**made.get("env", {}), **request.agent_env}
     if request.agent_kwargs:
@@ -162,7 +169,7 @@ def _into_harbor(made: dict[str, Any], request: RunRequest) -> None:
         made["datasets"] = [{**each, **filters} for each in made["datasets"]]
     if request.agents:
         made["agents"] = [
-            {key: value for key, value in agent.items() if key != "n_trials"}
+            {key: value for key, value in agent.items() if key not in ("n_trials", "n_valid")}
             for agent in _agents(request.agents, request, "name")
         ]
     if request.n_trials is not None:
@@ -178,7 +185,7 @@ def _into_harbor(made: dict[str, Any], request: RunRequest) -> None:
         made["job_name"] = request.experiment
     if request.max_attempts is not None:
         made["retry"] = {**_object(made.get("retry")), "max_retries": request.max_attempts - 1}
-    for option in ("limits", "secrets", "priority"):
+    for option in ("limits", "secrets", "priority", "n_valid"):
         if getattr(request, option):
             raise UserError(
                 f"a Harbor job config has no place for {option}",
@@ -211,7 +218,7 @@ def _above(document: dict[str, Any], request: RunRequest) -> None:
 def _sweep_options(request: RunRequest) -> str:
     given = {
         "a path": request.paths, "-d": request.dataset, "-a": request.agents, "-m": request.models,
-        "-n": request.n_trials, "-e": request.environment, "-t": request.task_names,
+        "-n": request.n_trials, "--n-valid": request.n_valid, "-e": request.environment, "-t": request.task_names,
         "-x": request.exclude_task_names, "-l": request.n_tasks,
     }  # fmt: skip
     return ", ".join(name for name, value in given.items() if value)

@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from parallelhassnes.names import safe_id
-from parallelhassnes.plan import Retry, StepSpec
+from parallelhassnes.plan import Retry, StepSpec, TopUp
 from parallelhassnes.tables.context import Context, Draft
 from parallelhassnes.tables.datasets import dataset_tasks
 from parallelhassnes.tables.model import Sweep, SweepAgent
@@ -11,7 +11,7 @@ from parallelhassnes.tables.problems import pointer
 from parallelhassnes.tables.tasks import FoundTask, Wanted, tasks_in
 from parallelhassnes.tables.trials import Settings, Trials, trial_spec
 
-_NOT_HARBOR = {"n_trials", "timeout_minutes", "environment", "queue_key"}
+_NOT_HARBOR = {"n_trials", "n_valid", "max_extra", "timeout_minutes", "environment", "queue_key"}
 
 
 class Column(NamedTuple):
@@ -22,6 +22,15 @@ class Column(NamedTuple):
     label: str
     n_trials: int
     settings: Settings
+    max_extra: int | None = None
+    """Of a target of scored trials (``n_valid``): extra attempts of all its trials together; None for no target."""
+
+    def retry(self, base: Retry, repeat: int) -> Retry:
+        """How the trial number ``repeat`` is retried: each has its share of the extra attempts, the first ones one more."""
+        if self.max_extra is None:
+            return base
+        share, left = divmod(self.max_extra, self.n_trials)
+        return base.model_copy(update={"top_up": TopUp(extra=share + (repeat <= left))})
 
 
 def expand_sweep(
@@ -57,7 +66,7 @@ def group_by_task(
                     queue_key=column.settings.queue_key,
                     label=column.label,
                     timeout_sec=timeout_sec,
-                    retry=retry,
+                    retry=column.retry(retry, repeat),
                     spec={**spec, "config": config, "repeat": repeat},
                 )
                 for repeat in range(1, column.n_trials + 1)
@@ -76,7 +85,9 @@ def group_by_task(
     return drafts
 
 
-def column(settings: Settings, n_trials: int, prefixes: set[str]) -> Column:
+def column(
+    settings: Settings, n_trials: int, prefixes: set[str], max_extra: int | None = None
+) -> Column:
     """A column with step ids of its own, also where an agent stands twice with other arguments."""
     name = safe_id(settings.agent)[:50]
     prefix = f"{name}.{safe_id(settings.model)[:60]}" if settings.model else name
@@ -86,7 +97,7 @@ def column(settings: Settings, n_trials: int, prefixes: set[str]) -> Column:
         prefix = f"{first}-{number}"
     prefixes.add(prefix)
     label = settings.label if number == 1 else f"{settings.label} #{number}"
-    return Column(prefix, label, n_trials, settings)
+    return Column(prefix, label, n_trials, settings, max_extra)
 
 
 def _columns(sweep: Sweep, at: str, trials: Trials) -> list[Column]:
@@ -96,8 +107,22 @@ def _columns(sweep: Sweep, at: str, trials: Trials) -> list[Column]:
         raw, places = _raw_settings(sweep, agent, at, place)
         settings = trials.settings(raw, places, agent.queue_key)
         if settings is not None:
-            columns.append(column(settings, agent.n_trials, prefixes))
+            count, extra = _target(agent, place, trials.context)
+            columns.append(column(settings, count, prefixes, extra))
     return columns
+
+
+def _target(agent: SweepAgent, at: str, context: Context) -> tuple[int, int | None]:
+    """Trials of each task, and the extra attempts where they must be scored."""
+    if agent.n_valid is None:
+        if agent.max_extra is not None:
+            context.problems.add(at + "/max_extra", "is given without n_valid", "give n_valid")
+        return agent.n_trials, None
+    if "n_trials" in agent.model_fields_set and agent.n_trials != agent.n_valid:
+        context.problems.add(
+            at + "/n_valid", f"is {agent.n_valid}, and n_trials {agent.n_trials}", "give one"
+        )
+    return agent.n_valid, 2 * agent.n_valid if agent.max_extra is None else agent.max_extra
 
 
 def _raw_settings(

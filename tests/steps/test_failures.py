@@ -51,7 +51,6 @@ def test_the_class_of_an_exception(name, message, phase, expected):
 def test_the_table_names_only_known_classes():
     known = set(failures.CLASSES)
     assert {rule.failure_class for rule in failures.RULES} <= known
-    assert known >= failures.RETRIED_CLASSES
     assert known >= failures.INFRASTRUCTURE_CLASSES
     assert set(failures.TIMEOUT_CLASSES.values()) <= known
 

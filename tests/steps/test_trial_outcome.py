@@ -37,6 +37,8 @@ def info(name, message=""):
         ({"verifier_result": {"rewards": {"reward": 0}}}, "exited", ("succeeded", None)),
         ({"verifier_result": {"rewards": {"reward": 0}}}, "lost", ("succeeded", None)),
         ({"verifier_result": {"rewards": {"reward": 0}}, "exception_info": info("AgentTimeoutError")}, "exited", ("succeeded", None)),
+        ({"verifier_result": {"rewards": {"reward": 0}}, "exception_info": info("ApiRateLimitError")}, "exited", ("failed", "rate_limit")),
+        ({"verifier_result": {"rewards": {"reward": 1}}, "exception_info": info("AgentAuthenticationError")}, "exited", ("failed", "auth")),
         ({"verifier_result": {"rewards": {"a": 1, "b": 0}}}, "exited", ("succeeded", None)),
         ({"verifier_result": {"rewards": {}}}, "exited", ("failed", "verifier")),
         ({"verifier_result": {"rewards": {"reward": "1"}}}, "exited", ("failed", "verifier")),

@@ -1,12 +1,12 @@
-"""What a verdict knows of each trial step, read from the step's newest finished attempt."""
+"""What a verdict knows of each trial step, read from the attempt of the step that counts."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from parallelhassnes.plan import StepSpec
-from parallelhassnes.steps import untrusted
+from parallelhassnes.steps import scores, untrusted
 from parallelhassnes.steps.failures import CLASSES, INFRASTRUCTURE_CLASSES
 
 type Result = Literal["scored", "unscored", "infrastructure", "canceled", "missing"]
@@ -20,7 +20,7 @@ PASS_REWARD = 1.0
 
 @dataclass(frozen=True)
 class TrialFacts:
-    """One trial step, as its newest finished attempt reports it."""
+    """One trial step, as the attempt of it that counts reports it."""
 
     step_id: str
     result: Result
@@ -38,19 +38,33 @@ class TrialFacts:
     tokens: tuple[int | None, int | None, int | None] = (None, None, None)
     """Input (cache included), cache, output."""
     duration_sec: float | None = None
+    superseded: int = 0
+    """Finished attempts of the step that another one stands for; they are kept, and count nowhere else."""
 
     @property
     def passed(self) -> bool:
         return self.result == "scored" and self.reward == PASS_REWARD
 
 
-def trial_reports(job_dir: Path, step_ids: Iterable[str]) -> Iterable[TrialFacts]:
+def trial_reports(
+    job_dir: Path, step_ids: Iterable[str], targets: Collection[str] = ()
+) -> Iterable[TrialFacts]:
     """The facts of each step, in the order asked for; ``missing`` where no attempt has finished.
 
-    The newest attempt that has both ``state.json`` and ``final.json`` counts; names of attempts sort by time.
+    Of the attempts that have both ``state.json`` and ``final.json`` the newest scored one counts, or where none is
+    scored the newest: a score gives way to nothing but another score, so that no retry can make a result disappear.
+    Names of attempts sort by time.
+
+    Args:
+        targets: steps that have to be scored (``n_valid``), for which a score without a token is none.
     """
     for step_id in step_ids:
-        yield next(_finished(job_dir, step_id), TrialFacts(step_id, "missing"))
+        finished = list(_finished(job_dir, step_id, step_id in targets))
+        if not finished:
+            yield TrialFacts(step_id, "missing")
+            continue
+        counts = next((fact for fact in finished if fact.result == "scored"), finished[0])
+        yield replace(counts, superseded=len(finished) - 1)
 
 
 def planned(facts: TrialFacts, step: StepSpec) -> TrialFacts:
@@ -67,7 +81,8 @@ def planned(facts: TrialFacts, step: StepSpec) -> TrialFacts:
     return TrialFacts(**{**known, **{k: v for k, v in filled.items() if known[k] is None}})
 
 
-def _finished(job_dir: Path, step_id: str) -> Iterator[TrialFacts]:
+def _finished(job_dir: Path, step_id: str, target: bool) -> Iterator[TrialFacts]:
+    """Every finished attempt, newest first."""
     attempts = job_dir / "steps" / step_id / "attempts"
     try:
         names = sorted((path.name for path in attempts.iterdir()), reverse=True)
@@ -78,10 +93,12 @@ def _finished(job_dir: Path, step_id: str) -> Iterator[TrialFacts]:
         report = untrusted.read_object(attempts / name / "final.json")
         if state is not None and report is not None:
             place = (attempts / name).relative_to(job_dir).as_posix()
-            yield _facts(step_id, place, state, report)
+            yield _facts(step_id, place, state, report, target)
 
 
-def _facts(step_id: str, place: str, state: dict[str, Any], report: dict[str, Any]) -> TrialFacts:
+def _facts(
+    step_id: str, place: str, state: dict[str, Any], report: dict[str, Any], target: bool
+) -> TrialFacts:
     trial = untrusted.mapping(report.get("trial"))
     task, agent = untrusted.mapping(trial.get("task")), untrusted.mapping(trial.get("agent"))
     tokens = untrusted.mapping(trial.get("tokens"))
@@ -89,6 +106,8 @@ def _facts(step_id: str, place: str, state: dict[str, Any], report: dict[str, An
     failure = untrusted.mapping(report.get("failure")).get("class")
     failure = failure if failure in CLASSES else None
     reward = untrusted.number(trial.get("reward")) if status == "succeeded" else None
+    if target and scores.is_silent(trial):
+        reward = None
     return TrialFacts(
         step_id=step_id,
         result="infrastructure" if _refused_by_sandbox(trial) else _result(status, failure, reward),

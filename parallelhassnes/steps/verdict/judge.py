@@ -7,7 +7,7 @@ from typing import Any
 from parallelhassnes.steps.verdict import baselines, statistics
 from parallelhassnes.steps.verdict.facts import RESULTS, TrialFacts
 
-SCHEMA_VERSION = "1.0.0"
+SCHEMA_VERSION = "1.1.0"
 
 
 def judge(batch_id: str, job_id: str, trials: Sequence[TrialFacts]) -> dict[str, Any]:
@@ -65,7 +65,12 @@ def _agent(group: Sequence[TrialFacts]) -> dict[str, Any]:
 def _counts(trials: Sequence[TrialFacts]) -> dict[str, int]:
     results = Counter(fact.result for fact in trials)
     counts: dict[str, int] = {name: results[name] for name in RESULTS}
-    return {"n": len(trials), "passes": sum(fact.passed for fact in trials), **counts}
+    return {
+        "n": len(trials),
+        "passes": sum(fact.passed for fact in trials),
+        **counts,
+        "superseded": sum(fact.superseded for fact in trials),
+    }
 
 
 def _trial(fact: TrialFacts) -> dict[str, Any]:
@@ -78,6 +83,7 @@ def _trial(fact: TrialFacts) -> dict[str, Any]:
         "reward": fact.reward,
         "passed": fact.passed if fact.result == "scored" else None,
         "failure_class": fact.failure_class,
+        "superseded": fact.superseded,
     }
 
 

@@ -26,7 +26,8 @@ class VerdictKind:
     def work(self, attempt: Attempt) -> int:
         job = JobSpec.model_validate_json((attempt.job_dir / "job.json").read_bytes())
         steps = trial_steps(job, attempt.step)
-        reports = facts.trial_reports(attempt.job_dir, [step.step_id for step in steps])
+        targets = {step.step_id for step in steps if step.retry.top_up is not None}
+        reports = facts.trial_reports(attempt.job_dir, [step.step_id for step in steps], targets)
         trials = [facts.planned(found, step) for found, step in zip(reports, steps, strict=True)]
         _write(attempt.dir / VERDICT_FILE, judge.judge(attempt.batch_id, attempt.job_id, trials))
         return 0
@@ -99,6 +100,8 @@ def _summary(verdict: dict[str, Any]) -> str:
     said = f"{counts['passes']} of {counts['scored']} scored trials passed ({counts['n']} planned)"
     others = {name: counts[name] for name in ("unscored", "infrastructure", "canceled", "missing")}
     said += "".join(f", {count} {name}" for name, count in others.items() if count)
+    if counts["superseded"]:
+        said += f"; {counts['superseded']} earlier attempts are superseded"
     broken = {
         True: "The task is broken",
         False: "The task is sound",

@@ -1,0 +1,214 @@
+"""``explain``: why a step is where it is, from the files that the passes decide by."""
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Literal
+
+from parallelhassnes.control import status as statuses
+from parallelhassnes.control.find import resolve
+from parallelhassnes.control.scoreboard_models import View
+from parallelhassnes.control.status import BatchStatus, StepStatus
+from parallelhassnes.names import key_dir
+from parallelhassnes.schedule import adaptive, starts
+from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.standing import stand
+from parallelhassnes.steps.trial_paths import environment_of
+from parallelhassnes.store import atomic, batches, queue_keys, tickets
+from parallelhassnes.store.queue_keys import KeyState
+from parallelhassnes.store.records import now_text, parse_time
+
+MOST_STEPS = 20
+
+
+class ExplainedStep(View):
+    """One step."""
+
+    step: str
+    """``job_id/step_id``."""
+    state: str
+    """As in the scoreboard."""
+    why: list[str]
+    """What it waits for, or how it ended and what follows; the first line is what keeps it now."""
+
+
+class Explained(View):
+    """What ``explain`` prints with ``--json``."""
+
+    schema_version: Literal[1] = 1
+    ok: bool = True
+    id: str
+    """What was asked about."""
+    steps: list[ExplainedStep]
+    """Of a batch or job the first that are not over well; all of them where all are."""
+    more: int = 0
+    """Steps left out."""
+
+
+def explain(ctx: Context, text: str) -> Explained:
+    """Why the steps under an id are where they are; changes nothing.
+
+    Raises:
+        UnknownId: there is no such thing.
+    """
+    found = resolve(ctx.layout, text)
+    status = statuses.read(ctx.layout, found.batch_id)
+    own = [
+        step
+        for step in status
+        if found.job_id in (None, step.job_id) and found.step_id in (None, step.step.step_id)
+    ]
+    open_ones = [step for step in own if step.state != "succeeded"]
+    shown = open_ones or own
+    view = _View(ctx, status)
+    return Explained(
+        id=str(found),
+        steps=[
+            ExplainedStep(step=step.key, state=step.state, why=list(view.lines(step)))
+            for step in shown[:MOST_STEPS]
+        ],
+        more=max(0, len(shown) - MOST_STEPS),
+    )
+
+
+class _View:
+    """What the steps of one batch have in common, read once."""
+
+    def __init__(self, ctx: Context, status: BatchStatus) -> None:
+        self.ctx, self.status = ctx, status
+        self.batch_id = status.batch_dir.name
+        self.meta = batches.read_batch(status.batch_dir)
+        self.control = batches.read_control(status.batch_dir)
+        self.live = tickets.running(ctx.layout)
+        self.keys = queue_keys.every(ctx.layout)
+
+    def lines(self, found: StepStatus) -> Iterator[str]:
+        """The lines of one step."""
+        if found.state == "running":
+            attempt = found.row.attempt if found.row else "an attempt"
+            yield f"attempt {found.row.number if found.row else 1} ({attempt}) runs; `show` has its phase"
+            return
+        over = found.row is not None and found.row.retry_at is None
+        if over:
+            yield from self._ended(found)
+            return
+        if found.row is not None:
+            yield from self._ended(found)
+        if found.state == "canceled":
+            yield f"canceled before it started{self._canceled_by()}; `retry` lets it start after all"
+            return
+        if found.state == "blocked" and found.reason:
+            last = " for good, unless that is retried" if found.final else ""
+            yield f"blocked{last}: {found.reason}"
+            if found.final or found.reason.startswith("waiting for"):
+                return
+        yield from self._delay(found)
+        yield from self._holds(found)
+        yield from self._limits(found)
+
+    def _ended(self, found: StepStatus) -> Iterator[str]:
+        row = found.row
+        if row is None:
+            return
+        how = f"{row.failure_class}: {row.line}" if row.failure_class else "no failure"
+        yield f"attempt {row.number} ended as {row.status} ({how}) at {row.at}"
+        job = batches.read_job(self.status.batch_dir / found.job_id)
+        step_dir = self.ctx.layout.step(self.batch_id, found.job_id, found.step.step_id)
+        overrides = batches.read_overrides(self.status.batch_dir / found.job_id)
+        now = stand(step_dir, job.step(found.step.step_id), overrides)
+        if now is not None and now.because:
+            yield f"{'another attempt' if now.retry_at else 'no other attempt'}: {now.because}"
+
+    def _canceled_by(self) -> str:
+        from parallelhassnes.store import ledger
+
+        found = [
+            event for _, event in ledger.read(self.status.batch_dir) if event["event"] == "canceled"
+        ]
+        if not found or "by" not in found[-1]:
+            return ""
+        reason = found[-1].get("reason")
+        return f" by {found[-1]['by']}{f': {reason}' if reason else ''}"
+
+    def _delay(self, found: StepStatus) -> Iterator[str]:
+        retry_at = found.row.retry_at if found.row else None
+        if retry_at is not None and parse_time(retry_at) > time.time():
+            left = parse_time(retry_at) - time.time()
+            yield f"its backoff ends at {retry_at}, in {left:.0f} s"
+
+    def _holds(self, found: StepStatus) -> Iterator[str]:
+        """Pauses besides the one that the state names."""
+        said = found.reason
+        if self.control.hold and self.control.hold != said:
+            yield f"the batch is {self.control.hold}"
+        state = self.keys.get(found.step.queue_key)
+        if state is not None and state.hold and state.hold != said:
+            yield state.hold
+        if state is not None and state.breaker is not None:
+            probe = state.breaker.probe
+            at = now_text(datetime.fromtimestamp(state.breaker.probe_at, UTC))
+            yield (
+                f"a probe runs now ({probe})" if probe else f"one attempt probes the key after {at}"
+            )
+        folder = self.ctx.layout.runners / self.ctx.config.runner_id
+        if (folder / "drain").exists():
+            yield f"runner {self.ctx.config.runner_id} is draining{self._drained_by()}"
+
+    def _drained_by(self) -> str:
+        path = self.ctx.layout.runners / self.ctx.config.runner_id / "drain"
+        try:
+            said = atomic.read_json_or_none(path)
+        except atomic.CorruptFile:  # made by hand
+            return ""
+        return f" (by {said['by']}: {said.get('reason') or 'no reason given'})" if said else ""
+
+    def _limits(self, found: StepStatus) -> Iterator[str]:
+        ctx, key = self.ctx, found.step.queue_key
+        everywhere = len(self.live)
+        if everywhere >= ctx.concurrency:
+            yield f"the host is full: {everywhere} of {ctx.concurrency} live"
+        own = sum(tickets.parse_name(t.name).batch_id == self.batch_id for t in self.live)
+        if self.meta.concurrency is not None and own >= self.meta.concurrency:
+            yield f"the batch is full: {own} of {self.meta.concurrency} live"
+        limit, why = self._key_limit(key)
+        on_key = sum(t.key_dir == key_dir(key) for t in self.live)
+        if limit is not None and on_key >= limit:
+            yield f"{key} is full: {on_key} of {limit} live ({why})"
+        waits = self._start_rate(found)
+        if waits:
+            yield waits
+        if found.state == "ready":
+            yield "ready: the next pass with room starts it, in the order of the batch"
+
+    def _key_limit(self, key: str) -> tuple[int | None, str]:
+        """The limit of a key for this batch, and where it comes from."""
+        state = self.keys.get(key) or KeyState(queue_key=key)
+        said = state.limit
+        found = {
+            f"set by {said.said.by}" if said else "configured": self.ctx.limit(
+                key, said.limit if said else None
+            ),
+            "by the table": self.meta.limits.get(key),
+        }
+        known = {why: limit for why, limit in found.items() if limit is not None}
+        why = min(known, key=lambda name: known[name]) if known else ""
+        explicit = known.get(why)
+        config = self.ctx.config.adaptive
+        if state.adaptive is not None and adaptive.is_on(config, key):
+            within = adaptive.bounds(config, key, explicit, self.ctx.concurrency)
+            now = adaptive.limit_now(state.adaptive, time.time(), within, config)
+            if now < within.ceiling:
+                last = state.history[-1].what if state.history else "lowered"
+                return now, f"of {within.ceiling}; {last}"
+        return explicit, why
+
+    def _start_rate(self, found: StepStatus) -> str:
+        if found.step.kind != "trial":
+            return ""
+        job = batches.read_job(self.status.batch_dir / found.job_id)
+        environment = environment_of(job.step(found.step.step_id).spec.get("config") or {})
+        for bucket in starts.waiting(self.ctx.layout):
+            if bucket.environment == environment:
+                left = max(0.0, bucket.next_at - time.time())
+                return f"{environment} starts {bucket.rate:g} trials a second; the next in {left:.1f} s"
+        return ""

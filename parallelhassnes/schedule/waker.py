@@ -1,0 +1,91 @@
+"""Waking what is due later: one sleeping process per root runs a pass whenever something may start.
+
+What is waited for: a retry's time, a token of an environment's start rate, the probe of a paused queue key.
+Holding ``waker.lock`` makes a process the waker. If it dies, the next supervisor that ends, or cron's tick,
+starts another. It ends when there is nothing to wait for.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from parallelhassnes.execute import launcher
+from parallelhassnes.names import key_dir
+from parallelhassnes.schedule import starts
+from parallelhassnes.schedule.attempt_process import fork_is_safe
+from parallelhassnes.schedule.context import Context, Options, open_context
+from parallelhassnes.store import locks, queue_keys, tickets
+
+LOOK_SEC = 5.0
+"""It looks again so often, because what it waits for can be changed meanwhile."""
+
+
+def next_wake(ctx: Context, now: float) -> float | None:
+    """When something may be due that no end of an attempt brings about; seconds since the epoch, None for never."""
+    waiting = tickets.delayed(ctx.layout)
+    times = [waiting[0][0]] if waiting else []
+    if not (ctx.layout.runners / ctx.config.runner_id / "drain").exists():
+        times += [bucket.next_at for bucket in starts.waiting(ctx.layout)]
+        for key, state in queue_keys.every(ctx.layout).items():
+            due = state.breaker.probe_at if state.breaker and not state.breaker.probe else None
+            if due is not None and state.paused is None and _has_ready(ctx, key):
+                # One that is due and did not start is kept by something else: do not spin on it.
+                times.append(due if due > now else now + LOOK_SEC)
+    return min(times, default=None)
+
+
+def _has_ready(ctx: Context, queue_key: str) -> bool:
+    return (ctx.layout.ready / key_dir(queue_key)).is_dir()
+
+
+def wake(ctx: Context, run_pass: Callable[[Context], object]) -> None:
+    """Stay until nothing is waited for any more, running a pass whenever something is due; one process per root does."""
+    if next_wake(ctx, time.time()) is None:
+        return
+    lock = locks.hold(ctx.layout.waker_lock)
+    if lock is None:
+        return
+    try:
+        while (due := next_wake(ctx, time.time())) is not None:
+            time.sleep(min(max(due - time.time(), 0.01), LOOK_SEC))
+            if time.time() >= due:
+                run_pass(ctx)
+    finally:
+        locks.release(lock)
+
+
+def ensure(ctx: Context, run_pass: Callable[[Context], object]) -> None:
+    """See to it that somebody wakes what is waited for: start a process that does, unless there is one."""
+    if next_wake(ctx, time.time()) is None or locks.is_held(ctx.layout.waker_lock):
+        return
+    log = ctx.layout.system / "waker.log"
+    if fork_is_safe():
+        launcher.start(lambda: wake(ctx, run_pass), log=log)
+        return
+    command = [
+        sys.executable, "-m", "parallelhassnes.schedule.waker", str(ctx.layout.root), ctx.options.model_dump_json(),
+    ]  # fmt: skip
+    with log.open("ab") as out:
+        subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+            cwd=ctx.layout.root,
+        )
+
+
+def main(arguments: list[str]) -> None:
+    """``python -m parallelhassnes.schedule.waker ROOT OPTIONS``: where a fork is not safe."""
+    from parallelhassnes.schedule.tick import run_pass
+
+    launcher.reset_signals()
+    options = Options.model_validate_json(arguments[1])
+    wake(open_context(Path(arguments[0]), options), run_pass)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

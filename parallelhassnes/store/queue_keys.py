@@ -1,0 +1,132 @@
+"""``_system/limits/<key>.json``: what is known of a queue key besides its configured limit. Shared by all batches.
+
+    <key>.json   what operators said, what the provider's answers made of the limit, whether the key is paused
+    .paused      rewritten whenever a key gets paused or open again, so that views know it from one stat
+
+Replaced whole, always under ``tick.lock``. Not derived: a rebuild leaves it alone; deleting the file of a key
+forgets all of it, which is safe.
+"""
+
+from typing import Literal
+
+from parallelhassnes.names import key_dir
+from parallelhassnes.plan import Record
+from parallelhassnes.store import atomic
+from parallelhassnes.store.layout import Layout
+from parallelhassnes.store.records import Said, dump
+
+MOST_CHANGES = 50
+PAUSED_MARK = ".paused"
+
+
+class Change(Record):
+    """One entry of a key's history."""
+
+    at: str
+    what: str
+    """In words: ``8 to 4: rate_limit``, ``paused by its provider: auth``, ``resumed by ann@host``."""
+    run_id: str | None = None
+    """The attempt whose end it was."""
+
+
+class OperatorLimit(Record):
+    """A limit that an operator set while things run; it takes the place of the configured one."""
+
+    limit: int
+    said: Said
+
+
+class Adaptive(Record):
+    """The limit that the provider's answers have made."""
+
+    limit: int
+    changed_at: float
+    """Seconds since the epoch; the quiet period counts from here."""
+    decreased_at: float
+    """When it was last lowered."""
+
+
+class Breaker(Record):
+    """The key is paused because its provider turned an attempt down in a way that it would all others."""
+
+    failure_class: str
+    line: str
+    evidence: str = ""
+    attempt: str
+    """``batch/job/step/attempt`` whose end it was."""
+    at: float
+    """Seconds since the epoch."""
+    interval_sec: float
+    """Between the last failure and the next probe; doubled after each probe that fails."""
+    probe_at: float
+    """When one attempt may try again."""
+    probe: str | None = None
+    """Run id of the live probe."""
+
+    @property
+    def state(self) -> Literal["open", "half-open"]:
+        return "half-open" if self.probe else "open"
+
+
+class KeyState(Record):
+    """Everything that is kept of one queue key."""
+
+    schema_version: Literal[1] = 1
+    queue_key: str
+    limit: OperatorLimit | None = None
+    paused: Said | None = None
+    breaker: Breaker | None = None
+    adaptive: Adaptive | None = None
+    """None while the key has its whole limit."""
+    history: tuple[Change, ...] = ()
+    """Newest last."""
+
+    def changed(self, what: str, at: str, run_id: str | None = None) -> "KeyState":
+        """With one more entry in its history."""
+        entry = Change(at=at, what=what, run_id=run_id)
+        return self.model_copy(update={"history": (*self.history, entry)[-MOST_CHANGES:]})
+
+    @property
+    def hold(self) -> str:
+        """What keeps the key from starting anything, in one line with what to do; empty where nothing does."""
+        if self.paused is not None:
+            return f"{self.queue_key} is paused {self.paused}"
+        if self.breaker is None:
+            return ""
+        return (
+            f"{self.queue_key} is paused: {WORDS.get(self.breaker.failure_class, self.breaker.failure_class)} "
+            f"({self.breaker.line}); cure it, then `parallelhassnes resume {self.queue_key}`"
+        )
+
+
+WORDS = {"auth": "authentication failed", "quota": "the quota is used up", "unknown_model": "no such model"}  # fmt: skip
+
+
+def read(layout: Layout, queue_key: str) -> KeyState:
+    """The key's state; an empty one where nothing is known of it."""
+    document = atomic.read_json_or_none(layout.limits / f"{key_dir(queue_key)}.json")
+    return KeyState(queue_key=queue_key) if document is None else KeyState.model_validate(document)
+
+
+def every(layout: Layout) -> dict[str, KeyState]:
+    """Queue key → state, of all that something is known of."""
+    try:
+        paths = sorted(layout.limits.glob("[!.]*.json"))
+    except FileNotFoundError:
+        return {}
+    states = [KeyState.model_validate(atomic.read_json(path)) for path in paths]
+    return {state.queue_key: state for state in states}
+
+
+def holds(layout: Layout) -> dict[str, str]:
+    """Queue key → why nothing starts on it, of those that are paused."""
+    return {key: state.hold for key, state in every(layout).items() if state.hold}
+
+
+def write(layout: Layout, state: KeyState) -> None:
+    """Replace the key's state; the caller holds ``tick.lock``."""
+    layout.limits.mkdir(exist_ok=True)
+    was = bool(read(layout, state.queue_key).hold)
+    atomic.write_json(layout.limits / f"{key_dir(state.queue_key)}.json", dump(state))
+    if was != bool(state.hold):
+        atomic.write_text(layout.limits / PAUSED_MARK, "", durable=False)
