@@ -107,7 +107,7 @@ def states(ctx: Context, batch_id: str) -> dict[str, list[str]]:
 
 def attempt_dirs(ctx: Context, batch_id: str) -> Iterator[Path]:
     """Every attempt's folder of the batch, by step, oldest first."""
-    yield from sorted(ctx.layout.batch(batch_id).glob("*/steps/*/attempts/*"))
+    yield from sorted(ctx.layout.batch(batch_id).glob("*/steps/*/attempts/[!.]*"))
 
 
 def step_of(attempt_dir: Path) -> str:

@@ -68,6 +68,7 @@ def cancel(ctx: Context, target: Target) -> Operated:
         ledger.append(
             book.batch_dir,
             "canceled",
+            by=ledger.person(),
             target=str(target),
             attempts=result.attempts,
             steps=result.steps,
@@ -131,6 +132,7 @@ def retry(ctx: Context, target: Target, *, failed_only: bool = False) -> Operate
         ledger.append(
             book.batch_dir,
             "retry",
+            by=ledger.person(),
             target=str(target),
             attempts=result.attempts,
             steps=result.steps,
