@@ -150,7 +150,7 @@ class Redactor:
                 at = data.find(form, at + len(form))
         for each in self._wrapped:
             if any(piece in data for piece in each.pieces):
-                hits = each.pattern.finditer(data)
+                hits = each.pattern().finditer(data)
                 found += [_Match(*hit.span(), each.name, digits=False) for hit in hits]
         for shape in secret_forms.SHAPES:
             if any(mark in data for mark in shape.marks):

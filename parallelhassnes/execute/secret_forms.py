@@ -34,7 +34,12 @@ class Wrapped(NamedTuple):
     name: str
     pieces: tuple[bytes, ...]
     """Of at most 30 bytes: one of them is unbroken wherever the breaks are."""
-    pattern: re.Pattern[bytes]
+    form: bytes
+
+    def pattern(self) -> re.Pattern[bytes]:
+        """The form with a line break, as it is or as in JSON, between any two of its characters; slow to make."""
+        characters = (re.escape(bytes([each])) for each in self.form)
+        return re.compile(rb"(?:\r?\n|\\r?\\?n)?".join(characters))
 
 
 class Shape(NamedTuple):
@@ -93,7 +98,7 @@ def wrapped(values: Mapping[str, str]) -> list[Wrapped]:
             raw = part.encode("utf-8", "surrogateescape")
             for form in (inner for shift in range(3) for inner in _base64(raw, shift)):
                 if len(form) >= _WRAPPED_FROM:
-                    found.setdefault(form, Wrapped(name, _pieces(form), _breakable(form)))
+                    found.setdefault(form, Wrapped(name, _pieces(form), form))
     return sorted(found.values(), key=lambda each: -len(each.pieces))
 
 
@@ -101,11 +106,6 @@ def _pieces(form: bytes) -> tuple[bytes, ...]:
     count = max(2, -(-len(form) // 30))
     size = -(-len(form) // count)
     return tuple(form[at : at + size] for at in range(0, len(form) - size // 2, size))
-
-
-def _breakable(form: bytes) -> re.Pattern[bytes]:
-    """The form with a line break, as it is or as in JSON, between any two of its characters."""
-    return re.compile(rb"(?:\r?\n|\\r?\\?n)?".join(re.escape(bytes([each])) for each in form))
 
 
 def _parts(value: str) -> Iterator[str]:
