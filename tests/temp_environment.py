@@ -40,7 +40,7 @@ class TempEnvironment(BaseEnvironment):
     async def start(self, force_build):
         (self._root / "app").mkdir(parents=True)
         for mount in self._mounts:
-            os.makedirs(mount["source"], exist_ok=True)  # noqa: PTH103
+            os.makedirs(mount["source"], exist_ok=True)
 
     async def stop(self, delete):
         if self._stop_delay:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from parallelhassnes.control.said import who
 from parallelhassnes.errors import UserError
 from parallelhassnes.execute import processes
 from parallelhassnes.names import nearest
@@ -116,10 +115,10 @@ def cancel(ctx: Context, target: Target, reason: str = "") -> Operated:
         ledger.append(
             book.batch_dir,
             "canceled",
+            by=ledger.person(),
             target=str(target),
             attempts=result.attempts,
             steps=result.steps,
-            by=who(),
             reason=reason or None,
         )
     return result
@@ -179,11 +178,11 @@ def retry(ctx: Context, target: Target, only: Only | None = None, reason: str = 
         ledger.append(
             book.batch_dir,
             "retry",
+            by=ledger.person(),
             target=str(target),
             attempts=result.attempts,
             steps=result.steps,
             only=only.words() if only.selective else None,
-            by=who(),
             reason=reason or None,
         )
     result.started = len(pass_and_wake(ctx))

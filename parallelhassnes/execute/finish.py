@@ -1,9 +1,10 @@
 """From the end of the worker to the seal; done by the supervisor, or for a dead one by a repair.
 
-    sweep, conclude ─▶ publish/ ─▶ final.json, final.txt ─▶ state.json (terminal) ─▶ tmp/ removed ─▶ seal.json
+    sweep, conclude ─▶ publish/ ─▶ final.json, final.txt ─▶ state.json (terminal) ─▶ tmp/ removed
+    ─▶ secrets taken out of every file ─▶ seal.json
 
-Whoever finds a terminal ``state.json`` without a seal has only the last two to do; anything earlier is
-done again from what the worker left.
+Whoever finds a terminal ``state.json`` without a seal has only what comes after it to do; anything earlier
+is done again from what the worker left.
 
 Nothing here waits for the disk before the seal, which puts every file there before it names it. A power
 cut can so keep a terminal ``state.json`` and take the report; then the report is made again.
@@ -12,9 +13,12 @@ cut can so keep a terminal ``state.json`` and take the report; then the report i
 import os
 import shutil
 import traceback
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
+from parallelhassnes.execute.redact import Redactor
 from parallelhassnes.steps import report, retry_after, untrusted
 from parallelhassnes.steps.kinds import Attempt, Failure, Kind, Outcome, WorkerEnd
 from parallelhassnes.store import atomic, attempts
@@ -26,8 +30,18 @@ MAX_EVIDENCE = 2000
 """Characters of a failure's evidence that are kept."""
 
 
-def finish(attempt: Attempt, kind: Kind, end: WorkerEnd, state: AttemptState) -> None:
-    """Write the attempt's end and seal it; every process of the attempt but ours has ended."""
+def finish(
+    attempt: Attempt,
+    kind: Kind,
+    end: WorkerEnd,
+    state: AttemptState,
+    secrets: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Write the attempt's end and seal it; every process of the attempt but ours has ended.
+
+    Args:
+        secrets: name → value of what the attempt was given and nobody is to read in its files.
+    """
     if not (state.terminal and _has_report(attempt)):
         outcome = _conclude(attempt, kind, end, state.stuck_since)
         _write_outcome(attempt, outcome)
@@ -43,7 +57,7 @@ def finish(attempt: Attempt, kind: Kind, end: WorkerEnd, state: AttemptState) ->
         attempts.write_state(attempt.dir, state)
     _remove_tmp(attempt.dir / "tmp")
     _close_log()
-    seal(attempt.dir)
+    seal(attempt.dir, Redactor(secrets).clean(attempt.dir))
 
 
 def _has_report(attempt: Attempt) -> bool:

@@ -18,6 +18,7 @@ import signal
 import socket
 import time
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from parallelhassnes.execute import processes
@@ -43,9 +44,18 @@ class Timing(NamedTuple):
 
 
 def supervise(
-    attempt: Attempt, kind: Kind, environment: Mapping[str, str], lock: int, timing: Timing
+    attempt: Attempt,
+    kind: Kind,
+    environment: Mapping[str, str],
+    lock: int,
+    timing: Timing,
+    secrets: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Own the attempt from start to seal; the caller is a process of its own that holds ``step.lock``."""
+    """Own the attempt from start to seal; the caller is a process of its own that holds ``step.lock``.
+
+    Args:
+        secrets: those of the environment's values that are taken out of every file at the end.
+    """
     processes.adopt_orphans()
     wake, write = _listen()
     (attempt.dir / "tmp").mkdir(exist_ok=True)
@@ -63,7 +73,7 @@ def supervise(
     signal.set_wakeup_fd(-1)
     for handle in (wake, write):
         os.close(handle)
-    finish(attempt, kind, end, watch.state)
+    finish(attempt, kind, end, watch.state, secrets)
 
 
 def _listen() -> tuple[int, int]:

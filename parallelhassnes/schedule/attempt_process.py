@@ -16,13 +16,15 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from parallelhassnes.config import PASSED_IF_SET
+from parallelhassnes.errors import UserError
 from parallelhassnes.execute import processes
 from parallelhassnes.execute.finish import finish
+from parallelhassnes.execute.secret_forms import is_public, looks_secret, url_password
 from parallelhassnes.execute.supervisor import Timing, supervise
 from parallelhassnes.schedule.context import Context, Options
 from parallelhassnes.steps.kinds import Attempt, Kind, WorkerEnd
 from parallelhassnes.steps.registry import kind as kind_of
-from parallelhassnes.store import attempts, batches, tickets
+from parallelhassnes.store import attempts, batches, ledger, tickets
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import AttemptState
 
@@ -54,6 +56,7 @@ class Assignment(BaseModel):
 
 def run(ctx: Context, assignment: Assignment, lock: int, then: Then) -> None:
     """Own the attempt; this process holds ``step.lock`` and nothing else that matters."""
+    ledger.acting_as("supervisor")
     directory = assignment.attempt_dir(ctx.layout)
     job_dir = ctx.layout.job(assignment.batch_id, assignment.job_id)
     step = batches.read_job(job_dir).step(assignment.step_id)
@@ -64,24 +67,24 @@ def run(ctx: Context, assignment: Assignment, lock: int, then: Then) -> None:
     )  # fmt: skip
     kind = kind_of(step.kind)
     if assignment.dead:
-        end_dead(attempt, kind, attempts.read_state(directory))
+        end_dead(attempt, kind, attempts.read_state(directory), secrets_of(ctx, attempt))
     else:
         timing = Timing(
             ctx.config.heartbeat_sec, ctx.config.grace_sec, ctx.config.stuck_after_sec, ctx.config.on_stuck == "retry"
         )  # fmt: skip
-        supervise(attempt, kind, environment(ctx, attempt), lock, timing)
+        supervise(attempt, kind, environment(ctx, attempt), lock, timing, secrets_of(ctx, attempt))
     os.close(lock)
     tickets.end_running(ctx.layout, assignment.key_dir, assignment.ticket)
     then(ctx)
 
 
-def end_dead(attempt: Attempt, kind: Kind, state: AttemptState) -> None:
+def end_dead(attempt: Attempt, kind: Kind, state: AttemptState, secrets: Mapping[str, str]) -> None:
     """Kill what a dead supervisor left, take what its worker had finished, seal."""
     if processes.is_alive(state.worker_pid, state.worker_start) and state.worker_pid:
         processes.kill_group(state.worker_pid)
     processes.kill_run(attempt.run_id)
     canceled = attempts.is_asked_to_end(attempt.dir, attempt.run_id)
-    finish(attempt, kind, WorkerEnd(None, "canceled" if canceled else "lost"), state)
+    finish(attempt, kind, WorkerEnd(None, "canceled" if canceled else "lost"), state, secrets)
 
 
 def environment(ctx: Context, attempt: Attempt) -> dict[str, str]:
@@ -99,6 +102,29 @@ def environment(ctx: Context, attempt: Attempt) -> dict[str, str]:
         "PARALLELHASSNES_STEP_ID": attempt.step.step_id,
         "PARALLELHASSNES_ATTEMPT_DIR": str(attempt.dir),
     }
+
+
+def secrets_of(ctx: Context, attempt: Attempt) -> dict[str, str]:
+    """Name → value of what the attempt was given and must not be readable in its files.
+
+    The named secrets, whatever the step's environment takes from elsewhere or calls a key, and passwords of proxies.
+    An ``env_file`` that is gone leaves those of the process itself: a dead attempt must still be ended.
+    """
+    try:
+        known = ctx.secrets()
+    except UserError as error:
+        print(f"{error}: its values are not looked for in this attempt's files", flush=True)
+        known = dict(os.environ)
+    named = (*ctx.config.secrets, *batches.read_batch(ctx.layout.batch(attempt.batch_id)).secrets)
+    values = {name: known[name] for name in named if name in known}
+    for name, text in attempt.step.env.items():
+        if "${" in text or looks_secret(name):
+            values.setdefault(name, resolve(text, known))
+    passed = {name: known[name] for name in PASSED_IF_SET if name in known}
+    public = passed | {name: value for name, value in values.items() if is_public(name)}
+    secret = {name: value for name, value in values.items() if name not in public}
+    passwords = {name: found for name, value in public.items() if (found := url_password(value))}
+    return secret | passwords
 
 
 _TEMPLATE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")

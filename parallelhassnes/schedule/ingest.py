@@ -32,7 +32,7 @@ from parallelhassnes.plan import BatchMeta, Plan, Retry
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.requeue import requeue_batch, write_ack
 from parallelhassnes.schedule.settle import ticket_of
-from parallelhassnes.store import atomic, batches, index, ledger, locks, tickets
+from parallelhassnes.store import atomic, batches, index, ledger, locks, seal, tickets
 from parallelhassnes.store.records import now_text
 
 if TYPE_CHECKING:
@@ -248,9 +248,12 @@ def _write_batch(
         jobs = [job.model_copy(update={"batch_id": batch_id}) for job in plan.jobs]
         atomic.write_bytes(batch_dir / f"launch_table{path.suffix}", data)
         index.write(batch_dir, jobs)
+        jobs_hash = hashlib.sha256()
         for job in jobs:
             (batch_dir / job.job_id).mkdir(exist_ok=True)
-            atomic.write_json(batch_dir / job.job_id / batches.JOB, _slim(job), durable=False)
+            written = atomic.dumps(_slim(job))
+            jobs_hash.update(seal.job_line(job.job_id, written.encode("utf-8", "surrogateescape")))
+            atomic.write_text(batch_dir / job.job_id / batches.JOB, written, durable=False)
         meta = BatchMeta(
             batch_id=batch_id, created_at=now_text(), table_sha256=digest, table_format=plan.table_format,
             source_name=submission.source_name if submission else path.name,
@@ -260,11 +263,15 @@ def _write_batch(
             job_ids=tuple(job.job_id for job in jobs), steps_total=sum(len(job.steps) for job in jobs),
             warnings=plan.warnings, harbor_job=plan.harbor_job,
         )  # fmt: skip
+        about = atomic.dumps(meta.model_dump(mode="json", exclude_none=True))
         ledger.append(
-            batch_dir, "submitted", table_sha256=digest, jobs=len(jobs), steps=meta.steps_total
-        )
+            batch_dir, "submitted", by=ledger.person(path.stat().st_uid),
+            table_sha256=digest, jobs_sha256=jobs_hash.hexdigest(),
+            meta_sha256=hashlib.sha256(about.encode("utf-8", "surrogateescape")).hexdigest(),
+            jobs=len(jobs), steps=meta.steps_total,
+        )  # fmt: skip
         _sync_everything()
-        atomic.write_json(batch_dir / batches.META, meta.model_dump(mode="json", exclude_none=True))
+        atomic.write_text(batch_dir / batches.META, about)
         for job in jobs:
             for step in job.steps:
                 if not step.depends_on:

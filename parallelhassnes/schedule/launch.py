@@ -1,8 +1,8 @@
 """Launch: from a ready ticket to a running supervisor. Under ``tick.lock``.
 
 For each ticket in order: take ``step.lock``; look again whether the step is to start; make the
-attempt's folder (it appears whole); move the ticket to ``running/``; fork the supervisor with the locked
-descriptor; let go of it; write the ledger line.
+attempt's folder (it appears whole); move the ticket to ``running/``; write the ledger line; fork the supervisor with
+the locked descriptor; let go of it.
 
 A crash after the folder appeared leaves an attempt without a process: its lock is free, so the next
 launch or repair of that step ends it as ``lost``. A crash before it leaves nothing but the ticket.
@@ -90,9 +90,9 @@ def launch_ready(ctx: Context, then: Then) -> list[Launched]:
             if environment is not None:
                 bucket.give_back(environment)
             continue
+        _record(ctx, claimed)  # before the fork: whatever ran has a line
         start(ctx, claimed.assignment, claimed.lock, then)
         os.close(claimed.lock)
-        _record(ctx, claimed)
         load.add(lane.key, lane.batch_id)
         if keys.started(lane.queue_key, claimed.meta.run_id):
             ready = [other for other in ready if other.key != lane.key]

@@ -11,9 +11,9 @@ from parallelhassnes.names import key_dir
 from parallelhassnes.plan import BatchMeta, JobSpec, StepSpec
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.launch import note_blocked
-from parallelhassnes.schedule.settle import Book, ticket_of
+from parallelhassnes.schedule.settle import Book, record_end, ticket_of
 from parallelhassnes.schedule.standing import stand
-from parallelhassnes.store import atomic, attempts, batches, index, locks, tickets
+from parallelhassnes.store import atomic, attempts, batches, index, ledger, locks, tickets
 from parallelhassnes.store.records import dump, parse_time
 
 
@@ -85,6 +85,7 @@ def rebuild(ctx: Context) -> int:
         for batch_id in batch_ids:
             _rederive(ctx, batch_id)
             requeue_batch(ctx, batch_id)
+            _complete_ledger(ctx, batch_id)
         note_blocked(ctx)
         for path in before - {entry.path for entry in _called_for(ctx, batch_ids)}:
             path.unlink(missing_ok=True)
@@ -105,6 +106,19 @@ def _rederive(ctx: Context, batch_id: str) -> None:
                 ctx.layout.accepted / f"{batch_id}{table.suffix}", table.read_bytes()
             )
         write_ack(ctx, meta)
+
+
+def _complete_ledger(ctx: Context, batch_id: str) -> None:
+    """Write down the ends that no settle will: their tickets went with the queue."""
+    batch_dir = ctx.layout.batch(batch_id)
+    known = {
+        event.get("run_id") for _, event in ledger.read(batch_dir) if event.get("event") == "ended"
+    }
+    for job_dir in batches.job_dirs(ctx.layout, batch_id):
+        job = batches.read_job(job_dir)
+        for step_id, now in batches.read_current(job_dir).steps.items():
+            if now.ended_at is not None and now.run_id not in known:
+                record_end(batch_dir, job, job.step(step_id), now)
 
 
 def write_ack(ctx: Context, meta: BatchMeta) -> None:

@@ -4,18 +4,21 @@
     retry) ─▶ ledger line ─▶ ended/<ticket> removed
 
 A crash anywhere leaves ended/<ticket>, and the next pass does it all again: the files are replaced by
-the same, the tickets have the same names, and readers of the ledger count an attempt's end once.
+the same, the tickets have the same names, and a line that is in the ledger already is not written twice.
 """
 
+import hashlib
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 from parallelhassnes.execute.finish import PUBLISH
 from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.keys import Keys
 from parallelhassnes.schedule.standing import dependency, readiness, stand
-from parallelhassnes.store import atomic, batches, ledger, tickets
+from parallelhassnes.steps import untrusted
+from parallelhassnes.store import atomic, attempts, batches, ledger, tickets
 from parallelhassnes.store.records import Current, Overrides, StepNow, Ticket, parse_time
 
 
@@ -35,8 +38,10 @@ def settle_ended(ctx: Context) -> int:
 def _settle(ctx: Context, book: "Book", keys: Keys, ticket: Ticket, path: Path) -> None:
     job = book.job(ticket.job_id)
     step = job.step(ticket.step_id)
+    before = book.current(ticket.job_id).steps.get(ticket.step_id)
     now = book.look_again(job, step)
     if now is not None and now.ended_at is not None:
+        redo = before is not None and (before.run_id, before.ended_at) == (now.run_id, now.ended_at)
         _publish(ctx, job, step, now)
         keys.note_end(job.batch_id, job.job_id, step, now)
         if now.retry_at is not None:
@@ -44,13 +49,31 @@ def _settle(ctx: Context, book: "Book", keys: Keys, ticket: Ticket, path: Path) 
         else:
             book.spread(job, step)
         book.save()
-        ledger.append(
-            book.batch_dir, "ended",
-            job_id=job.job_id, step_id=step.step_id, run_id=now.run_id, attempt=now.attempt, number=now.number,
-            status=now.status, failure=now.failure.model_dump(exclude_none=True) if now.failure else None,
-            ended_at=now.ended_at, retry_at=now.retry_at, because=now.because or None,
-        )  # fmt: skip
+        if not (redo and ledger.has_ended(book.batch_dir, now.run_id)):
+            record_end(book.batch_dir, job, step, now)
     path.unlink(missing_ok=True)
+
+
+def record_end(batch_dir: Path, job: JobSpec, step: StepSpec, now: StepNow) -> None:
+    """The ledger's line of an attempt's end, with the hash of its seal and what its trial has cost."""
+    attempt_dir = batch_dir / job.job_id / "steps" / step.step_id / "attempts" / now.attempt
+    ledger.append(
+        batch_dir, "ended",
+        job_id=job.job_id, step_id=step.step_id, run_id=now.run_id, attempt=now.attempt, number=now.number,
+        status=now.status, failure=now.failure.model_dump(exclude_none=True) if now.failure else None,
+        ended_at=now.ended_at, retry_at=now.retry_at, because=now.because or None, queue_key=step.queue_key,
+        seal_sha256=hashlib.sha256((attempt_dir / attempts.SEAL).read_bytes()).hexdigest(),
+        **_spent(attempt_dir),
+    )  # fmt: skip
+
+
+def _spent(attempt_dir: Path) -> dict[str, Any]:
+    """USD and tokens (input with cache, and output) by the report; nothing where it says nothing."""
+    report = untrusted.read_object(attempt_dir / attempts.FINAL) or {}
+    trial = untrusted.mapping(report.get("trial"))
+    tokens = untrusted.mapping(trial.get("tokens"))
+    known = [n for n in (untrusted.whole(tokens.get(k)) for k in ("input", "output")) if n]
+    return {"cost_usd": untrusted.number(trial.get("cost_usd")), "tokens": sum(known) or None}
 
 
 def _publish(ctx: Context, job: JobSpec, step: StepSpec, now: StepNow) -> None:

@@ -1,12 +1,15 @@
 """``seal.json``: the SHA-256 and size of every file of an attempt, written last.
 
-It is the audit's anchor: after it nothing in the attempt's folder changes. Before it is written,
-every file that it names is on disk (fsync), so a seal never speaks of data that a power cut took.
+It is the audit's anchor: after it nothing in the attempt's folder changes, and its own hash is in the
+ledger's line of the attempt's end. Before it is written, every file that it names is on disk (fsync), so a
+seal never speaks of data that a power cut took; after it, the files lose their write permission.
 """
 
+import contextlib
 import hashlib
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +18,66 @@ from parallelhassnes.store.attempts import SEAL
 from parallelhassnes.store.records import now_text
 
 _CHUNK = 1 << 20
+_TEMPORARY = ".tmp-"
 
 
-def seal(attempt_dir: Path) -> dict[str, Any]:
-    """Write the seal of an attempt whose processes have all ended; return its document."""
-    document = {"schema_version": 1, "sealed_at": now_text(), "files": survey(attempt_dir)}
+def seal(attempt_dir: Path, redacted: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+    """Write the seal of an attempt whose processes have all ended; return its document.
+
+    Args:
+        redacted: relative path → what was taken out of that file → how often.
+    """
+    for left in attempt_dir.glob(f"{_TEMPORARY}*"):  # of a supervisor that died while it wrote
+        if not left.is_dir():
+            left.unlink()
+    document: dict[str, Any] = {
+        "schema_version": 1,
+        "sealed_at": now_text(),
+        "files": survey(attempt_dir),
+    }
+    if redacted:
+        document["redacted"] = redacted
     atomic.write_json(attempt_dir / SEAL, document)
+    for name in (*document["files"], SEAL):
+        _protect(attempt_dir / name)
     return document
 
 
-def survey(attempt_dir: Path) -> dict[str, dict[str, Any]]:
+def _protect(path: Path) -> None:
+    """Take the write permission, and that of other users; of nothing that is linked from elsewhere."""
+    with contextlib.suppress(OSError):  # another user's file, made in a container: the hash must do
+        info = path.lstat()
+        if stat.S_ISREG(info.st_mode) and info.st_nlink == 1:
+            path.chmod(stat.S_IMODE(info.st_mode) & (0o500 if is_private() else 0o555))
+
+
+class _Privacy:
+    on = True
+
+
+def set_private(on: bool) -> None:
+    """Whether other users are kept out, for this process and those it forks."""
+    _Privacy.on = on
+
+
+def is_private() -> bool:
+    return _Privacy.on
+
+
+def job_line(job_id: str, content: bytes) -> bytes:
+    """What ``jobs_sha256`` of a batch's ledger is made over, for one ``job.json``, in the table's order."""
+    return f"{job_id} {hashlib.sha256(content).hexdigest()}\n".encode()
+
+
+def survey(attempt_dir: Path, *, sync: bool = True) -> dict[str, dict[str, Any]]:
     """Relative path → ``{"sha256", "size"}`` of a file, ``{"link"}`` of a symbolic link, ``{"type"}`` of anything else.
 
     The seal itself is left out; a file that cannot be read is named with ``{"unreadable"}``.
+
+    Args:
+        sync: have everything on disk first, where writes are durable.
     """
+    sync = sync and atomic.is_durable()
     files: dict[str, dict[str, Any]] = {}
     for folder, subfolders, names in os.walk(attempt_dir):
         links = [name for name in subfolders if os.path.islink(os.path.join(folder, name))]  # noqa: PTH114, PTH118
@@ -37,13 +86,14 @@ def survey(attempt_dir: Path) -> dict[str, dict[str, Any]]:
             relative = os.path.relpath(path, attempt_dir)
             if relative == SEAL:
                 continue
-            files[relative] = _describe(path)
-        if atomic.is_durable():
+            files[relative] = describe(path, sync=sync)
+        if sync:
             atomic.sync_dir(folder)
     return dict(sorted(files.items()))
 
 
-def _describe(path: str) -> dict[str, Any]:
+def describe(path: str, *, sync: bool = False) -> dict[str, Any]:
+    """What the seal says of one file; see ``survey``."""
     try:
         info = os.lstat(path)
         if stat.S_ISLNK(info.st_mode):
@@ -58,7 +108,7 @@ def _describe(path: str) -> dict[str, Any]:
         while chunk := os.read(handle, _CHUNK):
             digest.update(chunk)
             size += len(chunk)
-        if atomic.is_durable():
+        if sync:
             os.fsync(handle)
     finally:
         os.close(handle)

@@ -136,7 +136,7 @@ def _wrap_calls() -> None:
 
 def _path_of(handle: int) -> str:
     try:
-        return os.readlink(f"/proc/self/fd/{handle}")  # noqa: PTH115 - Path would make events of its own
+        return os.readlink(f"/proc/self/fd/{handle}")
     except OSError:
         return ""
 

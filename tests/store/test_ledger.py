@@ -1,0 +1,105 @@
+"""The ledger is a chain, whatever ends a writer."""
+
+import hashlib
+import json
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+from stores import CHECKOUT
+
+from parallelhassnes.control.audit_ledger import read_lines
+from parallelhassnes.store import ledger
+
+
+def lines(folder):
+    return (folder / ledger.LEDGER).read_bytes().split(b"\n")[:-1]
+
+
+def fill(folder, count=5, **facts):
+    ledger.append(folder, "submitted", by="me@here")
+    for number in range(1, count):
+        ledger.append(folder, "launched", run_id=f"r{number}", attempt=f"a{number}", **facts)
+
+
+def faults(folder):
+    return [(fault.line, fault.what) for fault in read_lines(folder).faults]
+
+
+@pytest.mark.parametrize("size", [0, 4000, 5000, 20_000])
+def test_every_line_carries_its_number_and_the_hash_of_the_one_before(tmp_path, size):
+    fill(tmp_path, steps="x" * size)
+    prev = ""
+    for number, raw in enumerate(lines(tmp_path)):
+        document = json.loads(raw)
+        assert (document["seq"], document["prev"]) == (number, prev)
+        prev = hashlib.sha256(raw).hexdigest()
+    assert faults(tmp_path) == []
+    assert read_lines(tmp_path).head == prev
+
+
+@pytest.mark.parametrize("keep", [1, 40, -2, -1])
+def test_a_line_that_a_crash_cut_is_ended_and_marked(tmp_path, keep):
+    fill(tmp_path)
+    path = tmp_path / ledger.LEDGER
+    last = lines(tmp_path)[-1]
+    path.write_bytes(path.read_bytes()[: -len(last) - 1] + (last + b"\n")[:keep])
+    assert faults(tmp_path) == [(5, "torn")]
+    ledger.append(tmp_path, "retry", steps=[])
+    ledger.append(tmp_path, "retry", steps=[])
+    assert faults(tmp_path) == [(5, "torn")]
+    marked = json.loads(lines(tmp_path)[5])
+    assert marked["torn"] == len(lines(tmp_path)[4])
+    assert marked["seq"] == (5 if keep == -1 else 4)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 3])
+def test_a_changed_a_missing_and_a_moved_line_break_the_chain(tmp_path, number):
+    fill(tmp_path)
+    path, before = tmp_path / ledger.LEDGER, lines(tmp_path)
+
+    def found(raws):
+        path.write_bytes(b"\n".join(raws) + b"\n")
+        return faults(tmp_path)
+
+    changed = before[number].replace(b'"at":"2', b'"at":"3')
+    assert found([*before[:number], changed, *before[number + 1 :]]) == [(number + 2, "ledger")]
+    assert found([*before[:number], *before[number + 1 :]])
+    swapped = [*before[:number], before[number + 1], before[number], *before[number + 2 :]]
+    assert found(swapped)
+    assert found([*before[: number + 1], b"garbage", *before[number + 1 :]])
+    assert found(before) == []
+
+
+def test_a_line_for_which_there_is_no_space_leaves_the_ledger_as_it_was(tmp_path):
+    fill(tmp_path)
+    before = (tmp_path / ledger.LEDGER).read_bytes()
+    code = (
+        "import sys; from pathlib import Path; from parallelhassnes.store import ledger\n"
+        "try: ledger.append(Path(sys.argv[1]), 'retry', steps=['x' * 5000])\n"
+        "except OSError as error: print(error.errno)"
+    )
+    limit = len(before) + 100
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )  # fmt: skip
+    assert done.stdout.strip() == "27"  # EFBIG
+    assert (tmp_path / ledger.LEDGER).read_bytes() == before
+
+
+def test_an_append_reads_the_end_only(tmp_path):
+    """A hundred thousand lines cost an append what ten do: it reads one block."""
+    fill(tmp_path, 3)
+    path = tmp_path / ledger.LEDGER
+    with path.open("r+b") as stream:  # a hole of a terabyte before the last line
+        last = lines(tmp_path)[-1]
+        stream.seek(1 << 40)
+        stream.write(b"\n" + last + b"\n")
+    ledger.append(tmp_path, "retry", steps=[])
+    with path.open("rb") as stream:
+        stream.seek((1 << 40) + len(last) + 2)
+        assert json.loads(stream.read())["seq"] == 3
