@@ -14,9 +14,11 @@ from typing import Literal
 from pydantic import BaseModel
 
 from parallelhassnes.errors import UserError
+from parallelhassnes.schedule import waker
 from parallelhassnes.schedule.attempt_process import fork_is_safe
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.requeue import rebuild
+from parallelhassnes.schedule.tick import run_pass
 from parallelhassnes.store import attempts, batches, locks, tickets
 
 _LOW_DISK_BYTES = 2 << 30
@@ -42,6 +44,8 @@ class Diagnosis(BaseModel):
 def diagnose(ctx: Context, *, rebuild_first: bool = False) -> Diagnosis:
     """Run every check, after rebuilding what is derived if that is asked for."""
     rebuilt = rebuild(ctx) if rebuild_first else None
+    if rebuild_first:
+        waker.ensure(ctx, run_pass)
     checks = [*_host(ctx), *_store(ctx)]
     return Diagnosis(
         ok=all(check.state != "trouble" for check in checks), rebuilt_batches=rebuilt, checks=checks
