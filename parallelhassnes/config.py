@@ -32,6 +32,25 @@ class RetryConfig(BaseModel):
     backoff_sec: float = Field(default=10.0, ge=0, le=86_400)
 
 
+class Budget(BaseModel):
+    """What may be spent; at least one of the two."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    usd: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    tokens: int | None = Field(default=None, ge=0)
+    """Input (from the cache, too) and output together."""
+
+
+class Budgets(BaseModel):
+    """What may be spent over all batches."""
+
+    model_config = ConfigDict(extra="forbid")
+    keys: dict[str, Budget] = {}
+    """Queue key → budget."""
+    experiments: dict[str, Budget] = {}
+    """Experiment → budget of all its batches together."""
+
+
 class Config(BaseModel):
     """The settings of one root. Times are in seconds."""
 
@@ -56,6 +75,15 @@ class Config(BaseModel):
     """Time between two heartbeats of a supervisor."""
     grace_sec: float = Field(default=20.0, gt=0, le=3600)
     """Time that a worker has to end cleanly before it is killed."""
+    private: bool = True
+    """Keep other users of this host out of ``runs/``."""
+    min_free_disk_mb: int = Field(default=1024, ge=0)
+    """Free space below which nothing starts; 0 for no floor."""
+    min_free_memory_mb: int = Field(default=256, ge=0)
+    """Available memory below which nothing starts; 0 for no floor."""
+    max_log_mb: int = Field(default=64, ge=1)
+    """Size of each log of an attempt beyond which its middle is cut out."""
+    budgets: Budgets = Budgets()
     durable: bool = True
     """Wait for the disk (fsync) before the queue says that something is there. Off only for throw-away runs."""
 
@@ -132,6 +160,10 @@ TEMPLATE = """\
 # secrets = ["OPENAI_API_KEY"] # passed to every step where they are set; tables can name more
 # heartbeat_sec = 5
 # grace_sec = 20               # time that an attempt has to end cleanly before it is killed
+# private = true               # keep other users of this host out of runs/
+# min_free_disk_mb = 1024      # nothing starts below this
+# min_free_memory_mb = 256     # nothing starts below this
+# max_log_mb = 64              # of each log of an attempt the beginning and the end are kept
 # durable = true               # false skips fsync: only for throw-away runs
 
 # [limits]                     # live attempts per queue key
@@ -139,6 +171,10 @@ TEMPLATE = """\
 
 # [aliases]                    # model name = queue key to use instead
 # "my-proxy/gpt" = "openai/gpt-5.2"
+
+# [budgets.keys."openai/gpt-5.2"]   # spent by all batches; also [budgets.experiments.NAME]
+# usd = 100
+# tokens = 50_000_000
 
 # [retry]                      # for failures of the infrastructure
 # max_attempts = 3

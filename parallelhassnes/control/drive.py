@@ -55,5 +55,6 @@ def _is_idle(ctx: Context, batch_ids: Collection[str] | None) -> bool:
         if any(
             tickets.parse_name(path.name).kind not in skipped for path in tickets.in_order(folder)
         ):
-            return (layout.runners / ctx.config.runner_id / "drain").exists()
+            draining = (layout.runners / ctx.config.runner_id / "drain").exists()
+            return draining or ctx.shortage() is not None
     return True

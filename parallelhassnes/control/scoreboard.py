@@ -21,7 +21,7 @@ from parallelhassnes.control.scoreboard_models import (
     RunnerLine,
     SystemScoreboard,
 )
-from parallelhassnes.store import atomic, tickets
+from parallelhassnes.store import atomic, space, tickets
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import now_text
 
@@ -60,6 +60,7 @@ def system_scoreboard(layout: Layout, *, snapshot: bool = True) -> SystemScorebo
         incoming=_tables(layout.incoming), rejected=_errors(layout.rejected),
         queue=_queue(config, lines, Counter(entry.key_dir for entry in running)),
         runners=_runners(layout), batches=lines,
+        shortage=space.shortage(layout.runs, config.min_free_disk_mb, config.min_free_memory_mb) or "",
     )  # fmt: skip
     if snapshot and (last is None or fresh or len(known) != len(lines)):
         _leave(layout, board)

@@ -18,11 +18,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from parallelhassnes.execute import processes
+from parallelhassnes.execute import logs, processes
 from parallelhassnes.execute.finish import finish
 from parallelhassnes.execute.worker import start_worker
 from parallelhassnes.steps.kinds import Attempt, Kind, WorkerEnd
-from parallelhassnes.store import attempts
+from parallelhassnes.store import attempts, space
 from parallelhassnes.store.records import AttemptState, Heartbeat, now_text
 
 type Reason = Literal["exited", "timeout", "canceled", "lost"]
@@ -33,6 +33,8 @@ class Timing(NamedTuple):
 
     heartbeat: float
     grace: float
+    log_ceiling: int = logs.CEILING
+    """Bytes, not seconds."""
 
 
 def supervise(
@@ -59,7 +61,7 @@ def supervise(
     signal.set_wakeup_fd(-1)
     for handle in (wake, write):
         os.close(handle)
-    finish(attempt, kind, end, watch.state, secrets)
+    finish(attempt, kind, end, watch.state, secrets, timing.log_ceiling)
 
 
 def _listen() -> tuple[int, int]:
@@ -140,7 +142,7 @@ class _Watch:
         self.reason = reason
         self.deadline = None
         self.kill_at = time.monotonic() + self.timing.grace
-        print(f"{now_text()} stopping the worker: {reason}", flush=True)
+        logs.say(f"stopping the worker: {reason}")
         processes.send(self.worker, None, signal.SIGTERM)
         processes.send(self.worker, None, signal.SIGCONT)
 
@@ -157,7 +159,14 @@ class _Watch:
             }
         )
         self.beats += 1
-        attempts.write_state(self.attempt.dir, self.state)
+        try:
+            attempts.write_state(self.attempt.dir, self.state)
+        except OSError as error:  # a full disk stops the beat, not the work
+            if not space.is_full(error):
+                raise
+            logs.say(f"could not write the heartbeat: {error.strerror}")
+        for name in logs.trim(self.attempt.dir, self.timing.log_ceiling):
+            logs.say(f"cut the middle out of {name}")
 
 
 def _log_bytes(attempt: Attempt) -> int:

@@ -52,6 +52,8 @@ def launch_ready(ctx: Context, then: Then) -> list[Launched]:
     """
     if (ctx.layout.runners / ctx.config.runner_id / "drain").exists():
         return []
+    if ctx.shortage() is not None:
+        return []
     gate = _Gate(ctx)
     ready = order.lanes(ctx, gate.may_start, gate.skips)
     if not ready:
@@ -67,7 +69,11 @@ def launch_ready(ctx: Context, then: Then) -> list[Launched]:
         claimed = _claim(ctx, path, lane.key)
         if claimed is None:
             continue
-        _record(ctx, claimed)  # before the fork: whatever ran has a line
+        try:
+            _record(ctx, claimed)  # before the fork: whatever ran has a line
+        except OSError:  # a full disk; a repair ends what was prepared
+            os.close(claimed.lock)
+            raise
         start(ctx, claimed.assignment, claimed.lock, then)
         os.close(claimed.lock)
         load.add(lane.key, lane.batch_id)

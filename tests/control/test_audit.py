@@ -20,7 +20,7 @@ def rewrite(path, text):
 def store(root):
     """A store with a batch of two steps that have ended, and the first one's attempt."""
     ctx = context(root)
-    batch = put(ctx, table(job("a", shell("s", "echo out; echo more > "$PARALLELHASSNES_ATTEMPT_DIR/kept.txt"")), job("b", command("s", "false"))))
+    batch = put(ctx, table(job("a", shell("s", "echo out; echo more > $PARALLELHASSNES_ATTEMPT_DIR/kept.txt")), job("b", command("s", "false"))))
     tick(ctx)
     wait_for(lambda: idle(ctx), "the batch")
     return ctx, batch, next(attempt_dirs(ctx, batch))
