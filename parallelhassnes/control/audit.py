@@ -195,7 +195,9 @@ class _Batch:
             if self._is_settled(folder):
                 yield Finding(what="ledger", place=place, text="no line of its end")
             else:
-                yield Finding(what="live", place=place, text="sealed, to be settled by the next tick")
+                yield Finding(
+                    what="live", place=place, text="sealed, to be settled by the next tick"
+                )
             return
         if ended.get("status") != status:
             text = f"state.json says {status}, the ledger {ended.get('status')}"

@@ -112,7 +112,7 @@ def _conclude(attempt: Attempt, kind: Kind, end: WorkerEnd) -> Outcome:
             for line in kind.sweep(attempt):
                 logs.say(f"removed {line}")
         return kind.conclude(attempt, end)
-    except Exception as error:  # noqa: BLE001 - a fault of ours must still end in a sealed attempt
+    except Exception as error:
         if isinstance(error, OSError) and space.is_full(error):
             raise
         logs.say(traceback.format_exc())

@@ -32,7 +32,7 @@ def trim(attempt_dir: Path, ceiling: int = CEILING) -> list[str]:
 
 def _trim(path: str, ceiling: int) -> bool:
     try:
-        if os.stat(path, follow_symlinks=False).st_size <= ceiling:
+        if os.lstat(path).st_size <= ceiling:
             return False
         handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
@@ -42,10 +42,14 @@ def _trim(path: str, ceiling: int) -> bool:
         if not stat.S_ISREG(info.st_mode):
             return False
         head = ceiling // 4
-        end = os.pread(handle, min(ceiling // 4, _LONGEST_END), info.st_size - min(ceiling // 4, _LONGEST_END))
+        end = os.pread(
+            handle, min(ceiling // 4, _LONGEST_END), info.st_size - min(ceiling // 4, _LONGEST_END)
+        )
         cut = info.st_size - head - len(end)
         os.ftruncate(handle, head)
-        note = f"\n[{cut} bytes are cut out here: the log was larger than {ceiling} bytes]\n".encode()
+        note = (
+            f"\n[{cut} bytes are cut out here: the log was larger than {ceiling} bytes]\n".encode()
+        )
         for part in (note, end):
             view = memoryview(part)
             while view:

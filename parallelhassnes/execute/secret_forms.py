@@ -121,7 +121,9 @@ def _parts(value: str) -> Iterator[str]:
         yield password
 
 
-_PUBLIC_NAME = re.compile(r"(?:^|_)(?:BASE|URL|URI|HOST|ENDPOINT|MODEL|REGION|PATH|DIR|HOME|USER|LANG|PORT)$")
+_PUBLIC_NAME = re.compile(
+    r"(?:^|_)(?:BASE|URL|URI|HOST|ENDPOINT|MODEL|REGION|PATH|DIR|HOME|USER|LANG|PORT)$"
+)
 _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH")
 
 

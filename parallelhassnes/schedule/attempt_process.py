@@ -67,7 +67,13 @@ def run(ctx: Context, assignment: Assignment, lock: int, then: Then) -> None:
     )  # fmt: skip
     kind = kind_of(step.kind)
     if assignment.dead:
-        end_dead(attempt, kind, attempts.read_state(directory), secrets_of(ctx, attempt), ctx.config.max_log_mb << 20)
+        end_dead(
+            attempt,
+            kind,
+            attempts.read_state(directory),
+            secrets_of(ctx, attempt),
+            ctx.config.max_log_mb << 20,
+        )
     else:
         timing = Timing(ctx.config.heartbeat_sec, ctx.config.grace_sec, ctx.config.max_log_mb << 20)
         secrets = secrets_of(ctx, attempt)

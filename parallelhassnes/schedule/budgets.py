@@ -10,9 +10,12 @@ attempts have cost so far, for each one that is live; before the first has ended
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from parallelhassnes import names
 from parallelhassnes.config import Budget
+from parallelhassnes.errors import UserError
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.store import atomic, batches, ledger, tickets
 from parallelhassnes.store.space import waiting_for_space
@@ -79,7 +82,11 @@ class Purse:
             wanted = ctx.layout.batch_ids() if self.everywhere else list(self._budgets)
             if _take_in(ctx, self._accounts, wanted):
                 _save(ctx, self._accounts)
-            self._live = [_of_ticket(ctx, entry) for entry in tickets.running(ctx.layout)]
+            # One that ends while we look is in the second listing: in no moment is it in neither.
+            found = [entry.path for entry in tickets.running(ctx.layout)] + tickets.ended(
+                ctx.layout
+            )
+            self._live = [_of_ticket(path) for path in {path.name: path for path in found}.values()]
 
     def started(self, batch_id: str, queue_key: str) -> None:
         """Reserve for an attempt that this pass has started."""
@@ -93,14 +100,20 @@ class Purse:
         if budget is not None:
             found = self._exceeded(budget, lambda batch, _: batch == batch_id)
             if found:
-                return f"budget: {found}; parallelhassnes budget {batch_id} --raise USD or --tokens N"
+                return (
+                    f"budget: {found}; parallelhassnes budget {batch_id} --raise USD or --tokens N"
+                )
         config = self.ctx.config.budgets
         experiment = batches.read_batch(self.ctx.layout.batch(batch_id)).experiment
         if experiment in config.experiments:
-            same = {each for each, account in self._accounts.items() if account.experiment == experiment}
+            same = {
+                each for each, account in self._accounts.items() if account.experiment == experiment
+            }
             found = self._exceeded(config.experiments[experiment], lambda batch, _: batch in same)
             if found:
-                return f"budget of experiment {experiment}: {found}; raise it in parallelhassnes.toml"
+                return (
+                    f"budget of experiment {experiment}: {found}; raise it in parallelhassnes.toml"
+                )
         if queue_key is not None and queue_key in config.keys:
             found = self._exceeded(config.keys[queue_key], lambda _, key: key == queue_key)
             if found:
@@ -132,12 +145,20 @@ def spent_of(ctx: Context, batch_id: str) -> Spent:
     return total
 
 
-def _of_ticket(ctx: Context, entry: tickets.Running) -> tuple[str, str]:
+def _of_ticket(path: Path) -> tuple[str, str]:
     try:
-        ticket = tickets.read(entry.path)
+        ticket = tickets.read(path)
     except FileNotFoundError:  # it ended meanwhile
-        return tickets.parse_name(entry.name).batch_id, ""
+        return tickets.parse_name(path.name).batch_id, key_of(path)
     return ticket.batch_id, ticket.queue_key
+
+
+def key_of(path: Path) -> str:
+    """The queue key in a running ticket's path; empty where its folder's name is too long to be read back."""
+    try:
+        return names.key_from_dir(path.parent.name)
+    except UserError:
+        return ""
 
 
 def _take_in(ctx: Context, accounts: dict[str, _Account], batch_ids: list[str]) -> bool:
@@ -168,7 +189,9 @@ def _load(ctx: Context) -> dict[str, _Account]:
     try:
         document = atomic.read_json_or_none(ctx.layout.system / FILE) or {"batches": {}}
         return {
-            batch_id: _Account(offset, experiment, {key: Spent(*sums) for key, sums in by_key.items()})
+            batch_id: _Account(
+                offset, experiment, {key: Spent(*sums) for key, sums in by_key.items()}
+            )
             for batch_id, (offset, experiment, by_key) in document["batches"].items()
         }
     except (atomic.CorruptFile, KeyError, TypeError, ValueError, AttributeError):

@@ -8,11 +8,11 @@ the same, the tickets have the same names, and a line that is in the ledger alre
 """
 
 import hashlib
-
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from parallelhassnes.execute.finish import PUBLISH
 from parallelhassnes.plan import JobSpec, StepSpec
@@ -70,7 +70,7 @@ def record_end(batch_dir: Path, job: JobSpec, step: StepSpec, now: StepNow) -> N
     )  # fmt: skip
 
 
-def _spent(attempt_dir: Path) -> dict[str, float | int | None]:
+def _spent(attempt_dir: Path) -> dict[str, Any]:
     """USD and tokens (input with cache, and output) by the report; nothing where it says nothing."""
     report = untrusted.read_object(attempt_dir / attempts.FINAL) or {}
     trial = untrusted.mapping(report.get("trial"))
@@ -181,7 +181,10 @@ class Book:
         self._write_overrides(job.job_id, overrides.model_copy(update={"retries": retries}))
 
     def replace_canceled(
-        self, job_id: str, canceled: dict[str, str], enough: Mapping[str, str] = MappingProxyType({})
+        self,
+        job_id: str,
+        canceled: dict[str, str],
+        enough: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """Set which steps of the job are not to start (step_id → when that was said).
 

@@ -97,7 +97,9 @@ def _end(handle: int, size: int) -> _End:
     last = _line_before(handle, size if torn else size - 1)
     prev, at = hashlib.sha256(last).hexdigest(), size - len(last) - (not torn)
     whole = last
-    while (seq := _seq(whole)) is None and at > 0:  # a torn line says nothing; the one before it does
+    while (
+        seq := _seq(whole)
+    ) is None and at > 0:  # a torn line says nothing; the one before it does
         whole = _line_before(handle, at - 1)
         at -= len(whole) + 1
     return _End(-1 if seq is None else seq, prev, len(last) if torn else 0)

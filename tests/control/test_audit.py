@@ -1,7 +1,6 @@
 """``audit verify`` finds what was changed, and nothing where nothing was."""
 
 import json
-import os
 
 import pytest
 from stores import attempt_dirs, command, context, idle, job, program, put, shell, table, wait_for
@@ -20,7 +19,13 @@ def rewrite(path, text):
 def store(root):
     """A store with a batch of two steps that have ended, and the first one's attempt."""
     ctx = context(root)
-    batch = put(ctx, table(job("a", shell("s", "echo out; echo more > $PARALLELHASSNES_ATTEMPT_DIR/kept.txt")), job("b", command("s", "false"))))
+    batch = put(
+        ctx,
+        table(
+            job("a", shell("s", "echo out; echo more > $PARALLELHASSNES_ATTEMPT_DIR/kept.txt")),
+            job("b", command("s", "false")),
+        ),
+    )
     tick(ctx)
     wait_for(lambda: idle(ctx), "the batch")
     return ctx, batch, next(attempt_dirs(ctx, batch))
@@ -46,7 +51,11 @@ def test_a_changed_a_missing_and_an_added_file_are_found(store):
     (attempt / "kept.txt").unlink()
     (attempt / "more").mkdir()
     (attempt / "more" / "new.txt").write_text("")
-    assert sorted(problems(ctx)) == [("added", "new.txt"), ("changed", "stdout.log"), ("missing", "kept.txt")]
+    assert sorted(problems(ctx)) == [
+        ("added", "new.txt"),
+        ("changed", "stdout.log"),
+        ("missing", "kept.txt"),
+    ]
     done = program(ctx.layout.root, "audit", "verify", check=False)
     assert done.returncode == 1
     assert "stdout.log" in done.stdout
@@ -66,7 +75,7 @@ def test_a_seal_that_is_gone_and_an_attempt_that_is_gone_are_found(store):
     ctx, batch, attempt = store
     (attempt / "seal.json").unlink()
     other = list(attempt_dirs(ctx, batch))[1]
-    os.rename(other, ctx.layout.root / "away")
+    other.rename(ctx.layout.root / "away")
     assert sorted(problems(ctx)) == [("missing", other.name), ("unsealed", attempt.name)]
 
 
@@ -74,14 +83,20 @@ def test_a_seal_that_is_gone_and_an_attempt_that_is_gone_are_found(store):
 def test_a_changed_record_of_the_batch_is_found(store, name):
     ctx, batch, _ = store
     path = ctx.layout.batch(batch) / name
-    path.write_text(path.read_text().replace("echo", "ECHO").replace('"created_at":"2', '"created_at":"3'))
+    path.write_text(
+        path.read_text().replace("echo", "ECHO").replace('"created_at":"2', '"created_at":"3')
+    )
     assert [what for what, _ in problems(ctx)] == ["changed"]
 
 
 def test_a_ledger_without_one_of_its_lines_is_found(store):
     ctx, batch, _ = store
     path = ctx.layout.batch(batch) / "ledger.jsonl"
-    kept = [line for line in path.read_text().splitlines() if '"launched"' not in line or '"a"' not in line]
+    kept = [
+        line
+        for line in path.read_text().splitlines()
+        if '"launched"' not in line or '"a"' not in line
+    ]
     path.write_text("\n".join(kept) + "\n")
     found = problems(ctx)
     assert ("ledger", "ledger.jsonl:2") in found
@@ -89,7 +104,7 @@ def test_a_ledger_without_one_of_its_lines_is_found(store):
 
 
 def test_the_status_in_the_ledger_is_that_of_the_attempt(store):
-    ctx, batch, attempt = store
+    ctx, _, attempt = store
     path = attempt / "state.json"
     rewrite(path, path.read_text().replace('"succeeded"', '"failed"'))
     assert ("changed", "state.json") in problems(ctx)

@@ -11,7 +11,7 @@ from parallelhassnes.plan import Enough
 from parallelhassnes.schedule import budgets, enough
 from parallelhassnes.schedule.requeue import rebuild
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.store import tickets
+from parallelhassnes.store import locks, tickets
 
 
 def sweep(root, n_trials, *, kwargs=None, **more):
@@ -36,6 +36,9 @@ def settle(ctx):
 
     def quiet():
         tick(ctx)
+        return still() and not locks.is_held(ctx.layout.tick_lock) and still()
+
+    def still():
         return not tickets.running(ctx.layout) and not tickets.ended(ctx.layout)
 
     wait_for(quiet, "the attempts", 90)
@@ -108,7 +111,7 @@ def test_after_one_success_the_rest_is_skipped(root):
     assert all("have passed" in why for why in read(job / "overrides.json")["enough"].values())
     board = json.loads(program(root, "scoreboard", batch, "--json").stdout)
     assert (board["state"], board["counts"]["canceled"]) == ("done", 3)
-    program(root, "retry", f"{batch}/{job.name}/costly.3")
+    program(root, "retry", f"{batch}/{job.name}/CostlyAgent.3")
     wait_for(lambda: (tick(ctx), idle(ctx))[1], "the skipped one, wanted after all", 90)
     assert trials(ctx, batch) == 2
     assert verify(ctx.layout).ok

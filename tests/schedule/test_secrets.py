@@ -43,9 +43,9 @@ def leaks(ctx):
     found = []
     for folder, _, names in os.walk(ctx.layout.root / "runs"):
         for name in names:
-            path = os.path.join(folder, name)
-            regular = os.path.isfile(path) and not os.path.islink(path)
-            data = (Path(path).read_bytes() if regular else b"").replace(b"\n", b"") + name.encode()
+            path = Path(folder, name)
+            regular = path.is_file() and not path.is_symlink()
+            data = (path.read_bytes() if regular else b"").replace(b"\n", b"") + name.encode()
             found += [(path, form) for form in forms if form in data]
     return found
 
@@ -87,7 +87,7 @@ def test_a_failure_that_quotes_a_key_is_clean_in_every_record(planted):
     batch = run(planted, {"step_id": "s", "kind": "command", "command": [f"/nowhere/{FILED}"]})
     wait_for(lambda: idle(planted), "the end")
     table_itself = planted.layout.batch(batch)
-    assert {os.path.basename(path) for path, _ in leaks(planted)} <= {
+    assert {path.name for path, _ in leaks(planted)} <= {
         "launch_table.json", "job.json", f"{batch}.json",
     }, "what the user wrote into the table himself"  # fmt: skip
     assert read(next(attempt_dirs(planted, batch)) / "state.json")["status"] == "failed"
@@ -100,7 +100,13 @@ def test_a_trial_whose_solution_prints_its_environment(planted, root):
     task = make_task(
         root, solution=f"{SAY_SHAPED}; echo said {FILED}; env; echo {NAMED!r} | base64 > /logs/agent/env.b64; echo hi > /app/out"
     )  # fmt: skip
-    step = {"step_id": "t", "kind": "trial", "task": {"path": str(task)}, "agent": "oracle", "environment": TEMP}
+    step = {
+        "step_id": "t",
+        "kind": "trial",
+        "task": {"path": str(task)},
+        "agent": "oracle",
+        "environment": TEMP,
+    }
     batch = run(planted, step)
     wait_for(lambda: idle(planted), "the trial", 90)
     path = next(attempt_dirs(planted, batch))
@@ -112,7 +118,9 @@ def test_a_trial_whose_solution_prints_its_environment(planted, root):
 
 def test_a_rejected_table_with_a_secret_is_its_owners_alone(planted):
     path = planted.layout.incoming / "bad.json"
-    path.write_bytes(table(job("j", {"step_id": "s", "command": ["true"], "env": {"A_KEY": SHAPED}})))
+    path.write_bytes(
+        table(job("j", {"step_id": "s", "command": ["true"], "env": {"A_KEY": SHAPED}}))
+    )
     path.chmod(0o644)
     tick(planted)
     kept = planted.layout.rejected / "bad.json"

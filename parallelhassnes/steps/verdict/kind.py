@@ -104,7 +104,10 @@ def _without_verdict(end: WorkerEnd) -> Outcome:
 def _summary(verdict: dict[str, Any]) -> str:
     counts = verdict["counts"]
     said = f"{counts['passes']} of {counts['scored']} scored trials passed ({counts['n']} planned)"
-    others = {name: counts[name] for name in ("unscored", "infrastructure", "canceled", "skipped", "missing")}
+    others = {
+        name: counts[name]
+        for name in ("unscored", "infrastructure", "canceled", "skipped", "missing")
+    }
     said += "".join(f", {count} {name}" for name, count in others.items() if count)
     broken = {
         True: "The task is broken",
