@@ -93,6 +93,25 @@ class AdaptiveConfig(BaseModel):
     """Queue key → its own bounds."""
 
 
+class Budget(BaseModel):
+    """What may be spent; at least one of the two."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    usd: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    tokens: int | None = Field(default=None, ge=0)
+    """Input (from the cache, too) and output together."""
+
+
+class Budgets(BaseModel):
+    """What may be spent over all batches."""
+
+    model_config = ConfigDict(extra="forbid")
+    keys: dict[str, Budget] = {}
+    """Queue key → budget."""
+    experiments: dict[str, Budget] = {}
+    """Experiment → budget of all its batches together."""
+
+
 class Config(BaseModel):
     """The settings of one root. Times are in seconds."""
 
@@ -124,6 +143,15 @@ class Config(BaseModel):
     """An attempt of which nothing has moved (phase, logs, CPU time) for so long is shown as stuck; 0 for never."""
     on_stuck: Literal["note", "retry"] = "note"
     """``retry`` also stops a stuck attempt, as a failure of the infrastructure, which is retried."""
+    private: bool = True
+    """Keep other users of this host out of ``runs/``."""
+    min_free_disk_mb: int = Field(default=1024, ge=0)
+    """Free space below which nothing starts; 0 for no floor."""
+    min_free_memory_mb: int = Field(default=256, ge=0)
+    """Available memory below which nothing starts; 0 for no floor."""
+    max_log_mb: int = Field(default=64, ge=1)
+    """Size of each log of an attempt beyond which its middle is cut out."""
+    budgets: Budgets = Budgets()
     durable: bool = True
     """Wait for the disk (fsync) before the queue says that something is there. Off only for throw-away runs."""
 
@@ -202,6 +230,10 @@ TEMPLATE = """\
 # grace_sec = 20               # time that an attempt has to end cleanly before it is killed
 # stuck_after_sec = 1800       # nothing moved for so long: shown as stuck; 0 for never
 # on_stuck = "note"            # "retry" also stops it and starts it again
+# private = true               # keep other users of this host out of runs/
+# min_free_disk_mb = 1024      # nothing starts below this
+# min_free_memory_mb = 256     # nothing starts below this
+# max_log_mb = 64              # of each log of an attempt the beginning and the end are kept
 # durable = true               # false skips fsync: only for throw-away runs
 
 # [limits]                     # live attempts per queue key
@@ -209,6 +241,10 @@ TEMPLATE = """\
 
 # [aliases]                    # model name = queue key to use instead
 # "my-proxy/gpt" = "openai/gpt-5.2"
+
+# [budgets.keys."openai/gpt-5.2"]   # spent by all batches; also [budgets.experiments.NAME]
+# usd = 100
+# tokens = 50_000_000
 
 # [retry]                      # for failures of the infrastructure
 # max_attempts = 3

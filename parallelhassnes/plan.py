@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from parallelhassnes.config import ClassRetry, FailureClass
+from parallelhassnes.config import Budget, ClassRetry, FailureClass
 
 type After = Literal["success", "end"]
 
@@ -63,6 +63,15 @@ class StepSpec(Record):
     """What the kind itself reads; for ``trial`` the keys of ``TrialSpec``, for ``command`` ``{"command": [...]}``."""
 
 
+class Enough(Record):
+    """When a job's remaining trials of an agent are not needed any more; either rule suffices."""
+
+    successes: int | None = Field(default=None, ge=1)
+    """So many trials have passed."""
+    half_width: float | None = Field(default=None, gt=0, lt=1)
+    """Half of the 95 % Wilson interval of the pass rate is at most this."""
+
+
 class JobSpec(Record):
     """A unit with its own verdict; the content of ``job.json``."""
 
@@ -70,6 +79,7 @@ class JobSpec(Record):
     batch_id: str
     job_id: str
     labels: dict[str, str] = {}
+    enough: Enough | None = None
     first_seq: int = 0
     """Position in the batch of this job's first step; orders tickets, and is the same after a rebuild."""
     steps: tuple[StepSpec, ...]
@@ -109,6 +119,8 @@ class BatchMeta(Record):
     """Live attempts of this batch at most; None for no limit of its own."""
     limits: dict[str, int] = {}
     """Live attempts per queue key at most, normalised keys."""
+    budget: Budget | None = None
+    """Beyond it nothing more of the batch starts."""
     secrets: tuple[str, ...] = ()
     """Names of environment variables that every step needs; never values."""
     job_ids: tuple[str, ...] = ()
@@ -130,6 +142,7 @@ class Plan(BaseModel):
     priority: int = 0
     concurrency: int | None = None
     limits: dict[str, int] = {}
+    budget: Budget | None = None
     secrets: tuple[str, ...] = ()
     jobs: list[JobSpec]
     """With ``batch_id`` empty, ``first_seq`` and ``dependents`` already right."""

@@ -32,6 +32,8 @@ def _parts(board: SystemScoreboard, most: int) -> Iterator[RenderableType]:
     if not board.batches:
         yield Text("No batches yet: `parallelhassnes submit TABLE` makes one.")
         return
+    if board.shortage:
+        yield Text(f"nothing starts: {board.shortage}", style="red")
     yield Text()
     yield _batches(board.batches[:most])
     if len(board.batches) > most:

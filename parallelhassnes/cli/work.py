@@ -286,6 +286,8 @@ def _waiting(ctx: "Context") -> list[str]:
     from parallelhassnes.store import atomic, queue_keys, tickets
 
     agents, lines = 0, []
+    if (shortage := ctx.shortage()) is not None:
+        lines.append(f"nothing starts: {shortage}")
     skipped = blocking_kinds(ctx.options)
     for _, _, folder in tickets.ready_folders(ctx.layout):
         agents += sum(

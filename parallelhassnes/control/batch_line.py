@@ -81,7 +81,8 @@ def from_steps(
 def _line(
     meta: dict[str, Any], fold: Fold, held: Held, counts: Counts, final: int, queue: dict[str, KeyLoad], made_from: str
 ) -> BatchLine:  # fmt: skip
-    state = _state(counts, final, held)
+    skipped = sum(not by_operator for by_operator in fold.canceled.values())
+    state = _state(counts, final, held, skipped)
     failed = any(getattr(counts, name) for name in TROUBLE)
     return BatchLine(
         batch_id=meta["batch_id"], state=state,
@@ -93,7 +94,7 @@ def _line(
     )  # fmt: skip
 
 
-def _state(counts: Counts, final: int, held: Held) -> BatchState:
+def _state(counts: Counts, final: int, held: Held, skipped: int) -> BatchState:
     if counts.running:
         return "running"
     if counts.ready:
@@ -102,7 +103,7 @@ def _state(counts: Counts, final: int, held: Held) -> BatchState:
         return "blocked"
     if final or any(getattr(counts, name) for name in TROUBLE):
         return "attention"
-    return "canceled" if counts.canceled or held.canceled else "done"
+    return "canceled" if counts.canceled > skipped or held.canceled else "done"
 
 
 def _queue(steps: list[StepStatus]) -> dict[str, KeyLoad]:

@@ -19,9 +19,7 @@ from parallelhassnes.schedule.attempt_process import fork_is_safe
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.requeue import rebuild
 from parallelhassnes.schedule.tick import run_pass
-from parallelhassnes.store import attempts, batches, locks, tickets
-
-_LOW_DISK_BYTES = 2 << 30
+from parallelhassnes.store import attempts, batches, locks, space, tickets
 
 
 class Check(BaseModel):
@@ -138,12 +136,9 @@ def _is_dead(ctx: Context, entry: tickets.Running) -> bool:
 
 
 def _disk(ctx: Context) -> Check:
-    free = shutil.disk_usage(ctx.layout.runs).free
-    low = free < _LOW_DISK_BYTES
-    text = f"{free / 1e9:.1f} GB free for runs/"
-    return Check(
-        name="disk", state="trouble" if low else "ok", text=text + ("; free some" if low else "")
-    )
+    low = ctx.shortage()
+    text = low or f"{space.free_disk(ctx.layout.runs) / 1e9:.1f} GB free for runs/"
+    return Check(name="space", state="trouble" if low else "ok", text=text)
 
 
 def _locks(ctx: Context) -> Check:

@@ -64,7 +64,7 @@ def _is_idle(ctx: Context, batch_ids: Collection[str] | None) -> bool:
         if any(
             tickets.parse_name(path.name).kind not in skipped for path in tickets.in_order(folder)
         ):
-            return False
+            return ctx.shortage() is not None
     return True
 
 

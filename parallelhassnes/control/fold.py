@@ -63,7 +63,7 @@ class Fold:
     last_at: str = ""
     """Time of the newest event of a step; empty before the first."""
     canceled: dict[str, bool] = field(default_factory=dict)
-    """``job/step`` of steps that operators canceled before they started."""
+    """``job/step`` of steps that were canceled before they started; False where the job's own rule (``enough``) did."""
     steps: dict[str, Row] = field(default_factory=dict)
     unread: list[list[str]] = field(default_factory=list)
     """``[job/step, attempt]`` of ended attempts that another has followed before their report was read."""
@@ -183,7 +183,7 @@ def _apply(fold: Fold, event: dict[str, Any]) -> bool:
         case "ended":
             return _ended(fold, f"{event['job_id']}/{event['step_id']}", event)
         case "canceled":
-            fold.canceled.update(dict.fromkeys(event["steps"], True))
+            fold.canceled.update(dict.fromkeys(event["steps"], event.get("by") != "enough"))
             return True
         case "retry":
             _retry(fold, event)
@@ -229,11 +229,11 @@ def _retry(fold: Fold, event: dict[str, Any]) -> None:
     target = event["target"].partition("/")[2]
     if event.get("only"):  # some ended steps were picked out: what never started stays canceled
         again = set(event["steps"])
-        fold.canceled = {key: True for key in fold.canceled if key not in again}
+        fold.canceled = {key: said for key, said in fold.canceled.items() if key not in again}
     else:
         fold.canceled = {
-            key: True
-            for key in fold.canceled
+            key: said
+            for key, said in fold.canceled.items()
             if target and key != target and not key.startswith(f"{target}/")
         }
     for key in event["steps"]:

@@ -24,7 +24,7 @@ from parallelhassnes.control.scoreboard_models import (
     SystemScoreboard,
 )
 from parallelhassnes.schedule import adaptive
-from parallelhassnes.store import atomic, queue_keys, tickets
+from parallelhassnes.store import atomic, queue_keys, space, tickets
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue_keys import KeyState
 from parallelhassnes.store.records import now_text
@@ -66,6 +66,7 @@ def system_scoreboard(layout: Layout, *, snapshot: bool = True) -> SystemScorebo
         incoming=_tables(layout.incoming), rejected=_errors(layout.rejected),
         queue=_queue(layout, config, lines, Counter(entry.key_dir for entry in running)),
         runners=_runners(layout), batches=lines,
+        shortage=space.shortage(layout.runs, config.min_free_disk_mb, config.min_free_memory_mb) or "",
     )  # fmt: skip
     if snapshot and (last is None or fresh or len(known) != len(lines)):
         _leave(layout, board)

@@ -127,6 +127,8 @@ class SystemScoreboard(View):
     """Tables that wait to be ingested."""
     rejected: int
     """Tables that were rejected; see ``runs/_queue/rejected``."""
+    shortage: str = ""
+    """Why nothing starts on this host: too little disk or memory; empty where there is enough."""
     queue: list[QueueLine]
     runners: list[RunnerLine]
     batches: list[BatchLine]

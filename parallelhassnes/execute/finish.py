@@ -10,24 +10,29 @@ Nothing here waits for the disk before the seal, which puts every file there bef
 cut can so keep a terminal ``state.json`` and take the report; then the report is made again.
 """
 
+import dataclasses
+import errno
 import os
 import shutil
+import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
+from parallelhassnes.execute import logs
 from parallelhassnes.execute.redact import Redactor
 from parallelhassnes.steps import report, retry_after, untrusted
 from parallelhassnes.steps.kinds import Attempt, Failure, Kind, Outcome, WorkerEnd
-from parallelhassnes.store import atomic, attempts
+from parallelhassnes.store import atomic, attempts, space
 from parallelhassnes.store.records import AttemptState, FailureRecord, now_text
 from parallelhassnes.store.seal import seal
 
 PUBLISH = "publish"
 MAX_EVIDENCE = 2000
 """Characters of a failure's evidence that are kept."""
+SPACE_WAIT_SEC = 60.0
 
 
 def finish(
@@ -36,28 +41,71 @@ def finish(
     end: WorkerEnd,
     state: AttemptState,
     secrets: Mapping[str, str] = MappingProxyType({}),
+    log_ceiling: int = logs.CEILING,
 ) -> None:
     """Write the attempt's end and seal it; every process of the attempt but ours has ended.
 
+    On a full disk it tries again for a minute.
+
     Args:
         secrets: name → value of what the attempt was given and nobody is to read in its files.
+        log_ceiling: bytes of each log beyond which its middle is cut out.
+
+    Raises:
+        OSError: there is still no space; the attempt has no seal, and a repair goes on from what there is.
     """
-    if not (state.terminal and _has_report(attempt)):
-        outcome = _conclude(attempt, kind, end, state.stuck_since)
-        _write_outcome(attempt, outcome)
-        state = state.model_copy(
-            update={
-                "status": outcome.status,
-                "ended_at": now_text(),
-                "exit_code": end.exit_code,
-                "failure": _failure(outcome),
-                "stuck_since": None,
-            }
-        )
-        attempts.write_state(attempt.dir, state)
-    _remove_tmp(attempt.dir / "tmp")
-    _close_log()
-    seal(attempt.dir, Redactor(secrets).clean(attempt.dir))
+    redactor = Redactor(secrets)
+    deadline = time.monotonic() + SPACE_WAIT_SEC
+    was_full = space.is_exhausted(attempt.dir)
+    while True:
+        try:
+            if not (state.terminal and _has_report(attempt)):
+                state = _write_end(attempt, kind, end, state, was_full=was_full)
+            _remove_tmp(attempt.dir / "tmp")
+            logs.trim(attempt.dir, log_ceiling)
+            _close_log()
+            seal(attempt.dir, redactor.clean(attempt.dir))
+        except OSError as error:
+            if not space.is_full(error) or time.monotonic() > deadline:
+                raise
+            was_full = True
+            _remove_tmp(attempt.dir / "tmp")
+            time.sleep(0.2)
+        else:
+            return
+
+
+def _write_end(
+    attempt: Attempt, kind: Kind, end: WorkerEnd, state: AttemptState, *, was_full: bool
+) -> AttemptState:
+    outcome = _blame_the_disk(
+        attempt, _conclude(attempt, kind, end, state.stuck_since), was_full=was_full
+    )
+    _write_outcome(attempt, outcome)
+    state = state.model_copy(
+        update={
+            "status": outcome.status,
+            "ended_at": now_text(),
+            "exit_code": end.exit_code,
+            "failure": _failure(outcome),
+            "stuck_since": None,
+        }
+    )
+    attempts.write_state(attempt.dir, state)
+    return state
+
+
+def _blame_the_disk(attempt: Attempt, outcome: Outcome, *, was_full: bool) -> Outcome:
+    """The outcome, as a failure of the infrastructure where the disk was full."""
+    if outcome.status != "failed" or outcome.failure is None:
+        return outcome
+    said = untrusted.read_bytes(attempt.dir / "stderr.log", 65_536, end=True) or b""
+    said += outcome.failure.line.encode("utf-8", "replace")
+    said_so = any(os.strerror(number).encode() in said for number in (errno.ENOSPC, errno.EDQUOT))
+    if not was_full and not said_so:
+        return outcome
+    line = f"no space left on the disk: {outcome.failure.line}"
+    return dataclasses.replace(outcome, failure=Failure("infrastructure", line))
 
 
 def _has_report(attempt: Attempt) -> bool:
@@ -98,10 +146,12 @@ def _ask_the_kind(attempt: Attempt, kind: Kind, end: WorkerEnd) -> Outcome:
     try:
         if end.exit_code != 0:
             for line in kind.sweep(attempt):
-                print(f"{now_text()} removed {line}", flush=True)
+                logs.say(f"removed {line}")
         return kind.conclude(attempt, end)
-    except Exception as error:  # noqa: BLE001 - a fault of ours must still end in a sealed attempt
-        traceback.print_exc()
+    except Exception as error:
+        if isinstance(error, OSError) and space.is_full(error):
+            raise
+        logs.say(traceback.format_exc())
         line = f"{type(error).__name__}: {error}; see supervisor.log"
         return Outcome(
             "failed", f"The harness failed to read this attempt. {line}", Failure("internal", line)
@@ -122,7 +172,7 @@ def _write_outcome(attempt: Attempt, outcome: Outcome) -> None:
 
 def _remove_tmp(folder: Path) -> None:
     def complain(_function: object, path: str, error: BaseException) -> None:
-        print(f"{now_text()} could not remove {path}: {error}", flush=True)
+        logs.say(f"could not remove {path}: {error}")
 
     if folder.exists():
         shutil.rmtree(folder, onexc=complain)

@@ -59,7 +59,7 @@ def _shape(name: str, marks: str, pattern: str) -> Shape:
 _WORD = "[A-Za-z0-9_-]"
 
 SHAPES = (
-    _shape("openai-key", "sk-", rf"sk-(?<!{_WORD}sk-)(?=[A-Za-z_-]{{0,60}}[0-9]){_WORD}{{20,400}}"),
+    _shape("openai-key", "sk-", rf"sk-(?<![A-Za-z0-9]sk-)(?=[A-Za-z_-]{{0,60}}[0-9]){_WORD}{{20,400}}"),
     _shape("aws-key", "AKIA ASIA", r"A[KS]IA(?<![A-Za-z0-9]A[KS]IA)[0-9A-Z]{16}(?![A-Za-z0-9])"),
     _shape("github-token", "ghp_ gho_ ghu_ ghs_ ghr_", r"gh[pousr]_[A-Za-z0-9]{30,255}"),
     _shape("github-token", "github_pat_", r"github_pat_[A-Za-z0-9_]{22,255}"),

@@ -21,12 +21,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from parallelhassnes.execute import processes
+from parallelhassnes.execute import logs, processes
 from parallelhassnes.execute.finish import finish
 from parallelhassnes.execute.progress import Progress
 from parallelhassnes.execute.worker import start_worker
 from parallelhassnes.steps.kinds import Attempt, Kind, LimitsPhases, WorkerEnd
-from parallelhassnes.store import attempts
+from parallelhassnes.store import attempts, space
 from parallelhassnes.store.records import AttemptState, Heartbeat, now_text
 
 type Reason = Literal["exited", "timeout", "canceled", "lost", "stuck"]
@@ -41,6 +41,8 @@ class Timing(NamedTuple):
     """Without any movement for so long, the attempt counts as stuck; 0 for never."""
     stop_stuck: bool = False
     """Stop a stuck attempt, which is then a failure of the infrastructure."""
+    log_ceiling: int = logs.CEILING
+    """Bytes, not seconds."""
 
 
 def supervise(
@@ -73,7 +75,7 @@ def supervise(
     signal.set_wakeup_fd(-1)
     for handle in (wake, write):
         os.close(handle)
-    finish(attempt, kind, end, watch.state, secrets)
+    finish(attempt, kind, end, watch.state, secrets, timing.log_ceiling)
 
 
 def _listen() -> tuple[int, int]:
@@ -159,7 +161,7 @@ class _Watch:
         self.reason = reason
         self.deadline = self.phase_deadline = None
         self.kill_at = time.monotonic() + self.timing.grace
-        print(f"{now_text()} stopping the worker in phase {self.phase}: {reason}", flush=True)
+        logs.say(f"stopping the worker in phase {self.phase}: {reason}")
         processes.send(self.worker, None, signal.SIGTERM)
         processes.send(self.worker, None, signal.SIGCONT)
 
@@ -180,7 +182,14 @@ class _Watch:
             }
         )
         self.beats += 1
-        attempts.write_state(self.attempt.dir, self.state)
+        try:
+            attempts.write_state(self.attempt.dir, self.state)
+        except OSError as error:  # a full disk stops the beat, not the work
+            if not space.is_full(error):
+                raise
+            logs.say(f"could not write the heartbeat: {error.strerror}")
+        for name in logs.trim(self.attempt.dir, self.timing.log_ceiling):
+            logs.say(f"cut the middle out of {name}")
 
     def _enter(self, phase: str | None, now: float) -> None:
         """Set the deadline of a phase that has just been seen for the first time; a step's own limit holds alone."""

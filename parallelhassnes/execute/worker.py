@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from parallelhassnes.execute import processes
 from parallelhassnes.execute.launcher import reset_signals
 from parallelhassnes.steps.kinds import Attempt, Kind
+from parallelhassnes.store import privacy
 from parallelhassnes.store.attempts import LOGS
 
 CRASHED = 70
@@ -33,6 +34,7 @@ def start_worker(attempt: Attempt, kind: Kind, environment: Mapping[str, str], l
             out = os.open(attempt.dir / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
             os.dup2(out, handle)
             os.close(out)
+        privacy.restore_mask()
         os.environ.clear()
         os.environ.update(environment)
         os.chdir(attempt.dir)

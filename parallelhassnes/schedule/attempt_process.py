@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from parallelhassnes.config import PASSED_IF_SET
 from parallelhassnes.errors import UserError
-from parallelhassnes.execute import processes
+from parallelhassnes.execute import logs, processes
 from parallelhassnes.execute.finish import finish
 from parallelhassnes.execute.secret_forms import is_public, looks_secret, url_password
 from parallelhassnes.execute.supervisor import Timing, supervise
@@ -67,10 +67,17 @@ def run(ctx: Context, assignment: Assignment, lock: int, then: Then) -> None:
     )  # fmt: skip
     kind = kind_of(step.kind)
     if assignment.dead:
-        end_dead(attempt, kind, attempts.read_state(directory), secrets_of(ctx, attempt))
+        end_dead(
+            attempt,
+            kind,
+            attempts.read_state(directory),
+            secrets_of(ctx, attempt),
+            ctx.config.max_log_mb << 20,
+        )
     else:
         timing = Timing(
-            ctx.config.heartbeat_sec, ctx.config.grace_sec, ctx.config.stuck_after_sec, ctx.config.on_stuck == "retry"
+            ctx.config.heartbeat_sec, ctx.config.grace_sec, ctx.config.stuck_after_sec,
+            ctx.config.on_stuck == "retry", ctx.config.max_log_mb << 20,
         )  # fmt: skip
         supervise(attempt, kind, environment(ctx, attempt), lock, timing, secrets_of(ctx, attempt))
     os.close(lock)
@@ -78,13 +85,16 @@ def run(ctx: Context, assignment: Assignment, lock: int, then: Then) -> None:
     then(ctx)
 
 
-def end_dead(attempt: Attempt, kind: Kind, state: AttemptState, secrets: Mapping[str, str]) -> None:
+def end_dead(
+    attempt: Attempt, kind: Kind, state: AttemptState, secrets: Mapping[str, str], log_ceiling: int
+) -> None:
     """Kill what a dead supervisor left, take what its worker had finished, seal."""
     if processes.is_alive(state.worker_pid, state.worker_start) and state.worker_pid:
         processes.kill_group(state.worker_pid)
     processes.kill_run(attempt.run_id)
     canceled = attempts.is_asked_to_end(attempt.dir, attempt.run_id)
-    finish(attempt, kind, WorkerEnd(None, "canceled" if canceled else "lost"), state, secrets)
+    end = WorkerEnd(None, "canceled" if canceled else "lost")
+    finish(attempt, kind, end, state, secrets, log_ceiling)
 
 
 def environment(ctx: Context, attempt: Attempt) -> dict[str, str]:
@@ -113,7 +123,7 @@ def secrets_of(ctx: Context, attempt: Attempt) -> dict[str, str]:
     try:
         known = ctx.secrets()
     except UserError as error:
-        print(f"{error}: its values are not looked for in this attempt's files", flush=True)
+        logs.say(f"{error}: its values are not looked for in this attempt's files")
         known = dict(os.environ)
     named = (*ctx.config.secrets, *batches.read_batch(ctx.layout.batch(attempt.batch_id)).secrets)
     values = {name: known[name] for name in named if name in known}

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from parallelhassnes.config import Config, load_config, read_env_file
-from parallelhassnes.store import atomic
+from parallelhassnes.store import atomic, privacy, seal, space
 from parallelhassnes.store.layout import Layout
 
 
@@ -46,6 +46,11 @@ class Context:
         found = (configured, self.options.limits.get(queue_key))
         return min((limit for limit in found if limit is not None), default=None)
 
+    def shortage(self) -> str | None:
+        """Why nothing may start on this host now (disk, memory), in one line; None where there is enough."""
+        floors = self.config
+        return space.shortage(self.layout.runs, floors.min_free_disk_mb, floors.min_free_memory_mb)
+
     def secrets(self) -> dict[str, str]:
         """Every variable that a step could be given: the process's own, over them those of ``env_file``.
 
@@ -58,9 +63,13 @@ class Context:
 
 
 def open_context(root: Path, options: Options | None = None) -> Context:
-    """The context of a root, its folders made; sets how this process writes."""
+    """The context of a root; sets this process's durability and file mode creation mask, for it and its children."""
     layout = Layout(root.absolute())
     config = load_config(layout.root)
     atomic.set_durable(config.durable)
     atomic.set_temp(layout.temp)
+    seal.set_private(config.private)
+    privacy.set_mask(config.private)
+    if config.private:
+        privacy.close(layout.runs)
     return Context(layout, config, options or Options())

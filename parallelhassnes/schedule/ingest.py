@@ -259,7 +259,7 @@ def _write_batch(
             source_name=submission.source_name if submission else path.name,
             base_dir=submission.base_dirs[0] if submission and submission.base_dirs else "",
             experiment=plan.experiment, goal=plan.goal, labels=plan.labels, priority=plan.priority,
-            concurrency=plan.concurrency, limits=plan.limits, secrets=plan.secrets,
+            concurrency=plan.concurrency, limits=plan.limits, budget=plan.budget, secrets=plan.secrets,
             job_ids=tuple(job.job_id for job in jobs), steps_total=sum(len(job.steps) for job in jobs),
             warnings=plan.warnings, harbor_job=plan.harbor_job,
         )  # fmt: skip

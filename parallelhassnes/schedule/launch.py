@@ -21,6 +21,7 @@ from parallelhassnes.execute import launcher
 from parallelhassnes.plan import JobSpec, StepSpec, TrialSpec
 from parallelhassnes.schedule import order
 from parallelhassnes.schedule.attempt_process import Assignment, Then, fork_is_safe, run, spawn
+from parallelhassnes.schedule.budgets import Purse
 from parallelhassnes.schedule.context import Context, Options
 from parallelhassnes.schedule.keys import Keys
 from parallelhassnes.schedule.settle import Book
@@ -62,6 +63,8 @@ def launch_ready(ctx: Context, then: Then) -> list[Launched]:
     """
     if (ctx.layout.runners / ctx.config.runner_id / "drain").exists():
         return []
+    if ctx.shortage() is not None:
+        return []
     gate = _Gate(ctx)
     keys = Keys(ctx)
     ready = [
@@ -74,10 +77,15 @@ def launch_ready(ctx: Context, then: Then) -> list[Launched]:
         return []
     load, live = order.count(ctx)
     room = order.Room(ctx, load, live, ready, keys)
-    bucket = Starts(ctx)
+    bucket, purse = Starts(ctx), gate.purse
     started: list[Launched] = []
     while (lane := room.next_lane(ready)) is not None:
         path = lane.head
+        refusal = purse.refuses(lane.batch_id, lane.queue_key)
+        if refusal is not None:
+            gate.note(lane.batch_id, refusal)
+            lane.head = None
+            continue
         if path is None:
             break
         environment = bucket.environment(path)
@@ -90,9 +98,14 @@ def launch_ready(ctx: Context, then: Then) -> list[Launched]:
             if environment is not None:
                 bucket.give_back(environment)
             continue
-        _record(ctx, claimed)  # before the fork: whatever ran has a line
+        try:
+            _record(ctx, claimed)  # before the fork: whatever ran has a line
+        except OSError:  # a full disk; a repair ends what was prepared
+            os.close(claimed.lock)
+            raise
         start(ctx, claimed.assignment, claimed.lock, then)
         os.close(claimed.lock)
+        purse.started(lane.batch_id, lane.queue_key)
         load.add(lane.key, lane.batch_id)
         if keys.started(lane.queue_key, claimed.meta.run_id):
             ready = [other for other in ready if other.key != lane.key]
@@ -115,6 +128,7 @@ class _Gate:
     def __init__(self, ctx: Context) -> None:
         self.ctx = ctx
         self._answers: dict[str, bool] = {}
+        self.purse = Purse(ctx, {batch_id for _, batch_id, _ in tickets.ready_folders(ctx.layout)})
 
     def skips(self, kind: str) -> bool:
         return kind in blocking_kinds(self.ctx.options)
@@ -123,18 +137,25 @@ class _Gate:
         if batch_id not in self._answers:
             reason = self._reason(batch_id)
             self._answers[batch_id] = reason is None
-            note = self.ctx.layout.blocked / f"{batch_id}.json"
             if reason is not None:
-                atomic.write_json(note, {"reason": reason}, durable=False)
+                self.note(batch_id, reason)
             else:
-                note.unlink(missing_ok=True)
+                (self.ctx.layout.blocked / f"{batch_id}.json").unlink(missing_ok=True)
         return self._answers[batch_id]
+
+    def note(self, batch_id: str, reason: str) -> None:
+        atomic.write_json(
+            self.ctx.layout.blocked / f"{batch_id}.json", {"reason": reason}, durable=False
+        )
 
     def _reason(self, batch_id: str) -> str | None:
         batch_dir = self.ctx.layout.batch(batch_id)
         hold = batches.read_control(batch_dir).hold
         if hold:
             return hold
+        spent = self.purse.refuses(batch_id)
+        if spent is not None:
+            return spent
         wanted = batches.read_batch(batch_dir).secrets
         if not wanted:
             return None

@@ -9,11 +9,14 @@ the same, the tickets have the same names, and a line that is in the ledger alre
 
 import hashlib
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from parallelhassnes.execute.finish import PUBLISH
 from parallelhassnes.plan import JobSpec, StepSpec
+from parallelhassnes.schedule import enough
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.keys import Keys
 from parallelhassnes.schedule.standing import dependency, readiness, stand
@@ -48,6 +51,9 @@ def _settle(ctx: Context, book: "Book", keys: Keys, ticket: Ticket, path: Path) 
             tickets.put_delayed(ctx.layout, ticket, path.name, parse_time(now.retry_at))
         else:
             book.spread(job, step)
+            for skipped in enough.skip(book, job, step):
+                book.drop_ready(job, skipped)
+                book.spread(job, skipped)
         book.save()
         if not (redo and ledger.has_ended(book.batch_dir, now.run_id)):
             record_end(book.batch_dir, job, step, now)
@@ -177,11 +183,33 @@ class Book:
         retries = {**overrides.retries, step.step_id: run_id}
         self._write_overrides(job.job_id, overrides.model_copy(update={"retries": retries}))
 
-    def replace_canceled(self, job_id: str, canceled: dict[str, str]) -> None:
-        """Set which steps of the job are not to start (step_id → when that was said)."""
+    def replace_canceled(
+        self,
+        job_id: str,
+        canceled: dict[str, str],
+        enough: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Set which steps of the job are not to start (step_id → when that was said).
+
+        Args:
+            enough: those of them that the job's own rule skips, with the reason. One that an operator takes back keeps
+                an empty reason: it is not skipped again.
+        """
         overrides = self.overrides(job_id)
         if overrides.canceled != canceled:
-            self._write_overrides(job_id, overrides.model_copy(update={"canceled": canceled}))
+            why = {key: text if key in canceled else "" for key, text in overrides.enough.items()}
+            update = {"canceled": canceled, "enough": {**why, **enough}}
+            self._write_overrides(job_id, overrides.model_copy(update=update))
+
+    def step_dir(self, job: JobSpec, step: StepSpec) -> Path:
+        return self.batch_dir / job.job_id / "steps" / step.step_id
+
+    def drop_ready(self, job: JobSpec, step: StepSpec) -> None:
+        """Remove the step's ready ticket, if it has one."""
+        _, name = ticket_of(job, step)
+        path = tickets.ready_path(self.ctx.layout, step.queue_key, name)
+        path.unlink(missing_ok=True)
+        tickets.tidy(path.parent)
 
     def _write_overrides(self, job_id: str, overrides: Overrides) -> None:
         batches.write_overrides(self.batch_dir / job_id, overrides)

@@ -18,7 +18,7 @@ from parallelhassnes.schedule.launch import Launched, launch_ready
 from parallelhassnes.schedule.repair import repair
 from parallelhassnes.schedule.requeue import rebuild
 from parallelhassnes.schedule.settle import settle_ended
-from parallelhassnes.store import atomic, locks, tickets
+from parallelhassnes.store import atomic, locks, space, tickets
 
 
 class TickReport(NamedTuple):
@@ -32,14 +32,20 @@ class TickReport(NamedTuple):
 
 def tick(ctx: Context) -> TickReport:
     """Ingest, repair, launch, report; waits for no attempt."""
-    if not all(folder.is_dir() for folder in ctx.layout.folders()):
-        rebuild(ctx)
-    atomic.sweep_temp(ctx.layout.temp, lambda pid: processes.is_alive(pid, None))
-    runner.snapshot_config(ctx)
-    ingested = ingest.ingest_incoming(ctx)
-    repaired = repair(ctx, after_attempt)
+    ingested: list[ingest.Ingested] = []
+    repaired: list[str] = []
+    with space.waiting_for_space("tick"):
+        if not all(folder.is_dir() for folder in ctx.layout.folders()):
+            rebuild(ctx)
+        atomic.sweep_temp(ctx.layout.temp, lambda pid: processes.is_alive(pid, None))
+        runner.snapshot_config(ctx)
+    with space.waiting_for_space("ingest"):
+        ingested = ingest.ingest_incoming(ctx)
+    with space.waiting_for_space("repair"):
+        repaired = repair(ctx, after_attempt)
     launched = pass_and_wake(ctx)
-    runner.report_health(ctx)
+    with space.waiting_for_space("health"):
+        runner.report_health(ctx)
     launcher.reap()
     return TickReport(ingested, repaired, launched)
 
@@ -47,6 +53,12 @@ def tick(ctx: Context) -> TickReport:
 def run_pass(ctx: Context) -> list[Launched]:
     """Have a pass run: by us, or by whoever holds the lock; what we started ourselves."""
     started: list[Launched] = []
+    with space.waiting_for_space("pass"):
+        _pass(ctx, started)
+    return started
+
+
+def _pass(ctx: Context, started: list[Launched]) -> None:
     ctx.layout.pass_wanted.touch()
     while ctx.layout.pass_wanted.exists():
         lock = locks.hold(ctx.layout.tick_lock)
@@ -59,7 +71,6 @@ def run_pass(ctx: Context) -> list[Launched]:
             started += launch_ready(ctx, after_attempt)
         finally:
             locks.release(lock)
-    return started
 
 
 def after_attempt(ctx: Context) -> None:

@@ -6,6 +6,7 @@ Times are RFC 3339, UTC, to the microsecond. Every record has a ``schema_version
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from parallelhassnes.config import Budget
 from parallelhassnes.plan import Record
 
 TERMINAL = frozenset({"succeeded", "failed", "needs_attention", "canceled", "lost"})
@@ -152,6 +153,8 @@ class Control(Record):
     schema_version: Literal[1] = 1
     canceled: bool = False
     priority: int | None = None
+    budget: Budget | None = None
+    """Instead of the table's."""
     paused: Said | None = None
     """Nothing starts until it is resumed."""
     closed: Said | None = None
@@ -173,6 +176,8 @@ class Overrides(Record):
     schema_version: Literal[1] = 1
     canceled: dict[str, str] = {}
     """step_id → when; a step that has not started will not."""
+    enough: dict[str, str] = {}
+    """step_id → why it is not needed any more; those that were canceled by the job's own rule."""
     retries: dict[str, str] = {}
     """step_id → run_id of the attempt that was asked to be followed by another, whatever it came to."""
 

@@ -58,6 +58,7 @@ def finish(drafts: list[Draft]) -> list[JobSpec]:
                 batch_id="",
                 job_id=draft.job_id,
                 labels=draft.labels,
+                enough=draft.enough,
                 first_seq=seq,
                 steps=tuple(draft.steps),
                 dependents={

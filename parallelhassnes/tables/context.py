@@ -7,8 +7,8 @@ from typing import NamedTuple
 from parallelhassnes.config import ClassRetry, FailureClass
 from parallelhassnes.errors import UserError
 from parallelhassnes.names import agent_key, normalise_queue_key
-from parallelhassnes.plan import Retry, StepSpec
-from parallelhassnes.tables.model import RetryPart
+from parallelhassnes.plan import Enough, Retry, StepSpec
+from parallelhassnes.tables.model import EnoughPart, RetryPart
 from parallelhassnes.tables.paths import Bases
 from parallelhassnes.tables.problems import Problems
 
@@ -36,6 +36,12 @@ class Draft(NamedTuple):
     """Its pointer in the table; empty where it was made, not written."""
     indices: tuple[int, ...] = ()
     """Where each step stands under ``steps``; those that could not be made are not among them."""
+    enough: Enough | None = None
+
+
+def rule(part: EnoughPart | None) -> Enough | None:
+    """The table's ``enough`` as the plan has it."""
+    return None if part is None else Enough.model_validate(part.model_dump())
 
 
 @dataclass

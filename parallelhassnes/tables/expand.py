@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from parallelhassnes.config import Budget
 from parallelhassnes.errors import InvalidInput, UserError
 from parallelhassnes.plan import Plan
 from parallelhassnes.tables.check import check_graph, finish
@@ -134,6 +135,7 @@ def _own(document: dict[str, Any], context: Context) -> Plan | None:
         priority=priority or 0,
         concurrency=usable.concurrency,
         limits=limits,
+        budget=Budget.model_validate(usable.budget.model_dump()) if usable.budget else None,
         secrets=secrets,
         jobs=finish(drafts),
     )

@@ -46,6 +46,27 @@ class RetryPart(Part):
     )
 
 
+class BudgetPart(Part):
+    """What a batch may spend; beyond it nothing more of it starts."""
+
+    usd: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+        default=None, description="US dollars, as trials report them."
+    )
+    tokens: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="Input (from the cache, too) and output tokens together."
+    )
+
+
+class EnoughPart(Part):
+    """When the remaining trials of an agent on a task are not needed any more; either rule suffices."""
+
+    successes: Count | None = Field(default=None, description="So many trials have passed.")
+    half_width: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="Half of the 95 % Wilson interval of the pass rate is at most this.",
+    )
+
+
 class AgentWork(Part):
     """What may be said about agent steps at the table, the job and the step; the nearest one counts."""
 
@@ -176,6 +197,9 @@ class JobHead(AgentWork):
     )
     labels: dict[str, str] = Field(default_factory=dict)
     pack_id: Name | None = Field(default=None, description="Default of the steps' `pack_id`.")
+    enough: EnoughPart | None = Field(
+        default=None, description="Skip the remaining trials of an agent once this holds."
+    )
 
 
 class Job(JobHead):
@@ -252,6 +276,9 @@ class Sweep(Part):
     )
     priority: Annotated[int, Field(ge=-1000, le=1000)] | Literal["low", "high"] | None = None
     experiment_id: Name | None = Field(default=None, description="As the table's `experiment`.")
+    enough: EnoughPart | None = Field(
+        default=None, description="Skip the remaining trials of an agent on a task once this holds."
+    )
     disable_verification: bool | None = None
     override_cpus: Count | None = None
     override_memory_mb: Annotated[int, Field(ge=1)] | None = None
@@ -281,6 +308,9 @@ class TableHead(AgentWork):
     )
     limits: dict[str, Count] = Field(
         default_factory=dict, description="Queue key → live attempts of this batch at most."
+    )
+    budget: BudgetPart | None = Field(
+        default=None, description="What the batch may spend, in USD, tokens or both."
     )
     secrets: list[str] = Field(
         default_factory=list,

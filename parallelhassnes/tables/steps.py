@@ -8,7 +8,7 @@ from parallelhassnes.errors import UserError
 from parallelhassnes.names import check_id
 from parallelhassnes.plan import StepSpec
 from parallelhassnes.tables.agents import agent_spec
-from parallelhassnes.tables.context import Context, Draft
+from parallelhassnes.tables.context import Context, Draft, rule
 from parallelhassnes.tables.hidden import check_env, templates
 from parallelhassnes.tables.keys import check_keys
 from parallelhassnes.tables.model import JobHead, Step, TableHead, TrialSettings
@@ -90,7 +90,9 @@ def _job(raw: Any, index: int, head: TableHead, context: Context, trials: Trials
             indices.append(number)
     if job is None:
         return None
-    return Draft(job_id, dict(job.labels), _complete(steps, job_id), at, tuple(indices))
+    return Draft(
+        job_id, dict(job.labels), _complete(steps, job_id), at, tuple(indices), rule(job.enough)
+    )
 
 
 def _step(

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from parallelhassnes.names import safe_id
 from parallelhassnes.plan import Retry, StepSpec, TopUp
-from parallelhassnes.tables.context import Context, Draft
+from parallelhassnes.tables.context import Context, Draft, rule
 from parallelhassnes.tables.datasets import dataset_tasks
 from parallelhassnes.tables.model import Sweep, SweepAgent
 from parallelhassnes.tables.problems import pointer
@@ -41,7 +41,8 @@ def expand_sweep(
     tasks = _tasks(sweep, at, context)
     if not columns:
         return []
-    return group_by_task([(task, columns) for task in tasks], retry, taken, sweep.timeout_sec)
+    drafts = group_by_task([(task, columns) for task in tasks], retry, taken, sweep.timeout_sec)
+    return [draft._replace(enough=rule(sweep.enough)) for draft in drafts]
 
 
 def group_by_task(

@@ -1,7 +1,6 @@
 """``audit verify`` finds what was changed, and nothing where nothing was."""
 
 import json
-import os
 
 import pytest
 from stores import attempt_dirs, command, context, idle, job, program, put, shell, table, wait_for
@@ -76,7 +75,7 @@ def test_a_seal_that_is_gone_and_an_attempt_that_is_gone_are_found(store):
     ctx, batch, attempt = store
     (attempt / "seal.json").unlink()
     other = list(attempt_dirs(ctx, batch))[1]
-    os.rename(other, ctx.layout.root / "away")
+    other.rename(ctx.layout.root / "away")
     assert sorted(problems(ctx)) == [("missing", other.name), ("unsealed", attempt.name)]
 
 

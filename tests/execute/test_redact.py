@@ -7,6 +7,7 @@ import os
 import random
 import sqlite3
 import urllib.parse
+from pathlib import Path
 
 import pytest
 
@@ -136,7 +137,7 @@ def test_names_and_links_are_cleaned_and_nothing_outside_is_touched(tmp_path):
     report = Redactor({}).clean(folder)
     assert outside.read_text() == KEYS[0]
     assert (folder / "hard").read_text() == "[REDACTED:openai-key]"
-    assert os.readlink(folder / "said") == "/nowhere/[REDACTED:openai-key]"
+    assert (folder / "said").readlink() == Path("/nowhere/[REDACTED:openai-key]")
     names = [str(path) for path in folder.rglob("*")]
     assert not any(KEYS[0] in name or KEYS[1] in name for name in names)
     assert sum("name" in found for found in report.values()) == 2

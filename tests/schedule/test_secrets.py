@@ -43,9 +43,9 @@ def leaks(ctx):
     found = []
     for folder, _, names in os.walk(ctx.layout.root / "runs"):
         for name in names:
-            path = os.path.join(folder, name)
-            regular = os.path.isfile(path) and not os.path.islink(path)
-            data = (Path(path).read_bytes() if regular else b"").replace(b"\n", b"") + name.encode()
+            path = Path(folder, name)
+            regular = path.is_file() and not path.is_symlink()
+            data = (path.read_bytes() if regular else b"").replace(b"\n", b"") + name.encode()
             found += [(path, form) for form in forms if form in data]
     return found
 
@@ -69,9 +69,10 @@ def test_a_command_that_prints_its_environment(planted, end):
 
 
 def test_after_a_kill_of_the_supervisor(planted):
-    batch = run(planted, shell("s", f"{SAY}\n{SAY_SHAPED}; sleep 300"), retry={"max_attempts": 1})
+    batch = run(planted, shell("s", f"{SAY}\n{SAY_SHAPED}; sleep 60"), retry={"max_attempts": 1})
     path = next(attempt_dirs(planted, batch))
-    wait_for(lambda: SHAPED in (path / "stdout.log").read_text(), "its output")
+    log = path / "stdout.log"
+    wait_for(lambda: log.exists() and SHAPED in log.read_text(), "its output")
     wait_for(lambda: read(path / "state.json").get("worker_pid"), "its pid")
     assert leaks(planted)
     os.kill(read(path / "state.json")["pid"], signal.SIGKILL)
@@ -86,7 +87,7 @@ def test_a_failure_that_quotes_a_key_is_clean_in_every_record(planted):
     batch = run(planted, {"step_id": "s", "kind": "command", "command": [f"/nowhere/{FILED}"]})
     wait_for(lambda: idle(planted), "the end")
     table_itself = planted.layout.batch(batch)
-    assert {os.path.basename(path) for path, _ in leaks(planted)} <= {
+    assert {path.name for path, _ in leaks(planted)} <= {
         "launch_table.json", "job.json", f"{batch}.json",
     }, "what the user wrote into the table himself"  # fmt: skip
     assert read(next(attempt_dirs(planted, batch)) / "state.json")["status"] == "failed"

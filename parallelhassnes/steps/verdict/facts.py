@@ -9,11 +9,13 @@ from parallelhassnes.plan import StepSpec
 from parallelhassnes.steps import scores, untrusted
 from parallelhassnes.steps.failures import CLASSES, INFRASTRUCTURE_CLASSES
 
-type Result = Literal["scored", "unscored", "infrastructure", "canceled", "missing"]
+type Result = Literal["scored", "unscored", "infrastructure", "canceled", "skipped", "missing"]
 """``scored`` has a reward; ``unscored`` ran to an end without one, through task, agent, model or
-verifier; ``infrastructure`` says nothing about any of these; ``missing`` has no finished attempt."""
+verifier; ``infrastructure`` says nothing about any of these; ``skipped`` was not needed any more (``enough``); ``missing`` has no finished attempt."""
 
-RESULTS: tuple[Result, ...] = ("scored", "unscored", "infrastructure", "canceled", "missing")
+RESULTS: tuple[Result, ...] = (
+    "scored", "unscored", "infrastructure", "canceled", "skipped", "missing",
+)  # fmt: skip
 PASS_REWARD = 1.0
 """A trial passes with exactly this reward; anything else that is scored does not pass."""
 

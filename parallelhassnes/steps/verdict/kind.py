@@ -1,6 +1,7 @@
 """The kind ``verdict`` itself: ``work`` writes ``verdict.json`` into the attempt, ``conclude`` publishes it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,12 @@ class VerdictKind:
         targets = {step.step_id for step in steps if step.retry.top_up is not None}
         reports = facts.trial_reports(attempt.job_dir, [step.step_id for step in steps], targets)
         trials = [facts.planned(found, step) for found, step in zip(reports, steps, strict=True)]
+        said = untrusted.read_object(attempt.job_dir / "overrides.json") or {}
+        skipped = untrusted.mapping(said.get("enough"))
+        trials = [
+            replace(each, result="skipped") if each.result == "missing" and skipped.get(each.step_id) else each
+            for each in trials
+        ]  # fmt: skip
         _write(attempt.dir / VERDICT_FILE, judge.judge(attempt.batch_id, attempt.job_id, trials))
         return 0
 
@@ -98,7 +105,10 @@ def _without_verdict(end: WorkerEnd) -> Outcome:
 def _summary(verdict: dict[str, Any]) -> str:
     counts = verdict["counts"]
     said = f"{counts['passes']} of {counts['scored']} scored trials passed ({counts['n']} planned)"
-    others = {name: counts[name] for name in ("unscored", "infrastructure", "canceled", "missing")}
+    others = {
+        name: counts[name]
+        for name in ("unscored", "infrastructure", "canceled", "skipped", "missing")
+    }
     said += "".join(f", {count} {name}" for name, count in others.items() if count)
     if counts["superseded"]:
         said += f"; {counts['superseded']} earlier attempts are superseded"

@@ -1,0 +1,210 @@
+"""Budgets: what was spent, what is reserved for what runs, and whether more may start.
+
+    _system/spent.json   D   {"batches": {id: [offset, experiment, {key: [usd, tokens, priced, counted]}]}}
+
+Spent is what the ledgers' lines of ended attempts say (``cost_usd``, ``tokens``); the file holds it up to a byte of
+each ledger and is replaced whole, so that it never counts a line twice, and is made anew where it is
+missing. Only where a budget is set is any of this looked at. The reserve is the mean of what the scope's
+attempts have cost so far, for each one that is live; before the first has ended it is nothing.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from parallelhassnes import names
+from parallelhassnes.config import Budget
+from parallelhassnes.errors import UserError
+from parallelhassnes.schedule.context import Context
+from parallelhassnes.store import atomic, batches, ledger, tickets
+from parallelhassnes.store.space import waiting_for_space
+
+FILE = "spent.json"
+
+
+@dataclass
+class Spent:
+    """Sums over ended attempts, and how many of them said something of that kind."""
+
+    usd: float = 0.0
+    tokens: int = 0
+    priced: int = 0
+    counted: int = 0
+
+    def add(self, other: "Spent") -> None:
+        self.usd += other.usd
+        self.tokens += other.tokens
+        self.priced += other.priced
+        self.counted += other.counted
+
+    def exceeded(self, budget: Budget, live: int) -> str | None:
+        """Which part of the budget is used up, the reserve for ``live`` attempts included; None where none is."""
+        mean_usd = self.usd / self.priced if self.priced else 0.0
+        mean_tokens = self.tokens / self.counted if self.counted else 0.0
+        for limit, spent, mean, unit in (
+            (budget.usd, self.usd, mean_usd, "USD"), (budget.tokens, self.tokens, mean_tokens, "tokens"),
+        ):  # fmt: skip
+            if limit is None or spent + mean * live < limit:
+                continue
+            shown = f"{spent:.2f} of {limit:.2f}" if unit == "USD" else f"{int(spent)} of {limit}"
+            held = f" and {live} attempts running" if spent < limit else ""
+            return f"{shown} {unit} spent{held}"
+        return None
+
+
+@dataclass
+class _Account:
+    """One batch."""
+
+    offset: int = 0
+    experiment: str = ""
+    by_key: dict[str, Spent] = field(default_factory=dict)
+
+
+class Purse:
+    """The budgets in force in one pass.
+
+    Args:
+        live: queue key's folder and batch of every live attempt.
+    """
+
+    def __init__(self, ctx: Context, batch_ids: Iterable[str]) -> None:
+        self.ctx = ctx
+        self._budgets = {batch_id: budget_of(ctx, batch_id) for batch_id in batch_ids}
+        config = ctx.config.budgets
+        self.everywhere = bool(config.keys or config.experiments)
+        self.on = self.everywhere or any(self._budgets.values())
+        self._accounts: dict[str, _Account] = {}
+        self._live: list[tuple[str, str]] = []
+        if self.on:
+            self._accounts = _load(ctx)
+            wanted = ctx.layout.batch_ids() if self.everywhere else list(self._budgets)
+            if _take_in(ctx, self._accounts, wanted):
+                _save(ctx, self._accounts)
+            # One that ends while we look is in the second listing: in no moment is it in neither.
+            found = [entry.path for entry in tickets.running(ctx.layout)] + tickets.ended(
+                ctx.layout
+            )
+            self._live = [_of_ticket(path) for path in {path.name: path for path in found}.values()]
+
+    def started(self, batch_id: str, queue_key: str) -> None:
+        """Reserve for an attempt that this pass has started."""
+        self._live.append((batch_id, queue_key))
+
+    def refuses(self, batch_id: str, queue_key: str | None = None) -> str | None:
+        """Why nothing (of this queue key) of the batch may start; None where it may."""
+        if not self.on:
+            return None
+        budget = self._budgets.get(batch_id)
+        if budget is not None:
+            found = self._exceeded(budget, lambda batch, _: batch == batch_id)
+            if found:
+                return (
+                    f"budget: {found}; parallelhassnes budget {batch_id} --raise USD or --tokens N"
+                )
+        config = self.ctx.config.budgets
+        experiment = batches.read_batch(self.ctx.layout.batch(batch_id)).experiment
+        if experiment in config.experiments:
+            same = {
+                each for each, account in self._accounts.items() if account.experiment == experiment
+            }
+            found = self._exceeded(config.experiments[experiment], lambda batch, _: batch in same)
+            if found:
+                return (
+                    f"budget of experiment {experiment}: {found}; raise it in parallelhassnes.toml"
+                )
+        if queue_key is not None and queue_key in config.keys:
+            found = self._exceeded(config.keys[queue_key], lambda _, key: key == queue_key)
+            if found:
+                return f"budget of {queue_key}: {found}; raise it in parallelhassnes.toml"
+        return None
+
+    def _exceeded(self, budget: Budget, counts: Any) -> str | None:
+        total = Spent()
+        for batch_id, account in self._accounts.items():
+            for key, spent in account.by_key.items():
+                if counts(batch_id, key):
+                    total.add(spent)
+        return total.exceeded(budget, sum(1 for each in self._live if counts(*each)))
+
+
+def budget_of(ctx: Context, batch_id: str) -> Budget | None:
+    """The batch's own budget: the table's, as an operator has raised it."""
+    batch_dir = ctx.layout.batch(batch_id)
+    return batches.read_control(batch_dir).budget or batches.read_batch(batch_dir).budget
+
+
+def spent_of(ctx: Context, batch_id: str) -> Spent:
+    """What the batch has spent, straight from its ledger."""
+    account = _Account()
+    _advance(account, ctx, batch_id)
+    total = Spent()
+    for spent in account.by_key.values():
+        total.add(spent)
+    return total
+
+
+def _of_ticket(path: Path) -> tuple[str, str]:
+    try:
+        ticket = tickets.read(path)
+    except FileNotFoundError:  # it ended meanwhile
+        return tickets.parse_name(path.name).batch_id, key_of(path)
+    return ticket.batch_id, ticket.queue_key
+
+
+def key_of(path: Path) -> str:
+    """The queue key in a running ticket's path; empty where its folder's name is too long to be read back."""
+    try:
+        return names.key_from_dir(path.parent.name)
+    except UserError:
+        return ""
+
+
+def _take_in(ctx: Context, accounts: dict[str, _Account], batch_ids: list[str]) -> bool:
+    """Read what the ledgers have got since; whether any had something."""
+    changed = False
+    for batch_id in batch_ids:
+        account = accounts.get(batch_id)
+        if account is None:
+            experiment = batches.read_batch(ctx.layout.batch(batch_id)).experiment
+            account = accounts[batch_id] = _Account(experiment=experiment)
+        if ledger.size(ctx.layout.batch(batch_id)) > account.offset:
+            changed = _advance(account, ctx, batch_id) or changed
+    return changed
+
+
+def _advance(account: _Account, ctx: Context, batch_id: str) -> bool:
+    before = account.offset
+    for offset, event in ledger.read(ctx.layout.batch(batch_id), before):
+        account.offset = offset
+        if event.get("event") == "ended" and ("cost_usd" in event or "tokens" in event):
+            spent = account.by_key.setdefault(str(event.get("queue_key", "")), Spent())
+            usd, count = event.get("cost_usd"), event.get("tokens")
+            spent.add(Spent(usd or 0.0, count or 0, int(usd is not None), int(count is not None)))
+    return account.offset != before
+
+
+def _load(ctx: Context) -> dict[str, _Account]:
+    try:
+        document = atomic.read_json_or_none(ctx.layout.system / FILE) or {"batches": {}}
+        return {
+            batch_id: _Account(
+                offset, experiment, {key: Spent(*sums) for key, sums in by_key.items()}
+            )
+            for batch_id, (offset, experiment, by_key) in document["batches"].items()
+        }
+    except (atomic.CorruptFile, KeyError, TypeError, ValueError, AttributeError):
+        return {}
+
+
+def _save(ctx: Context, accounts: dict[str, _Account]) -> None:
+    document = {
+        batch_id: [
+            account.offset, account.experiment,
+            {key: [s.usd, s.tokens, s.priced, s.counted] for key, s in account.by_key.items()},
+        ]
+        for batch_id, account in accounts.items()
+    }  # fmt: skip
+    with waiting_for_space("budgets"):
+        atomic.write_json(ctx.layout.system / FILE, {"batches": document}, durable=False)

@@ -1,0 +1,67 @@
+"""Disk and memory: whether there is enough to start anything, and what an error says that came of too little."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NOTHING_LEFT = 256 * 1024
+
+
+def shortage(runs: Path, min_disk_mb: int, min_memory_mb: int) -> str | None:
+    """Why nothing may start now, in one line with what to do; None where there is enough of both."""
+    free = free_disk(runs) // 1_000_000
+    if free < min_disk_mb:
+        return f"disk: {free} MB free for {runs}, the floor is {min_disk_mb} MB; free some, or lower min_free_disk_mb"
+    memory = free_memory()
+    if memory is not None and memory // 1_000_000 < min_memory_mb:
+        return (
+            f"memory: {memory // 1_000_000} MB available, the floor is {min_memory_mb} MB; "
+            "free some, or lower min_free_memory_mb"
+        )
+    return None
+
+
+def free_disk(folder: Path) -> int:
+    """Bytes that we may still write there."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
+
+
+def free_memory() -> int | None:
+    """Bytes of memory that processes could still get without swapping; None where the system does not say."""
+    try:
+        with open("/proc/meminfo", "rb") as stream:  # noqa: PTH123 - hot path
+            for line in stream:
+                if line.startswith(b"MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        return None
+    return None
+
+
+def is_full(error: OSError) -> bool:
+    """Whether it came of a full disk, a quota or a limit on file sizes."""
+    return error.errno in _FULL
+
+
+def is_exhausted(folder: Path) -> bool:
+    """Whether next to nothing can be written there now."""
+    return free_disk(folder) < _NOTHING_LEFT
+
+
+@contextmanager
+def waiting_for_space(what: str) -> Iterator[None]:
+    """Leave the block at a full disk with a line on stderr: what it does is done again by the next tick."""
+    try:
+        yield
+    except OSError as error:
+        if not is_full(error):
+            raise
+        line = f"{what}: {error.strerror} ({error.filename or 'the store'}); free some, the next tick goes on\n"
+        try:
+            os.write(2, line.encode("utf-8", "surrogateescape"))
+        except OSError:  # stderr is a log on the same disk
+            return

@@ -1,0 +1,180 @@
+"""Full disks, floors and ceilings: nothing starts, nothing breaks, nothing is lost."""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import time
+
+import pytest
+from stores import (
+    attempt_dirs,
+    command,
+    context,
+    idle,
+    job,
+    program,
+    put,
+    read,
+    shell,
+    states,
+    table,
+    wait_for,
+)
+
+from parallelhassnes.control.audit import verify
+from parallelhassnes.execute import logs
+from parallelhassnes.schedule.tick import tick
+from parallelhassnes.store import tickets
+
+NO_FLOOR = "min_free_disk_mb = 0\n"
+
+
+@pytest.mark.parametrize("floor", ["min_free_disk_mb", "min_free_memory_mb"])
+def test_below_a_floor_nothing_starts_and_everything_says_so(root, floor):
+    ctx = context(root, f"{floor} = 900_000_000\n")
+    batch = put(ctx, table(job("j", command("s", "true"))))
+    done = program(root, "tick")
+    assert floor in done.stdout
+    assert not tickets.running(ctx.layout)
+    assert states(ctx, batch) == {}
+    board = json.loads(program(root, "scoreboard", "--json").stdout)
+    assert floor in board["shortage"]
+    found = json.loads(program(root, "doctor", "--json", check=False).stdout)
+    assert any(check["state"] == "trouble" and floor in check["text"] for check in found["checks"])
+    ctx = context(root)
+    tick(ctx)
+    wait_for(lambda: idle(ctx), "the step")
+    assert states(ctx, batch) == {"j/s": ["succeeded"]}
+
+
+@pytest.mark.parametrize("name", logs.LOGS)
+def test_a_log_of_300_mb_keeps_its_beginning_and_its_end(root, name):
+    ctx = context(root, "max_log_mb = 1\n")
+    to = "" if name == "stdout.log" else ">&2"
+    script = f"echo first {to}; head -c 300000000 /dev/zero | tr '\\0' x {to}; echo last {to}"
+    batch = put(ctx, table(job("j", shell("s", script))))
+    tick(ctx)
+    wait_for(lambda: idle(ctx), "the step")
+    assert states(ctx, batch) == {"j/s": ["succeeded"]}
+    log = next(attempt_dirs(ctx, batch)) / name
+    text = log.read_text()
+    assert log.stat().st_blocks * 512 <= 1 << 20 >= len(text)
+    assert text.startswith("first\nxxx")
+    assert text.endswith("xlast\n")
+    assert "are cut out here" in text
+    assert verify(ctx.layout).ok
+
+
+def test_a_log_is_cut_while_its_writer_goes_on(root):
+    ctx = context(root, "max_log_mb = 1\n")
+    flag = root / "go"
+    script = f"head -c 9000000 /dev/zero | tr '\\0' x; echo; until test -e {flag}; do sleep 0.02; done; echo last"
+    batch = put(ctx, table(job("j", shell("s", script))))
+    tick(ctx)
+    log = wait_for(lambda: next(attempt_dirs(ctx, batch), None), "the attempt") / "stdout.log"
+    wait_for(lambda: log.exists() and "cut out" in log.read_text(), "the cut")
+    flag.touch()
+    wait_for(lambda: idle(ctx), "the end")
+    assert log.read_text().endswith("x\nlast\n")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 8 MB, gone afterwards."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], capture_output=True
+    )
+    if made.returncode:
+        pytest.skip("a tmpfs cannot be mounted here; run as root")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_disk_that_fills_up_while_a_batch_runs(small_disk):
+    """The disk is filled under running attempts, and freed: all of them end, and the store is whole."""
+    ctx = context(small_disk, NO_FLOOR + "concurrency = 3\n")
+    go = small_disk.parent / "go"
+    wait = f"until test -e {go}; do sleep 0.02; done"
+    fill = f"{wait}; head -c 20000000 /dev/zero > $PARALLELHASSNES_ATTEMPT_DIR/big; exit 1"
+    retry = {"max_attempts": 4, "backoff_sec": 0}
+    batch = put(
+        ctx,
+        table(
+            *(job(f"j{n}", shell("s", fill if n == 1 else f"{wait}; echo done")) for n in range(6)),
+            retry=retry,
+        ),
+    )
+    tick(ctx)
+    wait_for(
+        lambda: all((path / "stdout.log").exists() for path in attempt_dirs(ctx, batch)),
+        "the workers",
+    )
+    go.touch()
+    ballast = small_disk / "ballast"
+
+    def full():
+        with ballast.open("ab") as stream:
+            try:
+                os.write(stream.fileno(), b"x" * 65_536)
+            except OSError:
+                return True
+        return False
+
+    wait_for(full, "a full disk")
+    for _ in range(3):
+        tick(ctx)
+    ballast.unlink()
+    for path in list(attempt_dirs(ctx, batch)):
+        (path / "big").unlink(missing_ok=True)
+
+    def settled():
+        tick(ctx)
+        for path in attempt_dirs(
+            ctx, batch
+        ):  # somebody frees the disk a second after it is full again
+            big = path / "big"
+            if big.exists() and time.time() - big.stat().st_mtime > 1:
+                big.unlink()
+        return idle(ctx)
+
+    wait_for(settled, "the batch")
+    found = states(ctx, batch)
+    assert len(found) == 6
+    assert all(statuses[-1] == "succeeded" for step, statuses in found.items() if step != "j1/s"), (
+        found
+    )
+    assert set(found["j1/s"]) <= {"failed", "lost"}
+    classes = {
+        read(path / "state.json")["failure"]["failure_class"]
+        for path in attempt_dirs(ctx, batch)
+        if path.parents[3].name == "j1" and read(path / "state.json")["status"] == "failed"
+    }
+    assert classes == {"infrastructure"}
+    unexpected = [each for each in verify(ctx.layout).problems if not each.place.endswith("/big")]
+    assert not unexpected
+
+
+def test_a_limit_on_file_sizes_ends_as_infrastructure(root):
+    """A tick under RLIMIT_FSIZE: what its workers cannot write is the host's fault; the store is whole."""
+    ctx = context(root, NO_FLOOR)
+    script = "dd if=/dev/zero of=$PARALLELHASSNES_ATTEMPT_DIR/big bs=1M count=3; echo No space left on device >&2; exit 1"
+    batch = put(
+        ctx,
+        table(
+            job("j", shell("s", script)), job("k", command("s", "true")), retry={"max_attempts": 1}
+        ),
+    )
+    limit = 400_000
+    program(
+        root, "tick", "--until-idle", "--quiet", "--fail-on", "never",
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )  # fmt: skip
+    assert states(ctx, batch) == {"j/s": ["failed"], "k/s": ["succeeded"]}
+    path = next(attempt_dirs(ctx, batch))
+    assert read(path / "state.json")["failure"]["failure_class"] == "infrastructure"
+    assert verify(ctx.layout).ok
+    shutil.rmtree(path / "tmp", ignore_errors=True)
