@@ -22,6 +22,7 @@ from stores import (
 
 from parallelhassnes.execute import processes
 from parallelhassnes.schedule.tick import tick
+from parallelhassnes.store import locks
 
 FAST = "grace_sec = 0.3\n"
 
@@ -119,10 +120,9 @@ def test_one_that_fills_the_disk_leaves_the_store_whole(root):
 
         wait_for(lambda: states(ctx, batch), "the attempt")
         path = next(attempt_dirs(ctx, batch))
+        lock = path.parents[1] / "step.lock"
+        wait_for(lambda: (path / "work" / "full").exists() and not locks.is_held(lock), "its death")
         # Nothing can be written any more, not even the end; every file that is there is whole.
-        wait_for(
-            lambda: not processes.with_run_id(read(path / "state.json")["run_id"]), "its processes"
-        )
         for found in ctx.layout.runs.rglob("*.json"):
             read(found)
         (path / "work" / "full").unlink()
@@ -140,7 +140,7 @@ def test_one_in_which_nothing_moves_is_shown_as_stuck(root):
     (path,) = wait_for(lambda: list(attempt_dirs(ctx, batch)), "the attempt")
     state = wait_for(lambda: (s := read(path / "state.json")).get("stuck_since") and s, "the note")
     assert state["status"] == "running"
-    from parallelhassnes.control.scoreboard import batch_scoreboard
+    from parallelhassnes.control.batch_scoreboard import batch_scoreboard
 
     assert batch_scoreboard(ctx.layout, batch).running[0].stuck_since == state["stuck_since"]
     (root / "go").touch()

@@ -1,5 +1,8 @@
 """A phase that takes too long is ended although the whole deadline is far."""
 
+import os
+import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -29,13 +32,8 @@ def test_the_phase_that_is_too_long_is_ended(tmp_path: Path):
     log = attempt.dir / "supervisor.log"
 
     def work():
-        import os
-
-        handle = os.open(log, os.O_WRONLY | os.O_CREAT)
-        os.dup2(handle, 1)
+        sys.stdout = log.open("w", encoding="utf-8")
         supervise(attempt, TwoPhases(), dict(os.environ), lock, Timing(0.05, 0.3))
-
-    import warnings
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # a test process has threads
