@@ -1,6 +1,7 @@
 # `make demo` and `make test` need nothing but Python >= 3.12 (see tools/find-python.sh) and do all the set-up.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench lock clean venv
+SOAK_SEC ?= 1800
+.PHONY: help demo test lint faults soak bench lock clean venv
 
 python := .venv/bin/python
 # The sandbox environment is made of Linux namespaces; elsewhere the demo uses Docker.
@@ -24,6 +25,12 @@ lint: venv ## style, types, layers
 	@.venv/bin/ruff format --check .
 	@$(python) -m mypy
 	@.venv/bin/lint-imports
+
+faults: venv ## kill at every act of submit, cancel, retry, tick, supervisor and worker; takes some minutes
+	@for scenario in steps operate trial; do PYTHONPATH=.:tests $(python) -m tests.faults.enumerate $$scenario || exit 1; done
+
+soak: venv ## random kills under load, 30 minutes; SOAK_SEC=600 for ten
+	@PYTHONPATH=.:tests $(python) -m tests.faults.soak --seconds $(SOAK_SEC) --trials
 
 bench: venv ## measure against harbor run; writes a table and JSON into build/bench
 	@$(python) -m benchmarks $(args)

@@ -88,6 +88,10 @@ def doctor(
             "--rebuild", help="First make everything derived anew from the batches' folders."
         ),
     ] = False,
+    reap: Annotated[
+        bool,
+        typer.Option("--reap", help="Show and remove what dead attempts have left on this host."),
+    ] = False,
     root: RootOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -101,7 +105,7 @@ def doctor(
 
     ctx = open_context(root_or_default(root))
     ensure(ctx)
-    found = diagnose(ctx, rebuild_first=rebuild)
+    found = diagnose(ctx, rebuild_first=rebuild, reap_first=reap)
     if json:
         typer.echo(found.model_dump_json(exclude_none=True))
     else:
@@ -109,6 +113,9 @@ def doctor(
             typer.echo(
                 f"rebuilt the queue, the indexes and the scoreboards of {found.rebuilt_batches} batches"
             )
+        for left in found.left:
+            done = "removed" if left.removed else "found" if not reap else "kept"
+            typer.echo(f"{done:8}{left.what:12}{left.name} (run {left.run_id})")
         for check in found.checks:
             typer.echo(f"{check.state:8}{check.name:12}{check.text}")
     raise typer.Exit(0 if found.ok else 1)

@@ -111,8 +111,11 @@ def running_table(running: list[RunningStep]) -> Table:
     for step in running:
         beat = words.duration(step.heartbeat_age_sec)
         dead = step.alive is False
+        phase = Text(step.phase.replace("_", " "))
+        if step.stuck_since is not None:
+            phase.append(f" STUCK since {step.stuck_since[:16]}Z", style="red")
         table.add_row(
-            step.step, step.phase.replace("_", " "), step.label, str(step.number), words.duration(step.age_sec),
+            step.step, phase, step.label, str(step.number), words.duration(step.age_sec),
             Text(f"{beat} DEAD" if dead else beat, style="red" if dead else ""),
         )  # fmt: skip
     return table

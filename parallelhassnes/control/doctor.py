@@ -1,6 +1,6 @@
 """``doctor``: is this host fit to run attempts, and is the store in order.
 
-Each check is one line: what, how it is, what to do. Nothing is changed but by ``--rebuild``.
+Each check is one line: what, how it is, what to do. Nothing is changed but by ``--rebuild`` and ``--reap``.
 """
 
 import os
@@ -13,6 +13,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from parallelhassnes.control.reap import Left, find, reap
 from parallelhassnes.errors import UserError
 from parallelhassnes.schedule import waker
 from parallelhassnes.schedule.attempt_process import fork_is_safe
@@ -36,18 +37,34 @@ class Diagnosis(BaseModel):
 
     ok: bool
     rebuilt_batches: int | None = None
+    left: list[Left] = []
+    """What dead attempts have left on this host."""
     checks: list[Check]
 
 
-def diagnose(ctx: Context, *, rebuild_first: bool = False) -> Diagnosis:
-    """Run every check, after rebuilding what is derived if that is asked for."""
+def diagnose(ctx: Context, *, rebuild_first: bool = False, reap_first: bool = False) -> Diagnosis:
+    """Run every check, after rebuilding what is derived and removing what is left, where that is asked for."""
     rebuilt = rebuild(ctx) if rebuild_first else None
     if rebuild_first:
         waker.ensure(ctx, run_pass)
-    checks = [*_host(ctx), *_store(ctx)]
+    left = reap(ctx) if reap_first else find(ctx)
+    checks = [*_host(ctx), *_store(ctx), _left(left)]
     return Diagnosis(
-        ok=all(check.state != "trouble" for check in checks), rebuilt_batches=rebuilt, checks=checks
+        ok=all(check.state != "trouble" for check in checks),
+        rebuilt_batches=rebuilt,
+        left=left,
+        checks=checks,
     )
+
+
+def _left(found: list[Left]) -> Check:
+    open_ends = sum(1 for left in found if not left.removed)
+    if not open_ends:
+        return Check(
+            name="leftovers", state="ok", text="dead attempts have left nothing on this host"
+        )
+    text = f"{open_ends} things of dead attempts; remove them by doctor --reap"
+    return Check(name="leftovers", state="note", text=text)
 
 
 def _host(ctx: Context) -> Iterator[Check]:

@@ -70,6 +70,7 @@ def describe(
         if pid and watch.is_here(host)
         else None,
         host=host,
+        stuck_since=state.get("stuck_since"),
         attempt=path,
     )
 

@@ -206,6 +206,8 @@ class RunningStep(View):
     ended and is about to be settled."""
     age_sec: float | None
     """Since its start."""
+    stuck_since: str | None = None
+    """When it last moved, once that is longer ago than ``stuck_after_sec``."""
     heartbeat_age_sec: float | None
     """Since the heartbeat last moved; null where that cannot be judged from here (another host, first look)."""
     alive: bool | None

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 RUN_ID_VARIABLE = "PARALLELHASSNES_RUN_ID"
@@ -110,13 +111,15 @@ def kill_descendants(deadline_sec: float = 5.0) -> int:
 def with_run_id(run_id: str) -> list[int]:
     """Every process whose environment names the attempt; our own process is not one of them."""
     wanted = f"{RUN_ID_VARIABLE}={run_id}".encode()
-    found = []
+    return [pid for pid, environment in environments() if wanted in environment]
+
+
+def environments() -> Iterator[tuple[int, list[bytes]]]:
+    """Every process but ours whose environment can be read, with that: ``NAME=value`` each, as it was started with."""
     for name in os.listdir("/proc") if _LINUX else ():
         if name.isdigit() and int(name) != os.getpid():
             with contextlib.suppress(OSError), open(f"/proc/{name}/environ", "rb") as stream:  # noqa: PTH123
-                if wanted in stream.read().split(b"\0"):
-                    found.append(int(name))
-    return found
+                yield int(name), stream.read().split(b"\0")
 
 
 def kill_run(run_id: str) -> int:

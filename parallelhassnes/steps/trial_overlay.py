@@ -1,7 +1,7 @@
 """The Compose overlay that every Docker trial gets.
 
 ``stop_grace_period: 0s``: PID 1 of a task's container ignores SIGTERM, so that a stop would wait ten
-seconds for nothing. The labels say whose container it is, to ``sweep`` and to whoever reads
+seconds for nothing. The labels say whose container it is, to ``doctor --reap`` and to whoever reads
 ``docker ps``.
 """
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from parallelhassnes.steps.kinds import Attempt
+from parallelhassnes.store.identity import store_id
 
 LABEL = "parallelhassnes"
 
@@ -17,6 +18,7 @@ LABEL = "parallelhassnes"
 def labels(attempt: Attempt) -> dict[str, str]:
     """The labels of an attempt's main container."""
     return {
+        f"{LABEL}.store": store_id(attempt.job_dir.parent.parent),
         f"{LABEL}.batch": attempt.batch_id,
         f"{LABEL}.job": attempt.job_id,
         f"{LABEL}.step": attempt.step.step_id,

@@ -15,38 +15,36 @@ from parallelhassnes.steps.kinds import Attempt
 CALL_SEC = 30.0
 """How long one call of the docker program may take; an engine that hangs must not hang a tick."""
 PROJECT_LABEL = "com.docker.compose.project"
-KINDS = (
-    ("container", ("ls", "--all"), ("rm", "--force", "--volumes")),
-    ("network", ("ls",), ("rm",)),
-    ("volume", ("ls",), ("rm", "--force")),
-)
+REMOVING: dict[str, tuple[str, ...]] = {
+    "container": ("rm", "--force", "--volumes"),
+    "network": ("rm",),
+    "volume": ("rm", "--force"),
+    "image": ("rm", "--no-prune"),
+}
+LISTINGS = (("container", ("ls", "--all")), ("network", ("ls",)), ("volume", ("ls",)))
 
 
 def sweep(attempt: Attempt) -> list[str]:
     """Remove what is left of the attempt's trial in Docker; one line per thing removed.
 
     Nothing is called where the trial's environment is another, and nothing raised where Docker is
-    absent, down or slow: the next sweep finds the rest.
+    absent, down or slow: the next sweep, or ``doctor --reap``, finds the rest.
     """
     config = dict(untrusted.mapping(attempt.step.spec.get("config")))
     if trial_paths.environment_of(config) != "docker" or shutil.which("docker") is None:
         return []
     prefix = project_prefix(trial_paths.trial_name(attempt))
     removed: list[str] = []
-    for kind, listing, removing in KINDS:
+    for what, listing in LISTINGS:
         removed += [
-            f"{kind} {name}"
-            for name in _names(kind, listing, prefix)
-            if _docker(kind, *removing, name) is not None
+            f"{what} {name}"
+            for name, project in projects(what, listing)
+            if project.startswith(prefix) and remove(what, name)
         ]
-    images = _docker(
+    images = docker(
         "image", "ls", "--filter", f"reference={prefix}*", "--format", "{{.Repository}}:{{.Tag}}"
     )
-    removed += [
-        f"image {name}"
-        for name in (images or "").split()
-        if _docker("image", "rm", "--no-prune", name) is not None
-    ]
+    removed += [f"image {name}" for name in (images or "").split() if remove("image", name)]
     return removed
 
 
@@ -56,17 +54,23 @@ def project_prefix(trial_name: str) -> str:
     return (name if re.match(r"[a-z0-9]", name) else "0" + name) + "__"
 
 
-def _names(kind: str, listing: Iterable[str], prefix: str) -> list[str]:
-    name = "{{.Names}}" if kind == "container" else "{{.Name}}"
-    shown = _docker(
-        kind, *listing, "--filter", f"label={PROJECT_LABEL}", "--format",
+def projects(what: str, listing: Iterable[str]) -> list[tuple[str, str]]:
+    """(name, Compose project) of every container, network or volume that has one."""
+    name = "{{.Names}}" if what == "container" else "{{.Name}}"
+    shown = docker(
+        what, *listing, "--filter", f"label={PROJECT_LABEL}", "--format",
         f'{name}\t{{{{.Label "{PROJECT_LABEL}"}}}}',
     )  # fmt: skip
     rows = (line.partition("\t") for line in (shown or "").splitlines())
-    return [name for name, _, project in rows if project.startswith(prefix)]
+    return [(name, project) for name, _, project in rows]
 
 
-def _docker(*arguments: str) -> str | None:
+def remove(what: str, name: str) -> bool:
+    """Remove one thing from Docker; whether that went well."""
+    return docker(what, *REMOVING[what], name) is not None
+
+
+def docker(*arguments: str) -> str | None:
     """The standard output of a docker command; None if it failed or took too long."""
     try:
         done = subprocess.run(

@@ -1,0 +1,164 @@
+"""Workers that do what workers must not do; each is still ended in time, and nothing of it is left."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from stores import (
+    attempt_dirs,
+    command,
+    context,
+    idle,
+    job,
+    put,
+    read,
+    shell,
+    states,
+    table,
+    wait_for,
+)
+
+from parallelhassnes.execute import processes
+from parallelhassnes.schedule.tick import tick
+from parallelhassnes.store import locks
+
+FAST = "grace_sec = 0.3\n"
+
+
+def settings(root, more=""):
+    """A root whose supervisors are in a hurry."""
+    ctx = context(root)
+    (root / "parallelhassnes.toml").write_text(
+        f"heartbeat_sec = 0.1\ngrace_sec = 0.3\ndurable = false\n{more}"
+    )
+    from parallelhassnes.schedule.context import open_context
+
+    return open_context(ctx.layout.root)
+
+
+def run(ctx, step, **more):
+    """Run a batch of one step to its end; the states of its attempts."""
+    batch = put(ctx, table(job("j", step), retry={"max_attempts": 2, "backoff_sec": 0}, **more))
+    tick(ctx)
+
+    def ended():
+        return idle(ctx)
+
+    wait_for(ended, "the end of the step", 30)
+    found = [read(path / "state.json") for path in attempt_dirs(ctx, batch)]
+    for path, state in zip(attempt_dirs(ctx, batch), found, strict=True):
+        assert (path / "seal.json").exists()
+        assert not processes.with_run_id(state["run_id"])
+    return found
+
+
+def test_one_that_forks_away_into_its_own_session(root):
+    away = "(setsid sh -c 'trap \"\" TERM HUP; sleep 300' &) ; sleep 0.1"
+    (state,) = run(settings(root), shell("s", away))
+    assert state["status"] == "succeeded"
+
+
+def test_one_that_forks_away_with_another_environment(root):
+    pids = root / "pids"
+    away = f"(env -i setsid sh -c 'echo $$ > {pids}; sleep 300' &) ; until test -s {pids}; do sleep 0.01; done"
+    (state,) = run(settings(root), shell("s", away))
+    assert state["status"] == "succeeded"
+    assert not processes.is_alive(int(pids.read_text()), None)
+
+
+def test_one_that_ignores_sigterm_is_killed_after_the_grace(root):
+    (state,) = run(
+        settings(root), shell("s", "trap '' TERM; sleep 300 & wait; sleep 300", timeout_sec=0.3)
+    )
+    assert (state["status"], state["failure"]["failure_class"]) == ("failed", "agent_timeout")
+    assert state["exit_code"] == -signal.SIGKILL
+
+
+def test_one_that_closes_its_pipes_and_goes_on(root):
+    (state,) = run(settings(root), shell("s", "exec <&- >&- 2>&-; sleep 300", timeout_sec=0.3))
+    assert state["failure"]["failure_class"] == "agent_timeout"
+
+
+def test_one_that_stops_itself_is_continued_to_end(root):
+    (state,) = run(settings(root), shell("s", "kill -STOP $$; sleep 300", timeout_sec=0.3))
+    assert state["failure"]["failure_class"] == "agent_timeout"
+
+
+def test_one_that_eats_memory_ends_at_its_limit(root):
+    eat = "import resource\nresource.setrlimit(resource.RLIMIT_AS, (1 << 28, 1 << 28))\nbytearray(1 << 30)"
+    (state,) = run(settings(root), command("s", sys.executable, "-c", eat))
+    assert (state["status"], state["exit_code"]) == ("failed", 1)
+
+
+def test_one_that_writes_past_a_file_size_limit(root):
+    (state,) = run(settings(root), shell("s", "ulimit -f 10; head -c 1000000 /dev/zero > big"))
+    assert state["status"] == "failed"
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0, reason="mounting a small file system needs root; run as root"
+)
+def test_one_that_fills_the_disk_leaves_the_store_whole(root):
+    small = root / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(small)])
+    if mounted.returncode:
+        pytest.skip("no file system can be mounted here; run where mount(8) works")
+    try:
+        ctx = settings(small)
+        batch = put(
+            ctx,
+            table(job("j", shell("s", "cat /dev/zero > full; true")), retry={"max_attempts": 1}),
+        )
+        tick(ctx)
+
+        def ended():
+            tick(ctx)
+            return idle(ctx)
+
+        wait_for(lambda: states(ctx, batch), "the attempt")
+        path = next(attempt_dirs(ctx, batch))
+        lock = path.parents[1] / "step.lock"
+        wait_for(lambda: (path / "work" / "full").exists() and not locks.is_held(lock), "its death")
+        # Nothing can be written any more, not even the end; every file that is there is whole.
+        for found in ctx.layout.runs.rglob("*.json"):
+            read(found)
+        (path / "work" / "full").unlink()
+        wait_for(ended, "the end, once there is room")
+        assert (path / "seal.json").exists()
+        assert not any(ctx.layout.temp.iterdir())
+    finally:
+        subprocess.run(["umount", "--lazy", str(small)], check=True)
+
+
+def test_one_in_which_nothing_moves_is_shown_as_stuck(root):
+    ctx = settings(root, "stuck_after_sec = 0.3\n")
+    batch = put(ctx, table(job("j", shell("s", f"until test -e {root}/go; do sleep 0.05; done"))))
+    tick(ctx)
+    (path,) = wait_for(lambda: list(attempt_dirs(ctx, batch)), "the attempt")
+    state = wait_for(lambda: (s := read(path / "state.json")).get("stuck_since") and s, "the note")
+    assert state["status"] == "running"
+    from parallelhassnes.control.batch_scoreboard import batch_scoreboard
+
+    assert batch_scoreboard(ctx.layout, batch).running[0].stuck_since == state["stuck_since"]
+    (root / "go").touch()
+    wait_for(lambda: idle(ctx), "the end")
+    assert "stuck_since" not in read(path / "state.json")
+    assert states(ctx, batch) == {"j/s": ["succeeded"]}
+
+
+def test_output_is_movement(root):
+    ctx = settings(root, 'stuck_after_sec = 0.5\non_stuck = "retry"\n')
+    (state,) = run(ctx, shell("s", "for n in 1 2 3 4 5 6 7 8; do echo $n; sleep 0.15; done"))
+    assert state["status"] == "succeeded"
+
+
+def test_a_stuck_one_is_stopped_and_retried_where_that_is_wanted(root):
+    ctx = settings(root, 'stuck_after_sec = 0.4\non_stuck = "retry"\n')
+    once = f"test -e {root}/once || {{ touch {root}/once; sleep 300; }}"
+    first, second = run(ctx, shell("s", once))
+    assert (first["status"], first["failure"]["failure_class"]) == ("failed", "infrastructure")
+    assert "stuck" in first["failure"]["line"]
+    assert second["status"] == "succeeded"
