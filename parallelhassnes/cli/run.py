@@ -132,8 +132,11 @@ def run(
     Example: parallelhassnes run examples/tasks/hello -a oracle -a nop -n 2 -e sandbox
     """
     from parallelhassnes.control.submit import base_dirs, submit
+    from parallelhassnes.errors import UserError
 
     check_fail_on(fail_on)
+    if n_trials is not None and n_valid is not None:
+        raise UserError("both --n-trials and --n-valid are given", fix="give one")
     request = _request(
         paths=(*(paths or ()), *(path or ())), dataset=dataset, agents=tuple(agent or ()),
         models=tuple(model or ()), n_trials=n_trials, n_valid=n_valid, environment=environment, task_names=tuple(task or ()),

@@ -134,7 +134,10 @@ def test_what_waits_is_rebuilt_equal(root, scripted):
     ctx = context(root)
     batch = scripted(ctx, "rate_limit crash rate_limit crash", trials=3, retry={"classes": {"agent_error": {"retry": True, "backoff_sec": 900}, "rate_limit": {"backoff_sec": 900}}})  # fmt: skip
     tick(ctx)
-    wait_for(lambda: len(tickets.delayed(ctx.layout)) == 3, "three delayed retries")
+    wait_for(
+        lambda: len(tickets.delayed(ctx.layout)) == 3 and not tickets.ended(ctx.layout),
+        "three delayed retries",
+    )
     assert_rebuilds_equal(ctx, batch)
     program(root, "cancel", batch)
     assert idle(ctx)

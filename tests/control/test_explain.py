@@ -1,0 +1,73 @@
+"""explain: why a step is where it is."""
+
+import json
+
+from stores import command, context, idle, job, program, put, shell, table, wait_for
+
+from parallelhassnes.control import hold
+from parallelhassnes.control.explain import explain
+from parallelhassnes.schedule.tick import tick
+from parallelhassnes.store import tickets
+
+
+def why(ctx, batch, step):
+    found = {one.step: one for one in explain(ctx, f"{batch}/{step}").steps}[step]
+    return found.state, " / ".join(found.why)
+
+
+def test_it_names_the_dependency_the_limit_the_end_and_who_paused(root):
+    ctx = context(root, "concurrency = 5\n[limits]\nslow = 1\n")
+    go = root / "go"
+    hold_on = f"until test -e {go}; do sleep 0.02; done"
+    batch = put(
+        ctx,
+        table(
+            job("a", shell("first", hold_on, queue_key="slow"), shell("second", "true", queue_key="slow"),
+                command("after", "true", depends_on=["first"])),
+            job("b", shell("bad", "exit 3"), command("never", "true", depends_on=["bad"])),
+            job("c", shell("gone", "exit 1")),
+        ),
+    )  # fmt: skip
+    tick(ctx)
+    wait_for(lambda: len(tickets.running(ctx.layout)) == 1, "all but the first")
+    assert why(ctx, batch, "a/first")[0] == "running"
+    state, text = why(ctx, batch, "a/second")
+    assert state == "ready"
+    assert "slow is full: 1 of 1 live (configured)" in text
+    assert why(ctx, batch, "a/after") == ("blocked", "blocked: waiting for a/first")
+    state, text = why(ctx, batch, "b/bad")
+    assert state == "failed"
+    assert "no other attempt: agent_error is not retried" in text
+    assert "b/bad failed" in why(ctx, batch, "b/never")[1]
+    hold.pause(ctx, batch, "lunch")
+    state, text = why(ctx, batch, "a/second")
+    assert state == "blocked"
+    assert "paused by" in text
+    assert "lunch" in text
+    hold.resume(ctx, batch)
+    hold.drain(ctx, None, "reboot")
+    assert "is draining" in why(ctx, batch, "a/second")[1]
+    hold.undrain(ctx)
+    hold.limit(ctx, "slow", 2)
+    go.touch()
+    wait_for(lambda: idle(ctx), "the rest")
+    document = json.loads(program(root, "explain", batch, "--json").stdout)
+    assert {step["step"] for step in document["steps"]} == {"b/bad", "b/never", "c/gone"}
+
+
+def test_it_says_until_when_a_retry_is_delayed(root):
+    ctx = context(root)
+    retry = {"classes": {"agent_error": {"retry": True, "backoff_sec": 500}}}
+    batch = put(ctx, table(job("j", shell("s", "exit 1")), retry=retry))
+    tick(ctx)
+    wait_for(
+        lambda: tickets.delayed(ctx.layout) and not tickets.ended(ctx.layout), "the settled failure"
+    )
+    state, text = why(ctx, batch, "j/s")
+    assert state == "ready"
+    assert "another attempt: agent_error: again after 5" in text
+    assert "1 of 3 attempts used" in text
+    assert "its backoff ends at" in text
+    program(root, "cancel", batch)
+    assert why(ctx, batch, "j/s")[0] == "failed"
+    assert idle(ctx)
