@@ -44,7 +44,11 @@ def sweep(attempt: Attempt) -> list[str]:
     images = docker(
         "image", "ls", "--filter", f"reference={prefix}*", "--format", "{{.Repository}}:{{.Tag}}"
     )
-    removed += [f"image {name}" for name in (images or "").split() if remove("image", name)]
+    removed += [
+        f"image {name}"
+        for name in (images or "").split()
+        if name.startswith(prefix) and remove("image", name)
+    ]
     return removed
 
 

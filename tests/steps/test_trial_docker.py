@@ -128,9 +128,10 @@ def test_sweeping_after_a_kill_removes_ours_and_nothing_else(tmp_path):
         assert registry.kind("trial").sweep(other) == []
         assert container in docker("ps", "-q")
         removed = registry.kind("trial").sweep(attempt)
-        assert len(removed) == 2
+        assert len(removed) == 3
         assert removed[0].startswith("container hello__")
         assert removed[1].startswith("network hello__")
+        assert removed[2].startswith("image hello__")
         assert registry.kind("trial").sweep(attempt) == []
         assert docker("network", "ls", "-q", "--filter", f"name={neighbour}")
     finally:
