@@ -12,7 +12,7 @@ SHOWN = 100
 def register(app: typer.Typer) -> None:
     """Add this group."""
     group = typer.Typer(
-        help="Prove that the store is as it was written.",
+        help="Prove that the store is as it was written.\n\nExample: parallelhassnes audit verify",
         no_args_is_help=True,
         rich_markup_mode=None,
     )
@@ -22,7 +22,10 @@ def register(app: typer.Typer) -> None:
 
 
 def _group() -> None:
-    """Prove that the store is as it was written."""
+    """Prove that the store is as it was written.
+
+    Example: parallelhassnes audit verify
+    """
 
 
 def verify(

@@ -126,13 +126,11 @@ def _seq(line: bytes) -> int | None:
 
 
 def has_ended(batch_dir: Path, run_id: str) -> bool:
-    """Whether the end of this attempt is in the ledger; reads all of it."""
-    wanted = f'"run_id":"{run_id}"'.encode()
-    try:
-        with (batch_dir / LEDGER).open("rb") as stream:
-            return any(wanted in raw and b'"event":"ended"' in raw for raw in stream)
-    except FileNotFoundError:
-        return False
+    """Whether the end of this attempt is in the ledger, in a whole line; reads all of it."""
+    return any(
+        document.get("event") == "ended" and document.get("run_id") == run_id
+        for _, document in read(batch_dir)
+    )
 
 
 def read(batch_dir: Path, offset: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -25,7 +25,9 @@ def shortage(runs: Path, min_disk_mb: int, min_memory_mb: int) -> str | None:
 
 
 def free_disk(folder: Path) -> int:
-    """Bytes that we may still write there."""
+    """Bytes that we may still write there, or where it would be made."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
     found = os.statvfs(folder)
     return found.f_bavail * found.f_frsize
 

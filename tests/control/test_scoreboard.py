@@ -133,7 +133,10 @@ def test_a_missing_secret_and_agents_block(root: Path) -> None:
 
 def test_cancel_and_retry_are_seen_at_once(root: Path) -> None:
     ctx, batch_id = drained(root, *MIXED)
-    operate.retry(ctx, operate.Target(batch_id=batch_id), failed_only=True)
+    drain = ctx.layout.runners / ctx.config.runner_id / "drain"
+    drain.parent.mkdir(parents=True, exist_ok=True)
+    drain.touch()  # a retry starts what it can at once
+    operate.retry(ctx, operate.Target(batch_id=batch_id), operate.Only(failed=True))
     board = batch_scoreboard(ctx.layout, batch_id)
     assert (board.counts.ready, board.counts.failed, board.state) == (1, 0, "waiting")
     assert board.blocked[0].reason == "waiting for j1/prepare"

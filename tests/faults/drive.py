@@ -28,7 +28,7 @@ class TookTooLong(Exception):
 def prepare(*, trials: bool) -> None:
     """Import what the children need, and adopt all that they leave."""
     processes.adopt_orphans()
-    report.preload()
+    report.validate(report.EMPTY)
     if trials:
         from parallelhassnes.steps import trial_preload
 

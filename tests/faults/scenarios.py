@@ -133,7 +133,7 @@ OPERATE = Scenario(
         _submit(_waiting_table),
         Act("cancel", lambda ctx: operate.cancel(ctx, _target(ctx)), _runs),
         Act("let-go", lambda ctx: _go(ctx).touch(), _nothing_lives),
-        Act("retry", lambda ctx: operate.retry(ctx, _target(ctx), failed_only=True)),
+        Act("retry", lambda ctx: operate.retry(ctx, _target(ctx), operate.Only(failed=True))),
     ),
     {"a/wait": OK, "a/next": OK, "b/wait": OK, "b/queued": OK},
     dict.fromkeys(("a/wait", "a/next", "b/wait", "b/queued"), OR_FAILED),
