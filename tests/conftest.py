@@ -5,6 +5,7 @@ PARALLELHASSNES_FORBID_SKIPS=1, set by CI, makes a failure of every skip, whatev
 
 import json
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -65,6 +66,18 @@ def _isolate() -> None:
 
 if os.environ.get("HOME") != NO_HOME:  # test processes inherit from the first one
     _isolate()
+if (
+    signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+):  # started in the background: programs under test would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _own_umask() -> Iterator[None]:
+    """A store that was opened in this process has changed its mask, which is not the next test's."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture

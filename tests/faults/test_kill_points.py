@@ -36,7 +36,7 @@ def test_killed_anywhere_nothing_is_lost_doubled_or_left(scenario, shard):
     print("\n".join(found["points"]))
     assert not found["broken"], f"{json.dumps(found['broken'], indent=1)}\n{errors[-3000:]}"
     assert len(found["known"]) >= LEAST[scenario]
-    assert found["reached"] >= found["runs"] * 0.8
+    assert found["reached"] >= found["runs"] * 0.5
     assert found["reached"] >= 3
 
 
