@@ -55,6 +55,8 @@ class StepSpec(Record):
     """Always written in full: ``job_id/step_id``."""
     after: After = "success"
     """``success``: every dependency must have succeeded; ``end``: it must have ended, however it did."""
+    gate: Literal["human"] | None = None
+    """``human``: besides, somebody must have approved its start."""
     timeout_sec: float | None = None
     """Seconds from start to the supervisor's deadline; None lets the kind decide."""
     env: dict[str, str] = {}

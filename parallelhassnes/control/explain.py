@@ -95,7 +95,7 @@ class _View:
         if found.row is not None:
             yield from self._ended(found)
         if found.state == "canceled":
-            yield f"canceled before it started{self._canceled_by()}; `retry` lets it start after all"
+            yield f"canceled before it started{self._canceled_by(found.key)}; `retry` lets it start after all"
             return
         if found.state == "blocked" and found.reason:
             last = " for good, unless that is retried" if found.final else ""
@@ -119,11 +119,13 @@ class _View:
         if now is not None and now.because:
             yield f"{'another attempt' if now.retry_at else 'no other attempt'}: {now.because}"
 
-    def _canceled_by(self) -> str:
+    def _canceled_by(self, key: str) -> str:
         from parallelhassnes.store import ledger
 
         found = [
-            event for _, event in ledger.read(self.status.batch_dir) if event["event"] == "canceled"
+            event
+            for _, event in ledger.read(self.status.batch_dir)
+            if event["event"] in ("canceled", "rejected") and key in event["steps"]
         ]
         if not found or "by" not in found[-1]:
             return ""

@@ -210,7 +210,7 @@ def _retry_step(
         book.replace_canceled(job.job_id, kept)
     ref = attempts.newest(step_dir)
     if ref is None:
-        if book.evaluate(step)[0] == "ready":
+        if book.evaluate(job, step)[0] == "ready":
             book.put_ticket(job, step)
             if was_canceled:
                 result.steps.append(f"{job.job_id}/{step.step_id}")

@@ -105,6 +105,9 @@ class BatchStatus:
             waits = self._open_dependency(step)
             if waits is not None:
                 return StepStatus(job_id, step, "blocked", f"waiting for {waits}")
+        if row is None and step.gate and key not in self.fold.approved:
+            why = f"waiting for a person: approve or reject {self.batch_dir.name}/{key}"
+            return StepStatus(job_id, step, "blocked", why)
         if self.held.reason:
             return StepStatus(job_id, step, "blocked", self.held.reason, row)
         if step.queue_key in self.paused:
@@ -221,13 +224,7 @@ def read_index(batch_dir: Path) -> dict[str, list[IndexedStep]]:
         index.write(batch_dir, jobs)
         return index.read(batch_dir)
     except OSError:  # a reader with no right to write
-        return {
-            job.job_id: [
-                IndexedStep(s.step_id, s.kind, s.label, s.queue_key, s.after, list(s.depends_on))
-                for s in job.steps
-            ]
-            for job in jobs
-        }
+        return {job.job_id: [index.of(step) for step in job.steps] for job in jobs}
 
 
 def _add_unlogged(layout: Layout, status: BatchStatus) -> None:

@@ -274,7 +274,7 @@ def _write_batch(
         atomic.write_text(batch_dir / batches.META, about)
         for job in jobs:
             for step in job.steps:
-                if not step.depends_on:
+                if not step.depends_on and not step.gate:
                     ticket, name = ticket_of(job, step)
                     tickets.put_ready(ctx.layout, ticket, name, durable=False)
     else:

@@ -235,7 +235,7 @@ def _to_start(ctx: Context, job: JobSpec, step: StepSpec, step_dir: Path) -> boo
         return False
     now = stand(step_dir, step, overrides)
     if now is None:
-        return Book(ctx, job.batch_id).evaluate(step)[0] == "ready"
+        return Book(ctx, job.batch_id).evaluate(job, step)[0] == "ready"
     return now.retry_at is not None
 
 

@@ -59,7 +59,10 @@ def _requeue(ctx: Context, book: Book, job: JobSpec, step: StepSpec) -> None:
     now = book.current(job.job_id).steps.get(step.step_id)
     ticket, name = ticket_of(job, step)
     if now is None:
-        if not book.is_canceled(job.job_id, step.step_id) and book.evaluate(step)[0] == "ready":
+        if (
+            not book.is_canceled(job.job_id, step.step_id)
+            and book.evaluate(job, step)[0] == "ready"
+        ):
             tickets.put_ready(ctx.layout, ticket, name)
     elif now.ended_at is None:
         folder = ctx.layout.running / key_dir(step.queue_key)

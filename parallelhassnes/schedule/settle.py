@@ -22,7 +22,7 @@ from parallelhassnes.schedule.keys import Keys
 from parallelhassnes.schedule.standing import dependency, readiness, stand
 from parallelhassnes.steps import untrusted
 from parallelhassnes.store import atomic, attempts, batches, ledger, tickets
-from parallelhassnes.store.records import Current, Overrides, StepNow, Ticket, parse_time
+from parallelhassnes.store.records import Current, Overrides, Said, StepNow, Ticket, parse_time
 
 
 def settle_ended(ctx: Context) -> int:
@@ -128,8 +128,12 @@ class Book:
             self._changed.add(job.job_id)
         return now
 
-    def evaluate(self, step: StepSpec) -> tuple[str, str]:
-        """Readiness of a step by its dependencies, and the one because of which it is dead."""
+    def evaluate(self, job: JobSpec, step: StepSpec, *, gate: bool = True) -> tuple[str, str]:
+        """Readiness of a step by its dependencies and its gate, and the dependency because of which it is dead.
+
+        Args:
+            gate: False for how it would stand if it were approved.
+        """
         seen = []
         # The last ones listed are the last to end, so the first open one is found soonest from the back.
         for reference in reversed(step.depends_on):
@@ -140,7 +144,14 @@ class Book:
                 return "waiting", ""
             if found == "end" and step.after == "success":
                 return "dead", reference
-        return readiness(step, seen), ""
+        verdict = readiness(step, seen)
+        if verdict == "ready" and gate and self.is_gated(job, step):
+            return "waiting", ""
+        return verdict, ""
+
+    def is_gated(self, job: JobSpec, step: StepSpec) -> bool:
+        """Whether somebody must still approve the start of the step."""
+        return step.gate is not None and step.step_id not in self.overrides(job.job_id).approved
 
     def spread(self, job: JobSpec, step: StepSpec, *, write_tickets: bool = True) -> None:
         """Pass on that a step ended (or will never start): ready ones get tickets, dead ones are marked."""
@@ -152,7 +163,7 @@ class Book:
             if self.is_canceled(job_id, step_id):
                 continue
             current = self.current(job_id)
-            verdict, because = self.evaluate(waiting)
+            verdict, because = self.evaluate(waiting_job, waiting)
             if step_id in current.steps:
                 if verdict == "ready" and waiting.after == "end" and write_tickets:
                     self._again(waiting_job, waiting, current.steps[step_id])
@@ -198,8 +209,21 @@ class Book:
         overrides = self.overrides(job_id)
         if overrides.canceled != canceled:
             why = {key: text if key in canceled else "" for key, text in overrides.enough.items()}
-            update = {"canceled": canceled, "enough": {**why, **enough}}
+            no = {key: said for key, said in overrides.rejected.items() if key in canceled}
+            update = {"canceled": canceled, "enough": {**why, **enough}, "rejected": no}
             self._write_overrides(job_id, overrides.model_copy(update=update))
+
+    def decide_gate(self, job_id: str, step_id: str, word: Said, *, approved: bool) -> None:
+        """Note what was decided about a step that waits for a person, in the place of an earlier decision."""
+        old = self.overrides(job_id)
+        yes = {key: said for key, said in old.approved.items() if key != step_id}
+        no = {key: said for key, said in old.rejected.items() if key != step_id}
+        canceled = {key: at for key, at in old.canceled.items() if key != step_id}
+        (yes if approved else no)[step_id] = word
+        if not approved:
+            canceled[step_id] = word.at
+        update = {"approved": yes, "rejected": no, "canceled": canceled}
+        self._write_overrides(job_id, old.model_copy(update=update))
 
     def step_dir(self, job: JobSpec, step: StepSpec) -> Path:
         return self.batch_dir / job.job_id / "steps" / step.step_id

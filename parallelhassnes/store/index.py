@@ -1,14 +1,15 @@
 """``index.json`` of a batch: its steps in one file, for views that must not open every ``job.json``.
 
 Derived from the ``job.json`` files, written at ingest and by a rebuild. Shape: ``{"schema_version": 1, "jobs":
-[[job_id, [[step_id, kind, label, queue_key, after, [dependency, …]], …]], …]}``, in the table's order.
+[[job_id, [[step_id, kind, label, queue_key, after, [dependency, …], flag …], …]], …]}``, in the table's order;
+flags are there only where one is set.
 """
 
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from parallelhassnes.plan import JobSpec
+from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.store import atomic
 
 INDEX = "index.json"
@@ -23,13 +24,26 @@ class IndexedStep(NamedTuple):
     queue_key: str
     after: str
     depends_on: list[str]
+    gate: bool = False
+    """Somebody must approve its start."""
+
+
+def of(step: StepSpec) -> IndexedStep:
+    """The entry of a step."""
+    return IndexedStep(
+        step.step_id, step.kind, step.label, step.queue_key, step.after, list(step.depends_on),
+        step.gate is not None,
+    )  # fmt: skip
+
+
+_PLAIN = len(IndexedStep._fields) - len(IndexedStep._field_defaults)
 
 
 def write(batch_dir: Path, jobs: Iterable[JobSpec]) -> None:
     document = [
         [
             job.job_id,
-            [[s.step_id, s.kind, s.label, s.queue_key, s.after, s.depends_on] for s in job.steps],
+            [row if any(row[_PLAIN:]) else row[:_PLAIN] for row in map(of, job.steps)],
         ]
         for job in jobs
     ]

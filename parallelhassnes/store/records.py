@@ -178,6 +178,10 @@ class Overrides(Record):
     """step_id → when; a step that has not started will not."""
     enough: dict[str, str] = {}
     """step_id → why it is not needed any more; those that were canceled by the job's own rule."""
+    approved: dict[str, Said] = {}
+    """step_id → who let it through its gate."""
+    rejected: dict[str, Said] = {}
+    """step_id → who did not; such a step is among ``canceled``, too."""
     retries: dict[str, str] = {}
     """step_id → run_id of the attempt that was asked to be followed by another, whatever it came to."""
 

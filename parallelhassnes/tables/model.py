@@ -144,6 +144,9 @@ class Step(AgentWork, TrialSettings):
     timeout_sec: Seconds | None = Field(
         default=None, description="Seconds from start to the step's end by force."
     )
+    gate: Literal["human"] | None = Field(
+        default=None, description="`human`: it starts only once somebody has approved it."
+    )
     queue_key: Name | None = Field(
         default=None, description="What concurrency limits apply to; default: model, agent or kind."
     )

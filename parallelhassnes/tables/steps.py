@@ -120,6 +120,7 @@ def _step(
         "timeout_sec": step.timeout_sec,
         "env": step.env,
         "retry": context.retry(step.retry, head.retry),
+        "gate": step.gate,
     }
     key = context.key(step.queue_key, at + "/queue_key") if step.queue_key else None
     if kind == "trial":
