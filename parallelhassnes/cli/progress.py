@@ -18,10 +18,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from parallelhassnes.cli import words
 from parallelhassnes.cli.console import console
 from parallelhassnes.cli.render_batch import running_table
 from parallelhassnes.cli.render_system import STYLES
+from parallelhassnes.control import words
 from parallelhassnes.control.follow import OVER, Ended, Follower, KeyUse, Look
 from parallelhassnes.store.layout import Layout
 

@@ -6,7 +6,6 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from parallelhassnes.cli import words
 from parallelhassnes.cli.console import line
 from parallelhassnes.cli.render_system import (
     SHORT,
@@ -16,6 +15,7 @@ from parallelhassnes.cli.render_system import (
     grid,
     shown_states,
 )
+from parallelhassnes.control import words
 from parallelhassnes.control.scoreboard_models import (
     BatchScoreboard,
     BlockedGroup,

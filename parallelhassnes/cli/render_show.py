@@ -6,9 +6,9 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from parallelhassnes.cli import words
 from parallelhassnes.cli.console import line
 from parallelhassnes.cli.render_system import STYLES, counts_text, grid
+from parallelhassnes.control import words
 from parallelhassnes.control.show import ShowDocument
 
 MOST_STEPS = 40

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from parallelhassnes.cli import words
+from parallelhassnes.control import words
 from parallelhassnes.control.scoreboard_models import BatchLine, Counts, QueueLine, SystemScoreboard
 
 MOST_BATCHES = 40

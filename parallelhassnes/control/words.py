@@ -1,4 +1,4 @@
-"""Short forms of numbers and times for tables."""
+"""Short forms of numbers and times, for tables of any kind: in a terminal, on a page."""
 
 from datetime import UTC, datetime
 
