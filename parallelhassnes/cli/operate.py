@@ -115,7 +115,8 @@ def doctor(
             )
         for left in found.left:
             done = "removed" if left.removed else "found" if not reap else "kept"
-            typer.echo(f"{done:8}{left.what:12}{left.name} (run {left.run_id})")
+            of = f" (run {left.run_id})" if left.run_id else ""
+            typer.echo(f"{done:8}{left.what:12}{left.name}{of}")
         for check in found.checks:
             typer.echo(f"{check.state:8}{check.name:12}{check.text}")
     raise typer.Exit(0 if found.ok else 1)

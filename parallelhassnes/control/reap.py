@@ -18,8 +18,9 @@ from typing import Literal, NamedTuple
 from pydantic import BaseModel
 
 from parallelhassnes.execute import processes
+from parallelhassnes.schedule import images
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.steps import trial_sweep
+from parallelhassnes.steps import trial_image, trial_sweep
 from parallelhassnes.steps.trial_overlay import LABEL
 from parallelhassnes.store import attempts, tickets
 from parallelhassnes.store.identity import store_id
@@ -36,7 +37,8 @@ class Left(BaseModel):
     what: What
     name: str
     """Name in Docker, process id, or path."""
-    run_id: str
+    run_id: str = ""
+    """The attempt's; empty for an image that trials shared."""
     removed: bool = False
 
 
@@ -63,7 +65,7 @@ def find(ctx: Context) -> list[Left]:
             if not known[one.run_id]:
                 continue
         found.append(Left(what=one.what, name=one.name, run_id=one.run_id))
-    return [*found, *_folders(ctx, live)]
+    return [*found, *_shared_images(ctx), *_folders(ctx, live)]
 
 
 def reap(ctx: Context) -> list[Left]:
@@ -96,6 +98,18 @@ def _in_docker(ctx: Context) -> Iterator[_Candidate]:
     for name in (images or "").split():
         if found := _PROJECT.search(name):
             yield _Candidate("image", name, found[1], ours=False)
+
+
+def _shared_images(ctx: Context) -> Iterator[Left]:
+    """Images of this store that no job needs any more, or that nobody has a record of."""
+    if shutil.which("docker") is None:
+        return
+    needed = images.needed(ctx)
+    mine = trial_image.repository(ctx.layout.runs)
+    shown = trial_sweep.docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", mine)
+    for tag in (shown or "").split():
+        if tag not in needed:
+            yield Left(what="image", name=tag)
 
 
 def _processes(ctx: Context) -> Iterator[_Candidate]:
@@ -140,5 +154,7 @@ def _remove(left: Left) -> bool:
         case "folder":
             shutil.rmtree(left.name, ignore_errors=True)
             return not os.path.lexists(Path(left.name))
+        case "image" if not left.run_id:
+            return trial_image.remove(left.name)
         case _:
             return trial_sweep.remove(left.what, left.name)

@@ -12,7 +12,7 @@ import time
 from typing import NamedTuple
 
 from parallelhassnes.execute import launcher, processes
-from parallelhassnes.schedule import ingest, runner, waker
+from parallelhassnes.schedule import images, ingest, runner, waker
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.launch import Launched, launch_ready
 from parallelhassnes.schedule.repair import repair
@@ -44,6 +44,7 @@ def tick(ctx: Context) -> TickReport:
     with space.waiting_for_space("repair"):
         repaired = repair(ctx, after_attempt)
     launched = pass_and_wake(ctx)
+    images.remove_unneeded(ctx)
     with space.waiting_for_space("health"):
         runner.report_health(ctx)
     launcher.reap()
@@ -74,8 +75,9 @@ def _pass(ctx: Context, started: list[Launched]) -> None:
 
 
 def after_attempt(ctx: Context) -> None:
-    """What a supervisor does when its attempt is sealed: a pass, and waking what is due later."""
+    """What a supervisor does when its attempt is sealed: a pass, clearing up, and waking what is due later."""
     run_pass(ctx)
+    images.remove_unneeded(ctx)
     waker.wake(ctx, run_pass)
 
 

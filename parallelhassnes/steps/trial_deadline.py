@@ -21,14 +21,13 @@ def deadline_sec(config: dict[str, Any]) -> float | None:
     """Seconds from the start of a trial to its deadline; None where Harbor lets the agent run without end."""
     task = trial_task.task_toml(config)
     environment = untrusted.mapping(task.get("environment"))
-    build = _limit(
-        config, "environment_build", _seconds(environment, "build_timeout_sec", DEFAULT_BUILD_SEC)
-    )
+    build = build_sec(config)
     setup = _limit(config, "agent_setup", _agent_setup(config))
     if config.get("user_agent"):
         # The simulated user and the bridge to it are set up like agents of their own.
         setup *= 3
-    total = GRACE_SEC + build + setup + _health(environment.get("healthcheck"))
+    # Twice a build: the shared image's, and Harbor's own where that could not be provided.
+    total = GRACE_SEC + 2 * build + setup + _health(environment.get("healthcheck"))
     steps = [untrusted.mapping(step) for step in untrusted.sequence(task.get("steps"))]
     for step in steps or [{}]:
         agent = _agent(config, task, step)
@@ -43,13 +42,11 @@ def phase_deadline_sec(config: dict[str, Any], phase: str) -> float | None:
     """Seconds that a trial may stay in a phase at most: what Harbor allows it, and the grace; None for no end."""
     task = trial_task.task_toml(config)
     environment = untrusted.mapping(task.get("environment"))
-    build = _limit(
-        config, "environment_build", _seconds(environment, "build_timeout_sec", DEFAULT_BUILD_SEC)
-    )
+    build = build_sec(config)
     steps = [untrusted.mapping(step) for step in untrusted.sequence(task.get("steps"))] or [{}]
     match phase:
         case "create":
-            return GRACE_SEC + DEFAULT_SETUP_SEC
+            return GRACE_SEC + DEFAULT_SETUP_SEC + build
         case "environment_setup":
             setup = _limit(config, "agent_setup", _agent_setup(config))
             if config.get("user_agent"):
@@ -68,6 +65,13 @@ def phase_deadline_sec(config: dict[str, Any], phase: str) -> float | None:
             return GRACE_SEC + longest
         case _:
             return None
+
+
+def build_sec(config: dict[str, Any]) -> float:
+    """Seconds that the environment's image may take to build."""
+    environment = untrusted.mapping(trial_task.task_toml(config).get("environment"))
+    declared = _seconds(environment, "build_timeout_sec", DEFAULT_BUILD_SEC)
+    return _limit(config, "environment_build", declared)
 
 
 def _agent_setup(config: dict[str, Any]) -> float:

@@ -2,7 +2,7 @@
 
 ``stop_grace_period: 0s``: PID 1 of a task's container ignores SIGTERM, so that a stop would wait ten
 seconds for nothing. The labels say whose container it is, to ``doctor --reap`` and to whoever reads
-``docker ps``.
+``docker ps``. Where the store provides the image, the service is not built again.
 """
 
 import json
@@ -13,6 +13,7 @@ from parallelhassnes.steps.kinds import Attempt
 from parallelhassnes.store.identity import store_id
 
 LABEL = "parallelhassnes"
+_NOT_BUILT = "\0not built"
 
 
 def labels(attempt: Attempt) -> dict[str, str]:
@@ -26,13 +27,21 @@ def labels(attempt: Attempt) -> dict[str, str]:
     }
 
 
-def document(attempt: Attempt) -> dict[str, Any]:
-    main = {"stop_grace_period": "0s", "labels": labels(attempt)}
-    return {"services": {"main": main}}
+def text(attempt: Attempt, image: str | None) -> str:
+    """The overlay; JSON is YAML, but for the tag that takes a key of an earlier file away."""
+    main: dict[str, Any] = {"stop_grace_period": "0s", "labels": labels(attempt)}
+    if image is not None:
+        main |= {"image": image, "pull_policy": "never", "build": _NOT_BUILT}
+    document = json.dumps({"services": {"main": main}}) + "\n"
+    return document.replace(json.dumps(_NOT_BUILT), "!reset null")
 
 
-def write(attempt: Attempt, directory: Path) -> Path:
-    """Write the overlay into ``directory``; JSON is YAML. Returns its path."""
+def write(attempt: Attempt, directory: Path, image: str | None = None) -> Path:
+    """Write the overlay into ``directory``; its path.
+
+    Args:
+        image: the tag to start from; None to have Compose build one for this trial.
+    """
     path = directory / "compose-overlay.yaml"
-    path.write_text(json.dumps(document(attempt)) + "\n", encoding="utf-8")
+    path.write_text(text(attempt, image), encoding="utf-8")
     return path

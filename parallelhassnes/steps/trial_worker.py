@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from parallelhassnes.steps import trial_overlay, trial_paths, trial_preload, trial_task, untrusted
+from parallelhassnes.steps import (
+    trial_image_build,
+    trial_overlay,
+    trial_paths,
+    trial_preload,
+    trial_task,
+    untrusted,
+)
 from parallelhassnes.steps.failures import Phase
 from parallelhassnes.steps.kinds import Attempt
 
@@ -89,7 +96,8 @@ async def _run(attempt: Attempt, progress: Progress) -> int:
     config = _trial_config(attempt)
     compose = list(config.environment.extra_docker_compose)
     if _is_docker(config) and trial_task.takes_overlay(attempt.step.spec["config"]):
-        overlay = trial_overlay.write(attempt, trial_paths.tmp_dir(attempt))
+        image = await trial_image_build.provide(attempt)
+        overlay = trial_overlay.write(attempt, trial_paths.tmp_dir(attempt), image)
         config.environment.extra_docker_compose = [*compose, overlay]
     trial = await Trial.create(config)
     # The environment exists by now. What Harbor records from here on is what the table asked for,

@@ -23,6 +23,7 @@ from stores import (
 from parallelhassnes.control import reap
 from parallelhassnes.execute import processes
 from parallelhassnes.schedule.tick import tick
+from parallelhassnes.steps import trial_image
 from parallelhassnes.store import identity
 
 
@@ -119,6 +120,7 @@ def test_doctor_shows_and_reaps_what_no_attempt_of_the_store_knows_any_more(
     assert docker("ps", "-a", "--filter", f"name={neighbour}", "--format", "{{.Names}}") == [
         neighbour
     ]
+    assert not docker("image", "ls", "--quiet", trial_image.repository(ctx.layout.runs))
     for kind in ("network", "image"):
         for left in of_run(state["run_id"]):
             docker(kind, "rm", left)

@@ -27,20 +27,20 @@ STEPS = LIMITS + (
 @pytest.mark.parametrize(
     ("toml", "agent", "config", "seconds"),
     [
-        (LIMITS, None, {}, 123),
-        (LIMITS, None, {"timeout_multiplier": 2.0}, 246 + DEFAULT_SETUP_SEC),
-        (LIMITS, None, {"agent_timeout_multiplier": 0.5}, 73),
-        (LIMITS, None, {"agent_timeout_multiplier": 3, "timeout_multiplier": 1}, 323),
-        (LIMITS, {"name": "x", "override_timeout_sec": 50}, {}, 73),
-        (LIMITS, {"name": "x", "max_timeout_sec": 10}, {}, 33),
-        (LIMITS, {"name": "x", "override_setup_timeout_sec": 5}, {}, 128 - DEFAULT_SETUP_SEC),
-        (LIMITS, None, {"verifier": {"override_timeout_sec": 1}}, 104),
-        (LIMITS, None, {"verifier": {"disable": True}}, 103),
-        (LIMITS, None, {"install_only": True}, 23),
-        (STEPS, None, {}, 3 + 7 + 20 + 100 + 1),
-        (LIMITS.replace("[env", 'environment_mode="separate"\n[env'), None, {}, 126),
-        ("[agent]\ntimeout_sec=1", None, {}, 1 + 600 + 600),
-        (LIMITS + '[environment.healthcheck]\ncommand="x"\n', None, {}, 123 + 4 * 35),
+        (LIMITS, None, {}, 126),
+        (LIMITS, None, {"timeout_multiplier": 2.0}, 252 + DEFAULT_SETUP_SEC),
+        (LIMITS, None, {"agent_timeout_multiplier": 0.5}, 76),
+        (LIMITS, None, {"agent_timeout_multiplier": 3, "timeout_multiplier": 1}, 326),
+        (LIMITS, {"name": "x", "override_timeout_sec": 50}, {}, 76),
+        (LIMITS, {"name": "x", "max_timeout_sec": 10}, {}, 36),
+        (LIMITS, {"name": "x", "override_setup_timeout_sec": 5}, {}, 131 - DEFAULT_SETUP_SEC),
+        (LIMITS, None, {"verifier": {"override_timeout_sec": 1}}, 107),
+        (LIMITS, None, {"verifier": {"disable": True}}, 106),
+        (LIMITS, None, {"install_only": True}, 26),
+        (STEPS, None, {}, 2 * 3 + 7 + 20 + 100 + 1),
+        (LIMITS.replace("[env", 'environment_mode="separate"\n[env'), None, {}, 129),
+        ("[agent]\ntimeout_sec=1", None, {}, 1 + 2 * 600 + 600),
+        (LIMITS + '[environment.healthcheck]\ncommand="x"\n', None, {}, 126 + 4 * 35),
     ],
 )
 def test_the_sum_of_harbors_limits(tmp_path, toml, agent, config, seconds):
@@ -77,4 +77,4 @@ def test_a_trial_at_its_limits_ends_before_the_deadline(tmp_path):
     trial._close_logger_handler()
     spec["config"]["timeout_multiplier"] = 1.5
     ours = registry.kind("trial").deadline_sec(make_attempt(tmp_path, "trial", spec))
-    assert limits < ours < limits + 1500 + GRACE_SEC
+    assert limits < ours < limits + 1700 + GRACE_SEC

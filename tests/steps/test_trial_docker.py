@@ -8,13 +8,21 @@ import subprocess
 import pytest
 from harness import finish, fork_worker, make_attempt, make_task, run, trial_spec, until, wait
 
-from parallelhassnes.steps import registry, trial_sweep
+from parallelhassnes.steps import registry, trial_image, trial_sweep
 from parallelhassnes.steps.kinds import WorkerEnd
 
 pytestmark = pytest.mark.docker
 
 DOCKERFILE = "FROM debian:bookworm-slim\nWORKDIR /app\n"
 DOCKER = {"type": "docker"}
+
+
+@pytest.fixture(autouse=True)
+def _no_image_stays(tmp_path):
+    """No tick clears up behind these workers, which run without a store."""
+    yield
+    for folder in tmp_path.rglob("_system/images"):
+        trial_image.remove_unneeded(folder.parent.parent, lambda *_: True)
 
 
 def docker(*arguments):
@@ -115,8 +123,9 @@ def test_labels_and_a_cancel_that_leaves_nothing(tmp_path):
 
 
 def test_sweeping_after_a_kill_removes_ours_and_nothing_else(tmp_path):
+    own_image = {"environment/docker-compose.yaml": "services:\n  main:\n    tty: true\n"}
     attempt, other = (
-        docker_attempt(tmp_path / "a", solution="sleep 100"),
+        docker_attempt(tmp_path / "a", solution="sleep 100", **own_image),
         docker_attempt(tmp_path / "b"),
     )
     neighbour = f"neighbour-{attempt.run_id}"

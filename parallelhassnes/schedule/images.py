@@ -1,0 +1,39 @@
+"""Removing the Docker images that the trials of finished jobs shared."""
+
+from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.standing import dependency
+from parallelhassnes.steps import trial_image
+from parallelhassnes.store import batches
+
+
+def remove_unneeded(ctx: Context) -> list[str]:
+    """Remove the images that no running, ready or waiting trial needs; their tags. Costs a listing where there are none."""
+    return trial_image.remove_unneeded(
+        ctx.layout.runs, lambda batch_id, job_id: _is_over(ctx, batch_id, job_id)
+    )
+
+
+def needed(ctx: Context) -> set[str]:
+    """Tags of the images that a trial of this store runs on or may still start from."""
+    return {
+        record.tag
+        for _, record in trial_image.records(ctx.layout.runs)
+        if any(not _is_over(ctx, *job.split("/", 1)) for job in record.jobs)
+    }
+
+
+def _is_over(ctx: Context, batch_id: str, job_id: str) -> bool:
+    """Whether no trial of the job runs or may still start; a batch that is reopened has its images built again."""
+    job_dir = ctx.layout.job(batch_id, job_id)
+    try:
+        job = batches.read_job(job_dir)
+    except FileNotFoundError:  # somebody deleted the batch
+        return True
+    control = batches.read_control(job_dir.parent)
+    current, overrides = batches.read_current(job_dir), batches.read_overrides(job_dir)
+    never = control.canceled or control.closed is not None
+    return not any(
+        dependency(current, overrides, never, step.step_id) == "open"
+        for step in job.steps
+        if step.kind == "trial"
+    )
