@@ -112,6 +112,10 @@ class BatchMeta(Record):
     """The file name under which the table was submitted."""
     base_dir: str = ""
     """The directory against which the table's relative paths were resolved."""
+    base_dirs: tuple[str, ...] = ()
+    """All directories in which the table's relative paths were looked for, in order; the root besides."""
+    rerun_of: str = ""
+    """The batch that this one runs again, in part or whole."""
     experiment: str = ""
     goal: str = ""
     labels: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""``cancel``, ``retry``, ``doctor``, ``cron``."""
+"""``cancel``, ``retry``, ``rerun``, ``doctor``, ``cron``, ``export``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,7 +21,7 @@ IdArgument = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
-    for command in (cancel, retry, doctor, cron, export):
+    for command in (cancel, retry, rerun, doctor, cron, export):
         app.command()(command)
 
 
@@ -79,6 +79,57 @@ def retry(
     done = operate.retry(ctx, found, only, reason)
     said = f"{len(done.steps)} steps of {done.target} run again, {done.started} started at once"
     _say(done, json, said)
+
+
+def rerun(
+    batch: Annotated[str, typer.Argument(metavar="BATCH", help="A batch id, or latest.")],
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Take over what succeeded; the rest runs.")
+    ] = False,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="Take over whatever has ended; the rest runs.")
+    ] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Take over nothing; everything runs.")
+    ] = False,
+    edit: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--edit", metavar="KEY=VALUE", help="Change the table: model=x, jobs.j1.model=x; repeatable."
+        ),
+    ] = None,
+    root: RootOption = None,
+    json: JsonOption = False,
+) -> None:  # fmt: skip
+    """Make a new batch of an old one's table, linked to it; retry goes on in the old one instead.
+
+    Example: parallelhassnes rerun latest --failed --edit concurrency=2
+    """
+    from parallelhassnes.control import rerun as control
+    from parallelhassnes.errors import UserError
+
+    chosen = [
+        name for name, on in (("failed", failed), ("missing", missing), ("all", everything)) if on
+    ]
+    if len(chosen) != 1:
+        raise UserError(
+            "rerun runs again --failed, --missing or --all", fix="give one of the three"
+        )
+    ctx, found = _resolve(batch, root)
+    done = control.rerun(ctx, str(found), chosen[0], edit)  # type: ignore[arg-type]
+    if json:
+        typer.echo(done.model_dump_json())
+        return
+    if done.batch_id is None:
+        typer.echo(f"nothing of {done.rerun_of} is to be run again")
+        return
+    typer.echo(done.batch_id)
+    typer.echo(
+        f"runs {done.steps} steps of {done.rerun_of} again; {done.carried} were taken over",
+        err=True,
+    )
+    for warning in done.warnings:
+        typer.echo(f"note: {warning}", err=True)
 
 
 def doctor(

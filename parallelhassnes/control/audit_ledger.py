@@ -86,6 +86,9 @@ def _take_in(found: Lines, document: dict[str, Any]) -> Lines:
             return found._replace(submitted=document)
         case "launched":
             found.launched[str(document.get("run_id"))] = document
+        case "carried":  # its launch stands in the ledger of the batch that it comes from
+            found.launched[str(document.get("run_id"))] = document
+            found.ended[str(document.get("run_id"))] = document
         case "ended":
             found.ended[str(document.get("run_id"))] = document
     return found

@@ -8,7 +8,7 @@ the whole ledger. Any reader may write it, at any time, by rename; the newest of
 since a cache that is behind only costs a longer tail.
 
 Shape: ``{"schema_version": 1, "batch_id", "ledger_offset", "stand_in", "attempts", "last_at", "canceled",
-"approved", "steps": {"job/step": [status, attempt, number, at, queue_key, retry_at, class, line, numbers]}, "unread":
+"approved", "carried", "steps": {"job/step": [status, attempt, number, at, queue_key, retry_at, class, line, numbers]}, "unread":
 [["job/step", attempt]], "spent": {…}}``; times are the ledger's.
 """
 
@@ -64,6 +64,8 @@ class Fold:
     """Time of the newest event of a step; empty before the first."""
     canceled: dict[str, bool] = field(default_factory=dict)
     """``job/step`` of steps that were canceled before they started; False where the job's own rule (``enough``) did."""
+    carried: dict[str, str] = field(default_factory=dict)
+    """``job/step`` → the attempt that was taken over from an earlier batch."""
     approved: list[str] = field(default_factory=list)
     """``job/step`` of steps that a person let through their gate."""
     steps: dict[str, Row] = field(default_factory=dict)
@@ -132,7 +134,7 @@ def save(fold: Fold, batch_dir: Path, *, force: bool = False) -> bool:
     document = {
         "schema_version": VERSION, "batch_id": fold.batch_id, "ledger_offset": fold.offset,
         "stand_in": fold.stand_in, "attempts": fold.attempts, "last_at": fold.last_at, "canceled": fold.canceled,
-        "approved": fold.approved, "steps": fold.steps, "unread": fold.unread, "spent": fold.spent,
+        "approved": fold.approved, "carried": fold.carried, "steps": fold.steps, "unread": fold.unread, "spent": fold.spent,
     }  # fmt: skip
     try:
         atomic.write_json(batch_dir / CACHE, document, durable=False)
@@ -153,7 +155,7 @@ def _from_cache(batch_dir: Path) -> Fold | None:
         fold = Fold(
             batch_id=batch_dir.name, offset=offset, cached=offset,
             stand_in=document["stand_in"], attempts=document["attempts"], last_at=document["last_at"], canceled=dict(document["canceled"]),
-            approved=list(document["approved"]),
+            approved=list(document["approved"]), carried=dict(document["carried"]),
             steps=dict(zip(document["steps"], map(Row._make, document["steps"].values()), strict=True)),
             unread=list(document["unread"]), spent=dict(document["spent"]),
         )  # fmt: skip
@@ -187,6 +189,12 @@ def _apply(fold: Fold, event: dict[str, Any]) -> bool:
             return _ended(fold, f"{event['job_id']}/{event['step_id']}", event)
         case "canceled":
             fold.canceled.update(dict.fromkeys(event["steps"], event.get("by") != "enough"))
+            return True
+        case "carried":
+            key = f"{event['job_id']}/{event['step_id']}"
+            fold.carried[key] = event["attempt"]
+            if _ended(fold, key, event):
+                fold.attempts -= 1
             return True
         case "approved" | "rejected" as word:
             said = set(event["steps"])

@@ -60,7 +60,8 @@ def take_in(status: BatchStatus) -> int:
         job_id, _, step_id = key.partition("/")
         report = _report(status.batch_dir / job_id / "steps" / step_id / "attempts" / attempt)
         numbers = _of_report(step.kind if step else "", report)
-        if step is not None and step.kind != "verdict":
+        paid_before = fold.carried.get(key) == attempt
+        if step is not None and step.kind != "verdict" and not paid_before:
             _spend(fold, TrialNumbers(*numbers))
         if row.attempt == attempt:
             fold.steps[key] = row._replace(numbers=numbers)

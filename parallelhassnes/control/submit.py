@@ -6,7 +6,9 @@ made at once, so that it can be looked at; should we die before that, the next t
 
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from pydantic import BaseModel
 
@@ -161,6 +163,8 @@ def submit(
     folders: list[Path],
     again: bool = False,
     here: bool = False,
+    rerun_of: str = "",
+    carry: Mapping[str, str] = MappingProxyType({}),
 ) -> Submitted:
     """Validate a table and put it into the queue.
 
@@ -170,6 +174,8 @@ def submit(
         folders: where relative paths are looked for, before the root.
         again: make a new batch even if these bytes made one before.
         here: it is to run on this host at once, so refuse what this host cannot run.
+        rerun_of: the batch that it runs again.
+        carry: ``job_id/step_id`` → the attempt of that batch which is taken over instead of being made anew.
     """
     digest = hashlib.sha256(data).hexdigest()
     known = None if again else ingest.known_batch(ctx, digest)
@@ -178,7 +184,7 @@ def submit(
     plan = plan_table(ctx, data, name=name, folders=folders)
     if here:
         check_environments(plan)
-    submission = ingest.new_submission(name, folders, again=again)
+    submission = ingest.new_submission(name, folders, again=again, rerun_of=rerun_of, carry=carry)
     ending = Path(name).suffix.lower()
     path = (
         ctx.layout.incoming

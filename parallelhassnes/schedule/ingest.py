@@ -4,7 +4,7 @@
     incoming/<name>.submit                 what ``submit`` knows besides: batch id, base directories
 
     by_sha256/<sha> ─▶ runs/<batch_id>/launch_table.*  ─▶ index.json ─▶ <job_id>/job.json … ─▶ ledger
-    ─▶ batch_meta.json ─▶ tickets ─▶ accepted/<batch_id>.ack.json ─▶ companion removed ─▶ table to accepted/
+    ─▶ attempts taken over (``rerun``) ─▶ batch_meta.json ─▶ tickets ─▶ accepted/<batch_id>.ack.json ─▶ companion removed ─▶ table to accepted/
 
 ``batch_meta.json`` makes the batch one; before it the folder is garbage that the redo writes over. A crash
 anywhere leaves the table in ``incoming/``. ``by_sha256`` says from the start which batch these bytes make, the
@@ -20,8 +20,9 @@ import json
 import os
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
@@ -29,6 +30,7 @@ from pydantic import BaseModel, ConfigDict
 from parallelhassnes import names
 from parallelhassnes.errors import InvalidInput, Problem
 from parallelhassnes.plan import BatchMeta, Plan, Retry
+from parallelhassnes.schedule import carry
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.requeue import requeue_batch, write_ack
 from parallelhassnes.schedule.settle import ticket_of
@@ -54,6 +56,10 @@ class Submission(BaseModel):
     source_name: str
     base_dirs: list[str]
     again: bool = False
+    rerun_of: str = ""
+    """The batch that is run again."""
+    carry: dict[str, str] = {}
+    """``job_id/step_id`` → name of the attempt of that batch which is taken over instead of being made anew."""
 
 
 class Ingested(NamedTuple):
@@ -258,6 +264,8 @@ def _write_batch(
             batch_id=batch_id, created_at=now_text(), table_sha256=digest, table_format=plan.table_format,
             source_name=submission.source_name if submission else path.name,
             base_dir=submission.base_dirs[0] if submission and submission.base_dirs else "",
+            base_dirs=tuple(submission.base_dirs) if submission else (),
+            rerun_of=submission.rerun_of if submission else "",
             experiment=plan.experiment, goal=plan.goal, labels=plan.labels, priority=plan.priority,
             concurrency=plan.concurrency, limits=plan.limits, budget=plan.budget, secrets=plan.secrets,
             job_ids=tuple(job.job_id for job in jobs), steps_total=sum(len(job.steps) for job in jobs),
@@ -268,11 +276,17 @@ def _write_batch(
             batch_dir, "submitted", by=ledger.person(path.stat().st_uid),
             table_sha256=digest, jobs_sha256=jobs_hash.hexdigest(),
             meta_sha256=hashlib.sha256(about.encode("utf-8", "surrogateescape")).hexdigest(),
-            jobs=len(jobs), steps=meta.steps_total,
+            jobs=len(jobs), steps=meta.steps_total, rerun_of=meta.rerun_of or None,
         )  # fmt: skip
+        carried = submission is not None and carry.take_over(
+            ctx.layout, batch_id, jobs, submission.rerun_of, submission.carry
+        )
         _sync_everything()
         atomic.write_text(batch_dir / batches.META, about)
-        for job in jobs:
+        if carried:
+            with locks.held(ctx.layout.tick_lock):
+                requeue_batch(ctx, batch_id)
+        for job in () if carried else jobs:
             for step in job.steps:
                 if not step.depends_on and not step.gate:
                     ticket, name = ticket_of(job, step)
@@ -325,11 +339,20 @@ def _drop_companion(path: Path) -> None:
     path.with_name(path.name + COMPANION).unlink(missing_ok=True)
 
 
-def new_submission(source_name: str, base_dirs: list[Path], *, again: bool) -> Submission:
+def new_submission(
+    source_name: str,
+    base_dirs: list[Path],
+    *,
+    again: bool,
+    rerun_of: str = "",
+    carry: Mapping[str, str] = MappingProxyType({}),
+) -> Submission:
     """The companion of a table about to be submitted, with its batch id."""
     return Submission(
         batch_id=names.new_batch_id(),
         source_name=source_name,
         base_dirs=[str(folder) for folder in base_dirs],
         again=again,
+        rerun_of=rerun_of,
+        carry=dict(carry),
     )

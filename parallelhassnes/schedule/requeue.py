@@ -115,7 +115,9 @@ def _complete_ledger(ctx: Context, batch_id: str) -> None:
     """Write down the ends that no settle will: their tickets went with the queue."""
     batch_dir = ctx.layout.batch(batch_id)
     known = {
-        event.get("run_id") for _, event in ledger.read(batch_dir) if event.get("event") == "ended"
+        event.get("run_id")
+        for _, event in ledger.read(batch_dir)
+        if event.get("event") in ("ended", "carried")
     }
     for job_dir in batches.job_dirs(ctx.layout, batch_id):
         job = batches.read_job(job_dir)

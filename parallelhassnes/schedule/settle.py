@@ -45,7 +45,7 @@ def _settle(ctx: Context, book: "Book", keys: Keys, ticket: Ticket, path: Path) 
     now = book.look_again(job, step)
     if now is not None and now.ended_at is not None:
         redo = before is not None and (before.run_id, before.ended_at) == (now.run_id, now.ended_at)
-        _publish(ctx, job, step, now)
+        publish(book.batch_dir / job.job_id, book.step_dir(job, step) / "attempts" / now.attempt)
         keys.note_end(job.batch_id, job.job_id, step, now)
         if now.retry_at is not None:
             tickets.put_delayed(ctx.layout, ticket, path.name, parse_time(now.retry_at))
@@ -82,11 +82,9 @@ def _spent(attempt_dir: Path) -> dict[str, Any]:
     return {"cost_usd": untrusted.number(trial.get("cost_usd")), "tokens": sum(known) or None}
 
 
-def _publish(ctx: Context, job: JobSpec, step: StepSpec, now: StepNow) -> None:
-    job_dir = ctx.layout.job(job.batch_id, job.job_id)
-    folder = (
-        ctx.layout.step(job.batch_id, job.job_id, step.step_id) / "attempts" / now.attempt / PUBLISH
-    )
+def publish(job_dir: Path, attempt_dir: Path) -> None:
+    """Copy what an attempt has for its job (``verdict.json``) into the job's folder."""
+    folder = attempt_dir / PUBLISH
     if folder.is_dir():
         for document in folder.iterdir():
             atomic.write_bytes(job_dir / document.name, document.read_bytes())

@@ -12,6 +12,7 @@ as the attempt is sealed.
 """
 
 import os
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,6 +70,30 @@ def create(step_dir: Path, name: str, meta: AttemptMeta, state: AttemptState) ->
     fresh.rename(target)
     atomic.sync_dir(folder)
     return target
+
+
+def adopt(source: Path, step_dir: Path) -> Path:
+    """Give a step an attempt of another batch: the same files under the same name, linked where the disk can.
+
+    It appears whole, by rename; one that is there already stays. A sealed attempt never changes, so two batches can
+    share its bytes.
+    """
+    target = step_dir / "attempts" / source.name
+    if target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = atomic.temp_path(target.parent)
+    shutil.copytree(source, fresh, symlinks=True, copy_function=_link_or_copy)
+    fresh.rename(target)
+    atomic.sync_dir(target.parent)
+    return target
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, target, follow_symlinks=False)
 
 
 def read_meta(attempt_dir: Path) -> AttemptMeta:

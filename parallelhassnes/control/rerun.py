@@ -1,0 +1,96 @@
+"""``rerun``: a new batch from an old one's table, with the old one's results where they are to stay.
+
+The new batch has all jobs and steps of the table, so it is whole: what is carried over stands in it as ended, the
+rest runs. Nothing of the old batch changes but a line in its ledger. The table is taken with the edits, and its
+relative paths are looked for where they were looked for then.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel
+
+from parallelhassnes.control import edits as editing
+from parallelhassnes.control import status as statuses
+from parallelhassnes.control.find import resolve
+from parallelhassnes.control.submit import submit
+from parallelhassnes.errors import UserError
+from parallelhassnes.schedule.context import Context
+from parallelhassnes.store import atomic, batches, ledger, locks
+from parallelhassnes.store.records import StepNow
+from parallelhassnes.tables.load import load
+
+type What = Literal["failed", "missing", "all"]
+
+
+class Rerun(BaseModel):
+    """What came of it."""
+
+    ok: bool = True
+    rerun_of: str
+    batch_id: str | None = None
+    """The new batch; None where nothing was to be run again."""
+    carried: int = 0
+    """Steps taken over as they ended."""
+    steps: int = 0
+    """Steps that run."""
+    warnings: list[str] = []
+
+
+def rerun(ctx: Context, text: str, what: What, edits: list[str] | None = None) -> Rerun:
+    """Make the new batch.
+
+    Args:
+        text: the batch.
+        what: ``failed`` carries over what succeeded; ``missing`` whatever has ended; ``all`` nothing.
+        edits: changes of the table, as ``control.edits`` has them.
+
+    Raises:
+        UserError: it is no batch; it still runs, so that steps would run twice; an edit cannot be made.
+        InvalidInput: the table is not valid (any more).
+    """
+    found = resolve(ctx.layout, text)
+    if found.job_id is not None:
+        raise UserError(f"{text} is a {found.what}, not a batch", fix=f"name {found.batch_id}")
+    old = found.batch_id
+    batch_dir = ctx.layout.batch(old)
+    meta = batches.read_batch(batch_dir)
+    carry = {} if what == "all" else _carried(ctx, old, what)
+    result = Rerun(rerun_of=old, carried=len(carry), steps=meta.steps_total - len(carry))
+    if not result.steps:
+        return result
+    (table,) = batch_dir.glob("launch_table.*")
+    data = table.read_bytes()
+    name = meta.source_name or table.name
+    if edits:
+        document = load(data, table.name)
+        editing.apply(document, edits)
+        data, name = atomic.dumps(document).encode(), f"{Path(name).stem}.json"
+    folders = [Path(folder) for folder in meta.base_dirs or [meta.base_dir] if folder]
+    made = submit(ctx, data, name=name, folders=folders, again=True, rerun_of=old, carry=carry)
+    with locks.held(ctx.layout.tick_lock):
+        ledger.append(batch_dir, "rerun", by=ledger.person(), batch_id=made.batch_id, what=what)
+    result.batch_id, result.warnings = made.batch_id, made.warnings
+    result.steps = made.steps - len(carry)
+    return result
+
+
+def _carried(ctx: Context, batch_id: str, what: What) -> dict[str, str]:
+    """``job_id/step_id`` → attempt of the steps that are taken over."""
+    states = [step.state for step in statuses.read(ctx.layout, batch_id)]
+    moving = states.count("running") + states.count("ready")
+    if moving:
+        raise UserError(
+            f"{batch_id} is not over: {moving} steps run or are about to",
+            fix="wait, or cancel it; --all runs everything again beside it",
+        )
+    return {
+        f"{job_dir.name}/{step_id}": now.attempt
+        for job_dir in batches.job_dirs(ctx.layout, batch_id)
+        for step_id, now in batches.read_current(job_dir).steps.items()
+        if _stays(now, what)
+    }
+
+
+def _stays(now: StepNow, what: What) -> bool:
+    return now.settled and (now.status == "succeeded" or what == "missing")
