@@ -168,3 +168,90 @@ class TrialSpec(Record):
     """Harbor's content hash of the task at ingest, where it could be computed without a download."""
     repeat: int = 1
     """Which of the trials of this task and agent this is, from 1."""
+
+
+class AgentPolicy(Record):
+    """What a coding agent may do; the words are those of ``execution_policy`` in a table."""
+
+    sandbox: Literal["read-only", "workspace-write", "danger-full-access"] = "workspace-write"
+    """Of Codex: its kernel sandbox. Of Claude Code, which has permission rules instead: no edits, edits and commands
+    in the workspace, anything."""
+    approval_policy: Literal["never", "untrusted", "on-request", "on-failure"] = "never"
+    """Nobody is there to approve anything, so everything but ``never`` only refuses more."""
+    network_access: bool = False
+    """Whether commands inside Codex's ``workspace-write`` sandbox reach the network."""
+    web_search_enabled: bool = False
+    model_reasoning_effort: str | None = None
+    """Such as ``low``, ``medium``, ``high``; None for the agent's own default."""
+    add_dirs: tuple[str, ...] = ()
+    """Absolute folders that it may write to besides the workspace."""
+    skip_git_repo_check: bool = True
+    """False refuses to work in a folder that is no git repository."""
+    config: dict[str, Any] = {}
+    """The agent's own settings, merged over ours: for Codex the keys of ``config.toml``, for Claude Code those of
+    ``settings.json``."""
+
+
+class WorkspacePolicy(Record):
+    """Where a coding agent works; ``workspace_policy`` in a table."""
+
+    mode: Literal["shared", "isolated"] = "shared"
+    """``shared``: in ``working_directory`` itself; ``isolated``: in a git worktree of its own, made from there."""
+    exclusive: bool = False
+    """Of ``shared``: one running step in a directory at a time."""
+    base: str = "HEAD"
+    """Of ``isolated``: the commit that the worktree starts from, as git names it."""
+    keep: Literal["never", "on_failure", "always"] = "on_failure"
+    """Of ``isolated``: when the worktree stays after the attempt; its patch always does."""
+
+
+class ArtifactExpected(Record):
+    """A file that must be in the workspace at the end for the step to have succeeded."""
+
+    name: str
+    """What ``artifact ID NAME`` calls it."""
+    glob: str
+    """Relative to the workspace; ``**`` crosses folders. At least one file must fit."""
+    non_empty: bool = True
+    """Each file that fits must have content."""
+    json_schema: dict[str, Any] | None = None
+    """Each file that fits must be JSON that is valid against this."""
+
+
+class ResumeFrom(Record):
+    """Whose conversation an agent step continues."""
+
+    step_id: str
+    """A step of the same job, or ``job_id/step_id``."""
+    selector: Literal["latest_successful", "latest", "run_id"] = "latest_successful"
+    run_id: str | None = None
+    """Of the selector ``run_id``: which attempt of that step."""
+
+
+class AgentPlan(Record):
+    """``StepSpec.spec`` of a step of kind ``agent``. Paths are absolute."""
+
+    agent: str = "codex"
+    """``codex``, ``claude``, or any name for a program given by ``command``."""
+    command: tuple[str, ...] = ()
+    """The argument vector of any other program, with ``{prompt_file} {schema_file} {output_file} {workdir}`` in it."""
+    program: str = ""
+    """Path of the CLI, where it is not the one of that name on PATH."""
+    prompt: str = ""
+    prompt_ref: str = ""
+    """File with the prompt, read when an attempt starts, instead of ``prompt``."""
+    append_prompt: str = ""
+    """Text after the prompt."""
+    model: str | None = None
+    """None for the agent's own default."""
+    output_schema: dict[str, Any] | None = None
+    """JSON Schema of the agent's report; None for ``agent_report.schema.json``."""
+    working_directory: str = ""
+    """Empty for the fresh directory ``work`` of the attempt."""
+    execution_policy: AgentPolicy = AgentPolicy()
+    workspace_policy: WorkspacePolicy = WorkspacePolicy()
+    artifacts_expected: tuple[ArtifactExpected, ...] = ()
+    resume_from: ResumeFrom | None = None
+    repair: int = Field(default=0, ge=0, le=5)
+    """How often the agent is asked again, in the same conversation, for a report that was not valid."""
+    labels: dict[str, str] = {}

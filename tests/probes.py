@@ -83,5 +83,32 @@ def namespaces() -> Missing | None:
     return None
 
 
-PROBES = {"docker": docker, "bubblewrap": bubblewrap, "namespaces": namespaces}
+@functools.cache
+def codex() -> Missing | None:
+    """The Codex CLI."""
+    if why := _fails("codex", "--version"):
+        return Missing(
+            f"no Codex CLI ({why})", "npm install -g @openai/codex, or .ci/node-packages"
+        )
+    return None
+
+
+@functools.cache
+def claude() -> Missing | None:
+    """The Claude Code CLI."""
+    if why := _fails("claude", "--version"):
+        return Missing(
+            f"no Claude Code ({why})",
+            "npm install -g @anthropic-ai/claude-code, or .ci/node-packages",
+        )
+    return None
+
+
+PROBES = {
+    "docker": docker,
+    "bubblewrap": bubblewrap,
+    "namespaces": namespaces,
+    "codex": codex,
+    "claude": claude,
+}
 """By the marker that asks for it."""

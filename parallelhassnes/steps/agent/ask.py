@@ -1,0 +1,252 @@
+"""Running an agent once, and reading what came of it.
+
+Below the folder ``work`` that the caller gives: ``prompt.txt``, ``schema.json``, ``home/`` (the agent's own),
+``<agent>.events.jsonl`` (appended by the program itself, so that nobody's death loses an event), ``agent.stderr.log``
+and ``last_message.txt``.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from parallelhassnes.plan import AgentPolicy
+from parallelhassnes.steps import report
+from parallelhassnes.steps.agent.cli import AgentCli, EventReader, Request, Tokens, Transcript
+from parallelhassnes.steps.kinds import Failure
+from parallelhassnes.steps.untrusted import first_line, read_bytes
+
+PROMPT, SCHEMA, MESSAGE, HOME, ERRORS = (
+    "prompt.txt", "schema.json", "last_message.txt", "home", "agent.stderr.log",
+)  # fmt: skip
+MAX_MESSAGE = 16 << 20
+GRACE_SEC = 10.0
+READ_ONLY = AgentPolicy(sandbox="read-only")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an agent's run came to."""
+
+    text: str
+    """Its last message."""
+    document: Any = None
+    """The JSON of it; None where it is prose or no schema was asked for."""
+    problems: list[str] = field(default_factory=list)
+    """Every way in which the message does not fit the schema; a document with problems is kept all the same."""
+    failure: Failure | None = None
+    """Why the run failed, where it did; there may be a message all the same."""
+    thread_id: str | None = None
+    tokens: Tokens = field(default_factory=Tokens)
+    cost_usd: float | None = None
+    tool_calls: int = 0
+    model: str | None = None
+    exit_code: int | None = None
+    seconds: float = 0.0
+
+    @property
+    def valid(self) -> bool:
+        """The run succeeded, and its message fits the schema."""
+        return self.failure is None and not self.problems
+
+
+def ask(
+    cli: AgentCli,
+    prompt: str,
+    folder: Path,
+    work: Path,
+    *,
+    environ: Mapping[str, str],
+    schema: Mapping[str, Any] | None = None,
+    model: str | None = None,
+    policy: AgentPolicy = READ_ONLY,
+    timeout_sec: float | None = None,
+) -> Answer:
+    """Ask an agent one thing, in a conversation of its own.
+
+    Args:
+        folder: where it works.
+        work: a folder for its files, see above; not below TMPDIR.
+        environ: what it sees; a key of its provider is looked for there.
+        schema: JSON Schema that its last message must fit.
+        timeout_sec: after so long it is ended, as a failure of the class ``agent_timeout``.
+
+    Raises:
+        NotInstalled: its program is not there. Ask ``cli.version`` before to know it earlier.
+    """
+    request = request_of(prompt, folder, work, schema, environ)
+    conversation = Conversation(cli, work, replace(request, model=model, policy=policy))
+    answer = conversation.turn(prompt, timeout_sec)
+    cli.tidy(request.home)
+    return answer
+
+
+def request_of(
+    prompt: str,
+    folder: Path,
+    work: Path,
+    schema: Mapping[str, Any] | None,
+    environ: Mapping[str, str],
+) -> Request:
+    """The request, with its files in ``work``; the policy is read-only."""
+    work.mkdir(parents=True, exist_ok=True)
+    home = work / HOME
+    home.mkdir(exist_ok=True)
+    if schema is not None:
+        bare = {name: value for name, value in schema.items() if name != "$schema"}
+        (work / SCHEMA).write_text(json.dumps(bare), encoding="utf-8")
+    return Request(
+        prompt=prompt, directory=folder, home=home, policy=READ_ONLY, schema=schema,
+        schema_file=work / SCHEMA if schema is not None else None,
+        output_file=work / MESSAGE, prompt_file=work / PROMPT, environ=environ,
+    )  # fmt: skip
+
+
+class Run(NamedTuple):
+    """How the program ended."""
+
+    exit_code: int
+    timed_out: bool
+    seconds: float
+
+
+class Conversation:
+    """One or more turns with an agent; the later ones go on with the conversation of the first."""
+
+    def __init__(self, cli: AgentCli, work: Path, request: Request) -> None:
+        self.cli, self.work, self.request = cli, work, request
+        self.events = work / cli.events_file
+        self.reader: EventReader = cli.reader()
+        self._offset = self.events.stat().st_size if self.events.exists() else 0
+        self._before = Tokens()
+        if request.thread_id is not None:
+            self._before = cli.used_before(request.home, request.thread_id)
+
+    def turn(self, prompt: str, timeout_sec: float | None) -> Answer:
+        """Say something to the agent and wait for its answer; tokens and cost are those of all turns so far."""
+        request = replace(self.request, prompt=prompt)
+        if self.reader.transcript.thread_id is not None:
+            request = replace(request, thread_id=self.reader.transcript.thread_id)
+        assert request.prompt_file is not None  # noqa: S101 - request_of gives one
+        request.prompt_file.write_text(prompt, encoding="utf-8", errors="surrogateescape")
+        (self.work / MESSAGE).unlink(missing_ok=True)
+        ended = _run(self.cli, request, self.events, self.work / ERRORS, timeout_sec)
+        self._offset = read_events(self.events, self._offset, self.reader)
+        said = self.reader.transcript
+        text = _message(said, self.work / MESSAGE)
+        (self.work / MESSAGE).write_text(text, encoding="utf-8", errors="surrogateescape")
+        failure = _failure(self.cli, said, ended, request.thread_id, self.work / ERRORS)
+        document: Any = None
+        problems: list[str] = []
+        if request.schema is not None and failure is None:
+            document, problems = parsed(said, text, request.schema)
+        return Answer(
+            text=text, document=document, problems=problems, failure=failure, thread_id=said.thread_id,
+            tokens=said.tokens.minus(self._before), cost_usd=said.cost_usd, tool_calls=said.tool_calls,
+            model=said.model or request.model, exit_code=ended.exit_code, seconds=ended.seconds,
+        )  # fmt: skip
+
+
+def _run(
+    cli: AgentCli, request: Request, events: Path, errors: Path, timeout_sec: float | None
+) -> Run:
+    launch = cli.prepare(request)
+    began = time.monotonic()
+    assert request.prompt_file is not None  # noqa: S101 - request_of gives one
+    with request.prompt_file.open("rb") as said, events.open("ab") as out, errors.open("ab") as err:
+        process = subprocess.Popen(
+            launch.argv, stdin=said, stdout=out, stderr=err,
+            env={**launch.environ, "PWD": str(request.directory)},
+            cwd=request.directory, process_group=0,
+        )  # fmt: skip
+    timed_out = False
+    try:
+        process.wait(timeout_sec)
+    except subprocess.TimeoutExpired:
+        timed_out = True
+    finally:  # also where a signal of ours ends the wait by an exception
+        stop(process)
+    return Run(process.returncode, timed_out, time.monotonic() - began)
+
+
+def stop(process: subprocess.Popen[bytes], grace_sec: float = GRACE_SEC) -> None:
+    """End the program, if it still runs, and whatever it left in its process group."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(grace_sec)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def read_events(path: Path, offset: int, reader: EventReader) -> int:
+    """Feed the whole lines from ``offset`` on to the reader; where the next ones begin."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(offset)
+            for line in stream:
+                if not line.endswith(b"\n"):
+                    break
+                reader.feed(line)
+                offset += len(line)
+    except FileNotFoundError:
+        pass
+    return offset
+
+
+def parsed(said: Transcript, text: str, schema: Mapping[str, Any]) -> tuple[Any, list[str]]:
+    """The document in an agent's last message, and every way in which it does not fit the schema."""
+    document = said.document
+    if document is None:
+        try:
+            document = json.loads(_unfenced(text))
+        except (ValueError, RecursionError):
+            what = "is prose, not JSON" if text.strip() else "is empty"
+            return None, [f"/: the last message {what}"]
+    return document, report.problems(document, schema)
+
+
+def _unfenced(text: str) -> str:
+    """The text without a Markdown fence around the whole of it."""
+    lines = text.strip().splitlines()
+    if len(lines) >= 2 and lines[0] in ("```", "```json") and lines[-1] == "```":
+        return "\n".join(lines[1:-1])
+    return text
+
+
+def _message(said: Transcript, output_file: Path) -> str:
+    if said.message is not None and not output_file.exists():
+        return said.message
+    written = read_bytes(output_file, MAX_MESSAGE)
+    return said.message or "" if not written else written.decode("utf-8", "replace")
+
+
+def _failure(
+    cli: AgentCli, said: Transcript, ended: Run, thread_id: str | None, errors: Path
+) -> Failure | None:
+    if ended.timed_out:
+        return Failure("agent_timeout", f"{cli.name} was ended after {ended.seconds:.0f} s")
+    if said.failure is not None and (ended.exit_code != 0 or not said.done):
+        return said.failure
+    if said.gave_up or (ended.exit_code == 0 and said.done):
+        if thread_id is not None and said.thread_id != thread_id:
+            line = f"asked to go on with {thread_id}, {cli.name} answered in {said.thread_id}"
+            return Failure("agent_error", line)
+        return said.failure
+    last = (read_bytes(errors, 4096, end=True) or b"").decode("utf-8", "replace").strip()
+    told = first_line(last.splitlines()[-1]) if last else "it said nothing"
+    if ended.exit_code == -signal.SIGKILL:
+        return Failure("infrastructure", f"{cli.name} was killed from outside (out of memory?)")
+    line = f"{cli.name} ended with exit code {ended.exit_code}: {told}"
+    if said.thread_id is None and not said.done:
+        return Failure("task_definition", f"{cli.name} did not start: {told}", last)
+    return Failure("agent_error", line, last)

@@ -1,0 +1,75 @@
+"""Any program as an agent: an argument vector with ``{prompt_file} {schema_file} {output_file} {workdir}`` in it.
+
+The prompt goes to standard input too. What it writes to ``output_file``, else the end of its standard output, is its
+last message. It has no events, no conversation to resume, and counts no tokens.
+"""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from parallelhassnes.steps.agent.cli import (
+    EventReader,
+    Launch,
+    NotInstalled,
+    Request,
+    Tokens,
+    Transcript,
+)
+
+PLACES = ("prompt_file", "schema_file", "output_file", "workdir")
+
+
+class Template:
+    """Runs an argument vector."""
+
+    events_file = "agent.output.log"
+
+    def __init__(self, name: str, command: tuple[str, ...]) -> None:
+        self.name = name
+        self.command = command
+
+    def version(self, environ: Mapping[str, str]) -> str:
+        program = self.command[0] if self.command else ""
+        if shutil.which(program, path=environ.get("PATH")) is None:
+            raise NotInstalled(f"{program!r} is no program", fix="correct the agent's command")
+        return ""
+
+    def prepare(self, request: Request) -> Launch:
+        values = {
+            "prompt_file": request.prompt_file, "schema_file": request.schema_file,
+            "output_file": request.output_file, "workdir": request.directory,
+        }  # fmt: skip
+        return Launch([_filled(part, values) for part in self.command], dict(request.environ))
+
+    def reader(self) -> EventReader:
+        return _Silent()
+
+    def sessions(self, home: Path, thread_id: str) -> list[Path]:  # noqa: ARG002 - it has none
+        return []
+
+    def used_before(self, home: Path, thread_id: str) -> Tokens:  # noqa: ARG002 - it counts none
+        return Tokens()
+
+    def tidy(self, home: Path) -> None:  # noqa: ARG002 - it has no home
+        return
+
+
+def _filled(part: str, values: Mapping[str, Path | None]) -> str:
+    """The argument with its places filled in; other braces are left alone."""
+    for name, value in values.items():
+        part = part.replace(f"{{{name}}}", str(value or ""))
+    return part
+
+
+class _Silent:
+    """Keeps the last lines of what a program says."""
+
+    _MOST = 1 << 20
+
+    def __init__(self) -> None:
+        self.transcript = Transcript(done=True)
+
+    def feed(self, line: bytes) -> None:
+        before = self.transcript.message or ""
+        self.transcript.message = (before + line.decode("utf-8", "replace"))[-self._MOST :]
