@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from parallelhassnes.config import Budget, ClassRetry, FailureClass
 
-type After = Literal["success", "end"]
+type After = Literal["success", "end", "attempt"]
 
 
 class Record(BaseModel):
@@ -54,7 +54,8 @@ class StepSpec(Record):
     depends_on: tuple[str, ...] = ()
     """Always written in full: ``job_id/step_id``."""
     after: After = "success"
-    """``success``: every dependency must have succeeded; ``end``: it must have ended, however it did."""
+    """``success``: every dependency must have succeeded; ``end``: it must have ended, however it did, or never be going
+    to start; ``attempt``: it must have been attempted, and that ended, however it did."""
     gate: Literal["human"] | None = None
     """``human``: besides, somebody must have approved its start."""
     timeout_sec: float | None = None

@@ -119,6 +119,17 @@ def run(
         float | None,
         typer.Option("--timeout-multiplier", help="Factor on every timeout of the tasks."),
     ] = None,
+    analyze: Annotated[
+        bool, typer.Option("--analyze", help="Analyse each trial by the rules (no model).")
+    ] = False,
+    analyze_with: Annotated[
+        Texts,
+        typer.Option(
+            "--analyze-with",
+            metavar="ENGINE[:MODEL]",
+            help="Analyse each trial with this engine; may be repeated.",
+        ),
+    ] = None,
     no_codex: NoCodexOption = False,
     fail_on: FailOnOption = "infrastructure",
     quiet: Annotated[
@@ -144,6 +155,7 @@ def run(
         concurrency=concurrency, limits=parse_limits(limit), secrets=tuple(secret or ()),
         agent_env=_pairs(agent_env, "--agent-env"), agent_kwargs=_values(agent_kwarg),
         timeout_multiplier=timeout_multiplier,
+        analyses=(*(("rules",) if analyze else ()), *(analyze_with or ())),
     )  # fmt: skip
     ctx = open_store(root, options(None, None, no_codex))
     data, name = _table(ctx, request, config)

@@ -62,7 +62,7 @@ def take_in(status: BatchStatus) -> int:
         numbers = _of_report(step.kind if step else "", report)
         paid_before = fold.carried.get(key) == attempt
         if step is not None and step.kind != "verdict" and not paid_before:
-            _spend(fold, TrialNumbers(*numbers))
+            _spend(fold, step.kind, TrialNumbers(*numbers))
         if row.attempt == attempt:
             fold.steps[key] = row._replace(numbers=numbers)
         count += 1
@@ -78,7 +78,7 @@ def _unread(status: BatchStatus) -> list[tuple[str, str]]:
             if row.numbers is None and row.status != "running":
                 yield key, row.attempt
 
-    wanted = {"trial", "agent", "verdict"}
+    wanted = {"trial", "agent", "analysis", "verdict"}
     return [
         (key, attempt)
         for key, attempt in every()
@@ -101,7 +101,7 @@ def _of_report(kind: str, report: dict[str, Any]) -> list[Any]:
         if not isinstance(found, dict):
             return []
         return [found.get(name) for name in VerdictNumbers._fields]
-    found = report.get("trial")
+    found = report.get("analysis" if kind == "analysis" else "trial")
     part: dict[str, Any] = found if isinstance(found, dict) else {}
     tokens, timings, exception = (
         part.get(name) or {} for name in ("tokens", "timings_sec", "exception")
@@ -117,9 +117,11 @@ def _of_report(kind: str, report: dict[str, Any]) -> list[Any]:
     )  # fmt: skip
 
 
-def _spend(fold: Fold, numbers: TrialNumbers) -> None:
+def _spend(fold: Fold, kind: str, numbers: TrialNumbers) -> None:
     known = {name: getattr(numbers, name) for name in SPENT if getattr(numbers, name) is not None}
     for name, value in known.items():
         fold.spent[name] = fold.spent.get(name, 0) + value
+    if kind == "analysis" and not known:  # by rules alone, which cost nothing
+        return
     counter = "known" if known else "unknown"
     fold.spent[counter] = fold.spent.get(counter, 0) + 1

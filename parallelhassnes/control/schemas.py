@@ -1,4 +1,4 @@
-"""The published JSON Schemas of the views: ``python -m parallelhassnes.control.schemas [FOLDER]`` writes them."""
+"""The published JSON Schemas of the views and of analyses: ``python -m parallelhassnes.control.schemas [FOLDER]`` writes them."""
 
 import ast
 import inspect
@@ -8,22 +8,25 @@ from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
-from parallelhassnes.control import scoreboard_models
-from parallelhassnes.control.scoreboard_models import BatchScoreboard, SystemScoreboard, View
+from pydantic import BaseModel
 
-SCHEMAS: dict[str, type[View]] = {
+from parallelhassnes.control.scoreboard_models import BatchScoreboard, SystemScoreboard
+from parallelhassnes.steps.analysis.record import Analysis
+
+SCHEMAS: dict[str, type[BaseModel]] = {
+    "analysis.schema.json": Analysis,
     "scoreboard.system.schema.json": SystemScoreboard,
     "scoreboard.batch.schema.json": BatchScoreboard,
 }
 
 
-def text(model: type[View]) -> str:
+def text(model: type[BaseModel]) -> str:
     """The model's schema (2020-12) as it is published."""
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **model.model_json_schema(mode="serialization"),
     }
-    said = _docstrings(scoreboard_models)
+    said = _docstrings(sys.modules[model.__module__])
     for name, part in [(model.__name__, schema), *schema["$defs"].items()]:
         for field, described in part.get("properties", {}).items():
             if (name, field) in said:

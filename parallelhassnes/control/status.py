@@ -99,7 +99,7 @@ class BatchStatus:
             # A retry that was due is called off: the step stays what its last attempt came to.
             return StepStatus(job_id, step, row.status if row else "canceled", row=row)
         if row is None and step.depends_on:
-            dead = self.dead(key) if step.after == "success" else ""
+            dead = self.dead(key)
             if dead:
                 return StepStatus(job_id, step, "blocked", f"{dead} {self._how(dead)}", final=True)
             waits = self._open_dependency(step)
@@ -122,12 +122,7 @@ class BatchStatus:
         while stack:
             top = stack[-1]
             step = self.steps.get(top)
-            if (
-                top in self._dead
-                or step is None
-                or step.after != "success"
-                or top in self.fold.steps
-            ):
+            if top in self._dead or step is None or step.after == "end" or top in self.fold.steps:
                 self._dead.setdefault(top, "")
                 stack.pop()
                 continue
@@ -139,14 +134,18 @@ class BatchStatus:
             if unknown:
                 stack.extend(unknown)
                 continue
-            self._dead[top] = next(filter(None, map(self._cause, step.depends_on)), "")
+            self._dead[top] = next(
+                filter(None, (self._cause(ref, step.after) for ref in step.depends_on)), ""
+            )
             stack.pop()
         return self._dead[key]
 
-    def _cause(self, reference: str) -> str:
-        """What a dependency contributes to the death of a step that waits for its success."""
+    def _cause(self, reference: str, after: str) -> str:
+        """What a dependency contributes to the death of a step that waits for its success (or for an attempt of it)."""
         row = self.fold.steps.get(reference)
         if row is not None:
+            if after == "attempt":
+                return ""
             over = row.status != "running" and (row.retry_at is None or self._called_off(reference))
             return reference if over and row.status != "succeeded" else ""
         if self._called_off(reference):

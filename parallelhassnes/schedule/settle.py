@@ -19,7 +19,7 @@ from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.schedule import enough
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.keys import Keys
-from parallelhassnes.schedule.standing import dependency, readiness, stand
+from parallelhassnes.schedule.standing import dependency, kills, readiness, stand
 from parallelhassnes.steps import untrusted
 from parallelhassnes.store import atomic, attempts, batches, ledger, tickets
 from parallelhassnes.store.records import Current, Overrides, Said, StepNow, Ticket, parse_time
@@ -76,7 +76,7 @@ def record_end(batch_dir: Path, job: JobSpec, step: StepSpec, now: StepNow) -> N
 def _spent(attempt_dir: Path) -> dict[str, Any]:
     """USD and tokens (input with cache, and output) by the report; nothing where it says nothing."""
     report = untrusted.read_object(attempt_dir / attempts.FINAL) or {}
-    trial = untrusted.mapping(report.get("trial"))
+    trial = untrusted.mapping(report.get("trial") or report.get("analysis"))
     tokens = untrusted.mapping(trial.get("tokens"))
     known = [n for n in (untrusted.whole(tokens.get(k)) for k in ("input", "output")) if n]
     return {"cost_usd": untrusted.number(trial.get("cost_usd")), "tokens": sum(known) or None}
@@ -138,9 +138,9 @@ class Book:
             job_id, _, step_id = reference.partition("/")
             found = dependency(self.current(job_id), self.overrides(job_id), self.canceled, step_id)
             seen.append(found)
-            if found == "open" and step.after == "end":
+            if found == "open" and step.after != "success":
                 return "waiting", ""
-            if found == "end" and step.after == "success":
+            if kills(step, found):
                 return "dead", reference
         verdict = readiness(step, seen)
         if verdict == "ready" and gate and self.is_gated(job, step):
@@ -163,7 +163,7 @@ class Book:
             current = self.current(job_id)
             verdict, because = self.evaluate(waiting_job, waiting)
             if step_id in current.steps:
-                if verdict == "ready" and waiting.after == "end" and write_tickets:
+                if verdict == "ready" and waiting.after != "success" and write_tickets:
                     self._again(waiting_job, waiting, current.steps[step_id])
                 continue
             if verdict == "ready" and write_tickets:

@@ -33,23 +33,34 @@ def stand(step_dir: Path, step: StepSpec, overrides: Overrides) -> StepNow | Non
     )
 
 
-type Dependency = Literal["success", "end", "open"]
+type Dependency = Literal["success", "end", "never", "open"]
 
 
 def dependency(current: Current, overrides: Overrides, canceled: bool, step_id: str) -> Dependency:
-    """What a step of this job means to those that wait for it: it succeeded, it ended otherwise, or neither yet."""
+    """What a step of this job means to those that wait for it: it succeeded, ended otherwise, will never start, or none yet."""
     now = current.steps.get(step_id)
     if now is not None:
         if not now.settled:
             return "open"
         return "success" if now.status == "succeeded" else "end"
     if step_id in current.dead or step_id in overrides.canceled or canceled:
-        return "end"
+        return "never"
     return "open"
+
+
+def kills(step: StepSpec, found: Dependency) -> bool:
+    """Whether a dependency that stands so means that the step can never start."""
+    match step.after:
+        case "success":
+            return found in ("end", "never")
+        case "attempt":
+            return found == "never"
+        case "end":
+            return False
 
 
 def readiness(step: StepSpec, seen: list[Dependency]) -> Readiness:
     """Whether a step that waits for these may start now, must wait, or never can."""
-    if step.after == "success" and "end" in seen:
+    if any(kills(step, found) for found in seen):
         return "dead"
     return "waiting" if "open" in seen else "ready"

@@ -7,6 +7,7 @@ from parallelhassnes.steps.kinds import Kind
 
 _KINDS: dict[str, tuple[str, str]] = {
     "agent": ("parallelhassnes.steps.agent_stand_in", "AgentStandInKind"),
+    "analysis": ("parallelhassnes.steps.analysis.kind", "AnalysisKind"),
     "command": ("parallelhassnes.steps.command", "CommandKind"),
     "trial": ("parallelhassnes.steps.trial", "TrialKind"),
     "verdict": ("parallelhassnes.steps.verdict.kind", "VerdictKind"),

@@ -37,6 +37,11 @@ def check_graph(drafts: list[Draft], problems: Problems, *, partial: bool = Fals
                     _unknown(ref, wanted, at, steps, problems)
             else:
                 waits[ref].append(wanted)
+        if not partial and step.kind == "analysis":
+            about = steps.get(step.depends_on[0])
+            if about is not None and about.kind != "trial":
+                problems.add(places.get(ref, "") + "/depends_on",
+                             f"{about.step_id} is no trial, but a {about.kind}", "name a trial")  # fmt: skip
         if not partial and step.kind == "verdict" and not _sees_trials(step, steps):
             problems.add(places.get(ref, ""), f"verdict {ref} has no trials to judge",
                          "add trial steps to its job, or name them in depends_on")  # fmt: skip

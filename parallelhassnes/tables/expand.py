@@ -15,6 +15,8 @@ from pydantic import ValidationError
 from parallelhassnes.config import Budget
 from parallelhassnes.errors import InvalidInput, UserError
 from parallelhassnes.plan import Plan
+from parallelhassnes.tables.analyses import limits as analysis_limits
+from parallelhassnes.tables.analyses import parts
 from parallelhassnes.tables.check import check_graph, finish
 from parallelhassnes.tables.context import Context, Draft, TableDefaults
 from parallelhassnes.tables.datasets import download
@@ -104,6 +106,9 @@ def _own(document: dict[str, Any], context: Context) -> Plan | None:
     named = above.get("secrets")
     secrets = check_names(named if isinstance(named, list) else [], "/secrets", problems)
     limits = {context.key(key, "/limits"): count for key, count in usable.limits.items()}
+    for asked in (usable.analysis, usable.sweep.analysis if usable.sweep else None):
+        for key, limit in analysis_limits(parts(asked), context).items():
+            limits.setdefault(key, limit)
     trials = Trials(context)
     drafts: list[Draft] = []
     if "jobs" in document:
@@ -112,7 +117,7 @@ def _own(document: dict[str, Any], context: Context) -> Plan | None:
     if sweep is not None:
         taken = {draft.job_id for draft in drafts}
         retry = context.retry(usable.retry)
-        drafts += expand_sweep(sweep, "/sweep", context, trials, retry, taken)
+        drafts += expand_sweep(sweep, "/sweep", context, trials, retry, taken, usable.analysis)
     if not drafts and not problems:
         problems.add("/jobs", "is empty", "write a job, or a sweep")
     check_graph(drafts, problems, partial=bool(problems))

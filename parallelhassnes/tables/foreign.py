@@ -96,8 +96,6 @@ def from_oddish(document: dict[str, Any], problems: Problems) -> OwnShape:
                         )
             kept.append(made)
         sweep["agents"] = kept
-    if sweep.get("run_analysis"):
-        problems.warn("run_analysis is kept, but no analysis steps are made of it yet")
     return OwnShape({"spec_version": "2.0", "sweep": sweep}, "/sweep")
 
 

@@ -65,7 +65,7 @@ def expand_harbor_job(document: dict[str, Any], context: Context) -> Plan | None
     columns, limits = _columns(plan, config, trials)
     retry = _retry(raw, config, context)
     tasks = [_named(task, known) for task in found_tasks(plan)]
-    drafts = group_by_task([(task, columns) for task in _once(tasks)], retry, set())
+    drafts = group_by_task([(task, columns) for task in _once(tasks)], retry, set(), context)
     return Plan(
         table_format="harbor-job",
         experiment=config.job_name if "job_name" in raw else "",

@@ -67,6 +67,29 @@ class EnoughPart(Part):
     )
 
 
+type Engine = Literal["rules"]
+
+
+class AnalysisPart(Part):
+    """How each trial is analysed once it has ended."""
+
+    engine: Engine = Field(default="rules", description="Who looks at the trial.")
+    model: Name | None = Field(default=None, description="The engine's model.")
+    queue_key: Name | None = Field(
+        default=None, description="What limits apply to; default: `analysis:<engine>`."
+    )
+    limit: Count | None = Field(default=None, description="Live analyses on that key at most.")
+    timeout_sec: Seconds | None = Field(
+        default=None, description="Seconds until an analysis is ended by force; default: 1800."
+    )
+    env: Env = Field(
+        default_factory=dict, description="Environment variables of the analysis; no secrets."
+    )
+
+
+type AnalysisAsked = Engine | AnalysisPart | list[Engine | AnalysisPart]
+
+
 class AgentWork(Part):
     """What may be said about agent steps at the table, the job and the step; the nearest one counts."""
 
@@ -133,7 +156,7 @@ class Step(AgentWork, TrialSettings):
         description="Name of the step in its job, `step1` … by position if left out: 1 to 128 of `A-Z a-z 0-9 . _ -`.",
         json_schema_extra={"type": "string", "pattern": "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$"},
     )
-    kind: Literal["command", "trial", "verdict", "agent"] | None = Field(
+    kind: Literal["command", "trial", "verdict", "agent", "analysis"] | None = Field(
         default=None,
         description="Left out: `command` with a command, `trial` with a task, `agent` with a prompt.",
     )
@@ -164,6 +187,9 @@ class Step(AgentWork, TrialSettings):
     agent: Name | HarborObject | None = Field(
         default=None,
         description="kind `trial`: a name or Harbor's AgentConfig. kind `agent`: `codex`, `claude` …",
+    )
+    engine: Engine | None = Field(
+        default=None, description="kind `analysis`: who looks at the trial that it depends on."
     )
     prompt: Annotated[str, Field(min_length=1)] | None = Field(
         default=None, description="kind `agent`: what the agent is asked."
@@ -277,6 +303,9 @@ class Sweep(Part):
     timeout_sec: Seconds | None = Field(
         default=None, description="Seconds until a trial is ended by force."
     )
+    analysis: AnalysisAsked | None = Field(
+        default=None, description="Engines that analyse each trial; instead of the table's."
+    )
     priority: Annotated[int, Field(ge=-1000, le=1000)] | Literal["low", "high"] | None = None
     experiment_id: Name | None = Field(default=None, description="As the table's `experiment`.")
     enough: EnoughPart | None = Field(
@@ -288,7 +317,9 @@ class Sweep(Part):
     override_storage_mb: Annotated[int, Field(ge=1)] | None = None
     override_gpus: Annotated[int, Field(ge=0)] | None = None
     force_build: bool | None = None
-    run_analysis: bool | None = Field(default=None, description="Of Oddish's files.")
+    run_analysis: bool | None = Field(
+        default=None, description="Of Oddish's files: as `analysis: rules`."
+    )
     user: str | None = Field(default=None, description="Of Oddish's files; becomes a label.")
     tags: dict[str, str] | None = Field(default=None, description="Of Oddish's files; labels.")
 
@@ -327,6 +358,9 @@ class TableHead(AgentWork):
         default=None, description="Named settings for agent steps."
     )
     default_pack_id: Name | None = None
+    analysis: AnalysisAsked | None = Field(
+        default=None, description="Engines that analyse each trial, in jobs and sweep."
+    )
     sweep: Sweep | None = None
 
 

@@ -43,6 +43,8 @@ class RunRequest:
     agent_kwargs: Mapping[str, Any] = field(default_factory=dict)
     timeout_multiplier: float | None = None
     max_attempts: int | None = None
+    analyses: tuple[str, ...] = ()
+    """Engines that analyse each trial: ``rules``, or ``ENGINE:MODEL``."""
 
 
 def table_for(request: RunRequest) -> dict[str, Any]:
@@ -185,7 +187,7 @@ def _into_harbor(made: dict[str, Any], request: RunRequest) -> None:
         made["job_name"] = request.experiment
     if request.max_attempts is not None:
         made["retry"] = {**_object(made.get("retry")), "max_retries": request.max_attempts - 1}
-    for option in ("limits", "secrets", "priority", "n_valid"):
+    for option in ("limits", "secrets", "priority", "n_valid", "analyses"):
         if getattr(request, option):
             raise UserError(
                 f"a Harbor job config has no place for {option}",
@@ -207,12 +209,19 @@ def _above(document: dict[str, Any], request: RunRequest) -> None:
     for name in ("priority", "experiment", "concurrency"):
         if getattr(request, name) is not None:
             document[name] = getattr(request, name)
+    if request.analyses:
+        document["analysis"] = [_analysis(text) for text in request.analyses]
     if request.limits:
         document["limits"] = {**document.get("limits", {}), **request.limits}
     if request.secrets:
         document["secrets"] = [*document.get("secrets", []), *request.secrets]
     if request.max_attempts is not None:
         document["retry"] = {**document.get("retry", {}), "max_attempts": request.max_attempts}
+
+
+def _analysis(text: str) -> str | dict[str, Any]:
+    engine, _, model = text.partition(":")
+    return {"engine": engine, "model": model} if model else engine
 
 
 def _sweep_options(request: RunRequest) -> str:

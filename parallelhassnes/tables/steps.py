@@ -6,12 +6,13 @@ from pydantic import BaseModel, ValidationError
 
 from parallelhassnes.errors import UserError
 from parallelhassnes.names import check_id
-from parallelhassnes.plan import StepSpec
+from parallelhassnes.plan import Retry, StepSpec
 from parallelhassnes.tables.agents import agent_spec
+from parallelhassnes.tables.analyses import analysis_steps, checked, spec
 from parallelhassnes.tables.context import Context, Draft, rule
 from parallelhassnes.tables.hidden import check_env, templates
 from parallelhassnes.tables.keys import check_keys
-from parallelhassnes.tables.model import JobHead, Step, TableHead, TrialSettings
+from parallelhassnes.tables.model import AnalysisPart, JobHead, Step, TableHead, TrialSettings
 from parallelhassnes.tables.problems import json_type, pointer
 from parallelhassnes.tables.trials import Trials, trial_spec
 
@@ -25,6 +26,7 @@ _FIELDS_OF_KIND = {
     "command": frozenset({"command", "working_directory"}),
     "trial": _TRIAL_FIELDS,
     "verdict": frozenset[str](),
+    "analysis": frozenset({"engine", "model"}),
     "agent": _AGENT_FIELDS,
 }
 _OF_A_KIND = frozenset().union(*_FIELDS_OF_KIND.values())
@@ -36,10 +38,12 @@ def explicit_jobs(raw: Any, head: TableHead, context: Context, trials: Trials) -
     if not isinstance(raw, list):
         problems.add("/jobs", f"must be an array, not {json_type(raw)}", 'write "jobs": [ … ]')
         return []
+    analyses = checked(head.analysis, "/analysis", context)
     drafts: list[Draft] = []
     ids: dict[str, int] = {}
     for index, raw_job in enumerate(raw):
         draft = _job(raw_job, index, head, context, trials)
+        draft = draft and _analysed(draft, analyses, context, context.retry(head.retry))
         if draft is None:
             continue
         if draft.job_id in ids:
@@ -138,6 +142,11 @@ def _step(
         common |= {"queue_key": key or "command", "spec": spec}
     elif kind == "verdict":
         common |= {"queue_key": key or "verdict", "after": "end"}
+    elif kind == "analysis":
+        made = _analysis(step, at, job_id, depends_on, context)
+        if made is None:
+            return None
+        common |= made | {"queue_key": key or made["queue_key"]}
     else:
         parts = agent_spec(step, at, job, head, context)
         source = parts.pop("resume_step", None)
@@ -172,9 +181,50 @@ def _trial(step: Step, at: str, context: Context, trials: Trials) -> dict[str, A
     }
 
 
+def _analysis(
+    step: Step, at: str, job_id: str, depends_on: list[str], context: Context
+) -> dict[str, Any] | None:
+    """An analysis that is written out: it depends on the one trial of its job that it is about."""
+    job, _, trial = depends_on[0].partition("/") if depends_on else ("", "", "")
+    if len(depends_on) != 1 or job != job_id:
+        context.problems.add(
+            at + "/depends_on", "must name the one trial of this job that is analysed", "name it"
+        )
+        return None
+    part = AnalysisPart(engine=step.engine or "rules", model=step.model)
+    return {
+        "queue_key": context.key(f"analysis:{part.engine}", at),
+        "label": part.engine,
+        "after": "attempt",
+        "spec": spec(part, trial),
+    }
+
+
+def _analysed(draft: Draft, analyses: list[AnalysisPart], context: Context, retry: Retry) -> Draft:
+    """The job with the table's analyses behind each trial; verdicts that wait for the trial wait for them too."""
+    ids = {step.step_id for step in draft.steps}
+    steps: list[StepSpec] = []
+    indices: list[int] = []
+    made: dict[str, list[str]] = {}
+    for step, index in zip(draft.steps, draft.indices, strict=True):
+        new = (
+            analysis_steps(step, draft.job_id, analyses, context, retry, ids)
+            if step.kind == "trial"
+            else []
+        )
+        made[f"{draft.job_id}/{step.step_id}"] = [f"{draft.job_id}/{s.step_id}" for s in new]
+        steps += [step, *new]
+        indices += [index] * (1 + len(new))
+    for place, step in enumerate(steps):
+        if step.kind == "verdict":
+            more = [ref for trial in step.depends_on for ref in made.get(trial, ())]
+            steps[place] = step.model_copy(update={"depends_on": (*step.depends_on, *more)})
+    return draft._replace(steps=steps, indices=tuple(indices))
+
+
 def _complete(steps: list[StepSpec], job_id: str) -> list[StepSpec]:
-    """Verdicts without references wait for every trial of the job; repeats of a trial are numbered."""
-    trials = tuple(f"{job_id}/{step.step_id}" for step in steps if step.kind == "trial")
+    """Verdicts without references wait for every trial and analysis of the job; repeats of a trial are numbered."""
+    trials = tuple(f"{job_id}/{s.step_id}" for s in steps if s.kind in ("trial", "analysis"))
     counts: dict[tuple[str, str], int] = {}
     made = []
     for step in steps:
@@ -195,6 +245,7 @@ def _kind(step: Step, at: str, context: Context) -> str | None:
         for kind, given in (
             ("command", step.command is not None),
             ("trial", step.task is not None),
+            ("analysis", step.engine is not None),
             ("agent", step.prompt is not None or step.prompt_ref is not None),
         )
         if given

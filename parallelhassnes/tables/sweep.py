@@ -1,12 +1,14 @@
-"""A sweep: one job per task, in it a trial per agent and repeat, and a verdict over them."""
+"""A sweep: one job per task, in it a trial per agent and repeat, their analyses, and a verdict over them."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from parallelhassnes.names import safe_id
 from parallelhassnes.plan import Retry, StepSpec, TopUp
+from parallelhassnes.tables.analyses import analysis_steps, checked
 from parallelhassnes.tables.context import Context, Draft, rule
 from parallelhassnes.tables.datasets import dataset_tasks
-from parallelhassnes.tables.model import Sweep, SweepAgent
+from parallelhassnes.tables.model import AnalysisAsked, AnalysisPart, Sweep, SweepAgent
 from parallelhassnes.tables.problems import pointer
 from parallelhassnes.tables.tasks import FoundTask, Wanted, tasks_in
 from parallelhassnes.tables.trials import Settings, Trials, trial_spec
@@ -34,24 +36,44 @@ class Column(NamedTuple):
 
 
 def expand_sweep(
-    sweep: Sweep, at: str, context: Context, trials: Trials, retry: Retry, taken: set[str]
-) -> list[Draft]:
-    """The jobs of a sweep whose pointer is ``at``; ``taken`` are the job ids that exist already."""
+    sweep: Sweep, at: str, context: Context, trials: Trials, retry: Retry, taken: set[str],
+    analysis: AnalysisAsked | None = None,
+) -> list[Draft]:  # fmt: skip
+    """The jobs of a sweep whose pointer is ``at``; ``taken`` are the job ids that exist already.
+
+    Args:
+        analysis: the table's, where the sweep has none of its own.
+    """
+    found = analyses_of(sweep, at, analysis, context)
     columns = _columns(sweep, at, trials)
     tasks = _tasks(sweep, at, context)
     if not columns:
         return []
-    drafts = group_by_task([(task, columns) for task in tasks], retry, taken, sweep.timeout_sec)
+    rows = [(task, columns) for task in tasks]
+    drafts = group_by_task(rows, retry, taken, context, sweep.timeout_sec, found)
     return [draft._replace(enough=rule(sweep.enough)) for draft in drafts]
+
+
+def analyses_of(
+    sweep: Sweep, at: str, table: AnalysisAsked | None, context: Context
+) -> list[AnalysisPart]:
+    """The analyses of a sweep's trials: its own, the table's, or the rules where an Oddish file wants some."""
+    if sweep.analysis is not None:
+        return checked(sweep.analysis, at + "/analysis", context)
+    if table is not None:
+        return checked(table, "/analysis", context)
+    return [AnalysisPart()] if sweep.run_analysis else []
 
 
 def group_by_task(
     rows: list[tuple[FoundTask, list[Column]]],
     retry: Retry,
     taken: set[str],
+    context: Context,
     timeout_sec: float | None = None,
+    analyses: Sequence[AnalysisPart] = (),
 ) -> list[Draft]:
-    """A job for each task, with the trials of its columns and a verdict that waits for their end."""
+    """A job for each task, with the trials of its columns, their analyses, and a verdict that waits for the end of all."""
     drafts = []
     for task, columns in rows:
         job_id = safe_id(task.name, taken)
@@ -72,6 +94,12 @@ def group_by_task(
                 )
                 for repeat in range(1, column.n_trials + 1)
             ]
+        ids = {step.step_id for step in steps}
+        steps += [
+            made
+            for step in tuple(steps)
+            for made in analysis_steps(step, job_id, list(analyses), context, retry, ids)
+        ]
         steps.append(
             StepSpec(
                 step_id="verdict",

@@ -1,0 +1,80 @@
+"""One trial to be analysed, with the other trials of its job that have ended by now."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from parallelhassnes.plan import JobSpec, StepSpec
+from parallelhassnes.steps import untrusted
+from parallelhassnes.steps.analysis.record import TrialRef
+from parallelhassnes.steps.analysis.trial_files import TrialFiles
+from parallelhassnes.steps.verdict import facts
+
+
+@dataclass(frozen=True)
+class Case:
+    """What an engine is given to look at."""
+
+    files: TrialFiles
+    others: tuple[TrialFiles, ...] = ()
+    """Ended trials of the same job, the attempt of each that counts."""
+
+    @property
+    def reward(self) -> float | None:
+        return self.files.reward
+
+    @property
+    def scored(self) -> bool:
+        return self.reward is not None
+
+    @property
+    def passed(self) -> bool:
+        return self.reward is not None and self.reward >= facts.PASS_REWARD
+
+    @cached_property
+    def exception(self) -> tuple[str, str, str] | None:
+        """Type, message and class of the exception that ended the trial or stands beside its reward."""
+        found = untrusted.mapping(self.files.trial.get("exception"))
+        if not found:
+            for step in untrusted.sequence(self.files.trial.get("steps")):
+                found = untrusted.mapping(untrusted.mapping(step).get("exception")) or found
+        name = untrusted.text(found.get("type"), 200)
+        if name is None:
+            return None
+        return name, untrusted.text(found.get("message"), 4000) or "", str(found.get("class") or "")
+
+    @property
+    def failure_class(self) -> str | None:
+        return untrusted.text(untrusted.mapping(self.files.report.get("failure")).get("class"))
+
+    def rewards_of(self, agent: str) -> list[float]:
+        """Rewards of the job's scored trials of an agent, this one's included."""
+        every = (self.files, *self.others)
+        return [each.reward for each in every if each.agent == agent and each.reward is not None]
+
+
+def case_of(job_dir: Path, job: JobSpec, trial: StepSpec) -> Case | None:
+    """The case of a trial step; None where no attempt of it has finished."""
+    steps = [step for step in job.steps if step.kind == "trial"]
+    found: dict[str, TrialFiles] = {}
+    reports = facts.trial_reports(job_dir, [step.step_id for step in steps])
+    for step, report in zip(steps, reports, strict=True):
+        if report.attempt is not None:
+            found[step.step_id] = TrialFiles(job_dir / report.attempt, step)
+    own = found.pop(trial.step_id, None)
+    task = trial.spec.get("task_name")
+    others = tuple(each for each in found.values() if each.step.spec.get("task_name") == task)
+    return None if own is None else Case(own, others)
+
+
+def reference(case: Case, job: JobSpec) -> TrialRef:
+    """Which trial the case is about."""
+    files = case.files
+    agent = untrusted.mapping(files.trial.get("agent"))
+    name = files.attempt_dir.name
+    return TrialRef(
+        batch_id=job.batch_id, job_id=job.job_id, step_id=files.step.step_id,
+        attempt=name, run_id=name.partition("_")[2],
+        agent=untrusted.text(agent.get("name")), model=untrusted.text(agent.get("model")),
+        task=untrusted.text(files.step.spec.get("task_name")), reward=case.reward,
+    )  # fmt: skip

@@ -1,0 +1,126 @@
+"""The kind ``analysis`` itself: ``work`` writes ``analysis.json`` into its own attempt, ``conclude`` reports it.
+
+``spec`` holds ``trial`` (the step that it is about), ``engine`` and what the engine needs. The trial's attempt is
+read, never written: it is sealed.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from parallelhassnes.plan import JobSpec, StepSpec
+from parallelhassnes.steps import untrusted
+from parallelhassnes.steps.analysis import analyse
+from parallelhassnes.steps.analysis.case import case_of, reference
+from parallelhassnes.steps.analysis.record import Analysis
+from parallelhassnes.steps.kinds import Attempt, Failure, Outcome, WorkerEnd
+from parallelhassnes.store import batches
+from parallelhassnes.store.records import dump
+
+ANALYSIS_FILE = "analysis.json"
+ERROR_FILE = "analysis_error.json"
+DEADLINE_SEC = 1800.0
+EXIT_FAILED = 1
+
+
+class AnalysisKind:
+    """Has an engine classify a trial."""
+
+    name = "analysis"
+
+    def preload(self, step: StepSpec) -> None:  # noqa: ARG002 - the rules need nothing; what engines need is slow and theirs
+        return
+
+    def deadline_sec(self, attempt: Attempt) -> float | None:  # noqa: ARG002
+        return DEADLINE_SEC
+
+    def work(self, attempt: Attempt) -> int:
+        job = batches.read_job(attempt.job_dir)
+        trial = _trial(job, attempt.step)
+        case = None if trial is None else case_of(attempt.job_dir, job, trial)
+        if case is None:
+            return _fail(
+                attempt, "task_definition", "there is no ended attempt of its trial to look at"
+            )
+        try:
+            made = analyse.analyse(attempt, case, reference(case, job))
+        except analyse.EngineFailed as error:
+            return _fail(attempt, error.failure_class, error.line, error.evidence)
+        _write(attempt.dir / ANALYSIS_FILE, dump(made))
+        return 0
+
+    def phase(self, attempt: Attempt) -> str | None:
+        return untrusted.text(attempt.step.spec.get("engine")) or "rules"
+
+    def conclude(self, attempt: Attempt, end: WorkerEnd) -> Outcome:
+        document = untrusted.read_object(attempt.dir / ANALYSIS_FILE)
+        if document is None:
+            return _without(attempt, end)
+        try:
+            made = Analysis.model_validate(document)
+        except ValidationError as error:
+            line = f"{ANALYSIS_FILE} is no analysis: {error.errors(include_url=False, include_input=False)[0]['msg']}"
+            return Outcome("failed", f"{line}.", Failure("internal", line))
+        return _outcome(made)
+
+    def sweep(self, attempt: Attempt) -> list[str]:  # noqa: ARG002 - engines end with the worker's process group
+        return []
+
+
+def _trial(job: JobSpec, step: StepSpec) -> StepSpec | None:
+    """The trial step that an analysis step is about."""
+    named = untrusted.text(step.spec.get("trial"))
+    return job.step(named) if named in job.places else None
+
+
+def _outcome(made: Analysis) -> Outcome:
+    who = f"{made.engine.name}{f' · {made.engine.model}' if made.engine.model else ''}"
+    summary = f"{who}: {made.outcome}/{made.subtype} ({made.confidence:.2f}). {made.root_cause}"
+    folder = f"../../../{made.trial.step_id}/attempts/{made.trial.attempt}"
+    read = dict.fromkeys(
+        quote.file for quote in made.evidence if not quote.file.startswith("task/")
+    )
+    report: dict[str, Any] = {
+        "analysis": dump(made),
+        "artifacts": [{"path": ANALYSIS_FILE, "kind": "report", "description": "the analysis"}],
+        "files_read": [f"{folder}/{name}" for name in read],
+        "files_written": [ANALYSIS_FILE],
+    }
+    if made.status == "needs_attention":
+        failure = None
+        return Outcome("needs_attention", f"{summary} {made.contradiction}.", failure, report)
+    return Outcome("succeeded", summary, None, report)
+
+
+def _without(attempt: Attempt, end: WorkerEnd) -> Outcome:
+    match end.reason:
+        case "canceled":
+            return Outcome("canceled", "Canceled.", Failure("canceled", "canceled"))
+        case "lost":
+            return Outcome("lost", "Lost.", Failure("lost", "its supervisor died"))
+        case "timeout":
+            line = "the engine did not answer within the step's deadline"
+            return Outcome("failed", f"Not analysed: {line}.", Failure("agent_timeout", line))
+    said = untrusted.read_object(attempt.dir / ERROR_FILE)
+    if said is None:
+        line = (
+            f"the worker ended with exit code {end.exit_code} and left no analysis; see stderr.log"
+        )
+        return Outcome("failed", f"Not analysed: {line}.", Failure("internal", line))
+    line = untrusted.text(said.get("line"), 500) or "no reason given"
+    evidence = untrusted.text(said.get("evidence"), 4000) or ""
+    failure = Failure(untrusted.text(said.get("class")) or "internal", line, evidence)
+    return Outcome("failed", f"Not analysed: {line}.", failure)
+
+
+def _fail(attempt: Attempt, failure_class: str, line: str, evidence: str = "") -> int:
+    _write(attempt.dir / ERROR_FILE, {"class": failure_class, "line": line, "evidence": evidence})
+    return EXIT_FAILED
+
+
+def _write(path: Path, document: dict[str, Any]) -> None:
+    new = path.with_name(path.name + ".new")
+    new.write_text(json.dumps(document, separators=(",", ":")) + "\n", encoding="utf-8")
+    new.replace(path)

@@ -1,0 +1,344 @@
+"""The engine ``rules``: decides what the files prove, without a model, and says ``unknown`` where they prove nothing.
+
+``RULES`` are tried in order and the first that fits decides; the same files give the same answer. ``docs/analyses.md``
+holds the list and how it did against trials labelled by hand.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from parallelhassnes.steps.analysis import proof
+from parallelhassnes.steps.analysis.case import Case
+from parallelhassnes.steps.analysis.record import Answer, Quote
+from parallelhassnes.steps.analysis.taxonomy import Outcome, Subtype
+from parallelhassnes.steps.failures import PROVIDER_CLASSES
+
+VERSION = "1"
+
+
+class Finding(NamedTuple):
+    """What a rule has proven."""
+
+    outcome: Outcome
+    subtype: Subtype
+    confidence: float
+    root_cause: str
+    recommendation: str
+    evidence: tuple[Quote, ...] = ()
+
+
+type Check = Callable[[Case], Finding | None]
+
+
+class Rule(NamedTuple):
+    """One row."""
+
+    name: str
+    proves: str
+    """What it takes for proven, in a few words."""
+    check: Check
+
+
+def decide(case: Case) -> Answer:
+    """The answer of the first rule that fits."""
+    for rule in RULES:
+        found = rule.check(case)
+        if found is not None:
+            return Answer(
+                outcome=found.outcome, subtype=found.subtype, evidence=found.evidence[:20],
+                root_cause=found.root_cause[:4000], recommendation=found.recommendation, confidence=found.confidence,
+            )  # fmt: skip
+    return Answer(
+        outcome="unknown", subtype="unknown", root_cause="The files prove nothing.",
+        recommendation="Have a model or a person look at it.", confidence=0.0,
+    )  # fmt: skip
+
+
+# --- trials that were not scored -----------------------------------------------------------------------
+
+
+def _stopped(case: Case) -> Finding | None:
+    match case.files.status:
+        case "canceled":
+            return Finding(
+                "harness_error", "canceled", 1.0, "The trial was canceled.", "Retry it if its result is wanted.",
+                tuple(proof.words(case.files, "final.txt", "anceled")),
+            )  # fmt: skip
+        case "lost":
+            return Finding(
+                "harness_error", "host", 1.0, "The trial's processes died with the host or its supervisor.",
+                "Retry it.", tuple(proof.words(case.files, "final.txt", "ost")),
+            )  # fmt: skip
+    return None
+
+
+def _provider(case: Case) -> Finding | None:
+    if case.failure_class not in PROVIDER_CLASSES:
+        return None
+    return Finding(
+        "harness_error", "provider", 0.95,
+        f"The model's provider did not serve the agent: {proof.said(case)}.",
+        "Retry when the provider serves again; check key, quota and the model's name.", proof.exception_quotes(case),
+    )  # fmt: skip
+
+
+_IMAGE = re.compile(
+    r"no such image|manifest unknown|pull access|failed to solve|dockerfile|build failed",
+    re.IGNORECASE,
+)
+_NETWORK = re.compile(r"could not resolve|name resolution|network is unreachable|connection (?:refused|reset)", re.IGNORECASE)  # fmt: skip
+_NOT_INSTALLED = re.compile(
+    r"command not found|exit (?:code|status) 127|not installed", re.IGNORECASE
+)
+
+
+def _infrastructure(case: Case) -> Finding | None:
+    if case.failure_class not in ("infrastructure", "internal"):
+        return None
+    name, message, _ = case.exception or ("", "", "")
+    subtype: Subtype = "host"
+    if name == "AgentSetupTimeoutError":
+        subtype = "install"
+    elif _NETWORK.search(message):
+        subtype = "network"
+    elif _IMAGE.search(message):
+        subtype = "image"
+    return Finding(
+        "harness_error", subtype, 0.9, f"The trial did not get to a result: {proof.said(case)}.",
+        "Mend the host or the network, then retry.", proof.exception_quotes(case),
+    )  # fmt: skip
+
+
+def _definition(case: Case) -> Finding | None:
+    if case.failure_class != "task_definition":
+        return None
+    if (
+        case.files.trial.get("environment") == "sandbox"
+        and proof.exception_name(case) == "SandboxBuildFailedError"
+    ):
+        return Finding(
+            "harness_error", "image", 0.9, f"The sandbox cannot build this task's environment: {proof.said(case)}.",
+            "Run the task in Docker.", proof.exception_quotes(case),
+        )  # fmt: skip
+    return Finding(
+        "bad_failure", "environment", 0.9, f"What the task asks for cannot be set up: {proof.said(case)}.",
+        "Correct the task's environment or definition.", proof.exception_quotes(case),
+    )  # fmt: skip
+
+
+def _no_reward(case: Case) -> Finding | None:
+    if case.scored or case.failure_class != "verifier":
+        return None
+    if case.files.agent == "oracle":
+        return Finding(
+            "bad_failure", "brittle_tests", 0.95,
+            f"The tests give no reward for the task's own solution: {proof.said(case)}.",
+            "Have the tests write a reward in every case.", (*proof.exception_quotes(case), *proof.output_end(case)),
+        )  # fmt: skip
+    return Finding(
+        "harness_error", "verifier", 0.9, f"The tests gave no reward: {proof.said(case)}.",
+        "Look whether the tests write a reward when the work is missing or wrong.",
+        (*proof.exception_quotes(case), *proof.output_end(case)),
+    )  # fmt: skip
+
+
+def _reference_did_not_run(case: Case) -> Finding | None:
+    if case.files.agent != "oracle" or case.scored or case.failure_class is None:
+        return None
+    missing = case.files.task_dir is not None and not case.files.solutions
+    return Finding(
+        "bad_failure", "missing_reference" if missing else "broken_reference", 0.95,
+        "The task has no solution." if missing else f"The task's own solution does not come to an end: {proof.said(case)}.",
+        "Give the task a solution that passes its tests.", proof.exception_quotes(case),
+    )  # fmt: skip
+
+
+def _agent_ended(case: Case) -> Finding | None:
+    """The agent's own end, be there a reward below 1 beside it or none."""
+    if case.passed or case.exception is None:
+        return None
+    name, message, kind = case.exception
+    quotes = proof.exception_quotes(case)
+    match kind:
+        case "agent_timeout":
+            if case.files.agent == "oracle":
+                return None
+            return Finding("good_failure", "timeout", 0.85, "The agent's time was up before the work was done.",
+                           "Give it more time, if other trials come close too.", quotes)  # fmt: skip
+        case "context_length":
+            return Finding("good_failure", "lost_context", 0.9, "The agent ran out of context.",
+                           "Let it summarise, or take a model with more context.", quotes)  # fmt: skip
+        case "refusal":
+            return Finding("good_failure", "refused", 0.9, "The model refused.",
+                           "Look at the instruction's wording.", quotes)  # fmt: skip
+        case "agent_error" if not case.scored:
+            if _NOT_INSTALLED.search(message):
+                return Finding("harness_error", "install", 0.85, f"The agent's program was not there: {name}.",
+                               "Install it in the environment, or retry.", quotes)  # fmt: skip
+            return Finding("good_failure", "agent_crash", 0.7, f"The agent's own program broke: {proof.said(case)}.",
+                           "Look at its log; retry once.", quotes)  # fmt: skip
+    return None
+
+
+# --- baselines -------------------------------------------------------------------------------------------
+
+
+def _oracle(case: Case) -> Finding | None:
+    if case.files.agent != "oracle" or not case.scored:
+        return None
+    rewards = case.rewards_of("oracle")
+    if case.passed:
+        return Finding("good_success", "reference", 1.0, "The task's own solution passes its tests.",
+                       "Nothing to do.", proof.reward_quotes(case))  # fmt: skip
+    quotes = (*proof.reward_quotes(case), *proof.output_end(case))
+    if any(reward >= 1 for reward in rewards):
+        return Finding(
+            "bad_failure", "nondeterministic_tests", 0.95,
+            f"The task's own solution passed {sum(r >= 1 for r in rewards)} of {len(rewards)} times.",
+            "Make the tests give the same reward for the same work.", quotes,
+        )  # fmt: skip
+    return Finding("bad_failure", "broken_reference", 0.95, "The task's own solution does not pass its tests.",
+                   "Correct the solution or the tests.", quotes)  # fmt: skip
+
+
+def _nop(case: Case) -> Finding | None:
+    if case.files.agent != "nop" or not case.scored:
+        return None
+    quotes = (*proof.reward_quotes(case), *proof.output_end(case))
+    if case.passed:
+        return Finding("bad_success", "pre_solved", 1.0, "The tests pass although nothing was done.",
+                       "Have the tests look at what was asked for.", quotes)  # fmt: skip
+    return Finding("good_failure", "no_action", 1.0, "Nothing was done, and the tests say so.",
+                   "Nothing to do.", quotes)  # fmt: skip
+
+
+# --- passes of real agents -------------------------------------------------------------------------------
+
+
+def _tampered(case: Case) -> Finding | None:
+    if not case.passed:
+        return None
+    writes = [command for command in case.files.commands if proof.WRITE.search(command.text)]
+    if not writes:
+        return None
+    return Finding("bad_success", "tampered", 0.85, "The agent wrote to the tests or to the reward's folder.",
+                   "Do not count it; keep tests and rewards out of the agent's reach.",
+                   proof.command_quotes(case, writes))  # fmt: skip
+
+
+def _leaked(case: Case) -> Finding | None:
+    reads = proof.read_secrets(case)
+    if not case.passed or not reads:
+        return None
+    solution = any("/solution" in command.text for command in reads)
+    return Finding(
+        "bad_success", "leaked_solution" if solution else "leaked_tests", 0.8,
+        f"The agent read the task's {'solution' if solution else 'tests'} before it passed.",
+        "Do not count it; keep them out of the environment while the agent works.", proof.command_quotes(case, reads),
+    )  # fmt: skip
+
+
+def _passed_untouched(case: Case) -> Finding | None:
+    if not case.passed:
+        return None
+    if case.files.steps and not case.files.commands:
+        return Finding("bad_success", "pre_solved", 0.9, "The agent did nothing, and the tests pass.",
+                       "Have the tests look at what was asked for.", proof.reward_quotes(case))  # fmt: skip
+    if any(reward >= 1 for reward in case.rewards_of("nop")):
+        return Finding("bad_success", "pre_solved", 0.9, "The tests also pass when nothing is done (nop).",
+                       "Have the tests look at what was asked for.", proof.reward_quotes(case))  # fmt: skip
+    return None
+
+
+# --- failures of real agents -----------------------------------------------------------------------------
+
+
+def _nothing_done(case: Case) -> Finding | None:
+    if case.passed or not case.scored or not case.files.steps or case.files.commands:
+        return None
+    return Finding("good_failure", "no_action", 0.9, "The agent did not do a single thing in the environment.",
+                   "Look at what the model answered.", proof.reward_quotes(case))  # fmt: skip
+
+
+def _same_work_passed(case: Case) -> Finding | None:
+    if case.passed or not case.scored or not case.files.commands:
+        return None
+    own = [command.text for command in case.files.commands]
+    for other in case.others:
+        if (other.reward or 0) >= 1 and [command.text for command in other.commands] == own:
+            return Finding(
+                "bad_failure", "nondeterministic_tests", 0.85,
+                f"The same commands, word for word, passed in {other.step.step_id}.",
+                "Make the tests give the same reward for the same work.",
+                (*proof.reward_quotes(case), *proof.output_end(case)),
+            )  # fmt: skip
+    return None
+
+
+_PATH = re.compile(
+    r"(?<![\w.*$}-])/(?!tests\b|logs\b|dev\b|proc\b|usr\b|bin\b|etc\b|solution\b)[\w.-]+(?:/[\w.-]+)+"
+)
+_MISSING = re.compile(
+    r"no such file|cannot open|can't open|cannot stat|does not exist|not found|missing",
+    re.IGNORECASE,
+)
+
+
+def _unnamed_file(case: Case) -> Finding | None:
+    """The tests want a file by a name that nobody was told."""
+    files = case.files
+    if case.passed or not case.scored or not files.commands or not files.instructions:
+        return None
+    told = " ".join(files.text(name) or "" for name in (*files.instructions, *files.environment))
+    told += " ".join(files.environment)
+    wanted = {
+        path
+        for name in files.tests
+        for path in _PATH.findall(files.text(name) or "")
+        if PurePosixPath(path).name not in told
+    }
+    for output in files.verifier_outputs:
+        for path in sorted(wanted):
+            for line, text in files.lines_with(output, path):
+                if _MISSING.search(text):
+                    return Finding(
+                        "bad_failure", "underspecified", 0.9,
+                        f"The tests look for {path}, which neither the instruction nor the environment names.",
+                        f"Name {PurePosixPath(path).name} in the instruction.",
+                        (Quote(file=output, line=line, quote=text.strip()[:1000]), *proof.tests_naming(files, path)),
+                    )  # fmt: skip
+    return None
+
+
+def _out_of_turns(case: Case) -> Finding | None:
+    if case.passed or not case.scored:
+        return None
+    config = case.files.step.spec.get("config") or {}
+    most = ((config.get("agent") or {}).get("kwargs") or {}).get("max_turns")
+    turns = sum(step.get("source") == "agent" for step in case.files.steps)
+    if not isinstance(most, int) or turns < most or proof.said_done(case.files):
+        return None
+    return Finding("good_failure", "timeout", 0.7, f"The agent's {most} turns were used up.",
+                   "Give it more turns, if other trials come close too.", proof.reward_quotes(case))  # fmt: skip
+
+
+RULES: tuple[Rule, ...] = (
+    Rule("stopped", "the attempt was canceled or lost", _stopped),
+    Rule("provider", "the failure is of a provider's class: limits, key, quota, no such model", _provider),
+    Rule("infrastructure", "the failure is of the host, the image, the network or the agent's set-up", _infrastructure),
+    Rule("definition", "the environment cannot be built, or the task cannot be read", _definition),
+    Rule("no_reward", "the tests ended without a reward", _no_reward),
+    Rule("reference_did_not_run", "the task's solution is missing, or ended with an exception", _reference_did_not_run),
+    Rule("agent_ended", "the agent ended by time, context, refusal or a crash, and did not pass", _agent_ended),
+    Rule("oracle", "the task's own solution was scored", _oracle),
+    Rule("nop", "the agent that does nothing was scored", _nop),
+    Rule("tampered", "a passing agent wrote below /tests or /logs/verifier", _tampered),
+    Rule("leaked", "a passing agent read below /tests or /solution, and something was there", _leaked),
+    Rule("passed_untouched", "the tests pass without an action: of this agent, or of nop", _passed_untouched),
+    Rule("nothing_done", "the trajectory holds no action, and the tests fail", _nothing_done),
+    Rule("same_work_passed", "the same commands passed in another trial of the job", _same_work_passed),
+    Rule("unnamed_file", "the tests miss a file whose name is neither in the instruction nor in the environment", _unnamed_file),
+    Rule("out_of_turns", "all turns were used, and the agent had not said that it was done", _out_of_turns),
+)  # fmt: skip

@@ -1,0 +1,107 @@
+"""The kind ``analysis`` over real trials: it reads the trial's attempt, writes its own, and says what the files prove."""
+
+import json
+from pathlib import Path
+
+import pytest
+from harness import finish, make_attempt, make_task, run, trial_spec
+
+from parallelhassnes.plan import JobSpec, StepSpec
+from parallelhassnes.steps import report
+from parallelhassnes.steps.analysis import page, taxonomy
+from parallelhassnes.steps.analysis.record import Analysis
+from parallelhassnes.steps.kinds import WorkerEnd
+
+CHECKOUT = Path(__file__).parents[3]
+SCHEMA = json.loads((CHECKOUT / "schemas" / "analysis.schema.json").read_text())
+
+
+def write_job(job_dir: Path, specs: dict) -> None:
+    """``job.json`` with these trials and an analysis of the first."""
+    trials = [
+        StepSpec(step_id=i, kind="trial", queue_key="k", spec=spec) for i, spec in specs.items()
+    ]
+    analysis = StepSpec(
+        step_id="a", kind="analysis", queue_key="a", spec={"trial": trials[0].step_id}
+    )
+    job = JobSpec(batch_id="batch", job_id="job", steps=(*trials, analysis))
+    job_dir.mkdir(parents=True, exist_ok=True)
+    (job_dir / "job.json").write_text(job.model_dump_json())
+
+
+def analysed(root: Path, specs: dict) -> tuple[Analysis, dict]:
+    """Run these trials, then the analysis of the first; its record and report."""
+    attempt = make_attempt(root, "analysis", {"engine": "rules", "trial": next(iter(specs))})
+    write_job(attempt.job_dir, specs)
+    for step_id, spec in specs.items():
+        run(make_attempt(root, "trial", spec, step_id=step_id))
+    code, outcome, final = run(attempt)
+    assert (code, outcome.status) == (0, "succeeded")
+    assert report.problems(final["analysis"], SCHEMA) == []
+    return Analysis.model_validate(final["analysis"]), final
+
+
+CASES = {
+    "oracle passes": ("oracle", {}, "good_success", "reference"),
+    "nop fails": ("nop", {}, "good_failure", "no_action"),
+    "nop passes": ("nop", {"test": "echo 1 > /logs/verifier/reward.txt"}, "bad_success", "pre_solved"),
+    "oracle fails": ("oracle", {"solution": "echo no"}, "bad_failure", "broken_reference"),
+    "no reward": ("oracle", {"test": "exit 0"}, "bad_failure", "brittle_tests"),
+    "no reward for nop": ("nop", {"test": "exit 0"}, "harness_error", "verifier"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_the_files_prove(tmp_path: Path, name: str) -> None:
+    agent, task, outcome, subtype = CASES[name]
+    made, final = analysed(tmp_path, {"t": trial_spec(make_task(tmp_path, **task), agent)})
+    assert (made.outcome, made.subtype) == (outcome, subtype)
+    assert made.evidence
+    assert made.struck == ()
+    assert made.confidence > 0.8
+    for path in final["files_read"]:
+        assert (
+            (next((tmp_path / "batch/job/steps/s1/attempts").iterdir()) / path).resolve().is_file()
+        )
+
+
+def test_the_trials_own_attempt_is_left_alone(tmp_path: Path) -> None:
+    specs = {"t": trial_spec(make_task(tmp_path), "nop")}
+    attempt = make_attempt(tmp_path, "analysis", {"engine": "rules", "trial": "t"}, step_id="a")
+    write_job(attempt.job_dir, specs)
+    trial = make_attempt(tmp_path, "trial", specs["t"], step_id="t")
+    run(trial)
+
+    def look() -> dict:
+        return {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in trial.dir.rglob("*")}
+
+    before = look()
+    run(attempt)
+    assert look() == before
+
+
+def test_a_trial_that_never_ran_gives_no_analysis(tmp_path: Path) -> None:
+    attempt = make_attempt(tmp_path, "analysis", {"engine": "rules", "trial": "t"})
+    write_job(attempt.job_dir, {"t": trial_spec(make_task(tmp_path))})
+    code, outcome, final = run(attempt)
+    assert (code, outcome.status) == (1, "failed")
+    assert "analysis" not in final
+
+
+@pytest.mark.parametrize(
+    "left", [b"", b"[]", b'{"outcome":"good_success"}', b'{"schema_version":1,"outcome":7}']
+)
+def test_what_a_dead_worker_left_is_no_analysis(tmp_path: Path, left: bytes) -> None:
+    attempt = make_attempt(tmp_path, "analysis", {"trial": "t"})
+    (attempt.dir / "analysis.json").write_bytes(left)
+    outcome, final = finish(attempt, WorkerEnd(-9, "lost"))
+    assert outcome.status in ("failed", "lost")
+    assert "analysis" not in final
+
+
+def test_every_subtype_has_its_outcome_and_its_line_on_the_page() -> None:
+    named = [name for each in taxonomy.SUBTYPES.values() for name in each]
+    assert len(named) == len(set(named))
+    assert set(taxonomy.Subtype.__value__.__args__) == set(named)
+    text = (CHECKOUT / page.PAGE).read_text()
+    assert page.filled(text) == text, "run python -m parallelhassnes.steps.analysis.page"
