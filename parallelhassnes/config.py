@@ -112,6 +112,28 @@ class Budgets(BaseModel):
     """Experiment → budget of all its batches together."""
 
 
+class ApiConfig(BaseModel):
+    """The HTTP interface: ``parallelhassnes api``."""
+
+    model_config = ConfigDict(extra="forbid")
+    host: str = "127.0.0.1"
+    """Address to listen on; any but a loopback one needs ``auth = "token"``."""
+    port: int = Field(default=8765, ge=0, le=65_535)
+    """0 for any that is free."""
+    auth: Literal["none", "token"] | None = None
+    """Who may use it: everybody on this host, or holders of tokens; left out: holders, once there is a token."""
+    tick_sec: float = Field(default=10.0, ge=0.1, le=3600)
+    """Time between two ticks of the server's own ticking process."""
+    hosts: tuple[str, ...] = ()
+    """Names under which browsers reach it besides this host's own, as that of a proxy in front of it."""
+    max_body_mb: int = Field(default=64, ge=1, le=1024)
+    """Size of a request's body at most, uploads not included."""
+    max_upload_mb: int = Field(default=512, ge=1, le=100_000)
+    """Size of an uploaded archive at most."""
+    max_unpacked_mb: int = Field(default=4096, ge=1, le=1_000_000)
+    """Size of what an uploaded archive unpacks to at most."""
+
+
 class Config(BaseModel):
     """The settings of one root. Times are in seconds."""
 
@@ -152,6 +174,7 @@ class Config(BaseModel):
     max_log_mb: int = Field(default=64, ge=1)
     """Size of each log of an attempt beyond which its middle is cut out."""
     budgets: Budgets = Budgets()
+    api: ApiConfig = ApiConfig()
     durable: bool = True
     """Wait for the disk (fsync) before the queue says that something is there. Off only for throw-away runs."""
 
@@ -260,6 +283,14 @@ TEMPLATE = """\
 # window_sec = 60
 # quiet_sec = 120
 # probe_sec = 600
+
+# [api]                        # parallelhassnes api: see docs/http.md
+# host = "127.0.0.1"           # any other address needs a token
+# port = 8765
+# auth = "token"               # "none": everybody on this host; left out: tokens, once there is one
+# tick_sec = 10
+# hosts = ["runs.example.org"] # names under which a proxy in front of it is reached
+# max_upload_mb = 512
 
 # [start_rate]                 # trials started per second at most, by environment
 # docker = 4

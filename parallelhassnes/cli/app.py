@@ -9,7 +9,18 @@ from typing import Annotated, NoReturn
 import typer
 
 from parallelhassnes import __version__
-from parallelhassnes.cli import audit, budget, gate, hold, operate, run, watch, work
+from parallelhassnes.cli import (
+    audit,
+    budget,
+    gate,
+    hold,
+    operate,
+    run,
+    serve,
+    token,
+    watch,
+    work,
+)
 from parallelhassnes.errors import InvalidInput, UserError
 
 USER_ERROR, OUR_ERROR = 2, 3
@@ -23,7 +34,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
-for module in (work, run, watch, operate, hold, gate, audit, budget):
+for module in (work, run, watch, operate, hold, gate, audit, budget, serve, token):
     module.register(app)
 
 

@@ -31,6 +31,8 @@ class Context:
     layout: Layout
     config: Config
     options: Options = field(default_factory=Options)
+    starts_attempts: bool = True
+    """False in a process that must start none (a server): a pass is only wished for, and another process runs it."""
 
     @property
     def concurrency(self) -> int:

@@ -60,6 +60,8 @@ class Submission(BaseModel):
     """The batch that is run again."""
     carry: dict[str, str] = {}
     """``job_id/step_id`` → name of the attempt of that batch which is taken over instead of being made anew."""
+    by: str | None = None
+    """Who submitted it, where that is not the owner of the file."""
 
 
 class Ingested(NamedTuple):
@@ -273,7 +275,8 @@ def _write_batch(
         )  # fmt: skip
         about = atomic.dumps(meta.model_dump(mode="json", exclude_none=True))
         ledger.append(
-            batch_dir, "submitted", by=ledger.person(path.stat().st_uid),
+            batch_dir, "submitted",
+            by=(submission.by if submission else None) or ledger.person(path.stat().st_uid),
             table_sha256=digest, jobs_sha256=jobs_hash.hexdigest(),
             meta_sha256=hashlib.sha256(about.encode("utf-8", "surrogateescape")).hexdigest(),
             jobs=len(jobs), steps=meta.steps_total, rerun_of=meta.rerun_of or None,
@@ -355,4 +358,5 @@ def new_submission(
         again=again,
         rerun_of=rerun_of,
         carry=dict(carry),
+        by=ledger.speaker(),
     )

@@ -83,6 +83,9 @@ def after_attempt(ctx: Context) -> None:
 
 def pass_and_wake(ctx: Context) -> list[Launched]:
     """Have a pass run, and see to it that somebody wakes what is due later; what we started ourselves."""
+    if not ctx.starts_attempts:
+        ctx.layout.pass_wanted.touch()
+        return []
     launched = run_pass(ctx)
     waker.ensure(ctx, run_pass)
     return launched

@@ -18,6 +18,8 @@ import os
 import platform
 import pwd
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +32,9 @@ _BLOCK = 4096
 
 class _Actor:
     name = "tick"
+
+
+_speaker: ContextVar[str | None] = ContextVar("speaker", default=None)
 
 
 class _End(NamedTuple):
@@ -47,8 +52,25 @@ def acting_as(name: str) -> None:
     _Actor.name = name
 
 
+@contextmanager
+def speaking_for(name: str | None) -> Iterator[None]:
+    """Within the block, what this thread does is done by somebody else than who runs the process: by a token's holder."""
+    before = _speaker.set(name)
+    try:
+        yield
+    finally:
+        _speaker.reset(before)
+
+
+def speaker() -> str | None:
+    """Whom this thread speaks for; None for whoever runs the process."""
+    return _speaker.get()
+
+
 def person(uid: int | None = None) -> str:
-    """``user@host`` of the one who runs this process, or of a user id."""
+    """Whom this thread speaks for, else ``user@host`` of the one who runs this process; or that of a user id."""
+    if uid is None and (named := _speaker.get()) is not None:
+        return named
     uid = os.getuid() if uid is None else uid
     try:
         name = pwd.getpwuid(uid).pw_name

@@ -1,0 +1,74 @@
+"""The application: routes over the functions of ``control``, and nothing that has to be kept.
+
+LastResort ─▶ Guard (Host, Origin, who, size) ─▶ routes ─▶ control
+                                                    └▶ after a change: the ticking process is poked
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import Depends, FastAPI
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from parallelhassnes.api import login, pages, system
+from parallelhassnes.api.auth import SAFE_METHODS, Gatekeeper, csrf_checked
+from parallelhassnes.api.guard import Guard
+from parallelhassnes.api.openapi import describe
+from parallelhassnes.api.problems import LastResort, handle
+from parallelhassnes.api.site import Site
+
+
+class Poke:
+    """After every change that succeeded: have a tick follow, so that what may start because of it does."""
+
+    def __init__(self, app: ASGIApp, site: Site) -> None:
+        self.app, self.site = app, site
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] in SAFE_METHODS:
+            await self.app(scope, receive, send)
+            return
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] < 400:
+                self.site.poke()
+            await send(message)
+
+        await self.app(scope, receive, sending)
+
+
+def create_app(site: Site) -> FastAPI:
+    """The application that serves one root."""
+    gatekeeper = Gatekeeper(
+        site.layout, open_to_all=site.auth == "none", port=site.settings.port
+    )  # fmt: skip
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if site.ticker is not None:
+            await site.ticker.start()
+        try:
+            yield
+        finally:
+            if site.ticker is not None:
+                await site.ticker.close()
+
+    app = FastAPI(
+        title="ParallelHassnes",
+        docs_url=None,  # its assets would come from elsewhere
+        redoc_url=None,
+        lifespan=lifespan,
+        dependencies=[Depends(csrf_checked)],
+        middleware=[
+            Middleware(LastResort),
+            Middleware(Guard, settings=site.settings, gatekeeper=gatekeeper),
+            Middleware(Poke, site=site),
+        ],
+    )
+    app.state.site, app.state.gatekeeper = site, gatekeeper
+    handle(app)
+    describe(app)
+    for router in (system.router, login.router, pages.router):
+        app.include_router(router)
+    return app

@@ -1,0 +1,94 @@
+"""A process that ticks a root at an interval and when it is told to, for a server that must not fork.
+
+``python -m parallelhassnes.control.ticker ROOT SECONDS``. It stays single-threaded and without an event loop, so its
+supervisors are forks. Told by lines of JSON on stdin, it answers by lines of JSON on stdout:
+
+    {"id": 1, "concurrency": 4}    ─▶    {"id": 1, "ingested": […], "repaired": […], "launched": […], "running": 2}
+
+It ends when stdin does, which is when the server ends, however it ends; attempts go on without it.
+"""
+
+import json
+import os
+import select
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from parallelhassnes.control.init import ensure
+from parallelhassnes.errors import UserError
+from parallelhassnes.schedule.context import Options, open_context
+from parallelhassnes.schedule.tick import tick
+from parallelhassnes.store import tickets
+from parallelhassnes.store.records import now_text
+
+_CHUNK = 1 << 16
+
+
+def main(root: Path, every_sec: float) -> None:
+    """Tick until stdin ends."""
+    pending, next_tick, said = b"", 0.0, ""
+    while True:
+        left = max(0.0, next_tick - time.monotonic())
+        if select.select([0], [], [], left)[0]:
+            data = os.read(0, _CHUNK)
+            if not data:
+                return
+            *lines, pending = (pending + data).split(b"\n")
+            requests = [json.loads(line) for line in lines]
+        else:
+            requests = []
+        answers, said = _work(root, requests, said)
+        next_tick = time.monotonic() + every_sec
+        for answer in answers:
+            sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
+def _work(
+    root: Path, requests: list[dict[str, Any]], said: str
+) -> tuple[list[dict[str, Any]], str]:
+    """One tick for all that was asked meanwhile; the answers, and what went wrong, which is said once."""
+    asked = [request["id"] for request in requests]
+    concurrency = next((r["concurrency"] for r in requests[::-1] if r.get("concurrency")), None)
+    try:
+        report = _tick(root, concurrency)
+    except (
+        UserError
+    ) as error:  # a configuration that was just edited: the next tick may find it mended
+        report = {"error": str(error)}
+    except Exception as error:  # noqa: BLE001 - one bad tick must not end those that follow
+        report = {"error": f"internal error ({type(error).__name__}); see the server's log"}
+        sys.stderr.write(f"{now_text()} tick\n{traceback.format_exc()}")
+    now_said = str(report.get("error", ""))
+    if now_said and now_said != said:
+        sys.stderr.write(f"tick: {now_said}\n")
+        sys.stderr.flush()
+    return [{"id": number, **report} for number in asked], now_said
+
+
+def _tick(root: Path, concurrency: int | None) -> dict[str, Any]:
+    ctx = open_context(root, Options(concurrency=concurrency))
+    ensure(ctx)
+    done = tick(ctx)
+    return {
+        "ingested": [
+            {
+                "name": table.name, "batch_id": table.batch_id, "duplicate": table.duplicate,
+                "problems": [problem.line() for problem in table.problems],
+            }
+            for table in done.ingested
+        ],
+        "repaired": done.repaired,
+        "launched": [
+            f"{ticket.batch_id}/{ticket.job_id}/{ticket.step_id}/{attempt}"
+            for ticket, attempt in done.launched
+        ],
+        "running": len(tickets.running(ctx.layout)),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), float(sys.argv[2]))
