@@ -1,5 +1,6 @@
 """Consoles for people: as wide as the terminal, plain where there is none or NO_COLOR is set."""
 
+import io
 import os
 import sys
 from typing import IO
@@ -24,6 +25,15 @@ def console(stream: IO[str] | None = None) -> Console:
 def show(renderable: RenderableType, stream: IO[str] | None = None) -> None:
     """Print it; tables fit the width, whole lines (``line``) may be longer than that."""
     console(stream).print(renderable, crop=False)
+
+
+def text_of(renderable: RenderableType) -> str:
+    """What it looks like in a file: plain, wide."""
+    stream = io.StringIO()
+    Console(file=stream, width=PLAIN_WIDTH, color_system=None, highlight=False, markup=False).print(
+        renderable, crop=False
+    )
+    return stream.getvalue()
 
 
 def line(text: str | Text, style: str = "") -> Text:

@@ -72,3 +72,32 @@ def between(start: str, end: str) -> str:
     """Time from one RFC 3339 time to another; short ones with a tenth."""
     seconds = (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
     return f"{seconds:.1f}s" if 0 <= seconds < 10 else duration(max(0.0, seconds))
+
+
+def percent(share: float | None) -> str:
+    """``75 %``; ``–`` for None."""
+    return "–" if share is None else f"{100 * share:.0f} %"
+
+
+def percent_with(share: float | None, low: float | None, high: float | None) -> str:
+    """``75 % (30–95)``: a rate and its interval."""
+    if share is None or low is None or high is None:
+        return percent(share)
+    return f"{percent(share)} ({100 * low:.0f}–{100 * high:.0f})"
+
+
+def value_with(value: float | None, low: float | None, high: float | None) -> str:
+    """``0.75 (0.30–0.95)``: a mean and its interval."""
+    if value is None:
+        return "–"
+    return f"{value:.2f}" if low is None or high is None else f"{value:.2f} ({low:.2f}–{high:.2f})"
+
+
+def signed(value: float | None) -> str:
+    """``+0.25``; ``–`` for None."""
+    return "–" if value is None else f"{value:+.2f}"
+
+
+def seconds(value: float | None) -> str:
+    """As ``duration``, short ones with a tenth."""
+    return f"{value:.1f}s" if value is not None and value < 10 else duration(value)

@@ -1,19 +1,19 @@
 """Early stopping: once a job has enough of an agent's trials, those that have not started are skipped.
 
 By the job's ``enough``: so many passes, or a pass rate that is known closely enough: half of its 95 % Wilson
-interval, z/(1 + z²/n) · √(p(1 − p)/n + z²/4n²) with z = 1.96 (Wilson 1927). Only scored trials of the same
-label count. A skipped step stands in ``overrides.json`` under ``canceled`` and, with the reason, ``enough``; what
-runs goes on, and a retry that is due still comes. An operator's ``retry`` of a skipped step stays in force.
+interval. Only scored trials of the same label count. A skipped step stands in ``overrides.json`` under
+``canceled`` and, with the reason, ``enough``; what runs goes on, and a retry that is due still comes. An operator's
+``retry`` of a skipped step stays in force.
 
 Stopping at the first success biases the mean reward upwards; use ``successes`` for "can it be done at all", and
 ``half_width`` for rates.
 """
 
-import math
 from typing import TYPE_CHECKING
 
 from parallelhassnes.plan import Enough, JobSpec, StepSpec
 from parallelhassnes.steps import untrusted
+from parallelhassnes.steps.verdict import statistics
 from parallelhassnes.store import attempts, ledger
 from parallelhassnes.store.records import now_text
 
@@ -21,13 +21,12 @@ if TYPE_CHECKING:
     from parallelhassnes.schedule.settle import Book
 
 PASS_REWARD = 1.0
-_Z = 1.959963984540054
 
 
 def half_width(passes: int, n: int) -> float:
     """Half of the 95 % Wilson interval of ``passes`` of ``n`` (at least 1)."""
-    p = passes / n
-    return _Z / (1 + _Z**2 / n) * math.sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2))
+    low, high = statistics.wilson(passes / n, n)
+    return (high - low) / 2
 
 
 def reason(rule: Enough, passes: int, n: int) -> str | None:

@@ -1,6 +1,6 @@
 """What a verdict knows of each trial step, read from the attempt of the step that counts."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -40,12 +40,28 @@ class TrialFacts:
     tokens: tuple[int | None, int | None, int | None] = (None, None, None)
     """Input (cache included), cache, output."""
     duration_sec: float | None = None
+    exception: str | None = None
+    """Type of the exception beside, or instead of, the reward."""
+    exception_class: str | None = None
     superseded: int = 0
     """Finished attempts of the step that another one stands for; they are kept, and count nowhere else."""
 
     @property
     def passed(self) -> bool:
         return self.result == "scored" and self.reward == PASS_REWARD
+
+
+def of_steps(job_dir: Path, steps: Sequence[StepSpec]) -> list[TrialFacts]:
+    """The facts of these trial steps of a job, in their order."""
+    targets = {step.step_id for step in steps if step.retry.top_up is not None}
+    reports = trial_reports(job_dir, [step.step_id for step in steps], targets)
+    trials = [planned(found, step) for found, step in zip(reports, steps, strict=True)]
+    said = untrusted.read_object(job_dir / "overrides.json") or {}
+    skipped = untrusted.mapping(said.get("enough"))
+    return [
+        replace(each, result="skipped") if each.result == "missing" and skipped.get(each.step_id) else each
+        for each in trials
+    ]  # fmt: skip
 
 
 def trial_reports(
@@ -104,6 +120,7 @@ def _facts(
     trial = untrusted.mapping(report.get("trial"))
     task, agent = untrusted.mapping(trial.get("task")), untrusted.mapping(trial.get("agent"))
     tokens = untrusted.mapping(trial.get("tokens"))
+    exception = untrusted.mapping(trial.get("exception"))
     status = state.get("status")
     failure = untrusted.mapping(report.get("failure")).get("class")
     failure = failure if failure in CLASSES else None
@@ -129,6 +146,8 @@ def _facts(
             untrusted.whole(tokens.get("output")),
         ),
         duration_sec=untrusted.number(untrusted.mapping(trial.get("timings_sec")).get("total")),
+        exception=untrusted.text(exception.get("type"), 200),
+        exception_class=exception["class"] if exception.get("class") in CLASSES else None,
     )
 
 

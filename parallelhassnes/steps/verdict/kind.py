@@ -1,7 +1,6 @@
 """The kind ``verdict`` itself: ``work`` writes ``verdict.json`` into the attempt, ``conclude`` publishes it."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +25,7 @@ class VerdictKind:
 
     def work(self, attempt: Attempt) -> int:
         job = JobSpec.model_validate_json((attempt.job_dir / "job.json").read_bytes())
-        steps = trial_steps(job, attempt.step)
-        targets = {step.step_id for step in steps if step.retry.top_up is not None}
-        reports = facts.trial_reports(attempt.job_dir, [step.step_id for step in steps], targets)
-        trials = [facts.planned(found, step) for found, step in zip(reports, steps, strict=True)]
-        said = untrusted.read_object(attempt.job_dir / "overrides.json") or {}
-        skipped = untrusted.mapping(said.get("enough"))
-        trials = [
-            replace(each, result="skipped") if each.result == "missing" and skipped.get(each.step_id) else each
-            for each in trials
-        ]  # fmt: skip
+        trials = facts.of_steps(attempt.job_dir, trial_steps(job, attempt.step))
         _write(attempt.dir / VERDICT_FILE, judge.judge(attempt.batch_id, attempt.job_id, trials))
         return 0
 

@@ -1,7 +1,35 @@
-"""The few statistics of a verdict."""
+"""The few statistics of a verdict, in plain arithmetic: a verdict must not wait for an import of numpy."""
 
 import math
 from collections.abc import Sequence
+
+Z_95 = 1.959963984540054
+"""The 97.5 % quantile of the normal distribution."""
+
+type Interval = tuple[float, float]
+"""Lower and upper end, 95 %."""
+
+
+def wilson(mean: float, n: float) -> Interval:
+    """The 95 % score interval of a rate, or of any mean of values from 0 to 1, of ``n`` trials (more than 0).
+
+    Wilson, Probable inference, the law of succession, and statistical inference (1927). For values between 0 and 1 it
+    errs on the wide side: no such distribution varies more than the one of passes and fails with the same mean
+    (Bhatia and Davis, A better bound on the variance, 2000).
+    """
+    shrunk = (mean + Z_95**2 / (2 * n)) / (1 + Z_95**2 / n)
+    half = Z_95 / (1 + Z_95**2 / n) * math.sqrt(mean * (1 - mean) / n + Z_95**2 / (4 * n**2))
+    # At 0 and 1 the interval ends there; rounding would leave a trace.
+    low = 0.0 if mean <= 0 else max(0.0, shrunk - half)
+    return low, 1.0 if mean >= 1 else min(1.0, shrunk + half)
+
+
+def mean_interval(values: Sequence[float]) -> Interval | None:
+    """``wilson`` of the mean of independent values; None of nothing, and where one is not from 0 to 1."""
+    average = mean(values)
+    if average is None or min(values) < 0 or max(values) > 1:
+        return None
+    return wilson(average, len(values))
 
 
 def pass_at(n: int, passes: int, k: int) -> float:
@@ -18,6 +46,19 @@ def pass_at(n: int, passes: int, k: int) -> float:
 def pass_at_all(n: int, passes: int) -> dict[str, float]:
     """``pass_at`` for each k from 1 to n; the keys are strings, because they become JSON."""
     return {str(k): pass_at(n, passes, k) for k in range(1, n + 1)}
+
+
+def pass_hat(n: int, passes: int, k: int) -> float:
+    """The unbiased estimate of the chance that all of ``k`` trials pass, pass^k.
+
+    C(passes, k) / C(n, k), after Yao et al., tau-bench (2024), as a product. Needs 1 <= k <= n and 0 <= passes <= n.
+    """
+    return math.prod((passes - i) / (n - i) for i in range(k)) if passes >= k else 0.0
+
+
+def pass_hat_all(n: int, passes: int) -> dict[str, float]:
+    """``pass_hat`` for each k from 1 to n; the keys are strings, because they become JSON."""
+    return {str(k): pass_hat(n, passes, k) for k in range(1, n + 1)}
 
 
 def mean(values: Sequence[float]) -> float | None:

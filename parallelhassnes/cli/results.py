@@ -1,0 +1,162 @@
+"""``results``, ``compare``, ``errors``."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from parallelhassnes.cli.options import JsonOption, RootOption, layout_of
+
+if TYPE_CHECKING:
+    from parallelhassnes.control.flat import Record
+    from parallelhassnes.control.scoreboard_models import View
+    from parallelhassnes.control.sheets import Sheet
+
+BatchArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="[BATCH]", help="One batch, or latest; left out: all of them."),
+]
+ExperimentOption = Annotated[
+    str | None,
+    typer.Option("--experiment", "-E", metavar="NAME", help="The batches of an experiment."),
+]
+SideArgument = Annotated[
+    str,
+    typer.Argument(metavar="SIDE", help="BATCH or experiment:NAME, and perhaps @AGENT[,MODEL]."),
+]
+FORMATS = ("table", "json", "csv", "parquet", "markdown")
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    for command in (results, compare, errors):
+        app.command()(command)
+
+
+def results(
+    batch: BatchArgument = None,
+    experiment: ExperimentOption = None,
+    by: Annotated[
+        str,
+        typer.Option(
+            "--by",
+            metavar="agent,model,task…",
+            help="What to group by: agent, model, agent_version, task, task_checksum, task_source, experiment, batch, job,"
+            " label, label:NAME.",
+        ),
+    ] = "agent,model",
+    form: Annotated[
+        str, typer.Option("--format", "-f", metavar="|".join(FORMATS), help="How to print it.")
+    ] = "table",
+    trials: Annotated[
+        bool, typer.Option("--trials", help="A line per trial instead of groups.")
+    ] = False,
+    unscored_as_zero: Annotated[
+        bool,
+        typer.Option("--unscored-as-zero", help="Count trials without a reward as 0."),
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write it to a file.")
+    ] = None,
+    root: RootOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show rates with intervals, pass@k, tokens, money and time, by agent and model or by anything else.
+
+    Example: parallelhassnes results latest --by agent,task --format markdown
+    """
+    from parallelhassnes.control import flat, sheets, trial_rows
+    from parallelhassnes.control.results import results as group
+    from parallelhassnes.control.trial_lines import trial_lines
+    from parallelhassnes.errors import UserError
+
+    form = "json" if json else form
+    _check(form, out)
+    layout = layout_of(root)
+    chosen = trial_rows.choose(layout, batch, experiment)
+    if trials:
+        if unscored_as_zero or by != "agent,model":
+            raise UserError("--trials groups and counts nothing", fix="leave out --by and the like")
+        lines = trial_lines(layout, chosen)
+        _put(lines, flat.trial_records(lines.trials), sheets.of_trials(lines), form, out)
+        return
+    names = [name.strip() for name in by.split(",") if name.strip()]
+    found = group(layout, chosen, names, unscored_as_zero=unscored_as_zero)
+    _put(found, flat.group_records(found.groups), sheets.of_results(found), form, out)
+
+
+def compare(
+    a: SideArgument, b: SideArgument, root: RootOption = None, json: JsonOption = False
+) -> None:
+    """Compare two batches, experiments or agents task by task: difference, flips, cost and time.
+
+    Example: parallelhassnes compare latest@oracle latest@nop
+    """
+    from parallelhassnes.cli import console, render_results
+    from parallelhassnes.control import sheets
+    from parallelhassnes.control.compare import compare as pair
+
+    found = pair(layout_of(root), a, b)
+    if json:
+        typer.echo(found.model_dump_json())
+        return
+    console.show(render_results.render(*sheets.of_comparison(found)))
+
+
+def errors(
+    batch: BatchArgument = None,
+    experiment: ExperimentOption = None,
+    root: RootOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Group what failed by class and message, with counts and a path to one example each.
+
+    Example: parallelhassnes errors latest
+    """
+    from parallelhassnes.cli import console, render_results
+    from parallelhassnes.control import sheets, trial_rows
+    from parallelhassnes.control.errors_report import errors as find
+
+    layout = layout_of(root)
+    found = find(layout, trial_rows.choose(layout, batch, experiment))
+    if json:
+        typer.echo(found.model_dump_json())
+        return
+    console.show(render_results.render(sheets.of_errors(found)))
+
+
+def _check(form: str, out: Path | None) -> None:
+    from parallelhassnes.errors import UserError
+
+    if form not in FORMATS:
+        raise UserError(f"--format {form}: is not known", fix=f"use {', '.join(FORMATS)}")
+    if form == "parquet" and out is None:
+        raise UserError("--format parquet is not for a terminal", fix="add --out FILE")
+
+
+def _put(
+    document: "View", records: "list[Record]", sheet: "Sheet", form: str, out: Path | None
+) -> None:
+    """Print it in the form that was asked for, or write it to a file."""
+    from parallelhassnes.cli import console, render_results
+    from parallelhassnes.control import flat, sheets
+
+    if form == "parquet" and out is not None:
+        flat.write_parquet(records, out)
+        return
+    if form == "table":
+        if out is None:
+            console.show(render_results.render(sheet))
+            return
+        text = console.text_of(render_results.render(sheet))
+    elif form == "markdown":
+        text = sheets.markdown(sheet)
+    elif form == "csv":
+        text = flat.csv_text(records)
+    else:
+        text = document.model_dump_json() + "\n"
+    if out is None:
+        sys.stdout.write(text)
+    else:
+        flat.write_file(out, text.encode())

@@ -1,0 +1,193 @@
+"""``compare A B``: two sides paired by task, and whether the difference is more than chance.
+
+The two sides are batches, experiments, or an agent's trials in one. Agents are compared with themselves; where each
+side has one agent only, these two are compared. The unit is the task: its mean reward on each side, and whether it
+passed there (more than half of its scored trials did).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+from parallelhassnes.control import trial_rows
+from parallelhassnes.control.scoreboard_models import View
+from parallelhassnes.control.statistics import bootstrap_mean, mcnemar
+from parallelhassnes.control.trial_rows import TrialRow
+from parallelhassnes.errors import UserError
+from parallelhassnes.steps.verdict import statistics
+from parallelhassnes.store.layout import Layout
+from parallelhassnes.store.records import now_text
+
+
+class TaskPair(View):
+    """One task on both sides."""
+
+    task: str
+    a: float
+    """Mean reward of the scored trials."""
+    b: float
+    a_scored: int
+    b_scored: int
+    changed: bool
+    """The task's files differ between the sides (checksums), so the pair compares two tasks."""
+
+
+class Difference(View):
+    """A quantity on both sides, as means over the tasks that have it on both."""
+
+    tasks: int
+    a: float | None
+    b: float | None
+    difference: float | None
+    """b − a."""
+    low: float | None
+    """Ends of its 95 % bootstrap interval over tasks; null of fewer than two."""
+    high: float | None
+
+
+class PairedAgent(View):
+    """One agent and model against itself, or against the only other one."""
+
+    a: str
+    b: str
+    reward: Difference
+    """Mean reward."""
+    cost_usd: Difference
+    """Of a trial."""
+    seconds: Difference
+    """Wall time of a trial."""
+    passed_both: int
+    """Tasks that pass on both sides: more than half of their scored trials do."""
+    passed_neither: int
+    won: list[str]
+    """Tasks that pass in B only."""
+    lost: list[str]
+    """Tasks that pass in A only."""
+    p_value: float
+    """McNemar's exact test on won and lost."""
+    new: list[str]
+    """Tasks that are in B only."""
+    gone: list[str]
+    """Tasks that are in A only."""
+    unpaired: list[str]
+    """Tasks that are in both, and on one side without a scored trial."""
+    tasks: list[TaskPair]
+
+
+class Comparison(View):
+    """What ``compare --json`` prints."""
+
+    schema_version: Literal[1] = 1
+    at: str
+    a: str
+    b: str
+    agents: list[PairedAgent]
+    only_a: list[str]
+    """Agents without a counterpart."""
+    only_b: list[str]
+
+
+class _Side(NamedTuple):
+    label: str
+    tasks: dict[str, list[TrialRow]]
+
+
+def compare(layout: Layout, a: str, b: str) -> Comparison:
+    """Compare two sides; see ``trial_rows.side`` for what names one.
+
+    Raises:
+        UnknownId: a side names nothing.
+        UserError: a side has no trials, or the sides have no agent in common.
+    """
+    chosen = trial_rows.side(layout, a), trial_rows.side(layout, b)
+    sides = [_by_agent(trial_rows.read(layout, each)) for each in chosen]
+    for side, each in zip(sides, chosen, strict=True):
+        if not side:
+            raise UserError(f"{each.said} has no trials", fix="name a batch with trials")
+    left, right = sides
+    if len(left) == len(right) == 1:
+        pairs = [(next(iter(left.values())), next(iter(right.values())))]
+        only_a, only_b = [], []
+    else:
+        pairs = [(left[key], right[key]) for key in left if key in right]
+        only_a = [key for key in left if key not in right]
+        only_b = [key for key in right if key not in left]
+    if not pairs:
+        raise UserError(
+            f"no agent is on both sides: A has {', '.join(left)}, B has {', '.join(right)}",
+            fix="write BATCH@AGENT on both sides to compare different agents",
+        )
+    return Comparison(
+        at=now_text(), a=chosen[0].said, b=chosen[1].said,
+        agents=[paired(one, other) for one, other in pairs], only_a=only_a, only_b=only_b,
+    )  # fmt: skip
+
+
+def _by_agent(rows: Sequence[TrialRow]) -> dict[str, _Side]:
+    found: dict[str, _Side] = {}
+    for row in rows:
+        label = " · ".join(filter(None, (row.agent, row.facts.model)))
+        found.setdefault(label, _Side(label, {})).tasks.setdefault(row.task, []).append(row)
+    return found
+
+
+def paired(a: _Side, b: _Side) -> PairedAgent:
+    """Two agents on the tasks that both have."""
+    both = [task for task in a.tasks if task in b.tasks]
+    rewards = _pairs(a, b, both, lambda row: row.facts.reward)
+    passes = _pairs(a, b, both, lambda row: float(row.facts.passed) if row.scored else None)
+    passed = {task: (one > 0.5, other > 0.5) for task, (one, other) in passes.items()}
+    won = [task for task, verdicts in passed.items() if verdicts == (False, True)]
+    lost = [task for task, verdicts in passed.items() if verdicts == (True, False)]
+    return PairedAgent(
+        a=a.label, b=b.label, reward=_difference(rewards),
+        cost_usd=_difference(_pairs(a, b, both, lambda row: row.facts.cost_usd)),
+        seconds=_difference(_pairs(a, b, both, lambda row: row.facts.duration_sec)),
+        passed_both=sum(verdicts == (True, True) for verdicts in passed.values()),
+        passed_neither=sum(verdicts == (False, False) for verdicts in passed.values()),
+        won=won, lost=lost, p_value=mcnemar(len(lost), len(won)),
+        new=[task for task in b.tasks if task not in a.tasks],
+        gone=[task for task in a.tasks if task not in b.tasks],
+        unpaired=[task for task in both if task not in rewards],
+        tasks=[
+            TaskPair(
+                task=task, a=one, b=other, a_scored=_scored(a.tasks[task]), b_scored=_scored(b.tasks[task]),
+                changed=_changed(a.tasks[task], b.tasks[task]),
+            )
+            for task, (one, other) in rewards.items()
+        ],
+    )  # fmt: skip
+
+
+def _pairs(
+    a: _Side, b: _Side, tasks: Sequence[str], value: Callable[[TrialRow], float | None]
+) -> dict[str, tuple[float, float]]:
+    """Task → the means of both sides, where both have one."""
+    found = {}
+    for task in tasks:
+        one, other = (
+            statistics.mean([known for row in side.tasks[task] if (known := value(row)) is not None])
+            for side in (a, b)
+        )  # fmt: skip
+        if one is not None and other is not None:
+            found[task] = (one, other)
+    return found
+
+
+def _difference(pairs: dict[str, tuple[float, float]]) -> Difference:
+    differences = [other - one for one, other in pairs.values()]
+    interval = bootstrap_mean(differences) or (None, None)
+    return Difference(
+        tasks=len(pairs),
+        a=statistics.mean([one for one, _ in pairs.values()]),
+        b=statistics.mean([other for _, other in pairs.values()]),
+        difference=statistics.mean(differences), low=interval[0], high=interval[1],
+    )  # fmt: skip
+
+
+def _scored(rows: Sequence[TrialRow]) -> int:
+    return sum(row.scored for row in rows)
+
+
+def _changed(a: Sequence[TrialRow], b: Sequence[TrialRow]) -> bool:
+    one, other = ({row.facts.task_checksum for row in rows} - {None} for rows in (a, b))
+    return bool(one and other and one != other)

@@ -1,0 +1,224 @@
+"""``results``: the trials of a choice of batches, grouped, with rates, intervals, tokens, money and time.
+
+A trial without a reward is never a zero, unless that is asked for; how many there are stands beside every rate. A rate
+or mean over several tasks has an interval in which the trials of one task count as alike (``statistics``).
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+from parallelhassnes import names
+from parallelhassnes.control import trial_rows
+from parallelhassnes.control.scoreboard_models import View
+from parallelhassnes.control.statistics import clustered_interval
+from parallelhassnes.control.trial_rows import Choice, TrialRow
+from parallelhassnes.errors import UserError
+from parallelhassnes.steps.verdict import statistics
+from parallelhassnes.steps.verdict.facts import PASS_REWARD
+from parallelhassnes.store.layout import Layout
+from parallelhassnes.store.records import now_text
+
+DEFAULT_BY = ("agent", "model")
+LABEL = "label:"
+DIMENSIONS: dict[str, Callable[[TrialRow], str]] = {
+    "agent": lambda row: row.agent,
+    "model": lambda row: row.facts.model or "",
+    "agent_version": lambda row: row.facts.agent_version or "",
+    "task": lambda row: row.task,
+    "task_checksum": lambda row: row.facts.task_checksum or "",
+    "task_source": lambda row: row.facts.task_source or "",
+    "experiment": lambda row: row.experiment,
+    "batch": lambda row: row.batch_id,
+    "job": lambda row: row.job_id,
+    "label": lambda row: ", ".join(f"{key}={row.labels[key]}" for key in sorted(row.labels)),
+}
+
+
+class GroupLine(View):
+    """The trials that share a key."""
+
+    key: dict[str, str]
+    """Dimension → value; empty text where a trial has none (an agent without a model)."""
+    tasks: int
+    """Different tasks."""
+    n: int
+    """Trials planned, those skipped as not needed included."""
+    scored: int
+    """Trials with a reward."""
+    unscored: int
+    """Ended without a reward through task, agent, model or verifier."""
+    infrastructure: int
+    canceled: int
+    skipped: int
+    missing: int
+    """Without a finished attempt."""
+    superseded: int
+    """Finished attempts that another attempt of their trial stands for."""
+    passes: int
+    """Rewards of exactly 1."""
+    counted: int
+    """Trials that the rates and means are over: the scored ones, or, if that was asked for, all that were not skipped."""
+    pass_rate: float | None
+    """Passes of the counted trials; null where there are none."""
+    pass_rate_low: float | None
+    """Lower end of its 95 % interval."""
+    pass_rate_high: float | None
+    pass_rate_planned: float | None
+    """Passes of all trials that were not skipped: what the rate is at least."""
+    mean_reward: float | None
+    mean_reward_low: float | None
+    """Null where a reward is not from 0 to 1."""
+    mean_reward_high: float | None
+    k: int
+    """Counted trials of the task that has the fewest; tasks without any are left out."""
+    pass_at: dict[str, float]
+    """k → unbiased estimate of the chance that at least one of k trials of a task passes, mean over the tasks."""
+    pass_hat: dict[str, float]
+    """k → the chance that all of k trials pass, likewise (pass^k)."""
+    failures: dict[str, int]
+    """Failure class → trials without a score; kept apart from the scores."""
+    cost_usd: float | None
+    """Sum over the trials whose cost is known."""
+    cost_known: int
+    """How many these are."""
+    cost_per_success_usd: float | None
+    """What all of them have cost, per pass; null where there is no pass."""
+    input_tokens: int | None
+    """Those from the cache included."""
+    cache_tokens: int | None
+    output_tokens: int | None
+    seconds_mean: float | None
+    """Wall time of a trial."""
+    seconds_p50: float | None
+    seconds_p90: float | None
+    seconds_max: float | None
+
+
+class Results(View):
+    """What ``results --json`` prints."""
+
+    schema_version: Literal[1] = 1
+    at: str
+    """RFC 3339, UTC."""
+    of: str
+    """What was asked about, in words."""
+    batches: list[str]
+    by: list[str]
+    unscored_as_zero: bool
+    """Whether trials without a reward were counted as 0, because that was asked for."""
+    groups: list[GroupLine]
+    """Best first; with the task among the dimensions by task, then best first."""
+
+
+def results(
+    layout: Layout, chosen: Choice, by: Sequence[str] = DEFAULT_BY, *, unscored_as_zero: bool = False
+) -> Results:  # fmt: skip
+    """The results of the choice.
+
+    Raises:
+        UserError: a dimension is not known.
+    """
+    keys = {name: dimension(name) for name in by}
+    rows = trial_rows.read(layout, chosen)
+    return Results(
+        at=now_text(), of=chosen.said, batches=list(chosen.batch_ids), by=list(by),
+        unscored_as_zero=unscored_as_zero, groups=grouped(rows, keys, unscored_as_zero=unscored_as_zero),
+    )  # fmt: skip
+
+
+def dimension(name: str) -> Callable[[TrialRow], str]:
+    """What gives a row's value in a dimension.
+
+    Raises:
+        UserError: there is no such dimension.
+    """
+    if name.startswith(LABEL) and name != LABEL:
+        return lambda row: row.labels.get(name.removeprefix(LABEL), "")
+    if name not in DIMENSIONS:
+        near = names.nearest(name, DIMENSIONS)
+        known = f"use {', '.join(DIMENSIONS)} or label:NAME"
+        raise UserError(
+            f"--by {name}: is not known", fix=f"did you mean {near}?" if near else known
+        )
+    return DIMENSIONS[name]
+
+
+def grouped(
+    rows: Sequence[TrialRow],
+    keys: Mapping[str, Callable[[TrialRow], str]],
+    *,
+    unscored_as_zero: bool = False,
+) -> list[GroupLine]:
+    """A line per combination of values, sorted as ``Results.groups``."""
+    groups: dict[tuple[str, ...], list[TrialRow]] = {}
+    for row in rows:
+        groups.setdefault(tuple(value(row) for value in keys.values()), []).append(row)
+    lines = [
+        line(dict(zip(keys, values, strict=True)), own, unscored_as_zero=unscored_as_zero)
+        for values, own in groups.items()
+    ]
+    task_order = list(dict.fromkeys(line.key.get("task", "") for line in lines))
+    places = {task: place for place, task in enumerate(task_order)}
+    return sorted(lines, key=lambda line: (places[line.key.get("task", "")], _worse(line)))
+
+
+def _worse(line: GroupLine) -> tuple[float, float]:
+    return tuple(-value if value is not None else 1.0 for value in (line.mean_reward, line.pass_rate))  # type: ignore[return-value]  # fmt: skip
+
+
+def line(
+    key: dict[str, str], rows: Sequence[TrialRow], *, unscored_as_zero: bool = False
+) -> GroupLine:
+    """One group."""
+    results = Counter(row.facts.result for row in rows)
+    due = [row for row in rows if row.facts.result != "skipped"]
+    counted = due if unscored_as_zero else [row for row in rows if row.scored]
+    rewards = [row.facts.reward or 0.0 for row in counted]
+    passed = [float(row.facts.passed) for row in counted]
+    tasks = [row.task for row in counted]
+    passes = int(sum(passed))
+    rate, mean = clustered_interval(passed, tasks), clustered_interval(rewards, tasks)
+    k, pass_at, pass_hat = _at_k(counted)
+    costs = [row.facts.cost_usd for row in rows if row.facts.cost_usd is not None]
+    seconds = [row.facts.duration_sec for row in rows if row.facts.duration_sec is not None]
+    times = statistics.spread(seconds) or {}
+    tokens = [statistics.total([row.facts.tokens[place] for row in rows]) for place in range(3)]
+    classes = Counter(
+        row.facts.failure_class for row in rows if row.facts.failure_class and not row.scored
+    )
+    return GroupLine(
+        key=key, tasks=len({row.task for row in rows}), n=len(rows),
+        scored=results["scored"], unscored=results["unscored"], infrastructure=results["infrastructure"],
+        canceled=results["canceled"], skipped=results["skipped"], missing=results["missing"],
+        superseded=sum(row.facts.superseded for row in rows),
+        passes=passes, counted=len(counted),
+        pass_rate=statistics.mean(passed), pass_rate_low=rate[0] if rate else None, pass_rate_high=rate[1] if rate else None,
+        pass_rate_planned=passes / len(due) if due else None,
+        mean_reward=statistics.mean(rewards), mean_reward_low=mean[0] if mean else None, mean_reward_high=mean[1] if mean else None,
+        k=k, pass_at=pass_at, pass_hat=pass_hat, failures=dict(classes.most_common()),
+        cost_usd=sum(costs) if costs else None, cost_known=len(costs),
+        cost_per_success_usd=sum(costs) / passes if costs and passes else None,
+        **{f"{name}_tokens": count for name, count in zip(("input", "cache", "output"), tokens, strict=True)},  # type: ignore[arg-type]
+        **{f"seconds_{name}": times.get(name) for name in ("mean", "p50", "p90", "max")},  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def _at_k(counted: Sequence[TrialRow]) -> tuple[int, dict[str, float], dict[str, float]]:
+    """k, and pass@ and pass^ for each number of trials up to it, as means over the tasks."""
+    outcomes: dict[str, list[bool]] = {}
+    for row in counted:
+        outcomes.setdefault(row.task, []).append(row.facts.reward == PASS_REWARD)
+    if not outcomes:
+        return 0, {}, {}
+    counts = [(len(own), sum(own)) for own in outcomes.values()]
+    k = min(n for n, _ in counts)
+    return (
+        k,
+        {str(j): _mean([statistics.pass_at(n, passes, j) for n, passes in counts]) for j in range(1, k + 1)},
+        {str(j): _mean([statistics.pass_hat(n, passes, j) for n, passes in counts]) for j in range(1, k + 1)},
+    )  # fmt: skip
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

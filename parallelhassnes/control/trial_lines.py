@@ -1,0 +1,74 @@
+"""``results --trials``: a line per trial, for whoever counts in a notebook of their own."""
+
+from typing import Literal
+
+from parallelhassnes.control import trial_rows
+from parallelhassnes.control.scoreboard_models import View
+from parallelhassnes.control.trial_rows import Choice, TrialRow
+from parallelhassnes.store.layout import Layout
+from parallelhassnes.store.records import now_text
+
+
+class TrialLine(View):
+    """One trial, by the attempt of it that counts."""
+
+    experiment: str
+    batch: str
+    job: str
+    step: str
+    task: str
+    task_checksum: str | None
+    task_source: str | None
+    agent: str
+    agent_version: str | None
+    model: str | None
+    labels: dict[str, str]
+    result: str
+    """``scored``, or why there is no reward: ``unscored``, ``infrastructure``, ``canceled``, ``skipped``, ``missing``."""
+    reward: float | None
+    passed: bool | None
+    """Whether the reward is exactly 1; null if not scored."""
+    failure_class: str | None
+    exception: str | None
+    """Type of the exception beside, or instead of, the reward."""
+    cost_usd: float | None
+    input_tokens: int | None
+    """Those from the cache included."""
+    cache_tokens: int | None
+    output_tokens: int | None
+    seconds: float | None
+    """Wall time."""
+    superseded: int
+    attempt: str | None
+    """Its folder, relative to the root; null where no attempt has finished."""
+
+
+class TrialLines(View):
+    """What ``results --trials --json`` prints."""
+
+    schema_version: Literal[1] = 1
+    at: str
+    of: str
+    batches: list[str]
+    trials: list[TrialLine]
+
+
+def trial_lines(layout: Layout, chosen: Choice) -> TrialLines:
+    """Every trial of the choice, in the tables' order."""
+    return TrialLines(
+        at=now_text(), of=chosen.said, batches=list(chosen.batch_ids),
+        trials=[_line(row) for row in trial_rows.read(layout, chosen)],
+    )  # fmt: skip
+
+
+def _line(row: TrialRow) -> TrialLine:
+    facts = row.facts
+    tokens = dict(zip(("input_tokens", "cache_tokens", "output_tokens"), facts.tokens, strict=True))
+    return TrialLine(
+        experiment=row.experiment, batch=row.batch_id, job=row.job_id, step=facts.step_id, task=row.task,
+        task_checksum=facts.task_checksum, task_source=facts.task_source, agent=row.agent,
+        agent_version=facts.agent_version, model=facts.model, labels=dict(row.labels), result=facts.result,
+        reward=facts.reward, passed=facts.passed if row.scored else None, failure_class=facts.failure_class,
+        exception=facts.exception, cost_usd=facts.cost_usd, **tokens, seconds=facts.duration_sec,
+        superseded=facts.superseded, attempt=row.attempt,
+    )  # fmt: skip

@@ -1,0 +1,153 @@
+"""Every trial of a choice of batches as one row: what ``results``, ``compare`` and the report are made from.
+
+Of each trial step the attempt counts that counts for its verdict (``steps.verdict.facts``), so all numbers agree.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from parallelhassnes import names
+from parallelhassnes.control.bulk import bulk
+from parallelhassnes.control.find import resolve
+from parallelhassnes.errors import UnknownId, UserError
+from parallelhassnes.steps.verdict import facts
+from parallelhassnes.steps.verdict.facts import TrialFacts
+from parallelhassnes.store import batches
+from parallelhassnes.store.layout import Layout
+
+EXPERIMENT = "experiment:"
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """One trial step of a batch."""
+
+    batch_id: str
+    experiment: str
+    job_id: str
+    facts: TrialFacts
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Those of the batch, and over them those of the job."""
+
+    @property
+    def task(self) -> str:
+        return self.facts.task_name or self.job_id
+
+    @property
+    def agent(self) -> str:
+        return self.facts.agent or "(no agent)"
+
+    @property
+    def step(self) -> str:
+        """``batch_id/job_id/step_id``."""
+        return f"{self.batch_id}/{self.job_id}/{self.facts.step_id}"
+
+    @property
+    def attempt(self) -> str | None:
+        """Folder of the attempt that counts, relative to the root; None where none has finished."""
+        if self.facts.attempt is None:
+            return None
+        return f"runs/{self.batch_id}/{self.job_id}/{self.facts.attempt}"
+
+    @property
+    def scored(self) -> bool:
+        return self.facts.result == "scored"
+
+
+class Choice(NamedTuple):
+    """Which trials: of which batches, and of whom."""
+
+    batch_ids: tuple[str, ...]
+    said: str
+    """What the user asked for, in words."""
+    agent: str | None = None
+    model: str | None = None
+
+
+def choose(layout: Layout, batch: str | None = None, experiment: str | None = None) -> Choice:
+    """One batch, those of an experiment, or all.
+
+    Raises:
+        UnknownId: there is no such batch, or no batch of that experiment.
+        UserError: both are given.
+    """
+    if batch is not None and experiment is not None:
+        raise UserError("both a batch and --experiment are given", fix="give one")
+    if experiment is not None:
+        return Choice(_of_experiment(layout, experiment), f"experiment {experiment}")
+    if batch is None:
+        return Choice(tuple(layout.batch_ids()), "all batches")
+    found = resolve(layout, batch).batch_id
+    return Choice((found,), found)
+
+
+def side(layout: Layout, text: str) -> Choice:
+    """One side of a comparison: ``BATCH`` or ``experiment:NAME``, then perhaps ``@AGENT`` or ``@AGENT,MODEL``.
+
+    Raises:
+        UnknownId: it names nothing.
+    """
+    where, _, who = text.partition("@")
+    if where.startswith(EXPERIMENT):
+        chosen = choose(layout, experiment=where.removeprefix(EXPERIMENT))
+    else:
+        chosen = choose(layout, where)
+    agent, _, model = who.partition(",")
+    said = f"{chosen.said} {who}" if who else chosen.said
+    return chosen._replace(said=said, agent=agent or None, model=model or None)
+
+
+def _of_experiment(layout: Layout, experiment: str) -> tuple[str, ...]:
+    known = {
+        batch_id: batches.read_batch(layout.batch(batch_id)).experiment
+        for batch_id in layout.batch_ids()
+    }
+    found = tuple(batch_id for batch_id, name in known.items() if name == experiment)
+    if not found:
+        near = names.nearest(experiment, set(known.values()) - {""})
+        raise UnknownId(
+            f"there is no batch of experiment {experiment}",
+            fix=f"did you mean {near}?" if near else "see `parallelhassnes scoreboard`",
+        )
+    return found
+
+
+@bulk
+def read(layout: Layout, chosen: Choice) -> list[TrialRow]:
+    """Every trial of the choice, in the tables' order.
+
+    Raises:
+        UnknownId: the agent or model that was asked for has no trial there.
+    """
+    rows = [row for batch_id in chosen.batch_ids for row in _of_batch(layout, batch_id)]
+    kept = [
+        row
+        for row in rows
+        if chosen.agent in (None, row.facts.agent) and chosen.model in (None, row.facts.model)
+    ]
+    if rows and not kept:
+        raise _no_such_agent(rows, chosen)
+    return kept
+
+
+def _of_batch(layout: Layout, batch_id: str) -> list[TrialRow]:
+    meta = batches.read_batch(layout.batch(batch_id))
+    rows = []
+    for job_dir in batches.job_dirs(layout, batch_id):
+        job = batches.read_job(job_dir)
+        steps = [step for step in job.steps if step.kind == "trial"]
+        labels = {**meta.labels, **job.labels}
+        rows += [
+            TrialRow(batch_id, meta.experiment, job.job_id, found, labels)
+            for found in facts.of_steps(job_dir, steps)
+        ]
+    return rows
+
+
+def _no_such_agent(rows: Sequence[TrialRow], chosen: Choice) -> UnknownId:
+    known = sorted({",".join(filter(None, (row.agent, row.facts.model))) for row in rows})
+    wanted = ",".join(filter(None, (chosen.agent, chosen.model)))
+    near = names.nearest(wanted, known)
+    fix = f"did you mean @{near}?" if near else f"there are {', '.join(known[:5])}"
+    return UnknownId(f"{chosen.said} has no trial of {wanted}", fix=fix)

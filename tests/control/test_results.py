@@ -1,0 +1,254 @@
+"""results, compare and errors over a store of real trials; only what they promise."""
+
+import csv
+import io
+import json
+import re
+
+import pytest
+import scored
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyarrow import parquet
+from stores import program
+
+from parallelhassnes.cli.app import app
+from parallelhassnes.control import trial_rows
+from parallelhassnes.control.compare import compare
+from parallelhassnes.control.errors_report import errors, normalise
+from parallelhassnes.control.flat import markdown_table
+from parallelhassnes.control.results import line, results
+from parallelhassnes.control.trial_lines import trial_lines
+from parallelhassnes.control.trial_rows import TrialRow
+from parallelhassnes.errors import UserError
+from parallelhassnes.steps.verdict.facts import RESULTS, TrialFacts
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    root = tmp_path_factory.mktemp("scored") / "root"
+    root.mkdir()
+    return scored.make(root)
+
+
+def group(found, **key):
+    (one,) = [g for g in found.groups if key.items() <= g.key.items()]
+    return one
+
+
+def test_by_agent(store):
+    found = results(store.ctx.layout, trial_rows.choose(store.ctx.layout, store.first))
+    oracle, nop, mine = (group(found, agent=name) for name in ("oracle", "nop", "scripted"))
+    assert (oracle.n, oracle.scored, oracle.passes, oracle.tasks, oracle.pass_rate) == (
+        4,
+        4,
+        4,
+        2,
+        1,
+    )
+    assert oracle.pass_at == oracle.pass_hat == {"1": 1, "2": 1}
+    assert (oracle.pass_rate_low, oracle.pass_rate_high) == pytest.approx((0.3424, 1), abs=1e-4)
+    assert (nop.scored, nop.passes, nop.pass_rate) == (2, 0, 0)
+    assert (mine.n, mine.scored, mine.passes, mine.unscored) == (4, 3, 2, 1)
+    assert (mine.pass_rate, mine.pass_rate_planned) == pytest.approx((2 / 3, 1 / 2))
+    assert mine.failures == {"agent_error": 1}
+    assert mine.input_tokens == 28
+    costs = group(found, agent="costly")
+    assert (costs.cost_usd, costs.cost_known, costs.cost_per_success_usd) == (4, 4, 1)
+    assert costs.seconds_p50 <= costs.seconds_p90 <= costs.seconds_max
+    assert [g.key["agent"] for g in found.groups][-1] == "nop"
+
+
+def test_what_is_not_scored_is_zero_only_when_asked(store):
+    chosen = trial_rows.choose(store.ctx.layout, store.first)
+    found = group(results(store.ctx.layout, chosen, unscored_as_zero=True), agent="scripted")
+    assert (found.counted, found.scored, found.pass_rate, found.mean_reward) == (4, 3, 0.5, 0.5)
+
+
+def test_by_anything(store):
+    layout = store.ctx.layout
+    found = results(layout, trial_rows.choose(layout, experiment="nightly"), ["task", "label:team", "batch"])  # fmt: skip
+    assert {(g.key["task"], g.key["label:team"]) for g in found.groups} == {
+        ("alpha", "a"), ("beta", "a"), ("beta", ""), ("gamma", ""),
+    }  # fmt: skip
+    whole = results(layout, trial_rows.choose(layout), ["experiment"])
+    assert sum(g.n for g in found.groups) == whole.groups[0].n == 20
+    with pytest.raises(UserError, match="did you mean agent"):
+        results(layout, trial_rows.choose(layout), ["agnet"])
+
+
+def test_a_line_per_trial_agrees_with_the_groups(store):
+    layout = store.ctx.layout
+    chosen = trial_rows.choose(layout)
+    lines = trial_lines(layout, chosen).trials
+    assert len(lines) == sum(g.n for g in results(layout, chosen).groups)
+    for trial in lines:
+        report = json.loads((layout.root / trial.attempt / "final.json").read_text())
+        assert (trial.passed is None) == (trial.reward is None) == (trial.result != "scored")
+        assert report["trial"]["reward"] == trial.reward
+
+
+def test_compare_pairs_by_task(store):
+    found = compare(store.ctx.layout, store.first, store.second)
+    assert [(agent.a, agent.b) for agent in found.agents] == [("oracle", "oracle"), ("costly", "costly")]  # fmt: skip
+    assert found.only_a == ["nop", "scripted"]
+    oracle, costs = found.agents
+    assert (oracle.new, oracle.gone, oracle.passed_both) == (["gamma"], ["alpha"], 1)
+    assert (oracle.reward.difference, oracle.p_value) == (0, 1)
+    assert [pair.changed for pair in costs.tasks] == [True]
+    assert (costs.won, costs.lost, costs.reward.difference) == ([], ["beta"], -1)
+    assert costs.cost_usd.difference == 1
+    assert costs.reward.low is None  # one task has no interval
+
+
+def test_compare_two_agents_of_one_batch(store):
+    found = compare(store.ctx.layout, f"{store.first}@nop", f"{store.first}@costly")
+    (pair,) = found.agents
+    assert (pair.a, pair.b, pair.won, pair.p_value) == ("nop", "costly", ["alpha", "beta"], 0.5)
+    assert (pair.reward.low, pair.reward.high) == (1, 1)
+    with pytest.raises(UserError, match="did you mean @costly"):
+        compare(store.ctx.layout, f"{store.first}@nop", f"{store.first}@costy")
+    with pytest.raises(UserError, match="write BATCH@AGENT"):
+        compare(store.ctx.layout, f"{store.first}@nop", store.second)
+    with pytest.raises(UserError, match="did you mean nightly"):
+        compare(store.ctx.layout, "experiment:nigthly", store.first)
+
+
+def test_errors_are_grouped(store):
+    found = errors(store.ctx.layout, trial_rows.choose(store.ctx.layout))
+    (crash,) = found.groups
+    assert (crash.failure_class, crash.attempts, crash.steps, crash.open) == (
+        "agent_error",
+        1,
+        1,
+        1,
+    )
+    assert crash.message == "RuntimeError: the agent broke"
+    assert crash.agents == ["scripted"]
+    assert json.loads((store.ctx.layout.root / crash.attempt / "state.json").read_text())["status"] == "failed"  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("timed out after 12.5 seconds", "timed out after 3 seconds"),
+        ("at 2026-01-02T03:04:05.678Z: refused", "at 2025-11-12T13:14:15Z: refused"),
+        ("no file /tmp/a1/b/x.txt", "no file /var/lib/x.txt"),
+        ("request 4f3a9c01-1111-2222-3333-444455556666 failed", "request 00000000-1111-2222-3333-44445555666a failed"),
+        ("container 9f8e7d6c5b4a exited", "container 0a1b2c3d4e5f exited"),
+        ("request req_011CSHoEeqs5C35K2UUqR7Fy: 429", "request req_0123456789abcdef: 503"),
+        ("  \nfirst line\nsecond", "first line"),
+    ],
+)  # fmt: skip
+def test_messages_that_say_the_same_become_the_same(one, other):
+    assert normalise(one) == normalise(other)
+
+
+def test_messages_that_say_something_else_stay_apart():
+    said = ["rate limit", "overloaded", "no such model gpt", "KeyError: 'a'", "KeyError: 'b'"]
+    assert len({normalise(text) for text in said}) == len(said)
+
+
+@settings(deadline=None)
+@given(st.text(max_size=400))
+def test_normalising_twice_changes_nothing_more(text):
+    once = normalise(text)
+    assert normalise(once) == once
+    assert "\n" not in once
+
+
+FACTS = st.builds(
+    TrialFacts,
+    step_id=st.just("s"),
+    result=st.sampled_from(RESULTS),
+    reward=st.sampled_from([0.0, 0.5, 1.0, 2.0]),
+    task_name=st.sampled_from(["a", "b", "c"]),
+    cost_usd=st.none() | st.floats(0, 5),
+    duration_sec=st.none() | st.floats(0, 5),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(FACTS, min_size=1, max_size=25), st.booleans())
+def test_a_line_counts_each_trial_once(facts, as_zero):
+    rows = [
+        TrialRow("b", "", "j", each if each.result == "scored" else TrialFacts(each.step_id, each.result))
+        for each in facts
+    ]  # fmt: skip
+    found = line({}, rows, unscored_as_zero=as_zero)
+    parts = [found.scored, found.unscored, found.infrastructure, found.canceled, found.skipped, found.missing]  # fmt: skip
+    assert found.n == sum(parts) == len(facts)
+    assert found.counted == (found.n - found.skipped if as_zero else found.scored)
+    if found.counted:
+        assert found.pass_rate == pytest.approx(found.passes / found.counted)
+        assert found.pass_rate_low <= found.pass_rate <= found.pass_rate_high
+        assert found.pass_rate_planned <= found.pass_rate + 1e-12
+
+
+@settings(deadline=None)
+@given(st.text(max_size=60))
+def test_no_text_ends_its_cell_of_a_table(text):
+    lines = markdown_table(["a", "b"], [[text, "x"]]).splitlines()
+    assert len(lines) == 3
+    assert len(re.findall(r"(?<!\\)(?:\\\\)*\|", lines[2])) == 3
+
+
+# --- the commands -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def told(store, capsys):
+    """What a command prints; in this process, which has the slow imports behind it."""
+
+    def run(*arguments):
+        app([*arguments, "--root", str(store.ctx.layout.root)], standalone_mode=False)
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_every_format_says_the_same(store, told, tmp_path):
+    found = scored.document(told("results", store.first, "--json"))
+    rates = [group["pass_rate"] for group in found["groups"]]
+    printed = told("results", store.first, "--format", "csv")
+    assert [float(row["pass_rate"]) for row in csv.DictReader(io.StringIO(printed))] == rates
+    file = tmp_path / "results.parquet"
+    told("results", store.first, "-f", "parquet", "-o", str(file))
+    assert parquet.read_table(file).column("pass_rate").to_pylist() == rates
+    trials = tmp_path / "trials.parquet"
+    told("results", "--trials", "-f", "parquet", "-o", str(trials))
+    assert parquet.read_table(trials).num_rows == 20
+    table = told("results", store.first)
+    assert "2/3" in table
+    assert "67 %" in table
+    assert "| scripted |" in told("results", store.first, "-f", "markdown")
+
+
+def test_compare_and_errors_print(store, told):
+    done = told("compare", store.first, store.second)
+    assert "-1.00" in done
+    assert "McNemar" in done
+    assert scored.document(told("compare", store.first, store.second, "--json"))["only_b"] == []  # fmt: skip
+    assert "the agent broke" in told("errors")
+    assert scored.document(told("errors", store.second, "--json"))["groups"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("results", "--by", "agnet"), "agent"),
+        (("results", "-f", "xml"), "csv"),
+        (("results", "-f", "parquet"), "--out"),
+        (("results", "-E", "nothing"), "nothing"),
+        (("results", "latest", "-E", "nightly"), "one"),
+        (("results", "--trials", "--unscored-as-zero"), "--trials"),
+        (("results", "-f", "csv", "-o", "/no/such/folder/x"), "/no/such/folder/x"),
+        (("compare", "latest@nobody", "latest"), "nobody"),
+        (("errors", "nothing"), "nothing"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_2(store, arguments, said):
+    done = program(store.ctx.layout.root, *arguments, check=False)
+    assert done.returncode == 2, done
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
