@@ -130,6 +130,13 @@ def run(
             help="Analyse each trial with this engine; may be repeated.",
         ),
     ] = None,
+    baseline_gate: Annotated[
+        bool,
+        typer.Option(
+            "--baseline-gate",
+            help="Run oracle and nop of a task first; the others only if these come out as they must.",
+        ),
+    ] = False,
     no_codex: NoCodexOption = False,
     fail_on: FailOnOption = "infrastructure",
     quiet: Annotated[
@@ -155,7 +162,7 @@ def run(
         concurrency=concurrency, limits=parse_limits(limit), secrets=tuple(secret or ()),
         agent_env=_pairs(agent_env, "--agent-env"), agent_kwargs=_values(agent_kwarg),
         timeout_multiplier=timeout_multiplier,
-        analyses=(*(("rules",) if analyze else ()), *(analyze_with or ())),
+        baseline_gate=baseline_gate, analyses=(*(("rules",) if analyze else ()), *(analyze_with or ())),
     )  # fmt: skip
     ctx = open_store(root, options(None, None, no_codex))
     data, name = _table(ctx, request, config)

@@ -101,7 +101,7 @@ class BatchStatus:
         if row is None and step.depends_on:
             dead = self.dead(key)
             if dead:
-                return StepStatus(job_id, step, "blocked", f"{dead} {self._how(dead)}", final=True)
+                return StepStatus(job_id, step, "blocked", self._why(dead), final=True)
             waits = self._open_dependency(step)
             if waits is not None:
                 return StepStatus(job_id, step, "blocked", f"waiting for {waits}")
@@ -167,6 +167,13 @@ class BatchStatus:
             elif not self._called_off(reference) and not self.dead(reference):
                 return reference
         return None
+
+    def _why(self, key: str) -> str:
+        """Why what waits for this step can never start."""
+        row = self.fold.steps.get(key)
+        if self.steps[key].kind == "baseline" and row is not None and row.line:
+            return f"baseline: {row.line}"
+        return f"{key} {self._how(key)}"
 
     def _how(self, key: str) -> str:
         row = self.fold.steps.get(key)

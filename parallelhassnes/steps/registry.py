@@ -8,6 +8,7 @@ from parallelhassnes.steps.kinds import Kind
 _KINDS: dict[str, tuple[str, str]] = {
     "agent": ("parallelhassnes.steps.agent_stand_in", "AgentStandInKind"),
     "analysis": ("parallelhassnes.steps.analysis.kind", "AnalysisKind"),
+    "baseline": ("parallelhassnes.steps.baseline", "BaselineKind"),
     "command": ("parallelhassnes.steps.command", "CommandKind"),
     "trial": ("parallelhassnes.steps.trial", "TrialKind"),
     "verdict": ("parallelhassnes.steps.verdict.kind", "VerdictKind"),

@@ -117,7 +117,10 @@ def _own(document: dict[str, Any], context: Context) -> Plan | None:
     if sweep is not None:
         taken = {draft.job_id for draft in drafts}
         retry = context.retry(usable.retry)
-        drafts += expand_sweep(sweep, "/sweep", context, trials, retry, taken, usable.analysis)
+        drafts += expand_sweep(
+            sweep, "/sweep", context, trials, retry, taken, usable.analysis,
+            baseline_gate=usable.baseline_gate,
+        )  # fmt: skip
     if not drafts and not problems:
         problems.add("/jobs", "is empty", "write a job, or a sweep")
     check_graph(drafts, problems, partial=bool(problems))

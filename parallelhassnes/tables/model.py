@@ -306,6 +306,7 @@ class Sweep(Part):
     analysis: AnalysisAsked | None = Field(
         default=None, description="Engines that analyse each trial; instead of the table's."
     )
+    baseline_gate: bool | None = Field(default=None, description="Instead of the table's.")
     priority: Annotated[int, Field(ge=-1000, le=1000)] | Literal["low", "high"] | None = None
     experiment_id: Name | None = Field(default=None, description="As the table's `experiment`.")
     enough: EnoughPart | None = Field(
@@ -360,6 +361,10 @@ class TableHead(AgentWork):
     default_pack_id: Name | None = None
     analysis: AnalysisAsked | None = Field(
         default=None, description="Engines that analyse each trial, in jobs and sweep."
+    )
+    baseline_gate: bool = Field(
+        default=False,
+        description="Run `oracle` and `nop` of a task first; its other trials start only if these come out as they must.",
     )
     sweep: Sweep | None = None
 

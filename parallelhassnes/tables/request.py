@@ -45,6 +45,7 @@ class RunRequest:
     max_attempts: int | None = None
     analyses: tuple[str, ...] = ()
     """Engines that analyse each trial: ``rules``, or ``ENGINE:MODEL``."""
+    baseline_gate: bool = False
 
 
 def table_for(request: RunRequest) -> dict[str, Any]:
@@ -187,7 +188,7 @@ def _into_harbor(made: dict[str, Any], request: RunRequest) -> None:
         made["job_name"] = request.experiment
     if request.max_attempts is not None:
         made["retry"] = {**_object(made.get("retry")), "max_retries": request.max_attempts - 1}
-    for option in ("limits", "secrets", "priority", "n_valid", "analyses"):
+    for option in ("limits", "secrets", "priority", "n_valid", "analyses", "baseline_gate"):
         if getattr(request, option):
             raise UserError(
                 f"a Harbor job config has no place for {option}",
@@ -211,6 +212,8 @@ def _above(document: dict[str, Any], request: RunRequest) -> None:
             document[name] = getattr(request, name)
     if request.analyses:
         document["analysis"] = [_analysis(text) for text in request.analyses]
+    if request.baseline_gate:
+        document["baseline_gate"] = True
     if request.limits:
         document["limits"] = {**document.get("limits", {}), **request.limits}
     if request.secrets:

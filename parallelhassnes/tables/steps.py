@@ -7,6 +7,7 @@ from pydantic import BaseModel, ValidationError
 from parallelhassnes.errors import UserError
 from parallelhassnes.names import check_id
 from parallelhassnes.plan import Retry, StepSpec
+from parallelhassnes.tables import gate
 from parallelhassnes.tables.agents import agent_spec
 from parallelhassnes.tables.analyses import analysis_steps, checked, spec
 from parallelhassnes.tables.context import Context, Draft, rule
@@ -44,6 +45,8 @@ def explicit_jobs(raw: Any, head: TableHead, context: Context, trials: Trials) -
     for index, raw_job in enumerate(raw):
         draft = _job(raw_job, index, head, context, trials)
         draft = draft and _analysed(draft, analyses, context, context.retry(head.retry))
+        if draft is not None and head.baseline_gate:
+            draft = _gated(draft, context, context.retry(head.retry))
         if draft is None:
             continue
         if draft.job_id in ids:
@@ -220,6 +223,21 @@ def _analysed(draft: Draft, analyses: list[AnalysisPart], context: Context, retr
             more = [ref for trial in step.depends_on for ref in made.get(trial, ())]
             steps[place] = step.model_copy(update={"depends_on": (*step.depends_on, *more)})
     return draft._replace(steps=steps, indices=tuple(indices))
+
+
+def _gated(draft: Draft, context: Context, retry: Retry) -> Draft:
+    """The job with a gate before its other trials; a job that has none needs none."""
+    trials = [step for step in draft.steps if step.kind == "trial"]
+    lacking = gate.lacking(trials)
+    if len(trials) == 0:
+        return draft
+    if lacking or any(step.step_id == gate.STEP_ID for step in draft.steps):
+        said = f"has no trial of {lacking[0]}" if lacking else "has a step called baseline already"
+        fix = "add it, or leave baseline_gate out" if lacking else "give that step another id"
+        context.problems.add(draft.at, f"{said}, which the baseline gate needs", fix)
+        return draft
+    steps = gate.gate(draft.job_id, draft.steps, retry)
+    return draft._replace(steps=steps, indices=(*draft.indices, len(draft.indices) - 1))
 
 
 def _complete(steps: list[StepSpec], job_id: str) -> list[StepSpec]:

@@ -8,6 +8,7 @@ from parallelhassnes.plan import Retry, StepSpec, TopUp
 from parallelhassnes.tables.analyses import analysis_steps, checked
 from parallelhassnes.tables.context import Context, Draft, rule
 from parallelhassnes.tables.datasets import dataset_tasks
+from parallelhassnes.tables.gate import gate, with_baselines
 from parallelhassnes.tables.model import AnalysisAsked, AnalysisPart, Sweep, SweepAgent
 from parallelhassnes.tables.problems import pointer
 from parallelhassnes.tables.tasks import FoundTask, Wanted, tasks_in
@@ -37,20 +38,24 @@ class Column(NamedTuple):
 
 def expand_sweep(
     sweep: Sweep, at: str, context: Context, trials: Trials, retry: Retry, taken: set[str],
-    analysis: AnalysisAsked | None = None,
+    analysis: AnalysisAsked | None = None, baseline_gate: bool = False,
 ) -> list[Draft]:  # fmt: skip
     """The jobs of a sweep whose pointer is ``at``; ``taken`` are the job ids that exist already.
 
     Args:
         analysis: the table's, where the sweep has none of its own.
+        baseline_gate: likewise.
     """
     found = analyses_of(sweep, at, analysis, context)
+    gated = baseline_gate if sweep.baseline_gate is None else sweep.baseline_gate
+    if gated:
+        sweep = with_baselines(sweep)
     columns = _columns(sweep, at, trials)
     tasks = _tasks(sweep, at, context)
     if not columns:
         return []
     rows = [(task, columns) for task in tasks]
-    drafts = group_by_task(rows, retry, taken, context, sweep.timeout_sec, found)
+    drafts = group_by_task(rows, retry, taken, context, sweep.timeout_sec, found, gated=gated)
     return [draft._replace(enough=rule(sweep.enough)) for draft in drafts]
 
 
@@ -72,6 +77,8 @@ def group_by_task(
     context: Context,
     timeout_sec: float | None = None,
     analyses: Sequence[AnalysisPart] = (),
+    *,
+    gated: bool = False,
 ) -> list[Draft]:
     """A job for each task, with the trials of its columns, their analyses, and a verdict that waits for the end of all."""
     drafts = []
@@ -110,6 +117,8 @@ def group_by_task(
                 retry=retry,
             )
         )
+        if gated:
+            steps = gate(job_id, steps, retry)
         drafts.append(Draft(job_id, {"task": task.name}, steps, ""))
     return drafts
 
@@ -121,7 +130,7 @@ def column(
     name = safe_id(settings.agent)[:50]
     prefix = f"{name}.{safe_id(settings.model)[:60]}" if settings.model else name
     first, number = prefix, 1
-    while prefix in prefixes or prefix == "verdict":
+    while prefix in prefixes or prefix in ("verdict", "baseline"):
         number += 1
         prefix = f"{first}-{number}"
     prefixes.add(prefix)

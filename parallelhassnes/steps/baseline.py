@@ -1,0 +1,100 @@
+"""The kind ``baseline``: the gate in front of a task's other trials.
+
+It waits for the end of the task's ``oracle`` and ``nop`` trials and succeeds if all of them came out as they
+must: the task's own solution passes, doing nothing does not. What waits for its success starts then, and else never;
+when a baseline is retried the gate looks again.
+
+    <attempt>/baseline.json     written by the worker, by rename
+"""
+
+import json
+
+from parallelhassnes.plan import StepSpec
+from parallelhassnes.steps import untrusted
+from parallelhassnes.steps.kinds import Attempt, Failure, Outcome, WorkerEnd
+from parallelhassnes.steps.verdict import facts
+from parallelhassnes.steps.verdict.kind import trial_steps
+from parallelhassnes.store import batches
+
+FILE = "baseline.json"
+AGENTS = ("oracle", "nop")
+
+
+class BaselineKind:
+    """Looks whether a task's baselines came out as they must."""
+
+    name = "baseline"
+
+    def preload(self, step: StepSpec) -> None:  # noqa: ARG002 - it needs nothing that is slow to import
+        return
+
+    def deadline_sec(self, attempt: Attempt) -> float | None:  # noqa: ARG002 - it only reads small files
+        return 600.0
+
+    def work(self, attempt: Attempt) -> int:
+        job = batches.read_job(attempt.job_dir)
+        steps = trial_steps(job, attempt.step)
+        found = facts.trial_reports(attempt.job_dir, [step.step_id for step in steps])
+        trials = [facts.planned(fact, step) for fact, step in zip(found, steps, strict=True)]
+        wrong, open_ones = look(trials)
+        new = attempt.dir / f"{FILE}.new"
+        new.write_text(json.dumps({"wrong": wrong, "open": open_ones}) + "\n", encoding="utf-8")
+        new.replace(attempt.dir / FILE)
+        return 0
+
+    def phase(self, attempt: Attempt) -> str | None:  # noqa: ARG002 - it is over before anybody asks
+        return "baseline"
+
+    def conclude(self, attempt: Attempt, end: WorkerEnd) -> Outcome:
+        found = untrusted.read_object(attempt.dir / FILE)
+        if found is None:
+            return _without(end)
+        wrong, open_ones = _lines(found.get("wrong")), _lines(found.get("open"))
+        report = {"files_written": [FILE]}
+        if wrong:
+            line = "; ".join(wrong)
+            said = f"The task is not fit to be tried: {line}."
+            return Outcome("failed", said, Failure("task_definition", line), report)
+        if open_ones:
+            line = "; ".join(open_ones)
+            said = f"Whether the task is fit to be tried is not known: {line}."
+            return Outcome("needs_attention", said, Failure("infrastructure", line), report)
+        return Outcome("succeeded", "oracle passes and nop does not.", None, report)
+
+    def sweep(self, attempt: Attempt) -> list[str]:  # noqa: ARG002 - nothing was started
+        return []
+
+
+def look(trials: list[facts.TrialFacts]) -> tuple[list[str], list[str]]:
+    """What came out wrong, and what came to no result; a line each."""
+    wrong: list[str] = []
+    open_ones: list[str] = []
+    for agent in AGENTS:
+        own = [trial for trial in trials if trial.agent == agent]
+        if not own:
+            open_ones.append(f"{agent} was not run")
+        for trial in own:
+            if trial.result == "scored":
+                if trial.passed != (agent == "oracle"):
+                    must = "must pass" if agent == "oracle" else "must not pass"
+                    wrong.append(f"{trial.step_id} has reward {trial.reward:g} and {must}")
+            elif trial.result == "unscored" and agent == "oracle":
+                wrong.append(f"{trial.step_id} was not scored ({trial.failure_class})")
+            elif trial.result != "skipped":
+                open_ones.append(f"{trial.step_id} has no score ({trial.result})")
+    return wrong, open_ones
+
+
+def _lines(value: object) -> list[str]:
+    return [line for each in untrusted.sequence(value) if (line := untrusted.text(each, 300))]
+
+
+def _without(end: WorkerEnd) -> Outcome:
+    match end.reason:
+        case "canceled":
+            return Outcome("canceled", "Canceled.", Failure("canceled", "canceled"))
+        case "lost":
+            return Outcome("lost", "Lost.", Failure("lost", "its supervisor died"))
+        case _:
+            line = f"the baselines were not looked at (exit code {end.exit_code}); see stderr.log"
+            return Outcome("failed", f"The worker ended, and {line}.", Failure("internal", line))
