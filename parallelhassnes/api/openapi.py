@@ -59,7 +59,11 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
         schemas[model.__name__] = schema
     schemas["ProblemDocument"]["example"] = _EXAMPLE
     for path, operations in document["paths"].items():
-        for operation in operations.values():
+        for method, operation in operations.items():
+            if method == "get":
+                operation["responses"]["304"] = {
+                    "description": "As it was: `If-None-Match` has it."
+                }
             for status, text in ERRORS.items():
                 if path in _PUBLIC and status != "421":
                     continue

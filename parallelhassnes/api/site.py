@@ -1,9 +1,12 @@
 """What every route is given: one root, how it is served, and the ticking process.
 
-Nothing here is state: all of it can be thrown away with the server, and what is shown is read from ``runs/`` anew.
+Nothing here is state: all of it can be thrown away with the server, and what is shown is at most half a second older
+than the files under ``runs/``.
 """
 
 import dataclasses
+import threading
+import time
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,8 +14,18 @@ from fastapi import Depends, Request
 
 from parallelhassnes.api.ticking import Ticker
 from parallelhassnes.config import ApiConfig, load_config
+from parallelhassnes.control.batch_scoreboard import batch_scoreboard
+from parallelhassnes.control.find import Found, resolve
 from parallelhassnes.control.init import ensure
+from parallelhassnes.control.running import HeartbeatWatch
+from parallelhassnes.control.scoreboard import system_scoreboard
+from parallelhassnes.control.scoreboard_models import BatchScoreboard, SystemScoreboard
+from parallelhassnes.errors import UnknownId
 from parallelhassnes.schedule.context import Context, open_context
+
+_KEPT_ATTEMPTS = 10_000
+
+_FRESH_SEC = 0.5
 
 type Auth = Literal["none", "token"]
 
@@ -34,6 +47,12 @@ class Site:
         self._opened = dataclasses.replace(opened, starts_attempts=False)
         self.layout = opened.layout
         self.settings, self.auth = settings, auth
+        self._attempts: dict[str, Found] = {}
+        """Where the attempts are that were asked for of late: finding one reads every ledger."""
+        self._looking = threading.Lock()
+        self._heartbeats = HeartbeatWatch()
+        self._board: tuple[float, SystemScoreboard] | None = None
+        self._batch_board: tuple[float, BatchScoreboard] | None = None
         self.ticker = Ticker(self.layout.root, settings.tick_sec) if ticking else None
 
     def context(self) -> Context:
@@ -44,8 +63,51 @@ class Site:
         """
         return dataclasses.replace(self._opened, config=load_config(self.layout.root))
 
+    def attempt(self, text: str) -> Found:
+        """The attempt of a run id, a prefix of one, or an attempt's name.
+
+        Raises:
+            UnknownId: it names none, or several.
+        """
+        known = self._attempts.get(text)
+        if known is not None and known.folder(self.layout).is_dir():
+            return known
+        found = resolve(self.layout, text)
+        if found.attempt is None:
+            raise UnknownId(f"{text} is a {found.what}, not an attempt", fix="name a run id")
+        if found.attempt.endswith(text):  # whole, so that it never comes to name another
+            self._attempts[text] = found
+            if len(self._attempts) > _KEPT_ATTEMPTS:
+                self._attempts.pop(next(iter(self._attempts)))
+        return found
+
+    def board(self) -> SystemScoreboard:
+        """The system scoreboard, at most ``_FRESH_SEC`` old: many may ask at once."""
+        with self._looking:
+            if self._board is None or time.monotonic() - self._board[0] > _FRESH_SEC:
+                self._board = time.monotonic(), system_scoreboard(self.layout)
+            return self._board[1]
+
+    def batch_board(self, batch_id: str) -> BatchScoreboard:
+        """One batch's scoreboard, at most ``_FRESH_SEC`` old.
+
+        Raises:
+            FileNotFoundError: there is no such batch.
+        """
+        with self._looking:
+            known = self._batch_board
+            if (
+                known is None
+                or known[1].batch_id != batch_id
+                or time.monotonic() - known[0] > _FRESH_SEC
+            ):
+                made = batch_scoreboard(self.layout, batch_id, self._heartbeats)
+                known = self._batch_board = time.monotonic(), made
+            return known[1]
+
     def poke(self) -> None:
-        """Something was changed: have a tick follow."""
+        """Something was changed: show it, and have a tick follow."""
+        self._board = self._batch_board = None
         if self.ticker is not None:
             self.ticker.poke()
 

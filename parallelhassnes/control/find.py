@@ -156,8 +156,8 @@ def _by_run_id(layout: Layout, known: list[str], text: str) -> Found | None:
                 hits[event["run_id"]] = hit
             except (ValueError, KeyError):  # an unfinished or foreign line
                 continue
-    if run_id in hits:
-        return hits[run_id]
+        if run_id in hits:
+            return hits[run_id]
     if len(hits) > 1:
         raise UnknownId(f"{text} is {len(hits)} attempts", fix="write more of the run id")
     return next(iter(hits.values()), None)

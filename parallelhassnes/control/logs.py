@@ -3,12 +3,15 @@
 Following polls: the files may be written by another host, whose changes no notification tells of.
 """
 
+import os
 import time
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
 from parallelhassnes import names
+from parallelhassnes.control.contained import open_below
 from parallelhassnes.control.find import Found, resolve
 from parallelhassnes.errors import UnknownId
 from parallelhassnes.store import attempts, batches
@@ -46,7 +49,9 @@ class Logs:
             found += [
                 name
                 for path in there
-                if path.is_file() and self._size(name := path.relative_to(self.dir).as_posix())
+                if path.is_file()
+                and not path.is_symlink()
+                and self._size(name := path.relative_to(self.dir).as_posix())
             ]
         return found
 
@@ -78,15 +83,54 @@ class Logs:
                 yield None
                 time.sleep(POLL_SEC)
 
+    def tails(self, only: str | None, most: int) -> tuple[dict[str, str], list[str]]:
+        """The end of each log, and the names of those of which something is left out.
+
+        Args:
+            only: as in ``new``.
+            most: bytes of each at most; what is left of a line at the beginning is left out, too.
+
+        Raises:
+            UnknownId: as in ``new``.
+        """
+        texts: dict[str, str] = {}
+        cut = []
+        for name in self.files() if only is None else self._chosen(only):
+            with self.open(name) as stream:
+                left = max(0, os.fstat(stream.fileno()).st_size - most)
+                stream.seek(left)
+                data = stream.read(most)
+            if left:
+                cut.append(name)
+                data = data[data.find(b"\n") + 1 :]
+            texts[name] = data.decode("utf-8", "replace")
+        return texts, cut
+
     @property
     def ended(self) -> bool:
         return attempts.is_sealed(self.dir)
 
     def _size(self, name: str) -> int:
         try:
-            return (self.dir / name).stat().st_size
-        except OSError:
+            with self.open(name) as stream:
+                return os.fstat(stream.fileno()).st_size
+        except UnknownId:
             return 0
+
+    def _is_there(self, name: str) -> bool:
+        try:
+            self.open(name).close()
+        except UnknownId:
+            return False
+        return True
+
+    def open(self, name: str) -> FileIO:
+        """A log by its path in the attempt's folder; never what a link leads to: an agent may have made it.
+
+        Raises:
+            UnknownId: there is no such file.
+        """
+        return FileIO(open_below(self.dir, name))
 
     def _chosen(self, only: str) -> list[str]:
         known = self.files()
@@ -94,8 +138,7 @@ class Logs:
         fitting = [n for n in known if n == wanted] or [
             n for n in known if n.endswith(f"/{wanted}")
         ]
-        path = (self.dir / wanted).resolve()
-        if not fitting and path.is_file() and path.is_relative_to(self.dir.resolve()):
+        if not fitting and self._is_there(wanted):
             fitting = [wanted]
         if not fitting and self.ended:
             near = names.nearest(only, known)
@@ -105,7 +148,7 @@ class Logs:
 
     def _rest(self, name: str, *, done: bool) -> Iterator[LogText]:
         """What was not read yet, in whole lines; at the end of the attempt also what lacks its newline."""
-        with (self.dir / name).open("rb") as stream:
+        with self.open(name) as stream:
             stream.seek(self._read.get(name, 0))
             kept = b""
             while chunk := stream.read(CHUNK):

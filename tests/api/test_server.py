@@ -7,6 +7,7 @@ import subprocess
 
 import httpx
 import pytest
+from api_checks import is_problem
 from servers import serving, token
 from stores import context, job, program, put, shell, started, table, wait_for
 
@@ -25,16 +26,6 @@ def guarded(tmp_path_factory):
 
 def bearer(text: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {text}"}
-
-
-def is_problem(answer: httpx.Response, status: int) -> dict:
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    document = answer.json()
-    assert document["status"] == status
-    assert document["detail"]
-    assert "Traceback" not in answer.text
-    return document
 
 
 def test_it_answers_and_ends_on_a_signal(root):

@@ -1,0 +1,108 @@
+"""Answers that are polled: JSON with an ``ETag``, 304 where nothing has changed."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable, Collection, Sequence
+from typing import Annotated, NamedTuple
+
+from fastapi import Path, Query, Request
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+MOST_ITEMS = 500
+
+Id = Annotated[
+    str,
+    Path(
+        pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$",
+        description="Whole, or a prefix of one thing only.",
+    ),
+]
+Cursor = Annotated[
+    str | None,
+    Query(max_length=500, description="`next` of the page before; left out: the first page."),
+]
+Limit = Annotated[int, Query(ge=1, le=MOST_ITEMS, description="Items of a page at most.")]
+Reason = Annotated[str, Query(max_length=500, description="Why; it stands in the ledger.")]
+
+
+def polled(
+    request: Request, document: BaseModel, *, apart_from: Collection[str] = ("at",)
+) -> Response:
+    """The document, or 304 where the client has it already.
+
+    Args:
+        apart_from: top-level fields that say when it was made and make no difference.
+    """
+    body = document.model_dump_json()
+    seen = document.model_dump_json(exclude=set(apart_from)) if _has(document, apart_from) else body
+    return tagged(request, body.encode(), tag_of(seen.encode()), "application/json")
+
+
+def _has(document: BaseModel, fields: Collection[str]) -> bool:
+    return any(field in type(document).model_fields for field in fields)
+
+
+def tag_of(data: bytes) -> str:
+    return f'W/"{hashlib.sha256(data).hexdigest()[:32]}"'
+
+
+def tagged(request: Request, body: bytes, tag: str, media_type: str) -> Response:
+    """The body under its tag, or 304."""
+    headers = {"ETag": tag}
+    if is_known(request, tag):
+        return Response(status_code=304, headers=headers)
+    return Response(body, headers=headers, media_type=media_type)
+
+
+def is_known(request: Request, tag: str) -> bool:
+    """Whether the client said that it has the answer with this tag."""
+    said = request.headers.get("if-none-match")
+    if said is None:
+        return False
+    known = {text.strip().removeprefix("W/") for text in said.split(",")}
+    return "*" in known or tag.removeprefix("W/") in known
+
+
+class Paged[T](NamedTuple):
+    """One page of a list."""
+
+    items: Sequence[T]
+    next: str | None
+    """What asks for the page after it; None where there is none."""
+
+
+def page[T](
+    items: Sequence[T], name: Callable[[T], str], cursor: str | None, limit: int
+) -> Paged[T]:
+    """The page after the cursor. What the last page ended with is looked for by name, so nothing is shown twice or left
+    out because something before it came or went; where it is gone itself, by its place.
+
+    Raises:
+        HTTPException: 400, the cursor is none.
+    """
+    start = 0
+    if cursor is not None:
+        place, last = _read(cursor)
+        found = next((n for n, item in enumerate(items) if name(item) == last), None)
+        start = place if found is None else found + 1
+    shown = items[start : start + limit]
+    more = start + limit < len(items)
+    return Paged(shown, _write(start + limit, name(shown[-1])) if more else None)
+
+
+def _write(place: int, last: str) -> str:
+    return base64.urlsafe_b64encode(json.dumps([place, last]).encode()).decode().rstrip("=")
+
+
+def _read(cursor: str) -> tuple[int, str]:
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        place, last = json.loads(text)
+        if isinstance(place, int) and isinstance(last, str) and place >= 0:
+            return place, last
+    except ValueError:
+        pass
+    raise HTTPException(400, "the cursor is none; take `next` of the page before as it is")

@@ -1,0 +1,254 @@
+"""The routes over a store in which something ran."""
+
+import io
+import json
+import os
+import zipfile
+
+import pytest
+from api_checks import is_problem
+from servers import serving, token
+from stores import CHECKOUT, context, idle, job, program, put, shell, table, wait_for
+
+from parallelhassnes.control.find import resolve
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A server over a batch whose attempts have ended, with who may do everything."""
+    root = tmp_path_factory.mktemp("site")
+    ctx = context(root)
+    batch_id = put(
+        ctx,
+        table(
+            job("good", shell("s", "printf 'one\\ntwo\\n'; ln -s /etc/passwd leak.log; mkfifo pipe")),
+            job("bad", shell("s", "exit 3", retry={"max_attempts": 1}), shell("t", "true", depends_on=["s"])),
+            experiment="nightly",
+        ),
+    )  # fmt: skip
+    program(root, "tick", "--until-idle", "--quiet", "--fail-on", "never")
+    with serving(root, "--auth", "token", token=token(root, "ops", "operate")) as server:
+        yield ctx, batch_id, server.client
+
+
+def run_id(ctx, batch_id: str, step: str) -> str:
+    return resolve(ctx.layout, f"{batch_id}/{step}/1").attempt.partition("_")[2]
+
+
+def test_a_table_is_submitted_once(root):
+    context(root)
+    data = table(job("j", shell("s", "true")))
+    with serving(root) as server:
+        first = server.client.post("/v1/batches", content=data)
+        assert (first.status_code, first.json()["accepted_job_ids"]) == (201, ["j"])
+        again = server.client.post("/v1/batches", content=data)
+        assert (again.json()["duplicate"], again.json()["batch_id"]) == (
+            True,
+            first.json()["batch_id"],
+        )
+        other = server.client.post("/v1/batches?again=true", content=data)
+        assert other.json()["batch_id"] != first.json()["batch_id"]
+        state = lambda: server.client.get(f"/v1/batches/{first.json()['batch_id']}").json()["state"]  # noqa: E731
+        wait_for(lambda: state() == "done", "the end of the batch, by the server's own ticks")
+
+
+def test_every_format_that_submit_takes_is_taken(root):
+    context(root)
+    with serving(root, "--no-tick") as server:
+        for name in ("table.json", "sweep.yaml", "harbor_job.yaml", "launch_table.example.json"):
+            text = (CHECKOUT / "examples" / name).read_text().replace("examples/", f"{CHECKOUT}/examples/")  # fmt: skip
+            kind = "application/yaml" if name.endswith("yaml") else "application/json"
+            done = server.client.post("/v1/validate", content=text, headers={"Content-Type": kind})
+            assert done.status_code == 200, done.text
+            assert done.json()["steps"] > 0
+
+
+def test_every_mistake_of_a_table_comes_at_once(site):
+    _, _, client = site
+    bad = {"spec_version": "2.0", "jobs": [{"steps": [{"kind": "comand", "command": 3}]}]}
+    document = is_problem(client.post("/v1/batches", json=bad), 422)
+    assert len(document["errors"]) >= 2
+    assert any(e["pointer"] == "/jobs/0/steps/0/kind" for e in document["errors"])
+
+
+def test_batches_are_listed_filtered_and_paged(root):
+    ctx = context(root)
+    ids = [put(ctx, table(job("j", shell("s", "true")), experiment=f"e{n}")) for n in range(5)]
+    with serving(root, "--no-tick") as server:
+        seen, cursor = [], None
+        while True:
+            more = {"cursor": cursor} if cursor else {}
+            shown = server.client.get("/v1/batches", params={"limit": 2, "sort": "created", **more}).json()  # fmt: skip
+            assert shown["total"] == 5
+            seen += [line["batch_id"] for line in shown["items"]]
+            cursor = shown["next"]
+            if cursor is None:
+                break
+        assert seen == sorted(ids, reverse=True)
+        one = server.client.get("/v1/batches", params={"experiment": "e3"}).json()
+        assert [line["batch_id"] for line in one["items"]] == [ids[3]]
+        assert server.client.get("/v1/batches", params={"state": "done"}).json()["total"] == 0
+        is_problem(server.client.get("/v1/batches?cursor=%21%21"), 400)
+
+
+def test_what_is_polled_has_a_tag(site):
+    ctx, batch_id, client = site
+    found = run_id(ctx, batch_id, "good/s")
+    for path in (
+        "/v1/batches", "/v1/scoreboards/system", "/v1/batches/latest", "/v1/batches/latest/scoreboard",
+        "/v1/batches/latest/jobs", "/v1/batches/latest/steps", "/v1/batches/latest/jobs/good",
+        "/v1/batches/latest/jobs/good/current", "/v1/batches/latest/jobs/good/steps/s", "/v1/batches/latest/budget",
+        f"/v1/attempts/{found}", f"/v1/attempts/{found}/meta", f"/v1/attempts/{found}/state",
+        f"/v1/attempts/{found}/report", f"/v1/attempts/{found}/ledger", f"/v1/attempts/{found}/files",
+        f"/v1/attempts/{found}/files/stdout.log", f"/v1/attempts/{found}/logs", "/v1/queue", "/v1/limits", "/v1/runners",
+    ):  # fmt: skip
+        first = client.get(path)
+        assert first.status_code == 200, f"{path}: {first.text}"
+        again = client.get(path, headers={"If-None-Match": first.headers["etag"]})
+        if path != "/v1/runners":  # whose report may just have been written anew
+            assert (again.status_code, again.content) == (304, b""), path
+
+
+def test_files_come_whole_in_ranges_and_never_through_links(site):
+    ctx, batch_id, client = site
+    files = f"/v1/attempts/{run_id(ctx, batch_id, 'good/s')}/files"
+    assert client.get(f"{files}/stdout.log").content == b"one\ntwo\n"
+    for said, status, content, place in (
+        ("bytes=0-2", 206, b"one", "bytes 0-2/8"),
+        ("bytes=4-", 206, b"two\n", "bytes 4-7/8"),
+        ("bytes=-3", 206, b"wo\n", "bytes 5-7/8"),
+        ("bytes=6-900", 206, b"o\n", "bytes 6-7/8"),
+        ("lines=1-2", 200, b"one\ntwo\n", None),
+        ("bytes=0-0,2-2", 200, b"one\ntwo\n", None),
+    ):
+        part = client.get(f"{files}/stdout.log", headers={"Range": said})
+        assert (part.status_code, part.content, part.headers.get("content-range")) == (status, content, place)  # fmt: skip
+    is_problem(client.get(f"{files}/stdout.log", headers={"Range": "bytes=8-"}), 416)
+    folder = resolve(ctx.layout, f"{batch_id}/good/s/1").folder(ctx.layout)
+    links = [p.relative_to(folder).as_posix() for p in folder.rglob("leak.log")]
+    assert links
+    for path in (*links, "pipe", "nothing", "..%2f..%2fjob.json", "%2fetc%2fpasswd", "stdout.log/x", "a%00b"):  # fmt: skip
+        is_problem(client.get(f"{files}/{path}"), 404)
+    html = client.get(f"{files}/stdout.log").headers
+    assert html["content-type"].startswith("text/plain")
+    assert "sandbox" in html["content-security-policy"]
+
+
+def test_logs_leave_out_what_links_lead_to(site):
+    ctx, batch_id, client = site
+    logs = f"/v1/attempts/{run_id(ctx, batch_id, 'good/s')}/logs"
+    assert client.get(logs).json()["logs"] == {"stdout.log": "one\ntwo\n"}
+    short = client.get(logs, params={"file": "stdout.log", "tail_kb": 1}).json()
+    assert (short["logs"], short["cut"]) == ({"stdout.log": "one\ntwo\n"}, [])
+    is_problem(client.get(logs, params={"file": "leak.log"}), 404)
+    assert "root:" not in client.get(logs).text
+
+
+def test_an_attempt_as_a_zip(site):
+    ctx, batch_id, client = site
+    found = resolve(ctx.layout, f"{batch_id}/good/s/1")
+    answer = client.get(f"/v1/attempts/{found.attempt}/zip")
+    assert answer.headers["content-disposition"] == f'attachment; filename="{found.attempt}.zip"'
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as unpacked:
+        assert unpacked.testzip() is None
+        assert unpacked.read(f"{found.attempt}/stdout.log") == b"one\ntwo\n"
+        inside = {name.partition("/")[2] for name in unpacked.namelist()}
+    there = {
+        p.relative_to(found.folder(ctx.layout)).as_posix()
+        for p in found.folder(ctx.layout).rglob("*")
+        if p.is_file() and not p.is_symlink()
+    }
+    assert inside == there
+
+
+def test_unknown_ids_are_404_with_the_nearest_one(site):
+    _, batch_id, client = site
+    near = is_problem(client.get(f"/v1/batches/{batch_id}/jobs/goood"), 404)
+    assert near["fix"] == "did you mean good?"
+    for path in ("batches/x", "batches/latest/jobs/x/current", "batches/latest/jobs/bad/steps/x", "attempts/x", "attempts/latest/meta"):  # fmt: skip
+        is_problem(client.get(f"/v1/{path}"), 404)
+    is_problem(client.get("/v1/batches/latest/jobs/good/verdict"), 404)
+    is_problem(client.get("/v1/batches/..%2f.."), 404)
+
+
+def test_every_change_stands_in_the_ledger_under_the_tokens_name(root):
+    ctx = context(root)
+    put(ctx, table(job("j", shell("s", "sleep 100"))))
+    text = token(root, "anna", "operate")
+    with serving(root, "--no-tick", "--auth", "token", token=text) as server:
+        client = server.client
+        batch_id = client.post("/v1/batches", content=table(job("k", shell("s", "true")))).json()["batch_id"]  # fmt: skip
+        for method, path in (
+            ("post", "batches/latest/pause?reason=lunch"), ("post", "batches/latest/resume"), ("post", "batches/latest/close"),
+            ("post", "batches/latest/reopen"), ("put", "batches/latest/priority?priority=5"),
+            ("post", "batches/latest/jobs/k/steps/s/cancel"), ("post", "batches/latest/jobs/k/retry"),
+            ("post", "batches/latest/cancel"), ("post", "batches/latest/retry?failed=true"),
+        ):  # fmt: skip
+            done = client.request(method, f"/v1/{path}")
+            assert done.status_code == 200, f"{path}: {done.text}"
+        assert client.put("/v1/batches/latest/budget", json={"usd": 3}).json()["usd_limit"] == 3
+        assert client.put("/v1/limits", json={"key": "command", "limit": 2}).json()["changed"]
+        assert client.post("/v1/queue/pause", params={"key": "command"}).json()["changed"]
+        assert client.post("/v1/runners/local/drain").json()["changed"]
+    lines = _events(ctx.layout.batch(batch_id))
+    events = [line["event"] for line in lines]
+    assert events == [
+        "submitted", "paused", "resumed", "closed", "reopened", "priority", "canceled", "retry", "canceled", "retry", "budget",
+    ]  # fmt: skip
+    assert {line["by"] for line in lines} == {"token:anna"}
+    assert lines[1]["reason"] == "lunch"
+    system = _events(ctx.layout.system)
+    assert {line["by"] for line in system if line["event"] in ("key_limit", "key_paused", "drained")} == {"token:anna"}  # fmt: skip
+    assert "k" in str(lines)
+
+
+def _events(folder) -> list[dict]:
+    return [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
+
+
+def test_a_cancel_ends_a_live_attempt(root):
+    ctx = context(root)
+    batch_id = put(ctx, table(job("j", shell("s", "echo begun; sleep 100"))))
+    with serving(root) as server:
+
+        def log():
+            return server.client.get("/v1/batches/latest/jobs/j/steps/s").json()["attempts"]  # fmt: skip
+
+        wait_for(lambda: log() and log()[0]["status"] == "running", "the attempt")
+        found = run_id(ctx, batch_id, "j/s")
+        assert server.client.post(f"/v1/attempts/{found}/cancel").json()["attempts"]
+        wait_for(lambda: server.client.get(f"/v1/attempts/{found}/state").json()["status"] == "canceled", "its end")  # fmt: skip
+        wait_for(lambda: idle(ctx), "the end")
+
+
+def test_a_look_changes_nothing(site):
+    ctx, _, client = site
+    before = _snapshot(ctx)
+    for path in ("/v1/batches", "/v1/batches/latest/scoreboard", "/v1/batches/latest/steps", "/v1/queue", "/v1/batches/latest/explain"):  # fmt: skip
+        assert client.get(path).status_code == 200
+    assert _snapshot(ctx) == before
+
+
+def _snapshot(ctx) -> dict[str, int]:
+    """Every file of the batches with its time of change."""
+    return {
+        str(path): os.lstat(path).st_mtime_ns
+        for batch_id in ctx.layout.batch_ids()
+        for path in ctx.layout.batch(batch_id).rglob("*")
+        if path.name != "scoreboard.batch.json"
+    }
+
+
+def test_the_openapi_document_is_complete(site):
+    _, _, client = site
+    document = client.get("/openapi.json").json()
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            assert operation.get("summary"), path
+            assert operation.get("description"), f"{method} {path} says nothing"
+            for status, answer in operation["responses"].items():
+                if status[0] in "45":
+                    assert list(answer["content"]) == ["application/problem+json"], path
+            if path != "/health":
+                assert operation.get("security"), f"{method} {path}"
+    assert "ProblemDocument" in document["components"]["schemas"]
