@@ -10,7 +10,7 @@ import uuid
 import warnings
 from pathlib import Path
 
-from parallelhassnes.plan import StepSpec
+from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.steps import registry, report
 from parallelhassnes.steps.kinds import Attempt, WorkerEnd
 
@@ -134,3 +134,16 @@ def trial_spec(task: Path, agent="oracle", environment=None, **config) -> dict:
         },
         "task_name": task.name,
     }
+
+
+def write_job(job_dir: Path, specs: dict) -> None:
+    """``job.json`` with these trials and an analysis of the first."""
+    trials = [
+        StepSpec(step_id=i, kind="trial", queue_key="k", spec=spec) for i, spec in specs.items()
+    ]
+    analysis = StepSpec(
+        step_id="a", kind="analysis", queue_key="a", spec={"trial": trials[0].step_id}
+    )
+    job = JobSpec(batch_id="batch", job_id="job", steps=(*trials, analysis))
+    job_dir.mkdir(parents=True, exist_ok=True)
+    (job_dir / "job.json").write_text(job.model_dump_json())

@@ -29,6 +29,10 @@ def checked(asked: AnalysisAsked | None, at: str, context: Context) -> list[Anal
         check_env(part.env, place + "/env", context.problems)
         for variable in templates(part.env):
             context.used_variables[variable] = None
+        if part.engine == "api" and not part.model:
+            context.problems.add(place + "/model", "is missing", "the engine api needs a model")
+        if part.key_name:
+            context.used_variables[part.key_name] = None
     return found
 
 

@@ -67,7 +67,7 @@ class EnoughPart(Part):
     )
 
 
-type Engine = Literal["rules"]
+type Engine = Literal["rules", "codex", "claude", "api"]
 
 
 class AnalysisPart(Part):
@@ -75,6 +75,18 @@ class AnalysisPart(Part):
 
     engine: Engine = Field(default="rules", description="Who looks at the trial.")
     model: Name | None = Field(default=None, description="The engine's model.")
+    only_unknown: bool = Field(
+        default=False, description="Ask the model only where the rules prove nothing."
+    )
+    max_input_tokens: Annotated[int, Field(ge=1000, le=1_000_000)] | None = Field(
+        default=None, description="Tokens of the trial that the model is shown; default: 30,000."
+    )
+    base_url: Name | None = Field(
+        default=None, description="Engine `api`: the endpoint, up to and with `/v1`."
+    )
+    key_name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = Field(
+        default=None, description="Engine `api`: the variable that holds the key; `OPENAI_API_KEY`."
+    )
     queue_key: Name | None = Field(
         default=None, description="What limits apply to; default: `analysis:<engine>`."
     )

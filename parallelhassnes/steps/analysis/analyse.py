@@ -1,23 +1,27 @@
 """From a case to its record: the rules first, then the engine that was asked for; quotes looked up, contradictions refused.
 
-An answer that contradicts the verified reward is refused and the engine asked once more, with the reason; if it
-stays with it, the analysis needs attention.
+An answer that cannot be taken (it contradicts the verified reward, or is not of the schema) is refused and the engine
+asked once more, with the reason. One that contradicts again needs attention and decides nothing; one that is still not of
+the schema is a failure of the engine.
 """
 
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 from parallelhassnes.steps import untrusted
-from parallelhassnes.steps.analysis import evidence, known, rules
+from parallelhassnes.steps.analysis import asking, evidence, known, material, rules
 from parallelhassnes.steps.analysis.case import Case
-from parallelhassnes.steps.analysis.record import Analysis, Answer, EngineRef, TrialRef
-from parallelhassnes.steps.analysis.taxonomy import contradiction
+from parallelhassnes.steps.analysis.engine import Engine, EngineFailed, Question, Reply, engine
+from parallelhassnes.steps.analysis.record import Analysis, Answer, EngineRef, Tokens, TrialRef
 from parallelhassnes.steps.kinds import Attempt
 
-
-class EngineFailed(Exception):
-    """An engine came to no answer: the analysis is missing, which says nothing about the trial."""
-
-    def __init__(self, failure_class: str, line: str, evidence: str = "") -> None:
-        super().__init__(line)
-        self.failure_class, self.line, self.evidence = failure_class, line, evidence
+TIMES = 2
+FOLDER = "engine"
+DEADLINE_SEC = 1800.0
+_MARGIN_SEC = 30.0
+"""What an engine is given less than the step, so that its end can still be written down."""
 
 
 def analyse(attempt: Attempt, case: Case, trial: TrialRef) -> Analysis:
@@ -26,19 +30,86 @@ def analyse(attempt: Attempt, case: Case, trial: TrialRef) -> Analysis:
     Raises:
         EngineFailed: the engine did not answer, or not in its schema.
     """
-    name = untrusted.text(attempt.step.spec.get("engine")) or "rules"
-    if name != "rules":
-        raise EngineFailed("task_definition", f"there is no engine {name}")
-    answer = rules.decide(case)
-    return _record(case, trial, EngineRef(name="rules", version=rules.VERSION), answer)
+    spec = attempt.step.spec
+    name = untrusted.text(spec.get("engine")) or "rules"
+    facts = known.facts(case)
+    proven = rules.decide(case)
+    if name == "rules" or (spec.get("only_unknown") and proven.outcome != "unknown"):
+        by = EngineRef(name="rules", version=rules.VERSION)
+        return _record(case, trial, by, proven, facts)
+    limit = attempt.step.timeout_sec or DEADLINE_SEC
+    asked = _Asked(
+        engine(name), case, facts, spec, attempt.dir / FOLDER, (limit - _MARGIN_SEC) / TIMES
+    )
+    return asked.until_taken(name, trial)
 
 
-def _record(case: Case, trial: TrialRef, engine: EngineRef, answer: Answer) -> Analysis:
+class _Asked:
+    """The exchange with one engine."""
+
+    def __init__(
+        self, asks: Engine, case: Case, facts: list[str], spec: Mapping[str, Any], folder: Path, timeout_sec: float,
+    ) -> None:  # fmt: skip
+        self.engine, self.case, self.facts, self.spec, self.folder = asks, case, facts, spec, folder
+        self.timeout_sec = max(timeout_sec, 1.0)
+        self.material = material.material(
+            case, spec.get("max_input_tokens") or material.DEFAULT_TOKENS
+        )
+        self.replies: list[Reply] = []
+
+    def until_taken(self, name: str, trial: TrialRef) -> Analysis:
+        refused, read = "", asking.Read(None, "it was not asked")
+        for _ in range(TIMES):
+            read = self._ask(refused)
+            refused = read.problem
+            if not refused:
+                break
+        by = EngineRef(
+            name=name,  # type: ignore[arg-type]
+            model=self.replies[-1].model or self.spec.get("model"), version=self.replies[-1].version,
+        )  # fmt: skip
+        if read.answer is None:
+            raise EngineFailed("agent_error", f"{name} gave no usable answer: {refused}")
+        made = _record(self.case, trial, by, read.answer, self.facts)
+        spent = {"asked": len(self.replies), "tokens": self._tokens(), "cost_usd": self._cost()}
+        if refused:
+            # What it said is in the words; as an outcome nobody is to count it.
+            spent |= {
+                "status": "needs_attention", "outcome": "unknown", "subtype": "unknown", "confidence": 0.0,
+                "contradiction": refused,
+            }  # fmt: skip
+        return made.model_copy(update=spent)
+
+    def _ask(self, refused: str) -> asking.Read:
+        folder = self.folder / str(len(self.replies) + 1)
+        folder.mkdir(parents=True)
+        question = Question(
+            prompt=asking.question(self.facts, self.material, refused), schema=asking.SCHEMA, case=self.case,
+            folder=folder, settings=self.spec, environ=dict(os.environ), timeout_sec=self.timeout_sec,
+        )  # fmt: skip
+        self.replies.append(self.engine.ask(question))
+        return asking.read(self.replies[-1].document, self.case)
+
+    def _tokens(self) -> Tokens:
+        used = [reply.tokens for reply in self.replies]
+        sums = {
+            name: sum(known_ones)
+            for name in Tokens.model_fields
+            if (known_ones := [n for one in used if (n := getattr(one, name)) is not None])
+        }
+        return Tokens(**sums)
+
+    def _cost(self) -> float | None:
+        costs = [reply.cost_usd for reply in self.replies if reply.cost_usd is not None]
+        return sum(costs) if costs else None
+
+
+def _record(
+    case: Case, trial: TrialRef, by: EngineRef, answer: Answer, facts: list[str]
+) -> Analysis:
     found, struck, confidence = evidence.look_up(case.files, answer.evidence, answer.confidence)
-    refused = contradiction(answer.outcome, case.reward, scored=case.scored)
     return Analysis(
-        trial=trial, engine=engine, status="needs_attention" if refused else "done",
-        outcome=answer.outcome, subtype=answer.subtype, evidence=found, struck=struck,
+        trial=trial, engine=by, outcome=answer.outcome, subtype=answer.subtype, evidence=found, struck=struck,
         root_cause=answer.root_cause, recommendation=answer.recommendation, confidence=confidence,
-        contradiction=refused, facts=tuple(known.facts(case)),
+        facts=tuple(fact[:4000] for fact in facts),
     )  # fmt: skip

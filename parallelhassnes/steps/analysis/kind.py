@@ -14,6 +14,7 @@ from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.steps import untrusted
 from parallelhassnes.steps.analysis import analyse
 from parallelhassnes.steps.analysis.case import case_of, reference
+from parallelhassnes.steps.analysis.engine import EngineFailed
 from parallelhassnes.steps.analysis.record import Analysis
 from parallelhassnes.steps.kinds import Attempt, Failure, Outcome, WorkerEnd
 from parallelhassnes.store import batches
@@ -21,7 +22,6 @@ from parallelhassnes.store.records import dump
 
 ANALYSIS_FILE = "analysis.json"
 ERROR_FILE = "analysis_error.json"
-DEADLINE_SEC = 1800.0
 EXIT_FAILED = 1
 
 
@@ -30,11 +30,12 @@ class AnalysisKind:
 
     name = "analysis"
 
-    def preload(self, step: StepSpec) -> None:  # noqa: ARG002 - the rules need nothing; what engines need is slow and theirs
-        return
+    def preload(self, step: StepSpec) -> None:
+        if step.spec.get("engine") == "api":
+            import openai.resources.chat.completions  # noqa: F401 - it takes two seconds
 
     def deadline_sec(self, attempt: Attempt) -> float | None:  # noqa: ARG002
-        return DEADLINE_SEC
+        return analyse.DEADLINE_SEC
 
     def work(self, attempt: Attempt) -> int:
         job = batches.read_job(attempt.job_dir)
@@ -46,7 +47,7 @@ class AnalysisKind:
             )
         try:
             made = analyse.analyse(attempt, case, reference(case, job))
-        except analyse.EngineFailed as error:
+        except EngineFailed as error:
             return _fail(attempt, error.failure_class, error.line, error.evidence)
         _write(attempt.dir / ANALYSIS_FILE, dump(made))
         return 0

@@ -22,7 +22,7 @@ type Subtype = Literal[
     "solved", "reference",
     "pre_solved", "too_permissive", "leaked_solution", "leaked_tests", "tampered",
     "timeout", "wrong_approach", "implementation_bug", "incomplete", "premature_stop", "lost_context",
-    "gave_up", "no_action", "refused", "agent_crash",
+    "gave_up", "no_action", "refused", "agent_crash", "other",
     "underspecified", "brittle_tests", "nondeterministic_tests", "missing_reference", "broken_reference",
     "environment",
     "image", "install", "network", "provider", "verifier", "host", "canceled",
@@ -52,6 +52,7 @@ SUBTYPES: dict[str, dict[str, str]] = {
         "no_action": "it did nothing at all",
         "refused": "the model refused",
         "agent_crash": "the agent's own program broke",
+        "other": "the agent's doing in another way",
     },
     "bad_failure": {
         "underspecified": "the tests want what the instruction does not say",

@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from harness import finish, make_attempt, make_task, run, trial_spec
+from harness import finish, make_attempt, make_task, run, trial_spec, write_job
 
-from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.steps import report
 from parallelhassnes.steps.analysis import page, taxonomy
 from parallelhassnes.steps.analysis.record import Analysis
@@ -14,19 +13,6 @@ from parallelhassnes.steps.kinds import WorkerEnd
 
 CHECKOUT = Path(__file__).parents[3]
 SCHEMA = json.loads((CHECKOUT / "schemas" / "analysis.schema.json").read_text())
-
-
-def write_job(job_dir: Path, specs: dict) -> None:
-    """``job.json`` with these trials and an analysis of the first."""
-    trials = [
-        StepSpec(step_id=i, kind="trial", queue_key="k", spec=spec) for i, spec in specs.items()
-    ]
-    analysis = StepSpec(
-        step_id="a", kind="analysis", queue_key="a", spec={"trial": trials[0].step_id}
-    )
-    job = JobSpec(batch_id="batch", job_id="job", steps=(*trials, analysis))
-    job_dir.mkdir(parents=True, exist_ok=True)
-    (job_dir / "job.json").write_text(job.model_dump_json())
 
 
 def analysed(root: Path, specs: dict) -> tuple[Analysis, dict]:
