@@ -4,6 +4,9 @@ The process that launches has imported what its attempts need, runs one thread a
 has frozen its heap (``gc.freeze``), so a fork costs a few milliseconds and its child shares nearly all
 memory with it. Each supervisor is the leader of a session of its own: a Ctrl-C at a terminal, the end
 of a cron job or the death of the launching process does not reach it.
+
+A process that has done with its own attempt takes over one of those that it starts instead of forking for it,
+which saves most of what a short attempt costs.
 """
 
 import gc
@@ -33,6 +36,12 @@ class _Heap:
 
 class _Trampoline:
     running = False
+    is_free = False
+    """The process has nothing of its own to do any more."""
+    taken: _Become | None = None
+    """What it does next."""
+    lock: int = -1
+    """The descriptor of the lock that goes with that."""
 
 
 def start(target: Callable[[], None], *, log: Path) -> int:
@@ -57,10 +66,48 @@ def start(target: Callable[[], None], *, log: Path) -> int:
         return pid
     locks.drop_held()
     _launched.clear()
+    if _Trampoline.taken is not None:
+        os.close(_Trampoline.lock)
+    _Trampoline.is_free, _Trampoline.taken = False, None
     if _Trampoline.running:
         raise _Become(target, log)
     _Trampoline.running = True
     return _run(target, log)
+
+
+def offer() -> None:
+    """Say that this process is free to take over what it is about to start; only one that ``start`` made is."""
+    _Trampoline.is_free = _Trampoline.running
+
+
+def take_over(target: Callable[[int], None], log: Path, lock: int) -> bool:
+    """Have this process itself run ``target`` at ``run_taken``; False where it is not free, or has one already.
+
+    Args:
+        target: is given a descriptor of its own of the lock, which no process that is started until then keeps.
+    """
+    if not _Trampoline.is_free:
+        return False
+    own = os.dup(lock)
+    _Trampoline.is_free = False
+    _Trampoline.taken, _Trampoline.lock = _Become(lambda: target(own), log), own
+    return True
+
+
+def has_taken() -> bool:
+    return _Trampoline.taken is not None
+
+
+def run_taken() -> None:
+    """Go on as what was taken over, which does not return; or, where nothing was, stop being free."""
+    taken, _Trampoline.taken, _Trampoline.is_free = _Trampoline.taken, None, False
+    if taken is not None:
+        raise taken
+
+
+def launched() -> frozenset[int]:
+    """Process ids of those that this process has started and that may live."""
+    return frozenset(_launched)
 
 
 def _freeze_heap() -> None:
@@ -90,7 +137,8 @@ def _run(target: Callable[[], None], log: Path) -> NoReturn:
 
 
 def _detach(log: Path) -> None:
-    os.setsid()
+    if os.getsid(0) != os.getpid():
+        os.setsid()
     reset_signals()
     null = os.open(os.devnull, os.O_RDONLY)
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)

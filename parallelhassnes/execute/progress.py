@@ -57,11 +57,11 @@ def written_bytes(attempt_dir: Path) -> int:
     total = 0
     for name in LOGS:
         try:
-            total += os.stat(attempt_dir / name).st_size  # noqa: PTH116 - hot path
+            total += os.stat(f"{attempt_dir}/{name}").st_size  # noqa: PTH116 - hot path
         except FileNotFoundError:
             continue
     left = _MAX_ENTRIES
-    folders = [str(attempt_dir / "trial")]
+    folders = [f"{attempt_dir}/trial"]
     while folders and left > 0:
         try:
             with os.scandir(folders.pop()) as entries:

@@ -95,17 +95,18 @@ class Redactor:
         self, top: Path, folder: str, name: str, report: dict[str, dict[str, int]]
     ) -> str:
         """Take secrets out of a file's name and of what a link points to; the name that it has now."""
-        path = Path(folder) / name
-        if path.is_symlink():
-            target = os.readlink(path)  # noqa: PTH115 - as text, whatever it is
+        place = f"{folder}/{name}"
+        if os.path.islink(place):  # noqa: PTH114 - hot path
+            target = os.readlink(place)  # noqa: PTH115 - as text, whatever it is
             cleaned = self.text(target)
             if cleaned != target:
-                path.unlink()
-                path.symlink_to(cleaned)
-                self._note(report, path, top, "link")
+                Path(place).unlink()
+                Path(place).symlink_to(cleaned)
+                self._note(report, Path(place), top, "link")
         cleaned = self.text(name).replace("/", "_")
         if cleaned == name:
             return name
+        path = Path(place)
         fresh = path.with_name(cleaned)
         while os.path.lexists(fresh):
             fresh = fresh.with_name(f"{fresh.name}_")

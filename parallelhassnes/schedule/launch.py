@@ -289,6 +289,7 @@ def start(ctx: Context, assignment: Assignment, lock: int, then: Then) -> None:
     """
     log = assignment.attempt_dir(ctx.layout) / "supervisor.log"
     if fork_is_safe():
-        launcher.start(lambda: run(ctx, assignment, lock, then), log=log)
+        if not launcher.take_over(lambda own: run(ctx, assignment, own, then), log, lock):
+            launcher.start(lambda: run(ctx, assignment, lock, then), log=log)
     else:
         spawn(assignment, lock, log)

@@ -100,7 +100,7 @@ class Starts:
 
 def waiting(layout: Layout) -> list[Bucket]:
     """The buckets that a ready step waits for."""
-    paths = sorted((layout.system / "starts").glob("[!.]*.json"))
+    paths = atomic.json_files(f"{layout.system}/starts")
     found = [Bucket.model_validate(atomic.read_json(path)) for path in paths]
     return [bucket for bucket in found if bucket.waits]
 

@@ -75,8 +75,12 @@ def _pass(ctx: Context, started: list[Launched]) -> None:
 
 
 def after_attempt(ctx: Context) -> None:
-    """What a supervisor does when its attempt is sealed: a pass, clearing up, and waking what is due later."""
+    """What a supervisor does when its attempt is sealed: a pass, then the next attempt, or waking what is due later."""
+    launcher.offer()
     run_pass(ctx)
+    if launcher.has_taken():
+        waker.ensure(ctx, run_pass)
+    launcher.run_taken()
     images.remove_unneeded(ctx)
     waker.wake(ctx, run_pass)
 

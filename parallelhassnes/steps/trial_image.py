@@ -10,7 +10,6 @@ again and, where the layers go too, one may lose what it is about to start from.
 next trial builds it, or ``remove_unneeded`` drops the record. The building is in ``trial_image_build``.
 """
 
-import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -84,13 +83,11 @@ def remove(tag: str) -> bool:
 
 def records(runs: Path) -> Iterator[tuple[Path, ImageRecord]]:
     """Every image that this store has built or is building."""
-    with contextlib.suppress(FileNotFoundError):
-        for name in sorted(os.listdir(folder(runs))):
-            if name.endswith(".json"):
-                path = folder(runs) / name
-                record = _read(path)
-                if record is not None:
-                    yield path, record
+    for name in atomic.json_files(f"{runs}/_system/images"):
+        path = Path(name)
+        record = _read(path)
+        if record is not None:
+            yield path, record
 
 
 def _remove(path: Path, is_over: Callable[[str, str], bool]) -> list[str]:

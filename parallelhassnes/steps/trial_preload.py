@@ -75,6 +75,26 @@ def preload() -> None:
         import_module(name)
     if find_spec(SANDBOX) is not None:
         import_module(f"{SANDBOX}.environment")
+    _build_models()
+
+
+def _build_models() -> None:
+    """Have pydantic build now what it would build at first use, and so in every worker."""
+    from pydantic import BaseModel
+
+    open_ends: list[type[BaseModel]] = [BaseModel]
+    while open_ends:
+        model = open_ends.pop()
+        open_ends += model.__subclasses__()
+        if model.__module__.startswith("harbor.") and not model.__pydantic_complete__:
+            model.model_rebuild(raise_errors=False)
+
+
+def look_at_host() -> None:
+    """Find what a sandbox must hide of this host; the workers forked from here need not look again for a while."""
+    from parallelhassnes.steps.sandbox import layout
+
+    layout.guarded()
 
 
 @cache

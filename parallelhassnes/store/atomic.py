@@ -156,6 +156,15 @@ def sync_dir(folder: Path | str) -> None:
         os.close(handle)
 
 
+def json_files(folder: Path | str) -> list[str]:
+    """Paths of the folder's JSON files, sorted; none where there is no such folder."""
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [f"{folder}/{n}" for n in sorted(names) if n.endswith(".json") and n[0] != "."]
+
+
 def read_json(path: Path | str) -> Any:
     """The document in ``path``.
 

@@ -110,10 +110,7 @@ def read(layout: Layout, queue_key: str) -> KeyState:
 
 def every(layout: Layout) -> dict[str, KeyState]:
     """Queue key → state, of all that something is known of."""
-    try:
-        paths = sorted(layout.limits.glob("[!.]*.json"))
-    except FileNotFoundError:
-        return {}
+    paths = atomic.json_files(layout.limits)
     states = [KeyState.model_validate(atomic.read_json(path)) for path in paths]
     return {state.queue_key: state for state in states}
 

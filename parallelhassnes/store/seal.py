@@ -27,9 +27,10 @@ def seal(attempt_dir: Path, redacted: Mapping[str, Mapping[str, int]]) -> dict[s
     Args:
         redacted: relative path → what was taken out of that file → how often.
     """
-    for left in attempt_dir.glob(f"{_TEMPORARY}*"):  # of a supervisor that died while it wrote
-        if not left.is_dir():
-            left.unlink()
+    for name in os.listdir(attempt_dir):
+        if name.startswith(_TEMPORARY):  # of a supervisor that died while it wrote
+            with contextlib.suppress(IsADirectoryError, PermissionError):
+                os.unlink(f"{attempt_dir}/{name}")  # noqa: PTH108 - hot path
     document: dict[str, Any] = {
         "schema_version": 1,
         "sealed_at": now_text(),
@@ -39,16 +40,17 @@ def seal(attempt_dir: Path, redacted: Mapping[str, Mapping[str, int]]) -> dict[s
         document["redacted"] = redacted
     atomic.write_json(attempt_dir / SEAL, document)
     for name in (*document["files"], SEAL):
-        _protect(attempt_dir / name)
+        _protect(f"{attempt_dir}/{name}")
     return document
 
 
-def _protect(path: Path) -> None:
+def _protect(path: str) -> None:
     """Take the write permission, and that of other users; of nothing that is linked from elsewhere."""
     with contextlib.suppress(OSError):  # another user's file, made in a container: the hash must do
-        info = path.lstat()
+        info = os.lstat(path)
         if stat.S_ISREG(info.st_mode) and info.st_nlink == 1:
-            path.chmod(stat.S_IMODE(info.st_mode) & (0o500 if is_private() else 0o555))
+            mode = stat.S_IMODE(info.st_mode) & (0o500 if is_private() else 0o555)
+            os.chmod(path, mode)  # noqa: PTH101 - hot path
 
 
 class _Privacy:
@@ -79,14 +81,14 @@ def survey(attempt_dir: Path, *, sync: bool = True) -> dict[str, dict[str, Any]]
     """
     sync = sync and atomic.is_durable()
     files: dict[str, dict[str, Any]] = {}
-    for folder, subfolders, names in os.walk(attempt_dir):
-        links = [name for name in subfolders if os.path.islink(os.path.join(folder, name))]  # noqa: PTH114, PTH118
+    above = len(f"{attempt_dir}/")
+    for folder, subfolders, names in os.walk(f"{attempt_dir}"):
+        links = [name for name in subfolders if os.path.islink(f"{folder}/{name}")]  # noqa: PTH114
         for name in [*names, *links]:
             path = f"{folder}/{name}"
-            relative = os.path.relpath(path, attempt_dir)
-            if relative == SEAL:
-                continue
-            files[relative] = describe(path, sync=sync)
+            relative = path[above:]
+            if relative != SEAL:
+                files[relative] = describe(path, sync=sync)
         if sync:
             atomic.sync_dir(folder)
     return dict(sorted(files.items()))

@@ -8,10 +8,11 @@ host's folder is bound child by child around it instead of as a whole. All other
 """
 
 import errno
-import functools
+import math
 import os
 import pwd
 import stat
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -24,6 +25,7 @@ _SCANNED = ("/etc", "/opt", "/var/lib", "/var/cache")
 _PRIVATE_DIRS = {"/tmp": 0o1777, "/var/tmp": 0o1777, "/run": 0o755, "/root": 0o700, "/home": 0o755}  # noqa: S108
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _MAX_LINKS = 40
+GUARDED_SEC = 30.0
 _NO_LOGIN = ("nologin", "false", "sync", "halt", "shutdown")
 
 
@@ -43,12 +45,24 @@ def inside(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
-@functools.cache
+class _Guarded:
+    """What was found last, kept over forks."""
+
+    paths: tuple[str, ...] = ()
+    at = -math.inf
+
+
 def guarded() -> tuple[str, ...]:
     """Paths of the visible folders that an ordinary user of the host could not read, and home folders among them.
 
-    Root in a sandbox could read them, so they are covered. Looked up once per process: some milliseconds.
+    Root in a sandbox could read them, so they are covered. Looked up anew after ``GUARDED_SEC``: some milliseconds.
     """
+    if time.monotonic() - _Guarded.at > GUARDED_SEC:
+        _Guarded.paths, _Guarded.at = _find_guarded(), time.monotonic()
+    return _Guarded.paths
+
+
+def _find_guarded() -> tuple[str, ...]:
     found: list[str] = []
     for folder in _SCANNED:
         found += _unreadable(folder, depth=9 if folder == "/etc" else 1)
