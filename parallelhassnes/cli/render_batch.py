@@ -169,8 +169,9 @@ def _task(job: JobLine) -> Text:
     if job.verdict is None:
         return Text("–", style="dim")
     return {
-        True: Text("BROKEN", style="red"), False: Text("sound", style="green"), None: Text("?", style="dim"),
-    }[job.verdict.task_broken]  # fmt: skip
+        "broken": Text("BROKEN", style="red"), "needs_review": Text("review", style="yellow"),
+        "good": Text("good", style="green"), "unknown": Text("?", style="dim"),
+    }[job.verdict.task_quality]  # fmt: skip
 
 
 def _cell(cell: Cell | None) -> Text:
@@ -203,6 +204,9 @@ def _foot(board: BatchScoreboard) -> Iterator[RenderableType]:
     broken = board.verdicts.get("broken", 0)
     if broken:
         said.append(f"{words.counted(broken, 'task')} broken")
+    review = board.verdicts.get("needs_review", 0)
+    if review:
+        said.append(f"{words.counted(review, 'task')} to review")
     spent = board.spent
     if spent.cost_usd is not None:
         said.append(f"cost {words.money(spent.cost_usd)}")

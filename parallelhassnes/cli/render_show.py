@@ -10,6 +10,7 @@ from parallelhassnes.cli.console import line
 from parallelhassnes.cli.render_system import STYLES, counts_text, grid
 from parallelhassnes.control import words
 from parallelhassnes.control.show import ShowDocument
+from parallelhassnes.steps.verdict.versions import upgraded
 
 MOST_STEPS = 40
 MOST_FILES = 40
@@ -116,12 +117,20 @@ def _attempts(document: ShowDocument) -> Iterator[RenderableType]:
 
 
 def _verdict(verdict: dict[str, Any]) -> Iterator[RenderableType]:
+    found = upgraded(verdict)
     said, style = {
-        "True": ("broken", "red"), "False": ("sound", "green"),
-    }.get(str(verdict.get("task_broken")), ("not known to be sound", "yellow"))  # fmt: skip
+        "broken": ("broken", "red"), "good": ("good", "green"), "needs_review": ("to be reviewed", "yellow"),
+    }.get(found["task_quality"], ("not known to be good", "yellow"))  # fmt: skip
     text = Text("\nverdict: the task is ").append(said, style=style)
-    reasons = verdict.get("reasons")
-    yield text.append(f" ({'; '.join(reasons)})" if reasons else "")
+    if found["confidence"]:
+        text.append(f", confidence {found['confidence']:.2f}")
+    yield text
+    for reason in found["reasons"]:
+        yield Text(f"  because {reason}")
+    for recommendation in found["recommendations"]:
+        yield Text(f"  to do: {recommendation}")
+    if found["analyses"]["missing"]:
+        yield Text(f"  analyses missing: {', '.join(found['analyses']['missing'])}", style="dim")
 
 
 def _files(document: ShowDocument) -> Iterator[RenderableType]:

@@ -68,7 +68,7 @@ def batch_scoreboard(
             for step in steps
             if step.row is not None and _is_unscored(step)
         ],
-        verdicts=dict(Counter(_soundness(verdict) for verdict in known)),
+        verdicts=dict(Counter(verdict.task_quality for verdict in known)),
         attempts=status.fold.attempts, spent=_spent(status.fold), warnings=meta.get("warnings", []),
     )  # fmt: skip
 
@@ -154,10 +154,6 @@ def _verdict(steps: list[StepStatus]) -> Verdict | None:
             if found is not None:
                 return Verdict(**found._asdict())
     return None
-
-
-def _soundness(verdict: Verdict) -> str:
-    return {True: "broken", False: "sound", None: "unknown"}[verdict.task_broken]
 
 
 def _spent(fold: Fold) -> Spent:

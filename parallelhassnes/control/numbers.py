@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from parallelhassnes.control.fold import Fold
 from parallelhassnes.control.status import BatchStatus
+from parallelhassnes.steps.verdict.versions import QUALITY_OF_1
 from parallelhassnes.store import atomic
 from parallelhassnes.store.attempts import FINAL
 
@@ -32,6 +33,8 @@ class VerdictNumbers(NamedTuple):
     scored: int = 0
     passes: int = 0
     steps: int = 0
+    task_quality: str | None = None
+    """None where an older version wrote it."""
 
 
 SPENT = ("cost_usd", "input", "cache", "output")
@@ -44,7 +47,12 @@ def trial(numbers: list[Any] | None) -> TrialNumbers | None:
 
 def verdict(numbers: list[Any] | None) -> VerdictNumbers | None:
     """The numbers of a row of a verdict; None where they were not read, or it gave none."""
-    return VerdictNumbers(*numbers) if numbers else None
+    if not numbers:
+        return None
+    found = VerdictNumbers(*numbers)
+    if found.task_quality is not None:
+        return found
+    return found._replace(task_quality=QUALITY_OF_1[found.task_broken])
 
 
 def reward_of(attempt_dir: Path) -> float | None:

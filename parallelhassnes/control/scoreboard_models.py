@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+type TaskQuality = Literal["good", "needs_review", "broken", "unknown"]
 type BatchState = Literal["running", "waiting", "blocked", "attention", "canceled", "done"]
 
 
@@ -176,10 +177,11 @@ class Verdict(View):
     """A job's verdict in short; the whole is its ``verdict.json``."""
 
     task_broken: bool | None
-    """Null where the baselines do not say."""
+    """``task_quality`` in short: true if broken, false if good, else null."""
     scored: int
     passes: int
     steps: int
+    task_quality: TaskQuality
 
 
 class JobLine(View):
@@ -285,7 +287,7 @@ class BatchScoreboard(View):
     """Failure class → steps."""
     unscored: list[UnscoredStep]
     verdicts: dict[str, int]
-    """``sound``, ``broken``, ``unknown`` → jobs with such a verdict."""
+    """Task quality → jobs with such a verdict."""
     attempts: int
     """Attempts that ended."""
     spent: Spent

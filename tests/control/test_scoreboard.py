@@ -241,7 +241,7 @@ def test_a_sandboxed_sweep_has_a_matrix(root: Path, examples: Path) -> None:
     ) == (2, 2, 2)
     assert (job["cells"]["nop"]["passes"], job["cells"]["nop"]["mean_reward"]) == (0, 0.0)
     assert job["verdict"]["task_broken"] is False
-    assert board["verdicts"] == {"sound": 1}
+    assert board["verdicts"] == {"good": 1}
     jsonschema.validate(board, json.loads(schemas.text(BatchScoreboard)))
 
 

@@ -3,17 +3,23 @@
 import itertools
 import json
 import math
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from harness import finish, make_attempt, make_task, run, trial_spec
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stores import CHECKOUT
 
 from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.steps import report
 from parallelhassnes.steps.kinds import WorkerEnd
-from parallelhassnes.steps.verdict import facts, judge, statistics
+from parallelhassnes.steps.verdict import facts, judge, quality, statistics, versions
+from parallelhassnes.steps.verdict.opinions import Opinion
 
 SCHEMA = json.loads(
     (Path(__file__).parents[2] / "schemas" / "verdict.schema.json").read_text(encoding="utf-8")
@@ -46,14 +52,16 @@ def test_over_real_trials(tmp_path):
     _, outcome, final = run(attempt)
     verdict = outcome.publish["verdict.json"]
     assert report.problems(verdict, SCHEMA) == []
-    assert verdict["task_broken"] is False
+    assert (verdict["task_quality"], verdict["task_broken"]) == ("good", False)
     assert verdict["task"]["name"] == "hello"
     assert len(verdict["task"]["checksum"]) == 64
     assert {a["agent"]: (a["passes"], a["scored"], a["missing"]) for a in verdict["agents"]} == {
         "oracle": (1, 1, 0),
         "nop": (0, 1, 1),
     }
-    assert final["verdict"] == {"task_broken": False, "scored": 2, "passes": 1, "steps": 3}
+    assert final["verdict"] == {
+        "task_quality": "good", "task_broken": False, "scored": 2, "passes": 1, "steps": 3,
+    }  # fmt: skip
     assert all((attempt.dir / path).resolve().is_file() for path in final["files_read"])
     assert json.loads((attempt.dir / "verdict.json").read_text()) == verdict
 
@@ -109,7 +117,15 @@ def test_every_trial_is_counted_once_and_never_as_zero(made):
         assert agent["passes"] == rewards.count(1.0)
         expected = sum(rewards) / len(rewards) if rewards else None
         assert agent["mean_reward"] == pytest.approx(expected)
-        assert len(agent["pass_at"]) == len(rewards)
+        assert len(agent["pass_at"]) == len(agent["pass_hat"]) == len(rewards)
+        if rewards:
+            low, high = agent["pass_rate_interval"]
+            assert low <= agent["pass_rate"] <= high
+            assert agent["pass_rate"] == pytest.approx(agent["pass_at"]["1"])
+            assert (agent["mean_reward_interval"] is None) == (max(rewards) > 1)
+        costs = [f.cost_usd for f in own if f.cost_usd is not None]
+        if costs and agent["passes"]:
+            assert agent["cost_per_success_usd"] == pytest.approx(sum(costs) / agent["passes"])
 
 
 @settings(deadline=None)
@@ -145,44 +161,187 @@ def test_a_percentile_splits_the_values(values, share):
     assert sum(v > found for v in values) <= math.ceil((1 - share) * last + 1e-6)
 
 
-def baseline(agent, *rewards, **stuck):
+def trials_of(agent, *rewards, **unscored):
+    """Scored trials with these rewards, then unscored ones by failure class."""
     made = [
-        facts.TrialFacts(f"{agent}{i}", "scored", agent=agent, reward=r)
+        facts.TrialFacts(f"{agent}.{i}", "scored", f"steps/{agent}.{i}/attempts/a", agent=agent, reward=r)
         for i, r in enumerate(rewards)
-    ]
-    made += [
-        facts.TrialFacts(
-            f"{agent}{c}{i}",
-            "infrastructure" if c == "lost" else "unscored",
-            agent=agent,
-            failure_class=c,
-        )
-        for c, n in stuck.items()
-        for i in range(n)
-    ]
+    ]  # fmt: skip
+    for name, count in unscored.items():
+        result = "infrastructure" if name == "lost" else "unscored"
+        made += [
+            facts.TrialFacts(f"{agent}.{name}{i}", result, f"steps/{agent}.{name}{i}/attempts/a", name, agent=agent)
+            for i in range(count)
+        ]  # fmt: skip
     return made
 
 
+def said(trial, outcome, subtype="x", confidence=0.9, engine="codex", advice="Mend it."):
+    return Opinion(
+        f"{trial}.{engine}", trial, engine, attempt=f"steps/{trial}.{engine}/attempts/a", outcome=outcome,
+        subtype=subtype, recommendation=advice, confidence=confidence,
+    )  # fmt: skip
+
+
+RIGHT = [*trials_of("oracle", 1.0), *trials_of("nop", 0.0)]
+HARD = trials_of("codex", *[0.0] * 9)
+TABLE = [
+    # what is in the job, analyses, actions -> rule, class, issue, confidence
+    (RIGHT, [], {}, "baselines_right", "good", None, 0.7),
+    ([*trials_of("oracle", 1.0, 1.0), *trials_of("nop", 0.5)], [], {}, "baselines_right", "good", None, 0.8),
+    ([*trials_of("oracle", 1.0, 1.0, 1.0), *trials_of("nop", 0.0)], [], {}, "baselines_right", "good", None, 0.9),
+    ([*trials_of("oracle", 1.0), *trials_of("nop", 1.0)], [], {}, "nop_passes", "broken", "pre_solved", 0.95),
+    ([*trials_of("oracle", 1.0), *trials_of("nop", 1.0, 1.0)], [], {}, "nop_passes", "broken", "pre_solved", 0.99),
+    (trials_of("nop", 1.0), [], {}, "nop_passes", "broken", "pre_solved", 0.95),
+    ([*trials_of("oracle", 1.0, 0.0), *trials_of("nop", 0.0)], [], {}, "oracle_varies", "broken", "nondeterministic_tests", 0.99),
+    ([*trials_of("oracle", 0.9), *trials_of("nop", 0.0)], [], {}, "oracle_fails", "broken", "broken_reference", 0.9),
+    ([*trials_of("oracle", 0.0, 0.0), *trials_of("nop", 0.0)], [], {}, "oracle_fails", "broken", "broken_reference", 0.97),
+    ([*trials_of("oracle", verifier=1), *trials_of("nop", 0.0)], [], {}, "oracle_unscored", "broken", "brittle_tests", 0.8),
+    ([*trials_of("oracle", task_definition=2)], [], {}, "oracle_unscored", "broken", "environment", 0.9),
+    ([*trials_of("oracle", agent_timeout=1)], [], {}, "oracle_unscored", "broken", "broken_reference", 0.8),
+    # the infrastructure says nothing, and what was not run or scored is not assumed
+    ([*trials_of("oracle", lost=2), *trials_of("nop", 0.0)], [], {}, "baselines_missing", "unknown", None, 0),
+    ([*trials_of("oracle", auth=1), *trials_of("nop", 0.0)], [], {}, "baselines_missing", "unknown", None, 0),
+    ([*trials_of("oracle", 1.0), *trials_of("nop", lost=1)], [], {}, "baselines_missing", "unknown", None, 0),
+    (trials_of("codex", 1.0, 1.0), [], {}, "baselines_missing", "unknown", None, 0),
+    ([], [], {}, "baselines_missing", "unknown", None, 0),
+    # hard is not broken, also where every analysis says why the agents failed
+    ([*RIGHT, *HARD], [], {}, "baselines_right", "good", None, 0.7),
+    ([*RIGHT, *HARD], [said(f"codex.{i}", "good_failure", "wrong_approach") for i in range(9)], {}, "baselines_right", "good", None, 0.7),
+    ([*RIGHT, *trials_of("codex", 1.0, 0.0)], [], {}, "baselines_right", "good", None, 0.7),
+    ([*RIGHT, *trials_of("codex", agent_timeout=5)], [], {}, "baselines_right", "good", None, 0.7),
+    # what other runs say
+    ([*RIGHT, *trials_of("codex", 1.0, 0.0)], [], {"codex.0": ("ls", "make"), "codex.1": ("ls", "make")},
+     "same_actions_differ", "needs_review", "nondeterministic_tests", 0.8),
+    ([*RIGHT, *trials_of("codex", 1.0, 0.0)], [], {"codex.0": ("ls",), "codex.1": ("ls", "make")}, "baselines_right", "good", None, 0.7),
+    ([*RIGHT, *trials_of("codex", 1.0, 0.0)], [], {"codex.0": (), "codex.1": ()}, "baselines_right", "good", None, 0.7),
+    ([*RIGHT, *trials_of("codex", verifier=2)], [], {}, "tests_without_reward", "needs_review", "brittle_tests", 0.6),
+    ([*RIGHT, *trials_of("codex", verifier=1)], [], {}, "baselines_right", "good", None, 0.7),
+    # what analyses say
+    ([*RIGHT, *HARD], [said("codex.0", "bad_failure", "underspecified", 0.85, "rules")], {}, "proven_by_rules", "needs_review", "underspecified", 0.85),
+    ([*RIGHT, *trials_of("codex", 1.0)], [said("codex.0", "bad_success", "leaked_tests", 0.8, "rules")], {}, "proven_by_rules", "needs_review", "leaked_tests", 0.8),
+    ([*RIGHT, *HARD], [said(f"codex.{i}", "bad_failure", "underspecified") for i in range(3)] + [said(f"codex.{i}", "good_failure") for i in range(3, 9)],
+     {}, "said_by_models", "needs_review", "underspecified", 0.3),
+    ([*RIGHT, *HARD], [said(f"codex.{i}", "bad_failure", "underspecified") for i in range(2)] + [said(f"codex.{i}", "good_failure") for i in range(2, 9)],
+     {}, "baselines_right", "good", None, 0.7),
+    ([*RIGHT, *HARD], [said("codex.0", "bad_failure", confidence=0.4)], {}, "baselines_right", "good", None, 0.7),
+    ([*RIGHT, *HARD], [said("codex.0", "unknown"), said("codex.1", "harness_error")], {}, "baselines_right", "good", None, 0.7),
+    ([*RIGHT, *HARD], [Opinion("codex.0.codex", "codex.0", "codex", missing=True)], {}, "baselines_right", "good", None, 0.7),
+    (RIGHT, [said("oracle.0", "bad_failure"), said("nop.0", "good_failure")], {}, "baselines_right", "good", None, 0.7),
+    # the worst counts, all are kept
+    ([*trials_of("oracle", 0.0), *trials_of("nop", 1.0)], [], {}, "nop_passes", "broken", "pre_solved", 0.95),
+    ([*trials_of("oracle", 1.0), *trials_of("nop", 1.0), *HARD], [said("codex.0", "bad_failure", engine="rules")], {}, "nop_passes", "broken", "pre_solved", 0.95),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("oracle", "nop", "broken"),
-    [
-        (baseline("oracle", 1.0), baseline("nop", 0.0), False),
-        (baseline("oracle", 1.0, 1.0), baseline("nop", 0.0, 0.5), False),
-        (baseline("oracle", 1.0, 0.0), baseline("nop", 0.0), True),
-        (baseline("oracle", 0.9), baseline("nop", 0.0), True),
-        (baseline("oracle", 1.0), baseline("nop", 1.0), True),
-        (baseline("oracle", verifier=1), baseline("nop", 0.0), True),
-        (baseline("oracle", lost=2), baseline("nop", 0.0), None),
-        (baseline("oracle", 1.0), baseline("nop", lost=1), None),
-        (baseline("oracle", 1.0), [], None),
-        ([], baseline("nop", 1.0), True),
-        ([], [], None),
-    ],
+    ("job", "analyses", "actions", "rule", "quality", "issue", "confidence"), TABLE
 )
-def test_the_baselines_tell_a_broken_task(oracle, nop, broken):
-    verdict = judge.judge("b", "j", [*oracle, *nop])
-    assert verdict["task_broken"] is broken
-    assert verdict["reasons"]
+def test_the_rules_one_by_one(job, analyses, actions, rule, quality, issue, confidence):
+    verdict = judge.judge("b", "j", job, actions, analyses)
+    assert report.problems(verdict, SCHEMA) == []
+    first = verdict["findings"][0]
+    assert (first["rule"], first["task_quality"], first["issue"]) == (rule, quality, issue)
+    assert (verdict["task_quality"], verdict["primary_issue"]) == (quality, issue)
+    assert verdict["confidence"] == first["confidence"] == pytest.approx(confidence)
+    assert verdict["task_broken"] is {"broken": True, "good": False}.get(quality)
+    assert verdict["reasons"] == [finding["text"] for finding in verdict["findings"]]
+
+
+def test_the_table_has_each_rule():
+    assert {row[3] for row in TABLE} == {rule[0] for rule in quality.RULES}
+    of_rules = {rule[0]: rule[1] for rule in quality.RULES}
+    assert all(of_rules[row[3]] == row[4] for row in TABLE)
+
+
+def test_the_page_holds_the_rules():
+    page = (CHECKOUT / "docs" / "verdicts.md").read_text()
+    rows = page.split("<!-- rules -->")[1].split("<!-- end -->")[0].strip().splitlines()[2:]
+    told = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    assert [[row[0], row[1], row[3], row[4]] for row in told] == [
+        [f"`{name}`", f"`{kind}`", when, confidence]
+        for name, kind, _, when, confidence in quality.RULES
+    ]
+
+
+def test_a_verdict_names_what_supports_it_and_repeats_no_advice():
+    job = [*trials_of("oracle", 0.0, 0.0), *trials_of("nop", 0.0), *HARD]
+    verdict = judge.judge("b", "j", job, {}, [
+        said("oracle.0", "bad_failure", engine="rules", advice="correct the solution or the tests"),
+        said("codex.0", "bad_failure", engine="rules", advice="Name the file."),
+        said("codex.1", "bad_failure", engine="rules", advice="name the  file"),
+        Opinion("codex.2.rules", "codex.2", "rules", missing=True),
+    ])  # fmt: skip
+    assert [finding["rule"] for finding in verdict["findings"]] == [
+        "oracle_fails",
+        "proven_by_rules",
+    ]
+    assert verdict["findings"][0]["analyses"] == ["steps/oracle.0.rules/attempts/a"]
+    assert verdict["findings"][0]["evidence"] == [
+        "steps/oracle.0/attempts/a",
+        "steps/oracle.1/attempts/a",
+    ]
+    assert verdict["recommendations"] == ["Correct the solution or the tests.", "Name the file."]
+    assert verdict["analyses"]["missing"] == ["codex.2.rules"]
+    assert verdict["analyses"]["outcomes"] == {"bad_failure": 3}
+
+
+def test_a_doubted_pass_is_told():
+    job = [*RIGHT, *trials_of("codex", 1.0, 1.0)]
+    verdict = judge.judge("b", "j", job, {}, [said("codex.0", "bad_success", engine="rules")])
+    assert [(a["passes"], a["passes_doubted"]) for a in verdict["agents"]] == [
+        (1, 0),
+        (0, 0),
+        (2, 1),
+    ]
+
+
+@settings(deadline=None)
+@given(trials(), st.randoms())
+def test_passes_of_agents_never_decide_and_order_does_not_either(made, random):
+    """Hard is not broken: with other rewards of the agents, or in another order, the class is the same."""
+    found = quality.judge(made)
+    easier = [
+        replace(fact, reward=1.0) if fact.agent not in ("oracle", "nop") and fact.result == "scored" else fact
+        for fact in made
+    ]  # fmt: skip
+    random.shuffle(easier)
+    again = quality.judge(easier)
+    assert again.quality == found.quality
+    assert {each.rule for each in again.findings} == {each.rule for each in found.findings}
+    assert (found.quality in ("good", "broken")) <= any(f.agent in ("oracle", "nop") for f in made)
+
+
+def test_flakiness_is_told():
+    job = [*trials_of("oracle", 1.0, 0.0), *trials_of("codex", 1.0, 0.0, 1.0)]
+    done = {"codex.0": ("ls",), "codex.1": ("ls",), "codex.2": ("ls", "ls")}
+    found = judge.judge("b", "j", job, done)["flakiness"]
+    assert found["agents"] == [
+        {"agent": "oracle", "model": None, "rewards": {"0": 1, "1": 1}},
+        {"agent": "codex", "model": None, "rewards": {"0": 1, "1": 2}},
+    ]
+    assert found["same_actions"] == [
+        {"what": "oracle", "steps": ["oracle.0", "oracle.1"], "rewards": [1.0, 0.0]},
+        {"what": "1 command", "steps": ["codex.0", "codex.1"], "rewards": [1.0, 0.0]},
+    ]
+
+
+def test_a_verdict_of_an_older_version_is_read(tmp_path):
+    golden = CHECKOUT / "tests" / "data" / "verdict" / "v1.json"
+    shutil.copy(golden, tmp_path / "verdict.json")
+    found = versions.read(tmp_path)
+    assert report.problems(found, SCHEMA) == []
+    assert (found["task_quality"], found["confidence"]) == ("broken", 0.0)
+    assert found["reasons"] == ["the task's own solution does not pass its tests every time"]
+    assert found["agents"][0]["pass_rate_interval"] == pytest.approx((0, 0.6576), abs=1e-4)
+    assert versions.upgraded(found) == found
+    assert versions.read(tmp_path / "nowhere") is None
+
+
+def test_the_verdict_and_what_it_reads_need_no_numpy():
+    code = "import sys; import parallelhassnes.steps.verdict.kind; print(sorted({'numpy', 'scipy', 'pydantic.v1'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("left", ["", "{}", '{"counts":3}', "[]"])

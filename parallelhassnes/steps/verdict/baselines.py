@@ -1,12 +1,10 @@
-"""Whether a task is sound: ``oracle`` (its own solution) must pass, ``nop`` (which does nothing) must not."""
+"""How ``oracle`` (the task's own solution) and ``nop`` (which does nothing) came out, from their real trials alone."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from parallelhassnes.steps.verdict.facts import TrialFacts
-
-TASKS_FAULT = frozenset({"verifier", "task_definition", "agent_error", "agent_timeout"})
-"""Classes that leave the oracle unscored through the task: its solution or its tests do not run."""
+from parallelhassnes.steps.verdict.quality import TASKS_FAULT
 
 
 def oracle(facts: Sequence[TrialFacts]) -> dict[str, Any]:
@@ -30,24 +28,6 @@ def nop(facts: Sequence[TrialFacts]) -> dict[str, Any]:
     passes = sum(fact.passed for fact in scored)
     ok = passes == 0 if scored else None
     return {"present": bool(own), "ok": ok, "evidence": _evidence("nop", own, scored, passes)}
-
-
-def task_broken(baselines: dict[str, dict[str, Any]]) -> tuple[bool | None, list[str]]:
-    """Whether the task is broken, and why one may say so; None where a baseline is missing or unscored."""
-    reasons = []
-    if baselines["oracle"]["ok"] is False:
-        reasons.append("the task's own solution does not pass its tests every time")
-    if baselines["nop"]["ok"] is False:
-        reasons.append("the task's tests pass although nothing was done")
-    if reasons:
-        return True, reasons
-    unknown = [name for name, baseline in sorted(baselines.items()) if baseline["ok"] is None]
-    if unknown:
-        return None, [
-            f"{name} {'was not scored' if baselines[name]['present'] else 'was not run'}"
-            for name in unknown
-        ]
-    return False, ["oracle passed and nop did not"]
 
 
 def _evidence(

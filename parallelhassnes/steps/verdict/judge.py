@@ -1,19 +1,31 @@
-"""From the facts of a job's trials to its verdict; the same facts always give the same verdict."""
+"""From the facts of a job's trials and analyses to its verdict; the same facts always give the same verdict."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from parallelhassnes.steps.verdict import baselines, statistics
+from parallelhassnes.steps.verdict import baselines, flakiness, quality, statistics
 from parallelhassnes.steps.verdict.facts import RESULTS, TrialFacts
+from parallelhassnes.steps.verdict.flakiness import Actions
+from parallelhassnes.steps.verdict.opinions import Opinion
+from parallelhassnes.steps.verdict.quality import Finding
+from parallelhassnes.steps.verdict.statistics import Interval
 
-SCHEMA_VERSION = "1.1.0"
+SCHEMA_VERSION = "2.0.0"
+BROKEN = {"broken": True, "good": False}
 
 
-def judge(batch_id: str, job_id: str, trials: Sequence[TrialFacts]) -> dict[str, Any]:
+def judge(
+    batch_id: str,
+    job_id: str,
+    trials: Sequence[TrialFacts],
+    actions: Actions | None = None,
+    opinions: Sequence[Opinion] = (),
+) -> dict[str, Any]:
     """The content of ``verdict.json``; see ``schemas/verdict.schema.json``."""
-    found = {"nop": baselines.nop(trials), "oracle": baselines.oracle(trials)}
-    broken, reasons = baselines.task_broken(found)
+    groups = _groups(trials)
+    same = flakiness.same_actions(trials, actions or {})
+    found = quality.judge(trials, same, opinions)
     return {
         "schema_version": SCHEMA_VERSION,
         "batch_id": batch_id,
@@ -23,13 +35,39 @@ def judge(batch_id: str, job_id: str, trials: Sequence[TrialFacts]) -> dict[str,
             "checksum": _one(fact.task_checksum for fact in trials),
             "source": _one(fact.task_source for fact in trials),
         },
-        "task_broken": broken,
-        "reasons": reasons,
-        "baselines": found,
+        "task_quality": found.quality,
+        "confidence": found.confidence,
+        "primary_issue": found.primary_issue,
+        "recommendations": list(found.recommendations),
+        "findings": [_finding(each) for each in found.findings],
+        "task_broken": BROKEN.get(found.quality),
+        "reasons": [each.text for each in found.findings],
+        "baselines": {"nop": baselines.nop(trials), "oracle": baselines.oracle(trials)},
+        "flakiness": {
+            "agents": [{**vars(each), "rewards": dict(each.rewards)} for each in flakiness.varying(groups)],
+            "same_actions": [
+                {"what": each.what, "steps": [fact.step_id for fact in each.trials], "rewards": [fact.reward for fact in each.trials]}
+                for each in same
+            ],
+        },
         "counts": _counts(trials),
-        "agents": [_agent(group) for group in _groups(trials)],
+        "agents": [_agent(group, opinions) for group in groups],
         "trials": [_trial(fact) for fact in trials],
+        "analyses": _analyses(opinions),
+        "prose": None,
         "warnings": _warnings(trials),
+    }  # fmt: skip
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {
+        "rule": finding.rule,
+        "task_quality": finding.quality,
+        "issue": finding.issue,
+        "confidence": finding.confidence,
+        "text": finding.text,
+        "evidence": list(finding.evidence),
+        "analyses": [opinion.attempt for opinion in finding.analyses if opinion.attempt],
     }
 
 
@@ -41,25 +79,41 @@ def _groups(trials: Sequence[TrialFacts]) -> list[list[TrialFacts]]:
     return list(groups.values())
 
 
-def _agent(group: Sequence[TrialFacts]) -> dict[str, Any]:
+def _agent(group: Sequence[TrialFacts], opinions: Sequence[Opinion]) -> dict[str, Any]:
     rewards = [fact.reward for fact in group if fact.result == "scored" and fact.reward is not None]
     counts = _counts(group)
+    scored, passes = counts["scored"], counts["passes"]
     tokens = [statistics.total([fact.tokens[i] for fact in group]) for i in range(3)]
+    cost = statistics.total([fact.cost_usd for fact in group])
     durations = [fact.duration_sec for fact in group if fact.duration_sec is not None]
+    doubted = {o.trial for o in opinions if o.outcome == "bad_success"}
     return {
         "agent": group[0].agent,
         "model": group[0].model,
         "versions": sorted({fact.agent_version for fact in group if fact.agent_version}),
         **counts,
+        "passes_doubted": sum(fact.passed and fact.step_id in doubted for fact in group),
+        "pass_rate": passes / scored if scored else None,
+        "pass_rate_interval": listed(
+            statistics.wilson(passes / scored, scored) if scored else None
+        ),
         "mean_reward": statistics.mean(rewards),
-        "pass_at": statistics.pass_at_all(counts["scored"], counts["passes"]),
-        "cost_usd": statistics.total([fact.cost_usd for fact in group]),
+        "mean_reward_interval": listed(statistics.mean_interval(rewards)),
+        "pass_at": statistics.pass_at_all(scored, passes),
+        "pass_hat": statistics.pass_hat_all(scored, passes),
+        "cost_usd": cost,
+        "cost_per_success_usd": cost / passes if cost is not None and passes else None,
         "tokens": dict(zip(("input", "cache", "output"), tokens, strict=True)),
         "duration_sec": statistics.spread(durations),
         "failures": dict(
             sorted(Counter(f.failure_class for f in group if f.failure_class).items())
         ),
     }
+
+
+def listed(interval: Interval | None) -> list[float] | None:
+    """An interval as JSON has it."""
+    return None if interval is None else list(interval)
 
 
 def _counts(trials: Sequence[TrialFacts]) -> dict[str, int]:
@@ -85,6 +139,23 @@ def _trial(fact: TrialFacts) -> dict[str, Any]:
         "failure_class": fact.failure_class,
         "superseded": fact.superseded,
     }
+
+
+def _analyses(opinions: Sequence[Opinion]) -> dict[str, Any]:
+    return {
+        "n": len(opinions),
+        "missing": [opinion.step_id for opinion in opinions if opinion.missing],
+        "outcomes": dict(sorted(Counter(o.outcome for o in opinions if not o.missing).items())),
+        "said": [
+            {
+                "step_id": opinion.step_id, "trial": opinion.trial, "engine": opinion.engine, "attempt": opinion.attempt,
+                "outcome": opinion.outcome, "subtype": opinion.subtype, "confidence": opinion.confidence,
+                "root_cause": opinion.root_cause,
+            }
+            for opinion in opinions
+            if not opinion.missing
+        ],
+    }  # fmt: skip
 
 
 def _warnings(trials: Sequence[TrialFacts]) -> list[str]:

@@ -1,15 +1,17 @@
 """The kind ``verdict`` itself: ``work`` writes ``verdict.json`` into the attempt, ``conclude`` publishes it."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.steps import untrusted
+from parallelhassnes.steps.analysis.trial_files import TrialFiles
 from parallelhassnes.steps.kinds import Attempt, Failure, Outcome, WorkerEnd
-from parallelhassnes.steps.verdict import facts, judge
-
-VERDICT_FILE = "verdict.json"
+from parallelhassnes.steps.verdict import facts, flakiness, judge, opinions
+from parallelhassnes.steps.verdict.facts import TrialFacts
+from parallelhassnes.steps.verdict.versions import VERDICT_FILE
 
 
 class VerdictKind:
@@ -25,8 +27,12 @@ class VerdictKind:
 
     def work(self, attempt: Attempt) -> int:
         job = JobSpec.model_validate_json((attempt.job_dir / "job.json").read_bytes())
-        trials = facts.of_steps(attempt.job_dir, trial_steps(job, attempt.step))
-        _write(attempt.dir / VERDICT_FILE, judge.judge(attempt.batch_id, attempt.job_id, trials))
+        steps = trial_steps(job, attempt.step)
+        trials = facts.of_steps(attempt.job_dir, steps)
+        said = opinions.of_job(attempt.job_dir, job, {step.step_id for step in steps})
+        done = _actions(attempt.job_dir, trials, job)
+        found = judge.judge(attempt.batch_id, attempt.job_id, trials, done, said)
+        _write(attempt.dir / VERDICT_FILE, found)
         return 0
 
     def phase(self, attempt: Attempt) -> str | None:  # noqa: ARG002 - it is over before anybody asks
@@ -44,9 +50,23 @@ class VerdictKind:
         return []
 
 
+def _actions(
+    job_dir: Path, trials: Sequence[TrialFacts], job: JobSpec
+) -> dict[str, tuple[str, ...]]:
+    """step_id → the commands of each scored trial of an agent, where comparing them can tell something."""
+    if not flakiness.may_differ(trials):
+        return {}
+    return {
+        fact.step_id: tuple(command.text for command in TrialFiles(job_dir / fact.attempt, job.step(fact.step_id)).commands)
+        for fact in trials
+        if fact.result == "scored" and fact.attempt is not None
+    }  # fmt: skip
+
+
 def _outcome(verdict: dict[str, Any]) -> Outcome:
     counts = verdict["counts"]
     part = {
+        "task_quality": verdict["task_quality"],
         "task_broken": verdict["task_broken"],
         "scored": counts["scored"],
         "passes": counts["passes"],
@@ -102,9 +122,10 @@ def _summary(verdict: dict[str, Any]) -> str:
     said += "".join(f", {count} {name}" for name, count in others.items() if count)
     if counts["superseded"]:
         said += f"; {counts['superseded']} earlier attempts are superseded"
-    broken = {
-        True: "The task is broken",
-        False: "The task is sound",
-        None: "Whether the task is sound is not known",
+    quality = {
+        "good": "The task is good",
+        "needs_review": "The task needs review",
+        "broken": "The task is broken",
+        "unknown": "Whether the task is good is not known",
     }
-    return f"{said}. {broken[verdict['task_broken']]}: {'; '.join(verdict['reasons'])}."
+    return f"{said}. {quality[verdict['task_quality']]}: {'; '.join(verdict['reasons'])}."

@@ -1,0 +1,260 @@
+"""Whether a task is to be trusted: ``good``, ``needs_review``, ``broken`` or ``unknown``, by the rules below alone.
+
+``broken`` is proven by real runs of ``oracle`` and ``nop``. ``needs_review`` is what other runs or analyses say against
+the task; a person decides. ``good`` needs both baselines to have come out as they must, and nothing said against it.
+Else it is ``unknown``. How many trials passed plays no part: hard is not broken. ``docs/verdicts.md`` holds the table.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from parallelhassnes.steps.verdict.facts import TrialFacts
+from parallelhassnes.steps.verdict.flakiness import BASELINES, Same
+from parallelhassnes.steps.verdict.opinions import Opinion
+
+type Class = Literal["good", "needs_review", "broken", "unknown"]
+
+CLASSES: tuple[Class, ...] = ("good", "needs_review", "broken", "unknown")
+TASKS_FAULT = frozenset({"verifier", "task_definition", "agent_error", "agent_timeout"})
+"""Classes that leave the oracle unscored through the task: its solution or its tests do not run."""
+SURE_ENOUGH = 0.5
+"""Confidence below which a model's opinion is not heard."""
+ENOUGH_SAY_SO = 1 / 3
+"""Share of the trials with an opinion that must blame the task."""
+MOST_RECOMMENDATIONS = 5
+
+
+class Finding(NamedTuple):
+    """What one rule says."""
+
+    rule: str
+    quality: Class
+    issue: str | None
+    """What is wrong, in the words of the analyses' taxonomy; None where nothing is."""
+    confidence: float
+    """0 to 1."""
+    text: str
+    recommendation: str = ""
+    evidence: tuple[str, ...] = ()
+    """Folders of attempts, relative to the job's."""
+    analyses: tuple[Opinion, ...] = ()
+
+
+class Quality(NamedTuple):
+    """The class of a task, and why."""
+
+    quality: Class
+    confidence: float
+    primary_issue: str | None
+    findings: tuple[Finding, ...]
+    """Those against the task first, the worst first; of a good or unknown one the one that says so."""
+    recommendations: tuple[str, ...]
+
+
+RULES: tuple[tuple[str, Class, str, str, str], ...] = (
+    ("nop_passes", "broken", "pre_solved", "a scored `nop` trial has reward 1", "0.95; 0.99 from two on"),
+    ("oracle_varies", "broken", "nondeterministic_tests", "some scored `oracle` trials have reward 1, others not", "0.99"),
+    ("oracle_fails", "broken", "broken_reference", "there are scored `oracle` trials and none has reward 1", "0.9; 0.97 from two on"),
+    ("oracle_unscored", "broken", "broken_reference, brittle_tests, environment",
+     "an `oracle` trial ended without a reward through the task (solution, tests, definition)", "0.8; 0.9 from two on"),
+    ("same_actions_differ", "needs_review", "nondeterministic_tests", "two trials ran the same commands and have different rewards", "0.8"),
+    ("tests_without_reward", "needs_review", "brittle_tests",
+     "two or more trials of other agents ended without a reward through the verifier", "0.6"),
+    ("proven_by_rules", "needs_review", "the analysis's subtype", "an analysis by `rules` of another agent's trial is `bad_failure` or `bad_success`", "the highest of theirs"),
+    ("said_by_models", "needs_review", "the most frequent subtype",
+     "analyses by models, each with confidence 0.5 or more, blame the task in a third or more of the trials that such an analysis classified", "their mean, times that share"),
+    ("baselines_right", "good", "", "every scored `oracle` trial has reward 1, no scored `nop` trial has, and both were scored", "0.7, 0.8, 0.9 for one, two, more `oracle` trials"),
+    ("baselines_missing", "unknown", "", "none of the above", "0"),
+)  # fmt: skip
+"""Name, class, issue, when, confidence. The class is the worst one that a rule gives: broken, then needs_review."""
+
+
+def judge(
+    trials: Sequence[TrialFacts], same: Sequence[Same] = (), opinions: Sequence[Opinion] = ()
+) -> Quality:
+    """The quality of the task that these trials are of; the same facts always give the same."""
+    against = [
+        *_nop(trials), *_oracle(trials), *_same_actions(same), *_without_reward(trials),
+        *_proven(trials, opinions), *_said(trials, opinions),
+    ]  # fmt: skip
+    against.sort(key=lambda finding: finding.quality != "broken")  # stable: the order of the rules
+    if against:
+        worst = against[0]
+        against = [_supported(finding, opinions) for finding in against]
+        return Quality(
+            worst.quality, worst.confidence, worst.issue, tuple(against), _recommendations(against)
+        )
+    sound = _sound(trials)
+    return Quality(sound.quality, sound.confidence, None, (sound,), _recommendations([sound]))
+
+
+def _scored(trials: Sequence[TrialFacts], agent: str) -> list[TrialFacts]:
+    return [fact for fact in trials if fact.agent == agent and fact.result == "scored"]
+
+
+def _places(trials: Sequence[TrialFacts]) -> tuple[str, ...]:
+    return tuple(fact.attempt for fact in trials if fact.attempt is not None)
+
+
+def _nop(trials: Sequence[TrialFacts]) -> list[Finding]:
+    own = _scored(trials, "nop")
+    passed = [fact for fact in own if fact.passed]
+    if not passed:
+        return []
+    return [
+        Finding(
+            "nop_passes", "broken", "pre_solved", 0.99 if len(passed) > 1 else 0.95,
+            f"the tests pass although nothing was done: nop passed {len(passed)} of {len(own)} scored trials",
+            "Have the tests look at what was asked for.", _places(passed),
+        )
+    ]  # fmt: skip
+
+
+def _oracle(trials: Sequence[TrialFacts]) -> list[Finding]:
+    own = _scored(trials, "oracle")
+    failed = [fact for fact in own if not fact.passed]
+    found = []
+    if failed and len(failed) < len(own):
+        found.append(
+            Finding(
+                "oracle_varies", "broken", "nondeterministic_tests", 0.99,
+                f"the task's own solution does not pass every time: oracle passed {len(own) - len(failed)} of {len(own)} scored trials",
+                "Make the tests give the same reward for the same work.", _places(failed),
+            )
+        )  # fmt: skip
+    elif failed:
+        found.append(
+            Finding(
+                "oracle_fails", "broken", "broken_reference", 0.97 if len(failed) > 1 else 0.9,
+                f"the task's own solution does not pass its tests: oracle passed 0 of {len(own)} scored trials",
+                "Correct the solution or the tests.", _places(failed),
+            )
+        )  # fmt: skip
+    stuck = [
+        fact
+        for fact in trials
+        if fact.agent == "oracle" and fact.result == "unscored" and fact.failure_class in TASKS_FAULT
+    ]  # fmt: skip
+    if stuck:
+        issues = {"verifier": "brittle_tests", "task_definition": "environment"}
+        classes = ", ".join(sorted({fact.failure_class or "" for fact in stuck}))
+        found.append(
+            Finding(
+                "oracle_unscored", "broken", issues.get(stuck[0].failure_class or "", "broken_reference"),
+                0.9 if len(stuck) > 1 else 0.8,
+                f"the task's own solution came to no reward in {len(stuck)} trials ({classes})",
+                "Have the solution run to its end, and the tests write a reward in every case.", _places(stuck),
+            )
+        )  # fmt: skip
+    return found
+
+
+def _same_actions(same: Sequence[Same]) -> list[Finding]:
+    own = [each for each in same if not each.is_baseline]
+    if not own:
+        return []
+    rewards = sorted({fact.reward or 0.0 for fact in own[0].trials})
+    return [
+        Finding(
+            "same_actions_differ", "needs_review", "nondeterministic_tests", 0.8,
+            f"{len(own[0].trials)} trials ran the same {own[0].what} and have the rewards {', '.join(f'{r:g}' for r in rewards)}",
+            "Make the tests give the same reward for the same work.",
+            tuple(place for each in own for place in _places(each.trials)),
+        )
+    ]  # fmt: skip
+
+
+def _without_reward(trials: Sequence[TrialFacts]) -> list[Finding]:
+    own = [
+        fact
+        for fact in trials
+        if fact.agent not in BASELINES and fact.result == "unscored" and fact.failure_class == "verifier"
+    ]  # fmt: skip
+    if len(own) < 2:
+        return []
+    return [
+        Finding(
+            "tests_without_reward", "needs_review", "brittle_tests", 0.6,
+            f"the tests gave no reward in {len(own)} trials",
+            "Have the tests write a reward when the work is missing or wrong, too.", _places(own),
+        )
+    ]  # fmt: skip
+
+
+def _proven(trials: Sequence[TrialFacts], opinions: Sequence[Opinion]) -> list[Finding]:
+    blaming = [o for o in _of_agents(trials, opinions) if o.proves and o.blames]
+    if not blaming:
+        return []
+    worst = max(blaming, key=lambda opinion: opinion.confidence)
+    return [_of_opinions("proven_by_rules", blaming, worst.confidence, "the rules find")]
+
+
+def _said(trials: Sequence[TrialFacts], opinions: Sequence[Opinion]) -> list[Finding]:
+    heard = [
+        opinion
+        for opinion in _of_agents(trials, opinions)
+        if not opinion.proves and opinion.speaks and opinion.confidence >= SURE_ENOUGH
+    ]
+    blaming = [opinion for opinion in heard if opinion.blames]
+    share = len({o.trial for o in blaming}) / len({o.trial for o in heard}) if heard else 0.0
+    if not blaming or share < ENOUGH_SAY_SO:
+        return []
+    mean = sum(opinion.confidence for opinion in blaming) / len(blaming)
+    return [_of_opinions("said_by_models", blaming, round(mean * share, 4), "analyses by models find")]  # fmt: skip
+
+
+def _of_opinions(rule: str, blaming: Sequence[Opinion], confidence: float, who: str) -> Finding:
+    counts = Counter(opinion.subtype for opinion in blaming)
+    issue = min(counts, key=lambda name: (-counts[name], name))
+    first = next(opinion for opinion in blaming if opinion.subtype == issue)
+    number = len({opinion.trial for opinion in blaming})
+    return Finding(
+        rule, "needs_review", issue, confidence,
+        f"{who} {issue.replace('_', ' ')} in {number} trial{'s' if number > 1 else ''}: {first.root_cause.rstrip('.')}",
+        first.recommendation, tuple(o.attempt for o in blaming if o.attempt), tuple(blaming),
+    )  # fmt: skip
+
+
+def _of_agents(trials: Sequence[TrialFacts], opinions: Sequence[Opinion]) -> list[Opinion]:
+    """Those about trials of other agents than the baselines, which speak for themselves."""
+    baselines = {fact.step_id for fact in trials if fact.agent in BASELINES}
+    return [opinion for opinion in opinions if opinion.trial not in baselines]
+
+
+def _supported(finding: Finding, opinions: Sequence[Opinion]) -> Finding:
+    """The finding with the analyses of the trials that it is about, where they blame the task too."""
+    if finding.analyses:
+        return finding
+    trials = {place.split("/")[1] for place in finding.evidence}
+    support = tuple(o for o in opinions if o.blames and o.trial in trials)
+    return finding._replace(analyses=support)
+
+
+def _sound(trials: Sequence[TrialFacts]) -> Finding:
+    oracle, nop = _scored(trials, "oracle"), _scored(trials, "nop")
+    if oracle and nop:
+        return Finding(
+            "baselines_right", "good", None, {1: 0.7, 2: 0.8}.get(len(oracle), 0.9),
+            f"oracle passed {len(oracle)} of {len(oracle)} and nop 0 of {len(nop)} scored trials",
+            "", _places([*oracle, *nop]),
+        )  # fmt: skip
+    missing = []
+    for name, own in (("oracle", oracle), ("nop", nop)):
+        if not own:
+            ran = any(fact.agent == name for fact in trials)
+            missing.append(f"{name} {'was not scored' if ran else 'was not run'}")
+    return Finding(
+        "baselines_missing", "unknown", None, 0.0, " and ".join(missing),
+        "Run oracle and nop on the task: without them nothing is known of it.",
+    )  # fmt: skip
+
+
+def _recommendations(findings: Sequence[Finding]) -> tuple[str, ...]:
+    """What to do, each once whatever its dots and capitals, the worst first."""
+    said: dict[str, str] = {}
+    for finding in findings:
+        for text in (finding.recommendation, *(o.recommendation for o in finding.analyses)):
+            if text.strip():
+                said.setdefault(" ".join(text.split()).rstrip(".").casefold(), text.strip())
+    return tuple(said.values())[:MOST_RECOMMENDATIONS]
