@@ -112,6 +112,8 @@ def running_table(running: list[RunningStep]) -> Table:
         beat = words.duration(step.heartbeat_age_sec)
         dead = step.alive is False
         phase = Text(step.phase.replace("_", " "))
+        if step.item is not None:
+            phase.append(f": {step.item[:40]}", style="dim")
         if step.stuck_since is not None:
             phase.append(f" STUCK since {step.stuck_since[:16]}Z", style="red")
         table.add_row(

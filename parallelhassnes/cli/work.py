@@ -282,19 +282,11 @@ def _print_tick(ctx: "Context", report: "TickReport", *, quiet: bool, json: bool
 
 def _waiting(ctx: "Context") -> list[str]:
     """One line per reason for which ready steps do not start, other than a limit."""
-    from parallelhassnes.schedule.launch import AGENT_REASON, blocking_kinds
-    from parallelhassnes.store import atomic, queue_keys, tickets
+    from parallelhassnes.store import atomic, queue_keys
 
-    agents, lines = 0, []
+    lines = []
     if (shortage := ctx.shortage()) is not None:
         lines.append(f"nothing starts: {shortage}")
-    skipped = blocking_kinds(ctx.options)
-    for _, _, folder in tickets.ready_folders(ctx.layout):
-        agents += sum(
-            tickets.parse_name(path.name).kind in skipped for path in tickets.in_order(folder)
-        )
-    if agents:
-        lines.append(f"{agents} steps wait: {AGENT_REASON}")
     lines += queue_keys.holds(ctx.layout).values()
     notes = {
         path.stem: atomic.read_json_or_none(path) for path in ctx.layout.blocked.glob("*.json")

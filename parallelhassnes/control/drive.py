@@ -9,7 +9,6 @@ from pathlib import Path
 
 from parallelhassnes.names import key_dir
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.schedule.launch import blocking_kinds
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.store import batches, queue_keys, tickets
 
@@ -55,15 +54,12 @@ def _is_idle(ctx: Context, batch_ids: Collection[str] | None) -> bool:
     if any(_will_start(ctx, path, paused, ours) for _, path in tickets.delayed(layout)):
         return False
     paused_folders = {key_dir(key) for key in paused}
-    skipped = blocking_kinds(ctx.options)
     for key, batch_id, folder in tickets.ready_folders(layout):
         if not ours(batch_id) or (layout.blocked / f"{batch_id}.json").exists():
             continue
         if key in paused_folders:
             continue
-        if any(
-            tickets.parse_name(path.name).kind not in skipped for path in tickets.in_order(folder)
-        ):
+        if any(True for _ in tickets.in_order(folder)):
             return ctx.shortage() is not None
     return True
 

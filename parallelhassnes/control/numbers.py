@@ -109,7 +109,7 @@ def _of_report(kind: str, report: dict[str, Any]) -> list[Any]:
         if not isinstance(found, dict):
             return []
         return [found.get(name) for name in VerdictNumbers._fields]
-    found = report.get("analysis" if kind == "analysis" else "trial")
+    found = report.get(kind if kind in ("agent", "analysis") else "trial")
     part: dict[str, Any] = found if isinstance(found, dict) else {}
     tokens, timings, exception = (
         part.get(name) or {} for name in ("tokens", "timings_sec", "exception")
@@ -119,7 +119,7 @@ def _of_report(kind: str, report: dict[str, Any]) -> list[Any]:
             reward=part.get("reward") if report.get("status") == "succeeded" else None,
             cost_usd=part.get("cost_usd"),
             input=tokens.get("input"), cache=tokens.get("cache"), output=tokens.get("output"),
-            seconds=timings.get("total"),
+            seconds=part.get("seconds") if kind == "agent" else timings.get("total"),
             exception=exception.get("type"),
         )
     )  # fmt: skip

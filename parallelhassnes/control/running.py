@@ -54,12 +54,17 @@ def describe(
     host = str(state.get("host", ""))
     pid = state.get("pid")
     over = state.get("status") in TERMINAL
+    live = state.get("live") or {}
+    counts = [n for n in (live.get("input_tokens"), live.get("output_tokens")) if n is not None]
     return RunningStep(
         step=step.key,
         label=step.step.label or step.step.step_id,
         queue_key=step.step.queue_key,
         number=row.number if row else 1,
         phase="ended" if over else str(state.get("phase") or "starting"),
+        item=live.get("item"),
+        tokens=sum(counts) if counts else None,
+        cost_usd=live.get("cost_usd"),
         age_sec=max(0.0, time.time() - parse_time(started)) if started else None,
         heartbeat_age_sec=(
             watch.age_sec(state["run_id"], heartbeat["count"], heartbeat["at"], host)

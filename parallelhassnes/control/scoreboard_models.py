@@ -206,6 +206,11 @@ class RunningStep(View):
     phase: str
     """``environment_setup``, ``agent``, ``verifier`` …; ``starting`` before the first heartbeat, ``ended`` when it has
     ended and is about to be settled."""
+    item: str | None = None
+    """What it is doing, in one line, where its kind can tell: the command that an agent runs."""
+    tokens: int | None = None
+    """Used so far, input (from the cache, too) and output together, where it can be told."""
+    cost_usd: float | None = None
     age_sec: float | None
     """Since its start."""
     stuck_since: str | None = None

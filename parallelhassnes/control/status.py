@@ -7,7 +7,6 @@ said so, and ``blocked`` otherwise, with the reason.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -112,8 +111,6 @@ class BatchStatus:
             return StepStatus(job_id, step, "blocked", self.held.reason, row)
         if step.queue_key in self.paused:
             return StepStatus(job_id, step, "blocked", self.paused[step.queue_key], row)
-        if step.kind == "agent" and not self.fold.stand_in:
-            return StepStatus(job_id, step, "blocked", _agent_reason(), row)
         return StepStatus(job_id, step, "ready", row=row)
 
     def dead(self, key: str) -> str:
@@ -183,15 +180,6 @@ class BatchStatus:
             "needs_attention": "needs attention",
             "lost": "was lost",
         }.get(status, status)
-
-
-@cache
-def _agent_reason() -> str:
-    from parallelhassnes.schedule.launch import (
-        AGENT_REASON,
-    )  # the scheduler is much to import for a view
-
-    return AGENT_REASON
 
 
 def read(layout: Layout, batch_id: str, fold: Fold | None = None) -> BatchStatus:

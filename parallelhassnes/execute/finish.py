@@ -89,6 +89,7 @@ def _write_end(
             "exit_code": end.exit_code,
             "failure": _failure(outcome),
             "stuck_since": None,
+            "live": None,
         }
     )
     attempts.write_state(attempt.dir, state)

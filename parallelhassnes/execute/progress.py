@@ -24,7 +24,7 @@ class Seen(NamedTuple):
 
     phase: str | None
     bytes: int
-    """Size of the worker's logs and of what it wrote for the trial."""
+    """Size of the worker's logs and of what the trial or the agent wrote."""
     cpu_sec: float
 
 
@@ -53,7 +53,7 @@ class Progress:
 
 
 def written_bytes(attempt_dir: Path) -> int:
-    """Bytes in the worker's logs and in the trial's folder."""
+    """Bytes in the worker's logs and in the folder of the trial or the agent."""
     total = 0
     for name in LOGS:
         try:
@@ -61,7 +61,7 @@ def written_bytes(attempt_dir: Path) -> int:
         except FileNotFoundError:
             continue
     left = _MAX_ENTRIES
-    folders = [f"{attempt_dir}/trial"]
+    folders = [f"{attempt_dir}/trial", f"{attempt_dir}/agent"]
     while folders and left > 0:
         try:
             with os.scandir(folders.pop()) as entries:

@@ -22,7 +22,7 @@ from parallelhassnes.plan import JobSpec, StepSpec, TrialSpec
 from parallelhassnes.schedule import order
 from parallelhassnes.schedule.attempt_process import Assignment, Then, fork_is_safe, run, spawn
 from parallelhassnes.schedule.budgets import Purse
-from parallelhassnes.schedule.context import Context, Options
+from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.keys import Keys
 from parallelhassnes.schedule.settle import Book
 from parallelhassnes.schedule.standing import stand
@@ -39,13 +39,6 @@ from parallelhassnes.store.records import (
     Ticket,
     now_text,
 )
-
-AGENT_REASON = "agent steps are answered only by `tick --no-codex` in this version"
-
-
-def blocking_kinds(options: Options) -> frozenset[str]:
-    """Kinds of steps that do not start under these options."""
-    return frozenset() if options.no_codex else frozenset({"agent"})
 
 
 class Launched(NamedTuple):
@@ -67,11 +60,7 @@ def launch_ready(ctx: Context, then: Then) -> list[Launched]:
         return []
     gate = _Gate(ctx)
     keys = Keys(ctx)
-    ready = [
-        lane
-        for lane in order.lanes(ctx, gate.may_start, gate.skips)
-        if keys.may_start(lane.queue_key)
-    ]
+    ready = [lane for lane in order.lanes(ctx, gate.may_start) if keys.may_start(lane.queue_key)]
     if not ready:
         Starts(ctx).save()
         return []
@@ -129,9 +118,6 @@ class _Gate:
         self.ctx = ctx
         self._answers: dict[str, bool] = {}
         self.purse = Purse(ctx, {batch_id for _, batch_id, _ in tickets.ready_folders(ctx.layout)})
-
-    def skips(self, kind: str) -> bool:
-        return kind in blocking_kinds(self.ctx.options)
 
     def may_start(self, batch_id: str) -> bool:
         if batch_id not in self._answers:

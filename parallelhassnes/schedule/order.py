@@ -56,24 +56,17 @@ def count(ctx: Context) -> tuple[Load, dict[str, set[str]]]:
     return load, live
 
 
-def lanes(
-    ctx: Context, may_start: Callable[[str], bool], skip: Callable[[str], bool]
-) -> list[Lane]:
+def lanes(ctx: Context, may_start: Callable[[str], bool]) -> list[Lane]:
     """Every lane with something to start.
 
     Args:
         may_start: whether a batch may start anything now.
-        skip: whether a kind of step must not start now.
     """
     found = []
     for key, batch_id, folder in tickets.ready_folders(ctx.layout):
         if not may_start(batch_id):
             continue
-        waiting = (
-            path
-            for path in tickets.in_order(folder)
-            if not skip(tickets.parse_name(path.name).kind)
-        )
+        waiting = tickets.in_order(folder)
         head = next(waiting, None)
         if head is None:
             continue

@@ -76,7 +76,8 @@ def record_end(batch_dir: Path, job: JobSpec, step: StepSpec, now: StepNow) -> N
 def _spent(attempt_dir: Path) -> dict[str, Any]:
     """USD and tokens (input with cache, and output) by the report; nothing where it says nothing."""
     report = untrusted.read_object(attempt_dir / attempts.FINAL) or {}
-    trial = untrusted.mapping(report.get("trial") or report.get("analysis"))
+    parts = (report.get(name) for name in ("trial", "agent", "analysis"))
+    trial = untrusted.mapping(next(filter(None, parts), None))
     tokens = untrusted.mapping(trial.get("tokens"))
     known = [n for n in (untrusted.whole(tokens.get(k)) for k in ("input", "output")) if n]
     return {"cost_usd": untrusted.number(trial.get("cost_usd")), "tokens": sum(known) or None}

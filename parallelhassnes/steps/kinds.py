@@ -103,6 +103,28 @@ class Kind(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class Live:
+    """What an attempt is doing right now, as far as its kind can tell."""
+
+    item: str | None = None
+    """What it is at, in one line."""
+    thread_id: str | None = None
+    input_tokens: int | None = None
+    """So far; those from the cache included."""
+    output_tokens: int | None = None
+    cost_usd: float | None = None
+    tool_calls: int = 0
+
+
+@runtime_checkable
+class ShowsItself(Protocol):
+    """What a kind may do besides: say what its attempt is doing."""
+
+    def live(self, attempt: Attempt) -> Live | None:
+        """What the attempt is doing; cheap, called every beat."""
+
+
 @runtime_checkable
 class LimitsPhases(Protocol):
     """What a kind may do besides: set a limit to each phase of its work."""

@@ -6,7 +6,7 @@ from parallelhassnes.errors import UserError
 from parallelhassnes.steps.kinds import Kind
 
 _KINDS: dict[str, tuple[str, str]] = {
-    "agent": ("parallelhassnes.steps.agent_stand_in", "AgentStandInKind"),
+    "agent": ("parallelhassnes.steps.agent.kind", "AgentKind"),
     "analysis": ("parallelhassnes.steps.analysis.kind", "AnalysisKind"),
     "baseline": ("parallelhassnes.steps.baseline", "BaselineKind"),
     "command": ("parallelhassnes.steps.command", "CommandKind"),

@@ -12,9 +12,13 @@ runs/_queue/delayed/<time>.<ticket>                    what may start again at <
 runs/_queue/running/<key>/<ticket>                     one per live attempt
 runs/_queue/ended/<ticket>                             sealed, not settled yet
 runs/_queue/blocked/<batch_id>.json                    why the ready steps of a batch are not started
+runs/_system/directories/<hash>.lock                   held while an agent step works alone in a folder
+worktrees/<batch_id>/<run_id>                          an agent step's isolated workspace
 runs/<batch_id>/<job_id>/steps/<step_id>/attempts/<attempt>/
 """
 
+import hashlib
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -112,6 +116,15 @@ class Layout:
             self.system, self.temp, self.system / "config_versions", self.incoming, self.accepted, self.rejected,
             self.tables_by_sha, self.ready, self.delayed, self.running, self.ended, self.blocked,
         )  # fmt: skip
+
+    @cached_property
+    def worktrees(self) -> Path:
+        return self.root / "worktrees"
+
+    def directory_lock(self, directory: Path) -> Path:
+        """The lock of a folder in which one agent step at a time may run."""
+        digest = hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:32]
+        return self.system / "directories" / f"{digest}.lock"
 
     def batch(self, batch_id: str) -> Path:
         return self.runs / batch_id

@@ -64,6 +64,19 @@ class FailureRecord(Record):
     """Seconds that the provider asked to wait."""
 
 
+class LiveRecord(Record):
+    """What a live attempt is doing, as far as its kind can tell."""
+
+    item: str | None = None
+    """What it is at, in one line: the command that an agent runs."""
+    thread_id: str | None = None
+    input_tokens: int | None = None
+    """So far; those from the cache included."""
+    output_tokens: int | None = None
+    cost_usd: float | None = None
+    tool_calls: int = 0
+
+
 class AttemptState(Record):
     """``state.json``: how an attempt stands. Replaced by its supervisor only."""
 
@@ -87,6 +100,8 @@ class AttemptState(Record):
     """Its supervisor was told to end (SIGTERM) without a cancel, as when the host goes down: no attempt of the step."""
     log_bytes: int = 0
     """Size of the worker's logs, and of a trial's folder, at the last heartbeat."""
+    live: LiveRecord | None = None
+    """Of an attempt that runs, where its kind can tell; the report has it afterwards."""
     stuck_since: str | None = None
     """When the attempt last moved (phase, logs, CPU time), once that is longer ago than ``stuck_after_sec``."""
 

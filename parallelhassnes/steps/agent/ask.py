@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from parallelhassnes.errors import UserError
 from parallelhassnes.plan import AgentPolicy
 from parallelhassnes.steps import report
 from parallelhassnes.steps.agent.cli import AgentCli, EventReader, Request, Tokens, Transcript
@@ -78,7 +79,7 @@ def ask(
         timeout_sec: after so long it is ended, as a failure of the class ``agent_timeout``.
 
     Raises:
-        NotInstalled: its program is not there. Ask ``cli.version`` before to know it earlier.
+        UserError: its program cannot be started. ``cli.version`` tells that before, in clearer words.
     """
     request = request_of(prompt, folder, work, schema, environ)
     conversation = Conversation(cli, work, replace(request, model=model, policy=policy))
@@ -126,7 +127,7 @@ class Conversation:
         self._offset = self.events.stat().st_size if self.events.exists() else 0
         self._before = Tokens()
         if request.thread_id is not None:
-            self._before = cli.used_before(request.home, request.thread_id)
+            self._before = cli.thread_tokens(request.home, request.thread_id)
 
     def turn(self, prompt: str, timeout_sec: float | None) -> Answer:
         """Say something to the agent and wait for its answer; tokens and cost are those of all turns so far."""
@@ -146,10 +147,18 @@ class Conversation:
         problems: list[str] = []
         if request.schema is not None and failure is None:
             document, problems = parsed(said, text, request.schema)
+        return replace(
+            self.so_far(), text=text, document=document, problems=problems, failure=failure,
+            exit_code=ended.exit_code, seconds=ended.seconds,
+        )  # fmt: skip
+
+    def so_far(self) -> Answer:
+        """What the events have told until now, also of a turn that was broken off."""
+        self._offset = read_events(self.events, self._offset, self.reader)
+        said = self.reader.transcript
         return Answer(
-            text=text, document=document, problems=problems, failure=failure, thread_id=said.thread_id,
-            tokens=said.tokens.minus(self._before), cost_usd=said.cost_usd, tool_calls=said.tool_calls,
-            model=said.model or request.model, exit_code=ended.exit_code, seconds=ended.seconds,
+            text=said.message or "", thread_id=said.thread_id, tokens=said.tokens.minus(self._before),
+            cost_usd=said.cost_usd, tool_calls=said.tool_calls, model=said.model or self.request.model,
         )  # fmt: skip
 
 
@@ -160,11 +169,14 @@ def _run(
     began = time.monotonic()
     assert request.prompt_file is not None  # noqa: S101 - request_of gives one
     with request.prompt_file.open("rb") as said, events.open("ab") as out, errors.open("ab") as err:
-        process = subprocess.Popen(
+        try:
+            process = subprocess.Popen(
             launch.argv, stdin=said, stdout=out, stderr=err,
             env={**launch.environ, "PWD": str(request.directory)},
             cwd=request.directory, process_group=0,
         )  # fmt: skip
+        except OSError as error:
+            raise UserError(f"cannot start {launch.argv[0]}: {error.strerror}") from None
     timed_out = False
     try:
         process.wait(timeout_sec)

@@ -89,7 +89,7 @@ class Claude:
     def sessions(self, home: Path, thread_id: str) -> list[Path]:
         return sorted(home.rglob(f"{thread_id}.jsonl"))
 
-    def used_before(self, home: Path, thread_id: str) -> Tokens:  # noqa: ARG002 - it counts each run by itself
+    def thread_tokens(self, home: Path, thread_id: str) -> Tokens:  # noqa: ARG002 - it counts each run by itself
         return Tokens()
 
     def tidy(self, home: Path) -> None:

@@ -130,8 +130,11 @@ class AgentCli(Protocol):
     def sessions(self, home: Path, thread_id: str) -> list[Path]:
         """The files of a conversation, below ``home``."""
 
-    def used_before(self, home: Path, thread_id: str) -> Tokens:
-        """What of the tokens that its next events will name was used before they began."""
+    def thread_tokens(self, home: Path, thread_id: str) -> Tokens:
+        """What a conversation has used by its session's files, also while it goes on.
+
+        Events name the sum over the conversation; where they name each run's own, nothing is told here.
+        """
 
     def tidy(self, home: Path) -> None:
         """Remove what nobody needs after the run: everything but settings and sessions."""

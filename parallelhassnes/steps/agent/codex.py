@@ -15,7 +15,6 @@ from typing import Any
 from parallelhassnes.steps.agent import programs, toml_text
 from parallelhassnes.steps.agent.cli import EventReader, Launch, Request, Tokens, Transcript
 from parallelhassnes.steps.agent.failures import classify
-from parallelhassnes.steps.kinds import Failure
 from parallelhassnes.steps.untrusted import first_line, mapping, read_bytes, text, whole
 
 INSTALL = "install it (npm install -g @openai/codex) or name another agent"
@@ -72,8 +71,18 @@ class Codex:
     def sessions(self, home: Path, thread_id: str) -> list[Path]:
         return sorted((home / "sessions").rglob(f"*{thread_id}.jsonl"))
 
-    def used_before(self, home: Path, thread_id: str) -> Tokens:
-        return thread_tokens(home, thread_id)
+    def thread_tokens(self, home: Path, thread_id: str) -> Tokens:
+        used = Tokens()
+        for path in self.sessions(home, thread_id):
+            for line in reversed((read_bytes(path, _TAIL, end=True) or b"").splitlines()):
+                if b'"total_token_usage"' not in line:
+                    continue
+                info = mapping(mapping(mapping(_parsed(line)).get("payload")).get("info"))
+                usage = mapping(info.get("total_token_usage"))
+                if usage:
+                    _count(used, usage)
+                    break
+        return used
 
     def tidy(self, home: Path) -> None:
         for entry in home.iterdir() if home.is_dir() else ():
@@ -120,21 +129,6 @@ def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
     return made
 
 
-def thread_tokens(home: Path, thread_id: str) -> Tokens:
-    """What a conversation has used by its session's file; the last count in it, also while it goes on."""
-    used = Tokens()
-    for path in sorted((home / "sessions").rglob(f"*{thread_id}.jsonl")):
-        for line in reversed((read_bytes(path, _TAIL, end=True) or b"").splitlines()):
-            if b'"total_token_usage"' not in line:
-                continue
-            payload = mapping(mapping(_parsed(line)).get("payload"))
-            usage = mapping(mapping(payload.get("info")).get("total_token_usage"))
-            if usage:
-                _count(used, usage)
-                break
-    return used
-
-
 def _parsed(line: bytes) -> Any:
     with contextlib.suppress(ValueError, RecursionError):
         return json.loads(line)
@@ -168,14 +162,16 @@ class CodexReader:
                 message = text(mapping(event.get("error")).get("message"), 20_000) or "turn failed"
                 said.failure, said.current_item = classify(message), None
             case "error":
-                said.failure = said.failure or self._notice(event)
+                self._error(text(event.get("message"), 20_000) or "")
             case "item.started" | "item.updated" | "item.completed" as kind:
                 self._item(kind, mapping(event.get("item")))
 
-    def _notice(self, event: Mapping[str, Any]) -> Failure | None:
-        """An error outside a turn; one that Codex goes on from says ``Reconnecting``, and is none."""
-        message = text(event.get("message"), 20_000) or ""
-        return None if not message or message.startswith("Reconnecting") else classify(message)
+    def _error(self, message: str) -> None:
+        """Take an error; one that Codex goes on from says ``Reconnecting``, and is no failure."""
+        if message.startswith("Reconnecting"):
+            self.transcript.current_item = first_line(message, 200)
+        elif message:
+            self.transcript.failure = self.transcript.failure or classify(message)
 
     def _item(self, event: str, item: Mapping[str, Any]) -> None:
         kind, said = item.get("type"), self.transcript

@@ -48,7 +48,7 @@ class Template:
     def sessions(self, home: Path, thread_id: str) -> list[Path]:  # noqa: ARG002 - it has none
         return []
 
-    def used_before(self, home: Path, thread_id: str) -> Tokens:  # noqa: ARG002 - it counts none
+    def thread_tokens(self, home: Path, thread_id: str) -> Tokens:  # noqa: ARG002 - it counts none
         return Tokens()
 
     def tidy(self, home: Path) -> None:  # noqa: ARG002 - it has no home

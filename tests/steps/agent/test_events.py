@@ -28,6 +28,7 @@ def test_codex_going_on_after_an_error_is_no_failure():
     reader.feed(b'{"type":"turn.started"}')
     reader.feed(b'{"type":"error","message":"Reconnecting... 1/5 (stream disconnected)"}')
     assert reader.transcript.failure is None
+    assert reader.transcript.current_item == "Reconnecting... 1/5 (stream disconnected)"
     reader.feed(
         b'{"type":"item.started","item":{"type":"command_execution","command":"make test"}}'
     )

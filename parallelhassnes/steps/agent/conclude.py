@@ -1,0 +1,121 @@
+"""What an agent's attempt came to, from the files that its worker left."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from parallelhassnes.steps import untrusted
+from parallelhassnes.steps.agent import files, live
+from parallelhassnes.steps.kinds import Attempt, Failure, Outcome, Status, WorkerEnd
+
+FAILED = frozenset({"failed", "failure", "error"})
+ATTENTION = frozenset({"needs_attention", "blocked", "needs_review"})
+_COMMON = ("files_read", "files_written", "artifacts")
+
+
+def conclude(attempt: Attempt, end: WorkerEnd) -> Outcome:
+    """The outcome of an attempt; one whose worker was killed is told from its events."""
+    facts = files.read_outcome(attempt.dir)
+    run = files.read_run(attempt.dir)
+    status, failure = _judge(facts, end)
+    return Outcome(
+        status, _summary(facts, status, failure), failure, _report(attempt, facts, run, status)
+    )
+
+
+def _judge(facts: files.OutcomeFacts | None, end: WorkerEnd) -> tuple[Status, Failure | None]:
+    if facts is None or not facts.complete:
+        match end.reason:
+            case "canceled":
+                return "canceled", Failure("canceled", "was canceled")
+            case "timeout":
+                return "failed", Failure("agent_timeout", "the agent ran past the step's deadline")
+            case "lost" | "stuck":
+                return "lost", Failure("lost", "was lost: its supervisor died")
+            case _ if facts is not None or (end.exit_code or 0) < 0:
+                return "failed", Failure("infrastructure", "its worker was stopped from outside")
+            case _:
+                line = f"its worker ended with exit code {end.exit_code}; see stderr.log"
+                return "failed", Failure("internal", line)
+    if facts.failure is not None:
+        told = facts.failure
+        return "failed", Failure(told.failure_class, told.line, told.evidence)
+    if facts.problems:
+        return "needs_attention", Failure("agent_error", _problem_line(facts.problems))
+    word = _word(facts.report)
+    if word in FAILED:
+        return "failed", Failure("agent_error", f"the agent reports that it failed: {_said(facts)}")
+    if word in ATTENTION:
+        return "needs_attention", Failure(
+            "agent_error", f"the agent asks for attention: {_said(facts)}"
+        )
+    for each in facts.artifacts:
+        if each.problems:
+            line = f"expected artifact {each.name}: {each.problems[0]}"
+            return "failed", Failure("agent_error", line)
+    return "succeeded", None
+
+
+def _problem_line(problems: list[str]) -> str:
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"the report is not valid: {problems[0]}{more}"
+
+
+def _word(report: Any) -> str:
+    status = untrusted.mapping(report).get("status")
+    return status.lower() if isinstance(status, str) else ""
+
+
+def _said(facts: files.OutcomeFacts) -> str:
+    summary = untrusted.mapping(facts.report).get("summary")
+    return untrusted.first_line(summary) if isinstance(summary, str) else "it does not say why"
+
+
+def _summary(facts: files.OutcomeFacts | None, status: Status, failure: Failure | None) -> str:
+    text = facts.text if facts is not None else ""
+    summary = untrusted.mapping(facts.report if facts else None).get("summary")
+    if isinstance(summary, str) and summary.strip() and facts is not None and not facts.problems:
+        said = summary
+    elif text.strip():
+        said = f"The agent said: {text}"
+    else:
+        said = ""
+    if failure is None:
+        return said or "The agent ended without a word."
+    return (
+        f"{failure.line[0].upper()}{failure.line[1:]}. {said}".strip()
+        if status != "succeeded"
+        else said
+    )
+
+
+def _report(
+    attempt: Attempt, facts: files.OutcomeFacts | None, run: files.RunFacts, status: Status
+) -> Mapping[str, Any]:
+    own = facts or _from_events(attempt)
+    spec = attempt.step.spec
+    document: dict[str, Any] = {
+        "agent": str(spec.get("agent") or "codex"), "version": run.version or None,
+        "model": own.model, "thread_id": own.thread_id, "prompt_sha256": run.prompt_sha256 or None,
+        "tokens": own.tokens.model_dump(), "cost_usd": own.cost_usd, "tool_calls": own.tool_calls,
+        "turns": own.turns, "exit_code": own.exit_code, "seconds": own.seconds,
+        "report": own.report, "problems": own.problems,
+        "artifacts": [each.model_dump() for each in own.artifacts],
+        "workspace": run.workspace.model_dump(exclude_none=True) if run.workspace else None,
+        "resumed": run.resumed.model_dump(exclude_none=True) if run.resumed else None,
+    }  # fmt: skip
+    made: dict[str, Any] = {"agent": document}
+    if status == "succeeded" and not spec.get(
+        "output_schema"
+    ):  # then it has the parts of a report of ours
+        made |= {name: own.report[name] for name in _COMMON if name in own.report}
+    return made
+
+
+def _from_events(attempt: Attempt) -> files.OutcomeFacts:
+    """What the events tell of a run whose worker could not."""
+    said, tokens = live.look(attempt)
+    return files.OutcomeFacts(
+        complete=False, text=untrusted.text(said.message, files.MOST_TEXT) or "", thread_id=said.thread_id,
+        model=said.model, cost_usd=said.cost_usd, tool_calls=said.tool_calls,
+        tokens=files.Count(input=tokens.input, cache=tokens.cache, output=tokens.output),
+    )  # fmt: skip

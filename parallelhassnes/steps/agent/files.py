@@ -1,0 +1,146 @@
+"""The folder ``agent`` of an attempt: which files are there, and who writes them.
+
+    agent/run.json              A  the worker, before each phase: phase, version, workspace, what is resumed
+    agent/prompt.txt               what the agent was asked; of several turns the last
+    agent/schema.json              what its report must fit
+    agent/home/                    the agent's own: settings while it runs, its sessions for ever
+    agent/<name>.events.jsonl   L  the agent's own standard output
+    agent/agent.stderr.log      L  and standard error
+    agent/last_message.txt         its last message, whole
+    agent/git_*  touched_files.json   of an isolated workspace: see ``worktree``
+    agent/artifacts/<name>/…       copies of the artifacts that were expected
+    agent/outcome.json          W  the worker, last: what the run came to
+
+A worker that was killed leaves no ``outcome.json``; what is told then comes from the events.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from parallelhassnes.steps.untrusted import read_object
+
+MOST_TEXT = 4000
+"""Characters of the last message that ``outcome.json`` has."""
+FOLDER, RUN, OUTCOME, ARTIFACTS = "agent", "run.json", "outcome.json", "artifacts"
+
+type Phase = Literal["starting", "waiting_for_directory", "workspace", "agent", "repair", "capture"]
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", defer_build=True)
+
+
+class Count(_Document):
+    """Tokens used; ``cache`` is part of ``input``. Null where nobody counted."""
+
+    input: int | None = None
+    cache: int | None = None
+    output: int | None = None
+
+
+class WorkspaceFacts(_Document):
+    """Where the agent worked."""
+
+    mode: Literal["shared", "isolated"]
+    directory: str
+    """Absolute."""
+    repository: str | None = None
+    """Of an isolated one: the top folder of the repository it was made from."""
+    worktree: str | None = None
+    """Its top folder."""
+    base: str | None = None
+    """The commit that it started from."""
+    head: str | None = None
+    """The commit that it ended at; another than ``base`` if the agent committed."""
+    touched: list[str] | None = None
+    """Files changed since ``base``, relative to the worktree; the whole list is in ``touched_files.json``."""
+    patch: str | None = None
+    """The patch since ``base``, relative to the attempt."""
+    kept: bool = True
+    """The worktree is still there."""
+
+
+class Resumed(_Document):
+    """Whose conversation was continued."""
+
+    step: str
+    """``job_id/step_id``."""
+    run_id: str
+    thread_id: str
+    tokens_before: Count = Count()
+    """What the conversation had used by then."""
+
+
+class RunFacts(_Document):
+    """``run.json``."""
+
+    schema_version: Literal[1] = 1
+    phase: Phase = "starting"
+    version: str = ""
+    """Of the agent's program."""
+    prompt_sha256: str = ""
+    workspace: WorkspaceFacts | None = None
+    resumed: Resumed | None = None
+
+
+class FailureFacts(_Document):
+    failure_class: str
+    line: str
+    evidence: str = ""
+
+
+class ArtifactFacts(_Document):
+    """An artifact that was expected."""
+
+    name: str
+    paths: list[str]
+    """Of the copies, relative to the attempt."""
+    problems: list[str]
+    """Why it does not count; empty if it does."""
+
+
+class OutcomeFacts(_Document):
+    """``outcome.json``."""
+
+    schema_version: Literal[1] = 1
+    complete: bool
+    """False where the worker was told to stop before the agent had ended."""
+    failure: FailureFacts | None = None
+    report: Any = None
+    """The agent's report: the JSON of its last message, valid or not."""
+    problems: list[str] = []
+    """Every way in which it is not valid."""
+    text: str = ""
+    """The last message's beginning."""
+    thread_id: str | None = None
+    model: str | None = None
+    tokens: Count = Count()
+    cost_usd: float | None = None
+    tool_calls: int = 0
+    turns: int = 0
+    exit_code: int | None = None
+    seconds: float = 0.0
+    artifacts: list[ArtifactFacts] = []
+
+
+def read_run(attempt_dir: Path) -> RunFacts:
+    """``run.json``; an empty one where there is none that can be read."""
+    try:
+        return RunFacts.model_validate(read_object(folder(attempt_dir) / RUN) or {})
+    except ValidationError:
+        return RunFacts()
+
+
+def read_outcome(attempt_dir: Path) -> OutcomeFacts | None:
+    """``outcome.json``, where there is one that can be read."""
+    try:
+        return OutcomeFacts.model_validate(read_object(folder(attempt_dir) / OUTCOME))
+    except ValidationError:
+        return None
+
+
+def folder(attempt_dir: Path) -> Path:
+    """The agent's folder of an attempt."""
+    return attempt_dir / FOLDER

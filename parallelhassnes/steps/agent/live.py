@@ -1,0 +1,57 @@
+"""What an agent is doing right now, from the events as they come."""
+
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from parallelhassnes.plan import AgentPlan
+from parallelhassnes.steps.agent import files
+from parallelhassnes.steps.agent.ask import HOME, read_events
+from parallelhassnes.steps.agent.cli import Tokens, Transcript
+from parallelhassnes.steps.agent.named import agent
+from parallelhassnes.steps.kinds import Attempt
+
+
+class Seen(NamedTuple):
+    """One look at an agent's events."""
+
+    said: Transcript
+    tokens: Tokens
+    """Of this attempt alone."""
+
+
+class Follower:
+    """Reads an attempt's events from where it last stopped.
+
+    Raises:
+        ValidationError: the step's plan is not one.
+    """
+
+    def __init__(self, attempt: Attempt) -> None:
+        plan = AgentPlan.model_validate(attempt.step.spec)
+        self._attempt_dir = attempt.dir
+        self._dir = files.folder(attempt.dir)
+        self._cli = agent(plan.agent, plan.command, plan.program)
+        self._reader = self._cli.reader()
+        self._offset = 0
+
+    def look(self) -> Seen:
+        """What the events have told until now."""
+        self._offset = read_events(self._dir / self._cli.events_file, self._offset, self._reader)
+        said = self._reader.transcript
+        tokens = said.tokens
+        if tokens.input is None and said.thread_id is not None:
+            tokens = self._cli.thread_tokens(self._dir / HOME, said.thread_id)
+        resumed = files.read_run(self._attempt_dir).resumed
+        if resumed is not None:
+            before = resumed.tokens_before
+            tokens = tokens.minus(Tokens(before.input, before.cache, before.output))
+        return Seen(said, tokens)
+
+
+def look(attempt: Attempt) -> Seen:
+    """What an attempt's events tell, from the first; nothing where its plan is not one."""
+    try:
+        return Follower(attempt).look()
+    except ValidationError:
+        return Seen(Transcript(), Tokens())

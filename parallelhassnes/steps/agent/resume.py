@@ -1,0 +1,85 @@
+"""Going on with another attempt's conversation.
+
+The session's files, and nothing else, are copied from the other attempt's home into this one's: the other is only
+read, and any number of attempts may go on from it without meeting.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from parallelhassnes.errors import UserError
+from parallelhassnes.plan import ResumeFrom
+from parallelhassnes.steps.agent import files
+from parallelhassnes.steps.agent.ask import HOME
+from parallelhassnes.steps.agent.cli import AgentCli
+from parallelhassnes.steps.kinds import Attempt
+from parallelhassnes.steps.untrusted import mapping, read_object, text
+from parallelhassnes.store import atomic, attempts
+from parallelhassnes.store.layout import Layout
+
+
+class Origin(NamedTuple):
+    """An attempt to go on from."""
+
+    dir: Path
+    step: str
+    run_id: str
+    thread_id: str
+    agent: dict[str, Any]
+    """What its report says of the agent."""
+
+
+def find(attempt: Attempt, wanted: ResumeFrom) -> Origin:
+    """The attempt that is meant.
+
+    Raises:
+        UserError: there is none, or it left no conversation.
+    """
+    named = wanted.step_id if "/" in wanted.step_id else f"{attempt.job_id}/{wanted.step_id}"
+    job_id, _, step_id = named.partition("/")
+    layout = Layout(attempt.job_dir.parent.parent.parent)
+    step_dir = layout.step(attempt.batch_id, job_id, step_id)
+    for name in reversed(attempts.names(step_dir)):
+        folder = step_dir / "attempts" / name
+        if not attempts.is_sealed(folder):
+            continue
+        state = mapping(atomic.read_json_or_none(folder / attempts.STATE))
+        if wanted.selector == "latest_successful" and state.get("status") != "succeeded":
+            continue
+        if wanted.selector == "run_id" and state.get("run_id") != wanted.run_id:
+            continue
+        return _origin(folder, named, str(state.get("run_id")))
+    which = {
+        "latest_successful": "no successful attempt", "latest": "no attempt that has ended",
+        "run_id": f"no attempt {wanted.run_id}",
+    }  # fmt: skip
+    raise UserError(f"there is nothing to resume: {named} has {which[wanted.selector]}")
+
+
+def _origin(folder: Path, step: str, run_id: str) -> Origin:
+    report = read_object(folder / attempts.FINAL) or {}
+    agent = dict(mapping(report.get("agent")))
+    thread_id = text(agent.get("thread_id"), 200)
+    if not thread_id:
+        raise UserError(
+            f"there is nothing to resume: attempt {run_id} of {step} has no conversation"
+        )
+    return Origin(folder, step, run_id, thread_id, agent)
+
+
+def copy_session(cli: AgentCli, origin: Origin, home: Path) -> None:
+    """Copy the conversation's files into the home of the attempt that goes on with it.
+
+    Raises:
+        UserError: they are not there; another agent made them.
+    """
+    theirs = files.folder(origin.dir) / HOME
+    found = cli.sessions(theirs, origin.thread_id)
+    if not found:
+        what = f"attempt {origin.run_id} of {origin.step} has no session of {cli.name}"
+        raise UserError(f"there is nothing to resume: {what}")
+    for path in found:
+        target = home / path.relative_to(theirs)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)  # its content alone: a sealed file may not be written

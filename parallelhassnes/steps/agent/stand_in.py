@@ -1,0 +1,31 @@
+"""A dry run: with ``tick --no-codex`` every agent step is answered by a report made from its prompt alone.
+
+It is the same each time, and marked as a stand-in.
+"""
+
+import hashlib
+import json
+from typing import Any
+
+from parallelhassnes.steps.kinds import Attempt, Failure, Outcome, WorkerEnd
+
+
+def conclude(attempt: Attempt, end: WorkerEnd) -> Outcome:
+    """What a stand-in's attempt came to."""
+    if end.reason == "canceled":
+        return Outcome("canceled", "Canceled.", Failure("canceled", "canceled"))
+    if end.reason == "lost":
+        return Outcome("lost", "Lost.", Failure("lost", "its supervisor died"))
+    if end.exit_code != 0:
+        line = f"the stand-in ended with exit code {end.exit_code}"
+        return Outcome("failed", line, Failure("internal", line))
+    digest = hashlib.sha256(_prompt(attempt.step.spec).encode("utf-8", "replace")).hexdigest()
+    summary = f"Stand-in: no agent was run. The prompt's SHA-256 begins with {digest[:12]}."
+    agent = {"prompt_sha256": digest, "answer": f"stand-in-{digest[:16]}"}
+    return Outcome("succeeded", summary, None, {"agent": agent, "stand_in": True})
+
+
+def _prompt(spec: dict[str, Any]) -> str:
+    """The prompt; where the step has it elsewhere (a file), what the step says about that."""
+    prompt = spec.get("prompt")
+    return prompt if isinstance(prompt, str) and prompt else json.dumps(spec, sort_keys=True)

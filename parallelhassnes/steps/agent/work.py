@@ -1,0 +1,228 @@
+"""The worker's side of an agent step: workspace, conversation, report, artifacts; in this order, each noted in ``run.json``.
+
+SIGTERM ends the agent, and then what there is by then is captured all the same.
+"""
+
+import contextlib
+import hashlib
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+from pydantic import ValidationError
+
+from parallelhassnes.errors import UserError
+from parallelhassnes.plan import AgentPlan
+from parallelhassnes.steps.agent import expected, files, prompt, resume, worktree
+from parallelhassnes.steps.agent.ask import Answer, Conversation, request_of
+from parallelhassnes.steps.agent.cli import AgentCli, Tokens
+from parallelhassnes.steps.agent.named import agent
+from parallelhassnes.steps.agent.report import SCHEMA
+from parallelhassnes.steps.kinds import Attempt, Failure
+from parallelhassnes.store import atomic, locks
+from parallelhassnes.store.layout import Layout
+
+TOLD_TO_STOP = 143
+
+
+class Stopped(BaseException):
+    """SIGTERM came."""
+
+
+def work(attempt: Attempt) -> int:
+    """Do an agent step; the exit code only says whether it was done to its end."""
+    signal.signal(signal.SIGTERM, _stop)
+    job = _Job(attempt)
+    stopped = False
+    try:
+        job.run()
+    except UserError as error:
+        job.failure = Failure("task_definition", str(error))
+    except Stopped:
+        stopped = True
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    job.end(complete=not stopped)
+    return TOLD_TO_STOP if stopped else 0
+
+
+def _stop(_signum: int, _frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise Stopped
+
+
+class _Job:
+    """One attempt's work."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self.attempt = attempt
+        self.dir = files.folder(attempt.dir)
+        self.dir.mkdir(exist_ok=True)
+        self.facts = files.RunFacts()
+        self.plan = AgentPlan()
+        self.cli: AgentCli | None = None
+        self.conversation: Conversation | None = None
+        self.answer: Answer | None = None
+        self.failure: Failure | None = None
+        self.turns = 0
+        self.artifacts: list[files.ArtifactFacts] = []
+        self.layout = Layout(attempt.job_dir.parent.parent.parent)
+
+    def run(self) -> None:
+        self.note("starting")
+        self.plan = _plan(self.attempt)
+        self.cli = agent(self.plan.agent, self.plan.command, self.plan.program)
+        self.facts.version = self.cli.version(os.environ)
+        asked = prompt.whole(self.plan)
+        self.facts.prompt_sha256 = hashlib.sha256(
+            asked.encode("utf-8", "surrogateescape")
+        ).hexdigest()
+        origin = None
+        if self.plan.resume_from is not None:
+            origin = resume.find(self.attempt, self.plan.resume_from)
+        with self.workspace(origin) as directory:
+            self.converse(self.cli, asked, directory, origin)
+            if self.answer is not None and self.answer.failure is None:
+                self.artifacts = [
+                    expected.check(each, directory, self.dir, self.attempt.dir)
+                    for each in self.plan.artifacts_expected
+                ]
+
+    def converse(
+        self, cli: AgentCli, asked: str, directory: Path, origin: resume.Origin | None
+    ) -> None:
+        schema = self.plan.output_schema or SCHEMA
+        request = replace(
+            request_of(asked, directory, self.dir, schema, os.environ),
+            policy=self.plan.execution_policy, model=self.plan.model,
+        )  # fmt: skip
+        if origin is not None:
+            resume.copy_session(cli, origin, request.home)
+            before = cli.thread_tokens(request.home, origin.thread_id)
+            self.facts.resumed = files.Resumed(
+                step=origin.step, run_id=origin.run_id, thread_id=origin.thread_id,
+                tokens_before=count(before),
+            )  # fmt: skip
+            request = replace(request, thread_id=origin.thread_id)
+        self.note("agent")
+        self.conversation = Conversation(cli, self.dir, request)
+        self.answer = self.turn(asked)
+        for _ in range(self.plan.repair):
+            if self.answer.failure or not self.answer.problems or not self.answer.thread_id:
+                break
+            self.note("repair")
+            self.answer = self.turn(prompt.repair(self.answer.problems, schema))
+
+    def turn(self, said: str) -> Answer:
+        assert self.conversation is not None  # noqa: S101 - converse has just made it
+        self.turns += 1
+        return self.conversation.turn(said, None)
+
+    # --- workspace ------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def workspace(self, origin: resume.Origin | None) -> Iterator[Path]:
+        policy = self.plan.workspace_policy
+        own = self.plan.working_directory
+        directory = Path(own) if own else self.attempt.dir / "work"
+        if not own:
+            directory.mkdir(exist_ok=True)
+        if policy.mode == "isolated":
+            self.isolate(directory, policy.base, origin)
+            assert self.facts.workspace is not None  # noqa: S101 - isolate has just made it
+            yield Path(self.facts.workspace.directory)
+            return
+        if not directory.is_dir():
+            raise UserError(f"folder {directory} does not exist", fix="correct working_directory")
+        self.facts.workspace = files.WorkspaceFacts(mode="shared", directory=str(directory))
+        if not policy.exclusive:
+            yield directory
+            return
+        lock = self.layout.directory_lock(directory)
+        lock.parent.mkdir(exist_ok=True)
+        self.note("waiting_for_directory")
+        with locks.held(lock):
+            yield directory
+
+    def isolate(self, directory: Path, base: str, origin: resume.Origin | None) -> None:
+        """Make the worktree; one that goes on from another isolated attempt begins with that one's changes."""
+        theirs = dict(origin.agent.get("workspace") or {}) if origin else {}
+        patch = origin.dir / str(theirs.get("patch")) if origin and theirs.get("patch") else None
+        source = worktree.look(directory, str(theirs["base"]) if patch else base)
+        path = self.layout.worktrees / self.attempt.batch_id / self.attempt.run_id
+        self.facts.workspace = files.WorkspaceFacts(
+            mode="isolated", directory=str(path / source.inside), repository=str(source.top),
+            worktree=str(path), base=source.base,
+        )  # fmt: skip
+        self.note("workspace")
+        worktree.add(source, path)
+        if patch is not None and patch.is_file():
+            worktree.apply(path, patch)
+
+    # --- the end --------------------------------------------------------------------------------------
+
+    def end(self, *, complete: bool) -> None:
+        """Capture the workspace, write ``outcome.json``, tidy up."""
+        self.note("capture")
+        if self.answer is None and self.conversation is not None:
+            self.answer = self.conversation.so_far()
+        answer = self.answer or Answer("")
+        failure = self.failure or answer.failure
+        facts = files.OutcomeFacts(
+            complete=complete,
+            failure=None if failure is None else files.FailureFacts(
+                failure_class=failure.failure_class, line=failure.line, evidence=failure.evidence
+            ),
+            report=answer.document, problems=answer.problems[:100], text=answer.text[: files.MOST_TEXT],
+            thread_id=answer.thread_id, model=answer.model, tokens=count(answer.tokens),
+            cost_usd=answer.cost_usd, tool_calls=answer.tool_calls, turns=self.turns,
+            exit_code=answer.exit_code, seconds=round(answer.seconds, 3), artifacts=self.artifacts,
+        )  # fmt: skip
+        success = complete and failure is None and not answer.problems
+        success = success and not any(each.problems for each in self.artifacts)
+        close_workspace(self.dir, self.facts, self.plan.workspace_policy.keep, success=success)
+        if self.cli is not None:
+            self.cli.tidy(self.dir / "home")
+        self.note("capture")
+        atomic.write_json(self.dir / files.OUTCOME, facts.model_dump(mode="json"), durable=False)
+
+    def note(self, phase: files.Phase) -> None:
+        self.facts.phase = phase
+        document = self.facts.model_dump(mode="json", exclude_none=True)
+        atomic.write_json(self.dir / files.RUN, document, durable=False)
+
+
+def close_workspace(into: Path, facts: files.RunFacts, keep: str, *, success: bool) -> list[str]:
+    """Capture what changed in an isolated workspace, and remove it if that is the policy; a line per thing removed."""
+    place = facts.workspace
+    if place is None or place.worktree is None or place.repository is None or not place.kept:
+        return []
+    path = Path(place.worktree)
+    if (path / ".git").exists() and place.base is not None and place.patch is None:
+        try:
+            place.head, touched = worktree.capture(path, place.base, into)
+        except UserError as error:
+            print(error)  # half made: there is nothing in it
+        else:
+            place.touched = touched[:1000]
+            place.patch = f"{files.FOLDER}/{worktree.PATCH}"
+    if keep == "always" or (keep == "on_failure" and not success and place.patch is not None):
+        return []
+    there = worktree.remove(Path(place.repository), path)
+    place.kept = False
+    return [f"worktree {path}"] if there else []
+
+
+def count(tokens: Tokens) -> files.Count:
+    return files.Count(input=tokens.input, cache=tokens.cache, output=tokens.output)
+
+
+def _plan(attempt: Attempt) -> AgentPlan:
+    try:
+        return AgentPlan.model_validate(attempt.step.spec)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = "/".join(map(str, first["loc"]))
+        raise UserError(f"the step's plan is not valid: {place}: {first['msg']}") from None
