@@ -1,5 +1,7 @@
 """``budget``: what a batch has spent, and raising what it may spend."""
 
+from collections.abc import Iterable
+
 from pydantic import BaseModel
 
 from parallelhassnes.config import Budget
@@ -31,6 +33,12 @@ def show(ctx: Context, batch_id: str) -> BudgetLine:
         batch_id=batch_id, usd=spent.usd, usd_limit=budget.usd, tokens=spent.tokens, tokens_limit=budget.tokens,
         attempts_priced=spent.priced,
     )  # fmt: skip
+
+
+def of_batches(ctx: Context, batch_ids: Iterable[str]) -> dict[str, BudgetLine]:
+    """Those of the batches that have a budget of their own."""
+    found = ((batch_id, budgets.budget_of(ctx, batch_id)) for batch_id in batch_ids)
+    return {batch_id: show(ctx, batch_id) for batch_id, budget in found if budget is not None}
 
 
 def change(ctx: Context, batch_id: str, *, usd: float | None, tokens: int | None) -> BudgetLine:

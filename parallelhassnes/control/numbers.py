@@ -45,6 +45,13 @@ def trial(numbers: list[Any] | None) -> TrialNumbers | None:
     return None if numbers is None else TrialNumbers(*numbers)
 
 
+def cost_of(numbers: list[Any] | None) -> float | None:
+    """What an attempt of any kind has cost; a verdict's numbers, which are fewer, say nothing of that."""
+    if numbers is None or len(numbers) != len(TrialNumbers._fields):
+        return None
+    return TrialNumbers(*numbers).cost_usd
+
+
 def verdict(numbers: list[Any] | None) -> VerdictNumbers | None:
     """The numbers of a row of a verdict; None where they were not read, or it gave none."""
     if not numbers:

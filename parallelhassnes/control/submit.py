@@ -155,6 +155,11 @@ def _is_docker(environment: dict[str, object]) -> bool:
     return not environment.get("import_path") and environment.get("type") in (None, "docker")
 
 
+def known(ctx: Context, data: bytes) -> str | None:
+    """The batch that these bytes have made already; None where there is none."""
+    return ingest.known_batch(ctx, hashlib.sha256(data).hexdigest())
+
+
 def submit(
     ctx: Context,
     data: bytes,
@@ -178,9 +183,9 @@ def submit(
         carry: ``job_id/step_id`` → the attempt of that batch which is taken over instead of being made anew.
     """
     digest = hashlib.sha256(data).hexdigest()
-    known = None if again else ingest.known_batch(ctx, digest)
-    if known is not None:
-        return _describe(ctx, known, duplicate=True)
+    made = None if again else known(ctx, data)
+    if made is not None:
+        return _describe(ctx, made, duplicate=True)
     plan = plan_table(ctx, data, name=name, folders=folders)
     if here:
         check_environments(plan)

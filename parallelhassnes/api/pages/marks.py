@@ -1,0 +1,28 @@
+"""Small marks of every page: times and states."""
+
+from markupsafe import Markup
+
+STATE_WORDS = {"needs_attention": "needs attention", "attention": "needs attention"}
+
+
+def when(text: str | None) -> Markup:
+    """A time: in UTC as it comes, in the reader's zone where scripts run, exact in its title."""
+    return _time(text, "when")
+
+
+def ago(text: str | None) -> Markup:
+    """A time that scripts show as how long ago it was."""
+    return _time(text, "ago")
+
+
+def _time(text: str | None, kind: str) -> Markup:
+    if not text:
+        return Markup('<span class="none">–</span>')
+    shown = f"{text[:10]} {text[11:16]} UTC"
+    mark = Markup('<time datetime="{}" data-show="{}" title="{}">{}</time>')
+    return mark.format(text, kind, text, shown)
+
+
+def state_word(state: str) -> str:
+    """A state as it is said."""
+    return STATE_WORDS.get(state, state)

@@ -1,0 +1,151 @@
+"""``/operate``: queue keys, runners and batches at one place, and the forms by which operators say a word anywhere.
+
+A form is shown after its consequences (the first click), and answered by going back to its page, where what was done
+stands with the way to take it back.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, NamedTuple
+
+from fastapi import APIRouter, Depends, Form, Request
+from starlette.responses import RedirectResponse, Response
+
+from parallelhassnes.api.auth import needs
+from parallelhassnes.api.login import own_page
+from parallelhassnes.api.pages import said
+from parallelhassnes.api.pages.render import PageRoute, page
+from parallelhassnes.api.site import SiteHere
+from parallelhassnes.control import hold
+from parallelhassnes.control import operate as operations
+from parallelhassnes.control.find import resolve
+from parallelhassnes.control.ledger_lines import operators_words
+from parallelhassnes.control.operate import Only, Target
+from parallelhassnes.control.scoreboard import system_scoreboard
+from parallelhassnes.errors import UserError
+from parallelhassnes.names import nearest
+from parallelhassnes.schedule.context import Context
+from parallelhassnes.store import queue_keys
+
+router = APIRouter(route_class=PageRoute)
+
+MOST_BATCHES = 50
+
+
+class Said(NamedTuple):
+    """What a form says."""
+
+    target: str
+    reason: str
+    number: int | None
+    only: str
+
+
+class Came(NamedTuple):
+    """What came of it."""
+
+    target: str
+    touched: int = 0
+
+
+@router.get("/operate")
+def operate_page(request: Request, site: SiteHere) -> Response:
+    """Everything that an operator can turn."""
+    ctx = site.context()
+    board = system_scoreboard(site.layout)
+    return page(
+        request, "operate.html", board=board, words=operators_words(site.layout.system), said=said.done(request),
+        batches=[b for b in board.batches if b.state in ("running", "waiting", "blocked")][:MOST_BATCHES],
+        keys=_keys(ctx, [line.queue_key for line in board.queue]), lines={k.queue_key: k for k in board.queue},
+        own_limits={
+            key: state.limit.limit for key, state in queue_keys.every(site.layout).items() if state.limit
+        },
+    )  # fmt: skip
+
+
+def _keys(ctx: Context, queued: list[str]) -> list[str]:
+    """Queue keys in use or configured."""
+    return list(dict.fromkeys([*queued, *ctx.config.limits]))
+
+
+@router.post("/operate/{word}", dependencies=[Depends(needs("operate"))])
+def say(
+    site: SiteHere,
+    word: str,
+    target: Annotated[str, Form(max_length=600)],
+    back: Annotated[str, Form(max_length=1000)] = "/",
+    reason: Annotated[str, Form(max_length=500)] = "",
+    number: Annotated[str, Form(max_length=10)] = "",
+    was: Annotated[str, Form(max_length=10)] = "",
+    only: Annotated[str, Form(max_length=100)] = "",
+) -> Response:
+    """Do it, and go back to where it was asked for."""
+    act = _ACTS.get(word)
+    if act is None:
+        near = nearest(word, _ACTS)
+        raise UserError(f"there is no word {word}", fix=f"did you mean {near}?" if near else "")
+    came = act(site.context(), Said(target, reason, _number(number), only))
+    return RedirectResponse(said.address(own_page(back), word, came.target, came.touched, was), 303)
+
+
+def _number(text: str) -> int | None:
+    if not text.strip():
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise UserError(f"{text} is not a number", fix="give a whole number") from None
+
+
+def _held(act: Callable[[Context, str, str], hold.Held]) -> Callable[[Context, Said], Came]:
+    def done(ctx: Context, form: Said) -> Came:
+        act(ctx, form.target, form.reason)
+        return Came(form.target)
+
+    return done
+
+
+def _limit(ctx: Context, form: Said) -> Came:
+    if form.number is not None and form.number < 1:
+        raise UserError("a limit is at least 1", fix="pause the key to start nothing on it")
+    hold.limit(ctx, form.target, form.number, form.reason)
+    return Came(form.target)
+
+
+def _priority(ctx: Context, form: Said) -> Came:
+    hold.priority(ctx, form.target, form.number or 0, form.reason)
+    return Came(form.target)
+
+
+def _cancel(ctx: Context, form: Said) -> Came:
+    done = operations.cancel(ctx, _target(ctx, form.target), form.reason)
+    return Came(done.target, len(done.attempts) + len(done.steps))
+
+
+def _retry(ctx: Context, form: Said) -> Came:
+    done = operations.retry(ctx, _target(ctx, form.target), _only(form.only), form.reason)
+    return Came(done.target, len(done.steps))
+
+
+def _only(text: str) -> Only:
+    """Which ended steps: as the form's list names them; an undone cancel means those that were canceled."""
+    if text.startswith("class:"):
+        return Only(classes=frozenset({text.removeprefix("class:")}))
+    return (
+        Only()
+        if text == "all"
+        else Only(unscored=True)
+        if text == "unscored"
+        else Only(failed=True)
+    )
+
+
+def _target(ctx: Context, text: str) -> Target:
+    found = resolve(ctx.layout, text)
+    return Target(batch_id=found.batch_id, job_id=found.job_id, step_id=found.step_id)
+
+
+_ACTS: dict[str, Callable[[Context, Said], Came]] = {
+    "pause": _held(hold.pause), "resume": _held(hold.resume), "close": _held(hold.close),
+    "reopen": _held(hold.reopen), "drain": _held(hold.drain), "undrain": _held(hold.undrain),
+    "limit": _limit, "priority": _priority, "cancel": _cancel, "retry": _retry,
+}  # fmt: skip

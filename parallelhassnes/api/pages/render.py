@@ -1,0 +1,109 @@
+"""From a template and its values to an answer: who looks, what they may, an ETag, and errors as pages.
+
+Everything is escaped by the template engine; what is HTML already is ``Markup`` and made in this package only.
+"""
+
+import hashlib
+from collections.abc import Callable, Coroutine
+from functools import cache
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from starlette.exceptions import HTTPException
+from starlette.responses import HTMLResponse, Response
+
+from parallelhassnes import __version__
+from parallelhassnes.api.auth import CSRF_FIELD, Who
+from parallelhassnes.api.pages import charts, marks
+from parallelhassnes.api.site import site_of
+from parallelhassnes.control import tokens, words
+from parallelhassnes.errors import UnknownId, UserError
+
+
+def page(request: Request, template: str, code: int = 200, **values: Any) -> Response:
+    """The rendered page; 304 where the reader has the very same already."""
+    body = _templates().get_template(template).render(_surroundings(request) | values)
+    tag = f'W/"{hashlib.sha256(body.encode()).hexdigest()[:24]}"'
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Cookie"}
+    if code == 200 and request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers=headers)
+    return HTMLResponse(body, code, headers)
+
+
+def _surroundings(request: Request) -> dict[str, Any]:
+    """What every page is given: who looks and what they may do, and how forms say that they are ours."""
+    who: Who | None = request.scope.get("state", {}).get("who")
+    return {
+        "who": who,
+        "may_submit": who is not None and tokens.may(who.role, "submit"),
+        "may_operate": who is not None and tokens.may(who.role, "operate"),
+        "csrf_input": Markup('<input type="hidden" name="{}" value="{}">').format(
+            CSRF_FIELD, who.csrf if who else ""
+        ),
+        "path": request.url.path,
+        "here": request.url.path + (f"?{request.url.query}" if request.url.query else ""),
+        "version": __version__,
+        "root": str(site_of(request).layout.root),
+    }
+
+
+class PageRoute(APIRoute):
+    """Answers what the reader can cause by a page that says what is wrong and what to do."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handled(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except UserError as error:
+                status = 404 if isinstance(error, UnknownId) else 422
+                return refusal(request, status, error.message, error.fix)
+            except HTTPException as error:
+                return refusal(request, error.status_code, str(error.detail))
+            except RequestValidationError as error:
+                first = error.errors()[0]
+                place = "/".join(str(part) for part in first["loc"])
+                return refusal(request, 422, f"{place}: {first['msg']}")
+            except FileNotFoundError:
+                return refusal(request, 404, "it was there and is gone", "look again")
+
+        return handled
+
+
+def refusal(request: Request, status: int, message: str, fix: str = "") -> Response:
+    """The page of an error."""
+    return page(request, "error.html", status, status=status, message=message, fix=fix)
+
+
+@cache
+def _templates() -> Environment:
+    found = Environment(
+        loader=PackageLoader("parallelhassnes.api.pages"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    found.filters.update(
+        duration=words.duration, money=words.money, number=words.number, size=words.size, counted=words.counted,
+        between=words.between, when=marks.when, ago=marks.ago, url=link,
+    )  # fmt: skip
+    found.globals.update(
+        bar=charts.bar, meter=charts.meter, interval=charts.interval, cost_chart=charts.cost,
+        state_word=marks.state_word, query=query, Markup=Markup,
+    )  # fmt: skip
+    return found
+
+
+def link(identity: str) -> str:
+    """An id (``BATCH/JOB``…) as a part of a path."""
+    return quote(identity)
+
+
+def query(**values: object) -> str:
+    """``?a=b`` of the values that are not empty."""
+    kept = {name: value for name, value in values.items() if value not in (None, "", 0)}
+    return f"?{urlencode(kept)}" if kept else ""

@@ -1,0 +1,84 @@
+"""What an operator's word came to, carried by the address of the page that follows it, and how to take it back.
+
+Only a code and an id travel; the words are ours, so a made-up address can say nothing of its own.
+"""
+
+import re
+from typing import NamedTuple
+from urllib.parse import urlencode
+
+from fastapi import Request
+
+from parallelhassnes.control import words
+
+_ID = re.compile(r"[\w./:@+-]{1,600}")
+
+
+class Undo(NamedTuple):
+    """The word that takes another back."""
+
+    word: str
+    label: str
+
+
+class Done(NamedTuple):
+    """What was done, in words."""
+
+    line: str
+    target: str
+    undo: str
+    undo_label: str
+    number: int | None
+    """The earlier limit or priority, where that is what the undoing sets."""
+
+
+LINES = {
+    "pause": "{of} is paused: what runs goes on, nothing starts",
+    "resume": "{of} goes on",
+    "close": "{of} is closed: what runs ends, nothing more starts",
+    "reopen": "{of} is open again",
+    "cancel": "{of} is canceled: {n} told to end",
+    "retry": "{n} of {of} to run again",
+    "drain": "{of} starts nothing more",
+    "undrain": "{of} starts attempts again",
+    "limit": "{of} has a new limit",
+    "priority": "{of} has a new priority",
+}
+UNDO = {
+    "pause": Undo("resume", "Resume"),
+    "resume": Undo("pause", "Pause again"),
+    "close": Undo("reopen", "Reopen"),
+    "reopen": Undo("close", "Close again"),
+    "cancel": Undo("retry", "Undo: run again what was canceled"),
+    "retry": Undo("cancel", "Undo: cancel these again"),
+    "drain": Undo("undrain", "Undo: start attempts again"),
+    "undrain": Undo("drain", "Drain again"),
+    "limit": Undo("limit", "Undo: the earlier limit"),
+    "priority": Undo("priority", "Undo: the earlier priority"),
+}
+
+
+def address(back: str, word: str, target: str, touched: int, was: str) -> str:
+    """The page to go back to, told what was done."""
+    values = {"did": word, "of": target, "n": touched or "", "was": was}
+    return f"{back}?{urlencode({k: v for k, v in values.items() if v != ''})}"
+
+
+def done(request: Request) -> Done | None:
+    """What the address says was done; None where it says nothing that makes sense."""
+    asked = request.query_params
+    word, target = asked.get("did", ""), asked.get("of", "")
+    if word not in LINES or not _ID.fullmatch(target):
+        return None
+    was, number = asked.get("was", ""), asked.get("n", "")
+    touched = words.counted(int(number) if number.isdecimal() else 0, "step")
+    undo = UNDO[word]
+    if word == "limit" and was == "none":
+        before = None
+    elif was.removeprefix("-").isdecimal():
+        before = int(was)
+    elif word in ("limit", "priority"):
+        undo, before = Undo("", ""), None
+    else:
+        before = None
+    return Done(LINES[word].format(of=target, n=touched), target, undo.word, undo.label, before)

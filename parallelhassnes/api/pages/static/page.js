@@ -1,0 +1,14 @@
+// What scripts add to pages that can be read without them.
+import { keys } from "./keys.js";
+import { live } from "./live.js";
+import { log } from "./log.js";
+import { times } from "./times.js";
+
+times();
+keys();
+log();
+live();
+for (const button of document.querySelectorAll("[data-noscript]")) button.hidden = true;
+document.addEventListener("change", (event) => {
+  if (event.target.matches("[data-submits]")) event.target.form.submit();
+});

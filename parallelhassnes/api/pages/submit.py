@@ -1,0 +1,211 @@
+"""``/submit``: a form that becomes a launch table, a table that is pasted, and what either would run.
+
+Nothing is kept between the steps: the table itself goes back and forth in the form.
+"""
+
+import json
+from typing import Annotated, Any, NamedTuple
+
+from fastapi import APIRouter, Depends, Form, Request
+from starlette.responses import RedirectResponse, Response
+
+from parallelhassnes.api.auth import needs
+from parallelhassnes.api.pages.render import PageRoute, link, page
+from parallelhassnes.api.site import SiteHere
+from parallelhassnes.control import submit as control
+from parallelhassnes.control.forecast import Forecast, forecast
+from parallelhassnes.control.marked_table import Marked, mark
+from parallelhassnes.control.submit import plan_table
+from parallelhassnes.errors import InvalidInput, Problem, UserError
+from parallelhassnes.plan import Plan
+from parallelhassnes.schedule.context import Context
+from parallelhassnes.tables.request import RunRequest, table_for
+
+router = APIRouter(route_class=PageRoute)
+
+MOST_TABLE = 8 << 20
+"""Characters of a table that the page takes; larger ones go through the command line or ``/v1/batches``."""
+ROWS = 3
+"""Agents that the form has room for."""
+
+
+class Asked(NamedTuple):
+    """What the form holds."""
+
+    path: str = ""
+    dataset: str = ""
+    agents: tuple[tuple[str, str], ...] = ()
+    """Agent and model."""
+    trials: str = "1"
+    environment: str = ""
+    task_names: str = ""
+    experiment: str = ""
+    concurrency: str = ""
+    limits: str = ""
+    priority: str = ""
+
+    @property
+    def rows(self) -> list[tuple[str, str]]:
+        """The agents, and room for more."""
+        return [*self.agents, *[("", "")] * max(1, ROWS - len(self.agents))]
+
+
+class Preview(NamedTuple):
+    """What a table would run."""
+
+    plan: Plan
+    keys: dict[str, int]
+    steps: int
+    forecast: list[Forecast]
+
+    @property
+    def usd(self) -> float | None:
+        """What all of it may cost, as far as it is known."""
+        known = [each.usd for each in self.forecast if each.usd is not None]
+        return sum(known) if known else None
+
+
+@router.get("/submit")
+def submit_page(request: Request, site: SiteHere) -> Response:
+    """The empty form."""
+    return _page(request, Asked(environment=site.context().config.environment))
+
+
+@router.post("/submit/form", dependencies=[Depends(needs("submit"))])
+def from_form(
+    request: Request,
+    site: SiteHere,
+    path: Annotated[str, Form(max_length=4000)] = "",
+    dataset: Annotated[str, Form(max_length=300)] = "",
+    agent: Annotated[list[str] | None, Form(max_length=300)] = None,
+    model: Annotated[list[str] | None, Form(max_length=300)] = None,
+    trials: Annotated[str, Form(max_length=10)] = "1",
+    environment: Annotated[str, Form(max_length=300)] = "",
+    task_names: Annotated[str, Form(max_length=4000)] = "",
+    experiment: Annotated[str, Form(max_length=200)] = "",
+    concurrency: Annotated[str, Form(max_length=10)] = "",
+    limits: Annotated[str, Form(max_length=2000)] = "",
+    priority: Annotated[str, Form(max_length=10)] = "",
+) -> Response:
+    """The table that the form makes, and what it would run."""
+    pairs = tuple((a.strip(), m.strip()) for a, m in zip(agent or [], model or [], strict=False))
+    asked = Asked(
+        path, dataset, tuple(pair for pair in pairs if any(pair)), trials, environment, task_names, experiment,
+        concurrency, limits, priority,
+    )  # fmt: skip
+    try:
+        text = json.dumps(_table(asked), indent=2, ensure_ascii=False)
+    except UserError as error:
+        return _page(request, asked, trouble=str(error), status=422)
+    return _checked(request, site, text, asked)
+
+
+@router.post("/submit/table", dependencies=[Depends(needs("submit"))])
+def from_table(
+    request: Request,
+    site: SiteHere,
+    table: Annotated[str, Form(max_length=MOST_TABLE)],
+    go: Annotated[str, Form(max_length=10)] = "",
+    again: Annotated[str, Form(max_length=10)] = "",
+) -> Response:
+    """What a pasted table would run; with ``go`` it is submitted."""
+    text = table.replace("\r\n", "\n")
+    if not go:
+        return _checked(request, site, text, Asked())
+    try:
+        done = control.submit(
+            site.context(), text.encode(), name=_name(text), folders=[site.layout.root], again=bool(again)
+        )  # fmt: skip
+    except InvalidInput as error:
+        return _page(request, Asked(), text=text, marked=mark(text, error.problems), status=422)
+    return RedirectResponse(f"/batches/{link(done.batch_id)}", 303)
+
+
+def _checked(request: Request, site: SiteHere, text: str, asked: Asked) -> Response:
+    ctx = site.context()
+    try:
+        plan = plan_table(ctx, text.encode(), name=_name(text), folders=[site.layout.root])
+    except InvalidInput as error:
+        return _page(request, asked, text=text, marked=mark(text, error.problems), status=422)
+    known = control.known(ctx, text.encode())
+    return _page(request, asked, text=text, preview=_preview(ctx, plan), known=known)
+
+
+def _preview(ctx: Context, plan: Plan) -> Preview:
+    keys: dict[str, int] = {}
+    for job in plan.jobs:
+        for step in job.steps:
+            keys[step.queue_key] = keys.get(step.queue_key, 0) + 1
+    return Preview(plan, dict(sorted(keys.items())), sum(keys.values()), forecast(ctx.layout, plan))
+
+
+def _page(
+    request: Request, asked: Asked, *, text: str = "", marked: Marked | None = None, preview: Preview | None = None,
+    known: str | None = None, trouble: str = "", status: int = 200,
+) -> Response:  # fmt: skip
+    problems: list[Problem] = marked.elsewhere if marked else []
+    return page(
+        request, "submit.html", status, asked=asked, text=text, marked=marked, preview=preview, known=known,
+        trouble=trouble, elsewhere=problems,
+    )  # fmt: skip
+
+
+def _name(text: str) -> str:
+    """A file name whose ending says how to read it."""
+    return "page.json" if text.lstrip().startswith("{") else "page.yaml"
+
+
+def _table(asked: Asked) -> dict[str, Any]:
+    """The launch table of the form.
+
+    Raises:
+        UserError: something in it cannot be.
+    """
+    request = RunRequest(
+        paths=tuple(asked.path.split("\n") if "\n" in asked.path else [asked.path] if asked.path else []),
+        dataset=asked.dataset or None, n_trials=_count(asked.trials, "trials"),
+        environment=asked.environment or None, task_names=tuple(asked.task_names.split()),
+        experiment=asked.experiment or None, concurrency=_count(asked.concurrency, "at once"),
+        limits=_limits(asked.limits), priority=_number(asked.priority),
+    )  # fmt: skip
+    document = table_for(request)
+    if asked.agents:
+        document["sweep"]["agents"] = [_agent(*pair, request.n_trials) for pair in asked.agents]
+    return document
+
+
+def _agent(name: str, model: str, trials: int | None) -> dict[str, Any]:
+    if not name:
+        raise UserError(f"the model {model} has no agent", fix="name one beside it")
+    made: dict[str, Any] = {"import_path" if ":" in name else "name": name}
+    if model:
+        made["model_name"] = model
+    if trials is not None:
+        made["n_trials"] = trials
+    return made
+
+
+def _number(text: str) -> int | None:
+    text = text.strip()
+    if not text:
+        return None
+    if not text.removeprefix("-").isdecimal():
+        raise UserError(f"{text} is not a number", fix="give a whole number")
+    return int(text)
+
+
+def _count(text: str, what: str) -> int | None:
+    number = _number(text)
+    if number is not None and number < 1:
+        raise UserError(f"{what}: {number} is too small", fix="give 1 or more")
+    return number
+
+
+def _limits(text: str) -> dict[str, int]:
+    found = {}
+    for line in text.split():
+        key, sign, number = line.rpartition("=")
+        if not sign or not key or not number.isdecimal() or int(number) < 1:
+            raise UserError(f"limit {line}: is not KEY=N", fix="write openai/gpt-5.2=3")
+        found[key] = int(number)
+    return found

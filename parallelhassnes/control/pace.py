@@ -1,0 +1,58 @@
+"""How fast a batch goes and what it has cost when, from its ledger's fold: nothing is remembered between looks."""
+
+import time
+from typing import NamedTuple
+
+from parallelhassnes.control import numbers
+from parallelhassnes.control.fold import Fold
+from parallelhassnes.control.scoreboard_models import Counts
+from parallelhassnes.store.records import TERMINAL, parse_time
+
+WINDOW_SEC = 600.0
+"""Steps that ended within it make the rate."""
+_SHORTEST_SEC = 30.0
+
+
+class Pace(NamedTuple):
+    """How a batch goes on."""
+
+    per_minute: float
+    """Steps that ended, over the last ten minutes or since the first of them."""
+    left_sec: float | None
+    """Estimate of the time left; None where nothing ended lately, or nothing is left."""
+
+
+class CostPoint(NamedTuple):
+    """What a batch had cost at one moment."""
+
+    at: str
+    usd: float
+    """Of all newest attempts that had ended by then."""
+
+
+def pace(fold: Fold, counts: Counts, now: float | None = None) -> Pace:
+    """The rate, and what is ready or running divided by it."""
+    now = time.time() if now is None else now
+    ended = [parse_time(row.at) for row in fold.steps.values() if row.status in TERMINAL]
+    recent = [at for at in ended if at > now - WINDOW_SEC]
+    if not recent:
+        return Pace(0.0, None)
+    since = now - WINDOW_SEC if len(recent) < len(ended) else min(recent)
+    per_minute = len(recent) / max(now - since, _SHORTEST_SEC) * 60
+    left = counts.ready + counts.running
+    return Pace(per_minute, left / per_minute * 60 if left else None)
+
+
+def cost_over_time(fold: Fold, most: int = 200) -> list[CostPoint]:
+    """Cost so far at the end of each attempt that knew its own; evenly thinned to ``most`` points."""
+    known = sorted(
+        (row.at, cost)
+        for row in fold.steps.values()
+        if row.status in TERMINAL and (cost := numbers.cost_of(row.numbers)) is not None
+    )
+    points, total = [], 0.0
+    for at, usd in known:
+        total += usd
+        points.append(CostPoint(at, total))
+    step = max(1, -(-len(points) // most))
+    return points[::-1][::step][::-1]
