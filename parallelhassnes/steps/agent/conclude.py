@@ -16,26 +16,30 @@ def conclude(attempt: Attempt, end: WorkerEnd) -> Outcome:
     """The outcome of an attempt; one whose worker was killed is told from its events."""
     facts = files.read_outcome(attempt.dir)
     run = files.read_run(attempt.dir)
-    status, failure = _judge(facts, end)
+    status, failure = _stopped(facts, end) if facts is None or not facts.complete else judge(facts)
     return Outcome(
         status, _summary(facts, status, failure), failure, _report(attempt, facts, run, status)
     )
 
 
-def _judge(facts: files.OutcomeFacts | None, end: WorkerEnd) -> tuple[Status, Failure | None]:
-    if facts is None or not facts.complete:
-        match end.reason:
-            case "canceled":
-                return "canceled", Failure("canceled", "was canceled")
-            case "timeout":
-                return "failed", Failure("agent_timeout", "the agent ran past the step's deadline")
-            case "lost" | "stuck":
-                return "lost", Failure("lost", "was lost: its supervisor died")
-            case _ if facts is not None or (end.exit_code or 0) < 0:
-                return "failed", Failure("infrastructure", "its worker was stopped from outside")
-            case _:
-                line = f"its worker ended with exit code {end.exit_code}; see stderr.log"
-                return "failed", Failure("internal", line)
+def _stopped(facts: files.OutcomeFacts | None, end: WorkerEnd) -> tuple[Status, Failure]:
+    """What an attempt came to whose worker did not get to its end."""
+    match end.reason:
+        case "canceled":
+            return "canceled", Failure("canceled", "was canceled")
+        case "timeout":
+            return "failed", Failure("agent_timeout", "the agent ran past the step's deadline")
+        case "lost" | "stuck":
+            return "lost", Failure("lost", "was lost: its supervisor died")
+        case _ if facts is not None or (end.exit_code or 0) < 0:
+            return "failed", Failure("infrastructure", "its worker was stopped from outside")
+        case _:
+            line = f"its worker ended with exit code {end.exit_code}; see stderr.log"
+            return "failed", Failure("internal", line)
+
+
+def judge(facts: files.OutcomeFacts) -> tuple[Status, Failure | None]:
+    """What an attempt came to whose worker got to its end."""
     if facts.failure is not None:
         told = facts.failure
         return "failed", Failure(told.failure_class, told.line, told.evidence)

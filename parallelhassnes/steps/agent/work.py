@@ -19,6 +19,7 @@ from parallelhassnes.plan import AgentPlan
 from parallelhassnes.steps.agent import expected, files, prompt, resume, worktree
 from parallelhassnes.steps.agent.ask import Answer, Conversation, request_of
 from parallelhassnes.steps.agent.cli import AgentCli, Tokens
+from parallelhassnes.steps.agent.conclude import judge
 from parallelhassnes.steps.agent.named import agent
 from parallelhassnes.steps.agent.report import SCHEMA
 from parallelhassnes.steps.kinds import Attempt, Failure
@@ -141,7 +142,7 @@ class _Job:
             yield directory
             return
         lock = self.layout.directory_lock(directory)
-        lock.parent.mkdir(exist_ok=True)
+        lock.parent.mkdir(parents=True, exist_ok=True)
         self.note("waiting_for_directory")
         with locks.held(lock):
             yield directory
@@ -180,8 +181,7 @@ class _Job:
             cost_usd=answer.cost_usd, tool_calls=answer.tool_calls, turns=self.turns,
             exit_code=answer.exit_code, seconds=round(answer.seconds, 3), artifacts=self.artifacts,
         )  # fmt: skip
-        success = complete and failure is None and not answer.problems
-        success = success and not any(each.problems for each in self.artifacts)
+        success = complete and judge(facts)[0] == "succeeded"
         close_workspace(self.dir, self.facts, self.plan.workspace_policy.keep, success=success)
         if self.cli is not None:
             self.cli.tidy(self.dir / "home")
