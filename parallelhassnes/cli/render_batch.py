@@ -98,6 +98,10 @@ def _blocked(groups: list[BlockedGroup]) -> Iterator[RenderableType]:
 def _running(running: list[RunningStep]) -> Iterator[RenderableType]:
     yield Text()
     yield running_table(running[:MOST_LIST])
+    telling = [step for step in running[:MOST_LIST] if step.item or step.tokens]
+    if telling:
+        yield Text()
+        yield doing_table(telling)
     yield from _more(len(running) - MOST_LIST)
 
 
@@ -112,14 +116,24 @@ def running_table(running: list[RunningStep]) -> Table:
         beat = words.duration(step.heartbeat_age_sec)
         dead = step.alive is False
         phase = Text(step.phase.replace("_", " "))
-        if step.item is not None:
-            phase.append(f": {step.item[:40]}", style="dim")
         if step.stuck_since is not None:
             phase.append(f" STUCK since {step.stuck_since[:16]}Z", style="red")
         table.add_row(
             step.step, phase, step.label, str(step.number), words.duration(step.age_sec),
             Text(f"{beat} DEAD" if dead else beat, style="red" if dead else ""),
         )  # fmt: skip
+    return table
+
+
+def doing_table(running: list[RunningStep]) -> Table:
+    """What live attempts do, and what they have used so far, where their kind can tell."""
+    table = grid(first="doing")
+    table.add_column("item", no_wrap=True, overflow="ellipsis")
+    for name in ("tokens", "cost"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for step in running:
+        used = words.number(step.tokens), words.money(step.cost_usd)
+        table.add_row(step.step, Text(step.item or ""), *used)
     return table
 
 
