@@ -264,6 +264,7 @@ def _print_tick(ctx: "Context", report: "TickReport", *, quiet: bool, json: bool
                 f"{t.batch_id}/{t.job_id}/{t.step_id}/{attempt}" for t, attempt in report.launched
             ],
             "running": live,
+            "waiting": _waiting(ctx),
         }
         typer.echo(dumps(document), nl=False)
         return
@@ -272,7 +273,10 @@ def _print_tick(ctx: "Context", report: "TickReport", *, quiet: bool, json: bool
             typer.echo(f"rejected {problem.line()}", err=True)
     for name in report.repaired:
         typer.echo(f"attempt {name} had died; it is ended as lost", err=True)
-    if not quiet:
+    if quiet:
+        if ctx.shortage() is not None and any(True for _ in tickets.ready_folders(ctx.layout)):
+            typer.echo(_waiting(ctx)[0], err=True)
+    else:
         for line in _waiting(ctx):
             typer.echo(line)
         typer.echo(

@@ -43,9 +43,11 @@ class Redactor:
 
     Args:
         values: name → value of each secret that the attempt was given.
+        chunk: bytes of a file that are looked at at once.
     """
 
-    def __init__(self, values: Mapping[str, str]) -> None:
+    def __init__(self, values: Mapping[str, str], chunk: int = CHUNK) -> None:
+        self._chunk = chunk
         self._literals = secret_forms.literals(values)
         self._wrapped = secret_forms.wrapped(values)
         longest = max((8 * len(value.encode()) for value in values.values()), default=0)
@@ -123,8 +125,8 @@ class Redactor:
         """(offset, bytes, matches in them), the file's bytes in order, each once; no match is across two pieces."""
         offset, held, at_end = 0, b"", False
         while not at_end:
-            chunk = os.pread(handle, CHUNK, offset + len(held))
-            at_end = len(chunk) < CHUNK
+            chunk = os.pread(handle, self._chunk, offset + len(held))
+            at_end = len(chunk) < self._chunk
             if at_end and chunk:  # a short read is not the end, nothing read is
                 at_end = not os.pread(handle, 1, offset + len(held) + len(chunk))
             data = held + chunk

@@ -1,11 +1,12 @@
 """Budgets: what was spent, what is reserved for what runs, and whether more may start.
 
-    _system/spent.json   D   {"batches": {id: [offset, experiment, {key: [usd, tokens, priced, counted]}]}}
+    _system/spent.json   D   {"batches": {id: [offset, experiment, {key: [usd, tokens, priced, counted, ended]}]}}
 
 Spent is what the ledgers' lines of ended attempts say (``cost_usd``, ``tokens``); the file holds it up to a byte of
 each ledger and is replaced whole, so that it never counts a line twice, and is made anew where it is
 missing. Only where a budget is set is any of this looked at. The reserve is the mean of what the scope's
-attempts have cost so far, for each one that is live; before the first has ended it is nothing.
+attempts have cost so far, for each one that is live. Nobody knows that before the first of a queue key has
+ended, so until then no more than ``FIRST_WAVE`` of them run.
 """
 
 from collections.abc import Iterable
@@ -21,22 +22,25 @@ from parallelhassnes.store import atomic, batches, ledger, tickets
 from parallelhassnes.store.space import waiting_for_space
 
 FILE = "spent.json"
+FIRST_WAVE = 4
 
 
 @dataclass
 class Spent:
-    """Sums over ended attempts, and how many of them said something of that kind."""
+    """Sums over ended attempts, how many of them said something of that kind, and how many there were."""
 
     usd: float = 0.0
     tokens: int = 0
     priced: int = 0
     counted: int = 0
+    ended: int = 0
 
     def add(self, other: "Spent") -> None:
         self.usd += other.usd
         self.tokens += other.tokens
         self.priced += other.priced
         self.counted += other.counted
+        self.ended += other.ended
 
     def exceeded(self, budget: Budget, live: int) -> str | None:
         """Which part of the budget is used up, the reserve for ``live`` attempts included; None where none is."""
@@ -98,7 +102,7 @@ class Purse:
             return None
         budget = self._budgets.get(batch_id)
         if budget is not None:
-            found = self._exceeded(budget, lambda batch, _: batch == batch_id)
+            found = self._exceeded(budget, queue_key, lambda batch, _: batch == batch_id)
             if found:
                 return (
                     f"budget: {found}; parallelhassnes budget {batch_id} --raise USD or --tokens N"
@@ -109,24 +113,33 @@ class Purse:
             same = {
                 each for each, account in self._accounts.items() if account.experiment == experiment
             }
-            found = self._exceeded(config.experiments[experiment], lambda batch, _: batch in same)
+            found = self._exceeded(
+                config.experiments[experiment], queue_key, lambda batch, _: batch in same
+            )
             if found:
                 return (
                     f"budget of experiment {experiment}: {found}; raise it in parallelhassnes.toml"
                 )
         if queue_key is not None and queue_key in config.keys:
-            found = self._exceeded(config.keys[queue_key], lambda _, key: key == queue_key)
+            found = self._exceeded(
+                config.keys[queue_key], queue_key, lambda _, key: key == queue_key
+            )
             if found:
                 return f"budget of {queue_key}: {found}; raise it in parallelhassnes.toml"
         return None
 
-    def _exceeded(self, budget: Budget, counts: Any) -> str | None:
-        total = Spent()
+    def _exceeded(self, budget: Budget, queue_key: str | None, counts: Any) -> str | None:
+        total, ended = Spent(), 0
         for batch_id, account in self._accounts.items():
             for key, spent in account.by_key.items():
                 if counts(batch_id, key):
                     total.add(spent)
-        return total.exceeded(budget, sum(1 for each in self._live if counts(*each)))
+                    ended += spent.ended if key == queue_key else 0
+        live = [key for batch_id, key in self._live if counts(batch_id, key)]
+        first = live.count(queue_key) if queue_key is not None and not ended else 0
+        if first >= FIRST_WAVE:
+            return f"what an attempt of {queue_key} costs is not known yet, and {first} are running"
+        return total.exceeded(budget, len(live))
 
 
 def budget_of(ctx: Context, batch_id: str) -> Budget | None:
@@ -178,10 +191,11 @@ def _advance(account: _Account, ctx: Context, batch_id: str) -> bool:
     before = account.offset
     for offset, event in ledger.read(ctx.layout.batch(batch_id), before):
         account.offset = offset
-        if event.get("event") == "ended" and ("cost_usd" in event or "tokens" in event):
+        if event.get("event") == "ended":
             spent = account.by_key.setdefault(str(event.get("queue_key", "")), Spent())
             usd, count = event.get("cost_usd"), event.get("tokens")
-            spent.add(Spent(usd or 0.0, count or 0, int(usd is not None), int(count is not None)))
+            priced, counted = int(usd is not None), int(count is not None)
+            spent.add(Spent(usd or 0.0, count or 0, priced, counted, 1))
     return account.offset != before
 
 
@@ -202,7 +216,10 @@ def _save(ctx: Context, accounts: dict[str, _Account]) -> None:
     document = {
         batch_id: [
             account.offset, account.experiment,
-            {key: [s.usd, s.tokens, s.priced, s.counted] for key, s in account.by_key.items()},
+            {
+                key: [s.usd, s.tokens, s.priced, s.counted, s.ended]
+                for key, s in account.by_key.items()
+            },
         ]
         for batch_id, account in accounts.items()
     }  # fmt: skip

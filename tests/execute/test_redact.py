@@ -47,9 +47,9 @@ KEYS = [
 ]  # fmt: skip
 
 
-def cleaned(folder, data: bytes, secrets=None) -> bytes:
+def cleaned(folder, data: bytes, secrets=None, chunk=redact.CHUNK) -> bytes:
     (folder / "file").write_bytes(data)
-    Redactor({"MY_KEY": SECRET} if secrets is None else secrets).clean(folder)
+    Redactor({"MY_KEY": SECRET} if secrets is None else secrets, chunk).clean(folder)
     return (folder / "file").read_bytes()
 
 
@@ -88,24 +88,24 @@ def test_what_only_resembles_a_key_stays(tmp_path, text):
     assert cleaned(tmp_path, text.encode(), {"SHORT": "true"}) == text.encode()
 
 
-def test_a_secret_across_a_border_of_two_pieces_is_found(tmp_path, monkeypatch):
-    monkeypatch.setattr(redact, "CHUNK", 40_000)
+def test_a_secret_across_a_border_of_two_pieces_is_found(tmp_path):
     for offset in (*range(39_960, 40_010, 3), *range(23_500, 23_700, 23)):
         for secret in (SECRET.encode(), KEYS[0].encode(), base64.encodebytes(SECRET.encode() * 5)):
-            text = cleaned(tmp_path, b"x" * offset + b" " + secret + b" " + b"y" * 90_000)
+            text = cleaned(
+                tmp_path, b"x" * offset + b" " + secret + b" " + b"y" * 90_000, chunk=40_000
+            )
             assert secret[5:20] not in text
             assert text.startswith(b"x" * offset + b" ")
             assert text.endswith(b" " + b"y" * 90_000)
 
 
-def test_pieces_change_nothing_but_secrets(tmp_path, monkeypatch):
-    monkeypatch.setattr(redact, "CHUNK", 20_000)
+def test_pieces_change_nothing_but_secrets(tmp_path):
     source = random.Random(4)
     words = [SECRET.encode(), b"word", b"\n", *(key.encode() for key in KEYS[:8])]
     data = b" ".join(source.choice(words) for _ in range(20_000))
     whole = Redactor({"MY_KEY": SECRET})
     expected = whole.text(data.decode()).encode()
-    assert cleaned(tmp_path, data) == expected
+    assert cleaned(tmp_path, data, chunk=20_000) == expected
 
 
 def test_a_binary_file_keeps_its_size_and_works(tmp_path):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from harness import TEMP, make_task
-from stores import attempt_dirs, context, idle, program, put, read, states, table, wait_for
+from stores import attempt_dirs, context, idle, program, put, read, states, step_of, table, wait_for
 
 from parallelhassnes.control.audit import verify
 from parallelhassnes.plan import Enough
@@ -80,6 +80,20 @@ def test_what_runs_is_reserved_for(root):
     program(root, "budget", batch, "--raise", "4.5")
     settle(ctx)
     assert trials(ctx, batch) == 5
+
+
+def test_until_a_cost_is_known_no_more_than_the_first_wave_runs(root):
+    ctx = context(root, "concurrency = 8\n")
+    batch = put(ctx, sweep(root, 7, budget={"usd": 100}))
+    settle(ctx)
+    found = [
+        read(path / "state.json")
+        for path in attempt_dirs(ctx, batch)
+        if "verdict" not in step_of(path)
+    ]
+    assert [state["status"] for state in found] == ["succeeded"] * 7
+    first_end = min(state["ended_at"] for state in found)
+    assert sum(state["started_at"] < first_end for state in found) <= budgets.FIRST_WAVE
 
 
 @pytest.mark.parametrize("scope", ['keys."costly"', 'experiments."e"'])

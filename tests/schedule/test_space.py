@@ -37,6 +37,9 @@ def test_below_a_floor_nothing_starts_and_everything_says_so(root, floor):
     batch = put(ctx, table(job("j", command("s", "true"))))
     done = program(root, "tick")
     assert floor in done.stdout
+    cron = program(root, "tick", "--quiet")
+    assert (cron.stdout, floor in cron.stderr) == ("", True)
+    assert floor in json.loads(program(root, "tick", "--json").stdout)["waiting"][0]
     assert not tickets.running(ctx.layout)
     assert states(ctx, batch) == {}
     board = json.loads(program(root, "scoreboard", "--json").stdout)
@@ -47,6 +50,8 @@ def test_below_a_floor_nothing_starts_and_everything_says_so(root, floor):
     tick(ctx)
     wait_for(lambda: idle(ctx), "the step")
     assert states(ctx, batch) == {"j/s": ["succeeded"]}
+    cron = program(root, "tick", "--quiet")
+    assert (cron.stdout, cron.stderr) == ("", "")
 
 
 @pytest.mark.parametrize("name", logs.LOGS)
