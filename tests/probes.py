@@ -3,6 +3,7 @@
 import functools
 import shutil
 import subprocess
+from pathlib import Path
 from typing import NamedTuple
 
 BASE_IMAGE = "debian:bookworm-slim"
@@ -104,7 +105,35 @@ def claude() -> Missing | None:
     return None
 
 
+AXE = "axe-core/axe.min.js"
+
+
+@functools.cache
+def axe() -> Path | None:
+    """Where npm has put axe-core; None where it is not installed."""
+    asked = subprocess.run(["npm", "root", "--global"], capture_output=True, text=True) if shutil.which("npm") else None  # fmt: skip
+    found = Path(asked.stdout.strip(), AXE) if asked and asked.returncode == 0 else None
+    return found if found and found.is_file() else None
+
+
+@functools.cache
+def chromium() -> str | None:
+    """The browser; None where there is none."""
+    return shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@functools.cache
+def browser() -> Missing | None:
+    """Chromium, and axe-core to look at pages with."""
+    if chromium() is None:
+        return Missing("no Chromium", "install it: apt-get install chromium")
+    if axe() is None:
+        return Missing("no axe-core", "npm install -g axe-core, or .ci/node-packages")
+    return None
+
+
 PROBES = {
+    "browser": browser,
     "docker": docker,
     "bubblewrap": bubblewrap,
     "namespaces": namespaces,

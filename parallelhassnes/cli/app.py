@@ -15,6 +15,7 @@ from parallelhassnes.cli import (
     gate,
     hold,
     operate,
+    report,
     results,
     run,
     serve,
@@ -35,7 +36,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
-for module in (work, run, watch, results, operate, hold, gate, audit, budget, serve, token):
+for module in (work, run, watch, results, report, operate, hold, gate, audit, budget, serve, token):
     module.register(app)
 
 

@@ -1,6 +1,6 @@
 """Results as tables of text: what the terminal, Markdown and the report print alike."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from parallelhassnes.control import words
@@ -35,57 +35,67 @@ def markdown(sheet: Sheet) -> str:
 
 
 def of_results(results: Results) -> Sheet:
-    """A row per group."""
-    money = any(group.cost_usd is not None for group in results.groups)
-    tokens = any(group.input_tokens is not None for group in results.groups)
-    repeats = any(group.k > 1 for group in results.groups)
-    partial = any(group.mean_reward != group.pass_rate for group in results.groups)
-    known = {group.k for group in results.groups if group.k}
-    k = known.pop() if len(known) == 1 else "k"
-    columns = [name for name, wanted in (("repeats", repeats), ("partial", partial), ("money", money), ("tokens", tokens), ("several k", k == "k")) if wanted]  # fmt: skip
-    heads = [
-        *(name.replace("_", " ") for name in results.by), "tasks", "passes/scored", "of planned", "pass rate",
-        *(["mean reward"] if partial else []), *([f"pass@{k}", f"pass^{k}"] if repeats else []), "not scored",
-        *(["cost", "per pass"] if money else []), *(["tokens in", "out"] if tokens else []), "time p50", "p90",
-    ]  # fmt: skip
+    """A row per group; what no group says anything under has no column."""
+    groups = results.groups
+    columns = [
+        column
+        for place, column in enumerate(_columns(results))
+        if place == 0 or any(column.text(group) not in ("", "–") for group in groups)
+    ]
     notes = [
         "Trials without a reward count as 0, as asked for; skipped ones do not count."
         if results.unscored_as_zero
         else "Rates are over the scored trials; what is not scored counts nowhere as 0."
     ]
     notes.append(
-        "Intervals: Wilson's, with the trials of one task taken for alike as far as they were."
+        "In parentheses: 95 % intervals (Wilson); trials of one task count as alike as far as they were."
     )
-    if money and any(0 < group.cost_known < group.scored for group in results.groups):
+    if any(0 < group.cost_known < group.scored for group in groups):
         notes.append("Of some trials the cost is not known; sums are over the others.")
     return Sheet(
-        f"Results of {results.of}", tuple(heads), [_group(group, columns) for group in results.groups],
-        tuple(notes), len(results.by),
+        f"Results of {results.of}", tuple(column.head for column in columns),
+        [tuple(column.text(group) for column in columns) for group in groups],
+        tuple(notes), sum(column.is_text for column in columns),
     )  # fmt: skip
 
 
-def _group(group: GroupLine, columns: Sequence[str]) -> tuple[str, ...]:
-    k = str(group.k)
-    cells = [
-        *(value or "–" for value in group.key.values()),
-        str(group.tasks), f"{group.passes}/{group.counted}", str(group.n - group.skipped),
-        words.percent_with(group.pass_rate, group.pass_rate_low, group.pass_rate_high),
-    ]  # fmt: skip
-    if "partial" in columns:
-        cells.append(
-            words.value_with(group.mean_reward, group.mean_reward_low, group.mean_reward_high)
-        )
-    if "repeats" in columns:
-        said = f" (k={k})" if "several k" in columns and group.k else ""
-        cells += [
-            f"{words.percent(found.get(k))}{said}" for found in (group.pass_at, group.pass_hat)
-        ]
-    cells.append(not_scored(group))
-    if "money" in columns:
-        cells += [words.money(group.cost_usd), words.money(group.cost_per_success_usd)]
-    if "tokens" in columns:
-        cells += [words.number(group.input_tokens), words.number(group.output_tokens)]
-    return (*cells, words.seconds(group.seconds_p50), words.seconds(group.seconds_p90))
+class _Column(NamedTuple):
+    head: str
+    text: Callable[[GroupLine], str]
+    is_text: bool = False
+
+
+def _columns(results: Results) -> Iterator[_Column]:
+    groups = results.groups
+    for name in results.by:
+        yield _Column(name.replace("_", " "), lambda g, name=name: g.key[name] or "–", is_text=True)  # type: ignore[misc]
+    yield _Column("tasks", lambda g: str(g.tasks))
+    counted = "planned" if results.unscored_as_zero else "scored"
+    yield _Column(f"passes/{counted}", lambda g: f"{g.passes}/{g.counted}")
+    yield _Column("of planned", lambda g: str(g.n - g.skipped))
+    yield _Column("pass rate", lambda g: words.percent_with(g.pass_rate, g.pass_rate_low, g.pass_rate_high))  # fmt: skip
+    if any(group.mean_reward != group.pass_rate for group in groups):
+        yield _Column("mean reward", lambda g: words.value_with(g.mean_reward, g.mean_reward_low, g.mean_reward_high))  # fmt: skip
+    sizes = {group.k for group in groups if group.k}
+    if sizes - {1}:
+        one = next(iter(sizes)) if len(sizes) == 1 else None
+        for sign, which in (("@", "pass_at"), ("^", "pass_hat")):
+            yield _Column(f"pass{sign}{one or 'k'}", lambda g, which=which: _at_k(g, which, said=one is None))  # type: ignore[misc]  # fmt: skip
+    yield _Column("not scored", not_scored)
+    yield _Column("cost", lambda g: words.money(g.cost_usd))
+    yield _Column("per pass", lambda g: words.money(g.cost_per_success_usd))
+    yield _Column("tokens in", lambda g: words.number(g.input_tokens))
+    yield _Column("out", lambda g: words.number(g.output_tokens))
+    yield _Column("time p50", lambda g: words.seconds(g.seconds_p50))
+    yield _Column("p90", lambda g: words.seconds(g.seconds_p90))
+
+
+def _at_k(group: GroupLine, which: str, *, said: bool) -> str:
+    """The estimate for the largest k, which is said where it differs between groups."""
+    if not group.k:
+        return "–"
+    text = words.percent(getattr(group, which)[str(group.k)])
+    return f"{text} (k={group.k})" if said else text
 
 
 def not_scored(group: GroupLine) -> str:

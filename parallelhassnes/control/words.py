@@ -101,3 +101,8 @@ def signed(value: float | None) -> str:
 def seconds(value: float | None) -> str:
     """As ``duration``, short ones with a tenth."""
     return f"{value:.1f}s" if value is not None and value < 10 else duration(value)
+
+
+def joined(parts: list[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))

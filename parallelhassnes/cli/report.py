@@ -1,0 +1,80 @@
+"""``report``."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from parallelhassnes.cli.options import JsonOption, RootOption, layout_of
+
+if TYPE_CHECKING:
+    from parallelhassnes.store.layout import Layout
+
+DEFAULT_OUT = "report.html"
+
+
+def register(app: typer.Typer) -> None:
+    """Add this command."""
+    app.command()(report)
+
+
+def report(
+    what: Annotated[
+        str | None, typer.Argument(metavar="[BATCH]", help="A batch id, or latest.")
+    ] = None,
+    experiment: Annotated[
+        str | None,
+        typer.Option("--experiment", "-E", metavar="NAME", help="All batches of an experiment."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="Where to. [default: report.html]"),
+    ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Markdown for a pull request, on stdout or in FILE.")
+    ] = False,
+    root: RootOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Write what came of a batch or an experiment as one file that opens anywhere, without network.
+
+    Example: parallelhassnes report latest -o report.html
+    """
+    from parallelhassnes.errors import UserError
+
+    layout = layout_of(root)
+    if (what is None) == (experiment is None):
+        raise UserError("name one thing to report", fix="write BATCH, latest or --experiment NAME")
+    if what is not None:
+        from parallelhassnes.control.find import resolve
+
+        found = resolve(layout, what)
+        if found.what != "batch":
+            raise UserError(
+                f"{found} is a {found.what}", fix=f"write report {found.batch_id}, or show {found}"
+            )
+    _of_batches(layout, what, experiment, out, markdown=markdown, json=json)
+
+
+def _of_batches(
+    layout: "Layout",
+    batch: str | None,
+    experiment: str | None,
+    out: Path | None,
+    *,
+    markdown: bool,
+    json: bool,
+) -> None:
+    from parallelhassnes.control.report import write
+    from parallelhassnes.control.trial_rows import choose
+
+    chosen = choose(layout, batch, experiment)
+    if markdown:
+        done = write.markdown(layout, chosen, out)
+    else:
+        done = write.html(layout, chosen, out or Path(DEFAULT_OUT))
+    if json:
+        typer.echo(done.model_dump_json())
+    else:
+        sys.stdout.write(done.text if done.text is not None else f"{done.path}\n")

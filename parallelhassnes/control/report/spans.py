@@ -1,0 +1,106 @@
+"""Where the time of every attempt went: waiting in the queue, set-up, agent, verifier, the rest; by queue key.
+
+From the ledgers (when an attempt was launched and ended) and the reports (how long each phase of a trial took). An
+attempt waits from when nothing but a limit kept it: its batch was made, the steps it depends on had ended, its retry
+was due.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from parallelhassnes.control import status
+from parallelhassnes.steps import untrusted
+from parallelhassnes.steps.verdict.statistics import percentile
+from parallelhassnes.store import attempts, batches, ledger
+from parallelhassnes.store.layout import Layout
+from parallelhassnes.store.records import parse_time
+
+PHASES = ("queued", "set-up", "agent", "verifier", "other")
+"""In the order in which they come; ``other`` is what no phase of a trial accounts for, and all of other steps."""
+_OF_HARBOR = {
+    "set-up": ("environment_setup", "agent_setup"),
+    "agent": ("agent_execution",),
+    "verifier": ("verifier",),
+}
+
+
+class Span(NamedTuple):
+    """One attempt; times are seconds since the epoch."""
+
+    queue_key: str
+    times: tuple[float, ...]
+    """When each of ``PHASES`` began, and when the last one ended."""
+
+    def seconds(self, phase: int) -> float:
+        return self.times[phase + 1] - self.times[phase]
+
+
+class KeyTime(NamedTuple):
+    """One queue key."""
+
+    queue_key: str
+    attempts: int
+    totals: tuple[float, ...]
+    """Seconds in each of ``PHASES``, over its attempts."""
+    queued_p50: float
+    queued_p90: float
+
+
+def of_batches(layout: Layout, batch_ids: Sequence[str]) -> list[Span]:
+    """Every ended attempt of these batches."""
+    return [span for batch_id in batch_ids for span in _of_batch(layout, batch_id)]
+
+
+def by_key(spans: Sequence[Span]) -> list[KeyTime]:
+    """The queue keys, those with the most time first."""
+    keys: dict[str, list[Span]] = {}
+    for span in spans:
+        keys.setdefault(span.queue_key, []).append(span)
+    found = [
+        KeyTime(
+            key, len(own), tuple(sum(span.seconds(phase) for span in own) for phase in range(len(PHASES))),
+            percentile([span.seconds(0) for span in own], 0.5) or 0.0,
+            percentile([span.seconds(0) for span in own], 0.9) or 0.0,
+        )
+        for key, own in keys.items()
+    ]  # fmt: skip
+    return sorted(found, key=lambda time: -sum(time.totals[1:]))
+
+
+def _of_batch(layout: Layout, batch_id: str) -> Iterator[Span]:
+    batch_dir = layout.batch(batch_id)
+    created = parse_time(batches.read_batch(batch_dir).created_at)
+    steps = {
+        f"{job_id}/{step.step_id}": step
+        for job_id, own in status.read_index(batch_dir).items()
+        for step in own
+    }
+    launched: dict[str, Mapping[str, Any]] = {}
+    free: dict[str, float] = {}
+    ended: dict[str, float] = {}
+    for _, event in ledger.read(batch_dir):
+        match event.get("event"):
+            case "launched":
+                launched[event["run_id"]] = event
+            case "ended" if event["run_id"] in launched and event.get("ended_at"):
+                key = f"{event['job_id']}/{event['step_id']}"
+                start = launched.pop(event["run_id"])
+                waits = [created, free.get(key, created)]
+                waits += [ended.get(other, created) for other in (steps[key].depends_on if key in steps else ())]  # fmt: skip
+                end = parse_time(event["ended_at"])
+                yield _span(layout, batch_id, start, max(waits), end)
+                ended[key] = end
+                free[key] = parse_time(event["retry_at"]) if event.get("retry_at") else end
+
+
+def _span(layout: Layout, batch_id: str, event: Mapping[str, Any], free: float, end: float) -> Span:
+    start = parse_time(event["at"])
+    folder = layout.step(batch_id, event["job_id"], event["step_id"]) / "attempts" / event["attempt"]  # fmt: skip
+    report = untrusted.read_object(folder / attempts.FINAL) or {}
+    timings = untrusted.mapping(untrusted.mapping(report.get("trial")).get("timings_sec"))
+    times = [min(free, start), start]
+    for phase in PHASES[1:-1]:
+        took = sum(untrusted.number(timings.get(name)) or 0.0 for name in _OF_HARBOR[phase])
+        # The clocks of phases and of the supervisor are read by different processes.
+        times.append(min(times[-1] + took, max(end, start)))
+    return Span(str(event["queue_key"]), (*times, max(end, start)))

@@ -1,0 +1,213 @@
+"""The report: the same numbers as everywhere, whole without network, safe with any text, fit for everybody."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import probes
+import pytest
+import scored
+from stores import program
+
+from parallelhassnes.cli.app import app
+from parallelhassnes.control import trial_rows
+from parallelhassnes.control.report import brief, figures, page, spans
+from parallelhassnes.control.report.gather import JobVerdict, Report, gather
+from parallelhassnes.control.results import dimension, grouped, results
+from parallelhassnes.errors import UserError
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> $x_{1}$ &amp; \" ' | `a` \\ [a](javascript:alert(3))"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    root = tmp_path_factory.mktemp("reported") / "root"
+    root.mkdir()
+    return scored.make(root)
+
+
+@pytest.fixture(scope="module")
+def report(store):
+    return gather(store.ctx.layout, trial_rows.choose(store.ctx.layout, experiment="nightly"))
+
+
+def hostile(report: Report) -> Report:
+    """The same results with text of the worst kind wherever a task, an agent or a model can put some."""
+    rows = [
+        replace(row, facts=replace(row.facts, agent=f"{HOSTILE} {row.agent}", task_name=HOSTILE + row.task, agent_version=HOSTILE))
+        for row in report.rows
+    ]  # fmt: skip
+    found = grouped(rows, {name: dimension(name) for name in ("agent", "model")})
+    groups = [group.model_copy(update={"message": HOSTILE, "failure_class": HOSTILE, "agents": [HOSTILE]}) for group in report.errors.groups]  # fmt: skip
+    verdicts = [
+        JobVerdict(each.batch_id, each.job_id, {
+            **each.verdict, "task_quality": "broken", "primary_issue": HOSTILE, "reasons": [HOSTILE],
+            "task": {"name": HOSTILE}, "recommendations": [HOSTILE], "prose": {"engine": HOSTILE, "text": HOSTILE},
+            "findings": [{"text": HOSTILE, "evidence": [f"steps/{HOSTILE}/attempts/x"], "analyses": []}],
+        })
+        for each in report.verdicts
+    ]  # fmt: skip
+    return replace(
+        report, title=HOSTILE, rows=tuple(rows), agents=(HOSTILE,) * len(report.agents),
+        results=report.results.model_copy(update={"groups": found}),
+        errors=report.errors.model_copy(update={"groups": groups}), verdicts=tuple(verdicts),
+        tasks=tuple(line._replace(task=HOSTILE) for line in report.tasks),
+        spans=tuple(span._replace(queue_key=HOSTILE) for span in report.spans),
+        keys=tuple(key._replace(queue_key=HOSTILE) for key in report.keys),
+        provenance=report.provenance._replace(tables={"b": HOSTILE}, agents=((HOSTILE, HOSTILE, HOSTILE),)),
+    )  # fmt: skip
+
+
+class Elements(HTMLParser):
+    """Tags, attributes and text of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_page_has_the_numbers_of_the_results(store, report, tmp_path):
+    text = page.html(report, store.ctx.layout, tmp_path)
+    elements = Elements(text)
+    assert report.results.groups == results(store.ctx.layout, report.chosen).groups
+    for group in report.results.groups:
+        assert f"{group.passes}/{group.counted}" in elements.text
+    assert "20 trials of 3 tasks by 4 agents: 19 scored" in elements.text
+    assert "1 have no score and count nowhere as zero" in elements.text
+    assert "the agent broke" in elements.text
+    for meta in report.provenance.metas:
+        assert meta.table_sha256 in elements.text
+    assert sum(tag == "figure" for tag, _ in elements.tags) == 3
+
+
+def test_the_page_needs_no_network_and_its_links_lead_to_files(store, report, tmp_path):
+    elements = Elements(page.html(report, store.ctx.layout, tmp_path))
+    assert not {"script", "link", "iframe", "object", "img"} & {tag for tag, _ in elements.tags}
+    found = [attrs["href"] for tag, attrs in elements.tags if tag == "a"]
+    assert len(found) > 10
+    ids = {attrs["id"] for _, attrs in elements.tags if attrs.get("id")}
+    for href in found:
+        if href.startswith("#"):
+            assert href[1:] in ids
+        else:
+            assert (tmp_path / unquote(href)).exists(), href
+
+
+def test_no_text_becomes_markup(store, report, tmp_path):
+    plain = Elements(page.html(report, store.ctx.layout, tmp_path))
+    bad = Elements(page.html(hostile(report), store.ctx.layout, tmp_path))
+    assert {tag for tag, _ in bad.tags} <= {tag for tag, _ in plain.tags} | {"h3", "ul", "li"}
+    assert not any(name.startswith("on") for _, attrs in bad.tags for name in attrs)
+    assert not any((attrs.get("href") or "").startswith("javascript") for _, attrs in bad.tags)
+    assert bad.text.count("<script>alert(1)</script>") > 10
+    markdown = brief.markdown(hostile(report))
+    assert not re.search(r"(?<!\\)<(?!/?sub>)", markdown)
+    assert "[a](javascript" not in markdown
+
+
+def test_pictures_have_the_pages_colours_and_ids_of_their_own(report):
+    rates = [figures.Rate(HOSTILE, 0.5, 0.2, 0.8, cost_usd=cost) for cost in (0.0, 3.0)]
+    pictures = [
+        figures.leaderboard(rates), figures.cost_against_success(rates),
+        figures.timeline(report.spans, [key.queue_key for key in report.keys]),
+    ]  # fmt: skip
+    ids = [name for text in pictures for name in re.findall(r' id="([^"]*)"', text)]
+    assert len(ids) == len(set(ids))
+    for text in pictures:
+        assert set(re.findall(r"#[0-9a-f]{6}\b", text)) == set()
+        assert "<script" not in text
+        for name in re.findall(r"url\(#([^)]*)\)", text):
+            assert f'id="{name}"' in text
+
+
+def test_each_span_is_in_order_and_as_long_as_its_attempt(report):
+    assert {span.queue_key for span in report.spans} >= {"agent:oracle", "costly", "verdict"}
+    for span in report.spans:
+        assert list(span.times) == sorted(span.times)
+    for key in report.keys:
+        own = [span for span in report.spans if span.queue_key == key.queue_key]
+        assert sum(key.totals) == pytest.approx(sum(s.times[-1] - s.times[0] for s in own))
+    (oracle,) = [key for key in report.keys if key.queue_key == "agent:oracle"]
+    assert oracle.attempts == 6
+    assert all(oracle.totals[spans.PHASES.index(name)] > 0 for name in ("agent", "verifier"))
+
+
+def test_a_broken_task_is_set_apart(store, report):
+    broken = report.verdicts[0].verdict | {"task_quality": "broken"}
+    assert report.trusted is None
+    assert "broken" not in {each.quality for each in report.verdicts}
+    text = brief.markdown(replace(report, verdicts=(report.verdicts[0]._replace(verdict=broken),)))
+    assert "Tasks to look at" in text
+
+
+def test_the_command_writes_one_file_or_says_why_not(store, tmp_path):
+    root = store.ctx.layout.root
+    out = tmp_path / "r.html"
+    said = scored.document(program(root, "report", store.second, "-o", str(out), "--json").stdout)
+    assert (said["path"], said["batches"], said["format"]) == (str(out), [store.second], "html")
+    assert store.second in out.read_text()
+    with pytest.raises(UserError, match="/no/such/folder"):
+        app(
+            ["report", store.first, "-o", "/no/such/folder/r.html", "--root", str(root)],
+            standalone_mode=False,
+        )
+    done = program(root, "report", check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "name one thing" in done.stderr
+
+
+def test_markdown_for_a_comment(store, capsys):
+    root = store.ctx.layout.root
+    app(["report", "-E", "nightly", "--markdown", "--root", str(root)], standalone_mode=False)
+    text = capsys.readouterr().out
+    assert "| scripted |" in text
+    assert "the agent broke" in text
+    assert len(text) < 8000
+
+
+@pytest.mark.browser
+def test_the_page_in_a_browser_light_dark_and_narrow(store, report, tmp_path):
+    """Nothing is loaded, nothing runs, nothing is refused, and axe-core finds nothing, whatever the texts."""
+    from playwright.sync_api import sync_playwright
+
+    folder = tmp_path / "pages"
+    folder.mkdir()
+    for name, shown in (("plain", report), ("hostile", hostile(report))):
+        (folder / f"{name}.html").write_text(page.html(shown, store.ctx.layout, folder))
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=probes.chromium(), args=["--no-sandbox"])
+        for name, scheme, width in (("plain", "light", 1200), ("plain", "dark", 1200), ("hostile", "light", 390), ("hostile", "dark", 390)):  # fmt: skip
+            context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 800})  # fmt: skip
+            look(context, folder / f"{name}.html")
+            context.close()
+        browser.close()
+
+
+def look(context, path: Path) -> None:
+    requests, trouble = [], []
+    tab = context.new_page()
+    tab.on("request", lambda request: requests.append(request.url))
+    tab.on("console", lambda message: trouble.append(message.text))
+    tab.on("pageerror", lambda error: trouble.append(str(error)))
+    tab.on("dialog", lambda dialog: (trouble.append(dialog.message), dialog.dismiss()))
+    tab.goto(path.as_uri())
+    assert requests == [path.as_uri()]
+    wider = tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")  # fmt: skip
+    assert wider <= 0, f"{path.name} is {wider} px wider than its window"
+    tab.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
+    tab.evaluate(probes.axe().read_text())
+    found = tab.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+    assert [
+        (each["id"], [node["html"][:200] for node in each["nodes"][:3]]) for each in found
+    ] == []
+    assert trouble == []
