@@ -12,7 +12,9 @@ from typing import Annotated, Literal
 
 from fastapi import Depends, Request
 
+from parallelhassnes.api.changes import Changes
 from parallelhassnes.api.ticking import Ticker
+from parallelhassnes.api.watching import Watching
 from parallelhassnes.config import ApiConfig, load_config
 from parallelhassnes.control.batch_scoreboard import batch_scoreboard
 from parallelhassnes.control.find import Found, resolve
@@ -49,6 +51,8 @@ class Site:
         self.settings, self.auth = settings, auth
         self._attempts: dict[str, Found] = {}
         """Where the attempts are that were asked for of late: finding one reads every ledger."""
+        self.watching = Watching()
+        self.changes = Changes(opened.layout)
         self._looking = threading.Lock()
         self._heartbeats = HeartbeatWatch()
         self._board: tuple[float, SystemScoreboard] | None = None

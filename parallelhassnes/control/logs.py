@@ -5,7 +5,7 @@ Following polls: the files may be written by another host, whose changes no noti
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
@@ -55,7 +55,7 @@ class Logs:
             ]
         return found
 
-    def new(self, only: str | None = None) -> Iterator[LogText]:
+    def new(self, only: str | None = None) -> Generator[LogText]:
         """What the logs have got since the last call: at first, all.
 
         Args:
@@ -82,6 +82,32 @@ class Logs:
             if not some:
                 yield None
                 time.sleep(POLL_SEC)
+
+    def sizes(self) -> tuple[tuple[str, int], ...]:
+        """Each log with its size in bytes."""
+        return tuple((name, self._size(name)) for name in self.files())
+
+    @property
+    def places(self) -> dict[str, int]:
+        """Log → bytes of it that ``new`` has given."""
+        return dict(self._read)
+
+    def go_to(self, places: dict[str, int]) -> None:
+        """Have ``new`` go on after what was given before, elsewhere."""
+        self._read = dict(places)
+
+    def go_to_end(self) -> None:
+        """Have ``new`` leave out what is there already, but for a line that has only begun."""
+        for name, size in self.sizes():
+            with self.open(name) as stream:
+                start = max(0, size - CHUNK)
+                stream.seek(start)
+                newline = stream.read(size - start).rfind(b"\n")
+            self._read[name] = start + newline + 1 if newline >= 0 else size
+
+    def status(self) -> str:
+        """How the attempt stands."""
+        return attempts.read_state(self.dir).status
 
     def tails(self, only: str | None, most: int) -> tuple[dict[str, str], list[str]]:
         """The end of each log, and the names of those of which something is left out.
