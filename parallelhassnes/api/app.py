@@ -11,7 +11,7 @@ from fastapi import Depends, FastAPI
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from parallelhassnes.api import attempts, batches, jobs, login, pages, queue, streams, system
+from parallelhassnes.api import attempts, batches, jobs, login, pages, queue, streams, system, tasks
 from parallelhassnes.api.auth import SAFE_METHODS, Gatekeeper, csrf_checked
 from parallelhassnes.api.guard import Guard
 from parallelhassnes.api.openapi import describe
@@ -69,6 +69,6 @@ def create_app(site: Site) -> FastAPI:
     app.state.site, app.state.gatekeeper = site, gatekeeper
     handle(app)
     describe(app)
-    for module in (system, batches, jobs, attempts, queue, streams, login, pages):
+    for module in (system, batches, jobs, attempts, queue, tasks, streams, login, pages):
         app.include_router(module.router)
     return app

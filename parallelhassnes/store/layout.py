@@ -4,6 +4,7 @@ runs/_system/                    configuration snapshots, tick.lock, ingest.lock
 runs/_system/tmp/                content that waits for its rename
 runs/_system/limits/<key>.json   what is known of a queue key: pauses, adaptive limit, operators' limits
 runs/_system/starts/<env>.json   when trials in an environment with a start rate may start
+runs/_tasks/<sha256>/            a task that was uploaded
 runs/_system/tokens/<name>.json  who may use the HTTP interface, and for what
 runs/_queue/incoming/            tables, put there by rename
 runs/_queue/accepted|rejected/   tables as submitted, with .ack.json or .error.json
@@ -65,6 +66,10 @@ class Layout:
     @cached_property
     def limits(self) -> Path:
         return self.system / "limits"
+
+    @cached_property
+    def tasks(self) -> Path:
+        return self.runs / "_tasks"
 
     @cached_property
     def tokens(self) -> Path:

@@ -49,7 +49,10 @@ def newest(ctx, batch_id: str, step: str = "j/s") -> str:
     """The run id of the step's first attempt, once it runs."""
     step_dir = ctx.layout.batch(batch_id) / step.replace("/", "/steps/")
     ref = wait_for(lambda: attempts.newest(step_dir), "the attempt")
-    return ref.name.partition("_")[2]
+    run_id = ref.name.partition("_")[2]
+    ledger = ctx.layout.batch(batch_id) / "ledger.jsonl"
+    wait_for(lambda: run_id in ledger.read_text(), "its line")
+    return run_id
 
 
 @pytest.fixture

@@ -1,0 +1,61 @@
+"""Uploads: tasks and datasets as archives, stored by content."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, File, Query, Request, UploadFile
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from parallelhassnes.api.answers import Cursor, Limit, page, polled
+from parallelhassnes.api.auth import needs
+from parallelhassnes.api.site import SiteHere
+from parallelhassnes.control import uploads
+from parallelhassnes.control.uploads import Archive, StoredTask, Uploaded
+
+router = APIRouter(prefix="/v1/tasks", tags=["tasks"], dependencies=[Depends(needs("read"))])
+
+MOST_ARCHIVES = 100
+
+
+class TaskPage(BaseModel):
+    """One page of the stored tasks."""
+
+    items: list[StoredTask]
+    next: str | None
+    total: int
+
+
+@router.post("", status_code=201, dependencies=[Depends(needs("submit"))])
+def upload(
+    site: SiteHere,
+    file: Annotated[
+        list[UploadFile],
+        File(min_length=1, max_length=MOST_ARCHIVES, description="zip, tar or tar.gz of a task or of a folder of tasks."),
+    ],
+) -> Uploaded:  # fmt: skip
+    """Store tasks, checked as `submit` checks them; a table names each by the `path` that comes back.
+
+    All of them or none: every problem of every archive is in the answer. The same task is stored once.
+    """
+    archives = [Archive(part.filename or "task.zip", part.file) for part in file]
+    return uploads.upload(site.context(), archives)
+
+
+@router.get("", response_model=TaskPage)
+def list_tasks(
+    request: Request,
+    site: SiteHere,
+    name: Annotated[str, Query(max_length=200, description="Part of the task's name.")] = "",
+    cursor: Cursor = None,
+    limit: Limit = 100,
+) -> Response:
+    """The stored tasks by name, the newest version of one first."""
+    found = [task for task in uploads.every(site.layout) if name.lower() in task.name.lower()]
+    shown = page(found, lambda task: task.sha256, cursor, limit)
+    return polled(request, TaskPage(items=list(shown.items), next=shown.next, total=len(found)))
+
+
+@router.get("/{sha256}", response_model=StoredTask)
+def get_task(request: Request, site: SiteHere, sha256: str) -> Response:
+    """One stored task, by its SHA-256 or the beginning of it."""
+    return polled(request, uploads.find(site.layout, sha256))
