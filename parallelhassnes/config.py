@@ -21,7 +21,7 @@ PASSED_IF_SET = (
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy",
     "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS",
     "DOCKER_HOST", "DOCKER_CONFIG", "DOCKER_CONTEXT", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY",
-    "XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "PYTHONPATH", "VIRTUAL_ENV",
+    "CODEX_HOME", "CLAUDE_CONFIG_DIR", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "PYTHONPATH", "VIRTUAL_ENV",
 )  # fmt: skip
 """Variables that carry no secret and that programs expect; passed to every worker where they are set."""
 

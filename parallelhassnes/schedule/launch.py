@@ -20,6 +20,7 @@ from parallelhassnes.errors import UserError
 from parallelhassnes.execute import launcher
 from parallelhassnes.plan import JobSpec, StepSpec, TrialSpec
 from parallelhassnes.schedule import order
+from parallelhassnes.schedule.alone import Folders
 from parallelhassnes.schedule.attempt_process import Assignment, Then, fork_is_safe, run, spawn
 from parallelhassnes.schedule.budgets import Purse
 from parallelhassnes.schedule.context import Context
@@ -66,7 +67,7 @@ def launch_ready(ctx: Context, then: Then) -> list[Launched]:
         return []
     load, live = order.count(ctx)
     room = order.Room(ctx, load, live, ready, keys)
-    bucket, purse = Starts(ctx), gate.purse
+    bucket, purse, folders = Starts(ctx), gate.purse, Folders(ctx)
     started: list[Launched] = []
     while (lane := room.next_lane(ready)) is not None:
         path = lane.head
@@ -77,6 +78,11 @@ def launch_ready(ctx: Context, then: Then) -> list[Launched]:
             continue
         if path is None:
             break
+        if folders.refuse(path):
+            lane.advance()
+            if folders.gives_up(f"{lane.key}/{lane.batch_id}"):
+                lane.head = None
+            continue
         environment = bucket.environment(path)
         if environment is not None and not bucket.take(environment):
             lane.head = None  # the waker has a pass run when the next may start

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 
 import pytest
@@ -13,6 +14,7 @@ from stores import attempt_dirs, context, idle, job, program, put, read, states,
 from parallelhassnes.control.batch_scoreboard import batch_scoreboard
 from parallelhassnes.execute import processes
 from parallelhassnes.store import queue_keys
+from parallelhassnes.store.records import parse_time
 
 pytestmark = pytest.mark.codex
 REPORT = {
@@ -95,13 +97,34 @@ def test_what_it_does_is_shown_and_a_cancel_ends_it(batch, root):
     assert "thread.started" in (path / "agent" / "codex.events.jsonl").read_text()
 
 
-def test_a_deadline_ends_what_would_wait_for_ever(batch):
-    ctx, batch_id, tick, _ = batch([HANG], {"timeout_sec": 2})
-    tick("--until-idle")
+@pytest.mark.parametrize("down", [False, True], ids=["silent", "down"])
+def test_a_deadline_ends_what_would_wait_for_ever(batch, down):
+    with socket.socket() as taken:  # bound and not listening: connections are refused
+        taken.bind(("127.0.0.1", 0))
+        nobody = {"env": {"OPENAI_BASE_URL": f"http://127.0.0.1:{taken.getsockname()[1]}/v1"}}
+        ctx, batch_id, tick, _ = batch([HANG], {"timeout_sec": 2, **(nobody if down else {})})
+        tick("--until-idle")
     (path,) = attempt_dirs(ctx, batch_id)
-    final = read(path / "final.json")
+    final, state = read(path / "final.json"), read(path / "state.json")
     assert (final["status"], final["failure"]["class"]) == ("failed", "agent_timeout")
     assert final["agent"]["thread_id"]
+    assert 2 <= parse_time(state["ended_at"]) - parse_time(state["started_at"]) < 15
+
+
+def test_one_step_at_a_time_in_a_folder_takes_one_slot(batch, tmp_path):
+    place = tmp_path / "place"
+    place.mkdir()
+    alone = {"working_directory": str(place), "workspace_policy": {"exclusive": True}}
+    work = shell("mkdir busy && sleep 1 && rmdir busy && echo x >> done", after_sec=0.2)
+    ctx, batch_id, tick, server = batch([work, answer(REPORT)], alone, alone, {})
+    tick()
+    wait_for(lambda: len(server.requests()) >= 2, "the one in the folder and the one beside it")
+    assert len([*attempt_dirs(ctx, batch_id)]) == 2
+    wait_for(lambda: idle(ctx), "the end")
+    assert sorted(states(ctx, batch_id).values()) == [["succeeded"]] * 3
+    assert (place / "done").read_text() == "x\nx\n"
+    first, second = ([*attempt_dirs(ctx, batch_id)][n] for n in (0, 1))
+    assert read(first / "state.json")["ended_at"] < read(second / "state.json")["started_at"]
 
 
 def test_a_killed_supervisor_loses_no_event_and_no_change(batch, tmp_path):

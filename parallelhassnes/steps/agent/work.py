@@ -39,12 +39,13 @@ def work(attempt: Attempt) -> int:
     job = _Job(attempt)
     stopped = False
     try:
-        job.run()
-    except UserError as error:
-        job.failure = Failure("task_definition", str(error))
+        try:
+            job.run()
+        except UserError as error:
+            job.failure = Failure("task_definition", str(error))
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     except Stopped:
         stopped = True
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     job.end(complete=not stopped)
     return TOLD_TO_STOP if stopped else 0
 

@@ -130,8 +130,11 @@ def test_a_repair_that_does_not_help_keeps_every_violation(attempt_of, model):
 @pytest.mark.parametrize("name", BOTH)
 @pytest.mark.parametrize(
     ("turn", "failure_class"),
-    [(refuse(401, "Incorrect API key"), "auth"), (refuse(429, "Slow down, retry in 9s"), "rate_limit"), (CUT, "transient_provider")],
-    ids=["401", "429", "cut"],
+    [
+        (refuse(401, "Incorrect API key"), "auth"), (refuse(429, "Slow down, retry in 9s"), "rate_limit"),
+        (refuse(500, "boom"), "transient_provider"), (CUT, "transient_provider"),
+    ],
+    ids=["401", "429", "500", "cut"],
 )  # fmt: skip
 def test_a_providers_failure_is_the_attempts(attempt_of, model, name, turn, failure_class):
     code, outcome, final = run(attempt_of(name, model(turn).url))
