@@ -21,6 +21,8 @@ INSTALL = "install it (npm install -g @openai/codex) or name another agent"
 KEY, OPENAI_KEY, BASE_URL = "CODEX_API_KEY", "OPENAI_API_KEY", "OPENAI_BASE_URL"
 ENDPOINT = "endpoint"
 """Name of the provider that OPENAI_BASE_URL makes."""
+_APPROVALS = {"untrusted": "on-request"}
+"""Words of earlier versions that this one refuses, and the nearest it knows."""
 _KEPT = ("config.toml", "sessions")
 _TAIL = 1 << 20
 
@@ -100,7 +102,7 @@ def _config(request: Request, environ: Mapping[str, str]) -> dict[str, Any]:
         "model": request.model,
         "model_reasoning_effort": policy.model_reasoning_effort,
         "sandbox_mode": policy.sandbox,
-        "approval_policy": policy.approval_policy,
+        "approval_policy": _APPROVALS.get(policy.approval_policy, policy.approval_policy),
         "web_search": "live" if policy.web_search_enabled else "disabled",
         "sandbox_workspace_write": {
             "writable_roots": policy.add_dirs, "network_access": policy.network_access,
