@@ -142,6 +142,14 @@ def run(
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="No progress, no scoreboard.")
     ] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            metavar="FILE",
+            help="Write a report at the end: .html, or .md for Markdown.",
+        ),
+    ] = None,
     root: RootOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -153,6 +161,10 @@ def run(
     from parallelhassnes.errors import UserError
 
     check_fail_on(fail_on)
+    if report is not None:
+        from parallelhassnes.control.run_done import check_report
+
+        check_report(report)
     if n_trials is not None and n_valid is not None:
         raise UserError("both --n-trials and --n-valid are given", fix="give one")
     request = _request(
@@ -170,7 +182,7 @@ def run(
     print(f"batch {done.batch_id}: {done.jobs} jobs, {done.steps} steps", file=sys.stderr)
     for warning in done.warnings:
         print(f"note: {warning}", file=sys.stderr)
-    watch_until_idle(ctx, [done.batch_id], fail_on=fail_on, quiet=quiet, json=json)
+    watch_until_idle(ctx, [done.batch_id], fail_on=fail_on, quiet=quiet, json=json, report=report)
 
 
 def _request(**given: object) -> "RunRequest":

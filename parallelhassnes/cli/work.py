@@ -190,9 +190,19 @@ def check_fail_on(value: str) -> None:
 
 
 def watch_until_idle(
-    ctx: "Context", batch_ids: list[str] | None, *, fail_on: str, quiet: bool, json: bool
+    ctx: "Context",
+    batch_ids: list[str] | None,
+    *,
+    fail_on: str,
+    quiet: bool,
+    json: bool,
+    report: Path | None = None,
 ) -> None:
-    """Drive the root with live progress, print the result, exit 0 or 1; Ctrl-C stops only the watching."""
+    """Drive the root with live progress, print the result, exit 0 or 1; Ctrl-C stops only the watching.
+
+    Args:
+        report: where to write the report of the one batch, too.
+    """
     from parallelhassnes.cli.progress import Progress
     from parallelhassnes.cli.watch import print_scoreboard
     from parallelhassnes.control.drive import until_idle
@@ -214,9 +224,33 @@ def watch_until_idle(
         batch_id for batch_id, size in _ledger_sizes(ctx).items() if size != before.get(batch_id)
     ]
     ids = moved if batch_ids is None else batch_ids
-    if json or not quiet:
-        print_scoreboard(ctx.layout, ids[0] if batch_ids and len(ids) == 1 else None, json=json)
-    raise typer.Exit(exit_code(ctx, ids, fail_on))  # type: ignore[arg-type]
+    code = exit_code(ctx, ids, fail_on)  # type: ignore[arg-type]
+    one = ids[0] if batch_ids and len(ids) == 1 else None
+    if one is not None:
+        _print_run(ctx, one, code, report, quiet=quiet, json=json)
+    elif json or not quiet:
+        print_scoreboard(ctx.layout, None, json=json)
+    raise typer.Exit(code)
+
+
+def _print_run(
+    ctx: "Context", batch_id: str, code: int, report: Path | None, *, quiet: bool, json: bool
+) -> None:
+    from parallelhassnes.cli.watch import print_scoreboard
+
+    written = None
+    if report is not None:
+        from parallelhassnes.control.run_done import write_report
+
+        written = write_report(ctx.layout, batch_id, report)
+    if json:
+        from parallelhassnes.control.run_done import run_done
+
+        typer.echo(run_done(ctx.layout, batch_id, code, written).model_dump_json())
+    elif not quiet:
+        print_scoreboard(ctx.layout, batch_id, json=False)
+        if written is not None:
+            print(f"report: {written}", file=sys.stderr)
 
 
 def _ledger_sizes(ctx: "Context") -> dict[str, int]:

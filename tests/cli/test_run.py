@@ -86,6 +86,10 @@ def test_without_docker_one_line_says_so_and_names_the_alternative(root):
         (("run", "examples/tasks/hello", "--fail-on", "x", "-e", "sandbox"), "never"),
         (("run", "examples/tasks/hello", "--ae", "x", "-e", "sandbox"), "NAME=VALUE"),
         (("run", "-c", "no/such/file", "-e", "sandbox"), "no/such/file"),
+        (
+            ("run", "examples/tasks/hello", "-e", "sandbox", "--report", "no/such/x.html"),
+            "no/such/x.html",
+        ),
         (("submit", "no/such/file"), "no/such/file"),
         (("show", "nothing"), "nothing"),
         (("logs", "nothing"), "nothing"),
