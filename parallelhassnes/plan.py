@@ -99,6 +99,17 @@ class JobSpec(Record):
         return self.steps[self.places[step_id]]
 
 
+class Addition(Record):
+    """Steps that a job got after it was accepted; the content of ``additions/<number>.json``."""
+
+    schema_version: Literal[1] = 1
+    at: str
+    """RFC 3339, UTC, to the microsecond."""
+    by: str
+    """``user@host``."""
+    steps: tuple[StepSpec, ...]
+
+
 class BatchMeta(Record):
     """Facts about an accepted table; the content of ``batch_meta.json``, written last at ingest."""
 

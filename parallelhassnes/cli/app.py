@@ -10,6 +10,7 @@ import typer
 
 from parallelhassnes import __version__
 from parallelhassnes.cli import (
+    analyses,
     audit,
     budget,
     gate,
@@ -36,7 +37,21 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
-for module in (work, run, watch, results, report, operate, hold, gate, audit, budget, serve, token):
+for module in (
+    work,
+    run,
+    watch,
+    results,
+    report,
+    analyses,
+    operate,
+    hold,
+    gate,
+    audit,
+    budget,
+    serve,
+    token,
+):
     module.register(app)
 
 

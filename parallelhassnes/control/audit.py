@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel
 
 from parallelhassnes.control.audit_ledger import Lines, read_lines
-from parallelhassnes.store import atomic, attempts, batches, locks, seal
+from parallelhassnes.store import additions, atomic, attempts, batches, locks, seal
 from parallelhassnes.store.layout import Layout
 
 type What = Literal[
@@ -128,6 +128,7 @@ class _Batch:
         if hashlib.sha256(meta).hexdigest() != submitted.get("meta_sha256"):
             yield Finding(what="changed", place=f"{self.batch_id}/{batches.META}")
         yield from self._jobs(json.loads(meta), submitted)
+        yield from self._additions(json.loads(meta))
 
     def _jobs(self, meta: dict[str, Any], submitted: dict[str, Any]) -> Iterator[Finding]:
         digest = hashlib.sha256()
@@ -145,6 +146,20 @@ class _Batch:
                 what="changed", place=f"{self.batch_id}/*/{batches.JOB}",
                 text="the jobs are not those that were submitted",
             )  # fmt: skip
+
+    def _additions(self, meta: dict[str, Any]) -> Iterator[Finding]:
+        """Steps that were added later, against the lines that say so; a line whose file never came is no change."""
+        told = dict(self.lines.added)
+        for job_id in meta.get("job_ids", ()):
+            for name in additions.names(self.dir / job_id):
+                place = f"{job_id}/{additions.FOLDER}/{name}"
+                found = hashlib.sha256((self.dir / place).read_bytes()).hexdigest()
+                said = told.pop(place, None)
+                if said != found:
+                    what: What = "changed" if said else "added"
+                    yield Finding(what=what, place=f"{self.batch_id}/{place}")
+        for place in told:
+            yield Finding(what="missing", place=f"{self.batch_id}/{place}")
 
     def attempt_dirs(self) -> Iterator[Path]:
         """Every attempt's folder, in no order that matters."""

@@ -27,6 +27,8 @@ class Lines(NamedTuple):
     launched: dict[str, dict[str, Any]]
     """run_id → line."""
     ended: dict[str, dict[str, Any]]
+    added: dict[str, str]
+    """``job_id/file`` of each addition → its hash; where a crash had it written twice the last counts."""
     head: str
     """Hash of the last line; empty where there is none."""
 
@@ -36,8 +38,8 @@ def read_lines(batch_dir: Path) -> Lines:
     try:
         data = (batch_dir / LEDGER).read_bytes()
     except FileNotFoundError:
-        return Lines([Fault(0, "ledger", "there is no ledger")], None, {}, {}, "")
-    found = Lines([], None, {}, {}, "")
+        return Lines([Fault(0, "ledger", "there is no ledger")], None, {}, {}, {}, "")
+    found = Lines([], None, {}, {}, {}, "")
     prev, seq, torn = "", -1, 0
     raws = data.split(b"\n")
     unfinished = raws.pop()
@@ -84,6 +86,9 @@ def _take_in(found: Lines, document: dict[str, Any]) -> Lines:
     match document.get("event"):
         case "submitted":
             return found._replace(submitted=document)
+        case "added":
+            place = f"{document.get('job_id')}/{document.get('file')}"
+            found.added[place] = str(document.get("sha256"))
         case "launched":
             found.launched[str(document.get("run_id"))] = document
         case "carried":  # its launch stands in the ledger of the batch that it comes from

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
 
-from parallelhassnes.plan import JobSpec, StepSpec, TrialSpec
+from parallelhassnes.plan import StepSpec, TrialSpec
 from parallelhassnes.steps import untrusted
+from parallelhassnes.store import batches
 
 if TYPE_CHECKING:
     from harbor.models.job.config import JobConfig
@@ -48,7 +49,7 @@ def find_trials(batch_dir: Path) -> tuple[list[FoundTrial], list[str]]:
 
 def _trial_steps(batch_dir: Path) -> Iterator[tuple[Path, StepSpec]]:
     for path in sorted(batch_dir.glob("*/job.json")):
-        job = JobSpec.model_validate_json(path.read_bytes())
+        job = batches.read_job(path.parent)
         for step in job.steps:
             if step.kind == "trial":
                 yield path.parent, step

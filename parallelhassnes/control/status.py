@@ -224,15 +224,15 @@ def read_index(batch_dir: Path) -> dict[str, list[IndexedStep]]:
 def _add_unlogged(layout: Layout, status: BatchStatus) -> None:
     """Take in live attempts whose ledger line is not there yet, or was lost with the process that was to write it."""
     prefix = f"{status.batch_dir.name}."
-    names = [entry.name for entry in tickets.running(layout) if entry.name.startswith(prefix)]
-    if not names:
-        return
-    places = list(status.steps)  # a step's place in the table is its ticket's number
-    for name in names:
-        place = tickets.parse_name(name).seq
-        if place >= len(places):
+    paths = [entry.path for entry in tickets.running(layout) if entry.name.startswith(prefix)]
+    for path in paths:
+        try:
+            ticket = tickets.read(path)
+        except FileNotFoundError:  # its attempt has just ended
             continue
-        key = places[place]
+        key = f"{ticket.job_id}/{ticket.step_id}"
+        if key not in status.steps:
+            continue
         row = status.fold.steps.get(key)
         if row is not None and row.status == "running":
             continue

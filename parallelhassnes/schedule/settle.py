@@ -177,6 +177,17 @@ class Book:
                 self._changed.add(job_id)
                 open_ends.extend(waiting_job.dependents.get(step_id, ()))
 
+    def place(self, job: JobSpec, step: StepSpec) -> None:
+        """Give a step that was never attempted its ticket, or mark it as one that never can start."""
+        if self.is_canceled(job.job_id, step.step_id):
+            return
+        verdict, because = self.evaluate(job, step)
+        if verdict == "ready":
+            self.put_ticket(job, step)
+        elif verdict == "dead":
+            self.current(job.job_id).dead[step.step_id] = because
+            self._changed.add(job.job_id)
+
     def is_canceled(self, job_id: str, step_id: str) -> bool:
         return self.canceled or step_id in self.overrides(job_id).canceled
 

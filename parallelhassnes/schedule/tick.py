@@ -12,7 +12,7 @@ import time
 from typing import NamedTuple
 
 from parallelhassnes.execute import launcher, processes
-from parallelhassnes.schedule import images, ingest, runner, waker
+from parallelhassnes.schedule import add, images, ingest, runner, waker
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.launch import Launched, launch_ready
 from parallelhassnes.schedule.repair import repair
@@ -68,6 +68,7 @@ def _pass(ctx: Context, started: list[Launched]) -> None:
         try:
             ctx.layout.pass_wanted.unlink(missing_ok=True)
             settle_ended(ctx)
+            add.complete(ctx)
             tickets.promote_due(ctx.layout, time.time())
             started += launch_ready(ctx, after_attempt)
         finally:

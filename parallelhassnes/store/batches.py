@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from parallelhassnes.plan import BatchMeta, JobSpec
-from parallelhassnes.store import atomic
+from parallelhassnes.store import additions, atomic
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import Control, Current, Overrides, dump
 
@@ -17,9 +17,15 @@ JOB, META, CURRENT, CONTROL, OVERRIDES = (
 )  # fmt: skip
 
 
-@lru_cache(maxsize=64)
 def read_job(job_dir: Path) -> JobSpec:
-    return JobSpec.model_validate(atomic.read_json(job_dir / JOB))
+    """The job with everything that was added to it."""
+    return _read_job(job_dir, additions.names(job_dir))
+
+
+@lru_cache(maxsize=64)
+def _read_job(job_dir: Path, added: tuple[str, ...]) -> JobSpec:
+    job = JobSpec.model_validate(atomic.read_json(job_dir / JOB))
+    return additions.merged(job, job_dir, added) if added else job
 
 
 @lru_cache(maxsize=64)

@@ -12,6 +12,7 @@ runs/_queue/ready/<key>/<batch_id>/<chunk>/<ticket>    what could start now
 runs/_queue/delayed/<time>.<ticket>                    what may start again at <time>
 runs/_queue/running/<key>/<ticket>                     one per live attempt
 runs/_queue/ended/<ticket>                             sealed, not settled yet
+runs/_queue/added/<batch_id>     steps were added, and have no tickets yet
 runs/_queue/blocked/<batch_id>.json                    why the ready steps of a batch are not started
 runs/_system/directories/<hash>.lock                   held while an agent step works alone in a folder
 worktrees/<batch_id>/<run_id>                          an agent step's isolated workspace
@@ -115,11 +116,16 @@ class Layout:
     def blocked(self) -> Path:
         return self.queue / "blocked"
 
+    @cached_property
+    def added(self) -> Path:
+        return self.queue / "added"
+
     def folders(self) -> tuple[Path, ...]:
         """Every folder that a store has even when it is empty."""
         return (
             self.system, self.temp, self.system / "config_versions", self.incoming, self.accepted, self.rejected,
             self.tables_by_sha, self.ready, self.delayed, self.running, self.ended, self.blocked,
+            self.added,
         )  # fmt: skip
 
     @cached_property

@@ -12,6 +12,7 @@ from parallelhassnes.steps.kinds import Attempt, Failure, Outcome, WorkerEnd
 from parallelhassnes.steps.verdict import facts, flakiness, judge, opinions
 from parallelhassnes.steps.verdict.facts import TrialFacts
 from parallelhassnes.steps.verdict.versions import VERDICT_FILE
+from parallelhassnes.store import batches
 
 
 class VerdictKind:
@@ -26,7 +27,7 @@ class VerdictKind:
         return 600.0
 
     def work(self, attempt: Attempt) -> int:
-        job = JobSpec.model_validate_json((attempt.job_dir / "job.json").read_bytes())
+        job = batches.read_job(attempt.job_dir)
         steps = trial_steps(job, attempt.step)
         trials = facts.of_steps(attempt.job_dir, steps)
         said = opinions.of_job(attempt.job_dir, job, {step.step_id for step in steps})

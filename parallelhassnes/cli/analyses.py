@@ -1,0 +1,145 @@
+"""``analyze`` and ``analyses``."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from parallelhassnes.cli.options import JsonOption, RootOption
+from parallelhassnes.cli.work import open_store
+
+if TYPE_CHECKING:
+    from parallelhassnes.control.analyses import Analysed
+    from parallelhassnes.tables.model import AnalysisPart
+
+IdArgument = Annotated[
+    str, typer.Argument(metavar="ID", help="A batch, BATCH/JOB, or BATCH/JOB/STEP of a trial.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    app.command()(analyze)
+    app.command()(analyses)
+
+
+def analyze(
+    target: IdArgument = "latest",
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--engine",
+            metavar="ENGINE[:MODEL]",
+            help="rules, codex, claude, api or harbor; may be repeated. [default: rules]",
+        ),
+    ] = None,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Only trials that have ended and did not pass.")
+    ] = False,
+    only_unknown: Annotated[
+        bool, typer.Option("--only-unknown", help="Ask a model only where the rules prove nothing.")
+    ] = False,
+    base_url: Annotated[
+        str | None, typer.Option("--base-url", help="Engine api: the endpoint, up to /v1.")
+    ] = None,
+    secret: Annotated[
+        list[str] | None,
+        typer.Option("--secret", metavar="NAME", help="Variable to pass on; may be repeated."),
+    ] = None,
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="Start what may start, and leave it running.")
+    ] = False,
+    root: RootOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Analyse trials that were run before, also by another engine; each is analysed once by each engine.
+
+    Example: parallelhassnes analyze latest --failed
+    """
+    from parallelhassnes.control import analyses as views
+    from parallelhassnes.control.analyze import analyze as start
+    from parallelhassnes.control.drive import until_idle
+    from parallelhassnes.store.atomic import dumps
+
+    env = {name: f"${{{name}}}" for name in secret or ()}
+    said = {"only_unknown": only_unknown, "env": env, "base_url": base_url}
+    parts = [_part(text, said) for text in engine or ["rules"]]
+    ctx = open_store(root)
+    done = start(ctx, target, parts, failed=failed)
+    counts = (
+        f"{len(done.added)} analyses added, {len(done.again)} asked again, {done.had} were there"
+    )
+    print(f"batch {done.batch_id}: {counts}", file=sys.stderr)
+    if no_wait:
+        if json:
+            typer.echo(dumps(done.model_dump(mode="json")), nl=False)
+        return
+    try:
+        until_idle(ctx, [done.batch_id], lambda: None)
+    except KeyboardInterrupt:
+        print(
+            "\nstopped watching; the analyses go on by themselves. Look with `analyses`.",
+            file=sys.stderr,
+        )
+        raise typer.Exit(130) from None
+    _print(views.analyses(ctx.layout, target), json=json)
+
+
+def analyses(
+    target: IdArgument = "latest", root: RootOption = None, json: JsonOption = False
+) -> None:
+    """Show what the analyses say, and how far the engines agree.
+
+    Example: parallelhassnes analyses latest
+    """
+    from parallelhassnes.control import analyses as views
+
+    _print(views.analyses(open_store(root).layout, target), json=json)
+
+
+def _part(text: str, said: dict[str, object]) -> "AnalysisPart":
+    from typing import get_args
+
+    from parallelhassnes.errors import UserError
+    from parallelhassnes.names import nearest
+    from parallelhassnes.tables.model import AnalysisPart, Engine
+
+    engine, _, model = text.partition(":")
+    known = get_args(Engine.__value__)
+    if engine not in known:
+        near = nearest(engine, known)
+        fix = f"did you mean {near}?" if near else f"use one of {', '.join(known)}"
+        raise UserError(f"there is no engine {engine}", fix=fix)
+    settings = {**said, "base_url": said["base_url"] if engine == "api" else None}
+    return AnalysisPart(engine=engine, model=model or None, **settings)  # type: ignore[arg-type]
+
+
+def _print(found: "Analysed", *, json: bool) -> None:
+    from parallelhassnes.store.atomic import dumps
+
+    if json:
+        typer.echo(dumps(found.model_dump(mode="json")), nl=False)
+        return
+    if not any(trial.opinions for trial in found.trials):
+        typer.echo(f"no trial of {found.id} has an analysis; `analyze {found.id}` makes them")
+        return
+    width = max((len(trial.trial) for trial in found.trials), default=0)
+    for trial in found.trials:
+        reward = trial.result if trial.reward is None else f"{trial.reward:g}"
+        for number, said in enumerate(trial.opinions):
+            head = f"{trial.trial:<{width}}  {reward:<8}" if number == 0 else " " * (width + 10)
+            what = f"{said.outcome}/{said.subtype}" if said.outcome else said.state
+            sure = f" {said.confidence:.2f}" if said.confidence is not None else ""
+            old = " (of an earlier attempt)" if said.stale else ""
+            typer.echo(f"{head}  {said.engine}: {what}{sure}{old} {said.root_cause}".rstrip())
+    for engine, counts in found.outcomes.items():
+        told = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+        typer.echo(f"{engine}: {told}")
+    for pair in found.agreement:
+        sure = "" if pair.kappa is None else f", kappa {pair.kappa:.2f}"
+        typer.echo(
+            f"{' and '.join(pair.engines)}: the same outcome in {pair.same_outcome} of {pair.both} trials"
+            f" that both classified, the same subtype in {pair.same_subtype}{sure}"
+        )
+    for trial_id in found.disagree:
+        typer.echo(f"they disagree on {trial_id}")

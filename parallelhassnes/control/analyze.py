@@ -1,0 +1,118 @@
+"""``analyze``: analyses of trials that were run before, or by another engine. Nothing that is sealed is touched.
+
+Each becomes a step that is added to its trial's job. What has an analysis by that engine already keeps it; one that failed is
+attempted again. So trials that came later are analysed, and only those.
+"""
+
+from pydantic import BaseModel
+
+from parallelhassnes.control.analyses import engine_of
+from parallelhassnes.control.find import resolve
+from parallelhassnes.errors import InvalidInput
+from parallelhassnes.plan import JobSpec, StepSpec
+from parallelhassnes.schedule import add, ingest
+from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.settle import Book, ticket_of
+from parallelhassnes.schedule.tick import pass_and_wake
+from parallelhassnes.steps.verdict import facts
+from parallelhassnes.store import attempts, batches, locks, tickets
+from parallelhassnes.store.records import parse_time
+from parallelhassnes.tables.analyses import analysis_steps, checked, spec
+from parallelhassnes.tables.context import Context as TableContext
+from parallelhassnes.tables.model import AnalysisPart
+from parallelhassnes.tables.paths import Bases
+from parallelhassnes.tables.problems import Problems
+
+
+class Analyzed(BaseModel):
+    """What came of it."""
+
+    ok: bool = True
+    batch_id: str
+    added: list[str] = []
+    """``job_id/step_id`` of the new steps."""
+    again: list[str] = []
+    """Those that had failed and are attempted again."""
+    had: int = 0
+    """Analyses that were there already."""
+
+
+def analyze(
+    ctx: Context, text: str, parts: list[AnalysisPart], *, failed: bool = False
+) -> Analyzed:
+    """Have the trials under an id analysed by these engines; starts what may start, waits for nothing.
+
+    Args:
+        failed: only trials that have ended and did not pass.
+
+    Raises:
+        UnknownId: there is no such thing.
+        InvalidInput: an engine lacks something.
+    """
+    found = resolve(ctx.layout, text)
+    problems = Problems("analyze")
+    defaults = ingest.defaults(ctx)
+    tables = TableContext(problems, Bases([]), defaults)
+    checked(list(parts), "", tables)
+    if problems:
+        raise InvalidInput(problems.found)
+    result = Analyzed(batch_id=found.batch_id)
+    with locks.held(ctx.layout.tick_lock):
+        book = Book(ctx, found.batch_id)
+        new: dict[str, list[StepSpec]] = {}
+        for job_dir in batches.job_dirs(ctx.layout, found.batch_id):
+            if found.job_id not in (None, job_dir.name):
+                continue
+            job = batches.read_job(job_dir)
+            taken = {step.step_id for step in job.steps}
+            for trial in _trials(ctx, job, found.step_id, failed=failed):
+                missing = [part for part in parts if not _has(ctx, book, job, trial, part, result)]
+                new.setdefault(job.job_id, []).extend(
+                    analysis_steps(trial, job.job_id, missing, tables, defaults.retry, taken)
+                )
+        book.save()
+        new = {job_id: steps for job_id, steps in new.items() if steps}
+        if new:
+            add.add(ctx, found.batch_id, new)
+        result.added = [f"{job_id}/{step.step_id}" for job_id, own in new.items() for step in own]
+    pass_and_wake(ctx)
+    return result
+
+
+def _trials(ctx: Context, job: JobSpec, only: str | None, *, failed: bool) -> list[StepSpec]:
+    trials = [s for s in job.steps if s.kind == "trial" and only in (None, s.step_id)]
+    if not failed:
+        return trials
+    job_dir = ctx.layout.job(job.batch_id, job.job_id)
+    reports = facts.trial_reports(job_dir, [step.step_id for step in trials])
+    return [
+        step
+        for step, fact in zip(trials, reports, strict=True)
+        if fact.result not in ("missing", "canceled", "skipped") and not fact.passed
+    ]
+
+
+def _has(
+    ctx: Context, book: Book, job: JobSpec, trial: StepSpec, part: AnalysisPart, result: Analyzed
+) -> bool:
+    """Whether the trial has a step of that engine and model; one that came to no analysis is asked again."""
+    wanted = engine_of(spec(part, trial.step_id))
+    for step in job.steps:
+        if step.kind != "analysis" or step.spec.get("trial") != trial.step_id:
+            continue
+        if engine_of(step.spec) != wanted:
+            continue
+        ref = attempts.newest(book.step_dir(job, step))
+        state = None if ref is None else attempts.read_state(ref.dir)
+        over = ref is not None and attempts.is_sealed(ref.dir)
+        if state is None or not over or state.status in ("succeeded", "needs_attention"):
+            result.had += 1
+            return True
+        book.ask_again(job, step, state.run_id)
+        now = book.look_again(job, step)
+        if now is not None and now.retry_at is not None:
+            ticket, name = ticket_of(job, step)
+            tickets.put_delayed(ctx.layout, ticket, name, parse_time(now.retry_at))
+        result.again.append(f"{job.job_id}/{step.step_id}")
+        return True
+    return False

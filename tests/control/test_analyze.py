@@ -1,0 +1,179 @@
+"""``analyze``: over trials that were run before, again by another engine, and what the engines say side by side."""
+
+import json
+
+import pytest
+from harness import make_task
+from models import answer, serving
+from stores import CHECKOUT, context, idle, program, put, read, states, wait_for
+
+from parallelhassnes.control import analyses, audit, status
+from parallelhassnes.control.analyze import analyze
+from parallelhassnes.errors import UserError
+from parallelhassnes.schedule import add
+from parallelhassnes.schedule.requeue import rebuild
+from parallelhassnes.schedule.tick import tick
+from parallelhassnes.store import index
+from parallelhassnes.tables.model import AnalysisPart
+
+RULES = [AnalysisPart(engine="rules")]
+
+
+@pytest.fixture
+def old(root, monkeypatch):
+    """A root with a batch of oracle and nop on one task, run before anybody thought of analyses."""
+    monkeypatch.setenv("PYTHONPATH", f"{CHECKOUT}:{CHECKOUT / 'tests'}")
+    ctx = context(root)
+    sweep = {
+        "path": str(make_task(root)), "agents": [{"name": "oracle"}, {"name": "nop"}],
+        "environment": "temp_environment:TempEnvironment",
+    }  # fmt: skip
+    batch = put(ctx, json.dumps({"spec_version": "2.0", "sweep": sweep}).encode())
+    settle(ctx)
+    return ctx, batch
+
+
+def settle(ctx):
+    tick(ctx)
+    wait_for(lambda: idle(ctx), "the batch to end")
+
+
+def sealed(ctx, batch):
+    return {
+        p: p.read_bytes() for p in ctx.layout.batch(batch).glob("*/steps/*/attempts/*/seal.json")
+    }
+
+
+def said(ctx, batch):
+    found = analyses.analyses(ctx.layout, batch)
+    return {
+        t.trial: [(o.engine, o.state, o.outcome, o.subtype) for o in t.opinions]
+        for t in found.trials
+    }
+
+
+def test_old_trials_are_analysed_once_and_judged_anew(old):
+    ctx, batch = old
+    before = sealed(ctx, batch)
+    done = analyze(ctx, batch, RULES)
+    assert done.added == ["hello/oracle.1.rules", "hello/nop.1.rules"]
+    settle(ctx)
+    assert said(ctx, batch) == {
+        "hello/oracle.1": [("rules", "done", "good_success", "reference")],
+        "hello/nop.1": [("rules", "done", "good_failure", "no_action")],
+    }
+    assert states(ctx, batch)["hello/verdict"][-1] == "succeeded"
+    assert len(states(ctx, batch)["hello/verdict"]) >= 2, "the verdict takes the analyses in"
+    now = sealed(ctx, batch)
+    assert {path: now[path] for path in before} == before
+    again = analyze(ctx, batch, RULES)
+    assert (again.added, again.again, again.had) == ([], [], 2)
+    found = audit.verify(ctx.layout)
+    assert found.ok, found.problems
+    current = read(ctx.layout.job(batch, "hello") / "current.json")
+    listed = read(ctx.layout.batch(batch) / "index.json")
+    rebuild(ctx)
+    assert read(ctx.layout.job(batch, "hello") / "current.json") == current
+    assert read(ctx.layout.batch(batch) / "index.json") == listed
+    assert idle(ctx)
+
+
+def test_only_what_failed(old):
+    ctx, batch = old
+    assert analyze(ctx, batch, RULES, failed=True).added == ["hello/nop.1.rules"]
+    settle(ctx)
+
+
+def test_another_engine_and_how_far_they_agree(old, root, monkeypatch):
+    ctx, batch = old
+    analyze(ctx, batch, RULES)
+    settle(ctx)
+    document = {
+        "outcome": "good_failure", "subtype": "gave_up", "evidence": [], "root_cause": "It stopped.",
+        "recommendation": "None.", "confidence": 0.5,
+    }  # fmt: skip
+    good = {**document, "outcome": "bad_success", "subtype": "too_permissive"}
+    turns = {"verified reward 1": [answer(good)], "verified reward 0": [answer(document)]}
+    monkeypatch.setenv("SOME_KEY", "scripted")
+    with serving(root / "model", answer(document), when=turns) as model:
+        line = ("--engine", "api:scripted", "--base-url", f"{model.url}/v1", "--secret", "SOME_KEY")
+        told = program(root, "analyze", batch, *line, "--json")
+    found = json.loads(told.stdout)
+    assert found["outcomes"]["api · scripted"] == {"bad_success": 1, "good_failure": 1}
+    (pair,) = found["agreement"]
+    assert (pair["engines"], pair["both"], pair["same_outcome"], pair["same_subtype"]) == (
+        ["rules", "api · scripted"], 2, 1, 0,
+    )  # fmt: skip
+    assert found["disagree"] == ["hello/oracle.1"]
+    assert "SOME_KEY" not in (root / "runs" / batch / "launch_table.json").read_text()
+    shown = program(root, "analyses", batch).stdout
+    assert "they disagree on hello/oracle.1" in shown
+    assert audit.verify(ctx.layout).ok
+
+
+def test_one_that_failed_is_missing_and_asked_again(old, root):
+    ctx, batch = old
+    with serving(root / "model", answer({"no": "analysis"})) as model:
+        part = AnalysisPart(engine="api", model="scripted", base_url=f"{model.url}/v1")
+        analyze(ctx, f"{batch}/hello/nop.1", [part])
+        settle(ctx)
+        assert said(ctx, batch)["hello/nop.1"] == [("api · scripted", "failed", None, None)]
+        assert analyze(ctx, batch, [part], failed=True).again == ["hello/nop.1.api"]
+        settle(ctx)
+    assert len(states(ctx, batch)["hello/nop.1.api"]) == 2
+
+
+@pytest.mark.parametrize("act", ["append", "write", "place"])
+def test_a_crash_on_the_way_is_mended_by_the_next_tick(old, monkeypatch, act):
+    ctx, batch = old
+
+    def crash(*_args, **_more):
+        raise KeyboardInterrupt
+
+    where = {"append": add.ledger, "write": index, "place": add.Book}[act]
+    with monkeypatch.context() as patched:
+        patched.setattr(where, act, crash)
+        with pytest.raises(KeyboardInterrupt):
+            analyze(ctx, batch, RULES)
+    settle(ctx)
+    assert said(ctx, batch)["hello/nop.1"] == [("rules", "done", "good_failure", "no_action")]
+    assert list(ctx.layout.added.iterdir()) == []
+    found = audit.verify(ctx.layout)
+    assert found.ok, found.problems
+    assert [step.state for step in status.read(ctx.layout, batch)] == ["succeeded"] * 5
+
+
+def test_an_addition_that_was_changed_is_found(old):
+    ctx, batch = old
+    analyze(ctx, batch, RULES)
+    settle(ctx)
+    path = ctx.layout.job(batch, "hello") / "additions" / "0001.json"
+    text = path.read_text()
+    path.write_text(text.replace('"rules"', '"codex"', 1))
+    assert [(f.what, f.place) for f in audit.verify(ctx.layout).problems] == [
+        ("changed", f"{batch}/hello/additions/0001.json")
+    ]
+    path.unlink()
+    assert [f.what for f in audit.verify(ctx.layout).problems][:1] == ["missing"]
+
+
+def test_wrong_inputs_are_one_line(root, old):
+    ctx, _ = old
+    done = program(root, "analyze", "latest", "--engine", "codexx", check=False)
+    assert (done.returncode, done.stderr.strip()) == (
+        2, "there is no engine codexx; did you mean codex?",
+    )  # fmt: skip
+    done = program(root, "analyze", "latest", "--engine", "api", check=False)
+    assert done.returncode == 2
+    assert "the engine api needs a model" in done.stderr
+    with pytest.raises(UserError):
+        analyze(ctx, "nothing", RULES)
+
+
+def test_kappa_by_hand():
+    """Cohen (1960): two raters, 20 yes/yes, 5 yes/no, 10 no/yes, 15 no/no give 0.4."""
+    pairs = [("y", "y")] * 20 + [("y", "n")] * 5 + [("n", "y")] * 10 + [("n", "n")] * 15
+    assert analyses.kappa(pairs) == pytest.approx(0.4)
+    assert analyses.kappa([]) is None
+    assert analyses.kappa([("a", "a")] * 3) is None
+    assert analyses.kappa([("a", "b"), ("b", "a")]) == pytest.approx(-1.0)
