@@ -151,7 +151,7 @@ def _of_job(
     for step in job.steps:
         if step.kind == "analysis":
             about.setdefault(str(step.spec.get("trial")), []).append(step)
-    reports = facts.trial_reports(job_dir, [step.step_id for step in trials])
+    reports = facts.of_steps(job_dir, trials)
     for trial, fact in zip(trials, reports, strict=True):
         own = about.get(trial.step_id, [])
         if only not in (None, trial.step_id, *(step.step_id for step in own)):

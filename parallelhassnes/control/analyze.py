@@ -84,7 +84,7 @@ def _trials(ctx: Context, job: JobSpec, only: str | None, *, failed: bool) -> li
     if not failed:
         return trials
     job_dir = ctx.layout.job(job.batch_id, job.job_id)
-    reports = facts.trial_reports(job_dir, [step.step_id for step in trials])
+    reports = facts.of_steps(job_dir, trials)
     return [
         step
         for step, fact in zip(trials, reports, strict=True)

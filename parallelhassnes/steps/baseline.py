@@ -33,9 +33,7 @@ class BaselineKind:
 
     def work(self, attempt: Attempt) -> int:
         job = batches.read_job(attempt.job_dir)
-        steps = trial_steps(job, attempt.step)
-        found = facts.trial_reports(attempt.job_dir, [step.step_id for step in steps])
-        trials = [facts.planned(fact, step) for fact, step in zip(found, steps, strict=True)]
+        trials = facts.of_steps(attempt.job_dir, trial_steps(job, attempt.step))
         wrong, open_ones = look(trials)
         new = attempt.dir / f"{FILE}.new"
         new.write_text(json.dumps({"wrong": wrong, "open": open_ones}) + "\n", encoding="utf-8")

@@ -57,7 +57,7 @@ def case_of(job_dir: Path, job: JobSpec, trial: StepSpec) -> Case | None:
     """The case of a trial step; None where no attempt of it has finished."""
     steps = [step for step in job.steps if step.kind == "trial"]
     found: dict[str, TrialFiles] = {}
-    reports = facts.trial_reports(job_dir, [step.step_id for step in steps])
+    reports = facts.of_steps(job_dir, steps)
     for step, report in zip(steps, reports, strict=True):
         if report.attempt is not None:
             found[step.step_id] = TrialFiles(job_dir / report.attempt, step)
