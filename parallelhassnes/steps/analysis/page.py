@@ -26,12 +26,17 @@ def rules() -> str:
     return "\n".join(rows)
 
 
+def put(text: str, name: str, table: str) -> str:
+    """The page with a table in its place."""
+    begin = f"<!-- {name} -->\n"
+    head, _, rest = text.partition(begin)
+    return f"{head}{begin}{table}\n{END}{rest.partition(END)[2]}"
+
+
 def filled(text: str) -> str:
     """The page with its tables as they are now."""
     for name, table in (("taxonomy", taxonomy()), ("rules", rules())):
-        begin = f"<!-- {name} -->\n"
-        head, _, rest = text.partition(begin)
-        text = f"{head}{begin}{table}\n{END}{rest.partition(END)[2]}"
+        text = put(text, name, table)
     return text
 
 
