@@ -39,6 +39,12 @@ def analyze(
     only_unknown: Annotated[
         bool, typer.Option("--only-unknown", help="Ask a model only where the rules prove nothing.")
     ] = False,
+    agent: Annotated[
+        str | None, typer.Option("--agent", help="Engine harbor: the agent. [default: claude-code]")
+    ] = None,
+    environment: Annotated[
+        str | None, typer.Option("--env", "-e", help="Engine harbor: docker or sandbox.")
+    ] = None,
     base_url: Annotated[
         str | None, typer.Option("--base-url", help="Engine api: the endpoint, up to /v1.")
     ] = None,
@@ -62,8 +68,9 @@ def analyze(
     from parallelhassnes.store.atomic import dumps
 
     env = {name: f"${{{name}}}" for name in secret or ()}
-    said = {"only_unknown": only_unknown, "env": env, "base_url": base_url}
-    parts = [_part(text, said) for text in engine or ["rules"]]
+    said = {"only_unknown": only_unknown, "env": env}
+    own = {"api": {"base_url": base_url}, "harbor": {"agent": agent, "environment": environment}}
+    parts = [_part(text, said, own) for text in engine or ["rules"]]
     ctx = open_store(root)
     done = start(ctx, target, parts, failed=failed)
     counts = (
@@ -97,7 +104,10 @@ def analyses(
     _print(views.analyses(open_store(root).layout, target), json=json)
 
 
-def _part(text: str, said: dict[str, object]) -> "AnalysisPart":
+def _part(
+    text: str, said: dict[str, object], own: dict[str, dict[str, str | None]]
+) -> "AnalysisPart":
+    """An engine's settings: what is said for all, and what is said for its kind."""
     from typing import get_args
 
     from parallelhassnes.errors import UserError
@@ -110,7 +120,7 @@ def _part(text: str, said: dict[str, object]) -> "AnalysisPart":
         near = nearest(engine, known)
         fix = f"did you mean {near}?" if near else f"use one of {', '.join(known)}"
         raise UserError(f"there is no engine {engine}", fix=fix)
-    settings = {**said, "base_url": said["base_url"] if engine == "api" else None}
+    settings = {**said, **own.get(engine, {})}
     return AnalysisPart(engine=engine, model=model or None, **settings)  # type: ignore[arg-type]
 
 

@@ -67,7 +67,7 @@ class EnoughPart(Part):
     )
 
 
-type Engine = Literal["rules", "codex", "claude", "api"]
+type Engine = Literal["rules", "codex", "claude", "api", "harbor"]
 
 
 class AnalysisPart(Part):
@@ -86,6 +86,12 @@ class AnalysisPart(Part):
     )
     key_name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = Field(
         default=None, description="Engine `api`: the variable that holds the key; `OPENAI_API_KEY`."
+    )
+    agent: Name | None = Field(
+        default=None, description="Engine `harbor`: Harbor's name of the agent; `claude-code`."
+    )
+    environment: Literal["docker", "sandbox"] | None = Field(
+        default=None, description="Engine `harbor`: where its trial runs; `docker`."
     )
     queue_key: Name | None = Field(
         default=None, description="What limits apply to; default: `analysis:<engine>`."

@@ -6,11 +6,8 @@ the schema is a failure of the engine.
 """
 
 import os
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-from parallelhassnes.steps import untrusted
+from parallelhassnes.steps import trial_paths, untrusted
 from parallelhassnes.steps.analysis import asking, evidence, known, material, rules
 from parallelhassnes.steps.analysis.case import Case
 from parallelhassnes.steps.analysis.engine import Engine, EngineFailed, Question, Reply, engine
@@ -38,9 +35,7 @@ def analyse(attempt: Attempt, case: Case, trial: TrialRef) -> Analysis:
         by = EngineRef(name="rules", version=rules.VERSION)
         return _record(case, trial, by, proven, facts)
     limit = attempt.step.timeout_sec or DEADLINE_SEC
-    asked = _Asked(
-        engine(name), case, facts, spec, attempt.dir / FOLDER, (limit - _MARGIN_SEC) / TIMES
-    )
+    asked = _Asked(engine(name), case, facts, attempt, (limit - _MARGIN_SEC) / TIMES)
     return asked.until_taken(name, trial)
 
 
@@ -48,12 +43,14 @@ class _Asked:
     """The exchange with one engine."""
 
     def __init__(
-        self, asks: Engine, case: Case, facts: list[str], spec: Mapping[str, Any], folder: Path, timeout_sec: float,
+        self, asks: Engine, case: Case, facts: list[str], attempt: Attempt, timeout_sec: float,
     ) -> None:  # fmt: skip
-        self.engine, self.case, self.facts, self.spec, self.folder = asks, case, facts, spec, folder
+        self.engine, self.case, self.facts = asks, case, facts
+        self.spec, self.folder = attempt.step.spec, attempt.dir / FOLDER
+        self.name = trial_paths.trial_name(attempt)
         self.timeout_sec = max(timeout_sec, 1.0)
         self.material = material.material(
-            case, spec.get("max_input_tokens") or material.DEFAULT_TOKENS
+            case, self.spec.get("max_input_tokens") or material.DEFAULT_TOKENS
         )
         self.replies: list[Reply] = []
 
@@ -84,7 +81,7 @@ class _Asked:
         folder = self.folder / str(len(self.replies) + 1)
         folder.mkdir(parents=True)
         question = Question(
-            prompt=asking.question(self.facts, self.material, refused), schema=asking.SCHEMA, case=self.case,
+            prompt=asking.question(self.facts, self.material, refused), schema=asking.SCHEMA, facts=self.facts, case=self.case, name=self.name,
             folder=folder, settings=self.spec, environ=dict(os.environ), timeout_sec=self.timeout_sec,
         )  # fmt: skip
         self.replies.append(self.engine.ask(question))

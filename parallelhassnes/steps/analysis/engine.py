@@ -1,6 +1,6 @@
 """What an engine with a model is: the Protocol, what it is asked, what it hands back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -24,7 +24,11 @@ class Question:
 
     prompt: str
     schema: Mapping[str, Any]
+    facts: Sequence[str]
+    """What the rules have found."""
     case: Case
+    name: str
+    """Of a Harbor trial, should it take one."""
     folder: Path
     """An empty folder of its own, inside the analysis's attempt; not below TMPDIR."""
     settings: Mapping[str, Any]
@@ -59,6 +63,7 @@ class Engine(Protocol):
 _ENGINES = {
     "codex": ("parallelhassnes.steps.analysis.engine_cli", "codex"),
     "claude": ("parallelhassnes.steps.analysis.engine_cli", "claude"),
+    "harbor": ("parallelhassnes.steps.analysis.engine_harbor", "harbor"),
     "api": ("parallelhassnes.steps.analysis.engine_api", "api"),
 }
 

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from parallelhassnes.plan import JobSpec, StepSpec
-from parallelhassnes.steps import untrusted
+from parallelhassnes.steps import trial_sweep, untrusted
 from parallelhassnes.steps.analysis import analyse
 from parallelhassnes.steps.analysis.case import case_of, reference
 from parallelhassnes.steps.analysis.engine import EngineFailed
@@ -66,8 +66,9 @@ class AnalysisKind:
             return Outcome("failed", f"{line}.", Failure("internal", line))
         return _outcome(made)
 
-    def sweep(self, attempt: Attempt) -> list[str]:  # noqa: ARG002 - engines end with the worker's process group
-        return []
+    def sweep(self, attempt: Attempt) -> list[str]:
+        """Other engines end with the worker's process group; Harbor's trial may leave a container."""
+        return trial_sweep.sweep(attempt) if attempt.step.spec.get("engine") == "harbor" else []
 
 
 def _trial(job: JobSpec, step: StepSpec) -> StepSpec | None:

@@ -174,3 +174,29 @@ def test_a_subtype_of_another_outcome_is_refused(asked):
     outcome, _, requests = asked("api", judged("good_failure", "brittle_tests"))
     assert (outcome.status, len(requests)) == ("failed", 2)
     assert "brittle_tests is no subtype of good_failure" in outcome.failure.line
+
+
+@pytest.mark.namespaces
+def test_harbors_own_rubric_runs_as_a_trial(tmp_path):
+    task = make_task(tmp_path)
+    specs = {"t": trial_spec(task, "nop")}
+    trial = make_attempt(tmp_path, "trial", specs["t"], step_id="t")
+    write_job(trial.job_dir, specs)
+    run(trial)
+    before = {p: p.stat().st_mtime_ns for p in trial.dir.rglob("*")}
+    spec = {"engine": "harbor", "trial": "t", "agent": "rubric_agent:RubricAgent", "environment": "sandbox"}  # fmt: skip
+    attempt = make_attempt(tmp_path, "analysis", spec, step_id="a")
+    code = wait(fork_worker(attempt))
+    outcome, final = finish(attempt, WorkerEnd(code, "exited"))
+    assert outcome.status == "succeeded", outcome
+    made = record(final)
+    assert (made.engine.name, made.outcome, made.subtype) == (
+        "harbor",
+        "bad_failure",
+        "underspecified",
+    )
+    assert "The file's format is not said." in made.root_cause
+    assert made.confidence == 0.3, "it quotes nothing"
+    assert {p: p.stat().st_mtime_ns for p in trial.dir.rglob("*")} == before
+    told = (attempt.dir / "engine" / "1" / "task" / "instruction.md").read_text()
+    assert "verified reward 0" in told

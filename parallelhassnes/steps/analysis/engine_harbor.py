@@ -1,0 +1,113 @@
+"""The engine ``harbor``: Harbor's own ``analyze`` rubric, run as a Harbor trial over the trial's folder and its task.
+
+``agent`` (``claude-code``), ``model``, ``environment`` (``docker``, or ``sandbox``). Harbor's rubric asks two questions, was
+the reward earned and does the instruction suffice, so what it can tell is coarse: ``tampered``, ``underspecified``,
+``solved`` or ``other``. It quotes nothing that could be looked up, which bounds the confidence. Of a trial without a
+reward it says nothing. The wrapper task and its trial stay below ``engine/`` of the analysis's attempt.
+"""
+
+import asyncio
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from parallelhassnes.steps import failures, trial_preload, untrusted
+from parallelhassnes.steps.analysis.engine import Engine, EngineFailed, Question, Reply
+from parallelhassnes.steps.analysis.record import Tokens
+
+if TYPE_CHECKING:
+    from harbor.models.trial.result import TrialResult
+
+AGENT = "claude-code"
+RESULT = "analysis.json"
+CONFIDENCE = 0.6
+_SANDBOX = "parallelhassnes.steps.sandbox.environment:SandboxEnvironment"
+
+
+class HarborEngine:
+    """Runs Harbor's rubric."""
+
+    def ask(self, question: Question) -> Reply:
+        if not question.case.scored:
+            line = "Harbor's rubric says nothing about a trial without a reward"
+            raise EngineFailed("agent_error", line)
+        trial_preload.set_harbor_environment(os.environ)
+        task = _wrapper(question)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what agents import
+            result = asyncio.run(_run(question, task))
+        if result.exception_info is not None:
+            found = result.exception_info
+            kind = failures.classify(found.exception_type, found.exception_message, "agent")
+            line = f"{found.exception_type}: {untrusted.first_line(found.exception_message)}"
+            raise EngineFailed(kind, line, found.exception_message)
+        found_at = question.folder / question.name / "artifacts" / RESULT
+        document = untrusted.read_object(found_at)
+        read, cached, written, cost = result.compute_token_cost_totals()
+        return Reply(
+            None if document is None else translated(document, passed=question.case.passed),
+            question.settings.get("model"), f"{question.settings.get('agent') or AGENT} on Harbor's rubric",
+            Tokens(input=read, cache=cached, output=written), cost,
+        )  # fmt: skip
+
+
+def translated(document: dict[str, Any], *, passed: bool) -> dict[str, Any] | None:
+    """Harbor's checks as an answer; None where they are not of its shape."""
+    checks = untrusted.mapping(document.get("checks"))
+    hacking = untrusted.mapping(checks.get("reward_hacking"))
+    specified = untrusted.mapping(checks.get("task_specification"))
+    if not hacking.get("outcome") or not specified.get("outcome"):
+        return None
+    if passed:
+        bad, what = hacking["outcome"] == "fail", hacking
+        said = ("bad_success", "tampered") if bad else ("good_success", "solved")
+    else:
+        bad, what = specified["outcome"] == "fail", specified
+        said = ("bad_failure", "underspecified") if bad else ("good_failure", "other")
+    summary = untrusted.text(document.get("summary"), 1500) or ""
+    explained = untrusted.text(what.get("explanation"), 1500) or ""
+    return {
+        "outcome": said[0], "subtype": said[1], "evidence": [], "root_cause": f"{summary} {explained}".strip(),
+        "recommendation": "Look at Harbor's explanation.", "confidence": CONFIDENCE,
+    }  # fmt: skip
+
+
+def _wrapper(question: Question) -> Path:
+    """Harbor's task around the trial, with what the rules have found."""
+    from harbor.analyze import analyzer
+    from harbor.analyze.models import build_analyze_response_model, load_rubric
+
+    rubric = load_rubric(analyzer.DEFAULT_RUBRIC_PATH)
+    files = question.case.files
+    task = analyzer.assemble_analyze_task(
+        trial_dir=files.attempt_dir / "trial", task_dir=files.task_dir, rubric=rubric,
+        template=(analyzer.PROMPTS_DIR / "analyze.txt").read_text(encoding="utf-8"),
+        output_schema=build_analyze_response_model(rubric).model_json_schema(),
+        dest=question.folder / "task",
+    )  # fmt: skip
+    sure = "\n".join(f"- {fact}" for fact in question.facts)
+    with (task / "instruction.md").open("a", encoding="utf-8") as stream:
+        stream.write(f"\nWhat is sure about the trial:\n{sure}\n")
+    return task
+
+
+async def _run(question: Question, task: Path) -> "TrialResult":
+    from harbor.models.trial.config import TrialConfig
+    from harbor.trial.trial import Trial
+
+    settings = question.settings
+    agent = settings.get("agent") or AGENT
+    named = {"import_path": agent} if ":" in agent else {"name": agent}
+    environment: dict[str, Any] = {"type": settings.get("environment") or "docker"}
+    if environment["type"] == "sandbox":
+        environment = {"import_path": _SANDBOX, "kwargs": {"unsupported": "skip"}}
+    config = TrialConfig.model_validate(
+        {"task": {"path": str(task)}, "agent": {**named, "model_name": settings.get("model")},
+         "environment": environment, "trial_name": question.name, "trials_dir": str(question.folder)}
+    )  # fmt: skip
+    return await (await Trial.create(config)).run()
+
+
+def harbor() -> Engine:
+    return HarborEngine()
