@@ -87,13 +87,14 @@ def test_what_it_does_is_shown_and_a_cancel_ends_it(batch, root):
     tick()
     running = lambda: batch_scoreboard(ctx.layout, batch_id).running  # noqa: E731
     (step,) = wait_for(lambda: [step for step in running() if step.item], "the command")
-    assert (step.phase, "sleep 61" in step.item) == ("agent", True)
+    assert (step.phase, "sleep 61" in step.item, step.tokens) == ("agent", True, 15)
     assert "sleep 61" in program(root, "scoreboard", batch_id).stdout
     program(root, "cancel", batch_id)
     wait_for(lambda: states(ctx, batch_id) == {"j0/a": ["canceled"]}, "the cancel")
     (path,) = attempt_dirs(ctx, batch_id)
     wait_for((path / "seal.json").exists, "the seal")
     assert processes.with_run_id(read(path / "meta.json")["run_id"]) == []
+    assert read(path / "final.json")["agent"]["tokens"]["input"] == 10
     assert "thread.started" in (path / "agent" / "codex.events.jsonl").read_text()
 
 
@@ -154,6 +155,7 @@ def test_a_killed_supervisor_loses_no_event_and_no_change(batch, tmp_path):
     lost = read(path / "final.json")["agent"]
     assert lost["thread_id"] in (path / "agent" / "codex.events.jsonl").read_text()
     assert lost["workspace"]["touched"] == ["half.txt"]
+    assert sorted(os.listdir(path / "agent" / "home")) == ["config.toml", "sessions"]
     assert "+half" in (path / "agent" / "git_diff.patch").read_text()
     assert not [*ctx.layout.worktrees.glob("*/*")]
     assert not [*(repository / ".git" / "worktrees").glob("*")]

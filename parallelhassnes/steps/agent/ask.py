@@ -157,7 +157,8 @@ class Conversation:
         self._offset = read_events(self.events, self._offset, self.reader)
         said = self.reader.transcript
         return Answer(
-            text=said.message or "", thread_id=said.thread_id, tokens=said.tokens.minus(self._before),
+            text=said.message or "", thread_id=said.thread_id,
+            tokens=tokens_so_far(self.cli, said, self.request.home).minus(self._before),
             cost_usd=said.cost_usd, tool_calls=said.tool_calls, model=said.model or self.request.model,
         )  # fmt: skip
 
@@ -213,6 +214,14 @@ def read_events(path: Path, offset: int, reader: EventReader) -> int:
     except FileNotFoundError:
         pass
     return offset
+
+
+def tokens_so_far(cli: AgentCli, said: Transcript, home: Path) -> Tokens:
+    """What a conversation has used: by its events or, where these say it only at a turn's end, by its session."""
+    if said.thread_id is None:
+        return said.tokens
+    counted = cli.thread_tokens(home, said.thread_id)
+    return counted if (counted.input or 0) > (said.tokens.input or 0) else said.tokens
 
 
 def parsed(said: Transcript, text: str, schema: Mapping[str, Any]) -> tuple[Any, list[str]]:

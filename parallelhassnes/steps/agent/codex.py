@@ -77,11 +77,12 @@ class Codex:
         used = Tokens()
         for path in self.sessions(home, thread_id):
             for line in reversed((read_bytes(path, _TAIL, end=True) or b"").splitlines()):
-                if b'"total_token_usage"' not in line:
+                if b"_token_usage" not in line:
                     continue
-                info = mapping(mapping(mapping(_parsed(line)).get("payload")).get("info"))
-                usage = mapping(info.get("total_token_usage"))
-                if usage:
+                payload = mapping(mapping(_parsed(line)).get("payload"))
+                info = mapping(payload.get("info"))
+                usage = payload.get("thread_token_usage") or info.get("total_token_usage")
+                if isinstance(usage, dict):
                     _count(used, usage)
                     break
         return used

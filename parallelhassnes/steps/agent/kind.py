@@ -3,13 +3,13 @@
 The worker's side is ``work``; here is what its supervisor, or a repair, asks. The files are those of ``files``.
 """
 
-from pathlib import Path
-
 from pydantic import ValidationError
 
 from parallelhassnes.plan import AgentPlan, StepSpec
 from parallelhassnes.steps.agent import conclude, files, stand_in
+from parallelhassnes.steps.agent.ask import HOME
 from parallelhassnes.steps.agent.live import Follower
+from parallelhassnes.steps.agent.named import agent
 from parallelhassnes.steps.kinds import Attempt, Live, Outcome, WorkerEnd
 
 DEADLINE_SEC = 4 * 3600.0
@@ -66,24 +66,22 @@ class AgentKind:
         return conclude.conclude(attempt, end)
 
     def sweep(self, attempt: Attempt) -> list[str]:
-        """Capture and remove the worktree of a worker that was killed before it could."""
+        """Tidy up the home, capture and remove the worktree of a worker that was killed before it could."""
+        folder = files.folder(attempt.dir)
+        if not folder.is_dir() or (folder / files.OUTCOME).exists():
+            return []
+        try:
+            plan = AgentPlan.model_validate(attempt.step.spec)
+        except ValidationError:  # nothing was started
+            return []
+        agent(plan.agent, plan.command, plan.program).tidy(folder / HOME)
         facts = files.read_run(attempt.dir)
-        if attempt.stand_in or facts.workspace is None or facts.workspace.mode == "shared":
+        if facts.workspace is None or facts.workspace.worktree is None:
             return []
         from parallelhassnes.steps.agent.work import close_workspace
         from parallelhassnes.store import atomic
 
-        folder = files.folder(attempt.dir)
-        if (folder / files.OUTCOME).exists():
-            return []
-        removed = close_workspace(folder, facts, _keep(attempt), success=False)
+        removed = close_workspace(folder, facts, plan.workspace_policy.keep, success=False)
         document = facts.model_dump(mode="json", exclude_none=True)
-        atomic.write_json(Path(folder) / files.RUN, document, durable=False)
+        atomic.write_json(folder / files.RUN, document, durable=False)
         return removed
-
-
-def _keep(attempt: Attempt) -> str:
-    try:
-        return AgentPlan.model_validate(attempt.step.spec).workspace_policy.keep
-    except ValidationError:
-        return "never"

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from parallelhassnes.plan import AgentPlan
 from parallelhassnes.steps.agent import files
-from parallelhassnes.steps.agent.ask import HOME, read_events
+from parallelhassnes.steps.agent.ask import HOME, read_events, tokens_so_far
 from parallelhassnes.steps.agent.cli import Tokens, Transcript
 from parallelhassnes.steps.agent.named import agent
 from parallelhassnes.steps.kinds import Attempt
@@ -39,9 +39,7 @@ class Follower:
         """What the events have told until now."""
         self._offset = read_events(self._dir / self._cli.events_file, self._offset, self._reader)
         said = self._reader.transcript
-        tokens = said.tokens
-        if tokens.input is None and said.thread_id is not None:
-            tokens = self._cli.thread_tokens(self._dir / HOME, said.thread_id)
+        tokens = tokens_so_far(self._cli, said, self._dir / HOME)
         resumed = files.read_run(self._attempt_dir).resumed
         if resumed is not None:
             before = resumed.tokens_before

@@ -141,14 +141,19 @@ def remove(repository: Path, path: Path) -> bool:
         there = path.exists()
         shutil.rmtree(path, ignore_errors=True)
         for record in (common / "worktrees").glob("*"):
-            try:
-                told = (record / "gitdir").read_text(encoding="utf-8", errors="surrogateescape")
-            except OSError:
-                continue
-            if Path(told.strip()) == path / ".git":
+            if _is_of(record, path):
                 shutil.rmtree(record, ignore_errors=True)
                 there = True
     return there
+
+
+def _is_of(record: Path, path: Path) -> bool:
+    """Whether git's record is that of the worktree; one that was killed early has nothing but its name."""
+    try:
+        told = (record / "gitdir").read_text(encoding="utf-8", errors="surrogateescape").strip()
+    except OSError:
+        told = ""
+    return Path(told) == path / ".git" if told else record.name == path.name
 
 
 def _git(

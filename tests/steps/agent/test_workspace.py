@@ -9,6 +9,7 @@ import pytest
 from harness import finish, fork_worker, make_attempt, run, until, wait
 
 from parallelhassnes.steps import registry
+from parallelhassnes.steps.agent import worktree
 from parallelhassnes.steps.kinds import WorkerEnd
 from parallelhassnes.store.seal import seal
 
@@ -232,3 +233,13 @@ def test_one_at_a_time_in_a_shared_folder(attempt_of, tmp_path):
         for each, pid in zip(attempts, pids, strict=True)
     ]
     assert [outcome.status for outcome, _ in ends] == ["succeeded"] * 3
+
+
+def test_a_record_that_has_only_its_name_yet_is_removed(repository, tmp_path):
+    git(repository, "worktree", "add", "-q", "--detach", str(tmp_path / "mine"))
+    record = repository / ".git" / "worktrees" / "early"
+    record.mkdir()
+    (record / "locked").write_text("initializing\n")
+    assert worktree.remove(repository, tmp_path / "nowhere" / "early")
+    assert [path.name for path in record.parent.iterdir()] == ["mine"]
+    assert not worktree.remove(repository, tmp_path / "nowhere" / "early")
