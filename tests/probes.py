@@ -105,6 +105,16 @@ def claude() -> Missing | None:
     return None
 
 
+@functools.cache
+def oddish() -> Missing | None:
+    """The Oddish command line."""
+    if why := _fails("oddish", "--help"):
+        return Missing(
+            f"no Oddish ({why})", ".ci/oddish installs 0.1.1 into an environment of its own"
+        )
+    return None
+
+
 AXE = "axe-core/axe.min.js"
 
 
@@ -134,6 +144,7 @@ def browser() -> Missing | None:
 
 PROBES = {
     "browser": browser,
+    "oddish": oddish,
     "docker": docker,
     "bubblewrap": bubblewrap,
     "namespaces": namespaces,

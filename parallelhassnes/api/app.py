@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from parallelhassnes.api import attempts, batches, jobs, login, pages, queue, streams, system, tasks
 from parallelhassnes.api.auth import SAFE_METHODS, Gatekeeper, csrf_checked
+from parallelhassnes.api.earlier import hassnes, oddish
 from parallelhassnes.api.guard import Guard
 from parallelhassnes.api.openapi import describe
 from parallelhassnes.api.problems import LastResort, handle
@@ -69,6 +70,18 @@ def create_app(site: Site) -> FastAPI:
     app.state.site, app.state.gatekeeper = site, gatekeeper
     handle(app)
     describe(app)
-    for module in (system, batches, jobs, attempts, queue, tasks, streams, login, pages):
+    for module in (
+        hassnes,
+        system,
+        batches,
+        jobs,
+        attempts,
+        queue,
+        tasks,
+        streams,
+        oddish,
+        login,
+        pages,
+    ):
         app.include_router(module.router)
     return app

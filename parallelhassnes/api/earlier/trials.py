@@ -1,0 +1,94 @@
+"""What the earlier programs show of a batch: its trials in order, each with its newest attempt."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from parallelhassnes.control import numbers
+from parallelhassnes.control import status as statuses
+from parallelhassnes.control.find import Found
+from parallelhassnes.control.logs import Logs
+from parallelhassnes.control.numbers import TrialNumbers
+from parallelhassnes.control.status import StepStatus
+from parallelhassnes.plan import BatchMeta, StepSpec
+from parallelhassnes.store import atomic, attempts, batches
+from parallelhassnes.store.layout import Layout
+
+OVER = frozenset({"succeeded", "failed", "needs_attention", "canceled", "lost"})
+
+
+class Trial(NamedTuple):
+    """One trial step of a batch."""
+
+    number: int
+    """From 0, in the table's order."""
+    status: StepStatus
+    spec: StepSpec
+    numbers: TrialNumbers | None
+    folder: Path | None
+    """Of its newest attempt; None before there was one."""
+
+    @property
+    def started_at(self) -> str | None:
+        return self._state().get("started_at")
+
+    @property
+    def ended_at(self) -> str | None:
+        return self._state().get("ended_at")
+
+    @property
+    def phase(self) -> str | None:
+        return self._state().get("phase")
+
+    @property
+    def agent(self) -> dict[str, Any]:
+        return dict((self.spec.spec.get("config") or {}).get("agent") or {})
+
+    def _state(self) -> dict[str, Any]:
+        if self.folder is None:
+            return {}
+        return dict(atomic.read_json_or_none(self.folder / attempts.STATE) or {})
+
+
+class Trials(NamedTuple):
+    """A batch as its trials."""
+
+    meta: BatchMeta
+    trials: list[Trial]
+    verdict: StepStatus | None
+    """The first job's verdict step."""
+
+
+def trials_of(layout: Layout, batch_id: str) -> Trials:
+    """The batch as of now.
+
+    Raises:
+        FileNotFoundError: there is no such batch.
+    """
+    status = statuses.read(layout, batch_id)
+    numbers.take_in(status)
+    found: list[Trial] = []
+    verdict = None
+    for step in status:
+        if step.step.kind == "verdict" and verdict is None:
+            verdict = step
+        if step.step.kind != "trial":
+            continue
+        job_dir = layout.job(batch_id, step.job_id)
+        spec = batches.read_job(job_dir).step(step.step.step_id)
+        folder = layout.step(batch_id, step.job_id, step.step.step_id) / "attempts"
+        found.append(
+            Trial(
+                len(found), step, spec, numbers.trial(step.row.numbers) if step.row else None,
+                folder / step.row.attempt if step.row else None,
+            )
+        )  # fmt: skip
+    return Trials(batches.read_batch(layout.batch(batch_id)), found, verdict)
+
+
+def log_text(layout: Layout, batch_id: str, trial: Trial, most: int) -> str:
+    """The ends of the trial's logs as one text."""
+    if trial.folder is None:
+        return ""
+    found = Found(batch_id, trial.status.job_id, trial.status.step.step_id, trial.folder.name)
+    texts, _ = Logs(layout, trial.folder, found).tails(None, most)
+    return "\n".join(f"=== {name} ===\n{text}" for name, text in texts.items())

@@ -1,0 +1,141 @@
+"""Programs made for earlier servers find theirs here."""
+
+import json
+import os
+import re
+import subprocess
+
+import pytest
+from api_checks import is_problem
+from harness import make_task
+from servers import serving, token
+from stores import CHECKOUT, context, idle, job, put, shell, table, wait_for
+
+TEMP = 'environment = "temp_environment:TempEnvironment"\n'
+WITH_TESTS = {"PYTHONPATH": f"{CHECKOUT}{os.pathsep}{CHECKOUT / 'tests'}"}
+
+
+# --- Oddish -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.oddish
+def test_the_oddish_command_line_runs_watches_and_cleans_a_sweep(root, tmp_path):
+    ctx = context(root, TEMP)
+    make_task(tmp_path / "set", "hello")
+    make_task(tmp_path / "set", "world", solution="exit 0")
+    (tmp_path / "sweep.yaml").write_text(
+        "agents:\n- {name: oracle, model_name: default, n_trials: 2}\n- {name: nop, model_name: default}\npriority: high\n"
+    )
+    key = token(root, "oddish", "operate")
+    with serving(root, "--auth", "token", token=key, env=WITH_TESTS) as server:
+
+        def oddish(*arguments: str, **more) -> str:
+            env = {
+                **os.environ, "ODDISH_API_URL": server.url, "ODDISH_API_KEY": key, "COLUMNS": "200", "TERM": "dumb",
+                "USER": "anna",
+            }  # fmt: skip
+            done = subprocess.run(
+                ["oddish", *arguments], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=100, **more
+            )  # fmt: skip
+            assert done.returncode == 0, done.stdout + done.stderr
+            return done.stdout
+
+        said = oddish("run", "set", "-c", "sweep.yaml", "--experiment", "nightly")
+        assert "2 tasks submitted!" in said
+        assert "Total trials: 6" in said
+        watched = oddish("status", "--experiment", "nightly", "--watch")
+        assert watched.count("3/3 completed") >= 2
+        assert "2/2 tasks done, 2✓/4✗" in watched
+        one = oddish(
+            "run", "set/hello", "-a", "oracle", "--n-trials", "1", "--experiment", "single"
+        )
+        assert re.search(r"0 +│ oracle .* success", one)
+        tasks = server.client.get("/tasks", params={"experiment_id": "nightly"}).json()
+        hello = next(task for task in tasks if task["name"] == "hello")
+        assert (hello["user"], hello["priority"], hello["verdict_status"]) == ("anna", "high", "success")  # fmt: skip
+        assert [trial["reward"] for trial in hello["trials"]] == [1, 1, 0]
+        shown = oddish("status", hello["id"])
+        assert "2 passed, 1 failed" in shown
+        assert "1/3" in shown
+        trial = server.client.get(f"/tasks/{hello['id']}/trials/0").json()
+        assert trial == hello["trials"][0]
+        assert "trial/trial.log" in server.client.get(f"/trials/{trial['id']}/logs").json()["logs"]
+        assert server.client.get(f"/trials/{trial['id']}/result").json()["trial_name"]
+        assert "is canceled" in oddish("clean", hello["id"], input="y\n")
+        is_problem(server.client.get(f"/tasks/{hello['id']}"), 404)
+        assert "1 tasks are canceled" in oddish("clean", "--experiment", "nightly", input="y\n")
+        is_problem(server.client.patch("/experiments/single", json={"name": "x"}), 409)
+        assert "single" in oddish("status")
+    assert len(ctx.layout.batch_ids()) == 3  # nothing under runs/ was deleted
+    events = [json.loads(line) for line in (ctx.layout.batch(ctx.layout.batch_ids()[0]) / "ledger.jsonl").read_text().splitlines()]  # fmt: skip
+    assert {e["by"] for e in events if e["event"] in ("submitted", "canceled", "closed")} == {"token:oddish"}  # fmt: skip
+
+
+def test_what_an_oddish_client_sends_wrong_is_told(root):
+    context(root)
+    with serving(root, "--no-tick") as server:
+        bad = {
+            "task_id": "nope-0123456789ab01234567",
+            "configs": [{"agent": "oracle"}],
+            "user": "a",
+        }
+        is_problem(server.client.post("/tasks/sweep", json=bad), 404)
+        is_problem(server.client.post("/tasks/sweep", json={**bad, "configs": []}), 422)
+        is_problem(server.client.get("/tasks/x"), 404)
+        is_problem(server.client.get("/trials/x-0/logs"), 404)
+        is_problem(server.client.delete("/experiments/x"), 404)
+        assert server.client.get("/tasks").json() == []
+
+
+# --- the earlier ParallelHassnes ----------------------------------------------------------------------
+
+
+def test_the_calls_of_the_earlier_parallelhassnes(root):
+    ctx = context(root, "[api]\ntick_sec = 3600\n")
+    with serving(root) as server:
+        client = server.client
+        assert client.get("/health").json()["ok"] is True
+        sent = json.loads(
+            table(job("j", shell("s", "echo one; echo two"), shell("late", "sleep 100")))
+        )
+        made = client.post("/v1/batches", json=sent).json()
+        batch_id = made["batch_id"]
+        assert made["accepted_job_ids"] == ["j"]
+        assert client.post("/v1/tick?concurrency=4").json()["ok"] is True
+        step = ctx.layout.step(batch_id, "j", "s")
+        wait_for(lambda: list(step.glob("attempts/*/seal.json")), "the first step")
+        client.post("/v1/tick")
+        assert client.get("/v1/scoreboards/system").json()["batches"][0]["batch_id"] == batch_id
+        board = client.get(f"/v1/batches/{batch_id}/scoreboard").json()
+        assert board["jobs"][0]["job_id"] == "j"
+        steps = wait_for(
+            lambda: client.get(f"/v1/batches/{batch_id}/jobs/j/current").json()["steps"],
+            "its state",
+        )
+        named = {
+            "batch_id": batch_id,
+            "job_id": "j",
+            "step_id": "s",
+            "run_id": steps["s"]["run_id"],
+        }
+        folder = client.get("/v1/attempts/resolve", params=named).json()["attempt_dir"]
+        assert os.path.isdir(folder)
+        final = client.get("/v1/attempts/artifact", params={**named, "name": "final.json"})
+        assert final.json()["status"]
+        assert client.get("/v1/attempts/artifact", params={"attempt_dir": folder, "name": "stdout.log"}).text == "one\ntwo\n"  # fmt: skip
+        is_problem(client.get("/v1/attempts/artifact", params={"attempt_dir": folder, "name": "../../x"}), 404)  # fmt: skip
+        is_problem(client.get("/v1/attempts/artifact", params={"attempt_dir": "/etc", "name": "passwd"}), 404)  # fmt: skip
+        assert client.get("/v1/attempts/events", params={**named, "lines": 1}).text == "two\n"
+        assert client.get("/v1/attempts/events", params={**named, "follow": True}).text == "one\ntwo\n"  # fmt: skip
+        place = f"/v1/batches/{batch_id}/jobs/j/steps"
+        assert client.post(f"{place}/s/force-retry").json()["ok"]
+        wait_for(lambda: len(list(step.glob("attempts/*/seal.json"))) == 2, "the second attempt")
+        late = list(ctx.layout.step(batch_id, "j", "late").glob("attempts/*"))[0]  # noqa: RUF015
+        assert client.post("/v1/attempts/cancel", params={"attempt_dir": str(late)}).json()["attempts"]  # fmt: skip
+        wait_for((late / "seal.json").exists, "the end of the canceled one")
+        assert client.post(f"{place}/late/mark-failed?reason=no").json()["overrides_path"]
+        is_problem(client.post(f"{place}/s/requeue?runner_id=elsewhere"), 409)
+        assert client.post(f"{place}/s/requeue").json()["overrides"]["retries"]
+        is_problem(client.get("/v1/attempts/resolve"), 404)
+        wait_for(lambda: idle(ctx), "the end")
+    assert put(ctx, table(job("x", shell("s", "true"))))
