@@ -125,6 +125,8 @@ def _verdict(verdict: dict[str, Any]) -> Iterator[RenderableType]:
     if found["confidence"]:
         text.append(f", confidence {found['confidence']:.2f}")
     yield text
+    if found["prose"]:
+        yield Text(f"  {found['prose']['text']} (written by {found['prose']['engine']})")
     for reason in found["reasons"]:
         yield Text(f"  because {reason}")
     for recommendation in found["recommendations"]:

@@ -31,6 +31,7 @@ from parallelhassnes.tables.problems import Problems
 from parallelhassnes.tables.steps import explicit_jobs
 from parallelhassnes.tables.sweep import expand_sweep
 from parallelhassnes.tables.trials import Trials
+from parallelhassnes.tables.verdicts import told
 
 __all__ = ["TableDefaults", "expand", "expand_document"]
 
@@ -121,6 +122,7 @@ def _own(document: dict[str, Any], context: Context) -> Plan | None:
             sweep, "/sweep", context, trials, retry, taken, usable.analysis,
             baseline_gate=usable.baseline_gate,
         )  # fmt: skip
+    drafts = told(drafts, usable.verdict, context)
     if not drafts and not problems:
         problems.add("/jobs", "is empty", "write a job, or a sweep")
     check_graph(drafts, problems, partial=bool(problems))

@@ -105,6 +105,25 @@ class AnalysisPart(Part):
     )
 
 
+class VerdictPart(Part):
+    """Who writes prose about each verdict; it decides nothing."""
+
+    engine: Literal["codex", "claude", "api"] = Field(description="Who writes.")
+    model: Name | None = Field(default=None, description="The engine's model.")
+    base_url: Name | None = Field(
+        default=None, description="Engine `api`: the endpoint, up to and with `/v1`."
+    )
+    key_name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = Field(
+        default=None, description="Engine `api`: the variable that holds the key; `OPENAI_API_KEY`."
+    )
+    queue_key: Name | None = Field(
+        default=None, description="What limits apply to; default: `verdict:<engine>`."
+    )
+    timeout_sec: Seconds | None = Field(
+        default=None, description="Seconds that the engine may take; default: 300."
+    )
+
+
 type AnalysisAsked = Engine | AnalysisPart | list[Engine | AnalysisPart]
 
 
@@ -379,6 +398,9 @@ class TableHead(AgentWork):
     default_pack_id: Name | None = None
     analysis: AnalysisAsked | None = Field(
         default=None, description="Engines that analyse each trial, in jobs and sweep."
+    )
+    verdict: VerdictPart | None = Field(
+        default=None, description="An engine that writes prose about each verdict."
     )
     baseline_gate: bool = Field(
         default=False,

@@ -1,6 +1,7 @@
 """The kind ``verdict`` itself: ``work`` writes ``verdict.json`` into the attempt, ``conclude`` publishes it."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,12 @@ class VerdictKind:
 
     name = "verdict"
 
-    def preload(self, step: StepSpec) -> None:  # noqa: ARG002 - it needs nothing that is slow to import
-        return
+    def preload(self, step: StepSpec) -> None:
+        if step.spec.get("engine") == "api":
+            import openai.resources.chat.completions  # noqa: F401 - it takes two seconds
 
-    def deadline_sec(self, attempt: Attempt) -> float | None:  # noqa: ARG002 - it only reads small files
-        return 600.0
+    def deadline_sec(self, attempt: Attempt) -> float | None:
+        return 600.0 + float(attempt.step.spec.get("timeout_sec") or 0.0)
 
     def work(self, attempt: Attempt) -> int:
         job = batches.read_job(attempt.job_dir)
@@ -34,6 +36,8 @@ class VerdictKind:
         done = _actions(attempt.job_dir, trials, job)
         found = judge.judge(attempt.batch_id, attempt.job_id, trials, done, said)
         _write(attempt.dir / VERDICT_FILE, found)
+        if attempt.step.spec.get("engine"):
+            _write(attempt.dir / VERDICT_FILE, _with_prose(found, attempt))
         return 0
 
     def phase(self, attempt: Attempt) -> str | None:  # noqa: ARG002 - it is over before anybody asks
@@ -62,6 +66,17 @@ def _actions(
         for fact in trials
         if fact.result == "scored" and fact.attempt is not None
     }  # fmt: skip
+
+
+def _with_prose(found: dict[str, Any], attempt: Attempt) -> dict[str, Any]:
+    """The verdict with what the engine wrote, or with a warning that it wrote nothing; all else as it was."""
+    from parallelhassnes.steps.verdict import prose
+
+    try:
+        said = prose.write(found, attempt.step.spec, attempt.dir, os.environ)
+    except prose.NoProse as error:
+        return {**found, "warnings": [*found["warnings"], f"no prose: {error}"]}
+    return {**found, "prose": said}
 
 
 def _outcome(verdict: dict[str, Any]) -> Outcome:
