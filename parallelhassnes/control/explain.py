@@ -10,11 +10,11 @@ from parallelhassnes.control.find import resolve
 from parallelhassnes.control.scoreboard_models import View
 from parallelhassnes.control.status import BatchStatus, StepStatus
 from parallelhassnes.names import key_dir
-from parallelhassnes.schedule import adaptive, starts
+from parallelhassnes.schedule import adaptive, alone, starts
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.standing import stand
 from parallelhassnes.steps.trial_paths import environment_of
-from parallelhassnes.store import atomic, batches, queue_keys, tickets
+from parallelhassnes.store import atomic, batches, locks, queue_keys, tickets
 from parallelhassnes.store.queue_keys import KeyState
 from parallelhassnes.store.records import now_text, parse_time
 
@@ -176,11 +176,21 @@ class _View:
         on_key = sum(t.key_dir == key_dir(key) for t in self.live)
         if limit is not None and on_key >= limit:
             yield f"{key} is full: {on_key} of {limit} live ({why})"
-        waits = self._start_rate(found)
-        if waits:
-            yield waits
+        for waits in (self._start_rate(found), self._folder(found)):
+            if waits:
+                yield waits
         if found.state == "ready":
             yield "ready: the next pass with room starts it, in the order of the batch"
+
+    def _folder(self, found: StepStatus) -> str:
+        """The folder that another step works alone in; empty for a step that needs none or has it free."""
+        if found.step.kind != "agent":
+            return ""
+        job = batches.read_job(self.status.batch_dir / found.job_id)
+        folder = alone.own_folder(job.step(found.step.step_id))
+        if folder is None or not locks.is_held(self.ctx.layout.directory_lock(folder)):
+            return ""
+        return f"another step works in {folder}, and only one may at a time"
 
     def _key_limit(self, key: str) -> tuple[int | None, str]:
         """The limit of a key for this batch, and where it comes from."""

@@ -32,7 +32,7 @@ class Folders:
         except FileNotFoundError:
             return False
         job = batches.read_job(self._ctx.layout.job(ticket.batch_id, ticket.job_id))
-        folder = _own_folder(job.step(ticket.step_id))
+        folder = own_folder(job.step(ticket.step_id))
         if folder is None:
             return False
         lock = self._ctx.layout.directory_lock(folder)
@@ -48,7 +48,7 @@ class Folders:
         return self._looks[lane] >= self.MOST_LOOKS
 
 
-def _own_folder(step: StepSpec) -> Path | None:
+def own_folder(step: StepSpec) -> Path | None:
     """The folder in which the step must be alone; None for any other step."""
     policy = mapping(step.spec.get("workspace_policy"))
     folder = step.spec.get("working_directory")

@@ -10,6 +10,8 @@ from parallelhassnes.steps.kinds import Failure
 from parallelhassnes.steps.untrusted import first_line
 
 _WORDS: tuple[tuple[str, str], ...] = (
+    ("task_definition", r"invalid schema|invalid_json_schema"),
+    ("rate_limit", r"per[ -](second|minute|min\b|hour)|\b[rt]pm\b"),
     ("quota", r"quota|billing|credit balance|usage limit|insufficient[_ ]funds|hit your limit"),
     ("context_length", r"context window|context[_ ]length|prompt is too long|maximum context"),
     ("refusal", r"content[_ ]policy|usage policy|flagged|safety|cyber_policy|invalid_prompt"),
@@ -19,6 +21,8 @@ _WORDS: tuple[tuple[str, str], ...] = (
     ("overloaded", r"\b529\b|\b503\b|overloaded|at capacity|high demand|service unavailable"),
     ("transient_provider", r"\b5\d\d\b|stream (disconnected|closed|error)|connection|timed? ?out|reset by peer|network|temporar"),
 )  # fmt: skip
+_STRONG = frozenset({"task_definition", "quota", "context_length", "refusal", "unknown_model"})
+"""Classes whose words say more than a status can."""
 _STATUS = {
     401: "auth", 402: "quota", 403: "auth", 404: "unknown_model", 413: "context_length", 429: "rate_limit",
     503: "overloaded", 529: "overloaded",
@@ -37,19 +41,15 @@ def classify(message: str, status: int | None = None) -> Failure:
     """
     if status is None and (found := _STATUS_IN_TEXT.search(message)):
         status = int(found[1])
-    return Failure(_class(message, status), first_line(message), message)
+    line = first_line(message) or "its provider refused and did not say why"
+    return Failure(_class(message, status), line, message)
 
 
 def _class(message: str, status: int | None) -> str:
     if message.strip() == CODEX_5XX:
         return "transient_provider"
     said = next((name for name, words in _WORDS if re.search(words, message, re.IGNORECASE)), None)
-    if said in (
-        "quota",
-        "context_length",
-        "refusal",
-        "unknown_model",
-    ):  # more than a status can say
+    if said in _STRONG:
         return said
     if status in _STATUS:
         return _STATUS[status]

@@ -53,11 +53,18 @@ def test_codex_going_on_after_an_error_is_no_failure():
         ("unexpected status 502 Bad Gateway: x", "transient_provider"),
         ("API Error: Connection error.", "transient_provider"),
         ("Selected model is at capacity. Please try a different model.", "overloaded"),
-        ("Invalid schema for response_format", "agent_error"),
+        ("Invalid schema for response_format", "task_definition"),
+        (
+            "Rate limit reached for gpt-5.2 on tokens per min (TPM): see your billing page",
+            "rate_limit",
+        ),
+        ("something else", "agent_error"),
+        ("", "agent_error"),
     ],
 )
 def test_the_words_of_failures(message, failure_class):
     assert classify(message).failure_class == failure_class
+    assert classify(message).line
 
 
 def test_toml_is_read_back_as_it_was_written():
