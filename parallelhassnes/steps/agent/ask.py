@@ -83,9 +83,10 @@ def ask(
     """
     request = request_of(prompt, folder, work, schema, environ)
     conversation = Conversation(cli, work, replace(request, model=model, policy=policy))
-    answer = conversation.turn(prompt, timeout_sec)
-    cli.tidy(request.home)
-    return answer
+    try:
+        return conversation.turn(prompt, timeout_sec)
+    finally:
+        cli.tidy(request.home)
 
 
 def request_of(
@@ -126,11 +127,12 @@ class Conversation:
         self.reader: EventReader = cli.reader()
         self._offset = self.events.stat().st_size if self.events.exists() else 0
         self._before = Tokens()
+        self._seconds = 0.0
         if request.thread_id is not None:
             self._before = cli.thread_tokens(request.home, request.thread_id)
 
     def turn(self, prompt: str, timeout_sec: float | None) -> Answer:
-        """Say something to the agent and wait for its answer; tokens and cost are those of all turns so far."""
+        """Say something to the agent and wait for its answer; tokens, cost and seconds are those of all turns so far."""
         request = replace(self.request, prompt=prompt)
         if self.reader.transcript.thread_id is not None:
             request = replace(request, thread_id=self.reader.transcript.thread_id)
@@ -138,6 +140,7 @@ class Conversation:
         request.prompt_file.write_text(prompt, encoding="utf-8", errors="surrogateescape")
         (self.work / MESSAGE).unlink(missing_ok=True)
         ended = _run(self.cli, request, self.events, self.work / ERRORS, timeout_sec)
+        self._seconds += ended.seconds
         self._offset = read_events(self.events, self._offset, self.reader)
         said = self.reader.transcript
         text = _message(said, self.work / MESSAGE)
@@ -149,7 +152,7 @@ class Conversation:
             document, problems = parsed(said, text, request.schema)
         return replace(
             self.so_far(), text=text, document=document, problems=problems, failure=failure,
-            exit_code=ended.exit_code, seconds=ended.seconds,
+            exit_code=ended.exit_code,
         )  # fmt: skip
 
     def so_far(self) -> Answer:
@@ -160,6 +163,7 @@ class Conversation:
             text=said.message or "", thread_id=said.thread_id,
             tokens=tokens_so_far(self.cli, said, self.request.home).minus(self._before),
             cost_usd=said.cost_usd, tool_calls=said.tool_calls, model=said.model or self.request.model,
+            seconds=self._seconds,
         )  # fmt: skip
 
 
@@ -169,13 +173,13 @@ def _run(
     launch = cli.prepare(request)
     began = time.monotonic()
     assert request.prompt_file is not None  # noqa: S101 - request_of gives one
+    environ = {**launch.environ, "PWD": str(request.directory)}
     with request.prompt_file.open("rb") as said, events.open("ab") as out, errors.open("ab") as err:
         try:
             process = subprocess.Popen(
-            launch.argv, stdin=said, stdout=out, stderr=err,
-            env={**launch.environ, "PWD": str(request.directory)},
-            cwd=request.directory, process_group=0,
-        )  # fmt: skip
+                launch.argv, stdin=said, stdout=out, stderr=err, env=environ,
+                cwd=request.directory, process_group=0,
+            )  # fmt: skip
         except OSError as error:
             raise UserError(f"cannot start {launch.argv[0]}: {error.strerror}") from None
     timed_out = False

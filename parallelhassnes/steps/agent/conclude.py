@@ -108,9 +108,7 @@ def _report(
         "resumed": run.resumed.model_dump(exclude_none=True) if run.resumed else None,
     }  # fmt: skip
     made: dict[str, Any] = {"agent": document}
-    if status == "succeeded" and not spec.get(
-        "output_schema"
-    ):  # then it has the parts of a report of ours
+    if status == "succeeded" and not spec.get("output_schema"):  # it fits the common schema
         made |= {name: own.report[name] for name in _COMMON if name in own.report}
     return made
 

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+from parallelhassnes.errors import UserError
 from parallelhassnes.plan import ArtifactExpected
 from parallelhassnes.steps import report
 from parallelhassnes.steps.agent.files import ARTIFACTS, ArtifactFacts
@@ -20,7 +21,15 @@ def check(
 
     Args:
         into: the agent's folder of the attempt.
+
+    Raises:
+        UserError: its glob leads out of the workspace.
     """
+    if Path(expected.glob).is_absolute() or ".." in Path(expected.glob).parts:
+        raise UserError(
+            f"artifacts_expected: {expected.glob} leads out of the workspace",
+            fix="name files below it",
+        )
     found = [path for path in sorted(workspace.glob(expected.glob)) if _is_inside(path, workspace)]
     facts = ArtifactFacts(name=expected.name, paths=[], problems=[])
     if not found:

@@ -58,8 +58,12 @@ class WorkspaceFacts(_Document):
     """Files changed since ``base``, relative to the worktree; the whole list is in ``touched_files.json``."""
     patch: str | None = None
     """The patch since ``base``, relative to the attempt."""
+    made: bool = False
+    """The worktree was made whole."""
     kept: bool = True
     """The worktree is still there."""
+    problem: str | None = None
+    """Why its changes could not be captured; it is kept then."""
 
 
 class Resumed(_Document):

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import AgentPlan
 from parallelhassnes.steps.agent import expected, files, prompt, resume, worktree
-from parallelhassnes.steps.agent.ask import Answer, Conversation, request_of
+from parallelhassnes.steps.agent.ask import HOME, Answer, Conversation, request_of
 from parallelhassnes.steps.agent.cli import AgentCli, Tokens
 from parallelhassnes.steps.agent.conclude import judge
 from parallelhassnes.steps.agent.named import agent
@@ -27,6 +27,8 @@ from parallelhassnes.store import atomic, locks
 from parallelhassnes.store.layout import Layout
 
 TOLD_TO_STOP = 143
+MOST_PROBLEMS = 1000
+"""Violations of its schema that are kept of a report."""
 
 
 class Stopped(BaseException):
@@ -160,6 +162,8 @@ class _Job:
         )  # fmt: skip
         self.note("workspace")
         worktree.add(source, path)
+        self.facts.workspace.made = True
+        self.note("workspace")
         if patch is not None and patch.is_file():
             worktree.apply(path, patch)
 
@@ -168,7 +172,7 @@ class _Job:
     def end(self, *, complete: bool) -> None:
         """Capture the workspace, write ``outcome.json``, tidy up."""
         self.note("capture")
-        if self.answer is None and self.conversation is not None:
+        if self.conversation is not None and (self.answer is None or not complete):
             self.answer = self.conversation.so_far()
         answer = self.answer or Answer("")
         failure = self.failure or answer.failure
@@ -177,15 +181,18 @@ class _Job:
             failure=None if failure is None else files.FailureFacts(
                 failure_class=failure.failure_class, line=failure.line, evidence=failure.evidence
             ),
-            report=answer.document, problems=answer.problems[:100], text=answer.text[: files.MOST_TEXT],
+            report=answer.document, problems=answer.problems[:MOST_PROBLEMS], text=answer.text[: files.MOST_TEXT],
             thread_id=answer.thread_id, model=answer.model, tokens=count(answer.tokens),
             cost_usd=answer.cost_usd, tool_calls=answer.tool_calls, turns=self.turns,
             exit_code=answer.exit_code, seconds=round(answer.seconds, 3), artifacts=self.artifacts,
         )  # fmt: skip
         success = complete and judge(facts)[0] == "succeeded"
         close_workspace(self.dir, self.facts, self.plan.workspace_policy.keep, success=success)
+        if self.facts.workspace and self.facts.workspace.problem and facts.failure is None:
+            line = f"what it changed could not be captured: {self.facts.workspace.problem}"
+            facts.failure = files.FailureFacts(failure_class="infrastructure", line=line)
         if self.cli is not None:
-            self.cli.tidy(self.dir / "home")
+            self.cli.tidy(self.dir / HOME)
         self.note("capture")
         atomic.write_json(self.dir / files.OUTCOME, facts.model_dump(mode="json"), durable=False)
 
@@ -201,15 +208,15 @@ def close_workspace(into: Path, facts: files.RunFacts, keep: str, *, success: bo
     if place is None or place.worktree is None or place.repository is None or not place.kept:
         return []
     path = Path(place.worktree)
-    if (path / ".git").exists() and place.base is not None and place.patch is None:
+    if place.made and place.base is not None and place.patch is None:
         try:
             place.head, touched = worktree.capture(path, place.base, into)
         except UserError as error:
-            print(error)  # half made: there is nothing in it
-        else:
-            place.touched = touched[:1000]
-            place.patch = f"{files.FOLDER}/{worktree.PATCH}"
-    if keep == "always" or (keep == "on_failure" and not success and place.patch is not None):
+            place.problem = f"{error}; {path} is kept"
+            return []
+        place.touched = touched[:1000]
+        place.patch = f"{files.FOLDER}/{worktree.PATCH}"
+    if place.made and (keep == "always" or (keep == "on_failure" and not success)):
         return []
     there = worktree.remove(Path(place.repository), path)
     place.kept = False

@@ -22,6 +22,10 @@ LOCK = "parallelhassnes.lock"
 PATCH, STATUS, HEAD, TOUCHED = (
     "git_diff.patch", "git_status.txt", "git_head.txt", "touched_files.json",
 )  # fmt: skip
+_AS_PATCH = (
+    "--cached", "--binary", "--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/",
+)  # fmt: skip
+"""One that can be applied, whatever the user's own settings."""
 _WAIT_SEC = 600.0
 
 
@@ -92,33 +96,24 @@ def capture(path: Path, base: str, into: Path) -> tuple[str, list[str]]:
     """Write what changed in a worktree since ``base`` into a folder; its head and the files touched.
 
     Raises:
-        UserError: git refuses.
+        UserError: git refuses; the worktree is none any more, and another repository around it is not taken for it.
     """
+    here = {"GIT_CEILING_DIRECTORIES": str(path.parent)}
+    common = Path(_must(path, "rev-parse", "--git-common-dir", env=here).stdout.strip())
     objects = into / "tmp_objects"
     objects.mkdir(exist_ok=True)
-    common = Path(_must(path, "rev-parse", "--git-common-dir").stdout.strip())
-    own = {
+    own = here | {
         "GIT_INDEX_FILE": str(objects.resolve() / "index"),
         "GIT_OBJECT_DIRECTORY": str(objects.resolve()),
         "GIT_ALTERNATE_OBJECT_DIRECTORIES": str((path / common).resolve() / "objects"),
     }
     try:
-        head = _must(path, "rev-parse", "HEAD").stdout.strip()
-        status = _must(path, "status", "--porcelain=v1", "--untracked-files=all").stdout
+        head = _must(path, "rev-parse", "HEAD", env=here).stdout.strip()
+        status = _must(path, "status", "--porcelain=v1", "--untracked-files=all", env=here).stdout
         _must(path, "read-tree", base, env=own)
         _must(path, "add", "--all", env=own)
         with (into / PATCH).open("wb") as out:
-            _must(
-                path,
-                "diff",
-                "--cached",
-                "--binary",
-                "--no-color",
-                "--no-ext-diff",
-                base,
-                env=own,
-                out=out,
-            )
+            _must(path, "diff", *_AS_PATCH, base, env=own, out=out)
         names = _must(path, "diff", "--cached", "--name-only", "-z", "--no-renames", base, env=own)
     finally:
         shutil.rmtree(objects, ignore_errors=True)

@@ -203,6 +203,8 @@ def attempt_processes(directory):
         ({"program": "/none/codex"}, "/none/codex is not installed (not on PATH); install it (npm install -g @openai/codex) or name another agent"),
         ({"working_directory": "/none"}, "folder /none does not exist; correct working_directory"),
         ({"agent": "mine", "command": ["no-such-program"]}, "'no-such-program' is no program; correct the agent's command"),
+        ({"artifacts_expected": [{"name": "a", "glob": "../*"}], "command": ["echo", json.dumps(REPORT)]},
+         "artifacts_expected: ../* leads out of the workspace; name files below it"),
         ({"sandbox": 1}, "the step's plan is not valid: sandbox: Extra inputs are not permitted"),
         ({"resume_from": {"step_id": "s0"}}, "there is nothing to resume: job/s0 has no successful attempt"),
         ({"agent": "x", "command": ["true"], "workspace_policy": {"mode": "isolated"}, "working_directory": "/"},

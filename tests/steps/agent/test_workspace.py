@@ -151,6 +151,15 @@ def test_going_on_in_an_isolated_workspace_begins_with_the_changes(attempt_of, r
     assert final["agent"]["workspace"]["touched"] == ["new", "sub/file.txt"]
 
 
+def test_changes_that_cannot_be_captured_are_not_thrown_away(attempt_of, repository):
+    attempt = attempt_of("echo two > two; rm .git", **_isolated(repository, keep="never"))
+    _, outcome, final = run(attempt)
+    place = final["agent"]["workspace"]
+    assert (outcome.status, outcome.failure.failure_class) == ("failed", "infrastructure")
+    assert outcome.failure.line.startswith("what it changed could not be captured: git rev-parse")
+    assert (place["kept"], os.path.exists(f"{place['worktree']}/two")) == (True, True)
+
+
 def test_a_bad_base_is_one_line(attempt_of, repository):
     _, outcome, _ = run(attempt_of("true", **_isolated(repository, base="--nonsense")))
     assert outcome.failure.failure_class == "task_definition"
