@@ -4,6 +4,7 @@ LastResort ─▶ Guard (Host, Origin, who, size) ─▶ routes ─▶ control
                                                     └▶ after a change: the ticking process is poked
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -13,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from parallelhassnes.api import attempts, batches, jobs, login, pages, queue, streams, system, tasks
 from parallelhassnes.api.auth import SAFE_METHODS, Gatekeeper, csrf_checked
-from parallelhassnes.api.earlier import hassnes, oddish
+from parallelhassnes.api.earlier import hassnes, oddish, terminal_bench
 from parallelhassnes.api.guard import Guard
 from parallelhassnes.api.openapi import describe
 from parallelhassnes.api.problems import LastResort, handle
@@ -47,6 +48,7 @@ def create_app(site: Site) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        site.loop = asyncio.get_running_loop()
         if site.ticker is not None:
             await site.ticker.start()
         try:
@@ -80,6 +82,7 @@ def create_app(site: Site) -> FastAPI:
         tasks,
         streams,
         oddish,
+        terminal_bench,
         login,
         pages,
     ):

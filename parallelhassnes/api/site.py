@@ -4,6 +4,7 @@ Nothing here is state: all of it can be thrown away with the server, and what is
 than the files under ``runs/``.
 """
 
+import asyncio
 import dataclasses
 import threading
 import time
@@ -51,6 +52,8 @@ class Site:
         self.settings, self.auth = settings, auth
         self._attempts: dict[str, Found] = {}
         """Where the attempts are that were asked for of late: finding one reads every ledger."""
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """Of the server, once it runs."""
         self.watching = Watching()
         self.changes = Changes(opened.layout)
         self._looking = threading.Lock()
@@ -108,6 +111,11 @@ class Site:
                 made = batch_scoreboard(self.layout, batch_id, self._heartbeats)
                 known = self._batch_board = time.monotonic(), made
             return known[1]
+
+    def lend(self, name: str, value: str) -> None:
+        """Hand a secret to the ticking process, from any thread; a server without one has no place for it."""
+        if self.ticker is not None and self.loop is not None:
+            self.loop.call_soon_threadsafe(self.ticker.lend, name, value)
 
     def poke(self) -> None:
         """Something was changed: show it, and have a tick follow."""

@@ -24,7 +24,7 @@ from parallelhassnes.api.batches import batch_id
 from parallelhassnes.api.changes import place_of
 from parallelhassnes.api.site import Site, SiteHere
 from parallelhassnes.control.find import Found
-from parallelhassnes.control.logs import Logs
+from parallelhassnes.control.logs import Logs, LogText
 from parallelhassnes.errors import UnknownId
 
 router = APIRouter(prefix="/v1", tags=["streams"], dependencies=[Depends(needs("read"))])
@@ -97,6 +97,25 @@ def _places(event_id: str) -> dict[str, int]:
 async def _log_events(
     site: Site, found: Found, logs: Logs, file: str | None
 ) -> AsyncIterator[ServerSentEvent]:
+    try:
+        async for piece in follow_logs(site, found, logs, file):
+            yield _event("log", {"file": piece.file, "text": piece.text}, logs)
+        status = {"status": await run_in_threadpool(logs.status)}
+    except (UnknownId, FileNotFoundError) as error:
+        status = {"status": "gone", "why": str(error)}
+    yield _event("end", status, logs)
+
+
+async def follow_logs(
+    site: Site, found: Found, logs: Logs, file: str | None
+) -> AsyncIterator[LogText]:
+    """What the logs have got and get, until the attempt is sealed.
+
+    Raises:
+        UnknownId: there is no such log.
+        FileNotFoundError: the attempt is gone.
+    """
+
     def look() -> tuple[object, ...]:
         fresh = Logs(site.layout, logs.dir, found)
         return (fresh.ended, *fresh.sizes())
@@ -105,17 +124,10 @@ async def _log_events(
         seen = watch.seen
         while True:
             ended = logs.ended
-            try:
-                with contextlib.closing(logs.new(file)) as pieces:
-                    async for piece in iterate_in_threadpool(pieces):
-                        data = {"file": piece.file, "text": piece.text}
-                        yield _event("log", data, logs)
-            except (UnknownId, FileNotFoundError) as error:
-                yield _event("end", {"status": "gone", "why": str(error)}, logs)
-                return
+            with contextlib.closing(logs.new(file)) as pieces:
+                async for piece in iterate_in_threadpool(pieces):
+                    yield piece
             if ended:
-                status = await run_in_threadpool(logs.status)
-                yield _event("end", {"status": status}, logs)
                 return
             seen = await watch.changed(seen)
 

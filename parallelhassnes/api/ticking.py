@@ -60,6 +60,10 @@ class Ticker:
         """Have a tick follow soon; many wishes at once are served by one."""
         self._say({"id": 0})
 
+    def lend(self, name: str, value: str) -> None:
+        """Hand it a secret for one batch; it is nowhere else, so it is gone when the process is."""
+        self._say({"lend": {name: value}})
+
     async def tick(self, concurrency: int | None = None) -> dict[str, Any]:
         """One tick; what it did.
 

@@ -4,6 +4,7 @@
 supervisors are forks. Told by lines of JSON on stdin, it answers by lines of JSON on stdout:
 
     {"id": 1, "concurrency": 4}    ─▶    {"id": 1, "ingested": […], "repaired": […], "launched": […], "running": 2}
+    {"lend": {NAME: value}}        no answer: secrets for one batch, see ``schedule.lent``; a tick follows
 
 It ends when stdin does, which is when the server ends, however it ends; attempts go on without it.
 """
@@ -19,9 +20,10 @@ from typing import Any
 
 from parallelhassnes.control.init import ensure
 from parallelhassnes.errors import UserError
-from parallelhassnes.schedule.context import Options, open_context
+from parallelhassnes.schedule import lent
+from parallelhassnes.schedule.context import Context, Options, open_context
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.store import tickets
+from parallelhassnes.store import batches, tickets
 from parallelhassnes.store.records import now_text
 
 _CHUNK = 1 << 16
@@ -40,6 +42,9 @@ def main(root: Path, every_sec: float) -> None:
             requests = [json.loads(line) for line in lines]
         else:
             requests = []
+        for request in requests:
+            for name, value in request.get("lend", {}).items():
+                lent.lend(name, value)
         answers, said = _work(root, requests, said)
         next_tick = time.monotonic() + every_sec
         for answer in answers:
@@ -51,7 +56,7 @@ def _work(
     root: Path, requests: list[dict[str, Any]], said: str
 ) -> tuple[list[dict[str, Any]], str]:
     """One tick for all that was asked meanwhile; the answers, and what went wrong, which is said once."""
-    asked = [request["id"] for request in requests]
+    asked = [request["id"] for request in requests if "id" in request]
     concurrency = next((r["concurrency"] for r in requests[::-1] if r.get("concurrency")), None)
     try:
         report = _tick(root, concurrency)
@@ -73,6 +78,7 @@ def _tick(root: Path, concurrency: int | None) -> dict[str, Any]:
     ctx = open_context(root, Options(concurrency=concurrency))
     ensure(ctx)
     done = tick(ctx)
+    lent.keep_only(_wanted(ctx))
     return {
         "ingested": [
             {
@@ -88,6 +94,19 @@ def _tick(root: Path, concurrency: int | None) -> dict[str, Any]:
         ],
         "running": len(tickets.running(ctx.layout)),
     }  # fmt: skip
+
+
+def _wanted(ctx: Context) -> set[str]:
+    """Names of the secrets of the batches that have something in the queue."""
+    if not lent.known():
+        return set()
+    layout = ctx.layout
+    names = [entry.name for entry in tickets.running(layout)]
+    names += [path.name for path in tickets.ended(layout)]
+    names += [path.name.split(".", 1)[1] for _, path in tickets.delayed(layout)]
+    queued = {tickets.parse_name(name).batch_id for name in names}
+    queued |= {batch_id for _, batch_id, _ in tickets.ready_folders(layout)}
+    return {name for batch in queued for name in batches.read_batch(layout.batch(batch)).secrets}
 
 
 if __name__ == "__main__":

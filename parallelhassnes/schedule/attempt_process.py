@@ -21,6 +21,7 @@ from parallelhassnes.execute import logs, processes
 from parallelhassnes.execute.finish import finish
 from parallelhassnes.execute.secret_forms import is_public, looks_secret, url_password
 from parallelhassnes.execute.supervisor import Timing, supervise
+from parallelhassnes.schedule import lent
 from parallelhassnes.schedule.context import Context, Options
 from parallelhassnes.steps.kinds import Attempt, Kind, WorkerEnd
 from parallelhassnes.steps.registry import kind as kind_of
@@ -57,6 +58,7 @@ class Assignment(BaseModel):
 def run(ctx: Context, assignment: Assignment, lock: int, then: Then) -> None:
     """Own the attempt; this process holds ``step.lock`` and nothing else that matters."""
     ledger.acting_as("supervisor")
+    lent.keep_only(batches.read_batch(ctx.layout.batch(assignment.batch_id)).secrets)
     directory = assignment.attempt_dir(ctx.layout)
     job_dir = ctx.layout.job(assignment.batch_id, assignment.job_id)
     step = batches.read_job(job_dir).step(assignment.step_id)

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from parallelhassnes.config import Config, load_config, read_env_file
+from parallelhassnes.schedule import lent
 from parallelhassnes.store import atomic, privacy, seal, space
 from parallelhassnes.store.layout import Layout
 
@@ -54,14 +55,15 @@ class Context:
         return space.shortage(self.layout.runs, floors.min_free_disk_mb, floors.min_free_memory_mb)
 
     def secrets(self) -> dict[str, str]:
-        """Every variable that a step could be given: the process's own, over them those of ``env_file``.
+        """Every variable that a step could be given: the process's own, those of ``env_file``, what was lent.
 
         Raises:
             UserError: the env_file is named and cannot be read.
         """
         if self.config.env_file is None:
-            return dict(os.environ)
-        return {**os.environ, **read_env_file(self.layout.root / self.config.env_file)}
+            return {**os.environ, **lent.known()}
+        named = read_env_file(self.layout.root / self.config.env_file)
+        return {**os.environ, **named, **lent.known()}
 
 
 def open_context(root: Path, options: Options | None = None) -> Context:

@@ -19,7 +19,7 @@ from parallelhassnes import __version__, names
 from parallelhassnes.errors import UserError
 from parallelhassnes.execute import launcher
 from parallelhassnes.plan import JobSpec, StepSpec, TrialSpec
-from parallelhassnes.schedule import order
+from parallelhassnes.schedule import lent, order
 from parallelhassnes.schedule.alone import Folders
 from parallelhassnes.schedule.attempt_process import Assignment, Then, fork_is_safe, run, spawn
 from parallelhassnes.schedule.budgets import Purse
@@ -156,6 +156,8 @@ class _Gate:
         except UserError as error:
             return str(error)
         missing = [name for name in wanted if not known.get(name)]
+        if (gone := lent.missing(missing, batch_id)) is not None:
+            return gone
         place = self.ctx.config.env_file or "the environment"
         return f"secret {', '.join(missing)} is not set in {place}" if missing else None
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from parallelhassnes.execute import launcher
 from parallelhassnes.names import key_dir
-from parallelhassnes.schedule import starts
+from parallelhassnes.schedule import lent, starts
 from parallelhassnes.schedule.attempt_process import fork_is_safe
 from parallelhassnes.schedule.context import Context, Options, open_context
 from parallelhassnes.store import locks, queue_keys, tickets
@@ -62,7 +62,7 @@ def ensure(ctx: Context, run_pass: Callable[[Context], object]) -> None:
         return
     log = ctx.layout.system / "waker.log"
     if fork_is_safe():
-        launcher.start(lambda: wake(ctx, run_pass), log=log)
+        launcher.start(lambda: _wake_without_secrets(ctx, run_pass), log=log)
         return
     command = [
         sys.executable, "-m", "parallelhassnes.schedule.waker", str(ctx.layout.root), ctx.options.model_dump_json(),
@@ -76,6 +76,11 @@ def ensure(ctx: Context, run_pass: Callable[[Context], object]) -> None:
             start_new_session=True,
             cwd=ctx.layout.root,
         )
+
+
+def _wake_without_secrets(ctx: Context, run_pass: Callable[[Context], object]) -> None:
+    lent.keep_only(())
+    wake(ctx, run_pass)
 
 
 def main(arguments: list[str]) -> None:
