@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import AgentPlan
-from parallelhassnes.steps.agent import expected, files, prompt, resume, worktree
+from parallelhassnes.steps.agent import expected, files, inherit, prompt, resume, worktree
 from parallelhassnes.steps.agent.ask import HOME, Answer, Conversation, request_of
 from parallelhassnes.steps.agent.cli import AgentCli, Tokens
 from parallelhassnes.steps.agent.conclude import judge
@@ -151,10 +151,13 @@ class _Job:
             yield directory
 
     def isolate(self, directory: Path, base: str, origin: resume.Origin | None) -> None:
-        """Make the worktree; one that goes on from another isolated attempt begins with that one's changes."""
-        theirs = dict(origin.agent.get("workspace") or {}) if origin else {}
-        patch = origin.dir / str(theirs.get("patch")) if origin and theirs.get("patch") else None
-        source = worktree.look(directory, str(theirs["base"]) if patch else base)
+        """Make the worktree, with the changes that the job has made so far in it."""
+        source = worktree.look(directory, base)
+        before = inherit.changes(self.attempt, origin)
+        if before is not None and before.repository == str(source.top):
+            source = worktree.look(directory, before.base)
+        else:
+            before = None
         path = self.layout.worktrees / self.attempt.batch_id / self.attempt.run_id
         self.facts.workspace = files.WorkspaceFacts(
             mode="isolated", directory=str(path / source.inside), repository=str(source.top),
@@ -164,8 +167,8 @@ class _Job:
         worktree.add(source, path)
         self.facts.workspace.made = True
         self.note("workspace")
-        if patch is not None and patch.is_file():
-            worktree.apply(path, patch)
+        if before is not None:
+            worktree.apply(path, before.patch)
 
     # --- the end --------------------------------------------------------------------------------------
 

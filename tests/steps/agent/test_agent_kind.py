@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 
 import pytest
 from harness import finish, fork_worker, make_attempt, run, until, wait
@@ -137,8 +138,11 @@ def test_a_repair_that_does_not_help_keeps_every_violation(attempt_of, model):
     ids=["401", "429", "500", "cut"],
 )  # fmt: skip
 def test_a_providers_failure_is_the_attempts(attempt_of, model, name, turn, failure_class):
+    began = time.monotonic()
     code, outcome, final = run(attempt_of(name, model(turn).url))
+    assert time.monotonic() - began < 20
     assert (code, outcome.status, outcome.failure.failure_class) == (0, "failed", failure_class)
+    assert final["failure"]["class"] == failure_class
     assert final["agent"]["thread_id"]
     if failure_class == "rate_limit" and name == "claude":
         assert "retry in 9s" in outcome.failure.evidence

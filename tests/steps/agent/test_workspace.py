@@ -1,5 +1,6 @@
 """Where agents work: git worktrees of their own, or one at a time in a shared folder."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -149,6 +150,28 @@ def test_going_on_in_an_isolated_workspace_begins_with_the_changes(attempt_of, r
     _, _, final = run(second)
     assert (second.dir / "agent" / "agent.stderr.log").read_text() == "one\ntwo\nn\n"
     assert final["agent"]["workspace"]["touched"] == ["new", "sub/file.txt"]
+
+
+def test_the_steps_of_a_job_see_what_those_before_them_changed(attempt_of, repository):
+    def step(step_id, script, *depends_on):
+        attempt = attempt_of(script, step_id=step_id, **_isolated(repository))
+        own = attempt.step.model_copy(
+            update={"depends_on": tuple(f"job/{ref}" for ref in depends_on)}
+        )
+        attempt = dataclasses.replace(attempt, step=own)
+        _, outcome, final = run(attempt)
+        seal(attempt.dir, {})
+        assert outcome.status == "succeeded"
+        return final["agent"]["workspace"]["touched"]
+
+    assert step("s1", "echo two >> sub/file.txt") == ["sub/file.txt"]
+    assert step("s2", "test $(wc -l < sub/file.txt) = 2 && echo 3 > three", "s1") == [
+        "sub/file.txt",
+        "three",
+    ]
+    assert step("s3", "test -f three && rm sub/file.txt", "s1", "s2") == ["sub/file.txt", "three"]
+    assert step("s4", "test ! -f three", "s0") == []
+    _unchanged(repository)
 
 
 def test_changes_that_cannot_be_captured_are_not_thrown_away(attempt_of, repository):
