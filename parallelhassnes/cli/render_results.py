@@ -6,12 +6,31 @@ from rich.text import Text
 
 from parallelhassnes.cli.console import line
 from parallelhassnes.cli.render_system import grid
+from parallelhassnes.control import words
+from parallelhassnes.control.errors_report import Errors
 from parallelhassnes.control.sheets import Sheet
 
 
 def render(*sheets: Sheet) -> RenderableType:
     """The tables below each other; of an empty one only its title."""
     return Group(*(part for sheet in sheets for part in _parts(sheet)))
+
+
+def errors(found: Errors) -> RenderableType:
+    """A few lines per group, the path of its example whole on the last."""
+    if not found.groups:
+        return line(f"Failures of {found.of}: none")
+    parts: list[RenderableType] = [line(f"Failures of {found.of}", style="bold")]
+    for group in found.groups:
+        attempts = words.counted(group.attempts, "attempt")
+        of_steps = f"of {words.counted(group.steps, 'step')}, {group.open} open"
+        text = Text(f"{attempts} ", style="bold")
+        text.append(f"{'beside a score' if group.beside_a_score else of_steps}, ")
+        text.append(group.failure_class, style="red")
+        parts += [text.append(f": {group.message}"), line(f"    {group.attempt}", style="dim")]
+        if group.agents:
+            parts.append(Text(f"    {', '.join(group.agents)}", style="dim"))
+    return Group(*parts)
 
 
 def _parts(sheet: Sheet) -> list[RenderableType]:
@@ -26,7 +45,10 @@ def _table(sheet: Sheet) -> Table:
     table = grid(first=sheet.heads[0])
     for place, head in enumerate(sheet.heads[1:], 1):
         # Paths and names are to be copied whole.
-        table.add_column(head, justify="left" if place < sheet.texts else "right", overflow="fold")
+        number = sheet.is_number(place)
+        table.add_column(
+            head, justify="right" if number else "left", overflow="fold", no_wrap=number
+        )
     for row in sheet.rows:
         table.add_row(*row)
     return table

@@ -115,7 +115,7 @@ def errors(
     Example: parallelhassnes errors latest
     """
     from parallelhassnes.cli import console, render_results
-    from parallelhassnes.control import sheets, trial_rows
+    from parallelhassnes.control import trial_rows
     from parallelhassnes.control.errors_report import errors as find
 
     layout = layout_of(root)
@@ -123,7 +123,7 @@ def errors(
     if json:
         typer.echo(found.model_dump_json())
         return
-    console.show(render_results.render(sheets.of_errors(found)))
+    console.show(render_results.errors(found))
 
 
 def _check(form: str, out: Path | None) -> None:

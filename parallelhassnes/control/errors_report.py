@@ -20,13 +20,14 @@ MAX_MESSAGE = 300
 
 _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?"), "<time>"),
+    (re.compile(r"(?<![\w.>])/(?:[\w.@+-]+/)+"), "…/"),
+    (re.compile(r"\S*…$"), "…"),
     (re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.IGNORECASE), "<id>"),
     (re.compile(r"\b(?=[a-z_-]*[0-9])[a-z]+[_-][A-Za-z0-9_-]{12,}\b"), "<id>"),
     (re.compile(r"\b(?=[0-9a-f]*[0-9])(?=[0-9a-f]*[a-f])[0-9a-f]{7,}\b", re.IGNORECASE), "<id>"),
-    (re.compile(r"(?<![\w.>])/(?:[\w.@+-]+/)+"), "…/"),
     (re.compile(r"(?<![\w<])\d+(\.\d+)?"), "N"),
 )  # fmt: skip
-"""What differs between two tellings of one failure: times, ids, folders, numbers; in this order."""
+"""What differs between two tellings of one failure: times, folders, a word that was cut, ids, numbers; in this order."""
 
 
 class ErrorGroup(View):

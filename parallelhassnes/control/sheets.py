@@ -11,6 +11,7 @@ from parallelhassnes.control.results import GroupLine, Results
 from parallelhassnes.control.trial_lines import TrialLines
 
 MOST_NAMES = 8
+NOT_SCORED = "not scored"
 
 
 class Sheet(NamedTuple):
@@ -22,6 +23,12 @@ class Sheet(NamedTuple):
     notes: tuple[str, ...] = ()
     texts: int = 1
     """Columns from the left that hold text; those after them hold numbers."""
+    texts_right: int = 0
+    """Columns from the right that hold text again."""
+
+    def is_number(self, place: int) -> bool:
+        """Whether the column holds numbers."""
+        return self.texts <= place < len(self.heads) - self.texts_right
 
 
 def markdown(sheet: Sheet) -> str:
@@ -37,6 +44,7 @@ def markdown(sheet: Sheet) -> str:
 def of_results(results: Results) -> Sheet:
     """A row per group; what no group says anything under has no column."""
     groups = results.groups
+    by = {name.replace("_", " ") for name in results.by}
     columns = [
         column
         for place, column in enumerate(_columns(results))
@@ -55,20 +63,20 @@ def of_results(results: Results) -> Sheet:
     return Sheet(
         f"Results of {results.of}", tuple(column.head for column in columns),
         [tuple(column.text(group) for column in columns) for group in groups],
-        tuple(notes), sum(column.is_text for column in columns),
+        tuple(notes), sum(column.head in by for column in columns),
+        sum(column.head == NOT_SCORED for column in columns),
     )  # fmt: skip
 
 
 class _Column(NamedTuple):
     head: str
     text: Callable[[GroupLine], str]
-    is_text: bool = False
 
 
 def _columns(results: Results) -> Iterator[_Column]:
     groups = results.groups
     for name in results.by:
-        yield _Column(name.replace("_", " "), lambda g, name=name: g.key[name] or "–", is_text=True)  # type: ignore[misc]
+        yield _Column(name.replace("_", " "), lambda g, name=name: g.key[name] or "–")  # type: ignore[misc]
     yield _Column("tasks", lambda g: str(g.tasks))
     counted = "planned" if results.unscored_as_zero else "scored"
     yield _Column(f"passes/{counted}", lambda g: f"{g.passes}/{g.counted}")
@@ -81,13 +89,13 @@ def _columns(results: Results) -> Iterator[_Column]:
         one = next(iter(sizes)) if len(sizes) == 1 else None
         for sign, which in (("@", "pass_at"), ("^", "pass_hat")):
             yield _Column(f"pass{sign}{one or 'k'}", lambda g, which=which: _at_k(g, which, said=one is None))  # type: ignore[misc]  # fmt: skip
-    yield _Column("not scored", not_scored)
     yield _Column("cost", lambda g: words.money(g.cost_usd))
     yield _Column("per pass", lambda g: words.money(g.cost_per_success_usd))
     yield _Column("tokens in", lambda g: words.number(g.input_tokens))
     yield _Column("out", lambda g: words.number(g.output_tokens))
     yield _Column("time p50", lambda g: words.seconds(g.seconds_p50))
     yield _Column("p90", lambda g: words.seconds(g.seconds_p90))
+    yield _Column(NOT_SCORED, not_scored)
 
 
 def _at_k(group: GroupLine, which: str, *, said: bool) -> str:

@@ -103,7 +103,7 @@ def _of_experiment(layout: Layout, experiment: str) -> tuple[str, ...]:
         batch_id: batches.read_batch(layout.batch(batch_id)).experiment
         for batch_id in layout.batch_ids()
     }
-    found = tuple(batch_id for batch_id, name in known.items() if name == experiment)
+    found = tuple(batch_id for batch_id, name in known.items() if experiment and name == experiment)
     if not found:
         near = names.nearest(experiment, set(known.values()) - {""})
         raise UnknownId(

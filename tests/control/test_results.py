@@ -137,6 +137,7 @@ def test_errors_are_grouped(store):
         ("request 4f3a9c01-1111-2222-3333-444455556666 failed", "request 00000000-1111-2222-3333-44445555666a failed"),
         ("container 9f8e7d6c5b4a exited", "container 0a1b2c3d4e5f exited"),
         ("request req_011CSHoEeqs5C35K2UUqR7Fy: 429", "request req_0123456789abcdef: 503"),
+        ("none at /a/b1/reward.txt or /a/b1/tes…", "none at /c/reward.txt or /c/some-long-na…"),
         ("  \nfirst line\nsecond", "first line"),
     ],
 )  # fmt: skip

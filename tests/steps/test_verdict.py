@@ -18,7 +18,7 @@ from stores import CHECKOUT
 from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.steps import report
 from parallelhassnes.steps.kinds import WorkerEnd
-from parallelhassnes.steps.verdict import facts, judge, quality, statistics, versions
+from parallelhassnes.steps.verdict import facts, judge, opinions, quality, statistics, versions
 from parallelhassnes.steps.verdict.opinions import Opinion
 
 SCHEMA = json.loads(
@@ -215,6 +215,7 @@ TABLE = [
      "same_actions_differ", "needs_review", "nondeterministic_tests", 0.8),
     ([*RIGHT, *trials_of("codex", 1.0, 0.0)], [], {"codex.0": ("ls",), "codex.1": ("ls", "make")}, "baselines_right", "good", None, 0.7),
     ([*RIGHT, *trials_of("codex", 1.0, 0.0)], [], {"codex.0": (), "codex.1": ()}, "baselines_right", "good", None, 0.7),
+    ([*trials_of("oracle", 1.0), *trials_of("nop", verifier=1)], [], {}, "nop_unscored", "needs_review", "brittle_tests", 0.7),
     ([*RIGHT, *trials_of("codex", verifier=2)], [], {}, "tests_without_reward", "needs_review", "brittle_tests", 0.6),
     ([*RIGHT, *trials_of("codex", verifier=1)], [], {}, "baselines_right", "good", None, 0.7),
     # what analyses say
@@ -350,3 +351,22 @@ def test_a_verdict_that_is_none(tmp_path, left):
     (attempt.dir / "verdict.json").write_text(left)
     outcome, _ = finish(attempt, WorkerEnd(1, "exited"))
     assert (outcome.status, outcome.failure.failure_class) == ("failed", "internal")
+
+
+def test_an_analysis_of_an_attempt_that_another_followed_does_not_count(tmp_path):
+    specs = {"t": trial_spec(make_task(tmp_path))}
+    write_job(tmp_path, specs)
+    job = JobSpec.model_validate_json((tmp_path / "job.json").read_bytes())
+    step = StepSpec(
+        step_id="t.rules", kind="analysis", queue_key="k", spec={"trial": "t", "engine": "rules"}
+    )
+    job = job.model_copy(update={"steps": (*job.steps, step)})
+    place = tmp_path / "steps" / "t.rules" / "attempts" / "20260101T000000Z_r1"
+    place.mkdir(parents=True)
+    made = {"trial": {"attempt": "1_a"}, "outcome": "bad_failure", "subtype": "x", "confidence": 1}
+    (place / "final.json").write_text(json.dumps({"status": "succeeded", "analysis": made}))
+    for attempt, missing in (("steps/t/attempts/1_a", False), ("steps/t/attempts/2_b", True), (None, True)):  # fmt: skip
+        (found,) = opinions.of_job(tmp_path, job, {"t": attempt})
+        assert found.missing is missing
+        assert found.blames is not missing
+    assert opinions.of_job(tmp_path, job, {}) == []

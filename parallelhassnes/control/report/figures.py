@@ -78,6 +78,7 @@ def cost_against_success(rates: Sequence[Rate]) -> str:
         axes.set_xscale("log")
     else:
         axes.set_xlim(0, float(np.max(costs)) * 1.12 or 1.0)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
     axes.set_xlabel("cost of a trial, USD")
     _percent_axis(axes, "y")
     axes.set_ylabel("pass rate")

@@ -3,6 +3,7 @@
 from parallelhassnes.control import words
 from parallelhassnes.control.report.gather import Report, is_baseline, label
 from parallelhassnes.control.results import GroupLine
+from parallelhassnes.steps.verdict.flakiness import BASELINES
 
 QUALITY_WORDS = {
     "broken": "broken", "needs_review": "to be reviewed", "good": "good", "unknown": "not known to be good",
@@ -24,6 +25,11 @@ def sentences(report: Report) -> list[str]:
     if rows and scored < due:
         said.append(f"{due - scored} have no score and count nowhere as zero.")
     said += _best(report)
+    doubted = sum(agent["passes_doubted"] for each in report.verdicts for agent in each.verdict["agents"] if agent["agent"] not in BASELINES)  # fmt: skip
+    if doubted:
+        said.append(
+            f"Analyses doubt {words.counted(doubted, 'pass')} of agents: the work was not done."
+        )
     said += _tasks(report)
     said += _money(report)
     unfinished = [board for board in report.boards if board.state not in ("done", "attention", "canceled")]  # fmt: skip

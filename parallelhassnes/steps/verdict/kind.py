@@ -32,7 +32,9 @@ class VerdictKind:
         job = batches.read_job(attempt.job_dir)
         steps = trial_steps(job, attempt.step)
         trials = facts.of_steps(attempt.job_dir, steps)
-        said = opinions.of_job(attempt.job_dir, job, {step.step_id for step in steps})
+        said = opinions.of_job(
+            attempt.job_dir, job, {fact.step_id: fact.attempt for fact in trials}
+        )
         done = _actions(attempt.job_dir, trials, job)
         found = judge.judge(attempt.batch_id, attempt.job_id, trials, done, said)
         _write(attempt.dir / VERDICT_FILE, found)

@@ -1,6 +1,6 @@
 """What the analyses of a job's trials say, as far as a verdict needs it: one entry per trial and engine."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +25,10 @@ class Opinion:
     trial: str
     """step_id of the trial."""
     engine: str
+    """Who said it; with ``only_unknown`` a step of a model's engine may hand on what the rules had proven."""
     missing: bool = False
-    """There is no record: it failed, was not started, or contradicts the reward. It counts nowhere."""
+    """There is no record of the trial as it stands: the analysis failed, was not started, contradicts the reward, or is
+    about an attempt that another one has followed. It counts nowhere."""
     attempt: str | None = None
     """Folder of the analysis, relative to the job's."""
     outcome: str = ""
@@ -48,23 +50,33 @@ class Opinion:
         return self.engine == PROVING_ENGINE
 
 
-def of_job(job_dir: Path, job: JobSpec, trials: Collection[str]) -> list[Opinion]:
-    """The newest analysis of each of these trials by each engine, in the job's order."""
-    return [
-        _read(job_dir, step.step_id, trial, untrusted.text(step.spec.get("engine")) or PROVING_ENGINE)
-        for step in job.steps
-        if step.kind == KIND and (trial := untrusted.text(step.spec.get("trial"))) in trials and trial is not None
-    ]  # fmt: skip
+def of_job(job_dir: Path, job: JobSpec, trials: Mapping[str, str | None]) -> list[Opinion]:
+    """The newest analysis of each trial by each engine, in the job's order.
+
+    Args:
+        trials: step_id → the folder of the attempt that counts, relative to the job's; None where there is none.
+    """
+    found = []
+    for step in job.steps:
+        trial = untrusted.text(step.spec.get("trial"))
+        if step.kind == KIND and trial is not None and trial in trials:
+            engine = untrusted.text(step.spec.get("engine")) or PROVING_ENGINE
+            found.append(_read(job_dir, step.step_id, trial, trials[trial], engine))
+    return found
 
 
-def _read(job_dir: Path, step_id: str, trial: str, engine: str) -> Opinion:
+def _read(job_dir: Path, step_id: str, trial: str, attempt: str | None, engine: str) -> Opinion:
     for folder in _newest_first(job_dir / "steps" / step_id / "attempts"):
         report = untrusted.read_object(folder / "final.json")
         if report is None or report.get("status") != "succeeded":
             continue
         found = untrusted.mapping(report.get("analysis"))
+        about = untrusted.text(untrusted.mapping(found.get("trial")).get("attempt"))
+        if attempt is None or about != attempt.rpartition("/")[2]:
+            break
+        by = untrusted.text(untrusted.mapping(found.get("engine")).get("name"), 100)
         return Opinion(
-            step_id, trial, engine,
+            step_id, trial, by or engine,
             attempt=folder.relative_to(job_dir).as_posix(),
             outcome=untrusted.text(found.get("outcome"), 100) or "unknown",
             subtype=untrusted.text(found.get("subtype"), 100) or "unknown",

@@ -59,6 +59,7 @@ RULES: tuple[tuple[str, Class, str, str, str], ...] = (
     ("oracle_unscored", "broken", "broken_reference, brittle_tests, environment",
      "an `oracle` trial ended without a reward through the task (solution, tests, definition)", "0.8; 0.9 from two on"),
     ("same_actions_differ", "needs_review", "nondeterministic_tests", "two trials ran the same commands and have different rewards", "0.8"),
+    ("nop_unscored", "needs_review", "brittle_tests", "a `nop` trial ended without a reward through the verifier", "0.7"),
     ("tests_without_reward", "needs_review", "brittle_tests",
      "two or more trials of other agents ended without a reward through the verifier", "0.6"),
     ("proven_by_rules", "needs_review", "the analysis's subtype", "an analysis by `rules` of another agent's trial is `bad_failure` or `bad_success`", "the highest of theirs"),
@@ -75,7 +76,7 @@ def judge(
 ) -> Quality:
     """The quality of the task that these trials are of; the same facts always give the same."""
     against = [
-        *_nop(trials), *_oracle(trials), *_same_actions(same), *_without_reward(trials),
+        *_nop(trials), *_oracle(trials), *_same_actions(same), *_nop_unscored(trials), *_without_reward(trials),
         *_proven(trials, opinions), *_said(trials, opinions),
     ]  # fmt: skip
     against.sort(key=lambda finding: finding.quality != "broken")  # stable: the order of the rules
@@ -161,6 +162,22 @@ def _same_actions(same: Sequence[Same]) -> list[Finding]:
             f"{len(own[0].trials)} trials ran the same {own[0].what} and have the rewards {', '.join(f'{r:g}' for r in rewards)}",
             "Make the tests give the same reward for the same work.",
             tuple(place for each in own for place in _places(each.trials)),
+        )
+    ]  # fmt: skip
+
+
+def _nop_unscored(trials: Sequence[TrialFacts]) -> list[Finding]:
+    own = [
+        fact
+        for fact in trials
+        if fact.agent == "nop" and fact.result == "unscored" and fact.failure_class == "verifier"
+    ]
+    if not own:
+        return []
+    return [
+        Finding(
+            "nop_unscored", "needs_review", "brittle_tests", 0.7, "the tests give no reward where nothing was done",
+            "Have the tests write a reward when the work is missing or wrong, too.", _places(own),
         )
     ]  # fmt: skip
 
