@@ -48,12 +48,13 @@ def put(ctx: Context, data: bytes, *, again: bool = True) -> str:
 
 
 def program(
-    root: Path, *arguments: str, env: dict[str, str] | None = None, check: bool = True, **more: Any
-) -> subprocess.CompletedProcess[str]:
+    root: Path, *arguments: str, env: dict[str, str] | None = None, check: bool = True,
+    timeout_sec: float = 100, **more: Any,
+) -> subprocess.CompletedProcess[str]:  # fmt: skip
     """Run ``parallelhassnes ARGUMENTS --root ROOT`` to its end."""
     done = subprocess.run(
         [sys.executable, "-m", "parallelhassnes", *arguments, "--root", str(root)],
-        capture_output=True, text=True, env=environment(env), timeout=100, cwd=more.pop("cwd", CHECKOUT), **more,
+        capture_output=True, text=True, env=environment(env), timeout=timeout_sec, cwd=more.pop("cwd", CHECKOUT), **more,
     )  # fmt: skip
     if check:
         assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"

@@ -45,7 +45,7 @@ class Case:
 
     @property
     def failure_class(self) -> str | None:
-        return untrusted.text(untrusted.mapping(self.files.report.get("failure")).get("class"))
+        return self.files.failure_class
 
     def rewards_of(self, agent: str) -> list[float]:
         """Rewards of the job's scored trials of an agent, this one's included."""

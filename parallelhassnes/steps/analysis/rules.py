@@ -77,6 +77,11 @@ def _stopped(case: Case) -> Finding | None:
 def _provider(case: Case) -> Finding | None:
     if case.failure_class not in PROVIDER_CLASSES:
         return None
+    if proof.exception_name(case) == "NetworkConnectionError":
+        return Finding(
+            "harness_error", "network", 0.9, f"The agent could not reach the network: {proof.said(case)}.",
+            "Give it the network that it needs, or install it beforehand.", proof.exception_quotes(case),
+        )  # fmt: skip
     return Finding(
         "harness_error", "provider", 0.95,
         f"The model's provider did not serve the agent: {proof.said(case)}.",
@@ -88,6 +93,9 @@ _IMAGE = re.compile(
     r"no such image|manifest unknown|pull access|failed to solve|dockerfile|build failed",
     re.IGNORECASE,
 )
+_NOT_THERE = re.compile(
+    r"nothing in \S+ matches"
+)  # what the sandbox says of a COPY without its file
 _NETWORK = re.compile(r"could not resolve|name resolution|network is unreachable|connection (?:refused|reset)", re.IGNORECASE)  # fmt: skip
 _NOT_INSTALLED = re.compile(
     r"command not found|exit (?:code|status) 127|not installed", re.IGNORECASE
@@ -116,6 +124,7 @@ def _definition(case: Case) -> Finding | None:
         return None
     if (
         case.files.trial.get("environment") == "sandbox"
+        and not _NOT_THERE.search(case.exception[1] if case.exception else "")
         and proof.exception_name(case) == "SandboxBuildFailedError"
     ):
         return Finding(
@@ -128,19 +137,35 @@ def _definition(case: Case) -> Finding | None:
     )  # fmt: skip
 
 
+_WRITE_NO_REWARD = frozenset(
+    {"RewardFileNotFoundError", "RewardFileEmptyError", "VerifierOutputParseError"}
+)
+
+
 def _no_reward(case: Case) -> Finding | None:
     if case.scored or case.failure_class != "verifier":
         return None
+    quotes = (*proof.exception_quotes(case), *proof.output_end(case))
     if case.files.agent == "oracle":
         return Finding(
             "bad_failure", "brittle_tests", 0.95,
             f"The tests give no reward for the task's own solution: {proof.said(case)}.",
-            "Have the tests write a reward in every case.", (*proof.exception_quotes(case), *proof.output_end(case)),
+            "Have the tests write a reward in every case.", quotes,
+        )  # fmt: skip
+    if proof.exception_name(case) in _WRITE_NO_REWARD:
+        return Finding(
+            "bad_failure", "brittle_tests", 0.8, f"The tests ended without a reward: {proof.said(case)}.",
+            "Have the tests write a reward in every case, also where the work is missing or wrong.", quotes,
+        )  # fmt: skip
+    if any(other.agent == "oracle" and other.failure_class == "verifier" for other in case.others):
+        return Finding(
+            "bad_failure", "brittle_tests", 0.85,
+            f"The tests come to no reward, for the task's own solution neither: {proof.said(case)}.",
+            "Have the tests write a reward in every case.", quotes,
         )  # fmt: skip
     return Finding(
-        "harness_error", "verifier", 0.9, f"The tests gave no reward: {proof.said(case)}.",
-        "Look whether the tests write a reward when the work is missing or wrong.",
-        (*proof.exception_quotes(case), *proof.output_end(case)),
+        "harness_error", "verifier", 0.7, f"The verifier came to no reward: {proof.said(case)}.",
+        "Retry; look whether the tests need longer than they are given.", quotes,
     )  # fmt: skip
 
 
@@ -326,7 +351,7 @@ def _out_of_turns(case: Case) -> Finding | None:
 
 RULES: tuple[Rule, ...] = (
     Rule("stopped", "the attempt was canceled or lost", _stopped),
-    Rule("provider", "the failure is of a provider's class: limits, key, quota, no such model", _provider),
+    Rule("provider", "the failure is of a provider's class (limits, key, quota, no such model), or of the network to it", _provider),
     Rule("infrastructure", "the failure is of the host, the image, the network or the agent's set-up", _infrastructure),
     Rule("definition", "the environment cannot be built, or the task cannot be read", _definition),
     Rule("no_reward", "the tests ended without a reward", _no_reward),

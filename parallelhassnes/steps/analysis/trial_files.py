@@ -63,6 +63,11 @@ class TrialFiles:
         return float(found) if found is not None and self.status == "succeeded" else None
 
     @property
+    def failure_class(self) -> str | None:
+        """Why the attempt did not succeed; None where it did."""
+        return untrusted.text(untrusted.mapping(self.report.get("failure")).get("class"))
+
+    @property
     def agent(self) -> str | None:
         return untrusted.text(untrusted.mapping(self.trial.get("agent")).get("name"))
 

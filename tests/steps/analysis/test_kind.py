@@ -33,7 +33,7 @@ CASES = {
     "nop passes": ("nop", {"test": "echo 1 > /logs/verifier/reward.txt"}, "bad_success", "pre_solved"),
     "oracle fails": ("oracle", {"solution": "echo no"}, "bad_failure", "broken_reference"),
     "no reward": ("oracle", {"test": "exit 0"}, "bad_failure", "brittle_tests"),
-    "no reward for nop": ("nop", {"test": "exit 0"}, "harness_error", "verifier"),
+    "no reward for nop": ("nop", {"test": "exit 0"}, "bad_failure", "brittle_tests"),
 }  # fmt: skip
 
 
@@ -44,7 +44,7 @@ def test_what_the_files_prove(tmp_path: Path, name: str) -> None:
     assert (made.outcome, made.subtype) == (outcome, subtype)
     assert made.evidence
     assert made.struck == ()
-    assert made.confidence > 0.8
+    assert made.confidence >= 0.8
     for path in final["files_read"]:
         assert (
             (next((tmp_path / "batch/job/steps/s1/attempts").iterdir()) / path).resolve().is_file()

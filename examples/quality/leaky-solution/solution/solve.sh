@@ -1,0 +1,2 @@
+#!/bin/sh
+echo 14 18 30 >/app/combination.txt

@@ -1,0 +1,2 @@
+#!/bin/sh
+printf 'blue\ngreen\nred\n' >/app/colours.txt

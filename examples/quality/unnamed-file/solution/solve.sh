@@ -1,0 +1,2 @@
+#!/bin/sh
+echo 604800 >/app/answer.txt
