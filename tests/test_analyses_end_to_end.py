@@ -51,9 +51,10 @@ TURNS = {
     "five prime numbers": [refuse(401, "Incorrect API key provided")],
 }  # fmt: skip
 PATHS = [
-    TASKS / "hello", TASKS / "leap-years", TASKS / "greet-script", TASKS / "broken-oracle",
-    QUALITY / "unnamed-file", QUALITY / "hard-but-fine",
+    TASKS / "hello", TASKS / "leap-years", TASKS / "greet-script", QUALITY / "unnamed-file",
+    QUALITY / "hard-but-fine", TASKS / "broken-oracle",
 ]  # fmt: skip
+"""The last one's model refuses the key, which pauses the queue key for what has not started by then."""
 
 
 @pytest.mark.namespaces

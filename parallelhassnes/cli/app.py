@@ -11,6 +11,7 @@ import typer
 from parallelhassnes import __version__
 from parallelhassnes.cli import (
     analyses,
+    append,
     audit,
     budget,
     gate,
@@ -44,6 +45,7 @@ for module in (
     results,
     report,
     analyses,
+    append,
     operate,
     hold,
     gate,

@@ -1,0 +1,47 @@
+"""``append``."""
+
+from typing import Annotated
+
+import typer
+
+from parallelhassnes.cli.options import JsonOption, RootOption
+from parallelhassnes.cli.work import open_store
+
+
+def register(app: typer.Typer) -> None:
+    """Add this command."""
+    app.command()(append)
+
+
+def append(
+    target: Annotated[str, typer.Argument(metavar="ID", help="A batch, or BATCH/JOB.")],
+    n: Annotated[
+        int, typer.Option("--n-trials", "-n", min=1, max=100_000, help="Trials per task and agent.")
+    ] = 1,
+    agent: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--agent",
+            "-a",
+            metavar="COLUMN",
+            help="Only of this agent, as the scoreboard names it; may be repeated.",
+        ),
+    ] = None,
+    root: RootOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Add trials to a batch: like its newest ones, with their analyses; the verdicts are made anew.
+
+    Example: parallelhassnes append latest -n 1
+    """
+    from parallelhassnes.control.append import append as add
+    from parallelhassnes.store.atomic import dumps
+
+    done = add(open_store(root), target, n, agent)
+    if json:
+        typer.echo(dumps(done.model_dump(mode="json")), nl=False)
+        return
+    analyses = f" and {len(done.analyses)} analyses" if done.analyses else ""
+    typer.echo(
+        f"batch {done.batch_id}: {len(done.trials)} trials{analyses} added, {done.started} attempts started"
+    )

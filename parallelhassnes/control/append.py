@@ -1,0 +1,109 @@
+"""``append``: more trials of the agents that a batch has, in the jobs that it has; only these run, and only these are analysed."""
+
+from pydantic import BaseModel
+
+from parallelhassnes.control.find import resolve
+from parallelhassnes.errors import UserError
+from parallelhassnes.names import nearest, safe_id
+from parallelhassnes.plan import JobSpec, StepSpec
+from parallelhassnes.schedule import add
+from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.tick import pass_and_wake
+from parallelhassnes.store import batches, locks
+
+
+class Appended(BaseModel):
+    """What came of it."""
+
+    ok: bool = True
+    batch_id: str
+    trials: list[str]
+    """``job_id/step_id`` of the new trials."""
+    analyses: list[str]
+    """Those of their analyses."""
+    started: int = 0
+    """Attempts that started at once."""
+
+
+def append(ctx: Context, text: str, n: int, labels: list[str] | None = None) -> Appended:
+    """Add ``n`` trials of each agent to each job under an id; starts what may start, waits for nothing.
+
+    Each is like the newest trial of its agent in that job: the same task, settings, dependencies and analyses. The job's
+    verdict is made anew when they have ended.
+
+    Args:
+        labels: only agents whose column in the scoreboard is one of these.
+
+    Raises:
+        UnknownId: there is no such thing.
+        UserError: it has no such agent, or names more than a job.
+    """
+    found = resolve(ctx.layout, text)
+    if found.step_id is not None:
+        raise UserError(f"{found} is a {found.what}", fix="name a batch, or BATCH/JOB")
+    with locks.held(ctx.layout.tick_lock):
+        jobs = [
+            batches.read_job(path)
+            for path in batches.job_dirs(ctx.layout, found.batch_id)
+            if found.job_id in (None, path.name)
+        ]
+        _check(labels or [], jobs)
+        new = {job.job_id: _more(job, n, labels) for job in jobs}
+        new = {job_id: steps for job_id, steps in new.items() if steps}
+        if not new:
+            raise UserError(f"{found} has no trials", fix="name a batch with trials")
+        add.add(ctx, found.batch_id, new)
+    made = [(f"{job_id}/{step.step_id}", step.kind) for job_id, own in new.items() for step in own]
+    return Appended(
+        batch_id=found.batch_id, trials=[name for name, kind in made if kind == "trial"],
+        analyses=[name for name, kind in made if kind == "analysis"], started=len(pass_and_wake(ctx)),
+    )  # fmt: skip
+
+
+def _check(labels: list[str], jobs: list[JobSpec]) -> None:
+    known = {step.label for job in jobs for step in job.steps if step.kind == "trial"}
+    for label in labels:
+        if label not in known:
+            near = nearest(label, known)
+            fix = f"did you mean {near!r}?" if near else f"there are {', '.join(sorted(known))}"
+            raise UserError(f"there is no agent {label!r}", fix=fix)
+
+
+def _more(job: JobSpec, n: int, labels: list[str] | None) -> list[StepSpec]:
+    taken = {step.step_id for step in job.steps}
+    newest: dict[str, StepSpec] = {}
+    for step in job.steps:
+        if step.kind == "trial" and (labels is None or step.label in labels):
+            newest[step.label] = step
+    made: list[StepSpec] = []
+    for like in newest.values():
+        about = [
+            s for s in job.steps if s.kind == "analysis" and s.spec.get("trial") == like.step_id
+        ]
+        prefix, _, last = like.step_id.rpartition(".")
+        stem, number = (prefix, int(last)) if prefix and last.isdecimal() else (like.step_id, 1)
+        for repeat in range(number + 1, number + 1 + n):
+            trial = _renamed(like, f"{stem}.{repeat}", taken)
+            trial = trial.model_copy(update={"spec": {**like.spec, "repeat": repeat}})
+            made.append(trial)
+            made += [_about(analysis, like, trial, job.job_id, taken) for analysis in about]
+    return made
+
+
+def _renamed(step: StepSpec, name: str, taken: set[str]) -> StepSpec:
+    step_id = safe_id(name, taken)
+    taken.add(step_id)
+    return step.model_copy(update={"step_id": step_id})
+
+
+def _about(
+    analysis: StepSpec, like: StepSpec, trial: StepSpec, job_id: str, taken: set[str]
+) -> StepSpec:
+    ending = analysis.step_id.removeprefix(like.step_id)
+    made = _renamed(analysis, f"{trial.step_id}{ending}", taken)
+    return made.model_copy(
+        update={
+            "depends_on": (f"{job_id}/{trial.step_id}",),
+            "spec": {**analysis.spec, "trial": trial.step_id},
+        }
+    )
