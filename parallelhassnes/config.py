@@ -151,6 +151,8 @@ class Config(BaseModel):
     """File of ``NAME=value`` lines that secrets are read from at launch; relative to the root."""
     secrets: tuple[str, ...] = ()
     """Names of environment variables passed to every step where they are set."""
+    feedback_markers: tuple[str, ...] = ("PROMPT_AMBIGUITY", "MISSING_INPUT", "PROMPT_DELTA")
+    """Words that begin a line of an agent's final text which ``feedback`` gathers."""
     environment: str = "docker"
     """Harbor environment of a trial that names none."""
     retry: RetryConfig = RetryConfig()
@@ -249,6 +251,7 @@ TEMPLATE = """\
 # environment = "docker"       # Harbor environment of a trial that names none; "sandbox" needs no Docker
 # env_file = "secrets.env"     # NAME=value lines; cron has no other way to your keys
 # secrets = ["OPENAI_API_KEY"] # passed to every step where they are set; tables can name more
+# feedback_markers = ["PROMPT_DELTA"]  # lines of agents' final texts that `feedback` gathers
 # heartbeat_sec = 5
 # grace_sec = 20               # time that an attempt has to end cleanly before it is killed
 # stuck_after_sec = 1800       # nothing moved for so long: shown as stuck; 0 for never

@@ -41,6 +41,18 @@ class Retry(Record):
     """Of a trial whose agent has a target of scored trials (``n_valid``)."""
 
 
+class Loop(Record):
+    """Two steps of a job that take turns: the solver, then the critic, until the critic's report says enough."""
+
+    solver: str
+    """step_id"""
+    critic: str
+    """step_id"""
+    max_rounds: int = Field(ge=1, le=100)
+    until: str
+    """Expression over the critic's ``report`` (and ``round``) that ends the loop where it is true."""
+
+
 class StepSpec(Record):
     """One node of a job's graph, ready to run."""
 
@@ -58,6 +70,8 @@ class StepSpec(Record):
     to start; ``attempt``: it must have been attempted, and that ended, however it did."""
     gate: Literal["human"] | None = None
     """``human``: besides, somebody must have approved its start."""
+    loop: Loop | None = None
+    """Of a solver and of its critic: the loop that they are."""
     timeout_sec: float | None = None
     """Seconds from start to the supervisor's deadline; None lets the kind decide."""
     env: dict[str, str] = {}
@@ -254,6 +268,14 @@ class AgentPlan(Record):
     """File with the prompt, read when an attempt starts, instead of ``prompt``."""
     append_prompt: str = ""
     """Text after the prompt."""
+    pack_prompt: str = ""
+    """Text before the prompt."""
+    pack_prompt_ref: str = ""
+    """File with text before the prompt, read when an attempt starts."""
+    templates: bool = False
+    """All these texts are templates (``tables.templates``), rendered when an attempt starts."""
+    reports_of: tuple[str, ...] = ()
+    """The steps (``job_id/step_id``) whose reports it is given: its fan-in."""
     model: str | None = None
     """None for the agent's own default."""
     output_schema: dict[str, Any] | None = None

@@ -12,6 +12,7 @@ from parallelhassnes import __version__
 from parallelhassnes.cli import (
     analyses,
     append,
+    attempts,
     audit,
     budget,
     gate,
@@ -49,6 +50,7 @@ for module in (
     operate,
     hold,
     gate,
+    attempts,
     audit,
     budget,
     serve,

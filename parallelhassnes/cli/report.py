@@ -21,7 +21,8 @@ def register(app: typer.Typer) -> None:
 
 def report(
     what: Annotated[
-        str | None, typer.Argument(metavar="[BATCH]", help="A batch id, or latest.")
+        str | None,
+        typer.Argument(metavar="[ID]", help="A batch or latest; or a job, a step, an attempt."),
     ] = None,
     experiment: Annotated[
         str | None,
@@ -37,7 +38,7 @@ def report(
     root: RootOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Write what came of a batch or an experiment as one file that opens anywhere, without network.
+    """Write what came of a batch or an experiment as one file that opens anywhere; print the report of anything smaller.
 
     Example: parallelhassnes report latest -o report.html
     """
@@ -51,10 +52,25 @@ def report(
 
         found = resolve(layout, what)
         if found.what != "batch":
-            raise UserError(
-                f"{found} is a {found.what}", fix=f"write report {found.batch_id}, or show {found}"
-            )
+            if out is not None or markdown:
+                fix = f"write report {found.batch_id}, or leave --out and --markdown out"
+                raise UserError(f"{found} is a {found.what}, whose report is printed", fix=fix)
+            _of_attempts(layout, what, json=json)
+            return
     _of_batches(layout, what, experiment, out, markdown=markdown, json=json)
+
+
+def _of_attempts(layout: "Layout", what: str, *, json: bool) -> None:
+    from parallelhassnes.control.run_report import lines, run_reports
+    from parallelhassnes.store.atomic import dumps
+
+    found = run_reports(layout, what)
+    if json:
+        documents = [one.model_dump(mode="json") for one in found]
+        only = documents[0] if len(documents) == 1 else {"ok": True, "reports": documents}
+        typer.echo(dumps(only), nl=False)
+        return
+    typer.echo("\n\n".join("\n".join(lines(one)) for one in found))
 
 
 def _of_batches(

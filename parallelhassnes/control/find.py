@@ -78,6 +78,36 @@ def resolve(layout: Layout, text: str) -> Found:
     return found
 
 
+def newest_attempt(layout: Layout, text: str) -> Found:
+    """The attempt that ``text`` names, or the newest one of the step, the job or the batch.
+
+    Raises:
+        UnknownId: it names nothing, more than one thing, or something that was never attempted.
+    """
+    found = resolve(layout, text)
+    return found if found.attempt is not None else _newest(layout, found)
+
+
+def _newest(layout: Layout, found: Found) -> Found:
+    if found.step_id is not None:
+        places = [(found.job_id or "", found.step_id)]
+    else:
+        job_dirs = (
+            [found.folder(layout)] if found.job_id else batches.job_dirs(layout, found.batch_id)
+        )
+        places = [
+            (path.name, step.step_id) for path in job_dirs for step in batches.read_job(path).steps
+        ]
+    newest: tuple[str, Found] | None = None
+    for job_id, step_id in places:
+        ref = attempts.newest(layout.step(found.batch_id, job_id, step_id))
+        if ref is not None and (newest is None or ref.name > newest[0]):
+            newest = ref.name, Found(found.batch_id, job_id, step_id, ref.name)
+    if newest is None:
+        raise UnknownId(f"{found} has not been attempted yet", fix="look at it with show")
+    return newest[1]
+
+
 def _parts(layout: Layout, text: str) -> list[str]:
     """The parts of an id; of a path those that name something."""
     text = text.strip().removeprefix(f"{layout.root}/").removeprefix("./").strip("/")

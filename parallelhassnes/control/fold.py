@@ -24,6 +24,8 @@ from parallelhassnes.store import atomic, ledger
 
 CACHE = "scoreboard.batch.json"
 VERSION = 1
+_UNMET = "needs_attention"
+"""How a critic stands whose attempt succeeded and whose loop is over without it being satisfied."""
 _LONG_TAIL = 1 << 20
 _WORTH_WRITING = 1 << 15
 """Bytes of tail below which re-reading it is cheaper than writing the cache again."""
@@ -190,6 +192,12 @@ def _apply(fold: Fold, event: dict[str, Any]) -> bool:
         case "canceled":
             fold.canceled.update(dict.fromkeys(event["steps"], event.get("by") != "enough"))
             return True
+        case "unmet":
+            key = f"{event['job_id']}/{event['step_id']}"
+            row = fold.steps.get(key)
+            if row is not None and row.attempt == event["attempt"]:
+                fold.put(key, row._replace(status=_UNMET, retry_at=None, line=event["line"]))
+            return True
         case "carried":
             key = f"{event['job_id']}/{event['step_id']}"
             fold.carried[key] = event["attempt"]
@@ -234,9 +242,10 @@ def _ended(fold: Fold, key: str, event: dict[str, Any]) -> bool:
     ):
         return False
     failure = event.get("failure") or {}
+    unmet = event.get("unmet")
     now = Row(
-        event["status"], event["attempt"], number, event.get("ended_at") or event["at"],
-        row.queue_key if row else "", event.get("retry_at"), failure.get("failure_class"), failure.get("line"),
+        _UNMET if unmet else event["status"], event["attempt"], number, event.get("ended_at") or event["at"],
+        row.queue_key if row else "", event.get("retry_at"), failure.get("failure_class"), unmet or failure.get("line"),
     )  # fmt: skip
     fold.put(key, now)
     fold.attempts += 1

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from parallelhassnes import names
 from parallelhassnes.control.contained import open_below
-from parallelhassnes.control.find import Found, resolve
+from parallelhassnes.control.find import Found, newest_attempt
 from parallelhassnes.errors import UnknownId
-from parallelhassnes.store import attempts, batches
+from parallelhassnes.store import attempts
 from parallelhassnes.store.layout import Layout
 
 FIXED = ("supervisor.log", "stdout.log", "stderr.log", "trial/trial.log")
@@ -199,27 +199,5 @@ def open_logs(layout: Layout, text: str) -> Logs:
     Raises:
         UnknownId: it names nothing, more than one thing, or something that was never attempted.
     """
-    found = resolve(layout, text)
-    if found.attempt is None:
-        found = _newest(layout, found)
+    found = newest_attempt(layout, text)
     return Logs(layout, found.folder(layout), found)
-
-
-def _newest(layout: Layout, found: Found) -> Found:
-    if found.step_id is not None:
-        places = [(found.job_id or "", found.step_id)]
-    else:
-        job_dirs = (
-            [found.folder(layout)] if found.job_id else batches.job_dirs(layout, found.batch_id)
-        )
-        places = [
-            (path.name, step.step_id) for path in job_dirs for step in batches.read_job(path).steps
-        ]
-    newest: tuple[str, Found] | None = None
-    for job_id, step_id in places:
-        ref = attempts.newest(layout.step(found.batch_id, job_id, step_id))
-        if ref is not None and (newest is None or ref.name > newest[0]):
-            newest = ref.name, Found(found.batch_id, job_id, step_id, ref.name)
-    if newest is None:
-        raise UnknownId(f"{found} has not been attempted yet", fix="look at it with show")
-    return newest[1]

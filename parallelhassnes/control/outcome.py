@@ -39,8 +39,10 @@ def _batch_fails(ctx: Context, batch_id: str, fail_on: FailOn) -> bool:
                     return True
                 continue
             step_dir = job_dir / "steps" / step.step_id
-            if _fails(now, step.kind, fail_on) or (
-                fail_on == "any" and step.kind == "trial" and _reward(step_dir, now) < 1
+            if (
+                now.unmet
+                or _fails(now, step.kind, fail_on)
+                or (fail_on == "any" and step.kind == "trial" and _reward(step_dir, now) < 1)
             ):
                 return True
     return False

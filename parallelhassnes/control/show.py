@@ -9,7 +9,7 @@ from parallelhassnes.control.find import Found, resolve
 from parallelhassnes.control.running import attempt_path
 from parallelhassnes.control.scoreboard_models import Counts, View
 from parallelhassnes.control.status import StepStatus
-from parallelhassnes.store import atomic, attempts, batches
+from parallelhassnes.store import atomic, attempts, batches, rooted
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import TERMINAL
 
@@ -144,6 +144,7 @@ def _fill_group(
         record = dict(atomic.read_json(found.folder(layout) / batches.JOB))
         record.pop("steps", None)
         record.pop("dependents", None)
+    record.pop(rooted.KEY, None)
     document.record = record
 
 

@@ -96,8 +96,10 @@ class BatchStatus:
             return StepStatus(job_id, step, row.status, row=row)
         if self.held.canceled or key in self.fold.canceled:
             # A retry that was due is called off: the step stays what its last attempt came to.
-            return StepStatus(job_id, step, row.status if row else "canceled", row=row)
-        if row is None and step.depends_on:
+            between_rounds = row is not None and step.loop and row.status == "succeeded"
+            state = "canceled" if row is None or between_rounds else row.status
+            return StepStatus(job_id, step, state, row=row)
+        if (row is None or step.loop) and step.depends_on:
             dead = self.dead(key)
             if dead:
                 return StepStatus(job_id, step, "blocked", self._why(dead), final=True)

@@ -34,7 +34,7 @@ from parallelhassnes.schedule import carry
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.requeue import requeue_batch, write_ack
 from parallelhassnes.schedule.settle import ticket_of
-from parallelhassnes.store import atomic, batches, index, ledger, locks, seal, tickets
+from parallelhassnes.store import atomic, batches, index, ledger, locks, rooted, seal, tickets
 from parallelhassnes.store.records import now_text
 
 if TYPE_CHECKING:
@@ -259,7 +259,7 @@ def _write_batch(
         jobs_hash = hashlib.sha256()
         for job in jobs:
             (batch_dir / job.job_id).mkdir(exist_ok=True)
-            written = atomic.dumps(_slim(job))
+            written = rooted.dumps(_slim(job), ctx.layout.root)
             jobs_hash.update(seal.job_line(job.job_id, written.encode("utf-8", "surrogateescape")))
             atomic.write_text(batch_dir / job.job_id / batches.JOB, written, durable=False)
         meta = BatchMeta(
@@ -273,7 +273,7 @@ def _write_batch(
             job_ids=tuple(job.job_id for job in jobs), steps_total=sum(len(job.steps) for job in jobs),
             warnings=plan.warnings, harbor_job=plan.harbor_job,
         )  # fmt: skip
-        about = atomic.dumps(meta.model_dump(mode="json", exclude_none=True))
+        about = rooted.dumps(meta.model_dump(mode="json", exclude_none=True), ctx.layout.root)
         ledger.append(
             batch_dir, "submitted",
             by=(submission.by if submission else None) or ledger.person(path.stat().st_uid),

@@ -19,7 +19,7 @@ from parallelhassnes import __version__, names
 from parallelhassnes.errors import UserError
 from parallelhassnes.execute import launcher
 from parallelhassnes.plan import JobSpec, StepSpec, TrialSpec
-from parallelhassnes.schedule import lent, order
+from parallelhassnes.schedule import lent, loops, order
 from parallelhassnes.schedule.alone import Folders
 from parallelhassnes.schedule.attempt_process import Assignment, Then, fork_is_safe, run, spawn
 from parallelhassnes.schedule.budgets import Purse
@@ -230,6 +230,8 @@ def _to_start(ctx: Context, job: JobSpec, step: StepSpec, step_dir: Path) -> boo
     now = stand(step_dir, step, overrides)
     if now is None:
         return Book(ctx, job.batch_id).evaluate(job, step)[0] == "ready"
+    if loops.waits_for_solver(step, now, overrides):
+        return Book(ctx, job.batch_id).evaluate(job, step)[0] == "ready"
     return now.retry_at is not None
 
 
@@ -258,7 +260,7 @@ def _prepare(
         queue_key=step.queue_key, number=len(earlier) + 1, created_at=now_text(now),
         runner_id=ctx.config.runner_id, host=platform.node(), harness_version=__version__,
         config_sha256=ctx.config.sha256(), ticket=ticket,
-        stand_in=step.kind == "agent" and ctx.options.no_codex,
+        stand_in=step.kind == "agent" and ctx.options.no_codex, inputs=_inputs(ctx, job, step),
     )  # fmt: skip
     state = AttemptState(
         status="queued",
@@ -268,6 +270,23 @@ def _prepare(
     )
     attempts.create(step_dir, name, meta, state)
     return name, meta
+
+
+def _inputs(ctx: Context, job: JobSpec, step: StepSpec) -> dict[str, str]:
+    """The attempts that a step is given: of what it depends on, and a solver that of its critic."""
+    if step.kind != "agent" and step.loop is None:
+        return {}
+    refs = list(step.depends_on)
+    if step.loop is not None and step.step_id == step.loop.solver:
+        refs.append(f"{job.job_id}/{step.loop.critic}")
+    book = Book(ctx, job.batch_id)
+    found = {}
+    for ref in refs:
+        job_id, _, step_id = ref.partition("/")
+        now = book.current(job_id).steps.get(step_id)
+        if now is not None and now.ended_at is not None:
+            found[ref] = now.attempt
+    return found
 
 
 def _after(attempt: str) -> datetime:

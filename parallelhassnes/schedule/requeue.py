@@ -9,6 +9,7 @@ import shutil
 
 from parallelhassnes.names import key_dir
 from parallelhassnes.plan import BatchMeta, JobSpec, StepSpec
+from parallelhassnes.schedule import loops
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.launch import note_blocked
 from parallelhassnes.schedule.settle import Book, record_end, ticket_of
@@ -68,6 +69,9 @@ def _requeue(ctx: Context, book: Book, job: JobSpec, step: StepSpec) -> None:
         folder = ctx.layout.running / key_dir(step.queue_key)
         folder.mkdir(parents=True, exist_ok=True)
         atomic.write_json(folder / name, dump(ticket))
+    elif loops.waits_for_solver(step, now, book.overrides(job.job_id)):
+        if book.evaluate(job, step)[0] == "ready":
+            tickets.put_ready(ctx.layout, ticket, name)
     elif now.retry_at is not None:
         tickets.put_delayed(ctx.layout, ticket, name, parse_time(now.retry_at))
 

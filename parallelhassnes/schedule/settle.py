@@ -16,7 +16,7 @@ from typing import Any
 
 from parallelhassnes.execute.finish import PUBLISH
 from parallelhassnes.plan import JobSpec, StepSpec
-from parallelhassnes.schedule import enough
+from parallelhassnes.schedule import enough, loops
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.keys import Keys
 from parallelhassnes.schedule.standing import dependency, kills, readiness, stand
@@ -47,7 +47,9 @@ def _settle(ctx: Context, book: "Book", keys: Keys, ticket: Ticket, path: Path) 
         redo = before is not None and (before.run_id, before.ended_at) == (now.run_id, now.ended_at)
         publish(book.batch_dir / job.job_id, book.step_dir(job, step) / "attempts" / now.attempt)
         keys.note_end(job.batch_id, job.job_id, step, now)
-        if now.retry_at is not None:
+        if loops.waits_for_solver(step, now, book.overrides(job.job_id)):
+            loops.begin_round(book, job, step)
+        elif now.retry_at is not None:
             tickets.put_delayed(ctx.layout, ticket, path.name, parse_time(now.retry_at))
         else:
             book.spread(job, step)
@@ -57,6 +59,7 @@ def _settle(ctx: Context, book: "Book", keys: Keys, ticket: Ticket, path: Path) 
         book.save()
         if not (redo and ledger.has_ended(book.batch_dir, now.run_id)):
             record_end(book.batch_dir, job, step, now)
+        loops.note_end(book, job, step)
     path.unlink(missing_ok=True)
 
 
@@ -67,7 +70,7 @@ def record_end(batch_dir: Path, job: JobSpec, step: StepSpec, now: StepNow) -> N
         batch_dir, "ended",
         job_id=job.job_id, step_id=step.step_id, run_id=now.run_id, attempt=now.attempt, number=now.number,
         status=now.status, failure=now.failure.model_dump(exclude_none=True) if now.failure else None,
-        ended_at=now.ended_at, retry_at=now.retry_at, because=now.because or None, queue_key=step.queue_key,
+        ended_at=now.ended_at, retry_at=now.retry_at, because=now.because or None, unmet=now.unmet or None, queue_key=step.queue_key,
         seal_sha256=hashlib.sha256((attempt_dir / attempts.SEAL).read_bytes()).hexdigest(),
         **_spent(attempt_dir),
     )  # fmt: skip
@@ -164,7 +167,7 @@ class Book:
             current = self.current(job_id)
             verdict, because = self.evaluate(waiting_job, waiting)
             if step_id in current.steps:
-                if verdict == "ready" and waiting.after != "success" and write_tickets:
+                if verdict == "ready" and write_tickets:
                     self._again(waiting_job, waiting, current.steps[step_id])
                 continue
             if verdict == "ready" and write_tickets:
@@ -192,8 +195,10 @@ class Book:
         return self.canceled or step_id in self.overrides(job_id).canceled
 
     def _again(self, job: JobSpec, step: StepSpec, now: StepNow) -> None:
-        """A step that speaks of others' ends runs again when one of them has ended anew."""
-        if now.settled:
+        """A step that speaks of others' ends runs again when one of them has ended anew, a critic when its solver has."""
+        if loops.waits_for_solver(step, now, self.overrides(job.job_id)):
+            self.put_ticket(job, step)
+        elif now.settled and step.after != "success":
             self.ask_again(job, step, now.run_id)
             self.look_again(job, step)
             self.put_ticket(job, step)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from parallelhassnes.plan import StepSpec
-from parallelhassnes.schedule import retry
+from parallelhassnes.schedule import loops, retry
 from parallelhassnes.store import attempts
 from parallelhassnes.store.records import Current, Overrides, StepNow
 
@@ -19,6 +19,9 @@ def stand(step_dir: Path, step: StepSpec, overrides: Overrides) -> StepNow | Non
     state = attempts.read_state(ref.dir)
     ended = attempts.is_sealed(ref.dir)
     decision = retry.due(step_dir, step, state, overrides) if ended else retry.Due(None, "")
+    unmet = ""
+    if ended and step.loop is not None and decision.at is None and state.status == "succeeded":
+        decision, unmet = loops.turn(step_dir, step, state, overrides, decision)
     failure = state.failure.model_copy(update={"evidence": None}) if state.failure else None
     return StepNow(
         status=state.status if ended or not state.terminal else "running",
@@ -30,6 +33,7 @@ def stand(step_dir: Path, step: StepSpec, overrides: Overrides) -> StepNow | Non
         settled=ended and decision.at is None,
         retry_at=decision.at,
         because=decision.why,
+        unmet=unmet,
     )
 
 
@@ -42,7 +46,7 @@ def dependency(current: Current, overrides: Overrides, canceled: bool, step_id: 
     if now is not None:
         if not now.settled:
             return "open"
-        return "success" if now.status == "succeeded" else "end"
+        return "success" if now.status == "succeeded" and not now.unmet else "end"
     if step_id in current.dead or step_id in overrides.canceled or canceled:
         return "never"
     return "open"

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from parallelhassnes.plan import BatchMeta, JobSpec
-from parallelhassnes.store import additions, atomic
+from parallelhassnes.store import additions, atomic, rooted
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import Control, Current, Overrides, dump
 
@@ -24,13 +24,15 @@ def read_job(job_dir: Path) -> JobSpec:
 
 @lru_cache(maxsize=64)
 def _read_job(job_dir: Path, added: tuple[str, ...]) -> JobSpec:
-    job = JobSpec.model_validate(atomic.read_json(job_dir / JOB))
+    document = rooted.unfold(atomic.read_json(job_dir / JOB), job_dir.parents[2])
+    job = JobSpec.model_validate(document)
     return additions.merged(job, job_dir, added) if added else job
 
 
 @lru_cache(maxsize=64)
 def read_batch(batch_dir: Path) -> BatchMeta:
-    return BatchMeta.model_validate(atomic.read_json(batch_dir / META))
+    document = atomic.read_json(batch_dir / META)
+    return BatchMeta.model_validate(rooted.unfold(document, batch_dir.parents[1]))
 
 
 def read_current(job_dir: Path) -> Current:

@@ -26,13 +26,15 @@ class IndexedStep(NamedTuple):
     depends_on: list[str]
     gate: bool = False
     """Somebody must approve its start."""
+    loop: bool = False
+    """It takes turns with another step."""
 
 
 def of(step: StepSpec) -> IndexedStep:
     """The entry of a step."""
     return IndexedStep(
         step.step_id, step.kind, step.label, step.queue_key, step.after, list(step.depends_on),
-        step.gate is not None,
+        step.gate is not None, step.loop is not None,
     )  # fmt: skip
 
 

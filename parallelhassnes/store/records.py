@@ -46,6 +46,8 @@ class AttemptMeta(Record):
     """Agents are answered by the deterministic stand-in (a dry run)."""
     ticket: str
     """Name of the queue's entry that this attempt was started from."""
+    inputs: dict[str, str] = {}
+    """Of an agent step or one in a loop: ``job_id/step_id`` of what it depends on → the attempt that it was given."""
 
 
 class Heartbeat(Record):
@@ -139,6 +141,8 @@ class StepNow(Record):
     """When the next attempt may start, where one is due."""
     because: str = ""
     """Why another follows or none does, in a few words; empty where there was nothing to decide."""
+    unmet: str = ""
+    """Of a critic whose loop is over without it being satisfied: why; then what waits for it does not start."""
 
 
 class Current(Record):

@@ -1,8 +1,9 @@
 """What every part of an expansion needs at hand."""
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from parallelhassnes.config import ClassRetry, FailureClass
 from parallelhassnes.errors import UserError
@@ -63,6 +64,17 @@ class Context:
         except UserError as error:
             self.problems.add(at, error.message, error.fix)
             return "invalid"
+
+    def known_part(self, raw: Any, known: Collection[str], at: str) -> Any:
+        """The keys of an object that are known; any other is a problem, or in an earlier table, if it is no misspelling, a warning."""
+        if not isinstance(raw, dict):
+            return raw
+        for key in raw.keys() - known:
+            if self.forgiving and not difflib.get_close_matches(key, known, n=1, cutoff=0.85):
+                self.problems.warn(f"{at}/{key} is not read by this version")
+            else:
+                self.problems.unknown_key(at, key, known)
+        return {key: value for key, value in raw.items() if key in known}
 
     def agent_key(self, name: str) -> str:
         return normalise_queue_key(agent_key(name), self.defaults.aliases)

@@ -32,6 +32,7 @@ from parallelhassnes.tables.steps import explicit_jobs
 from parallelhassnes.tables.sweep import expand_sweep
 from parallelhassnes.tables.trials import Trials
 from parallelhassnes.tables.verdicts import told
+from parallelhassnes.tables.wiring import wire
 
 __all__ = ["TableDefaults", "expand", "expand_document"]
 
@@ -125,6 +126,7 @@ def _own(document: dict[str, Any], context: Context) -> Plan | None:
     drafts = told(drafts, usable.verdict, context)
     if not drafts and not problems:
         problems.add("/jobs", "is empty", "write a job, or a sweep")
+    drafts = wire(drafts, usable, context)
     check_graph(drafts, problems, partial=bool(problems))
     if problems:
         return None

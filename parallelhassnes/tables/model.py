@@ -127,6 +127,29 @@ class VerdictPart(Part):
 type AnalysisAsked = Engine | AnalysisPart | list[Engine | AnalysisPart]
 
 
+class LoopPart(Part):
+    """On a critic: it and the step that it judges take turns until its report says enough."""
+
+    step_id: Name = Field(description="The step that is judged, of the same job.")
+    max_rounds: Annotated[int, Field(ge=1, le=100)] = Field(
+        description="Runs of that step at most; if none is enough, the critic needs attention."
+    )
+    until: Name = Field(
+        description="Jinja expression over the critic's `report` (and `round`), as `report.verdict == 'accept'`."
+    )
+
+
+class FanInPart(Part):
+    """The reports of which steps an agent is given; it waits for them."""
+
+    labels: dict[str, str] = Field(
+        description="Label → glob: jobs whose labels fit, without its own; `{}` for all others."
+    )
+    step_id: Name | None = Field(
+        default=None, description="Which step of each job; default: its last one."
+    )
+
+
 class AgentWork(Part):
     """What may be said about agent steps at the table, the job and the step; the nearest one counts."""
 
@@ -145,12 +168,70 @@ class AgentWork(Part):
         default=None, description="`mode`: `shared` or `isolated`."
     )
     output_schema_ref: Name | None = Field(
-        default=None, description="File with the JSON Schema of the agent's report."
+        default=None,
+        description="File with the JSON Schema of the agent's report; default: `run_report.schema.json`, which is built in.",
     )
     artifacts_expected: list[str | dict[str, Any]] | None = Field(
         default=None, description="What must be in the workspace at the end."
     )
+    agent: Name | dict[str, Any] | None = Field(
+        default=None,
+        description="Who does agent steps: `codex` (default), `claude`, or `{name, command, program}`.",
+    )
     model: Name | None = Field(default=None, description="The model of agent steps.")
+    effort: Name | None = Field(
+        default=None, description="Short for `execution_policy.model_reasoning_effort`."
+    )
+    repair: Annotated[int, Field(ge=0, le=5)] | None = Field(
+        default=None,
+        description="How often an agent is asked again, in its conversation, for a report that is not valid.",
+    )
+    templates: bool | None = Field(
+        default=None,
+        description="Whether prompts are templates; default: true, in tables of the earlier project false.",
+    )
+
+
+class PackPart(AgentWork):
+    """Settings and texts that steps share by name."""
+
+    prompt: str | None = Field(default=None, description="Text before the step's prompt.")
+    prompt_ref: Name | None = Field(
+        default=None, description="File with text before the step's prompt."
+    )
+    append_prompt: str | None = Field(default=None, description="Text after the step's prompt.")
+
+
+class AgentPart(Part):
+    """An agent that needs more than its name."""
+
+    name: Name | None = Field(
+        default=None, description="`codex`, `claude`, or a name of your own; default: `template`."
+    )
+    command: Annotated[list[str], Field(min_length=1)] | None = Field(
+        default=None,
+        description="A program and its arguments, with `{prompt_file} {schema_file} {output_file} {workdir}` in them.",
+    )
+    program: Name | None = Field(
+        default=None,
+        description="Path of the CLI of `codex` or `claude`; default: the one on PATH.",
+    )
+
+
+class ArtifactPart(Part):
+    """A file that an agent must leave in its workspace."""
+
+    name: Name | None = Field(default=None, description="What `artifact ID NAME` calls it.")
+    glob: Name | None = Field(
+        default=None,
+        description="Relative to the workspace; `**` crosses folders. One file must fit.",
+    )
+    path: Name | None = Field(default=None, description="As `glob`.")
+    non_empty: bool = Field(default=True, description="Each file that fits must have content.")
+    json_schema: dict[str, Any] | None = Field(
+        default=None, description="Each file that fits must be JSON that is valid against this."
+    )
+    schema_ref: Name | None = Field(default=None, description="File with that schema.")
 
 
 class TrialSettings(Part):
@@ -204,6 +285,10 @@ class Step(AgentWork, TrialSettings):
     timeout_sec: Seconds | None = Field(
         default=None, description="Seconds from start to the step's end by force."
     )
+    after: Literal["success", "end"] | None = Field(
+        default=None,
+        description="`end`: it starts once what it depends on has ended, however it did; default: `success`.",
+    )
     gate: Literal["human"] | None = Field(
         default=None, description="`human`: it starts only once somebody has approved it."
     )
@@ -244,6 +329,12 @@ class Step(AgentWork, TrialSettings):
     resume_from: dict[str, Any] | None = Field(
         default=None,
         description="kind `agent`: `{step_id, selector: latest_successful | latest | run_id, run_id}`.",
+    )
+    fan_in: FanInPart | None = Field(
+        default=None, description="kind `agent`: it is given the reports of many jobs."
+    )
+    loop: LoopPart | None = Field(
+        default=None, description="It is a critic: `{step_id, max_rounds, until}`."
     )
     timeout_seconds: Seconds | None = Field(
         default=None, description="As `timeout_sec`, in earlier tables."

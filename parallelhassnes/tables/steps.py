@@ -13,16 +13,23 @@ from parallelhassnes.tables.analyses import analysis_steps, checked, spec
 from parallelhassnes.tables.context import Context, Draft, rule
 from parallelhassnes.tables.hidden import check_env, templates
 from parallelhassnes.tables.keys import check_keys
-from parallelhassnes.tables.model import AnalysisPart, JobHead, Step, TableHead, TrialSettings
+from parallelhassnes.tables.model import (
+    AgentWork,
+    AnalysisPart,
+    JobHead,
+    Step,
+    TableHead,
+    TrialSettings,
+)
 from parallelhassnes.tables.problems import json_type, pointer
 from parallelhassnes.tables.trials import Trials, trial_spec
+from parallelhassnes.tables.wiring import loop_of
 
 _TRIAL_FIELDS = frozenset(TrialSettings.model_fields) | {"task", "agent"}
-_AGENT_FIELDS = frozenset(
-    {"agent", "prompt", "prompt_ref", "append_prompt", "pack_id", "resume_from", "model",
-     "working_directory", "execution_policy", "timeouts", "retries", "workspace_policy",
-     "output_schema_ref", "artifacts_expected", "timeout_seconds", "retry_policy"}
-)  # fmt: skip
+_AGENT_FIELDS = frozenset(AgentWork.model_fields) | {
+    "prompt", "prompt_ref", "append_prompt", "pack_id", "resume_from", "timeout_seconds", "retry_policy", "fan_in",
+    "command",
+}  # fmt: skip
 _FIELDS_OF_KIND = {
     "command": frozenset({"command", "working_directory"}),
     "trial": _TRIAL_FIELDS,
@@ -120,6 +127,8 @@ def _step(
     kind = _kind(step, at, context)
     if kind is None:
         return None
+    if step.loop is not None and kind not in ("agent", "command"):
+        problems.add(at + "/loop", f"means nothing to a step of kind {kind}", "remove it")
     depends_on = [wanted if "/" in wanted else f"{job_id}/{wanted}" for wanted in step.depends_on]
     common: dict[str, Any] = {
         "step_id": step_id,
@@ -128,36 +137,43 @@ def _step(
         "env": step.env,
         "retry": context.retry(step.retry, head.retry),
         "gate": step.gate,
+        "after": step.after or "success",
     }
-    key = context.key(step.queue_key, at + "/queue_key") if step.queue_key else None
+    if step.loop is not None:
+        common["loop"] = loop_of(step.loop, step_id, at, context)
+        depends_on.append(f"{job_id}/{step.loop.step_id}")
+    made = _of_kind(kind, step, at, job_id, job, head, context, trials, depends_on)
+    if made is None:
+        return None
+    common |= made
+    if step.queue_key:
+        common["queue_key"] = context.key(step.queue_key, at + "/queue_key")
+    return StepSpec(depends_on=tuple(dict.fromkeys(depends_on)), **common)
+
+
+def _of_kind(
+    kind: str, step: Step, at: str, job_id: str, job: JobHead | None, head: TableHead,
+    context: Context, trials: Trials, depends_on: list[str],
+) -> dict[str, Any] | None:  # fmt: skip
+    """What a step's kind adds to it; also what the step waits for because of its kind."""
     if kind == "trial":
-        made = _trial(step, at, context, trials)
-        if made is None:
-            return None
-        common |= made
-    elif kind == "command":
+        return _trial(step, at, context, trials)
+    if kind == "command":
         spec: dict[str, Any] = {"command": step.command}
         if step.working_directory:
-            folder = context.bases.need(
-                step.working_directory, at + "/working_directory", "folder", problems
-            )
+            where = at + "/working_directory"
+            folder = context.bases.need(step.working_directory, where, "folder", context.problems)
             spec["working_directory"] = str(folder)
-        common |= {"queue_key": key or "command", "spec": spec}
-    elif kind == "verdict":
-        common |= {"queue_key": key or "verdict", "after": "end"}
-    elif kind == "analysis":
-        made = _analysis(step, at, job_id, depends_on, context)
-        if made is None:
-            return None
-        common |= made | {"queue_key": key or made["queue_key"]}
-    else:
-        parts = agent_spec(step, at, job, head, context)
-        source = parts.pop("resume_step", None)
-        if source and f"{job_id}/{source}" not in depends_on:
-            depends_on.append(f"{job_id}/{source}")
-        common |= parts
-        common["queue_key"] = key or parts["queue_key"]
-    return StepSpec(depends_on=tuple(dict.fromkeys(depends_on)), **common)
+        return {"queue_key": "command", "spec": spec}
+    if kind == "verdict":
+        return {"queue_key": "verdict", "after": "end"}
+    if kind == "analysis":
+        return _analysis(step, at, job_id, depends_on, context)
+    made = agent_spec(step, at, job_id, job, head, context)
+    depends_on += made.pop("depends_on")
+    if step.fan_in is not None:
+        made["spec"]["fan_in"] = step.fan_in.model_dump()
+    return made
 
 
 def _trial(step: Step, at: str, context: Context, trials: Trials) -> dict[str, Any] | None:
@@ -261,10 +277,10 @@ def _kind(step: Step, at: str, context: Context) -> str | None:
     meant = [
         kind
         for kind, given in (
+            ("agent", step.prompt is not None or step.prompt_ref is not None),
             ("command", step.command is not None),
             ("trial", step.task is not None),
             ("analysis", step.engine is not None),
-            ("agent", step.prompt is not None or step.prompt_ref is not None),
         )
         if given
     ]

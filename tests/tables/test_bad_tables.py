@@ -127,7 +127,7 @@ BAD_TABLES: dict[str, tuple[Any, str, str]] = {
     "command empty": (table(command(command=[])), STEP + "/command", "at least 1"),
     "env of numbers": (table(command(env={"A": 1})), STEP + "/env/A", "a string, not a number"),
     "env name": (table(command(env={"A B": "1"})), STEP + "/env/A B", "match"),
-    "two things to do": (table(command(prompt="x")), STEP + "/prompt", "means nothing"),
+    "two things to do": (table(command(prompt="x")), STEP + "/command", "stands beside agent codex"),
     "missing prompt": (table({"step_id": "a", "kind": "agent"}), STEP + "/prompt", "is missing"),
     "blank prompt": (table({"prompt": " \n"}), STEP + "/prompt", "is blank"),
     "missing prompt file": (table({"prompt_ref": "nowhere.md"}), STEP + "/prompt_ref", "looked in"),
@@ -139,7 +139,7 @@ BAD_TABLES: dict[str, tuple[Any, str, str]] = {
         "/jobs/0/steps/1/resume_from/selector", "unknown selector",
     ),
     "resume from nowhere": (
-        table({"prompt": "x", "resume_from": {"step_id": "s9"}}), STEP + "/depends_on/0", "not exist",
+        table({"prompt": "x", "resume_from": {"step_id": "s9"}}), STEP + "/resume_from/step_id", "unknown step to resume",
     ),
     "verdict without trials": (table({"kind": "verdict"}), STEP, "has no trials"),
     "verdict over a command": (

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from parallelhassnes.plan import Plan, Retry, TrialSpec
+from parallelhassnes.plan import AgentPlan, Plan, ResumeFrom, Retry, TrialSpec
 from parallelhassnes.tables.context import TableDefaults
 from parallelhassnes.tables.expand import expand
 from parallelhassnes.tables.trials import SANDBOX
@@ -228,7 +228,7 @@ def test_agent_steps_keep_their_fields(plan: Expand, root: Path) -> None:
     )
     first, second = made.jobs[0].steps
     assert first.spec["prompt_ref"] == str(root / "work" / "p.md")
-    assert first.spec["pack"] == {"append_prompt": "z"}
+    assert first.spec["append_prompt"] == "z"
     assert first.spec["labels"] == {"area": "x"}
     assert (first.timeout_sec, first.queue_key, first.label) == (
         60,
@@ -236,8 +236,9 @@ def test_agent_steps_keep_their_fields(plan: Expand, root: Path) -> None:
         "codex · gpt-5.2",
     )
     assert second.depends_on == ("job1/step1",)
-    assert second.spec["execution_policy"] == {"sandbox": "workspace-write", "model": "gpt-5.2"}
-    assert second.spec["resume_from"] == {"step_id": "step1", "selector": "latest_successful"}
+    assert first.spec["execution_policy"] == {"sandbox": "read-only"}
+    assert (second.spec["model"], "execution_policy" in second.spec) == ("gpt-5.2", False)
+    assert AgentPlan.model_validate(second.spec).resume_from == ResumeFrom(step_id="step1")
 
 
 def test_yaml_takes_words_for_words(plan: Expand) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from parallelhassnes.errors import InvalidInput
-from parallelhassnes.plan import Retry
+from parallelhassnes.plan import AgentPlan, Retry
 from parallelhassnes.tables.context import TableDefaults
 from parallelhassnes.tables.expand import expand_document
 from parallelhassnes.tables.trials import SANDBOX
@@ -54,7 +54,10 @@ def test_a_table_of_the_earlier_parallelhassnes(plan: Expand) -> None:
     assert (first.kind, first.queue_key, first.timeout_sec) == ("agent", "agent:codex", 1200)
     assert first.retry.max_attempts == 1
     assert first.spec["execution_policy"]["sandbox"] == "read-only"
-    assert first.spec["workspace_policy"] == {"mode": "shared"}
+    assert AgentPlan.model_validate(first.spec).workspace_policy.mode == "shared"
+    assert any(
+        "execution_policy/capture_events_jsonl is not read" in line for line in made.warnings
+    )
     assert second.depends_on == ("job_demo/step1",)
     assert (second.timeout_sec, second.retry.max_attempts) == (14400, 2)
     assert second.spec["prompt_ref"] == "/nowhere/on/this/machine/inputs/second.md"

@@ -1,7 +1,8 @@
 """The folder ``agent`` of an attempt: which files are there, and who writes them.
 
     agent/run.json              A  the worker, before each phase: phase, version, workspace, what is resumed
-    agent/prompt.txt               what the agent was asked; of several turns the last
+    agent/asked.txt             W  the prompt: its texts put together, files read, templates filled in
+    agent/prompt.txt               what the agent was told last: the same, or that its report was not valid
     agent/schema.json              what its report must fit
     agent/home/                    the agent's own: settings while it runs, its sessions for ever
     agent/<name>.events.jsonl   L  the agent's own standard output
@@ -23,7 +24,13 @@ from parallelhassnes.steps.untrusted import read_object
 
 MOST_TEXT = 4000
 """Characters of the last message that ``outcome.json`` has."""
-FOLDER, RUN, OUTCOME, ARTIFACTS = "agent", "run.json", "outcome.json", "artifacts"
+FOLDER, RUN, OUTCOME, ARTIFACTS, ASKED = (
+    "agent",
+    "run.json",
+    "outcome.json",
+    "artifacts",
+    "asked.txt",
+)
 
 type Phase = Literal["starting", "waiting_for_directory", "workspace", "agent", "repair", "capture"]
 

@@ -5,22 +5,34 @@ from typing import Any
 
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import AgentPlan
+from parallelhassnes.steps import givens
+from parallelhassnes.steps.kinds import Attempt
 
 
-def whole(plan: AgentPlan) -> str:
-    """``prompt`` or the text of ``prompt_ref``, then ``append_prompt``.
+def whole(attempt: Attempt, plan: AgentPlan) -> str:
+    """The pack's text, ``prompt`` or the text of ``prompt_ref``, ``append_prompt``, and what the step is given besides.
 
     Raises:
-        UserError: the file cannot be read.
+        UserError: a file cannot be read, or a template cannot be filled in.
     """
-    text = plan.prompt
-    if plan.prompt_ref:
-        try:
-            text = Path(plan.prompt_ref).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "is not UTF-8"
-            raise UserError(f"prompt_ref {plan.prompt_ref} cannot be read: {why}") from None
-    return "\n\n".join(part for part in (text.rstrip("\n"), plan.append_prompt) if part) + "\n"
+    texts = [
+        _text(plan.pack_prompt, plan.pack_prompt_ref), _text(plan.prompt, plan.prompt_ref), plan.append_prompt,
+    ]  # fmt: skip
+    given = givens.rest(attempt, texts if plan.templates else [])
+    if plan.templates:
+        texts = givens.fill(attempt, texts)
+    parts = [text.rstrip("\n") for text in (*texts, *given)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _text(text: str, path: str) -> str:
+    if not path:
+        return text
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "is not UTF-8"
+        raise UserError(f"prompt_ref {path} cannot be read: {why}") from None
 
 
 def repair(problems: list[str], schema: dict[str, Any]) -> str:

@@ -30,8 +30,8 @@ class Origin(NamedTuple):
     """What its report says of the agent."""
 
 
-def find(attempt: Attempt, wanted: ResumeFrom) -> Origin:
-    """The attempt that is meant.
+def find(attempt: Attempt, wanted: ResumeFrom) -> Origin | None:
+    """The attempt that is meant; None for a step that goes on from itself and begins (the first round of a loop).
 
     Raises:
         UserError: there is none, or it left no conversation.
@@ -50,6 +50,8 @@ def find(attempt: Attempt, wanted: ResumeFrom) -> Origin:
         if wanted.selector == "run_id" and state.get("run_id") != wanted.run_id:
             continue
         return _origin(folder, named, str(state.get("run_id")))
+    if named == f"{attempt.job_id}/{attempt.step.step_id}":
+        return None
     which = {
         "latest_successful": "no successful attempt", "latest": "no attempt that has ended",
         "run_id": f"no attempt {wanted.run_id}",

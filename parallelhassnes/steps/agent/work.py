@@ -79,7 +79,8 @@ class _Job:
         self.plan = _plan(self.attempt)
         self.cli = agent(self.plan.agent, self.plan.command, self.plan.program)
         self.facts.version = self.cli.version(os.environ)
-        asked = prompt.whole(self.plan)
+        asked = prompt.whole(self.attempt, self.plan)
+        atomic.write_text(self.dir / files.ASKED, asked, durable=False)
         self.facts.prompt_sha256 = hashlib.sha256(
             asked.encode("utf-8", "surrogateescape")
         ).hexdigest()
