@@ -12,7 +12,19 @@ from fastapi import Depends, FastAPI
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from parallelhassnes.api import attempts, batches, jobs, login, pages, queue, streams, system, tasks
+from parallelhassnes.api import (
+    attempts,
+    batches,
+    jobs,
+    login,
+    metrics,
+    pages,
+    queue,
+    results,
+    streams,
+    system,
+    tasks,
+)
 from parallelhassnes.api.auth import SAFE_METHODS, Gatekeeper, csrf_checked
 from parallelhassnes.api.earlier import hassnes, oddish, terminal_bench
 from parallelhassnes.api.guard import Guard
@@ -80,6 +92,8 @@ def create_app(site: Site) -> FastAPI:
         attempts,
         queue,
         tasks,
+        results,
+        metrics,
         streams,
         oddish,
         terminal_bench,

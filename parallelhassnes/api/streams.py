@@ -57,7 +57,9 @@ class Stream(EventSourceResponse):
 # --- logs ---------------------------------------------------------------------------------------------
 
 
-@router.get("/attempts/{attempt}/logs/stream", response_class=Stream, responses=_STREAM)  # type: ignore[arg-type]
+@router.get(
+    "/attempts/{attempt}/logs/stream", status_code=200, response_class=Stream, responses=_STREAM
+)  # type: ignore[arg-type]
 async def stream_logs(
     site: SiteHere,
     attempt: Id,
@@ -141,7 +143,7 @@ def _event(name: str, data: dict[str, str], logs: Logs) -> ServerSentEvent:
 # --- what happens -------------------------------------------------------------------------------------
 
 
-@router.get("/events", response_class=Stream, responses=_STREAM)  # type: ignore[arg-type]
+@router.get("/events", status_code=200, response_class=Stream, responses=_STREAM)  # type: ignore[arg-type]
 async def stream_events(
     site: SiteHere,
     batch: Annotated[

@@ -1,0 +1,76 @@
+"""Results, comparisons and errors across batches."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request
+from starlette.responses import Response
+
+from parallelhassnes.api.answers import polled
+from parallelhassnes.api.auth import needs
+from parallelhassnes.api.site import SiteHere
+from parallelhassnes.control import compare as comparing
+from parallelhassnes.control import errors_report, trial_rows
+from parallelhassnes.control import results as grouping
+from parallelhassnes.control.compare import Comparison
+from parallelhassnes.control.errors_report import Errors
+from parallelhassnes.control.results import DEFAULT_BY, Results
+from parallelhassnes.control.trial_lines import TrialLines, trial_lines
+
+router = APIRouter(prefix="/v1", tags=["results"], dependencies=[Depends(needs("read"))])
+
+Batch = Annotated[
+    str | None,
+    Query(max_length=200, pattern=r"^[A-Za-z0-9._-]+$", description="One batch, or `latest`; left out: all of them."),
+]  # fmt: skip
+Experiment = Annotated[
+    str | None, Query(min_length=1, max_length=500, description="The batches of an experiment.")
+]
+Side = Annotated[
+    str,
+    Query(min_length=1, max_length=700, description="`BATCH` or `experiment:NAME`, and perhaps `@AGENT[,MODEL]`."),
+]  # fmt: skip
+
+
+@router.get("/results", response_model=Results)
+def get_results(
+    request: Request,
+    site: SiteHere,
+    batch: Batch = None,
+    experiment: Experiment = None,
+    by: Annotated[
+        str, Query(max_length=200, description="What to group by, as `agent,model,task`.")
+    ] = ",".join(DEFAULT_BY),
+    unscored_as_zero: Annotated[
+        bool, Query(description="Count trials without a reward as 0.")
+    ] = False,
+) -> Response:
+    """Rates with intervals, pass@k, tokens, money and time, by agent and model or by anything else."""
+    chosen = trial_rows.choose(site.layout, batch, experiment)
+    names = [name.strip() for name in by.split(",") if name.strip()]
+    found = grouping.results(site.layout, chosen, names, unscored_as_zero=unscored_as_zero)
+    return polled(request, found)
+
+
+@router.get("/trials", response_model=TrialLines)
+def get_trials(
+    request: Request, site: SiteHere, batch: Batch = None, experiment: Experiment = None
+) -> Response:
+    """A line per trial: reward, tokens, money, time, agent, task."""
+    return polled(
+        request, trial_lines(site.layout, trial_rows.choose(site.layout, batch, experiment))
+    )
+
+
+@router.get("/compare", response_model=Comparison)
+def get_comparison(request: Request, site: SiteHere, a: Side, b: Side) -> Response:
+    """Two batches, experiments or agents task by task: difference, flips, cost and time."""
+    return polled(request, comparing.compare(site.layout, a, b))
+
+
+@router.get("/errors", response_model=Errors)
+def get_errors(
+    request: Request, site: SiteHere, batch: Batch = None, experiment: Experiment = None
+) -> Response:
+    """What failed, by class and message, with counts and an example each."""
+    chosen = trial_rows.choose(site.layout, batch, experiment)
+    return polled(request, errors_report.errors(site.layout, chosen))
