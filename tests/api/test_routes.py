@@ -7,6 +7,7 @@ import zipfile
 
 import pytest
 from api_checks import is_problem
+from harness import TEMP, make_task
 from servers import serving, token
 from stores import CHECKOUT, context, idle, job, program, put, shell, table, wait_for
 
@@ -252,3 +253,50 @@ def test_the_openapi_document_is_complete(site):
             if path != "/health":
                 assert operation.get("security"), f"{method} {path}"
     assert "ProblemDocument" in document["components"]["schemas"]
+
+
+def test_metrics_are_prometheus_text(site):
+    _, _, client = site
+    answer = client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain")
+    lines = answer.text.splitlines()
+    for line in (
+        'parallelhassnes_steps{state="succeeded"} 1.0',
+        'parallelhassnes_steps{state="failed"} 1.0',
+        'parallelhassnes_batches{state="attention"} 1.0',
+        "parallelhassnes_live_attempts 0.0",
+        'parallelhassnes_runner_draining{runner="local"} 0.0',
+    ):
+        assert line in lines, answer.text
+    assert "# TYPE parallelhassnes_steps gauge" in lines
+
+
+def test_results_of_trials_are_grouped_compared_and_their_failures_too(root, tmp_path):
+    ctx = context(root)
+    task = make_task(tmp_path, "t")
+    put(
+        ctx,
+        table(
+            job("j", *[
+                {"step_id": name, "kind": "trial", "task": {"path": str(task)}, "agent": {"name": name}, "environment": TEMP}
+                for name in ("oracle", "nop")
+            ], shell("f", "exit 3", retry={"max_attempts": 1})),
+            experiment="e",
+        ),
+    )  # fmt: skip
+    paths = {"PYTHONPATH": f"{CHECKOUT}{os.pathsep}{CHECKOUT / 'tests'}"}
+    program(root, "tick", "--until-idle", "--quiet", "--fail-on", "never", env=paths)
+    with serving(root, "--no-tick") as server:
+        client = server.client
+        groups = client.get("/v1/results", params={"batch": "latest"}).json()["groups"]
+        assert len(groups) == 2
+        assert client.get("/v1/results", params={"experiment": "e", "by": "task"}).json()["by"] == ["task"]  # fmt: skip
+        assert len(client.get("/v1/trials").json()["trials"]) == 2
+        pair = client.get("/v1/compare", params={"a": "latest@oracle", "b": "latest@nop"})
+        assert pair.status_code == 200, pair.text
+        assert client.get("/v1/errors").json()["attempts"] == 1
+        is_problem(client.get("/v1/results", params={"batch": "nope"}), 404)
+        is_problem(client.get("/v1/results", params={"by": "colour"}), 400)
+        is_problem(client.get("/v1/compare", params={"a": "latest@oracle", "b": "x"}), 404)
+        known = client.get("/v1/results", headers={"If-None-Match": client.get("/v1/results").headers["etag"]})  # fmt: skip
+        assert known.status_code == 304
