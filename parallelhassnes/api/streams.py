@@ -9,7 +9,7 @@ import contextlib
 import json
 import logging
 from collections.abc import AsyncIterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Query
 from sse_starlette import EventSourceResponse, ServerSentEvent
@@ -33,7 +33,7 @@ log = logging.getLogger("parallelhassnes.api")
 _PING_SEC = 15
 _SLOW_SEC = 60.0
 """A reader that has taken nothing for so long is let go; it can resume."""
-_STREAM = {
+_STREAM: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events."}
 }  # fmt: skip
 LastEventId = Annotated[
@@ -59,7 +59,7 @@ class Stream(EventSourceResponse):
 
 @router.get(
     "/attempts/{attempt}/logs/stream", status_code=200, response_class=Stream, responses=_STREAM
-)  # type: ignore[arg-type]
+)
 async def stream_logs(
     site: SiteHere,
     attempt: Id,
@@ -143,7 +143,7 @@ def _event(name: str, data: dict[str, str], logs: Logs) -> ServerSentEvent:
 # --- what happens -------------------------------------------------------------------------------------
 
 
-@router.get("/events", status_code=200, response_class=Stream, responses=_STREAM)  # type: ignore[arg-type]
+@router.get("/events", status_code=200, response_class=Stream, responses=_STREAM)
 async def stream_events(
     site: SiteHere,
     batch: Annotated[
