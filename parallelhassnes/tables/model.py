@@ -7,7 +7,7 @@ a large table can be validated piece by piece. Sections in Harbor's types (``tas
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from parallelhassnes.config import ClassRetry, FailureClass
 
@@ -124,7 +124,26 @@ class VerdictPart(Part):
     )
 
 
-type AnalysisAsked = Engine | AnalysisPart | list[Engine | AnalysisPart]
+def _form(value: Any) -> str:
+    """How an engine was written, so that what is wrong with it is said of that form alone."""
+    match value:
+        case list():
+            return "list"
+        case dict() | AnalysisPart():
+            return "dict"
+        case _:
+            return "str"
+
+
+type AnalysisOne = Annotated[
+    Annotated[Engine, Tag("str")] | Annotated[AnalysisPart, Tag("dict")], Discriminator(_form)
+]
+type AnalysisAsked = Annotated[
+    Annotated[Engine, Tag("str")]
+    | Annotated[AnalysisPart, Tag("dict")]
+    | Annotated[list[AnalysisOne], Tag("list")],
+    Discriminator(_form),
+]
 
 
 class LoopPart(Part):
