@@ -76,7 +76,7 @@ def _parts(case: Case, room: int) -> Iterator[Part]:
     ):
         yield from _heads(files, names, int(room * SHARES[kind]))
     yield _result(case, int(room * SHARES["result"]))
-    exceptions = [name for name in files.names() if name.endswith("exception.txt")]
+    exceptions = [name for name in files.names if name.endswith("exception.txt")]
     yield from _tails(files, exceptions, int(room * SHARES["exception"]))
     yield from _tails(files, files.verifier_outputs, int(room * SHARES["verifier"]))
     digest = trajectory(files, int(room * SHARES["trajectory"]))

@@ -47,9 +47,7 @@ def exception_quotes(case: Case) -> tuple[Quote, ...]:
     """Where the exception's type stands: Harbor's trace, its result, our own record, or the report."""
     kind = exception_name(case)
     steps = [
-        n
-        for n in case.files.names()
-        if n.startswith("trial/steps/") and n.endswith("/exception.txt")
+        n for n in case.files.names if n.startswith("trial/steps/") and n.endswith("/exception.txt")
     ]
     for name in ("trial/exception.txt", *steps, TRIAL_RESULT, "worker_error.json", "final.json"):
         text = case.files.text(name)

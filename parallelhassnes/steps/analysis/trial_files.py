@@ -6,9 +6,11 @@ followed: an agent may have put anything there.
 """
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -103,12 +105,13 @@ class TrialFiles:
         data = None if path is None else untrusted.read_bytes(path, limit, end=end)
         return None if data is None else data.decode("utf-8", "replace")
 
+    @cached_property
     def names(self) -> list[str]:
-        """Every file of the trial and its task, sorted; the first ``MAX_FILES``."""
-        found = [*_below(self.attempt_dir, "")]
+        """Files of the trial, then of its task; of either the first ``MAX_FILES``."""
+        found = [*islice(_below(self.attempt_dir, ""), MAX_FILES)]
         if self.task_dir is not None:
-            found += _below(self.task_dir, f"{TASK}/")
-        return found[:MAX_FILES]
+            found += islice(_below(self.task_dir, f"{TASK}/"), MAX_FILES)
+        return found
 
     def _each(self, suffix: str) -> list[str]:
         """Files called so of the trial, or of each step of a multi-step one in the order of the result."""
@@ -130,18 +133,18 @@ class TrialFiles:
 
     @cached_property
     def tests(self) -> list[str]:
-        return [name for name in self.names() if name.startswith("task/") and "/tests/" in name]
+        return [name for name in self.names if name.startswith("task/") and "/tests/" in name]
 
     @cached_property
     def solutions(self) -> list[str]:
-        return [name for name in self.names() if name.startswith("task/") and "/solution/" in name]
+        return [name for name in self.names if name.startswith("task/") and "/solution/" in name]
 
     @cached_property
     def environment(self) -> list[str]:
-        return [name for name in self.names() if name.startswith("task/environment/")]
+        return [name for name in self.names if name.startswith("task/environment/")]
 
     def _task_files(self, ending: str) -> list[str]:
-        return [n for n in self.names() if n.startswith("task/") and n.endswith(f"/{ending}")]
+        return [n for n in self.names if n.startswith("task/") and n.endswith(f"/{ending}")]
 
     # --- what the agent did -------------------------------------------------------------------------------
 
@@ -184,15 +187,10 @@ class TrialFiles:
 
 
 def _below(folder: Path, prefix: str) -> Iterator[str]:
-    """Regular files below a folder, sorted; nothing behind links."""
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError:
-        return
-    for entry in entries:
-        if entry.is_symlink():
-            continue
-        if entry.is_dir():
-            yield from _below(entry, f"{prefix}{entry.name}/")
-        elif entry.is_file():
-            yield f"{prefix}{entry.name}"
+    """Regular files below a folder, folder by folder; nothing behind links."""
+    for place, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(place) / name
+            if path.is_file() and not path.is_symlink():
+                yield f"{prefix}{path.relative_to(folder).as_posix()}"

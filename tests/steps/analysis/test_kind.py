@@ -1,14 +1,17 @@
 """The kind ``analysis`` over real trials: it reads the trial's attempt, writes its own, and says what the files prove."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 from harness import finish, make_attempt, make_task, run, trial_spec, write_job
 
+from parallelhassnes.plan import StepSpec
 from parallelhassnes.steps import report
-from parallelhassnes.steps.analysis import page, taxonomy
-from parallelhassnes.steps.analysis.record import Analysis
+from parallelhassnes.steps.analysis import evidence, page, taxonomy
+from parallelhassnes.steps.analysis.record import Analysis, Quote
+from parallelhassnes.steps.analysis.trial_files import TrialFiles
 from parallelhassnes.steps.kinds import WorkerEnd
 
 CHECKOUT = Path(__file__).parents[3]
@@ -91,3 +94,30 @@ def test_every_subtype_has_its_outcome_and_its_line_on_the_page() -> None:
     assert set(taxonomy.Subtype.__value__.__args__) == set(named)
     text = (CHECKOUT / page.PAGE).read_text()
     assert page.filled(text) == text, "run python -m parallelhassnes.steps.analysis.page"
+
+
+def test_whatever_an_agent_left_is_read_within_bounds(tmp_path: Path) -> None:
+    """Links, pipes, deep trees and names that lead out of the trial."""
+    specs = {"t": trial_spec(make_task(tmp_path), "nop")}
+    attempt = make_attempt(tmp_path, "analysis", {"engine": "rules", "trial": "t"}, step_id="a")
+    write_job(attempt.job_dir, specs)
+    trial = make_attempt(tmp_path, "trial", specs["t"], step_id="t")
+    run(trial)
+    (tmp_path / "secret").write_text("the combination is 1 2 3\n")
+    (trial.dir / "trial" / "link.txt").symlink_to(tmp_path / "secret")
+    (trial.dir / "trial" / "out").symlink_to(tmp_path)
+    os.mkfifo(trial.dir / "trial" / "pipe")
+    deep = trial.dir / "trial" / Path(*["d"] * 300)
+    deep.mkdir(parents=True)
+    files = TrialFiles(
+        trial.dir, StepSpec(step_id="t", kind="trial", queue_key="k", spec=specs["t"])
+    )
+    for name in (
+        "trial/link.txt", "trial/out/secret", "trial/pipe", "../secret", "/etc/passwd", "", "task/../secret",
+        "trial/no", "task/no",
+    ):  # fmt: skip
+        assert files.text(name) is None, name
+        quote = Quote(file=name, quote="the combination is 1 2 3")
+        assert evidence.look_up(files, [quote], 0.9) == ((), (quote,), 0.3)
+    code, outcome, _ = run(attempt)
+    assert (code, outcome.status) == (0, "succeeded")
