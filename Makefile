@@ -1,7 +1,7 @@
 # `make demo` and `make test` need nothing but Python >= 3.12 (see tools/find-python.sh) and do all the set-up.
 .DEFAULT_GOAL := help
 SOAK_SEC ?= 1800
-.PHONY: help demo test lint faults soak bench lock clean venv
+.PHONY: help demo test lint faults soak bench pictures lock clean venv
 
 python := .venv/bin/python
 # The sandbox environment is made of Linux namespaces; elsewhere the demo uses Docker.
@@ -34,6 +34,9 @@ soak: venv ## random kills under load, 30 minutes; SOAK_SEC=600 for ten
 
 bench: venv ## measure against harbor run; writes a table and JSON into build/bench
 	@$(python) -m benchmarks $(args)
+
+pictures: venv ## take the pictures of the pages anew, into docs/img
+	@HOME=build PYTHONPATH=.:tests $(python) -m tests.screenshots
 
 lock: ## write requirements.lock anew (args=--upgrade for newer versions)
 	@tools/lock.sh $(args)

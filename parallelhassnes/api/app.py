@@ -16,7 +16,6 @@ from parallelhassnes.api import (
     attempts,
     batches,
     jobs,
-    login,
     metrics,
     pages,
     queue,
@@ -97,7 +96,6 @@ def create_app(site: Site) -> FastAPI:
         streams,
         oddish,
         terminal_bench,
-        login,
         pages,
     ):
         app.include_router(module.router)

@@ -21,7 +21,7 @@ from parallelhassnes.store import ledger
 PUBLIC = ("/health", "/login", "/static/")
 """Paths that need no login; those with a slash at the end with all that is below them."""
 
-UPLOADS = ("/v1/tasks", "/tasks/upload", "/api/upload")
+UPLOADS = ("/v1/tasks", "/submit/upload", "/tasks/upload", "/api/upload")
 """Paths that take archives."""
 
 _HEADERS = {

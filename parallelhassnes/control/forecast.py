@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from statistics import fmean
 from typing import NamedTuple
 
-from parallelhassnes.control import trial_rows
-from parallelhassnes.control.trial_rows import Choice
-from parallelhassnes.plan import Plan
+from parallelhassnes.plan import Plan, StepSpec
 from parallelhassnes.steps.verdict import facts
+from parallelhassnes.steps.verdict.facts import TrialFacts
+from parallelhassnes.store import batches
 from parallelhassnes.store.layout import Layout
 
 RECENT = 30
@@ -34,7 +34,9 @@ class Forecast(NamedTuple):
         return None if self.mean_usd is None else self.mean_usd * self.trials
 
 
-class _Trial(NamedTuple):
+class _Kind(NamedTuple):
+    """What trials have in common that are alike, as their tables say it."""
+
     agent: str
     model: str
     task: str
@@ -42,20 +44,19 @@ class _Trial(NamedTuple):
 
 def forecast(layout: Layout, plan: Plan) -> list[Forecast]:
     """By agent and model, in the plan's order."""
-    planned = list(_planned(plan))
+    planned = [_kind(step) for job in plan.jobs for step in job.steps if step.kind == "trial"]
     if not planned:
         return []
-    chosen = Choice(tuple(layout.batch_ids()[-RECENT:]), "the newest batches")
-    rows = [row.facts for row in trial_rows.read(layout, chosen)]
+    past = [found for batch_id in layout.batch_ids()[-RECENT:] for found in _past(layout, batch_id)]
     found = []
-    for agent, model in dict.fromkeys((trial.agent, trial.model) for trial in planned):
-        own = [trial for trial in planned if (trial.agent, trial.model) == (agent, model)]
-        tasks = {trial.task for trial in own}
-        alike = [row for row in rows if (row.agent or "", row.model or "") == (agent, model)]
-        same = [row for row in alike if row.task_name in tasks]
-        used = same or alike
-        costs = [row.cost_usd for row in used if row.cost_usd is not None]
-        times = [row.duration_sec for row in used if row.duration_sec is not None]
+    for agent, model in dict.fromkeys((kind.agent, kind.model) for kind in planned):
+        own = [kind for kind in planned if (kind.agent, kind.model) == (agent, model)]
+        tasks = {kind.task for kind in own}
+        alike = [(kind, fact) for kind, fact in past if (kind.agent, kind.model) == (agent, model)]
+        same = [(kind, fact) for kind, fact in alike if kind.task in tasks]
+        used = [fact for _, fact in same or alike]
+        costs = [fact.cost_usd for fact in used if fact.cost_usd is not None]
+        times = [fact.duration_sec for fact in used if fact.duration_sec is not None]
         found.append(
             Forecast(
                 agent, model, len(own), len(costs) or len(times), bool(same),
@@ -65,9 +66,13 @@ def forecast(layout: Layout, plan: Plan) -> list[Forecast]:
     return found
 
 
-def _planned(plan: Plan) -> Iterator[_Trial]:
-    for job in plan.jobs:
-        for step in job.steps:
-            if step.kind == "trial":
-                about = facts.planned(facts.TrialFacts(step.step_id, "missing"), step)
-                yield _Trial(about.agent or "", about.model or "", about.task_name or "")
+def _past(layout: Layout, batch_id: str) -> Iterator[tuple[_Kind, TrialFacts]]:
+    """The trials of a batch, with what was said of each."""
+    for job_dir in batches.job_dirs(layout, batch_id):
+        steps = [step for step in batches.read_job(job_dir).steps if step.kind == "trial"]
+        yield from zip(map(_kind, steps), facts.of_steps(job_dir, steps), strict=True)
+
+
+def _kind(step: StepSpec) -> _Kind:
+    about = facts.planned(TrialFacts(step.step_id, "missing"), step)
+    return _Kind(about.agent or "", about.model or "", about.task_name or "")

@@ -6,8 +6,18 @@ word or a table and is answered by a redirection to the page where its effect is
 
 from fastapi import APIRouter
 
-from parallelhassnes.api.pages import assets, attempt, batch, door, lines, operate, overview, submit
+from parallelhassnes.api.pages import (
+    assets,
+    attempt,
+    batch,
+    door,
+    lines,
+    operate,
+    overview,
+    steps,
+    submit,
+)
 
 router = APIRouter(include_in_schema=False)
-for module in (assets, door, overview, batch, lines, attempt, submit, operate):
+for module in (assets, door, overview, batch, steps, lines, attempt, submit, operate):
     router.include_router(module.router)

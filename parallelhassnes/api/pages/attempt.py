@@ -96,7 +96,7 @@ def _history(layout: Layout, found: Found) -> list[Any]:
 def _why(site: SiteHere, found: Found) -> list[str]:
     """What follows this attempt, where it is the step's newest one."""
     ref = attempts.newest(site.layout.step(found.batch_id, found.job_id or "", found.step_id or ""))
-    if ref is None or ref.name != found.attempt:
+    if ref is None or ref.name != found.attempt or not attempts.is_sealed(ref.dir):
         return []
     return explain(site.context(), "/".join(found.parts[:3])).steps[0].why
 

@@ -1,5 +1,6 @@
-"""``/batches/…``: one batch, and the steps behind a cell of its matrix."""
+"""``/batches/…``: one batch."""
 
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from fastapi import APIRouter, Request
@@ -14,18 +15,21 @@ from parallelhassnes.control.batch_scoreboard import batch_scoreboard
 from parallelhassnes.control.find import resolve
 from parallelhassnes.control.ledger_lines import operators_words
 from parallelhassnes.control.log_window import last_line
+from parallelhassnes.control.results import GroupLine
+from parallelhassnes.control.results import results as results_of
 from parallelhassnes.control.running import HeartbeatWatch
 from parallelhassnes.control.scoreboard_models import BatchScoreboard, FailedStep, JobLine
-from parallelhassnes.control.show import ShowDocument, show
-from parallelhassnes.store import batches
+from parallelhassnes.control.trial_rows import choose
+from parallelhassnes.store import batches, ledger
 from parallelhassnes.store.attempts import LOGS
 from parallelhassnes.store.layout import Layout
 
 router = APIRouter(route_class=PageRoute)
 
 JOBS_PER_PAGE = 100
-STEPS_PER_PAGE = 200
 MOST_RUNNING = 50
+MOST_RESULTS = 3_000
+"""Steps of a batch whose results are worked out unasked."""
 MOST_FAILURES = 8
 """Failures of a class that are named."""
 _watch = HeartbeatWatch()
@@ -41,7 +45,8 @@ class FailureGroup(NamedTuple):
 
 @router.get("/batches/{text}")
 def batch_page(
-    request: Request, site: SiteHere, text: str, number: int = 1, q: str = "", show: Literal["all", "trouble"] = "all"
+    request: Request, site: SiteHere, text: str, number: int = 1, q: str = "", show: Literal["all", "trouble"] = "all",
+    results: bool = False,
 ) -> Response:  # fmt: skip
     """One batch.
 
@@ -49,7 +54,8 @@ def batch_page(
         text: a batch id, the beginning of one, or ``latest``.
         number: page of the matrix, from 1.
         q: only jobs with this in their id.
-        show: ``trouble``: only jobs with a step that failed or cannot start.
+        show: ``trouble``: only jobs with a step that failed.
+        results: work them out, however many steps there are.
     """
     found = resolve(site.layout, text)
     if found.batch_id != text:
@@ -63,7 +69,7 @@ def batch_page(
     pages = max(1, -(-len(jobs) // JOBS_PER_PAGE))
     number = min(max(number, 1), pages)
     control = batches.read_control(batch_dir)
-    running = board.running[:MOST_RUNNING]
+    running, few = board.running[:MOST_RUNNING], board.steps_total <= MOST_RESULTS
     return page(
         request, "batch.html", board=board, pace=pace.pace(fold, board.counts), costs=pace.cost_over_time(fold),
         jobs=sorted(jobs, key=_is_trouble, reverse=True)[(number - 1) * JOBS_PER_PAGE : number * JOBS_PER_PAGE],
@@ -71,36 +77,16 @@ def batch_page(
         lines={step.attempt: _last_line(site.layout, step.attempt) for step in running},
         failures=_groups(board), control=control,
         priority=batches.read_batch(batch_dir).priority if control.priority is None else control.priority,
-        words=operators_words(batch_dir), attempt_url=attempt_url, said=said.done(request),
+        words=operators_words(batch_dir), said=said.done(request), too_many=not few,
+        results=_results(site.layout, text, ledger.size(batch_dir)) if few or results else [],
     )  # fmt: skip
 
 
-@router.get("/batches/{text}/steps")
-def steps_page(
-    request: Request, site: SiteHere, text: str, job: str = "", agent: str = "", state: str = "", number: int = 1
-) -> Response:  # fmt: skip
-    """The steps of a batch, of one job, of one agent, in one state: what a cell of the matrix opens."""
-    found = resolve(site.layout, f"{text}/{job}" if job else text)
-    document: ShowDocument = show(site.layout, str(found))
-    steps = [
-        step
-        for step in document.steps
-        if (not agent or (step.label or step.step.partition("/")[2]) == agent)
-        and (not state or step.state == state)
-    ]
-    pages = max(1, -(-len(steps) // STEPS_PER_PAGE))
-    number = min(max(number, 1), pages)
-    return page(
-        request, "steps.html", batch_id=found.batch_id, job=found.job_id or "", agent=agent, state=state,
-        steps=steps[(number - 1) * STEPS_PER_PAGE : number * STEPS_PER_PAGE], found=len(steps), number=number,
-        pages=pages, verdict=document.verdict, attempt_url=attempt_url,
-    )  # fmt: skip
-
-
-def attempt_url(attempt: str) -> str:
-    """The page of an attempt, from its folder relative to the root."""
-    parts = attempt.split("/")  # runs/BATCH/JOB/steps/STEP/attempts/NAME
-    return link("/attempts/" + "/".join((parts[1], parts[2], parts[4], parts[6])))
+@lru_cache(maxsize=16)
+def _results(layout: Layout, batch_id: str, ledger_bytes: int) -> list[GroupLine]:  # noqa: ARG001 - what the ledger has not grown by has not changed
+    """By agent and model, best first; empty where nothing was scored."""
+    found = results_of(layout, choose(layout, batch_id)).groups
+    return found if any(group.scored for group in found) else []
 
 
 def _is_trouble(job: JobLine) -> bool:

@@ -1,14 +1,67 @@
-"""``/login``: the form that trades a token for a cookie; ``api.login`` takes what it sends."""
+"""``/login`` and ``/logout``: a browser trades a token for a cookie.
 
-from fastapi import APIRouter, Request
-from starlette.responses import Response
+The cookie goes with links from elsewhere (SameSite=Lax), so that an address in a chat opens without a new login; what is
+changed needs the CSRF token of a page of ours besides.
+"""
 
-from parallelhassnes.api.pages.render import PageRoute, page
+from typing import Annotated
+from urllib.parse import urlsplit
 
-router = APIRouter(route_class=PageRoute)
+from fastapi import APIRouter, Form, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import RedirectResponse, Response
+
+from parallelhassnes.api.auth import SESSION_SEC, Gatekeeper
+from parallelhassnes.api.pages.render import page
+
+router = APIRouter()
 
 
 @router.get("/login")
 def login_page(request: Request, next: str = "/") -> Response:  # noqa: A002 - the name in the address
     """Ask for a token."""
-    return page(request, "login.html", next_page=next, trouble="")
+    return _form(request, next)
+
+
+@router.post("/login")
+def log_in(
+    request: Request,
+    token: Annotated[str, Form(max_length=200)],
+    next_page: Annotated[str, Form(alias="next", max_length=2000)] = "/",
+) -> Response:
+    """Set the cookie and go to the page that was asked for; ask again where the token is none."""
+    gatekeeper: Gatekeeper = request.app.state.gatekeeper
+    client = request.client.host if request.client else ""
+    try:
+        _, value = gatekeeper.log_in(token.strip(), client)
+    except HTTPException as error:
+        if "text/html" not in request.headers.get("accept", ""):
+            raise
+        said = "This is no token that is known here." if error.status_code == 401 else error.detail
+        return _form(request, next_page, said, error.status_code)
+    answer = RedirectResponse(own_page(next_page), 303)
+    answer.set_cookie(
+        gatekeeper.cookie, value, max_age=SESSION_SEC, httponly=True, samesite="lax",
+        secure=request.url.scheme == "https",
+    )  # fmt: skip
+    return answer
+
+
+@router.post("/logout")
+def log_out(request: Request) -> Response:
+    """Forget the cookie."""
+    answer = RedirectResponse("/login", 303)
+    answer.delete_cookie(request.app.state.gatekeeper.cookie)
+    return answer
+
+
+def _form(request: Request, next_page: str, trouble: str = "", code: int = 200) -> Response:
+    return page(request, "login.html", code, next_page=own_page(next_page), trouble=trouble)
+
+
+def own_page(target: str) -> str:
+    """The target if it is a page of this server, else the first one."""
+    parts = urlsplit(target.replace("\\", "/"))
+    if parts.scheme or parts.netloc or not target.startswith("/") or target.startswith("//"):
+        return "/"
+    return target

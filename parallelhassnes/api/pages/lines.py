@@ -106,5 +106,4 @@ def search(
         q=q,
         address=address,
         found=found,
-        line_html=line_html,
     )

@@ -2,6 +2,8 @@
 
 from markupsafe import Markup
 
+from parallelhassnes.control import words
+
 STATE_WORDS = {"needs_attention": "needs attention", "attention": "needs attention"}
 
 
@@ -21,6 +23,11 @@ def _time(text: str | None, kind: str) -> Markup:
     shown = f"{text[:10]} {text[11:16]} UTC"
     mark = Markup('<time datetime="{}" data-show="{}" title="{}">{}</time>')
     return mark.format(text, kind, text, shown)
+
+
+def seconds(value: float | None) -> str:
+    """A time span; short ones with a tenth."""
+    return f"{value:.1f}s" if value is not None and value < 10 else words.duration(value)
 
 
 def state_word(state: str) -> str:

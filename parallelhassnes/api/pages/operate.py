@@ -11,8 +11,8 @@ from fastapi import APIRouter, Depends, Form, Request
 from starlette.responses import RedirectResponse, Response
 
 from parallelhassnes.api.auth import needs
-from parallelhassnes.api.login import own_page
 from parallelhassnes.api.pages import said
+from parallelhassnes.api.pages.door import own_page
 from parallelhassnes.api.pages.render import PageRoute, page
 from parallelhassnes.api.site import SiteHere
 from parallelhassnes.control import hold

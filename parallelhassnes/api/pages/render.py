@@ -20,6 +20,7 @@ from starlette.responses import HTMLResponse, Response
 from parallelhassnes import __version__
 from parallelhassnes.api.auth import CSRF_FIELD, Who
 from parallelhassnes.api.pages import charts, marks
+from parallelhassnes.api.pages.ansi import line_html
 from parallelhassnes.api.site import site_of
 from parallelhassnes.control import tokens, words
 from parallelhassnes.errors import UnknownId, UserError
@@ -89,11 +90,11 @@ def _templates() -> Environment:
     )  # fmt: skip
     found.filters.update(
         duration=words.duration, money=words.money, number=words.number, size=words.size, counted=words.counted,
-        between=words.between, when=marks.when, ago=marks.ago, url=link,
+        between=words.between, seconds=marks.seconds, when=marks.when, ago=marks.ago, url=link,
     )  # fmt: skip
     found.globals.update(
         bar=charts.bar, meter=charts.meter, interval=charts.interval, cost_chart=charts.cost,
-        state_word=marks.state_word, query=query, Markup=Markup,
+        state_word=marks.state_word, query=query, attempt_url=attempt_url, line_html=line_html,
     )  # fmt: skip
     return found
 
@@ -101,6 +102,12 @@ def _templates() -> Environment:
 def link(identity: str) -> str:
     """An id (``BATCH/JOB``…) as a part of a path."""
     return quote(identity)
+
+
+def attempt_url(folder: str) -> str:
+    """The page of an attempt, from its folder relative to the root."""
+    parts = folder.split("/")  # runs/BATCH/JOB/steps/STEP/attempts/NAME
+    return link("/attempts/" + "/".join((parts[1], parts[2], parts[4], parts[6])))
 
 
 def query(**values: object) -> str:

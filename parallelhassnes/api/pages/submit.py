@@ -4,18 +4,21 @@ Nothing is kept between the steps: the table itself goes back and forth in the f
 """
 
 import json
+from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
-from fastapi import APIRouter, Depends, Form, Request
+from fastapi import APIRouter, Depends, File, Form, Request, UploadFile
 from starlette.responses import RedirectResponse, Response
 
 from parallelhassnes.api.auth import needs
 from parallelhassnes.api.pages.render import PageRoute, link, page
 from parallelhassnes.api.site import SiteHere
 from parallelhassnes.control import submit as control
+from parallelhassnes.control import uploads
 from parallelhassnes.control.forecast import Forecast, forecast
 from parallelhassnes.control.marked_table import Marked, mark
 from parallelhassnes.control.submit import plan_table
+from parallelhassnes.control.uploads import Archive, Uploaded
 from parallelhassnes.errors import InvalidInput, Problem, UserError
 from parallelhassnes.plan import Plan
 from parallelhassnes.schedule.context import Context
@@ -33,6 +36,7 @@ class Asked(NamedTuple):
     """What the form holds."""
 
     path: str = ""
+    """One a line."""
     dataset: str = ""
     agents: tuple[tuple[str, str], ...] = ()
     """Agent and model."""
@@ -71,6 +75,21 @@ def submit_page(request: Request, site: SiteHere) -> Response:
     return _page(request, Asked(environment=site.context().config.environment))
 
 
+@router.post("/submit/upload", dependencies=[Depends(needs("submit"))])
+def from_upload(
+    request: Request, site: SiteHere, file: Annotated[list[UploadFile], File(max_length=100)]
+) -> Response:
+    """Store the tasks of some archives, and go on with the form."""
+    archives = [Archive(part.filename or "task.zip", part.file) for part in file]
+    asked = Asked(environment=site.context().config.environment)
+    try:
+        done = uploads.upload(site.context(), archives)
+    except UserError as error:
+        return _page(request, asked, trouble=error.lines(), status=422)
+    paths = "\n".join(task.path for task in done.tasks)
+    return _page(request, asked._replace(path=paths), uploaded=done)
+
+
 @router.post("/submit/form", dependencies=[Depends(needs("submit"))])
 def from_form(
     request: Request,
@@ -96,7 +115,7 @@ def from_form(
     try:
         text = json.dumps(_table(asked), indent=2, ensure_ascii=False)
     except UserError as error:
-        return _page(request, asked, trouble=str(error), status=422)
+        return _page(request, asked, trouble=error.lines(), status=422)
     return _checked(request, site, text, asked)
 
 
@@ -141,12 +160,12 @@ def _preview(ctx: Context, plan: Plan) -> Preview:
 
 def _page(
     request: Request, asked: Asked, *, text: str = "", marked: Marked | None = None, preview: Preview | None = None,
-    known: str | None = None, trouble: str = "", status: int = 200,
+    known: str | None = None, trouble: Sequence[str] = (), uploaded: Uploaded | None = None, status: int = 200,
 ) -> Response:  # fmt: skip
     problems: list[Problem] = marked.elsewhere if marked else []
     return page(
         request, "submit.html", status, asked=asked, text=text, marked=marked, preview=preview, known=known,
-        trouble=trouble, elsewhere=problems,
+        trouble=trouble, uploaded=uploaded, elsewhere=problems,
     )  # fmt: skip
 
 
@@ -162,7 +181,7 @@ def _table(asked: Asked) -> dict[str, Any]:
         UserError: something in it cannot be.
     """
     request = RunRequest(
-        paths=tuple(asked.path.split("\n") if "\n" in asked.path else [asked.path] if asked.path else []),
+        paths=tuple(line.strip() for line in asked.path.splitlines() if line.strip()),
         dataset=asked.dataset or None, n_trials=_count(asked.trials, "trials"),
         environment=asked.environment or None, task_names=tuple(asked.task_names.split()),
         experiment=asked.experiment or None, concurrency=_count(asked.concurrency, "at once"),

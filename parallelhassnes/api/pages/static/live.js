@@ -3,7 +3,7 @@
 // answer, a banner says so, and since when what is shown is old.
 const SOON_MS = 400;
 const EVERY_MS = 5000;
-const EVENTS = ["message", "change", "changed", "batch", "store", "tick", "hello"];
+const EVENTS = ["message", "missed"];
 
 const main = document.getElementById("main");
 const note = document.getElementById("live");
