@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from parallelhassnes.config import CONFIG_NAME, template
 from parallelhassnes.errors import UserError
+from parallelhassnes.schedule import boot
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.requeue import rebuild
 from parallelhassnes.store.layout import Layout
@@ -47,15 +48,15 @@ def init(root: Path) -> Initialised:
 def ensure(ctx: Context) -> None:
     """Make the store's folders where they are missing; a store needs no ``init`` to be used.
 
-    A queue that was deleted comes back with what was in it.
+    A queue that was deleted, or torn by a power cut, comes back with what was in it.
 
     Raises:
         UserError: the folders cannot be made there.
     """
-    if all(folder.is_dir() for folder in ctx.layout.folders()):
-        return
     try:
-        rebuild(ctx)
+        if not all(folder.is_dir() for folder in ctx.layout.folders()):
+            rebuild(ctx)
+        boot.recover(ctx)
     except OSError as error:
         raise UserError(
             f"{error.filename or ctx.layout.root}: {error.strerror}", fix="choose another --root"

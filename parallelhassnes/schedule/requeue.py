@@ -1,7 +1,7 @@
 """Making a batch's place in the queue anew from ``runs/<batch_id>/`` alone.
 
 For every step: a live (or dead, not yet ended) attempt has a running ticket; a due retry a delayed one;
-a step that may start a ready one; everything else none. Also ``current.json`` of every job. Tickets have
+a step that may start a ready one; everything else none. Also ``current.json`` of every job and what it publishes. Tickets have
 the same names whenever they are made, so this is the same as what is there, or mends it.
 """
 
@@ -12,7 +12,7 @@ from parallelhassnes.plan import BatchMeta, JobSpec, StepSpec
 from parallelhassnes.schedule import loops
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.launch import note_blocked
-from parallelhassnes.schedule.settle import Book, record_end, ticket_of
+from parallelhassnes.schedule.settle import Book, publish, record_end, ticket_of
 from parallelhassnes.schedule.standing import stand
 from parallelhassnes.store import atomic, attempts, batches, index, ledger, locks, tickets
 from parallelhassnes.store.records import dump, parse_time
@@ -36,14 +36,14 @@ def requeue_batch(ctx: Context, batch_id: str) -> None:
 
 
 def _restand(ctx: Context, book: Book, job: JobSpec) -> None:
-    current = book.current(job.job_id)
-    current.steps.clear()
-    current.dead.clear()
+    current = book.forget(job.job_id)
     for step in job.steps:
         step_dir = ctx.layout.step(job.batch_id, job.job_id, step.step_id)
         now = stand(step_dir, step, book.overrides(job.job_id))
         if now is not None:
             current.steps[step.step_id] = now
+            if now.ended_at is not None:
+                publish(book.batch_dir / job.job_id, step_dir / "attempts" / now.attempt)
 
 
 def _bury(book: Book, job: JobSpec) -> None:

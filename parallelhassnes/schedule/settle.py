@@ -119,6 +119,11 @@ class Book:
             self._currents[job_id] = batches.read_current(self.batch_dir / job_id)
         return self._currents[job_id]
 
+    def forget(self, job_id: str) -> Current:
+        """Begin anew with a job of which nothing is known, whatever ``current.json`` says or fails to."""
+        self._currents[job_id] = Current()
+        return self._currents[job_id]
+
     def look_again(self, job: JobSpec, step: StepSpec) -> StepNow | None:
         """Derive the step from its attempts and take that into ``current.json``."""
         step_dir = self.batch_dir / job.job_id / "steps" / step.step_id

@@ -12,7 +12,7 @@ import time
 from typing import NamedTuple
 
 from parallelhassnes.execute import launcher, processes
-from parallelhassnes.schedule import add, images, ingest, runner, waker
+from parallelhassnes.schedule import add, boot, images, ingest, runner, waker
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.launch import Launched, launch_ready
 from parallelhassnes.schedule.repair import repair
@@ -37,6 +37,7 @@ def tick(ctx: Context) -> TickReport:
     with space.waiting_for_space("tick"):
         if not all(folder.is_dir() for folder in ctx.layout.folders()):
             rebuild(ctx)
+        boot.recover(ctx)
         atomic.sweep_temp(ctx.layout.temp, lambda pid: processes.is_alive(pid, None))
         runner.snapshot_config(ctx)
     with space.waiting_for_space("ingest"):

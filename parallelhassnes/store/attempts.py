@@ -60,6 +60,7 @@ def newest(step_dir: Path) -> AttemptRef | None:
 def create(step_dir: Path, name: str, meta: AttemptMeta, state: AttemptState) -> Path:
     """Make the attempt's folder with its first records; the caller holds ``step.lock``."""
     folder = step_dir / "attempts"
+    first = not folder.is_dir()
     folder.mkdir(parents=True, exist_ok=True)
     fresh = atomic.temp_path(folder)
     fresh.mkdir()
@@ -69,6 +70,9 @@ def create(step_dir: Path, name: str, meta: AttemptMeta, state: AttemptState) ->
     target = folder / name
     fresh.rename(target)
     atomic.sync_dir(folder)
+    if first:
+        for above in (step_dir, step_dir.parent, step_dir.parent.parent):
+            atomic.sync_dir(above)
     return target
 
 

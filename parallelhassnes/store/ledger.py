@@ -80,7 +80,7 @@ def person(uid: int | None = None) -> str:
 
 
 def append(batch_dir: Path, event: str, *, by: str | None = None, **facts: Any) -> None:
-    """Add one line; facts that are None are left out. The caller is the only writer.
+    """Add one line, and wait for the disk; facts that are None are left out. The caller is the only writer.
 
     Raises:
         OSError: there is no space for it; the ledger is as it was.
@@ -97,6 +97,8 @@ def append(batch_dir: Path, event: str, *, by: str | None = None, **facts: Any) 
         kept = {key: value for key, value in document.items() if value is not None}
         line = atomic.dumps(kept).encode("utf-8", "surrogateescape")
         _write_whole(handle, size, b"\n" + line if end.torn else line)
+        if atomic.is_durable():
+            os.fsync(handle)
     finally:
         os.close(handle)
 
