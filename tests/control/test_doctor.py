@@ -45,7 +45,7 @@ def test_rebuild_restores_queue_indexes_and_scoreboards_equal(root):
                 command("far", "true", depends_on=["a/dead"]),
                 command("near", "true", depends_on=["a/s"]),
             ),
-            job("c", {"step_id": "think", "prompt": "what?"}),
+            job("c", command("think", "true", gate="human")),
         ),
     )
     waiting = put(ctx, table(job("late", command("s", "true")), secrets=["NOT_SET_ANYWHERE"]))
