@@ -175,6 +175,8 @@ def test_eight_jobs_edit_the_same_file(root, tmp_path):
             line for line in program(root, "diff", edit).stdout.splitlines() if line[0] in "+-"
         ]
         assert [line for line in changed if line[:3] not in ("+++", "---")] == [f"+{word}"]
+        told = program(root, "tail", edit).stdout.splitlines()
+        assert any(f"echo {word} >> NOTES.md" in line for line in told)
         assert program(root, "artifact", edit, "notes").stdout == f"# Notes\n{word}\n"
     assert (root / "repository" / "NOTES.md").read_text() == "# Notes\n"
     listed = subprocess.run(

@@ -19,6 +19,7 @@ from parallelhassnes.store.layout import Layout
 
 FIXED = ("supervisor.log", "stdout.log", "stderr.log", "trial/trial.log")
 FOLDERS = ("trial/agent", "trial/verifier", "trial/steps")
+AGENT = ("agent/*.events.jsonl", "agent/*.log")
 ENDINGS = (".log", ".txt", ".out", ".err", ".jsonl")
 POLL_SEC = 0.2
 CHUNK = 1 << 16
@@ -42,17 +43,17 @@ class Logs:
     def files(self) -> list[str]:
         """The logs that are there and not empty, in the order in which they are shown."""
         found = [name for name in FIXED if self._size(name)]
+        there = [path for pattern in AGENT for path in sorted(self.dir.glob(pattern))]
         for folder in FOLDERS:
-            there = sorted(
-                path for path in (self.dir / folder).rglob("*") if path.suffix in ENDINGS
-            )
-            found += [
-                name
-                for path in there
-                if path.is_file()
-                and not path.is_symlink()
-                and self._size(name := path.relative_to(self.dir).as_posix())
-            ]
+            below = sorted((self.dir / folder).rglob("*"))
+            there += [path for path in below if path.suffix in ENDINGS]
+        found += [
+            name
+            for path in there
+            if path.is_file()
+            and not path.is_symlink()
+            and self._size(name := path.relative_to(self.dir).as_posix())
+        ]
         return found
 
     def new(self, only: str | None = None) -> Generator[LogText]:

@@ -137,12 +137,12 @@ class _Wiring:
         job_id, _, step_id = ref.partition("/")
         other = _named(self.jobs[job_id], step_id) if job_id in self.jobs else None
         if ref == own:
-            waits.pop(ref)
+            waits.pop(ref, None)
             if ref not in self.loops:
                 fix = "name another step; only one in a loop goes on from itself"
                 self.problems.add(at, "is the step itself", fix)
         elif other is None:
-            waits.pop(ref)
+            waits.pop(ref, None)
             if not self.partial:
                 known = [f"{each.job_id}/{s.step_id}" for each in self.drafts for s in each.steps]
                 known += [s.step_id for s in draft.steps]
