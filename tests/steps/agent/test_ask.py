@@ -6,7 +6,7 @@ import socket
 import time
 
 import pytest
-from models import CUT, ENDLESS, ENDPOINT, HANG, answer, refuse, run, say, serving, surroundings
+from models import ENDLESS, ENDPOINT, answer, refuse, run, say, serving, surroundings
 
 from parallelhassnes.plan import AgentPolicy
 from parallelhassnes.steps.agent.ask import ask
@@ -108,16 +108,12 @@ def test_claude_gives_up_on_a_schema_after_its_own_tries(asked):
 @pytest.mark.parametrize(
     ("turn", "failure_class"),
     [
-        (refuse(401, "Incorrect API key provided"), "auth"),
-        (refuse(429, "Rate limit reached. Please try again in 7s.", headers={"retry-after": "7"}), "rate_limit"),
         (refuse(429, "You exceeded your current quota", code="insufficient_quota"), "quota"),
-        (refuse(500, "boom"), "transient_provider"),
         (refuse(503, "try later"), "overloaded"),
         (refuse(404, "The model `gpt-9` does not exist", code="model_not_found"), "unknown_model"),
         (refuse(400, "Your input exceeds the context window of this model.", code="context_length_exceeded"), "context_length"),
-        (CUT, "transient_provider"),
     ],
-    ids=["401", "429", "quota", "500", "503", "404", "context", "cut"],
+    ids=["quota", "503", "404", "context"],
 )  # fmt: skip
 def test_what_a_provider_refuses_is_classified_by_the_events(asked, name, turn, failure_class):
     found, _, seconds = asked(name, turn)
@@ -129,9 +125,8 @@ def test_what_a_provider_refuses_is_classified_by_the_events(asked, name, turn, 
 
 
 @pytest.mark.parametrize("name", BOTH)
-@pytest.mark.parametrize("turn", [ENDLESS, HANG], ids=["endless", "hang"])
-def test_an_answer_without_an_end_is_ended(asked, name, turn):
-    found, _, seconds = asked(name, turn, timeout_sec=1)
+def test_an_answer_without_an_end_is_ended(asked, name):
+    found, _, seconds = asked(name, ENDLESS, timeout_sec=1)
     assert found.failure.failure_class == "agent_timeout"
     assert 1 <= seconds < 15
 
