@@ -20,6 +20,8 @@ from parallelhassnes.schedule.attempt_process import fork_is_safe
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.requeue import rebuild
 from parallelhassnes.schedule.tick import run_pass
+from parallelhassnes.steps.agent.cli import NotInstalled
+from parallelhassnes.steps.agent.named import BUILT_IN, agent
 from parallelhassnes.store import attempts, batches, locks, space, tickets
 
 
@@ -70,6 +72,7 @@ def _left(found: list[Left]) -> Check:
 def _host(ctx: Context) -> Iterator[Check]:
     yield Check(name="python", state="ok", text=f"{platform.python_version()} at {sys.executable}")
     yield _harbor()
+    yield from _agents()
     yield _docker(ctx)
     yield _sandbox()
     how = "forked from the tick" if fork_is_safe() else "spawned as fresh interpreters (slower)"
@@ -83,6 +86,15 @@ def _harbor() -> Check:
         return Check(name="harbor", state="ok", text=version("harbor"))
     except PackageNotFoundError:
         return Check(name="harbor", state="trouble", text="is not installed; pip install harbor")
+
+
+def _agents() -> Iterator[Check]:
+    """The command lines that agent steps run."""
+    for name in BUILT_IN:
+        try:
+            yield Check(name=name, state="ok", text=agent(name).version(os.environ))
+        except NotInstalled as error:
+            yield Check(name=name, state="note", text=f"{error}; only agent steps need it")
 
 
 def _docker(ctx: Context) -> Check:

@@ -47,6 +47,7 @@ def batch(root, tmp_path):
                 for number, step in enumerate(steps)
             ]  # fmt: skip
             batch_id = put(ctx, table(*jobs, secrets=["OPENAI_API_KEY"], **more))
+            stack.callback(_end, ctx, batch_id)
             return (
                 ctx,
                 batch_id,
@@ -55,6 +56,15 @@ def batch(root, tmp_path):
             )
 
         yield go
+
+
+def _end(ctx, batch_id):
+    """Leave nothing that runs or waits, whatever became of the test."""
+    if not idle(ctx):
+        program(ctx.layout.root, "cancel", batch_id, check=False)
+    for path in attempt_dirs(ctx, batch_id):
+        if not (path / "seal.json").exists():
+            processes.kill_run(read(path / "meta.json")["run_id"])
 
 
 def test_a_rate_limit_is_retried_and_the_tokens_count(batch):
