@@ -44,9 +44,7 @@ def _is_idle(ctx: Context, batch_ids: Collection[str] | None) -> bool:
         return batch_ids is None or batch_id in batch_ids
 
     layout = ctx.layout
-    names = [entry.name for entry in tickets.running(layout)]
-    names += [path.name for path in tickets.ended(layout)]
-    if any(ours(tickets.parse_name(name).batch_id) for name in names):
+    if _is_live(ctx, ours):
         return False
     if (layout.runners / ctx.config.runner_id / "drain").exists():
         return True
@@ -61,7 +59,14 @@ def _is_idle(ctx: Context, batch_ids: Collection[str] | None) -> bool:
             continue
         if any(True for _ in tickets.in_order(folder)):
             return ctx.shortage() is not None
-    return True
+    return not _is_live(ctx, ours)  # a ticket that was ready after the first look runs by now
+
+
+def _is_live(ctx: Context, ours: Callable[[str], bool]) -> bool:
+    """Whether an attempt runs, or has ended and is not settled yet."""
+    names = [entry.name for entry in tickets.running(ctx.layout)]
+    names += [path.name for path in tickets.ended(ctx.layout)]
+    return any(ours(tickets.parse_name(name).batch_id) for name in names)
 
 
 def _will_start(
