@@ -83,9 +83,13 @@ def normalise(message: str) -> str:
     return line if len(line) <= MAX_MESSAGE else line[: MAX_MESSAGE - 1] + "…"
 
 
-def errors(layout: Layout, chosen: Choice) -> Errors:
-    """The failures of the choice."""
-    rows = trial_rows.read(layout, chosen)
+def errors(layout: Layout, chosen: Choice, rows: Sequence[TrialRow] | None = None) -> Errors:
+    """The failures of the choice.
+
+    Args:
+        rows: its trials, where the caller has read them.
+    """
+    rows = trial_rows.read(layout, chosen) if rows is None else rows
     agents = {row.step: row.facts.agent for row in rows}
     found = [
         failure

@@ -10,11 +10,17 @@ from types import ModuleType
 
 from pydantic import BaseModel
 
+from parallelhassnes.control.compare import Comparison
+from parallelhassnes.control.errors_report import Errors
+from parallelhassnes.control.results import Results
 from parallelhassnes.control.scoreboard_models import BatchScoreboard, SystemScoreboard
 from parallelhassnes.steps.analysis.record import Analysis
 
 SCHEMAS: dict[str, type[BaseModel]] = {
     "analysis.schema.json": Analysis,
+    "comparison.schema.json": Comparison,
+    "errors.schema.json": Errors,
+    "results.schema.json": Results,
     "scoreboard.system.schema.json": SystemScoreboard,
     "scoreboard.batch.schema.json": BatchScoreboard,
 }

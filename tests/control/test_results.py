@@ -13,7 +13,7 @@ from pyarrow import parquet
 from stores import program
 
 from parallelhassnes.cli.app import app
-from parallelhassnes.control import trial_rows
+from parallelhassnes.control import schemas, trial_rows
 from parallelhassnes.control.compare import compare
 from parallelhassnes.control.errors_report import errors, normalise
 from parallelhassnes.control.flat import markdown_table
@@ -21,6 +21,7 @@ from parallelhassnes.control.results import line, results
 from parallelhassnes.control.trial_lines import trial_lines
 from parallelhassnes.control.trial_rows import TrialRow
 from parallelhassnes.errors import UserError
+from parallelhassnes.steps import report
 from parallelhassnes.steps.verdict.facts import RESULTS, TrialFacts
 
 
@@ -126,6 +127,17 @@ def test_errors_are_grouped(store):
     assert crash.message == "RuntimeError: the agent broke"
     assert crash.agents == ["scripted"]
     assert json.loads((store.ctx.layout.root / crash.attempt / "state.json").read_text())["status"] == "failed"  # fmt: skip
+
+
+def test_what_is_printed_is_valid_against_its_schema(store):
+    layout = store.ctx.layout
+    for name, document in (
+        ("results", results(layout, trial_rows.choose(layout))),
+        ("comparison", compare(layout, store.first, store.second)),
+        ("errors", errors(layout, trial_rows.choose(layout))),
+    ):
+        schema = json.loads(schemas.text(schemas.SCHEMAS[f"{name}.schema.json"]))
+        assert report.problems(json.loads(document.model_dump_json()), schema) == []
 
 
 @pytest.mark.parametrize(

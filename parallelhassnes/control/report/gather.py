@@ -130,7 +130,7 @@ def gather(layout: Layout, chosen: Choice) -> Report:
         rows=tuple(rows), results=_results(rows, chosen),
         trusted=_results(sound, chosen) if sound and len(sound) < len(rows) else None,
         agents=agents, tasks=tasks[:MOST_TASKS], tasks_left_out=max(0, len(tasks) - MOST_TASKS),
-        errors=errors_report.errors(layout, chosen), verdicts=verdicts,
+        errors=errors_report.errors(layout, chosen, rows), verdicts=verdicts,
         spans=found, keys=tuple(spans.by_key(found)), provenance=_provenance(layout, chosen, rows),
     )  # fmt: skip
 
