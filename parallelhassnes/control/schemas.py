@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from parallelhassnes.control.compare import Comparison
 from parallelhassnes.control.errors_report import Errors
 from parallelhassnes.control.results import Results
+from parallelhassnes.control.run_done import RunDone
 from parallelhassnes.control.scoreboard_models import BatchScoreboard, SystemScoreboard
 from parallelhassnes.steps.analysis.record import Analysis
 
@@ -21,6 +22,7 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "comparison.schema.json": Comparison,
     "errors.schema.json": Errors,
     "results.schema.json": Results,
+    "run.schema.json": RunDone,
     "scoreboard.system.schema.json": SystemScoreboard,
     "scoreboard.batch.schema.json": BatchScoreboard,
 }

@@ -10,6 +10,7 @@ import stores
 
 from parallelhassnes.control import operate, schemas
 from parallelhassnes.control.batch_scoreboard import batch_scoreboard
+from parallelhassnes.control.run_done import RunDone
 from parallelhassnes.control.scoreboard import SNAPSHOT, system_scoreboard
 from parallelhassnes.control.scoreboard_models import BatchScoreboard
 from parallelhassnes.schedule.context import Context
@@ -239,7 +240,7 @@ def test_a_sandboxed_sweep_has_a_matrix(root: Path, examples: Path) -> None:
     assert (job["cells"]["nop"]["passes"], job["cells"]["nop"]["mean_reward"]) == (0, 0.0)
     assert job["verdict"]["task_broken"] is False
     assert board["verdicts"] == {"good": 1}
-    jsonschema.validate(board, json.loads(schemas.text(BatchScoreboard)))
+    jsonschema.validate(board, json.loads(schemas.text(RunDone)))
 
 
 def test_the_boards_are_valid_against_their_schemas(root: Path) -> None:
