@@ -1,0 +1,129 @@
+"""What the server costs over 10,000 jobs with 200 listeners: ``python -m benchmarks.server [JOBS]``.
+
+The stores are those of ``benchmarks.scoreboard``, in one batch and in batches of ten. One attempt's launch is written into a
+ledger before each look, so that no look is answered from memory. Prints a JSON line per store:
+
+    overview_ms, batch_ms      the pages, and both scoreboards: median and worst of ten looks
+    memory_mb                  of the server, at first and with 200 listeners after the looks
+    tick_ms                    one tick of a process of its own, with the server idle and with 200 listeners: medians
+"""
+
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from benchmarks.scoreboard import make
+from parallelhassnes.store import ledger
+from parallelhassnes.store.layout import Layout
+
+LISTENERS = 200
+LOOKS = 10
+TICKS = 7
+
+
+def main(jobs: int) -> None:
+    for in_batches in (1, jobs // 10):
+        with tempfile.TemporaryDirectory() as folder:
+            root = Path(folder)
+            # Nothing may start: a tick's cost is looked at, not that of attempts.
+            (root / "parallelhassnes.toml").write_text("durable = false\n")
+            layout = make(root, jobs, in_batches)
+            (layout.runners / "local").mkdir(parents=True)
+            (layout.runners / "local" / "drain").touch()
+            print(json.dumps({"jobs": jobs, "batches": in_batches, **measure(layout)}))
+
+
+def measure(layout: Layout) -> dict[str, Any]:
+    """The figures of one store."""
+    command = [sys.executable, "-m", "parallelhassnes", "api", "--port", "0", "--json", "--no-tick"]
+    server = subprocess.Popen(
+        [*command, "--root", str(layout.root)], stdout=subprocess.PIPE, text=True
+    )
+    assert server.stdout is not None
+    url = json.loads(server.stdout.readline())["url"]
+    batch_id = layout.batch_ids()[-1]
+    try:
+        _get(f"{url}/health")
+        found: dict[str, Any] = {"memory_mb": [_memory_mb(server.pid)]}
+        before = _ticks(layout.root)
+        listeners = [_listen(url) for _ in range(LISTENERS)]
+        for name, path in (
+            ("overview_ms", "/"), ("system_ms", "/v1/scoreboards/system"),
+            ("batch_page_ms", f"/batches/{batch_id}"), ("batch_ms", f"/v1/batches/{batch_id}/scoreboard"),
+        ):  # fmt: skip
+            times = [_look(layout, batch_id, lambda path=path: _get(url + path)) for _ in range(LOOKS)]  # fmt: skip
+            found[name] = [round(statistics.median(times)), round(max(times))]
+        found["tick_ms"] = [before, _ticks(layout.root)]
+        found["memory_mb"].append(_memory_mb(server.pid))
+        for one in listeners:
+            one.close()
+        return found
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def _look(layout: Layout, batch_id: str, act: Callable[[], object]) -> float:
+    ledger.append(
+        layout.batch(batch_id), "launched", job_id="job-000001", step_id="t1", run_id="abcdefghijkl",
+        attempt="20261121T000000Z_abcdefghijkl", number=1, queue_key="k",
+    )  # fmt: skip
+    time.sleep(0.6)  # longer than anything is kept
+    began = time.perf_counter()
+    act()
+    return (time.perf_counter() - began) * 1000
+
+
+def _ticks(root: Path) -> float:
+    """Milliseconds of one tick, by a process that ticks and is told when."""
+    ticker = subprocess.Popen(
+        [sys.executable, "-m", "parallelhassnes.control.ticker", str(root), "3600"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert ticker.stdin is not None
+    assert ticker.stdout is not None
+    times = []
+    for number in range(TICKS + 2):
+        began = time.perf_counter()
+        ticker.stdin.write(json.dumps({"id": number}) + "\n")
+        ticker.stdin.flush()
+        ticker.stdout.readline()
+        times.append((time.perf_counter() - began) * 1000)
+    ticker.stdin.close()
+    ticker.wait(20)
+    return round(statistics.median(times[2:]), 1)
+
+
+def _get(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=60) as answer:
+        data: bytes = answer.read()
+    return data
+
+
+def _listen(url: str) -> socket.socket:
+    place = urlsplit(url)
+    made = socket.create_connection((str(place.hostname), place.port or 0))
+    made.sendall(f"GET /v1/events HTTP/1.1\r\nHost: {place.netloc}\r\n\r\n".encode())
+    made.recv(100)
+    return made
+
+
+def _memory_mb(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) // 1024
+    raise OSError(f"no process {pid} on {os.uname().nodename}")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000)
