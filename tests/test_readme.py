@@ -72,6 +72,8 @@ def test_every_command_has_help_with_an_example_that_runs(shell):
     first = ["init", "validate", "run", "submit", "tick"]
     for name in [*first, *sorted(set(examples) - set(first))]:
         line = examples[name]
+        if name == "api":  # on a port that is free here
+            line = line.replace("8765", "0")
         if "--watch" in line or " -f" in line or name == "api":
             line = f"timeout -s INT 5 {line}; test $? -eq 0 -o $? -eq 124 -o $? -eq 130"
         done = shell(line)

@@ -5,12 +5,15 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
-from parallelhassnes.api.answers import polled
+from parallelhassnes.api.answers import Id, polled
 from parallelhassnes.api.auth import needs
+from parallelhassnes.api.batches import batch_id
 from parallelhassnes.api.site import SiteHere
+from parallelhassnes.control import analyses as analysing
 from parallelhassnes.control import compare as comparing
 from parallelhassnes.control import errors_report, trial_rows
 from parallelhassnes.control import results as grouping
+from parallelhassnes.control.analyses import Analysed
 from parallelhassnes.control.compare import Comparison
 from parallelhassnes.control.errors_report import Errors
 from parallelhassnes.control.results import DEFAULT_BY, Results
@@ -65,6 +68,12 @@ def get_trials(
 def get_comparison(request: Request, site: SiteHere, a: Side, b: Side) -> Response:
     """Two batches, experiments or agents task by task: difference, flips, cost and time."""
     return polled(request, comparing.compare(site.layout, a, b))
+
+
+@router.get("/batches/{batch}/analyses", response_model=Analysed)
+def get_analyses(request: Request, site: SiteHere, batch: Id) -> Response:
+    """What the analyses say of each trial of a batch, and how far their engines agree."""
+    return polled(request, analysing.analyses(site.layout, batch_id(site, batch)))
 
 
 @router.get("/errors", response_model=Errors)

@@ -292,6 +292,7 @@ def test_results_of_trials_are_grouped_compared_and_their_failures_too(root, tmp
         assert len(groups) == 2
         assert client.get("/v1/results", params={"experiment": "e", "by": "task"}).json()["by"] == ["task"]  # fmt: skip
         assert len(client.get("/v1/trials").json()["trials"]) == 2
+        assert len(client.get("/v1/batches/latest/analyses").json()["trials"]) == 2
         pair = client.get("/v1/compare", params={"a": "latest@oracle", "b": "latest@nop"})
         assert pair.status_code == 200, pair.text
         assert client.get("/v1/errors").json()["attempts"] == 1
