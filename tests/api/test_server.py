@@ -195,7 +195,13 @@ def test_failed_logins_are_slowed_down_and_right_tokens_go_on(root):
 
 def test_a_large_body_is_refused_before_it_is_read(root):
     context(root, "[api]\nmax_body_mb = 1\n")
+
+    def unannounced():
+        for _ in range(64):
+            yield b"x" * 65536
+
     with serving(root) as server:
+        is_problem(server.client.post("/v1/batches", content=unannounced()), 413)
         refused = server.client.post("/v1/tick", content=b"x" * (2 << 20))
         assert "larger than 1 MiB" in is_problem(refused, 413)["detail"]
 
