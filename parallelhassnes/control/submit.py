@@ -124,10 +124,21 @@ PROVIDER_KEYS = {
 }
 """Provider of a queue key → the environment variable that its clients read."""
 
+ENGINE_PROVIDERS = {"api": "openai", "claude": "anthropic", "codex": "openai"}
+"""Engine of an analysis → the provider whose key it would use."""
+
 
 def forgotten_secrets(ctx: Context, plan: Plan) -> list[str]:
-    """One line per provider key that is set here, that a model of the plan needs, and that nobody passes on."""
-    providers = {step.queue_key.partition("/")[0] for job in plan.jobs for step in job.steps}
+    """One line per provider key that is set here, that a model or an analysis of the plan would use, and that nobody passes on."""
+    steps = [step for job in plan.jobs for step in job.steps]
+    providers = {step.queue_key.partition("/")[0] for step in steps}
+    providers |= {
+        ENGINE_PROVIDERS[engine]
+        for step in steps
+        if step.kind == "analysis"
+        and (engine := step.spec.get("engine")) in ENGINE_PROVIDERS
+        and not step.spec.get("key_name")
+    }
     named = {*plan.secrets, *ctx.config.secrets}
     return [
         f"{name} is set but not passed on; name it in secrets, or add --secret {name}"

@@ -170,6 +170,23 @@ def test_wrong_inputs_are_one_line(root, old):
         analyze(ctx, "nothing", RULES)
 
 
+@pytest.mark.parametrize(
+    ("engine", "name"), [("codex", "OPENAI_API_KEY"), ("claude", "ANTHROPIC_API_KEY")]
+)
+def test_a_key_that_an_engine_would_use_and_nobody_passes_on_is_told(root, engine, name):
+    sweep = {
+        "path": str(make_task(root)), "agents": [{"name": "nop"}],
+        "environment": "temp_environment:TempEnvironment",
+    }  # fmt: skip
+    table = root / "table.json"
+    for secrets, told in (([], True), ([name], False)):
+        document = {"spec_version": "2.0", "analysis": engine, "sweep": sweep, "secrets": secrets}
+        table.write_text(json.dumps(document))
+        env = {name: "set", "PYTHONPATH": f"{CHECKOUT}:{CHECKOUT / 'tests'}"}
+        said = program(root, "validate", str(table), env=env)
+        assert (f"{name} is set but not passed on" in said.stdout + said.stderr) == told
+
+
 def test_kappa_by_hand():
     """Cohen (1960): two raters, 20 yes/yes, 5 yes/no, 10 no/yes, 15 no/no give 0.4."""
     pairs = [("y", "y")] * 20 + [("y", "n")] * 5 + [("n", "y")] * 10 + [("n", "n")] * 15
