@@ -76,7 +76,6 @@ SUBTYPES: dict[str, dict[str, str]] = {
 
 SUCCESSES = frozenset({"good_success", "bad_success"})
 FAILURES = frozenset({"good_failure", "bad_failure"})
-ENGINES: tuple[str, ...] = ("rules", "codex", "claude", "api", "harbor")
 
 
 def contradiction(outcome: str, reward: float | None, *, scored: bool) -> str:
