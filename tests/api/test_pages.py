@@ -1,13 +1,16 @@
 """The pages as they come over the wire: what they say, to whom, and that nothing of it runs."""
 
 import hashlib
+import html
 import re
 
 import pytest
+from harness import TEMP, make_task
 from servers import serving, token
-from stores import command, context, job, program, put, shell, table
+from stores import command, context, idle, job, program, put, shell, table, wait_for
 
 from parallelhassnes.api.pages import assets
+from parallelhassnes.schedule.tick import tick
 
 EVIL = "<script>alert(1)</script>"
 
@@ -106,6 +109,26 @@ def test_windows_of_a_log_say_where_they_are(site):
     assert 'id="L2"' in later.text
     assert 'id="L1"' not in later.text
     assert client.get(f"{address[:-10]}../../../job.json").status_code == 404
+
+
+def test_an_analysis_leads_to_the_lines_of_its_quotes(tmp_path):
+    root = tmp_path / "root"
+    root.mkdir()
+    sweep = {"path": str(make_task(tmp_path)), "agents": [{"name": "nop"}], "environment": TEMP}
+    ctx = context(root)
+    batch_id = put(ctx, table(sweep=sweep, analysis="rules"))
+    wait_for(lambda: (tick(ctx), idle(ctx))[1], "the batch", 90)
+    with serving(root, "--no-tick") as server:
+        steps = server.client.get(f"/v1/batches/{batch_id}/steps").json()["items"]
+        for step in (found["step"] for found in steps if found["kind"] in ("trial", "analysis")):
+            attempt = attempt_of(server.client, batch_id, step)
+            shown = server.client.get(f"{attempt}?part=analysis").text
+            assert "by rules" in shown
+            links = re.findall(r'href="(/attempts/[^"]*file=[^"]*)"', shown)
+            assert links
+            for address in links:
+                quoted = server.client.get(html.unescape(address).partition("#")[0])
+                assert (quoted.status_code, 'class="ln' in quoted.text) == (200, True)
 
 
 def test_assets_are_ours_or_recorded():
