@@ -93,11 +93,6 @@ def value_with(value: float | None, low: float | None, high: float | None) -> st
     return f"{value:.2f}" if low is None or high is None else f"{value:.2f} ({low:.2f}–{high:.2f})"
 
 
-def signed(value: float | None) -> str:
-    """``+0.25``; ``–`` for None."""
-    return "–" if value is None else f"{value:+.2f}"
-
-
 def seconds(value: float | None) -> str:
     """As ``duration``, short ones with a tenth."""
     return f"{value:.1f}s" if value is not None and value < 10 else duration(value)

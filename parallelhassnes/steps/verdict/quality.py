@@ -15,7 +15,6 @@ from parallelhassnes.steps.verdict.opinions import Opinion
 
 type Class = Literal["good", "needs_review", "broken", "unknown"]
 
-CLASSES: tuple[Class, ...] = ("good", "needs_review", "broken", "unknown")
 TASKS_FAULT = frozenset({"verifier", "task_definition", "agent_error", "agent_timeout"})
 """Classes that leave the oracle unscored through the task: its solution or its tests do not run."""
 SURE_ENOUGH = 0.5
