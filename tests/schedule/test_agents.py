@@ -41,7 +41,7 @@ def batch(root, tmp_path):
             url, key = variables["OPENAI_BASE_URL"], variables["OPENAI_API_KEY"]
             jobs = [
                 job(f"j{number}", {
-                    "step_id": "a", "prompt": "Do it.", "model": "gpt-5.2", "env": {"OPENAI_BASE_URL": url},
+                    "step_id": "a", "prompt": "Do it.", "working_directory": str(tmp_path), "model": "gpt-5.2", "env": {"OPENAI_BASE_URL": url},
                     "execution_policy": {"config": ENDPOINT}, **step,
                 })
                 for number, step in enumerate(steps)
