@@ -1,6 +1,7 @@
 """A real browser for tests, which tells what went wrong in its pages."""
 
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,12 +19,15 @@ expect.set_options(timeout=30_000)  # a busy machine is no failure
 
 @contextmanager
 def running(home: Path) -> Iterator[Browser]:
-    """Chromium without a window, with a home folder of its own."""
+    """Chromium without a window, with a home folder of its own.
+
+    Its sockets lie in its TMPDIR, and the path of a socket has hardly a hundred characters.
+    """
     home.mkdir(exist_ok=True)
-    with sync_playwright() as playwright:
+    with tempfile.TemporaryDirectory(dir="/tmp") as short, sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=chromium(), args=["--headless", "--no-sandbox"],
-            env={"HOME": str(home), "TMPDIR": str(home), "PATH": "/usr/bin:/bin"},
+            env={"HOME": str(home), "TMPDIR": short, "PATH": "/usr/bin:/bin"},
         )  # fmt: skip
         try:
             yield browser

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from parallelhassnes.execute import processes
 from parallelhassnes.store import locks
 
 _launched: set[int] = set()
@@ -44,11 +45,13 @@ class _Trampoline:
     """The descriptor of the lock that goes with that."""
 
 
-def start(target: Callable[[], None], *, log: Path) -> int:
-    """Run ``target`` in a forked, detached process; its pid.
+def start(target: Callable[[], None], *, log: Path) -> None:
+    """Run ``target`` in a forked, detached process.
 
     Supervisors start supervisors, a batch long, so a child must not run on top of its parent's stack:
     in a supervisor's child the call leaves by ``_Become``, which unwinds to the one frame at the bottom.
+    Nor may it descend from a supervisor, which ends whatever descends from it together with its next attempt:
+    there the child is forked by a child that ends at once.
 
     Args:
         target: what to run; the process ends when it returns.
@@ -62,8 +65,13 @@ def start(target: Callable[[], None], *, log: Path) -> int:
     pid = os.fork()
     if pid:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        _launched.add(pid)
-        return pid
+        if _Trampoline.running:
+            os.waitpid(pid, 0)
+        else:
+            _launched.add(pid)
+        return
+    if _Trampoline.running and os.fork():
+        os._exit(0)
     locks.drop_held()
     _launched.clear()
     if _Trampoline.taken is not None:
@@ -72,11 +80,12 @@ def start(target: Callable[[], None], *, log: Path) -> int:
     if _Trampoline.running:
         raise _Become(target, log)
     _Trampoline.running = True
-    return _run(target, log)
+    _run(target, log)
 
 
 def offer() -> None:
     """Say that this process is free to take over what it is about to start; only one that ``start`` made is."""
+    processes.leave_orphans()
     _Trampoline.is_free = _Trampoline.running
 
 
@@ -103,11 +112,6 @@ def run_taken() -> None:
     taken, _Trampoline.taken, _Trampoline.is_free = _Trampoline.taken, None, False
     if taken is not None:
         raise taken
-
-
-def launched() -> frozenset[int]:
-    """Process ids of those that this process has started and that may live."""
-    return frozenset(_launched)
 
 
 def _freeze_heap() -> None:

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 RUN_ID_VARIABLE = "PARALLELHASSNES_RUN_ID"
@@ -63,6 +63,12 @@ def adopt_orphans() -> None:
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
+def leave_orphans() -> None:
+    """Undo ``adopt_orphans``: orphans below this process become those of whoever is above it."""
+    if _libc is not None:
+        _libc.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
 def children(pid: int) -> list[int]:
     try:
         text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
@@ -86,20 +92,15 @@ def kill_group(pgid: int) -> None:
         os.killpg(pgid, signal.SIGKILL)
 
 
-def kill_descendants(spare: Collection[int] = (), deadline_sec: float = 5.0) -> int:
+def kill_descendants(deadline_sec: float = 5.0) -> int:
     """SIGKILL and reap every descendant of this process; how many there were. Needs ``adopt_orphans``.
 
     One that the kernel cannot end (stuck in a system call) is left at the deadline.
-
-    Args:
-        spare: children that are none of the attempt's, which live on with what descends from them.
     """
     killed: set[int] = set()
     end = time.monotonic() + deadline_sec
     while True:
         for pid in children(os.getpid()):
-            if pid in spare:
-                continue
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
                 killed.add(pid)
@@ -107,8 +108,6 @@ def kill_descendants(spare: Collection[int] = (), deadline_sec: float = 5.0) -> 
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
         except ChildProcessError:
-            return len(killed)
-        if spare and not set(children(os.getpid())) - set(spare):
             return len(killed)
         if time.monotonic() > end:
             return len(killed)

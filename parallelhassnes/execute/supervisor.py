@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from parallelhassnes.execute import launcher, logs, processes
+from parallelhassnes.execute import logs, processes
 from parallelhassnes.execute.finish import finish
 from parallelhassnes.execute.progress import Progress
 from parallelhassnes.execute.worker import start_worker
@@ -72,7 +72,7 @@ def supervise(
     watch = _Watch(attempt, kind, timing, wake, pid, state)
     end = watch.until_it_ends()
     processes.kill_group(pid)
-    processes.kill_descendants(launcher.launched())
+    processes.kill_descendants()
     signal.set_wakeup_fd(-1)
     for handle in (wake, write):
         os.close(handle)

@@ -14,6 +14,7 @@ from stores import (
     wait_for,
 )
 
+from parallelhassnes.execute import processes
 from parallelhassnes.schedule.tick import tick
 
 
@@ -47,3 +48,33 @@ def test_what_it_started_before_lives_on_when_its_next_attempt_ends(tmp_path):
     go.touch()
     wait_for(lambda: idle(ctx), "the others")
     assert states(ctx, batch) == {f"j/{s}": ["succeeded"] for s in "abcd"}
+
+
+def test_what_others_started_meanwhile_lives_on_too(tmp_path):
+    """A supervisor that has ended leaves behind what it started; none of it may fall to one that still runs."""
+    ctx = context(tmp_path, "concurrency = 4\n")
+    first, second = tmp_path / "first", tmp_path / "second"
+
+    def waits_for(step_id, path, after):
+        return shell(step_id, f"until [ -e {path} ]; do sleep 0.05; done", depends_on=[after])
+
+    steps = [
+        shell("a", "true"),
+        waits_for("b", first, "a"),
+        shell("c", "true", depends_on=["a"]),
+        shell("d", "true", depends_on=["c"]),
+        waits_for("e", second, "c"),
+    ]
+    batch = put(ctx, table(job("j", *steps)))
+    tick(ctx)
+    wait_for(lambda: states(ctx, batch).get("j/d") == ["succeeded"], "the short ones")
+    wait_for(lambda: states(ctx, batch).get("j/e") == ["running"], "the last one")
+    found = supervisors(ctx, batch)
+    assert found["j/a"] == found["j/b"], "the first went on"
+    assert found["j/c"] == found["j/d"] != found["j/e"], "the second started another, and ended"
+    wait_for(lambda: not processes.is_alive(found["j/d"], None), "the end of the second")
+    first.touch()
+    wait_for(lambda: states(ctx, batch)["j/b"] == ["succeeded"], "the end of the first")
+    second.touch()
+    wait_for(lambda: idle(ctx), "the rest")
+    assert states(ctx, batch) == {f"j/{s}": ["succeeded"] for s in "abcde"}

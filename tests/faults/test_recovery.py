@@ -129,7 +129,7 @@ def test_whoever_reads_while_a_batch_runs_sees_only_whole_files(root):
         table(
             *(
                 job(f"j{n}", shell("a", "sleep 0.1"), shell("b", "exit 1", depends_on=["a"]))
-                for n in range(15)
+                for n in range(40)
             )
         ),
     )
