@@ -150,5 +150,5 @@ def test_whoever_reads_while_a_batch_runs_sees_only_whole_files(root):
     driver.communicate()
     assert looks > 50
     assert torn == 0
-    assert len(states(ctx, batch)) == 30
+    assert len(states(ctx, batch)) == 80
     assert not tickets.running(ctx.layout)
