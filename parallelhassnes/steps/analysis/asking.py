@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from parallelhassnes.steps.analysis.case import Case
 from parallelhassnes.steps.analysis.record import Answer
 from parallelhassnes.steps.analysis.taxonomy import OUTCOMES, SUBTYPES, contradiction, fits
+from parallelhassnes.steps.untrusted import sequence
 
 _SAYABLE = [outcome for outcome in OUTCOMES if outcome != "unknown"]
 
@@ -90,7 +91,7 @@ def read(document: object, case: Case) -> Read:
         return Read(None, "it is no JSON object")
     evidence = [
         {**quote, "line": line if isinstance(line := quote.get("line"), int) and line > 0 else None}
-        for quote in document.get("evidence") or ()
+        for quote in sequence(document.get("evidence"))
         if isinstance(quote, Mapping)
     ][:20]
     try:

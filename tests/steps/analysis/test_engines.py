@@ -170,6 +170,14 @@ def test_an_endpoint_without_schemas_is_asked_without_one(asked):
     assert "response_format" not in requests[1]["body"]
 
 
+@pytest.mark.parametrize("evidence", [5, "words", {"quote": "x"}, [5, None]])
+def test_evidence_that_is_no_list_of_quotes_is_none(asked, evidence):
+    outcome, final, _ = asked("api", judged(evidence=evidence))
+    made = record(final)
+    assert (outcome.status, made.evidence, made.struck) == ("succeeded", (), ())
+    assert made.confidence <= 0.3
+
+
 def test_a_subtype_of_another_outcome_is_refused(asked):
     outcome, _, requests = asked("api", judged("good_failure", "brittle_tests"))
     assert (outcome.status, len(requests)) == ("failed", 2)
