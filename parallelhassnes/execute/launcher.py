@@ -9,6 +9,7 @@ A process that has done with its own attempt takes over one of those that it sta
 which saves most of what a short attempt costs.
 """
 
+import errno
 import gc
 import os
 import signal
@@ -21,6 +22,7 @@ from typing import NoReturn
 from parallelhassnes.execute import processes
 from parallelhassnes.store import locks
 
+_CANNOT_FORK = 71
 _launched: set[int] = set()
 
 
@@ -56,6 +58,9 @@ def start(target: Callable[[], None], *, log: Path) -> None:
     Args:
         target: what to run; the process ends when it returns.
         log: the file that the process's stdout and stderr are appended to.
+
+    Raises:
+        OSError: there can be no further process now.
     """
     reap()
     sys.stdout.flush()
@@ -65,13 +70,13 @@ def start(target: Callable[[], None], *, log: Path) -> None:
     pid = os.fork()
     if pid:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        if _Trampoline.running:
-            os.waitpid(pid, 0)
-        else:
+        if not _Trampoline.running:
             _launched.add(pid)
+        elif os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == _CANNOT_FORK:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         return
-    if _Trampoline.running and os.fork():
-        os._exit(0)
+    if _Trampoline.running:
+        _fork_and_end()
     locks.drop_held()
     _launched.clear()
     if _Trampoline.taken is not None:
@@ -81,6 +86,16 @@ def start(target: Callable[[], None], *, log: Path) -> None:
         raise _Become(target, log)
     _Trampoline.running = True
     _run(target, log)
+
+
+def _fork_and_end() -> None:
+    """Go on in a child of this process, which ends here: nothing of its parent's is undone on the way out."""
+    try:
+        child = os.fork()
+    except OSError:
+        os._exit(_CANNOT_FORK)
+    if child:
+        os._exit(0)
 
 
 def offer() -> None:
