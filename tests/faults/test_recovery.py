@@ -118,7 +118,7 @@ def test_a_trial_that_had_its_result_is_kept_and_not_repeated(root):
     assert invariants.broken(ctx) == []
 
 
-@pytest.mark.timeout(100)
+@pytest.mark.timeout(200)
 def test_whoever_reads_while_a_batch_runs_sees_only_whole_files(root):
     ctx = context(root, "durable = false\nconcurrency = 4\n")
     (root / "parallelhassnes.toml").write_text(
