@@ -87,13 +87,17 @@ def wait_for(condition: Callable[[], object], what: str, deadline_sec: float = 6
 
 
 def idle(ctx: Context) -> bool:
-    """Nothing runs, nothing is about to."""
+    """Nothing runs, nothing is about to.
+
+    Looked at twice, in the order in which tickets move: one that moves meanwhile is met in its next place.
+    """
     layout = ctx.layout
-    return not (
-        tickets.running(layout)
+    return not any(
+        any(True for _ in tickets.ready_folders(layout))
+        or tickets.running(layout)
         or tickets.ended(layout)
         or tickets.delayed(layout)
-        or any(True for _ in tickets.ready_folders(layout))
+        for _ in range(2)
     )
 
 

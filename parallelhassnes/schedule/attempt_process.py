@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from parallelhassnes.config import PASSED_IF_SET
 from parallelhassnes.errors import UserError
-from parallelhassnes.execute import launcher, logs, processes
+from parallelhassnes.execute import logs, processes
 from parallelhassnes.execute.finish import finish
 from parallelhassnes.execute.secret_forms import is_public, looks_secret, url_password
 from parallelhassnes.execute.supervisor import Timing, supervise
@@ -83,7 +83,6 @@ def run(ctx: Context, assignment: Assignment, lock: int, then: Then) -> None:
         )  # fmt: skip
         supervise(attempt, kind, environment(ctx, attempt), lock, timing, secrets_of(ctx, attempt))
     os.close(lock)
-    launcher.reset_signals()  # from here on nothing needs to be told to stop: it may be killed anywhere
     tickets.end_running(ctx.layout, assignment.key_dir, assignment.ticket)
     then(ctx)
 

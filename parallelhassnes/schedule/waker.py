@@ -5,6 +5,7 @@ Holding ``waker.lock`` makes a process the waker. If it dies, the next superviso
 starts another. It ends when there is nothing to wait for.
 """
 
+import signal
 import subprocess
 import sys
 import time
@@ -47,6 +48,9 @@ def wake(ctx: Context, run_pass: Callable[[Context], object]) -> None:
     lock = locks.hold(ctx.layout.waker_lock)
     if lock is None:
         return
+    signal.signal(
+        signal.SIGTERM, signal.SIG_DFL
+    )  # a supervisor that has become the waker can be told to end
     try:
         while (due := next_wake(ctx, time.time())) is not None:
             time.sleep(min(max(due - time.time(), 0.01), LOOK_SEC))
