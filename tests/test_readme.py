@@ -14,6 +14,7 @@ BLOCKS = re.findall(r"```console\n(.*?)```", README.read_text(), re.DOTALL)
 COMMANDS = [line.removeprefix("$ ") for block in BLOCKS for line in block.splitlines()]
 TROUBLE_IS_NO_ERROR = ("parallelhassnes doctor",)
 """What doctor finds is about the host, not about the README."""
+STARTS_ATTEMPTS = ("append", "rerun", "retry")
 
 
 @pytest.fixture
@@ -79,6 +80,8 @@ def test_every_command_has_help_with_an_example_that_runs(shell):
         done = shell(line)
         allowed = (0, 1) if line.startswith(TROUBLE_IS_NO_ERROR) else (0,)
         assert done.returncode in allowed, f"{line}\n{done.stdout}\n{done.stderr}"
+        if name in STARTS_ATTEMPTS:  # later examples look at the files of the newest attempt
+            assert shell("parallelhassnes tick --until-idle --fail-on never").returncode == 0, name
 
 
 def test_every_option_and_command_of_the_readme_exists():

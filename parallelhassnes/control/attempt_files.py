@@ -14,6 +14,7 @@ from parallelhassnes import names
 from parallelhassnes.control.contained import open_below
 from parallelhassnes.control.find import Found, newest_attempt
 from parallelhassnes.errors import UnknownId, UserError
+from parallelhassnes.store import attempts
 from parallelhassnes.store.layout import Layout
 
 AGENT_ARTIFACTS, TRIAL_ARTIFACTS = "agent/artifacts", "trial/artifacts"
@@ -103,6 +104,8 @@ def artifact(layout: Layout, text: str, name: str) -> AttemptFile:
         known = [file.name for file in files]
     near = names.nearest(name, known)
     fix = f"did you mean {near}?" if near else f"it has {', '.join(dict.fromkeys(known)) or 'none'}"
+    if not attempts.is_sealed(folder):
+        fix += "; it has not ended yet"
     raise UnknownId(f"{found} has no artifact {name}", fix=fix)
 
 

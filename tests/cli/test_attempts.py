@@ -61,6 +61,15 @@ def test_artifacts_by_their_names(ran):
     assert program(root, "artifact", f"{batch_id}/k/c").stderr.endswith("has left no artifacts\n")
 
 
+def test_a_missing_artifact_of_a_running_attempt_may_still_come(root):
+    put(context(root), table(job("j", shell("s", "exec sleep 60"))))
+    program(root, "tick")
+    refused = program(root, "artifact", "latest", "final.json", check=False)
+    assert refused.stderr.endswith("it has none; it has not ended yet\n")
+    program(root, "cancel", "latest")
+    program(root, "tick", "--until-idle", "--fail-on", "never")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
