@@ -50,11 +50,12 @@ def test_killed_anywhere_a_sandbox_trial_ends_as_it_should():
     assert found["reached"] >= 3
 
 
-@pytest.mark.timeout(200)
-def test_random_kills_under_load():
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("minute", [1, 2])
+def test_random_kills_under_load(minute):
     done = subprocess.run(
-        [sys.executable, "-m", "tests.faults.soak", "--seconds", os.environ.get("SOAK_SEC", "15")],
+        [sys.executable, "-m", "tests.faults.soak", "--seconds", os.environ.get("SOAK_SEC", "60")],
         capture_output=True, text=True, env=environment(), cwd=CHECKOUT,
     )  # fmt: skip
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-3000:]}"
-    assert json.loads(done.stdout)["total"] >= 20
+    assert json.loads(done.stdout)["total"] >= 100
