@@ -61,6 +61,18 @@ def program(
     return done
 
 
+def readers_place(folder: Path) -> tuple[Path, dict[str, str]]:
+    """Where a reader of the documents types: a checkout's folder, and the environment, with the program on the PATH."""
+    program = folder / "bin" / "parallelhassnes"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m parallelhassnes "$@"\n')
+    program.chmod(0o755)
+    place = folder / "checkout"
+    place.mkdir()
+    (place / "examples").symlink_to(CHECKOUT / "examples")
+    return place, environment({"PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"})
+
+
 def started(
     root: Path, *arguments: str, env: dict[str, str] | None = None, **more: Any
 ) -> subprocess.Popen[str]:

@@ -1,13 +1,12 @@
 """Every command of the README and every example of a help text runs as written."""
 
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from stores import CHECKOUT, environment
+from stores import CHECKOUT, environment, readers_place
 
 README = CHECKOUT / "README.md"
 BLOCKS = re.findall(r"```console\n(.*?)```", README.read_text(), re.DOTALL)
@@ -20,14 +19,7 @@ STARTS_ATTEMPTS = ("append", "rerun", "retry")
 @pytest.fixture
 def shell(tmp_path):
     """Run a line as a reader of the README would: in a checkout, the program on the PATH."""
-    program = tmp_path / "bin" / "parallelhassnes"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m parallelhassnes "$@"\n')
-    program.chmod(0o755)
-    place = tmp_path / "checkout"
-    place.mkdir()
-    (place / "examples").symlink_to(CHECKOUT / "examples")
-    env = environment({"PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"})
+    place, env = readers_place(tmp_path)
 
     def run(line: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
