@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import drain, ingest, machine, setting, slots, startup, terminus, trials
+from benchmarks import drain, ingest, live, machine, setting, slots, startup, terminus, trials
 from benchmarks.meter import CommandFailed
 from benchmarks.results import Row
 from benchmarks.setting import Setting
@@ -23,6 +23,7 @@ ROWS: dict[str, Callable[[Setting], Row]] = {
     "drain": drain.drain,
     "slots": slots.slots,
     "memory": slots.supervisor_memory,
+    "live": live.live,
     "ingest": ingest.ingest,
     "sweep": trials.sweep,
 }
