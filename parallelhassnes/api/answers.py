@@ -26,6 +26,12 @@ Cursor = Annotated[
 ]
 Limit = Annotated[int, Query(ge=1, le=MOST_ITEMS, description="Items of a page at most.")]
 Reason = Annotated[str, Query(max_length=500, description="Why; it stands in the ledger.")]
+Why = Annotated[
+    str,
+    Query(
+        min_length=1, max_length=500, pattern=r"\S", description="Why; it stands in the ledger. Needed."
+    ),
+]  # fmt: skip
 
 
 def polled(

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from parallelhassnes.api.answers import Cursor, Id, Limit, Reason, page, polled
+from parallelhassnes.api.answers import Cursor, Id, Limit, Reason, Why, page, polled
 from parallelhassnes.api.auth import needs
 from parallelhassnes.api.site import Site, SiteHere
 from parallelhassnes.control import budget as budgets
@@ -240,6 +240,12 @@ def reopen(site: SiteHere, batch: Id, reason: Reason = "") -> Held:
 def approve(site: SiteHere, batch: Id, reason: Reason = "") -> Decided:
     """Let its steps start that wait for a person."""
     return gate.approve(site.context(), batch_id(site, batch), reason)
+
+
+@router.post("/batches/{batch}/reject", dependencies=_operator)
+def reject(site: SiteHere, batch: Id, reason: Why) -> Decided:
+    """Have its steps never start that wait for a person, nor what needs them."""
+    return gate.reject(site.context(), batch_id(site, batch), reason)
 
 
 @router.put("/batches/{batch}/priority", dependencies=_operator)

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from parallelhassnes.api.answers import Cursor, Id, Limit, Reason, page, polled, tag_of, tagged
+from parallelhassnes.api.answers import Cursor, Id, Limit, Reason, Why, page, polled, tag_of, tagged
 from parallelhassnes.api.auth import needs
 from parallelhassnes.api.batches import Which, batch_id
 from parallelhassnes.api.site import Site, SiteHere
@@ -136,6 +136,18 @@ def retry_job(site: SiteHere, batch: Id, job: Id, only: Which, reason: Reason = 
     return operate.retry(site.context(), _target(place(site, batch, job)), only, reason)
 
 
+@router.post("/jobs/{job}/approve", dependencies=_operator)
+def approve_job(site: SiteHere, batch: Id, job: Id, reason: Reason = "") -> Decided:
+    """Let its steps start that wait for a person."""
+    return gate.approve(site.context(), str(place(site, batch, job)), reason)
+
+
+@router.post("/jobs/{job}/reject", dependencies=_operator)
+def reject_job(site: SiteHere, batch: Id, job: Id, reason: Why) -> Decided:
+    """Have its steps never start that wait for a person."""
+    return gate.reject(site.context(), str(place(site, batch, job)), reason)
+
+
 # --- one step -----------------------------------------------------------------------------------------
 
 
@@ -171,13 +183,7 @@ def approve_step(site: SiteHere, batch: Id, job: Id, step: Id, reason: Reason = 
 
 
 @router.post("/jobs/{job}/steps/{step}/reject", dependencies=_operator)
-def reject_step(
-    site: SiteHere,
-    batch: Id,
-    job: Id,
-    step: Id,
-    reason: Annotated[str, Query(min_length=1, max_length=500, pattern=r"\S")],
-) -> Decided:
+def reject_step(site: SiteHere, batch: Id, job: Id, step: Id, reason: Why) -> Decided:
     """Have it never start, where it waits for a person."""
     return gate.reject(site.context(), str(place(site, batch, job, step)), reason)
 

@@ -14,6 +14,7 @@ from parallelhassnes.control.scoreboard_models import (
     Cell,
     Counts,
     FailedStep,
+    GatedStep,
     JobLine,
     RunningStep,
     Spent,
@@ -61,7 +62,8 @@ def batch_scoreboard(
         labels=meta.get("labels", {}), source_name=line.source_name, created_at=line.created_at,
         stand_in=line.stand_in, held=line.held, jobs_total=line.jobs_total, steps_total=line.steps_total,
         counts=line.counts, columns=columns, totals=_totals(jobs, columns), jobs=jobs,
-        running=_running(layout, status, steps, watch or HeartbeatWatch()), blocked=_blocked(steps),
+        running=_running(layout, status, steps, watch or HeartbeatWatch()), blocked=_blocked(status.batch_dir.name, steps),
+        gates=[gate_of(status, step) for step in steps if step.gated],
         failures=failures, failure_classes=dict(Counter(step.failure_class for step in failures).most_common()),
         unscored=[
             UnscoredStep(step=step.key, label=_column(step), attempt=attempt_path(status, step.key, step.row.attempt))
@@ -178,13 +180,23 @@ def _running(
     return sorted(found, key=lambda step: -(step.age_sec or 0.0))
 
 
-def _blocked(steps: list[StepStatus]) -> list[BlockedGroup]:
+def gate_of(status: BatchStatus, step: StepStatus) -> GatedStep:
+    """What a person who decides about the step is told."""
+    rows = {key: status.fold.steps.get(key) for key in step.step.depends_on}
+    after = {key: attempt_path(status, key, row.attempt) for key, row in rows.items() if row}
+    return GatedStep(step=step.key, label=step.step.label, after=after)
+
+
+def _blocked(batch_id: str, steps: list[StepStatus]) -> list[BlockedGroup]:
     """By reason; beyond ``MAX_GROUPS`` the small ones are put together."""
     groups: dict[str, BlockedGroup] = {}
+    many = sum(step.gated for step in steps) > 1
+    person = f"waiting for a person: approve or reject {batch_id}, or one of its steps"
     for step in steps:
         if step.state == "blocked":
+            reason = person if step.gated and many else step.reason
             group = groups.setdefault(
-                step.reason, BlockedGroup(reason=step.reason, count=0, steps=[], final=step.final)
+                reason, BlockedGroup(reason=reason, count=0, steps=[], final=step.final)
             )
             group.count += 1
             if len(group.steps) < FIRST_STEPS:

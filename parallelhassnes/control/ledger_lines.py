@@ -17,6 +17,8 @@ WORDS = {
     "priority": "set the priority of",
     "canceled": "canceled",
     "retry": "retried",
+    "approved": "approved",
+    "rejected": "rejected",
     "budget": "changed the budget of",
     "key_paused": "paused the key",
     "key_resumed": "resumed the key",

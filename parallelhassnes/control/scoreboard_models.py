@@ -235,6 +235,17 @@ class BlockedGroup(View):
     """They cannot start any more unless the cause is retried."""
 
 
+class GatedStep(View):
+    """A step that waits for a person to approve or reject it."""
+
+    step: str
+    """``job_id/step_id``."""
+    label: str
+    after: dict[str, str] = {}
+    """What it is to follow, as far as that was attempted: ``job_id/step_id`` → the newest attempt's folder, relative to the
+    root."""
+
+
 class FailedStep(View):
     """A step that did not succeed."""
 
@@ -286,6 +297,8 @@ class BatchScoreboard(View):
     """Oldest first."""
     blocked: list[BlockedGroup]
     """Most steps first."""
+    gates: list[GatedStep] = []
+    """Of the blocked ones, those for which a person's word is all that is missing."""
     failures: list[FailedStep]
     """Newest first; also failed ones that will be tried again."""
     failure_classes: dict[str, int]

@@ -37,6 +37,8 @@ class StepLine(View):
     state: str
     reason: str = ""
     """Why it is blocked."""
+    gated: bool = False
+    """A person's word is all that it waits for: approve or reject it."""
     attempts: int = 0
     failure: str = ""
     """Class and line."""
@@ -122,7 +124,8 @@ def _step_line(status: statuses.BatchStatus, found: StepStatus) -> StepLine:
     row, step = found.row, found.step
     return StepLine(
         step=found.key, kind=step.kind, label=step.label, queue_key=step.queue_key,
-        depends_on=list(step.depends_on), state=found.state, reason=found.reason, attempts=row.number if row else 0,
+        depends_on=list(step.depends_on), state=found.state, reason=found.reason, gated=found.gated,
+        attempts=row.number if row else 0,
         failure=f"{row.failure_class}: {row.line}" if row and row.failure_class else "",
         retry_at=row.retry_at if row and found.state == "ready" else None,
         attempt=attempt_path(status, found.key, row.attempt) if row else None,

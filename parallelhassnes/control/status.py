@@ -35,6 +35,8 @@ class StepStatus(NamedTuple):
     """Its newest attempt; None where there was none."""
     final: bool = False
     """Blocked for good, by a step that ended without success, unless that is retried."""
+    gated: bool = False
+    """Blocked, and a person's word is all that it waits for."""
 
     @property
     def key(self) -> str:
@@ -108,7 +110,7 @@ class BatchStatus:
                 return StepStatus(job_id, step, "blocked", f"waiting for {waits}")
         if row is None and step.gate and key not in self.fold.approved:
             why = f"waiting for a person: approve or reject {self.batch_dir.name}/{key}"
-            return StepStatus(job_id, step, "blocked", why)
+            return StepStatus(job_id, step, "blocked", why, gated=True)
         if self.held.reason:
             return StepStatus(job_id, step, "blocked", self.held.reason, row)
         if step.queue_key in self.paused:

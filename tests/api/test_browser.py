@@ -3,13 +3,27 @@
 import re
 import shutil
 import signal
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from browsers import accessibility_problems, page, running
 from playwright.sync_api import Page, expect
 from servers import Server, serving, token
-from stores import CHECKOUT, command, context, job, program, put, shell, table
+from stores import (
+    CHECKOUT,
+    command,
+    context,
+    job,
+    program,
+    put,
+    shell,
+    states,
+    table,
+    wait_for,
+)
+
+from parallelhassnes.store import ledger
 
 pytestmark = pytest.mark.browser
 PHONE = {"width": 390, "height": 844}
@@ -21,9 +35,10 @@ def browser(tmp_path_factory):
         yield found
 
 
-def operated(shown: Page, label: str, button: str = "") -> None:
+def operated(shown: Page, label: str, button: str = "", within: str = "body") -> None:
     """Open an operator's form and send it."""
-    act = shown.locator("details.act").filter(has=shown.get_by_text(label, exact=True)).first
+    acts = shown.locator(f"{within} details.act")
+    act = acts.filter(has=shown.get_by_text(label, exact=True)).first
     act.locator("summary").click()
     act.get_by_role("button", name=button or label, exact=True).click()
 
@@ -111,6 +126,61 @@ def test_limits_runners_priority_and_cancel(browser, root: Path):
         expect(shown.locator("h1 .state")).to_have_text("waiting")
 
 
+@pytest.mark.parametrize("scripts", [True, False])
+def test_a_person_approves_and_rejects_what_waits_for_them(browser, root: Path, scripts):
+    ctx = context(root)
+    gated = {"depends_on": ["build"], "gate": "human"}
+    batch_id = put(
+        ctx,
+        table(
+            *(job(name, shell("build", "true"), shell("publish", "true", **gated)) for name in ("a", "b", "c", "d"))
+        ),
+    )  # fmt: skip
+    program(root, "tick", "--until-idle", "--quiet", "--fail-on", "never")
+    given = token(root, "ann", "operate")
+    with (
+        serving(root, "--auth", "token") as server,
+        page(browser, server.url, java_script_enabled=scripts) as shown,
+    ):
+        shown.goto(f"/batches/{batch_id}")
+        shown.get_by_label("Token").fill(given)
+        shown.get_by_role("button", name="Log in").click()
+        waiting = shown.locator("section[aria-labelledby=gates]")
+        expect(waiting.get_by_role("heading", name="Waiting for a person 4")).to_be_visible()
+        operated(shown, "Approve", within="[id='g-a/publish']")
+        expect(shown.get_by_role("status")).to_contain_text("1 step approved")
+        second = waiting.locator("[id='g-b/publish']")
+        second.locator("summary").filter(has_text="Reject").click()
+        second.get_by_role("button", name="Reject").click()
+        expect(second.locator("input:invalid")).to_be_focused()  # no reason, so nothing is sent
+        second.get_by_role("textbox").last.fill("not on a Friday")
+        second.get_by_role("button", name="Reject").click()
+        expect(shown.get_by_role("status")).to_contain_text("1 step rejected")
+        expect(shown.locator("section[aria-labelledby=words]")).to_contain_text("not on a Friday")
+        shown.get_by_role("button", name="Undo: approve instead").click()
+        expect(shown.get_by_role("status")).to_contain_text("1 step approved")
+        shown.goto(f"/batches/{batch_id}/steps?job=c")
+        operated(shown, "Approve", within="[id='g-c/publish']")
+        expect(shown).to_have_url(re.compile("job=c"))
+        expect(shown.get_by_role("status")).to_contain_text("1 step approved")
+    wait_for(
+        lambda: succeeded_in(ctx, batch_id) == {"a": 2, "b": 2, "c": 2, "d": 1}, "what is approved"
+    )
+    said = [event for _, event in ledger.read(ctx.layout.batch(batch_id)) if "reason" in event]
+    assert [(event["event"], event["by"]) for event in said] == [("rejected", "token:ann")]
+
+
+def succeeded_in(ctx, batch_id: str) -> dict[str, int]:
+    """Job → its attempts that have succeeded."""
+    return dict(
+        Counter(
+            step.partition("/")[0]
+            for step, found in states(ctx, batch_id).items()
+            if found == ["succeeded"]
+        )
+    )
+
+
 def test_mistakes_of_a_table_stand_at_their_lines(browser, root: Path):
     context(root)
     with serving(root, "--no-tick") as server, page(browser, server.url) as shown:
@@ -158,6 +228,7 @@ def ended(tmp_path_factory):
         table(
             job("bad", shell("s", script, retry={"max_attempts": 1}), command("after", "true", depends_on=["s"])),
             job("good", command("s", "true")), job("other", command("s", "true")),
+            *(job(f"asks{n}", command("s", "true"), command("t", "true", depends_on=["s"], gate="human")) for n in (1, 2)),
             experiment=evil, batch_goal_summary=evil, labels={"<b>": evil},
         ),
     )  # fmt: skip
@@ -171,7 +242,7 @@ def pages_of(server: Server, batch_id: str) -> list[str]:
     parts = ("log", "report", "trajectory", "analysis", "files", "ledger")
     return [
         "/", "/?show=trouble", "/?q=nothing", f"/batches/{batch_id}", f"/batches/{batch_id}/steps",
-        f"/batches/{batch_id}/steps?job=bad", "/submit", "/operate", "/login", "/batches/unknown",
+        f"/batches/{batch_id}/steps?job=bad", f"/batches/{batch_id}/steps?gated=1", "/submit", "/operate", "/login", "/batches/unknown",
         f"{attempt}/search?file=stdout.log&q=onerror", *(f"{attempt}?part={part}" for part in parts),
     ]  # fmt: skip
 

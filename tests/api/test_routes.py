@@ -203,6 +203,29 @@ def test_every_change_stands_in_the_ledger_under_the_tokens_name(root):
     assert "k" in str(lines)
 
 
+def test_a_person_decides_about_steps_jobs_and_batches(root):
+    ctx = context(root)
+    gated = shell("s", "true", gate="human")
+    batch_id = put(ctx, table(*(job(name, gated) for name in ("a", "b", "c", "d"))))
+    ops, reader = token(root, "ops", "operate"), token(root, "sub", "submit")
+    with serving(root, "--no-tick", "--auth", "token", token=ops) as server:
+        client, place = server.client, f"/v1/batches/{batch_id}"
+        board = client.get(f"{place}/scoreboard").json()
+        assert [line["step"] for line in board["gates"]] == ["a/s", "b/s", "c/s", "d/s"]
+        assert [group["count"] for group in board["blocked"]] == [4]
+        for path in ("jobs/a/steps/s/approve", "jobs/a/approve", "approve", "reject?reason=no"):
+            refused = client.post(f"{place}/{path}", headers={"Authorization": f"Bearer {reader}"})
+            is_problem(refused, 403)
+        is_problem(client.post(f"{place}/jobs/a/reject"), 422)
+        is_problem(client.post(f"{place}/reject?reason=%20"), 422)
+        assert client.post(f"{place}/jobs/a/steps/s/approve").json()["steps"] == ["a/s"]
+        assert client.post(f"{place}/jobs/b/approve").json()["steps"] == ["b/s"]
+        assert client.post(f"{place}/jobs/c/reject?reason=late").json()["steps"] == ["c/s"]
+        assert client.post(f"{place}/reject?reason=late").json()["steps"] == ["d/s"]
+        assert client.get(f"{place}/scoreboard").json()["gates"] == []
+    assert {line["by"] for line in _events(ctx.layout.batch(batch_id)) if line["event"] in ("approved", "rejected")} == {"token:ops"}  # fmt: skip
+
+
 def _events(folder) -> list[dict]:
     return [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
 

@@ -28,6 +28,7 @@ router = APIRouter(route_class=PageRoute)
 
 JOBS_PER_PAGE = 100
 MOST_RUNNING = 50
+MOST_GATES = 20
 MOST_RESULTS = 3_000
 """Steps of a batch whose results are worked out unasked."""
 MOST_FAILURES = 8
@@ -75,7 +76,7 @@ def batch_page(
         jobs=sorted(jobs, key=_is_trouble, reverse=True)[(number - 1) * JOBS_PER_PAGE : number * JOBS_PER_PAGE],
         found=len(jobs), number=number, pages=pages, q=q, show=show, running=running,
         lines={step.attempt: _last_line(site.layout, step.attempt) for step in running},
-        failures=_groups(board), control=control,
+        failures=_groups(board), control=control, gates=board.gates[:MOST_GATES],
         priority=batches.read_batch(batch_dir).priority if control.priority is None else control.priority,
         words=operators_words(batch_dir), said=said.done(request), too_many=not few,
         results=_results(site.layout, text, ledger.size(batch_dir)) if few or results else [],

@@ -15,7 +15,7 @@ from parallelhassnes.api.pages import said
 from parallelhassnes.api.pages.door import own_page
 from parallelhassnes.api.pages.render import PageRoute, page
 from parallelhassnes.api.site import SiteHere
-from parallelhassnes.control import hold
+from parallelhassnes.control import gate, hold
 from parallelhassnes.control import operate as operations
 from parallelhassnes.control.find import resolve
 from parallelhassnes.control.ledger_lines import operators_words
@@ -116,6 +116,16 @@ def _priority(ctx: Context, form: Said) -> Came:
     return Came(form.target)
 
 
+def _approve(ctx: Context, form: Said) -> Came:
+    done = gate.approve(ctx, form.target, form.reason)
+    return Came(done.target, len(done.steps))
+
+
+def _reject(ctx: Context, form: Said) -> Came:
+    done = gate.reject(ctx, form.target, form.reason)
+    return Came(done.target, len(done.steps))
+
+
 def _cancel(ctx: Context, form: Said) -> Came:
     done = operations.cancel(ctx, _target(ctx, form.target), form.reason)
     return Came(done.target, len(done.attempts) + len(done.steps))
@@ -148,4 +158,5 @@ _ACTS: dict[str, Callable[[Context, Said], Came]] = {
     "pause": _held(hold.pause), "resume": _held(hold.resume), "close": _held(hold.close),
     "reopen": _held(hold.reopen), "drain": _held(hold.drain), "undrain": _held(hold.undrain),
     "limit": _limit, "priority": _priority, "cancel": _cancel, "retry": _retry,
+    "approve": _approve, "reject": _reject,
 }  # fmt: skip

@@ -19,7 +19,7 @@ from starlette.responses import HTMLResponse, Response
 
 from parallelhassnes import __version__
 from parallelhassnes.api.auth import CSRF_FIELD, Who
-from parallelhassnes.api.pages import charts, marks
+from parallelhassnes.api.pages import charts, marks, said
 from parallelhassnes.api.pages.ansi import line_html
 from parallelhassnes.api.site import site_of
 from parallelhassnes.control import tokens, words
@@ -47,7 +47,7 @@ def _surroundings(request: Request) -> dict[str, Any]:
             CSRF_FIELD, who.csrf if who else ""
         ),
         "path": request.url.path,
-        "here": request.url.path + (f"?{request.url.query}" if request.url.query else ""),
+        "back": said.address_of(request),
         "version": __version__,
         "root": str(site_of(request).layout.root),
     }

@@ -5,7 +5,7 @@ Only a code and an id travel; the words are ours, so a made-up address can say n
 
 import re
 from typing import NamedTuple
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from fastapi import Request
 
@@ -39,6 +39,8 @@ LINES = {
     "reopen": "{of} is open again",
     "cancel": "{of} is canceled: {n} told to end",
     "retry": "{n} of {of} to run again",
+    "approve": "{n} approved of {of}",
+    "reject": "{n} rejected of {of}: neither they nor what needs them will run",
     "drain": "{of} starts nothing more",
     "undrain": "{of} starts attempts again",
     "limit": "{of} has a new limit",
@@ -51,6 +53,8 @@ UNDO = {
     "reopen": Undo("close", "Close again"),
     "cancel": Undo("retry", "Undo: run again what was canceled"),
     "retry": Undo("cancel", "Undo: cancel these again"),
+    "approve": Undo("", ""),
+    "reject": Undo("approve", "Undo: approve instead"),
     "drain": Undo("undrain", "Undo: start attempts again"),
     "undrain": Undo("drain", "Drain again"),
     "limit": Undo("limit", "Undo: the earlier limit"),
@@ -58,10 +62,25 @@ UNDO = {
 }
 
 
+_OURS = ("did", "of", "n", "was")
+
+
+def address_of(request: Request) -> str:
+    """The page's own address, without what it was told was done."""
+    return _address(request.url.path, request.url.query, {})
+
+
 def address(back: str, word: str, target: str, touched: int, was: str) -> str:
     """The page to go back to, told what was done."""
-    values = {"did": word, "of": target, "n": touched or "", "was": was}
-    return f"{back}?{urlencode({k: v for k, v in values.items() if v != ''})}"
+    values = {"did": word, "of": target, "n": str(touched or ""), "was": was}
+    parts = urlsplit(back)
+    return _address(parts.path, parts.query, values)
+
+
+def _address(path: str, query: str, more: dict[str, str]) -> str:
+    kept = [(name, value) for name, value in parse_qsl(query) if name not in _OURS]
+    said = urlencode([*kept, *((name, value) for name, value in more.items() if value)])
+    return f"{path}?{said}" if said else path
 
 
 def done(request: Request) -> Done | None:
@@ -73,6 +92,10 @@ def done(request: Request) -> Done | None:
     was, number = asked.get("was", ""), asked.get("n", "")
     touched = words.counted(int(number) if number.isdecimal() else 0, "step")
     undo = UNDO[word]
+    if (
+        word == "reject" and target.count("/") < 2
+    ):  # of many: what is rejected waits for nobody any more
+        undo = Undo("", "")
     if word == "limit" and was == "none":
         before = None
     elif was.removeprefix("-").isdecimal():

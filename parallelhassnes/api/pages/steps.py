@@ -3,10 +3,12 @@
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from parallelhassnes.api.pages import said
 from parallelhassnes.api.pages.render import PageRoute, page
 from parallelhassnes.api.site import SiteHere
 from parallelhassnes.control.find import resolve
-from parallelhassnes.control.show import ShowDocument, show
+from parallelhassnes.control.scoreboard_models import GatedStep
+from parallelhassnes.control.show import ShowDocument, StepLine, show
 
 router = APIRouter(route_class=PageRoute)
 
@@ -16,9 +18,14 @@ STEPS_PER_PAGE = 200
 @router.get("/batches/{text}/steps")
 def steps_page(
     request: Request, site: SiteHere, text: str, job: str = "", agent: str = "", state: str = "",
-    failure: str = "", number: int = 1,
+    failure: str = "", gated: bool = False, number: int = 1,
 ) -> Response:  # fmt: skip
-    """The steps of a batch, of one job, of one agent, in one state or failure class: what a cell of the matrix opens."""
+    """The steps of a batch, of one job, of one agent, in one state or failure class: what a cell of the matrix opens.
+
+    Args:
+        gated: only those that wait for a person.
+        number: page of the list, from 1.
+    """
     found = resolve(site.layout, f"{text}/{job}" if job else text)
     document: ShowDocument = show(site.layout, str(found))
     steps = [
@@ -27,11 +34,26 @@ def steps_page(
         if (not agent or (step.label or step.step.partition("/")[2]) == agent)
         and (not state or step.state == state)
         and (not failure or step.failure.startswith(f"{failure}:"))
+        and (not gated or step.gated)
     ]
     pages = max(1, -(-len(steps) // STEPS_PER_PAGE))
     number = min(max(number, 1), pages)
+    shown = steps[(number - 1) * STEPS_PER_PAGE : number * STEPS_PER_PAGE]
     return page(
         request, "steps.html", batch_id=found.batch_id, job=found.job_id or "", agent=agent, state=state,
-        steps=steps[(number - 1) * STEPS_PER_PAGE : number * STEPS_PER_PAGE], found=len(steps), number=number,
-        pages=pages, failure=failure, verdict=document.verdict,
+        steps=shown, found=len(steps), number=number, pages=pages, failure=failure, verdict=document.verdict,
+        gated=gated, gates=_gates(shown, document.steps), said=said.done(request),
     )  # fmt: skip
+
+
+def _gates(shown: list[StepLine], known: list[StepLine]) -> list[GatedStep]:
+    """Those that wait for a person, with what they follow."""
+    attempt = {step.step: step.attempt for step in known if step.attempt}
+    return [
+        GatedStep(
+            step=step.step, label=step.label,
+            after={key: attempt[key] for key in step.depends_on if key in attempt},
+        )
+        for step in shown
+        if step.gated
+    ]  # fmt: skip
