@@ -157,6 +157,7 @@ class BatchMeta(Record):
     """Names of environment variables that every step needs; never values."""
     job_ids: tuple[str, ...] = ()
     steps_total: int = 0
+    """As accepted; steps that were added later are in the ledger."""
     warnings: tuple[str, ...] = ()
     harbor_job: dict[str, Any] | None = None
     """The Harbor JobConfig that this batch amounts to, where it came from one."""

@@ -61,7 +61,8 @@ def make(layout: Layout, batch_id: str, live: int) -> BatchLine:
     batch_dir = layout.batch(batch_id)
     meta = atomic.read_json(batch_dir / batches.META)
     fold = folds.load(batch_dir)
-    line = _quick(layout, meta, fold, made_from) if meta["steps_total"] > LARGE else None
+    total = meta["steps_total"] + fold.steps_added
+    line = _quick(layout, meta, fold, total, made_from) if total > LARGE else None
     if line is None:
         status = statuses.read(layout, batch_id, fold)
         line = from_steps(status, list(status), meta, made_from)
@@ -87,7 +88,7 @@ def _line(
     return BatchLine(
         batch_id=meta["batch_id"], state=state,
         trouble=failed or bool(final or held.reason) or state == "blocked",
-        jobs_total=len(meta.get("job_ids", ())), steps_total=meta["steps_total"], counts=counts,
+        jobs_total=len(meta.get("job_ids", ())), steps_total=sum(dict(counts).values()), counts=counts,
         experiment=meta.get("experiment", ""), source_name=meta.get("source_name", ""),
         created_at=meta["created_at"], last_event_at=fold.last_at, stand_in=fold.stand_in, held=held.reason,
         concurrency=meta.get("concurrency"), limits=meta.get("limits", {}), queue=queue, stamp=made_from,
@@ -117,7 +118,9 @@ def _queue(steps: list[StepStatus]) -> dict[str, KeyLoad]:
 # --- a large batch that is going on -------------------------------------------------------------------
 
 
-def _quick(layout: Layout, meta: dict[str, Any], fold: Fold, made_from: str) -> BatchLine | None:
+def _quick(
+    layout: Layout, meta: dict[str, Any], fold: Fold, total: int, made_from: str
+) -> BatchLine | None:
     """The line without a look at every step; None where nothing of the batch runs or is ready."""
     held = statuses.held(layout, meta["batch_id"])
     if held.canceled or held.reason or fold.canceled or queue_keys.holds(layout):
@@ -136,7 +139,9 @@ def _quick(layout: Layout, meta: dict[str, Any], fold: Fold, made_from: str) -> 
     tally["ready"] = sum(load.ready for load in queue.values())
     if not tally["ready"] and not tally["running"]:
         return None
-    tally["blocked"] = max(0, meta["steps_total"] - tally.total())
+    # A step whose ticket has not left ready/ yet, though it was launched, is counted twice: it runs.
+    tally["ready"] -= min(tally["ready"], max(0, tally.total() - total))
+    tally["blocked"] = max(0, total - tally.total())
     return _line(meta, fold, held, Counts(**tally), 0, queue, made_from)
 
 

@@ -7,8 +7,8 @@ that does not fit (another version, an offset beyond the file, not JSON) is igno
 the whole ledger. Any reader may write it, at any time, by rename; the newest offset need not win,
 since a cache that is behind only costs a longer tail.
 
-Shape: ``{"schema_version": 1, "batch_id", "ledger_offset", "stand_in", "attempts", "last_at", "canceled",
-"approved", "carried", "steps": {"job/step": [status, attempt, number, at, queue_key, retry_at, class, line, numbers]}, "unread":
+Shape: ``{"schema_version": 2, "batch_id", "ledger_offset", "stand_in", "attempts", "last_at", "canceled",
+"approved", "carried", "added", "steps": {"job/step": [status, attempt, number, at, queue_key, retry_at, class, line, numbers]}, "unread":
 [["job/step", attempt]], "spent": {…}}``; times are the ledger's.
 """
 
@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from parallelhassnes.store import atomic, ledger
 
 CACHE = "scoreboard.batch.json"
-VERSION = 1
+VERSION = 2
 _UNMET = "needs_attention"
 """How a critic stands whose attempt succeeded and whose loop is over without it being satisfied."""
 _LONG_TAIL = 1 << 20
@@ -68,6 +68,8 @@ class Fold:
     """``job/step`` of steps that were canceled before they started; False where the job's own rule (``enough``) did."""
     carried: dict[str, str] = field(default_factory=dict)
     """``job/step`` → the attempt that was taken over from an earlier batch."""
+    added: dict[str, int] = field(default_factory=dict)
+    """``job/file`` of each addition → steps in it. By file, since a crash may have its line written twice."""
     approved: list[str] = field(default_factory=list)
     """``job/step`` of steps that a person let through their gate."""
     steps: dict[str, Row] = field(default_factory=dict)
@@ -78,6 +80,11 @@ class Fold:
     said something of that kind (``known``) or nothing (``unknown``)."""
     tally: Counter[str] = field(default_factory=Counter)
     """Status → steps; those whose retry is due count as ``retry``."""
+
+    @property
+    def steps_added(self) -> int:
+        """Steps that the batch got since it was accepted."""
+        return sum(self.added.values())
 
     def put(self, key: str, row: Row) -> None:
         """Set how a step stands."""
@@ -136,7 +143,7 @@ def save(fold: Fold, batch_dir: Path, *, force: bool = False) -> bool:
     document = {
         "schema_version": VERSION, "batch_id": fold.batch_id, "ledger_offset": fold.offset,
         "stand_in": fold.stand_in, "attempts": fold.attempts, "last_at": fold.last_at, "canceled": fold.canceled,
-        "approved": fold.approved, "carried": fold.carried, "steps": fold.steps, "unread": fold.unread, "spent": fold.spent,
+        "approved": fold.approved, "carried": fold.carried, "added": fold.added, "steps": fold.steps, "unread": fold.unread, "spent": fold.spent,
     }  # fmt: skip
     try:
         atomic.write_json(batch_dir / CACHE, document, durable=False)
@@ -158,6 +165,7 @@ def _from_cache(batch_dir: Path) -> Fold | None:
             batch_id=batch_dir.name, offset=offset, cached=offset,
             stand_in=document["stand_in"], attempts=document["attempts"], last_at=document["last_at"], canceled=dict(document["canceled"]),
             approved=list(document["approved"]), carried=dict(document["carried"]),
+            added=dict(document["added"]),
             steps=dict(zip(document["steps"], map(Row._make, document["steps"].values()), strict=True)),
             unread=list(document["unread"]), spent=dict(document["spent"]),
         )  # fmt: skip
@@ -203,6 +211,9 @@ def _apply(fold: Fold, event: dict[str, Any]) -> bool:
             fold.carried[key] = event["attempt"]
             if _ended(fold, key, event):
                 fold.attempts -= 1
+            return True
+        case "added":
+            fold.added[f"{event['job_id']}/{event['file']}"] = len(event["steps"])
             return True
         case "approved" | "rejected" as word:
             said = set(event["steps"])

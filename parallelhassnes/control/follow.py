@@ -101,6 +101,9 @@ class Follower:
         self._all = batch_ids is None
         self._limits = dict(limits or {})
         self._followed: dict[str, BatchStatus] = {}
+        self._keys: dict[
+            str, dict[str, str]
+        ] = {}  # batch → the name of each step in its ticket → its key
         self._watch = HeartbeatWatch()
         self._failures: deque[Ended] = deque(maxlen=MOST_FAILURES)
         self._standing_still: dict[str, tuple[str, int]] = {}
@@ -114,8 +117,9 @@ class Follower:
         if self._all:
             self._follow_queue(live)
         look = Look()
-        for batch_id, status in self._followed.items():
-            look.ended += self._advance(batch_id, status)
+        for batch_id in self._followed:
+            look.ended += self._advance(batch_id)
+            status = self._followed[batch_id]
             look.total += len(status.steps)
             look.tally.update(status.fold.tally)
             look.stand_in = look.stand_in or status.fold.stand_in
@@ -154,8 +158,14 @@ class Follower:
         for key, limit in meta.get("limits", {}).items():
             self._limits[key] = min(limit, self._limits.get(key, limit))
 
-    def _advance(self, batch_id: str, status: BatchStatus) -> list[Ended]:
-        events = folds.advance(status.fold, self.layout.batch(batch_id))
+    def _advance(self, batch_id: str) -> list[Ended]:
+        status = self._followed[batch_id]
+        batch_dir = self.layout.batch(batch_id)
+        events = folds.advance(status.fold, batch_dir)
+        if any(event["event"] == "added" for event in events):
+            status = BatchStatus(batch_dir, read_index(batch_dir), status.fold, status.held)
+            self._followed[batch_id] = status
+            self._keys.pop(batch_id, None)
         return [self._ended(status, event) for event in events if event["event"] == "ended"]
 
     def _ended(self, status: BatchStatus, event: dict[str, Any]) -> Ended:
@@ -177,20 +187,24 @@ class Follower:
     def _running(self, live: list[tickets.Running]) -> list[tuple[BatchStatus, StepStatus]]:
         """The followed batches' live attempts that their ledgers know, oldest first."""
         found = []
-        places: dict[str, list[str]] = {}
         for entry in live:
             name = tickets.parse_name(entry.name)
             status = self._followed.get(name.batch_id)
             if status is None:
                 continue
-            if name.batch_id not in places:
-                places[name.batch_id] = list(status.steps)
-            key = places[name.batch_id][name.seq]
+            key = self._key(status, name)
             row = status.fold.steps.get(key)
             if row is not None and row.status == "running":
                 step = StepStatus(key.partition("/")[0], status.steps[key], "running", row=row)
                 found.append((status, step))
         return sorted(found, key=lambda pair: pair[1].row.at if pair[1].row else "")
+
+    def _key(self, status: BatchStatus, name: tickets.TicketName) -> str:
+        """``job_id/step_id`` of a ticket; empty where the step was added since the last look."""
+        if name.batch_id not in self._keys:
+            keys = {tickets.digest(name.batch_id, key): key for key in status.steps}
+            self._keys[name.batch_id] = keys
+        return self._keys[name.batch_id].get(name.digest, "")
 
     def _describe(self, status: BatchStatus, step: StepStatus) -> RunningStep:
         return describe(self.layout.root, status, step, self._watch)

@@ -4,10 +4,10 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from parallelhassnes.plan import Addition, StepSpec
+from parallelhassnes.plan import Addition, JobSpec, StepSpec
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.settle import Book
-from parallelhassnes.store import additions, atomic, attempts, batches, index, ledger
+from parallelhassnes.store import additions, attempts, batches, index, ledger
 from parallelhassnes.store.records import now_text
 
 
@@ -18,12 +18,21 @@ def add(ctx: Context, batch_id: str, steps: Mapping[str, Sequence[StepSpec]]) ->
     (ctx.layout.added / batch_id).touch()
     for job_id, own in steps.items():
         job_dir = batch_dir / job_id
-        addition = Addition(at=now_text(), by=by, steps=tuple(own))
-        slim = addition.model_dump(mode="json", exclude_defaults=True) | {"schema_version": 1}
-        path = job_dir / additions.FOLDER / additions.next_name(job_dir)
-        path.parent.mkdir(exist_ok=True)
-        atomic.write_json(path, slim)
+        name = additions.name_of(len(additions.names(job_dir)) + 1)
+        additions.write(job_dir, name, Addition(at=now_text(), by=by, steps=tuple(own)))
     complete(ctx)
+
+
+def add_at_ingest(
+    batch_dir: Path, steps: Mapping[str, Sequence[Sequence[StepSpec]]], by: str
+) -> None:
+    """Give the jobs of a batch that is being made (job id → additions) what its predecessor's have got; again after a crash."""
+    for job_id, every in steps.items():
+        for number, own in enumerate(every, 1):
+            name = additions.name_of(number)
+            addition = Addition(at=now_text(), by=by, steps=tuple(own))
+            additions.write(batch_dir / job_id, name, addition)
+            _tell(batch_dir, job_id, name)
 
 
 def complete(ctx: Context) -> None:
@@ -39,7 +48,7 @@ def complete(ctx: Context) -> None:
 def _tell(batch_dir: Path, job_id: str, name: str) -> None:
     """The ledger's line of an addition, with the hash that an audit compares."""
     path = batch_dir / job_id / additions.FOLDER / name
-    addition = Addition.model_validate(atomic.read_json(path))
+    addition = additions.read(batch_dir / job_id, name)
     ledger.append(
         batch_dir, "added", by=addition.by, job_id=job_id, file=f"{additions.FOLDER}/{name}",
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -51,19 +60,25 @@ def _complete(ctx: Context, batch_id: str) -> None:
     book = Book(ctx, batch_id)
     jobs = [batches.read_job(path) for path in batches.job_dirs(ctx.layout, batch_id)]
     index.write(book.batch_dir, jobs)
-    told = {
-        (event["job_id"], event["file"])
-        for _, event in ledger.read(book.batch_dir)
-        if event["event"] == "added"
-    }
-    for job in jobs:
-        names = additions.names(book.batch_dir / job.job_id)
-        for name in names:
-            if (job.job_id, f"{additions.FOLDER}/{name}") not in told:
-                _tell(book.batch_dir, job.job_id, name)
-        if not names:
-            continue
+    for job in tell(book.batch_dir, jobs):
         for step in job.steps:
             if attempts.newest(book.step_dir(job, step)) is None:
                 book.place(job, step)
     book.save()
+
+
+def tell(batch_dir: Path, jobs: Sequence[JobSpec]) -> list[JobSpec]:
+    """Write the ledger's lines that are missing; the jobs that were added to."""
+    found = [(job, additions.names(batch_dir / job.job_id)) for job in jobs]
+    found = [(job, names) for job, names in found if names]
+    if found:
+        told = {
+            (event["job_id"], event["file"])
+            for _, event in ledger.read(batch_dir)
+            if event.get("event") == "added"
+        }
+        for job, names in found:
+            for name in names:
+                if (job.job_id, f"{additions.FOLDER}/{name}") not in told:
+                    _tell(batch_dir, job.job_id, name)
+    return [job for job, _ in found]

@@ -9,7 +9,7 @@ import shutil
 
 from parallelhassnes.names import key_dir
 from parallelhassnes.plan import BatchMeta, JobSpec, StepSpec
-from parallelhassnes.schedule import loops
+from parallelhassnes.schedule import add, loops
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.launch import note_blocked
 from parallelhassnes.schedule.settle import Book, publish, record_end, ticket_of
@@ -116,8 +116,9 @@ def _rederive(ctx: Context, batch_id: str) -> None:
 
 
 def _complete_ledger(ctx: Context, batch_id: str) -> None:
-    """Write down the ends that no settle will: their tickets went with the queue."""
+    """Write down the additions and ends that nobody else will: their notes went with the queue."""
     batch_dir = ctx.layout.batch(batch_id)
+    add.tell(batch_dir, [batches.read_job(p) for p in batches.job_dirs(ctx.layout, batch_id)])
     known = {
         event.get("run_id")
         for _, event in ledger.read(batch_dir)

@@ -1,16 +1,17 @@
 """Steps that a job has got since it was accepted: ``job.json`` stays as it was written.
 
-    <job>/additions/<number>.json   W   steps, in the order in which they were added; 0001, 0002 …
+    <job>/additions/<number>.json   W   steps, in the order in which they were added; 0001, 0002 …; paths as in ``job.json``
     _queue/added/<batch_id>         D   the batch's additions have not all got their tickets yet
 
 Written under ``tick.lock``: the mark first, then the files, then for each a line of the ledger with its hash, then index
-and tickets, then the mark goes. A crash between any two leaves the mark, and the next pass does the rest.
+and tickets, then the mark goes. A crash between any two leaves the mark, and the next pass does the rest. A rerun's are written at its ingest, before
+``batch_meta.json``, and need no mark.
 """
 
 from pathlib import Path
 
 from parallelhassnes.plan import Addition, JobSpec
-from parallelhassnes.store import atomic
+from parallelhassnes.store import atomic, rooted
 
 FOLDER = "additions"
 
@@ -23,13 +24,20 @@ def names(job_dir: Path) -> tuple[str, ...]:
         return ()
 
 
+def read(job_dir: Path, name: str) -> Addition:
+    document = atomic.read_json(job_dir / FOLDER / name)
+    return Addition.model_validate(rooted.unfold(document, job_dir.parents[2]))
+
+
+def write(job_dir: Path, name: str, addition: Addition) -> None:
+    slim = addition.model_dump(mode="json", exclude_defaults=True) | {"schema_version": 1}
+    (job_dir / FOLDER).mkdir(exist_ok=True)
+    atomic.write_text(job_dir / FOLDER / name, rooted.dumps(slim, job_dir.parents[2]))
+
+
 def merged(job: JobSpec, job_dir: Path, found: tuple[str, ...]) -> JobSpec:
     """The job with its additions; a verdict also waits for the trials and analyses that were added."""
-    added = [
-        step
-        for name in found
-        for step in Addition.model_validate(atomic.read_json(job_dir / FOLDER / name)).steps
-    ]
+    added = [step for name in found for step in read(job_dir, name).steps]
     mine = f"{job.job_id}/"
     judged = tuple(f"{mine}{step.step_id}" for step in added if step.kind in ("trial", "analysis"))
     steps = [
@@ -54,5 +62,6 @@ def merged(job: JobSpec, job_dir: Path, found: tuple[str, ...]) -> JobSpec:
     )
 
 
-def next_name(job_dir: Path) -> str:
-    return f"{len(names(job_dir)) + 1:04d}.json"
+def name_of(number: int) -> str:
+    """The file of a job's addition, counted from 1."""
+    return f"{number:04d}.json"

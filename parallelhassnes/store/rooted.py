@@ -1,6 +1,6 @@
 """Paths below the root, written so that the store can be moved: ``{root}/tasks/hello`` for ``/srv/evals/tasks/hello``.
 
-For ``job.json`` and ``batch_meta.json``; everything else that the store needs names places relative to it. A document in which
+For ``job.json``, additions and ``batch_meta.json``; everything else that the store needs names places relative to it. A document in which
 there is such a path says ``"rooted": true``. Only whole strings that are the root or lie below it are written so; text
 that happens to begin with ``{root}`` gets another brace, which reading takes away again.
 """

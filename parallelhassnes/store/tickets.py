@@ -6,7 +6,8 @@
     delayed/<ms>.<ticket>                     ── due (rename) ──▶  ready/…
 
 A ticket is named ``<batch_id>.<seq>.<hash>.<kind>``, the same at every write, so doing a thing twice
-leaves one ticket. ``seq`` is the step's place in its batch: a sorted listing of a batch's folder is its
+leaves one ticket. ``seq`` is the step's place in its batch (a step that was
+added later goes on counting from its job's last one): a sorted listing of a batch's folder is its
 order of starting. Chunks of 256 keep a look at the head of a queue of any length at two short
 listings; between batches the scheduler is fair, so the batch is a folder and not part of the order.
 ``ready/<key>/<batch_id>/_served`` carries, as its mtime, when the batch was last served there.
@@ -38,6 +39,8 @@ class TicketName(NamedTuple):
 
     batch_id: str
     seq: int
+    digest: str
+    """Of batch, job and step: what tells steps apart that have the same place (a later one of another job)."""
     kind: str
 
 
@@ -50,13 +53,21 @@ class Running(NamedTuple):
 
 
 def ticket_name(batch_id: str, seq: int, job_id: str, step_id: str, kind: str) -> str:
-    digest = hashlib.sha256(f"{batch_id}/{job_id}/{step_id}".encode()).hexdigest()[:12]
-    return f"{batch_id}.{seq:07d}.{digest}.{kind}"
+    return f"{batch_id}.{seq:07d}.{digest(batch_id, f'{job_id}/{step_id}')}.{kind}"
+
+
+def digest(batch_id: str, key: str) -> str:
+    """What names a step in its ticket.
+
+    Args:
+        key: ``job_id/step_id``.
+    """
+    return hashlib.sha256(f"{batch_id}/{key}".encode()).hexdigest()[:12]
 
 
 def parse_name(name: str) -> TicketName:
-    batch_id, seq, _, kind = name.rsplit(".", 3)
-    return TicketName(batch_id, int(seq), kind)
+    batch_id, seq, mark, kind = name.rsplit(".", 3)
+    return TicketName(batch_id, int(seq), mark, kind)
 
 
 def read(path: Path) -> Ticket:
