@@ -4,9 +4,9 @@ from pydantic import BaseModel
 
 from parallelhassnes.control.find import resolve
 from parallelhassnes.errors import UserError
-from parallelhassnes.names import nearest, safe_id
-from parallelhassnes.plan import JobSpec, StepSpec
-from parallelhassnes.schedule import add
+from parallelhassnes.names import nearest
+from parallelhassnes.plan import JobSpec
+from parallelhassnes.schedule import add, more
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.tick import pass_and_wake
 from parallelhassnes.store import batches, locks
@@ -48,7 +48,7 @@ def append(ctx: Context, text: str, n: int, labels: list[str] | None = None) -> 
             if found.job_id in (None, path.name)
         ]
         _check(labels or [], jobs)
-        new = {job.job_id: _more(job, n, labels) for job in jobs}
+        new = {job.job_id: more.trials(job, n, labels) for job in jobs}
         new = {job_id: steps for job_id, steps in new.items() if steps}
         if not new:
             raise UserError(f"{found} has no trials", fix="name a batch with trials")
@@ -67,43 +67,3 @@ def _check(labels: list[str], jobs: list[JobSpec]) -> None:
             near = nearest(label, known)
             fix = f"did you mean {near!r}?" if near else f"there are {', '.join(sorted(known))}"
             raise UserError(f"there is no agent {label!r}", fix=fix)
-
-
-def _more(job: JobSpec, n: int, labels: list[str] | None) -> list[StepSpec]:
-    taken = {step.step_id for step in job.steps}
-    newest: dict[str, StepSpec] = {}
-    for step in job.steps:
-        if step.kind == "trial" and (labels is None or step.label in labels):
-            newest[step.label] = step
-    made: list[StepSpec] = []
-    for like in newest.values():
-        about = [
-            s for s in job.steps if s.kind == "analysis" and s.spec.get("trial") == like.step_id
-        ]
-        prefix, _, last = like.step_id.rpartition(".")
-        stem, number = (prefix, int(last)) if prefix and last.isdecimal() else (like.step_id, 1)
-        for repeat in range(number + 1, number + 1 + n):
-            trial = _renamed(like, f"{stem}.{repeat}", taken)
-            trial = trial.model_copy(update={"spec": {**like.spec, "repeat": repeat}})
-            made.append(trial)
-            made += [_about(analysis, like, trial, job.job_id, taken) for analysis in about]
-    return made
-
-
-def _renamed(step: StepSpec, name: str, taken: set[str]) -> StepSpec:
-    step_id = safe_id(name, taken)
-    taken.add(step_id)
-    return step.model_copy(update={"step_id": step_id})
-
-
-def _about(
-    analysis: StepSpec, like: StepSpec, trial: StepSpec, job_id: str, taken: set[str]
-) -> StepSpec:
-    ending = analysis.step_id.removeprefix(like.step_id)
-    made = _renamed(analysis, f"{trial.step_id}{ending}", taken)
-    return made.model_copy(
-        update={
-            "depends_on": (f"{job_id}/{trial.step_id}",),
-            "spec": {**analysis.spec, "trial": trial.step_id},
-        }
-    )

@@ -1,7 +1,7 @@
 """``rerun``: a new batch from an old one's table, with the old one's results where they are to stay.
 
-The new batch has all jobs and steps of the table, so it is whole: what is carried over stands in it as ended, the
-rest runs. Nothing of the old batch changes but a line in its ledger. The table is taken with the edits, and its
+The new batch has all jobs and steps of the table, and what was added to the old one (``schedule.more``), so it is whole:
+what is carried over stands in it as ended, the rest runs. Nothing of the old batch changes but a line in its ledger. The table is taken with the edits, and its
 relative paths are looked for where they were looked for then.
 """
 
@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import BaseModel
 
 from parallelhassnes.control import edits as editing
+from parallelhassnes.control import fold as folds
 from parallelhassnes.control import status as statuses
 from parallelhassnes.control.find import resolve
 from parallelhassnes.control.submit import submit
@@ -56,9 +57,8 @@ def rerun(ctx: Context, text: str, what: What, edits: list[str] | None = None) -
     batch_dir = ctx.layout.batch(old)
     meta = batches.read_batch(batch_dir)
     carry = {} if what == "all" else _carried(ctx, old, what)
-    result = Rerun(rerun_of=old, carried=len(carry), steps=meta.steps_total - len(carry))
-    if not result.steps:
-        return result
+    if not edits and len(carry) == _size(batch_dir):
+        return Rerun(rerun_of=old, carried=len(carry))
     (table,) = batch_dir.glob("launch_table.*")
     data = table.read_bytes()
     name = meta.source_name or table.name
@@ -70,9 +70,17 @@ def rerun(ctx: Context, text: str, what: What, edits: list[str] | None = None) -
     made = submit(ctx, data, name=name, folders=folders, again=True, rerun_of=old, carry=carry)
     with locks.held(ctx.layout.tick_lock):
         ledger.append(batch_dir, "rerun", by=ledger.person(), batch_id=made.batch_id, what=what)
-    result.batch_id, result.warnings = made.batch_id, made.warnings
-    result.steps = made.steps - len(carry)
-    return result
+    new_dir = ctx.layout.batch(made.batch_id)
+    carried = len(folds.load(new_dir).carried)
+    return Rerun(
+        rerun_of=old, batch_id=made.batch_id, carried=carried, steps=_size(new_dir) - carried,
+        warnings=made.warnings,
+    )  # fmt: skip
+
+
+def _size(batch_dir: Path) -> int:
+    """Steps of a batch, with those that were added."""
+    return sum(len(steps) for steps in statuses.read_index(batch_dir).values())
 
 
 def _carried(ctx: Context, batch_id: str, what: What) -> dict[str, str]:

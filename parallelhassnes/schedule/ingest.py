@@ -4,7 +4,7 @@
     incoming/<name>.submit                 what ``submit`` knows besides: batch id, base directories
 
     by_sha256/<sha> ─▶ runs/<batch_id>/launch_table.*  ─▶ index.json ─▶ <job_id>/job.json … ─▶ ledger
-    ─▶ attempts taken over (``rerun``) ─▶ batch_meta.json ─▶ tickets ─▶ accepted/<batch_id>.ack.json ─▶ companion removed ─▶ table to accepted/
+    ─▶ additions and attempts taken over (``rerun``) ─▶ batch_meta.json ─▶ tickets ─▶ accepted/<batch_id>.ack.json ─▶ companion removed ─▶ table to accepted/
 
 ``batch_meta.json`` makes the batch one; before it the folder is garbage that the redo writes over. A crash
 anywhere leaves the table in ``incoming/``. ``by_sha256`` says from the start which batch these bytes make, the
@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict
 from parallelhassnes import names
 from parallelhassnes.errors import InvalidInput, Problem
 from parallelhassnes.plan import BatchMeta, Plan, Retry
-from parallelhassnes.schedule import carry
+from parallelhassnes.schedule import add, carry, more
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.requeue import requeue_batch, write_ack
 from parallelhassnes.schedule.settle import ticket_of
@@ -262,25 +262,31 @@ def _write_batch(
             written = rooted.dumps(_slim(job), ctx.layout.root)
             jobs_hash.update(seal.job_line(job.job_id, written.encode("utf-8", "surrogateescape")))
             atomic.write_text(batch_dir / job.job_id / batches.JOB, written, durable=False)
+        rerun_of = submission.rerun_of if submission else ""
+        extra, left_out = more.again(ctx.layout, jobs, rerun_of) if rerun_of else ({}, [])
+        by = (submission.by if submission else None) or ledger.person(path.stat().st_uid)
         meta = BatchMeta(
             batch_id=batch_id, created_at=now_text(), table_sha256=digest, table_format=plan.table_format,
             source_name=submission.source_name if submission else path.name,
             base_dir=submission.base_dirs[0] if submission and submission.base_dirs else "",
             base_dirs=tuple(submission.base_dirs) if submission else (),
-            rerun_of=submission.rerun_of if submission else "",
+            rerun_of=rerun_of,
             experiment=plan.experiment, goal=plan.goal, labels=plan.labels, priority=plan.priority,
             concurrency=plan.concurrency, limits=plan.limits, budget=plan.budget, secrets=plan.secrets,
             job_ids=tuple(job.job_id for job in jobs), steps_total=sum(len(job.steps) for job in jobs),
-            warnings=plan.warnings, harbor_job=plan.harbor_job,
+            warnings=(*plan.warnings, *left_out), harbor_job=plan.harbor_job,
         )  # fmt: skip
         about = rooted.dumps(meta.model_dump(mode="json", exclude_none=True), ctx.layout.root)
         ledger.append(
-            batch_dir, "submitted",
-            by=(submission.by if submission else None) or ledger.person(path.stat().st_uid),
+            batch_dir, "submitted", by=by,
             table_sha256=digest, jobs_sha256=jobs_hash.hexdigest(),
             meta_sha256=hashlib.sha256(about.encode("utf-8", "surrogateescape")).hexdigest(),
             jobs=len(jobs), steps=meta.steps_total, rerun_of=meta.rerun_of or None,
         )  # fmt: skip
+        if extra:
+            add.add_at_ingest(batch_dir, extra, by)
+            jobs = [batches.read_job(batch_dir / job.job_id) for job in jobs]
+            index.write(batch_dir, jobs)
         carried = submission is not None and carry.take_over(
             ctx.layout, batch_id, jobs, submission.rerun_of, submission.carry
         )
