@@ -24,6 +24,8 @@ _HEREDOC = re.compile(r"<<(-?)\s*([\"']?)([A-Za-z_][A-Za-z0-9_]*)\2")
 _REMOTE = re.compile(r"(?:https?|ftp|git|ssh)://|git@", re.IGNORECASE)
 _NOT = "not supported by the sandbox environment"
 _COPY_FLAGS = {"chown", "chmod", "link"}
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""What an image has to begin with, and ``$PATH`` stands for in its Dockerfile."""
 
 
 class Unsupported(NamedTuple):
@@ -143,7 +145,7 @@ class _Reader:
 
     @property
     def variables(self) -> dict[str, str]:
-        return {**self.args, **self.image.env}
+        return {"PATH": PATH, **self.args, **self.image.env}
 
     def _from(self, rest: str) -> str | None:
         self.stages += 1

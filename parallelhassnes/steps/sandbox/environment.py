@@ -37,8 +37,6 @@ from parallelhassnes.steps.sandbox.record import (
     Skipped,
 )
 
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
 
 class SandboxEnvironment(BaseEnvironment):
     """One sandbox per trial, from ``start`` to ``stop``."""
@@ -232,8 +230,8 @@ class SandboxEnvironment(BaseEnvironment):
 
     def _environment(self, home: str) -> dict[str, str]:
         """What a command sees before Harbor's own variables: nothing of the host's environment."""
-        added = self._running().path
-        return {"PATH": ":".join([_PATH, *added]), "HOME": home, **self._image.env}
+        env = {"PATH": dockerfile.PATH, "HOME": home, **self._image.env}
+        return env | {"PATH": ":".join([env["PATH"], *self._running().path])}
 
     async def _account(self, user: str | int | None) -> users.Account:
         """The user that a command runs as; root where another one cannot be had."""
@@ -273,7 +271,7 @@ class SandboxEnvironment(BaseEnvironment):
         await transfer.download_dir(*self._ends(), source_dir, Path(target_dir))
 
     def _ends(self) -> tuple[Built, dict[str, str]]:
-        return self._running(), {"PATH": _PATH, "HOME": users.ROOT.home}
+        return self._running(), {"PATH": dockerfile.PATH, "HOME": users.ROOT.home}
 
 
 def _new_folder() -> Path:

@@ -224,3 +224,8 @@ def test_a_copied_link_does_not_lead_out(context, tmp_path):
 def test_programs_and_libraries_of_the_host_cannot_be_replaced(context, target):
     with pytest.raises(copying.CopyError, match=r"line 3: .* belongs to the host's programs"):
         build(context, f"COPY a.txt {target}")
+
+
+def test_path_is_the_images_where_the_dockerfile_adds_to_it():
+    image = dockerfile.parse("FROM a\nENV PATH=/opt/x/bin:$PATH\nENV ALSO=${PATH:+there}\n")
+    assert image.env == {"PATH": f"/opt/x/bin:{dockerfile.PATH}", "ALSO": "there"}
