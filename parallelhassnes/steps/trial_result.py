@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from parallelhassnes.steps import trial_tests, untrusted
+from parallelhassnes.steps.compose_message import told
 from parallelhassnes.steps.failures import Phase, classify
 from parallelhassnes.steps.trial_paths import TRIAL_DIR, environment_of
 
@@ -80,7 +81,8 @@ def exception_of(result: Mapping[str, Any]) -> dict[str, Any] | None:
     name = untrusted.text(info.get("exception_type"), 200)
     if name is None:
         return None
-    message = untrusted.text(info.get("exception_message"), 4000) or ""
+    raw = untrusted.text(info.get("exception_message"), untrusted.MAX_JSON_BYTES) or ""
+    message = untrusted.text(told(raw), 4000) or ""
     return {"type": name, "message": message, "class": classify(name, message, last_phase(result))}
 
 

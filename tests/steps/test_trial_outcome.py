@@ -155,3 +155,37 @@ def test_what_the_sandbox_says_is_reported(attempt):
     leave(attempt, "trial/sandbox.json", {"kind": "bwrap", "unsupported": ["RUN"]})
     _, report = finish(attempt, WorkerEnd(1, "exited"))
     assert report["trial"]["sandbox"] == {"kind": "bwrap", "unsupported": ["RUN"]}
+
+
+COMPOSE = (
+    "Docker compose command failed for environment hello. Command: docker compose --project-name hello__env "
+    f"-f {'/long' * 80}/compose.json build. Return code: 17. Stdout: #1 building\nStep 2: ok\n{{}}\n. Stderr: None. "
+)
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        ("failed to solve: dockerfile parse error on line 2: unknown instruction: RUNN", None),
+        ("#5 Get:1 http://deb\n" * 5000 + "failed to solve: exit code: 100", "failed to solve: exit code: 100"),
+        ("#5 x\nwrite /x: no space left on device", "write /x: no space left on device"),
+    ],
+)  # fmt: skip
+def test_a_failed_compose_command_is_told_by_its_reason(attempt, output, reason):
+    leave(
+        attempt,
+        "trial/result.json",
+        {"exception_info": info("RuntimeError", COMPOSE.format(output))},
+    )
+    outcome, final = finish(attempt, WorkerEnd(0, "exited"))
+    expected = "RuntimeError: Docker compose command failed for environment hello: "
+    assert outcome.failure.line == expected + (reason or output)
+    assert outcome.failure.failure_class == "infrastructure"
+    assert len(final["trial"]["exception"]["message"]) <= 4000
+
+
+def test_a_compose_command_that_said_nothing_is_told_by_its_exit_code(attempt):
+    message = "Docker compose command failed for environment hello. Command: x. Return code: 137. Stdout: None. Stderr: None. "
+    leave(attempt, "trial/result.json", {"exception_info": info("RuntimeError", message)})
+    outcome, _ = finish(attempt, WorkerEnd(0, "exited"))
+    assert outcome.failure.line.endswith("for environment hello: exit code 137")
