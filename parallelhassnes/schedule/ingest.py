@@ -98,7 +98,10 @@ def defaults(ctx: Context) -> "TableDefaults":
         classes=ctx.config.retry.classes,
     )  # fmt: skip
     return TableDefaults(
-        environment=ctx.config.environment, retry=retry, aliases=ctx.config.aliases
+        environment=ctx.config.environment,
+        retry=retry,
+        aliases=ctx.config.aliases,
+        secrets=ctx.config.secrets,
     )
 
 

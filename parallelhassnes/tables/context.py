@@ -12,6 +12,8 @@ from parallelhassnes.plan import Enough, Retry, StepSpec
 from parallelhassnes.tables.model import EnoughPart, RetryPart
 from parallelhassnes.tables.paths import Bases
 from parallelhassnes.tables.problems import Problems
+from parallelhassnes.tables.task_env import Taken, taken
+from parallelhassnes.tables.tasks import FoundTask
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class TableDefaults:
     retry: Retry = field(default_factory=Retry)
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Model name, queue key or pattern → the queue key to use instead."""
+    secrets: tuple[str, ...] = ()
+    """Variables that are passed to every step where they are set."""
     no_network: bool = False
     """Refuse tasks and datasets that would have to be downloaded."""
 
@@ -56,6 +60,8 @@ class Context:
     """Earlier ParallelHassnes tables: a missing folder is a warning, because they name folders of other machines."""
     used_variables: dict[str, None] = field(default_factory=dict)
     """Variables that ``${NAME}`` templates take from outside, in order of appearance."""
+    taken: dict[Taken, None] = field(default_factory=dict)
+    """Variables that the tasks themselves take."""
 
     def key(self, text: str, at: str) -> str:
         """A queue key of the table, normalised."""
@@ -75,6 +81,12 @@ class Context:
             else:
                 self.problems.unknown_key(at, key, known)
         return {key: value for key, value in raw.items() if key in known}
+
+    def take(self, task: FoundTask, trial: Mapping[str, Any], env: Collection[str] = ()) -> None:
+        """Note what the task of a trial takes from outside, beyond ``env``, which the step has of its own."""
+        if task.envs:
+            found = taken(str(task.config["path"]), task.envs, trial)
+            self.taken |= {each: None for each in found if each.variable not in env}
 
     def agent_key(self, name: str) -> str:
         return normalise_queue_key(agent_key(name), self.defaults.aliases)

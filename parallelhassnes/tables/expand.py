@@ -30,6 +30,7 @@ from parallelhassnes.tables.paths import Bases
 from parallelhassnes.tables.problems import Problems
 from parallelhassnes.tables.steps import explicit_jobs
 from parallelhassnes.tables.sweep import expand_sweep
+from parallelhassnes.tables.task_env import check_taken
 from parallelhassnes.tables.trials import Trials
 from parallelhassnes.tables.verdicts import told
 from parallelhassnes.tables.wiring import wire
@@ -86,12 +87,18 @@ def expand_document(
             problems.found = [
                 each._replace(pointer=each.pointer.removeprefix(strip)) for each in problems.found
             ]
+    named = document.get("secrets")
+    passed = {*context.defaults.secrets, *context.used_variables}
+    passed |= (
+        {name for name in named if isinstance(name, str)} if isinstance(named, list) else set()
+    )
+    needed = check_taken(context.taken, passed, problems)
     problems.raise_any()
     if plan is None:
         raise UserError(f"{name}: could not be expanded")
     plan.table_format = shape
     plan.warnings = tuple(problems.warnings)
-    plan.secrets = tuple(dict.fromkeys([*plan.secrets, *context.used_variables]))
+    plan.secrets = tuple(dict.fromkeys([*plan.secrets, *context.used_variables, *needed]))
     return plan
 
 

@@ -5,6 +5,7 @@ are looked for where a table's are, and ``sandbox`` may be named as an environme
 """
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +205,7 @@ def _retry(raw: dict[str, Any], config: Any, context: Context) -> Retry:
 def _named(task: FoundTask, known: dict[str, FoundTask]) -> FoundTask:
     """A task of Harbor's plan with the name and hash that were read from its folder, where it has one."""
     read = known.get(str(task.config.get("path")))
-    return FoundTask(read.name, task.config, read.checksum) if read else task
+    return replace(read, config=task.config) if read else task
 
 
 def _once(tasks: list[FoundTask]) -> list[FoundTask]:

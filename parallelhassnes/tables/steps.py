@@ -193,6 +193,7 @@ def _trial(step: Step, at: str, context: Context, trials: Trials) -> dict[str, A
     task = trials.task(step.task or {}, at + "/task", verify=verify)
     if settings is None or task is None:
         return None
+    context.take(task, settings.config, step.env)
     return {
         "queue_key": settings.queue_key,
         "label": settings.label,

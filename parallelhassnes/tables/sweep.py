@@ -88,6 +88,7 @@ def group_by_task(
         steps: list[StepSpec] = []
         for column in columns:
             config = {"task": task.config, **column.settings.config}
+            context.take(task, column.settings.config)
             spec = trial_spec(column.settings, task, 1)
             steps += [
                 StepSpec(

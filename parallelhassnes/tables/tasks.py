@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from parallelhassnes.tables.problems import Problems
+from parallelhassnes.tables.task_env import SectionEnvs, envs_of
 
 _SIGNS = ("instruction.md", "environment", "tests", "solution")
 
@@ -27,6 +28,8 @@ class FoundTask:
     """Harbor's TaskConfig: ``path`` and ``source``, or what a download needs."""
     checksum: str = ""
     """Harbor's content hash; empty where nothing is on this disk."""
+    envs: SectionEnvs = field(default_factory=dict, hash=False)
+    """What it takes from outside."""
 
 
 def is_task_dir(folder: Path) -> bool:
@@ -144,7 +147,7 @@ def read_task(
     config: dict[str, Any] = {"path": str(folder)}
     if source:
         config["source"] = source
-    return FoundTask(task.name, config, f"sha256:{digest}")
+    return FoundTask(task.name, config, f"sha256:{digest}", envs_of(task.config))
 
 
 def _toml_line(text: str, loc: list[str]) -> str:

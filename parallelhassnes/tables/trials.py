@@ -7,6 +7,7 @@ distinct set of settings, and the result is shared by all repeats and tasks.
 import json
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -228,7 +229,7 @@ class Trials:
                 self._tasks[folder] = None
         found = self._tasks[folder]
         if found and task.source:
-            return FoundTask(found.name, {**found.config, "source": task.source}, found.checksum)
+            return replace(found, config={**found.config, "source": task.source})
         return found
 
     def _remote(self, task: Any, at: str) -> FoundTask | None:
