@@ -23,6 +23,7 @@ from parallelhassnes.api import (
     streams,
     system,
     tasks,
+    warming,
 )
 from parallelhassnes.api.auth import SAFE_METHODS, Gatekeeper, csrf_checked
 from parallelhassnes.api.earlier import hassnes, oddish, terminal_bench
@@ -58,10 +59,11 @@ def create_app(site: Site) -> FastAPI:
     )  # fmt: skip
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         site.loop = asyncio.get_running_loop()
         if site.ticker is not None:
             await site.ticker.start()
+        warming.begin(app, site)
         try:
             yield
         finally:

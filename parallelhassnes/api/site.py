@@ -56,7 +56,7 @@ class Site:
         """Of the server, once it runs."""
         self.watching = Watching()
         self.changes = Changes(opened.layout)
-        self._looking = threading.Lock()
+        self._looking, self._one_look = threading.Lock(), threading.Lock()
         self._heartbeats = HeartbeatWatch()
         self._board: tuple[float, SystemScoreboard] | None = None
         self._batch_board: tuple[float, BatchScoreboard] | None = None
@@ -88,11 +88,20 @@ class Site:
                 self._attempts.pop(next(iter(self._attempts)))
         return found
 
+    def board_now(self) -> SystemScoreboard:
+        """The system scoreboard as of this moment. Looks wait for each other: each finds what the one before has left.
+
+        Raises:
+            UserError: the configuration cannot be read.
+        """
+        with self._one_look:
+            return system_scoreboard(self.layout)
+
     def board(self) -> SystemScoreboard:
         """The system scoreboard, at most ``_FRESH_SEC`` old: many may ask at once."""
         with self._looking:
             if self._board is None or time.monotonic() - self._board[0] > _FRESH_SEC:
-                self._board = time.monotonic(), system_scoreboard(self.layout)
+                self._board = time.monotonic(), self.board_now()
             return self._board[1]
 
     def batch_board(self, batch_id: str) -> BatchScoreboard:

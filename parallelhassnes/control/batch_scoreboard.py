@@ -1,34 +1,29 @@
 """The scoreboard of one batch: results by job and agent, what runs, what waits and why, what went wrong."""
 
 from collections import Counter
+from collections.abc import Callable
 
 from parallelhassnes.control import batch_line, numbers
 from parallelhassnes.control import fold as folds
 from parallelhassnes.control import status as statuses
 from parallelhassnes.control.bulk import bulk
 from parallelhassnes.control.fold import Fold
+from parallelhassnes.control.matrix import Matrix, Row, column, is_unscored
 from parallelhassnes.control.running import HeartbeatWatch, attempt_path, describe
 from parallelhassnes.control.scoreboard_models import (
     BatchScoreboard,
     BlockedGroup,
-    Cell,
-    Counts,
     FailedStep,
     GatedStep,
-    JobLine,
     RunningStep,
     Spent,
     UnscoredStep,
-    Verdict,
 )
 from parallelhassnes.control.status import BatchStatus, StepStatus
-from parallelhassnes.steps.verdict.facts import PASS_REWARD
 from parallelhassnes.store import atomic, batches
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import now_text
 
-RESULT_KINDS = frozenset({"trial", "agent"})
-"""Kinds of steps that have a cell in the matrix."""
 FIRST_STEPS = 5
 """Steps that a group of blocked ones names."""
 MAX_GROUPS = 50
@@ -36,13 +31,15 @@ MAX_GROUPS = 50
 
 @bulk
 def batch_scoreboard(
-    layout: Layout, batch_id: str, watch: HeartbeatWatch | None = None, fold: Fold | None = None
-) -> BatchScoreboard:
+    layout: Layout, batch_id: str, watch: HeartbeatWatch | None = None, fold: Fold | None = None,
+    pick: Callable[[list[Row]], list[Row]] = list,
+) -> BatchScoreboard:  # fmt: skip
     """One batch as of now; leaves the fold's cache behind where that is worth it.
 
     Args:
         watch: kept by the caller between looks, to judge the heartbeats of other hosts.
         fold: the batch's fold, where the caller keeps it between looks.
+        pick: which rows of the matrix are wanted, and in which order; all in the table's, where left out.
 
     Raises:
         FileNotFoundError: there is no such batch.
@@ -53,109 +50,30 @@ def batch_scoreboard(
     meta = atomic.read_json(status.batch_dir / batches.META)
     line = batch_line.from_steps(status, steps, meta)
     folds.save(status.fold, status.batch_dir, force=many > 100)
-    columns = list(dict.fromkeys(_column(step) for step in steps if step.step.kind in RESULT_KINDS))
-    jobs = _jobs(steps, columns)
-    known = [job.verdict for job in jobs if job.verdict is not None]
+    matrix = Matrix(steps)
+    known = [row.verdict for row in matrix.rows if row.verdict is not None]
     failures = _failures(status, steps)
     return BatchScoreboard(
         at=now_text(), batch_id=batch_id, state=line.state, experiment=line.experiment, goal=meta.get("goal", ""),
         labels=meta.get("labels", {}), source_name=line.source_name, created_at=line.created_at,
         stand_in=line.stand_in, held=line.held, jobs_total=line.jobs_total, steps_total=line.steps_total,
-        counts=line.counts, columns=columns, totals=_totals(jobs, columns), jobs=jobs,
+        counts=line.counts, columns=matrix.columns,
+        totals={name: total.cell() for name, total in matrix.totals.items()},
+        jobs=[matrix.line(row) for row in pick(matrix.rows)],
         running=_running(layout, status, steps, watch or HeartbeatWatch()), blocked=_blocked(status.batch_dir.name, steps),
         gates=[gate_of(status, step) for step in steps if step.gated],
         failures=failures, failure_classes=dict(Counter(step.failure_class for step in failures).most_common()),
         unscored=[
-            UnscoredStep(step=step.key, label=_column(step), attempt=attempt_path(status, step.key, step.row.attempt))
+            UnscoredStep(step=step.key, label=column(step), attempt=attempt_path(status, step.key, step.row.attempt))
             for step in steps
-            if step.row is not None and _is_unscored(step)
+            if step.row is not None and is_unscored(step)
         ],
         verdicts=dict(Counter(verdict.task_quality for verdict in known)),
         attempts=status.fold.attempts, spent=_spent(status.fold), warnings=meta.get("warnings", []),
     )  # fmt: skip
 
 
-# --- results ------------------------------------------------------------------------------------------
-
-
-def _column(step: StepStatus) -> str:
-    return step.step.label or step.step.step_id
-
-
-def _jobs(steps: list[StepStatus], columns: list[str]) -> list[JobLine]:
-    by_job: dict[str, list[StepStatus]] = {}
-    for step in steps:
-        by_job.setdefault(step.job_id, []).append(step)
-    return [
-        JobLine(
-            job_id=job_id,
-            counts=Counts(**Counter(step.state for step in own)),
-            cells={
-                column: _cell(
-                    [s for s in own if s.step.kind in RESULT_KINDS and _column(s) == column]
-                )
-                for column in columns
-                if any(s.step.kind in RESULT_KINDS and _column(s) == column for s in own)
-            },
-            verdict=_verdict(own),
-        )
-        for job_id, own in by_job.items()
-    ]
-
-
-def _cell(steps: list[StepStatus]) -> Cell:
-    states = Counter(step.state for step in steps)
-    rewards = [reward for step in steps if (reward := _reward(step)) is not None]
-    return Cell(
-        n=len(steps), scored=len(rewards), passes=sum(reward == PASS_REWARD for reward in rewards),
-        mean_reward=sum(rewards) / len(rewards) if rewards else None,
-        running=states["running"], waiting=states["ready"] + states["blocked"],
-        unscored=sum(map(_is_unscored, steps)),
-        failed=sum(states[name] for name in batch_line.TROUBLE), canceled=states["canceled"],
-    )  # fmt: skip
-
-
-def _totals(jobs: list[JobLine], columns: list[str]) -> dict[str, Cell]:
-    totals = {column: Cell() for column in columns}
-    sums: Counter[str] = Counter()
-    for job in jobs:
-        for column, cell in job.cells.items():
-            total = totals[column]
-            for name in (
-                "n",
-                "scored",
-                "passes",
-                "running",
-                "waiting",
-                "unscored",
-                "failed",
-                "canceled",
-            ):
-                setattr(total, name, getattr(total, name) + getattr(cell, name))
-            sums[column] += (cell.mean_reward or 0.0) * cell.scored  # type: ignore[assignment]
-    for column, total in totals.items():
-        total.mean_reward = sums[column] / total.scored if total.scored else None
-    return totals
-
-
-def _reward(step: StepStatus) -> float | None:
-    if step.state != "succeeded" or step.row is None:
-        return None
-    found = numbers.trial(step.row.numbers)
-    return found.reward if found else None
-
-
-def _is_unscored(step: StepStatus) -> bool:
-    return step.step.kind == "trial" and step.state == "succeeded" and _reward(step) is None
-
-
-def _verdict(steps: list[StepStatus]) -> Verdict | None:
-    for step in steps:
-        if step.step.kind == "verdict" and step.row is not None:
-            found = numbers.verdict(step.row.numbers)
-            if found is not None:
-                return Verdict(**found._asdict())
-    return None
+# --- what was spent, what runs, waits, failed ----------------------------------------------------------
 
 
 def _spent(fold: Fold) -> Spent:
@@ -166,9 +84,6 @@ def _spent(fold: Fold) -> Spent:
         cost_usd=fold.spent.get("cost_usd"), **whole,
         attempts_known=int(fold.spent.get("known", 0)), attempts_unknown=int(fold.spent.get("unknown", 0)),
     )  # fmt: skip
-
-
-# --- what runs, waits, failed -------------------------------------------------------------------------
 
 
 def _running(

@@ -10,6 +10,8 @@ from servers import serving, token
 from stores import command, context, idle, job, program, put, shell, table, wait_for
 
 from parallelhassnes.api.pages import assets
+from parallelhassnes.control import hold
+from parallelhassnes.control.scoreboard import SNAPSHOT
 from parallelhassnes.schedule.tick import tick
 
 EVIL = "<script>alert(1)</script>"
@@ -129,6 +131,32 @@ def test_an_analysis_leads_to_the_lines_of_its_quotes(tmp_path):
             for address in links:
                 quoted = server.client.get(html.unescape(address).partition("#")[0])
                 assert (quoted.status_code, 'class="ln' in quoted.text) == (200, True)
+
+
+def test_a_server_that_has_started_has_had_its_first_look(root):
+    ctx = context(root)
+    put(ctx, table(job("j", command("s", "true"))))
+    with serving(root, "--no-tick"):
+        wait_for((ctx.layout.system / SNAPSHOT).exists, "the look that nobody asked for")
+
+
+def test_a_long_matrix_comes_in_pages_trouble_first(root):
+    ctx = context(root)
+    jobs = [job(f"j{n:03}", command("s", "true", queue_key="later")) for n in range(100)]
+    fails = shell("s", "exit 1", retry={"max_attempts": 1})
+    batch_id = put(ctx, table(*jobs, job("z1", fails), job("z2", fails)))
+    hold.pause(ctx, "later")
+    program(root, "tick", "--until-idle", "--quiet", "--fail-on", "never")
+    with serving(root, "--no-tick") as server:
+
+        def rows(query: str) -> list[str]:
+            shown = server.client.get(f"/batches/{batch_id}{query}").text
+            return re.findall(r'<tr data-row id="j-(\w+)">', shown)
+
+        assert rows("")[:3] == ["z1", "z2", "j000"]
+        assert (len(rows("")), rows("?number=2"), rows("?number=9")) == (100, ["j098", "j099"], ["j098", "j099"])  # fmt: skip
+        assert rows("?show=trouble") == ["z1", "z2"]
+        assert rows("?q=J01") == [f"j01{n}" for n in range(10)]
 
 
 def test_assets_are_ours_or_recorded():

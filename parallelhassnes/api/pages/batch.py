@@ -12,13 +12,16 @@ from parallelhassnes.api.site import SiteHere
 from parallelhassnes.control import fold as folds
 from parallelhassnes.control import pace
 from parallelhassnes.control.batch_scoreboard import batch_scoreboard
+from parallelhassnes.control.bulk import bulk
 from parallelhassnes.control.find import resolve
+from parallelhassnes.control.fold import Fold
 from parallelhassnes.control.ledger_lines import operators_words
 from parallelhassnes.control.log_window import last_line
+from parallelhassnes.control.matrix import Row
 from parallelhassnes.control.results import GroupLine
 from parallelhassnes.control.results import results as results_of
 from parallelhassnes.control.running import HeartbeatWatch
-from parallelhassnes.control.scoreboard_models import BatchScoreboard, FailedStep, JobLine
+from parallelhassnes.control.scoreboard_models import BatchScoreboard, FailedStep
 from parallelhassnes.control.trial_rows import choose
 from parallelhassnes.store import batches, ledger
 from parallelhassnes.store.attempts import LOGS
@@ -62,19 +65,13 @@ def batch_page(
     if found.batch_id != text:
         return RedirectResponse(f"/batches/{link(found.batch_id)}", 303)
     batch_dir = site.layout.batch(text)
-    fold = folds.load(batch_dir)
-    board = batch_scoreboard(site.layout, text, _watch, fold)
-    jobs = [job for job in board.jobs if q.lower() in job.job_id.lower()]
-    if show == "trouble":
-        jobs = [job for job in jobs if _is_trouble(job)]
-    pages = max(1, -(-len(jobs) // JOBS_PER_PAGE))
-    number = min(max(number, 1), pages)
+    chosen = _Chosen(q.lower(), trouble=show == "trouble", number=number)
+    fold, board = _look(site.layout, text, chosen)
     control = batches.read_control(batch_dir)
     running, few = board.running[:MOST_RUNNING], board.steps_total <= MOST_RESULTS
     return page(
         request, "batch.html", board=board, pace=pace.pace(fold, board.counts), costs=pace.cost_over_time(fold),
-        jobs=sorted(jobs, key=_is_trouble, reverse=True)[(number - 1) * JOBS_PER_PAGE : number * JOBS_PER_PAGE],
-        found=len(jobs), number=number, pages=pages, q=q, show=show, running=running,
+        found=chosen.found, number=chosen.number, pages=chosen.pages, q=q, show=show, running=running,
         lines={step.attempt: _last_line(site.layout, step.attempt) for step in running},
         failures=_groups(board), control=control, gates=board.gates[:MOST_GATES],
         priority=batches.read_batch(batch_dir).priority if control.priority is None else control.priority,
@@ -90,8 +87,31 @@ def _results(layout: Layout, batch_id: str, ledger_bytes: int) -> list[GroupLine
     return found if any(group.scored for group in found) else []
 
 
-def _is_trouble(job: JobLine) -> bool:
-    return bool(job.counts.failed or job.counts.lost or job.counts.needs_attention)
+class _Chosen:
+    """The rows of the matrix that a page shows, trouble first."""
+
+    def __init__(self, q: str, *, trouble: bool, number: int) -> None:
+        self.number = number
+        """Page of the matrix, from 1."""
+        self.pages = self.found = 0
+        self._q, self._trouble = q, trouble
+
+    def __call__(self, rows: list[Row]) -> list[Row]:
+        rows = [
+            row
+            for row in rows
+            if self._q in row.job_id.lower() and (row.is_trouble or not self._trouble)
+        ]
+        self.found, self.pages = len(rows), max(1, -(-len(rows) // JOBS_PER_PAGE))
+        self.number = min(max(self.number, 1), self.pages)
+        rows.sort(key=lambda row: not row.is_trouble)
+        return rows[(self.number - 1) * JOBS_PER_PAGE : self.number * JOBS_PER_PAGE]
+
+
+@bulk
+def _look(layout: Layout, batch_id: str, chosen: _Chosen) -> tuple[Fold, BatchScoreboard]:
+    fold = folds.load(layout.batch(batch_id))
+    return fold, batch_scoreboard(layout, batch_id, _watch, fold, chosen)
 
 
 def _groups(board: BatchScoreboard) -> list[FailureGroup]:

@@ -20,7 +20,6 @@ from parallelhassnes.control import operate as operations
 from parallelhassnes.control.find import resolve
 from parallelhassnes.control.ledger_lines import operators_words
 from parallelhassnes.control.operate import Only, Target
-from parallelhassnes.control.scoreboard import system_scoreboard
 from parallelhassnes.errors import UserError
 from parallelhassnes.names import nearest
 from parallelhassnes.schedule.context import Context
@@ -51,7 +50,7 @@ class Came(NamedTuple):
 def operate_page(request: Request, site: SiteHere) -> Response:
     """Everything that an operator can turn."""
     ctx = site.context()
-    board = system_scoreboard(site.layout)
+    board = site.board_now()
     return page(
         request, "operate.html", board=board, words=operators_words(site.layout.system), said=said.done(request),
         batches=[b for b in board.batches if b.state in ("running", "waiting", "blocked")][:MOST_BATCHES],

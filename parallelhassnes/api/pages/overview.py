@@ -9,7 +9,6 @@ from parallelhassnes.api.pages.render import PageRoute, page
 from parallelhassnes.api.site import SiteHere
 from parallelhassnes.control import budget
 from parallelhassnes.control.rejected import newest_rejected
-from parallelhassnes.control.scoreboard import system_scoreboard
 from parallelhassnes.control.scoreboard_models import BatchLine
 
 router = APIRouter(route_class=PageRoute)
@@ -37,7 +36,7 @@ def overview(
         q: only batches with this in their id, experiment or file name.
         number: page of the list, from 1.
     """
-    board = system_scoreboard(site.layout)
+    board = site.board_now()
     wanted = [line for line in board.batches if _fits(line, q)]
     chosen = [line for line in wanted if _shown(line, show)]
     pages = max(1, -(-len(chosen) // PER_PAGE))

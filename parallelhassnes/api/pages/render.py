@@ -99,6 +99,13 @@ def _templates() -> Environment:
     return found
 
 
+def compile_all() -> None:
+    """Have every template ready before somebody looks."""
+    environment = _templates()
+    for name in environment.list_templates(extensions=["html"]):
+        environment.get_template(name)
+
+
 def link(identity: str) -> str:
     """An id (``BATCH/JOB``…) as a part of a path."""
     return quote(identity)
