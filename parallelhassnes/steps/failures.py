@@ -30,6 +30,10 @@ INFRASTRUCTURE_CLASSES = frozenset({"infrastructure", "lost", "internal"})
 """The classes that say nothing about the task, the agent or its model."""
 
 
+UNABLE = r"environment does not support|is not supported by \S+ environment"
+"""What Harbor says of a task that asks for more than its environment can do: GPUs, a network policy …"""
+
+
 class Rule(NamedTuple):
     """One row: it fits if every column that is given fits."""
 
@@ -88,6 +92,8 @@ RULES: tuple[Rule, ...] = (
     Rule("infrastructure", ("RuntimeError",), "command timed out after"),
     Rule("infrastructure", ("MemoryError", "SandboxLikelyOutOfMemoryError", "ConnectionError", "ConnectionResetError", "ConnectionRefusedError", "BrokenPipeError")),
     # What was asked for, and would fail again in the same way.
+    Rule("task_definition", ("RuntimeError", "ValueError"), UNABLE),
+    Rule("task_definition", ("OSError",), "too many levels of symbolic links"),
     Rule("task_definition", ("SandboxBuildFailedError", "MissingExtraError", "UnsupportedTaskError")),
     Rule(
         "task_definition",

@@ -66,6 +66,19 @@ def test_over_real_trials(tmp_path):
     assert json.loads((attempt.dir / "verdict.json").read_text()) == verdict
 
 
+@pytest.mark.parametrize(
+    "asks", ["gpus = 1", 'network_mode = "allowlist"\nallowed_hosts = ["a.example"]']
+)
+def test_a_task_that_asks_for_more_than_its_environment_can_is_not_broken(asks, tmp_path):
+    specs = {"o1": trial_spec(make_task(tmp_path, toml=f"[environment]\n{asks}\n"))}
+    attempt = make_attempt(tmp_path, "verdict", {}, step_id="verdict")
+    write_job(attempt.job_dir, specs)
+    _, failed, _ = run(make_attempt(tmp_path, "trial", specs["o1"], step_id="o1"))
+    assert failed.failure.failure_class == "task_definition"
+    verdict = run(attempt)[1].publish["verdict.json"]
+    assert (verdict["task_quality"], verdict["task_broken"]) == ("unknown", None)
+
+
 def test_only_the_newest_finished_attempt_counts(tmp_path):
     attempts = tmp_path / "steps" / "t" / "attempts"
     for name, reward in (("1_a", 0.0), ("2_b", 1.0), ("3_c", 0.5)):

@@ -1,5 +1,6 @@
 """What a verdict knows of each trial step, read from the attempt of the step that counts."""
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any, Literal
 
 from parallelhassnes.plan import StepSpec
 from parallelhassnes.steps import scores, untrusted
-from parallelhassnes.steps.failures import CLASSES, INFRASTRUCTURE_CLASSES
+from parallelhassnes.steps.failures import CLASSES, INFRASTRUCTURE_CLASSES, UNABLE
 
 type Result = Literal["scored", "unscored", "infrastructure", "canceled", "skipped", "missing"]
 """``scored`` has a reward; ``unscored`` ran to an end without one, through task, agent, model or
@@ -129,7 +130,9 @@ def _facts(
         reward = None
     return TrialFacts(
         step_id=step_id,
-        result="infrastructure" if _refused_by_sandbox(trial) else _result(status, failure, reward),
+        result="infrastructure"
+        if _refused_by_environment(trial)
+        else _result(status, failure, reward),
         attempt=place,
         failure_class=failure,
         reward=None if reward is None else float(reward),
@@ -151,10 +154,14 @@ def _facts(
     )
 
 
-def _refused_by_sandbox(trial: Mapping[str, Any]) -> bool:
-    """Whether the sandbox could not do what the task's Dockerfile asks: its limit, not the task's fault."""
-    kind = untrusted.mapping(trial.get("exception")).get("type")
-    return trial.get("environment") == "sandbox" and kind == "SandboxBuildFailedError"
+def _refused_by_environment(trial: Mapping[str, Any]) -> bool:
+    """Whether the environment could not do what the task asks: its limit, not the task's fault."""
+    exception = untrusted.mapping(trial.get("exception"))
+    if exception.get("class") != "task_definition":
+        return False
+    if exception.get("type") == "SandboxBuildFailedError" and trial.get("environment") == "sandbox":
+        return True
+    return re.search(UNABLE, untrusted.text(exception.get("message")) or "") is not None
 
 
 def _result(status: object, failure: str | None, reward: float | None) -> Result:
