@@ -76,6 +76,8 @@ class Image:
     workdir: str = "/"
     env: dict[str, str] = field(default_factory=dict)
     user: str | None = None
+    user_line: int = 0
+    """Where ``user`` is said; 0 for nowhere."""
     copies: list[Copy] = field(default_factory=list)
     volumes: list[str] = field(default_factory=list)
     unsupported: list[Unsupported] = field(default_factory=list)
@@ -97,6 +99,10 @@ def read(environment_dir: Path) -> Image:
     elif not path.is_file():
         image.unsupported.append(
             Unsupported(0, "Dockerfile", f"there is none, and images are {_NOT}")
+        )
+    elif not image.base:
+        image.unsupported.append(
+            Unsupported(0, "Dockerfile", "has no FROM, so that it makes no image")
         )
     return image
 
@@ -136,6 +142,8 @@ class _Reader:
         method = getattr(self, f"_{name.lower()}", None) if name.isalpha() else None
         if method is not None and name in {"ARG", "ENV", "FROM", "USER", "VOLUME", "WORKDIR"}:
             result: str | None = method(rest)
+            if name == "USER":
+                self.image.user_line = instruction.line
             return result
         if name in {"COPY", "ADD"}:
             return self._copy(instruction)

@@ -15,7 +15,7 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, override
 
@@ -168,12 +168,16 @@ class SandboxEnvironment(BaseEnvironment):
             user_namespace=built.way.user_namespace,
             base_image=self._image.base,
             network="none" if self._network_disabled else "host",
-            skipped=tuple(
-                Skipped(line=p.line, instruction=p.instruction) for p in self._image.unsupported
-            ),
+            skipped=tuple(self._skipped()),
             not_isolated=(*NOT_ISOLATED, *network),
             limits=said,
         )
+
+    def _skipped(self) -> Iterator[Skipped]:
+        for problem in self._image.unsupported:
+            yield Skipped(line=problem.line, instruction=problem.instruction)
+        if users.find(self._image.user) is None:
+            yield Skipped(line=self._image.user_line, instruction=f"USER {self._image.user}")
 
     @override
     async def stop(self, delete: bool) -> None:

@@ -17,7 +17,7 @@ HOST_NETWORK = "the network is the host's, its loopback and abstract sockets inc
 
 
 class Skipped(BaseModel):
-    """An instruction that was left out because ``unsupported: skip`` was given."""
+    """An instruction that was left out because ``unsupported: skip`` was given, or a ``USER`` whom the host does not know."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

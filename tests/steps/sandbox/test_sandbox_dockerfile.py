@@ -226,6 +226,13 @@ def test_programs_and_libraries_of_the_host_cannot_be_replaced(context, target):
         build(context, f"COPY a.txt {target}")
 
 
+@pytest.mark.parametrize("text", ["", "# nothing\n", "ARG A=1\n"])
+def test_an_image_begins_with_from(text, tmp_path):
+    (tmp_path / "Dockerfile").write_text(text)
+    (found,) = dockerfile.check(tmp_path)
+    assert found.line_of().startswith("environment/Dockerfile: has no FROM")
+
+
 def test_path_is_the_images_where_the_dockerfile_adds_to_it():
     image = dockerfile.parse("FROM a\nENV PATH=/opt/x/bin:$PATH\nENV ALSO=${PATH:+there}\n")
     assert image.env == {"PATH": f"/opt/x/bin:{dockerfile.PATH}", "ALSO": "there"}

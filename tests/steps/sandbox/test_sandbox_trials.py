@@ -108,6 +108,14 @@ def test_what_is_skipped_is_recorded(folder, engine):
     assert record["skipped"] == [{"line": 3, "instruction": "RUN apt-get update &&   true"}]
 
 
+def test_a_user_whom_the_host_does_not_know_is_recorded(folder, engine):
+    dockerfile = "FROM x\nWORKDIR /app\nCOPY data.txt .\nUSER no-such\n"
+    result = run(task(folder, dockerfile=dockerfile), folder, engine)
+    assert result.verifier_result.rewards == {"reward": 1.0}
+    record = json.loads((folder / "trials/one/sandbox.json").read_text())
+    assert record["skipped"] == [{"line": 4, "instruction": "USER no-such"}]
+
+
 def test_a_task_with_only_an_image_is_refused_or_gets_its_files(folder, engine):
     made = task(folder, toml='[environment]\ndocker_image = "x"\nworkdir = "/app"\n')
     (made / "environment/Dockerfile").unlink()
