@@ -115,9 +115,12 @@ def _message(item: Any) -> str:
         return "is missing"
     if item["type"] in {"value_error", "assertion_error"}:
         return text.splitlines()[0].rstrip(".")[:300]
+    if item["type"] == "path_type":
+        return f"must be a path, not {json_type(item.get('input'))}"
     text = text.replace("Input should be", "must be").replace("a valid dictionary", "an object")
     text = (
-        text.replace("valid ", "")
+        text.replace("a valid integer", "an integer")
+        .replace("valid ", "")
         .replace("a list", "an array")
         .replace("a boolean", "true or false")
     )

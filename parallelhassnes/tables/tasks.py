@@ -5,6 +5,7 @@ A folder is a task if it holds ``task.toml``, or most of what a task holds witho
 
 import re
 import tomllib
+import warnings
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -15,7 +16,8 @@ from pydantic import ValidationError
 from parallelhassnes.tables.problems import Problems
 from parallelhassnes.tables.task_env import SectionEnvs, envs_of
 
-_SIGNS = ("instruction.md", "environment", "tests", "solution")
+_SIGNS = ("instruction.md", "environment", "tests", "solution", "task.yaml")
+"""``task.yaml`` is what Terminal-Bench 1 has."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +115,10 @@ def read_task(
 
     toml = folder / "task.toml"
     if not toml.is_file():
-        problems.add(
-            "", "is missing, though its folder looks like a task", "add it", where=str(toml)
-        )
+        fix = "add it"
+        if (folder / "task.yaml").is_file():
+            fix = "it is a task of Terminal-Bench 1: harbor tasks migrate makes a Harbor task of it"
+        problems.add("", "is missing, though its folder looks like a task", fix, where=str(toml))
         return None
     if not (folder / "environment").is_dir():
         problems.add(
@@ -128,7 +131,9 @@ def read_task(
         problems.add("", f"cannot be read: {error}", "save it as UTF-8", where=str(toml))
         return None
     try:
-        task = Task(folder, disable_verification=not verify)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            task = Task(folder, disable_verification=not verify)
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"at line (\d+)", str(error))
         place = f"line {line[1]}" if line else f"line {text.count(chr(10)) + 1}"
@@ -140,14 +145,33 @@ def read_task(
             message = f"{'.'.join(loc)}: {item['msg']}" if loc else item["msg"]
             problems.add(_toml_line(text, loc), message, where=str(toml))
         return None
+    except UnicodeDecodeError as error:
+        which = _not_utf8(folder)
+        problems.add("", f"is not UTF-8: {error}", "save it as UTF-8", where=str(which))
+        return None
     except (OSError, ValueError, RuntimeError) as error:
         problems.add("", str(error).splitlines()[0], "see Harbor's task format", where=str(folder))
         return None
+    for warning in caught:
+        if issubclass(warning.category, UserWarning):
+            problems.warn(f"{toml}: {str(warning.message).splitlines()[0]}")
     digest, _ = Packager.compute_content_hash(folder)
     config: dict[str, Any] = {"path": str(folder)}
     if source:
         config["source"] = source
     return FoundTask(task.name, config, f"sha256:{digest}", envs_of(task.config))
+
+
+def _not_utf8(folder: Path) -> Path:
+    """The instruction that Harbor could not decode."""
+    for path in (folder / "instruction.md", *sorted(folder.glob("steps/*/instruction.md"))):
+        try:
+            path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            return path
+        except OSError:
+            continue
+    return folder
 
 
 def _toml_line(text: str, loc: list[str]) -> str:

@@ -155,6 +155,7 @@ BAD_TABLES: dict[str, tuple[Any, str, str]] = {
     "trial without agent": (table(trial(agent=None)), STEP + "/agent", "is missing"),
     "unknown agent": (table(trial(agent={"name": "oracel"})), STEP + "/agent/name", "unknown agent"),
     "agent key": (table(trial(agent={"name": "oracle", "modelname": "x"})), STEP + "/agent/modelname", "unknown"),
+    "whole number": (table(command(), priority="high"), "/priority", "must be an integer, not a string"),
     "agent type": (table(trial(agent={"name": "oracle", "n_concurrent": "x"})), STEP + "/agent/n_concurrent", "integer"),
     "unknown environment": (table(trial(environment="doker")), STEP + "/environment", "unknown environment"),
     "environment key": (

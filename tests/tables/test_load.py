@@ -76,7 +76,7 @@ def test_yaml_comes_out_as_it_went_in(document: Any) -> None:
         assert load(text.encode(), "x.yaml") == document
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(TABLES)
 def test_any_document_is_a_plan_or_problems(document: Any) -> None:
     here = [Path("/nonexistent")]

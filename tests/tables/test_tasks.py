@@ -50,6 +50,29 @@ def test_a_task_that_lacks_a_part(missing: str, message: str, tmp_path: Path) ->
     assert message in found
 
 
+def test_an_instruction_that_is_not_utf8(tmp_path: Path) -> None:
+    task = make_task(tmp_path / "bad")
+    (task / "instruction.md").write_bytes("Créer".encode("latin-1"))
+    (found,) = problems_of(tmp_path)
+    assert "bad/instruction.md: is not UTF-8" in found
+
+
+def test_a_task_of_terminal_bench_1(tmp_path: Path) -> None:
+    (tmp_path / "old" / "tests").mkdir(parents=True)
+    (tmp_path / "old" / "task.yaml").write_text("instruction: do it")
+    (found,) = problems_of(tmp_path)
+    assert "task.toml: is missing" in found
+    assert "harbor tasks migrate" in found
+
+
+def test_what_harbor_warns_of_is_a_warning_of_ours(tmp_path: Path) -> None:
+    make_task(tmp_path / "a", 'artifacts = ["/app/x", "/app"]\n')
+    problems = Problems("t.json")
+    (_,) = tasks_in(tmp_path, "", problems)
+    (warning,) = problems.warnings
+    assert "a/task.toml: Artifact sources overlap" in warning
+
+
 def test_an_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "README.md").write_text("nothing")
