@@ -47,6 +47,9 @@ def _batch(layout: Layout, batch_id: str, count: int) -> None:
     batch_dir = layout.batch(batch_id)
     batch_dir.mkdir()
     index.write(batch_dir, jobs)
+    for job in jobs:
+        (batch_dir / job.job_id).mkdir()
+        atomic.write_json(batch_dir / job.job_id / batches.JOB, job.model_dump(mode="json"))
     ledger.append(batch_dir, "submitted", jobs=count, steps=count)
     with (batch_dir / ledger.LEDGER).open("a") as stream:
         for job in jobs[: count // 2]:

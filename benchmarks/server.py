@@ -5,19 +5,23 @@ ledger before each look, so that no look is answered from memory. Prints a JSON 
 
     overview_ms, batch_ms      the pages, and both scoreboards: median and worst of ten looks
     memory_mb                  of the server, at first and with 200 listeners after the looks
-    tick_ms                    one tick of a process of its own, with the server idle and with 200 listeners: medians
+    tick_ms                    one tick of a process of its own while ten events a second are written: without the listeners
+                               and with all of them being told, medians of ticks spread over two seconds
 """
 
 import json
 import os
+import selectors
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,7 +32,8 @@ from parallelhassnes.store.layout import Layout
 
 LISTENERS = 200
 LOOKS = 10
-TICKS = 7
+TICKS, TICK_EVERY_SEC = 40, 0.05
+EVENT_EVERY_SEC = 0.1
 
 
 def main(jobs: int) -> None:
@@ -55,7 +60,8 @@ def measure(layout: Layout) -> dict[str, Any]:
     try:
         _get(f"{url}/health")
         found: dict[str, Any] = {"memory_mb": [_memory_mb(server.pid)]}
-        before = _ticks(layout.root)
+        with _moving(layout, batch_id):
+            before = _ticks(layout.root)
         listeners = [_listen(url) for _ in range(LISTENERS)]
         for name, path in (
             ("overview_ms", "/"), ("system_ms", "/v1/scoreboards/system"),
@@ -63,7 +69,8 @@ def measure(layout: Layout) -> dict[str, Any]:
         ):  # fmt: skip
             times = [_look(layout, batch_id, lambda path=path: _get(url + path)) for _ in range(LOOKS)]  # fmt: skip
             found[name] = [round(statistics.median(times)), round(max(times))]
-        found["tick_ms"] = [before, _ticks(layout.root)]
+        with _moving(layout, batch_id, listeners):
+            found["tick_ms"] = [before, _ticks(layout.root)]
         found["memory_mb"].append(_memory_mb(server.pid))
         for one in listeners:
             one.close()
@@ -74,14 +81,51 @@ def measure(layout: Layout) -> dict[str, Any]:
 
 
 def _look(layout: Layout, batch_id: str, act: Callable[[], object]) -> float:
-    ledger.append(
-        layout.batch(batch_id), "launched", job_id="job-000001", step_id="t1", run_id="abcdefghijkl",
-        attempt="20261121T000000Z_abcdefghijkl", number=1, queue_key="k",
-    )  # fmt: skip
+    _move(layout, batch_id)
     time.sleep(0.6)  # longer than anything is kept
     began = time.perf_counter()
     act()
     return (time.perf_counter() - began) * 1000
+
+
+def _move(layout: Layout, batch_id: str) -> None:
+    ledger.append(
+        layout.batch(batch_id), "launched", job_id="job-000001", step_id="t1", run_id="abcdefghijkl",
+        attempt="20261121T000000Z_abcdefghijkl", number=1, queue_key="k",
+    )  # fmt: skip
+
+
+@contextmanager
+def _moving(
+    layout: Layout, batch_id: str, listeners: Sequence[socket.socket] = ()
+) -> Iterator[None]:
+    """Events are written all the while, and each of the listeners reads what it is told."""
+    over = threading.Event()
+
+    def act() -> None:
+        with selectors.DefaultSelector() as selector:
+            for one in listeners:
+                selector.register(one, selectors.EVENT_READ)
+            due = time.monotonic()
+            while not over.is_set():
+                if time.monotonic() >= due:
+                    _move(layout, batch_id)
+                    due += EVENT_EVERY_SEC
+                left = max(0.0, due - time.monotonic())
+                if not listeners:
+                    over.wait(left)
+                    continue
+                for key, _ in selector.select(left):
+                    assert isinstance(key.fileobj, socket.socket)
+                    key.fileobj.recv(65_536)
+
+    thread = threading.Thread(target=act)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _ticks(root: Path) -> float:
@@ -99,6 +143,7 @@ def _ticks(root: Path) -> float:
         ticker.stdin.flush()
         ticker.stdout.readline()
         times.append((time.perf_counter() - began) * 1000)
+        time.sleep(TICK_EVERY_SEC)
     ticker.stdin.close()
     ticker.wait(20)
     return round(statistics.median(times[2:]), 1)

@@ -19,11 +19,11 @@ class Server(NamedTuple):
     process: subprocess.Popen[str]
     client: httpx.Client
 
-    def end(self, signum: int = signal.SIGTERM) -> None:
-        """Send it a signal and wait for its end."""
+    def end(self, signum: int = signal.SIGTERM) -> str:
+        """Send it a signal and wait for its end; what it has said on stderr."""
         self.client.close()
         self.process.send_signal(signum)
-        self.process.communicate(timeout=20)
+        return self.process.communicate(timeout=20)[1]
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from sse_starlette.sse import SendTimeoutError
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from parallelhassnes.api.answers import Id
 from parallelhassnes.api.auth import needs
@@ -42,16 +42,26 @@ LastEventId = Annotated[
 
 
 class Stream(EventSourceResponse):
-    """A stream that lets go of a reader which takes nothing."""
+    """A stream that lets go of a reader which takes nothing, and ends whole when the server stops."""
 
     def __init__(self, content: AsyncIterator[ServerSentEvent | bytes]) -> None:
         super().__init__(content, ping=_PING_SEC, send_timeout=_SLOW_SEC, sep="\n")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_whole = True
+
+        async def watched(message: Message) -> None:
+            nonlocal is_whole
+            is_whole = not message.get("more_body", message["type"] == "http.response.start")
+            await send(message)
+
         try:
-            await super().__call__(scope, receive, send)
+            await super().__call__(scope, receive, watched)
         except SendTimeoutError:
             log.info("let go of a reader of %s that took nothing", scope["path"])
+            return
+        if not is_whole:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 # --- logs ---------------------------------------------------------------------------------------------

@@ -171,21 +171,24 @@ def test_a_slow_reader_hurts_nobody(root):
         wait_for(lambda: idle(ctx), "the end")
 
 
-def test_streams_end_with_the_server(live):
+def test_streams_end_with_the_server_whole_and_without_a_word(live):
     _, _, run_id, server = live
-    ended = threading.Event()
+    listens, whole = threading.Event(), threading.Event()
 
     def listen():
-        with contextlib.suppress(httpx.HTTPError), httpx.Client(base_url=server.url) as client:
-            client.get(f"/v1/attempts/{run_id}/logs/stream", timeout=60)
-        ended.set()
+        with httpx.Client(base_url=server.url) as client:
+            with client.stream("GET", f"/v1/attempts/{run_id}/logs/stream", timeout=60) as answer:
+                for _ in answer.iter_lines():
+                    listens.set()
+            whole.set()  # a body that was cut off would have raised
 
     threading.Thread(target=listen, daemon=True).start()
-    time.sleep(0.5)
+    assert listens.wait(20)
     began = time.monotonic()
-    server.end()
+    said = server.end()
     assert time.monotonic() - began < 10
-    assert ended.wait(10)
+    assert whole.wait(10)
+    assert "ERROR" not in said
 
 
 def _open(server, path: str) -> socket.socket:
