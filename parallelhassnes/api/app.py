@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from parallelhassnes.api import (
     attempts,
     batches,
+    budgets,
     jobs,
     metrics,
     pages,
@@ -92,6 +93,7 @@ def create_app(site: Site) -> FastAPI:
         jobs,
         attempts,
         queue,
+        budgets,
         tasks,
         results,
         metrics,

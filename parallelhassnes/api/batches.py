@@ -264,6 +264,7 @@ class BudgetWanted(BaseModel):
 
     usd: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     tokens: int | None = Field(default=None, ge=0)
+    reason: str = Field(default="", max_length=500)
 
 
 @router.get("/batches/{batch}/budget", response_model=BudgetLine)
@@ -276,7 +277,9 @@ def get_budget(request: Request, site: SiteHere, batch: Id) -> Response:
 def set_budget(site: SiteHere, batch: Id, wanted: Annotated[BudgetWanted, Body()]) -> BudgetLine:
     """Let it spend so much in all, from the next pass on."""
     found = batch_id(site, batch)
-    return budgets.change(site.context(), found, usd=wanted.usd, tokens=wanted.tokens)
+    return budgets.change(
+        site.context(), found, usd=wanted.usd, tokens=wanted.tokens, reason=wanted.reason
+    )
 
 
 def batch_id(site: Site, text: str) -> str:

@@ -4,7 +4,9 @@ from typing import Annotated
 
 import typer
 
+from parallelhassnes.cli.operate import ReasonOption
 from parallelhassnes.cli.options import JsonOption, RootOption
+from parallelhassnes.errors import UserError
 
 
 def register(app: typer.Typer) -> None:
@@ -13,7 +15,17 @@ def register(app: typer.Typer) -> None:
 
 
 def budget(
-    batch: Annotated[str, typer.Argument(metavar="BATCH", help="A batch id, or latest.")],
+    batch: Annotated[
+        str | None, typer.Argument(metavar="BATCH", help="A batch id, or latest.")
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option("--key", metavar="KEY", help="Instead: of a queue key, over all batches."),
+    ] = None,
+    experiment: Annotated[
+        str | None,
+        typer.Option("--experiment", metavar="NAME", help="Instead: of all its batches together."),
+    ] = None,
     usd: Annotated[
         float | None,
         typer.Option("--raise", metavar="USD", help="Let it spend so many USD in all."),
@@ -21,10 +33,11 @@ def budget(
     tokens: Annotated[
         int | None, typer.Option("--tokens", metavar="N", help="Let it use so many tokens in all.")
     ] = None,
+    reason: ReasonOption = "",
     root: RootOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show what a batch has spent, or raise what it may.
+    """Show what a batch (or queue key, or experiment) has spent, or raise what it may.
 
     Example: parallelhassnes budget latest --raise 30
     """
@@ -32,17 +45,31 @@ def budget(
     from parallelhassnes.control import budget as control
     from parallelhassnes.control.find import resolve
 
-    ctx = open_store(root)
-    batch_id = resolve(ctx.layout, batch).batch_id
-    if usd is None and tokens is None:
-        done = control.show(ctx, batch_id)
+    named = [each for each in (batch, key, experiment) if each is not None]
+    if len(named) != 1:
+        raise UserError("whose budget?", fix="name a batch, or one of --key and --experiment")
+    ctx, name = open_store(root), named[0]
+    look_only = usd is None and tokens is None
+    done: control.Money
+    if batch is not None:
+        name = resolve(ctx.layout, batch).batch_id
+        done = (
+            control.show(ctx, name)
+            if look_only
+            else control.change(ctx, name, usd=usd, tokens=tokens, reason=reason)
+        )
     else:
-        done = control.change(ctx, batch_id, usd=usd, tokens=tokens)
+        scope: control.Scope = "key" if key is not None else "experiment"
+        done = (
+            control.show_shared(ctx, scope, name)
+            if look_only
+            else control.change_shared(ctx, scope, name, usd=usd, tokens=tokens, reason=reason)
+        )
     if json:
         typer.echo(done.model_dump_json())
         return
     of_usd = "" if done.usd_limit is None else f" of {done.usd_limit:.2f}"
     of_tokens = "" if done.tokens_limit is None else f" of {done.tokens_limit}"
-    typer.echo(f"{batch_id}: {done.usd:.2f}{of_usd} USD, {done.tokens}{of_tokens} tokens spent")
+    typer.echo(f"{name}: {done.usd:.2f}{of_usd} USD, {done.tokens}{of_tokens} tokens spent")
     if done.changed:
         typer.echo("the new budget counts from the next tick on")

@@ -159,7 +159,7 @@ def limit(ctx: Context, key_text: str, number: int | None, reason: str = "") -> 
     """
     key = known_key(ctx, key_text)
     if key is None:
-        raise _unknown_key(ctx, key_text)
+        raise unknown_key(ctx, key_text)
     word = said(reason)
     wanted = None if number is None else OperatorLimit(limit=number, said=word)
     what = "limit as configured" if number is None else f"limit {number}"
@@ -237,7 +237,8 @@ def _batch_or_key(ctx: Context, text: str) -> str:
         raise
 
 
-def _unknown_key(ctx: Context, text: str) -> UnknownId:
+def unknown_key(ctx: Context, text: str) -> UnknownId:
+    """What is said to somebody who names a key that nothing has."""
     known = sorted(_known_keys(ctx))
     near = names.nearest(text, known)
     fix = f"did you mean {near}?" if near else f"known are {', '.join(known[:5]) or 'none yet'}"

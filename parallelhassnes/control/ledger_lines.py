@@ -41,8 +41,8 @@ class Word(NamedTuple):
     target: str
     """Batch, job or step, queue key or runner; empty where the ledger itself tells."""
     reason: str
-    number: int | None
-    """The new limit or priority."""
+    value: str
+    """The new limit, priority or budget; empty where there is none."""
     touched: int
     """Attempts and steps that it was about."""
 
@@ -66,14 +66,22 @@ def operators_words(folder: Path, most: int = 12) -> list[Word]:
 
 
 def _word(event: dict[str, Any]) -> Word:
-    number = event.get("limit", event.get("priority"))
     return Word(
         at=str(event.get("at", "")), by=str(event.get("by", "")), event=event["event"], said=WORDS[event["event"]],
         target=str(event.get("target") or event.get("queue_key") or event.get("runner") or ""),
-        reason=str(event.get("reason") or ""), number=number if isinstance(number, int) else None,
+        reason=str(event.get("reason") or ""), value=_value(event),
         touched=len(event.get("attempts") or ()) + len(event.get("steps") or ())
         if isinstance(event.get("steps"), list) else 0,
     )  # fmt: skip
+
+
+def _value(event: dict[str, Any]) -> str:
+    if event["event"] == "budget":
+        usd, tokens = event.get("usd"), event.get("tokens")
+        parts = ([f"{usd:.2f} USD"] if usd is not None else []) + ([f"{tokens} tokens"] if tokens is not None else [])  # fmt: skip
+        return " and ".join(parts)
+    number = event.get("limit", event.get("priority"))
+    return str(number) if isinstance(number, int) else ""
 
 
 def about_attempt(batch_dir: Path, attempt: str) -> list[AttemptEvent]:

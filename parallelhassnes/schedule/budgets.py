@@ -9,6 +9,7 @@ attempts have cost so far, for each one that is live. Nobody knows that before t
 ended, so until then no more than ``FIRST_WAVE`` of them run.
 """
 
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from parallelhassnes import names
 from parallelhassnes.config import Budget
 from parallelhassnes.errors import UserError
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.store import atomic, batches, ledger, tickets
+from parallelhassnes.store import atomic, batches, ledger, raised, tickets
 from parallelhassnes.store.space import waiting_for_space
 
 FILE = "spent.json"
@@ -58,12 +59,16 @@ class Spent:
 
 
 @dataclass
-class _Account:
-    """One batch."""
+class Account:
+    """What one batch has spent, by queue key."""
 
     offset: int = 0
     experiment: str = ""
     by_key: dict[str, Spent] = field(default_factory=dict)
+
+
+type Accounts = dict[str, Account]
+"""Batch → its account."""
 
 
 class Purse:
@@ -76,10 +81,10 @@ class Purse:
     def __init__(self, ctx: Context, batch_ids: Iterable[str]) -> None:
         self.ctx = ctx
         self._budgets = {batch_id: budget_of(ctx, batch_id) for batch_id in batch_ids}
-        config = ctx.config.budgets
-        self.everywhere = bool(config.keys or config.experiments)
+        self._shared = raised.in_force(ctx.layout, ctx.config.budgets)
+        self.everywhere = bool(self._shared.keys or self._shared.experiments)
         self.on = self.everywhere or any(self._budgets.values())
-        self._accounts: dict[str, _Account] = {}
+        self._accounts: Accounts = {}
         self._live: list[tuple[str, str]] = []
         if self.on:
             self._accounts = _load(ctx)
@@ -107,7 +112,7 @@ class Purse:
                 return (
                     f"budget: {found}; parallelhassnes budget {batch_id} --raise USD or --tokens N"
                 )
-        config = self.ctx.config.budgets
+        config = self._shared
         experiment = batches.read_batch(self.ctx.layout.batch(batch_id)).experiment
         if experiment in config.experiments:
             same = {
@@ -118,14 +123,18 @@ class Purse:
             )
             if found:
                 return (
-                    f"budget of experiment {experiment}: {found}; raise it in parallelhassnes.toml"
+                    f"budget of experiment {experiment}: {found}; "
+                    f"parallelhassnes budget --experiment {shlex.quote(experiment)} --raise USD or --tokens N"
                 )
         if queue_key is not None and queue_key in config.keys:
             found = self._exceeded(
                 config.keys[queue_key], queue_key, lambda _, key: key == queue_key
             )
             if found:
-                return f"budget of {queue_key}: {found}; raise it in parallelhassnes.toml"
+                return (
+                    f"budget of {queue_key}: {found}; "
+                    f"parallelhassnes budget --key {queue_key} --raise USD or --tokens N"
+                )
         return None
 
     def _exceeded(self, budget: Budget, queue_key: str | None, counts: Any) -> str | None:
@@ -148,13 +157,21 @@ def budget_of(ctx: Context, batch_id: str) -> Budget | None:
     return batches.read_control(batch_dir).budget or batches.read_batch(batch_dir).budget
 
 
-def spent_of(ctx: Context, batch_id: str) -> Spent:
-    """What the batch has spent, straight from its ledger."""
-    account = _Account()
-    _advance(account, ctx, batch_id)
+def accounts(ctx: Context, batch_ids: Iterable[str] | None = None) -> Accounts:
+    """What these batches have spent as of now, where None is given all of them; nothing is written."""
+    wanted, known = list(ctx.layout.batch_ids() if batch_ids is None else batch_ids), _load(ctx)
+    _take_in(ctx, known, wanted)
+    return {batch_id: known[batch_id] for batch_id in wanted}
+
+
+def spent_on(accounts: Accounts, key: str | None = None, experiment: str | None = None) -> Spent:
+    """What was spent on a queue key, or by the batches of an experiment; without either all of it."""
     total = Spent()
-    for spent in account.by_key.values():
-        total.add(spent)
+    for account in accounts.values():
+        if experiment in (None, account.experiment):
+            for queue_key, spent in account.by_key.items():
+                if key in (None, queue_key):
+                    total.add(spent)
     return total
 
 
@@ -174,20 +191,20 @@ def key_of(path: Path) -> str:
         return ""
 
 
-def _take_in(ctx: Context, accounts: dict[str, _Account], batch_ids: list[str]) -> bool:
+def _take_in(ctx: Context, accounts: Accounts, batch_ids: list[str]) -> bool:
     """Read what the ledgers have got since; whether any had something."""
     changed = False
     for batch_id in batch_ids:
         account = accounts.get(batch_id)
         if account is None:
             experiment = batches.read_batch(ctx.layout.batch(batch_id)).experiment
-            account = accounts[batch_id] = _Account(experiment=experiment)
+            account = accounts[batch_id] = Account(experiment=experiment)
         if ledger.size(ctx.layout.batch(batch_id)) > account.offset:
             changed = _advance(account, ctx, batch_id) or changed
     return changed
 
 
-def _advance(account: _Account, ctx: Context, batch_id: str) -> bool:
+def _advance(account: Account, ctx: Context, batch_id: str) -> bool:
     before = account.offset
     for offset, event in ledger.read(ctx.layout.batch(batch_id), before):
         account.offset = offset
@@ -199,11 +216,11 @@ def _advance(account: _Account, ctx: Context, batch_id: str) -> bool:
     return account.offset != before
 
 
-def _load(ctx: Context) -> dict[str, _Account]:
+def _load(ctx: Context) -> Accounts:
     try:
         document = atomic.read_json_or_none(ctx.layout.system / FILE) or {"batches": {}}
         return {
-            batch_id: _Account(
+            batch_id: Account(
                 offset, experiment, {key: Spent(*sums) for key, sums in by_key.items()}
             )
             for batch_id, (offset, experiment, by_key) in document["batches"].items()
@@ -212,7 +229,7 @@ def _load(ctx: Context) -> dict[str, _Account]:
         return {}
 
 
-def _save(ctx: Context, accounts: dict[str, _Account]) -> None:
+def _save(ctx: Context, accounts: Accounts) -> None:
     document = {
         batch_id: [
             account.offset, account.experiment,

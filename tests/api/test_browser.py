@@ -181,6 +181,37 @@ def succeeded_in(ctx, batch_id: str) -> dict[str, int]:
     )
 
 
+def test_budgets_are_raised_where_they_are_shown_and_taken_back(browser, root: Path):
+    ctx = context(root, "[budgets.keys.slow]\nusd = 5\ntokens = 7000\n[budgets.experiments.e]\nusd = 1\n")  # fmt: skip
+    jobs = job("j", command("s", "true", queue_key="slow"))
+    batch_id = put(ctx, table(jobs, experiment="e", budget={"usd": 2.5}))
+    with serving(root, "--no-tick") as server, page(browser, server.url) as shown:
+        shown.goto("/")
+        expect(shown.locator("section[aria-labelledby=queue]")).to_contain_text("$0.00 of $5.00")
+        shown.get_by_role("link", name=batch_id).click()
+        expect(shown.locator(".facts")).to_contain_text("$0.00 of $2.50")
+        act = shown.locator("details.act").filter(has=shown.get_by_text("Budget", exact=True))
+        act.locator("summary").click()
+        act.get_by_label("USD in all").fill("4")
+        act.get_by_label("Reason").fill("one more try")
+        act.get_by_role("button", name="Set the budget").click()
+        expect(shown.locator(".facts")).to_contain_text("$0.00 of $4.00")
+        words = shown.locator("section[aria-labelledby=words]")
+        expect(words).to_contain_text("changed the budget of it: 4.00 USD one more try")
+        shown.get_by_role("button", name="Undo: the earlier budget").click()
+        expect(shown.locator(".facts")).to_contain_text("$0.00 of $2.50")
+        operated(shown, "Budget of e", "Set the budget")
+        expect(shown.get_by_role("status")).to_contain_text("e has a new budget")
+        shown.goto("/operate")
+        card = shown.locator("#m-key-slow")
+        card.locator("summary").click()
+        card.get_by_label("Tokens in all").fill("9000")
+        card.get_by_role("button", name="Set the budget").click()
+        expect(shown.locator("#m-key-slow")).to_contain_text("of 9000 tokens")
+        expect(shown.locator("#m-key-slow")).to_contain_text("$0.00 of $5.00")
+        assert accessibility_problems(shown) == []
+
+
 def test_mistakes_of_a_table_stand_at_their_lines(browser, root: Path):
     context(root)
     with serving(root, "--no-tick") as server, page(browser, server.url) as shown:

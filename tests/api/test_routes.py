@@ -226,6 +226,27 @@ def test_a_person_decides_about_steps_jobs_and_batches(root):
     assert {line["by"] for line in _events(ctx.layout.batch(batch_id)) if line["event"] in ("approved", "rejected")} == {"token:ops"}  # fmt: skip
 
 
+def test_budgets_over_all_batches_are_shown_and_raised(root):
+    ctx = context(root, "[budgets.keys.command]\nusd = 5\n")
+    put(ctx, table(job("j", shell("s", "true")), experiment="e"))
+    ops, reader = token(root, "ops", "operate"), token(root, "sub", "submit")
+    with serving(root, "--no-tick", "--auth", "token", token=ops) as server:
+        client, wanted = server.client, {"scope": "key", "name": "command", "usd": 7.5}
+        is_problem(client.put("/v1/budgets", json=wanted, headers={"Authorization": f"Bearer {reader}"}), 403)  # fmt: skip
+        is_problem(client.put("/v1/budgets", json={**wanted, "name": "comand"}), 404)
+        is_problem(client.put("/v1/budgets", json={**wanted, "usd": -1}), 422)
+        is_problem(client.put("/v1/budgets", json={**wanted, "dollars": 1}), 422)
+        line = client.put("/v1/budgets", json=wanted).json()
+        assert (line["usd_limit"], line["tokens_limit"], line["changed"]) == (7.5, None, True)
+        client.put("/v1/budgets", json={"scope": "experiment", "name": "e", "tokens": 9})
+        shown = client.get("/v1/budgets")
+        assert [(b["scope"], b["name"], b["usd_limit"], b["tokens_limit"]) for b in shown.json()["items"]] == [
+            ("key", "command", 7.5, None), ("experiment", "e", None, 9),
+        ]  # fmt: skip
+        assert client.get("/v1/budgets", headers={"If-None-Match": shown.headers["etag"]}).status_code == 304  # fmt: skip
+    assert {line["by"] for line in _events(ctx.layout.system) if line["event"] == "budget"} == {"token:ops"}  # fmt: skip
+
+
 def _events(folder) -> list[dict]:
     return [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
 

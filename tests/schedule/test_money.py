@@ -11,7 +11,7 @@ from parallelhassnes.plan import Enough
 from parallelhassnes.schedule import budgets, enough
 from parallelhassnes.schedule.requeue import rebuild
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.store import locks, tickets
+from parallelhassnes.store import ledger, locks, raised, tickets
 
 
 def sweep(root, n_trials, *, kwargs=None, **more):
@@ -111,6 +111,32 @@ def test_a_budget_over_all_batches(root, scope):
     tick(ctx)
     assert (ctx.layout.system / budgets.FILE).read_text() == spent
     assert trials(ctx, first) + trials(ctx, second) == 3
+    whose = ("--key", "costly") if "costly" in scope else ("--experiment", "e")
+    assert f"parallelhassnes budget {' '.join(whose)} --raise" in held(ctx, second)
+    asked = json.loads(program(root, "budget", *whose, "--json").stdout)
+    assert (asked["usd"], asked["usd_limit"], asked["changed"]) == (3, 3, False)
+    program(root, "budget", *whose, "--raise", "100", "--reason", "the deadline")
+    wait_for(lambda: (tick(ctx), idle(ctx))[1], "the rest", 90)
+    assert trials(ctx, first) + trials(ctx, second) == 5
+    (line,) = [event for _, event in ledger.read(ctx.layout.system) if event["event"] == "budget"]
+    assert (line["target"], line["usd"], line["reason"]) == (whose[1], 100, "the deadline")
+
+
+def test_a_budget_that_cannot_be_is_refused(root):
+    ctx = context(root)
+    put(ctx, sweep(root, 1, experiment="ablation"))
+    for said, line in (
+        (("latest", "--raise", "-1"), "is no amount"),
+        (("latest", "--raise", "inf"), "is no amount"),
+        (("--key", "costlyy", "--raise", "1"), "did you mean costly?"),
+        (("--experiment", "ablatoin", "--raise", "1"), "did you mean ablation?"),
+        ((), "name a batch, or one of --key and --experiment"),
+        (("latest", "--key", "costly"), "name a batch, or one of --key and --experiment"),
+    ):
+        refused = program(root, "budget", *said, check=False)
+        assert refused.returncode == 2, said
+        assert line in refused.stderr, said
+    assert not (ctx.layout.system / raised.FILE).exists()
 
 
 def test_after_one_success_the_rest_is_skipped(root):

@@ -9,9 +9,11 @@ from starlette.responses import RedirectResponse, Response
 from parallelhassnes.api.pages import said
 from parallelhassnes.api.pages.render import PageRoute, link, page
 from parallelhassnes.api.site import SiteHere
+from parallelhassnes.control import budget as budgets
 from parallelhassnes.control import fold as folds
 from parallelhassnes.control import pace
 from parallelhassnes.control.batch_scoreboard import batch_scoreboard
+from parallelhassnes.control.budget import SharedLine
 from parallelhassnes.control.bulk import bulk
 from parallelhassnes.control.find import resolve
 from parallelhassnes.control.fold import Fold
@@ -23,6 +25,7 @@ from parallelhassnes.control.results import results as results_of
 from parallelhassnes.control.running import HeartbeatWatch
 from parallelhassnes.control.scoreboard_models import BatchScoreboard, FailedStep
 from parallelhassnes.control.trial_rows import choose
+from parallelhassnes.schedule.context import Context
 from parallelhassnes.store import batches, ledger
 from parallelhassnes.store.attempts import LOGS
 from parallelhassnes.store.layout import Layout
@@ -67,7 +70,7 @@ def batch_page(
     batch_dir = site.layout.batch(text)
     chosen = _Chosen(q.lower(), trouble=show == "trouble", number=number)
     fold, board = _look(site.layout, text, chosen)
-    control = batches.read_control(batch_dir)
+    ctx, control = site.context(), batches.read_control(batch_dir)
     running, few = board.running[:MOST_RUNNING], board.steps_total <= MOST_RESULTS
     return page(
         request, "batch.html", board=board, pace=pace.pace(fold, board.counts), costs=pace.cost_over_time(fold),
@@ -75,6 +78,7 @@ def batch_page(
         lines={step.attempt: _last_line(site.layout, step.attempt) for step in running},
         failures=_groups(board), control=control, gates=board.gates[:MOST_GATES],
         priority=batches.read_batch(batch_dir).priority if control.priority is None else control.priority,
+        budget=budgets.of_batches(ctx, [text]).get(text), shared=_of_experiment(ctx, board.experiment),
         words=operators_words(batch_dir), said=said.done(request), too_many=not few,
         results=_results(site.layout, text, ledger.size(batch_dir)) if few or results else [],
     )  # fmt: skip
@@ -85,6 +89,13 @@ def _results(layout: Layout, batch_id: str, ledger_bytes: int) -> list[GroupLine
     """By agent and model, best first; empty where nothing was scored."""
     found = results_of(layout, choose(layout, batch_id)).groups
     return found if any(group.scored for group in found) else []
+
+
+def _of_experiment(ctx: Context, experiment: str) -> SharedLine | None:
+    shared = budgets.every_shared(ctx) if experiment else []
+    return next(
+        (line for line in shared if (line.scope, line.name) == ("experiment", experiment)), None
+    )
 
 
 class _Chosen:

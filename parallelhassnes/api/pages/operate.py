@@ -15,7 +15,7 @@ from parallelhassnes.api.pages import said
 from parallelhassnes.api.pages.door import own_page
 from parallelhassnes.api.pages.render import PageRoute, page
 from parallelhassnes.api.site import SiteHere
-from parallelhassnes.control import gate, hold
+from parallelhassnes.control import budget, gate, hold
 from parallelhassnes.control import operate as operations
 from parallelhassnes.control.find import resolve
 from parallelhassnes.control.ledger_lines import operators_words
@@ -37,6 +37,8 @@ class Said(NamedTuple):
     reason: str
     number: int | None
     only: str
+    usd: float | None = None
+    tokens: int | None = None
 
 
 class Came(NamedTuple):
@@ -54,7 +56,7 @@ def operate_page(request: Request, site: SiteHere) -> Response:
     return page(
         request, "operate.html", board=board, words=operators_words(site.layout.system), said=said.done(request),
         batches=[b for b in board.batches if b.state in ("running", "waiting", "blocked")][:MOST_BATCHES],
-        keys=_keys(ctx, [line.queue_key for line in board.queue]), lines={k.queue_key: k for k in board.queue},
+        budgets=budget.every_shared(ctx), keys=_keys(ctx, [line.queue_key for line in board.queue]), lines={k.queue_key: k for k in board.queue},
         own_limits={
             key: state.limit.limit for key, state in queue_keys.every(site.layout).items() if state.limit
         },
@@ -74,7 +76,9 @@ def say(
     back: Annotated[str, Form(max_length=1000)] = "/",
     reason: Annotated[str, Form(max_length=500)] = "",
     number: Annotated[str, Form(max_length=10)] = "",
-    was: Annotated[str, Form(max_length=10)] = "",
+    was: Annotated[str, Form(max_length=60)] = "",
+    usd: Annotated[str, Form(max_length=25)] = "",
+    tokens: Annotated[str, Form(max_length=25)] = "",
     only: Annotated[str, Form(max_length=100)] = "",
 ) -> Response:
     """Do it, and go back to where it was asked for."""
@@ -82,7 +86,9 @@ def say(
     if act is None:
         near = nearest(word, _ACTS)
         raise UserError(f"there is no word {word}", fix=f"did you mean {near}?" if near else "")
-    came = act(site.context(), Said(target, reason, _number(number), only))
+    came = act(
+        site.context(), Said(target, reason, _number(number), only, _amount(usd), _number(tokens))
+    )
     return RedirectResponse(said.address(own_page(back), word, came.target, came.touched, was), 303)
 
 
@@ -93,6 +99,15 @@ def _number(text: str) -> int | None:
         return int(text)
     except ValueError:
         raise UserError(f"{text} is not a number", fix="give a whole number") from None
+
+
+def _amount(text: str) -> float | None:
+    if not text.strip():
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"{text} is not an amount", fix="give USD, as 12.50") from None
 
 
 def _held(act: Callable[[Context, str, str], hold.Held]) -> Callable[[Context, Said], Came]:
@@ -113,6 +128,22 @@ def _limit(ctx: Context, form: Said) -> Came:
 def _priority(ctx: Context, form: Said) -> Came:
     hold.priority(ctx, form.target, form.number or 0, form.reason)
     return Came(form.target)
+
+
+def _budget(ctx: Context, form: Said) -> Came:
+    batch_id = resolve(ctx.layout, form.target).batch_id
+    budget.change(ctx, batch_id, usd=form.usd, tokens=form.tokens, reason=form.reason)
+    return Came(batch_id)
+
+
+def _shared_budget(scope: budget.Scope) -> Callable[[Context, Said], Came]:
+    def done(ctx: Context, form: Said) -> Came:
+        line = budget.change_shared(
+            ctx, scope, form.target, usd=form.usd, tokens=form.tokens, reason=form.reason
+        )
+        return Came(line.name)
+
+    return done
 
 
 def _approve(ctx: Context, form: Said) -> Came:
@@ -157,5 +188,6 @@ _ACTS: dict[str, Callable[[Context, Said], Came]] = {
     "pause": _held(hold.pause), "resume": _held(hold.resume), "close": _held(hold.close),
     "reopen": _held(hold.reopen), "drain": _held(hold.drain), "undrain": _held(hold.undrain),
     "limit": _limit, "priority": _priority, "cancel": _cancel, "retry": _retry,
-    "approve": _approve, "reject": _reject,
+    "approve": _approve, "reject": _reject, "budget": _budget, "budget-key": _shared_budget("key"),
+    "budget-experiment": _shared_budget("experiment"),
 }  # fmt: skip

@@ -41,10 +41,12 @@ def overview(
     chosen = [line for line in wanted if _shown(line, show)]
     pages = max(1, -(-len(chosen) // PER_PAGE))
     number = min(max(number, 1), pages)
+    ctx = site.context()
     lines = chosen[(number - 1) * PER_PAGE : number * PER_PAGE]
     return page(
         request, "overview.html", board=board, lines=lines, show=show, q=q, number=number, pages=pages,
-        tabs=_tabs(wanted), found=len(chosen), budgets=budget.of_batches(site.context(), [line.batch_id for line in lines]),
+        tabs=_tabs(wanted), found=len(chosen), budgets=budget.of_batches(ctx, [line.batch_id for line in lines]),
+        key_budgets={line.name: line for line in budget.every_shared(ctx) if line.scope == "key"},
         rejected=newest_rejected(site.layout, MOST_REJECTED) if board.rejected else [],
         ticking=site.ticker is not None,
     )  # fmt: skip

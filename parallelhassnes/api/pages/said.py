@@ -28,8 +28,8 @@ class Done(NamedTuple):
     target: str
     undo: str
     undo_label: str
-    number: int | None
-    """The earlier limit or priority, where that is what the undoing sets."""
+    fields: dict[str, str]
+    """What the undoing sets: the earlier limit, priority or budget."""
 
 
 LINES = {
@@ -45,6 +45,9 @@ LINES = {
     "undrain": "{of} starts attempts again",
     "limit": "{of} has a new limit",
     "priority": "{of} has a new priority",
+    "budget": "{of} has a new budget",
+    "budget-key": "{of} has a new budget",
+    "budget-experiment": "{of} has a new budget",
 }
 UNDO = {
     "pause": Undo("resume", "Resume"),
@@ -59,7 +62,12 @@ UNDO = {
     "undrain": Undo("drain", "Drain again"),
     "limit": Undo("limit", "Undo: the earlier limit"),
     "priority": Undo("priority", "Undo: the earlier priority"),
+    "budget": Undo("budget", "Undo: the earlier budget"),
+    "budget-key": Undo("budget-key", "Undo: the earlier budget"),
+    "budget-experiment": Undo("budget-experiment", "Undo: the earlier budget"),
 }
+_BUDGET = re.compile(r"(?P<usd>\d+(\.\d+)?)?;(?P<tokens>\d+)?")
+"""``was`` of a budget: its parts, either of which may be missing."""
 
 
 _OURS = ("did", "of", "n", "was")
@@ -89,19 +97,23 @@ def done(request: Request) -> Done | None:
     word, target = asked.get("did", ""), asked.get("of", "")
     if word not in LINES or not _ID.fullmatch(target):
         return None
-    was, number = asked.get("was", ""), asked.get("n", "")
+    number = asked.get("n", "")
     touched = words.counted(int(number) if number.isdecimal() else 0, "step")
-    undo = UNDO[word]
-    if (
-        word == "reject" and target.count("/") < 2
-    ):  # of many: what is rejected waits for nobody any more
-        undo = Undo("", "")
+    undo, fields = UNDO[word], _earlier(word, asked.get("was", ""))
+    # Of a batch or job: what was rejected waits for nobody any more, so approving that would find nothing.
+    of_many = word == "reject" and target.count("/") < 2
+    if fields is None or of_many:
+        undo, fields = Undo("", ""), {}
+    return Done(LINES[word].format(of=target, n=touched), target, undo.word, undo.label, fields)
+
+
+def _earlier(word: str, was: str) -> dict[str, str] | None:
+    """What takes a change of a number back; None where that is not known."""
+    if word.startswith("budget"):
+        found = _BUDGET.fullmatch(was)
+        return {k: v for k, v in found.groupdict().items() if v} or None if found else None
+    if word not in ("limit", "priority"):
+        return {}
     if word == "limit" and was == "none":
-        before = None
-    elif was.removeprefix("-").isdecimal():
-        before = int(was)
-    elif word in ("limit", "priority"):
-        undo, before = Undo("", ""), None
-    else:
-        before = None
-    return Done(LINES[word].format(of=target, n=touched), target, undo.word, undo.label, before)
+        return {"number": ""}
+    return {"number": was} if was.removeprefix("-").isdecimal() else None
