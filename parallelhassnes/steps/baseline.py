@@ -10,7 +10,7 @@ when a baseline is retried the gate looks again.
 import json
 
 from parallelhassnes.plan import StepSpec
-from parallelhassnes.steps import untrusted
+from parallelhassnes.steps import ends, untrusted
 from parallelhassnes.steps.kinds import Attempt, Failure, Outcome, WorkerEnd
 from parallelhassnes.steps.verdict import facts
 from parallelhassnes.steps.verdict.kind import trial_steps
@@ -46,7 +46,8 @@ class BaselineKind:
     def conclude(self, attempt: Attempt, end: WorkerEnd) -> Outcome:
         found = untrusted.read_object(attempt.dir / FILE)
         if found is None:
-            return _without(end)
+            line = f"the baselines were not looked at (exit code {end.exit_code}); see stderr.log"
+            return ends.stopped(end) or ends.broken(line, f"The worker ended, and {line}.")
         wrong, open_ones = _lines(found.get("wrong")), _lines(found.get("open"))
         report = {"files_written": [FILE]}
         if wrong:
@@ -85,14 +86,3 @@ def look(trials: list[facts.TrialFacts]) -> tuple[list[str], list[str]]:
 
 def _lines(value: object) -> list[str]:
     return [line for each in untrusted.sequence(value) if (line := untrusted.text(each, 300))]
-
-
-def _without(end: WorkerEnd) -> Outcome:
-    match end.reason:
-        case "canceled":
-            return Outcome("canceled", "Canceled.", Failure("canceled", "canceled"))
-        case "lost":
-            return Outcome("lost", "Lost.", Failure("lost", "its supervisor died"))
-        case _:
-            line = f"the baselines were not looked at (exit code {end.exit_code}); see stderr.log"
-            return Outcome("failed", f"The worker ended, and {line}.", Failure("internal", line))

@@ -7,18 +7,17 @@ import hashlib
 import json
 from typing import Any
 
-from parallelhassnes.steps.kinds import Attempt, Failure, Outcome, WorkerEnd
+from parallelhassnes.steps import ends
+from parallelhassnes.steps.kinds import Attempt, Outcome, WorkerEnd
 
 
 def conclude(attempt: Attempt, end: WorkerEnd) -> Outcome:
     """What a stand-in's attempt came to."""
-    if end.reason == "canceled":
-        return Outcome("canceled", "Canceled.", Failure("canceled", "canceled"))
-    if end.reason == "lost":
-        return Outcome("lost", "Lost.", Failure("lost", "its supervisor died"))
+    stopped = ends.stopped(end)
+    if stopped is not None:
+        return stopped
     if end.exit_code != 0:
-        line = f"the stand-in ended with exit code {end.exit_code}"
-        return Outcome("failed", line, Failure("internal", line))
+        return ends.broken(f"the stand-in ended with exit code {end.exit_code}")
     digest = hashlib.sha256(_prompt(attempt.step.spec).encode("utf-8", "replace")).hexdigest()
     summary = f"Stand-in: no agent was run. The prompt's SHA-256 begins with {digest[:12]}."
     agent = {"prompt_sha256": digest, "answer": f"stand-in-{digest[:16]}"}

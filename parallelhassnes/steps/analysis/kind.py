@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from parallelhassnes.plan import JobSpec, StepSpec
-from parallelhassnes.steps import trial_sweep, untrusted
+from parallelhassnes.steps import ends, trial_sweep, untrusted
 from parallelhassnes.steps.analysis import analyse
 from parallelhassnes.steps.analysis.case import case_of, reference
 from parallelhassnes.steps.analysis.engine import EngineFailed
@@ -63,7 +63,7 @@ class AnalysisKind:
             made = Analysis.model_validate(document)
         except ValidationError as error:
             line = f"{ANALYSIS_FILE} is no analysis: {error.errors(include_url=False, include_input=False)[0]['msg']}"
-            return Outcome("failed", f"{line}.", Failure("internal", line))
+            return ends.broken(line)
         return _outcome(made)
 
     def sweep(self, attempt: Attempt) -> list[str]:
@@ -97,20 +97,18 @@ def _outcome(made: Analysis) -> Outcome:
 
 
 def _without(attempt: Attempt, end: WorkerEnd) -> Outcome:
-    match end.reason:
-        case "canceled":
-            return Outcome("canceled", "Canceled.", Failure("canceled", "canceled"))
-        case "lost":
-            return Outcome("lost", "Lost.", Failure("lost", "its supervisor died"))
-        case "timeout":
-            line = "the engine did not answer within the step's deadline"
-            return Outcome("failed", f"Not analysed: {line}.", Failure("agent_timeout", line))
+    stopped = ends.stopped(end)
+    if stopped is not None:
+        return stopped
+    if end.reason == "timeout":
+        line = "the engine did not answer within the step's deadline"
+        return Outcome("failed", f"Not analysed: {line}.", Failure("agent_timeout", line))
     said = untrusted.read_object(attempt.dir / ERROR_FILE)
     if said is None:
         line = (
             f"the worker ended with exit code {end.exit_code} and left no analysis; see stderr.log"
         )
-        return Outcome("failed", f"Not analysed: {line}.", Failure("internal", line))
+        return ends.broken(line, f"Not analysed: {line}.")
     line = untrusted.text(said.get("line"), 500) or "no reason given"
     evidence = untrusted.text(said.get("evidence"), 4000) or ""
     failure = Failure(untrusted.text(said.get("class")) or "internal", line, evidence)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from parallelhassnes.plan import JobSpec, StepSpec
-from parallelhassnes.steps import untrusted
+from parallelhassnes.steps import ends, untrusted
 from parallelhassnes.steps.analysis.trial_files import TrialFiles
-from parallelhassnes.steps.kinds import Attempt, Failure, Outcome, WorkerEnd
+from parallelhassnes.steps.kinds import Attempt, Outcome, WorkerEnd
 from parallelhassnes.steps.verdict import facts, flakiness, judge, opinions
 from parallelhassnes.steps.verdict.facts import TrialFacts
 from parallelhassnes.steps.verdict.versions import VERDICT_FILE
@@ -50,8 +50,7 @@ class VerdictKind:
         try:
             return _outcome(verdict) if verdict is not None else _without_verdict(end)
         except (KeyError, TypeError):
-            line = f"{VERDICT_FILE} is no verdict"
-            return Outcome("failed", f"{line}.", Failure("internal", line))
+            return ends.broken(f"{VERDICT_FILE} is no verdict")
 
     def sweep(self, attempt: Attempt) -> list[str]:  # noqa: ARG002 - nothing was started
         return []
@@ -120,14 +119,8 @@ def _write(path: Path, document: dict[str, Any]) -> None:
 
 
 def _without_verdict(end: WorkerEnd) -> Outcome:
-    match end.reason:
-        case "canceled":
-            return Outcome("canceled", "Canceled.", Failure("canceled", "canceled"))
-        case "lost":
-            return Outcome("lost", "Lost.", Failure("lost", "its supervisor died"))
-        case _:
-            line = f"no verdict was written (exit code {end.exit_code}); see stderr.log"
-            return Outcome("failed", f"The worker ended, and {line}.", Failure("internal", line))
+    line = f"no verdict was written (exit code {end.exit_code}); see stderr.log"
+    return ends.stopped(end) or ends.broken(line, f"The worker ended, and {line}.")
 
 
 def _summary(verdict: dict[str, Any]) -> str:
