@@ -12,7 +12,6 @@ if that is wanted, when nothing of it has moved for long. A stop goes: SIGTERM t
 process group and to everything that descends from it; then the kind's own sweep.
 """
 
-import dataclasses
 import os
 import select
 import signal
@@ -28,7 +27,7 @@ from parallelhassnes.execute.progress import Progress
 from parallelhassnes.execute.worker import start_worker
 from parallelhassnes.steps.kinds import Attempt, Kind, LimitsPhases, ShowsItself, WorkerEnd
 from parallelhassnes.store import attempts, space
-from parallelhassnes.store.records import AttemptState, Heartbeat, LiveRecord, now_text
+from parallelhassnes.store.records import AttemptState, Heartbeat, now_text
 
 type Reason = Literal["exited", "timeout", "canceled", "lost", "stuck"]
 
@@ -180,7 +179,9 @@ class _Watch:
                 "phase": seen.phase,
                 "log_bytes": seen.bytes,
                 "stuck_since": self.progress.moved_at if stuck else None,
-                "live": self._live(),
+                "live": self.kind.live(self.attempt)
+                if isinstance(self.kind, ShowsItself)
+                else None,
             }
         )
         self.beats += 1
@@ -192,12 +193,6 @@ class _Watch:
             logs.say(f"could not write the heartbeat: {error.strerror}")
         for name in logs.trim(self.attempt.dir, self.timing.log_ceiling):
             logs.say(f"cut the middle out of {name}")
-
-    def _live(self) -> LiveRecord | None:
-        if not isinstance(self.kind, ShowsItself):
-            return None
-        live = self.kind.live(self.attempt)
-        return None if live is None else LiveRecord(**dataclasses.asdict(live))
 
     def _enter(self, phase: str | None, now: float) -> None:
         """Set the deadline of a phase that has just been seen for the first time; a step's own limit holds alone."""

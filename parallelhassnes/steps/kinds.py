@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from parallelhassnes.plan import StepSpec
+from parallelhassnes.store.records import LiveRecord
 
 type Status = Literal["succeeded", "failed", "needs_attention", "canceled", "lost"]
 
@@ -103,25 +104,11 @@ class Kind(Protocol):
         """
 
 
-@dataclass(frozen=True)
-class Live:
-    """What an attempt is doing right now, as far as its kind can tell."""
-
-    item: str | None = None
-    """What it is at, in one line."""
-    thread_id: str | None = None
-    input_tokens: int | None = None
-    """So far; those from the cache included."""
-    output_tokens: int | None = None
-    cost_usd: float | None = None
-    tool_calls: int = 0
-
-
 @runtime_checkable
 class ShowsItself(Protocol):
     """What a kind may do besides: say what its attempt is doing."""
 
-    def live(self, attempt: Attempt) -> Live | None:
+    def live(self, attempt: Attempt) -> LiveRecord | None:
         """What the attempt is doing; cheap, called every beat."""
 
 

@@ -10,7 +10,8 @@ from parallelhassnes.steps.agent import conclude, files, stand_in
 from parallelhassnes.steps.agent.ask import HOME
 from parallelhassnes.steps.agent.live import Follower
 from parallelhassnes.steps.agent.named import agent
-from parallelhassnes.steps.kinds import Attempt, Live, Outcome, WorkerEnd
+from parallelhassnes.steps.kinds import Attempt, Outcome, WorkerEnd
+from parallelhassnes.store.records import LiveRecord
 
 DEADLINE_SEC = 4 * 3600.0
 """Where a step names none: an agent whose server is down would wait for ever."""
@@ -44,7 +45,7 @@ class AgentKind:
             return "stand_in"
         return files.read_run(attempt.dir).phase
 
-    def live(self, attempt: Attempt) -> Live | None:
+    def live(self, attempt: Attempt) -> LiveRecord | None:
         if attempt.stand_in or not files.folder(attempt.dir).is_dir():
             return None
         if self._follower is None:
@@ -55,7 +56,7 @@ class AgentKind:
         said, tokens = self._follower.look()
         if said.thread_id is None:
             return None
-        return Live(
+        return LiveRecord(
             item=said.current_item, thread_id=said.thread_id, input_tokens=tokens.input,
             output_tokens=tokens.output, cost_usd=said.cost_usd, tool_calls=said.tool_calls,
         )  # fmt: skip
