@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from parallelhassnes.cli.options import JsonOption, RootOption
+from parallelhassnes.cli.run_options import SecretOption
 from parallelhassnes.cli.work import open_store
 
 if TYPE_CHECKING:
@@ -48,10 +49,7 @@ def analyze(
     base_url: Annotated[
         str | None, typer.Option("--base-url", help="Engine api: the endpoint, up to /v1.")
     ] = None,
-    secret: Annotated[
-        list[str] | None,
-        typer.Option("--secret", metavar="NAME", help="Variable to pass on; may be repeated."),
-    ] = None,
+    secret: SecretOption = None,
     no_wait: Annotated[
         bool, typer.Option("--no-wait", help="Start what may start, and leave it running.")
     ] = False,

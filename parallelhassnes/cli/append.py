@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from parallelhassnes.cli.options import JsonOption, RootOption
+from parallelhassnes.cli.run_options import Texts, TrialsOption
 from parallelhassnes.cli.work import open_store
 
 
@@ -15,11 +16,9 @@ def register(app: typer.Typer) -> None:
 
 def append(
     target: Annotated[str, typer.Argument(metavar="ID", help="A batch, or BATCH/JOB.")],
-    n: Annotated[
-        int, typer.Option("--n-trials", "-n", min=1, max=100_000, help="Trials per task and agent.")
-    ] = 1,
+    n: TrialsOption = None,
     agent: Annotated[
-        list[str] | None,
+        Texts,
         typer.Option(
             "--agent",
             "-a",
@@ -37,7 +36,7 @@ def append(
     from parallelhassnes.control.append import append as add
     from parallelhassnes.store.atomic import dumps
 
-    done = add(open_store(root), target, n, agent)
+    done = add(open_store(root), target, n or 1, agent)
     if json:
         typer.echo(dumps(done.model_dump(mode="json")), nl=False)
         return

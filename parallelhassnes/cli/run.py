@@ -2,10 +2,11 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
+from parallelhassnes.cli import run_options as opt
 from parallelhassnes.cli.options import JsonOption, RootOption
 from parallelhassnes.cli.work import (
     FailOnOption,
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from parallelhassnes.schedule.context import Context
     from parallelhassnes.tables.request import RunRequest
 
-Texts = list[str] | None
-
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
@@ -31,125 +30,33 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    paths: Annotated[
-        Texts, typer.Argument(metavar="PATH…", help="Task folders, or folders of tasks.")
-    ] = None,
-    path: Annotated[Texts, typer.Option("--path", "-p", help="As PATH; may be repeated.")] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option("--dataset", "-d", help="A dataset, as Harbor names it: name@version."),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", "-c", help="A table, an Oddish sweep or a Harbor job config."),
-    ] = None,
-    agent: Annotated[
-        Texts, typer.Option("--agent", "-a", help="An agent; may be repeated. [default: oracle]")
-    ] = None,
-    model: Annotated[
-        Texts,
-        typer.Option(
-            "--model", "-m", help="A model for each agent that takes one; may be repeated."
-        ),
-    ] = None,
-    n_trials: Annotated[
-        int | None,
-        typer.Option(
-            "--n-trials",
-            "-n",
-            "-k",
-            "--n-attempts",
-            min=1,
-            help="Trials per task and agent. [default: 1]",
-        ),
-    ] = None,
-    n_valid: Annotated[
-        int | None,
-        typer.Option(
-            "--n-valid", min=1, help="Scored trials per task and agent: unscored ones run again."
-        ),
-    ] = None,
-    environment: Annotated[
-        str | None,
-        typer.Option("--env", "-e", help="docker, sandbox or another Harbor environment."),
-    ] = None,
-    task: Annotated[
-        Texts, typer.Option("--task-name", "-t", help="Only tasks that match; may be repeated.")
-    ] = None,
-    exclude: Annotated[
-        Texts,
-        typer.Option("--exclude-task-name", "-x", help="No tasks that match; may be repeated."),
-    ] = None,
-    n_tasks: Annotated[
-        int | None, typer.Option("--n-tasks", "-l", min=1, help="The first N tasks only.")
-    ] = None,
-    concurrency: Annotated[
-        int | None,
-        typer.Option(
-            "--concurrency",
-            "-j",
-            "--n-concurrent",
-            min=1,
-            help="Live attempts at most (Harbor's -n).",
-        ),
-    ] = None,
+    paths: opt.PathsArgument = None,
+    path: opt.PathOption = None,
+    dataset: opt.DatasetOption = None,
+    config: opt.ConfigOption = None,
+    agent: opt.AgentOption = None,
+    model: opt.ModelOption = None,
+    n_trials: opt.TrialsOption = None,
+    n_valid: opt.ValidOption = None,
+    environment: opt.EnvironmentOption = None,
+    task: opt.TaskOption = None,
+    exclude: opt.ExcludeOption = None,
+    n_tasks: opt.TasksOption = None,
+    concurrency: opt.ConcurrencyOption = None,
     limit: LimitOption = None,
-    experiment: Annotated[
-        str | None, typer.Option("--experiment", "-E", help="Label of the batch.")
-    ] = None,
-    priority: Annotated[
-        int | None, typer.Option("--priority", "-P", help="Higher starts first.")
-    ] = None,
-    secret: Annotated[
-        Texts,
-        typer.Option(
-            "--secret", metavar="NAME", help="Environment variable to pass on; may be repeated."
-        ),
-    ] = None,
-    agent_env: Annotated[
-        Texts, typer.Option("--ae", "--agent-env", metavar="NAME=VALUE", help="For the agent.")
-    ] = None,
-    agent_kwarg: Annotated[
-        Texts,
-        typer.Option(
-            "--ak", "--agent-kwarg", metavar="NAME=VALUE", help="For the agent; JSON or text."
-        ),
-    ] = None,
-    timeout_multiplier: Annotated[
-        float | None,
-        typer.Option("--timeout-multiplier", help="Factor on every timeout of the tasks."),
-    ] = None,
-    analyze: Annotated[
-        bool, typer.Option("--analyze", help="Analyse each trial by the rules (no model).")
-    ] = False,
-    analyze_with: Annotated[
-        Texts,
-        typer.Option(
-            "--analyze-with",
-            metavar="ENGINE[:MODEL]",
-            help="Analyse each trial with this engine; may be repeated.",
-        ),
-    ] = None,
-    baseline_gate: Annotated[
-        bool,
-        typer.Option(
-            "--baseline-gate",
-            help="Run oracle and nop of a task first; the others only if these come out as they must.",
-        ),
-    ] = False,
+    experiment: opt.ExperimentOption = None,
+    priority: opt.PriorityOption = None,
+    secret: opt.SecretOption = None,
+    agent_env: opt.AgentEnvOption = None,
+    agent_kwarg: opt.AgentKwargOption = None,
+    timeout_multiplier: opt.TimeoutMultiplierOption = None,
+    analyze: opt.AnalyzeOption = False,
+    analyze_with: opt.AnalyzeWithOption = None,
+    baseline_gate: opt.BaselineGateOption = False,
     no_codex: NoCodexOption = False,
     fail_on: FailOnOption = "infrastructure",
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No progress, no scoreboard.")
-    ] = False,
-    report: Annotated[
-        Path | None,
-        typer.Option(
-            "--report",
-            metavar="FILE",
-            help="Write a report at the end: .html, or .md for Markdown.",
-        ),
-    ] = None,
+    quiet: opt.QuietOption = False,
+    report: opt.ReportOption = None,
     root: RootOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -217,7 +124,7 @@ def _with_default_environment(ctx: "Context", document: dict[str, object]) -> di
     return document
 
 
-def _pairs(texts: Texts, option: str) -> dict[str, str]:
+def _pairs(texts: opt.Texts, option: str) -> dict[str, str]:
     from parallelhassnes.errors import UserError
 
     found = {}
@@ -229,7 +136,7 @@ def _pairs(texts: Texts, option: str) -> dict[str, str]:
     return found
 
 
-def _values(texts: Texts) -> dict[str, object]:
+def _values(texts: opt.Texts) -> dict[str, object]:
     import json
 
     found: dict[str, object] = {}
