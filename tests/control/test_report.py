@@ -3,21 +3,24 @@
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import combinations, pairwise
 from pathlib import Path
 from urllib.parse import unquote
 
 import probes
 import pytest
 import scored
-from stores import program
+from stores import context, job, program, put, shell, table
 
 from parallelhassnes.cli.app import app
 from parallelhassnes.control import trial_rows
-from parallelhassnes.control.report import brief, figures, page, spans
-from parallelhassnes.control.report.gather import JobVerdict, Report, gather
+from parallelhassnes.control.report import brief, figures, page, spans, story
+from parallelhassnes.control.report.gather import JobVerdict, Report, gather, heat
 from parallelhassnes.control.results import dimension, grouped, results
 from parallelhassnes.errors import UserError
 
+A4 = 794
+"""Pixels that a sheet of paper is wide in CSS."""
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> $x_{1}$ &amp; \" ' | `a` \\ [a](javascript:alert(3))"
 
 
@@ -175,6 +178,112 @@ def test_markdown_for_a_comment(store, capsys):
     assert len(text) < 8000
 
 
+def test_names_that_are_alike_when_cut_are_told_apart():
+    long = [f"agent · organisation/a-model-with-a-very-long-name-preview-{day:02d}" for day in range(30)]  # fmt: skip
+    cut = [f"{'x' * 30}{place}{'y' * 30}" for place in range(3)]
+    for names in (long, cut, ["a", "b"]):
+        shown = figures.told_apart(names)
+        assert len(set(shown)) == len(names)
+        assert max(map(len, shown)) <= figures.NAME_LENGTH + 4
+    assert figures.told_apart(["a", "b"]) == ["a", "b"]
+
+
+def test_points_at_one_spot_show_all_their_numbers():
+    rates = [figures.Rate(str(cost), 1.0, 0.5, 1.0, cost_usd=cost) for cost in (1.0, 1.0, 2.0)]
+    text = figures.cost_against_success(rates)
+    assert figures.together([(0.5, 1.0), (0.5, 1.0), (1.0, 1.0)]) == [[0, 1], [2]]
+    assert "1, 2" in text
+    many = figures.cost_against_success([figures.Rate("x", 0.0, 0.0, 0.5, cost_usd=0.0)] * 9)
+    assert "1, 2, 3, 4 +5" in many
+
+
+def luminance(colour: str) -> float:
+    """Of sRGB as WCAG 2 has it, from 0 to 1."""
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    r, g, b = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+
+def test_shades_and_areas_are_told_apart_without_colour():
+    """Each step of the heat map is darker (on dark paper brighter) than the one before; phases differ so or by their hatch."""
+    style = (Path(page.__file__).parent / "page.html.j2").read_text()
+    light, dark = ({name: luminance(value) for name, value in re.findall(r"--(\w+): (#[0-9a-f]{6})", block)} for block in re.findall(r":root \{(.*?)\}", style, re.DOTALL))  # fmt: skip
+    for look, sign in ((light, -1), (dark, 1)):
+        steps = [look[f"h{step}"] for step in range(page.STEPS_OF_SHADE + 1)]
+        # Of neighbours the contrast (L + 0.05) / (L + 0.05) is at least 1.15.
+        assert all(((b + 0.05) / (a + 0.05)) ** sign > 1.15 for a, b in pairwise(steps))
+        for one, other in combinations(range(len(spans.PHASES)), 2):
+            bright, dim = sorted((look[f"phase{one}"], look[f"phase{other}"]), reverse=True)
+            hatches = figures.PHASE_HATCHES[one], figures.PHASE_HATCHES[other]
+            assert hatches[0] != hatches[1] or (bright + 0.05) / (dim + 0.05) > 3
+
+
+def alone(report: Report, rows: list, agents: list[str]) -> Report:
+    """The report with these trials, and nothing that is not about them."""
+    found = grouped(rows, {name: dimension(name) for name in ("agent", "model")})
+    shown, tasks = heat(rows, report.verdicts)
+    assert list(shown) == agents
+    return replace(
+        report, rows=tuple(rows), agents=shown, tasks=tasks, trusted=None,
+        results=report.results.model_copy(update={"groups": found}),
+    )  # fmt: skip
+
+
+def odd_reports(report: Report) -> dict[str, Report]:
+    """Reports with little in them, or much."""
+    first, *_ = report.rows
+    unscored = replace(first, facts=replace(first.facts, result="unscored", reward=None))  # fmt: skip
+    models = [f"organisation-with-a-long-name/a-model-with-a-very-long-name-preview-{day:02d}" for day in range(30)]  # fmt: skip
+    many = [replace(first, facts=replace(first.facts, agent="agent", model=model, cost_usd=1.0)) for model in models]  # fmt: skip
+    none = alone(report, [], [])
+    return {
+        "none": replace(none, verdicts=(), spans=(), keys=()),
+        "one": alone(report, [first], ["oracle"]),
+        "unscored": alone(report, [unscored, unscored], ["oracle"]),
+        "many": alone(report, many, [f"agent · {model}" for model in models]),
+    }
+
+
+def test_reports_with_little_in_them(store, report, tmp_path):
+    texts = {
+        name: Elements(page.html(shown, store.ctx.layout, tmp_path)).text
+        for name, shown in odd_reports(report).items()
+    }
+    assert "There are no trials." in texts["none"]
+    assert "No trial is scored." in texts["none"]
+    assert "No trial is scored." in texts["unscored"]
+    assert "2 have no score" in texts["unscored"]
+    assert "1 trial of 1 task by 1 agent: 1 scored, 1 passed." in texts["one"]
+    for shown in odd_reports(report).values():
+        brief.markdown(shown)
+
+
+def test_a_batch_without_trials_and_one_that_has_not_begun(root, tmp_path):
+    """From the store: what the reports above are made of may be missing, too."""
+    ctx = context(root)
+    batch = put(ctx, table(job("j", shell("s", "echo '<b>&|' >&2; exit 3")), batch_goal_summary="<i>|</i>", retry={"max_attempts": 1}))  # fmt: skip
+    for _ in ("before", "after"):
+        for ending in ("html", "md"):
+            out = tmp_path / f"r.{ending}"
+            markdown = ["--markdown"] if ending == "md" else []
+            app(["report", batch, "-o", str(out), *markdown, "--root", str(root)], standalone_mode=False)  # fmt: skip
+            text = out.read_text()
+            assert "There are no trials." in text
+            assert not {"b", "i"} & {tag for tag, _ in Elements(text).tags}
+        program(root, "tick", "--until-idle", "--quiet", "--fail-on", "never")
+    assert "&lt;b&gt;" in (tmp_path / "r.html").read_text()
+
+
+def test_nobody_passes_most_where_nobody_passed(report):
+    def said(*rates: float) -> str:
+        groups = [group.model_copy(update={"key": {"agent": f"agent{n}"}, "pass_rate": rate, "pass_rate_low": rate, "pass_rate_high": rate}) for n, (group, rate) in enumerate(zip(report.results.groups, rates, strict=False))]  # fmt: skip
+        return " ".join(story.sentences(replace(report, results=report.results.model_copy(update={"groups": groups}))))  # fmt: skip
+
+    assert "No agent passed anything." in said(0.0, 0.0)
+    assert "agent0 passes 50 %" in said(0.5)
+    assert "agent1 passes most: 50 %" in said(0.2, 0.5)
+
+
 @pytest.mark.browser
 def test_the_page_in_a_browser_light_dark_and_narrow(store, report, tmp_path):
     """Nothing is loaded, nothing runs, nothing is refused, and axe-core finds nothing, whatever the texts."""
@@ -182,7 +291,8 @@ def test_the_page_in_a_browser_light_dark_and_narrow(store, report, tmp_path):
 
     folder = tmp_path / "pages"
     folder.mkdir()
-    for name, shown in (("plain", report), ("hostile", hostile(report))):
+    odd = {f"odd-{name}": shown for name, shown in odd_reports(report).items()}
+    for name, shown in {"plain": report, "hostile": hostile(report), **odd}.items():
         (folder / f"{name}.html").write_text(page.html(shown, store.ctx.layout, folder))
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=probes.chromium(), args=["--no-sandbox"])
@@ -190,6 +300,14 @@ def test_the_page_in_a_browser_light_dark_and_narrow(store, report, tmp_path):
             context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 800})  # fmt: skip
             look(context, folder / f"{name}.html")
             context.close()
+        for name in ("hostile", *odd):
+            for media, width in (("screen", 390), ("print", A4)):
+                context = browser.new_context(viewport={"width": width, "height": 800})
+                tab = context.new_page()
+                tab.emulate_media(media=media)
+                tab.goto((folder / f"{name}.html").as_uri())
+                assert wider(tab) <= 0, (name, media)
+                context.close()
         browser.close()
 
 
@@ -202,8 +320,7 @@ def look(context, path: Path) -> None:
     tab.on("dialog", lambda dialog: (trouble.append(dialog.message), dialog.dismiss()))
     tab.goto(path.as_uri())
     assert requests == [path.as_uri()]
-    wider = tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")  # fmt: skip
-    assert wider <= 0, f"{path.name} is {wider} px wider than its window"
+    assert wider(tab) <= 0, f"{path.name} is {wider(tab)} px wider than its window"
     tab.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
     tab.evaluate(probes.axe().read_text())
     found = tab.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
@@ -211,3 +328,8 @@ def look(context, path: Path) -> None:
         (each["id"], [node["html"][:200] for node in each["nodes"][:3]]) for each in found
     ] == []
     assert trouble == []
+
+
+def wider(tab) -> int:
+    """By how many pixels the page is wider than its window."""
+    return tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")  # fmt: skip

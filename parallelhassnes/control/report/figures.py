@@ -22,6 +22,10 @@ MOST_ROWS = 40
 MOST_KEYS = 10
 BINS = 240
 NAME_LENGTH = 34
+MOST_TOGETHER = 4
+"""Numbers at a spot where several points lie."""
+COVERS = 0.03
+"""Of the width and height: points closer than this would hide each other's number."""
 INK, MUTED, LINE, PAPER = "#010203", "#010204", "#010205", "#010206"
 _VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", PAPER: "paper"}
 PHASE_COLOURS = ("#010211", "#010212", "#010213", "#010214", "#010215")
@@ -53,7 +57,7 @@ def leaderboard(rates: Sequence[Rate]) -> str:
     for place, rate in zip(places, shown, strict=True):
         axes.plot([rate.low, rate.high], [place, place], color=INK, linewidth=1.6, solid_capstyle="butt")  # fmt: skip
         axes.plot(rate.rate, place, "o", markersize=8, color=INK, markerfacecolor=PAPER if rate.baseline else INK)  # fmt: skip
-    axes.set_yticks(list(places), [_short(rate.name) for rate in shown])
+    axes.set_yticks(list(places), told_apart([rate.name for rate in shown]))
     axes.set_ylim(0.4, len(shown) + 0.6)
     axes.tick_params(axis="y", length=0)
     _percent_axis(axes, "x")
@@ -68,16 +72,31 @@ def cost_against_success(rates: Sequence[Rate]) -> str:
     figure, (axes,) = _figure(3.6)
     shown = list(rates)[:MOST_ROWS]
     costs = [rate.cost_usd or 0.0 for rate in shown]
-    for number, (rate, cost) in enumerate(zip(shown, costs, strict=True), 1):
+    for rate, cost in zip(shown, costs, strict=True):
         axes.plot([cost, cost], [rate.low, rate.high], color=MUTED, linewidth=1)
-        axes.plot(cost, rate.rate, "o", markersize=13, color=INK, markerfacecolor=PAPER)
-        axes.annotate(
-            str(number), (cost, rate.rate), ha="center", va="center", fontsize=9, color=INK
-        )
+    most = float(np.max(costs)) or 1.0
     if min(costs) > 0 and max(costs) / min(costs) > 20:
         axes.set_xscale("log")
+        axes.set_xlim(min(costs) / 1.3, most * 1.3)
+        places = np.log(np.array(costs) / min(costs)) / np.log(most / min(costs))
     else:
-        axes.set_xlim(0, float(np.max(costs)) * 1.12 or 1.0)
+        axes.set_xlim(-0.04 * most, 1.08 * most)
+        places = np.array(costs) / most
+    for own in together([(place, rate.rate) for place, rate in zip(places, shown, strict=True)]):
+        spot = costs[own[0]], shown[own[0]].rate
+        axes.plot(*spot, "o", markersize=13, color=INK, markerfacecolor=PAPER, clip_on=False)
+        alone = len(own) == 1
+        axes.annotate(
+            str(own[0] + 1) if alone else "×", spot, ha="center", va="center", fontsize=9, color=INK
+        )
+        if not alone:
+            numbers = ", ".join(str(index + 1) for index in own[:MOST_TOGETHER])
+            more = f" +{len(own) - MOST_TOGETHER}" if len(own) > MOST_TOGETHER else ""
+            left = places[own[0]] > 0.6
+            axes.annotate(
+                numbers + more, spot, (-9 if left else 9, -12 if spot[1] > 0.5 else 7),
+                textcoords="offset points", ha="right" if left else "left", fontsize=9, color=INK,
+            )  # fmt: skip
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
     axes.set_xlabel("cost of a trial, USD")
     _percent_axis(axes, "y")
@@ -154,16 +173,46 @@ def _percent_axis(axes: "Axes", which: str) -> None:
     from matplotlib.ticker import PercentFormatter
 
     axis = axes.xaxis if which == "x" else axes.yaxis
-    (axes.set_xlim if which == "x" else axes.set_ylim)(-0.03, 1.03)
+    (axes.set_xlim if which == "x" else axes.set_ylim)(-0.05, 1.05)
     axis.set_ticks([0, 0.25, 0.5, 0.75, 1])
     axis.set_major_formatter(PercentFormatter(1, 0))
     axes.grid(visible=True, axis="x" if which == "x" else "y", color=LINE, linewidth=0.5)
     axes.set_axisbelow(True)
 
 
+def told_apart(texts: Sequence[str]) -> list[str]:
+    """The names, short; those that are alike when short have their number in the list before them."""
+    short = [_short(text) for text in texts]
+    return [
+        name if short.count(name) == 1 else f"{number}. {name}"
+        for number, name in enumerate(short, 1)
+    ]
+
+
+def together(places: Sequence[tuple[float, float]]) -> list[list[int]]:
+    """Indexes of points, in groups that would cover each other.
+
+    Args:
+        places: from 0 to 1 each way.
+    """
+    groups: list[list[int]] = []
+    for index, (x, y) in enumerate(places):
+        for group in groups:
+            other = places[group[0]]
+            if abs(x - other[0]) < COVERS and abs(y - other[1]) < COVERS:
+                group.append(index)
+                break
+        else:
+            groups.append([index])
+    return groups
+
+
 def _short(text: str, length: int = NAME_LENGTH) -> str:
+    """Cut in the middle: the ends of names are what tells models apart."""
     plain = " ".join(text.split())
-    return plain if len(plain) <= length else f"{plain[: length - 1]}…"
+    if len(plain) <= length:
+        return plain
+    return f"{plain[: length // 2 - 1]}…{plain[-(length - length // 2) :]}"
 
 
 def _svg(figure: "Figure", name: str) -> str:

@@ -122,7 +122,7 @@ def gather(layout: Layout, chosen: Choice) -> Report:
     verdicts = _verdicts(layout, chosen.batch_ids)
     broken = {(each.batch_id, each.job_id) for each in verdicts if each.quality == "broken"}
     sound = [row for row in rows if (row.batch_id, row.job_id) not in broken]
-    agents, tasks = _heat(rows, verdicts)
+    agents, tasks = heat(rows, verdicts)
     found = tuple(spans.of_batches(layout, chosen.batch_ids))
     return Report(
         at=now_text(), title=_title(layout, chosen), chosen=chosen,
@@ -169,7 +169,7 @@ def _verdicts(layout: Layout, batch_ids: Sequence[str]) -> tuple[JobVerdict, ...
     return tuple(sorted(found, key=lambda each: WORST_FIRST.index(each.quality)))
 
 
-def _heat(
+def heat(
     rows: Sequence[TrialRow], verdicts: Sequence[JobVerdict]
 ) -> tuple[tuple[str, ...], tuple[TaskLine, ...]]:
     """Columns and lines: tasks by how seldom they are passed, the hardest first."""

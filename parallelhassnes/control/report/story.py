@@ -48,8 +48,10 @@ def _best(report: Report) -> list[str]:
     if not found:
         return []
     best = max(found, key=lambda group: group.pass_rate or 0.0)
-    text = f"{label(best)} passes most: {rate(best)}"
     rest = [group for group in found if group is not best]
+    if not best.pass_rate:
+        return ["No agent passed anything."]
+    text = f"{label(best)} passes {'most: ' if rest else ''}{rate(best)}"
     if rest and any(_overlap(best, other) for other in rest):
         text += "; its interval overlaps with that of others, which may be as good"
     return [f"{text}."]
