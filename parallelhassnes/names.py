@@ -84,6 +84,16 @@ def attempt_name(run_id: str, now: datetime | None = None) -> str:
     return f"{_stamp(now)}_{run_id}"
 
 
+def begun(attempt: str) -> datetime:
+    """When an attempt was prepared, by the name of its directory, to the second."""
+    return datetime.strptime(attempt.partition("_")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+
+
+def run_id_of(attempt: str) -> str:
+    """The run id in the name of an attempt's directory."""
+    return attempt.partition("_")[2]
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that ``word`` was probably meant to be; None where there is none."""
     lowered: dict[str, str] = {}

@@ -326,13 +326,11 @@ def _waiting(ctx: "Context") -> list[str]:
     if (shortage := ctx.shortage()) is not None:
         lines.append(f"nothing starts: {shortage}")
     lines += queue_keys.holds(ctx.layout).values()
-    notes = {
-        path.stem: atomic.read_json_or_none(path) for path in ctx.layout.blocked.glob("*.json")
-    }
+    notes = {path.stem: atomic.read_derived(path) for path in ctx.layout.blocked.glob("*.json")}
     lines += [
         f"batch {batch_id} waits: {note['reason']}"
         for batch_id, note in sorted(notes.items())
-        if note
+        if "reason" in note
     ]
     return lines
 

@@ -127,8 +127,12 @@ class _Batch:
                 yield Finding(what="changed", place=f"{self.batch_id}/{path.name}")
         if hashlib.sha256(meta).hexdigest() != submitted.get("meta_sha256"):
             yield Finding(what="changed", place=f"{self.batch_id}/{batches.META}")
-        yield from self._jobs(json.loads(meta), submitted)
-        yield from self._additions(json.loads(meta))
+        try:
+            about = atomic.read_json(self.dir / batches.META)
+        except atomic.CorruptFile:
+            return
+        yield from self._jobs(about, submitted)
+        yield from self._additions(about)
 
     def _jobs(self, meta: dict[str, Any], submitted: dict[str, Any]) -> Iterator[Finding]:
         digest = hashlib.sha256()

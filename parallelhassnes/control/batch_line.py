@@ -19,7 +19,7 @@ from parallelhassnes.control.fold import Fold
 from parallelhassnes.control.scoreboard_models import BatchLine, BatchState, Counts, KeyLoad
 from parallelhassnes.control.status import BatchStatus, Held, StepStatus
 from parallelhassnes.errors import UserError
-from parallelhassnes.store import atomic, batches, queue_keys, tickets
+from parallelhassnes.store import batches, queue_keys, tickets
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.ledger import LEDGER
 from parallelhassnes.store.records import now_text
@@ -59,7 +59,7 @@ def make(layout: Layout, batch_id: str, live: int) -> BatchLine:
     """
     made_from = stamp(layout, batch_id, live)
     batch_dir = layout.batch(batch_id)
-    meta = atomic.read_json(batch_dir / batches.META)
+    meta = batches.read_about(batch_dir)
     fold = folds.load(batch_dir)
     total = meta["steps_total"] + fold.steps_added
     line = _quick(layout, meta, fold, total, made_from) if total > LARGE else None
@@ -68,6 +68,14 @@ def make(layout: Layout, batch_id: str, live: int) -> BatchLine:
         line = from_steps(status, list(status), meta, made_from)
     folds.save(fold, batch_dir)
     return line
+
+
+def damaged(batch_id: str, reason: str) -> BatchLine:
+    """The line of a batch that cannot be read; it has no stamp, so each look looks again."""
+    return BatchLine(
+        batch_id=batch_id, state="blocked", trouble=True, jobs_total=0, steps_total=0, counts=Counts(), created_at="",
+        held=reason, stamp="",
+    )  # fmt: skip
 
 
 def from_steps(

@@ -20,7 +20,7 @@ from parallelhassnes.control.scoreboard_models import (
     UnscoredStep,
 )
 from parallelhassnes.control.status import BatchStatus, StepStatus
-from parallelhassnes.store import atomic, batches
+from parallelhassnes.store import batches
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import now_text
 
@@ -47,7 +47,7 @@ def batch_scoreboard(
     status = statuses.read(layout, batch_id, fold)
     many = numbers.take_in(status)
     steps = list(status)
-    meta = atomic.read_json(status.batch_dir / batches.META)
+    meta = batches.read_about(status.batch_dir)
     line = batch_line.from_steps(status, steps, meta)
     folds.save(status.fold, status.batch_dir, force=many > 100)
     matrix = Matrix(steps)

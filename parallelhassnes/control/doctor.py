@@ -8,21 +8,21 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from pydantic import BaseModel
 
 from parallelhassnes.control.reap import Left, find, reap
 from parallelhassnes.errors import UserError
-from parallelhassnes.schedule import waker
+from parallelhassnes.schedule import damage, waker
 from parallelhassnes.schedule.attempt_process import fork_is_safe
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.requeue import rebuild
 from parallelhassnes.schedule.tick import run_pass
 from parallelhassnes.steps.agent.cli import NotInstalled
 from parallelhassnes.steps.agent.named import BUILT_IN, agent
-from parallelhassnes.store import attempts, batches, locks, space, tickets
+from parallelhassnes.store import atomic, attempts, batches, locks, space, tickets
 
 
 class Check(BaseModel):
@@ -142,6 +142,7 @@ def _store(ctx: Context) -> Iterator[Check]:
     yield _disk(ctx)
     yield _locks(ctx)
     yield _secrets(ctx)
+    yield from _damage(ctx)
     dead = sum(1 for entry in tickets.running(ctx.layout) if _is_dead(ctx, entry))
     yield Check(
         name="attempts", state="note" if dead else "ok",
@@ -154,10 +155,23 @@ def _store(ctx: Context) -> Iterator[Check]:
     )  # fmt: skip
 
 
+def _named_by(ctx: Context, batch_id: str) -> Sequence[str]:
+    """The secrets that a batch names; none where it cannot be read, which is another finding."""
+    try:
+        return batches.read_batch(ctx.layout.batch(batch_id)).secrets
+    except atomic.DAMAGE:
+        return ()
+
+
+def _damage(ctx: Context) -> Iterator[Check]:
+    for batch_id, reason in damage.every(ctx.layout).items():
+        yield Check(name=f"batch {batch_id}", state="trouble", text=reason)
+
+
 def _is_dead(ctx: Context, entry: tickets.Running) -> bool:
     try:
         ticket = tickets.read(entry.path)
-    except FileNotFoundError:
+    except atomic.DAMAGE:
         return False
     step_dir = ctx.layout.step(ticket.batch_id, ticket.job_id, ticket.step_id)
     ref = attempts.newest(step_dir)
@@ -198,7 +212,7 @@ def _secrets(ctx: Context) -> Check:
     wanted = {
         name
         for batch_id in {entry[1] for entry in tickets.ready_folders(ctx.layout)}
-        for name in batches.read_batch(ctx.layout.batch(batch_id)).secrets
+        for name in _named_by(ctx, batch_id)
     }
     missing = sorted(name for name in wanted if not known.get(name))
     if missing:

@@ -10,7 +10,7 @@ from pathlib import Path
 from parallelhassnes.names import key_dir
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.store import batches, queue_keys, tickets
+from parallelhassnes.store import atomic, batches, queue_keys, tickets
 
 _LOOK_SEC = 0.05
 _TICK_SEC = 5.0
@@ -74,9 +74,13 @@ def _will_start(
 ) -> bool:
     """Whether a delayed retry is one that is waited for: its batch and its key go on."""
     batch_id = tickets.parse_name(path.name.split(".", 1)[1]).batch_id
-    if not ours(batch_id) or batches.read_control(ctx.layout.batch(batch_id)).hold:
+    if not ours(batch_id):
         return False
     try:
+        if batches.read_control(ctx.layout.batch(batch_id)).hold:
+            return False
         return tickets.read(path).queue_key not in paused
     except FileNotFoundError:  # it is due
+        return True
+    except atomic.DAMAGE:  # the next tick sees to it
         return True

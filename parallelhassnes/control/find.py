@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from parallelhassnes import names
 from parallelhassnes.errors import UnknownId
-from parallelhassnes.store import atomic, attempts, batches, ledger
+from parallelhassnes.store import attempts, batches, ledger
 from parallelhassnes.store.layout import Layout
 
 LATEST = "latest"
@@ -68,7 +68,7 @@ def resolve(layout: Layout, text: str) -> Found:
     batch_id = _batch(known, parts[0])
     found = Found(batch_id)
     if len(parts) > 1:
-        job_ids = atomic.read_json(layout.batch(batch_id) / batches.META).get("job_ids", [])
+        job_ids = batches.read_about(layout.batch(batch_id))["job_ids"]
         found = found._replace(job_id=_one(parts[1], job_ids, "job", batch_id))
     if len(parts) > 2:
         job = batches.read_job(found.folder(layout))

@@ -149,9 +149,11 @@ class Follower:
     def _follow(self, batch_id: str) -> None:
         batch_dir = self.layout.batch(batch_id)
         try:
-            meta = atomic.read_json(batch_dir / batches.META)
+            meta = batches.read_about(batch_dir)
             jobs = read_index(batch_dir)
-        except FileNotFoundError:  # just being ingested, or just deleted
+        except (
+            atomic.DAMAGE
+        ):  # just being ingested, or just deleted; or damaged, which the tick says
             return
         fold = folds.load(batch_dir) if self._all else Fold(batch_id)
         self._followed[batch_id] = BatchStatus(batch_dir, jobs, fold, held(self.layout, batch_id))

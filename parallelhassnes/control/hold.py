@@ -18,6 +18,7 @@ from parallelhassnes import names
 from parallelhassnes.control.find import resolve
 from parallelhassnes.control.said import said
 from parallelhassnes.errors import UnknownId, UserError
+from parallelhassnes.schedule import damage
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.tick import pass_and_wake
 from parallelhassnes.store import atomic, batches, index, ledger, locks, queue_keys, tickets
@@ -98,7 +99,8 @@ def _control(
             return False
         batches.write_control(batch_dir, control.model_copy(update=change))
         # What the last pass noted may be no longer so; the next one notes it again.
-        (ctx.layout.blocked / f"{batch_id}.json").unlink(missing_ok=True)
+        if damage.reason_of(ctx, batch_id) is None:
+            (ctx.layout.blocked / f"{batch_id}.json").unlink(missing_ok=True)
         word = said(reason)
         ledger.append(batch_dir, event, by=word.by, reason=word.reason or None, **facts)
     return True

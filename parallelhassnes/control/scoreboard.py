@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -23,7 +22,7 @@ from parallelhassnes.control.scoreboard_models import (
     RunnerLine,
     SystemScoreboard,
 )
-from parallelhassnes.schedule import adaptive
+from parallelhassnes.schedule import adaptive, damage
 from parallelhassnes.store import atomic, queue_keys, space, tickets
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue_keys import KeyState
@@ -50,15 +49,23 @@ def system_scoreboard(layout: Layout, *, snapshot: bool = True) -> SystemScorebo
     running = tickets.running(layout)
     live = Counter(tickets.parse_name(entry.name).batch_id for entry in running)
     lines, fresh = [], 0
-    for batch_id in layout.batch_ids():
+    batch_ids = layout.batch_ids()
+    for batch_id in batch_ids:
         line = known.get(batch_id)
         if line is None or line.stamp != batch_line.stamp(layout, batch_id, live[batch_id]):
             try:
                 line = batch_line.make(layout, batch_id, live[batch_id])
             except FileNotFoundError:  # deleted while we looked
                 continue
+            except atomic.CorruptFile as error:
+                line = batch_line.damaged(batch_id, f"damaged: {error}")
             fresh += 1
         lines.append(line)
+    lines += [
+        batch_line.damaged(batch_id, reason)
+        for batch_id, reason in damage.every(layout).items()
+        if batch_id not in batch_ids
+    ]
     lines.sort(key=lambda line: line.batch_id, reverse=True)
     lines.sort(key=_rank)
     board = SystemScoreboard(
@@ -157,10 +164,7 @@ def _runners(layout: Layout) -> list[RunnerLine]:
 
 
 def _runner(folder: Path, name: str) -> RunnerLine:
-    try:
-        health: dict[str, Any] = atomic.read_json_or_none(folder / "health.json") or {}
-    except atomic.CorruptFile:
-        health = {}
+    health = atomic.read_derived(folder / "health.json")
     return RunnerLine(
         runner_id=name, host=health.get("host", ""), capacity=health.get("capacity"), live=health.get("live"),
         draining=(folder / "drain").exists(), at=health.get("at", ""),

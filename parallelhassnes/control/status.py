@@ -57,12 +57,15 @@ class Held(NamedTuple):
 
 
 def held(layout: Layout, batch_id: str) -> Held:
-    control = atomic.read_json_or_none(layout.batch(batch_id) / "control.json") or {}
-    note = atomic.read_json_or_none(layout.blocked / f"{batch_id}.json") or {}
+    try:
+        control = atomic.read_json_or_none(layout.batch(batch_id) / batches.CONTROL) or {}
+    except atomic.CorruptFile as error:
+        return Held(canceled=False, reason=f"damaged: {error}")
+    note = atomic.read_derived(layout.blocked / f"{batch_id}.json")
     canceled = bool(control.get("canceled"))
     reason = str(note.get("reason", ""))
     if control.get("paused") or control.get("closed"):
-        reason = Control.model_validate(control).hold
+        reason = atomic.parse(Control, control, layout.batch(batch_id) / batches.CONTROL).hold
     return Held(canceled, "" if canceled or reason == "canceled" else reason)
 
 

@@ -1,6 +1,6 @@
 """From the end of the worker to the seal; done by the supervisor, or for a dead one by a repair.
 
-    sweep, conclude ─▶ publish/ ─▶ final.json, final.txt ─▶ state.json (terminal) ─▶ tmp/ removed
+    what the worker did to our files undone ─▶ sweep, conclude ─▶ publish/ ─▶ final.json, final.txt ─▶ state.json (terminal) ─▶ tmp/ removed
     ─▶ secrets taken out of every file ─▶ seal.json
 
 Whoever finds a terminal ``state.json`` without a seal has only what comes after it to do; anything earlier
@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from parallelhassnes.execute import logs
+from parallelhassnes.execute import logs, own_files
 from parallelhassnes.execute.redact import Redactor
 from parallelhassnes.steps import report, retry_after, untrusted
 from parallelhassnes.steps.kinds import Attempt, Failure, Kind, Outcome, WorkerEnd
@@ -29,7 +29,6 @@ from parallelhassnes.store import atomic, attempts, space
 from parallelhassnes.store.records import AttemptState, FailureRecord, now_text
 from parallelhassnes.store.seal import seal
 
-PUBLISH = "publish"
 MAX_EVIDENCE = 2000
 """Characters of a failure's evidence that are kept."""
 SPACE_WAIT_SEC = 60.0
@@ -42,6 +41,7 @@ def finish(
     state: AttemptState,
     secrets: Mapping[str, str] = MappingProxyType({}),
     log_ceiling: int = logs.CEILING,
+    meta: bytes | None = None,
 ) -> None:
     """Write the attempt's end and seal it; every process of the attempt but ours has ended.
 
@@ -50,6 +50,7 @@ def finish(
     Args:
         secrets: name → value of what the attempt was given and nobody is to read in its files.
         log_ceiling: bytes of each log beyond which its middle is cut out.
+        meta: the content of ``meta.json`` before the worker began, where it is known.
 
     Raises:
         OSError: there is still no space; the attempt has no seal, and a repair goes on from what there is.
@@ -59,6 +60,7 @@ def finish(
     was_full = space.is_exhausted(attempt.dir)
     while True:
         try:
+            own_files.take_over_from_worker(attempt.dir, meta)
             if not (state.terminal and _has_report(attempt)):
                 state = _write_end(attempt, kind, end, state, was_full=was_full)
             _remove_tmp(attempt.dir / "tmp")
@@ -143,11 +145,16 @@ def _conclude(attempt: Attempt, kind: Kind, end: WorkerEnd, stuck_since: str | N
     )
 
 
+def sweep(attempt: Attempt, kind: Kind) -> None:
+    """Remove what an attempt has outside its folder, where there is no folder any more to write its end into."""
+    for line in kind.sweep(attempt):
+        logs.say(f"removed {line}")
+
+
 def _ask_the_kind(attempt: Attempt, kind: Kind, end: WorkerEnd) -> Outcome:
     try:
         if end.exit_code != 0:
-            for line in kind.sweep(attempt):
-                logs.say(f"removed {line}")
+            sweep(attempt, kind)
         return kind.conclude(attempt, end)
     except Exception as error:
         if isinstance(error, OSError) and space.is_full(error):
@@ -161,7 +168,7 @@ def _ask_the_kind(attempt: Attempt, kind: Kind, end: WorkerEnd) -> Outcome:
 
 def _write_outcome(attempt: Attempt, outcome: Outcome) -> None:
     if outcome.publish:
-        folder = attempt.dir / PUBLISH
+        folder = attempt.dir / attempts.PUBLISH
         folder.mkdir(exist_ok=True)
         for name, document in outcome.publish.items():
             atomic.write_json(folder / name, document, durable=False)

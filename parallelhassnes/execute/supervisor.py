@@ -8,7 +8,8 @@ worker's own, ``state.json`` at every beat; then what ``finish`` writes. Its dea
 attempt as ``lost``.
 
 It stops the worker when it is told to, past the whole deadline or the one of the phase that it is in, and,
-if that is wanted, when nothing of it has moved for long. A stop goes: SIGTERM to the worker, which ends cleanly if it can; after ``grace_sec`` SIGKILL to its
+if that is wanted, when nothing of it has moved for long, and where somebody has removed the attempt's folder, of which then nothing
+is written any more. A stop goes: SIGTERM to the worker, which ends cleanly if it can; after ``grace_sec`` SIGKILL to its
 process group and to everything that descends from it; then the kind's own sweep.
 """
 
@@ -21,10 +22,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from parallelhassnes.execute import logs, processes
-from parallelhassnes.execute.finish import finish
+from parallelhassnes.execute import logs, own_files, processes
+from parallelhassnes.execute.finish import finish, sweep
 from parallelhassnes.execute.progress import Progress
 from parallelhassnes.execute.worker import start_worker
+from parallelhassnes.steps import untrusted
 from parallelhassnes.steps.kinds import Attempt, Kind, LimitsPhases, ShowsItself, WorkerEnd
 from parallelhassnes.store import attempts, space
 from parallelhassnes.store.records import AttemptState, Heartbeat, now_text
@@ -66,6 +68,7 @@ def supervise(
         heartbeat=Heartbeat(count=0, at=now_text()), host=socket.gethostname(), pid=os.getpid(),
         pid_start=processes.start_time(os.getpid()),
     )  # fmt: skip
+    meta = untrusted.read_bytes(attempt.dir / attempts.META, 1 << 20)
     attempts.write_state(attempt.dir, state)
     pid = start_worker(attempt, kind, environment, lock)
     watch = _Watch(attempt, kind, timing, wake, pid, state)
@@ -75,7 +78,10 @@ def supervise(
     signal.set_wakeup_fd(-1)
     for handle in (wake, write):
         os.close(handle)
-    finish(attempt, kind, end, watch.state, secrets, timing.log_ceiling)
+    if own_files.is_gone(attempt.dir):
+        sweep(attempt, kind)
+    else:
+        finish(attempt, kind, end, watch.state, secrets, timing.log_ceiling, meta)
 
 
 def _listen() -> tuple[int, int]:
@@ -152,6 +158,8 @@ class _Watch:
         elif told:
             self.state = self.state.model_copy(update={"shut_down": True})
             self._stop("lost")
+        elif own_files.is_gone(self.attempt.dir):
+            self._stop("lost")
         elif any(at is not None and now >= at for at in (self.deadline, self.phase_deadline)):
             self._stop("timeout")
         elif self.timing.stop_stuck and self.state.stuck_since is not None:
@@ -187,10 +195,10 @@ class _Watch:
         self.beats += 1
         try:
             attempts.write_state(self.attempt.dir, self.state)
-        except OSError as error:  # a full disk stops the beat, not the work
-            if not space.is_full(error):
-                raise
+        except OSError as error:  # a full disk stops the beat, not the work, and so does a worker that is in the way
             logs.say(f"could not write the heartbeat: {error.strerror}")
+            if not (space.is_full(error) or own_files.is_gone(self.attempt.dir)):
+                own_files.take_back(self.attempt.dir)
         for name in logs.trim(self.attempt.dir, self.timing.log_ceiling):
             logs.say(f"cut the middle out of {name}")
 

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from parallelhassnes.plan import Addition, JobSpec, StepSpec
+from parallelhassnes.schedule import damage
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.settle import Book
-from parallelhassnes.store import additions, attempts, batches, index, ledger
+from parallelhassnes.store import additions, atomic, attempts, batches, index, ledger
 from parallelhassnes.store.records import now_text
 
 
@@ -40,8 +41,15 @@ def complete(ctx: Context) -> None:
     if not ctx.layout.added.is_dir():  # a store of an earlier version, until its next tick
         return
     for mark in sorted(ctx.layout.added.iterdir()):
-        if ctx.layout.batch(mark.name).is_dir():
+        if not ctx.layout.batch(mark.name).is_dir():
+            if mark.is_file() and not mark.stat().st_size:  # of a batch that somebody deleted
+                mark.unlink()
+            continue
+        try:
             _complete(ctx, mark.name)
+        except atomic.DAMAGE as error:
+            damage.note(ctx, mark.name, error)
+            continue
         mark.unlink(missing_ok=True)
 
 

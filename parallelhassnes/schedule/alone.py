@@ -31,8 +31,7 @@ class Folders:
             ticket = tickets.read(path)
         except FileNotFoundError:
             return False
-        job = batches.read_job(self._ctx.layout.job(ticket.batch_id, ticket.job_id))
-        folder = own_folder(job.step(ticket.step_id))
+        folder = own_folder(batches.read_step(self._ctx.layout, ticket)[1])
         if folder is None:
             return False
         lock = self._ctx.layout.directory_lock(folder)

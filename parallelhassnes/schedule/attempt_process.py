@@ -6,6 +6,7 @@ A crash after the seal leaves a running ticket whose step is sealed and free: re
 """
 
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -15,19 +16,22 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from parallelhassnes import __version__
 from parallelhassnes.config import PASSED_IF_SET
 from parallelhassnes.errors import UserError
-from parallelhassnes.execute import logs, processes
+from parallelhassnes.execute import logs, own_files, processes
 from parallelhassnes.execute.finish import finish
 from parallelhassnes.execute.secret_forms import is_public, looks_secret, url_password
 from parallelhassnes.execute.supervisor import Timing, supervise
+from parallelhassnes.names import begun, run_id_of
+from parallelhassnes.plan import StepSpec
 from parallelhassnes.schedule import lent
 from parallelhassnes.schedule.context import Context, Options
 from parallelhassnes.steps.kinds import Attempt, Kind, WorkerEnd
 from parallelhassnes.steps.registry import kind as kind_of
-from parallelhassnes.store import attempts, batches, ledger, tickets
+from parallelhassnes.store import atomic, attempts, batches, ledger, tickets
 from parallelhassnes.store.layout import Layout
-from parallelhassnes.store.records import AttemptState
+from parallelhassnes.store.records import AttemptMeta, AttemptState, dump, now_text
 
 type Then = Callable[[Context], None]
 
@@ -62,7 +66,7 @@ def run(ctx: Context, assignment: Assignment, lock: int, then: Then) -> None:
     directory = assignment.attempt_dir(ctx.layout)
     job_dir = ctx.layout.job(assignment.batch_id, assignment.job_id)
     step = batches.read_job(job_dir).step(assignment.step_id)
-    meta = attempts.read_meta(directory)
+    meta = _meta(ctx, assignment, step)
     attempt = Attempt(
         dir=directory, job_dir=job_dir, batch_id=assignment.batch_id, job_id=assignment.job_id,
         run_id=meta.run_id, number=meta.number, step=step, stand_in=meta.stand_in,
@@ -85,6 +89,26 @@ def run(ctx: Context, assignment: Assignment, lock: int, then: Then) -> None:
     os.close(lock)
     tickets.end_running(ctx.layout, assignment.key_dir, assignment.ticket)
     then(ctx)
+
+
+def _meta(ctx: Context, assignment: Assignment, step: StepSpec) -> AttemptMeta:
+    """The attempt's ``meta.json``; made anew, as far as it can be, where a dead worker has spoilt it."""
+    directory = assignment.attempt_dir(ctx.layout)
+    try:
+        return attempts.read_meta(directory)
+    except (atomic.CorruptFile, FileNotFoundError) as error:
+        logs.say(f"{atomic.describe_damage(error)}; made anew from what else is known")
+    number = attempts.names(directory.parents[1]).index(assignment.attempt) + 1
+    meta = AttemptMeta(
+        run_id=run_id_of(assignment.attempt), batch_id=assignment.batch_id, job_id=assignment.job_id,
+        step_id=step.step_id, kind=step.kind, queue_key=step.queue_key, number=number,
+        created_at=now_text(begun(assignment.attempt)), runner_id=ctx.config.runner_id, host=platform.node(),
+        harness_version=__version__, config_sha256=ctx.config.sha256(), ticket=assignment.ticket,
+        stand_in=step.kind == "agent" and assignment.options.no_codex,
+    )  # fmt: skip
+    own_files.take_back(directory)
+    attempts.put_back_meta(directory, atomic.dumps(dump(meta)).encode())
+    return meta
 
 
 def end_dead(

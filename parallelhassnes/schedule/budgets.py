@@ -9,6 +9,7 @@ attempts have cost so far, for each one that is live. Nobody knows that before t
 ended, so until then no more than ``FIRST_WAVE`` of them run.
 """
 
+import contextlib
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -80,7 +81,10 @@ class Purse:
 
     def __init__(self, ctx: Context, batch_ids: Iterable[str]) -> None:
         self.ctx = ctx
-        self._budgets = {batch_id: budget_of(ctx, batch_id) for batch_id in batch_ids}
+        self._budgets: dict[str, Budget | None] = {}
+        for batch_id in batch_ids:
+            with contextlib.suppress(*atomic.DAMAGE):  # whoever asks for it is told
+                self._budgets[batch_id] = budget_of(ctx, batch_id)
         self._shared = raised.in_force(ctx.layout, ctx.config.budgets)
         self.everywhere = bool(self._shared.keys or self._shared.experiments)
         self.on = self.everywhere or any(self._budgets.values())
@@ -178,7 +182,7 @@ def spent_on(accounts: Accounts, key: str | None = None, experiment: str | None 
 def _of_ticket(path: Path) -> tuple[str, str]:
     try:
         ticket = tickets.read(path)
-    except FileNotFoundError:  # it ended meanwhile
+    except atomic.DAMAGE:  # it ended meanwhile, or is torn
         return tickets.parse_name(path.name).batch_id, key_of(path)
     return ticket.batch_id, ticket.queue_key
 
@@ -197,7 +201,10 @@ def _take_in(ctx: Context, accounts: Accounts, batch_ids: list[str]) -> bool:
     for batch_id in batch_ids:
         account = accounts.get(batch_id)
         if account is None:
-            experiment = batches.read_batch(ctx.layout.batch(batch_id)).experiment
+            try:
+                experiment = batches.read_batch(ctx.layout.batch(batch_id)).experiment
+            except atomic.DAMAGE:
+                continue
             account = accounts[batch_id] = Account(experiment=experiment)
         if ledger.size(ctx.layout.batch(batch_id)) > account.offset:
             changed = _advance(account, ctx, batch_id) or changed

@@ -3,7 +3,7 @@
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.standing import dependency
 from parallelhassnes.steps import trial_image
-from parallelhassnes.store import batches
+from parallelhassnes.store import atomic, batches
 
 
 def remove_unneeded(ctx: Context) -> list[str]:
@@ -29,6 +29,8 @@ def _is_over(ctx: Context, batch_id: str, job_id: str) -> bool:
         job = batches.read_job(job_dir)
     except FileNotFoundError:  # somebody deleted the batch
         return True
+    except atomic.DAMAGE:  # it may go on once the file is whole again
+        return False
     control = batches.read_control(job_dir.parent)
     current, overrides = batches.read_current(job_dir), batches.read_overrides(job_dir)
     never = control.canceled or control.closed is not None

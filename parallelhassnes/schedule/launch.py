@@ -12,6 +12,7 @@ import contextlib
 import os
 import platform
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from parallelhassnes import __version__, names
 from parallelhassnes.errors import UserError
 from parallelhassnes.execute import launcher
 from parallelhassnes.plan import JobSpec, StepSpec, TrialSpec
-from parallelhassnes.schedule import lent, loops, order
+from parallelhassnes.schedule import damage, lent, loops, order
 from parallelhassnes.schedule.alone import Folders
 from parallelhassnes.schedule.attempt_process import Assignment, Then, fork_is_safe, run, spawn
 from parallelhassnes.schedule.budgets import Purse
@@ -61,7 +62,8 @@ def launch_ready(ctx: Context, then: Then) -> list[Launched]:
         return []
     gate = _Gate(ctx)
     keys = Keys(ctx)
-    ready = [lane for lane in order.lanes(ctx, gate.may_start) if keys.may_start(lane.queue_key)]
+    lanes = order.lanes(ctx, gate.may_start, partial(damage.pass_over, ctx))
+    ready = [lane for lane in lanes if keys.may_start(lane.queue_key)]
     if not ready:
         Starts(ctx).save()
         return []
@@ -71,33 +73,18 @@ def launch_ready(ctx: Context, then: Then) -> list[Launched]:
     started: list[Launched] = []
     while (lane := room.next_lane(ready)) is not None:
         path = lane.head
-        refusal = purse.refuses(lane.batch_id, lane.queue_key)
-        if refusal is not None:
-            gate.note(lane.batch_id, refusal)
-            lane.head = None
-            continue
         if path is None:
             break
-        if folders.refuse(path):
-            lane.advance()
-            if folders.gives_up(f"{lane.key}/{lane.batch_id}"):
-                lane.head = None
-            continue
-        environment = bucket.environment(path)
-        if environment is not None and not bucket.take(environment):
-            lane.head = None  # the waker has a pass run when the next may start
-            continue
-        lane.advance()
-        claimed = _claim(ctx, path, lane.key)
-        if claimed is None:
-            if environment is not None:
-                bucket.give_back(environment)
-            continue
         try:
-            _record(ctx, claimed)  # before the fork: whatever ran has a line
-        except OSError:  # a full disk; a repair ends what was prepared
-            os.close(claimed.lock)
-            raise
+            claimed = _take(ctx, lane, path, gate, folders, bucket)
+        except atomic.DAMAGE as error:
+            damage.pass_over(ctx, path, error)
+            for other in ready:
+                if other.batch_id == lane.batch_id:
+                    other.head = None
+            continue
+        if claimed is None:
+            continue
         start(ctx, claimed.assignment, claimed.lock, then)
         os.close(claimed.lock)
         purse.started(lane.batch_id, lane.queue_key)
@@ -108,6 +95,38 @@ def launch_ready(ctx: Context, then: Then) -> list[Launched]:
         started.append(Launched(claimed.ticket, claimed.assignment.attempt))
     bucket.save()
     return started
+
+
+def _take(
+    ctx: Context, lane: order.Lane, path: Path, gate: "_Gate", folders: Folders, bucket: Starts
+) -> "_Claimed | None":
+    """Claim the step at the head of a lane, and write down that it starts; None where it does not start now."""
+    refusal = gate.purse.refuses(lane.batch_id, lane.queue_key)
+    if refusal is not None:
+        gate.note(lane.batch_id, refusal)
+        lane.head = None
+        return None
+    if folders.refuse(path):
+        lane.advance()
+        if folders.gives_up(f"{lane.key}/{lane.batch_id}"):
+            lane.head = None
+        return None
+    environment = bucket.environment(path)
+    if environment is not None and not bucket.take(environment):
+        lane.head = None  # the waker has a pass run when the next may start
+        return None
+    lane.advance()
+    claimed = _claim(ctx, path, lane.key)
+    if claimed is None:
+        if environment is not None:
+            bucket.give_back(environment)
+        return None
+    try:
+        _record(ctx, claimed)  # before the fork: whatever ran has a line
+    except OSError:  # a full disk; a repair ends what was prepared
+        os.close(claimed.lock)
+        raise
+    return claimed
 
 
 def note_blocked(ctx: Context) -> None:
@@ -127,13 +146,25 @@ class _Gate:
 
     def may_start(self, batch_id: str) -> bool:
         if batch_id not in self._answers:
-            reason = self._reason(batch_id)
-            self._answers[batch_id] = reason is None
-            if reason is not None:
-                self.note(batch_id, reason)
-            else:
-                (self.ctx.layout.blocked / f"{batch_id}.json").unlink(missing_ok=True)
+            self._answers[batch_id] = self._decide(batch_id)
         return self._answers[batch_id]
+
+    def _decide(self, batch_id: str) -> bool:
+        if damage.is_deleted(self.ctx, batch_id):
+            damage.forget(self.ctx, batch_id)
+            return False
+        if damage.reason_of(self.ctx, batch_id) is not None:
+            return False
+        try:
+            reason = self._reason(batch_id)
+        except atomic.DAMAGE as error:
+            damage.note(self.ctx, batch_id, error)
+            return False
+        if reason is not None:
+            self.note(batch_id, reason)
+            return False
+        (self.ctx.layout.blocked / f"{batch_id}.json").unlink(missing_ok=True)
+        return True
 
     def note(self, batch_id: str, reason: str) -> None:
         atomic.write_json(
@@ -186,10 +217,8 @@ def _claim(ctx: Context, path: Path, key: str) -> _Claimed | None:
         ticket = tickets.read(path)
     except FileNotFoundError:
         return None
-    job_dir = ctx.layout.job(ticket.batch_id, ticket.job_id)
-    job = batches.read_job(job_dir)
-    step = job.step(ticket.step_id)
-    step_dir = job_dir / "steps" / step.step_id
+    job, step = batches.read_step(ctx.layout, ticket)
+    step_dir = ctx.layout.step(ticket.batch_id, ticket.job_id, ticket.step_id)
     step_dir.mkdir(parents=True, exist_ok=True)
     lock = locks.claim(step_dir / "step.lock")
     if (
@@ -290,9 +319,7 @@ def _inputs(ctx: Context, job: JobSpec, step: StepSpec) -> dict[str, str]:
 
 
 def _after(attempt: str) -> datetime:
-    stamp = attempt.split("_", 1)[0]
-    moment = datetime.strptime(stamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-    return datetime.fromtimestamp(moment.timestamp() + 1, UTC)
+    return datetime.fromtimestamp(names.begun(attempt).timestamp() + 1, UTC)
 
 
 def start(ctx: Context, assignment: Assignment, lock: int, then: Then) -> None:

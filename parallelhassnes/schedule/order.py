@@ -5,6 +5,7 @@ those the one that has waited longest since it was last served; within a batch a
 start in the batch's own order. So a batch of 100,000 steps and one of 3 share the machine.
 """
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.keys import Keys
-from parallelhassnes.store import batches, tickets
+from parallelhassnes.store import atomic, batches, tickets
 
 
 @dataclass
@@ -56,28 +57,37 @@ def count(ctx: Context) -> tuple[Load, dict[str, set[str]]]:
     return load, live
 
 
-def lanes(ctx: Context, may_start: Callable[[str], bool]) -> list[Lane]:
+def lanes(
+    ctx: Context,
+    may_start: Callable[[str], bool],
+    on_damage: Callable[[Path, Exception], None],
+) -> list[Lane]:
     """Every lane with something to start.
 
     Args:
         may_start: whether a batch may start anything now.
+        on_damage: what is to become of a ticket that cannot be followed.
     """
     found = []
     for key, batch_id, folder in tickets.ready_folders(ctx.layout):
-        if not may_start(batch_id):
-            continue
         waiting = tickets.in_order(folder)
         head = next(waiting, None)
-        if head is None:
+        if head is None or not may_start(batch_id):
             continue
-        batch_dir = ctx.layout.batch(batch_id)
-        priority = batches.read_control(batch_dir).priority
-        if priority is None:
-            priority = batches.read_batch(batch_dir).priority
-        queue_key = tickets.read(head).queue_key
+        try:
+            priority, queue_key = _priority(ctx, batch_id), tickets.read(head).queue_key
+        except atomic.DAMAGE as error:
+            on_damage(head, error)
+            continue
         served = tickets.last_served(folder)
         found.append(Lane(key, batch_id, queue_key, priority, served, waiting, head))
     return found
+
+
+def _priority(ctx: Context, batch_id: str) -> int:
+    batch_dir = ctx.layout.batch(batch_id)
+    said = batches.read_control(batch_dir).priority
+    return batches.read_batch(batch_dir).priority if said is None else said
 
 
 class Room:
@@ -98,10 +108,10 @@ class Room:
     def _strictest(self, queue_key: str, batch_ids: set[str]) -> int | None:
         """A key's limit: people's, those of every table with live or ready steps on it, its provider's."""
         found = [self.keys.explicit(queue_key)]
-        found += [
-            batches.read_batch(self.ctx.layout.batch(batch_id)).limits.get(queue_key)
-            for batch_id in batch_ids
-        ]
+        for batch_id in batch_ids:
+            with contextlib.suppress(*atomic.DAMAGE):  # one that runs on, and was deleted
+                meta = batches.read_batch(self.ctx.layout.batch(batch_id))
+                found.append(meta.limits.get(queue_key))
         known = [limit for limit in found if limit is not None]
         return self.keys.limit(queue_key, min(known) if known else None)
 

@@ -10,10 +10,11 @@ import platform
 from pathlib import Path
 
 from parallelhassnes.execute import processes
+from parallelhassnes.schedule import damage
 from parallelhassnes.schedule.attempt_process import Assignment, Then
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.launch import start
-from parallelhassnes.store import attempts, locks, tickets
+from parallelhassnes.store import atomic, attempts, batches, locks, tickets
 from parallelhassnes.store.records import AttemptState, Ticket
 
 
@@ -22,20 +23,34 @@ def repair(ctx: Context, then: Then) -> list[str]:
     repaired = []
     for entry in tickets.running(ctx.layout):
         try:
-            ticket = tickets.read(entry.path)
-        except FileNotFoundError:
+            attempt = _repair(ctx, entry, then)
+        except atomic.DAMAGE as error:
+            if entry.path.exists():
+                damage.set_aside(ctx, entry.path, error)
             continue
-        step_dir = ctx.layout.step(ticket.batch_id, ticket.job_id, ticket.step_id)
-        lock = locks.claim(step_dir / "step.lock")
-        if lock is None:
-            _kill_abandoned_worker(step_dir)
-            continue
-        assignment = _to_end(ctx, entry, ticket, step_dir)
-        if assignment is not None:
-            start(ctx, assignment, lock, then)
-            repaired.append(assignment.attempt)
-        os.close(lock)
+        if attempt is not None:
+            repaired.append(attempt)
     return repaired
+
+
+def _repair(ctx: Context, entry: tickets.Running, then: Then) -> str | None:
+    """Hand the attempt of a running ticket to a process that ends it, if it is dead; its name."""
+    ticket = tickets.read(entry.path)
+    step_dir = ctx.layout.step(ticket.batch_id, ticket.job_id, ticket.step_id)
+    lock = locks.claim(step_dir / "step.lock")
+    if lock is None:
+        _kill_abandoned_worker(step_dir)
+        return None
+    try:
+        batches.read_step(ctx.layout, ticket)
+        assignment = _to_end(ctx, entry, ticket, step_dir)
+    except BaseException:
+        os.close(lock)
+        raise
+    if assignment is not None:
+        start(ctx, assignment, lock, then)
+    os.close(lock)
+    return assignment.attempt if assignment else None
 
 
 def _to_end(
@@ -46,6 +61,8 @@ def _to_end(
     ref = attempts.newest(step_dir)
     if ref is None or attempts.is_sealed(ref.dir):
         tickets.end_running(ctx.layout, entry.key_dir, entry.name)
+        return None
+    if _is_supervised(ref.dir):  # somebody has removed the lock's file under it
         return None
     return Assignment(
         root=str(ctx.layout.root), batch_id=ticket.batch_id, job_id=ticket.job_id, step_id=ticket.step_id,
@@ -64,6 +81,12 @@ def _kill_abandoned_worker(step_dir: Path) -> None:
     if state.worker_pid and processes.is_alive(state.worker_pid, state.worker_start):
         processes.kill_group(state.worker_pid)
     processes.kill_run(state.run_id)
+
+
+def _is_supervised(attempt_dir: Path) -> bool:
+    state = attempts.read_state(attempt_dir)
+    here = state.host == platform.node()
+    return here and not state.terminal and processes.is_alive(state.pid, state.pid_start)
 
 
 def _supervisor_lives(state: AttemptState) -> bool:

@@ -9,7 +9,7 @@ import shutil
 
 from parallelhassnes.names import key_dir
 from parallelhassnes.plan import BatchMeta, JobSpec, StepSpec
-from parallelhassnes.schedule import add, loops
+from parallelhassnes.schedule import add, damage, loops
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.launch import note_blocked
 from parallelhassnes.schedule.settle import Book, publish, record_end, ticket_of
@@ -90,13 +90,27 @@ def rebuild(ctx: Context) -> int:
             folder.mkdir()
         batch_ids = ctx.layout.batch_ids()
         for batch_id in batch_ids:
-            _rederive(ctx, batch_id)
-            requeue_batch(ctx, batch_id)
-            _complete_ledger(ctx, batch_id)
+            restore(ctx, batch_id)
         note_blocked(ctx)
         for path in before - {entry.path for entry in _called_for(ctx, batch_ids)}:
             path.unlink(missing_ok=True)
     return len(batch_ids)
+
+
+def restore(ctx: Context, batch_id: str) -> bool:
+    """Make everything derived of one batch anew, under ``tick.lock``; False where a file of it is damaged, which is noted."""
+    if damage.is_deleted(ctx, batch_id):
+        damage.forget(ctx, batch_id)
+        return False
+    try:
+        _rederive(ctx, batch_id)
+        requeue_batch(ctx, batch_id)
+        _complete_ledger(ctx, batch_id)
+    except atomic.DAMAGE as error:
+        damage.note(ctx, batch_id, error)
+        return False
+    (ctx.layout.blocked / f"{batch_id}.json").unlink(missing_ok=True)
+    return True
 
 
 def _rederive(ctx: Context, batch_id: str) -> None:
@@ -144,7 +158,10 @@ def _called_for(ctx: Context, batch_ids: list[str]) -> list[tickets.Running]:
     """The running tickets of attempts that have not been sealed."""
     found = []
     for entry in tickets.running(ctx.layout):
-        ticket = tickets.read(entry.path)
+        try:
+            ticket = tickets.read(entry.path)
+        except atomic.DAMAGE:
+            continue
         step_dir = ctx.layout.step(ticket.batch_id, ticket.job_id, ticket.step_id)
         ref = attempts.newest(step_dir)
         if ticket.batch_id in batch_ids and ref is not None and not attempts.is_sealed(ref.dir):

@@ -17,7 +17,7 @@ def snapshot_config(ctx: Context) -> None:
     """Keep the configuration in force: ``_system/harness_config.json`` and ``config_versions/<sha>.json``."""
     digest = ctx.config.sha256()
     current = ctx.layout.system / "harness_config.json"
-    if (atomic.read_json_or_none(current) or {}).get("sha256") == digest:
+    if atomic.read_derived(current).get("sha256") == digest:
         return
     document = ctx.config.model_dump(mode="json")
     atomic.write_json(ctx.layout.system / "config_versions" / f"{digest}.json", document)

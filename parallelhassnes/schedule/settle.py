@@ -14,9 +14,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from parallelhassnes.execute.finish import PUBLISH
 from parallelhassnes.plan import JobSpec, StepSpec
-from parallelhassnes.schedule import enough, loops
+from parallelhassnes.schedule import damage, enough, loops
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.keys import Keys
 from parallelhassnes.schedule.standing import dependency, kills, readiness, stand
@@ -31,16 +30,19 @@ def settle_ended(ctx: Context) -> int:
     books: dict[str, Book] = {}
     keys = Keys(ctx)
     for path in paths:
-        ticket = tickets.read(path)
-        if ticket.batch_id not in books:
-            books[ticket.batch_id] = Book(ctx, ticket.batch_id)
-        _settle(ctx, books[ticket.batch_id], keys, ticket, path)
+        try:
+            ticket = tickets.read(path)
+            if ticket.batch_id not in books:
+                books[ticket.batch_id] = Book(ctx, ticket.batch_id)
+            _settle(ctx, books[ticket.batch_id], keys, ticket, path)
+        except atomic.DAMAGE as error:
+            damage.pass_over(ctx, path, error)
+            books.pop(damage.batch_of(path), None)
     return len(paths)
 
 
 def _settle(ctx: Context, book: "Book", keys: Keys, ticket: Ticket, path: Path) -> None:
-    job = book.job(ticket.job_id)
-    step = job.step(ticket.step_id)
+    job, step = batches.read_step(book.ctx.layout, ticket)
     before = book.current(ticket.job_id).steps.get(ticket.step_id)
     now = book.look_again(job, step)
     if now is not None and now.ended_at is not None:
@@ -60,6 +62,9 @@ def _settle(ctx: Context, book: "Book", keys: Keys, ticket: Ticket, path: Path) 
         if not (redo and ledger.has_ended(book.batch_dir, now.run_id)):
             record_end(book.batch_dir, job, step, now)
         loops.note_end(book, job, step)
+    elif now is None:  # somebody deleted the attempt: the step is as if it had not been attempted
+        book.place(job, step)
+        book.save()
     path.unlink(missing_ok=True)
 
 
@@ -88,7 +93,7 @@ def _spent(attempt_dir: Path) -> dict[str, Any]:
 
 def publish(job_dir: Path, attempt_dir: Path) -> None:
     """Copy what an attempt has for its job (``verdict.json``) into the job's folder."""
-    folder = attempt_dir / PUBLISH
+    folder = attempt_dir / attempts.PUBLISH
     if folder.is_dir():
         for document in folder.iterdir():
             atomic.write_bytes(job_dir / document.name, document.read_bytes())

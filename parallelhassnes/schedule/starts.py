@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from parallelhassnes.names import safe_id
-from parallelhassnes.plan import JobSpec, Record, StepSpec
+from parallelhassnes.plan import Record, StepSpec
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.steps.trial_paths import environment_of
 from parallelhassnes.store import atomic, batches, tickets
@@ -55,8 +55,7 @@ class Starts:
             ticket = tickets.read(ticket_path)
         except FileNotFoundError:
             return None
-        job: JobSpec = batches.read_job(self.ctx.layout.job(ticket.batch_id, ticket.job_id))
-        return self._named(job.step(ticket.step_id))
+        return self._named(batches.read_step(self.ctx.layout, ticket)[1])
 
     def _named(self, step: StepSpec) -> str | None:
         name = environment_of(step.spec.get("config") or {})
@@ -90,10 +89,8 @@ class Starts:
     def _bucket(self, environment: str) -> Bucket:
         if environment not in self._now:
             rate, now = self.ctx.config.start_rate[environment], time.time()
-            document = atomic.read_json_or_none(_path(self.ctx.layout, environment))
             fresh = Bucket(environment=environment, tokens=max(1.0, rate), at=now, rate=rate)
-            found = fresh if document is None else Bucket.model_validate(document)
-            filled = found.filled(now, rate)
+            filled = (_known(_path(self.ctx.layout, environment)) or fresh).filled(now, rate)
             self._now[environment] = filled.model_copy(update={"waits": False})
         return self._now[environment]
 
@@ -101,8 +98,16 @@ class Starts:
 def waiting(layout: Layout) -> list[Bucket]:
     """The buckets that a ready step waits for."""
     paths = atomic.json_files(f"{layout.system}/starts")
-    found = [Bucket.model_validate(atomic.read_json(path)) for path in paths]
+    found = [bucket for path in paths if (bucket := _known(path)) is not None]
     return [bucket for bucket in found if bucket.waits]
+
+
+def _known(path: Path | str) -> Bucket | None:
+    """The bucket in a file; None where there is none, or one that is torn: it is full again then."""
+    try:
+        return atomic.read_record(Bucket, path)
+    except atomic.DAMAGE:
+        return None
 
 
 def _path(layout: Layout, environment: str) -> Path:

@@ -9,10 +9,11 @@ A *tick* is what cron runs: it also ingests tables, repairs what died and report
 """
 
 import time
+from functools import partial
 from typing import NamedTuple
 
 from parallelhassnes.execute import launcher, processes
-from parallelhassnes.schedule import add, boot, images, ingest, runner, waker
+from parallelhassnes.schedule import add, boot, damage, images, ingest, runner, waker
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.launch import Launched, launch_ready
 from parallelhassnes.schedule.repair import repair
@@ -44,6 +45,7 @@ def tick(ctx: Context) -> TickReport:
         ingested = ingest.ingest_incoming(ctx)
     with space.waiting_for_space("repair"):
         repaired = repair(ctx, after_attempt)
+        damage.mend(ctx)
     launched = pass_and_wake(ctx)
     images.remove_unneeded(ctx)
     with space.waiting_for_space("health"):
@@ -70,7 +72,7 @@ def _pass(ctx: Context, started: list[Launched]) -> None:
             ctx.layout.pass_wanted.unlink(missing_ok=True)
             settle_ended(ctx)
             add.complete(ctx)
-            tickets.promote_due(ctx.layout, time.time())
+            tickets.promote_due(ctx.layout, time.time(), partial(damage.pass_over, ctx))
             started += launch_ready(ctx, after_attempt)
         finally:
             locks.release(lock)

@@ -26,7 +26,9 @@ def names(job_dir: Path) -> tuple[str, ...]:
 
 def read(job_dir: Path, name: str) -> Addition:
     document = atomic.read_json(job_dir / FOLDER / name)
-    return Addition.model_validate(rooted.unfold(document, job_dir.parents[2]))
+    return atomic.parse(
+        Addition, rooted.unfold(document, job_dir.parents[2]), job_dir / FOLDER / name
+    )
 
 
 def write(job_dir: Path, name: str, addition: Addition) -> None:

@@ -20,6 +20,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
+from parallelhassnes.errors import UserError
+
 _STALE_SEC = 3600.0
 _counter = itertools.count()
 
@@ -80,8 +84,19 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-class CorruptFile(Exception):
+class CorruptFile(UserError):
     """A file of the store that does not hold what it must; the message names it."""
+
+
+DAMAGE = (CorruptFile, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+"""What reading a record raises whose file is torn, gone, something else, or not ours to read."""
+
+
+def describe_damage(error: BaseException) -> str:
+    """One line on one of ``DAMAGE``: which file, and what is wrong with it."""
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def dumps(document: Any) -> str:
@@ -159,25 +174,51 @@ def sync_dir(folder: Path | str) -> None:
 def json_files(folder: Path | str) -> list[str]:
     """Paths of the folder's JSON files, sorted; none where there is no such folder."""
     try:
-        names = os.listdir(folder)
+        with os.scandir(folder) as entries:
+            found = [entry.name for entry in entries if entry.is_file()]
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return [f"{folder}/{n}" for n in sorted(names) if n.endswith(".json") and n[0] != "."]
+    return [f"{folder}/{n}" for n in sorted(found) if n.endswith(".json") and n[0] != "."]
 
 
 def read_json(path: Path | str) -> Any:
-    """The document in ``path``.
+    """The document in ``path``, which is an object as all documents of the store are.
 
     Raises:
         FileNotFoundError: there is none.
-        CorruptFile: it is not JSON.
+        CorruptFile: it is no JSON object.
     """
-    with open(path, "rb") as stream:  # noqa: PTH123 - hot path
-        data = stream.read()
     try:
-        return json.loads(data)
-    except ValueError as error:
+        with open(path, "rb") as stream:  # noqa: PTH123 - hot path
+            data = stream.read()
+    except IsADirectoryError:
+        raise CorruptFile(f"{path}: is a folder, not a file") from None
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
         raise CorruptFile(f"{path}: is not JSON ({error})") from None
+    if not isinstance(document, dict):
+        raise CorruptFile(f"{path}: is no JSON object")
+    return document
+
+
+def parse[Model: BaseModel](model: type[Model], document: Any, path: Path | str) -> Model:
+    """The record that was read from ``path``.
+
+    Raises:
+        CorruptFile: it is not one.
+    """
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = "/".join(map(str, first["loc"]))
+        raise CorruptFile(f"{path}: {place and f'/{place}: '}{first['msg']}") from None
+
+
+def read_record[Model: BaseModel](model: type[Model], path: Path | str) -> Model:
+    """The record in ``path``; raises as ``read_json`` and ``parse`` do."""
+    return parse(model, read_json(path), path)
 
 
 def read_json_or_none(path: Path | str) -> Any:
@@ -186,3 +227,12 @@ def read_json_or_none(path: Path | str) -> Any:
         return read_json(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def read_derived(path: Path | str) -> dict[str, Any]:
+    """The document in a file that can be made anew; an empty one where it is gone or spoilt."""
+    try:
+        document: dict[str, Any] = read_json(path)
+    except DAMAGE:
+        return {}
+    return document

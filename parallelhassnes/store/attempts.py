@@ -12,12 +12,17 @@ as the attempt is sealed.
 """
 
 import os
+import platform
+import re
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from parallelhassnes.names import run_id_of
 from parallelhassnes.store import atomic
 from parallelhassnes.store.records import (
+    TERMINAL,
     AttemptMeta,
     AttemptState,
     Heartbeat,
@@ -25,10 +30,11 @@ from parallelhassnes.store.records import (
     now_text,
 )
 
-META, STATE, FINAL, FINAL_TEXT, SEAL = (
-    "meta.json", "state.json", "final.json", "final.txt", "seal.json",
+META, STATE, FINAL, FINAL_TEXT, SEAL, PUBLISH = (
+    "meta.json", "state.json", "final.json", "final.txt", "seal.json", "publish",
 )  # fmt: skip
 CANCEL = "cancel.json"
+_NAME = re.compile(r"\d{8}T\d{6}Z_[a-z0-9]+")
 LOGS = ("stdout.log", "stderr.log")
 
 
@@ -47,7 +53,7 @@ def names(step_dir: Path) -> list[str]:
         entries = os.listdir(step_dir / "attempts")
     except FileNotFoundError:
         return []
-    return sorted(name for name in entries if not name.startswith("."))
+    return sorted(name for name in entries if _NAME.fullmatch(name))
 
 
 def newest(step_dir: Path) -> AttemptRef | None:
@@ -101,17 +107,37 @@ def _link_or_copy(source: str, target: str) -> None:
 
 
 def read_meta(attempt_dir: Path) -> AttemptMeta:
-    return AttemptMeta.model_validate(atomic.read_json(attempt_dir / META))
+    return atomic.read_record(AttemptMeta, attempt_dir / META)
 
 
 def read_state(attempt_dir: Path) -> AttemptState:
-    """How the attempt stands; one whose ``state.json`` a power cut has torn counts as running, by a dead process."""
+    """How the attempt stands.
+
+    One whose ``state.json`` is torn or gone counts as running, by a dead process; if it is sealed, as what its report says.
+
+    Raises:
+        FileNotFoundError: there is no such attempt.
+    """
     try:
-        return AttemptState.model_validate(atomic.read_json(attempt_dir / STATE))
-    except atomic.CorruptFile:
-        meta = read_meta(attempt_dir)
-        beat = Heartbeat(count=0, at=meta.created_at)
-        return AttemptState(status="running", run_id=meta.run_id, heartbeat=beat, host=meta.host)
+        return atomic.read_record(AttemptState, attempt_dir / STATE)
+    except (atomic.CorruptFile, FileNotFoundError):
+        seen = now_text(datetime.fromtimestamp(attempt_dir.stat().st_mtime, UTC))
+    state = AttemptState(
+        status="running", run_id=run_id_of(attempt_dir.name), heartbeat=Heartbeat(count=0, at=seen), host=platform.node()
+    )  # fmt: skip
+    if not is_sealed(attempt_dir):
+        return state
+    try:
+        said = atomic.read_json(attempt_dir / FINAL).get("status")
+    except (atomic.CorruptFile, FileNotFoundError):
+        said = None
+    status = said if said in TERMINAL else "lost"
+    return state.model_copy(update={"status": status, "ended_at": seen})
+
+
+def put_back_meta(attempt_dir: Path, content: bytes) -> None:
+    """Write ``meta.json`` again, which is gone or has been changed, before the seal."""
+    atomic.write_bytes(attempt_dir / META, content, durable=False)
 
 
 def write_state(attempt_dir: Path, state: AttemptState) -> None:

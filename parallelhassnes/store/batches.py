@@ -6,11 +6,12 @@ forked supervisor inherits it.
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-from parallelhassnes.plan import BatchMeta, JobSpec
-from parallelhassnes.store import additions, atomic, rooted
+from parallelhassnes.plan import BatchMeta, JobSpec, StepSpec
+from parallelhassnes.store import additions, atomic, rooted, tickets
 from parallelhassnes.store.layout import Layout
-from parallelhassnes.store.records import Control, Current, Overrides, dump
+from parallelhassnes.store.records import Control, Current, Overrides, Ticket, dump
 
 JOB, META, CURRENT, CONTROL, OVERRIDES = (
     "job.json", "batch_meta.json", "current.json", "control.json", "overrides.json",
@@ -18,26 +19,68 @@ JOB, META, CURRENT, CONTROL, OVERRIDES = (
 
 
 def read_job(job_dir: Path) -> JobSpec:
-    """The job with everything that was added to it."""
+    """The job with everything that was added to it.
+
+    Raises:
+        FileNotFoundError: there is no such batch.
+        CorruptFile: the batch is there, and the job is not, or cannot be read.
+    """
     return _read_job(job_dir, additions.names(job_dir))
+
+
+def read_step(layout: Layout, ticket: Ticket) -> tuple[JobSpec, StepSpec]:
+    """The step of a ticket, and its job.
+
+    Raises:
+        Torn: there is none.
+        CorruptFile: the job cannot be read.
+    """
+    job_dir = layout.job(ticket.batch_id, ticket.job_id)
+    if not (job_dir / JOB).is_file():  # what was parsed is kept, so that alone would not tell
+        raise tickets.Torn(f"{job_dir / JOB}: is gone")
+    job = read_job(job_dir)
+    if ticket.step_id not in job.places:
+        raise tickets.Torn(
+            f"{job_dir / JOB}: has no step {ticket.step_id}, for which there is a ticket"
+        )
+    return job, job.step(ticket.step_id)
 
 
 @lru_cache(maxsize=64)
 def _read_job(job_dir: Path, added: tuple[str, ...]) -> JobSpec:
-    document = rooted.unfold(atomic.read_json(job_dir / JOB), job_dir.parents[2])
-    job = JobSpec.model_validate(document)
+    try:
+        document = rooted.unfold(atomic.read_json(job_dir / JOB), job_dir.parents[2])
+    except FileNotFoundError:
+        if (job_dir.parent / META).exists():
+            raise atomic.CorruptFile(f"{job_dir / JOB}: is gone") from None
+        raise
+    job = atomic.parse(JobSpec, document, job_dir / JOB)
     return additions.merged(job, job_dir, added) if added else job
 
 
 @lru_cache(maxsize=64)
 def read_batch(batch_dir: Path) -> BatchMeta:
-    document = atomic.read_json(batch_dir / META)
-    return BatchMeta.model_validate(rooted.unfold(document, batch_dir.parents[1]))
+    document = rooted.unfold(atomic.read_json(batch_dir / META), batch_dir.parents[1])
+    return atomic.parse(BatchMeta, document, batch_dir / META)
+
+
+def read_about(batch_dir: Path) -> dict[str, Any]:
+    """``batch_meta.json`` as it is, for views that look at thousands of batches; what every batch says of itself is in it."""
+    document: dict[str, Any] = atomic.read_json(batch_dir / META)
+    for key, kind in (
+        ("batch_id", str),
+        ("created_at", str),
+        ("steps_total", int),
+        ("job_ids", list),
+    ):
+        if not isinstance(document.get(key), kind):
+            raise atomic.CorruptFile(f"{batch_dir / META}: /{key}: is missing or of the wrong type")
+    return document
 
 
 def read_current(job_dir: Path) -> Current:
     document = atomic.read_json_or_none(job_dir / CURRENT)
-    return Current() if document is None else Current.model_validate(document)
+    return Current() if document is None else atomic.parse(Current, document, job_dir / CURRENT)
 
 
 def write_current(job_dir: Path, current: Current) -> None:
@@ -46,7 +89,7 @@ def write_current(job_dir: Path, current: Current) -> None:
 
 def read_control(batch_dir: Path) -> Control:
     document = atomic.read_json_or_none(batch_dir / CONTROL)
-    return Control() if document is None else Control.model_validate(document)
+    return Control() if document is None else atomic.parse(Control, document, batch_dir / CONTROL)
 
 
 def write_control(batch_dir: Path, control: Control) -> None:
@@ -55,7 +98,9 @@ def write_control(batch_dir: Path, control: Control) -> None:
 
 def read_overrides(job_dir: Path) -> Overrides:
     document = atomic.read_json_or_none(job_dir / OVERRIDES)
-    return Overrides() if document is None else Overrides.model_validate(document)
+    if document is None:
+        return Overrides()
+    return atomic.parse(Overrides, document, job_dir / OVERRIDES)
 
 
 def write_overrides(job_dir: Path, overrides: Overrides) -> None:

@@ -57,8 +57,12 @@ def read(batch_dir: Path) -> dict[str, list[IndexedStep]]:
 
     Raises:
         FileNotFoundError: the index is gone; ``doctor --rebuild`` writes it.
+        CorruptFile: it is not one.
     """
     document = atomic.read_json(batch_dir / INDEX)
-    return {
-        job_id: [IndexedStep(*fields) for fields in steps] for job_id, steps in document["jobs"]
-    }
+    try:
+        return {
+            job_id: [IndexedStep(*fields) for fields in steps] for job_id, steps in document["jobs"]
+        }
+    except (KeyError, TypeError, ValueError):
+        raise atomic.CorruptFile(f"{batch_dir / INDEX}: is no index of steps") from None

@@ -7,13 +7,16 @@ Replaced whole, always under ``tick.lock``. Not derived: a rebuild leaves it alo
 forgets all of it, which is safe.
 """
 
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal
 
-from parallelhassnes.names import key_dir
+from parallelhassnes.errors import UserError
+from parallelhassnes.names import key_dir, key_from_dir
 from parallelhassnes.plan import Record
 from parallelhassnes.store import atomic
 from parallelhassnes.store.layout import Layout
-from parallelhassnes.store.records import Said, dump
+from parallelhassnes.store.records import Said, dump, now_text
 
 MOST_CHANGES = 50
 PAUSED_MARK = ".paused"
@@ -104,15 +107,37 @@ WORDS = {"auth": "authentication failed", "quota": "the quota is used up", "unkn
 
 def read(layout: Layout, queue_key: str) -> KeyState:
     """The key's state; an empty one where nothing is known of it."""
-    document = atomic.read_json_or_none(layout.limits / f"{key_dir(queue_key)}.json")
-    return KeyState(queue_key=queue_key) if document is None else KeyState.model_validate(document)
+    try:
+        return _read(layout.limits / f"{key_dir(queue_key)}.json", queue_key)
+    except FileNotFoundError:
+        return KeyState(queue_key=queue_key)
+
+
+def _read(path: Path, queue_key: str) -> KeyState:
+    """The state in a file; one that is torn may have said that the key is paused, so it is until somebody resumes it."""
+    try:
+        return atomic.read_record(KeyState, path)
+    except atomic.CorruptFile as error:
+        at = now_text(datetime.fromtimestamp(path.stat().st_mtime, UTC))
+        said = Said(
+            at=at, by="parallelhassnes", reason=f"{error}; resume it to forget what the file said"
+        )
+        return KeyState(queue_key=queue_key, paused=said)
 
 
 def every(layout: Layout) -> dict[str, KeyState]:
     """Queue key → state, of all that something is known of."""
-    paths = atomic.json_files(layout.limits)
-    states = [KeyState.model_validate(atomic.read_json(path)) for path in paths]
+    paths = map(Path, atomic.json_files(layout.limits))
+    states = [_read(path, _key_of(path.stem)) for path in paths]
     return {state.queue_key: state for state in states}
+
+
+def _key_of(folder: str) -> str:
+    """The queue key that a file is of, by its name; the name itself where that is too long to be read back."""
+    try:
+        return key_from_dir(folder)
+    except UserError:
+        return folder
 
 
 def holds(layout: Layout) -> dict[str, str]:

@@ -15,13 +15,16 @@ listings; between batches the scheduler is fair, so the batch is a folder and no
 Renames are atomic and happen under ``tick.lock``, but for running → ended, which the attempt's own
 supervisor does. Tickets are written at ingest without that lock, so a folder found empty may be in use
 again: removal is by ``rmdir``, and a writer whose folder is gone makes it again.
+
+What has another name than a ticket's (a README, an editor's backup) is nobody's business here, and is left alone.
 """
 
 import contextlib
 import hashlib
 import os
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +35,7 @@ from parallelhassnes.store.records import Ticket, dump
 
 CHUNK = 256
 SERVED = "_served"
+_NAME = re.compile(r"[A-Za-z0-9._-]+\.\d{7,}\.[0-9a-f]{12}\.[a-z]+")
 
 
 class TicketName(NamedTuple):
@@ -50,6 +54,10 @@ class Running(NamedTuple):
     key_dir: str
     name: str
     path: Path
+
+
+class Torn(atomic.CorruptFile):
+    """A ticket that cannot be read; its name still says which batch's it is."""
 
 
 def ticket_name(batch_id: str, seq: int, job_id: str, step_id: str, kind: str) -> str:
@@ -71,7 +79,16 @@ def parse_name(name: str) -> TicketName:
 
 
 def read(path: Path) -> Ticket:
-    return Ticket.model_validate(atomic.read_json(path))
+    """The ticket's content.
+
+    Raises:
+        FileNotFoundError: it has moved on.
+        Torn: it is not one.
+    """
+    try:
+        return atomic.read_record(Ticket, path)
+    except atomic.CorruptFile as error:
+        raise Torn(str(error)) from None
 
 
 def ready_path(layout: Layout, queue_key: str, name: str) -> Path:
@@ -115,7 +132,7 @@ def in_order(folder: Path) -> Iterator[Path]:
     """The batch's ready tickets of one key, first to start first; lists no more than it must."""
     for chunk in _listing(folder):
         if chunk != SERVED:
-            for name in _listing(folder / chunk):
+            for name in _tickets(folder / chunk):
                 yield folder / chunk / name
 
 
@@ -161,7 +178,7 @@ def running(layout: Layout) -> list[Running]:
     return [
         Running(key, name, layout.running / key / name)
         for key in _listing(layout.running)
-        for name in _listing(layout.running / key)
+        for name in _tickets(layout.running / key)
     ]
 
 
@@ -175,7 +192,7 @@ def end_running(layout: Layout, key_folder: str, name: str) -> bool:
 
 
 def ended(layout: Layout) -> list[Path]:
-    return [layout.ended / name for name in _listing(layout.ended)]
+    return [layout.ended / name for name in _tickets(layout.ended)]
 
 
 def put_delayed(layout: Layout, ticket: Ticket, name: str, not_before: float) -> None:
@@ -185,22 +202,40 @@ def put_delayed(layout: Layout, ticket: Ticket, name: str, not_before: float) ->
 
 def delayed(layout: Layout) -> list[tuple[float, Path]]:
     """(not before, ticket) of every delayed one, soonest first."""
+    found = (name.partition(".") for name in _listing(layout.delayed))
     return [
-        (int(name.split(".", 1)[0]) / 1000, layout.delayed / name)
-        for name in _listing(layout.delayed)
+        (int(due) / 1000, layout.delayed / f"{due}.{name}")
+        for due, _, name in found
+        if due.isdecimal() and _NAME.fullmatch(name)
     ]
 
 
-def promote_due(layout: Layout, now: float) -> int:
-    """Move what is due from ``delayed/`` to ``ready/``; how many."""
+def promote_due(
+    layout: Layout, now: float, on_damage: Callable[[Path, atomic.CorruptFile], None]
+) -> int:
+    """Move what is due from ``delayed/`` to ``ready/``; how many.
+
+    Args:
+        on_damage: what is to become of a ticket that cannot be read.
+    """
     moved = 0
     for not_before, path in delayed(layout):
         if not_before > now:
             break
-        put_ready(layout, read(path), path.name.split(".", 1)[1])
+        try:
+            ticket = read(path)
+        except atomic.CorruptFile as error:
+            on_damage(path, error)
+            continue
+        put_ready(layout, ticket, path.name.split(".", 1)[1])
         path.unlink()
         moved += 1
     return moved
+
+
+def _tickets(folder: Path) -> list[str]:
+    """Names of the folder's tickets, sorted."""
+    return [name for name in _listing(folder) if _NAME.fullmatch(name)]
 
 
 def _listing(folder: Path) -> list[str]:

@@ -1,0 +1,79 @@
+"""The files of an attempt that are ours, in a folder in which a worker may do as it likes.
+
+A worker runs as the same user and knows its folder: it can remove or replace our records, put something of the same name there
+that is no file, take every permission away, leave files for ``publish/`` that would go into its job's folder, or remove the folder
+altogether. None of that may keep an attempt from being ended and sealed, or become something that we say.
+"""
+
+import contextlib
+import os
+import shutil
+import stat
+from pathlib import Path
+
+from parallelhassnes.execute import logs
+from parallelhassnes.store import attempts
+
+_RECORDS = (attempts.META, attempts.STATE, attempts.FINAL, attempts.FINAL_TEXT)
+
+
+def is_gone(attempt_dir: Path) -> bool:
+    """Whether the attempt's folder is not there any more; a link in its place is not it."""
+    try:
+        return not stat.S_ISDIR(attempt_dir.lstat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+
+
+def take_back(attempt_dir: Path) -> None:
+    """Have us read and write everything again, and nothing but files where our records go."""
+    _open_up(attempt_dir)
+    for name in _RECORDS:
+        _clear(attempt_dir / name, files_too=False)
+
+
+def take_over_from_worker(attempt_dir: Path, meta: bytes | None) -> None:
+    """As ``take_back``, once the worker has ended: what it left of a seal or of documents to publish goes, ``meta.json`` is as it was.
+
+    Args:
+        meta: the content of ``meta.json`` before the worker began; None where nobody knows it any more.
+    """
+    take_back(attempt_dir)
+    for name in (attempts.SEAL, attempts.PUBLISH):
+        _clear(attempt_dir / name, files_too=True)
+    path = attempt_dir / attempts.META
+    if meta is not None and (not path.exists() or path.read_bytes() != meta):
+        logs.say(f"{path.name} was not as it had been written; it is put back")
+        attempts.put_back_meta(attempt_dir, meta)
+
+
+def _open_up(attempt_dir: Path) -> None:
+    """Give ourselves back the permissions that the worker has taken from its files and folders."""
+    _allow(attempt_dir, stat.S_IRWXU)
+    for folder, folders, names in os.walk(attempt_dir):
+        for name in folders:
+            _allow(Path(folder, name), stat.S_IRWXU)
+        for name in names:
+            _allow(Path(folder, name), stat.S_IRUSR)
+
+
+def _allow(path: Path, wanted: int) -> None:
+    with contextlib.suppress(OSError):  # another user's: the seal names it as unreadable
+        mode = path.lstat().st_mode
+        if not stat.S_ISLNK(mode) and mode & wanted != wanted:
+            path.chmod(stat.S_IMODE(mode) | wanted)
+
+
+def _clear(path: Path, *, files_too: bool) -> None:
+    """Remove what is in the place of one of our files."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISREG(mode) and not files_too:
+        return
+    logs.say(f"removed {path.name}, which the worker had left there")
+    if stat.S_ISDIR(mode):
+        shutil.rmtree(path)
+    else:
+        path.unlink()

@@ -1,0 +1,114 @@
+"""Batches that cannot be gone on with: a file of theirs is torn, gone, or somebody else's. The others go on.
+
+    _queue/blocked/<batch_id>.json   D   {"reason": …, "damaged": true}: nothing of the batch starts
+
+What meets such a file under way notes it here and removes the ticket that led to it, which is derived. Every tick tries to make
+the batch's tickets anew (``mend``): as soon as the file is whole again the note goes, and the batch goes on. Attempts
+that run are not disturbed. A ticket that is torn itself is made anew at once, and those of a batch that somebody has
+deleted are removed.
+"""
+
+import contextlib
+import shutil
+from pathlib import Path
+
+from parallelhassnes.schedule.context import Context
+from parallelhassnes.store import atomic, locks, tickets
+from parallelhassnes.store.layout import Layout
+
+
+def note(ctx: Context, batch_id: str, error: Exception) -> None:
+    """Let nothing of the batch start until the file that the error names is whole again."""
+    reason = f"damaged: {atomic.describe_damage(error)}; put the file back, or remove the folder of the batch"
+    path = _path(ctx, batch_id)
+    if reason_of(ctx, batch_id) != reason:
+        atomic.write_json(path, {"reason": reason, "damaged": True}, durable=False)
+
+
+def reason_of(ctx: Context, batch_id: str) -> str | None:
+    """Why the batch is set aside; None where it is not."""
+    return _reason(_path(ctx, batch_id))
+
+
+def every(layout: Layout) -> dict[str, str]:
+    """Batch → why it is set aside, of all that are."""
+    paths = map(Path, atomic.json_files(layout.blocked))
+    return {path.stem: reason for path in paths if (reason := _reason(path)) is not None}
+
+
+def _reason(path: Path) -> str | None:
+    try:
+        document = atomic.read_json(path)
+    except atomic.DAMAGE:
+        return None
+    return str(document.get("reason")) if document.get("damaged") else None
+
+
+def _path(ctx: Context, batch_id: str) -> Path:
+    return ctx.layout.blocked / f"{batch_id}.json"
+
+
+def set_aside(ctx: Context, ticket: Path, error: Exception) -> None:
+    """Remove a ticket that cannot be followed, and note why; nothing is noted of a batch that was deleted."""
+    batch_id = batch_of(ticket)
+    _remove(ticket)
+    if is_deleted(ctx, batch_id):
+        forget(ctx, batch_id)
+    else:
+        note(ctx, batch_id, error)
+
+
+def pass_over(ctx: Context, ticket: Path, error: Exception) -> None:
+    """As ``set_aside``, under ``tick.lock``: a ticket that is torn itself is made anew, for another round of this pass."""
+    from parallelhassnes.schedule.requeue import restore
+
+    set_aside(ctx, ticket, error)
+    if isinstance(error, tickets.Torn) and restore(ctx, batch_of(ticket)):
+        ctx.layout.pass_wanted.touch()
+
+
+def batch_of(ticket: Path) -> str:
+    """The batch of a ticket, by its name and the folder that it is in."""
+    name = ticket.name
+    if ticket.parent.name == "delayed":
+        name = name.partition(".")[2]
+    return tickets.parse_name(name).batch_id
+
+
+def is_deleted(ctx: Context, batch_id: str) -> bool:
+    return not ctx.layout.batch(batch_id).is_dir()
+
+
+def forget(ctx: Context, batch_id: str) -> None:
+    """Remove what the queue still has of a deleted batch to start."""
+    for key in ctx.layout.ready.iterdir():
+        _remove(key / batch_id)
+        with contextlib.suppress(OSError):
+            key.rmdir()
+    _path(ctx, batch_id).unlink(missing_ok=True)
+
+
+def _remove(path: Path) -> None:
+    """Remove something of the queue, all of which is derived, whatever it has become."""
+    try:
+        path.unlink(missing_ok=True)
+    except (IsADirectoryError, PermissionError):
+        shutil.rmtree(path, ignore_errors=True)
+    except NotADirectoryError:
+        return
+
+
+def mend(ctx: Context) -> list[str]:
+    """Make the tickets of damaged batches anew, as far as their files are whole again; those batches."""
+    damaged = every(ctx.layout)
+    if not damaged:
+        return []
+    from parallelhassnes.schedule.requeue import restore
+
+    lock = locks.hold(ctx.layout.tick_lock)
+    if lock is None:  # the next tick does it
+        return []
+    try:
+        return [batch_id for batch_id in damaged if restore(ctx, batch_id)]
+    finally:
+        locks.release(lock)
