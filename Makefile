@@ -1,7 +1,8 @@
 # `make demo` and `make test` need nothing but Python >= 3.12 (see tools/find-python.sh) and do all the set-up.
 .DEFAULT_GOAL := help
 SOAK_SEC ?= 1800
-.PHONY: help demo test lint faults soak bench pictures lock clean venv
+TOGETHER_SEC ?= 3600
+.PHONY: help demo test lint faults soak together bench pictures lock clean venv
 
 python := .venv/bin/python
 # The sandbox environment is made of Linux namespaces; elsewhere the demo uses Docker.
@@ -31,6 +32,9 @@ faults: venv ## kill at every act of submit, cancel, retry, tick, supervisor and
 
 soak: venv ## random kills under load, 30 minutes; SOAK_SEC=600 for ten
 	@PYTHONPATH=.:tests $(python) -m tests.faults.soak --seconds $(SOAK_SEC) --trials
+
+together: venv ## two servers, cron and clients on one store, an hour; TOGETHER_SEC=600 for ten minutes
+	@PYTHONPATH=.:tests $(python) -m tests.together.run --seconds $(TOGETHER_SEC)
 
 bench: venv ## measure against harbor run; writes a table and JSON into build/bench
 	@$(python) -m benchmarks $(args)

@@ -1,8 +1,10 @@
 """What happens in the store, for any number of listeners: one reader of the ledgers, one short memory of events.
 
 An event is a line of a ledger. Its id is ``<time>@<batch>@<offset behind it>``, so one that was missed is read from the
-ledger itself: of its own batch exactly from there, of the others from that time on. The memory is a ring that every
-listener goes through at its own pace; one that is overtaken is told ``missed`` and goes on with the newest.
+ledger itself: of its own batch exactly from there, of the others from shortly before that time on, and of a batch that was
+made since then from its beginning, as lines are not seen in the order of their times. So none is missed, and some may be told
+again; batch and ``seq`` say which. The memory is a ring that every listener goes through at its own pace; one that is
+overtaken is told ``missed`` and goes on with the newest.
 """
 
 import asyncio
@@ -13,7 +15,7 @@ import os
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +26,7 @@ from starlette.exceptions import HTTPException
 from parallelhassnes.names import is_safe_id
 from parallelhassnes.store import batches, ledger
 from parallelhassnes.store.layout import Layout
+from parallelhassnes.store.records import now_text
 
 log = logging.getLogger("parallelhassnes.api")
 
@@ -31,6 +34,8 @@ LOOK_SEC = 0.25
 MEMORY = 5000
 """Events that a listener may lag behind."""
 _SHARE = 20
+_LATE_SEC = 2.0
+"""A line may be seen so long after one of another batch that is younger."""
 _SYSTEM = "_system"
 MISSED = ServerSentEvent("{}", event="missed", sep="\n").encode()
 
@@ -174,14 +179,18 @@ class Changes:
 
     def _after(self, place: Place, only: str | None, known: dict[str, int]) -> list[Change]:
         """What came after a place, up to what is known."""
-        since = datetime.fromisoformat(place.at).timestamp()
+        since = datetime.fromisoformat(place.at).timestamp() - _LATE_SEC
+        since_text = now_text(datetime.fromtimestamp(since, UTC))
         found: list[Change] = []
         for batch_id in [only] if only is not None else list(known):
+            folder, end = self._folder(batch_id), known.get(batch_id, 0)
             if batch_id == place.batch_id:
-                found += self._part(batch_id, place.offset, known.get(batch_id, 0))
-            elif _changed_at(self._folder(batch_id)) >= since - 1:
-                part = self._part(batch_id, 0, known.get(batch_id, 0))
-                found += [change for change in part if change.at >= place.at]
+                found += self._part(batch_id, place.offset, end)
+            elif _changed_at(folder / batches.META) >= since:
+                found += self._part(batch_id, 0, end)
+            elif _changed_at(folder / ledger.LEDGER) >= since:
+                part = self._part(batch_id, 0, end)
+                found += [change for change in part if change.at >= since_text]
         return sorted(found, key=lambda change: change.at)
 
     def _folder(self, batch_id: str) -> Path:
@@ -217,8 +226,8 @@ def _entries(folder: Path) -> list[str]:
         return []
 
 
-def _changed_at(folder: Path) -> float:
+def _changed_at(file: Path) -> float:
     try:
-        return (folder / ledger.LEDGER).stat().st_mtime
+        return file.stat().st_mtime
     except FileNotFoundError:
         return 0.0

@@ -3,6 +3,7 @@
 Following polls: the files may be written by another host, whose changes no notification tells of.
 """
 
+import contextlib
 import os
 import time
 from collections.abc import Generator, Iterator
@@ -34,7 +35,10 @@ class LogText(NamedTuple):
 
 
 class Logs:
-    """The logs of one attempt."""
+    """The logs of one attempt.
+
+    One that is listed and then not there has been moved away: Harbor puts the logs of each step of a task aside.
+    """
 
     def __init__(self, layout: Layout, attempt_dir: Path, found: Found) -> None:
         self.layout, self.dir, self.found = layout, attempt_dir, found
@@ -67,8 +71,11 @@ class Logs:
         """
         chosen = self.files() if only is None else self._chosen(only)
         done = self.ended
+        if only is None:  # what comes back under a name is another log, read from its beginning
+            self._read = {name: n for name, n in self._read.items() if name in chosen}
         for name in chosen:
-            yield from self._rest(name, done=done)
+            with contextlib.suppress(UnknownId):
+                yield from self._rest(name, done=done)
 
     def follow(self, only: str | None = None) -> Iterator[LogText | None]:
         """As ``new``, until the attempt is sealed; None at each look that found nothing."""
@@ -100,7 +107,7 @@ class Logs:
     def go_to_end(self) -> None:
         """Have ``new`` leave out what is there already, but for a line that has only begun."""
         for name, size in self.sizes():
-            with self.open(name) as stream:
+            with contextlib.suppress(UnknownId), self.open(name) as stream:
                 start = max(0, size - CHUNK)
                 stream.seek(start)
                 newline = stream.read(size - start).rfind(b"\n")
@@ -123,14 +130,14 @@ class Logs:
         texts: dict[str, str] = {}
         cut = []
         for name in self.files() if only is None else self._chosen(only):
-            with self.open(name) as stream:
+            with contextlib.suppress(UnknownId), self.open(name) as stream:
                 left = max(0, os.fstat(stream.fileno()).st_size - most)
                 stream.seek(left)
                 data = stream.read(most)
-            if left:
-                cut.append(name)
-                data = data[data.find(b"\n") + 1 :]
-            texts[name] = data.decode("utf-8", "replace")
+                if left:
+                    cut.append(name)
+                    data = data[data.find(b"\n") + 1 :]
+                texts[name] = data.decode("utf-8", "replace")
         return texts, cut
 
     @property

@@ -6,10 +6,13 @@ import subprocess
 import sys
 from collections import Counter
 
+import pytest
 from servers import serving
 from stores import CHECKOUT, context, environment, idle, job, put, shell, states, table, wait_for
 
 from parallelhassnes.control.audit import verify
+from tests.together.run import together
+from tests.together.shared import Pace
 
 JOBS = 40
 
@@ -34,6 +37,17 @@ def test_two_servers_and_a_tick_run_every_step_once_though_one_is_killed(root):
     wait_for(lambda: verify(ctx.layout).ok, "the ticks that were at it")
     assert Counter(map(tuple, states(ctx, batch_id).values())) == {("succeeded",): JOBS}
     assert {path.read_text() for path in root.glob("ran.*")} == {"x\n"}
+
+
+@pytest.mark.timeout(400)
+def test_every_table_comes_to_what_it_comes_to_alone(tmp_path):
+    """A short form of ``make together``: real trials and retries, both servers ended now and then."""
+    pace = Pace(gap_sec=0.7, run_sec=3, trouble_sec=2, cron_sec=1)
+    wrong, figures = together(tmp_path, 10, 1, pace=pace, only=("graph", "again"))
+    assert wrong == []
+    assert figures["trials"] > 3
+    assert figures["most at once"] == 2
+    assert figures["server kills"] + figures["server stops"] > 0
 
 
 def test_a_killed_server_leaves_the_runs_as_they_were(root):

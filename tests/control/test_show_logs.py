@@ -75,6 +75,29 @@ def test_logs_of_what_has_ended(ended) -> None:
         open_logs(layout, f"{batch_id}/j1/after")
 
 
+def test_logs_that_are_moved_away_while_they_are_read_hold_nothing_up(ended) -> None:
+    """Harbor does that between the steps of a task."""
+    layout, batch_id = ended
+    logs = open_logs(layout, batch_id)
+    log, aside = logs.dir / "trial/verifier/test-stdout.txt", logs.dir / "trial/steps/one.txt"
+    for folder in (log.parent, aside.parent):
+        folder.mkdir(parents=True)
+    log.write_text("of one\n")
+    pieces = logs.new()
+    read = [next(pieces)]
+    log.rename(aside)
+    read += pieces
+    assert {piece.file for piece in read} >= {"stdout.log", "stderr.log"}
+    assert [(piece.file, piece.text) for piece in logs.new()] == [
+        ("trial/steps/one.txt", "of one\n")
+    ]
+    for text in ("of two\n", "of three\n"):
+        log.write_text(text)
+        assert [piece.text for piece in logs.new()] == [text]
+        log.unlink()
+        assert list(logs.new()) == []
+
+
 def test_following_sees_every_line_once_and_ends_with_the_attempt(root: Path) -> None:
     ctx = stores.context(root)
     gate = root / "gate"
