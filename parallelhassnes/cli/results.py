@@ -9,7 +9,7 @@ import typer
 from parallelhassnes.cli.options import JsonOption, RootOption, layout_of
 
 if TYPE_CHECKING:
-    from parallelhassnes.control.flat import Record
+    from parallelhassnes.control.flat import Table
     from parallelhassnes.control.scoreboard_models import View
     from parallelhassnes.control.sheets import Sheet
 
@@ -79,11 +79,11 @@ def results(
         if unscored_as_zero or by != "agent,model":
             raise UserError("--trials groups and counts nothing", fix="leave out --by and the like")
         lines = trial_lines(layout, chosen)
-        _put(lines, flat.trial_records(lines.trials), sheets.of_trials(lines), form, out)
+        _put(lines, flat.of_trials(lines.trials), sheets.of_trials(lines), form, out)
         return
     names = [name.strip() for name in by.split(",") if name.strip()]
     found = group(layout, chosen, names, unscored_as_zero=unscored_as_zero)
-    _put(found, flat.group_records(found.groups), sheets.of_results(found), form, out)
+    _put(found, flat.of_groups(names, found.groups), sheets.of_results(found), form, out)
 
 
 def compare(
@@ -135,15 +135,13 @@ def _check(form: str, out: Path | None) -> None:
         raise UserError("--format parquet is not for a terminal", fix="add --out FILE")
 
 
-def _put(
-    document: "View", records: "list[Record]", sheet: "Sheet", form: str, out: Path | None
-) -> None:
+def _put(document: "View", table: "Table", sheet: "Sheet", form: str, out: Path | None) -> None:
     """Print it in the form that was asked for, or write it to a file."""
     from parallelhassnes.cli import console, render_results
     from parallelhassnes.control import flat, sheets
 
     if form == "parquet" and out is not None:
-        flat.write_parquet(records, out)
+        flat.write_parquet(table, out)
         return
     if form == "table":
         if out is None:
@@ -153,7 +151,7 @@ def _put(
     elif form == "markdown":
         text = sheets.markdown(sheet)
     elif form == "csv":
-        text = flat.csv_text(records)
+        text = flat.csv_text(table)
     else:
         text = document.model_dump_json() + "\n"
     if out is None:

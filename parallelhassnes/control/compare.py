@@ -99,7 +99,7 @@ def compare(layout: Layout, a: str, b: str) -> Comparison:
         UserError: a side has no trials, or the sides have no agent in common.
     """
     chosen = trial_rows.side(layout, a), trial_rows.side(layout, b)
-    sides = [_by_agent(trial_rows.read(layout, each)) for each in chosen]
+    sides = [by_agent(trial_rows.read(layout, each)) for each in chosen]
     for side, each in zip(sides, chosen, strict=True):
         if not side:
             raise UserError(f"{each.said} has no trials", fix="name a batch with trials")
@@ -122,7 +122,7 @@ def compare(layout: Layout, a: str, b: str) -> Comparison:
     )  # fmt: skip
 
 
-def _by_agent(rows: Sequence[TrialRow]) -> dict[str, _Side]:
+def by_agent(rows: Sequence[TrialRow]) -> dict[str, _Side]:
     found: dict[str, _Side] = {}
     for row in rows:
         label = " · ".join(filter(None, (row.agent, row.facts.model)))

@@ -3,54 +3,81 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, get_args
+
+from pydantic import BaseModel
 
 from parallelhassnes.control.results import GroupLine
 from parallelhassnes.control.trial_lines import TrialLine
 from parallelhassnes.errors import UserError
 from parallelhassnes.store import atomic
 
-type Record = dict[str, Any]
+_PLAIN = (str, int, float, bool)
 
 
-def group_records(groups: Sequence[GroupLine]) -> list[Record]:
-    """A flat record per group: its dimensions first; of pass@k and pass^k those for 1 and for the largest k."""
+class Table(NamedTuple):
+    """Flat records; what is not known is None."""
+
+    columns: dict[str, type]
+    """Name → ``str``, ``int``, ``float`` or ``bool``; the same whatever is in the records, of which there may be none."""
+    records: list[dict[str, Any]]
+
+
+def of_groups(by: Sequence[str], groups: Sequence[GroupLine]) -> Table:
+    """A record per group: its dimensions first; of pass@k and pass^k those for 1 and for the largest k."""
+    left_out = {"key", "pass_at", "pass_hat", "failures"}
+    shares = ("pass_at_1", "pass_at_k", "pass_hat_k")
+    columns = {
+        **dict.fromkeys(by, str), **_columns(GroupLine, left_out), **dict.fromkeys(shares, float),
+        "failures": str,
+    }  # fmt: skip
     records = []
     for group in groups:
-        record = group.model_dump(exclude={"key", "pass_at", "pass_hat", "failures"})
+        record = group.model_dump(exclude=left_out)
         k = str(group.k)
-        records.append(
-            {
-                **group.key, **record,
-                "pass_at_1": group.pass_at.get("1"), "pass_at_k": group.pass_at.get(k),
-                "pass_hat_k": group.pass_hat.get(k), "failures": _words(group.failures),
-            }
-        )  # fmt: skip
-    return records
+        found = group.pass_at.get("1"), group.pass_at.get(k), group.pass_hat.get(k)
+        own = dict(zip(shares, found, strict=True))
+        records.append({**group.key, **record, **own, "failures": _words(group.failures)})
+    return Table(columns, records)
 
 
-def trial_records(lines: Sequence[TrialLine]) -> list[Record]:
-    """A flat record per trial; its labels as JSON."""
-    return [
+def of_trials(lines: Sequence[TrialLine]) -> Table:
+    """A record per trial; its labels as JSON."""
+    records = [
         {**line.model_dump(), "labels": json.dumps(line.labels, sort_keys=True, ensure_ascii=False)}
         for line in lines
     ]
+    return Table(_columns(TrialLine, set()), records)
+
+
+def _columns(model: type[BaseModel], left_out: Collection[str]) -> dict[str, type]:
+    """The fields with their types; what is no plain value (labels) is text."""
+    found = {}
+    for name, field in model.model_fields.items():
+        if name not in left_out:
+            kinds = {
+                kind for kind in (field.annotation, *get_args(field.annotation)) if kind in _PLAIN
+            }
+            found[name] = next(iter(kinds - {str}), str)
+    return found
 
 
 def _words(counts: dict[str, int]) -> str:
     return " ".join(f"{name}={count}" for name, count in counts.items())
 
 
-def csv_text(records: Sequence[Record]) -> str:
+def csv_text(table: Table) -> str:
     """CSV (RFC 4180, with plain newlines) under a head; what is not known is empty."""
+    return "".join(map(_csv_line, (table.columns, *(record.values() for record in table.records))))
+
+
+def _csv_line(values: Iterable[Any]) -> str:
     out = io.StringIO()
-    if records:
-        writer = csv.DictWriter(out, records[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(records)
-    return out.getvalue()
+    # A lone carriage return is quoted only where it is part of the line's end.
+    csv.writer(out, lineterminator="\r\n").writerow(values)
+    return out.getvalue().removesuffix("\r\n") + "\n"
 
 
 def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -65,7 +92,7 @@ def markdown_text(text: str) -> str:
     return "".join(f"\\{char}" if char in "\\`*_[]<>|#~&@!" else char for char in plain)
 
 
-def write_parquet(records: Sequence[Record], path: Path) -> None:
+def write_parquet(table: Table, path: Path) -> None:
     """Write a Parquet file.
 
     Raises:
@@ -78,8 +105,10 @@ def write_parquet(records: Sequence[Record], path: Path) -> None:
         raise UserError(
             "--format parquet needs pyarrow", fix="pip install 'parallelhassnes[parquet]'"
         ) from None
+    kinds = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+    schema = pa.schema([(name, kinds[kind]) for name, kind in table.columns.items()])
     sink = pa.BufferOutputStream()
-    parquet.write_table(pa.Table.from_pylist(list(records)), sink)
+    parquet.write_table(pa.Table.from_pylist(table.records, schema), sink)
     write_file(path, sink.getvalue().to_pybytes())
 
 

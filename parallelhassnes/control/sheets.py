@@ -185,15 +185,15 @@ def _difference(agent: PairedAgent, what: str, found: Difference) -> tuple[str, 
 
 def _notes(agent: PairedAgent) -> list[str]:
     passed = (
-        f"{agent.passed_both} tasks pass on both sides, {agent.passed_neither} on none,"
-        f" {len(agent.won)} only in B, {len(agent.lost)} only in A"
+        f"{words.counted(agent.passed_both, 'task')} passed on both sides, {agent.passed_neither} on none,"
+        f" {len(agent.won)} only in B, {len(agent.lost)} only in A; exact McNemar p = {agent.p_value:.3g}"
     )
-    notes = [f"{who(agent)}: {passed}; exact McNemar p = {agent.p_value:.3g}"]
+    notes = [f"{who(agent)}: {passed if agent.tasks else 'no task has a score on both sides'}"]
     changed = [pair.task for pair in agent.tasks if pair.changed]
     for names, said in (
         (agent.new, "only in B"),
         (agent.gone, "only in A"),
-        (agent.unpaired, "not scored on one side"),
+        (agent.unpaired, "without a score on at least one side"),
         (changed, "the task itself differs between the sides"),
     ):
         if names:
