@@ -1,5 +1,6 @@
 """``parallelhassnes``: parse, call, print. Errors of the user are one line each and exit 2, ours exit 3."""
 
+import errno
 import os
 import sys
 import traceback
@@ -29,6 +30,17 @@ from parallelhassnes.cli import (
 from parallelhassnes.errors import InvalidInput, UserError
 
 USER_ERROR, OUR_ERROR = 2, 3
+HOST_TROUBLE = {
+    errno.EROFS: "make it writable, or choose another --root",
+    errno.EACCES: "change its permissions, or choose another --root",
+    errno.EPERM: "change its permissions, or choose another --root",
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.ENAMETOOLONG: "choose a shorter path",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "raise the limit of open files",
+}
+"""What a host may refuse anywhere, and what to do about it; any other OSError is our fault."""
 
 app = typer.Typer(
     name="parallelhassnes",
@@ -78,21 +90,44 @@ def main() -> NoReturn:
     """The program. Exit codes: 0 done, 1 something under test failed, 2 the input is wrong, 3 our fault."""
     # pydantic would look through every installed package for plugins: 0.1 s at each start.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    _open_streams()
     try:
         app()
     except UserError as error:
         _report(error)
         sys.exit(USER_ERROR)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         sys.exit(0)
     except Exception as error:  # noqa: BLE001 - the one place where what we did not foresee becomes a line and a log
+        if isinstance(error, OSError) and error.errno in HOST_TROUBLE:
+            place = error.filename or "writing"
+            _report(UserError(f"{place}: {error.strerror}", fix=HOST_TROUBLE[error.errno]))
+            sys.exit(USER_ERROR)
         print(
             f"parallelhassnes: internal error ({type(error).__name__}); the log is {_log()}",
             file=sys.stderr,
         )
         sys.exit(OUR_ERROR)
     sys.exit(0)
+
+
+def _open_streams() -> None:
+    """Open what a caller closed of the standard streams: a lock's file must never get the number of one of them."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(
+                os.devnull, os.O_RDWR
+            )  # takes the lowest number that is free, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", encoding="utf-8"))
+
+
+def _drop_output() -> None:
+    """What is still to be written to a standard output that takes nothing goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _report(error: UserError) -> None:
@@ -105,7 +140,11 @@ def _report(error: UserError) -> None:
             "error": str(error),
             "errors": [problem._asdict() | {"line": problem.line()} for problem in problems],
         }
-        sys.stdout.write(dumps(document))
+        try:
+            sys.stdout.write(dumps(document))
+            sys.stdout.flush()
+        except OSError:
+            _drop_output()
     for line in error.lines():
         print(line, file=sys.stderr)
 

@@ -1,0 +1,59 @@
+"""Where the program's output goes nowhere, and where its root cannot be written: one line, or none."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import stores
+
+from parallelhassnes.schedule.context import Context
+
+
+@pytest.fixture
+def ctx(root: Path) -> Context:
+    return stores.context(root)
+
+
+def shell(root: Path, script: str) -> subprocess.CompletedProcess[str]:
+    """Run a shell script in which ``$PROGRAM`` and ``$ROOT`` are what they say."""
+    values = {"PROGRAM": f"{sys.executable} -m parallelhassnes", "ROOT": str(root)}
+    return subprocess.run(
+        ["sh", "-c", script], capture_output=True, text=True, timeout=60, check=False,
+        env=stores.environment(values), cwd=stores.CHECKOUT,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("more", ["", "--json"])
+def test_a_full_disk_is_told_in_one_line(root: Path, ctx: Context, more: str) -> None:
+    done = shell(root, f"$PROGRAM scoreboard --root $ROOT {more} >/dev/full")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "writing: No space left on device; free some space\n",
+    )
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
+def test_a_closed_standard_output_takes_nothing_from_the_work(
+    root: Path, ctx: Context, closed: str
+) -> None:
+    batch_id = stores.put(ctx, stores.table(stores.job("j", stores.command("c", "echo", "hello"))))
+    done = shell(root, f"$PROGRAM tick --until-idle --root $ROOT {closed}")
+    assert (done.returncode, "Error" in done.stderr) == (0, False)
+    (log,) = (root / "runs" / batch_id).glob("j/steps/c/attempts/*/stdout.log")
+    assert log.read_text() == "hello\n"
+
+
+@pytest.mark.bubblewrap
+@pytest.mark.parametrize("command", ["tick", "doctor", "drain"])
+def test_a_root_that_is_read_only_is_told_in_one_line(
+    root: Path, ctx: Context, command: str
+) -> None:
+    bound = "bwrap --bind / / --ro-bind $ROOT $ROOT --dev /dev --proc /proc"
+    done = shell(root, f"{bound} $PROGRAM {command} --root $ROOT --json")
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["ok"] is False
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(str(root))
+    assert line.endswith("Read-only file system; make it writable, or choose another --root")
