@@ -1,6 +1,9 @@
 """``parallelhassnes``: parse, call, print. Errors of the user are one line each and exit 2, ours exit 3."""
 
+import codecs
 import errno
+import io
+import json
 import os
 import sys
 import traceback
@@ -123,6 +126,17 @@ def _open_streams() -> None:
             )  # takes the lowest number that is free, which is this one
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", encoding="utf-8"))
+    codecs.register_error("escape", _escaped)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="escape")
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    """What a stream's encoding cannot say, as JSON's escapes: a document stays one, and people see what it is."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
 
 
 def _drop_output() -> None:

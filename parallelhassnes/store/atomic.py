@@ -100,8 +100,12 @@ def describe_damage(error: BaseException) -> str:
 
 
 def dumps(document: Any) -> str:
-    """Compact JSON on one line, with a newline; refuses NaN."""
-    return json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False) + "\n"
+    """Compact JSON on one line, with a newline; refuses NaN.
+
+    A byte of a file's name that is no UTF-8 is written as JSON's escape of half a character, as which it is read again.
+    """
+    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False) + "\n"
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def write_bytes(path: Path | str, data: bytes, *, durable: bool = True) -> None:
@@ -143,7 +147,7 @@ def write_new(path: Path | str, document: Any) -> None:
     """
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
-        view = memoryview(dumps(document).encode("utf-8", "surrogateescape"))
+        view = memoryview(dumps(document).encode("utf-8"))
         while view:
             view = view[os.write(handle, view) :]
         if _Settings.durable:
@@ -153,7 +157,7 @@ def write_new(path: Path | str, document: Any) -> None:
 
 
 def write_json(path: Path | str, document: Any, *, durable: bool = True) -> None:
-    write_bytes(path, dumps(document).encode("utf-8", "surrogateescape"), durable=durable)
+    write_bytes(path, dumps(document).encode("utf-8"), durable=durable)
 
 
 def write_text(path: Path | str, text: str, *, durable: bool = True) -> None:

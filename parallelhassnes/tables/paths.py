@@ -40,4 +40,16 @@ class Bases:
                 problems.add(
                     at, f"{what} {shown} does not exist; looked in {looked}", "correct the path"
                 )
+        elif not is_text(found):
+            problems.add(at, f"{what} {found} has a path that is not UTF-8", "rename it")
+            return None
         return found
+
+
+def is_text(path: Path) -> bool:
+    """Whether a path can be written as UTF-8, as Harbor and the store must."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

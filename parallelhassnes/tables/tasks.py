@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from parallelhassnes.tables.paths import is_text
 from parallelhassnes.tables.problems import Problems
 from parallelhassnes.tables.task_env import SectionEnvs, envs_of
 
@@ -114,6 +115,9 @@ def read_task(
     from harbor.publisher.packager import Packager
 
     toml = folder / "task.toml"
+    if not is_text(folder):
+        problems.add("", "its path is not UTF-8", "rename it", where=str(folder))
+        return None
     if not toml.is_file():
         fix = "add it"
         if (folder / "task.yaml").is_file():

@@ -57,3 +57,14 @@ def test_a_root_that_is_read_only_is_told_in_one_line(
     (line,) = done.stderr.splitlines()
     assert line.startswith(str(root))
     assert line.endswith("Read-only file system; make it writable, or choose another --root")
+
+
+def test_what_an_encoding_cannot_say_is_escaped(root: Path, ctx: Context) -> None:
+    stores.put(ctx, stores.table(stores.job("j", stores.command("c", "true")), experiment="größer"))
+    ascii_only = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    done = stores.program(root, "scoreboard", "latest", env=ascii_only)
+    assert "gr\\u00f6\\u00dfer" in done.stdout
+    document = json.loads(
+        stores.program(root, "scoreboard", "latest", "--json", env=ascii_only).stdout
+    )
+    assert document["experiment"] == "größer"

@@ -1,5 +1,6 @@
 """Task folders: what Harbor would skip without a word is named with file and line."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -55,6 +56,13 @@ def test_an_instruction_that_is_not_utf8(tmp_path: Path) -> None:
     (task / "instruction.md").write_bytes("Créer".encode("latin-1"))
     (found,) = problems_of(tmp_path)
     assert "bad/instruction.md: is not UTF-8" in found
+
+
+def test_a_task_whose_path_is_not_utf8(tmp_path: Path) -> None:
+    make_task(tmp_path / os.fsdecode(b"t\xe9sk"))
+    make_task(tmp_path / "good")
+    (found,) = problems_of(tmp_path)
+    assert found.endswith("its path is not UTF-8; rename it")
 
 
 def test_a_task_of_terminal_bench_1(tmp_path: Path) -> None:
