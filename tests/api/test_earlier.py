@@ -29,14 +29,17 @@ def test_the_oddish_command_line_runs_watches_and_cleans_a_sweep(root, tmp_path)
     key = token(root, "oddish", "operate")
     with serving(root, "--auth", "token", token=key, env=WITH_TESTS) as server:
 
-        def oddish(*arguments: str, **more) -> str:
+        def called(*arguments: str, **more):
             env = {
                 **os.environ, "ODDISH_API_URL": server.url, "ODDISH_API_KEY": key, "COLUMNS": "200", "TERM": "dumb",
                 "USER": "anna",
             }  # fmt: skip
-            done = subprocess.run(
+            return subprocess.run(
                 ["oddish", *arguments], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=100, **more
             )  # fmt: skip
+
+        def oddish(*arguments: str, **more) -> str:
+            done = called(*arguments, **more)
             assert done.returncode == 0, done.stdout + done.stderr
             return done.stdout
 
@@ -64,8 +67,11 @@ def test_the_oddish_command_line_runs_watches_and_cleans_a_sweep(root, tmp_path)
         assert "is canceled" in oddish("clean", hello["id"], input="y\n")
         is_problem(server.client.get(f"/tasks/{hello['id']}"), 404)
         assert "1 tasks are canceled" in oddish("clean", "--experiment", "nightly", input="y\n")
-        is_problem(server.client.patch("/experiments/single", json={"name": "x"}), 409)
-        assert "single" in oddish("status")
+        named = server.client.patch("/experiments/single", json={"name": " One of a kind "})
+        assert named.json() == {"id": "single", "name": "One of a kind"}
+        assert "Name: One of a kind" in oddish("status", "--experiment", "single")
+        public = called("run", "set/hello", "-a", "oracle", "--publish")
+        assert (public.returncode, "no experiment is public here" in public.stdout + public.stderr) == (1, True)  # fmt: skip
     assert len(ctx.layout.batch_ids()) == 3  # nothing under runs/ was deleted
     events = [json.loads(line) for line in (ctx.layout.batch(ctx.layout.batch_ids()[0]) / "ledger.jsonl").read_text().splitlines()]  # fmt: skip
     assert {e["by"] for e in events if e["event"] in ("submitted", "canceled", "closed")} == {"token:oddish"}  # fmt: skip
@@ -81,9 +87,12 @@ def test_what_an_oddish_client_sends_wrong_is_told(root):
         }
         is_problem(server.client.post("/tasks/sweep", json=bad), 404)
         is_problem(server.client.post("/tasks/sweep", json={**bad, "configs": []}), 422)
+        is_problem(server.client.post("/tasks/sweep", json={**bad, "publish": True}), 422)
         is_problem(server.client.get("/tasks/x"), 404)
         is_problem(server.client.get("/trials/x-0/logs"), 404)
         is_problem(server.client.delete("/experiments/x"), 404)
+        is_problem(server.client.patch("/experiments/x", json={"name": "y"}), 404)
+        is_problem(server.client.patch("/experiments/x", json={"name": " "}), 422)
         assert server.client.get("/tasks").json() == []
 
 

@@ -14,7 +14,10 @@ from fastapi import APIRouter, Depends, Query, UploadFile
 from starlette.exceptions import HTTPException
 
 from parallelhassnes.api.auth import needs
+from parallelhassnes.api.earlier import oddish_names
 from parallelhassnes.api.earlier.oddish_shapes import (
+    NameAnswer,
+    NameWanted,
     Pair,
     SweepAnswer,
     SweepWanted,
@@ -60,6 +63,9 @@ def upload_task(site: SiteHere, file: UploadFile) -> UploadAnswer:
 @router.post("/tasks/sweep", dependencies=_submitter)
 def submit_sweep(site: SiteHere, wanted: SweepWanted) -> SweepAnswer:
     """Make the batch of a task that was uploaded."""
+    if wanted.publish_experiment:
+        fix = "submit without --publish, and give readers a token with the role read"
+        raise HTTPException(400, f"no experiment is public here; {fix}")
     task = _stored(site, wanted.task_id)
     ctx = site.context()
     data = json.dumps(_table(wanted, task, ctx.config.environment)).encode()
@@ -103,8 +109,9 @@ def _table(wanted: SweepWanted, task: StoredTask, configured: str) -> dict[str, 
     if verifier.pop("disable", False):
         table["disable_verification"] = True
     rest = {**harbor, "environment": environment, "verifier": verifier}
+    named = {"github_username": wanted.github_username} if wanted.github_username else {}
     more = {
-        "experiment_id": wanted.experiment_id, "tags": wanted.tags, "timeout_minutes": wanted.timeout_minutes,
+        "experiment_id": wanted.experiment_id, "tags": wanted.tags | named, "timeout_minutes": wanted.timeout_minutes,
         "harbor": {key: value for key, value in rest.items() if value},
     }  # fmt: skip
     return table | {key: value for key, value in more.items() if value}
@@ -222,6 +229,7 @@ def _number(site: Site, line: BatchLine, index: int) -> tuple[BatchLine, Trial]:
 def _task(site: Site, line: BatchLine, *, trials: bool) -> TaskAnswer:
     found = trials_of(site.layout, line.batch_id)
     meta, task_id = found.meta, _task_id(line)
+    experiment = meta.experiment or "-"
     shown = [_trial(task_id, found, trial) for trial in found.trials]
     done = sum(trial.status == "success" for trial in shown)
     failed = sum(trial.status == "failed" for trial in shown)
@@ -233,7 +241,7 @@ def _task(site: Site, line: BatchLine, *, trials: bool) -> TaskAnswer:
     return TaskAnswer(
         id=task_id, name=meta.job_ids[0], status=status, priority="high" if meta.priority > 0 else "low",
         user=meta.labels.get("user", ""), task_path=str(task_config.get("path", "")),
-        experiment_id=meta.experiment or "-", experiment_name=meta.experiment or "-",
+        experiment_id=experiment, experiment_name=oddish_names.given(site.layout).get(experiment, experiment),
         total=len(shown), completed=done, failed=failed, progress=f"{done}/{len(shown)} completed",
         reward_success=sum(reward == 1 for reward in rewards) if rewards else None,
         reward_total=len(rewards) or None, verdict_status=_verdict_status(found),
@@ -297,7 +305,7 @@ def _trial_status(
     return "queued" if state == "ready" else "pending"
 
 
-# --- deleting -----------------------------------------------------------------------------------------
+# --- changing -----------------------------------------------------------------------------------------
 
 
 @router.delete("/tasks/{task_id}", dependencies=_operator)
@@ -325,12 +333,12 @@ def delete_experiment(site: SiteHere, experiment_id: str) -> dict[str, Any]:
 
 
 @router.patch("/experiments/{experiment_id}", dependencies=_operator)
-def rename_experiment(site: SiteHere, experiment_id: str) -> None:
-    """Refused: an experiment is a label that its tables have written down."""
+def name_experiment(site: SiteHere, experiment_id: str, wanted: NameWanted) -> NameAnswer:
+    """Have these clients show it under another name; its id stays what its tables were submitted under."""
     _of_experiment(site, experiment_id)
-    raise HTTPException(
-        409, f"experiment {experiment_id} cannot be renamed: its batches keep the name they were submitted under"
-    )  # fmt: skip
+    name = wanted.name.strip()
+    oddish_names.give(site.layout, experiment_id, name)
+    return NameAnswer(id=experiment_id, name=name)
 
 
 def _of_experiment(site: Site, experiment_id: str) -> list[BatchLine]:

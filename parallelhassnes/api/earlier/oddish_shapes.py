@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class UploadAnswer(BaseModel):
@@ -17,6 +17,7 @@ class UploadAnswer(BaseModel):
 class Pair(BaseModel):
     """An agent with a model."""
 
+    model_config = ConfigDict(extra="forbid")
     agent: str
     model: str | None = None
     n_trials: int = Field(default=1, ge=1, le=10_000)
@@ -28,6 +29,7 @@ class Pair(BaseModel):
 class SweepWanted(BaseModel):
     """The body of ``POST /tasks/sweep``."""
 
+    model_config = ConfigDict(extra="forbid")
     task_id: str
     configs: list[Pair] = Field(min_length=1)
     user: str = ""
@@ -39,6 +41,7 @@ class SweepWanted(BaseModel):
     run_analysis: bool = False
     harbor: dict[str, Any] = {}
     github_username: str | None = None
+    publish_experiment: bool | None = None
 
 
 class SweepAnswer(BaseModel):
@@ -108,3 +111,17 @@ class TaskAnswer(BaseModel):
     created_at: str
     started_at: str | None
     finished_at: str | None
+
+
+class NameWanted(BaseModel):
+    """The body of ``PATCH /experiments/{id}``."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str = Field(max_length=500, pattern=r"\S")
+
+
+class NameAnswer(BaseModel):
+    """Of ``PATCH /experiments/{id}``."""
+
+    id: str
+    name: str
