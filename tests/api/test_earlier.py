@@ -10,6 +10,7 @@ from api_checks import is_problem
 from harness import make_task
 from servers import serving, token
 from stores import CHECKOUT, context, idle, job, put, shell, table, wait_for
+from test_uploads import tarred
 
 TEMP = 'environment = "temp_environment:TempEnvironment"\n'
 WITH_TESTS = {"PYTHONPATH": f"{CHECKOUT}{os.pathsep}{CHECKOUT / 'tests'}"}
@@ -94,6 +95,27 @@ def test_what_an_oddish_client_sends_wrong_is_told(root):
         is_problem(server.client.patch("/experiments/x", json={"name": "y"}), 404)
         is_problem(server.client.patch("/experiments/x", json={"name": " "}), 422)
         assert server.client.get("/tasks").json() == []
+
+
+def test_the_same_oddish_sweep_of_another_upload_is_another_batch(root, tmp_path):
+    context(root)
+    task = make_task(tmp_path, "hello")
+    with serving(root, "--no-tick") as server:
+        ids = []
+        for _ in range(2):
+            uploaded = server.client.post(
+                "/tasks/upload", files={"file": ("hello.tar.gz", tarred(task))}
+            )
+            ids.append(uploaded.json()["task_id"])
+            sweep = {
+                "task_id": ids[-1],
+                "configs": [{"agent": "oracle"}],
+                "github_username": "anna",
+            }
+            for _ in range(2):  # as a client does that lost the answer
+                assert server.client.post("/tasks/sweep", json=sweep).json()["id"] == ids[-1]
+        shown = [task["id"] for task in server.client.get("/tasks").json()]
+        assert sorted(shown) == sorted(ids)
 
 
 # --- the earlier ParallelHassnes ----------------------------------------------------------------------

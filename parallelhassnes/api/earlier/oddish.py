@@ -35,7 +35,7 @@ from parallelhassnes.control.uploads import Archive, StoredTask
 from parallelhassnes.errors import UnknownId
 from parallelhassnes.store import atomic, batches
 
-router = APIRouter(include_in_schema=False, dependencies=[Depends(needs("read"))])
+router = APIRouter(tags=["Oddish 0.1.1"], dependencies=[Depends(needs("read"))])
 _submitter, _operator = [Depends(needs("submit"))], [Depends(needs("operate"))]
 
 _SHA, _NONCE = 12, 8
@@ -109,7 +109,10 @@ def _table(wanted: SweepWanted, task: StoredTask, configured: str) -> dict[str, 
     if verifier.pop("disable", False):
         table["disable_verification"] = True
     rest = {**harbor, "environment": environment, "verifier": verifier}
-    named = {"github_username": wanted.github_username} if wanted.github_username else {}
+    # The same sweep of another upload is another batch, as with theirs; sent twice, it stays one.
+    named = {"oddish_task": wanted.task_id}
+    if wanted.github_username:
+        named["github_username"] = wanted.github_username
     more = {
         "experiment_id": wanted.experiment_id, "tags": wanted.tags | named, "timeout_minutes": wanted.timeout_minutes,
         "harbor": {key: value for key, value in rest.items() if value},
