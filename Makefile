@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SOAK_SEC ?= 1800
 TOGETHER_SEC ?= 3600
-.PHONY: help demo test lint faults soak together bench pictures lock clean venv
+.PHONY: help demo test lint faults soak together bench pictures examples lock clean venv
 
 python := .venv/bin/python
 # The sandbox environment is made of Linux namespaces; elsewhere the demo uses Docker.
@@ -41,6 +41,9 @@ bench: venv ## measure against harbor run; writes a table and JSON into build/be
 
 pictures: venv ## take the pictures of the pages anew, into docs/img
 	@HOME=build PYTHONPATH=.:tests $(python) -m tests.screenshots
+
+examples: venv ## take the examples of the OpenAPI document anew, from real answers
+	@HOME=build PYTHONPATH=.:tests $(python) -m tests.api_examples
 
 lock: ## write requirements.lock anew (args=--upgrade for newer versions)
 	@tools/lock.sh $(args)

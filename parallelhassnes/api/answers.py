@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Collection, Sequence
 from typing import Annotated, NamedTuple
 
-from fastapi import Path, Query, Request
+from fastapi import Depends, Header, Path, Query
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -34,9 +34,29 @@ Why = Annotated[
 ]  # fmt: skip
 
 
-def polled(
-    request: Request, document: BaseModel, *, apart_from: Collection[str] = ("at",)
-) -> Response:
+class Known(NamedTuple):
+    """The answers that the client has already."""
+
+    tags: frozenset[str]
+
+    def has(self, tag: str) -> bool:
+        return "*" in self.tags or tag.removeprefix("W/") in self.tags
+
+
+async def _known(
+    if_none_match: Annotated[
+        str | None, Header(description="The `ETag` of the answer that you have: 304 where it still holds.")
+    ] = None,
+) -> Known:  # fmt: skip
+    said = (if_none_match or "").split(",")
+    return Known(frozenset(text.strip().removeprefix("W/") for text in said))
+
+
+KnownHere = Annotated[Known, Depends(_known)]
+"""Asked for by every route whose answer has a tag; the document says so by it."""
+
+
+def polled(known: Known, document: BaseModel, *, apart_from: Collection[str] = ("at",)) -> Response:
     """The document, or 304 where the client has it already.
 
     Args:
@@ -44,7 +64,7 @@ def polled(
     """
     body = document.model_dump_json()
     seen = document.model_dump_json(exclude=set(apart_from)) if _has(document, apart_from) else body
-    return tagged(request, body.encode(), tag_of(seen.encode()), "application/json")
+    return tagged(known, body.encode(), tag_of(seen.encode()), "application/json")
 
 
 def _has(document: BaseModel, fields: Collection[str]) -> bool:
@@ -55,21 +75,12 @@ def tag_of(data: bytes) -> str:
     return f'W/"{hashlib.sha256(data).hexdigest()[:32]}"'
 
 
-def tagged(request: Request, body: bytes, tag: str, media_type: str) -> Response:
+def tagged(known: Known, body: bytes, tag: str, media_type: str) -> Response:
     """The body under its tag, or 304."""
     headers = {"ETag": tag}
-    if is_known(request, tag):
+    if known.has(tag):
         return Response(status_code=304, headers=headers)
     return Response(body, headers=headers, media_type=media_type)
-
-
-def is_known(request: Request, tag: str) -> bool:
-    """Whether the client said that it has the answer with this tag."""
-    said = request.headers.get("if-none-match")
-    if said is None:
-        return False
-    known = {text.strip().removeprefix("W/") for text in said.split(",")}
-    return "*" in known or tag.removeprefix("W/") in known
 
 
 class Paged[T](NamedTuple):

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from parallelhassnes.api.answers import Id, Reason, polled, tag_of, tagged
+from parallelhassnes.api.answers import Id, KnownHere, Reason, polled, tag_of, tagged
 from parallelhassnes.api.auth import needs
-from parallelhassnes.api.files import send_file, send_zip
+from parallelhassnes.api.files import WantedHere, send_file, send_zip
 from parallelhassnes.api.site import Site, SiteHere
 from parallelhassnes.control import operate
 from parallelhassnes.control.logs import Logs
@@ -24,7 +24,7 @@ router = APIRouter(
     prefix="/v1/attempts/{attempt}", tags=["attempts"], dependencies=[Depends(needs("read"))]
 )
 
-_FILE = {
+FILE: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/octet-stream": {}, "text/plain": {}}, "description": "The file."},
     206: {"content": {"application/octet-stream": {}, "text/plain": {}}, "description": "The range that was asked for."},
 }  # fmt: skip
@@ -59,35 +59,35 @@ class LedgerLines(BaseModel):
 
 
 @router.get("", response_model=ShowDocument)
-def get_attempt(request: Request, site: SiteHere, attempt: Id) -> Response:
+def get_attempt(known: KnownHere, site: SiteHere, attempt: Id) -> Response:
     """One attempt: state, record, report, files."""
-    return polled(request, show(site.layout, str(site.attempt(attempt))))
+    return polled(known, show(site.layout, str(site.attempt(attempt))))
 
 
 @router.get("/meta", response_model=AttemptMeta)
-def get_meta(request: Request, site: SiteHere, attempt: Id) -> Response:
+def get_meta(known: KnownHere, site: SiteHere, attempt: Id) -> Response:
     """`meta.json`: what it was started as."""
-    return polled(request, attempts.read_meta(_folder(site, attempt)))
+    return polled(known, attempts.read_meta(_folder(site, attempt)))
 
 
 @router.get("/state", response_model=AttemptState)
-def get_state(request: Request, site: SiteHere, attempt: Id) -> Response:
+def get_state(known: KnownHere, site: SiteHere, attempt: Id) -> Response:
     """`state.json`: how it stands; `phase` and `heartbeat` move while it runs."""
-    return polled(request, attempts.read_state(_folder(site, attempt)))
+    return polled(known, attempts.read_state(_folder(site, attempt)))
 
 
 @router.get("/report", response_model=dict[str, Any])
-def get_report(request: Request, site: SiteHere, attempt: Id) -> Response:
+def get_report(known: KnownHere, site: SiteHere, attempt: Id) -> Response:
     """`final.json`: its structured outcome; 404 before it has ended."""
     document = atomic.read_json_or_none(_folder(site, attempt) / attempts.FINAL)
     if document is None:
         raise HTTPException(404, f"{attempt} has no report yet")
     body = atomic.dumps(document).encode("utf-8", "surrogateescape")
-    return tagged(request, body, tag_of(body), "application/json")
+    return tagged(known, body, tag_of(body), "application/json")
 
 
 @router.get("/ledger", response_model=LedgerLines)
-def get_ledger(request: Request, site: SiteHere, attempt: Id) -> Response:
+def get_ledger(known: KnownHere, site: SiteHere, attempt: Id) -> Response:
     """The lines of the batch's ledger that are about it."""
     found = site.attempt(attempt)
     run_id = (found.attempt or "").partition("_")[2]
@@ -96,7 +96,7 @@ def get_ledger(request: Request, site: SiteHere, attempt: Id) -> Response:
         for _, line in ledger.read(site.layout.batch(found.batch_id))
         if run_id in (line.get("run_id"), *_run_ids(line))
     ]
-    return polled(request, LedgerLines(items=lines))
+    return polled(known, LedgerLines(items=lines))
 
 
 def _run_ids(line: dict[str, Any]) -> list[str]:
@@ -108,17 +108,17 @@ def _run_ids(line: dict[str, Any]) -> list[str]:
 
 
 @router.get("/files", response_model=FileList)
-def list_files(request: Request, site: SiteHere, attempt: Id) -> Response:
+def list_files(known: KnownHere, site: SiteHere, attempt: Id) -> Response:
     """What it has written."""
     found = show(site.layout, str(site.attempt(attempt)))
     sealed = attempts.is_sealed(_folder(site, attempt))
-    return polled(request, FileList(items=found.files, more=found.more_files, sealed=sealed))
+    return polled(known, FileList(items=found.files, more=found.more_files, sealed=sealed))
 
 
-@router.get("/files/{path:path}", responses=_FILE, response_class=Response)  # type: ignore[arg-type]
-def get_file(request: Request, site: SiteHere, attempt: Id, path: str) -> Response:
+@router.get("/files/{path:path}", responses=FILE, response_class=Response)
+def get_file(wanted: WantedHere, site: SiteHere, attempt: Id, path: str) -> Response:
     """One file, or a range of it (`Range: bytes=…`); links are not followed."""
-    return send_file(request, _folder(site, attempt), path)
+    return send_file(wanted, _folder(site, attempt), path)
 
 
 @router.get(
@@ -134,7 +134,7 @@ def get_zip(site: SiteHere, attempt: Id) -> Response:
 
 @router.get("/logs", response_model=LogTexts)
 def get_logs(
-    request: Request,
+    known: KnownHere,
     site: SiteHere,
     attempt: Id,
     file: Annotated[
@@ -149,7 +149,7 @@ def get_logs(
     logs = Logs(site.layout, found.folder(site.layout), found)
     texts, cut = logs.tails(file, tail_kb << 10)
     document = LogTexts(id=str(found), ended=logs.ended, logs=texts, cut=cut)
-    return polled(request, document)
+    return polled(known, document)
 
 
 @router.post("/cancel", dependencies=[Depends(needs("operate"))])

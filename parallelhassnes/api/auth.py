@@ -178,7 +178,7 @@ def needs(role: Role) -> Callable[..., Who]:
 
     def check(
         request: Request,
-        _: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)] = None,
+        _: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer, scopes=[role])] = None,
     ) -> Who:
         who = who_asks(request)
         if not tokens.may(who.role, role):

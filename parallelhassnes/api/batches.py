@@ -3,11 +3,11 @@
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Body, Depends, Query, Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from parallelhassnes.api.answers import Cursor, Id, Limit, Reason, Why, page, polled
+from parallelhassnes.api.answers import Cursor, Id, KnownHere, Limit, Reason, Why, page, polled
 from parallelhassnes.api.auth import needs
 from parallelhassnes.api.site import Site, SiteHere
 from parallelhassnes.control import budget as budgets
@@ -33,19 +33,12 @@ from parallelhassnes.store import batches
 
 router = APIRouter(prefix="/v1", tags=["batches"], dependencies=[Depends(needs("read"))])
 
-TABLE_EXAMPLE = {
-    "spec_version": "2.0", "experiment": "nightly",
-    "jobs": [{"job_id": "j1", "steps": [{"step_id": "s1", "kind": "command", "command": ["true"]}]}],
-}  # fmt: skip
 _TABLE = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": {"type": "object"}, "example": TABLE_EXAMPLE},
-            "application/yaml": {
-                "schema": {"type": "string"},
-                "example": "sweep:\n  path: examples/tasks\n  agents: [{name: oracle}]\n",
-            },
+            "application/json": {"schema": {"type": "object"}},
+            "application/yaml": {"schema": {"type": "string"}},
         },
     }
 }
@@ -130,7 +123,7 @@ async def _table(request: Request, name: str) -> tuple[bytes, str]:
 
 @router.get("/batches", response_model=BatchPage)
 def list_batches(
-    request: Request,
+    known: KnownHere,
     site: SiteHere,
     state: Annotated[list[BatchState], Query(default_factory=list, description="Only these states.")],
     trouble: Annotated[bool | None, Query(description="Only those with trouble, or without.")] = None,
@@ -161,32 +154,32 @@ def list_batches(
     document = BatchPage(
         items=list(shown.items), next=shown.next, total=len(found), counts=board.counts
     )
-    return polled(request, document)
+    return polled(known, document)
 
 
 @router.get("/scoreboards/system", response_model=SystemScoreboard)
-def scoreboard_of_the_store(request: Request, site: SiteHere) -> Response:
+def scoreboard_of_the_store(known: KnownHere, site: SiteHere) -> Response:
     """The whole store: queue keys, runners, a line per batch, trouble first."""
-    return polled(request, site.board())
+    return polled(known, site.board())
 
 
 @router.get("/batches/{batch}/scoreboard", response_model=BatchScoreboard)
-def scoreboard_of_a_batch(request: Request, site: SiteHere, batch: Id) -> Response:
+def scoreboard_of_a_batch(known: KnownHere, site: SiteHere, batch: Id) -> Response:
     """One batch: results by job and agent, what runs, what waits and why, what went wrong."""
-    return polled(request, site.batch_board(batch_id(site, batch)))
+    return polled(known, site.batch_board(batch_id(site, batch)))
 
 
 @router.get("/batches/{batch}", response_model=ShowDocument)
-def get_batch(request: Request, site: SiteHere, batch: Id) -> Response:
+def get_batch(known: KnownHere, site: SiteHere, batch: Id) -> Response:
     """One batch: its record, its state, its files; its jobs and steps have lists of their own."""
     found = show(site.layout, batch_id(site, batch))
-    return polled(request, found.model_copy(update={"steps": []}))
+    return polled(known, found.model_copy(update={"steps": []}))
 
 
-@router.get("/batches/{batch}/explain")
-def explain_batch(site: SiteHere, batch: Id) -> Explained:
+@router.get("/batches/{batch}/explain", response_model=Explained)
+def explain_batch(known: KnownHere, site: SiteHere, batch: Id) -> Response:
     """Why its steps are where they are."""
-    return explaining.explain(site.context(), batch_id(site, batch))
+    return polled(known, explaining.explain(site.context(), batch_id(site, batch)))
 
 
 # --- an operator's word -------------------------------------------------------------------------------
@@ -262,15 +255,16 @@ def set_priority(
 class BudgetWanted(BaseModel):
     """What a batch may spend in all; what is left out stays as it is."""
 
+    model_config = ConfigDict(extra="forbid")
     usd: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     tokens: int | None = Field(default=None, ge=0)
     reason: str = Field(default="", max_length=500)
 
 
 @router.get("/batches/{batch}/budget", response_model=BudgetLine)
-def get_budget(request: Request, site: SiteHere, batch: Id) -> Response:
+def get_budget(known: KnownHere, site: SiteHere, batch: Id) -> Response:
     """What it has spent, and what it may."""
-    return polled(request, budgets.show(site.context(), batch_id(site, batch)))
+    return polled(known, budgets.show(site.context(), batch_id(site, batch)))
 
 
 @router.put("/batches/{batch}/budget", dependencies=_operator)

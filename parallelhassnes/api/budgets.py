@@ -2,11 +2,11 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Request
+from fastapi import APIRouter, Body, Depends
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from parallelhassnes.api.answers import polled
+from parallelhassnes.api.answers import KnownHere, polled
 from parallelhassnes.api.auth import needs
 from parallelhassnes.api.site import SiteHere
 from parallelhassnes.control import budget
@@ -34,9 +34,9 @@ class SharedWanted(BaseModel):
 
 
 @router.get("/budgets", response_model=SharedBudgets)
-def list_budgets(request: Request, site: SiteHere) -> Response:
+def list_budgets(known: KnownHere, site: SiteHere) -> Response:
     """What queue keys and experiments have spent, and what they may."""
-    return polled(request, SharedBudgets(items=budget.every_shared(site.context())))
+    return polled(known, SharedBudgets(items=budget.every_shared(site.context())))
 
 
 @router.put("/budgets", dependencies=[Depends(needs("operate"))])

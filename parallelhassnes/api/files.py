@@ -9,13 +9,14 @@ import re
 from collections.abc import AsyncIterator
 from io import FileIO
 from pathlib import Path, PurePosixPath
+from typing import Annotated, NamedTuple
 
-from fastapi import Request
+from fastapi import Depends, Header
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 
-from parallelhassnes.api.answers import is_known
+from parallelhassnes.api.answers import Known, KnownHere
 from parallelhassnes.control.contained import open_below
 from parallelhassnes.control.zipped import zip_pieces
 
@@ -34,6 +35,25 @@ _BINARY = frozenset(
 INERT = {"Content-Security-Policy": "default-src 'none'; sandbox", "Accept-Ranges": "bytes"}
 
 
+class Wanted(NamedTuple):
+    """How much of a file is asked for."""
+
+    known: Known
+    range: str | None
+    if_range: str | None
+
+
+async def _wanted(
+    known: KnownHere,
+    range_: Annotated[str | None, Header(alias="Range", description="As `bytes=0-99`; one range.")] = None,
+    if_range: Annotated[str | None, Header(description="The `ETag` that the range is of.")] = None,
+) -> Wanted:  # fmt: skip
+    return Wanted(known, range_, if_range)
+
+
+WantedHere = Annotated[Wanted, Depends(_wanted)]
+
+
 def media_type(path: str) -> str:
     """What a browser is told; nothing that it would run."""
     ending = PurePosixPath(path).suffix.lower()
@@ -42,7 +62,7 @@ def media_type(path: str) -> str:
     return _KINDS.get(ending, "text/plain; charset=utf-8")
 
 
-def send_file(request: Request, folder: Path, relative: str) -> Response:
+def send_file(wanted: Wanted, folder: Path, relative: str) -> Response:
     """The file below the folder, or the range of it that was asked for.
 
     Raises:
@@ -54,30 +74,30 @@ def send_file(request: Request, folder: Path, relative: str) -> Response:
     size, tag = info.st_size, f'"{info.st_mtime_ns:x}-{info.st_size:x}-{info.st_ino:x}"'
     headers = {**INERT, "ETag": tag}
     try:
-        wanted = _range(request, size, tag)
+        part = _range(wanted, size, tag)
     except HTTPException:
         stream.close()
         raise
-    if is_known(request, tag):
+    if wanted.known.has(tag):
         stream.close()
         return Response(status_code=304, headers=headers)
-    start, end = wanted or (0, size)
+    start, end = part or (0, size)
     headers["Content-Length"] = str(end - start)
-    if wanted is not None:
+    if part is not None:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
     return StreamingResponse(
-        _pieces(stream, start, end), 206 if wanted else 200, headers, media_type(relative)
+        _pieces(stream, start, end), 206 if part else 200, headers, media_type(relative)
     )  # fmt: skip
 
 
-def _range(request: Request, size: int, tag: str) -> tuple[int, int] | None:
+def _range(wanted: Wanted, size: int, tag: str) -> tuple[int, int] | None:
     """The one range that was asked for, as start and end; None for the whole.
 
     Raises:
         HTTPException: 416.
     """
-    said = request.headers.get("range")
-    if said is None or request.headers.get("if-range", tag) != tag:
+    said = wanted.range
+    if said is None or wanted.if_range not in (None, tag):
         return None
     match = re.fullmatch(r"bytes=(\d{0,15})-(\d{0,15})", said.strip(), re.ASCII)
     if match is None or not any(match.groups()):  # several, or another unit: may be left alone

@@ -2,12 +2,23 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from parallelhassnes.api.answers import Cursor, Id, Limit, Reason, Why, page, polled, tag_of, tagged
+from parallelhassnes.api.answers import (
+    Cursor,
+    Id,
+    KnownHere,
+    Limit,
+    Reason,
+    Why,
+    page,
+    polled,
+    tag_of,
+    tagged,
+)
 from parallelhassnes.api.auth import needs
 from parallelhassnes.api.batches import Which, batch_id
 from parallelhassnes.api.site import Site, SiteHere
@@ -52,7 +63,7 @@ class StepPage(BaseModel):
 
 @router.get("/jobs", response_model=JobPage)
 def list_jobs(
-    request: Request,
+    known: KnownHere,
     site: SiteHere,
     batch: Id,
     state: Annotated[
@@ -71,12 +82,12 @@ def list_jobs(
         and (not state or any(getattr(line.counts, name) for name in state))
     ]
     shown = page(found, lambda line: line.job_id, cursor, limit)
-    return polled(request, JobPage(items=list(shown.items), next=shown.next, total=len(found)))
+    return polled(known, JobPage(items=list(shown.items), next=shown.next, total=len(found)))
 
 
 @router.get("/steps", response_model=StepPage)
 def list_steps(
-    request: Request,
+    known: KnownHere,
     site: SiteHere,
     batch: Id,
     state: Annotated[
@@ -93,35 +104,35 @@ def list_steps(
         if (not state or line.state in state) and kind in (None, line.kind)
     ]
     shown = page(found, lambda line: line.step, cursor, limit)
-    return polled(request, StepPage(items=list(shown.items), next=shown.next, total=len(found)))
+    return polled(known, StepPage(items=list(shown.items), next=shown.next, total=len(found)))
 
 
 # --- one job ------------------------------------------------------------------------------------------
 
 
 @router.get("/jobs/{job}", response_model=ShowDocument)
-def get_job(request: Request, site: SiteHere, batch: Id, job: Id) -> Response:
+def get_job(known: KnownHere, site: SiteHere, batch: Id, job: Id) -> Response:
     """One job: its steps, its verdict, its record."""
-    return polled(request, show(site.layout, str(place(site, batch, job))))
+    return polled(known, show(site.layout, str(place(site, batch, job))))
 
 
 @router.get("/jobs/{job}/current", response_model=Current)
 @router.get("/jobs/{job}/current.json", response_model=Current)
-def get_current(request: Request, site: SiteHere, batch: Id, job: Id) -> Response:
+def get_current(known: KnownHere, site: SiteHere, batch: Id, job: Id) -> Response:
     """`current.json`: how every attempted step of the job stands."""
     folder = place(site, batch, job).folder(site.layout)
-    return polled(request, batches.read_current(folder))
+    return polled(known, batches.read_current(folder))
 
 
 @router.get("/jobs/{job}/verdict", response_model=dict[str, Any])
-def get_verdict(request: Request, site: SiteHere, batch: Id, job: Id) -> Response:
+def get_verdict(known: KnownHere, site: SiteHere, batch: Id, job: Id) -> Response:
     """`verdict.json`: what the job's trials say together; 404 before there is one."""
     found = place(site, batch, job)
     document = atomic.read_json_or_none(found.folder(site.layout) / "verdict.json")
     if document is None:
         raise HTTPException(404, f"{found} has no verdict yet")
     body = atomic.dumps(document).encode()
-    return tagged(request, body, tag_of(body), "application/json")
+    return tagged(known, body, tag_of(body), "application/json")
 
 
 @router.post("/jobs/{job}/cancel", dependencies=_operator)
@@ -152,15 +163,16 @@ def reject_job(site: SiteHere, batch: Id, job: Id, reason: Why) -> Decided:
 
 
 @router.get("/jobs/{job}/steps/{step}", response_model=ShowDocument)
-def get_step(request: Request, site: SiteHere, batch: Id, job: Id, step: Id) -> Response:
+def get_step(known: KnownHere, site: SiteHere, batch: Id, job: Id, step: Id) -> Response:
     """One step: its attempts, its plan, its newest report."""
-    return polled(request, show(site.layout, str(place(site, batch, job, step))))
+    return polled(known, show(site.layout, str(place(site, batch, job, step))))
 
 
-@router.get("/jobs/{job}/steps/{step}/explain")
-def explain_step(site: SiteHere, batch: Id, job: Id, step: Id) -> Explained:
+@router.get("/jobs/{job}/steps/{step}/explain", response_model=Explained)
+def explain_step(known: KnownHere, site: SiteHere, batch: Id, job: Id, step: Id) -> Response:
     """Why it is where it is: what it waits for, until when, or how it ended and what follows."""
-    return explaining.explain(site.context(), str(place(site, batch, job, step)))
+    found = str(place(site, batch, job, step))
+    return polled(known, explaining.explain(site.context(), found))
 
 
 @router.post("/jobs/{job}/steps/{step}/cancel", dependencies=_operator)

@@ -1,5 +1,10 @@
-"""The OpenAPI document: what FastAPI derives, with our errors in the place of its own."""
+"""The OpenAPI document: what FastAPI derives, with our errors in the place of its own, roles and examples.
 
+The examples are in ``examples.json``: what a real server was sent and answered, see ``tests/api_examples.py``.
+"""
+
+import json
+from importlib.resources import files
 from typing import Any
 
 from fastapi import FastAPI
@@ -7,6 +12,7 @@ from fastapi.openapi.utils import get_openapi
 
 from parallelhassnes import __version__
 from parallelhassnes.api.problems import ProblemDocument, ProblemLine
+from parallelhassnes.control.tokens import ROLES
 
 _ABOUT = """The files of a ParallelHassnes root over HTTP: the same functions that the command line calls.
 
@@ -21,17 +27,15 @@ ERRORS = {
     "404": "An id that names nothing, or more than one thing.",
     "409": "The store does not allow it as it is now.",
     "413": "The body is too large.",
+    "416": "The range lies outside of the file.",
     "421": "The Host header names another server.",
     "422": "The input is invalid; `errors` has everything that is wrong with it.",
     "429": "Too many failed logins from this address.",
-    "503": "It cannot be done just now.",
+    "503": "It cannot be done just now; `Retry-After` says when to ask again.",
 }
-_EXAMPLE = {
-    "type": "about:blank", "title": "Not Found", "status": 404,
-    "detail": "the store has no batch nightly; did you mean 20261121T013645Z-k3mzq7?",
-    "fix": "did you mean 20261121T013645Z-k3mzq7?", "errors": [],
-}  # fmt: skip
-_PUBLIC = ("/health",)
+_OF_ALL = {"413", "421"}
+_OF_THE_GUARDED = {"400", "401", "404", "409", "429"}
+_JSON, _PROBLEM = "application/json", "application/problem+json"
 
 
 def describe(app: FastAPI) -> None:
@@ -49,30 +53,70 @@ def describe(app: FastAPI) -> None:
     app.openapi = document  # type: ignore[method-assign]
 
 
+def examples() -> dict[str, Any]:
+    """``METHOD /path`` → what was sent, as ``body`` or ``yaml``, and the ``answer``; below ``errors``, a problem of each status."""
+    text = (files("parallelhassnes.api") / "examples.json").read_text("utf-8")
+    return dict(json.loads(text))
+
+
 def _complete(document: dict[str, Any]) -> dict[str, Any]:
-    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    known = examples()
+    components = document.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     for model in (ProblemLine, ProblemDocument):
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         schema.pop("$defs", None)
         schemas[model.__name__] = schema
-    schemas["ProblemDocument"]["example"] = _EXAMPLE
+    components["responses"] = {
+        f"Problem{status}": _problem(status, known["errors"]) for status in ERRORS
+    }
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            if method == "get":
-                operation["responses"]["304"] = {
-                    "description": "As it was: `If-None-Match` has it."
-                }
-            for status, text in ERRORS.items():
-                if path in _PUBLIC and status != "421":
-                    continue
-                operation["responses"][status] = {
-                    "description": text,
-                    "content": {
-                        "application/problem+json": {
-                            "schema": {"$ref": "#/components/schemas/ProblemDocument"}
-                        }
-                    },
-                }
+            _state(operation, changes=method != "get")
+            _show(operation, known.get(f"{method.upper()} {path}", {}))
     return document
+
+
+def _problem(status: str, known: dict[str, Any]) -> dict[str, Any]:
+    shape: dict[str, Any] = {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}
+    if status in known:
+        shape["example"] = known[status]
+    return {"description": ERRORS[status], "content": {_PROBLEM: shape}}
+
+
+def _state(operation: dict[str, Any], *, changes: bool) -> None:
+    """Say which role it needs, which errors it may answer with, and whether its answer has a tag."""
+    answers = operation["responses"]
+    headers = {p["name"].lower() for p in operation.get("parameters", []) if p["in"] == "header"}
+    possible = _OF_ALL | (ERRORS.keys() & answers.keys())
+    if "security" in operation:
+        named = {role for way in operation["security"] for roles in way.values() for role in roles}
+        role = max(named, key=ROLES.index)
+        operation["security"] = [{key: [role] for key in way} for way in operation["security"][:1]]
+        operation["description"] += f"\n\nNeeds the role `{role}`."
+        possible |= _OF_THE_GUARDED | ({"403"} if changes else set())
+    if operation.get("requestBody"):
+        possible.add("422")
+    if "range" in headers:
+        possible.add("416")
+    if "if-none-match" in headers:
+        answers["304"] = {"description": "As it was: `If-None-Match` has it."}
+        tag = {"description": "Changes when the answer does.", "schema": {"type": "string"}}
+        answers["200"]["headers"] = {"ETag": tag}
+    for status in sorted(possible):
+        answers[status] = {"$ref": f"#/components/responses/Problem{status}"}
+
+
+def _show(operation: dict[str, Any], known: dict[str, Any]) -> None:
+    """Put the examples where they belong."""
+    sent = operation.get("requestBody", {}).get("content", {})
+    for kind, shape in sent.items():
+        name = "yaml" if kind == "application/yaml" else "body"
+        if name in known:
+            shape["example"] = known[name]
+    for status in ("200", "201"):
+        shape = operation["responses"].get(status, {}).get("content", {}).get(_JSON)
+        if shape is not None and "answer" in known:
+            shape["example"] = known["answer"]

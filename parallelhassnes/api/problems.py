@@ -86,7 +86,10 @@ def handle(app: FastAPI) -> None:
         return of_user(error)
 
     @app.exception_handler(HTTPException)
-    def http(_: Request, error: HTTPException) -> Response:
+    def http(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 404 and error.detail == HTTPStatus.NOT_FOUND.phrase:
+            where = f"there is nothing at {request.url.path[:200]}"
+            return problem(404, where, fix="/openapi.json has all addresses")
         return problem(error.status_code, str(error.detail), headers=error.headers)
 
     @app.exception_handler(RequestValidationError)

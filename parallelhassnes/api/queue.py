@@ -2,11 +2,11 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Query, Request
+from fastapi import APIRouter, Body, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from parallelhassnes.api.answers import Id, Reason, polled
+from parallelhassnes.api.answers import Id, KnownHere, Reason, polled
 from parallelhassnes.api.auth import needs
 from parallelhassnes.api.site import SiteHere
 from parallelhassnes.control import hold
@@ -64,14 +64,14 @@ class LimitWanted(BaseModel):
 
 
 @router.get("/queue", response_model=Queue)
-def get_queue(request: Request, site: SiteHere) -> Response:
+def get_queue(known: KnownHere, site: SiteHere) -> Response:
     """Per key: limit, live, ready, delayed, breaker, pause and the last changes."""
     board = site.board()
     document = Queue(
         concurrency=board.concurrency, live=board.live, shortage=board.shortage, incoming=board.incoming,
         rejected=board.rejected, keys=board.queue,
     )  # fmt: skip
-    return polled(request, document)
+    return polled(known, document)
 
 
 @router.post("/queue/pause", dependencies=_operator)
@@ -87,7 +87,7 @@ def resume_key(site: SiteHere, key: Key, reason: Reason = "") -> Held:
 
 
 @router.get("/limits", response_model=Limits)
-def get_limits(request: Request, site: SiteHere) -> Response:
+def get_limits(known: KnownHere, site: SiteHere) -> Response:
     """The limits as configured, and as they count now."""
     board = site.board()
     in_force = {line.queue_key: line.limit for line in board.queue if line.limit is not None}
@@ -95,7 +95,7 @@ def get_limits(request: Request, site: SiteHere) -> Response:
     document = Limits(
         concurrency=config.concurrency, configured=config.limits, in_force=in_force
     )  # fmt: skip
-    return polled(request, document)
+    return polled(known, document)
 
 
 @router.put("/limits", dependencies=_operator)
@@ -105,9 +105,9 @@ def set_limit(site: SiteHere, wanted: Annotated[LimitWanted, Body()]) -> Held:
 
 
 @router.get("/runners", response_model=Runners)
-def list_runners(request: Request, site: SiteHere) -> Response:
+def list_runners(known: KnownHere, site: SiteHere) -> Response:
     """Each runner's load, capacity and health as it last reported."""
-    return polled(request, Runners(items=site.board().runners))
+    return polled(known, Runners(items=site.board().runners))
 
 
 @router.post("/runners/{runner}/drain", dependencies=_operator)

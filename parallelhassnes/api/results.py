@@ -2,10 +2,10 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query
 from starlette.responses import Response
 
-from parallelhassnes.api.answers import Id, polled
+from parallelhassnes.api.answers import Id, KnownHere, polled
 from parallelhassnes.api.auth import needs
 from parallelhassnes.api.batches import batch_id
 from parallelhassnes.api.site import SiteHere
@@ -36,7 +36,7 @@ Side = Annotated[
 
 @router.get("/results", response_model=Results)
 def get_results(
-    request: Request,
+    known: KnownHere,
     site: SiteHere,
     batch: Batch = None,
     experiment: Experiment = None,
@@ -51,35 +51,35 @@ def get_results(
     chosen = trial_rows.choose(site.layout, batch, experiment)
     names = [name.strip() for name in by.split(",") if name.strip()]
     found = grouping.results(site.layout, chosen, names, unscored_as_zero=unscored_as_zero)
-    return polled(request, found)
+    return polled(known, found)
 
 
 @router.get("/trials", response_model=TrialLines)
 def get_trials(
-    request: Request, site: SiteHere, batch: Batch = None, experiment: Experiment = None
+    known: KnownHere, site: SiteHere, batch: Batch = None, experiment: Experiment = None
 ) -> Response:
     """A line per trial: reward, tokens, money, time, agent, task."""
     return polled(
-        request, trial_lines(site.layout, trial_rows.choose(site.layout, batch, experiment))
+        known, trial_lines(site.layout, trial_rows.choose(site.layout, batch, experiment))
     )
 
 
 @router.get("/compare", response_model=Comparison)
-def get_comparison(request: Request, site: SiteHere, a: Side, b: Side) -> Response:
+def get_comparison(known: KnownHere, site: SiteHere, a: Side, b: Side) -> Response:
     """Two batches, experiments or agents task by task: difference, flips, cost and time."""
-    return polled(request, comparing.compare(site.layout, a, b))
+    return polled(known, comparing.compare(site.layout, a, b))
 
 
 @router.get("/batches/{batch}/analyses", response_model=Analysed)
-def get_analyses(request: Request, site: SiteHere, batch: Id) -> Response:
+def get_analyses(known: KnownHere, site: SiteHere, batch: Id) -> Response:
     """What the analyses say of each trial of a batch, and how far their engines agree."""
-    return polled(request, analysing.analyses(site.layout, batch_id(site, batch)))
+    return polled(known, analysing.analyses(site.layout, batch_id(site, batch)))
 
 
 @router.get("/errors", response_model=Errors)
 def get_errors(
-    request: Request, site: SiteHere, batch: Batch = None, experiment: Experiment = None
+    known: KnownHere, site: SiteHere, batch: Batch = None, experiment: Experiment = None
 ) -> Response:
     """What failed, by class and message, with counts and an example each."""
     chosen = trial_rows.choose(site.layout, batch, experiment)
-    return polled(request, errors_report.errors(site.layout, chosen))
+    return polled(known, errors_report.errors(site.layout, chosen))

@@ -33,7 +33,7 @@ log = logging.getLogger("parallelhassnes.api")
 _PING_SEC = 15
 _SLOW_SEC = 60.0
 """A reader that has taken nothing for so long is let go; it can resume."""
-_STREAM: dict[int | str, dict[str, Any]] = {
+STREAM: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events."}
 }  # fmt: skip
 LastEventId = Annotated[
@@ -68,7 +68,7 @@ class Stream(EventSourceResponse):
 
 
 @router.get(
-    "/attempts/{attempt}/logs/stream", status_code=200, response_class=Stream, responses=_STREAM
+    "/attempts/{attempt}/logs/stream", status_code=200, response_class=Stream, responses=STREAM
 )
 async def stream_logs(
     site: SiteHere,
@@ -153,7 +153,7 @@ def _event(name: str, data: dict[str, str], logs: Logs) -> ServerSentEvent:
 # --- what happens -------------------------------------------------------------------------------------
 
 
-@router.get("/events", status_code=200, response_class=Stream, responses=_STREAM)
+@router.get("/events", status_code=200, response_class=Stream, responses=STREAM)
 async def stream_events(
     site: SiteHere,
     batch: Annotated[

@@ -53,7 +53,11 @@ def health(site: SiteHere) -> Health:
     return Health(version=__version__, ticking=site.ticker is not None)
 
 
-@router.post("/v1/tick", dependencies=[Depends(needs("operate"))])
+@router.post(
+    "/v1/tick",
+    dependencies=[Depends(needs("operate"))],
+    responses={503: {"description": "The ticking process does not answer."}},
+)
 async def tick(
     site: SiteHere,
     concurrency: Annotated[

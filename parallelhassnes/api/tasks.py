@@ -2,11 +2,11 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, File, Query, Request, UploadFile
+from fastapi import APIRouter, Depends, File, Query, UploadFile
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from parallelhassnes.api.answers import Cursor, Limit, page, polled
+from parallelhassnes.api.answers import Cursor, KnownHere, Limit, page, polled
 from parallelhassnes.api.auth import needs
 from parallelhassnes.api.site import SiteHere
 from parallelhassnes.control import uploads
@@ -43,7 +43,7 @@ def upload(
 
 @router.get("", response_model=TaskPage)
 def list_tasks(
-    request: Request,
+    known: KnownHere,
     site: SiteHere,
     name: Annotated[str, Query(max_length=200, description="Part of the task's name.")] = "",
     cursor: Cursor = None,
@@ -52,10 +52,10 @@ def list_tasks(
     """The stored tasks by name, the newest version of one first."""
     found = [task for task in uploads.every(site.layout) if name.lower() in task.name.lower()]
     shown = page(found, lambda task: task.sha256, cursor, limit)
-    return polled(request, TaskPage(items=list(shown.items), next=shown.next, total=len(found)))
+    return polled(known, TaskPage(items=list(shown.items), next=shown.next, total=len(found)))
 
 
 @router.get("/{sha256}", response_model=StoredTask)
-def get_task(request: Request, site: SiteHere, sha256: str) -> Response:
+def get_task(known: KnownHere, site: SiteHere, sha256: str) -> Response:
     """One stored task, by its SHA-256 or the beginning of it."""
-    return polled(request, uploads.find(site.layout, sha256))
+    return polled(known, uploads.find(site.layout, sha256))

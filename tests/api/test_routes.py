@@ -293,10 +293,11 @@ def test_the_openapi_document_is_complete(site):
             assert operation.get("description"), f"{method} {path} says nothing"
             for status, answer in operation["responses"].items():
                 if status[0] in "45":
-                    assert list(answer["content"]) == ["application/problem+json"], path
+                    assert answer == {"$ref": f"#/components/responses/Problem{status}"}, path
             if path != "/health":
                 assert operation.get("security"), f"{method} {path}"
-    assert "ProblemDocument" in document["components"]["schemas"]
+    for answer in document["components"]["responses"].values():
+        assert list(answer["content"]) == ["application/problem+json"]
 
 
 def test_metrics_are_prometheus_text(site):

@@ -7,14 +7,15 @@ its folder (``attempt_dir``, relative or whole), or by batch, job, step and run 
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
+from parallelhassnes.api.attempts import FILE
 from parallelhassnes.api.attempts import cancel as cancel_attempt
 from parallelhassnes.api.auth import needs
 from parallelhassnes.api.earlier.tail import follow, last_lines
-from parallelhassnes.api.files import send_file
+from parallelhassnes.api.files import WantedHere, send_file
 from parallelhassnes.api.jobs import place
 from parallelhassnes.api.site import Site, SiteHere
 from parallelhassnes.control import operate
@@ -23,7 +24,9 @@ from parallelhassnes.control.operate import Operated, Target
 from parallelhassnes.errors import UnknownId
 from parallelhassnes.store import atomic, batches
 
-router = APIRouter(prefix="/v1", include_in_schema=False, dependencies=[Depends(needs("read"))])
+router = APIRouter(
+    prefix="/v1", tags=["earlier ParallelHassnes"], dependencies=[Depends(needs("read"))]
+)
 _operator = [Depends(needs("operate"))]
 
 EVENTS = ("codex.events.jsonl", "events.jsonl", "stdout.log")
@@ -63,15 +66,15 @@ def resolve_attempt(site: SiteHere, found: Named) -> dict[str, str]:
     return {"attempt_dir": str(found.folder(site.layout))}
 
 
-@router.get("/attempts/artifact")
+@router.get("/attempts/artifact", responses=FILE, response_class=Response)
 def get_artifact(
-    request: Request, site: SiteHere, found: Named, name: Annotated[str, Query(max_length=500)]
+    wanted: WantedHere, site: SiteHere, found: Named, name: Annotated[str, Query(max_length=500)]
 ) -> Response:
     """A file of an attempt."""
-    return send_file(request, found.folder(site.layout), name)
+    return send_file(wanted, found.folder(site.layout), name)
 
 
-@router.get("/attempts/events")
+@router.get("/attempts/events", response_class=PlainTextResponse)
 def get_events(
     site: SiteHere,
     found: Named,

@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from parallelhassnes.api.auth import needs
 from parallelhassnes.api.earlier.trials import OVER, Trial, Trials, trials_of
 from parallelhassnes.api.site import Site, SiteHere
-from parallelhassnes.api.streams import Stream, follow_logs
+from parallelhassnes.api.streams import STREAM, Stream, follow_logs
 from parallelhassnes.control import uploads
 from parallelhassnes.control.find import Found, resolve
 from parallelhassnes.control.logs import Logs
@@ -32,7 +32,9 @@ from parallelhassnes.errors import UserError
 from parallelhassnes.schedule import lent
 from parallelhassnes.store import atomic
 
-router = APIRouter(prefix="/api", include_in_schema=False, dependencies=[Depends(needs("read"))])
+router = APIRouter(
+    prefix="/api", tags=["Terminal-Bench Harbor runner"], dependencies=[Depends(needs("read"))]
+)
 _submitter = [Depends(needs("submit"))]
 
 _SOURCE = "terminal-bench."
@@ -94,7 +96,7 @@ class Job(BaseModel):
 
 
 @router.post("/upload", dependencies=_submitter)
-@router.post("/upload/", dependencies=_submitter)
+@router.post("/upload/", include_in_schema=False, dependencies=_submitter)
 def upload(
     site: SiteHere,
     file: UploadFile,
@@ -183,7 +185,7 @@ def give_key(site: SiteHere, job_id: str, openrouter_key: Key) -> UploadAnswer:
 
 
 @router.get("/jobs")
-@router.get("/jobs/")
+@router.get("/jobs/", include_in_schema=False)
 def list_jobs(
     site: SiteHere,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
@@ -201,7 +203,12 @@ def get_job(site: SiteHere, job_id: str) -> Job:
     return _job(site, _trials(site, job_id))
 
 
-@router.get("/jobs/{job_id}/runs/{number}/logs/stream")
+@router.get(
+    "/jobs/{job_id}/runs/{number}/logs/stream",
+    status_code=200,
+    response_class=Stream,
+    responses=STREAM,
+)
 async def stream_logs(site: SiteHere, job_id: str, number: int) -> Stream:
     """A run's logs as they grow, as ``{"logs": …, "source": …}``; then an event ``end``."""
     found = await run_in_threadpool(_trials, site, job_id)
