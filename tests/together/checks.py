@@ -69,7 +69,7 @@ def in_order(shared: Together, ctx: Context) -> list[str]:
         if (text := mark.read_text()) != "x\n" * times:
             found.append(f"mark {mark.name}: {text!r}")
     for server in shared.servers:
-        if "Traceback" in (text := server.log.read_text()):
+        if text := server.log.read_text():  # a server that is well says nothing
             found.append(f"server {server.name} said: {text[-3000:]}")
     return found
 

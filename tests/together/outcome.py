@@ -40,13 +40,9 @@ def outcome(layout: Layout, batch_id: str, label: str) -> Outcome:
             step_dir = job_dir / "steps" / step.step_id
             ref = f"{job_dir.name}/{step.step_id}"
             now = current.steps.get(step.step_id)
-            found[f"{ref}/now"] = now and (
-                now.status,
-                now.number,
-                now.settled,
-                now.because,
-                now.unmet,
-            )
+            if now is not None:
+                facts = (now.status, now.number, now.settled, now.because, now.unmet)
+                found[f"{ref}/now"] = facts
             for number, name in enumerate(attempts.names(step_dir), 1):
                 folder = step_dir / "attempts" / name
                 state = attempts.read_state(folder)
@@ -55,10 +51,8 @@ def outcome(layout: Layout, batch_id: str, label: str) -> Outcome:
                     state.failure and (state.failure.failure_class, names.scrub(state.failure.line)),
                     [names.document(folder / document) for document in _DOCUMENTS],
                 )  # fmt: skip
-    board = batch_scoreboard(layout, batch_id)
-    found["counts"] = dict(board.counts)
-    found["ledger"] = _events(layout.batch(batch_id))
-    return found
+    found["counts"] = dict(batch_scoreboard(layout, batch_id).counts)
+    return found | {f"ledger: {event}": n for event, n in _events(layout.batch(batch_id)).items()}
 
 
 def differences(one: Outcome, other: Outcome) -> list[str]:
@@ -119,9 +113,7 @@ class Ran(NamedTuple):
     batch_id: str
 
 
-def over_limit(
-    layout: Layout, concurrency: int, limits: Mapping[str, int]
-) -> list[str]:  # fmt: skip
+def over_limit(layout: Layout, concurrency: int, limits: Mapping[str, int]) -> list[str]:
     """Where more attempts were live at once than allowed, by when each was made and had ended.
 
     Args:

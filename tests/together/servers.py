@@ -47,11 +47,6 @@ class Server:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
     def start(self) -> None:
         arguments = ["api", "--port", str(self.port), "--json", "--root", str(self._root)]
         with self.log.open("a") as log:
@@ -89,7 +84,8 @@ class Client:
 
     def __init__(self, servers: list[Server], chance: random.Random, wrong: Wrong) -> None:
         self._servers, self.chance, self._wrong = servers, chance, wrong
-        self._http = httpx.Client(timeout=120)
+        # Connections are given up before the server would: a request on one that it just closes says nothing.
+        self._http = httpx.Client(timeout=120, limits=httpx.Limits(keepalive_expiry=2))
         self.asked = 0
 
     def any(self) -> Server:
