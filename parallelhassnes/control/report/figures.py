@@ -21,7 +21,7 @@ WIDTH_IN = 6.4
 MOST_ROWS = 40
 MOST_KEYS = 10
 BINS = 240
-NAME_LENGTH = 34
+NAME_LENGTH = 30
 MOST_TOGETHER = 4
 """Numbers at a spot where several points lie."""
 COVERS = 0.03
@@ -31,7 +31,7 @@ _VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", PAPER: "paper"}
 PHASE_COLOURS = ("#010211", "#010212", "#010213", "#010214", "#010215")
 PHASE_HATCHES = ("", "///", "", "...", "xxx")
 _STYLE: Any = {
-    "svg.fonttype": "none", "text.parse_math": False, "font.size": 11, "text.color": INK, "axes.labelcolor": INK,
+    "svg.fonttype": "none", "text.parse_math": False, "font.size": 12.5, "text.color": INK, "axes.labelcolor": INK,
     "xtick.color": MUTED, "ytick.color": INK, "axes.edgecolor": LINE, "hatch.color": PAPER, "hatch.linewidth": 0.8,
     "axes.spines.top": False, "axes.spines.right": False, "figure.constrained_layout.use": True,
 }  # fmt: skip
@@ -84,10 +84,15 @@ def cost_against_success(rates: Sequence[Rate]) -> str:
         places = np.array(costs) / most
     for own in together([(place, rate.rate) for place, rate in zip(places, shown, strict=True)]):
         spot = costs[own[0]], shown[own[0]].rate
-        axes.plot(*spot, "o", markersize=13, color=INK, markerfacecolor=PAPER, clip_on=False)
+        axes.plot(*spot, "o", markersize=15, color=INK, markerfacecolor=PAPER, clip_on=False)
         alone = len(own) == 1
         axes.annotate(
-            str(own[0] + 1) if alone else "×", spot, ha="center", va="center", fontsize=9, color=INK
+            str(own[0] + 1) if alone else "×",
+            spot,
+            ha="center",
+            va="center",
+            fontsize=10,
+            color=INK,
         )
         if not alone:
             numbers = ", ".join(str(index + 1) for index in own[:MOST_TOGETHER])
@@ -95,7 +100,7 @@ def cost_against_success(rates: Sequence[Rate]) -> str:
             left = places[own[0]] > 0.6
             axes.annotate(
                 numbers + more, spot, (-9 if left else 9, -12 if spot[1] > 0.5 else 7),
-                textcoords="offset points", ha="right" if left else "left", fontsize=9, color=INK,
+                textcoords="offset points", ha="right" if left else "left", fontsize=10, color=INK,
             )  # fmt: skip
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
     axes.set_xlabel("cost of a trial, USD")
@@ -128,12 +133,12 @@ def timeline(spans: Sequence[Span], keys: Sequence[str]) -> str:
             area.set_hatch(PHASE_HATCHES[phase])
             area.set_edgecolor(INK if phase == 0 else PAPER)
             area.set_linewidth(0.6 if phase == 0 else 0)
-        axes.set_title(_short(key, 60), loc="left", fontsize=11, color=INK)
+        axes.set_title(_short(key, 50), loc="left", fontsize=12.5, color=INK)
         axes.set_xlim(0, (end - start) / unit)
         axes.set_ylim(0, None)
         axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     every[-1].set_xlabel(f"{name} since the start")
-    figure.supylabel("attempts at once", fontsize=11, color=INK)
+    figure.supylabel("attempts at once", fontsize=12.5, color=INK)
     return _svg(figure, "timeline")
 
 
