@@ -46,7 +46,9 @@ exit 1
 def make_store(root: Path) -> tuple[Any, str, str]:
     """A store with an evaluation that has ended and a batch that goes on; their ids."""
     ctx = context(
-        root, 'concurrency = 6\nenvironment = "sandbox"\n[limits]\n"openai/gpt-5.2" = 2\n'
+        root,
+        'concurrency = 6\nenvironment = "sandbox"\n[limits]\n"openai/gpt-5.2" = 2\n'
+        '[budgets.keys."openai/gpt-5.2"]\nusd = 40\n[budgets.experiments.migration]\ntokens = 2_000_000\n',
     )
     (root / "examples").symlink_to(CHECKOUT / "examples")
     sweep = table(
@@ -74,6 +76,7 @@ def make_store(root: Path) -> tuple[Any, str, str]:
             job("service-reports", shell("migrate", BREAKS, retry={"max_attempts": 1}), shell("review", "true", depends_on=["migrate"])),
             job("service-mail", shell("migrate", "exit 3", retry={"max_attempts": 1})),
             job("docs", shell("write", "true", queue_key="anthropic/claude-sonnet")),
+            job("release", shell("notes", "true"), shell("publish", "true", depends_on=["notes"], gate="human")),
             experiment="migration", budget={"usd": 25.0}, priority=10,
         ),
     )  # fmt: skip
