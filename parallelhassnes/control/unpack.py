@@ -16,7 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Generator
 from pathlib import Path
-from typing import IO, NamedTuple, cast
+from typing import IO, NamedTuple, Self, cast
 
 from parallelhassnes.errors import UserError
 
@@ -65,8 +65,9 @@ def unpack(archive: IO[bytes], name: str, folder: Path, most_bytes: int) -> None
         with contextlib.closing(entries):
             _write(entries, name, folder, most_bytes)
     except _BROKEN as error:
+        why = error.strerror if isinstance(error, OSError) else None  # without the path of ours
         raise UserError(
-            f"{name}: cannot be unpacked ({error or type(error).__name__})",
+            f"{name}: cannot be unpacked ({why or error or type(error).__name__})",
             fix="send a whole .zip or .tar.gz",
         ) from None
 
@@ -115,6 +116,8 @@ def _parts(entry: str, name: str) -> list[str]:
         raise UserError(f"{name}: entry {shown} would lie outside of the task's folder")
     if "\0" in entry or len(parts) > MOST_DEPTH or any(len(os.fsencode(p)) > 255 for p in parts):
         raise UserError(f"{name}: entry {shown} cannot be a file name")
+    if any("\udc80" <= character <= "\udcff" for character in entry):
+        raise UserError(f"{name}: the name of entry {shown} is not UTF-8", fix="rename it")
     return parts
 
 
@@ -156,7 +159,15 @@ def _check_directory(archive: IO[bytes], name: str) -> None:
 
 
 class _CarefulInfo(tarfile.TarInfo):
-    """Refuses headers that are read into memory whole and claim to be large, and sparse files."""
+    """Refuses headers that are read into memory whole and claim to be large, sparse files, and what is no header."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError):  # type: ignore[attr-defined]
+            # The library takes it for the end, and what follows would be left out in silence.
+            raise tarfile.ReadError("is cut, or has no header where one should be") from None
 
     def _proc_member(self, tarfile_: tarfile.TarFile) -> tarfile.TarInfo:
         whole = (

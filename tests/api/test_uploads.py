@@ -162,6 +162,33 @@ def _lying_zip() -> bytes:
     return bytes(data)
 
 
+def _claiming_zip(size: int) -> bytes:
+    """A zip whose directory claims that its entry is that large (zip64)."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr("task/big", b"x")
+        archive.filelist[0].file_size = size
+    return made.getvalue()
+
+
+def _lying_tar() -> bytes:
+    """A tar whose member holds more than it claims, and a whole one behind it."""
+    lies, data = _member("task/x", size=5), b"x" * 5000
+    after = _member("task/y").tobuf(tarfile.GNU_FORMAT)
+    return gzip.compress(lies.tobuf(tarfile.GNU_FORMAT) + data + after + bytes(1024))
+
+
+def _crowd(count: int) -> bytes:
+    """A tar of so many members."""
+    folder = _member("task", tarfile.DIRTYPE).tobuf(tarfile.GNU_FORMAT)
+    return gzip.compress(folder * count + bytes(1024), 1)
+
+
+def _bad_utf8_zip() -> bytes:
+    """A zip whose entry's name is said to be UTF-8, and is not."""
+    return _zip_of(("task/é", b"1", 0o644)).replace("é".encode(), b"\xe9\xe9")
+
+
 def _bomb() -> bytes:
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -184,9 +211,18 @@ BAD = {
     "lying.zip": _lying_zip(),
     "bomb.zip": _bomb(),
     "cut.zip": _bomb()[:-30],
+    "ten-gigabytes.zip": _claiming_zip(10 << 30),
+    "latin.zip": _bad_utf8_zip(),
+    "archive-alone.zip": _zip_of(("task.zip", _zip_of(("../evil", b"x", 0o644)), 0o644)),
     "text.zip": b"PK is not enough",
     "dots.tar.gz": _tar_of(_member("../evil")),
     "absolute.tar.gz": _tar_of(_member("/tmp/evil")),
+    "dots-folder.tar.gz": _tar_of(_member("../evil", tarfile.DIRTYPE)),
+    "long.tar.gz": _tar_of(_member("task/" + "x" * 256)),
+    "latin.tar.gz": _tar_of(_member("task/\udce9")),
+    "twice.tar.gz": _tar_of(_member("task/a"), _member("task/a")),
+    "file-as-folder.tar.gz": _tar_of(_member("task/a"), _member("task/a/b")),
+    "crowd.tar.gz": _crowd(unpacking.MOST_ENTRIES + 1),
     "link.tar.gz": _tar_of(_member("task/l", tarfile.SYMTYPE, "/etc/passwd")),
     "through-link.tar.gz": _tar_of(_member("task/l", tarfile.SYMTYPE, "/tmp"), _member("task/l/evil")),
     "hardlink.tar.gz": _tar_of(_member("task/h", tarfile.LNKTYPE, "/etc/passwd")),
@@ -195,6 +231,8 @@ BAD = {
     "fifo.tar.gz": _tar_of(_member("task/f", tarfile.FIFOTYPE)),
     "sparse.tar.gz": _tar_of(_member("task/s", tarfile.GNUTYPE_SPARSE)),
     "ten-gigabytes.tar.gz": _claims(10 << 30),
+    "lying.tar.gz": _lying_tar(),
+    "cut-header.tar": _member("task/x").tobuf(tarfile.GNU_FORMAT) + b"task/y" + bytes(200),
     "large-header.tar.gz": _pax(64 << 20),
     "bomb.tar.gz": _tar_of(_member("task/z", size=30 << 20), data=bytes(30 << 20)),
     "cut.tar.gz": _tar_of(_member("task/z", size=1000), data=bytes(1000))[:-20],
@@ -210,7 +248,9 @@ def test_what_is_bad_is_refused_and_leaves_nothing(store, name):
     before = outside(ctx), sorted(os.listdir(ctx.layout.tasks)) if ctx.layout.tasks.exists() else []
     answer = send(client, (name, BAD[name]))
     assert answer.status_code in (400, 422), answer.text
-    is_problem(answer, answer.status_code)
+    detail = is_problem(answer, answer.status_code)["detail"]
+    assert str(ctx.layout.root) not in detail
+    assert "\n" not in detail
     after = outside(ctx), sorted(os.listdir(ctx.layout.tasks)) if ctx.layout.tasks.exists() else []
     assert after == before
     assert not [entry for entry in os.listdir(ctx.layout.temp) if (ctx.layout.temp / entry).is_dir()]  # fmt: skip
@@ -228,6 +268,38 @@ def test_archives_within_archives_stay_files(store, tmp_path):
     (task / "tests/inner.zip").write_bytes(BAD["dots.zip"])
     (one,) = send(client, ("russian.zip", zipped(task))).json()["tasks"]
     assert (ctx.layout.root / one["path"] / "tests/inner.zip").read_bytes() == BAD["dots.zip"]
+
+
+def test_names_that_differ_in_case_alone_stay_two_files(store, tmp_path):
+    ctx, client = store
+    task = make_task(tmp_path, "cases")
+    for name in ("README", "readme"):
+        (task / name).write_text(name)
+    (one,) = send(client, ("cases.zip", zipped(task))).json()["tasks"]
+    place = ctx.layout.root / one["path"]
+    assert [(place / name).read_text() for name in ("README", "readme")] == ["README", "readme"]
+
+
+def test_a_task_of_thousands_of_files_is_stored_whole(store, tmp_path):
+    ctx, client = store
+    task = make_task(tmp_path, "crowded")
+    for number in range(3000):
+        (task / "tests" / f"{number}.txt").write_text("x")
+    answer = send(client, ("crowded.tar.gz", tarred(task)))
+    assert answer.status_code == 201, answer.text
+    place = ctx.layout.root / answer.json()["tasks"][0]["path"]
+    assert len(list((place / "tests").glob("*.txt"))) == 3000
+
+
+def test_the_name_of_an_archive_leads_nowhere(store, tmp_path):
+    ctx, client = store
+    before = outside(ctx)
+    data = zipped(make_task(tmp_path, "t"))
+    for name, stored in (("../../evil.zip", "evil"), ("/etc/evil2.zip", "evil2"), ("..", "task"), ("a\\b\\..\\c.zip", "c")):  # fmt: skip
+        answer = send(client, (name, data))
+        assert answer.status_code == 201, answer.text
+        assert answer.json()["tasks"][0]["name"] == stored
+    assert outside(ctx) == before
 
 
 def test_the_same_task_sent_by_many_at_once_is_stored_once(store, tmp_path):
