@@ -282,10 +282,10 @@ def test_names_that_differ_in_case_alone_stay_two_files(store, tmp_path):
 
 def test_a_task_of_thousands_of_files_is_stored_whole(store, tmp_path):
     ctx, client = store
-    task = make_task(tmp_path, "crowded")
+    task = make_task(tmp_path, "thousands")
     for number in range(3000):
         (task / "tests" / f"{number}.txt").write_text("x")
-    answer = send(client, ("crowded.tar.gz", tarred(task)))
+    answer = send(client, ("thousands.tar.gz", tarred(task)))
     assert answer.status_code == 201, answer.text
     place = ctx.layout.root / answer.json()["tasks"][0]["path"]
     assert len(list((place / "tests").glob("*.txt"))) == 3000
