@@ -40,18 +40,21 @@ def verify(
 
     Example: parallelhassnes audit verify latest
     """
+    from parallelhassnes.cli.console import harmless
     from parallelhassnes.cli.work import open_store
     from parallelhassnes.control.audit import verify as check
     from parallelhassnes.control.find import resolve
+    from parallelhassnes.store.atomic import dumps
 
     layout = open_store(root).layout
     done = check(layout, None if batch is None else [resolve(layout, batch).batch_id])
     if json:
-        typer.echo(done.model_dump_json())
+        typer.echo(dumps(done.model_dump()), nl=False)
         raise typer.Exit(0 if done.ok else 1)
     for finding in [*done.notes, *done.problems][:SHOWN]:
         text = f": {finding.text}" if finding.text else ""
-        typer.echo(f"{finding.what:11}{finding.place}{text}")
+        said = f"{finding.place}{text}".encode("utf-8", "backslashreplace").decode()
+        typer.echo(f"{finding.what:11}{harmless(said.replace('\n', '\\n'))}")
     more = len(done.notes) + len(done.problems) - SHOWN
     if more > 0:
         typer.echo(f"and {more} more; --json has all of them")

@@ -125,6 +125,8 @@ def _folders(ctx: Context, live: set[str]) -> Iterator[Left]:
     """Temporary folders of sealed attempts, where the seal does not speak of them."""
     for folder in ctx.layout.runs.glob("*/*/steps/*/attempts/*/tmp"):
         run_id = folder.parent.name.rpartition("_")[2]
+        if folder.is_symlink() or not folder.is_dir():  # the worker's doing, and in the seal
+            continue
         if run_id not in live and attempts.is_sealed(folder.parent) and not any(folder.iterdir()):
             yield Left(what="folder", name=str(folder), run_id=run_id)
 

@@ -12,7 +12,7 @@ import stat
 from pathlib import Path
 
 from parallelhassnes.execute import logs
-from parallelhassnes.store import attempts
+from parallelhassnes.store import attempts, batches
 
 _RECORDS = (attempts.META, attempts.STATE, attempts.FINAL, attempts.FINAL_TEXT)
 
@@ -23,6 +23,16 @@ def is_gone(attempt_dir: Path) -> bool:
         return not stat.S_ISDIR(attempt_dir.lstat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
         return True
+
+
+def put_back(attempt_dir: Path, job_dir: Path, meta: bytes | None) -> bool:
+    """Make the folder of an attempt again that is gone, to write its end into; False where its job is gone, too."""
+    if meta is None or not (job_dir / batches.JOB).is_file():
+        return False
+    attempt_dir.unlink(missing_ok=True)
+    attempt_dir.mkdir(parents=True, exist_ok=True)
+    attempts.put_back_meta(attempt_dir, meta)
+    return True
 
 
 def take_back(attempt_dir: Path) -> None:

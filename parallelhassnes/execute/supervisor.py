@@ -8,8 +8,8 @@ worker's own, ``state.json`` at every beat; then what ``finish`` writes. Its dea
 attempt as ``lost``.
 
 It stops the worker when it is told to, past the whole deadline or the one of the phase that it is in, and,
-if that is wanted, when nothing of it has moved for long, and where somebody has removed the attempt's folder, of which then nothing
-is written any more. A stop goes: SIGTERM to the worker, which ends cleanly if it can; after ``grace_sec`` SIGKILL to its
+if that is wanted, when nothing of it has moved for long, and where somebody has removed the attempt's folder: its end is written
+into a new one, unless the job is gone with it. A stop goes: SIGTERM to the worker, which ends cleanly if it can; after ``grace_sec`` SIGKILL to its
 process group and to everything that descends from it; then the kind's own sweep.
 """
 
@@ -79,9 +79,11 @@ def supervise(
     for handle in (wake, write):
         os.close(handle)
     if own_files.is_gone(attempt.dir):
-        sweep(attempt, kind)
-    else:
-        finish(attempt, kind, end, watch.state, secrets, timing.log_ceiling, meta)
+        end = WorkerEnd(end.exit_code, "lost")
+        if not own_files.put_back(attempt.dir, attempt.job_dir, meta):
+            sweep(attempt, kind)
+            return
+    finish(attempt, kind, end, watch.state, secrets, timing.log_ceiling, meta)
 
 
 def _listen() -> tuple[int, int]:

@@ -85,8 +85,7 @@ def _kill_abandoned_worker(step_dir: Path) -> None:
 
 def _is_supervised(attempt_dir: Path) -> bool:
     state = attempts.read_state(attempt_dir)
-    here = state.host == platform.node()
-    return here and not state.terminal and processes.is_alive(state.pid, state.pid_start)
+    return state.host == platform.node() and processes.is_alive(state.pid, state.pid_start)
 
 
 def _supervisor_lives(state: AttemptState) -> bool:

@@ -152,8 +152,7 @@ def ask_to_end(step_dir: Path, run_id: str) -> None:
 
 
 def is_asked_to_end(attempt_dir: Path, run_id: str) -> bool:
-    document = atomic.read_json_or_none(attempt_dir.parent.parent / CANCEL)
-    return bool(document and document.get("run_id") == run_id)
+    return atomic.read_derived(attempt_dir.parent.parent / CANCEL).get("run_id") == run_id
 
 
 def is_sealed(attempt_dir: Path) -> bool:

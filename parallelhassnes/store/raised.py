@@ -26,8 +26,11 @@ class Raised(Record):
 
 
 def read(layout: Layout) -> Raised:
-    document = atomic.read_json_or_none(layout.system / FILE)
-    return Raised() if document is None else Raised.model_validate(document)
+    """What was said; nothing where the file is gone or spoilt, so that the configured budgets hold."""
+    try:
+        return atomic.read_record(Raised, layout.system / FILE)
+    except (FileNotFoundError, atomic.CorruptFile):
+        return Raised()
 
 
 def write(layout: Layout, raised: Raised) -> None:

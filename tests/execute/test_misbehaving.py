@@ -12,6 +12,7 @@ from stores import (
     context,
     idle,
     job,
+    program,
     put,
     read,
     shell,
@@ -20,6 +21,8 @@ from stores import (
     wait_for,
 )
 
+from parallelhassnes.control.audit import verify
+from parallelhassnes.control.doctor import diagnose
 from parallelhassnes.execute import processes
 from parallelhassnes.schedule.tick import tick
 
@@ -160,3 +163,72 @@ def test_a_stuck_one_is_stopped_and_retried_where_that_is_wanted(root):
     assert (first["status"], first["failure"]["failure_class"]) == ("failed", "infrastructure")
     assert "stuck" in first["failure"]["line"]
     assert second["status"] == "succeeded"
+
+
+HERE = 'cd "$PARALLELHASSNES_ATTEMPT_DIR"'
+RECORDS = "meta.json state.json final.json final.txt seal.json publish"
+DONE_TO_ITS_OWN_FILES = {
+    "removes everything in its folder": f"{HERE}; rm -rf ./*",
+    "puts folders in the place of records": f"{HERE}; rm -rf {RECORDS}; mkdir {RECORDS}; touch seal.json/x",
+    "puts links in the place of records": f"{HERE}; echo mine > ../../outside; for n in {RECORDS} tmp stdout.log; do rm -rf $n; ln -s ../../outside $n; done",
+    "puts pipes in the place of records": f"{HERE}; rm -rf {RECORDS} *.log; mkfifo {RECORDS} stdout.log",
+    "forges its seal and its end": f"{HERE}; echo '{{\"files\":{{}}}}' > seal.json; echo '{{\"status\":\"failed\"}}' > state.json",
+    "publishes a job of its own": f"{HERE}; mkdir publish; echo garbage > publish/job.json; echo '{{}}' > publish/current.json",
+    "takes every permission": f"{HERE}; mkdir -p a/b; touch a/b/c; chmod -R 000 .",
+    "asks in a wrong way to be ended": f"{HERE}; echo '[]' > ../../cancel.json",
+    "removes its lock": f"{HERE}; rm ../../step.lock",
+    "gives files names that are no text": f"{HERE}; touch $(printf 'a\\377b') $(printf '\\033[2J')",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("script", DONE_TO_ITS_OWN_FILES.values(), ids=DONE_TO_ITS_OWN_FILES)
+def test_one_that_spoils_our_files_is_ended_and_sealed_all_the_same(root, script):
+    ctx = settings(root)
+    batch = put(
+        ctx,
+        table(job("j", shell("s", f"{script}; sleep 0.3"), shell("t", "true", depends_on=["s"]))),
+    )
+    tick(ctx)
+    wait_for(lambda: (tick(ctx), idle(ctx))[1], "the end of both steps", 30)
+    assert states(ctx, batch) == {"j/s": ["succeeded"], "j/t": ["succeeded"]}
+    for path in attempt_dirs(ctx, batch):
+        assert (path / "seal.json").is_file()
+        assert read(path / "meta.json")["run_id"] == path.name.partition("_")[2]
+        assert read(path / "final.json")["status"] == "succeeded"
+    assert verify(ctx.layout).ok
+    outside = ctx.layout.step(batch, "j", "s") / "outside"
+    assert not outside.exists() or outside.read_text() == "mine\n"
+    assert diagnose(ctx)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        f"{HERE}; cd /; rm -rf $OLDPWD; sleep 30",
+        f"{HERE}; mkdir ../../outside; cd /; mv $OLDPWD /tmp/moved.$$; ln -s ../../outside $OLDPWD; rm -r /tmp/moved.$$; sleep 30",
+    ],
+    ids=["removes it", "puts a link in its place"],
+)
+def test_one_that_removes_its_own_folder_is_lost_and_not_repeated_for_ever(root, script):
+    ctx = settings(root)
+    batch = put(
+        ctx, table(job("j", shell("s", script)), retry={"max_attempts": 2, "backoff_sec": 0})
+    )
+    tick(ctx)
+    wait_for(lambda: idle(ctx), "the end of both attempts", 30)
+    assert states(ctx, batch) == {"j/s": ["lost", "lost"]}
+    for path in attempt_dirs(ctx, batch):
+        assert read(path / "final.json")["status"] == "lost"
+        assert not processes.with_run_id(path.name.partition("_")[2])
+    assert verify(ctx.layout).ok
+
+
+def test_what_a_worker_says_commands_no_terminal(root):
+    ctx = settings(root)
+    evil = "printf '\\033[2J\\033]0;evil\\007red\\233' >&2; exit 3"
+    batch = put(ctx, table(job("j", shell("s", evil))))
+    tick(ctx)
+    wait_for(lambda: idle(ctx), "the end")
+    for asked in (["show", f"{batch}/j/s"], ["scoreboard", batch], ["errors", batch]):
+        said = program(root, *asked).stdout
+        assert not {"\033", "\007", "\x9b"} & set(said)
