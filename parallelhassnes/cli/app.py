@@ -7,8 +7,9 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -30,9 +31,11 @@ from parallelhassnes.cli import (
     watch,
     work,
 )
-from parallelhassnes.errors import InvalidInput, UserError
+from parallelhassnes.errors import InvalidInput, Problem, UserError
 
 USER_ERROR, OUR_ERROR = 2, 3
+UsageError: type[Any] = typer.BadParameter.__mro__[1]
+"""What typer raises for a wrong command line; it has no public name."""
 HOST_TROUBLE = {
     errno.EROFS: "make it writable, or choose another --root",
     errno.EACCES: "change its permissions, or choose another --root",
@@ -94,8 +97,15 @@ def main() -> NoReturn:
     # pydantic would look through every installed package for plugins: 0.1 s at each start.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     _open_streams()
+    code = 0
     try:
-        app()
+        code = app(standalone_mode=False) or 0
+    except UsageError as error:
+        error.show()
+        _print_document(error.format_message())
+        sys.exit(USER_ERROR)
+    except typer.Abort:
+        sys.exit(1)
     except UserError as error:
         _report(error)
         sys.exit(USER_ERROR)
@@ -112,7 +122,7 @@ def main() -> NoReturn:
             file=sys.stderr,
         )
         sys.exit(OUR_ERROR)
-    sys.exit(0)
+    sys.exit(code)
 
 
 def _open_streams() -> None:
@@ -145,22 +155,23 @@ def _drop_output() -> None:
 
 
 def _report(error: UserError) -> None:
-    if "--json" in sys.argv:
-        from parallelhassnes.store.atomic import dumps
-
-        problems = error.problems if isinstance(error, InvalidInput) else []
-        document = {
-            "ok": False,
-            "error": str(error),
-            "errors": [problem._asdict() | {"line": problem.line()} for problem in problems],
-        }
-        try:
-            sys.stdout.write(dumps(document))
-            sys.stdout.flush()
-        except OSError:
-            _drop_output()
+    _print_document(str(error), error.problems if isinstance(error, InvalidInput) else [])
     for line in error.lines():
         print(line, file=sys.stderr)
+
+
+def _print_document(error: str, problems: Sequence[Problem] = ()) -> None:
+    """The one document on standard output, where ``--json`` asks for one."""
+    if "--json" not in sys.argv:
+        return
+    from parallelhassnes.store.atomic import dumps
+
+    errors = [problem._asdict() | {"line": problem.line()} for problem in problems]
+    try:
+        sys.stdout.write(dumps({"ok": False, "error": error, "errors": errors}))
+        sys.stdout.flush()
+    except OSError:
+        _drop_output()
 
 
 def _log() -> Path:

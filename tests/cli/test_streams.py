@@ -1,6 +1,8 @@
 """Where the program's output goes nowhere, and where its root cannot be written: one line, or none."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -68,3 +70,28 @@ def test_what_an_encoding_cannot_say_is_escaped(root: Path, ctx: Context) -> Non
         stores.program(root, "scoreboard", "latest", "--json", env=ascii_only).stdout
     )
     assert document["experiment"] == "größer"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nonsense"], "No such command"),
+        (["show"], "Missing argument"),
+        (["scoreboard", "--nope"], "No such option"),
+        (["priority", "latest", "x"], "integer"),
+    ],
+)
+def test_a_wrong_command_line_is_a_document_too(
+    root: Path, ctx: Context, arguments: list[str], said: str
+) -> None:
+    done = stores.program(root, *arguments, "--json", check=False)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert said in json.loads(done.stdout)["error"]
+
+
+def test_ctrl_c_while_modules_are_loaded_prints_nothing(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    path = f"{tmp_path}{os.pathsep}{stores.CHECKOUT}"
+    done = stores.program(root, "scoreboard", env={"PYTHONPATH": path}, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
