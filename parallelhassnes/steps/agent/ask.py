@@ -8,13 +8,15 @@ and ``last_message.txt``.
 import contextlib
 import json
 import os
+import shutil
 import signal
+import stat
 import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import AgentPolicy
@@ -22,6 +24,7 @@ from parallelhassnes.steps import report
 from parallelhassnes.steps.agent.cli import AgentCli, EventReader, Request, Tokens, Transcript
 from parallelhassnes.steps.kinds import Failure
 from parallelhassnes.steps.untrusted import first_line, read_bytes
+from parallelhassnes.store import atomic
 
 PROMPT, SCHEMA, MESSAGE, HOME, ERRORS = (
     "prompt.txt", "schema.json", "last_message.txt", "home", "agent.stderr.log",
@@ -137,14 +140,16 @@ class Conversation:
         if self.reader.transcript.thread_id is not None:
             request = replace(request, thread_id=self.reader.transcript.thread_id)
         assert request.prompt_file is not None  # noqa: S101 - request_of gives one
-        request.prompt_file.write_text(prompt, encoding="utf-8", errors="surrogateescape")
-        (self.work / MESSAGE).unlink(missing_ok=True)
+        _clear(request.prompt_file)
+        atomic.write_text(request.prompt_file, prompt, durable=False)
+        _clear(self.work / MESSAGE)
         ended = _run(self.cli, request, self.events, self.work / ERRORS, timeout_sec)
         self._seconds += ended.seconds
         self._offset = read_events(self.events, self._offset, self.reader)
         said = self.reader.transcript
         text = _message(said, self.work / MESSAGE)
-        (self.work / MESSAGE).write_text(text, encoding="utf-8", errors="surrogateescape")
+        _clear(self.work / MESSAGE)
+        atomic.write_text(self.work / MESSAGE, text, durable=False)
         failure = _failure(self.cli, said, ended, request.thread_id, self.work / ERRORS)
         document: Any = None
         problems: list[str] = []
@@ -174,7 +179,7 @@ def _run(
     began = time.monotonic()
     assert request.prompt_file is not None  # noqa: S101 - request_of gives one
     environ = {**launch.environ, "PWD": str(request.directory)}
-    with request.prompt_file.open("rb") as said, events.open("ab") as out, errors.open("ab") as err:
+    with request.prompt_file.open("rb") as said, _append(events) as out, _append(errors) as err:
         try:
             process = subprocess.Popen(
                 launch.argv, stdin=said, stdout=out, stderr=err, env=environ,
@@ -190,6 +195,22 @@ def _run(
     finally:  # also where a signal of ours ends the wait by an exception
         stop(process)
     return Run(process.returncode, timed_out, time.monotonic() - began)
+
+
+def _clear(path: Path) -> None:
+    """Remove what an agent has left in a place where we write: a link would have us write to any file of the user's."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _append(path: Path) -> BinaryIO:
+    """A log that is added to; what is no file of its own there, such as a link, is removed."""
+    if path.is_symlink() or not path.is_file():
+        _clear(path)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.fdopen(os.open(path, flags, 0o666), "ab")
 
 
 def stop(process: subprocess.Popen[bytes], grace_sec: float = GRACE_SEC) -> None:
@@ -208,15 +229,19 @@ def stop(process: subprocess.Popen[bytes], grace_sec: float = GRACE_SEC) -> None
 def read_events(path: Path, offset: int, reader: EventReader) -> int:
     """Feed the whole lines from ``offset`` on to the reader; where the next ones begin."""
     try:
-        with path.open("rb") as stream:
-            stream.seek(offset)
-            for line in stream:
-                if not line.endswith(b"\n"):
-                    break
-                reader.feed(line)
-                offset += len(line)
-    except FileNotFoundError:
-        pass
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:  # none yet, or a link
+        return offset
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        return offset
+    with os.fdopen(handle, "rb") as stream:
+        stream.seek(offset)
+        for line in stream:
+            if not line.endswith(b"\n"):
+                break
+            reader.feed(line)
+            offset += len(line)
     return offset
 
 

@@ -105,7 +105,9 @@ class Transcript:
 class EventReader(Protocol):
     """Reads an agent's events line by line; what it has read is in ``transcript``."""
 
-    transcript: Transcript
+    @property
+    def transcript(self) -> Transcript:
+        """What was read so far."""
 
     def feed(self, line: bytes) -> None:
         """Take one whole line; anything that is not an event of a known shape is passed over."""

@@ -63,13 +63,22 @@ def _filled(part: str, values: Mapping[str, Path | None]) -> str:
 
 
 class _Silent:
-    """Keeps the last lines of what a program says."""
+    """Keeps the end of what a program says."""
 
     _MOST = 1 << 20
+    """Bytes."""
 
     def __init__(self) -> None:
-        self.transcript = Transcript(done=True)
+        self._transcript = Transcript(done=True)
+        self._end = bytearray()
+
+    @property
+    def transcript(self) -> Transcript:
+        if self._end:
+            self._transcript.message = self._end[-self._MOST :].decode("utf-8", "replace")
+        return self._transcript
 
     def feed(self, line: bytes) -> None:
-        before = self.transcript.message or ""
-        self.transcript.message = (before + line.decode("utf-8", "replace"))[-self._MOST :]
+        self._end += line
+        if len(self._end) > 2 * self._MOST:  # seldom, so that a line costs what it holds
+            del self._end[: -self._MOST]

@@ -178,6 +178,38 @@ def test_any_program_by_a_template(tmp_path):
     assert failed.failure.line == "mine ended with exit code 3: no paper"
 
 
+@pytest.mark.parametrize(
+    "left", ["ln -s $0 $1", "ln -s $0.none $1", "mkdir -p $1/in", "mkfifo $1", "rm -f $1"]
+)
+@pytest.mark.parametrize("place", ["last_message.txt", "agent.stderr.log", "agent.output.log"])
+def test_what_an_agent_leaves_where_we_write_leads_nowhere(tmp_path, left, place):
+    theirs, work = tmp_path / "theirs", tmp_path / "agent"
+    theirs.write_text("dear\n")
+    (tmp_path / "place").mkdir()
+    script = ("sh", "-c", f"rm -rf $1; {left}; exit 0", str(theirs), str(work / place))
+    for _ in range(2):  # the second time, the first one's leavings are there already
+        found = ask(
+            agent("mine", script), "Hello.", tmp_path / "place", work,
+            environ={"PATH": os.environ["PATH"]}, schema=SMALL, timeout_sec=20,
+        )  # fmt: skip
+        assert found.failure is None
+        assert not found.valid
+    assert theirs.read_text() == "dear\n"
+    assert not (tmp_path / "theirs.none").exists()
+    assert (work / "last_message.txt").read_text() == ""
+
+
+def test_a_program_that_says_much_is_read_at_the_pace_of_what_it_says():
+    reader = agent("mine", ("true",)).reader()
+    began = time.process_time()
+    for number in range(100_000):
+        reader.feed(f"{number:08d} größer als zuvor, und noch etwas mehr\n".encode())
+    assert time.process_time() - began < 5
+    message = reader.transcript.message
+    assert len(message.encode()) <= (1 << 20) + 4
+    assert message.endswith("00099999 größer als zuvor, und noch etwas mehr\n")
+
+
 def test_an_agent_that_is_not_there_is_one_clear_line(tmp_path):
     for name in ("codex", "claude"):
         with pytest.raises(
