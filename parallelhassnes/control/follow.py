@@ -151,11 +151,9 @@ class Follower:
         try:
             meta = batches.read_about(batch_dir)
             jobs = read_index(batch_dir)
-        except (
-            atomic.DAMAGE
-        ):  # just being ingested, or just deleted; or damaged, which the tick says
+            fold = folds.load(batch_dir) if self._all else Fold(batch_id)
+        except atomic.DAMAGE:  # being ingested, just deleted, or damaged, which the tick says
             return
-        fold = folds.load(batch_dir) if self._all else Fold(batch_id)
         self._followed[batch_id] = BatchStatus(batch_dir, jobs, fold, held(self.layout, batch_id))
         for key, limit in meta.get("limits", {}).items():
             self._limits[key] = min(limit, self._limits.get(key, limit))

@@ -163,6 +163,8 @@ def read(batch_dir: Path, offset: int = 0) -> Iterator[tuple[int, dict[str, Any]
         stream = open(batch_dir / LEDGER, "rb")  # noqa: PTH123, SIM115 - hot path
     except FileNotFoundError:
         return
+    except IsADirectoryError:
+        raise atomic.CorruptFile(f"{batch_dir / LEDGER}: is a folder, not a file") from None
     with stream:
         stream.seek(offset)
         for raw in stream:

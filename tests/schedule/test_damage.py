@@ -264,3 +264,16 @@ def test_an_attempt_whose_lock_file_is_removed_goes_on_alone(root):
     (root / "go").touch()
     go_on(ctx)
     assert states(ctx, batch) == {"j/s": ["succeeded"]}
+
+
+def test_a_ledger_that_is_a_folder_holds_up_no_other_batch_and_no_view(root):
+    ctx = context(root, FAST)
+    batch = put(ctx, table(job("j", command("s", "true"))))
+    ledger = ctx.layout.batch(batch) / "ledger.jsonl"
+    ledger.unlink()
+    ledger.mkdir()
+    others_go_on(ctx)
+    said = program(root, "scoreboard", check=False)
+    assert said.returncode == 0, said.stderr
+    said = program(root, "show", batch, check=False)
+    assert (said.returncode, str(ledger) in said.stderr) == (2, True)
