@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from parallelhassnes.errors import UserError
-from parallelhassnes.store import locks
+from parallelhassnes.store import atomic, locks
 
 LOCK = "parallelhassnes.lock"
 PATCH, STATUS, HEAD, TOUCHED = (
@@ -112,15 +112,22 @@ def capture(path: Path, base: str, into: Path) -> tuple[str, list[str]]:
         status = _must(path, "status", "--porcelain=v1", "--untracked-files=all", env=here).stdout
         _must(path, "read-tree", base, env=own)
         _must(path, "add", "--all", env=own)
-        with (into / PATCH).open("wb") as out:
+        for name in (
+            PATCH,
+            HEAD,
+            STATUS,
+            TOUCHED,
+        ):  # where an agent made a link, we would write behind it
+            (into / name).unlink(missing_ok=True)
+        with (into / PATCH).open("xb") as out:
             _must(path, "diff", *_AS_PATCH, base, env=own, out=out)
         names = _must(path, "diff", "--cached", "--name-only", "-z", "--no-renames", base, env=own)
     finally:
         shutil.rmtree(objects, ignore_errors=True)
     touched = [name for name in names.stdout.split("\0") if name]
-    (into / HEAD).write_text(f"{head}\n", encoding="utf-8")
-    (into / STATUS).write_text(status, encoding="utf-8", errors="surrogateescape")
-    (into / TOUCHED).write_text(json.dumps(touched) + "\n", encoding="utf-8")
+    atomic.write_text(into / HEAD, f"{head}\n", durable=False)
+    atomic.write_text(into / STATUS, status, durable=False)
+    atomic.write_text(into / TOUCHED, json.dumps(touched) + "\n", durable=False)
     return head, touched
 
 

@@ -95,6 +95,20 @@ def test_what_an_isolated_agent_changed_is_a_patch_and_nothing_else(attempt_of, 
     assert not (repository / "bytes").exists()
 
 
+def test_links_in_place_of_what_is_captured_lead_nowhere(repository, tmp_path):
+    into, theirs = tmp_path / "into", tmp_path / "theirs"
+    into.mkdir()
+    theirs.write_text("dear\n")
+    names = (worktree.PATCH, worktree.HEAD, worktree.STATUS, worktree.TOUCHED)
+    for name in names:
+        (into / name).symlink_to(theirs)
+    (repository / "new.txt").write_text("new\n")
+    _, touched = worktree.capture(repository, "HEAD", into)
+    assert (touched, theirs.read_text()) == (["new.txt"], "dear\n")
+    assert not any((into / name).is_symlink() for name in names)
+    assert "+new" in (into / worktree.PATCH).read_text()
+
+
 def test_an_agents_own_commits_are_in_the_patch(attempt_of, repository):
     commit = "git -c user.name=a -c user.email=a@a commit -q -a -m own"
     attempt = attempt_of(f"echo two >> sub/file.txt; {commit}", **_isolated(repository))
