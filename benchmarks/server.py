@@ -27,7 +27,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from benchmarks.scoreboard import make
-from parallelhassnes.store import ledger
+from parallelhassnes.store import atomic, ledger
 from parallelhassnes.store.layout import Layout
 
 LISTENERS = 200
@@ -37,6 +37,7 @@ EVENT_EVERY_SEC = 0.1
 
 
 def main(jobs: int) -> None:
+    atomic.set_durable(False)
     for in_batches in (1, jobs // 10):
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
