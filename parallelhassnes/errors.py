@@ -48,3 +48,7 @@ class InvalidInput(UserError):
 
 class UnknownId(UserError):
     """An id that names nothing in the store."""
+
+
+class StoreBusy(UserError):
+    """Somebody else holds a lock of the store, and does not let go of it."""

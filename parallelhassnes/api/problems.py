@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from parallelhassnes.errors import InvalidInput, UnknownId, UserError
+from parallelhassnes.errors import InvalidInput, StoreBusy, UnknownId, UserError
 from parallelhassnes.store.atomic import CorruptFile
 
 log = logging.getLogger("parallelhassnes.api")
@@ -69,12 +69,14 @@ def problem(
 
 
 def of_user(error: UserError) -> Response:
-    """What the user can mend: an unknown id is 404, a bad input 422, anything else 400."""
+    """What the user can mend: an unknown id is 404, a bad input 422, a store that is locked 409, anything else 400."""
     lines = [
         ProblemLine(**found._asdict(), line=found.line())
         for found in (error.problems if isinstance(error, InvalidInput) else [])
     ]
-    status = 404 if isinstance(error, UnknownId) else 422 if lines else 400
+    status = 422 if lines else 400
+    for kind, its in ((UnknownId, 404), (StoreBusy, 409)):
+        status = its if isinstance(error, kind) else status
     return problem(status, str(error), fix=error.fix, errors=lines)
 
 

@@ -10,12 +10,17 @@ the kernel frees it when the last of them closes it or dies. Two uses:
 """
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import lock_descriptor, unlock_descriptor
 
+from parallelhassnes.errors import StoreBusy
+
+PATIENCE_SEC = 60.0
+"""Far longer than a pass takes: whoever holds a lock for so long is stopped, or hangs."""
 _held: set[int] = set()
 
 
@@ -68,11 +73,18 @@ def drop_held() -> None:
 
 
 @contextmanager
-def held(path: Path | str) -> Iterator[None]:
-    """Hold the lock for a block, waiting for it as long as it takes."""
+def held(path: Path | str, patience_sec: float | None = None) -> Iterator[None]:
+    """Hold the lock for a block.
+
+    Args:
+        patience_sec: how long to wait for it; ``PATIENCE_SEC`` where nothing is said.
+
+    Raises:
+        StoreBusy: somebody else has had it for all that time.
+    """
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        lock_descriptor(handle, blocking=True, poll_interval=0.005)
+        _wait_for(handle, path, PATIENCE_SEC if patience_sec is None else patience_sec)
     except BaseException:
         os.close(handle)
         raise
@@ -81,3 +93,29 @@ def held(path: Path | str) -> Iterator[None]:
         yield
     finally:
         release(handle)
+
+
+def _wait_for(handle: int, path: Path | str, patience_sec: float) -> None:
+    deadline = time.monotonic() + patience_sec
+    while not lock_descriptor(handle, blocking=False):
+        if time.monotonic() > deadline:
+            pid = _holder(handle)
+            who = "another process" if pid is None else f"process {pid}"
+            raise StoreBusy(
+                f"{who} has held {path} for {patience_sec:g} s",
+                fix="try again later" if pid is None else f"if it is stopped, kill -CONT {pid}; else try again later",
+            )  # fmt: skip
+        time.sleep(0.005)
+
+
+def _holder(handle: int) -> int | None:
+    """The process that took the lock, where the kernel tells (Linux): ``1: FLOCK  ADVISORY  WRITE 42 fd:00:1234 0 EOF``."""
+    inode = str(os.fstat(handle).st_ino)
+    try:
+        lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    for fields in map(str.split, lines):
+        if "->" not in fields and fields[5].rpartition(":")[2] == inode:
+            return int(fields[4])
+    return None

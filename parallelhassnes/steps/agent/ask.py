@@ -8,7 +8,6 @@ and ``last_message.txt``.
 import contextlib
 import json
 import os
-import shutil
 import signal
 import stat
 import subprocess
@@ -22,6 +21,7 @@ from parallelhassnes.errors import UserError
 from parallelhassnes.plan import AgentPolicy
 from parallelhassnes.steps import report
 from parallelhassnes.steps.agent.cli import AgentCli, EventReader, Request, Tokens, Transcript
+from parallelhassnes.steps.agent.files import clear
 from parallelhassnes.steps.kinds import Failure
 from parallelhassnes.steps.untrusted import first_line, read_bytes
 from parallelhassnes.store import atomic
@@ -140,15 +140,15 @@ class Conversation:
         if self.reader.transcript.thread_id is not None:
             request = replace(request, thread_id=self.reader.transcript.thread_id)
         assert request.prompt_file is not None  # noqa: S101 - request_of gives one
-        _clear(request.prompt_file)
+        clear(request.prompt_file)
         atomic.write_text(request.prompt_file, prompt, durable=False)
-        _clear(self.work / MESSAGE)
+        clear(self.work / MESSAGE)
         ended = _run(self.cli, request, self.events, self.work / ERRORS, timeout_sec)
         self._seconds += ended.seconds
         self._offset = read_events(self.events, self._offset, self.reader)
         said = self.reader.transcript
         text = _message(said, self.work / MESSAGE)
-        _clear(self.work / MESSAGE)
+        clear(self.work / MESSAGE)
         atomic.write_text(self.work / MESSAGE, text, durable=False)
         failure = _failure(self.cli, said, ended, request.thread_id, self.work / ERRORS)
         document: Any = None
@@ -197,18 +197,10 @@ def _run(
     return Run(process.returncode, timed_out, time.monotonic() - began)
 
 
-def _clear(path: Path) -> None:
-    """Remove what an agent has left in a place where we write: a link would have us write to any file of the user's."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
 def _append(path: Path) -> BinaryIO:
     """A log that is added to; what is no file of its own there, such as a link, is removed."""
     if path.is_symlink() or not path.is_file():
-        _clear(path)
+        clear(path)
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     return os.fdopen(os.open(path, flags, 0o666), "ab")
 

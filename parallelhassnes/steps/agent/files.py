@@ -15,6 +15,7 @@
 A worker that was killed leaves no ``outcome.json``; what is told then comes from the events.
 """
 
+import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -155,3 +156,11 @@ def read_outcome(attempt_dir: Path) -> OutcomeFacts | None:
 def folder(attempt_dir: Path) -> Path:
     """The agent's folder of an attempt."""
     return attempt_dir / FOLDER
+
+
+def clear(path: Path) -> None:
+    """Remove what an agent has left in a place where we write: a link would have us write to any file of the user's."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

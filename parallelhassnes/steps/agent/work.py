@@ -90,6 +90,7 @@ class _Job:
         with self.workspace(origin) as directory:
             self.converse(self.cli, asked, directory, origin)
             if self.answer is not None and self.answer.failure is None:
+                files.clear(self.dir / files.ARTIFACTS)
                 self.artifacts = [
                     expected.check(each, directory, self.dir, self.attempt.dir)
                     for each in self.plan.artifacts_expected

@@ -9,6 +9,7 @@ is committed.
 """
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -73,7 +74,7 @@ def add(source: Source, path: Path) -> None:
         UserError: git refuses.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with locks.held(source.common / LOCK):
+    with locks.held(source.common / LOCK, math.inf):
         made = _git(source.top, "worktree", "add", "--quiet", "--detach", str(path), source.base)
     if made.returncode != 0:
         raise UserError(f"git cannot make a worktree of {source.top}: {_said(made)}")

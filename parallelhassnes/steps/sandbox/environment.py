@@ -268,11 +268,20 @@ class SandboxEnvironment(BaseEnvironment):
 
     @override
     async def download_file(self, source_path: str, target_path: Path | str) -> None:
-        await transfer.download_file(*self._ends(), source_path, Path(target_path))
+        await transfer.download_file(*self._ends(), source_path, Path(target_path), self._shared)
 
     @override
     async def download_dir(self, source_dir: str, target_dir: Path | str) -> None:
-        await transfer.download_dir(*self._ends(), source_dir, Path(target_dir))
+        await transfer.download_dir(*self._ends(), source_dir, Path(target_dir), self._shared)
+
+    @property
+    def _shared(self) -> list[Path]:
+        """The folders of this host that are mounted to be written to, as Harbor names them."""
+        return [
+            Path(mount["source"])
+            for mount in self._mounts
+            if mount["type"] == "bind" and not mount.get("read_only")
+        ]
 
     def _ends(self) -> tuple[Built, dict[str, str]]:
         return self._running(), {"PATH": dockerfile.PATH, "HOME": users.ROOT.home}

@@ -1,7 +1,8 @@
 """Files into and out of a running sandbox.
 
 A path inside may be, or lead through, a symbolic link that an agent has made: only inside does it mean what it says. So
-a process inside moves the files, except for a plain upload, where ``placing`` follows no links.
+a process inside moves the files, except for a plain upload, where ``placing`` follows no links. Nor does it where a file
+arrives on this host: the folders that a sandbox shares with it may hold links too, and only a process inside may follow them.
 """
 
 import asyncio
@@ -9,7 +10,7 @@ import os
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harbor.environments.base import transfer_tar_filter
@@ -54,18 +55,32 @@ async def upload_file(built: Built, env: Mapping[str, str], source: Path, target
         await _run(built, _PUT, {**env, **more}, source=Path(copy.name), what=target)
 
 
-async def download_dir(built: Built, env: Mapping[str, str], source: str, target: Path) -> None:
-    """The content of ``source`` into ``target``; what would land outside of it is left out."""
-    with tempfile.NamedTemporaryFile(dir=built.scratch, suffix=".tar") as archive:
+async def download_dir(
+    built: Built, env: Mapping[str, str], source: str, target: Path, shared: Sequence[Path]
+) -> None:
+    """The content of ``source`` into ``target``; what would land outside of it is left out.
+
+    Args:
+        shared: folders of this host that the sandbox writes to; no link in them is followed.
+    """
+    with (
+        tempfile.NamedTemporaryFile(dir=built.scratch, suffix=".tar") as archive,
+        tempfile.TemporaryDirectory(dir=built.scratch) as folder,
+    ):
         await _run(built, _PACK, {**env, "T": source}, sink=Path(archive.name), what=source)
-        await asyncio.to_thread(_unpack, Path(archive.name), target)
+        await asyncio.to_thread(_unpack, Path(archive.name), Path(folder))
+        await asyncio.to_thread(_arrive, Path(folder), target, shared)
 
 
-async def download_file(built: Built, env: Mapping[str, str], source: str, target: Path) -> None:
-    """``source`` to ``target``, a file name or a folder that exists."""
-    with tempfile.NamedTemporaryFile(dir=built.scratch) as copy:
-        await _run(built, _GET, {**env, "T": source}, sink=Path(copy.name), what=source)
-        await asyncio.to_thread(_place, Path(copy.name), target, source.rpartition("/")[2])
+async def download_file(
+    built: Built, env: Mapping[str, str], source: str, target: Path, shared: Sequence[Path]
+) -> None:
+    """``source`` to ``target``, a file name or a folder that exists; ``shared`` as for ``download_dir``."""
+    target = await asyncio.to_thread(_named, target, source.rpartition("/")[2])
+    with tempfile.TemporaryDirectory(dir=built.scratch) as folder:
+        copy = Path(folder) / target.name
+        await _run(built, _GET, {**env, "T": source}, sink=copy, what=source)
+        await asyncio.to_thread(_arrive, Path(folder), target.parent, shared)
 
 
 async def _run(
@@ -95,14 +110,23 @@ def _owned_by_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
     return member
 
 
-def _place(copy: Path, target: Path, name: str) -> None:
-    target = target / name if target.is_dir() else target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(copy, target)
+def _named(target: Path, name: str) -> Path:
+    return target / name if target.is_dir() and not target.is_symlink() else target
+
+
+def _arrive(source: Path, target: Path, shared: Sequence[Path]) -> None:
+    """Put the content of ``source`` into ``target`` on this host."""
+    base = next((folder for folder in shared if target.is_relative_to(folder)), target)
+    base.mkdir(parents=True, exist_ok=True)
+    try:
+        place(source, base.resolve(), f"/{target.relative_to(base)}")
+    except Elsewhere:
+        raise TransferError(
+            f"cannot transfer to {target}: a link or a file is in the way"
+        ) from None
 
 
 def _unpack(archive: Path, target: Path) -> None:
-    target.mkdir(parents=True, exist_ok=True)
     with tarfile.open(archive) as tar:
         tar.extractall(target, filter=_harmless)  # noqa: S202
 

@@ -186,3 +186,33 @@ def test_any_workdir(in_sandbox, workdir):
     real = {"/lib/x": os.path.realpath("/lib") + "/x", "/var/run/x": "/run/x"}.get(workdir, workdir)
     assert result.stdout.splitlines() == [real, "made", "/usr/bin/env"]
     assert workdir == "/" or not Path(workdir).exists()
+
+
+def test_what_arrives_on_the_host_follows_no_link_of_a_shared_folder(maker, tmp_path):
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "dear").write_text("dear\n")
+    shared = tmp_path / "trials/one/artifacts"
+
+    async def go():
+        async with maker.running() as env:
+            planted = await env.exec(
+                f"mkdir -p d/in && echo x >d/in/dear && echo y >f && cd /logs/artifacts && mkdir deep real"
+                f" && ln -s {theirs} folder && ln -s {theirs}/dear file && ln -s {theirs} deep/in && ln -s {theirs} real/in"
+            )
+            assert planted.return_code == 0, planted.stderr
+            for target in ("folder", "folder/new", "deep/in/new", "real"):
+                with pytest.raises(RuntimeError, match="in the way"):
+                    await env.download_dir("/app/d", shared / target)
+            for target in ("folder/dear", "deep/in/dear"):
+                with pytest.raises(RuntimeError, match="in the way"):
+                    await env.download_file("/app/f", shared / target)
+            await env.download_file("/app/f", shared / "file")
+            await env.download_dir("/app/d", shared / "new")
+
+    asyncio.run(go())
+    assert [path.name for path in theirs.iterdir()] == ["dear"]
+    assert (theirs / "dear").read_text() == "dear\n"
+    assert (shared / "file").read_text() == "y\n"
+    assert not (shared / "file").is_symlink()
+    assert (shared / "new/in/dear").read_text() == "x\n"
