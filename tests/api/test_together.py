@@ -45,7 +45,7 @@ def test_every_table_comes_to_what_it_comes_to_alone(tmp_path):
     pace = Pace(gap_sec=0.7, run_sec=3, trouble_sec=2, cron_sec=1)
     wrong, figures = together(tmp_path, 10, 1, pace=pace, only=("graph", "again"))
     assert wrong == []
-    assert figures["trials"] > 3
+    assert figures["trials"] > 0
     assert figures["most at once"] == 2
     assert figures["server kills"] + figures["server stops"] > 0
 
