@@ -5,7 +5,6 @@ import os
 import resource
 import shutil
 import subprocess
-import time
 
 import pytest
 from stores import (
@@ -99,6 +98,16 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+def fillers(ctx, batch):
+    """The attempts of the step that fills the disk."""
+    return [path for path in attempt_dirs(ctx, batch) if path.parents[3].name == "j1"]
+
+
+def saw_it(attempt):
+    """Whether the supervisor of a worker that filled the disk has found it full: it then makes room in ``tmp``."""
+    return not (attempt / "tmp").exists()
+
+
 def test_a_disk_that_fills_up_while_a_batch_runs(small_disk):
     """The disk is filled under running attempts, and freed: all of them end, and the store is whole."""
     ctx = context(small_disk, NO_FLOOR + "concurrency = 3\n")
@@ -132,18 +141,15 @@ def test_a_disk_that_fills_up_while_a_batch_runs(small_disk):
     wait_for(full, "a full disk")
     for _ in range(3):
         tick(ctx)
+    wait_for(lambda: all(map(saw_it, fillers(ctx, batch))), "those who saw it")
     ballast.unlink()
     for path in list(attempt_dirs(ctx, batch)):
         (path / "big").unlink(missing_ok=True)
 
     def settled():
         tick(ctx)
-        for path in attempt_dirs(
-            ctx, batch
-        ):  # somebody frees the disk a second after it is full again
-            big = path / "big"
-            if big.exists() and time.time() - big.stat().st_mtime > 1:
-                big.unlink()
+        for path in filter(saw_it, fillers(ctx, batch)):  # somebody frees the disk again
+            (path / "big").unlink(missing_ok=True)
         return idle(ctx)
 
     wait_for(settled, "the batch")
