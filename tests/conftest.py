@@ -1,6 +1,7 @@
 """The surroundings of every test: no home folder, temporary files inside the checkout, skips that say what to do.
 
-PARALLELHASSNES_FORBID_SKIPS=1, set by CI, makes a failure of every skip, whatever its reason.
+PARALLELHASSNES_FORBID_SKIPS=1, set by CI, makes a failure of every skip, whatever its reason, and has Hypothesis try the same
+examples each time, so that what fails there is the change and not the draw.
 """
 
 import json
@@ -12,11 +13,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from probes import PROBES
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 BUILD = CHECKOUT / "build" / "test"
 FORBID_SKIPS = os.environ.get("PARALLELHASSNES_FORBID_SKIPS") == "1"
+
+settings.register_profile("same", derandomize=True)
+if FORBID_SKIPS:
+    settings.load_profile("same")
 
 NO_HOME = "/dev/null/home"
 """A home folder that cannot be made or written, not even by root: its parent is not a directory."""

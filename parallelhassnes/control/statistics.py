@@ -76,9 +76,9 @@ def bootstrap_mean(values: Sequence[float], *, seed: int = 0) -> Interval | None
             for _ in range(RESAMPLES // _CHUNK)
         ]
     )
-    low, high = np.quantile(means, [0.025, 0.975])
     # A mean of equal values may differ from them in the last digit.
-    return max(float(low), float(numbers.min())), min(float(high), float(numbers.max()))
+    low, high = np.quantile(means.clip(numbers.min(), numbers.max()), [0.025, 0.975])
+    return float(low), float(high)
 
 
 def mcnemar(lost: int, won: int) -> float:

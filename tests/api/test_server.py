@@ -39,6 +39,7 @@ def test_it_answers_and_ends_on_a_signal(root):
 def test_it_ticks_in_a_process_of_its_own_that_ends_with_it(root):
     ctx = context(root, "[api]\ntick_sec = 3600\n")
     with serving(root) as server:
+        wait_for((ctx.layout.runners / "local" / "health.json").exists, "the tick at the start")
         batch_id = put(ctx, table(job("j", shell("s", "echo done"))))
         ticked = server.client.post("/v1/tick", params={"concurrency": 1}).json()
         assert [name.split("/")[:3] for name in ticked["launched"]] == [[batch_id, "j", "s"]]

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
@@ -134,6 +134,7 @@ def test_the_bootstrap_against_every_resample_of_five():
 
 @settings(deadline=None, max_examples=20)
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=12), st.floats(-1, 1))
+@example([3.3572819532835745e-273] * 3, 0.0)
 def test_the_bootstrap_is_the_same_twice_and_moves_with_its_values(values, shift):
     low, high = statistics.bootstrap_mean(values)
     assert (low, high) == statistics.bootstrap_mean(values)
