@@ -86,11 +86,10 @@ def test_one_who_watches_while_steps_are_added(ctx, batch):
     gate = ctx.layout.root / "gate"
     script = f"until [ -e {gate} ]; do sleep 0.02; done"
     command = {"step_id": "a", "kind": "command", "command": ["sh", "-c", script]}
-    put(ctx, json.dumps({"spec_version": "2.0", "jobs": [{"job_id": "j", "steps": [command]}]}).encode())  # fmt: skip
+    newest = put(ctx, json.dumps({"spec_version": "2.0", "jobs": [{"job_id": "j", "steps": [command]}]}).encode())  # fmt: skip
     env = {"PYTHONPATH": f"{CHECKOUT}:{CHECKOUT / 'tests'}"}
     watching = started(ctx.layout.root, "tick", "--until-idle", env=env)
     try:
-        newest = ctx.layout.batch_ids()[-1]
         wait_for(lambda: batch_scoreboard(ctx.layout, newest).counts.running, "the command")
         append(ctx, f"{batch}/two", 2)
     finally:

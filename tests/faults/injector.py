@@ -27,7 +27,7 @@ _PATHS = {
 }  # fmt: skip
 _ALONE = {"os.fork", "os.kill", "os.killpg", "os.exec", "subprocess.Popen", "os.posix_spawn"}
 _ALIKE = (
-    (re.compile(r"\d{8}T\d{6}Z-[a-z2-7]{6}"), "B"),
+    (re.compile(r"\d{8}T\d{6}Z-[a-z2-7]{8}"), "B"),
     (re.compile(r"\d{8}T\d{6}Z_[a-z0-9]{12}"), "A"),
     (re.compile(r"\b[0-9a-f]{64}\b"), "SHA"),
     (re.compile(r"_system/tmp/[^/]+"), "_system/tmp/N"),
