@@ -17,7 +17,9 @@ from parallelhassnes.store import attempts, batches, ledger
 from parallelhassnes.store.layout import Layout
 
 LATEST = "latest"
-_RUN_ID = re.compile(r"(?:\d{8}T\d{6}Z_)?([a-z0-9]{4,12})")
+_SHORTEST_RUN = 4
+"""Characters of the shortest prefix that can be told from an attempt's number."""
+_RUN_ID = re.compile(rf"(?:\d{{8}}T\d{{6}}Z_)?([a-z0-9]{{{_SHORTEST_RUN},12}})")
 
 
 class Found(NamedTuple):
@@ -162,6 +164,9 @@ def _attempt(layout: Layout, found: Found, text: str) -> str:
         return known[-1]
     if text.isdecimal() and 1 <= int(text) <= len(known):
         return known[int(text) - 1]
+    if text.isdecimal() and len(text) < _SHORTEST_RUN:  # a number, though names begin with it
+        fix = f"its attempts are 1 to {len(known)}" if known else "it has none"
+        raise UnknownId(f"{found} has no attempt {text}", fix=fix)
     by_run = [name for name in known if name.partition("_")[2].startswith(text)] if text else []
     return by_run[0] if len(by_run) == 1 else _one(text, known, "attempt", str(found))
 
