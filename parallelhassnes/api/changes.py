@@ -14,7 +14,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +37,7 @@ _SHARE = 20
 _LATE_SEC = 2.0
 """A line may be seen so long after one of another batch that is younger."""
 _SYSTEM = "_system"
+OPENING = ServerSentEvent(comment="listening", sep="\n").encode()
 MISSED = ServerSentEvent("{}", event="missed", sep="\n").encode()
 
 
@@ -76,8 +77,8 @@ class Changes:
 
     async def listen(
         self, only: str | None, after: Place | None, *, whole: bool
-    ) -> AsyncIterator[bytes]:
-        """The events, from now on.
+    ) -> AsyncGenerator[bytes]:
+        """The events, from now on; before them a comment, once none can be missed.
 
         Args:
             only: of this batch.
@@ -87,6 +88,7 @@ class Changes:
         async with self._running():
             await self._ready.wait()
             position, known = self._count, dict(self._offsets)
+            yield OPENING
             if after is not None:
                 for change in await run_in_threadpool(self._after, after, only, known):
                     yield change.data
@@ -122,15 +124,17 @@ class Changes:
                 self._task = None
 
     async def _follow(self) -> None:
-        self._offsets = await run_in_threadpool(self._sizes)
-        self._ready.set()
         while True:
             began = time.monotonic()
+            found: list[Change] = []
             try:
-                found, self._offsets = await run_in_threadpool(self._look, self._offsets)
+                if self._ready.is_set():
+                    found, self._offsets = await run_in_threadpool(self._look, self._offsets)
+                else:
+                    self._offsets = await run_in_threadpool(self._sizes)
+                    self._ready.set()
             except OSError:  # of one look; what it has missed is there at the next
                 log.exception("the ledgers could not be read")
-                found = []
             if found:
                 self._ring.extend(found)
                 self._count += len(found)

@@ -8,7 +8,7 @@ import base64
 import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Query
@@ -172,4 +172,13 @@ async def stream_events(
     if start == "start" and only is None:
         raise HTTPException(422, "from=start is of one batch; add batch=ID")
     after = None if last_event_id is None else place_of(last_event_id)
-    return Stream(site.changes.listen(only, after, whole=start == "start"))
+    events = site.changes.listen(only, after, whole=start == "start")
+    opening = await anext(events)  # its place is taken before the reader is told that it listens
+    return Stream(_after(opening, events))
+
+
+async def _after(opening: bytes, events: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
+    yield opening
+    async with contextlib.aclosing(events):
+        async for event in events:
+            yield event
