@@ -13,16 +13,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from probes import PROBES
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 BUILD = CHECKOUT / "build" / "test"
 FORBID_SKIPS = os.environ.get("PARALLELHASSNES_FORBID_SKIPS") == "1"
 
-settings.register_profile("same", derandomize=True)
-if FORBID_SKIPS:
-    settings.load_profile("same")
+# How long an example takes is a matter of what else runs on the machine, so no test fails of that.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("patient", patient)
+settings.register_profile("same", patient, derandomize=True)
+settings.load_profile("same" if FORBID_SKIPS else "patient")
 
 NO_HOME = "/dev/null/home"
 """A home folder that cannot be made or written, not even by root: its parent is not a directory."""
