@@ -23,7 +23,10 @@ class Model(NamedTuple):
         """Everything it was asked so far: ``{"path", "headers", "body", "at"}``, oldest first."""
         if not self.log.exists():
             return []
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
+        *whole, _ = self.log.read_text().split(
+            "\n"
+        )  # what is behind the last newline is being written
+        return [json.loads(line) for line in whole]
 
 
 @contextlib.contextmanager

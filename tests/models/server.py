@@ -9,8 +9,8 @@ as there have been since that prompt, the last one again when they are used up. 
     {"say": TEXT}   {"json": DOCUMENT}   {"run": SHELL COMMAND}   {"status": 429, "message": …, "headers": {…}}
     {"cut": true}   {"endless": true}    {"hang": true}
 
-and may have ``after_sec`` (wait first), ``tokens: [input, output]``, and ``times``: it stands before the others and is
-used up after so many requests, whatever the conversation.
+and may have ``after_sec`` (wait first) or ``after_file`` (wait until this file is there), ``tokens: [input, output]``, and
+``times``: it stands before the others and is used up after so many requests, whatever the conversation.
 """
 
 import http.server
@@ -104,6 +104,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         turn = self.script.turn(heard(path, body))
         time.sleep(turn.get("after_sec", 0))
+        while "after_file" in turn and not Path(turn["after_file"]).exists():
+            time.sleep(0.02)
         if "status" in turn:
             self._refuse(turn, path)
         elif turn.get("hang"):

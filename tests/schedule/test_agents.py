@@ -97,7 +97,8 @@ def test_what_it_does_is_shown_and_a_cancel_ends_it(batch, root):
     ctx, batch_id, tick, _ = batch([shell("sleep 61"), HANG], {})
     tick()
     running = lambda: batch_scoreboard(ctx.layout, batch_id).running  # noqa: E731
-    (step,) = wait_for(lambda: [step for step in running() if step.item], "the command")
+    seen = lambda: [step for step in running() if step.item and step.tokens]  # noqa: E731
+    (step,) = wait_for(seen, "the command, and what it has cost")
     assert (step.phase, "sleep 61" in step.item, step.tokens) == ("agent", True, 15)
     assert "sleep 61" in program(root, "scoreboard", batch_id).stdout
     program(root, "cancel", batch_id)
@@ -111,29 +112,35 @@ def test_what_it_does_is_shown_and_a_cancel_ends_it(batch, root):
 
 @pytest.mark.parametrize("down", [False, True], ids=["silent", "down"])
 def test_a_deadline_ends_what_would_wait_for_ever(batch, down):
+    limit = (
+        6  # long enough for the program to have begun its thread, whatever else the machine does
+    )
     with socket.socket() as taken:  # bound and not listening: connections are refused
         taken.bind(("127.0.0.1", 0))
         nobody = {"env": {"OPENAI_BASE_URL": f"http://127.0.0.1:{taken.getsockname()[1]}/v1"}}
-        ctx, batch_id, tick, _ = batch([HANG], {"timeout_sec": 2, **(nobody if down else {})})
+        ctx, batch_id, tick, _ = batch([HANG], {"timeout_sec": limit, **(nobody if down else {})})
         tick("--until-idle")
     (path,) = attempt_dirs(ctx, batch_id)
     final, state = read(path / "final.json"), read(path / "state.json")
     assert (final["status"], final["failure"]["class"]) == ("failed", "agent_timeout")
     assert final["agent"]["thread_id"]
-    assert 2 <= parse_time(state["ended_at"]) - parse_time(state["started_at"]) < 15
+    assert limit <= parse_time(state["ended_at"]) - parse_time(state["started_at"]) < limit + 60
 
 
 def test_one_step_at_a_time_in_a_folder_takes_one_slot(batch, tmp_path):
     place = tmp_path / "place"
     place.mkdir()
     alone = {"working_directory": str(place), "workspace_policy": {"exclusive": True}}
-    work = shell("mkdir busy && sleep 2 && rmdir busy && echo x >> done", after_sec=0.2)
-    ctx, batch_id, tick, server = batch([work, answer(REPORT)], alone, alone, {})
+    go = tmp_path / "go"
+    leave = shell("rmdir busy && echo x >> done", after_file=str(go))
+    ctx, batch_id, tick, _ = batch([shell("mkdir busy"), leave, answer(REPORT)], alone, alone, {})
     tick()
-    wait_for(lambda: len(server.requests()) >= 2, "the one in the folder and the one beside it")
+    for folder in (place, tmp_path):
+        wait_for((folder / "busy").exists, f"the one that works in {folder}")
     assert len([*attempt_dirs(ctx, batch_id)]) == 2
     why = [line for step in explain(ctx, batch_id).steps for line in step.why]
     assert f"another step works in {place}, and only one may at a time" in why
+    go.touch()
     wait_for(lambda: idle(ctx), "the end")
     assert sorted(states(ctx, batch_id).values()) == [["succeeded"]] * 3
     assert (place / "done").read_text() == "x\nx\n"
@@ -154,12 +161,14 @@ def test_a_killed_supervisor_loses_no_event_and_no_change(batch, tmp_path):
     tick()
     (path,) = wait_for(lambda: [*attempt_dirs(ctx, batch_id)], "the attempt")
     wait_for(lambda: [*ctx.layout.worktrees.glob("*/*/half.txt")], "the agent's file")
+    wait_for(lambda: read(path / "state.json").get("worker_pid"), "its pid")
     os.kill(read(path / "state.json")["pid"], signal.SIGKILL)
-    wait_for(
-        lambda: not processes.is_alive(read(path / "state.json")["worker_pid"], None),
-        "the worker's end",
-    )
-    tick()
+
+    def repaired():  # the first tick may find the agent's program alive, and only end that
+        tick()
+        return states(ctx, batch_id)["j0/a"][0] == "lost"
+
+    wait_for(repaired, "the repair")
     wait_for(lambda: states(ctx, batch_id) == {"j0/a": ["lost", "succeeded"]}, "the retry")
     wait_for(lambda: idle(ctx), "the end")
     assert processes.with_run_id(read(path / "meta.json")["run_id"]) == []
