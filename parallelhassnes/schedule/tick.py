@@ -3,7 +3,8 @@
 A *pass* runs under ``tick.lock``: settle what ended, promote what is due, launch what the limits allow.
 Whoever wants one first leaves ``pass.wanted``, then tries the lock. Nobody waits for it: the holder looks
 for ``pass.wanted`` again after it has let go, so a wish that came during a pass is served by another one
-and none is lost. A crashed holder leaves the file; the next pass, or cron's tick, serves it.
+and none is lost. A holder that runs no pass (an operator's command) or has crashed leaves the file; the waker, the
+next pass, or cron's tick serves it.
 
 A *tick* is what cron runs: it also ingests tables, repairs what died and reports this runner's health.
 """

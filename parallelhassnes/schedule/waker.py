@@ -1,6 +1,8 @@
 """Waking what is due later: one sleeping process per root runs a pass whenever something may start.
 
-What is waited for: a retry's time, a token of an environment's start rate, the probe of a paused queue key.
+What is waited for: a retry's time, a token of an environment's start rate, the probe of a paused queue key; and
+``tick.lock``, where a supervisor that has ended found it held: by a pass, which serves the wish for another, or by an
+operator's command, which does not.
 Holding ``waker.lock`` makes a process the waker. If it dies, the next supervisor that ends, or cron's tick,
 starts another. It ends when there is nothing to wait for.
 """
@@ -21,6 +23,8 @@ from parallelhassnes.store import locks, queue_keys, tickets
 
 LOOK_SEC = 5.0
 """It looks again so often, because what it waits for can be changed meanwhile."""
+WISH_SEC = 0.2
+"""After so long a wish for a pass is taken for one that nobody serves."""
 
 
 def next_wake(ctx: Context, now: float) -> float | None:
@@ -43,7 +47,7 @@ def _has_ready(ctx: Context, queue_key: str) -> bool:
 
 def wake(ctx: Context, run_pass: Callable[[Context], object]) -> None:
     """Stay until nothing is waited for any more, running a pass whenever something is due; one process per root does."""
-    if next_wake(ctx, time.time()) is None:
+    if _next_look(ctx, time.time()) is None:
         return
     lock = locks.hold(ctx.layout.waker_lock)
     if lock is None:
@@ -52,12 +56,17 @@ def wake(ctx: Context, run_pass: Callable[[Context], object]) -> None:
         signal.SIGTERM, signal.SIG_DFL
     )  # a supervisor that has become the waker can be told to end
     try:
-        while (due := next_wake(ctx, time.time())) is not None:
+        while (due := _next_look(ctx, time.time())) is not None:
             time.sleep(min(max(due - time.time(), 0.01), LOOK_SEC))
             if time.time() >= due:
                 run_pass(ctx)
     finally:
         locks.release(lock)
+
+
+def _next_look(ctx: Context, now: float) -> float | None:
+    times = [next_wake(ctx, now), now + WISH_SEC if ctx.layout.pass_wanted.exists() else None]
+    return min((at for at in times if at is not None), default=None)
 
 
 def ensure(ctx: Context, run_pass: Callable[[Context], object]) -> None:

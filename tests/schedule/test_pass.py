@@ -23,8 +23,9 @@ from stores import (
     wait_for,
 )
 
+from parallelhassnes.execute import processes
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.store import attempts, tickets
+from parallelhassnes.store import attempts, locks, tickets
 
 
 def spans(ctx, batch_id):
@@ -334,3 +335,22 @@ def test_supervisor_and_worker_start_within_a_tenth_of_a_second(root):
     assert waited < 5  # a sign of life, not a timing: the figure itself is measured in benchmarks/
     assert step_of(next(attempt_dirs(ctx, batch))) == "j/s"
     assert isinstance(root, Path)
+
+
+def test_an_end_while_an_operators_command_has_the_lock_is_settled_after_it(root):
+    """Cancel, pause and their like run no pass; the supervisor that has met one sees to it that there is one."""
+    ctx = context(root)
+    go = root / "go"
+    first = shell("a", f"until test -e {go}; do sleep 0.02; done")
+    batch = put(ctx, table(job("j", first, command("b", "true", depends_on=["a"]))))
+    tick(ctx)
+    path = wait_for(lambda: next(attempt_dirs(ctx, batch), None), "the first step")
+    pid = wait_for(lambda: read(path / "state.json").get("pid"), "its supervisor")
+    with locks.held(ctx.layout.tick_lock):
+        go.touch()
+        wait_for(
+            lambda: ctx.layout.waker_lock.exists() or not processes.is_alive(pid, None),
+            "the supervisor to find the lock held",
+        )
+    wait_for(lambda: idle(ctx), "the second step")
+    assert states(ctx, batch) == {"j/a": ["succeeded"], "j/b": ["succeeded"]}
