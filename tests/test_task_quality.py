@@ -10,8 +10,8 @@ from stores import CHECKOUT, program
 from parallelhassnes.store.layout import Layout
 
 TASKS, QUALITY = CHECKOUT / "examples" / "tasks", CHECKOUT / "examples" / "quality"
-FLAKES = 12
-"""Trials of the oracle on the flaky task, which come out alike in one of 2,000 cases."""
+FLAKES = 16
+"""Trials of the oracle on the flaky task, which come out alike in one of 32,768 cases."""
 
 
 def turns(*commands: str) -> list[dict]:
