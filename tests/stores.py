@@ -101,11 +101,13 @@ def wait_for(condition: Callable[[], object], what: str, deadline_sec: float = 6
 def idle(ctx: Context) -> bool:
     """Nothing runs, nothing is about to.
 
-    Looked at twice, in the order in which tickets move: one that moves meanwhile is met in its next place.
+    Looked at twice, in the order in which tickets move: one that moves meanwhile is met in its next place. What was added
+    and a crash has kept from the queue counts, too: the pass that gives it its tickets may be another process's.
     """
     layout = ctx.layout
     return not any(
-        any(True for _ in tickets.ready_folders(layout))
+        any(layout.added.glob("*"))
+        or any(True for _ in tickets.ready_folders(layout))
         or tickets.running(layout)
         or tickets.ended(layout)
         or tickets.delayed(layout)
