@@ -2,14 +2,14 @@
 
 import json
 import os
-import socket
+import re
 import subprocess
 import sys
 import urllib.request
 from pathlib import Path
 
 import pytest
-from harness import make_attempt, make_task, run, trial_spec, until
+from harness import make_attempt, make_task, run, trial_spec
 
 from parallelhassnes.control import harbor_view
 from parallelhassnes.errors import UserError
@@ -96,17 +96,16 @@ def test_resume_finds_nothing_to_do_and_the_viewer_shows_every_trial(tmp_path):
 
 
 def check_viewer(tmp_path, target, names):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     viewer = subprocess.Popen(
-        [HARBOR, "view", target, "--port", str(port), "--host", "127.0.0.1", "--no-build"],
+        [HARBOR, "view", target, "--port", "0", "--host", "127.0.0.1", "--no-build"],
         env=environment(tmp_path),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        text=True,
     )
     try:
-        jobs = until(lambda: get(port, "jobs"), 60)
+        port = port_of(viewer)
+        jobs = get(port, "jobs")
         assert [job["name"] for job in jobs["items"]] == ["batch"]
         assert jobs["items"][0]["n_total_trials"] == 6
         for name in names:
@@ -119,14 +118,19 @@ def check_viewer(tmp_path, target, names):
         viewer.communicate(timeout=30)
 
 
+def port_of(viewer):
+    """The port that it has taken; by then it answers."""
+    said = []
+    for line in viewer.stdout:
+        said.append(line)
+        if found := re.search(r"running on http://127\.0\.0\.1:(\d+)", line):
+            return int(found[1])
+    pytest.fail("".join(said))
+
+
 def get(port, path):
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/{path}", timeout=10) as answer:
-            return json.load(answer)
-    except urllib.error.HTTPError:
-        raise
-    except OSError:
-        return None
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/{path}", timeout=60) as answer:
+        return json.load(answer)
 
 
 def test_what_is_no_rectangle_becomes_several_jobs(tmp_path):
