@@ -133,10 +133,10 @@ def test_a_process_of_a_dead_attempt_is_found_by_its_mark(root):
         "PARALLELHASSNES_ATTEMPT_DIR": f"{ctx.layout.runs}/b/j/steps/s/attempts/a",
     }
     with subprocess.Popen(["sleep", "300"], env={**os.environ, **mark}) as process:
-        wait_for(lambda: reap.find(ctx), "the process", 10)
+        wait_for(lambda: reap.find(ctx), "the process")
         (left,) = reap.reap(ctx)
         assert (left.what, left.name, left.removed) == ("process", str(process.pid), True)
-        assert process.wait(10) == -signal.SIGKILL
+        assert process.wait(60) == -signal.SIGKILL
     assert reap.find(ctx) == []
 
 

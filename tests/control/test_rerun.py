@@ -84,13 +84,13 @@ def test_all_with_edits(ran):
         ctx,
         old,
         "all",
-        ["experiment=day", "jobs.bad.steps.b.timeout_sec=7", "/jobs/0/labels/x=1.5e"],
+        ["experiment=day", "jobs.bad.steps.b.timeout_sec=700", "/jobs/0/labels/x=1.5e"],
     )
     drive(ctx)
     assert len(states(ctx, new.batch_id)) == 4
     batch_dir = ctx.layout.batch(new.batch_id)
     assert batches.read_batch(batch_dir).experiment == "day"
-    assert batches.read_job(batch_dir / "bad").step("b").timeout_sec == 7
+    assert batches.read_job(batch_dir / "bad").step("b").timeout_sec == 700
     assert batches.read_job(batch_dir / "good").labels == {"x": "1.5e"}
 
 

@@ -66,8 +66,8 @@ def test_the_total_before_during_and_after(ctx, batch, monkeypatch):
     seen = []
     append(ctx, batch, 3)
     while not idle(ctx):
-        assert totals(ctx, batch, monkeypatch) == {10}
         seen += [step.step for step in following.look().running]
+        assert totals(ctx, batch, monkeypatch) == {10}
     assert following.look().total == 10
     assert {step.rpartition(".")[0] for step in seen} <= {"one/nop", "two/nop", ""}
     assert "one/nop" in {step.rpartition(".")[0] for step in seen}
@@ -94,7 +94,7 @@ def test_one_who_watches_while_steps_are_added(ctx, batch):
         append(ctx, f"{batch}/two", 2)
     finally:
         gate.touch()
-        out, err = watching.communicate(timeout=60)
+        out, err = watching.communicate(timeout=100)
     assert watching.returncode == 0, (out, err)
     board = batch_scoreboard(ctx.layout, batch)
     assert (board.counts.succeeded, board.steps_total) == (6, 6)
