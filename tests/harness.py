@@ -75,7 +75,23 @@ def wait(pid: int, timeout: float = 60) -> int:
     raise TimeoutError(f"worker {pid} did not end in {timeout} s")
 
 
-def until(condition, timeout: float = 30):
+def kill_group(pid: int) -> int:
+    """Kill a worker and its process group; the worker's exit code, once nothing of the group does anything any more."""
+    os.killpg(pid, signal.SIGKILL)
+    code = wait(pid)
+    until(lambda: not any(_works_for(pid, name) for name in os.listdir("/proc") if name.isdigit()))
+    return code
+
+
+def _works_for(group: int, name: str) -> bool:
+    try:
+        state, _, found = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[:3]
+    except OSError:  # it has ended
+        return False
+    return int(found) == group and state not in "ZX"
+
+
+def until(condition, timeout: float = 60):
     """Poll until ``condition()`` is true; returns what it returned."""
     deadline = time.monotonic() + timeout
     while not (found := condition()):

@@ -1,9 +1,9 @@
 """The kind ``agent`` with the real CLIs and a scripted model: what an attempt comes to, and what it leaves."""
 
+import contextlib
 import json
 import os
 import signal
-import time
 
 import pytest
 from harness import finish, fork_worker, make_attempt, run, until, wait
@@ -33,8 +33,6 @@ COLOUR = {
 @pytest.fixture
 def model(tmp_path):
     """Starts a model server of these turns; its URL."""
-    import contextlib
-
     with contextlib.ExitStack() as stack:
         yield lambda *turns, **rules: stack.enter_context(
             serving(tmp_path / "model", *turns, **rules)
@@ -138,9 +136,9 @@ def test_a_repair_that_does_not_help_keeps_every_violation(attempt_of, model):
     ids=["401", "429", "500", "cut"],
 )  # fmt: skip
 def test_a_providers_failure_is_the_attempts(attempt_of, model, name, turn, failure_class):
-    began = time.monotonic()
-    code, outcome, final = run(attempt_of(name, model(turn).url))
-    assert time.monotonic() - began < 20
+    server = model(turn)
+    code, outcome, final = run(attempt_of(name, server.url))
+    assert len(server.requests()) <= 6, "it is not tried for ever"
     assert (code, outcome.status, outcome.failure.failure_class) == (0, "failed", failure_class)
     assert final["failure"]["class"] == failure_class
     assert final["agent"]["thread_id"]
@@ -181,7 +179,8 @@ def test_a_killed_worker_leaves_its_events(attempt_of, model):
     os.killpg(pid, signal.SIGKILL)
     wait(pid)
     for left in attempt_processes(attempt.dir):
-        os.kill(left, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it ends by itself, as its parent is gone
+            os.kill(left, signal.SIGKILL)
     outcome, final = finish(attempt, WorkerEnd(None, "lost"))
     assert (outcome.status, outcome.failure.failure_class) == ("lost", "lost")
     assert final["agent"]["thread_id"] == live.thread_id

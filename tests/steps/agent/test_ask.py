@@ -30,7 +30,7 @@ BOTH = [
 def asked(tmp_path):
     """Asks an agent with these turns behind it; the answer, the requests that its provider got, the seconds."""
 
-    def go(name, *turns, prompt="What colour?", schema=SMALL, url=None, timeout_sec=20, **policy):
+    def go(name, *turns, prompt="What colour?", schema=SMALL, url=None, timeout_sec=60, **policy):
         with serving(tmp_path / "model", *turns) as model:
             (tmp_path / "place").mkdir(exist_ok=True)
             began = time.monotonic()
@@ -116,19 +116,19 @@ def test_claude_gives_up_on_a_schema_after_its_own_tries(asked):
     ids=["quota", "503", "404", "context"],
 )  # fmt: skip
 def test_what_a_provider_refuses_is_classified_by_the_events(asked, name, turn, failure_class):
-    found, _, seconds = asked(name, turn)
+    found, requests, _ = asked(name, turn)
     assert found.failure is not None
     assert found.failure.failure_class == failure_class
     assert found.failure.line
     assert not found.valid
-    assert seconds < 15
+    assert len(requests) <= 2, "it is not tried again and again"
 
 
 @pytest.mark.parametrize("name", BOTH)
 def test_an_answer_without_an_end_is_ended(asked, name):
     found, _, seconds = asked(name, ENDLESS, timeout_sec=1)
     assert found.failure.failure_class == "agent_timeout"
-    assert 1 <= seconds < 15
+    assert 1 <= seconds < 60
 
 
 @pytest.mark.parametrize("name", BOTH)
@@ -190,7 +190,7 @@ def test_what_an_agent_leaves_where_we_write_leads_nowhere(tmp_path, left, place
     for _ in range(2):  # the second time, the first one's leavings are there already
         found = ask(
             agent("mine", script), "Hello.", tmp_path / "place", work,
-            environ={"PATH": os.environ["PATH"]}, schema=SMALL, timeout_sec=20,
+            environ={"PATH": os.environ["PATH"]}, schema=SMALL, timeout_sec=60,
         )  # fmt: skip
         assert found.failure is None
         assert not found.valid

@@ -7,7 +7,7 @@ import signal
 import subprocess
 
 import pytest
-from harness import finish, fork_worker, make_attempt, run, until, wait
+from harness import finish, fork_worker, kill_group, make_attempt, run, until, wait
 
 from parallelhassnes.steps import registry
 from parallelhassnes.steps.agent import worktree
@@ -256,8 +256,7 @@ def test_a_worktree_that_is_killed_half_made_is_removed(attempt_of, repository, 
     run_file = attempt.dir / "agent" / "run.json"
     until(lambda: run_file.exists() and '"workspace":' in run_file.read_text())
     time.sleep(moment)
-    os.killpg(pid, signal.SIGKILL)
-    wait(pid)
+    kill_group(pid)
     registry.kind("agent").sweep(attempt)
     assert git(repository, "worktree", "list").count("\n") == 1
     assert not list((repository / ".git" / "worktrees").glob("*"))
