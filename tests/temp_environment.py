@@ -19,11 +19,11 @@ ROOTS = re.compile(r"(?<![\w./-])/(app|tests|solution|logs|harbor)(?![\w-])")
 
 
 class TempEnvironment(BaseEnvironment):
-    """``environment.import_path = "temp_environment:TempEnvironment"``."""
+    """``environment.import_path = "temp_environment:TempEnvironment"``; ``stop_when``: a file that its end waits for."""
 
     def __init__(self, *args, **kwargs):
         self._root = Path(tempfile.mkdtemp(prefix="env-"))
-        self._stop_delay = float(kwargs.pop("stop_delay", 0))
+        self._stop_when = kwargs.pop("stop_when", None)
         super().__init__(*args, **kwargs)
 
     @staticmethod
@@ -42,10 +42,14 @@ class TempEnvironment(BaseEnvironment):
         for mount in self._mounts:
             os.makedirs(mount["source"], exist_ok=True)
 
+    def _may_stop(self):
+        return Path(self._stop_when).exists()
+
     async def stop(self, delete):
-        if self._stop_delay:
+        if self._stop_when:
             (self.trial_paths.trial_dir / "stopping").touch()
-            await asyncio.sleep(self._stop_delay)
+            while not self._may_stop():  # noqa: ASYNC110 - another process makes it
+                await asyncio.sleep(0.01)
         shutil.rmtree(self._root, ignore_errors=True)
         (self.trial_paths.trial_dir / "stopped").touch()
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from harbor.trial.trial import Trial
-from harness import finish, fork_worker, make_attempt, make_task, run, trial_spec, until, wait
+from harness import TEMP, finish, fork_worker, make_attempt, make_task, run, trial_spec, until, wait
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -98,7 +98,8 @@ def test_a_multi_step_trial(tmp_path):
 
 
 def test_an_agent_timeout_beside_a_reward_is_a_success(tmp_path):
-    task = make_task(tmp_path, solution="touch /app/out; sleep 30")
+    reward = "echo 1 > /logs/verifier/reward.txt"  # however far the solution came
+    task = make_task(tmp_path, solution="sleep 30", test=reward)
     spec = trial_spec(task, {"name": "oracle", "override_timeout_sec": 1})
     _, outcome, report = run(make_attempt(tmp_path, "trial", spec))
     assert outcome.status == "succeeded"
@@ -147,7 +148,7 @@ def test_a_trial_that_cannot_be_made(tmp_path, change, failure_class):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_first_signal_cancels_and_later_ones_are_ignored(tmp_path, number):
     task = make_task(tmp_path, solution=SLOW)
-    environment = {"import_path": "temp_environment:TempEnvironment", "kwargs": {"stop_delay": 0.3}}
+    environment = {**TEMP, "kwargs": {"stop_when": str(tmp_path / "signaled")}}
     attempt = make_attempt(tmp_path, "trial", trial_spec(task, environment=environment))
     pid = fork_worker(attempt)
     until(lambda: phase_of(attempt) == "agent")
@@ -155,6 +156,7 @@ def test_the_first_signal_cancels_and_later_ones_are_ignored(tmp_path, number):
     until((attempt.dir / "trial" / "stopping").exists)
     for again in (signal.SIGTERM, signal.SIGINT):
         os.kill(pid, again)
+    (tmp_path / "signaled").touch()
     assert wait(pid) == 143
     assert (attempt.dir / "trial" / "stopped").exists()
     outcome, report = finish(attempt, WorkerEnd(143, "canceled"))
@@ -165,13 +167,14 @@ def test_the_first_signal_cancels_and_later_ones_are_ignored(tmp_path, number):
 
 
 def test_a_signal_while_the_environment_stops_leaves_nothing(tmp_path):
-    environment = {"import_path": "temp_environment:TempEnvironment", "kwargs": {"stop_delay": 0.5}}
+    environment = {**TEMP, "kwargs": {"stop_when": str(tmp_path / "signaled")}}
     attempt = make_attempt(
         tmp_path, "trial", trial_spec(make_task(tmp_path), environment=environment)
     )
     pid = fork_worker(attempt)
     until((attempt.dir / "trial" / "stopping").exists)
     os.kill(pid, signal.SIGTERM)
+    (tmp_path / "signaled").touch()
     assert wait(pid) in (0, 143)
     assert (attempt.dir / "trial" / "stopped").exists()
     assert list((attempt.dir / "tmp").glob("env-*")) == []
@@ -199,7 +202,7 @@ def test_temporary_files_lie_in_the_attempt_even_if_the_parent_used_others(tmp_p
     assert tempfile.gettempdir()
     attempt = make_attempt(tmp_path, "trial", trial_spec(make_task(tmp_path, solution=SLOW)))
     pid = fork_worker(attempt)
-    until(lambda: phase_of(attempt) == "agent")
+    until(lambda: list((attempt.dir / "tmp").glob("env-*/app/pid")))
     assert len(list((attempt.dir / "tmp").glob("env-*"))) == 1
     os.kill(pid, signal.SIGTERM)
     wait(pid)

@@ -54,7 +54,7 @@ def running_container(attempt):
 def start_and_reach_the_agent(attempt):
     pid = fork_worker(attempt)
     until(lambda: registry.kind("trial").phase(attempt) == "agent", 90)
-    (container,) = running_container(attempt)
+    (container,) = until(lambda: running_container(attempt))
     return pid, container
 
 
@@ -115,7 +115,7 @@ def test_labels_and_a_cancel_that_leaves_nothing(tmp_path):
     assert labels["parallelhassnes.step"] == "s1"
     os.kill(pid, signal.SIGTERM)
     os.kill(pid, signal.SIGINT)
-    assert wait(pid, 30) == 143
+    assert wait(pid) == 143
     assert left_of(attempt) == []
     outcome, _ = finish(attempt, WorkerEnd(143, "canceled"))
     assert outcome.status == "canceled"

@@ -45,7 +45,7 @@ def test_a_trial_imports_nothing_after_preload(tmp_path, agent, environment):
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
     )
     assert done.returncode == 0, done.stderr
     code, threads, no_loop, litellm, new = json.loads(done.stdout)
