@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,18 @@ def processes(word: str) -> list[int]:
     return found
 
 
-def wait_until(condition, seconds: float = 10.0) -> None:
+def own_seconds() -> str:
+    """Seconds to sleep that no other command line of this machine names."""
+    return f"1000.{uuid.uuid4().int}"
+
+
+def groups() -> set[Path]:
+    """The control groups of this process's sandboxes."""
+    name = f"parallelhassnes-{os.getpid()}-*"
+    return {path for parent in limits.parents().values() for path in parent.glob(name)}
+
+
+def wait_until(condition, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -106,7 +118,7 @@ def test_lines_are_streamed_while_the_command_runs(maker):
 
             with environment.scoped_output_callback(callback):
                 script = "echo one; until [ -e /tmp/go ]; do sleep 0.01; done; printf 'two\\nrest'; echo e >&2"
-                return await environment.exec(script, timeout_sec=10)
+                return await environment.exec(script, timeout_sec=60)
 
     result = asyncio.run(go())
     assert result.stdout == "one\ntwo\nrest"
@@ -116,20 +128,16 @@ def test_lines_are_streamed_while_the_command_runs(maker):
 def test_a_background_process_does_not_hold_the_command_and_lives_on(maker):
     async def go():
         async with maker.running() as environment:
-            start = time.monotonic()
             first = await environment.exec(
-                "(while sleep 0.05; do echo tick; echo tick >>/tmp/ticks; done) & echo started"
+                "echo started; (while sleep 0.05; do echo tick; echo tick >>/tmp/ticks; done) &",
+                timeout_sec=60,
             )
-            took = time.monotonic() - start
-            count = "wc -l </tmp/ticks"
-            before = int((await environment.exec(f"sleep 0.3; {count}")).stdout)
-            later = int((await environment.exec(f"sleep 0.5; {count}")).stdout)
-            return first, took, before, later
+            for _ in range(2):  # it goes on, also from one command to the next
+                more = "rm -f /tmp/ticks; until [ -s /tmp/ticks ]; do sleep 0.01; done"
+                assert (await environment.exec(more, timeout_sec=60)).return_code == 0
+            return first
 
-    first, took, before, later = asyncio.run(go())
-    assert first.stdout.startswith("started\n")
-    assert took < 5
-    assert later > before > 0
+    assert asyncio.run(go()).stdout.startswith("started\n")
 
 
 @pytest.mark.parametrize(
@@ -143,7 +151,7 @@ def test_a_background_process_does_not_hold_the_command_and_lives_on(maker):
     ],
 )
 def test_a_timeout_kills_the_whole_tree(maker, how):
-    number = f"{1000 + os.getpid()}.{abs(hash(how)) % 1000}"
+    number = own_seconds()
 
     async def go():
         async with maker.running() as environment:
@@ -156,7 +164,7 @@ def test_a_timeout_kills_the_whole_tree(maker, how):
 
 
 def test_cancellation_kills_the_command_and_nothing_else(maker):
-    number = f"{2000 + os.getpid()}.5"
+    number = own_seconds()
 
     async def go():
         async with maker.running() as environment:
@@ -175,14 +183,15 @@ def test_cancellation_kills_the_command_and_nothing_else(maker):
 
 
 def test_stop_leaves_nothing(maker, tmp_path):
-    number = f"{3000 + os.getpid()}.5"
+    number = own_seconds()
+    before = groups()
 
     async def go():
         async with maker.running() as environment:
             await environment.exec(
                 f"(env -i setsid sleep {number} &) ; mkdir -m 0 /tmp/locked; ln -s / /tmp/host"
             )
-            assert processes(number)
+            await asyncio.to_thread(wait_until, lambda: processes(f"sleep\0{number}"))
         assert not processes(number)
         await environment.stop(delete=True)
         with pytest.raises(RuntimeError, match="not running"):
@@ -190,13 +199,12 @@ def test_stop_leaves_nothing(maker, tmp_path):
 
     asyncio.run(go())
     assert os.listdir(tmp_path / "tmp") == []
-    for parent in limits.parents().values():
-        assert not list(parent.glob(f"parallelhassnes-{os.getpid()}-*"))
+    assert groups() <= before
 
 
 def test_kill_9_of_the_harness_ends_everything(maker, engine):
     """A real process, a real kill -9; also with a child of the harness that holds all its descriptors."""
-    number = f"{4000 + os.getpid()}.5"
+    number = own_seconds()
     (maker.context / "Dockerfile").write_text("FROM x\n")
     program = f"""
         import asyncio, os, sys, time

@@ -207,7 +207,7 @@ def test_an_agent_timeout_ends_the_agents_processes_before_the_verifier(folder, 
 
 
 class Model(http.server.BaseHTTPRequestHandler):
-    """A scripted model that answers like OpenAI's chat completions."""
+    """A scripted model that answers like OpenAI's chat completions, and looks again until it sees what its command prints."""
 
     turns = (
         {
@@ -220,13 +220,15 @@ class Model(http.server.BaseHTTPRequestHandler):
             "plan": "p",
             "commands": [{"keystrokes": "echo $X >hello.txt; echo ~\n", "duration": 0.2}],
         },
+        {"analysis": "a", "plan": "p", "commands": [{"keystrokes": "", "duration": 0.2}]},
         {"analysis": "a", "plan": "p", "commands": [], "task_complete": True},
     )
 
     def do_POST(self):
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.seen.append(request)
-        turn = self.turns[min(len(self.server.seen), len(self.turns)) - 1]
+        shown = "/root" in json.dumps(request["messages"])
+        turn = self.turns[3 if shown else min(len(self.server.seen), 3) - 1]
         message = {"role": "assistant", "content": json.dumps(turn)}
         usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
@@ -274,7 +276,7 @@ def test_terminus_2_works_in_a_terminal_that_lives_between_commands(
             "api_base": f"http://127.0.0.1:{model.server_address[1]}/v1",
             "record_terminal_session": False,
             "enable_summarize": False,
-            "max_turns": 6,
+            "max_turns": 100,
             "model_info": {
                 "max_input_tokens": 10000,
                 "max_output_tokens": 1000,
