@@ -14,7 +14,10 @@ _EXPECTED = re.compile(r"status of 4[02][1-4]|ERR_CONNECTION_\w+|ERR_EMPTY_RESPO
 """What a browser logs of answers that a test asked for."""
 
 
-expect.set_options(timeout=30_000)  # a busy machine is no failure
+PATIENCE_MS = 60_000
+"""A busy machine is no failure."""
+
+expect.set_options(timeout=PATIENCE_MS)
 
 
 @contextmanager
@@ -24,9 +27,9 @@ def running(home: Path) -> Iterator[Browser]:
     Its sockets lie in its TMPDIR, and the path of a socket has hardly a hundred characters.
     """
     home.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir="/tmp") as short, sync_playwright() as playwright:
+    with _short_folder() as short, sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=chromium(), args=["--headless", "--no-sandbox"],
+            executable_path=chromium(), args=["--headless", "--no-sandbox"], timeout=PATIENCE_MS,
             env={"HOME": str(home), "TMPDIR": short, "PATH": "/usr/bin:/bin"},
         )  # fmt: skip
         try:
@@ -35,12 +38,17 @@ def running(home: Path) -> Iterator[Browser]:
             browser.close()
 
 
+def _short_folder() -> tempfile.TemporaryDirectory[str]:
+    """One from which processes of a browser that just ended may still remove what is theirs."""
+    return tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True)
+
+
 @contextmanager
 def page(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
     """A page at ``url`` in a context of its own; what its scripts fail at, and any dialog, fails the test."""
     context = browser.new_context(base_url=url, **options)
     shown, trouble = context.new_page(), []
-    shown.set_default_timeout(30_000)
+    shown.set_default_timeout(PATIENCE_MS)
     shown.on("pageerror", lambda error: trouble.append(f"error: {error}"))
     shown.on(
         "dialog", lambda dialog: (trouble.append(f"dialog: {dialog.message}"), dialog.dismiss())

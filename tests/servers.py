@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,9 @@ from typing import NamedTuple
 
 import httpx
 from stores import program, started
+
+END_SEC = 60.0
+"""Within which a server ends that was told to, on a machine with too much to do."""
 
 
 class Server(NamedTuple):
@@ -23,7 +27,7 @@ class Server(NamedTuple):
         """Send it a signal and wait for its end; what it has said on stderr."""
         self.client.close()
         self.process.send_signal(signum)
-        return self.process.communicate(timeout=20)[1]
+        return self.process.communicate(timeout=END_SEC)[1]
 
 
 @contextmanager
@@ -35,12 +39,23 @@ def serving(root: Path, *arguments: str, token: str | None = None, **more) -> It
         assert line, process.communicate()[1]
         url = json.loads(line)["url"]
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        with httpx.Client(base_url=url, headers=headers, timeout=60) as client:
+        # A connection is given up before the server would: what is asked on one that it just closes has no answer.
+        limits = httpx.Limits(keepalive_expiry=2)
+        with httpx.Client(base_url=url, headers=headers, timeout=60, limits=limits) as client:
             yield Server(url, process, client)
     finally:
         if process.poll() is None:
             process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=END_SEC)
+
+
+@contextmanager
+def kept_port() -> Iterator[str]:
+    """A port for servers that are started later: bound and not listened on, so nobody else is given it meanwhile."""
+    with socket.socket() as kept:
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do, who can take it
+        kept.bind(("127.0.0.1", 0))
+        yield str(kept.getsockname()[1])
 
 
 def token(root: Path, name: str, role: str) -> str:
