@@ -75,6 +75,7 @@ def test_no_example_is_of_an_operation_that_is_gone(document):
     assert json.loads(api_examples.FILE.read_text()).keys() - {"errors"} <= known
 
 
+@pytest.mark.timeout(400)
 def test_the_examples_are_what_a_server_is_sent_and_answers_now(tmp_path):
     kept = json.loads(api_examples.FILE.read_text())
     made = api_examples.record(tmp_path)

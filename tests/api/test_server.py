@@ -215,7 +215,7 @@ def test_the_start_message_says_what_is_exposed(root):
         said = "".join(process.stdout.readline() for _ in range(6))
     finally:
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
     assert re.match(r"ParallelHassnes \S+ at http://0.0.0.0:\d+; Ctrl-C ends it", said)
     for part in (
         str(root),

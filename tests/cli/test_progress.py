@@ -4,8 +4,10 @@ import io
 import threading
 from pathlib import Path
 
+import pytest
 import stores
 
+from parallelhassnes.cli import progress as display
 from parallelhassnes.cli.progress import Progress
 from parallelhassnes.control.follow import Follower
 
@@ -21,13 +23,15 @@ def batch(root: Path, **more: object) -> tuple[stores.Context, str]:
     return ctx, stores.put(ctx, stores.table(*jobs, **more))
 
 
-def test_plain_lines_and_the_last_word(root: Path) -> None:
+def test_plain_lines_and_the_last_word(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(display, "SUMMARY_SEC", 3600.0)  # none between, however long it takes
     ctx, batch_id = batch(root)
     stream = io.StringIO()
+    threads = threading.enumerate()
     with Progress(ctx.layout, [batch_id], stream=stream) as progress:
         stores.program(root, "tick")
         stores.wait_for(lambda: (progress.update(), progress.last.over == 2)[1], "two ended steps")
-        assert threading.active_count() == 1
+        assert threading.enumerate() == threads
     found = stream.getvalue().splitlines()
     assert len(found) == 3
     (bad,) = [line for line in found if "j1/bad" in line]
