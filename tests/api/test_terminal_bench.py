@@ -1,5 +1,6 @@
 """The Terminal-Bench Harbor runner's clients: a task, a key that is nowhere but where it is used, n runs."""
 
+import contextlib
 import json
 import os
 import signal
@@ -12,6 +13,8 @@ from servers import serving
 from stores import CHECKOUT, context, idle, wait_for
 from test_uploads import zipped
 
+from parallelhassnes.control import hold
+
 TEMP = 'environment = "key_environment:KeyEnvironment"\nconcurrency = 1\n[api]\ntick_sec = 0.5\n'
 WITH_TESTS = {"PYTHONPATH": f"{CHECKOUT}{os.pathsep}{CHECKOUT / 'tests'}"}
 KEY = f"sk-or-{'0123456789abcdef' * 2}"
@@ -23,11 +26,13 @@ def send(client, task: Path, **more):
 
 
 def files_with_the_key(root: Path) -> list[str]:
-    return [
-        str(path)
-        for path in root.rglob("*")
-        if path.is_file() and KEY.encode() in path.read_bytes()
-    ]
+    found = []
+    for path in root.rglob("*"):
+        # A pass that just ends takes back what it has left for others.
+        with contextlib.suppress(FileNotFoundError):
+            if path.is_file() and KEY.encode() in path.read_bytes():
+                found.append(str(path))
+    return found
 
 
 def test_the_key_is_where_it_is_used_and_the_rest_waits_for_it(root, tmp_path):
@@ -72,7 +77,7 @@ def test_the_key_is_where_it_is_used_and_the_rest_waits_for_it(root, tmp_path):
 
 
 def test_what_is_sent_wrong_is_told(root, tmp_path):
-    context(root)
+    hold.drain(context(root))  # nothing of what is right here is to run
     task = make_task(tmp_path, "greet")
     with serving(root) as server:
         for wrong in ({"harness": "other"}, {"n_runs": "0"}, {"n_runs": "101"}, {"openrouter_key": ""}, {"model": ""}):  # fmt: skip
