@@ -4,20 +4,23 @@
 asks the same and compares. Names of folders and of this machine are replaced; nothing else is touched.
 """
 
+import fcntl
 import io
 import json
 import os
 import platform
 import shutil
 import signal
+import struct
 import sys
 import tarfile
 import tempfile
+import termios
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 from servers import Server, serving, token
@@ -171,6 +174,7 @@ def _operate(made: Recorder, batch: str) -> None:
 def _look(made: Recorder, batch: str) -> None:
     ask, b = made.ask, "/v1/batches/{batch}"
     names = {"batch": batch, "job": "hello", "step": "oracle"}
+    _wait(made, batch, 1)  # what was approved has run, too
     for path in ("/health", "/v1/batches", "/v1/scoreboards/system", "/v1/queue", "/v1/limits", "/v1/budgets", "/v1/runners", "/v1/results", "/v1/trials", "/v1/errors"):  # fmt: skip
         ask(f"GET {path}")
     for path in ("", "/scoreboard", "/explain", "/budget", "/jobs", "/steps", "/analyses", "/jobs/{job}", "/jobs/{job}/current", "/jobs/{job}/current.json", "/jobs/{job}/verdict", "/jobs/{job}/steps/{step}", "/jobs/{job}/steps/{step}/explain"):  # fmt: skip
@@ -269,11 +273,19 @@ def _unanswered(server: Server) -> httpx.Response:
     os.kill(ticker, signal.SIGSTOP)
     answers: list[httpx.Response] = []
     asking = threading.Thread(target=lambda: answers.append(server.client.post("/v1/tick")))
-    asking.start()
-    asking.join(0.5)
+    with Path(f"/proc/{ticker}/fd/0").open("rb", buffering=0) as told:
+        before = _unread(told)
+        asking.start()
+        wait_for(lambda: _unread(told) > before, "the tick to be asked for")
     os.kill(ticker, signal.SIGKILL)
     asking.join()
     return answers[0]
+
+
+def _unread(pipe: IO[bytes]) -> int:
+    """Bytes that nobody has read yet."""
+    (count,) = struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))
+    return int(count)
 
 
 def _packed(name: str) -> bytes:

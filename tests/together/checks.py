@@ -2,6 +2,7 @@
 
 import json
 import random
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -26,7 +27,16 @@ tick_sec = 2
 
 
 def boards(shared: Together) -> None:
-    """Both servers show the same of every batch."""
+    """Both servers come to show the same of every batch: a look may be half a second old."""
+    end = time.monotonic() + 30.0
+    while (found := _differing(shared)) and time.monotonic() < end:
+        time.sleep(0.2)
+    for line in found:
+        shared.wrong.say(line)
+
+
+def _differing(shared: Together) -> list[str]:
+    """What one server shows of a batch and the other does not."""
     shown = []
     for server in shared.servers:
         own = Client([server], random.Random(0), shared.wrong)
@@ -45,20 +55,19 @@ def boards(shared: Together) -> None:
         shown.append(
             ({batch: (board["state"], board["counts"]) for batch, board in answers.items()}, listed)
         )
-    for pages, name in zip(zip(*shown, strict=True), ("board", "list"), strict=True):
-        for batch in shared.made:
-            if len({json.dumps(page.get(batch)) for page in pages}) > 1:
-                shared.wrong.say(f"{name} of {batch}: {[page.get(batch) for page in pages]}")
+    return [
+        f"{name} of {batch}: {[page.get(batch) for page in pages]}"
+        for pages, name in zip(zip(*shown, strict=True), ("board", "list"), strict=True)
+        for batch in shared.made
+        if len({json.dumps(page.get(batch)) for page in pages}) > 1
+    ]
 
 
 def in_order(shared: Together, ctx: Context) -> list[str]:
     """What does not hold of the store although nothing runs, or stands in the servers' logs."""
-    found = []
-    try:
-        wait_for(lambda: not mentioning(ctx.layout.root), "every process to end", 30.0)
-    except AssertionError:
-        found += [f"left: {line}" for line in mentioning(ctx.layout.root)]
+    found = _left(ctx)
     program(ctx.layout.root, "tick", "--quiet")  # as cron would, for what a killed server was at
+    found += _left(ctx)
     found += invariants.broken(ctx, tables=len(shared.made))
     audit = verify(ctx.layout)
     found += [f"audit: {each.what} {each.place} {each.text}" for each in audit.problems]
@@ -72,6 +81,15 @@ def in_order(shared: Together, ctx: Context) -> list[str]:
         if text := server.log.read_text():  # a server that is well says nothing
             found.append(f"server {server.name} said: {text[-3000:]}")
     return found
+
+
+def _left(ctx: Context) -> list[str]:
+    """Processes of the store that do not end."""
+    try:
+        wait_for(lambda: not mentioning(ctx.layout.root), "every process to end")
+    except AssertionError:
+        return [f"left: {line}" for line in mentioning(ctx.layout.root)]
+    return []
 
 
 def differences(shared: Together, alone: dict[str, Outcome]) -> list[str]:

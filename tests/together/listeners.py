@@ -84,7 +84,7 @@ def listen(shared: Together, client: Client, seen: Counter[str]) -> None:
 
 def hear_all(shared: Together, seen: Counter[str]) -> None:
     """Wait until every line was told of, as far as any is still to come."""
-    end = time.monotonic() + 10.0
+    end = time.monotonic() + 60.0
     while unheard(shared, seen) and time.monotonic() < end:
         time.sleep(0.5)
 
