@@ -7,7 +7,7 @@ from parallelhassnes.plan import StepSpec
 from parallelhassnes.schedule import adaptive, breaker
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.policy import policy_of
-from parallelhassnes.store import attempts, batches, queue_keys
+from parallelhassnes.store import attempts, batches, queue_keys, tickets
 from parallelhassnes.store.queue_keys import KeyState
 from parallelhassnes.store.records import StepNow, now_text
 
@@ -124,8 +124,12 @@ class Keys:
             return False
         if state.breaker is None:
             return True
-        # A probe without a live attempt on the key is one whose batch was deleted.
-        gone = state.breaker.probe is not None and not self._live(queue_key)
+        # A probe without a live attempt on the key, or one that has ended meanwhile, is one whose batch was deleted.
+        gone = (
+            state.breaker.probe is not None
+            and not self._live(queue_key)
+            and not tickets.ended(self.ctx.layout)
+        )
         return gone or breaker.may_probe(state.breaker, time.time())
 
     def started(self, queue_key: str, run_id: str) -> bool:

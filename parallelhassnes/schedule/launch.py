@@ -126,6 +126,8 @@ def _take(
     except OSError:  # a full disk; a repair ends what was prepared
         os.close(claimed.lock)
         raise
+    if environment is not None:
+        bucket.started(environment)
     return claimed
 
 

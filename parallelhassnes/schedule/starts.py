@@ -34,6 +34,14 @@ class Bucket(Record):
         tokens = min(most, self.tokens + max(0.0, now - self.at) * rate)
         return self.model_copy(update={"tokens": tokens, "at": now, "rate": rate})
 
+    def started(self, now: float, rate: float) -> "Bucket":
+        """As it is once the start has been made that a token was taken for; getting there may have taken long.
+
+        The start counts from now on: what has come in meanwhile does not fit in beside the token.
+        """
+        whole = self.model_copy(update={"tokens": self.tokens + 1.0}).filled(now, rate)
+        return whole.model_copy(update={"tokens": whole.tokens - 1.0})
+
     @property
     def next_at(self) -> float:
         """When it has a whole token."""
@@ -68,6 +76,11 @@ class Starts:
         change = {"tokens": bucket.tokens - 1.0} if enough else {"waits": True}
         self._now[environment] = bucket.model_copy(update=change)
         return enough
+
+    def started(self, environment: str) -> None:
+        """Take in that the start was made that a token was taken for."""
+        rate = self.ctx.config.start_rate[environment]
+        self._now[environment] = self._now[environment].started(time.time(), rate)
 
     def give_back(self, environment: str) -> None:
         """A token that was taken for a step that did not start."""

@@ -21,7 +21,10 @@ from stores import (
     wait_for,
 )
 
+from parallelhassnes.schedule import breaker
+from parallelhassnes.schedule.keys import Keys
 from parallelhassnes.schedule.requeue import rebuild
+from parallelhassnes.schedule.starts import Bucket
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.store import queue_keys, tickets
 
@@ -191,13 +194,35 @@ def test_trials_start_no_faster_than_their_environments_rate(root, scripted):
     ctx = context(root, f'concurrency = 50\n[start_rate]\n"{ENVIRONMENT}" = 2\n')
     batch = scripted(ctx, "ok", trials=6)
     began = time.monotonic()
-    tick(ctx)
-    assert len(list(attempt_dirs(ctx, batch))) == 2
+    assert len(tick(ctx).launched) == 2
     wait_for(lambda: idle(ctx), "all six, without cron")
     assert time.monotonic() - began >= 1.5
     made = sorted(datetime.fromisoformat(read(path / "meta.json")["created_at"]) for path in attempt_dirs(ctx, batch))  # fmt: skip
-    for third, first in zip(made[3:], made, strict=False):
+    for third, first in zip(made[2:], made, strict=False):
         assert (third - first).total_seconds() > 0.4, "no more than two in any half second"
+
+
+def test_a_start_that_took_long_leaves_no_room_for_more_than_fit_in():
+    taken = Bucket(environment="e", tokens=1.0, at=0.0, rate=2.0)  # of two
+    first = taken.started(3.0, 2.0)
+    second = first.model_copy(update={"tokens": first.tokens - 1.0}).started(3.0, 2.0)
+    assert (first.tokens, second.tokens, second.next_at) == (1.0, 0.0, 3.5)
+
+
+def test_a_probe_that_has_ended_is_the_only_one_until_it_is_settled(root):
+    ctx = context(root)
+    batch = put(ctx, table(job("j", shell("s", "true", queue_key="mine"))))
+    opened = breaker.after_failure(
+        None, failure_class="auth", line="", evidence="", attempt="b/j/s/a", run_id="r0", now=time.time(), probe_sec=600
+    )  # fmt: skip
+    probing = breaker.start_probe(opened, "r1")
+    queue_keys.write(ctx.layout, queue_keys.KeyState(queue_key="mine", breaker=probing))
+    (ticket,) = ctx.layout.ready.glob(f"*/{batch}/*/{batch}.*")
+    ended = ctx.layout.ended / ticket.name
+    ended.write_bytes(ticket.read_bytes())
+    assert not Keys(ctx).may_start("mine")
+    ended.unlink()
+    assert Keys(ctx).may_start("mine"), "its batch was deleted"
 
 
 def test_the_kinds_of_retry_pick_what_they_say(root):
