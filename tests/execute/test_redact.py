@@ -156,7 +156,7 @@ def test_a_typical_attempt_costs_little(tmp_path):
     values = {f"KEY_{number}": os.urandom(24).hex() for number in range(5)}
     best = 1.0
     for _ in range(5):
-        began = time.perf_counter()
+        began = time.process_time()
         Redactor(values).clean(tmp_path)
-        best = min(best, time.perf_counter() - began)
+        best = min(best, time.process_time() - began)
     assert best < 0.1

@@ -18,14 +18,27 @@ from parallelhassnes.execute import processes
 from parallelhassnes.schedule.tick import tick
 
 
+def waits(step_id, path, *, then="true", **more):
+    """A step that ends once there is a file; one that ended at once might do so in the pass that started it, which goes on then."""
+    return shell(step_id, f"until [ -e {path} ]; do sleep 0.05; done; {then}", **more)
+
+
+def running(ctx, batch, *steps):
+    """Whether these run, so that the passes that started them are over."""
+    return all(states(ctx, batch).get(f"j/{step}") == ["running"] for step in steps)
+
+
 def supervisors(ctx, batch) -> dict[str, int]:
     return {step_of(p): read(p / "state.json")["pid"] for p in attempt_dirs(ctx, batch)}
 
 
 def test_one_process_supervises_one_attempt_after_the_other(tmp_path):
     ctx = context(tmp_path, "concurrency = 1\n")
-    batch = put(ctx, table(*(job(f"j{n}", shell("s", f"echo word{n}")) for n in range(5))))
+    go = tmp_path / "go"
+    steps = [waits("s", go, then=f"echo word{n}") for n in range(5)]
+    batch = put(ctx, table(*(job(f"j{n}", step) for n, step in enumerate(steps))))
     tick(ctx)
+    go.touch()
     wait_for(lambda: idle(ctx), "the batch")
     assert states(ctx, batch) == {f"j{n}/s": ["succeeded"] for n in range(5)}
     assert len(set(supervisors(ctx, batch).values())) == 1
@@ -35,13 +48,15 @@ def test_one_process_supervises_one_attempt_after_the_other(tmp_path):
 
 def test_what_it_started_before_lives_on_when_its_next_attempt_ends(tmp_path):
     ctx = context(tmp_path, "concurrency = 4\n")
-    go = tmp_path / "go"
-    first = shell("a", "true")
+    begin, go = tmp_path / "begin", tmp_path / "go"
+    first = waits("a", begin)
     short = shell("b", "sleep 300 & echo forked away", depends_on=["a"])
-    others = [shell(s, f"until [ -e {go} ]; do sleep 0.05; done", depends_on=["a"]) for s in "cd"]
+    others = [waits(s, go, depends_on=["a"]) for s in "cd"]
     batch = put(ctx, table(job("j", first, short, *others)))
     tick(ctx)
+    begin.touch()
     wait_for(lambda: states(ctx, batch).get("j/b") == ["succeeded"], "the one that ends first")
+    wait_for(lambda: running(ctx, batch, *"cd"), "the others")
     found = supervisors(ctx, batch)
     assert found["j/b"] == found["j/a"], "it went on in the same process"
     assert len({*found.values()}) == 3
@@ -53,22 +68,23 @@ def test_what_it_started_before_lives_on_when_its_next_attempt_ends(tmp_path):
 def test_what_others_started_meanwhile_lives_on_too(tmp_path):
     """A supervisor that has ended leaves behind what it started; none of it may fall to one that still runs."""
     ctx = context(tmp_path, "concurrency = 4\n")
-    first, second = tmp_path / "first", tmp_path / "second"
-
-    def waits_for(step_id, path, after):
-        return shell(step_id, f"until [ -e {path} ]; do sleep 0.05; done", depends_on=[after])
-
+    begin, first, short, second = (
+        tmp_path / name for name in ("begin", "first", "short", "second")
+    )
     steps = [
-        shell("a", "true"),
-        waits_for("b", first, "a"),
-        shell("c", "true", depends_on=["a"]),
+        waits("a", begin),
+        waits("b", first, depends_on=["a"]),
+        waits("c", short, depends_on=["a"]),
         shell("d", "true", depends_on=["c"]),
-        waits_for("e", second, "c"),
+        waits("e", second, depends_on=["c"]),
     ]
     batch = put(ctx, table(job("j", *steps)))
     tick(ctx)
+    begin.touch()
+    wait_for(lambda: running(ctx, batch, *"bc"), "the two after the first")
+    short.touch()
     wait_for(lambda: states(ctx, batch).get("j/d") == ["succeeded"], "the short ones")
-    wait_for(lambda: states(ctx, batch).get("j/e") == ["running"], "the last one")
+    wait_for(lambda: running(ctx, batch, "e"), "the last one")
     found = supervisors(ctx, batch)
     assert found["j/a"] == found["j/b"], "the first went on"
     assert found["j/c"] == found["j/d"] != found["j/e"], "the second started another, and ended"
