@@ -37,6 +37,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--only", help="part of a point's name")
     parser.add_argument("--once", action="store_true", help="only one occurrence of each act")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
+    parser.add_argument("--least", type=int, default=0, help="runs to make, however long they take")
     parser.add_argument("--seed", type=int, default=None, help="of the order of the points")
     given = parser.parse_args(arguments)
     part, parts = map(int, given.shard.split("/"))
@@ -55,7 +56,7 @@ def main(arguments: list[str]) -> int:
                 {target.name: target for target in chance.sample(targets, len(targets))}.values()
             )
         chance.shuffle(targets)
-        outcome = _kill_at_each(folder, scenario, targets, given.seconds)
+        outcome = _kill_at_each(folder, scenario, targets, given.seconds, given.least)
     finally:
         processes.kill_descendants()
         shutil.rmtree(folder, ignore_errors=True)
@@ -76,13 +77,13 @@ def _targets(folder: Path, scenario: scenarios.Scenario) -> list[Target]:
 
 
 def _kill_at_each(
-    folder: Path, scenario: scenarios.Scenario, targets: list[Target], seconds: float
+    folder: Path, scenario: scenarios.Scenario, targets: list[Target], seconds: float, least: int
 ) -> dict[str, Any]:
-    """Die at each target in turn, as long as there is time."""
+    """Die at each target in turn, as long as there is time, and at the ``least`` first ones in any case."""
     reached: list[str] = []
     runs, bad, began = 0, {}, time.monotonic()
     for target in targets:
-        if time.monotonic() - began > seconds:
+        if runs >= least and time.monotonic() - began > seconds:
             break
         ctx = _fresh(folder)
         wrong = _play(ctx, scenario, folder / "faults", target)

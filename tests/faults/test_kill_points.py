@@ -16,12 +16,15 @@ from stores import CHECKOUT, environment
 # Enough points that a scenario which stopped passing them, or a hook which stopped seeing them, is noticed.
 LEAST = {"steps": 120, "operate": 170, "trial": 150}
 SHARDS = 2
-SECONDS = float(os.environ.get("PARALLELHASSNES_FAULTS_SEC", "12"))
+SECONDS = os.environ.get("PARALLELHASSNES_FAULTS_SEC", "12")
+RUNS = "12"
+"""So many at least, however slow the machine is: of fewer, too few might reach their point."""
 
 
 def enumerated(*arguments):
+    limits = ["--once", "--seconds", SECONDS, "--least", RUNS]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.faults.enumerate", *arguments],
+        [sys.executable, "-m", "tests.faults.enumerate", *arguments, *limits],
         capture_output=True, text=True, env=environment(), cwd=CHECKOUT,
     )  # fmt: skip
     assert done.stdout, done.stderr[-3000:]
@@ -32,7 +35,7 @@ def enumerated(*arguments):
 @pytest.mark.parametrize("shard", range(SHARDS))
 @pytest.mark.parametrize("scenario", ["steps", "operate"])
 def test_killed_anywhere_nothing_is_lost_doubled_or_left(scenario, shard):
-    found, errors = enumerated(scenario, f"{shard}/{SHARDS}", "--seconds", str(SECONDS), "--once")
+    found, errors = enumerated(scenario, f"{shard}/{SHARDS}")
     print("\n".join(found["points"]))
     assert not found["broken"], f"{json.dumps(found['broken'], indent=1)}\n{errors[-3000:]}"
     assert len(found["known"]) >= LEAST[scenario]
@@ -43,7 +46,7 @@ def test_killed_anywhere_nothing_is_lost_doubled_or_left(scenario, shard):
 @pytest.mark.timeout(300)
 @pytest.mark.namespaces
 def test_killed_anywhere_a_sandbox_trial_ends_as_it_should():
-    found, errors = enumerated("trial", "0/1", "--seconds", str(SECONDS), "--once")
+    found, errors = enumerated("trial", "0/1")
     print("\n".join(found["points"]))
     assert not found["broken"], f"{json.dumps(found['broken'], indent=1)}\n{errors[-3000:]}"
     assert len(found["known"]) >= LEAST["trial"]

@@ -66,17 +66,19 @@ def test_after_the_whole_machine_died_the_next_tick_has_work_running_within_two_
     dead = kill_everything(ctx, batch)
     assert len(dead) == 4
     began = time.monotonic()
+    program(root, "scoreboard")
+    usual = time.monotonic() - began  # what a start of the program takes on this machine just now
+    began = time.monotonic()
     program(root, "tick")
 
     def again():
         found = [p for p in attempt_dirs(ctx, batch) if p.name not in dead]
         return any(read(p / "state.json").get("worker_pid") for p in found)
 
-    wait_for(again, "work to run again", 20)
-    print(
-        f"running again after {time.monotonic() - began:.2f} s, the start of the program included"
-    )
-    assert time.monotonic() - began < 2.0 * max(1.0, os.getloadavg()[0] / 2)
+    wait_for(again, "work to run again")
+    took = time.monotonic() - began
+    print(f"running again after {took:.2f} s, the start of the program included")
+    assert took < 2.0 * max(1.0, os.getloadavg()[0] / 2, 2 * usual)
     (root / "go").touch()
     wait_for(settled(ctx), "all four")
     assert states(ctx, batch) == {f"j{n}/s": ["lost", "succeeded"] for n in range(4)}
