@@ -1,7 +1,6 @@
 """The baseline gate: a task whose baselines come out wrong costs nothing more, and a retry that mends it lets the rest start."""
 
 import json
-import os
 import signal
 
 import pytest
@@ -11,6 +10,7 @@ from stores import CHECKOUT, attempt_dirs, context, idle, put, read, states, wai
 from parallelhassnes.control import explain, operate
 from parallelhassnes.control.operate import Target
 from parallelhassnes.errors import InvalidInput
+from parallelhassnes.execute import processes
 from parallelhassnes.schedule.requeue import rebuild
 from parallelhassnes.schedule.tick import tick
 
@@ -119,8 +119,7 @@ def test_the_gate_survives_a_kill_of_everything(root, sweep):
     running = wait_for(lambda: [s for s in live() if s["status"] == "running"], "a baseline to run")
     for state in running:
         for pid in (state["pid"], state.get("worker_pid")):
-            if pid:
-                os.kill(pid, signal.SIGKILL)
+            processes.send(pid, None, signal.SIGKILL)  # the worker dies with its supervisor
     assert not any(f"hello/{agent}" in states(ctx, batch) for agent in AGENTS)
     operate_until_idle(ctx)
     operate.retry(ctx, Target(batch_id=batch, job_id="hello"), operate.Only(lost=True))

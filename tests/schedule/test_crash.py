@@ -236,7 +236,7 @@ def test_ctrl_c_stops_watching_and_not_the_attempts(root):
     process = started(root, "tick", "--until-idle")
     state = running_state(ctx, batch)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "cancel" in errors
     assert "scoreboard" in errors

@@ -44,7 +44,7 @@ def waits(root, *, then: str = "") -> str:
 
 def go_on(ctx):
     """What a user has: a tick to the end, in a process of its own."""
-    program(ctx.layout.root, "tick", "--until-idle", "--fail-on", "never", timeout_sec=60)
+    program(ctx.layout.root, "tick", "--until-idle", "--fail-on", "never")
 
 
 def others_go_on(ctx):

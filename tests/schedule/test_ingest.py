@@ -130,7 +130,7 @@ def test_submits_of_the_same_bytes_at_once_make_one_batch(root):
     path = root / "table.json"
     path.write_bytes(GOOD)
     running = [started(root, "submit", str(path)) for _ in range(6)]
-    ids = {process.communicate(timeout=60)[0].strip() for process in running}
+    ids = {process.communicate(timeout=100)[0].strip() for process in running}
     assert len(ids) == 1
     assert ctx.layout.batch_ids() == sorted(ids)
 

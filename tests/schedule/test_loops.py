@@ -1,8 +1,6 @@
 """Loops of a solver and its critic: rounds in their order, whatever dies, and an end that is told."""
 
-import contextlib
 import json
-import os
 import signal
 
 import pytest
@@ -10,6 +8,7 @@ from stores import context, idle, job, program, put, shell, started, states, tab
 
 from parallelhassnes.control import audit
 from parallelhassnes.control.explain import explain
+from parallelhassnes.execute import processes
 from parallelhassnes.schedule.requeue import rebuild
 from parallelhassnes.schedule.settle import Book
 from parallelhassnes.store import attempts, batches, ledger
@@ -122,7 +121,7 @@ def test_a_canceled_loop_stays_canceled(root):
     running = started(root, "tick", "--until-idle", "--fail-on", "never")
     wait_for(lambda: (root / "order").exists() and len(order(root)) > 2, "the second round")
     program(root, "cancel", f"{batch_id}/j")
-    running.communicate(timeout=60)
+    running.communicate(timeout=100)
     drive(root)
     count = len(order(root))
     drive(root)
@@ -139,11 +138,9 @@ def test_killed_anywhere_it_goes_on_in_its_order(root):
         program(root, "tick", check=False)
         for path in ctx.layout.batch(batch_id).glob("*/steps/*/attempts/*/state.json"):
             state = json.loads(path.read_text())
-            if state["status"] in ("queued", "running") and state.get("pid"):
-                for pid in (state["pid"], state.get("worker_pid")):
-                    if pid:
-                        with contextlib.suppress(ProcessLookupError):
-                            os.kill(pid, signal.SIGKILL)
+            if state["status"] in ("queued", "running"):
+                for pid, begun in (("pid", "pid_start"), ("worker_pid", "worker_start")):
+                    processes.send(state.get(pid), state.get(begun), signal.SIGKILL)
     drive(root)
     drive(root)
     done = {step: found.count("succeeded") for step, found in states(ctx, batch_id).items()}

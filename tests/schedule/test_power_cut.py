@@ -23,6 +23,7 @@ from stores import (
 
 from parallelhassnes.control import hold
 from parallelhassnes.control.audit import verify
+from parallelhassnes.execute import processes
 from parallelhassnes.schedule import boot
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.store import ledger
@@ -64,6 +65,9 @@ def test_a_batch_goes_on_and_repeats_nothing_that_was_sealed(root):
     os.kill(read(live / "state.json")["pid"], signal.SIGKILL)
     lines = ctx.layout.batch(batch) / ledger.LEDGER
     wait_for(lambda: b'"ended"' in lines.read_bytes(), "its line")
+    (first,) = [path for path in attempt_dirs(ctx, batch) if step_of(path) == "j/a"]
+    over = lambda: not processes.is_alive(read(first / "state.json")["pid"], None)  # noqa: E731
+    wait_for(over, "the end of its supervisor, which still works in the queue")
     tear(live / "state.json")
     lines.write_bytes(lines.read_bytes()[:-20])
     all_but_the_durable_is_lost(ctx, batch)

@@ -57,7 +57,12 @@ def test_below_a_floor_nothing_starts_and_everything_says_so(root, floor):
 def test_a_log_of_300_mb_keeps_its_beginning_and_its_end(root, name):
     ctx = context(root, "max_log_mb = 1\n")
     to = "" if name == "stdout.log" else ">&2"
-    script = f"echo first {to}; head -c 300000000 /dev/zero | tr '\\0' x {to}; echo last {to}"
+    # What is written just while the log is being cut may be lost, so the last line comes after that.
+    size = f"$(stat -c %s $PARALLELHASSNES_ATTEMPT_DIR/{name})"
+    cut = f"until [ {size} -gt {1 << 19} ] && [ {size} -le {1 << 20} ]; do sleep 0.02; done"
+    script = (
+        f"echo first {to}; head -c 300000000 /dev/zero | tr '\\0' x {to}; {cut}; echo last {to}"
+    )
     batch = put(ctx, table(job("j", shell("s", script))))
     tick(ctx)
     wait_for(lambda: idle(ctx), "the step")
@@ -74,11 +79,12 @@ def test_a_log_of_300_mb_keeps_its_beginning_and_its_end(root, name):
 def test_a_log_is_cut_while_its_writer_goes_on(root):
     ctx = context(root, "max_log_mb = 1\n")
     flag = root / "go"
-    script = f"head -c 9000000 /dev/zero | tr '\\0' x; echo; until test -e {flag}; do sleep 0.02; done; echo last"
+    script = f"head -c 9000000 /dev/zero | tr '\\0' x; until test -e {flag}; do sleep 0.02; done; echo; echo last"
     batch = put(ctx, table(job("j", shell("s", script))))
     tick(ctx)
     log = wait_for(lambda: next(attempt_dirs(ctx, batch), None), "the attempt") / "stdout.log"
     wait_for(lambda: log.exists() and "cut out" in log.read_text(), "the cut")
+    wait_for(lambda: log.stat().st_size > 1 << 19, "the end of what was cut, put back behind that")
     flag.touch()
     wait_for(lambda: idle(ctx), "the end")
     assert log.read_text().endswith("x\nlast\n")
@@ -114,13 +120,16 @@ def test_a_disk_that_fills_up_while_a_batch_runs(small_disk):
     go = small_disk.parent / "go"
     wait = f"until test -e {go}; do sleep 0.02; done"
     fill = f"{wait}; head -c 20000000 /dev/zero > $PARALLELHASSNES_ATTEMPT_DIR/big; exit 1"
-    retry = {"max_attempts": 4, "backoff_sec": 0}
+    # Each time that the one fills the disk may cost the others an attempt.
+    steps = [
+        shell("s", fill, retry={"max_attempts": 4})
+        if n == 1
+        else shell("s", f"{wait}; echo done", retry={"max_attempts": 20})
+        for n in range(6)
+    ]
     batch = put(
         ctx,
-        table(
-            *(job(f"j{n}", shell("s", fill if n == 1 else f"{wait}; echo done")) for n in range(6)),
-            retry=retry,
-        ),
+        table(*(job(f"j{n}", step) for n, step in enumerate(steps)), retry={"backoff_sec": 0}),
     )
     tick(ctx)
     wait_for(
