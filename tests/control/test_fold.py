@@ -8,9 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parallelhassnes.control import fold as folds
-from parallelhassnes.store import ledger
+from parallelhassnes.store import atomic, ledger
 
 STEPS = ("j1/a", "j1/b", "j2/a")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """Thousands of lines that do not wait for a disk, which may be slow."""
+    before = atomic.is_durable()
+    atomic.set_durable(False)
+    yield
+    atomic.set_durable(before)
 
 
 def launched(batch: Path, key: str, number: int = 1, **more: object) -> None:

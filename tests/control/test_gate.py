@@ -104,7 +104,7 @@ def test_a_crash_before_the_decision_leaves_it_undecided(built):
     book.put_ticket(release, release.step("publish"))
     program(ctx.layout.root, "tick", "--until-idle", "--fail-on", "never")
     assert "release/publish" not in states(ctx, batch_id)
-    assert not list(tickets.ready_folders(ctx.layout))
+    wait_for(lambda: not list(tickets.ready_folders(ctx.layout)), "its folder to go")
     gate.approve(ctx, f"{batch_id}/release/publish")
     wait_for(lambda: idle(ctx), "the batch")
     assert states(ctx, batch_id)["release/publish"] == ["succeeded"]

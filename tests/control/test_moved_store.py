@@ -1,5 +1,6 @@
 """A store that is moved, or copied elsewhere, works there: nothing that it needs names the place where it was."""
 
+import contextlib
 import json
 import shutil
 
@@ -77,13 +78,14 @@ def test_what_lies_below_the_root_moves_with_it(submitted_inside, tmp_path):
 
 
 def naming(root, text):
-    """Files below runs/ and runners/ that hold a text."""
-    return {
-        path.relative_to(root).as_posix()
-        for folder in ("runs", "runners")
-        for path in (root / folder).rglob("*")
-        if path.is_file() and text.encode() in path.read_bytes()
-    }
+    """Files below runs/ and runners/ that hold a text; the last supervisor may still remove its wish for a pass."""
+    found = set()
+    for folder in ("runs", "runners"):
+        for path in (root / folder).rglob("*"):
+            with contextlib.suppress(FileNotFoundError):
+                if path.is_file() and text.encode() in path.read_bytes():
+                    found.add(path.relative_to(root).as_posix())
+    return found
 
 
 def test_no_file_names_the_place_of_the_store(was):
