@@ -213,9 +213,10 @@ def submit(
     with locks.held(ctx.layout.ingest_lock):
         done = ingest.ingest_file(ctx, path, plan)
     if done is None or done.batch_id is None:  # a tick was faster
-        return _describe(
-            ctx, ingest.known_batch(ctx, digest) or submission.batch_id, duplicate=False
-        )
+        own = submission.batch_id
+        if not (ctx.layout.batch(own) / batches.META).exists():
+            return _describe(ctx, ingest.known_batch(ctx, digest) or own, duplicate=True)
+        return _describe(ctx, own, duplicate=False)
     return _describe(ctx, done.batch_id, duplicate=done.duplicate)
 
 

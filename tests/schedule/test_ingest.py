@@ -20,7 +20,10 @@ from stores import (
     wait_for,
 )
 
+from parallelhassnes.control import submit as submitting
+from parallelhassnes.schedule import ingest
 from parallelhassnes.schedule.tick import tick
+from parallelhassnes.store import atomic
 
 GOOD = table(job("good", command("s", "true")))
 STEP = command("s", "true")
@@ -123,6 +126,33 @@ def test_the_same_bytes_are_the_same_batch_unless_asked_otherwise(root):
     drop(ctx, "again.json", GOOD)
     tick(ctx)
     assert len(ctx.layout.batch_ids()) == 2
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_submit_tells_of_its_own_batch_though_a_tick_made_it_and_others_came(
+    root, monkeypatch, again
+):
+    """What a tick and another submit do between the table's arrival in incoming/ and the lock."""
+    ctx = context(root)
+    earlier = put(ctx, GOOD)
+    write, others = atomic.write_bytes, []
+
+    def write_and_be_overtaken(path, data, **more):
+        write(path, data, **more)
+        if not others and Path(path).match("incoming/*.json"):
+            others.append("")
+            (taken,) = ingest.ingest_incoming(ctx)
+            others[:] = [taken.batch_id, put(ctx, GOOD)]
+
+    monkeypatch.setattr(submitting, "known", lambda *_: None)  # it was not there a moment ago
+    monkeypatch.setattr(atomic, "write_bytes", write_and_be_overtaken)
+    said = submitting.submit(ctx, GOOD, name="table.json", folders=[root], again=again)
+    made, newest = others
+    assert said.duplicate is not again
+    if again:
+        assert said.batch_id == made not in (earlier, newest)
+    else:
+        assert (made, said.batch_id) == (earlier, newest)
 
 
 def test_submits_of_the_same_bytes_at_once_make_one_batch(root):
