@@ -140,7 +140,8 @@ class Box:
                 await job.settle()
                 await listening
         except BaseException:
-            kill_marked(mark)
+            job.remove_files()  # what the keeper has not opened yet, it cannot begin
+            _kill(job, mark)
             job.close()
             raise
         finally:
@@ -183,6 +184,8 @@ class _Job:
         self.name = base.name
         self.streams = (Stream(listened=listened, sink=sink), Stream(listened=listened))
         self.status = Stream()
+        self._pipe: BinaryIO | None = None
+        """That of ``status``."""
 
     def _path(self, kind: str) -> Path:
         return self._base.with_name(f"{self.name}.{kind}")
@@ -195,6 +198,7 @@ class _Job:
             # Read-only and non-blocking: opens at once, and is at its end only after a writer has come and gone.
             pipe = os.fdopen(os.open(self._path(kind), os.O_RDONLY | os.O_NONBLOCK), "rb", 0)
             await loop.connect_read_pipe(functools.partial(_same, stream), pipe)
+        self._pipe = pipe
         if source is None:
             self._path("in").symlink_to("/dev/null")
         else:
@@ -221,6 +225,15 @@ class _Job:
         """The exit status; None where the job ended without saying one."""
         said = self.status.content().strip()
         return int(said) if said.isdigit() else None
+
+    def is_under_way(self) -> bool:
+        """The keeper's shell for it is there; takes what that says from the status, so for a job that is given up."""
+        if self._pipe is None or self._pipe.closed:
+            return False
+        try:
+            return os.read(self._pipe.fileno(), 64) != b""
+        except BlockingIOError:
+            return True
 
     def close(self) -> None:
         for stream in (*self.streams, self.status):
@@ -250,14 +263,18 @@ def _children(pid: int) -> list[int]:
     return found
 
 
-def kill_marked(mark: str) -> None:
+def _kill(job: _Job, mark: str) -> None:
     """Kill every process whose environment holds the mark, however it was detached, until there is none.
 
+    The keeper's shell for the job does not hold it: as long as that is there, the command may be about to begin.
     A process that cleared its environment *and* left its session is not found; it ends with the sandbox.
     """
     wanted = f"{keeper.MARK}={mark}".encode()
     deadline = time.monotonic() + _KILL_SEC
-    while _kill_once(wanted) and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
+        may_begin = job.is_under_way()
+        if not (_kill_once(wanted) or may_begin):
+            return
         time.sleep(0.002)
 
 

@@ -182,6 +182,24 @@ def test_cancellation_kills_the_command_and_nothing_else(maker):
     assert asyncio.run(go()).return_code == 0
 
 
+def test_a_command_that_is_canceled_while_it_begins_does_not_run_on(maker):
+    number = own_seconds()
+
+    async def go():
+        async with maker.running() as environment:
+            for milliseconds in range(20):
+                task = asyncio.create_task(environment.exec(f"sleep {number}"))
+                await asyncio.sleep(milliseconds / 1000)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                assert not processes(number)
+            await environment.exec("true")  # by now, what was to come would be there
+            assert not processes(number)
+
+    asyncio.run(go())
+
+
 def test_stop_leaves_nothing(maker, tmp_path):
     number = own_seconds()
     before = groups()
