@@ -47,21 +47,21 @@ def _has_ready(ctx: Context, queue_key: str) -> bool:
 
 def wake(ctx: Context, run_pass: Callable[[Context], object]) -> None:
     """Stay until nothing is waited for any more, running a pass whenever something is due; one process per root does."""
-    if _next_look(ctx, time.time()) is None:
-        return
-    lock = locks.hold(ctx.layout.waker_lock)
-    if lock is None:
-        return
-    signal.signal(
-        signal.SIGTERM, signal.SIG_DFL
-    )  # a supervisor that has become the waker can be told to end
-    try:
-        while (due := _next_look(ctx, time.time())) is not None:
-            time.sleep(min(max(due - time.time(), 0.01), LOOK_SEC))
-            if time.time() >= due:
-                run_pass(ctx)
-    finally:
-        locks.release(lock)
+    # Again after it has let go: who came just before relied on it.
+    while _next_look(ctx, time.time()) is not None:
+        lock = locks.hold(ctx.layout.waker_lock)
+        if lock is None:
+            return
+        signal.signal(
+            signal.SIGTERM, signal.SIG_DFL
+        )  # a supervisor that has become the waker can be told to end
+        try:
+            while (due := _next_look(ctx, time.time())) is not None:
+                time.sleep(min(max(due - time.time(), 0.01), LOOK_SEC))
+                if time.time() >= due:
+                    run_pass(ctx)
+        finally:
+            locks.release(lock)
 
 
 def _next_look(ctx: Context, now: float) -> float | None:

@@ -25,6 +25,7 @@ from stores import (
 )
 
 from parallelhassnes.execute import processes
+from parallelhassnes.schedule import waker
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.store import attempts, locks, tickets
 
@@ -269,6 +270,28 @@ def test_what_a_pass_is_about_to_start_is_waited_for(root):
     os.close(lock)
     driver.communicate()
     assert states(ctx, batch) == {"j/s": ["succeeded"]}
+
+
+def test_a_wish_that_comes_while_the_waker_lets_go_is_served(root, monkeypatch):
+    ctx = context(root)
+    served = []
+    release = locks.release
+
+    def run_pass(_):
+        served.append(ctx)
+        ctx.layout.pass_wanted.unlink()
+
+    def release_late(handle):
+        if (
+            len(served) == 1
+        ):  # somebody wishes for a pass now, and leaves it to the waker, whose lock is held
+            ctx.layout.pass_wanted.touch()
+        release(handle)
+
+    monkeypatch.setattr(locks, "release", release_late)
+    ctx.layout.pass_wanted.touch()
+    waker.wake(ctx, run_pass)
+    assert len(served) == 2
 
 
 def test_the_queue_is_derived_and_comes_back_when_it_is_deleted(root):
