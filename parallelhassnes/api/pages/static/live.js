@@ -91,6 +91,7 @@ function listen(address) {
   const source = new EventSource(address);
   for (const name of EVENTS) source.addEventListener(name, () => again(SOON_MS));
   source.addEventListener("error", () => again(SOON_MS));
+  source.addEventListener("open", () => failures && again(SOON_MS)); // it answers again
   addEventListener("pagehide", () => source.close());
 }
 
