@@ -17,7 +17,7 @@ from stores import CHECKOUT, environment
 LEAST = {"steps": 120, "operate": 170, "trial": 150}
 SHARDS = 2
 SECONDS = os.environ.get("PARALLELHASSNES_FAULTS_SEC", "12")
-RUNS = "12"
+RUNS = "8"
 """So many at least, however slow the machine is: of fewer, too few might reach their point."""
 
 
