@@ -20,6 +20,7 @@ WITH_TESTS = {"PYTHONPATH": f"{CHECKOUT}{os.pathsep}{CHECKOUT / 'tests'}"}
 
 
 @pytest.mark.oddish
+@pytest.mark.timeout(400)
 def test_the_oddish_command_line_runs_watches_and_cleans_a_sweep(root, tmp_path):
     ctx = context(root, TEMP)
     make_task(tmp_path / "set", "hello")
@@ -36,7 +37,7 @@ def test_the_oddish_command_line_runs_watches_and_cleans_a_sweep(root, tmp_path)
                 "USER": "anna",
             }  # fmt: skip
             return subprocess.run(
-                ["oddish", *arguments], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=100, **more
+                ["oddish", *arguments], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=300, **more
             )  # fmt: skip
 
         def oddish(*arguments: str, **more) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 
 import pytest
 from stores import CHECKOUT, context, job, program, put, shell, started, table, wait_for
@@ -122,10 +121,10 @@ def test_following_ends_with_the_attempt(root):
         lambda: list(root.glob(f"runs/{batch_id}/j/steps/s/attempts/*/stdout.log")), "the attempt"
     )
     following = started(root, "tail", batch_id, "--follow")
-    time.sleep(0.01)
+    first = following.stdout.readline()
     (root / "go").touch()
-    out, err = following.communicate(timeout=60)
-    assert (out.split(), err) == (["one", "two"], "")
+    rest, err = following.communicate(timeout=100)
+    assert (first, rest, err) == ("one\n", "two\n", "")
 
 
 def test_a_shared_workspace_has_no_patch(ran):

@@ -22,7 +22,7 @@ def shell(root: Path, script: str) -> subprocess.CompletedProcess[str]:
     """Run a shell script in which ``$PROGRAM`` and ``$ROOT`` are what they say."""
     values = {"PROGRAM": f"{sys.executable} -m parallelhassnes", "ROOT": str(root)}
     return subprocess.run(
-        ["sh", "-c", script], capture_output=True, text=True, timeout=60, check=False,
+        ["sh", "-c", script], capture_output=True, text=True, timeout=100, check=False,
         env=stores.environment(values), cwd=stores.CHECKOUT,
     )  # fmt: skip
 

@@ -6,11 +6,12 @@ import shutil
 import pytest
 from stores import CHECKOUT, context, job, program, shell, table
 
+pytestmark = pytest.mark.timeout(300)  # real trials, several in one test
 TASKS = CHECKOUT / "examples" / "tasks"
 
 
 def board_of(root, *arguments, code=0):
-    done = program(root, "run", *arguments, "--json", check=False)
+    done = program(root, "run", *arguments, "--json", check=False, timeout_sec=280)
     assert done.returncode == code, done.stderr
     return json.loads(done.stdout)
 

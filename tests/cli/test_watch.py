@@ -147,7 +147,7 @@ def test_watch_draws_until_ctrl_c(root: Path, ended: tuple[Context, str]) -> Non
     try:
         assert "attention" in read_until(terminal, "second")
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
         process.wait()
@@ -172,7 +172,7 @@ def test_until_idle_shows_progress_on_a_terminal_and_its_attempts_do_not(root: P
         seen = read_until(terminal, "1/2 done")
         gate.touch()
         seen += read_until(terminal, None)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
         process.wait()
