@@ -5,6 +5,7 @@ SIGTERM ends the agent, and then what there is by then is captured all the same.
 
 import contextlib
 import hashlib
+import math
 import os
 import signal
 from collections.abc import Iterator
@@ -149,7 +150,7 @@ class _Job:
         lock = self.layout.directory_lock(directory)
         lock.parent.mkdir(parents=True, exist_ok=True)
         self.note("waiting_for_directory")
-        with locks.held(lock):
+        with locks.held(lock, math.inf):  # whoever works there may do so for hours
             yield directory
 
     def isolate(self, directory: Path, base: str, origin: resume.Origin | None) -> None:
@@ -192,7 +193,8 @@ class _Job:
             exit_code=answer.exit_code, seconds=round(answer.seconds, 3), artifacts=self.artifacts,
         )  # fmt: skip
         success = complete and judge(facts)[0] == "succeeded"
-        close_workspace(self.dir, self.facts, self.plan.workspace_policy.keep, success=success)
+        keep = self.plan.workspace_policy.keep
+        close_workspace(self.dir, self.facts, keep, success=success, patience_sec=math.inf)
         if self.facts.workspace and self.facts.workspace.problem and facts.failure is None:
             line = f"what it changed could not be captured: {self.facts.workspace.problem}"
             facts.failure = files.FailureFacts(failure_class="infrastructure", line=line)
@@ -207,8 +209,19 @@ class _Job:
         atomic.write_json(self.dir / files.RUN, document, durable=False)
 
 
-def close_workspace(into: Path, facts: files.RunFacts, keep: str, *, success: bool) -> list[str]:
-    """Capture what changed in an isolated workspace, and remove it if that is the policy; a line per thing removed."""
+def close_workspace(
+    into: Path,
+    facts: files.RunFacts,
+    keep: str,
+    *,
+    success: bool,
+    patience_sec: float | None = None,
+) -> list[str]:
+    """Capture what changed in an isolated workspace, and remove it if that is the policy; a line per thing removed.
+
+    Args:
+        patience_sec: how long to wait for others that make or remove worktrees of the repository; see ``locks.held``.
+    """
     place = facts.workspace
     if place is None or place.worktree is None or place.repository is None or not place.kept:
         return []
@@ -223,7 +236,7 @@ def close_workspace(into: Path, facts: files.RunFacts, keep: str, *, success: bo
         place.patch = f"{files.FOLDER}/{worktree.PATCH}"
     if place.made and (keep == "always" or (keep == "on_failure" and not success)):
         return []
-    there = worktree.remove(Path(place.repository), path)
+    there = worktree.remove(Path(place.repository), path, patience_sec)
     place.kept = False
     return [f"worktree {path}"] if there else []
 

@@ -132,15 +132,19 @@ def capture(path: Path, base: str, into: Path) -> tuple[str, list[str]]:
     return head, touched
 
 
-def remove(repository: Path, path: Path) -> bool:
-    """Remove a worktree, also a half made one, and the repository's record of it; whether there was anything."""
+def remove(repository: Path, path: Path, patience_sec: float | None = None) -> bool:
+    """Remove a worktree, also a half made one, and the repository's record of it; whether there was anything.
+
+    Args:
+        patience_sec: how long to wait for the repository's lock; see ``locks.held``.
+    """
     found = _git(repository, "rev-parse", "--git-common-dir")
     if found.returncode != 0:  # the repository is gone, and its records with it
         there = path.exists()
         shutil.rmtree(path, ignore_errors=True)
         return there
     common = (repository / found.stdout.strip()).resolve()
-    with locks.held(common / LOCK):
+    with locks.held(common / LOCK, patience_sec):
         there = path.exists()
         shutil.rmtree(path, ignore_errors=True)
         for record in (common / "worktrees").glob("*"):

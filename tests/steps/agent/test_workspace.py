@@ -12,6 +12,7 @@ from harness import finish, fork_worker, kill_group, make_attempt, run, until, w
 from parallelhassnes.steps import registry
 from parallelhassnes.steps.agent import worktree
 from parallelhassnes.steps.kinds import WorkerEnd
+from parallelhassnes.store import locks
 from parallelhassnes.store.seal import seal
 
 REPORT = {
@@ -206,6 +207,13 @@ def test_a_bad_base_is_one_line(attempt_of, repository):
     )
 
 
+@pytest.fixture
+def impatient(monkeypatch):
+    """Who may wait for a lock only so long as for the store's own does not wait at all."""
+    monkeypatch.setattr(locks, "PATIENCE_SEC", 0.0)
+
+
+@pytest.mark.usefixtures("impatient")
 def test_eight_at_once_in_one_repository(attempt_of, repository):
     attempts = [
         attempt_of(f"echo {n} >> sub/file.txt", step_id=f"s{n}", **_isolated(repository))
@@ -264,6 +272,7 @@ def test_a_worktree_that_is_killed_half_made_is_removed(attempt_of, repository, 
     assert outcome.status == "succeeded"
 
 
+@pytest.mark.usefixtures("impatient")
 def test_one_at_a_time_in_a_shared_folder(attempt_of, tmp_path):
     place = tmp_path / "place"
     place.mkdir()
