@@ -62,7 +62,7 @@ def fork_worker(attempt: Attempt) -> int:
         os._exit(code)
 
 
-def wait(pid: int, timeout: float = 60) -> int:
+def wait(pid: int, timeout: float = 110) -> int:
     """The exit code of a worker; kills it if it does not end in time."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
@@ -111,7 +111,7 @@ def finish(attempt: Attempt, end: WorkerEnd):
     return outcome, final
 
 
-def run(attempt: Attempt, timeout: float = 60):
+def run(attempt: Attempt, timeout: float = 110):
     """Run an attempt to its end; returns exit code, outcome and report."""
     code = wait(fork_worker(attempt), timeout)
     return code, *finish(attempt, WorkerEnd(code, "exited"))

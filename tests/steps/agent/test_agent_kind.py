@@ -173,8 +173,7 @@ def test_a_killed_worker_leaves_its_events(attempt_of, model):
     attempt = attempt_of("codex", server.url)
     pid = fork_worker(attempt)
     kind = registry.kind("agent")
-    live = until(lambda: (seen := kind.live(attempt)) and seen.item and seen)
-    assert "sleep 60" in live.item
+    live = until(lambda: (seen := kind.live(attempt)) and "sleep 60" in (seen.item or "") and seen)
     assert kind.phase(attempt) == "agent"
     os.killpg(pid, signal.SIGKILL)
     wait(pid)
