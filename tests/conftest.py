@@ -1,5 +1,8 @@
 """The surroundings of every test: no home folder, temporary files inside the checkout, skips that say what to do.
 
+``make test`` tries a test that failed once more and lists it: they all run real processes beside each other, and a machine that
+is busy may miss a deadline. It never does so with the tests that kill.
+
 PARALLELHASSNES_FORBID_SKIPS=1, set by CI, makes a failure of every skip, whatever its reason, and has Hypothesis try the same
 examples each time, so that what fails there is the change and not the draw.
 """
@@ -18,6 +21,7 @@ from probes import PROBES
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 BUILD = CHECKOUT / "build" / "test"
+KILLS = CHECKOUT / "tests" / "faults"
 FORBID_SKIPS = os.environ.get("PARALLELHASSNES_FORBID_SKIPS") == "1"
 
 # How long an example takes is a matter of what else runs on the machine, so no test fails of that.
@@ -104,6 +108,8 @@ def examples() -> Path:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        if item.path.is_relative_to(KILLS):  # what a kill broke once is broken
+            item.add_marker(pytest.mark.flaky(reruns=0))
         for marker, probe in PROBES.items():
             if item.get_closest_marker(marker) and (missing := probe()):
                 item.add_marker(pytest.mark.skip(reason=f"{missing.reason}; {missing.remedy}"))
@@ -131,6 +137,9 @@ def pytest_make_collect_report() -> Iterator[None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for report in terminalreporter.stats.get("rerun", []):
+        terminalreporter.section(f"tried again: {report.nodeid}")
+        terminalreporter.write_line(report.longreprtext)
     reasons: dict[str, int] = {}
     for report in terminalreporter.stats.get("skipped", []):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
