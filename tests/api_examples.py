@@ -9,6 +9,7 @@ import io
 import json
 import os
 import platform
+import resource
 import shutil
 import signal
 import struct
@@ -263,6 +264,9 @@ def _fail(made: Recorder, server: Server, batch: str, root: Path) -> None:
         refused = client.get("/v1/batches", headers=wrong)
     fail(429, refused)
     fail(503, _unanswered(server))
+    unlimited = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))  # fmt: skip
+    fail(507, client.post(f"/v1/batches/{batch}/pause"))
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, unlimited)
 
 
 def _unanswered(server: Server) -> httpx.Response:

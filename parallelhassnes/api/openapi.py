@@ -32,6 +32,7 @@ ERRORS = {
     "422": "The input is invalid; `errors` has everything that is wrong with it.",
     "429": "Too many failed logins from this address.",
     "503": "It cannot be done just now; `Retry-After` says when to ask again.",
+    "507": "The server's disk is full.",
 }
 _OF_ALL = {"413", "421"}
 _OF_THE_GUARDED = {"400", "401", "404", "409", "429"}
@@ -96,7 +97,7 @@ def _state(operation: dict[str, Any], *, changes: bool) -> None:
         role = max(named, key=ROLES.index)
         operation["security"] = [{key: [role] for key in way} for way in operation["security"][:1]]
         operation["description"] += f"\n\nNeeds the role `{role}`."
-        possible |= _OF_THE_GUARDED | ({"403"} if changes else set())
+        possible |= _OF_THE_GUARDED | ({"403", "507"} if changes else set())
     if operation.get("requestBody"):
         possible.add("422")
     if "range" in headers:

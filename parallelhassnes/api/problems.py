@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from parallelhassnes.errors import InvalidInput, StoreBusy, UnknownId, UserError
 from parallelhassnes.store.atomic import CorruptFile
+from parallelhassnes.store.space import is_full
 
 log = logging.getLogger("parallelhassnes.api")
 
@@ -89,6 +90,8 @@ def handle(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def http(request: Request, error: HTTPException) -> Response:
+        if isinstance(error.__cause__, OSError) and is_full(error.__cause__):  # a body put aside
+            return _full()
         if error.status_code == 404 and error.detail == HTTPStatus.NOT_FOUND.phrase:
             where = f"there is nothing at {request.url.path[:200]}"
             return problem(404, where, fix="/openapi.json has all addresses")
@@ -104,10 +107,21 @@ def handle(app: FastAPI) -> None:
         log.info("gone while it was read: %s", error.filename)
         return problem(404, "it was there and is gone", fix="look again")
 
+    @app.exception_handler(OSError)
+    def host(_: Request, error: OSError) -> Response:
+        if not is_full(error):
+            raise error
+        log.error("the disk is full: %s", error)
+        return _full()
+
     @app.exception_handler(CorruptFile)
     def corrupt(_: Request, error: CorruptFile) -> Response:
         log.error("%s", error)
         return problem(409, str(error), fix="parallelhassnes audit verify says more")
+
+
+def _full() -> Response:
+    return problem(507, "the server's disk is full", fix="free some space there and ask again")
 
 
 def _line(found: Mapping[str, object]) -> ProblemLine:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, NamedTuple, Self, cast
 
 from parallelhassnes.errors import UserError
+from parallelhassnes.store.space import is_full
 
 MOST_ENTRIES = 50_000
 MOST_DEPTH = 40
@@ -51,6 +52,7 @@ def unpack(archive: IO[bytes], name: str, folder: Path, most_bytes: int) -> None
 
     Raises:
         UserError: it is no archive, or not one to be unpacked; what is in the folder then is of no use.
+        OSError: the disk is full; the same of the folder.
     """
     magic = archive.read(4)
     archive.seek(0)
@@ -65,6 +67,8 @@ def unpack(archive: IO[bytes], name: str, folder: Path, most_bytes: int) -> None
         with contextlib.closing(entries):
             _write(entries, name, folder, most_bytes)
     except _BROKEN as error:
+        if isinstance(error, OSError) and is_full(error):
+            raise
         why = error.strerror if isinstance(error, OSError) else None  # without the path of ours
         raise UserError(
             f"{name}: cannot be unpacked ({why or error or type(error).__name__})",

@@ -1,5 +1,6 @@
 """Archives of strangers: good ones are stored once, bad ones leave nothing outside their folder and say why."""
 
+import contextlib
 import gzip
 import io
 import os
@@ -14,9 +15,10 @@ import pytest
 from api_checks import is_problem
 from harness import make_task
 from servers import serving
-from stores import context, idle, wait_for
+from stores import command, context, idle, job, table, wait_for
 
 from parallelhassnes.control import unpack as unpacking
+from parallelhassnes.control.audit import verify
 from parallelhassnes.control.unpack import unpack
 from parallelhassnes.errors import UserError
 from parallelhassnes.store import atomic
@@ -260,6 +262,27 @@ def test_what_is_bad_is_refused_and_leaves_nothing(store, name):
 def test_an_upload_that_is_too_large_is_refused_before_it_is_kept(store):
     _, client = store
     is_problem(send(client, ("large.zip", os.urandom(5 << 20))), 413)
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(small_disk, tmp_path):
+    ctx = context(small_disk, "min_free_disk_mb = 0\n")
+    make_task(tmp_path, "large", **{"environment/noise": random.Random(7).randbytes(6 << 20).hex()})
+    sent = zipped(tmp_path / "large", "large/")
+    ballast = small_disk / "ballast"
+    with serving(small_disk, "--no-tick") as server:
+        document = is_problem(send(server.client, ("large.zip", sent)), 507)
+        assert (document["detail"], document["fix"]) == ("the server's disk is full", "free some space there and ask again")  # fmt: skip
+        assert list(ctx.layout.temp.iterdir()) == []
+        assert not ctx.layout.tasks.exists()
+        with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as stream:
+            while stream.write(bytes(4096)):
+                pass
+        queued = table(job("j", command("s", "true")))
+        is_problem(server.client.post("/v1/batches", content=queued), 507)
+        ballast.unlink()
+        assert server.client.post("/v1/batches", content=queued).status_code == 201
+    assert len(ctx.layout.batch_ids()) == 1
+    assert verify(ctx.layout).ok
 
 
 def test_archives_within_archives_stay_files(store, tmp_path):

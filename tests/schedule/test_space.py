@@ -4,7 +4,6 @@ import json
 import os
 import resource
 import shutil
-import subprocess
 
 import pytest
 from stores import (
@@ -88,20 +87,6 @@ def test_a_log_is_cut_while_its_writer_goes_on(root):
     flag.touch()
     wait_for(lambda: idle(ctx), "the end")
     assert log.read_text().endswith("x\nlast\n")
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 8 MB, gone afterwards."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], capture_output=True
-    )
-    if made.returncode:
-        pytest.skip("a tmpfs cannot be mounted here; run as root")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def fillers(ctx, batch):
