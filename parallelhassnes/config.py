@@ -171,6 +171,8 @@ class Config(BaseModel):
     """Keep other users of this host out of ``runs/``."""
     min_free_disk_mb: int = Field(default=1024, ge=0)
     """Free space below which nothing starts; 0 for no floor."""
+    min_free_files: int = Field(default=10_000, ge=0)
+    """Files (inodes) that may still be made, below which nothing starts; 0 for no floor."""
     min_free_memory_mb: int = Field(default=256, ge=0)
     """Available memory below which nothing starts; 0 for no floor."""
     max_log_mb: int = Field(default=64, ge=1)
@@ -258,6 +260,7 @@ TEMPLATE = """\
 # on_stuck = "note"            # "retry" also stops it and starts it again
 # private = true               # keep other users of this host out of runs/
 # min_free_disk_mb = 1024      # nothing starts below this
+# min_free_files = 10000       # inodes; nothing starts below this
 # min_free_memory_mb = 256     # nothing starts below this
 # max_log_mb = 64              # of each log of an attempt the beginning and the end are kept
 # durable = true               # false skips fsync: only for throw-away runs

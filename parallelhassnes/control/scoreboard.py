@@ -73,7 +73,7 @@ def system_scoreboard(layout: Layout, *, snapshot: bool = True) -> SystemScorebo
         incoming=_tables(layout.incoming), rejected=_errors(layout.rejected),
         queue=_queue(layout, config, lines, Counter(entry.key_dir for entry in running)),
         runners=_runners(layout), batches=lines,
-        shortage=space.shortage(layout.runs, config.min_free_disk_mb, config.min_free_memory_mb) or "",
+        shortage=space.shortage(layout.runs, config) or "",
     )  # fmt: skip
     if snapshot and (last is None or fresh or len(known) != len(lines)):
         _leave(layout, board)

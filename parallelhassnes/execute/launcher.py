@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from parallelhassnes.execute import processes
-from parallelhassnes.store import locks
+from parallelhassnes.store import locks, space
 
 _CANNOT_FORK = 71
 _launched: set[int] = set()
@@ -149,6 +149,16 @@ def _run(target: Callable[[], None], log: Path) -> NoReturn:
             os._exit(0)
         except _Become as become:
             target, log = become.target, become.log
+        except OSError as error:
+            if not space.is_full(error):
+                traceback.print_exc()
+            else:  # the attempt is found dead by a later tick, and is repeated
+                print(
+                    f"supervisor: {error.strerror} ({error.filename}); the attempt will be lost",
+                    file=sys.stderr,
+                )
+            sys.stderr.flush()
+            os._exit(70)
         except BaseException:  # noqa: BLE001 - the last frame of a process: log it, whatever it is
             traceback.print_exc()
             sys.stderr.flush()

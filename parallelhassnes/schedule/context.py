@@ -51,8 +51,7 @@ class Context:
 
     def shortage(self) -> str | None:
         """Why nothing may start on this host now (disk, memory), in one line; None where there is enough."""
-        floors = self.config
-        return space.shortage(self.layout.runs, floors.min_free_disk_mb, floors.min_free_memory_mb)
+        return space.shortage(self.layout.runs, self.config)
 
     def secrets(self) -> dict[str, str]:
         """Every variable that a step could be given: the process's own, those of ``env_file``, what was lent.

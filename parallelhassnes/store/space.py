@@ -1,24 +1,37 @@
-"""Disk and memory: whether there is enough to start anything, and what an error says that came of too little."""
+"""Disk (bytes and inodes) and memory: whether there is enough to start anything, and what an error says that came of too little."""
 
 import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NOTHING_LEFT = 256 * 1024
 
 
-def shortage(runs: Path, min_disk_mb: int, min_memory_mb: int) -> str | None:
-    """Why nothing may start now, in one line with what to do; None where there is enough of both."""
-    free = free_disk(runs) // 1_000_000
-    if free < min_disk_mb:
-        return f"disk: {free} MB free for {runs}, the floor is {min_disk_mb} MB; free some, or lower min_free_disk_mb"
-    memory = free_memory()
-    if memory is not None and memory // 1_000_000 < min_memory_mb:
+class Floors(Protocol):
+    """Below which nothing may start; 0 for none. The configuration has them."""
+
+    min_free_disk_mb: int
+    min_free_files: int
+    min_free_memory_mb: int
+
+
+def shortage(runs: Path, floors: Floors) -> str | None:
+    """Why nothing may start now, in one line with what to do; None where there is enough of all."""
+    disk = _disk(runs)
+    free, floor = disk.f_bavail * disk.f_frsize // 1_000_000, floors.min_free_disk_mb
+    if free < floor:
+        return f"disk: {free} MB free for {runs}, the floor is {floor} MB; free some, or lower min_free_disk_mb"
+    free, floor = disk.f_favail, floors.min_free_files
+    if free < floor and disk.f_files:  # one that has no inodes counts none
+        return f"disk: room for {free} files for {runs}, the floor is {floor}; delete some, or lower min_free_files"
+    memory, floor = free_memory(), floors.min_free_memory_mb
+    if memory is not None and memory // 1_000_000 < floor:
         return (
-            f"memory: {memory // 1_000_000} MB available, the floor is {min_memory_mb} MB; "
+            f"memory: {memory // 1_000_000} MB available, the floor is {floor} MB; "
             "free some, or lower min_free_memory_mb"
         )
     return None
@@ -26,10 +39,14 @@ def shortage(runs: Path, min_disk_mb: int, min_memory_mb: int) -> str | None:
 
 def free_disk(folder: Path) -> int:
     """Bytes that we may still write there, or where it would be made."""
+    found = _disk(folder)
+    return found.f_bavail * found.f_frsize
+
+
+def _disk(folder: Path) -> os.statvfs_result:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize
+    return os.statvfs(folder)
 
 
 def free_memory() -> int | None:

@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import shutil
+import subprocess
 
 import pytest
 from stores import (
@@ -29,7 +30,7 @@ from parallelhassnes.store import tickets
 NO_FLOOR = "min_free_disk_mb = 0\n"
 
 
-@pytest.mark.parametrize("floor", ["min_free_disk_mb", "min_free_memory_mb"])
+@pytest.mark.parametrize("floor", ["min_free_disk_mb", "min_free_files", "min_free_memory_mb"])
 def test_below_a_floor_nothing_starts_and_everything_says_so(root, floor):
     ctx = context(root, f"{floor} = 900_000_000\n")
     batch = put(ctx, table(job("j", command("s", "true"))))
@@ -161,6 +162,34 @@ def test_a_disk_that_fills_up_while_a_batch_runs(small_disk):
     assert classes == {"infrastructure"}
     unexpected = [each for each in verify(ctx.layout).problems if not each.place.endswith("/big")]
     assert not unexpected
+
+
+def test_a_file_system_that_takes_no_more_files(small_disk):
+    """There are bytes left, but no inodes: what starts then is lost or waits, each says so in a line, and all goes on."""
+    ctx = context(small_disk, NO_FLOOR + "min_free_files = 0\nconcurrency = 3\n")
+    steps = [job(f"j{n}", shell("s", "echo done", retry={"max_attempts": 9})) for n in range(8)]
+    batch = put(ctx, table(*steps, retry={"backoff_sec": 0}))
+
+    def allow(more):
+        now = os.statvfs(small_disk)
+        most = now.f_files - now.f_ffree + more
+        subprocess.run(["mount", "-o", f"remount,nr_inodes={most}", str(small_disk)], check=True)
+
+    for more in (0, 15, 25, 35):
+        allow(more)
+        done = program(small_disk, "tick", check=False)
+        assert "Traceback" not in done.stdout + done.stderr
+    allow(100_000)
+
+    def settled():
+        tick(ctx)
+        return idle(ctx)
+
+    wait_for(settled, "the batch")
+    found = states(ctx, batch)
+    assert {statuses[-1] for statuses in found.values()} == {"succeeded"}
+    assert len(found) == 8
+    assert verify(ctx.layout).ok
 
 
 def test_a_limit_on_file_sizes_ends_as_infrastructure(root):
