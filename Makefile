@@ -19,7 +19,7 @@ demo: venv ## run the example tasks with the agents oracle and nop, and show the
 	$(python) -m parallelhassnes scoreboard --root build/demo
 
 test: venv ## run the tests; says what it had to skip and how to get it
-	@$(python) -m pytest -n $(jobs) --reruns 1 -r fER $(args)
+	@$(python) -m pytest -n $(jobs) -p pytest_rerunfailures --reruns 1 -r fER $(args)
 
 lint: venv ## style, types, layers
 	@.venv/bin/ruff check .
