@@ -66,7 +66,11 @@ class Context:
 
 
 def open_context(root: Path, options: Options | None = None) -> Context:
-    """The context of a root; sets this process's durability and file mode creation mask, for it and its children."""
+    """The context of a root; sets this process's durability and file mode creation mask, for it and its children.
+
+    Raises:
+        UserError: the configuration is invalid, or ``runs/`` is private and another user's.
+    """
     layout = Layout(root.absolute())
     config = load_config(layout.root)
     atomic.set_durable(config.durable)
@@ -74,5 +78,6 @@ def open_context(root: Path, options: Options | None = None) -> Context:
     seal.set_private(config.private)
     privacy.set_mask(config.private)
     if config.private:
+        privacy.check_owner(layout.runs)
         privacy.close(layout.runs)
     return Context(layout, config, options or Options())

@@ -9,6 +9,8 @@ import contextlib
 import os
 from pathlib import Path
 
+from parallelhassnes.errors import UserError
+
 _OTHERS = 0o077
 
 
@@ -29,6 +31,39 @@ def restore_mask() -> None:
     """In a worker: the mask that the harness was started with."""
     if _Mask.users is not None:
         os.umask(_Mask.users)
+
+
+def check_owner(folder: Path) -> None:
+    """See to it that what this process makes in a private folder can be read by whoever the folder belongs to.
+
+    Raises:
+        UserError: it is another user's, who could not; root may write anywhere.
+    """
+    try:
+        owner = folder.stat().st_uid
+    except FileNotFoundError:
+        return
+    if owner == os.geteuid():
+        return
+    import tempfile
+
+    with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=folder) as made:
+        if os.fstat(made.fileno()).st_uid == owner:  # some file systems give all files to one user
+            return
+        name, other = _user(os.geteuid()), _user(owner)
+        raise UserError(
+            f"{folder}: is {other}'s and private; what {name} makes there would keep {other} out",
+            fix=f"run it as {other} (sudo -u {other} …), or set private = false and share it by a group",
+        )
+
+
+def _user(uid: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
 
 
 def close(folder: Path) -> None:

@@ -61,6 +61,28 @@ def test_a_root_that_is_read_only_is_told_in_one_line(
     assert line.endswith("Read-only file system; make it writable, or choose another --root")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can write into another user's folder")
+def test_root_does_not_lock_the_owner_out_of_a_private_store(root: Path, ctx: Context) -> None:
+    stores.put(ctx, stores.table(stores.job("j", stores.command("c", "true"))))
+    runs = root / "runs"
+    for path in (runs, *runs.rglob("*")):
+        os.chown(path, 65534, 65534)
+    before = {path: path.stat().st_mtime_ns for path in runs.rglob("*")}
+    for command in (
+        ["tick"],
+        ["submit", str(stores.CHECKOUT / "examples/launch_table.example.json")],
+    ):
+        done = stores.program(root, *command, check=False)
+        (line,) = done.stderr.splitlines()
+        assert (done.returncode, done.stdout) == (2, "")
+        assert line.startswith(f"{runs}: is nobody's and private; what root makes there would keep")
+    assert {path: path.stat().st_mtime_ns for path in runs.rglob("*")} == before
+    assert stores.program(root, "scoreboard", "latest").returncode == 0
+    with (root / "parallelhassnes.toml").open("a") as stream:
+        stream.write("private = false\n")
+    assert stores.program(root, "tick").returncode == 0
+
+
 def test_what_an_encoding_cannot_say_is_escaped(root: Path, ctx: Context) -> None:
     stores.put(ctx, stores.table(stores.job("j", stores.command("c", "true")), experiment="größer"))
     ascii_only = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
