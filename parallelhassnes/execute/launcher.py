@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from parallelhassnes.execute import processes
+from parallelhassnes.execute import own_files, processes
 from parallelhassnes.store import locks, space
 
 _CANNOT_FORK = 71
@@ -170,7 +170,7 @@ def _detach(log: Path) -> None:
         os.setsid()
     reset_signals()
     null = os.open(os.devnull, os.O_RDONLY)
-    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    out = own_files.open_log(log)
     os.dup2(null, 0)
     os.dup2(out, 1)
     os.dup2(out, 2)

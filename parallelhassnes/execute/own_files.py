@@ -6,14 +6,17 @@ altogether. None of that may keep an attempt from being ended and sealed, or bec
 """
 
 import contextlib
+import errno
 import os
 import shutil
 import stat
 from pathlib import Path
 
 from parallelhassnes.execute import logs
-from parallelhassnes.store import attempts, batches
+from parallelhassnes.store import attempts, batches, space
 
+_BATCH = 4
+"""Which of an attempt's parents is its batch."""
 _RECORDS = (attempts.META, attempts.STATE, attempts.FINAL, attempts.FINAL_TEXT)
 
 
@@ -23,6 +26,8 @@ def is_gone(attempt_dir: Path) -> bool:
         return not stat.S_ISDIR(attempt_dir.lstat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
         return True
+    except PermissionError:  # the worker has closed a folder above it
+        return False
 
 
 def put_back(attempt_dir: Path, job_dir: Path, meta: bytes | None) -> bool:
@@ -57,9 +62,45 @@ def take_over_from_worker(attempt_dir: Path, meta: bytes | None) -> None:
         attempts.put_back_meta(attempt_dir, meta)
 
 
+def reopen(file: Path, top: Path) -> None:
+    """Give ourselves back the permissions that a worker has taken from a file and from the folders from ``top`` down to it."""
+    place = top
+    for name in file.relative_to(top).parts:
+        _allow(place, stat.S_IRWXU)
+        place = place / name
+    _allow(place, stat.S_IRWXU if place.is_dir() else stat.S_IRUSR)
+
+
+def open_log(path: Path) -> int:
+    """A descriptor that appends to a log of ours; what a worker has put in its place, or closed to us, goes or opens.
+
+    Raises:
+        OSError: there is no space, or it cannot be had at all.
+    """
+    try:
+        return _append(path)
+    except OSError as error:
+        if space.is_full(error):
+            raise
+    reopen(path.parent, path.parents[_BATCH + 1])
+    _allow(path, stat.S_IRUSR | stat.S_IWUSR)
+    _clear(path, files_too=False)
+    return _append(path)
+
+
+def _append(path: Path) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    handle = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise FileExistsError(errno.EEXIST, "no file of ours", str(path))
+    os.set_blocking(handle, True)
+    return handle
+
+
 def _open_up(attempt_dir: Path) -> None:
-    """Give ourselves back the permissions that the worker has taken from its files and folders."""
-    _allow(attempt_dir, stat.S_IRWXU)
+    """Give ourselves back the permissions that the worker has taken from its files and folders, and those that they are in."""
+    reopen(attempt_dir, attempt_dir.parents[_BATCH])
     for folder, folders, names in os.walk(attempt_dir):
         for name in folders:
             _allow(Path(folder, name), stat.S_IRWXU)

@@ -58,7 +58,7 @@ def written_bytes(attempt_dir: Path) -> int:
     for name in LOGS:
         try:
             total += os.stat(f"{attempt_dir}/{name}").st_size  # noqa: PTH116 - hot path
-        except FileNotFoundError:
+        except OSError:  # not there, or closed to us by the worker
             continue
     left = _MAX_ENTRIES
     folders = [f"{attempt_dir}/trial", f"{attempt_dir}/agent"]

@@ -18,7 +18,8 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
@@ -131,15 +132,25 @@ class _Watch:
         poller.register(self.wake, select.POLLIN)
         told = False
         while True:
-            self._beat_if_due()
+            with self._taking_back():
+                self._beat_if_due()
             ended, status = os.waitpid(self.worker, os.WNOHANG)
             if ended:
                 return WorkerEnd(os.waitstatus_to_exitcode(status), self.reason)
-            self._stop_if_due(told)
+            with self._taking_back():
+                self._stop_if_due(told)
             dues = (self.next_beat, self.deadline, self.phase_deadline, self.kill_at)
             due = min(at for at in dues if at is not None)
             poller.poll(max(0.0, due - time.monotonic()) * 1000 + 1)
-            told = self._drain()
+            told = self._drain() or told
+
+    @contextmanager
+    def _taking_back(self) -> Iterator[None]:
+        """Leave the block where the worker has closed our files to us, and open them for the next time."""
+        try:
+            yield
+        except PermissionError:
+            own_files.take_back(self.attempt.dir)
 
     def _drain(self) -> bool:
         """Whether a SIGTERM was among the signals since the last look."""

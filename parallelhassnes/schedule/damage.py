@@ -12,13 +12,20 @@ import contextlib
 import shutil
 from pathlib import Path
 
+from parallelhassnes.execute import own_files
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.store import atomic, locks, tickets
 from parallelhassnes.store.layout import Layout
 
 
 def note(ctx: Context, batch_id: str, error: Exception) -> None:
-    """Let nothing of the batch start until the file that the error names is whole again."""
+    """Let nothing of the batch start until the file that the error names is whole again.
+
+    One that a worker has closed to us, as it may, is opened: the next tick goes on.
+    """
+    top = ctx.layout.batch(batch_id)
+    if isinstance(error, PermissionError) and Path(error.filename).is_relative_to(top):
+        own_files.reopen(Path(error.filename), top)
     reason = f"damaged: {atomic.describe_damage(error)}; put the file back, or remove the folder of the batch"
     path = _path(ctx, batch_id)
     if reason_of(ctx, batch_id) != reason:

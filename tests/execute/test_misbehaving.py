@@ -7,9 +7,11 @@ import sys
 
 import pytest
 from stores import (
+    CHECKOUT,
     attempt_dirs,
     command,
     context,
+    environment,
     idle,
     job,
     program,
@@ -189,7 +191,12 @@ def test_one_that_spoils_our_files_is_ended_and_sealed_all_the_same(root, script
         table(job("j", shell("s", f"{script}; sleep 0.3"), shell("t", "true", depends_on=["s"]))),
     )
     tick(ctx)
-    wait_for(lambda: (tick(ctx), idle(ctx))[1], "the end of both steps")
+
+    def over():  # a batch waits while one of its files cannot be read
+        tick(ctx)
+        return idle(ctx) and not any(ctx.layout.blocked.glob("*"))
+
+    wait_for(over, "the end of both steps")
     assert states(ctx, batch) == {"j/s": ["succeeded"], "j/t": ["succeeded"]}
     for path in attempt_dirs(ctx, batch):
         assert (path / "seal.json").is_file()
@@ -199,6 +206,51 @@ def test_one_that_spoils_our_files_is_ended_and_sealed_all_the_same(root, script
     outside = ctx.layout.step(batch, "j", "s") / "outside"
     assert not outside.exists() or outside.read_text() == "mine\n"
     assert diagnose(ctx)
+
+
+CLOSED = {
+    "takes every permission": DONE_TO_ITS_OWN_FILES["takes every permission"],
+    "takes every permission of its job": f"{HERE}; chmod -R 000 ../../../..",
+    "puts a folder in the place of the log": f"{HERE}; rm supervisor.log; mkdir supervisor.log",
+    "puts a pipe in the place of the log": f"{HERE}; rm supervisor.log; mkfifo supervisor.log",
+    "puts a link in the place of the log": f"{HERE}; rm supervisor.log; touch ../../../../outside; ln -s ../../../../outside supervisor.log",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("supervisor", ["lives", "dies"])
+@pytest.mark.parametrize("script", CLOSED.values(), ids=CLOSED)
+def test_one_that_closes_our_files_to_an_ordinary_user_is_ended(root, script, supervisor):
+    """As a user who is not root, whom permissions bind."""
+    ctx = settings(root)
+    wait = "sleep 0.3" if supervisor == "lives" else "sleep 300"
+    gate = f"test -e {root}/once && exit 0; until test -e {root}/go; do sleep 0.02; done"
+    step = shell("s", f"{gate}; {script}; touch {root}/once; {wait}")
+    batch = put(ctx, table(job("j", step), retry={"max_attempts": 2, "backoff_sec": 0}))
+    bound = (
+        ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    )
+    ticking = [*bound, sys.executable, "-m", "parallelhassnes", "tick", "--root", str(root)]
+
+    def bound_tick():
+        done = subprocess.run(
+            ticking, env=environment(), cwd=CHECKOUT, capture_output=True, text=True
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return idle(ctx) and not any(ctx.layout.blocked.glob("*"))
+
+    bound_tick()
+    path = wait_for(lambda: next(attempt_dirs(ctx, batch), None), "the attempt")
+    pid = wait_for(lambda: read(path / "state.json").get("pid"), "its supervisor")
+    (root / "go").touch()
+    wait_for((root / "once").exists, "what it does")
+    if supervisor == "dies":
+        os.kill(pid, signal.SIGKILL)
+    wait_for(bound_tick, "the end")
+    ends = {"lives": ["succeeded"], "dies": ["lost", "succeeded"]}
+    assert states(ctx, batch) == {"j/s": ends[supervisor]}
+    assert verify(ctx.layout).ok
+    outside = ctx.layout.batch(batch) / "outside"
+    assert not outside.exists() or outside.read_text() == ""
 
 
 @pytest.mark.parametrize(

@@ -189,7 +189,7 @@ def test_an_attempt_that_was_prepared_but_never_started_is_lost_and_repeated(roo
     wait_for(lambda: idle(ctx), "the step")
     path = next(attempt_dirs(ctx, batch))
     state = read(path / "state.json")
-    for name in ("seal.json", "final.json", "final.txt"):
+    for name in ("seal.json", "final.json", "final.txt", "state.json"):
         (path / name).unlink()
     queued = {key: state[key] for key in ("schema_version", "run_id", "heartbeat", "host")}
     (path / "state.json").write_text(json.dumps({**queued, "status": "queued"}))
