@@ -34,7 +34,7 @@ def test_the_oddish_command_line_runs_watches_and_cleans_a_sweep(root, tmp_path)
         def called(*arguments: str, **more):
             env = {
                 **os.environ, "ODDISH_API_URL": server.url, "ODDISH_API_KEY": key, "COLUMNS": "200", "TERM": "dumb",
-                "USER": "anna",
+                "USER": "anna", "LOGNAME": "anna",
             }  # fmt: skip
             return subprocess.run(
                 ["oddish", *arguments], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=300, **more
