@@ -58,8 +58,8 @@ def test_a_log_of_300_mb_keeps_its_beginning_and_its_end(root, name):
     ctx = context(root, "max_log_mb = 1\n")
     to = "" if name == "stdout.log" else ">&2"
     # What is written just while the log is being cut may be lost, so the last line comes after that.
-    size = f"$(stat -c %s $PARALLELHASSNES_ATTEMPT_DIR/{name})"
-    cut = f"until [ {size} -gt {1 << 19} ] && [ {size} -le {1 << 20} ]; do sleep 0.02; done"
+    size = f"n=$(stat -c %s $PARALLELHASSNES_ATTEMPT_DIR/{name})"
+    cut = f"until {size}; [ $n -gt {1 << 19} ] && [ $n -le {1 << 20} ]; do sleep 0.02; done"
     script = (
         f"echo first {to}; head -c 300000000 /dev/zero | tr '\\0' x {to}; {cut}; echo last {to}"
     )
