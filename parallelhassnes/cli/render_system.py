@@ -34,6 +34,8 @@ def _parts(board: SystemScoreboard, most: int) -> Iterator[RenderableType]:
         return
     if board.shortage:
         yield Text(f"nothing starts: {board.shortage}", style="red")
+    for reason in board.waiting:
+        yield Text(reason, style="red")
     yield Text()
     yield _batches(board.batches[:most])
     if len(board.batches) > most:

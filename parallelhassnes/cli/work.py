@@ -277,6 +277,7 @@ def _say_how_to_come_back(ctx: "Context", batch_ids: list[str] | None) -> None:
 
 
 def _print_tick(ctx: "Context", report: "TickReport", *, quiet: bool, json: bool) -> None:
+    from parallelhassnes.schedule import starts
     from parallelhassnes.store import tickets
     from parallelhassnes.store.atomic import dumps
 
@@ -310,6 +311,8 @@ def _print_tick(ctx: "Context", report: "TickReport", *, quiet: bool, json: bool
     if quiet:
         if ctx.shortage() is not None and any(True for _ in tickets.ready_folders(ctx.layout)):
             typer.echo(_waiting(ctx)[0], err=True)
+        for line in starts.held(ctx.layout):
+            typer.echo(line, err=True)
     else:
         for line in _waiting(ctx):
             typer.echo(line)
@@ -320,11 +323,13 @@ def _print_tick(ctx: "Context", report: "TickReport", *, quiet: bool, json: bool
 
 def _waiting(ctx: "Context") -> list[str]:
     """One line per reason for which ready steps do not start, other than a limit."""
+    from parallelhassnes.schedule import starts
     from parallelhassnes.store import atomic, queue_keys
 
     lines = []
     if (shortage := ctx.shortage()) is not None:
         lines.append(f"nothing starts: {shortage}")
+    lines += starts.held(ctx.layout)
     lines += queue_keys.holds(ctx.layout).values()
     notes = {path.stem: atomic.read_derived(path) for path in ctx.layout.blocked.glob("*.json")}
     lines += [

@@ -22,7 +22,7 @@ from parallelhassnes.control.scoreboard_models import (
     RunnerLine,
     SystemScoreboard,
 )
-from parallelhassnes.schedule import adaptive, damage
+from parallelhassnes.schedule import adaptive, damage, starts
 from parallelhassnes.store import atomic, queue_keys, space, tickets
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue_keys import KeyState
@@ -73,7 +73,7 @@ def system_scoreboard(layout: Layout, *, snapshot: bool = True) -> SystemScorebo
         incoming=_tables(layout.incoming), rejected=_errors(layout.rejected),
         queue=_queue(layout, config, lines, Counter(entry.key_dir for entry in running)),
         runners=_runners(layout), batches=lines,
-        shortage=space.shortage(layout.runs, config) or "",
+        shortage=space.shortage(layout.runs, config) or "", waiting=starts.held(layout),
     )  # fmt: skip
     if snapshot and (last is None or fresh or len(known) != len(lines)):
         _leave(layout, board)

@@ -130,6 +130,8 @@ class SystemScoreboard(View):
     """Tables that were rejected; see ``runs/_queue/rejected``."""
     shortage: str = ""
     """Why nothing starts on this host: too little disk or memory; empty where there is enough."""
+    waiting: list[str] = []
+    """One line per environment whose trials wait because its engine does not answer."""
     queue: list[QueueLine]
     runners: list[RunnerLine]
     batches: list[BatchLine]

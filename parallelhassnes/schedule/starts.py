@@ -1,20 +1,31 @@
-"""How fast trials start in one environment: a token bucket each, so that 100 containers do not start at once.
+"""Whether and how fast trials start in one environment: a token bucket each, so that 100 containers do not start at once.
 
-    _system/starts/<environment>.json   what is left of the bucket, and whether a ready step waits for it
+Trials in Docker wait while its engine does not answer, instead of failing one after the other.
+
+    _system/starts/<environment>.json   what is left of the bucket, and whether a ready step waits for it or for the engine
 
 Written under ``tick.lock`` by the pass that launches; not derived, and safe to delete.
 """
 
+import contextlib
 import time
 from pathlib import Path
 
+from parallelhassnes.errors import UserError
 from parallelhassnes.names import safe_id
 from parallelhassnes.plan import Record, StepSpec
 from parallelhassnes.schedule.context import Context
+from parallelhassnes.steps import docker_engine
 from parallelhassnes.steps.trial_paths import environment_of
 from parallelhassnes.store import atomic, batches, tickets
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import dump
+
+_DOCKER = "docker"
+_NO_RATE = 1000.0
+"""Starts per second where none is set."""
+_LOOK_SEC = 5.0
+"""An engine that did not answer is asked again so often."""
 
 
 class Bucket(Record):
@@ -25,7 +36,9 @@ class Bucket(Record):
     at: float
     """When it was last filled; seconds since the epoch."""
     waits: bool = False
-    """A ready step was refused for lack of a token."""
+    """A ready step was refused for lack of a token or of an engine."""
+    down: str = ""
+    """Why the environment's engine does not answer; empty where it does, or has none."""
     rate: float
     """Tokens per second; as many fit in."""
 
@@ -44,7 +57,9 @@ class Bucket(Record):
 
     @property
     def next_at(self) -> float:
-        """When it has a whole token."""
+        """When it has a whole token, or its engine is asked again."""
+        if self.down:
+            return self.at + _LOOK_SEC
         return self.at + max(0.0, 1.0 - self.tokens) / self.rate
 
 
@@ -54,10 +69,12 @@ class Starts:
     def __init__(self, ctx: Context) -> None:
         self.ctx = ctx
         self._now: dict[str, Bucket] = {}
+        self._engine: str | None = None
+        """Why Docker's engine does not answer; None where nobody has asked yet."""
 
     def environment(self, ticket_path: Path) -> str | None:
-        """The environment with a start rate that the step of this ticket starts in; None where there is none."""
-        if not self.ctx.config.start_rate or not ticket_path.name.endswith(".trial"):
+        """The environment that the step of this ticket starts in, where starts in it are counted; None where not."""
+        if not ticket_path.name.endswith(".trial"):
             return None
         try:
             ticket = tickets.read(ticket_path)
@@ -67,20 +84,33 @@ class Starts:
 
     def _named(self, step: StepSpec) -> str | None:
         name = environment_of(step.spec.get("config") or {})
-        return name if name in self.ctx.config.start_rate else None
+        return name if name == _DOCKER or name in self.ctx.config.start_rate else None
+
+    def _rate(self, environment: str) -> float:
+        return self.ctx.config.start_rate.get(environment, _NO_RATE)
 
     def take(self, environment: str) -> bool:
-        """Take a token; False where there is none yet, which is noted."""
+        """Take a token; False where there is none yet or the engine does not answer, which is noted."""
         bucket = self._bucket(environment)
-        enough = bucket.tokens >= 1.0
+        down = self._down() if environment == _DOCKER else ""
+        enough = bucket.tokens >= 1.0 and not down
         change = {"tokens": bucket.tokens - 1.0} if enough else {"waits": True}
-        self._now[environment] = bucket.model_copy(update=change)
+        self._now[environment] = bucket.model_copy(update={**change, "down": down})
         return enough
+
+    def _down(self) -> str:
+        if self._engine is None:
+            self._engine = ""
+            with contextlib.suppress(
+                UserError
+            ):  # an env_file that cannot be read, which its batches wait for
+                self._engine = docker_engine.trouble(self.ctx.secrets()) or ""
+        return self._engine
 
     def started(self, environment: str) -> None:
         """Take in that the start was made that a token was taken for."""
-        rate = self.ctx.config.start_rate[environment]
-        self._now[environment] = self._now[environment].started(time.time(), rate)
+        bucket = self._now[environment].started(time.time(), self._rate(environment))
+        self._now[environment] = bucket
 
     def give_back(self, environment: str) -> None:
         """A token that was taken for a step that did not start."""
@@ -96,12 +126,12 @@ class Starts:
         for bucket in waiting(self.ctx.layout):
             if bucket.environment not in self._now:
                 path = _path(self.ctx.layout, bucket.environment)
-                quiet = bucket.model_copy(update={"waits": False})
+                quiet = bucket.model_copy(update={"waits": False, "down": ""})
                 atomic.write_json(path, dump(quiet), durable=False)
 
     def _bucket(self, environment: str) -> Bucket:
         if environment not in self._now:
-            rate, now = self.ctx.config.start_rate[environment], time.time()
+            rate, now = self._rate(environment), time.time()
             fresh = Bucket(environment=environment, tokens=max(1.0, rate), at=now, rate=rate)
             filled = (_known(_path(self.ctx.layout, environment)) or fresh).filled(now, rate)
             self._now[environment] = filled.model_copy(update={"waits": False})
@@ -113,6 +143,15 @@ def waiting(layout: Layout) -> list[Bucket]:
     paths = atomic.json_files(f"{layout.system}/starts")
     found = [bucket for path in paths if (bucket := _known(path)) is not None]
     return [bucket for bucket in found if bucket.waits]
+
+
+def held(layout: Layout) -> list[str]:
+    """One line per environment whose trials wait for its engine."""
+    return [
+        f"trials in {bucket.environment} wait: {bucket.down}"
+        for bucket in waiting(layout)
+        if bucket.down
+    ]
 
 
 def _known(path: Path | str) -> Bucket | None:
