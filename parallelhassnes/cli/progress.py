@@ -60,6 +60,7 @@ class Progress:
         self._due = 0.0
         self._summary_due = self._began + SUMMARY_SEC
         self._said = -1
+        self._held: list[str] = []
         self.last = Look()
         """What the last look saw."""
 
@@ -113,6 +114,10 @@ class Progress:
         for ended in look.ended:
             over += ended.retry_at is None
             self._console.print(ended_line(ended, f"{over}/{look.total}"), soft_wrap=True)
+        for line in look.held:
+            if line not in self._held:
+                self._console.print(f"held: {line}", soft_wrap=True, highlight=False, markup=False)
+        self._held = look.held
         if moment >= self._summary_due and look.over != self._said:
             self._console.print(summary(look, self._elapsed()), soft_wrap=True)
             self._summary_due, self._said = moment + SUMMARY_SEC, look.over

@@ -16,6 +16,7 @@ from parallelhassnes.control.numbers import reward_of
 from parallelhassnes.control.running import HeartbeatWatch, attempt_path, describe
 from parallelhassnes.control.scoreboard_models import RunningStep
 from parallelhassnes.control.status import BatchStatus, StepStatus, held, read_index
+from parallelhassnes.schedule import starts
 from parallelhassnes.store import atomic, batches, tickets
 from parallelhassnes.store.layout import Layout
 
@@ -66,7 +67,7 @@ class Look:
     left_sec: float | None = None
     """Estimate of the time left; None before anything got done."""
     held: list[str] = field(default_factory=list)
-    """What keeps whole batches from starting."""
+    """What keeps whole batches, or all trials of an environment, from starting."""
     blocked: int = 0
     """Of the waiting steps those that cannot start as things are; known only while nothing runs."""
     stand_in: bool = False
@@ -126,6 +127,7 @@ class Follower:
             reason = held(self.layout, batch_id).reason
             if reason:
                 look.held.append(f"{batch_id}: {reason}")
+        look.held += starts.held(self.layout)
         self._failures.extendleft(ended for ended in look.ended if ended.status in TROUBLE)
         look.failures = list(self._failures)
         running = self._running(live)

@@ -2,13 +2,28 @@
 
 import json
 import os
+import signal
 import socket
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 from harness import make_task
-from stores import context, idle, job, program, put, shell, states, table, wait_for
+from stores import (
+    CHECKOUT,
+    context,
+    environment,
+    idle,
+    job,
+    program,
+    put,
+    shell,
+    states,
+    table,
+    wait_for,
+)
 
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.steps import docker_engine
@@ -41,6 +56,13 @@ def test_trials_wait_for_the_engine_instead_of_failing_one_by_one(root, place, m
         assert "trials in docker wait: no Docker engine" in program(root, "scoreboard").stdout
         assert why in program(root, "explain", f"{batch}/hello/nop.1").stdout
         assert states(ctx, batch) == {}
+        with subprocess.Popen(
+            [sys.executable, "-m", "parallelhassnes", "tick", "--until-idle", "--root", str(root)],
+            stderr=subprocess.PIPE, text=True, env=environment(), cwd=CHECKOUT,
+        ) as watching:  # fmt: skip
+            assert f"held: trials in docker wait: {why}\n" in iter(watching.stderr.readline, "")
+            watching.send_signal(signal.SIGINT)
+            watching.communicate()
         place.symlink_to(there)
         wait_for(lambda: idle(ctx), "the trials, without another tick", 200)
         found = states(ctx, batch)
