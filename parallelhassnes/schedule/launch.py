@@ -111,23 +111,23 @@ def _take(
         if folders.gives_up(f"{lane.key}/{lane.batch_id}"):
             lane.head = None
         return None
-    environment = bucket.environment(path)
-    if environment is not None and not bucket.take(environment):
+    place = bucket.place(path)
+    if place is not None and not bucket.take(place):
         lane.head = None  # the waker has a pass run when the next may start
         return None
     lane.advance()
     claimed = _claim(ctx, path, lane.key)
     if claimed is None:
-        if environment is not None:
-            bucket.give_back(environment)
+        if place is not None:
+            bucket.give_back(place)
         return None
     try:
         _record(ctx, claimed)  # before the fork: whatever ran has a line
     except OSError:  # a full disk; a repair ends what was prepared
         os.close(claimed.lock)
         raise
-    if environment is not None:
-        bucket.started(environment)
+    if place is not None:
+        bucket.started(place)
     return claimed
 
 

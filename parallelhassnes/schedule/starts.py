@@ -10,10 +10,11 @@ Written under ``tick.lock`` by the pass that launches; not derived, and safe to 
 import contextlib
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from parallelhassnes.errors import UserError
 from parallelhassnes.names import safe_id
-from parallelhassnes.plan import Record, StepSpec
+from parallelhassnes.plan import Record
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.steps import docker_engine
 from parallelhassnes.steps.trial_paths import environment_of
@@ -63,6 +64,14 @@ class Bucket(Record):
         return self.at + max(0.0, 1.0 - self.tokens) / self.rate
 
 
+class Place(NamedTuple):
+    """Where a trial starts."""
+
+    environment: str
+    needs_engine: bool
+    """It needs the Docker engine that this process would use; not one that its step names."""
+
+
 class Starts:
     """The buckets in one pass."""
 
@@ -72,50 +81,51 @@ class Starts:
         self._engine: str | None = None
         """Why Docker's engine does not answer; None where nobody has asked yet."""
 
-    def environment(self, ticket_path: Path) -> str | None:
-        """The environment that the step of this ticket starts in, where starts in it are counted; None where not."""
+    def place(self, ticket_path: Path) -> Place | None:
+        """Where the step of this ticket starts; None where nothing is asked or counted there."""
         if not ticket_path.name.endswith(".trial"):
             return None
         try:
             ticket = tickets.read(ticket_path)
         except FileNotFoundError:
             return None
-        return self._named(batches.read_step(self.ctx.layout, ticket)[1])
-
-    def _named(self, step: StepSpec) -> str | None:
+        step = batches.read_step(self.ctx.layout, ticket)[1]
         name = environment_of(step.spec.get("config") or {})
-        return name if name == _DOCKER or name in self.ctx.config.start_rate else None
+        needs_engine = name == _DOCKER and not docker_engine.NAMED_BY & step.env.keys()
+        return (
+            Place(name, needs_engine)
+            if needs_engine or name in self.ctx.config.start_rate
+            else None
+        )
 
     def _rate(self, environment: str) -> float:
         return self.ctx.config.start_rate.get(environment, _NO_RATE)
 
-    def take(self, environment: str) -> bool:
+    def take(self, place: Place) -> bool:
         """Take a token; False where there is none yet or the engine does not answer, which is noted."""
-        bucket = self._bucket(environment)
-        down = self._down() if environment == _DOCKER else ""
+        bucket = self._bucket(place.environment)
+        down = self._down() if place.needs_engine else ""
         enough = bucket.tokens >= 1.0 and not down
-        change = {"tokens": bucket.tokens - 1.0} if enough else {"waits": True}
-        self._now[environment] = bucket.model_copy(update={**change, "down": down})
+        change = {"tokens": bucket.tokens - 1.0} if enough else {"waits": True, "down": down}
+        self._now[place.environment] = bucket.model_copy(update=change)
         return enough
 
     def _down(self) -> str:
         if self._engine is None:
             self._engine = ""
-            with contextlib.suppress(
-                UserError
-            ):  # an env_file that cannot be read, which its batches wait for
+            with contextlib.suppress(UserError):  # of an env_file, which its batches wait for
                 self._engine = docker_engine.trouble(self.ctx.secrets()) or ""
         return self._engine
 
-    def started(self, environment: str) -> None:
+    def started(self, place: Place) -> None:
         """Take in that the start was made that a token was taken for."""
-        bucket = self._now[environment].started(time.time(), self._rate(environment))
-        self._now[environment] = bucket
+        name = place.environment
+        self._now[name] = self._now[name].started(time.time(), self._rate(name))
 
-    def give_back(self, environment: str) -> None:
+    def give_back(self, place: Place) -> None:
         """A token that was taken for a step that did not start."""
-        bucket = self._now[environment]
-        self._now[environment] = bucket.model_copy(update={"tokens": bucket.tokens + 1.0})
+        bucket = self._now[place.environment]
+        self._now[place.environment] = bucket.model_copy(update={"tokens": bucket.tokens + 1.0})
 
     def save(self) -> None:
         """Write what changed: what was taken, and whether anybody waits."""
@@ -134,7 +144,7 @@ class Starts:
             rate, now = self._rate(environment), time.time()
             fresh = Bucket(environment=environment, tokens=max(1.0, rate), at=now, rate=rate)
             filled = (_known(_path(self.ctx.layout, environment)) or fresh).filled(now, rate)
-            self._now[environment] = filled.model_copy(update={"waits": False})
+            self._now[environment] = filled.model_copy(update={"waits": False, "down": ""})
         return self._now[environment]
 
 

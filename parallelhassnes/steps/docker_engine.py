@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 from parallelhassnes.store import atomic
 
+NAMED_BY = frozenset({"DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG"})
+"""Variables that say which engine it is."""
 _SOCKET = "/var/run/docker.sock"
 _PATIENCE_SEC = 2.0
 

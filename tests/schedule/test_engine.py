@@ -47,9 +47,15 @@ def test_trials_wait_for_the_engine_instead_of_failing_one_by_one(root, place, m
     sweep = {"path": str(make_task(root)), "agents": agents, "environment": "docker"}
     batch = put(ctx, json.dumps({"spec_version": "2.0", "sweep": sweep}).encode())
     beside = put(ctx, table(job("j", shell("s", "true"))))
+    named = {
+        "step_id": "t", "kind": "trial", "task": {"path": str(root / "hello")}, "agent": {"name": "nop"},
+        "environment": {"type": "docker"}, "env": {"DOCKER_HOST": f"unix://{there}"},
+    }  # fmt: skip
+    elsewhere = put(ctx, table(job("j", named)))
     try:
         tick(ctx)
         wait_for(lambda: states(ctx, beside) == {"j/s": ["succeeded"]}, "what needs no engine")
+        wait_for(lambda: states(ctx, elsewhere) == {"j/t": ["succeeded"]}, "what names an engine")
         why = f"no Docker engine answers at {place}: No such file or directory"
         assert f"trials in docker wait: {why}" in program(root, "tick").stdout
         assert why in program(root, "tick", "--quiet").stderr
