@@ -220,9 +220,9 @@ class _View:
         job = batches.read_job(self.status.batch_dir / found.job_id)
         environment = environment_of(job.step(found.step.step_id).spec.get("config") or {})
         for bucket in starts.waiting(self.ctx.layout):
-            if bucket.environment == environment and bucket.down:
-                return f"{bucket.down}; it starts when one does"
             if bucket.environment == environment:
+                if bucket.down:
+                    return f"{bucket.down}; it starts when one does"
                 left = max(0.0, bucket.next_at - time.time())
                 return f"{environment} starts {bucket.rate:g} trials a second; the next in {left:.1f} s"
         return ""

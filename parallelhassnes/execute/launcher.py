@@ -149,18 +149,12 @@ def _run(target: Callable[[], None], log: Path) -> NoReturn:
             os._exit(0)
         except _Become as become:
             target, log = become.target, become.log
-        except OSError as error:
-            if not space.is_full(error):
+        except BaseException as error:  # noqa: BLE001 - the last frame of a process: log it, whatever it is
+            if isinstance(error, OSError) and space.is_full(error):
+                line = f"{error.strerror} ({error.filename}); what it was to do is done again by a later tick"
+                print(f"{log.stem}: {line}", file=sys.stderr)
+            else:
                 traceback.print_exc()
-            else:  # the attempt is found dead by a later tick, and is repeated
-                print(
-                    f"supervisor: {error.strerror} ({error.filename}); the attempt will be lost",
-                    file=sys.stderr,
-                )
-            sys.stderr.flush()
-            os._exit(70)
-        except BaseException:  # noqa: BLE001 - the last frame of a process: log it, whatever it is
-            traceback.print_exc()
             sys.stderr.flush()
             os._exit(70)
 

@@ -65,10 +65,10 @@ def take_over_from_worker(attempt_dir: Path, meta: bytes | None) -> None:
 def reopen(file: Path, top: Path) -> None:
     """Give ourselves back the permissions that a worker has taken from a file and from the folders from ``top`` down to it."""
     place = top
+    _allow(place)
     for name in file.relative_to(top).parts:
-        _allow(place, stat.S_IRWXU)
         place = place / name
-    _allow(place, stat.S_IRWXU if place.is_dir() else stat.S_IRUSR)
+        _allow(place)
 
 
 def open_log(path: Path) -> int:
@@ -82,9 +82,9 @@ def open_log(path: Path) -> int:
     except OSError as error:
         if space.is_full(error):
             raise
-    reopen(path.parent, path.parents[_BATCH + 1])
+    _allow(path.parent)
     _allow(path, stat.S_IRUSR | stat.S_IWUSR)
-    _clear(path, files_too=False)
+    _remove(path, files_too=False)  # unsaid: our standard output is still the tick's
     return _append(path)
 
 
@@ -102,29 +102,35 @@ def _open_up(attempt_dir: Path) -> None:
     """Give ourselves back the permissions that the worker has taken from its files and folders, and those that they are in."""
     reopen(attempt_dir, attempt_dir.parents[_BATCH])
     for folder, folders, names in os.walk(attempt_dir):
-        for name in folders:
-            _allow(Path(folder, name), stat.S_IRWXU)
-        for name in names:
-            _allow(Path(folder, name), stat.S_IRUSR)
+        for name in (*folders, *names):
+            _allow(Path(folder, name))
 
 
-def _allow(path: Path, wanted: int) -> None:
+def _allow(path: Path, of_file: int = stat.S_IRUSR) -> None:
+    """Give ourselves a folder whole, and these permissions of a file."""
     with contextlib.suppress(OSError):  # another user's: the seal names it as unreadable
         mode = path.lstat().st_mode
+        wanted = stat.S_IRWXU if stat.S_ISDIR(mode) else of_file
         if not stat.S_ISLNK(mode) and mode & wanted != wanted:
             path.chmod(stat.S_IMODE(mode) | wanted)
 
 
 def _clear(path: Path, *, files_too: bool) -> None:
-    """Remove what is in the place of one of our files."""
+    """As ``_remove``, and say so."""
+    if _remove(path, files_too=files_too):
+        logs.say(f"removed {path.name}, which the worker had left there")
+
+
+def _remove(path: Path, *, files_too: bool) -> bool:
+    """Remove what is in the place of one of our files; whether there was anything."""
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
-        return
+        return False
     if stat.S_ISREG(mode) and not files_too:
-        return
-    logs.say(f"removed {path.name}, which the worker had left there")
+        return False
     if stat.S_ISDIR(mode):
         shutil.rmtree(path)
     else:
         path.unlink()
+    return True

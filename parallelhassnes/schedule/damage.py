@@ -23,9 +23,10 @@ def note(ctx: Context, batch_id: str, error: Exception) -> None:
 
     One that a worker has closed to us, as it may, is opened: the next tick goes on.
     """
-    top = ctx.layout.batch(batch_id)
-    if isinstance(error, PermissionError) and Path(error.filename).is_relative_to(top):
-        own_files.reopen(Path(error.filename), top)
+    if isinstance(error, PermissionError) and error.filename is not None:
+        file, top = Path(error.filename), ctx.layout.batch(batch_id)
+        if file.is_relative_to(top):
+            own_files.reopen(file, top)
     reason = f"damaged: {atomic.describe_damage(error)}; put the file back, or remove the folder of the batch"
     path = _path(ctx, batch_id)
     if reason_of(ctx, batch_id) != reason:

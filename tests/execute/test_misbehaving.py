@@ -1,5 +1,6 @@
 """Workers that do what workers must not do; each is still ended in time, and nothing of it is left."""
 
+import json
 import os
 import signal
 import subprocess
@@ -25,7 +26,7 @@ from stores import (
 
 from parallelhassnes.control.audit import verify
 from parallelhassnes.control.doctor import diagnose
-from parallelhassnes.execute import processes
+from parallelhassnes.execute import own_files, processes
 from parallelhassnes.schedule.tick import tick
 
 FAST = "grace_sec = 0.3\n"
@@ -229,13 +230,23 @@ def test_one_that_closes_our_files_to_an_ordinary_user_is_ended(root, script, su
     bound = (
         ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
     )
-    ticking = [*bound, sys.executable, "-m", "parallelhassnes", "tick", "--root", str(root)]
+    ticking = [
+        *bound,
+        sys.executable,
+        "-m",
+        "parallelhassnes",
+        "tick",
+        "--json",
+        "--root",
+        str(root),
+    ]
 
     def bound_tick():
         done = subprocess.run(
             ticking, env=environment(), cwd=CHECKOUT, capture_output=True, text=True
         )
         assert "Traceback" not in done.stderr, done.stderr
+        assert json.loads(done.stdout)["ok"]
         return idle(ctx) and not any(ctx.layout.blocked.glob("*"))
 
     bound_tick()
@@ -284,3 +295,15 @@ def test_what_a_worker_says_commands_no_terminal(root):
     for asked in (["show", f"{batch}/j/s"], ["scoreboard", batch], ["errors", batch]):
         said = program(root, *asked).stdout
         assert not {"\033", "\007", "\x9b"} & set(said)
+
+
+def test_nothing_above_a_log_is_opened_for_it(tmp_path):
+    above = tmp_path / "above"
+    (above / "here").mkdir(parents=True)
+    log = above / "here" / "waker.log"
+    os.mkfifo(log)
+    above.chmod(0o500)
+    os.close(own_files.open_log(log))
+    assert log.is_file()
+    assert above.stat().st_mode & 0o777 == 0o500
+    above.chmod(0o700)

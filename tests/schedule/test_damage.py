@@ -1,5 +1,6 @@
 """A file of one batch is torn, gone or somebody else's: that batch waits and says why, the others go on."""
 
+import errno
 import json
 import os
 import shutil
@@ -23,6 +24,7 @@ from stores import (
 
 from parallelhassnes.control.audit import verify
 from parallelhassnes.execute import processes
+from parallelhassnes.schedule import damage
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.store import tickets
 
@@ -277,3 +279,10 @@ def test_a_ledger_that_is_a_folder_holds_up_no_other_batch_and_no_view(root):
     assert said.returncode == 0, said.stderr
     said = program(root, "show", batch, check=False)
     assert (said.returncode, str(ledger) in said.stderr) == (2, True)
+
+
+def test_a_refusal_that_names_no_file_is_noted_all_the_same(root):
+    ctx = context(root)
+    batch = put(ctx, table(job("j", command("s", "true"))))
+    damage.note(ctx, batch, PermissionError(errno.EPERM, "Operation not permitted"))
+    assert "Operation not permitted" in damage.every(ctx.layout)[batch]
