@@ -12,7 +12,7 @@ from parallelhassnes.control.scoreboard_models import View
 from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.steps import untrusted
 from parallelhassnes.steps.analysis.record import Analysis
-from parallelhassnes.steps.verdict import facts
+from parallelhassnes.steps.trial_data import facts
 from parallelhassnes.store import attempts, batches
 from parallelhassnes.store.layout import Layout
 

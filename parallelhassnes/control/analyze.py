@@ -14,7 +14,7 @@ from parallelhassnes.schedule import add, ingest
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.settle import Book, ticket_of
 from parallelhassnes.schedule.tick import pass_and_wake
-from parallelhassnes.steps.verdict import facts
+from parallelhassnes.steps.trial_data import facts
 from parallelhassnes.store import attempts, batches, locks, tickets
 from parallelhassnes.store.records import parse_time
 from parallelhassnes.tables.analyses import analysis_steps, checked, spec

@@ -5,8 +5,8 @@ from statistics import fmean
 from typing import NamedTuple
 
 from parallelhassnes.plan import Plan, StepSpec
-from parallelhassnes.steps.verdict import facts
-from parallelhassnes.steps.verdict.facts import TrialFacts
+from parallelhassnes.steps.trial_data import facts
+from parallelhassnes.steps.trial_data.facts import TrialFacts
 from parallelhassnes.store import batches
 from parallelhassnes.store.layout import Layout
 

@@ -12,7 +12,7 @@ from parallelhassnes.control import numbers
 from parallelhassnes.control.batch_line import TROUBLE
 from parallelhassnes.control.scoreboard_models import Cell, Counts, JobLine, Verdict
 from parallelhassnes.control.status import StepStatus
-from parallelhassnes.steps.verdict.facts import PASS_REWARD
+from parallelhassnes.steps.trial_data.facts import PASS_REWARD
 
 RESULT_KINDS = frozenset({"trial", "agent"})
 """Kinds of steps that have a cell in the matrix."""

@@ -20,8 +20,8 @@ from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.settle import Book, ticket_of
 from parallelhassnes.schedule.tick import pass_and_wake
-from parallelhassnes.steps import scores
 from parallelhassnes.steps.failures import CLASSES
+from parallelhassnes.steps.trial_data import facts
 from parallelhassnes.store import attempts, batches, ledger, locks, tickets
 from parallelhassnes.store.records import AttemptState, now_text, parse_time
 
@@ -87,7 +87,7 @@ class Only(BaseModel):
 
 
 def _has_score(attempt_dir: Path, state: AttemptState) -> bool:
-    return state.status == "succeeded" and scores.is_valid(scores.read(attempt_dir))
+    return state.status == "succeeded" and facts.is_valid(attempt_dir)
 
 
 def cancel(ctx: Context, target: Target, reason: str = "") -> Operated:

@@ -14,8 +14,8 @@ from parallelhassnes.control.scoreboard_models import View
 from parallelhassnes.control.statistics import clustered_interval
 from parallelhassnes.control.trial_rows import Choice, TrialRow
 from parallelhassnes.errors import UserError
+from parallelhassnes.steps.trial_data.facts import PASS_REWARD
 from parallelhassnes.steps.verdict import statistics
-from parallelhassnes.steps.verdict.facts import PASS_REWARD
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import now_text
 

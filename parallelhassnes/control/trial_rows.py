@@ -1,6 +1,6 @@
 """Every trial of a choice of batches as one row: what ``results``, ``compare`` and the report are made from.
 
-Of each trial step the attempt counts that counts for its verdict (``steps.verdict.facts``), so all numbers agree.
+Of each trial step the attempt counts that counts for its verdict (``steps.trial_data.facts``), so all numbers agree.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,8 +11,8 @@ from parallelhassnes import names
 from parallelhassnes.control.bulk import bulk
 from parallelhassnes.control.find import resolve
 from parallelhassnes.errors import UnknownId, UserError
-from parallelhassnes.steps.verdict import facts
-from parallelhassnes.steps.verdict.facts import TrialFacts
+from parallelhassnes.steps.trial_data import facts
+from parallelhassnes.steps.trial_data.facts import TrialFacts
 from parallelhassnes.store import batches
 from parallelhassnes.store.layout import Layout
 

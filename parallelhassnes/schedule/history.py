@@ -4,7 +4,7 @@ from pathlib import Path
 
 from parallelhassnes.plan import StepSpec
 from parallelhassnes.schedule.policy import Past
-from parallelhassnes.steps import scores
+from parallelhassnes.steps.trial_data import facts
 from parallelhassnes.store import attempts
 from parallelhassnes.store.records import AttemptState, now_text, parse_time
 
@@ -29,9 +29,7 @@ def read(step_dir: Path, step: StepSpec, newest: AttemptState, asked: str | None
 
 def _past(folder: Path, step: StepSpec, state: AttemptState) -> Past:
     failure = state.failure
-    scored = step.retry.top_up is None or (
-        state.status == "succeeded" and scores.is_valid(scores.read(folder))
-    )
+    scored = step.retry.top_up is None or (state.status == "succeeded" and facts.is_valid(folder))
     return Past(
         run_id=state.run_id, status=state.status,
         failure_class=failure.failure_class if failure else None,

@@ -12,7 +12,7 @@ import json
 from parallelhassnes.plan import StepSpec
 from parallelhassnes.steps import ends, untrusted
 from parallelhassnes.steps.kinds import Attempt, Failure, Outcome, WorkerEnd
-from parallelhassnes.steps.verdict import facts
+from parallelhassnes.steps.trial_data import facts
 from parallelhassnes.steps.verdict.kind import trial_steps
 from parallelhassnes.store import batches
 

@@ -16,7 +16,7 @@ from parallelhassnes.control.compare import Comparison, by_agent, paired
 from parallelhassnes.control.results import dimension, grouped
 from parallelhassnes.control.trial_lines import TrialLine
 from parallelhassnes.control.trial_rows import TrialRow
-from parallelhassnes.steps.verdict.facts import TrialFacts
+from parallelhassnes.steps.trial_data.facts import TrialFacts
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
 

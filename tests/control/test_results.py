@@ -22,7 +22,7 @@ from parallelhassnes.control.trial_lines import trial_lines
 from parallelhassnes.control.trial_rows import TrialRow
 from parallelhassnes.errors import UserError
 from parallelhassnes.steps import report
-from parallelhassnes.steps.verdict.facts import RESULTS, TrialFacts
+from parallelhassnes.steps.trial_data.facts import RESULTS, TrialFacts
 
 
 @pytest.fixture(scope="module")

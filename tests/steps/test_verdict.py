@@ -18,7 +18,8 @@ from stores import CHECKOUT
 from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.steps import report
 from parallelhassnes.steps.kinds import WorkerEnd
-from parallelhassnes.steps.verdict import facts, judge, opinions, quality, statistics, versions
+from parallelhassnes.steps.trial_data import facts
+from parallelhassnes.steps.verdict import judge, opinions, quality, statistics, versions
 from parallelhassnes.steps.verdict.opinions import Opinion
 
 SCHEMA = json.loads(

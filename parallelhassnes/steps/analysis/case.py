@@ -8,7 +8,7 @@ from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.steps import untrusted
 from parallelhassnes.steps.analysis.record import TrialRef
 from parallelhassnes.steps.analysis.trial_files import TrialFiles
-from parallelhassnes.steps.verdict import facts
+from parallelhassnes.steps.trial_data import facts
 
 
 @dataclass(frozen=True)

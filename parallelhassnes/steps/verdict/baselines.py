@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from parallelhassnes.steps.verdict.facts import TrialFacts
+from parallelhassnes.steps.trial_data.facts import TrialFacts
 from parallelhassnes.steps.verdict.quality import TASKS_FAULT
 
 

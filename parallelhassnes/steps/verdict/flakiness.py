@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from parallelhassnes.steps.verdict.facts import TrialFacts
+from parallelhassnes.steps.trial_data.facts import TrialFacts
 
 BASELINES = ("oracle", "nop")
 """Agents without a model: each of their runs on a task does the same."""

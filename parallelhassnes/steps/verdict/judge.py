@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from parallelhassnes.steps.trial_data.facts import RESULTS, TrialFacts
 from parallelhassnes.steps.verdict import baselines, flakiness, quality, statistics
-from parallelhassnes.steps.verdict.facts import RESULTS, TrialFacts
 from parallelhassnes.steps.verdict.flakiness import Actions
 from parallelhassnes.steps.verdict.opinions import Opinion
 from parallelhassnes.steps.verdict.quality import Finding

@@ -10,8 +10,9 @@ from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.steps import ends, untrusted
 from parallelhassnes.steps.analysis.trial_files import TrialFiles
 from parallelhassnes.steps.kinds import Attempt, Outcome, WorkerEnd
-from parallelhassnes.steps.verdict import facts, flakiness, judge, opinions
-from parallelhassnes.steps.verdict.facts import TrialFacts
+from parallelhassnes.steps.trial_data import facts
+from parallelhassnes.steps.trial_data.facts import TrialFacts
+from parallelhassnes.steps.verdict import flakiness, judge, opinions
 from parallelhassnes.steps.verdict.versions import VERDICT_FILE
 from parallelhassnes.store import batches
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from parallelhassnes.steps.verdict.facts import TrialFacts
+from parallelhassnes.steps.trial_data.facts import TrialFacts
 from parallelhassnes.steps.verdict.flakiness import BASELINES, Same
 from parallelhassnes.steps.verdict.opinions import Opinion
 

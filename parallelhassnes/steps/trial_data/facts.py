@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from parallelhassnes.plan import StepSpec
-from parallelhassnes.steps import scores, untrusted
+from parallelhassnes.steps import untrusted
 from parallelhassnes.steps.failures import CLASSES, INFRASTRUCTURE_CLASSES, UNABLE
 
 type Result = Literal["scored", "unscored", "infrastructure", "canceled", "skipped", "missing"]
@@ -126,7 +126,7 @@ def _facts(
     failure = untrusted.mapping(report.get("failure")).get("class")
     failure = failure if failure in CLASSES else None
     reward = untrusted.number(trial.get("reward")) if status == "succeeded" else None
-    if target and scores.is_silent(trial):
+    if target and is_silent(trial):
         reward = None
     return TrialFacts(
         step_id=step_id,
@@ -170,3 +170,22 @@ def _result(status: object, failure: str | None, reward: float | None) -> Result
     if status == "lost" or (status == "failed" and failure in INFRASTRUCTURE_CLASSES):
         return "infrastructure"
     return "unscored" if reward is None else "scored"
+
+
+def is_valid(attempt_dir: Path) -> bool:
+    """Whether the report of a succeeded attempt has a reward that counts towards a target of scored trials (``n_valid``)."""
+    trial = untrusted.mapping(
+        (untrusted.read_object(attempt_dir / "final.json") or {}).get("trial")
+    )
+    return untrusted.number(trial.get("reward")) is not None and not is_silent(trial)
+
+
+def is_silent(trial: Mapping[str, Any]) -> bool:
+    """Whether an agent with a model has counted its tokens and they are none: it has never spoken to its model.
+
+    A trial that does not count its tokens (null) is believed.
+    """
+    tokens = untrusted.mapping(trial.get("tokens"))
+    agent = untrusted.mapping(trial.get("agent"))
+    counted = [untrusted.whole(tokens.get(name)) for name in ("input", "output")]
+    return bool(agent.get("model")) and counted == [0, 0]
