@@ -187,11 +187,15 @@ class Config(BaseModel):
 
 
 def find_root(start: Path) -> Path:
-    """The nearest folder from ``start`` upwards that holds a configuration, else ``start``."""
+    """The nearest folder from ``start`` upwards that holds a configuration, else ``start``.
+
+    Inside a task's folder it is the folder above the task: a store within would be a part of the task.
+    """
     for folder in (start, *start.parents):
         if (folder / CONFIG_NAME).is_file():
             return folder
-    return start
+    tasks = [folder for folder in (start, *start.parents) if (folder / "task.toml").is_file()]
+    return tasks[-1].parent if tasks else start
 
 
 def load_config(root: Path) -> Config:

@@ -9,7 +9,8 @@ import hashlib
 import re
 import secrets
 import string
-from collections.abc import Collection, Iterable, Mapping
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -19,6 +20,12 @@ from parallelhassnes.errors import UserError
 
 MAX_NAME = 128
 """Characters of the longest safe file name."""
+
+BATCH_FILES = frozenset({
+    "batch_meta.json", "control.json", "index.json", "launch_table.json", "launch_table.yaml", "launch_table.yml",
+    "ledger.jsonl", "scoreboard.batch.json",
+})  # fmt: skip
+"""What lies in a batch's folder beside its jobs' folders, so that no job can be called so."""
 
 MAX_KEY = 1000
 """Characters of the longest queue key."""
@@ -51,7 +58,41 @@ def check_id(text: object, what: str) -> str:
     )
 
 
-def safe_id(text: str, taken: Collection[str] = ()) -> str:
+def as_folder(text: str) -> str:
+    """What a name is to a file system that folds names: two ids that are alike here would share one folder somewhere.
+
+    Case and Unicode's ways of writing one character (macOS, Windows), dots and spaces at the end (Windows, SMB).
+    """
+    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFKD", text).casefold())
+    return folded.rstrip(". ") or folded
+
+
+class Ids(Collection[str]):
+    """Names that are taken, beside which one that differs by no more than a file system may fold is taken too."""
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self._names: dict[str, str] = {}
+        for name in names:
+            self.add(name)
+
+    def add(self, name: str) -> None:
+        self._names.setdefault(as_folder(name), name)
+
+    def like(self, name: str) -> str | None:
+        """The name that is taken and that this one would share a folder with."""
+        return self._names.get(as_folder(name))
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and as_folder(name) in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names.values())
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def safe_id(text: str, taken: Ids | None = None) -> str:
     """A safe id for any text, the same one every time: ``org/name`` becomes ``org-name``.
 
     Long ones are cut and get a short hash of the whole; one that is in ``taken`` gets ``-2``, ``-3`` …
@@ -61,7 +102,7 @@ def safe_id(text: str, taken: Collection[str] = ()) -> str:
         base = f"x{_digest(text, 8)}"
     if len(base) > 96:
         base = f"{base[:87].rstrip('.-')}-{_digest(text, 8)}"
-    if base not in taken:
+    if taken is None or base not in taken:
         return base
     number = 2
     while f"{base}-{number}" in taken:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from parallelhassnes.errors import UserError
 from parallelhassnes.names import (
     KEY_RULES,
+    Ids,
     agent_key,
     attempt_name,
     check_id,
@@ -61,14 +62,31 @@ def test_safe_id_is_safe_and_new(text: str, taken: set[str]) -> None:
     first = safe_id(text)
     assert is_safe_id(first)
     assert first == safe_id(text)
-    assert safe_id(text, taken | {first}) not in taken | {first}
+    assert safe_id(text, Ids(taken | {first})) not in Ids(taken | {first})
 
 
 def test_safe_id_of_task_names() -> None:
     assert safe_id("org/name") == "org-name"
-    assert safe_id("org/name", {"org-name", "org-name-2"}) == "org-name-3"
+    assert safe_id("org/name", Ids({"org-name", "org-name-2"})) == "org-name-3"
     assert safe_id("x" * 300) != safe_id("x" * 301)
     assert safe_id("日本") != safe_id("本日")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("Job", "job"), ("JOB.x", "job.X"), ("job", "job."), ("job", "job.. ."), ("caf\u00e9", "cafe\u0301"),
+     ("STRASSE", "stra\u00dfe"), ("\u212b", "\u00c5"), ("\ufb01x", "fix")],
+)  # fmt: skip
+def test_names_that_some_file_system_takes_for_one(one: str, other: str) -> None:
+    taken = Ids([one])
+    assert other in taken
+    assert taken.like(other) == one
+    assert safe_id(other, taken) not in taken
+
+
+@pytest.mark.parametrize(("one", "other"), [("a", "b"), ("a.b", "a-b"), ("a.", "b."), ("a1", "a")])
+def test_names_that_are_two_everywhere(one: str, other: str) -> None:
+    assert other not in Ids([one])
 
 
 def test_batch_ids_sort_by_time_and_read_as_utc() -> None:

@@ -152,12 +152,15 @@ def tick(
 
 
 def open_store(root: Path | None, said: "Options | None" = None) -> "Context":
-    """The context of a root whose folders exist."""
+    """The context of a root whose folders exist; where they are made now, a line on stderr says so."""
     from parallelhassnes.control.init import ensure
     from parallelhassnes.schedule.context import open_context
 
     ctx = open_context(root_or_default(root), said)
+    is_new = not ctx.layout.system.is_dir()
     ensure(ctx)
+    if is_new:
+        print(f"made a store in {ctx.layout.runs}", file=sys.stderr)
     return ctx
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from parallelhassnes.control.analyses import engine_of
 from parallelhassnes.control.find import resolve
 from parallelhassnes.errors import InvalidInput
+from parallelhassnes.names import Ids
 from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.schedule import add, ingest
 from parallelhassnes.schedule.context import Context
@@ -64,7 +65,7 @@ def analyze(
             if found.job_id not in (None, job_dir.name):
                 continue
             job = batches.read_job(job_dir)
-            taken = {step.step_id for step in job.steps}
+            taken = Ids(step.step_id for step in job.steps)
             for trial in _trials(ctx, job, found.step_id, failed=failed):
                 missing = [part for part in parts if not _has(ctx, book, job, trial, part, result)]
                 new.setdefault(job.job_id, []).extend(

@@ -72,9 +72,11 @@ def create(ctx: Context, name: str, role: str) -> Made:
     token = PREFIX + secrets.token_urlsafe(32)
     path = ctx.layout.tokens / f"{name}.json"
     with locks.held(ctx.layout.tick_lock):
-        if path.exists():
+        files = atomic.json_files(ctx.layout.tokens)
+        known = names.Ids(file.rpartition("/")[2].removesuffix(".json") for file in files)
+        if (other := known.like(name)) is not None:
             raise UserError(
-                f"there is a token {name} already", fix="choose another name, or revoke it"
+                f"there is a token {other} already", fix="choose another name, or revoke it"
             )
         path.parent.mkdir(exist_ok=True)
         by = ledger.person()

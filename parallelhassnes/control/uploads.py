@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from parallelhassnes.control.unpack import unpack
 from parallelhassnes.errors import InvalidInput, Problem, UnknownId, UserError
-from parallelhassnes.names import is_safe_id, nearest
+from parallelhassnes.names import Ids, is_safe_id, nearest
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.store import atomic, ledger, locks
 from parallelhassnes.store.layout import Layout
@@ -88,6 +88,7 @@ def upload(ctx: Context, archives: list[Archive]) -> Uploaded:
             tasks += [Path(str(task.config["path"])) for task in found]
         if problems.found:
             raise InvalidInput([_shown(problem, work) for problem in problems.found])
+        _check_apart(tasks)
         stored = [_store(ctx.layout, task) for task in tasks]
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -208,6 +209,18 @@ def _store(layout: Layout, task: Path) -> tuple[StoredTask, bool]:
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return record, True
+
+
+def _check_apart(tasks: list[Path]) -> None:
+    """Refuse tasks of one upload whose names a file system may take for one."""
+    names = Ids()
+    for task in tasks:
+        if (other := names.like(task.name)) not in (None, task.name):
+            raise UserError(
+                f"the tasks {other!r} and {task.name!r} are one folder on many file systems",
+                fix="rename one",
+            )
+        names.add(task.name)
 
 
 def _survey(task: Path) -> tuple[str, int, int]:

@@ -132,6 +132,7 @@ def ingest_file(ctx: Context, path: Path, plan: Plan | None = None) -> Ingested 
             plan = expand(
                 data, name=path.name, base_dirs=_base_dirs(ctx, submission), defaults=defaults(ctx)
             )
+            check_apart(ctx, plan, path.name)
     except InvalidInput as error:
         if submission is None and _still_growing(path, data):
             return None
@@ -151,6 +152,23 @@ def ingest_file(ctx: Context, path: Path, plan: Plan | None = None) -> Ingested 
     _write_batch(ctx, batch_id, path, data, digest, submission, plan)
     _accept(ctx, path, batch_id, duplicate=False)
     return Ingested(path.name, batch_id)
+
+
+def check_apart(ctx: Context, plan: Plan, name: str) -> None:
+    """Refuse tasks that the store lies in: what is written there would change what the task is.
+
+    Raises:
+        InvalidInput: naming the task and what to do; ``name`` is the table's.
+    """
+    runs = ctx.layout.runs.resolve()
+    steps = (step for job in plan.jobs for step in job.steps if step.kind == "trial")
+    for path in sorted({step.spec["config"].get("task", {}).get("path") or "" for step in steps}):
+        if path and runs.is_relative_to(Path(path).resolve()):
+            message = (
+                f"the store {ctx.layout.runs} lies inside the task {path}, and would change it"
+            )
+            fix = "use a root outside of the task: --root DIR"
+            raise InvalidInput([Problem(name, "", message, fix)])
 
 
 def known_batch(ctx: Context, digest: str) -> str | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from parallelhassnes.names import safe_id
+from parallelhassnes.names import Ids, safe_id
 from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.store import additions, batches
 from parallelhassnes.store.layout import Layout
@@ -14,7 +14,7 @@ def trials(job: JobSpec, n: int, labels: Sequence[str] | None) -> list[StepSpec]
     Args:
         labels: only of agents whose column is one of these.
     """
-    taken = {step.step_id for step in job.steps}
+    taken = Ids(step.step_id for step in job.steps)
     newest: dict[str, StepSpec] = {}
     for step in job.steps:
         if step.kind == "trial" and (labels is None or step.label in labels):
@@ -67,7 +67,7 @@ def _again(
     job_id: str, steps: list[StepSpec], old: JobSpec, added: Sequence[StepSpec]
 ) -> tuple[list[StepSpec], list[str]]:
     """One addition."""
-    taken = {step.step_id for step in steps}
+    taken = Ids(step.step_id for step in steps)
     came_together = {step.step_id for step in added if step.kind == "trial"}
     made: list[StepSpec] = []
     left_out: list[str] = []
@@ -96,7 +96,7 @@ def _like(
     like: StepSpec,
     step_id: str,
     repeat: int,
-    taken: set[str],
+    taken: Ids,
 ) -> list[StepSpec]:
     """A trial like another, and its analyses like the other's."""
     taken.add(step_id)

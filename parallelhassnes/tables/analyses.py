@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from parallelhassnes.names import safe_id
+from parallelhassnes.names import Ids, safe_id
 from parallelhassnes.plan import Retry, StepSpec
 from parallelhassnes.tables.context import Context
 from parallelhassnes.tables.hidden import check_env, templates
@@ -52,7 +52,7 @@ def analysis_steps(
     found: list[AnalysisPart],
     context: Context,
     retry: Retry,
-    taken: set[str],
+    taken: Ids,
 ) -> list[StepSpec]:
     """The steps that analyse this trial; their ids are put into ``taken``."""
     made = []

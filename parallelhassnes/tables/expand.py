@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from parallelhassnes.config import Budget
 from parallelhassnes.errors import InvalidInput, UserError
+from parallelhassnes.names import BATCH_FILES, Ids
 from parallelhassnes.plan import Plan
 from parallelhassnes.tables.analyses import limits as analysis_limits
 from parallelhassnes.tables.analyses import parts
@@ -124,7 +125,7 @@ def _own(document: dict[str, Any], context: Context) -> Plan | None:
         drafts += explicit_jobs(document["jobs"], usable, context, trials)
     sweep = usable.sweep
     if sweep is not None:
-        taken = {draft.job_id for draft in drafts}
+        taken = Ids((*BATCH_FILES, *(draft.job_id for draft in drafts)))
         retry = context.retry(usable.retry)
         drafts += expand_sweep(
             sweep, "/sweep", context, trials, retry, taken, usable.analysis,

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from parallelhassnes.errors import UserError
+from parallelhassnes.names import BATCH_FILES, Ids
 from parallelhassnes.plan import Plan, Retry
 from parallelhassnes.tables.check import finish
 from parallelhassnes.tables.context import Context
@@ -66,7 +67,9 @@ def expand_harbor_job(document: dict[str, Any], context: Context) -> Plan | None
     columns, limits = _columns(plan, config, trials)
     retry = _retry(raw, config, context)
     tasks = [_named(task, known) for task in found_tasks(plan)]
-    drafts = group_by_task([(task, columns) for task in _once(tasks)], retry, set(), context)
+    drafts = group_by_task(
+        [(task, columns) for task in _once(tasks)], retry, Ids(BATCH_FILES), context
+    )
     return Plan(
         table_format="harbor-job",
         experiment=config.job_name if "job_name" in raw else "",
@@ -90,7 +93,7 @@ def _for_planning(config: Any) -> Any:
 
 
 def _columns(plan: Any, config: Any, trials: Trials) -> tuple[list[Column], dict[str, int]]:
-    columns, prefixes = [], set[str]()
+    columns, prefixes = [], Ids()
     limits: dict[str, int] = {}
     for index, trial in enumerate(plan.trial_configs[: len(config.agents)]):
         whole = trial.model_copy(update={"environment": config.environment})
@@ -124,11 +127,9 @@ def _local_tasks(raw: dict[str, Any], context: Context, *, verify: bool) -> dict
             folder = context.bases.need(entry["path"], at + "/path", section[:-1], problems)
             if section == "datasets" and folder is not None and is_task_dir(folder):
                 # Harbor's own command line takes a task folder for -p too.
-                singles.append({"path": str(folder)})
-                known |= {
-                    task.config["path"]: task
-                    for task in tasks_in(folder, at, problems, verify=verify)
-                }
+                found = _dataset(folder, entry, at, problems, verify=verify)
+                singles += [{"path": task.config["path"]} for task in found]
+                known |= {task.config["path"]: task for task in found}
                 continue
             made.append({**entry, "path": str(folder or entry["path"])})
             if folder is None:
@@ -164,7 +165,10 @@ def _dataset(
         tuple(excluded) if isinstance(excluded, list) else (),
         limit if isinstance(limit, int) else None,
     )
-    return tasks_in(folder, at + "/path", problems, wanted, verify=verify)
+    found = tasks_in(folder, at + "/path", problems, wanted, verify=verify)
+    if not found and not problems:
+        wanted.report_none_left(at + "/path", problems)
+    return found
 
 
 def _validated(raw: dict[str, Any], model: Any, problems: Problems) -> Any:

@@ -5,12 +5,14 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import PurePath
 from typing import Any
 
 from parallelhassnes.errors import InvalidInput, UserError
 from parallelhassnes.tables.foreign import recognise
 from parallelhassnes.tables.problems import Problems
+from parallelhassnes.tables.tasks import Wanted
 
 _WITHOUT_MODEL = frozenset({"oracle", "nop"})
 
@@ -55,6 +57,7 @@ def table_for(request: RunRequest) -> dict[str, Any]:
     """
     if not request.paths and not request.dataset:
         raise UserError("no task was named", fix="give a path, -d DATASET or -c FILE")
+    _check_models(request)
     document: dict[str, Any] = {"spec_version": "2.0"}
     _above(document, request)
     sweep: dict[str, Any] = {}
@@ -73,6 +76,7 @@ def merged(document: Any, request: RunRequest, name: str) -> dict[str, Any]:
     shape = recognise(document, problems)
     if shape is None:
         raise InvalidInput(problems.found)
+    _check_models(request)
     made = dict(document)
     if shape == "oddish-sweep":
         _into_sweep(made, request)
@@ -93,6 +97,23 @@ def merged(document: Any, request: RunRequest, name: str) -> dict[str, Any]:
         _into_sweep(made["sweep"], request)
     _above(made, request)
     return made
+
+
+def _check_models(request: RunRequest) -> None:
+    """Refuse a model that no agent would run with.
+
+    Raises:
+        UserError: no agent is named beside it, or only such as take none.
+    """
+    if not request.models or any(name not in _WITHOUT_MODEL for name in request.agents):
+        return
+    model = request.models[0]
+    if request.agents:
+        which = " and ".join(request.agents)
+        raise UserError(f"-m {model}: {which} {'take' if len(request.agents) > 1 else 'takes'} no model",
+                        fix=f"leave -m out, or name an agent that takes one: -a terminus-2 -m {model}")  # fmt: skip
+    raise UserError(f"-m {model}: no agent is named that would use it",
+                    fix=f"name one, for example -a terminus-2 -m {model}")  # fmt: skip
 
 
 def _into_sweep(sweep: dict[str, Any], request: RunRequest) -> None:
@@ -153,28 +174,15 @@ def _changed(agent: Any, request: RunRequest) -> Any:
 
 def _into_harbor(made: dict[str, Any], request: RunRequest) -> None:
     """As Harbor's own command line does it: a path is a dataset or a task by what lies there, agents replace agents."""
-    filters = {
-        name: list(value) if isinstance(value, tuple) else value
-        for name in ("task_names", "exclude_task_names", "n_tasks")
-        if (value := getattr(request, name))
-    }
-    sources: list[dict[str, Any]] = [{"path": path} for path in request.paths]
-    if request.dataset:
-        name, _, version = request.dataset.partition("@")
-        source = {"name": name}
-        if version:
-            source["ref" if "/" in name else "version"] = version
-        sources.append(source)
-    if sources:
-        made.pop("tasks", None)
-        made["datasets"] = sources
-    if filters and isinstance(made.get("datasets"), list):
-        made["datasets"] = [{**each, **filters} for each in made["datasets"]]
+    _sources_of_harbor(made, request)
     if request.agents:
         made["agents"] = [
             {key: value for key, value in agent.items() if key not in ("n_trials", "n_valid")}
             for agent in _agents(request.agents, request, "name")
         ]
+    elif isinstance(made.get("agents"), list):
+        own = replace(request, n_trials=None, n_valid=None)  # those of a job are its n_attempts
+        made["agents"] = [_changed(agent, own) for agent in made["agents"]]
     if request.n_trials is not None:
         made["n_attempts"] = request.n_trials
     if request.environment is not None:
@@ -194,6 +202,42 @@ def _into_harbor(made: dict[str, Any], request: RunRequest) -> None:
                 f"a Harbor job config has no place for {option}",
                 fix="set it in parallelhassnes.toml",
             )
+
+
+def _sources_of_harbor(made: dict[str, Any], request: RunRequest) -> None:
+    filters = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name in ("task_names", "exclude_task_names", "n_tasks")
+        if (value := getattr(request, name))
+    }
+    sources: list[dict[str, Any]] = [{"path": path} for path in request.paths]
+    if request.dataset:
+        name, _, version = request.dataset.partition("@")
+        source = {"name": name}
+        if version:
+            source["ref" if "/" in name else "version"] = version
+        sources.append(source)
+    if sources:
+        made.pop("tasks", None)
+        made["datasets"] = sources
+    if filters and isinstance(made.get("datasets"), list):
+        made["datasets"] = [{**each, **filters} for each in made["datasets"]]
+    if filters and isinstance(made.get("tasks"), list):
+        made["tasks"] = _chosen(made["tasks"], request)
+        if not made["tasks"] and not made.get("datasets"):
+            raise UserError("-t and -x leave none of the file's tasks", fix="change or drop them")
+
+
+def _chosen(tasks: list[Any], request: RunRequest) -> list[Any]:
+    """The tasks of a Harbor job that the options leave, by the last part of their path or name."""
+    wanted = Wanted(request.task_names, request.exclude_task_names)
+    kept = [
+        task
+        for task in tasks
+        if not isinstance(task, dict)
+        or wanted.takes(PurePath(str(task.get("path") or task.get("name") or "")).name)
+    ]
+    return kept[: request.n_tasks]
 
 
 def _object(value: Any) -> dict[str, Any]:
@@ -231,6 +275,7 @@ def _sweep_options(request: RunRequest) -> str:
     given = {
         "a path": request.paths, "-d": request.dataset, "-a": request.agents, "-m": request.models,
         "-n": request.n_trials, "--n-valid": request.n_valid, "-e": request.environment, "-t": request.task_names,
-        "-x": request.exclude_task_names, "-l": request.n_tasks,
+        "-x": request.exclude_task_names, "-l": request.n_tasks, "--ae": request.agent_env, "--ak": request.agent_kwargs,
+        "--timeout-multiplier": request.timeout_multiplier,
     }  # fmt: skip
     return ", ".join(name for name, value in given.items() if value)

@@ -1,11 +1,12 @@
 """Jobs that are written out: from each step as written to the StepSpec that runs."""
 
+from collections.abc import Collection
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from parallelhassnes.errors import UserError
-from parallelhassnes.names import check_id
+from parallelhassnes.names import BATCH_FILES, Ids, as_folder, check_id
 from parallelhassnes.plan import Retry, StepSpec
 from parallelhassnes.tables import gate
 from parallelhassnes.tables.agents import agent_spec
@@ -21,7 +22,7 @@ from parallelhassnes.tables.model import (
     TableHead,
     TrialSettings,
 )
-from parallelhassnes.tables.problems import json_type, pointer
+from parallelhassnes.tables.problems import Problems, json_type, pointer
 from parallelhassnes.tables.trials import Trials, trial_spec
 from parallelhassnes.tables.wiring import loop_of
 
@@ -48,7 +49,7 @@ def explicit_jobs(raw: Any, head: TableHead, context: Context, trials: Trials) -
         return []
     analyses = checked(head.analysis, "/analysis", context)
     drafts: list[Draft] = []
-    ids: dict[str, int] = {}
+    ids = _Places(problems, "job", BATCH_FILES)
     for index, raw_job in enumerate(raw):
         draft = _job(raw_job, index, head, context, trials)
         draft = draft and _analysed(draft, analyses, context, context.retry(head.retry))
@@ -56,16 +57,31 @@ def explicit_jobs(raw: Any, head: TableHead, context: Context, trials: Trials) -
             draft = _gated(draft, context, context.retry(head.retry))
         if draft is None:
             continue
-        if draft.job_id in ids:
-            problems.add(
-                draft.at + "/job_id",
-                f"job id {draft.job_id!r} is taken by /jobs/{ids[draft.job_id]}",
-                "give each job its own id",
-            )
-            continue
-        ids[draft.job_id] = index
-        drafts.append(draft)
+        if ids.take(draft.job_id, draft.at):
+            drafts.append(draft)
     return drafts
+
+
+class _Places:
+    """Where in the table each job or step id stands; one that would share a folder with another is reported."""
+
+    def __init__(self, problems: Problems, what: str, reserved: Collection[str] = ()) -> None:
+        self._problems, self._what, self._reserved = problems, what, Ids(reserved)
+        self._found: dict[str, tuple[str, str]] = {}
+
+    def take(self, name: str, at: str) -> bool:
+        """Whether the id is free; ``at`` is the pointer of the job or step."""
+        if (file := self._reserved.like(name)) is not None:
+            self._problems.add(f"{at}/{self._what}_id", f"{self._what} id {name!r} is the name of a file of the batch ({file})",
+                               "choose another")  # fmt: skip
+            return False
+        other, place = self._found.setdefault(as_folder(name), (name, at))
+        if place == at:
+            return True
+        why = "" if other == name else f" ({other!r}: many file systems take both for one name)"
+        self._problems.add(f"{at}/{self._what}_id", f"{self._what} id {name!r} is taken by {place}{why}",
+                           f"give each {self._what} its own id")  # fmt: skip
+        return False
 
 
 def _job(raw: Any, index: int, head: TableHead, context: Context, trials: Trials) -> Draft | None:
@@ -85,19 +101,13 @@ def _job(raw: Any, index: int, head: TableHead, context: Context, trials: Trials
         return None
     steps: list[StepSpec] = []
     indices: list[int] = []
-    ids: dict[str, int] = {}
+    ids = _Places(problems, "step")
     for number, raw_step in enumerate(raw_steps):
         place = at + pointer("steps", number)
         step_id = f"step{number + 1}"
         if isinstance(raw_step, dict):
             step_id = _id(raw_step, "step_id", step_id, "step id", place, context)
-        if step_id in ids:
-            problems.add(
-                place + "/step_id",
-                f"step id {step_id!r} is taken by {at}/steps/{ids[step_id]}",
-                "give each step of a job its own id",
-            )
-        ids[step_id] = number
+        ids.take(step_id, place)
         made = _step(raw_step, step_id, place, job_id, job, head, context, trials)
         if made is not None:
             steps.append(made)
@@ -222,7 +232,7 @@ def _analysis(
 
 def _analysed(draft: Draft, analyses: list[AnalysisPart], context: Context, retry: Retry) -> Draft:
     """The job with the table's analyses behind each trial; verdicts that wait for the trial wait for them too."""
-    ids = {step.step_id for step in draft.steps}
+    ids = Ids(step.step_id for step in draft.steps)
     steps: list[StepSpec] = []
     indices: list[int] = []
     made: dict[str, list[str]] = {}
@@ -248,7 +258,7 @@ def _gated(draft: Draft, context: Context, retry: Retry) -> Draft:
     lacking = gate.lacking(trials)
     if len(trials) == 0:
         return draft
-    if lacking or any(step.step_id == gate.STEP_ID for step in draft.steps):
+    if lacking or any(as_folder(step.step_id) == gate.STEP_ID for step in draft.steps):
         said = f"has no trial of {lacking[0]}" if lacking else "has a step called baseline already"
         fix = "add it, or leave baseline_gate out" if lacking else "give that step another id"
         context.problems.add(draft.at, f"{said}, which the baseline gate needs", fix)

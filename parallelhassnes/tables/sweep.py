@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from parallelhassnes.names import safe_id
+from parallelhassnes.names import Ids, safe_id
 from parallelhassnes.plan import Retry, StepSpec, TopUp
 from parallelhassnes.tables.analyses import analysis_steps, checked
 from parallelhassnes.tables.context import Context, Draft, rule
@@ -37,7 +37,7 @@ class Column(NamedTuple):
 
 
 def expand_sweep(
-    sweep: Sweep, at: str, context: Context, trials: Trials, retry: Retry, taken: set[str],
+    sweep: Sweep, at: str, context: Context, trials: Trials, retry: Retry, taken: Ids,
     analysis: AnalysisAsked | None = None, baseline_gate: bool = False,
 ) -> list[Draft]:  # fmt: skip
     """The jobs of a sweep whose pointer is ``at``; ``taken`` are the job ids that exist already.
@@ -73,7 +73,7 @@ def analyses_of(
 def group_by_task(
     rows: list[tuple[FoundTask, list[Column]]],
     retry: Retry,
-    taken: set[str],
+    taken: Ids,
     context: Context,
     timeout_sec: float | None = None,
     analyses: Sequence[AnalysisPart] = (),
@@ -102,7 +102,7 @@ def group_by_task(
                 )
                 for repeat in range(1, column.n_trials + 1)
             ]
-        ids = {step.step_id for step in steps}
+        ids = Ids(step.step_id for step in steps)
         steps += [
             made
             for step in tuple(steps)
@@ -125,7 +125,7 @@ def group_by_task(
 
 
 def column(
-    settings: Settings, n_trials: int, prefixes: set[str], max_extra: int | None = None
+    settings: Settings, n_trials: int, prefixes: Ids, max_extra: int | None = None
 ) -> Column:
     """A column with step ids of its own, also where an agent stands twice with other arguments."""
     name = safe_id(settings.agent)[:50]
@@ -140,7 +140,7 @@ def column(
 
 
 def _columns(sweep: Sweep, at: str, trials: Trials) -> list[Column]:
-    columns, prefixes = [], set[str]()
+    columns, prefixes = [], Ids()
     for index, agent in enumerate(sweep.agents):
         place = at + pointer("agents", index)
         raw, places = _raw_settings(sweep, agent, at, place)
@@ -231,6 +231,8 @@ def _tasks(sweep: Sweep, at: str, context: Context) -> list[FoundTask]:
         if folder is not None:
             for task in tasks_in(folder, place, problems, wanted, verify=verify):
                 tasks.setdefault(task.config["path"], task)
+    if not tasks and not problems:
+        wanted.report_none_left(at + "/path", problems)
     return list(tasks.values())[: sweep.n_tasks]
 
 

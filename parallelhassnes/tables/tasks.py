@@ -52,11 +52,16 @@ def tasks_in(
     """The task that ``folder`` is, or the tasks that it holds, in order of their names.
 
     Every broken one is a problem that names file and line, and so is a folder without a task.
+
+    Args:
+        wanted: which of them are taken; that it leaves none is the caller's to report.
     """
     if not folder.is_dir():
         problems.add(at, f"{folder} is not a folder", "name a task folder or a folder of tasks")
         return []
     if is_task_dir(folder):
+        if wanted and not wanted.choose([folder]):
+            return []
         found = read_task(folder, problems, verify=verify)
         return [found] if found else []
     children = sorted(
@@ -71,40 +76,41 @@ def tasks_in(
             "a task folder has task.toml, instruction.md, environment/, tests/",
         )
         return []
-    kept = wanted.choose(children, at, problems) if wanted else children
+    kept = wanted.choose(children) if wanted else children
     tasks = [read_task(child, problems, source=folder.name, verify=verify) for child in kept]
     return [task for task in tasks if task]
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which tasks of a folder are taken, by Harbor's rules: globs over folder names, then the first n."""
+    """Which tasks are taken, by Harbor's rules: globs over the names of their folders, then the first n."""
 
     names: tuple[str, ...] = ()
     excluded: tuple[str, ...] = ()
     limit: int | None = None
+    seen: list[str] = field(default_factory=list, compare=False)
+    """The names that were there to choose from."""
 
-    def choose(self, folders: list[Path], at: str, problems: Problems) -> list[Path]:
-        kept = [
-            folder
-            for folder in folders
-            if not self.names or any(fnmatchcase(folder.name, glob) for glob in self.names)
-        ]
-        if not kept:
-            examples = ", ".join(folder.name for folder in folders[:5])
-            problems.add(
-                at,
-                f"no task is named {' or '.join(self.names)}",
-                f"there are for example {examples}",
-            )
-        kept = [
-            folder
-            for folder in kept
-            if not any(fnmatchcase(folder.name, glob) for glob in self.excluded)
-        ]
-        if not kept and not problems:
-            problems.add(at, "every task is excluded", "change exclude_task_names")
-        return kept[: self.limit]
+    def takes(self, name: str) -> bool:
+        """Whether a task of that name is meant; the limit aside."""
+        self.seen.append(name)
+        named = not self.names or any(fnmatchcase(name, glob) for glob in self.names)
+        return named and not any(fnmatchcase(name, glob) for glob in self.excluded)
+
+    def choose(self, folders: list[Path]) -> list[Path]:
+        """Those of the task folders that are meant."""
+        return [folder for folder in folders if self.takes(folder.name)][: self.limit]
+
+    def report_none_left(self, at: str, problems: Problems) -> None:
+        """Say why no task is left; nothing where there was none to choose from, which is reported elsewhere."""
+        if not self.seen or not (self.names or self.excluded):
+            return
+        there = ", ".join(sorted(set(self.seen))[:5])
+        if not any(fnmatchcase(name, glob) for name in self.seen for glob in self.names or ("*",)):
+            problems.add(at, f"no task is named {' or '.join(self.names)}", f"there are for example {there}")  # fmt: skip
+        else:
+            problems.add(at, f"every task is excluded by {' and '.join(self.excluded)}",
+                         f"change exclude_task_names (-x); there are for example {there}")  # fmt: skip
 
 
 def read_task(

@@ -11,6 +11,8 @@ from api_checks import is_problem
 from servers import serving, token
 from stores import context, job, program, put, shell, started, table, wait_for
 
+from parallelhassnes.control import tokens
+from parallelhassnes.errors import UserError
 from parallelhassnes.execute import processes
 
 
@@ -106,6 +108,14 @@ def test_tokens_are_kept_hashed_and_refused_when_revoked(root):
     ledger = (root / "runs/_system/ledger.jsonl").read_text()
     assert '"event":"token_created"' in ledger
     assert '"event":"token_revoked"' in ledger
+
+
+def test_two_names_that_are_one_file_somewhere_are_one_token(root):
+    ctx = context(root)
+    tokens.create(ctx, "Ann", "read")
+    for name in ("Ann", "ann", "ann."):
+        with pytest.raises(UserError, match="there is a token Ann already"):
+            tokens.create(ctx, name, "read")
 
 
 def test_who_has_no_token_gets_in_nowhere(guarded):

@@ -104,6 +104,14 @@ def test_a_dataset_is_all_its_tasks_and_they_run(store, tmp_path):
     assert sent.json()["jobs"] == 3, sent.text
 
 
+def test_tasks_whose_names_a_file_system_may_take_for_one_are_refused(store, tmp_path):
+    _, client = store
+    archives = [(f"{name}.zip", zipped(make_task(tmp_path / name, name))) for name in ("Greet", "greet")]  # fmt: skip
+    answer = send(client, *archives)
+    assert answer.status_code == 400, answer.text
+    assert "'Greet' and 'greet' are one folder on many file systems" in answer.text
+
+
 def test_broken_tasks_are_refused_all_at_once_as_submit_does(store, tmp_path):
     ctx, client = store
     broken = make_task(tmp_path / "set", "broken")

@@ -1,9 +1,13 @@
 """run: from task folders or a file to results, in one command."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
+from harness import make_task
 from stores import CHECKOUT, context, job, program, shell, table
 
 pytestmark = pytest.mark.timeout(300)  # real trials, several in one test
@@ -66,7 +70,37 @@ def test_a_reward_of_zero_is_a_result_and_only_any_minds_it(root):
     assert program(root, *arguments, "--fail-on", "any", check=False).returncode == 1
 
 
+def test_inside_a_task_the_store_is_made_above_it_and_said_where(tmp_path):
+    task = make_task(tmp_path / "suite")
+    for here, path in ((task, "."), (task / "tests", "..")):
+        shutil.rmtree(tmp_path / "suite" / "runs", ignore_errors=True)
+        done = run_in(here, "validate", "-", stdin=json.dumps({"sweep": {"path": path, "agents": [{"name": "oracle"}]}}))  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert f"made a store in {tmp_path / 'suite' / 'runs'}" in done.stderr
+        assert not list(task.rglob("runs"))
+
+
+def test_a_store_inside_of_a_task_that_is_run_is_refused(tmp_path):
+    task = make_task(tmp_path)
+    ctx = context(task)  # by --root, or a configuration in the task's folder
+    sweep = {"sweep": {"path": str(task), "agents": [{"name": "oracle"}], "environment": "sandbox"}}
+    said = f"the store {task / 'runs'} lies inside the task {task}, and would change it; use a root outside of the task: --root DIR"  # fmt: skip
+    done = program(task, "run", str(task), "-e", "sandbox", check=False)
+    assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+    (ctx.layout.incoming / "dropped.json").write_text(json.dumps(sweep))
+    assert said in program(task, "tick").stderr
+
+
+def run_in(folder, *arguments, stdin=""):
+    """The program as somebody types it there, without --root."""
+    return subprocess.run(
+        [sys.executable, "-m", "parallelhassnes", *arguments], cwd=folder, input=stdin, capture_output=True, text=True,
+        check=False, timeout=120, env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+    )  # fmt: skip
+
+
 def test_without_docker_one_line_says_so_and_names_the_alternative(root):
+    context(root)
     done = program(
         root, "run", str(TASKS / "hello"), env={"DOCKER_HOST": "unix:///nowhere"}, check=False
     )
@@ -83,6 +117,8 @@ def test_without_docker_one_line_says_so_and_names_the_alternative(root):
         (("run", "examples/tasks/hello", "-a", "orcale", "-e", "sandbox"), "oracle"),
         (("run", "examples/tasks/hello", "-e", "sandbx"), "sandbox"),
         (("run", "-e", "sandbox"), "no task"),
+        (("run", "examples/tasks/hello", "-m", "o3", "-e", "sandbox"), "-a terminus-2 -m o3"),
+        (("run", "examples/tasks/hello", "-t", "x", "-e", "sandbox"), "no task is named x"),
         (("run", "examples/tasks/hello", "--limit", "x", "-e", "sandbox"), "KEY=N"),
         (("run", "examples/tasks/hello", "--fail-on", "x", "-e", "sandbox"), "never"),
         (("run", "examples/tasks/hello", "--ae", "x", "-e", "sandbox"), "NAME=VALUE"),

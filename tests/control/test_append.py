@@ -20,6 +20,8 @@ from stores import (
 from parallelhassnes.control import analyses, audit
 from parallelhassnes.control.append import append
 from parallelhassnes.errors import UserError
+from parallelhassnes.plan import JobSpec, StepSpec
+from parallelhassnes.schedule.more import trials
 from parallelhassnes.schedule.requeue import rebuild
 from parallelhassnes.schedule.tick import tick
 
@@ -43,6 +45,13 @@ def ended(root, monkeypatch):
 def settle(ctx):
     tick(ctx)
     wait_for(lambda: idle(ctx), "the batch to end")
+
+
+def test_a_new_trial_shares_no_folder_with_a_step_whose_name_differs_by_case():
+    steps = (StepSpec(step_id="oracle.1", kind="trial", queue_key="k", label="oracle"),
+             StepSpec(step_id="Oracle.2", kind="command", queue_key="k"))  # fmt: skip
+    job = JobSpec(batch_id="b", job_id="j", first_seq=0, steps=steps)
+    assert [step.step_id for step in trials(job, 1, None)] == ["oracle.2-2"]
 
 
 def test_only_the_new_trials_run_and_only_they_are_analysed(ended):

@@ -92,6 +92,21 @@ BAD_TABLES: dict[str, tuple[Any, str, str]] = {
     "job id twice": (
         {"jobs": [{"job_id": "a", "steps": [command()]}] * 2}, "/jobs/1/job_id", "is taken by /jobs/0",
     ),
+    "job ids that differ by case": (
+        {"jobs": [{"job_id": name, "steps": [command()]} for name in ("Job", "job")]}, "/jobs/1/job_id",
+        "job id 'job' is taken by /jobs/0 ('Job': many file systems take both for one name)",
+    ),
+    "job ids that differ by a dot at the end": (
+        {"jobs": [{"job_id": name, "steps": [command()]} for name in ("job", "job.")]}, "/jobs/1/job_id",
+        "taken by /jobs/0 ('job'",
+    ),
+    "a job id that differs from a default by case": (
+        {"jobs": [{"steps": [command()]}, {"job_id": "JOB1", "steps": [command()]}]}, "/jobs/1/job_id", "taken by /jobs/0",
+    ),
+    "step ids that differ by case": (table(command("A.x"), command("a.X")), "/jobs/0/steps/1/step_id", "('A.x'"),
+    "a job called like a file of the batch": (
+        {"jobs": [{"job_id": "Ledger.jsonl", "steps": [command()]}]}, "/jobs/0/job_id", "a file of the batch (ledger.jsonl)",
+    ),
     "unknown kind": (table(command(kind="trail")), STEP + "/kind", "must be"),
     "unknown key": (table(command(depend_on=[])), STEP + "/depend_on", "unknown key"),
     "unknown key above": (table(command(), experimint="x"), "/experimint", "unknown key"),
