@@ -28,8 +28,8 @@ PASSED_IF_SET = (
 
 type FailureClass = Literal[
     "rate_limit", "overloaded", "transient_provider", "auth", "quota", "unknown_model", "context_length",
-    "refusal", "agent_timeout", "agent_error", "verifier", "infrastructure", "task_definition", "canceled",
-    "lost", "internal",
+    "refusal", "agent_timeout", "agent_error", "verifier", "infrastructure", "configuration", "task_definition",
+    "canceled", "lost", "internal",
 ]  # fmt: skip
 """Every failure class; what each means is in ``steps/failures.py``."""
 

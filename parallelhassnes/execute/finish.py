@@ -125,7 +125,7 @@ def _failure(outcome: Outcome) -> FailureRecord | None:
     evidence = untrusted.text(outcome.failure.evidence, MAX_EVIDENCE) or None
     return FailureRecord(
         failure_class=outcome.failure.failure_class, line=line, evidence=evidence,
-        retry_after_sec=retry_after.find(outcome.failure.evidence),
+        retry_after_sec=retry_after.find(outcome.failure.evidence), guessed=outcome.failure.guessed or None,
     )  # fmt: skip
 
 

@@ -11,7 +11,9 @@ from parallelhassnes.store.queue_keys import Breaker
 
 MOST_SEC = 4 * 3600.0
 """Between two probes at most."""
-SAYS_NOTHING = frozenset({"infrastructure", "lost", "canceled", "internal", "task_definition"})
+SAYS_NOTHING = frozenset(
+    {"infrastructure", "lost", "canceled", "internal", "configuration", "task_definition"}
+)
 """Ends that a probe can have without having reached its provider."""
 
 

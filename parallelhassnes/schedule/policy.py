@@ -55,6 +55,7 @@ TABLE: dict[str, ClassPolicy] = {
     "agent_error": _NEVER._replace(why="a result of the tested agent, or of the command"),
     "verifier": ClassPolicy(True, max_attempts=2, why="tests that crash sometimes crash once"),
     "infrastructure": ClassPolicy(True, why="the host's fault"),
+    "configuration": _NEVER._replace(why="a key, a name or a package is missing: would fail in the same way, and says nothing about the task"),
     "task_definition": _NEVER._replace(why="would fail in the same way"),
     "canceled": ClassPolicy(False, uses_attempt=False, top_up=False, why="somebody said so"),
     "lost": ClassPolicy(True, first_at_once=True, why="its processes died, mostly by a crash of the host"),

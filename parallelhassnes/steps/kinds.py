@@ -56,6 +56,8 @@ class Failure:
     """One line for a scoreboard."""
     evidence: str = ""
     """What the class was derived from, in the words of whoever said it; cut before it is written."""
+    guessed: bool = False
+    """The class was guessed from where the attempt stood: nobody named the cause."""
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,8 @@ def build(attempt: Attempt, outcome: Outcome) -> dict[str, Any]:
     }
     if outcome.failure is not None:
         report["failure"] = {"class": outcome.failure.failure_class, "line": outcome.failure.line}
+        if outcome.failure.guessed:
+            report["failure"]["guessed"] = True
     return {**report, **outcome.report}
 
 

@@ -7,10 +7,12 @@ result it is, in this order, ``worker_error.json``, Harbor's ``exception.txt``, 
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from parallelhassnes.steps import trial_paths, trial_result, untrusted
-from parallelhassnes.steps.failures import PROVIDER_CLASSES, TIMEOUT_CLASSES, Phase, classify
+from parallelhassnes.steps.failure_evidence import verdict_of
+from parallelhassnes.steps.failures import TIMEOUT_CLASSES, Phase
 from parallelhassnes.steps.kinds import Attempt, Failure, Outcome, Status, WorkerEnd
 
 RESULT = f"{trial_paths.TRIAL_DIR}/result.json"
@@ -66,40 +68,40 @@ def _part(attempt: Attempt, result: Mapping[str, Any] | None) -> dict[str, Any]:
 def _with_result(
     attempt: Attempt, result: Mapping[str, Any], end: WorkerEnd
 ) -> tuple[Status, Failure | None]:
-    exception = trial_result.exception_of(result)
+    exception = trial_result.exception_of(result, attempt.dir)
     if exception is not None and exception["class"] == "canceled":
         phase = trial_result.last_phase(result)
         if trial_result.rewards_of(result) is None:
             return _stopped(end, phase)
         exception = None
-    broken = _broken_step(result)
+    broken = _broken_step(result, attempt)
     if broken is not None:
         return "failed", broken
-    if exception is not None and exception["class"] in PROVIDER_CLASSES:
-        return "failed", _failure(exception["class"], exception["type"], exception["message"])
+    if exception is not None and trial_result.rules_out(exception):
+        return "failed", _failure(exception)
     if trial_result.rewards_of(result) is not None:
         return "succeeded", None
     if exception is not None:
-        return "failed", _failure(exception["class"], exception["type"], exception["message"])
+        return "failed", _failure(exception)
     if _unverified(attempt, result):
         return "succeeded", None
     return "failed", Failure("verifier", "the verifier gave no reward")
 
 
-def _broken_step(result: Mapping[str, Any]) -> Failure | None:
+def _broken_step(result: Mapping[str, Any], attempt: Attempt) -> Failure | None:
     """The exception that left a step of a multi-step trial unscored, or with a score that is not its agent's.
 
     Harbor averages the steps that were scored and stops after such a step, so that its reward is one of
     another, shorter task.
     """
     for step in trial_result.steps_of(result):
-        exception = trial_result.exception_of(step)
+        exception = trial_result.exception_of(step, attempt.dir)
         if exception is not None and (
-            trial_result.rewards_of(step) is None or exception["class"] in PROVIDER_CLASSES
+            trial_result.rewards_of(step) is None or trial_result.rules_out(exception)
         ):
             name = untrusted.text(step.get("step_name"), 100)
-            found = _failure(exception["class"], exception["type"], exception["message"])
-            return Failure(found.failure_class, f"step {name}: {found.line}", found.evidence)
+            found = _failure(exception)
+            return replace(found, line=f"step {name}: {found.line}")
     return None
 
 
@@ -122,7 +124,7 @@ def _without_result(attempt: Attempt, end: WorkerEnd) -> tuple[Status, Failure]:
     if end.reason in ("canceled", "timeout") or name == "CancelledError":
         return _stopped(end, phase)
     if name is not None:
-        return "failed", _failure(classify(name, message or "", phase), name, message or "")
+        return "failed", _classified(name, message or "", phase)
     if end.reason == "lost":
         return _stopped(end, phase)
     size = untrusted.size(attempt.dir / RESULT)
@@ -134,7 +136,7 @@ def _without_result(attempt: Attempt, end: WorkerEnd) -> tuple[Status, Failure]:
     if trace:
         lines = trace.decode("utf-8", "replace").strip().splitlines()
         name, _, message = (lines[-1] if lines else "").partition(": ")
-        return "failed", _failure(classify(name, message, phase), name, message)
+        return "failed", _classified(name, message, phase, trace.decode("utf-8", "replace"))
     return "failed", _unexplained(end)
 
 
@@ -165,10 +167,25 @@ def _unexplained(end: WorkerEnd) -> Failure:
     return Failure("internal", f"the worker {how} and left no result; see stderr.log")
 
 
-def _failure(failure_class: str, name: str, message: str) -> Failure:
-    line = untrusted.first_line(message)
-    said = f"{name}: {message}" if message else name
-    return Failure(failure_class, f"{name}: {line}" if line else name, said)
+def _classified(name: str, message: str, phase: Phase, traceback: str = "") -> Failure:
+    """The failure of a trial whose end only an exception's name and message tell."""
+    found = verdict_of(name, message, phase, traceback)
+    return _failure(
+        {"type": name, "message": message, "class": found.failure_class, "said": found.said, "guessed": found.guessed}
+    )  # fmt: skip
+
+
+def _failure(exception: Mapping[str, Any]) -> Failure:
+    """The failure that an exception is; its line is what a provider or a program said, where one of them did."""
+    name, message, said = exception["type"], exception["message"], exception.get("said") or ""
+    line = untrusted.first_line(said) or untrusted.first_line(message)
+    if exception["class"] == "configuration":  # what to do often stands further below
+        line = untrusted.text(" ".join((said or message).split()), 480) or ""
+    told = "\n".join(dict.fromkeys(filter(None, (said, message))))
+    return Failure(
+        exception["class"], f"{name}: {line}" if line else name, f"{name}: {told}" if told else name,
+        guessed=bool(exception.get("guessed")),
+    )  # fmt: skip
 
 
 def _unrecorded(attempt: Attempt, failure: Failure) -> dict[str, Any] | None:

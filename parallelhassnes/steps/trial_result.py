@@ -10,11 +10,14 @@ from typing import Any
 
 from parallelhassnes.steps import trial_tests, untrusted
 from parallelhassnes.steps.compose_message import told
-from parallelhassnes.steps.failures import Phase, classify
+from parallelhassnes.steps.failure_evidence import verdict_of
+from parallelhassnes.steps.failures import AGENTS_RESULTS, NEVER_SCORED, Phase
 from parallelhassnes.steps.trial_paths import TRIAL_DIR, environment_of
 
 MAX_ENTRIES = 1000
 """Of rewards and of steps; a report is read by people and by every scoreboard."""
+MAX_MESSAGE = 1 << 20
+"""Characters of an exception's message that are looked at."""
 TIMINGS = ("environment_setup", "agent_setup", "agent_execution", "verifier")
 
 
@@ -22,7 +25,7 @@ def describe(result: Mapping[str, Any], attempt_dir: Path) -> dict[str, Any]:
     """The report part of a trial with a result. Times are seconds, cost is USD, paths relative to the attempt."""
     config = untrusted.mapping(result.get("config"))
     rewards = rewards_of(result)
-    steps = [_step(step) for step in steps_of(result)]
+    steps = [_step(step, attempt_dir) for step in steps_of(result)]
     contexts = [result.get("agent_result")]
     if not isinstance(contexts[0], dict):
         contexts = [step.get("agent_result") for step in steps_of(result)]
@@ -37,7 +40,7 @@ def describe(result: Mapping[str, Any], attempt_dir: Path) -> dict[str, Any]:
         "environment": untrusted.text(environment_of(dict(config))),
         "rewards": rewards,
         "reward": main_reward(rewards),
-        "exception": exception_of(result),
+        "exception": exception_of(result, attempt_dir),
         "timings_sec": _timings(result),
         **_usage(contexts),
         "tests": trial_tests.counts(attempt_dir / TRIAL_DIR),
@@ -75,15 +78,68 @@ def main_reward(rewards: Mapping[str, float | int] | None) -> float | None:
     return sum(rewards.values()) / len(rewards)
 
 
-def exception_of(result: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The exception of a trial or a step as ``{type, message, class}``; None where there was none."""
+def exception_of(result: Mapping[str, Any], attempt_dir: Path) -> dict[str, Any] | None:
+    """The exception of a trial or a step, as the report has it; None where there was none."""
     info = untrusted.mapping(result.get("exception_info"))
     name = untrusted.text(info.get("exception_type"), 200)
     if name is None:
         return None
-    raw = untrusted.text(info.get("exception_message"), untrusted.MAX_JSON_BYTES) or ""
-    message = untrusted.text(told(raw), 4000) or ""
-    return {"type": name, "message": message, "class": classify(name, message, last_phase(result))}
+    message = told(untrusted.text(info.get("exception_message"), MAX_MESSAGE) or "")
+    traceback = untrusted.text(info.get("exception_traceback"), untrusted.MAX_JSON_BYTES) or ""
+    phase = _phase_at(result, info.get("occurred_at"))
+    if phase == "environment_setup" and rewards_of(result) is not None:
+        phase = "agent"
+    policy = untrusted.mapping(info.get("policy"))
+    found = verdict_of(
+        name, message, phase, traceback, _logs(result, attempt_dir), _harbors(policy)
+    )
+    made: dict[str, Any] = {
+        "type": name, "message": untrusted.text(message, 4000) or "", "class": found.failure_class, "phase": phase,
+    }  # fmt: skip
+    if found.said and found.said != message:
+        made["said"] = untrusted.text(found.said, 4000)
+    if found.guessed:
+        made["guessed"] = True
+    if False in (policy.get("has_valid_reward"), policy.get("should_grade")):
+        made["reward_valid"] = False
+    return made
+
+
+def rules_out(exception: Mapping[str, Any]) -> bool:
+    """Whether a reward beside this exception is not the agent's."""
+    name = exception["class"]
+    if name in NEVER_SCORED:
+        return True
+    if name == "infrastructure" and exception["phase"] != "verifier":
+        return True
+    return exception.get("reward_valid") is False and name not in AGENTS_RESULTS
+
+
+def _harbors(policy: Mapping[str, Any]) -> str:
+    """Harbor's word on the type, from 0.25 on."""
+    if not isinstance(policy.get("should_retry"), bool):
+        return ""
+    again = "retry" if policy["should_retry"] else "final"
+    if policy.get("should_grade") is False:
+        return f"{again}, no grade"
+    return f"{again}, no reward" if policy.get("has_valid_reward") is False else ""
+
+
+def _logs(result: Mapping[str, Any], attempt_dir: Path) -> list[Path]:
+    """Where the agent's program has left its output."""
+    trial, step = attempt_dir / TRIAL_DIR, untrusted.text(result.get("step_name"), 200)
+    if step is None:
+        return [trial / "agent"]
+    return [trial / "steps" / step / "agent"] if "/" not in step and step not in (".", "..") else []
+
+
+def _phase_at(result: Mapping[str, Any], moment: object) -> Phase:
+    """The phase of a trial or a step at a moment; its last where the moment is not known."""
+    at = _time({"": {"at": moment}}, "", "at")
+    begun = _time(result, "verifier", "started_at")
+    if at and begun and (at.tzinfo is None) == (begun.tzinfo is None) and at < begun:
+        return last_phase({**result, "verifier": None, "step_results": None})
+    return last_phase(result)
 
 
 def last_phase(result: Mapping[str, Any]) -> Phase:
@@ -117,13 +173,13 @@ def _modified(path: Path) -> int:
         return 0
 
 
-def _step(step: Mapping[str, Any]) -> dict[str, Any]:
+def _step(step: Mapping[str, Any], attempt_dir: Path) -> dict[str, Any]:
     rewards = rewards_of(step)
     return {
         "name": untrusted.text(step.get("step_name"), 200),
         "rewards": rewards,
         "reward": main_reward(rewards),
-        "exception": exception_of(step),
+        "exception": exception_of(step, attempt_dir),
         "timings_sec": _timings(step),
         **_usage([step.get("agent_result")]),
     }

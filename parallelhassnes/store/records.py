@@ -64,6 +64,8 @@ class FailureRecord(Record):
     """What the class was derived from, quoted: the exception's message or an agent's own words, bounded."""
     retry_after_sec: float | None = None
     """Seconds that the provider asked to wait."""
+    guessed: bool | None = None
+    """True where the class was guessed from where the attempt stood: nobody named the cause."""
 
 
 class LiveRecord(Record):

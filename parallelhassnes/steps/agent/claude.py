@@ -17,7 +17,7 @@ from typing import Any
 
 from parallelhassnes.steps.agent import programs
 from parallelhassnes.steps.agent.cli import EventReader, Launch, Request, Tokens, Transcript
-from parallelhassnes.steps.agent.failures import classify
+from parallelhassnes.steps.failure_evidence import failure_of
 from parallelhassnes.steps.kinds import Failure
 from parallelhassnes.steps.untrusted import first_line, mapping, number, sequence, text, whole
 
@@ -208,7 +208,7 @@ def _failure(result: Mapping[str, Any]) -> Failure | None:
     said = [text(line, 2000) or "" for line in sequence(result.get("errors"))]
     message = text(result.get("result"), 20_000) or "; ".join(said)
     if result.get("is_error") and subtype != PROBLEMS_OF_THE_REPORT:
-        return classify(message or subtype, whole(result.get("api_error_status")))
+        return failure_of(message or subtype, whole(result.get("api_error_status")))
     if not result.get("is_error") and not message and result.get("structured_output") is None:
         return Failure("transient_provider", "the answer was empty: the stream was cut")
     return None

@@ -14,7 +14,7 @@ from typing import Any
 
 from parallelhassnes.steps.agent import programs, toml_text
 from parallelhassnes.steps.agent.cli import EventReader, Launch, Request, Tokens, Transcript
-from parallelhassnes.steps.agent.failures import classify
+from parallelhassnes.steps.failure_evidence import failure_of
 from parallelhassnes.steps.untrusted import first_line, mapping, read_bytes, text, whole
 
 INSTALL = "install it (npm install -g @openai/codex) or name another agent"
@@ -163,7 +163,7 @@ class CodexReader:
                 _count(said.tokens, mapping(event.get("usage")))
             case "turn.failed":
                 message = text(mapping(event.get("error")).get("message"), 20_000) or "turn failed"
-                said.failure, said.current_item = classify(message), None
+                said.failure, said.current_item = failure_of(message), None
             case "error":
                 self._error(text(event.get("message"), 20_000) or "")
             case "item.started" | "item.updated" | "item.completed" as kind:
@@ -174,7 +174,7 @@ class CodexReader:
         if message.startswith("Reconnecting"):
             self.transcript.current_item = first_line(message, 200)
         elif message:
-            self.transcript.failure = self.transcript.failure or classify(message)
+            self.transcript.failure = self.transcript.failure or failure_of(message)
 
     def _item(self, event: str, item: Mapping[str, Any]) -> None:
         kind, said = item.get("type"), self.transcript

@@ -42,7 +42,7 @@ def judge(facts: files.OutcomeFacts) -> tuple[Status, Failure | None]:
     """What an attempt came to whose worker got to its end."""
     if facts.failure is not None:
         told = facts.failure
-        return "failed", Failure(told.failure_class, told.line, told.evidence)
+        return "failed", Failure(told.failure_class, told.line, told.evidence, told.guessed)
     if facts.problems:
         return "needs_attention", Failure("agent_error", _problem_line(facts.problems))
     word = _word(facts.report)

@@ -101,6 +101,7 @@ class FailureFacts(_Document):
     failure_class: str
     line: str
     evidence: str = ""
+    guessed: bool = False
 
 
 class ArtifactFacts(_Document):

@@ -185,7 +185,8 @@ class _Job:
         facts = files.OutcomeFacts(
             complete=complete,
             failure=None if failure is None else files.FailureFacts(
-                failure_class=failure.failure_class, line=failure.line, evidence=failure.evidence
+                failure_class=failure.failure_class, line=failure.line, evidence=failure.evidence,
+                guessed=failure.guessed,
             ),
             report=answer.document, problems=answer.problems[:MOST_PROBLEMS], text=answer.text[: files.MOST_TEXT],
             thread_id=answer.thread_id, model=answer.model, tokens=count(answer.tokens),

@@ -7,9 +7,9 @@ the key, OPENAI_API_KEY if it is left out. An endpoint that does not know JSON s
 import json
 from typing import TYPE_CHECKING, Any
 
-from parallelhassnes.steps.agent.failures import classify
 from parallelhassnes.steps.analysis.engine import Engine, EngineFailed, Question, Reply
 from parallelhassnes.steps.analysis.record import Tokens
+from parallelhassnes.steps.failure_evidence import failure_of_client
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -27,7 +27,7 @@ class ApiEngine:
         settings = question.settings
         model = settings.get("model")
         if not model:
-            raise EngineFailed("task_definition", "the engine api needs a model")
+            raise EngineFailed("configuration", "the engine api needs a model")
         key_name = settings.get("key_name") or KEY
         url = settings.get("base_url") or question.environ.get("OPENAI_BASE_URL")
         client = openai.OpenAI(
@@ -36,13 +36,9 @@ class ApiEngine:
         )  # fmt: skip
         try:
             done = _complete(client, model, question)
-        except openai.APIStatusError as error:
-            failure = classify(error.message, error.status_code)
-            raise EngineFailed(failure.failure_class, failure.line, error.message) from None
-        except openai.APIConnectionError as error:  # a timeout is one, too
-            raise EngineFailed("transient_provider", f"{url or 'OpenAI'}: {error}") from None
         except openai.OpenAIError as error:
-            raise EngineFailed("agent_error", str(error)) from None
+            failure = failure_of_client(error, url)
+            raise EngineFailed(failure.failure_class, failure.line, failure.evidence) from None
         finally:
             client.close()
         return Reply(_document(done), done.model or model, None, _tokens(done))

@@ -12,9 +12,10 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parallelhassnes.steps import failures, trial_preload, untrusted
+from parallelhassnes.steps import trial_preload, untrusted
 from parallelhassnes.steps.analysis.engine import Engine, EngineFailed, Question, Reply
 from parallelhassnes.steps.analysis.record import Tokens
+from parallelhassnes.steps.failure_evidence import verdict_of
 
 if TYPE_CHECKING:
     from harbor.models.trial.result import TrialResult
@@ -39,9 +40,13 @@ class HarborEngine:
             result = asyncio.run(_run(question, task))
         if result.exception_info is not None:
             found = result.exception_info
-            kind = failures.classify(found.exception_type, found.exception_message, "agent")
-            line = f"{found.exception_type}: {untrusted.first_line(found.exception_message)}"
-            raise EngineFailed(kind, line, found.exception_message)
+            verdict = verdict_of(
+                found.exception_type, found.exception_message, "agent", found.exception_traceback,
+                [question.folder / question.name / "agent"],
+            )  # fmt: skip
+            said = verdict.said or found.exception_message
+            line = f"{found.exception_type}: {untrusted.first_line(said)}"
+            raise EngineFailed(verdict.failure_class, line, said)
         found_at = question.folder / question.name / "artifacts" / RESULT
         document = untrusted.read_object(found_at)
         read, cached, written, cost = result.compute_token_cost_totals()

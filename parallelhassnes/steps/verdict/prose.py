@@ -14,6 +14,7 @@ from parallelhassnes.steps import untrusted
 from parallelhassnes.steps.agent.ask import ask
 from parallelhassnes.steps.agent.cli import NotInstalled
 from parallelhassnes.steps.agent.named import agent
+from parallelhassnes.steps.failure_evidence import failure_of_client
 
 FOLDER = "prose"
 TIMEOUT_SEC = 300.0
@@ -96,7 +97,7 @@ def _of_program(
     except (NotInstalled, UserError) as error:
         raise NoProse(str(error)) from None
     if answer.failure is not None:
-        raise NoProse(answer.failure.line)
+        raise NoProse(f"{answer.failure.line} ({answer.failure.failure_class})")
     return answer.text
 
 
@@ -119,5 +120,6 @@ def _of_endpoint(
                 model=model, messages=[{"role": "user", "content": asked}]
             )
     except openai.OpenAIError as error:
-        raise NoProse(f"{url or 'OpenAI'}: {untrusted.first_line(str(error))}") from None
+        failure = failure_of_client(error, url)
+        raise NoProse(f"{failure.line} ({failure.failure_class})") from None
     return (done.choices[0].message.content or "") if done.choices else ""

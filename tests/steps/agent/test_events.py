@@ -2,9 +2,9 @@
 
 import pytest
 
-from parallelhassnes.steps.agent.failures import classify
 from parallelhassnes.steps.agent.named import agent
 from parallelhassnes.steps.agent.toml_text import dumps
+from parallelhassnes.steps.failure_evidence import failure_of as classify
 
 
 @pytest.mark.parametrize("name", ["codex", "claude"])
