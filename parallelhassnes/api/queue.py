@@ -51,6 +51,8 @@ class Limits(BaseModel):
     """Queue key → limit by the configuration."""
     in_force: dict[str, int]
     """Queue key → limit that counts now, of the keys in the queue."""
+    why: dict[str, str] = {}
+    """Queue key → who set that limit, or what has lowered it."""
 
 
 class LimitWanted(BaseModel):
@@ -93,7 +95,8 @@ def get_limits(known: KnownHere, site: SiteHere) -> Response:
     in_force = {line.queue_key: line.limit for line in board.queue if line.limit is not None}
     config = site.context().config
     document = Limits(
-        concurrency=config.concurrency, configured=config.limits, in_force=in_force
+        concurrency=config.concurrency, configured=config.limits, in_force=in_force,
+        why={line.queue_key: line.limit_why for line in board.queue if line.limit is not None},
     )  # fmt: skip
     return polled(known, document)
 

@@ -39,11 +39,7 @@ def cancel(
 
     ctx, found = _resolve(target, root)
     done = operate.cancel(ctx, found, reason)
-    _say(
-        done,
-        json,
-        f"canceled {done.target}: {len(done.attempts)} running told to end, {len(done.steps)} not started",
-    )
+    _say(done, json, done.line)
 
 
 def retry(

@@ -23,7 +23,7 @@ from parallelhassnes.cli.render_batch import running_table
 from parallelhassnes.cli.render_system import STYLES
 from parallelhassnes.control import words
 from parallelhassnes.control.follow import OVER, Ended, Follower, KeyUse, Look
-from parallelhassnes.store.layout import Layout
+from parallelhassnes.schedule.context import Context
 
 REDRAW_SEC = 0.3
 SUMMARY_SEC = 30.0
@@ -31,29 +31,25 @@ MOST_KEYS = 6
 
 
 class Progress:
-    """``with Progress(layout, batch_ids) as progress: while …: progress.update()``.
+    """``with Progress(ctx, batch_ids) as progress: while …: progress.update()``.
 
     Args:
         batch_ids: the batches to show; None for every one that has something in the queue, from now on.
-        concurrency: live attempts on this host at most, to show beside their number.
-        limits: queue key → live attempts at most, besides what the batches' tables say.
         enabled: False shows nothing and looks at nothing.
         stream: where to write, stderr unless said otherwise.
     """
 
     def __init__(
         self,
-        layout: Layout,
+        ctx: Context,
         batch_ids: Iterable[str] | None = None,
         *,
-        concurrency: int | None = None,
-        limits: dict[str, int] | None = None,
         enabled: bool = True,
         stream: IO[str] | None = None,
     ) -> None:
         self._enabled = enabled
-        self._follower = Follower(layout, batch_ids if enabled else (), limits=limits)
-        self._concurrency = concurrency
+        self._follower = Follower(ctx, batch_ids if enabled else ())
+        self._concurrency = ctx.concurrency
         self._console = console(stream or sys.stderr)
         self._live: Live | None = None
         self._began = time.monotonic()
@@ -199,9 +195,9 @@ def _bar(look: Look) -> RenderableType:
     return row
 
 
-def _keys(keys: list[KeyUse], live: int, concurrency: int | None) -> RenderableType:
+def _keys(keys: list[KeyUse], live: int, concurrency: int) -> RenderableType:
     row = Table.grid(padding=(0, 3, 0, 0))
-    cells = [Text(f"live {live}{'' if concurrency is None else f'/{concurrency}'}")]
+    cells = [Text(f"live {live}/{concurrency}")]
     for use in keys[:MOST_KEYS]:
         full = use.limit is not None and use.live >= use.limit
         limit = "" if use.limit is None else f"/{use.limit}"

@@ -139,6 +139,8 @@ def _queue(board: SystemScoreboard) -> Table:
 
 def _note(line: QueueLine) -> Text:
     """What is special about a key: paused, or its limit lowered, with the last change."""
+    if line.limit == 0:
+        return Text(f"nothing starts: {line.limit_why}", style="yellow")
     if line.paused:
         return Text(
             "paused" if line.breaker == "closed" else f"paused ({line.breaker})", style="yellow"

@@ -75,6 +75,8 @@ def validate(table: TableArgument, root: RootOption = None, json: JsonOption = F
     Example: parallelhassnes validate examples/table.json
     """
     from parallelhassnes.control import submit as control
+    from parallelhassnes.schedule.keys import effective_limit
+    from parallelhassnes.store import queue_keys
 
     ctx = open_store(root)
     data, name, folders = _table(table)
@@ -84,8 +86,8 @@ def validate(table: TableArgument, root: RootOption = None, json: JsonOption = F
         return
     typer.echo(f"{name}: valid ({found.table_format}): {found.jobs} jobs, {found.steps} steps")
     for key, count in found.queue_keys.items():
-        limit = ctx.limit(key)
-        typer.echo(f"  {key}: {count} steps{f', at most {limit} at once' if limit else ''}")
+        limit = effective_limit(ctx, queue_keys.read(ctx.layout, key)).number
+        typer.echo(f"  {key}: {count} steps{'' if limit is None else f', at most {limit} at once'}")
     for warning in found.warnings:
         typer.echo(f"  note: {warning}")
 
@@ -216,9 +218,7 @@ def watch_until_idle(
         if quiet:
             until_idle(ctx, batch_ids, lambda: None)
         else:
-            with Progress(
-                ctx.layout, batch_ids, concurrency=ctx.concurrency, limits=ctx.options.limits
-            ) as progress:
+            with Progress(ctx, batch_ids) as progress:
                 until_idle(ctx, batch_ids, progress.update)
     except KeyboardInterrupt:
         _say_how_to_come_back(ctx, batch_ids)
@@ -326,14 +326,14 @@ def _print_tick(ctx: "Context", report: "TickReport", *, quiet: bool, json: bool
 
 def _waiting(ctx: "Context") -> list[str]:
     """One line per reason for which ready steps do not start, other than a limit."""
-    from parallelhassnes.schedule import starts
-    from parallelhassnes.store import atomic, queue_keys
+    from parallelhassnes.schedule import keys, starts
+    from parallelhassnes.store import atomic
 
     lines = []
     if (shortage := ctx.shortage()) is not None:
         lines.append(f"nothing starts: {shortage}")
     lines += starts.held(ctx.layout)
-    lines += queue_keys.holds(ctx.layout).values()
+    lines += keys.holds(ctx.layout, ctx.config).values()
     notes = {path.stem: atomic.read_derived(path) for path in ctx.layout.blocked.glob("*.json")}
     lines += [
         f"batch {batch_id} waits: {note['reason']}"

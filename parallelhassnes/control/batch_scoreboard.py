@@ -136,6 +136,6 @@ def _failures(status: BatchStatus, steps: list[StepStatus]) -> list[FailedStep]:
             attempt=attempt_path(status, step.key, row.attempt),
         )
         for step in steps
-        if (row := step.row) is not None and row.status in batch_line.TROUBLE
+        if (row := step.row) is not None and row.status in statuses.TROUBLE
     ]  # fmt: skip
     return sorted(found, key=lambda failed: failed.ended_at, reverse=True)

@@ -8,9 +8,10 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from parallelhassnes.names import key_dir
+from parallelhassnes.schedule import keys
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.tick import pass_and_wake, tick
-from parallelhassnes.store import atomic, batches, locks, queue_keys, tickets
+from parallelhassnes.store import atomic, batches, locks, tickets
 
 _LOOK_SEC = 0.05
 _TICK_SEC = 5.0
@@ -58,7 +59,7 @@ def _is_idle(ctx: Context, batch_ids: Collection[str] | None) -> bool:
         return False
     if (layout.runners / ctx.config.runner_id / "drain").exists():
         return True
-    paused = queue_keys.holds(layout)
+    paused = keys.holds(layout, ctx.config)
     if any(_will_start(ctx, path, paused, ours) for _, path in tickets.delayed(layout)):
         return False
     paused_folders = {key_dir(key) for key in paused}

@@ -10,8 +10,9 @@ from parallelhassnes.control.find import resolve
 from parallelhassnes.control.scoreboard_models import View
 from parallelhassnes.control.status import BatchStatus, StepStatus
 from parallelhassnes.names import key_dir
-from parallelhassnes.schedule import adaptive, alone, starts
+from parallelhassnes.schedule import alone, starts
 from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.keys import Limit, effective_limit, table_limits
 from parallelhassnes.schedule.standing import stand
 from parallelhassnes.steps.trial_paths import environment_of
 from parallelhassnes.store import atomic, batches, locks, queue_keys, tickets
@@ -81,6 +82,7 @@ class _View:
         self.control = batches.read_control(status.batch_dir)
         self.live = tickets.running(ctx.layout)
         self.keys = queue_keys.every(ctx.layout)
+        self.waiting = [(key, batch_id) for key, batch_id, _ in tickets.ready_folders(ctx.layout)]
 
     def lines(self, found: StepStatus) -> Iterator[str]:
         """The lines of one step."""
@@ -172,10 +174,10 @@ class _View:
         own = sum(tickets.parse_name(t.name).batch_id == self.batch_id for t in self.live)
         if self.meta.concurrency is not None and own >= self.meta.concurrency:
             yield f"the batch is full: {own} of {self.meta.concurrency} live"
-        limit, why = self._key_limit(key)
+        limit = self._key_limit(key)
         on_key = sum(t.key_dir == key_dir(key) for t in self.live)
-        if limit is not None and on_key >= limit:
-            yield f"{key} is full: {on_key} of {limit} live ({why})"
+        if limit.number and on_key >= limit.number:
+            yield f"{key} is full: {on_key} of {limit.number} live ({limit.why})"
         for waits in (self._start_rate(found), self._folder(found)):
             if waits:
                 yield waits
@@ -192,27 +194,15 @@ class _View:
             return ""
         return f"another step works in {folder}, and only one may at a time"
 
-    def _key_limit(self, key: str) -> tuple[int | None, str]:
-        """The limit of a key for this batch, and where it comes from."""
-        state = self.keys.get(key) or KeyState(queue_key=key)
-        said = state.limit
-        found = {
-            f"set by {said.said.by}" if said else "configured": self.ctx.limit(
-                key, said.limit if said else None
-            ),
-            "by the table": self.meta.limits.get(key),
+    def _key_limit(self, key: str) -> Limit:
+        """The limit in force of a key."""
+        on_key = {batch_id for folder, batch_id in self.waiting if folder == key_dir(key)} | {
+            tickets.parse_name(entry.name).batch_id
+            for entry in self.live
+            if entry.key_dir == key_dir(key)
         }
-        known = {why: limit for why, limit in found.items() if limit is not None}
-        why = min(known, key=lambda name: known[name]) if known else ""
-        explicit = known.get(why)
-        config = self.ctx.config.adaptive
-        if state.adaptive is not None and adaptive.is_on(config, key):
-            within = adaptive.bounds(config, key, explicit, self.ctx.concurrency)
-            now = adaptive.limit_now(state.adaptive, time.time(), within, config)
-            if now < within.ceiling:
-                last = state.history[-1].what if state.history else "lowered"
-                return now, f"of {within.ceiling}; {last}"
-        return explicit, why
+        tables = table_limits(self.ctx.layout, key, on_key)
+        return effective_limit(self.ctx, self.keys.get(key) or KeyState(queue_key=key), tables)
 
     def _start_rate(self, found: StepStatus) -> str:
         if found.step.kind != "trial":

@@ -17,6 +17,8 @@ from parallelhassnes.store import attempts, batches, ledger
 from parallelhassnes.store.layout import Layout
 
 LATEST = "latest"
+SPEAK_OF_OTHERS = frozenset({"verdict", "baseline"})
+"""Kinds of steps that do no work of their own: what they say is about other steps."""
 _SHORTEST_RUN = 4
 """Characters of the shortest prefix that can be told from an attempt's number."""
 _RUN_ID = re.compile(rf"(?:\d{{8}}T\d{{6}}Z_)?([a-z0-9]{{{_SHORTEST_RUN},12}})")
@@ -83,6 +85,9 @@ def resolve(layout: Layout, text: str) -> Found:
 def newest_attempt(layout: Layout, text: str) -> Found:
     """The attempt that ``text`` names, or the newest one of the step, the job or the batch.
 
+    Of a job or batch: the newest attempt of a step that works (trial, agent, command, analysis); of one that only speaks
+    of others (verdict, baseline) where no other has been attempted.
+
     Raises:
         UnknownId: it names nothing, more than one thing, or something that was never attempted.
     """
@@ -92,19 +97,21 @@ def newest_attempt(layout: Layout, text: str) -> Found:
 
 def _newest(layout: Layout, found: Found) -> Found:
     if found.step_id is not None:
-        places = [(found.job_id or "", found.step_id)]
+        places = [(found.job_id or "", found.step_id, True)]
     else:
         job_dirs = (
             [found.folder(layout)] if found.job_id else batches.job_dirs(layout, found.batch_id)
         )
         places = [
-            (path.name, step.step_id) for path in job_dirs for step in batches.read_job(path).steps
+            (path.name, step.step_id, step.kind not in SPEAK_OF_OTHERS)
+            for path in job_dirs
+            for step in batches.read_job(path).steps
         ]
-    newest: tuple[str, Found] | None = None
-    for job_id, step_id in places:
+    newest: tuple[tuple[bool, str], Found] | None = None
+    for job_id, step_id, works in places:
         ref = attempts.newest(layout.step(found.batch_id, job_id, step_id))
-        if ref is not None and (newest is None or ref.name > newest[0]):
-            newest = ref.name, Found(found.batch_id, job_id, step_id, ref.name)
+        if ref is not None and (newest is None or (works, ref.name) > newest[0]):
+            newest = (works, ref.name), Found(found.batch_id, job_id, step_id, ref.name)
     if newest is None:
         raise UnknownId(f"{found} has not been attempted yet", fix="look at it with show")
     return newest[1]

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from parallelhassnes.control import fold as folds
-from parallelhassnes.control.batch_line import TROUBLE, key_of, stamp
+from parallelhassnes.control.batch_line import key_of, stamp
 from parallelhassnes.control.fold import Fold
 from parallelhassnes.control.numbers import reward_of
 from parallelhassnes.control.running import HeartbeatWatch, attempt_path, describe
 from parallelhassnes.control.scoreboard_models import RunningStep
-from parallelhassnes.control.status import BatchStatus, StepStatus, held, read_index
-from parallelhassnes.schedule import starts
-from parallelhassnes.store import atomic, batches, tickets
-from parallelhassnes.store.layout import Layout
+from parallelhassnes.control.status import TROUBLE, BatchStatus, StepStatus, held, read_index
+from parallelhassnes.schedule import keys, starts
+from parallelhassnes.schedule.context import Context
+from parallelhassnes.store import atomic, batches, queue_keys, tickets
 
 RATE_WINDOW_SEC = 60.0
 MOST_FAILURES = 5
@@ -88,19 +88,15 @@ class Follower:
 
     Args:
         batch_ids: which to follow; None for every one that has something in the queue, from now on.
-        limits: queue key → live attempts at most, as far as the caller knows them; those of tables are added.
     """
 
     def __init__(
         self,
-        layout: Layout,
+        ctx: Context,
         batch_ids: Iterable[str] | None = None,
-        *,
-        limits: dict[str, int] | None = None,
     ) -> None:
-        self.layout = layout
+        self.ctx, self.layout = ctx, ctx.layout
         self._all = batch_ids is None
-        self._limits = dict(limits or {})
         self._followed: dict[str, BatchStatus] = {}
         self._keys: dict[
             str, dict[str, str]
@@ -135,8 +131,7 @@ class Follower:
         look.running = [self._describe(*found) for found in running[:most_running]]
         if not running and look.waiting:
             look.blocked = sum(self._blocked(batch_id) for batch_id in self._followed)
-        use = Counter(key_of(entry.key_dir) for entry in live)
-        look.keys = [KeyUse(key, count, self._limits.get(key)) for key, count in use.most_common()]
+        look.keys = self._key_use(live)
         self._measure(look)
         return look
 
@@ -151,14 +146,12 @@ class Follower:
     def _follow(self, batch_id: str) -> None:
         batch_dir = self.layout.batch(batch_id)
         try:
-            meta = batches.read_about(batch_dir)
+            batches.read_about(batch_dir)
             jobs = read_index(batch_dir)
             fold = folds.load(batch_dir) if self._all else Fold(batch_id)
         except atomic.DAMAGE:  # being ingested, just deleted, or damaged, which the tick says
             return
         self._followed[batch_id] = BatchStatus(batch_dir, jobs, fold, held(self.layout, batch_id))
-        for key, limit in meta.get("limits", {}).items():
-            self._limits[key] = min(limit, self._limits.get(key, limit))
 
     def _advance(self, batch_id: str) -> list[Ended]:
         status = self._followed[batch_id]
@@ -200,6 +193,25 @@ class Follower:
                 step = StepStatus(key.partition("/")[0], status.steps[key], "running", row=row)
                 found.append((status, step))
         return sorted(found, key=lambda pair: pair[1].row.at if pair[1].row else "")
+
+    def _key_use(self, live: list[tickets.Running]) -> list[KeyUse]:
+        """The keys with live attempts, the busiest first."""
+        on_key: dict[str, list[str]] = {}
+        for entry in live:
+            batch_id = tickets.parse_name(entry.name).batch_id
+            on_key.setdefault(key_of(entry.key_dir), []).append(batch_id)
+        states = queue_keys.every(self.layout) if on_key else {}
+        found = [
+            KeyUse(
+                key, len(batch_ids),
+                keys.effective_limit(
+                    self.ctx, states.get(key) or queue_keys.KeyState(queue_key=key),
+                    keys.table_limits(self.layout, key, set(batch_ids)),
+                ).number,
+            )
+            for key, batch_ids in on_key.items()
+        ]  # fmt: skip
+        return sorted(found, key=lambda use: -use.live)
 
     def _key(self, status: BatchStatus, name: tickets.TicketName) -> str:
         """``job_id/step_id`` of a ticket; empty where the step was added since the last look."""

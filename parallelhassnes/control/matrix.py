@@ -9,9 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from parallelhassnes.control import numbers
-from parallelhassnes.control.batch_line import TROUBLE
 from parallelhassnes.control.scoreboard_models import Cell, Counts, JobLine, Verdict
-from parallelhassnes.control.status import StepStatus
+from parallelhassnes.control.status import TROUBLE, StepStatus
 from parallelhassnes.steps.trial_data.facts import PASS_REWARD
 
 RESULT_KINDS = frozenset({"trial", "agent"})

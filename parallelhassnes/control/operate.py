@@ -48,6 +48,10 @@ class Operated(BaseModel):
     """Steps that will not start (cancel), or will again (retry)."""
     started: int = 0
     """Attempts that started at once (retry)."""
+    changed: bool = True
+    """False where nothing was to be done, and nothing was."""
+    line: str = ""
+    """What is so now, in words."""
 
 
 class Only(BaseModel):
@@ -91,26 +95,32 @@ def _has_score(attempt_dir: Path, state: AttemptState) -> bool:
 
 
 def cancel(ctx: Context, target: Target, reason: str = "") -> Operated:
-    """End what runs, start nothing more; what has ended stays as it is. Doing it twice changes nothing."""
+    """End what runs, start nothing more; what has ended stays as it is. Doing it twice changes nothing.
+
+    Where nothing runs and nothing would start by itself, nothing is canceled: what ended stays what it came to.
+    """
     result = Operated(target=str(target))
     with locks.held(ctx.layout.tick_lock):
         book = Book(ctx, target.batch_id)
+        found = _to_cancel(book, target)
+        if found is None:
+            result.changed, result.line = False, f"nothing to cancel: {target} is over"
+            return result
         if target.job_id is None:
             control = batches.read_control(book.batch_dir)
             batches.write_control(book.batch_dir, control.model_copy(update={"canceled": True}))
-        stopped: list[tuple[JobSpec, StepSpec]] = []
-        for job in _jobs(ctx, target):
+        for job, steps in found:
             canceled = dict(book.overrides(job.job_id).canceled)
-            for step in _steps(job, target):
-                if _cancel_step(ctx, job, step, result):
-                    canceled[step.step_id] = now_text()
-                    stopped.append((job, step))
+            for step in steps:
+                _cancel_step(ctx, job, step, result)
+                canceled[step.step_id] = now_text()
             book.replace_canceled(job.job_id, canceled)
-        for job, step in stopped:
-            _remove_ready(ctx, job, step)
-            book.look_again(job, step)
-            if target.job_id is not None:
-                book.spread(job, step)
+        for job, steps in found:
+            for step in steps:
+                _remove_ready(ctx, job, step)
+                book.look_again(job, step)
+                if target.job_id is not None:
+                    book.spread(job, step)
         book.save()
         ledger.append(
             book.batch_dir,
@@ -121,11 +131,30 @@ def cancel(ctx: Context, target: Target, reason: str = "") -> Operated:
             steps=result.steps,
             reason=reason or None,
         )
+    result.line = f"canceled {target}: {len(result.attempts)} running told to end, {len(result.steps)} not started"
     return result
 
 
-def _cancel_step(ctx: Context, job: JobSpec, step: StepSpec, result: Operated) -> bool:
-    """Tell a live attempt to end; True where the step is not to start (again)."""
+def _to_cancel(book: Book, target: Target) -> list[tuple[JobSpec, list[StepSpec]]] | None:
+    """What runs, or is to start, or would if another step were retried; None where nothing goes on by itself."""
+    found, goes_on = [], target.step_id is not None
+    for job in _jobs(book.ctx, target):
+        steps = []
+        for step in _steps(job, target):
+            now = book.look_again(job, step)
+            open_now = now is not None and (now.ended_at is None or now.retry_at is not None)
+            never = now is None and not book.is_canceled(job.job_id, step.step_id)
+            if open_now or never:
+                steps.append(step)
+                dead = step.step_id in book.current(job.job_id).dead
+                goes_on = goes_on or open_now or not dead
+        if steps:
+            found.append((job, steps))
+    return found if found and goes_on else None
+
+
+def _cancel_step(ctx: Context, job: JobSpec, step: StepSpec, result: Operated) -> None:
+    """Tell a live attempt of the step to end, or note that it does not start (again)."""
     step_dir = ctx.layout.step(job.batch_id, job.job_id, step.step_id)
     ref = attempts.newest(step_dir)
     if ref is not None and not attempts.is_sealed(ref.dir):
@@ -133,14 +162,8 @@ def _cancel_step(ctx: Context, job: JobSpec, step: StepSpec, result: Operated) -
         attempts.ask_to_end(step_dir, state.run_id)
         processes.send(state.pid, state.pid_start, signal.SIGTERM)
         result.attempts.append(ref.name)
-        return True
-    retrying = (
-        ref is not None and (now := Book(ctx, job.batch_id).look_again(job, step)) and now.retry_at
-    )
-    if ref is None or retrying:
-        result.steps.append(f"{job.job_id}/{step.step_id}")
-        return True
-    return False
+        return
+    result.steps.append(f"{job.job_id}/{step.step_id}")
 
 
 def _remove_ready(ctx: Context, job: JobSpec, step: StepSpec) -> None:

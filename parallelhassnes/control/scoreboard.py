@@ -5,14 +5,13 @@ that was made (derived: may be deleted); a batch whose stamp has not changed sin
 look at a large store costs a few stats per batch and the tails of the ledgers that moved.
 """
 
-import time
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from parallelhassnes.config import Config, load_config
+from parallelhassnes.config import load_config
 from parallelhassnes.control import batch_line
 from parallelhassnes.control.bulk import bulk
 from parallelhassnes.control.scoreboard_models import (
@@ -22,7 +21,8 @@ from parallelhassnes.control.scoreboard_models import (
     RunnerLine,
     SystemScoreboard,
 )
-from parallelhassnes.schedule import adaptive, damage, starts
+from parallelhassnes.schedule import damage, keys, starts
+from parallelhassnes.schedule.context import Context
 from parallelhassnes.store import atomic, queue_keys, space, tickets
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue_keys import KeyState
@@ -44,6 +44,8 @@ def system_scoreboard(layout: Layout, *, snapshot: bool = True) -> SystemScorebo
         UserError: the configuration cannot be read.
     """
     config = load_config(layout.root)
+    states = queue_keys.every(layout)
+    paused = keys.holds(layout, config, states)
     last = _last(layout) if snapshot else None
     known = {line.batch_id: line for line in last.batches} if last else {}
     running = tickets.running(layout)
@@ -54,7 +56,7 @@ def system_scoreboard(layout: Layout, *, snapshot: bool = True) -> SystemScorebo
         line = known.get(batch_id)
         if line is None or line.stamp != batch_line.stamp(layout, batch_id, live[batch_id]):
             try:
-                line = batch_line.make(layout, batch_id, live[batch_id])
+                line = batch_line.make(layout, batch_id, live[batch_id], paused)
             except FileNotFoundError:  # deleted while we looked
                 continue
             except atomic.CorruptFile as error:
@@ -71,7 +73,7 @@ def system_scoreboard(layout: Layout, *, snapshot: bool = True) -> SystemScorebo
     board = SystemScoreboard(
         at=now_text(), concurrency=config.concurrency, live=len(running), counts=_sum(lines),
         incoming=_tables(layout.incoming), rejected=_errors(layout.rejected),
-        queue=_queue(layout, config, lines, Counter(entry.key_dir for entry in running)),
+        queue=_queue(Context(layout, config), lines, running, states, paused),
         runners=_runners(layout), batches=lines,
         shortage=space.shortage(layout.runs, config) or "", waiting=starts.held(layout),
     )  # fmt: skip
@@ -115,38 +117,41 @@ def _sum(lines: list[BatchLine]) -> Counts:
 
 
 def _queue(
-    layout: Layout, config: Config, lines: list[BatchLine], live: Counter[str]
-) -> list[QueueLine]:
-    """Every queue key with something live or to start, the busiest first."""
+    ctx: Context, lines: list[BatchLine], running: list[tickets.Running],
+    states: dict[str, KeyState], paused: dict[str, str],
+) -> list[QueueLine]:  # fmt: skip
+    """Every queue key with something live or to start, or that nothing may start on; the busiest first."""
+    live: Counter[str] = Counter()
+    on_key: dict[str, set[str]] = {}
+    for entry in running:
+        key = batch_line.key_of(entry.key_dir)
+        live[key] += 1
+        on_key.setdefault(key, set()).add(tickets.parse_name(entry.name).batch_id)
     ready: Counter[str] = Counter()
     delayed: Counter[str] = Counter()
-    limits: dict[str, list[int]] = {}
-    keys = {batch_line.key_of(folder): count for folder, count in live.items()}
     for line in lines:
         for key, load in line.queue.items():
             ready[key] += load.ready - load.delayed
             delayed[key] += load.delayed
-            keys.setdefault(key, 0)
-            if key in line.limits:
-                limits.setdefault(key, []).append(line.limits[key])
-    states = queue_keys.every(layout)
-    keys.update({key: 0 for key, state in states.items() if state.hold and key not in keys})
+            if load.ready > load.delayed:
+                on_key.setdefault(key, set()).add(line.batch_id)
+    tables: dict[str, dict[str, int]] = {}
+    for line in lines:
+        for key, number in line.limits.items():
+            if line.batch_id in on_key.get(key, ()):
+                tables.setdefault(key, {})[line.batch_id] = number
     found: list[QueueLine] = []
-    for key, count in keys.items():
+    for key in dict.fromkeys([*live, *ready, *paused]):
         state = states.get(key) or KeyState(queue_key=key)
-        configured = state.limit.limit if state.limit else config.limits.get(key)
-        explicit = min((*limits.get(key, ()), *filter(None, (configured,))), default=None)
+        limit = keys.effective_limit(ctx, state, tables.get(key, {}))
         shown = QueueLine(
-            queue_key=key, live=count, ready=ready[key], delayed=delayed[key], limit=explicit, paused=state.hold,
+            queue_key=key, live=live[key], ready=ready[key], delayed=delayed[key],
+            limit=limit.number, limit_why=limit.why, ceiling=limit.ceiling, paused=paused.get(key, ""),
             changes=[f"{entry.at} {entry.what}" for entry in state.history[:-CHANGES:-1]],
         )  # fmt: skip
         if state.breaker is not None:
             shown.breaker = state.breaker.state
             shown.probe_at = now_text(datetime.fromtimestamp(state.breaker.probe_at, UTC))
-        if state.adaptive is not None and adaptive.is_on(config.adaptive, key):
-            within = adaptive.bounds(config.adaptive, key, explicit, config.concurrency)
-            shown.ceiling = within.ceiling
-            shown.limit = adaptive.limit_now(state.adaptive, time.time(), within, config.adaptive)
         found.append(shown)
     return sorted(found, key=lambda line: (-line.live, -line.ready, line.queue_key))
 

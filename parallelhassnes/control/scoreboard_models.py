@@ -54,6 +54,8 @@ class BatchLine(View):
     jobs_total: int
     steps_total: int
     counts: Counts
+    skipped: int = 0
+    """Of the canceled steps those that were not needed any more (``enough``)."""
     experiment: str = ""
     source_name: str = ""
     """The file name under which the table was submitted."""
@@ -83,7 +85,9 @@ class QueueLine(View):
     """Live attempts: the running tickets, which is what the limit counts."""
     limit: int | None
     """The limit in force: the strictest of an operator's or the configured one, those of the batches there, and what the
-    provider's answers have made of it; null for none."""
+    provider's answers have made of it; null for none, 0 where nothing starts."""
+    limit_why: str = ""
+    """Who set the limit in force: ``configured``, ``set by NAME``, ``by the table of BATCH``, or what has lowered it."""
     ready: int
     """Steps that could start now, those that wait for a time not included."""
     delayed: int

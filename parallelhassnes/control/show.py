@@ -71,7 +71,7 @@ class ShowDocument(View):
     path: str
     """Its folder, relative to the root."""
     state: str
-    """Of a step or attempt its own; of a batch or job ``running``, ``waiting``, ``blocked``, ``attention`` or ``done``."""
+    """Of a step or attempt its own; of a batch or job ``running``, ``waiting``, ``blocked``, ``attention``, ``canceled`` or ``done``."""
     summary: str = ""
     """The newest report's summary."""
     failure: str = ""
@@ -135,11 +135,8 @@ def _step_line(status: statuses.BatchStatus, found: StepStatus) -> StepLine:
 def _fill_group(
     layout: Layout, found: Found, document: ShowDocument, own: list[StepStatus]
 ) -> None:
-    counts = Counts()
-    for step in own:
-        setattr(counts, step.state, getattr(counts, step.state) + 1)
-    document.counts = counts
-    document.state = _group_state(counts, sum(step.final for step in own))
+    found_group = statuses.group(own)
+    document.counts, document.state = found_group.counts, found_group.state
     if found.job_id is None:
         record = dict(atomic.read_json(layout.batch(found.batch_id) / batches.META))
         record.pop("job_ids", None)
@@ -149,18 +146,6 @@ def _fill_group(
         record.pop("dependents", None)
     record.pop(rooted.KEY, None)
     document.record = record
-
-
-def _group_state(counts: Counts, final: int) -> str:
-    if counts.running:
-        return "running"
-    if counts.ready:
-        return "waiting"
-    if counts.blocked > final:
-        return "blocked"
-    if final or counts.failed or counts.lost or counts.needs_attention:
-        return "attention"
-    return "canceled" if counts.canceled else "done"
 
 
 def _fill_step(layout: Layout, found: Found, document: ShowDocument, step: StepStatus) -> None:

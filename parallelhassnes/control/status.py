@@ -5,18 +5,23 @@ is ``ready`` when nothing but a limit or the clock keeps it from starting, ``can
 said so, and ``blocked`` otherwise, with the reason.
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from parallelhassnes.config import load_config
 from parallelhassnes.control import fold as folds
 from parallelhassnes.control.fold import Fold, Row
-from parallelhassnes.store import atomic, attempts, batches, index, queue_keys, tickets
+from parallelhassnes.control.scoreboard_models import BatchState, Counts
+from parallelhassnes.schedule import keys
+from parallelhassnes.store import atomic, attempts, batches, index, tickets
 from parallelhassnes.store.index import IndexedStep
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import Control
 
+TROUBLE = ("failed", "lost", "needs_attention")
 STATES = (
     "blocked", "ready", "running", "succeeded", "failed", "needs_attention", "canceled", "lost",
 )  # fmt: skip
@@ -37,6 +42,8 @@ class StepStatus(NamedTuple):
     """Blocked for good, by a step that ended without success, unless that is retried."""
     gated: bool = False
     """Blocked, and a person's word is all that it waits for."""
+    skipped: bool = False
+    """Canceled by the job's own rule (``enough``): it was not needed any more."""
 
     @property
     def key(self) -> str:
@@ -46,6 +53,45 @@ class StepStatus(NamedTuple):
     def delayed(self) -> bool:
         """Ready, but not before ``row.retry_at``."""
         return self.state == "ready" and self.row is not None
+
+
+class Group(NamedTuple):
+    """Steps of a batch or job, counted, and what they amount to."""
+
+    counts: Counts
+    final: int = 0
+    """Of the blocked ones those that are blocked for good."""
+    skipped: int = 0
+    """Of the canceled ones those that the job's own rule (``enough``) has called off."""
+
+    @property
+    def state(self) -> BatchState:
+        """What goes on by itself decides first, then what went wrong, then what an operator called off."""
+        if self.counts.running:
+            return "running"
+        if self.counts.ready:
+            return "waiting"
+        if self.counts.blocked > self.final:
+            return "blocked"
+        if self.final or self.failed:
+            return "attention"
+        return "canceled" if self.counts.canceled > self.skipped else "done"
+
+    @property
+    def failed(self) -> int:
+        """Steps that did not succeed."""
+        return sum(getattr(self.counts, name) for name in TROUBLE)
+
+
+def group(steps: Iterable[StepStatus]) -> Group:
+    """Count the steps of a batch or job."""
+    states: Counter[str] = Counter()
+    final = skipped = 0
+    for step in steps:
+        states[step.state] += 1
+        final += step.final
+        skipped += step.skipped
+    return Group(Counts(**states), final, skipped)
 
 
 class Held(NamedTuple):
@@ -103,7 +149,8 @@ class BatchStatus:
             # A retry that was due is called off: the step stays what its last attempt came to.
             between_rounds = row is not None and step.loop and row.status == "succeeded"
             state = "canceled" if row is None or between_rounds else row.status
-            return StepStatus(job_id, step, state, row=row)
+            skipped = state == "canceled" and self.fold.canceled.get(key) is False
+            return StepStatus(job_id, step, state, row=row, skipped=skipped)
         if (row is None or step.loop) and step.depends_on:
             dead = self.dead(key)
             if dead:
@@ -189,11 +236,14 @@ class BatchStatus:
         }.get(status, status)
 
 
-def read(layout: Layout, batch_id: str, fold: Fold | None = None) -> BatchStatus:
+def read(
+    layout: Layout, batch_id: str, fold: Fold | None = None, paused: dict[str, str] | None = None
+) -> BatchStatus:
     """The status of a batch as of now.
 
     Args:
         fold: the batch's fold, where the caller has it already; it is advanced.
+        paused: queue key → why nothing starts on it, where the caller has it already.
 
     Raises:
         FileNotFoundError: there is no such batch.
@@ -204,7 +254,9 @@ def read(layout: Layout, batch_id: str, fold: Fold | None = None) -> BatchStatus
         fold = folds.load(batch_dir)
     else:
         folds.advance(fold, batch_dir)
-    status = BatchStatus(batch_dir, jobs, fold, held(layout, batch_id), queue_keys.holds(layout))
+    if paused is None:
+        paused = keys.holds(layout, load_config(layout.root))
+    status = BatchStatus(batch_dir, jobs, fold, held(layout, batch_id), paused)
     _add_unlogged(layout, status)
     return status
 

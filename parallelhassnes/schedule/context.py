@@ -39,16 +39,6 @@ class Context:
     def concurrency(self) -> int:
         return self.options.concurrency or self.config.concurrency
 
-    def limit(self, queue_key: str, operator: int | None = None) -> int | None:
-        """The limit of a queue key by configuration and command line; None where there is none.
-
-        Args:
-            operator: the limit that an operator set, which takes the place of the configured one.
-        """
-        configured = self.config.limits.get(queue_key) if operator is None else operator
-        found = (configured, self.options.limits.get(queue_key))
-        return min((limit for limit in found if limit is not None), default=None)
-
     def shortage(self) -> str | None:
         """Why nothing may start on this host now (disk, memory), in one line; None where there is enough."""
         return space.shortage(self.layout.runs, self.config)

@@ -1,15 +1,110 @@
-"""The queue keys in one pass: what ended attempts make of them, and what they let start. Under ``tick.lock``."""
+"""The queue keys: the limit in force of each, what ended attempts make of them, and what they let start.
 
+``effective_limit`` is the one place that derives a limit: passes start by it, every view shows it. ``Keys`` is the state
+in one pass, under ``tick.lock``.
+"""
+
+import contextlib
 import time
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
+from parallelhassnes.config import Config
 from parallelhassnes.names import key_dir
 from parallelhassnes.plan import StepSpec
 from parallelhassnes.schedule import adaptive, breaker
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.policy import policy_of
-from parallelhassnes.store import attempts, batches, queue_keys, tickets
+from parallelhassnes.store import atomic, attempts, batches, queue_keys, tickets
+from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue_keys import KeyState
 from parallelhassnes.store.records import StepNow, now_text
+
+
+class Limit(NamedTuple):
+    """The limit in force of a queue key."""
+
+    number: int | None
+    """Live attempts at most; None for no limit, 0 where nothing starts."""
+    why: str = ""
+    """Who set it, in a few words; empty where there is none."""
+    ceiling: int | None = None
+    """What the limit grows back to, where the provider's answers have lowered it."""
+
+
+_NO_TABLES: Mapping[str, int] = MappingProxyType({})
+
+
+def table_limits(layout: Layout, queue_key: str, batch_ids: Iterable[str]) -> dict[str, int]:
+    """Batch → its table's limit of a key, of those of these batches whose table has one."""
+    found = {}
+    for batch_id in batch_ids:
+        with contextlib.suppress(*atomic.DAMAGE):  # one that runs on, and was deleted
+            limits = batches.read_batch(layout.batch(batch_id)).limits
+            if queue_key in limits:
+                found[batch_id] = limits[queue_key]
+    return found
+
+
+def said_limit(ctx: Context, state: KeyState, tables: Mapping[str, int] = _NO_TABLES) -> Limit:
+    """The strictest limit that people have set: an operator's in the place of the configured one, the command line's,
+    those of tables.
+
+    Args:
+        tables: batch → its table's limit, of the batches with live or ready steps on the key.
+    """
+    key = state.queue_key
+    found: dict[str, int] = {}
+    if state.limit is not None:
+        found[f"set by {state.limit.said.by}"] = state.limit.limit
+    elif key in ctx.config.limits:
+        found["configured"] = ctx.config.limits[key]
+    if key in ctx.options.limits:
+        found["of the command line"] = ctx.options.limits[key]
+    found.update({f"by the table of {batch_id}": limit for batch_id, limit in tables.items()})
+    if not found:
+        return Limit(None)
+    why = min(found, key=lambda name: found[name])
+    return Limit(found[why], why)
+
+
+def effective_limit(
+    ctx: Context, state: KeyState, tables: Mapping[str, int] = _NO_TABLES, now: float | None = None
+) -> Limit:
+    """The limit in force of a key: the strictest that people have set, and what its provider's answers have made of it.
+
+    Args:
+        tables: as for ``said_limit``.
+        now: seconds since the epoch; the present, where left out.
+    """
+    said, config = said_limit(ctx, state, tables), ctx.config.adaptive
+    if state.adaptive is None or not adaptive.is_on(config, state.queue_key):
+        return said
+    within = adaptive.bounds(config, state.queue_key, said.number, ctx.concurrency)
+    number = adaptive.limit_now(state.adaptive, time.time() if now is None else now, within, config)
+    if number >= within.ceiling:
+        return Limit(number, said.why or "of the host", within.ceiling)
+    last = state.history[-1].what if state.history else "lowered"
+    return Limit(number, f"of {within.ceiling}; {last}", within.ceiling)
+
+
+def holds(
+    layout: Layout, config: Config, states: Mapping[str, KeyState] | None = None
+) -> dict[str, str]:
+    """Queue key → why nothing starts on it: it is paused, or its limit is 0.
+
+    Args:
+        states: of every key that something is known of, where the caller has them.
+    """
+    states = queue_keys.every(layout) if states is None else states
+    closed = {
+        key: f"{key} has a limit of 0 (configured), so nothing starts on it; "
+        f"`parallelhassnes limit {key} N` allows N at a time"
+        for key, limit in config.limits.items()
+        if limit < 1 and (key not in states or states[key].limit is None)
+    }
+    return closed | {key: state.hold for key, state in states.items() if state.hold}
 
 
 class Keys:
@@ -71,8 +166,8 @@ class Keys:
         if not adaptive.is_on(config, key):
             return state
         meta = batches.read_batch(self.ctx.layout.batch(batch_id))
-        explicit = (self.explicit(key), meta.limits.get(key))
-        within = self._bounds(key, min((n for n in explicit if n is not None), default=None))
+        tables = {batch_id: meta.limits[key]} if key in meta.limits else _NO_TABLES
+        within = self._bounds(key, said_limit(self.ctx, state, tables).number)
         moment = time.time()
         before = adaptive.limit_now(state.adaptive, moment, within, config)
         made = adaptive.after_signal(state.adaptive, moment, self._live(key) + 1, within, config)
@@ -94,28 +189,24 @@ class Keys:
 
     # --- what a key lets start ------------------------------------------------------------------------
 
-    def explicit(self, queue_key: str) -> int | None:
-        """The limit that people have set: an operator's in the place of the configured one; the command line's besides."""
-        said = self.get(queue_key).limit
-        return self.ctx.limit(queue_key, said.limit if said is not None else None)
-
-    def limit(self, queue_key: str, explicit: int | None) -> int | None:
-        """The limit in force; None for none.
+    def limit(self, queue_key: str, tables: Mapping[str, int]) -> int | None:
+        """The limit in force; None for none. What quiet periods have added to it is written down.
 
         Args:
-            explicit: the strictest of those that people have set.
+            tables: as for ``effective_limit``.
         """
         config, state = self.ctx.config.adaptive, self.get(queue_key)
-        if state.adaptive is None or not adaptive.is_on(config, queue_key):
-            return explicit
-        within, moment = self._bounds(queue_key, explicit), time.time()
-        risen = adaptive.after_quiet(state.adaptive, moment, within, config)
-        if risen != state.adaptive:
-            limit = within.ceiling if risen is None else risen.limit
-            what = f"limit {state.adaptive.limit} to {limit}: no signal for {config.quiet_sec:g} s"
-            changed = state.model_copy(update={"adaptive": risen})
-            self.put(changed.changed(what, now_text()))
-        return within.ceiling if risen is None else risen.limit
+        if state.adaptive is not None and adaptive.is_on(config, queue_key):
+            within = self._bounds(queue_key, said_limit(self.ctx, state, tables).number)
+            risen = adaptive.after_quiet(state.adaptive, time.time(), within, config)
+            if risen != state.adaptive:
+                limit = within.ceiling if risen is None else risen.limit
+                what = (
+                    f"limit {state.adaptive.limit} to {limit}: no signal for {config.quiet_sec:g} s"
+                )
+                changed = state.model_copy(update={"adaptive": risen})
+                self.put(changed.changed(what, now_text()))
+        return effective_limit(self.ctx, self.get(queue_key), tables).number
 
     def may_start(self, queue_key: str) -> bool:
         """Whether anything may start on the key, if only a probe."""

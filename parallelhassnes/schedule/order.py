@@ -5,14 +5,13 @@ those the one that has waited longest since it was last served; within a batch a
 start in the batch's own order. So a batch of 100,000 steps and one of 3 share the machine.
 """
 
-import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.schedule.keys import Keys
+from parallelhassnes.schedule.keys import Keys, table_limits
 from parallelhassnes.store import atomic, batches, tickets
 
 
@@ -107,13 +106,8 @@ class Room:
 
     def _strictest(self, queue_key: str, batch_ids: set[str]) -> int | None:
         """A key's limit: people's, those of every table with live or ready steps on it, its provider's."""
-        found = [self.keys.explicit(queue_key)]
-        for batch_id in batch_ids:
-            with contextlib.suppress(*atomic.DAMAGE):  # one that runs on, and was deleted
-                meta = batches.read_batch(self.ctx.layout.batch(batch_id))
-                found.append(meta.limits.get(queue_key))
-        known = [limit for limit in found if limit is not None]
-        return self.keys.limit(queue_key, min(known) if known else None)
+        tables = table_limits(self.ctx.layout, queue_key, batch_ids)
+        return self.keys.limit(queue_key, tables)
 
     def _batch_limit(self, batch_id: str) -> int | None:
         if batch_id not in self._batch_limits:

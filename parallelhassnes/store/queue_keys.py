@@ -1,7 +1,8 @@
 """``_system/limits/<key>.json``: what is known of a queue key besides its configured limit. Shared by all batches.
 
     <key>.json   what operators said, what the provider's answers made of the limit, whether the key is paused
-    .paused      rewritten whenever a key gets paused or open again, so that views know it from one stat
+    .paused      rewritten whenever a key gets paused or open again, or gets an operator's limit or loses it, so that
+                 views know from one stat what may have been closed or opened
 
 Replaced whole, always under ``tick.lock``. Not derived: a rebuild leaves it alone; deleting the file of a key
 forgets all of it, which is safe.
@@ -140,15 +141,10 @@ def _key_of(folder: str) -> str:
         return folder
 
 
-def holds(layout: Layout) -> dict[str, str]:
-    """Queue key → why nothing starts on it, of those that are paused."""
-    return {key: state.hold for key, state in every(layout).items() if state.hold}
-
-
 def write(layout: Layout, state: KeyState) -> None:
     """Replace the key's state; the caller holds ``tick.lock``."""
     layout.limits.mkdir(exist_ok=True)
-    was = bool(read(layout, state.queue_key).hold)
+    before = read(layout, state.queue_key)
     atomic.write_json(layout.limits / f"{key_dir(state.queue_key)}.json", dump(state))
-    if was != bool(state.hold):
+    if (bool(before.hold), before.limit is None) != (bool(state.hold), state.limit is None):
         atomic.write_text(layout.limits / PAUSED_MARK, "", durable=False)

@@ -28,7 +28,7 @@ def test_plain_lines_and_the_last_word(root: Path, monkeypatch: pytest.MonkeyPat
     ctx, batch_id = batch(root)
     stream = io.StringIO()
     threads = threading.enumerate()
-    with Progress(ctx.layout, [batch_id], stream=stream) as progress:
+    with Progress(ctx, [batch_id], stream=stream) as progress:
         stores.program(root, "tick")
         stores.wait_for(lambda: (progress.update(), progress.last.over == 2)[1], "two ended steps")
         assert threading.enumerate() == threads
@@ -44,7 +44,7 @@ def test_plain_lines_and_the_last_word(root: Path, monkeypatch: pytest.MonkeyPat
 def test_it_says_nothing_when_it_is_not_enabled(root: Path) -> None:
     ctx, batch_id = batch(root)
     stream = io.StringIO()
-    with Progress(ctx.layout, [batch_id], enabled=False, stream=stream) as progress:
+    with Progress(ctx, [batch_id], enabled=False, stream=stream) as progress:
         progress.update(now=True)
     assert stream.getvalue() == ""
 
@@ -53,7 +53,7 @@ def test_a_follower_of_all_takes_up_what_is_in_the_queue_and_no_more(root: Path)
     ctx, first = batch(root)
     stores.program(root, "tick")
     stores.wait_for(lambda: stores.idle(ctx), "the first batch to end")
-    follower = Follower(ctx.layout)
+    follower = Follower(ctx)
     assert follower.look().total == 0
     second = stores.put(
         ctx, stores.table(stores.job("x", stores.shell("a", "sleep 0.3")), limits={"command": 2})

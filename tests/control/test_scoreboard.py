@@ -165,32 +165,6 @@ def test_caches_may_vanish_rot_or_be_stale(root: Path) -> None:
     assert len(system_scoreboard(ctx.layout).batches) == 2
 
 
-def test_a_large_batch_counts_the_same(root: Path, monkeypatch) -> None:
-    ctx = stores.context(root, "concurrency = 1\n")
-    gate = root / "gate"
-    batch_id = stores.put(
-        ctx,
-        stores.table(
-            stores.job("j1", stores.shell("a", f"until [ -e {gate} ]; do sleep 0.02; done")),
-            stores.job(
-                "j2", stores.command("a", "true"), stores.command("b", "true", depends_on=["a"])
-            ),
-        ),
-    )
-    for _ in ("before", "while it runs"):
-        exact = system_scoreboard(ctx.layout, snapshot=False).batches[0]
-        with monkeypatch.context() as patch:
-            patch.setattr("parallelhassnes.control.batch_line.LARGE", 0)
-            quick = system_scoreboard(ctx.layout, snapshot=False).batches[0]
-        assert quick == exact
-        stores.program(root, "tick")
-        stores.wait_for(
-            lambda: batch_scoreboard(ctx.layout, batch_id).counts.running == 1, "the launch"
-        )
-    gate.touch()
-    stores.wait_for(lambda: stores.idle(ctx), "the batch to end")
-
-
 def test_readers_race_with_a_draining_batch(root: Path) -> None:
     """At every moment the counts add up, nothing that ended is forgotten, and no view fails."""
     ctx = stores.context(root, "concurrency = 4\ndurable = false\n")

@@ -41,42 +41,39 @@ def batch(ctx):
     return made
 
 
-def totals(ctx, batch, monkeypatch) -> set[int]:
+def totals(ctx, batch) -> set[int]:
     """What each view says of the batch, after a look whether it adds up."""
     board = batch_scoreboard(ctx.layout, batch)
-    (exact,) = system_scoreboard(ctx.layout, snapshot=False).batches
-    with monkeypatch.context() as patch:
-        patch.setattr("parallelhassnes.control.batch_line.LARGE", 0)
-        (quick,) = system_scoreboard(ctx.layout, snapshot=False).batches
+    (line,) = system_scoreboard(ctx.layout, snapshot=False).batches
     found = set()
-    for view in (board, exact, quick):
+    for view in (board, line):
         assert sum(view.counts.model_dump().values()) == view.steps_total
         found.add(view.steps_total)
     counts = show(ctx.layout, batch).counts
     assert sum(job.counts.succeeded for job in board.jobs) == board.counts.succeeded
-    look = Follower(ctx.layout, [batch]).look()
+    look = Follower(ctx, [batch]).look()
     assert look.waiting + look.tally["running"] + look.over == look.total
     return found | {sum(counts.model_dump().values()), look.total}
 
 
-def test_the_total_before_during_and_after(ctx, batch, monkeypatch):
-    assert totals(ctx, batch, monkeypatch) == {4}
-    following = Follower(ctx.layout, [batch])
+def test_the_total_before_during_and_after(ctx, batch):
+    assert totals(ctx, batch) == {4}
+    following = Follower(ctx, [batch])
     assert following.look().total == 4
     seen = []
     append(ctx, batch, 3)
     while not idle(ctx):
         seen += [step.step for step in following.look().running]
-        assert totals(ctx, batch, monkeypatch) == {10}
+        assert totals(ctx, batch) == {10}
     assert following.look().total == 10
     assert {step.rpartition(".")[0] for step in seen} <= {"one/nop", "two/nop", ""}
     assert "one/nop" in {step.rpartition(".")[0] for step in seen}
-    assert totals(ctx, batch, monkeypatch) == {10}
+    assert totals(ctx, batch) == {10}
     analyze(ctx, f"{batch}/one", [AnalysisPart(engine="rules")])
     wait_for(lambda: idle(ctx), "the analyses")
-    assert totals(ctx, batch, monkeypatch) == {14}
+    assert totals(ctx, batch) == {14}
     rebuild(ctx)
-    assert totals(ctx, batch, monkeypatch) == {14}
+    assert totals(ctx, batch) == {14}
     (line,) = json.loads(program(ctx.layout.root, "scoreboard", "--json").stdout)["batches"]
     assert (line["steps_total"], line["counts"]["succeeded"], line["state"]) == (14, 14, "done")
 
@@ -111,8 +108,8 @@ def test_a_rebuild_tells_of_additions_whose_mark_was_lost(ctx, batch, monkeypatc
     for mark in ctx.layout.added.iterdir():
         mark.unlink()
     rebuild(ctx)
-    assert totals(ctx, batch, monkeypatch) == {6}
+    assert totals(ctx, batch) == {6}
     tick(ctx)
     wait_for(lambda: idle(ctx), "what was added")
     assert audit.verify(ctx.layout).problems == []
-    assert totals(ctx, batch, monkeypatch) == {6}
+    assert totals(ctx, batch) == {6}

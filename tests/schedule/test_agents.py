@@ -14,7 +14,7 @@ from stores import attempt_dirs, context, idle, job, program, put, read, states,
 from parallelhassnes.control.batch_scoreboard import batch_scoreboard
 from parallelhassnes.control.explain import explain
 from parallelhassnes.execute import processes
-from parallelhassnes.store import queue_keys
+from parallelhassnes.schedule import keys
 from parallelhassnes.store.records import parse_time
 
 pytestmark = pytest.mark.codex
@@ -88,7 +88,7 @@ def test_a_refused_key_pauses_its_queue_key(batch):
         [refuse(401, "Incorrect API key provided")], {}, {}, limits={"gpt-5.2": 1}
     )
     tick()
-    held = wait_for(lambda: queue_keys.holds(ctx.layout), "the pause")
+    held = wait_for(lambda: keys.holds(ctx.layout, ctx.config), "the pause")
     assert "auth" in json.dumps(held)
     wait_for(lambda: states(ctx, batch_id) == {"j0/a": ["failed"]}, "the first attempt's end")
 

@@ -32,9 +32,9 @@ def bar(counts: Counts, total: int) -> Markup:
 
 def meter(used: float, limit: float | None) -> Markup:
     """How much of a limit is in use."""
-    if not limit:
+    if limit is None:
         return Markup("")
-    share = min(100.0, 100.0 * used / limit)
+    share = min(100.0, 100.0 * used / limit) if limit else 100.0
     full = " full" if used >= limit else ""
     inside = Markup('<rect class="used{}" width="{}%" height="100%"/>').format(full, f"{share:.2f}")
     return _figure("meter", f"{share:.0f} % of the limit in use", inside)

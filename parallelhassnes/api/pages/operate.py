@@ -46,6 +46,8 @@ class Came(NamedTuple):
 
     target: str
     touched: int = 0
+    word: str = ""
+    """What was done, where that is not what was asked for."""
 
 
 @router.get("/operate")
@@ -89,7 +91,9 @@ def say(
     came = act(
         site.context(), Said(target, reason, _number(number), only, _amount(usd), _number(tokens))
     )
-    return RedirectResponse(said.address(own_page(back), word, came.target, came.touched, was), 303)
+    return RedirectResponse(
+        said.address(own_page(back), came.word or word, came.target, came.touched, was), 303
+    )
 
 
 def _number(text: str) -> int | None:
@@ -158,7 +162,8 @@ def _reject(ctx: Context, form: Said) -> Came:
 
 def _cancel(ctx: Context, form: Said) -> Came:
     done = operations.cancel(ctx, _target(ctx, form.target), form.reason)
-    return Came(done.target, len(done.attempts) + len(done.steps))
+    word = "cancel" if done.changed else "nothing"
+    return Came(done.target, len(done.attempts) + len(done.steps), word)
 
 
 def _retry(ctx: Context, form: Said) -> Came:
