@@ -134,6 +134,22 @@ class ApiConfig(BaseModel):
     """Size of what an uploaded archive unpacks to at most."""
 
 
+class Bounds(BaseModel):
+    """What is kept of an attempt, and how long its end may take; what is past them is left out, and its seal says so."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    max_mb: int = Field(default=51_200, ge=1)
+    """Data of all its files together; holes of sparse files do not count."""
+    max_files: int = Field(default=1_000_000, ge=100)
+    """Entries of all its folders together."""
+    max_depth: int = Field(default=128, ge=8, le=400)
+    """Folders within folders."""
+    max_sec: float = Field(default=1800.0, gt=0, le=604_800)
+    """Time for looking at all of it for secrets and for sealing it."""
+    cancel_sec: float = Field(default=60.0, gt=0, le=604_800)
+    """As ``max_sec``, from when the attempt is cancelled."""
+
+
 class Config(BaseModel):
     """The settings of one root. Times are in seconds."""
 
@@ -177,6 +193,7 @@ class Config(BaseModel):
     """Available memory below which nothing starts; 0 for no floor."""
     max_log_mb: int = Field(default=64, ge=1)
     """Size of each log of an attempt beyond which its middle is cut out."""
+    bounds: Bounds = Bounds()
     budgets: Budgets = Budgets()
     api: ApiConfig = ApiConfig()
     durable: bool = True
@@ -268,6 +285,13 @@ TEMPLATE = """\
 # min_free_memory_mb = 256     # nothing starts below this
 # max_log_mb = 64              # of each log of an attempt the beginning and the end are kept
 # durable = true               # false skips fsync: only for throw-away runs
+
+# [bounds]                     # what is kept of an attempt; the rest is left out, and its seal says so
+# max_mb = 51200               # data of all its files
+# max_files = 1000000
+# max_depth = 128              # folders within folders
+# max_sec = 1800               # for looking for secrets in it and sealing it; once cancelled:
+# cancel_sec = 60
 
 # [limits]                     # live attempts per queue key
 # "openai/gpt-5.2" = 3

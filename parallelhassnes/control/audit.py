@@ -179,8 +179,9 @@ class _Batch:
         if sealed is None:
             return _Checked(list(self._unsealed(folder, place)))
         document, digest = sealed
-        now = seal.survey(folder, sync=False)
-        findings = list(_compare(place, document.get("files") or {}, now))
+        then = document.get("files") or {}
+        now = seal.survey(folder, sync=False, like=then)
+        findings = list(_compare(place, then, now))
         findings += self._against_ledger(folder, place, digest)
         size = sum(facts.get("size", 0) for facts in now.values())
         return _Checked(findings, sealed=True, files=len(now), size=size)
@@ -270,9 +271,17 @@ def _read_seal(folder: Path) -> tuple[dict[str, Any], str] | None:
 def _compare(place: str, then: dict[str, Any], now: dict[str, Any]) -> Iterator[Finding]:
     for name, facts in then.items():
         if name not in now:
-            yield Finding(what="missing", place=f"{place}/{name}")
+            if not _is_closed_folder(facts):  # open by now
+                yield Finding(what="missing", place=f"{place}/{name}")
         elif now[name] != facts:
             text = "cannot be read" if "unreadable" in now[name] else ""
             yield Finding(what="changed", place=f"{place}/{name}", text=text)
+    closed = tuple(f"{name}/" for name, facts in then.items() if _is_closed_folder(facts))
     for name in now.keys() - then.keys():
-        yield Finding(what="added", place=f"{place}/{name}")
+        if not _is_closed_folder(now[name]) and not name.startswith(closed):
+            yield Finding(what="added", place=f"{place}/{name}")
+
+
+def _is_closed_folder(facts: dict[str, Any]) -> bool:
+    """Whether a seal says of a folder that nobody could look into it; what is in it has no facts."""
+    return facts.get("type") == "d"

@@ -13,7 +13,6 @@ cut can so keep a terminal ``state.json`` and take the report; then the report i
 import dataclasses
 import errno
 import os
-import shutil
 import time
 import traceback
 from collections.abc import Mapping
@@ -21,17 +20,21 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
+from parallelhassnes.config import Bounds
 from parallelhassnes.execute import logs, own_files
+from parallelhassnes.execute.clean import Patience, clean
 from parallelhassnes.execute.redact import Redactor
 from parallelhassnes.steps import report, retry_after, untrusted
 from parallelhassnes.steps.kinds import Attempt, Failure, Kind, Outcome, WorkerEnd
-from parallelhassnes.store import atomic, attempts, space
+from parallelhassnes.store import atomic, attempts, space, walk
 from parallelhassnes.store.records import AttemptState, FailureRecord, now_text
 from parallelhassnes.store.seal import seal
 
 MAX_EVIDENCE = 2000
 """Characters of a failure's evidence that are kept."""
 SPACE_WAIT_SEC = 60.0
+_REMOVING_SEC = 2.0
+"""Time after which what is left of ``tmp/`` is left to the next tick."""
 
 
 def finish(
@@ -41,6 +44,7 @@ def finish(
     state: AttemptState,
     secrets: Mapping[str, str] = MappingProxyType({}),
     log_ceiling: int = logs.CEILING,
+    bounds: Bounds = Bounds(),
     meta: bytes | None = None,
 ) -> None:
     """Write the attempt's end and seal it; every process of the attempt but ours has ended.
@@ -50,12 +54,14 @@ def finish(
     Args:
         secrets: name → value of what the attempt was given and nobody is to read in its files.
         log_ceiling: bytes of each log beyond which its middle is cut out.
+        bounds: what is kept of the attempt, and how long this may take.
         meta: the content of ``meta.json`` before the worker began, where it is known.
 
     Raises:
         OSError: there is still no space; the attempt has no seal, and a repair goes on from what there is.
     """
     redactor = Redactor(secrets)
+    patience = Patience(bounds, lambda: attempts.is_asked_to_end(attempt.dir, attempt.run_id))
     deadline = time.monotonic() + SPACE_WAIT_SEC
     was_full = space.is_exhausted(attempt.dir)
     while True:
@@ -66,7 +72,8 @@ def finish(
             _remove_tmp(attempt.dir / "tmp")
             logs.trim(attempt.dir, log_ceiling)
             _close_log()
-            seal(attempt.dir, redactor.clean(attempt.dir))
+            cleaned = clean(attempt.dir, redactor, bounds, patience)
+            seal(attempt.dir, cleaned.redacted, cleaned.left_out, patience.check)
         except OSError as error:
             if not space.is_full(error) or time.monotonic() > deadline:
                 raise
@@ -179,11 +186,18 @@ def _write_outcome(attempt: Attempt, outcome: Outcome) -> None:
 
 
 def _remove_tmp(folder: Path) -> None:
-    def complain(_function: object, path: str, error: BaseException) -> None:
-        logs.say(f"could not remove {path}: {error}")
-
-    if folder.exists():
-        shutil.rmtree(folder, onexc=complain)
+    try:
+        above = walk.open_folder(folder.parent)
+    except OSError as error:
+        logs.say(f"could not remove {folder}: {error.strerror}")
+        return
+    try:
+        if os.path.lexists(folder):
+            walk.put_away(above, folder.name, atomic.to_be_swept(), _REMOVING_SEC)
+    except OSError as error:
+        logs.say(f"could not remove {folder}: {error.strerror}")
+    finally:
+        os.close(above)
 
 
 def _close_log() -> None:

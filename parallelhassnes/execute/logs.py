@@ -8,9 +8,9 @@ milliseconds may be cut with the rest. Between two beats a log can be past its c
 
 import contextlib
 import os
-import stat
 from pathlib import Path
 
+from parallelhassnes.store import walk
 from parallelhassnes.store.attempts import LOGS
 from parallelhassnes.store.records import now_text
 
@@ -34,13 +34,11 @@ def _trim(path: str, ceiling: int) -> bool:
     try:
         if os.lstat(path).st_size <= ceiling:
             return False
-        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+        handle = walk.open_file(path, flags=os.O_RDWR | os.O_APPEND)
     except OSError:
         return False
     try:
         info = os.fstat(handle)
-        if not stat.S_ISREG(info.st_mode):
-            return False
         head = ceiling // 4
         end = os.pread(
             handle, min(ceiling // 4, _LONGEST_END), info.st_size - min(ceiling // 4, _LONGEST_END)

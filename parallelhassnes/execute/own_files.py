@@ -8,15 +8,20 @@ altogether. None of that may keep an attempt from being ended and sealed, or bec
 import contextlib
 import errno
 import os
-import shutil
 import stat
+import time
 from pathlib import Path
 
 from parallelhassnes.execute import logs
-from parallelhassnes.store import attempts, batches, space
+from parallelhassnes.steps import untrusted
+from parallelhassnes.store import atomic, attempts, batches, space, walk
 
 _BATCH = 4
 """Which of an attempt's parents is its batch."""
+_OPENING_SEC = 10.0
+_REMOVING_SEC = 2.0
+_OPENED = 1_000_000
+"""Entries of a folder beyond which it is not opened whole."""
 _RECORDS = (attempts.META, attempts.STATE, attempts.FINAL, attempts.FINAL_TEXT)
 
 
@@ -57,18 +62,26 @@ def take_over_from_worker(attempt_dir: Path, meta: bytes | None) -> None:
     for name in (attempts.SEAL, attempts.PUBLISH):
         _clear(attempt_dir / name, files_too=True)
     path = attempt_dir / attempts.META
-    if meta is not None and (not path.exists() or path.read_bytes() != meta):
+    if meta is not None and untrusted.read_bytes(path, len(meta) + 1) != meta:
         logs.say(f"{path.name} was not as it had been written; it is put back")
         attempts.put_back_meta(attempt_dir, meta)
 
 
 def reopen(file: Path, top: Path) -> None:
     """Give ourselves back the permissions that a worker has taken from a file and from the folders from ``top`` down to it."""
-    place = top
-    _allow(place)
-    for name in file.relative_to(top).parts:
-        place = place / name
-        _allow(place)
+    allow(None, str(top))
+    handle = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for name in file.relative_to(top).parts:
+            allow(handle, name)
+            try:
+                below = os.open(name, walk.FOLDER, dir_fd=handle)
+            except OSError:  # the file itself, or what is no folder of ours
+                return
+            os.close(handle)
+            handle = below
+    finally:
+        os.close(handle)
 
 
 def open_log(path: Path) -> int:
@@ -82,8 +95,8 @@ def open_log(path: Path) -> int:
     except OSError as error:
         if space.is_full(error):
             raise
-    _allow(path.parent)
-    _allow(path, stat.S_IRUSR | stat.S_IWUSR)
+    allow(None, str(path.parent))
+    allow(None, str(path), stat.S_IRUSR | stat.S_IWUSR)
     _remove(path, files_too=False)  # unsaid: our standard output is still the tick's
     return _append(path)
 
@@ -99,20 +112,44 @@ def _append(path: Path) -> int:
 
 
 def _open_up(attempt_dir: Path) -> None:
-    """Give ourselves back the permissions that the worker has taken from its files and folders, and those that they are in."""
-    reopen(attempt_dir, attempt_dir.parents[_BATCH])
-    for folder, folders, names in os.walk(attempt_dir):
-        for name in (*folders, *names):
-            _allow(Path(folder, name))
+    """Give ourselves back the permissions that the worker has taken from its files and folders, and those that they are in.
+
+    For some seconds at most: what it has closed besides is opened when it is looked at for the seal.
+    """
+    with contextlib.suppress(OSError):
+        reopen(attempt_dir, attempt_dir.parents[_BATCH])
+        end = time.monotonic() + _OPENING_SEC
+        top = walk.open_folder(attempt_dir)
+        try:
+            for entry in walk.walk(top, lambda: _OPENED):
+                if time.monotonic() > end:
+                    break
+                if not entry.leaving:
+                    allow(entry.folder, entry.name, info=entry.info)
+        finally:
+            os.close(top)
 
 
-def _allow(path: Path, of_file: int = stat.S_IRUSR) -> None:
-    """Give ourselves a folder whole, and these permissions of a file."""
+def allow(
+    folder: int | None,
+    name: str,
+    of_file: int = stat.S_IRUSR,
+    info: os.stat_result | None = None,
+) -> None:
+    """Give ourselves a folder whole, and these permissions of a file; never what a link leads to.
+
+    Args:
+        folder: descriptor of the folder that it is in.
+    """
+
+    def more(mode: int) -> int:
+        return mode | (stat.S_IRWXU if is_folder else of_file)
+
     with contextlib.suppress(OSError):  # another user's: the seal names it as unreadable
-        mode = path.lstat().st_mode
-        wanted = stat.S_IRWXU if stat.S_ISDIR(mode) else of_file
-        if not stat.S_ISLNK(mode) and mode & wanted != wanted:
-            path.chmod(stat.S_IMODE(mode) | wanted)
+        info = info or os.stat(name, dir_fd=folder, follow_symlinks=False)
+        is_folder = stat.S_ISDIR(info.st_mode)
+        if not stat.S_ISLNK(info.st_mode) and more(info.st_mode) != info.st_mode:
+            walk.set_mode(folder, name, more)
 
 
 def _clear(path: Path, *, files_too: bool) -> None:
@@ -129,8 +166,9 @@ def _remove(path: Path, *, files_too: bool) -> bool:
         return False
     if stat.S_ISREG(mode) and not files_too:
         return False
-    if stat.S_ISDIR(mode):
-        shutil.rmtree(path)
-    else:
-        path.unlink()
+    folder = walk.open_folder(path.parent)
+    try:
+        walk.put_away(folder, path.name, atomic.to_be_swept(), _REMOVING_SEC)
+    finally:
+        os.close(folder)
     return True

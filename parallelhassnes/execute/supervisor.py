@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
+from parallelhassnes.config import Bounds
 from parallelhassnes.execute import logs, own_files, processes
 from parallelhassnes.execute.finish import finish, sweep
 from parallelhassnes.execute.progress import Progress
@@ -46,6 +47,8 @@ class Timing(NamedTuple):
     """Stop a stuck attempt, which is then a failure of the infrastructure."""
     log_ceiling: int = logs.CEILING
     """Bytes, not seconds."""
+    bounds: Bounds = Bounds()
+    """What is kept of the attempt."""
 
 
 def supervise(
@@ -84,7 +87,7 @@ def supervise(
         if not own_files.put_back(attempt.dir, attempt.job_dir, meta):
             sweep(attempt, kind)
             return
-    finish(attempt, kind, end, watch.state, secrets, timing.log_ceiling, meta)
+    finish(attempt, kind, end, watch.state, secrets, timing.log_ceiling, timing.bounds, meta)
 
 
 def _listen() -> tuple[int, int]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from parallelhassnes import __version__
-from parallelhassnes.config import PASSED_IF_SET
+from parallelhassnes.config import PASSED_IF_SET, Bounds
 from parallelhassnes.errors import UserError
 from parallelhassnes.execute import logs, own_files, processes
 from parallelhassnes.execute.finish import finish
@@ -79,11 +79,13 @@ def run(ctx: Context, assignment: Assignment, lock: int, then: Then) -> None:
             attempts.read_state(directory),
             secrets_of(ctx, attempt),
             ctx.config.max_log_mb << 20,
+            ctx.config.bounds,
         )
     else:
         timing = Timing(
             ctx.config.heartbeat_sec, ctx.config.grace_sec, ctx.config.stuck_after_sec,
             ctx.config.on_stuck == "retry", ctx.config.max_log_mb << 20,
+            ctx.config.bounds,
         )  # fmt: skip
         supervise(attempt, kind, environment(ctx, attempt), lock, timing, secrets_of(ctx, attempt))
     os.close(lock)
@@ -112,7 +114,12 @@ def _meta(ctx: Context, assignment: Assignment, step: StepSpec) -> AttemptMeta:
 
 
 def end_dead(
-    attempt: Attempt, kind: Kind, state: AttemptState, secrets: Mapping[str, str], log_ceiling: int
+    attempt: Attempt,
+    kind: Kind,
+    state: AttemptState,
+    secrets: Mapping[str, str],
+    log_ceiling: int,
+    bounds: Bounds,
 ) -> None:
     """Kill what a dead supervisor left, take what its worker had finished, seal."""
     if processes.is_alive(state.worker_pid, state.worker_start) and state.worker_pid:
@@ -120,7 +127,7 @@ def end_dead(
     processes.kill_run(attempt.run_id)
     canceled = attempts.is_asked_to_end(attempt.dir, attempt.run_id)
     end = WorkerEnd(None, "canceled" if canceled else "lost")
-    finish(attempt, kind, end, state, secrets, log_ceiling)
+    finish(attempt, kind, end, state, secrets, log_ceiling, bounds)
 
 
 def environment(ctx: Context, attempt: Attempt) -> dict[str, str]:

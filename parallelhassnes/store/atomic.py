@@ -14,7 +14,7 @@ import itertools
 import json
 import os
 import platform
-import shutil
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,8 +23,12 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from parallelhassnes.errors import UserError
+from parallelhassnes.store import walk
 
 _STALE_SEC = 3600.0
+_SWEEP_SEC = 5.0
+_LARGEST = 1 << 30
+"""Bytes that no record comes near to."""
 _counter = itertools.count()
 
 
@@ -57,13 +61,27 @@ def temp_path(folder: Path | str) -> Path:
     return Path(_Settings.temp, name)
 
 
+def to_be_swept() -> Path | None:
+    """A fresh name for something that the next tick removes: it belongs to no process. None where no folder is set."""
+    if _Settings.temp is None:
+        return None
+    made = temp_path(_Settings.temp)
+    return made.with_name(f"{platform.node()}.0.{os.getpid()}-{made.name.rpartition('.')[2]}")
+
+
 def sweep_temp(folder: Path, is_alive: Callable[[int], bool]) -> int:
-    """Remove what crashed writers left in the folder of ``set_temp``; how many.
+    """Remove what crashed writers left in the folder of ``set_temp``, for some seconds at most; how many.
 
     Args:
         is_alive: whether a process of this host lives; another host's leavings go when they are an hour old.
     """
     removed = 0
+    end = time.monotonic() + _SWEEP_SEC
+
+    def check() -> None:
+        if time.monotonic() > end:
+            raise walk.OutOfTime
+
     for entry in os.scandir(folder):
         host, _, rest = entry.name.rpartition(".")[0].rpartition(".")
         here = host == platform.node() and rest.isdigit()
@@ -72,16 +90,14 @@ def sweep_temp(folder: Path, is_alive: Callable[[int], bool]) -> int:
         except FileNotFoundError:
             continue
         if stale or (here and not is_alive(int(rest))):
-            _remove(Path(entry.path))
+            try:
+                walk.remove_tree(entry.path, check)
+            except walk.OutOfTime:
+                break
+            except OSError:  # somebody else's; another look finds it again
+                continue
             removed += 1
     return removed
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
 
 
 class CorruptFile(UserError):
@@ -193,17 +209,24 @@ def read_json(path: Path | str) -> Any:
         CorruptFile: it is no JSON object.
     """
     try:
-        with open(path, "rb") as stream:  # noqa: PTH123 - hot path
-            data = stream.read()
-    except IsADirectoryError:
-        raise CorruptFile(f"{path}: is a folder, not a file") from None
-    try:
-        document = json.loads(data)
+        document = json.loads(_read_record_file(path))
     except (ValueError, RecursionError) as error:
         raise CorruptFile(f"{path}: is not JSON ({error})") from None
     if not isinstance(document, dict):
         raise CorruptFile(f"{path}: is no JSON object")
     return document
+
+
+def _read_record_file(path: Path | str) -> bytes:
+    """The bytes of a regular file: a pipe or a device in its place is not waited for."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(handle, "rb") as stream:  # noqa: PTH123 - a descriptor
+        info = os.fstat(handle)
+        if stat.S_ISDIR(info.st_mode):
+            raise CorruptFile(f"{path}: is a folder, not a file")
+        if not stat.S_ISREG(info.st_mode) or info.st_size > _LARGEST:
+            raise CorruptFile(f"{path}: is no file of the store")
+        return stream.read()
 
 
 def parse[Model: BaseModel](model: type[Model], document: Any, path: Path | str) -> Model:

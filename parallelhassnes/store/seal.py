@@ -9,48 +9,51 @@ import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from parallelhassnes.store import atomic
+from parallelhassnes.store import atomic, walk
 from parallelhassnes.store.attempts import SEAL
 from parallelhassnes.store.records import now_text
 
 _CHUNK = 1 << 20
-_TEMPORARY = ".tmp-"
+_LARGE_HOLES = 64 << 20
+"""Bytes of holes from which a file is hashed without them."""
 
 
-def seal(attempt_dir: Path, redacted: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+def seal(
+    attempt_dir: Path,
+    redacted: Mapping[str, Mapping[str, int]],
+    left_out: Sequence[Mapping[str, Any]] = (),
+    check: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
     """Write the seal of an attempt whose processes have all ended; return its document.
 
     Args:
         redacted: relative path → what was taken out of that file → how often.
+        left_out: ``path`` and ``why`` of what the attempt left and is not kept, or could not be looked at.
+        check: is called now and then, and raises ``walk.OutOfTime``; files that were not read by then are named
+            with ``{"unread"}``.
     """
-    for name in os.listdir(attempt_dir):
-        if name.startswith(_TEMPORARY):  # of a supervisor that died while it wrote
-            with contextlib.suppress(IsADirectoryError, PermissionError):
-                os.unlink(f"{attempt_dir}/{name}")  # noqa: PTH108 - hot path
     document: dict[str, Any] = {
         "schema_version": 1,
         "sealed_at": now_text(),
-        "files": survey(attempt_dir),
+        "files": survey(attempt_dir, check=check, protect=True),
     }
     if redacted:
         document["redacted"] = redacted
+    if left_out:
+        document["left_out"] = left_out
     atomic.write_json(attempt_dir / SEAL, document)
-    for name in (*document["files"], SEAL):
-        _protect(f"{attempt_dir}/{name}")
+    walk.set_mode(None, f"{attempt_dir}/{SEAL}", _protected)
     return document
 
 
-def _protect(path: str) -> None:
-    """Take the write permission, and that of other users; of nothing that is linked from elsewhere."""
-    with contextlib.suppress(OSError):  # another user's file, made in a container: the hash must do
-        info = os.lstat(path)
-        if stat.S_ISREG(info.st_mode) and info.st_nlink == 1:
-            mode = stat.S_IMODE(info.st_mode) & (0o500 if is_private() else 0o555)
-            os.chmod(path, mode)  # noqa: PTH101 - hot path
+def _protected(mode: int) -> int:
+    """Without the permission to write, and without those of other users."""
+    return mode & (0o500 if is_private() else 0o555)
 
 
 class _Privacy:
@@ -71,47 +74,131 @@ def job_line(job_id: str, content: bytes) -> bytes:
     return f"{job_id} {hashlib.sha256(content).hexdigest()}\n".encode()
 
 
-def survey(attempt_dir: Path, *, sync: bool = True) -> dict[str, dict[str, Any]]:
+def survey(
+    attempt_dir: Path,
+    *,
+    sync: bool = True,
+    like: Mapping[str, Any] = MappingProxyType({}),
+    check: Callable[[], None] = lambda: None,
+    protect: bool = False,
+) -> dict[str, dict[str, Any]]:
     """Relative path → ``{"sha256", "size"}`` of a file, ``{"link"}`` of a symbolic link, ``{"type"}`` of anything else.
 
-    The seal itself is left out; a file that cannot be read is named with ``{"unreadable"}``.
+    A file with large holes has ``{"sparse_sha256", "size"}`` (see ``_sparse_digest``). The seal itself is left out; a file
+    or folder that cannot be read is named with ``{"unreadable"}``, one for which there was no time with ``{"unread"}``.
 
     Args:
         sync: have everything on disk first, where writes are durable.
+        like: what an earlier survey said: what it did not read is not read, holes are seen as it saw them.
+        protect: take the permission to write from files that nobody else has by another name.
     """
     sync = sync and atomic.is_durable()
     files: dict[str, dict[str, Any]] = {}
-    above = len(f"{attempt_dir}/")
-    for folder, subfolders, names in os.walk(f"{attempt_dir}"):
-        links = [name for name in subfolders if os.path.islink(f"{folder}/{name}")]  # noqa: PTH114
-        for name in [*names, *links]:
-            path = f"{folder}/{name}"
-            relative = path[above:]
-            if relative != SEAL:
-                files[relative] = describe(path, sync=sync)
+    shared: dict[tuple[int, int], list[str]] = {}
+    late: list[str] = []
+    top = walk.open_folder(attempt_dir)
+    try:
+        for entry in walk.walk(top):
+            if not entry.is_folder:
+                path = entry.path
+                if path == SEAL:
+                    continue
+                files[path] = _describe(entry, like.get(path, {}), sync, check, late)
+                if protect and entry.is_file and entry.info.st_nlink == 1:
+                    with contextlib.suppress(OSError):  # another user's: the hash must do
+                        walk.set_mode(entry.folder, entry.name, _protected)
+                elif protect and entry.is_file:
+                    shared.setdefault((entry.info.st_dev, entry.info.st_ino), []).append(path)
+                    _protect_shared(entry, shared)
+            elif entry.leaving:
+                if entry.error is not None:
+                    files[entry.path] = {"type": "d", "unreadable": entry.error.strerror}
+                elif sync:
+                    _sync_folder(entry)
         if sync:
-            atomic.sync_dir(folder)
+            os.fsync(top)
+    finally:
+        os.close(top)
     return dict(sorted(files.items()))
 
 
-def describe(path: str, *, sync: bool = False) -> dict[str, Any]:
-    """What the seal says of one file; see ``survey``."""
+def _protect_shared(entry: walk.Entry, shared: Mapping[tuple[int, int], list[str]]) -> None:
+    """Protect a file with several names once all of them have been met: it is not linked from elsewhere."""
+    if len(shared[entry.info.st_dev, entry.info.st_ino]) == entry.info.st_nlink:
+        with contextlib.suppress(OSError):
+            walk.set_mode(entry.folder, entry.name, _protected)
+
+
+def _sync_folder(entry: walk.Entry) -> None:
+    with contextlib.suppress(OSError):
+        handle = os.open(entry.name, walk.FOLDER, dir_fd=entry.folder)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _describe(
+    entry: walk.Entry,
+    then: Mapping[str, Any],
+    sync: bool,
+    check: Callable[[], None],
+    late: list[str],
+) -> dict[str, Any]:
+    """What the seal says of one file; see ``survey``. ``late`` gets why there is no time any more."""
     try:
-        info = os.lstat(path)
-        if stat.S_ISLNK(info.st_mode):
-            return {"link": os.readlink(path)}  # noqa: PTH115 - hot path
-        if not stat.S_ISREG(info.st_mode):
-            return {"type": stat.filemode(info.st_mode)[0]}
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        if entry.is_link:
+            return {"link": os.readlink(entry.name, dir_fd=entry.folder)}
+        if not entry.is_file:
+            return {"type": stat.filemode(entry.info.st_mode)[0]}
+        if late or "unread" in then:
+            return {"unread": late[0] if late else then["unread"], "size": entry.info.st_size}
+        handle = entry.open()
     except OSError as error:
         return {"unreadable": error.strerror or type(error).__name__}
-    digest, size = hashlib.sha256(), 0
     try:
-        while chunk := os.read(handle, _CHUNK):
-            digest.update(chunk)
-            size += len(chunk)
+        size = os.fstat(handle).st_size
+        sparse = "sparse_sha256" in then if then else _has_large_holes(handle, size)
+        how = _sparse_digest if sparse else _digest
+        digest, size = how(handle, check)
         if sync:
             os.fsync(handle)
+    except OSError as error:
+        return {"unreadable": error.strerror or type(error).__name__}
+    except walk.OutOfTime as error:
+        late.append(str(error))
+        return {"unread": str(error), "size": entry.info.st_size}
     finally:
         os.close(handle)
-    return {"sha256": digest.hexdigest(), "size": size}
+    return {"sparse_sha256" if sparse else "sha256": digest, "size": size}
+
+
+def _digest(handle: int, check: Callable[[], None]) -> tuple[str, int]:
+    digest, size = hashlib.sha256(), 0
+    while chunk := os.read(handle, _CHUNK):
+        digest.update(chunk)
+        size += len(chunk)
+        check()
+    return digest.hexdigest(), size
+
+
+def _has_large_holes(handle: int, size: int) -> bool:
+    if size - os.fstat(handle).st_blocks * 512 < _LARGE_HOLES:
+        return False
+    return size - sum(end - start for start, end in walk.data_of(handle)) >= _LARGE_HOLES
+
+
+def _sparse_digest(handle: int, check: Callable[[], None]) -> tuple[str, int]:
+    """SHA-256 over each MiB of the file that is not all zeros, its number (8 bytes, big endian) before it.
+
+    It is the same wherever the file system keeps the holes, and costs only what is in the file.
+    """
+    digest, seen = hashlib.sha256(), -1
+    for start, end in walk.data_of(handle):
+        for number in range(max(seen + 1, start // _CHUNK), -(-end // _CHUNK)):
+            block = os.pread(handle, _CHUNK, number * _CHUNK)
+            if block.strip(b"\0"):
+                digest.update(number.to_bytes(8, "big") + block)
+            seen = number
+            check()
+    return digest.hexdigest(), os.fstat(handle).st_size

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from parallelhassnes.config import Bounds
+from parallelhassnes.execute import clean as cleaning
 from parallelhassnes.execute import redact
 from parallelhassnes.execute.redact import Redactor
 
@@ -47,9 +49,14 @@ KEYS = [
 ]  # fmt: skip
 
 
+def clean(folder, secrets, chunk=redact.CHUNK):
+    redactor = Redactor(secrets, chunk)
+    return cleaning.clean(folder, redactor, Bounds(), cleaning.Patience(Bounds())).redacted
+
+
 def cleaned(folder, data: bytes, secrets=None, chunk=redact.CHUNK) -> bytes:
     (folder / "file").write_bytes(data)
-    Redactor({"MY_KEY": SECRET} if secrets is None else secrets, chunk).clean(folder)
+    clean(folder, {"MY_KEY": SECRET} if secrets is None else secrets, chunk)
     return (folder / "file").read_bytes()
 
 
@@ -115,7 +122,7 @@ def test_a_binary_file_keeps_its_size_and_works(tmp_path):
         db.execute("insert into t values (?)", (f"start {SECRET} end",))
     db.close()
     size = path.stat().st_size
-    assert Redactor({"MY_KEY": SECRET}).clean(tmp_path) == {"file": {"MY_KEY": 1}}
+    assert clean(tmp_path, {"MY_KEY": SECRET}) == {"file": {"MY_KEY": 1}}
     assert path.stat().st_size == size
     with sqlite3.connect(path) as db:
         (text,) = db.execute("select a from t").fetchone()
@@ -133,7 +140,7 @@ def test_names_and_links_are_cleaned_and_nothing_outside_is_touched(tmp_path):
     (folder / "said").symlink_to(f"/nowhere/{KEYS[0]}")
     os.link(outside, folder / "hard")
     os.mkfifo(folder / "pipe")
-    report = Redactor({}).clean(folder)
+    report = clean(folder, {})
     assert outside.read_text() == KEYS[0]
     assert (folder / "hard").read_text() == "[REDACTED:openai-key]"
     assert (folder / "said").readlink() == Path("/nowhere/[REDACTED:openai-key]")
@@ -157,6 +164,6 @@ def test_a_typical_attempt_costs_little(tmp_path):
     best = 1.0
     for _ in range(5):
         began = time.process_time()
-        Redactor(values).clean(tmp_path)
+        clean(tmp_path, values)
         best = min(best, time.process_time() - began)
     assert best < 0.1
