@@ -183,6 +183,20 @@ class Plan(BaseModel):
     harbor_job: dict[str, Any] | None = None
 
 
+type PassSource = Literal["default", "table", "sweep", "task", "step"]
+
+
+class PassRule(Record):
+    """When a trial has passed."""
+
+    reward: str | None = None
+    """Name of the main reward; None for the one called ``reward``, or the only one."""
+    at_least: float = Field(default=1.0, allow_inf_nan=False)
+    """What the main reward must reach."""
+    source: PassSource = "default"
+    """Who says so."""
+
+
 class TrialSpec(Record):
     """``StepSpec.spec`` of a step of kind ``trial``."""
 
@@ -195,6 +209,8 @@ class TrialSpec(Record):
     """Harbor's content hash of the task at ingest, where it could be computed without a download."""
     repeat: int = 1
     """Which of the trials of this task and agent this is, from 1."""
+    pass_rule: PassRule | None = None
+    """What the step, the sweep, the table or the task says of passing; None for the default."""
 
 
 class AgentPolicy(Record):

@@ -52,7 +52,7 @@ class PairedAgent(View):
     reward: Difference
     """Mean reward."""
     cost_usd: Difference
-    """Of a trial."""
+    """Of a trial, over all its attempts."""
     seconds: Difference
     """Wall time of a trial."""
     passed_both: int
@@ -134,13 +134,15 @@ def paired(a: _Side, b: _Side) -> PairedAgent:
     """Two agents on the tasks that both have."""
     both = [task for task in a.tasks if task in b.tasks]
     rewards = _pairs(a, b, both, lambda row: row.facts.reward)
-    passes = _pairs(a, b, both, lambda row: float(row.facts.passed) if row.scored else None)
+    passes = _pairs(
+        a, b, both, lambda row: float(row.facts.passed) if row.facts.passed is not None else None
+    )
     passed = {task: (one > 0.5, other > 0.5) for task, (one, other) in passes.items()}
     won = [task for task, verdicts in passed.items() if verdicts == (False, True)]
     lost = [task for task, verdicts in passed.items() if verdicts == (True, False)]
     return PairedAgent(
         a=a.label, b=b.label, reward=_difference(rewards),
-        cost_usd=_difference(_pairs(a, b, both, lambda row: row.facts.cost_usd)),
+        cost_usd=_difference(_pairs(a, b, both, lambda row: row.facts.spent.cost_usd)),
         seconds=_difference(_pairs(a, b, both, lambda row: row.facts.duration_sec)),
         passed_both=sum(verdicts == (True, True) for verdicts in passed.values()),
         passed_neither=sum(verdicts == (False, False) for verdicts in passed.values()),

@@ -5,7 +5,7 @@ import io
 import json
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -27,11 +27,11 @@ class Table(NamedTuple):
 
 def of_groups(by: Sequence[str], groups: Sequence[GroupLine]) -> Table:
     """A record per group: its dimensions first; of pass@k and pass^k those for 1 and for the largest k."""
-    left_out = {"key", "pass_at", "pass_hat", "failures"}
+    left_out = {"key", "pass_at", "pass_hat", "failures", "rewards"}
     shares = ("pass_at_1", "pass_at_k", "pass_hat_k")
     columns = {
         **dict.fromkeys(by, str), **_columns(GroupLine, left_out), **dict.fromkeys(shares, float),
-        "failures": str,
+        "failures": str, "rewards": str,
     }  # fmt: skip
     records = []
     for group in groups:
@@ -39,14 +39,28 @@ def of_groups(by: Sequence[str], groups: Sequence[GroupLine]) -> Table:
         k = str(group.k)
         found = group.pass_at.get("1"), group.pass_at.get(k), group.pass_hat.get(k)
         own = dict(zip(shares, found, strict=True))
-        records.append({**group.key, **record, **own, "failures": _words(group.failures)})
+        means = {name: found.mean for name, found in group.rewards.items()}
+        records.append(
+            {
+                **group.key,
+                **record,
+                **own,
+                "failures": _words(group.failures),
+                "rewards": _json(means),
+            }
+        )
     return Table(columns, records)
 
 
 def of_trials(lines: Sequence[TrialLine]) -> Table:
-    """A record per trial; its labels as JSON."""
+    """A record per trial; its labels, its rewards by name and its warnings as JSON."""
     records = [
-        {**line.model_dump(), "labels": json.dumps(line.labels, sort_keys=True, ensure_ascii=False)}
+        {
+            **line.model_dump(),
+            "labels": json.dumps(line.labels, sort_keys=True, ensure_ascii=False),
+            "rewards": _json(line.rewards),
+            "warnings": _json(line.warnings),
+        }
         for line in lines
     ]
     return Table(_columns(TrialLine, set()), records)
@@ -57,11 +71,15 @@ def _columns(model: type[BaseModel], left_out: Collection[str]) -> dict[str, typ
     found = {}
     for name, field in model.model_fields.items():
         if name not in left_out:
-            kinds = {
-                kind for kind in (field.annotation, *get_args(field.annotation)) if kind in _PLAIN
-            }
+            of = field.annotation
+            parts = () if get_origin(of) in (dict, list) else (of, *get_args(of))
+            kinds = {kind for kind in parts if kind in _PLAIN}
             found[name] = next(iter(kinds - {str}), str)
     return found
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False) if value else ""
 
 
 def _words(counts: dict[str, int]) -> str:

@@ -55,7 +55,7 @@ def forecast(layout: Layout, plan: Plan) -> list[Forecast]:
         alike = [(kind, fact) for kind, fact in past if (kind.agent, kind.model) == (agent, model)]
         same = [(kind, fact) for kind, fact in alike if kind.task in tasks]
         used = [fact for _, fact in same or alike]
-        costs = [fact.cost_usd for fact in used if fact.cost_usd is not None]
+        costs = [fact.spent.cost_usd for fact in used if fact.spent.cost_usd is not None]
         times = [fact.duration_sec for fact in used if fact.duration_sec is not None]
         found.append(
             Forecast(
@@ -74,5 +74,5 @@ def _past(layout: Layout, batch_id: str) -> Iterator[tuple[_Kind, TrialFacts]]:
 
 
 def _kind(step: StepSpec) -> _Kind:
-    about = facts.planned(TrialFacts(step.step_id, "missing"), step)
+    about = facts.counting([], step)
     return _Kind(about.agent or "", about.model or "", about.task_name or "")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from parallelhassnes.control import numbers
 from parallelhassnes.control.scoreboard_models import Cell, Counts, JobLine, Verdict
 from parallelhassnes.control.status import TROUBLE, StepStatus
-from parallelhassnes.steps.trial_data.facts import PASS_REWARD
+from parallelhassnes.steps.trial_data import rewards
 
 RESULT_KINDS = frozenset({"trial", "agent"})
 """Kinds of steps that have a cell in the matrix."""
@@ -32,7 +32,7 @@ class CellTally:
         self.states[state] = self.states.get(state, 0) + 1
         if reward is not None:
             self.scored += 1
-            self.passes += reward == PASS_REWARD
+            self.passes += rewards.passes(reward)
             self.rewards += reward
         elif unscored:
             self.unscored += 1

@@ -81,17 +81,13 @@ class Only(BaseModel):
             or (self.failed and state.status != "succeeded")
             or (self.lost and state.status == "lost")
             or failure_class in self.classes
-            or (self.unscored and step.kind == "trial" and not _has_score(attempt_dir, state))
+            or (self.unscored and step.kind == "trial" and not facts.is_scored(attempt_dir, step))
         )
 
     def words(self) -> list[str] | None:
         """For the ledger; None where every ended step is meant."""
         said = [name for name in ("failed", "unscored", "lost") if getattr(self, name)]
         return said + sorted(self.classes) or None
-
-
-def _has_score(attempt_dir: Path, state: AttemptState) -> bool:
-    return state.status == "succeeded" and facts.is_valid(attempt_dir)
 
 
 def cancel(ctx: Context, target: Target, reason: str = "") -> Operated:

@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Literal
 
+from parallelhassnes.plan import StepSpec
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.store import atomic, attempts, batches
+from parallelhassnes.steps.trial_data import facts
+from parallelhassnes.store import batches
 from parallelhassnes.store.records import StepNow
 
 type FailOn = Literal["never", "infrastructure", "any"]
@@ -20,7 +22,7 @@ def exit_code(ctx: Context, batch_ids: list[str], fail_on: FailOn) -> int:
 
     ``infrastructure``: 1 if a step has no result for a reason that is not the tested agent's (the provider, the
     host, the task's definition, a blocked step, a command that failed). ``any``: also if an agent failed or a
-    trial's reward is below 1.
+    trial did not pass, or has several rewards and nobody has said which one decides.
     """
     if fail_on == "never":
         return 0
@@ -38,14 +40,19 @@ def _batch_fails(ctx: Context, batch_id: str, fail_on: FailOn) -> bool:
                 if not canceled and step.step_id not in overrides.canceled:
                     return True
                 continue
-            step_dir = job_dir / "steps" / step.step_id
-            if (
-                now.unmet
-                or _fails(now, step.kind, fail_on)
-                or (fail_on == "any" and step.kind == "trial" and _reward(step_dir, now) < 1)
-            ):
+            if now.unmet or _step_fails(job_dir, step, now, fail_on):
                 return True
     return False
+
+
+def _step_fails(job_dir: Path, step: StepSpec, now: StepNow, fail_on: FailOn) -> bool:
+    """Of a trial whose score an attempt gave that another followed, the score counts."""
+    if step.kind != "trial":
+        return _fails(now, step.kind, fail_on)
+    found = facts.of_step(job_dir, step)
+    if found.result == "scored":
+        return fail_on == "any" and found.passed is not True
+    return fail_on == "any" or _fails(now, step.kind, fail_on)
 
 
 def _fails(now: StepNow, kind: str, fail_on: FailOn) -> bool:
@@ -54,9 +61,3 @@ def _fails(now: StepNow, kind: str, fail_on: FailOn) -> bool:
     if fail_on == "any" or kind == "command" or now.failure is None:
         return True
     return now.failure.failure_class not in UNDER_TEST
-
-
-def _reward(step_dir: Path, now: StepNow) -> float:
-    report = atomic.read_json_or_none(step_dir / "attempts" / now.attempt / attempts.FINAL) or {}
-    reward = (report.get("trial") or {}).get("reward")
-    return float(reward) if isinstance(reward, int | float) else 0.0

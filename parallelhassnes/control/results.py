@@ -5,7 +5,8 @@ or mean over several tasks has an interval in which the trials of one task count
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from parallelhassnes import names
@@ -14,13 +15,15 @@ from parallelhassnes.control.scoreboard_models import View
 from parallelhassnes.control.statistics import clustered_interval
 from parallelhassnes.control.trial_rows import Choice, TrialRow
 from parallelhassnes.errors import UserError
-from parallelhassnes.steps.trial_data.facts import PASS_REWARD
+from parallelhassnes.steps.trial_data.facts import Spent
 from parallelhassnes.steps.verdict import statistics
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import now_text
 
 DEFAULT_BY = ("agent", "model")
 LABEL = "label:"
+BY_REWARD = "reward"
+"""The dimension in which a trial stands once for each of its rewards."""
 DIMENSIONS: dict[str, Callable[[TrialRow], str]] = {
     "agent": lambda row: row.agent,
     "model": lambda row: row.facts.model or "",
@@ -31,8 +34,17 @@ DIMENSIONS: dict[str, Callable[[TrialRow], str]] = {
     "experiment": lambda row: row.experiment,
     "batch": lambda row: row.batch_id,
     "job": lambda row: row.job_id,
+    "reward": lambda row: row.facts.main or "",
     "label": lambda row: ", ".join(f"{key}={row.labels[key]}" for key in sorted(row.labels)),
 }
+
+
+class RewardMean(View):
+    """One reward, by its name."""
+
+    n: int
+    """Scored trials that have it."""
+    mean: float
 
 
 class GroupLine(View):
@@ -45,7 +57,11 @@ class GroupLine(View):
     n: int
     """Trials planned, those skipped as not needed included."""
     scored: int
-    """Trials with a reward."""
+    """Trials with a reward, or several."""
+    undecided: int
+    """Of these those with several rewards and no main one: whether they passed is not known."""
+    undecided_because: str | None
+    """How to decide that; null where there is nothing to decide."""
     unscored: int
     """Ended without a reward through task, agent, model or verifier."""
     infrastructure: int
@@ -56,9 +72,11 @@ class GroupLine(View):
     superseded: int
     """Finished attempts that another attempt of their trial stands for."""
     passes: int
-    """Rewards of exactly 1."""
+    """Main rewards that are enough (``pass``; at least 1 where nobody says)."""
     counted: int
-    """Trials that the rates and means are over: the scored ones, or, if that was asked for, all that were not skipped."""
+    """Trials that the rates are over: the scored ones that are decided, or, if that was asked for, the unscored ones, too."""
+    rewards: dict[str, RewardMean]
+    """Name → that reward of the scored trials."""
     pass_rate: float | None
     """Passes of the counted trials; null where there are none."""
     pass_rate_low: float | None
@@ -67,6 +85,7 @@ class GroupLine(View):
     pass_rate_planned: float | None
     """Passes of all trials that were not skipped: what the rate is at least."""
     mean_reward: float | None
+    """Of the main rewards."""
     mean_reward_low: float | None
     """Null where a reward is not from 0 to 1."""
     mean_reward_high: float | None
@@ -79,13 +98,17 @@ class GroupLine(View):
     failures: dict[str, int]
     """Failure class → trials without a score; kept apart from the scores."""
     cost_usd: float | None
-    """Sum over the trials whose cost is known."""
+    """What all ended attempts of these trials have cost, superseded ones included, as far as it is known."""
     cost_known: int
-    """How many these are."""
+    """Attempts whose cost is known."""
+    cost_unknown: int
+    """Attempts that have cost something nobody knows, in whole or in part: the sum is at least ``cost_usd``."""
+    cost_counted_usd: float | None
+    """What the attempts that count have cost, without the superseded ones."""
     cost_per_success_usd: float | None
-    """What all of them have cost, per pass; null where there is no pass."""
+    """``cost_usd`` per pass; null where there is no pass."""
     input_tokens: int | None
-    """Those from the cache included."""
+    """Of all ended attempts, as ``cost_usd``; those from the cache included."""
     cache_tokens: int | None
     output_tokens: int | None
     seconds_mean: float | None
@@ -152,7 +175,7 @@ def grouped(
 ) -> list[GroupLine]:
     """A line per combination of values, sorted as ``Results.groups``."""
     groups: dict[tuple[str, ...], list[TrialRow]] = {}
-    for row in rows:
+    for row in _by_reward(rows, keys) if BY_REWARD in keys else rows:
         groups.setdefault(tuple(value(row) for value in keys.values()), []).append(row)
     lines = [
         line(dict(zip(keys, values, strict=True)), own, unscored_as_zero=unscored_as_zero)
@@ -161,6 +184,31 @@ def grouped(
     task_order = list(dict.fromkeys(line.key.get("task", "") for line in lines))
     places = {task: place for place, task in enumerate(task_order)}
     return sorted(lines, key=lambda line: (places[line.key.get("task", "")], _worse(line)))
+
+
+def _by_reward(
+    rows: Sequence[TrialRow], keys: Mapping[str, Callable[[TrialRow], str]]
+) -> Iterator[TrialRow]:
+    """Each row once for each reward that its group has, as if this were the trial's only one.
+
+    Whether the trial passed is said where the reward is the main one.
+    """
+    others = [value for name, value in keys.items() if name != BY_REWARD]
+    names: dict[tuple[str, ...], dict[str, None]] = {}
+    for row in rows:
+        own = names.setdefault(tuple(value(row) for value in others), {})
+        own.update(dict.fromkeys(row.facts.rewards))
+    for row in rows:
+        fact = row.facts
+        for name in names[tuple(value(row) for value in others)] or {"": None}:
+            mine = name == fact.main
+            value = fact.rewards.get(name)
+            only = replace(
+                fact, main=name, reward=None if value is None else float(value),
+                rewards={} if value is None else {name: value}, passed=fact.passed if mine else None,
+                undecided=fact.undecided if mine else f"undecided: {name} is not the main reward" if row.scored else None,
+            )  # fmt: skip
+            yield replace(row, facts=only)
 
 
 def _worse(line: GroupLine) -> tuple[float, float]:
@@ -173,42 +221,57 @@ def line(
     """One group."""
     results = Counter(row.facts.result for row in rows)
     due = [row for row in rows if row.facts.result != "skipped"]
-    counted = due if unscored_as_zero else [row for row in rows if row.scored]
-    rewards = [row.facts.reward or 0.0 for row in counted]
-    passed = [float(row.facts.passed) for row in counted]
-    tasks = [row.task for row in counted]
+    undecided = [row for row in rows if row.scored and not row.facts.decided]
+    zeros = [row for row in due if not row.scored] if unscored_as_zero else []
+    counted = [row for row in rows if row.facts.decided] + zeros
+    valued = [row for row in rows if row.facts.reward is not None] + zeros
+    passed = [float(row.facts.passed is True) for row in counted]
+    rewards = [row.facts.reward or 0.0 for row in valued]
     passes = int(sum(passed))
-    rate, mean = clustered_interval(passed, tasks), clustered_interval(rewards, tasks)
+    rate = clustered_interval(passed, [row.task for row in counted])
+    mean = clustered_interval(rewards, [row.task for row in valued])
     k, pass_at, pass_hat = _at_k(counted)
-    costs = [row.facts.cost_usd for row in rows if row.facts.cost_usd is not None]
+    spent = sum((row.facts.spent for row in rows), Spent())
     seconds = [row.facts.duration_sec for row in rows if row.facts.duration_sec is not None]
     times = statistics.spread(seconds) or {}
-    tokens = [statistics.total([row.facts.tokens[place] for row in rows]) for place in range(3)]
     classes = Counter(
         row.facts.failure_class for row in rows if row.facts.failure_class and not row.scored
     )
     return GroupLine(
         key=key, tasks=len({row.task for row in rows}), n=len(rows),
-        scored=results["scored"], unscored=results["unscored"], infrastructure=results["infrastructure"],
+        scored=results["scored"], undecided=len(undecided),
+        undecided_because=undecided[0].facts.undecided if undecided else None, unscored=results["unscored"], infrastructure=results["infrastructure"],
         canceled=results["canceled"], skipped=results["skipped"], missing=results["missing"],
         superseded=sum(row.facts.superseded for row in rows),
-        passes=passes, counted=len(counted),
+        passes=passes, counted=len(counted), rewards=_means(rows),
         pass_rate=statistics.mean(passed), pass_rate_low=rate[0] if rate else None, pass_rate_high=rate[1] if rate else None,
         pass_rate_planned=passes / len(due) if due else None,
         mean_reward=statistics.mean(rewards), mean_reward_low=mean[0] if mean else None, mean_reward_high=mean[1] if mean else None,
         k=k, pass_at=pass_at, pass_hat=pass_hat, failures=dict(classes.most_common()),
-        cost_usd=sum(costs) if costs else None, cost_known=len(costs),
-        cost_per_success_usd=sum(costs) / passes if costs and passes else None,
-        **{f"{name}_tokens": count for name, count in zip(("input", "cache", "output"), tokens, strict=True)},  # type: ignore[arg-type]
+        cost_usd=spent.cost_usd, cost_known=spent.cost_known, cost_unknown=spent.cost_unknown,
+        cost_counted_usd=statistics.total([row.facts.cost_usd for row in rows]),
+        cost_per_success_usd=spent.cost_usd / passes if spent.cost_usd is not None and passes else None,
+        **{f"{name}_tokens": count for name, count in zip(("input", "cache", "output"), spent.tokens, strict=True)},
         **{f"seconds_{name}": times.get(name) for name in ("mean", "p50", "p90", "max")},  # type: ignore[arg-type]
     )  # fmt: skip
+
+
+def _means(rows: Sequence[TrialRow]) -> dict[str, RewardMean]:
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in row.facts.rewards.items():
+            found.setdefault(name, []).append(float(value))
+    return {
+        name: RewardMean(n=len(own), mean=statistics.mean(own) or 0.0)
+        for name, own in found.items()
+    }
 
 
 def _at_k(counted: Sequence[TrialRow]) -> tuple[int, dict[str, float], dict[str, float]]:
     """k, and pass@ and pass^ for each number of trials up to it, as means over the tasks."""
     outcomes: dict[str, list[bool]] = {}
     for row in counted:
-        outcomes.setdefault(row.task, []).append(row.facts.reward == PASS_REWARD)
+        outcomes.setdefault(row.task, []).append(row.facts.passed is True)
     if not outcomes:
         return 0, {}, {}
     counts = [(len(own), sum(own)) for own in outcomes.values()]

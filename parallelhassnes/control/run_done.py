@@ -20,9 +20,11 @@ class TaskCount(View):
     n: int
     """Trials planned."""
     scored: int
+    undecided: int
+    """Of the scored ones those with several rewards and no main one."""
     passes: int
     mean_reward: float | None
-    """Over the scored ones."""
+    """Of the main rewards."""
 
 
 class RunDone(BatchScoreboard):
@@ -72,6 +74,7 @@ def _count(layout: Layout, batch_id: str, job_id: str, rows: list[TrialRow]) -> 
     rewards = [row.facts.reward for row in rows if row.scored and row.facts.reward is not None]
     return TaskCount(
         task=rows[0].task, job=job_id, task_quality=verdict["task_quality"] if verdict else None,
-        n=len(rows), scored=len(rewards), passes=sum(row.facts.passed for row in rows),
+        n=len(rows), scored=sum(row.scored for row in rows), undecided=sum(row.scored and not row.facts.decided for row in rows),
+        passes=sum(row.facts.passed is True for row in rows),
         mean_reward=statistics.mean(rewards),
     )  # fmt: skip

@@ -11,6 +11,8 @@ from parallelhassnes.control.results import GroupLine, Results
 from parallelhassnes.control.trial_lines import TrialLines
 
 MOST_NAMES = 8
+MOST_REWARDS = 8
+"""Columns of rewards; ``results --by reward`` has a row for each."""
 NOT_SCORED = "not scored"
 
 
@@ -58,8 +60,16 @@ def of_results(results: Results) -> Sheet:
     notes.append(
         "In parentheses: 95 % intervals (Wilson); trials of one task count as alike as far as they were."
     )
-    if any(0 < group.cost_known < group.scored for group in groups):
-        notes.append("Of some trials the cost is not known; sums are over the others.")
+    if any(group.superseded and group.cost_usd for group in groups):
+        notes.append("Costs and tokens are those of all attempts, repeated ones included.")
+    if any(group.cost_unknown for group in groups):
+        notes.append("≥: of some attempts the cost is not known, in whole or in part.")
+    notes += dict.fromkeys(
+        f"{group.undecided} of {group.scored} scored trials of {' · '.join(filter(None, group.key.values())) or 'all'}"
+        f" are {group.undecided_because}"
+        for group in groups
+        if group.undecided_because and "reward" not in results.by
+    )
     return Sheet(
         f"Results of {results.of}", tuple(column.head for column in columns),
         [tuple(column.text(group) for column in columns) for group in groups],
@@ -79,23 +89,35 @@ def _columns(results: Results) -> Iterator[_Column]:
         yield _Column(name.replace("_", " "), lambda g, name=name: g.key[name] or "–")  # type: ignore[misc]
     yield _Column("tasks", lambda g: str(g.tasks))
     counted = "planned" if results.unscored_as_zero else "scored"
-    yield _Column(f"passes/{counted}", lambda g: f"{g.passes}/{g.counted}")
+    yield _Column(
+        f"passes/{counted}",
+        lambda g: f"{g.passes}/{g.counted}" if g.counted or not g.scored else "–",
+    )
     yield _Column("of planned", lambda g: str(g.n - g.skipped))
     yield _Column("pass rate", lambda g: words.percent_with(g.pass_rate, g.pass_rate_low, g.pass_rate_high))  # fmt: skip
     if any(group.mean_reward != group.pass_rate for group in groups):
         yield _Column("mean reward", lambda g: words.value_with(g.mean_reward, g.mean_reward_low, g.mean_reward_high))  # fmt: skip
+    if "reward" not in results.by:
+        for name in _reward_names(groups):
+            yield _Column(name, lambda g, name=name: f"{g.rewards[name].mean:.4g}" if name in g.rewards else "–")  # type: ignore[misc]  # fmt: skip
     sizes = {group.k for group in groups if group.k}
     if sizes - {1}:
         one = next(iter(sizes)) if len(sizes) == 1 else None
         for sign, which in (("@", "pass_at"), ("^", "pass_hat")):
             yield _Column(f"pass{sign}{one or 'k'}", lambda g, which=which: _at_k(g, which, said=one is None))  # type: ignore[misc]  # fmt: skip
-    yield _Column("cost", lambda g: words.money(g.cost_usd))
+    yield _Column("cost", lambda g: words.money(g.cost_usd, at_least=g.cost_unknown > 0))
     yield _Column("per pass", lambda g: words.money(g.cost_per_success_usd))
     yield _Column("tokens in", lambda g: words.number(g.input_tokens))
     yield _Column("out", lambda g: words.number(g.output_tokens))
     yield _Column("time p50", lambda g: words.seconds(g.seconds_p50))
     yield _Column("p90", lambda g: words.seconds(g.seconds_p90))
     yield _Column(NOT_SCORED, not_scored)
+
+
+def _reward_names(groups: Sequence[GroupLine]) -> list[str]:
+    """The rewards that get a column each: all names where trials have more than the main one, the first of many."""
+    names = list(dict.fromkeys(name for group in groups for name in group.rewards))
+    return names[:MOST_REWARDS] if names not in ([], ["reward"]) else []
 
 
 def _at_k(group: GroupLine, which: str, *, said: bool) -> str:
@@ -123,16 +145,32 @@ def not_scored(group: GroupLine) -> str:
 
 def of_trials(lines: TrialLines) -> Sheet:
     """A row per trial."""
-    heads = ("task", "agent", "model", "step", "result", "reward", "failure", "cost", "time")
+    names = list(dict.fromkeys(name for line in lines.trials for name in line.rewards))
+    names = names[:MOST_REWARDS] if names not in ([], ["reward"]) else []
+    heads = (
+        "task",
+        "agent",
+        "model",
+        "step",
+        "result",
+        "reward",
+        *names,
+        "failure",
+        "cost",
+        "time",
+    )
     rows = [
         (
             line.task, line.agent, line.model or "–", f"{line.batch}/{line.job}/{line.step}", line.result,
-            "–" if line.reward is None else f"{line.reward:g}", line.failure_class or line.exception or "",
-            words.money(line.cost_usd), words.seconds(line.seconds),
+            "undecided" if line.undecided else "–" if line.reward is None else f"{line.reward:g}",
+            *(f"{line.rewards[name]:g}" if name in line.rewards else "–" for name in names),
+            line.failure_class or line.exception or "",
+            words.money(line.cost_spent_usd, at_least=line.cost_incomplete), words.seconds(line.seconds),
         )
         for line in lines.trials
     ]  # fmt: skip
-    return Sheet(f"Trials of {lines.of}", heads, rows, texts=5)
+    notes = tuple(dict.fromkeys(line.undecided for line in lines.trials if line.undecided))
+    return Sheet(f"Trials of {lines.of}", heads, rows, notes[:MOST_NAMES], texts=5)
 
 
 # --- compare ------------------------------------------------------------------------------------------

@@ -26,12 +26,24 @@ class TrialLine(View):
     result: str
     """``scored``, or why there is no reward: ``unscored``, ``infrastructure``, ``canceled``, ``skipped``, ``missing``."""
     reward: float | None
+    """The main one; null where it is not scored, or has several and no main one."""
+    rewards: dict[str, float]
+    """All of them by name."""
     passed: bool | None
-    """Whether the reward is exactly 1; null if not scored."""
+    """Whether the main reward is enough; null if not scored, or undecided."""
+    undecided: str | None
+    """Of several rewards without a main one: how to decide whether it passed."""
     failure_class: str | None
     exception: str | None
     """Type of the exception beside, or instead of, the reward."""
     cost_usd: float | None
+    """Of the attempt that counts."""
+    cost_spent_usd: float | None
+    """Of all attempts of the trial, superseded ones included."""
+    cost_incomplete: bool
+    """It has cost more, or nobody knows what."""
+    warnings: list[str]
+    """What was reported and cannot be true."""
     input_tokens: int | None
     """Those from the cache included."""
     cache_tokens: int | None
@@ -68,7 +80,9 @@ def _line(row: TrialRow) -> TrialLine:
         experiment=row.experiment, batch=row.batch_id, job=row.job_id, step=facts.step_id, task=row.task,
         task_checksum=facts.task_checksum, task_source=facts.task_source, agent=row.agent,
         agent_version=facts.agent_version, model=facts.model, labels=dict(row.labels), result=facts.result,
-        reward=facts.reward, passed=facts.passed if row.scored else None, failure_class=facts.failure_class,
-        exception=facts.exception, cost_usd=facts.cost_usd, **tokens, seconds=facts.duration_sec,
+        reward=facts.reward, rewards=dict(facts.rewards), passed=facts.passed, undecided=facts.undecided,
+        failure_class=facts.failure_class, exception=facts.exception, cost_usd=facts.cost_usd,
+        cost_spent_usd=facts.spent.cost_usd, cost_incomplete=facts.spent.cost_unknown > 0,
+        warnings=list(facts.warnings), **tokens, seconds=facts.duration_sec,
         superseded=facts.superseded, attempt=row.attempt,
     )  # fmt: skip

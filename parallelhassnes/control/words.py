@@ -41,14 +41,12 @@ def number(value: float | None) -> str:
     return f"{value:g}"
 
 
-def money(value: float | None) -> str:
-    return (
-        "–"
-        if value is None
-        else f"${value:,.2f}"
-        if value >= 0.01 or value == 0
-        else f"${value:.4f}"
-    )
+def money(value: float | None, *, at_least: bool = False) -> str:
+    """``$4.00``, ``≥$4.00`` where a part of it is not known; ``–`` for None."""
+    if value is None:
+        return "–"
+    digits = 2 if value >= 0.01 or value == 0 else 4
+    return f"{'≥' if at_least else ''}${value:,.{digits}f}"
 
 
 def size(count: int) -> str:

@@ -1,7 +1,7 @@
 """Early stopping: once a job has enough of an agent's trials, those that have not started are skipped.
 
 By the job's ``enough``: so many passes, or a pass rate that is known closely enough: half of its 95 % Wilson
-interval. Only scored trials of the same label count. A skipped step stands in ``overrides.json`` under
+interval. Only scored trials of the same label count, and of these the decided ones. A skipped step stands in ``overrides.json`` under
 ``canceled`` and, with the reason, ``enough``; what runs goes on, and a retry that is due still comes. An operator's
 ``retry`` of a skipped step stays in force.
 
@@ -12,15 +12,13 @@ Stopping at the first success biases the mean reward upwards; use ``successes`` 
 from typing import TYPE_CHECKING
 
 from parallelhassnes.plan import Enough, JobSpec, StepSpec
-from parallelhassnes.steps import untrusted
+from parallelhassnes.steps.trial_data import facts
 from parallelhassnes.steps.verdict import statistics
 from parallelhassnes.store import attempts, ledger
 from parallelhassnes.store.records import now_text
 
 if TYPE_CHECKING:
     from parallelhassnes.schedule.settle import Book
-
-PASS_REWARD = 1.0
 
 
 def half_width(passes: int, n: int) -> float:
@@ -43,8 +41,9 @@ def skip(book: "Book", job: JobSpec, ended: StepSpec) -> list[StepSpec]:
     if job.enough is None or ended.kind != "trial":
         return []
     same = [step for step in job.steps if step.kind == "trial" and step.label == ended.label]
-    rewards = [found for step in same if (found := _reward(book, job, step)) is not None]
-    why = reason(job.enough, sum(found == PASS_REWARD for found in rewards), len(rewards))
+    stood = [facts.of_step(book.batch_dir / job.job_id, step) for step in same]
+    passes = sum(found.passed is True for found in stood)
+    why = reason(job.enough, passes, sum(found.decided for found in stood))
     if why is None:
         return []
     overrides = book.overrides(job.job_id)
@@ -65,13 +64,3 @@ def skip(book: "Book", job: JobSpec, ended: StepSpec) -> list[StepSpec]:
         canceled = overrides.canceled | {step.step_id: now for step in open_steps}
         book.replace_canceled(job.job_id, canceled, {step.step_id: why for step in open_steps})
     return open_steps
-
-
-def _reward(book: "Book", job: JobSpec, step: StepSpec) -> float | None:
-    now = book.current(job.job_id).steps.get(step.step_id)
-    if now is None or now.status != "succeeded":
-        return None
-    folder = book.step_dir(job, step) / "attempts" / now.attempt
-    report = untrusted.read_object(folder / attempts.FINAL) or {}
-    value = untrusted.number(untrusted.mapping(report.get("trial")).get("reward"))
-    return None if value is None else float(value)

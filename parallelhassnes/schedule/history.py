@@ -29,7 +29,7 @@ def read(step_dir: Path, step: StepSpec, newest: AttemptState, asked: str | None
 
 def _past(folder: Path, step: StepSpec, state: AttemptState) -> Past:
     failure = state.failure
-    scored = step.retry.top_up is None or (state.status == "succeeded" and facts.is_valid(folder))
+    scored = step.retry.top_up is None or facts.is_scored(folder, step)
     return Past(
         run_id=state.run_id, status=state.status,
         failure_class=failure.failure_class if failure else None,

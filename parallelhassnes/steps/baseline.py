@@ -12,7 +12,7 @@ import json
 from parallelhassnes.plan import StepSpec
 from parallelhassnes.steps import ends, untrusted
 from parallelhassnes.steps.kinds import Attempt, Failure, Outcome, WorkerEnd
-from parallelhassnes.steps.trial_data import facts
+from parallelhassnes.steps.trial_data import facts, rewards
 from parallelhassnes.steps.verdict.kind import trial_steps
 from parallelhassnes.store import batches
 
@@ -73,15 +73,26 @@ def look(trials: list[facts.TrialFacts]) -> tuple[list[str], list[str]]:
         if not own:
             open_ones.append(f"{agent} was not run")
         for trial in own:
-            if trial.result == "scored":
+            if trial.undecided is not None:
+                open_ones.append(f"{trial.step_id} is {trial.undecided}")
+            elif trial.reward is not None:
                 if trial.passed != (agent == "oracle"):
                     must = "must pass" if agent == "oracle" else "must not pass"
-                    wrong.append(f"{trial.step_id} has reward {trial.reward:g} and {must}")
+                    line = f"{trial.step_id} has reward {trial.reward:g} and {must}"
+                    (open_ones if is_unsure(trial) else wrong).append(line)
             elif trial.result == "unscored" and agent == "oracle":
                 wrong.append(f"{trial.step_id} was not scored ({trial.failure_class})")
             elif trial.result != "skipped":
                 open_ones.append(f"{trial.step_id} has no score ({trial.result})")
     return wrong, open_ones
+
+
+def is_unsure(trial: facts.TrialFacts) -> bool:
+    """Whether the reward is one that a person has to judge: a part of it, or above a scale that nobody has named."""
+    reward = trial.reward or 0.0
+    if trial.agent == "oracle":
+        return reward > 0
+    return trial.by_default and not rewards.passes(1.0, reward)
 
 
 def _lines(value: object) -> list[str]:

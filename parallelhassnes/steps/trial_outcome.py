@@ -14,6 +14,7 @@ from parallelhassnes.steps import trial_paths, trial_result, untrusted
 from parallelhassnes.steps.failure_evidence import verdict_of
 from parallelhassnes.steps.failures import TIMEOUT_CLASSES, Phase
 from parallelhassnes.steps.kinds import Attempt, Failure, Outcome, Status, WorkerEnd
+from parallelhassnes.steps.trial_data import facts, rewards
 
 RESULT = f"{trial_paths.TRIAL_DIR}/result.json"
 MAX_SANDBOX_BYTES = 256 * 1024
@@ -34,7 +35,9 @@ def conclude(attempt: Attempt, end: WorkerEnd) -> Outcome:
     if result is None:
         status, failure = _without_result(attempt, end)
     else:
-        status, failure = _with_result(attempt, result, end)
+        status, failure = _with_result(attempt, result, part, end)
+    if status != "succeeded":
+        part |= {"passed": None, "undecided": None}
     summary = _summary(part, failure)
     if failure is not None:
         part["exception"] = part.get("exception") or _unrecorded(attempt, failure)
@@ -46,10 +49,11 @@ def _part(attempt: Attempt, result: Mapping[str, Any] | None) -> dict[str, Any]:
     """The ``trial`` object; what a missing result cannot say comes from the plan."""
     spec = attempt.step.spec
     config = untrusted.mapping(spec.get("config"))
+    rule = rewards.rule_of(spec)
     if result is not None:
-        part = trial_result.describe(result, attempt.dir)
+        part = trial_result.describe(result, attempt.dir, rule)
     else:
-        part = trial_result.describe({"config": config}, attempt.dir)
+        part = trial_result.describe({"config": config}, attempt.dir, rule)
         part["trial_name"] = trial_paths.trial_name(attempt)
         part["task"] |= {
             "name": untrusted.text(spec.get("task_name")),
@@ -66,42 +70,48 @@ def _part(attempt: Attempt, result: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _with_result(
-    attempt: Attempt, result: Mapping[str, Any], end: WorkerEnd
+    attempt: Attempt, result: Mapping[str, Any], part: Mapping[str, Any], end: WorkerEnd
 ) -> tuple[Status, Failure | None]:
-    exception = trial_result.exception_of(result, attempt.dir)
+    exception = part["exception"]
     if exception is not None and exception["class"] == "canceled":
         phase = trial_result.last_phase(result)
-        if trial_result.rewards_of(result) is None:
+        if part["rewards"] is None:
             return _stopped(end, phase)
         exception = None
-    broken = _broken_step(result, attempt)
+    broken = _broken_step(part)
     if broken is not None:
         return "failed", broken
     if exception is not None and trial_result.rules_out(exception):
         return "failed", _failure(exception)
-    if trial_result.rewards_of(result) is not None:
-        return "succeeded", None
+    if part["rewards"] is not None:
+        silent = facts.silence(part, attempt.dir)
+        if silent is None:
+            return "succeeded", None
+        found = _failure(silent)
+        line = f"the agent used no token and made no step: {found.line}"
+        return "failed", replace(found, line=line)
+    link = trial_result.link_of(attempt.dir, trial_result.steps_of(result))
+    if link is not None:
+        return "failed", Failure("verifier", link)
     if exception is not None:
         return "failed", _failure(exception)
     if _unverified(attempt, result):
         return "succeeded", None
-    return "failed", Failure("verifier", "the verifier gave no reward")
+    told = (line for line in part["warnings"] if line.startswith("reward "))
+    return "failed", Failure("verifier", next(told, "the verifier gave no reward"))
 
 
-def _broken_step(result: Mapping[str, Any], attempt: Attempt) -> Failure | None:
+def _broken_step(part: Mapping[str, Any]) -> Failure | None:
     """The exception that left a step of a multi-step trial unscored, or with a score that is not its agent's.
 
     Harbor averages the steps that were scored and stops after such a step, so that its reward is one of
     another, shorter task.
     """
-    for step in trial_result.steps_of(result):
-        exception = trial_result.exception_of(step, attempt.dir)
-        if exception is not None and (
-            trial_result.rewards_of(step) is None or trial_result.rules_out(exception)
-        ):
-            name = untrusted.text(step.get("step_name"), 100)
+    for step in part["steps"] or ():
+        exception = step["exception"]
+        if exception is not None and (step["rewards"] is None or trial_result.rules_out(exception)):
             found = _failure(exception)
-            return replace(found, line=f"step {name}: {found.line}")
+            return replace(found, line=f"step {untrusted.text(step['name'], 100)}: {found.line}")
     return None
 
 
@@ -212,12 +222,20 @@ def _summary(part: Mapping[str, Any], failure: Failure | None) -> str:
     said = f"{who} on {task['name'] or 'the task'}"
     if failure is not None:
         return f"{said}: {failure.line}"
-    said += ": not scored" if part["reward"] is None else f": reward {part['reward']:g}"
+    said += f": {_rewarded(part)}"
     if part["tests"] is not None:
         said += f", {part['tests']['passed']} of {part['tests']['total']} tests passed"
     if part["exception"] is not None:
         said += f" ({part['exception']['type']})"
     return said + "."
+
+
+def _rewarded(part: Mapping[str, Any]) -> str:
+    if part["rewards"] is None:
+        return "not scored"
+    if part["reward"] is None:
+        return str(part["undecided"])
+    return f"reward {part['reward']:g}"
 
 
 def _artifacts(attempt: Attempt, part: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -8,27 +8,36 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from parallelhassnes.plan import PassRule
 from parallelhassnes.steps import trial_tests, untrusted
 from parallelhassnes.steps.compose_message import told
 from parallelhassnes.steps.failure_evidence import verdict_of
 from parallelhassnes.steps.failures import AGENTS_RESULTS, NEVER_SCORED, Phase
+from parallelhassnes.steps.trial_data import amounts, reward_file, rewards
 from parallelhassnes.steps.trial_paths import TRIAL_DIR, environment_of
 
-MAX_ENTRIES = 1000
-"""Of rewards and of steps; a report is read by people and by every scoreboard."""
+MAX_STEPS = 1000
 MAX_MESSAGE = 1 << 20
 """Characters of an exception's message that are looked at."""
 TIMINGS = ("environment_setup", "agent_setup", "agent_execution", "verifier")
 
 
-def describe(result: Mapping[str, Any], attempt_dir: Path) -> dict[str, Any]:
+def describe(
+    result: Mapping[str, Any], attempt_dir: Path, rule: PassRule = rewards.DEFAULT
+) -> dict[str, Any]:
     """The report part of a trial with a result. Times are seconds, cost is USD, paths relative to the attempt."""
     config = untrusted.mapping(result.get("config"))
-    rewards = rewards_of(result)
-    steps = [_step(step, attempt_dir) for step in steps_of(result)]
-    contexts = [result.get("agent_result")]
-    if not isinstance(contexts[0], dict):
-        contexts = [step.get("agent_result") for step in steps_of(result)]
+    own = steps_of(result)
+    found, told_of_rewards = _rewards(result, attempt_dir, own)
+    standing = rewards.stand(found, rule)
+    contexts = {"": untrusted.mapping(result.get("agent_result"))}
+    if not isinstance(result.get("agent_result"), dict):
+        contexts = {
+            f"step {untrusted.text(step.get('step_name'), 100)}": untrusted.mapping(used)
+            for step in own
+            if (used := step.get("agent_result")) is not None
+        }
+    used = _usage(contexts)
     return {
         "trial_name": untrusted.text(result.get("trial_name")),
         "task": {
@@ -38,53 +47,73 @@ def describe(result: Mapping[str, Any], attempt_dir: Path) -> dict[str, Any]:
         },
         "agent": _agent(untrusted.mapping(result.get("agent_info")), config),
         "environment": untrusted.text(environment_of(dict(config))),
-        "rewards": rewards,
-        "reward": main_reward(rewards),
+        "rewards": found,
+        **standing._asdict(),
+        "pass_rule": rule.model_dump(),
         "exception": exception_of(result, attempt_dir),
         "timings_sec": _timings(result),
-        **_usage(contexts),
+        **_used(used),
+        "incomplete": list(used.incomplete),
         "tests": trial_tests.counts(attempt_dir / TRIAL_DIR),
         "trajectory": trajectory(attempt_dir),
-        "steps": steps or None,
+        "steps": [_step(step, attempt_dir, rule) for step in own] or None,
+        "warnings": [*told_of_rewards, *used.warnings],
     }
 
 
 def steps_of(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The results of a multi-step trial's steps."""
     return [
-        untrusted.mapping(s) for s in untrusted.sequence(result.get("step_results"))[:MAX_ENTRIES]
+        untrusted.mapping(s) for s in untrusted.sequence(result.get("step_results"))[:MAX_STEPS]
     ]
 
 
 def rewards_of(result: Mapping[str, Any]) -> dict[str, float | int] | None:
-    """All rewards by name; None where the verifier gave none."""
-    found = untrusted.mapping(result.get("verifier_result")).get("rewards")
-    if not isinstance(found, dict):
-        return None
-    rewards = {}
-    for name, value in list(found.items())[:MAX_ENTRIES]:
-        reward = untrusted.number(value)
-        if reward is not None:
-            rewards[untrusted.text(name, 200) or ""] = reward
-    return rewards or None
+    """All rewards by name; None where the verifier gave none, or one of them is no number."""
+    found, told_of = rewards.read(untrusted.mapping(result.get("verifier_result")).get("rewards"))
+    return found if found and not told_of else None
 
 
-def main_reward(rewards: Mapping[str, float | int] | None) -> float | None:
-    """The one number of a trial: the reward named ``reward``, else the mean of all rewards."""
-    if not rewards:
+def link_of(attempt_dir: Path, own: list[Mapping[str, Any]]) -> str | None:
+    """That a reward file of the trial or of a step is a link, in one line; None where none is."""
+    folders = [_verifier_dir(attempt_dir, None), *(_verifier_dir(attempt_dir, s) for s in own)]
+    return next(filter(None, map(reward_file.link, filter(None, folders))), None)
+
+
+def _rewards(
+    result: Mapping[str, Any], attempt_dir: Path, own: list[Mapping[str, Any]]
+) -> tuple[dict[str, float | int] | None, list[str]]:
+    """The trial's rewards, and what is wrong with them."""
+    _, told_of = rewards.read(untrusted.mapping(result.get("verifier_result")).get("rewards"))
+    link = link_of(attempt_dir, own)
+    if link is not None:
+        return None, [*told_of, link]
+    return rewards_of(result), told_of
+
+
+def _verifier_dir(attempt_dir: Path, step: Mapping[str, Any] | None) -> Path | None:
+    """Where the verifier of the trial, or of a step, has left its files; None where the step's name leads elsewhere."""
+    if step is None:
+        return attempt_dir / TRIAL_DIR / "verifier"
+    name = untrusted.text(step.get("step_name"), 200)
+    if not name or "/" in name or "\0" in name or name in (".", ".."):
         return None
-    if "reward" in rewards:
-        return float(rewards["reward"])
-    return sum(rewards.values()) / len(rewards)
+    return attempt_dir / TRIAL_DIR / "steps" / name / "verifier"
 
 
 def exception_of(result: Mapping[str, Any], attempt_dir: Path) -> dict[str, Any] | None:
-    """The exception of a trial or a step, as the report has it; None where there was none."""
+    """The exception of a trial or a step, as the report has it; None where there was none.
+
+    Where it is about the verifier's files, its message is what stands in them.
+    """
     info = untrusted.mapping(result.get("exception_info"))
     name = untrusted.text(info.get("exception_type"), 200)
     if name is None:
         return None
     message = told(untrusted.text(info.get("exception_message"), MAX_MESSAGE) or "")
+    if name in reward_file.EXCEPTIONS:
+        folder = _verifier_dir(attempt_dir, result if "step_name" in result else None)
+        message = (folder and reward_file.problem(folder)) or message
     traceback = untrusted.text(info.get("exception_traceback"), untrusted.MAX_JSON_BYTES) or ""
     phase = _phase_at(result, info.get("occurred_at"))
     if phase == "environment_setup" and rewards_of(result) is not None:
@@ -173,15 +202,15 @@ def _modified(path: Path) -> int:
         return 0
 
 
-def _step(step: Mapping[str, Any], attempt_dir: Path) -> dict[str, Any]:
-    rewards = rewards_of(step)
+def _step(step: Mapping[str, Any], attempt_dir: Path, rule: PassRule) -> dict[str, Any]:
+    found = rewards_of(step)
     return {
         "name": untrusted.text(step.get("step_name"), 200),
-        "rewards": rewards,
-        "reward": main_reward(rewards),
+        "rewards": found,
+        **rewards.stand(found, rule)._asdict(),
         "exception": exception_of(step, attempt_dir),
         "timings_sec": _timings(step),
-        **_usage([step.get("agent_result")]),
+        **_used(_usage({"": untrusted.mapping(step.get("agent_result"))})),
     }
 
 
@@ -216,15 +245,16 @@ def _time(part: Mapping[str, Any], key: str, field: str) -> datetime | None:
         return None
 
 
-def _usage(contexts: list[Any]) -> dict[str, Any]:
+def _usage(contexts: Mapping[str, Mapping[str, Any]]) -> amounts.Usage:
     """Tokens and cost, summed; None where nobody counted. Cache tokens are part of the input's."""
-    used = [untrusted.mapping(context) for context in contexts]
-    tokens = {}
-    for name, key in _TOKENS.items():
-        counted = [n for n in (untrusted.whole(c.get(key)) for c in used) if n is not None]
-        tokens[name] = sum(counted) if counted else None
-    costs = [n for n in (untrusted.number(c.get("cost_usd")) for c in used) if n is not None]
-    return {"tokens": tokens, "cost_usd": float(sum(costs)) if costs else None}
+    return amounts.usage(contexts, _USED)
 
 
-_TOKENS = {"input": "n_input_tokens", "cache": "n_cache_tokens", "output": "n_output_tokens"}
+def _used(used: amounts.Usage) -> dict[str, Any]:
+    tokens = {"input": used.input, "cache": used.cache, "output": used.output}
+    return {"tokens": tokens, "cost_usd": used.cost_usd}
+
+
+_USED = {
+    "input": "n_input_tokens", "cache": "n_cache_tokens", "output": "n_output_tokens", "cost_usd": "cost_usd",
+}  # fmt: skip

@@ -27,6 +27,7 @@ from parallelhassnes.steps import (
 )
 from parallelhassnes.steps.failures import Phase
 from parallelhassnes.steps.kinds import Attempt
+from parallelhassnes.steps.trial_data import reward_file
 
 if TYPE_CHECKING:
     from harbor.models.trial.config import TrialConfig
@@ -92,6 +93,7 @@ class Progress:
 async def _run(attempt: Attempt, progress: Progress) -> int:
     from harbor.trial.trial import Trial
 
+    reward_file.guard_harbor()
     canceled = _cancel_on_signal()
     config = _trial_config(attempt)
     compose = list(config.environment.extra_docker_compose)

@@ -88,7 +88,8 @@ def number(value: object) -> float | int | None:
     """``value`` if it is a finite number (and no truth value) of ordinary size, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value if math.isfinite(value) and abs(value) < 1e300 else None
+    # An integer may be beyond every float, which ``isfinite`` refuses to look at.
+    return value if abs(value) < 1e300 and math.isfinite(value) else None
 
 
 def whole(value: object) -> int | None:

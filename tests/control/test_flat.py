@@ -9,6 +9,7 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_facts import trial_facts
 from pyarrow import parquet
 
 from parallelhassnes.control import flat, sheets
@@ -16,7 +17,6 @@ from parallelhassnes.control.compare import Comparison, by_agent, paired
 from parallelhassnes.control.results import dimension, grouped
 from parallelhassnes.control.trial_lines import TrialLine
 from parallelhassnes.control.trial_rows import TrialRow
-from parallelhassnes.steps.trial_data.facts import TrialFacts
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
 
@@ -24,7 +24,7 @@ TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
 def row(
     task: str, reward: float | None, agent: str = "a", result: str = "scored", **more: object
 ) -> TrialRow:
-    facts = TrialFacts("s", result, reward=reward, task_name=task, agent=agent, **more)
+    facts = trial_facts("s", result, reward=reward, task_name=task, agent=agent, **more)
     return TrialRow("b", "e", "j", facts)
 
 
@@ -35,8 +35,8 @@ def groups(*rows: TrialRow) -> list:
 def trial(text: str) -> TrialLine:
     return TrialLine(
         experiment=text, batch="b", job="j", step="s", task=text, task_checksum=None, task_source=None, agent=text,
-        agent_version=None, model=text, labels={text: text}, result="scored", reward=1.0, passed=True, failure_class=None,
-        exception=None, cost_usd=None, input_tokens=1, cache_tokens=None, output_tokens=None, seconds=0.5, superseded=0, attempt=None,
+        agent_version=None, model=text, labels={text: text}, result="scored", reward=1.0, rewards={text: 1.0}, passed=True, undecided=None, failure_class=None,
+        exception=None, cost_usd=None, cost_spent_usd=None, cost_incomplete=False, warnings=[], input_tokens=1, cache_tokens=None, output_tokens=None, seconds=0.5, superseded=0, attempt=None,
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from parallelhassnes.control.report import brief, figures, page, spans, story
 from parallelhassnes.control.report.gather import JobVerdict, Report, gather, heat
 from parallelhassnes.control.results import dimension, grouped, results
 from parallelhassnes.errors import UserError
+from parallelhassnes.steps.trial_data.facts import Spent
 
 A4 = 794
 """Pixels that a sheet of paper is wide in CSS."""
@@ -173,7 +174,7 @@ def test_markdown_for_a_comment(store, capsys):
     root = store.ctx.layout.root
     app(["report", "-E", "nightly", "--markdown", "--root", str(root)], standalone_mode=False)
     text = capsys.readouterr().out
-    assert "| scripted |" in text
+    assert "| ScriptedAgent |" in text
     assert "the agent broke" in text
     assert len(text) < 8000
 
@@ -232,9 +233,9 @@ def alone(report: Report, rows: list, agents: list[str]) -> Report:
 def odd_reports(report: Report) -> dict[str, Report]:
     """Reports with little in them, or much."""
     first, *_ = report.rows
-    unscored = replace(first, facts=replace(first.facts, result="unscored", reward=None))  # fmt: skip
+    unscored = replace(first, facts=replace(first.facts, result="unscored", reward=None, rewards={}, passed=None))  # fmt: skip
     models = [f"organisation-with-a-long-name/a-model-with-a-very-long-name-preview-{day:02d}" for day in range(30)]  # fmt: skip
-    many = [replace(first, facts=replace(first.facts, agent="agent", model=model, cost_usd=1.0)) for model in models]  # fmt: skip
+    many = [replace(first, facts=replace(first.facts, agent="agent", model=model, spent=Spent(1.0, 1))) for model in models]  # fmt: skip
     none = alone(report, [], [])
     return {
         "none": replace(none, verdicts=(), spans=(), keys=()),

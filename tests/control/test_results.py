@@ -9,6 +9,7 @@ import pytest
 import scored
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_facts import trial_facts
 from pyarrow import parquet
 from stores import program
 
@@ -22,7 +23,7 @@ from parallelhassnes.control.trial_lines import trial_lines
 from parallelhassnes.control.trial_rows import TrialRow
 from parallelhassnes.errors import UserError
 from parallelhassnes.steps import report
-from parallelhassnes.steps.trial_data.facts import RESULTS, TrialFacts
+from parallelhassnes.steps.trial_data.facts import RESULTS
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def group(found, **key):
 
 def test_by_agent(store):
     found = results(store.ctx.layout, trial_rows.choose(store.ctx.layout, store.first))
-    oracle, nop, mine = (group(found, agent=name) for name in ("oracle", "nop", "scripted"))
+    oracle, nop, mine = (group(found, agent=name) for name in ("oracle", "nop", "ScriptedAgent"))
     assert (oracle.n, oracle.scored, oracle.passes, oracle.tasks, oracle.pass_rate) == (
         4,
         4,
@@ -54,7 +55,7 @@ def test_by_agent(store):
     assert (mine.pass_rate, mine.pass_rate_planned) == pytest.approx((2 / 3, 1 / 2))
     assert mine.failures == {"agent_error": 1}
     assert mine.input_tokens == 28
-    costs = group(found, agent="costly")
+    costs = group(found, agent="CostlyAgent")
     assert (costs.cost_usd, costs.cost_known, costs.cost_per_success_usd) == (4, 4, 1)
     assert costs.seconds_p50 <= costs.seconds_p90 <= costs.seconds_max
     assert [g.key["agent"] for g in found.groups][-1] == "nop"
@@ -62,7 +63,7 @@ def test_by_agent(store):
 
 def test_what_is_not_scored_is_zero_only_when_asked(store):
     chosen = trial_rows.choose(store.ctx.layout, store.first)
-    found = group(results(store.ctx.layout, chosen, unscored_as_zero=True), agent="scripted")
+    found = group(results(store.ctx.layout, chosen, unscored_as_zero=True), agent="ScriptedAgent")
     assert (found.counted, found.scored, found.pass_rate, found.mean_reward) == (4, 3, 0.5, 0.5)
 
 
@@ -91,8 +92,8 @@ def test_a_line_per_trial_agrees_with_the_groups(store):
 
 def test_compare_pairs_by_task(store):
     found = compare(store.ctx.layout, store.first, store.second)
-    assert [(agent.a, agent.b) for agent in found.agents] == [("oracle", "oracle"), ("costly", "costly")]  # fmt: skip
-    assert found.only_a == ["nop", "scripted"]
+    assert [(agent.a, agent.b) for agent in found.agents] == [("oracle", "oracle"), ("CostlyAgent", "CostlyAgent")]  # fmt: skip
+    assert found.only_a == ["nop", "ScriptedAgent"]
     oracle, costs = found.agents
     assert (oracle.new, oracle.gone, oracle.passed_both) == (["gamma"], ["alpha"], 1)
     assert (oracle.reward.difference, oracle.p_value) == (0, 1)
@@ -103,11 +104,16 @@ def test_compare_pairs_by_task(store):
 
 
 def test_compare_two_agents_of_one_batch(store):
-    found = compare(store.ctx.layout, f"{store.first}@nop", f"{store.first}@costly")
+    found = compare(store.ctx.layout, f"{store.first}@nop", f"{store.first}@CostlyAgent")
     (pair,) = found.agents
-    assert (pair.a, pair.b, pair.won, pair.p_value) == ("nop", "costly", ["alpha", "beta"], 0.5)
+    assert (pair.a, pair.b, pair.won, pair.p_value) == (
+        "nop",
+        "CostlyAgent",
+        ["alpha", "beta"],
+        0.5,
+    )
     assert (pair.reward.low, pair.reward.high) == (1, 1)
-    with pytest.raises(UserError, match="did you mean @costly"):
+    with pytest.raises(UserError, match="did you mean @CostlyAgent"):
         compare(store.ctx.layout, f"{store.first}@nop", f"{store.first}@costy")
     with pytest.raises(UserError, match="write BATCH@AGENT"):
         compare(store.ctx.layout, f"{store.first}@nop", store.second)
@@ -125,7 +131,7 @@ def test_errors_are_grouped(store):
         1,
     )
     assert crash.message == "RuntimeError: the agent broke"
-    assert crash.agents == ["scripted"]
+    assert crash.agents == ["ScriptedAgent"]
     assert json.loads((store.ctx.layout.root / crash.attempt / "state.json").read_text())["status"] == "failed"  # fmt: skip
 
 
@@ -171,10 +177,10 @@ def test_normalising_twice_changes_nothing_more(text):
 
 
 FACTS = st.builds(
-    TrialFacts,
+    trial_facts,
     step_id=st.just("s"),
     result=st.sampled_from(RESULTS),
-    reward=st.sampled_from([0.0, 0.5, 1.0, 2.0]),
+    named=st.sampled_from([{"reward": r} for r in (0.0, 0.5, 1.0, 2.0)] + [{"a": 1.0, "b": 0.0}]),
     task_name=st.sampled_from(["a", "b", "c"]),
     cost_usd=st.none() | st.floats(0, 5),
     duration_sec=st.none() | st.floats(0, 5),
@@ -184,14 +190,12 @@ FACTS = st.builds(
 @settings(deadline=None)
 @given(st.lists(FACTS, min_size=1, max_size=25), st.booleans())
 def test_a_line_counts_each_trial_once(facts, as_zero):
-    rows = [
-        TrialRow("b", "", "j", each if each.result == "scored" else TrialFacts(each.step_id, each.result))
-        for each in facts
-    ]  # fmt: skip
+    rows = [TrialRow("b", "", "j", each) for each in facts]
     found = line({}, rows, unscored_as_zero=as_zero)
     parts = [found.scored, found.unscored, found.infrastructure, found.canceled, found.skipped, found.missing]  # fmt: skip
     assert found.n == sum(parts) == len(facts)
-    assert found.counted == (found.n - found.skipped if as_zero else found.scored)
+    decided = found.scored - found.undecided
+    assert found.counted == decided + (found.n - found.skipped - found.scored if as_zero else 0)
     if found.counted:
         assert found.pass_rate == pytest.approx(found.passes / found.counted)
         assert found.pass_rate_low <= found.pass_rate <= found.pass_rate_high
@@ -234,7 +238,7 @@ def test_every_format_says_the_same(store, told, tmp_path):
     table = told("results", store.first)
     assert "2/3" in table
     assert "67 %" in table
-    assert "| scripted |" in told("results", store.first, "-f", "markdown")
+    assert "| ScriptedAgent |" in told("results", store.first, "-f", "markdown")
 
 
 def test_compare_and_errors_print(store, told):

@@ -65,9 +65,7 @@ def test_the_result_is_the_verdict(attempt, result, reason, expected):
     leave(attempt, "trial/result.json", result)
     outcome, report = finish(attempt, WorkerEnd(0, reason))
     assert (outcome.status, outcome.failure and outcome.failure.failure_class) == expected
-    assert (report["trial"]["reward"] is None) == (
-        not isinstance(trial_result.rewards_of(result), dict)
-    )
+    assert report["trial"]["rewards"] == trial_result.rewards_of(result)
 
 
 @pytest.mark.parametrize(

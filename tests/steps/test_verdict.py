@@ -13,6 +13,7 @@ import pytest
 from harness import finish, make_attempt, make_task, run, trial_spec
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_facts import trial_facts
 from stores import CHECKOUT
 
 from parallelhassnes.plan import JobSpec, StepSpec
@@ -84,10 +85,11 @@ def test_only_the_newest_finished_attempt_counts(tmp_path):
     attempts = tmp_path / "steps" / "t" / "attempts"
     for name, reward in (("1_a", 0.0), ("2_b", 1.0), ("3_c", 0.5)):
         (attempts / name).mkdir(parents=True)
-        (attempts / name / "final.json").write_text(json.dumps({"trial": {"reward": reward}}))
+        report = {"trial": {"rewards": {"reward": reward}, "reward": reward}}
+        (attempts / name / "final.json").write_text(json.dumps(report))
         if name != "3_c":
             (attempts / name / "state.json").write_text('{"status":"succeeded"}')
-    (found,) = facts.trial_reports(tmp_path, ["t"])
+    found = facts.of_step(tmp_path, StepSpec(step_id="t", kind="trial", queue_key="k"))
     assert (found.attempt, found.reward) == ("steps/t/attempts/2_b", 1.0)
 
 
@@ -103,7 +105,7 @@ def trials(draw):
         result = draw(RESULTS)
         failed = result in ("unscored", "infrastructure")
         made.append(
-            facts.TrialFacts(
+            trial_facts(
                 f"t{number}",
                 result,
                 failure_class=draw(CLASSES) if failed else None,
@@ -128,7 +130,7 @@ def test_every_trial_is_counted_once_and_never_as_zero(made):
     for agent in verdict["agents"]:
         own = [f for f in made if (f.agent, f.model) == (agent["agent"], agent["model"])]
         rewards = [f.reward for f in own if f.result == "scored"]
-        assert agent["passes"] == rewards.count(1.0)
+        assert agent["passes"] == sum(reward >= 1.0 for reward in rewards)
         expected = sum(rewards) / len(rewards) if rewards else None
         assert agent["mean_reward"] == pytest.approx(expected)
         assert len(agent["pass_at"]) == len(agent["pass_hat"]) == len(rewards)
@@ -137,7 +139,7 @@ def test_every_trial_is_counted_once_and_never_as_zero(made):
             assert low <= agent["pass_rate"] <= high
             assert agent["pass_rate"] == pytest.approx(agent["pass_at"]["1"])
             assert (agent["mean_reward_interval"] is None) == (max(rewards) > 1)
-        costs = [f.cost_usd for f in own if f.cost_usd is not None]
+        costs = [f.spent.cost_usd for f in own if f.spent.cost_usd is not None]
         if costs and agent["passes"]:
             assert agent["cost_per_success_usd"] == pytest.approx(sum(costs) / agent["passes"])
 
@@ -178,13 +180,13 @@ def test_a_percentile_splits_the_values(values, share):
 def trials_of(agent, *rewards, **unscored):
     """Scored trials with these rewards, then unscored ones by failure class."""
     made = [
-        facts.TrialFacts(f"{agent}.{i}", "scored", f"steps/{agent}.{i}/attempts/a", agent=agent, reward=r)
+        trial_facts(f"{agent}.{i}", "scored", f"steps/{agent}.{i}/attempts/a", agent=agent, reward=r)
         for i, r in enumerate(rewards)
     ]  # fmt: skip
     for name, count in unscored.items():
         result = "infrastructure" if name == "lost" else "unscored"
         made += [
-            facts.TrialFacts(f"{agent}.{name}{i}", result, f"steps/{agent}.{name}{i}/attempts/a", name, agent=agent)
+            trial_facts(f"{agent}.{name}{i}", result, f"steps/{agent}.{name}{i}/attempts/a", name, agent=agent)
             for i in range(count)
         ]  # fmt: skip
     return made
@@ -199,6 +201,10 @@ def said(trial, outcome, subtype="x", confidence=0.9, engine="codex", advice="Me
 
 RIGHT = [*trials_of("oracle", 1.0), *trials_of("nop", 0.0)]
 HARD = trials_of("codex", *[0.0] * 9)
+UNDECIDED = [
+    trial_facts(f"{agent}.u", "scored", f"steps/{agent}.u/attempts/a", agent=agent, named=named)
+    for agent, named in (("oracle", {"correct": 0, "attempted": 2}), ("nop", {"a": 1, "b": 1}))
+]
 TABLE = [
     # what is in the job, analyses, actions -> rule, class, issue, confidence
     (RIGHT, [], {}, "baselines_right", "good", None, 0.7),
@@ -208,7 +214,14 @@ TABLE = [
     ([*trials_of("oracle", 1.0), *trials_of("nop", 1.0, 1.0)], [], {}, "nop_passes", "broken", "pre_solved", 0.99),
     (trials_of("nop", 1.0), [], {}, "nop_passes", "broken", "pre_solved", 0.95),
     ([*trials_of("oracle", 1.0, 0.0), *trials_of("nop", 0.0)], [], {}, "oracle_varies", "broken", "nondeterministic_tests", 0.99),
-    ([*trials_of("oracle", 0.9), *trials_of("nop", 0.0)], [], {}, "oracle_fails", "broken", "broken_reference", 0.9),
+    ([*trials_of("oracle", 0.0), *trials_of("nop", 0.0)], [], {}, "oracle_fails", "broken", "broken_reference", 0.9),
+    ([*trials_of("oracle", 0.999999), *trials_of("nop", 0.0)], [], {}, "oracle_partial", "needs_review", "broken_reference", 0.6),
+    ([*trials_of("oracle", 1.0, 0.5), *trials_of("nop", 0.0)], [], {}, "oracle_partial", "needs_review", "broken_reference", 0.6),
+    ([*trials_of("oracle", 1 - 1e-12), *trials_of("nop", 0.0)], [], {}, "baselines_right", "good", None, 0.7),
+    ([*trials_of("oracle", 87.5), *trials_of("nop", 3.0)], [], {}, "nop_above_scale", "needs_review", "pre_solved", 0.5),
+    ([*trials_of("oracle", 87.5), *trials_of("nop", 0.0)], [], {}, "baselines_right", "good", None, 0.7),
+    (UNDECIDED, [], {}, "baselines_missing", "unknown", None, 0),
+    ([*UNDECIDED, *trials_of("oracle", 1.0)], [], {}, "baselines_missing", "unknown", None, 0),
     ([*trials_of("oracle", 0.0, 0.0), *trials_of("nop", 0.0)], [], {}, "oracle_fails", "broken", "broken_reference", 0.97),
     ([*trials_of("oracle", verifier=1), *trials_of("nop", 0.0)], [], {}, "oracle_unscored", "broken", "brittle_tests", 0.8),
     ([*trials_of("oracle", task_definition=2)], [], {}, "oracle_unscored", "broken", "environment", 0.9),
@@ -317,7 +330,7 @@ def test_passes_of_agents_never_decide_and_order_does_not_either(made, random):
     """Hard is not broken: with other rewards of the agents, or in another order, the class is the same."""
     found = quality.judge(made)
     easier = [
-        replace(fact, reward=1.0) if fact.agent not in ("oracle", "nop") and fact.result == "scored" else fact
+        replace(fact, reward=1.0, passed=True) if fact.agent not in ("oracle", "nop") and fact.result == "scored" else fact
         for fact in made
     ]  # fmt: skip
     random.shuffle(easier)

@@ -53,6 +53,8 @@ class Cell(NamedTuple):
 
     mean_reward: float | None
     passes: int
+    decided: int
+    """Of the scored trials those of which it is known whether they passed."""
     scored: int
     n: int
 
@@ -197,7 +199,8 @@ def heat(
 
 def _cell(rows: Sequence[TrialRow]) -> Cell:
     found = results.line({}, rows)
-    return Cell(found.mean_reward, found.passes, found.scored, found.n)
+    decided = found.scored - found.undecided
+    return Cell(found.mean_reward, found.passes, decided, found.scored, found.n)
 
 
 def _ease(line: TaskLine) -> tuple[float, str]:

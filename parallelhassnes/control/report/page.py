@@ -63,12 +63,14 @@ def shade(cell: Cell | None) -> str:
 
 
 def cell_text(cell: Cell | None) -> str:
-    """``2/3``, with the mean where rewards lie between, and what is not scored: ``2/3 (0.81) +1``."""
+    """``2/3``, with the mean where rewards lie between, what is undecided and what is not scored: ``2/3 (0.81) ?1 +1``."""
     if cell is None:
         return ""
-    text = f"{cell.passes}/{cell.scored}" if cell.scored else "–"
-    if cell.scored and cell.mean_reward != cell.passes / cell.scored:
+    text = f"{cell.passes}/{cell.decided}" if cell.decided else "–"
+    if cell.mean_reward is not None and cell.mean_reward != cell.passes / (cell.decided or 1):
         text += f" ({cell.mean_reward:.2f})"
+    if cell.scored > cell.decided:
+        text += f" ?{cell.scored - cell.decided}"
     return text if cell.n == cell.scored else f"{text} +{cell.n - cell.scored}"
 
 
@@ -88,7 +90,8 @@ def _pictures(report: Report) -> dict[str, str]:
 def _rate(group: GroupLine) -> Rate:
     rate = group.pass_rate or 0.0
     low, high = group.pass_rate_low, group.pass_rate_high
-    mean = group.cost_usd / group.cost_known if group.cost_usd is not None else None
+    known = group.cost_usd is not None and group.n > group.skipped
+    mean = (group.cost_usd or 0.0) / (group.n - group.skipped) if known else None
     return Rate(
         label(group), rate, rate if low is None else low, rate if high is None else high, is_baseline(group), mean
     )  # fmt: skip
@@ -108,11 +111,11 @@ def _costs(report: Report) -> Sheet | None:
     rows = [
         (
             str(number), label(group), story.rate(group), words.money(_rate(group).cost_usd),
-            words.money(group.cost_per_success_usd), words.money(group.cost_usd), f"{group.cost_known} of {group.n}",
+            words.money(group.cost_per_success_usd), words.money(group.cost_usd, at_least=group.cost_unknown > 0), str(group.cost_known),
         )
         for number, group in enumerate(groups, 1)
     ]  # fmt: skip
-    heads = ("no.", "agent", "pass rate", "cost of a trial", "per pass", "in all", "cost known of")
+    heads = ("no.", "agent", "pass rate", "cost of a trial", "per pass", "in all", "attempts")
     return Sheet("Cost against success", heads, rows, texts=2)
 
 

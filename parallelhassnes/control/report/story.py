@@ -14,7 +14,7 @@ def sentences(report: Report) -> list[str]:
     """What came of it, in a few sentences."""
     rows = report.rows
     scored = sum(row.scored for row in rows)
-    passes = sum(row.facts.passed for row in rows)
+    passes = sum(row.facts.passed is True for row in rows)
     due = sum(row.facts.result != "skipped" for row in rows)
     tasks = len({row.task for row in rows})
     agents = len(report.agents)
@@ -24,6 +24,9 @@ def sentences(report: Report) -> list[str]:
     ]  # fmt: skip
     if rows and scored < due:
         said.append(f"{due - scored} have no score and count nowhere as zero.")
+    undecided = [row.facts.undecided for row in rows if row.facts.undecided]
+    if undecided:
+        said.append(f"Whether {words.counted(len(undecided), 'trial')} passed is {undecided[0]}.")
     said += _best(report)
     doubted = sum(agent["passes_doubted"] for each in report.verdicts for agent in each.verdict["agents"] if agent["agent"] not in BASELINES)  # fmt: skip
     if doubted:
@@ -83,7 +86,8 @@ def _money(report: Report) -> list[str]:
     failed = report.errors.attempts
     said = []
     if costs:
-        said.append(f"All attempts together cost {words.money(sum(costs))}.")
+        unknown = any(row.facts.spent.cost_unknown for row in report.rows)
+        said.append(f"All attempts together cost {words.money(sum(costs), at_least=unknown)}.")
     if failed:
         said.append(f"{words.counted(failed, 'attempt')} failed, in {words.counted(len(report.errors.groups), 'group')}.")  # fmt: skip
     return said

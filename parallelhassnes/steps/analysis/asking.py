@@ -101,7 +101,9 @@ def read(document: object, case: Case) -> Read:
         return Read(None, f"/{'/'.join(map(str, first['loc']))}: {first['msg']}")
     if answer.outcome == "unknown":
         return Read(None, "unknown is no answer")
-    refused = contradiction(answer.outcome, case.reward, scored=case.scored)
+    refused = contradiction(
+        answer.outcome, case.reward, scored=case.scored, passed=case.files.facts.passed
+    )
     if refused:
         return Read(answer, refused, contradicts=True)
     if not fits(answer.outcome, answer.subtype):

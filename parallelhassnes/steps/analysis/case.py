@@ -21,15 +21,20 @@ class Case:
 
     @property
     def reward(self) -> float | None:
-        return self.files.reward
+        return self.files.facts.reward
 
     @property
     def scored(self) -> bool:
-        return self.reward is not None
+        return self.files.facts.result == "scored"
 
     @property
     def passed(self) -> bool:
-        return self.reward is not None and self.reward >= facts.PASS_REWARD
+        return self.files.facts.passed is True
+
+    @property
+    def failed(self) -> bool:
+        """Whether it was scored and did not pass; False where that is not decided."""
+        return self.files.facts.passed is False
 
     @cached_property
     def exception(self) -> tuple[str, str, str] | None:
@@ -47,10 +52,10 @@ class Case:
     def failure_class(self) -> str | None:
         return self.files.failure_class
 
-    def rewards_of(self, agent: str) -> list[float]:
-        """Rewards of the job's scored trials of an agent, this one's included."""
-        every = (self.files, *self.others)
-        return [each.reward for each in every if each.agent == agent and each.reward is not None]
+    def passes_of(self, agent: str) -> list[bool]:
+        """Whether each decided trial of an agent in the job has passed, this one included."""
+        found = [each.facts for each in (self.files, *self.others) if each.agent == agent]
+        return [fact.passed for fact in found if fact.passed is not None]
 
 
 def case_of(job_dir: Path, job: JobSpec, trial: StepSpec) -> Case | None:
@@ -70,11 +75,10 @@ def case_of(job_dir: Path, job: JobSpec, trial: StepSpec) -> Case | None:
 def reference(case: Case, job: JobSpec) -> TrialRef:
     """Which trial the case is about."""
     files = case.files
-    agent = untrusted.mapping(files.trial.get("agent"))
     name = files.attempt_dir.name
     return TrialRef(
         batch_id=job.batch_id, job_id=job.job_id, step_id=files.step.step_id,
         attempt=name, run_id=name.partition("_")[2],
-        agent=untrusted.text(agent.get("name")), model=untrusted.text(agent.get("model")),
+        agent=files.agent, model=files.facts.model,
         task=untrusted.text(files.step.spec.get("task_name")), reward=case.reward,
     )  # fmt: skip

@@ -7,7 +7,15 @@ from parallelhassnes.steps.analysis.case import Case
 def facts(case: Case) -> list[str]:
     """What is sure about the trial, a line each, whether or not it decides anything."""
     files = case.files
-    reward = "not scored" if case.reward is None else f"verified reward {case.reward:g}"
+    fact = files.facts
+    reward = fact.undecided or (
+        "not scored" if case.reward is None else f"verified reward {case.reward:g}"
+    )
+    if case.scored and len(fact.rewards) > 1:
+        some = list(fact.rewards.items())[:20]
+        reward += f" (all rewards: {', '.join(f'{name} {value:g}' for name, value in some)})"
+    elif case.failed or case.passed:
+        reward += ", a pass" if case.passed else ", no pass"
     said = [f"{reward}; the attempt's status is {files.status}"]
     if case.exception is not None:
         said.append(
@@ -29,14 +37,10 @@ def facts(case: Case) -> list[str]:
         for command in writes[:5]
     ]
     for agent, must in (("oracle", "must pass"), ("nop", "must not pass")):
-        rewards = [
-            other.reward
-            for other in case.others
-            if other.agent == agent and other.reward is not None
-        ]
-        if rewards:
-            passed = sum(reward >= 1 for reward in rewards)
-            said.append(f"{agent} ({must}) passed {passed} of {len(rewards)} trials of this task")
+        own = [other.facts for other in case.others if other.agent == agent and other.facts.decided]
+        if own:
+            passed = sum(fact.passed is True for fact in own)
+            said.append(f"{agent} ({must}) passed {passed} of {len(own)} trials of this task")
     answer = rules.decide(case)
     if answer.outcome != "unknown":
         said.append(f"the rules conclude {answer.outcome}/{answer.subtype}: {answer.root_cause}")

@@ -211,17 +211,19 @@ def _agent_ended(case: Case) -> Finding | None:
 
 
 def _oracle(case: Case) -> Finding | None:
-    if case.files.agent != "oracle" or not case.scored:
+    if case.files.agent != "oracle" or not case.files.facts.decided:
         return None
-    rewards = case.rewards_of("oracle")
+    passes = case.passes_of("oracle")
     if case.passed:
         return Finding("good_success", "reference", 1.0, "The task's own solution passes its tests.",
                        "Nothing to do.", proof.reward_quotes(case))  # fmt: skip
+    if (case.reward or 0) > 0:  # a part of it may be all that there is
+        return None
     quotes = (*proof.reward_quotes(case), *proof.output_end(case))
-    if any(reward >= 1 for reward in rewards):
+    if any(passes):
         return Finding(
             "bad_failure", "nondeterministic_tests", 0.95,
-            f"The task's own solution passed {sum(r >= 1 for r in rewards)} of {len(rewards)} times.",
+            f"The task's own solution passed {sum(passes)} of {len(passes)} times.",
             "Make the tests give the same reward for the same work.", quotes,
         )  # fmt: skip
     return Finding("bad_failure", "broken_reference", 0.95, "The task's own solution does not pass its tests.",
@@ -229,7 +231,7 @@ def _oracle(case: Case) -> Finding | None:
 
 
 def _nop(case: Case) -> Finding | None:
-    if case.files.agent != "nop" or not case.scored:
+    if case.files.agent != "nop" or not case.files.facts.decided:
         return None
     quotes = (*proof.reward_quotes(case), *proof.output_end(case))
     if case.passed:
@@ -271,7 +273,7 @@ def _passed_untouched(case: Case) -> Finding | None:
     if case.files.steps and not case.files.commands:
         return Finding("bad_success", "pre_solved", 0.9, "The agent did nothing, and the tests pass.",
                        "Have the tests look at what was asked for.", proof.reward_quotes(case))  # fmt: skip
-    if any(reward >= 1 for reward in case.rewards_of("nop")):
+    if any(case.passes_of("nop")):
         return Finding("bad_success", "pre_solved", 0.9, "The tests also pass when nothing is done (nop).",
                        "Have the tests look at what was asked for.", proof.reward_quotes(case))  # fmt: skip
     return None
@@ -281,18 +283,18 @@ def _passed_untouched(case: Case) -> Finding | None:
 
 
 def _nothing_done(case: Case) -> Finding | None:
-    if case.passed or not case.scored or not case.files.steps or case.files.commands:
+    if not case.failed or not case.files.steps or case.files.commands:
         return None
     return Finding("good_failure", "no_action", 0.9, "The agent did not do a single thing in the environment.",
                    "Look at what the model answered.", proof.reward_quotes(case))  # fmt: skip
 
 
 def _same_work_passed(case: Case) -> Finding | None:
-    if case.passed or not case.scored or not case.files.commands:
+    if not case.failed or not case.files.commands:
         return None
     own = [command.text for command in case.files.commands]
     for other in case.others:
-        if (other.reward or 0) >= 1 and [command.text for command in other.commands] == own:
+        if other.facts.passed and [command.text for command in other.commands] == own:
             return Finding(
                 "bad_failure", "nondeterministic_tests", 0.85,
                 f"The same commands, word for word, passed in {other.step.step_id}.",
@@ -314,7 +316,7 @@ _MISSING = re.compile(
 def _unnamed_file(case: Case) -> Finding | None:
     """The tests want a file by a name that nobody was told."""
     files = case.files
-    if case.passed or not case.scored or not files.commands or not files.instructions:
+    if not case.failed or not files.commands or not files.instructions:
         return None
     told = " ".join(files.text(name) or "" for name in (*files.instructions, *files.environment))
     told += " ".join(files.environment)
@@ -338,7 +340,7 @@ def _unnamed_file(case: Case) -> Finding | None:
 
 
 def _out_of_turns(case: Case) -> Finding | None:
-    if case.passed or not case.scored:
+    if not case.failed:
         return None
     config = case.files.step.spec.get("config") or {}
     most = ((config.get("agent") or {}).get("kwargs") or {}).get("max_turns")

@@ -78,14 +78,15 @@ SUCCESSES = frozenset({"good_success", "bad_success"})
 FAILURES = frozenset({"good_failure", "bad_failure"})
 
 
-def contradiction(outcome: str, reward: float | None, *, scored: bool) -> str:
+def contradiction(outcome: str, reward: float | None, *, scored: bool, passed: bool | None) -> str:
     """Why the outcome cannot be, given the verified reward; empty where it can.
 
-    A success needs the full reward, a failure one below it, and a trial that was scored is no ``harness_error``.
+    A success needs a pass, a failure needs none, and a trial that was scored is no ``harness_error``. Of one that was scored
+    and is not decided (``passed`` None) either may be said.
     """
-    if outcome in SUCCESSES and (not scored or reward is None or reward < 1):
+    if outcome in SUCCESSES and (not scored or passed is False):
         return f"{outcome} is said of a trial whose verified reward is {_said(reward)}"
-    if outcome in FAILURES and scored and reward is not None and reward >= 1:
+    if outcome in FAILURES and scored and passed:
         return f"{outcome} is said of a trial whose verified reward is {_said(reward)}"
     if outcome == "harness_error" and scored:
         return f"harness_error is said of a trial that was scored ({_said(reward)})"

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from parallelhassnes.plan import StepSpec
 from parallelhassnes.steps import untrusted
+from parallelhassnes.steps.trial_data import facts
 
 TASK = "task"
 MAX_TEXT_BYTES = 4 * 1024 * 1024
@@ -58,11 +59,10 @@ class TrialFiles:
     def status(self) -> str:
         return untrusted.text(self.report.get("status")) or "lost"
 
-    @property
-    def reward(self) -> float | None:
-        """The verified reward; None where the trial was not scored."""
-        found = untrusted.number(self.trial.get("reward"))
-        return float(found) if found is not None and self.status == "succeeded" else None
+    @cached_property
+    def facts(self) -> facts.AttemptFacts:
+        """How the attempt stands."""
+        return facts.of_report(self.report.get("status"), self.report, self.step)
 
     @property
     def failure_class(self) -> str | None:
@@ -71,7 +71,7 @@ class TrialFiles:
 
     @property
     def agent(self) -> str | None:
-        return untrusted.text(untrusted.mapping(self.trial.get("agent")).get("name"))
+        return facts.agent_of(self.step) or self.facts.agent
 
     @property
     def task_dir(self) -> Path | None:

@@ -1,36 +1,58 @@
-"""What a verdict knows of each trial step, read from the attempt of the step that counts."""
+"""How a trial stands: its reward, whether it passed, or why it has no score, and what it used.
+
+    state.json + final.json of one ended attempt ─▶ ``of_attempt`` ─▶ AttemptFacts
+    AttemptFacts of all ended attempts of a step ─▶ ``counting`` ─▶ TrialFacts
+
+Every view reads these. ``settle`` writes the facts of an attempt into the ledger's line of its end (``compact``), and the
+batch's fold keeps them; a verdict, which speaks of its job alone, reads the attempts' files.
+"""
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from parallelhassnes.plan import StepSpec
+from parallelhassnes.plan import PassRule, StepSpec
 from parallelhassnes.steps import untrusted
 from parallelhassnes.steps.failures import CLASSES, INFRASTRUCTURE_CLASSES, UNABLE
+from parallelhassnes.steps.trial_data import amounts, rewards
 
 type Result = Literal["scored", "unscored", "infrastructure", "canceled", "skipped", "missing"]
-"""``scored`` has a reward; ``unscored`` ran to an end without one, through task, agent, model or
+"""``scored`` has a reward, or several; ``unscored`` ran to an end without one, through task, agent, model or
 verifier; ``infrastructure`` says nothing about any of these; ``skipped`` was not needed any more (``enough``); ``missing`` has no finished attempt."""
 
 RESULTS: tuple[Result, ...] = (
     "scored", "unscored", "infrastructure", "canceled", "skipped", "missing",
 )  # fmt: skip
-PASS_REWARD = 1.0
-"""A trial passes with exactly this reward; anything else that is scored does not pass."""
+MAX_REWARDS_BYTES = 4096
+"""Of names of rewards in a line of the ledger; beyond it only the main reward stands there."""
+_SPEAKS = frozenset({"verifier", "canceled", "context_length", "refusal"})
+"""Classes of exceptions after which a silent agent is not the reason: the model has answered, or it was not asked for long."""
 
 
-@dataclass(frozen=True)
-class TrialFacts:
-    """One trial step, as the attempt of it that counts reports it."""
+@dataclass(frozen=True, kw_only=True)
+class AttemptFacts:
+    """One ended attempt of a trial."""
 
-    step_id: str
     result: Result
     attempt: str | None = None
     """The attempt's directory, relative to the job's."""
     failure_class: str | None = None
+    guessed: bool = False
+    """The failure class was guessed, because nothing said it."""
     reward: float | None = None
+    """The main reward; None where it is not scored, or has several and no main one."""
+    rewards: Mapping[str, float | int] = field(default_factory=dict)
+    """All of them by name, where it is scored."""
+    main: str | None = None
+    """Name of the main reward."""
+    passed: bool | None = None
+    """None where it is not scored, or ``undecided``."""
+    undecided: str | None = None
+    """Of a scored one with several rewards and no main one: how to decide whether it passed."""
+    by_default: bool = True
+    """Nobody has said what a pass is: it is a main reward of at least 1."""
     agent: str | None = None
     agent_version: str | None = None
     model: str | None = None
@@ -38,119 +60,200 @@ class TrialFacts:
     task_checksum: str | None = None
     task_source: str | None = None
     cost_usd: float | None = None
+    cost_incomplete: bool = False
+    """The attempt has cost more than ``cost_usd``, or it is not known what: its agent has a model, and ran."""
     tokens: tuple[int | None, int | None, int | None] = (None, None, None)
     """Input (cache included), cache, output."""
     duration_sec: float | None = None
     exception: str | None = None
     """Type of the exception beside, or instead of, the reward."""
     exception_class: str | None = None
-    superseded: int = 0
-    """Finished attempts of the step that another one stands for; they are kept, and count nowhere else."""
+    warnings: tuple[str, ...] = ()
+    """What was reported and cannot be true."""
 
     @property
-    def passed(self) -> bool:
-        return self.result == "scored" and self.reward == PASS_REWARD
+    def decided(self) -> bool:
+        """Whether it is known if the trial passed."""
+        return self.passed is not None
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What all ended attempts of something have used, those that another one stands for included."""
+
+    cost_usd: float | None = None
+    """Of those whose cost is known."""
+    cost_known: int = 0
+    """How many these are."""
+    cost_unknown: int = 0
+    """Attempts that have cost something nobody knows, in whole or in part: the sum is at least ``cost_usd``."""
+    tokens: tuple[int | None, int | None, int | None] = (None, None, None)
+
+    def __add__(self, other: "Spent") -> "Spent":
+        one, two, three = map(_plus, self.tokens, other.tokens)
+        return Spent(
+            _plus(self.cost_usd, other.cost_usd), self.cost_known + other.cost_known,
+            self.cost_unknown + other.cost_unknown, (one, two, three),
+        )  # fmt: skip
+
+
+def _plus[N: (int, float)](one: N | None, other: N | None) -> N | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return one + other
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialFacts(AttemptFacts):
+    """One trial step, by the attempt of it that counts."""
+
+    step_id: str
+    superseded: int = 0
+    """Finished attempts of the step that another one stands for; they are kept, and count nowhere else."""
+    spent: Spent = Spent()
+    """By all attempts of the step."""
+
+
+def counting(attempts: Sequence[AttemptFacts], step: StepSpec) -> TrialFacts:
+    """The facts of a step by its ended attempts, newest first.
+
+    The newest scored one counts, or where none is scored the newest: a score gives way to nothing but another score, so
+    that no retry can make a result disappear. What no attempt says, the plan does.
+    """
+    if not attempts:
+        return _planned(TrialFacts(step_id=step.step_id, result="missing"), step)
+    chosen = next((each for each in attempts if each.result == "scored"), attempts[0])
+    known = {part.name: getattr(chosen, part.name) for part in fields(AttemptFacts)}
+    spent = sum(map(spent_by, attempts), Spent())
+    found = TrialFacts(step_id=step.step_id, superseded=len(attempts) - 1, spent=spent, **known)
+    return _planned(found, step)
+
+
+def spent_by(attempt: AttemptFacts) -> Spent:
+    """What one attempt has used."""
+    known = attempt.cost_usd is not None
+    return Spent(attempt.cost_usd, int(known), int(attempt.cost_incomplete), attempt.tokens)
 
 
 def of_steps(job_dir: Path, steps: Sequence[StepSpec]) -> list[TrialFacts]:
-    """The facts of these trial steps of a job, in their order."""
-    targets = {step.step_id for step in steps if step.retry.top_up is not None}
-    reports = trial_reports(job_dir, [step.step_id for step in steps], targets)
-    trials = [planned(found, step) for found, step in zip(reports, steps, strict=True)]
+    """The facts of these trial steps of a job, in their order, from their attempts' files."""
     said = untrusted.read_object(job_dir / "overrides.json") or {}
     skipped = untrusted.mapping(said.get("enough"))
+    found = [of_step(job_dir, step) for step in steps]
     return [
         replace(each, result="skipped") if each.result == "missing" and skipped.get(each.step_id) else each
-        for each in trials
+        for each in found
     ]  # fmt: skip
 
 
-def trial_reports(
-    job_dir: Path, step_ids: Iterable[str], targets: Collection[str] = ()
-) -> Iterable[TrialFacts]:
-    """The facts of each step, in the order asked for; ``missing`` where no attempt has finished.
-
-    Of the attempts that have both ``state.json`` and ``final.json`` the newest scored one counts, or where none is
-    scored the newest: a score gives way to nothing but another score, so that no retry can make a result disappear.
-    Names of attempts sort by time.
-
-    Args:
-        targets: steps that have to be scored (``n_valid``), for which a score without a token is none.
-    """
-    for step_id in step_ids:
-        finished = list(_finished(job_dir, step_id, step_id in targets))
-        if not finished:
-            yield TrialFacts(step_id, "missing")
-            continue
-        counts = next((fact for fact in finished if fact.result == "scored"), finished[0])
-        yield replace(counts, superseded=len(finished) - 1)
+def of_step(job_dir: Path, step: StepSpec) -> TrialFacts:
+    """The facts of one trial step, from its attempts' files; ``missing`` where no attempt has finished."""
+    return counting(list(_finished(job_dir, step)), step)
 
 
-def planned(facts: TrialFacts, step: StepSpec) -> TrialFacts:
-    """The same facts, with what only the plan knows filled in: whose trial a missing one would have been."""
+def agent_of(step: StepSpec) -> str | None:
+    """The agent's name in every view, whether the trial ran or not: as the table names it, of an import path the class."""
+    agent = untrusted.mapping(untrusted.mapping(step.spec.get("config")).get("agent"))
+    path = untrusted.text(agent.get("import_path"))
+    return untrusted.text(agent.get("name")) or (path and path.rsplit(":", 1)[-1])
+
+
+def _planned(found: TrialFacts, step: StepSpec) -> TrialFacts:
     config = untrusted.mapping(step.spec.get("config"))
     agent = untrusted.mapping(config.get("agent"))
-    filled = {
-        "agent": untrusted.text(agent.get("name")) or untrusted.text(agent.get("import_path")),
-        "model": untrusted.text(agent.get("model_name")),
-        "task_name": untrusted.text(step.spec.get("task_name")),
-        "task_source": untrusted.text(untrusted.mapping(config.get("task")).get("source")),
-    }
-    known = dict(vars(facts))
-    return TrialFacts(**{**known, **{k: v for k, v in filled.items() if known[k] is None}})
+    task = untrusted.mapping(config.get("task"))
+    return replace(
+        found,
+        agent=agent_of(step) or found.agent,
+        model=untrusted.text(agent.get("model_name")) or found.model,
+        task_name=found.task_name or untrusted.text(step.spec.get("task_name")),
+        task_source=found.task_source or untrusted.text(task.get("source")),
+    )
 
 
-def _finished(job_dir: Path, step_id: str, target: bool) -> Iterator[TrialFacts]:
-    """Every finished attempt, newest first."""
-    attempts = job_dir / "steps" / step_id / "attempts"
+def _finished(job_dir: Path, step: StepSpec) -> Iterator[AttemptFacts]:
+    """Every finished attempt, newest first; names of attempts sort by time."""
+    attempts = job_dir / "steps" / step.step_id / "attempts"
     try:
         names = sorted((path.name for path in attempts.iterdir()), reverse=True)
     except OSError:
         return
     for name in names:
-        state = untrusted.read_object(attempts / name / "state.json")
-        report = untrusted.read_object(attempts / name / "final.json")
-        if state is not None and report is not None:
-            place = (attempts / name).relative_to(job_dir).as_posix()
-            yield _facts(step_id, place, state, report, target)
+        found = of_attempt(attempts / name, step)
+        if found is not None:
+            yield replace(found, attempt=(attempts / name).relative_to(job_dir).as_posix())
 
 
-def _facts(
-    step_id: str, place: str, state: dict[str, Any], report: dict[str, Any], target: bool
-) -> TrialFacts:
+def of_attempt(attempt_dir: Path, step: StepSpec) -> AttemptFacts | None:
+    """The facts of one attempt by its ``state.json`` and ``final.json``; None where one of them is not there."""
+    state = untrusted.read_object(attempt_dir / "state.json")
+    report = untrusted.read_object(attempt_dir / "final.json")
+    if state is None or report is None:
+        return None
+    return of_report(state.get("status"), report, step)
+
+
+def is_scored(attempt_dir: Path, step: StepSpec) -> bool:
+    """Whether the attempt has ended with a score."""
+    found = of_attempt(attempt_dir, step)
+    return found is not None and found.result == "scored"
+
+
+def of_report(status: object, report: Mapping[str, Any], step: StepSpec) -> AttemptFacts:
+    """The facts of an attempt of the step that ended with this status and report.
+
+    The step says what a pass is where the report, of an older version, does not. Where it has to be scored (``n_valid``),
+    a score without a token is none, whether or not the agent ended by an error.
+    """
     trial = untrusted.mapping(report.get("trial"))
     task, agent = untrusted.mapping(trial.get("task")), untrusted.mapping(trial.get("agent"))
     tokens = untrusted.mapping(trial.get("tokens"))
     exception = untrusted.mapping(trial.get("exception"))
-    status = state.get("status")
-    failure = untrusted.mapping(report.get("failure")).get("class")
-    failure = failure if failure in CLASSES else None
-    reward = untrusted.number(trial.get("reward")) if status == "succeeded" else None
-    if target and is_silent(trial):
-        reward = None
-    return TrialFacts(
-        step_id=step_id,
+    timings = untrusted.mapping(trial.get("timings_sec"))
+    failed = untrusted.mapping(report.get("failure"))
+    failure = failed.get("class") if failed.get("class") in CLASSES else None
+    given = trial.get("rewards")
+    if "rewards" not in trial and trial.get("reward") is not None:
+        given = {rewards.MAIN: trial["reward"]}
+    found, wrong = rewards.read(given)
+    tokenless = step.retry.top_up is not None and _is_tokenless(trial)
+    if status != "succeeded" or wrong or is_silent(trial) or tokenless:
+        found = {}
+    said = untrusted.mapping(trial.get("pass_rule"))
+    ruled = PassRule.model_validate(said) if said else rewards.rule_of(step.spec)
+    standing = rewards.stand(found, ruled)
+    model, cost = untrusted.text(agent.get("model")), amounts.usd(trial.get("cost_usd"))
+    asked = model is not None and "agent_execution" in timings
+    return AttemptFacts(
         result="infrastructure"
         if _refused_by_environment(trial)
-        else _result(status, failure, reward),
-        attempt=place,
+        else _result(status, failure, scored=bool(found)),
         failure_class=failure,
-        reward=None if reward is None else float(reward),
+        guessed=failed.get("guessed") is True,
+        rewards=found,
+        main=rewards.main_name(found, ruled),
+        **standing._asdict(),
+        by_default=ruled.source == "default",
         agent=untrusted.text(agent.get("name")),
         agent_version=untrusted.text(agent.get("version")),
-        model=untrusted.text(agent.get("model")),
+        model=model,
         task_name=untrusted.text(task.get("name")),
         task_checksum=untrusted.text(task.get("checksum")),
         task_source=untrusted.text(task.get("source")),
-        cost_usd=untrusted.number(trial.get("cost_usd")),
+        cost_usd=cost,
+        cost_incomplete=(cost is None and (asked or trial.get("cost_usd") is not None))
+        or "cost_usd" in untrusted.sequence(trial.get("incomplete")),
         tokens=(
-            untrusted.whole(tokens.get("input")),
-            untrusted.whole(tokens.get("cache")),
-            untrusted.whole(tokens.get("output")),
+            amounts.tokens(tokens.get("input")),
+            amounts.tokens(tokens.get("cache")),
+            amounts.tokens(tokens.get("output")),
         ),
-        duration_sec=untrusted.number(untrusted.mapping(trial.get("timings_sec")).get("total")),
+        duration_sec=untrusted.number(timings.get("total")),
         exception=untrusted.text(exception.get("type"), 200),
         exception_class=exception["class"] if exception.get("class") in CLASSES else None,
+        warnings=tuple(
+            filter(None, map(untrusted.text, untrusted.sequence(trial.get("warnings"))))
+        ),
     )
 
 
@@ -164,28 +267,86 @@ def _refused_by_environment(trial: Mapping[str, Any]) -> bool:
     return re.search(UNABLE, untrusted.text(exception.get("message")) or "") is not None
 
 
-def _result(status: object, failure: str | None, reward: float | None) -> Result:
+def _result(status: object, failure: str | None, *, scored: bool) -> Result:
     if status == "canceled":
         return "canceled"
     if status == "lost" or (status == "failed" and failure in INFRASTRUCTURE_CLASSES):
         return "infrastructure"
-    return "unscored" if reward is None else "scored"
+    return "scored" if scored else "unscored"
 
 
-def is_valid(attempt_dir: Path) -> bool:
-    """Whether the report of a succeeded attempt has a reward that counts towards a target of scored trials (``n_valid``)."""
-    trial = untrusted.mapping(
-        (untrusted.read_object(attempt_dir / "final.json") or {}).get("trial")
+# --- silent agents ------------------------------------------------------------------------------------
+
+
+def silence(trial: Mapping[str, Any], attempt_dir: Path) -> Mapping[str, Any] | None:
+    """The exception that ended an agent which has never spoken to its model; None where it has, or may have.
+
+    Such an agent was rewarded for nothing that it did: the model was named, no token was used, no step made. A trial that
+    does not count its tokens (null) is believed.
+    """
+    found = _silencing(trial)
+    place = untrusted.text(trial.get("trajectory"))
+    if found is None or place is None:
+        return found
+    document = untrusted.read_object(attempt_dir / place) or {}
+    made = any(
+        untrusted.mapping(step).get("source") == "agent"
+        for step in untrusted.sequence(document.get("steps"))
     )
-    return untrusted.number(trial.get("reward")) is not None and not is_silent(trial)
+    return None if made else found
 
 
 def is_silent(trial: Mapping[str, Any]) -> bool:
-    """Whether an agent with a model has counted its tokens and they are none: it has never spoken to its model.
+    """As ``silence``, by a report alone: where there is a trajectory, steps are taken to be in it."""
+    return trial.get("trajectory") is None and _silencing(trial) is not None
 
-    A trial that does not count its tokens (null) is believed.
-    """
+
+def _is_tokenless(trial: Mapping[str, Any]) -> bool:
+    """Whether the model was named and the trial has counted its tokens, and they are none."""
     tokens = untrusted.mapping(trial.get("tokens"))
     agent = untrusted.mapping(trial.get("agent"))
     counted = [untrusted.whole(tokens.get(name)) for name in ("input", "output")]
     return bool(agent.get("model")) and counted == [0, 0]
+
+
+def _silencing(trial: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    if not _is_tokenless(trial):
+        return None
+    parts = (trial, *map(untrusted.mapping, untrusted.sequence(trial.get("steps"))))
+    found = (untrusted.mapping(part.get("exception")) for part in parts)
+    return next((each for each in found if each and each.get("class") not in _SPEAKS), None)
+
+
+# --- in the ledger ------------------------------------------------------------------------------------
+
+_SHORT = (
+    "result", "reward", "rewards", "main", "passed", "undecided", "guessed", "by_default", "cost_usd", "cost_incomplete", "tokens",
+    "duration_sec", "exception", "exception_class", "failure_class", "warnings",
+)  # fmt: skip
+"""What views of a whole batch need; whose trial it was stands in the plan."""
+_DEFAULTS = {part.name: part.default for part in fields(AttemptFacts)} | {"rewards": {}}
+
+
+def compact(found: AttemptFacts) -> dict[str, Any]:
+    """The facts for a line of the ledger, without what is as usual; many rewards stay out (``rewards`` is then null)."""
+    named = sum(len(name) + 8 for name in found.rewards)
+    said = {name: getattr(found, name) for name in _SHORT}
+    said["rewards"] = dict(found.rewards) if named <= MAX_REWARDS_BYTES else None
+    if found.main == rewards.MAIN and len(found.rewards) == 1:
+        said |= {"rewards": {}, "main": None}
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in said.items()
+        if value != _DEFAULTS[name]
+    }
+
+
+def expanded(said: Mapping[str, Any]) -> AttemptFacts:
+    """The facts that ``compact`` has made such an object of."""
+    known = {name: said[name] for name in _SHORT if name in said}
+    for name in ("tokens", "warnings"):
+        if name in known:
+            known[name] = tuple(known[name])
+    if "rewards" not in known and known.get("reward") is not None:
+        known |= {"rewards": {rewards.MAIN: known["reward"]}, "main": rewards.MAIN}
+    return AttemptFacts(**{**known, "rewards": known.get("rewards") or {}})

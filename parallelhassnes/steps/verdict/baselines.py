@@ -10,8 +10,8 @@ from parallelhassnes.steps.verdict.quality import TASKS_FAULT
 def oracle(facts: Sequence[TrialFacts]) -> dict[str, Any]:
     """``{present, ok, evidence}`` of the oracle; ``ok`` is None where it was never scored."""
     own = [fact for fact in facts if fact.agent == "oracle"]
-    scored = [fact for fact in own if fact.result == "scored"]
-    passes = sum(fact.passed for fact in scored)
+    scored = [fact for fact in own if fact.decided]
+    passes = sum(fact.passed is True for fact in scored)
     stuck = [
         fact for fact in own if fact.result == "unscored" and fact.failure_class in TASKS_FAULT
     ]
@@ -24,8 +24,8 @@ def oracle(facts: Sequence[TrialFacts]) -> dict[str, Any]:
 def nop(facts: Sequence[TrialFacts]) -> dict[str, Any]:
     """``{present, ok, evidence}`` of the agent that does nothing; ``ok`` is None where it was never scored."""
     own = [fact for fact in facts if fact.agent == "nop"]
-    scored = [fact for fact in own if fact.result == "scored"]
-    passes = sum(fact.passed for fact in scored)
+    scored = [fact for fact in own if fact.decided]
+    passes = sum(fact.passed is True for fact in scored)
     ok = passes == 0 if scored else None
     return {"present": bool(own), "ok": ok, "evidence": _evidence("nop", own, scored, passes)}
 
@@ -35,4 +35,6 @@ def _evidence(
 ) -> list[str]:
     if not own:
         return [f"{name} was not run"]
-    return [f"{name} passed {passes} of {len(scored)} scored trials ({len(own)} planned)"]
+    undecided = sum(fact.undecided is not None for fact in own)
+    said = f"{name} passed {passes} of {len(scored)} scored trials ({len(own)} planned)"
+    return [said, *([f"{undecided} of {name} are undecided"] if undecided else [])]

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from parallelhassnes.steps.trial_data import rewards
 from parallelhassnes.steps.trial_data.facts import TrialFacts
 
 BASELINES = ("oracle", "nop")
@@ -39,9 +40,9 @@ def varying(groups: Sequence[Sequence[TrialFacts]]) -> list[Varying]:
     """The agents whose scored trials differ in their reward; this alone says nothing against the task."""
     found = []
     for group in groups:
-        rewards = Counter(f"{fact.reward:g}" for fact in group if fact.reward is not None)
-        if len(rewards) > 1:
-            found.append(Varying(group[0].agent, group[0].model, dict(sorted(rewards.items()))))
+        counts = Counter(f"{fact.reward:g}" for fact in group if fact.reward is not None)
+        if len(counts) > 1:
+            found.append(Varying(group[0].agent, group[0].model, dict(sorted(counts.items()))))
     return found
 
 
@@ -49,7 +50,7 @@ def same_actions(trials: Sequence[TrialFacts], actions: Actions) -> list[Same]:
     """The sets of scored trials with the same actions whose rewards differ."""
     groups: dict[tuple[str, tuple[str, ...]], list[TrialFacts]] = {}
     for fact in trials:
-        if fact.result != "scored":
+        if fact.reward is None:  # without a main one, timings and counts would pass for rewards
             continue
         if fact.agent in BASELINES:
             groups.setdefault((fact.agent, ()), []).append(fact)
@@ -58,11 +59,16 @@ def same_actions(trials: Sequence[TrialFacts], actions: Actions) -> list[Same]:
     return [
         Same(name or f"{len(done)} command{'s' if len(done) > 1 else ''}", tuple(own))
         for (name, done), own in groups.items()
-        if len({fact.reward for fact in own}) > 1
+        if _differ([fact.reward for fact in own if fact.reward is not None])
     ]
+
+
+def _differ(values: Sequence[float]) -> bool:
+    """By more than the order of a sum can make."""
+    return max(values) - min(values) > rewards.TOLERANCE * max(map(abs, values))
 
 
 def may_differ(trials: Sequence[TrialFacts]) -> bool:
     """Whether trajectories are worth reading: the scored trials of real agents do not all have one reward."""
-    own = {f.reward for f in trials if f.result == "scored" and f.agent not in BASELINES}
-    return len(own) > 1
+    own = [f.reward for f in trials if f.reward is not None and f.agent not in BASELINES]
+    return bool(own) and _differ(own)

@@ -4,15 +4,17 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from parallelhassnes.steps.trial_data.facts import RESULTS, TrialFacts
+from parallelhassnes.steps.trial_data.facts import RESULTS, Spent, TrialFacts
 from parallelhassnes.steps.verdict import baselines, flakiness, quality, statistics
 from parallelhassnes.steps.verdict.flakiness import Actions
 from parallelhassnes.steps.verdict.opinions import Opinion
 from parallelhassnes.steps.verdict.quality import Finding
 from parallelhassnes.steps.verdict.statistics import Interval
 
-SCHEMA_VERSION = "2.0.0"
+SCHEMA_VERSION = "2.1.0"
 BROKEN = {"broken": True, "good": False}
+MOST_WARNINGS = 20
+"""Of those that trials have."""
 
 
 def judge(
@@ -82,9 +84,8 @@ def _groups(trials: Sequence[TrialFacts]) -> list[list[TrialFacts]]:
 def _agent(group: Sequence[TrialFacts], opinions: Sequence[Opinion]) -> dict[str, Any]:
     rewards = [fact.reward for fact in group if fact.result == "scored" and fact.reward is not None]
     counts = _counts(group)
-    scored, passes = counts["scored"], counts["passes"]
-    tokens = [statistics.total([fact.tokens[i] for fact in group]) for i in range(3)]
-    cost = statistics.total([fact.cost_usd for fact in group])
+    decided, passes = counts["scored"] - counts["undecided"], counts["passes"]
+    spent = sum((fact.spent for fact in group), Spent())
     durations = [fact.duration_sec for fact in group if fact.duration_sec is not None]
     doubted = {o.trial for o in opinions if o.outcome == "bad_success"}
     return {
@@ -92,23 +93,38 @@ def _agent(group: Sequence[TrialFacts], opinions: Sequence[Opinion]) -> dict[str
         "model": group[0].model,
         "versions": sorted({fact.agent_version for fact in group if fact.agent_version}),
         **counts,
-        "passes_doubted": sum(fact.passed and fact.step_id in doubted for fact in group),
-        "pass_rate": passes / scored if scored else None,
+        "passes_doubted": sum(fact.passed is True and fact.step_id in doubted for fact in group),
+        "pass_rate": passes / decided if decided else None,
         "pass_rate_interval": listed(
-            statistics.wilson(passes / scored, scored) if scored else None
+            statistics.wilson(passes / decided, decided) if decided else None
         ),
+        "rewards": means_by_name(group),
         "mean_reward": statistics.mean(rewards),
         "mean_reward_interval": listed(statistics.mean_interval(rewards)),
-        "pass_at": statistics.pass_at_all(scored, passes),
-        "pass_hat": statistics.pass_hat_all(scored, passes),
-        "cost_usd": cost,
-        "cost_per_success_usd": cost / passes if cost is not None and passes else None,
-        "tokens": dict(zip(("input", "cache", "output"), tokens, strict=True)),
+        "pass_at": statistics.pass_at_all(decided, passes),
+        "pass_hat": statistics.pass_hat_all(decided, passes),
+        "cost_usd": spent.cost_usd,
+        "cost_known": spent.cost_known,
+        "cost_unknown": spent.cost_unknown,
+        "cost_per_success_usd": spent.cost_usd / passes
+        if spent.cost_usd is not None and passes
+        else None,
+        "tokens": dict(zip(("input", "cache", "output"), spent.tokens, strict=True)),
         "duration_sec": statistics.spread(durations),
         "failures": dict(
             sorted(Counter(f.failure_class for f in group if f.failure_class).items())
         ),
     }
+
+
+def means_by_name(trials: Iterable[TrialFacts]) -> dict[str, float]:
+    """The mean of each reward over the scored trials that have it, in the order in which the names first appear."""
+    found: dict[str, list[float]] = {}
+    for fact in trials:
+        if fact.result == "scored":
+            for name, value in fact.rewards.items():
+                found.setdefault(name, []).append(float(value))
+    return {name: mean for name, own in found.items() if (mean := statistics.mean(own)) is not None}
 
 
 def listed(interval: Interval | None) -> list[float] | None:
@@ -121,8 +137,9 @@ def _counts(trials: Sequence[TrialFacts]) -> dict[str, int]:
     counts: dict[str, int] = {name: results[name] for name in RESULTS}
     return {
         "n": len(trials),
-        "passes": sum(fact.passed for fact in trials),
+        "passes": sum(fact.passed is True for fact in trials),
         **counts,
+        "undecided": sum(fact.result == "scored" and not fact.decided for fact in trials),
         "superseded": sum(fact.superseded for fact in trials),
     }
 
@@ -135,7 +152,9 @@ def _trial(fact: TrialFacts) -> dict[str, Any]:
         "model": fact.model,
         "result": fact.result,
         "reward": fact.reward,
-        "passed": fact.passed if fact.result == "scored" else None,
+        "rewards": dict(fact.rewards),
+        "passed": fact.passed,
+        "undecided": fact.undecided,
         "failure_class": fact.failure_class,
         "superseded": fact.superseded,
     }
@@ -167,7 +186,15 @@ def _warnings(trials: Sequence[TrialFacts]) -> list[str]:
         known = sorted(value for value in values if value)
         if len(known) > 1:
             warnings.append(f"the trials are of {len(known)} {what}: {', '.join(known[:5])}")
+    said = Counter(
+        line for fact in trials for line in filter(None, (fact.undecided, *fact.warnings))
+    )
+    warnings += [f"{line} ({words_of(count)})" for line, count in said.most_common(MOST_WARNINGS)]
     return warnings
+
+
+def words_of(count: int) -> str:
+    return f"{count} trial{'s' if count > 1 else ''}"
 
 
 def _one(values: Iterable[str | None]) -> str | None:

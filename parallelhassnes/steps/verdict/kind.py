@@ -132,6 +132,8 @@ def _summary(verdict: dict[str, Any]) -> str:
         for name in ("unscored", "infrastructure", "canceled", "skipped", "missing")
     }
     said += "".join(f", {count} {name}" for name, count in others.items() if count)
+    if counts["undecided"]:
+        said += f", {counts['undecided']} undecided"
     if counts["superseded"]:
         said += f"; {counts['superseded']} earlier attempts are superseded"
     quality = {

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+from parallelhassnes.steps.trial_data import rewards
 from parallelhassnes.steps.trial_data.facts import TrialFacts
 from parallelhassnes.steps.verdict.flakiness import BASELINES, Same
 from parallelhassnes.steps.verdict.opinions import Opinion
@@ -22,6 +23,9 @@ SURE_ENOUGH = 0.5
 ENOUGH_SAY_SO = 1 / 3
 """Share of the trials with an opinion that must blame the task."""
 MOST_RECOMMENDATIONS = 5
+WHAT_PASSES = (
+    "Say what a pass is (pass: {reward: NAME, at_least: X}), or correct the solution or the tests."
+)
 
 
 class Finding(NamedTuple):
@@ -52,11 +56,15 @@ class Quality(NamedTuple):
 
 
 RULES: tuple[tuple[str, Class, str, str, str], ...] = (
-    ("nop_passes", "broken", "pre_solved", "a scored `nop` trial has reward 1", "0.95; 0.99 from two on"),
-    ("oracle_varies", "broken", "nondeterministic_tests", "some scored `oracle` trials have reward 1, others not", "0.99"),
-    ("oracle_fails", "broken", "broken_reference", "there are scored `oracle` trials and none has reward 1", "0.9; 0.97 from two on"),
+    ("nop_passes", "broken", "pre_solved", "a scored `nop` trial has passed", "0.95; 0.99 from two on"),
+    ("oracle_varies", "broken", "nondeterministic_tests", "some scored `oracle` trials have passed, others have no part of the reward", "0.99"),
+    ("oracle_fails", "broken", "broken_reference", "no scored `oracle` trial has passed, and one has no part of the reward", "0.9; 0.97 from two on"),
     ("oracle_unscored", "broken", "broken_reference, brittle_tests, environment",
      "an `oracle` trial ended without a reward through the task (solution, tests, definition)", "0.8; 0.9 from two on"),
+    ("oracle_partial", "needs_review", "broken_reference",
+     "a scored `oracle` trial has a part of the reward (above 0) and has not passed, and none has no part", "0.6"),
+    ("nop_above_scale", "needs_review", "pre_solved",
+     "a scored `nop` trial has a reward above 1, and nobody has said what a pass is", "0.5"),
     ("same_actions_differ", "needs_review", "nondeterministic_tests", "two trials ran the same commands and have different rewards", "0.8"),
     ("nop_unscored", "needs_review", "brittle_tests", "a `nop` trial ended without a reward through the verifier", "0.7"),
     ("tests_without_reward", "needs_review", "brittle_tests",
@@ -64,7 +72,7 @@ RULES: tuple[tuple[str, Class, str, str, str], ...] = (
     ("proven_by_rules", "needs_review", "the analysis's subtype", "an analysis by `rules` of another agent's trial is `bad_failure` or `bad_success`", "the highest of theirs"),
     ("said_by_models", "needs_review", "the most frequent subtype",
      "analyses by models, each with confidence 0.5 or more, blame the task in a third or more of the trials that such an analysis classified", "their mean, times that share"),
-    ("baselines_right", "good", "", "every scored `oracle` trial has reward 1, no scored `nop` trial has, and both were scored", "0.7, 0.8, 0.9 for one, two, more `oracle` trials"),
+    ("baselines_right", "good", "", "every scored `oracle` trial has passed, no scored `nop` trial has, and both were scored and are decided", "0.7, 0.8, 0.9 for one, two, more `oracle` trials"),
     ("baselines_missing", "unknown", "", "none of the above", "0"),
 )  # fmt: skip
 """Name, class, issue, when, confidence. The class is the worst one that a rule gives: broken, then needs_review."""
@@ -75,7 +83,7 @@ def judge(
 ) -> Quality:
     """The quality of the task that these trials are of; the same facts always give the same."""
     against = [
-        *_nop(trials), *_oracle(trials), *_same_actions(same), *_nop_unscored(trials), *_without_reward(trials),
+        *_nop(trials), *_oracle(trials), *_stuck(trials), *_same_actions(same), *_nop_unscored(trials), *_without_reward(trials),
         *_proven(trials, opinions), *_said(trials, opinions),
     ]  # fmt: skip
     against.sort(key=lambda finding: finding.quality != "broken")  # stable: the order of the rules
@@ -89,8 +97,8 @@ def judge(
     return Quality(sound.quality, sound.confidence, None, (sound,), _recommendations([sound]))
 
 
-def _scored(trials: Sequence[TrialFacts], agent: str) -> list[TrialFacts]:
-    return [fact for fact in trials if fact.agent == agent and fact.result == "scored"]
+def _decided(trials: Sequence[TrialFacts], agent: str) -> list[TrialFacts]:
+    return [fact for fact in trials if fact.agent == agent and fact.decided]
 
 
 def _places(trials: Sequence[TrialFacts]) -> tuple[str, ...]:
@@ -98,10 +106,19 @@ def _places(trials: Sequence[TrialFacts]) -> tuple[str, ...]:
 
 
 def _nop(trials: Sequence[TrialFacts]) -> list[Finding]:
-    own = _scored(trials, "nop")
+    own = _decided(trials, "nop")
     passed = [fact for fact in own if fact.passed]
     if not passed:
         return []
+    above = [fact for fact in passed if fact.by_default and not _is_one(fact)]
+    if len(above) == len(passed):
+        return [
+            Finding(
+                "nop_above_scale", "needs_review", "pre_solved", 0.5,
+                f"nop has a reward of {_rewards(above)}, and nobody has said what a pass is",
+                WHAT_PASSES, _places(above),
+            )
+        ]  # fmt: skip
     return [
         Finding(
             "nop_passes", "broken", "pre_solved", 0.99 if len(passed) > 1 else 0.95,
@@ -111,54 +128,74 @@ def _nop(trials: Sequence[TrialFacts]) -> list[Finding]:
     ]  # fmt: skip
 
 
+def _is_one(fact: TrialFacts) -> bool:
+    return fact.reward is not None and abs(fact.reward - 1) <= rewards.TOLERANCE
+
+
+def _rewards(trials: Sequence[TrialFacts]) -> str:
+    return ", ".join(dict.fromkeys(f"{fact.reward:g}" for fact in trials))
+
+
 def _oracle(trials: Sequence[TrialFacts]) -> list[Finding]:
-    own = _scored(trials, "oracle")
+    own = _decided(trials, "oracle")
     failed = [fact for fact in own if not fact.passed]
-    found = []
-    if failed and len(failed) < len(own):
-        found.append(
+    if not failed:
+        return []
+    passes = f"oracle passed {len(own) - len(failed)} of {len(own)} scored trials"
+    if all((fact.reward or 0) > 0 for fact in failed):
+        return [
+            Finding(
+                "oracle_partial", "needs_review", "broken_reference", 0.6,
+                f"the task's own solution has a part of the reward ({_rewards(failed)}): {passes}",
+                WHAT_PASSES, _places(failed),
+            )
+        ]  # fmt: skip
+    if len(failed) < len(own):
+        return [
             Finding(
                 "oracle_varies", "broken", "nondeterministic_tests", 0.99,
-                f"the task's own solution does not pass every time: oracle passed {len(own) - len(failed)} of {len(own)} scored trials",
+                f"the task's own solution does not pass every time: {passes}",
                 "Make the tests give the same reward for the same work.", _places(failed),
             )
-        )  # fmt: skip
-    elif failed:
-        found.append(
-            Finding(
-                "oracle_fails", "broken", "broken_reference", 0.97 if len(failed) > 1 else 0.9,
-                f"the task's own solution does not pass its tests: oracle passed 0 of {len(own)} scored trials",
-                "Correct the solution or the tests.", _places(failed),
-            )
-        )  # fmt: skip
+        ]  # fmt: skip
+    return [
+        Finding(
+            "oracle_fails", "broken", "broken_reference", 0.97 if len(failed) > 1 else 0.9,
+            f"the task's own solution does not pass its tests: {passes}",
+            "Correct the solution or the tests.", _places(failed),
+        )
+    ]  # fmt: skip
+
+
+def _stuck(trials: Sequence[TrialFacts]) -> list[Finding]:
     stuck = [
         fact
         for fact in trials
         if fact.agent == "oracle" and fact.result == "unscored" and fact.failure_class in TASKS_FAULT
     ]  # fmt: skip
-    if stuck:
-        issues = {"verifier": "brittle_tests", "task_definition": "environment"}
-        classes = ", ".join(sorted({fact.failure_class or "" for fact in stuck}))
-        found.append(
-            Finding(
-                "oracle_unscored", "broken", issues.get(stuck[0].failure_class or "", "broken_reference"),
-                0.9 if len(stuck) > 1 else 0.8,
-                f"the task's own solution came to no reward in {len(stuck)} trials ({classes})",
-                "Have the solution run to its end, and the tests write a reward in every case.", _places(stuck),
-            )
-        )  # fmt: skip
-    return found
+    if not stuck:
+        return []
+    issues = {"verifier": "brittle_tests", "task_definition": "environment"}
+    classes = ", ".join(sorted({fact.failure_class or "" for fact in stuck}))
+    return [
+        Finding(
+            "oracle_unscored", "broken", issues.get(stuck[0].failure_class or "", "broken_reference"),
+            0.9 if len(stuck) > 1 else 0.8,
+            f"the task's own solution came to no reward in {len(stuck)} trials ({classes})",
+            "Have the solution run to its end, and the tests write a reward in every case.", _places(stuck),
+        )
+    ]  # fmt: skip
 
 
 def _same_actions(same: Sequence[Same]) -> list[Finding]:
     own = [each for each in same if not each.is_baseline]
     if not own:
         return []
-    rewards = sorted({fact.reward or 0.0 for fact in own[0].trials})
+    found = sorted({fact.reward or 0.0 for fact in own[0].trials})
     return [
         Finding(
             "same_actions_differ", "needs_review", "nondeterministic_tests", 0.8,
-            f"{len(own[0].trials)} trials ran the same {own[0].what} and have the rewards {', '.join(f'{r:g}' for r in rewards)}",
+            f"{len(own[0].trials)} trials ran the same {own[0].what} and have the rewards {', '.join(f'{r:g}' for r in found)}",
             "Make the tests give the same reward for the same work.",
             tuple(place for each in own for place in _places(each.trials)),
         )
@@ -248,7 +285,7 @@ def _supported(finding: Finding, opinions: Sequence[Opinion]) -> Finding:
 
 
 def _sound(trials: Sequence[TrialFacts]) -> Finding:
-    oracle, nop = _scored(trials, "oracle"), _scored(trials, "nop")
+    oracle, nop = _decided(trials, "oracle"), _decided(trials, "nop")
     if oracle and nop:
         return Finding(
             "baselines_right", "good", None, {1: 0.7, 2: 0.8}.get(len(oracle), 0.9),
@@ -258,11 +295,13 @@ def _sound(trials: Sequence[TrialFacts]) -> Finding:
     missing = []
     for name, own in (("oracle", oracle), ("nop", nop)):
         if not own:
-            ran = any(fact.agent == name for fact in trials)
-            missing.append(f"{name} {'was not scored' if ran else 'was not run'}")
+            ran = [fact for fact in trials if fact.agent == name]
+            open_ones = [fact.undecided for fact in ran if fact.undecided]
+            why = open_ones[0] if open_ones else "was not scored" if ran else "was not run"
+            missing.append(f"{name} {why}")
     return Finding(
         "baselines_missing", "unknown", None, 0.0, " and ".join(missing),
-        "Run oracle and nop on the task: without them nothing is known of it.",
+        "Have oracle and nop run on the task and come to a decided reward: without them nothing is known of it.",
     )  # fmt: skip
 
 

@@ -63,7 +63,12 @@ def pass_hat_all(n: int, passes: int) -> dict[str, float]:
 
 def mean(values: Sequence[float]) -> float | None:
     """The arithmetic mean, None of nothing."""
-    return math.fsum(values) / len(values) if values else None
+    if not values:
+        return None
+    try:
+        return math.fsum(values) / len(values)
+    except OverflowError:  # the sum of two rewards of 1e308 is beyond a float, their mean is not
+        return math.fsum(value / len(values) for value in values)
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:

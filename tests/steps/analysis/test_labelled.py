@@ -27,7 +27,9 @@ def test_there_are_enough_and_they_are_small() -> None:
     for one in FOUND:
         assert one.why, one.trial
         assert fits(one.outcome, one.subtype), one.trial
-        assert not contradiction(one.outcome, one.case.reward, scored=one.case.scored), one.trial
+        assert not contradiction(
+            one.outcome, one.case.reward, scored=one.case.scored, passed=one.case.files.facts.passed
+        ), one.trial
 
 
 def test_the_rules_are_right_where_they_decide() -> None:
@@ -43,7 +45,12 @@ def test_what_the_rules_say_holds(one: confusion.Labelled) -> None:
     found, struck, _ = evidence.look_up(one.case.files, one.said.evidence, 1.0)
     assert struck == ()
     assert found or one.said.outcome == "unknown"
-    assert not contradiction(one.said.outcome, one.case.reward, scored=one.case.scored)
+    assert not contradiction(
+        one.said.outcome,
+        one.case.reward,
+        scored=one.case.scored,
+        passed=one.case.files.facts.passed,
+    )
     assert fits(one.said.outcome, one.said.subtype)
     assert known.facts(one.case)
     for tokens in (1000, 30_000):
