@@ -27,6 +27,7 @@ from parallelhassnes.cli import (
     results,
     run,
     serve,
+    terminal,
     token,
     watch,
     work,
@@ -140,6 +141,7 @@ def _open_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="escape")
+    sys.stdout, sys.stderr = terminal.guard(sys.stdout), terminal.guard(sys.stderr)
 
 
 def _escaped(error: UnicodeError) -> tuple[str, int]:

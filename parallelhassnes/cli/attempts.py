@@ -1,13 +1,14 @@
 """``artifact``, ``tail``, ``diff``, ``open``, ``feedback``: looking at what attempts have left."""
 
+import io
 import os
-import shutil
 import sys
 from typing import Annotated
 
 import typer
 
-from parallelhassnes.cli.options import JsonOption, RootOption, layout_of
+from parallelhassnes.cli import terminal
+from parallelhassnes.cli.options import JsonOption, RawOption, RootOption, layout_of
 
 IdArgument = Annotated[
     str,
@@ -33,6 +34,7 @@ def artifact(
     path: Annotated[
         bool, typer.Option("--path", help="Print the file's path, not its content.")
     ] = False,
+    raw: RawOption = False,
     root: RootOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -62,9 +64,9 @@ def artifact(
     elif path:
         typer.echo(one.path)
     else:
-        sys.stdout.flush()
+        terminal.let_through(raw=raw)
         with one.open() as stream:
-            shutil.copyfileobj(stream, sys.stdout.buffer)
+            terminal.copy(stream)
 
 
 def tail(
@@ -73,6 +75,7 @@ def tail(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on until the attempt has ended.")
     ] = False,
+    raw: RawOption = False,
     root: RootOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -88,6 +91,7 @@ def tail(
         document = {"ok": True, "lines": [line for line in lines if line is not None]}
         typer.echo(dumps(document), nl=False)
         return
+    terminal.let_through(raw=raw)
     try:
         for line in lines:
             if line is None:
@@ -98,7 +102,9 @@ def tail(
         return
 
 
-def diff(target: IdArgument, root: RootOption = None, json: JsonOption = False) -> None:
+def diff(
+    target: IdArgument, raw: RawOption = False, root: RootOption = None, json: JsonOption = False
+) -> None:
     """Print the patch that an agent's isolated workspace ended with; git apply takes it.
 
     Example: parallelhassnes diff latest
@@ -114,8 +120,8 @@ def diff(target: IdArgument, root: RootOption = None, json: JsonOption = False) 
     if patch is None:
         typer.echo(f"{found} had no isolated workspace, so there is no patch", err=True)
         return
-    sys.stdout.flush()
-    sys.stdout.buffer.write(patch)
+    terminal.let_through(raw=raw)
+    terminal.copy(io.BytesIO(patch))
 
 
 def open_folder(

@@ -40,7 +40,7 @@ def verify(
 
     Example: parallelhassnes audit verify latest
     """
-    from parallelhassnes.cli.console import harmless
+    from parallelhassnes.cli.terminal import plain
     from parallelhassnes.cli.work import open_store
     from parallelhassnes.control.audit import verify as check
     from parallelhassnes.control.find import resolve
@@ -54,7 +54,7 @@ def verify(
     for finding in [*done.notes, *done.problems][:SHOWN]:
         text = f": {finding.text}" if finding.text else ""
         said = f"{finding.place}{text}".encode("utf-8", "backslashreplace").decode()
-        typer.echo(f"{finding.what:11}{harmless(said.replace('\n', '\\n'))}")
+        typer.echo(f"{finding.what:11}{plain(said.replace('\n', '\\n'))}")
     more = len(done.notes) + len(done.problems) - SHOWN
     if more > 0:
         typer.echo(f"and {more} more; --json has all of them")

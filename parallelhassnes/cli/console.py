@@ -3,11 +3,14 @@
 import io
 import os
 import sys
-from typing import IO
+from collections.abc import Iterable
+from typing import IO, Any
 
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
+
+from parallelhassnes.cli.terminal import Terminal, plain
 
 PLAIN_WIDTH = 160
 """Columns of output that goes into a file or a pipe."""
@@ -18,46 +21,46 @@ def console(stream: IO[str] | None = None) -> Console:
     stream = stream or sys.stdout
     # A pipe has no width of its own, and a table cut at 80 columns is worth nothing in a file.
     width = None if stream.isatty() or os.environ.get("COLUMNS") else PLAIN_WIDTH
-    return Console(
-        file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=False
+    drawn: Any = _Drawn(stream) if isinstance(stream, Terminal) else stream
+    return _Console(
+        file=drawn, width=width, highlight=False, markup=False, emoji=False, soft_wrap=False
     )
 
 
 def show(renderable: RenderableType, stream: IO[str] | None = None) -> None:
     """Print it; tables fit the width, whole lines (``line``) may be longer than that."""
-    console(stream).print(_Harmless(renderable), crop=False)
+    console(stream).print(renderable, crop=False)
 
 
 def text_of(renderable: RenderableType) -> str:
     """What it looks like in a file: plain, wide."""
     stream = io.StringIO()
-    Console(file=stream, width=PLAIN_WIDTH, color_system=None, highlight=False, markup=False).print(
-        _Harmless(renderable), crop=False
-    )
+    _Console(
+        file=stream, width=PLAIN_WIDTH, color_system=None, highlight=False, markup=False
+    ).print(renderable, crop=False)
     return stream.getvalue()
 
 
-_CONTROLS = {
-    code: "\N{REPLACEMENT CHARACTER}"
-    for code in (*range(32), *range(127, 160))
-    if chr(code) not in "\n\t"
-}
+class _Console(Console):
+    """A console whose texts command no terminal; its own styles and drawing do."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Make the pieces of a renderable."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else plain(text), style, control)
 
 
-def harmless(text: str) -> str:
-    """The text without characters that command a terminal: what a worker said may hold any."""
-    return text if text.isprintable() else text.translate(_CONTROLS)
+class _Drawn:
+    """A terminal's stream for a console, which says itself what commands it."""
 
+    def __init__(self, stream: Terminal) -> None:
+        self._stream = stream
+        self.write = stream.draw
 
-class _Harmless:
-    """A renderable whose text commands no terminal; its styles do."""
-
-    def __init__(self, inner: RenderableType) -> None:
-        self._inner = inner
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        for text, style, control in console.render(self._inner, options):
-            yield Segment(text if control else harmless(text), style, control)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def line(text: str | Text, style: str = "") -> Text:

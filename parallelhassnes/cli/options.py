@@ -22,6 +22,13 @@ JsonOption = Annotated[
     typer.Option("--json", help="Print one JSON document on stdout and nothing else there."),
 ]
 
+RawOption = Annotated[
+    bool,
+    typer.Option(
+        "--raw", help="Print the bytes as they are: on a terminal, too, which they may command."
+    ),
+]
+
 
 def root_or_default(root: Path | None) -> Path:
     """The root that a command works on, absolute.

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from parallelhassnes.cli.options import JsonOption, RootOption, root_or_default
+from parallelhassnes.cli import terminal
+from parallelhassnes.cli.options import JsonOption, RawOption, RootOption, root_or_default
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -78,6 +79,7 @@ def logs(
         str | None,
         typer.Option("--file", metavar="NAME", help="Only this log, such as stdout.log."),
     ] = None,
+    raw: RawOption = False,
     root: RootOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -98,6 +100,7 @@ def logs(
         return
     if not follow and file is None and not found.files():
         print(f"{found.found} has written nothing yet", file=sys.stderr)
+    terminal.let_through(raw=raw)
     last = file
     try:
         for part in found.follow(file) if follow else found.new(file):
