@@ -191,6 +191,8 @@ class Config(BaseModel):
     """Files (inodes) that may still be made, below which nothing starts; 0 for no floor."""
     min_free_memory_mb: int = Field(default=256, ge=0)
     """Available memory below which nothing starts; 0 for no floor."""
+    max_steps: int = Field(default=1_000_000, ge=1)
+    """Steps that one table may unfold to, with what is added to its batch later."""
     max_log_mb: int = Field(default=64, ge=1)
     """Size of each log of an attempt beyond which its middle is cut out."""
     bounds: Bounds = Bounds()
@@ -284,6 +286,7 @@ TEMPLATE = """\
 # min_free_files = 10000       # inodes; nothing starts below this
 # min_free_memory_mb = 256     # nothing starts below this
 # max_log_mb = 64              # of each log of an attempt the beginning and the end are kept
+# max_steps = 1000000          # that one table may unfold to
 # durable = true               # false skips fsync: only for throw-away runs
 
 # [bounds]                     # what is kept of an attempt; the rest is left out, and its seal says so

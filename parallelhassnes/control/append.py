@@ -10,6 +10,7 @@ from parallelhassnes.schedule import add, more
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.tick import pass_and_wake
 from parallelhassnes.store import batches, locks
+from parallelhassnes.tables.context import too_many
 
 
 class Appended(BaseModel):
@@ -42,12 +43,14 @@ def append(ctx: Context, text: str, n: int, labels: list[str] | None = None) -> 
     if found.step_id is not None:
         raise UserError(f"{found} is a {found.what}", fix="name a batch, or BATCH/JOB")
     with locks.held(ctx.layout.tick_lock):
-        jobs = [
-            batches.read_job(path)
-            for path in batches.job_dirs(ctx.layout, found.batch_id)
-            if found.job_id in (None, path.name)
-        ]
+        every = [batches.read_job(path) for path in batches.job_dirs(ctx.layout, found.batch_id)]
+        jobs = [job for job in every if found.job_id in (None, job.job_id)]
         _check(labels or [], jobs)
+        steps = sum(len(job.steps) for job in every)
+        steps += sum(more.count(job, n, labels) for job in jobs)
+        if steps > ctx.config.max_steps:
+            _, what, fix = too_many(steps, ctx.config.max_steps, "")
+            raise UserError(f"with {n} more of each agent {found} {what}", fix=fix)
         new = {job.job_id: more.trials(job, n, labels) for job in jobs}
         new = {job_id: steps for job_id, steps in new.items() if steps}
         if not new:

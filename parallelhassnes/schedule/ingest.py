@@ -102,6 +102,7 @@ def defaults(ctx: Context) -> "TableDefaults":
         retry=retry,
         aliases=ctx.config.aliases,
         secrets=ctx.config.secrets,
+        max_steps=ctx.config.max_steps,
     )
 
 

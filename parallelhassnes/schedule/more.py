@@ -15,18 +15,30 @@ def trials(job: JobSpec, n: int, labels: Sequence[str] | None) -> list[StepSpec]
         labels: only of agents whose column is one of these.
     """
     taken = Ids(step.step_id for step in job.steps)
-    newest: dict[str, StepSpec] = {}
-    for step in job.steps:
-        if step.kind == "trial" and (labels is None or step.label in labels):
-            newest[step.label] = step
     made: list[StepSpec] = []
-    for like in newest.values():
+    for like in _newest(job, labels):
         prefix, _, last = like.step_id.rpartition(".")
         stem, number = (prefix, int(last)) if prefix and last.isdecimal() else (like.step_id, 1)
         for repeat in range(number + 1, number + 1 + n):
             step_id = safe_id(f"{stem}.{repeat}", taken)
             made += _like(job.job_id, job.steps, like, step_id, repeat, taken)
     return made
+
+
+def count(job: JobSpec, n: int, labels: Sequence[str] | None) -> int:
+    """How many steps ``trials`` would make."""
+    likes = {like.step_id for like in _newest(job, labels)}
+    analyses = sum(s.kind == "analysis" and s.spec.get("trial") in likes for s in job.steps)
+    return n * (len(likes) + analyses)
+
+
+def _newest(job: JobSpec, labels: Sequence[str] | None) -> list[StepSpec]:
+    """The newest trial of each agent."""
+    newest: dict[str, StepSpec] = {}
+    for step in job.steps:
+        if step.kind == "trial" and (labels is None or step.label in labels):
+            newest[step.label] = step
+    return list(newest.values())
 
 
 def again(

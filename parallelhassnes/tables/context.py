@@ -27,6 +27,8 @@ class TableDefaults:
     """Model name, queue key or pattern → the queue key to use instead."""
     secrets: tuple[str, ...] = ()
     """Variables that are passed to every step where they are set."""
+    max_steps: int = 1_000_000
+    """Steps that a table may unfold to."""
     no_network: bool = False
     """Refuse tasks and datasets that would have to be downloaded."""
 
@@ -42,6 +44,12 @@ class Draft(NamedTuple):
     indices: tuple[int, ...] = ()
     """Where each step stands under ``steps``; those that could not be made are not among them."""
     enough: Enough | None = None
+
+
+def too_many(steps: int, most: int, at: str) -> tuple[str, str, str]:
+    """The problem of a table that unfolds to so many steps: where, what, and what to do."""
+    what = f"unfolds to {steps:,} steps, and {most:,} may be"
+    return at, what, "ask for fewer, in several tables, or raise max_steps in parallelhassnes.toml"
 
 
 def rule(part: EnoughPart | None) -> Enough | None:
@@ -62,6 +70,18 @@ class Context:
     """Variables that ``${NAME}`` templates take from outside, in order of appearance."""
     taken: dict[Taken, None] = field(default_factory=dict)
     """Variables that the tasks themselves take."""
+
+    steps: int = 0
+    """What has been unfolded so far, or is about to be."""
+
+    def room_for(self, steps: int, at: str) -> bool:
+        """Count these steps before they are made; False where that is more than a table may unfold to, which is reported."""
+        before, self.steps = self.steps, self.steps + steps
+        if self.steps <= self.defaults.max_steps:
+            return True
+        if before <= self.defaults.max_steps:
+            self.problems.add(*too_many(self.steps, self.defaults.max_steps, at))
+        return False
 
     def key(self, text: str, at: str) -> str:
         """A queue key of the table, normalised."""

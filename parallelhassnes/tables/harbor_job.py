@@ -68,7 +68,7 @@ def expand_harbor_job(document: dict[str, Any], context: Context) -> Plan | None
     retry = _retry(raw, config, context)
     tasks = [_named(task, known) for task in found_tasks(plan)]
     drafts = group_by_task(
-        [(task, columns) for task in _once(tasks)], retry, Ids(BATCH_FILES), context
+        [(task, columns) for task in _once(tasks)], retry, Ids(BATCH_FILES), context, "/n_attempts"
     )
     return Plan(
         table_format="harbor-job",

@@ -48,6 +48,8 @@ def explicit_jobs(raw: Any, head: TableHead, context: Context, trials: Trials) -
         problems.add("/jobs", f"must be an array, not {json_type(raw)}", 'write "jobs": [ … ]')
         return []
     analyses = checked(head.analysis, "/analysis", context)
+    if not context.room_for(_count(raw, len(analyses), gated=bool(head.baseline_gate)), "/jobs"):
+        return []
     drafts: list[Draft] = []
     ids = _Places(problems, "job", BATCH_FILES)
     for index, raw_job in enumerate(raw):
@@ -82,6 +84,14 @@ class _Places:
         self._problems.add(f"{at}/{self._what}_id", f"{self._what} id {name!r} is taken by {place}{why}",
                            f"give each {self._what} its own id")  # fmt: skip
         return False
+
+
+def _count(raw: list[Any], analyses: int, *, gated: bool) -> int:
+    """Steps that these jobs unfold to: what is written, an analysis of each kind per trial, and the gates."""
+    jobs = [job for job in raw if isinstance(job, dict) and isinstance(job.get("steps"), list)]
+    written = [step for job in jobs for step in job["steps"] if isinstance(step, dict)]
+    trials = len([step for step in written if step.get("kind") == "trial" or "task" in step])
+    return len(written) + trials * analyses + len(jobs) * gated
 
 
 def _job(raw: Any, index: int, head: TableHead, context: Context, trials: Trials) -> Draft | None:

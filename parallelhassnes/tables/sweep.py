@@ -55,7 +55,7 @@ def expand_sweep(
     if not columns:
         return []
     rows = [(task, columns) for task in tasks]
-    drafts = group_by_task(rows, retry, taken, context, sweep.timeout_sec, found, gated=gated)
+    drafts = group_by_task(rows, retry, taken, context, at, sweep.timeout_sec, found, gated=gated)
     return [draft._replace(enough=rule(sweep.enough)) for draft in drafts]
 
 
@@ -75,13 +75,24 @@ def group_by_task(
     retry: Retry,
     taken: Ids,
     context: Context,
+    at: str,
     timeout_sec: float | None = None,
     analyses: Sequence[AnalysisPart] = (),
     *,
     gated: bool = False,
 ) -> list[Draft]:
-    """A job for each task, with the trials of its columns, their analyses, and a verdict that waits for the end of all."""
-    drafts = []
+    """A job for each task, with the trials of its columns, their analyses, and a verdict that waits for the end of all.
+
+    Args:
+        at: pointer of what asks for so many.
+
+    Returns:
+        The jobs; none where they would be more than a table may unfold to, which is reported.
+    """
+    drafts: list[Draft] = []
+    trials = sum(column.n_trials for _, columns in rows for column in columns)
+    if not context.room_for(trials * (1 + len(analyses)) + len(rows) * (1 + gated), at):
+        return drafts
     for task, columns in rows:
         job_id = safe_id(task.name, taken)
         taken.add(job_id)
