@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from parallelhassnes.steps import trial_paths, trial_result, untrusted
+from parallelhassnes.steps import trial_environment_end, trial_paths, trial_result, untrusted
 from parallelhassnes.steps.failure_evidence import verdict_of
 from parallelhassnes.steps.failures import TIMEOUT_CLASSES, Phase
 from parallelhassnes.steps.kinds import Attempt, Failure, Outcome, Status, WorkerEnd
@@ -79,6 +79,11 @@ def _with_result(
             return _stopped(end, phase)
         exception = None
     broken = _broken_step(part)
+    died = trial_environment_end.read(attempt)
+    if died is not None and (exception or broken or part["rewards"] is None):
+        said = f"{exception['type']}: {exception['message']}" if exception is not None else ""
+        return "failed", Failure("infrastructure", died, f"{died}
+{said}".strip())
     if broken is not None:
         return "failed", broken
     if exception is not None and trial_result.rules_out(exception):

@@ -76,9 +76,14 @@ def remove(what: str, name: str) -> bool:
 
 def docker(*arguments: str) -> str | None:
     """The standard output of a docker command; None if it failed or took too long."""
+    return engine("docker", *arguments)
+
+
+def engine(program: str, *arguments: str) -> str | None:
+    """The standard output of a command of an engine's program; None if it failed or took too long."""
     try:
         done = subprocess.run(
-            ["docker", *arguments],
+            [program, *arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=CALL_SEC,

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from parallelhassnes.steps import (
+    trial_environment_end,
     trial_image_build,
     trial_overlay,
     trial_paths,
@@ -107,6 +108,7 @@ async def _run(attempt: Attempt, progress: Progress) -> int:
     config.environment.extra_docker_compose = compose
     config.trials_dir = attempt.dir
     progress.follow(trial)
+    trial_environment_end.Watched.watch(attempt, trial)
     try:
         await trial.run()
     except asyncio.CancelledError:

@@ -245,3 +245,43 @@ def test_a_secret_of_the_agent_does_not_stay_in_the_trial_directory(tmp_path):
     assert outcome.status == "succeeded"
     kept = [p for p in attempt.dir.rglob("*") if p.is_file() and b"sesame-4711" in p.read_bytes()]
     assert kept == []
+
+
+SANDBOX = {"import_path": "parallelhassnes.steps.sandbox.environment:SandboxEnvironment"}
+
+
+def processes_of(parent):
+    """The processes below a process, itself left out."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            pid, rest = (
+                stat.read_text().partition(" ")[0],
+                stat.read_text().rpartition(")")[2].split(),
+            )
+        except OSError:  # it has ended
+            continue
+        if int(rest[1]) == parent:
+            found += [int(pid), *processes_of(int(pid))]
+    return found
+
+
+@pytest.mark.namespaces
+def test_a_sandbox_that_is_killed_under_a_trial_is_the_hosts_fault(tmp_path):
+    task = make_task(tmp_path, solution="touch /logs/agent/begun; exec sleep 60")
+    attempt = make_attempt(tmp_path, "trial", trial_spec(task, environment=SANDBOX))
+    pid = fork_worker(attempt)
+    until((attempt.dir / "trial" / "agent" / "begun").exists)
+    for child in processes_of(pid):
+        os.kill(child, signal.SIGKILL)
+    _, report = finish(attempt, WorkerEnd(wait(pid), "exited"))
+    assert report["failure"]["class"] == "infrastructure"
+    assert "the sandbox died under the trial" in report["failure"]["line"]
+
+
+@pytest.mark.namespaces
+def test_a_process_that_is_killed_in_a_sandbox_that_lives_on_is_the_tasks_affair(tmp_path):
+    task = make_task(tmp_path, solution="true", test="kill -9 $$")
+    attempt = make_attempt(tmp_path, "trial", trial_spec(task, environment=SANDBOX))
+    _, outcome, report = run(attempt)
+    assert report["failure"]["class"] == "verifier", outcome

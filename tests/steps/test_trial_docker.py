@@ -145,3 +145,21 @@ def test_sweeping_after_a_kill_removes_ours_and_nothing_else(tmp_path):
         assert docker("network", "ls", "-q", "--filter", f"name={neighbour}")
     finally:
         docker("network", "rm", neighbour)
+
+
+@pytest.mark.parametrize("how", ["kill", "rm"])
+def test_a_container_that_dies_under_a_trial_is_the_hosts_fault(tmp_path, how):
+    attempt = docker_attempt(tmp_path, solution="touch /logs/agent/begun; exec sleep 60")
+    pid, container = start_and_reach_the_agent(attempt)
+    docker(*(("kill", container) if how == "kill" else ("rm", "--force", container)))
+    _, report = finish(attempt, WorkerEnd(wait(pid), "exited"))
+    assert report["failure"]["class"] == "infrastructure"
+    expected = "it ended with exit code 137, killed" if how == "kill" else "the container is gone"
+    assert expected in report["failure"]["line"]
+    assert left_of(attempt) == []
+
+
+def test_a_process_that_is_killed_in_a_container_that_lives_on_is_the_tasks_affair(tmp_path):
+    attempt = docker_attempt(tmp_path, solution="true", test="kill -9 $$")
+    _, outcome, report = run(attempt, 120)
+    assert report["failure"]["class"] == "verifier", outcome

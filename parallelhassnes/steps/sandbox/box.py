@@ -157,6 +157,14 @@ class Box:
         pid = self._process.pid
         return [pid, *_children(pid)]
 
+    def death(self) -> str | None:
+        """How the sandbox has ended by itself, in a line; None while it lives."""
+        if not self._gone.done():
+            return None
+        code = self._gone.result()
+        how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+        return f"the sandbox died under the trial ({how})"
+
     def _tell(self, name: str) -> None:
         stdin = self._process.stdin
         if stdin is None or stdin.is_closing() or self._gone.done():

@@ -179,6 +179,10 @@ class SandboxEnvironment(BaseEnvironment):
         if users.find(self._image.user) is None:
             yield Skipped(line=self._image.user_line, instruction=f"USER {self._image.user}")
 
+    def death(self) -> str | None:
+        """How the sandbox ended although nobody stopped it, in a line; None while it lives."""
+        return self._built.box.death() if self._built is not None else None
+
     @override
     async def stop(self, delete: bool) -> None:
         """End everything in the sandbox; its files are kept only if ``delete`` is false."""
