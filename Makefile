@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SOAK_SEC ?= 1800
 TOGETHER_SEC ?= 3600
-.PHONY: help demo test lint faults soak together bench pictures examples lock clean venv
+.PHONY: help demo test lint faults refusals soak together bench pictures examples lock clean venv
 
 python := .venv/bin/python
 # The sandbox environment is made of Linux namespaces; elsewhere the demo uses Docker.
@@ -29,6 +29,9 @@ lint: venv ## style, types, layers
 
 faults: venv ## kill at every act of submit, cancel, retry, tick, supervisor and worker; takes some minutes
 	@for scenario in steps operate trial; do PYTHONPATH=.:tests $(python) -m tests.faults.enumerate $$scenario || exit 1; done
+
+refusals: venv ## send every refusal of a provider in tests/data to the real agents; takes some minutes
+	@REFUSALS=all $(python) -m pytest tests/steps/test_refusals.py $(args)
 
 soak: venv ## random kills under load, 30 minutes; SOAK_SEC=600 for ten
 	@PYTHONPATH=.:tests $(python) -m tests.faults.soak --seconds $(SOAK_SEC) --trials

@@ -44,6 +44,8 @@ class ErrorGroup(View):
     """Of these the steps whose newest attempt is one of them: nothing has come of them since."""
     beside_a_score: bool
     """The trials were scored all the same."""
+    guessed: bool = False
+    """Nobody named the cause: the class is told from where the attempts stood."""
     agents: list[str]
     """Of the trials among them."""
     example: str
@@ -73,6 +75,7 @@ class _Failure(NamedTuple):
     newest: bool
     beside: bool
     agent: str | None
+    guessed: bool = False
 
 
 def normalise(message: str) -> str:
@@ -104,9 +107,9 @@ def errors(layout: Layout, chosen: Choice, rows: Sequence[TrialRow] | None = Non
 
 def grouped(failures: Sequence[_Failure]) -> list[ErrorGroup]:
     """The failures by class and normalised message."""
-    groups: dict[tuple[str, str, bool], list[_Failure]] = {}
+    groups: dict[tuple[str, str, bool, bool], list[_Failure]] = {}
     for failure in failures:
-        key = (failure.failure_class, normalise(failure.line), failure.beside)
+        key = (failure.failure_class, normalise(failure.line), failure.beside, failure.guessed)
         groups.setdefault(key, []).append(failure)
     lines = [
         ErrorGroup(
@@ -114,9 +117,9 @@ def grouped(failures: Sequence[_Failure]) -> list[ErrorGroup]:
             steps=len({failure.step for failure in own}),
             open=0 if beside else len({failure.step for failure in own if failure.newest}),
             beside_a_score=beside, agents=sorted({failure.agent for failure in own if failure.agent}),
-            example=own[-1].line, attempt=own[-1].attempt,
+            example=own[-1].line, attempt=own[-1].attempt, guessed=guessed,
         )
-        for (failure_class, message, beside), own in groups.items()
+        for (failure_class, message, beside, guessed), own in groups.items()
     ]  # fmt: skip
     return sorted(lines, key=lambda line: (line.beside_a_score, -line.attempts))
 
@@ -136,7 +139,7 @@ def _of_batch(layout: Layout, batch_id: str, agents: dict[str, str | None]) -> I
         yield _Failure(
             failure["failure_class"], failure["line"], step,
             f"runs/{batch_id}/{event['job_id']}/steps/{event['step_id']}/attempts/{event['attempt']}",
-            newest[event["job_id"], event["step_id"]] == run_id, False, agents.get(step),
+            newest[event["job_id"], event["step_id"]] == run_id, False, agents.get(step), bool(failure.get("guessed")),
         )  # fmt: skip
 
 

@@ -260,7 +260,7 @@ def of_errors(errors: Errors) -> Sheet:
     """A row per group."""
     rows = [
         (
-            f"{group.failure_class}{' (scored)' if group.beside_a_score else ''}", group.message, ", ".join(group.agents),
+            f"{group.failure_class}{words.GUESSED if group.guessed else ''}{' (scored)' if group.beside_a_score else ''}", group.message, ", ".join(group.agents),
             group.attempt, str(group.attempts), str(group.steps), str(group.open),
         )
         for group in errors.groups

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from parallelhassnes.control import status as statuses
+from parallelhassnes.control import words
 from parallelhassnes.control.find import Found, resolve
 from parallelhassnes.control.running import attempt_path
 from parallelhassnes.control.scoreboard_models import Counts, View
@@ -189,7 +190,7 @@ def _attempt_line(layout: Layout, folder: Path, number: int) -> AttemptLine | No
         attempt=str(folder.relative_to(layout.root)), number=number,
         status=state["status"] if sealed or not over else "running",
         started_at=state.get("started_at"), ended_at=state.get("ended_at"), sealed=sealed,
-        failure=f"{failure['failure_class']}: {failure['line']}" if failure else "",
+        failure=f"{failure['failure_class']}{words.GUESSED if failure.get('guessed') else ''}: {failure['line']}" if failure else "",
     )  # fmt: skip
 
 

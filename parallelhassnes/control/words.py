@@ -2,6 +2,9 @@
 
 from datetime import UTC, datetime
 
+GUESSED = " (guessed)"
+"""Behind a failure class that nobody named."""
+
 
 def duration(seconds: float | None) -> str:
     """``4s``, ``3m05s``, ``2h07m``, ``3d04h``; ``–`` for None."""

@@ -86,7 +86,7 @@ class Rule(NamedTuple):
     also: str = ""
     """Another one, besides ``words``."""
     unless: str = ""
-    """One that must not be found in what was said or in the message."""
+    """One that must not be found in the same text."""
     status: tuple[int, int] | None = None
     """The first and the last HTTP status."""
     not_status: tuple[int, int] | None = None
@@ -273,7 +273,7 @@ def _fits(rule: Rule, found: Evidence) -> bool:
     texts = ((rule.words, found.said), (rule.also, found.said), (rule.message, found.message))
     if not all(_has(pattern, text) for pattern, text in texts):
         return False
-    return not (rule.unless and (_has(rule.unless, found.said) or _has(rule.unless, found.message)))
+    return not (rule.unless and _has(rule.unless, found.message if rule.message else found.said))
 
 
 def _has(pattern: str, text: str) -> bool:

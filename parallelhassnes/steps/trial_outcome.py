@@ -82,8 +82,7 @@ def _with_result(
     died = trial_environment_end.read(attempt)
     if died is not None and (exception or broken or part["rewards"] is None):
         said = f"{exception['type']}: {exception['message']}" if exception is not None else ""
-        return "failed", Failure("infrastructure", died, f"{died}
-{said}".strip())
+        return "failed", Failure("infrastructure", died, f"{died}\n{said}".strip())
     if broken is not None:
         return "failed", broken
     if exception is not None and trial_result.rules_out(exception):

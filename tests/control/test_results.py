@@ -246,7 +246,9 @@ def test_compare_and_errors_print(store, told):
     assert "-1.00" in done
     assert "McNemar" in done
     assert scored.document(told("compare", store.first, store.second, "--json"))["only_b"] == []  # fmt: skip
-    assert "the agent broke" in told("errors")
+    assert "agent_error (guessed): RuntimeError: the agent broke" in " ".join(
+        told("errors").split()
+    )
     assert scored.document(told("errors", store.second, "--json"))["groups"] == []
 
 

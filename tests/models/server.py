@@ -10,7 +10,8 @@ as there have been since that prompt, the last one again when they are used up. 
     {"cut": true}   {"endless": true}    {"hang": true}
 
 and may have ``after_sec`` (wait first) or ``after_file`` (wait until this file is there), ``tokens: [input, output]``, and
-``times``: it stands before the others and is used up after so many requests, whatever the conversation.
+``times``: it stands before the others and is used up after so many requests, whatever the conversation. One with ``after``
+and ``until_file`` stands before the others once there have been so many requests, until that file is there.
 """
 
 import http.server
@@ -78,7 +79,11 @@ class Script:
                 if turn.get("times", 0) > 0:
                     turn["times"] -= 1
                     return turn
-        usual = [turn for turn in turns if "times" not in turn]
+                if turn.get("after", 0) > 0:
+                    turn["after"] -= 1
+                elif "after" in turn and not Path(turn["until_file"]).exists():
+                    return turn
+        usual = [turn for turn in turns if not {"times", "after"} & turn.keys()]
         return usual[min(answered, len(usual) - 1)]
 
 

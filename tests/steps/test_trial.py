@@ -1,5 +1,6 @@
 """The kind ``trial``, with real Harbor trials in an environment made of a directory."""
 
+import contextlib
 import json
 import os
 import re
@@ -273,7 +274,8 @@ def test_a_sandbox_that_is_killed_under_a_trial_is_the_hosts_fault(tmp_path):
     pid = fork_worker(attempt)
     until((attempt.dir / "trial" / "agent" / "begun").exists)
     for child in processes_of(pid):
-        os.kill(child, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it went with its parent
+            os.kill(child, signal.SIGKILL)
     _, report = finish(attempt, WorkerEnd(wait(pid), "exited"))
     assert report["failure"]["class"] == "infrastructure"
     assert "the sandbox died under the trial" in report["failure"]["line"]

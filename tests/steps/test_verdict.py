@@ -68,6 +68,20 @@ def test_over_real_trials(tmp_path):
     assert json.loads((attempt.dir / "verdict.json").read_text()) == verdict
 
 
+def test_what_is_missing_around_a_trial_says_nothing_about_its_task(tmp_path):
+    specs = {"o1": trial_spec(make_task(tmp_path), environment={"type": "daytona"})}
+    attempt = make_attempt(tmp_path, "verdict", {}, step_id="verdict")
+    write_job(attempt.job_dir, specs)
+    _, _, trial = run(make_attempt(tmp_path, "trial", specs["o1"], step_id="o1"))
+    assert trial["failure"]["class"] == "configuration"
+    # The message whole: what to do stands on its last line.
+    assert "pip install 'harbor[daytona]'" in trial["failure"]["line"]
+    _, outcome, _ = run(attempt)
+    verdict = outcome.publish["verdict.json"]
+    assert (verdict["task_quality"], verdict["task_broken"]) == ("unknown", None)
+    assert verdict["agents"][0]["unscored"]["infrastructure"] == 1
+
+
 @pytest.mark.parametrize(
     "asks", ["gpus = 1", 'network_mode = "allowlist"\nallowed_hosts = ["a.example"]']
 )

@@ -103,6 +103,11 @@ _NOT_INSTALLED = re.compile(
 
 
 def _infrastructure(case: Case) -> Finding | None:
+    if case.failure_class == "configuration":
+        return Finding(
+            "harness_error", "install", 0.95, f"Something is missing around the trial: {proof.said(case)}.",
+            "Give it the key, the model's name or the package that it names, then retry.", proof.exception_quotes(case),
+        )  # fmt: skip
     if case.failure_class not in ("infrastructure", "internal"):
         return None
     name, message, _ = case.exception or ("", "", "")
