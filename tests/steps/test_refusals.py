@@ -31,6 +31,7 @@ AT_ONCE = 4
 """Trials that run beside each other."""
 
 
+@pytest.mark.timeout(300)
 def test_litellms_exceptions():
     """Every case through litellm, without an agent."""
     asked = subprocess.run([sys.executable, refusals.__file__, "litellm"], capture_output=True, text=True)  # fmt: skip

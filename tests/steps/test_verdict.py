@@ -79,7 +79,7 @@ def test_what_is_missing_around_a_trial_says_nothing_about_its_task(tmp_path):
     _, outcome, _ = run(attempt)
     verdict = outcome.publish["verdict.json"]
     assert (verdict["task_quality"], verdict["task_broken"]) == ("unknown", None)
-    assert verdict["agents"][0]["unscored"]["infrastructure"] == 1
+    assert verdict["agents"][0]["infrastructure"] == 1
 
 
 @pytest.mark.parametrize(
