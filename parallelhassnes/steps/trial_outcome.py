@@ -12,7 +12,7 @@ from typing import Any
 
 from parallelhassnes.steps import trial_environment_end, trial_paths, trial_result, untrusted
 from parallelhassnes.steps.failure_evidence import verdict_of
-from parallelhassnes.steps.failures import TIMEOUT_CLASSES, Phase
+from parallelhassnes.steps.failures import AGENTS_RESULTS, TIMEOUT_CLASSES, Phase
 from parallelhassnes.steps.kinds import Attempt, Failure, Outcome, Status, WorkerEnd
 from parallelhassnes.steps.trial_data import facts, rewards
 
@@ -87,6 +87,9 @@ def _with_result(
         return "failed", broken
     if exception is not None and trial_result.rules_out(exception):
         return "failed", _failure(exception)
+    if part["rewards"] is not None and _is_ruled_out_by_harbor(part, result):
+        line = "Harbor says that the reward is not valid"
+        return "failed", _failure(exception) if exception else Failure("verifier", line)
     if part["rewards"] is not None:
         silent = facts.silence(part, attempt.dir)
         if silent is None:
@@ -117,6 +120,13 @@ def _broken_step(part: Mapping[str, Any]) -> Failure | None:
             found = _failure(exception)
             return replace(found, line=f"step {untrusted.text(step['name'], 100)}: {found.line}")
     return None
+
+
+def _is_ruled_out_by_harbor(part: Mapping[str, Any], result: Mapping[str, Any]) -> bool:
+    """Whether Harbor, from 0.25 on, calls the reward invalid for something that is not the tested agent's own result."""
+    exceptions = [part["exception"], *(step["exception"] for step in part["steps"] or ())]
+    own = any(each and each["class"] in AGENTS_RESULTS for each in exceptions)
+    return result.get("reward_valid") is False and not own
 
 
 def _unverified(attempt: Attempt, result: Mapping[str, Any]) -> bool:

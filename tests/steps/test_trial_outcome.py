@@ -27,6 +27,12 @@ def leave(attempt, name, document):
     path.write_text(document if isinstance(document, str) else json.dumps(document))
 
 
+DRY = (
+    "Command failed (exit 1): claude\nstdout: "
+    '{"type":"result","is_error":true,"api_error_status":400,"result":"Credit balance is too low"}\nstderr: None'
+)
+
+
 def info(name, message=""):
     return {"exception_type": name, "exception_message": message}
 
@@ -39,6 +45,22 @@ def info(name, message=""):
         ({"verifier_result": {"rewards": {"reward": 0}}, "exception_info": info("AgentTimeoutError")}, "exited", ("succeeded", None)),
         ({"verifier_result": {"rewards": {"reward": 0}}, "exception_info": info("ApiRateLimitError")}, "exited", ("failed", "rate_limit")),
         ({"verifier_result": {"rewards": {"reward": 1}}, "exception_info": info("AgentAuthenticationError")}, "exited", ("failed", "auth")),
+        ({"verifier_result": {"rewards": {"reward": 0}}, "exception_info": info("NonZeroAgentExitCodeError", DRY)}, "exited", ("failed", "quota")),
+        ({"verifier_result": {"rewards": {"reward": 1}}, "exception_info": info("UnknownApiError", DRY)}, "exited", ("failed", "quota")),
+        ({"verifier_result": {"rewards": {"reward": 0}}, "exception_info": info("ContextWindowExceededError")}, "exited", ("succeeded", None)),
+        ({"verifier_result": {"rewards": {"reward": 0}}, "exception_info": info("ValueError", "Model name is required")}, "exited", ("failed", "configuration")),
+        # Harbor's own word, from 0.25 on.
+        ({"verifier_result": {"rewards": {"reward": 0}}, "exception_info": {**info("PodEvictedError"), "policy": {"should_retry": True, "should_grade": False}}}, "exited", ("failed", "infrastructure")),
+        ({"verifier_result": {"rewards": {"reward": 0}}, "exception_info": {**info("QuirkError"), "policy": {"should_retry": True, "should_grade": True, "has_valid_reward": False}}}, "exited", ("failed", "transient_provider")),
+        ({"verifier_result": {"rewards": {"reward": 0}}, "exception_info": info("NonZeroAgentExitCodeError"), "reward_valid": False}, "exited", ("failed", "agent_error")),
+        ({"verifier_result": {"rewards": {"reward": 0}}, "exception_info": info("ContentPolicyViolationError"), "reward_valid": False}, "exited", ("succeeded", None)),
+        ({"verifier_result": {"rewards": {"reward": 1}}, "reward_valid": False}, "exited", ("failed", "verifier")),
+        ({"verifier_result": {"rewards": {"reward": 1}}, "reward_valid": "no"}, "exited", ("succeeded", None)),
+        # What came up before the tests began is the agent's phase, although they ran afterwards.
+        ({"verifier_result": {"rewards": {"reward": 0}}, "exception_info": {**info("MemoryError"), "occurred_at": "2026-01-01T00:00:01Z"},
+          "agent_execution": {"started_at": "2026-01-01T00:00:00Z"}, "verifier": {"started_at": "2026-01-01T00:00:02Z"}}, "exited", ("failed", "infrastructure")),
+        ({"verifier_result": {"rewards": {"reward": 0}}, "exception_info": {**info("MemoryError"), "occurred_at": "2026-01-01T00:00:03Z"},
+          "agent_execution": {"started_at": "2026-01-01T00:00:00Z"}, "verifier": {"started_at": "2026-01-01T00:00:02Z"}}, "exited", ("succeeded", None)),
         ({"verifier_result": {"rewards": {"a": 1, "b": 0}}}, "exited", ("succeeded", None)),
         ({"verifier_result": {"rewards": {}}}, "exited", ("failed", "verifier")),
         ({"verifier_result": {"rewards": {"reward": "1"}}}, "exited", ("failed", "verifier")),
