@@ -129,12 +129,19 @@ def docker_trouble() -> str | None:
 
 
 def _sandbox() -> Check:
+    from parallelhassnes.steps.sandbox import network
     from parallelhassnes.steps.sandbox.engines import probe
 
     found = probe()
     if found.engine is None:
         text = f"{found.lines[-1]}; or use environment: docker"
         return Check(name="sandbox", state="note", text=text)
+    if not network.has_pasta():
+        return Check(
+            name="sandbox",
+            state="note",
+            text=f"by {found.engine}; {network.NO_PASTA}, or set network: host",
+        )
     return Check(name="sandbox", state="ok", text=f"by {found.engine}")
 
 

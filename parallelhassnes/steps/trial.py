@@ -20,8 +20,6 @@ class TrialKind:
     def preload(self, step: StepSpec) -> None:
         trial_preload.preload()
         config = untrusted.mapping(step.spec.get("config"))
-        if trial_paths.environment_of(dict(config)) == "sandbox":
-            trial_preload.look_at_host()
         agent = untrusted.mapping(config.get("agent")).get("name")
         if isinstance(agent, str):
             trial_preload.preload_agent(agent)

@@ -10,7 +10,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from parallelhassnes.steps import trial_environment_end, trial_paths, trial_result, untrusted
+from parallelhassnes.steps import (
+    trial_environment_end,
+    trial_guard,
+    trial_paths,
+    trial_result,
+    untrusted,
+)
 from parallelhassnes.steps.failure_evidence import verdict_of
 from parallelhassnes.steps.failures import AGENTS_RESULTS, TIMEOUT_CLASSES, Phase
 from parallelhassnes.steps.kinds import Attempt, Failure, Outcome, Status, WorkerEnd
@@ -66,6 +72,7 @@ def _part(attempt: Attempt, result: Mapping[str, Any] | None) -> dict[str, Any]:
     )
     if sandbox is not None:
         part["sandbox"] = sandbox
+    part["verification"] = trial_guard.kept_apart(dict(config), sandbox)
     return part
 
 

@@ -90,13 +90,6 @@ def _build_models() -> None:
             model.model_rebuild(raise_errors=False)
 
 
-def look_at_host() -> None:
-    """Find what a sandbox must hide of this host; the workers forked from here need not look again for a while."""
-    from parallelhassnes.steps.sandbox import layout
-
-    layout.guarded()
-
-
 @cache
 def preload_agent(name: str) -> None:
     """Import the class of this Harbor agent too.

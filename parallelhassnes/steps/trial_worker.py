@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from parallelhassnes.steps import (
     trial_environment_end,
+    trial_guard,
     trial_image_build,
     trial_overlay,
     trial_paths,
@@ -108,6 +109,7 @@ async def _run(attempt: Attempt, progress: Progress) -> int:
     config.environment.extra_docker_compose = compose
     config.trials_dir = attempt.dir
     progress.follow(trial)
+    trial_guard.arrange(trial)
     trial_environment_end.Watched.watch(attempt, trial)
     try:
         await trial.run()

@@ -20,7 +20,7 @@ from parallelhassnes.tables.problems import json_type, pointer
 from parallelhassnes.tables.tasks import FoundTask, is_task_dir, read_task
 
 SANDBOX = "parallelhassnes.steps.sandbox.environment:SandboxEnvironment"
-SANDBOX_OPTIONS = frozenset({"unsupported", "engine"})
+SANDBOX_OPTIONS = frozenset({"unsupported", "engine", "network", "verification"})
 _IDENTITY = {"trial_name", "trials_dir", "job_id"}
 _WITHOUT_MODEL = frozenset({"oracle", "nop"})
 _NO_MODEL = frozenset({"", "-", "none", "null", "nil", "n/a", "na", "default"})

@@ -1,19 +1,27 @@
 """What an engine is told, and what it is: the internal interface of the two ways to make a sandbox."""
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
+from parallelhassnes.steps.sandbox import kernel
 from parallelhassnes.steps.sandbox.layout import Mount
+from parallelhassnes.steps.sandbox.spaces import Spaces
 
 HOSTNAME = "sandbox"
-# What root in a sandbox keeps. Not in it: SYS_ADMIN (mounts, so read-only stays read-only), MKNOD (disks),
-# DAC_READ_SEARCH (file handles), NET_ADMIN and NET_RAW (the host's network), SYS_PTRACE, SYS_MODULE and the rest.
+# What root in a sandbox keeps, over what belongs to the sandbox. Not in it: SYS_ADMIN (mounts, so read-only stays
+# read-only), MKNOD (disks), DAC_READ_SEARCH (file handles), NET_ADMIN and NET_RAW, SYS_PTRACE, SETFCAP and the rest.
 CAPABILITIES = (
     "chown", "dac_override", "fowner", "fsetid", "kill", "setgid", "setuid", "net_bind_service", "sys_chroot",
-    "setfcap",
 )  # fmt: skip
+PROC_READ_ONLY = ("bus", "fs", "irq", "sys", "sysrq-trigger")
+PROC_MASKED = (
+    "acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "sched_debug", "scsi", "timer_list", "timer_stats",
+)  # fmt: skip
+"""What OCI runtimes make read-only, and what they cover, as far as the kernel has it."""
 
 
 class Blueprint(NamedTuple):
@@ -22,10 +30,48 @@ class Blueprint(NamedTuple):
     root: Path
     mounts: Sequence[Mount]
     scratch: Path
-    """A folder outside the root folder for the engine's own files."""
-    network: bool
-    """True: the host's network; False: a loopback of its own."""
-    user_namespace: bool
+    """A folder outside the root folder for the engine's own files; holds ``empty`` and ``nothing`` to cover things with."""
+    spaces: Spaces
+    shown: Sequence[tuple[str, str]] = ()
+    """Folders of the host whose files root of the sandbox is to read as the host's root does, and where to mount them first."""
+
+    unreachable: Sequence[bytes] = ()
+    """Addresses that nothing is sent to, where the network is the sandbox's own."""
+
+    def join(self) -> None:
+        """Enter the network namespace, if there is one, and make it what it is to be."""
+        if self.spaces.network is not None:
+            os.setns(self.spaces.network, os.CLONE_NEWNET)
+            kernel.raise_loopback()
+            kernel.never_route(self.unreachable)
+
+    def show(self) -> None:
+        """Make a mount namespace in which ``shown`` belongs to the sandbox; where the kernel cannot, others' rights hold."""
+        kernel.unshare_mounts()
+        for path, place in self.shown:
+            kernel.mount(path, place, None, kernel.MS_BIND | kernel.MS_REC)
+            with contextlib.suppress(OSError):
+                kernel.remap(place, self.spaces.user)
+
+
+@dataclass
+class Launch:
+    """How to start a process that becomes the first of a sandbox."""
+
+    argv: Sequence[str]
+    prepare: Callable[[], None]
+    """Called in the new process before the program is executed: by ``preexec_fn``, so this process is copied."""
+    handles: Sequence[int] = ()
+    """Descriptors that the program inherits."""
+    own: Sequence[int] = ()
+    """Descriptors to close once the program has started."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self.own:
+            os.close(handle)
 
 
 class Engine(Protocol):
@@ -38,8 +84,13 @@ class Engine(Protocol):
     def programs(self) -> tuple[str, ...]:
         """What must be installed."""
 
-    def command(self, blueprint: Blueprint) -> list[str]:
-        """The command line that makes the sandbox and starts the keeper in it."""
+    def launch(self, blueprint: Blueprint) -> Launch:
+        """How the sandbox is made and the keeper started in it."""
+
+
+def proc_entries(names: Sequence[str]) -> list[str]:
+    """Those of ``/proc`` that this kernel has."""
+    return [f"/proc/{name}" for name in names if Path("/proc", name).exists()]
 
 
 def search_path() -> str:

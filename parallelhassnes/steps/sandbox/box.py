@@ -5,14 +5,16 @@ import contextlib
 import functools
 import os
 import signal
+import subprocess
 import time
 import uuid
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
 from parallelhassnes.steps.sandbox import keeper
-from parallelhassnes.steps.sandbox.blueprint import Blueprint, Engine, search_path
+from parallelhassnes.steps.sandbox.blueprint import Launch, search_path
 from parallelhassnes.steps.sandbox.streams import Listener, Stream
 
 _START_SEC = 30.0
@@ -41,29 +43,31 @@ class Finished(NamedTuple):
 class Box:
     """A sandbox that runs."""
 
-    def __init__(self, process: asyncio.subprocess.Process, folder: Path) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, folder: Path, owner: int | None
+    ) -> None:
         self._process = process
         self._folder = folder
+        self._owner = owner
         self._number = 0
         self._left: list[Stream] = []
         self._gone: asyncio.Task[int] = asyncio.create_task(process.wait())
 
     @classmethod
-    async def start(cls, engine: Engine, blueprint: Blueprint, folder: Path) -> "Box":
-        """Make a sandbox. ``folder``: shared with the keeper, mounted by the blueprint.
+    async def start(cls, name: str, launch: Launch, folder: Path, owner: int | None) -> "Box":
+        """Start a keeper.
+
+        Args:
+            name: of the engine, for messages.
+            folder: shared with the keeper, mounted by the blueprint.
+            owner: whom the files in it are given to.
 
         Raises SandboxError, and TimeoutError where nothing happens for ``_START_SEC``.
         """
-        bare = {"PATH": search_path()}
-        process = await asyncio.create_subprocess_exec(
-            *engine.command(blueprint),
-            env=bare,
-            cwd="/",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
+        try:
+            process = await _start(launch)
+        except subprocess.SubprocessError as error:
+            raise SandboxError(f"{name} could not make a sandbox: {error}") from error
         stdout = cast("asyncio.StreamReader", process.stdout)
         stderr = cast("asyncio.StreamReader", process.stderr)
         try:
@@ -76,8 +80,8 @@ class Box:
         if not ready:
             await process.wait()
             reason = " ".join(said.decode(errors="replace").split())
-            raise SandboxError(f"{engine.name} could not make a sandbox: {reason or 'it ended'}")
-        return cls(process, folder)
+            raise SandboxError(f"{name} could not make a sandbox: {reason or 'it ended'}")
+        return cls(process, folder, owner)
 
     async def run(
         self,
@@ -117,7 +121,7 @@ class Box:
 
     def _job(self, *, listened: bool = False, sink: BinaryIO | None = None) -> "_Job":
         self._number += 1
-        return _Job(self._folder / str(self._number), sink, listened=listened)
+        return _Job(self._folder / str(self._number), sink, self._owner, listened=listened)
 
     async def _run(
         self,
@@ -153,9 +157,8 @@ class Box:
         return Finished(_KILLED if job.code is None else job.code, *job.streams)
 
     def processes(self) -> list[int]:
-        """The keeper and what started it, as the host numbers them; all there is before the first job."""
-        pid = self._process.pid
-        return [pid, *_children(pid)]
+        """The keeper, as the host numbers it: all there is in the sandbox before the first job."""
+        return _children(self._process.pid)
 
     def death(self) -> str | None:
         """How the sandbox has ended by itself, in a line; None while it lives."""
@@ -184,11 +187,30 @@ class Box:
         await self._gone
 
 
+async def _start(launch: Launch) -> asyncio.subprocess.Process:
+    with launch, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads beside a fork
+        return await asyncio.create_subprocess_exec(
+            *launch.argv,
+            env={"PATH": search_path()},
+            cwd="/",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+            preexec_fn=launch.prepare,
+            pass_fds=launch.handles,
+        )
+
+
 class _Job:
     """The pipes and files of one job."""
 
-    def __init__(self, base: Path, sink: BinaryIO | None, *, listened: bool) -> None:
+    def __init__(
+        self, base: Path, sink: BinaryIO | None, owner: int | None, *, listened: bool
+    ) -> None:
         self._base = base
+        self._owner = owner
         self.name = base.name
         self.streams = (Stream(listened=listened, sink=sink), Stream(listened=listened))
         self.status = Stream()
@@ -203,6 +225,7 @@ class _Job:
         streams = (*self.streams, self.status)
         for kind, stream in zip(("out", "err", "rc"), streams, strict=True):
             os.mkfifo(self._path(kind), 0o600)
+            self._give(kind)
             # Read-only and non-blocking: opens at once, and is at its end only after a writer has come and gone.
             pipe = os.fdopen(os.open(self._path(kind), os.O_RDONLY | os.O_NONBLOCK), "rb", 0)
             await loop.connect_read_pipe(functools.partial(_same, stream), pipe)
@@ -211,9 +234,16 @@ class _Job:
             self._path("in").symlink_to("/dev/null")
         else:
             os.link(source, self._path("in"))
+            self._give("in")
         script = os.open(self._path("sh"), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(script, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
+        self._give("sh")
+
+    def _give(self, kind: str) -> None:
+        """Have root of the sandbox own a file."""
+        if self._owner is not None:
+            os.chown(self._path(kind), self._owner, self._owner)
 
     async def settle(self) -> None:
         """Wait for the rest of the output, but not for processes that were left in the background."""

@@ -1,5 +1,6 @@
 """From a task's definition to a running sandbox: root folder, files, mounts, engine."""
 
+import contextlib
 import os
 import shutil
 import sys
@@ -7,13 +8,19 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from parallelhassnes.steps.sandbox import copying, engines, keeper
-from parallelhassnes.steps.sandbox.blueprint import Blueprint
+from parallelhassnes.steps.sandbox import copying, engines, keeper, network, owners, spaces
+from parallelhassnes.steps.sandbox.blueprint import Blueprint, Engine, search_path
 from parallelhassnes.steps.sandbox.box import Box, SandboxError
 from parallelhassnes.steps.sandbox.dockerfile import Image
-from parallelhassnes.steps.sandbox.layout import RootFolder, guarded, inside
+from parallelhassnes.steps.sandbox.layout import Mount, RootFolder, inside
+from parallelhassnes.steps.sandbox.network import Pasta
+from parallelhassnes.steps.sandbox.spaces import Spaces
 
-STANDARD = ("/app", "/tests", "/solution", "/logs")
+TESTS = "/tests"
+VERIFIER_LOGS = "/logs/verifier"
+STANDARD = ("/app", TESTS, "/solution", "/logs")
+FOLDERS = ("shared", "shared-verifier", "tests", "agents-tests", "agents-verifier", "empty")
+"""Beside the root folder: those of the keepers, what only a verifier sees, what the agent sees there instead."""
 _PYTHONS = ("/usr/bin/python3", "/usr/local/bin/python3")
 
 
@@ -23,6 +30,8 @@ class Bind(NamedTuple):
     source: str
     target: str
     read_only: bool
+    is_the_trials: bool = False
+    """The folder lies in the trial's own, so that whom it belongs to is ours to say."""
 
 
 class Task(NamedTuple):
@@ -35,14 +44,20 @@ class Task(NamedTuple):
     binds: Sequence[Bind]
     hide: Iterable[str]
     show: Sequence[str]
-    network: bool
+    network: network.Mode
+    host_ports: Sequence[int] = ()
+    """Ports of the host's loopback that are found at the sandbox's own."""
+    covered: bool = False
+    """What is the verifier's lies below covers, which ``verification.py`` takes away for it."""
 
 
 class Built(NamedTuple):
     """A running sandbox, and how it was made."""
 
     box: Box
-    way: engines.Way
+    engine: Engine
+    spaces: Spaces
+    pasta: Pasta | None
     scratch: Path
     """The folder that holds all of it; outside of the sandbox's sight."""
     path: Sequence[str]
@@ -55,34 +70,106 @@ class Built(NamedTuple):
         """The root folder."""
         return self.scratch / "root"
 
+    async def stop(self) -> None:
+        """End it, with everything in it."""
+        await self.box.stop()
+        if self.pasta is not None:
+            await self.pasta.stop()
+        self.spaces.close()
+
 
 async def build(task: Task, scratch: Path, *, engine: str = "auto") -> Built:
     """Make a sandbox in ``scratch``, an empty folder. Raises CopyError for the task, SandboxError for the host."""
-    for folder in ("shared", "empty"):
+    owner = spaces.new_owner()
+    try:
+        given = spaces.make(owner, network=task.network != "host", path=search_path())
+    except OSError as error:
+        raise SandboxError(f"no user namespace: {error}; {engines.advice()}") from error
+    async with contextlib.AsyncExitStack() as on_failure:
+        on_failure.callback(given.close)
+        pasta = None
+        if task.network == "private":
+            pasta = await Pasta.start(given, scratch, task.host_ports)
+            on_failure.push_async_callback(pasta.stop)
+        layout = _lay_out(task, scratch, owner)
+        blueprint = Blueprint(
+            scratch / "root", layout.mounts, scratch, given, layout.places, network.own_addresses()
+        )
+        box, made_by = await _start(engine, blueprint)
+        on_failure.push_async_callback(box.stop)
+        if pasta is not None and (why := await pasta.ready()):
+            raise SandboxError(f"the sandbox has no network: {why}")
+        on_failure.pop_all()
+    mounted = frozenset(mount.target for mount in layout.mounts) | {"/proc", "/dev"}
+    return Built(box, made_by, given, pasta, scratch, layout.path, mounted)
+
+
+async def _start(engine: str, blueprint: Blueprint) -> tuple[Box, Engine]:
+    failures: list[str] = []
+    for way in engines.usable(engine):
+        try:
+            launch = way.launch(blueprint)
+            box = await Box.start(
+                way.name, launch, blueprint.scratch / "shared", blueprint.spaces.owner
+            )
+        except SandboxError as error:
+            failures.append(str(error))
+        else:
+            return box, way
+    raise SandboxError("; ".join([*failures, engines.advice()]))
+
+
+class _Layout(NamedTuple):
+    mounts: list[Mount]
+    places: list[tuple[str, str]]
+    path: list[str]
+
+
+def _lay_out(task: Task, scratch: Path, owner: int | None) -> _Layout:
+    """Put the root folder and the folders beside it together, and give them to the sandbox."""
+    for folder in FOLDERS:
         (scratch / folder).mkdir()
     (scratch / "nothing").touch()
     shown, path = _interpreter(task.show)
-    hidden = {*guarded(), *map(os.path.realpath, task.hide), str(scratch)}
+    hidden = {*map(os.path.realpath, task.hide), str(scratch)}
     root = RootFolder(scratch / "root", hidden, shown)
     for folder in (*STANDARD, task.workdir, *task.image.volumes):
         root.folder(folder)
     for copy in task.image.copies:
         copying.copy(task.context, copy, root)
+    if task.covered:
+        root.bind(str(scratch / "shared-verifier"), keeper.INSIDE, read_only=True)
+        root.bind(str(scratch / "tests"), TESTS, read_only=False)
+        root.bind(str(scratch / "agents-tests"), TESTS, read_only=False)
     root.bind(str(scratch / "shared"), keeper.INSIDE, read_only=True)
     for bind in task.binds:
         root.bind(bind.source, bind.target, read_only=bind.read_only)
-    mounts = root.finish(scratch / "empty", scratch / "nothing")
-    failures: list[str] = []
-    for way in engines.ways(engine):
-        blueprint = Blueprint(root.path, mounts, scratch, task.network, way.user_namespace)
-        try:
-            box = await Box.start(way.engine, blueprint, scratch / "shared")
-        except SandboxError as error:
-            failures.append(str(error))
-            continue
-        mounted = frozenset(mount.target for mount in mounts) | {"/proc", "/dev"}
-        return Built(box, way, scratch, path, mounted)
-    raise SandboxError("; ".join([*failures, engines.advice()]))
+        if task.covered and bind.target == VERIFIER_LOGS:
+            root.bind(str(scratch / "agents-verifier"), bind.target, read_only=False)
+    if task.network == "private" and network.resolver_is_local():
+        (scratch / "resolv.conf").write_text(f"nameserver {network.RESOLVER}\n", encoding="ascii")
+        root.bind(str(scratch / "resolv.conf"), "/etc/resolv.conf", read_only=True)
+    mounts = root.finish(scratch / "nothing")
+    if owner is None:
+        return _Layout(mounts, [], path)
+    places = [(folder, str(scratch / f"shown-{n}")) for n, folder in enumerate(shown)]
+    for given in ("root", *FOLDERS):
+        owners.give(scratch / given, owner)
+    for bind in task.binds:
+        if bind.is_the_trials and not bind.read_only:
+            owners.give(Path(bind.source), owner)
+    own = str(scratch)
+    mounts = [m if inside(m.source, own) else _from(m, places) for m in mounts]
+    return _Layout(mounts, places, path)
+
+
+def _from(mount: Mount, places: Sequence[tuple[str, str]]) -> Mount:
+    """The mount with its source where a shown folder is mounted first."""
+    for path, place in places:
+        if mount.kind == "ro" and inside(mount.source, path):
+            Path(place).mkdir(exist_ok=True)
+            return mount._replace(source=place + mount.source[len(path.rstrip("/")) :])
+    return mount
 
 
 def _interpreter(show: Sequence[str]) -> tuple[list[str], list[str]]:

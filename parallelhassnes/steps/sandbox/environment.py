@@ -7,6 +7,9 @@ arguments (``environment.kwargs``):
 ``unsupported``  ``error`` (default), or ``skip``: leave out what of a Dockerfile cannot be done, and record it
 ``hide``         further folders of the host that must not be seen
 ``show``         further folders of the host that can be read
+``network``      ``private`` (default: one of its own, see ``network.py``), ``host`` or ``none``
+``verification`` ``isolated`` (default), ``clean`` or ``shared``: see ``verification.py``
+``host_ports``   ports of the host's loopback that the private network's loopback is to have
 
 What it does not isolate is in ``record.NOT_ISOLATED``, in each trial's ``sandbox.json`` and in docs/environments.md.
 """
@@ -15,6 +18,7 @@ import asyncio
 import os
 import shutil
 import tempfile
+import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, override
@@ -26,16 +30,30 @@ from harbor.environments.capabilities import (
 )
 from harbor.environments.definition import require_agent_environment_definition
 
-from parallelhassnes.steps.sandbox import dockerfile, engines, limits, transfer, users
-from parallelhassnes.steps.sandbox.box import SandboxError
-from parallelhassnes.steps.sandbox.build import Bind, Built, Task, build
+from parallelhassnes.steps.sandbox import (
+    dockerfile,
+    engines,
+    limits,
+    owners,
+    placing,
+    transfer,
+    users,
+)
+from parallelhassnes.steps.sandbox import verification as ways
+from parallelhassnes.steps.sandbox.box import Box, SandboxError
+from parallelhassnes.steps.sandbox.build import TESTS, VERIFIER_LOGS, Bind, Built, Task, build
 from parallelhassnes.steps.sandbox.copying import CopyError
+from parallelhassnes.steps.sandbox.network import MODES, NEEDS_NETWORK, NO_PASTA, Mode, has_pasta
 from parallelhassnes.steps.sandbox.record import (
     HOST_NETWORK,
     NOT_ISOLATED,
     SandboxRecord,
     Skipped,
 )
+
+_TEST_OUTPUT = f"{VERIFIER_LOGS}/test-stdout.txt"
+"""Where Harbor sends what the tests print: the command that names it is the verifier's last."""
+_EMPTY = f"find {VERIFIER_LOGS} -mindepth 1 -delete"
 
 
 class SandboxEnvironment(BaseEnvironment):
@@ -48,6 +66,9 @@ class SandboxEnvironment(BaseEnvironment):
         unsupported: Literal["error", "skip"] = "error",
         hide: Sequence[str] = (),
         show: Sequence[str] = (),
+        network: Mode = "private",
+        verification: ways.Way | None = None,
+        host_ports: Sequence[int] = (),
         **kwargs: Any,
     ) -> None:
         """See the module for the arguments; the others are Harbor's. Raises ValueError for a bad one."""
@@ -55,7 +76,15 @@ class SandboxEnvironment(BaseEnvironment):
             raise ValueError(f"engine: {engine!r} is not one of auto, {', '.join(engines.ENGINES)}")
         if unsupported not in {"error", "skip"}:
             raise ValueError(f"unsupported: {unsupported!r} is not one of error, skip")
+        if network not in MODES:
+            raise ValueError(f"network: {network!r} is not one of {', '.join(MODES)}")
+        if verification not in {None, *ways.WAYS}:
+            raise ValueError(f"verification: {verification!r} is not one of {', '.join(ways.WAYS)}")
+        self._asked_verification = verification
+        self._verifier: Box | None = None
         self._engine = engine
+        self._asked_network = network
+        self.host_ports = [int(port) for port in host_ports]
         self._skip = unsupported == "skip"
         self._hide = tuple(hide)
         self._show = tuple(show)
@@ -127,7 +156,9 @@ class SandboxEnvironment(BaseEnvironment):
             if mount["type"] == "bind":
                 Path(mount["source"]).mkdir(parents=True, exist_ok=True)
                 read_only = bool(mount.get("read_only"))
-                binds.append(Bind(os.path.realpath(mount["source"]), mount["target"], read_only))
+                source = Path(mount["source"]).resolve()
+                of_trial = source.is_relative_to(self.trial_paths.trial_dir.resolve())
+                binds.append(Bind(str(source), mount["target"], read_only, of_trial))
             else:
                 self._say_once(
                     f"a mount of type {mount['type']} is an empty folder: {mount['target']}"
@@ -142,8 +173,44 @@ class SandboxEnvironment(BaseEnvironment):
             binds=binds,
             hide=(str(task_dir), str(trials_dir), *self._hide),
             show=self._show,
-            network=not self._network_disabled,
+            network=self._network,
+            host_ports=self.host_ports,
+            covered=self.verification != "shared",
         )
+
+    @property
+    def verification(self) -> ways.Way:
+        """How the verifier is kept from the agent: what was asked for, else what the task says, else ``isolated``."""
+        if not self._is_agents:
+            return "shared"  # nobody to keep apart
+        return self._asked_verification or _of_task(self.environment_dir) or "isolated"
+
+    def share_verification(self) -> None:
+        """Have agent and verifier share one place, whatever was asked for; before ``start``."""
+        self._asked_verification = "shared"
+
+    @property
+    def _is_agents(self) -> bool:
+        """A verifier with an environment of its own has another name."""
+        return self.session_id.endswith("__env")
+
+    @property
+    def _network(self) -> Mode:
+        """What the sandbox gets: no more than the task allows, and no more than there is."""
+        if self._network_disabled or (self._asked_network == "private" and not has_pasta()):
+            return "none"
+        return self._asked_network
+
+    @property
+    def _lacks_pasta(self) -> bool:
+        """The task allows a network, and there is none for want of a program."""
+        return self._network == "none" != self._asked_network and not self._network_disabled
+
+    def no_network_for(self, agent: str) -> str | None:
+        """Why an agent that runs inside and calls its model from there cannot; None where it can."""
+        if self._lacks_pasta:
+            return f"agent {agent}: {NEEDS_NETWORK}"
+        return None
 
     @property
     def _workdir(self) -> str:
@@ -152,7 +219,7 @@ class SandboxEnvironment(BaseEnvironment):
     @property
     def _record_name(self) -> str:
         """A verifier with an environment of its own shares the trial's folder with the agent's."""
-        return "sandbox.json" if self.session_id.endswith("__env") else "sandbox-verifier.json"
+        return "sandbox.json" if self._is_agents else "sandbox-verifier.json"
 
     def _record(self, built: Built) -> SandboxRecord:
         wanted = {"cpus": self._effective_cpus, "memory_mb": self._effective_memory_mb}
@@ -162,12 +229,16 @@ class SandboxEnvironment(BaseEnvironment):
         said |= self._group.enforced
         if self._effective_storage_mb is not None:
             said["storage_mb"] = f"{self._effective_storage_mb}, not enforced"
-        network: tuple[str, ...] = () if self._network_disabled else (HOST_NETWORK,)
+        network: tuple[str, ...] = (HOST_NETWORK,) if self._network == "host" else ()
         return SandboxRecord(
-            engine=built.way.engine.name,
-            user_namespace=built.way.user_namespace,
+            engine=built.engine.name,
+            user_namespace=True,
+            host_uid=os.geteuid() if built.spaces.owner is None else built.spaces.owner,
             base_image=self._image.base,
-            network="none" if self._network_disabled else "host",
+            network=self._network,
+            network_note=NO_PASTA if self._lacks_pasta else None,
+            verification=self.verification if self._is_agents else None,
+            host_ports=tuple(self.host_ports) if self._network == "private" else (),
             skipped=tuple(self._skipped()),
             not_isolated=(*NOT_ISOLATED, *network),
             limits=said,
@@ -187,12 +258,20 @@ class SandboxEnvironment(BaseEnvironment):
     async def stop(self, delete: bool) -> None:
         """End everything in the sandbox; its files are kept only if ``delete`` is false."""
         if self._built is not None:
-            await self._built.box.stop()
+            await self._end_verification()
+            await self._built.stop()
+            await asyncio.to_thread(self._take_back)
             self._built = None
         self._group.remove()
         if self._scratch is not None and delete:
             await asyncio.to_thread(_remove, self._scratch)
             self._scratch = None
+
+    def _take_back(self) -> None:
+        """Own what the trial has written, without the rights that it has given to its programs."""
+        for folder in self._shared:
+            if folder.resolve().is_relative_to(self.trial_paths.trial_dir.resolve()):
+                owners.give(folder, os.geteuid(), os.getegid())
 
     @override
     async def exec(
@@ -217,19 +296,54 @@ class SandboxEnvironment(BaseEnvironment):
                 await callback(text, "stdout")
 
         try:
-            done = await built.box.run(
+            done = await (self._verifier or built.box).run(
                 command,
                 cwd=cwd or self._workdir,
                 env={**self._environment(account.home), **(self._merge_env(env) or {})},
-                become=account.become,
+                become=self._become(account),
                 timeout_sec=timeout_sec or None,
                 listener=listener if callback is not None else None,
             )
         except TimeoutError as error:
             raise RuntimeError(f"Command timed out after {timeout_sec} seconds") from error
+        finally:
+            if _TEST_OUTPUT in command:
+                await self._end_verification()
         return ExecResult(
             stdout=done.stdout.text(), stderr=done.stderr.text(), return_code=done.code
         )
+
+    def _become(self, account: users.Account) -> tuple[str, ...]:
+        if self._verifier is None or not account.become:
+            return account.become
+        program, *more = account.become
+        return (program, *ways.BECOME, *more)
+
+    async def _begin_verification(self) -> None:
+        """Harbor brings the tests: make a place for the verifier in which nothing of the agent's is."""
+        built = self._running()
+        if self._verifier is not None:
+            return
+        if self.verification == "shared":
+            await built.box.run(_EMPTY, cwd="/", env=self._ends()[1])
+            return
+        if self.verification == "clean":
+            await asyncio.to_thread(ways.kill_agents, built)
+        ways.clear(self.trial_paths.verifier_dir)
+        ways.clear(built.scratch / "tests")
+        self._verifier = await ways.start(built)
+
+    async def _end_verification(self) -> None:
+        """End the verifier, and leave nothing in its folder that leads Harbor elsewhere."""
+        verifier, self._verifier = self._verifier, None
+        if verifier is not None:
+            await ways.stop(verifier)
+        if self.trial_paths.verifier_dir.is_dir() and (
+            gone := ways.sweep(self.trial_paths.verifier_dir)
+        ):
+            self._say_once(
+                f"removed from the verifier's folder, being no plain files: {', '.join(gone[:20])}"
+            )
 
     def _running(self) -> Built:
         if self._built is None:
@@ -250,7 +364,7 @@ class SandboxEnvironment(BaseEnvironment):
                 f"there is no user {wanted or self._image.user!r} here; root is used instead"
             )
             return users.ROOT
-        if account.uid and self._running().way.user_namespace:
+        if account.uid and self._running().spaces.owner is None:
             self._say_once(
                 f"user {account.name or account.uid}: only root exists in a user namespace"
             )
@@ -268,6 +382,12 @@ class SandboxEnvironment(BaseEnvironment):
 
     @override
     async def upload_dir(self, source_dir: Path | str, target_dir: str) -> None:
+        if target_dir.rstrip("/") == TESTS and self._is_agents:
+            await self._begin_verification()
+            if self._verifier is not None:
+                tests, owner = self._running().scratch / "tests", self._running().spaces.owner
+                await asyncio.to_thread(placing.place, Path(source_dir), tests, "/", owner)
+                return
         await transfer.upload_dir(*self._ends(), Path(source_dir), target_dir)
 
     @override
@@ -288,7 +408,21 @@ class SandboxEnvironment(BaseEnvironment):
         ]
 
     def _ends(self) -> tuple[Built, dict[str, str]]:
-        return self._running(), {"PATH": dockerfile.PATH, "HOME": users.ROOT.home}
+        built = self._running()
+        if self._verifier is not None:
+            built = built._replace(box=self._verifier)
+        return built, {"PATH": dockerfile.PATH, "HOME": users.ROOT.home}
+
+
+def _of_task(environment_dir: Path) -> ways.Way | None:
+    """``verification`` under ``[metadata]`` of the task's ``task.toml``."""
+    try:
+        said = tomllib.loads((environment_dir.parent / "task.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    metadata = said.get("metadata")
+    found = metadata.get("verification") if isinstance(metadata, dict) else None
+    return next((way for way in ways.WAYS if way == found), None)
 
 
 def _new_folder() -> Path:

@@ -1,39 +1,55 @@
-"""What a sandbox's file system is made of: the host's userland read-only, everything else private.
+"""What a sandbox's file system is made of: what programs need of the host's, read-only, and everything else private.
 
-The root of a sandbox is an ordinary folder that belongs to the trial (the *root folder*). Into it are bound, read-only,
-the folders of the host that hold its userland (``VISIBLE``). Whatever the trial needs inside one of those (a WORKDIR
-of ``/opt/x``, a file copied to ``/usr/local/bin``) is put into the root folder first; where it has something, the
-host's folder is bound child by child around it instead of as a whole. All other paths of the host do not exist in it:
-``/root``, ``/home``, ``/mnt``, ``/srv``, ``/data``, sockets under ``/run``, other trials, the harness's own store.
+The root of a sandbox is an ordinary folder that belongs to the trial (the *root folder*). Into it is bound, read-only,
+what programs need of the host (``VISIBLE``): nothing is hidden there, because nothing else is there. Whatever the trial needs
+inside one of those (a WORKDIR of ``/usr/src/x``, a file copied to ``/usr/local/bin``) is put into the root folder first; where it
+has something, the host's folder is bound child by child around it instead of as a whole. In the same way a folder is left out
+that was asked to be hidden: its neighbours are bound, so that no change on the host can bring it in.
+
+``/bin``, ``/lib64`` and the like, which are links on most hosts, are mounted as folders: a link could be replaced by whoever
+owns the root folder, and with it the loader of every program that is run after.
 """
 
 import errno
-import math
 import os
-import pwd
-import stat
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-VISIBLE = (
-    "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/usr", "/etc", "/opt", "/nix", "/gnu",
-    "/var/lib", "/var/cache", "/sys/devices/system",
+_LINKED = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+_OF_ETC = (
+    # who is who, and where names are found
+    "passwd", "group", "nsswitch.conf", "hosts", "host.conf", "hostname", "resolv.conf", "networks", "protocols", "services",
+    "rpc", "ethertypes", "gai.conf", "shells", "login.defs", "skel",
+    # how programs are found, linked and started
+    "alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "static", "profile", "bash.bashrc", "bashrc", "inputrc",
+    "bash_completion.d", "zsh", "crypto-policies",
+    # certificates
+    "ssl/certs", "ssl/openssl.cnf", "ssl/cert.pem", "ca-certificates", "ca-certificates.conf", "pki/tls/certs",
+    "pki/tls/openssl.cnf", "pki/tls/cert.pem", "pki/ca-trust/extracted",
+    # what this system is, its language and its time
+    "debian_version", "os-release", "lsb-release", "redhat-release", "alpine-release", "issue", "localtime", "timezone",
+    "locale.alias", "locale.conf", "default/locale", "terminfo", "mime.types", "magic", "magic.mime",
+    # programs that do not start without
+    "fonts", "perl", "python3", "java-17-openjdk", "java-11-openjdk", "java-21-openjdk", "java", "xdg", "vim", "glvnd", "chromium",
+    "chromium.d", "dpkg", "debconf.conf", "adduser.conf", "deluser.conf", "texmf", "ImageMagick-6", "ImageMagick-7", "sgml", "xml",
+    "groff", "manpath.config", "gtk-3.0", "gss", "netconfig", "mke2fs.conf",
 )  # fmt: skip
-_SCANNED = ("/etc", "/opt", "/var/lib", "/var/cache")
+VISIBLE = (
+    *_LINKED, "/usr", "/nix/store", "/gnu/store", *(f"/etc/{name}" for name in _OF_ETC),
+    *(str(path) for path in sorted(Path("/etc").glob("python3.*"))),
+    "/var/lib/dpkg", "/var/lib/rpm", "/var/lib/texmf", "/var/cache/fontconfig", "/sys/devices/system",
+)  # fmt: skip
 _PRIVATE_DIRS = {"/tmp": 0o1777, "/var/tmp": 0o1777, "/run": 0o755, "/root": 0o700, "/home": 0o755}  # noqa: S108
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _MAX_LINKS = 40
-GUARDED_SEC = 30.0
-_NO_LOGIN = ("nologin", "false", "sync", "halt", "shutdown")
 
 
 class Mount(NamedTuple):
     """One mount inside the sandbox, in the order in which they are to be made."""
 
     kind: Literal["ro", "rw", "device", "hide"]
-    """``hide``: what is at ``target`` is covered by ``source``, an empty folder or an empty file."""
+    """``hide``: what is at ``target`` is covered by ``source``, an empty file."""
     source: str
     """Path on the host."""
     target: str
@@ -43,51 +59,6 @@ class Mount(NamedTuple):
 def inside(path: str, folder: str) -> bool:
     """Whether ``path`` is ``folder`` or below it; both absolute."""
     return path == folder or path.startswith(folder.rstrip("/") + "/")
-
-
-class _Guarded:
-    """What was found last, kept over forks."""
-
-    paths: tuple[str, ...] = ()
-    at = -math.inf
-
-
-def guarded() -> tuple[str, ...]:
-    """Paths of the visible folders that an ordinary user of the host could not read, and home folders among them.
-
-    Root in a sandbox could read them, so they are covered. Looked up anew after ``GUARDED_SEC``: some milliseconds.
-    """
-    if time.monotonic() - _Guarded.at > GUARDED_SEC:
-        _Guarded.paths, _Guarded.at = _find_guarded(), time.monotonic()
-    return _Guarded.paths
-
-
-def _find_guarded() -> tuple[str, ...]:
-    found: list[str] = []
-    for folder in _SCANNED:
-        found += _unreadable(folder, depth=9 if folder == "/etc" else 1)
-    for user in pwd.getpwall():
-        home = os.path.normpath(user.pw_dir)
-        login = user.pw_shell.rpartition("/")[2] not in _NO_LOGIN
-        if login and any(inside(home, top) and home != top for top in _SCANNED):
-            found.append(home)
-    return tuple(found)
-
-
-def _unreadable(folder: str, depth: int) -> Iterator[str]:
-    try:
-        entries = list(os.scandir(folder))
-    except OSError:  # not there, or not for us: then not for the sandbox either
-        return
-    for entry in entries:
-        mode = entry.stat(follow_symlinks=False).st_mode
-        if stat.S_ISDIR(mode):
-            if mode & 0o005 != 0o005:
-                yield entry.path
-            elif depth > 1:
-                yield from _unreadable(entry.path, depth - 1)
-        elif not stat.S_ISLNK(mode) and not mode & 0o004:
-            yield entry.path
 
 
 class RootFolder:
@@ -160,17 +131,21 @@ class RootFolder:
         inner = "/" + str(place.relative_to(self.path))
         self.mounts.append(Mount("ro" if read_only else "rw", source, inner))
 
-    def finish(self, empty_dir: Path, empty_file: Path) -> list[Mount]:
-        """All mounts, in order; the empty things are what hidden paths are covered with. Called once, last."""
+    def finish(self, empty_file: Path) -> list[Mount]:
+        """All mounts, in order. Called once, last."""
         extra, self.mounts = self.mounts, []
         self._resolver()
+        for path in self.hidden:
+            # What it is in is bound child by child, and this child is left out.
+            if self._seen(path):
+                (self.path / path.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
         for top in self.visible:
             self._expose(top)
-        bound = [mount.target for mount in self.mounts]
-        for path in sorted(self.hidden):
-            if any(inside(path, target) for target in bound):
-                cover = empty_dir if Path(path).is_dir() else empty_file
-                self.mounts.append(Mount("hide", str(cover), path))
+        # The loader of every program reads it, and it is not the agent's to write.
+        preload = self.path / "etc/ld.so.preload"
+        if not os.path.lexists(preload):
+            preload.touch()
+            self.mounts.append(Mount("hide", str(empty_file), "/etc/ld.so.preload"))
         return self.mounts + extra
 
     def _seen(self, path: str, tops: Iterable[str] | None = None) -> bool:
@@ -181,12 +156,16 @@ class RootFolder:
         source, private = Path(path), self.path / path.lstrip("/")
         if path in self.hidden or not os.path.lexists(path):
             return
-        if source.is_symlink():
+        if path in _LINKED and source.is_dir() and self._is_untouched(source, private):
+            private.mkdir()
+            self.mounts.append(Mount("ro", os.path.realpath(path), path))
+        elif source.is_symlink():
             if not os.path.lexists(private):
                 private.parent.mkdir(parents=True, exist_ok=True)
                 private.symlink_to(source.readlink())
         elif not source.is_dir():
             if not os.path.lexists(private) and (source.is_file()):
+                private.parent.mkdir(parents=True, exist_ok=True)
                 private.touch()
                 self.mounts.append(Mount("ro", path, path))
         elif not private.exists():
@@ -195,6 +174,15 @@ class RootFolder:
         elif private.is_dir() and not private.is_symlink():
             for name in sorted(os.listdir(path)):
                 self._expose(f"{path.rstrip('/')}/{name}")
+
+    def _is_untouched(self, source: Path, private: Path) -> bool:
+        """The trial has nothing at this path, nor where it leads to, and nothing in it is hidden."""
+        real = str(source.resolve())
+        return not (
+            os.path.lexists(private)
+            or os.path.lexists(self._root + real)
+            or any(inside(path, real) for path in self.hidden)
+        )
 
     def _devices(self) -> None:
         """``/dev`` without anything of the host but the harmless devices."""
@@ -214,5 +202,6 @@ class RootFolder:
     def _resolver(self) -> None:
         """Name resolution where ``/etc/resolv.conf`` is a link into ``/run``, which is private here."""
         real = os.path.realpath("/etc/resolv.conf")
-        if Path(real).is_file() and not self._seen(real):
+        bound = os.path.lexists(self._root + real)
+        if Path(real).is_file() and not bound and not self._seen(real):
             self.bind(real, real, read_only=True)

@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 NOT_ISOLATED = (
-    "the kernel is the host's, and no system call is filtered",
-    "the host's programs and libraries (/usr, /etc, /opt, /var/lib, /var/cache) can be read",
+    "the kernel is the host's; the system calls of docs/security.md are refused",
+    "the host's programs, libraries and a part of /etc can be read",
     "the image that FROM names is not used",
     "disk space is not limited; storage_mb has no effect",
     "the clock and the kernel's random numbers are the host's",
@@ -35,10 +35,19 @@ class SandboxRecord(BaseModel):
     engine: str
     """``bubblewrap`` or ``unshare``."""
     user_namespace: bool
-    """False: made by root itself; True: root inside is the user who started the harness."""
+    """Whether root inside is another user outside; always so since ``host_uid`` is written."""
+    host_uid: int | None = None
+    """The host's user who is root inside: who started the harness or, if that was root, a number that belongs to nobody."""
     base_image: str
     """What the Dockerfile's FROM names; not used."""
-    network: Literal["host", "none"]
+    network: Literal["private", "host", "none"]
+    """``private``: a network of its own, from which the host cannot be reached."""
+    network_note: str | None = None
+    """Why there is none although the task allows one."""
+    verification: Literal["isolated", "clean", "shared"] | None = None
+    """How the verifier was kept from the agent; None for a sandbox in which no agent runs."""
+    host_ports: tuple[int, ...] = ()
+    """Ports of the host's loopback that can be reached all the same."""
     skipped: tuple[Skipped, ...]
     not_isolated: tuple[str, ...]
     limits: dict[str, str]

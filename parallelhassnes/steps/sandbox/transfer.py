@@ -36,7 +36,7 @@ async def upload_dir(built: Built, env: Mapping[str, str], source: Path, target:
     """The content of ``source`` into ``target``, which is made if it is not there. Owners become root."""
     if not any(inside(target, path) or inside(path, target) for path in built.mounted):
         try:
-            await asyncio.to_thread(place, source, built.root, target)
+            await asyncio.to_thread(place, source, built.root, target, built.spaces.owner)
         except Elsewhere:
             pass  # a link of the agent's leads somewhere; inside it means what it says
         else:

@@ -1,94 +1,155 @@
-"""Sandboxes by ``unshare``, ``mount`` and ``pivot_root`` of util-linux, which every Linux has."""
+"""Sandboxes by the kernel's own calls: the process that becomes the keeper makes them itself, between fork and exec.
 
+Two processes: the outer one waits and dies with its parent, the inner one is the first of the new pid namespace. What the
+inner one does after its root is the sandbox's must import and load nothing: a trial's files are there.
+"""
+
+import contextlib
+import errno
 import os
+import signal
+import socket
 from pathlib import Path
 
-from parallelhassnes.steps.sandbox.blueprint import CAPABILITIES, HOSTNAME, Blueprint
+from parallelhassnes.steps.sandbox import kernel, seccomp, spaces
+from parallelhassnes.steps.sandbox.blueprint import (
+    CAPABILITIES,
+    HOSTNAME,
+    PROC_MASKED,
+    PROC_READ_ONLY,
+    Blueprint,
+    Launch,
+    proc_entries,
+)
 from parallelhassnes.steps.sandbox.keeper import KEEPER
 from parallelhassnes.steps.sandbox.layout import inside
 
-_PROC_READ_ONLY = ("sys", "sysrq-trigger", "irq", "bus", "fs")
+_SEALED = kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+_KEPT = {
+    "ro": kernel.MS_RDONLY,
+    "nosuid": kernel.MS_NOSUID,
+    "nodev": kernel.MS_NODEV,
+    "noexec": kernel.MS_NOEXEC,
+}
+_COVERED = {errno.EINVAL, errno.ENOENT}
+"""Another mount covers this one, so that its path is no mount point, and nothing reaches it."""
+_MANY = 1 << 20
 
 
 class Unshare:
-    """unshare(1), mount(8) and pivot_root(8) of util-linux, 2.32 or later."""
+    """unshare(2), mount(2), setns(2) and the rest."""
 
     name = "unshare"
-    programs = ("unshare", "mount", "umount", "pivot_root", "setpriv", "bash")
-    # All mounts are one call of mount(8): a process per mount would take longer than the rest together.
-    _SCRIPT = (
-        'set -e; mount --all --fstab "$1"; hostname "$3" 2>/dev/null || :; $4; '
-        'cd "$2"; shift 4; pivot_root . .; umount -l .; exec "$@"'
-    )
-    # A new network namespace has a loopback that is down; bubblewrap raises its own.
-    _RAISE_LOOPBACK = "ip link set lo up"
+    programs = ("bash", *spaces.PROGRAMS)
 
-    def command(self, blueprint: Blueprint) -> list[str]:
-        fstab = blueprint.scratch / "fstab"
-        fstab.write_text("".join(_fstab(blueprint)), encoding="utf-8")
-        argv = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--uts", "--ipc", "--pid"]
-        if not blueprint.network:
-            argv.append("--net")
-        if blueprint.user_namespace:
-            argv += ["--user", "--map-root-user"]
-        argv += ["--fork", "--kill-child", "--propagation", "private", "sh", "-c", self._SCRIPT]
-        loopback = ":" if blueprint.network else self._RAISE_LOOPBACK
-        bounding = "-all," + ",".join(f"+{name}" for name in CAPABILITIES)
-        confine = ["setpriv", "--no-new-privs", "--inh-caps=-all", f"--bounding-set={bounding}"]
-        return [*argv, "sh", str(fstab), str(blueprint.root), HOSTNAME, loopback, *confine, *KEEPER]
+    def launch(self, blueprint: Blueprint) -> Launch:
+        program = seccomp.program()
+        masked, read_only = proc_entries(PROC_MASKED), proc_entries(PROC_READ_ONLY)
+        folders = {path for path in masked if Path(path).is_dir()}
+        covers = [
+            (str(blueprint.scratch / ("empty" if path in folders else "nothing")), path)
+            for path in masked
+        ]
+
+        def prepare() -> None:
+            _fork_into_namespaces(blueprint)
+            root = str(blueprint.root)
+            _mount_all(blueprint, root)
+            _mount_own(root, blueprint.spaces.owner)
+            for source, path in [*covers, *((f"{root}{path}", path) for path in read_only)]:
+                _seal(source, root + path)
+            socket.sethostname(HOSTNAME)
+            os.chdir(root)
+            kernel.pivot_here()
+            confine(blueprint.spaces.user, blueprint.spaces.owner, CAPABILITIES, program)
+
+        return Launch(KEEPER, prepare)
 
 
-def _fstab(blueprint: Blueprint) -> list[str]:
-    """The mounts as lines of an fstab, for a root folder that is not ``/`` yet."""
-    table = _host_mounts()
-    root = str(blueprint.root)
-    lines = [_line(root, root, "rbind")]
+def confine(user: int, owner: int | None, capabilities: tuple[str, ...], program: bytes) -> None:
+    """Become root of the sandbox and of nothing else, for ever."""
+    if owner is not None:  # else we are in it already
+        os.setns(user, os.CLONE_NEWUSER)
+        os.setgroups([])
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    kernel.die_with_parent()
+    kernel.keep_capabilities(capabilities)
+    if program:
+        kernel.filter_calls(program)
+
+
+def _fork_into_namespaces(blueprint: Blueprint) -> None:
+    """Return in a child that is the first process of new namespaces."""
+    kernel.die_with_parent()
+    given = blueprint.spaces
+    if given.owner is None:
+        os.setns(given.user, os.CLONE_NEWUSER)
+    blueprint.join()
+    blueprint.show()
+    os.unshare(os.CLONE_NEWPID | os.CLONE_NEWIPC | os.CLONE_NEWUTS)
+    stay_behind()
+
+
+def stay_behind() -> None:
+    """Fork, and return in the child; the parent ends when the child has, and the other way round."""
+    child = os.fork()
+    if child == 0:
+        kernel.die_with_parent()
+        return
+    with contextlib.suppress(ValueError):
+        signal.set_wakeup_fd(-1)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    os.closerange(0, _MANY)
+    os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 0xFF)
+
+
+def _mount_all(blueprint: Blueprint, root: str) -> None:
+    kernel.mount(root, root, None, kernel.MS_BIND | kernel.MS_REC)
+    devices: set[str] = set()
+    read_only: list[str] = []
     for mount in blueprint.mounts:
         target = root + mount.target
-        if mount.kind in {"rw", "device"}:
-            lines.append(_line(mount.source, target, "rbind"))
-            continue
-        lines.append(_line(mount.source, target, f"rbind,ro{_flags(mount.source, table)}"))
-        # Read-only holds for one mount, not for what is mounted below it: bind each of those again.
-        for below in table if mount.kind == "ro" else ():
-            if below != mount.source and inside(below, mount.source):
-                again = target + below[len(mount.source.rstrip("/")) :]
-                lines.append(_line(below, again, f"rbind,ro{_flags(below, table)}"))
-    lines.append(_line("proc", f"{root}/proc", "nosuid,nodev,noexec", "proc"))
-    lines.append(
-        _line("devpts", f"{root}/dev/pts", "newinstance,ptmxmode=0666,mode=0620", "devpts")
-    )
-    lines.append(_line("shm", f"{root}/dev/shm", "nosuid,nodev,mode=1777", "tmpfs"))  # noqa: S108
-    if not blueprint.user_namespace:  # in a user namespace nobody is root for these files
-        for name in _PROC_READ_ONLY:
-            if Path("/proc", name).exists():
-                place = f"{root}/proc/{name}"
-                lines.append(_line(place, place, "rbind,ro,nosuid,nodev,noexec"))
-    return lines
+        kernel.mount(mount.source, target, None, kernel.MS_BIND | kernel.MS_REC)
+        if mount.kind == "device":
+            devices.add(target)
+        elif mount.kind != "rw":
+            read_only.append(target)
+    # Flags hold for one mount, not for what is mounted below it, and none that it has may be taken away.
+    for point, had in _mounts_below(root):
+        flags = had | kernel.MS_NOSUID | (0 if point in devices else kernel.MS_NODEV)
+        if any(inside(point, top) for top in read_only):
+            flags |= kernel.MS_RDONLY
+        try:
+            kernel.mount("none", point, None, kernel.MS_REMOUNT | kernel.MS_BIND | flags)
+        except OSError as error:
+            if error.errno not in _COVERED:
+                raise
 
 
-def _host_mounts() -> dict[str, set[str]]:
-    """Mount points of this process, parents first, with those of their flags that must be kept."""
-    table: dict[str, set[str]] = {}
-    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
+def _mounts_below(root: str) -> list[tuple[str, int]]:
+    """Mount points of this process at and below ``root``, with those of their flags that must be kept."""
+    found: list[tuple[str, int]] = []
+    for line in Path("/proc/thread-self/mountinfo").read_text(encoding="utf-8").splitlines():
         fields = line.split(" ")
         point = fields[4].encode().decode("unicode_escape").encode("latin-1").decode()
-        table[point] = {"nosuid", "nodev", "noexec"} & set(fields[5].split(","))
-    return dict(sorted(table.items()))
+        if inside(point, root):
+            options = fields[5].split(",")
+            found.append((point, sum(_KEPT.get(option, 0) for option in options)))
+    return found
 
 
-def _flags(path: str, table: dict[str, set[str]]) -> str:
-    """Flags of the mount that holds ``path``: a user namespace may not take any of them away."""
-    real = os.path.realpath(path)
-    holder = max((point for point in table if inside(real, point)), key=len, default="/")
-    return "".join(f",{flag}" for flag in sorted(table.get(holder, set())))
+def _mount_own(root: str, owner: int | None) -> None:
+    """What is new in a sandbox: its processes, its terminals, its shared memory."""
+    kernel.mount("proc", f"{root}/proc", "proc", _SEALED & ~kernel.MS_RDONLY)
+    quiet = kernel.MS_NOSUID | kernel.MS_NOEXEC
+    kernel.mount("devpts", f"{root}/dev/pts", "devpts", quiet, "newinstance,ptmxmode=0666,mode=0620")  # fmt: skip
+    whose = "" if owner is None else f",uid={owner},gid={owner}"
+    flags = kernel.MS_NOSUID | kernel.MS_NODEV
+    kernel.mount("shm", f"{root}/dev/shm", "tmpfs", flags, f"mode=1777{whose}")  # noqa: S108
 
 
-def _line(source: str, target: str, options: str, kind: str = "none") -> str:
-    return f"{_escaped(source)} {_escaped(target)} {kind} {options} 0 0\n"
-
-
-def _escaped(text: str) -> str:
-    for char in "\\ \t\n#":
-        text = text.replace(char, f"\\{ord(char):03o}")
-    return text
+def _seal(source: str, target: str) -> None:
+    kernel.mount(source, target, None, kernel.MS_BIND)
+    kernel.mount("none", target, None, kernel.MS_REMOUNT | kernel.MS_BIND | _SEALED)

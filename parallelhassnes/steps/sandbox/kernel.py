@@ -1,0 +1,144 @@
+"""System calls that Python's standard library lacks, for a child that has been forked and makes itself a sandbox.
+
+Everything here is looked up when the module is imported: the child runs on a file system that is not the host's any more,
+where nothing may be imported or loaded. Each function raises OSError.
+"""
+
+import ctypes
+import errno
+import fcntl
+import os
+import platform
+import socket
+import struct
+from collections.abc import Iterable
+
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
+MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
+MNT_DETACH = 2
+
+CAPABILITIES = (
+    "chown", "dac_override", "dac_read_search", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap",
+    "linux_immutable", "net_bind_service", "net_broadcast", "net_admin", "net_raw", "ipc_lock", "ipc_owner", "sys_module",
+    "sys_rawio", "sys_chroot", "sys_ptrace", "sys_pacct", "sys_admin", "sys_boot", "sys_nice", "sys_resource", "sys_time",
+    "sys_tty_config", "mknod", "lease", "audit_write", "audit_control", "setfcap", "mac_override", "mac_admin", "syslog",
+    "wake_alarm", "block_suspend", "audit_read", "perfmon", "bpf", "checkpoint_restore",
+)  # fmt: skip
+"""Names by number, as in ``linux/capability.h``."""
+
+_PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 22, 24, 38
+_SECCOMP_MODE_FILTER = 2
+_CAPABILITY_VERSION_3 = 0x20080522
+_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203, "s390x": 217}
+_OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
+_HERE, _EMPTY_PATH, _CLONE_TREE, _IDMAP = -100, 0x1000, 0x80001, 0x100000
+_NEW_ROUTE, _CREATE = 24, 0x1 | 0x4 | 0x400
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_mount, _umount2, _prctl, _capset = _libc.mount, _libc.umount2, _libc.prctl, _libc.capset
+_syscall = _libc.syscall
+_mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)  # fmt: skip
+_prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
+_pivot_root = _PIVOT_ROOT.get(platform.machine())
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), what)
+
+
+def mount(
+    source: str, target: str, kind: str | None = None, flags: int = 0, data: str = ""
+) -> None:
+    """mount(2)."""
+    of_kind = kind.encode() if kind else None
+    _check(_mount(os.fsencode(source), os.fsencode(target), of_kind, flags, data.encode()), target)
+
+
+def unmount(target: str, flags: int = MNT_DETACH) -> None:
+    """umount2(2)."""
+    _check(_umount2(os.fsencode(target), flags), target)
+
+
+def unshare_mounts() -> None:
+    """A mount namespace of our own; what is mounted in it stays in it."""
+    os.unshare(os.CLONE_NEWNS)
+    mount("none", "/", None, MS_REC | MS_PRIVATE)
+
+
+def pivot_here() -> None:
+    """Make the current folder, a mount point, the root; what was the root is let go."""
+    if _pivot_root is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), "pivot_root")
+    _check(_syscall(_pivot_root, b".", b"."), "pivot_root")
+    unmount(".")
+    os.chdir("/")
+
+
+def remap(path: str, user: int) -> None:
+    """Have a folder's files belong, in this mount namespace, to the users of a user namespace: an idmapped mount.
+
+    What belongs to the host's user 0 then belongs to root of that namespace. Linux 5.12, and not on every file system.
+    """
+    tree = _syscall(_OPEN_TREE, _HERE, os.fsencode(path), ctypes.c_uint(_CLONE_TREE))
+    _check(min(tree, 0), "open_tree")
+    try:
+        attributes = struct.pack("QQQQ", _IDMAP, 0, 0, user)
+        size = ctypes.c_size_t(len(attributes))
+        _check(_syscall(_MOUNT_SETATTR, tree, b"", _EMPTY_PATH, attributes, size), "mount_setattr")
+        _check(_syscall(_MOVE_MOUNT, tree, b"", _HERE, os.fsencode(path), 4), "move_mount")
+    finally:
+        os.close(tree)
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies; a change of user clears it."""
+    _check(_prctl(_PR_SET_PDEATHSIG, 9, 0, 0, 0), "prctl")
+
+
+def keep_capabilities(names: Iterable[str]) -> None:
+    """Have these and no others, for ever: no program gives this process or its children any other again."""
+    kept = sum(1 << CAPABILITIES.index(name) for name in names)
+    for number in range(64):
+        if not kept >> number & 1 and _prctl(_PR_CAPBSET_DROP, number, 0, 0, 0) != 0:
+            break  # the kernel knows no more of them
+    words = kept & 0xFFFFFFFF, kept >> 32
+    header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
+    sets = b"".join(struct.pack("III", word, word, 0) for word in words)
+    _check(_capset(header, sets), "capset")
+    _check(_prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
+
+
+def filter_calls(program: bytes) -> None:
+    """Install a seccomp filter, an array of ``struct sock_filter``; needs no_new_privs."""
+    array = ctypes.create_string_buffer(program, len(program))
+    header = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(array))
+    address = ctypes.create_string_buffer(header, len(header))
+    _check(
+        _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(address), 0, 0), "seccomp"
+    )
+
+
+def raise_loopback() -> None:
+    """Bring up the loopback of this process's network namespace."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
+        request = struct.pack("16sh22x", b"lo", 0)
+        flags = struct.unpack("16sh22x", fcntl.ioctl(handle, _SIOCGIFFLAGS, request))[1]
+        fcntl.ioctl(handle, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", flags | _IFF_UP))
+
+
+def never_route(addresses: Iterable[bytes]) -> None:
+    """Have packets to these addresses, packed ones, go nowhere in this process's network namespace."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as netlink:
+        for address in addresses:
+            family = socket.AF_INET if len(address) == 4 else socket.AF_INET6
+            # struct rtmsg: family, lengths, service, table (main), protocol (static), scope, type (prohibit); then the destination.
+            message = struct.pack("BBBBBBBBI", family, len(address) * 8, 0, 0, 254, 4, 0, 8, 0)
+            message += struct.pack("HH", 4 + len(address), 1) + address
+            header = struct.pack("IHHII", 16 + len(message), _NEW_ROUTE, _CREATE, 1, 0)
+            netlink.send(header + message)
+            (number,) = struct.unpack_from("i", netlink.recv(4096), 16)
+            if number and -number not in {errno.EEXIST, errno.EAFNOSUPPORT, errno.EOPNOTSUPP}:
+                raise OSError(-number, os.strerror(-number), "route")

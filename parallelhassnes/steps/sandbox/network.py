@@ -1,0 +1,135 @@
+"""The network of a sandbox: one of its own, joined to the world by ``pasta`` (https://passt.top), a stack in user mode.
+
+A sandbox never shares the host's network namespace unless ``network: host`` asks for it. ``pasta`` opens each connection again
+on the host, as any program there could, but for the host itself: its loopback is not mapped, and packets to any of the host's
+own addresses, and to the address at which clouds give out credentials, go nowhere (``kernel.never_route``). What a task needs of the
+host's loopback all the same, a model server, is named by port (``host_ports``) and found at the same port of the sandbox's loopback.
+
+Where ``pasta`` is not installed there is no network but a loopback.
+"""
+
+import asyncio
+import contextlib
+import ipaddress
+import itertools
+import os
+import re
+import shutil
+import socket
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from parallelhassnes.steps.sandbox.blueprint import search_path
+from parallelhassnes.steps.sandbox.spaces import Spaces
+
+type Mode = Literal["private", "host", "none"]
+MODES = ("private", "host", "none")
+NO_PASTA = "no network: pasta is not installed (Debian: apt-get install passt)"
+NEEDS_NETWORK = (
+    "this agent runs inside the sandbox and needs a network, which it has not: install pasta (Debian: apt-get install passt), "
+    "or set network: host"
+)
+RESOLVER = "169.254.1.1"
+"""Where a sandbox asks for names if the host's resolver is on the host's loopback."""
+METADATA = "169.254.169.254"
+_READY_SEC = 10.0
+_LOCAL = {"localhost", "127.0.0.1", "::1", "0.0.0.0", "[::1]"}  # noqa: S104
+_RESOLV = Path("/etc/resolv.conf")
+
+
+def has_pasta() -> bool:
+    """Whether a private network can reach anything."""
+    return shutil.which("pasta", path=search_path()) is not None
+
+
+def resolver_is_local() -> bool:
+    """Whether the host asks for names at an address of its loopback."""
+    text = _RESOLV.read_text(encoding="utf-8", errors="replace") if _RESOLV.is_file() else ""
+    first = re.search(r"^\s*nameserver\s+(\S+)", text, re.MULTILINE)
+    return first is not None and (first[1].startswith("127.") or first[1] == "::1")
+
+
+def own_addresses() -> list[bytes]:
+    """Every address of this host but those of its loopback, and the clouds' address for credentials, packed."""
+    found = {socket.inet_pton(socket.AF_INET, METADATA)}
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/self/net/fib_trie").read_text(encoding="ascii").splitlines()
+        for before, line in itertools.pairwise(lines):
+            if "/32 host LOCAL" in line and (address := re.search(r"(\d+\.){3}\d+", before)):
+                found.add(socket.inet_pton(socket.AF_INET, address[0]))
+    with contextlib.suppress(OSError):  # no IPv6
+        for line in Path("/proc/self/net/if_inet6").read_text(encoding="ascii").splitlines():
+            found.add(bytes.fromhex(line.split()[0]))
+    return sorted(a for a in found if not ipaddress.ip_address(a).is_loopback)
+
+
+def local_ports(values: Iterable[object]) -> list[int]:
+    """The ports of this host's loopback that URLs among these values name."""
+    ports: set[int] = set()
+    for value in values:
+        if isinstance(value, str) and value.startswith(("http://", "https://", "ws://")):
+            with contextlib.suppress(ValueError):
+                url = urlsplit(value)
+                if url.hostname in _LOCAL:
+                    ports.add(url.port or (443 if url.scheme == "https" else 80))
+    return sorted(ports)
+
+
+class Pasta:
+    """A running ``pasta``, which ends with ``stop`` or with this process's group."""
+
+    def __init__(self, process: asyncio.subprocess.Process, told: Path) -> None:
+        self._process = process
+        self._told = told
+
+    @classmethod
+    async def start(cls, spaces: Spaces, scratch: Path, ports: Sequence[int]) -> "Pasta":
+        """Begin to join a network namespace to the world; ``ready`` waits for it."""
+        network = -1 if spaces.network is None else spaces.network
+        told = scratch / "pasta.pid"
+        argv = [
+            "pasta",
+            "--foreground",
+            "--quiet",
+            "--config-net",
+            "--no-map-gw",
+            "--pid",
+            str(told),
+        ]
+        argv += ["--tcp-ports", "none", "--udp-ports", "none", "--udp-ns", "none"]
+        argv += ["--tcp-ns", ",".join(map(str, ports)) or "none"]
+        if resolver_is_local():
+            argv += ["--dns-forward", RESOLVER]
+        if os.geteuid() == 0:
+            argv += ["--runas", f"{os.geteuid()}:{os.getegid()}"]
+        argv += ["--userns", f"/proc/self/fd/{spaces.user}", "--netns", f"/proc/self/fd/{network}"]
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            env={"PATH": search_path()},
+            cwd="/",
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            pass_fds=(spaces.user, network),
+        )
+        return cls(process, told)
+
+    async def ready(self) -> str | None:
+        """Wait until the network is there; why it will not be, None where it is."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_READY_SEC):
+                while self._process.returncode is None:
+                    if self._told.exists() and self._told.stat().st_size:
+                        return None
+                    await asyncio.sleep(0.002)
+                said = await self._process.stderr.read(2000) if self._process.stderr else b""
+                return " ".join(said.decode(errors="replace").split()) or "pasta ended"
+        return f"pasta was not ready within {_READY_SEC:g} s"
+
+    async def stop(self) -> None:
+        """End it."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.wait()

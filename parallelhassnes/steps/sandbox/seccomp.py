@@ -1,0 +1,121 @@
+"""The system calls that no process of a sandbox may make: a filter of the kernel's, in the spirit of Docker's default profile.
+
+Refused with EPERM is what manages the host or has been a way into its kernel: mounts and namespaces, modules, other
+processes' kernel objects, keyrings, BPF, performance counters, userfaultfd, io_uring, the clock, swap, quotas, and sockets
+to the hypervisor (vsock) or to the kernel's crypto. Everything that is newer than ``_NEWEST`` does not exist (ENOSYS), and neither do
+the calls of other architectures (32-bit programs); nor does ``clone3``, whose arguments a filter cannot read: C libraries
+then use ``clone``, where flags for new namespaces are refused.
+
+The program is what the kernel takes, an array of ``struct sock_filter``, made here of numbers of calls: no library is needed, and none
+has to be found in the hot path of a trial.
+"""
+
+import errno
+import functools
+import platform
+import struct
+from typing import NamedTuple
+
+_NEWEST = 462
+"""mseal, of Linux 6.10; calls from 424 on have the same number on all architectures."""
+
+_LD, _JEQ, _JGE, _JSET, _RET = 0x20, 0x15, 0x35, 0x45, 0x06
+_NUMBER, _ARCH, _ARGUMENT, _ARGUMENT_1 = 0, 4, 16, 24
+"""Offsets in ``struct seccomp_data``; of the arguments the lower 32 bits."""
+_ALLOW = 0x7FFF0000
+_ERRNO = 0x00050000
+_X32 = 0x40000000
+
+_NEW_NAMESPACE = 0x7E020000
+"""CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET."""
+_NEWUSER = 0x10000000
+_FAMILIES = (40, 38)
+"""AF_VSOCK, AF_ALG."""
+_TERMINAL = (0x5412, 0x541C)
+"""TIOCSTI types into a terminal; TIOCLINUX pastes into a console."""
+
+
+class _Machine(NamedTuple):
+    audit: int
+    """AUDIT_ARCH_…: how the kernel names the architecture."""
+    clone: int
+    setns: int
+    socket: int
+    ioctl: int
+    refused: tuple[int, ...]
+
+
+# Of all architectures, by the common numbers: pidfd_getfd is not among them, ptrace's rules hold for it.
+_COMMON = (
+    425, 426, 427,  # io_uring_setup, _enter, _register
+    428, 429, 430, 431, 432, 433, 442,  # open_tree, move_mount, fsopen, fsconfig, fsmount, fspick, mount_setattr
+    443, 457, 458,  # quotactl_fd, statmount, listmount
+)  # fmt: skip
+_CLONE3 = 435
+
+_MACHINES = {
+    "x86_64": _Machine(
+        0xC000003E, clone=56, setns=308, socket=41, ioctl=16,
+        refused=(
+            134, 136, 139, 153, 155,  # uselib, ustat, sysfs, vhangup, pivot_root
+            156, 163, 164, 165, 166,  # _sysctl, acct, settimeofday, mount, umount2
+            167, 168, 169, 172, 173,  # swapon, swapoff, reboot, iopl, ioperm
+            174, 175, 176, 177, 178, 179, 180,  # create, init, delete_module, get_kernel_syms, query_module, quotactl, nfsservctl
+            103, 212, 227, 246, 248, 249, 250,  # syslog, lookup_dcookie, clock_settime, kexec_load, add_key, request_key, keyctl
+            256, 272, 279, 298, 300, 304,  # migrate_pages, unshare, move_pages, perf_event_open, fanotify_init, open_by_handle_at
+            305, 312, 313, 320, 321, 323,  # clock_adjtime, kcmp, finit_module, kexec_file_load, bpf, userfaultfd
+        ),
+    ),
+    "aarch64": _Machine(
+        0xC00000B7, clone=220, setns=268, socket=198, ioctl=29,
+        refused=(
+            18, 39, 40, 41, 42, 58, 60, 89,  # lookup_dcookie, umount2, mount, pivot_root, nfsservctl, vhangup, quotactl, acct
+            97, 104, 105, 106, 112, 116,  # unshare, kexec_load, init_module, delete_module, clock_settime, syslog
+            142, 170, 217, 218, 219,  # reboot, settimeofday, add_key, request_key, keyctl
+            224, 225, 238, 239, 241, 262, 265,  # swapon, swapoff, migrate_, move_pages, perf_event_open, fanotify_init, open_by_handle_at
+            266, 272, 273, 280, 282, 294,  # clock_adjtime, kcmp, finit_module, bpf, userfaultfd, kexec_file_load
+        ),
+    ),
+}  # fmt: skip
+
+
+def machine_is_known() -> bool:
+    """Whether there is a filter for this architecture."""
+    return platform.machine() in _MACHINES
+
+
+@functools.cache
+def program() -> bytes:
+    """The filter for this architecture; empty where there is none."""
+    here = _MACHINES.get(platform.machine())
+    if here is None:
+        return b""
+    gone, forbidden = _ERRNO | errno.ENOSYS, _ERRNO | errno.EPERM
+    code = [(_LD, 0, 0, _ARCH), (_JEQ, 1, 0, here.audit), (_RET, 0, 0, gone), (_LD, 0, 0, _NUMBER)]
+    code += _if(_JGE, _NEWEST + 1, gone)  # also x32: its numbers have bit 30
+    code += _if(_JEQ, _CLONE3, gone)
+    for number in sorted((*here.refused, *_COMMON)):
+        code += _if(_JEQ, number, forbidden)
+    code += _if_argument(here.clone, _ARGUMENT, _if(_JSET, _NEW_NAMESPACE, forbidden))
+    # An engine's last step enters the user namespace that was made for it, and nobody has another to enter.
+    into_user = [(_JEQ, 1, 0, _NEWUSER), (_RET, 0, 0, forbidden)]
+    code += _if_argument(here.setns, _ARGUMENT_1, into_user)
+    families = [step for family in _FAMILIES for step in _if(_JEQ, family, forbidden)]
+    code += _if_argument(here.socket, _ARGUMENT, families)
+    requests = [step for request in _TERMINAL for step in _if(_JEQ, request, forbidden)]
+    code += _if_argument(here.ioctl, _ARGUMENT_1, requests)
+    code.append((_RET, 0, 0, _ALLOW))
+    return b"".join(struct.pack("HBBI", *step) for step in code)
+
+
+type _Step = tuple[int, int, int, int]
+
+
+def _if(test: int, value: int, then: int) -> list[_Step]:
+    return [(test, 0, 1, value), (_RET, 0, 0, then)]
+
+
+def _if_argument(number: int, argument: int, tests: list[_Step]) -> list[_Step]:
+    """Run ``tests`` on an argument of one call; whatever they do not refuse is allowed."""
+    inner = [(_LD, 0, 0, argument), *tests, (_RET, 0, 0, _ALLOW)]
+    return [(_JEQ, 0, len(inner), number), *inner]

@@ -1,0 +1,122 @@
+"""The host's services cannot be reached from a sandbox, whatever they listen on, but for ports that were named."""
+
+import contextlib
+import json
+import shutil
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from parallelhassnes.steps.sandbox import network
+
+pasta = pytest.mark.skipif(
+    shutil.which("pasta") is None, reason="no pasta; apt-get install passt, or .ci/system"
+)
+PROBE = """
+import json, socket, errno
+found = {{}}
+for host in {hosts}:
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as s:
+            s.settimeout(5)
+            s.connect((host, {port}))
+            found[host] = s.recv(10).decode()
+    except TimeoutError:
+        found[host] = "timeout"
+    except OSError as error:
+        found[host] = errno.errorcode.get(error.errno, str(error))
+try:
+    with socket.socket(socket.AF_UNIX) as s:
+        s.connect("\\0{abstract}")
+        found["abstract"] = s.recv(10).decode()
+except OSError as error:
+    found["abstract"] = errno.errorcode[error.errno]
+print(json.dumps(found))
+"""
+
+
+def _serve(server: socket.socket) -> None:
+    while True:
+        try:
+            connection, _ = server.accept()
+        except OSError:
+            return
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(b"reached")
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[tuple[int, str]]:
+    """A port and an abstract name at which this host answers on every address that it has."""
+    with socket.create_server(("", 0)) as tcp, socket.socket(socket.AF_UNIX) as abstract:
+        name = f"hostile-{tcp.getsockname()[1]}"
+        abstract.bind(f"\0{name}")
+        abstract.listen()
+        for server in (tcp, abstract):
+            threading.Thread(target=_serve, args=(server,), daemon=True).start()
+        yield tcp.getsockname()[1], name
+        for server in (tcp, abstract):
+            server.shutdown(socket.SHUT_RDWR)
+
+
+def _probed(row, service, **options) -> tuple[dict, dict]:
+    own = [socket.inet_ntop(socket.AF_INET, a) for a in network.own_addresses() if len(a) == 4]
+    port, name = service
+    program = PROBE.format(hosts=["127.0.0.1", *own], port=port, abstract=name)
+    trial = row.run(f"/usr/bin/python3 -c '{program.replace(chr(39), chr(34))}'", **options)
+    assert trial["said"][0]["code"] == 0, trial["said"]
+    return json.loads(trial["said"][0]["out"]), trial["record"]
+
+
+@pasta
+def test_no_service_of_the_host_is_reached(row, service):
+    found, record = _probed(row, service)
+    assert record["network"] == "private"
+    assert set(found.values()) <= {"ECONNREFUSED", "EACCES"}, found
+    assert found["127.0.0.1"] == "ECONNREFUSED"
+    assert found[network.METADATA] == "EACCES"
+
+
+@pasta
+def test_a_port_that_was_named_is_reached_and_no_other(row, service):
+    found, record = _probed(row, service, host_ports=[service[0]])
+    assert found.pop("127.0.0.1") == "reached"
+    assert set(found.values()) <= {"ECONNREFUSED", "EACCES"}, found
+    assert record["host_ports"] == [service[0]]
+
+
+def test_the_hosts_network_only_where_it_is_asked_for(row, service):
+    found, record = _probed(row, service, network="host")
+    assert found["127.0.0.1"] == found["abstract"] == "reached"
+    assert record["network"] == "host"
+    assert any("the network is the host's" in line for line in record["not_isolated"])
+
+
+@pytest.mark.parametrize("options", [{"network": "none"}, {"network_policy": "no-network"}])
+def test_no_network_at_all(row, service, options):
+    found, record = _probed(row, service, **options)
+    assert found.pop("127.0.0.1") == "ECONNREFUSED"
+    assert set(found.values()) <= {"ENETUNREACH", "EACCES", "ECONNREFUSED"}, found
+    assert record["network"] == "none"
+
+
+def test_where_pasta_is_missing_there_is_none_and_who_needs_one_is_refused(monkeypatch, tmp_path):
+    """Before anything starts, in one line, with both ways out."""
+    monkeypatch.setattr(network.shutil, "which", lambda *_, **__: None)
+    from hostile.one_trial import environment
+
+    made = environment(tmp_path, {})
+    assert made._network == "none"
+    why = made.no_network_for("claude-code")
+    assert "claude-code" in why
+    assert "apt-get install passt" in why
+    assert "network: host" in why
+    assert "\n" not in why
+    assert environment(tmp_path / "2", {"network": "host"}).no_network_for("claude-code") is None
+
+
+def test_only_urls_of_the_loopback_open_a_port():
+    values = ["http://127.0.0.1:8080/v1", "https://localhost/x", "http://10.0.0.1:99", "127.0.0.1:5", 7, "http://[::1]:81"]  # fmt: skip
+    assert network.local_ports(values) == [81, 443, 8080]
