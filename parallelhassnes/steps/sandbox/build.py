@@ -153,6 +153,8 @@ def _lay_out(task: Task, scratch: Path, owner: int | None) -> _Layout:
     if owner is None:
         return _Layout(mounts, [], path)
     places = [(folder, str(scratch / f"shown-{n}")) for n, folder in enumerate(shown)]
+    for _, place in places:
+        Path(place).mkdir()
     for given in ("root", *FOLDERS):
         owners.give(scratch / given, owner)
     for bind in task.binds:
@@ -167,7 +169,6 @@ def _from(mount: Mount, places: Sequence[tuple[str, str]]) -> Mount:
     """The mount with its source where a shown folder is mounted first."""
     for path, place in places:
         if mount.kind == "ro" and inside(mount.source, path):
-            Path(place).mkdir(exist_ok=True)
             return mount._replace(source=place + mount.source[len(path.rstrip("/")) :])
     return mount
 

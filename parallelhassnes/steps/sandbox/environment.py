@@ -36,6 +36,7 @@ from parallelhassnes.steps.sandbox import (
     limits,
     owners,
     placing,
+    seccomp,
     transfer,
     users,
 )
@@ -46,6 +47,7 @@ from parallelhassnes.steps.sandbox.copying import CopyError
 from parallelhassnes.steps.sandbox.network import MODES, NEEDS_NETWORK, NO_PASTA, Mode, has_pasta
 from parallelhassnes.steps.sandbox.record import (
     HOST_NETWORK,
+    NO_FILTER,
     NOT_ISOLATED,
     SandboxRecord,
     Skipped,
@@ -230,6 +232,7 @@ class SandboxEnvironment(BaseEnvironment):
         if self._effective_storage_mb is not None:
             said["storage_mb"] = f"{self._effective_storage_mb}, not enforced"
         network: tuple[str, ...] = (HOST_NETWORK,) if self._network == "host" else ()
+        filtered = () if seccomp.machine_is_known() else (NO_FILTER,)
         return SandboxRecord(
             engine=built.engine.name,
             user_namespace=True,
@@ -240,7 +243,7 @@ class SandboxEnvironment(BaseEnvironment):
             verification=self.verification if self._is_agents else None,
             host_ports=tuple(self.host_ports) if self._network == "private" else (),
             skipped=tuple(self._skipped()),
-            not_isolated=(*NOT_ISOLATED, *network),
+            not_isolated=(*NOT_ISOLATED, *filtered, *network),
             limits=said,
         )
 

@@ -9,6 +9,7 @@ import errno
 import fcntl
 import os
 import platform
+import signal
 import socket
 import struct
 from collections.abc import Iterable
@@ -93,9 +94,9 @@ def remap(path: str, user: int) -> None:
         os.close(tree)
 
 
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies; a change of user clears it."""
-    _check(_prctl(_PR_SET_PDEATHSIG, 9, 0, 0, 0), "prctl")
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    """Have the kernel send this process a signal when its parent dies; a change of user clears it."""
+    _check(_prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0), "prctl")
 
 
 def keep_capabilities(names: Iterable[str]) -> None:

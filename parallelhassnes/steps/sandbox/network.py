@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import socket
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -23,6 +24,7 @@ from urllib.parse import urlsplit
 
 from parallelhassnes.steps.sandbox.blueprint import search_path
 from parallelhassnes.steps.sandbox.spaces import Spaces
+from parallelhassnes.steps.sandbox.unshare import watch_over
 
 type Mode = Literal["private", "host", "none"]
 MODES = ("private", "host", "none")
@@ -78,7 +80,7 @@ def local_ports(values: Iterable[object]) -> list[int]:
 
 
 class Pasta:
-    """A running ``pasta``, which ends with ``stop`` or with this process's group."""
+    """A running ``pasta``, which ends with ``stop`` or with this process."""
 
     def __init__(self, process: asyncio.subprocess.Process, told: Path) -> None:
         self._process = process
@@ -105,15 +107,18 @@ class Pasta:
         if os.geteuid() == 0:
             argv += ["--runas", f"{os.geteuid()}:{os.getegid()}"]
         argv += ["--userns", f"/proc/self/fd/{spaces.user}", "--netns", f"/proc/self/fd/{network}"]
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            env={"PATH": search_path()},
-            cwd="/",
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            pass_fds=(spaces.user, network),
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of threads beside a fork
+            process = await asyncio.create_subprocess_exec(
+                *argv,
+                env={"PATH": search_path()},
+                cwd="/",
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                pass_fds=(spaces.user, network),
+                preexec_fn=watch_over,
+            )
         return cls(process, told)
 
     async def ready(self) -> str | None:
@@ -131,5 +136,5 @@ class Pasta:
     async def stop(self) -> None:
         """End it."""
         with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+            self._process.terminate()
         await self._process.wait()

@@ -97,11 +97,39 @@ def stay_behind() -> None:
     if child == 0:
         kernel.die_with_parent()
         return
+    _forget()
+    _end_like(child)
+
+
+def watch_over() -> None:
+    """Fork, and return in the child; the parent kills it when its own parent dies.
+
+    For a program that changes its rights, so that the kernel forgets whom it was to die with.
+    """
+    before = os.getppid()
+    watched = {signal.SIGTERM, signal.SIGCHLD}
+    was = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
+    child = os.fork()
+    if child == 0:
+        signal.pthread_sigmask(signal.SIG_SETMASK, was)
+        return
+    _forget()
+    kernel.die_with_parent(signal.SIGTERM)
+    if os.getppid() != before or signal.sigwait(watched) == signal.SIGTERM:
+        os.kill(child, signal.SIGKILL)
+    _end_like(child)
+
+
+def _forget() -> None:
+    """Have nothing of the process that was copied: neither its descriptors nor what it does about signals."""
     with contextlib.suppress(ValueError):
         signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     os.closerange(0, _MANY)
+
+
+def _end_like(child: int) -> None:
     os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 0xFF)
 
 
