@@ -53,6 +53,7 @@ def run(
     analyze: opt.AnalyzeOption = False,
     analyze_with: opt.AnalyzeWithOption = None,
     baseline_gate: opt.BaselineGateOption = False,
+    passing: opt.PassOption = None,
     no_codex: NoCodexOption = False,
     fail_on: FailOnOption = "infrastructure",
     quiet: opt.QuietOption = False,
@@ -81,7 +82,7 @@ def run(
         concurrency=concurrency, limits=parse_limits(limit), secrets=tuple(secret or ()),
         agent_env=_pairs(agent_env, "--agent-env"), agent_kwargs=_values(agent_kwarg),
         timeout_multiplier=timeout_multiplier,
-        baseline_gate=baseline_gate, analyses=(*(("rules",) if analyze else ()), *(analyze_with or ())),
+        passing=passing, baseline_gate=baseline_gate, analyses=(*(("rules",) if analyze else ()), *(analyze_with or ())),
     )  # fmt: skip
     ctx = open_store(root, options(None, None, no_codex))
     data, name = _table(ctx, request, config)

@@ -111,6 +111,14 @@ BaselineGateOption = Annotated[
         help="Run oracle and nop of a task first; the others only if these come out as they must.",
     ),
 ]
+PassOption = Annotated[
+    str | None,
+    typer.Option(
+        "--pass",
+        metavar="NAME>=X",
+        help="What a pass is: a reward's name, what it must reach, or both. [default: reward>=1]",
+    ),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no scoreboard.")]
 ReportOption = Annotated[
     Path | None,

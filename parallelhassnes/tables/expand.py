@@ -129,7 +129,7 @@ def _own(document: dict[str, Any], context: Context) -> Plan | None:
         retry = context.retry(usable.retry)
         drafts += expand_sweep(
             sweep, "/sweep", context, trials, retry, taken, usable.analysis,
-            baseline_gate=usable.baseline_gate,
+            baseline_gate=usable.baseline_gate, passing=usable.pass_,
         )  # fmt: skip
     drafts = told(drafts, usable.verdict, context)
     if not drafts and not problems:

@@ -19,6 +19,7 @@ from parallelhassnes.tables.context import Context
 from parallelhassnes.tables.datasets import found_tasks, harbor_plan
 from parallelhassnes.tables.hidden import check_env
 from parallelhassnes.tables.keys import check_keys
+from parallelhassnes.tables.model import PassPart
 from parallelhassnes.tables.problems import Problems, json_type, pointer
 from parallelhassnes.tables.sweep import Column, column, group_by_task
 from parallelhassnes.tables.tasks import FoundTask, Wanted, is_task_dir, read_task, tasks_in
@@ -32,6 +33,7 @@ def expand_harbor_job(document: dict[str, Any], context: Context) -> Plan | None
     problems = context.problems
     raw = dict(document)
     raw.pop("$schema", None)
+    passing = _passing(raw.pop("pass", None), problems)
     check_keys(problems, "", JobConfig, raw)
     trials = Trials(context)
     if isinstance(raw.get("environment", {}), dict | str):
@@ -68,7 +70,12 @@ def expand_harbor_job(document: dict[str, Any], context: Context) -> Plan | None
     retry = _retry(raw, config, context)
     tasks = [_named(task, known) for task in found_tasks(plan)]
     drafts = group_by_task(
-        [(task, columns) for task in _once(tasks)], retry, Ids(BATCH_FILES), context, "/n_attempts"
+        [(task, columns) for task in _once(tasks)],
+        retry,
+        Ids(BATCH_FILES),
+        context,
+        "/n_attempts",
+        said=((passing, "table"),),
     )
     return Plan(
         table_format="harbor-job",
@@ -80,6 +87,16 @@ def expand_harbor_job(document: dict[str, Any], context: Context) -> Plan | None
         jobs=finish(drafts),
         harbor_job=_portable(config),
     )
+
+
+def _passing(raw: Any, problems: Problems) -> PassPart | None:
+    """What a pass is, which Harbor's own format has no word for."""
+    check_keys(problems, "/pass", PassPart, raw)
+    try:
+        return None if raw is None else PassPart.model_validate(raw)
+    except ValidationError as error:
+        problems.add_validation("/pass", error)
+        return None
 
 
 def _for_planning(config: Any) -> Any:

@@ -5,9 +5,9 @@ a large table can be validated piece by piece. Sections in Harbor's types (``tas
 ``environment``, ``verifier``, ``artifacts``) are free here and checked by Harbor's own models.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from parallelhassnes.config import ClassRetry, FailureClass
 
@@ -55,6 +55,25 @@ class BudgetPart(Part):
     tokens: Annotated[int, Field(ge=0)] | None = Field(
         default=None, description="Input (from the cache, too) and output tokens together."
     )
+
+
+class PassPart(Part):
+    """When a trial has passed."""
+
+    reward: Name | None = Field(
+        default=None,
+        description="Name of the main reward; default: the one called `reward`, or the only one.",
+    )
+    at_least: Annotated[float, Field(allow_inf_nan=False)] | None = Field(
+        default=None,
+        description="What the main reward must reach, within a relative 1e-9; default: 1.",
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.reward is None and self.at_least is None:
+            raise ValueError("says nothing: give reward, at_least or both")
+        return self
 
 
 class EnoughPart(Part):
@@ -325,6 +344,11 @@ class Step(AgentWork, TrialSettings):
     task: HarborObject | None = Field(
         default=None, description="kind `trial`: `{path}`, or Harbor's TaskConfig."
     )
+    pass_: PassPart | None = Field(
+        default=None,
+        alias="pass",
+        description="kind `trial`: what a pass is; instead of the table's.",
+    )
     agent: Name | HarborObject | None = Field(
         default=None,
         description="kind `trial`: a name or Harbor's AgentConfig. kind `agent`: `codex`, `claude` …",
@@ -454,6 +478,9 @@ class Sweep(Part):
         default=None, description="Engines that analyse each trial; instead of the table's."
     )
     baseline_gate: bool | None = Field(default=None, description="Instead of the table's.")
+    pass_: PassPart | None = Field(
+        default=None, alias="pass", description="What a pass is; instead of the table's."
+    )
     priority: Annotated[int, Field(ge=-1000, le=1000)] | Literal["low", "high"] | None = None
     experiment_id: Name | None = Field(default=None, description="As the table's `experiment`.")
     enough: EnoughPart | None = Field(
@@ -515,6 +542,9 @@ class TableHead(AgentWork):
     baseline_gate: bool = Field(
         default=False,
         description="Run `oracle` and `nop` of a task first; its other trials start only if these come out as they must.",
+    )
+    pass_: PassPart | None = Field(
+        default=None, alias="pass", description="What a pass is: `{reward: NAME, at_least: X}`."
     )
     sweep: Sweep | None = None
 

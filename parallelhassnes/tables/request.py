@@ -11,6 +11,7 @@ from typing import Any
 
 from parallelhassnes.errors import InvalidInput, UserError
 from parallelhassnes.tables.foreign import recognise
+from parallelhassnes.tables.passing import of_option
 from parallelhassnes.tables.problems import Problems
 from parallelhassnes.tables.tasks import Wanted
 
@@ -48,6 +49,8 @@ class RunRequest:
     analyses: tuple[str, ...] = ()
     """Engines that analyse each trial: ``rules``, or ``ENGINE:MODEL``."""
     baseline_gate: bool = False
+    passing: str | None = None
+    """What a pass is: ``NAME``, ``NAME>=X`` or ``>=X``."""
 
 
 def table_for(request: RunRequest) -> dict[str, Any]:
@@ -96,7 +99,23 @@ def merged(document: Any, request: RunRequest, name: str) -> dict[str, Any]:
         made["sweep"] = dict(made["sweep"])
         _into_sweep(made["sweep"], request)
     _above(made, request)
+    if request.passing is not None and isinstance(made.get("jobs"), list):
+        made["pass"] = of_option(request.passing)
+        made["jobs"] = [_without_pass(job) for job in made["jobs"]]
     return made
+
+
+def _without_pass(job: Any) -> Any:
+    """The job without what its steps say of passing, since an option counts more."""
+    if not isinstance(job, dict) or not isinstance(job.get("steps"), list):
+        return job
+    steps = [
+        {key: value for key, value in step.items() if key != "pass"}
+        if isinstance(step, dict)
+        else step
+        for step in job["steps"]
+    ]
+    return {**job, "steps": steps}
 
 
 def _check_models(request: RunRequest) -> None:
@@ -135,6 +154,8 @@ def _into_sweep(sweep: dict[str, Any], request: RunRequest) -> None:
             **sweep.get("harbor", {}),
             "timeout_multiplier": request.timeout_multiplier,
         }
+    if request.passing is not None:
+        sweep["pass"] = of_option(request.passing)
     if request.agents:
         sweep["agents"] = _agents(request.agents, request, "name")
     elif isinstance(sweep.get("agents"), list):
@@ -194,6 +215,8 @@ def _into_harbor(made: dict[str, Any], request: RunRequest) -> None:
         made["timeout_multiplier"] = request.timeout_multiplier
     if request.experiment is not None:
         made["job_name"] = request.experiment
+    if request.passing is not None:
+        made["pass"] = of_option(request.passing)
     if request.max_attempts is not None:
         made["retry"] = {**_object(made.get("retry")), "max_retries": request.max_attempts - 1}
     for option in ("limits", "secrets", "priority", "n_valid", "analyses", "baseline_gate"):

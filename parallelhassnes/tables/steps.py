@@ -22,11 +22,12 @@ from parallelhassnes.tables.model import (
     TableHead,
     TrialSettings,
 )
+from parallelhassnes.tables.passing import rule_for
 from parallelhassnes.tables.problems import Problems, json_type, pointer
 from parallelhassnes.tables.trials import Trials, trial_spec
 from parallelhassnes.tables.wiring import loop_of
 
-_TRIAL_FIELDS = frozenset(TrialSettings.model_fields) | {"task", "agent"}
+_TRIAL_FIELDS = frozenset(TrialSettings.model_fields) | {"task", "agent", "pass_"}
 _AGENT_FIELDS = frozenset(AgentWork.model_fields) | {
     "prompt", "prompt_ref", "append_prompt", "pack_id", "resume_from", "timeout_seconds", "retry_policy", "fan_in",
     "command",
@@ -177,7 +178,7 @@ def _of_kind(
 ) -> dict[str, Any] | None:  # fmt: skip
     """What a step's kind adds to it; also what the step waits for because of its kind."""
     if kind == "trial":
-        return _trial(step, at, context, trials)
+        return _trial(step, at, head, context, trials)
     if kind == "command":
         spec: dict[str, Any] = {"command": step.command}
         if step.working_directory:
@@ -196,7 +197,9 @@ def _of_kind(
     return made
 
 
-def _trial(step: Step, at: str, context: Context, trials: Trials) -> dict[str, Any] | None:
+def _trial(
+    step: Step, at: str, head: TableHead, context: Context, trials: Trials
+) -> dict[str, Any] | None:
     raw = {
         name: getattr(step, name)
         for name in TrialSettings.model_fields
@@ -217,7 +220,9 @@ def _trial(step: Step, at: str, context: Context, trials: Trials) -> dict[str, A
     return {
         "queue_key": settings.queue_key,
         "label": settings.label,
-        "spec": trial_spec(settings, task, 1),
+        "spec": trial_spec(
+            settings, task, 1, rule_for(task, (step.pass_, "step"), (head.pass_, "table"))
+        ),
     }
 
 
@@ -316,7 +321,10 @@ def _kind(step: Step, at: str, context: Context) -> str | None:
     foreign = (step.model_fields_set & _OF_A_KIND) - _FIELDS_OF_KIND[kind]
     for name in sorted(foreign):
         if getattr(step, name) is not None:
-            problems.add(at + pointer(name), f"means nothing to a step of kind {kind}", "remove it")
+            written = Step.model_fields[name].alias or name
+            problems.add(
+                at + pointer(written), f"means nothing to a step of kind {kind}", "remove it"
+            )
     return kind
 
 

@@ -9,7 +9,8 @@ from parallelhassnes.tables.analyses import analysis_steps, checked
 from parallelhassnes.tables.context import Context, Draft, rule
 from parallelhassnes.tables.datasets import dataset_tasks
 from parallelhassnes.tables.gate import gate, with_baselines
-from parallelhassnes.tables.model import AnalysisAsked, AnalysisPart, Sweep, SweepAgent
+from parallelhassnes.tables.model import AnalysisAsked, AnalysisPart, PassPart, Sweep, SweepAgent
+from parallelhassnes.tables.passing import Said, rule_for
 from parallelhassnes.tables.problems import pointer
 from parallelhassnes.tables.tasks import FoundTask, Wanted, tasks_in
 from parallelhassnes.tables.trials import Settings, Trials, trial_spec
@@ -38,13 +39,14 @@ class Column(NamedTuple):
 
 def expand_sweep(
     sweep: Sweep, at: str, context: Context, trials: Trials, retry: Retry, taken: Ids,
-    analysis: AnalysisAsked | None = None, baseline_gate: bool = False,
+    analysis: AnalysisAsked | None = None, baseline_gate: bool = False, passing: PassPart | None = None,
 ) -> list[Draft]:  # fmt: skip
     """The jobs of a sweep whose pointer is ``at``; ``taken`` are the job ids that exist already.
 
     Args:
         analysis: the table's, where the sweep has none of its own.
         baseline_gate: likewise.
+        passing: likewise.
     """
     found = analyses_of(sweep, at, analysis, context)
     gated = baseline_gate if sweep.baseline_gate is None else sweep.baseline_gate
@@ -55,7 +57,10 @@ def expand_sweep(
     if not columns:
         return []
     rows = [(task, columns) for task in tasks]
-    drafts = group_by_task(rows, retry, taken, context, at, sweep.timeout_sec, found, gated=gated)
+    drafts = group_by_task(
+        rows, retry, taken, context, at, sweep.timeout_sec, found,
+        gated=gated, said=((sweep.pass_, "sweep"), (passing, "table")),
+    )  # fmt: skip
     return [draft._replace(enough=rule(sweep.enough)) for draft in drafts]
 
 
@@ -80,6 +85,7 @@ def group_by_task(
     analyses: Sequence[AnalysisPart] = (),
     *,
     gated: bool = False,
+    said: Sequence[Said] = (),
 ) -> list[Draft]:
     """A job for each task, with the trials of its columns, their analyses, and a verdict that waits for the end of all.
 
@@ -100,7 +106,7 @@ def group_by_task(
         for column in columns:
             config = {"task": task.config, **column.settings.config}
             context.take(task, column.settings.config)
-            spec = trial_spec(column.settings, task, 1)
+            spec = trial_spec(column.settings, task, 1, rule_for(task, *said))
             steps += [
                 StepSpec(
                     step_id=f"{column.prefix}.{repeat}",

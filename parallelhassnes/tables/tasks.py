@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from parallelhassnes.tables.model import PassPart
 from parallelhassnes.tables.paths import is_text
 from parallelhassnes.tables.problems import Problems
 from parallelhassnes.tables.task_env import SectionEnvs, envs_of
@@ -33,6 +34,8 @@ class FoundTask:
     """Harbor's content hash; empty where nothing is on this disk."""
     envs: SectionEnvs = field(default_factory=dict, hash=False)
     """What it takes from outside."""
+    passing: PassPart | None = None
+    """What it says of passing: ``[metadata.parallelhassnes.pass]``."""
 
 
 def is_task_dir(folder: Path) -> bool:
@@ -113,7 +116,7 @@ class Wanted:
                          f"change exclude_task_names (-x); there are for example {there}")  # fmt: skip
 
 
-def read_task(
+def read_task(  # noqa: C901 - a message for each way in which a task can be broken
     folder: Path, problems: Problems, *, source: str | None = None, verify: bool = True
 ) -> FoundTask | None:
     """One task, read and checked as Harbor will at its start; None where a problem was reported."""
@@ -169,7 +172,22 @@ def read_task(
     config: dict[str, Any] = {"path": str(folder)}
     if source:
         config["source"] = source
-    return FoundTask(task.name, config, f"sha256:{digest}", envs_of(task.config))
+    try:
+        passing = _passing(task.config.metadata)
+    except ValidationError:
+        place = _toml_line(text, ["metadata", "parallelhassnes", "pass"])
+        problems.add(place, "metadata.parallelhassnes.pass is no rule",
+                     'write reward = "NAME", at_least = 0.5 or both', where=str(toml))  # fmt: skip
+        return None
+    return FoundTask(task.name, config, f"sha256:{digest}", envs_of(task.config), passing)
+
+
+def _passing(metadata: Any) -> PassPart | None:
+    ours = metadata.get("parallelhassnes") if isinstance(metadata, dict) else None
+    found = ours.get("pass") if isinstance(ours, dict) else None
+    if isinstance(found, dict) and isinstance(found.get("at_least"), int):
+        found = {**found, "at_least": float(found["at_least"])}
+    return None if found is None else PassPart.model_validate(found)
 
 
 def _not_utf8(folder: Path) -> Path:

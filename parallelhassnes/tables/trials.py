@@ -291,14 +291,17 @@ def dump_trial(config: Any) -> dict[str, Any]:
     return dumped
 
 
-def trial_spec(settings: Settings, task: FoundTask, repeat: int) -> dict[str, Any]:
+def trial_spec(
+    settings: Settings, task: FoundTask, repeat: int, pass_rule: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """The content of ``plan.TrialSpec``; made by hand, because a model would copy the shared settings."""
-    return {
+    spec = {
         "config": {"task": task.config, **settings.config},
         "task_name": task.name,
         "task_checksum": task.checksum,
         "repeat": repeat,
     }
+    return spec if pass_rule is None else {**spec, "pass_rule": pass_rule}
 
 
 def _plain(message: str, value: object) -> str:
