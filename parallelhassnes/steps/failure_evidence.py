@@ -40,7 +40,7 @@ _PROVIDER_TYPES = frozenset(
 ) - PROGRAM_TYPES | {"APIStatusError", "ClientError", "ServerError", "ClientException"}  # fmt: skip
 _STATUS = re.compile(
     r"(?:error code:?|status(?:[ _]?code)?[\"']?[:= ]|api[ _]error[ _]?status[\"']?:?|api error:?|last status:|http(?:/[\d.]+)?|(?:client|server) error '|rejected)"
-    r"[\s(]*([45]\d\d)\b|^\W{0,3}([45]\d\d) [A-Za-z<{]|\(([45]\d\d)\)",
+    r"[\s(]*([45]\d\d)\b|^\W{0,3}([45]\d\d) (?-i:[A-Z<{])|\(([45]\d\d)\)",
     re.IGNORECASE | re.MULTILINE,
 )
 _BODY_STATUS = re.compile(

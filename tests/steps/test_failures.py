@@ -150,6 +150,8 @@ SAID = [
     ("Account x is suspended, possibly due to reaching the monthly spending limit or failure to pay past invoices.", 412, "quota"),
     ("Rate limit exceeded: free-models-per-day. Add 10 credits to unlock 1000 free model requests per day", 429, "rate_limit"),
     ("Provider returned error", 429, "rate_limit"),
+    ("500 requests per minute are allowed and the limit is reached", None, "rate_limit"),
+    ("502 Bad Gateway", None, "transient_provider"),
     ("Your chosen model requires moderation and your input was flagged", 403, "refusal"),
     ("No auth credentials found", 401, "configuration"),
     ("You didn't provide an API key. You need to provide your API key in an Authorization header", 401, "configuration"),
