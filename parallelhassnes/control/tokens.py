@@ -81,7 +81,7 @@ def create(ctx: Context, name: str, role: str) -> Made:
         path.parent.mkdir(exist_ok=True)
         by = ledger.person()
         made = Token(name=name, role=role, sha256=_hash(token), created_at=now_text(), by=by)
-        atomic.write_json(path, made.model_dump(mode="json"))
+        ledger.replace_json(ctx.layout.system, f"tokens/{name}.json", made.model_dump(mode="json"))
         ledger.append(ctx.layout.system, "token_created", by=by, token=name, role=role)
     return Made(name=name, role=made.role, token=token)
 
@@ -98,8 +98,7 @@ def revoke(ctx: Context, name: str) -> None:
         fix = f"did you mean {near}?" if near else f"there are {', '.join(known) or 'none'}"
         raise UnknownId(f"there is no token {name}", fix=fix)
     with locks.held(ctx.layout.tick_lock):
-        (ctx.layout.tokens / f"{name}.json").unlink(missing_ok=True)
-        atomic.sync_dir(ctx.layout.tokens)
+        ledger.replace(ctx.layout.system, f"tokens/{name}.json", None)
         ledger.append(ctx.layout.system, "token_revoked", by=ledger.person(), token=name)
 
 

@@ -94,7 +94,10 @@ def upload(ctx: Context, archives: list[Archive]) -> Uploaded:
         shutil.rmtree(work, ignore_errors=True)
     with locks.held(ctx.layout.tick_lock):
         ledger.append(
-            ctx.layout.system, "uploaded", by=ledger.person(), tasks=[task.sha256 for task, _ in stored]
+            ctx.layout.system, "uploaded", by=ledger.person(), tasks=[task.sha256 for task, _ in stored],
+            records={
+                task.sha256: ledger.content_hash(ctx.layout.tasks / task.sha256 / RECORD) for task, _ in stored
+            },
         )  # fmt: skip
     return Uploaded(
         tasks=sorted((task for task, _ in stored), key=lambda task: task.name),
@@ -128,6 +131,12 @@ def find(layout: Layout, text: str) -> StoredTask:
     near = nearest(text, known)
     fix = f"did you mean {near}?" if near else "upload it"
     raise UnknownId(f"there is no task {text}", fix=fix)
+
+
+def content_of(folder: Path) -> str:
+    """The SHA-256 that a stored task has by what is in its folder now; empty where there is none in it."""
+    inside = [entry for entry in folder.iterdir() if entry.is_dir()]
+    return _survey(inside[0], sync=False)[0] if len(inside) == 1 else ""
 
 
 def _record(folder: Path) -> StoredTask | None:
@@ -223,8 +232,8 @@ def _check_apart(tasks: list[Path]) -> None:
         names.add(task.name)
 
 
-def _survey(task: Path) -> tuple[str, int, int]:
-    """The hash of the task, how many files it has and their bytes; every file is on disk afterwards."""
+def _survey(task: Path, *, sync: bool = True) -> tuple[str, int, int]:
+    """The hash of the task, how many files it has and their bytes; with ``sync`` every file is on disk afterwards."""
     whole, count, size = hashlib.sha256(f"{task.name}\0".encode()), 0, 0
     for path in sorted(path for path in task.rglob("*") if path.is_file()):
         digest = hashlib.sha256()
@@ -232,7 +241,7 @@ def _survey(task: Path) -> tuple[str, int, int]:
             while data := stream.read(_CHUNK):
                 digest.update(data)
                 size += len(data)
-            if atomic.is_durable():
+            if sync and atomic.is_durable():
                 os.fsync(stream.fileno())
         count += 1
         runs = bool(path.stat().st_mode & 0o100)

@@ -1,7 +1,8 @@
 """Adding steps to jobs that were accepted before; ``store.additions`` says what is written, and in which order."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from parallelhassnes.plan import Addition, JobSpec, StepSpec
@@ -60,8 +61,13 @@ def _tell(batch_dir: Path, job_id: str, name: str) -> None:
     ledger.append(
         batch_dir, "added", by=addition.by, job_id=job_id, file=f"{additions.FOLDER}/{name}",
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-        steps=[f"{job_id}/{step.step_id}" for step in addition.steps],
+        steps=[f"{job_id}/{step.step_id}" for step in addition.steps], trials=trials(addition.steps),
     )  # fmt: skip
+
+
+def trials(steps: Iterable[StepSpec]) -> dict[str, int]:
+    """Column of a scoreboard → trials that are planned of it, as the ledger has them from the start."""
+    return dict(Counter(step.label for step in steps if step.kind == "trial"))
 
 
 def _complete(ctx: Context, batch_id: str) -> None:

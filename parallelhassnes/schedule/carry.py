@@ -7,13 +7,12 @@ a crash finds it or makes it. The line names where it comes from and the hash of
 the ledger of the batch that paid for it.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 
 from parallelhassnes.plan import JobSpec, StepSpec
-from parallelhassnes.schedule.settle import publish
+from parallelhassnes.schedule.settle import publish, published, step_facts
 from parallelhassnes.schedule.standing import stand
-from parallelhassnes.store import attempts, ledger
+from parallelhassnes.store import attempts, ledger, seal
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import Overrides
 
@@ -46,6 +45,6 @@ def _one(
         layout.batch(batch_id), "carried", job_id=job.job_id, step_id=step.step_id, run_id=now.run_id, attempt=name,
         number=now.number, status=now.status, failure=now.failure.model_dump(exclude_none=True) if now.failure else None,
         ended_at=now.ended_at, source=f"{source}/{job.job_id}/{step.step_id}",
-        seal_sha256=hashlib.sha256((adopted / attempts.SEAL).read_bytes()).hexdigest(),
+        published=published(adopted) or None, **step_facts(step), **seal.recorded(adopted),
     )  # fmt: skip
     return True

@@ -278,12 +278,13 @@ def _write_batch(
         jobs = [job.model_copy(update={"batch_id": batch_id}) for job in plan.jobs]
         atomic.write_bytes(batch_dir / f"launch_table{path.suffix}", data)
         index.write(batch_dir, jobs)
-        jobs_hash = hashlib.sha256()
+        hashes = b""
         for job in jobs:
             (batch_dir / job.job_id).mkdir(exist_ok=True)
             written = rooted.dumps(_slim(job), ctx.layout.root)
-            jobs_hash.update(seal.job_line(job.job_id, written.encode("utf-8", "surrogateescape")))
+            hashes += seal.job_line(job.job_id, written.encode("utf-8", "surrogateescape"))
             atomic.write_text(batch_dir / job.job_id / batches.JOB, written, durable=False)
+        atomic.write_bytes(batch_dir / batches.JOB_HASHES, hashes)
         rerun_of = submission.rerun_of if submission else ""
         extra, left_out = more.again(ctx.layout, jobs, rerun_of) if rerun_of else ({}, [])
         by = (submission.by if submission else None) or ledger.person(path.stat().st_uid)
@@ -301,9 +302,10 @@ def _write_batch(
         about = rooted.dumps(meta.model_dump(mode="json", exclude_none=True), ctx.layout.root)
         ledger.append(
             batch_dir, "submitted", by=by,
-            table_sha256=digest, jobs_sha256=jobs_hash.hexdigest(),
+            table_sha256=digest, jobs_sha256=hashlib.sha256(hashes).hexdigest(),
             meta_sha256=hashlib.sha256(about.encode("utf-8", "surrogateescape")).hexdigest(),
-            jobs=len(jobs), steps=meta.steps_total, rerun_of=meta.rerun_of or None,
+            batch_id=batch_id, jobs=len(jobs), steps=meta.steps_total, rerun_of=meta.rerun_of or None,
+            trials=add.trials(step for job in jobs for step in job.steps),
         )  # fmt: skip
         if extra:
             add.add_at_ingest(batch_dir, extra, by)

@@ -26,7 +26,7 @@ from parallelhassnes.schedule.attempt_process import Assignment, Then, fork_is_s
 from parallelhassnes.schedule.budgets import Purse
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.keys import Keys
-from parallelhassnes.schedule.settle import Book
+from parallelhassnes.schedule.settle import Book, step_facts
 from parallelhassnes.schedule.standing import stand
 from parallelhassnes.schedule.starts import Starts
 from parallelhassnes.steps.registry import kind as kind_of
@@ -205,6 +205,7 @@ class _Claimed(NamedTuple):
     assignment: Assignment
     lock: int
     meta: AttemptMeta
+    step: StepSpec
 
 
 def preload(step: StepSpec) -> None:
@@ -242,7 +243,7 @@ def _claim(ctx: Context, path: Path, key: str) -> _Claimed | None:
         root=str(ctx.layout.root), batch_id=job.batch_id, job_id=job.job_id, step_id=step.step_id,
         attempt=name, key_dir=key, ticket=path.name, options=ctx.options,
     )  # fmt: skip
-    return _Claimed(ticket, assignment, lock, meta)
+    return _Claimed(ticket, assignment, lock, meta, step)
 
 
 def _record(ctx: Context, claimed: _Claimed) -> None:
@@ -250,7 +251,7 @@ def _record(ctx: Context, claimed: _Claimed) -> None:
     ledger.append(
         ctx.layout.batch(meta.batch_id), "launched",
         job_id=meta.job_id, step_id=meta.step_id, run_id=meta.run_id, attempt=claimed.assignment.attempt,
-        number=meta.number, queue_key=meta.queue_key, stand_in=meta.stand_in or None,
+        number=meta.number, queue_key=meta.queue_key, stand_in=meta.stand_in or None, **step_facts(claimed.step),
     )  # fmt: skip
 
 

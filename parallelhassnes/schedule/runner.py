@@ -7,7 +7,7 @@ import time
 
 from parallelhassnes import __version__
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.store import atomic, tickets
+from parallelhassnes.store import atomic, ledger, locks, tickets
 from parallelhassnes.store.records import now_text
 
 _HEALTH_EVERY_SEC = 10.0
@@ -20,8 +20,11 @@ def snapshot_config(ctx: Context) -> None:
     if atomic.read_derived(current).get("sha256") == digest:
         return
     document = ctx.config.model_dump(mode="json")
-    atomic.write_json(ctx.layout.system / "config_versions" / f"{digest}.json", document)
-    atomic.write_json(current, {"sha256": digest, "config": document})
+    with locks.held(ctx.layout.tick_lock):
+        ledger.replace_json(ctx.layout.system, f"config_versions/{digest}.json", document)
+        both = {"sha256": digest, "config": document}
+        ledger.replace_json(ctx.layout.system, "harness_config.json", both)
+        ledger.append(ctx.layout.system, "configured", config_sha256=digest)
 
 
 def report_health(ctx: Context) -> None:

@@ -7,7 +7,6 @@ A crash anywhere leaves ended/<ticket>, and the next pass does it all again: the
 the same, the tickets have the same names, and a line that is in the ledger already is not written twice.
 """
 
-import hashlib
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +19,7 @@ from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.keys import Keys
 from parallelhassnes.schedule.standing import dependency, kills, readiness, stand
 from parallelhassnes.steps import untrusted
-from parallelhassnes.store import atomic, attempts, batches, ledger, tickets
+from parallelhassnes.store import atomic, attempts, batches, ledger, seal, tickets
 from parallelhassnes.store.records import Current, Overrides, Said, StepNow, Ticket, parse_time
 
 
@@ -76,9 +75,19 @@ def record_end(batch_dir: Path, job: JobSpec, step: StepSpec, now: StepNow) -> N
         job_id=job.job_id, step_id=step.step_id, run_id=now.run_id, attempt=now.attempt, number=now.number,
         status=now.status, failure=now.failure.model_dump(exclude_none=True) if now.failure else None,
         ended_at=now.ended_at, retry_at=now.retry_at, because=now.because or None, unmet=now.unmet or None, queue_key=step.queue_key,
-        seal_sha256=hashlib.sha256((attempt_dir / attempts.SEAL).read_bytes()).hexdigest(),
-        **_spent(attempt_dir),
+        published=published(attempt_dir) or None, **seal.recorded(attempt_dir), **_spent(attempt_dir),
     )  # fmt: skip
+
+
+def step_facts(step: StepSpec) -> dict[str, Any]:
+    """What a ledger's lines say of an attempt's step besides its name: whose trial it is, and of which task."""
+    if step.kind != "trial":
+        return {"kind": step.kind}
+    checksum = step.spec.get("task_checksum")
+    return {
+        "kind": step.kind, "label": step.label or None, "task": step.spec.get("task_name"),
+        "task_sha256": checksum or None, "must_score": step.retry.top_up is not None or None,
+    }  # fmt: skip
 
 
 def _spent(attempt_dir: Path) -> dict[str, Any]:
@@ -97,6 +106,15 @@ def publish(job_dir: Path, attempt_dir: Path) -> None:
     if folder.is_dir():
         for document in folder.iterdir():
             atomic.write_bytes(job_dir / document.name, document.read_bytes())
+
+
+def published(attempt_dir: Path) -> dict[str, str]:
+    """Name → hash of what ``publish`` gives the job."""
+    folder = attempt_dir / attempts.PUBLISH
+    if not folder.is_dir():
+        return {}
+    found = {path.name: ledger.content_hash(path) for path in sorted(folder.iterdir())}
+    return {name: digest for name, digest in found.items() if digest}
 
 
 class Book:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from parallelhassnes.names import run_id_of
-from parallelhassnes.store import atomic
+from parallelhassnes.store import atomic, ledger
 from parallelhassnes.store.records import (
     TERMINAL,
     AttemptMeta,
@@ -146,9 +146,10 @@ def write_state(attempt_dir: Path, state: AttemptState) -> None:
 
 
 def ask_to_end(step_dir: Path, run_id: str) -> None:
-    """Have the supervisor of a live attempt end it; it looks at every heartbeat and signal."""
+    """Have the supervisor of a live attempt end it; it looks at every heartbeat and signal. As ``batches.write_control``."""
     document = {"schema_version": 1, "run_id": run_id, "at": now_text()}
-    atomic.write_json(step_dir / CANCEL, document)
+    batch_dir = step_dir.parents[2]
+    ledger.replace_json(batch_dir, (step_dir / CANCEL).relative_to(batch_dir).as_posix(), document)
 
 
 def is_asked_to_end(attempt_dir: Path, run_id: str) -> bool:

@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from parallelhassnes.plan import BatchMeta, JobSpec, StepSpec
-from parallelhassnes.store import additions, atomic, rooted, tickets
+from parallelhassnes.store import additions, atomic, ledger, rooted, tickets
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import Control, Current, Overrides, Ticket, dump
 
 JOB, META, CURRENT, CONTROL, OVERRIDES = (
     "job.json", "batch_meta.json", "current.json", "control.json", "overrides.json",
 )  # fmt: skip
+
+JOB_HASHES = "jobs.sha256"
+"""``<job_id> <SHA-256>`` of each ``job.json``, in the table's order; the hash of it all stands in the ledger."""
+FILES = frozenset({META, JOB_HASHES, ledger.LEDGER, "index.json", "scoreboard.batch.json"})
+"""What is in a batch's folder besides its table, its jobs, and what its ledger names."""
 
 
 def read_job(job_dir: Path) -> JobSpec:
@@ -93,7 +98,8 @@ def read_control(batch_dir: Path) -> Control:
 
 
 def write_control(batch_dir: Path, control: Control) -> None:
-    atomic.write_json(batch_dir / CONTROL, dump(control))
+    """Replace what operators have said of the batch; the caller holds ``tick.lock``, and a line of the ledger follows."""
+    ledger.replace_json(batch_dir, CONTROL, dump(control))
 
 
 def read_overrides(job_dir: Path) -> Overrides:
@@ -104,7 +110,8 @@ def read_overrides(job_dir: Path) -> Overrides:
 
 
 def write_overrides(job_dir: Path, overrides: Overrides) -> None:
-    atomic.write_json(job_dir / OVERRIDES, dump(overrides))
+    """As ``write_control``, of a job's steps."""
+    ledger.replace_json(job_dir.parent, f"{job_dir.name}/{OVERRIDES}", dump(overrides))
 
 
 def job_dirs(layout: Layout, batch_id: str) -> list[Path]:

@@ -1,6 +1,8 @@
 """``ledger.jsonl`` of a batch: one line per decision, appended, never changed, chained by hashes.
 
     {"seq": 7, "prev": "<SHA-256 of the line before>", "at": …, "event": …, "by": …, …}
+    {…, "event": "writes", "files": {"<path>": "<SHA-256>"}}      the file is about to be replaced by that content
+    {…, "left": {"<path>": "<SHA-256>"}}                          … and was not: a crash came between
 
 ``seq`` counts from 0; ``prev`` is the hash of the bytes of the line before, without its newline, and is
 empty in the first. One writer at a time: ``submitted`` is written under ``ingest.lock`` before the batch can
@@ -10,6 +12,13 @@ A crash can leave a last line without its newline. Readers leave it alone; the n
 (``torn``: its bytes, ``prev``: its hash), which a verification takes for what it is. A full disk leaves the
 ledger as it was. A crash can also repeat the event of a settle: the redo looks whether the line is there
 (``has_ended``).
+
+A file that is replaced while a batch lives (``control.json``, ``overrides.json``, ``cancel.json``; of the store: its
+configuration, budgets and tokens) is written by ``replace``: first the line ``writes`` with the hash of what is about to
+stand there, then the file by rename. As long as that line is the last one, the file may have either content; the next
+line closes this: where a crash came before the rename, it says what was ``left``. The first line of a ledger says
+by which rules it was kept (``audit``), so that an audit knows what must have a record and what an earlier version
+did not record; in the store's own it also says what was there before it (``found``).
 """
 
 import hashlib
@@ -27,7 +36,25 @@ from parallelhassnes.store import atomic
 from parallelhassnes.store.records import now_text
 
 LEDGER = "ledger.jsonl"
+WRITES = "writes"
+RULES = 2
+"""What a ledger that was begun by this version records: every file that is replaced, and more of each attempt."""
 _BLOCK = 4096
+SYSTEM_FILES = (
+    "harness_config.json", "budgets.json", "oddish_names.json", "config_versions/*.json", "tokens/*.json",
+)  # fmt: skip
+"""What the store's own ledger answers for, as patterns."""
+
+
+class Head(NamedTuple):
+    """Where a ledger ends."""
+
+    head: str
+    """SHA-256 of its last whole line; empty where there is none."""
+    lines: int
+    """Whole lines, those that a crash has cut included once they were ended."""
+    seals: int
+    """Lines that name the seal of an attempt."""
 
 
 class _Actor:
@@ -45,6 +72,8 @@ class _End(NamedTuple):
     prev: str
     torn: int
     """Bytes of an unfinished line at the end."""
+    promised: dict[str, str | None]
+    """Path → hash of the files that the last whole line said it was about to replace."""
 
 
 def acting_as(name: str) -> None:
@@ -92,7 +121,9 @@ def append(batch_dir: Path, event: str, *, by: str | None = None, **facts: Any) 
         end = _end(handle, size)
         document = {
             "seq": end.seq + 1, "prev": end.prev, "at": now_text(), "event": event,
-            "by": by or _Actor.name, "torn": end.torn or None, **facts,
+            "by": by or _Actor.name, "torn": end.torn or None, "audit": RULES if end.seq < 0 else None,
+            "left": _left(batch_dir, end.promised) or None,
+            "found": (_found(batch_dir) or None) if end.seq < 0 else None, **facts,
         }  # fmt: skip
         kept = {key: value for key, value in document.items() if value is not None}
         line = atomic.dumps(kept).encode("utf-8", "surrogateescape")
@@ -101,6 +132,49 @@ def append(batch_dir: Path, event: str, *, by: str | None = None, **facts: Any) 
             os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def replace(folder: Path, place: str, data: bytes | None) -> None:
+    """Replace a file below the ledger's folder, or remove it where ``data`` is None; the ledger says so first.
+
+    The caller is the ledger's only writer, and writes another line afterwards, which says what it was for.
+    """
+    append(
+        folder, WRITES, files={place: None if data is None else hashlib.sha256(data).hexdigest()}
+    )
+    if data is not None:
+        atomic.write_bytes(folder / place, data)
+    else:
+        (folder / place).unlink(missing_ok=True)
+        atomic.sync_dir((folder / place).parent)
+
+
+def replace_json(folder: Path, place: str, document: Any) -> None:
+    """As ``replace``, with JSON."""
+    replace(folder, place, atomic.dumps(document).encode())
+
+
+def content_hash(path: Path | str) -> str | None:
+    """The SHA-256 of a file's bytes; None where there is none."""
+    try:
+        with open(path, "rb") as stream:  # noqa: PTH123 - hot path
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+
+
+def _found(folder: Path) -> dict[str, str | None]:
+    """What lies in ``_system`` already when its ledger begins, as in a store of an earlier version."""
+    if folder.name != "_system":
+        return {}
+    places = [path for pattern in SYSTEM_FILES for path in sorted(folder.glob(pattern))]
+    return {path.relative_to(folder).as_posix(): content_hash(path) for path in places}
+
+
+def _left(folder: Path, promised: dict[str, str | None]) -> dict[str, str | None]:
+    """The files of the last line that a crash kept from being replaced, with what they are."""
+    found = {place: content_hash(folder / place) for place in promised}
+    return {place: digest for place, digest in found.items() if digest != promised[place]}
 
 
 def _write_whole(handle: int, size: int, data: bytes) -> None:
@@ -116,17 +190,21 @@ def _write_whole(handle: int, size: int, data: bytes) -> None:
 def _end(handle: int, size: int) -> _End:
     """The state of the chain, from the file's end."""
     if size == 0:
-        return _End(-1, "", 0)
+        return _End(-1, "", 0, {})
     torn = os.pread(handle, 1, size - 1) != b"\n"
     last = _line_before(handle, size if torn else size - 1)
     prev, at = hashlib.sha256(last).hexdigest(), size - len(last) - (not torn)
     whole = last
     while (
-        seq := _seq(whole)
+        document := _numbered(whole)
     ) is None and at > 0:  # a torn line says nothing; the one before it does
         whole = _line_before(handle, at - 1)
         at -= len(whole) + 1
-    return _End(-1 if seq is None else seq, prev, len(last) if torn else 0)
+    cut = len(last) if torn else 0
+    if document is None:
+        return _End(-1, prev, cut, {})
+    promised = document.get("files") if document.get("event") == WRITES else None
+    return _End(document["seq"], prev, cut, promised or {})
 
 
 def _line_before(handle: int, end: int) -> bytes:
@@ -141,12 +219,12 @@ def _line_before(handle: int, end: int) -> bytes:
     return data
 
 
-def _seq(line: bytes) -> int | None:
+def _numbered(line: bytes) -> dict[str, Any] | None:
     try:
-        found = json.loads(line)["seq"]
-    except (ValueError, KeyError, TypeError):
+        found = json.loads(line)
+    except ValueError:
         return None
-    return found if isinstance(found, int) else None
+    return found if isinstance(found, dict) and isinstance(found.get("seq"), int) else None
 
 
 def has_ended(batch_dir: Path, run_id: str) -> bool:
@@ -158,7 +236,10 @@ def has_ended(batch_dir: Path, run_id: str) -> bool:
 
 
 def read(batch_dir: Path, offset: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Each whole line from byte ``offset`` on, with the offset behind it; lines that are not JSON are passed over."""
+    """Each whole line from byte ``offset`` on, with the offset behind it.
+
+    Lines that are not JSON are passed over, and ``writes``, which the line behind it explains.
+    """
     try:
         stream = open(batch_dir / LEDGER, "rb")  # noqa: PTH123, SIM115 - hot path
     except FileNotFoundError:
@@ -175,8 +256,23 @@ def read(batch_dir: Path, offset: int = 0) -> Iterator[tuple[int, dict[str, Any]
                 document = json.loads(raw)
             except ValueError:
                 continue
-            if isinstance(document, dict):
+            if isinstance(document, dict) and document.get("event") != WRITES:
                 yield offset, document
+
+
+def head(folder: Path) -> Head:
+    """Where the ledger ends now; reads all of it."""
+    last, lines, seals = b"", 0, 0
+    try:
+        stream = (folder / LEDGER).open("rb")
+    except FileNotFoundError:
+        return Head("", 0, 0)
+    with stream:
+        for raw in stream:
+            if not raw.endswith(b"\n"):
+                break
+            last, lines, seals = raw, lines + 1, seals + (b'"seal_sha256":' in raw)
+    return Head(hashlib.sha256(last[:-1]).hexdigest() if lines else "", lines, seals)
 
 
 def size(batch_dir: Path) -> int:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from parallelhassnes.config import Budget, Budgets
 from parallelhassnes.plan import Record
-from parallelhassnes.store import atomic
+from parallelhassnes.store import atomic, ledger
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import dump
 
@@ -35,7 +35,7 @@ def read(layout: Layout) -> Raised:
 
 def write(layout: Layout, raised: Raised) -> None:
     """Replace it; the caller holds ``tick.lock``."""
-    atomic.write_json(layout.system / FILE, dump(raised))
+    ledger.replace_json(layout.system, FILE, dump(raised))
 
 
 def in_force(layout: Layout, configured: Budgets) -> Budgets:

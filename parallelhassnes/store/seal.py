@@ -1,4 +1,4 @@
-"""``seal.json``: the SHA-256 and size of every file of an attempt, written last.
+"""``seal.json``: the SHA-256 and size of every file of an attempt, and the Merkle root over them; written last.
 
 It is the audit's anchor: after it nothing in the attempt's folder changes, and its own hash is in the
 ledger's line of the attempt's end. Before it is written, every file that it names is on disk (fsync), so a
@@ -7,6 +7,7 @@ seal never speaks of data that a power cut took; after it, the files lose their 
 
 import contextlib
 import hashlib
+import json
 import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from parallelhassnes.store import atomic, walk
+from parallelhassnes.store import atomic, merkle, walk
 from parallelhassnes.store.attempts import SEAL
 from parallelhassnes.store.records import now_text
 
@@ -42,6 +43,7 @@ def seal(
         "sealed_at": now_text(),
         "files": survey(attempt_dir, check=check, protect=True),
     }
+    document["merkle_root"] = merkle.root(document["files"])
     if redacted:
         document["redacted"] = redacted
     if left_out:
@@ -67,6 +69,20 @@ def set_private(on: bool) -> None:
 
 def is_private() -> bool:
     return _Privacy.on
+
+
+def recorded(attempt_dir: Path) -> dict[str, str]:
+    """What the ledger's line of an attempt's end says of its seal: the hash of ``seal.json``, and the Merkle root.
+
+    A seal of an earlier version has no root in it; it follows from its files.
+    """
+    data = (attempt_dir / SEAL).read_bytes()
+    found = {"seal_sha256": hashlib.sha256(data).hexdigest()}
+    with contextlib.suppress(ValueError, AttributeError, TypeError):
+        document = json.loads(data)
+        files: Any = document.get("files") or {}
+        found["merkle_root"] = document.get("merkle_root") or merkle.root(files)
+    return found
 
 
 def job_line(job_id: str, content: bytes) -> bytes:

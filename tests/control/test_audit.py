@@ -68,7 +68,7 @@ def test_a_new_seal_over_a_changed_file_is_found_by_the_ledger(store):
     del document["files"]["stdout.log"]
     (attempt / "stdout.log").unlink()
     rewrite(attempt / "seal.json", json.dumps(document))
-    assert problems(ctx) == [("changed", "seal.json")]
+    assert set(problems(ctx)) == {("changed", "seal.json")}
 
 
 def test_a_seal_that_is_gone_and_an_attempt_that_is_gone_are_found(store):
@@ -76,7 +76,7 @@ def test_a_seal_that_is_gone_and_an_attempt_that_is_gone_are_found(store):
     (attempt / "seal.json").unlink()
     other = list(attempt_dirs(ctx, batch))[1]
     other.rename(ctx.layout.root / "away")
-    assert sorted(problems(ctx)) == [("missing", other.name), ("unsealed", attempt.name)]
+    assert sorted(problems(ctx)) == [("missing", other.name), ("unsealed", "seal.json")]
 
 
 @pytest.mark.parametrize("name", ["launch_table.json", "batch_meta.json", "a/job.json"])

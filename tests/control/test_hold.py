@@ -66,7 +66,8 @@ def test_a_paused_queue_key_holds_its_steps_in_every_batch_and_no_others(root):
     program(root, "resume", "my/model")
     wait_for(lambda: idle(ctx), "both")
     assert states(ctx, second) == {"b/s": ["succeeded"]}
-    assert [e["event"] for e in events(ctx.layout.system)] == ["key_paused", "key_resumed"]
+    said = [e["event"] for e in events(ctx.layout.system) if e["event"].startswith("key_")]
+    assert said == ["key_paused", "key_resumed"]
 
 
 def test_drain_starts_nothing_and_undrain_everything(root):

@@ -20,7 +20,7 @@ def give(layout: Layout, experiment: str, name: str) -> None:
     """From now on it is shown under that name; the system ledger says who did it."""
     with locks.held(layout.tick_lock):
         names = given(layout) | {experiment: name}
+        ledger.replace_json(layout.system, FILE, names)
         ledger.append(
             layout.system, "experiment_named", by=ledger.person(), experiment=experiment, name=name
         )
-        atomic.write_json(layout.system / FILE, names)

@@ -31,13 +31,7 @@ class VerdictKind:
 
     def work(self, attempt: Attempt) -> int:
         job = batches.read_job(attempt.job_dir)
-        steps = trial_steps(job, attempt.step)
-        trials = facts.of_steps(attempt.job_dir, steps)
-        said = opinions.of_job(
-            attempt.job_dir, job, {fact.step_id: fact.attempt for fact in trials}
-        )
-        done = _actions(attempt.job_dir, trials, job)
-        found = judge.judge(attempt.batch_id, attempt.job_id, trials, done, said)
+        found = compute(attempt.job_dir, job, attempt.step, attempt.batch_id)
         _write(attempt.dir / VERDICT_FILE, found)
         if attempt.step.spec.get("engine"):
             _write(attempt.dir / VERDICT_FILE, _with_prose(found, attempt))
@@ -55,6 +49,13 @@ class VerdictKind:
 
     def sweep(self, attempt: Attempt) -> list[str]:  # noqa: ARG002 - nothing was started
         return []
+
+
+def compute(job_dir: Path, job: JobSpec, step: StepSpec, batch_id: str) -> dict[str, Any]:
+    """The verdict on a job as its trials and analyses stand, without prose; what ``work`` writes and an audit compares."""
+    trials = facts.of_steps(job_dir, trial_steps(job, step))
+    said = opinions.of_job(job_dir, job, {fact.step_id: fact.attempt for fact in trials})
+    return judge.judge(batch_id, job.job_id, trials, _actions(job_dir, trials, job), said)
 
 
 def _actions(
