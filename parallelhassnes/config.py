@@ -150,6 +150,18 @@ class Bounds(BaseModel):
     """As ``max_sec``, from when the attempt is cancelled."""
 
 
+class AuditConfig(BaseModel):
+    """Checkpoints: who signs them, and where they are sent."""
+
+    model_config = ConfigDict(extra="forbid")
+    key: str | None = None
+    """File of an SSH key without a passphrase, or of the public half of one that an ssh-agent holds; relative to the root.
+    Best that of a user that workers do not run as."""
+    hook: tuple[str, ...] = ()
+    """Command that takes each new checkpoint elsewhere; the file, and that of its signature, are added at its end."""
+    hook_timeout_sec: float = Field(default=120.0, gt=0, le=86_400)
+
+
 class Config(BaseModel):
     """The settings of one root. Times are in seconds."""
 
@@ -198,6 +210,7 @@ class Config(BaseModel):
     bounds: Bounds = Bounds()
     budgets: Budgets = Budgets()
     api: ApiConfig = ApiConfig()
+    audit: AuditConfig = AuditConfig()
     durable: bool = True
     """Wait for the disk (fsync) before the queue says that something is there. Off only for throw-away runs."""
 
@@ -328,6 +341,10 @@ TEMPLATE = """\
 # tick_sec = 10
 # hosts = ["runs.example.org"] # names under which a proxy in front of it is reached
 # max_upload_mb = 512
+
+# [audit]                      # checkpoints of the ledgers: see docs/audit.md
+# key = "/etc/parallelhassnes/checkpoint_key"   # an SSH key to sign them with
+# hook = ["/usr/local/bin/keep-checkpoint"]     # a command that takes each one elsewhere
 
 # [start_rate]                 # trials started per second at most, by environment
 # docker = 4

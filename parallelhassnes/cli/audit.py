@@ -1,10 +1,14 @@
-"""``audit verify``."""
+"""``audit verify``, ``checkpoint`` and ``prove``."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from parallelhassnes.cli.options import JsonOption, RootOption
+from parallelhassnes.cli.options import JsonOption, RootOption, layout_of
+
+if TYPE_CHECKING:
+    from parallelhassnes.control.audit_models import Audit
 
 SHOWN = 100
 
@@ -17,6 +21,7 @@ def register(app: typer.Typer) -> None:
         rich_markup_mode=None,
     )
     group.command()(verify)
+    group.command()(checkpoint)
     group.callback()(_group)
     app.add_typer(group, name="audit")
 
@@ -33,24 +38,41 @@ def verify(
         str | None,
         typer.Argument(metavar="[BATCH]", help="A batch id, or latest; left out: every batch."),
     ] = None,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option("--against", metavar="CHECKPOINT", help="A checkpoint that was kept elsewhere: the ledgers must go on from it."),
+    ] = None,
+    signers: Annotated[
+        Path | None,
+        typer.Option("--signers", metavar="FILE", help="OpenSSH's allowed_signers: checkpoints must be signed by one of them."),
+    ] = None,
+    tasks: Annotated[
+        bool, typer.Option("--tasks", help="Count a task that was edited since as a change, too.")
+    ] = False,
     root: RootOption = None,
     json: JsonOption = False,
-) -> None:
+) -> None:  # fmt: skip
     """Compare every file with its seal and every ledger with its chain; exit 1 if anything differs.
 
     Example: parallelhassnes audit verify latest
     """
-    from parallelhassnes.cli.terminal import plain
-    from parallelhassnes.cli.work import open_store
     from parallelhassnes.control.audit import verify as check
     from parallelhassnes.control.find import resolve
     from parallelhassnes.store.atomic import dumps
 
-    layout = open_store(root).layout
-    done = check(layout, None if batch is None else [resolve(layout, batch).batch_id])
+    layout = layout_of(root)  # nothing is written, so that root can verify another user's store
+    named = None if batch is None else [resolve(layout, batch).batch_id]
+    done = check(layout, named, against=against or (), signers=signers, tasks=tasks)
     if json:
         typer.echo(dumps(done.model_dump()), nl=False)
-        raise typer.Exit(0 if done.ok else 1)
+    else:
+        _show(done)
+    raise typer.Exit(0 if done.ok else 1)
+
+
+def _show(done: "Audit") -> None:
+    from parallelhassnes.cli.terminal import plain
+
     for finding in [*done.notes, *done.problems][:SHOWN]:
         text = f": {finding.text}" if finding.text else ""
         said = f"{finding.place}{text}".encode("utf-8", "backslashreplace").decode()
@@ -62,6 +84,29 @@ def verify(
         "everything is as it was written" if done.ok else f"{len(done.problems)} things are not as they were written"
     )  # fmt: skip
     typer.echo(
-        f"{done.batches} batches, {done.attempts} attempts, {done.files} files, {done.bytes / 1e6:.1f} MB: {word}"
+        f"{done.batches} batches, {done.attempts} attempts, {done.files} files, {done.bytes / 1e6:.1f} MB, "
+        f"{done.checkpoints} checkpoints: {word}"
     )
+
+
+def checkpoint(
+    full: Annotated[
+        bool, typer.Option("--full", help="Name every batch, and not only what is new.")
+    ] = False,
+    root: RootOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Write down how far every ledger has come, sign it and send it, as configured in [audit].
+
+    Example: parallelhassnes audit checkpoint
+    """
+    from parallelhassnes.cli.work import open_store
+    from parallelhassnes.control.checkpoint import checkpoint as make
+    from parallelhassnes.store.atomic import dumps
+
+    done = make(open_store(root), full=full)
+    if json:
+        typer.echo(dumps(done.model_dump()), nl=False)
+    else:
+        typer.echo(done.line)
     raise typer.Exit(0 if done.ok else 1)

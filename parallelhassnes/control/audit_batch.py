@@ -72,7 +72,12 @@ class BatchAudit:
             yield self._finding("changed", ledger.LEDGER, text)
         tables = sorted(self.dir.glob("launch_table.*"))
         if not tables:
-            yield self._finding("missing", "launch_table")
+            endings = [
+                e
+                for e in _TABLE_ENDINGS
+                if self.layout.accepted.joinpath(self.batch_id + e).exists()
+            ]
+            yield self._finding("missing", f"launch_table{(*endings, _TABLE_ENDINGS[0])[0]}")
         for path in tables:
             if ledger.content_hash(path) != submitted.get("table_sha256"):
                 yield self._finding("changed", path.name)
@@ -168,8 +173,8 @@ class BatchAudit:
         if sealed is None:
             return Checked(list(self._unsealed(folder, place)))
         document, digest = sealed
-        now = seal.survey(folder, sync=False)
         files: dict[str, Any] = document.get("files") or {}
+        now = seal.survey(folder, sync=False, like=files)
         findings = list(self._compare(place, files, now))
         root = merkle.root(files)
         if document.get("merkle_root", root) != root:
@@ -193,12 +198,15 @@ class BatchAudit:
     def _compare(self, place: str, then: dict[str, Any], now: dict[str, Any]) -> Iterator[Finding]:
         for name, facts in then.items():
             if name not in now:
-                yield self._finding("missing", f"{place}/{name}")
+                if not _is_closed_folder(facts):  # open by now
+                    yield self._finding("missing", f"{place}/{name}")
             elif now[name] != facts:
                 text = "cannot be read" if "unreadable" in now[name] else ""
                 yield self._finding("changed", f"{place}/{name}", text)
+        closed = tuple(f"{name}/" for name, facts in then.items() if _is_closed_folder(facts))
         for name in now.keys() - then.keys():
-            yield self._finding("added", f"{place}/{name}")
+            if not _is_closed_folder(now[name]) and not name.startswith(closed):
+                yield self._finding("added", f"{place}/{name}")
 
     def _against_ledger(
         self, folder: Path, place: str, digest: str, root: str, files: dict[str, Any]
@@ -367,3 +375,8 @@ def _read_seal(folder: Path) -> tuple[dict[str, Any], str] | None:
         return None
     document = _parsed(data)
     return document if isinstance(document, dict) else {}, hashlib.sha256(data).hexdigest()
+
+
+def _is_closed_folder(facts: dict[str, Any]) -> bool:
+    """Whether a seal says of a folder that nobody could look into it; what is in it has no facts."""
+    return facts.get("type") == "d"

@@ -9,10 +9,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from parallelhassnes.control import signatures
+from parallelhassnes.config import load_config
 from parallelhassnes.control.audit_ledger import Lines
 from parallelhassnes.control.audit_models import Finding
 from parallelhassnes.errors import UserError
+from parallelhassnes.schedule import signatures
 from parallelhassnes.store import atomic, checkpoints, ledger
 from parallelhassnes.store.checkpoints import Checkpoint, LedgerHead
 from parallelhassnes.store.identity import STORE_ID
@@ -46,6 +47,11 @@ class Checkpoints:
             self._read_given(path)
         if signers is not None:
             self._check_signatures(against, signers)
+        if load_config(layout.root).audit.hook:
+            for number in checkpoints.unsent(layout):
+                place = f"{_PLACE}/{number}.json"
+                text = "the hook has not taken it; see _system/checkpoints.log"
+                self.findings.append(Finding(what="unsent", place=place, text=text))
 
     def _problem(self, name: str, text: str) -> None:
         self.findings.append(Finding(what="checkpoint", place=f"{_PLACE}/{name}", text=text))
@@ -77,6 +83,9 @@ class Checkpoints:
             prev_sig = ledger.content_hash(f"{path}{checkpoints.SIGNATURE}") or ""
             self._own[number] = found
             self._take_in(found, f"checkpoint {number}")
+        ours = {"sent.json", *(f"{n}.json{e}" for n in known for e in ("", checkpoints.SIGNATURE))}
+        for name in sorted(checkpoints.listing(self.layout) - ours):
+            self._problem(name, "is none of ours")
         if known:
             newest = checkpoints.place(self.layout, known[-1])
             if signatures.is_signed(newest) and (said := signatures.check(newest)):

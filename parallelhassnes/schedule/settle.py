@@ -37,6 +37,8 @@ def settle_ended(ctx: Context) -> int:
         except atomic.DAMAGE as error:
             damage.pass_over(ctx, path, error)
             books.pop(damage.batch_of(path), None)
+    if any(not tickets.has_any(ctx.layout, batch_id) for batch_id in books):
+        ctx.layout.checkpoint_wanted.touch()
     return len(paths)
 
 

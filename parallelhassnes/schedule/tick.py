@@ -14,7 +14,7 @@ from functools import partial
 from typing import NamedTuple
 
 from parallelhassnes.execute import launcher, processes
-from parallelhassnes.schedule import add, boot, damage, images, ingest, runner, waker
+from parallelhassnes.schedule import add, boot, checkpointing, damage, images, ingest, runner, waker
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.launch import Launched, launch_ready
 from parallelhassnes.schedule.repair import repair
@@ -47,6 +47,7 @@ def tick(ctx: Context) -> TickReport:
     with space.waiting_for_space("repair"):
         repaired = repair(ctx, after_attempt)
         damage.mend(ctx)
+    checkpointing.want_daily(ctx)
     launched = pass_and_wake(ctx)
     images.remove_unneeded(ctx)
     with space.waiting_for_space("health"):
@@ -60,6 +61,7 @@ def run_pass(ctx: Context) -> list[Launched]:
     started: list[Launched] = []
     with space.waiting_for_space("pass"):
         _pass(ctx, started)
+    checkpointing.keep(ctx)
     return started
 
 

@@ -13,7 +13,9 @@ at that number is what it was then, as each line holds the hash of the one befor
 """
 
 import hashlib
+import os
 import re
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -22,6 +24,10 @@ from parallelhassnes.plan import Record
 from parallelhassnes.store import atomic, identity, ledger
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import dump, now_text
+
+_MARGIN_NS = 1_000_000_000
+"""By which the clock of files may be behind."""
+_LOOK_BACK = 20
 
 NAMESPACE = "checkpoint@parallelhassnes"
 """Of the signatures: one that was made for something else is none of a checkpoint."""
@@ -69,11 +75,15 @@ def place(layout: Layout, number: int) -> Path:
 
 def numbers(layout: Layout) -> list[int]:
     """Those that there are, in order."""
+    return sorted(int(found[1]) for name in listing(layout) if (found := _NAME.fullmatch(name)))
+
+
+def listing(layout: Layout) -> set[str]:
+    """Every name in the folder of checkpoints, but what waits for its rename."""
     try:
-        listed = [path.name for path in folder(layout).iterdir()]
+        return {name for name in os.listdir(folder(layout)) if not name.startswith(".tmp-")}
     except (FileNotFoundError, NotADirectoryError):
-        return []
-    return sorted(int(found[1]) for name in listed if (found := _NAME.fullmatch(name)))
+        return set()
 
 
 def read(path: Path) -> Checkpoint:
@@ -88,7 +98,7 @@ def read(path: Path) -> Checkpoint:
 
 def write(layout: Layout, *, by: str, full: bool = False) -> Path | None:
     """Make the next checkpoint; None where nothing has come since the last one. The caller holds ``checkpoint.lock``."""
-    known = numbers(layout)
+    known, began = numbers(layout), time.time_ns() - _MARGIN_NS
     last = read(place(layout, known[-1])) if known else None
     wanted = layout.batch_ids()
     if last is not None and not full:
@@ -97,8 +107,9 @@ def write(layout: Layout, *, by: str, full: bool = False) -> Path | None:
     heads = {name: _head(layout.batch(name)) for name in wanted}
     system = _head(layout.system)
     if last is not None and not full:
-        heads = {name: head for name, head in heads.items() if last.batches.get(name) != head}
+        heads = _news(layout, heads, known)
         if not heads and system == last.system:
+            os.utime(place(layout, known[-1]), ns=(began, began))  # so far, and due again in a day
             return None
     number = known[-1] + 1 if known else 1
     before = place(layout, number - 1)
@@ -110,7 +121,21 @@ def write(layout: Layout, *, by: str, full: bool = False) -> Path | None:
     folder(layout).mkdir(exist_ok=True)
     path = place(layout, number)
     atomic.write_json(path, dump(made))
+    os.utime(path, ns=(began, began))  # what a ledger got while we looked is in the next one
     return path
+
+
+def _news(layout: Layout, heads: dict[str, LedgerHead], known: list[int]) -> dict[str, LedgerHead]:
+    """Those of the heads that the newest checkpoints do not have: within the margin a ledger is looked at twice."""
+    rest = dict(heads)
+    for number in reversed(known[-_LOOK_BACK:]):
+        if not rest:
+            break
+        before = read(place(layout, number)).batches
+        for name in rest.keys() & before.keys():
+            if before[name] == rest.pop(name):
+                heads.pop(name)
+    return heads
 
 
 def digest(path: Path) -> str:
@@ -119,7 +144,10 @@ def digest(path: Path) -> str:
 
 
 def _head(where: Path) -> LedgerHead:
-    found = ledger.head(where)
+    try:
+        found = ledger.head(where)
+    except IsADirectoryError:  # damaged; an audit says so
+        found = ledger.Head("", 0, 0)
     return LedgerHead(head=found.head, lines=found.lines, seals=found.seals)
 
 

@@ -6,6 +6,7 @@ runs/_system/limits/<key>.json   what is known of a queue key: pauses, adaptive 
 runs/_system/starts/<env>.json   when trials in an environment with a start rate may start
 runs/_tasks/<sha256>/            a task that was uploaded
 runs/_system/tokens/<name>.json  who may use the HTTP interface, and for what
+runs/_system/checkpoints/        how far the ledgers had come, signed
 runs/_queue/incoming/            tables, put there by rename
 runs/_queue/accepted|rejected/   tables as submitted, with .ack.json or .error.json
 runs/_queue/ready/<key>/<batch_id>/<chunk>/<ticket>    what could start now
@@ -63,6 +64,14 @@ class Layout:
     @cached_property
     def waker_lock(self) -> Path:
         return self.system / "waker.lock"
+
+    @cached_property
+    def checkpoint_lock(self) -> Path:
+        return self.system / "checkpoint.lock"
+
+    @cached_property
+    def checkpoint_wanted(self) -> Path:
+        return self.system / "checkpoint.wanted"
 
     @cached_property
     def limits(self) -> Path:

@@ -195,6 +195,16 @@ def ended(layout: Layout) -> list[Path]:
     return [layout.ended / name for name in _tickets(layout.ended)]
 
 
+def has_any(layout: Layout, batch_id: str) -> bool:
+    """Whether anything of the batch is queued, runs, or waits to be settled."""
+    prefix = f"{batch_id}."
+    if any(other == batch_id for _, other, _ in ready_folders(layout)):
+        return True
+    named = (*(entry.name for entry in running(layout)), *(path.name for path in ended(layout)))
+    later = (path.name.partition(".")[2] for _, path in delayed(layout))
+    return any(name.startswith(prefix) for name in (*named, *later))
+
+
 def put_delayed(layout: Layout, ticket: Ticket, name: str, not_before: float) -> None:
     """Let the step start again at ``not_before`` (seconds since the epoch), not earlier."""
     atomic.write_json(layout.delayed / f"{int(not_before * 1000):014d}.{name}", dump(ticket))

@@ -1,7 +1,6 @@
 """The routes over a store in which something ran."""
 
 import io
-import json
 import os
 import zipfile
 
@@ -12,6 +11,7 @@ from servers import serving, token
 from stores import CHECKOUT, context, idle, job, program, put, shell, table, wait_for
 
 from parallelhassnes.control.find import resolve
+from parallelhassnes.store import ledger
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +249,7 @@ def test_budgets_over_all_batches_are_shown_and_raised(root):
 
 
 def _events(folder) -> list[dict]:
-    return [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
+    return [line for _, line in ledger.read(folder)]
 
 
 def test_a_cancel_ends_a_live_attempt(root):

@@ -1,0 +1,160 @@
+"""Making checkpoints by themselves: at a batch's end, once a day, and when somebody asks.
+
+    settle: a batch has nothing queued any more ─▶ checkpoint.wanted     tick: the newest is a day old ─▶ checkpoint.wanted
+    end of a pass, without tick.lock: wanted? ─▶ checkpoint.lock ─▶ wanted removed ─▶ <number>.json ─▶ .sig ─▶ hook
+
+A crash before the file leaves nothing but the wish, if it came before that was removed; the next day makes up for it. One after it
+leaves a checkpoint without a signature, which the next one binds. The hook runs in a process of its own, since it may take as long as a
+network does; what it has not taken is sent again with the next checkpoint, and ``audit verify`` says so until then.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from parallelhassnes.errors import UserError
+from parallelhassnes.execute import launcher
+from parallelhassnes.schedule import lent, signatures
+from parallelhassnes.schedule.attempt_process import fork_is_safe
+from parallelhassnes.schedule.context import Context, open_context
+from parallelhassnes.store import atomic, checkpoints, ledger, locks
+from parallelhassnes.store.checkpoints import SIGNATURE
+from parallelhassnes.store.layout import Layout
+from parallelhassnes.store.records import now_text
+
+_DAY_SEC = 86_400.0
+_LOG = "checkpoints.log"
+
+
+class Made(NamedTuple):
+    """A checkpoint that was made."""
+
+    path: Path
+    signed: bool
+
+
+def want_daily(ctx: Context) -> None:
+    """Wish for a checkpoint where the newest one is a day old; costs a listing."""
+    known = checkpoints.numbers(ctx.layout)
+    newest = checkpoints.place(ctx.layout, known[-1]) if known else ctx.layout.system / "harness_config.json"  # fmt: skip
+    try:
+        age = time.time() - newest.stat().st_mtime
+    except FileNotFoundError:
+        return
+    if age > _DAY_SEC:
+        ctx.layout.checkpoint_wanted.touch()
+
+
+def keep(ctx: Context) -> None:
+    """Make the checkpoint that is wished for, unless somebody else is at it; what fails is in ``checkpoints.log``."""
+    if not ctx.layout.checkpoint_wanted.exists():
+        return
+    lock = locks.hold(ctx.layout.checkpoint_lock)
+    if lock is None:
+        return
+    try:
+        ctx.layout.checkpoint_wanted.unlink(missing_ok=True)
+        made = _make(ctx, full=False)
+    except (UserError, OSError) as error:
+        _say(ctx.layout, str(error))
+        return
+    finally:
+        locks.release(lock)
+    if made is not None and ctx.config.audit.hook:
+        _send_beside(ctx)
+
+
+def make(ctx: Context, *, full: bool = False) -> Made | None:
+    """Make a checkpoint now; None where nothing has come since the last one.
+
+    Args:
+        full: with every batch, so that it can be compared without those before.
+
+    Raises:
+        UserError: it cannot be signed; it is there all the same.
+    """
+    with locks.held(ctx.layout.checkpoint_lock):
+        return _make(ctx, full=full)
+
+
+def _make(ctx: Context, *, full: bool) -> Made | None:
+    path = checkpoints.write(ctx.layout, by=ledger.person(), full=full)
+    if path is None:
+        return None
+    if ctx.config.audit.key is not None:
+        signatures.sign(path, ctx.layout.root / Path(ctx.config.audit.key).expanduser())
+        atomic.sync_dir(path.parent)
+    return Made(path, signatures.is_signed(path))
+
+
+def send(ctx: Context) -> str:
+    """Have the hook take every checkpoint that it has not taken, oldest first; what is wrong, empty where nothing is."""
+    with _sending(ctx.layout) as alone:
+        if not alone:
+            return ""
+        for number in checkpoints.unsent(ctx.layout):
+            path = checkpoints.place(ctx.layout, number)
+            beside = path.with_name(path.name + SIGNATURE)
+            files = [str(path), *([str(beside)] if beside.exists() else [])]
+            try:
+                done = subprocess.run(
+                    [*ctx.config.audit.hook, *files], cwd=ctx.layout.root, stdin=subprocess.DEVNULL,
+                    capture_output=True, timeout=ctx.config.audit.hook_timeout_sec, check=False,
+                )  # fmt: skip
+            except (OSError, subprocess.TimeoutExpired) as error:
+                return _failed(ctx.layout, number, str(error))
+            if done.returncode != 0:
+                said = (done.stderr or done.stdout).decode("utf-8", "replace").strip().splitlines()
+                line = f"audit.hook ended with {done.returncode}: {said[-1] if said else ''}"
+                return _failed(ctx.layout, number, line)
+            checkpoints.note_sent(ctx.layout, number)
+    return ""
+
+
+@contextmanager
+def _sending(layout: Layout) -> Iterator[bool]:
+    """Whether nobody else is sending, as long as the block runs."""
+    lock = locks.hold(layout.system / "checkpoint.sending.lock")
+    try:
+        yield lock is not None
+    finally:
+        if lock is not None:
+            locks.release(lock)
+
+
+def _failed(layout: Layout, number: int, line: str) -> str:
+    said = f"checkpoint {number} was not sent: {line}"
+    _say(layout, said)
+    return said
+
+
+def _say(layout: Layout, line: str) -> None:
+    with (layout.system / _LOG).open("a", encoding="utf-8") as stream:
+        stream.write(f"{now_text()} {line}\n")
+
+
+def _send_beside(ctx: Context) -> None:
+    """Send in a process of its own."""
+    log = ctx.layout.system / _LOG
+    if fork_is_safe():
+        launcher.start(lambda: _send_without_secrets(ctx), log=log)
+        return
+    with log.open("ab") as out:
+        subprocess.Popen(
+            [sys.executable, "-m", "parallelhassnes.schedule.checkpointing", str(ctx.layout.root)],
+            stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, cwd=ctx.layout.root,
+        )  # fmt: skip
+
+
+def _send_without_secrets(ctx: Context) -> None:
+    lent.keep_only(())
+    send(ctx)
+
+
+if __name__ == "__main__":
+    launcher.reset_signals()
+    send(open_context(Path(sys.argv[1])))

@@ -1,0 +1,157 @@
+"""Checkpoints come by themselves, are signed by OpenSSH, and are kept where a hook brings them."""
+
+import json
+import shutil
+import subprocess
+
+import pytest
+from stores import CHECKOUT, command, context, idle, job, program, put, read, shell, table, wait_for
+
+from parallelhassnes.control import audit
+from parallelhassnes.control.checkpoint import checkpoint
+from parallelhassnes.errors import UserError
+from parallelhassnes.schedule.context import open_context
+from parallelhassnes.schedule.tick import tick
+from parallelhassnes.store import checkpoints, ledger
+
+pytestmark = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs OpenSSH's client")
+
+
+def made(ctx) -> list[dict]:
+    return [read(checkpoints.place(ctx.layout, n)) for n in checkpoints.numbers(ctx.layout)]
+
+
+def run_batch(ctx, *steps) -> str:
+    batch = put(ctx, table(job("j", *(steps or (command("s", "true"),)))))
+    tick(ctx)
+    wait_for(lambda: idle(ctx) and not ctx.layout.checkpoint_wanted.exists(), "the batch")
+    return batch
+
+
+@pytest.fixture
+def key(tmp_path):
+    """A key, and the file that says whose it is."""
+    path = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+    public = path.with_suffix(".pub").read_text().split()
+    signers = tmp_path / "allowed_signers"
+    signers.write_text(f'ann@lab namespaces="checkpoint@parallelhassnes" {public[0]} {public[1]}\n')
+    return path, signers
+
+
+def test_a_batchs_end_makes_a_checkpoint_of_what_is_new(root):
+    ctx = context(root)
+    first = run_batch(ctx)
+    one = wait_for(lambda: made(ctx), "its checkpoint")[-1]
+    head = ledger.head(ctx.layout.batch(first))
+    assert one["batches"][first] == {"head": head.head, "lines": head.lines, "seals": 1}
+    second = run_batch(ctx)
+    wait_for(lambda: len(made(ctx)) > 1, "the next")
+    two = made(ctx)[-1]
+    assert second in two["batches"]
+    assert two["prev"] == ledger.content_hash(checkpoints.place(ctx.layout, two["number"] - 1))
+    said = program(root, "audit", "checkpoint").stdout
+    assert "nothing is new since" in said
+    assert f"{two['number']}.json sha256:" in said
+    full = json.loads(program(root, "audit", "checkpoint", "--full", "--json").stdout)
+    assert full["batches"] == 2
+    assert audit.verify(ctx.layout, against=[root / full["path"]]).ok
+
+
+def test_a_day_without_a_batchs_end_makes_one_too(root):
+    import os
+
+    ctx = context(root)
+    run_batch(ctx)
+    flag = root / "go"
+    put(ctx, table(job("j", shell("s", f"until test -e {flag}; do sleep 0.02; done"))))
+    tick(ctx)
+    wait_for(lambda: made(ctx), "the first")
+    before = made(ctx)[-1]["number"]
+    os.utime(checkpoints.place(ctx.layout, before), (1, 1))
+    tick(ctx)
+    wait_for(lambda: made(ctx)[-1]["number"] == before + 1, "the day's")
+    flag.touch()
+    wait_for(lambda: idle(ctx), "the end")
+
+
+def test_a_signed_checkpoint_is_verified_with_openssh_alone(root, key, tmp_path):
+    path, signers = key
+    ctx = context(root, f'[audit]\nkey = "{path}"\n')
+    run_batch(ctx)
+    done = checkpoint(ctx)
+    assert done.signed
+    kept = tmp_path / "kept.json"
+    for ending in ("", ".sig"):
+        shutil.copyfile(f"{root / done.path}{ending}", f"{kept}{ending}")
+    argv = ["ssh-keygen", "-Y", "verify", "-f", signers, "-I", "ann@lab", "-n", "checkpoint@parallelhassnes", "-s", f"{kept}.sig"]  # fmt: skip
+    assert subprocess.run(argv, input=kept.read_bytes(), capture_output=True).returncode == 0
+    program(root, "audit", "verify", "--against", str(kept), "--signers", str(signers))
+
+    other = tmp_path / "other"
+    other.write_text(signers.read_text().replace("AAAAC3NzaC1lZDI1NTE5AAAAI", "AAAAC3NzaC1lZDI1NTE5AAAAJ"))  # fmt: skip
+    said = program(root, "audit", "verify", "--signers", str(other), check=False)
+    assert (said.returncode, "is signed by nobody in" in said.stdout) == (1, True)
+    kept.write_text(kept.read_text().replace('"by":"', '"by":"x'))
+    said = program(root, "audit", "verify", "--against", str(kept), "--signers", str(signers), check=False)  # fmt: skip
+    assert "is no signature of kept.json" in said.stdout
+    assert "kept elsewhere" in said.stdout
+    beside = root / f"{done.path}.sig"
+    beside.write_text(beside.read_text().replace("A", "B", 1))
+    found = audit.verify(ctx.layout)
+    assert [each.place for each in found.problems] == [f"_system/checkpoints/{beside.name}"]
+    beside.unlink()
+    unsigned = program(root, "audit", "verify", "--signers", str(signers), check=False)
+    assert "is signed" in unsigned.stdout
+
+
+def test_a_key_that_cannot_sign_is_told_and_costs_no_checkpoint(root):
+    ctx = context(root, '[audit]\nkey = "nowhere"\n')
+    run_batch(ctx)
+    wait_for(lambda: made(ctx), "the checkpoint")
+    with pytest.raises(UserError, match="there is no such file"):
+        checkpoint(ctx, full=True)
+    assert "nowhere" in (ctx.layout.system / "checkpoints.log").read_text()
+    assert audit.verify(ctx.layout).ok
+
+
+def test_a_hook_keeps_every_checkpoint_in_a_git_remote(root, key, tmp_path, monkeypatch):
+    """The recipe of docs/audit.md, with a bare repository that refuses to be rewritten."""
+    remote, anchor = tmp_path / "remote.git", tmp_path / "anchor"
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    (tmp_path / "gitconfig").write_text("[user]\nname = a\nemail = a@b\n[init]\ndefaultBranch = main\n[push]\ndefault = current\n")  # fmt: skip
+    for argv in (["init", "-q", "--bare", str(remote)], ["clone", "-q", str(remote), str(anchor)]):
+        subprocess.run(["git", *argv], check=True, capture_output=True)
+    subprocess.run(["git", "-C", str(remote), "config", "receive.denyNonFastForwards", "true"], check=True)  # fmt: skip
+    text = (CHECKOUT / "docs" / "audit.md").read_text()
+    recipe = next(
+        line for line in text.splitlines() if line.startswith("hook = ") and "git push" in line
+    )
+    ctx = context(
+        root, f'[audit]\nkey = "{key[0]}"\n{recipe.replace("/srv/anchor", str(anchor))}\n'
+    )
+    run_batch(ctx)
+
+    def there() -> str:
+        return subprocess.run(["git", "-C", str(remote), "ls-tree", "--name-only", "main"], capture_output=True, text=True).stdout  # fmt: skip
+
+    newest = wait_for(lambda: made(ctx), "a checkpoint")[-1]["number"]
+    wait_for(lambda: f"{newest}.json.sig" in there(), "the remote to have it")
+    wait_for(lambda: not checkpoints.unsent(ctx.layout), "the note of it")
+    shown = subprocess.run(["git", "-C", str(remote), "show", f"main:{newest}.json"], capture_output=True)  # fmt: skip
+    kept = tmp_path / "kept.json"
+    kept.write_bytes(shown.stdout)
+    assert audit.verify(ctx.layout, against=[kept]).problems == []
+
+    remote.rename(tmp_path / "away.git")  # what cannot be sent is told, and sent later
+    batch = put(ctx, table(job("j", command("s", "true"))))
+    tick(ctx)
+    wait_for(lambda: idle(ctx) and made(ctx)[-1]["number"] > newest, batch)
+    said = program(root, "audit", "checkpoint", check=False)
+    assert (said.returncode, "was not sent: audit.hook ended with" in said.stdout) == (1, True)
+    notes = audit.verify(open_context(root).layout).notes
+    assert {note.what for note in notes} == {"unsent"}
+    (tmp_path / "away.git").rename(remote)
+    program(root, "audit", "checkpoint")
+    assert f"{made(ctx)[-1]['number']}.json.sig" in there()
+    assert audit.verify(ctx.layout).notes == []
