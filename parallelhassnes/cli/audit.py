@@ -1,4 +1,4 @@
-"""``audit verify``, ``checkpoint`` and ``prove``."""
+"""``audit verify``, ``audit checkpoint`` and ``audit prove``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,6 +22,7 @@ def register(app: typer.Typer) -> None:
     )
     group.command()(verify)
     group.command()(checkpoint)
+    group.command()(prove)
     group.callback()(_group)
     app.add_typer(group, name="audit")
 
@@ -110,3 +111,33 @@ def checkpoint(
     else:
         typer.echo(done.line)
     raise typer.Exit(0 if done.ok else 1)
+
+
+def prove(
+    batch: Annotated[str, typer.Argument(metavar="BATCH", help="A batch id, or latest.")],
+    claim: Annotated[
+        str,
+        typer.Option("--claim", metavar="TEXT", help='"pass rate of AGENT" or "mean reward of AGENT", as in its scoreboard.'),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="Where to write the proof.")
+    ] = Path("proof.json"),
+    verifier: Annotated[
+        Path | None,
+        typer.Option("--verifier", metavar="FILE", help="Write the script that checks proofs, too."),
+    ] = None,
+    root: RootOption = None,
+    json: JsonOption = False,
+) -> None:  # fmt: skip
+    """Write one file that proves a number to somebody who has neither this store nor this program.
+
+    Example: parallelhassnes audit prove latest --claim "pass rate of oracle"
+    """
+    from parallelhassnes.cli.work import open_store
+    from parallelhassnes.control.find import resolve
+    from parallelhassnes.control.prove import prove as make
+    from parallelhassnes.store.atomic import dumps
+
+    ctx = open_store(root)
+    done = make(ctx, resolve(ctx.layout, batch).batch_id, claim, out, verifier)
+    typer.echo(dumps(done.model_dump()) if json else done.line, nl=not json)

@@ -58,6 +58,7 @@ class Checkpoints:
 
     def _read_own(self) -> None:
         prev, prev_sig = "", ""
+        names = checkpoints.listing(self.layout)  # before the numbers: one may be made meanwhile
         known = checkpoints.numbers(self.layout)
         for number in range(1, known[-1] + 1 if known else 1):
             path = checkpoints.place(self.layout, number)
@@ -84,7 +85,7 @@ class Checkpoints:
             self._own[number] = found
             self._take_in(found, f"checkpoint {number}")
         ours = {"sent.json", *(f"{n}.json{e}" for n in known for e in ("", checkpoints.SIGNATURE))}
-        for name in sorted(checkpoints.listing(self.layout) - ours):
+        for name in sorted(names - ours):
             self._problem(name, "is none of ours")
         if known:
             newest = checkpoints.place(self.layout, known[-1])
