@@ -1,7 +1,7 @@
 """``audit prove``: one file that shows one number to somebody who has neither the store nor this program.
 
     {"schema_version": 1,
-     "claim":      {"batch_id", "what", "agent", "value", "planned", "scored", "passes", "attempts", "tasks", "left_out"},
+     "claim":      {"batch_id", "what", "agent", "value", "planned", "scored", "decided", "passes", "attempts", "tasks", "left_out"},
      "checkpoint": "<the text of a checkpoint that names the batch's ledger as it is>", "signature": "<the text of its .sig>",
      "ledger":     ["<each line of the batch's ledger>", …],
      "reports":    {"<run_id>": {"report": "<final.json>", "facts": <what the seal says of it>, "path": ["L<hash>", …]}}}
@@ -22,7 +22,7 @@ from parallelhassnes.control.checkpoint import checkpoint
 from parallelhassnes.errors import UnknownId, UserError
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.steps.trial_data import facts as trial_facts
-from parallelhassnes.store import attempts, checkpoints, ledger, merkle
+from parallelhassnes.store import attempts, batches, checkpoints, ledger, merkle
 from parallelhassnes.store.checkpoints import SIGNATURE
 from parallelhassnes.store.layout import Layout
 
@@ -59,8 +59,8 @@ def prove(ctx: Context, batch_id: str, text: str, out: Path, verifier: Path | No
     ended = verify_claim.ends(lines, agent)
     parts = {line["run_id"]: _part(batch_dir, line) for line in ended if line["status"] == "succeeded"}  # fmt: skip
     reports = {run_id: json.loads(part["report"]) for run_id, part in parts.items()}
-    refused = [line["attempt"] for line in ended if _is_refused(reports.get(line["run_id"]))]
-    claim = verify_claim.count(lines, reports, what, agent, refused)
+    left_out = _left_out(batch_dir, ended, reports)
+    claim = verify_claim.count(lines, reports, what, agent, left_out)
     document: dict[str, Any] = {
         "schema_version": 1, "claim": {"batch_id": batch_id, **claim}, "checkpoint": path.read_text("utf-8"),
         "signature": _signature(path), "ledger": texts, "reports": parts,
@@ -134,8 +134,28 @@ def _part(batch_dir: Path, line: dict[str, Any]) -> dict[str, Any]:
     return part
 
 
-def _is_refused(report: dict[str, Any] | None) -> bool:
-    return report is not None and trial_facts.is_refused(report)
+def _left_out(
+    batch_dir: Path, ended: list[dict[str, Any]], reports: dict[str, Any]
+) -> dict[str, str]:
+    """Attempts with a reward that do not count here, and why.
+
+    Raises:
+        UserError: a report alone, as of an earlier version, does not say whether its trial passed.
+    """
+    found = {}
+    for line in ended:
+        if (report := reports.get(line["run_id"])) is None:
+            continue
+        step = batches.read_job(batch_dir / line["job_id"]).step(line["step_id"])
+        known = trial_facts.of_report(line["status"], report, step)
+        alone = verify_claim.rewarded(report.get("trial") or {})
+        if alone is not None and known.result == "infrastructure":
+            found[line["attempt"]] = "its environment could not do what the task asks"
+        elif alone is not None and known.result != "scored":
+            found[line["attempt"]] = "its agent never spoke to its model"
+        elif known.result == "scored" and alone != (known.reward, known.passed):
+            raise UserError(f"{line['attempt']}: its report does not say what a pass is", fix="rerun it with this version")  # fmt: skip
+    return found
 
 
 def _signature(path: Path) -> str | None:

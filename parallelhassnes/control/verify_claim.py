@@ -20,13 +20,13 @@ import math
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 NAMESPACE = "checkpoint@parallelhassnes"
 REPORT = "final.json"
-PASS_REWARD = 1.0
+TOLERANCE = 1e-9  # relative: what summing tenths loses
 CLAIMS = ("pass rate", "mean reward")
 
 
@@ -69,8 +69,8 @@ def main(arguments: Sequence[str]) -> int:
     print(
         f"  without a score: {found['planned'] - found['scored']}; attempts started: {found['attempts']}"
     )
-    for name in found["left_out"]:
-        print(f"  left out, its environment could not do what the task asks: {name}")
+    for name, why in sorted(found["left_out"].items()):
+        print(f"  has a reward, and is left out: {name}: {why}")
     for task, digest in sorted(found["tasks"].items()):
         print(f"  task {task} {digest}")
     print(f"holds: {said}")
@@ -188,36 +188,29 @@ def opened(part: dict[str, Any], line: dict[str, Any]) -> Any:
 
 
 def count(
-    lines: Sequence[dict[str, Any]], reports: dict[str, Any], what: str, agent: str, refused: Collection[str] = ()
+    lines: Sequence[dict[str, Any]], reports: dict[str, Any], what: str, agent: str, left_out: dict[str, str]
 ) -> dict[str, Any]:  # fmt: skip
     """The number, and what it rests on: of each trial the newest scored attempt counts.
 
-    ``refused`` are attempts whose environment could not do what the task asks; those are told, and left out.
+    ``left_out`` are attempts with a reward that the harness does not count, and why; they are printed.
     """
-    planned = sum((line.get("trials") or {}).get(agent, 0) for line in unrepeated(lines))
-    started = [
-        line
-        for line in lines
-        if line["event"] in ("launched", "carried") and line.get("label") == agent
-    ]
-    by_run = {line["run_id"]: line for line in started}
-    rewards, left_out = {}, []
-    for line in sorted(ends(lines, agent), key=lambda line: line["attempt"]):
-        report = reports.get(line["run_id"]) or {}
-        trial = report.get("trial") or {}
-        reward = scored(trial, line["status"], bool(by_run[line["run_id"]].get("must_score")))
-        failure = (trial.get("exception") or {}).get("class")
-        if reward is not None and line["attempt"] in refused and failure == "task_definition":
-            left_out.append(line["attempt"])
-        elif reward is not None:
-            rewards[line["job_id"], line["step_id"]] = reward
-    passes = sum(reward == PASS_REWARD for reward in rewards.values())
-    total = passes if what == "pass rate" else math.fsum(rewards.values())
     if what not in CLAIMS:
         raise Fails(f"there is no claim {what}")
+    planned = sum((line.get("trials") or {}).get(agent, 0) for line in unrepeated(lines))
+    kinds = ("launched", "carried")
+    started = [line for line in lines if line["event"] in kinds and line.get("label") == agent]
+    counted = {}
+    for line in sorted(ends(lines, agent), key=lambda line: line["attempt"]):
+        found = rewarded((reports.get(line["run_id"]) or {}).get("trial") or {})
+        if line["status"] == "succeeded" and found and line["attempt"] not in left_out:
+            counted[line["job_id"], line["step_id"]] = found
+    values = [passed if what == "pass rate" else reward for reward, passed in counted.values()]
+    known = [float(value) for value in values if value is not None]
     return {
-        "what": what, "agent": agent, "planned": planned, "scored": len(rewards), "passes": passes,
-        "value": total / len(rewards) if rewards else None, "attempts": len(by_run), "left_out": left_out,
+        "what": what, "agent": agent, "planned": planned, "scored": len(counted), "decided": len(known),
+        "passes": sum(passed is True for _, passed in counted.values()),
+        "value": math.fsum(known) / len(known) if known else None,
+        "attempts": len({line["run_id"] for line in started}), "left_out": left_out,
         "tasks": {line["task"]: line.get("task_sha256", "") for line in started if line.get("task")},
     }  # fmt: skip
 
@@ -231,17 +224,21 @@ def unrepeated(lines: Sequence[dict[str, Any]]) -> Iterable[dict[str, Any]]:
     return found.values()
 
 
-def scored(trial: dict[str, Any], status: str, must_score: bool) -> float | None:
-    """The reward of an attempt; None where it has none that counts."""
-    reward = trial.get("reward")
-    if status != "succeeded" or isinstance(reward, bool) or not isinstance(reward, (int, float)):
+def rewarded(trial: dict[str, Any]) -> tuple[float | None, bool | None] | None:
+    """The main reward and whether it passed, each None where that is undecided; None where there is no reward at all."""
+    found: Any = trial.get("rewards") if "rewards" in trial else {"reward": trial.get("reward")}
+    if not found or not all(
+        isinstance(v, (int, float)) and math.isfinite(v) for v in found.values()
+    ):
         return None
-    tokens = trial.get("tokens") or {}
-    silent = (trial.get("agent") or {}).get("model") and (
-        tokens.get("input"),
-        tokens.get("output"),
-    ) == (0, 0)
-    return None if (must_score and silent) or not math.isfinite(reward) else float(reward)
+    rule = trial.get("pass_rule") or {}
+    name = rule.get("reward") or (
+        "reward" if "reward" in found or len(found) > 1 else next(iter(found))
+    )
+    if name not in found:
+        return None, None
+    reward, limit = float(found[name]), rule.get("at_least", 1.0)
+    return reward, reward >= limit - TOLERANCE * abs(limit)
 
 
 if __name__ == "__main__":

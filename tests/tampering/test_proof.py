@@ -88,7 +88,7 @@ def other_number(document):
 
 def other_report(document):
     part = next(iter(document["reports"].values()))
-    part["report"] = part["report"].replace('"reward":1.0', '"reward":0.0')
+    part["report"] = part["report"].replace('"reward":1', '"reward":0')
 
 
 def other_seal(document):

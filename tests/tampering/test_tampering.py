@@ -51,7 +51,7 @@ def written(tmp_path_factory) -> tuple[Path, Path]:
     program(root, "rerun", second, "--failed")
     tick(ctx)
     wait_for(lambda: idle(ctx), "the rerun")
-    made = checkpoint(ctx)
+    made = checkpoint(ctx, full=True)
     kept = tmp_path_factory.mktemp("kept") / "checkpoint.json"
     shutil.copyfile(root / made.path, kept)
     return root, kept

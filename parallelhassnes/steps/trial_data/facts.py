@@ -257,11 +257,6 @@ def of_report(status: object, report: Mapping[str, Any], step: StepSpec) -> Atte
     )
 
 
-def is_refused(report: Mapping[str, Any]) -> bool:
-    """Whether a trial's report says that its environment could not do what the task asks; it counts as no trial."""
-    return _refused_by_environment(untrusted.mapping(report.get("trial")))
-
-
 def _refused_by_environment(trial: Mapping[str, Any]) -> bool:
     """Whether the environment could not do what the task asks: its limit, not the task's fault."""
     exception = untrusted.mapping(trial.get("exception"))
