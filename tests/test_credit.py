@@ -20,8 +20,8 @@ def turns():
     return [say(json.dumps(first)), say(json.dumps({**first, "commands": [], "task_complete": True}))]  # fmt: skip
 
 
-def submit(root, url):
-    """The table of ten trials, one after the other on their key; the environment with its keys."""
+def submit(root, url, at_once):
+    """The table of ten trials, so many at once on their key; the environment with its keys."""
     keys = provider(url)
     info = {"max_input_tokens": 30000, "max_output_tokens": 2000, "input_cost_per_token": 1e-6, "output_cost_per_token": 1e-6}  # fmt: skip
     agent = {
@@ -29,7 +29,7 @@ def submit(root, url):
         "kwargs": {"api_base": f"{url}/v1", "record_terminal_session": False, "enable_summarize": False, "max_turns": 4, "model_info": info},
     }  # fmt: skip
     sweep = {"path": [str(make_task(root))], "agents": [agent], "environment": "sandbox"}
-    table = {"spec_version": "2.0", "secrets": list(keys), "limits": {KEY: 1}, "sweep": sweep}
+    table = {"spec_version": "2.0", "secrets": list(keys), "limits": {KEY: at_once}, "sweep": sweep}
     (root / "table.json").write_text(json.dumps(table))
     return keys
 
@@ -60,14 +60,14 @@ def test_credit_that_ends_after_the_third_of_ten_trials(tmp_path):
     for root in (whole, cut):
         root.mkdir()
     with serving(whole / "model", *turns()) as model:
-        run(whole, submit(whole, model.url))
+        run(whole, submit(whole, model.url, 3))
         each = len(model.requests()) // TRIALS
     assert rewards(whole) == [1.0] * TRIALS
 
     cured = tmp_path / "cured"
     dry = refuse(402, "Insufficient credits: add more to go on", after=SCORED * each, until_file=str(cured))  # fmt: skip
     with serving(cut / "model", dry, *turns()) as model:
-        keys = submit(cut, model.url)
+        keys = submit(cut, model.url, 1)
         run(cut, keys)
         # Three scores; one trial met the refusal, and the others did not start: all seven wait.
         assert rewards(cut) == [1.0] * SCORED
