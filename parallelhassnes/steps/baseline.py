@@ -14,6 +14,7 @@ from parallelhassnes.steps import ends, untrusted
 from parallelhassnes.steps.kinds import Attempt, Failure, Outcome, WorkerEnd
 from parallelhassnes.steps.trial_data import facts, rewards
 from parallelhassnes.steps.verdict.kind import trial_steps
+from parallelhassnes.steps.verdict.quality import TASKS_FAULT
 from parallelhassnes.store import batches
 
 FILE = "baseline.json"
@@ -80,10 +81,16 @@ def look(trials: list[facts.TrialFacts]) -> tuple[list[str], list[str]]:
                     must = "must pass" if agent == "oracle" else "must not pass"
                     line = f"{trial.step_id} has reward {trial.reward:g} and {must}"
                     (open_ones if is_unsure(trial) else wrong).append(line)
-            elif trial.result == "unscored" and agent == "oracle":
+            elif (
+                trial.result == "unscored"
+                and agent == "oracle"
+                and trial.failure_class in TASKS_FAULT
+            ):
                 wrong.append(f"{trial.step_id} was not scored ({trial.failure_class})")
             elif trial.result != "skipped":
-                open_ones.append(f"{trial.step_id} has no score ({trial.result})")
+                open_ones.append(
+                    f"{trial.step_id} has no score ({trial.failure_class or trial.result})"
+                )
     return wrong, open_ones
 
 

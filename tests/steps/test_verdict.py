@@ -17,7 +17,7 @@ from made_facts import trial_facts
 from stores import CHECKOUT
 
 from parallelhassnes.plan import JobSpec, StepSpec
-from parallelhassnes.steps import report
+from parallelhassnes.steps import baseline, report
 from parallelhassnes.steps.kinds import WorkerEnd
 from parallelhassnes.steps.trial_data import facts
 from parallelhassnes.steps.verdict import judge, opinions, quality, statistics, versions
@@ -411,3 +411,16 @@ def test_an_analysis_of_an_attempt_that_another_followed_does_not_count(tmp_path
         assert found.missing is missing
         assert found.blames is not missing
     assert opinions.of_job(tmp_path, job, {}) == []
+
+
+@pytest.mark.parametrize(
+    ("failure_class", "is_wrong"),
+    [("verifier", True), ("task_definition", True), ("rate_limit", False), ("configuration", False), ("quota", False)],
+)  # fmt: skip
+def test_the_gate_blames_the_task_for_nothing_but_its_own_faults(failure_class, is_wrong):
+    result = "infrastructure" if failure_class == "configuration" else "unscored"
+    oracle = trial_facts("o1", result, "a", failure_class, agent="oracle")
+    nop = trial_facts("n1", "scored", "b", reward=0.0, agent="nop")
+    wrong, open_ones = baseline.look([oracle, nop])
+    assert (bool(wrong), bool(open_ones)) == (is_wrong, not is_wrong)
+    assert failure_class in (*wrong, *open_ones)[0]
