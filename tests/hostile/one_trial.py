@@ -22,7 +22,8 @@ def environment(folder: Path, options: dict):
 
     context = folder / "task/environment"
     context.mkdir(parents=True)
-    (context / "Dockerfile").write_text("FROM debian\nWORKDIR /app\n")
+    (context / "Dockerfile").write_text(options.pop("dockerfile", "FROM debian\nWORKDIR /app\n"))
+    (context / "data.txt").write_text("data\n")
     paths = TrialPaths(folder / "trials/one")
     paths.mkdir()
     if policy := options.pop("network_policy", None):

@@ -89,3 +89,16 @@ def test_a_task_says_how(row):
     )
     assert trial["record"]["verification"] == "clean"
     assert json.loads(json.dumps(trial["reward"])) == "0\n"
+
+
+def test_what_the_image_has_among_the_tests_is_there_for_both(row):
+    """And what the agent makes of it is not what the verifier finds."""
+    look = "cat /tests/data.txt"
+    trial = _verified(
+        row,
+        f"{look}; echo mine >/tests/data.txt",
+        before=look,
+        dockerfile="FROM debian\nWORKDIR /app\nCOPY data.txt /tests/\n",
+    )
+    assert trial["said"][0]["out"] == "data\n"
+    assert trial["stdout"] == "data\n"

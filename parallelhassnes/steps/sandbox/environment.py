@@ -238,8 +238,8 @@ class SandboxEnvironment(BaseEnvironment):
             user_namespace=True,
             host_uid=os.geteuid() if built.spaces.owner is None else built.spaces.owner,
             base_image=self._image.base,
-            network=self._network,
-            network_note=NO_PASTA if self._lacks_pasta else None,
+            network="none" if built.no_network else self._network,
+            network_note=NO_PASTA if self._lacks_pasta else built.no_network,
             verification=self.verification if self._is_agents else None,
             host_ports=tuple(self.host_ports) if self._network == "private" else (),
             skipped=tuple(self._skipped()),
@@ -333,7 +333,9 @@ class SandboxEnvironment(BaseEnvironment):
         if self.verification == "clean":
             await asyncio.to_thread(ways.kill_agents, built)
         ways.clear(self.trial_paths.verifier_dir)
-        ways.clear(built.scratch / "tests")
+        tests = built.scratch / "tests"
+        ways.clear(tests)
+        await asyncio.to_thread(placing.place, built.root / "tests", tests, "/", built.spaces.owner)
         self._verifier = await ways.start(built)
 
     async def _end_verification(self) -> None:

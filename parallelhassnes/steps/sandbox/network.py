@@ -5,7 +5,7 @@ on the host, as any program there could, but for the host itself: its loopback i
 own addresses, and to the address at which clouds give out credentials, go nowhere (``kernel.never_route``). What a task needs of the
 host's loopback all the same, a model server, is named by port (``host_ports``) and found at the same port of the sandbox's loopback.
 
-Where ``pasta`` is not installed there is no network but a loopback.
+Where ``pasta`` is not installed, or finds that this host has no network, there is none but a loopback.
 """
 
 import asyncio
@@ -79,6 +79,10 @@ def local_ports(values: Iterable[object]) -> list[int]:
     return sorted(ports)
 
 
+class NetworkError(RuntimeError):
+    """The network did not come about, and may the next time; one line."""
+
+
 class Pasta:
     """A running ``pasta``, which ends with ``stop`` or with this process."""
 
@@ -122,7 +126,11 @@ class Pasta:
         return cls(process, told)
 
     async def ready(self) -> str | None:
-        """Wait until the network is there; why it will not be, None where it is."""
+        """Wait until the network is there; what pasta said where there can be none, None where it is there.
+
+        Raises:
+            NetworkError: it was killed, or says nothing for too long.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_READY_SEC):
                 while self._process.returncode is None:
@@ -130,8 +138,10 @@ class Pasta:
                         return None
                     await asyncio.sleep(0.002)
                 said = await self._process.stderr.read(2000) if self._process.stderr else b""
-                return " ".join(said.decode(errors="replace").split()) or "pasta ended"
-        return f"pasta was not ready within {_READY_SEC:g} s"
+                if words := " ".join(said.decode(errors="replace").split()):
+                    return f"no network: pasta: {words}"
+                raise NetworkError("pasta ended without a word")
+        raise NetworkError(f"pasta was not ready within {_READY_SEC:g} s")
 
     async def stop(self) -> None:
         """End it."""
