@@ -21,7 +21,10 @@ from parallelhassnes.steps import failure_evidence
 from parallelhassnes.steps.kinds import WorkerEnd
 
 PAGE = Path(__file__).parents[2] / "docs" / "failures.md"
-SANDBOX = {"import_path": "parallelhassnes.steps.sandbox.environment:SandboxEnvironment"}
+SANDBOX = {
+    "import_path": "parallelhassnes.steps.sandbox.environment:SandboxEnvironment",
+    "kwargs": {"network": "host"},
+}
 CHOSEN = {
     "claude-code": ("credit too low", "tokens per minute", "overloaded", "more credits needed", "prompt too long"),
     "codex": ("quota used up", "no such model", "overloaded", "prompt too long"),
