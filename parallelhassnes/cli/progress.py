@@ -173,6 +173,8 @@ def ended_line(ended: Ended, place: str = "") -> Text:
     text.append(f" {ended.step}")
     if ended.reward is not None:
         text.append(f" reward {ended.reward:g}")
+    elif ended.undecided:
+        text.append(" several rewards, undecided")
     if ended.line:
         text.append(f" {ended.line}")
     if ended.retry_at:

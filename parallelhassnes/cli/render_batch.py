@@ -196,9 +196,13 @@ def _cell(cell: Cell | None) -> Text:
         return Text("")
     text = Text()
     if cell.scored:
-        style = "green" if cell.passes == cell.scored else "red" if not cell.passes else "yellow"
-        text.append(f"{cell.passes}/{cell.scored}", style=style)
-        if cell.mean_reward is not None and cell.mean_reward != cell.passes / cell.scored:
+        decided = cell.scored - cell.undecided
+        style = "green" if cell.passes == decided else "red" if not cell.passes else "yellow"
+        if decided:
+            text.append(f"{cell.passes}/{decided}", style=style)
+        if cell.undecided:
+            text.append(f"{' ' if decided else ''}?{cell.undecided}", style="yellow")
+        if cell.mean_reward is not None and cell.mean_reward != cell.passes / (decided or 1):
             text.append(f" ({cell.mean_reward:.2f})")
     for count, name, style in (
         (cell.failed, "fail", "red"), (cell.unscored, "unscored", "yellow"), (cell.running, "run", "blue"),
@@ -225,7 +229,7 @@ def _foot(board: BatchScoreboard) -> Iterator[RenderableType]:
         said.append(f"{words.counted(review, 'task')} to review")
     spent = board.spent
     if spent.cost_usd is not None:
-        said.append(f"cost {words.money(spent.cost_usd)}")
+        said.append(f"cost {words.money(spent.cost_usd, at_least=spent.cost_unknown > 0)}")
     if spent.input is not None or spent.output is not None:
         cached = f" ({words.number(spent.cache)} cached)" if spent.cache else ""
         said.append(

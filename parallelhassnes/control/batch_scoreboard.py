@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 
-from parallelhassnes.control import batch_line, numbers
+from parallelhassnes.control import batch_line
 from parallelhassnes.control import fold as folds
 from parallelhassnes.control import status as statuses
 from parallelhassnes.control.bulk import bulk
@@ -45,7 +45,7 @@ def batch_scoreboard(
         FileNotFoundError: there is no such batch.
     """
     status = statuses.read(layout, batch_id, fold)
-    many = numbers.take_in(status)
+    many = folds.take_in(status.fold, status.batch_dir)
     steps = list(status)
     meta = batches.read_about(status.batch_dir)
     line = batch_line.from_steps(status, steps, meta)
@@ -83,6 +83,7 @@ def _spent(fold: Fold) -> Spent:
     return Spent(
         cost_usd=fold.spent.get("cost_usd"), **whole,
         attempts_known=int(fold.spent.get("known", 0)), attempts_unknown=int(fold.spent.get("unknown", 0)),
+        cost_unknown=int(fold.spent.get("cost_unknown", 0)),
     )  # fmt: skip
 
 

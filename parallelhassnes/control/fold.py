@@ -7,8 +7,8 @@ that does not fit (another version, an offset beyond the file, not JSON) is igno
 the whole ledger. Any reader may write it, at any time, by rename; the newest offset need not win,
 since a cache that is behind only costs a longer tail.
 
-Shape: ``{"schema_version": 2, "batch_id", "ledger_offset", "stand_in", "attempts", "last_at", "canceled",
-"approved", "carried", "added", "steps": {"job/step": [status, attempt, number, at, queue_key, retry_at, class, line, numbers]}, "unread":
+Shape: ``{"schema_version": 3, "batch_id", "ledger_offset", "stand_in", "attempts", "last_at", "canceled",
+"approved", "carried", "added", "steps": {"job/step": [status, attempt, number, at, queue_key, retry_at, class, line, said, counting]}, "unread":
 [["job/step", attempt]], "spent": {…}}``; times are the ledger's.
 """
 
@@ -20,10 +20,13 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parallelhassnes.store import atomic, ledger
+from parallelhassnes.plan import JobSpec
+from parallelhassnes.steps import ended, untrusted
+from parallelhassnes.steps.trial_data.amounts import TOKENS
+from parallelhassnes.store import atomic, attempts, batches, ledger
 
 CACHE = "scoreboard.batch.json"
-VERSION = 2
+VERSION = 3
 _UNMET = "needs_attention"
 """How a critic stands whose attempt succeeded and whose loop is over without it being satisfied."""
 _LONG_TAIL = 1 << 20
@@ -45,8 +48,16 @@ class Row(NamedTuple):
     """When the next attempt may start, where one is due."""
     failure_class: str | None = None
     line: str | None = None
-    numbers: list[Any] | None = None
-    """What the newest ended attempt's report says in numbers (see ``numbers``); None until it was read."""
+    said: dict[str, Any] | None = None
+    """What the report of the attempt that counts says (``trial``, ``used`` or ``verdict`` of ``steps.ended``): of a trial the
+    newest scored attempt, or where none is scored the newest, of other kinds the newest; None before one has ended."""
+    counting: str = ""
+    """Which attempt that is."""
+
+    @property
+    def scored(self) -> bool:
+        """Whether it is a trial with a score, be it of an attempt that another has followed."""
+        return self.said is not None and self.said.get("result") == "scored"
 
 
 @dataclass
@@ -73,11 +84,13 @@ class Fold:
     approved: list[str] = field(default_factory=list)
     """``job/step`` of steps that a person let through their gate."""
     steps: dict[str, Row] = field(default_factory=dict)
-    unread: list[list[str]] = field(default_factory=list)
-    """``[job/step, attempt]`` of ended attempts that another has followed before their report was read."""
+    unread: list[list[Any]] = field(default_factory=list)
+    """``[job/step, attempt, status, paid]`` of ended attempts whose line, of an older version, says nothing of the report;
+    ``paid`` where the attempt was not taken over from another batch."""
     spent: dict[str, float] = field(default_factory=dict)
-    """Sums over the attempts whose report was read: ``cost_usd``, ``input``, ``cache``, ``output``, and how many of them
-    said something of that kind (``known``) or nothing (``unknown``)."""
+    """Sums over all ended attempts of this batch: ``cost_usd``, ``input``, ``cache``, ``output``, how many of them
+    said something of that kind (``known``) or nothing (``unknown``), and how many have cost something that nobody knows
+    (``cost_unknown``)."""
     tally: Counter[str] = field(default_factory=Counter)
     """Status → steps; those whose retry is due count as ``retry``."""
 
@@ -232,13 +245,18 @@ def _apply(fold: Fold, event: dict[str, Any]) -> bool:
 
 def _launched(fold: Fold, key: str, event: dict[str, Any]) -> bool:
     row = fold.steps.get(key)
-    now = Row("running", event["attempt"], event["number"], event["at"], event["queue_key"])
-    if row is not None and row.number >= now.number:
-        # A view may have taken in a live attempt before its line was written.
-        if row.attempt != now.attempt or row.status != "running" or row == now:
-            return False
-    elif row is not None and row.numbers is None:
-        fold.unread.append([key, row.attempt])
+    now = Row(
+        "running", event["attempt"], event["number"], event["at"], event["queue_key"],
+        said=row.said if row else None, counting=row.counting if row else "",
+    )  # fmt: skip
+    # A view may have taken in a live attempt before its line was written.
+    known = row is not None and row.number >= now.number
+    if (
+        row is not None
+        and known
+        and (row.attempt != now.attempt or row.status != "running" or row == now)
+    ):
+        return False
     fold.stand_in = fold.stand_in or bool(event.get("stand_in"))
     fold.put(key, now)
     fold.last_at = event["at"]
@@ -257,8 +275,14 @@ def _ended(fold: Fold, key: str, event: dict[str, Any]) -> bool:
     now = Row(
         _UNMET if unmet else event["status"], event["attempt"], number, event.get("ended_at") or event["at"],
         row.queue_key if row else "", event.get("retry_at"), failure.get("failure_class"), unmet or failure.get("line"),
+        row.said if row else None, row.counting if row else "",
     )  # fmt: skip
     fold.put(key, now)
+    paid = event["event"] == "ended"
+    if not event.keys().isdisjoint(ended.SAID):
+        _take(fold, key, event["attempt"], event, paid=paid)
+    elif event.get("kind") not in ended.SILENT:
+        fold.unread.append([key, event["attempt"], event["status"], paid])
     fold.attempts += 1
     fold.last_at = event["at"]
     return True
@@ -280,3 +304,54 @@ def _retry(fold: Fold, event: dict[str, Any]) -> None:
         row = fold.steps.get(key)
         if row is not None and row.status != "running":
             fold.put(key, row._replace(retry_at=row.at))
+
+
+# --- what the reports say -----------------------------------------------------------------------------
+
+
+def take_in(fold: Fold, batch_dir: Path) -> int:
+    """Read the reports that lines of older versions say nothing of; how many."""
+    jobs: dict[str, JobSpec] = {}
+    for key, attempt, status, paid in fold.unread:
+        job_id, _, step_id = key.partition("/")
+        try:
+            if job_id not in jobs:
+                jobs[job_id] = batches.read_job(batch_dir / job_id)
+            step = jobs[job_id].step(step_id)
+        except (*atomic.DAMAGE, KeyError):
+            continue
+        folder = batch_dir / job_id / "steps" / step_id / "attempts" / attempt
+        report = untrusted.read_object(folder / attempts.FINAL) or {}
+        _take(fold, key, attempt, ended.line(step, status, report), paid=paid)
+    count = len(fold.unread)
+    fold.unread.clear()
+    return count
+
+
+def _take(fold: Fold, key: str, attempt: str, line: dict[str, Any], *, paid: bool) -> None:
+    """Count what one attempt's report says; ``line`` is that of its end, or what would stand there."""
+    said = line.get("trial") or line.get("used") or line.get("verdict")
+    if paid and line["kind"] in ("trial", "agent", "analysis"):
+        _spend(fold, line)
+    row = fold.steps.get(key)
+    if said is None or row is None:
+        return
+    scored = said.get("result") == "scored"
+    if (scored, attempt) >= (row.scored, row.counting):
+        fold.steps[key] = row._replace(said=said, counting=attempt)
+
+
+def _spend(fold: Fold, line: dict[str, Any]) -> None:
+    used = line.get("used") or {}
+    tokens = (line.get("trial") or {}).get("tokens") or [used.get(name) for name in TOKENS]
+    known = {name: count for name, count in zip(TOKENS, tokens, strict=True) if count is not None}
+    if line.get("cost_usd") is not None:
+        known["cost_usd"] = line["cost_usd"]
+    for name, value in known.items():
+        fold.spent[name] = fold.spent.get(name, 0) + value
+    if line.get("cost_unknown"):
+        fold.spent["cost_unknown"] = fold.spent.get("cost_unknown", 0) + 1
+    if line["kind"] == "analysis" and not known:  # by rules alone, which cost nothing
+        return
+    counter = "known" if known else "unknown"
+    fold.spent[counter] = fold.spent.get(counter, 0) + 1

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from parallelhassnes.control import fold as folds
 from parallelhassnes.control.batch_line import key_of, stamp
 from parallelhassnes.control.fold import Fold
-from parallelhassnes.control.numbers import reward_of
 from parallelhassnes.control.running import HeartbeatWatch, attempt_path, describe
 from parallelhassnes.control.scoreboard_models import RunningStep
 from parallelhassnes.control.status import TROUBLE, BatchStatus, StepStatus, held, read_index
@@ -34,6 +33,9 @@ class Ended(NamedTuple):
     line: str
     """Failure class and line; empty where it succeeded."""
     reward: float | None
+    """The main one, of a trial that is scored."""
+    undecided: bool
+    """It has several and no main one."""
     retry_at: str | None
     attempt: str
     """Its folder, relative to the root."""
@@ -167,12 +169,13 @@ class Follower:
         key = f"{event['job_id']}/{event['step_id']}"
         path = attempt_path(status, key, event["attempt"])
         failure = event.get("failure")
-        step = status.steps.get(key)
+        said = event.get("trial") or {}
         return Ended(
             step=key,
             status=event["status"],
             line=f"{failure['failure_class']}: {failure['line']}" if failure else "",
-            reward=reward_of(self.layout.root / path) if step and step.kind == "trial" else None,
+            reward=said.get("reward"),
+            undecided=said.get("undecided") is not None,
             retry_at=event.get("retry_at"),
             attempt=path,
         )

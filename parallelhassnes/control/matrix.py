@@ -7,14 +7,17 @@ is shown.
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
-from parallelhassnes.control import numbers
 from parallelhassnes.control.scoreboard_models import Cell, Counts, JobLine, Verdict
 from parallelhassnes.control.status import TROUBLE, StepStatus
-from parallelhassnes.steps.trial_data import rewards
+from parallelhassnes.steps.verdict import statistics
+from parallelhassnes.steps.verdict.versions import QUALITY_OF_1
 
 RESULT_KINDS = frozenset({"trial", "agent"})
 """Kinds of steps that have a cell in the matrix."""
+MOST_REWARDS = 20
+"""Names of rewards in a cell; ``results --by reward`` has all."""
 
 
 @dataclass(slots=True)
@@ -23,25 +26,42 @@ class CellTally:
 
     states: dict[str, int] = field(default_factory=dict)
     scored: int = 0
+    undecided: int = 0
     passes: int = 0
-    rewards: float = 0.0
-    """Their sum."""
+    rewards: list[float] = field(default_factory=list)
+    """The main ones."""
+    named: dict[str, list[float]] = field(default_factory=dict)
+    """All rewards by name, where trials have others than ``reward``."""
     unscored: int = 0
 
-    def add(self, state: str, reward: float | None, *, unscored: bool) -> None:
-        self.states[state] = self.states.get(state, 0) + 1
+    def add(self, state: str, said: dict[str, Any] | None, *, unscored: bool) -> None:
+        """Count a trial.
+
+        Args:
+            said: what is said of it in the ledger, where it is scored.
+        """
+        # Its score is that of an attempt which another has followed in vain.
+        shown = "succeeded" if said is not None and state in TROUBLE else state
+        self.states[shown] = self.states.get(shown, 0) + 1
+        self.unscored += unscored
+        if said is None:
+            return
+        passed, reward = said.get("passed"), said.get("reward")
+        self.scored += 1
+        self.undecided += passed is None
+        self.passes += passed is True
         if reward is not None:
-            self.scored += 1
-            self.passes += rewards.passes(reward)
-            self.rewards += reward
-        elif unscored:
-            self.unscored += 1
+            self.rewards.append(reward)
+        for name, value in (said.get("rewards") or {}).items():
+            if name in self.named or len(self.named) < MOST_REWARDS:
+                self.named.setdefault(name, []).append(value)
 
     def cell(self) -> Cell:
         states = Counter(self.states)
         return Cell(
-            n=states.total(), scored=self.scored, passes=self.passes,
-            mean_reward=self.rewards / self.scored if self.scored else None,
+            n=states.total(), scored=self.scored, undecided=self.undecided, passes=self.passes,
+            mean_reward=statistics.mean(self.rewards),
+            rewards={name: statistics.mean(own) or 0.0 for name, own in self.named.items()},
             running=states["running"], waiting=states["ready"] + states["blocked"], unscored=self.unscored,
             failed=sum(states[name] for name in TROUBLE), canceled=states["canceled"],
         )  # fmt: skip
@@ -78,12 +98,12 @@ class Matrix:
                 row = rows[step.job_id] = Row(step.job_id)
             row.states[step.state] = row.states.get(step.state, 0) + 1
             if step.step.kind in RESULT_KINDS:
-                name, reward = column(step), _reward(step)
-                unscored = reward is None and is_unscored(step)
+                name, said = column(step), _scored(step)
+                unscored = is_unscored(step)
                 for cells in (row.cells, self.totals):
                     if name not in cells:
                         cells[name] = CellTally()
-                    cells[name].add(step.state, reward, unscored=unscored)
+                    cells[name].add(step.state, said, unscored=unscored)
             elif step.step.kind == "verdict" and row.verdict is None:
                 row.verdict = _verdict(step)
         self.rows = list(rows.values())
@@ -106,16 +126,17 @@ def column(step: StepStatus) -> str:
 
 def is_unscored(step: StepStatus) -> bool:
     """Whether it is a trial that succeeded and has no reward."""
-    return step.step.kind == "trial" and step.state == "succeeded" and _reward(step) is None
+    return step.step.kind == "trial" and step.state == "succeeded" and _scored(step) is None
 
 
-def _reward(step: StepStatus) -> float | None:
-    if step.state != "succeeded" or step.row is None:
-        return None
-    found = numbers.trial(step.row.numbers)
-    return found.reward if found else None
+def _scored(step: StepStatus) -> dict[str, Any] | None:
+    """What is said of a trial that is scored, by whichever of its attempts counts."""
+    return step.row.said if step.row is not None and step.row.scored else None
 
 
 def _verdict(step: StepStatus) -> Verdict | None:
-    found = None if step.row is None else numbers.verdict(step.row.numbers)
-    return None if found is None else Verdict(**found._asdict())
+    if step.row is None or not step.row.said:
+        return None
+    said = dict(step.row.said)
+    quality = said.get("task_quality") or QUALITY_OF_1[said.get("task_broken")]
+    return Verdict(**{**said, "task_quality": quality})

@@ -3,7 +3,6 @@
 import time
 from typing import NamedTuple
 
-from parallelhassnes.control import numbers
 from parallelhassnes.control.fold import Fold
 from parallelhassnes.control.scoreboard_models import Counts
 from parallelhassnes.store.records import TERMINAL, parse_time
@@ -48,7 +47,7 @@ def cost_over_time(fold: Fold, most: int = 200) -> list[CostPoint]:
     known = sorted(
         (row.at, cost)
         for row in fold.steps.values()
-        if row.status in TERMINAL and (cost := numbers.cost_of(row.numbers)) is not None
+        if row.status in TERMINAL and (cost := (row.said or {}).get("cost_usd")) is not None
     )
     points, total = [], 0.0
     for at, usd in known:

@@ -156,6 +156,8 @@ class Spent(View):
     """Attempts that said anything of that kind."""
     attempts_unknown: int = 0
     """Attempts that did not."""
+    cost_unknown: int = 0
+    """Attempts that have cost something nobody knows, in whole or in part: the sum is at least ``cost_usd``."""
 
 
 class Cell(View):
@@ -164,11 +166,15 @@ class Cell(View):
     n: int = 0
     """Trials in the table."""
     scored: int = 0
-    """Trials with a reward."""
+    """Trials with a reward, by the newest attempt that has one."""
+    undecided: int = 0
+    """Of these those with several rewards and no main one: neither a pass nor a fail."""
     passes: int = 0
-    """Trials with a reward of exactly 1."""
+    """Trials whose main reward is enough (``pass``; at least 1 where nobody says)."""
     mean_reward: float | None = None
-    """Over the scored ones; null if there are none."""
+    """Of the main rewards; null if there are none."""
+    rewards: dict[str, float] = {}
+    """Name → mean of that reward, where trials have others than ``reward``; at most 20."""
     running: int = 0
     waiting: int = 0
     """Ready or blocked."""

@@ -299,6 +299,8 @@ def _add_unlogged(layout: Layout, status: BatchStatus) -> None:
         ref = attempts.newest(status.batch_dir / job_id / "steps" / step_id)
         if ref is not None and (row is None or ref.number > row.number):
             started = ref.name.partition("_")[0]
-            status.fold.put(
-                key, Row("running", ref.name, ref.number, started, status.steps[key].queue_key)
-            )
+            now = Row(
+                "running", ref.name, ref.number, started, status.steps[key].queue_key,
+                said=row.said if row else None, counting=row.counting if row else "",
+            )  # fmt: skip
+            status.fold.put(key, now)

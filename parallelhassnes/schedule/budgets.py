@@ -1,6 +1,6 @@
 """Budgets: what was spent, what is reserved for what runs, and whether more may start.
 
-    _system/spent.json   D   {"batches": {id: [offset, experiment, {key: [usd, tokens, priced, counted, ended]}]}}
+    _system/spent.json   D   {"batches": {id: [offset, experiment, {key: [usd, tokens, priced, counted, ended, unknown]}]}}
 
 Spent is what the ledgers' lines of ended attempts say (``cost_usd``, ``tokens``); the file holds it up to a byte of
 each ledger and is replaced whole, so that it never counts a line twice, and is made anew where it is
@@ -20,6 +20,7 @@ from parallelhassnes import names
 from parallelhassnes.config import Budget
 from parallelhassnes.errors import UserError
 from parallelhassnes.schedule.context import Context
+from parallelhassnes.steps.trial_data import amounts
 from parallelhassnes.store import atomic, batches, ledger, raised, tickets
 from parallelhassnes.store.space import waiting_for_space
 
@@ -36,6 +37,8 @@ class Spent:
     priced: int = 0
     counted: int = 0
     ended: int = 0
+    unknown: int = 0
+    """Attempts that have cost something nobody knows, in whole or in part: ``usd`` is a lower bound."""
 
     def add(self, other: "Spent") -> None:
         self.usd += other.usd
@@ -43,6 +46,7 @@ class Spent:
         self.priced += other.priced
         self.counted += other.counted
         self.ended += other.ended
+        self.unknown += other.unknown
 
     def exceeded(self, budget: Budget, live: int) -> str | None:
         """Which part of the budget is used up, the reserve for ``live`` attempts included; None where none is."""
@@ -53,7 +57,9 @@ class Spent:
         ):  # fmt: skip
             if limit is None or spent + mean * live < limit:
                 continue
+            least = "at least " if self.unknown and unit == "USD" else ""
             shown = f"{spent:.2f} of {limit:.2f}" if unit == "USD" else f"{int(spent)} of {limit}"
+            shown = least + shown
             held = f" and {live} attempts running" if spent < limit else ""
             return f"{shown} {unit} spent{held}"
         return None
@@ -217,9 +223,14 @@ def _advance(account: Account, ctx: Context, batch_id: str) -> bool:
         account.offset = offset
         if event.get("event") == "ended":
             spent = account.by_key.setdefault(str(event.get("queue_key", "")), Spent())
-            usd, count = event.get("cost_usd"), event.get("tokens")
+            # A ledger of an older version may hold a cost that cannot be true.
+            usd, count = amounts.usd(event.get("cost_usd")), amounts.tokens(event.get("tokens"))
             priced, counted = int(usd is not None), int(count is not None)
-            spent.add(Spent(usd or 0.0, count or 0, priced, counted, 1))
+            unknown = int(
+                bool(event.get("cost_unknown"))
+                or (usd is None and event.get("cost_usd") is not None)
+            )
+            spent.add(Spent(usd or 0.0, count or 0, priced, counted, 1, unknown))
     return account.offset != before
 
 
@@ -241,7 +252,7 @@ def _save(ctx: Context, accounts: Accounts) -> None:
         batch_id: [
             account.offset, account.experiment,
             {
-                key: [s.usd, s.tokens, s.priced, s.counted, s.ended]
+                key: [s.usd, s.tokens, s.priced, s.counted, s.ended, s.unknown]
                 for key, s in account.by_key.items()
             },
         ]

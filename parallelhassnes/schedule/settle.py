@@ -18,7 +18,7 @@ from parallelhassnes.schedule import damage, enough, loops
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.keys import Keys
 from parallelhassnes.schedule.standing import dependency, kills, readiness, stand
-from parallelhassnes.steps import untrusted
+from parallelhassnes.steps import ended, untrusted
 from parallelhassnes.store import atomic, attempts, batches, ledger, seal, tickets
 from parallelhassnes.store.records import Current, Overrides, Said, StepNow, Ticket, parse_time
 
@@ -70,14 +70,15 @@ def _settle(ctx: Context, book: "Book", keys: Keys, ticket: Ticket, path: Path) 
 
 
 def record_end(batch_dir: Path, job: JobSpec, step: StepSpec, now: StepNow) -> None:
-    """The ledger's line of an attempt's end, with the hash of its seal and what its trial has cost."""
+    """The ledger's line of an attempt's end, with the hash of its seal and what its report says (``steps.ended``)."""
     attempt_dir = batch_dir / job.job_id / "steps" / step.step_id / "attempts" / now.attempt
+    report = untrusted.read_object(attempt_dir / attempts.FINAL) or {}
     ledger.append(
         batch_dir, "ended",
         job_id=job.job_id, step_id=step.step_id, run_id=now.run_id, attempt=now.attempt, number=now.number,
         status=now.status, failure=now.failure.model_dump(exclude_none=True) if now.failure else None,
         ended_at=now.ended_at, retry_at=now.retry_at, because=now.because or None, unmet=now.unmet or None, queue_key=step.queue_key,
-        published=published(attempt_dir) or None, **seal.recorded(attempt_dir), **_spent(attempt_dir),
+        published=published(attempt_dir) or None, **seal.recorded(attempt_dir), **ended.line(step, now.status, report),
     )  # fmt: skip
 
 
@@ -90,16 +91,6 @@ def step_facts(step: StepSpec) -> dict[str, Any]:
         "kind": step.kind, "label": step.label or None, "task": step.spec.get("task_name"),
         "task_sha256": checksum or None, "must_score": step.retry.top_up is not None or None,
     }  # fmt: skip
-
-
-def _spent(attempt_dir: Path) -> dict[str, Any]:
-    """USD and tokens (input with cache, and output) by the report; nothing where it says nothing."""
-    report = untrusted.read_object(attempt_dir / attempts.FINAL) or {}
-    parts = (report.get(name) for name in ("trial", "agent", "analysis"))
-    trial = untrusted.mapping(next(filter(None, parts), None))
-    tokens = untrusted.mapping(trial.get("tokens"))
-    known = [n for n in (untrusted.whole(tokens.get(k)) for k in ("input", "output")) if n]
-    return {"cost_usd": untrusted.number(trial.get("cost_usd")), "tokens": sum(known) or None}
 
 
 def publish(job_dir: Path, attempt_dir: Path) -> None:

@@ -5,13 +5,13 @@ from parallelhassnes.control.pace import cost_over_time, pace
 from parallelhassnes.control.scoreboard_models import Counts
 from parallelhassnes.store.records import parse_time
 
-TRIAL = [1.0, 0.5, 10, 0, 5, 2.0, None]
+TRIAL = {"result": "scored", "reward": 1.0, "passed": True, "cost_usd": 0.5}
 
 
-def fold_of(*rows: tuple[str, str, list | None]) -> Fold:
+def fold_of(*rows: tuple[str, str, dict | None]) -> Fold:
     fold = Fold("b")
-    for number, (status, at, numbers) in enumerate(rows):
-        fold.put(f"j/{number}", Row(status, "a", 1, at, numbers=numbers))
+    for number, (status, at, said) in enumerate(rows):
+        fold.put(f"j/{number}", Row(status, "a", 1, at, said=said))
     return fold
 
 
@@ -32,7 +32,7 @@ def test_the_rate_is_that_of_the_last_minutes():
 def test_a_verdicts_numbers_are_no_money():
     fold = fold_of(
         ("succeeded", "2026-01-01T00:02:00Z", TRIAL), ("succeeded", "2026-01-01T00:01:00Z", TRIAL),
-        ("succeeded", "2026-01-01T00:03:00Z", [None, 4, 4, 4]), ("running", "2026-01-01T00:04:00Z", None),
+        ("succeeded", "2026-01-01T00:03:00Z", {"task_broken": None, "scored": 4, "passes": 4, "steps": 4}), ("running", "2026-01-01T00:04:00Z", None),
     )  # fmt: skip
     assert [(point.at[14:16], point.usd) for point in cost_over_time(fold)] == [
         ("01", 0.5),

@@ -236,7 +236,7 @@ def _task(site: Site, line: BatchLine, *, trials: bool) -> TaskAnswer:
     shown = [_trial(task_id, found, trial) for trial in found.trials]
     done = sum(trial.status == "success" for trial in shown)
     failed = sum(trial.status == "failed" for trial in shown)
-    rewards = [trial.reward for trial in shown if trial.reward is not None]
+    decided = [trial.facts.passed for trial in found.trials if trial.facts.passed is not None]
     status = _status(found, shown)
     over = status == "completed"
     job_dir = site.layout.batch(line.batch_id) / meta.job_ids[0]
@@ -246,8 +246,7 @@ def _task(site: Site, line: BatchLine, *, trials: bool) -> TaskAnswer:
         user=meta.labels.get("user", ""), task_path=str(task_config.get("path", "")),
         experiment_id=experiment, experiment_name=oddish_names.given(site.layout).get(experiment, experiment),
         total=len(shown), completed=done, failed=failed, progress=f"{done}/{len(shown)} completed",
-        reward_success=sum(reward == 1 for reward in rewards) if rewards else None,
-        reward_total=len(rewards) or None, verdict_status=_verdict_status(found),
+        reward_success=sum(decided) if decided else None, reward_total=len(decided) or None, verdict_status=_verdict_status(found),
         verdict=atomic.read_json_or_none(job_dir / "verdict.json"), trials=shown if trials else None,
         created_at=meta.created_at, started_at=min(filter(None, (t.started_at for t in shown)), default=None),
         finished_at=(line.last_event_at or None) if over else None,
@@ -274,8 +273,7 @@ def _verdict_status(found: Trials) -> str | None:
 
 def _trial(task_id: str, found: Trials, trial: Trial) -> TrialAnswer:
     status, row, agent = trial.status, trial.status.row, trial.agent
-    reward = trial.numbers.reward if trial.numbers else None
-    numbers = trial.numbers
+    reward, spent = trial.facts.reward, trial.facts.spent
     key = status.step.queue_key
     return TrialAnswer(
         id=f"{task_id}-{trial.number}", name=f"{task_id}-{trial.number}", task_id=task_id,
@@ -286,8 +284,7 @@ def _trial(task_id: str, found: Trials, trial: Trial) -> TrialAnswer:
         harbor_stage=trial.phase if status.state == "running" else None,
         reward=int(reward) if reward is not None and reward == int(reward) else reward,
         error_message=f"{row.failure_class}: {row.line}" if row and row.failure_class else None,
-        input_tokens=numbers.input if numbers else None, cache_tokens=numbers.cache if numbers else None,
-        output_tokens=numbers.output if numbers else None, cost_usd=numbers.cost_usd if numbers else None,
+        input_tokens=spent.tokens[0], cache_tokens=spent.tokens[1], output_tokens=spent.tokens[2], cost_usd=spent.cost_usd,
         has_trajectory=bool(trial.folder and (trial.folder / "trial/agent/trajectory.json").is_file()),
         created_at=found.meta.created_at, started_at=trial.started_at, finished_at=trial.ended_at,
     )  # fmt: skip
@@ -300,7 +297,7 @@ def _trial_status(
     if state == "succeeded":
         return "success"
     if state in OVER:
-        return "failed"
+        return "success" if trial.facts.result == "scored" else "failed"
     if state == "running":
         return "running"
     if trial.status.row is not None:

@@ -274,7 +274,7 @@ def _status(trial: Trial) -> Status:
     if state == "succeeded":
         return "completed"
     if state in OVER:
-        return "failed"
+        return "completed" if trial.facts.result == "scored" else "failed"
     return "running" if state == "running" else "pending"
 
 
@@ -284,8 +284,8 @@ def _tests(trial: Trial) -> tuple[int | None, int | None]:
         report = _report(trial)
         if report is not None:
             return report
-    reward = trial.numbers.reward if trial.numbers else None
-    return (None, None) if reward is None else (int(reward >= 1), 1)
+    passed = trial.facts.passed
+    return (None, None) if passed is None else (int(passed), 1)
 
 
 def _report(trial: Trial) -> tuple[int, int] | None:

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parallelhassnes.control import numbers
 from parallelhassnes.control import status as statuses
 from parallelhassnes.control.find import Found
 from parallelhassnes.control.logs import Logs
-from parallelhassnes.control.numbers import TrialNumbers
 from parallelhassnes.control.status import StepStatus
 from parallelhassnes.plan import BatchMeta, StepSpec
+from parallelhassnes.steps.trial_data import facts
+from parallelhassnes.steps.trial_data.facts import TrialFacts
 from parallelhassnes.store import atomic, attempts, batches
 from parallelhassnes.store.layout import Layout
 
@@ -23,7 +23,7 @@ class Trial(NamedTuple):
     """From 0, in the table's order."""
     status: StepStatus
     spec: StepSpec
-    numbers: TrialNumbers | None
+    facts: TrialFacts
     folder: Path | None
     """Of its newest attempt; None before there was one."""
 
@@ -65,7 +65,6 @@ def trials_of(layout: Layout, batch_id: str) -> Trials:
         FileNotFoundError: there is no such batch.
     """
     status = statuses.read(layout, batch_id)
-    numbers.take_in(status)
     found: list[Trial] = []
     verdict = None
     for step in status:
@@ -78,7 +77,7 @@ def trials_of(layout: Layout, batch_id: str) -> Trials:
         folder = layout.step(batch_id, step.job_id, step.step.step_id) / "attempts"
         found.append(
             Trial(
-                len(found), step, spec, numbers.trial(step.row.numbers) if step.row else None,
+                len(found), step, spec, facts.of_step(job_dir, spec),
                 folder / step.row.attempt if step.row else None,
             )
         )  # fmt: skip

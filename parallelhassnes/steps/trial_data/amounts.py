@@ -24,7 +24,7 @@ class Usage(NamedTuple):
     cache: int | None = None
     output: int | None = None
     incomplete: tuple[str, ...] = ()
-    """Which of these are sums that lack a part: the attempt used more."""
+    """Which of these lack a part, or are unknown though something was said of them: the attempt used more."""
     warnings: tuple[str, ...] = ()
     """A line per value that cannot be true."""
 
@@ -54,17 +54,18 @@ def usage(parts: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> U
     incomplete, warnings = [], []
     for field, key in names.items():
         check = usd if field == "cost_usd" else tokens
-        known = []
+        known, impossible = [], False
         for where, part in parts.items():
             value = part.get(key)
             found = check(value)
             if found is not None:
                 known.append(found)
             elif value is not None:
+                impossible = True
                 said = f"{where}: " if where else ""
                 warnings.append(f"{said}{key} {quoted(value)} cannot be true and counts as unknown")
         sums[field] = sum(known) if known else None
-        if known and len(known) < len(parts):
+        if impossible or (known and len(known) < len(parts)):
             incomplete.append(field)
     return Usage(**sums, incomplete=tuple(incomplete), warnings=tuple(warnings))
 
