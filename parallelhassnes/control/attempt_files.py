@@ -14,7 +14,7 @@ from parallelhassnes import names
 from parallelhassnes.control.contained import open_below
 from parallelhassnes.control.find import Found, newest_attempt
 from parallelhassnes.errors import UnknownId, UserError
-from parallelhassnes.store import attempts
+from parallelhassnes.store import attempts, walk
 from parallelhassnes.store.layout import Layout
 
 AGENT_ARTIFACTS, TRIAL_ARTIFACTS = "agent/artifacts", "trial/artifacts"
@@ -65,18 +65,15 @@ def artifacts(layout: Layout, text: str) -> Artifacts:
     found = newest_attempt(layout, text)
     folder = found.folder(layout)
     files = [
-        ArtifactFile(
-            name=_name(folder, path), path=path.relative_to(folder).as_posix(), size=path.stat().st_size
-        )
+        ArtifactFile(name=_name(path), path=path, size=size)
         for place in (AGENT_ARTIFACTS, TRIAL_ARTIFACTS)
-        for path in sorted((folder / place).rglob("*"))
-        if path.is_file() and not path.is_symlink()
+        for path, size in walk.files(folder, place)
     ]  # fmt: skip
     return Artifacts(id=str(found), files=files)
 
 
-def _name(folder: Path, path: Path) -> str:
-    inside = path.relative_to(folder).parts
+def _name(path: str) -> str:
+    inside = path.split("/")
     return inside[2] if inside[0] == "agent" else "/".join(inside[2:])
 
 

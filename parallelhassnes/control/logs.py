@@ -15,12 +15,12 @@ from parallelhassnes import names
 from parallelhassnes.control.contained import open_below
 from parallelhassnes.control.find import Found, newest_attempt
 from parallelhassnes.errors import UnknownId
-from parallelhassnes.store import attempts
+from parallelhassnes.store import attempts, walk
 from parallelhassnes.store.layout import Layout
 
 FIXED = ("supervisor.log", "stdout.log", "stderr.log", "trial/trial.log")
 FOLDERS = ("trial/agent", "trial/verifier", "trial/steps")
-AGENT = ("agent/*.events.jsonl", "agent/*.log")
+AGENT = (".events.jsonl", ".log")
 ENDINGS = (".log", ".txt", ".out", ".err", ".jsonl")
 POLL_SEC = 0.2
 CHUNK = 1 << 16
@@ -47,17 +47,13 @@ class Logs:
     def files(self) -> list[str]:
         """The logs that are there and not empty, in the order in which they are shown."""
         found = [name for name in FIXED if self._size(name)]
-        there = [path for pattern in AGENT for path in sorted(self.dir.glob(pattern))]
-        for folder in FOLDERS:
-            below = sorted((self.dir / folder).rglob("*"))
-            there += [path for path in below if path.suffix in ENDINGS]
-        found += [
-            name
-            for path in there
-            if path.is_file()
-            and not path.is_symlink()
-            and self._size(name := path.relative_to(self.dir).as_posix())
+        agents = [
+            name for name, size in walk.files(self.dir, "agent") if size and name.count("/") == 1
         ]
+        found += [name for ending in AGENT for name in agents if name.endswith(ending)]
+        for folder in FOLDERS:
+            below = walk.files(self.dir, folder)
+            found += [name for name, size in below if size and name.endswith(ENDINGS)]
         return found
 
     def new(self, only: str | None = None) -> Generator[LogText]:

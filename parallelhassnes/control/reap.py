@@ -7,6 +7,7 @@ its attempts, and belongs to none that lives; nothing else is looked at twice.
 What exists is listed before what lives, so that an attempt that starts in between is not taken for dead.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -22,7 +23,7 @@ from parallelhassnes.schedule import images
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.steps import trial_image, trial_sweep
 from parallelhassnes.steps.trial_overlay import LABEL
-from parallelhassnes.store import attempts, tickets
+from parallelhassnes.store import attempts, tickets, walk
 from parallelhassnes.store.identity import store_id
 
 type What = Literal["container", "network", "volume", "image", "process", "folder"]
@@ -154,7 +155,8 @@ def _remove(left: Left) -> bool:
         case "process":
             return processes.send(int(left.name), None, signal.SIGKILL)
         case "folder":
-            shutil.rmtree(left.name, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                walk.remove_tree(left.name)
             return not os.path.lexists(Path(left.name))
         case "image" if not left.run_id:
             return trial_image.remove(left.name)

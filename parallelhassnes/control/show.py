@@ -1,6 +1,7 @@
 """``show``: everything that the store has on one batch, job, step or attempt, in one document."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ from parallelhassnes.control.find import Found, resolve
 from parallelhassnes.control.running import attempt_path
 from parallelhassnes.control.scoreboard_models import Counts, View
 from parallelhassnes.control.status import StepStatus
-from parallelhassnes.store import atomic, attempts, batches, rooted
+from parallelhassnes.store import atomic, attempts, batches, rooted, walk
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import TERMINAL
 
@@ -205,18 +206,18 @@ def _document(path: Path) -> dict[str, Any] | None:
 
 def _files(folder: Path, *, deep: bool) -> tuple[list[FileLine], int]:
     """The files of the folder, of an attempt those below it, too; and how many were left out."""
-    found = []
-    for place, _, names in os.walk(folder):
-        for name in sorted(names):
-            path = Path(place) / name
-            if name.startswith(".tmp-"):
-                continue
-            try:
-                size = path.lstat().st_size
-            except FileNotFoundError:  # it is a live attempt's
-                continue
-            found.append(FileLine(path=str(path.relative_to(folder)), size=size))
-        if not deep:
-            break
+    everything = walk.files(folder) if deep else _plain_files(folder)
+    found = [
+        FileLine(path=path, size=size)
+        for path, size in everything
+        if not path.rpartition("/")[2].startswith(".tmp-")
+    ]
     found.sort(key=lambda line: line.path)
     return found[:MOST_FILES], max(0, len(found) - MOST_FILES)
+
+
+def _plain_files(folder: Path) -> Iterator[tuple[str, int]]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.is_dir(follow_symlinks=False):
+                yield entry.name, entry.stat(follow_symlinks=False).st_size

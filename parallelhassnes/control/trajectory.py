@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parallelhassnes.store import atomic
+from parallelhassnes.steps import untrusted
 
 MOST_TEXT = 20_000
 """Characters of one text that are shown."""
@@ -47,10 +47,7 @@ class Trajectory(NamedTuple):
 
 def read_trajectory(path: Path, page: int = 1) -> Trajectory | None:
     """One page of it; None where the file is not there or is no trajectory."""
-    try:
-        document = atomic.read_json_or_none(path)
-    except (atomic.CorruptFile, OSError):
-        return None
+    document = untrusted.read_object(path)
     steps = document.get("steps") if isinstance(document, dict) else None
     if document is None or not isinstance(steps, list):
         return None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from parallelhassnes.control.contained import open_below
 from parallelhassnes.errors import UnknownId
+from parallelhassnes.store import walk
 
 _CHUNK = 1 << 16
 _FIRST_YEAR = 1980
@@ -65,9 +66,6 @@ def zip_pieces(folder: Path, name: str) -> Iterator[bytes]:
 
 
 def _files(folder: Path) -> Iterator[str]:
-    for place, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            relative = (Path(place) / name).relative_to(folder).as_posix()
-            if not name.startswith(".tmp-"):
-                yield relative
+    for relative, _ in walk.files(folder):
+        if not relative.rpartition("/")[2].startswith(".tmp-"):
+            yield relative

@@ -7,10 +7,11 @@ a pipe, a link to another file of the host, a gigabyte, JSON of the wrong shape.
 import json
 import math
 import os
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from parallelhassnes.store import attempts, walk
 
 MAX_JSON_BYTES = 64 * 1024 * 1024
 """Harbor's ``result.json`` can hold the token ids of every rollout; past this it is not read."""
@@ -19,16 +20,14 @@ MAX_JSON_BYTES = 64 * 1024 * 1024
 def read_bytes(path: Path, limit: int, *, end: bool = False) -> bytes | None:
     """The first (or, with ``end``, the last) ``limit`` bytes of a regular file; None where there is none.
 
-    A link as the last component is not followed, a pipe is not waited for.
+    No link is followed below an attempt's folder, elsewhere none as the last component; a pipe is not waited for.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = open_file(path)
     except (OSError, ValueError):
         return None
     try:
         facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode):
-            return None
         if end and facts.st_size > limit:
             os.lseek(descriptor, facts.st_size - limit, os.SEEK_SET)
         parts: list[bytes] = []
@@ -41,6 +40,19 @@ def read_bytes(path: Path, limit: int, *, end: bool = False) -> bytes | None:
         return None
     finally:
         os.close(descriptor)
+
+
+def open_file(path: Path) -> int:
+    """A descriptor of a regular file; see ``read_bytes``.
+
+    Raises:
+        OSError: there is none, or a link is on the way to it.
+    """
+    parts = path.parts
+    for at in range(len(parts) - 3, 0, -1):
+        if parts[at] == "attempts" and attempts.is_name(parts[at + 1]):
+            return walk.open_below(Path(*parts[: at + 2]), "/".join(parts[at + 2 :]))
+    return walk.open_file(str(path))
 
 
 def read_object(path: Path, limit: int = MAX_JSON_BYTES) -> dict[str, Any] | None:

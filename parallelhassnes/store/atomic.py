@@ -209,7 +209,7 @@ def read_json(path: Path | str) -> Any:
         CorruptFile: it is no JSON object.
     """
     try:
-        document = json.loads(_read_record_file(path))
+        document = json.loads(read_bytes(path))
     except (ValueError, RecursionError) as error:
         raise CorruptFile(f"{path}: is not JSON ({error})") from None
     if not isinstance(document, dict):
@@ -217,7 +217,7 @@ def read_json(path: Path | str) -> Any:
     return document
 
 
-def _read_record_file(path: Path | str) -> bytes:
+def read_bytes(path: Path | str) -> bytes:
     """The bytes of a regular file: a pipe or a device in its place is not waited for."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(handle, "rb") as stream:  # noqa: PTH123 - a descriptor

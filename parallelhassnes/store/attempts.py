@@ -38,6 +38,11 @@ _NAME = re.compile(r"\d{8}T\d{6}Z_[a-z0-9]+")
 LOGS = ("stdout.log", "stderr.log")
 
 
+def is_name(text: str) -> bool:
+    """Whether a folder of that name can be an attempt's."""
+    return _NAME.fullmatch(text) is not None
+
+
 class AttemptRef(NamedTuple):
     """One attempt of a step."""
 

@@ -253,6 +253,30 @@ def open_below(top: Path | str, relative: str) -> int:
         os.close(handle)
 
 
+MOST_LISTED = 100_000
+
+
+def files(top: Path, below: str = "", most: int = MOST_LISTED) -> list[tuple[str, int]]:
+    """Regular files below a folder, by path relative to ``top``, each with its size; none behind links.
+
+    Args:
+        below: the part of ``top`` that is wanted; no part of the way to it may be a link.
+        most: how many entries are looked at.
+    """
+    found: list[tuple[str, int]] = []
+    with contextlib.suppress(OSError), contextlib.ExitStack() as opened:
+        handle = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        opened.callback(os.close, handle)
+        for part in below.split("/") if below else ():
+            handle = os.open(part, FOLDER, dir_fd=handle)
+            opened.callback(os.close, handle)
+        for entry in itertools.islice(walk(handle, lambda: most), 2 * most):
+            if entry.is_file:
+                path = f"{below}/{entry.path}" if below else entry.path
+                found.append((path, entry.info.st_size))
+    return sorted(found)
+
+
 def set_mode(folder: int | None, name: str, change: Callable[[int], int]) -> None:
     """Give a file or folder other permissions, whatever is put in its place meanwhile; a link has none.
 

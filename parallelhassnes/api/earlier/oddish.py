@@ -33,6 +33,7 @@ from parallelhassnes.control.scoreboard_models import BatchLine
 from parallelhassnes.control.submit import submit
 from parallelhassnes.control.uploads import Archive, StoredTask
 from parallelhassnes.errors import UnknownId
+from parallelhassnes.steps import untrusted
 from parallelhassnes.store import atomic, batches
 
 router = APIRouter(tags=["Oddish 0.1.1"], dependencies=[Depends(needs("read"))])
@@ -183,7 +184,7 @@ def get_result(site: SiteHere, trial_id: str) -> dict[str, Any]:
     """Harbor's own ``result.json``."""
     _, trial = _by_trial_id(site, trial_id)
     place = trial.folder / "trial" / "result.json" if trial.folder else None
-    document = atomic.read_json_or_none(place) if place else None
+    document = untrusted.read_object(place) if place else None
     if not isinstance(document, dict):
         raise HTTPException(404, f"Trial {trial_id} has no result yet")
     return document

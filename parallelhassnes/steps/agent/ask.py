@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import signal
-import stat
 import subprocess
 import time
 from collections.abc import Mapping
@@ -23,7 +22,7 @@ from parallelhassnes.steps import report
 from parallelhassnes.steps.agent.cli import AgentCli, EventReader, Request, Tokens, Transcript
 from parallelhassnes.steps.agent.files import clear
 from parallelhassnes.steps.kinds import Failure
-from parallelhassnes.steps.untrusted import first_line, read_bytes
+from parallelhassnes.steps.untrusted import first_line, open_file, read_bytes
 from parallelhassnes.store import atomic
 
 PROMPT, SCHEMA, MESSAGE, HOME, ERRORS = (
@@ -179,7 +178,11 @@ def _run(
     began = time.monotonic()
     assert request.prompt_file is not None  # noqa: S101 - request_of gives one
     environ = {**launch.environ, "PWD": str(request.directory)}
-    with request.prompt_file.open("rb") as said, _append(events) as out, _append(errors) as err:
+    with (
+        os.fdopen(open_file(request.prompt_file), "rb") as said,
+        _append(events) as out,
+        _append(errors) as err,
+    ):
         try:
             process = subprocess.Popen(
                 launch.argv, stdin=said, stdout=out, stderr=err, env=environ,
@@ -221,11 +224,8 @@ def stop(process: subprocess.Popen[bytes], grace_sec: float = GRACE_SEC) -> None
 def read_events(path: Path, offset: int, reader: EventReader) -> int:
     """Feed the whole lines from ``offset`` on to the reader; where the next ones begin."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        handle = open_file(path)
     except OSError:  # none yet, or a link
-        return offset
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
         return offset
     with os.fdopen(handle, "rb") as stream:
         stream.seek(offset)

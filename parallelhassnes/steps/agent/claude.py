@@ -10,16 +10,16 @@ ends with success and an empty result.
 import contextlib
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from parallelhassnes.steps.agent import programs
+from parallelhassnes.steps.agent import files, programs
 from parallelhassnes.steps.agent.cli import EventReader, Launch, Request, Tokens, Transcript
 from parallelhassnes.steps.failure_evidence import failure_of
 from parallelhassnes.steps.kinds import Failure
 from parallelhassnes.steps.untrusted import first_line, mapping, number, sequence, text, whole
+from parallelhassnes.store import walk
 
 INSTALL = "install it (npm install -g @anthropic-ai/claude-code) or name another agent"
 KEYS = (
@@ -87,7 +87,7 @@ class Claude:
         return ClaudeReader()
 
     def sessions(self, home: Path, thread_id: str) -> list[Path]:
-        return sorted(home.rglob(f"{thread_id}.jsonl"))
+        return [home / path for path, _ in walk.files(home) if path.endswith(f"/{thread_id}.jsonl")]
 
     def thread_tokens(self, home: Path, thread_id: str) -> Tokens:  # noqa: ARG002 - it counts each run by itself
         return Tokens()
@@ -96,7 +96,8 @@ class Claude:
         for entry in home.iterdir() if home.is_dir() else ():
             if entry.is_dir() and not entry.is_symlink():
                 if entry.name not in _KEPT:
-                    shutil.rmtree(entry, ignore_errors=True)
+                    with contextlib.suppress(OSError):
+                        files.clear(entry)
             else:
                 entry.unlink(missing_ok=True)
 

@@ -7,15 +7,15 @@ is only in the event ``turn.failed``. The usage that ``turn.completed`` names is
 
 import contextlib
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from parallelhassnes.steps.agent import programs, toml_text
+from parallelhassnes.steps.agent import files, programs, toml_text
 from parallelhassnes.steps.agent.cli import EventReader, Launch, Request, Tokens, Transcript
 from parallelhassnes.steps.failure_evidence import failure_of
 from parallelhassnes.steps.untrusted import first_line, mapping, read_bytes, text, whole
+from parallelhassnes.store import walk
 
 INSTALL = "install it (npm install -g @openai/codex) or name another agent"
 KEY, OPENAI_KEY, BASE_URL = "CODEX_API_KEY", "OPENAI_API_KEY", "OPENAI_BASE_URL"
@@ -71,7 +71,11 @@ class Codex:
         return CodexReader()
 
     def sessions(self, home: Path, thread_id: str) -> list[Path]:
-        return sorted((home / "sessions").rglob(f"*{thread_id}.jsonl"))
+        return [
+            home / path
+            for path, _ in walk.files(home, "sessions")
+            if path.endswith(f"{thread_id}.jsonl")
+        ]
 
     def thread_tokens(self, home: Path, thread_id: str) -> Tokens:
         used = Tokens()
@@ -92,7 +96,8 @@ class Codex:
             if entry.name in _KEPT:
                 continue
             if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    files.clear(entry)
             else:
                 entry.unlink(missing_ok=True)
 

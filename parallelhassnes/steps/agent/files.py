@@ -15,13 +15,13 @@
 A worker that was killed leaves no ``outcome.json``; what is told then comes from the events.
 """
 
-import shutil
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from parallelhassnes.steps.untrusted import read_object
+from parallelhassnes.store import walk
 
 MOST_TEXT = 4000
 """Characters of the last message that ``outcome.json`` has."""
@@ -161,7 +161,4 @@ def folder(attempt_dir: Path) -> Path:
 
 def clear(path: Path) -> None:
     """Remove what an agent has left in a place where we write: a link would have us write to any file of the user's."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    walk.remove_tree(path)

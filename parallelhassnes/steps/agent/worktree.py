@@ -8,16 +8,16 @@ changed is taken by way of an index and an object folder of our own: nothing is 
 is committed.
 """
 
+import contextlib
 import json
 import math
 import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from parallelhassnes.errors import UserError
-from parallelhassnes.store import atomic, locks
+from parallelhassnes.store import atomic, locks, walk
 
 LOCK = "parallelhassnes.lock"
 PATCH, STATUS, HEAD, TOUCHED = (
@@ -124,7 +124,7 @@ def capture(path: Path, base: str, into: Path) -> tuple[str, list[str]]:
             _must(path, "diff", *_AS_PATCH, base, env=own, out=out)
         names = _must(path, "diff", "--cached", "--name-only", "-z", "--no-renames", base, env=own)
     finally:
-        shutil.rmtree(objects, ignore_errors=True)
+        _remove(objects)
     touched = [name for name in names.stdout.split("\0") if name]
     atomic.write_text(into / HEAD, f"{head}\n", durable=False)
     atomic.write_text(into / STATUS, status, durable=False)
@@ -141,17 +141,23 @@ def remove(repository: Path, path: Path, patience_sec: float | None = None) -> b
     found = _git(repository, "rev-parse", "--git-common-dir")
     if found.returncode != 0:  # the repository is gone, and its records with it
         there = path.exists()
-        shutil.rmtree(path, ignore_errors=True)
+        _remove(path)
         return there
     common = (repository / found.stdout.strip()).resolve()
     with locks.held(common / LOCK, patience_sec):
         there = path.exists()
-        shutil.rmtree(path, ignore_errors=True)
+        _remove(path)
         for record in (common / "worktrees").glob("*"):
             if _is_of(record, path):
-                shutil.rmtree(record, ignore_errors=True)
+                _remove(record)
                 there = True
     return there
+
+
+def _remove(folder: Path) -> None:
+    """Remove what an agent worked in, as far as that can be."""
+    with contextlib.suppress(OSError):
+        walk.remove_tree(folder)
 
 
 def _is_of(record: Path, path: Path) -> bool:

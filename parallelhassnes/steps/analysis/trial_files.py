@@ -6,7 +6,6 @@ followed: an agent may have put anything there.
 """
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 from parallelhassnes.plan import StepSpec
 from parallelhassnes.steps import untrusted
 from parallelhassnes.steps.trial_data import facts
+from parallelhassnes.store import walk
 
 TASK = "task"
 MAX_TEXT_BYTES = 4 * 1024 * 1024
@@ -187,10 +187,6 @@ class TrialFiles:
 
 
 def _below(folder: Path, prefix: str) -> Iterator[str]:
-    """Regular files below a folder, folder by folder; nothing behind links."""
-    for place, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            path = Path(place) / name
-            if path.is_file() and not path.is_symlink():
-                yield f"{prefix}{path.relative_to(folder).as_posix()}"
+    """Regular files below a folder; nothing behind links."""
+    for path, _ in walk.files(folder):
+        yield f"{prefix}{path}"
