@@ -163,6 +163,7 @@ def _detach(log: Path) -> None:
     if os.getsid(0) != os.getpid():
         os.setsid()
     reset_signals()
+    processes.close_inherited()
     null = os.open(os.devnull, os.O_RDONLY)
     out = own_files.open_log(log)
     os.dup2(null, 0)

@@ -128,6 +128,52 @@ def environments() -> Iterator[tuple[int, list[bytes]]]:
                 yield int(name), stream.read().split(b"\0")
 
 
+def close_inherited() -> None:
+    """Close the descriptors that whoever started this program passed in, as ``flock LOCK parallelhassnes tick`` does.
+
+    They are those that an exec would pass on; what this program opens itself is none of them. Standard streams stay.
+    """
+    for name in os.listdir("/proc/self/fd" if _LINUX else "/dev/fd"):
+        handle = int(name)
+        with contextlib.suppress(OSError):  # that of the listing itself
+            if handle > 2 and os.get_inheritable(handle):
+                os.close(handle)
+
+
+def inheritors(lock: Path) -> list[int]:
+    """Processes that hold the lock on this file by a descriptor that an exec passes on: a worker and what it started.
+
+    A supervisor's, or that of a tick that repairs, is closed by an exec.
+    """
+    try:
+        info = lock.stat()
+    except OSError:
+        return []
+    ours = (info.st_dev, info.st_ino)
+    return (
+        [int(pid) for pid in os.listdir("/proc") if pid.isdigit() and _holds(pid, ours)]
+        if _LINUX
+        else []
+    )
+
+
+def _holds(pid: str, file: tuple[int, int]) -> bool:
+    try:
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            info = os.stat(f"/proc/{pid}/fd/{name}")  # noqa: PTH116 - where a link leads, not that it is one
+            if (info.st_dev, info.st_ino) == file:
+                said = Path(f"/proc/{pid}/fdinfo/{name}").read_bytes()
+                if b"lock:" in said and not _flags(said) & os.O_CLOEXEC:
+                    return True
+    except (OSError, ValueError):  # gone, or another user's
+        return False
+    return False
+
+
+def _flags(fdinfo: bytes) -> int:
+    return int(fdinfo.partition(b"flags:")[2].split()[0], 8)
+
+
 def kill_run(run_id: str) -> int:
     """SIGKILL whatever an attempt left behind, until nothing of it is found; how many were killed."""
     killed = 0

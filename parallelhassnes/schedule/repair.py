@@ -7,6 +7,7 @@ settles. Where the lock is held by a worker that outlived its supervisor, the wo
 
 import os
 import platform
+import signal
 from pathlib import Path
 
 from parallelhassnes.execute import processes
@@ -81,6 +82,11 @@ def _kill_abandoned_worker(step_dir: Path) -> None:
     if state.worker_pid and processes.is_alive(state.worker_pid, state.worker_start):
         processes.kill_group(state.worker_pid)
     processes.kill_run(state.run_id)
+    for pid in processes.inheritors(
+        step_dir / "step.lock"
+    ):  # what has detached itself, its environment too
+        if not _supervisor_lives(attempts.read_state(ref.dir)):
+            processes.send(pid, None, signal.SIGKILL)
 
 
 def _is_supervised(attempt_dir: Path) -> bool:

@@ -1,5 +1,6 @@
 """Entry point of a spawned supervisor: ``python -m parallelhassnes.schedule.spawned ASSIGNMENT LOCK``."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from parallelhassnes.schedule.tick import after_attempt
 def main(arguments: list[str]) -> None:
     assignment = Assignment.model_validate_json(arguments[0])
     reset_signals()
+    os.set_inheritable(int(arguments[1]), False)
     ctx = open_context(Path(assignment.root), assignment.options)
     run(ctx, assignment, int(arguments[1]), after_attempt)
 
