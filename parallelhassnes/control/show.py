@@ -1,5 +1,6 @@
 """``show``: everything that the store has on one batch, job, step or attempt, in one document."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -217,7 +218,8 @@ def _files(folder: Path, *, deep: bool) -> tuple[list[FileLine], int]:
 
 
 def _plain_files(folder: Path) -> Iterator[tuple[str, int]]:
-    with os.scandir(folder) as entries:
+    """Name and size of what is no folder in it; nothing where it is not there yet."""
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
             if not entry.is_dir(follow_symlinks=False):
                 yield entry.name, entry.stat(follow_symlinks=False).st_size

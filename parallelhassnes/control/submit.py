@@ -78,6 +78,7 @@ def plan_table(ctx: Context, data: bytes, *, name: str, folders: list[Path]) -> 
         data, name=name, base_dirs=[*folders, ctx.layout.root], defaults=ingest.defaults(ctx)
     )
     ingest.check_apart(ctx, plan, name)
+    ingest.check_secrets(ctx, plan, name)
     plan.warnings = (*plan.warnings, *sandbox_refusals(plan), *forgotten_secrets(ctx, plan))
     return plan
 

@@ -7,6 +7,7 @@ One walk (``store/walk.py``) looks at every entry once:
   some time, that holds for all that has not been looked at: nothing that may hold a secret stays.
 * Set-id bits, file capabilities and other owners go. A file that has other names, too (hard links, perhaps outside), is
   replaced by a copy of our own instead, so that nothing outside changes.
+* A compressed file that holds a secret is left out.
 * Secrets go out of names, targets of links, extended attributes and the content of regular files. In a text file a secret
   becomes ``[REDACTED:NAME]``; in a binary one (a null byte among the first 8192) or a sparse one it is written over by as many ``*``, so
   that nothing moves. A file is made anew beside its place and renamed; where there is no space for that it is written
@@ -17,6 +18,7 @@ A crash anywhere leaves files with and without secrets and no seal; whoever fini
 
 import contextlib
 import itertools
+import json
 import os
 import stat
 import time
@@ -26,7 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from parallelhassnes.config import Bounds
-from parallelhassnes.execute import own_files
+from parallelhassnes.execute import own_files, unpacked
 from parallelhassnes.execute.redact import Match, Redactor
 from parallelhassnes.store import atomic, attempts, space, walk
 from parallelhassnes.store.walk import Entry, OutOfTime
@@ -40,6 +42,7 @@ _MOST_NAMED = 1_000
 _OWN = frozenset({
     attempts.META, attempts.STATE, attempts.FINAL, attempts.FINAL_TEXT, *attempts.LOGS, "supervisor.log",
 })  # fmt: skip
+_MAKE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 _SET_ID = stat.S_ISUID | stat.S_ISGID
 _TEMPORARY = ".tmp-"
 
@@ -311,12 +314,55 @@ class _Cleaner:
             foreign = entry.info.st_uid != os.geteuid() and os.geteuid() != 0
             shared = entry.info.st_nlink > 1
             found = next((m for _, _, some in self._pieces(handle) for m in some), None)
-            if found is not None or (unsafe and (foreign or shared)):
+            packed = None if self._is_own else self._packed(handle)
+            if packed is not None:
+                self._leave_out(entry, f"holds {packed}, compressed")
+                return
+            if self._is_own and entry.name.endswith(".json"):
+                if found is not None:
+                    self._clean_record(entry, handle)
+            elif found is not None or (unsafe and (foreign or shared)):
                 self._make_anew(entry, handle)
             elif unsafe:
                 self._mend(entry, attributes)
         finally:
             os.close(handle)
+
+    def _packed(self, handle: int) -> str | None:
+        """The name of a secret that is in a compressed file; None where there is none."""
+        return self._redactor.first_in(
+            self._bounded(unpacked.pieces(handle, os.pread(handle, 8, 0)))
+        )
+
+    def _bounded(self, parts: Iterator[bytes]) -> Iterator[bytes]:
+        """The parts, as long as there is time and they are no more data than is kept of an attempt.
+
+        Raises:
+            OutOfTime: one of both is over.
+        """
+        left = self._bounds.max_mb << 20
+        for part in parts:
+            self._check()
+            left -= len(part)
+            if left < 0:
+                raise OutOfTime(f"unpacks to more than {self._bounds.max_mb} MB (bounds.max_mb)")
+            yield part
+
+    def _clean_record(self, entry: Entry, handle: int) -> None:
+        """Take secrets out of the texts of a record of ours, and of nothing else of it."""
+        data = b"".join(data for _, data, _ in self._pieces(handle))
+        try:
+            document = json.loads(data)
+        except (ValueError, RecursionError):
+            self._make_anew(entry, handle)
+            return
+        count = _clean_texts(document, self._redactor)
+        temporary = f"{_TEMPORARY}{os.getpid()}-clean"
+        out = os.open(temporary, _MAKE, 0o600, dir_fd=self._top)
+        with os.fdopen(out, "wb") as stream:
+            stream.write(atomic.dumps(document).encode())
+        os.rename(temporary, entry.name, src_dir_fd=self._top, dst_dir_fd=entry.folder)
+        self.redacted.setdefault(entry.path, {}).update(count)
 
     def _pieces(self, handle: int) -> Iterator[tuple[int, bytes, list[Match]]]:
         for start, end in walk.data_of(handle):
@@ -331,9 +377,8 @@ class _Cleaner:
             b"\0" in os.pread(handle, _SNIFFED, 0) or info.st_blocks * 512 < info.st_size
         )  # fmt: skip
         temporary = f"{_TEMPORARY}{os.getpid()}-clean"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            out = os.open(temporary, flags, 0o600, dir_fd=self._top)
+            out = os.open(temporary, _MAKE, 0o600, dir_fd=self._top)
             try:
                 found = self._copy(handle, out, same_size=same_size)
                 os.fchmod(out, stat.S_IMODE(info.st_mode) & 0o777)
@@ -379,3 +424,29 @@ class _Cleaner:
         finally:
             os.close(writer)
         return found
+
+
+def _clean_texts(document: Any, redactor: Redactor) -> Counter[str]:
+    """Take secrets out of every text below a JSON value, in place; how often each was there."""
+    found: Counter[str] = Counter()
+
+    def cleaned(text: str) -> str:
+        data = text.encode("utf-8", "surrogatepass")
+        matches = redactor.find(data)
+        found.update(match.name for match in matches)
+        return redactor.replace(data, matches).decode("utf-8", "replace") if matches else text
+
+    left = [document]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            items = [(cleaned(key), below) for key, below in value.items()]
+            value.clear()
+            value.update(items)
+        each = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, below in list(each):
+            if isinstance(below, str):
+                value[key] = cleaned(below)
+            elif isinstance(below, dict | list):
+                left.append(below)
+    return found

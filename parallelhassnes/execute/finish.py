@@ -73,7 +73,7 @@ def finish(
             logs.trim(attempt.dir, log_ceiling)
             _close_log()
             cleaned = clean(attempt.dir, redactor, bounds, patience)
-            seal(attempt.dir, cleaned.redacted, cleaned.left_out, patience.check)
+            seal(attempt.dir, cleaned.redacted, cleaned.left_out, redactor.unfit, patience.check)
         except OSError as error:
             if not space.is_full(error) or time.monotonic() > deadline:
                 raise

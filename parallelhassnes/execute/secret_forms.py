@@ -1,45 +1,132 @@
 """What a secret looks like in a file: the named values in each of their encodings, and the usual shapes of keys.
 
-Named values are found as they are, as inside JSON, a Python repr, a URL, HTML, and inside base64 at any
-alignment. Shapes (``sk-…``, ``AKIA…``, a PEM private key …) are found without anybody having named them.
+Bytes are compared *squeezed*: without spaces, line ends, NULs and the separators of hex dumps, quotes and backslashes, in lower
+case. So one pattern finds a value as it is, wrapped, in UTF-16 and UTF-32, quoted for a shell or in JSON; hex in either case with or
+without spaces; base64, base32 and base85 at any alignment and with line breaks. Escapes (``\\x41``, ``\\u0041``, ``%41``, ``&#65;``)
+and colour codes are resolved before (``decoded``). Shapes (``sk-…``, ``AKIA…``, a PEM private key …) are found in bytes as they
+are, without anybody having named them.
 """
 
 import base64
 import html
-import json
 import re
 import urllib.parse
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple, get_args
 
-MIN_VALUE = 6
+from parallelhassnes.config import FailureClass
+from parallelhassnes.store.records import AttemptMeta, AttemptState
+
+MIN_VALUE = 8
 """Characters below which a value is not looked for: ``1`` or ``true`` stand everywhere."""
-_WRAPPED_FROM = 16
 MAX_SHAPE = 16_384
 """No shape matches more bytes than these, so that a match never ends beyond what is held in memory."""
+_LEFT_OUT = b"\0 \t\r\n:,-\\\"'"
+_LOWER = bytes(range(256)).lower()
+_HARBORS_WORDS = (
+    "reward", "rewards", "result", "results", "exception", "exception_info", "exception_type", "exception_message",
+    "verifier_result", "agent_result", "agent_info", "agent_execution", "environment_setup", "agent_setup", "verifier",
+    "started_at", "finished_at", "trial_name", "task_name", "trajectory", "metadata", "step_results", "cost_usd",
+    "n_input_tokens", "n_output_tokens", "n_cache_tokens", "model_name", "observation", "tool_calls", "completed",
+)  # fmt: skip
+_OUR_WORDS = (
+    "succeeded", "needs_attention", "canceled", "cancelled", "running", "pending", "blocked", "skipped", "analysis",
+    "baseline", "command", "summary", "failure", "failure_class", "evidence", "schema_version", "artifacts",
+    "files_read", "files_written", "infrastructure", "parallelhassnes", "undefined", "password",
+)  # fmt: skip
 
 
-class Literal(NamedTuple):
-    """One form of a named value."""
+class Pattern(NamedTuple):
+    """One form of a named value, squeezed."""
 
     name: str
     form: bytes
-    digits: bool
-    """The value is a number; what stands for it must be one, or JSON around it would break."""
+    exact: bytes | None
+    """The same in its own case, where that matters: base64 of another value may differ in case alone."""
 
 
-class Wrapped(NamedTuple):
-    """A form that may have line breaks in it, as base64 has every 64 or 76 characters."""
+def squeezed(data: bytes) -> bytes:
+    """The bytes in which patterns are looked for."""
+    return data.translate(_LOWER, _LEFT_OUT)
 
-    name: str
-    pieces: tuple[bytes, ...]
-    """Of at most 30 bytes: one of them is unbroken wherever the breaks are."""
-    form: bytes
 
-    def pattern(self) -> re.Pattern[bytes]:
-        """The form with a line break, as it is or as in JSON, between any two of its characters; slow to make."""
-        characters = (re.escape(bytes([each])) for each in self.form)
-        return re.compile(rb"(?:\r?\n|\\r?\\?n)?".join(characters))
+def squeezed_in_case(data: bytes) -> bytes:
+    return data.translate(None, _LEFT_OUT)
+
+
+KEPT = bytes(byte not in _LEFT_OUT for byte in range(256))
+"""Byte → 1 where ``squeezed`` keeps it."""
+
+COLOUR = r"\[[0-9;:]*[A-Za-z]"
+ESCAPES = tuple(
+    each.encode()
+    for each in (
+        rf"\x1b{COLOUR}", rf"\\(?:x1[bB]|u001[bB]|033|e){COLOUR}",
+        r"\\[xX][0-9a-fA-F]{2}", r"\\u00[0-9a-fA-F]{2}", r"\\U0000[0-9a-fA-F]{4}", r"%[0-9a-fA-F]{2}",
+        r"&#[0-9]{1,4};", r"&#[xX]0{0,4}[0-9a-fA-F]{1,2};", r"&(?:amp|lt|gt|quot|apos);",
+    )
+)  # fmt: skip
+"""What stands for an ASCII character, and colour codes."""
+WIDE = rb"\\u[0-9a-fA-F]{4}"
+"""What stands for any other."""
+_SIMPLE = re.compile(rb"\\[nrt]")
+_ESCAPED = re.compile(rb"(?=[\x1b\\%&])(?:" + b"|".join((*ESCAPES, WIDE, rb"\\[nrt]")) + b")")
+
+
+def without_line_ends(data: bytes) -> bytes:
+    """The bytes without line ends and tabs that are escaped."""
+    return _SIMPLE.sub(b"", data) if b"\\" in data else data
+
+
+def escapes_in(data: bytes) -> Iterator[tuple[int, int]]:
+    """From where to where there is an escape of any kind, in order."""
+    return (found.span() for found in _ESCAPED.finditer(data))
+
+
+def decoded(escape: bytes) -> bytes:
+    """What an escape stands for; a colour code or a line end for nothing."""
+    if escape.startswith(b"&"):
+        return html.unescape(escape.decode()).encode()
+    if escape.startswith(b"%"):
+        return bytes([int(escape[1:], 16)])
+    if b"[" in escape or escape[1:2] not in b"xXuU":
+        return b""
+    number = int(escape[2:].decode(), 16)
+    return bytes([number]) if escape[1:2] in b"xX" else chr(number).encode("utf-8", "replace")
+
+
+def patterns(values: Mapping[str, str]) -> list[Pattern]:
+    """Every form of every value that is looked for."""
+    found: dict[bytes, Pattern] = {}
+    for name, value in values.items():
+        for part in _parts(value):
+            for form, in_case in _forms(part):
+                key = squeezed(form)
+                if len(key) >= _MIN_FORM:
+                    exact = squeezed_in_case(form) if in_case else None
+                    found.setdefault(key, Pattern(name, key, exact))
+    return sorted(found.values(), key=lambda each: -len(each.form))
+
+
+_MIN_FORM = 6
+
+
+def unfit(value: str) -> str | None:
+    """Why a value cannot be a secret that is taken out of files: it would damage results. None where it can."""
+    bare = value.strip()
+    if len(bare) < MIN_VALUE:
+        return f"has fewer than {MIN_VALUE} characters"
+    if re.fullmatch(r"[-+]?[0-9][0-9.,_ ]*(?:[eE][-+]?[0-9]+)?", bare):
+        return "is a plain number"
+    if bare.lower() in _words():
+        return "is a word that results consist of"
+    return None
+
+
+def _words() -> frozenset[str]:
+    return frozenset({
+        *_HARBORS_WORDS, *_OUR_WORDS, *get_args(FailureClass.__value__), *AttemptState.model_fields, *AttemptMeta.model_fields,
+    })  # fmt: skip
 
 
 class Shape(NamedTuple):
@@ -80,44 +167,16 @@ SHAPES = (
 )  # fmt: skip
 
 
-def literals(values: Mapping[str, str]) -> list[Literal]:
-    """Every form of every value, longest first, so that a form inside another does not spoil it."""
-    found: dict[bytes, Literal] = {}
-    for name, value in values.items():
-        for part in _parts(value):
-            for form in _forms(part):
-                found.setdefault(form, Literal(name, form, form.isdigit()))
-    return sorted(found.values(), key=lambda each: -len(each.form))
-
-
-def wrapped(values: Mapping[str, str]) -> list[Wrapped]:
-    """Every value in base64, wherever lines break."""
-    found: dict[bytes, Wrapped] = {}
-    for name, value in values.items():
-        for part in _parts(value):
-            raw = part.encode("utf-8", "surrogateescape")
-            for form in (inner for shift in range(3) for inner in _base64(raw, shift)):
-                if len(form) >= _WRAPPED_FROM:
-                    found.setdefault(form, Wrapped(name, _pieces(form), form))
-    return sorted(found.values(), key=lambda each: -len(each.pieces))
-
-
-def _pieces(form: bytes) -> tuple[bytes, ...]:
-    count = max(2, -(-len(form) // 30))
-    size = -(-len(form) // count)
-    return tuple(form[at : at + size] for at in range(0, len(form) - size // 2, size))
-
-
 def _parts(value: str) -> Iterator[str]:
     """The value, the lines of one that has several, the password of one that is a URL."""
-    if len(value.strip()) < MIN_VALUE:
+    if unfit(value) is not None:
         return
     yield value.strip()
     lines = value.split("\n")
     if len(lines) > 1:
         yield from (line.strip() for line in lines if len(line.strip()) >= 16)
     password = url_password(value)
-    if password is not None and len(password) >= MIN_VALUE:
+    if password is not None and unfit(password) is None:
         yield password
 
 
@@ -147,34 +206,45 @@ def url_password(value: str) -> str | None:
         return None
 
 
-def _forms(value: str) -> Iterator[bytes]:
+def _forms(value: str) -> Iterator[tuple[bytes, bool]]:
+    """(form, whether its case matters) of a value."""
     raw = value.encode("utf-8", "surrogateescape")
-    yield raw
-    quoted = urllib.parse.quote(value, safe="", errors="surrogateescape")
-    spellings = {
-        json.dumps(value)[1:-1],
-        json.dumps(value, ensure_ascii=False)[1:-1],
-        json.dumps(json.dumps(value)[1:-1])[1:-1],
-        repr(value)[1:-1],
-        quoted,
-        re.sub(r"%[0-9A-F]{2}", lambda found: found[0].lower(), quoted),
-        urllib.parse.quote_plus(value, errors="surrogateescape"),
-        urllib.parse.quote(value, errors="surrogateescape"),
-        html.escape(value),
-        value.replace("'", "'\\''"),
-        raw.hex(),
-    }
-    yield from (text.encode("utf-8", "surrogateescape") for text in spellings)
-    for shift in range(3):
-        yield from (inner for inner in _base64(raw, shift) if len(inner) < _WRAPPED_FROM)
+    yield raw, True
+    if not value.isascii():
+        for codec in ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be", "latin-1"):
+            yield value.encode(codec, "replace"), True
+    if " " in value:
+        yield raw.replace(b" ", b"+"), True  # as forms are sent
+    yield raw.hex().encode(), False
+    yield b"".join(b"0x%02x" % each for each in raw), False
+    for inner in _inner(raw, base64.b64encode, 3, 4):
+        yield inner, True
+        yield inner.translate(bytes.maketrans(b"+/", b"-_")), True
+    for inner in _inner(raw, base64.b32encode, 5, 8):
+        yield inner, False
+    for inner in _inner(raw, base64.b85encode, 4, 5):
+        yield inner, True
+    for inner in _inner(raw, base64.a85encode, 4, 5):
+        yield inner, True
 
 
-def _base64(raw: bytes, shift: int) -> Iterator[bytes]:
-    """The characters of base64 that depend on ``raw`` alone, where ``shift`` bytes are before it in its group of three."""
-    encoded = base64.b64encode(b"\0" * shift + raw).rstrip(b"=")
-    start = (0, 2, 3)[shift]
-    end = len(encoded) - (1 if (len(raw) + shift) % 3 else 0)
-    inner = encoded[start:end]
-    if len(inner) >= MIN_VALUE:
-        yield inner
-        yield inner.translate(bytes.maketrans(b"+/", b"-_"))
+def _inner(
+    raw: bytes, encode: Callable[[bytes], bytes], group: int, length: int
+) -> Iterator[bytes]:
+    """The characters that depend on ``raw`` alone, wherever it begins in a group of bytes.
+
+    Args:
+        group: bytes that are encoded together.
+        length: characters that they become.
+    """
+    for shift in range(group):
+        bits = 8 * group // length if 8 * group % length == 0 else 0
+        if bits:  # each character is so many bits of the group
+            encoded = encode(b"\0" * shift + raw + b"\0" * group)
+            first, last = -(-8 * shift // bits), 8 * (shift + len(raw)) // bits
+        else:  # a group is one number: only whole ones are the same whatever is around
+            encoded = encode(b"\1" * shift + raw + b"\1" * group)
+            first, last = length * -(-shift // group), length * ((shift + len(raw)) // group)
+        inner = encoded[first:last]
+        if len(inner) >= MIN_VALUE:
+            yield inner

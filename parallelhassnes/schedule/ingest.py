@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from parallelhassnes import names
-from parallelhassnes.errors import InvalidInput, Problem
+from parallelhassnes.errors import InvalidInput, Problem, UserError
+from parallelhassnes.execute.secret_forms import is_public, unfit
 from parallelhassnes.plan import BatchMeta, Plan, Retry
 from parallelhassnes.schedule import add, carry, more
 from parallelhassnes.schedule.context import Context
@@ -134,6 +135,7 @@ def ingest_file(ctx: Context, path: Path, plan: Plan | None = None) -> Ingested 
                 data, name=path.name, base_dirs=_base_dirs(ctx, submission), defaults=defaults(ctx)
             )
             check_apart(ctx, plan, path.name)
+            check_secrets(ctx, plan, path.name)
     except InvalidInput as error:
         if submission is None and _still_growing(path, data):
             return None
@@ -170,6 +172,26 @@ def check_apart(ctx: Context, plan: Plan, name: str) -> None:
             )
             fix = "use a root outside of the task: --root DIR"
             raise InvalidInput([Problem(name, "", message, fix)])
+
+
+def check_secrets(ctx: Context, plan: Plan, name: str) -> None:
+    """Refuse secrets whose values cannot be taken out of files without damage to results.
+
+    Raises:
+        InvalidInput: naming the variables and what to do, never a value; ``name`` is the table's.
+    """
+    try:
+        known = ctx.secrets()
+    except UserError:  # said where the values are needed
+        return
+    fix = "give it a value of its own that is longer and no word, or take it out of secrets and write it in env, if it is none"
+    problems = [
+        Problem(name, "/secrets", f"{each}: its value {why}; taking it out of files would damage results", fix)
+        for each in dict.fromkeys([*ctx.config.secrets, *plan.secrets])
+        if each in known and not is_public(each) and known[each] and (why := unfit(known[each]))
+    ]  # fmt: skip
+    if problems:
+        raise InvalidInput(problems)
 
 
 def known_batch(ctx: Context, digest: str) -> str | None:

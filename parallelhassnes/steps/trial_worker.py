@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from parallelhassnes.steps import (
     trial_environment_end,
     trial_guard,
+    trial_arguments,
     trial_image_build,
     trial_overlay,
     trial_paths,
@@ -103,6 +104,10 @@ async def _run(attempt: Attempt, progress: Progress) -> int:
         image = await trial_image_build.provide(attempt)
         overlay = trial_overlay.write(attempt, trial_paths.tmp_dir(attempt), image)
         config.environment.extra_docker_compose = [*compose, overlay]
+    if _is_docker(config):
+        from harbor.environments.docker.docker import DockerEnvironment
+
+        trial_arguments.keep_values_out(DockerEnvironment)
     trial = await Trial.create(config)
     # The environment exists by now. What Harbor records from here on is what the table asked for,
     # without our overlay and our link, so that the record can be replayed and compared.

@@ -28,6 +28,7 @@ def seal(
     attempt_dir: Path,
     redacted: Mapping[str, Mapping[str, int]],
     left_out: Sequence[Mapping[str, Any]] = (),
+    not_looked_for: Mapping[str, str] = MappingProxyType({}),
     check: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Write the seal of an attempt whose processes have all ended; return its document.
@@ -35,6 +36,7 @@ def seal(
     Args:
         redacted: relative path → what was taken out of that file → how often.
         left_out: ``path`` and ``why`` of what the attempt left and is not kept, or could not be looked at.
+        not_looked_for: name → why its value was not taken out.
         check: is called now and then, and raises ``walk.OutOfTime``; files that were not read by then are named
             with ``{"unread"}``.
     """
@@ -48,6 +50,8 @@ def seal(
         document["redacted"] = redacted
     if left_out:
         document["left_out"] = left_out
+    if not_looked_for:
+        document["not_looked_for"] = not_looked_for
     atomic.write_json(attempt_dir / SEAL, document)
     walk.set_mode(None, f"{attempt_dir}/{SEAL}", _protected)
     return document

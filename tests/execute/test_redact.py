@@ -1,15 +1,23 @@
 """No secret stays in an attempt's files, in whatever form and wherever it stands in them."""
 
 import base64
+import bz2
+import gzip
 import html
+import io
 import json
+import lzma
 import os
 import random
 import sqlite3
+import tarfile
 import urllib.parse
+import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from parallelhassnes.config import Bounds
 from parallelhassnes.execute import clean as cleaning
@@ -22,6 +30,7 @@ PEM = (
     "PRIVATE KEY-----\n" + "MIIEpAIBAAKCAQEA7bq\n" * 20 + "-----END RSA PRIVATE KEY-----"
 )
 
+HEX = SECRET.encode().hex()
 FORMS = {
     "raw": SECRET,
     "json": json.dumps(SECRET)[1:-1],
@@ -33,13 +42,32 @@ FORMS = {
     "form": urllib.parse.urlencode({"a": SECRET}),
     "html": html.escape(SECRET),
     "shell": SECRET.replace("'", "'\\''"),
-    "hex": SECRET.encode().hex(),
+    "hex": HEX,
+    "hex, upper case": HEX.upper(),
+    "hex, spaced": SECRET.encode().hex(" "),
+    "hex, upper case and colons": SECRET.encode().hex(":").upper(),
+    "hex, as C": ", ".join(f"0x{each:02x}" for each in SECRET.encode()),
+    "\\x": "".join(f"\\x{each:02x}" for each in SECRET.encode()),
+    "\\u": "".join(f"\\u{ord(each):04x}" for each in SECRET),
+    "\\u in json": json.dumps("".join(f"\\u{ord(each):04x}" for each in SECRET)),
+    "every byte as %XX": "".join(f"%{each:02X}" for each in SECRET.encode()),
+    "html, decimal": "".join(f"&#{ord(each)};" for each in SECRET),
+    "html, hex": "".join(f"&#x{ord(each):x};" for each in SECRET),
+    "partly escaped": SECRET[:4] + "\\x20" + SECRET[5:],
+    "a colour in the middle": f"{SECRET[:7]}\x1b[1;31m{SECRET[7:]}",
+    "a colour in the middle, in json": json.dumps(f"{SECRET[:7]}\x1b[0m{SECRET[7:]}"),
+    "wrapped": f"{SECRET[:9]}\n{SECRET[9:]}",
+    "wrapped and indented": f"{SECRET[:9]}\r\n    {SECRET[9:]}",
+    "wrapped, in json": json.dumps(f"{SECRET[:9]}\n{SECRET[9:]}"),
     "base64": base64.b64encode(SECRET.encode()).decode(),
     "base64, url": base64.urlsafe_b64encode(SECRET.encode()).decode(),
     "basic": base64.b64encode(f"user:{SECRET}".encode()).decode(),
     "base64 of more": base64.b64encode(f"NAME={SECRET}\nOTHER=1".encode()).decode(),
     "base64, wrapped": base64.encodebytes(b"a long first line, " * 3 + SECRET.encode() * 4).decode(),
     "base64, wrapped, in json": json.dumps(base64.encodebytes(b"a long first line " * 3 + SECRET.encode() * 4).decode()),
+    **{f"base32, {n} before": base64.b32encode(b"q" * n + SECRET.encode()).decode() for n in range(5)},
+    **{f"base85, {n} before": base64.b85encode(b"q" * n + SECRET.encode() + b"zzzz").decode() for n in range(4)},
+    **{f"ascii85, {n} before": base64.a85encode(b"q" * n + SECRET.encode() + b"zzzz").decode() for n in range(4)},
 }  # fmt: skip
 
 KEYS = [
@@ -49,9 +77,13 @@ KEYS = [
 ]  # fmt: skip
 
 
-def clean(folder, secrets, chunk=redact.CHUNK):
+def everything(folder, secrets, chunk=redact.CHUNK):
     redactor = Redactor(secrets, chunk)
-    return cleaning.clean(folder, redactor, Bounds(), cleaning.Patience(Bounds())).redacted
+    return cleaning.clean(folder, redactor, Bounds(), cleaning.Patience(Bounds()))
+
+
+def clean(folder, secrets, chunk=redact.CHUNK):
+    return everything(folder, secrets, chunk).redacted
 
 
 def cleaned(folder, data: bytes, secrets=None, chunk=redact.CHUNK) -> bytes:
@@ -61,7 +93,10 @@ def cleaned(folder, data: bytes, secrets=None, chunk=redact.CHUNK) -> bytes:
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_every_form_of_a_named_value_is_taken_out(tmp_path, form):
+@pytest.mark.parametrize("compiled", [False, True])
+def test_every_form_of_a_named_value_is_taken_out(tmp_path, monkeypatch, form, compiled):
+    if compiled:
+        monkeypatch.setattr(redact, "_WORTH_COMPILING", 0)
     text = cleaned(tmp_path, f"before {form} after".encode())
     assert text.startswith(b"before ")
     assert text.endswith(b" after")
@@ -149,9 +184,92 @@ def test_names_and_links_are_cleaned_and_nothing_outside_is_touched(tmp_path):
     assert sum("name" in found for found in report.values()) == 2
 
 
-def test_a_number_stays_one(tmp_path):
-    text = cleaned(tmp_path, b'{"pin":48151623,"n":1}', {"PIN": "48151623"})
-    assert json.loads(text) == {"pin": 99999999, "n": 1}
+@pytest.mark.parametrize(
+    "value",
+    [
+        "123456",
+        "48151623",
+        "0.123456789",
+        "1e100000",
+        "reward",
+        "Succeeded",
+        "true",
+        "short12",
+        "agent_timeout",
+    ],
+)
+def test_a_value_that_results_consist_of_is_not_looked_for(tmp_path, value):
+    text = json.dumps({value: value, "reward": 0.123456, "n": 48151623, "e": "agent_timeout"})
+    assert cleaned(tmp_path, text.encode(), {"MY_KEY": value}) == text.encode()
+    assert Redactor({"MY_KEY": value}).unfit.keys() == {"MY_KEY"}
+
+
+@pytest.mark.parametrize("codec", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+def test_wide_characters_are_written_over(tmp_path, codec):
+    data = f"before {SECRET} after".encode(codec)
+    text = cleaned(tmp_path, data)
+    assert len(text) == len(data)
+    assert SECRET[3:12].encode(codec)[4:] not in text
+
+
+PACKED = {
+    "gzip": gzip.compress, "bzip2": bz2.compress, "xz": lzma.compress, "zlib": zlib.compress, "zstd": zstandard.compress,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("pack", PACKED.values(), ids=PACKED)
+@pytest.mark.parametrize("inside", ["text", "tar"])
+def test_what_is_compressed_is_left_out_if_it_holds_a_secret(tmp_path, pack, inside):
+    plain = os.urandom(3_000_000) + SECRET.encode() + os.urandom(100)
+    if inside == "tar":
+        made = io.BytesIO()
+        with tarfile.open(fileobj=made, mode="w") as tar:
+            tar.addfile(tarfile.TarInfo("empty"))
+            member = tarfile.TarInfo("member")
+            member.size = len(plain)
+            tar.addfile(member, io.BytesIO(plain))
+        plain = made.getvalue()
+    (tmp_path / "a").write_bytes(pack(plain))
+    harmless = pack(b"nothing in it" * 1000)
+    (tmp_path / "b").write_bytes(harmless)
+    (left,) = everything(tmp_path, {"MY_KEY": SECRET}).left_out
+    assert left == {"path": "a", "why": "holds MY_KEY, compressed"}
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+    assert (tmp_path / "b").read_bytes() == harmless
+
+
+def test_a_zip_that_holds_a_secret_is_left_out(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as made:
+        made.writestr("x", "nothing")
+        made.writestr("y", f"a {SECRET} b")
+    with zipfile.ZipFile(tmp_path / "b.zip", "w", zipfile.ZIP_DEFLATED) as made:
+        made.writestr("x", "nothing")
+    (left,) = everything(tmp_path, {"MY_KEY": SECRET}).left_out
+    assert left["path"] == "a.zip"
+    assert (tmp_path / "b.zip").exists()
+
+
+def test_a_bomb_is_left_out(tmp_path):
+    (tmp_path / "bomb.gz").write_bytes(gzip.compress(bytes(3 << 20)))
+    bounds = Bounds(max_mb=1)
+    found = cleaning.clean(tmp_path, Redactor({"K": SECRET}), bounds, cleaning.Patience(bounds))
+    assert [each["path"] for each in found.left_out] == ["bomb.gz"]
+    assert "unpacks to more than 1 MB" in found.left_out[0]["why"]
+
+
+def test_our_own_records_keep_their_structure(tmp_path):
+    value = 'x","status":"y'
+    final = {
+        "status": "failed",
+        "summary": f"said {value} so",
+        "trial": {"reward": 0.5, "n": [1, value]},
+    }
+    (tmp_path / "final.json").write_text(json.dumps(final))
+    clean(tmp_path, {"MY_KEY": value})
+    found = json.loads((tmp_path / "final.json").read_text())
+    assert found == {
+        "status": "failed", "summary": "said [REDACTED:MY_KEY] so", "trial": {"reward": 0.5, "n": [1, "[REDACTED:MY_KEY]"]},
+    }  # fmt: skip
 
 
 def test_a_typical_attempt_costs_little(tmp_path):

@@ -135,7 +135,7 @@ def test_a_seal_for_which_there_was_no_time_says_so_and_verifies(tmp_path):
     def check():
         raise walk.OutOfTime("no time")
 
-    document = seal.seal(tmp_path, {}, [], check)
+    document = seal.seal(tmp_path, {}, check=check)
     assert document["files"] == {"a": {"unread": "no time", "size": 1}}
     assert seal.survey(tmp_path, like=document["files"]) == document["files"]
 
