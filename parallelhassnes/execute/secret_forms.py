@@ -36,6 +36,11 @@ _OUR_WORDS = (
 )  # fmt: skip
 
 
+_PLACEHOLDERS = frozenset({
+    "none", "null", "empty", "dummy", "fake", "test", "unused", "xxx", "key", "local", "ollama", "vllm", "no-key",
+})  # fmt: skip
+
+
 class Pattern(NamedTuple):
     """One form of a named value, squeezed."""
 
@@ -121,6 +126,11 @@ def unfit(value: str) -> str | None:
     if bare.lower() in _words():
         return "is a word that results consist of"
     return None
+
+
+def is_placeholder(value: str) -> bool:
+    """Whether a value only says that no key is needed, as servers of local models want it."""
+    return len(value.strip()) <= 2 or value.strip().lower() in _PLACEHOLDERS
 
 
 def _words() -> frozenset[str]:

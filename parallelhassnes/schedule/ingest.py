@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict
 
 from parallelhassnes import names
 from parallelhassnes.errors import InvalidInput, Problem, UserError
-from parallelhassnes.execute.secret_forms import is_public, unfit
+from parallelhassnes.execute.secret_forms import is_placeholder, is_public, unfit
 from parallelhassnes.plan import BatchMeta, Plan, Retry
 from parallelhassnes.schedule import add, carry, more
 from parallelhassnes.schedule.context import Context
@@ -184,11 +184,11 @@ def check_secrets(ctx: Context, plan: Plan, name: str) -> None:
         known = ctx.secrets()
     except UserError:  # said where the values are needed
         return
-    fix = "give it a value of its own that is longer and no word, or take it out of secrets and write it in env, if it is none"
+    fix = "give it a value of its own that is longer and no word, or take it out of secrets and write it in env, if it is no secret"
     problems = [
         Problem(name, "/secrets", f"{each}: its value {why}; taking it out of files would damage results", fix)
         for each in dict.fromkeys([*ctx.config.secrets, *plan.secrets])
-        if each in known and not is_public(each) and known[each] and (why := unfit(known[each]))
+        if each in known and not is_public(each) and not is_placeholder(known[each]) and (why := unfit(known[each]))
     ]  # fmt: skip
     if problems:
         raise InvalidInput(problems)

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from parallelhassnes.steps import (
+    trial_arguments,
     trial_environment_end,
     trial_guard,
-    trial_arguments,
     trial_image_build,
     trial_overlay,
     trial_paths,

@@ -7,7 +7,19 @@ import signal
 from pathlib import Path
 
 import pytest
-from stores import attempt_dirs, context, idle, job, put, read, shell, states, table, wait_for
+from stores import (
+    attempt_dirs,
+    context,
+    idle,
+    job,
+    program,
+    put,
+    read,
+    shell,
+    states,
+    table,
+    wait_for,
+)
 
 from parallelhassnes.control.audit import verify
 from parallelhassnes.schedule.tick import tick
@@ -130,3 +142,26 @@ def test_a_rejected_table_with_a_secret_is_its_owners_alone(planted):
     if kept.exists():
         assert kept.stat().st_mode & 0o077 == 0
         assert SHAPED not in kept.with_name("bad.json.error.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("s3cr3t!", "has fewer than 8 characters"), ("12345678", "is a plain number"), ("0.123456", "is a plain number"),
+        ("succeeded", "is a word that results consist of"), ("exception_info", "is a word that results consist of"),
+    ],
+)  # fmt: skip
+def test_a_value_that_would_damage_results_is_refused_by_its_name(root, monkeypatch, value, why):
+    monkeypatch.setenv("BAD_KEY", value)
+    (root / "t.json").write_bytes(table(job("j", shell("s", "true")), secrets=["BAD_KEY"]))
+    done = program(root, "submit", str(root / "t.json"), env={"BAD_KEY": value})
+    assert done.returncode == 2
+    assert f"BAD_KEY: its value {why}" in done.stderr
+    assert "give it a value of its own" in done.stderr
+    assert value not in done.stderr.replace(why, "")
+
+
+@pytest.mark.parametrize("value", ["none", "EMPTY", "x", "a-real-one-0123456789"])
+def test_a_placeholder_of_a_key_is_none(root, value):
+    (root / "t.json").write_bytes(table(job("j", shell("s", "true")), secrets=["LOCAL_KEY"]))
+    assert program(root, "submit", str(root / "t.json"), env={"LOCAL_KEY": value}).returncode == 0
