@@ -370,7 +370,7 @@ def _object(path: Path) -> dict[str, Any]:
 def _read_seal(folder: Path) -> tuple[dict[str, Any], str] | None:
     """The seal and its hash; an empty one where it is not JSON."""
     try:
-        data = (folder / attempts.SEAL).read_bytes()
+        data = atomic.read_bytes(folder / attempts.SEAL)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
     document = _parsed(data)

@@ -22,7 +22,7 @@ from parallelhassnes.control.checkpoint import checkpoint
 from parallelhassnes.errors import UnknownId, UserError
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.steps.trial_data import facts as trial_facts
-from parallelhassnes.store import attempts, batches, checkpoints, ledger, merkle
+from parallelhassnes.store import atomic, attempts, batches, checkpoints, ledger, merkle
 from parallelhassnes.store.checkpoints import SIGNATURE
 from parallelhassnes.store.layout import Layout
 
@@ -125,8 +125,8 @@ def _part(batch_dir: Path, line: dict[str, Any]) -> dict[str, Any]:
     """The report of an attempt, with what leads from it to the root in the ledger's line."""
     folder = batch_dir / line["job_id"] / "steps" / line["step_id"] / "attempts" / line["attempt"]
     try:
-        files = json.loads((folder / attempts.SEAL).read_bytes())["files"]
-        report = (folder / attempts.FINAL).read_text("utf-8")
+        files = json.loads(atomic.read_bytes(folder / attempts.SEAL))["files"]
+        report = atomic.read_bytes(folder / attempts.FINAL).decode()
         part = {"report": report, "facts": files[attempts.FINAL], "path": merkle.path(files, attempts.FINAL)}  # fmt: skip
         verify_claim.opened(part, line)
     except (OSError, ValueError, KeyError, TypeError, verify_claim.Fails) as error:

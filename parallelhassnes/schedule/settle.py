@@ -98,7 +98,7 @@ def publish(job_dir: Path, attempt_dir: Path) -> None:
     folder = attempt_dir / attempts.PUBLISH
     if folder.is_dir():
         for document in folder.iterdir():
-            atomic.write_bytes(job_dir / document.name, document.read_bytes())
+            atomic.write_bytes(job_dir / document.name, atomic.read_bytes(document))
 
 
 def published(attempt_dir: Path) -> dict[str, str]:

@@ -80,7 +80,7 @@ def recorded(attempt_dir: Path) -> dict[str, str]:
 
     A seal of an earlier version has no root in it; it follows from its files.
     """
-    data = (attempt_dir / SEAL).read_bytes()
+    data = atomic.read_bytes(attempt_dir / SEAL)
     found = {"seal_sha256": hashlib.sha256(data).hexdigest()}
     with contextlib.suppress(ValueError, AttributeError, TypeError):
         document = json.loads(data)
