@@ -5,6 +5,8 @@ expanded and every name checked. ``JobSpec`` is the content of ``job.json``, ``B
 ``batch_meta.json``.
 """
 
+import hashlib
+import json
 from functools import cached_property
 from typing import Any, Literal
 
@@ -124,6 +126,21 @@ class Addition(Record):
     steps: tuple[StepSpec, ...]
 
 
+class Preregistration(Record):
+    """What a batch is to show, said before it ran; ``plan`` in a table."""
+
+    question: str
+    primary_metric: str = ""
+    exclusions: str = ""
+    """Which trials are not to count."""
+    stop_rule: str = ""
+
+    def sha256(self) -> str:
+        """What can be published before anything is spent: over its compact JSON with sorted keys, all four of them."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
 class BatchMeta(Record):
     """Facts about an accepted table; the content of ``batch_meta.json``, written last at ingest."""
 
@@ -144,6 +161,7 @@ class BatchMeta(Record):
     """The batch that this one runs again, in part or whole."""
     experiment: str = ""
     goal: str = ""
+    plan: Preregistration | None = None
     labels: dict[str, str] = {}
     priority: int = 0
     """Higher starts first; -1000 to 1000."""
@@ -171,6 +189,7 @@ class Plan(BaseModel):
     table_format: str
     experiment: str = ""
     goal: str = ""
+    plan: Preregistration | None = None
     labels: dict[str, str] = {}
     priority: int = 0
     concurrency: int | None = None

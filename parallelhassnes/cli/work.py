@@ -85,6 +85,8 @@ def validate(table: TableArgument, root: RootOption = None, json: JsonOption = F
         typer.echo(found.model_dump_json())
         return
     typer.echo(f"{name}: valid ({found.table_format}): {found.jobs} jobs, {found.steps} steps")
+    if found.plan_sha256 is not None:
+        typer.echo(f"  plan sha256:{found.plan_sha256}")
     for key, count in found.queue_keys.items():
         limit = effective_limit(ctx, queue_keys.read(ctx.layout, key)).number
         typer.echo(f"  {key}: {count} steps{'' if limit is None else f', at most {limit} at once'}")
@@ -116,6 +118,8 @@ def submit(
     typer.echo(done.batch_id)
     said = "was submitted before; --again makes a new batch" if done.duplicate else "is queued"
     typer.echo(f"{name} {said}: {done.jobs} jobs, {done.steps} steps", err=True)
+    if done.plan_sha256 is not None:
+        typer.echo(f"plan sha256:{done.plan_sha256}", err=True)
     for warning in done.warnings:
         typer.echo(f"note: {warning}", err=True)
 

@@ -34,6 +34,8 @@ class Submitted(BaseModel):
     jobs: int
     steps: int
     experiment: str = ""
+    plan_sha256: str | None = None
+    """Of the table's ``plan``; line 0 of the ledger has both."""
     warnings: list[str] = []
 
 
@@ -49,6 +51,8 @@ class Validated(BaseModel):
     queue_keys: dict[str, int]
     """Queue key → how many steps count towards its limit."""
     secrets: list[str]
+    plan_sha256: str | None = None
+    """Of the table's ``plan``, to be published before anything runs."""
     warnings: list[str]
 
 
@@ -95,6 +99,7 @@ def validate(ctx: Context, data: bytes, *, name: str, folders: list[Path]) -> Va
     return Validated(
         table_format=plan.table_format, jobs=len(plan.jobs), steps=sum(kinds.values()), kinds=kinds,
         queue_keys=dict(sorted(keys.items())), secrets=list(plan.secrets), warnings=list(plan.warnings),
+        plan_sha256=plan.plan.sha256() if plan.plan else None,
     )  # fmt: skip
 
 
@@ -227,4 +232,5 @@ def _describe(ctx: Context, batch_id: str, *, duplicate: bool) -> Submitted:
     return Submitted(
         batch_id=batch_id, duplicate=duplicate, table_format=meta.table_format, jobs=len(meta.job_ids),
         steps=meta.steps_total, experiment=meta.experiment, warnings=list(meta.warnings),
+        plan_sha256=meta.plan.sha256() if meta.plan else None,
     )  # fmt: skip

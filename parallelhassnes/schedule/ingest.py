@@ -316,12 +316,15 @@ def _write_batch(
             base_dir=submission.base_dirs[0] if submission and submission.base_dirs else "",
             base_dirs=tuple(submission.base_dirs) if submission else (),
             rerun_of=rerun_of,
-            experiment=plan.experiment, goal=plan.goal, labels=plan.labels, priority=plan.priority,
+            experiment=plan.experiment, goal=plan.goal, plan=plan.plan, labels=plan.labels, priority=plan.priority,
             concurrency=plan.concurrency, limits=plan.limits, budget=plan.budget, secrets=plan.secrets,
             job_ids=tuple(job.job_id for job in jobs), steps_total=sum(len(job.steps) for job in jobs),
             warnings=(*plan.warnings, *left_out), harbor_job=plan.harbor_job,
         )  # fmt: skip
         about = rooted.dumps(meta.model_dump(mode="json", exclude_none=True), ctx.layout.root)
+        if plan.plan is not None:  # before all else: its hash may stand somewhere already
+            said = plan.plan.model_dump(mode="json")
+            ledger.append(batch_dir, "planned", by=by, plan=said, plan_sha256=plan.plan.sha256())
         ledger.append(
             batch_dir, "submitted", by=by,
             table_sha256=digest, jobs_sha256=hashlib.sha256(hashes).hexdigest(),

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from parallelhassnes.config import Budget
 from parallelhassnes.errors import InvalidInput, UserError
 from parallelhassnes.names import BATCH_FILES, Ids
-from parallelhassnes.plan import Plan
+from parallelhassnes.plan import Plan, Preregistration
 from parallelhassnes.tables.analyses import limits as analysis_limits
 from parallelhassnes.tables.analyses import parts
 from parallelhassnes.tables.check import check_graph, finish
@@ -151,6 +151,7 @@ def _own(document: dict[str, Any], context: Context) -> Plan | None:
         table_format="parallelhassnes-2",
         experiment=usable.experiment or (sweep.experiment_id if sweep else None) or "",
         goal=usable.batch_goal_summary or "",
+        plan=Preregistration.model_validate(usable.plan.model_dump()) if usable.plan else None,
         labels=labels,
         priority=priority or 0,
         concurrency=usable.concurrency,

@@ -499,6 +499,15 @@ class Sweep(Part):
     tags: dict[str, str] | None = Field(default=None, description="Of Oddish's files; labels.")
 
 
+class PlanPart(Part):
+    """What the batch is to show, said before it runs."""
+
+    question: Annotated[str, Field(min_length=1, max_length=2000)]
+    primary_metric: Annotated[str, Field(max_length=2000)] = ""
+    exclusions: Annotated[str, Field(max_length=2000)] = ""
+    stop_rule: Annotated[str, Field(max_length=2000)] = ""
+
+
 class TableHead(AgentWork):
     """A launch table without its jobs."""
 
@@ -508,6 +517,10 @@ class TableHead(AgentWork):
         default=None, description="A label that several batches may share."
     )
     batch_goal_summary: str | None = Field(default=None, description="What the batch is for.")
+    plan: PlanPart | None = Field(
+        default=None,
+        description="What is to be found out and how, said before anything runs: the first line of the batch's ledger.",
+    )
     labels: dict[str, str] = Field(default_factory=dict)
     priority: Annotated[int, Field(ge=-1000, le=1000)] | None = Field(
         default=None, description="Higher starts first."

@@ -27,7 +27,7 @@ from stores import (
 from parallelhassnes.execute import processes
 from parallelhassnes.schedule import waker
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.store import attempts, locks, tickets
+from parallelhassnes.store import attempts, checkpoints, locks, tickets
 
 
 def spans(ctx, batch_id):
@@ -324,6 +324,7 @@ def test_an_idle_tick_writes_nothing_new(root):
     tick(ctx)
     wait_for(lambda: idle(ctx), "the step")
     tick(ctx)
+    wait_for(lambda: checkpoints.numbers(ctx.layout) and not locks.is_held(ctx.layout.checkpoint_lock), "its checkpoint")  # fmt: skip
 
     def files():  # but for the marks of a pass and of this host's health, which tell the time
         return {

@@ -12,7 +12,8 @@ from parallelhassnes import __version__
 from parallelhassnes.control import errors_report, results, trial_rows
 from parallelhassnes.control.batch_scoreboard import batch_scoreboard
 from parallelhassnes.control.errors_report import Errors
-from parallelhassnes.control.report import spans
+from parallelhassnes.control.report import planned, spans
+from parallelhassnes.control.report.planned import Planned
 from parallelhassnes.control.report.spans import KeyTime, Span
 from parallelhassnes.control.results import GroupLine, Results
 from parallelhassnes.control.scoreboard_models import BatchScoreboard
@@ -95,6 +96,8 @@ class Report:
     title: str
     chosen: Choice
     boards: tuple[BatchScoreboard, ...]
+    plans: tuple[Planned, ...]
+    """Of the batches that said before what they are to show."""
     rows: tuple[TrialRow, ...]
     results: Results
     """By agent and model."""
@@ -129,6 +132,7 @@ def gather(layout: Layout, chosen: Choice) -> Report:
     return Report(
         at=now_text(), title=_title(layout, chosen), chosen=chosen,
         boards=tuple(batch_scoreboard(layout, batch_id) for batch_id in chosen.batch_ids),
+        plans=tuple(filter(None, (planned.of(layout, batch_id) for batch_id in chosen.batch_ids))),
         rows=tuple(rows), results=_results(rows, chosen),
         trusted=_results(sound, chosen) if sound and len(sound) < len(rows) else None,
         agents=agents, tasks=tasks[:MOST_TASKS], tasks_left_out=max(0, len(tasks) - MOST_TASKS),
