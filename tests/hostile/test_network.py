@@ -6,6 +6,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -102,19 +103,42 @@ def test_no_network_at_all(row, service, options):
     assert record["network"] == "none"
 
 
-def test_where_pasta_is_missing_there_is_none_and_who_needs_one_is_refused(monkeypatch, tmp_path):
-    """Before anything starts, in one line, with both ways out."""
-    monkeypatch.setattr(network.shutil, "which", lambda *_, **__: None)
+def _arranged(folder, agent, options: dict):
+    """A trial of this agent, arranged as a worker arranges it before it runs."""
+    from harbor.models.trial.config import TrialConfig
     from hostile.one_trial import environment
 
-    made = environment(tmp_path, {})
-    assert made._network == "none"
-    why = made.no_network_for("claude-code")
-    assert "claude-code" in why
-    assert "apt-get install passt" in why
-    assert "network: host" in why
+    from parallelhassnes.steps import trial_guard
+
+    said = {"name": "claude-code", "env": {"ANTHROPIC_BASE_URL": "http://127.0.0.1:8765/v1"}}
+    config = TrialConfig.model_validate({"task": {"path": "x"}, "agent": said})
+    made = environment(folder, options)
+    trial_guard.arrange(SimpleNamespace(agent_environment=made, agent=agent, config=config))
+    return made
+
+
+class BaseInstalledAgent:
+    """What makes an agent of Harbor's one that runs inside is that it has a class of this name among its own."""
+
+
+def test_an_agent_inside_finds_its_model_on_the_hosts_loopback(tmp_path):
+    assert _arranged(tmp_path / "1", BaseInstalledAgent(), {}).host_ports == [8765]
+    assert _arranged(tmp_path / "2", object(), {}).host_ports == []
+
+
+def test_where_pasta_is_missing_who_needs_a_network_is_refused(monkeypatch, tmp_path):
+    """Before anything starts, in one line, with both ways out."""
+    from harbor.environments.base import SandboxBuildFailedError
+
+    monkeypatch.setattr(network.shutil, "which", lambda *_, **__: None)
+    with pytest.raises(SandboxBuildFailedError) as caught:
+        _arranged(tmp_path / "1", BaseInstalledAgent(), {})
+    why = str(caught.value)
+    for part in ("claude-code", "apt-get install passt", "network: host"):
+        assert part in why
     assert "\n" not in why
-    assert environment(tmp_path / "2", {"network": "host"}).no_network_for("claude-code") is None
+    assert _arranged(tmp_path / "2", object(), {})._network == "none"
+    assert _arranged(tmp_path / "3", BaseInstalledAgent(), {"network": "host"})._network == "host"
 
 
 def test_only_urls_of_the_loopback_open_a_port():

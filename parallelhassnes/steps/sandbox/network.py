@@ -36,6 +36,8 @@ NEEDS_NETWORK = (
 RESOLVER = "169.254.1.1"
 """Where a sandbox asks for names if the host's resolver is on the host's loopback."""
 METADATA = "169.254.169.254"
+_NOISE = "to syslog"
+"""What pasta adds to each line where nobody takes its log."""
 _READY_SEC = 10.0
 _LOCAL = {"localhost", "127.0.0.1", "::1", "0.0.0.0", "[::1]"}  # noqa: S104
 _RESOLV = Path("/etc/resolv.conf")
@@ -138,7 +140,8 @@ class Pasta:
                         return None
                     await asyncio.sleep(0.002)
                 said = await self._process.stderr.read(2000) if self._process.stderr else b""
-                if words := " ".join(said.decode(errors="replace").split()):
+                lines = said.decode(errors="replace").splitlines()
+                if words := "; ".join(line for line in lines if line and _NOISE not in line):
                     return f"no network: pasta: {words}"
                 raise NetworkError("pasta ended without a word")
         raise NetworkError(f"pasta was not ready within {_READY_SEC:g} s")
