@@ -2,7 +2,8 @@
 .DEFAULT_GOAL := help
 SOAK_SEC ?= 1800
 TOGETHER_SEC ?= 3600
-.PHONY: help demo test lint faults refusals soak together bench pictures examples lock clean venv
+N ?= 2000
+.PHONY: help demo test lint faults refusals soak one-answer together bench pictures examples lock clean venv
 
 python := .venv/bin/python
 # The sandbox environment is made of Linux namespaces; elsewhere the demo uses Docker.
@@ -10,7 +11,7 @@ environment := $(if $(filter Linux,$(shell uname -s)),sandbox,docker)
 jobs ?= 2
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 14
 
 demo: venv ## run the example tasks with the agents oracle and nop, and show the scoreboard
 	@rm -rf build/demo
@@ -35,6 +36,9 @@ refusals: venv ## send every refusal of a provider in tests/data to the real age
 
 soak: venv ## random kills under load, 30 minutes; SOAK_SEC=600 for ten
 	@PYTHONPATH=.:tests $(python) -m tests.faults.soak --seconds $(SOAK_SEC) --trials
+
+one-answer: venv ## have every view of 2,000 random stores say the same, and what the files say; N=200 for fewer
+	@HOME=build PYTHONPATH=.:tests $(python) -m tests.one_answer --stores $(N)
 
 together: venv ## two servers, cron and clients on one store, an hour; TOGETHER_SEC=600 for ten minutes
 	@PYTHONPATH=.:tests $(python) -m tests.together.run --seconds $(TOGETHER_SEC)

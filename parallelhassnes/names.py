@@ -11,7 +11,7 @@ import secrets
 import string
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import NamedTuple
@@ -33,6 +33,10 @@ MAX_KEY = 1000
 _SAFE_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}", re.ASCII)
 _BATCH_ID_ALPHABET = "234567" + string.ascii_lowercase
 """In the order in which file names sort."""
+_PARTS = 32 * 32
+"""Into which an id divides a second."""
+_ARRIVAL = len("20261121T013645Z-k3")
+_BATCH_ID = re.compile(r"\d{8}T\d{6}Z-(?![0-9a-f]{8}$)[2-7a-z]{8}", re.ASCII)
 _RUN_ID_ALPHABET = string.ascii_lowercase + string.digits
 
 
@@ -110,15 +114,41 @@ def safe_id(text: str, taken: Ids | None = None) -> str:
     return f"{base}-{number}"
 
 
-def new_batch_id(now: datetime | None = None) -> str:
+def new_batch_id(now: datetime | None = None, after: str = "") -> str:
     """``20261121T013645Z-k3mzq7ab``: sorts by time to the millisecond, has no dot. ``now`` must be aware of its zone.
 
     The first two characters behind the dash are the part of the second, the other six (30 bits) are random.
+
+    Args:
+        after: ``arrival_of`` the newest batch that the store has: a clock that went back makes no id before it.
     """
-    now = now or datetime.now(UTC)
-    part = now.microsecond * 32 * 32 // 1_000_000
-    random = (secrets.choice(_BATCH_ID_ALPHABET) for _ in range(6))
-    return f"{_stamp(now)}-{_BATCH_ID_ALPHABET[part // 32]}{_BATCH_ID_ALPHABET[part % 32]}{''.join(random)}"
+    arrival = arrival_of(now or datetime.now(UTC))
+    if arrival <= after:
+        arrival = _next(after)
+    return arrival + "".join(secrets.choice(_BATCH_ID_ALPHABET) for _ in range(6))
+
+
+def arrival_of(moment: datetime) -> str:
+    """The part of a batch's id that says when it arrived; these sort by time."""
+    part = moment.microsecond * _PARTS // 1_000_000
+    return f"{_stamp(moment)}-{_BATCH_ID_ALPHABET[part // 32]}{_BATCH_ID_ALPHABET[part % 32]}"
+
+
+def arrival_in(batch_id: str) -> str | None:
+    """The same part of an id; None where it is no id of this form, or one of an earlier version, which says when the table
+    was last changed.
+    """
+    return batch_id[:_ARRIVAL] if _BATCH_ID.fullmatch(batch_id) else None
+
+
+def _next(arrival: str) -> str:
+    """The arrival that follows at once."""
+    moment = datetime.strptime(arrival[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    high, low = (_BATCH_ID_ALPHABET.index(char) for char in arrival[17:_ARRIVAL])
+    part = high * 32 + low + 1
+    # In the middle of its part of the second, so that no rounding brings it back.
+    moment += timedelta(microseconds=(2 * part + 1) * 1_000_000 // (2 * _PARTS))
+    return arrival_of(moment)
 
 
 def new_run_id() -> str:

@@ -15,12 +15,14 @@ from typing import Any
 from unittest import mock
 
 from harness import TEMP, make_task
-from stores import put, table
+from stores import CHECKOUT, table
 
+from parallelhassnes.control.submit import submit
 from parallelhassnes.execute import finish
 from parallelhassnes.names import key_dir
 from parallelhassnes.schedule import launch, settle
 from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.keys import Keys
 from parallelhassnes.schedule.order import lanes
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.steps.kinds import Attempt, WorkerEnd
@@ -40,6 +42,10 @@ class Left:
     """Input, cache, output."""
     reason: str = "exited"
     """Why the worker ended, as the supervisor knows it: ``lost``, ``canceled``, ``timeout`` …"""
+    version: str = "1"
+    """Of the agent."""
+    checksum: str = "c" * 8
+    """Of the task."""
     steps: tuple[Mapping[str, Any], ...] = ()
     """``step_results`` of a multi-step task."""
 
@@ -48,38 +54,37 @@ ZERO, NO_REWARD = Left({"reward": 0}), Left(None)
 
 
 class Writer:
-    """One store and its tasks."""
+    """One store and its tasks, which several stores may share."""
 
-    def __init__(self, ctx: Context) -> None:
+    def __init__(self, ctx: Context, tasks: Path | None = None) -> None:
         self.ctx = ctx
-        self.tasks = ctx.layout.root.parent / f"{ctx.layout.root.name}-tasks"
+        self.tasks = tasks or ctx.layout.root.parent / f"{ctx.layout.root.name}-tasks"
 
     def task(self, name: str) -> Path:
         path = self.tasks / name
         return path if path.is_dir() else make_task(self.tasks, name)
 
     def submit(
-        self,
-        tasks: list[str],
-        agents: list[dict[str, Any]],
-        sweep: dict[str, Any] | None = None,
-        **more: Any,
-    ) -> str:
+        self, tasks: list[str], agents: list[dict[str, Any]], sweep: dict[str, Any] | None = None,
+        name: str = "table.json", **more: Any,
+    ) -> str:  # fmt: skip
         """A sweep over tasks, ingested; the batch id.
 
         Args:
             sweep: what else the sweep says.
+            name: of the table's file.
             more: what else the table says.
         """
-        for name in tasks:
-            self.task(name)
-        own = self.tasks / "-".join(tasks)
+        for task in tasks:
+            self.task(task)
+        own = self.tasks / f"set-{'-'.join(tasks)}"
         if not own.is_dir():
             own.mkdir()
-            for name in tasks:
-                (own / name).symlink_to(self.tasks / name)
+            for task in tasks:
+                (own / task).symlink_to(self.tasks / task)
         own_sweep = {"path": str(own), "agents": agents, "environment": TEMP, **(sweep or {})}
-        return put(self.ctx, table(sweep=own_sweep, **more))
+        data = table(sweep=own_sweep, **more)
+        return submit(self.ctx, data, name=name, folders=[CHECKOUT], again=True).batch_id
 
     def go_on(self, left: Callable[[str, int], Left | None], most: int = 100) -> int:
         """Run up to ``most`` attempts, one after the other, each settled before the next starts; how many ran.
@@ -101,7 +106,12 @@ class Writer:
             settle.settle_ended(ctx)
             tickets.promote_due(ctx.layout, time.time() + 10 * 365 * 86400, _refuse)
             gate = launch._Gate(ctx)
-            found = [lane for lane in lanes(ctx, gate.may_start, _refuse) if lane.head]
+            keys = Keys(ctx)
+            found = [
+                lane
+                for lane in lanes(ctx, gate.may_start, _refuse)
+                if lane.head and keys.may_start(lane.queue_key)
+            ]
         return min((lane.head for lane in found if lane.head), default=None)
 
     def _run(self, path: Path, left: Callable[[str, int], Left | None]) -> bool:
@@ -158,11 +168,11 @@ def leave(attempt: Attempt, found: Left) -> None:
     }  # fmt: skip
     name = agent.get("name") or agent["import_path"].rpartition(":")[2]
     result = {
-        "trial_name": attempt.run_id, "task_name": attempt.step.spec.get("task_name"), "task_checksum": "c" * 8,
-        "config": config, "agent_info": {"name": name, "version": "1", "model_info": _model(agent.get("model_name"))},
+        "trial_name": attempt.run_id, "task_name": attempt.step.spec.get("task_name"), "task_checksum": found.checksum,
+        "config": config, "agent_info": {"name": name, "version": found.version, "model_info": _model(agent.get("model_name"))},
         "started_at": "2026-01-01T00:00:00Z", "finished_at": "2026-01-01T00:00:05Z",
         "agent_execution": {"started_at": "2026-01-01T00:00:01Z", "finished_at": "2026-01-01T00:00:04Z"},
-        "agent_result": usage,
+        "agent_result": None if found.steps else usage,
     }  # fmt: skip
     if found.rewards is not None:
         result["verifier_result"] = {"rewards": dict(found.rewards)}

@@ -20,6 +20,7 @@ from parallelhassnes.control.gate import Decided
 from parallelhassnes.control.hold import Held
 from parallelhassnes.control.operate import Only, Operated, Target
 from parallelhassnes.control.rerun import Rerun, What
+from parallelhassnes.control.scoreboard import newest_first
 from parallelhassnes.control.scoreboard_models import (
     BatchLine,
     BatchScoreboard,
@@ -147,7 +148,7 @@ def list_batches(
         and q.lower() in f"{line.batch_id} {line.experiment} {line.source_name}".lower()
     ]
     if sort == "created":
-        found.sort(key=lambda line: line.batch_id, reverse=True)
+        found.sort(key=newest_first)
     elif sort == "activity":
         found.sort(key=lambda line: line.last_event_at or line.created_at, reverse=True)
     shown = page(found, lambda line: line.batch_id, cursor, limit)

@@ -6,6 +6,7 @@
 Under ``tick.lock``. What is said of a batch stands in its ledger, the rest in ``_system/ledger.jsonl``.
 """
 
+import contextlib
 import math
 from collections.abc import Iterable
 from typing import Literal
@@ -19,7 +20,7 @@ from parallelhassnes.control.said import said
 from parallelhassnes.errors import UnknownId, UserError
 from parallelhassnes.schedule import budgets
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.store import batches, ledger, locks, raised
+from parallelhassnes.store import atomic, batches, ledger, locks, raised
 
 type Scope = Literal["key", "experiment"]
 """What a budget over all batches is of: a queue key, or the batches of an experiment together."""
@@ -70,11 +71,19 @@ def _of_batch(batch_id: str, budget: Budget, accounts: budgets.Accounts) -> Budg
 
 
 def of_batches(ctx: Context, batch_ids: Iterable[str]) -> dict[str, BudgetLine]:
-    """Those of the batches that have a budget of their own."""
-    asked = {batch_id: budgets.budget_of(ctx, batch_id) for batch_id in batch_ids}
-    found = {batch_id: budget for batch_id, budget in asked.items() if budget is not None}
+    """Those of the batches that have a budget of their own; one that cannot be read is passed over."""
+    found: dict[str, Budget] = {}
+    for batch_id in batch_ids:
+        with contextlib.suppress(*atomic.DAMAGE):
+            budget = budgets.budget_of(ctx, batch_id)
+            if budget is not None:
+                found[batch_id] = budget
     accounts = budgets.accounts(ctx, found) if found else {}
-    return {batch_id: _of_batch(batch_id, budget, accounts) for batch_id, budget in found.items()}
+    return {
+        batch_id: _of_batch(batch_id, budget, accounts)
+        for batch_id, budget in found.items()
+        if batch_id in accounts
+    }
 
 
 def change(

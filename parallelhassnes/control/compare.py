@@ -5,7 +5,7 @@ side has one agent only, these two are compared. The unit is the task: its mean 
 passed there (more than half of its scored trials did).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from parallelhassnes.control import trial_rows
@@ -16,6 +16,10 @@ from parallelhassnes.errors import UserError
 from parallelhassnes.steps.verdict import statistics
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import now_text
+
+CHECKSUM = "task_checksum"
+_REPORTED = frozenset({CHECKSUM, "agent_version"})
+"""Known only of trials that ran."""
 
 
 class TaskPair(View):
@@ -29,6 +33,33 @@ class TaskPair(View):
     b_scored: int
     changed: bool
     """The task's files differ between the sides (checksums), so the pair compares two tasks."""
+    unequal: list[str]
+    """What else differs between its sides: see ``PairedAgent.unequal``."""
+
+
+class SideRate(View):
+    """Passes of one side, on the tasks that both have."""
+
+    passes: int
+    scored: int
+    """Trials of which it is known whether they passed."""
+    worst: int
+    """Passes if all trials without a decided score had failed."""
+    best: int
+    """Passes if all of these had passed."""
+    of: int
+    """Trials planned that were not skipped."""
+
+
+class Unequal(View):
+    """Something besides what is compared that differs between the sides, so that the pair compares that, too."""
+
+    what: str
+    """``task_checksum``, ``agent_version``, ``attempts``, or a setting of the trials as Harbor names it."""
+    a: str
+    b: str
+    tasks: list[str]
+    """Of which tasks."""
 
 
 class Difference(View):
@@ -49,6 +80,10 @@ class PairedAgent(View):
 
     a: str
     b: str
+    a_rate: SideRate
+    b_rate: SideRate
+    unequal: list[Unequal]
+    """What makes the sides unequal; empty where only the agent, the model or the batch differs."""
     reward: Difference
     """Mean reward."""
     cost_usd: Difference
@@ -140,8 +175,10 @@ def paired(a: _Side, b: _Side) -> PairedAgent:
     passed = {task: (one > 0.5, other > 0.5) for task, (one, other) in passes.items()}
     won = [task for task, verdicts in passed.items() if verdicts == (False, True)]
     lost = [task for task, verdicts in passed.items() if verdicts == (True, False)]
+    unequal = unequal_of(a.tasks, b.tasks, both)
     return PairedAgent(
-        a=a.label, b=b.label, reward=_difference(rewards),
+        a=a.label, b=b.label, a_rate=_rate(a, both), b_rate=_rate(b, both), unequal=unequal,
+        reward=_difference(rewards),
         cost_usd=_difference(_pairs(a, b, both, lambda row: row.facts.spent.cost_usd)),
         seconds=_difference(_pairs(a, b, both, lambda row: row.facts.duration_sec)),
         passed_both=sum(verdicts == (True, True) for verdicts in passed.values()),
@@ -153,7 +190,8 @@ def paired(a: _Side, b: _Side) -> PairedAgent:
         tasks=[
             TaskPair(
                 task=task, a=one, b=other, a_scored=_scored(a.tasks[task]), b_scored=_scored(b.tasks[task]),
-                changed=_changed(a.tasks[task], b.tasks[task]),
+                changed=any(one.what == CHECKSUM and task in one.tasks for one in unequal),
+                unequal=[one.what for one in unequal if task in one.tasks and one.what != CHECKSUM],
             )
             for task, (one, other) in rewards.items()
         ],
@@ -190,6 +228,45 @@ def _scored(rows: Sequence[TrialRow]) -> int:
     return sum(row.scored for row in rows)
 
 
-def _changed(a: Sequence[TrialRow], b: Sequence[TrialRow]) -> bool:
-    one, other = ({row.facts.task_checksum for row in rows} - {None} for rows in (a, b))
-    return bool(one and other and one != other)
+def _rate(side: _Side, tasks: Sequence[str]) -> SideRate:
+    rows = [row for task in tasks for row in side.tasks[task]]
+    passes, decided = (
+        sum(row.facts.passed is True for row in rows),
+        sum(row.facts.decided for row in rows),
+    )
+    due = sum(row.facts.result != "skipped" for row in rows)
+    found = statistics.bracket(passes, decided, due)
+    return SideRate(
+        passes=passes, scored=decided, worst=found.worst, best=found.best, of=found.of
+    )  # fmt: skip
+
+
+type _Tasks = Mapping[str, Sequence[TrialRow]]
+
+
+def unequal_of(a: _Tasks, b: _Tasks, tasks: Sequence[str]) -> list[Unequal]:
+    """What differs between the sides of these tasks, the same difference of several tasks in one line."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for task in tasks:
+        one, other = _circumstances(a[task]), _circumstances(b[task])
+        for what in {**one, **other}:
+            here, there = one.get(what, ""), other.get(what, "")
+            # A version that nobody knows, because no trial got so far, is not another version.
+            if here != there and (what not in _REPORTED or (here and there)):
+                found.setdefault((what, here or "–", there or "–"), []).append(task)
+    return [Unequal(what=what, a=x, b=y, tasks=own) for (what, x, y), own in found.items()]
+
+
+def _circumstances(rows: Sequence[TrialRow]) -> dict[str, str]:
+    """What a task's trials on one side were run with; several values of one thing are all named."""
+    values: dict[str, dict[str, None]] = {}
+    for row in rows:
+        reported = {
+            CHECKSUM: row.facts.task_checksum or "",
+            "agent_version": row.facts.agent_version or "",
+        }
+        for what, value in (reported | dict(row.settings)).items():
+            if value:
+                values.setdefault(what, {})[value] = None
+    due = sum(row.facts.result != "skipped" for row in rows)
+    return {what: ", ".join(sorted(own)) for what, own in values.items()} | {"attempts": str(due)}

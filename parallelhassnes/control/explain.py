@@ -13,7 +13,7 @@ from parallelhassnes.names import key_dir
 from parallelhassnes.schedule import alone, starts
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.keys import Limit, effective_limit, table_limits
-from parallelhassnes.schedule.standing import stand
+from parallelhassnes.schedule.step_state import stand
 from parallelhassnes.steps.trial_paths import environment_of
 from parallelhassnes.store import atomic, batches, locks, queue_keys, tickets
 from parallelhassnes.store.queue_keys import KeyState

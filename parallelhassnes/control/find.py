@@ -69,7 +69,7 @@ def resolve(layout: Layout, text: str) -> Found:
         by_run = _by_run_id(layout, known, parts[0])
         if by_run is not None:
             return by_run
-    batch_id = _batch(known, parts[0])
+    batch_id = _newest_batch(layout) if parts[0] == LATEST else _batch(known, parts[0])
     found = Found(batch_id)
     if len(parts) > 1:
         job_ids = batches.read_about(layout.batch(batch_id))["job_ids"]
@@ -132,11 +132,14 @@ def _parts(layout: Layout, text: str) -> list[str]:
     return parts
 
 
+def _newest_batch(layout: Layout) -> str:
+    newest = layout.newest_batch()
+    if newest is None:
+        raise UnknownId("there is no batch yet", fix="submit a table")
+    return newest
+
+
 def _batch(known: list[str], text: str) -> str:
-    if text == LATEST:
-        if not known:
-            raise UnknownId("there is no batch yet", fix="submit a table")
-        return known[-1]
     endings = [batch_id for batch_id in known if batch_id.endswith(f"-{text}")]
     return endings[0] if len(endings) == 1 else _one(text, known, "batch", "the store")
 

@@ -84,6 +84,12 @@ class GroupLine(View):
     pass_rate_high: float | None
     pass_rate_planned: float | None
     """Passes of all trials that were not skipped: what the rate is at least."""
+    passes_worst: int
+    """Passes if all trials that are unscored, undecided, canceled or missing had failed."""
+    passes_best: int
+    """Passes if all of these had passed."""
+    bracket_of: int
+    """Trials that the worst and the best case are over: all that were not skipped."""
     mean_reward: float | None
     """Of the main rewards."""
     mean_reward_low: float | None
@@ -231,6 +237,7 @@ def line(
     rate = clustered_interval(passed, [row.task for row in counted])
     mean = clustered_interval(rewards, [row.task for row in valued])
     k, pass_at, pass_hat = _at_k(counted)
+    bracket = statistics.bracket(passes, sum(row.facts.decided for row in rows), len(due))
     spent = sum((row.facts.spent for row in rows), Spent())
     seconds = [row.facts.duration_sec for row in rows if row.facts.duration_sec is not None]
     times = statistics.spread(seconds) or {}
@@ -246,6 +253,7 @@ def line(
         passes=passes, counted=len(counted), rewards=_means(rows),
         pass_rate=statistics.mean(passed), pass_rate_low=rate[0] if rate else None, pass_rate_high=rate[1] if rate else None,
         pass_rate_planned=passes / len(due) if due else None,
+        passes_worst=bracket.worst, passes_best=bracket.best, bracket_of=bracket.of,
         mean_reward=statistics.mean(rewards), mean_reward_low=mean[0] if mean else None, mean_reward_high=mean[1] if mean else None,
         k=k, pass_at=pass_at, pass_hat=pass_hat, failures=dict(classes.most_common()),
         cost_usd=spent.cost_usd, cost_known=spent.cost_known, cost_unknown=spent.cost_unknown,

@@ -51,8 +51,8 @@ def system_scoreboard(layout: Layout, *, snapshot: bool = True) -> SystemScorebo
     running = tickets.running(layout)
     live = Counter(tickets.parse_name(entry.name).batch_id for entry in running)
     lines, fresh = [], 0
-    batch_ids = layout.batch_ids()
-    for batch_id in batch_ids:
+    arrivals = layout.arrivals()
+    for batch_id, arrival in arrivals.items():
         line = known.get(batch_id)
         if line is None or line.stamp != batch_line.stamp(layout, batch_id, live[batch_id]):
             try:
@@ -61,14 +61,15 @@ def system_scoreboard(layout: Layout, *, snapshot: bool = True) -> SystemScorebo
                 continue
             except atomic.CorruptFile as error:
                 line = batch_line.damaged(batch_id, f"damaged: {error}")
+            line.arrival = arrival
             fresh += 1
         lines.append(line)
     lines += [
         batch_line.damaged(batch_id, reason)
         for batch_id, reason in damage.every(layout).items()
-        if batch_id not in batch_ids
+        if batch_id not in arrivals
     ]
-    lines.sort(key=lambda line: line.batch_id, reverse=True)
+    lines.sort(key=newest_first)
     lines.sort(key=_rank)
     board = SystemScoreboard(
         at=now_text(), concurrency=config.concurrency, live=len(running), counts=_sum(lines),
@@ -80,6 +81,11 @@ def system_scoreboard(layout: Layout, *, snapshot: bool = True) -> SystemScorebo
     if snapshot and (last is None or fresh or len(known) != len(lines)):
         _leave(layout, board)
     return board
+
+
+def newest_first(line: BatchLine) -> tuple[int, ...]:
+    """Sorts lines by arrival, the newest first: the one order in which every view lists batches."""
+    return tuple(-ord(char) for char in f"{line.arrival}/{line.batch_id}")
 
 
 def _rank(line: BatchLine) -> int:

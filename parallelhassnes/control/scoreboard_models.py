@@ -61,6 +61,8 @@ class BatchLine(View):
     """The file name under which the table was submitted."""
     created_at: str
     """RFC 3339, UTC."""
+    arrival: str = ""
+    """Sorts batches in the order of their arrival, which a clock that went back does not change; empty for a folder of others."""
     last_event_at: str = ""
     """Time of the newest event of a step; empty before the first."""
     stand_in: bool = False

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from parallelhassnes.control import words
-from parallelhassnes.control.compare import Comparison, Difference, PairedAgent
+from parallelhassnes.control.compare import CHECKSUM, Comparison, Difference, PairedAgent
 from parallelhassnes.control.errors_report import Errors
 from parallelhassnes.control.flat import markdown_table, markdown_text
 from parallelhassnes.control.results import GroupLine, Results
@@ -14,6 +14,7 @@ MOST_NAMES = 8
 MOST_REWARDS = 8
 """Columns of rewards; ``results --by reward`` has a row for each."""
 NOT_SCORED = "not scored"
+BRACKET = "if all unscored failed–passed"
 
 
 class Sheet(NamedTuple):
@@ -95,6 +96,7 @@ def _columns(results: Results) -> Iterator[_Column]:
     )
     yield _Column("of planned", lambda g: str(g.n - g.skipped))
     yield _Column("pass rate", lambda g: words.percent_with(g.pass_rate, g.pass_rate_low, g.pass_rate_high))  # fmt: skip
+    yield _Column(BRACKET, bracket)
     if any(group.mean_reward != group.pass_rate for group in groups):
         yield _Column("mean reward", lambda g: words.value_with(g.mean_reward, g.mean_reward_low, g.mean_reward_high))  # fmt: skip
     if "reward" not in results.by:
@@ -126,6 +128,13 @@ def _at_k(group: GroupLine, which: str, *, said: bool) -> str:
         return "–"
     text = words.percent(getattr(group, which)[str(group.k)])
     return f"{text} (k={group.k})" if said else text
+
+
+def bracket(group: GroupLine) -> str:
+    """``238–271 of 438``: passes in the worst and the best case; empty where every trial that was due is decided."""
+    if group.passes_worst == group.passes_best:
+        return ""
+    return f"{group.passes_worst}–{group.passes_best} of {group.bracket_of}"
 
 
 def not_scored(group: GroupLine) -> str:
@@ -227,7 +236,15 @@ def _notes(agent: PairedAgent) -> list[str]:
         f" {len(agent.won)} only in B, {len(agent.lost)} only in A; exact McNemar p = {agent.p_value:.3g}"
     )
     notes = [f"{who(agent)}: {passed if agent.tasks else 'no task has a score on both sides'}"]
-    changed = [pair.task for pair in agent.tasks if pair.changed]
+    for side, found in (("A", agent.a_rate), ("B", agent.b_rate)):
+        between = "" if found.worst == found.best else f"; {found.worst}–{found.best} of {found.of} if all unscored failed or passed"  # fmt: skip
+        notes.append(f"{who(agent)}: {side} passed {found.passes}/{found.scored}{between}")
+    notes += [
+        f"{who(agent)}: not equal: {one.what} is {one.a} in A, {one.b} in B: {_names(one.tasks)}"
+        for one in agent.unequal
+        if one.what != CHECKSUM
+    ]
+    changed = [one for each in agent.unequal if each.what == CHECKSUM for one in each.tasks]
     for names, said in (
         (agent.new, "only in B"),
         (agent.gone, "only in A"),

@@ -16,6 +16,7 @@ from parallelhassnes.control import fold as folds
 from parallelhassnes.control.fold import Fold, Row
 from parallelhassnes.control.scoreboard_models import BatchState, Counts
 from parallelhassnes.schedule import keys
+from parallelhassnes.schedule.step_state import Dependency, Known, dependency, kills
 from parallelhassnes.store import atomic, attempts, batches, index, tickets
 from parallelhassnes.store.index import IndexedStep
 from parallelhassnes.store.layout import Layout
@@ -145,7 +146,7 @@ class BatchStatus:
         row = self.fold.steps.get(key)
         if row is not None and row.retry_at is None:
             return StepStatus(job_id, step, row.status, row=row)
-        if self.held.canceled or key in self.fold.canceled:
+        if self._called_off(key):
             # A retry that was due is called off: the step stays what its last attempt came to.
             between_rounds = row is not None and step.loop and row.status == "succeeded"
             state = "canceled" if row is None or between_rounds else row.status
@@ -185,23 +186,20 @@ class BatchStatus:
             if unknown:
                 stack.extend(unknown)
                 continue
-            self._dead[top] = next(
-                filter(None, (self._cause(ref, step.after) for ref in step.depends_on)), ""
-            )
+            killers = (ref for ref in step.depends_on if kills(step.after, self._means(ref)))
+            killer = next(killers, "")
+            self._dead[top] = self._dead.get(killer, "") or killer
             stack.pop()
         return self._dead[key]
 
-    def _cause(self, reference: str, after: str) -> str:
-        """What a dependency contributes to the death of a step that waits for its success (or for an attempt of it)."""
+    def _means(self, reference: str) -> Dependency:
+        """What a dependency means to what waits for it; whether it is dead has been found out."""
         row = self.fold.steps.get(reference)
-        if row is not None:
-            if after == "attempt":
-                return ""
-            over = row.status != "running" and (row.retry_at is None or self._called_off(reference))
-            return reference if over and row.status != "succeeded" else ""
-        if self._called_off(reference):
-            return reference
-        return self._dead.get(reference, "")
+        called_off = self._called_off(reference)
+        if row is None:
+            dead = bool(self._dead.get(reference))
+            return dependency(Known(called_off=called_off, dead=dead))
+        return dependency(Known(row.status, row.retry_at is not None, called_off))
 
     def _called_off(self, key: str) -> bool:
         return self.held.canceled or key in self.fold.canceled
@@ -209,13 +207,9 @@ class BatchStatus:
     def _open_dependency(self, step: IndexedStep) -> str | None:
         """The first dependency that has neither ended nor is dead."""
         for reference in step.depends_on:
-            row = self.fold.steps.get(reference)
-            if row is not None:
-                if row.status == "running" or (
-                    row.retry_at is not None and not self._called_off(reference)
-                ):
-                    return reference
-            elif not self._called_off(reference) and not self.dead(reference):
+            if reference not in self.fold.steps:
+                self.dead(reference)
+            if self._means(reference) == "open":
                 return reference
         return None
 

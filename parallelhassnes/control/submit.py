@@ -207,7 +207,9 @@ def submit(
     plan = plan_table(ctx, data, name=name, folders=folders)
     if here:
         check_environments(plan)
-    submission = ingest.new_submission(name, folders, again=again, rerun_of=rerun_of, carry=carry)
+    submission = ingest.new_submission(
+        ctx.layout, name, folders, again=again, rerun_of=rerun_of, carry=carry
+    )
     ending = Path(name).suffix.lower()
     path = (
         ctx.layout.incoming

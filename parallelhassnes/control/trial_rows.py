@@ -3,14 +3,17 @@
 Of each trial step the attempt counts that counts for its verdict (``steps.trial_data.facts``), so all numbers agree.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from parallelhassnes import names
 from parallelhassnes.control.bulk import bulk
 from parallelhassnes.control.find import resolve
 from parallelhassnes.errors import UnknownId, UserError
+from parallelhassnes.plan import StepSpec
+from parallelhassnes.steps import untrusted
 from parallelhassnes.steps.trial_data import facts
 from parallelhassnes.steps.trial_data.facts import TrialFacts
 from parallelhassnes.store import batches
@@ -29,6 +32,8 @@ class TrialRow:
     facts: TrialFacts
     labels: Mapping[str, str] = field(default_factory=dict)
     """Those of the batch, and over them those of the job."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """What the plan says of how the trial is run: timeouts, limits, caps, arguments of the agent; for comparisons."""
 
     @property
     def task(self) -> str:
@@ -139,10 +144,35 @@ def _of_batch(layout: Layout, batch_id: str) -> list[TrialRow]:
         steps = [step for step in job.steps if step.kind == "trial"]
         labels = {**meta.labels, **job.labels}
         rows += [
-            TrialRow(batch_id, meta.experiment, job.job_id, found, labels)
-            for found in facts.of_steps(job_dir, steps)
+            TrialRow(batch_id, meta.experiment, job.job_id, found, labels, settings_of(step))
+            for step, found in zip(steps, facts.of_steps(job_dir, steps), strict=True)
         ]
     return rows
+
+
+_OTHER = frozenset({"task", "name", "import_path", "model_name", "env", "trial_name", "trials_dir", "job_id"})  # fmt: skip
+"""Parts of a trial's configuration that say what is tried and where, or may hold what nobody is to read."""
+_MOST_TEXT = 100
+
+
+def settings_of(step: StepSpec) -> dict[str, str]:
+    """How a trial is run, by its plan: ``agent.kwargs.max_turns`` → ``20``; what is at its default is not there."""
+    found: dict[str, str] = {}
+    open_parts: list[tuple[str, Any]] = [("", untrusted.mapping(step.spec.get("config")))]
+    while open_parts:
+        place, value = open_parts.pop()
+        if isinstance(value, Mapping):
+            inner = [(f"{place}.{key}".strip("."), part) for key, part in value.items()]
+            open_parts += [
+                (name, part)
+                for name, part in inner
+                if name.rpartition(".")[2] not in _OTHER or name == "environment.import_path"
+            ]
+        elif value is not None:
+            found[place] = json.dumps(value, ensure_ascii=False).strip('"')[:_MOST_TEXT]
+    if step.timeout_sec is not None:
+        found["timeout_sec"] = f"{step.timeout_sec:g}"
+    return dict(sorted(found.items()))
 
 
 def _no_such_agent(rows: Sequence[TrialRow], chosen: Choice) -> UnknownId:

@@ -168,10 +168,13 @@ def budget_of(ctx: Context, batch_id: str) -> Budget | None:
 
 
 def accounts(ctx: Context, batch_ids: Iterable[str] | None = None) -> Accounts:
-    """What these batches have spent as of now, where None is given all of them; nothing is written."""
+    """What these batches have spent as of now, where None is given all of them; nothing is written.
+
+    One that cannot be read is not among them.
+    """
     wanted, known = list(ctx.layout.batch_ids() if batch_ids is None else batch_ids), _load(ctx)
     _take_in(ctx, known, wanted)
-    return {batch_id: known[batch_id] for batch_id in wanted}
+    return {batch_id: known[batch_id] for batch_id in wanted if batch_id in known}
 
 
 def spent_on(accounts: Accounts, key: str | None = None, experiment: str | None = None) -> Spent:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.schedule.settle import publish, published, step_facts
-from parallelhassnes.schedule.standing import stand
+from parallelhassnes.schedule.step_state import stand
 from parallelhassnes.store import attempts, ledger, seal
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import Overrides

@@ -1,7 +1,7 @@
 """Removing the Docker images that the trials of finished jobs shared."""
 
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.schedule.standing import dependency
+from parallelhassnes.schedule.step_state import dependency, known
 from parallelhassnes.steps import trial_image
 from parallelhassnes.store import atomic, batches
 
@@ -35,7 +35,7 @@ def _is_over(ctx: Context, batch_id: str, job_id: str) -> bool:
     current, overrides = batches.read_current(job_dir), batches.read_overrides(job_dir)
     never = control.canceled or control.closed is not None
     return not any(
-        dependency(current, overrides, never, step.step_id) == "open"
+        dependency(known(current, overrides, never, step.step_id)) == "open"
         for step in job.steps
         if step.kind == "trial"
     )

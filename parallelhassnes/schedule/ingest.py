@@ -36,6 +36,7 @@ from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.requeue import requeue_batch, write_ack
 from parallelhassnes.schedule.settle import ticket_of
 from parallelhassnes.store import atomic, batches, index, ledger, locks, rooted, seal, tickets
+from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import now_text
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def ingest_file(ctx: Context, path: Path, plan: Plan | None = None) -> Ingested 
         problem = Problem(path.name, "", f"could not be read: {type(error).__name__}", f"see {log}")
         _reject(ctx, path, [problem])
         return Ingested(path.name, None, problems=(problem,))
-    batch_id = submission.batch_id if submission else _derived_id(path, digest)
+    batch_id = submission.batch_id if submission else new_batch_id(ctx.layout)
     if not again:
         batch_id = _claimed(ctx, digest) or batch_id
     atomic.write_json(ctx.layout.tables_by_sha / digest, {"batch_id": batch_id})
@@ -275,10 +276,13 @@ def _base_dirs(ctx: Context, submission: Submission | None) -> list[Path]:
     return [*found, ctx.layout.root]
 
 
-def _derived_id(path: Path, digest: str) -> str:
-    """The batch id of a table that was dropped into ``incoming/``: the same at every redo."""
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(path.stat().st_mtime))
-    return f"{stamp}-{digest[:8]}"
+def new_batch_id(layout: Layout) -> str:
+    """The id of a batch that arrives now: after every batch that the store has, whatever the clock says.
+
+    A redo finds the id under ``by_sha256``.
+    """
+    newest = layout.newest_batch()
+    return names.new_batch_id(after="" if newest is None else layout.arrivals()[newest])
 
 
 # --- what becomes of it -------------------------------------------------------------------------------
@@ -398,6 +402,7 @@ def _drop_companion(path: Path) -> None:
 
 
 def new_submission(
+    layout: Layout,
     source_name: str,
     base_dirs: list[Path],
     *,
@@ -407,7 +412,7 @@ def new_submission(
 ) -> Submission:
     """The companion of a table about to be submitted, with its batch id."""
     return Submission(
-        batch_id=names.new_batch_id(),
+        batch_id=new_batch_id(layout),
         source_name=source_name,
         base_dirs=[str(folder) for folder in base_dirs],
         again=again,

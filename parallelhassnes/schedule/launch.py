@@ -27,8 +27,8 @@ from parallelhassnes.schedule.budgets import Purse
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.keys import Keys
 from parallelhassnes.schedule.settle import Book, step_facts
-from parallelhassnes.schedule.standing import stand
 from parallelhassnes.schedule.starts import Starts
+from parallelhassnes.schedule.step_state import stand
 from parallelhassnes.steps.registry import kind as kind_of
 from parallelhassnes.store import atomic, attempts, batches, ledger, locks, tickets
 from parallelhassnes.store.records import (

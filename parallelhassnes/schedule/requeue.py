@@ -13,7 +13,7 @@ from parallelhassnes.schedule import add, damage, loops
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.launch import note_blocked
 from parallelhassnes.schedule.settle import Book, publish, record_end, ticket_of
-from parallelhassnes.schedule.standing import stand
+from parallelhassnes.schedule.step_state import stand
 from parallelhassnes.store import atomic, attempts, batches, index, ledger, locks, tickets
 from parallelhassnes.store.records import dump, parse_time
 

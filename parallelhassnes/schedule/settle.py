@@ -17,7 +17,14 @@ from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.schedule import damage, enough, loops
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.keys import Keys
-from parallelhassnes.schedule.standing import dependency, kills, readiness, stand
+from parallelhassnes.schedule.step_state import (
+    Dependency,
+    dependency,
+    kills,
+    known,
+    readiness,
+    stand,
+)
 from parallelhassnes.steps import ended, untrusted
 from parallelhassnes.store import atomic, attempts, batches, ledger, seal, tickets
 from parallelhassnes.store.records import Current, Overrides, Said, StepNow, Ticket, parse_time
@@ -157,17 +164,21 @@ class Book:
         Args:
             gate: False for how it would stand if it were approved.
         """
-        seen = []
+        seen: list[Dependency] = []
+        killer = ""
         # The last ones listed are the last to end, so the first open one is found soonest from the back.
         for reference in reversed(step.depends_on):
             job_id, _, step_id = reference.partition("/")
-            found = dependency(self.current(job_id), self.overrides(job_id), self.canceled, step_id)
-            seen.append(found)
-            if found == "open" and step.after != "success":
+            state = known(self.current(job_id), self.overrides(job_id), self.canceled, step_id)
+            found = dependency(state)
+            if found == "open" and step.after == "end":
                 return "waiting", ""
-            if kills(step, found):
-                return "dead", reference
-        verdict = readiness(step, seen)
+            seen.append(found)
+            if kills(step.after, found):
+                killer = reference
+        verdict = readiness(step.after, seen)
+        if verdict == "dead":
+            return verdict, killer
         if verdict == "ready" and gate and self.is_gated(job, step):
             return "waiting", ""
         return verdict, ""

@@ -22,9 +22,13 @@ runs/<batch_id>/<job_id>/steps/<step_id>/attempts/<attempt>/
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+
+from parallelhassnes import names
 
 
 @dataclass(frozen=True)
@@ -156,11 +160,45 @@ class Layout:
         return self.runs / batch_id / job_id / "steps" / step_id
 
     def batch_ids(self) -> list[str]:
-        """Every batch that was ingested whole, oldest first."""
-        try:
-            names = [name for name in os.listdir(self.runs) if name[0] not in "_."]
-        except FileNotFoundError:
-            return []
+        """Every batch that was ingested whole, in the order of arrival; before them folders of others that look like one."""
+        return list(self.arrivals())
+
+    def newest_batch(self) -> str | None:
+        """The batch that arrived last; None where there is none."""
+        return next((b for b, arrival in reversed(self.arrivals().items()) if arrival), None)
+
+    def arrivals(self) -> dict[str, str]:
+        """Batch → what its arrival sorts by (``names.arrival_of``), in that order; empty for what is no batch of ours.
+
+        By the batch's id, which this host made at its arrival; of older ids, which say when the table was last changed, and
+        of names that we do not make, by the time that ``batch_meta.json`` begins with.
+        """
         # Plain strings: there may be 10,000, and a Path costs more than a stat.
         runs = str(self.runs)
-        return sorted(name for name in names if os.path.isfile(f"{runs}/{name}/batch_meta.json"))  # noqa: PTH113
+        try:
+            found = [name for name in os.listdir(runs) if name[0] not in "_."]
+        except FileNotFoundError:
+            return {}
+        metas = ((name, f"{runs}/{name}/batch_meta.json") for name in found)
+        arrivals = [
+            (names.arrival_in(name) or _arrival(name, meta), name)
+            for name, meta in metas
+            if os.path.isfile(meta)  # noqa: PTH113
+        ]
+        return {name: arrival for arrival, name in sorted(arrivals)}
+
+
+_BEGINNING = 4096
+_SAYS_ITSELF = re.compile(rb'"batch_id":\s*"([^"]+)"\s*,\s*"created_at":\s*"([^"]+)"')
+
+
+def _arrival(name: str, meta: str) -> str:
+    """When a batch arrived by the beginning of its ``batch_meta.json``; empty where that is none of ours."""
+    try:
+        with open(meta, "rb") as stream:  # noqa: PTH123 - hot path
+            said = _SAYS_ITSELF.search(stream.read(_BEGINNING))
+        if said is None or said[1] != os.fsencode(name):
+            return ""
+        return names.arrival_of(datetime.fromisoformat(said[2].decode("ascii")).astimezone(UTC))
+    except (OSError, ValueError):
+        return ""

@@ -29,6 +29,7 @@ from parallelhassnes.api.earlier.trials import OVER, Trial, Trials, log_text, tr
 from parallelhassnes.api.site import Site, SiteHere
 from parallelhassnes.control import hold, operate, uploads
 from parallelhassnes.control.operate import Target
+from parallelhassnes.control.scoreboard import newest_first
 from parallelhassnes.control.scoreboard_models import BatchLine
 from parallelhassnes.control.submit import submit
 from parallelhassnes.control.uploads import Archive, StoredTask
@@ -194,7 +195,7 @@ def _lines(site: Site) -> list[BatchLine]:
     """The batches of Oddish clients, newest first."""
     found = [line for line in site.board().batches if line.source_name.startswith(_SOURCE)]
     shown = [line for line in found if not _is_deleted(site, line)]
-    return sorted(shown, key=lambda line: line.batch_id, reverse=True)
+    return sorted(shown, key=newest_first)
 
 
 def _is_deleted(site: Site, line: BatchLine) -> bool:

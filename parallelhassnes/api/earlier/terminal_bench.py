@@ -25,6 +25,7 @@ from parallelhassnes.api.streams import STREAM, Stream, follow_logs
 from parallelhassnes.control import uploads
 from parallelhassnes.control.find import Found, resolve
 from parallelhassnes.control.logs import Logs
+from parallelhassnes.control.scoreboard import newest_first
 from parallelhassnes.control.status import held
 from parallelhassnes.control.submit import submit
 from parallelhassnes.control.uploads import Archive
@@ -193,9 +194,9 @@ def list_jobs(
     offset: Annotated[int, Query(ge=0)] = 0,
 ) -> list[Job]:
     """The jobs of such clients, newest first."""
-    ids = [line.batch_id for line in site.board().batches if line.source_name.startswith(_SOURCE)]
-    shown = sorted(ids, reverse=True)[offset : offset + limit]
-    return [_job(site, _trials(site, batch_id)) for batch_id in shown]
+    lines = [line for line in site.board().batches if line.source_name.startswith(_SOURCE)]
+    shown = sorted(lines, key=newest_first)[offset : offset + limit]
+    return [_job(site, _trials(site, line.batch_id)) for line in shown]
 
 
 @router.get("/jobs/{job_id}")

@@ -1,6 +1,6 @@
 """The summary of a report in words, for the page and for Markdown alike."""
 
-from parallelhassnes.control import words
+from parallelhassnes.control import sheets, words
 from parallelhassnes.control.report.gather import Report, is_baseline, label
 from parallelhassnes.control.results import GroupLine
 from parallelhassnes.steps.verdict.flakiness import BASELINES
@@ -61,7 +61,10 @@ def _best(report: Report) -> list[str]:
 
 
 def rate(group: GroupLine) -> str:
-    return words.percent_with(group.pass_rate, group.pass_rate_low, group.pass_rate_high)
+    """``59 % (54 to 63 %)``, and between what it lies where some trials have no score."""
+    text = words.percent_with(group.pass_rate, group.pass_rate_low, group.pass_rate_high)
+    between = sheets.bracket(group)
+    return f"{text}, {between} if all unscored failed or passed" if between else text
 
 
 def _overlap(one: GroupLine, other: GroupLine) -> bool:

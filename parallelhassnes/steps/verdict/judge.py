@@ -98,6 +98,7 @@ def _agent(group: Sequence[TrialFacts], opinions: Sequence[Opinion]) -> dict[str
         "pass_rate_interval": listed(
             statistics.wilson(passes / decided, decided) if decided else None
         ),
+        "bracket": statistics.bracket(passes, decided, len(group) - counts["skipped"])._asdict(),
         "rewards": means_by_name(group),
         "mean_reward": statistics.mean(rewards),
         "mean_reward_interval": listed(statistics.mean_interval(rewards)),

@@ -2,12 +2,34 @@
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 Z_95 = 1.959963984540054
 """The 97.5 % quantile of the normal distribution."""
 
 type Interval = tuple[float, float]
 """Lower and upper end, 95 %."""
+
+
+class Bracket(NamedTuple):
+    """Between what a count of passes lies, whatever the trials without a decided score would have come to."""
+
+    worst: int
+    """Passes if all of them had failed."""
+    best: int
+    """Passes if all of them had passed."""
+    of: int
+    """All trials that were due: planned, and not skipped."""
+
+
+def bracket(passes: int, decided: int, due: int) -> Bracket:
+    """The worst and the best case over what is unscored.
+
+    Args:
+        decided: trials of which it is known whether they passed.
+        due: those and all others that were not skipped.
+    """
+    return Bracket(passes, passes + due - decided, due)
 
 
 def wilson(mean: float, n: float) -> Interval:

@@ -1,0 +1,274 @@
+"""What each view says of a store, brought to the same words: ``batch ─▶ fact ─▶ value``."""
+
+import json
+import re
+from collections import Counter
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+from starlette.testclient import TestClient
+
+from parallelhassnes.api.app import create_app
+from parallelhassnes.api.site import Site
+from parallelhassnes.config import ApiConfig
+from parallelhassnes.control import budget, compare, results, trial_rows
+from parallelhassnes.control.batch_scoreboard import batch_scoreboard
+from parallelhassnes.control.outcome import exit_code
+from parallelhassnes.control.report import gather
+from parallelhassnes.control.results import GroupLine
+from parallelhassnes.control.run_done import run_done
+from parallelhassnes.control.scoreboard import system_scoreboard
+from parallelhassnes.control.scoreboard_models import BatchScoreboard, Cell
+from parallelhassnes.control.show import show
+from parallelhassnes.control.trial_lines import trial_lines
+from parallelhassnes.control.trial_rows import Choice
+from parallelhassnes.schedule.context import Context
+
+type Facts = dict[str, Any]
+
+
+class Browser:
+    """One application for all stores: only the store behind it changes."""
+
+    def __init__(self) -> None:
+        self.client: TestClient | None = None
+
+    def look_at(self, ctx: Context) -> TestClient:
+        site = Site(ctx.layout.root, ApiConfig(), "none", ticking=False)
+        if self.client is None:
+            self.client = TestClient(create_app(site), base_url="http://127.0.0.1")
+        self.client.app.state.site = site  # type: ignore[attr-defined]
+        return self.client
+
+
+def every(ctx: Context, browser: Browser, batch_id: str, *, report: bool) -> dict[str, Facts]:
+    """View → facts, of one batch.
+
+    Args:
+        report: look at the report, too, which takes as long as all others.
+    """
+    layout, chosen = ctx.layout, Choice((batch_id,), batch_id)
+    board = batch_scoreboard(layout, batch_id)
+    (line,) = [one for one in system_scoreboard(layout).batches if one.batch_id == batch_id]
+    shown = show(layout, batch_id)
+    found = {
+        "scoreboard": _board(board),
+        "system scoreboard": {
+            "state": line.state, "counts": dict(line.counts), "steps": line.steps_total, "skipped": line.skipped,
+        },
+        "show": {
+            "state": shown.state, "counts": dict(shown.counts or ()), "steps": len(shown.steps),
+            "attempts": sum(step.attempts for step in shown.steps),
+        },
+        "results": _groups(results.results(layout, chosen).groups),
+        "trials": _trials(trial_lines(layout, chosen).model_dump()["trials"]),
+        "run --json": _run(json.loads(run_done(layout, batch_id, 0, None).model_dump_json())),
+        "rows": {"trials": len(trial_rows.read(layout, chosen))},
+        "budget": {"cost": budget.of_batches(ctx, [batch_id])[batch_id].usd} if batch_id in budget.of_batches(ctx, [batch_id]) else {},
+        "exit code": {"any": exit_code(ctx, [batch_id], "any")},
+        "compare": _compare(compare.compare(layout, batch_id, batch_id)),
+    }  # fmt: skip
+    if report:
+        found["report"] = _groups(gather.gather(layout, chosen).results.groups)
+    verdicts = _verdicts(layout.batch(batch_id), board)
+    if verdicts is not None:
+        found["verdict.json"] = verdicts
+    return found | _http(browser.look_at(ctx), batch_id)
+
+
+def _board(board: BatchScoreboard) -> Facts:
+    return {
+        "state": board.state, "counts": dict(board.counts), "steps": board.steps_total, "ended": board.attempts,
+        "cost": board.spent.cost_usd or 0.0,
+        "agents": {
+            _identity(name): {
+                "n": cell.n, "scored": cell.scored, "undecided": getattr(cell, "undecided", 0), "passes": cell.passes,
+                "mean": _round(cell.mean_reward),
+            }
+            for name, cell in board.totals.items()
+        }
+        if "undecided" in Cell.model_fields else {},
+    }  # fmt: skip
+
+
+def _groups(groups: list[GroupLine]) -> Facts:
+    return {
+        "agents": {
+            " · ".join(filter(None, group.key.values())): {
+                "n": group.n, "scored": group.scored, "undecided": group.undecided, "passes": group.passes,
+                "mean": _round(group.mean_reward), "superseded": group.superseded, "cost of all attempts": group.cost_usd or 0.0,
+                "input": group.input_tokens or 0, "output": group.output_tokens or 0,
+            }
+            for group in groups
+        },
+        "trials": sum(group.n for group in groups),
+        "skipped": sum(group.skipped for group in groups),
+    }  # fmt: skip
+
+
+def _trials(lines: list[Facts]) -> Facts:
+    agents: dict[str, Facts] = {}
+    for line in lines:
+        name = " · ".join(filter(None, (line["agent"], line["model"])))
+        own = agents.setdefault(
+            name, {"n": 0, "scored": 0, "passes": 0, "superseded": 0, "undecided": 0}
+        )
+        scored = line["result"] == "scored"
+        own["n"] += 1
+        own["scored"] += scored
+        own["passes"] += bool(line["passed"])
+        own["undecided"] += scored and line["passed"] is None
+        own["superseded"] += line["superseded"]
+    skipped = sum(line["result"] == "skipped" for line in lines)
+    return {"agents": agents, "trials": len(lines), "skipped": skipped}
+
+
+def _run(document: Facts) -> Facts:
+    tasks = document["tasks"]
+    return {
+        "state": document["state"], "counts": document["counts"], "trials": sum(task["n"] for task in tasks),
+        "all scored": sum(task["scored"] for task in tasks), "all passes": sum(task["passes"] for task in tasks),
+    }  # fmt: skip
+
+
+def _compare(found: compare.Comparison) -> Facts:
+    """Of a batch with itself nothing differs."""
+    for agent in found.agents:
+        assert (agent.won, agent.lost, agent.new, agent.gone) == ([], [], [], [])
+        assert agent.reward.difference in (None, 0.0)
+    return {
+        "compared": {agent.a: sum(pair.a_scored for pair in agent.tasks) for agent in found.agents}
+    }
+
+
+def _verdicts(batch_dir: Path, board: BatchScoreboard) -> Facts | None:
+    """All jobs' verdicts; None where one is to be made (again)."""
+    paths = sorted(batch_dir.glob("*/verdict.json"))
+    if (
+        board.state not in ("done", "attention")
+        or len(paths) != board.jobs_total
+        or _dead(batch_dir)
+    ):
+        return None
+    agents: dict[str, Facts] = {}
+    for path in paths:
+        for one in json.loads(path.read_text())["agents"]:
+            name = " · ".join(filter(None, (one["agent"], one["model"])))
+            own = agents.setdefault(name, Counter())
+            for fact in ("n", "scored", "passes", "superseded", "undecided"):
+                own[fact] += one.get(fact, 0)
+            own["cost of all attempts"] += one["cost_usd"] or 0.0
+    return {"agents": {name: dict(own) for name, own in agents.items()}}
+
+
+def _dead(batch_dir: Path) -> bool:
+    """Whether a verdict was canceled, and so speaks of what was there before."""
+    newest = [
+        json.loads(path.read_text())["status"]
+        for path in batch_dir.glob("*/steps/verdict/attempts/*/state.json")
+    ]
+    return any(status != "succeeded" for status in newest) or any(
+        "verdict" in json.loads(path.read_text()).get("canceled", {})
+        for path in batch_dir.glob("*/overrides.json")
+    )
+
+
+# --- over HTTP ----------------------------------------------------------------------------------------
+
+
+def _http(client: TestClient, batch_id: str) -> dict[str, Facts]:
+    def get(path: str) -> Any:
+        answer = client.get(path)
+        assert answer.status_code == 200, (path, answer.status_code, answer.text[:500])
+        return answer.json() if "json" in answer.headers["content-type"] else answer.text
+
+    document = get(f"/v1/batches/{batch_id}/scoreboard")
+    found = {
+        "GET scoreboard": _board(BatchScoreboard.model_validate(document)),
+        "GET batch": {key: get(f"/v1/batches/{batch_id}")[key] for key in ("state", "counts")},
+        "GET results": _groups(
+            results.Results.model_validate(get(f"/v1/results?batch={batch_id}")).groups
+        ),
+        "GET trials": _trials(get(f"/v1/trials?batch={batch_id}")["trials"]),
+        "page": _page(get(f"/batches/{batch_id}")),
+        "overview": _overview(get("/"), batch_id),
+    }
+    listed = [
+        line for line in get("/v1/batches?limit=100")["items"] if line["batch_id"] == batch_id
+    ]
+    assert len(listed) == 1
+    found["GET batches"] = {key: listed[0][key] for key in ("state", "counts", "skipped")}
+    return found
+
+
+def whole_store(ctx: Context, browser: Browser) -> None:
+    """The facts that are of no one batch: metrics, the order of batches, earlier clients' lists."""
+    client = browser.look_at(ctx)
+    board = system_scoreboard(ctx.layout)
+    text = client.get("/metrics").text
+    steps = {
+        state: int(float(number))
+        for state, number in re.findall(r'parallelhassnes_steps\{state="(\w+)"\} (\S+)', text)
+    }
+    assert steps == dict(board.counts)
+    batches = Counter(line.state for line in board.batches)
+    said = re.findall(r'parallelhassnes_batches\{state="(\w+)"\} (\S+)', text)
+    assert {state: int(float(number)) for state, number in said if float(number)} == dict(batches)
+    newest = ctx.layout.newest_batch()
+    assert client.get("/v1/batches/latest").json()["id"] == newest
+    listed = client.get("/v1/batches?sort=created&limit=100").json()["items"]
+    assert listed[0]["batch_id"] == newest
+    assert show(ctx.layout, "latest").id == newest
+
+
+def earlier(ctx: Context, browser: Browser) -> Facts:
+    """What an Oddish client is told of the newest batch."""
+    answer = browser.look_at(ctx).get("/tasks")
+    assert answer.status_code == 200, answer.text[:500]
+    (task, *_) = answer.json()
+    rewards = [trial["reward"] for trial in task["trials"] if trial["reward"] is not None]
+    assert task["reward_total"] == (len(rewards) or None)
+    return {
+        "trials": task["total"],
+        "valued": len(rewards),
+        "all passes": task["reward_success"] or 0,
+    }
+
+
+def _page(html: str) -> Facts:
+    """What the batch's page says: state, steps, and the rows of its results."""
+    rows = re.findall(
+        r'<tr><td>([^<]*)</td><td>([^<]*)</td><td class="num">\d+</td><td class="num">(\d+) of (\d+)</td><td class="num">(\d+)</td>',
+        html,
+    )
+    (steps,) = re.findall(r"<dt>Jobs, steps</dt><dd>\d+, (\d+)</dd>", html)
+    found: Facts = {"steps": int(steps), "state": _state(html[html.index("<h1>") :])}
+    if rows:
+        found["agents"] = {
+            " · ".join(unescape(part) for part in (agent, model) if part != "–"): {
+                "scored": int(scored), "n": int(n), "passes": int(passes),
+            }
+            for agent, model, scored, n, passes in rows
+        }  # fmt: skip
+    return found
+
+
+def _overview(html: str, batch_id: str) -> Facts:
+    place = html.index(f'href="/batches/{batch_id}"')
+    return {"state": _state(html[html.rindex("<tr", 0, place) :])}
+
+
+def _state(html: str) -> str:
+    found = re.search(r'class="state s-([\w-]+)">', html)
+    assert found is not None, html[:300]
+    return found[1]
+
+
+def _identity(column: str) -> str:
+    """A column of the scoreboard as the results name the agent: of an import path the class."""
+    return column.rpartition(":")[2]
+
+
+def _round(number: float | None) -> float | None:
+    return None if number is None else round(number, 9)
