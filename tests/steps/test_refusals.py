@@ -62,7 +62,8 @@ def agent_of(case, url):
             agent = {"name": "codex", "model_name": "openai/gpt-none"}
             return agent, {"OPENAI_BASE_URL": f"{place}/v1", "OPENAI_API_KEY": KEY}
         case _:
-            info = {"max_input_tokens": 10000, "max_output_tokens": 1000}
+            limits = {"max_input_tokens": 10000, "max_output_tokens": 1000}
+            info = {**limits, "input_cost_per_token": 1e-6, "output_cost_per_token": 1e-6}
             kwargs = {
                 "api_base": refusals.base_of(case, url), "record_terminal_session": False, "enable_summarize": False,
                 "max_turns": 1, "model_info": info,
