@@ -3,7 +3,7 @@
 SOAK_SEC ?= 1800
 TOGETHER_SEC ?= 3600
 N ?= 2000
-.PHONY: help demo test lint faults refusals soak one-answer together bench pictures examples lock clean venv
+.PHONY: help demo test ci-fresh lint faults refusals soak one-answer together bench pictures examples lock clean venv
 
 python := .venv/bin/python
 # The sandbox environment is made of Linux namespaces; elsewhere the demo uses Docker.
@@ -21,6 +21,9 @@ demo: venv ## run the example tasks with the agents oracle and nop, and show the
 
 test: venv ## run the tests; says what it had to skip and how to get it
 	@$(python) -m pytest -n $(jobs) -p pytest_rerunfailures --reruns 1 -r fER $(args)
+
+ci-fresh: ## run .ci/run on a Debian made for it, as root; args='.ci/system' for a part
+	@tools/ci-fresh.sh $(args)
 
 lint: venv ## style, types, layers
 	@.venv/bin/ruff check .
