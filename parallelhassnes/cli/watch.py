@@ -83,7 +83,9 @@ def logs(
     root: RootOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Print the output of an attempt: its own logs, its agent's and its verifier's; of a step or job the newest one's.
+    """Print the output of an attempt: its own logs, its agent's and its verifier's; of a step, job or batch the newest one's.
+
+    Of a job or batch: of the newest attempt of a step that works, before one of a verdict or baseline.
 
     Example: parallelhassnes logs latest
     """
