@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel
@@ -149,6 +150,7 @@ def _store(ctx: Context) -> Iterator[Check]:
     yield _disk(ctx)
     yield _locks(ctx)
     yield _secrets(ctx)
+    yield _closed(ctx)
     yield from _damage(ctx)
     dead = sum(1 for entry in tickets.running(ctx.layout) if _is_dead(ctx, entry))
     yield Check(
@@ -209,6 +211,31 @@ def _locks(ctx: Context) -> Check:
         return Check(name="locks", state="ok", text="this file system keeps two processes apart")
     text = "this file system does not lock files between processes; put the root on a local one"
     return Check(name="locks", state="trouble", text=text)
+
+
+def _closed(ctx: Context) -> Check:
+    """Whether other users of the host can read what holds secrets: ``runs/``, the tokens, the ``env_file``."""
+    layout, config = ctx.layout, ctx.config
+    places = [layout.runs] if config.private else []
+    if _is_open(layout.runs):  # else nobody gets to what is below
+        places += sorted(layout.tokens.glob("*.json"))
+    if config.env_file:
+        places.append(layout.root / config.env_file)
+    open_ones = [f"{place} (chmod go-rwx {place})" for place in places if _is_open(place)]
+    if open_ones:
+        text = f"can be read by other users: {', '.join(open_ones)}"
+        return Check(name="privacy", state="trouble", text=text)
+    return Check(
+        name="privacy", state="ok", text="secrets, tokens and runs are closed to other users"
+    )
+
+
+def _is_open(place: Path) -> bool:
+    """Whether users other than the owner may read it; what is not there is closed."""
+    try:
+        return bool(place.stat().st_mode & 0o055)
+    except OSError:
+        return False
 
 
 def _secrets(ctx: Context) -> Check:

@@ -87,3 +87,25 @@ def timeless(document):
     if isinstance(document, list):
         return [timeless(value) for value in document]
     return document
+
+
+def test_what_others_can_read_is_told(root):
+    ctx = context(root, 'env_file = "keys.env"\n')
+    (root / "keys.env").write_text("A=b\n")
+    (ctx.layout.tokens).mkdir(parents=True, exist_ok=True)
+    (ctx.layout.tokens / "t.json").write_text("{}")
+
+    def said():
+        document = json.loads(program(root, "doctor", "--json", check=False).stdout)
+        return next(each for each in document["checks"] if each["name"] == "privacy")
+
+    (root / "keys.env").chmod(0o600)
+    ctx.layout.runs.chmod(0o700)
+    assert said()["state"] == "ok"
+    (root / "keys.env").chmod(0o640)
+    ctx.layout.runs.chmod(0o755)
+    (ctx.layout.tokens / "t.json").chmod(0o644)
+    found = said()
+    assert found["state"] == "trouble"
+    for place in (root / "keys.env", ctx.layout.runs, ctx.layout.tokens / "t.json"):
+        assert f"chmod go-rwx {place}" in found["text"]
