@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from parallelhassnes.errors import InvalidInput, Problem, UserError
 
@@ -112,26 +112,50 @@ class Budgets(BaseModel):
     """Experiment → budget of all its batches together."""
 
 
+type Auth = Literal["none", "user", "token"]
+"""Who may use the HTTP interface: everybody on this host; processes of the user who runs it, if they belong to no
+attempt, and holders of tokens; holders of tokens alone."""
+
+
 class ApiConfig(BaseModel):
     """The HTTP interface: ``parallelhassnes api``."""
 
     model_config = ConfigDict(extra="forbid")
     host: str = "127.0.0.1"
-    """Address to listen on; any but a loopback one needs ``auth = "token"``."""
+    """Address to listen on."""
     port: int = Field(default=8765, ge=0, le=65_535)
     """0 for any that is free."""
-    auth: Literal["none", "token"] | None = None
-    """Who may use it: everybody on this host, or holders of tokens; left out: holders, once there is a token."""
+    unix_socket: str | None = None
+    """A socket in the file system to listen on, instead of a port; relative to the root."""
+    auth: Auth | None = None
+    """Who may use it besides holders of tokens; left out: ``user``, where the kernel can tell whose connection it is."""
     tick_sec: float = Field(default=10.0, ge=0.1, le=3600)
     """Time between two ticks of the server's own ticking process."""
     hosts: tuple[str, ...] = ()
     """Names under which browsers reach it besides this host's own, as that of a proxy in front of it."""
+    proxies: tuple[str, ...] = ("127.0.0.0/8", "::1")
+    """Addresses and networks of proxies whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are believed."""
+    root_path: str = Field(default="", pattern=r"^(/[A-Za-z0-9._~-]+)*$")
+    """Path below which a proxy has the server, such as ``/runs``, whether it takes it off or leaves it on."""
+    head_sec: float = Field(default=15.0, gt=0, le=3600)
+    """Time that a client has for a request's first line and headers."""
+    body_sec: float = Field(default=60.0, gt=0, le=3600)
+    """Longest pause within a request's body."""
     max_body_mb: int = Field(default=64, ge=1, le=1024)
     """Size of a request's body at most, uploads not included."""
     max_upload_mb: int = Field(default=512, ge=1, le=100_000)
     """Size of an uploaded archive at most."""
     max_unpacked_mb: int = Field(default=4096, ge=1, le=1_000_000)
     """Size of what an uploaded archive unpacks to at most."""
+
+    @field_validator("proxies")
+    @classmethod
+    def _are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        import ipaddress
+
+        for text in value:
+            ipaddress.ip_network(text, strict=False)
+        return value
 
 
 class Bounds(BaseModel):
@@ -335,11 +359,14 @@ TEMPLATE = """\
 # probe_sec = 600
 
 # [api]                        # parallelhassnes api: see docs/http.md
-# host = "127.0.0.1"           # any other address needs a token
+# host = "127.0.0.1"
 # port = 8765
-# auth = "token"               # "none": everybody on this host; left out: tokens, once there is one
+# unix_socket = "api.sock"     # instead of host and port; for this user alone
+# auth = "user"                # your own processes need no token; "token": everybody does; "none": nobody does
 # tick_sec = 10
 # hosts = ["runs.example.org"] # names under which a proxy in front of it is reached
+# root_path = "/runs"          # the path below which a proxy has it
+# proxies = ["127.0.0.0/8"]    # whose X-Forwarded-For is believed
 # max_upload_mb = 512
 
 # [audit]                      # checkpoints of the ledgers: see docs/audit.md

@@ -1,6 +1,7 @@
 """What tests need from the machine: probed once per process, by doing the smallest real thing."""
 
 import functools
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -142,7 +143,16 @@ def browser() -> Missing | None:
     return None
 
 
+@functools.cache
+def nginx() -> Missing | None:
+    """The web server nginx."""
+    if shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") is None:
+        return Missing("no program nginx", "install it: apt-get install nginx-light")
+    return None
+
+
 PROBES = {
+    "nginx": nginx,
     "browser": browser,
     "oddish": oddish,
     "docker": docker,

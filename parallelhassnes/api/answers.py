@@ -35,11 +35,26 @@ Why = Annotated[
 
 
 class Known(NamedTuple):
-    """The answers that the client has already."""
+    """The answers that the client has already, and those that it wants alone."""
 
     tags: frozenset[str]
+    wanted: frozenset[str] | None = None
+    """Of ``If-Match``, as they were sent; None for any."""
 
     def has(self, tag: str) -> bool:
+        """Whether the client has it; raises where it wants another one (RFC 9110, 13.2.2).
+
+        Raises:
+            HTTPException: 412.
+        """
+        strong = not tag.startswith("W/")
+        if (
+            self.wanted is not None
+            and "*" not in self.wanted
+            and not (strong and tag in self.wanted)
+        ):
+            why = "has changed" if strong else "has a weak tag, which If-Match never means"
+            raise HTTPException(412, f"what is there {why}", {"ETag": tag})
         return "*" in self.tags or tag.removeprefix("W/") in self.tags
 
 
@@ -47,9 +62,13 @@ async def _known(
     if_none_match: Annotated[
         str | None, Header(description="The `ETag` of the answer that you have: 304 where it still holds.")
     ] = None,
+    if_match: Annotated[
+        str | None, Header(description="The `ETag` of the only answer that is wanted: else 412.")
+    ] = None,
 ) -> Known:  # fmt: skip
     said = (if_none_match or "").split(",")
-    return Known(frozenset(text.strip().removeprefix("W/") for text in said))
+    wanted = None if if_match is None else frozenset(text.strip() for text in if_match.split(","))
+    return Known(frozenset(text.strip().removeprefix("W/") for text in said), wanted)
 
 
 KnownHere = Annotated[Known, Depends(_known)]

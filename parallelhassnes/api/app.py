@@ -1,6 +1,6 @@
 """The application: routes over the functions of ``control``, and nothing that has to be kept.
 
-LastResort ─▶ Guard (Host, Origin, who, size) ─▶ routes ─▶ control
+LastResort ─▶ Outside (prefix, HEAD) ─▶ Guard (Host, Origin, who, size) ─▶ routes ─▶ control
                                                     └▶ after a change: the ticking process is poked
 """
 
@@ -26,10 +26,11 @@ from parallelhassnes.api import (
     tasks,
     warming,
 )
-from parallelhassnes.api.auth import SAFE_METHODS, Gatekeeper, csrf_checked
+from parallelhassnes.api.auth import SAFE_METHODS, Gatekeeper, checked
 from parallelhassnes.api.earlier import hassnes, oddish, terminal_bench
 from parallelhassnes.api.guard import Guard
 from parallelhassnes.api.openapi import describe
+from parallelhassnes.api.outside import Outside
 from parallelhassnes.api.problems import LastResort, handle
 from parallelhassnes.api.site import Site
 
@@ -55,9 +56,7 @@ class Poke:
 
 def create_app(site: Site) -> FastAPI:
     """The application that serves one root."""
-    gatekeeper = Gatekeeper(
-        site.layout, open_to_all=site.auth == "none", port=site.settings.port
-    )  # fmt: skip
+    gatekeeper = Gatekeeper(site.layout, auth=site.auth)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -70,16 +69,20 @@ def create_app(site: Site) -> FastAPI:
         finally:
             if site.ticker is not None:
                 await site.ticker.close()
+            site.leave()
 
     app = FastAPI(
         title="ParallelHassnes",
         docs_url=None,  # its assets would come from elsewhere
         redoc_url=None,
         lifespan=lifespan,
-        dependencies=[Depends(csrf_checked)],
+        dependencies=[Depends(checked)],
         middleware=[
             Middleware(LastResort),
-            Middleware(Guard, settings=site.settings, gatekeeper=gatekeeper),
+            Middleware(Outside, prefix=site.settings.root_path),
+            Middleware(
+                Guard, settings=site.settings, gatekeeper=gatekeeper, watching=site.watching
+            ),
             Middleware(Poke, site=site),
         ],
     )

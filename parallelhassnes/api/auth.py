@@ -1,30 +1,35 @@
-"""Who asks, and what they may: tokens as ``Authorization: Bearer``, or the cookie that a login gave.
+"""Who asks, and what they may: a process of the user who runs the server, a token as ``Authorization: Bearer``, or the
+cookie that a login gave.
 
-The cookie is signed with a key that lives as long as the server and names the token that logged in, so a restart asks
-for a new login, a revoked token ends its sessions, and nothing of it is on disk. What is changed by it needs the
-session's CSRF token besides, as header ``X-CSRF-Token`` or as field ``csrf_token`` of a form.
+By the setting ``auth``: ``user`` lets in processes of this user that belong to no attempt, and holders of tokens;
+``token`` the latter alone; ``none`` everybody.
+
+The cookie holds the id of a session, see ``control/sessions.py``. What is changed by it needs the session's CSRF token
+besides, as header ``X-CSRF-Token`` or as field ``csrf_token`` of a form.
 """
 
-import hashlib
 import hmac
-import secrets
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
+from enum import Enum
 from http.cookies import CookieError, SimpleCookie
 from typing import Annotated, Literal, NamedTuple
 
 from fastapi import Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from itsdangerous import BadSignature, URLSafeTimedSerializer
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
-from parallelhassnes.control import tokens
+from parallelhassnes.api.peers import Peer, is_relayed, live_supervisors
+from parallelhassnes.config import Auth
+from parallelhassnes.control import sessions, tokens
 from parallelhassnes.control.tokens import Role, Token
+from parallelhassnes.store import ledger
+from parallelhassnes.store.identity import store_id
 from parallelhassnes.store.layout import Layout
 
-SESSION_SEC = 12 * 3600
 CSRF_HEADER, CSRF_FIELD = "x-csrf-token", "csrf_token"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 MOST_FAILURES = 10
@@ -37,19 +42,22 @@ class Who(NamedTuple):
     """Who asks."""
 
     name: str
-    """The token's name; empty where none is needed."""
+    """The token's name, or the user's where none is needed."""
     role: Role
-    via: Literal["none", "bearer", "cookie"]
-    csrf: str = ""
-    """What a change that comes by the cookie must carry."""
+    via: Literal["none", "user", "bearer", "cookie"]
+    token: Token | None = None
+    session: str = ""
+    """Id of the session, of a cookie."""
 
     @property
-    def speaker(self) -> str | None:
-        """What the ledger calls them; None for whoever runs the server."""
-        return f"token:{self.name}" if self.name else None
+    def csrf(self) -> str:
+        """What a change that comes by the cookie must carry."""
+        return sessions.csrf(self.session) if self.session else ""
 
-
-ANYBODY = Who("", "operate", "none")
+    @property
+    def speaker(self) -> str:
+        """What the ledger calls them."""
+        return f"token:{self.name}" if self.via in ("bearer", "cookie") else self.name
 
 
 class Failures:
@@ -77,30 +85,49 @@ class Failures:
 class Gatekeeper:
     """Tells who asks, for one server."""
 
-    def __init__(self, layout: Layout, *, open_to_all: bool, port: int) -> None:
-        self._layout, self._open = layout, open_to_all
-        self._signer = URLSafeTimedSerializer(secrets.token_bytes(32), salt="session")
-        self.cookie = f"parallelhassnes_{port}"
-        """The cookie's name; browsers do not keep servers on different ports of one host apart."""
+    def __init__(self, layout: Layout, *, auth: Auth) -> None:
+        self._layout, self._auth = layout, auth
+        self.cookie = f"parallelhassnes_{store_id(layout.runs)}"
+        """The cookie's name, of all servers of the root; browsers do not keep those of one host apart by their ports."""
         self._failures = Failures()
 
-    def who(self, headers: Headers, client: str) -> Who | None:
-        """Who asks; None for somebody unknown.
+    async def who(self, headers: Headers, client: str, peer: Peer | None) -> Who:
+        """Who asks.
 
         Raises:
-            HTTPException: 401 for a token that is none, 429 where that has happened too often. A right token is let in
-                all the same: one bad client must not lock out those who share its address.
+            HTTPException: 401 for somebody unknown or a token that is none, 429 where that has happened too often. A
+                right token is let in all the same: one bad client must not lock out those who share its address.
         """
-        if self._open:
-            return ANYBODY
+        if self._auth == "none":
+            return Who(_user_of(headers, client, peer), "operate", "none")
         said = headers.get("authorization")
         if said is not None:
             kind, _, text = said.partition(" ")
             token = tokens.holder(self._layout, text.strip()) if kind.lower() == "bearer" else None
             if token is None:
                 raise self.failed(client)
-            return Who(token.name, token.role, "bearer")
-        return self._by_cookie(headers.get("cookie", ""))
+            if token.expired:
+                raise unauthorised(f"token {token.name} has expired at {token.expires_at}")
+            return Who(token.name, token.role, "bearer", token)
+        known = self._by_cookie(headers.get("cookie", ""))
+        if known is not None:
+            return known
+        if self._auth == "token":
+            raise unauthorised("this needs a token")
+        why = await self._stranger(headers, peer)
+        if why:
+            raise unauthorised(f"this needs a token: {why}")
+        return Who(ledger.person(), "operate", "user")
+
+    async def _stranger(self, headers: Headers, peer: Peer | None) -> str:
+        """Why who is at the other end needs a token; empty for this user."""
+        if is_relayed(headers):
+            return "it comes through a proxy"
+        if peer is None:
+            return "it is not known whose connection it is"
+        if peer.found is not None:
+            return peer.found
+        return await run_in_threadpool(peer.stranger, lambda: live_supervisors(self._layout))
 
     def failed(self, client: str) -> HTTPException:
         """Note a failed login; how it is answered."""
@@ -110,39 +137,54 @@ class Gatekeeper:
         self._failures.add(client)
         return unauthorised("this token is none")
 
-    def log_in(self, text: str, client: str) -> tuple[Who, str]:
-        """Who it is that gave this token, and the value of their cookie.
+    def log_in(self, text: str, client: str) -> str:
+        """Begin a session of the token's holder; its id, for the cookie.
 
         Raises:
-            HTTPException: 401, 429.
+            HTTPException: 401, or 429 where that has happened too often.
         """
-        wait = self._failures.wait_sec(client)
-        if wait:
-            raise too_many(wait)
         token = tokens.holder(self._layout, text)
         if token is None:
             raise self.failed(client)
-        csrf = secrets.token_urlsafe(16)
-        value = self._signer.dumps([token.name, _mark(token), csrf])
-        return Who(token.name, token.role, "cookie", csrf), str(value)
+        if token.expired:
+            raise unauthorised(f"token {token.name} has expired at {token.expires_at}")
+        return sessions.begin(self._layout, token)
 
-    def _by_cookie(self, header: str) -> Who | None:
+    def log_out(self, cookies: str) -> None:
+        """End the session of that cookie, for every server."""
+        session = self._session(cookies)
+        if session:
+            sessions.end(self._layout, session)
+
+    def is_still(self, who: Who) -> bool:
+        """Whether who was let in would be let in again: no token revoked or expired, no session ended."""
+        if who.session:
+            return sessions.holder(self._layout, who.session) is not None
+        mine = who.token
+        return mine is None or tokens.named(self._layout, mine.name, mine.sha256) is not None
+
+    def standing(self) -> Hashable:
+        """What tokens and sessions there are: as long as it is the same, nobody has been shut out."""
+        known = [token.sha256 for token in tokens.every(self._layout) if not token.expired]
+        return *known, *sessions.names(self._layout)
+
+    def _session(self, header: str) -> str:
         try:
             morsel = SimpleCookie(header).get(self.cookie)
-            if morsel is None:
-                return None
-            name, mark, csrf = self._signer.loads(morsel.value, max_age=SESSION_SEC)
-        except (CookieError, BadSignature):
-            return None
-        for token in tokens.every(self._layout):
-            if token.name == name and hmac.compare_digest(_mark(token), mark):
-                return Who(token.name, token.role, "cookie", csrf)
-        return None
+        except CookieError:
+            return ""
+        return morsel.value if morsel is not None else ""
+
+    def _by_cookie(self, header: str) -> Who | None:
+        session = self._session(header)
+        token = sessions.holder(self._layout, session) if session else None
+        return Who(token.name, token.role, "cookie", token, session) if token else None
 
 
-def _mark(token: Token) -> str:
-    """What ties a session to this very token, were another made under its name."""
-    return hashlib.sha256(f"session {token.sha256}".encode()).hexdigest()[:24]
+def _user_of(headers: Headers, client: str, peer: Peer | None) -> str:
+    """Whom the kernel names, where everybody is let in."""
+    user = peer.user() if peer is not None and not is_relayed(headers) else None
+    return f"anybody@{client}" if user is None else ledger.person(user)
 
 
 def unauthorised(detail: str) -> HTTPException:
@@ -188,14 +230,26 @@ def needs(role: Role) -> Callable[..., Who]:
     return check
 
 
-async def csrf_checked(request: Request) -> None:
-    """For every route: a change that a cookie allows must come from our own page.
+def scope_of(tags: Sequence[str | Enum]) -> str:
+    """The part of the interface that a route with these tags belongs to, as tokens name it."""
+    return str(tags[0]).split()[0].lower() if tags else "pages"
+
+
+async def checked(request: Request) -> None:
+    """For every route: a token with scopes is for those parts only; a change that a cookie allows must come from our own
+    page.
 
     Raises:
         HTTPException: 403.
     """
-    who = request.scope.get("state", {}).get("who")
-    if who is None or who.via != "cookie" or request.method in SAFE_METHODS:
+    who: Who | None = request.scope.get("state", {}).get("who")
+    if who is None:
+        return
+    part = scope_of(request.scope["route"].tags)
+    if who.token is not None and who.token.scopes and part not in who.token.scopes:
+        only = ", ".join(who.token.scopes)
+        raise HTTPException(403, f"token {who.name} is for {only}, not for {part}")
+    if who.via != "cookie" or request.method in SAFE_METHODS:
         return
     given = request.headers.get(CSRF_HEADER)
     if given is None and request.headers.get("content-type", "").startswith(_FORMS):

@@ -74,11 +74,12 @@ def send_file(wanted: Wanted, folder: Path, relative: str) -> Response:
     size, tag = info.st_size, f'"{info.st_mtime_ns:x}-{info.st_size:x}-{info.st_ino:x}"'
     headers = {**INERT, "ETag": tag}
     try:
-        part = _range(wanted, size, tag)
+        is_known = wanted.known.has(tag)
+        part = None if is_known else _range(wanted, size, tag)
     except HTTPException:
         stream.close()
         raise
-    if wanted.known.has(tag):
+    if is_known:
         stream.close()
         return Response(status_code=304, headers=headers)
     start, end = part or (0, size)
@@ -99,13 +100,17 @@ def _range(wanted: Wanted, size: int, tag: str) -> tuple[int, int] | None:
     said = wanted.range
     if said is None or wanted.if_range not in (None, tag):
         return None
-    match = re.fullmatch(r"bytes=(\d{0,15})-(\d{0,15})", said.strip(), re.ASCII)
+    match = re.fullmatch(r"(?i:bytes)=[ \t]*(\d{0,100})-(\d{0,100})[ \t]*", said.strip(), re.ASCII)
     if match is None or not any(match.groups()):  # several, or another unit: may be left alone
         return None
     first, last = match.groups()
+    if first and last and int(last) < int(first):  # invalid: to be left alone
+        return None
+    if not first and int(last) and not size:  # the end of nothing is the whole of it
+        return None
     start = int(first) if first else max(0, size - int(last))
     end = min(int(last) + 1, size) if first and last else size
-    if start >= size or start >= end:
+    if start >= size:
         headers = {"Content-Range": f"bytes */{size}"}
         raise HTTPException(416, f"the file has {size} bytes", headers)
     return start, end

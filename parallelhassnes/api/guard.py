@@ -3,17 +3,21 @@
 It works before a body is read, so that nobody unknown makes the server take in anything.
 """
 
+import asyncio
 import ipaddress
 import platform
 from urllib.parse import quote, urlsplit
 
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from parallelhassnes.api.auth import SAFE_METHODS, Gatekeeper, Who, unauthorised
+from parallelhassnes.api.auth import SAFE_METHODS, Gatekeeper, Who
 from parallelhassnes.api.problems import problem
+from parallelhassnes.api.proxies import Proxies
+from parallelhassnes.api.watching import Watching
 from parallelhassnes.config import ApiConfig
 from parallelhassnes.control.tokens import may
 from parallelhassnes.store import ledger
@@ -23,6 +27,9 @@ PUBLIC = ("/health", "/login", "/static/")
 
 UPLOADS = ("/v1/tasks", "/submit/upload", "/tasks/upload", "/api/upload")
 """Paths that take archives."""
+
+_LONG_SEC = 1.0
+"""An answer that takes longer is ended where who asked for it is shut out meanwhile."""
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -38,11 +45,20 @@ class Guard:
     app: what it stands in front of.
     settings: names of the host, sizes.
     gatekeeper: tells who asks.
+    watching: looks at tokens and sessions for the answers that take long.
     """
 
-    def __init__(self, app: ASGIApp, settings: ApiConfig, gatekeeper: Gatekeeper) -> None:
-        self.app, self.settings, self.gatekeeper = app, settings, gatekeeper
+    def __init__(
+        self, app: ASGIApp, settings: ApiConfig, gatekeeper: Gatekeeper, watching: Watching
+    ) -> None:
+        self.app, self.settings, self.gatekeeper, self.watching = (
+            app,
+            settings,
+            gatekeeper,
+            watching,
+        )
         own = {"localhost", platform.node().lower(), settings.host.lower()}
+        self._proxies = Proxies(settings.proxies)
         self._hosts = own | {name.lower() for name in settings.hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,8 +66,9 @@ class Guard:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        self._proxies.correct(scope, headers)
         try:
-            who = self._admit(scope, headers)
+            who = await self._admit(scope, headers)
             limited = self._limited(scope, headers, receive)
         except HTTPException as error:
             answer = self._refusal(scope, headers, error)
@@ -59,11 +76,48 @@ class Guard:
             return
         scope.setdefault("state", {})["who"] = who
         with ledger.speaking_for(who.speaker if who else None):
-            await self.app(scope, limited, _with_headers(send))
+            if who is None or who.token is None or scope["method"] not in SAFE_METHODS:
+                await self.app(scope, limited, _with_headers(send))
+            else:
+                await self._while_let_in(who, scope, limited, _with_headers(send))
+
+    async def _while_let_in(self, who: Who, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, but no longer than the token and the session hold: a stream ends with them, whole."""
+        can_end = False
+
+        async def sending(message: Message) -> None:
+            nonlocal can_end
+            if message["type"] == "http.response.start":
+                can_end = "content-length" not in Headers(raw=message["headers"])
+            else:
+                can_end = can_end and message.get("more_body", False)
+            await send(message)
+
+        answering = asyncio.ensure_future(self.app(scope, receive, sending))
+        watching = asyncio.ensure_future(self._shut_out(who))
+        try:
+            await asyncio.wait((answering, watching), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            watching.cancel()
+            if not answering.done():
+                answering.cancel()
+                await asyncio.wait((answering,))
+        if not answering.cancelled():
+            await answering
+        elif can_end:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _shut_out(self, who: Who) -> None:
+        """Wait until they would not be let in any more."""
+        await asyncio.sleep(_LONG_SEC)
+        async with self.watching.on("standing", self.gatekeeper.standing) as watch:
+            seen = watch.seen
+            while await run_in_threadpool(self.gatekeeper.is_still, who):
+                seen = await watch.changed(seen)
 
     # --- who ------------------------------------------------------------------------------------------
 
-    def _admit(self, scope: Scope, headers: Headers) -> Who | None:
+    async def _admit(self, scope: Scope, headers: Headers) -> Who | None:
         self._check_host(headers)
         client = (scope.get("client") or ("",))[0]
         changes = scope["method"] not in SAFE_METHODS
@@ -71,9 +125,7 @@ class Guard:
             self._check_origin(headers)
         if _is_public(scope["path"]):
             return None
-        who = self.gatekeeper.who(headers, client)
-        if who is None:
-            raise unauthorised("this needs a token")
+        who = await self.gatekeeper.who(headers, client, scope.get("state", {}).get("peer"))
         if changes and not may(who.role, "submit"):
             raise HTTPException(403, f"token {who.name} may only read")
         return who

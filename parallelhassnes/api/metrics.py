@@ -13,7 +13,7 @@ from parallelhassnes.api.auth import needs
 from parallelhassnes.api.site import Site, SiteHere
 from parallelhassnes.control.scoreboard_models import SystemScoreboard
 
-router = APIRouter(tags=["system"], dependencies=[Depends(needs("read"))])
+router = APIRouter(tags=["metrics"], dependencies=[Depends(needs("read"))])
 _BREAKER = {"closed": 0, "half-open": 1, "open": 2}
 
 

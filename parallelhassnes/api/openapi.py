@@ -23,9 +23,10 @@ pages: ask again with `cursor` set to the `next` of the answer, until that is nu
 ERRORS = {
     "400": "The request cannot be done.",
     "401": "No token, or one that is none.",
-    "403": "The token's role does not allow it, or it comes from another site's page.",
+    "403": "The token's role or scopes do not allow it, or it comes from another site's page.",
     "404": "An id that names nothing, or more than one thing.",
     "409": "The store does not allow it as it is now.",
+    "412": "`If-Match` names another answer than the present one.",
     "413": "The body is too large.",
     "416": "The range lies outside of the file.",
     "421": "The Host header names another server.",
@@ -35,7 +36,7 @@ ERRORS = {
     "507": "The server's disk is full.",
 }
 _OF_ALL = {"413", "421"}
-_OF_THE_GUARDED = {"400", "401", "404", "409", "429"}
+_OF_THE_GUARDED = {"400", "401", "403", "404", "409", "429"}
 _JSON, _PROBLEM = "application/json", "application/problem+json"
 
 
@@ -44,9 +45,11 @@ def describe(app: FastAPI) -> None:
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
+            prefix = app.state.site.settings.root_path
             app.openapi_schema = _complete(
                 get_openapi(
-                    title="ParallelHassnes", version=__version__, description=_ABOUT, routes=app.routes
+                    title="ParallelHassnes", version=__version__, description=_ABOUT, routes=app.routes,
+                    servers=[{"url": prefix}] if prefix else None,
                 )
             )  # fmt: skip
         return app.openapi_schema
@@ -97,12 +100,13 @@ def _state(operation: dict[str, Any], *, changes: bool) -> None:
         role = max(named, key=ROLES.index)
         operation["security"] = [{key: [role] for key in way} for way in operation["security"][:1]]
         operation["description"] += f"\n\nNeeds the role `{role}`."
-        possible |= _OF_THE_GUARDED | ({"403", "507"} if changes else set())
+        possible |= _OF_THE_GUARDED | ({"507"} if changes else set())
     if operation.get("requestBody"):
         possible.add("422")
     if "range" in headers:
         possible.add("416")
     if "if-none-match" in headers:
+        possible.add("412")
         answers["304"] = {"description": "As it was: `If-None-Match` has it."}
         tag = {"description": "Changes when the answer does.", "schema": {"type": "string"}}
         answers["200"]["headers"] = {"ETag": tag}

@@ -9,14 +9,14 @@ import dataclasses
 import threading
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import Depends, Request
 
 from parallelhassnes.api.changes import Changes
 from parallelhassnes.api.ticking import Ticker
 from parallelhassnes.api.watching import Watching
-from parallelhassnes.config import ApiConfig, load_config
+from parallelhassnes.config import ApiConfig, Auth, load_config
 from parallelhassnes.control.batch_scoreboard import batch_scoreboard
 from parallelhassnes.control.find import Found, resolve
 from parallelhassnes.control.init import ensure
@@ -29,8 +29,6 @@ from parallelhassnes.schedule.context import Context, open_context
 _KEPT_ATTEMPTS = 10_000
 
 _FRESH_SEC = 0.5
-
-type Auth = Literal["none", "token"]
 
 
 class Site:
@@ -126,6 +124,11 @@ class Site:
         """Hand a secret to the ticking process, from any thread; a server without one has no place for it."""
         if self.ticker is not None and self.loop is not None:
             self.loop.call_soon_threadsafe(self.ticker.lend, name, value)
+
+    def leave(self) -> None:
+        """Take away the socket in the file system, where there is one: nobody answers there any more."""
+        if self.settings.unix_socket is not None:
+            Path(self.settings.unix_socket).unlink(missing_ok=True)
 
     def poke(self) -> None:
         """Something was changed: show it, and have a tick follow."""

@@ -8,7 +8,7 @@ import typer
 from parallelhassnes.cli.options import JsonOption, RootOption
 
 if TYPE_CHECKING:
-    from parallelhassnes.api.site import Auth
+    from parallelhassnes.config import Auth
 
 
 def register(app: typer.Typer) -> None:
@@ -25,12 +25,20 @@ def api(
         int | None,
         typer.Option("--port", min=0, max=65_535, help="0 for any that is free. [default: 8765]"),
     ] = None,
+    unix_socket: Annotated[
+        str | None,
+        typer.Option(
+            "--unix-socket",
+            metavar="PATH",
+            help="Listen on a socket that only you can use, not on a port.",
+        ),
+    ] = None,
     auth: Annotated[
         str | None,
         typer.Option(
             "--auth",
-            metavar="none|token",
-            help="Whom to let in; none only on a loopback address. [default: token, once there is one]",
+            metavar="user|token|none",
+            help="Whom to let in without a token: your own processes (the default on this host), nobody, or everybody.",
         ),
     ] = None,
     no_tick: Annotated[
@@ -48,7 +56,9 @@ def api(
     from parallelhassnes.store.atomic import dumps
 
     place = root_or_default(root)
-    serving = serve.listen(place, host=host, port=port, auth=_auth(auth), ticking=not no_tick)
+    serving = serve.listen(
+        place, host=host, port=port, unix_socket=unix_socket, auth=_auth(auth), ticking=not no_tick
+    )
     if json:
         site = serving.site
         document = {
@@ -57,7 +67,10 @@ def api(
             "root": str(place),
             "auth": site.auth,
             "ticking": not no_tick,
+            "unix_socket": site.settings.unix_socket,
         }
+        if serving.token:
+            document |= {"token": serving.token, "login": serving.login}
         typer.echo(dumps(document), nl=False)
     else:
         for line in serve.start_message(serving):
@@ -67,12 +80,13 @@ def api(
 
 
 def _auth(text: str | None) -> "Auth | None":
+    from typing import get_args
+
+    from parallelhassnes.config import Auth
     from parallelhassnes.errors import UserError
 
-    if text is None:
-        return None
-    if text == "none":
-        return "none"
-    if text == "token":
-        return "token"
-    raise UserError(f"--auth {text}: is not known", fix="use none or token")
+    known: tuple[Auth, ...] = get_args(Auth.__value__)
+    found = next((auth for auth in known if auth == text), None)
+    if text is not None and found is None:
+        raise UserError(f"--auth {text}: is not known", fix="use user, token or none")
+    return found

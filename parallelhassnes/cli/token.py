@@ -33,17 +33,33 @@ def create(
             help="See everything; also submit tables and tasks; also cancel, retry, pause, limit ….",
         ),
     ] = "read",
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--scope",
+            metavar="PART",
+            help="Only for this part of the interface, such as metrics or results; may be repeated.",
+        ),
+    ] = None,
+    expires: Annotated[
+        str | None,
+        typer.Option(
+            "--expires",
+            metavar="30d",
+            help="Refused after so long: hours (h), days (d) or weeks (w).",
+        ),
+    ] = None,
     root: RootOption = None,
     json: JsonOption = False,
 ) -> None:
     """Make a token and print it; it is shown only now.
 
-    Example: parallelhassnes token create ci --role submit
+    Example: parallelhassnes token create ci --role submit --expires 30d
     """
     from parallelhassnes.cli.work import open_store
     from parallelhassnes.control import tokens
 
-    made = tokens.create(open_store(root), name, role)
+    made = tokens.create(open_store(root), name, role, scopes=scope or (), expires=expires)
     typer.echo(made.model_dump_json() if json else made.token)
     if not json:
         typer.echo(f"{name} may {role}; keep the token, nothing can show it again", err=True)
@@ -77,6 +93,12 @@ def list_tokens(root: RootOption = None, json: JsonOption = False) -> None:
         typer.echo(dumps({"ok": True, "tokens": shown}), nl=False)
         return
     for token in found:
-        typer.echo(f"{token.name:20} {token.role:8} {token.created_at} by {token.by}")
+        until = (
+            f", {'expired' if token.expired else 'until'} {token.expires_at}"
+            if token.expires_at
+            else ""
+        )
+        only = f", only for {', '.join(token.scopes)}" if token.scopes else ""
+        typer.echo(f"{token.name:20} {token.role:8} {token.created_at} by {token.by}{until}{only}")
     if not found:
         typer.echo("there is no token; make one: parallelhassnes token create NAME --role operate")

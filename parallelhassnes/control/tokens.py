@@ -1,16 +1,20 @@
 """``token``: who may use the HTTP interface, and for what.
 
-    runs/_system/tokens/<name>.json    A    name, role, SHA-256 of the token, when it was made and by whom
+    runs/_system/tokens/<name>.json    A    name, role, scopes, SHA-256 of the token, until when, when it was made and by whom
 
 A token is 256 random bits, shown once, when it is made; only its hash is kept. Making one and revoking one are a
 file that appears and one that goes, each with a line in ``_system/ledger.jsonl``, under ``tick.lock``. Servers read
-the folder at every request, so a revoked token is refused from then on by all of them.
+the folder at every request, so a token that was revoked or has expired is refused from then on by all of them.
 """
 
 import hashlib
 import hmac
 import os
+import re
 import secrets
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -20,13 +24,21 @@ from parallelhassnes.errors import UnknownId, UserError
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.store import atomic, ledger, locks
 from parallelhassnes.store.layout import Layout
-from parallelhassnes.store.records import now_text
+from parallelhassnes.store.records import now_text, parse_time
 
 type Role = Literal["read", "submit", "operate"]
 ROLES: tuple[Role, ...] = get_args(Role.__value__)
 """Each may do what those before it may."""
 
+SCOPES = (
+    "batches", "jobs", "attempts", "streams", "queue", "results", "tasks", "system", "metrics", "pages",
+    "earlier", "oddish", "terminal-bench",
+)  # fmt: skip
+"""Parts of the interface that a token may be limited to, each the first word of a tag of ``/openapi.json``."""
+
 PREFIX = "phs_"
+_UNITS = {"h": 3600, "d": 86_400, "w": 7 * 86_400}
+_MOST_SEC = 100 * 366 * 86_400
 
 
 class Token(BaseModel):
@@ -37,10 +49,19 @@ class Token(BaseModel):
     schema_version: Literal[1] = 1
     name: str
     role: Role
+    scopes: tuple[str, ...] = ()
+    """Parts of the interface that it is limited to; empty for all."""
     sha256: str
     """Of the whole token, hexadecimal."""
     created_at: str
+    expires_at: str | None = None
+    """None for never."""
     by: str
+
+    @property
+    def expired(self) -> bool:
+        """Whether its time is over."""
+        return self.expires_at is not None and parse_time(self.expires_at) <= time.time()
 
 
 class Made(BaseModel):
@@ -49,6 +70,8 @@ class Made(BaseModel):
     ok: bool = True
     name: str
     role: Role
+    scopes: tuple[str, ...] = ()
+    expires_at: str | None = None
     token: str
     """To be kept by its holder; nothing can show it again."""
 
@@ -58,17 +81,23 @@ def may(role: Role, wanted: Role) -> bool:
     return ROLES.index(role) >= ROLES.index(wanted)
 
 
-def create(ctx: Context, name: str, role: str) -> Made:
+def create(
+    ctx: Context, name: str, role: str, *, scopes: Sequence[str] = (), expires: str | None = None
+) -> Made:
     """Make a token.
 
+    Args:
+        scopes: the parts of the interface that it is limited to; none for all.
+        expires: after how long it is refused, as ``12h``, ``30d`` or ``8w``; None for never.
+
     Raises:
-        UserError: the name cannot be one or is taken, or there is no such role.
+        UserError: the name cannot be one or is taken, there is no such role or scope, or no such time.
     """
     names.check_id(name, "name for a token")
-    if role not in ROLES:
-        near = names.nearest(role, ROLES)
-        fix = f"did you mean {near}?" if near else f"use {', '.join(ROLES)}"
-        raise UserError(f"there is no role {role}", fix=fix)
+    _check("role", role, ROLES)
+    for scope in scopes:
+        _check("scope", scope, SCOPES)
+    until = None if expires is None else now_text(_until(expires))
     token = PREFIX + secrets.token_urlsafe(32)
     path = ctx.layout.tokens / f"{name}.json"
     with locks.held(ctx.layout.tick_lock):
@@ -80,10 +109,33 @@ def create(ctx: Context, name: str, role: str) -> Made:
             )
         path.parent.mkdir(exist_ok=True)
         by = ledger.person()
-        made = Token(name=name, role=role, sha256=_hash(token), created_at=now_text(), by=by)
+        made = Token.model_validate(
+            {"name": name, "role": role, "scopes": tuple(dict.fromkeys(scopes)), "sha256": _hash(token),
+             "created_at": now_text(), "expires_at": until, "by": by}
+        )  # fmt: skip
         ledger.replace_json(ctx.layout.system, f"tokens/{name}.json", made.model_dump(mode="json"))
-        ledger.append(ctx.layout.system, "token_created", by=by, token=name, role=role)
-    return Made(name=name, role=made.role, token=token)
+        ledger.append(
+            ctx.layout.system, "token_created", by=by, token=name, role=role,
+            scopes=list(made.scopes) or None, expires_at=until,
+        )  # fmt: skip
+    return Made(
+        name=name, role=made.role, scopes=made.scopes, expires_at=until, token=token
+    )  # fmt: skip
+
+
+def _check(what: str, text: str, known: Sequence[str]) -> None:
+    if text not in known:
+        near = names.nearest(text, known)
+        fix = f"did you mean {near}?" if near else f"use {', '.join(known)}"
+        raise UserError(f"there is no {what} {text}", fix=fix)
+
+
+def _until(text: str) -> datetime:
+    match = re.fullmatch(r"([1-9]\d{0,5})([hdw])", text)
+    seconds = int(match[1]) * _UNITS[match[2]] if match else 0
+    if not 0 < seconds <= _MOST_SEC:
+        raise UserError(f"--expires {text}: is no such time", fix="write 12h, 30d or 8w")
+    return datetime.fromtimestamp(time.time() + seconds, UTC)
 
 
 def revoke(ctx: Context, name: str) -> None:
@@ -119,7 +171,9 @@ def every(layout: Layout) -> list[Token]:
 
 
 def holder(layout: Layout, text: str) -> Token | None:
-    """The token that ``text`` is; None where it is none. Takes as long for a wrong one as for a right one."""
+    """The token that ``text`` is, which may have expired; None where it is none. Takes as long for a wrong one as for a
+    right one.
+    """
     digest = _hash(text)
     right: Token | None = None
     for token in every(layout):
@@ -129,8 +183,9 @@ def holder(layout: Layout, text: str) -> Token | None:
 
 
 def named(layout: Layout, name: str, sha256: str) -> Token | None:
-    """The token of that name, if it is still the one with that hash."""
-    return next((t for t in every(layout) if t.name == name and t.sha256 == sha256), None)
+    """The token of that name, if it is still the one with that hash and has not expired."""
+    same = (t for t in every(layout) if t.name == name and t.sha256 == sha256 and not t.expired)
+    return next(same, None)
 
 
 def _hash(token: str) -> str:

@@ -7,6 +7,7 @@ runs/_system/starts/<env>.json   when trials in an environment with a start rate
 runs/_tasks/<sha256>/            a task that was uploaded
 runs/_system/tokens/<name>.json  who may use the HTTP interface, and for what
 runs/_system/checkpoints/        how far the ledgers had come, signed
+runs/_system/sessions/<sha256>.json  browsers that have logged in with a token
 runs/_queue/incoming/            tables, put there by rename
 runs/_queue/accepted|rejected/   tables as submitted, with .ack.json or .error.json
 runs/_queue/ready/<key>/<batch_id>/<chunk>/<ticket>    what could start now
@@ -88,6 +89,10 @@ class Layout:
     @cached_property
     def tokens(self) -> Path:
         return self.system / "tokens"
+
+    @cached_property
+    def sessions(self) -> Path:
+        return self.system / "sessions"
 
     @cached_property
     def pass_wanted(self) -> Path:

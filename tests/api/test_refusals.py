@@ -31,9 +31,8 @@ class Operation(NamedTuple):
         """With ids that name nothing."""
         path = re.sub(r"{[^}]*}", "77", self.path)
         with client.stream(self.method, path, **more) as answer:
-            if not answer.headers.get("content-type", "").startswith(
-                "text/event-stream"
-            ):  # it has no end
+            kind = answer.headers.get("content-type", "")
+            if self.method == "head" or not kind.startswith("text/event-stream"):  # it has no end
                 answer.read()
         return answer
 
@@ -100,6 +99,25 @@ def test_every_id_that_names_nothing_is_404(site):
             continue
         answer = operation.send(site.client, headers=site.headers["operate"])
         refused(operation, answer, 404)
+
+
+def test_head_is_answered_as_get_is_and_has_no_body(site):
+    mine = site.headers["operate"]
+    for operation in site.operations:
+        if operation.method == "get":
+            got = operation.send(site.client, headers=mine)
+            head = operation._replace(method="head").send(site.client, headers=mine)
+            assert head.status_code == got.status_code, operation.path
+            assert head.headers["content-type"] == got.headers["content-type"]
+            assert head.content == b""
+    assert site.client.head("/", headers=mine).headers["content-type"].startswith("text/html")
+
+
+def test_a_change_on_a_condition_that_cannot_be_fulfilled_is_not_made(site):
+    mine = site.headers["operate"] | {"If-Match": '"some"'}
+    for operation in site.operations:
+        if operation.method != "get":
+            is_problem(operation.send(site.client, headers=mine), 412)
 
 
 def test_every_polled_answer_has_a_tag_and_nothing_else_says_so(site):

@@ -120,12 +120,25 @@ def test_files_come_whole_in_ranges_and_never_through_links(site):
         ("bytes=4-", 206, b"two\n", "bytes 4-7/8"),
         ("bytes=-3", 206, b"wo\n", "bytes 5-7/8"),
         ("bytes=6-900", 206, b"o\n", "bytes 6-7/8"),
+        (f"Bytes=6-{'9' * 40}", 206, b"o\n", "bytes 6-7/8"),
+        ("bytes=5-2", 200, b"one\ntwo\n", None),  # invalid, so left alone (RFC 9110, 14.1.1)
+        ("bytes=-900", 206, b"one\ntwo\n", "bytes 0-7/8"),
         ("lines=1-2", 200, b"one\ntwo\n", None),
         ("bytes=0-0,2-2", 200, b"one\ntwo\n", None),
     ):
         part = client.get(f"{files}/stdout.log", headers={"Range": said})
         assert (part.status_code, part.content, part.headers.get("content-range")) == (status, content, place)  # fmt: skip
-    is_problem(client.get(f"{files}/stdout.log", headers={"Range": "bytes=8-"}), 416)
+    for said in ("bytes=8-", "bytes=-0"):
+        refused = client.get(f"{files}/stdout.log", headers={"Range": said})
+        is_problem(refused, 416)
+        assert refused.headers["content-range"] == "bytes */8"
+    tag = client.get(f"{files}/stdout.log").headers["etag"]
+    for headers, status in (
+        ({"If-Match": f'"x", {tag}'}, 200), ({"If-Match": "*"}, 200), ({"If-Match": f"W/{tag}"}, 412), ({"If-Match": '"x"'}, 412),
+        ({"If-Match": '"x"', "If-None-Match": tag}, 412), ({"If-None-Match": tag, "Range": "bytes=8-"}, 304),
+        ({"If-Range": tag, "Range": "bytes=0-0"}, 206), ({"If-Range": f"W/{tag}", "Range": "bytes=0-0"}, 200),
+    ):  # fmt: skip
+        assert client.get(f"{files}/stdout.log", headers=headers).status_code == status, headers
     folder = resolve(ctx.layout, f"{batch_id}/good/s/1").folder(ctx.layout)
     links = [p.relative_to(folder).as_posix() for p in folder.rglob("leak.log")]
     assert links

@@ -11,8 +11,10 @@ from fastapi import APIRouter, Form, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
-from parallelhassnes.api.auth import SESSION_SEC, Gatekeeper
+from parallelhassnes.api.auth import Gatekeeper
 from parallelhassnes.api.pages.render import page
+from parallelhassnes.api.site import site_of
+from parallelhassnes.control.sessions import LASTS_SEC
 
 router = APIRouter()
 
@@ -33,15 +35,14 @@ def log_in(
     gatekeeper: Gatekeeper = request.app.state.gatekeeper
     client = request.client.host if request.client else ""
     try:
-        _, value = gatekeeper.log_in(token.strip(), client)
+        session = gatekeeper.log_in(token.strip(), client)
     except HTTPException as error:
         if "text/html" not in request.headers.get("accept", ""):
             raise
-        said = "This is no token that is known here." if error.status_code == 401 else error.detail
-        return _form(request, next_page, said, error.status_code)
+        return _form(request, next_page, f"{error.detail.partition(';')[0]}.", error.status_code)
     answer = RedirectResponse(own_page(next_page), 303)
     answer.set_cookie(
-        gatekeeper.cookie, value, max_age=SESSION_SEC, httponly=True, samesite="lax",
+        gatekeeper.cookie, session, max_age=LASTS_SEC, httponly=True, samesite="lax", path=_path(request),
         secure=request.url.scheme == "https",
     )  # fmt: skip
     return answer
@@ -49,10 +50,16 @@ def log_in(
 
 @router.post("/logout")
 def log_out(request: Request) -> Response:
-    """Forget the cookie."""
+    """End the session, on the server's side too, and forget the cookie."""
+    gatekeeper: Gatekeeper = request.app.state.gatekeeper
+    gatekeeper.log_out(request.headers.get("cookie", ""))
     answer = RedirectResponse("/login", 303)
-    answer.delete_cookie(request.app.state.gatekeeper.cookie)
+    answer.delete_cookie(gatekeeper.cookie, path=_path(request))
     return answer
+
+
+def _path(request: Request) -> str:
+    return site_of(request).settings.root_path or "/"
 
 
 def _form(request: Request, next_page: str, trouble: str = "", code: int = 200) -> Response:

@@ -4,6 +4,7 @@ Everything is escaped by the template engine; what is HTML already is ``Markup``
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Coroutine
 from functools import cache
 from typing import Any
@@ -25,10 +26,16 @@ from parallelhassnes.api.site import site_of
 from parallelhassnes.control import tokens, words
 from parallelhassnes.errors import UnknownId, UserError
 
+_ADDRESS = re.compile(r'((?:href|src|action|data-events|data-address)=")/(?!/)')
+"""What leads to another page or part of the server; a quote that stands in a text is written otherwise."""
+
 
 def page(request: Request, template: str, code: int = 200, **values: Any) -> Response:
     """The rendered page; 304 where the reader has the very same already."""
     body = _templates().get_template(template).render(_surroundings(request) | values)
+    prefix = site_of(request).settings.root_path
+    if prefix:
+        body = _ADDRESS.sub(rf"\1{prefix}/", body)
     tag = f'W/"{hashlib.sha256(body.encode()).hexdigest()[:24]}"'
     headers = {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Cookie"}
     if code == 200 and request.headers.get("if-none-match") == tag:
