@@ -160,7 +160,9 @@ def _lay_out(task: Task, scratch: Path, owner: int | None) -> _Layout:
     places = [(folder, str(scratch / f"shown-{n}")) for n, folder in enumerate(shown)]
     for _, place in places:
         Path(place).mkdir()
-    for given in ("root", *FOLDERS):
+    for given in FOLDERS:
+        os.chown(scratch / given, owner, owner)
+    for given in ("root", "agents-tests"):
         owners.give(scratch / given, owner)
     for bind in task.binds:
         if bind.is_the_trials and not bind.read_only:
