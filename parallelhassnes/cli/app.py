@@ -100,7 +100,7 @@ def main() -> NoReturn:
     _open_streams()
     code = 0
     try:
-        code = app(standalone_mode=False) or 0
+        code = _obey()
     except UsageError as error:
         error.show()
         _print_document(error.format_message())
@@ -124,6 +124,18 @@ def main() -> NoReturn:
         )
         sys.exit(OUR_ERROR)
     sys.exit(code)
+
+
+def _obey() -> int:
+    """Do what the command line says, and tell what of the store was passed over; the exit code."""
+    from parallelhassnes.store import members
+
+    with members.collecting() as passed_over:
+        try:
+            return app(standalone_mode=False) or 0
+        finally:
+            for line in passed_over:
+                print(f"passed over {line}", file=sys.stderr)
 
 
 def _open_streams() -> None:

@@ -288,7 +288,8 @@ def _print_tick(ctx: "Context", report: "TickReport", *, quiet: bool, json: bool
     from parallelhassnes.store import tickets
     from parallelhassnes.store.atomic import dumps
 
-    rejected = [table for table in report.ingested if table.batch_id is None]
+    left = [table for table in report.ingested if table.left]
+    rejected = [t for t in report.ingested if t.batch_id is None and not t.left]
     accepted = [
         table.batch_id for table in report.ingested if table.batch_id and not table.duplicate
     ]
@@ -301,6 +302,11 @@ def _print_tick(ctx: "Context", report: "TickReport", *, quiet: bool, json: bool
                 {"name": table.name, "errors": [problem.line() for problem in table.problems]}
                 for table in rejected
             ],
+            "left": [
+                {"name": table.name, "errors": [problem.line() for problem in table.problems]}
+                for table in left
+            ],
+            "passed_over": report.passed_over,
             "repaired": report.repaired,
             "launched": [
                 f"{t.batch_id}/{t.job_id}/{t.step_id}/{attempt}" for t, attempt in report.launched
@@ -313,6 +319,11 @@ def _print_tick(ctx: "Context", report: "TickReport", *, quiet: bool, json: bool
     for table in rejected:
         for problem in table.problems:
             typer.echo(f"rejected {problem.line()}", err=True)
+    for table in left:
+        for problem in table.problems:
+            typer.echo(f"left {problem.line()}", err=True)
+    for line in report.passed_over:
+        typer.echo(f"passed over {line}", err=True)
     for name in report.repaired:
         typer.echo(f"attempt {name} had died; it is ended as lost", err=True)
     if quiet:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from parallelhassnes.control import audit_system
@@ -24,7 +25,7 @@ from parallelhassnes.control.audit_checkpoints import Checkpoints
 from parallelhassnes.control.audit_job import JobsAudit, TaskFolders
 from parallelhassnes.control.audit_models import NOTES, Audit, Finding
 from parallelhassnes.schedule import boot
-from parallelhassnes.store import batches, ledger
+from parallelhassnes.store import atomic, batches, ledger, members
 from parallelhassnes.store.layout import Layout
 
 _LOOKS = 4
@@ -68,12 +69,13 @@ def verify(
     heads: dict[str, str] = {}
     with ThreadPoolExecutor(max_workers=min(8, 2 * (os.cpu_count() or 1))) as pool:
         for batch_id in wanted:
-            done = _look(layout, batch_id, known, folders, pool)
-            found += done.found
-            whole.attempts += done.attempts
-            whole.files += done.files
-            whole.size += done.size
-            heads[batch_id] = done.head
+            with members.apart(layout.batch(batch_id), partial(_unreadable, found, batch_id)):
+                done = _look(layout, batch_id, known, folders, pool)
+                found += done.found
+                whole.attempts += done.attempts
+                whole.files += done.files
+                whole.size += done.size
+                heads[batch_id] = done.head
     if batch_ids is None:
         found += _strangers(layout, wanted)
         found += known.gone(wanted)
@@ -84,6 +86,11 @@ def verify(
         seconds=round(time.monotonic() - began, 3), heads=heads, checkpoints=known.count, problems=problems,
         notes=[finding for finding in found if finding.what in NOTES],
     )  # fmt: skip
+
+
+def _unreadable(found: list[Finding], batch_id: str, error: Exception) -> None:
+    text = f"{atomic.describe_damage(error)}; {atomic.advice(error)}"
+    found.append(Finding(what="unreadable", place=batch_id, text=text))
 
 
 def _look(

@@ -86,7 +86,7 @@ class BatchAudit:
             yield self._finding("changed", batches.META)
         try:
             about = atomic.read_json(self.dir / batches.META)
-        except atomic.DAMAGE:
+        except (atomic.CorruptFile, OSError):
             yield self._finding("unreadable", batches.META)
             return
         yield from self._belongs(about, batches.META, {"batch_id": self.batch_id})

@@ -68,7 +68,7 @@ class Checkpoints:
                 self._problem(path.name, "is missing")
                 prev = prev_sig = "?"
                 continue
-            except atomic.DAMAGE as error:
+            except (atomic.CorruptFile, OSError) as error:
                 self._problem(path.name, f"cannot be read: {error}")
                 prev, prev_sig = checkpoints.digest(path), "?"
                 continue

@@ -70,7 +70,7 @@ class JobsAudit:
             job_dir = self.batch.dir / job_id
             try:
                 job = batches.read_job(job_dir)
-            except atomic.DAMAGE as error:
+            except (atomic.CorruptFile, OSError) as error:
                 if lines:  # without any, the comparison of the hashes has said all there is to say
                     yield self._finding("unreadable", f"{job_id}/{batches.JOB}", str(error))
                 continue
@@ -90,7 +90,7 @@ class JobsAudit:
         place = f"{job.job_id}/{batches.CURRENT}"
         try:
             current = batches.read_current(self.batch.dir / job.job_id)
-        except atomic.DAMAGE as error:
+        except (atomic.CorruptFile, OSError) as error:
             yield self._finding("unreadable", place, f"{error}; doctor --rebuild makes it anew")
             return
         if lines and not (self.batch.dir / place).exists():

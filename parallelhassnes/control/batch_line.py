@@ -35,7 +35,7 @@ def _stat(path: str) -> tuple[int, int]:
     """Size in bytes and time of change in nanoseconds; zeros where there is no such file."""
     try:
         found = os.stat(path)  # noqa: PTH116 - hot path
-    except FileNotFoundError:
+    except OSError:  # whoever reads it is told
         return 0, 0
     return found.st_size, found.st_mtime_ns
 

@@ -14,6 +14,7 @@ from parallelhassnes.control.statistics import bootstrap_mean, mcnemar
 from parallelhassnes.control.trial_rows import TrialRow
 from parallelhassnes.errors import UserError
 from parallelhassnes.steps.verdict import statistics
+from parallelhassnes.store import members
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import now_text
 
@@ -115,6 +116,8 @@ class Comparison(View):
     at: str
     a: str
     b: str
+    passed_over: list[str] = []
+    """What of the store could not be read and is not in here, a line each."""
     agents: list[PairedAgent]
     only_a: list[str]
     """Agents without a counterpart."""
@@ -133,8 +136,9 @@ def compare(layout: Layout, a: str, b: str) -> Comparison:
         UnknownId: a side names nothing.
         UserError: a side has no trials, or the sides have no agent in common.
     """
-    chosen = trial_rows.side(layout, a), trial_rows.side(layout, b)
-    sides = [by_agent(trial_rows.read(layout, each)) for each in chosen]
+    with members.collecting() as passed_over:
+        chosen = trial_rows.side(layout, a), trial_rows.side(layout, b)
+        sides = [by_agent(trial_rows.read(layout, each)) for each in chosen]
     for side, each in zip(sides, chosen, strict=True):
         if not side:
             raise UserError(f"{each.said} has no trials", fix="name a batch with trials")
@@ -152,6 +156,7 @@ def compare(layout: Layout, a: str, b: str) -> Comparison:
             fix="write BATCH@AGENT on both sides to compare different agents",
         )
     return Comparison(
+        passed_over=passed_over,
         at=now_text(), a=chosen[0].said, b=chosen[1].said,
         agents=[paired(one, other) for one, other in pairs], only_a=only_a, only_b=only_b,
     )  # fmt: skip

@@ -23,7 +23,7 @@ from parallelhassnes.schedule.requeue import rebuild
 from parallelhassnes.schedule.tick import run_pass
 from parallelhassnes.steps.agent.cli import NotInstalled
 from parallelhassnes.steps.agent.named import BUILT_IN, agent
-from parallelhassnes.store import atomic, attempts, batches, locks, space, tickets
+from parallelhassnes.store import attempts, batches, locks, members, space, tickets
 
 
 class Check(BaseModel):
@@ -166,25 +166,36 @@ def _store(ctx: Context) -> Iterator[Check]:
 
 def _named_by(ctx: Context, batch_id: str) -> Sequence[str]:
     """The secrets that a batch names; none where it cannot be read, which is another finding."""
-    try:
+    with members.apart(batch_id, lambda _: None):
         return batches.read_batch(ctx.layout.batch(batch_id)).secrets
-    except atomic.DAMAGE:
-        return ()
+    return ()
 
 
 def _damage(ctx: Context) -> Iterator[Check]:
-    for batch_id, reason in damage.every(ctx.layout).items():
+    found = damage.every(ctx.layout)
+    known = ctx.layout.batch_ids()
+    for batch_id in known:
+        place = ctx.layout.batch(batch_id)
+        errors: list[Exception] = []
+        with members.apart(place, errors.append):
+            for job_dir in batches.job_dirs(ctx.layout, batch_id):
+                batches.read_job(job_dir)
+            batches.read_control(place)
+        for error in errors:
+            found.setdefault(batch_id, damage.describe(error))
+    for name in batches.strangers(ctx.layout, known):
+        found.setdefault(name, f"damaged: {ctx.layout.batch(name) / batches.META}: is gone; put the file back, or remove the folder of the batch")  # fmt: skip
+    for batch_id, reason in sorted(found.items()):
         yield Check(name=f"batch {batch_id}", state="trouble", text=reason)
 
 
 def _is_dead(ctx: Context, entry: tickets.Running) -> bool:
-    try:
+    with members.apart(entry.path, lambda _: None):
         ticket = tickets.read(entry.path)
-    except atomic.DAMAGE:
-        return False
-    step_dir = ctx.layout.step(ticket.batch_id, ticket.job_id, ticket.step_id)
-    ref = attempts.newest(step_dir)
-    return ref is None or not locks.is_held(step_dir / "step.lock")
+        step_dir = ctx.layout.step(ticket.batch_id, ticket.job_id, ticket.step_id)
+        ref = attempts.newest(step_dir)
+        return ref is None or not locks.is_held(step_dir / "step.lock")
+    return False
 
 
 def _disk(ctx: Context) -> Check:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from parallelhassnes.names import key_dir
-from parallelhassnes.schedule import keys
+from parallelhassnes.schedule import keys, runner
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.tick import pass_and_wake, tick
-from parallelhassnes.store import atomic, batches, locks, tickets
+from parallelhassnes.store import batches, locks, members, tickets
 
 _LOOK_SEC = 0.05
 _TICK_SEC = 5.0
@@ -31,7 +31,8 @@ def until_idle(
         if time.monotonic() >= next_tick:
             report = tick(ctx)
             next_tick = time.monotonic() + _TICK_SEC
-            moved = bool(report.ingested or report.launched or report.repaired)
+            came = any(not table.left for table in report.ingested)
+            moved = came or bool(report.launched or report.repaired)
         else:
             moved = False
         on_look()
@@ -57,7 +58,7 @@ def _is_idle(ctx: Context, batch_ids: Collection[str] | None) -> bool:
     layout = ctx.layout
     if _is_live(ctx, ours):
         return False
-    if (layout.runners / ctx.config.runner_id / "drain").exists():
+    if runner.is_draining(ctx):
         return True
     paused = keys.holds(layout, ctx.config)
     if any(_will_start(ctx, path, paused, ours) for _, path in tickets.delayed(layout)):
@@ -87,11 +88,8 @@ def _will_start(
     batch_id = tickets.parse_name(path.name.split(".", 1)[1]).batch_id
     if not ours(batch_id):
         return False
-    try:
+    with members.apart(path, lambda _: None):  # it is due, or the next tick sees to it
         if batches.read_control(ctx.layout.batch(batch_id)).hold:
             return False
         return tickets.read(path).queue_key not in paused
-    except FileNotFoundError:  # it is due
-        return True
-    except atomic.DAMAGE:  # the next tick sees to it
-        return True
+    return True

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 from parallelhassnes.control import trial_rows
 from parallelhassnes.control.scoreboard_models import View
 from parallelhassnes.control.trial_rows import Choice, TrialRow
-from parallelhassnes.store import ledger
+from parallelhassnes.store import ledger, members
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import now_text
 
@@ -63,6 +63,8 @@ class Errors(View):
     batches: list[str]
     attempts: int
     """Attempts that failed."""
+    passed_over: list[str] = []
+    """What of the store could not be read and is not in here, a line each."""
     groups: list[ErrorGroup]
     """Most attempts first."""
 
@@ -92,14 +94,15 @@ def errors(layout: Layout, chosen: Choice, rows: Sequence[TrialRow] | None = Non
     Args:
         rows: its trials, where the caller has read them.
     """
-    rows = trial_rows.read(layout, chosen) if rows is None else rows
-    agents = {row.step: row.facts.agent for row in rows}
-    found = [
-        failure
-        for batch_id in chosen.batch_ids
-        for failure in _of_batch(layout, batch_id, agents)
-    ]  # fmt: skip
+    found: list[_Failure] = []
+    with members.collecting() as passed_over:
+        rows = trial_rows.read(layout, chosen) if rows is None else rows
+        agents = {row.step: row.facts.agent for row in rows}
+        for batch_id in chosen.batch_ids:
+            with members.apart(layout.batch(batch_id)):
+                found += _of_batch(layout, batch_id, agents)
     return Errors(
+        passed_over=[*chosen.passed_over, *passed_over],
         at=now_text(), of=chosen.said, batches=list(chosen.batch_ids),
         attempts=len(found), groups=grouped([*found, *_beside(rows)]),
     )  # fmt: skip

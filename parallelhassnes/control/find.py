@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from parallelhassnes import names
 from parallelhassnes.errors import UnknownId
-from parallelhassnes.store import attempts, batches, ledger
+from parallelhassnes.store import attempts, batches, ledger, members
 from parallelhassnes.store.layout import Layout
 
 LATEST = "latest"
@@ -190,10 +190,9 @@ def _by_run_id(layout: Layout, known: list[str], text: str) -> Found | None:
     pattern = re.compile(rb'^.*"run_id":"' + run_id.encode() + rb"[a-z0-9]*\".*$", re.MULTILINE)
     hits: dict[str, Found] = {}
     for batch_id in reversed(known):
-        try:
+        data = b""
+        with members.apart(layout.batch(batch_id), lambda _: None):
             data = (layout.batch(batch_id) / ledger.LEDGER).read_bytes()
-        except FileNotFoundError:
-            continue
         for line in pattern.findall(data):
             try:
                 event = json.loads(line)

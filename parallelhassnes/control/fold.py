@@ -318,7 +318,7 @@ def take_in(fold: Fold, batch_dir: Path) -> int:
             if job_id not in jobs:
                 jobs[job_id] = batches.read_job(batch_dir / job_id)
             step = jobs[job_id].step(step_id)
-        except (*atomic.DAMAGE, KeyError):
+        except (atomic.CorruptFile, OSError, KeyError):
             continue
         folder = batch_dir / job_id / "steps" / step_id / "attempts" / attempt
         report = untrusted.read_object(folder / attempts.FINAL) or {}

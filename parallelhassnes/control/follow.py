@@ -17,7 +17,7 @@ from parallelhassnes.control.scoreboard_models import RunningStep
 from parallelhassnes.control.status import TROUBLE, BatchStatus, StepStatus, held, read_index
 from parallelhassnes.schedule import keys, starts
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.store import atomic, batches, queue_keys, tickets
+from parallelhassnes.store import batches, members, queue_keys, tickets
 
 RATE_WINDOW_SEC = 60.0
 MOST_FAILURES = 5
@@ -117,7 +117,8 @@ class Follower:
             self._follow_queue(live)
         look = Look()
         for batch_id in self._followed:
-            look.ended += self._advance(batch_id)
+            with members.apart(batch_id, lambda _: None):
+                look.ended += self._advance(batch_id)
             status = self._followed[batch_id]
             look.total += len(status.steps)
             look.tally.update(status.fold.tally)
@@ -147,13 +148,12 @@ class Follower:
 
     def _follow(self, batch_id: str) -> None:
         batch_dir = self.layout.batch(batch_id)
-        try:
+        with members.apart(batch_dir, lambda _: None):  # being ingested, just deleted, or damaged
             batches.read_about(batch_dir)
             jobs = read_index(batch_dir)
             fold = folds.load(batch_dir) if self._all else Fold(batch_id)
-        except atomic.DAMAGE:  # being ingested, just deleted, or damaged, which the tick says
-            return
-        self._followed[batch_id] = BatchStatus(batch_dir, jobs, fold, held(self.layout, batch_id))
+            status = BatchStatus(batch_dir, jobs, fold, held(self.layout, batch_id))
+            self._followed[batch_id] = status
 
     def _advance(self, batch_id: str) -> list[Ended]:
         status = self._followed[batch_id]

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from parallelhassnes.store import atomic
+from parallelhassnes.store import atomic, members
 from parallelhassnes.store.layout import Layout
 
 ENDING = ".error.json"
@@ -20,13 +20,15 @@ class Rejected(NamedTuple):
 
 def newest_rejected(layout: Layout, most: int) -> list[Rejected]:
     """The last tables that were rejected, newest first."""
-    try:
-        listed = [(path.stat().st_mtime, path) for path in layout.rejected.glob(f"*{ENDING}")]
-    except FileNotFoundError:  # just being tidied away
-        return []
+    listed = []
+    for name in members.names(layout.rejected):
+        path = layout.rejected / name
+        if name.endswith(ENDING):
+            with members.apart(path):
+                listed.append((path.stat().st_mtime, path))
     found = []
     for _, path in sorted(listed, reverse=True)[:most]:
-        document = atomic.read_json_or_none(path) or {}
+        document = atomic.read_derived(path)
         found.append(
             Rejected(
                 name=path.name.removesuffix(ENDING), at=str(document.get("rejected_at", "")),

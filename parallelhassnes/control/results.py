@@ -17,6 +17,7 @@ from parallelhassnes.control.trial_rows import Choice, TrialRow
 from parallelhassnes.errors import UserError
 from parallelhassnes.steps.trial_data.facts import Spent
 from parallelhassnes.steps.verdict import statistics
+from parallelhassnes.store import members
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import now_text
 
@@ -136,6 +137,8 @@ class Results(View):
     by: list[str]
     unscored_as_zero: bool
     """Whether trials without a reward were counted as 0, because that was asked for."""
+    passed_over: list[str] = []
+    """What of the store could not be read and is not in here, a line each."""
     groups: list[GroupLine]
     """Best first; with the task among the dimensions by task, then best first."""
 
@@ -149,9 +152,10 @@ def results(
         UserError: a dimension is not known.
     """
     keys = {name: dimension(name) for name in by}
-    rows = trial_rows.read(layout, chosen)
+    with members.collecting() as passed_over:
+        rows = trial_rows.read(layout, chosen)
     return Results(
-        at=now_text(), of=chosen.said, batches=list(chosen.batch_ids), by=list(by),
+        at=now_text(), of=chosen.said, passed_over=[*chosen.passed_over, *passed_over], batches=list(chosen.batch_ids), by=list(by),
         unscored_as_zero=unscored_as_zero, groups=grouped(rows, keys, unscored_as_zero=unscored_as_zero),
     )  # fmt: skip
 

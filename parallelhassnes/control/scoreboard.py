@@ -23,7 +23,7 @@ from parallelhassnes.control.scoreboard_models import (
 )
 from parallelhassnes.schedule import damage, keys, starts
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.store import atomic, queue_keys, space, tickets
+from parallelhassnes.store import atomic, members, queue_keys, space, tickets
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue_keys import KeyState
 from parallelhassnes.store.records import now_text
@@ -55,15 +55,19 @@ def system_scoreboard(layout: Layout, *, snapshot: bool = True) -> SystemScorebo
     for batch_id, arrival in arrivals.items():
         line = known.get(batch_id)
         if line is None or line.stamp != batch_line.stamp(layout, batch_id, live[batch_id]):
-            try:
+            damage_found: list[Exception] = []
+            with members.apart(layout.batch(batch_id), damage_found.append):
                 line = batch_line.make(layout, batch_id, live[batch_id], paused)
-            except FileNotFoundError:  # deleted while we looked
-                continue
-            except atomic.CorruptFile as error:
-                line = batch_line.damaged(batch_id, f"damaged: {error}")
-            line.arrival = arrival
+            if damage_found and not members.is_there(layout.batch(batch_id)):
+                continue  # deleted while we looked
+            for error in damage_found:
+                members.pass_over(error)
+                line = batch_line.damaged(batch_id, damage.describe(error))
+            if line is not None:
+                line.arrival = arrival
             fresh += 1
-        lines.append(line)
+        if line is not None:
+            lines.append(line)
     lines += [
         batch_line.damaged(batch_id, reason)
         for batch_id, reason in damage.every(layout).items()
@@ -178,7 +182,7 @@ def _runner(folder: Path, name: str) -> RunnerLine:
     health = atomic.read_derived(folder / "health.json")
     return RunnerLine(
         runner_id=name, host=health.get("host", ""), capacity=health.get("capacity"), live=health.get("live"),
-        draining=(folder / "drain").exists(), at=health.get("at", ""),
+        draining=members.is_there(folder / "drain"), at=health.get("at", ""),
     )  # fmt: skip
 
 

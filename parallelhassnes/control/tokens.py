@@ -9,7 +9,6 @@ the folder at every request, so a token that was revoked or has expired is refus
 
 import hashlib
 import hmac
-import os
 import re
 import secrets
 import time
@@ -17,12 +16,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from parallelhassnes import names
 from parallelhassnes.errors import UnknownId, UserError
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.store import atomic, ledger, locks
+from parallelhassnes.store import atomic, ledger, locks, members
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import now_text, parse_time
 
@@ -156,17 +155,11 @@ def revoke(ctx: Context, name: str) -> None:
 
 def every(layout: Layout) -> list[Token]:
     """Every token, by name; a file that is none, or of another user, gives nobody any right."""
-    try:
-        listed = sorted(os.listdir(layout.tokens))
-    except FileNotFoundError:
-        return []
     found = []
-    for name in listed:
-        if name.endswith(".json") and name[0] != ".":
-            try:
-                found.append(Token.model_validate(atomic.read_json(layout.tokens / name)))
-            except (OSError, atomic.CorruptFile, ValidationError):
-                continue
+    for name in members.names(layout.tokens):
+        if name.endswith(".json"):
+            with members.apart(layout.tokens / name):
+                found.append(atomic.read_record(Token, layout.tokens / name))
     return found
 
 

@@ -5,6 +5,7 @@ from typing import Literal
 from parallelhassnes.control import trial_rows
 from parallelhassnes.control.scoreboard_models import View
 from parallelhassnes.control.trial_rows import Choice, TrialRow
+from parallelhassnes.store import members
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import now_text
 
@@ -62,14 +63,18 @@ class TrialLines(View):
     at: str
     of: str
     batches: list[str]
+    passed_over: list[str] = []
+    """What of the store could not be read and is not in here, a line each."""
     trials: list[TrialLine]
 
 
 def trial_lines(layout: Layout, chosen: Choice) -> TrialLines:
     """Every trial of the choice, in the tables' order."""
+    with members.collecting() as passed_over:
+        rows = trial_rows.read(layout, chosen)
     return TrialLines(
-        at=now_text(), of=chosen.said, batches=list(chosen.batch_ids),
-        trials=[_line(row) for row in trial_rows.read(layout, chosen)],
+        at=now_text(), of=chosen.said, batches=list(chosen.batch_ids), trials=[_line(row) for row in rows],
+        passed_over=[*chosen.passed_over, *passed_over],
     )  # fmt: skip
 
 

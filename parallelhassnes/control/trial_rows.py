@@ -16,7 +16,7 @@ from parallelhassnes.plan import StepSpec
 from parallelhassnes.steps import untrusted
 from parallelhassnes.steps.trial_data import facts
 from parallelhassnes.steps.trial_data.facts import TrialFacts
-from parallelhassnes.store import batches
+from parallelhassnes.store import batches, members
 from parallelhassnes.store.layout import Layout
 
 EXPERIMENT = "experiment:"
@@ -68,22 +68,28 @@ class Choice(NamedTuple):
     """What the user asked for, in words."""
     agent: str | None = None
     model: str | None = None
+    passed_over: tuple[str, ...] = ()
+    """Batches that cannot be read, and are not among these; a line each."""
 
 
 def choose(layout: Layout, batch: str | None = None, experiment: str | None = None) -> Choice:
-    """One batch, those of an experiment, or all.
+    """One batch, those of an experiment, or all; of several those that can be read.
 
     Raises:
+        CorruptFile: the one that was asked for cannot be read.
         UnknownId: there is no such batch, or no batch of that experiment.
         UserError: both are given.
     """
     if batch is not None and experiment is not None:
         raise UserError("both a batch and --experiment are given", fix="give one")
-    if experiment is not None:
-        return Choice(_of_experiment(layout, experiment), f"experiment {experiment}")
     if batch is None:
-        return Choice(tuple(layout.batch_ids()), "all batches")
+        with members.collecting() as lines:
+            known = _experiments(layout)
+            ids = tuple(known) if experiment is None else _of_experiment(known, experiment)
+        said = "all batches" if experiment is None else f"experiment {experiment}"
+        return Choice(ids, said, passed_over=tuple(lines))
     found = resolve(layout, batch).batch_id
+    batches.read_batch(layout.batch(found))
     return Choice((found,), found)
 
 
@@ -103,11 +109,16 @@ def side(layout: Layout, text: str) -> Choice:
     return chosen._replace(said=said, agent=agent or None, model=model or None)
 
 
-def _of_experiment(layout: Layout, experiment: str) -> tuple[str, ...]:
-    known = {
-        batch_id: batches.read_batch(layout.batch(batch_id)).experiment
-        for batch_id in layout.batch_ids()
-    }
+def _experiments(layout: Layout) -> dict[str, str]:
+    """Batch → its experiment, of all that can be read."""
+    known = {}
+    for batch_id in layout.batch_ids():
+        with members.apart(layout.batch(batch_id)):
+            known[batch_id] = batches.read_batch(layout.batch(batch_id)).experiment
+    return known
+
+
+def _of_experiment(known: Mapping[str, str], experiment: str) -> tuple[str, ...]:
     found = tuple(batch_id for batch_id, name in known.items() if experiment and name == experiment)
     if not found:
         near = names.nearest(experiment, set(known.values()) - {""})
@@ -140,13 +151,14 @@ def _of_batch(layout: Layout, batch_id: str) -> list[TrialRow]:
     meta = batches.read_batch(layout.batch(batch_id))
     rows = []
     for job_dir in batches.job_dirs(layout, batch_id):
-        job = batches.read_job(job_dir)
-        steps = [step for step in job.steps if step.kind == "trial"]
-        labels = {**meta.labels, **job.labels}
-        rows += [
-            TrialRow(batch_id, meta.experiment, job.job_id, found, labels, settings_of(step))
-            for step, found in zip(steps, facts.of_steps(job_dir, steps), strict=True)
-        ]
+        with members.apart(job_dir):
+            job = batches.read_job(job_dir)
+            steps = [step for step in job.steps if step.kind == "trial"]
+            labels = {**meta.labels, **job.labels}
+            rows += [
+                TrialRow(batch_id, meta.experiment, job.job_id, found, labels, settings_of(step))
+                for step, found in zip(steps, facts.of_steps(job_dir, steps), strict=True)
+            ]
     return rows
 
 

@@ -17,13 +17,13 @@ import shutil
 from pathlib import Path
 from typing import IO, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from parallelhassnes.control.unpack import unpack
 from parallelhassnes.errors import InvalidInput, Problem, UnknownId, UserError
 from parallelhassnes.names import Ids, is_safe_id, nearest
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.store import atomic, ledger, locks
+from parallelhassnes.store import atomic, ledger, locks, members
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import now_text
 from parallelhassnes.tables.problems import Problems
@@ -107,10 +107,7 @@ def upload(ctx: Context, archives: list[Archive]) -> Uploaded:
 
 def every(layout: Layout) -> list[StoredTask]:
     """Every stored task, by name, the newest version of one first."""
-    try:
-        listed = os.listdir(layout.tasks)
-    except FileNotFoundError:
-        return []
+    listed = members.names(layout.tasks)
     found = [task for name in listed if (task := _record(layout.tasks / name)) is not None]
     found.sort(key=lambda task: task.uploaded_at, reverse=True)
     return sorted(found, key=lambda task: task.name)
@@ -140,10 +137,9 @@ def content_of(folder: Path) -> str:
 
 
 def _record(folder: Path) -> StoredTask | None:
-    try:
-        return StoredTask.model_validate(atomic.read_json(folder / RECORD))
-    except (OSError, atomic.CorruptFile, ValidationError):
-        return None
+    with members.apart(folder):
+        return atomic.read_record(StoredTask, folder / RECORD)
+    return None
 
 
 # --- what is in an archive ----------------------------------------------------------------------------

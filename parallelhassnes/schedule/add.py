@@ -3,13 +3,14 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from parallelhassnes.plan import Addition, JobSpec, StepSpec
 from parallelhassnes.schedule import damage
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.settle import Book
-from parallelhassnes.store import additions, atomic, attempts, batches, index, ledger
+from parallelhassnes.store import additions, attempts, batches, index, ledger, members
 from parallelhassnes.store.records import now_text
 
 
@@ -41,17 +42,16 @@ def complete(ctx: Context) -> None:
     """Give additions their place in index and queue, where a crash has kept them from it; under ``tick.lock``."""
     if not ctx.layout.added.is_dir():  # a store of an earlier version, until its next tick
         return
-    for mark in sorted(ctx.layout.added.iterdir()):
-        if not ctx.layout.batch(mark.name).is_dir():
-            if mark.is_file() and not mark.stat().st_size:  # of a batch that somebody deleted
-                mark.unlink()
+    for name in members.names(ctx.layout.added):
+        mark = ctx.layout.added / name
+        if damage.is_deleted(ctx, name):
+            with members.apart(mark):
+                if mark.is_file() and not mark.stat().st_size:
+                    mark.unlink()
             continue
-        try:
-            _complete(ctx, mark.name)
-        except atomic.DAMAGE as error:
-            damage.note(ctx, mark.name, error)
-            continue
-        mark.unlink(missing_ok=True)
+        with members.apart(mark, partial(damage.note, ctx, name)):
+            _complete(ctx, name)
+            mark.unlink(missing_ok=True)
 
 
 def _tell(batch_dir: Path, job_id: str, name: str) -> None:

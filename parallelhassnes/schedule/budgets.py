@@ -9,7 +9,6 @@ attempts have cost so far, for each one that is live. Nobody knows that before t
 ended, so until then no more than ``FIRST_WAVE`` of them run.
 """
 
-import contextlib
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from parallelhassnes.config import Budget
 from parallelhassnes.errors import UserError
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.steps.trial_data import amounts
-from parallelhassnes.store import atomic, batches, ledger, raised, tickets
+from parallelhassnes.store import atomic, batches, ledger, members, raised, tickets
 from parallelhassnes.store.space import waiting_for_space
 
 FILE = "spent.json"
@@ -89,7 +88,7 @@ class Purse:
         self.ctx = ctx
         self._budgets: dict[str, Budget | None] = {}
         for batch_id in batch_ids:
-            with contextlib.suppress(*atomic.DAMAGE):  # whoever asks for it is told
+            with members.apart(batch_id, lambda _: None):  # whoever asks for it is told
                 self._budgets[batch_id] = budget_of(ctx, batch_id)
         self._shared = raised.in_force(ctx.layout, ctx.config.budgets)
         self.everywhere = bool(self._shared.keys or self._shared.experiments)
@@ -189,11 +188,10 @@ def spent_on(accounts: Accounts, key: str | None = None, experiment: str | None 
 
 
 def _of_ticket(path: Path) -> tuple[str, str]:
-    try:
+    with members.apart(path, lambda _: None):  # it ended meanwhile, or is torn
         ticket = tickets.read(path)
-    except atomic.DAMAGE:  # it ended meanwhile, or is torn
-        return tickets.parse_name(path.name).batch_id, key_of(path)
-    return ticket.batch_id, ticket.queue_key
+        return ticket.batch_id, ticket.queue_key
+    return tickets.parse_name(path.name).batch_id, key_of(path)
 
 
 def key_of(path: Path) -> str:
@@ -208,15 +206,13 @@ def _take_in(ctx: Context, accounts: Accounts, batch_ids: list[str]) -> bool:
     """Read what the ledgers have got since; whether any had something."""
     changed = False
     for batch_id in batch_ids:
-        account = accounts.get(batch_id)
-        if account is None:
-            try:
+        with members.apart(ctx.layout.batch(batch_id)):
+            account = accounts.get(batch_id)
+            if account is None:
                 experiment = batches.read_batch(ctx.layout.batch(batch_id)).experiment
-            except atomic.DAMAGE:
-                continue
-            account = accounts[batch_id] = Account(experiment=experiment)
-        if ledger.size(ctx.layout.batch(batch_id)) > account.offset:
-            changed = _advance(account, ctx, batch_id) or changed
+                account = accounts[batch_id] = Account(experiment=experiment)
+            if ledger.size(ctx.layout.batch(batch_id)) > account.offset:
+                changed = _advance(account, ctx, batch_id) or changed
     return changed
 
 

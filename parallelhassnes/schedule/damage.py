@@ -14,7 +14,7 @@ from pathlib import Path
 
 from parallelhassnes.execute import own_files
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.store import atomic, locks, tickets
+from parallelhassnes.store import atomic, locks, members, tickets
 from parallelhassnes.store.layout import Layout
 
 
@@ -27,10 +27,16 @@ def note(ctx: Context, batch_id: str, error: Exception) -> None:
         file, top = Path(error.filename), ctx.layout.batch(batch_id)
         if file.is_relative_to(top):
             own_files.reopen(file, top)
-    reason = f"damaged: {atomic.describe_damage(error)}; put the file back, or remove the folder of the batch"
+    reason = describe(error)
     path = _path(ctx, batch_id)
     if reason_of(ctx, batch_id) != reason:
-        atomic.write_json(path, {"reason": reason, "damaged": True}, durable=False)
+        with members.apart(path):
+            atomic.write_json(path, {"reason": reason, "damaged": True}, durable=False)
+
+
+def describe(error: Exception) -> str:
+    """Why a batch waits that the error keeps from being read, in one line with what to do."""
+    return f"damaged: {atomic.describe_damage(error)}; {atomic.advice(error)}"
 
 
 def reason_of(ctx: Context, batch_id: str) -> str | None:
@@ -45,10 +51,7 @@ def every(layout: Layout) -> dict[str, str]:
 
 
 def _reason(path: Path) -> str | None:
-    try:
-        document = atomic.read_json(path)
-    except atomic.DAMAGE:
-        return None
+    document = atomic.read_derived(path)
     return str(document.get("reason")) if document.get("damaged") else None
 
 
@@ -84,26 +87,28 @@ def batch_of(ticket: Path) -> str:
 
 
 def is_deleted(ctx: Context, batch_id: str) -> bool:
-    return not ctx.layout.batch(batch_id).is_dir()
+    return not members.is_there(ctx.layout.batch(batch_id))
 
 
 def forget(ctx: Context, batch_id: str) -> None:
     """Remove what the queue still has of a deleted batch to start."""
-    for key in ctx.layout.ready.iterdir():
+    for name in members.names(ctx.layout.ready):
+        key = ctx.layout.ready / name
         _remove(key / batch_id)
         with contextlib.suppress(OSError):
             key.rmdir()
-    _path(ctx, batch_id).unlink(missing_ok=True)
+    _remove(_path(ctx, batch_id))
 
 
 def _remove(path: Path) -> None:
     """Remove something of the queue, all of which is derived, whatever it has become."""
-    try:
-        path.unlink(missing_ok=True)
-    except (IsADirectoryError, PermissionError):
-        shutil.rmtree(path, ignore_errors=True)
-    except NotADirectoryError:
-        return
+    with members.apart(path):
+        try:
+            path.unlink(missing_ok=True)
+        except (IsADirectoryError, PermissionError):
+            shutil.rmtree(path, ignore_errors=True)
+        except NotADirectoryError:
+            return
 
 
 def mend(ctx: Context) -> list[str]:

@@ -1,9 +1,11 @@
 """Removing the Docker images that the trials of finished jobs shared."""
 
+from pathlib import Path
+
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.step_state import dependency, known
 from parallelhassnes.steps import trial_image
-from parallelhassnes.store import atomic, batches
+from parallelhassnes.store import batches, members
 
 
 def remove_unneeded(ctx: Context) -> list[str]:
@@ -25,12 +27,15 @@ def needed(ctx: Context) -> set[str]:
 def _is_over(ctx: Context, batch_id: str, job_id: str) -> bool:
     """Whether no trial of the job runs or may still start; a batch that is reopened has its images built again."""
     job_dir = ctx.layout.job(batch_id, job_id)
-    try:
-        job = batches.read_job(job_dir)
-    except FileNotFoundError:  # somebody deleted the batch
+    if not members.is_there(job_dir.parent):  # somebody deleted the batch
         return True
-    except atomic.DAMAGE:  # it may go on once the file is whole again
-        return False
+    with members.apart(job_dir):  # it may go on once the file is whole again
+        return _has_none_open(job_dir)
+    return False
+
+
+def _has_none_open(job_dir: Path) -> bool:
+    job = batches.read_job(job_dir)
     control = batches.read_control(job_dir.parent)
     current, overrides = batches.read_current(job_dir), batches.read_overrides(job_dir)
     never = control.canceled or control.closed is not None

@@ -14,13 +14,16 @@ breaks us does too, and neither holds up another.
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import stat
 import time
 import traceback
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -35,7 +38,17 @@ from parallelhassnes.schedule import add, carry, more
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.requeue import requeue_batch, write_ack
 from parallelhassnes.schedule.settle import ticket_of
-from parallelhassnes.store import atomic, batches, index, ledger, locks, rooted, seal, tickets
+from parallelhassnes.store import (
+    atomic,
+    batches,
+    index,
+    ledger,
+    locks,
+    members,
+    rooted,
+    seal,
+    tickets,
+)
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import now_text
 
@@ -46,6 +59,8 @@ COMPANION = ".submit"
 _TABLE_ENDINGS = (".json", ".yaml", ".yml")
 _SETTLING_SEC = 10.0
 _ABANDONED_SEC = 3600.0
+_LONGEST = 200
+"""Bytes of a table's name behind which ``.error.json`` and a counter still fit."""
 
 
 class Submission(BaseModel):
@@ -75,6 +90,8 @@ class Ingested(NamedTuple):
     duplicate: bool = False
     """The same bytes had been accepted before; ``batch_id`` is that batch."""
     problems: tuple[Problem, ...] = ()
+    left: bool = False
+    """Neither accepted nor rejected: it stays where it is, and the next tick looks again."""
 
 
 def ingest_incoming(ctx: Context) -> list[Ingested]:
@@ -85,10 +102,23 @@ def ingest_incoming(ctx: Context) -> list[Ingested]:
     lock = locks.hold(ctx.layout.ingest_lock)
     if lock is None:
         return []
+    done: list[Ingested] = []
     try:
-        return [done for path in waiting if (done := ingest_file(ctx, path)) is not None]
+        for path in waiting:
+            with members.apart(path, partial(_leave, done, path)):
+                made = ingest_file(ctx, path)
+                if made is not None:
+                    done.append(made)
     finally:
         locks.release(lock)
+    return done
+
+
+def _leave(done: list[Ingested], path: Path, error: Exception) -> None:
+    """Note a table that cannot be read or moved: whatever the file system says of it is its own."""
+    fix = f"{atomic.advice(error)}; the next tick tries again"
+    problem = Problem(path.name, "", atomic.describe_damage(error), fix)
+    done.append(Ingested(path.name, None, problems=(problem,), left=True))
 
 
 def defaults(ctx: Context) -> "TableDefaults":
@@ -123,7 +153,11 @@ def ingest_file(ctx: Context, path: Path, plan: Plan | None = None) -> Ingested 
         return None
     from parallelhassnes.tables.expand import expand
 
-    submission = _companion(path)
+    try:
+        submission = _companion(path)
+    except UserError as error:
+        _reject(ctx, path, [problem := Problem(path.name + COMPANION, "", error.message)])
+        return Ingested(path.name, None, problems=(problem,))
     digest = hashlib.sha256(data).hexdigest()
     again = submission is not None and submission.again
     known = known_batch(ctx, digest)
@@ -216,19 +250,28 @@ def _tables(ctx: Context) -> Iterator[Path]:
     listed = sorted(os.listdir(ctx.layout.incoming))
     for name in listed:
         path = ctx.layout.incoming / name
-        if path.suffix == COMPANION and name.removesuffix(COMPANION) not in listed:
-            if _age_sec(path) > _ABANDONED_SEC:  # its submitter died before the table came
-                path.unlink(missing_ok=True)
-            continue
-        if name[0] == "." or not path.is_file() or path.suffix == COMPANION:
-            continue
-        if path.suffix in _TABLE_ENDINGS:
-            if not _is_being_written(path):
-                yield path
-        elif _age_sec(path) > _SETTLING_SEC:
-            _reject(
-                ctx, path, [Problem(name, "", "is not a .json, .yaml or .yml file", "rename it")]
-            )
+        errors: list[Exception] = []
+        is_one = False
+        with members.apart(path, errors.append):
+            is_one = _is_table(ctx, path, listed)
+        if is_one or errors:  # what cannot be looked at is told by whoever reads it
+            yield path
+
+
+def _is_table(ctx: Context, path: Path, listed: list[str]) -> bool:
+    """Whether it is a whole table; what is none goes, or stays for whose it is."""
+    name = path.name
+    if path.suffix == COMPANION and name.removesuffix(COMPANION) not in listed:
+        if _age_sec(path) > _ABANDONED_SEC:  # its submitter died before the table came
+            path.unlink(missing_ok=True)
+        return False
+    if name[0] == "." or path.suffix == COMPANION or not stat.S_ISREG(path.stat().st_mode):
+        return False
+    if path.suffix in _TABLE_ENDINGS:
+        return not _is_being_written(path)
+    if _age_sec(path) > _SETTLING_SEC:
+        _reject(ctx, path, [Problem(name, "", "is not a .json, .yaml or .yml file", "rename it")])
+    return False
 
 
 def _is_being_written(path: Path) -> bool:
@@ -267,8 +310,24 @@ def _age_sec(path: Path) -> float:
 
 
 def _companion(path: Path) -> Submission | None:
-    document = atomic.read_json_or_none(path.with_name(path.name + COMPANION))
-    return None if document is None else Submission.model_validate(document)
+    """What ``submit`` says of the table; None where it came otherwise.
+
+    Raises:
+        CorruptFile: it cannot be understood.
+        UserError: it names a batch as no batch can be called.
+    """
+    companion = path.with_name(path.name + COMPANION)
+    try:
+        document = atomic.read_json_or_none(companion)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # a name so long that none can lie beside it
+            return None
+        raise
+    if document is None:
+        return None
+    submission = atomic.parse(Submission, document, companion)
+    names.check_id(submission.batch_id, "batch id")
+    return submission
 
 
 def _base_dirs(ctx: Context, submission: Submission | None) -> list[Path]:
@@ -380,10 +439,10 @@ def _accept(ctx: Context, path: Path, batch_id: str, *, duplicate: bool) -> None
 
 
 def _reject(ctx: Context, path: Path, problems: list[Problem]) -> None:
-    name, counter = path.name, 1
-    while (ctx.layout.rejected / name).exists():
+    name, counter = _short(path), 1
+    while members.is_there(ctx.layout.rejected / name):
         counter += 1
-        name = f"{path.stem}.{counter}{path.suffix}"
+        name = f"{Path(_short(path)).stem}.{counter}{path.suffix}"
     atomic.write_json(
         ctx.layout.rejected / f"{name}.error.json",
         {
@@ -391,14 +450,21 @@ def _reject(ctx: Context, path: Path, problems: list[Problem]) -> None:
             "errors": [problem._asdict() | {"line": problem.line()} for problem in problems],
         },
     )  # fmt: skip
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(PermissionError, FileNotFoundError):  # another user's table
         path.chmod(0o600)  # one reason for a rejection is a secret written out
+    with contextlib.suppress(FileNotFoundError):
         path.rename(ctx.layout.rejected / name)
     _drop_companion(path)
 
 
+def _short(path: Path) -> str:
+    """The table's name, cut where nothing could be put behind it any more."""
+    return path.name if len(os.fsencode(path.name)) <= _LONGEST else names.safe_id(path.stem) + path.suffix  # fmt: skip
+
+
 def _drop_companion(path: Path) -> None:
-    path.with_name(path.name + COMPANION).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # it is not there, or its name would be too long to be
+        path.with_name(path.name + COMPANION).unlink()
 
 
 def new_submission(

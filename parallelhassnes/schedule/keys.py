@@ -4,7 +4,6 @@
 in one pass, under ``tick.lock``.
 """
 
-import contextlib
 import time
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
@@ -16,7 +15,7 @@ from parallelhassnes.plan import StepSpec
 from parallelhassnes.schedule import adaptive, breaker
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.policy import policy_of
-from parallelhassnes.store import atomic, attempts, batches, queue_keys, tickets
+from parallelhassnes.store import attempts, batches, members, queue_keys, tickets
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue_keys import KeyState
 from parallelhassnes.store.records import StepNow, now_text
@@ -40,7 +39,7 @@ def table_limits(layout: Layout, queue_key: str, batch_ids: Iterable[str]) -> di
     """Batch → its table's limit of a key, of those of these batches whose table has one."""
     found = {}
     for batch_id in batch_ids:
-        with contextlib.suppress(*atomic.DAMAGE):  # one that runs on, and was deleted
+        with members.apart(batch_id, lambda _: None):  # one that runs on, and was deleted
             limits = batches.read_batch(layout.batch(batch_id)).limits
             if queue_key in limits:
                 found[batch_id] = limits[queue_key]
@@ -177,11 +176,7 @@ class Keys:
         return changed.changed(f"limit {before} to {made.limit}: {name}", now_text(), now.run_id)
 
     def _live(self, queue_key: str) -> int:
-        try:
-            folder = self.ctx.layout.running / key_dir(queue_key)
-            return sum(1 for entry in folder.iterdir() if entry.name[0] != ".")
-        except FileNotFoundError:
-            return 0
+        return len(members.names(self.ctx.layout.running / key_dir(queue_key)))
 
     def _bounds(self, queue_key: str, explicit: int | None) -> adaptive.Bounds:
         ctx = self.ctx

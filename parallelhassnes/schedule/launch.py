@@ -20,7 +20,7 @@ from parallelhassnes import __version__, names
 from parallelhassnes.errors import UserError
 from parallelhassnes.execute import launcher
 from parallelhassnes.plan import JobSpec, StepSpec, TrialSpec
-from parallelhassnes.schedule import damage, lent, loops, order
+from parallelhassnes.schedule import damage, lent, loops, order, runner
 from parallelhassnes.schedule.alone import Folders
 from parallelhassnes.schedule.attempt_process import Assignment, Then, fork_is_safe, run, spawn
 from parallelhassnes.schedule.budgets import Purse
@@ -30,7 +30,7 @@ from parallelhassnes.schedule.settle import Book, step_facts
 from parallelhassnes.schedule.starts import Starts
 from parallelhassnes.schedule.step_state import stand
 from parallelhassnes.steps.registry import kind as kind_of
-from parallelhassnes.store import atomic, attempts, batches, ledger, locks, tickets
+from parallelhassnes.store import atomic, attempts, batches, ledger, locks, members, tickets
 from parallelhassnes.store.records import (
     AttemptMeta,
     AttemptState,
@@ -56,7 +56,7 @@ def launch_ready(ctx: Context, then: Then) -> list[Launched]:
     Args:
         then: what each supervisor does when its attempt has been sealed and its slot freed.
     """
-    if (ctx.layout.runners / ctx.config.runner_id / "drain").exists():
+    if runner.is_draining(ctx):
         return []
     if ctx.shortage() is not None:
         return []
@@ -75,14 +75,9 @@ def launch_ready(ctx: Context, then: Then) -> list[Launched]:
         path = lane.head
         if path is None:
             break
-        try:
+        claimed = None
+        with members.apart(path, partial(_close_lanes, ctx, ready, path)):
             claimed = _take(ctx, lane, path, gate, folders, bucket)
-        except atomic.DAMAGE as error:
-            damage.pass_over(ctx, path, error)
-            for other in ready:
-                if other.batch_id == lane.batch_id:
-                    other.head = None
-            continue
         if claimed is None:
             continue
         start(ctx, claimed.assignment, claimed.lock, then)
@@ -95,6 +90,14 @@ def launch_ready(ctx: Context, then: Then) -> list[Launched]:
         started.append(Launched(claimed.ticket, claimed.assignment.attempt))
     bucket.save()
     return started
+
+
+def _close_lanes(ctx: Context, ready: list[order.Lane], path: Path, error: Exception) -> None:
+    """Start nothing more of the batch of a ticket that cannot be followed."""
+    damage.pass_over(ctx, path, error)
+    for other in ready:
+        if other.batch_id == damage.batch_of(path):
+            other.head = None
 
 
 def _take(
@@ -157,16 +160,14 @@ class _Gate:
             return False
         if damage.reason_of(self.ctx, batch_id) is not None:
             return False
-        try:
+        note = self.ctx.layout.blocked / f"{batch_id}.json"
+        with members.apart(note, partial(damage.note, self.ctx, batch_id)):
             reason = self._reason(batch_id)
-        except atomic.DAMAGE as error:
-            damage.note(self.ctx, batch_id, error)
-            return False
-        if reason is not None:
+            if reason is None:
+                note.unlink(missing_ok=True)
+                return True
             self.note(batch_id, reason)
-            return False
-        (self.ctx.layout.blocked / f"{batch_id}.json").unlink(missing_ok=True)
-        return True
+        return False
 
     def note(self, batch_id: str, reason: str) -> None:
         atomic.write_json(

@@ -8,11 +8,12 @@ start in the batch's own order. So a batch of 100,000 steps and one of 3 share t
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.keys import Keys, table_limits
-from parallelhassnes.store import atomic, batches, tickets
+from parallelhassnes.store import batches, members, tickets
 
 
 @dataclass
@@ -38,6 +39,13 @@ class Load:
     total: int = 0
     by_key: Counter[str] = field(default_factory=Counter)
     by_batch: Counter[str] = field(default_factory=Counter)
+    unknown: set[str] = field(default_factory=set)
+    """Folders of queue keys whose live attempts cannot be counted: nothing starts there."""
+
+    def note_unknown(self, error: Exception) -> None:
+        members.pass_over(error)
+        if isinstance(error, OSError):
+            self.unknown.add(Path(str(error.filename)).name)
 
     def add(self, key: str, batch_id: str) -> None:
         self.total += 1
@@ -49,7 +57,7 @@ def count(ctx: Context) -> tuple[Load, dict[str, set[str]]]:
     """The load now, and for each queue key's folder the batches that have live attempts on it."""
     load = Load()
     live: dict[str, set[str]] = {}
-    for ticket in tickets.running(ctx.layout):
+    for ticket in tickets.running(ctx.layout, load.note_unknown):
         batch_id = tickets.parse_name(ticket.name).batch_id
         load.add(ticket.key_dir, batch_id)
         live.setdefault(ticket.key_dir, set()).add(batch_id)
@@ -73,13 +81,10 @@ def lanes(
         head = next(waiting, None)
         if head is None or not may_start(batch_id):
             continue
-        try:
+        with members.apart(head, partial(on_damage, head)):
             priority, queue_key = _priority(ctx, batch_id), tickets.read(head).queue_key
-        except atomic.DAMAGE as error:
-            on_damage(head, error)
-            continue
-        served = tickets.last_served(folder)
-        found.append(Lane(key, batch_id, queue_key, priority, served, waiting, head))
+            served = tickets.last_served(folder)
+            found.append(Lane(key, batch_id, queue_key, priority, served, waiting, head))
     return found
 
 
@@ -119,6 +124,8 @@ class Room:
         return self.load.total >= self.ctx.concurrency
 
     def allows(self, lane: Lane) -> bool:
+        if lane.key in self.load.unknown:
+            return False
         key_limit, batch_limit = self._key_limits[lane.key], self._batch_limit(lane.batch_id)
         return (key_limit is None or self.load.by_key[lane.key] < key_limit) and (
             batch_limit is None or self.load.by_batch[lane.batch_id] < batch_limit

@@ -8,6 +8,7 @@ settles. Where the lock is held by a worker that outlived its supervisor, the wo
 import os
 import platform
 import signal
+from functools import partial
 from pathlib import Path
 
 from parallelhassnes.execute import processes
@@ -15,7 +16,7 @@ from parallelhassnes.schedule import damage
 from parallelhassnes.schedule.attempt_process import Assignment, Then
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.launch import start
-from parallelhassnes.store import atomic, attempts, batches, locks, tickets
+from parallelhassnes.store import attempts, batches, locks, members, tickets
 from parallelhassnes.store.records import AttemptState, Ticket
 
 
@@ -23,15 +24,16 @@ def repair(ctx: Context, then: Then) -> list[str]:
     """Hand every dead attempt to a process that ends it; their names."""
     repaired = []
     for entry in tickets.running(ctx.layout):
-        try:
+        with members.apart(entry.path, partial(_set_aside, ctx, entry)):
             attempt = _repair(ctx, entry, then)
-        except atomic.DAMAGE as error:
-            if entry.path.exists():
-                damage.set_aside(ctx, entry.path, error)
-            continue
-        if attempt is not None:
-            repaired.append(attempt)
+            if attempt is not None:
+                repaired.append(attempt)
     return repaired
+
+
+def _set_aside(ctx: Context, entry: tickets.Running, error: Exception) -> None:
+    if members.is_there(entry.path):  # else it ended just then
+        damage.set_aside(ctx, entry.path, error)
 
 
 def _repair(ctx: Context, entry: tickets.Running, then: Then) -> str | None:

@@ -6,6 +6,7 @@ the same names whenever they are made, so this is the same as what is there, or 
 """
 
 import shutil
+from functools import partial
 
 from parallelhassnes.names import key_dir
 from parallelhassnes.plan import BatchMeta, JobSpec, StepSpec
@@ -14,7 +15,7 @@ from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.launch import note_blocked
 from parallelhassnes.schedule.settle import Book, publish, record_end, ticket_of
 from parallelhassnes.schedule.step_state import stand
-from parallelhassnes.store import atomic, attempts, batches, index, ledger, locks, tickets
+from parallelhassnes.store import atomic, attempts, batches, index, ledger, locks, members, tickets
 from parallelhassnes.store.records import dump, parse_time
 
 
@@ -102,15 +103,13 @@ def restore(ctx: Context, batch_id: str) -> bool:
     if damage.is_deleted(ctx, batch_id):
         damage.forget(ctx, batch_id)
         return False
-    try:
+    with members.apart(ctx.layout.batch(batch_id), partial(damage.note, ctx, batch_id)):
         _rederive(ctx, batch_id)
         requeue_batch(ctx, batch_id)
         _complete_ledger(ctx, batch_id)
-    except atomic.DAMAGE as error:
-        damage.note(ctx, batch_id, error)
-        return False
-    (ctx.layout.blocked / f"{batch_id}.json").unlink(missing_ok=True)
-    return True
+        (ctx.layout.blocked / f"{batch_id}.json").unlink(missing_ok=True)
+        return True
+    return False
 
 
 def _rederive(ctx: Context, batch_id: str) -> None:
@@ -158,12 +157,10 @@ def _called_for(ctx: Context, batch_ids: list[str]) -> list[tickets.Running]:
     """The running tickets of attempts that have not been sealed."""
     found = []
     for entry in tickets.running(ctx.layout):
-        try:
+        with members.apart(entry.path):
             ticket = tickets.read(entry.path)
-        except atomic.DAMAGE:
-            continue
-        step_dir = ctx.layout.step(ticket.batch_id, ticket.job_id, ticket.step_id)
-        ref = attempts.newest(step_dir)
-        if ticket.batch_id in batch_ids and ref is not None and not attempts.is_sealed(ref.dir):
-            found.append(entry)
+            step_dir = ctx.layout.step(ticket.batch_id, ticket.job_id, ticket.step_id)
+            ref = attempts.newest(step_dir)
+            if ticket.batch_id in batch_ids and ref is not None and not attempts.is_sealed(ref.dir):
+                found.append(entry)
     return found

@@ -7,10 +7,15 @@ import time
 
 from parallelhassnes import __version__
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.store import atomic, ledger, locks, tickets
+from parallelhassnes.store import atomic, ledger, locks, members, tickets
 from parallelhassnes.store.records import now_text
 
 _HEALTH_EVERY_SEC = 10.0
+
+
+def is_draining(ctx: Context) -> bool:
+    """Whether nothing more is to start on this runner; what cannot be looked at may say so."""
+    return members.is_there(ctx.layout.runners / ctx.config.runner_id / "drain")
 
 
 def snapshot_config(ctx: Context) -> None:

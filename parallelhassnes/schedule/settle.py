@@ -9,6 +9,7 @@ the same, the tickets have the same names, and a line that is in the ledger alre
 
 from collections import deque
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -26,7 +27,7 @@ from parallelhassnes.schedule.step_state import (
     stand,
 )
 from parallelhassnes.steps import ended, untrusted
-from parallelhassnes.store import atomic, attempts, batches, ledger, seal, tickets
+from parallelhassnes.store import atomic, attempts, batches, ledger, members, seal, tickets
 from parallelhassnes.store.records import Current, Overrides, Said, StepNow, Ticket, parse_time
 
 
@@ -36,17 +37,19 @@ def settle_ended(ctx: Context) -> int:
     books: dict[str, Book] = {}
     keys = Keys(ctx)
     for path in paths:
-        try:
+        with members.apart(path, partial(_give_up, ctx, books, path)):
             ticket = tickets.read(path)
             if ticket.batch_id not in books:
                 books[ticket.batch_id] = Book(ctx, ticket.batch_id)
             _settle(ctx, books[ticket.batch_id], keys, ticket, path)
-        except atomic.DAMAGE as error:
-            damage.pass_over(ctx, path, error)
-            books.pop(damage.batch_of(path), None)
     if any(not tickets.has_any(ctx.layout, batch_id) for batch_id in books):
         ctx.layout.checkpoint_wanted.touch()
     return len(paths)
+
+
+def _give_up(ctx: Context, books: "dict[str, Book]", path: Path, error: Exception) -> None:
+    damage.pass_over(ctx, path, error)
+    books.pop(damage.batch_of(path), None)
 
 
 def _settle(ctx: Context, book: "Book", keys: Keys, ticket: Ticket, path: Path) -> None:

@@ -18,7 +18,7 @@ from parallelhassnes.plan import Record
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.steps import docker_engine
 from parallelhassnes.steps.trial_paths import environment_of
-from parallelhassnes.store import atomic, batches, tickets
+from parallelhassnes.store import atomic, batches, members, tickets
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import dump
 
@@ -131,13 +131,15 @@ class Starts:
         """Write what changed: what was taken, and whether anybody waits."""
         for environment, bucket in self._now.items():
             path = _path(self.ctx.layout, environment)
-            path.parent.mkdir(exist_ok=True)
-            atomic.write_json(path, dump(bucket), durable=False)
+            with members.apart(path):
+                path.parent.mkdir(exist_ok=True)
+                atomic.write_json(path, dump(bucket), durable=False)
         for bucket in waiting(self.ctx.layout):
             if bucket.environment not in self._now:
                 path = _path(self.ctx.layout, bucket.environment)
                 quiet = bucket.model_copy(update={"waits": False, "down": ""})
-                atomic.write_json(path, dump(quiet), durable=False)
+                with members.apart(path):
+                    atomic.write_json(path, dump(quiet), durable=False)
 
     def _bucket(self, environment: str) -> Bucket:
         if environment not in self._now:
@@ -166,10 +168,9 @@ def held(layout: Layout) -> list[str]:
 
 def _known(path: Path | str) -> Bucket | None:
     """The bucket in a file; None where there is none, or one that is torn: it is full again then."""
-    try:
+    with members.apart(path, lambda _: None):
         return atomic.read_record(Bucket, path)
-    except atomic.DAMAGE:
-        return None
+    return None
 
 
 def _path(layout: Layout, environment: str) -> Path:

@@ -20,7 +20,7 @@ from parallelhassnes.schedule.launch import Launched, launch_ready
 from parallelhassnes.schedule.repair import repair
 from parallelhassnes.schedule.requeue import rebuild
 from parallelhassnes.schedule.settle import settle_ended
-from parallelhassnes.store import atomic, locks, space, tickets
+from parallelhassnes.store import atomic, locks, members, space, tickets
 
 
 class TickReport(NamedTuple):
@@ -30,10 +30,18 @@ class TickReport(NamedTuple):
     repaired: list[str]
     """Names of attempts that had died."""
     launched: list[Launched]
+    passed_over: list[str]
+    """What of the store could not be read, a line each; damaged batches not among them, which are told as what waits."""
 
 
 def tick(ctx: Context) -> TickReport:
     """Ingest, repair, launch, report; waits for no attempt."""
+    with members.collecting(alone=True) as passed_over:
+        report = _tick(ctx)
+    return report._replace(passed_over=passed_over)
+
+
+def _tick(ctx: Context) -> TickReport:
     ingested: list[ingest.Ingested] = []
     repaired: list[str] = []
     with space.waiting_for_space("tick"):
@@ -53,7 +61,7 @@ def tick(ctx: Context) -> TickReport:
     with space.waiting_for_space("health"):
         runner.report_health(ctx)
     launcher.reap()
-    return TickReport(ingested, repaired, launched)
+    return TickReport(ingested, repaired, launched, [])
 
 
 def run_pass(ctx: Context) -> list[Launched]:

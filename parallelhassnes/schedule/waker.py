@@ -16,7 +16,7 @@ from pathlib import Path
 
 from parallelhassnes.execute import launcher
 from parallelhassnes.names import key_dir
-from parallelhassnes.schedule import lent, starts
+from parallelhassnes.schedule import lent, runner, starts
 from parallelhassnes.schedule.attempt_process import fork_is_safe
 from parallelhassnes.schedule.context import Context, Options, open_context
 from parallelhassnes.store import locks, queue_keys, tickets
@@ -31,7 +31,7 @@ def next_wake(ctx: Context, now: float) -> float | None:
     """When something may be due that no end of an attempt brings about; seconds since the epoch, None for never."""
     waiting = tickets.delayed(ctx.layout)
     times = [waiting[0][0]] if waiting else []
-    if not (ctx.layout.runners / ctx.config.runner_id / "drain").exists():
+    if not runner.is_draining(ctx):
         times += [bucket.next_at for bucket in starts.waiting(ctx.layout)]
         for key, state in queue_keys.every(ctx.layout).items():
             due = state.breaker.probe_at if state.breaker and not state.breaker.probe else None

@@ -17,7 +17,7 @@ from typing import Literal
 
 from parallelhassnes.plan import Record
 from parallelhassnes.steps import trial_sweep
-from parallelhassnes.store import atomic, locks
+from parallelhassnes.store import atomic, locks, members
 from parallelhassnes.store.identity import store_id
 from parallelhassnes.store.records import dump
 
@@ -103,5 +103,7 @@ def _remove(path: Path, is_over: Callable[[str, str], bool]) -> list[str]:
 
 
 def _read(path: Path) -> ImageRecord | None:
-    document = atomic.read_json_or_none(path)
-    return None if document is None else ImageRecord.model_validate(document)
+    with members.apart(path):
+        if members.is_there(path):
+            return atomic.read_record(ImageRecord, path)
+    return None

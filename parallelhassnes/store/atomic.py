@@ -87,16 +87,16 @@ def sweep_temp(folder: Path, is_alive: Callable[[int], bool]) -> int:
         here = host == platform.node() and rest.isdigit()
         try:
             stale = time.time() - entry.stat(follow_symlinks=False).st_mtime > _STALE_SEC
-        except FileNotFoundError:
-            continue
-        if stale or (here and not is_alive(int(rest))):
-            try:
+            if stale or (here and not is_alive(int(rest))):
                 walk.remove_tree(entry.path, check)
-            except walk.OutOfTime:
-                break
-            except OSError:  # somebody else's; another look finds it again
-                continue
-            removed += 1
+                removed += 1
+        except walk.OutOfTime:
+            break
+        except (
+            OSError
+        ) as error:  # it went meanwhile, or is somebody else's: another look finds it again
+            if not is_damage(error):
+                raise
     return removed
 
 
@@ -104,15 +104,34 @@ class CorruptFile(UserError):
     """A file of the store that does not hold what it must; the message names it."""
 
 
-DAMAGE = (CorruptFile, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
-"""What reading a record raises whose file is torn, gone, something else, or not ours to read."""
+_OF_THE_HOST = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS}
+)
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether it says something of the one file or folder that it came of; a full disk says nothing of that."""
+    if isinstance(error, OSError):
+        return error.errno not in _OF_THE_HOST
+    return isinstance(error, CorruptFile)
 
 
 def describe_damage(error: BaseException) -> str:
-    """One line on one of ``DAMAGE``: which file, and what is wrong with it."""
+    """One line on damage: which file, and what is wrong with it."""
     if isinstance(error, OSError):
-        return f"{error.filename}: {error.strerror}"
+        return f"{error.filename or 'a file'}: {error.strerror or type(error).__name__}"
     return str(error)
+
+
+def advice(error: BaseException) -> str:
+    """What to do about damage, as an imperative."""
+    if isinstance(error, PermissionError):
+        return "make it readable for the user who ticks"
+    if isinstance(error, OSError) and not isinstance(
+        error, FileNotFoundError | NotADirectoryError | IsADirectoryError
+    ):
+        return "look after the disk or the mount"
+    return "put the file back, or remove the folder of the batch"
 
 
 def dumps(document: Any) -> str:
@@ -195,7 +214,7 @@ def json_files(folder: Path | str) -> list[str]:
     """Paths of the folder's JSON files, sorted; none where there is no such folder."""
     try:
         with os.scandir(folder) as entries:
-            found = [entry.name for entry in entries if entry.is_file()]
+            found = [entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)]
     except (FileNotFoundError, NotADirectoryError):
         return []
     return [f"{folder}/{n}" for n in sorted(found) if n.endswith(".json") and n[0] != "."]
@@ -260,6 +279,6 @@ def read_derived(path: Path | str) -> dict[str, Any]:
     """The document in a file that can be made anew; an empty one where it is gone or spoilt."""
     try:
         document: dict[str, Any] = read_json(path)
-    except DAMAGE:
+    except (CorruptFile, OSError):
         return {}
     return document

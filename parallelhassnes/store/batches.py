@@ -4,12 +4,13 @@
 forked supervisor inherits it.
 """
 
+from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from parallelhassnes.plan import BatchMeta, JobSpec, StepSpec
-from parallelhassnes.store import additions, atomic, ledger, rooted, tickets
+from parallelhassnes.store import additions, atomic, ledger, members, rooted, tickets
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import Control, Current, Overrides, Ticket, dump
 
@@ -112,6 +113,17 @@ def read_overrides(job_dir: Path) -> Overrides:
 def write_overrides(job_dir: Path, overrides: Overrides) -> None:
     """As ``write_control``, of a job's steps."""
     ledger.replace_json(job_dir.parent, f"{job_dir.name}/{OVERRIDES}", dump(overrides))
+
+
+def strangers(layout: Layout, known: Collection[str]) -> list[str]:
+    """Folders of ``runs/`` that hold attempts and are no batch among the known: their ``batch_meta.json`` is gone."""
+    found = []
+    for name in members.names(layout.runs):
+        if name[0] != "_" and name not in known:
+            with members.apart(layout.batch(name)):
+                if any(layout.batch(name).glob("*/steps")):
+                    found.append(name)
+    return found
 
 
 def job_dirs(layout: Layout, batch_id: str) -> list[Path]:

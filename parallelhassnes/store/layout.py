@@ -165,7 +165,10 @@ class Layout:
         return self.runs / batch_id / job_id / "steps" / step_id
 
     def batch_ids(self) -> list[str]:
-        """Every batch that was ingested whole, in the order of arrival; before them folders of others that look like one."""
+        """Every batch that was ingested whole, in the order of arrival; before them folders of others that look like one.
+
+        One that cannot be looked into is among them: whoever reads it is told.
+        """
         return list(self.arrivals())
 
     def newest_batch(self) -> str | None:
@@ -188,7 +191,7 @@ class Layout:
         arrivals = [
             (names.arrival_in(name) or _arrival(name, meta), name)
             for name, meta in metas
-            if os.path.isfile(meta)  # noqa: PTH113
+            if _is_there(meta)
         ]
         return {name: arrival for arrival, name in sorted(arrivals)}
 
@@ -207,3 +210,13 @@ def _arrival(name: str, meta: str) -> str:
         return names.arrival_of(datetime.fromisoformat(said[2].decode("ascii")).astimezone(UTC))
     except (OSError, ValueError):
         return ""
+
+
+def _is_there(path: str) -> bool:
+    try:
+        os.stat(path)  # noqa: PTH116 - hot path
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:  # whoever reads the batch is told
+        return True
+    return True

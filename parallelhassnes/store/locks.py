@@ -99,7 +99,7 @@ def _wait_for(handle: int, path: Path | str, patience_sec: float) -> None:
     deadline = time.monotonic() + patience_sec
     while not lock_descriptor(handle, blocking=False):
         if time.monotonic() > deadline:
-            pid = _holder(handle)
+            pid = holder(path)
             who = "another process" if pid is None else f"process {pid}"
             raise StoreBusy(
                 f"{who} has held {path} for {patience_sec:g} s",
@@ -108,14 +108,14 @@ def _wait_for(handle: int, path: Path | str, patience_sec: float) -> None:
         time.sleep(0.005)
 
 
-def _holder(handle: int) -> int | None:
+def holder(path: Path | str) -> int | None:
     """The process that took the lock, where the kernel tells (Linux): ``1: FLOCK  ADVISORY  WRITE 42 fd:00:1234 0 EOF``."""
-    inode = str(os.fstat(handle).st_ino)
     try:
+        inode = str(os.stat(path).st_ino)  # noqa: PTH116 - a path of either kind
         lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
     except OSError:
         return None
     for fields in map(str.split, lines):
-        if "->" not in fields and fields[5].rpartition(":")[2] == inode:
+        if "->" not in fields and fields[5].rpartition(":")[2] == inode and int(fields[4]) > 0:
             return int(fields[4])
     return None

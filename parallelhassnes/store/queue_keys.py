@@ -8,6 +8,8 @@ Replaced whole, always under ``tick.lock``. Not derived: a rebuild leaves it alo
 forgets all of it, which is safe.
 """
 
+import contextlib
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -118,19 +120,36 @@ def _read(path: Path, queue_key: str) -> KeyState:
     """The state in a file; one that is torn may have said that the key is paused, so it is until somebody resumes it."""
     try:
         return atomic.read_record(KeyState, path)
-    except atomic.CorruptFile as error:
-        at = now_text(datetime.fromtimestamp(path.stat().st_mtime, UTC))
+    except FileNotFoundError:
+        raise
+    except (atomic.CorruptFile, OSError) as error:
+        if not atomic.is_damage(error):
+            raise
+        at = now_text(datetime.fromtimestamp(_mtime(path), UTC))
         said = Said(
-            at=at, by="parallelhassnes", reason=f"{error}; resume it to forget what the file said"
+            at=at,
+            by="parallelhassnes",
+            reason=f"{atomic.describe_damage(error)}; resume it to forget what the file said",
         )
         return KeyState(queue_key=queue_key, paused=said)
+
+
+def _mtime(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return time.time()
 
 
 def every(layout: Layout) -> dict[str, KeyState]:
     """Queue key → state, of all that something is known of."""
     paths = map(Path, atomic.json_files(layout.limits))
-    states = [_read(path, _key_of(path.stem)) for path in paths]
-    return {state.queue_key: state for state in states}
+    states: dict[str, KeyState] = {}
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):  # just resumed
+            state = _read(path, _key_of(path.stem))
+            states[state.queue_key] = state
+    return states
 
 
 def _key_of(folder: str) -> str:

@@ -29,7 +29,7 @@ def read(layout: Layout) -> Raised:
     """What was said; nothing where the file is gone or spoilt, so that the configured budgets hold."""
     try:
         return atomic.read_record(Raised, layout.system / FILE)
-    except (FileNotFoundError, atomic.CorruptFile):
+    except (OSError, atomic.CorruptFile):
         return Raised()
 
 

@@ -25,11 +25,13 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from parallelhassnes.errors import UserError
 from parallelhassnes.names import key_dir
-from parallelhassnes.store import atomic
+from parallelhassnes.store import atomic, members
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import Ticket, dump
 
@@ -86,9 +88,11 @@ def read(path: Path) -> Ticket:
         Torn: it is not one.
     """
     try:
-        return atomic.read_record(Ticket, path)
-    except atomic.CorruptFile as error:
-        raise Torn(str(error)) from None
+        ticket = atomic.read_record(Ticket, path)
+        key_dir(ticket.queue_key)
+    except UserError as error:
+        raise Torn(f"{path}: {error.message}") from None
+    return ticket
 
 
 def ready_path(layout: Layout, queue_key: str, name: str) -> Path:
@@ -124,15 +128,15 @@ def _mark_unserved(chunk: Path) -> None:
 def ready_folders(layout: Layout) -> Iterator[tuple[str, str, Path]]:
     """Each (key folder, batch id, path) that may hold ready tickets."""
     for key in _listing(layout.ready):
-        for batch_id in _listing(layout.ready / key):
+        for batch_id in members.names(layout.ready / key):
             yield key, batch_id, layout.ready / key / batch_id
 
 
 def in_order(folder: Path) -> Iterator[Path]:
     """The batch's ready tickets of one key, first to start first; lists no more than it must."""
-    for chunk in _listing(folder):
+    for chunk in members.names(folder):
         if chunk != SERVED:
-            for name in _tickets(folder / chunk):
+            for name in _tickets(members.names(folder / chunk)):
                 yield folder / chunk / name
 
 
@@ -141,10 +145,9 @@ def count_ready(folder: Path) -> int:
 
 
 def last_served(folder: Path) -> float:
-    try:
+    with contextlib.suppress(OSError):
         return (folder / SERVED).stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
+    return 0.0
 
 
 def start_running(layout: Layout, path: Path, key_folder: str) -> Path:
@@ -156,7 +159,7 @@ def start_running(layout: Layout, path: Path, key_folder: str) -> Path:
     except FileNotFoundError:
         target_folder.mkdir(parents=True, exist_ok=True)
         path.rename(target)
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError):
         now = time.time()
         os.utime(path.parent.parent / SERVED, (now, now))
     tidy(path.parent)
@@ -173,12 +176,16 @@ def tidy(chunk: Path) -> None:
             chunk.parent.parent.rmdir()
 
 
-def running(layout: Layout) -> list[Running]:
-    """Every running ticket; counting these is the concurrency limit."""
+def running(layout: Layout, told: members.Told | None = None) -> list[Running]:
+    """Every running ticket; counting these is the concurrency limit.
+
+    Args:
+        told: what is done about a key's folder that cannot be listed.
+    """
     return [
         Running(key, name, layout.running / key / name)
         for key in _listing(layout.running)
-        for name in _tickets(layout.running / key)
+        for name in _tickets(members.names(layout.running / key, told))
     ]
 
 
@@ -192,7 +199,7 @@ def end_running(layout: Layout, key_folder: str, name: str) -> bool:
 
 
 def ended(layout: Layout) -> list[Path]:
-    return [layout.ended / name for name in _tickets(layout.ended)]
+    return [layout.ended / name for name in _tickets(_listing(layout.ended))]
 
 
 def has_any(layout: Layout, batch_id: str) -> bool:
@@ -220,9 +227,7 @@ def delayed(layout: Layout) -> list[tuple[float, Path]]:
     ]
 
 
-def promote_due(
-    layout: Layout, now: float, on_damage: Callable[[Path, atomic.CorruptFile], None]
-) -> int:
+def promote_due(layout: Layout, now: float, on_damage: Callable[[Path, Exception], None]) -> int:
     """Move what is due from ``delayed/`` to ``ready/``; how many.
 
     Args:
@@ -232,23 +237,20 @@ def promote_due(
     for not_before, path in delayed(layout):
         if not_before > now:
             break
-        try:
-            ticket = read(path)
-        except atomic.CorruptFile as error:
-            on_damage(path, error)
-            continue
-        put_ready(layout, ticket, path.name.split(".", 1)[1])
-        path.unlink()
-        moved += 1
+        with members.apart(path, partial(on_damage, path)):
+            put_ready(layout, read(path), path.name.split(".", 1)[1])
+            path.unlink()
+            moved += 1
     return moved
 
 
-def _tickets(folder: Path) -> list[str]:
-    """Names of the folder's tickets, sorted."""
-    return [name for name in _listing(folder) if _NAME.fullmatch(name)]
+def _tickets(listed: list[str]) -> list[str]:
+    """Those of the names that are tickets'."""
+    return [name for name in listed if _NAME.fullmatch(name)]
 
 
 def _listing(folder: Path) -> list[str]:
+    """The names in a folder of the queue, sorted. One that cannot be listed is no member's: it is the store's."""
     try:
         return sorted(name for name in os.listdir(folder) if name[0] != ".")
     except (FileNotFoundError, NotADirectoryError):

@@ -22,7 +22,7 @@ from parallelhassnes.errors import UserError
 from parallelhassnes.plan import BatchMeta
 from parallelhassnes.steps.verdict import versions
 from parallelhassnes.steps.verdict.flakiness import BASELINES
-from parallelhassnes.store import atomic, attempts, batches
+from parallelhassnes.store import atomic, attempts, batches, members
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import now_text
 
@@ -123,6 +123,11 @@ def gather(layout: Layout, chosen: Choice) -> Report:
     """
     if not chosen.batch_ids:
         raise UserError("there is no batch to report", fix="run something first")
+    boards = {}
+    for batch_id in chosen.batch_ids:
+        with members.apart(layout.batch(batch_id)):
+            boards[batch_id] = batch_scoreboard(layout, batch_id)
+    chosen = chosen._replace(batch_ids=tuple(boards))
     rows = trial_rows.read(layout, chosen)
     verdicts = _verdicts(layout, chosen.batch_ids)
     broken = {(each.batch_id, each.job_id) for each in verdicts if each.quality == "broken"}
@@ -131,7 +136,7 @@ def gather(layout: Layout, chosen: Choice) -> Report:
     found = tuple(spans.of_batches(layout, chosen.batch_ids))
     return Report(
         at=now_text(), title=_title(layout, chosen), chosen=chosen,
-        boards=tuple(batch_scoreboard(layout, batch_id) for batch_id in chosen.batch_ids),
+        boards=tuple(boards.values()),
         plans=tuple(filter(None, (planned.of(layout, batch_id) for batch_id in chosen.batch_ids))),
         rows=tuple(rows), results=_results(rows, chosen),
         trusted=_results(sound, chosen) if sound and len(sound) < len(rows) else None,
