@@ -5,11 +5,13 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 
 from parallelhassnes import __version__
 from parallelhassnes.api.auth import needs
 from parallelhassnes.api.site import Site, SiteHere
 from parallelhassnes.api.ticking import Unanswered
+from parallelhassnes.schedule import health as schedule_health
 
 router = APIRouter(tags=["system"])
 
@@ -17,11 +19,13 @@ router = APIRouter(tags=["system"])
 class Health(BaseModel):
     """That the server answers."""
 
-    status: Literal["ok"] = "ok"
+    status: Literal["ok", "not ticking"] = "ok"
     ok: bool = True
     version: str
     ticking: bool
-    """The server has a ticking process of its own; else cron or another server ticks."""
+    """Somebody ticks: the server's own ticking process, cron, or another server."""
+    trouble: list[str] = []
+    """What keeps attempts from being started and ended, a line each with what to do."""
 
 
 class IngestedTable(BaseModel):
@@ -47,10 +51,28 @@ class Ticked(BaseModel):
     """Live attempts after it."""
 
 
-@router.get("/health")
-def health(site: SiteHere) -> Health:
-    """Whether the server answers; needs no token."""
-    return Health(version=__version__, ticking=site.ticker is not None)
+@router.get("/health", responses={503: {"model": Health, "description": "Nothing ticks."}})
+def health(site: SiteHere, response: Response) -> Health:
+    """Whether the server answers, and whether anybody ticks; needs no token. 503 where nobody does."""
+    layout = site.layout
+    own = (
+        site.ticker.trouble()
+        if site.ticker is not None
+        else "this server does not tick (--no-tick)"
+    )
+    ticking = not own or (site.ticker is None and schedule_health.was_ticked(layout))
+    found = Health(version=__version__, ticking=ticking, trouble=schedule_health.troubles(layout))
+    if not ticking:
+        response.status_code = 503
+        line = (
+            f"{own}; nobody else has ticked for {schedule_health.TICKED_SEC:.0f} s"
+            if site.ticker is None
+            else own
+        )
+        found = found.model_copy(
+            update={"status": "not ticking", "ok": False, "trouble": [line, *found.trouble]}
+        )
+    return found
 
 
 @router.post(

@@ -9,6 +9,7 @@ import itertools
 import json
 import logging
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ ANSWER_SEC = 60.0
 """Time within which a tick is expected to be over; ticks wait for no attempt."""
 _CLOSE_SEC = 5.0
 _RESTART_SEC = 1.0
+_FIRST_SEC = 60.0
+"""Time within which the first tick is expected to be over."""
 
 
 class Unanswered(Exception):
@@ -40,6 +43,23 @@ class Ticker:
         """What was wished for while there was no process."""
         self._process: asyncio.subprocess.Process | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._every, self._began = every_sec, time.monotonic()
+        self._last: tuple[float, str] | None = None
+        """When the process last ended a tick, and what went wrong in it; None where it has died since."""
+        self._died = False
+
+    def trouble(self) -> str:
+        """Why it does not tick, in one line; empty where it does."""
+        if self._last is None:
+            if self._died:
+                return "the ticking process dies; see the server's log"
+            young = time.monotonic() - self._began < _FIRST_SEC
+            return "" if young else f"the ticking process has not ticked within {_FIRST_SEC:g} s"
+        at, error = self._last
+        late = time.monotonic() - at - self._every
+        return error or (
+            f"the last tick ended {late + self._every:.0f} s ago" if late > ANSWER_SEC else ""
+        )
 
     async def start(self) -> None:
         await self._spawn()
@@ -103,7 +123,7 @@ class Ticker:
             if process is not None and process.stdout is not None:
                 async for line in process.stdout:
                     self._take(json.loads(line))
-                self._process = None
+                self._process, self._last, self._died = None, None, True
                 code = await process.wait()
                 log.error("the ticking process ended (exit code %s); starting another", code)
             for answer in self._waiting.values():
@@ -113,6 +133,9 @@ class Ticker:
             await self._spawn()
 
     def _take(self, document: dict[str, Any]) -> None:
+        if "ticked" in document:
+            self._last, self._died = (time.monotonic(), document["ticked"]), False
+            return
         answer = self._waiting.get(document.pop("id"))
         if answer is not None and not answer.done():
             answer.set_result(document)

@@ -29,13 +29,13 @@ def render(board: SystemScoreboard, *, most: int = MOST_BATCHES) -> RenderableTy
 
 def _parts(board: SystemScoreboard, most: int) -> Iterator[RenderableType]:
     yield _head(board)
+    for reason in board.waiting:
+        yield Text(reason, style="red")
     if not board.batches:
         yield Text("No batches yet: `parallelhassnes submit TABLE` makes one.")
         return
     if board.shortage:
         yield Text(f"nothing starts: {board.shortage}", style="red")
-    for reason in board.waiting:
-        yield Text(reason, style="red")
     yield Text()
     yield _batches(board.batches[:most])
     if len(board.batches) > most:

@@ -152,6 +152,8 @@ def tick(
         return
     report = one_tick(ctx)
     _print_tick(ctx, report, quiet=quiet, json=json)
+    if report.failed:
+        raise typer.Exit(3)
 
 
 # --- shared with run ----------------------------------------------------------------------------------
@@ -284,7 +286,6 @@ def _say_how_to_come_back(ctx: "Context", batch_ids: list[str] | None) -> None:
 
 
 def _print_tick(ctx: "Context", report: "TickReport", *, quiet: bool, json: bool) -> None:
-    from parallelhassnes.schedule import starts
     from parallelhassnes.store import tickets
     from parallelhassnes.store.atomic import dumps
 
@@ -296,7 +297,7 @@ def _print_tick(ctx: "Context", report: "TickReport", *, quiet: bool, json: bool
     live = len(tickets.running(ctx.layout))
     if json:
         document = {
-            "ok": True,
+            "ok": not report.failed,
             "accepted": accepted,
             "rejected": [
                 {"name": table.name, "errors": [problem.line() for problem in table.problems]}
@@ -319,35 +320,45 @@ def _print_tick(ctx: "Context", report: "TickReport", *, quiet: bool, json: bool
     for table in rejected:
         for problem in table.problems:
             typer.echo(f"rejected {problem.line()}", err=True)
-    for table in left:
-        for problem in table.problems:
-            typer.echo(f"left {problem.line()}", err=True)
-    for line in report.passed_over:
-        typer.echo(f"passed over {line}", err=True)
     for name in report.repaired:
         typer.echo(f"attempt {name} had died; it is ended as lost", err=True)
+    lasting = [f"left {problem.line()}" for table in left for problem in table.problems]
+    lasting += [f"passed over {line}" for line in report.passed_over]
     if quiet:
-        if ctx.shortage() is not None and any(True for _ in tickets.ready_folders(ctx.layout)):
-            typer.echo(_waiting(ctx)[0], err=True)
-        for line in starts.held(ctx.layout):
-            typer.echo(line, err=True)
-    else:
-        for line in _waiting(ctx):
-            typer.echo(line)
-        typer.echo(
-            f"{len(accepted)} tables accepted, {len(report.launched)} attempts started, {live} running"
-        )
+        _print_trouble(ctx, lasting)
+        return
+    for line in lasting:
+        typer.echo(line, err=True)
+    for line in _waiting(ctx):
+        typer.echo(line)
+    typer.echo(
+        f"{len(accepted)} tables accepted, {len(report.launched)} attempts started, {live} running"
+    )
+
+
+def _print_trouble(ctx: "Context", lasting: list[str]) -> None:
+    """What a quiet tick tells of what lasts: once, until it is another."""
+    from parallelhassnes.control.told import news
+    from parallelhassnes.schedule import damage, health
+    from parallelhassnes.store import tickets
+
+    if ctx.shortage() is not None and any(True for _ in tickets.ready_folders(ctx.layout)):
+        lasting.append(_waiting(ctx)[0])
+    lasting += health.waiting(ctx.layout)
+    lasting += [f"batch {batch_id} waits: {why}" for batch_id, why in sorted(damage.every(ctx.layout).items())]  # fmt: skip
+    for line in news(ctx.layout, lasting):
+        typer.echo(line, err=True)
 
 
 def _waiting(ctx: "Context") -> list[str]:
     """One line per reason for which ready steps do not start, other than a limit."""
-    from parallelhassnes.schedule import keys, starts
+    from parallelhassnes.schedule import health, keys
     from parallelhassnes.store import atomic
 
     lines = []
     if (shortage := ctx.shortage()) is not None:
         lines.append(f"nothing starts: {shortage}")
-    lines += starts.held(ctx.layout)
+    lines += health.waiting(ctx.layout)
     lines += keys.holds(ctx.layout, ctx.config).values()
     notes = {path.stem: atomic.read_derived(path) for path in ctx.layout.blocked.glob("*.json")}
     lines += [

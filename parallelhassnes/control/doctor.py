@@ -16,11 +16,11 @@ from pydantic import BaseModel
 
 from parallelhassnes.control.reap import Left, find, reap
 from parallelhassnes.errors import UserError
-from parallelhassnes.schedule import damage, waker
+from parallelhassnes.schedule import damage, health, waker
 from parallelhassnes.schedule.attempt_process import fork_is_safe
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.requeue import rebuild
-from parallelhassnes.schedule.tick import run_pass
+from parallelhassnes.schedule.tick import try_pass
 from parallelhassnes.steps.agent.cli import NotInstalled
 from parallelhassnes.steps.agent.named import BUILT_IN, agent
 from parallelhassnes.store import attempts, batches, locks, members, space, tickets
@@ -49,7 +49,7 @@ def diagnose(ctx: Context, *, rebuild_first: bool = False, reap_first: bool = Fa
     """Run every check, after rebuilding what is derived and removing what is left, where that is asked for."""
     rebuilt = rebuild(ctx) if rebuild_first else None
     if rebuild_first:
-        waker.ensure(ctx, run_pass)
+        waker.ensure(ctx, try_pass)
     left = reap(ctx) if reap_first else find(ctx)
     checks = [*_host(ctx), *_store(ctx), _left(left)]
     return Diagnosis(
@@ -152,6 +152,9 @@ def _store(ctx: Context) -> Iterator[Check]:
     yield _secrets(ctx)
     yield _closed(ctx)
     yield from _damage(ctx)
+    trouble = health.troubles(ctx.layout)
+    text = "; ".join(trouble) or "no wish for a pass is unserved"
+    yield Check(name="passes", state="trouble" if trouble else "ok", text=text)
     dead = sum(1 for entry in tickets.running(ctx.layout) if _is_dead(ctx, entry))
     yield Check(
         name="attempts", state="note" if dead else "ok",

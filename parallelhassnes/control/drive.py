@@ -7,14 +7,17 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from parallelhassnes.errors import UserError
 from parallelhassnes.names import key_dir
-from parallelhassnes.schedule import keys, runner
+from parallelhassnes.schedule import health, keys, runner
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.tick import pass_and_wake, tick
 from parallelhassnes.store import batches, locks, members, tickets
 
 _LOOK_SEC = 0.05
 _TICK_SEC = 5.0
+_MOST_FAILED = 6
+"""Ticks in a row whose passes failed, after which nobody waits any longer."""
 
 
 def until_idle(
@@ -22,14 +25,20 @@ def until_idle(
 ) -> None:
     """Tick until nothing runs and nothing can start.
 
+    Raises:
+        UserError: passes fail for good.
+
     Args:
         batch_ids: the batches to wait for; None for all.
         on_look: called at every look, about twenty times a second.
     """
-    next_tick = 0.0
+    next_tick, failed = 0.0, 0
     while True:
         if time.monotonic() >= next_tick:
             report = tick(ctx)
+            failed = failed + 1 if report.failed else 0
+            if failed >= _MOST_FAILED:
+                raise UserError("; ".join(health.troubles(ctx.layout)) or "no pass succeeds")
             next_tick = time.monotonic() + _TICK_SEC
             came = any(not table.left for table in report.ingested)
             moved = came or bool(report.launched or report.repaired)

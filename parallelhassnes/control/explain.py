@@ -10,7 +10,7 @@ from parallelhassnes.control.find import resolve
 from parallelhassnes.control.scoreboard_models import View
 from parallelhassnes.control.status import BatchStatus, StepStatus
 from parallelhassnes.names import key_dir
-from parallelhassnes.schedule import alone, starts
+from parallelhassnes.schedule import alone, health, starts
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.keys import Limit, effective_limit, table_limits
 from parallelhassnes.schedule.step_state import stand
@@ -82,6 +82,7 @@ class _View:
         self.control = batches.read_control(status.batch_dir)
         self.live = tickets.running(ctx.layout)
         self.keys = queue_keys.every(ctx.layout)
+        self.trouble = health.troubles(ctx.layout)
         self.waiting = [(key, batch_id) for key, batch_id, _ in tickets.ready_folders(ctx.layout)]
 
     def lines(self, found: StepStatus) -> Iterator[str]:
@@ -104,6 +105,7 @@ class _View:
             yield f"blocked{last}: {found.reason}"
             if found.final or found.reason.startswith("waiting for"):
                 return
+        yield from self.trouble
         yield from self._delay(found)
         yield from self._holds(found)
         yield from self._limits(found)

@@ -15,7 +15,7 @@ from parallelhassnes.control.fold import Fold
 from parallelhassnes.control.running import HeartbeatWatch, attempt_path, describe
 from parallelhassnes.control.scoreboard_models import RunningStep
 from parallelhassnes.control.status import TROUBLE, BatchStatus, StepStatus, held, read_index
-from parallelhassnes.schedule import keys, starts
+from parallelhassnes.schedule import health, keys
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.store import batches, members, queue_keys, tickets
 
@@ -126,7 +126,7 @@ class Follower:
             reason = held(self.layout, batch_id).reason
             if reason:
                 look.held.append(f"{batch_id}: {reason}")
-        look.held += starts.held(self.layout)
+        look.held += health.waiting(self.layout)
         self._failures.extendleft(ended for ended in look.ended if ended.status in TROUBLE)
         look.failures = list(self._failures)
         running = self._running(live)

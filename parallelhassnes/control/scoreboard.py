@@ -21,7 +21,7 @@ from parallelhassnes.control.scoreboard_models import (
     RunnerLine,
     SystemScoreboard,
 )
-from parallelhassnes.schedule import damage, keys, starts
+from parallelhassnes.schedule import damage, health, keys
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.store import atomic, members, queue_keys, space, tickets
 from parallelhassnes.store.layout import Layout
@@ -80,7 +80,7 @@ def system_scoreboard(layout: Layout, *, snapshot: bool = True) -> SystemScorebo
         incoming=_tables(layout.incoming), rejected=_errors(layout.rejected),
         queue=_queue(Context(layout, config), lines, running, states, paused),
         runners=_runners(layout), batches=lines,
-        shortage=space.shortage(layout.runs, config) or "", waiting=starts.held(layout),
+        shortage=space.shortage(layout.runs, config) or "", waiting=health.waiting(layout),
     )  # fmt: skip
     if snapshot and (last is None or fresh or len(known) != len(lines)):
         _leave(layout, board)

@@ -137,7 +137,7 @@ class SystemScoreboard(View):
     shortage: str = ""
     """Why nothing starts on this host: too little disk or memory; empty where there is enough."""
     waiting: list[str] = []
-    """One line per environment whose trials wait because its engine does not answer."""
+    """One line for whatever keeps every batch waiting: no pass succeeds, nobody makes one, an environment's engine does not answer."""
     queue: list[QueueLine]
     runners: list[RunnerLine]
     batches: list[BatchLine]

@@ -6,6 +6,8 @@ supervisors are forks. Told by lines of JSON on stdin, it answers by lines of JS
     {"id": 1, "concurrency": 4}    ─▶    {"id": 1, "ingested": […], "repaired": […], "launched": […], "running": 2}
     {"lend": {NAME: value}}        no answer: secrets for one batch, see ``schedule.lent``; a tick follows
 
+After each tick, asked for or not, a line ``{"ticked": what went wrong}``, empty where nothing did.
+
 It ends when stdin does, which is when the server ends, however it ends; attempts go on without it.
 """
 
@@ -20,7 +22,8 @@ from typing import Any
 
 from parallelhassnes.control.init import ensure
 from parallelhassnes.errors import UserError
-from parallelhassnes.schedule import lent
+from parallelhassnes.execute import processes
+from parallelhassnes.schedule import health, lent
 from parallelhassnes.schedule.context import Context, Options, open_context
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.store import batches, tickets
@@ -31,6 +34,7 @@ _CHUNK = 1 << 16
 
 def main(root: Path, every_sec: float) -> None:
     """Tick until stdin ends."""
+    processes.set_title(f"ticker of {root}")
     pending, next_tick, said = b"", 0.0, ""
     while True:
         left = max(0.0, next_tick - time.monotonic())
@@ -46,6 +50,7 @@ def main(root: Path, every_sec: float) -> None:
             for name, value in request.get("lend", {}).items():
                 lent.lend(name, value)
         answers, said = _work(root, requests, said)
+        sys.stdout.write(json.dumps({"ticked": said}) + "\n")
         next_tick = time.monotonic() + every_sec
         for answer in answers:
             sys.stdout.write(json.dumps(answer) + "\n")
@@ -78,6 +83,8 @@ def _tick(root: Path, concurrency: int | None) -> dict[str, Any]:
     ctx = open_context(root, Options(concurrency=concurrency))
     ensure(ctx)
     done = tick(ctx)
+    if done.failed:
+        raise UserError("; ".join(health.troubles(ctx.layout)) or "the pass failed")
     lent.keep_only(_wanted(ctx))
     return {
         "ingested": [

@@ -14,6 +14,7 @@ import gc
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,8 @@ from parallelhassnes.execute import own_files, processes
 from parallelhassnes.store import locks, space
 
 _CANNOT_FORK = 71
+PATIENCE_SEC = 0.2
+"""For so long a process goes on with a pass that has taken over an attempt in it."""
 _launched: set[int] = set()
 
 
@@ -45,6 +48,8 @@ class _Trampoline:
     """What it does next."""
     lock: int = -1
     """The descriptor of the lock that goes with that."""
+    since: float = 0.0
+    """When it was taken."""
 
 
 def start(target: Callable[[], None], *, log: Path) -> None:
@@ -115,11 +120,17 @@ def take_over(target: Callable[[int], None], log: Path, lock: int) -> bool:
     own = os.dup(lock)
     _Trampoline.is_free = False
     _Trampoline.taken, _Trampoline.lock = _Become(lambda: target(own), log), own
+    _Trampoline.since = time.monotonic()
     return True
 
 
 def has_taken() -> bool:
     return _Trampoline.taken is not None
+
+
+def is_awaited() -> bool:
+    """Whether what was taken over has waited long enough: nothing that another process can do is to come before it."""
+    return has_taken() and time.monotonic() - _Trampoline.since > PATIENCE_SEC
 
 
 def run_taken() -> None:

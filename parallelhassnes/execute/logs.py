@@ -25,6 +25,15 @@ def say(text: str) -> None:
         os.write(1, f"{now_text()} {text}\n".encode("utf-8", "surrogateescape"))
 
 
+def go_on_in(path: Path) -> None:
+    """Write what this process says into another log: what is sealed takes nothing more."""
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        for descriptor in (1, 2):
+            os.dup2(handle, descriptor)
+        os.close(handle)
+
+
 def trim(attempt_dir: Path, ceiling: int = CEILING) -> list[str]:
     """Cut the middle out of every log that is larger than ``ceiling`` bytes; their names."""
     return [name for name in (*LOGS, SUPERVISOR) if _trim(f"{attempt_dir}/{name}", ceiling)]

@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import setproctitle
+
 RUN_ID_VARIABLE = "PARALLELHASSNES_RUN_ID"
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
@@ -55,6 +57,11 @@ def die_with_parent(parent: int) -> None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:
             os._exit(1)
+
+
+def set_title(text: str) -> None:
+    """Have ``ps`` show what this process is, instead of the command that it descends from."""
+    setproctitle.setproctitle(f"parallelhassnes {text}")
 
 
 def adopt_orphans() -> None:

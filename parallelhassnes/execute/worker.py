@@ -28,6 +28,8 @@ def start_worker(attempt: Attempt, kind: Kind, environment: Mapping[str, str], l
     try:
         os.setpgid(0, 0)
         reset_signals()
+        name = f"{attempt.batch_id}/{attempt.job_id}/{attempt.step.step_id}"
+        processes.set_title(f"worker of {name} in {attempt.job_dir.parents[2]}")
         processes.die_with_parent(supervisor)
         os.set_inheritable(lock, True)
         for handle, name in enumerate(LOGS, 1):

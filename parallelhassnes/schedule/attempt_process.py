@@ -25,7 +25,7 @@ from parallelhassnes.execute.secret_forms import is_public, looks_secret, url_pa
 from parallelhassnes.execute.supervisor import Timing, supervise
 from parallelhassnes.names import begun, run_id_of
 from parallelhassnes.plan import StepSpec
-from parallelhassnes.schedule import lent
+from parallelhassnes.schedule import health, lent
 from parallelhassnes.schedule.context import Context, Options
 from parallelhassnes.steps.kinds import Attempt, Kind, WorkerEnd
 from parallelhassnes.steps.registry import kind as kind_of
@@ -63,6 +63,8 @@ def run(ctx: Context, assignment: Assignment, lock: int, then: Then) -> None:
     """Own the attempt; this process holds ``step.lock`` and nothing else that matters."""
     ledger.acting_as("supervisor")
     lent.keep_only(batches.read_batch(ctx.layout.batch(assignment.batch_id)).secrets)
+    name = f"{assignment.batch_id}/{assignment.job_id}/{assignment.step_id} in {assignment.root}"
+    processes.set_title(f"supervisor of {name}")
     directory = assignment.attempt_dir(ctx.layout)
     job_dir = ctx.layout.job(assignment.batch_id, assignment.job_id)
     step = batches.read_job(job_dir).step(assignment.step_id)
@@ -88,6 +90,7 @@ def run(ctx: Context, assignment: Assignment, lock: int, then: Then) -> None:
             ctx.config.bounds,
         )  # fmt: skip
         supervise(attempt, kind, environment(ctx, attempt), lock, timing, secrets_of(ctx, attempt))
+    logs.go_on_in(health.log_of(ctx.layout))
     os.close(lock)
     tickets.end_running(ctx.layout, assignment.key_dir, assignment.ticket)
     then(ctx)

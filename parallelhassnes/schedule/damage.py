@@ -13,6 +13,7 @@ import shutil
 from pathlib import Path
 
 from parallelhassnes.execute import own_files
+from parallelhassnes.schedule import health
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.store import atomic, locks, members, tickets
 from parallelhassnes.store.layout import Layout
@@ -75,7 +76,7 @@ def pass_over(ctx: Context, ticket: Path, error: Exception) -> None:
 
     set_aside(ctx, ticket, error)
     if isinstance(error, tickets.Torn) and restore(ctx, batch_of(ticket)):
-        ctx.layout.pass_wanted.touch()
+        health.wish(ctx.layout)
 
 
 def batch_of(ticket: Path) -> str:

@@ -18,7 +18,8 @@ from typing import Literal
 
 from parallelhassnes.execute import logs
 from parallelhassnes.plan import Record
-from parallelhassnes.store import atomic, locks
+from parallelhassnes.schedule import starts
+from parallelhassnes.store import atomic, locks, members
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import dump, now_text
 
@@ -26,6 +27,8 @@ FILE = "health.json"
 LOG = "passes.log"
 UNSERVED_SEC = 30.0
 """After so long a wish for a pass is told as one that nobody serves."""
+TICKED_SEC = 180.0
+"""Without a tick for so long, nobody ticks."""
 _MOST_LOG = 1 << 20
 """Bytes of the log beyond which it is begun anew; the one before is kept beside it."""
 
@@ -96,6 +99,15 @@ def failing(layout: Layout) -> Failing | None:
         return None
 
 
+def was_ticked(layout: Layout) -> bool:
+    """Whether any runner has ticked of late; one that cron ticks does once a minute."""
+    for name in members.names(layout.runners):
+        with contextlib.suppress(OSError):
+            if time.time() - (layout.runners / name / "health.json").stat().st_mtime < TICKED_SEC:
+                return True
+    return False
+
+
 def _last_success(layout: Layout) -> str:
     try:
         return now_text(datetime.fromtimestamp(layout.tick_lock.stat().st_mtime, UTC))
@@ -115,6 +127,11 @@ def troubles(layout: Layout) -> list[str]:
     if waited is not None:
         lines.append(_unserved(layout, waited, is_failing=found is not None))
     return [line for line in lines if line]
+
+
+def waiting(layout: Layout) -> list[str]:
+    """What keeps ready steps of every batch from starting, a line each with what to do: no passes, no engine."""
+    return [*troubles(layout), *starts.held(layout)]
 
 
 def unserved_sec(layout: Layout) -> float | None:

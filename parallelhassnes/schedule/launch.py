@@ -20,7 +20,7 @@ from parallelhassnes import __version__, names
 from parallelhassnes.errors import UserError
 from parallelhassnes.execute import launcher
 from parallelhassnes.plan import JobSpec, StepSpec, TrialSpec
-from parallelhassnes.schedule import damage, lent, loops, order, runner
+from parallelhassnes.schedule import damage, health, lent, loops, order, runner
 from parallelhassnes.schedule.alone import Folders
 from parallelhassnes.schedule.attempt_process import Assignment, Then, fork_is_safe, run, spawn
 from parallelhassnes.schedule.budgets import Purse
@@ -72,6 +72,9 @@ def launch_ready(ctx: Context, then: Then) -> list[Launched]:
     bucket, purse, folders = Starts(ctx), gate.purse, Folders(ctx)
     started: list[Launched] = []
     while (lane := room.next_lane(ready)) is not None:
+        if launcher.is_awaited():
+            health.wish(ctx.layout)
+            break
         path = lane.head
         if path is None:
             break

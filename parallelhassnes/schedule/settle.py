@@ -14,8 +14,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from parallelhassnes.execute import launcher
 from parallelhassnes.plan import JobSpec, StepSpec
-from parallelhassnes.schedule import damage, enough, loops
+from parallelhassnes.schedule import damage, enough, health, loops
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.keys import Keys
 from parallelhassnes.schedule.step_state import (
@@ -37,6 +38,9 @@ def settle_ended(ctx: Context) -> int:
     books: dict[str, Book] = {}
     keys = Keys(ctx)
     for path in paths:
+        if launcher.is_awaited():
+            health.wish(ctx.layout)
+            break
         with members.apart(path, partial(_give_up, ctx, books, path)):
             ticket = tickets.read(path)
             if ticket.batch_id not in books:

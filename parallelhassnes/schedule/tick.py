@@ -3,8 +3,8 @@
 A *pass* runs under ``tick.lock``: settle what ended, promote what is due, launch what the limits allow.
 Whoever wants one first leaves ``pass.wanted``, then tries the lock. Nobody waits for it: the holder looks
 for ``pass.wanted`` again after it has let go, so a wish that came during a pass is served by another one
-and none is lost. A holder that runs no pass (an operator's command) or has crashed leaves the file; the waker, the
-next pass, or cron's tick serves it.
+and none is lost. A holder that runs no pass (an operator's command), has crashed, failed, or is awaited by an attempt that it
+has taken over leaves the file; the waker, the next pass, or cron's tick serves it. ``health`` tells where nobody does.
 
 A *tick* is what cron runs: it also ingests tables, repairs what died and reports this runner's health.
 """
@@ -14,7 +14,17 @@ from functools import partial
 from typing import NamedTuple
 
 from parallelhassnes.execute import launcher, processes
-from parallelhassnes.schedule import add, boot, checkpointing, damage, images, ingest, runner, waker
+from parallelhassnes.schedule import (
+    add,
+    boot,
+    checkpointing,
+    damage,
+    health,
+    images,
+    ingest,
+    runner,
+    waker,
+)
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.launch import Launched, launch_ready
 from parallelhassnes.schedule.repair import repair
@@ -32,6 +42,8 @@ class TickReport(NamedTuple):
     launched: list[Launched]
     passed_over: list[str]
     """What of the store could not be read, a line each; damaged batches not among them, which are told as what waits."""
+    failed: bool = False
+    """The pass failed: it is noted, and tried again."""
 
 
 def tick(ctx: Context) -> TickReport:
@@ -56,26 +68,48 @@ def _tick(ctx: Context) -> TickReport:
         repaired = repair(ctx, after_attempt)
         damage.mend(ctx)
     checkpointing.want_daily(ctx)
-    launched = pass_and_wake(ctx)
+    launched, failed = [], False
+    try:
+        launched = pass_and_wake(ctx)
+    except Exception:  # noqa: BLE001 - noted, with its traceback, and told by every view
+        failed = True
     images.remove_unneeded(ctx)
     with space.waiting_for_space("health"):
         runner.report_health(ctx)
     launcher.reap()
-    return TickReport(ingested, repaired, launched, [])
+    return TickReport(ingested, repaired, launched, [], failed)
 
 
 def run_pass(ctx: Context) -> list[Launched]:
-    """Have a pass run: by us, or by whoever holds the lock; what we started ourselves."""
+    """Have a pass run: by us, or by whoever holds the lock; what we started ourselves.
+
+    One that fails is noted, and the wish for it stays.
+    """
     started: list[Launched] = []
     with space.waiting_for_space("pass"):
-        _pass(ctx, started)
-    checkpointing.keep(ctx)
+        try:
+            _pass(ctx, started)
+        except Exception as error:
+            health.failed(ctx.layout, error)
+            health.wish(ctx.layout)
+            raise
+    if not launcher.has_taken():  # an attempt waits for this process
+        checkpointing.keep(ctx)
     return started
 
 
+def try_pass(ctx: Context) -> bool:
+    """As ``run_pass``, for a process that nobody looks at: whether it succeeded."""
+    try:
+        run_pass(ctx)
+    except Exception:  # noqa: BLE001 - noted, with its traceback; the waker tries again, then whoever comes
+        return False
+    return True
+
+
 def _pass(ctx: Context, started: list[Launched]) -> None:
-    ctx.layout.pass_wanted.touch()
-    while ctx.layout.pass_wanted.exists():
+    health.wish(ctx.layout)
+    while ctx.layout.pass_wanted.exists() and not launcher.is_awaited():
         lock = locks.hold(ctx.layout.tick_lock)
         if lock is None:
             break
@@ -85,6 +119,7 @@ def _pass(ctx: Context, started: list[Launched]) -> None:
             add.complete(ctx)
             tickets.promote_due(ctx.layout, time.time(), partial(damage.pass_over, ctx))
             started += launch_ready(ctx, after_attempt)
+            health.succeeded(ctx.layout)
         finally:
             locks.release(lock)
 
@@ -92,19 +127,22 @@ def _pass(ctx: Context, started: list[Launched]) -> None:
 def after_attempt(ctx: Context) -> None:
     """What a supervisor does when its attempt is sealed: a pass, then the next attempt, or waking what is due later."""
     launcher.offer()
-    run_pass(ctx)
+    try_pass(ctx)
     if launcher.has_taken():
-        waker.ensure(ctx, run_pass)
+        waker.ensure(ctx, try_pass)
     launcher.run_taken()
-    images.remove_unneeded(ctx)
-    waker.wake(ctx, run_pass)
+    try:
+        images.remove_unneeded(ctx)
+    finally:
+        waker.wake(ctx, try_pass)
 
 
 def pass_and_wake(ctx: Context) -> list[Launched]:
     """Have a pass run, and see to it that somebody wakes what is due later; what we started ourselves."""
     if not ctx.starts_attempts:
-        ctx.layout.pass_wanted.touch()
+        health.wish(ctx.layout)
         return []
-    launched = run_pass(ctx)
-    waker.ensure(ctx, run_pass)
-    return launched
+    try:
+        return run_pass(ctx)
+    finally:
+        waker.ensure(ctx, try_pass)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from parallelhassnes.execute import launcher
+from parallelhassnes.execute import launcher, processes
 from parallelhassnes.names import key_dir
 from parallelhassnes.schedule import lent, runner, starts
 from parallelhassnes.schedule.attempt_process import fork_is_safe
@@ -45,8 +45,12 @@ def _has_ready(ctx: Context, queue_key: str) -> bool:
     return (ctx.layout.ready / key_dir(queue_key)).is_dir()
 
 
-def wake(ctx: Context, run_pass: Callable[[Context], object]) -> None:
-    """Stay until nothing is waited for any more, running a pass whenever something is due; one process per root does."""
+def wake(ctx: Context, run_pass: Callable[[Context], bool]) -> None:
+    """Stay until nothing is waited for any more, running a pass whenever something is due; one process per root does.
+
+    Args:
+        run_pass: whether the pass succeeded; one that did not is tried again, a few seconds apart.
+    """
     # Again after it has let go: who came just before relied on it.
     while _next_look(ctx, time.time()) is not None:
         lock = locks.hold(ctx.layout.waker_lock)
@@ -55,11 +59,13 @@ def wake(ctx: Context, run_pass: Callable[[Context], object]) -> None:
         signal.signal(
             signal.SIGTERM, signal.SIG_DFL
         )  # a supervisor that has become the waker can be told to end
+        processes.set_title(f"waker of {ctx.layout.root}")
+        pause = 0.01
         try:
             while (due := _next_look(ctx, time.time())) is not None:
-                time.sleep(min(max(due - time.time(), 0.01), LOOK_SEC))
+                time.sleep(min(max(due - time.time(), pause), LOOK_SEC))
                 if time.time() >= due:
-                    run_pass(ctx)
+                    pause = 0.01 if run_pass(ctx) else min(2 * pause + 0.5, LOOK_SEC)
         finally:
             locks.release(lock)
 
@@ -69,9 +75,9 @@ def _next_look(ctx: Context, now: float) -> float | None:
     return min((at for at in times if at is not None), default=None)
 
 
-def ensure(ctx: Context, run_pass: Callable[[Context], object]) -> None:
+def ensure(ctx: Context, run_pass: Callable[[Context], bool]) -> None:
     """See to it that somebody wakes what is waited for: start a process that does, unless there is one."""
-    if next_wake(ctx, time.time()) is None or locks.is_held(ctx.layout.waker_lock):
+    if _next_look(ctx, time.time()) is None or locks.is_held(ctx.layout.waker_lock):
         return
     log = ctx.layout.system / "waker.log"
     if fork_is_safe():
@@ -91,18 +97,18 @@ def ensure(ctx: Context, run_pass: Callable[[Context], object]) -> None:
         )
 
 
-def _wake_without_secrets(ctx: Context, run_pass: Callable[[Context], object]) -> None:
+def _wake_without_secrets(ctx: Context, run_pass: Callable[[Context], bool]) -> None:
     lent.keep_only(())
     wake(ctx, run_pass)
 
 
 def main(arguments: list[str]) -> None:
     """``python -m parallelhassnes.schedule.waker ROOT OPTIONS``: where a fork is not safe."""
-    from parallelhassnes.schedule.tick import run_pass
+    from parallelhassnes.schedule.tick import try_pass
 
     launcher.reset_signals()
     options = Options.model_validate_json(arguments[1])
-    wake(open_context(Path(arguments[0]), options), run_pass)
+    wake(open_context(Path(arguments[0]), options), try_pass)
 
 
 if __name__ == "__main__":
