@@ -273,7 +273,7 @@ def _unanswered(server: Server) -> httpx.Response:
     """The answer to a tick whose process is killed at it."""
     children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
     commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children.read_text().split()}  # fmt: skip
-    (ticker,) = [int(pid) for pid, said in commands.items() if b"control.ticker" in said]
+    (ticker,) = [int(pid) for pid, said in commands.items() if b" ticker of " in said]
     os.kill(ticker, signal.SIGSTOP)
     answers: list[httpx.Response] = []
     asking = threading.Thread(target=lambda: answers.append(server.client.post("/v1/tick")))

@@ -25,7 +25,7 @@ from parallelhassnes.control.audit_checkpoints import Checkpoints
 from parallelhassnes.control.audit_job import JobsAudit, TaskFolders
 from parallelhassnes.control.audit_models import NOTES, Audit, Finding
 from parallelhassnes.schedule import boot
-from parallelhassnes.store import atomic, batches, ledger, members
+from parallelhassnes.store import atomic, batches, earlier, ledger, members
 from parallelhassnes.store.layout import Layout
 
 _LOOKS = 4
@@ -70,6 +70,7 @@ def verify(
     with ThreadPoolExecutor(max_workers=min(8, 2 * (os.cpu_count() or 1))) as pool:
         for batch_id in wanted:
             with members.apart(layout.batch(batch_id), partial(_unreadable, found, batch_id)):
+                earlier.check_ours(layout.batch(batch_id) / batches.META)
                 done = _look(layout, batch_id, known, folders, pool)
                 found += done.found
                 whole.attempts += done.attempts
@@ -89,6 +90,10 @@ def verify(
 
 
 def _unreadable(found: list[Finding], batch_id: str, error: Exception) -> None:
+    if isinstance(error, earlier.EarlierBatch):
+        text = "of the earlier ParallelHassnes, which sealed nothing: not verified"
+        found.append(Finding(what="earlier", place=batch_id, text=text))
+        return
     text = f"{atomic.describe_damage(error)}; {atomic.advice(error)}"
     found.append(Finding(what="unreadable", place=batch_id, text=text))
 

@@ -6,9 +6,11 @@ from pydantic import BaseModel
 
 type What = Literal[
     "changed", "missing", "added", "unsealed", "unreadable", "ledger", "checkpoint", "signature", "torn",
-    "unrecorded", "live", "task", "uncovered", "unsent",
+    "unrecorded", "live", "task", "uncovered", "unsent", "earlier",
 ]  # fmt: skip
-NOTES: frozenset[What] = frozenset({"torn", "unrecorded", "live", "task", "uncovered", "unsent"})
+NOTES: frozenset[What] = frozenset(
+    {"torn", "unrecorded", "live", "task", "uncovered", "unsent", "earlier"}
+)
 """What counts as no problem: traces of crashes, what still runs, and what no record covers."""
 
 

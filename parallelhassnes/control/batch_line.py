@@ -24,11 +24,12 @@ def stamp(layout: Layout, batch_id: str, live: int) -> str:
     """
     # Plain strings: a store may have 10,000 batches, and a Path costs more than a stat.
     size, _ = _stat(f"{layout.runs}/{batch_id}/{LEDGER}")
+    about, _ = _stat(f"{layout.runs}/{batch_id}/{batches.META}")
     _, control = _stat(f"{layout.runs}/{batch_id}/{batches.CONTROL}")
     _, note = _stat(f"{layout.blocked}/{batch_id}.json")
     _, paused = _stat(f"{layout.limits}/{queue_keys.PAUSED_MARK}")
     _, configured = _stat(f"{layout.root}/{CONFIG_NAME}")  # a limit of 0 closes a key
-    return f"{size}.{control}.{note}.{live}.{paused}.{configured}"
+    return f"{size}.{about}.{control}.{note}.{live}.{paused}.{configured}"
 
 
 def _stat(path: str) -> tuple[int, int]:

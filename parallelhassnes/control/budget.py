@@ -6,7 +6,6 @@
 Under ``tick.lock``. What is said of a batch stands in its ledger, the rest in ``_system/ledger.jsonl``.
 """
 
-import contextlib
 import math
 from collections.abc import Iterable
 from typing import Literal
@@ -20,7 +19,7 @@ from parallelhassnes.control.said import said
 from parallelhassnes.errors import UnknownId, UserError
 from parallelhassnes.schedule import budgets
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.store import atomic, batches, ledger, locks, raised
+from parallelhassnes.store import batches, ledger, locks, members, raised
 
 type Scope = Literal["key", "experiment"]
 """What a budget over all batches is of: a queue key, or the batches of an experiment together."""
@@ -74,7 +73,7 @@ def of_batches(ctx: Context, batch_ids: Iterable[str]) -> dict[str, BudgetLine]:
     """Those of the batches that have a budget of their own; one that cannot be read is passed over."""
     found: dict[str, Budget] = {}
     for batch_id in batch_ids:
-        with contextlib.suppress(*atomic.DAMAGE):
+        with members.apart(ctx.layout.batch(batch_id)):
             budget = budgets.budget_of(ctx, batch_id)
             if budget is not None:
                 found[batch_id] = budget

@@ -23,7 +23,7 @@ from parallelhassnes.schedule.requeue import rebuild
 from parallelhassnes.schedule.tick import try_pass
 from parallelhassnes.steps.agent.cli import NotInstalled
 from parallelhassnes.steps.agent.named import BUILT_IN, agent
-from parallelhassnes.store import attempts, batches, locks, members, space, tickets
+from parallelhassnes.store import attempts, batches, earlier, locks, members, space, tickets
 
 
 class Check(BaseModel):
@@ -185,7 +185,10 @@ def _damage(ctx: Context) -> Iterator[Check]:
                 batches.read_job(job_dir)
             batches.read_control(place)
         for error in errors:
-            found.setdefault(batch_id, damage.describe(error))
+            if isinstance(error, earlier.EarlierBatch):
+                yield Check(name=f"batch {batch_id}", state="note", text=earlier.HELD)
+            else:
+                found.setdefault(batch_id, damage.describe(error))
     for name in batches.strangers(ctx.layout, known):
         found.setdefault(name, f"damaged: {ctx.layout.batch(name) / batches.META}: is gone; put the file back, or remove the folder of the batch")  # fmt: skip
     for batch_id, reason in sorted(found.items()):

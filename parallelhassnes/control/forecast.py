@@ -7,7 +7,7 @@ from typing import NamedTuple
 from parallelhassnes.plan import Plan, StepSpec
 from parallelhassnes.steps.trial_data import facts
 from parallelhassnes.steps.trial_data.facts import TrialFacts
-from parallelhassnes.store import batches
+from parallelhassnes.store import batches, members
 from parallelhassnes.store.layout import Layout
 
 RECENT = 30
@@ -47,7 +47,10 @@ def forecast(layout: Layout, plan: Plan) -> list[Forecast]:
     planned = [_kind(step) for job in plan.jobs for step in job.steps if step.kind == "trial"]
     if not planned:
         return []
-    past = [found for batch_id in layout.batch_ids()[-RECENT:] for found in _past(layout, batch_id)]
+    past: list[tuple[_Kind, TrialFacts]] = []
+    for batch_id in layout.batch_ids()[-RECENT:]:
+        with members.apart(batch_id, lambda _: None):
+            past += _past(layout, batch_id)
     found = []
     for agent, model in dict.fromkeys((kind.agent, kind.model) for kind in planned):
         own = [kind for kind in planned if (kind.agent, kind.model) == (agent, model)]

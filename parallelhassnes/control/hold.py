@@ -21,7 +21,16 @@ from parallelhassnes.errors import UnknownId, UserError
 from parallelhassnes.schedule import damage
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.tick import pass_and_wake
-from parallelhassnes.store import atomic, batches, index, ledger, locks, queue_keys, tickets
+from parallelhassnes.store import (
+    atomic,
+    batches,
+    index,
+    ledger,
+    locks,
+    members,
+    queue_keys,
+    tickets,
+)
 from parallelhassnes.store.queue_keys import KeyState, OperatorLimit
 from parallelhassnes.store.records import Control, dump
 
@@ -212,11 +221,9 @@ def _known_keys(ctx: Context) -> set[str]:
     for folder, _, _ in tickets.ready_folders(ctx.layout):
         known.update(_key_of(folder))
     for batch_id in ctx.layout.batch_ids()[-_RECENT_BATCHES:]:
-        try:
+        with members.apart(batch_id, lambda _: None):
             jobs = index.read(ctx.layout.batch(batch_id))
-        except FileNotFoundError:
-            continue
-        known.update(step.queue_key for steps in jobs.values() for step in steps)
+            known.update(step.queue_key for steps in jobs.values() for step in steps)
     return known
 
 

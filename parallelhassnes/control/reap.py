@@ -23,7 +23,7 @@ from parallelhassnes.schedule import images
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.steps import trial_image, trial_sweep
 from parallelhassnes.steps.trial_overlay import LABEL
-from parallelhassnes.store import attempts, tickets, walk
+from parallelhassnes.store import attempts, members, tickets, walk
 from parallelhassnes.store.identity import store_id
 
 type What = Literal["container", "network", "volume", "image", "process", "folder"]
@@ -136,13 +136,11 @@ def _live(ctx: Context) -> set[str]:
     """Run ids of the attempts that have not been sealed: they live, or the next tick ends them."""
     found = set()
     for entry in tickets.running(ctx.layout):
-        try:
+        with members.apart(entry.path):
             ticket = tickets.read(entry.path)
-        except FileNotFoundError:
-            continue
-        ref = attempts.newest(ctx.layout.step(ticket.batch_id, ticket.job_id, ticket.step_id))
-        if ref is not None and not attempts.is_sealed(ref.dir):
-            found.add(ref.name.rpartition("_")[2])
+            ref = attempts.newest(ctx.layout.step(ticket.batch_id, ticket.job_id, ticket.step_id))
+            if ref is not None and not attempts.is_sealed(ref.dir):
+                found.add(ref.name.rpartition("_")[2])
     return found
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from parallelhassnes.config import load_config
 from parallelhassnes.control import fold as folds
@@ -17,7 +17,7 @@ from parallelhassnes.control.fold import Fold, Row
 from parallelhassnes.control.scoreboard_models import BatchState, Counts
 from parallelhassnes.schedule import keys
 from parallelhassnes.schedule.step_state import Dependency, Known, dependency, kills
-from parallelhassnes.store import atomic, attempts, batches, index, tickets
+from parallelhassnes.store import atomic, attempts, batches, earlier, index, tickets
 from parallelhassnes.store.index import IndexedStep
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import Control
@@ -243,7 +243,10 @@ def read(
         FileNotFoundError: there is no such batch.
     """
     batch_dir = layout.batch(batch_id)
-    jobs = read_index(batch_dir)
+    try:
+        jobs = read_index(batch_dir)
+    except earlier.EarlierBatch as found:
+        return _of_earlier(batch_dir, found.document)
     if fold is None:
         fold = folds.load(batch_dir)
     else:
@@ -253,6 +256,21 @@ def read(
     status = BatchStatus(batch_dir, jobs, fold, held(layout, batch_id), paused)
     _add_unlogged(layout, status)
     return status
+
+
+def _of_earlier(batch_dir: Path, document: dict[str, Any]) -> BatchStatus:
+    """The status of a batch of the earlier ParallelHassnes, from its own files."""
+    jobs: dict[str, list[IndexedStep]] = {job: [] for job in earlier.about(batch_dir, document)["job_ids"]}  # fmt: skip
+    fold = Fold(batch_dir.name)
+    for step in earlier.steps(batch_dir, document):
+        shown = IndexedStep(step.step_id, "agent", "", "", "success", step.depends_on)
+        jobs[step.job_id].append(shown)
+        fold.attempts += step.attempts
+        if step.attempts:
+            line = None if step.status == "succeeded" else step.summary or f"ended as {step.status}"
+            name = None if step.status == "succeeded" else step.status
+            fold.put(f"{step.job_id}/{step.step_id}", Row(step.status, step.attempt, step.attempts, step.at, "", None, name, line))  # fmt: skip
+    return BatchStatus(batch_dir, jobs, fold, Held(canceled=False, reason=earlier.HELD), {})
 
 
 def read_index(batch_dir: Path) -> dict[str, list[IndexedStep]]:

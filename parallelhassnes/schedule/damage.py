@@ -15,7 +15,7 @@ from pathlib import Path
 from parallelhassnes.execute import own_files
 from parallelhassnes.schedule import health
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.store import atomic, locks, members, tickets
+from parallelhassnes.store import atomic, earlier, locks, members, tickets
 from parallelhassnes.store.layout import Layout
 
 
@@ -24,6 +24,8 @@ def note(ctx: Context, batch_id: str, error: Exception) -> None:
 
     One that a worker has closed to us, as it may, is opened: the next tick goes on.
     """
+    if isinstance(error, earlier.EarlierBatch):
+        return
     if isinstance(error, PermissionError) and error.filename is not None:
         file, top = Path(error.filename), ctx.layout.batch(batch_id)
         if file.is_relative_to(top):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from parallelhassnes.plan import BatchMeta, JobSpec, StepSpec
-from parallelhassnes.store import additions, atomic, ledger, members, rooted, tickets
+from parallelhassnes.store import additions, atomic, earlier, ledger, members, rooted, tickets
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import Control, Current, Overrides, Ticket, dump
 
@@ -58,6 +58,7 @@ def _read_job(job_dir: Path, added: tuple[str, ...]) -> JobSpec:
         document = rooted.unfold(atomic.read_json(job_dir / JOB), job_dir.parents[2])
     except FileNotFoundError:
         if (job_dir.parent / META).exists():
+            read_batch(job_dir.parent)
             raise atomic.CorruptFile(f"{job_dir / JOB}: is gone") from None
         raise
     job = atomic.parse(JobSpec, document, job_dir / JOB)
@@ -67,12 +68,16 @@ def _read_job(job_dir: Path, added: tuple[str, ...]) -> JobSpec:
 @lru_cache(maxsize=64)
 def read_batch(batch_dir: Path) -> BatchMeta:
     document = rooted.unfold(atomic.read_json(batch_dir / META), batch_dir.parents[1])
+    if earlier.is_one(document):
+        raise earlier.EarlierBatch(batch_dir, document)
     return atomic.parse(BatchMeta, document, batch_dir / META)
 
 
 def read_about(batch_dir: Path) -> dict[str, Any]:
     """``batch_meta.json`` as it is, for views that look at thousands of batches; what every batch says of itself is in it."""
     document: dict[str, Any] = atomic.read_json(batch_dir / META)
+    if earlier.is_one(document):
+        return earlier.about(batch_dir, document)
     for key, kind in (
         ("batch_id", str),
         ("created_at", str),
