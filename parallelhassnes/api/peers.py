@@ -108,7 +108,7 @@ def live_supervisors(layout: Layout) -> set[int]:
             ticket = tickets.read(entry.path)
             ref = attempts.newest(layout.step(ticket.batch_id, ticket.job_id, ticket.step_id))
             state = attempts.read_state(ref.dir) if ref is not None else None
-        except atomic.DAMAGE:
+        except (atomic.CorruptFile, OSError):
             continue
         if state is not None and state.pid and processes.is_alive(state.pid, state.pid_start):
             found.add(state.pid)
