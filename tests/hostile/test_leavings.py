@@ -86,8 +86,7 @@ def test_it_ends_sealed(root, monkeypatch, left):
     document = read(path / "seal.json")
     assert in_clear(path) == []
     assert verify(ctx.layout).ok
-    tick(ctx)
-    assert not any(ctx.layout.temp.iterdir())
+    wait_for(lambda: tick(ctx) and not any(ctx.layout.temp.iterdir()), "ticks to remove the rest")
     assert not any(ctx.layout.running.glob("*/*"))
     said = " ".join(each["why"] for each in document.get("left_out", ()))
     if "1500" in left and "tmp" not in left:
