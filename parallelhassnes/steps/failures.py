@@ -121,15 +121,30 @@ _NO_MODEL = (
 )
 _BALANCE = (
     r"credit balance|insufficient[_ ](?:funds|balance|credits?)|payment required|unpaid invoice|arrear|"
-    r"(?:no|out of|not enough|requires? more|run out of|depleted) (?:\w+ )?credits?|credits? (?:are |is |have been |has been )?(?:depleted|exhausted|used up)|"
+    r"(?:no|out of|not enough|requires? more|run out of|depleted) (?:\w+ )?credits?|(?:n.t|not) have (?:any|enough|sufficient) (?:\w+ )?(?:credits?|balance|funds)|credits? (?:are |is |have been |has been )?(?:depleted|exhausted|used up)|"
     r"can only afford|billing (?:hard )?limit|spend(?:ing)?[ _-](?:limit|cap)|budget (?:has been |was )?exceeded|exceeded (?:\w+ )?budget|"
     r"key limit exceeded|credit limit|upgrade to paid|balance is (?:too low|not enough|insufficient)|"
     r"account (?:is )?(?:not active|suspended|deactivated)[^\n]{0,60}(?:billing|payment)|recharge|top up your"
 )
 _WINDOW = (
-    r"\bper[ _-]?(?:second|sec|minute|min|hour|day)\b|\b[rt]p[smhd]\b|per(?:second|minute|hour|day)|"
+    r"\bper[ _-]?(?:second|sec|minute|min|hour|day)\b|(?<![a-z])[rt]p[smhd](?![a-z])|per(?:second|minute|hour|day)|"
     r"/ ?(?:min|minute|sec|second|hour|day)\b"
 )
+_MODEL_UNABLE = (
+    r"(?<!/)\bmodels?\b[^.\n]{0,80}\bsupport|\bsupport\w*\b[^.\n]{0,60}(?<!/)\bmodels?\b"
+)
+_AGENTS_OWN = (
+    r"\bmessages\b|\btool[ _](?:use|call|result|response|output)|\bfunction[ _]?(?:call|response)|\bcall_id\b|\broles?\b|"
+    r"\bassistant\b|\bturns?\b|\binput\[\d|\bcontents?[.\[]"
+)
+_ASKED = (
+    r"api[ _-]?keys?\b|\bcredentials?\b|\bcredits?\b|\baccounts?\b|\borgani[sz]ation|\bsubscription|\bregion\b|\bendpoint\b|"
+    r"\bdeployment\b|api[ _-]version|\bheaders?\b|(?<!/)\bmodels?\b(?![ _](?:group|output))|\bparameters?\b|\boptions?\b|\bsettings?\b|"
+    r"\btemperature\b|\btop_[pk]\b|\bmax_(?:\w+_)?tokens\b|\breasoning|\bthinking\b|\bresponse_format\b|\btool_choice\b|"
+    r"\bservice_tier\b|extra (?:inputs|fields)|unrecognized request|unknown (?:name|field)"
+)
+_SETTING = rf"{_MODEL_UNABLE}|\A(?![\s\S]*(?:{_AGENTS_OWN}))[\s\S]*?(?:{_ASKED})"
+"""A key, credit, a model or a parameter, in a text that does not speak of the agent's own messages and calls."""
 _RETRY_IN = r"(?:re)?try(?:ing)?(?: your request)?(?: again)? (?:in|after) \W?\d|retry[-_ ]?(?:after|delay)\W{1,6}\d"
 CODEX_5XX = r"\AWe.re currently experiencing high demand, which may cause temporary errors\.\Z"
 """What Codex says for a 500, which is no overload."""
@@ -151,6 +166,7 @@ RULES: tuple[Rule, ...] = (
          unless=r"context|too long"),
     Rule("unsupported parameter, type", "configuration", types=("UnsupportedParamsError", "UnsupportedModelParametersError")),
     Rule("schema", "task_definition", words=r"invalid schema|invalid_json_schema"),
+    Rule("account's setting", "configuration", words=r"no endpoints? [^\n]{0,80}?(?:data policy|privacy)|no allowed providers|all providers have been ignored"),
     # What a provider said, by its own codes and by words that leave no doubt.
     Rule("credit code", "quota", codes=r"insufficient_(?:quota|funds|balance|credits?)|billing_\w+|budget_exceeded|credit\w*_(?:exhausted|exceeded)|payment_required|arrearage",
          unless=_WINDOW),
@@ -162,11 +178,11 @@ RULES: tuple[Rule, ...] = (
     Rule("retry in", "rate_limit", words=_RETRY_IN, also=_LIMITS, not_status=(500, 599)),
     Rule("rate code", "rate_limit", codes=r"(?:.*\.)?(?:rate_?limit\w*|too_?many_?requests\w*|throttl\w*(?:\.\w+)?|resource_exhausted|limit_(?:requests|tokens)|requestlimitexceeded|quotaexceeded)"),
     Rule("context code", "context_length", codes=r"context_length\w*|context_window\w*|string_above_max_length|request_too_large|input_too_long|prompt_too_long"),
-    Rule("context", "context_length", words=r"context[_ -]?(?:window|length|limit|size)|maximum context|(?:prompt|input|messages?) (?:is |are )?too (?:long|large)|request too large|token count\b[^.\n]{0,60} exceeds|exceeds the (?:maximum|max|model.s)[^.\n]{0,30} (?:tokens?|length)|reduce the length|output token maximum"),
+    Rule("context", "context_length", words=r"context[_ -]?(?:window|length|limit|size)|maximum context|(?:prompt|input|messages?) (?:is |are )?too (?:long|large)|request too large|token count\b[^.\n]{0,60} exceeds|exceeds the (?:maximum|max|model.s)[^.\n]{0,30} (?:tokens?|length)|reduce the length|output token maximum|max(?:imum)? (?:prompt|input|sequence) length|range of input length should be|tokens?\W{1,3}\+ \W?max_(?:\w+_)?tokens\W{1,3}must be|(?:max_(?:\w+_)?tokens|output limit)\b[^.\n]{0,40} reached"),
     Rule("context status", "context_length", status=(413, 413)),
     Rule("context type", "context_length", types=("ContextWindowExceededError", "ContextLengthExceededError", "OutputTokenExceededError", "OutputLengthExceededError")),
     Rule("refusal code", "refusal", codes=r"content_filter\w*|content_?policy\w*|responsibleaipolicyviolation|cyber_policy|invalid_prompt|prohibited_content|safety|blocked|moderation\w*|data_?inspection_?failed"),
-    Rule("refusal", "refusal", words=r"content[_ ](?:policy|filter\w*|management policy)|usage policy|\bflagged\b|safety (?:system|measure|policy|polic|filter|reason|guard)|violat\w+ [^.\n]{0,40}(?:usage|content|safety|use) polic|prompt (?:was )?blocked|blocked by (?:our safety|the provider|content)|prohibited[_ ]content|cyber_policy|invalid_prompt|guardrail"),
+    Rule("refusal", "refusal", words=r"content[_ ](?:policy|filter\w*|management policy)|usage policy|\bflagged\b|safety (?:system|measure|policy|polic|filter|reason|guard)|violat\w+ [^.\n]{0,40}(?:usage|content|safety|use) (?:polic|guideline)|safety_check|content exists risk|response was blocked|finish_?reason\W{1,5}(?:safety|recitation|blocklist|spii|content_filter)|prompt (?:was )?blocked|blocked by (?:our safety|the provider|content)|prohibited[_ ]content|cyber_policy|invalid_prompt|guardrail"),
     Rule("refusal type", "refusal", types=("AgentSafetyRefusalError", "ContentPolicyViolationError")),
     Rule("model code", "unknown_model", codes=r"model_?not_?(?:found|available|exist\w*|supported)|invalid_model\w*|unknown_model|deployment_?not_?found|model_decommissioned|model_deprecated|resourcenotfoundexception"),
     Rule("model", "unknown_model", words=r"model\b.{0,120}?(?:does(?: not|n.t) exist|not exist|not found|not supported|may not exist|is not available|not a valid model|decommissioned|deprecated|retired|no longer (?:available|supported))|model_not_found|no endpoints found|not a valid model|invalid model|unknown model|model identifier is invalid|cannot use this model|no such model", unless=r"temporar|try again later"),
@@ -174,7 +190,7 @@ RULES: tuple[Rule, ...] = (
     Rule("overload", "overloaded", words=r"overloaded|at capacity|high demand|no capacity|capacity (?:is )?(?:exceeded|constrained)", not_status=(401, 404)),
     Rule("quota", "quota", words=r"quota|billing", not_status=(500, 599)),
     Rule("key code", "auth", codes=r"invalid_api_key|api_key_invalid|authentication\w*|permission_(?:error|denied)|unauthori[sz]ed|unauthenticated|accessdenied\w*|access_denied|unrecognizedclient\w*|expiredtoken\w*|invalidsignature\w*|signaturedoesnotmatch|forbidden|invalidauthenticat\w*|unsupported_country\w*"),
-    Rule("key", "auth", words=r"(?:invalid|incorrect|wrong|expired|revoked) (?:\w+ )?(?:api|x-api|access|auth\w*|bearer|security)[ _-]?(?:key|token|credentials?)\b|(?:invalid|incorrect) (?:key|credentials)\b|api key (?:not valid|expired|is invalid|not found)|not logged in|please run /login|failed to authenticate|authentication (?:failed|error)|token expired|security token [^\n]{0,30} invalid"),
+    Rule("key", "auth", words=r"(?:invalid|incorrect|wrong|expired|revoked) (?:\w+ )?(?:api|x-api|access|auth\w*|bearer|security)[ _-]?(?:key|token|credentials?)\b|(?:invalid|incorrect) (?:key|credentials)\b|api key (?:not valid|expired|is invalid|not found)|not logged in|please run /login|failed to authenticate|authentication (?:failed|error)|token expired|(?:organi[sz]ation|account|workspace|team) (?:has been|is|was) (?:disabled|suspended|deactivated|banned)|security token [^\n]{0,30} invalid"),
     # The status alone.
     Rule("401", "auth", status=(401, 401)),
     Rule("403", "auth", status=(403, 403)),
@@ -200,13 +216,19 @@ RULES: tuple[Rule, ...] = (
     Rule("key type", "auth", types=("AgentAuthenticationError", "AuthenticationError", "PermissionDeniedError")),
     Rule("quota type", "quota", types=("ApiUsageLimitError", "BudgetExceededError")),
     Rule("model type", "unknown_model", types=("ModelNotFoundError", "NotFoundError", "ApiProviderResourceNotFoundError")),
-    Rule("refused, 400", "configuration", status=(400, 499), guess=True),
+    # A malformed conversation is the agent's own doing; of a request that no agent made, or another status, it cannot be.
+    Rule("refused, setting", "configuration", words=_SETTING, status=(400, 499), guess=True),
+    Rule("refused, 400", "agent_error", status=(400, 400), phases=("agent",), guess=True),
+    Rule("refused, 422", "agent_error", status=(422, 422), phases=("agent",), guess=True),
+    Rule("refused, 4xx", "configuration", status=(400, 499), guess=True),
     Rule("provider type", "transient_provider",
          types=("ApiInternalServerError", "ApiConnectionClosedError", "ApiResponseStalledError", "UnknownApiError", "ApiError",
                 "NetworkConnectionError", "ApiConnectionError", "InternalServerError", "APIConnectionError", "APITimeoutError",
                 "APIError", "BadGatewayError", "APIResponseValidationError", "Timeout", "RemoteProtocolError", "ReadTimeout",
                 "ConnectTimeout", "ReadError", "ConnectError", "MidStreamFallbackError")),
-    Rule("refused, type", "configuration", types=("BadRequestError", "UnprocessableEntityError"), guess=True),
+    Rule("refused, setting, type", "configuration", types=("BadRequestError", "UnprocessableEntityError"), words=_SETTING, guess=True),
+    Rule("refused, type", "agent_error", types=("BadRequestError", "UnprocessableEntityError"), phases=("agent",), guess=True),
+    Rule("refused, elsewhere", "configuration", types=("BadRequestError", "UnprocessableEntityError"), guess=True),
     Rule("agent's deadline", "agent_timeout", types=("AgentTimeoutError",)),
     Rule("agent's exit code", "agent_error", types=("NonZeroAgentExitCodeError",)),
     Rule("verifier", "verifier", types=("VerifierTimeoutError", "RewardFileNotFoundError", "RewardFileEmptyError", "VerifierOutputParseError")),

@@ -18,7 +18,7 @@ from parallelhassnes.steps import (
     untrusted,
 )
 from parallelhassnes.steps.failure_evidence import verdict_of
-from parallelhassnes.steps.failures import AGENTS_RESULTS, TIMEOUT_CLASSES, Phase
+from parallelhassnes.steps.failures import TIMEOUT_CLASSES, Phase
 from parallelhassnes.steps.kinds import Attempt, Failure, Outcome, Status, WorkerEnd
 from parallelhassnes.steps.trial_data import facts, rewards
 
@@ -132,7 +132,7 @@ def _broken_step(part: Mapping[str, Any]) -> Failure | None:
 def _is_ruled_out_by_harbor(part: Mapping[str, Any], result: Mapping[str, Any]) -> bool:
     """Whether Harbor, from 0.25 on, calls the reward invalid for something that is not the tested agent's own result."""
     exceptions = [part["exception"], *(step["exception"] for step in part["steps"] or ())]
-    own = any(each and each["class"] in AGENTS_RESULTS for each in exceptions)
+    own = any(each and trial_result.is_agents_result(each) for each in exceptions)
     return result.get("reward_valid") is False and not own
 
 

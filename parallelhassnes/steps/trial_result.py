@@ -141,7 +141,13 @@ def rules_out(exception: Mapping[str, Any]) -> bool:
         return True
     if name == "infrastructure" and exception["phase"] != "verifier":
         return True
-    return exception.get("reward_valid") is False and name not in AGENTS_RESULTS
+    return exception.get("reward_valid") is False and not is_agents_result(exception)
+
+
+def is_agents_result(exception: Mapping[str, Any]) -> bool:
+    """Whether a provider refused because of the tested agent; a guessed ``agent_error`` is a request that it made wrongly."""
+    name = exception["class"]
+    return name in AGENTS_RESULTS or (name == "agent_error" and exception.get("guessed") is True)
 
 
 def _harbors(policy: Mapping[str, Any]) -> str:

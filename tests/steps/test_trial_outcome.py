@@ -54,6 +54,7 @@ def info(name, message=""):
         ({"verifier_result": {"rewards": {"reward": 0}}, "exception_info": {**info("QuirkError"), "policy": {"should_retry": True, "should_grade": True, "has_valid_reward": False}}}, "exited", ("failed", "transient_provider")),
         ({"verifier_result": {"rewards": {"reward": 0}}, "exception_info": info("NonZeroAgentExitCodeError"), "reward_valid": False}, "exited", ("failed", "agent_error")),
         ({"verifier_result": {"rewards": {"reward": 0}}, "exception_info": info("ContentPolicyViolationError"), "reward_valid": False}, "exited", ("succeeded", None)),
+        ({"verifier_result": {"rewards": {"reward": 0}}, "exception_info": info("BadRequestError", "tool_use ids were found without tool_result"), "reward_valid": False}, "exited", ("succeeded", None)),
         ({"verifier_result": {"rewards": {"reward": 1}}, "reward_valid": False}, "exited", ("failed", "verifier")),
         ({"verifier_result": {"rewards": {"reward": 1}}, "reward_valid": "no"}, "exited", ("succeeded", None)),
         # What came up before the tests began is the agent's phase, although they ran afterwards.
