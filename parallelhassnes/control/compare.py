@@ -56,7 +56,7 @@ class Unequal(View):
     """Something besides what is compared that differs between the sides, so that the pair compares that, too."""
 
     what: str
-    """``task_checksum``, ``agent_version``, ``attempts``, or a setting of the trials as Harbor names it."""
+    """``task_checksum``, ``agent_version``, ``attempts``, ``pass_rule``, or a setting of the trials as Harbor names it."""
     a: str
     b: str
     tasks: list[str]

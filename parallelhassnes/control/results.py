@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import Literal
 
 from parallelhassnes import names
-from parallelhassnes.control import trial_rows
+from parallelhassnes.control import trial_rows, words
 from parallelhassnes.control.scoreboard_models import View
 from parallelhassnes.control.statistics import clustered_interval
-from parallelhassnes.control.trial_rows import Choice, TrialRow
+from parallelhassnes.control.trial_rows import RULE_OF_PASSING, Choice, TrialRow
 from parallelhassnes.errors import UserError
 from parallelhassnes.steps.trial_data.facts import Spent
 from parallelhassnes.steps.verdict import statistics
@@ -23,6 +23,8 @@ from parallelhassnes.store.records import now_text
 
 DEFAULT_BY = ("agent", "model")
 LABEL = "label:"
+MOST_RULES = 5
+"""Pass rules that a note names."""
 BY_REWARD = "reward"
 """The dimension in which a trial stands once for each of its rewards."""
 DIMENSIONS: dict[str, Callable[[TrialRow], str]] = {
@@ -139,6 +141,8 @@ class Results(View):
     """Whether trials without a reward were counted as 0, because that was asked for."""
     passed_over: list[str] = []
     """What of the store could not be read and is not in here, a line each."""
+    notes: list[str] = []
+    """What makes the numbers less alike than they look, a line each: different pass rules."""
     groups: list[GroupLine]
     """Best first; with the task among the dimensions by task, then best first."""
 
@@ -156,8 +160,21 @@ def results(
         rows = trial_rows.read(layout, chosen)
     return Results(
         at=now_text(), of=chosen.said, passed_over=[*chosen.passed_over, *passed_over], batches=list(chosen.batch_ids), by=list(by),
-        unscored_as_zero=unscored_as_zero, groups=grouped(rows, keys, unscored_as_zero=unscored_as_zero),
+        unscored_as_zero=unscored_as_zero, notes=_notes(rows), groups=grouped(rows, keys, unscored_as_zero=unscored_as_zero),
     )  # fmt: skip
+
+
+def _notes(rows: Sequence[TrialRow]) -> list[str]:
+    rules = Counter(row.settings.get(RULE_OF_PASSING, "") for row in rows)
+    if len(rules) < 2:
+        return []
+    some = [
+        f"{rule} ({words.counted(count, 'trial')})" for rule, count in rules.most_common(MOST_RULES)
+    ]
+    more = len(rules) - len(some)
+    return [
+        f"The trials have different pass rules: {', '.join(some)}{f' and {more} more' if more else ''}."
+    ]
 
 
 def dimension(name: str) -> Callable[[TrialRow], str]:

@@ -9,6 +9,7 @@ from parallelhassnes.control.errors_report import Errors
 from parallelhassnes.control.flat import markdown_table, markdown_text
 from parallelhassnes.control.results import GroupLine, Results
 from parallelhassnes.control.trial_lines import TrialLines
+from parallelhassnes.control.trial_rows import RULE_OF_PASSING
 
 MOST_NAMES = 8
 MOST_REWARDS = 8
@@ -65,6 +66,7 @@ def of_results(results: Results) -> Sheet:
         notes.append("Costs and tokens are those of all attempts, repeated ones included.")
     if any(group.cost_unknown for group in groups):
         notes.append("≥: of some attempts the cost is not known, in whole or in part.")
+    notes += results.notes
     notes += dict.fromkeys(
         f"{group.undecided} of {group.scored} scored trials of {' · '.join(filter(None, group.key.values())) or 'all'}"
         f" are {group.undecided_because}"
@@ -264,10 +266,13 @@ def _names(names: Sequence[str]) -> str:
 def _flips(agent: PairedAgent) -> list[tuple[str, ...]]:
     flipped = {**dict.fromkeys(agent.lost, "lost"), **dict.fromkeys(agent.won, "won")}
     return [
-        (who(agent), pair.task, f"{pair.a:.2f}", f"{pair.b:.2f}", flipped[pair.task])
+        (
+            who(agent), pair.task, f"{pair.a:.2f}", f"{pair.b:.2f}",
+            flipped[pair.task] + (" by another pass rule" if RULE_OF_PASSING in pair.unequal else ""),
+        )
         for pair in agent.tasks
         if pair.task in flipped
-    ]
+    ]  # fmt: skip
 
 
 # --- errors -------------------------------------------------------------------------------------------

@@ -14,12 +14,14 @@ from parallelhassnes.control.find import resolve
 from parallelhassnes.errors import UnknownId, UserError
 from parallelhassnes.plan import StepSpec
 from parallelhassnes.steps import untrusted
-from parallelhassnes.steps.trial_data import facts
+from parallelhassnes.steps.trial_data import facts, rewards
 from parallelhassnes.steps.trial_data.facts import TrialFacts
 from parallelhassnes.store import batches, members
 from parallelhassnes.store.layout import Layout
 
 EXPERIMENT = "experiment:"
+RULE_OF_PASSING = "pass_rule"
+"""The setting that says when a trial has passed."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,10 @@ _MOST_TEXT = 100
 
 
 def settings_of(step: StepSpec) -> dict[str, str]:
-    """How a trial is run, by its plan: ``agent.kwargs.max_turns`` → ``20``; what is at its default is not there."""
+    """How a trial is run, by its plan: ``agent.kwargs.max_turns`` → ``20``; what is at its default is not there.
+
+    When it has passed always is: the default says one thing, and another rule may say the same.
+    """
     found: dict[str, str] = {}
     open_parts: list[tuple[str, Any]] = [("", untrusted.mapping(step.spec.get("config")))]
     while open_parts:
@@ -184,6 +189,7 @@ def settings_of(step: StepSpec) -> dict[str, str]:
             found[place] = json.dumps(value, ensure_ascii=False).strip('"')[:_MOST_TEXT]
     if step.timeout_sec is not None:
         found["timeout_sec"] = f"{step.timeout_sec:g}"
+    found[RULE_OF_PASSING] = rewards.said(rewards.rule_of(step.spec))
     return dict(sorted(found.items()))
 
 

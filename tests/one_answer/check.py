@@ -83,7 +83,7 @@ def matches(view: str, facts: views.Facts, expected: Batch) -> None:
         mean = sum(each.rewards) / len(each.rewards) if each.rewards else None
         known = {
             "n": each.n, "scored": each.scored, "passes": each.passes, "undecided": each.undecided,
-            "superseded": each.superseded, "mean": None if mean is None else round(mean, 9),
+            "called off": each.called_off, "missing": each.missing, "superseded": each.superseded, "mean": None if mean is None else round(mean, 9),
             "cost of all attempts": each.cost, "input": each.input, "output": each.output,
         }  # fmt: skip
         for fact, value in own.items():

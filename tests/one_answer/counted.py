@@ -14,6 +14,9 @@ class Trials:
     n: int = 0
     scored: int = 0
     undecided: int = 0
+    called_off: int = 0
+    """Ended by a cancel, or canceled or skipped before any attempt."""
+    missing: int = 0
     passes: int = 0
     rewards: list[float] = field(default_factory=list)
     """Main rewards."""
@@ -55,6 +58,7 @@ def count(batch_dir: Path) -> Batch:
         for more in sorted(job_dir.glob("additions/*.json")):
             steps += _json(more)["steps"]
         said = _json(job_dir / "overrides.json")
+        everything = bool(_json(batch_dir / "control.json").get("canceled"))
         for step in steps:
             found.steps += 1
             folders = sorted((job_dir / "steps" / step["step_id"] / "attempts").glob("[!.]*"))
@@ -66,12 +70,11 @@ def count(batch_dir: Path) -> Batch:
             if step["kind"] == "trial":
                 skipped = not over and bool(said.get("enough", {}).get(step["step_id"]))
                 found.skipped += skipped and not folders
-                found.cost += _count(
-                    found.agents.setdefault(step["label"].rpartition(":")[2], Trials()),
-                    step,
-                    over,
-                    carried,
-                )
+                own = found.agents.setdefault(step["label"].rpartition(":")[2], Trials())
+                off = everything or step["step_id"] in said.get("canceled", {})
+                own.called_off += off and not folders
+                own.missing += not over and not (off and not folders)
+                found.cost += _count(own, step, over, carried)
     return found
 
 
@@ -103,6 +106,8 @@ def _count(to: Trials, step: dict[str, Any], over: list[Path], carried: set[str]
         ):
             scored.append(rewards)
     to.superseded += max(0, len(over) - 1)
+    ended = over and _json(over[-1] / "final.json")["status"] == "canceled"
+    to.called_off += bool(ended and not scored)
     if scored:
         rewards = scored[-1]
         main = rewards.get("reward", next(iter(rewards.values())) if len(rewards) == 1 else None)

@@ -85,6 +85,8 @@ def _board(board: BatchScoreboard) -> Facts:
             _identity(name): {
                 "n": cell.n, "scored": cell.scored, "undecided": getattr(cell, "undecided", 0), "passes": cell.passes,
                 "mean": _round(cell.mean_reward),
+                # What a retry is due of is no longer canceled there, and still is by its last attempt.
+                **({} if cell.waiting or cell.running else {"called off": cell.canceled}),
             }
             for name, cell in board.totals.items()
         }
@@ -97,7 +99,7 @@ def _groups(groups: list[GroupLine]) -> Facts:
         "agents": {
             " · ".join(filter(None, group.key.values())): {
                 "n": group.n, "scored": group.scored, "undecided": group.undecided, "passes": group.passes,
-                "mean": _round(group.mean_reward), "superseded": group.superseded, "cost of all attempts": group.cost_usd or 0.0,
+                "mean": _round(group.mean_reward), "called off": group.canceled + group.skipped, "missing": group.missing, "superseded": group.superseded, "cost of all attempts": group.cost_usd or 0.0,
                 "input": group.input_tokens or 0, "output": group.output_tokens or 0,
             }
             for group in groups
@@ -112,7 +114,10 @@ def _trials(lines: list[Facts]) -> Facts:
     for line in lines:
         name = " · ".join(filter(None, (line["agent"], line["model"])))
         own = agents.setdefault(
-            name, {"n": 0, "scored": 0, "passes": 0, "superseded": 0, "undecided": 0}
+            name,
+            dict.fromkeys(
+                ("n", "scored", "passes", "superseded", "undecided", "called off", "missing"), 0
+            ),
         )
         scored = line["result"] == "scored"
         own["n"] += 1
@@ -120,6 +125,8 @@ def _trials(lines: list[Facts]) -> Facts:
         own["passes"] += bool(line["passed"])
         own["undecided"] += scored and line["passed"] is None
         own["superseded"] += line["superseded"]
+        own["called off"] += line["result"] in ("canceled", "skipped")
+        own["missing"] += line["result"] == "missing"
     skipped = sum(line["result"] == "skipped" for line in lines)
     return {"agents": agents, "trials": len(lines), "skipped": skipped}
 

@@ -20,7 +20,8 @@ from parallelhassnes.steps.trial_data import amounts, rewards
 
 type Result = Literal["scored", "unscored", "infrastructure", "canceled", "skipped", "missing"]
 """``scored`` has a reward, or several; ``unscored`` ran to an end without one, through task, agent, model or
-verifier; ``infrastructure`` says nothing about any of these; ``skipped`` was not needed any more (``enough``); ``missing`` has no finished attempt."""
+verifier; ``infrastructure`` says nothing about any of these; ``canceled`` was ended, or called off before it started;
+``skipped`` was not needed any more (``enough``); ``missing`` has no finished attempt."""
 
 RESULTS: tuple[Result, ...] = (
     "scored", "unscored", "infrastructure", "canceled", "skipped", "missing",
@@ -138,12 +139,27 @@ def spent_by(attempt: AttemptFacts) -> Spent:
 def of_steps(job_dir: Path, steps: Sequence[StepSpec]) -> list[TrialFacts]:
     """The facts of these trial steps of a job, in their order, from their attempts' files."""
     said = untrusted.read_object(job_dir / "overrides.json") or {}
-    skipped = untrusted.mapping(said.get("enough"))
+    control = untrusted.read_object(job_dir.parent / "control.json") or {}
+    skipped, canceled = (untrusted.mapping(said.get(name)) for name in ("enough", "canceled"))
+    everything = control.get("canceled") is True
     found = [of_step(job_dir, step) for step in steps]
-    return [
-        replace(each, result="skipped") if each.result == "missing" and skipped.get(each.step_id) else each
-        for each in found
-    ]  # fmt: skip
+    for place, each in enumerate(found):
+        if each.result != "missing" or _is_begun(job_dir, each.step_id):
+            continue
+        if skipped.get(each.step_id):
+            found[place] = replace(each, result="skipped")
+        elif everything or each.step_id in canceled:
+            found[place] = replace(each, result="canceled")
+    return found
+
+
+def _is_begun(job_dir: Path, step_id: str) -> bool:
+    """Whether an attempt of the step is there, ended or not; one that is being made does not count."""
+    try:
+        names = [path.name for path in (job_dir / "steps" / step_id / "attempts").iterdir()]
+    except OSError:
+        return False
+    return any(not name.startswith(".") for name in names)
 
 
 def of_step(job_dir: Path, step: StepSpec) -> TrialFacts:

@@ -88,6 +88,11 @@ def passes(reward: float, at_least: float = DEFAULT.at_least) -> bool:
     return reward >= at_least - TOLERANCE * abs(at_least)
 
 
+def said(rule: PassRule) -> str:
+    """The rule in words, whoever says it: ``reward >= 1``."""
+    return f"{rule.reward or 'main reward'} >= {rule.at_least:g}"
+
+
 def _how_to_decide(rewards: Rewards, rule: PassRule) -> str:
     some = [quoted(name) for name in list(rewards)[:MOST_NAMES]]
     more = len(rewards) - len(some)

@@ -1,0 +1,59 @@
+"""What two views say of one thing is one thing: what was called off, who ran, by which rule, at which cost."""
+
+import pytest
+from stores import context
+from written import ZERO, Writer
+
+from parallelhassnes.control import sheets, trial_rows
+from parallelhassnes.control.batch_scoreboard import batch_scoreboard
+from parallelhassnes.control.compare import compare
+from parallelhassnes.control.operate import Target, cancel
+from parallelhassnes.control.results import results
+from parallelhassnes.control.trial_lines import trial_lines
+
+MODEL = {"name": "terminus-2", "model_name": "openai/x"}
+
+
+@pytest.fixture
+def writer(root):
+    return Writer(context(root, "durable = false\n"))
+
+
+def lines(writer, batch=None, by=("agent", "model")):
+    layout = writer.ctx.layout
+    return results(layout, trial_rows.choose(layout, batch), by)
+
+
+@pytest.mark.parametrize("what", ["batch", "step"])
+def test_what_was_canceled_before_it_started_is_canceled_in_every_view(writer, what):
+    batch = writer.submit(["alpha"], [{**MODEL, "n_trials": 2}])
+    steps = [line.step for line in trial_lines(writer.ctx.layout, trial_rows.choose(writer.ctx.layout)).trials]  # fmt: skip
+    targets = [Target(batch_id=batch)] if what == "batch" else [Target(batch_id=batch, job_id="alpha", step_id=s) for s in steps]  # fmt: skip
+    assert lines(writer).groups[0].missing == 2
+    for target in targets:
+        cancel(writer.ctx, target)
+    (group,) = lines(writer).groups
+    (cell,) = batch_scoreboard(writer.ctx.layout, batch).totals.values()
+    assert (group.canceled, group.missing, cell.canceled) == (2, 0, 2)
+    assert sheets.not_scored(group) == "2 canceled"
+    told = trial_lines(writer.ctx.layout, trial_rows.choose(writer.ctx.layout)).trials
+    assert [line.result for line in told] == ["canceled", "canceled"]
+
+
+def test_another_pass_rule_makes_the_sides_unequal(writer):
+    first = writer.submit(["alpha"], [MODEL])
+    writer.go_on(lambda _name, _number: ZERO)
+    same = writer.submit(["alpha"], [MODEL], {"pass": {"at_least": 1}})
+    writer.go_on(lambda _name, _number: ZERO)
+    second = writer.submit(["alpha"], [MODEL], {"pass": {"at_least": 0}})
+    writer.go_on(lambda _name, _number: ZERO)
+    assert compare(writer.ctx.layout, first, same).agents[0].unequal == []
+    found = compare(writer.ctx.layout, first, second)
+    (unequal,) = found.agents[0].unequal
+    assert (unequal.what, unequal.a, unequal.b) == ("pass_rule", "main reward >= 1", "main reward >= 0")  # fmt: skip
+    (row,) = sheets.of_comparison(found)[1].rows
+    assert row[-1] == "won by another pass rule"
+    assert lines(writer, first).notes == []
+    (note,) = lines(writer).notes
+    assert note == "The trials have different pass rules: main reward >= 1 (2 trials), main reward >= 0 (1 trial)."  # fmt: skip
+    assert note in sheets.of_results(lines(writer)).notes
