@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,11 +22,24 @@ class Row:
 
     def __init__(self, engine: str, who: str, folder: Path) -> None:
         self.engine, self.who, self._folder, self._count = engine, who, folder, 0
+        ordinary = _ORDINARY if who == "user" and os.geteuid() == 0 else ()
+        self.maker = subprocess.Popen(
+            [*ordinary, sys.executable, "-m", "hostile.one_trial"],
+            env={**os.environ, "PYTHONPATH": str(TESTS)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
     @property
     def next_folder(self) -> Path:
         """Where the next sandbox will have its trial."""
         return self._folder / str(self._count + 1)
+
+    @property
+    def last_folder(self) -> Path:
+        """Where the last sandbox had its trial."""
+        return self._folder / str(self._count)
 
     def run(self, *commands: str, **options) -> dict:
         """Run commands in a fresh sandbox: ``said`` by each, the ``record``, and what is ``left`` in the trial's folder."""
@@ -35,21 +48,16 @@ class Row:
         (place / "tmp").mkdir(parents=True)
         asked = {
             "folder": str(place),
-            "tmp": str(place / "tmp"),
+            "env": {**os.environ, "TMPDIR": str(place / "tmp"), "HARBOR_TELEMETRY": "0"},
             "commands": commands,
             "options": {"engine": self.engine, **options},
         }
-        ordinary = _ORDINARY if self.who == "user" and os.geteuid() == 0 else ()
-        done = subprocess.run(
-            [*ordinary, sys.executable, "-m", "hostile.one_trial"],
-            input=json.dumps(asked),
-            env={**os.environ, "PYTHONPATH": str(TESTS)},
-            capture_output=True,
-            text=True,
-            timeout=100,
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        assert self.maker.stdin and self.maker.stdout
+        self.maker.stdin.write(json.dumps(asked) + "\n")
+        self.maker.stdin.flush()
+        done = json.loads(self.maker.stdout.readline())
+        assert "raised" not in done, done["raised"]
+        return done
 
 
 ROWS = [
@@ -60,13 +68,15 @@ ROWS = [
 
 
 @pytest.fixture(scope="session", params=ROWS)
-def row(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Row:
+def row(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Row]:
     engine, who = request.param
     if who == "root" and os.geteuid() != 0:
         pytest.skip("root's sandboxes need root")
     if missing := namespaces():
         pytest.skip(missing.reason)
-    return Row(engine, who, tmp_path_factory.mktemp(f"{engine}-{who}"))
+    row = Row(engine, who, tmp_path_factory.mktemp(f"{engine}-{who}"))
+    yield row
+    row.maker.communicate(timeout=60)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
-"""One sandbox in a process of its own: ``python -m hostile.one_trial`` reads what to do as JSON, and prints what came of it.
+"""Sandboxes in processes of their own: ``python -m hostile.one_trial`` reads what to do, a line of JSON each, and prints what came of it.
 
-So that it can be run as another user than the tests are.
+So that they can be another user's than the tests are. Harbor is imported once; each sandbox is a fork, as in the product.
 """
 
 import asyncio
@@ -8,6 +8,7 @@ import json
 import os
 import stat
 import sys
+import traceback
 from pathlib import Path
 
 os.environ["HARBOR_TELEMETRY"] = "0"
@@ -79,15 +80,35 @@ async def run(folder: Path, options: dict, commands: list[str]) -> dict:
             more = await verify(made, tests, folder, wait)
     finally:
         await made.stop(delete=True)
-    left = {
-        str(path.relative_to(trial_dir)): [stat.filemode(path.lstat().st_mode), path.lstat().st_uid]
-        for path in sorted(trial_dir.rglob("*"))
-    }
+    left = {}
+    for place, folders, names in os.walk(trial_dir):
+        for path in (Path(place, name) for name in (*folders, *names)):
+            info = path.lstat()
+            left[str(path.relative_to(trial_dir))] = [stat.filemode(info.st_mode), info.st_uid]
+        if place.count("/d/") > 10:  # one that a test has made deep
+            folders.clear()
     record = json.loads((trial_dir / "sandbox.json").read_text())
     return {"said": said, "left": left, "uid": os.geteuid(), "record": record, **more}
 
 
+def serve() -> None:
+    """Make a sandbox for each line of standard input, in a fork that prints one line: what came of it, or what it raised."""
+    import parallelhassnes.steps.sandbox.environment  # noqa: F401 - for all of them
+
+    for line in sys.stdin:
+        if child := os.fork():
+            os.waitpid(child, 0)
+            continue
+        asked = json.loads(line)
+        os.environ.clear()
+        os.environ.update(asked["env"])
+        try:
+            done = asyncio.run(run(Path(asked["folder"]), asked["options"], asked["commands"]))
+        except BaseException:
+            done = {"raised": traceback.format_exc()}
+        print(json.dumps(done), flush=True)
+        os._exit(0)
+
+
 if __name__ == "__main__":
-    asked = json.load(sys.stdin)
-    os.environ["TMPDIR"] = asked["tmp"]
-    print(json.dumps(asyncio.run(run(Path(asked["folder"]), asked["options"], asked["commands"]))))
+    serve()

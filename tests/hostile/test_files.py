@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import threading
 import time
 import uuid
@@ -103,3 +104,18 @@ def test_the_loader_and_what_it_reads_cannot_be_replaced(row):
     lines = said["err"].splitlines()
     assert len(lines) == 9, lines
     assert all("busy" in line or "Read-only" in line for line in lines), lines
+
+
+def test_folders_deeper_than_python_goes_are_given_back_and_removed(row):
+    """In the sandbox's own root and in what stays of the trial; with a program that takes its owner's rights at the bottom."""
+    deep = "d/" * 1500
+    dig = f"for top in /app /tmp /logs/agent; do cd $top && mkdir -p {deep} && cd {deep} && touch s && chmod 4755 s || exit; done"
+    trial = row.run(dig)
+    assert trial["said"][0]["code"] == 0, trial["said"]
+    found = subprocess.run(
+        ["find", ".", "-depth", "(", "-perm", "/6000", "-o", "-not", "-uid", str(os.geteuid()), ")", "-print", "-quit"],
+        cwd=row.last_folder, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert found.stdout == ""
+    assert list((row.last_folder / "tmp").iterdir()) == []
+    subprocess.run(["rm", "-rf", row.last_folder], check=True)  # pytest removes by recursion

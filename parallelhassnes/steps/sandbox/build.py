@@ -131,6 +131,7 @@ def _lay_out(task: Task, scratch: Path, owner: int | None) -> _Layout:
     for folder in FOLDERS:
         (scratch / folder).mkdir()
     (scratch / "nothing").touch()
+    (scratch / "nothing").chmod(0o444)  # whatever the umask is, also to the sandbox's users
     shown, path = _interpreter(task.show)
     hidden = {*map(os.path.realpath, task.hide), str(scratch)}
     root = RootFolder(scratch / "root", hidden, shown)

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from parallelhassnes.steps.sandbox import keeper, spaces
+from parallelhassnes.steps.sandbox import keeper, owners, spaces
 from parallelhassnes.steps.sandbox.blueprint import Blueprint, Engine, search_path
 from parallelhassnes.steps.sandbox.bubblewrap import Bubblewrap
 from parallelhassnes.steps.sandbox.layout import RootFolder
@@ -82,6 +82,8 @@ def _try(engine: Engine) -> str | None:
             given = spaces.make(spaces.new_owner(), network=True, path=search_path())
         except OSError as error:
             return str(error)
+        if given.owner is not None:  # whatever the umask has closed to others
+            owners.give(scratch, given.owner)
         with given, engine.launch(Blueprint(root.path, mounts, scratch, given)) as launch:
             try:
                 with warnings.catch_warnings():
@@ -98,7 +100,7 @@ def _try(engine: Engine) -> str | None:
                     )
             except subprocess.TimeoutExpired:
                 return f"did not start within {_PROBE_SEC} s"
-            except subprocess.SubprocessError as error:
+            except (OSError, subprocess.SubprocessError) as error:
                 return str(error)
     if done.stdout == b"ready\n":
         return None

@@ -17,6 +17,7 @@ What it does not isolate is in ``record.NOT_ISOLATED``, in each trial's ``sandbo
 import asyncio
 import os
 import shutil
+import subprocess
 import tempfile
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -436,12 +437,9 @@ def _new_folder() -> Path:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder in which a sandbox may have left folders without permissions."""
+    """Remove a folder in which a sandbox may have left what is closed, or deeper than Python goes."""
     try:
         shutil.rmtree(folder)
-    except PermissionError:
-        for place, names, _ in os.walk(folder):
-            for path in (Path(place, name) for name in names):
-                if not path.is_symlink():
-                    path.chmod(0o700)
-        shutil.rmtree(folder)
+    except (OSError, RecursionError):
+        subprocess.run(["chmod", "-R", "u+rwX", "--", folder], capture_output=True, check=False)
+        subprocess.run(["rm", "-rf", "--one-file-system", "--", folder], check=True)

@@ -6,6 +6,7 @@ capabilities from it, whatever else names the same file.
 
 import contextlib
 import os
+import subprocess
 from pathlib import Path
 
 
@@ -16,6 +17,14 @@ def give(folder: Path, user: int, group: int | None = None) -> None:
         group: the number of the user where it is not given.
     """
     to = user if group is None else group
+    try:
+        _give(folder, user, to)
+    except RecursionError:  # deeper than Python goes down
+        argv = ["chown", "-R", "-h", "-P", f"{user}:{to}", "--", folder]
+        subprocess.run(argv, capture_output=True, check=False)
+
+
+def _give(folder: Path, user: int, to: int) -> None:
     for _, folders, names, handle in os.fwalk(folder, follow_symlinks=False):
         for name in (*folders, *names):
             with contextlib.suppress(OSError):
