@@ -257,6 +257,7 @@ def _fail(made: Recorder, server: Server, batch: str, root: Path) -> None:
     fail(404, client.get(f"/v1/batches/{batch}/jobs/helo"))
     fail(409, client.post(f"/v1/batches/{batch}/jobs/hello/steps/nop/requeue", params={"runner_id": "elsewhere"}))  # fmt: skip
     fail(413, client.post("/v1/batches", content=b" " * (2 << 20)))
+    fail(412, client.post(f"/v1/batches/{batch}/pause", headers={"If-Match": '"another"'}))
     fail(416, client.get(f"/v1/attempts/{run_id}/files/meta.json", headers={"Range": "bytes=900000-"}))  # fmt: skip
     fail(421, client.get("/health", headers={"Host": "evals.example.org"}))
     fail(422, client.post("/v1/batches", json={"spec_version": "2.0", "jobs": [{"steps": [{"kind": "comand", "command": 3}]}]}))  # fmt: skip
