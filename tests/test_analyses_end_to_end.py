@@ -39,7 +39,7 @@ def judged(outcome, subtype, **more):
 
 TURNS = {
     # The analysts' prompts hold the instructions too, so their words come first.
-    "- verified reward 1;": [judged("good_success", "solved")],
+    "- verified reward 1,": [judged("good_success", "solved")],
     "- verified reward 0": [judged("good_failure", "implementation_bug")],
     "/app/hello.txt": [
         refuse(429, "Rate limit reached", times=1), do("echo 'Hello, world!' > /app/hello.txt"), DONE,

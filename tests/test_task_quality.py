@@ -35,7 +35,7 @@ def judged(outcome: str, subtype: str) -> list[dict]:
 
 MODEL = {
     # The analyst's prompts hold the instructions too, so their words come first.
-    "- verified reward 1;": judged("bad_success", "too_permissive"),
+    "- verified reward 1,": judged("bad_success", "too_permissive"),
     "- verified reward 0": judged("good_failure", "implementation_bug"),
     "three prime numbers": turns("echo 5000 > /app/answer.txt"),
     "combination of three": turns("cat /solution/*", "echo 12 18 35 > /app/combination.txt", "sh /solution/solve.sh"),

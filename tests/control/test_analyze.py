@@ -182,7 +182,7 @@ def test_a_key_that_an_engine_would_use_and_nobody_passes_on_is_told(root, engin
     for secrets, told in (([], True), ([name], False)):
         document = {"spec_version": "2.0", "analysis": engine, "sweep": sweep, "secrets": secrets}
         table.write_text(json.dumps(document))
-        env = {name: "set", "PYTHONPATH": f"{CHECKOUT}:{CHECKOUT / 'tests'}"}
+        env = {name: "set-to-something", "PYTHONPATH": f"{CHECKOUT}:{CHECKOUT / 'tests'}"}
         said = program(root, "validate", str(table), env=env)
         assert (f"{name} is set but not passed on" in said.stdout + said.stderr) == told
 

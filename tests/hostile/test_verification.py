@@ -18,7 +18,7 @@ while :; do
     for f in $p/fd/*; do case $(readlink $f) in *verifier/*) echo "fd of $p" >>/tmp/seen; echo 1 >$f;; esac; done
     [ -r $p/mem ] && head -c 0 $p/mem 2>/dev/null && grep -q verifier $p/cmdline && cat $p/maps 2>/dev/null | grep -q . && echo "mem of $p" >>/tmp/seen
   done
-  grep -rs . /tests /run/sandbox >>/tmp/seen
+  grep -rs verifier /tests /run/sandbox >>/tmp/seen
   sleep 0.02
 done
 END
