@@ -200,7 +200,9 @@ def _append(path: Path, text: str) -> int:
     """Add to a file in one write; the size right after it."""
     try:
         handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    except FileNotFoundError:  # a fork of ours in the root of a sandbox, where what kills it is the sandbox's end
+    except (
+        FileNotFoundError
+    ):  # a fork of ours in the root of a sandbox, where what kills it is the sandbox's end
         return 0
     try:
         _WRITE(handle, text.encode())
