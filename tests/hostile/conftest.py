@@ -52,7 +52,8 @@ class Row:
             "commands": commands,
             "options": {"engine": self.engine, **options},
         }
-        assert self.maker.stdin and self.maker.stdout
+        assert self.maker.stdin
+        assert self.maker.stdout
         self.maker.stdin.write(json.dumps(asked) + "\n")
         self.maker.stdin.flush()
         done = json.loads(self.maker.stdout.readline())
