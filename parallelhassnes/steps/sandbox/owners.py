@@ -20,7 +20,7 @@ def give(folder: Path, user: int, group: int | None = None) -> None:
     try:
         _give(folder, user, to)
     except RecursionError:  # deeper than Python goes down
-        argv = ["chown", "-R", "-h", "-P", f"{user}:{to}", "--", folder]
+        argv = ["chown", "-R", "-h", "-P", f"{user}:{to}", "--", str(folder)]
         subprocess.run(argv, capture_output=True, check=False)
 
 
