@@ -138,7 +138,9 @@ def compare(layout: Layout, a: str, b: str) -> Comparison:
     """
     with members.collecting() as passed_over:
         chosen = trial_rows.side(layout, a), trial_rows.side(layout, b)
-        sides = [by_agent(trial_rows.read(layout, each)) for each in chosen]
+        read = [trial_rows.read(layout, each) for each in chosen]
+    together = trial_rows.told_apart([row for rows in read for row in rows])
+    sides = [by_agent(together[: len(read[0])]), by_agent(together[len(read[0]) :])]
     for side, each in zip(sides, chosen, strict=True):
         if not side:
             raise UserError(f"{each.said} has no trials", fix="name a batch with trials")

@@ -5,7 +5,7 @@ Of each trial step the attempt counts that counts for its verdict (``steps.trial
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from parallelhassnes import names
@@ -34,6 +34,8 @@ class TrialRow:
     facts: TrialFacts
     labels: Mapping[str, str] = field(default_factory=dict)
     """Those of the batch, and over them those of the job."""
+    import_path: str | None = None
+    """Of the agent's code, where it is none of Harbor's."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """What the plan says of how the trial is run: timeouts, limits, caps, arguments of the agent; for comparisons."""
 
@@ -142,11 +144,26 @@ def read(layout: Layout, chosen: Choice) -> list[TrialRow]:
     kept = [
         row
         for row in rows
-        if chosen.agent in (None, row.facts.agent) and chosen.model in (None, row.facts.model)
+        if chosen.agent in (None, row.facts.agent, row.import_path)
+        and chosen.model in (None, row.facts.model)
     ]
     if rows and not kept:
         raise _no_such_agent(rows, chosen)
-    return kept
+    return told_apart(kept)
+
+
+def told_apart(rows: Sequence[TrialRow]) -> list[TrialRow]:
+    """The rows; agents of several import paths and one name, which no batch's plan has told apart, by these paths."""
+    paths: dict[str, set[str | None]] = {}
+    for row in rows:
+        name = row.agent if row.agent != row.import_path else row.agent.rsplit(":", 1)[-1]
+        paths.setdefault(name, set()).add(row.import_path)
+    return [
+        replace(row, facts=replace(row.facts, agent=row.import_path))
+        if row.import_path and len(paths.get(row.agent, ())) > 1
+        else row
+        for row in rows
+    ]
 
 
 def _of_batch(layout: Layout, batch_id: str) -> list[TrialRow]:
@@ -158,7 +175,15 @@ def _of_batch(layout: Layout, batch_id: str) -> list[TrialRow]:
             steps = [step for step in job.steps if step.kind == "trial"]
             labels = {**meta.labels, **job.labels}
             rows += [
-                TrialRow(batch_id, meta.experiment, job.job_id, found, labels, settings_of(step))
+                TrialRow(
+                    batch_id,
+                    meta.experiment,
+                    job.job_id,
+                    found,
+                    labels,
+                    facts.import_path_of(step),
+                    settings_of(step),
+                )
                 for step, found in zip(steps, facts.of_steps(job_dir, steps), strict=True)
             ]
     return rows

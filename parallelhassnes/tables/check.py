@@ -51,6 +51,7 @@ def check_graph(drafts: list[Draft], problems: Problems, *, partial: bool = Fals
 def finish(drafts: list[Draft]) -> list[JobSpec]:
     """JobSpecs, with ``first_seq`` and ``dependents``; the graph must be valid."""
     dependents: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    drafts = _told_apart(drafts)
     for draft in drafts:
         for step in draft.steps:
             for wanted in step.depends_on:
@@ -73,6 +74,48 @@ def finish(drafts: list[Draft]) -> list[JobSpec]:
         )
         seq += len(draft.steps)
     return jobs
+
+
+def _told_apart(drafts: list[Draft]) -> list[Draft]:
+    """Label the trials by the whole import path where several agents of the plan would have one name."""
+    trials = [step for draft in drafts for step in draft.steps if step.kind == "trial"]
+    paths: dict[str, set[str | None]] = defaultdict(set)
+    for step in trials:
+        name, path = _named(step)
+        paths[name].add(path)
+    if all(len(own) == 1 for own in paths.values()):
+        return drafts
+    labels: dict[str, dict[str, None]] = defaultdict(
+        dict
+    )  # new → the old ones that it is to replace
+    for step in trials:
+        labels[_whole(step, paths)][step.label] = None
+
+    def relabelled(step: StepSpec) -> StepSpec:
+        whole = _whole(step, paths) if step.kind == "trial" else step.label
+        if step.kind != "trial" or not whole:
+            return step
+        number = 1 + list(labels[whole]).index(step.label)
+        label = whole if number == 1 else f"{whole} #{number}"
+        return step.model_copy(update={"label": label})
+
+    return [draft._replace(steps=[relabelled(step) for step in draft.steps]) for draft in drafts]
+
+
+def _named(step: StepSpec) -> tuple[str, str | None]:
+    """The name of a trial's agent, and its import path."""
+    agent = step.spec["config"]["agent"]
+    path = agent.get("import_path")
+    return agent.get("name") or str(path).rsplit(":", 1)[-1], path
+
+
+def _whole(step: StepSpec, paths: dict[str, set[str | None]]) -> str:
+    """The label by the whole import path; empty where it is to stay."""
+    name, path = _named(step)
+    if path is None or len(paths[name]) == 1:
+        return ""
+    model = step.spec["config"]["agent"].get("model_name")
+    return f"{path} · {model}" if model else path
 
 
 def _sees_trials(step: StepSpec, steps: Mapping[str, StepSpec]) -> bool:

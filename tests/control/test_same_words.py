@@ -1,8 +1,10 @@
 """What two views say of one thing is one thing: what was called off, who ran, by which rule, at which cost."""
 
+import json
+
 import pytest
 from stores import context
-from written import ZERO, Writer
+from written import ZERO, Left, Writer
 
 from parallelhassnes.control import sheets, trial_rows
 from parallelhassnes.control.batch_scoreboard import batch_scoreboard
@@ -57,3 +59,30 @@ def test_another_pass_rule_makes_the_sides_unequal(writer):
     (note,) = lines(writer).notes
     assert note == "The trials have different pass rules: main reward >= 1 (2 trials), main reward >= 0 (1 trial)."  # fmt: skip
     assert note in sheets.of_results(lines(writer)).notes
+
+
+def test_two_agents_of_one_class_name_are_two_in_every_view(writer):
+    one, other = {"import_path": "costly_agent:CostlyAgent"}, {"import_path": "tests.costly_agent:CostlyAgent"}  # fmt: skip
+    second = {**other, "kwargs": {"solves": False}}
+    batch = writer.submit(["alpha"], [one, other, second, {"name": "nop"}])
+    names = {one["import_path"], other["import_path"], "nop"}
+    assert {group.key["agent"] for group in lines(writer, batch).groups} == names
+    writer.go_on(lambda name, _number: ZERO if "-2." in name else Left())
+    board = batch_scoreboard(writer.ctx.layout, batch)
+    assert board.columns == [one["import_path"], other["import_path"], f"{other['import_path']} #2", "nop"]  # fmt: skip
+    groups = {group.key["agent"]: group.n for group in lines(writer, batch).groups}
+    assert groups == {one["import_path"]: 1, other["import_path"]: 2, "nop": 1}
+    (verdict,) = (writer.ctx.layout.batch(batch) / "alpha").glob("verdict.json")
+    assert {each["agent"] for each in json.loads(verdict.read_text())["agents"]} == names
+    assert compare(writer.ctx.layout, f"{batch}@{one['import_path']}", f"{batch}@{other['import_path']}").agents  # fmt: skip
+
+
+def test_agents_of_one_class_name_in_two_batches_are_two_in_results_and_compare(writer):
+    batches = [
+        writer.submit(["alpha"], [{"import_path": path}, {"name": "nop"}])
+        for path in ("costly_agent:CostlyAgent", "tests.costly_agent:CostlyAgent")
+    ]
+    found = {group.key["agent"]: group.n for group in lines(writer).groups}
+    assert found == {"costly_agent:CostlyAgent": 1, "tests.costly_agent:CostlyAgent": 1, "nop": 2}
+    assert [group.key["agent"] for group in lines(writer, batches[0]).groups] == ["CostlyAgent", "nop"]  # fmt: skip
+    assert compare(writer.ctx.layout, *batches).only_a == ["costly_agent:CostlyAgent"]

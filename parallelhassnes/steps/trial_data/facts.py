@@ -168,10 +168,22 @@ def of_step(job_dir: Path, step: StepSpec) -> TrialFacts:
 
 
 def agent_of(step: StepSpec) -> str | None:
-    """The agent's name in every view, whether the trial ran or not: as the table names it, of an import path the class."""
+    """The agent's name in every view, whether the trial ran or not: as the table names it, of an import path the class.
+
+    Where several agents of the batch would be called so, the plan's label begins with the whole import path, and so does
+    the name.
+    """
     agent = untrusted.mapping(untrusted.mapping(step.spec.get("config")).get("agent"))
-    path = untrusted.text(agent.get("import_path"))
+    path = import_path_of(step)
+    if path and (step.label == path or step.label.startswith(f"{path} ")):
+        return path
     return untrusted.text(agent.get("name")) or (path and path.rsplit(":", 1)[-1])
+
+
+def import_path_of(step: StepSpec) -> str | None:
+    """Where the agent's code is, of one that is no agent of Harbor's."""
+    agent = untrusted.mapping(untrusted.mapping(step.spec.get("config")).get("agent"))
+    return untrusted.text(agent.get("import_path"))
 
 
 def _planned(found: TrialFacts, step: StepSpec) -> TrialFacts:
