@@ -195,7 +195,7 @@ class Config(BaseModel):
     """Name of this host under ``runners/``."""
     concurrency: int = Field(default=max(8, 2 * (os.cpu_count() or 1)), ge=1, le=10_000)
     """Live attempts on this host at most, over all batches and queue keys."""
-    limits: dict[str, int] = {}
+    limits: dict[str, Annotated[int, Field(ge=0, le=1_000_000)]] = {}
     """Queue key → live attempts at most."""
     aliases: dict[str, str] = {}
     """Model name or queue key → the queue key to use instead."""

@@ -23,9 +23,10 @@ def init(root: Path) -> Initialised:
     """Make what is missing of a root.
 
     Raises:
-        UserError: a folder cannot be made there.
+        UserError: a folder cannot be made there, or the root lies in a task.
     """
     layout = Layout(root.absolute())
+    _check_apart(layout)
     made = []
     try:
         for folder in (*layout.folders(), layout.runners):
@@ -51,8 +52,9 @@ def ensure(ctx: Context) -> None:
     A queue that was deleted, or torn by a power cut, comes back with what was in it.
 
     Raises:
-        UserError: the folders cannot be made there.
+        UserError: the folders cannot be made there, or a new store would lie in a task.
     """
+    _check_apart(ctx.layout)
     try:
         if not all(folder.is_dir() for folder in ctx.layout.folders()):
             rebuild(ctx)
@@ -61,3 +63,16 @@ def ensure(ctx: Context) -> None:
         raise UserError(
             f"{error.filename or ctx.layout.root}: {error.strerror}", fix="choose another --root"
         ) from None
+
+
+def _check_apart(layout: Layout) -> None:
+    """Refuse to make a store in a task's folder, before anything is made: it would change what the task is."""
+    runs = layout.runs.resolve()
+    if layout.system.is_dir():
+        return
+    task = next((folder for folder in runs.parents if (folder / "task.toml").is_file()), None)
+    if task is not None:
+        raise UserError(
+            f"the store {layout.runs} would lie inside the task {task}, and would change it",
+            fix="use a root outside of the task: --root DIR",
+        )

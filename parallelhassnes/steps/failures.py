@@ -232,6 +232,7 @@ RULES: tuple[Rule, ...] = (
     Rule("agent's deadline", "agent_timeout", types=("AgentTimeoutError",)),
     Rule("agent's exit code", "agent_error", types=("NonZeroAgentExitCodeError",)),
     Rule("verifier", "verifier", types=("VerifierTimeoutError", "RewardFileNotFoundError", "RewardFileEmptyError", "VerifierOutputParseError")),
+    Rule("reward not read", "internal", types=("RewardUnreadableError",)),
     Rule("environment type", "infrastructure",
          types=("EnvironmentStartTimeoutError", "AgentSetupTimeoutError", "HealthcheckError", "AddTestsDirError", "DownloadVerifierDirError",
                 "GKEPodNotFoundError", "GKEExecStreamClosedError", "MemoryLimitExceededError", "SandboxLikelyOutOfMemoryError",

@@ -23,7 +23,6 @@ from parallelhassnes.steps.kinds import Attempt, Failure, Outcome, Status, Worke
 from parallelhassnes.steps.trial_data import facts, rewards
 
 RESULT = f"{trial_paths.TRIAL_DIR}/result.json"
-MAX_SANDBOX_BYTES = 256 * 1024
 ARTIFACTS = (
     (RESULT, "report", "Harbor's result of the trial"),
     (f"{trial_paths.TRIAL_DIR}/trial.log", "log", "Harbor's log of the trial"),
@@ -68,7 +67,7 @@ def _part(attempt: Attempt, result: Mapping[str, Any] | None) -> dict[str, Any]:
         agent = untrusted.mapping(config.get("agent"))
         part["agent"]["name"] = part["agent"]["name"] or untrusted.text(agent.get("import_path"))
     sandbox = untrusted.read_object(
-        attempt.dir / trial_paths.TRIAL_DIR / "sandbox.json", MAX_SANDBOX_BYTES
+        attempt.dir / trial_paths.TRIAL_DIR / "sandbox.json", trial_result.MAX_RECORD_BYTES
     )
     if sandbox is not None:
         part["sandbox"] = sandbox

@@ -17,6 +17,8 @@ from parallelhassnes.steps.trial_data import amounts, reward_file, rewards
 from parallelhassnes.steps.trial_paths import TRIAL_DIR, environment_of
 
 MAX_STEPS = 1000
+MAX_RECORD_BYTES = 256 * 1024
+"""Of ``sandbox.json``."""
 MAX_MESSAGE = 1 << 20
 """Characters of an exception's message that are looked at."""
 TIMINGS = ("environment_setup", "agent_setup", "agent_execution", "verifier")
@@ -101,6 +103,17 @@ def _verifier_dir(attempt_dir: Path, step: Mapping[str, Any] | None) -> Path | N
     return attempt_dir / TRIAL_DIR / "steps" / name / "verifier"
 
 
+def _removed(attempt_dir: Path) -> Mapping[str, object]:
+    """What a sandbox has taken from the verifier's folder, name → what it was; the records name the last verification's."""
+    names = ("sandbox.json", "sandbox-verifier.json")
+    records = [untrusted.read_object(attempt_dir / TRIAL_DIR / n, MAX_RECORD_BYTES) for n in names]
+    return {
+        name: kind
+        for record in records
+        for name, kind in untrusted.mapping((record or {}).get("removed")).items()
+    }
+
+
 def exception_of(result: Mapping[str, Any], attempt_dir: Path) -> dict[str, Any] | None:
     """The exception of a trial or a step, as the report has it; None where there was none.
 
@@ -113,7 +126,8 @@ def exception_of(result: Mapping[str, Any], attempt_dir: Path) -> dict[str, Any]
     message = told(untrusted.text(info.get("exception_message"), MAX_MESSAGE) or "")
     if name in reward_file.EXCEPTIONS:
         folder = _verifier_dir(attempt_dir, result if "step_name" in result else None)
-        message = (folder and reward_file.problem(folder)) or message
+        removed = {} if "step_name" in result else _removed(attempt_dir)
+        message = (folder and reward_file.problem(folder, removed)) or message
     traceback = untrusted.text(info.get("exception_traceback"), untrusted.MAX_JSON_BYTES) or ""
     phase = _phase_at(result, info.get("occurred_at"))
     if phase == "environment_setup" and rewards_of(result) is not None:

@@ -82,13 +82,39 @@ def test_inside_a_task_the_store_is_made_above_it_and_said_where(tmp_path):
 
 def test_a_store_inside_of_a_task_that_is_run_is_refused(tmp_path):
     task = make_task(tmp_path)
-    ctx = context(task)  # by --root, or a configuration in the task's folder
+    (task / "task.toml").rename(tmp_path / "aside")
+    ctx = context(task)  # a store that was there before it was a task's folder
+    (tmp_path / "aside").rename(task / "task.toml")
     sweep = {"sweep": {"path": str(task), "agents": [{"name": "oracle"}], "environment": "sandbox"}}
     said = f"the store {task / 'runs'} lies inside the task {task}, and would change it; use a root outside of the task: --root DIR"  # fmt: skip
     done = program(task, "run", str(task), "-e", "sandbox", check=False)
     assert (done.returncode, said in done.stderr) == (2, True), done.stderr
     (ctx.layout.incoming / "dropped.json").write_text(json.dumps(sweep))
     assert said in program(task, "tick").stderr
+
+
+@pytest.mark.parametrize(
+    "command", [("run", ".", "-e", "sandbox"), ("init",), ("validate", "-"), ("tick",)]
+)
+@pytest.mark.parametrize("below", ["", "tests"])
+def test_no_store_is_made_in_a_task(tmp_path, command, below):
+    task = make_task(tmp_path)
+    before = sorted(task.rglob("*"))
+    done = run_in(task, *command, "--root", str(task / below), stdin="{}")
+    said = f"the store {task / below / 'runs'} would lie inside the task {task}, and would change it; use a root outside of the task: --root DIR"
+    assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert sorted(task.rglob("*")) == before
+
+
+@pytest.mark.parametrize("count", ["-1", "0.5", "'many'"])
+def test_a_limit_that_is_no_count_is_refused(tmp_path, count):
+    (tmp_path / "parallelhassnes.toml").write_text(f'[limits]\n"agent:oracle" = {count}\n')
+    done = run_in(tmp_path, "tick")
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "limits.agent:oracle" in done.stderr
+    assert not (tmp_path / "runs").exists()
 
 
 def run_in(folder, *arguments, stdin=""):

@@ -93,6 +93,7 @@ OF_RULE = {
     "agent's deadline": ("AgentTimeoutError", "", "agent"),
     "agent's exit code": (PROGRAM, told("Segmentation fault"), "agent"),
     "verifier": ("RewardFileNotFoundError", "", "verifier"),
+    "reward not read": ("RewardUnreadableError", "verifier/reward.json cannot be read (Input/output error)", "verifier"),
     "environment type": ("GKEPodNotFoundError", "", "agent"),
     "disk or memory": ("OSError", "[Errno 28] No space left on device", "create"),
     "Docker": ("RuntimeError", "Docker compose command failed for environment x.", "environment_setup"),
@@ -320,7 +321,7 @@ def test_the_types_exist():
         "CancelledError", "UnsupportedTaskError", "TooManyRequestsError", "ResourceExhausted", "ThrottlingException", "OverloadedError",
         "NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "OpenAIError", "UserError", "APITimeoutError",
         "RemoteProtocolError", "ReadTimeout", "ConnectTimeout", "ReadError", "ConnectError", "UnsupportedModelParametersError",
-        "ValidationError", "TOMLDecodeError", "MidStreamFallbackError",
+        "ValidationError", "TOMLDecodeError", "MidStreamFallbackError", "RewardUnreadableError",
     }  # fmt: skip
     named = {name for rule in RULES for name in rule.types} - others
     assert {n for n in named if f"class {n}" not in source and not hasattr(builtins, n)} == set()

@@ -1,5 +1,6 @@
 """What the reward of a trial is: the rule by itself, and what real trials leave that no rule should take for a score."""
 
+import errno
 import json
 import math
 
@@ -9,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parallelhassnes.plan import PassRule
+from parallelhassnes.steps.failure_evidence import verdict_of
 from parallelhassnes.steps.kinds import WorkerEnd
-from parallelhassnes.steps.trial_data import amounts, rewards
+from parallelhassnes.steps.trial_data import amounts, reward_file, rewards
 
+SANDBOX = "parallelhassnes.steps.sandbox.environment:SandboxEnvironment"
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 
 
@@ -143,6 +146,7 @@ def test_a_trial_is_scored_by_all_of_its_rewards(tmp_path, document, rule, rewar
         ('{"reward": 1e999}', "has inf as 'reward'"),
         ("[1]", "which is no object of rewards by name"),
         ("{}", "which is no object of rewards by name"),
+        ('{"reward": 0, "reward": 1}', "has 'reward' more than once"),
     ],
 )
 def test_what_stood_in_the_file_is_told(tmp_path, text, said):
@@ -151,6 +155,53 @@ def test_what_stood_in_the_file_is_told(tmp_path, text, said):
     assert said in outcome.failure.line
     assert "verifier/reward.json" in outcome.failure.line
     assert (part["reward"], part["rewards"], part["passed"]) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "reward"),
+    [("1", 1), (" 0.5\n", 0.5), ("-1.", -1), (".5", 0.5), ("+1e-3", 0.001), ("1_0", None), ("nan", None), ("inf", None), ("0x1", None),
+     ("１", None), ("1 0", None), ("1e999", None), ("1,0", None)],
+)  # fmt: skip
+def test_a_text_is_a_reward_where_it_is_a_plain_number(tmp_path, text, reward):
+    folder = tmp_path / "verifier"
+    folder.mkdir()
+    (folder / "reward.txt").write_text(text)
+    if reward is not None:
+        assert reward_file.parse_text(folder / "reward.txt") == {"reward": reward}
+        return
+    with pytest.raises(
+        reward_file.NoReward, match=r"verifier/reward\.txt holds .*, which is no (?:finite )?number"
+    ):
+        reward_file.parse_text(folder / "reward.txt")
+
+
+def test_a_failure_of_ours_to_read_is_not_the_verifiers(tmp_path, monkeypatch):
+    """The disk's error, say: nothing that a verifier can leave."""
+    folder = tmp_path / "verifier"
+    folder.mkdir()
+    (folder / "reward.json").write_text('{"reward": 1}')
+
+    def broken(path):
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr(reward_file.untrusted, "open_file", broken)
+    with pytest.raises(reward_file.RewardUnreadableError, match="cannot be read") as caught:
+        reward_file.parse_json(folder / "reward.json")
+    assert "cannot be read" in reward_file.problem(folder, {})
+    found = verdict_of(type(caught.value).__name__, str(caught.value), "verifier")
+    assert found.failure_class == "internal"
+
+
+@pytest.mark.namespaces
+@pytest.mark.parametrize(("make", "said"), [("ln -s /etc/hostname", "was a link, which is not followed"), ("mkfifo", "was a pipe, which is not read")])  # fmt: skip
+def test_what_a_sandbox_has_removed_is_told(tmp_path, make, said):
+    task = make_task(tmp_path, test=f"{make} /logs/verifier/reward.json")
+    attempt = make_attempt(
+        tmp_path, "trial", trial_spec(task, environment={"import_path": SANDBOX})
+    )
+    _, outcome, _ = run(attempt)
+    assert (outcome.status, outcome.failure.failure_class) == ("failed", "verifier")
+    assert f"verifier/reward.json {said}" in outcome.failure.line
 
 
 @pytest.mark.parametrize("name", ["reward.json", "reward.txt"])

@@ -96,6 +96,7 @@ class SandboxEnvironment(BaseEnvironment):
         self._group = limits.Group()
         self._image = dockerfile.Image()
         self._told: set[str] = set()
+        self._removed: dict[str, str] = {}
         super().__init__(*args, **kwargs)
 
     @staticmethod
@@ -147,7 +148,7 @@ class SandboxEnvironment(BaseEnvironment):
             self._group.add(self._built.box.processes())
         except CopyError as error:
             raise SandboxBuildFailedError(str(error)) from error
-        self._record(self._built).write(self.trial_paths.trial_dir / self._record_name)
+        self._write_record()
         for name, how in self._record(self._built).limits.items():
             if "not enforced" in how:
                 self.logger.warning("sandbox: %s is %s", name, how)
@@ -224,6 +225,10 @@ class SandboxEnvironment(BaseEnvironment):
         """A verifier with an environment of its own shares the trial's folder with the agent's."""
         return "sandbox.json" if self._is_agents else "sandbox-verifier.json"
 
+    def _write_record(self) -> None:
+        if self._built is not None:
+            self._record(self._built).write(self.trial_paths.trial_dir / self._record_name)
+
     def _record(self, built: Built) -> SandboxRecord:
         wanted = {"cpus": self._effective_cpus, "memory_mb": self._effective_memory_mb}
         said = {
@@ -243,6 +248,7 @@ class SandboxEnvironment(BaseEnvironment):
             network_note=NO_PASTA if self._lacks_pasta else built.no_network,
             verification=self.verification if self._is_agents else None,
             host_ports=tuple(self.host_ports) if self._network == "private" else (),
+            removed=self._removed,
             skipped=tuple(self._skipped()),
             not_isolated=(*NOT_ISOLATED, *filtered, *network),
             limits=said,
@@ -348,8 +354,12 @@ class SandboxEnvironment(BaseEnvironment):
             gone := ways.sweep(self.trial_paths.verifier_dir)
         ):
             self._say_once(
-                f"removed from the verifier's folder, being no plain files: {', '.join(gone[:20])}"
+                f"removed from the verifier's folder, being no plain files: {', '.join([*gone][:20])}"
             )
+            # The reward files first, of any number of names.
+            first = sorted(gone, key=lambda name: (not name.startswith("reward."), name))[:20]
+            self._removed = {name[:200]: gone[name] for name in first}
+            self._write_record()
 
     def _running(self) -> Built:
         if self._built is None:

@@ -49,6 +49,8 @@ class SandboxRecord(BaseModel):
     """How the verifier was kept from the agent; None for a sandbox in which no agent runs."""
     host_ports: tuple[int, ...] = ()
     """Ports of the host's loopback that can be reached all the same."""
+    removed: dict[str, str] = {}
+    """What was taken from the verifier's folder after it had ended, name → ``link``, ``pipe``, ``socket`` or ``device``."""
     skipped: tuple[Skipped, ...]
     not_isolated: tuple[str, ...]
     limits: dict[str, str]

@@ -35,6 +35,7 @@ BECOME = (f"--inh-caps=+{MORE}", f"--ambient-caps=+{MORE}")
 """What a verifier that runs as another user than root is started with in addition, to keep it."""
 _COVERED = (VERIFIER_LOGS, TESTS, INSIDE)
 _KILL_SEC = 5.0
+_KINDS = {stat.S_IFLNK: "link", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
 
 
 async def start(built: Built) -> Box:
@@ -102,15 +103,16 @@ def clear(folder: Path) -> None:
     folder.chmod(0o777)
 
 
-def sweep(folder: Path) -> list[str]:
-    """Remove what is neither a plain file nor a folder, at and below ``folder``; returns the names."""
-    gone: list[str] = []
+def sweep(folder: Path) -> dict[str, str]:
+    """Remove what is neither a plain file nor a folder, at and below ``folder``; returns name → what it was."""
+    gone: dict[str, str] = {}
     for place, _, _, handle in os.fwalk(folder, follow_symlinks=False):
         for name in os.listdir(handle):
             mode = os.stat(name, dir_fd=handle, follow_symlinks=False).st_mode
             if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
                 os.unlink(name, dir_fd=handle)
-                gone.append(str(Path(place, name).relative_to(folder)))
+                kind = _KINDS.get(stat.S_IFMT(mode), "device")
+                gone[str(Path(place, name).relative_to(folder))] = kind
     return gone
 
 

@@ -4,9 +4,13 @@ An agent can leave anything in ``/logs/verifier``. A link would be followed on t
 number in a file of the host for a reward, or put the file's words into its message.
 """
 
+import errno
 import json
 import math
+import os
+import re
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +35,35 @@ class Empty(NoReward):
     """It holds nothing."""
 
 
+class RewardUnreadableError(Exception):
+    """The file could not be read, for a reason that does not lie in it."""
+
+
+_NUMBER = re.compile(r"\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\s*")
+"""A plain decimal, with an exponent or without: no ``1_0``, which Python takes for 10."""
+_OF_THE_FILE = (errno.ENOENT, errno.EACCES, errno.EPERM)
+"""Errors of reading that a verifier can bring about."""
+
+
 def parse_json(path: Path) -> dict[str, float | int]:
     """The rewards of ``reward.json``: an object of finite numbers.
 
     Raises:
         NoReward: it holds anything else, or is a link.
+        RewardUnreadableError: it could not be read.
     """
     data = _read(path)
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names: set[str] = set()
+        for name, _ in pairs:
+            if name in names:
+                raise NoReward(f"{_said(path)} has {quoted(name)} more than once: it is no reward")
+            names.add(name)
+        return dict(pairs)
+
     try:
-        found = json.loads(data)
+        found = json.loads(data, object_pairs_hook=once)
     except (ValueError, RecursionError):
         raise NoReward(f"{_said(path)} holds {_quote(data)}, which is not JSON") from None
     if not isinstance(found, dict) or not found:
@@ -57,26 +81,36 @@ def parse_text(path: Path) -> dict[str, float | int]:
 
     Raises:
         NoReward: it holds anything else, or is a link.
+        RewardUnreadableError: it could not be read.
     """
     data = _read(path)
-    try:
-        value = float(data.decode())
-    except ValueError:
-        raise NoReward(f"{_said(path)} holds {_quote(data)}, which is no number") from None
+    text = data.decode("utf-8", "replace")
+    if not _NUMBER.fullmatch(text):
+        raise NoReward(f"{_said(path)} holds {_quote(data)}, which is no number")
+    value = float(text)
     if not math.isfinite(value):
         raise NoReward(f"{_said(path)} holds {_quote(data)}, which is no finite number")
     return {"reward": value}
 
 
-def problem(folder: Path) -> str | None:
-    """Why a verifier's folder holds no reward, in one line; None where it seems to hold one."""
+def problem(folder: Path, removed: Mapping[str, object]) -> str | None:
+    """Why a verifier's folder holds no reward, in one line; None where it seems to hold one.
+
+    Args:
+        removed: what a sandbox has taken from the folder, name → what it was.
+    """
     present = [folder / name for name in NAMES if untrusted.size(folder / name) is not None]
     for path in present:
         try:
             parse_json(path) if path.suffix == ".json" else parse_text(path)
-        except NoReward as error:
+        except (NoReward, RewardUnreadableError) as error:
             return str(error)
         return None
+    for name in NAMES:
+        if name in removed:
+            how = "which is not followed" if removed[name] == "link" else "which is not read"
+            kind = untrusted.text(removed[name], 20)
+            return f"verifier/{name} was a {kind}, {how}: it is no reward"
     return "the verifier left neither reward.json nor reward.txt"
 
 
@@ -125,17 +159,26 @@ def _read(path: Path) -> bytes:
     try:
         mode = path.lstat().st_mode
     except OSError as error:
-        raise NoReward(f"{_said(path)} cannot be read ({error.strerror})") from None
+        raise _unread(path, error) from None
     if stat.S_ISLNK(mode):
         raise NoReward(f"{_said(path)} is a link, which is not followed: it is no reward")
-    data = untrusted.read_bytes(path, MAX_BYTES + 1)
-    if data is None:
+    if not stat.S_ISREG(mode):
         raise NoReward(f"{_said(path)} is no plain file")
+    try:
+        with os.fdopen(untrusted.open_file(path), "rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise _unread(path, error) from None
     if len(data) > MAX_BYTES:
         raise NoReward(f"{_said(path)} has more than {MAX_BYTES} bytes")
     if not data.strip():
         raise Empty(f"{_said(path)} is empty")
     return data
+
+
+def _unread(path: Path, error: OSError) -> Exception:
+    kind = NoReward if error.errno in _OF_THE_FILE else RewardUnreadableError
+    return kind(f"{_said(path)} cannot be read ({error.strerror})")
 
 
 def _said(path: Path) -> str:
