@@ -130,9 +130,7 @@ _WINDOW = (
     r"\bper[ _-]?(?:second|sec|minute|min|hour|day)\b|(?<![a-z])[rt]p[smhd](?![a-z])|per(?:second|minute|hour|day)|"
     r"/ ?(?:min|minute|sec|second|hour|day)\b"
 )
-_MODEL_UNABLE = (
-    r"(?<!/)\bmodels?\b[^.\n]{0,80}\bsupport|\bsupport\w*\b[^.\n]{0,60}(?<!/)\bmodels?\b"
-)
+_MODEL_UNABLE = r"not enabled for (?:this |the )?models?\b|(?<!/)\bmodels?\b[^.\n]{0,80}\bsupport|\bsupport\w*\b[^.\n]{0,60}(?<!/)\bmodels?\b"
 _AGENTS_OWN = (
     r"\bmessages\b|\btool[ _](?:use|call|result|response|output)|\bfunction[ _]?(?:call|response)|\bcall_id\b|\broles?\b|"
     r"\bassistant\b|\bturns?\b|\binput\[\d|\bcontents?[.\[]"
@@ -178,11 +176,11 @@ RULES: tuple[Rule, ...] = (
     Rule("retry in", "rate_limit", words=_RETRY_IN, also=_LIMITS, not_status=(500, 599)),
     Rule("rate code", "rate_limit", codes=r"(?:.*\.)?(?:rate_?limit\w*|too_?many_?requests\w*|throttl\w*(?:\.\w+)?|resource_exhausted|limit_(?:requests|tokens)|requestlimitexceeded|quotaexceeded)"),
     Rule("context code", "context_length", codes=r"context_length\w*|context_window\w*|string_above_max_length|request_too_large|input_too_long|prompt_too_long"),
-    Rule("context", "context_length", words=r"context[_ -]?(?:window|length|limit|size)|maximum context|(?:prompt|input|messages?) (?:is |are )?too (?:long|large)|request too large|token count\b[^.\n]{0,60} exceeds|exceeds the (?:maximum|max|model.s)[^.\n]{0,30} (?:tokens?|length)|reduce the length|output token maximum|max(?:imum)? (?:prompt|input|sequence) length|range of input length should be|tokens?\W{1,3}\+ \W?max_(?:\w+_)?tokens\W{1,3}must be|(?:max_(?:\w+_)?tokens|output limit)\b[^.\n]{0,40} reached"),
+    Rule("context", "context_length", words=r"context[_ -]?(?:window|length|limit|size)|maximum context|(?:prompt|input|messages?) (?:is |are )?too (?:long|large)|request too large|token count\b[^.\n]{0,60} exceeds|exceeds the (?:maximum|max|model.s)[^.\n]{0,30} (?:tokens?|length)|reduce the length|output token maximum|max(?:imum)? (?:prompt|input|sequence) length|range of input length should be|inputs?\W{1,3}must have less than \d+ tokens|tokens?\W{1,3}\+ \W?max_(?:\w+_)?tokens\W{1,3}must be|(?:max_(?:\w+_)?tokens|output limit)\b[^.\n]{0,40} reached"),
     Rule("context status", "context_length", status=(413, 413)),
     Rule("context type", "context_length", types=("ContextWindowExceededError", "ContextLengthExceededError", "OutputTokenExceededError", "OutputLengthExceededError")),
     Rule("refusal code", "refusal", codes=r"content_filter\w*|content_?policy\w*|responsibleaipolicyviolation|cyber_policy|invalid_prompt|prohibited_content|safety|blocked|moderation\w*|data_?inspection_?failed"),
-    Rule("refusal", "refusal", words=r"content[_ ](?:policy|filter\w*|management policy)|usage policy|\bflagged\b|safety (?:system|measure|policy|polic|filter|reason|guard)|violat\w+ [^.\n]{0,40}(?:usage|content|safety|use) (?:polic|guideline)|safety_check|content exists risk|response was blocked|finish_?reason\W{1,5}(?:safety|recitation|blocklist|spii|content_filter)|prompt (?:was )?blocked|blocked by (?:our safety|the provider|content)|prohibited[_ ]content|cyber_policy|invalid_prompt|guardrail"),
+    Rule("refusal", "refusal", words=r"content[_ ](?:policy|filter\w*|management policy)|usage policy|\bflagged\b|safety (?:system|measure|policy|polic|filter|reason|guard)|violat\w+ [^.\n]{0,40}(?:usage|content|safety|use) (?:polic|guideline)|safety_check|content exists risk|response was blocked|finish_?reason\W{1,5}(?:safety|recitation|blocklist|spii|content_filter)|prompt (?:was )?blocked|blocked by (?:(?:our )?safety|the provider|content)|prohibited[_ ]content|cyber_policy|invalid_prompt|guardrail"),
     Rule("refusal type", "refusal", types=("AgentSafetyRefusalError", "ContentPolicyViolationError")),
     Rule("model code", "unknown_model", codes=r"model_?not_?(?:found|available|exist\w*|supported)|invalid_model\w*|unknown_model|deployment_?not_?found|model_decommissioned|model_deprecated|resourcenotfoundexception"),
     Rule("model", "unknown_model", words=r"model\b.{0,120}?(?:does(?: not|n.t) exist|not exist|not found|not supported|may not exist|is not available|not a valid model|decommissioned|deprecated|retired|no longer (?:available|supported))|model_not_found|no endpoints found|not a valid model|invalid model|unknown model|model identifier is invalid|cannot use this model|no such model", unless=r"temporar|try again later"),
@@ -190,7 +188,7 @@ RULES: tuple[Rule, ...] = (
     Rule("overload", "overloaded", words=r"overloaded|at capacity|high demand|no capacity|capacity (?:is )?(?:exceeded|constrained)", not_status=(401, 404)),
     Rule("quota", "quota", words=r"quota|billing", not_status=(500, 599)),
     Rule("key code", "auth", codes=r"invalid_api_key|api_key_invalid|authentication\w*|permission_(?:error|denied)|unauthori[sz]ed|unauthenticated|accessdenied\w*|access_denied|unrecognizedclient\w*|expiredtoken\w*|invalidsignature\w*|signaturedoesnotmatch|forbidden|invalidauthenticat\w*|unsupported_country\w*"),
-    Rule("key", "auth", words=r"(?:invalid|incorrect|wrong|expired|revoked) (?:\w+ )?(?:api|x-api|access|auth\w*|bearer|security)[ _-]?(?:key|token|credentials?)\b|(?:invalid|incorrect) (?:key|credentials)\b|api key (?:not valid|expired|is invalid|not found)|not logged in|please run /login|failed to authenticate|authentication (?:failed|error)|token expired|(?:organi[sz]ation|account|workspace|team) (?:has been|is|was) (?:disabled|suspended|deactivated|banned)|security token [^\n]{0,30} invalid"),
+    Rule("key", "auth", words=r"(?:invalid|incorrect|wrong|expired|revoked) (?:\w+ )?(?:api|x-api|access|auth\w*|bearer|security)[ _-]?(?:key|token|credentials?)\b|(?:invalid|incorrect) (?:key|credentials)\b|api key (?:not valid|expired|is invalid|not found)|not logged in|please run /login|failed to authenticate|authentication (?:failed|error)|token expired|(?:location|country)[^.\n]{0,30} (?:is )?not supported|(?:organi[sz]ation|account|workspace|team) (?:has been|is|was) (?:disabled|suspended|deactivated|banned)|security token [^\n]{0,30} invalid"),
     # The status alone.
     Rule("401", "auth", status=(401, 401)),
     Rule("403", "auth", status=(403, 403)),

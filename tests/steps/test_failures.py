@@ -187,7 +187,11 @@ SAID = [
     ("No endpoints found matching your data policy (Free model training). Configure: https://openrouter.ai/settings/privacy", 404, "configuration"),
     ("No endpoints found that support tool use", 404, "unknown_model"),
     ("Rate limit exceeded: limit_rpm/deepseek/deepseek-chat. High demand for deepseek on OpenRouter", 429, "rate_limit"),
+    ("Input validation error: `inputs` must have less than 8192 tokens. Given: 9000", 422, "context_length"),
+    ("Output blocked by safety guidelines", 400, "refusal"),
+    ("User location is not supported for the API use.", 400, "auth"),
     # The agent's own doing, and what was set for it.
+    ("Function calling is not enabled for models/gemma-3", 400, "configuration"),
     ("messages.1.content: must not be empty", 400, "agent_error"),
     ("tool call validation failed: attempted to call tool 'x' which was not in request.tools", 400, "agent_error"),
     ('{"error":{"message":"Failed to call a function. Please adjust your prompt.","type":"invalid_request_error","code":"tool_use_failed","failed_generation":"x"}}', 400, "agent_error"),
