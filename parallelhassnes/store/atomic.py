@@ -239,13 +239,16 @@ def read_json(path: Path | str) -> Any:
 def read_bytes(path: Path | str) -> bytes:
     """The bytes of a regular file: a pipe or a device in its place is not waited for."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(handle, "rb") as stream:  # noqa: PTH123 - a descriptor
+    try:
         info = os.fstat(handle)
         if stat.S_ISDIR(info.st_mode):
             raise CorruptFile(f"{path}: is a folder, not a file")
         if not stat.S_ISREG(info.st_mode) or info.st_size > _LARGEST:
             raise CorruptFile(f"{path}: is no file of the store")
-        return stream.read()
+        with open(handle, "rb", closefd=False) as stream:  # noqa: PTH123 - a descriptor
+            return stream.read()
+    finally:
+        os.close(handle)
 
 
 def parse[Model: BaseModel](model: type[Model], document: Any, path: Path | str) -> Model:
