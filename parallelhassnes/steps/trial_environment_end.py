@@ -7,7 +7,6 @@ the attempt, written by rename; a container or sandbox that lives leaves none. A
 one that lives on is the task's or the agent's own affair.
 """
 
-import asyncio
 import contextlib
 import json
 import os
@@ -47,6 +46,8 @@ class Watched:
         verified = result.verifier_result is not None and result.verifier_result.rewards
         broken = [step for step in result.step_results or [] if step.exception_info is not None]
         if result.agent_setup and (result.exception_info or broken or not verified):
+            import asyncio  # a worker has it, a supervisor that reads this module does not
+
             line = await asyncio.to_thread(self._death)
             if line is not None:
                 _write(self._attempt.dir / FILE, line)

@@ -245,7 +245,7 @@ def read_bytes(path: Path | str) -> bytes:
             raise CorruptFile(f"{path}: is a folder, not a file")
         if not stat.S_ISREG(info.st_mode) or info.st_size > _LARGEST:
             raise CorruptFile(f"{path}: is no file of the store")
-        with open(handle, "rb", closefd=False) as stream:  # noqa: PTH123 - a descriptor
+        with open(handle, "rb", closefd=False) as stream:
             return stream.read()
     finally:
         os.close(handle)

@@ -19,7 +19,7 @@ from parallelhassnes.store.records import parse_time
 
 type Outcome = dict[str, Any]
 
-_LEFT_OUT = frozenset({"timings_sec", "duration_sec", "facts"})
+_LEFT_OUT = frozenset({"host_uid", "timings_sec", "duration_sec", "facts"})
 """``facts`` of an analysis: which trials of its task had ended when it looked, which is a matter of order."""
 _DOCUMENTS = ("final.json", "analysis.json")
 
