@@ -205,9 +205,12 @@ def grouped(
     for row in _by_reward(rows, keys) if BY_REWARD in keys else rows:
         groups.setdefault(tuple(value(row) for value in keys.values()), []).append(row)
     lines = [
-        line(dict(zip(keys, values, strict=True)), own, unscored_as_zero=unscored_as_zero)
+        line(
+            dict(zip(keys, values, strict=True)), own, unscored_as_zero=unscored_as_zero,
+            ruled=BY_REWARD not in keys or _is_ruled(own),
+        )
         for values, own in groups.items()
-    ]
+    ]  # fmt: skip
     task_order = list(dict.fromkeys(line.key.get("task", "") for line in lines))
     places = {task: place for place, task in enumerate(task_order)}
     return sorted(lines, key=lambda line: (places[line.key.get("task", "")], _worse(line)))
@@ -216,7 +219,7 @@ def grouped(
 def _by_reward(
     rows: Sequence[TrialRow], keys: Mapping[str, Callable[[TrialRow], str]]
 ) -> Iterator[TrialRow]:
-    """Each row once for each reward that its group has, as if this were the trial's only one.
+    """Each row once for each reward that it has, as if this were the trial's only one; an unscored one for each of its group's.
 
     Whether the trial passed is said where the reward is the main one.
     """
@@ -228,8 +231,10 @@ def _by_reward(
     for row in rows:
         fact = row.facts
         for name in names[tuple(value(row) for value in others)] or {"": None}:
-            mine = name == fact.main
             value = fact.rewards.get(name)
+            if row.scored and name and value is None:
+                continue
+            mine = name == fact.main
             only = replace(
                 fact, main=name, reward=None if value is None else float(value),
                 rewards={} if value is None else {name: value}, passed=fact.passed if mine else None,
@@ -238,19 +243,28 @@ def _by_reward(
             yield replace(row, facts=only)
 
 
+def _is_ruled(rows: Sequence[TrialRow]) -> bool:
+    """Whether a rule decides by the reward that the rows share, or nothing is known of any."""
+    return any(row.facts.decided for row in rows) or not any(row.scored for row in rows)
+
+
 def _worse(line: GroupLine) -> tuple[float, float]:
     return tuple(-value if value is not None else 1.0 for value in (line.mean_reward, line.pass_rate))  # type: ignore[return-value]  # fmt: skip
 
 
 def line(
-    key: dict[str, str], rows: Sequence[TrialRow], *, unscored_as_zero: bool = False
-) -> GroupLine:
-    """One group."""
+    key: dict[str, str], rows: Sequence[TrialRow], *, unscored_as_zero: bool = False, ruled: bool = True
+) -> GroupLine:  # fmt: skip
+    """One group.
+
+    Args:
+        ruled: a trial of it can pass; else there is neither a rate nor its worst and best case.
+    """
     results = Counter(row.facts.result for row in rows)
     due = [row for row in rows if row.facts.result != "skipped"]
     undecided = [row for row in rows if row.scored and not row.facts.decided]
     zeros = [row for row in due if not row.scored] if unscored_as_zero else []
-    counted = [row for row in rows if row.facts.decided] + zeros
+    counted = [row for row in rows if row.facts.decided] + (zeros if ruled else [])
     valued = [row for row in rows if row.facts.reward is not None] + zeros
     passed = [float(row.facts.passed is True) for row in counted]
     rewards = [row.facts.reward or 0.0 for row in valued]
@@ -258,7 +272,9 @@ def line(
     rate = clustered_interval(passed, [row.task for row in counted])
     mean = clustered_interval(rewards, [row.task for row in valued])
     k, pass_at, pass_hat = _at_k(counted)
-    bracket = statistics.bracket(passes, sum(row.facts.decided for row in rows), len(due))
+    bracket = statistics.bracket(
+        passes, sum(row.facts.decided for row in rows), len(due) if ruled else 0
+    )
     spent = sum((row.facts.spent for row in rows), Spent())
     seconds = [row.facts.duration_sec for row in rows if row.facts.duration_sec is not None]
     times = statistics.spread(seconds) or {}
@@ -273,7 +289,7 @@ def line(
         superseded=sum(row.facts.superseded for row in rows),
         passes=passes, counted=len(counted), rewards=_means(rows),
         pass_rate=statistics.mean(passed), pass_rate_low=rate[0] if rate else None, pass_rate_high=rate[1] if rate else None,
-        pass_rate_planned=passes / len(due) if due else None,
+        pass_rate_planned=passes / len(due) if due and ruled else None,
         passes_worst=bracket.worst, passes_best=bracket.best, bracket_of=bracket.of,
         mean_reward=statistics.mean(rewards), mean_reward_low=mean[0] if mean else None, mean_reward_high=mean[1] if mean else None,
         k=k, pass_at=pass_at, pass_hat=pass_hat, failures=dict(classes.most_common()),

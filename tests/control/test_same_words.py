@@ -4,7 +4,7 @@ import json
 
 import pytest
 from stores import context
-from written import ZERO, Left, Writer
+from written import NO_REWARD, ZERO, Left, Writer
 
 from parallelhassnes.control import sheets, trial_rows
 from parallelhassnes.control.batch_scoreboard import batch_scoreboard
@@ -86,3 +86,20 @@ def test_agents_of_one_class_name_in_two_batches_are_two_in_results_and_compare(
     assert found == {"costly_agent:CostlyAgent": 1, "tests.costly_agent:CostlyAgent": 1, "nop": 2}
     assert [group.key["agent"] for group in lines(writer, batches[0]).groups] == ["CostlyAgent", "nop"]  # fmt: skip
     assert compare(writer.ctx.layout, *batches).only_a == ["costly_agent:CostlyAgent"]
+
+
+def test_by_reward_counts_the_trials_that_have_it_and_rates_only_what_a_rule_decides(writer):
+    ends = [Left({"reward": 1, "style": 0.5}), Left({"reward": 0}), NO_REWARD]
+    writer.submit(["alpha"], [{**MODEL, "n_trials": 3}])
+    writer.go_on(lambda name, _number: ends[int(name[-1]) - 1])
+    layout = writer.ctx.layout
+    for as_zero in (False, True):
+        chosen = trial_rows.choose(layout)
+        found = results(layout, chosen, ["reward"], unscored_as_zero=as_zero).groups
+        by_name = {group.key["reward"]: group for group in found}
+        main, style = by_name["reward"], by_name["style"]
+        assert (main.n, main.scored, main.undecided, main.passes, main.bracket_of) == (3, 2, 0, 1, 3)  # fmt: skip
+        assert (style.n, style.scored, style.undecided, style.unscored) == (2, 1, 1, 1)
+        assert (style.pass_rate, style.pass_rate_planned, style.counted) == (None, None, 0)
+        assert (sheets.bracket(style), style.mean_reward) == ("", 0.25 if as_zero else 0.5)
+        assert main.pass_rate == (1 / 3 if as_zero else 1 / 2)
