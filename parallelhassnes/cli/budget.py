@@ -43,6 +43,7 @@ def budget(
     """
     from parallelhassnes.cli.work import open_store
     from parallelhassnes.control import budget as control
+    from parallelhassnes.control import words
     from parallelhassnes.control.find import resolve
 
     named = [each for each in (batch, key, experiment) if each is not None]
@@ -70,6 +71,14 @@ def budget(
         return
     of_usd = "" if done.usd_limit is None else f" of {done.usd_limit:.2f}"
     of_tokens = "" if done.tokens_limit is None else f" of {done.tokens_limit}"
-    typer.echo(f"{name}: {done.usd:.2f}{of_usd} USD, {done.tokens}{of_tokens} tokens spent")
+    least = "at least " if done.attempts_unknown else ""
+    unknown = (
+        f"; the cost of {words.counted(done.attempts_unknown, 'attempt')} is not known"
+        if least
+        else ""
+    )
+    typer.echo(
+        f"{name}: {least}{done.usd:.2f}{of_usd} USD, {done.tokens}{of_tokens} tokens spent{unknown}"
+    )
     if done.changed:
         typer.echo("the new budget counts from the next tick on")

@@ -203,19 +203,23 @@ def _cell(cell: Cell | None) -> Text:
         if cell.undecided:
             text.append(f"{' ' if decided else ''}?{cell.undecided}", style="yellow")
         if cell.mean_reward is not None and cell.mean_reward != cell.passes / (decided or 1):
-            text.append(f" ({cell.mean_reward:.2f})")
+            text.append(f" ({words.reward(cell.mean_reward)})")
     for count, name, style in (
         (cell.failed, "fail", "red"), (cell.unscored, "unscored", "yellow"), (cell.running, "run", "blue"),
         (cell.waiting, "wait", "dim"), (cell.canceled, "canc", "dim"),
     ):  # fmt: skip
         if count:
             text.append(f"{' ' if text else ''}+{count} {name}", style=style)
+    if cell.again:
+        text.append(f", {cell.again} again", style="dim")
     return text
 
 
 def _foot(board: BatchScoreboard) -> Iterator[RenderableType]:
     if board.columns:
-        yield Text("passes/scored (mean reward), + what is not scored", style="dim")
+        again = any(cell.again for cell in board.totals.values())
+        more = ", again: scored and to be tried once more" if again else ""
+        yield Text(f"passes/scored (mean reward), + what is not scored{more}", style="dim")
     if len(board.columns) > MOST_COLUMNS:
         yield from _more(len(board.columns) - MOST_COLUMNS)
     said = []
@@ -230,6 +234,8 @@ def _foot(board: BatchScoreboard) -> Iterator[RenderableType]:
     spent = board.spent
     if spent.cost_usd is not None:
         said.append(f"cost {words.money(spent.cost_usd, at_least=spent.cost_unknown > 0)}")
+    if spent.cost_unknown:
+        said.append(f"cost of {words.counted(spent.cost_unknown, 'attempt')} unknown")
     if spent.input is not None or spent.output is not None:
         cached = f" ({words.number(spent.cache)} cached)" if spent.cache else ""
         said.append(

@@ -34,7 +34,9 @@ class Money(BaseModel):
     tokens: int
     tokens_limit: int | None = None
     attempts_priced: int
-    """Ended attempts that said what they cost; others count as nothing."""
+    """Ended attempts that said what they cost."""
+    attempts_unknown: int = 0
+    """Ended attempts that have cost something nobody knows, in whole or in part: ``usd`` is a lower bound."""
     changed: bool = False
 
 
@@ -65,7 +67,7 @@ def _of_batch(batch_id: str, budget: Budget, accounts: budgets.Accounts) -> Budg
     spent = budgets.spent_on({batch_id: accounts[batch_id]})
     return BudgetLine(
         batch_id=batch_id, usd=spent.usd, usd_limit=budget.usd, tokens=spent.tokens, tokens_limit=budget.tokens,
-        attempts_priced=spent.priced,
+        attempts_priced=spent.priced, attempts_unknown=spent.unknown,
     )  # fmt: skip
 
 
@@ -165,7 +167,7 @@ def _line(ctx: Context, scope: Scope, name: str, accounts: budgets.Accounts) -> 
     spent = budgets.spent_on(accounts, **{scope: name})
     return SharedLine(
         scope=scope, name=name, usd=spent.usd, usd_limit=budget.usd, tokens=spent.tokens,
-        tokens_limit=budget.tokens, attempts_priced=spent.priced,
+        tokens_limit=budget.tokens, attempts_priced=spent.priced, attempts_unknown=spent.unknown,
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from parallelhassnes.steps.verdict.versions import QUALITY_OF_1
 
 RESULT_KINDS = frozenset({"trial", "agent"})
 """Kinds of steps that have a cell in the matrix."""
+OPEN = frozenset({"ready", "blocked", "running"})
 MOST_REWARDS = 20
 """Names of rewards in a cell; ``results --by reward`` has all."""
 
@@ -33,6 +34,7 @@ class CellTally:
     named: dict[str, list[float]] = field(default_factory=dict)
     """All rewards by name, where trials have others than ``reward``."""
     unscored: int = 0
+    again: int = 0
 
     def add(self, state: str, said: dict[str, Any] | None, *, unscored: bool) -> None:
         """Count a trial.
@@ -40,8 +42,9 @@ class CellTally:
         Args:
             said: what is said of it in the ledger, where it is scored.
         """
-        # Its score is that of an attempt which another has followed in vain.
-        shown = "succeeded" if said is not None and state in TROUBLE else state
+        # A score stands, whatever another attempt comes to.
+        shown = "succeeded" if said is not None else state
+        self.again += said is not None and state in OPEN
         self.states[shown] = self.states.get(shown, 0) + 1
         self.unscored += unscored
         if said is None:
@@ -63,7 +66,7 @@ class CellTally:
             mean_reward=statistics.mean(self.rewards),
             rewards={name: statistics.mean(own) or 0.0 for name, own in self.named.items()},
             running=states["running"], waiting=states["ready"] + states["blocked"], unscored=self.unscored,
-            failed=sum(states[name] for name in TROUBLE), canceled=states["canceled"],
+            failed=sum(states[name] for name in TROUBLE), canceled=states["canceled"], again=self.again,
         )  # fmt: skip
 
 

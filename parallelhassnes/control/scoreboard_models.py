@@ -185,6 +185,8 @@ class Cell(View):
     failed: int = 0
     """Failed, lost or in need of attention: no trial counts as a zero because of that."""
     canceled: int = 0
+    again: int = 0
+    """Scored ones of which another attempt waits or runs: they count once, as scored."""
 
 
 class Verdict(View):

@@ -103,14 +103,16 @@ def _columns(results: Results) -> Iterator[_Column]:
         yield _Column("mean reward", lambda g: words.value_with(g.mean_reward, g.mean_reward_low, g.mean_reward_high))  # fmt: skip
     if "reward" not in results.by:
         for name in _reward_names(groups):
-            yield _Column(name, lambda g, name=name: f"{g.rewards[name].mean:.4g}" if name in g.rewards else "–")  # type: ignore[misc]  # fmt: skip
+            yield _Column(name, lambda g, name=name: words.reward(g.rewards[name].mean, plain=True) if name in g.rewards else "–")  # type: ignore[misc]  # fmt: skip
     sizes = {group.k for group in groups if group.k}
     if sizes - {1}:
         one = next(iter(sizes)) if len(sizes) == 1 else None
         for sign, which in (("@", "pass_at"), ("^", "pass_hat")):
             yield _Column(f"pass{sign}{one or 'k'}", lambda g, which=which: _at_k(g, which, said=one is None))  # type: ignore[misc]  # fmt: skip
     yield _Column("cost", lambda g: words.money(g.cost_usd, at_least=g.cost_unknown > 0))
-    yield _Column("per pass", lambda g: words.money(g.cost_per_success_usd))
+    yield _Column(
+        "per pass", lambda g: words.money(g.cost_per_success_usd, at_least=g.cost_unknown > 0)
+    )
     yield _Column("tokens in", lambda g: words.number(g.input_tokens))
     yield _Column("out", lambda g: words.number(g.output_tokens))
     yield _Column("time p50", lambda g: words.seconds(g.seconds_p50))
@@ -173,8 +175,8 @@ def of_trials(lines: TrialLines) -> Sheet:
     rows = [
         (
             line.task, line.agent, line.model or "–", f"{line.batch}/{line.job}/{line.step}", line.result,
-            "undecided" if line.undecided else "–" if line.reward is None else f"{line.reward:g}",
-            *(f"{line.rewards[name]:g}" if name in line.rewards else "–" for name in names),
+            "undecided" if line.undecided else "–" if line.reward is None else words.reward(line.reward, plain=True),
+            *(words.reward(line.rewards[name], plain=True) if name in line.rewards else "–" for name in names),
             line.failure_class or line.exception or "",
             words.money(line.cost_spent_usd, at_least=line.cost_incomplete), words.seconds(line.seconds),
         )
@@ -267,7 +269,7 @@ def _flips(agent: PairedAgent) -> list[tuple[str, ...]]:
     flipped = {**dict.fromkeys(agent.lost, "lost"), **dict.fromkeys(agent.won, "won")}
     return [
         (
-            who(agent), pair.task, f"{pair.a:.2f}", f"{pair.b:.2f}",
+            who(agent), pair.task, words.reward(pair.a), words.reward(pair.b),
             flipped[pair.task] + (" by another pass rule" if RULE_OF_PASSING in pair.unequal else ""),
         )
         for pair in agent.tasks

@@ -91,7 +91,29 @@ def value_with(value: float | None, low: float | None, high: float | None) -> st
     """``0.75 (0.30–0.95)``: a mean and its interval."""
     if value is None:
         return "–"
-    return f"{value:.2f}" if low is None or high is None else f"{value:.2f} ({low:.2f}–{high:.2f})"
+    if low is None or high is None:
+        return reward(value)
+    return f"{reward(value)} ({reward(low)}–{reward(high)})"
+
+
+def reward(value: float, *, plain: bool = False) -> str:
+    """``0.75``, ``1.00``, ``0.999999``, ``1e+308``: at most about eight characters.
+
+    One that is not a whole number is never shown as one, so that what is just short of a pass does not look like it.
+
+    Args:
+        plain: without zeros at the end: ``0.5``, ``1``.
+    """
+    whole = round(value)
+    if abs(value - whole) <= 1e-9 * max(1.0, abs(value)) and abs(value) < 100_000:
+        return f"{whole}" if plain else f"{whole:.2f}"
+    if not 0.001 <= abs(value) < 100_000:
+        return f"{value:.3g}"
+    for digits in range(2, 7):
+        text = f"{value:.{digits + 2}g}" if plain else f"{value:.{digits}f}"
+        if float(text) != whole:
+            return text
+    return f"{'<' if value < whole else '>'}{whole}"
 
 
 def seconds(value: float | None) -> str:

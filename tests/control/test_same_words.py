@@ -3,13 +3,14 @@
 import json
 
 import pytest
-from stores import context
+from stores import context, program
 from written import NO_REWARD, ZERO, Left, Writer
 
-from parallelhassnes.control import sheets, trial_rows
+from parallelhassnes.cli import render_batch
+from parallelhassnes.control import budget, hold, sheets, trial_rows, words
 from parallelhassnes.control.batch_scoreboard import batch_scoreboard
 from parallelhassnes.control.compare import compare
-from parallelhassnes.control.operate import Target, cancel
+from parallelhassnes.control.operate import Target, cancel, retry
 from parallelhassnes.control.results import results
 from parallelhassnes.control.trial_lines import trial_lines
 
@@ -103,3 +104,47 @@ def test_by_reward_counts_the_trials_that_have_it_and_rates_only_what_a_rule_dec
         assert (style.pass_rate, style.pass_rate_planned, style.counted) == (None, None, 0)
         assert (sheets.bracket(style), style.mean_reward) == ("", 0.25 if as_zero else 0.5)
         assert main.pass_rate == (1 / 3 if as_zero else 1 / 2)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(1e308, "1e+308"), (-1e308, "-1e+308"), (0.999999, "0.999999"), (0.9999999, "<1"), (1, "1.00"), (0.75, "0.75"), (0, "0.00"),
+     (1.000001, "1.000001"), (12345.678, "12345.68"), (1e-9, "0.00"), (0.0004, "0.0004"), (-0.996, "-0.996"), (1 - 1e-12, "1.00")],
+)  # fmt: skip
+def test_a_reward_is_short_and_never_rounded_to_a_pass(value, said):
+    assert words.reward(value) == said
+    assert len(words.reward(value, plain=True)) <= 9
+    assert words.value_with(value, None, None) == said
+
+
+def test_a_huge_reward_leaves_every_table_narrow(writer):
+    batch = writer.submit(["alpha"], [MODEL])
+    writer.go_on(lambda _name, _number: Left({"reward": 1e308, "b": 1e308}))
+    for asked in (("scoreboard", batch), ("results", batch), ("results", batch, "--trials")):
+        assert "0" * 20 not in program(writer.ctx.layout.root, *asked).stdout
+
+
+def test_costs_that_nobody_knows_are_counted_wherever_money_stands(writer):
+    batch = writer.submit(["alpha"], [{**MODEL, "n_trials": 2}], budget={"usd": 1})
+    writer.go_on(lambda _name, _number: Left(cost_usd=-3.5, tokens=(6, 0, 6)))
+    root = writer.ctx.layout.root
+    assert "cost of 2 attempts unknown" in program(root, "scoreboard", batch).stdout
+    said = program(root, "budget", batch).stdout
+    assert said == f"{batch}: at least 0.00 of 1.00 USD, 24 tokens spent; the cost of 2 attempts is not known\n"  # fmt: skip
+    assert budget.show(writer.ctx, batch).attempts_unknown == 2
+    other = writer.submit(["beta"], [{**MODEL, "n_trials": 2}])
+    writer.go_on(lambda name, _n: Left(cost_usd=0.5 if name[-1] == "1" else None, tokens=(6, 0, 6)))
+    head, row = sheets.of_results(lines(writer, other))[1:3]
+    assert row[0][head.index("per pass")] == "≥$0.25"
+
+
+def test_a_scored_trial_that_is_tried_again_counts_once(writer):
+    batch = writer.submit(["alpha"], [{**MODEL, "n_trials": 2}])
+    writer.go_on(lambda _name, _number: Left())
+    hold.pause(writer.ctx, "openai/x")
+    step = trial_lines(writer.ctx.layout, trial_rows.choose(writer.ctx.layout)).trials[0].step
+    retry(writer.ctx, Target(batch_id=batch, job_id="alpha", step_id=step))
+    board = batch_scoreboard(writer.ctx.layout, batch)
+    (cell,) = board.totals.values()
+    assert (cell.n, cell.scored, cell.waiting, cell.again) == (2, 2, 0, 1)
+    assert render_batch._cell(cell).plain == "2/2, 1 again"

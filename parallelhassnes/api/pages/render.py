@@ -96,7 +96,7 @@ def _templates() -> Environment:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     found.filters.update(
-        duration=words.duration, money=words.money, number=words.number, size=words.size, counted=words.counted,
+        duration=words.duration, money=words.money, number=words.number, reward=words.reward, size=words.size, counted=words.counted,
         between=words.between, seconds=marks.seconds, when=marks.when, ago=marks.ago, url=link,
     )  # fmt: skip
     found.globals.update(

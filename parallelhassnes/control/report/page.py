@@ -68,7 +68,7 @@ def cell_text(cell: Cell | None) -> str:
         return ""
     text = f"{cell.passes}/{cell.decided}" if cell.decided else "–"
     if cell.mean_reward is not None and cell.mean_reward != cell.passes / (cell.decided or 1):
-        text += f" ({cell.mean_reward:.2f})"
+        text += f" ({words.reward(cell.mean_reward)})"
     if cell.scored > cell.decided:
         text += f" ?{cell.scored - cell.decided}"
     return text if cell.n == cell.scored else f"{text} +{cell.n - cell.scored}"
@@ -111,7 +111,7 @@ def _costs(report: Report) -> Sheet | None:
     rows = [
         (
             str(number), label(group), story.rate(group), words.money(_rate(group).cost_usd),
-            words.money(group.cost_per_success_usd), words.money(group.cost_usd, at_least=group.cost_unknown > 0), str(group.cost_known),
+            words.money(group.cost_per_success_usd, at_least=group.cost_unknown > 0), words.money(group.cost_usd, at_least=group.cost_unknown > 0), str(group.cost_known),
         )
         for number, group in enumerate(groups, 1)
     ]  # fmt: skip
