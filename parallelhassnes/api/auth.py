@@ -135,7 +135,7 @@ class Gatekeeper:
         if wait:
             return too_many(wait)
         self._failures.add(client)
-        return unauthorised("this token is none")
+        return unauthorised("unknown token, or one that was revoked or has expired")
 
     def log_in(self, text: str, client: str) -> str:
         """Begin a session of the token's holder; its id, for the cookie.

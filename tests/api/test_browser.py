@@ -92,7 +92,7 @@ def test_a_token_logs_in_and_stands_in_the_ledger(browser, root: Path):
         assert accessibility_problems(shown) == []
         shown.get_by_label("Token").fill("wrong")
         shown.get_by_role("button", name="Log in").click()
-        expect(shown.get_by_role("alert").first).to_contain_text("no token that is known")
+        expect(shown.get_by_role("alert").first).to_contain_text("unknown token")
         shown.get_by_label("Token").fill(given)
         shown.get_by_role("button", name="Log in").click()
         expect(shown).to_have_url(f"{server.url}/batches/{batch_id}")

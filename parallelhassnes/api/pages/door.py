@@ -31,7 +31,7 @@ def log_in(
     token: Annotated[str, Form(max_length=200)],
     next_page: Annotated[str, Form(alias="next", max_length=2000)] = "/",
 ) -> Response:
-    """Set the cookie and go to the page that was asked for; ask again where the token is none."""
+    """Set the cookie and go to the page that was asked for; ask again where it is no valid one."""
     gatekeeper: Gatekeeper = request.app.state.gatekeeper
     client = request.client.host if request.client else ""
     try:
