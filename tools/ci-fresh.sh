@@ -64,9 +64,9 @@ unshare --mount --pid --fork --kill-child --ipc --uts --net --propagation slave 
 outer=$!
 inner=
 until inner=$(pgrep -P "$outer"); do kill -0 "$outer" && sleep 0.1; done
-slirp4netns --configure --mtu=1400 --disable-host-loopback "$inner" tap0 >"$place/network" 2>&1 &
+slirp4netns --configure --mtu=1400 --disable-host-loopback --ready-fd=3 "$inner" tap0 3>"$place/up" >"$place/network" 2>&1 &
 network=$!
-until grep -q 'Starting slirp' "$place/network"; do
+until [ -s "$place/up" ]; do
     kill -0 "$network" || { cat "$place/network" >&2; exit 1; }
     sleep 0.1
 done
