@@ -13,12 +13,13 @@ cd "$(dirname "$0")/.."
 python=$(readlink -f "$(tools/find-python.sh)")
 place=$(mktemp -d "${TMPDIR:-/var/tmp}/ci-fresh.XXXXXX")
 root=$place/root
-network=
+network= outer=
 cleanup() {
-    [ -z "$network" ] || kill "$network" 2>/dev/null || true
+    for pid in $network $outer; do kill "$pid" 2>/dev/null || true; done
     rm -rf --one-file-system "$place" || echo "ci-fresh: $place could not be removed" >&2
 }
 trap cleanup EXIT
+trap 'exit 130' INT TERM
 
 echo "ci-fresh: making a Debian 12 in $place (about half a minute)"
 mirror=$(. .ci/lib.sh && apt_mirror)

@@ -77,6 +77,6 @@ def test_what_makes_two_sides_unequal_is_named_task_by_task(writer):
     for task in pair["tasks"]:
         assert {"agent.kwargs.max_turns", "attempts"} <= set(task["unequal"])
     assert any("agent_version" in task["unequal"] for task in pair["tasks"])
-    shown = program(writer.ctx.layout.root, "compare", first, second, "--format", "markdown").stdout
+    shown = program(writer.ctx.layout.root, "compare", first, second, env={"COLUMNS": "250"}).stdout
     assert "not equal: agent.kwargs.max_turns is 5 in A, 50 in B: alpha, beta" in shown
     assert "the task itself differs between the sides" in shown
