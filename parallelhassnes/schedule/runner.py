@@ -1,16 +1,19 @@
 """This host as a place where attempts run: its health, and the configuration that it runs them under."""
 
+import contextlib
 import os
 import platform
 import shutil
 import time
 
 from parallelhassnes import __version__
+from parallelhassnes.errors import StoreBusy
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.store import atomic, ledger, locks, members, tickets
 from parallelhassnes.store.records import now_text
 
 _HEALTH_EVERY_SEC = 10.0
+_PATIENCE_SEC = 5.0
 
 
 def is_draining(ctx: Context) -> bool:
@@ -19,13 +22,16 @@ def is_draining(ctx: Context) -> bool:
 
 
 def snapshot_config(ctx: Context) -> None:
-    """Keep the configuration in force: ``_system/harness_config.json`` and ``config_versions/<sha>.json``."""
+    """Keep the configuration in force: ``_system/harness_config.json`` and ``config_versions/<sha>.json``.
+
+    Where somebody holds ``tick.lock`` for long, nothing starts either, and a later tick keeps it.
+    """
     digest = ctx.config.sha256()
     current = ctx.layout.system / "harness_config.json"
     if atomic.read_derived(current).get("sha256") == digest:
         return
     document = ctx.config.model_dump(mode="json")
-    with locks.held(ctx.layout.tick_lock):
+    with contextlib.suppress(StoreBusy), locks.held(ctx.layout.tick_lock, _PATIENCE_SEC):
         ledger.replace_json(ctx.layout.system, f"config_versions/{digest}.json", document)
         both = {"sha256": digest, "config": document}
         ledger.replace_json(ctx.layout.system, "harness_config.json", both)

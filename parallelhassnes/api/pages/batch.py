@@ -26,7 +26,7 @@ from parallelhassnes.control.running import HeartbeatWatch
 from parallelhassnes.control.scoreboard_models import BatchScoreboard, FailedStep
 from parallelhassnes.control.trial_rows import choose
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.store import batches, ledger
+from parallelhassnes.store import batches, ledger, members
 from parallelhassnes.store.attempts import LOGS
 from parallelhassnes.store.layout import Layout
 
@@ -77,7 +77,7 @@ def batch_page(
         found=chosen.found, number=chosen.number, pages=chosen.pages, q=q, show=show, running=running,
         lines={step.attempt: _last_line(site.layout, step.attempt) for step in running},
         failures=_groups(board), control=control, gates=board.gates[:MOST_GATES],
-        priority=batches.read_batch(batch_dir).priority if control.priority is None else control.priority,
+        priority=batches.read_about(batch_dir).get("priority", 0) if control.priority is None else control.priority,
         budget=budgets.of_batches(ctx, [text]).get(text), shared=_of_experiment(ctx, board.experiment),
         words=operators_words(batch_dir), said=said.done(request), too_many=not few,
         results=_results(site.layout, text, ledger.size(batch_dir)) if few or results else [],
@@ -87,7 +87,9 @@ def batch_page(
 @lru_cache(maxsize=16)
 def _results(layout: Layout, batch_id: str, ledger_bytes: int) -> list[GroupLine]:  # noqa: ARG001 - what the ledger has not grown by has not changed
     """By agent and model, best first; empty where nothing was scored."""
-    found = results_of(layout, choose(layout, batch_id)).groups
+    found: list[GroupLine] = []
+    with members.apart(layout.batch(batch_id)):  # of the earlier project: looked at, not counted
+        found = results_of(layout, choose(layout, batch_id)).groups
     return found if any(group.scored for group in found) else []
 
 
