@@ -29,7 +29,8 @@ def note(ctx: Context, batch_id: str, error: Exception) -> None:
     if isinstance(error, PermissionError) and error.filename is not None:
         file, top = Path(error.filename), ctx.layout.batch(batch_id)
         if file.is_relative_to(top):
-            own_files.reopen(file, top)
+            with contextlib.suppress(OSError):  # what cannot be opened stays closed, and waits
+                own_files.reopen(file, top)
     reason = describe(error)
     path = _path(ctx, batch_id)
     if reason_of(ctx, batch_id) != reason:
