@@ -35,7 +35,7 @@ faults: venv ## kill at every act of submit, cancel, retry, tick, supervisor and
 	@for scenario in steps operate trial; do PYTHONPATH=.:tests $(python) -m tests.faults.enumerate $$scenario || exit 1; done
 
 refusals: venv ## send every refusal of a provider in tests/data to the real agents; takes some minutes
-	@REFUSALS=all $(python) -m pytest tests/steps/test_refusals.py $(args)
+	@REFUSALS=all $(python) -m pytest tests/steps/test_provider_refusals.py $(args)
 
 soak: venv ## random kills under load, 30 minutes; SOAK_SEC=600 for ten
 	@PYTHONPATH=.:tests $(python) -m tests.faults.soak --seconds $(SOAK_SEC) --trials

@@ -17,6 +17,7 @@ from parallelhassnes.store.records import now_text
 SUPERVISOR = "supervisor.log"
 CEILING = 64 << 20
 _LONGEST_END = 16 << 20
+_NEXT_LOG = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 def say(text: str) -> None:
@@ -28,7 +29,7 @@ def say(text: str) -> None:
 def go_on_in(path: Path) -> None:
     """Write what this process says into another log: what is sealed takes nothing more."""
     with contextlib.suppress(OSError):
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        handle = os.open(path, _NEXT_LOG, 0o666)
         for descriptor in (1, 2):
             os.dup2(handle, descriptor)
         os.close(handle)

@@ -152,7 +152,7 @@ def test_a_token_with_scopes_is_for_those_parts_alone(root):
     assert wrong.stderr == "there is no scope metric; did you mean metrics?\n"
     with serving(root, "--no-tick", "--auth", "token") as server:
         for path, status in (
-            ("/metrics", 200), ("/v1/results", 200), ("/health", 200), ("/v1/batches", 403), ("/v1/queue", 403),
+            ("/metrics", 200), ("/v1/results", 200), ("/health", 503), ("/v1/batches", 403), ("/v1/queue", 403),
             ("/v1/events", 403), ("/", 403), ("/tasks", 403),
         ):  # fmt: skip
             assert httpx.get(server.url + path, headers=mine).status_code == status, path

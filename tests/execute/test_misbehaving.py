@@ -43,6 +43,14 @@ def settings(root, more=""):
     return open_context(ctx.layout.root)
 
 
+def assert_nothing_else_was_added(ctx, *made):
+    """The audit finds what a worker put into the store beside its own folder, by name, and nothing else."""
+    found = {
+        (finding.what, finding.place.rpartition("/")[2]) for finding in verify(ctx.layout).problems
+    }
+    assert found <= {("added", name) for name in made}
+
+
 def run(ctx, step, **more):
     """Run a batch of one step to its end; the states of its attempts."""
     batch = put(ctx, table(job("j", step), retry={"max_attempts": 2, "backoff_sec": 0}, **more))
@@ -203,7 +211,7 @@ def test_one_that_spoils_our_files_is_ended_and_sealed_all_the_same(root, script
         assert (path / "seal.json").is_file()
         assert read(path / "meta.json")["run_id"] == path.name.partition("_")[2]
         assert read(path / "final.json")["status"] == "succeeded"
-    assert verify(ctx.layout).ok
+    assert_nothing_else_was_added(ctx, "outside", "cancel.json")
     outside = ctx.layout.step(batch, "j", "s") / "outside"
     assert not outside.exists() or outside.read_text() == "mine\n"
     assert diagnose(ctx)
@@ -259,7 +267,7 @@ def test_one_that_closes_our_files_to_an_ordinary_user_is_ended(root, script, su
     wait_for(bound_tick, "the end")
     ends = {"lives": ["succeeded"], "dies": ["lost", "succeeded"]}
     assert states(ctx, batch) == {"j/s": ends[supervisor]}
-    assert verify(ctx.layout).ok
+    assert_nothing_else_was_added(ctx, "outside")
     outside = ctx.layout.batch(batch) / "outside"
     assert not outside.exists() or outside.read_text() == ""
 
@@ -283,7 +291,7 @@ def test_one_that_removes_its_own_folder_is_lost_and_not_repeated_for_ever(root,
     for path in attempt_dirs(ctx, batch):
         assert read(path / "final.json")["status"] == "lost"
         assert not processes.with_run_id(path.name.partition("_")[2])
-    assert verify(ctx.layout).ok
+    assert_nothing_else_was_added(ctx, "outside")
 
 
 def test_what_a_worker_says_commands_no_terminal(root):
