@@ -4,9 +4,13 @@ The file is the user's; nothing here writes it but ``init``. The configuration i
 into ``runs/_system/`` by the tick, and every attempt names the snapshot that it ran under.
 """
 
+import functools
 import hashlib
+import io
 import os
+import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -200,7 +204,7 @@ class Config(BaseModel):
     aliases: dict[str, str] = {}
     """Model name or queue key → the queue key to use instead."""
     env_file: str | None = None
-    """File of ``NAME=value`` lines that secrets are read from at launch; relative to the root."""
+    """File of ``NAME=value`` lines, as python-dotenv reads them, that secrets are taken from at launch; relative to the root."""
     secrets: tuple[str, ...] = ()
     """Names of environment variables passed to every step where they are set."""
     feedback_markers: tuple[str, ...] = ("PROMPT_AMBIGUITY", "MISSING_INPUT", "PROMPT_DELTA")
@@ -281,27 +285,42 @@ def load_config(root: Path) -> Config:
 
 
 def read_env_file(path: Path) -> dict[str, str]:
-    """Parse ``NAME=value`` lines; ``export``, blank lines, ``#`` comments and one pair of quotes are understood.
+    """Read an env file as python-dotenv does, and nothing in the place of ``${NAME}``: a value is what is written.
 
     Raises:
-        UserError: the file cannot be read, or a line is not of that form (the line's number is named, never its text).
+        UserError: the file cannot be read, or a line of it (whose number is named, never its text).
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        if path.exists() and not path.is_file():  # a pipe would hold up every pass
+            raise UserError(f"env_file {path}: is no regular file", fix="name a file")
+        text = path.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"env_file {path}: cannot be read ({error})") from None
+    return dict(_parsed(str(path), text))
+
+
+@functools.lru_cache(maxsize=2)
+def _parsed(path: str, text: str) -> Mapping[str, str]:
+    from dotenv.parser import parse_stream
+
     values: dict[str, str] = {}
-    for number, raw in enumerate(text.splitlines(), 1):
-        line = raw.strip().removeprefix("export ").strip()
-        if not line or line.startswith("#"):
-            continue
-        name, sign, value = line.partition("=")
-        if not sign or not name.strip().isidentifier():
-            raise UserError(f"env_file {path} line {number}: is not NAME=value")
-        value = value.strip()
-        if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
-            value = value[1:-1]
-        values[name.strip()] = value
+    for each in parse_stream(io.StringIO(text)):
+        name, written = each.key, each.original
+        bare = name is not None and each.value is None  # ``export NAME`` sets nothing
+        if (
+            each.error
+            or "\0" in written.string
+            or "=" in (name or "")
+            or (bare and not (name or "").isidentifier())
+        ):
+            blank = len(written.string) - len(written.string.lstrip())
+            number = written.line + len(re.findall(r"\r\n|\n|\r", written.string[:blank]))
+            raise UserError(
+                f"env_file {path} line {number}: is not NAME=value",
+                fix="quote a value that has several lines, quotes or #",
+            )
+        if name is not None and each.value is not None:
+            values[name] = each.value
     return values
 
 
@@ -311,7 +330,7 @@ TEMPLATE = """\
 # runner_id = "local"          # the name of this host under runners/
 # concurrency = {concurrency}              # live attempts on this host at most
 # environment = "docker"       # Harbor environment of a trial that names none; "sandbox" needs no Docker
-# env_file = "secrets.env"     # NAME=value lines; cron has no other way to your keys
+# env_file = "secrets.env"     # NAME=value lines, as python-dotenv reads them; cron has no other way to your keys
 # secrets = ["OPENAI_API_KEY"] # passed to every step where they are set; tables can name more
 # feedback_markers = ["PROMPT_DELTA"]  # lines of agents' final texts that `feedback` gathers
 # heartbeat_sec = 5
