@@ -266,13 +266,27 @@ def load_config(root: Path) -> Config:
     """
     path = root / CONFIG_NAME
     try:
-        document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
     except FileNotFoundError:
         return Config()
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput([Problem(str(path), "", f"is not valid TOML: {error}")]) from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
+    return parse_config(data, path)
+
+
+def parse_config(data: bytes, path: Path) -> Config:
+    """What the bytes of a configuration say.
+
+    Args:
+        path: named in what is wrong with them.
+
+    Raises:
+        InvalidInput: they do not parse, or have values that cannot be used; every one is listed.
+    """
+    try:
+        document: dict[str, Any] = tomllib.loads(data.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidInput([Problem(str(path), "", f"is not valid TOML: {error}")]) from None
     try:
         return Config.model_validate(document)
     except ValidationError as error:

@@ -15,9 +15,11 @@ from parallelhassnes.api.app import create_app
 from parallelhassnes.api.connection import patient_by
 from parallelhassnes.api.peers import CAN_TELL
 from parallelhassnes.api.site import Site
-from parallelhassnes.config import ApiConfig, Auth, load_config
+from parallelhassnes.config import ApiConfig, Auth
 from parallelhassnes.control import tokens
 from parallelhassnes.errors import UserError
+from parallelhassnes.schedule import configuration
+from parallelhassnes.store.layout import Layout
 
 FIRST_NAME = "first"
 """Name of the token that is made where there is none and nobody could get in without."""
@@ -64,7 +66,7 @@ def listen(
         UserError: it may not listen there like that, or cannot.
     """
     said = {"host": host, "port": port, "auth": auth}
-    config = load_config(root).api
+    config = configuration.in_force(Layout(root)).config.api
     place = root / config.unix_socket if config.unix_socket else None
     if unix_socket is not None:
         place = Path(unix_socket).absolute()

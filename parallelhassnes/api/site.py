@@ -16,7 +16,7 @@ from fastapi import Depends, Request
 from parallelhassnes.api.changes import Changes
 from parallelhassnes.api.ticking import Ticker
 from parallelhassnes.api.watching import Watching
-from parallelhassnes.config import ApiConfig, Auth, load_config
+from parallelhassnes.config import ApiConfig, Auth
 from parallelhassnes.control.batch_scoreboard import batch_scoreboard
 from parallelhassnes.control.find import Found, resolve
 from parallelhassnes.control.init import ensure
@@ -24,6 +24,7 @@ from parallelhassnes.control.running import HeartbeatWatch
 from parallelhassnes.control.scoreboard import system_scoreboard
 from parallelhassnes.control.scoreboard_models import BatchScoreboard, SystemScoreboard
 from parallelhassnes.errors import UnknownId
+from parallelhassnes.schedule import configuration
 from parallelhassnes.schedule.context import Context, open_context
 
 _KEPT_ATTEMPTS = 10_000
@@ -66,7 +67,7 @@ class Site:
         Raises:
             UserError: the configuration cannot be read.
         """
-        return dataclasses.replace(self._opened, config=load_config(self.layout.root))
+        return dataclasses.replace(self._opened, config=configuration.in_force(self.layout).config)
 
     def attempt(self, text: str) -> Found:
         """The attempt of a run id, a prefix of one, or an attempt's name.

@@ -167,12 +167,12 @@ def feedback(
 
     Example: parallelhassnes feedback latest
     """
-    from parallelhassnes.config import load_config
     from parallelhassnes.control import feedback as control
     from parallelhassnes.control.find import resolve
+    from parallelhassnes.schedule import configuration
 
     layout = layout_of(root)
-    markers = marker or load_config(layout.root).feedback_markers
+    markers = marker or configuration.in_force(layout).config.feedback_markers
     found = control.feedback(layout, resolve(layout, batch).batch_id, markers)
     if json:
         typer.echo(found.model_dump_json())

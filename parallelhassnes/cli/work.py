@@ -78,7 +78,7 @@ def validate(table: TableArgument, root: RootOption = None, json: JsonOption = F
     from parallelhassnes.schedule.keys import effective_limit
     from parallelhassnes.store import queue_keys
 
-    ctx = open_store(root)
+    ctx = open_store(root, strict=True)
     data, name, folders = _table(table)
     found = control.validate(ctx, data, name=name, folders=folders)
     if json:
@@ -109,7 +109,7 @@ def submit(
     """
     from parallelhassnes.control import submit as control
 
-    ctx = open_store(root)
+    ctx = open_store(root, strict=True)
     data, name, folders = _table(table)
     done = control.submit(ctx, data, name=name, folders=folders, again=again)
     if json:
@@ -159,11 +159,20 @@ def tick(
 # --- shared with run ----------------------------------------------------------------------------------
 
 
-def open_store(root: Path | None, said: "Options | None" = None) -> "Context":
-    """The context of a root whose folders exist; where they are made now, a line on stderr says so."""
+def open_store(
+    root: Path | None, said: "Options | None" = None, *, strict: bool = False
+) -> "Context":
+    """The context of a root whose folders exist; where they are made now, a line on stderr says so.
+
+    Args:
+        strict: a configuration that cannot be used is an error, also where an earlier one is in force.
+    """
+    from parallelhassnes.config import load_config
     from parallelhassnes.control.init import ensure
     from parallelhassnes.schedule.context import open_context
 
+    if strict:
+        load_config(root_or_default(root))
     ctx = open_context(root_or_default(root), said)
     is_new = not ctx.layout.system.is_dir()
     ensure(ctx)

@@ -9,11 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from parallelhassnes.config import load_config
 from parallelhassnes.control.audit_ledger import Lines
 from parallelhassnes.control.audit_models import Finding
 from parallelhassnes.errors import UserError
-from parallelhassnes.schedule import signatures
+from parallelhassnes.schedule import configuration, signatures
 from parallelhassnes.store import atomic, checkpoints, ledger
 from parallelhassnes.store.checkpoints import Checkpoint, LedgerHead
 from parallelhassnes.store.identity import STORE_ID
@@ -47,7 +46,7 @@ class Checkpoints:
             self._read_given(path)
         if signers is not None:
             self._check_signatures(against, signers)
-        if load_config(layout.root).audit.hook:
+        if configuration.in_force(layout).config.audit.hook:
             for number in checkpoints.unsent(layout):
                 place = f"{_PLACE}/{number}.json"
                 text = "the hook has not taken it; see _system/checkpoints.log"

@@ -10,7 +10,7 @@ from pathlib import Path
 from parallelhassnes.errors import UserError
 from parallelhassnes.names import key_dir
 from parallelhassnes.schedule import health, keys, runner
-from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.context import Context, renewed
 from parallelhassnes.schedule.tick import pass_and_wake, tick
 from parallelhassnes.store import batches, locks, members, tickets
 
@@ -45,6 +45,7 @@ def until_idle(
         else:
             moved = False
         on_look()
+        ctx = renewed(ctx)
         if not moved and _is_idle(ctx, batch_ids) and _is_idle_between_passes(ctx, batch_ids):
             return
         time.sleep(_LOOK_SEC)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from parallelhassnes.config import load_config
 from parallelhassnes.control import batch_line
 from parallelhassnes.control.bulk import bulk
 from parallelhassnes.control.scoreboard_models import (
@@ -21,7 +20,7 @@ from parallelhassnes.control.scoreboard_models import (
     RunnerLine,
     SystemScoreboard,
 )
-from parallelhassnes.schedule import damage, health, keys
+from parallelhassnes.schedule import configuration, damage, health, keys
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.store import atomic, members, queue_keys, space, tickets
 from parallelhassnes.store.layout import Layout
@@ -43,7 +42,7 @@ def system_scoreboard(layout: Layout, *, snapshot: bool = True) -> SystemScorebo
     Raises:
         UserError: the configuration cannot be read.
     """
-    config = load_config(layout.root)
+    config = configuration.in_force(layout).config
     states = queue_keys.every(layout)
     paused = keys.holds(layout, config, states)
     last = _last(layout) if snapshot else None

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parallelhassnes.config import load_config
 from parallelhassnes.control import fold as folds
 from parallelhassnes.control.fold import Fold, Row
 from parallelhassnes.control.scoreboard_models import BatchState, Counts
-from parallelhassnes.schedule import keys
+from parallelhassnes.schedule import configuration, keys
 from parallelhassnes.schedule.step_state import Dependency, Known, dependency, kills
 from parallelhassnes.store import atomic, attempts, batches, earlier, index, tickets
 from parallelhassnes.store.index import IndexedStep
@@ -252,7 +251,7 @@ def read(
     else:
         folds.advance(fold, batch_dir)
     if paused is None:
-        paused = keys.holds(layout, load_config(layout.root))
+        paused = keys.holds(layout, configuration.in_force(layout).config)
     status = BatchStatus(batch_dir, jobs, fold, held(layout, batch_id), paused)
     _add_unlogged(layout, status)
     return status

@@ -23,10 +23,11 @@ from typing import Any
 from parallelhassnes.control.init import ensure
 from parallelhassnes.errors import UserError
 from parallelhassnes.execute import processes
-from parallelhassnes.schedule import health, lent
+from parallelhassnes.schedule import configuration, health, lent
 from parallelhassnes.schedule.context import Context, Options, open_context
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.store import batches, tickets
+from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import now_text
 
 _CHUNK = 1 << 16
@@ -35,7 +36,7 @@ _CHUNK = 1 << 16
 def main(root: Path, every_sec: float) -> None:
     """Tick until stdin ends."""
     processes.set_title(f"ticker of {root}")
-    pending, next_tick, said = b"", 0.0, ""
+    pending, next_tick, told = b"", 0.0, ""
     while True:
         left = max(0.0, next_tick - time.monotonic())
         if select.select([0], [], [], left)[0]:
@@ -49,18 +50,25 @@ def main(root: Path, every_sec: float) -> None:
         for request in requests:
             for name, value in request.get("lend", {}).items():
                 lent.lend(name, value)
-        answers, said = _work(root, requests, said)
-        sys.stdout.write(json.dumps({"ticked": said}) + "\n")
+        answers, wrong = _work(root, requests)
+        told = _tell(wrong or configuration.trouble(Layout(root)), told)
+        sys.stdout.write(json.dumps({"ticked": wrong}) + "\n")
         next_tick = time.monotonic() + every_sec
         for answer in answers:
             sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 
 
-def _work(
-    root: Path, requests: list[dict[str, Any]], said: str
-) -> tuple[list[dict[str, Any]], str]:
-    """One tick for all that was asked meanwhile; the answers, and what went wrong, which is said once."""
+def _tell(line: str, told: str) -> str:
+    """Have the server's log say what is wrong, once; the line."""
+    if line and line != told:
+        sys.stderr.write(f"tick: {line}\n")
+        sys.stderr.flush()
+    return line
+
+
+def _work(root: Path, requests: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
+    """One tick for all that was asked meanwhile; the answers, and what went wrong."""
     asked = [request["id"] for request in requests if "id" in request]
     concurrency = next((r["concurrency"] for r in requests[::-1] if r.get("concurrency")), None)
     try:
@@ -72,11 +80,7 @@ def _work(
     except Exception as error:  # noqa: BLE001 - one bad tick must not end those that follow
         report = {"error": f"internal error ({type(error).__name__}); see the server's log"}
         sys.stderr.write(f"{now_text()} tick\n{traceback.format_exc()}")
-    now_said = str(report.get("error", ""))
-    if now_said and now_said != said:
-        sys.stderr.write(f"tick: {now_said}\n")
-        sys.stderr.flush()
-    return [{"id": number, **report} for number in asked], now_said
+    return [{"id": number, **report} for number in asked], str(report.get("error", ""))
 
 
 def _tick(root: Path, concurrency: int | None) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from parallelhassnes.store import atomic
 from parallelhassnes.store.layout import Layout
 
 FILE = "told.json"
-_NUMBER = re.compile(r"\d+(\.\d+)?")
+_NUMBER = re.compile(r"(?<!line )(?<!column )(?<![\w.])\d+(\.\d+)?")
+"""An amount, such as the seconds of a wait; the place of a mistake is none."""
 
 
 def news(layout: Layout, lines: Sequence[str]) -> list[str]:

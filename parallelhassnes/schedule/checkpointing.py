@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 from parallelhassnes.errors import UserError
 from parallelhassnes.execute import launcher
-from parallelhassnes.schedule import lent, signatures
+from parallelhassnes.schedule import configuration, lent, signatures
 from parallelhassnes.schedule.attempt_process import fork_is_safe
-from parallelhassnes.schedule.context import Context, open_context
+from parallelhassnes.schedule.context import Context, open_context, renewed
 from parallelhassnes.store import atomic, checkpoints, ledger, locks
 from parallelhassnes.store.checkpoints import SIGNATURE
 from parallelhassnes.store.layout import Layout
@@ -40,7 +40,7 @@ class Made(NamedTuple):
 def want_daily(ctx: Context) -> None:
     """Wish for a checkpoint where the newest one is a day old; costs a listing."""
     known = checkpoints.numbers(ctx.layout)
-    newest = checkpoints.place(ctx.layout, known[-1]) if known else ctx.layout.system / "harness_config.json"  # fmt: skip
+    newest = checkpoints.place(ctx.layout, known[-1]) if known else ctx.layout.system / configuration.SNAPSHOT  # fmt: skip
     try:
         age = time.time() - newest.stat().st_mtime
     except FileNotFoundError:
@@ -58,6 +58,7 @@ def keep(ctx: Context) -> None:
         return
     try:
         ctx.layout.checkpoint_wanted.unlink(missing_ok=True)
+        ctx = renewed(ctx)
         made = _make(ctx, full=False)
     except (UserError, OSError) as error:
         _say(ctx.layout, str(error))

@@ -1,13 +1,13 @@
 """What every part of a pass is given."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from parallelhassnes.config import Config, load_config, read_env_file
-from parallelhassnes.schedule import lent
+from parallelhassnes.config import Config, read_env_file
+from parallelhassnes.schedule import configuration, lent
 from parallelhassnes.store import atomic, privacy, seal, space
 from parallelhassnes.store.layout import Layout
 
@@ -59,15 +59,29 @@ def open_context(root: Path, options: Options | None = None) -> Context:
     """The context of a root; sets this process's durability and file mode creation mask, for it and its children.
 
     Raises:
-        UserError: the configuration is invalid, or ``runs/`` is private and another user's.
+        UserError: the configuration is invalid and no earlier one is known, or ``runs/`` is private and another user's.
     """
     layout = Layout(root.absolute())
-    config = load_config(layout.root)
-    atomic.set_durable(config.durable)
     atomic.set_temp(layout.temp)
+    config = configuration.in_force(layout).config
+    _settle(layout, config)
+    return Context(layout, config, options or Options())
+
+
+def renewed(ctx: Context) -> Context:
+    """The context with the configuration as it is now; the same one where that has not changed."""
+    config = configuration.in_force(ctx.layout).config
+    if config is ctx.config:
+        return ctx
+    if config != ctx.config:
+        _settle(ctx.layout, config)
+    return replace(ctx, config=config)
+
+
+def _settle(layout: Layout, config: Config) -> None:
+    atomic.set_durable(config.durable)
     seal.set_private(config.private)
     privacy.set_mask(config.private)
     if config.private:
         privacy.check_owner(layout.runs)
         privacy.close(layout.runs)
-    return Context(layout, config, options or Options())

@@ -18,7 +18,7 @@ from typing import Literal
 
 from parallelhassnes.execute import logs
 from parallelhassnes.plan import Record
-from parallelhassnes.schedule import starts
+from parallelhassnes.schedule import configuration, starts
 from parallelhassnes.store import atomic, locks, members
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import dump, now_text
@@ -116,9 +116,9 @@ def _last_success(layout: Layout) -> str:
 
 
 def troubles(layout: Layout) -> list[str]:
-    """What keeps passes from being made, in lines with what to do; none where they are."""
+    """What keeps passes from being made as they should, in lines with what to do; none where nothing does."""
     found = failing(layout)
-    lines = []
+    lines = [configuration.trouble(layout)]
     if found is not None:
         lines.append(
             f"no pass has succeeded since {found.since} ({found.error}); it is tried again; see {found.log}"

@@ -18,6 +18,7 @@ from parallelhassnes.schedule import (
     add,
     boot,
     checkpointing,
+    configuration,
     damage,
     health,
     images,
@@ -25,7 +26,7 @@ from parallelhassnes.schedule import (
     runner,
     waker,
 )
-from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.context import Context, renewed
 from parallelhassnes.schedule.launch import Launched, launch_ready
 from parallelhassnes.schedule.repair import repair
 from parallelhassnes.schedule.requeue import rebuild
@@ -49,7 +50,7 @@ class TickReport(NamedTuple):
 def tick(ctx: Context) -> TickReport:
     """Ingest, repair, launch, report; waits for no attempt."""
     with members.collecting(alone=True) as passed_over:
-        report = _tick(ctx)
+        report = _tick(renewed(ctx))
     return report._replace(passed_over=passed_over)
 
 
@@ -61,7 +62,6 @@ def _tick(ctx: Context) -> TickReport:
             rebuild(ctx)
         boot.recover(ctx)
         atomic.sweep_temp(ctx.layout.temp, lambda pid: processes.is_alive(pid, None))
-        runner.snapshot_config(ctx)
     with space.waiting_for_space("ingest"):
         ingested = ingest.ingest_incoming(ctx)
     with space.waiting_for_space("repair"):
@@ -115,6 +115,8 @@ def _pass(ctx: Context, started: list[Launched]) -> None:
             break
         try:
             ctx.layout.pass_wanted.unlink(missing_ok=True)
+            ctx = renewed(ctx)
+            configuration.keep(ctx.layout, ctx.config)
             settle_ended(ctx)
             add.complete(ctx)
             tickets.promote_due(ctx.layout, time.time(), partial(damage.pass_over, ctx))

@@ -18,7 +18,7 @@ from parallelhassnes.execute import launcher, processes
 from parallelhassnes.names import key_dir
 from parallelhassnes.schedule import lent, runner, starts
 from parallelhassnes.schedule.attempt_process import fork_is_safe
-from parallelhassnes.schedule.context import Context, Options, open_context
+from parallelhassnes.schedule.context import Context, Options, open_context, renewed
 from parallelhassnes.store import locks, queue_keys, tickets
 
 LOOK_SEC = 5.0
@@ -62,7 +62,7 @@ def wake(ctx: Context, run_pass: Callable[[Context], bool]) -> None:
         processes.set_title(f"waker of {ctx.layout.root}")
         pause = 0.01
         try:
-            while (due := _next_look(ctx, time.time())) is not None:
+            while (due := _next_look(ctx := renewed(ctx), time.time())) is not None:
                 time.sleep(min(max(due - time.time(), pause), LOOK_SEC))
                 if time.time() >= due:
                     pause = 0.01 if run_pass(ctx) else min(2 * pause + 0.5, LOOK_SEC)

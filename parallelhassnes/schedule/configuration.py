@@ -1,0 +1,145 @@
+"""The configuration in force: the root's file as it is now or, while that cannot be used, the last one that could.
+
+    parallelhassnes.toml                 the user's; edited whenever somebody likes
+    _system/harness_config.json   A      what passes went by last; written before anything starts under it
+
+Every pass looks at the file's stamp (mtime, size, inode), reads it where that moved, and parses it where its bytes are
+others. An attempt goes on under what it was started under, which its ``meta.json`` names. A file that cannot be used
+changes nothing: ``health`` tells of it until it is mended.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from parallelhassnes.config import CONFIG_NAME, Config, parse_config
+from parallelhassnes.errors import InvalidInput, UserError
+from parallelhassnes.store import atomic, ledger
+from parallelhassnes.store.layout import Layout
+
+SNAPSHOT = "harness_config.json"
+_WRITING_SEC = 1.0
+"""An empty file is taken for one that somebody is writing until it is so old."""
+
+type _Stamp = tuple[int, int, int] | None
+"""None where there is no file."""
+
+
+class InForce(NamedTuple):
+    """What passes go by."""
+
+    config: Config
+    trouble: str = ""
+    """Why the file as it is now is not in force, in one line; empty where it is."""
+
+
+class _Seen(NamedTuple):
+    stamp: _Stamp
+    digest: str
+    found: InForce
+
+
+_seen: dict[str, _Seen] = {}
+"""Path → what this process has read there; forked processes begin with it."""
+_kept: dict[str, Config] = {}
+"""Path of a snapshot → what this process knows to be in it."""
+
+
+def in_force(layout: Layout) -> InForce:
+    """The configuration that passes of this root go by; the same object for as long as the file is the same.
+
+    Raises:
+        UserError: the file cannot be used, and there is no earlier one.
+    """
+    path = f"{layout.root}/{CONFIG_NAME}"
+    known = _seen.get(path)
+    try:
+        stamp = _stamp(path)
+        if known is not None and stamp == known.stamp:
+            return known.found
+        data = b"" if stamp is None else atomic.read_bytes(path)
+    except FileNotFoundError:  # taken away just then
+        stamp, data = None, b""
+    except (OSError, atomic.CorruptFile) as error:
+        return _instead(layout, UserError(atomic.describe_damage(error)))
+    if stamp is not None and not data and 0 <= time.time() - stamp[0] / 1e9 < _WRITING_SEC:
+        return known.found if known else InForce(_earlier(layout) or Config())
+    digest = hashlib.sha256(data).hexdigest()
+    if known is None or digest != known.digest:
+        known = _Seen(stamp, digest, _read(layout, data))
+    _seen[path] = known._replace(stamp=stamp)
+    return known.found
+
+
+def trouble(layout: Layout) -> str:
+    """Why the file as it is now is not in force, in one line with what to do; empty where it is, or nothing ever was."""
+    try:
+        return in_force(layout).trouble
+    except UserError:
+        return ""
+
+
+def keep(layout: Layout, config: Config) -> None:
+    """Write down what is about to be gone by: the snapshot, and its version. The caller holds ``tick.lock``."""
+    current = layout.system / SNAPSHOT
+    if _kept.get(str(current)) is config and os.path.exists(current):  # noqa: PTH110 - hot path
+        return
+    digest = config.sha256()
+    if atomic.read_derived(current).get("sha256") != digest:
+        document = config.model_dump(mode="json")
+        ledger.replace_json(layout.system, f"config_versions/{digest}.json", document)
+        both = {"sha256": digest, "config": document}
+        ledger.replace_json(layout.system, SNAPSHOT, both)
+        ledger.append(layout.system, "configured", config_sha256=digest)
+    _kept[str(current)] = config
+
+
+def _stamp(path: str) -> _Stamp:
+    try:
+        info = os.stat(path)  # noqa: PTH116 - hot path
+    except FileNotFoundError:
+        return None
+    return info.st_mtime_ns, info.st_size, info.st_ino
+
+
+def _read(layout: Layout, data: bytes) -> InForce:
+    try:
+        return InForce(parse_config(data, layout.root / CONFIG_NAME))
+    except InvalidInput as error:
+        return _instead(layout, error)
+
+
+def _instead(layout: Layout, error: UserError) -> InForce:
+    """What is in force instead of a file that cannot be used.
+
+    Raises:
+        UserError: there is nothing; what is wrong with the file.
+    """
+    config = _earlier(layout)
+    if config is None:
+        raise error from None
+    first, *more = error.lines()
+    also = f" (and {len(more)} more)" if more else ""
+    return InForce(config, f"{first}{also}; what it said before stays in force until it is mended")
+
+
+def version(layout: Layout, sha256: str) -> Config | None:
+    """The configuration of that digest, which attempts name; None where it is not there any more."""
+    return _made(layout, f"config_versions/{sha256}.json", lambda document: document)
+
+
+def _earlier(layout: Layout) -> Config | None:
+    """What passes went by last; None where there has been no pass."""
+    return _made(layout, SNAPSHOT, lambda document: document["config"])
+
+
+def _made(layout: Layout, name: str, of: Callable[[Any], Any]) -> Config | None:
+    """What ``keep`` wrote; None where a version did that knew other settings."""
+    try:
+        return Config.model_validate(of(atomic.read_json(layout.system / name)))
+    except (OSError, atomic.CorruptFile, KeyError, ValidationError):
+        return None

@@ -1,0 +1,208 @@
+"""The configuration edited while things run: obeyed at the next pass, recorded with what started under it; a broken edit changes nothing."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+from servers import serving
+from stores import (
+    attempt_dirs,
+    command,
+    context,
+    idle,
+    job,
+    program,
+    put,
+    read,
+    shell,
+    started,
+    states,
+    table,
+    wait_for,
+)
+
+from parallelhassnes.config import Config
+from parallelhassnes.schedule import configuration, health
+from parallelhassnes.schedule.context import Context
+
+pytestmark = pytest.mark.timeout(240)
+FAST = "durable = false\n"
+
+
+def edit(ctx: Context, text: str) -> None:
+    """As an editor does: the file in place, not by rename."""
+    (ctx.layout.root / "parallelhassnes.toml").write_text(f"heartbeat_sec = 0.2\n{FAST}{text}")
+
+
+def waits(root: Path, step_id: str, **more) -> dict:
+    """A step that says that it runs and waits for ``go-<step>``."""
+    script = f"touch {root}/runs-{step_id}; until [ -e {root}/go-{step_id} ]; do sleep 0.02; done"
+    return shell(step_id, script, **more)
+
+
+def metas(ctx: Context, batch: str) -> dict[str, list[dict]]:
+    found: dict[str, list[dict]] = {}
+    for path in attempt_dirs(ctx, batch):
+        meta = read(path / "meta.json")
+        found.setdefault(meta["step_id"], []).append(
+            meta | {"ended_at": read(path / "state.json")["ended_at"]}
+        )
+    return found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "before", "after"),
+    [
+        (["tick"], {}, "concurrency = 6\n", "concurrency = 1\n"),
+        (["tick"], {"PARALLELHASSNES_START": "spawn"}, "concurrency = 4\n", "concurrency = 1\n"),
+        (["tick", "--until-idle"], {}, "[limits]\nk = 6\n", "[limits]\nk = 1\n"),
+    ],
+    ids=["supervisors", "spawned", "until-idle"],
+)  # fmt: skip
+def test_a_lower_limit_is_obeyed_by_every_pass_after_the_edit(root, arguments, env, before, after):
+    ctx = context(root, FAST + before)
+    steps = [shell(f"s{n}", "sleep 0.15", queue_key="k") for n in range(16)]
+    batch = put(ctx, table(job("j", *steps)))
+    with started(root, *arguments, env=env) as going:
+        wait_for(lambda: len(states(ctx, batch)) >= 4, "several to run")
+        edit(ctx, after)
+        wait_for(lambda: idle(ctx), "the batch to end", 120)
+        going.communicate(timeout=60)
+    every = [meta for own in metas(ctx, batch).values() for meta in own]
+    assert len(every) == 16
+    old, new = (Config(**read(p)) for p in by_time(ctx))
+    assert {meta["config_sha256"] for meta in every} == {old.sha256(), new.sha256()}
+    for meta in every:
+        if meta["config_sha256"] == new.sha256():
+            live = [
+                m for m in every if m["created_at"] < meta["created_at"] < m["ended_at"] and m != meta
+            ]  # fmt: skip
+            assert live == [], f"{meta['step_id']} started beside {len(live)} others"
+    events = [
+        json.loads(line) for line in (ctx.layout.system / "ledger.jsonl").read_text().splitlines()
+    ]
+    assert [e["config_sha256"] for e in events if e["event"] == "configured"] == [
+        old.sha256(),
+        new.sha256(),
+    ]
+
+
+def by_time(ctx: Context) -> list[Path]:
+    return sorted(
+        (ctx.layout.system / "config_versions").glob("*.json"), key=lambda p: p.stat().st_mtime_ns
+    )
+
+
+def test_secrets_names_and_floors_are_those_of_the_pass_that_starts_a_step(root):
+    ctx = context(root, FAST)
+    steps = [
+        waits(root, "a"),
+        shell("b", "printenv X_TOKEN | wc -c > seen; cp seen $PARALLELHASSNES_ATTEMPT_DIR/seen", depends_on=["a"]),
+        command("c", "true", depends_on=["b"]),
+    ]  # fmt: skip
+    batch = put(ctx, table(job("j", *steps)))
+    program(root, "tick", env={"X_TOKEN": "0123456789abcdef"})
+    wait_for((root / "runs-a").exists, "the first step")
+    edit(ctx, 'secrets = ["X_TOKEN"]\n')
+    (root / "go-a").touch()
+    wait_for(lambda: states(ctx, batch).get("j/c") == ["succeeded"], "the last step")
+    (b,) = (path for path in attempt_dirs(ctx, batch) if "/steps/b/" in str(path))
+    assert (b / "seen").read_text().strip() == "17"
+    # A floor that nothing is above: steps end, and nothing starts until it is taken away.
+    batch = put(ctx, table(job("j", waits(root, "d"), command("e", "true", depends_on=["d"]))))
+    program(root, "tick")
+    wait_for((root / "runs-d").exists, "the step")
+    edit(ctx, "min_free_disk_mb = 1000000000\n")
+    (root / "go-d").touch()
+    wait_for(lambda: states(ctx, batch).get("j/d") == ["succeeded"], "its end")
+    assert "the floor is 1000000000 MB" in program(root, "tick").stdout
+    assert "j/e" not in states(ctx, batch)
+    edit(ctx, "")
+    program(root, "tick")
+    wait_for(lambda: states(ctx, batch).get("j/e") == ["succeeded"], "the step after it")
+
+
+def test_the_process_that_wakes_a_retry_goes_by_the_configuration_of_then(root):
+    ctx = context(root, FAST)
+    retry = {"classes": {"agent_error": {"retry": True, "max_attempts": 2, "backoff_sec": 2}}}
+    batch = put(ctx, table(job("j", command("s", "false", retry=retry))))
+    program(root, "tick")
+    wait_for(lambda: states(ctx, batch).get("j/s") == ["failed"], "the first attempt")
+    edit(ctx, "grace_sec = 7\n")
+    wait_for(lambda: states(ctx, batch).get("j/s") == ["failed", "failed"], "the retry")
+    first, second = metas(ctx, batch)["s"]
+    assert first["config_sha256"] != second["config_sha256"]
+    under = ctx.layout.system / "config_versions" / f"{second['config_sha256']}.json"
+    assert read(under)["grace_sec"] == 7
+
+
+def test_a_broken_edit_keeps_the_last_good_configuration_and_is_told_once_per_change(root):
+    ctx = context(root, FAST + "concurrency = 3\n")
+    batch = put(ctx, table(job("j", waits(root, "a"), waits(root, "b", depends_on=["a"]))))
+    program(root, "tick")
+    wait_for((root / "runs-a").exists, "the first step")
+    edit(ctx, "concurrency = = 1\n")
+    (root / "go-a").touch()
+    wait_for((root / "runs-b").exists, "the second step, under what was good")
+    assert len({m["config_sha256"] for own in live_metas(ctx, batch) for m in own}) == 1
+    quiet = [program(root, "tick", "--quiet").stderr for _ in range(2)]
+    assert "parallelhassnes.toml: is not valid TOML" in quiet[0]
+    assert "stays in force until it is mended" in quiet[0]
+    assert quiet[1] == ""
+    edit(ctx, "\n\nconcurrency = = 1\n")
+    assert "line 5" in program(root, "tick", "--quiet").stderr
+    board = json.loads(program(root, "scoreboard", "--json").stdout)
+    assert board["concurrency"] == 3
+    checks = json.loads(program(root, "doctor", "--json", check=False).stdout)["checks"]
+    with serving(root) as server:
+        page = server.client.get("/").text
+        answer = server.client.get("/health")
+        server.client.post("/v1/tick")
+        log = server.end()
+    assert answer.status_code == 200
+    assert log.count("is not valid TOML") == 1
+    said = {
+        "scoreboard": json.dumps(board), "doctor": json.dumps([c for c in checks if c["state"] == "trouble"]),
+        "page": page, "/health": answer.text, "tick": program(root, "tick").stdout,
+    }  # fmt: skip
+    for view, text in said.items():
+        assert "is not valid TOML" in text, view
+    # Who brings something new is there to mend it, and is refused.
+    refused = program(root, "submit", "-", input=table(job("k", command("s", "true"))).decode(), check=False)  # fmt: skip
+    assert refused.returncode == 2
+    assert "is not valid TOML" in refused.stderr
+    (root / "go-b").touch()
+    wait_for(lambda: states(ctx, batch).get("j/b") == ["succeeded"], "the end")
+    edit(ctx, "concurrency = 2\n")
+    program(root, "tick")
+    assert health.troubles(ctx.layout) == []
+    assert json.loads(program(root, "scoreboard", "--json").stdout)["concurrency"] == 2
+
+
+def live_metas(ctx: Context, batch: str) -> list[list[dict]]:
+    return [[read(path / "meta.json")] for path in attempt_dirs(ctx, batch)]
+
+
+def test_a_file_is_read_where_its_stamp_moved_and_parsed_where_its_bytes_are_others(root):
+    ctx = context(root, FAST + "concurrency = 3\n")
+    path = root / "parallelhassnes.toml"
+    first = configuration.in_force(ctx.layout).config
+    assert configuration.in_force(ctx.layout).config is first
+    os.utime(path)
+    assert configuration.in_force(ctx.layout).config is first
+    kept = path.stat()
+    path.write_text(path.read_text().replace("3", "4"))  # of one size
+    os.utime(path, ns=(kept.st_atime_ns, kept.st_mtime_ns + 1))
+    assert configuration.in_force(ctx.layout).config.concurrency == 4
+    other = root / "other.toml"  # a rename, with the time and the size of what was there
+    other.write_text(path.read_text().replace("4", "5"))
+    os.utime(other, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
+    other.rename(path)
+    assert configuration.in_force(ctx.layout).config.concurrency == 5
+    path.write_text("")  # an editor begins to write
+    assert configuration.in_force(ctx.layout).config.concurrency == 5
+    then = time.time() - 60
+    os.utime(path, (then, then))
+    assert configuration.in_force(ctx.layout).config == Config()
