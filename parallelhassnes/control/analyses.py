@@ -2,17 +2,18 @@
 
 from collections.abc import Iterator
 from itertools import combinations
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pydantic import ValidationError
 
+from parallelhassnes.control import status as statuses
+from parallelhassnes.control import trial_rows
 from parallelhassnes.control.find import Found, resolve
 from parallelhassnes.control.scoreboard_models import View
+from parallelhassnes.control.status import BatchStatus
 from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.steps import untrusted
 from parallelhassnes.steps.analysis.record import Analysis
-from parallelhassnes.steps.trial_data import facts
 from parallelhassnes.store import attempts, batches
 from parallelhassnes.store.layout import Layout
 
@@ -138,21 +139,23 @@ def _says(opinion: Opinion) -> bool:
 
 
 def _trials(layout: Layout, found: Found) -> Iterator[AnalysedTrial]:
+    status = statuses.read_told(layout, found.batch_id)
     for job_dir in batches.job_dirs(layout, found.batch_id):
         if found.job_id in (None, job_dir.name):
-            yield from _of_job(layout, batches.read_job(job_dir), job_dir, found.step_id)
+            yield from _of_job(layout, status, batches.read_job(job_dir), found.step_id)
 
 
 def _of_job(
-    layout: Layout, job: JobSpec, job_dir: Path, only: str | None
+    layout: Layout, status: BatchStatus, job: JobSpec, only: str | None
 ) -> Iterator[AnalysedTrial]:
     trials = [step for step in job.steps if step.kind == "trial"]
     about: dict[str, list[StepSpec]] = {}
     for step in job.steps:
         if step.kind == "analysis":
             about.setdefault(str(step.spec.get("trial")), []).append(step)
-    reports = facts.of_steps(job_dir, trials)
-    for trial, fact in zip(trials, reports, strict=True):
+    known = trial_rows.of_job(status, job)
+    for trial in trials:
+        fact = known[trial.step_id]
         own = about.get(trial.step_id, [])
         if only not in (None, trial.step_id, *(step.step_id for step in own)):
             continue

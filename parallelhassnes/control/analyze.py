@@ -6,8 +6,11 @@ attempted again. So trials that came later are analysed, and only those.
 
 from pydantic import BaseModel
 
+from parallelhassnes.control import status as statuses
+from parallelhassnes.control import trial_rows
 from parallelhassnes.control.analyses import engine_of
 from parallelhassnes.control.find import resolve
+from parallelhassnes.control.status import BatchStatus
 from parallelhassnes.errors import InvalidInput
 from parallelhassnes.names import Ids
 from parallelhassnes.plan import JobSpec, StepSpec
@@ -15,7 +18,6 @@ from parallelhassnes.schedule import add, ingest
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.settle import Book, ticket_of
 from parallelhassnes.schedule.tick import pass_and_wake
-from parallelhassnes.steps.trial_data import facts
 from parallelhassnes.store import attempts, batches, locks, tickets
 from parallelhassnes.store.records import parse_time
 from parallelhassnes.tables.analyses import analysis_steps, checked, spec
@@ -60,13 +62,14 @@ def analyze(
     result = Analyzed(batch_id=found.batch_id)
     with locks.held(ctx.layout.tick_lock):
         book = Book(ctx, found.batch_id)
+        status = statuses.read_told(ctx.layout, found.batch_id) if failed else None
         new: dict[str, list[StepSpec]] = {}
         for job_dir in batches.job_dirs(ctx.layout, found.batch_id):
             if found.job_id not in (None, job_dir.name):
                 continue
             job = batches.read_job(job_dir)
             taken = Ids(step.step_id for step in job.steps)
-            for trial in _trials(ctx, job, found.step_id, failed=failed):
+            for trial in _trials(status, job, found.step_id):
                 missing = [part for part in parts if not _has(ctx, book, job, trial, part, result)]
                 new.setdefault(job.job_id, []).extend(
                     analysis_steps(trial, job.job_id, missing, tables, defaults.retry, taken)
@@ -80,16 +83,17 @@ def analyze(
     return result
 
 
-def _trials(ctx: Context, job: JobSpec, only: str | None, *, failed: bool) -> list[StepSpec]:
+def _trials(status: BatchStatus | None, job: JobSpec, only: str | None) -> list[StepSpec]:
+    """The job's trials; where a status is given, those that have ended and did not pass."""
     trials = [s for s in job.steps if s.kind == "trial" and only in (None, s.step_id)]
-    if not failed:
+    if status is None:
         return trials
-    job_dir = ctx.layout.job(job.batch_id, job.job_id)
-    reports = facts.of_steps(job_dir, trials)
+    known = trial_rows.of_job(status, job)
     return [
         step
-        for step, fact in zip(trials, reports, strict=True)
-        if fact.result not in ("missing", "canceled", "skipped") and not fact.passed
+        for step in trials
+        if known[step.step_id].result not in ("missing", "canceled", "skipped")
+        and not known[step.step_id].passed
     ]
 
 

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable
 
 from parallelhassnes.control import batch_line
-from parallelhassnes.control import fold as folds
 from parallelhassnes.control import status as statuses
 from parallelhassnes.control.bulk import bulk
 from parallelhassnes.control.fold import Fold
@@ -20,6 +19,7 @@ from parallelhassnes.control.scoreboard_models import (
     UnscoredStep,
 )
 from parallelhassnes.control.status import BatchStatus, StepStatus
+from parallelhassnes.steps.trial_data.amounts import TOKENS
 from parallelhassnes.store import batches
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import now_text
@@ -44,12 +44,10 @@ def batch_scoreboard(
     Raises:
         FileNotFoundError: there is no such batch.
     """
-    status = statuses.read(layout, batch_id, fold)
-    many = folds.take_in(status.fold, status.batch_dir)
+    status = statuses.read_told(layout, batch_id, fold)
     steps = list(status)
     meta = batches.read_about(status.batch_dir)
     line = batch_line.from_steps(status, steps, meta)
-    folds.save(status.fold, status.batch_dir, force=many > 100)
     matrix = Matrix(steps)
     known = [row.verdict for row in matrix.rows if row.verdict is not None]
     failures = _failures(status, steps)
@@ -77,13 +75,10 @@ def batch_scoreboard(
 
 
 def _spent(fold: Fold) -> Spent:
-    whole = {
-        name: int(fold.spent[name]) for name in ("input", "cache", "output") if name in fold.spent
-    }
+    found = fold.spent
     return Spent(
-        cost_usd=fold.spent.get("cost_usd"), **whole,
-        attempts_known=int(fold.spent.get("known", 0)), attempts_unknown=int(fold.spent.get("unknown", 0)),
-        cost_unknown=int(fold.spent.get("cost_unknown", 0)),
+        cost_usd=found.cost_usd, **dict(zip(TOKENS, found.tokens, strict=True)), attempts_known=found.said,
+        attempts_unknown=found.silent, cost_unknown=found.cost_unknown,
     )  # fmt: skip
 
 

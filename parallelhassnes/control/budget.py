@@ -66,8 +66,8 @@ def show(ctx: Context, batch_id: str) -> BudgetLine:
 def _of_batch(batch_id: str, budget: Budget, accounts: budgets.Accounts) -> BudgetLine:
     spent = budgets.spent_on({batch_id: accounts[batch_id]})
     return BudgetLine(
-        batch_id=batch_id, usd=spent.usd, usd_limit=budget.usd, tokens=spent.tokens, tokens_limit=budget.tokens,
-        attempts_priced=spent.priced, attempts_unknown=spent.unknown,
+        batch_id=batch_id, usd=spent.cost_usd or 0.0, usd_limit=budget.usd, tokens=spent.whole_tokens, tokens_limit=budget.tokens,
+        attempts_priced=spent.cost_known, attempts_unknown=spent.cost_unknown,
     )  # fmt: skip
 
 
@@ -166,8 +166,8 @@ def _line(ctx: Context, scope: Scope, name: str, accounts: budgets.Accounts) -> 
     budget = _budget(ctx, scope, name)
     spent = budgets.spent_on(accounts, **{scope: name})
     return SharedLine(
-        scope=scope, name=name, usd=spent.usd, usd_limit=budget.usd, tokens=spent.tokens,
-        tokens_limit=budget.tokens, attempts_priced=spent.priced, attempts_unknown=spent.unknown,
+        scope=scope, name=name, usd=spent.cost_usd or 0.0, usd_limit=budget.usd, tokens=spent.whole_tokens,
+        tokens_limit=budget.tokens, attempts_priced=spent.cost_known, attempts_unknown=spent.cost_unknown,
     )  # fmt: skip
 
 

@@ -7,9 +7,9 @@ that does not fit (another version, an offset beyond the file, not JSON) is igno
 the whole ledger. Any reader may write it, at any time, by rename; the newest offset need not win,
 since a cache that is behind only costs a longer tail.
 
-Shape: ``{"schema_version": 3, "batch_id", "ledger_offset", "stand_in", "attempts", "last_at", "canceled",
-"approved", "carried", "added", "steps": {"job/step": [status, attempt, number, at, queue_key, retry_at, class, line, said, counting]}, "unread":
-[["job/step", attempt]], "spent": {…}}``; times are the ledger's.
+Shape: ``{"schema_version": 4, "batch_id", "ledger_offset", "stand_in", "attempts", "last_at", "canceled",
+"approved", "carried", "added", "steps": {"job/step": [status, attempt, number, at, queue_key, retry_at, class, line, said, counting,
+others, guessed]}, "unread": [["job/step", attempt]], "spent": […]}``; times are the ledger's.
 """
 
 import json
@@ -22,11 +22,12 @@ from typing import Any, NamedTuple
 
 from parallelhassnes.plan import JobSpec
 from parallelhassnes.steps import ended, untrusted
-from parallelhassnes.steps.trial_data.amounts import TOKENS
+from parallelhassnes.steps.trial_data import facts
+from parallelhassnes.steps.trial_data.amounts import NOTHING, Spent
 from parallelhassnes.store import atomic, attempts, batches, ledger
 
 CACHE = "scoreboard.batch.json"
-VERSION = 3
+VERSION = 4
 _UNMET = "needs_attention"
 """How a critic stands whose attempt succeeded and whose loop is over without it being satisfied."""
 _LONG_TAIL = 1 << 20
@@ -53,11 +54,27 @@ class Row(NamedTuple):
     newest scored attempt, or where none is scored the newest, of other kinds the newest; None before one has ended."""
     counting: str = ""
     """Which attempt that is."""
+    others: list[Any] | None = None
+    """Of a trial what its other ended attempts have used, as ``Spent.stored``; None where there are none."""
+    guessed: bool = False
+    """The failure class is a guess."""
+
+    @property
+    def kept(self) -> tuple[dict[str, Any] | None, str, list[Any] | None]:
+        """What another attempt of the step changes only once it has ended."""
+        return self.said, self.counting, self.others
 
     @property
     def scored(self) -> bool:
         """Whether it is a trial with a score, be it of an attempt that another has followed."""
         return self.said is not None and self.said.get("result") == "scored"
+
+
+def started(before: Row | None, attempt: str, number: int, at: str, queue_key: str) -> Row:
+    """A step of which an attempt has started."""
+    return Row(
+        "running", attempt, number, at, queue_key, None, None, None, *(before.kept if before else ())
+    )  # fmt: skip
 
 
 @dataclass
@@ -87,10 +104,8 @@ class Fold:
     unread: list[list[Any]] = field(default_factory=list)
     """``[job/step, attempt, status, paid]`` of ended attempts whose line, of an older version, says nothing of the report;
     ``paid`` where the attempt was not taken over from another batch."""
-    spent: dict[str, float] = field(default_factory=dict)
-    """Sums over all ended attempts of this batch: ``cost_usd``, ``input``, ``cache``, ``output``, how many of them
-    said something of that kind (``known``) or nothing (``unknown``), and how many have cost something that nobody knows
-    (``cost_unknown``)."""
+    spent: Spent = NOTHING
+    """By all ended attempts that this batch has paid for."""
     tally: Counter[str] = field(default_factory=Counter)
     """Status → steps; those whose retry is due count as ``retry``."""
 
@@ -156,7 +171,7 @@ def save(fold: Fold, batch_dir: Path, *, force: bool = False) -> bool:
     document = {
         "schema_version": VERSION, "batch_id": fold.batch_id, "ledger_offset": fold.offset,
         "stand_in": fold.stand_in, "attempts": fold.attempts, "last_at": fold.last_at, "canceled": fold.canceled,
-        "approved": fold.approved, "carried": fold.carried, "added": fold.added, "steps": fold.steps, "unread": fold.unread, "spent": fold.spent,
+        "approved": fold.approved, "carried": fold.carried, "added": fold.added, "steps": fold.steps, "unread": fold.unread, "spent": fold.spent.stored(),
     }  # fmt: skip
     try:
         atomic.write_json(batch_dir / CACHE, document, durable=False)
@@ -180,7 +195,7 @@ def _from_cache(batch_dir: Path) -> Fold | None:
             approved=list(document["approved"]), carried=dict(document["carried"]),
             added=dict(document["added"]),
             steps=dict(zip(document["steps"], map(Row._make, document["steps"].values()), strict=True)),
-            unread=list(document["unread"]), spent=dict(document["spent"]),
+            unread=list(document["unread"]), spent=Spent.restored(document["spent"]),
         )  # fmt: skip
         fold.tally.update(map(_counted_as, fold.steps.values()))
     except (atomic.CorruptFile, KeyError, TypeError, ValueError, AttributeError):
@@ -245,10 +260,7 @@ def _apply(fold: Fold, event: dict[str, Any]) -> bool:
 
 def _launched(fold: Fold, key: str, event: dict[str, Any]) -> bool:
     row = fold.steps.get(key)
-    now = Row(
-        "running", event["attempt"], event["number"], event["at"], event["queue_key"],
-        said=row.said if row else None, counting=row.counting if row else "",
-    )  # fmt: skip
+    now = started(row, event["attempt"], event["number"], event["at"], event["queue_key"])
     # A view may have taken in a live attempt before its line was written.
     known = row is not None and row.number >= now.number
     if (
@@ -275,7 +287,7 @@ def _ended(fold: Fold, key: str, event: dict[str, Any]) -> bool:
     now = Row(
         _UNMET if unmet else event["status"], event["attempt"], number, event.get("ended_at") or event["at"],
         row.queue_key if row else "", event.get("retry_at"), failure.get("failure_class"), unmet or failure.get("line"),
-        row.said if row else None, row.counting if row else "",
+        *(row.kept if row else (None, "", None)), bool(failure.get("guessed")),
     )  # fmt: skip
     fold.put(key, now)
     paid = event["event"] == "ended"
@@ -331,27 +343,17 @@ def take_in(fold: Fold, batch_dir: Path) -> int:
 def _take(fold: Fold, key: str, attempt: str, line: dict[str, Any], *, paid: bool) -> None:
     """Count what one attempt's report says; ``line`` is that of its end, or what would stand there."""
     said = line.get("trial") or line.get("used") or line.get("verdict")
-    if paid and line["kind"] in ("trial", "agent", "analysis"):
-        _spend(fold, line)
+    if paid:
+        fold.spent += ended.spent(line)
     row = fold.steps.get(key)
     if said is None or row is None:
         return
-    scored = said.get("result") == "scored"
-    if (scored, attempt) >= (row.scored, row.counting):
-        fold.steps[key] = row._replace(said=said, counting=attempt)
-
-
-def _spend(fold: Fold, line: dict[str, Any]) -> None:
-    used = line.get("used") or {}
-    tokens = (line.get("trial") or {}).get("tokens") or [used.get(name) for name in TOKENS]
-    known = {name: count for name, count in zip(TOKENS, tokens, strict=True) if count is not None}
-    if line.get("cost_usd") is not None:
-        known["cost_usd"] = line["cost_usd"]
-    for name, value in known.items():
-        fold.spent[name] = fold.spent.get(name, 0) + value
-    if line.get("cost_unknown"):
-        fold.spent["cost_unknown"] = fold.spent.get("cost_unknown", 0) + 1
-    if line["kind"] == "analysis" and not known:  # by rules alone, which cost nothing
-        return
-    counter = "known" if known else "unknown"
-    fold.spent[counter] = fold.spent.get(counter, 0) + 1
+    is_newer = (said.get("result") == "scored", attempt) >= (row.scored, row.counting)
+    other = row.said if is_newer else said
+    others = row.others
+    if line["kind"] == "trial" and other is not None:
+        known = Spent.restored(others) if others else NOTHING
+        others = (known + facts.spent_by(facts.expanded(other))).stored()
+    if is_newer:
+        row = row._replace(said=said, counting=attempt)
+    fold.steps[key] = row._replace(others=others)

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from statistics import fmean
 from typing import NamedTuple
 
+from parallelhassnes.control import trial_rows
 from parallelhassnes.plan import Plan, StepSpec
 from parallelhassnes.steps.trial_data import facts
 from parallelhassnes.steps.trial_data.facts import TrialFacts
-from parallelhassnes.store import batches, members
+from parallelhassnes.store import members
 from parallelhassnes.store.layout import Layout
 
 RECENT = 30
@@ -71,9 +72,7 @@ def forecast(layout: Layout, plan: Plan) -> list[Forecast]:
 
 def _past(layout: Layout, batch_id: str) -> Iterator[tuple[_Kind, TrialFacts]]:
     """The trials of a batch, with what was said of each."""
-    for job_dir in batches.job_dirs(layout, batch_id):
-        steps = [step for step in batches.read_job(job_dir).steps if step.kind == "trial"]
-        yield from zip(map(_kind, steps), facts.of_steps(job_dir, steps), strict=True)
+    return ((_kind(step), found) for _, step, found in trial_rows.of_batch(layout, batch_id))
 
 
 def _kind(step: StepSpec) -> _Kind:

@@ -1,13 +1,14 @@
 """What a batch came to, as an exit code for the commands that wait for it."""
 
-from pathlib import Path
 from typing import Literal
 
+from parallelhassnes.control import status as statuses
+from parallelhassnes.control import trial_rows
+from parallelhassnes.control.fold import Row
+from parallelhassnes.control.status import BatchStatus, StepStatus
 from parallelhassnes.plan import StepSpec
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.steps.trial_data import facts
-from parallelhassnes.store import batches
-from parallelhassnes.store.records import StepNow
+from parallelhassnes.store import batches, index
 
 type FailOn = Literal["never", "infrastructure", "any"]
 
@@ -30,34 +31,31 @@ def exit_code(ctx: Context, batch_ids: list[str], fail_on: FailOn) -> int:
 
 
 def _batch_fails(ctx: Context, batch_id: str, fail_on: FailOn) -> bool:
-    canceled = batches.read_control(ctx.layout.batch(batch_id)).canceled
-    for job_dir in batches.job_dirs(ctx.layout, batch_id):
-        job = batches.read_job(job_dir)
-        current, overrides = batches.read_current(job_dir), batches.read_overrides(job_dir)
+    status = statuses.read_told(ctx.layout, batch_id)
+    for job_id in status.jobs:
+        job = batches.read_job(ctx.layout.job(batch_id, job_id))
         for step in job.steps:
-            now = current.steps.get(step.step_id)
-            if now is None:
-                if not canceled and step.step_id not in overrides.canceled:
+            entry = status.of(job_id, index.of(step))
+            if entry.row is None:
+                if entry.state != "canceled":
                     return True
-                continue
-            if now.unmet or _step_fails(job_dir, step, now, fail_on):
+            elif _step_fails(status, entry, entry.row, step, fail_on):
                 return True
     return False
 
 
-def _step_fails(job_dir: Path, step: StepSpec, now: StepNow, fail_on: FailOn) -> bool:
+def _step_fails(
+    status: BatchStatus, entry: StepStatus, row: Row, step: StepSpec, fail_on: FailOn
+) -> bool:
     """Of a trial whose score an attempt gave that another followed, the score counts."""
-    if step.kind != "trial":
-        return _fails(now, step.kind, fail_on)
-    found = facts.of_step(job_dir, step)
-    if found.result == "scored":
-        return fail_on == "any" and found.passed is not True
-    return fail_on == "any" or _fails(now, step.kind, fail_on)
-
-
-def _fails(now: StepNow, kind: str, fail_on: FailOn) -> bool:
-    if now.status in ("succeeded", "canceled"):
+    if step.kind == "trial":
+        if row.scored:
+            found = trial_rows.of_step(status, entry, step)
+            return fail_on == "any" and found.passed is not True
+        if fail_on == "any":
+            return True
+    if row.status in ("succeeded", "canceled"):
         return False
-    if fail_on == "any" or kind == "command" or now.failure is None:
+    if fail_on == "any" or step.kind == "command" or row.failure_class is None:
         return True
-    return now.failure.failure_class not in UNDER_TEST
+    return row.failure_class not in UNDER_TEST

@@ -15,7 +15,7 @@ from parallelhassnes.control.scoreboard_models import View
 from parallelhassnes.control.statistics import clustered_interval
 from parallelhassnes.control.trial_rows import RULE_OF_PASSING, Choice, TrialRow
 from parallelhassnes.errors import UserError
-from parallelhassnes.steps.trial_data.facts import Spent
+from parallelhassnes.steps.trial_data.amounts import NOTHING
 from parallelhassnes.steps.verdict import statistics
 from parallelhassnes.store import members
 from parallelhassnes.store.layout import Layout
@@ -275,7 +275,7 @@ def line(
     bracket = statistics.bracket(
         passes, sum(row.facts.decided for row in rows), len(due) if ruled else 0
     )
-    spent = sum((row.facts.spent for row in rows), Spent())
+    spent = sum((row.facts.spent for row in rows), NOTHING)
     seconds = [row.facts.duration_sec for row in rows if row.facts.duration_sec is not None]
     times = statistics.spread(seconds) or {}
     classes = Counter(

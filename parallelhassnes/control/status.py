@@ -22,6 +22,8 @@ from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import Control
 
 TROUBLE = ("failed", "lost", "needs_attention")
+MANY = 100
+"""Reports that are not to be read again."""
 STATES = (
     "blocked", "ready", "running", "succeeded", "failed", "needs_attention", "canceled", "lost",
 )  # fmt: skip
@@ -257,6 +259,14 @@ def read(
     return status
 
 
+def read_told(layout: Layout, batch_id: str, fold: Fold | None = None) -> BatchStatus:
+    """As ``read``, with what reports of older versions' attempts say; leaves the fold's cache behind where that is worth it."""
+    status = read(layout, batch_id, fold)
+    many = folds.take_in(status.fold, status.batch_dir)
+    folds.save(status.fold, status.batch_dir, force=many > MANY)
+    return status
+
+
 def _of_earlier(batch_dir: Path, document: dict[str, Any]) -> BatchStatus:
     """The status of a batch of the earlier ParallelHassnes, from its own files."""
     jobs: dict[str, list[IndexedStep]] = {job: [] for job in earlier.about(batch_dir, document)["job_ids"]}  # fmt: skip
@@ -309,9 +319,5 @@ def _add_unlogged(layout: Layout, status: BatchStatus) -> None:
         job_id, _, step_id = key.partition("/")
         ref = attempts.newest(status.batch_dir / job_id / "steps" / step_id)
         if ref is not None and (row is None or ref.number > row.number):
-            started = ref.name.partition("_")[0]
-            now = Row(
-                "running", ref.name, ref.number, started, status.steps[key].queue_key,
-                said=row.said if row else None, counting=row.counting if row else "",
-            )  # fmt: skip
-            status.fold.put(key, now)
+            at, queue_key = ref.name.partition("_")[0], status.steps[key].queue_key
+            status.fold.put(key, folds.started(row, ref.name, ref.number, at, queue_key))

@@ -1,22 +1,28 @@
 """Every trial of a choice of batches as one row: what ``results``, ``compare`` and the report are made from.
 
-Of each trial step the attempt counts that counts for its verdict (``steps.trial_data.facts``), so all numbers agree.
+Of each trial step the attempt counts that counts for its verdict (``steps.trial_data.facts``), so all numbers agree. What
+is said of it stands in the ledger's lines of ended attempts, as the batch's fold keeps them; per batch a few files are
+opened, and per job its plan. An attempt's own report is opened only for what its line lacks: whose trial it was, in lines of
+older versions, and rewards whose names are too many for a line.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from parallelhassnes import names
+from parallelhassnes.control import status as statuses
 from parallelhassnes.control.bulk import bulk
 from parallelhassnes.control.find import resolve
+from parallelhassnes.control.status import BatchStatus, StepStatus
 from parallelhassnes.errors import UnknownId, UserError
-from parallelhassnes.plan import StepSpec
+from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.steps import untrusted
 from parallelhassnes.steps.trial_data import facts, rewards
+from parallelhassnes.steps.trial_data.amounts import NOTHING, Spent
 from parallelhassnes.steps.trial_data.facts import TrialFacts
-from parallelhassnes.store import batches, members
+from parallelhassnes.store import batches, index, members
 from parallelhassnes.store.layout import Layout
 
 EXPERIMENT = "experiment:"
@@ -168,25 +174,51 @@ def told_apart(rows: Sequence[TrialRow]) -> list[TrialRow]:
 
 def _of_batch(layout: Layout, batch_id: str) -> list[TrialRow]:
     meta = batches.read_batch(layout.batch(batch_id))
-    rows = []
-    for job_dir in batches.job_dirs(layout, batch_id):
-        with members.apart(job_dir):
-            job = batches.read_job(job_dir)
-            steps = [step for step in job.steps if step.kind == "trial"]
-            labels = {**meta.labels, **job.labels}
-            rows += [
-                TrialRow(
-                    batch_id,
-                    meta.experiment,
-                    job.job_id,
-                    found,
-                    labels,
-                    facts.import_path_of(step),
-                    settings_of(step),
-                )
-                for step, found in zip(steps, facts.of_steps(job_dir, steps), strict=True)
-            ]
-    return rows
+    return [
+        TrialRow(
+            batch_id, meta.experiment, job.job_id, found, {**meta.labels, **job.labels}, facts.import_path_of(step),
+            settings_of(step),
+        )
+        for job, step, found in of_batch(layout, batch_id)
+    ]  # fmt: skip
+
+
+def of_batch(layout: Layout, batch_id: str) -> Iterator[tuple[JobSpec, StepSpec, TrialFacts]]:
+    """Every trial of a batch, in the table's order; a job that cannot be read is passed over, and named."""
+    status = statuses.read_told(layout, batch_id)
+    for job_id in status.jobs:
+        with members.apart(layout.job(batch_id, job_id)):
+            job = batches.read_job(layout.job(batch_id, job_id))
+            found = of_job(status, job)
+            yield from (
+                (job, step, found[step.step_id]) for step in job.steps if step.step_id in found
+            )
+
+
+def of_job(status: BatchStatus, job: JobSpec) -> dict[str, TrialFacts]:
+    """The trials of a job by their steps, as ``statuses.read_told`` knows them."""
+    return {
+        step.step_id: of_step(status, status.of(job.job_id, index.of(step)), step)
+        for step in job.steps
+        if step.kind == "trial"
+    }
+
+
+def of_step(status: BatchStatus, entry: StepStatus, step: StepSpec) -> TrialFacts:
+    """The facts of one trial step."""
+    row = entry.row
+    if row is None or row.said is None:
+        found = facts.of_trial(step, None, NOTHING)
+        if row is None and entry.state == "canceled":
+            return replace(found, result="skipped" if entry.skipped else "canceled")
+        return found
+    place = f"steps/{step.step_id}/attempts/{row.counting}"
+    chosen = None
+    if not facts.is_whole(row.said):
+        chosen = facts.of_attempt(status.batch_dir / entry.job_id / place, step)
+    chosen = chosen or facts.expanded(row.said, step)
+    others = Spent.restored(row.others) if row.others else NOTHING
+    return facts.of_trial(step, replace(chosen, attempt=place), others)
 
 
 _OTHER = frozenset({"task", "name", "import_path", "model_name", "env", "trial_name", "trials_dir", "job_id"})  # fmt: skip

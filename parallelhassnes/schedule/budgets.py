@@ -1,8 +1,8 @@
 """Budgets: what was spent, what is reserved for what runs, and whether more may start.
 
-    _system/spent.json   D   {"batches": {id: [offset, experiment, {key: [usd, tokens, priced, counted, ended, unknown]}]}}
+    _system/spent.json   D   {"schema_version": 2, "batches": {id: [offset, experiment, {key: Spent.stored()}]}}
 
-Spent is what the ledgers' lines of ended attempts say (``cost_usd``, ``tokens``); the file holds it up to a byte of
+Spent is what the ledgers' lines of ended attempts say (``steps.ended.spent``); the file holds it up to a byte of
 each ledger and is replaced whole, so that it never counts a line twice, and is made anew where it is
 missing. Only where a budget is set is any of this looked at. The reserve is the mean of what the scope's
 attempts have cost so far, for each one that is live. Nobody knows that before the first of a queue key has
@@ -19,49 +19,31 @@ from parallelhassnes import names
 from parallelhassnes.config import Budget
 from parallelhassnes.errors import UserError
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.steps.trial_data import amounts
+from parallelhassnes.steps import ended
+from parallelhassnes.steps.trial_data.amounts import NOTHING, Spent
 from parallelhassnes.store import atomic, batches, ledger, members, raised, tickets
 from parallelhassnes.store.space import waiting_for_space
 
 FILE = "spent.json"
+VERSION = 2
 FIRST_WAVE = 4
 
 
-@dataclass
-class Spent:
-    """Sums over ended attempts, how many of them said something of that kind, and how many there were."""
-
-    usd: float = 0.0
-    tokens: int = 0
-    priced: int = 0
-    counted: int = 0
-    ended: int = 0
-    unknown: int = 0
-    """Attempts that have cost something nobody knows, in whole or in part: ``usd`` is a lower bound."""
-
-    def add(self, other: "Spent") -> None:
-        self.usd += other.usd
-        self.tokens += other.tokens
-        self.priced += other.priced
-        self.counted += other.counted
-        self.ended += other.ended
-        self.unknown += other.unknown
-
-    def exceeded(self, budget: Budget, live: int) -> str | None:
-        """Which part of the budget is used up, the reserve for ``live`` attempts included; None where none is."""
-        mean_usd = self.usd / self.priced if self.priced else 0.0
-        mean_tokens = self.tokens / self.counted if self.counted else 0.0
-        for limit, spent, mean, unit in (
-            (budget.usd, self.usd, mean_usd, "USD"), (budget.tokens, self.tokens, mean_tokens, "tokens"),
-        ):  # fmt: skip
-            if limit is None or spent + mean * live < limit:
-                continue
-            least = "at least " if self.unknown and unit == "USD" else ""
-            shown = f"{spent:.2f} of {limit:.2f}" if unit == "USD" else f"{int(spent)} of {limit}"
-            shown = least + shown
-            held = f" and {live} attempts running" if spent < limit else ""
-            return f"{shown} {unit} spent{held}"
-        return None
+def exceeded(spent: Spent, budget: Budget, live: int) -> str | None:
+    """Which part of the budget is used up, the reserve for ``live`` attempts included; None where none is."""
+    usd, tokens = spent.cost_usd or 0.0, spent.whole_tokens
+    mean_usd = usd / spent.cost_known if spent.cost_known else 0.0
+    mean_tokens = tokens / spent.counted if spent.counted else 0.0
+    for limit, used, mean, unit in (
+        (budget.usd, usd, mean_usd, "USD"), (budget.tokens, tokens, mean_tokens, "tokens"),
+    ):  # fmt: skip
+        if limit is None or used + mean * live < limit:
+            continue
+        least = "at least " if spent.cost_unknown and unit == "USD" else ""
+        shown = f"{used:.2f} of {limit:.2f}" if unit == "USD" else f"{int(used)} of {limit}"
+        held = f" and {live} attempts running" if used < limit else ""
+        return f"{least}{shown} {unit} spent{held}"
+    return None
 
 
 @dataclass
@@ -147,17 +129,17 @@ class Purse:
         return None
 
     def _exceeded(self, budget: Budget, queue_key: str | None, counts: Any) -> str | None:
-        total, ended = Spent(), 0
+        total, known = NOTHING, 0
         for batch_id, account in self._accounts.items():
             for key, spent in account.by_key.items():
                 if counts(batch_id, key):
-                    total.add(spent)
-                    ended += spent.ended if key == queue_key else 0
+                    total += spent
+                    known += spent.attempts if key == queue_key else 0
         live = [key for batch_id, key in self._live if counts(batch_id, key)]
-        first = live.count(queue_key) if queue_key is not None and not ended else 0
+        first = live.count(queue_key) if queue_key is not None and not known else 0
         if first >= FIRST_WAVE:
             return f"what an attempt of {queue_key} costs is not known yet, and {first} are running"
-        return total.exceeded(budget, len(live))
+        return exceeded(total, budget, len(live))
 
 
 def budget_of(ctx: Context, batch_id: str) -> Budget | None:
@@ -178,12 +160,12 @@ def accounts(ctx: Context, batch_ids: Iterable[str] | None = None) -> Accounts:
 
 def spent_on(accounts: Accounts, key: str | None = None, experiment: str | None = None) -> Spent:
     """What was spent on a queue key, or by the batches of an experiment; without either all of it."""
-    total = Spent()
+    total = NOTHING
     for account in accounts.values():
         if experiment in (None, account.experiment):
             for queue_key, spent in account.by_key.items():
                 if key in (None, queue_key):
-                    total.add(spent)
+                    total += spent
     return total
 
 
@@ -221,24 +203,19 @@ def _advance(account: Account, ctx: Context, batch_id: str) -> bool:
     for offset, event in ledger.read(ctx.layout.batch(batch_id), before):
         account.offset = offset
         if event.get("event") == "ended":
-            spent = account.by_key.setdefault(str(event.get("queue_key", "")), Spent())
-            # A ledger of an older version may hold a cost that cannot be true.
-            usd, count = amounts.usd(event.get("cost_usd")), amounts.tokens(event.get("tokens"))
-            priced, counted = int(usd is not None), int(count is not None)
-            unknown = int(
-                bool(event.get("cost_unknown"))
-                or (usd is None and event.get("cost_usd") is not None)
-            )
-            spent.add(Spent(usd or 0.0, count or 0, priced, counted, 1, unknown))
+            key = str(event.get("queue_key", ""))
+            account.by_key[key] = account.by_key.get(key, NOTHING) + ended.spent(event)
     return account.offset != before
 
 
 def _load(ctx: Context) -> Accounts:
     try:
-        document = atomic.read_json_or_none(ctx.layout.system / FILE) or {"batches": {}}
+        document = atomic.read_json_or_none(ctx.layout.system / FILE) or {}
+        if document.get("schema_version") != VERSION:
+            return {}
         return {
             batch_id: Account(
-                offset, experiment, {key: Spent(*sums) for key, sums in by_key.items()}
+                offset, experiment, {key: Spent.restored(sums) for key, sums in by_key.items()}
             )
             for batch_id, (offset, experiment, by_key) in document["batches"].items()
         }
@@ -250,12 +227,10 @@ def _save(ctx: Context, accounts: Accounts) -> None:
     document = {
         batch_id: [
             account.offset, account.experiment,
-            {
-                key: [s.usd, s.tokens, s.priced, s.counted, s.ended, s.unknown]
-                for key, s in account.by_key.items()
-            },
+            {key: spent.stored() for key, spent in account.by_key.items()},
         ]
         for batch_id, account in accounts.items()
     }  # fmt: skip
     with waiting_for_space("budgets"):
-        atomic.write_json(ctx.layout.system / FILE, {"batches": document}, durable=False)
+        whole = {"schema_version": VERSION, "batches": document}
+        atomic.write_json(ctx.layout.system / FILE, whole, durable=False)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.schedule.settle import publish, published, step_facts
 from parallelhassnes.schedule.step_state import stand
+from parallelhassnes.steps import ended, untrusted
 from parallelhassnes.store import attempts, ledger, seal
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import Overrides
@@ -38,6 +39,7 @@ def _one(
         return False
     step_dir = layout.step(batch_id, job.job_id, step.step_id)
     adopted = attempts.adopt(folder, step_dir)
+    report = untrusted.read_object(adopted / attempts.FINAL) or {}
     publish(layout.job(batch_id, job.job_id), adopted)
     now = stand(step_dir, step, Overrides())
     assert now is not None  # noqa: S101 - it was adopted just now
@@ -45,6 +47,6 @@ def _one(
         layout.batch(batch_id), "carried", job_id=job.job_id, step_id=step.step_id, run_id=now.run_id, attempt=name,
         number=now.number, status=now.status, failure=now.failure.model_dump(exclude_none=True) if now.failure else None,
         ended_at=now.ended_at, source=f"{source}/{job.job_id}/{step.step_id}",
-        published=published(adopted) or None, **step_facts(step), **seal.recorded(adopted),
+        published=published(adopted) or None, **seal.recorded(adopted), **{**step_facts(step), **ended.line(step, now.status, report)},
     )  # fmt: skip
     return True

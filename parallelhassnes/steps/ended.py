@@ -1,9 +1,11 @@
 """What the ledger's line of an attempt's end says of its report: the line's ``trial``, ``used`` or ``verdict``, by kind.
 
-    {"event": "ended", "kind": "trial", …, "cost_usd": 0.5, "tokens": 1200, "trial": {"result": "scored", "reward": 1.0, …}}
+    {"event": "ended", "kind": "trial", …, "cost_usd": 0.5, "tokens": 1200, "phases": [2.1, 30.5, 1.2],
+     "trial": {"result": "scored", "reward": 1.0, …}}
 
-Every view of a batch reads these lines alone. Lines of older versions have none of these: what they lack is read from the
-attempt's files, once, by the same functions.
+Every view of a batch reads these lines (``control.fold``), and every sum of money and tokens is one over ``spent`` of them.
+Lines of older versions have none of these, or leave out whose trial it was: what they lack is read from the attempt's files,
+by the same functions.
 """
 
 from collections.abc import Mapping
@@ -17,6 +19,12 @@ SAID = frozenset({"trial", "used", "verdict"})
 """The keys of which a line has one, where its kind has anything to say."""
 SILENT = frozenset({"command", "baseline"})
 """Kinds that have nothing to say."""
+PHASE_TIMINGS = {
+    "set-up": ("environment_setup", "agent_setup"),
+    "agent": ("agent_execution",),
+    "verifier": ("verifier",),
+}
+"""Phase of a trial → what Harbor calls its parts; a trial's line has their seconds under ``phases``, in this order."""
 VERDICT = ("task_broken", "scored", "passes", "steps", "task_quality")
 """What of a verdict's report is told."""
 
@@ -27,11 +35,12 @@ def line(step: StepSpec, status: str, report: Mapping[str, Any]) -> dict[str, An
     if step.kind == "trial":
         found = facts.of_report(status, report, step)
         counts = [count for count in (found.tokens[0], found.tokens[2]) if count is not None]
-        said |= {"trial": facts.compact(found), "cost_usd": found.cost_usd}
+        said |= {"trial": facts.compact(found, step), "cost_usd": found.cost_usd}
         return {
             **said,
             "tokens": sum(counts) or None,
             "cost_unknown": found.cost_incomplete or None,
+            "phases": phases(untrusted.mapping(report.get("trial"))),
         }
     if step.kind in ("agent", "analysis"):
         used = _used(untrusted.mapping(report.get(step.kind)))
@@ -44,6 +53,15 @@ def line(step: StepSpec, status: str, report: Mapping[str, Any]) -> dict[str, An
     return said
 
 
+def phases(trial: Mapping[str, Any]) -> list[float]:
+    """Seconds of each phase of a trial, by its report; 0 where it says nothing."""
+    timings = untrusted.mapping(trial.get("timings_sec"))
+    return [
+        round(sum(untrusted.number(timings.get(name)) or 0.0 for name in parts), 3)
+        for parts in PHASE_TIMINGS.values()
+    ]
+
+
 def _used(part: Mapping[str, Any]) -> dict[str, Any]:
     tokens = untrusted.mapping(part.get("tokens"))
     return {
@@ -51,3 +69,24 @@ def _used(part: Mapping[str, Any]) -> dict[str, Any]:
         **{name: amounts.tokens(tokens.get(name)) for name in amounts.TOKENS},
         "seconds": untrusted.number(part.get("seconds")),
     }
+
+
+def spent(line: Mapping[str, Any]) -> amounts.Spent:
+    """What the attempt of such a line has used.
+
+    A line of an older version names the sum of its tokens, which counts as input; what it says is checked again.
+    """
+    kind, used = line.get("kind"), untrusted.mapping(line.get("used"))
+    cost = amounts.usd(line.get("cost_usd"))
+    unknown = bool(line.get("cost_unknown")) or (cost is None and line.get("cost_usd") is not None)
+    if line.keys().isdisjoint(SAID):
+        tokens: amounts.Tokens = (amounts.tokens(line.get("tokens")), None, None)
+    elif kind == "trial":
+        one, two, three = untrusted.mapping(line.get("trial")).get("tokens") or (None, None, None)
+        tokens = (one, two, three)
+    else:
+        one, two, three = (used.get(name) for name in amounts.TOKENS)
+        tokens = (one, two, three)
+    # An analysis by rules alone costs nothing.
+    must_say = kind in ("trial", "agent", None)
+    return amounts.one_attempt(cost, tokens, cost_unknown=unknown, must_say=must_say)

@@ -101,7 +101,7 @@ def test_what_repeated_attempts_have_cost_is_in_every_sum(root, older):
     board = batch_scoreboard(layout, batch)
     assert (board.spent.cost_usd, board.spent.input, board.spent.output) == (4.0, 18, 2)
     assert board.spent.attempts_known == 2
-    assert budgets.spent_on(budgets.accounts(ctx, [batch])).usd == 4.0
+    assert budgets.spent_on(budgets.accounts(ctx, [batch])).cost_usd == 4.0
     verdict = read(layout.job(batch, "hello") / "verdict.json")
     assert verdict["agents"][0]["cost_usd"] == 4.0
     (line,) = trial_lines(layout, trial_rows.choose(layout, batch)).trials
@@ -118,7 +118,7 @@ def test_a_cost_that_cannot_be_true_gives_no_money_back_and_is_told(root, cost):
     board = batch_scoreboard(layout, batch)
     assert (board.spent.cost_usd, board.spent.cost_unknown) == (None, 1)
     spent = budgets.spent_on(budgets.accounts(ctx, [batch]))
-    assert (spent.usd, spent.priced, spent.unknown) == (0.0, 0, 1)
+    assert (spent.cost_usd, spent.cost_known, spent.cost_unknown) == (None, 0, 1)
     (line,) = trial_lines(layout, trial_rows.choose(layout, batch)).trials
     assert line.cost_incomplete
     assert "cost_usd" in line.warnings[0]
@@ -129,7 +129,7 @@ def test_a_cost_that_cannot_be_true_gives_no_money_back_and_is_told(root, cost):
     ledger.append(layout.batch(batch), "ended", job_id="hello", step_id="x", run_id="x", attempt="x", number=1,
                   status="succeeded", cost_usd=cost, queue_key="costly")  # fmt: skip
     spent = budgets.spent_on(budgets.accounts(ctx, [batch]))
-    assert (spent.usd, spent.unknown) == (0.0, 2)
+    assert (spent.cost_usd, spent.cost_unknown) == (None, 2)
 
 
 def test_several_rewards_stand_by_name_in_every_view(root):
@@ -168,7 +168,10 @@ def test_the_line_of_an_end_carries_what_views_need(root):
         event for _, event in ledger.read(ctx.layout.batch(batch)) if event["event"] == "ended"
     ]
     said = {line["kind"]: line for line in lines}
-    assert said["trial"]["trial"] | {"duration_sec": 0} == {
-        "result": "scored", "reward": 1.0, "passed": True, "duration_sec": 0,
+    trial = said["trial"]["trial"]
+    assert trial | {"duration_sec": 0, "task_checksum": ""} == {
+        "result": "scored", "reward": 1.0, "passed": True, "duration_sec": 0, "agent_version": "1.0.0", "task_checksum": "",
     }  # fmt: skip
+    assert len(trial["task_checksum"]) == 64
+    assert len(said["trial"]["phases"]) == 3
     assert said["verdict"]["verdict"]["passes"] == 1

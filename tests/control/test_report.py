@@ -18,7 +18,7 @@ from parallelhassnes.control.report import brief, figures, page, spans, story
 from parallelhassnes.control.report.gather import JobVerdict, Report, gather, heat
 from parallelhassnes.control.results import dimension, grouped, results
 from parallelhassnes.errors import UserError
-from parallelhassnes.steps.trial_data.facts import Spent
+from parallelhassnes.steps.trial_data.amounts import Spent
 
 A4 = 794
 """Pixels that a sheet of paper is wide in CSS."""

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from parallelhassnes.control import status as statuses
+from parallelhassnes.control import trial_rows
 from parallelhassnes.control.find import Found
 from parallelhassnes.control.logs import Logs
 from parallelhassnes.control.status import StepStatus
 from parallelhassnes.plan import BatchMeta, StepSpec
-from parallelhassnes.steps.trial_data import facts
 from parallelhassnes.steps.trial_data.facts import TrialFacts
 from parallelhassnes.store import atomic, attempts, batches
 from parallelhassnes.store.layout import Layout
@@ -64,7 +64,8 @@ def trials_of(layout: Layout, batch_id: str) -> Trials:
     Raises:
         FileNotFoundError: there is no such batch.
     """
-    status = statuses.read(layout, batch_id)
+    status = statuses.read_told(layout, batch_id)
+    jobs = {job_id: batches.read_job(layout.job(batch_id, job_id)) for job_id in status.jobs}
     found: list[Trial] = []
     verdict = None
     for step in status:
@@ -72,12 +73,11 @@ def trials_of(layout: Layout, batch_id: str) -> Trials:
             verdict = step
         if step.step.kind != "trial":
             continue
-        job_dir = layout.job(batch_id, step.job_id)
-        spec = batches.read_job(job_dir).step(step.step.step_id)
+        spec = jobs[step.job_id].step(step.step.step_id)
         folder = layout.step(batch_id, step.job_id, step.step.step_id) / "attempts"
         found.append(
             Trial(
-                len(found), step, spec, facts.of_step(job_dir, spec),
+                len(found), step, spec, trial_rows.of_step(status, step, spec),
                 folder / step.row.attempt if step.row else None,
             )
         )  # fmt: skip

@@ -1,6 +1,6 @@
 """Where the time of every attempt went: waiting in the queue, set-up, agent, verifier, the rest; by queue key.
 
-From the ledgers (when an attempt was launched and ended) and the reports (how long each phase of a trial took). An
+From the ledgers: when an attempt was launched and ended, and how long each phase of a trial took. An
 attempt waits from when nothing but a limit kept it: its batch was made, the steps it depends on had ended, its retry
 was due.
 """
@@ -10,18 +10,14 @@ from typing import Any, NamedTuple
 
 from parallelhassnes.control import status
 from parallelhassnes.steps import untrusted
+from parallelhassnes.steps.ended import PHASE_TIMINGS, phases
 from parallelhassnes.steps.verdict.statistics import percentile
 from parallelhassnes.store import attempts, batches, ledger
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import parse_time
 
-PHASES = ("queued", "set-up", "agent", "verifier", "other")
+PHASES = ("queued", *PHASE_TIMINGS, "other")
 """In the order in which they come; ``other`` is what no phase of a trial accounts for, and all of other steps."""
-_OF_HARBOR = {
-    "set-up": ("environment_setup", "agent_setup"),
-    "agent": ("agent_execution",),
-    "verifier": ("verifier",),
-}
 
 
 class Span(NamedTuple):
@@ -88,19 +84,26 @@ def _of_batch(layout: Layout, batch_id: str) -> Iterator[Span]:
                 waits = [created, free.get(key, created)]
                 waits += [ended.get(other, created) for other in (steps[key].depends_on if key in steps else ())]  # fmt: skip
                 end = parse_time(event["ended_at"])
-                yield _span(layout, batch_id, start, max(waits), end)
+                yield _span(layout, batch_id, start, event, max(waits))
                 ended[key] = end
                 free[key] = parse_time(event["retry_at"]) if event.get("retry_at") else end
 
 
-def _span(layout: Layout, batch_id: str, event: Mapping[str, Any], free: float, end: float) -> Span:
-    start = parse_time(event["at"])
-    folder = layout.step(batch_id, event["job_id"], event["step_id"]) / "attempts" / event["attempt"]  # fmt: skip
-    report = untrusted.read_object(folder / attempts.FINAL) or {}
-    timings = untrusted.mapping(untrusted.mapping(report.get("trial")).get("timings_sec"))
+def _span(
+    layout: Layout, batch_id: str, launched: Mapping[str, Any], ended: Mapping[str, Any], free: float
+) -> Span:  # fmt: skip
+    start, end = parse_time(launched["at"]), parse_time(ended["ended_at"])
     times = [min(free, start), start]
-    for phase in PHASES[1:-1]:
-        took = sum(untrusted.number(timings.get(name)) or 0.0 for name in _OF_HARBOR[phase])
+    for took in _phases(layout, batch_id, ended):
         # The clocks of phases and of the supervisor are read by different processes.
         times.append(min(times[-1] + took, max(end, start)))
-    return Span(str(event["queue_key"]), (*times, max(end, start)))
+    return Span(str(launched["queue_key"]), (*times, max(end, start)))
+
+
+def _phases(layout: Layout, batch_id: str, ended: Mapping[str, Any]) -> list[float]:
+    """Of the line of an attempt's end; of a trial's line of an older version, by its report."""
+    if "phases" in ended or ended.get("kind") not in ("trial", None):
+        return ended.get("phases") or [0.0] * len(PHASE_TIMINGS)
+    folder = layout.step(batch_id, ended["job_id"], ended["step_id"]) / "attempts" / ended["attempt"]  # fmt: skip
+    report = untrusted.read_object(folder / attempts.FINAL) or {}
+    return phases(untrusted.mapping(report.get("trial")))

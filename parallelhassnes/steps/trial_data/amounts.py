@@ -3,7 +3,8 @@
 A negative cost would give a budget back what was spent, and 1e299 would end every sum.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from parallelhassnes.steps import untrusted
@@ -27,6 +28,87 @@ class Usage(NamedTuple):
     """Which of these lack a part, or are unknown though something was said of them: the attempt used more."""
     warnings: tuple[str, ...] = ()
     """A line per value that cannot be true."""
+
+
+type Tokens = tuple[int | None, int | None, int | None]
+"""Input (cache included), cache, output."""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What ended attempts have used: the one sum, in views by trial, batch and group, and in budgets by queue key."""
+
+    cost_usd: float | None = None
+    """Of those whose cost is known."""
+    cost_known: int = 0
+    """How many these are."""
+    cost_unknown: int = 0
+    """Attempts that have cost something nobody knows, in whole or in part: the sum is at least ``cost_usd``."""
+    tokens: Tokens = (None, None, None)
+    counted: int = 0
+    """Attempts whose input or output tokens are known."""
+    attempts: int = 0
+    said: int = 0
+    """Attempts that said anything of this."""
+    silent: int = 0
+    """Attempts that should have, and did not."""
+
+    def __add__(self, other: "Spent") -> "Spent":
+        one, two, three = map(_plus, self.tokens, other.tokens)
+        return Spent(
+            _plus(self.cost_usd, other.cost_usd), self.cost_known + other.cost_known, self.cost_unknown + other.cost_unknown,
+            (one, two, three), self.counted + other.counted, self.attempts + other.attempts, self.said + other.said,
+            self.silent + other.silent,
+        )  # fmt: skip
+
+    @property
+    def whole_tokens(self) -> int:
+        """Input and output, as far as they are known."""
+        return (self.tokens[0] or 0) + (self.tokens[2] or 0)
+
+    def stored(self) -> list[Any]:
+        """As JSON, for a derived file."""
+        return [
+            self.cost_usd, self.cost_known, self.cost_unknown, list(self.tokens), self.counted, self.attempts, self.said,
+            self.silent,
+        ]  # fmt: skip
+
+    @classmethod
+    def restored(cls, stored: Sequence[Any]) -> "Spent":
+        """What ``stored`` has made.
+
+        Raises:
+            TypeError, ValueError: it is nothing of the kind.
+        """
+        cost, known, unknown, (one, two, three), counted, attempts, said, silent = stored
+        return cls(cost, known, unknown, (one, two, three), counted, attempts, said, silent)
+
+
+NOTHING = Spent()
+"""By no attempt."""
+
+
+def one_attempt(
+    cost_usd: float | None, tokens: Tokens, *, cost_unknown: bool = False, must_say: bool = True
+) -> Spent:
+    """What one ended attempt has used.
+
+    Args:
+        cost_unknown: it has cost more than ``cost_usd``, or nobody knows what.
+        must_say: it is one that uses a model; else one that says nothing has used nothing.
+    """
+    said = cost_usd is not None or any(count is not None for count in tokens)
+    counted = tokens[0] is not None or tokens[2] is not None
+    return Spent(
+        cost_usd, int(cost_usd is not None), int(cost_unknown), tokens, int(counted), 1, int(said),
+        int(must_say and not said),
+    )  # fmt: skip
+
+
+def _plus[N: (int, float)](one: N | None, other: N | None) -> N | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return one + other
 
 
 def usd(value: object) -> float | None:

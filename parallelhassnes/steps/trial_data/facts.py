@@ -3,8 +3,9 @@
     state.json + final.json of one ended attempt ─▶ ``of_attempt`` ─▶ AttemptFacts
     AttemptFacts of all ended attempts of a step ─▶ ``counting`` ─▶ TrialFacts
 
-Every view reads these. ``settle`` writes the facts of an attempt into the ledger's line of its end (``compact``), and the
-batch's fold keeps them; a verdict, which speaks of its job alone, reads the attempts' files.
+``settle`` writes the facts of an attempt into the ledger's line of its end (``compact``); the batch's fold keeps those of the
+attempt that counts, and the sum over the others, and every view reads these (``control.trial_rows``). What is decided under
+``tick.lock``, before that line is there, and a verdict, which is made by an attempt, read the attempts' files.
 """
 
 import re
@@ -17,6 +18,7 @@ from parallelhassnes.plan import PassRule, StepSpec
 from parallelhassnes.steps import untrusted
 from parallelhassnes.steps.failures import CLASSES, INFRASTRUCTURE_CLASSES, UNABLE
 from parallelhassnes.steps.trial_data import amounts, rewards
+from parallelhassnes.steps.trial_data.amounts import NOTHING, Spent, Tokens
 
 type Result = Literal["scored", "unscored", "infrastructure", "canceled", "skipped", "missing"]
 """``scored`` has a reward, or several; ``unscored`` ran to an end without one, through task, agent, model or
@@ -63,8 +65,7 @@ class AttemptFacts:
     cost_usd: float | None = None
     cost_incomplete: bool = False
     """The attempt has cost more than ``cost_usd``, or it is not known what: its agent has a model, and ran."""
-    tokens: tuple[int | None, int | None, int | None] = (None, None, None)
-    """Input (cache included), cache, output."""
+    tokens: Tokens = (None, None, None)
     duration_sec: float | None = None
     exception: str | None = None
     """Type of the exception beside, or instead of, the reward."""
@@ -78,32 +79,6 @@ class AttemptFacts:
         return self.passed is not None
 
 
-@dataclass(frozen=True)
-class Spent:
-    """What all ended attempts of something have used, those that another one stands for included."""
-
-    cost_usd: float | None = None
-    """Of those whose cost is known."""
-    cost_known: int = 0
-    """How many these are."""
-    cost_unknown: int = 0
-    """Attempts that have cost something nobody knows, in whole or in part: the sum is at least ``cost_usd``."""
-    tokens: tuple[int | None, int | None, int | None] = (None, None, None)
-
-    def __add__(self, other: "Spent") -> "Spent":
-        one, two, three = map(_plus, self.tokens, other.tokens)
-        return Spent(
-            _plus(self.cost_usd, other.cost_usd), self.cost_known + other.cost_known,
-            self.cost_unknown + other.cost_unknown, (one, two, three),
-        )  # fmt: skip
-
-
-def _plus[N: (int, float)](one: N | None, other: N | None) -> N | None:
-    if one is None or other is None:
-        return other if one is None else one
-    return one + other
-
-
 @dataclass(frozen=True, kw_only=True)
 class TrialFacts(AttemptFacts):
     """One trial step, by the attempt of it that counts."""
@@ -111,7 +86,7 @@ class TrialFacts(AttemptFacts):
     step_id: str
     superseded: int = 0
     """Finished attempts of the step that another one stands for; they are kept, and count nowhere else."""
-    spent: Spent = Spent()
+    spent: Spent = NOTHING
     """By all attempts of the step."""
 
 
@@ -121,19 +96,28 @@ def counting(attempts: Sequence[AttemptFacts], step: StepSpec) -> TrialFacts:
     The newest scored one counts, or where none is scored the newest: a score gives way to nothing but another score, so
     that no retry can make a result disappear. What no attempt says, the plan does.
     """
-    if not attempts:
+    chosen = next(
+        (each for each in attempts if each.result == "scored"), next(iter(attempts), None)
+    )
+    others = sum((spent_by(each) for each in attempts if each is not chosen), NOTHING)
+    return of_trial(step, chosen, others)
+
+
+def of_trial(step: StepSpec, chosen: AttemptFacts | None, others: Spent) -> TrialFacts:
+    """The facts of a step by the attempt that counts, None where none has ended, and by what its other ended ones have used."""
+    if chosen is None:
         return _planned(TrialFacts(step_id=step.step_id, result="missing"), step)
-    chosen = next((each for each in attempts if each.result == "scored"), attempts[0])
     known = {part.name: getattr(chosen, part.name) for part in fields(AttemptFacts)}
-    spent = sum(map(spent_by, attempts), Spent())
-    found = TrialFacts(step_id=step.step_id, superseded=len(attempts) - 1, spent=spent, **known)
+    spent = spent_by(chosen) + others
+    found = TrialFacts(step_id=step.step_id, superseded=others.attempts, spent=spent, **known)
     return _planned(found, step)
 
 
 def spent_by(attempt: AttemptFacts) -> Spent:
     """What one attempt has used."""
-    known = attempt.cost_usd is not None
-    return Spent(attempt.cost_usd, int(known), int(attempt.cost_incomplete), attempt.tokens)
+    return amounts.one_attempt(
+        attempt.cost_usd, attempt.tokens, cost_unknown=attempt.cost_incomplete
+    )
 
 
 def of_steps(job_dir: Path, steps: Sequence[StepSpec]) -> list[TrialFacts]:
@@ -186,7 +170,7 @@ def import_path_of(step: StepSpec) -> str | None:
     return untrusted.text(agent.get("import_path"))
 
 
-def _planned(found: TrialFacts, step: StepSpec) -> TrialFacts:
+def _planned[F: AttemptFacts](found: F, step: StepSpec) -> F:
     config = untrusted.mapping(step.spec.get("config"))
     agent = untrusted.mapping(config.get("agent"))
     task = untrusted.mapping(config.get("task"))
@@ -351,30 +335,49 @@ _SHORT = (
     "result", "reward", "rewards", "main", "passed", "undecided", "guessed", "by_default", "cost_usd", "cost_incomplete", "tokens",
     "duration_sec", "exception", "exception_class", "failure_class", "warnings",
 )  # fmt: skip
-"""What views of a whole batch need; whose trial it was stands in the plan."""
+_IDENTITY = ("agent", "agent_version", "model", "task_name", "task_checksum", "task_source")
+"""Whose trial it was: in a line where it is not what the plan says."""
+DETAILED = "agent_version"
+"""Is in every line of this version; older ones leave the identity to the report."""
 _DEFAULTS = {part.name: part.default for part in fields(AttemptFacts)} | {"rewards": {}}
 
 
-def compact(found: AttemptFacts) -> dict[str, Any]:
-    """The facts for a line of the ledger, without what is as usual; many rewards stay out (``rewards`` is then null)."""
+def _expected(step: StepSpec) -> AttemptFacts:
+    return _planned(AttemptFacts(result="missing"), step)
+
+
+def compact(found: AttemptFacts, step: StepSpec) -> dict[str, Any]:
+    """The facts for a line of the ledger, without what is as usual or planned; many rewards stay out (``rewards`` is then null)."""
     named = sum(len(name) + 8 for name in found.rewards)
     said = {name: getattr(found, name) for name in _SHORT}
     said["rewards"] = dict(found.rewards) if named <= MAX_REWARDS_BYTES else None
     if found.main == rewards.MAIN and len(found.rewards) == 1:
         said |= {"rewards": {}, "main": None}
+    short = {name: value for name, value in said.items() if value != _DEFAULTS[name]}
+    expected, planned = _expected(step), _planned(found, step)
+    own = {name: getattr(planned, name) for name in _IDENTITY}
+    differs = {name: own[name] for name in _IDENTITY if own[name] != getattr(expected, name)}
     return {
         name: list(value) if isinstance(value, tuple) else value
-        for name, value in said.items()
-        if value != _DEFAULTS[name]
+        for name, value in {**short, **differs, DETAILED: own[DETAILED]}.items()
     }
 
 
-def expanded(said: Mapping[str, Any]) -> AttemptFacts:
-    """The facts that ``compact`` has made such an object of."""
-    known = {name: said[name] for name in _SHORT if name in said}
+def is_whole(said: Mapping[str, Any]) -> bool:
+    """Whether ``expanded`` makes all facts of this; else what it lacks stands in the attempt's files alone.
+
+    A line of an older version lacks whose trial it was, one with more than ``MAX_REWARDS_BYTES`` of names lacks the rewards.
+    """
+    return DETAILED in said and said.get("rewards", {}) is not None
+
+
+def expanded(said: Mapping[str, Any], step: StepSpec | None = None) -> AttemptFacts:
+    """The facts that ``compact`` has made such an object of; without the step, whose trial it was is left open."""
+    known = {name: said[name] for name in (*_SHORT, *_IDENTITY) if name in said}
     for name in ("tokens", "warnings"):
         if name in known:
             known[name] = tuple(known[name])
     if "rewards" not in known and known.get("reward") is not None:
         known |= {"rewards": {rewards.MAIN: known["reward"]}, "main": rewards.MAIN}
-    return AttemptFacts(**{**known, "rewards": known.get("rewards") or {}})
+    expected = AttemptFacts(result="missing") if step is None else _expected(step)
+    return replace(expected, **{**known, "rewards": known.get("rewards") or {}})

@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from parallelhassnes.steps.trial_data.facts import RESULTS, Spent, TrialFacts
+from parallelhassnes.steps.trial_data.amounts import NOTHING
+from parallelhassnes.steps.trial_data.facts import RESULTS, TrialFacts
 from parallelhassnes.steps.verdict import baselines, flakiness, quality, statistics
 from parallelhassnes.steps.verdict.flakiness import Actions
 from parallelhassnes.steps.verdict.opinions import Opinion
@@ -85,7 +86,7 @@ def _agent(group: Sequence[TrialFacts], opinions: Sequence[Opinion]) -> dict[str
     rewards = [fact.reward for fact in group if fact.result == "scored" and fact.reward is not None]
     counts = _counts(group)
     decided, passes = counts["scored"] - counts["undecided"], counts["passes"]
-    spent = sum((fact.spent for fact in group), Spent())
+    spent = sum((fact.spent for fact in group), NOTHING)
     durations = [fact.duration_sec for fact in group if fact.duration_sec is not None]
     doubted = {o.trial for o in opinions if o.outcome == "bad_success"}
     return {

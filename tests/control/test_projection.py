@@ -1,0 +1,168 @@
+"""Views read the ledger's lines of ended attempts: no attempt's file, and the same answer where lines of older versions say less."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from stores import context
+from written import ZERO, Left, Writer
+
+from parallelhassnes.control import trial_rows
+from parallelhassnes.control.batch_scoreboard import batch_scoreboard
+from parallelhassnes.control.compare import compare
+from parallelhassnes.control.errors_report import errors
+from parallelhassnes.control.flat import csv_text, of_trials
+from parallelhassnes.control.fold import CACHE
+from parallelhassnes.control.outcome import exit_code
+from parallelhassnes.control.report import gather
+from parallelhassnes.control.results import results
+from parallelhassnes.control.trial_lines import trial_lines
+from parallelhassnes.control.trial_rows import Choice
+from parallelhassnes.steps.trial_data import facts
+from parallelhassnes.store import ledger
+
+MODEL = {"name": "terminus-2", "model_name": "openai/x", "n_trials": 3}
+PAID = {"cost_usd": 0.5, "tokens": (100, 40, 10), "version": "2.1", "checksum": "d" * 8}
+CRASH = ("NonZeroAgentExitCodeError", "exit 1")
+ENDS = (
+    Left(**PAID), Left(None, CRASH, **PAID), Left({"a": 1, "b": 0}, **PAID), Left(None, reason="lost"), ZERO,
+    Left({f"reward {number}": number for number in range(400)}, **PAID),
+)  # fmt: skip
+DETAILS = {"agent", "agent_version", "model", "task_name", "task_checksum", "task_source"}
+
+
+def made(root, tasks: int = 3) -> tuple[Writer, str]:
+    """A store of ended trials of every kind, some of them retried."""
+    writer = Writer(context(root, "durable = false\n"))
+    names = [f"task-{number}" for number in range(tasks)]
+    batch = writer.submit(names, [MODEL, {"name": "oracle"}], retry={"max_attempts": 2, "backoff_sec": 0.1})  # fmt: skip
+    count = iter(range(10**6))
+    writer.go_on(lambda _name, _number: ENDS[next(count) % len(ENDS)], 10**6)
+    return writer, batch
+
+
+def answers(writer: Writer, batch: str) -> dict[str, object]:
+    """What every view of the batch says, without the time of the look."""
+    layout, chosen = writer.ctx.layout, Choice((batch,), batch)
+    by = ("agent", "model", "agent_version", "task", "task_checksum", "task_source")
+    shown = {
+        "results": results(layout, chosen, by),
+        "by reward": results(layout, chosen, ("reward",)),
+        "compare": compare(layout, batch, batch),
+        "errors": errors(layout, chosen),
+        "scoreboard": batch_scoreboard(layout, batch),
+    }
+    report = gather.gather(layout, chosen)
+    return {
+        **{name: view.model_dump(exclude={"at"}) for name, view in shown.items()},
+        "trials": csv_text(of_trials(trial_lines(layout, chosen).trials)),
+        "report": (report.rows, report.spans, report.keys, report.provenance),
+        "exit code": [exit_code(writer.ctx, [batch], on) for on in ("any", "infrastructure")],
+    }
+
+
+def without(writer: Writer, batch: str, names: set[str], inner: set[str]) -> None:
+    """Make the ledger one of an older version: its lines have none of these keys, what they say of a trial none of ``inner``."""
+    folder = writer.ctx.layout.batch(batch)
+    lines = [json.loads(line) for line in (folder / ledger.LEDGER).read_bytes().splitlines()]
+    for line in lines:
+        for name in names:
+            line.pop(name, None)
+        for name in inner:
+            line.get("trial", {}).pop(name, None)
+    (folder / ledger.LEDGER).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / CACHE).unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("names", "inner"),
+    [
+        ({"trial", "verdict", "used", "cost_unknown", "phases"}, set()),
+        ({"phases"}, DETAILS),
+        ({"phases", "kind", "label", "task", "task_sha256", "trial", "verdict"}, DETAILS),
+    ],
+    ids=["before lines had facts", "before they had the trial's identity", "the oldest"],
+)
+def test_lines_of_older_versions_lead_to_the_same_answers(root, names, inner):
+    writer, batch = made(root)
+    now = answers(writer, batch)
+    without(writer, batch, names, inner)
+    assert answers(writer, batch) == now
+    assert answers(writer, batch) == now, "from the cache"
+
+
+def test_what_lines_say_is_what_the_attempts_files_say(root):
+    writer, batch = made(root)
+    for job, step, found in trial_rows.of_batch(writer.ctx.layout, batch):
+        job_dir = writer.ctx.layout.job(batch, job.job_id)
+        assert found == facts.of_steps(job_dir, [step])[0], step.step_id
+
+
+opened: list[str] | None = None
+
+
+def _note(event: str, arguments: tuple[object, ...]) -> None:
+    if event == "open" and opened is not None:
+        opened.append(str(arguments[0]))
+
+
+sys.addaudithook(_note)  # for good: there is no way to take one back
+
+
+@contextmanager
+def opening() -> Iterator[list[str]]:
+    """The files that are opened meanwhile."""
+    global opened
+    opened = []
+    try:
+        yield opened
+    finally:
+        opened = None
+
+
+@pytest.fixture(scope="module")
+def small_and_large(tmp_path_factory):
+    """Two batches of finished trials that differ in how many these are."""
+    root = tmp_path_factory.mktemp("projection") / "root"
+    root.mkdir()
+    writer = Writer(context(root, "durable = false\n"))
+    found = []
+    for trials in (2, 20):
+        found.append(writer.submit(["alpha", "beta"], [{**MODEL, "n_trials": trials}]))
+        writer.go_on(lambda _name, _number: Left(**PAID), 10**6)
+    return writer.ctx, found
+
+
+VIEWS = {
+    "results": lambda ctx, batch: results(ctx.layout, Choice((batch,), batch)),
+    "trials": lambda ctx, batch: trial_lines(ctx.layout, Choice((batch,), batch)),
+    "errors": lambda ctx, batch: errors(ctx.layout, Choice((batch,), batch)),
+    "compare": lambda ctx, batch: compare(ctx.layout, batch, batch),
+    "scoreboard": lambda ctx, batch: batch_scoreboard(ctx.layout, batch),
+    "exit code": lambda ctx, batch: exit_code(ctx, [batch], "any"),
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_view_opens_as_many_files_of_few_trials_as_of_many_and_none_of_an_attempt(
+    small_and_large, view
+):
+    ctx, batches = small_and_large
+    counts = []
+    VIEWS[view](ctx, batches[0])  # imports what it needs
+    for batch in batches:
+        with opening() as files:
+            VIEWS[view](ctx, batch)
+        assert [path for path in files if "/attempts/" in path] == []
+        counts.append(len(files))
+    assert counts[0] == counts[1] < 40
+
+
+def test_a_report_opens_of_an_attempt_what_no_line_says_alone(small_and_large):
+    ctx, (_, batch) = small_and_large
+    with opening() as files:
+        gather.gather(ctx.layout, Choice((batch,), batch))
+    of_attempts = {path.rpartition("/")[2] for path in files if "/attempts/" in path}
+    assert of_attempts == {"meta.json"}, "host, program and configuration"
