@@ -123,6 +123,7 @@ def _part(
 
 
 def _print(found: "Analysed", *, json: bool) -> None:
+    from parallelhassnes.control import words
     from parallelhassnes.store.atomic import dumps
 
     if json:
@@ -133,7 +134,7 @@ def _print(found: "Analysed", *, json: bool) -> None:
         return
     width = max((len(trial.trial) for trial in found.trials), default=0)
     for trial in found.trials:
-        reward = trial.result if trial.reward is None else f"{trial.reward:g}"
+        reward = trial.result if trial.reward is None else words.reward(trial.reward, plain=True)
         for number, said in enumerate(trial.opinions):
             head = f"{trial.trial:<{width}}  {reward:<8}" if number == 0 else " " * (width + 10)
             what = f"{said.outcome}/{said.subtype}" if said.outcome else said.state

@@ -69,7 +69,7 @@ def budget(
     if json:
         typer.echo(done.model_dump_json())
         return
-    of_usd = "" if done.usd_limit is None else f" of {done.usd_limit:.2f}"
+    of_usd = "" if done.usd_limit is None else f" of {words.fixed(done.usd_limit)}"
     of_tokens = "" if done.tokens_limit is None else f" of {done.tokens_limit}"
     least = "at least " if done.attempts_unknown else ""
     unknown = (
@@ -78,7 +78,7 @@ def budget(
         else ""
     )
     typer.echo(
-        f"{name}: {least}{done.usd:.2f}{of_usd} USD, {done.tokens}{of_tokens} tokens spent{unknown}"
+        f"{name}: {least}{words.fixed(done.usd)}{of_usd} USD, {done.tokens}{of_tokens} tokens spent{unknown}"
     )
     if done.changed:
         typer.echo("the new budget counts from the next tick on")

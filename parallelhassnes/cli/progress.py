@@ -172,7 +172,7 @@ def ended_line(ended: Ended, place: str = "") -> Text:
     text.append(ended.status.replace("_", " "), style=STYLES.get(ended.status, ""))
     text.append(f" {ended.step}")
     if ended.reward is not None:
-        text.append(f" reward {ended.reward:g}")
+        text.append(f" reward {words.reward(ended.reward, plain=True)}")
     elif ended.undecided:
         text.append(" several rewards, undecided")
     if ended.line:

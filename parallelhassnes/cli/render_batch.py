@@ -80,7 +80,9 @@ def _failures(failures: list[FailedStep]) -> Iterator[RenderableType]:
         again = f", again in {words.until(failed.retry_at)}" if failed.retry_at else ""
         text = Text(f"{failed.status} ", style=STYLES[failed.status])
         text.append(failed.step, style="bold")
-        text.append(f" ({failed.failure_class}, attempt {failed.number}{again}): {failed.line}")
+        text.append(
+            f" ({words.failure_class(failed.failure_class, failed.guessed)}, attempt {failed.number}{again}): {failed.line}"
+        )
         yield text
         yield line(f"    {failed.attempt}", style="dim")
     yield from _more(len(failures) - MOST_LIST)

@@ -26,7 +26,7 @@ def errors(found: Errors) -> RenderableType:
         of_steps = f"of {words.counted(group.steps, 'step')}, {group.open} open"
         text = Text(f"{attempts} ", style="bold")
         text.append(f"{'beside a score' if group.beside_a_score else of_steps}, ")
-        text.append(f"{group.failure_class}{words.GUESSED if group.guessed else ''}", style="red")
+        text.append(words.failure_class(group.failure_class, group.guessed), style="red")
         parts += [text.append(f": {group.message}"), line(f"    {group.attempt}", style="dim")]
         if group.agents:
             parts.append(Text(f"    {', '.join(group.agents)}", style="dim"))

@@ -127,7 +127,7 @@ def _blocked(batch_id: str, steps: list[StepStatus]) -> list[BlockedGroup]:
 def _failures(status: BatchStatus, steps: list[StepStatus]) -> list[FailedStep]:
     found = [
         FailedStep(
-            step=step.key, status=row.status, failure_class=row.failure_class or row.status, line=row.line or "",
+            step=step.key, status=row.status, failure_class=row.failure_class or row.status, guessed=row.guessed, line=row.line or "",
             number=row.number, ended_at=row.at, retry_at=row.retry_at if step.state == "ready" else None,
             attempt=attempt_path(status, step.key, row.attempt),
         )

@@ -151,5 +151,5 @@ def _beside(rows: Sequence[TrialRow]) -> Iterator[_Failure]:
         if row.scored and row.facts.exception is not None and row.attempt is not None:
             yield _Failure(
                 row.facts.exception_class or "agent_error", row.facts.exception,
-                row.step, row.attempt, True, True, row.facts.agent,
+                row.step, row.attempt, True, True, row.facts.agent, row.facts.exception_guessed,
             )  # fmt: skip

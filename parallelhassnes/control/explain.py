@@ -114,8 +114,7 @@ class _View:
         row = found.row
         if row is None:
             return
-        how = f"{row.failure_class}: {row.line}" if row.failure_class else "no failure"
-        yield f"attempt {row.number} ended as {row.status} ({how}) at {row.at}"
+        yield f"attempt {row.number} ended as {row.status} ({row.failure or 'no failure'}) at {row.at}"
         job = batches.read_job(self.status.batch_dir / found.job_id)
         step_dir = self.ctx.layout.step(self.batch_id, found.job_id, found.step.step_id)
         overrides = batches.read_overrides(self.status.batch_dir / found.job_id)

@@ -27,11 +27,11 @@ class Table(NamedTuple):
 
 def of_groups(by: Sequence[str], groups: Sequence[GroupLine]) -> Table:
     """A record per group: its dimensions first; of pass@k and pass^k those for 1 and for the largest k."""
-    left_out = {"key", "pass_at", "pass_hat", "failures", "rewards"}
+    left_out = {"key", "pass_at", "pass_hat", "failures", "failures_guessed", "rewards"}
     shares = ("pass_at_1", "pass_at_k", "pass_hat_k")
     columns = {
         **dict.fromkeys(by, str), **_columns(GroupLine, left_out), **dict.fromkeys(shares, float),
-        "failures": str, "rewards": str,
+        "failures": str, "failures_guessed": str, "rewards": str,
     }  # fmt: skip
     records = []
     for group in groups:
@@ -46,6 +46,7 @@ def of_groups(by: Sequence[str], groups: Sequence[GroupLine]) -> Table:
                 **record,
                 **own,
                 "failures": _words(group.failures),
+                "failures_guessed": _words(group.failures_guessed),
                 "rewards": _json(means),
             }
         )

@@ -20,6 +20,7 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from parallelhassnes.control import words
 from parallelhassnes.plan import JobSpec
 from parallelhassnes.steps import ended, untrusted
 from parallelhassnes.steps.trial_data import facts
@@ -63,6 +64,11 @@ class Row(NamedTuple):
     def kept(self) -> tuple[dict[str, Any] | None, str, list[Any] | None]:
         """What another attempt of the step changes only once it has ended."""
         return self.said, self.counting, self.others
+
+    @property
+    def failure(self) -> str:
+        """The failure's class and line; empty where there is none."""
+        return words.failure(self.failure_class, self.line, self.guessed)
 
     @property
     def scored(self) -> bool:

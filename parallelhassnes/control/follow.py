@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from parallelhassnes.control import fold as folds
+from parallelhassnes.control import words
 from parallelhassnes.control.batch_line import key_of, stamp
 from parallelhassnes.control.fold import Fold
 from parallelhassnes.control.running import HeartbeatWatch, attempt_path, describe
@@ -173,7 +174,9 @@ class Follower:
         return Ended(
             step=key,
             status=event["status"],
-            line=f"{failure['failure_class']}: {failure['line']}" if failure else "",
+            line=words.failure(failure["failure_class"], failure["line"], failure.get("guessed"))
+            if failure
+            else "",
             reward=said.get("reward"),
             undecided=said.get("undecided") is not None,
             retry_at=event.get("retry_at"),

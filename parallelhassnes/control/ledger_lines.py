@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from parallelhassnes.control import words
 from parallelhassnes.store import ledger
 
 TAIL = 1 << 18
@@ -78,7 +79,7 @@ def _word(event: dict[str, Any]) -> Word:
 def _value(event: dict[str, Any]) -> str:
     if event["event"] == "budget":
         usd, tokens = event.get("usd"), event.get("tokens")
-        parts = ([f"{usd:.2f} USD"] if usd is not None else []) + ([f"{tokens} tokens"] if tokens is not None else [])  # fmt: skip
+        parts = ([f"{words.fixed(usd)} USD"] if usd is not None else []) + ([f"{tokens} tokens"] if tokens is not None else [])  # fmt: skip
         return " and ".join(parts)
     number = event.get("limit", event.get("priority"))
     return str(number) if isinstance(number, int) else ""

@@ -106,6 +106,8 @@ class GroupLine(View):
     """k → the chance that all of k trials pass, likewise (pass^k)."""
     failures: dict[str, int]
     """Failure class → trials without a score; kept apart from the scores."""
+    failures_guessed: dict[str, int] = {}
+    """Failure class → those of these whose class nobody named: it was guessed from where they stood."""
     cost_usd: float | None
     """What all ended attempts of these trials have cost, superseded ones included, as far as it is known."""
     cost_known: int
@@ -278,9 +280,9 @@ def line(
     spent = sum((row.facts.spent for row in rows), NOTHING)
     seconds = [row.facts.duration_sec for row in rows if row.facts.duration_sec is not None]
     times = statistics.spread(seconds) or {}
-    classes = Counter(
-        row.facts.failure_class for row in rows if row.facts.failure_class and not row.scored
-    )
+    failed = [row.facts for row in rows if not row.scored]
+    classes = Counter(fact.failure_class for fact in failed if fact.failure_class)
+    guessed = Counter(fact.failure_class for fact in failed if fact.failure_class and fact.guessed)
     return GroupLine(
         key=key, tasks=len({row.task for row in rows}), n=len(rows),
         scored=results["scored"], undecided=len(undecided),
@@ -292,7 +294,7 @@ def line(
         pass_rate_planned=passes / len(due) if due and ruled else None,
         passes_worst=bracket.worst, passes_best=bracket.best, bracket_of=bracket.of,
         mean_reward=statistics.mean(rewards), mean_reward_low=mean[0] if mean else None, mean_reward_high=mean[1] if mean else None,
-        k=k, pass_at=pass_at, pass_hat=pass_hat, failures=dict(classes.most_common()),
+        k=k, pass_at=pass_at, pass_hat=pass_hat, failures=dict(classes.most_common()), failures_guessed=dict(guessed.most_common()),
         cost_usd=spent.cost_usd, cost_known=spent.cost_known, cost_unknown=spent.cost_unknown,
         cost_counted_usd=statistics.total([row.facts.cost_usd for row in rows]),
         cost_per_success_usd=spent.cost_usd / passes if spent.cost_usd is not None and passes else None,

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from parallelhassnes.control import attempt_files
+from parallelhassnes.control import attempt_files, words
 from parallelhassnes.control.find import Found, resolve
 from parallelhassnes.control.words import between, money, number, size
 from parallelhassnes.errors import UnknownId
@@ -66,7 +66,7 @@ def lines(one: RunReport) -> Iterator[str]:
     yield f"{state['status']}{took}{_used(report)}"
     failure = mapping(report.get("failure"))
     if failure:
-        yield f"{failure.get('class')}: {failure.get('line')}"
+        yield words.failure(str(failure.get("class")), failure.get("line"), failure.get("guessed"))
     yield from ("", *str(report.get("summary") or "It has no report yet.").splitlines())
     agent = mapping(report.get("agent"))
     own = {k: v for k, v in mapping(agent.get("report")).items() if k not in _COMMON}

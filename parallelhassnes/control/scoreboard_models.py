@@ -268,6 +268,8 @@ class FailedStep(View):
     step: str
     status: str
     failure_class: str
+    guessed: bool = False
+    """Nobody named the cause: the class is a guess."""
     line: str
     number: int
     """Attempts so far."""

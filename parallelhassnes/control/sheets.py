@@ -144,7 +144,10 @@ def bracket(group: GroupLine) -> str:
 def not_scored(group: GroupLine) -> str:
     """``2 verifier, 1 missing``: what the trials without a reward came to; empty where all have one."""
     other = group.n - group.scored - group.canceled - group.skipped - group.missing
-    parts = [f"{count} {name}" for name, count in group.failures.items()]
+    parts = [
+        f"{count} {name}{f' ({guessed} guessed)' if (guessed := group.failures_guessed.get(name)) else ''}"
+        for name, count in group.failures.items()
+    ]
     unnamed = other - sum(group.failures.values())
     if unnamed > 0:
         parts.append(f"{unnamed} unscored")
@@ -177,7 +180,7 @@ def of_trials(lines: TrialLines) -> Sheet:
             line.task, line.agent, line.model or "–", f"{line.batch}/{line.job}/{line.step}", line.result,
             "undecided" if line.undecided else "–" if line.reward is None else words.reward(line.reward, plain=True),
             *(words.reward(line.rewards[name], plain=True) if name in line.rewards else "–" for name in names),
-            line.failure_class or line.exception or "",
+            words.failure_class(line.failure_class or line.exception or "", line.guessed),
             words.money(line.cost_spent_usd, at_least=line.cost_incomplete), words.seconds(line.seconds),
         )
         for line in lines.trials
@@ -225,12 +228,14 @@ def _difference(agent: PairedAgent, what: str, found: Difference) -> tuple[str, 
     if found.a is None or found.b is None:
         return None
     digits = 4 if "USD" in what else 2
-    interval = (
-        "" if found.low is None else f" ({found.low:+.{digits}f} to {found.high:+.{digits}f})"
+    own = words.reward if "reward" in what else lambda value: words.fixed(value, digits)
+    low, high, difference = (
+        "" if value is None else words.fixed(value, digits, "+")
+        for value in (found.low, found.high, found.difference)
     )
+    interval = f" ({low} to {high})" if low else ""
     return (
-        who(agent), what, str(found.tasks), f"{found.a:.{digits}f}", f"{found.b:.{digits}f}",
-        f"{found.difference:+.{digits}f}{interval}",
+        who(agent), what, str(found.tasks), own(found.a), own(found.b), f"{difference}{interval}",
     )  # fmt: skip
 
 
@@ -284,7 +289,7 @@ def of_errors(errors: Errors) -> Sheet:
     """A row per group."""
     rows = [
         (
-            f"{group.failure_class}{words.GUESSED if group.guessed else ''}{' (scored)' if group.beside_a_score else ''}", group.message, ", ".join(group.agents),
+            f"{words.failure_class(group.failure_class, group.guessed)}{' (scored)' if group.beside_a_score else ''}", group.message, ", ".join(group.agents),
             group.attempt, str(group.attempts), str(group.steps), str(group.open),
         )
         for group in errors.groups

@@ -45,6 +45,9 @@ class StepLine(View):
     attempts: int = 0
     failure: str = ""
     """Class and line."""
+    failure_class: str | None = None
+    guessed: bool = False
+    """Nobody named the cause: the class is a guess."""
     retry_at: str | None = None
     attempt: str | None = None
     """The newest attempt's folder, relative to the root."""
@@ -60,6 +63,8 @@ class AttemptLine(View):
     started_at: str | None = None
     ended_at: str | None = None
     failure: str = ""
+    guessed: bool = False
+    """Nobody named the cause of the failure: its class is a guess."""
     sealed: bool
     """Nothing in its folder changes any more."""
 
@@ -129,7 +134,8 @@ def _step_line(status: statuses.BatchStatus, found: StepStatus) -> StepLine:
         step=found.key, kind=step.kind, label=step.label, queue_key=step.queue_key,
         depends_on=list(step.depends_on), state=found.state, reason=found.reason, gated=found.gated,
         attempts=row.number if row else 0,
-        failure=f"{row.failure_class}: {row.line}" if row and row.failure_class else "",
+        failure=row.failure if row else "", failure_class=row.failure_class if row else None,
+        guessed=row is not None and row.guessed,
         retry_at=row.retry_at if row and found.state == "ready" else None,
         attempt=attempt_path(status, found.key, row.attempt) if row else None,
     )  # fmt: skip
@@ -192,7 +198,8 @@ def _attempt_line(layout: Layout, folder: Path, number: int) -> AttemptLine | No
         attempt=str(folder.relative_to(layout.root)), number=number,
         status=state["status"] if sealed or not over else "running",
         started_at=state.get("started_at"), ended_at=state.get("ended_at"), sealed=sealed,
-        failure=f"{failure['failure_class']}{words.GUESSED if failure.get('guessed') else ''}: {failure['line']}" if failure else "",
+        guessed=bool(failure and failure.get("guessed")),
+        failure=words.failure(failure["failure_class"], failure["line"], failure.get("guessed")) if failure else "",
     )  # fmt: skip
 
 

@@ -35,6 +35,8 @@ class TrialLine(View):
     undecided: str | None
     """Of several rewards without a main one: how to decide whether it passed."""
     failure_class: str | None
+    guessed: bool = False
+    """Nobody named the cause: the failure class is a guess."""
     exception: str | None
     """Type of the exception beside, or instead of, the reward."""
     cost_usd: float | None
@@ -86,7 +88,7 @@ def _line(row: TrialRow) -> TrialLine:
         task_checksum=facts.task_checksum, task_source=facts.task_source, agent=row.agent,
         agent_version=facts.agent_version, model=facts.model, labels=dict(row.labels), result=facts.result,
         reward=facts.reward, rewards=dict(facts.rewards), passed=facts.passed, undecided=facts.undecided,
-        failure_class=facts.failure_class, exception=facts.exception, cost_usd=facts.cost_usd,
+        failure_class=facts.failure_class, guessed=facts.guessed, exception=facts.exception, cost_usd=facts.cost_usd,
         cost_spent_usd=facts.spent.cost_usd, cost_incomplete=facts.spent.cost_unknown > 0,
         warnings=list(facts.warnings), **tokens, seconds=facts.duration_sec,
         superseded=facts.superseded, attempt=row.attempt,

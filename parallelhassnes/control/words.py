@@ -1,9 +1,20 @@
 """Short forms of numbers and times, for tables of any kind: in a terminal, on a page."""
 
 from datetime import UTC, datetime
+from typing import Literal
 
 GUESSED = " (guessed)"
 """Behind a failure class that nobody named."""
+
+
+def failure_class(name: str, guessed: bool | None) -> str:
+    """A failure class; one that nobody named says so."""
+    return f"{name}{GUESSED}" if guessed else name
+
+
+def failure(name: str | None, line: str | None, guessed: bool | None) -> str:
+    """``verifier: no reward file``; empty where there is no class."""
+    return f"{failure_class(name, guessed)}: {line or ''}" if name else ""
 
 
 def duration(seconds: float | None) -> str:
@@ -44,12 +55,19 @@ def number(value: float | None) -> str:
     return f"{value:g}"
 
 
+def fixed(value: float, digits: int = 2, mark: Literal["", "+", ","] = "") -> str:
+    """``0.75``, ``+0.10``, ``1,234.50``, ``1e+300``: so many digits behind the point, three in all from a billion on."""
+    if abs(value) >= 1e9:
+        return f"{value:{mark.strip(',')}.3g}"
+    return f"{value:{mark}.{digits}f}"
+
+
 def money(value: float | None, *, at_least: bool = False) -> str:
     """``$4.00``, ``≥$4.00`` where a part of it is not known; ``–`` for None."""
     if value is None:
         return "–"
     digits = 2 if value >= 0.01 or value == 0 else 4
-    return f"{'≥' if at_least else ''}${value:,.{digits}f}"
+    return f"{'≥' if at_least else ''}${fixed(value, digits, ',')}"
 
 
 def size(count: int) -> str:

@@ -41,7 +41,7 @@ def skip(book: "Book", job: JobSpec, ended: StepSpec) -> list[StepSpec]:
     if job.enough is None or ended.kind != "trial":
         return []
     same = [step for step in job.steps if step.kind == "trial" and step.label == ended.label]
-    stood = [facts.of_step(book.batch_dir / job.job_id, step) for step in same]
+    stood = facts.of_steps(book.batch_dir / job.job_id, same)
     passes = sum(found.passed is True for found in stood)
     why = reason(job.enough, passes, sum(found.decided for found in stood))
     if why is None:

@@ -1,17 +1,23 @@
 """What two views say of one thing is one thing: what was called off, who ran, by which rule, at which cost."""
 
+import io
 import json
 
 import pytest
+from one_answer import views
+from rich.console import Console
 from stores import context, program
 from written import NO_REWARD, ZERO, Left, Writer
 
 from parallelhassnes.cli import render_batch
-from parallelhassnes.control import budget, hold, sheets, trial_rows, words
+from parallelhassnes.control import budget, flat, hold, run_report, sheets, trial_rows, words
 from parallelhassnes.control.batch_scoreboard import batch_scoreboard
 from parallelhassnes.control.compare import compare
+from parallelhassnes.control.errors_report import errors
+from parallelhassnes.control.explain import explain
 from parallelhassnes.control.operate import Target, cancel, retry
 from parallelhassnes.control.results import results
+from parallelhassnes.control.show import show
 from parallelhassnes.control.trial_lines import trial_lines
 
 MODEL = {"name": "terminus-2", "model_name": "openai/x"}
@@ -148,3 +154,57 @@ def test_a_scored_trial_that_is_tried_again_counts_once(writer):
     (cell,) = board.totals.values()
     assert (cell.n, cell.scored, cell.waiting, cell.again) == (2, 2, 0, 1)
     assert render_batch._cell(cell).plain == "2/2, 1 again"
+
+
+STRANGE = Left(None, ("StrangeError", "nobody knows"), tokens=(3, 0, 3))
+
+
+def test_a_class_that_nobody_named_is_a_guess_in_every_view(writer):
+    batch = writer.submit(["alpha"], [{**MODEL, "n_trials": 2}])
+    ends = {"1": STRANGE, "2": Left(None, ("RewardFileNotFoundError", "no reward file"), tokens=(3, 0, 3))}  # fmt: skip
+    writer.go_on(lambda name, _number: ends[name[-1]])
+    layout, chosen = writer.ctx.layout, trial_rows.choose(writer.ctx.layout, batch)
+    board = batch_scoreboard(layout, batch)
+    classes = {"agent_error": True, "verifier": False}
+    assert {one.failure_class: one.guessed for one in board.failures} == classes
+    shown = Console(width=200, file=io.StringIO())
+    shown.print(*render_batch._failures(board.failures))
+    assert "(agent_error (guessed), attempt 1): StrangeError" in shown.file.getvalue()
+    found = trial_lines(layout, chosen)
+    assert {one.failure_class: one.guessed for one in found.trials} == classes
+    assert {"agent_error (guessed)", "verifier"} <= {cell for row in sheets.of_trials(found).rows for cell in row}  # fmt: skip
+    assert "guessed" in flat.csv_text(flat.of_trials(found.trials)).splitlines()[0].split(",")
+    (group,) = lines(writer, batch).groups
+    assert (group.failures_guessed, sheets.not_scored(group)) == ({"agent_error": 1}, "1 agent_error (1 guessed), 1 verifier")  # fmt: skip
+    csv = flat.of_groups(["agent", "model"], [group])
+    assert csv.records[0]["failures_guessed"] == "agent_error=1"
+    assert {one.failure_class: one.guessed for one in errors(layout, chosen).groups} == classes
+    document = show(layout, batch)
+    said = {step.failure_class: (step.guessed, step.failure.partition(":")[0]) for step in document.steps if step.failure}  # fmt: skip
+    assert said == {"agent_error": (True, "agent_error (guessed)"), "verifier": (False, "verifier")}
+    failed = next(step for step in document.steps if step.guessed)
+    (attempt,) = show(layout, f"{batch}/{failed.step}").attempts
+    assert attempt.guessed
+    (explained,) = explain(writer.ctx, f"{batch}/{failed.step}").steps
+    assert "(agent_error (guessed): StrangeError" in explained.why[0]
+    (report,) = run_report.run_reports(layout, f"{batch}/{failed.step}")
+    assert "agent_error (guessed): StrangeError" in "\n".join(run_report.lines(report))
+    client = views.Browser().look_at(writer.ctx)
+    assert "<small>guessed, attempt 1" in client.get(f"/batches/{batch}").text
+    assert "agent_error (guessed)" in client.get(f"/batches/{batch}/steps?failure=agent_error").text
+    page = client.get("/attempts/" + attempt.attempt.rpartition("_")[2]).text
+    assert "<b>agent_error (guessed)</b>" in page
+    listed = client.get(f"/v1/batches/{batch}/scoreboard").json()["failures"]
+    assert {one["failure_class"]: one["guessed"] for one in listed} == classes
+
+
+def test_the_differences_of_huge_rewards_are_short(writer):
+    batches = []
+    for reward in (1e300, -1e300):
+        batches.append(writer.submit(["alpha", "beta"], [MODEL]))
+        writer.go_on(lambda _name, _number, reward=reward: Left({"reward": reward}, cost_usd=0.5))
+    sheet, _ = sheets.of_comparison(compare(writer.ctx.layout, *batches))
+    assert [row[3:] for row in sheet.rows][:2] == [
+        ("1e+300", "-1e+300", "-2e+300 (-2e+300 to -2e+300)"), ("0.5000", "0.5000", "+0.0000 (+0.0000 to +0.0000)"),
+    ]  # fmt: skip
+    assert [words.money(1e299), words.fixed(1234567.5), words.money(1234567.5)] == ["$1e+299", "1234567.50", "$1,234,567.50"]  # fmt: skip

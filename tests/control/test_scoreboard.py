@@ -236,6 +236,12 @@ def test_the_published_schemas_are_current(name: str) -> None:
     )
 
 
+def test_the_page_of_all_fields_is_current_and_is_where_the_documents_say() -> None:
+    page = stores.CHECKOUT / "schemas" / schemas.FIELDS
+    assert page.read_text() == schemas.fields(), "run python -m parallelhassnes.control.schemas"
+    assert "../schemas/fields.md" in (stores.CHECKOUT / "docs" / "results.md").read_text()
+
+
 def test_a_store_that_is_not_there_is_empty(root: Path) -> None:
     ctx = stores.context(root)
     shutil.rmtree(ctx.layout.runs)

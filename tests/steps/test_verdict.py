@@ -103,7 +103,7 @@ def test_only_the_newest_finished_attempt_counts(tmp_path):
         (attempts / name / "final.json").write_text(json.dumps(report))
         if name != "3_c":
             (attempts / name / "state.json").write_text('{"status":"succeeded"}')
-    found = facts.of_step(tmp_path, StepSpec(step_id="t", kind="trial", queue_key="k"))
+    (found,) = facts.of_steps(tmp_path, [StepSpec(step_id="t", kind="trial", queue_key="k")])
     assert (found.attempt, found.reward) == ("steps/t/attempts/2_b", 1.0)
 
 

@@ -285,7 +285,7 @@ def _trial(task_id: str, found: Trials, trial: Trial) -> TrialAnswer:
         status=_trial_status(trial), attempts=row.number if row else 0, max_attempts=trial.spec.retry.max_attempts,
         harbor_stage=trial.phase if status.state == "running" else None,
         reward=int(reward) if reward is not None and reward == int(reward) else reward,
-        error_message=f"{row.failure_class}: {row.line}" if row and row.failure_class else None,
+        error_message=(row.failure or None) if row else None,
         input_tokens=spent.tokens[0], cache_tokens=spent.tokens[1], output_tokens=spent.tokens[2], cost_usd=spent.cost_usd,
         has_trajectory=bool(trial.folder and (trial.folder / "trial/agent/trajectory.json").is_file()),
         created_at=found.meta.created_at, started_at=trial.started_at, finished_at=trial.ended_at,

@@ -266,7 +266,7 @@ def _run(site: Site, batch_id: str, trial: Trial, created_at: str) -> Run:
         id=f"{batch_id}-{trial.number + 1}", job_id=batch_id, run_number=trial.number + 1, status=_status(trial),
         tests_passed=passed, tests_total=total, agent_name=trial.agent.get("name"),
         result_path=str(trial.folder.relative_to(site.layout.root)) if trial.folder else None,
-        error=f"{row.failure_class}: {row.line}" if row and row.failure_class else None,
+        error=(row.failure or None) if row else None,
         started_at=trial.started_at, completed_at=trial.ended_at, created_at=created_at,
     )  # fmt: skip
 

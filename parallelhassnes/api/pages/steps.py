@@ -33,7 +33,7 @@ def steps_page(
         for step in document.steps
         if (not agent or (step.label or step.step.partition("/")[2]) == agent)
         and (not state or step.state == state)
-        and (not failure or step.failure.startswith(f"{failure}:"))
+        and (not failure or step.failure_class == failure)
         and (not gated or step.gated)
     ]
     pages = max(1, -(-len(steps) // STEPS_PER_PAGE))

@@ -70,6 +70,8 @@ class AttemptFacts:
     exception: str | None = None
     """Type of the exception beside, or instead of, the reward."""
     exception_class: str | None = None
+    exception_guessed: bool = False
+    """That class was guessed."""
     warnings: tuple[str, ...] = ()
     """What was reported and cannot be true."""
 
@@ -121,12 +123,12 @@ def spent_by(attempt: AttemptFacts) -> Spent:
 
 
 def of_steps(job_dir: Path, steps: Sequence[StepSpec]) -> list[TrialFacts]:
-    """The facts of these trial steps of a job, in their order, from their attempts' files."""
+    """The facts of these trial steps of a job, in their order, from their attempts' files and from what people said of them."""
     said = untrusted.read_object(job_dir / "overrides.json") or {}
     control = untrusted.read_object(job_dir.parent / "control.json") or {}
     skipped, canceled = (untrusted.mapping(said.get(name)) for name in ("enough", "canceled"))
     everything = control.get("canceled") is True
-    found = [of_step(job_dir, step) for step in steps]
+    found = [counting(list(_finished(job_dir, step)), step) for step in steps]
     for place, each in enumerate(found):
         if each.result != "missing" or _is_begun(job_dir, each.step_id):
             continue
@@ -144,11 +146,6 @@ def _is_begun(job_dir: Path, step_id: str) -> bool:
     except OSError:
         return False
     return any(not name.startswith(".") for name in names)
-
-
-def of_step(job_dir: Path, step: StepSpec) -> TrialFacts:
-    """The facts of one trial step, from its attempts' files; ``missing`` where no attempt has finished."""
-    return counting(list(_finished(job_dir, step)), step)
 
 
 def agent_of(step: StepSpec) -> str | None:
@@ -263,6 +260,7 @@ def of_report(status: object, report: Mapping[str, Any], step: StepSpec) -> Atte
         duration_sec=untrusted.number(timings.get("total")),
         exception=untrusted.text(exception.get("type"), 200),
         exception_class=exception["class"] if exception.get("class") in CLASSES else None,
+        exception_guessed=exception.get("guessed") is True,
         warnings=tuple(
             filter(None, map(untrusted.text, untrusted.sequence(trial.get("warnings"))))
         ),
@@ -333,7 +331,7 @@ def _silencing(trial: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 _SHORT = (
     "result", "reward", "rewards", "main", "passed", "undecided", "guessed", "by_default", "cost_usd", "cost_incomplete", "tokens",
-    "duration_sec", "exception", "exception_class", "failure_class", "warnings",
+    "duration_sec", "exception", "exception_class", "exception_guessed", "failure_class", "warnings",
 )  # fmt: skip
 _IDENTITY = ("agent", "agent_version", "model", "task_name", "task_checksum", "task_source")
 """Whose trial it was: in a line where it is not what the plan says."""
