@@ -11,8 +11,6 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from one_answer import stories, views
 from one_answer.check import check
 
-EVERY_REPORT = 10
-
 
 def main() -> int:
     """Make and look at so many stores; 1 where a view contradicted another, or the files."""
@@ -33,7 +31,7 @@ def main() -> int:
         nonlocal done
         done += 1
         try:
-            check(story, folder, browser, report=done % EVERY_REPORT == 0)
+            check(story, folder, browser, report=True)
         except Exception as error:  # noqa: BLE001 - all are wanted
             place = traceback.extract_tb(error.__traceback__)[-1]
             name = f"{type(error).__name__} {Path(place.filename).name}:{place.lineno} {str(error).splitlines()[0][:160]}"
@@ -45,6 +43,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         tell()
+    browser.close()
     print(
         f"{done} stores, seed {asked.seed}, {time.monotonic() - began:.0f} s: {sum(faults.values())} with a fault"
     )

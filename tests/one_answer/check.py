@@ -26,12 +26,23 @@ def check(
                 matches(view, facts, expected)
         if not any(_is_torn(ctx.layout.batch(b)) for b in torn):
             views.whole_store(ctx, browser)
-            earlier = views.earlier(ctx, browser)
-            newest = counted.count(ctx.layout.batch(ours[-1]))
-            assert earlier["trials"] == sum(each.n for each in newest.agents.values())
-            assert earlier["valued"] == sum(len(each.rewards) for each in newest.agents.values())
+            of_earlier(
+                views.earlier(ctx, browser, ours[-1]), counted.count(ctx.layout.batch(ours[-1]))
+            )
     finally:
         shutil.rmtree(root.parent)
+
+
+def of_earlier(told: views.Facts, expected: Batch) -> None:
+    """What an earlier program's client is told is what the files say."""
+    each = expected.agents.values()
+    decided = sum(own.scored - own.undecided for own in each)
+    known = {
+        "trials": sum(own.n for own in each), "valued": decided, "decided": decided,
+        "passes": sum(own.passes for own in each), "cost": sum(own.cost for own in each), "input": sum(own.input for own in each),
+    }  # fmt: skip
+    for fact, value in told.items():
+        assert value == known[fact], ("earlier client", fact, value, known[fact])
 
 
 def _is_torn(batch_dir: Path) -> bool:

@@ -1,7 +1,6 @@
 """Random stores: what is submitted, how each attempt ends, what people say meanwhile, what is damaged."""
 
 import dataclasses
-import functools
 import json
 import shutil
 import zlib
@@ -19,6 +18,8 @@ from parallelhassnes.errors import UserError
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.store import batches
 from parallelhassnes.tables import tasks as table_tasks
+from parallelhassnes.tables.problems import Problems
+from parallelhassnes.tables.tasks import FoundTask
 
 HALF = Left({"reward": 0.5}, cost_usd=0.25, tokens=(100, 40, 10))
 PASS = Left(cost_usd=1.0, tokens=(1000, 0, 50))
@@ -67,6 +68,8 @@ class Table(NamedTuple):
     max_attempts: int
     enough: bool
     gate: bool
+    client: str
+    """Whose name the table has."""
 
 
 class Event(NamedTuple):
@@ -95,6 +98,7 @@ _tables = st.builds(
     st.integers(1, 3),
     st.booleans(),
     st.booleans(),
+    st.sampled_from(["oddish.alpha-" + "0" * 20, "terminal-bench.alpha"]),
 )
 _WORDS = (
     "run", "run", "run", "cancel batch", "cancel job", "cancel step", "retry batch", "retry failed", "retry step",
@@ -125,7 +129,15 @@ def play(story: Story, root: Path, tasks: Path) -> Context:
 
 
 _real_read_task = table_tasks.read_task
-_read_task = functools.lru_cache(maxsize=None)(_real_read_task)
+_tasks: dict[tuple[Any, ...], FoundTask | None] = {}
+
+
+def _read_task(folder: Path, problems: Problems, **how: Any) -> FoundTask | None:
+    """A task, read once for all stories: they share the folders."""
+    key = (folder, *sorted(how.items()))
+    if key not in _tasks:
+        _tasks[key] = _real_read_task(folder, problems, **how)
+    return _tasks[key]
 
 
 class _Teller:
@@ -143,7 +155,7 @@ class _Teller:
             sweep["baseline_gate"] = True
         self.batch = self.writer.submit(
             list(TASKS[: table.tasks]), [AGENTS[name] for name in table.agents], sweep,
-            name="oddish.alpha-" + "0" * 20 + ".json",
+            name=f"{table.client}.json",
             retry={"max_attempts": table.max_attempts, "backoff_sec": 0.1}, experiment="told",
         )  # fmt: skip
 

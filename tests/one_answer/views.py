@@ -3,10 +3,12 @@
 import json
 import re
 from collections import Counter
+from contextlib import ExitStack
 from html import unescape
 from pathlib import Path
 from typing import Any
 
+from anyio.from_thread import start_blocking_portal
 from starlette.testclient import TestClient
 
 from parallelhassnes.api.app import create_app
@@ -29,17 +31,27 @@ type Facts = dict[str, Any]
 
 
 class Browser:
-    """One application for all stores: only the store behind it changes."""
+    """One application for all stores, in one event loop: only the store behind it changes.
+
+    A loop and a thread of its own for each request, as a client that is not entered makes them, cost more than all views.
+    """
 
     def __init__(self) -> None:
         self.client: TestClient | None = None
+        self._ends = ExitStack()
 
     def look_at(self, ctx: Context) -> TestClient:
         site = Site(ctx.layout.root, ApiConfig(), "none", ticking=False)
         if self.client is None:
             self.client = TestClient(create_app(site), base_url="http://127.0.0.1")
+            self.client.portal = self._ends.enter_context(start_blocking_portal())
         self.client.app.state.site = site  # type: ignore[attr-defined]
         return self.client
+
+    def close(self) -> None:
+        """End the loop."""
+        self._ends.close()
+        self.client = None
 
 
 def every(ctx: Context, browser: Browser, batch_id: str, *, report: bool) -> dict[str, Facts]:
@@ -229,18 +241,30 @@ def whole_store(ctx: Context, browser: Browser) -> None:
     assert show(ctx.layout, "latest").id == newest
 
 
-def earlier(ctx: Context, browser: Browser) -> Facts:
-    """What an Oddish client is told of the newest batch."""
-    answer = browser.look_at(ctx).get("/tasks")
+def earlier(ctx: Context, browser: Browser, batch_id: str) -> Facts:
+    """What a client of an earlier program is told of the batch, whichever of them has submitted it."""
+    line = next(one for one in system_scoreboard(ctx.layout).batches if one.batch_id == batch_id)
+    client, _, _ = line.source_name.partition(".")
+    get = browser.look_at(ctx).get
+    if client == "oddish":
+        answer = get("/tasks")
+        assert answer.status_code == 200, answer.text[:500]
+        task = answer.json()[0]
+        trials = task["trials"]
+        return {
+            "trials": task["total"], "valued": sum(trial["reward"] is not None for trial in trials),
+            "decided": task["reward_total"] or 0, "passes": task["reward_success"] or 0,
+            "cost": sum(trial["cost_usd"] or 0.0 for trial in trials), "input": sum(trial["input_tokens"] or 0 for trial in trials),
+        }  # fmt: skip
+    answer = get(f"/api/jobs/{batch_id}")
     assert answer.status_code == 200, answer.text[:500]
-    (task, *_) = answer.json()
-    rewards = [trial["reward"] for trial in task["trials"] if trial["reward"] is not None]
-    assert task["reward_total"] == (len(rewards) or None)
+    assert answer.json() in get("/api/jobs?limit=1000").json()
+    runs = answer.json()["runs"]
+    assert all(run["status"] == "completed" for run in runs if run["tests_total"])
     return {
-        "trials": task["total"],
-        "valued": len(rewards),
-        "all passes": task["reward_success"] or 0,
-    }
+        "trials": len(runs), "decided": sum(run["tests_total"] or 0 for run in runs),
+        "passes": sum(run["tests_passed"] or 0 for run in runs),
+    }  # fmt: skip
 
 
 def _page(html: str) -> Facts:
