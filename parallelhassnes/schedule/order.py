@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from parallelhassnes.names import key_dir
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.keys import Keys, table_limits
 from parallelhassnes.store import batches, members, tickets
@@ -54,13 +55,24 @@ class Load:
 
 
 def count(ctx: Context) -> tuple[Load, dict[str, set[str]]]:
-    """The load now, and for each queue key's folder the batches that have live attempts on it."""
+    """The load now, and for each queue key's folder the batches that have live attempts on it.
+
+    An attempt that ended after this pass has settled keeps its place: what its end decides (a budget that is spent, trials
+    that are not needed any more) is not known yet. Its supervisor has wished for the next pass.
+    """
     load = Load()
     live: dict[str, set[str]] = {}
     for ticket in tickets.running(ctx.layout, load.note_unknown):
         batch_id = tickets.parse_name(ticket.name).batch_id
         load.add(ticket.key_dir, batch_id)
         live.setdefault(ticket.key_dir, set()).add(batch_id)
+    for path in tickets.ended(ctx.layout):
+        with members.apart(
+            path, lambda _: None
+        ):  # settled meanwhile, or noted by the pass that could not settle it
+            ticket = tickets.read(path)
+            if not (ctx.layout.blocked / f"{ticket.batch_id}.json").exists():
+                load.add(key_dir(ticket.queue_key), ticket.batch_id)
     return load, live
 
 

@@ -59,7 +59,7 @@ def test_what_it_started_before_lives_on_when_its_next_attempt_ends(tmp_path):
     wait_for(lambda: running(ctx, batch, *"cd"), "the others")
     found = supervisors(ctx, batch)
     assert found["j/b"] == found["j/a"], "it went on in the same process"
-    assert len({*found.values()}) == 3
+    assert len({*found.values()}) > 1, "a process goes on with one of them and forks for another"
     go.touch()
     wait_for(lambda: idle(ctx), "the others")
     assert states(ctx, batch) == {f"j/{s}": ["succeeded"] for s in "abcd"}

@@ -26,7 +26,8 @@ from stores import (
 
 from parallelhassnes.execute import processes
 from parallelhassnes.schedule import waker
-from parallelhassnes.schedule.tick import tick
+from parallelhassnes.schedule.launch import launch_ready
+from parallelhassnes.schedule.tick import after_attempt, tick
 from parallelhassnes.store import attempts, checkpoints, locks, tickets
 
 
@@ -393,3 +394,23 @@ def test_an_end_while_an_operators_command_has_the_lock_is_settled_after_it(root
         )
     wait_for(lambda: idle(ctx), "the second step")
     assert states(ctx, batch) == {"j/a": ["succeeded"], "j/b": ["succeeded"]}
+
+
+def test_an_end_that_is_not_settled_yet_keeps_its_place(root):
+    """What it decides (a spent budget, trials that are not needed) is not known before."""
+    ctx = context(root, "concurrency = 1\n")
+    go = root / "go"
+    batch = put(
+        ctx,
+        table(job("j", shell("s", f"until test -e {go}; do sleep 0.02; done"), shell("t", "true"))),
+    )
+    tick(ctx)
+    (live,) = wait_for(lambda: tickets.running(ctx.layout), "the first")
+    with locks.held(ctx.layout.tick_lock):  # as in a pass that has settled what had ended
+        go.touch()
+        wait_for(lambda: tickets.ended(ctx.layout), "its end")
+        assert not tickets.running(ctx.layout)
+        assert launch_ready(ctx, after_attempt) == []
+    wait_for(lambda: idle(ctx), "the rest, by the pass that the first has wished for")
+    assert live.name.startswith(batch)
+    assert states(ctx, batch) == {"j/s": ["succeeded"], "j/t": ["succeeded"]}
