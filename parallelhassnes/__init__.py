@@ -1,3 +1,42 @@
-"""A filesystem-first batch harness for evaluating AI agents with Harbor."""
+"""A filesystem-first batch harness for evaluating AI agents with Harbor.
+
+The names of ``parallelhassnes.library`` can be taken from here; nothing is loaded before one of them is used.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "2.0.0.dev0"
+
+__all__ = [
+    "Attempt", "Batch", "InvalidTable", "Store", "StoreBusy", "UnknownId", "UserError",
+    "analyze", "attempts_df", "compare", "open_store", "results_df", "trials_df",
+]  # fmt: skip
+
+if TYPE_CHECKING:
+    from parallelhassnes.library import (
+        Attempt,
+        Batch,
+        InvalidTable,
+        Store,
+        StoreBusy,
+        UnknownId,
+        UserError,
+        analyze,
+        attempts_df,
+        compare,
+        open_store,
+        results_df,
+        trials_df,
+    )
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from parallelhassnes import library
+
+    return getattr(library, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

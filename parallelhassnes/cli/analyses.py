@@ -106,20 +106,10 @@ def _part(
     text: str, said: dict[str, object], own: dict[str, dict[str, str | None]]
 ) -> "AnalysisPart":
     """An engine's settings: what is said for all, and what is said for its kind."""
-    from typing import get_args
-
-    from parallelhassnes.errors import UserError
-    from parallelhassnes.names import nearest
-    from parallelhassnes.tables.model import AnalysisPart, Engine
+    from parallelhassnes.tables.analyses import part_of
 
     engine, _, model = text.partition(":")
-    known = get_args(Engine.__value__)
-    if engine not in known:
-        near = nearest(engine, known)
-        fix = f"did you mean {near}?" if near else f"use one of {', '.join(known)}"
-        raise UserError(f"there is no engine {engine}", fix=fix)
-    settings = {**said, **own.get(engine, {})}
-    return AnalysisPart(engine=engine, model=model or None, **settings)  # type: ignore[arg-type]
+    return part_of(engine, model or None, **said, **own.get(engine, {}))
 
 
 def _print(found: "Analysed", *, json: bool) -> None:

@@ -101,28 +101,19 @@ def _request(**given: object) -> "RunRequest":
 
 def _table(ctx: "Context", request: "RunRequest", config: Path | None) -> tuple[bytes, str]:
     """The bytes of the table to submit, and its name; a file without options is submitted as it is."""
-    from parallelhassnes.control.submit import read_table
+    from parallelhassnes.control.submit import read_table, table_of
     from parallelhassnes.store.atomic import dumps
     from parallelhassnes.tables.load import load
-    from parallelhassnes.tables.request import RunRequest, merged, table_for
+    from parallelhassnes.tables.request import RunRequest, merged
 
     if config is None:
-        document = table_for(request)
-        return dumps(_with_default_environment(ctx, document)).encode(), "run.json"
+        return table_of(ctx, request), "run.json"
     data = read_table(config)
     if request == RunRequest():
         return data, str(config)
     return dumps(
         merged(load(data, str(config)), request, str(config))
     ).encode(), f"{config.stem}.json"
-
-
-def _with_default_environment(ctx: "Context", document: dict[str, object]) -> dict[str, object]:
-    """Write the configured environment into the table, so that the same table runs the same elsewhere."""
-    sweep = document.get("sweep")
-    if isinstance(sweep, dict):
-        sweep.setdefault("environment", ctx.config.environment)
-    return document
 
 
 def _pairs(texts: opt.Texts, option: str) -> dict[str, str]:

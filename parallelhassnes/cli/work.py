@@ -295,87 +295,45 @@ def _say_how_to_come_back(ctx: "Context", batch_ids: list[str] | None) -> None:
 
 
 def _print_tick(ctx: "Context", report: "TickReport", *, quiet: bool, json: bool) -> None:
-    from parallelhassnes.store import tickets
+    from parallelhassnes.control.drive import ticked
     from parallelhassnes.store.atomic import dumps
 
-    left = [table for table in report.ingested if table.left]
-    rejected = [t for t in report.ingested if t.batch_id is None and not t.left]
-    accepted = [
-        table.batch_id for table in report.ingested if table.batch_id and not table.duplicate
-    ]
-    live = len(tickets.running(ctx.layout))
+    done = ticked(ctx, report)
     if json:
-        document = {
-            "ok": not report.failed,
-            "accepted": accepted,
-            "rejected": [
-                {"name": table.name, "errors": [problem.line() for problem in table.problems]}
-                for table in rejected
-            ],
-            "left": [
-                {"name": table.name, "errors": [problem.line() for problem in table.problems]}
-                for table in left
-            ],
-            "passed_over": report.passed_over,
-            "repaired": report.repaired,
-            "launched": [
-                f"{t.batch_id}/{t.job_id}/{t.step_id}/{attempt}" for t, attempt in report.launched
-            ],
-            "running": live,
-            "waiting": _waiting(ctx),
-        }
-        typer.echo(dumps(document), nl=False)
+        typer.echo(dumps(done.to_dict()), nl=False)
         return
-    for table in rejected:
-        for problem in table.problems:
-            typer.echo(f"rejected {problem.line()}", err=True)
-    for name in report.repaired:
+    for table in done.rejected:
+        for line in table.errors:
+            typer.echo(f"rejected {line}", err=True)
+    for name in done.repaired:
         typer.echo(f"attempt {name} had died; it is ended as lost", err=True)
-    lasting = [f"left {problem.line()}" for table in left for problem in table.problems]
-    lasting += [f"passed over {line}" for line in report.passed_over]
+    lasting = [f"left {line}" for table in done.left for line in table.errors]
+    lasting += [f"passed over {line}" for line in done.passed_over]
     if quiet:
         _print_trouble(ctx, lasting)
         return
     for line in lasting:
         typer.echo(line, err=True)
-    for line in _waiting(ctx):
+    for line in done.waiting:
         typer.echo(line)
     typer.echo(
-        f"{len(accepted)} tables accepted, {len(report.launched)} attempts started, {live} running"
+        f"{len(done.accepted)} tables accepted, {len(done.launched)} attempts started, {done.running} running"
     )
 
 
 def _print_trouble(ctx: "Context", lasting: list[str]) -> None:
     """What a quiet tick tells of what lasts: once, until it is another."""
+    from parallelhassnes.control.drive import waiting
     from parallelhassnes.control.told import news
     from parallelhassnes.schedule import damage, health
     from parallelhassnes.store import tickets
 
     if ctx.shortage() is not None and any(True for _ in tickets.ready_folders(ctx.layout)):
-        lasting.append(_waiting(ctx)[0])
+        lasting.append(waiting(ctx)[0])
     lasting += health.waiting(ctx.layout)
     lasting += [f"batch {batch_id} waits: {why}" for batch_id, why in sorted(damage.every(ctx.layout).items())]  # fmt: skip
     for line in news(ctx.layout, lasting):
         typer.echo(line, err=True)
-
-
-def _waiting(ctx: "Context") -> list[str]:
-    """One line per reason for which ready steps do not start, other than a limit."""
-    from parallelhassnes.schedule import health, keys
-    from parallelhassnes.store import atomic
-
-    lines = []
-    if (shortage := ctx.shortage()) is not None:
-        lines.append(f"nothing starts: {shortage}")
-    lines += health.waiting(ctx.layout)
-    lines += keys.holds(ctx.layout, ctx.config).values()
-    notes = {path.stem: atomic.read_derived(path) for path in ctx.layout.blocked.glob("*.json")}
-    lines += [
-        f"batch {batch_id} waits: {note['reason']}"
-        for batch_id, note in sorted(notes.items())
-        if "reason" in note
-    ]
-    return lines
 
 
 def _table(table: str) -> tuple[bytes, str, list[Path]]:

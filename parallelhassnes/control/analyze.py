@@ -4,12 +4,11 @@ Each becomes a step that is added to its trial's job. What has an analysis by th
 attempted again. So trials that came later are analysed, and only those.
 """
 
-from pydantic import BaseModel
-
 from parallelhassnes.control import status as statuses
 from parallelhassnes.control import trial_rows
 from parallelhassnes.control.analyses import engine_of
 from parallelhassnes.control.find import resolve
+from parallelhassnes.control.scoreboard_models import View
 from parallelhassnes.control.status import BatchStatus
 from parallelhassnes.errors import InvalidInput
 from parallelhassnes.names import Ids
@@ -27,7 +26,7 @@ from parallelhassnes.tables.paths import Bases
 from parallelhassnes.tables.problems import Problems
 
 
-class Analyzed(BaseModel):
+class Analyzed(View):
     """What came of it."""
 
     ok: bool = True

@@ -4,15 +4,17 @@ Supervisors refill freed slots themselves; this only watches, and does what cron
 """
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
+from parallelhassnes.control.scoreboard_models import View
 from parallelhassnes.errors import UserError
 from parallelhassnes.names import key_dir
 from parallelhassnes.schedule import health, keys, runner
 from parallelhassnes.schedule.context import Context, renewed
-from parallelhassnes.schedule.tick import pass_and_wake, tick
-from parallelhassnes.store import batches, locks, members, tickets
+from parallelhassnes.schedule.ingest import Ingested
+from parallelhassnes.schedule.tick import TickReport, pass_and_wake, tick
+from parallelhassnes.store import atomic, batches, locks, members, tickets
 
 _LOOK_SEC = 0.05
 _TICK_SEC = 5.0
@@ -20,9 +22,39 @@ _MOST_FAILED = 6
 """Ticks in a row whose passes failed, after which nobody waits any longer."""
 
 
+class Rejected(View):
+    """A table that was not taken."""
+
+    name: str
+    errors: list[str]
+
+
+class Ticked(View):
+    """What one tick did: what ``tick --json`` prints."""
+
+    ok: bool
+    """Whether the pass succeeded."""
+    accepted: list[str]
+    """Batch ids of new tables."""
+    rejected: list[Rejected]
+    left: list[Rejected]
+    """Tables that could not be looked at, and wait."""
+    passed_over: list[str]
+    """What of the store could not be read, a line each."""
+    repaired: list[str]
+    """Attempts that had died."""
+    launched: list[str]
+    """``batch_id/job_id/step_id/attempt`` of each attempt that was started."""
+    running: int
+    """Live attempts of the whole root."""
+    waiting: list[str]
+    """Why ready steps do not start, other than for a limit, a line each."""
+
+
 def until_idle(
-    ctx: Context, batch_ids: Collection[str] | None, on_look: Callable[[], None]
-) -> None:
+    ctx: Context, batch_ids: Collection[str] | None, on_look: Callable[[], None],
+    make_tick: Callable[[], Ticked] | None = None,
+) -> None:  # fmt: skip
     """Tick until nothing runs and nothing can start.
 
     Raises:
@@ -31,24 +63,63 @@ def until_idle(
     Args:
         batch_ids: the batches to wait for; None for all.
         on_look: called at every look, about twenty times a second.
+        make_tick: has another process tick; by default this one does.
     """
     next_tick, failed = 0.0, 0
     while True:
         if time.monotonic() >= next_tick:
-            report = tick(ctx)
-            failed = failed + 1 if report.failed else 0
+            done = ticked(ctx, tick(ctx)) if make_tick is None else make_tick()
+            failed = 0 if done.ok else failed + 1
             if failed >= _MOST_FAILED:
                 raise UserError("; ".join(health.troubles(ctx.layout)) or "no pass succeeds")
             next_tick = time.monotonic() + _TICK_SEC
-            came = any(not table.left for table in report.ingested)
-            moved = came or bool(report.launched or report.repaired)
+            moved = bool(done.accepted or done.rejected or done.launched or done.repaired)
         else:
             moved = False
         on_look()
         ctx = renewed(ctx)
-        if not moved and _is_idle(ctx, batch_ids) and _is_idle_between_passes(ctx, batch_ids):
-            return
+        if not moved and _is_idle(ctx, batch_ids):
+            if _is_idle_between_passes(ctx, batch_ids):
+                return
+            if not ctx.starts_attempts:
+                next_tick = 0.0
         time.sleep(_LOOK_SEC)
+
+
+def ticked(ctx: Context, report: TickReport) -> Ticked:
+    """What a tick did, for whoever asked for it."""
+    launched = [f"{t.batch_id}/{t.job_id}/{t.step_id}/{attempt}" for t, attempt in report.launched]
+    return Ticked(
+        ok=not report.failed,
+        accepted=[t.batch_id for t in report.ingested if t.batch_id and not t.duplicate],
+        rejected=_tables(t for t in report.ingested if t.batch_id is None and not t.left),
+        left=_tables(t for t in report.ingested if t.left),
+        passed_over=report.passed_over,
+        repaired=report.repaired,
+        launched=launched,
+        running=len(tickets.running(ctx.layout)),
+        waiting=waiting(ctx),
+    )
+
+
+def _tables(found: Iterable[Ingested]) -> list[Rejected]:
+    return [Rejected(name=t.name, errors=[problem.line() for problem in t.problems]) for t in found]
+
+
+def waiting(ctx: Context) -> list[str]:
+    """One line per reason for which ready steps do not start, other than a limit."""
+    lines = []
+    if (shortage := ctx.shortage()) is not None:
+        lines.append(f"nothing starts: {shortage}")
+    lines += health.waiting(ctx.layout)
+    lines += keys.holds(ctx.layout, ctx.config).values()
+    notes = {path.stem: atomic.read_derived(path) for path in ctx.layout.blocked.glob("*.json")}
+    lines += [
+        f"batch {batch_id} waits: {note['reason']}"
+        for batch_id, note in sorted(notes.items())
+        if "reason" in note
+    ]
+    return lines
 
 
 def _is_idle_between_passes(ctx: Context, batch_ids: Collection[str] | None) -> bool:

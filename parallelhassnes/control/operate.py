@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from parallelhassnes.control.scoreboard_models import View
 from parallelhassnes.errors import UserError
 from parallelhassnes.execute import processes
 from parallelhassnes.names import nearest
@@ -37,7 +38,7 @@ class Target(BaseModel):
         return "/".join(filter(None, (self.batch_id, self.job_id, self.step_id)))
 
 
-class Operated(BaseModel):
+class Operated(View):
     """What came of it."""
 
     ok: bool = True

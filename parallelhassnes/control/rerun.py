@@ -8,12 +8,11 @@ relative paths are looked for where they were looked for then.
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel
-
 from parallelhassnes.control import edits as editing
 from parallelhassnes.control import fold as folds
 from parallelhassnes.control import status as statuses
 from parallelhassnes.control.find import resolve
+from parallelhassnes.control.scoreboard_models import View
 from parallelhassnes.control.submit import submit
 from parallelhassnes.errors import UserError
 from parallelhassnes.schedule.context import Context
@@ -24,7 +23,7 @@ from parallelhassnes.tables.load import load
 type What = Literal["failed", "missing", "all"]
 
 
-class Rerun(BaseModel):
+class Rerun(View):
     """What came of it."""
 
     ok: bool = True

@@ -4,10 +4,9 @@ import json
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from pydantic import BaseModel
-
 from parallelhassnes.control import attempt_files, words
 from parallelhassnes.control.find import Found, resolve
+from parallelhassnes.control.scoreboard_models import View
 from parallelhassnes.control.words import between, money, number, size
 from parallelhassnes.errors import UnknownId
 from parallelhassnes.steps.untrusted import mapping, sequence
@@ -18,7 +17,7 @@ MOST_ITEMS = 50
 _COMMON = frozenset({"status", "summary", "files_read", "files_written", "artifacts"})
 
 
-class RunReport(BaseModel):
+class RunReport(View):
     """One attempt's report."""
 
     schema_version: Literal[1] = 1

@@ -3,7 +3,7 @@
 Building a model costs as much as a whole look at a store, so each is built when it is first used.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -15,6 +15,10 @@ class View(BaseModel):
     """Base of every view: made by us, so nothing unknown is in it."""
 
     model_config = ConfigDict(extra="forbid", defer_build=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The view as the JSON that the command line and the HTTP server give, in Python's own types."""
+        return self.model_dump(mode="json")
 
 
 class Counts(View):

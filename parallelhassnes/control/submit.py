@@ -13,6 +13,7 @@ from types import MappingProxyType
 from pydantic import BaseModel
 
 from parallelhassnes.control.doctor import docker_trouble
+from parallelhassnes.control.scoreboard_models import View
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import Plan
 from parallelhassnes.schedule import ingest
@@ -20,10 +21,11 @@ from parallelhassnes.schedule.context import Context
 from parallelhassnes.steps.sandbox import dockerfile
 from parallelhassnes.store import atomic, batches, locks
 from parallelhassnes.tables.expand import expand
+from parallelhassnes.tables.request import RunRequest, table_for
 from parallelhassnes.tables.trials import SANDBOX
 
 
-class Submitted(BaseModel):
+class Submitted(View):
     """The answer to a submission."""
 
     ok: bool = True
@@ -66,6 +68,17 @@ def read_table(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}", fix="name a table file") from None
+
+
+def table_of(ctx: Context, request: RunRequest) -> bytes:
+    """The table that a request amounts to, with the configured environment in it: the same table runs the same elsewhere.
+
+    Raises:
+        UserError: no task is named.
+    """
+    document = table_for(request)
+    document["sweep"].setdefault("environment", ctx.config.environment)
+    return atomic.dumps(document).encode()
 
 
 def base_dirs(table: Path | None) -> list[Path]:

@@ -67,12 +67,10 @@ def count(ctx: Context) -> tuple[Load, dict[str, set[str]]]:
         load.add(ticket.key_dir, batch_id)
         live.setdefault(ticket.key_dir, set()).add(batch_id)
     for path in tickets.ended(ctx.layout):
-        with members.apart(
-            path, lambda _: None
-        ):  # settled meanwhile, or noted by the pass that could not settle it
-            ticket = tickets.read(path)
-            if not (ctx.layout.blocked / f"{ticket.batch_id}.json").exists():
-                load.add(key_dir(ticket.queue_key), ticket.batch_id)
+        with members.apart(path, lambda _: None):  # noted by the pass that could not settle it
+            ended = tickets.read(path)
+            if not (ctx.layout.blocked / f"{ended.batch_id}.json").exists():
+                load.add(key_dir(ended.queue_key), ended.batch_id)
     return load, live
 
 

@@ -1,12 +1,13 @@
 """Analyses in a table: each trial gets a step per engine that is asked for, which waits for an attempt of it to end."""
 
-from typing import Any
+from typing import Any, get_args
 
-from parallelhassnes.names import Ids, safe_id
+from parallelhassnes.errors import UserError
+from parallelhassnes.names import Ids, nearest, safe_id
 from parallelhassnes.plan import Retry, StepSpec
 from parallelhassnes.tables.context import Context
 from parallelhassnes.tables.hidden import check_env, templates
-from parallelhassnes.tables.model import AnalysisAsked, AnalysisPart
+from parallelhassnes.tables.model import AnalysisAsked, AnalysisPart, Engine
 from parallelhassnes.tables.problems import pointer
 
 KEY = "analysis"
@@ -19,6 +20,20 @@ def parts(asked: AnalysisAsked | None) -> list[AnalysisPart]:
         return []
     every = asked if isinstance(asked, list) else [asked]
     return [AnalysisPart(engine=one) if isinstance(one, str) else one for one in every]
+
+
+def part_of(engine: str, model: str | None = None, **settings: object) -> AnalysisPart:
+    """An engine by its name, with its settings.
+
+    Raises:
+        UserError: there is no such engine.
+    """
+    known = get_args(Engine.__value__)
+    if engine not in known:
+        near = nearest(engine, known)
+        fix = f"did you mean {near}?" if near else f"use one of {', '.join(known)}"
+        raise UserError(f"there is no engine {engine}", fix=fix)
+    return AnalysisPart(engine=engine, model=model, **settings)  # type: ignore[arg-type]
 
 
 def checked(asked: AnalysisAsked | None, at: str, context: Context) -> list[AnalysisPart]:

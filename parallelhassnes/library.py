@@ -1,0 +1,474 @@
+"""The face for Python: open a store, run trials, wait, and get typed results or pandas frames.
+
+    import parallelhassnes as ph
+    store = ph.open_store("root", create=True)
+    batch = store.run(["tasks/hello"], agents=["oracle", "nop"], n=2, environment="sandbox")
+    batch.results(by=["agent"]).to_dict()
+    ph.trials_df(batch)
+
+Everything here calls the functions that the command line and the HTTP server call, and holds nothing between two calls:
+the files under ``runs/`` are the state. Attempts are started by a child process (``parallelhassnes tick``), never by a fork
+of the caller, so a notebook or a program with threads is safe, and may end at any time: attempts go on without it.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from parallelhassnes.config import find_root
+from parallelhassnes.control import submit as submission
+from parallelhassnes.control import trial_rows
+from parallelhassnes.control.analyses import Analysed, analyses
+from parallelhassnes.control.analyze import analyze as start_analyses
+from parallelhassnes.control.attempt_lines import AttemptLine, attempt_lines
+from parallelhassnes.control.batch_scoreboard import batch_scoreboard
+from parallelhassnes.control.compare import Comparison
+from parallelhassnes.control.compare import compare as compare_sides
+from parallelhassnes.control.drive import Ticked, until_idle
+from parallelhassnes.control.find import newest_attempt, resolve
+from parallelhassnes.control.init import ensure, init
+from parallelhassnes.control.operate import Only, Operated, Target
+from parallelhassnes.control.operate import cancel as cancel_target
+from parallelhassnes.control.operate import retry as retry_target
+from parallelhassnes.control.results import DEFAULT_BY, Results
+from parallelhassnes.control.results import results as results_of
+from parallelhassnes.control.run_report import run_reports
+from parallelhassnes.control.scoreboard_models import BatchScoreboard
+from parallelhassnes.control.trial_lines import TrialLine, trial_lines
+from parallelhassnes.control.trial_rows import Choice
+from parallelhassnes.errors import InvalidInput as InvalidTable
+from parallelhassnes.errors import StoreBusy, UnknownId, UserError
+from parallelhassnes.schedule.context import Context, open_context
+from parallelhassnes.store.atomic import dumps
+from parallelhassnes.store.layout import Layout
+from parallelhassnes.tables.analyses import part_of
+from parallelhassnes.tables.request import RunRequest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "Attempt", "Batch", "InvalidTable", "Store", "StoreBusy", "UnknownId", "UserError",
+    "analyze", "attempts_df", "compare", "open_store", "results_df", "trials_df",
+]  # fmt: skip
+
+_PICKED = frozenset({"failed", "unscored", "lost"})
+
+
+def open_store(root: str | os.PathLike[str] | None = None, *, create: bool = False) -> "Store":
+    """Open the store of a root.
+
+    Args:
+        root: the folder with ``runs/``; None means the nearest one upwards of the current folder that has a
+            ``parallelhassnes.toml``.
+        create: make the folder, ``runs/`` and a commented ``parallelhassnes.toml`` where they are missing.
+
+    Raises:
+        UserError: there is no store and ``create`` is not set; or the configuration is invalid.
+    """
+    folder = find_root(Path.cwd()) if root is None else Path(root).absolute()
+    if create:
+        init(folder)
+    elif not Layout(folder).system.is_dir():
+        raise UserError(f"{folder}: has no store", fix="open it with create=True to make one")
+    store = Store(folder)
+    with _opened(store) as ctx:
+        ensure(ctx)
+    return store
+
+
+class Store:
+    """One root: its queue and its batches. Open it with ``open_store``."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        """The folder with ``runs/``, absolute."""
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.root)!r})"
+
+    def run(
+        self,
+        paths: Sequence[str | os.PathLike[str]] = (),
+        *,
+        agents: Sequence[str] = (),
+        models: Sequence[str] = (),
+        n: int | None = None,
+        environment: str | None = None,
+        wait: bool = True,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> "Batch":
+        """Run tasks with agents, like ``parallelhassnes run``, and wait for the end.
+
+        Args:
+            paths: task folders, or folders of tasks.
+            agents: names that Harbor knows, or ``module:Class``; none means ``oracle``.
+            models: each agent runs with each model; ``oracle`` and ``nop`` run once, without.
+            n: trials per task and agent; None means 1.
+            environment: ``docker``, ``sandbox`` or another that Harbor knows; None means the configured one.
+            wait: False returns as soon as the batch is queued and a first tick has run.
+            timeout: seconds to wait at most; None means no limit.
+            options: any other field of ``RunRequest``: ``dataset``, ``n_valid``, ``experiment``, ``priority``,
+                ``concurrency``, ``limits``, ``secrets``, ``agent_env``, ``agent_kwargs``, ``timeout_multiplier``,
+                ``max_attempts``, ``analyses``, ``task_names``, ``exclude_task_names``, ``n_tasks``, ``passing``.
+
+        Raises:
+            InvalidTable: a task, agent or option cannot be used; every problem is listed.
+            TimeoutError: the batch goes on after ``timeout`` seconds; nothing is canceled.
+        """
+        request = _request(
+            options, paths=tuple(map(os.fspath, paths)), agents=tuple(agents), models=tuple(models),
+            n_trials=n, environment=environment,
+        )  # fmt: skip
+        with _opened(self) as ctx:
+            data = submission.table_of(ctx, request)
+            folders = submission.base_dirs(None)
+            done = submission.submit(
+                ctx, data, name="run.json", folders=folders, again=True, here=True
+            )
+        batch = Batch(self, done.batch_id)
+        if wait:
+            return batch.wait(timeout)
+        self.tick()
+        return batch
+
+    def submit(
+        self, table: Mapping[str, Any] | str | os.PathLike[str], *, again: bool = False
+    ) -> "Batch":
+        """Put a launch table into the queue; nothing starts before a tick, or ``Batch.wait``.
+
+        Args:
+            table: the table as a mapping, or the path of a JSON or YAML file.
+            again: make a new batch even where the same table made one before.
+
+        Raises:
+            InvalidTable: the table is wrong; every problem is listed with its place.
+        """
+        if isinstance(table, Mapping):
+            data, name, folders = (
+                dumps(dict(table)).encode(),
+                "table.json",
+                submission.base_dirs(None),
+            )
+        else:
+            path = Path(table)
+            data, name, folders = submission.read_table(path), str(path), submission.base_dirs(path)
+        with _opened(self) as ctx:
+            done = submission.submit(ctx, data, name=name, folders=folders, again=again)
+        return Batch(self, done.batch_id)
+
+    def tick(
+        self, *, concurrency: int | None = None, limits: Mapping[str, int] | None = None
+    ) -> Ticked:
+        """Ingest what waits, repair what died, start what may start; waits for no attempt.
+
+        Args:
+            concurrency: live attempts on this host at most; None means as configured.
+            limits: queue key → live attempts at most.
+
+        Raises:
+            UserError: the configuration is invalid, or another process holds the store for too long.
+        """
+        more = [] if concurrency is None else ["--concurrency", str(concurrency)]
+        for key, number in (limits or {}).items():
+            more += ["--limit", f"{key}={number}"]
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "parallelhassnes",
+            "tick",
+            "--json",
+            "--root",
+            str(self.root),
+            *more,
+        ]
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            process_group=0,
+            check=False,
+        )
+        said = json.loads(done.stdout or "{}")
+        if "launched" not in said:
+            raise UserError(
+                said.get("error")
+                or f"the tick ended with {done.returncode}: {done.stderr.strip()[-500:]}"
+            )
+        return Ticked(**{name: said[name] for name in Ticked.model_fields})
+
+    def batch(self, batch_id: str = "latest") -> "Batch":
+        """A batch by its id, an unambiguous beginning of it, or ``latest``.
+
+        Raises:
+            UnknownId: there is no such batch.
+        """
+        with _opened(self) as ctx:
+            return Batch(self, resolve(ctx.layout, batch_id).batch_id)
+
+    def batches(self, experiment: str | None = None) -> list["Batch"]:
+        """The batches that can be read, oldest first; those of one experiment where it is named.
+
+        Raises:
+            UnknownId: no batch belongs to the experiment.
+        """
+        with _opened(self) as ctx:
+            chosen = trial_rows.choose(ctx.layout, experiment=experiment)
+        return [Batch(self, batch_id) for batch_id in chosen.batch_ids]
+
+    def attempt(self, attempt_id: str = "latest") -> "Attempt":
+        """An attempt by its id; of a batch, job or step the newest one.
+
+        Raises:
+            UnknownId: there is none.
+        """
+        with _opened(self) as ctx:
+            return Attempt(self, str(newest_attempt(ctx.layout, attempt_id)))
+
+
+class Batch:
+    """One accepted launch table: jobs, steps and their attempts."""
+
+    def __init__(self, store: Store, batch_id: str) -> None:
+        self.store, self.id = store, batch_id
+
+    def __repr__(self) -> str:
+        return f"Batch({self.id!r})"
+
+    def wait(self, timeout: float | None = None) -> "Batch":
+        """Tick until nothing of the batch runs and nothing of it can start; returns the batch itself.
+
+        Args:
+            timeout: seconds; None means no limit.
+
+        Raises:
+            TimeoutError: time is over; attempts go on, and ``wait`` may be called again.
+            UserError: no pass over the store succeeds.
+        """
+        until = None if timeout is None else time.monotonic() + timeout
+
+        def look() -> None:
+            if until is not None and time.monotonic() > until:
+                raise TimeoutError(
+                    f"batch {self.id} goes on after {timeout:g} s; wait again, or cancel it"
+                )
+
+        with _opened(self.store) as ctx:
+            until_idle(ctx, [self.id], look, make_tick=self.store.tick)
+        return self
+
+    def status(self) -> BatchScoreboard:
+        """How the batch stands: counts by state, the matrix of results, what runs, what waits and why."""
+        with _opened(self.store) as ctx:
+            return batch_scoreboard(ctx.layout, self.id)
+
+    def results(self, by: Sequence[str] = DEFAULT_BY) -> Results:
+        """Pass rates with intervals, mean rewards, money and time per group.
+
+        Args:
+            by: ``agent``, ``model``, ``task``, ``job``, ``reward``, ``label:NAME`` and others of ``results --by``.
+
+        Raises:
+            UserError: a dimension is not known.
+        """
+        with _opened(self.store) as ctx:
+            return results_of(ctx.layout, _choice([self]), tuple(by))
+
+    def retry(self, only: str | Iterable[str] | None = None, reason: str = "") -> Operated:
+        """Have ended steps attempted again, at once; what came of it, with empty lists where nothing was to retry.
+
+        Args:
+            only: ``failed``, ``unscored``, ``lost`` or failure classes; None means every ended step.
+            reason: kept in the ledger.
+
+        Raises:
+            UserError: there is no such failure class.
+        """
+        words = [only] if isinstance(only, str) else list(only or ())
+        picked = {word: True for word in words if word in _PICKED}
+        classes = frozenset(word for word in words if word not in _PICKED)
+        with _opened(self.store) as ctx:
+            done = retry_target(
+                ctx, Target(batch_id=self.id), Only(classes=classes, **picked), reason
+            )
+        done.started = len(self.store.tick().launched)
+        return done
+
+    def cancel(self, reason: str = "") -> Operated:
+        """End what runs and start nothing more; ended attempts stay as they are.
+
+        Args:
+            reason: kept in the ledger.
+        """
+        with _opened(self.store) as ctx:
+            return cancel_target(ctx, Target(batch_id=self.id), reason)
+
+
+class Attempt:
+    """One attempt of a step."""
+
+    def __init__(self, store: Store, attempt_id: str) -> None:
+        self.store, self.id = store, attempt_id
+
+    def __repr__(self) -> str:
+        return f"Attempt({self.id!r})"
+
+    @property
+    def folder(self) -> Path:
+        """The attempt's folder under ``runs/``."""
+        with _opened(self.store) as ctx:
+            return resolve(ctx.layout, self.id).folder(ctx.layout)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """``state.json``: status, times, failure."""
+        with _opened(self.store) as ctx:
+            return run_reports(ctx.layout, self.id)[0].state
+
+    @property
+    def report(self) -> dict[str, Any] | None:
+        """``final.json``: what the attempt came to; None while it runs."""
+        with _opened(self.store) as ctx:
+            return run_reports(ctx.layout, self.id)[0].report
+
+
+def compare(a: Batch, b: Batch) -> Comparison:
+    """Compare two batches of one store task by task, with what makes the two sides unequal.
+
+    Raises:
+        UserError: the batches are of different stores.
+    """
+    store = _store_of([a, b])
+    with _opened(store) as ctx:
+        return compare_sides(ctx.layout, a.id, b.id)
+
+
+def analyze(
+    batch: Batch,
+    engine: str = "rules",
+    model: str | None = None,
+    *,
+    failed: bool = False,
+    wait: bool = True,
+) -> Analysed:
+    """Have the trials of a batch analysed, and return what the analyses say.
+
+    Args:
+        engine: ``rules``, ``codex``, ``claude``, ``api`` or ``harbor``.
+        model: the engine's model; ``rules`` takes none.
+        failed: only trials that have ended and did not pass.
+        wait: False returns what is known at once.
+
+    Raises:
+        UserError: there is no such engine, or it lacks something.
+    """
+    part = part_of(engine, model)
+    with _opened(batch.store) as ctx:
+        start_analyses(ctx, batch.id, [part], failed=failed)
+    if wait:
+        batch.wait()
+    with _opened(batch.store) as ctx:
+        return analyses(ctx.layout, batch.id)
+
+
+def trials_df(what: Batch | Store | Sequence[Batch]) -> "pd.DataFrame":
+    """One row per trial, by the attempt of it that counts; columns are the fields of ``results --trials`` (docs/python.md).
+
+    ``labels`` and ``rewards`` hold mappings, ``warnings`` lists; what is not known is missing (NaN or None).
+    """
+    store, chosen = _chosen(what)
+    with _opened(store) as ctx:
+        lines = trial_lines(ctx.layout, chosen).trials
+    return _frame([line.model_dump() for line in lines], TrialLine.model_fields)
+
+
+def attempts_df(what: Batch | Store | Sequence[Batch]) -> "pd.DataFrame":
+    """One row per attempt, live and superseded ones included, in order of their launch; times are UTC time stamps."""
+    store, chosen = _chosen(what)
+    with _opened(store) as ctx:
+        lines = attempt_lines(ctx.layout, chosen).attempts
+    frame = _frame([line.model_dump() for line in lines], AttemptLine.model_fields)
+    for name in ("launched_at", "ended_at"):
+        frame[name] = _pandas().to_datetime(frame[name], utc=True, format="ISO8601")
+    return frame
+
+
+def results_df(
+    what: Batch | Store | Sequence[Batch], by: Sequence[str] = DEFAULT_BY
+) -> "pd.DataFrame":
+    """One row per group, best first; the dimensions of ``by`` are columns, then the fields of ``results --json`` groups."""
+    store, chosen = _chosen(what)
+    with _opened(store) as ctx:
+        found = results_of(ctx.layout, chosen, tuple(by))
+    rows = [{**line.key, **line.model_dump(exclude={"key"})} for line in found.groups]
+    return _frame(rows, by)
+
+
+def _frame(rows: list[dict[str, Any]], columns: Iterable[str]) -> "pd.DataFrame":
+    pd = _pandas()
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(columns))
+
+
+def _pandas() -> Any:
+    try:
+        import pandas as pd
+    except ImportError:
+        raise UserError("frames need pandas", fix="pip install 'parallelhassnes[df]'") from None
+    return pd
+
+
+def _chosen(what: Batch | Store | Sequence[Batch]) -> tuple[Store, Choice]:
+    if isinstance(what, Store):
+        with _opened(what) as ctx:
+            return what, trial_rows.choose(ctx.layout)
+    batches = [what] if isinstance(what, Batch) else list(what)
+    return _store_of(batches), _choice(batches)
+
+
+def _store_of(batches: Sequence[Batch]) -> Store:
+    roots = {batch.store.root for batch in batches}
+    if len(roots) != 1:
+        fix = "take batches of one store" if roots else "name at least one batch"
+        raise UserError(f"{len(roots)} stores are meant", fix=fix)
+    return batches[0].store
+
+
+def _choice(batches: Sequence[Batch]) -> Choice:
+    return Choice(
+        tuple(batch.id for batch in batches), f"batch {', '.join(batch.id for batch in batches)}"
+    )
+
+
+def _request(options: Mapping[str, Any], **given: Any) -> RunRequest:
+    known = RunRequest.__dataclass_fields__
+    for name in options:
+        if name not in known or name in given:
+            raise UserError(f"run() has no option {name}", fix=f"options are {', '.join(known)}")
+    lists = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
+    }
+    return RunRequest(**given, **lists)  # type: ignore[arg-type]
+
+
+@contextmanager
+def _opened(store: Store) -> Iterator[Context]:
+    """The store as configured now, for a process that starts no attempt itself.
+
+    The caller's file mode creation mask, which private stores narrow, is put back afterwards.
+    """
+    before = os.umask(0)
+    os.umask(before)
+    try:
+        yield replace(open_context(store.root), starts_attempts=False)
+    finally:
+        os.umask(before)

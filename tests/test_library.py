@@ -1,0 +1,235 @@
+"""The face for Python: what docs/python.md promises, with real trials, in processes of their own where that matters."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from stores import CHECKOUT, environment, job, program, shell
+from stores import table as table_bytes
+
+import parallelhassnes as ph
+from parallelhassnes import library
+
+HELLO = str(CHECKOUT / "examples" / "tasks" / "hello")
+
+
+def table(*jobs):
+    """A launch table as a dict."""
+    return json.loads(table_bytes(*jobs))
+
+
+PAGE = CHECKOUT / "docs" / "python.md"
+NOTEBOOK = CHECKOUT / "examples" / "results.ipynb"
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """A store in which two agents have each tried a task twice."""
+    store = ph.open_store(tmp_path_factory.mktemp("face"), create=True)
+    batch = store.run([HELLO], agents=["oracle", "nop"], n=2, environment="sandbox", experiment="e")
+    return store, batch
+
+
+def test_a_run_waits_and_its_results_are_typed(ran):
+    store, batch = ran
+    board = batch.status()
+    assert (board.counts.succeeded, board.counts.running) == (5, 0)
+    found = batch.results(by=["agent"])
+    rates = {line.key["agent"]: line.pass_rate for line in found.groups}
+    assert rates == {"oracle": 1.0, "nop": 0.0}
+    said = json.loads(program(store.root, "results", batch.id, "--by", "agent", "--json").stdout)
+    ours = json.loads(json.dumps(found.to_dict()))
+    assert {**said, "at": ""} == {**ours, "at": "", "of": said["of"]}
+
+
+def test_frames_have_a_row_per_trial_attempt_and_group(ran):
+    store, batch = ran
+    trials = ph.trials_df(batch)
+    assert len(trials) == 4
+    assert trials.groupby("agent")["reward"].mean().to_dict() == {"nop": 0.0, "oracle": 1.0}
+    attempts = ph.attempts_df(store)
+    assert len(attempts[attempts.batch == batch.id]) == 5
+    assert (attempts.ended_at > attempts.launched_at).all()
+    groups = ph.results_df([batch], by=["agent", "task"])
+    assert list(groups.columns[:2]) == ["agent", "task"]
+    assert list(groups.passes) == [2, 0]
+
+
+def test_frames_of_nothing_have_their_columns(tmp_path):
+    store = ph.open_store(tmp_path, create=True)
+    batch = store.submit(table(job("j", shell("s", "true")))).wait(60)
+    assert ph.trials_df(batch).empty
+    assert "reward" in ph.trials_df(batch).columns
+    assert next(iter(ph.results_df(batch, by=["agent"]).columns)) == "agent"
+    assert list(ph.attempts_df(batch).kind) == ["command"]
+
+
+def test_nothing_to_retry_is_an_empty_result(ran):
+    _, batch = ran
+    done = batch.retry(only="failed", reason="again")
+    assert (done.attempts, done.steps, done.started) == ([], [], 0)
+    with pytest.raises(ph.UserError, match="did you mean infrastructure"):
+        batch.retry(only="infrastructur")
+
+
+def test_a_submitted_table_starts_with_a_tick_and_is_waited_for(tmp_path):
+    store = ph.open_store(tmp_path, create=True)
+    go = tmp_path / "go"
+    batch = store.submit(table(job("j", shell("s", f"until test -e {go}; do sleep 0.02; done"))))
+    assert batch.status().counts.ready == 1
+    assert len(store.tick().launched) == 1
+    with pytest.raises(TimeoutError, match=batch.id):
+        batch.wait(timeout=0.2)
+    go.touch()
+    assert batch.wait(timeout=60) is batch
+    assert batch.status().counts.succeeded == 1
+    again = store.submit(table(job("j", shell("s", f"until test -e {go}; do sleep 0.02; done"))))
+    assert again.id == batch.id
+
+
+def test_cancel_ends_what_runs(tmp_path):
+    store = ph.open_store(tmp_path, create=True)
+    batch = store.submit(table(job("j", shell("s", "sleep 300"))))
+    store.tick()
+    batch.cancel("enough seen")
+    batch.wait(60)
+    assert batch.status().counts.canceled == 1
+
+
+def test_errors_are_ours_and_say_what_to_do(ran, tmp_path):
+    store, batch = ran
+    with pytest.raises(ph.UserError, match="create=True"):
+        ph.open_store(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(ph.UnknownId):
+        store.batch("nothing-like-it")
+    with pytest.raises(ph.InvalidTable, match="jobs"):
+        store.submit({"jobs": 3})
+    with pytest.raises(ph.UserError, match="no option agent"):
+        store.run([HELLO], agent="oracle")
+    with pytest.raises(ph.UserError, match="did you mean"):
+        ph.analyze(batch, engine="rule")
+    with pytest.raises(ph.UserError, match="2 stores"):
+        ph.compare(batch, ph.Batch(ph.Store(tmp_path), "x"))
+    (tmp_path / "parallelhassnes.toml").write_text("concurrency = []\n")
+    with pytest.raises(ph.UserError, match="concurrency"):
+        ph.open_store(tmp_path, create=True)
+
+
+def test_attempts_comparisons_and_analyses(ran):
+    store, batch = ran
+    attempt = store.attempt("latest")
+    assert attempt.report["status"] == attempt.state["status"] == "succeeded"
+    assert (attempt.folder / "seal.json").is_file()
+    assert [one.id for one in store.batches(experiment="e")] == [batch.id]
+    other = store.run([HELLO], agents=["oracle"], environment="sandbox")
+    assert ph.compare(batch, other).to_dict()["a"]
+    assert ph.analyze(other).outcomes == {"rules": {"good_success": 1}}
+
+
+def test_a_program_with_threads_may_end_at_any_time(tmp_path):
+    """Attempts are no children of the caller: they outlive it, and no thread of it is forked."""
+    script = """
+import sys, threading, os
+import parallelhassnes as ph
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+store = ph.open_store(sys.argv[1], create=True)
+batch = store.submit({"spec_version": "2.0", "jobs": [{"job_id": "j", "steps": [
+    {"step_id": "s", "command": ["sh", "-c", "until test -e " + sys.argv[1] + "/go; do sleep 0.02; done"]}]}]})
+store.tick()
+print(batch.id, flush=True)
+os._exit(9)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script, str(tmp_path)],
+        capture_output=True, text=True, env=environment(), cwd=CHECKOUT,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (9, "")
+    batch = ph.open_store(tmp_path).batch(done.stdout.strip())
+    assert batch.status().counts.running == 1
+    (tmp_path / "go").touch()
+    assert batch.wait(60).status().counts.succeeded == 1
+
+
+def test_two_threads_may_wait_for_two_batches(tmp_path):
+    store = ph.open_store(tmp_path, create=True)
+    batches = [store.submit(table(job(f"j{n}", shell("s", f"exit {n}")))) for n in range(2)]
+    threads = [threading.Thread(target=batch.wait, args=(60,)) for batch in batches]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [b.status().counts.succeeded for b in batches] == [1, 0]
+
+
+def test_the_caller_keeps_its_mask(tmp_path):
+    before = os.umask(0o022)
+    try:
+        ph.open_store(tmp_path, create=True).batches()
+        assert os.umask(0o022) == 0o022
+    finally:
+        os.umask(before)
+
+
+def test_importing_the_package_loads_nothing():
+    code = (
+        "import sys, parallelhassnes; print(sum('parallelhassnes' in name for name in sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        cwd=CHECKOUT,
+    )
+    assert done.stdout == "1\n"
+
+
+def test_the_face_is_about_fifteen_names_each_described():
+    assert 10 <= len(ph.__all__) <= 16
+    assert ph.__all__ == library.__all__
+    for name in ph.__all__:
+        assert getattr(ph, name).__doc__, name
+        assert f"`{name}" in PAGE.read_text() or f"ph.{name}" in PAGE.read_text(), name
+    assert (Path(ph.__file__).parent / "py.typed").is_file()
+
+
+def test_what_the_page_shows_runs(tmp_path):
+    """All blocks of docs/python.md in order, in one process, as somebody would paste them."""
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    _run("\n".join(blocks), tmp_path)
+
+
+def test_the_notebook_runs(tmp_path):
+    cells = json.loads(NOTEBOOK.read_text())["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    ast.parse(code)
+    _run(code, tmp_path)
+    assert all(not cell.get("outputs") for cell in cells), "commit it without outputs"
+
+
+def _run(code: str, folder: Path) -> None:
+    (folder / "tasks").symlink_to(CHECKOUT / "examples" / "tasks")
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=folder,
+        env={**environment(), "PYTHONPATH": str(CHECKOUT), "MPLBACKEND": "agg", "HOME": str(folder)}, timeout=110,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_frame_without_pandas_is_one_line(tmp_path):
+    code = "import sys; sys.modules['pandas'] = None\nimport parallelhassnes as ph\nph.trials_df(ph.open_store(sys.argv[1], create=True))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        cwd=CHECKOUT,
+    )
+    assert "frames need pandas; pip install 'parallelhassnes[df]'" in done.stderr
