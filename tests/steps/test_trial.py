@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from parallelhassnes.plan import StepSpec
 from parallelhassnes.steps import registry, trial_paths
 from parallelhassnes.steps.kinds import Attempt, WorkerEnd
+from parallelhassnes.steps.sandbox import limits
 
 SLOW = "echo $$ > /app/pid; exec sleep 60"
 
@@ -287,3 +288,20 @@ def test_a_process_that_is_killed_in_a_sandbox_that_lives_on_is_the_tasks_affair
     attempt = make_attempt(tmp_path, "trial", trial_spec(task, environment=SANDBOX))
     _, outcome, report = run(attempt)
     assert report["failure"]["class"] == "verifier", outcome
+
+
+@pytest.mark.namespaces
+def test_a_process_that_is_killed_for_want_of_memory_in_a_sandbox_is_the_tasks_affair(tmp_path):
+    if "memory" not in limits.parents():
+        pytest.skip("no control group may be written here, so no sandbox has a limit")
+    hungry = "tail /dev/zero"  # keeps all that it reads, for it waits for the end of a line
+    toml = "[environment]\nmemory_mb = 64\n"
+    for number, (solution, test) in enumerate(((f"{hungry}; touch /app/out", None), ("true", f"exec {hungry}"))):  # fmt: skip
+        task = make_task(tmp_path / str(number), solution=solution, test=test, toml=toml)
+        attempt = make_attempt(tmp_path / str(number), "trial", trial_spec(task, environment=SANDBOX))  # fmt: skip
+        _, outcome, report = run(attempt)
+        assert "by control group" in report["trial"]["sandbox"]["limits"]["memory_mb"]
+        if test is None:
+            assert (outcome.status, report["trial"]["reward"]) == ("succeeded", 1.0), outcome
+        else:
+            assert report["failure"]["class"] == "verifier", outcome

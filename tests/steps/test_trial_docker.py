@@ -163,3 +163,37 @@ def test_a_process_that_is_killed_in_a_container_that_lives_on_is_the_tasks_affa
     attempt = docker_attempt(tmp_path, solution="true", test="kill -9 $$")
     _, outcome, report = run(attempt, 120)
     assert report["failure"]["class"] == "verifier", outcome
+
+
+HUNGRY = "tail /dev/zero"
+"""Keeps all that it reads in memory, for it waits for the end of a line."""
+
+
+def small_attempt(tmp_path, solution, main=""):
+    """In a container with little memory; ``main`` is a line of the Compose file about its first program."""
+    compose = f"services:\n  main:\n    mem_limit: 64m\n    memswap_limit: 64m\n{main}"
+    return docker_attempt(
+        tmp_path, solution=solution, **{"environment/docker-compose.yaml": compose}
+    )
+
+
+def test_a_container_that_the_kernel_kills_for_want_of_memory_is_the_hosts_fault(tmp_path):
+    waits = f"while [ ! -e /go ]; do sleep 0.1; done; exec {HUNGRY}"
+    main = f"    command: {json.dumps(['sh', '-c', waits])}\n"
+    attempt = small_attempt(tmp_path, "touch /go; sleep 60", main)
+    _, outcome, report = run(attempt, 120)
+    assert report["failure"]["class"] == "infrastructure", outcome
+    assert "exit code 137, out of memory" in report["failure"]["line"]
+    assert left_of(attempt) == []
+
+
+def test_a_process_that_is_killed_for_want_of_memory_in_a_container_that_lives_on_is_the_tasks_affair(
+    tmp_path,
+):
+    attempt = small_attempt(tmp_path, f"{HUNGRY}; touch /app/out")
+    _, outcome, report = run(attempt, 120)
+    assert (outcome.status, report["trial"]["reward"]) == ("succeeded", 1.0), outcome
+    attempt = small_attempt(tmp_path / "tests", "true")
+    (tmp_path / "tests" / "hello" / "tests" / "test.sh").write_text(f"#!/bin/bash\nexec {HUNGRY}\n")
+    _, outcome, report = run(attempt, 120)
+    assert report["failure"]["class"] == "verifier", outcome
