@@ -55,6 +55,31 @@ def docker() -> Missing | None:
 
 
 @functools.cache
+def podman() -> Missing | None:
+    """Podman, able to run a container, with podman-compose and the base image."""
+    if why := _fails(
+        "env",
+        "-u",
+        "DOCKER_CONFIG",
+        "podman",
+        "run",
+        "--rm",
+        "--pull",
+        "never",
+        BASE_IMAGE,
+        "true",
+        timeout_sec=60,
+    ):
+        return Missing(
+            f"Podman does not run a container ({why})",
+            f"install podman, then: docker save {BASE_IMAGE} | podman load",
+        )
+    if why := _fails("podman-compose", "version"):
+        return Missing(f"Podman has no podman-compose ({why})", "pip install 'podman-compose>=1.6'")
+    return None
+
+
+@functools.cache
 def bubblewrap() -> Missing | None:
     """The program bwrap, able to make a sandbox."""
     if why := _fails("bwrap", "--ro-bind", "/", "/", "--unshare-pid", "true"):
@@ -156,6 +181,7 @@ PROBES = {
     "browser": browser,
     "oddish": oddish,
     "docker": docker,
+    "podman": podman,
     "bubblewrap": bubblewrap,
     "namespaces": namespaces,
     "codex": codex,
