@@ -3,8 +3,9 @@
 import time
 from typing import NamedTuple
 
-from parallelhassnes.control.fold import Fold
+from parallelhassnes.control.fold import Fold, Row
 from parallelhassnes.control.scoreboard_models import Counts
+from parallelhassnes.steps.trial_data.amounts import Spent
 from parallelhassnes.store.records import TERMINAL, parse_time
 
 WINDOW_SEC = 600.0
@@ -26,7 +27,7 @@ class CostPoint(NamedTuple):
 
     at: str
     usd: float
-    """Of all newest attempts that had ended by then."""
+    """Of all attempts that had ended by then."""
 
 
 def pace(fold: Fold, counts: Counts, now: float | None = None) -> Pace:
@@ -42,12 +43,21 @@ def pace(fold: Fold, counts: Counts, now: float | None = None) -> Pace:
     return Pace(per_minute, left / per_minute * 60 if left else None)
 
 
+def _cost(row: Row, *, carried: bool) -> float | None:
+    own = None if carried else (row.said or {}).get("cost_usd")
+    others = Spent.restored(row.others).cost_usd if row.others else None
+    return others if own is None else own + (others or 0.0)
+
+
 def cost_over_time(fold: Fold, most: int = 200) -> list[CostPoint]:
-    """Cost so far at the end of each attempt that knew its own; evenly thinned to ``most`` points."""
+    """Cost so far whenever a step's newest attempt started or ended; evenly thinned to ``most`` points.
+
+    What a step's earlier attempts have cost counts with the newest, and nothing of an attempt that another batch has paid for.
+    """
     known = sorted(
         (row.at, cost)
-        for row in fold.steps.values()
-        if row.status in TERMINAL and (cost := (row.said or {}).get("cost_usd")) is not None
+        for key, row in fold.steps.items()
+        if (cost := _cost(row, carried=fold.carried.get(key) == row.counting)) is not None
     )
     points, total = [], 0.0
     for at, usd in known:

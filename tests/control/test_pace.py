@@ -1,5 +1,9 @@
 """Rate, time left and cost over time, from a fold alone."""
 
+from stores import context
+from written import Left, Writer
+
+from parallelhassnes.control import fold as folds
 from parallelhassnes.control.fold import Fold, Row
 from parallelhassnes.control.pace import cost_over_time, pace
 from parallelhassnes.control.scoreboard_models import Counts
@@ -44,3 +48,14 @@ def test_a_long_history_is_thinned_and_keeps_its_end():
     rows = [("succeeded", f"2026-01-01T00:{n // 60:02}:{n % 60:02}Z", TRIAL) for n in range(1000)]
     points = cost_over_time(fold_of(*rows), most=100)
     assert (len(points), points[-1].usd) == (100, 500.0)
+
+
+def test_what_a_batch_has_cost_over_time_ends_at_what_it_has_spent(root):
+    writer = Writer(context(root, "durable = false\n"))
+    agents = [{"name": "terminus-2", "model_name": "openai/x", "n_trials": 2}]
+    batch = writer.submit(["alpha"], agents, retry={"max_attempts": 3, "backoff_sec": 0.1})
+    crash = Left(None, ("HealthcheckError", "not healthy"), cost_usd=0.5)
+    writer.go_on(lambda _name, number: crash if number < 3 else Left(cost_usd=1.0))
+    fold = folds.load(writer.ctx.layout.batch(batch))
+    assert cost_over_time(fold)[-1].usd == fold.spent.cost_usd
+    assert fold.spent.attempts > 4
