@@ -107,13 +107,22 @@ def test_the_loader_and_what_it_reads_cannot_be_replaced(row):
 
 
 def test_folders_deeper_than_python_goes_are_given_back_and_removed(row):
-    """In the sandbox's own root and in what stays of the trial; with a program that takes its owner's rights at the bottom."""
+    """In the sandbox's own root and in what stays of the trial; with a program that takes its owner's rights at the bottom.
+
+    The verifier, which may run the agent's code, leaves them too, with links and pipes that Harbor must not meet.
+    """
     deep = "d/" * 1500
     dig = f"for top in /app /tmp /logs/agent; do cd $top && mkdir -p {deep} && cd {deep} && touch s && chmod 4755 s || exit; done"
-    trial = row.run(dig)
+    tests = (
+        f"#!/bin/bash\ncd /logs/verifier && mkdir -p {deep} && cd {deep} && ln -s / l && mkfifo p\n"
+        "chmod 0 /logs/verifier/d/d/d; echo 0 >/logs/verifier/reward.txt\n"
+    )
+    trial = row.run(dig, tests=tests)
     assert trial["said"][0]["code"] == 0, trial["said"]
+    assert trial["record"]["removed"] == {"…/l": "link", "…/p": "pipe"}
+    left = "( -perm /6000 -o -not -uid {} -o -type l -o -type p ) -print -quit"
     found = subprocess.run(
-        ["find", ".", "-depth", "(", "-perm", "/6000", "-o", "-not", "-uid", str(os.geteuid()), ")", "-print", "-quit"],
+        ["find", ".", "-depth", *left.format(os.geteuid()).split()],
         cwd=row.last_folder, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert found.stdout == ""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, Self
 
 from parallelhassnes.steps.sandbox import kernel
-from parallelhassnes.steps.sandbox.layout import Mount
+from parallelhassnes.steps.sandbox.layout import MEMORY_SIZE, Mount, Place, make
 from parallelhassnes.steps.sandbox.spaces import Spaces
 
 HOSTNAME = "sandbox"
@@ -35,6 +35,9 @@ class Blueprint(NamedTuple):
     shown: Sequence[tuple[str, str]] = ()
     """Folders of the host whose files root of the sandbox is to read as the host's root does, and where to mount them first."""
 
+    in_memory: Sequence[str] = ()
+    """Folders of the sandbox that are made in memory, and what is made in them, in order."""
+    places: Sequence[Place] = ()
     unreachable: Sequence[bytes] = ()
     """Addresses that nothing is sent to, where the network is the sandbox's own."""
 
@@ -45,9 +48,19 @@ class Blueprint(NamedTuple):
             kernel.raise_loopback()
             kernel.never_route(self.unreachable)
 
-    def show(self) -> None:
-        """Make a mount namespace in which ``shown`` belongs to the sandbox; where the kernel cannot, others' rights hold."""
+    def begin_mounts(self) -> None:
+        """Make a mount namespace with the folders in memory, in which ``shown`` belongs to the sandbox.
+
+        Where the kernel cannot remap what is shown, others' rights hold for it.
+        """
         kernel.unshare_mounts()
+        root, owner = str(self.root), self.spaces.owner
+        whose = "" if owner is None else f",uid={owner},gid={owner}"
+        flags = kernel.MS_NOSUID | kernel.MS_NODEV
+        for folder in self.in_memory:
+            data = f"mode=755,size={MEMORY_SIZE}{whose}"
+            kernel.mount("tmpfs", root + folder, "tmpfs", flags, data)
+        make(root, self.places)
         for path, place in self.shown:
             kernel.mount(path, place, None, kernel.MS_BIND | kernel.MS_REC)
             with contextlib.suppress(OSError):

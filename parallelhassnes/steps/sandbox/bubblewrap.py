@@ -2,7 +2,7 @@
 
 import os
 
-from parallelhassnes.steps.sandbox import kernel, seccomp, spaces
+from parallelhassnes.steps.sandbox import kernel, seccomp
 from parallelhassnes.steps.sandbox.blueprint import (
     CAPABILITIES,
     HOSTNAME,
@@ -23,7 +23,7 @@ class Bubblewrap:
     """
 
     name = "bubblewrap"
-    programs = ("bwrap", "nsenter", "setpriv", "bash", *spaces.PROGRAMS)
+    programs = ("bwrap", "nsenter", "setpriv", "bash")
 
     def launch(self, blueprint: Blueprint) -> Launch:
         user, owner = blueprint.spaces.user, blueprint.spaces.owner
@@ -65,8 +65,7 @@ class Bubblewrap:
             if owner is None:
                 os.setns(user, os.CLONE_NEWUSER)
             blueprint.join()
-            if blueprint.shown:
-                blueprint.show()
+            blueprint.begin_mounts()
 
         return Launch([*argv, *KEEPER], prepare, [*handles, *own], own)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from parallelhassnes.steps.sandbox import copying, engines, keeper, network, owners, spaces
-from parallelhassnes.steps.sandbox.blueprint import Blueprint, Engine, search_path
+from parallelhassnes.steps.sandbox.blueprint import Blueprint, Engine
 from parallelhassnes.steps.sandbox.box import Box, SandboxError
 from parallelhassnes.steps.sandbox.dockerfile import Image
 from parallelhassnes.steps.sandbox.layout import Mount, RootFolder, inside
@@ -84,7 +84,7 @@ async def build(task: Task, scratch: Path, *, engine: str = "auto") -> Built:
     """Make a sandbox in ``scratch``, an empty folder. Raises CopyError for the task, SandboxError for the host."""
     owner = spaces.new_owner()
     try:
-        given = spaces.make(owner, network=task.network != "host", path=search_path())
+        given = spaces.make(owner, network=task.network != "host")
     except OSError as error:
         raise SandboxError(f"no user namespace: {error}; {engines.advice()}") from error
     async with contextlib.AsyncExitStack() as on_failure:
@@ -95,13 +95,22 @@ async def build(task: Task, scratch: Path, *, engine: str = "auto") -> Built:
             on_failure.push_async_callback(pasta.stop)
         layout = _lay_out(task, scratch, owner)
         blueprint = Blueprint(
-            scratch / "root", layout.mounts, scratch, given, layout.places, network.own_addresses()
+            scratch / "root",
+            layout.mounts,
+            scratch,
+            given,
+            layout.shown,
+            layout.root.in_memory,
+            [*layout.root.places.values()],
+            network.own_addresses(),
         )
         box, made_by = await _start(engine, blueprint)
         on_failure.push_async_callback(box.stop)
         note = await pasta.ready() if pasta is not None else None
         on_failure.pop_all()
-    mounted = frozenset(mount.target for mount in layout.mounts) | {"/proc", "/dev"}
+    mounted = frozenset(
+        {*(mount.target for mount in layout.mounts), *layout.root.in_memory, "/proc", "/dev"}
+    )
     return Built(box, made_by, given, pasta, note, scratch, layout.path, mounted)
 
 
@@ -121,8 +130,9 @@ async def _start(engine: str, blueprint: Blueprint) -> tuple[Box, Engine]:
 
 
 class _Layout(NamedTuple):
+    root: RootFolder
     mounts: list[Mount]
-    places: list[tuple[str, str]]
+    shown: list[tuple[str, str]]
     path: list[str]
 
 
@@ -157,7 +167,7 @@ def _lay_out(task: Task, scratch: Path, owner: int | None) -> _Layout:
         root.bind(str(scratch / "resolv.conf"), "/etc/resolv.conf", read_only=True)
     mounts = root.finish(scratch / "nothing")
     if owner is None:
-        return _Layout(mounts, [], path)
+        return _Layout(root, mounts, [], path)
     places = [(folder, str(scratch / f"shown-{n}")) for n, folder in enumerate(shown)]
     for _, place in places:
         Path(place).mkdir()
@@ -170,7 +180,7 @@ def _lay_out(task: Task, scratch: Path, owner: int | None) -> _Layout:
             owners.give(Path(bind.source), owner)
     own = str(scratch)
     mounts = [m if inside(m.source, own) else _from(m, places) for m in mounts]
-    return _Layout(mounts, places, path)
+    return _Layout(root, mounts, places, path)
 
 
 def _from(mount: Mount, places: Sequence[tuple[str, str]]) -> Mount:

@@ -79,12 +79,14 @@ def _try(engine: Engine) -> str | None:
         root.bind(str(scratch / "shared"), keeper.INSIDE, read_only=True)
         mounts = root.finish(scratch / "nothing")
         try:
-            given = spaces.make(spaces.new_owner(), network=True, path=search_path())
+            given = spaces.make(spaces.new_owner(), network=True)
         except OSError as error:
             return str(error)
         if given.owner is not None:  # whatever the umask has closed to others
             owners.give(scratch, given.owner)
-        with given, engine.launch(Blueprint(root.path, mounts, scratch, given)) as launch:
+        places = [*root.places.values()]
+        blueprint = Blueprint(root.path, mounts, scratch, given, (), root.in_memory, places)
+        with given, engine.launch(blueprint) as launch:
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", DeprecationWarning)  # of threads beside a fork

@@ -16,8 +16,6 @@ What it does not isolate is in ``record.NOT_ISOLATED``, in each trial's ``sandbo
 
 import asyncio
 import os
-import shutil
-import subprocess
 import tempfile
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -53,6 +51,7 @@ from parallelhassnes.steps.sandbox.record import (
     SandboxRecord,
     Skipped,
 )
+from parallelhassnes.store import walk
 
 _TEST_OUTPUT = f"{VERIFIER_LOGS}/test-stdout.txt"
 """Where Harbor sends what the tests print: the command that names it is the verifier's last."""
@@ -274,7 +273,7 @@ class SandboxEnvironment(BaseEnvironment):
             self._built = None
         self._group.remove()
         if self._scratch is not None and delete:
-            await asyncio.to_thread(_remove, self._scratch)
+            await asyncio.to_thread(walk.remove_tree, self._scratch)
             self._scratch = None
 
     def _take_back(self) -> None:
@@ -444,12 +443,3 @@ def _of_task(environment_dir: Path) -> ways.Way | None:
 def _new_folder() -> Path:
     """An empty folder under TMPDIR as it is now: a forked worker has its own, and ``tempfile`` remembers the parent's."""
     return Path(tempfile.mkdtemp(prefix="sandbox-", dir=os.environ.get("TMPDIR") or None)).resolve()
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder in which a sandbox may have left what is closed, or deeper than Python goes."""
-    try:
-        shutil.rmtree(folder)
-    except (OSError, RecursionError):
-        subprocess.run(["chmod", "-R", "u+rwX", "--", folder], capture_output=True, check=False)
-        subprocess.run(["rm", "-rf", "--one-file-system", "--", folder], check=True)

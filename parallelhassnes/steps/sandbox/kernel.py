@@ -4,6 +4,7 @@ Everything here is looked up when the module is imported: the child runs on a fi
 where nothing may be imported or loaded. Each function raises OSError.
 """
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -12,7 +13,7 @@ import platform
 import signal
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
 MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
@@ -34,11 +35,16 @@ _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203, "s39
 _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
 _HERE, _EMPTY_PATH, _CLONE_TREE, _IDMAP = -100, 0x1000, 0x80001, 0x100000
 _NEW_ROUTE, _CREATE = 24, 0x1 | 0x4 | 0x400
+_CLONE_VM = 0x100
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _mount, _umount2, _prctl, _capset = _libc.mount, _libc.umount2, _libc.prctl, _libc.capset
 _syscall = _libc.syscall
+_clone = _libc.clone
+_clone.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
+_pause = ctypes.cast(_libc.pause, ctypes.c_void_p)
+_stack = ctypes.create_string_buffer(1 << 16)
 _mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)  # fmt: skip
 _prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
 _pivot_root = _PIVOT_ROOT.get(platform.machine())
@@ -61,6 +67,27 @@ def mount(
 def unmount(target: str, flags: int = MNT_DETACH) -> None:
     """umount2(2)."""
     _check(_umount2(os.fsencode(target), flags), target)
+
+
+@contextlib.contextmanager
+def sleeper(namespaces: int) -> Iterator[int]:
+    """A child that only waits, in new namespaces (``CLONE_NEW…``), until the end of the block; its number.
+
+    It runs ``pause`` of the C library on a stack of its own in this process's memory, so nothing is copied for it, and no signal is
+    ever delivered to it but the one that ends it. One at a time.
+    """
+    was = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        top = (ctypes.addressof(_stack) + len(_stack)) & ~15
+        child = _clone(_pause, top, _CLONE_VM | namespaces | signal.SIGCHLD, None)
+        _check(min(child, 0), "clone")
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, was)
+    try:
+        yield child
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def unshare_mounts() -> None:

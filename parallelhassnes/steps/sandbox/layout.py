@@ -8,12 +8,16 @@ that was asked to be hidden: its neighbours are bound, so that no change on the 
 
 ``/bin``, ``/lib64`` and the like, which are links on most hosts, are mounted as folders: a link could be replaced by whoever
 owns the root folder, and with it the loader of every program that is run after.
+
+``/etc`` and ``/dev``, which are little but places to mount something at, are made in memory by the process that becomes the
+sandbox (``make``): on a disk each of these places costs more than its mount. An ``/etc`` into which the task's image puts
+something stays in the root folder.
 """
 
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -44,6 +48,9 @@ VISIBLE = (
 _PRIVATE_DIRS = {"/tmp": 0o1777, "/var/tmp": 0o1777, "/run": 0o755, "/root": 0o700, "/home": 0o755}  # noqa: S108
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _MAX_LINKS = 40
+IN_MEMORY = ("/dev", "/etc")
+MEMORY_SIZE = "256m"
+"""Of each of these, at most."""
 
 
 class Mount(NamedTuple):
@@ -55,6 +62,27 @@ class Mount(NamedTuple):
     """Path on the host."""
     target: str
     """Absolute path in the sandbox."""
+
+
+class Place(NamedTuple):
+    """Something empty to make before the mounts: a folder, a file, or a link."""
+
+    kind: Literal["folder", "file", "link"]
+    path: str
+    """Absolute path in the sandbox."""
+    leads_to: str = ""
+    """Of a link."""
+
+
+def make(root: str, places: Iterable[Place]) -> None:
+    """Make the places below ``root``, in order. Imports and loads nothing. Raises OSError."""
+    for kind, path, leads_to in places:
+        if kind == "folder":
+            os.mkdir(root + path)  # noqa: PTH102
+        elif kind == "file":
+            os.mknod(root + path)
+        else:
+            os.symlink(leads_to, root + path)  # noqa: PTH211
 
 
 def inside(path: str, folder: str) -> bool:
@@ -70,8 +98,13 @@ class RootFolder:
         self.path = path
         self._root = str(path)
         self.hidden = {path for path in hidden if os.path.lexists(path)}
-        self.visible = [*VISIBLE, *(top for top in shown if not self._seen(top, VISIBLE))]
+        self.visible = dict.fromkeys(VISIBLE)
+        self.visible |= dict.fromkeys(top for top in shown if not self._seen(top))
         self.mounts: list[Mount] = []
+        self.in_memory: list[str] = []
+        """Which of ``IN_MEMORY`` are: those in which the trial had nothing when something was to be mounted there."""
+        self.places: dict[str, Place] = {}
+        """What is to be made there, by path."""
         path.mkdir(mode=0o755)
         for target, mode in _PRIVATE_DIRS.items():
             self.folder(target).chmod(mode)
@@ -103,6 +136,8 @@ class RootFolder:
         """Where the symbolic link that will be at ``path`` inside points to; None where there is none."""
         # Strings, not Paths: this runs for every component of every path of every start.
         private = self._root + path
+        if (place := self.places.get(path)) is not None:
+            return place.leads_to or None
         if os.path.islink(private):  # noqa: PTH114
             return os.readlink(private)  # noqa: PTH115
         if self._seen(path) and os.path.islink(path) and not os.path.lexists(private):  # noqa: PTH114
@@ -123,13 +158,8 @@ class RootFolder:
 
     def bind(self, source: str, target: str, *, read_only: bool) -> None:
         """Bind ``source`` of the host, a file or a folder, at ``target``."""
-        place = self.place(target)
-        if Path(source).is_dir():
-            place.mkdir(parents=True, exist_ok=True)
-        else:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.touch()
-        inner = "/" + str(place.relative_to(self.path))
+        inner = str(self.place(target))[len(self._root) :]
+        self._make("folder" if os.path.isdir(source) else "file", inner)  # noqa: PTH112
         self.mounts.append(Mount("ro" if read_only else "rw", source, inner))
 
     def finish(self, empty_file: Path) -> list[Mount]:
@@ -139,18 +169,32 @@ class RootFolder:
         for path in self.hidden:
             # What it is in is bound child by child, and this child is left out.
             if self._seen(path):
-                (self.path / path.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
+                self._make("folder", os.path.dirname(path))  # noqa: PTH120
         for top in self.visible:
             self._expose(top)
         # The loader of every program reads it, and it is not the agent's to write.
-        preload = self.path / "etc/ld.so.preload"
-        if not os.path.lexists(preload):
-            preload.touch()
+        if not self._there("/etc/ld.so.preload"):
+            self._make("file", "/etc/ld.so.preload")
             self.mounts.append(Mount("hide", str(empty_file), "/etc/ld.so.preload"))
         return self.mounts + extra
 
-    def _seen(self, path: str, tops: Iterable[str] | None = None) -> bool:
-        return any(inside(path, top) for top in (tops or self.visible))
+    def _is_in_memory(self, path: str) -> bool:
+        """Whether it is in a folder that is made in memory; from the first answer on, that is so for good."""
+        top = path[:4]
+        if top not in IN_MEMORY or path[4:5] not in ("", "/"):
+            return False
+        if top not in self.in_memory and not os.path.lexists(self._root + top):
+            self.in_memory.append(top)
+            make(self._root, [Place("folder", top)])
+        return top in self.in_memory
+
+    def _seen(self, path: str) -> bool:
+        """Whether it is one of what can be seen of the host, or in one."""
+        while path not in self.visible:
+            if not path:
+                return False
+            path = path.rpartition("/")[0]
+        return True
 
     def _expose(self, path: str) -> None:
         """Bind the host's ``path``, around whatever the root folder has there."""
@@ -161,31 +205,44 @@ class RootFolder:
             mode = os.lstat(path).st_mode
         except OSError:  # the host has none
             return
-        private = self._root + path
-        there = os.path.lexists(private)
+        there = self._there(path)
         if stat.S_ISDIR(mode) or (path in _LINKED and self._is_untouched(path, there=there)):
             if not there:
-                self._make(os.mkdir, private)
+                self._make("folder", path)
                 self.mounts.append(Mount("ro", os.path.realpath(path), path))
-            elif os.path.isdir(private) and not os.path.islink(private):  # noqa: PTH112, PTH114
+            elif self._has_folder(path):
                 for name in sorted(os.listdir(path)):
                     self._expose(f"{path.rstrip('/')}/{name}")
         elif there:
             return
         elif stat.S_ISLNK(mode):
-            target = os.readlink(path)  # noqa: PTH115
-            self._make(lambda place: os.symlink(target, place), private)  # noqa: PTH211
+            self._make("link", path, os.readlink(path))  # noqa: PTH115
         elif stat.S_ISREG(mode):
-            self._make(os.mknod, private)
+            self._make("file", path)
             self.mounts.append(Mount("ro", path, path))
 
-    @staticmethod
-    def _make(make: Callable[[str], None], private: str) -> None:
-        try:
-            make(private)
-        except FileNotFoundError:
-            os.makedirs(os.path.dirname(private))  # noqa: PTH103, PTH120
-            make(private)
+    def _there(self, path: str) -> bool:
+        return path in self.places or os.path.lexists(self._root + path)
+
+    def _has_folder(self, path: str) -> bool:
+        if path in self.places:
+            return self.places[path].kind == "folder"
+        private = self._root + path
+        return os.path.isdir(private) and not os.path.islink(private)  # noqa: PTH112, PTH114
+
+    def _make(self, kind: Literal["folder", "file", "link"], path: str, leads_to: str = "") -> None:
+        """Something empty, with the folders above it, unless there is something; in the root folder, or later in memory."""
+        if not path or self._there(path):
+            return
+        later = self._is_in_memory(path)
+        if path in self.in_memory:
+            return
+        self._make("folder", path.rpartition("/")[0])
+        place = Place(kind, path, leads_to)
+        if later:
+            self.places[path] = place
+        else:
+            make(self._root, [place])
 
     def _is_untouched(self, path: str, *, there: bool) -> bool:
         """The trial has nothing at this path, nor where it leads to, and nothing in it is hidden."""
@@ -193,28 +250,27 @@ class RootFolder:
         return not (
             there
             or not os.path.isdir(real)  # noqa: PTH112
-            or os.path.lexists(self._root + real)
+            or self._there(real)
             or any(inside(hidden, real) for hidden in self.hidden)
         )
 
     def _devices(self) -> None:
         """``/dev`` without anything of the host but the harmless devices."""
-        dev = self.folder("/dev")
         for name in _DEVICES:
-            (dev / name).touch()
+            self._make("file", f"/dev/{name}")
             self.mounts.append(Mount("device", f"/dev/{name}", f"/dev/{name}"))
         for name in ("shm", "pts"):
-            (dev / name).mkdir()
+            self._make("folder", f"/dev/{name}")
         links = {"ptmx": "pts/ptmx", "fd": "/proc/self/fd", "stdin": "/proc/self/fd/0"}
         links |= {"stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"}
         for name, link in links.items():
-            (dev / name).symlink_to(link)
-        self.folder("/proc")
-        (self.path / "var/run").symlink_to("../run")
+            self._make("link", f"/dev/{name}", link)
+        self._make("folder", "/proc")
+        self._make("link", "/var/run", "../run")
 
     def _resolver(self) -> None:
         """Name resolution where ``/etc/resolv.conf`` is a link into ``/run``, which is private here."""
         real = os.path.realpath("/etc/resolv.conf")
-        bound = os.path.lexists(self._root + real)
+        bound = self._there(real)
         if Path(real).is_file() and not bound and not self._seen(real):
             self.bind(real, real, read_only=True)

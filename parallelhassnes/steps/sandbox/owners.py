@@ -6,8 +6,11 @@ capabilities from it, whatever else names the same file.
 
 import contextlib
 import os
-import subprocess
+import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from parallelhassnes.store import walk
 
 
 def give(folder: Path, user: int, group: int | None = None) -> None:
@@ -17,17 +20,30 @@ def give(folder: Path, user: int, group: int | None = None) -> None:
         group: the number of the user where it is not given.
     """
     to = user if group is None else group
-    try:
-        _give(folder, user, to)
-    except RecursionError:  # deeper than Python goes down
-        argv = ["chown", "-R", "-h", "-P", f"{user}:{to}", "--", str(folder)]
-        subprocess.run(argv, capture_output=True, check=False)
-
-
-def _give(folder: Path, user: int, to: int) -> None:
-    for _, folders, names, handle in os.fwalk(folder, follow_symlinks=False):
-        for name in (*folders, *names):
-            with contextlib.suppress(OSError):
-                os.chown(name, user, to, dir_fd=handle, follow_symlinks=False)
+    for entry in everything(folder, lambda handle: os.chown(handle, user, to)):
         with contextlib.suppress(OSError):
-            os.chown(handle, user, to)
+            os.chown(entry.name, user, to, dir_fd=entry.folder, follow_symlinks=False)
+
+
+def everything(folder: Path, first: Callable[[int], None] = lambda _: None) -> Iterator[walk.Entry]:
+    """Each entry below a folder once, folders before what is in them; those that are closed to us are opened.
+
+    Args:
+        first: is called with the folder's own descriptor.
+    """
+    try:
+        top = walk.open_folder(folder)
+    except OSError:  # there is none
+        return
+    try:
+        with contextlib.suppress(OSError):
+            first(top)
+        for entry in walk.walk(top):
+            if entry.leaving:
+                continue
+            yield entry
+            if entry.is_folder and entry.info.st_mode & stat.S_IRWXU != stat.S_IRWXU:
+                with contextlib.suppress(OSError):
+                    walk.set_mode(entry.folder, entry.name, lambda mode: mode | stat.S_IRWXU)
+    finally:
+        os.close(top)

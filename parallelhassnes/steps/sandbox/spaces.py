@@ -5,24 +5,20 @@ the host who owns nothing. Workers have ranges of their own, by their process id
 such a trial is to write must belong to the range (``Spaces.owner``), and is taken back at its end. Started by an ordinary user, root
 in it is this user, and there is no other.
 
-A process of util-linux's ``unshare`` makes the namespaces and holds them until we have opened them.
+A child that only waits is in the namespaces from its start, and holds them until we have opened them.
 """
 
 import functools
 import os
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from parallelhassnes.steps.sandbox import kernel
+
 _RANGE = 1 << 16
 _FIRST = 1 << 30
 _RANGES = 1 << 14
-PROGRAMS = ("unshare", "cat")
-
-
-class NoNamespaces(OSError):
-    """The namespaces could not be made; one line."""
 
 
 @dataclass
@@ -63,32 +59,16 @@ def new_owner() -> int | None:
     return _FIRST + os.getpid() % _RANGES * _RANGE if _maps_ranges() else None
 
 
-def make(owner: int | None, *, network: bool, path: str) -> Spaces:
-    """Make a user namespace, and with ``network`` a network namespace of its own. Raises NoNamespaces."""
-    argv = ["unshare", "--user", *(["--net"] if network else [])]
-    argv += ["cat"] if owner is not None else ["--map-root-user", "cat"]
-    holder = subprocess.Popen(
-        argv,
-        env={"PATH": path},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        bufsize=0,
-    )
-    with holder:  # the end of its input ends it
-        assert holder.stdin and holder.stdout and holder.stderr  # noqa: S101, PT018 - they are pipes
-        try:
-            holder.stdin.write(b".")
-            there = holder.stdout.read(1)
-        except BrokenPipeError:
-            there = b""
-        if not there:
-            said = " ".join(holder.stderr.read(4096).decode(errors="replace").split())
-            raise NoNamespaces(said or "unshare could not make a user namespace")
-        place = Path("/proc", str(holder.pid))
-        if owner is not None:
-            for name in ("uid_map", "gid_map"):
-                (place / name).write_text(f"0 {owner} {_RANGE}", encoding="ascii")
-        user = os.open(place / "ns/user", os.O_RDONLY | os.O_CLOEXEC)
+def make(owner: int | None, *, network: bool) -> Spaces:
+    """Make a user namespace, and with ``network`` a network namespace of its own. Raises OSError."""
+    wanted = os.CLONE_NEWUSER | (os.CLONE_NEWNET if network else 0)
+    user, group, count = (owner, owner, _RANGE) if owner is not None else (os.geteuid(), os.getegid(), 1)  # fmt: skip
+    with kernel.sleeper(wanted) as holder:
+        place = Path("/proc", str(holder))
+        if owner is None:
+            (place / "setgroups").write_text("deny", encoding="ascii")
+        (place / "uid_map").write_text(f"0 {user} {count}", encoding="ascii")
+        (place / "gid_map").write_text(f"0 {group} {count}", encoding="ascii")
+        space = os.open(place / "ns/user", os.O_RDONLY | os.O_CLOEXEC)
         own = os.open(place / "ns/net", os.O_RDONLY | os.O_CLOEXEC) if network else None
-        return Spaces(user, own, owner)
+        return Spaces(space, own, owner)

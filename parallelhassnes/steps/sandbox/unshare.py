@@ -11,7 +11,7 @@ import signal
 import socket
 from pathlib import Path
 
-from parallelhassnes.steps.sandbox import kernel, seccomp, spaces
+from parallelhassnes.steps.sandbox import kernel, seccomp
 from parallelhassnes.steps.sandbox.blueprint import (
     CAPABILITIES,
     HOSTNAME,
@@ -40,7 +40,7 @@ class Unshare:
     """unshare(2), mount(2), setns(2) and the rest."""
 
     name = "unshare"
-    programs = ("bash", *spaces.PROGRAMS)
+    programs = ("bash",)
 
     def launch(self, blueprint: Blueprint) -> Launch:
         program = seccomp.program()
@@ -86,7 +86,7 @@ def _fork_into_namespaces(blueprint: Blueprint) -> None:
     if given.owner is None:
         os.setns(given.user, os.CLONE_NEWUSER)
     blueprint.join()
-    blueprint.show()
+    blueprint.begin_mounts()
     os.unshare(os.CLONE_NEWPID | os.CLONE_NEWIPC | os.CLONE_NEWUTS)
     stay_behind()
 

@@ -13,7 +13,6 @@ process in that mount namespace is killed, and what in ``/logs/verifier`` is no 
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import stat
 import time
@@ -21,11 +20,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from parallelhassnes.steps.sandbox import kernel, seccomp, unshare
+from parallelhassnes.steps.sandbox import kernel, owners, seccomp, unshare
 from parallelhassnes.steps.sandbox.blueprint import CAPABILITIES, Launch
 from parallelhassnes.steps.sandbox.box import Box
 from parallelhassnes.steps.sandbox.build import TESTS, VERIFIER_LOGS, Built
 from parallelhassnes.steps.sandbox.keeper import INSIDE, KEEPER
+from parallelhassnes.store import walk
 
 type Way = Literal["isolated", "clean", "shared"]
 WAYS: tuple[Way, ...] = ("isolated", "clean", "shared")
@@ -35,6 +35,9 @@ BECOME = (f"--inh-caps=+{MORE}", f"--ambient-caps=+{MORE}")
 """What a verifier that runs as another user than root is started with in addition, to keep it."""
 _COVERED = (VERIFIER_LOGS, TESTS, INSIDE)
 _KILL_SEC = 5.0
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY
+_MOST_TOLD = 1000
+_DEEP = 16
 _KINDS = {stat.S_IFLNK: "link", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
 
 
@@ -71,81 +74,80 @@ def _prepare(built: Built, handles: list[int], program: bytes) -> None:
 
 async def stop(box: Box) -> None:
     """End the verifier's keeper and everything that it has started."""
-    keepers = box.processes()
-    try:
-        # Open until the end: the kernel gives the number of a namespace that is gone to the next one.
-        held = os.open(f"/proc/{keepers[0]}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    except (IndexError, OSError):  # it has ended, and there is nothing to tell its processes by
+    with contextlib.ExitStack() as held:
+        try:
+            # Open until the end: the kernel gives the number of a namespace that is gone to the next one.
+            keeper = box.processes()[0]
+            place = _held(held, f"/proc/{keeper}/ns/mnt", os.O_RDONLY)
+            proc = _held(held, f"/proc/{keeper}/root/proc", _FOLDER)
+        except (IndexError, OSError):  # it has ended, and there is nothing to tell its processes by
+            await box.stop()
+            return
         await box.stop()
-        return
-    try:
-        await box.stop()
-        place = os.fstat(held).st_ino
-        await asyncio.to_thread(_kill_while, lambda pid: _inode(pid, "mnt") == place)
-    finally:
-        os.close(held)
+        number = os.fstat(place).st_ino
+        await asyncio.to_thread(_kill_while, proc, lambda _, found: found == number)
 
 
 def kill_agents(built: Built) -> None:
     """Kill every process of the sandbox but its keeper."""
-    keeper = built.box.processes()[0]
-    place = _inode(keeper, "pid")
-    _kill_while(lambda pid: pid != keeper and place is not None and _inode(pid, "pid") == place)
+    with contextlib.ExitStack() as held:
+        proc = _held(held, f"/proc/{built.box.processes()[0]}/root/proc", _FOLDER)
+        _kill_while(proc, lambda pid, _: pid != "1")
+
+
+def _held(stack: contextlib.ExitStack, path: str, flags: int) -> int:
+    handle = os.open(path, flags | os.O_CLOEXEC)
+    stack.callback(os.close, handle)
+    return handle
 
 
 def clear(folder: Path) -> None:
     """Empty a folder of the verifier's on the host, and open it to every user of the sandbox; no process of an agent reaches it."""
-    for path in list(folder.iterdir()):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-    folder.chmod(0o777)
+    top = walk.open_folder(folder)
+    try:
+        for name in os.listdir(top):
+            with contextlib.suppress(OSError):
+                walk.remove(top, name)
+        os.fchmod(top, 0o777)
+    finally:
+        os.close(top)
 
 
 def sweep(folder: Path) -> dict[str, str]:
-    """Remove what is neither a plain file nor a folder, at and below ``folder``; returns name → what it was."""
+    """Remove what is neither a plain file nor a folder, at and below ``folder``.
+
+    Returns:
+        Name → what it was, of ``_MOST_TOLD`` of them.
+    """
     gone: dict[str, str] = {}
-    for place, _, _, handle in os.fwalk(folder, follow_symlinks=False):
-        for name in os.listdir(handle):
-            mode = os.stat(name, dir_fd=handle, follow_symlinks=False).st_mode
-            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-                os.unlink(name, dir_fd=handle)
-                kind = _KINDS.get(stat.S_IFMT(mode), "device")
-                gone[str(Path(place, name).relative_to(folder))] = kind
+    for entry in owners.everything(folder):
+        if entry.is_file or entry.is_folder:
+            continue
+        with contextlib.suppress(OSError):
+            os.unlink(entry.name, dir_fd=entry.folder)
+            if len(gone) < _MOST_TOLD:
+                name = entry.path if entry.depth <= _DEEP else f"…/{entry.name}"
+                gone[name] = _KINDS.get(stat.S_IFMT(entry.info.st_mode), "device")
     return gone
 
 
-def _inode(pid: int, name: str) -> int | None:
-    try:
-        return Path(f"/proc/{pid}/ns/{name}").stat().st_ino
-    except OSError:  # it has ended, or is another user's
-        return None
+def _kill_while(proc: int, wanted: Callable[[str, int], bool]) -> None:
+    """Kill the processes of a sandbox that are wanted until there is none.
 
-
-def _kill_while(wanted: Callable[[int], bool]) -> None:
-    """Kill the processes that are wanted until there is none."""
+    Args:
+        proc: the sandbox's own ``/proc``, open, which lists no others.
+        wanted: of a process's number there and the number of its mount namespace.
+    """
     deadline = time.monotonic() + _KILL_SEC
     found = True
     while found and time.monotonic() < deadline:
         found = False
-        for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
-            with contextlib.suppress(OSError):
-                handle = os.pidfd_open(pid)
-                try:
-                    if wanted(pid) and not _is_dead(pid):
-                        found = True
-                        signal.pidfd_send_signal(handle, signal.SIGKILL)
-                finally:
-                    os.close(handle)
-
-
-def _is_dead(pid: int) -> bool:
-    """Whether it has ended and only waits to be reaped."""
-    return (
-        Path(f"/proc/{pid}/stat")
-        .read_text(encoding="utf-8", errors="replace")
-        .rpartition(")")[2]
-        .split()[0]
-        in "ZX"
-    )
+        for pid in [name for name in os.listdir(proc) if name.isdigit()]:
+            with contextlib.suppress(OSError), contextlib.ExitStack() as held:  # it has ended
+                handle = os.open(pid, _FOLDER | os.O_CLOEXEC, dir_fd=proc)
+                held.callback(os.close, handle)
+                # Of one that has ended and only waits to be reaped there is none.
+                place = os.stat("ns/mnt", dir_fd=handle).st_ino
+                if wanted(pid, place):
+                    found = True
+                    signal.pidfd_send_signal(handle, signal.SIGKILL)
