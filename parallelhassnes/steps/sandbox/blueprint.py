@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol, Self
 from parallelhassnes.steps.sandbox import kernel
 from parallelhassnes.steps.sandbox.layout import MEMORY_SIZE, Mount, Place, make
 from parallelhassnes.steps.sandbox.spaces import Spaces
+from parallelhassnes.steps.sandbox.trigger import Trigger
 
 HOSTNAME = "sandbox"
 # What root in a sandbox keeps, over what belongs to the sandbox. Not in it: SYS_ADMIN (mounts, so read-only stays
@@ -40,6 +41,8 @@ class Blueprint(NamedTuple):
     places: Sequence[Place] = ()
     unreachable: Sequence[bytes] = ()
     """Addresses that nothing is sent to, where the network is the sandbox's own."""
+    trigger: Trigger | None = None
+    """By which we learn of its first socket."""
 
     def join(self) -> None:
         """Enter the network namespace, if there is one, and make it what it is to be."""

@@ -66,6 +66,8 @@ class Bubblewrap:
                 os.setns(user, os.CLONE_NEWUSER)
             blueprint.join()
             blueprint.begin_mounts()
+            if blueprint.trigger is not None:
+                blueprint.trigger.install()
 
         return Launch([*argv, *KEEPER], prepare, [*handles, *own], own)
 

@@ -13,7 +13,7 @@ from parallelhassnes.steps.sandbox.blueprint import Blueprint, Engine
 from parallelhassnes.steps.sandbox.box import Box, SandboxError
 from parallelhassnes.steps.sandbox.dockerfile import Image
 from parallelhassnes.steps.sandbox.layout import Mount, RootFolder, inside
-from parallelhassnes.steps.sandbox.network import Pasta
+from parallelhassnes.steps.sandbox.network import Network
 from parallelhassnes.steps.sandbox.spaces import Spaces
 
 TESTS = "/tests"
@@ -57,9 +57,7 @@ class Built(NamedTuple):
     box: Box
     engine: Engine
     spaces: Spaces
-    pasta: Pasta | None
-    no_network: str | None
-    """What ``pasta`` said where this host has no network to join."""
+    network: Network
     scratch: Path
     """The folder that holds all of it; outside of the sandbox's sight."""
     path: Sequence[str]
@@ -75,8 +73,7 @@ class Built(NamedTuple):
     async def stop(self) -> None:
         """End it, with everything in it."""
         await self.box.stop()
-        if self.pasta is not None:
-            await self.pasta.stop()
+        await self.network.stop()
         self.spaces.close()
 
 
@@ -89,10 +86,8 @@ async def build(task: Task, scratch: Path, *, engine: str = "auto") -> Built:
         raise SandboxError(f"no user namespace: {error}; {engines.advice()}") from error
     async with contextlib.AsyncExitStack() as on_failure:
         on_failure.callback(given.close)
-        pasta = None
-        if task.network == "private":
-            pasta = await Pasta.start(given, scratch, task.host_ports)
-            on_failure.push_async_callback(pasta.stop)
+        joined = Network(given, scratch, task.host_ports, wanted=task.network == "private")
+        on_failure.push_async_callback(joined.stop)
         layout = _lay_out(task, scratch, owner)
         blueprint = Blueprint(
             scratch / "root",
@@ -104,24 +99,24 @@ async def build(task: Task, scratch: Path, *, engine: str = "auto") -> Built:
             [*layout.root.places.values()],
             network.own_addresses(),
         )
-        box, made_by = await _start(engine, blueprint)
+        box, made_by = await _start(engine, blueprint, joined)
         on_failure.push_async_callback(box.stop)
-        note = await pasta.ready() if pasta is not None else None
+        await joined.begin()
         on_failure.pop_all()
     mounted = frozenset(
         {*(mount.target for mount in layout.mounts), *layout.root.in_memory, "/proc", "/dev"}
     )
-    return Built(box, made_by, given, pasta, note, scratch, layout.path, mounted)
+    return Built(box, made_by, given, joined, scratch, layout.path, mounted)
 
 
-async def _start(engine: str, blueprint: Blueprint) -> tuple[Box, Engine]:
+async def _start(engine: str, blueprint: Blueprint, joined: Network) -> tuple[Box, Engine]:
     failures: list[str] = []
+    shared, owner = blueprint.scratch / "shared", blueprint.spaces.owner
     for way in engines.usable(engine):
         try:
-            launch = way.launch(blueprint)
-            box = await Box.start(
-                way.name, launch, blueprint.scratch / "shared", blueprint.spaces.owner
-            )
+            with joined.trigger() as trigger:
+                launch = way.launch(blueprint._replace(trigger=trigger))
+                box = await Box.start(way.name, launch, shared, owner)
         except SandboxError as error:
             failures.append(str(error))
         else:

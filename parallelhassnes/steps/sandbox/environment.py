@@ -243,8 +243,8 @@ class SandboxEnvironment(BaseEnvironment):
             user_namespace=True,
             host_uid=os.geteuid() if built.spaces.owner is None else built.spaces.owner,
             base_image=self._image.base,
-            network="none" if built.no_network else self._network,
-            network_note=NO_PASTA if self._lacks_pasta else built.no_network,
+            network="none" if built.network.note else self._network,
+            network_note=NO_PASTA if self._lacks_pasta else built.network.note,
             verification=self.verification if self._is_agents else None,
             host_ports=tuple(self.host_ports) if self._network == "private" else (),
             removed=self._removed,
@@ -261,7 +261,9 @@ class SandboxEnvironment(BaseEnvironment):
 
     def death(self) -> str | None:
         """How the sandbox ended although nobody stopped it, in a line; None while it lives."""
-        return self._built.box.death() if self._built is not None else None
+        if self._built is None:
+            return None
+        return self._built.network.trouble or self._built.box.death()
 
     @override
     async def stop(self, delete: bool) -> None:
@@ -269,6 +271,8 @@ class SandboxEnvironment(BaseEnvironment):
         if self._built is not None:
             await self._end_verification()
             await self._built.stop()
+            if self._built.network.note is not None:  # known since somebody wanted it
+                self._write_record()
             await asyncio.to_thread(self._take_back)
             self._built = None
         self._group.remove()

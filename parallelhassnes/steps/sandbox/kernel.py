@@ -32,6 +32,7 @@ _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 
 _SECCOMP_MODE_FILTER = 2
 _CAPABILITY_VERSION_3 = 0x20080522
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203, "s390x": 217}
+_SECCOMP = {"x86_64": 317, "aarch64": 277}
 _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
 _HERE, _EMPTY_PATH, _CLONE_TREE, _IDMAP = -100, 0x1000, 0x80001, 0x100000
 _NEW_ROUTE, _CREATE = 24, 0x1 | 0x4 | 0x400
@@ -141,12 +142,28 @@ def keep_capabilities(names: Iterable[str]) -> None:
 
 def filter_calls(program: bytes) -> None:
     """Install a seccomp filter, an array of ``struct sock_filter``; needs no_new_privs."""
+    with _filter(program) as address:
+        _check(_prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, address, 0, 0), "seccomp")
+
+
+def listen_for_calls(program: bytes) -> int:
+    """Install a filter that has the kernel ask; the descriptor where it does."""
+    number = _SECCOMP.get(platform.machine())
+    if number is None or not program:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), "seccomp")
+    with _filter(program) as address:
+        listener = _syscall(number, 1, 8, ctypes.c_void_p(address))  # SET_MODE_FILTER, NEW_LISTENER
+    _check(min(listener, 0), "seccomp")
+    return int(listener)
+
+
+@contextlib.contextmanager
+def _filter(program: bytes) -> Iterator[int]:
+    """The address of a ``struct sock_fprog``."""
     array = ctypes.create_string_buffer(program, len(program))
     header = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(array))
-    address = ctypes.create_string_buffer(header, len(header))
-    _check(
-        _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(address), 0, 0), "seccomp"
-    )
+    held = ctypes.create_string_buffer(header, len(header))
+    yield ctypes.addressof(held)
 
 
 def raise_loopback() -> None:

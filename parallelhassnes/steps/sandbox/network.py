@@ -5,6 +5,9 @@ on the host, as any program there could, but for the host itself: its loopback i
 own addresses, and to the address at which clouds give out credentials, go nowhere (``kernel.never_route``). What a task needs of the
 host's loopback all the same, a model server, is named by port (``host_ports``) and found at the same port of the sandbox's loopback.
 
+``pasta`` is started when the first process inside asks the kernel for a socket (``trigger.py``): it costs as much as the rest of a
+sandbox, and most commands need no network.
+
 Where ``pasta`` is not installed, or finds that this host has no network, there is none but a loopback.
 """
 
@@ -17,13 +20,15 @@ import re
 import shutil
 import socket
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
 from parallelhassnes.steps.sandbox.blueprint import search_path
 from parallelhassnes.steps.sandbox.spaces import Spaces
+from parallelhassnes.steps.sandbox.trigger import Trigger, let_go_on, question
 from parallelhassnes.steps.sandbox.unshare import watch_over
 
 type Mode = Literal["private", "host", "none"]
@@ -151,3 +156,74 @@ class Pasta:
         with contextlib.suppress(ProcessLookupError):
             self._process.terminate()
         await self._process.wait()
+
+
+class Network:
+    """What joins a sandbox to the world once it is wanted there."""
+
+    def __init__(
+        self, spaces: Spaces, scratch: Path, ports: Sequence[int], *, wanted: bool
+    ) -> None:
+        """``wanted``: there is to be one at all; the other arguments are ``Pasta.start``'s."""
+        self._wanted = wanted
+        self._start = partial(Pasta.start, spaces, scratch, ports)
+        self._pasta: Pasta | None = None
+        self._joining: asyncio.Task[None] | None = None
+        self._listeners: list[int] = []
+        self.note: str | None = None
+        """What ``pasta`` said where this host has no network to join."""
+        self.trouble: str | None = None
+        """Why the network did not come about although it may the next time; one line."""
+
+    @contextlib.contextmanager
+    def trigger(self) -> Iterator[Trigger | None]:
+        """While a keeper is started: what it is to install; None where nobody needs to be asked."""
+        if not self._wanted or self._pasta is not None:
+            yield None
+            return
+        trigger = Trigger()
+        try:
+            yield trigger
+            if (listener := trigger.listener()) is not None:
+                self._listeners.append(listener)
+                asyncio.get_running_loop().add_reader(listener, self._asked, listener)
+        finally:
+            trigger.close()
+
+    async def begin(self) -> None:
+        """Join at once where the kernel does not ask. Raises NetworkError."""
+        if self._wanted and not self._listeners:
+            await self._join()
+
+    async def _join(self) -> None:
+        self._pasta = await self._start()
+        self.note = await self._pasta.ready()
+
+    def _asked(self, listener: int) -> None:
+        number = question(listener)
+        if self._joining is None:
+            self._joining = asyncio.create_task(self._join())
+        if number is None:
+            return
+        if self._joining.done():
+            let_go_on(listener, number)
+        else:
+            self._joining.add_done_callback(partial(self._joined, listener, number))
+
+    def _joined(self, listener: int, number: bytes, joining: asyncio.Task[None]) -> None:
+        if not joining.cancelled() and (error := joining.exception()) is not None:
+            self.trouble = str(error)
+        if listener in self._listeners:
+            let_go_on(listener, number)
+
+    async def stop(self) -> None:
+        """End it; the sandbox has ended."""
+        if self._joining is not None:
+            self._joining.cancel()
+            await asyncio.wait({self._joining})
+        for listener in self._listeners:
+            asyncio.get_running_loop().remove_reader(listener)
+            os.close(listener)
+        self._listeners.clear()
+        if self._pasta is not None:
+            await self._pasta.stop()

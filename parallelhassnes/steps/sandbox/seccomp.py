@@ -23,6 +23,8 @@ _LD, _JEQ, _JGE, _JSET, _RET = 0x20, 0x15, 0x35, 0x45, 0x06
 _NUMBER, _ARCH, _ARGUMENT, _ARGUMENT_1 = 0, 4, 16, 24
 """Offsets in ``struct seccomp_data``; of the arguments the lower 32 bits."""
 _ALLOW = 0x7FFF0000
+_ASK = 0x7FC00000
+"""SECCOMP_RET_USER_NOTIF."""
 _ERRNO = 0x00050000
 _X32 = 0x40000000
 
@@ -31,6 +33,8 @@ _NEW_NAMESPACE = 0x7E020000
 _NEWUSER = 0x10000000
 _FAMILIES = (40, 38)
 """AF_VSOCK, AF_ALG."""
+_OF_NETWORKS = (2, 10, 16)
+"""AF_INET, AF_INET6, AF_NETLINK."""
 _TERMINAL = (0x5412, 0x541C)
 """TIOCSTI types into a terminal; TIOCLINUX pastes into a console."""
 
@@ -104,6 +108,24 @@ def program() -> bytes:
     code += _if_argument(here.socket, _ARGUMENT, families)
     requests = [step for request in _TERMINAL for step in _if(_JEQ, request, forbidden)]
     code += _if_argument(here.ioctl, _ARGUMENT_1, requests)
+    code.append((_RET, 0, 0, _ALLOW))
+    return b"".join(struct.pack("HBBI", *step) for step in code)
+
+
+@functools.cache
+def socket_program() -> bytes:
+    """A filter that has the kernel ask us before a process gets a socket of a network; empty where there is none."""
+    here = _MACHINES.get(platform.machine())
+    if here is None:
+        return b""
+    code = [
+        (_LD, 0, 0, _ARCH),
+        (_JEQ, 1, 0, here.audit),
+        (_RET, 0, 0, _ALLOW),
+        (_LD, 0, 0, _NUMBER),
+    ]
+    families = [step for family in _OF_NETWORKS for step in _if(_JEQ, family, _ASK)]
+    code += _if_argument(here.socket, _ARGUMENT, families)
     code.append((_RET, 0, 0, _ALLOW))
     return b"".join(struct.pack("HBBI", *step) for step in code)
 

@@ -23,6 +23,8 @@ from parallelhassnes.steps.sandbox.blueprint import (
 )
 from parallelhassnes.steps.sandbox.keeper import KEEPER
 from parallelhassnes.steps.sandbox.layout import inside
+from parallelhassnes.steps.sandbox.spaces import Spaces
+from parallelhassnes.steps.sandbox.trigger import Trigger
 
 _SEALED = kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
 _KEPT = {
@@ -61,20 +63,24 @@ class Unshare:
             socket.sethostname(HOSTNAME)
             os.chdir(root)
             kernel.pivot_here()
-            confine(blueprint.spaces.user, blueprint.spaces.owner, CAPABILITIES, program)
+            confine(blueprint.spaces, CAPABILITIES, program, blueprint.trigger)
 
         return Launch(KEEPER, prepare)
 
 
-def confine(user: int, owner: int | None, capabilities: tuple[str, ...], program: bytes) -> None:
+def confine(
+    given: Spaces, capabilities: tuple[str, ...], program: bytes, trigger: Trigger | None
+) -> None:
     """Become root of the sandbox and of nothing else, for ever."""
-    if owner is not None:  # else we are in it already
-        os.setns(user, os.CLONE_NEWUSER)
+    if given.owner is not None:  # else we are in it already
+        os.setns(given.user, os.CLONE_NEWUSER)
         os.setgroups([])
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
     kernel.die_with_parent()
     kernel.keep_capabilities(capabilities)
+    if trigger is not None:
+        trigger.install()
     if program:
         kernel.filter_calls(program)
 

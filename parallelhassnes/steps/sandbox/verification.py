@@ -25,6 +25,7 @@ from parallelhassnes.steps.sandbox.blueprint import CAPABILITIES, Launch
 from parallelhassnes.steps.sandbox.box import Box
 from parallelhassnes.steps.sandbox.build import TESTS, VERIFIER_LOGS, Built
 from parallelhassnes.steps.sandbox.keeper import INSIDE, KEEPER
+from parallelhassnes.steps.sandbox.trigger import Trigger
 from parallelhassnes.store import walk
 
 type Way = Literal["isolated", "clean", "shared"]
@@ -48,14 +49,15 @@ async def start(built: Built) -> Box:
         os.open(f"/proc/{keeper}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
         for name in ("pid", "ipc", "uts", "mnt")
     ]
-    launch = Launch(KEEPER, lambda: _prepare(built, handles, program), own=handles)
     program = seccomp.program()
-    return await Box.start(
-        "a verifier's", launch, built.scratch / "shared-verifier", built.spaces.owner
-    )
+    with built.network.trigger() as trigger:
+        launch = Launch(KEEPER, lambda: _prepare(built, handles, program, trigger), own=handles)
+        return await Box.start(
+            "a verifier's", launch, built.scratch / "shared-verifier", built.spaces.owner
+        )
 
 
-def _prepare(built: Built, handles: list[int], program: bytes) -> None:
+def _prepare(built: Built, handles: list[int], program: bytes, trigger: Trigger | None) -> None:
     kernel.die_with_parent()
     given = built.spaces
     if given.owner is None:
@@ -69,7 +71,7 @@ def _prepare(built: Built, handles: list[int], program: bytes) -> None:
     for target in _COVERED:
         kernel.unmount(target)
     unshare.stay_behind()
-    unshare.confine(given.user, given.owner, (*CAPABILITIES, MORE), program)
+    unshare.confine(given, (*CAPABILITIES, MORE), program, trigger)
 
 
 async def stop(box: Box) -> None:
