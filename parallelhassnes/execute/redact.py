@@ -18,8 +18,11 @@ from parallelhassnes.execute import secret_forms
 CHUNK = 4 << 20
 _WORTH_COMPILING = 8 << 20
 """Bytes after which the search is compiled."""
+_ESCAPES_WORTH_COMPILING = 2 << 20
 _WORTH_NUMPY = 256 << 10
 """Bytes from which numpy is faster than importing it is slow."""
+_BLOCK = 1 << 13
+"""Bytes in which a place is looked up at once."""
 _LONGEST_SPELLING = 32
 """Bytes that a character of a secret takes at most, escaped and coloured."""
 
@@ -79,7 +82,7 @@ class _Escapes:
     def spans(self, data: bytes) -> Iterable[tuple[int, int]]:
         """From where to where, in order, none inside another; line ends are left out or not."""
         self._seen += len(data)
-        if self._seen > _WORTH_COMPILING and self._database is None:
+        if self._seen > _ESCAPES_WORTH_COMPILING and self._database is None:
             self._database = _compile(self._patterns, literal=False) or False
         if not self._database:
             return secret_forms.escapes_in(data)
@@ -238,15 +241,26 @@ class _Places:
 
     def __init__(self, data: bytes) -> None:
         mask = data.translate(secret_forms.KEPT)
+        self._before: Any = None
         if len(data) < _WORTH_NUMPY:
             self._kept: Any = array("I", compress(range(len(data)), mask))
-        else:
-            import numpy as np
+            return
+        import numpy as np
 
-            self._kept = np.flatnonzero(np.frombuffer(mask, np.uint8))
+        self._mask = np.frombuffer(mask, np.uint8)
+        sizes = np.add.reduceat(self._mask, np.arange(0, len(mask), _BLOCK), dtype=np.int64)
+        self._before = [0, *np.cumsum(sizes).tolist()]
+        """How many are kept before each block."""
+        self._block = -1
 
     def of(self, place: int) -> int:
-        return int(self._kept[place])
+        if self._before is None:
+            return int(self._kept[place])
+        block = bisect_right(self._before, place) - 1
+        if block != self._block:
+            self._block = block
+            self._kept = self._mask[block * _BLOCK : (block + 1) * _BLOCK].nonzero()[0]
+        return block * _BLOCK + int(self._kept[place - self._before[block]])
 
 
 class _Resolved:

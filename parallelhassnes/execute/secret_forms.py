@@ -74,13 +74,25 @@ ESCAPES = tuple(
 """What stands for an ASCII character, and colour codes."""
 WIDE = rb"\\u[0-9a-fA-F]{4}"
 """What stands for any other."""
-_SIMPLE = re.compile(rb"\\[nrt]")
-_ESCAPED = re.compile(rb"(?=[\x1b\\%&])(?:" + b"|".join((*ESCAPES, WIDE, rb"\\[nrt]")) + b")")
+_SIMPLE = (rb"\n", rb"\r", rb"\t")
+# Every alternative begins with a plain character: Python's search then jumps from one of these to the next.
+_ESCAPED = re.compile(b"|".join((*ESCAPES, WIDE, rb"\\[nrt]")))
+
+
+_RARE = [bytes([number]) for number in (*range(1, 9), *range(14, 27), 0xFE, 0xFF, 0)]
 
 
 def without_line_ends(data: bytes) -> bytes:
     """The bytes without line ends and tabs that are escaped."""
-    return _SIMPLE.sub(b"", data) if b"\\" in data else data
+    if b"\\" not in data:
+        return data
+    # First a byte that the data have not, so that what is on both sides of one makes no new escape.
+    free = next((byte for byte in _RARE if byte not in data), None)
+    if free is None:
+        return re.sub(rb"\\[nrt]", b"", data)
+    for simple in _SIMPLE:
+        data = data.replace(simple, free)
+    return data.translate(None, free)
 
 
 def escapes_in(data: bytes) -> Iterator[tuple[int, int]]:

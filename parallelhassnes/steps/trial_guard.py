@@ -2,14 +2,17 @@
 
 The sandbox does most by itself (``sandbox/verification.py``, ``sandbox/network.py``). In every other environment agent and verifier
 share one place, as Harbor has it, unless the task gives the verifier an environment of its own; ``/logs/verifier`` is then at
-least empty when verification starts: a reward that an agent has left is not taken for the verifier's.
+least empty when verification starts: a reward that an agent has left is not taken for the verifier's. What an agent's processes
+do to it later is looked for (``trial_tampering.py``).
 """
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parallelhassnes.steps import trial_task
+from parallelhassnes.steps.trial_tampering import Witness
 from parallelhassnes.steps.untrusted import mapping
 
 if TYPE_CHECKING:
@@ -20,7 +23,7 @@ SEPARATE = "separate environment"
 SHARED = "verifier shared with agent"
 
 
-def arrange(trial: "Trial") -> None:
+def arrange(trial: "Trial", attempt_dir: Path) -> None:
     """Before a trial runs. Raises SandboxBuildFailedError where its agent needs a network that there will not be."""
     from harbor.environments.base import SandboxBuildFailedError
 
@@ -29,7 +32,7 @@ def arrange(trial: "Trial") -> None:
 
     environment = trial.agent_environment
     if not isinstance(environment, SandboxEnvironment):
-        _empty_before_verification(trial)
+        _watch_verification(trial, attempt_dir)
         return
     if trial.config.verifier.import_path:  # whatever it does, it may not begin by bringing tests
         environment.share_verification()
@@ -40,13 +43,16 @@ def arrange(trial: "Trial") -> None:
         environment.host_ports += local_ports(_values([agent.env, agent.kwargs]))
 
 
-def kept_apart(config: dict[str, Any], sandbox: Mapping[str, Any] | None) -> str:
-    """How the verifier was kept from the agent, for the report."""
+def kept_apart(
+    config: dict[str, Any], sandbox: Mapping[str, Any] | None, suspected: str | None
+) -> str:
+    """How the verifier was kept from the agent, for the report, with what is ``suspected``."""
     if sandbox is not None and isinstance(said := sandbox.get("verification"), str):
         return said
     verifier = mapping(trial_task.task_toml(config).get("verifier"))
     apart = verifier.get("environment_mode") == "separate" or verifier.get("environment")
-    return SEPARATE if apart else SHARED
+    said = SEPARATE if apart else SHARED
+    return f"{said}; {suspected}" if suspected else said
 
 
 def _runs_inside(agent: object) -> bool:
@@ -64,16 +70,21 @@ def _values(given: object) -> Iterator[object]:
         yield given
 
 
-def _empty_before_verification(trial: "Trial") -> None:
+def _watch_verification(trial: "Trial", attempt_dir: Path) -> None:
+    from harbor.models.task.config import TaskOS
     from harbor.models.trial.paths import EnvironmentPaths
     from harbor.trial.hooks import TrialEvent
 
     environment = trial.agent_environment
+    has_shell = environment.os is TaskOS.LINUX
+    witness = Witness(environment, attempt_dir) if has_shell else None
 
-    async def empty(_event: "TrialHookEvent") -> None:
+    async def begin(_event: "TrialHookEvent") -> None:
         # Not seen is not there: a container that is gone has no verification either.
         with contextlib.suppress(RuntimeError):
             folder = EnvironmentPaths.for_os(environment.os).verifier_dir
             await environment.empty_dirs([folder])
+        if witness is not None:
+            await witness.begin()
 
-    trial.add_hook(TrialEvent.VERIFICATION_START, empty)
+    trial.add_hook(TrialEvent.VERIFICATION_START, begin)

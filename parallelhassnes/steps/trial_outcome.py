@@ -15,6 +15,7 @@ from parallelhassnes.steps import (
     trial_guard,
     trial_paths,
     trial_result,
+    trial_tampering,
     untrusted,
 )
 from parallelhassnes.steps.failure_evidence import verdict_of
@@ -71,7 +72,8 @@ def _part(attempt: Attempt, result: Mapping[str, Any] | None) -> dict[str, Any]:
     )
     if sandbox is not None:
         part["sandbox"] = sandbox
-    part["verification"] = trial_guard.kept_apart(dict(config), sandbox)
+    suspected = trial_tampering.read(attempt.dir)
+    part["verification"] = trial_guard.kept_apart(dict(config), sandbox, suspected)
     return part
 
 
@@ -93,6 +95,8 @@ def _with_result(
         return "failed", broken
     if exception is not None and trial_result.rules_out(exception):
         return "failed", _failure(exception)
+    if suspected := trial_tampering.read(attempt.dir):
+        return "failed", Failure("verifier", f"the reward is not counted: {suspected}")
     if part["rewards"] is not None and _is_ruled_out_by_harbor(part, result):
         line = "Harbor says that the reward is not valid"
         return "failed", _failure(exception) if exception else Failure("verifier", line)

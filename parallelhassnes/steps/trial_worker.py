@@ -114,7 +114,7 @@ async def _run(attempt: Attempt, progress: Progress) -> int:
     config.environment.extra_docker_compose = compose
     config.trials_dir = attempt.dir
     progress.follow(trial)
-    trial_guard.arrange(trial)
+    trial_guard.arrange(trial, attempt.dir)
     trial_environment_end.Watched.watch(attempt, trial)
     try:
         await trial.run()

@@ -88,6 +88,17 @@ def test_a_port_that_was_named_is_reached_and_no_other(row, service):
     assert record["host_ports"] == [service[0]]
 
 
+@pasta
+def test_a_network_is_joined_when_somebody_asks_for_a_socket(row, tmp_path):
+    """Not before; by the agent's processes or by the verifier's alone, and it is there when the call returns."""
+    look = "grep -c : /proc/net/dev"
+    ask = "/usr/bin/python3 -c 'import socket; socket.socket()'"
+    said = row.run(look, ask, look)["said"]
+    assert [one["out"] for one in said] == ["1\n", None, "2\n"]
+    tests = f"#!/bin/bash\n{look}; {ask}; {look}; echo 0 >/logs/verifier/reward.txt\n"
+    assert row.run("true", tests=tests)["stdout"] == "1\n2\n"
+
+
 def test_the_hosts_network_only_where_it_is_asked_for(row, service):
     found, record = _probed(row, service, network="host")
     assert found["127.0.0.1"] == found["abstract"] == "reached"
@@ -113,7 +124,7 @@ def _arranged(folder, agent, options: dict):
     said = {"name": "claude-code", "env": {"ANTHROPIC_BASE_URL": "http://127.0.0.1:8765/v1"}}
     config = TrialConfig.model_validate({"task": {"path": "x"}, "agent": said})
     made = environment(folder, options)
-    trial_guard.arrange(SimpleNamespace(agent_environment=made, agent=agent, config=config))
+    trial_guard.arrange(SimpleNamespace(agent_environment=made, agent=agent, config=config), folder)
     return made
 
 

@@ -4,6 +4,9 @@ import json
 
 import pytest
 
+from parallelhassnes.steps.sandbox import kernel
+from parallelhassnes.steps.sandbox.unshare import KEEPS_SIGNALS
+
 TESTS = """#!/bin/bash
 {before}
 sleep 0.3
@@ -30,6 +33,43 @@ def _verified(row, agent: str, before: str = "", **options) -> dict:
     trial = row.run(agent, tests=TESTS.format(before=before), **options)
     assert trial["said"][0]["code"] == 0, trial["said"]
     return trial
+
+
+def test_killing_the_verifier_is_refused_by_landlock(row):
+    """The agent's processes have the verifier's user; the kernel keeps their signals in, so that there is a reward.
+
+    Where the record says that there is no Landlock, nobody promises that.
+    """
+    kept_in = row.engine == "unshare" and kernel.landlock_version() >= KEEPS_SIGNALS
+    assert row.run("true")["record"]["landlock"] is kept_in
+    if not kept_in:
+        return
+    killer = r"""cat >/tmp/kill.py <<'END'
+import errno, os, signal, time
+own = {int(n) for n in os.listdir("/proc") if n.isdigit()}
+said = set()
+open("/tmp/ready", "w").close()
+while True:
+    for pid in {int(n) for n in os.listdir("/proc") if n.isdigit()} - own:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+        except OSError as error:
+            said.add(errno.errorcode[error.errno])
+        else:
+            said.add("killed")
+        with open("/tmp/new", "w") as file:
+            file.write(" ".join(sorted(said)))
+        os.replace("/tmp/new", "/tmp/said")
+    time.sleep(0.001)
+END
+setsid /usr/bin/python3 /tmp/kill.py >/dev/null 2>&1 &
+until [ -e /tmp/ready ]; do sleep 0.02; done
+"""
+    trial = _verified(row, killer, before="sleep 0.2; cat /tmp/said")
+    assert trial["reward"] == "0\n"
+    assert trial["stdout"] == "EPERM"
 
 
 @pytest.mark.parametrize("verification", ["isolated", "clean"])

@@ -23,6 +23,7 @@ class Bubblewrap:
     """
 
     name = "bubblewrap"
+    has_landlock = False  # it would be in the way of bwrap's own mounts
     programs = ("bwrap", "nsenter", "setpriv", "bash")
 
     def launch(self, blueprint: Blueprint) -> Launch:

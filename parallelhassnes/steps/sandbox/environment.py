@@ -32,6 +32,7 @@ from harbor.environments.definition import require_agent_environment_definition
 from parallelhassnes.steps.sandbox import (
     dockerfile,
     engines,
+    kernel,
     limits,
     owners,
     placing,
@@ -51,6 +52,7 @@ from parallelhassnes.steps.sandbox.record import (
     SandboxRecord,
     Skipped,
 )
+from parallelhassnes.steps.sandbox.unshare import KEEPS_SIGNALS
 from parallelhassnes.store import walk
 
 _TEST_OUTPUT = f"{VERIFIER_LOGS}/test-stdout.txt"
@@ -242,6 +244,7 @@ class SandboxEnvironment(BaseEnvironment):
             engine=built.engine.name,
             user_namespace=True,
             host_uid=os.geteuid() if built.spaces.owner is None else built.spaces.owner,
+            landlock=built.engine.has_landlock and kernel.landlock_version() >= KEEPS_SIGNALS,
             base_image=self._image.base,
             network="none" if built.network.note else self._network,
             network_note=NO_PASTA if self._lacks_pasta else built.network.note,

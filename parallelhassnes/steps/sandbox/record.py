@@ -39,6 +39,8 @@ class SandboxRecord(BaseModel):
     """Whether root inside is another user outside; always so since ``host_uid`` is written."""
     host_uid: int | None = None
     """The host's user who is root inside: who started the harness or, if that was root, a number that belongs to nobody."""
+    landlock: bool = False
+    """Whether the agent's processes are kept from those beside them by the kernel's Landlock, too."""
     base_image: str
     """What the Dockerfile's FROM names; not used."""
     network: Literal["private", "host", "none"]

@@ -36,16 +36,20 @@ _KEPT = {
 _COVERED = {errno.EINVAL, errno.ENOENT}
 """Another mount covers this one, so that its path is no mount point, and nothing reaches it."""
 _MANY = 1 << 20
+KEEPS_SIGNALS = 6
+"""The first version of Landlock that does."""
 
 
 class Unshare:
     """unshare(2), mount(2), setns(2) and the rest."""
 
     name = "unshare"
+    has_landlock = True
     programs = ("bash",)
 
     def launch(self, blueprint: Blueprint) -> Launch:
         program = seccomp.program()
+        kept_in = kernel.landlock_version() >= KEEPS_SIGNALS
         masked, read_only = proc_entries(PROC_MASKED), proc_entries(PROC_READ_ONLY)
         folders = {path for path in masked if Path(path).is_dir()}
         covers = [
@@ -63,15 +67,24 @@ class Unshare:
             socket.sethostname(HOSTNAME)
             os.chdir(root)
             kernel.pivot_here()
-            confine(blueprint.spaces, CAPABILITIES, program, blueprint.trigger)
+            confine(blueprint.spaces, CAPABILITIES, program, blueprint.trigger, kept_in=kept_in)
 
         return Launch(KEEPER, prepare)
 
 
 def confine(
-    given: Spaces, capabilities: tuple[str, ...], program: bytes, trigger: Trigger | None
+    given: Spaces,
+    capabilities: tuple[str, ...],
+    program: bytes,
+    trigger: Trigger | None,
+    *,
+    kept_in: bool = False,
 ) -> None:
-    """Become root of the sandbox and of nothing else, for ever."""
+    """Become root of the sandbox and of nothing else, for ever.
+
+    Args:
+        kept_in: without a way to what runs beside it: a verifier is not, which has to see the agent's processes.
+    """
     if given.owner is not None:  # else we are in it already
         os.setns(given.user, os.CLONE_NEWUSER)
         os.setgroups([])
@@ -79,6 +92,8 @@ def confine(
     os.setresuid(0, 0, 0)
     kernel.die_with_parent()
     kernel.keep_capabilities(capabilities)
+    if kept_in:
+        kernel.keep_in(abstract_sockets=given.network is not None)
     if trigger is not None:
         trigger.install()
     if program:
