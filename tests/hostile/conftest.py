@@ -1,35 +1,56 @@
-"""The rows of the hostile suite: each engine, as root and as an ordinary user.
-
-As root, an ordinary user is one of a user namespace of its own: it may read what the tests may, and has no right over the host.
-"""
+"""The rows of the hostile suite: each engine, started by root and by an ordinary account of the host that has no right over it."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hostile import account
 from probes import namespaces
 
 TESTS = Path(__file__).resolve().parent.parent
-_ORDINARY = ("unshare", "--user", "--map-user=1000", "--map-group=1000", "--")
+
+
+class Maker:
+    """A process of one user that makes sandboxes: with Harbor imported once, for all rows."""
+
+    def __init__(self, who: str) -> None:
+        becomes = who == "user" and os.geteuid() == 0
+        self.uid = account.NUMBER if becomes else os.geteuid()
+        # Not below pytest's own folder, which other accounts do not reach.
+        self.folder = Path(tempfile.mkdtemp(prefix=f"hostile-{who}-", dir="/tmp"))
+        self.give(self.folder)
+        script = [str(TESTS / "hostile/account.py")] if becomes else ["-m"]
+        self.process = subprocess.Popen(
+            [sys.executable, *script, "hostile.one_trial"],
+            env={**os.environ, "PYTHONPATH": f"{TESTS.parent}:{TESTS}"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def give(self, path: Path) -> None:
+        if self.uid != os.geteuid():
+            os.chown(path, self.uid, self.uid)
+
+    def end(self) -> None:
+        self.process.communicate(timeout=60)
+        shutil.rmtree(self.folder)
 
 
 class Row:
     """An engine and who starts it."""
 
-    def __init__(self, engine: str, who: str, folder: Path) -> None:
-        self.engine, self.who, self._folder, self._count = engine, who, folder, 0
-        ordinary = _ORDINARY if who == "user" and os.geteuid() == 0 else ()
-        self.maker = subprocess.Popen(
-            [*ordinary, sys.executable, "-m", "hostile.one_trial"],
-            env={**os.environ, "PYTHONPATH": str(TESTS)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+    def __init__(self, engine: str, who: str, maker: Maker) -> None:
+        self.engine, self.who, self.uid, self._maker, self._count = engine, who, maker.uid, maker, 0
+        self._folder = maker.folder / engine
+        self._folder.mkdir()
+        maker.give(self._folder)
 
     @property
     def next_folder(self) -> Path:
@@ -45,18 +66,20 @@ class Row:
         """Run commands in a fresh sandbox: ``said`` by each, the ``record``, and what is ``left`` in the trial's folder."""
         self._count += 1
         place = self._folder / str(self._count)
-        (place / "tmp").mkdir(parents=True)
+        for folder in (place, place / "tmp"):
+            folder.mkdir()
+            self._maker.give(folder)
         asked = {
             "folder": str(place),
             "env": {**os.environ, "TMPDIR": str(place / "tmp"), "HARBOR_TELEMETRY": "0"},
             "commands": commands,
             "options": {"engine": self.engine, **options},
         }
-        assert self.maker.stdin
-        assert self.maker.stdout
-        self.maker.stdin.write(json.dumps(asked) + "\n")
-        self.maker.stdin.flush()
-        done = json.loads(self.maker.stdout.readline())
+        assert self._maker.process.stdin
+        assert self._maker.process.stdout
+        self._maker.process.stdin.write(json.dumps(asked) + "\n")
+        self._maker.process.stdin.flush()
+        done = json.loads(self._maker.process.stdout.readline())
         assert "raised" not in done, done["raised"]
         return done
 
@@ -68,25 +91,35 @@ ROWS = [
 ]
 
 
-@pytest.fixture(scope="session", params=ROWS)
-def row(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Row]:
+@pytest.fixture(scope="session")
+def made() -> Iterator[dict]:
+    """What has been made for rows: kept here, because tests of different rows come in any order."""
+    found: dict = {}
+    yield found
+    for maker in [value for value in found.values() if isinstance(value, Maker)]:
+        maker.end()
+
+
+@pytest.fixture(params=ROWS)
+def row(request: pytest.FixtureRequest, made: dict) -> Row:
     engine, who = request.param
     if who == "root" and os.geteuid() != 0:
         pytest.skip("root's sandboxes need root")
     if missing := namespaces():
         pytest.skip(missing.reason)
-    row = Row(engine, who, tmp_path_factory.mktemp(f"{engine}-{who}"))
-    yield row
-    row.maker.communicate(timeout=60)
+    if who not in made:
+        made[who] = Maker(who)
+    if (engine, who) not in made:
+        made[engine, who] = Row(engine, who, made[who])
+    return made[engine, who]
 
 
-@pytest.fixture(scope="session")
-def attacked(row: Row) -> dict:
+@pytest.fixture
+def attacked(row: Row, made: dict) -> dict:
     """What every attack of ``attacks.py`` came to, by its name, and under ``trial`` the trial around them."""
-    program = (TESTS / "hostile/attacks.py").read_text()
-    trial = row.run(f"cat >/tmp/a.py <<'END'\n{program}\nEND\n/usr/bin/python3 /tmp/a.py")
-    assert trial["said"][0]["code"] == 0, trial["said"]
-    return {**json.loads(trial["said"][0]["out"]), "trial": trial}
-
-
-type Run = Callable[..., dict]
+    if ("attacked", row) not in made:
+        program = (TESTS / "hostile/attacks.py").read_text()
+        trial = row.run(f"cat >/tmp/a.py <<'END'\n{program}\nEND\n/usr/bin/python3 /tmp/a.py")
+        assert trial["said"][0]["code"] == 0, trial["said"]
+        made["attacked", row] = {**json.loads(trial["said"][0]["out"]), "trial": trial}
+    return made["attacked", row]

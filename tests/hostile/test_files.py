@@ -30,7 +30,7 @@ def secrets():
 @as_root
 def test_secrets_of_the_host_are_not_there(row, secrets):
     paths = " ".join(f"{place}/{secrets}/secret" for place in PLACES)
-    trial = row.run(f"cat {paths} 2>&1 | sort | uniq -c | sort -rn | grep -v 'No such file'; find / -name {secrets} 2>/dev/null")  # fmt: skip
+    trial = row.run(f"cat {paths} 2>&1 | sort | uniq -c | sort -rn | grep -v 'No such file'; find / \\( -path /usr -o -path /proc -o -path /sys \\) -prune -o -name {secrets} -print 2>/dev/null")  # fmt: skip
     assert trial["said"][0]["out"] is None
 
 
@@ -107,12 +107,12 @@ def test_the_loader_and_what_it_reads_cannot_be_replaced(row):
 
 
 def test_folders_deeper_than_python_goes_are_given_back_and_removed(row):
-    """In the sandbox's own root and in what stays of the trial; with a program that takes its owner's rights at the bottom.
+    """In the sandbox's own root and in what stays of the trial, 1,100 of them: Python goes down 1,000. With a program that takes its owner's rights at the bottom.
 
     The verifier, which may run the agent's code, leaves them too, with links and pipes that Harbor must not meet.
     """
-    deep = "d/" * 1500
-    dig = f"for top in /app /tmp /logs/agent; do cd $top && mkdir -p {deep} && cd {deep} && touch s && chmod 4755 s || exit; done"
+    deep = "d/" * 1100
+    dig = f"for top in /app /logs/agent; do cd $top && mkdir -p {deep} && cd {deep} && touch s && chmod 4755 s || exit; done"
     tests = (
         f"#!/bin/bash\ncd /logs/verifier && mkdir -p {deep} && cd {deep} && ln -s / l && mkfifo p\n"
         "chmod 0 /logs/verifier/d/d/d; echo 0 >/logs/verifier/reward.txt\n"
@@ -122,7 +122,7 @@ def test_folders_deeper_than_python_goes_are_given_back_and_removed(row):
     assert trial["record"]["removed"] == {"…/l": "link", "…/p": "pipe"}
     left = "( -perm /6000 -o -not -uid {} -o -type l -o -type p ) -print -quit"
     found = subprocess.run(
-        ["find", ".", "-depth", *left.format(os.geteuid()).split()],
+        ["find", ".", "-depth", *left.format(row.uid).split()],
         cwd=row.last_folder, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert found.stdout == ""
