@@ -93,10 +93,13 @@ def test_a_network_is_joined_when_somebody_asks_for_a_socket(row, tmp_path):
     """Not before; by the agent's processes or by the verifier's alone, and it is there when the call returns."""
     look = "grep -c : /proc/net/dev"
     ask = "/usr/bin/python3 -c 'import socket; socket.socket()'"
-    said = row.run(look, ask, look)["said"]
-    assert [one["out"] for one in said] == ["1\n", None, "2\n"]
+    trial = row.run(look, ask, look)
+    assert [one["out"] for one in trial["said"]] == ["1\n", None, "2\n"]
+    assert trial["record"]["network_joined"] is True
     tests = f"#!/bin/bash\n{look}; {ask}; {look}; echo 0 >/logs/verifier/reward.txt\n"
     assert row.run("true", tests=tests)["stdout"] == "1\n2\n"
+    idle = row.run("true", tests="#!/bin/bash\necho 0 >/logs/verifier/reward.txt\n")
+    assert idle["record"]["network_joined"] is False
 
 
 def test_the_hosts_network_only_where_it_is_asked_for(row, service):

@@ -247,6 +247,7 @@ class SandboxEnvironment(BaseEnvironment):
             landlock=built.engine.has_landlock and kernel.landlock_version() >= KEEPS_SIGNALS,
             base_image=self._image.base,
             network="none" if built.network.note else self._network,
+            network_joined=built.network.is_joined and built.network.note is None,
             network_note=NO_PASTA if self._lacks_pasta else built.network.note,
             verification=self.verification if self._is_agents else None,
             host_ports=tuple(self.host_ports) if self._network == "private" else (),
@@ -274,7 +275,7 @@ class SandboxEnvironment(BaseEnvironment):
         if self._built is not None:
             await self._end_verification()
             await self._built.stop()
-            if self._built.network.note is not None:  # known since somebody wanted it
+            if self._built.network.is_joined:
                 self._write_record()
             await asyncio.to_thread(self._take_back)
             self._built = None

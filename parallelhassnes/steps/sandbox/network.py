@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 
 from parallelhassnes.steps.sandbox.blueprint import search_path
 from parallelhassnes.steps.sandbox.spaces import Spaces
-from parallelhassnes.steps.sandbox.trigger import Trigger, let_go_on, question
+from parallelhassnes.steps.sandbox.trigger import Trigger, is_over, let_go_on, question
 from parallelhassnes.steps.sandbox.unshare import watch_over
 
 type Mode = Literal["private", "host", "none"]
@@ -190,6 +190,11 @@ class Network:
         finally:
             trigger.close()
 
+    @property
+    def is_joined(self) -> bool:
+        """Whether the sandbox has been joined to the world, or would have been if there were one."""
+        return self._pasta is not None
+
     async def begin(self) -> None:
         """Join at once where the kernel does not ask. Raises NetworkError."""
         if self._wanted and not self._listeners:
@@ -201,10 +206,12 @@ class Network:
 
     def _asked(self, listener: int) -> None:
         number = question(listener)
+        if number is None:
+            if is_over(listener):
+                asyncio.get_running_loop().remove_reader(listener)
+            return
         if self._joining is None:
             self._joining = asyncio.create_task(self._join())
-        if number is None:
-            return
         if self._joining.done():
             let_go_on(listener, number)
         else:

@@ -45,6 +45,8 @@ class SandboxRecord(BaseModel):
     """What the Dockerfile's FROM names; not used."""
     network: Literal["private", "host", "none"]
     """``private``: a network of its own, from which the host cannot be reached."""
+    network_joined: bool = False
+    """Whether a process inside asked for a socket, so that a private network was joined to the world."""
     network_note: str | None = None
     """Why there is none although the task allows one."""
     verification: Literal["isolated", "clean", "shared"] | None = None

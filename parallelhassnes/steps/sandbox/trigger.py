@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import select
 import socket
 import struct
 
@@ -52,7 +53,11 @@ class Trigger:
 
 
 def question(listener: int) -> bytes | None:
-    """The number of a call that waits; None where it waits no more. To be asked when there is one."""
+    """The number of a call that waits; None where there is none, or it waits no more."""
+    poll = select.poll()
+    poll.register(listener, select.POLLIN)
+    if not any(event & select.POLLIN for _, event in poll.poll(0)):
+        return None
     asked = bytearray(80)
     try:
         fcntl.ioctl(listener, _RECEIVE, asked)
@@ -61,6 +66,13 @@ def question(listener: int) -> bytes | None:
             return None
         raise
     return bytes(asked[:8])
+
+
+def is_over(listener: int) -> bool:
+    """Whether no process is left that could ask."""
+    poll = select.poll()
+    poll.register(listener, 0)
+    return any(event & select.POLLHUP for _, event in poll.poll(0))
 
 
 def let_go_on(listener: int, number: bytes) -> None:
