@@ -261,7 +261,8 @@ class _Places:
         block = bisect_right(self._before, place) - 1
         if block != self._block:
             self._block = block
-            self._kept = self._mask[block * _BLOCK : (block + 1) * _BLOCK].nonzero()[0]
+            bits = self._mask[block * _BLOCK : (block + 1) * _BLOCK].view(bool)  # numpy's fast path
+            self._kept = bits.nonzero()[0]
         return block * _BLOCK + int(self._kept[place - self._before[block]])
 
 

@@ -67,6 +67,7 @@ ALLOWED = {
     "steps/report.py": "files of the package",
     "steps/sandbox": "in the worker's own process",
     "steps/trial_image_build.py": "the task's files",
+    "steps/trial_tampering.py": "the task's tests",
     "store": "records of the store; its attempts' by atomic, walk and seal",
     "tables": "the user's tables and tasks",
 }
