@@ -81,6 +81,11 @@ class StepSpec(Record):
     spec: dict[str, Any] = {}
     """What the kind itself reads; for ``trial`` the keys of ``TrialSpec``, for ``command`` ``{"command": [...]}``."""
 
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Dependency → its index in ``depends_on``."""
+        return {reference: place for place, reference in enumerate(self.depends_on)}
+
 
 class Enough(Record):
     """When a job's remaining trials of an agent are not needed any more; either rule suffices."""

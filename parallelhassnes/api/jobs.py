@@ -30,7 +30,7 @@ from parallelhassnes.control.gate import Decided
 from parallelhassnes.control.operate import Operated, Target
 from parallelhassnes.control.scoreboard_models import JobLine
 from parallelhassnes.control.show import ShowDocument, StepLine, show
-from parallelhassnes.store import atomic, batches
+from parallelhassnes.store import atomic, currents
 from parallelhassnes.store.records import Current
 
 router = APIRouter(
@@ -121,7 +121,7 @@ def get_job(known: KnownHere, site: SiteHere, batch: Id, job: Id) -> Response:
 def get_current(known: KnownHere, site: SiteHere, batch: Id, job: Id) -> Response:
     """`current.json`: how every attempted step of the job stands."""
     folder = place(site, batch, job).folder(site.layout)
-    return polled(known, batches.read_current(folder))
+    return polled(known, currents.read(folder))
 
 
 @router.get("/jobs/{job}/verdict", response_model=dict[str, Any])

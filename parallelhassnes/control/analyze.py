@@ -73,7 +73,7 @@ def analyze(
                 new.setdefault(job.job_id, []).extend(
                     analysis_steps(trial, job.job_id, missing, tables, defaults.retry, taken)
                 )
-        book.save()
+        book.save(whole=True)
         new = {job_id: steps for job_id, steps in new.items() if steps}
         if new:
             add.add(ctx, found.batch_id, new)

@@ -22,11 +22,21 @@ from parallelhassnes.control.audit_ledger import Lines, Written, read_lines
 from parallelhassnes.control.audit_models import Finding, What
 from parallelhassnes.names import run_id_of
 from parallelhassnes.steps import untrusted
-from parallelhassnes.store import additions, atomic, attempts, batches, ledger, locks, merkle, seal
+from parallelhassnes.store import (
+    additions,
+    atomic,
+    attempts,
+    batches,
+    currents,
+    ledger,
+    locks,
+    merkle,
+    seal,
+)
 from parallelhassnes.store.layout import Layout
 
 _TABLE_ENDINGS = (".json", ".yaml", ".yml")
-_IN_JOB = frozenset({batches.JOB, batches.CURRENT, additions.FOLDER, "steps"})
+_IN_JOB = frozenset({batches.JOB, currents.CURRENT, currents.JOURNAL, additions.FOLDER, "steps"})
 _IN_STEP = frozenset({"step.lock", "attempts"})
 _REPLACED = frozenset({batches.CONTROL, batches.OVERRIDES, attempts.CANCEL})
 """What an earlier version replaced without a record."""

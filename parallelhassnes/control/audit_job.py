@@ -12,7 +12,7 @@ from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.steps import untrusted
 from parallelhassnes.steps.verdict.kind import compute
 from parallelhassnes.steps.verdict.versions import VERDICT_FILE
-from parallelhassnes.store import atomic, attempts, batches
+from parallelhassnes.store import atomic, attempts, batches, currents
 from parallelhassnes.store.records import StepNow
 
 type Line = dict[str, Any]
@@ -87,9 +87,9 @@ class JobsAudit:
 
     def _current(self, job: JobSpec, lines: list[Line]) -> Iterator[Finding]:
         """``current.json`` against the lines of the ends; the rest of it is derived, and made anew by ``doctor --rebuild``."""
-        place = f"{job.job_id}/{batches.CURRENT}"
+        place = f"{job.job_id}/{currents.CURRENT}"
         try:
-            current = batches.read_current(self.batch.dir / job.job_id)
+            current = currents.read(self.batch.dir / job.job_id)
         except (atomic.CorruptFile, OSError) as error:
             yield self._finding("unreadable", place, f"{error}; doctor --rebuild makes it anew")
             return

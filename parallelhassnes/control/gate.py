@@ -73,7 +73,7 @@ def _decide(ctx: Context, text: str, reason: str, *, approved: bool) -> Decided:
                 book.drop_ready(job, step)
             book.spread(job, step)
             result.steps.append(f"{job.job_id}/{step.step_id}")
-        book.save()
+        book.save(whole=True)
         if result.steps:
             ledger.append(
                 book.batch_dir, "approved" if approved else "rejected",

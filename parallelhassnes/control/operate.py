@@ -118,7 +118,7 @@ def cancel(ctx: Context, target: Target, reason: str = "") -> Operated:
                 book.look_again(job, step)
                 if target.job_id is not None:
                     book.spread(job, step)
-        book.save()
+        book.save(whole=True)
         ledger.append(
             book.batch_dir,
             "canceled",
@@ -143,7 +143,7 @@ def _to_cancel(book: Book, target: Target) -> list[tuple[JobSpec, list[StepSpec]
             never = now is None and not book.is_canceled(job.job_id, step.step_id)
             if open_now or never:
                 steps.append(step)
-                dead = step.step_id in book.current(job.job_id).dead
+                dead = bool(book.current(job.job_id).killer(step.step_id))
                 goes_on = goes_on or open_now or not dead
         if steps:
             found.append((job, steps))
@@ -194,7 +194,7 @@ def retry(ctx: Context, target: Target, only: Only | None = None, reason: str = 
         for job in _jobs(ctx, target):
             for step in _steps(job, target):
                 _retry_step(ctx, book, job, step, result, Only() if target.step_id else only)
-        book.save()
+        book.save(whole=True)
         ledger.append(
             book.batch_dir,
             "retry",

@@ -16,7 +16,7 @@ from parallelhassnes.control.scoreboard_models import View
 from parallelhassnes.control.submit import submit
 from parallelhassnes.errors import UserError
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.store import atomic, batches, ledger, locks
+from parallelhassnes.store import atomic, batches, currents, ledger, locks
 from parallelhassnes.store.records import StepNow
 from parallelhassnes.tables.load import load
 
@@ -94,7 +94,7 @@ def _carried(ctx: Context, batch_id: str, what: What) -> dict[str, str]:
     return {
         f"{job_dir.name}/{step_id}": now.attempt
         for job_dir in batches.job_dirs(ctx.layout, batch_id)
-        for step_id, now in batches.read_current(job_dir).steps.items()
+        for step_id, now in currents.read(job_dir).steps.items()
         if _stays(now, what)
     }
 

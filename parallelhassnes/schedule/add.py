@@ -78,7 +78,7 @@ def _complete(ctx: Context, batch_id: str) -> None:
         for step in job.steps:
             if attempts.newest(book.step_dir(job, step)) is None:
                 book.place(job, step)
-    book.save()
+    book.save(whole=True)
 
 
 def tell(batch_dir: Path, jobs: Sequence[JobSpec]) -> list[JobSpec]:

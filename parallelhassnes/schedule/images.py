@@ -5,7 +5,7 @@ from pathlib import Path
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.step_state import dependency, known
 from parallelhassnes.steps import trial_image
-from parallelhassnes.store import batches, members
+from parallelhassnes.store import batches, currents, members
 
 
 def remove_unneeded(ctx: Context) -> list[str]:
@@ -37,10 +37,17 @@ def _is_over(ctx: Context, batch_id: str, job_id: str) -> bool:
 def _has_none_open(job_dir: Path) -> bool:
     job = batches.read_job(job_dir)
     control = batches.read_control(job_dir.parent)
-    current, overrides = batches.read_current(job_dir), batches.read_overrides(job_dir)
+    current, overrides = currents.read(job_dir), batches.read_overrides(job_dir)
     never = control.canceled or control.closed is not None
     return not any(
-        dependency(known(current, overrides, never, step.step_id)) == "open"
-        for step in job.steps
+        dependency(
+            known(
+                current.steps.get(step.step_id),
+                called_off=never or step.step_id in overrides.canceled,
+                dead=step.step_id in current.dead,
+            )
+        )
+        == "open"
+        for step in reversed(job.steps)  # the last ones are the last to end
         if step.kind == "trial"
     )

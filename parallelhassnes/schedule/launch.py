@@ -122,7 +122,7 @@ def _take(
         lane.head = None  # the waker has a pass run when the next may start
         return None
     lane.advance()
-    claimed = _claim(ctx, path, lane.key)
+    claimed = _claim(ctx, path, lane.key, gate)
     if claimed is None:
         if place is not None:
             bucket.give_back(place)
@@ -150,7 +150,14 @@ class _Gate:
     def __init__(self, ctx: Context) -> None:
         self.ctx = ctx
         self._answers: dict[str, bool] = {}
+        self._books: dict[str, Book] = {}
         self.purse = Purse(ctx, {batch_id for _, batch_id, _ in tickets.ready_folders(ctx.layout)})
+
+    def book(self, batch_id: str) -> Book:
+        """The batch's jobs in this pass, which nothing else changes meanwhile."""
+        if batch_id not in self._books:
+            self._books[batch_id] = Book(self.ctx, batch_id)
+        return self._books[batch_id]
 
     def may_start(self, batch_id: str) -> bool:
         if batch_id not in self._answers:
@@ -219,12 +226,13 @@ def preload(step: StepSpec) -> None:
         record.model_rebuild()
 
 
-def _claim(ctx: Context, path: Path, key: str) -> _Claimed | None:
+def _claim(ctx: Context, path: Path, key: str, gate: "_Gate") -> _Claimed | None:
     try:
         ticket = tickets.read(path)
     except FileNotFoundError:
         return None
     job, step = batches.read_step(ctx.layout, ticket)
+    book = gate.book(job.batch_id)
     step_dir = ctx.layout.step(ticket.batch_id, ticket.job_id, ticket.step_id)
     step_dir.mkdir(parents=True, exist_ok=True)
     lock = locks.claim(step_dir / "step.lock")
@@ -233,12 +241,12 @@ def _claim(ctx: Context, path: Path, key: str) -> _Claimed | None:
     ):  # a live attempt whose ticket is here by mistake: it will settle, or be repaired
         return None
     try:
-        if not _to_start(ctx, job, step, step_dir):
+        if not _to_start(book, job, step, step_dir):
             _drop_or_repair(ctx, path, key, step_dir)
             os.close(lock)
             return None
         preload(step)
-        name, meta = _prepare(ctx, job, step, step_dir, path.name)
+        name, meta = _prepare(ctx, book, job, step, step_dir, path.name)
         tickets.start_running(ctx.layout, path, key)
     except BaseException:
         os.close(lock)
@@ -259,15 +267,15 @@ def _record(ctx: Context, claimed: _Claimed) -> None:
     )  # fmt: skip
 
 
-def _to_start(ctx: Context, job: JobSpec, step: StepSpec, step_dir: Path) -> bool:
-    overrides = batches.read_overrides(ctx.layout.job(job.batch_id, job.job_id))
+def _to_start(book: Book, job: JobSpec, step: StepSpec, step_dir: Path) -> bool:
+    overrides = book.overrides(job.job_id)
     if step.step_id in overrides.canceled:
         return False
     now = stand(step_dir, step, overrides)
     if now is None:
-        return Book(ctx, job.batch_id).evaluate(job, step)[0] == "ready"
+        return book.evaluate(job, step)[0] == "ready"
     if loops.waits_for_solver(step, now, overrides):
-        return Book(ctx, job.batch_id).evaluate(job, step)[0] == "ready"
+        return book.evaluate(job, step)[0] == "ready"
     return now.retry_at is not None
 
 
@@ -283,7 +291,7 @@ def _drop_or_repair(ctx: Context, path: Path, key: str, step_dir: Path) -> None:
 
 
 def _prepare(
-    ctx: Context, job: JobSpec, step: StepSpec, step_dir: Path, ticket: str
+    ctx: Context, book: Book, job: JobSpec, step: StepSpec, step_dir: Path, ticket: str
 ) -> tuple[str, AttemptMeta]:
     run_id = names.new_run_id()
     now = datetime.now(UTC)
@@ -296,7 +304,7 @@ def _prepare(
         queue_key=step.queue_key, number=len(earlier) + 1, created_at=now_text(now),
         runner_id=ctx.config.runner_id, host=platform.node(), harness_version=__version__,
         config_sha256=ctx.config.sha256(), ticket=ticket,
-        stand_in=step.kind == "agent" and ctx.options.no_codex, inputs=_inputs(ctx, job, step),
+        stand_in=step.kind == "agent" and ctx.options.no_codex, inputs=_inputs(book, job, step),
     )  # fmt: skip
     state = AttemptState(
         status="queued",
@@ -308,18 +316,17 @@ def _prepare(
     return name, meta
 
 
-def _inputs(ctx: Context, job: JobSpec, step: StepSpec) -> dict[str, str]:
+def _inputs(book: Book, job: JobSpec, step: StepSpec) -> dict[str, str]:
     """The attempts that a step is given: of what it depends on, and a solver that of its critic."""
     if step.kind != "agent" and step.loop is None:
         return {}
     refs = list(step.depends_on)
     if step.loop is not None and step.step_id == step.loop.solver:
         refs.append(f"{job.job_id}/{step.loop.critic}")
-    book = Book(ctx, job.batch_id)
     found = {}
     for ref in refs:
         job_id, _, step_id = ref.partition("/")
-        now = book.current(job_id).steps.get(step_id)
+        now = book.current(job_id).get(step_id)
         if now is not None and now.ended_at is not None:
             found[ref] = now.attempt
     return found

@@ -174,7 +174,7 @@ def note_end(book: "Book", job: "JobSpec", solver: StepSpec) -> None:
     if loop is None or solver.step_id != loop.solver:
         return
     critic = job.step(loop.critic)
-    before = book.current(job.job_id).steps.get(loop.critic)
+    before = book.current(job.job_id).get(loop.critic)
     now = book.look_again(job, critic)
     if now is None or before is None or not now.unmet or before.unmet:
         return

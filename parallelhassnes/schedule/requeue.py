@@ -15,7 +15,17 @@ from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.launch import note_blocked
 from parallelhassnes.schedule.settle import Book, publish, record_end, ticket_of
 from parallelhassnes.schedule.step_state import stand
-from parallelhassnes.store import atomic, attempts, batches, index, ledger, locks, members, tickets
+from parallelhassnes.store import (
+    atomic,
+    attempts,
+    batches,
+    currents,
+    index,
+    ledger,
+    locks,
+    members,
+    tickets,
+)
 from parallelhassnes.store.records import dump, parse_time
 
 
@@ -29,9 +39,8 @@ def requeue_batch(ctx: Context, batch_id: str) -> None:
         _bury(book, job)
     for job in jobs:
         current = book.current(job.job_id)
-        job_dir = book.batch_dir / job.job_id
-        if current.steps or current.dead or (job_dir / batches.CURRENT).exists():
-            batches.write_current(job_dir, current)
+        if not current.is_empty or (book.batch_dir / job.job_id / currents.CURRENT).exists():
+            current.save(whole=True)
         for step in job.steps:
             _requeue(ctx, book, job, step)
 
@@ -42,7 +51,7 @@ def _restand(ctx: Context, book: Book, job: JobSpec) -> None:
         step_dir = ctx.layout.step(job.batch_id, job.job_id, step.step_id)
         now = stand(step_dir, step, book.overrides(job.job_id))
         if now is not None:
-            current.steps[step.step_id] = now
+            current.put(step.step_id, now)
             if now.ended_at is not None:
                 publish(book.batch_dir / job.job_id, step_dir / "attempts" / now.attempt)
 
@@ -51,14 +60,14 @@ def _bury(book: Book, job: JobSpec) -> None:
     """Mark what can never start; every job has been stood up again before."""
     current = book.current(job.job_id)
     for step in job.steps:
-        now = current.steps.get(step.step_id)
+        now = current.get(step.step_id)
         ended = now is not None and now.settled and now.status != "succeeded"
         if ended or (now is None and step.step_id in book.overrides(job.job_id).canceled):
             book.spread(job, step, write_tickets=False)
 
 
 def _requeue(ctx: Context, book: Book, job: JobSpec, step: StepSpec) -> None:
-    now = book.current(job.job_id).steps.get(step.step_id)
+    now = book.current(job.job_id).get(step.step_id)
     ticket, name = ticket_of(job, step)
     if now is None:
         if (
@@ -139,7 +148,7 @@ def _complete_ledger(ctx: Context, batch_id: str) -> None:
     }
     for job_dir in batches.job_dirs(ctx.layout, batch_id):
         job = batches.read_job(job_dir)
-        for step_id, now in batches.read_current(job_dir).steps.items():
+        for step_id, now in currents.read(job_dir).steps.items():
             if now.ended_at is not None and now.run_id not in known:
                 record_end(batch_dir, job, job.step(step_id), now)
 

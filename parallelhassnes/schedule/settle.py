@@ -10,6 +10,7 @@ the same, the tickets have the same names, and a line that is in the ledger alre
 from collections import deque
 from collections.abc import Mapping
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -28,14 +29,29 @@ from parallelhassnes.schedule.step_state import (
     stand,
 )
 from parallelhassnes.steps import ended, untrusted
-from parallelhassnes.store import atomic, attempts, batches, ledger, members, seal, tickets
-from parallelhassnes.store.records import Current, Overrides, Said, StepNow, Ticket, parse_time
+from parallelhassnes.store import (
+    atomic,
+    attempts,
+    batches,
+    currents,
+    ledger,
+    members,
+    seal,
+    tickets,
+)
+from parallelhassnes.store.currents import Standing
+from parallelhassnes.store.records import Overrides, Said, StepNow, Ticket, parse_time
+
+_MOST_HINTS = 1024
+_last_open: dict[tuple[Path, str, str], int] = {}
+"""Waiting step → one more than the place of the dependency that was found open last; where to look first, no more."""
 
 
 def settle_ended(ctx: Context) -> int:
     """Settle every ended ticket; how many."""
     paths = tickets.ended(ctx.layout)
     books: dict[str, Book] = {}
+    last: dict[str, Path] = {}
     keys = Keys(ctx)
     for path in paths:
         if launcher.is_awaited():
@@ -45,10 +61,23 @@ def settle_ended(ctx: Context) -> int:
             ticket = tickets.read(path)
             if ticket.batch_id not in books:
                 books[ticket.batch_id] = Book(ctx, ticket.batch_id)
-            _settle(ctx, books[ticket.batch_id], keys, ticket, path)
-    if any(not tickets.has_any(ctx.layout, batch_id) for batch_id in books):
-        ctx.layout.checkpoint_wanted.touch()
+            _settle(ctx, books[ticket.batch_id], keys, ticket, path.name)
+            if ticket.batch_id in last:
+                last[ticket.batch_id].unlink(missing_ok=True)
+            last[ticket.batch_id] = path
+    for batch_id, path in last.items():
+        with members.apart(path, partial(_give_up, ctx, books, path)):
+            if not tickets.has_any(ctx.layout, batch_id, besides=path.name):
+                _note_over(ctx, batch_id)
+            path.unlink(missing_ok=True)
     return len(paths)
+
+
+def _note_over(ctx: Context, batch_id: str) -> None:
+    """What is done where a batch has nothing queued any more, before its last ticket goes."""
+    for job_dir in batches.job_dirs(ctx.layout, batch_id):
+        currents.fold(job_dir)
+    ctx.layout.checkpoint_wanted.touch()
 
 
 def _give_up(ctx: Context, books: "dict[str, Book]", path: Path, error: Exception) -> None:
@@ -56,9 +85,9 @@ def _give_up(ctx: Context, books: "dict[str, Book]", path: Path, error: Exceptio
     books.pop(damage.batch_of(path), None)
 
 
-def _settle(ctx: Context, book: "Book", keys: Keys, ticket: Ticket, path: Path) -> None:
+def _settle(ctx: Context, book: "Book", keys: Keys, ticket: Ticket, name: str) -> None:
     job, step = batches.read_step(book.ctx.layout, ticket)
-    before = book.current(ticket.job_id).steps.get(ticket.step_id)
+    before = book.current(ticket.job_id).get(ticket.step_id)
     now = book.look_again(job, step)
     if now is not None and now.ended_at is not None:
         redo = before is not None and (before.run_id, before.ended_at) == (now.run_id, now.ended_at)
@@ -67,7 +96,7 @@ def _settle(ctx: Context, book: "Book", keys: Keys, ticket: Ticket, path: Path) 
         if loops.waits_for_solver(step, now, book.overrides(job.job_id)):
             loops.begin_round(book, job, step)
         elif now.retry_at is not None:
-            tickets.put_delayed(ctx.layout, ticket, path.name, parse_time(now.retry_at))
+            tickets.put_delayed(ctx.layout, ticket, name, parse_time(now.retry_at))
         else:
             book.spread(job, step)
             for skipped in enough.skip(book, job, step):
@@ -80,7 +109,6 @@ def _settle(ctx: Context, book: "Book", keys: Keys, ticket: Ticket, path: Path) 
     elif now is None:  # somebody deleted the attempt: the step is as if it had not been attempted
         book.place(job, step)
         book.save()
-    path.unlink(missing_ok=True)
 
 
 def record_end(batch_dir: Path, job: JobSpec, step: StepSpec, now: StepNow) -> None:
@@ -132,9 +160,8 @@ class Book:
         self.batch_dir = ctx.layout.batch(batch_id)
         self.batch_id = batch_id
         self.canceled = batches.read_control(self.batch_dir).canceled
-        self._currents: dict[str, Current] = {}
+        self._currents: dict[str, Standing] = {}
         self._overrides: dict[str, Overrides] = {}
-        self._changed: set[str] = set()
 
     def overrides(self, job_id: str) -> Overrides:
         if job_id not in self._overrides:
@@ -144,14 +171,14 @@ class Book:
     def job(self, job_id: str) -> JobSpec:
         return batches.read_job(self.batch_dir / job_id)
 
-    def current(self, job_id: str) -> Current:
+    def current(self, job_id: str) -> Standing:
         if job_id not in self._currents:
-            self._currents[job_id] = batches.read_current(self.batch_dir / job_id)
+            self._currents[job_id] = currents.take(self.batch_dir / job_id)
         return self._currents[job_id]
 
-    def forget(self, job_id: str) -> Current:
+    def forget(self, job_id: str) -> Standing:
         """Begin anew with a job of which nothing is known, whatever ``current.json`` says or fails to."""
-        self._currents[job_id] = Current()
+        self._currents[job_id] = currents.begin_anew(self.batch_dir / job_id)
         return self._currents[job_id]
 
     def look_again(self, job: JobSpec, step: StepSpec) -> StepNow | None:
@@ -159,10 +186,7 @@ class Book:
         step_dir = self.batch_dir / job.job_id / "steps" / step.step_id
         now = stand(step_dir, step, self.overrides(job.job_id))
         if now is not None:
-            current = self.current(job.job_id)
-            current.steps[step.step_id] = now
-            current.dead.pop(step.step_id, None)
-            self._changed.add(job.job_id)
+            self.current(job.job_id).put(step.step_id, now)
         return now
 
     def evaluate(self, job: JobSpec, step: StepSpec, *, gate: bool = True) -> tuple[str, str]:
@@ -171,16 +195,11 @@ class Book:
         Args:
             gate: False for how it would stand if it were approved.
         """
-        seen: list[Dependency] = []
+        seen = set()
         killer = ""
-        # The last ones listed are the last to end, so the first open one is found soonest from the back.
         for reference in reversed(step.depends_on):
-            job_id, _, step_id = reference.partition("/")
-            state = known(self.current(job_id), self.overrides(job_id), self.canceled, step_id)
-            found = dependency(state)
-            if found == "open" and step.after == "end":
-                return "waiting", ""
-            seen.append(found)
+            found = self._means(reference)
+            seen.add(found)
             if kills(step.after, found):
                 killer = reference
         verdict = readiness(step.after, seen)
@@ -190,34 +209,77 @@ class Book:
             return "waiting", ""
         return verdict, ""
 
+    def _evaluate_after(self, job: JobSpec, step: StepSpec, changed: str) -> tuple[str, str]:
+        """As ``evaluate``, where of all the dependencies only one has changed since the step was last looked at.
+
+        A step may wait for thousands, and each end of one comes by here. What kills an unattempted step is known; else it
+        waits as long as one of them is open, and that is most often the one that was found open the last time.
+        """
+        known_killer = self.current(job.job_id).killer(step.step_id)
+        if known_killer and known_killer not in step.places:
+            return self.evaluate(job, step)
+        if kills(step.after, self._means(changed)):
+            both = {changed, known_killer} - {""}
+            return "dead", min(both, key=step.places.__getitem__)
+        if known_killer not in ("", changed) and kills(step.after, self._means(known_killer)):
+            return "dead", known_killer
+        if not known_killer and self._has_open(job, step):
+            return "waiting", ""
+        return self.evaluate(job, step)
+
+    def _has_open(self, job: JobSpec, step: StepSpec) -> bool:
+        """Whether a dependency has neither ended nor is dead; looks from where one was found the last time."""
+        count, key = len(step.depends_on), (self.batch_dir, job.job_id, step.step_id)
+        first = min(_last_open.get(key, count), count) - 1
+        for place in chain(range(first, -1, -1), range(count - 1, first, -1)):
+            if self._means(step.depends_on[place]) == "open":
+                if len(_last_open) > _MOST_HINTS:
+                    _last_open.clear()
+                _last_open[key] = place + 1
+                return True
+        return False
+
+    def _means(self, reference: str) -> Dependency:
+        """What a dependency (``job_id/step_id``) means to what waits for it."""
+        job_id, _, step_id = reference.partition("/")
+        current = self.current(job_id)
+        now = current.get(step_id)
+        dead = now is None and bool(current.killer(step_id))
+        return dependency(known(now, called_off=self.is_canceled(job_id, step_id), dead=dead))
+
     def is_gated(self, job: JobSpec, step: StepSpec) -> bool:
         """Whether somebody must still approve the start of the step."""
         return step.gate is not None and step.step_id not in self.overrides(job.job_id).approved
 
     def spread(self, job: JobSpec, step: StepSpec, *, write_tickets: bool = True) -> None:
         """Pass on that a step ended (or will never start): ready ones get tickets, dead ones are marked."""
-        open_ends = deque(job.dependents.get(step.step_id, ()))
+        open_ends = deque([(job, step.step_id)])
         while open_ends:
-            job_id, _, step_id = open_ends.popleft().partition("/")
-            waiting_job = self.job(job_id)
-            waiting = waiting_job.step(step_id)
-            if self.is_canceled(job_id, step_id):
-                continue
-            current = self.current(job_id)
-            verdict, because = self.evaluate(waiting_job, waiting)
-            if step_id in current.steps:
-                if verdict == "ready" and write_tickets:
-                    self._again(waiting_job, waiting, current.steps[step_id])
-                continue
-            if verdict == "ready" and write_tickets:
-                self.put_ticket(waiting_job, waiting)
-            if current.dead.get(step_id, "") != because:
-                if because:
-                    current.dead[step_id] = because
-                else:
-                    current.dead.pop(step_id, None)
-                self._changed.add(job_id)
-                open_ends.extend(waiting_job.dependents.get(step_id, ()))
+            ended_job, ended_id = open_ends.popleft()
+            for reference in ended_job.dependents.get(ended_id, ()):
+                job_id, _, step_id = reference.partition("/")
+                waiting_job = ended_job if job_id == ended_job.job_id else self.job(job_id)
+                if self._follow(
+                    waiting_job, step_id, f"{ended_job.job_id}/{ended_id}", write_tickets
+                ):
+                    open_ends.append((waiting_job, step_id))
+
+    def _follow(self, job: JobSpec, step_id: str, changed: str, write_tickets: bool) -> bool:
+        """What follows for a step from the change of one that it depends on; whether it is dead since, or is no more."""
+        if self.is_canceled(job.job_id, step_id):
+            return False
+        step, current = job.step(step_id), self.current(job.job_id)
+        now = current.get(step_id)
+        verdict, because = self._evaluate_after(job, step, changed)
+        if verdict == "ready" and write_tickets:
+            if now is not None:
+                self._again(job, step, now)
+            else:
+                self.put_ticket(job, step)
+        if now is not None or current.killer(step_id) == because:
+            return False
+        current.bury(step_id, because)
+        return True
 
     def place(self, job: JobSpec, step: StepSpec) -> None:
         """Give a step that was never attempted its ticket, or mark it as one that never can start."""
@@ -227,8 +289,7 @@ class Book:
         if verdict == "ready":
             self.put_ticket(job, step)
         elif verdict == "dead":
-            self.current(job.job_id).dead[step.step_id] = because
-            self._changed.add(job.job_id)
+            self.current(job.job_id).bury(step.step_id, because)
 
     def is_canceled(self, job_id: str, step_id: str) -> bool:
         return self.canceled or step_id in self.overrides(job_id).canceled
@@ -297,10 +358,15 @@ class Book:
         ticket, name = ticket_of(job, step)
         tickets.put_ready(self.ctx.layout, ticket, name, durable=durable)
 
-    def save(self) -> None:
-        for job_id in self._changed:
-            batches.write_current(self.batch_dir / job_id, self._currents[job_id])
-        self._changed.clear()
+    def save(self, *, whole: bool = False) -> None:
+        """Write every ``current.json`` that has changed.
+
+        Args:
+            whole: not only into its journal (``store.currents``): no settle may follow that makes it whole.
+        """
+        for current in self._currents.values():
+            if current.is_changed:
+                current.save(whole=whole)
 
 
 def ticket_of(job: JobSpec, step: StepSpec) -> tuple[Ticket, str]:

@@ -4,13 +4,14 @@
 ``current.json`` (``known``), views from the ledger (``control.status``), and both ask the same functions.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from parallelhassnes.plan import StepSpec
 from parallelhassnes.schedule import loops, retry
 from parallelhassnes.store import attempts
-from parallelhassnes.store.records import Current, Overrides, StepNow
+from parallelhassnes.store.records import Overrides, StepNow
 
 type Readiness = Literal["ready", "waiting", "dead"]
 
@@ -59,16 +60,16 @@ class Known(NamedTuple):
         return self.status not in ("", "running") and (not self.due or self.called_off)
 
 
-def known(current: Current, overrides: Overrides, canceled: bool, step_id: str) -> Known:
+def known(now: StepNow | None, *, called_off: bool, dead: bool) -> Known:
     """What a job's files say of a step.
 
     Args:
-        canceled: the whole batch is.
+        now: its entry in ``current.json``, where it has one.
+        called_off: it, or the whole batch, is not to start.
+        dead: it never can.
     """
-    now = current.steps.get(step_id)
-    called_off = canceled or step_id in overrides.canceled
     if now is None:
-        return Known(called_off=called_off, dead=step_id in current.dead)
+        return Known(called_off=called_off, dead=dead)
     status = "needs_attention" if now.unmet else now.status
     return Known(status, status != "running" and not now.settled, called_off)
 
@@ -99,7 +100,7 @@ def kills(after: str, found: Dependency) -> bool:
     return False
 
 
-def readiness(after: str, seen: list[Dependency]) -> Readiness:
+def readiness(after: str, seen: Collection[Dependency]) -> Readiness:
     """Whether a step that waits for these may start now, must wait, or never can."""
     if any(kills(after, found) for found in seen):
         return "dead"

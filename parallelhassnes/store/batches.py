@@ -12,10 +12,10 @@ from typing import Any
 from parallelhassnes.plan import BatchMeta, JobSpec, StepSpec
 from parallelhassnes.store import additions, atomic, earlier, ledger, members, rooted, tickets
 from parallelhassnes.store.layout import Layout
-from parallelhassnes.store.records import Control, Current, Overrides, Ticket, dump
+from parallelhassnes.store.records import Control, Overrides, Ticket, dump
 
-JOB, META, CURRENT, CONTROL, OVERRIDES = (
-    "job.json", "batch_meta.json", "current.json", "control.json", "overrides.json",
+JOB, META, CONTROL, OVERRIDES = (
+    "job.json", "batch_meta.json", "control.json", "overrides.json",
 )  # fmt: skip
 
 JOB_HASHES = "jobs.sha256"
@@ -87,15 +87,6 @@ def read_about(batch_dir: Path) -> dict[str, Any]:
         if not isinstance(document.get(key), kind):
             raise atomic.CorruptFile(f"{batch_dir / META}: /{key}: is missing or of the wrong type")
     return document
-
-
-def read_current(job_dir: Path) -> Current:
-    document = atomic.read_json_or_none(job_dir / CURRENT)
-    return Current() if document is None else atomic.parse(Current, document, job_dir / CURRENT)
-
-
-def write_current(job_dir: Path, current: Current) -> None:
-    atomic.write_json(job_dir / CURRENT, dump(current), durable=False)
 
 
 def read_control(batch_dir: Path) -> Control:

@@ -202,14 +202,19 @@ def ended(layout: Layout) -> list[Path]:
     return [layout.ended / name for name in _tickets(_listing(layout.ended))]
 
 
-def has_any(layout: Layout, batch_id: str) -> bool:
-    """Whether anything of the batch is queued, runs, or waits to be settled."""
-    prefix = f"{batch_id}."
-    if any(other == batch_id for _, other, _ in ready_folders(layout)):
+def has_any(layout: Layout, batch_id: str, besides: str = "") -> bool:
+    """Whether anything of the batch is queued, runs, or waits to be settled.
+
+    Args:
+        besides: a ticket that does not count.
+    """
+    if any(members.is_there(layout.ready / key / batch_id) for key in _listing(layout.ready)):
         return True
+    prefix = f"{batch_id}."
     named = (*(entry.name for entry in running(layout)), *(path.name for path in ended(layout)))
-    later = (path.name.partition(".")[2] for _, path in delayed(layout))
-    return any(name.startswith(prefix) for name in (*named, *later))
+    if any(name.startswith(prefix) and name != besides for name in named):
+        return True
+    return any(path.name.partition(".")[2].startswith(prefix) for _, path in delayed(layout))
 
 
 def put_delayed(layout: Layout, ticket: Ticket, name: str, not_before: float) -> None:

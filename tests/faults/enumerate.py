@@ -23,6 +23,7 @@ from typing import Any
 from parallelhassnes.execute import processes
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.tick import tick
+from parallelhassnes.store import currents
 from tests import stores
 from tests.faults import drive, injector, invariants, scenarios
 from tests.faults.injector import Target
@@ -43,6 +44,7 @@ def main(arguments: list[str]) -> int:
     part, parts = map(int, given.shard.split("/"))
     scenario = scenarios.ALL[given.scenario]
     drive.prepare(trials=scenario is scenarios.TRIAL)
+    currents.WHOLE = scenario.whole
     folder = Path(
         tempfile.mkdtemp(prefix="faults-", dir=drive.MEMORY if drive.MEMORY.is_dir() else None)
     )

@@ -15,7 +15,7 @@ from typing import Any
 from parallelhassnes.execute import processes
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.requeue import rebuild
-from parallelhassnes.store import attempts, batches, ledger
+from parallelhassnes.store import attempts, batches, currents, ledger
 from parallelhassnes.store.seal import survey
 
 DERIVED = ("current.json", "index.json")
@@ -50,7 +50,7 @@ def _steps(
     ctx: Context, batch_dir: Path, ends: Mapping[str, Collection[str]] | None
 ) -> Iterator[str]:
     for job_dir in batches.job_dirs(ctx.layout, batch_dir.name):
-        current = batches.read_current(job_dir)
+        current = currents.read(job_dir)
         for step in batches.read_job(job_dir).steps:
             ref = f"{job_dir.name}/{step.step_id}"
             step_dir = job_dir / "steps" / step.step_id
@@ -126,7 +126,8 @@ def _junk(ctx: Context) -> Iterator[str]:
         for name in (*folders, *files):
             path = Path(folder, name)
             in_attempt = "attempts" in path.parts and "trial" not in path.parts
-            if name.startswith(".tmp-") or (name == "tmp" and in_attempt):
+            half = name.startswith(".tmp-") or name == currents.JOURNAL
+            if half or (name == "tmp" and in_attempt):
                 yield f"junk: {path.relative_to(ctx.layout.root)}"
     yield from (f"junk: {path.relative_to(ctx.layout.root)}" for path in ctx.layout.temp.iterdir())
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from parallelhassnes.control import operate
 from parallelhassnes.schedule.context import Context
+from parallelhassnes.store import currents
 from tests import stores
 from tests.harness import make_task
 
@@ -32,6 +33,8 @@ class Scenario(NamedTuple):
     """``job/step`` → what its last attempt may come to."""
     worker_ends: dict[str, set[str]]
     """The same where a worker was killed: a program killed by a signal has failed by itself."""
+    whole: int = currents.WHOLE
+    """Bytes up to which ``current.json`` is replaced at each change; beyond, its journal gets a line."""
 
 
 def _submit(table: Callable[[Context], bytes]) -> Act:
@@ -139,4 +142,7 @@ OPERATE = Scenario(
     dict.fromkeys(("a/wait", "a/next", "b/wait", "b/queued"), OR_FAILED),
 )
 
-ALL = {scenario.name: scenario for scenario in (STEPS, TRIAL, OPERATE)}
+JOURNAL = STEPS._replace(name="journal", whole=0)
+"""Small jobs whose ``current.json`` is kept as that of a large one is."""
+
+ALL = {scenario.name: scenario for scenario in (STEPS, TRIAL, OPERATE, JOURNAL)}

@@ -14,7 +14,7 @@ import pytest
 from stores import CHECKOUT, environment
 
 # Enough points that a scenario which stopped passing them, or a hook which stopped seeing them, is noticed.
-LEAST = {"steps": 120, "operate": 170, "trial": 150}
+LEAST = {"steps": 120, "operate": 170, "trial": 150, "journal": 130}
 SHARDS = 2
 SECONDS = os.environ.get("PARALLELHASSNES_FAULTS_SEC", "12")
 RUNS = "8"
@@ -33,7 +33,7 @@ def enumerated(*arguments):
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("shard", range(SHARDS))
-@pytest.mark.parametrize("scenario", ["steps", "operate"])
+@pytest.mark.parametrize("scenario", ["steps", "operate", "journal"])
 def test_killed_anywhere_nothing_is_lost_doubled_or_left(scenario, shard):
     found, errors = enumerated(scenario, f"{shard}/{SHARDS}")
     print("\n".join(found["points"]))

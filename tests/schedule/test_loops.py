@@ -11,7 +11,7 @@ from parallelhassnes.control.explain import explain
 from parallelhassnes.execute import processes
 from parallelhassnes.schedule.requeue import rebuild
 from parallelhassnes.schedule.settle import Book
-from parallelhassnes.store import attempts, batches, ledger
+from parallelhassnes.store import attempts, currents, ledger
 
 SOLVE = "echo x >> {0}/work; echo solve >> {0}/order"
 JUDGE = """echo judge >> {0}/order
@@ -99,7 +99,7 @@ def test_a_solver_that_fails_ends_the_loop(root):
     (found,) = explain(ctx, f"{batch_id}/k/judge").steps
     assert found.state == "needs_attention"
     assert any("solve ended as failed" in line for line in found.why)
-    now = batches.read_current(ctx.layout.job(batch_id, "k")).steps["judge"]
+    now = currents.read(ctx.layout.job(batch_id, "k")).steps["judge"]
     assert (now.settled, now.unmet) == (True, "solve ended as failed")
     assert [
         e["line"] for _, e in ledger.read(ctx.layout.batch(batch_id)) if e["event"] == "unmet"
@@ -147,7 +147,7 @@ def test_killed_anywhere_it_goes_on_in_its_order(root):
     assert done["j/after"] == 1
     assert done["j/judge"] == done["j/solve"]
     job_dir = ctx.layout.job(batch_id, "j")
-    assert batches.read_current(job_dir).steps["judge"].unmet == ""
+    assert currents.read(job_dir).steps["judge"].unmet == ""
     assert audit.verify(ctx.layout).problems == []
 
 
@@ -158,7 +158,7 @@ def test_a_settle_that_dies_half_way_is_done_again(root):
     drive(root, "--concurrency", "1")
     book = Book(ctx, batch_id)
     judge = book.job("j").step("judge")
-    assert book.current("j").steps["judge"].settled
+    assert book.current("j").get("judge").settled
     rebuild(ctx)
     assert book.look_again(book.job("j"), judge).settled
     drive(root)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from parallelhassnes.control.batch_scoreboard import batch_scoreboard
-from parallelhassnes.store import attempts, batches, ledger
+from parallelhassnes.store import attempts, batches, currents, ledger
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import parse_time
 
@@ -33,7 +33,7 @@ def outcome(layout: Layout, batch_id: str, label: str) -> Outcome:
     found: Outcome = {}
     names = _Names(layout, batch_id, label)
     for job_dir in batches.job_dirs(layout, batch_id):
-        current = batches.read_current(job_dir)
+        current = currents.read(job_dir)
         found[f"{job_dir.name}/dead"] = current.dead
         found[f"{job_dir.name}/verdict"] = names.document(job_dir / "verdict.json")
         for step in batches.read_job(job_dir).steps:
