@@ -102,7 +102,9 @@ def change(
         after = _with(before, usd, tokens)
         if after != before:
             control = batches.read_control(batch_dir)
-            batches.write_control(batch_dir, control.model_copy(update={"budget": after}))
+            batches.write_control(
+                ctx.layout, batch_id, control.model_copy(update={"budget": after})
+            )
             # What the last pass noted may be no longer so; the next one notes it again.
             (ctx.layout.blocked / f"{batch_id}.json").unlink(missing_ok=True)
             word = said(reason)

@@ -106,7 +106,7 @@ def _control(
         control: Control = batches.read_control(batch_dir)
         if not when(control):
             return False
-        batches.write_control(batch_dir, control.model_copy(update=change))
+        batches.write_control(ctx.layout, batch_id, control.model_copy(update=change))
         # What the last pass noted may be no longer so; the next one notes it again.
         if damage.reason_of(ctx, batch_id) is None:
             (ctx.layout.blocked / f"{batch_id}.json").unlink(missing_ok=True)

@@ -105,7 +105,9 @@ def cancel(ctx: Context, target: Target, reason: str = "") -> Operated:
             return result
         if target.job_id is None:
             control = batches.read_control(book.batch_dir)
-            batches.write_control(book.batch_dir, control.model_copy(update={"canceled": True}))
+            batches.write_control(
+                ctx.layout, target.batch_id, control.model_copy(update={"canceled": True})
+            )
         for job, steps in found:
             canceled = dict(book.overrides(job.job_id).canceled)
             for step in steps:
@@ -189,7 +191,9 @@ def retry(ctx: Context, target: Target, only: Only | None = None, reason: str = 
         book = Book(ctx, target.batch_id)
         control = batches.read_control(book.batch_dir)
         if control.canceled:
-            batches.write_control(book.batch_dir, control.model_copy(update={"canceled": False}))
+            batches.write_control(
+                ctx.layout, target.batch_id, control.model_copy(update={"canceled": False})
+            )
             book.canceled = False
         for job in _jobs(ctx, target):
             for step in _steps(job, target):

@@ -60,43 +60,48 @@ type Accounts = dict[str, Account]
 
 
 class Purse:
-    """The budgets in force in one pass.
+    """The budgets in force in one pass, each looked at when somebody asks for its batch."""
 
-    Args:
-        live: queue key's folder and batch of every live attempt.
-    """
-
-    def __init__(self, ctx: Context, batch_ids: Iterable[str]) -> None:
+    def __init__(self, ctx: Context) -> None:
         self.ctx = ctx
         self._budgets: dict[str, Budget | None] = {}
-        for batch_id in batch_ids:
-            with members.apart(batch_id, lambda _: None):  # whoever asks for it is told
-                self._budgets[batch_id] = budget_of(ctx, batch_id)
         self._shared = raised.in_force(ctx.layout, ctx.config.budgets)
         self.everywhere = bool(self._shared.keys or self._shared.experiments)
-        self.on = self.everywhere or any(self._budgets.values())
-        self._accounts: Accounts = {}
+        self._accounts: Accounts | None = None
         self._live: list[tuple[str, str]] = []
-        if self.on:
-            self._accounts = _load(ctx)
-            wanted = ctx.layout.batch_ids() if self.everywhere else list(self._budgets)
-            if _take_in(ctx, self._accounts, wanted):
-                _save(ctx, self._accounts)
+
+    def _budget(self, batch_id: str) -> Budget | None:
+        """The batch's own budget, with what was spent of it looked up; None where nothing is to be looked up."""
+        if batch_id not in self._budgets:
+            self._budgets[batch_id] = found = budget_of(self.ctx, batch_id)
+            if self.everywhere:
+                wanted = [] if self._accounts is not None else self.ctx.layout.batch_ids()
+            else:
+                wanted = [batch_id] if found is not None else []
+            if wanted:
+                self._look(wanted)
+        return self._budgets[batch_id]
+
+    def _look(self, wanted: list[str]) -> None:
+        layout = self.ctx.layout
+        if self._accounts is None:
+            self._accounts = _load(self.ctx)
             # One that ends while we look is in the second listing: in no moment is it in neither.
-            found = [entry.path for entry in tickets.running(ctx.layout)] + tickets.ended(
-                ctx.layout
-            )
+            found = [entry.path for entry in tickets.running(layout)] + tickets.ended(layout)
             self._live = [_of_ticket(path) for path in {path.name: path for path in found}.values()]
+        if _take_in(self.ctx, self._accounts, wanted):
+            _save(self.ctx, self._accounts)
 
     def started(self, batch_id: str, queue_key: str) -> None:
         """Reserve for an attempt that this pass has started."""
-        self._live.append((batch_id, queue_key))
+        if self._accounts is not None:
+            self._live.append((batch_id, queue_key))
 
     def refuses(self, batch_id: str, queue_key: str | None = None) -> str | None:
         """Why nothing (of this queue key) of the batch may start; None where it may."""
-        if not self.on:
+        budget = self._budget(batch_id)
+        if budget is None and not self.everywhere:
             return None
-        budget = self._budgets.get(batch_id)
         if budget is not None:
             found = self._exceeded(budget, queue_key, lambda batch, _: batch == batch_id)
             if found:
@@ -107,7 +112,9 @@ class Purse:
         experiment = batches.read_batch(self.ctx.layout.batch(batch_id)).experiment
         if experiment in config.experiments:
             same = {
-                each for each, account in self._accounts.items() if account.experiment == experiment
+                each
+                for each, account in (self._accounts or {}).items()
+                if account.experiment == experiment
             }
             found = self._exceeded(
                 config.experiments[experiment], queue_key, lambda batch, _: batch in same
@@ -130,7 +137,7 @@ class Purse:
 
     def _exceeded(self, budget: Budget, queue_key: str | None, counts: Any) -> str | None:
         total, known = NOTHING, 0
-        for batch_id, account in self._accounts.items():
+        for batch_id, account in (self._accounts or {}).items():
             for key, spent in account.by_key.items():
                 if counts(batch_id, key):
                     total += spent

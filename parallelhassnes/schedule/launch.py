@@ -62,24 +62,22 @@ def launch_ready(ctx: Context, then: Then) -> list[Launched]:
         return []
     gate = _Gate(ctx)
     keys = Keys(ctx)
-    lanes = order.lanes(ctx, gate.may_start, partial(damage.pass_over, ctx))
-    ready = [lane for lane in lanes if keys.may_start(lane.queue_key)]
-    if not ready:
-        Starts(ctx).save()
-        return []
+    lines = order.line_up(ctx, gate.may_start, partial(damage.pass_over, ctx))
+    lines = [line for line in lines if line.queue_key and keys.may_start(line.queue_key)]
     load, live = order.count(ctx)
-    room = order.Room(ctx, load, live, ready, keys)
+    room = order.Room(ctx, load, live, keys)
     bucket, purse, folders = Starts(ctx), gate.purse, Folders(ctx)
     started: list[Launched] = []
-    while (lane := room.next_lane(ready)) is not None:
+    while (found := room.next(lines)) is not None:
         if launcher.is_awaited():
             health.wish(ctx.layout)
             break
+        line, lane = found
         path = lane.head
         if path is None:
             break
         claimed = None
-        with members.apart(path, partial(_close_lanes, ctx, ready, path)):
+        with members.apart(path, partial(_close_lanes, ctx, gate, lines, path)):
             claimed = _take(ctx, lane, path, gate, folders, bucket)
         if claimed is None:
             continue
@@ -88,19 +86,22 @@ def launch_ready(ctx: Context, then: Then) -> list[Launched]:
         purse.started(lane.batch_id, lane.queue_key)
         load.add(lane.key, lane.batch_id)
         if keys.started(lane.queue_key, claimed.meta.run_id):
-            ready = [other for other in ready if other.key != lane.key]
-        lane.served = datetime.now(UTC).timestamp()
+            lines.remove(line)
+        line.serve(lane)
         started.append(Launched(claimed.ticket, claimed.assignment.attempt))
     bucket.save()
     return started
 
 
-def _close_lanes(ctx: Context, ready: list[order.Lane], path: Path, error: Exception) -> None:
+def _close_lanes(
+    ctx: Context, gate: "_Gate", lines: list[order.Line], path: Path, error: Exception
+) -> None:
     """Start nothing more of the batch of a ticket that cannot be followed."""
     damage.pass_over(ctx, path, error)
-    for other in ready:
-        if other.batch_id == damage.batch_of(path):
-            other.head = None
+    gate.close(batch_id := damage.batch_of(path))
+    for lane in (lane for line in lines for lane in line.lanes):
+        if lane.batch_id == batch_id:
+            lane.head = None
 
 
 def _take(
@@ -151,7 +152,7 @@ class _Gate:
         self.ctx = ctx
         self._answers: dict[str, bool] = {}
         self._books: dict[str, Book] = {}
-        self.purse = Purse(ctx, {batch_id for _, batch_id, _ in tickets.ready_folders(ctx.layout)})
+        self.purse = Purse(ctx)
 
     def book(self, batch_id: str) -> Book:
         """The batch's jobs in this pass, which nothing else changes meanwhile."""
@@ -163,6 +164,10 @@ class _Gate:
         if batch_id not in self._answers:
             self._answers[batch_id] = self._decide(batch_id)
         return self._answers[batch_id]
+
+    def close(self, batch_id: str) -> None:
+        """Have the batch start nothing more in this pass."""
+        self._answers[batch_id] = False
 
     def _decide(self, batch_id: str) -> bool:
         if damage.is_deleted(self.ctx, batch_id):

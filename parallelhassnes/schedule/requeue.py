@@ -98,6 +98,7 @@ def rebuild(ctx: Context) -> int:
         for folder in (ctx.layout.ready, ctx.layout.delayed, ctx.layout.blocked, ctx.layout.ended):
             shutil.rmtree(folder)
             folder.mkdir()
+        shutil.rmtree(ctx.layout.turns, ignore_errors=True)
         batch_ids = ctx.layout.batch_ids()
         for batch_id in batch_ids:
             restore(ctx, batch_id)

@@ -31,7 +31,7 @@ from parallelhassnes.schedule.launch import Launched, launch_ready
 from parallelhassnes.schedule.repair import repair
 from parallelhassnes.schedule.requeue import rebuild
 from parallelhassnes.schedule.settle import settle_ended
-from parallelhassnes.store import atomic, locks, members, space, tickets
+from parallelhassnes.store import atomic, locks, members, space, tickets, turns
 
 
 class TickReport(NamedTuple):
@@ -67,6 +67,7 @@ def _tick(ctx: Context) -> TickReport:
     with space.waiting_for_space("repair"):
         repaired = repair(ctx, after_attempt)
         damage.mend(ctx)
+        turns.recall(ctx.layout)
     checkpointing.want_daily(ctx)
     launched, failed = [], False
     try:

@@ -94,9 +94,10 @@ def read_control(batch_dir: Path) -> Control:
     return Control() if document is None else atomic.parse(Control, document, batch_dir / CONTROL)
 
 
-def write_control(batch_dir: Path, control: Control) -> None:
+def write_control(layout: Layout, batch_id: str, control: Control) -> None:
     """Replace what operators have said of the batch; the caller holds ``tick.lock``, and a line of the ledger follows."""
-    ledger.replace_json(batch_dir, CONTROL, dump(control))
+    ledger.replace_json(layout.batch(batch_id), CONTROL, dump(control))
+    tickets.announce(layout, batch_id)
 
 
 def read_overrides(job_dir: Path) -> Overrides:

@@ -11,6 +11,7 @@ runs/_system/sessions/<sha256>.json  browsers that have logged in with a token
 runs/_queue/incoming/            tables, put there by rename
 runs/_queue/accepted|rejected/   tables as submitted, with .ack.json or .error.json
 runs/_queue/ready/<key>/<batch_id>/<chunk>/<ticket>    what could start now
+runs/_queue/turns/<key>/…         whose turn it is among the batches that wait on a key
 runs/_queue/delayed/<time>.<ticket>                    what may start again at <time>
 runs/_queue/running/<key>/<ticket>                     one per live attempt
 runs/_queue/ended/<ticket>                             sealed, not settled yet
@@ -117,6 +118,10 @@ class Layout:
     @cached_property
     def ready(self) -> Path:
         return self.queue / "ready"
+
+    @cached_property
+    def turns(self) -> Path:
+        return self.queue / "turns"
 
     @cached_property
     def delayed(self) -> Path:

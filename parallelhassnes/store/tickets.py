@@ -9,7 +9,7 @@ A ticket is named ``<batch_id>.<seq>.<hash>.<kind>``, the same at every write, s
 leaves one ticket. ``seq`` is the step's place in its batch (a step that was
 added later goes on counting from its job's last one): a sorted listing of a batch's folder is its
 order of starting. Chunks of 256 keep a look at the head of a queue of any length at two short
-listings; between batches the scheduler is fair, so the batch is a folder and not part of the order.
+listings; between batches the scheduler is fair, so the batch is a folder and not part of the order: ``turns`` has that.
 ``ready/<key>/<batch_id>/_served`` carries, as its mtime, when the batch was last served there.
 
 Renames are atomic and happen under ``tick.lock``, but for running → ended, which the attempt's own
@@ -31,7 +31,7 @@ from typing import NamedTuple
 
 from parallelhassnes.errors import UserError
 from parallelhassnes.names import key_dir
-from parallelhassnes.store import atomic, members
+from parallelhassnes.store import atomic, members, turns
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import Ticket, dump
 
@@ -105,31 +105,49 @@ def put_ready(layout: Layout, ticket: Ticket, name: str, *, durable: bool = True
     """Write the ticket into ``ready/``; harmless where it is there already."""
     path = ready_path(layout, ticket.queue_key, name)
     while True:
-        _mark_unserved(path.parent)
+        is_new = _make_chunk(layout, path.parent)
         try:
             atomic.write_json(path, dump(ticket), durable=durable)
         except FileNotFoundError:  # the last ticket of the folder left, and the folder with it
             continue
+        if is_new:
+            turns.announce(layout, key_dir(ticket.queue_key), ticket.batch_id)
         return
 
 
-def _mark_unserved(chunk: Path) -> None:
-    """Make the folders; a batch that is new to a key counts as never served."""
+def _make_chunk(layout: Layout, chunk: Path) -> bool:
+    """Make the folders; whether the batch is new to the key: then it counts as never served, and gets its turn."""
     if chunk.is_dir():
-        return
-    chunk.mkdir(parents=True, exist_ok=True)
+        return False
     served = chunk.parent / SERVED
-    if not served.exists():
+    is_new = not served.exists()
+    if is_new:
+        turns.announce(layout, chunk.parent.parent.name, chunk.parent.name)
+    chunk.mkdir(parents=True, exist_ok=True)
+    if is_new:
         with contextlib.suppress(FileNotFoundError):
             served.touch()
             os.utime(served, (0, 0))
+    return is_new
+
+
+def announce(layout: Layout, batch_id: str) -> None:
+    """Have the next pass look where a batch belongs among those that wait."""
+    for key in _listing(layout.ready):
+        if members.is_there(layout.ready / key / batch_id):
+            turns.announce(layout, key, batch_id)
 
 
 def ready_folders(layout: Layout) -> Iterator[tuple[str, str, Path]]:
     """Each (key folder, batch id, path) that may hold ready tickets."""
     for key in _listing(layout.ready):
-        for batch_id in members.names(layout.ready / key):
-            yield key, batch_id, layout.ready / key / batch_id
+        yield from folders_of(layout, key)
+
+
+def folders_of(layout: Layout, key: str) -> Iterator[tuple[str, str, Path]]:
+    """As ``ready_folders``, of one key's folder."""
+    for batch_id in members.names(layout.ready / key):
+        yield key, batch_id, layout.ready / key / batch_id
 
 
 def in_order(folder: Path) -> Iterator[Path]:
@@ -174,6 +192,20 @@ def tidy(chunk: Path) -> None:
             (chunk.parent / SERVED).unlink(missing_ok=True)
             chunk.parent.rmdir()
             chunk.parent.parent.rmdir()
+
+
+def drop_empty(folder: Path) -> bool:
+    """Remove a batch's folder on a key where there is no ticket in it; whether it is gone."""
+    for chunk in members.names(folder):
+        if chunk != SERVED:
+            with contextlib.suppress(OSError):
+                (folder / chunk).rmdir()
+    with contextlib.suppress(OSError):
+        if _listing(folder) in ([], [SERVED]):
+            (folder / SERVED).unlink(missing_ok=True)
+            folder.rmdir()
+            folder.parent.rmdir()
+    return not members.is_there(folder)
 
 
 def running(layout: Layout, told: members.Told | None = None) -> list[Running]:

@@ -38,6 +38,7 @@ _ALIKE = (
     (re.compile(r"(ready|running)/[^/]+"), r"\1/K"),
     (re.compile(r"[a-z0-9]+__[a-z0-9]{12}"), "TRIAL"),
     (re.compile(r"\d{6,}"), "N"),
+    (re.compile(r"(turns/[^/ ]+)/\d{4}/[^ ]+"), r"\1/PLACE"),
 )
 
 

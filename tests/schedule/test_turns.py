@@ -1,0 +1,124 @@
+"""Whose turn it is: the order on disk is a hint that may be lost, is obeyed at any length, and what it passes over waits."""
+
+import shutil
+
+import pytest
+from stores import (
+    attempt_dirs,
+    command,
+    context,
+    idle,
+    job,
+    program,
+    put,
+    read,
+    shell,
+    states,
+    table,
+    wait_for,
+)
+
+from parallelhassnes.control import hold
+from parallelhassnes.schedule.tick import tick
+from parallelhassnes.store import tickets, turns
+
+
+def starts(ctx, batch_ids):
+    """The batches in the order in which their first attempts were made."""
+    made = {b: min(read(path / "meta.json")["created_at"] for path in attempt_dirs(ctx, b)) for b in batch_ids}  # fmt: skip
+    return sorted(batch_ids, key=made.__getitem__)
+
+
+def small(name="s"):
+    return table(job("j", command(name, "true")))
+
+
+def occupied(ctx, go):
+    """A batch whose only step holds the only slot until ``go`` is there."""
+    batch = put(ctx, table(job("j", shell("s", f"until [ -e {go} ]; do sleep 0.02; done")), priority=9))  # fmt: skip
+    tick(ctx)
+    wait_for(lambda: tickets.running(ctx.layout), "the slot to be taken")
+    return batch
+
+
+@pytest.mark.parametrize("lost", ["all", "one", "a folder"])
+def test_turns_that_were_lost_are_found_as_in_a_store_of_an_earlier_version(root, lost):
+    ctx = context(root)
+    made = [put(ctx, small()) for _ in range(5)]
+    if lost == "all":
+        shutil.rmtree(ctx.layout.turns)
+    else:
+        (folder,) = ctx.layout.turns.glob("*/new")
+        shutil.rmtree(folder) if lost == "a folder" else (folder / made[2]).unlink()
+    program(root, "tick")
+    wait_for(lambda: idle(ctx), "five batches")
+    assert [states(ctx, batch) for batch in made] == [{"j/s": ["succeeded"]}] * 5
+    assert not list(turns.in_order(ctx.layout, "command"))
+
+
+def test_a_turn_that_leads_to_nothing_is_removed(root):
+    ctx = context(root)
+    for number in range(3):
+        turns.announce(ctx.layout, "command", f"20261121T00000{number}Z-mmmmmmmm")
+    batch = put(ctx, small())
+    program(root, "tick")
+    wait_for(lambda: idle(ctx), "the batch")
+    assert states(ctx, batch) == {"j/s": ["succeeded"]}
+    wait_for(
+        lambda: not [p for p in ctx.layout.turns.rglob("*") if p.is_file()], "stale turns to go"
+    )
+
+
+def test_a_priority_that_is_set_while_batches_wait_is_obeyed(root, tmp_path):
+    ctx = context(root, "concurrency = 1\n")
+    first = occupied(ctx, tmp_path / "go")
+    made = [put(ctx, small()) for _ in range(6)]
+    tick(ctx)  # each has its place
+    hold.priority(ctx, made[4], 5)
+    hold.priority(ctx, made[1], -5)
+    hold.priority(ctx, made[5], 5)
+    (tmp_path / "go").touch()
+    wait_for(lambda: idle(ctx), "seven batches")
+    assert starts(ctx, [first, *made]) == [first, *(made[n] for n in (4, 5, 0, 2, 3, 1))]
+
+
+def test_more_paused_batches_than_a_pass_looks_at_hide_nothing_and_go_on_when_they_may(root, monkeypatch):  # fmt: skip
+    monkeypatch.setattr(turns, "_LOOKS", 3)
+    ctx = context(root, "concurrency = 1\n")
+    made = [put(ctx, small()) for _ in range(8)]
+    for batch in made[:7]:
+        hold.pause(ctx, batch)
+    tick(ctx)
+    wait_for(lambda: states(ctx, made[7]), "the one that may start")
+    wait_for(lambda: not tickets.running(ctx.layout) and not tickets.ended(ctx.layout), "its end")
+    assert not any(states(ctx, batch) for batch in made[:7])
+    hold.resume(ctx, made[3])
+    wait_for(lambda: states(ctx, made[3]) == {"j/s": ["succeeded"]}, "the one that was resumed")
+    for batch in made[:7]:
+        hold.resume(ctx, batch)
+    wait_for(lambda: idle(ctx), "all of them")
+    assert all(states(ctx, batch) == {"j/s": ["succeeded"]} for batch in made)
+
+
+def test_the_limit_of_a_table_whose_turn_is_far_off_holds_for_those_before_it(root, tmp_path):
+    ctx = context(root, "concurrency = 4\n")
+    seen = tmp_path / "seen"
+    seen.mkdir()
+    script = f"touch {seen}/$PARALLELHASSNES_STEP_ID; ls {seen} | wc -l >> {tmp_path}/most; sleep 0.1; rm {seen}/$PARALLELHASSNES_STEP_ID"
+    made = [put(ctx, table(job("j", *(shell(f"b{b}s{n}", script, queue_key="k") for n in range(3))))) for b in range(2)]  # fmt: skip
+    made.append(put(ctx, table(job("j", shell("last", script, queue_key="k")), limits={"k": 1}, priority=-1)))  # fmt: skip
+    program(root, "tick")
+    wait_for(lambda: idle(ctx), "seven steps")
+    assert starts(ctx, made)[-1] == made[2]
+    assert set((tmp_path / "most").read_text().split()) == {"1"}
+
+
+def test_batches_that_have_been_served_come_after_those_that_have_not_and_take_turns(root):
+    ctx = context(root, "concurrency = 1\n")
+    made = [put(ctx, table(job("j", *(command(f"s{n}", "true") for n in range(3))))) for _ in range(3)]  # fmt: skip
+    program(root, "tick")
+    wait_for(lambda: idle(ctx), "nine steps")
+    order = sorted(
+        (read(path / "meta.json")["created_at"], batch) for batch in made for path in attempt_dirs(ctx, batch)
+    )  # fmt: skip
+    assert [batch for _, batch in order] == made * 3
