@@ -8,7 +8,18 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import drain, ingest, live, machine, setting, slots, startup, terminus, trials
+from benchmarks import (
+    drain,
+    growth,
+    ingest,
+    live,
+    machine,
+    setting,
+    slots,
+    startup,
+    terminus,
+    trials,
+)
 from benchmarks.meter import CommandFailed
 from benchmarks.results import Row
 from benchmarks.setting import Setting
@@ -21,6 +32,7 @@ ROWS: dict[str, Callable[[Setting], Row]] = {
     "terminus-8": terminus.eight,
     "terminus-32": terminus.thirty_two,
     "drain": drain.drain,
+    "growth": growth.growth,
     "slots": slots.slots,
     "memory": slots.supervisor_memory,
     "live": live.live,

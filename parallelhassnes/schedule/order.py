@@ -129,7 +129,9 @@ class Line:
             found = min(ready, key=room.rank, default=None)
             if found is not None and not room.load.by_batch[found.batch_id]:
                 return found
-            lane = next(self._rest, None)
+            lane = None
+            with members.apart(self.ctx.layout.turns / self.key):
+                lane = next(self._rest, None)
             if lane is None:
                 return found
             self.lanes.append(lane)
@@ -138,11 +140,12 @@ class Line:
         """Put the batch behind those that wait longer, once a ticket of it runs."""
         folder = self.ctx.layout.ready / self.key / lane.batch_id
         lane.served = tickets.last_served(folder)
-        if lane.served:
-            lane.turn = turns.move(lane.turn, self._place(lane.batch_id, lane.priority))
-            self._seen[lane.batch_id] = lane.turn.path
-        elif not members.is_there(folder):
-            turns.remove(lane.turn)
+        with members.apart(lane.turn.path):
+            if lane.served:
+                lane.turn = turns.move(lane.turn, self._place(lane.batch_id, lane.priority))
+                self._seen[lane.batch_id] = lane.turn.path
+            elif not members.is_there(folder):
+                turns.remove(lane.turn)
 
     def _walk(self) -> Iterator[Lane]:
         tried: set[str] = set()
@@ -153,6 +156,7 @@ class Line:
                     yield lane
             waiting = {batch_id for _, batch_id, _ in tickets.folders_of(self.ctx.layout, self.key)}
             missing = waiting - self._seen.keys() - tried
+            missing -= turns.held_ids(self.ctx.layout, self.key) if missing else set()
             if not missing:
                 return
             tried |= missing
@@ -214,7 +218,8 @@ def line_up(ctx: Context, may_start: Callable[[str], bool], on_damage: OnDamage)
     found = dict.fromkeys([*turns.keys(ctx.layout), *members.names(ctx.layout.ready)])
     lines = [Line(ctx, key, may_start, on_damage) for key in found]
     for line in lines:
-        line.prepare()
+        with members.apart(ctx.layout.turns / line.key):
+            line.prepare()
     return lines
 
 

@@ -21,7 +21,6 @@ reader goes through this module.
 import hashlib
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -34,8 +33,8 @@ CURRENT, JOURNAL = "current.json", "current.jsonl"
 
 WHOLE = 8_192
 """Bytes of ``current.json`` up to which it is replaced at each change."""
-_KEPT = 64
-"""Jobs that a process remembers."""
+_KEPT, _KEPT_STEPS = 64, 200_000
+"""Jobs, and steps of them together, that a process remembers at most."""
 
 
 def read(job_dir: Path) -> Current:
@@ -81,11 +80,8 @@ class Standing:
 
     # --- what is known --------------------------------------------------------------------------------
 
-    def __contains__(self, step_id: str) -> bool:
-        return step_id in self._steps
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._steps)
+    def __len__(self) -> int:
+        return len(self._steps)
 
     def get(self, step_id: str) -> StepNow | None:
         """How a step stands; None where it was never attempted."""
@@ -197,7 +193,7 @@ def _remember(standing: Standing) -> None:
     _known.pop(standing.job_dir, None)
     if standing._offset:  # noqa: SLF001 - its own module
         _known[standing.job_dir] = standing
-        if len(_known) > _KEPT:
+        while len(_known) > _KEPT or (len(_known) > 1 and sum(map(len, _known.values())) > _KEPT_STEPS):  # fmt: skip
             del _known[next(iter(_known))]
 
 

@@ -83,6 +83,11 @@ def held(layout: Layout, key_folder: str) -> list[Turn]:
     return found if len(found) <= _LOOKS else random.sample(found, _LOOKS)
 
 
+def held_ids(layout: Layout, key_folder: str) -> set[str]:
+    """Every batch that waits until it may start something again."""
+    return set(members.names(layout.turns / key_folder / _HELD))
+
+
 def recall(layout: Layout) -> None:
     """Have the next pass look at every held batch, where there are more than it looks at by itself."""
     for key_folder in keys(layout):
