@@ -8,6 +8,8 @@ from typing import Any
 from one_answer import counted, stories, views
 from one_answer.counted import Batch
 
+from parallelhassnes.schedule.context import Context
+
 
 def check(
     story: stories.Story, folder: Path, browser: views.Browser, *, report: bool = False
@@ -19,11 +21,7 @@ def check(
         torn = ctx.layout.batch_ids()
         ours = [b for b in torn if b != "zz-earlier" and not _is_torn(ctx.layout.batch(b))]
         for batch_id in ours:
-            expected = counted.count(ctx.layout.batch(batch_id))
-            found = views.every(ctx, browser, batch_id, report=report)
-            agree(found)
-            for view, facts in found.items():
-                matches(view, facts, expected)
+            look(ctx, browser, batch_id, report=report)
         if not any(_is_torn(ctx.layout.batch(b)) for b in torn):
             views.whole_store(ctx, browser)
             of_earlier(
@@ -31,6 +29,15 @@ def check(
             )
     finally:
         shutil.rmtree(root.parent)
+
+
+def look(ctx: Context, browser: views.Browser, batch_id: str, *, report: bool) -> None:
+    """Compare what every view says of a batch, and what its files say."""
+    expected = counted.count(ctx.layout.batch(batch_id))
+    found = views.every(ctx, browser, batch_id, report=report)
+    agree(found)
+    for view, facts in found.items():
+        matches(view, facts, expected)
 
 
 def of_earlier(told: views.Facts, expected: Batch) -> None:

@@ -1,13 +1,16 @@
 """Every view gives one answer, and it is what the attempts' own files say: random stores, all views, an independent count."""
 
 import itertools
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import scored
 from hypothesis import HealthCheck, given, settings
 from one_answer import stories, views
-from one_answer.check import check
+from one_answer.check import check, look
+from stores import program
 
 STORES = 100
 EVERY_REPORT = 25
@@ -39,3 +42,21 @@ def test_every_view_of_every_store_gives_one_answer(
         check(story, folder, browser, report=next(numbers) % EVERY_REPORT == 0)
 
     tell()
+
+
+def test_a_store_of_real_trials_gives_one_answer_also_to_other_processes(
+    root: Path, browser: views.Browser
+) -> None:
+    made = scored.make(root)
+    for batch in (made.first, made.second):
+        look(made.ctx, browser, batch, report=True)
+    for command, path in (
+        (("results", made.first), f"/v1/results?batch={made.first}"),
+        (("results", "--trials"), "/v1/trials"),
+        (("compare", made.first, made.second), f"/v1/compare?a={made.first}&b={made.second}"),
+        (("errors",), "/v1/errors"),
+        (("scoreboard", made.second), f"/v1/batches/{made.second}/scoreboard"),
+    ):
+        told = json.loads(program(root, *command, "--json").stdout)
+        answered = browser.look_at(made.ctx).get(path).json()
+        assert told | {"at": ""} == answered | {"at": ""}, command
