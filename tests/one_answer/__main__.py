@@ -34,7 +34,7 @@ def main() -> int:
             check(story, folder, browser, report=True)
         except Exception as error:  # noqa: BLE001 - all are wanted
             place = traceback.extract_tb(error.__traceback__)[-1]
-            name = f"{type(error).__name__} {Path(place.filename).name}:{place.lineno} {str(error).splitlines()[0][:160]}"
+            name = f"{type(error).__name__} {Path(place.filename).name}:{place.lineno} {str(error).partition(chr(10))[0][:160]}"
             faults[name] += 1
             examples.setdefault(name, story)
         if done % 100 == 0:

@@ -260,7 +260,8 @@ def earlier(ctx: Context, browser: Browser, batch_id: str) -> Facts:
     assert answer.status_code == 200, answer.text[:500]
     assert answer.json() in get("/api/jobs?limit=1000").json()
     runs = answer.json()["runs"]
-    assert all(run["status"] == "completed" for run in runs if run["tests_total"])
+    # One that has a score may wait or run again, and has not failed.
+    assert all(run["status"] != "failed" for run in runs if run["tests_total"]), runs
     return {
         "trials": len(runs), "decided": sum(run["tests_total"] or 0 for run in runs),
         "passes": sum(run["tests_passed"] or 0 for run in runs),

@@ -4,7 +4,6 @@ A negative cost would give a budget back what was spent, and 1e299 would end eve
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from parallelhassnes.steps import untrusted
@@ -34,8 +33,7 @@ type Tokens = tuple[int | None, int | None, int | None]
 """Input (cache included), cache, output."""
 
 
-@dataclass(frozen=True)
-class Spent:
+class Spent(NamedTuple):
     """What ended attempts have used: the one sum, in views by trial, batch and group, and in budgets by queue key."""
 
     cost_usd: float | None = None
@@ -53,7 +51,7 @@ class Spent:
     silent: int = 0
     """Attempts that should have, and did not."""
 
-    def __add__(self, other: "Spent") -> "Spent":
+    def __add__(self, other: "Spent") -> "Spent":  # type: ignore[override]
         one, two, three = map(_plus, self.tokens, other.tokens)
         return Spent(
             _plus(self.cost_usd, other.cost_usd), self.cost_known + other.cost_known, self.cost_unknown + other.cost_unknown,
