@@ -42,8 +42,10 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        tell()
-    browser.close()
+        try:
+            tell()
+        finally:
+            browser.close()
     print(
         f"{done} stores, seed {asked.seed}, {time.monotonic() - began:.0f} s: {sum(faults.values())} with a fault"
     )
