@@ -2,9 +2,11 @@
 
 ``ok`` solves the task of ``harness.make_task``; ``zero`` does nothing; ``silent`` says that it used no token;
 ``rate_limit``, ``overloaded``, ``auth``, ``quota`` fail as agents' programs do, with a message; ``crash`` is any
-exception; ``rate_limit:2`` asks to come back in two seconds.
+exception; ``rate_limit:2`` asks to come back in two seconds; ``key`` is ``ok`` with the FAKE_KEY that stands in the script's
+file ``good``, and ``auth`` with any other.
 """
 
+import os
 from pathlib import Path
 
 from harbor.agents.base import BaseAgent
@@ -40,6 +42,9 @@ class ScriptedAgent(BaseAgent):
     async def run(self, instruction, environment, context):
         word, _, wait = self._next().partition(":")
         context.n_input_tokens = context.n_output_tokens = 0 if word == "silent" else 7
+        if word == "key":
+            good = (self._script / "good").read_text().split()
+            word = "ok" if os.environ.get("FAKE_KEY") in good else "auth"
         if word == "ok":
             await environment.exec("touch /app/out")
         if word in ERRORS:

@@ -75,7 +75,7 @@ def test_credit_that_ends_after_the_third_of_ten_trials(tmp_path):
         # The verdict waits for them, and so is blocked, too.
         assert board["counts"]["blocked"] == TRIALS - SCORED + 1, board
         said = program(cut, "scoreboard").stdout
-        assert " ".join(said.split()).count(f"{KEY} is paused: the quota is used up") == 1, said
+        assert " ".join(said.split()).count(f"{KEY} is paused for attempts with ") == 1, said
         assert f"parallelhassnes resume {KEY}" in " ".join(said.split())
 
         cured.touch()

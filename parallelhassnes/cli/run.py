@@ -1,6 +1,7 @@
 """``run``: table, submit, tick until idle and results in one command."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,6 +91,8 @@ def run(
     print(f"batch {done.batch_id}: {done.jobs} jobs, {done.steps} steps", file=sys.stderr)
     for warning in done.warnings:
         print(f"note: {warning}", file=sys.stderr)
+    own = ctx.options.model_copy(update={"environment_of": (done.batch_id,)})
+    ctx = replace(ctx, options=own)
     watch_until_idle(ctx, [done.batch_id], fail_on=fail_on, quiet=quiet, json=json, report=report)
 
 

@@ -11,6 +11,7 @@ from parallelhassnes.control import status as statuses
 from parallelhassnes.control.scoreboard_models import BatchLine, Counts, KeyLoad
 from parallelhassnes.control.status import BatchStatus, StepStatus
 from parallelhassnes.errors import UserError
+from parallelhassnes.schedule import keys
 from parallelhassnes.store import batches, queue_keys
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.ledger import LEDGER
@@ -41,12 +42,12 @@ def _stat(path: str) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def make(layout: Layout, batch_id: str, live: int, paused: dict[str, str]) -> BatchLine:
+def make(layout: Layout, batch_id: str, live: int, paused: keys.Holds) -> BatchLine:
     """The batch's line as of now; leaves the fold's cache behind where that is worth it.
 
     Args:
         live: running tickets of the batch.
-        paused: queue key → why nothing starts on it.
+        paused: what keeps queue keys from starting anything.
 
     Raises:
         FileNotFoundError: the batch is gone.

@@ -8,7 +8,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from parallelhassnes.control.reap import Left, find, reap
 from parallelhassnes.errors import UserError
-from parallelhassnes.schedule import damage, health, waker
+from parallelhassnes.schedule import credentials, damage, health, waker
 from parallelhassnes.schedule.attempt_process import fork_is_safe
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.requeue import rebuild
@@ -167,13 +167,6 @@ def _store(ctx: Context) -> Iterator[Check]:
     )  # fmt: skip
 
 
-def _named_by(ctx: Context, batch_id: str) -> Sequence[str]:
-    """The secrets that a batch names; none where it cannot be read, which is another finding."""
-    with members.apart(batch_id, lambda _: None):
-        return batches.read_batch(ctx.layout.batch(batch_id)).secrets
-    return ()
-
-
 def _damage(ctx: Context) -> Iterator[Check]:
     found = damage.every(ctx.layout)
     known = ctx.layout.batch_ids()
@@ -256,21 +249,19 @@ def _is_open(place: Path) -> bool:
 
 
 def _secrets(ctx: Context) -> Check:
-    try:
-        known = ctx.secrets()
-    except UserError as error:
-        return Check(name="secrets", state="trouble", text=str(error))
-    wanted = {
-        name
-        for batch_id in {entry[1] for entry in tickets.ready_folders(ctx.layout)}
-        for name in _named_by(ctx, batch_id)
-    }
-    missing = sorted(name for name in wanted if not known.get(name))
+    missing: dict[str, None] = {}
+    wanted = False
+    for batch_id in sorted({entry[1] for entry in tickets.ready_folders(ctx.layout)}):
+        with members.apart(batch_id, lambda _: None):  # which is another finding
+            try:
+                known = credentials.given(ctx, batch_id)
+            except UserError as error:
+                return Check(name="secrets", state="trouble", text=str(error))
+            wanted = wanted or bool(known.named)
+            if (why := credentials.why_missing(ctx, batch_id, known)) is not None:
+                missing[f"{batch_id}: {why}" if known.bound else why] = None
     if missing:
-        place = ctx.config.env_file or "the environment"
-        return Check(
-            name="secrets", state="trouble", text=f"{', '.join(missing)} not set in {place}"
-        )
+        return Check(name="secrets", state="trouble", text="; ".join(missing))
     return Check(
         name="secrets", state="ok", text="every named one is set" if wanted else "none named"
     )

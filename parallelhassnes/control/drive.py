@@ -3,6 +3,7 @@
 Supervisors refill freed slots themselves; this only watches, and does what cron would: a tick now and then.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from parallelhassnes.control.scoreboard_models import View
 from parallelhassnes.errors import UserError
 from parallelhassnes.names import key_dir
-from parallelhassnes.schedule import health, keys, runner
+from parallelhassnes.schedule import credentials, health, keys, runner
 from parallelhassnes.schedule.context import Context, renewed
 from parallelhassnes.schedule.ingest import Ingested
 from parallelhassnes.schedule.tick import TickReport, pass_and_wake, tick
@@ -18,6 +19,8 @@ from parallelhassnes.store import atomic, batches, locks, members, tickets
 
 _LOOK_SEC = 0.05
 _TICK_SEC = 5.0
+_OWN_SEC = 0.5
+"""Between ticks while others' passes lack what only this process has for its batch."""
 _MOST_FAILED = 6
 """Ticks in a row whose passes failed, after which nobody waits any longer."""
 
@@ -78,6 +81,8 @@ def until_idle(
             moved = False
         on_look()
         ctx = renewed(ctx)
+        if any(_waits_for_us(ctx, batch_id) for batch_id in batch_ids or ()):
+            next_tick = min(next_tick, time.monotonic() + _OWN_SEC)
         if not moved and _is_idle(ctx, batch_ids):
             if _is_idle_between_passes(ctx, batch_ids):
                 return
@@ -141,18 +146,28 @@ def _is_idle(ctx: Context, batch_ids: Collection[str] | None) -> bool:
         return False
     if runner.is_draining(ctx):
         return True
-    paused = keys.holds(layout, ctx.config)
+    paused = keys.Holds(layout, ctx.config)
     if any(_will_start(ctx, path, paused, ours) for _, path in tickets.delayed(layout)):
         return False
-    paused_folders = {key_dir(key) for key in paused}
+    known = {key_dir(key): key for key in (*paused.closed, *paused.states)}
     for key, batch_id, folder in tickets.ready_folders(layout):
-        if not ours(batch_id) or (layout.blocked / f"{batch_id}.json").exists():
+        if not ours(batch_id):
             continue
-        if key in paused_folders:
+        if (layout.blocked / f"{batch_id}.json").exists() and not _waits_for_us(ctx, batch_id):
+            continue
+        if key in known and paused.of(known[key], batch_id):
             continue
         if any(True for _ in tickets.in_order(folder)):
             return ctx.shortage() is not None
     return not _is_live(ctx, ours)  # a ticket that was ready after the first look runs by now
+
+
+def _waits_for_us(ctx: Context, batch_id: str) -> bool:
+    """Whether a batch that another process's pass found to miss a secret waits for one that this process has."""
+    note = atomic.read_derived(ctx.layout.blocked / f"{batch_id}.json")
+    with contextlib.suppress(UserError):
+        return bool(note.get("missing")) and not credentials.given(ctx, batch_id).missing
+    return False
 
 
 def _is_live(ctx: Context, ours: Callable[[str], bool]) -> bool:
@@ -162,9 +177,7 @@ def _is_live(ctx: Context, ours: Callable[[str], bool]) -> bool:
     return any(ours(tickets.parse_name(name).batch_id) for name in names)
 
 
-def _will_start(
-    ctx: Context, path: Path, paused: Collection[str], ours: Callable[[str], bool]
-) -> bool:
+def _will_start(ctx: Context, path: Path, paused: keys.Holds, ours: Callable[[str], bool]) -> bool:
     """Whether a delayed retry is one that is waited for: its batch and its key go on."""
     batch_id = tickets.parse_name(path.name.split(".", 1)[1]).batch_id
     if not ours(batch_id):
@@ -172,5 +185,5 @@ def _will_start(
     with members.apart(path, lambda _: None):  # it is due, or the next tick sees to it
         if batches.read_control(ctx.layout.batch(batch_id)).hold:
             return False
-        return tickets.read(path).queue_key not in paused
+        return not paused.of(tickets.read(path).queue_key, batch_id)
     return True

@@ -147,11 +147,13 @@ class _View:
         if self.control.hold and self.control.hold != said:
             yield f"the batch is {self.control.hold}"
         state = self.keys.get(found.step.queue_key)
-        if state is not None and state.hold and state.hold != said:
-            yield state.hold
-        if state is not None and state.breaker is not None:
-            probe = state.breaker.probe
-            at = now_text(datetime.fromtimestamp(state.breaker.probe_at, UTC))
+        hold = state.hold_of(self.batch_id) if state is not None else ""
+        if hold and hold != said:
+            yield hold
+        pause = state.breaker_of(self.batch_id) if state is not None else None
+        if pause is not None:
+            probe = pause.probe
+            at = now_text(datetime.fromtimestamp(pause.probe_at, UTC))
             yield (
                 f"a probe runs now ({probe})" if probe else f"one attempt probes the key after {at}"
             )

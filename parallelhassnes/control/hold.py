@@ -18,7 +18,7 @@ from parallelhassnes import names
 from parallelhassnes.control.find import resolve
 from parallelhassnes.control.said import said
 from parallelhassnes.errors import UnknownId, UserError
-from parallelhassnes.schedule import damage
+from parallelhassnes.schedule import credentials, damage
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.tick import pass_and_wake
 from parallelhassnes.store import (
@@ -145,21 +145,37 @@ def pause(ctx: Context, target: str, reason: str = "") -> Held:
 
 
 def resume(ctx: Context, target: str, reason: str = "") -> Held:
-    """Let a paused batch or queue key go on, whether an operator or its provider paused it."""
+    """Let a paused batch or queue key go on, whether an operator or its provider paused it.
+
+    What ``run`` made and waits for takes the values that the caller's environment holds from now on.
+    """
     key = known_key(ctx, target)
     if key is None:
         batch_id = name = _batch_or_key(ctx, target)
         changed = _control(
             ctx, batch_id, "resumed", reason, {"paused": None}, when=lambda c: c.paused is not None
         )
+        changed = _bind_again(ctx, [batch_id]) or changed
     else:
         name, word = f"key {key}", said(reason)
         changed = _key(
-            ctx, key, "key_resumed", reason, lambda state: bool(state.hold),
-            lambda state: state.model_copy(update={"paused": None, "breaker": None}).changed(f"resumed {word}", word.at),
+            ctx, key, "key_resumed", reason, lambda state: bool(state.holds),
+            lambda state: state.model_copy(update={"paused": None, "breakers": {}}).changed(f"resumed {word}", word.at),
         )  # fmt: skip
+        folder = names.key_dir(key)
+        _bind_again(ctx, [found[1] for found in tickets.ready_folders(ctx.layout) if found[0] == folder])  # fmt: skip
     started = len(pass_and_wake(ctx))
     return Held(target=name, changed=changed, line=f"{key or name} goes on", started=started)
+
+
+def _bind_again(ctx: Context, batch_ids: Iterable[str]) -> bool:
+    """Give batches that ``run`` made what the caller's environment holds of their variables; whether any changed."""
+    changed = False
+    with locks.held(ctx.layout.tick_lock):
+        for batch_id in batch_ids:
+            with members.apart(batch_id, lambda _: None):
+                changed = credentials.bind_again(ctx, batch_id) or changed
+    return changed
 
 
 def limit(ctx: Context, key_text: str, number: int | None, reason: str = "") -> Held:

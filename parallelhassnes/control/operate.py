@@ -18,6 +18,7 @@ from parallelhassnes.errors import UserError
 from parallelhassnes.execute import processes
 from parallelhassnes.names import nearest
 from parallelhassnes.plan import JobSpec, StepSpec
+from parallelhassnes.schedule import credentials
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.settle import Book, ticket_of
 from parallelhassnes.schedule.tick import pass_and_wake
@@ -195,6 +196,7 @@ def retry(ctx: Context, target: Target, only: Only | None = None, reason: str = 
                 ctx.layout, target.batch_id, control.model_copy(update={"canceled": False})
             )
             book.canceled = False
+        credentials.bind_again(ctx, target.batch_id)
         for job in _jobs(ctx, target):
             for step in _steps(job, target):
                 _retry_step(ctx, book, job, step, result, Only() if target.step_id else only)

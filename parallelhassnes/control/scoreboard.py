@@ -16,6 +16,7 @@ from parallelhassnes.control.bulk import bulk
 from parallelhassnes.control.scoreboard_models import (
     BatchLine,
     Counts,
+    PauseLine,
     QueueLine,
     RunnerLine,
     SystemScoreboard,
@@ -24,7 +25,7 @@ from parallelhassnes.schedule import configuration, damage, health, keys
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.store import atomic, members, queue_keys, space, tickets
 from parallelhassnes.store.layout import Layout
-from parallelhassnes.store.queue_keys import KeyState
+from parallelhassnes.store.queue_keys import Breaker, KeyState
 from parallelhassnes.store.records import now_text
 
 SNAPSHOT = "scoreboard.system.json"
@@ -44,7 +45,7 @@ def system_scoreboard(layout: Layout, *, snapshot: bool = True) -> SystemScorebo
     """
     config = configuration.in_force(layout).config
     states = queue_keys.every(layout)
-    paused = keys.holds(layout, config, states)
+    paused = keys.Holds(layout, config, states)
     last = _last(layout) if snapshot else None
     known = {line.batch_id: line for line in last.batches} if last else {}
     running = tickets.running(layout)
@@ -127,7 +128,7 @@ def _sum(lines: list[BatchLine]) -> Counts:
 
 def _queue(
     ctx: Context, lines: list[BatchLine], running: list[tickets.Running],
-    states: dict[str, KeyState], paused: dict[str, str],
+    states: dict[str, KeyState], holds: keys.Holds,
 ) -> list[QueueLine]:  # fmt: skip
     """Every queue key with something live or to start, or that nothing may start on; the busiest first."""
     live: Counter[str] = Counter()
@@ -150,19 +151,29 @@ def _queue(
             if line.batch_id in on_key.get(key, ()):
                 tables.setdefault(key, {})[line.batch_id] = number
     found: list[QueueLine] = []
+    paused = holds.every()
     for key in dict.fromkeys([*live, *ready, *paused]):
         state = states.get(key) or KeyState(queue_key=key)
         limit = keys.effective_limit(ctx, state, tables.get(key, {}))
         shown = QueueLine(
             queue_key=key, live=live[key], ready=ready[key], delayed=delayed[key],
-            limit=limit.number, limit_why=limit.why, ceiling=limit.ceiling, paused=paused.get(key, ""),
+            limit=limit.number, limit_why=limit.why, ceiling=limit.ceiling, paused="; ".join(paused.get(key, ())),
             changes=[f"{entry.at} {entry.what}" for entry in state.history[:-CHANGES:-1]],
         )  # fmt: skip
-        if state.breaker is not None:
-            shown.breaker = state.breaker.state
-            shown.probe_at = now_text(datetime.fromtimestamp(state.breaker.probe_at, UTC))
+        shown.pauses = [_pause(each) for each in state.breakers.values()]
+        if shown.pauses:
+            shown.breaker = "open" if all(each.state == "open" for each in shown.pauses) else "half-open"  # fmt: skip
+            shown.probe_at = min(each.probe_at for each in shown.pauses)
         found.append(shown)
     return sorted(found, key=lambda line: (-line.live, -line.ready, line.queue_key))
+
+
+def _pause(found: Breaker) -> PauseLine:
+    return PauseLine(
+        credential=found.credential.mark, variables=list(found.credential.variables), state=found.state,
+        failure_class=found.failure_class, line=found.line, attempt=found.attempt, batches=list(found.batches),
+        probe_at=now_text(datetime.fromtimestamp(found.probe_at, UTC)),
+    )  # fmt: skip
 
 
 def _tables(folder: Path) -> int:

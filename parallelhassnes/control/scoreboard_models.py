@@ -83,6 +83,25 @@ class BatchLine(View):
     """What the line was made from: a line with the same stamp is still current."""
 
 
+class PauseLine(View):
+    """A queue key's pause by its provider, for one credential."""
+
+    credential: str
+    """Mark of the secrets that the refused attempt was given; empty where it was given none."""
+    variables: list[str]
+    """Their names."""
+    state: Literal["open", "half-open"]
+    """``half-open``: one attempt tries whether it is cured."""
+    failure_class: str
+    line: str
+    attempt: str
+    """``batch/job/step/attempt`` whose end it was."""
+    batches: list[str]
+    """Those that wait for it."""
+    probe_at: str
+    """When one attempt tries."""
+
+
 class QueueLine(View):
     """One queue key."""
 
@@ -104,7 +123,9 @@ class QueueLine(View):
     breaker: Literal["closed", "open", "half-open"] = "closed"
     """``open``: paused by its provider's refusals; ``half-open``: one attempt tries whether it is cured."""
     probe_at: str | None = None
-    """When one attempt tries, where the key is paused by its provider."""
+    """When one attempt tries, where the key is paused by its provider; the first of several pauses."""
+    pauses: list[PauseLine] = []
+    """The pauses by its provider, each for one credential: attempts with another start."""
     changes: list[str] = []
     """The last changes of limit and pause, as ``time what``, newest first."""
 

@@ -126,7 +126,7 @@ class BatchStatus:
     fold: Fold
     held: Held
     paused: dict[str, str] = field(default_factory=dict)
-    """Queue key → why nothing starts on it."""
+    """Queue key → why nothing of the batch starts on it; empty where something may."""
 
     def __post_init__(self) -> None:
         # ``job/step`` → the step, in the table's order.
@@ -165,7 +165,7 @@ class BatchStatus:
             return StepStatus(job_id, step, "blocked", why, gated=True)
         if self.held.reason:
             return StepStatus(job_id, step, "blocked", self.held.reason, row)
-        if step.queue_key in self.paused:
+        if self.paused.get(step.queue_key):
             return StepStatus(job_id, step, "blocked", self.paused[step.queue_key], row)
         return StepStatus(job_id, step, "ready", row=row)
 
@@ -232,13 +232,13 @@ class BatchStatus:
 
 
 def read(
-    layout: Layout, batch_id: str, fold: Fold | None = None, paused: dict[str, str] | None = None
+    layout: Layout, batch_id: str, fold: Fold | None = None, paused: keys.Holds | None = None
 ) -> BatchStatus:
     """The status of a batch as of now.
 
     Args:
         fold: the batch's fold, where the caller has it already; it is advanced.
-        paused: queue key → why nothing starts on it, where the caller has it already.
+        paused: what keeps queue keys from starting anything, where the caller has it already.
 
     Raises:
         FileNotFoundError: there is no such batch.
@@ -253,8 +253,9 @@ def read(
     else:
         folds.advance(fold, batch_dir)
     if paused is None:
-        paused = keys.holds(layout, configuration.in_force(layout).config)
-    status = BatchStatus(batch_dir, jobs, fold, held(layout, batch_id), paused)
+        paused = keys.Holds(layout, configuration.in_force(layout).config)
+    own = {key: paused.of(key, batch_id) for key in (*paused.closed, *paused.states)}
+    status = BatchStatus(batch_dir, jobs, fold, held(layout, batch_id), own)
     _add_unlogged(layout, status)
     return status
 

@@ -16,7 +16,7 @@ from parallelhassnes.control.doctor import docker_trouble
 from parallelhassnes.control.scoreboard_models import View
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import Plan
-from parallelhassnes.schedule import ingest
+from parallelhassnes.schedule import credentials, ingest
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.steps.sandbox import dockerfile
 from parallelhassnes.store import atomic, batches, locks
@@ -209,7 +209,8 @@ def submit(
         name: its file name; the ending tells the format, and messages name it.
         folders: where relative paths are looked for, before the root.
         again: make a new batch even if these bytes made one before.
-        here: it is to run on this host at once, so refuse what this host cannot run.
+        here: it is to run on this host at once, so refuse what this host cannot run; its attempts get what this process's
+            environment holds (``schedule.credentials``).
         rerun_of: the batch that it runs again.
         carry: ``job_id/step_id`` → the attempt of that batch which is taken over instead of being made anew.
     """
@@ -218,10 +219,13 @@ def submit(
     if made is not None:
         return _describe(ctx, made, duplicate=True)
     plan = plan_table(ctx, data, name=name, folders=folders)
+    variables = None
     if here:
         check_environments(plan)
+        steps = (step for job in plan.jobs for step in job.steps)
+        variables = credentials.of_environment(ctx, steps, plan.secrets)
     submission = ingest.new_submission(
-        ctx.layout, name, folders, again=again, rerun_of=rerun_of, carry=carry
+        ctx.layout, name, folders, again=again, rerun_of=rerun_of, carry=carry, variables=variables
     )
     ending = Path(name).suffix.lower()
     path = (

@@ -5,9 +5,9 @@
 A crash after the seal leaves a running ticket whose step is sealed and free: repair only moves it on.
 """
 
+import contextlib
 import os
 import platform
-import re
 import subprocess
 import sys
 import threading
@@ -25,13 +25,13 @@ from parallelhassnes.execute.secret_forms import is_public, looks_secret, url_pa
 from parallelhassnes.execute.supervisor import Timing, supervise
 from parallelhassnes.names import begun, run_id_of
 from parallelhassnes.plan import StepSpec
-from parallelhassnes.schedule import health, lent
+from parallelhassnes.schedule import credentials, health, lent
 from parallelhassnes.schedule.context import Context, Options
 from parallelhassnes.steps.kinds import Attempt, Kind, WorkerEnd
 from parallelhassnes.steps.registry import kind as kind_of
 from parallelhassnes.store import atomic, attempts, batches, ledger, tickets
 from parallelhassnes.store.layout import Layout
-from parallelhassnes.store.records import AttemptMeta, AttemptState, dump, now_text
+from parallelhassnes.store.records import AttemptMeta, AttemptState, Credential, dump, now_text
 
 type Then = Callable[[Context], None]
 
@@ -110,10 +110,17 @@ def _meta(ctx: Context, assignment: Assignment, step: StepSpec) -> AttemptMeta:
         created_at=now_text(begun(assignment.attempt)), runner_id=ctx.config.runner_id, host=platform.node(),
         harness_version=__version__, config_sha256=ctx.config.sha256(), ticket=assignment.ticket,
         stand_in=step.kind == "agent" and assignment.options.no_codex,
+        credential=_credential(ctx, assignment, step),
     )  # fmt: skip
     own_files.take_back(directory)
     attempts.put_back_meta(directory, atomic.dumps(dump(meta)).encode())
     return meta
+
+
+def _credential(ctx: Context, assignment: Assignment, step: StepSpec) -> Credential | None:
+    with contextlib.suppress(UserError):  # the env_file cannot be read
+        return credentials.of_step(ctx, credentials.given(ctx, assignment.batch_id), step)
+    return None
 
 
 def end_dead(
@@ -135,12 +142,11 @@ def end_dead(
 
 def environment(ctx: Context, attempt: Attempt) -> dict[str, str]:
     """The worker's whole environment: the common variables, the named secrets, the step's own, ours."""
-    known = ctx.secrets()
-    wanted = batches.read_batch(ctx.layout.batch(attempt.batch_id)).secrets
-    names = (*PASSED_IF_SET, *ctx.config.secrets, *wanted)
+    found = credentials.given(ctx, attempt.batch_id)
+    known, names = found.values, (*PASSED_IF_SET, *found.named)
     return {
         **{name: known[name] for name in names if name in known},
-        **{name: resolve(value, known) for name, value in attempt.step.env.items()},
+        **{name: credentials.resolve(value, known) for name, value in attempt.step.env.items()},
         "TMPDIR": str(attempt.dir / "tmp"),
         processes.RUN_ID_VARIABLE: attempt.run_id,
         "PARALLELHASSNES_BATCH_ID": attempt.batch_id,
@@ -154,31 +160,24 @@ def secrets_of(ctx: Context, attempt: Attempt) -> dict[str, str]:
     """Name → value of what the attempt was given and must not be readable in its files.
 
     The named secrets, whatever the step's environment takes from elsewhere or calls a key, and passwords of proxies.
-    An ``env_file`` that is gone leaves those of the process itself: a dead attempt must still be ended.
+    An ``env_file`` that is gone leaves those of the process itself: a dead attempt must still be ended. What is not at hand
+    as the batch has it is looked for as this process has it.
     """
+    known = dict(os.environ)
     try:
-        known = ctx.secrets()
+        known |= credentials.given(ctx, attempt.batch_id).values
     except UserError as error:
         logs.say(f"{error}: its values are not looked for in this attempt's files")
-        known = dict(os.environ)
     named = (*ctx.config.secrets, *batches.read_batch(ctx.layout.batch(attempt.batch_id)).secrets)
     values = {name: known[name] for name in named if name in known}
     for name, text in attempt.step.env.items():
         if "${" in text or looks_secret(name):
-            values.setdefault(name, resolve(text, known))
+            values.setdefault(name, credentials.resolve(text, known))
     passed = {name: known[name] for name in PASSED_IF_SET if name in known}
     public = passed | {name: value for name, value in values.items() if is_public(name)}
     secret = {name: value for name, value in values.items() if name not in public}
     passwords = {name: found for name, value in public.items() if (found := url_password(value))}
     return secret | passwords
-
-
-_TEMPLATE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
-
-
-def resolve(text: str, known: Mapping[str, str]) -> str:
-    """Put values in the place of ``${NAME}`` and ``${NAME:-default}``, as Harbor does; unset without default is empty."""
-    return _TEMPLATE.sub(lambda found: known.get(found[1]) or found[2] or "", text)
 
 
 def fork_is_safe() -> bool:

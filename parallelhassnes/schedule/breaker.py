@@ -1,4 +1,4 @@
-"""Pausing a queue key whose provider turns attempts down for a reason that all others would meet, too.
+"""Pausing a queue key for a credential that its provider turns down for a reason that all others with it would meet, too.
 
     closed ── an attempt ends as auth, quota, unknown_model ──▶ open ── probe_at passed: one attempt ──▶ half-open
     half-open ── it ends so again ──▶ open, the interval doubled;  ── it says nothing ──▶ open, the same interval
@@ -8,6 +8,7 @@ Pure functions. Attempts that were live when the key got paused end as they do a
 """
 
 from parallelhassnes.store.queue_keys import Breaker
+from parallelhassnes.store.records import Credential
 
 MOST_SEC = 4 * 3600.0
 """Between two probes at most."""
@@ -19,15 +20,16 @@ SAYS_NOTHING = frozenset(
 
 def after_failure(
     known: Breaker | None, *, failure_class: str, line: str, evidence: str, attempt: str, run_id: str,
-    now: float, probe_sec: float,
+    now: float, probe_sec: float, credential: Credential = Credential(),
 ) -> Breaker:  # fmt: skip
-    """An attempt ended in a way that pauses its key."""
+    """An attempt ended in a way that pauses its key for the credential that it had."""
     if known is not None and known.probe != run_id:
         return known
     interval = probe_sec if known is None else min(known.interval_sec * 2, max(MOST_SEC, probe_sec))
     return Breaker(
         failure_class=failure_class, line=line, evidence=evidence, attempt=attempt, at=now,
-        interval_sec=interval, probe_at=now + interval,
+        interval_sec=interval, probe_at=now + interval, credential=credential,
+        batches=known.batches if known is not None else (),
     )  # fmt: skip
 
 
@@ -47,5 +49,5 @@ def may_probe(known: Breaker, now: float) -> bool:
     return known.probe is None and now >= known.probe_at
 
 
-def start_probe(known: Breaker, run_id: str) -> Breaker:
-    return known.model_copy(update={"probe": run_id})
+def start_probe(known: Breaker, run_id: str, batch_id: str = "") -> Breaker:
+    return known.model_copy(update={"probe": run_id, "probe_batch": batch_id})

@@ -23,6 +23,8 @@ class Options(BaseModel):
     """Queue key → live attempts at most, besides the configured ones."""
     no_codex: bool = False
     """Answer agent steps by the deterministic stand-in."""
+    environment_of: tuple[str, ...] | None = None
+    """Batches that the environment variables of this process and its children are for; None for all (``credentials``)."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +46,22 @@ class Context:
         return space.shortage(self.layout.runs, self.config)
 
     def secrets(self) -> dict[str, str]:
-        """Every variable that a step could be given: the process's own, those of ``env_file``, what was lent.
+        """Every variable at hand: the process's own, those of ``env_file``, what was lent; ``credentials`` has what a batch gets.
 
         Raises:
             UserError: the env_file is named and cannot be read.
         """
+        return {**os.environ, **self.filed(), **lent.known()}
+
+    def filed(self) -> dict[str, str]:
+        """What stands in ``env_file``; nothing where none is named.
+
+        Raises:
+            UserError: it cannot be read.
+        """
         if self.config.env_file is None:
-            return {**os.environ, **lent.known()}
-        named = read_env_file(self.layout.root / self.config.env_file)
-        return {**os.environ, **named, **lent.known()}
+            return {}
+        return read_env_file(self.layout.root / self.config.env_file)
 
 
 def open_context(root: Path, options: Options | None = None) -> Context:

@@ -50,7 +50,7 @@ from parallelhassnes.store import (
     tickets,
 )
 from parallelhassnes.store.layout import Layout
-from parallelhassnes.store.records import now_text
+from parallelhassnes.store.records import Control, now_text
 
 if TYPE_CHECKING:
     from parallelhassnes.tables.expand import TableDefaults
@@ -77,6 +77,8 @@ class Submission(BaseModel):
     """The batch that is run again."""
     carry: dict[str, str] = {}
     """``job_id/step_id`` → name of the attempt of that batch which is taken over instead of being made anew."""
+    variables: dict[str, str] | None = None
+    """What the environment of ``run`` holds for the batch: see ``Control.variables``."""
     by: str | None = None
     """Who submitted it, where that is not the owner of the file."""
 
@@ -402,6 +404,8 @@ def _write_batch(
         carried = submission is not None and carry.take_over(
             ctx.layout, batch_id, jobs, submission.rerun_of, submission.carry
         )
+        if submission is not None and submission.variables is not None:
+            batches.write_control(batch_dir, Control(variables=submission.variables))
         _sync_everything()
         atomic.write_text(batch_dir / batches.META, about)
         if carried:
@@ -475,6 +479,7 @@ def new_submission(
     again: bool,
     rerun_of: str = "",
     carry: Mapping[str, str] = MappingProxyType({}),
+    variables: dict[str, str] | None = None,
 ) -> Submission:
     """The companion of a table about to be submitted, with its batch id."""
     return Submission(
@@ -484,5 +489,6 @@ def new_submission(
         again=again,
         rerun_of=rerun_of,
         carry=dict(carry),
+        variables=variables,
         by=ledger.speaker(),
     )

@@ -17,8 +17,8 @@ from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.policy import policy_of
 from parallelhassnes.store import attempts, batches, members, queue_keys, tickets
 from parallelhassnes.store.layout import Layout
-from parallelhassnes.store.queue_keys import KeyState
-from parallelhassnes.store.records import StepNow, now_text
+from parallelhassnes.store.queue_keys import Breaker, KeyState
+from parallelhassnes.store.records import AttemptMeta, Credential, StepNow, now_text
 
 
 class Limit(NamedTuple):
@@ -88,22 +88,42 @@ def effective_limit(
     return Limit(number, f"of {within.ceiling}; {last}", within.ceiling)
 
 
-def holds(
-    layout: Layout, config: Config, states: Mapping[str, KeyState] | None = None
-) -> dict[str, str]:
-    """Queue key → why nothing starts on it: it is paused, or its limit is 0.
+class Holds:
+    """What keeps queue keys from starting anything: pauses, for all or of a credential, and limits of 0."""
 
-    Args:
-        states: of every key that something is known of, where the caller has them.
-    """
-    states = queue_keys.every(layout) if states is None else states
-    closed = {
+    def __init__(
+        self, layout: Layout, config: Config, states: Mapping[str, KeyState] | None = None
+    ) -> None:
+        """Read the pauses.
+
+        Args:
+            states: of every key that something is known of, where the caller has them.
+        """
+        self.states = queue_keys.every(layout) if states is None else states
+        self.closed = _closed(config, self.states)
+
+    def of(self, queue_key: str, batch_id: str) -> str:
+        """Why nothing of a batch starts on a key, as the last pass found; empty where something may."""
+        state = self.states.get(queue_key)
+        return (state.hold_of(batch_id) if state else "") or self.closed.get(queue_key, "")
+
+    def every(self) -> dict[str, list[str]]:
+        """Queue key → a line for each thing that keeps attempts from starting on it, whosever."""
+        found = {key: [line] for key, line in self.closed.items()}
+        for key, state in self.states.items():
+            if state.holds:
+                found[key] = list(state.holds)
+        return found
+
+
+def _closed(config: Config, states: Mapping[str, KeyState]) -> dict[str, str]:
+    """Queue key → why nothing starts on it by its configured limit."""
+    return {
         key: f"{key} has a limit of 0 (configured), so nothing starts on it; "
         f"`parallelhassnes limit {key} N` allows N at a time"
         for key, limit in config.limits.items()
         if limit < 1 and (key not in states or states[key].limit is None)
     }
-    return closed | {key: state.hold for key, state in states.items() if state.hold}
 
 
 class Keys:
@@ -136,28 +156,35 @@ class Keys:
             state = self._lowered(state, batch_id, now, name)
         if name is not None and policy_of(name, step.retry).pauses_key:
             state = self._paused(state, f"{batch_id}/{job_id}/{step.step_id}", now, name)
-        elif state.breaker is not None:
-            kept = breaker.after_other_end(state.breaker, now.run_id, name, time.time())
-            if kept != state.breaker:
-                said = "told nothing" if kept else "reached its provider: open again"
-                changed = state.model_copy(update={"breaker": kept})
-                state = changed.changed(f"the probe {said}", now_text(), now.run_id)
+        else:
+            for mark, known in state.breakers.items():
+                kept = breaker.after_other_end(known, now.run_id, name, time.time())
+                if kept != known:
+                    said = "told nothing" if kept else "reached its provider: open again"
+                    changed = state.with_breaker(mark, kept)
+                    state = changed.changed(f"the probe {said}", now_text(), now.run_id)
         self.put(state)
 
     def _paused(self, state: KeyState, step: str, now: StepNow, name: str) -> KeyState:
         batch_id, job_id, step_id = step.split("/")
         folder = self.ctx.layout.step(batch_id, job_id, step_id) / "attempts" / now.attempt
         failure = attempts.read_state(folder).failure
+        credential = attempts.read_meta(folder).credential or Credential()
+        probed = [mark for mark, each in state.breakers.items() if each.probe == now.run_id]
+        known = state.breakers.get(probed[0] if probed else credential.mark)
         found = breaker.after_failure(
-            state.breaker, failure_class=name, line=failure.line if failure else "",
+            known, failure_class=name, line=failure.line if failure else "",
             evidence=(failure.evidence or "") if failure else "",
             attempt=f"{step}/{now.attempt}", run_id=now.run_id, now=time.time(),
-            probe_sec=self.ctx.config.adaptive.probe_sec,
+            probe_sec=self.ctx.config.adaptive.probe_sec, credential=credential,
         )  # fmt: skip
-        if found == state.breaker:
+        if found == known:
             return state
-        changed = state.model_copy(update={"breaker": found})
-        what = f"paused by its provider: {name}; a probe after {found.interval_sec:g} s"
+        changed = state
+        for mark in probed:
+            changed = changed.with_breaker(mark, None)
+        changed = changed.with_breaker(credential.mark, _waits(found, batch_id))
+        what = f"paused by its provider for attempts {credential.words}: {name}; a probe after {found.interval_sec:g} s"
         return changed.changed(what, now_text(), now.run_id)
 
     def _lowered(self, state: KeyState, batch_id: str, now: StepNow, name: str | None) -> KeyState:
@@ -204,26 +231,58 @@ class Keys:
         return effective_limit(self.ctx, self.get(queue_key), tables).number
 
     def may_start(self, queue_key: str) -> bool:
-        """Whether anything may start on the key, if only a probe."""
+        """Whether anything may start on the key, with whatever credential."""
         state = self.get(queue_key)
-        if state.paused is not None:
-            return False
-        if state.breaker is None:
-            return True
-        # A probe without a live attempt on the key, or one that has ended meanwhile, is one whose batch was deleted.
-        gone = (
-            state.breaker.probe is not None
-            and not self._live(queue_key)
-            and not tickets.ended(self.ctx.layout)
-        )
-        return gone or breaker.may_probe(state.breaker, time.time())
+        every = state.breakers.get(queue_keys.EVERY)
+        return state.paused is None and (every is None or self._may_probe(every))
 
-    def started(self, queue_key: str, run_id: str) -> bool:
-        """Take in that an attempt started; True where it was a probe, so that nothing more may start on the key."""
+    def may_refuse(self, queue_key: str) -> bool:
+        """Whether it must be asked with whose credential an attempt would start."""
+        return bool(self.get(queue_key).breakers)
+
+    def refuses(self, queue_key: str, credential: Credential, batch_id: str) -> bool:
+        """Whether the key is paused for a credential; written down is that the batch waits for it, or waits no longer."""
         state = self.get(queue_key)
-        if state.breaker is None:
-            return False
-        probing = breaker.start_probe(state.breaker, run_id)
-        changed = state.model_copy(update={"breaker": probing})
-        self.put(changed.changed("a probe started", now_text()))
-        return True
+        own = [state.breakers[mark] for mark in (queue_keys.EVERY, credential.mark) if mark in state.breakers]  # fmt: skip
+        refused = any(not self._may_probe(each) for each in own)
+        for mark, each in state.breakers.items():
+            waits = refused and mark == credential.mark
+            noted = _waits(each, batch_id) if waits else _waits_no_longer(each, batch_id)
+            if noted != each:
+                state = state.with_breaker(mark, noted)
+        self.put(state)
+        return refused
+
+    def _may_probe(self, known: Breaker) -> bool:
+        """Whether one attempt may start; a probe without a ticket of its batch on its way is one whose batch was deleted."""
+        if known.probe is not None:
+            running = [ticket.name for ticket in tickets.running(self.ctx.layout)]
+            names = [*running, *(path.name for path in tickets.ended(self.ctx.layout))]
+            found = {tickets.parse_name(name).batch_id for name in names}
+            return known.probe_batch not in found if known.probe_batch else not found
+        return breaker.may_probe(known, time.time())
+
+    def started(self, queue_key: str, meta: AttemptMeta) -> None:
+        """Take in that an attempt started: as the probe of its credential, where the key is paused for it."""
+        state = self.get(queue_key)
+        mark = meta.credential.mark if meta.credential else ""
+        for each in (queue_keys.EVERY, mark):
+            if each in state.breakers:
+                probing = breaker.start_probe(state.breakers[each], meta.run_id, meta.batch_id)
+                # Without its run id: that stands in the history once its end is taken in.
+                state = state.with_breaker(each, probing).changed("a probe started", now_text())
+        self.put(state)
+
+
+def _waits(known: Breaker, batch_id: str) -> Breaker:
+    """With the batch among those that wait."""
+    if batch_id in known.batches:
+        return known
+    names = (*known.batches, batch_id)[-queue_keys.MOST_BATCHES :]
+    return known.model_copy(update={"batches": names})
+
+
+def _waits_no_longer(known: Breaker, batch_id: str) -> Breaker:
+    if batch_id not in known.batches:
+        return known
+    return known.model_copy(update={"batches": tuple(each for each in known.batches if each != batch_id)})  # fmt: skip

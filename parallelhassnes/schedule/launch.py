@@ -20,7 +20,7 @@ from parallelhassnes import __version__, names
 from parallelhassnes.errors import UserError
 from parallelhassnes.execute import launcher
 from parallelhassnes.plan import JobSpec, StepSpec, TrialSpec
-from parallelhassnes.schedule import damage, health, lent, loops, order, runner
+from parallelhassnes.schedule import credentials, damage, health, loops, order, runner
 from parallelhassnes.schedule.alone import Folders
 from parallelhassnes.schedule.attempt_process import Assignment, Then, fork_is_safe, run, spawn
 from parallelhassnes.schedule.budgets import Purse
@@ -35,6 +35,7 @@ from parallelhassnes.store.records import (
     AttemptMeta,
     AttemptState,
     Control,
+    Credential,
     Current,
     Heartbeat,
     Overrides,
@@ -78,15 +79,14 @@ def launch_ready(ctx: Context, then: Then) -> list[Launched]:
             break
         claimed = None
         with members.apart(path, partial(_close_lanes, ctx, gate, lines, path)):
-            claimed = _take(ctx, lane, path, gate, folders, bucket)
+            claimed = _take(ctx, lane, path, gate, keys, folders, bucket)
         if claimed is None:
             continue
         start(ctx, claimed.assignment, claimed.lock, then)
         os.close(claimed.lock)
         purse.started(lane.batch_id, lane.queue_key)
         load.add(lane.key, lane.batch_id)
-        if keys.started(lane.queue_key, claimed.meta.run_id):
-            lines.remove(line)
+        keys.started(lane.queue_key, claimed.meta)
         line.serve(lane)
         started.append(Launched(claimed.ticket, claimed.assignment.attempt))
     bucket.save()
@@ -101,26 +101,34 @@ def _close_lanes(
     gate.close(batch_id := damage.batch_of(path))
     for lane in (lane for line in lines for lane in line.lanes):
         if lane.batch_id == batch_id:
-            lane.head = None
+            lane.close()
 
 
 def _take(
-    ctx: Context, lane: order.Lane, path: Path, gate: "_Gate", folders: Folders, bucket: Starts
-) -> "_Claimed | None":
+    ctx: Context, lane: order.Lane, path: Path, gate: "_Gate", keys: Keys, folders: Folders, bucket: Starts
+) -> "_Claimed | None":  # fmt: skip
     """Claim the step at the head of a lane, and write down that it starts; None where it does not start now."""
     refusal = gate.purse.refuses(lane.batch_id, lane.queue_key)
     if refusal is not None:
         gate.note(lane.batch_id, refusal)
-        lane.head = None
+        lane.close()
         return None
+    if keys.may_refuse(lane.queue_key) and (step := _step_of(ctx, path)) is not None:
+        credential = gate.credentials.of(lane.batch_id, step)
+        if keys.refuses(lane.queue_key, credential, lane.batch_id):
+            # Another step of the batch may have a key of its own.
+            lane.advance() if credentials.has_own(step) else lane.close()
+            if folders.gives_up(f"{lane.key}/{lane.batch_id}"):
+                lane.close()
+            return None
     if folders.refuse(path):
         lane.advance()
         if folders.gives_up(f"{lane.key}/{lane.batch_id}"):
-            lane.head = None
+            lane.close()
         return None
     place = bucket.place(path)
     if place is not None and not bucket.take(place):
-        lane.head = None  # the waker has a pass run when the next may start
+        lane.close()  # the waker has a pass run when the next may start
         return None
     lane.advance()
     claimed = _claim(ctx, path, lane.key, gate)
@@ -152,6 +160,7 @@ class _Gate:
         self.ctx = ctx
         self._answers: dict[str, bool] = {}
         self._books: dict[str, Book] = {}
+        self.credentials = credentials.Credentials(ctx)
         self.purse = Purse(ctx)
 
     def book(self, batch_id: str) -> Book:
@@ -177,38 +186,31 @@ class _Gate:
             return False
         note = self.ctx.layout.blocked / f"{batch_id}.json"
         with members.apart(note, partial(damage.note, self.ctx, batch_id)):
-            reason = self._reason(batch_id)
+            reason, missing = self._reason(batch_id)
             if reason is None:
                 note.unlink(missing_ok=True)
                 return True
-            self.note(batch_id, reason)
+            self.note(batch_id, reason, missing)
         return False
 
-    def note(self, batch_id: str, reason: str) -> None:
-        atomic.write_json(
-            self.ctx.layout.blocked / f"{batch_id}.json", {"reason": reason}, durable=False
-        )
+    def note(self, batch_id: str, reason: str, missing: tuple[str, ...] = ()) -> None:
+        note = {"reason": reason, **({"missing": missing} if missing else {})}
+        atomic.write_json(self.ctx.layout.blocked / f"{batch_id}.json", note, durable=False)
 
-    def _reason(self, batch_id: str) -> str | None:
+    def _reason(self, batch_id: str) -> tuple[str | None, tuple[str, ...]]:
+        """Why a batch may not start anything, and the secrets that this process lacks for it."""
         batch_dir = self.ctx.layout.batch(batch_id)
         hold = batches.read_control(batch_dir).hold
         if hold:
-            return hold
+            return hold, ()
         spent = self.purse.refuses(batch_id)
         if spent is not None:
-            return spent
-        wanted = batches.read_batch(batch_dir).secrets
-        if not wanted:
-            return None
+            return spent, ()
         try:
-            known = self.ctx.secrets()
+            known = self.credentials.given(batch_id)
         except UserError as error:
-            return str(error)
-        missing = [name for name in wanted if not known.get(name)]
-        if (gone := lent.missing(missing, batch_id)) is not None:
-            return gone
-        place = self.ctx.config.env_file or "the environment"
-        return f"secret {', '.join(missing)} is not set in {place}" if missing else None
+            return str(error), ()
+        return credentials.why_missing(self.ctx, batch_id, known), known.missing
 
 
 _RECORDS = (AttemptMeta, AttemptState, Control, Current, Overrides, Ticket, TrialSpec)
@@ -231,6 +233,14 @@ def preload(step: StepSpec) -> None:
         record.model_rebuild()
 
 
+def _step_of(ctx: Context, path: Path) -> StepSpec | None:
+    """The step of a ready ticket; None where the ticket is gone."""
+    try:
+        return batches.read_step(ctx.layout, tickets.read(path))[1]
+    except FileNotFoundError:
+        return None
+
+
 def _claim(ctx: Context, path: Path, key: str, gate: "_Gate") -> _Claimed | None:
     try:
         ticket = tickets.read(path)
@@ -251,7 +261,8 @@ def _claim(ctx: Context, path: Path, key: str, gate: "_Gate") -> _Claimed | None
             os.close(lock)
             return None
         preload(step)
-        name, meta = _prepare(ctx, book, job, step, step_dir, path.name)
+        credential = gate.credentials.of(job.batch_id, step)
+        name, meta = _prepare(ctx, book, job, step, step_dir, path.name, credential)
         tickets.start_running(ctx.layout, path, key)
     except BaseException:
         os.close(lock)
@@ -296,8 +307,8 @@ def _drop_or_repair(ctx: Context, path: Path, key: str, step_dir: Path) -> None:
 
 
 def _prepare(
-    ctx: Context, book: Book, job: JobSpec, step: StepSpec, step_dir: Path, ticket: str
-) -> tuple[str, AttemptMeta]:
+    ctx: Context, book: Book, job: JobSpec, step: StepSpec, step_dir: Path, ticket: str, credential: Credential
+) -> tuple[str, AttemptMeta]:  # fmt: skip
     run_id = names.new_run_id()
     now = datetime.now(UTC)
     name = names.attempt_name(run_id, now)
@@ -310,6 +321,7 @@ def _prepare(
         runner_id=ctx.config.runner_id, host=platform.node(), harness_version=__version__,
         config_sha256=ctx.config.sha256(), ticket=ticket,
         stand_in=step.kind == "agent" and ctx.options.no_codex, inputs=_inputs(book, job, step),
+        credential=credential,
     )  # fmt: skip
     state = AttemptState(
         status="queued",

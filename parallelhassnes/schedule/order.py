@@ -42,6 +42,10 @@ class Lane:
     def advance(self) -> None:
         self.head = next(self.waiting, None)
 
+    def close(self) -> None:
+        """Start nothing more of it in this pass."""
+        self.head = None
+
 
 @dataclass
 class Load:

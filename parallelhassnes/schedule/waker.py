@@ -34,15 +34,19 @@ def next_wake(ctx: Context, now: float) -> float | None:
     if not runner.is_draining(ctx):
         times += [bucket.next_at for bucket in starts.waiting(ctx.layout)]
         for key, state in queue_keys.every(ctx.layout).items():
-            due = state.breaker.probe_at if state.breaker and not state.breaker.probe else None
-            if due is not None and state.paused is None and _has_ready(ctx, key):
+            due = [each.probe_at for mark, each in state.breakers.items() if not each.probe and _has_ready(ctx, key, mark, each)]  # fmt: skip
+            if due and state.paused is None:
                 # One that is due and did not start is kept by something else: do not spin on it.
-                times.append(due if due > now else now + LOOK_SEC)
+                times += [at if at > now else now + LOOK_SEC for at in due]
     return min(times, default=None)
 
 
-def _has_ready(ctx: Context, queue_key: str) -> bool:
-    return (ctx.layout.ready / key_dir(queue_key)).is_dir()
+def _has_ready(ctx: Context, queue_key: str, mark: str, known: queue_keys.Breaker) -> bool:
+    """Whether something waits for the probe of a paused key."""
+    folder = ctx.layout.ready / key_dir(queue_key)
+    if mark == queue_keys.EVERY:
+        return folder.is_dir()
+    return any((folder / batch_id).is_dir() for batch_id in known.batches)
 
 
 def wake(ctx: Context, run_pass: Callable[[Context], bool]) -> None:

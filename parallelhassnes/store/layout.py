@@ -18,6 +18,7 @@ runs/_queue/ended/<ticket>                             sealed, not settled yet
 runs/_queue/added/<batch_id>     steps were added, and have no tickets yet
 runs/_queue/blocked/<batch_id>.json                    why the ready steps of a batch are not started
 runs/_system/directories/<hash>.lock                   held while an agent step works alone in a folder
+runners/.credential.key          what marks of credentials are made with; not below runs/, which people share
 worktrees/<batch_id>/<run_id>                          an agent step's isolated workspace
 runs/<batch_id>/<job_id>/steps/<step_id>/attempts/<attempt>/
 """
@@ -46,6 +47,10 @@ class Layout:
     @cached_property
     def runners(self) -> Path:
         return self.root / "runners"
+
+    @cached_property
+    def credential_key(self) -> Path:
+        return self.runners / ".credential.key"
 
     @cached_property
     def system(self) -> Path:

@@ -1,8 +1,12 @@
 """``_system/limits/<key>.json``: what is known of a queue key besides its configured limit. Shared by all batches.
 
-    <key>.json   what operators said, what the provider's answers made of the limit, whether the key is paused
-    .paused      rewritten whenever a key gets paused or open again, or gets an operator's limit or loses it, so that
-                 views know from one stat what may have been closed or opened
+    <key>.json   what operators said, what the provider's answers made of the limit, which credentials are paused
+    .paused      rewritten whenever a key gets paused or open again (for a credential, or a batch with it), or gets an
+                 operator's limit or loses it, so that views know from one stat what may have been closed or opened
+
+A provider's refusal pauses the key for the credential that it refused (``records.Credential``), and for no other. Views,
+which have no keys to compare, know from the pause which batches were found to wait for it. A file of an earlier version says
+``breaker`` and knows no credential: that pause holds for every one.
 
 Replaced whole, always under ``tick.lock``. Not derived: a rebuild leaves it alone; deleting the file of a key
 forgets all of it, which is safe.
@@ -10,18 +14,26 @@ forgets all of it, which is safe.
 
 import contextlib
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import model_validator
 
 from parallelhassnes.errors import UserError
 from parallelhassnes.names import key_dir, key_from_dir
 from parallelhassnes.plan import Record
 from parallelhassnes.store import atomic
 from parallelhassnes.store.layout import Layout
-from parallelhassnes.store.records import Said, dump, now_text
+from parallelhassnes.store.records import Credential, Said, dump, now_text
 
 MOST_CHANGES = 50
+MOST_PAUSES = 32
+"""Credentials of one key that are kept as paused; the oldest is forgotten, and its next attempt asks again."""
+MOST_BATCHES = 1000
+EVERY = "*"
+"""In the place of a credential's mark: the pause of an earlier version, which holds for all."""
 PAUSED_MARK = ".paused"
 
 
@@ -53,8 +65,11 @@ class Adaptive(Record):
 
 
 class Breaker(Record):
-    """The key is paused because its provider turned an attempt down in a way that it would all others."""
+    """The key is paused for a credential: its provider turned an attempt down in a way that it would all others with it."""
 
+    credential: Credential = Credential()
+    batches: tuple[str, ...] = ()
+    """Batches that were found to wait for it, for views."""
     failure_class: str
     line: str
     evidence: str = ""
@@ -68,10 +83,18 @@ class Breaker(Record):
     """When one attempt may try again."""
     probe: str | None = None
     """Run id of the live probe."""
+    probe_batch: str = ""
+    """The batch that the probe belongs to."""
 
     @property
     def state(self) -> Literal["open", "half-open"]:
         return "half-open" if self.probe else "open"
+
+    def hold(self, queue_key: str, *, of_all: bool = False) -> str:
+        """What keeps the key from starting attempts with the credential, in one line with what to do."""
+        whose = "" if of_all else f" for attempts {self.credential.words}"
+        why = WORDS.get(self.failure_class, self.failure_class)
+        return f"{queue_key} is paused{whose}: {why} ({self.line}); cure it, then `parallelhassnes resume {queue_key}`"
 
 
 class KeyState(Record):
@@ -81,11 +104,23 @@ class KeyState(Record):
     queue_key: str
     limit: OperatorLimit | None = None
     paused: Said | None = None
-    breaker: Breaker | None = None
+    breakers: dict[str, Breaker] = {}
+    """Mark of a credential → why nothing starts on the key with it."""
     adaptive: Adaptive | None = None
     """None while the key has its whole limit."""
     history: tuple[Change, ...] = ()
     """Newest last."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier(cls, document: Any) -> Any:
+        """Take in a pause as it was written when pauses knew no credential."""
+        if not isinstance(document, dict) or "breaker" not in document:
+            return document
+        found = {key: value for key, value in document.items() if key != "breaker"}
+        if document["breaker"] is not None:
+            found["breakers"] = {EVERY: document["breaker"], **found.get("breakers", {})}
+        return found
 
     def changed(self, what: str, at: str, run_id: str | None = None) -> "KeyState":
         """With one more entry in its history."""
@@ -93,16 +128,38 @@ class KeyState(Record):
         return self.model_copy(update={"history": (*self.history, entry)[-MOST_CHANGES:]})
 
     @property
-    def hold(self) -> str:
-        """What keeps the key from starting anything, in one line with what to do; empty where nothing does."""
+    def holds(self) -> tuple[str, ...]:
+        """What keeps the key from starting attempts, whosever: a line each, with what to do."""
         if self.paused is not None:
-            return f"{self.queue_key} is paused {self.paused}"
-        if self.breaker is None:
-            return ""
+            return (f"{self.queue_key} is paused {self.paused}",)
+        return tuple(each.hold(self.queue_key, of_all=mark == EVERY) for mark, each in self.breakers.items())  # fmt: skip
+
+    def breaker_of(self, batch_id: str) -> Breaker | None:
+        """The provider's pause that the attempts of a batch wait for."""
+        return next((each for mark, each in self._waited_for(batch_id)), None)
+
+    def _waited_for(self, batch_id: str) -> Iterator[tuple[str, Breaker]]:
         return (
-            f"{self.queue_key} is paused: {WORDS.get(self.breaker.failure_class, self.breaker.failure_class)} "
-            f"({self.breaker.line}); cure it, then `parallelhassnes resume {self.queue_key}`"
+            (mark, each)
+            for mark, each in self.breakers.items()
+            if mark == EVERY or batch_id in each.batches
         )
+
+    def hold_of(self, batch_id: str) -> str:
+        """What keeps the key from starting anything of a batch, in one line with what to do; empty where nothing does."""
+        if self.paused is not None:
+            return self.holds[0]
+        lines = (each.hold(self.queue_key, of_all=mark == EVERY) for mark, each in self._waited_for(batch_id))  # fmt: skip
+        return next(lines, "")
+
+    def with_breaker(self, mark: str, breaker: Breaker | None) -> "KeyState":
+        """With another pause for a credential, or none."""
+        found = {key: each for key, each in self.breakers.items() if key != mark}
+        if breaker is not None:
+            found[mark] = breaker
+        for key in sorted(found, key=lambda key: found[key].at)[: max(0, len(found) - MOST_PAUSES)]:
+            del found[key]
+        return self.model_copy(update={"breakers": found})
 
 
 WORDS = {"auth": "authentication failed", "quota": "the quota is used up", "unknown_model": "no such model"}  # fmt: skip
@@ -165,5 +222,11 @@ def write(layout: Layout, state: KeyState) -> None:
     layout.limits.mkdir(exist_ok=True)
     before = read(layout, state.queue_key)
     atomic.write_json(layout.limits / f"{key_dir(state.queue_key)}.json", dump(state))
-    if (bool(before.hold), before.limit is None) != (bool(state.hold), state.limit is None):
+    if _closed(before) != _closed(state):
         atomic.write_text(layout.limits / PAUSED_MARK, "", durable=False)
+
+
+def _closed(state: KeyState) -> object:
+    """What views make of the state."""
+    waiting = {mark: each.batches for mark, each in state.breakers.items()}
+    return state.paused is None, state.limit is None, waiting

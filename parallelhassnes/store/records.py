@@ -25,6 +25,23 @@ def parse_time(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
+class Credential(Record):
+    """Whose keys an attempt was given, without any of them: what a provider refuses, it refuses all attempts with the same."""
+
+    mark: str = ""
+    """A keyed hash of the names and values of all secrets that it was given; empty for none."""
+    variables: tuple[str, ...] = ()
+    """The names of those that are secrets."""
+
+    @property
+    def words(self) -> str:
+        """``with OPENAI_API_KEY (3fa91c)``, to stand behind "attempts"."""
+        if not self.mark:
+            return "that are given no key"
+        names = ", ".join((*self.variables[:3], *("…" for _ in self.variables[3:4])))
+        return f"with {names or 'their variables'} ({self.mark[:6]})"
+
+
 class AttemptMeta(Record):
     """``meta.json``: what an attempt was started as. Written once, before anything runs."""
 
@@ -46,6 +63,8 @@ class AttemptMeta(Record):
     """Agents are answered by the deterministic stand-in (a dry run)."""
     ticket: str
     """Name of the queue's entry that this attempt was started from."""
+    credential: Credential | None = None
+    """Whose keys it is given; None in attempts of earlier versions."""
     inputs: dict[str, str] = {}
     """Of an agent step or one in a loop: ``job_id/step_id`` of what it depends on → the attempt that it was given."""
 
@@ -180,6 +199,9 @@ class Control(Record):
     """Nothing starts until it is resumed."""
     closed: Said | None = None
     """Nothing starts any more: what runs ends, what waits stays undone, unless it is reopened."""
+    variables: dict[str, str] | None = None
+    """Variable → mark of the value that ``run`` found in its environment: attempts get that one or wait for it. None where
+    the batch came otherwise and takes what the environment of a tick holds."""
 
     @property
     def hold(self) -> str:

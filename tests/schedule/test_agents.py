@@ -88,7 +88,7 @@ def test_a_refused_key_pauses_its_queue_key(batch):
         [refuse(401, "Incorrect API key provided")], {}, {}, limits={"gpt-5.2": 1}
     )
     tick()
-    held = wait_for(lambda: keys.holds(ctx.layout, ctx.config), "the pause")
+    held = wait_for(lambda: keys.Holds(ctx.layout, ctx.config).every(), "the pause")
     assert "auth" in json.dumps(held)
     wait_for(lambda: states(ctx, batch_id) == {"j0/a": ["failed"]}, "the first attempt's end")
 

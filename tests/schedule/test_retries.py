@@ -27,6 +27,7 @@ from parallelhassnes.schedule.requeue import rebuild
 from parallelhassnes.schedule.starts import Bucket
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.store import queue_keys, tickets
+from parallelhassnes.store.records import Credential
 
 KEY = "fake/model"
 PATHS = {"PYTHONPATH": f"{CHECKOUT}:{CHECKOUT / 'tests'}"}
@@ -103,10 +104,10 @@ def test_bad_credentials_pause_the_key_and_resume_opens_it(root, scripted):
     ctx = context(root, "concurrency = 1\n")
     batch = scripted(ctx, "auth ok", trials=4)
     tick(ctx)
-    wait_for(lambda: queue_keys.read(ctx.layout, KEY).breaker, "the pause")
+    wait_for(lambda: queue_keys.read(ctx.layout, KEY).breakers, "the pause")
     wait_for(lambda: not tickets.ended(ctx.layout) and not tickets.running(ctx.layout), "its end")
     assert classes(ctx, batch) == ["auth"], "the others wait instead of failing one by one"
-    line = f"{KEY} is paused: authentication failed (AgentAuthenticationError: 401: invalid x-api-key); cure it, then `parallelhassnes resume {KEY}`"
+    line = f"{KEY} is paused for attempts that are given no key: authentication failed (AgentAuthenticationError: 401: invalid x-api-key); cure it, then `parallelhassnes resume {KEY}`"
     assert line in program(root, "tick").stdout
     assert line in " ".join(program(root, "scoreboard", env={"COLUMNS": "400"}).stdout.split())
     explained = json.loads(program(root, "explain", batch, "--json").stdout)
@@ -126,10 +127,16 @@ def test_a_probe_opens_the_key_without_anybody(root, scripted):
     wait_for(lambda: idle(ctx), "the second probe")
     assert classes(ctx, batch) == ["quota", "quota", None]
     state = queue_keys.read(ctx.layout, KEY)
-    assert state.breaker is None
+    assert not state.breakers
     said = [entry.what for entry in state.history]
-    assert said[0] == "paused by its provider: quota; a probe after 1 s"
-    assert "paused by its provider: quota; a probe after 2 s" in said
+    assert (
+        said[0]
+        == "paused by its provider for attempts that are given no key: quota; a probe after 1 s"
+    )
+    assert (
+        "paused by its provider for attempts that are given no key: quota; a probe after 2 s"
+        in said
+    )
     assert said[-1] == "the probe reached its provider: open again"
 
 
@@ -216,13 +223,13 @@ def test_a_probe_that_has_ended_is_the_only_one_until_it_is_settled(root):
         None, failure_class="auth", line="", evidence="", attempt="b/j/s/a", run_id="r0", now=time.time(), probe_sec=600
     )  # fmt: skip
     probing = breaker.start_probe(opened, "r1")
-    queue_keys.write(ctx.layout, queue_keys.KeyState(queue_key="mine", breaker=probing))
+    queue_keys.write(ctx.layout, queue_keys.KeyState(queue_key="mine", breakers={"": probing}))
     (ticket,) = ctx.layout.ready.glob(f"*/{batch}/*/{batch}.*")
     ended = ctx.layout.ended / ticket.name
     ended.write_bytes(ticket.read_bytes())
-    assert not Keys(ctx).may_start("mine")
+    assert Keys(ctx).refuses("mine", Credential(), batch)
     ended.unlink()
-    assert Keys(ctx).may_start("mine"), "its batch was deleted"
+    assert not Keys(ctx).refuses("mine", Credential(), batch), "its batch was deleted"
 
 
 def test_the_kinds_of_retry_pick_what_they_say(root):
