@@ -298,18 +298,22 @@ def parse_config(data: bytes, path: Path) -> Config:
         ) from None
 
 
+class BadEnvFile(UserError):
+    """The ``env_file`` cannot be read, or one of its lines."""
+
+
 def read_env_file(path: Path) -> dict[str, str]:
     """Read an env file as python-dotenv does, and nothing in the place of ``${NAME}``: a value is what is written.
 
     Raises:
-        UserError: the file cannot be read, or a line of it (whose number is named, never its text).
+        BadEnvFile: the file cannot be read, or a line of it (whose number is named, never its text).
     """
     try:
         if path.exists() and not path.is_file():  # a pipe would hold up every pass
-            raise UserError(f"env_file {path}: is no regular file", fix="name a file")
+            raise BadEnvFile(f"env_file {path}: is no regular file", fix="name a file")
         text = path.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"env_file {path}: cannot be read ({error})") from None
+        raise BadEnvFile(f"env_file {path}: cannot be read ({error})") from None
     return dict(_parsed(str(path), text))
 
 
@@ -329,7 +333,7 @@ def _parsed(path: str, text: str) -> Mapping[str, str]:
         ):
             blank = len(written.string) - len(written.string.lstrip())
             number = written.line + len(re.findall(r"\r\n|\n|\r", written.string[:blank]))
-            raise UserError(
+            raise BadEnvFile(
                 f"env_file {path} line {number}: is not NAME=value",
                 fix="quote a value that has several lines, quotes or #",
             )

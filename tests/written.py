@@ -22,6 +22,7 @@ from parallelhassnes.execute import finish
 from parallelhassnes.names import key_dir
 from parallelhassnes.schedule import launch, settle
 from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.credentials import Credentials
 from parallelhassnes.schedule.keys import Keys
 from parallelhassnes.schedule.order import lanes
 from parallelhassnes.schedule.tick import tick
@@ -118,7 +119,7 @@ class Writer:
         ctx = self.ctx
         ticket = tickets.read(path)
         with locks.held(ctx.layout.tick_lock), mock.patch.object(launch, "preload"):
-            claimed = launch._claim(ctx, path, key_dir(ticket.queue_key))
+            claimed = launch._claim(ctx, path, key_dir(ticket.queue_key), Credentials(ctx))
             if claimed is None:
                 return True
             launch._record(ctx, claimed)

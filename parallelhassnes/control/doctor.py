@@ -14,8 +14,8 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from parallelhassnes.config import BadEnvFile
 from parallelhassnes.control.reap import Left, find, reap
-from parallelhassnes.errors import UserError
 from parallelhassnes.schedule import credentials, damage, health, waker
 from parallelhassnes.schedule.attempt_process import fork_is_safe
 from parallelhassnes.schedule.context import Context
@@ -255,7 +255,7 @@ def _secrets(ctx: Context) -> Check:
         with members.apart(batch_id, lambda _: None):  # which is another finding
             try:
                 known = credentials.given(ctx, batch_id)
-            except UserError as error:
+            except BadEnvFile as error:
                 return Check(name="secrets", state="trouble", text=str(error))
             wanted = wanted or bool(known.named)
             if (why := credentials.why_missing(ctx, batch_id, known)) is not None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
+from parallelhassnes.config import BadEnvFile
 from parallelhassnes.control.scoreboard_models import View
 from parallelhassnes.errors import UserError
 from parallelhassnes.names import key_dir
@@ -165,7 +166,7 @@ def _is_idle(ctx: Context, batch_ids: Collection[str] | None) -> bool:
 def _waits_for_us(ctx: Context, batch_id: str) -> bool:
     """Whether a batch that another process's pass found to miss a secret waits for one that this process has."""
     note = atomic.read_derived(ctx.layout.blocked / f"{batch_id}.json")
-    with contextlib.suppress(UserError):
+    with members.apart(batch_id, lambda _: None), contextlib.suppress(BadEnvFile):
         return bool(note.get("missing")) and not credentials.given(ctx, batch_id).missing
     return False
 

@@ -5,13 +5,13 @@ made at once, so that it can be looked at; should we die before that, the next t
 """
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 from pydantic import BaseModel
 
+from parallelhassnes.control import preflight
 from parallelhassnes.control.doctor import docker_trouble
 from parallelhassnes.control.scoreboard_models import View
 from parallelhassnes.errors import UserError
@@ -89,14 +89,24 @@ def base_dirs(table: Path | None) -> list[Path]:
     return found
 
 
-def plan_table(ctx: Context, data: bytes, *, name: str, folders: list[Path]) -> Plan:
-    """Expand a table; InvalidInput lists everything that is wrong with it."""
+def plan_table(
+    ctx: Context, data: bytes, *, name: str, folders: list[Path], here: bool = False
+) -> Plan:
+    """Expand a table; InvalidInput lists everything that is wrong with it.
+
+    Args:
+        here: it is to run on this host at once.
+    """
     plan = expand(
         data, name=name, base_dirs=[*folders, ctx.layout.root], defaults=ingest.defaults(ctx)
     )
     ingest.check_apart(ctx, plan, name)
     ingest.check_secrets(ctx, plan, name)
-    plan.warnings = (*plan.warnings, *sandbox_refusals(plan), *forgotten_secrets(ctx, plan))
+    plan.warnings = (
+        *plan.warnings,
+        *sandbox_refusals(plan),
+        *preflight.check(ctx, plan, name, here=here),
+    )
     return plan
 
 
@@ -130,41 +140,6 @@ def check_environments(plan: Plan) -> None:
     trouble = docker_trouble() if needs_docker else None
     if trouble is not None:
         raise UserError(f"these trials run in Docker: {trouble}", fix="or use -e sandbox")
-
-
-PROVIDER_KEYS = {
-    "anthropic": "ANTHROPIC_API_KEY",
-    "deepseek": "DEEPSEEK_API_KEY",
-    "google": "GEMINI_API_KEY",
-    "groq": "GROQ_API_KEY",
-    "mistral": "MISTRAL_API_KEY",
-    "openai": "OPENAI_API_KEY",
-    "openrouter": "OPENROUTER_API_KEY",
-    "xai": "XAI_API_KEY",
-}
-"""Provider of a queue key → the environment variable that its clients read."""
-
-ENGINE_PROVIDERS = {"api": "openai", "claude": "anthropic", "codex": "openai"}
-"""Engine of an analysis → the provider whose key it would use."""
-
-
-def forgotten_secrets(ctx: Context, plan: Plan) -> list[str]:
-    """One line per provider key that is set here, that a model or an analysis of the plan would use, and that nobody passes on."""
-    steps = [step for job in plan.jobs for step in job.steps]
-    providers = {step.queue_key.partition("/")[0] for step in steps}
-    providers |= {
-        ENGINE_PROVIDERS[engine]
-        for step in steps
-        if step.kind == "analysis"
-        and (engine := step.spec.get("engine")) in ENGINE_PROVIDERS
-        and not step.spec.get("key_name")
-    }
-    named = {*plan.secrets, *ctx.config.secrets}
-    return [
-        f"{name} is set but not passed on; name it in secrets, or add --secret {name}"
-        for provider, name in PROVIDER_KEYS.items()
-        if provider in providers and name not in named and os.environ.get(name)
-    ]
 
 
 def sandbox_refusals(plan: Plan) -> list[str]:
@@ -218,7 +193,7 @@ def submit(
     made = None if again else known(ctx, data)
     if made is not None:
         return _describe(ctx, made, duplicate=True)
-    plan = plan_table(ctx, data, name=name, folders=folders)
+    plan = plan_table(ctx, data, name=name, folders=folders, here=here)
     variables = None
     if here:
         check_environments(plan)

@@ -17,8 +17,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from parallelhassnes import __version__
-from parallelhassnes.config import PASSED_IF_SET, Bounds
-from parallelhassnes.errors import UserError
+from parallelhassnes.config import PASSED_IF_SET, BadEnvFile, Bounds
 from parallelhassnes.execute import logs, own_files, processes
 from parallelhassnes.execute.finish import finish
 from parallelhassnes.execute.secret_forms import is_public, looks_secret, url_password
@@ -118,7 +117,7 @@ def _meta(ctx: Context, assignment: Assignment, step: StepSpec) -> AttemptMeta:
 
 
 def _credential(ctx: Context, assignment: Assignment, step: StepSpec) -> Credential | None:
-    with contextlib.suppress(UserError):  # the env_file cannot be read
+    with contextlib.suppress(BadEnvFile):  # the env_file cannot be read
         return credentials.of_step(ctx, credentials.given(ctx, assignment.batch_id), step)
     return None
 
@@ -166,7 +165,7 @@ def secrets_of(ctx: Context, attempt: Attempt) -> dict[str, str]:
     known = dict(os.environ)
     try:
         known |= credentials.given(ctx, attempt.batch_id).values
-    except UserError as error:
+    except BadEnvFile as error:
         logs.say(f"{error}: its values are not looked for in this attempt's files")
     named = (*ctx.config.secrets, *batches.read_batch(ctx.layout.batch(attempt.batch_id)).secrets)
     values = {name: known[name] for name in named if name in known}

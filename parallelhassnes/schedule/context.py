@@ -49,7 +49,7 @@ class Context:
         """Every variable at hand: the process's own, those of ``env_file``, what was lent; ``credentials`` has what a batch gets.
 
         Raises:
-            UserError: the env_file is named and cannot be read.
+            BadEnvFile: the env_file is named and cannot be read.
         """
         return {**os.environ, **self.filed(), **lent.known()}
 
@@ -57,7 +57,7 @@ class Context:
         """What stands in ``env_file``; nothing where none is named.
 
         Raises:
-            UserError: it cannot be read.
+            BadEnvFile: it cannot be read.
         """
         if self.config.env_file is None:
             return {}

@@ -22,8 +22,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from parallelhassnes.config import PASSED_IF_SET
-from parallelhassnes.errors import UserError
+from parallelhassnes.config import PASSED_IF_SET, BadEnvFile
 from parallelhassnes.execute.secret_forms import is_public, looks_secret
 from parallelhassnes.plan import StepSpec
 from parallelhassnes.schedule import lent
@@ -54,7 +53,7 @@ def given(ctx: Context, batch_id: str) -> Given:
     """What this process can give to the steps of a batch.
 
     Raises:
-        UserError: the ``env_file`` cannot be read, and the batch takes something from outside.
+        BadEnvFile: the ``env_file`` cannot be read, and the batch takes something from outside.
     """
     batch_dir = ctx.layout.batch(batch_id)
     wanted = batches.read_batch(batch_dir).secrets
@@ -62,7 +61,7 @@ def given(ctx: Context, batch_id: str) -> Given:
     named = tuple(dict.fromkeys((*ctx.config.secrets, *wanted)))
     try:
         filed = ctx.filed()
-    except UserError:
+    except BadEnvFile:
         if named or bound:
             raise
         filed = {}
@@ -117,7 +116,7 @@ def of_environment(ctx: Context, steps: Iterable[StepSpec], wanted: Iterable[str
             names |= {found[1] for text in step.env.values() for found in _TEMPLATE.finditer(text)}
     try:
         filed = ctx.filed()
-    except UserError:  # said where the values are needed
+    except BadEnvFile:  # said where the values are needed
         filed = {}
     taken = {*PASSED_IF_SET, *filed, *lent.known()}
     return {

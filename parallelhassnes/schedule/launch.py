@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from parallelhassnes import __version__, names
-from parallelhassnes.errors import UserError
+from parallelhassnes.config import BadEnvFile
 from parallelhassnes.execute import launcher
 from parallelhassnes.plan import JobSpec, StepSpec, TrialSpec
 from parallelhassnes.schedule import credentials, damage, health, loops, order, runner
@@ -208,7 +208,7 @@ class _Gate:
             return spent, ()
         try:
             known = self.credentials.given(batch_id)
-        except UserError as error:
+        except BadEnvFile as error:
             return str(error), ()
         return credentials.why_missing(self.ctx, batch_id, known), known.missing
 

@@ -60,13 +60,17 @@ def taken(task: str, envs: SectionEnvs, trial: Mapping[str, Any]) -> list[Taken]
 
 
 def check_taken(found: Mapping[Taken, None], passed: set[str], problems: Problems) -> list[str]:
-    """The variables that the tasks need and that are passed on; one that is not is a problem."""
+    """The variables that the tasks need and that are passed on; one that is not is a problem, however many take it."""
+    missing: dict[tuple[str, str], list[str]] = {}
     for each in found:
         if each.variable not in passed:
-            problems.add(
-                "",
-                f"[{each.section}.env] takes {each.variable} from the environment, and it is not passed on",
-                f"name it in secrets: of the table, with --secret {each.variable}, or in parallelhassnes.toml",
-                where=f"{each.task}/task.toml",
-            )
+            missing.setdefault((each.section, each.variable), []).append(each.task)
+    for (section, variable), tasks in missing.items():
+        more = f" (so does that of {len(tasks) - 1} more tasks)" if len(tasks) > 1 else ""
+        problems.add(
+            "",
+            f"[{section}.env] takes {variable} from the environment, and it is not passed on{more}",
+            f"name it in secrets: of the table, with --secret {variable}, or in parallelhassnes.toml",
+            where=f"{tasks[0]}/task.toml",
+        )
     return [each.variable for each in found if each.variable in passed]

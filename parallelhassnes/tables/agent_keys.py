@@ -1,0 +1,87 @@
+"""Which keys an agent of Harbor's looks for, by Harbor's own tables: ``MODEL_CONNECTION`` of its class, and ``PROVIDERS``."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from parallelhassnes.errors import UserError
+from parallelhassnes.names import normalise_queue_key
+
+ON_THE_HOST = frozenset({"terminus-2", "computer-1", "dspy-rlm"})
+"""Agents whose class has no ``MODEL_CONNECTION``: litellm looks for the key of the model's provider."""
+_WITHOUT_KEYS = frozenset({
+    "amazon-bedrock", "sagemaker", "vertex_ai", "ollama", "ollama_chat", "infinity", "github-copilot", "hosted_vllm", "vllm",
+    "lm_studio", "llamafile", "xinference", "custom_openai",
+})  # fmt: skip
+"""Providers that work with a login of the host, or that people run themselves without any key."""
+_OTHER_WAYS = ("OAUTH", "AUTH_JSON", "AUTH_TOKEN", "BEDROCK", "VERTEX", "CREDENTIAL", "AWS_PROFILE", "BASE_URL", "API_BASE")  # fmt: skip
+"""In names of variables by which agents are told to use a subscription, a cloud's login or another endpoint."""
+_ENDPOINTS = ("api_base", "base_url", "api_key", "endpoint", "llm_kwargs", "auth", "proxy")
+"""In names of arguments that name another endpoint or a key."""
+
+
+class Keys(NamedTuple):
+    """What an agent looks for."""
+
+    names: tuple[str, ...]
+    """Variables of which one is enough, the usual one first."""
+    certain: bool
+    """It cannot work without one of them, as far as its arguments tell."""
+
+
+def provider_keys(provider: str) -> tuple[str, ...]:
+    """The variables that clients of a provider read, the usual one first; none where Harbor knows no such provider."""
+    from harbor.agents.model_connection import PROVIDERS
+
+    found = PROVIDERS.get(_ALIASES.get(provider, provider))
+    names = found.api_key_envs if found else ()
+    return tuple(sorted(names, key=lambda name: name != _USUAL.get(provider)))
+
+
+_USUAL = {"google": "GEMINI_API_KEY", "gemini": "GEMINI_API_KEY"}
+_ALIASES = {"gemini": "google", "together_ai": "together", "bedrock": "amazon-bedrock", "openai_responses": "openai"}  # fmt: skip
+
+
+def looked_for(agent: Mapping[str, Any]) -> Keys | None:
+    """The keys that a trial's agent looks for; None for one that needs none, or of which Harbor does not say."""
+    name, model = agent.get("name"), agent.get("model_name")
+    if agent.get("import_path") or not isinstance(name, str) or name in ("oracle", "nop"):
+        return None
+    known = () if name in ON_THE_HOST else _connection(name)
+    if known is None:
+        return None
+    default, own = known or (None, ())
+    provider = default or (_provider(model) if isinstance(model, str) else "")
+    provider = _ALIASES.get(provider, provider)
+    names = tuple(dict.fromkeys((*own, *provider_keys(provider))))
+    if not names or provider in _WITHOUT_KEYS:
+        return None
+    env, kwargs = agent.get("env") or {}, agent.get("kwargs") or {}
+    elsewhere = any(sign in key.upper() for key in env for sign in _OTHER_WAYS)
+    elsewhere = elsewhere or any(sign in key.lower() for key in kwargs for sign in _ENDPOINTS)
+    return Keys(names, certain=not elsewhere)
+
+
+def points_elsewhere(variable: str) -> bool:
+    """Whether a variable by that name is another way to a model than the provider's key."""
+    return any(sign in variable.upper() for sign in _OTHER_WAYS)
+
+
+def _provider(model: str) -> str:
+    try:
+        return normalise_queue_key(model).partition("/")[0]
+    except UserError:
+        return ""
+
+
+@lru_cache(maxsize=64)
+def _connection(name: str) -> tuple[str | None, tuple[str, ...]] | None:
+    """Default provider and own variables of an agent's class; None where it does not say."""
+    from harbor.agents.factory import AgentFactory
+    from harbor.models.agent.name import AgentName
+
+    try:
+        found = getattr(AgentFactory.get_agent_class(AgentName(name)), "MODEL_CONNECTION", None)
+    except (ImportError, ValueError):  # a missing extra is told by the trial
+        return None
+    return None if found is None else (found.default_provider, found.api_key_envs)
