@@ -18,6 +18,7 @@ WORDS = {
     "priority": "set the priority of",
     "canceled": "canceled",
     "retry": "retried",
+    "bound": "gave its variables to",
     "approved": "approved",
     "rejected": "rejected",
     "budget": "changed the budget of",

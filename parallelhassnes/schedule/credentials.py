@@ -28,7 +28,7 @@ from parallelhassnes.plan import StepSpec
 from parallelhassnes.schedule import lent
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.steps.untrusted import mapping
-from parallelhassnes.store import atomic, batches
+from parallelhassnes.store import atomic, batches, ledger
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import Credential
 
@@ -103,25 +103,33 @@ def why_missing(ctx: Context, batch_id: str, known: Given) -> str | None:
     return f"secret {', '.join(known.missing)} is not set in {ctx.config.env_file or 'the environment'}"
 
 
-def of_environment(ctx: Context, steps: Iterable[StepSpec], wanted: Iterable[str]) -> dict[str, str]:  # fmt: skip
+def of_environment(
+    ctx: Context, steps: Iterable[StepSpec], wanted: Iterable[str]
+) -> dict[str, str] | None:
     """The marks of what this process's environment holds for a batch: what ``Control.variables`` keeps.
 
     Args:
         steps: those of the batch, whose ``env`` may take more than is named.
         wanted: the table's secrets.
+
+    Returns:
+        Variable → mark of its value; None for a batch that takes nothing from outside.
     """
     names = {*ctx.config.secrets, *wanted}
     for step in steps:
         if step.env:
             names |= {found[1] for text in step.env.values() for found in _TEMPLATE.finditer(text)}
+    names.difference_update(PASSED_IF_SET)
+    if not names:
+        return None
     try:
         filed = ctx.filed()
     except BadEnvFile:  # said where the values are needed
         filed = {}
-    taken = {*PASSED_IF_SET, *filed, *lent.known()}
+    names.difference_update(filed, lent.known())
     return {
         name: mark_of(ctx.layout, {name: os.environ[name]})
-        for name in sorted(names - taken)
+        for name in sorted(names)
         if os.environ.get(name)
     }
 
@@ -136,10 +144,11 @@ def bind_again(ctx: Context, batch_id: str) -> bool:
     if control.variables is None or not ctx.starts_attempts:
         return False
     wanted = {*batches.read_batch(batch_dir).secrets, *control.variables}
-    variables = {**control.variables, **of_environment(ctx, (), wanted)}
+    variables = {**control.variables, **(of_environment(ctx, (), wanted) or {})}
     if variables == control.variables:
         return False
     batches.write_control(batch_dir, control.model_copy(update={"variables": variables}))
+    ledger.append(batch_dir, "bound", by=ledger.person(), variables=sorted(variables))
     return True
 
 

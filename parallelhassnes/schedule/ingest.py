@@ -406,6 +406,7 @@ def _write_batch(
         )
         if submission is not None and submission.variables is not None:
             batches.write_control(batch_dir, Control(variables=submission.variables))
+            ledger.append(batch_dir, "bound", by=by, variables=sorted(submission.variables))
         _sync_everything()
         atomic.write_text(batch_dir / batches.META, about)
         if carried:

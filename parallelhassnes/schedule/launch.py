@@ -262,6 +262,7 @@ def _claim(ctx: Context, path: Path, key: str, gate: "_Gate") -> _Claimed | None
             return None
         preload(step)
         credential = gate.credentials.of(job.batch_id, step)
+        ledger.check(ctx.layout.batch(job.batch_id))  # before there is an attempt to end
         name, meta = _prepare(ctx, book, job, step, step_dir, path.name, credential)
         tickets.start_running(ctx.layout, path, key)
     except BaseException:

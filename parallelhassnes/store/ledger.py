@@ -134,6 +134,15 @@ def append(batch_dir: Path, event: str, *, by: str | None = None, **facts: Any) 
         os.close(handle)
 
 
+def check(batch_dir: Path) -> None:
+    """Look whether a line can be added, before something is done that needs one.
+
+    Raises:
+        OSError: the file system refuses the ledger.
+    """
+    os.close(os.open(batch_dir / LEDGER, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666))  # fmt: skip
+
+
 def replace(folder: Path, place: str, data: bytes | None) -> None:
     """Replace a file below the ledger's folder, or remove it where ``data`` is None; the ledger says so first.
 

@@ -24,6 +24,7 @@ from stores import (
     wait_for,
 )
 
+from parallelhassnes.control.audit import verify
 from parallelhassnes.store import queue_keys
 
 KEY = "fake/model"
@@ -89,6 +90,7 @@ def test_a_refused_key_holds_up_no_other_and_resume_gives_its_batch_another(root
     program(root, "resume", KEY, env={**PATHS, "FAKE_KEY": GOOD})
     wait_for(lambda: idle(ctx), "the batch with its new key")
     assert states(ctx, bad) == {"j/a": ["failed", "succeeded"], "j/b": ["succeeded"]}
+    assert verify(ctx.layout).ok
 
 
 def test_a_batch_without_a_key_pauses_only_what_has_none(root, trial):
