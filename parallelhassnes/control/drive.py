@@ -118,7 +118,7 @@ def waiting(ctx: Context) -> list[str]:
     if (shortage := ctx.shortage()) is not None:
         lines.append(f"nothing starts: {shortage}")
     lines += health.waiting(ctx.layout)
-    lines += keys.holds(ctx.layout, ctx.config).values()
+    lines += [line for found in keys.Holds(ctx.layout, ctx.config).every().values() for line in found]  # fmt: skip
     notes = {path.stem: atomic.read_derived(path) for path in ctx.layout.blocked.glob("*.json")}
     lines += [
         f"batch {batch_id} waits: {note['reason']}"
