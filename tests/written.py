@@ -22,9 +22,8 @@ from parallelhassnes.execute import finish
 from parallelhassnes.names import key_dir
 from parallelhassnes.schedule import launch, settle
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.schedule.credentials import Credentials
 from parallelhassnes.schedule.keys import Keys
-from parallelhassnes.schedule.order import lanes
+from parallelhassnes.schedule.order import line_up
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.steps.kinds import Attempt, WorkerEnd
 from parallelhassnes.steps.registry import kind as kind_of
@@ -110,8 +109,9 @@ class Writer:
             keys = Keys(ctx)
             found = [
                 lane
-                for lane in lanes(ctx, gate.may_start, _refuse)
-                if lane.head and keys.may_start(lane.queue_key)
+                for line in line_up(ctx, gate.may_start, _refuse)
+                if line.queue_key and keys.may_start(line.queue_key)
+                for lane in line._rest
             ]
         return min((lane.head for lane in found if lane.head), default=None)
 
@@ -119,7 +119,7 @@ class Writer:
         ctx = self.ctx
         ticket = tickets.read(path)
         with locks.held(ctx.layout.tick_lock), mock.patch.object(launch, "preload"):
-            claimed = launch._claim(ctx, path, key_dir(ticket.queue_key), Credentials(ctx))
+            claimed = launch._claim(ctx, path, key_dir(ticket.queue_key), launch._Gate(ctx))
             if claimed is None:
                 return True
             launch._record(ctx, claimed)

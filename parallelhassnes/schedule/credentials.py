@@ -147,7 +147,7 @@ def bind_again(ctx: Context, batch_id: str) -> bool:
     variables = {**control.variables, **(of_environment(ctx, (), wanted) or {})}
     if variables == control.variables:
         return False
-    batches.write_control(batch_dir, control.model_copy(update={"variables": variables}))
+    batches.write_control(ctx.layout, batch_id, control.model_copy(update={"variables": variables}))
     ledger.append(batch_dir, "bound", by=ledger.person(), variables=sorted(variables))
     return True
 

@@ -405,7 +405,7 @@ def _write_batch(
             ctx.layout, batch_id, jobs, submission.rerun_of, submission.carry
         )
         if submission is not None and submission.variables is not None:
-            batches.write_control(batch_dir, Control(variables=submission.variables))
+            batches.write_control(ctx.layout, batch_id, Control(variables=submission.variables))
             ledger.append(batch_dir, "bound", by=by, variables=sorted(submission.variables))
         _sync_everything()
         atomic.write_text(batch_dir / batches.META, about)
