@@ -110,7 +110,7 @@ def live_supervisors(layout: Layout) -> set[int]:
             state = attempts.read_state(ref.dir) if ref is not None else None
         except (atomic.CorruptFile, OSError):
             continue
-        if state is not None and state.pid and processes.is_alive(state.pid, state.pid_start):
+        if state is not None and state.pid and state.supervisor_lives():
             found.add(state.pid)
     return found
 

@@ -24,8 +24,7 @@ from parallelhassnes.control.audit_batch import BatchAudit
 from parallelhassnes.control.audit_checkpoints import Checkpoints
 from parallelhassnes.control.audit_job import JobsAudit, TaskFolders
 from parallelhassnes.control.audit_models import NOTES, Audit, Finding
-from parallelhassnes.schedule import boot
-from parallelhassnes.store import atomic, batches, earlier, ledger, members
+from parallelhassnes.store import atomic, batches, earlier, ledger, members, process_identity
 from parallelhassnes.store.layout import Layout
 
 _LOOKS = 4
@@ -145,7 +144,7 @@ def _is_restarted(layout: Layout) -> bool:
     """Whether the host has been started since its last tick, which makes anew what a power cut may have taken."""
     notes = layout.runners.glob("*/boot_id")
     seen = [note.read_text(encoding="utf-8").strip() for note in notes]
-    return bool(seen) and boot.boot_id() not in seen
+    return bool(seen) and process_identity.boot_id() not in seen
 
 
 def _strangers(layout: Layout, known: list[str]) -> Iterator[Finding]:

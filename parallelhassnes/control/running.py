@@ -7,8 +7,7 @@ from typing import Any
 
 from parallelhassnes.control.scoreboard_models import RunningStep
 from parallelhassnes.control.status import BatchStatus, StepStatus
-from parallelhassnes.execute import processes
-from parallelhassnes.store import atomic
+from parallelhassnes.store import atomic, process_identity
 from parallelhassnes.store.attempts import STATE
 from parallelhassnes.store.records import TERMINAL, parse_time
 
@@ -71,8 +70,8 @@ def describe(
             if heartbeat and not over
             else None
         ),
-        alive=processes.is_alive(pid, state.get("pid_start"))
-        if pid and watch.is_here(host)
+        alive=process_identity.lives(pid, state.get("pid_start"), state.get("pid_table"), host)
+        if pid
         else None,
         host=host,
         stuck_since=state.get("stuck_since"),

@@ -1,54 +1,25 @@
-"""Processes: who is who, and ending those that are left.
+"""Processes: how they are started, and ending those that are left.
 
-A pid alone proves nothing, since pids are reused; a pid with its start time does. Workers carry their
-attempt's run id in their environment, so what forked away from its process group is found too.
+Who is who is ``store.process_identity``'s. Workers carry their attempt's run id in their environment, so what forked away
+from its process group is found too.
 """
 
 import contextlib
 import ctypes
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import setproctitle
 
+from parallelhassnes.store.process_identity import IS_LINUX, is_alive, table
+
 RUN_ID_VARIABLE = "PARALLELHASSNES_RUN_ID"
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
-_LINUX = sys.platform == "linux"
-_libc = ctypes.CDLL(None, use_errno=True) if _LINUX else None
-
-
-def start_time(pid: int) -> int | None:
-    """Start of the process in clock ticks since boot; None where there is none (or no ``/proc``)."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as stream:  # noqa: PTH123 - hot path
-            return int(stream.read().rpartition(b")")[2].split()[19])
-    except (OSError, IndexError, ValueError):
-        return None
-
-
-def is_alive(pid: int | None, started: int | None) -> bool:
-    """Whether the very process still runs; a zombie does not."""
-    if pid is None:
-        return False
-    if not _LINUX:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            return True
-        return True
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as stream:  # noqa: PTH123 - hot path
-            fields = stream.read().rpartition(b")")[2].split()
-    except OSError:
-        return False
-    return fields[0] not in (b"Z", b"X") and (started is None or int(fields[19]) == started)
+_libc = ctypes.CDLL(None, use_errno=True) if IS_LINUX else None
 
 
 def die_with_parent(parent: int) -> None:
@@ -76,7 +47,14 @@ def leave_orphans() -> None:
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
+def _has_table() -> bool:
+    """Whether ``/proc`` shows processes by the pids that they have for us."""
+    return IS_LINUX and bool(table())
+
+
 def children(pid: int) -> list[int]:
+    if not _has_table():
+        return []
     try:
         text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
     except OSError:
@@ -129,7 +107,7 @@ def with_run_id(run_id: str) -> list[int]:
 
 def environments() -> Iterator[tuple[int, list[bytes]]]:
     """Every process but ours whose environment can be read, with that: ``NAME=value`` each, as it was started with."""
-    for name in os.listdir("/proc") if _LINUX else ():
+    for name in os.listdir("/proc") if _has_table() else ():
         if name.isdigit() and int(name) != os.getpid():
             with contextlib.suppress(OSError), open(f"/proc/{name}/environ", "rb") as stream:  # noqa: PTH123
                 yield int(name), stream.read().split(b"\0")
@@ -140,7 +118,7 @@ def close_inherited() -> None:
 
     They are those that an exec would pass on; what this program opens itself is none of them. Standard streams stay.
     """
-    for name in os.listdir("/proc/self/fd" if _LINUX else "/dev/fd"):
+    for name in os.listdir("/proc/self/fd" if IS_LINUX else "/dev/fd"):
         handle = int(name)
         with contextlib.suppress(OSError):  # that of the listing itself
             if handle > 2 and os.get_inheritable(handle):
@@ -159,7 +137,7 @@ def inheritors(lock: Path) -> list[int]:
     ours = (info.st_dev, info.st_ino)
     return (
         [int(pid) for pid in os.listdir("/proc") if pid.isdigit() and _holds(pid, ours)]
-        if _LINUX
+        if _has_table()
         else []
     )
 

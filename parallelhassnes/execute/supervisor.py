@@ -31,6 +31,7 @@ from parallelhassnes.execute.worker import start_worker
 from parallelhassnes.steps import untrusted
 from parallelhassnes.steps.kinds import Attempt, Kind, LimitsPhases, ShowsItself, WorkerEnd
 from parallelhassnes.store import attempts, space
+from parallelhassnes.store.process_identity import start_time, table
 from parallelhassnes.store.records import AttemptState, Heartbeat, now_text
 
 type Reason = Literal["exited", "timeout", "canceled", "lost", "stuck"]
@@ -70,7 +71,7 @@ def supervise(
     state = AttemptState(
         status="running", run_id=attempt.run_id, started_at=now_text(),
         heartbeat=Heartbeat(count=0, at=now_text()), host=socket.gethostname(), pid=os.getpid(),
-        pid_start=processes.start_time(os.getpid()),
+        pid_start=start_time(os.getpid()), pid_table=table(),
     )  # fmt: skip
     meta = untrusted.read_bytes(attempt.dir / attempts.META, 1 << 20)
     attempts.write_state(attempt.dir, state)
@@ -127,7 +128,7 @@ class _Watch:
         self.phase_deadline: float | None = None
         self.progress = Progress(attempt.dir, worker)
         self.state = state.model_copy(
-            update={"worker_pid": worker, "worker_start": processes.start_time(worker)}
+            update={"worker_pid": worker, "worker_start": start_time(worker)}
         )
 
     def until_it_ends(self) -> WorkerEnd:

@@ -131,7 +131,7 @@ def end_dead(
     bounds: Bounds,
 ) -> None:
     """Kill what a dead supervisor left, take what its worker had finished, seal."""
-    if processes.is_alive(state.worker_pid, state.worker_start) and state.worker_pid:
+    if state.worker_pid and state.worker_lives():
         processes.kill_group(state.worker_pid)
     processes.kill_run(attempt.run_id)
     canceled = attempts.is_asked_to_end(attempt.dir, attempt.run_id)

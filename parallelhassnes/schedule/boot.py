@@ -11,8 +11,7 @@ from pathlib import Path
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.requeue import rebuild
 from parallelhassnes.store import atomic
-
-_LINUX_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+from parallelhassnes.store.process_identity import boot_id
 
 
 def recover(ctx: Context) -> bool:
@@ -32,11 +31,6 @@ def recover(ctx: Context) -> bool:
         rebuild(ctx)
     atomic.write_text(note, f"{now}\n")
     return before != now
-
-
-def boot_id() -> str:
-    """What names this start of the host; the same text for ever where the system does not tell."""
-    return _LINUX_BOOT_ID.read_text().strip() if _LINUX_BOOT_ID.exists() else "unknown"
 
 
 def _forget(ctx: Context, runner: Path) -> None:

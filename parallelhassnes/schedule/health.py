@@ -148,6 +148,11 @@ def _unserved(layout: Layout, waited: float, *, is_failing: bool) -> str:
     if pid is None:
         if is_failing:
             return ""
+        if locks.is_held(layout.tick_lock):
+            return (
+                f"a process that cannot be seen from here, as one of a container, has held {layout.tick_lock} while a pass "
+                f"is wanted for {waited:.0f} s; if it hangs, end it, and the next tick goes on"
+            )
         return f"a pass has been wanted for {waited:.0f} s and nobody makes one; run `parallelhassnes tick`"
     if _is_stopped(pid):
         return (

@@ -2,11 +2,12 @@
 
 A running ticket whose ``step.lock`` is free belongs to a dead supervisor. Its attempt is handed, with the
 lock, to a process of its own that kills what is left, takes what the worker had finished, seals and
-settles. Where the lock is held by a worker that outlived its supervisor, the worker is killed first.
+settles. Where the lock is held by a worker that outlived its supervisor, the worker is killed first. Processes of a container
+on the same root cannot be looked up here, and those that can be seen from the host have other pids there: its attempts
+are judged by lock and heartbeat alone.
 """
 
 import os
-import platform
 import signal
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from parallelhassnes.schedule import damage
 from parallelhassnes.schedule.attempt_process import Assignment, Then
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.launch import start
-from parallelhassnes.store import attempts, batches, locks, members, tickets
+from parallelhassnes.store import attempts, batches, locks, members, process_identity, tickets
 from parallelhassnes.store.records import AttemptState, Ticket
 
 
@@ -65,7 +66,9 @@ def _to_end(
     if ref is None or attempts.is_sealed(ref.dir):
         tickets.end_running(ctx.layout, entry.key_dir, entry.name)
         return None
-    if _is_supervised(ref.dir):  # somebody has removed the lock's file under it
+    if _is_supervised(
+        ref.dir, ctx.config.heartbeat_sec
+    ):  # somebody has removed the lock's file under it
         return None
     return Assignment(
         root=str(ctx.layout.root), batch_id=ticket.batch_id, job_id=ticket.job_id, step_id=ticket.step_id,
@@ -81,7 +84,7 @@ def _kill_abandoned_worker(step_dir: Path) -> None:
     state = attempts.read_state(ref.dir)
     if _supervisor_lives(state):
         return
-    if state.worker_pid and processes.is_alive(state.worker_pid, state.worker_start):
+    if state.worker_pid and state.worker_lives():
         processes.kill_group(state.worker_pid)
     processes.kill_run(state.run_id)
     for pid in processes.inheritors(
@@ -91,13 +94,14 @@ def _kill_abandoned_worker(step_dir: Path) -> None:
             processes.send(pid, None, signal.SIGKILL)
 
 
-def _is_supervised(attempt_dir: Path) -> bool:
+def _is_supervised(attempt_dir: Path, heartbeat_sec: float) -> bool:
     state = attempts.read_state(attempt_dir)
-    return state.host == platform.node() and processes.is_alive(state.pid, state.pid_start)
+    lives = state.supervisor_lives()
+    if lives is None and process_identity.is_of_this_kernel(state.pid_table):  # a container's
+        return attempts.has_beaten(attempt_dir, heartbeat_sec)
+    return bool(lives)
 
 
 def _supervisor_lives(state: AttemptState) -> bool:
-    """Whether it lives as far as this host can tell; one that has not said its pid yet is just starting."""
-    if state.host != platform.node() or state.pid is None:
-        return True
-    return processes.is_alive(state.pid, state.pid_start)
+    """Whether it lives as far as can be seen from here; one that has not said its pid yet is just starting."""
+    return state.pid is None or state.supervisor_lives() is not False

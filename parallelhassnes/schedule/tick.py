@@ -13,7 +13,7 @@ import time
 from functools import partial
 from typing import NamedTuple
 
-from parallelhassnes.execute import launcher, processes
+from parallelhassnes.execute import launcher
 from parallelhassnes.schedule import (
     add,
     boot,
@@ -31,7 +31,7 @@ from parallelhassnes.schedule.launch import Launched, launch_ready
 from parallelhassnes.schedule.repair import repair
 from parallelhassnes.schedule.requeue import rebuild
 from parallelhassnes.schedule.settle import settle_ended
-from parallelhassnes.store import atomic, locks, members, space, tickets, turns
+from parallelhassnes.store import atomic, locks, members, process_identity, space, tickets, turns
 
 
 class TickReport(NamedTuple):
@@ -61,7 +61,7 @@ def _tick(ctx: Context) -> TickReport:
         if not all(folder.is_dir() for folder in ctx.layout.folders()):
             rebuild(ctx)
         boot.recover(ctx)
-        atomic.sweep_temp(ctx.layout.temp, lambda pid: processes.is_alive(pid, None))
+        atomic.sweep_temp(ctx.layout.temp, lambda pid: process_identity.is_alive(pid, None))
     with space.waiting_for_space("ingest"):
         ingested = ingest.ingest_incoming(ctx)
     with space.waiting_for_space("repair"):

@@ -1,10 +1,10 @@
 """Writing to the store: whole files, by rename.
 
-Protocol: the content goes to ``runs/_system/tmp/<host>.<pid>.<n>``, is fsynced, renamed over its name, and
+Protocol: the content goes to ``runs/_system/tmp/<host>.<pid namespace>.<pid>.<n>``, is fsynced, renamed over its name, and
 the directory is fsynced. A crash before the rename leaves a file there that nobody reads and that the
 next tick removes (``sweep_temp``); after it, the new content. One folder for all, so that a look for what
 crashes left costs one listing. Where no folder is set, or the target is on another file system, the
-content waits beside its target, as ``.tmp-<host>.<pid>.<n>``.
+content waits beside its target, as ``.tmp-`` and that name.
 
 JSON is compact, so that ``grep '"status":"failed"'`` finds it.
 """
@@ -23,7 +23,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from parallelhassnes.errors import UserError
-from parallelhassnes.store import walk
+from parallelhassnes.store import process_identity, walk
 
 _STALE_SEC = 3600.0
 _SWEEP_SEC = 5.0
@@ -53,7 +53,7 @@ def set_temp(folder: Path) -> None:
 
 def temp_path(folder: Path | str) -> Path:
     """A fresh name to prepare something under that will be renamed into ``folder``; nothing is there yet."""
-    name = f"{platform.node()}.{os.getpid()}.{next(_counter)}"
+    name = f"{_place()}.{os.getpid()}.{next(_counter)}"
     if _Settings.temp is None:
         return Path(folder, f".tmp-{name}")
     if not os.path.isdir(_Settings.temp):  # noqa: PTH112 - hot path
@@ -66,14 +66,19 @@ def to_be_swept() -> Path | None:
     if _Settings.temp is None:
         return None
     made = temp_path(_Settings.temp)
-    return made.with_name(f"{platform.node()}.0.{os.getpid()}-{made.name.rpartition('.')[2]}")
+    return made.with_name(f"{_place()}.0.{os.getpid()}-{made.name.rpartition('.')[2]}")
+
+
+def _place() -> str:
+    """Where pids of the names are looked up: this host's name and pid namespace."""
+    return f"{platform.node()}.{process_identity.namespace()}"
 
 
 def sweep_temp(folder: Path, is_alive: Callable[[int], bool]) -> int:
     """Remove what crashed writers left in the folder of ``set_temp``, for some seconds at most; how many.
 
     Args:
-        is_alive: whether a process of this host lives; another host's leavings go when they are an hour old.
+        is_alive: whether a process lives; those of another host, or of a container, leave what goes when it is an hour old.
     """
     removed = 0
     end = time.monotonic() + _SWEEP_SEC
@@ -83,8 +88,8 @@ def sweep_temp(folder: Path, is_alive: Callable[[int], bool]) -> int:
             raise walk.OutOfTime
 
     for entry in os.scandir(folder):
-        host, _, rest = entry.name.rpartition(".")[0].rpartition(".")
-        here = host == platform.node() and rest.isdigit()
+        place, _, rest = entry.name.rpartition(".")[0].rpartition(".")
+        here = place == _place() and rest.isdigit()
         try:
             stale = time.time() - entry.stat(follow_symlinks=False).st_mtime > _STALE_SEC
             if stale or (here and not is_alive(int(rest))):
@@ -152,7 +157,7 @@ def write_bytes(path: Path | str, data: bytes, *, durable: bool = True) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        beside = f"{folder}/.tmp-{platform.node()}.{os.getpid()}.{next(_counter)}"
+        beside = f"{folder}/.tmp-{_place()}.{os.getpid()}.{next(_counter)}"
         _write_by(Path(beside), path, data, durable)
     if durable:
         sync_dir(folder)

@@ -15,6 +15,7 @@ import os
 import platform
 import re
 import shutil
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -36,6 +37,8 @@ META, STATE, FINAL, FINAL_TEXT, SEAL, PUBLISH = (
 CANCEL = "cancel.json"
 _NAME = re.compile(r"\d{8}T\d{6}Z_[a-z0-9]+")
 LOGS = ("stdout.log", "stderr.log")
+_BEATS, _BEAT_PATIENCE_SEC = 3, 5.0
+"""After so many heartbeats and so long without one a supervisor that cannot be seen is taken for dead."""
 
 
 def is_name(text: str) -> bool:
@@ -138,6 +141,15 @@ def read_state(attempt_dir: Path) -> AttemptState:
         said = None
     status = said if said in TERMINAL else "lost"
     return state.model_copy(update={"status": status, "ended_at": seen})
+
+
+def has_beaten(attempt_dir: Path, heartbeat_sec: float) -> bool:
+    """Whether its supervisor has written ``state.json`` of late, by this host's clock."""
+    try:
+        age = time.time() - (attempt_dir / STATE).stat().st_mtime
+    except OSError:
+        return False
+    return abs(age) < _BEATS * heartbeat_sec + _BEAT_PATIENCE_SEC
 
 
 def put_back_meta(attempt_dir: Path, content: bytes) -> None:

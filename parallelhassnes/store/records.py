@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from parallelhassnes.config import Budget
 from parallelhassnes.plan import Record
+from parallelhassnes.store import process_identity
 
 TERMINAL = frozenset({"succeeded", "failed", "needs_attention", "canceled", "lost"})
 
@@ -116,6 +117,8 @@ class AttemptState(Record):
     """Its start time in clock ticks since boot: a pid alone may be reused."""
     worker_pid: int | None = None
     worker_start: int | None = None
+    pid_table: str | None = None
+    """The table of processes that these are numbers in: ``process_identity.table``."""
     phase: str | None = None
     exit_code: int | None = None
     failure: FailureRecord | None = None
@@ -131,6 +134,14 @@ class AttemptState(Record):
     @property
     def terminal(self) -> bool:
         return self.status in TERMINAL
+
+    def supervisor_lives(self) -> bool | None:
+        """None where that cannot be seen from here."""
+        return process_identity.lives(self.pid, self.pid_start, self.pid_table, self.host)
+
+    def worker_lives(self) -> bool | None:
+        """None where that cannot be seen from here."""
+        return process_identity.lives(self.worker_pid, self.worker_start, self.pid_table, self.host)
 
 
 class Ticket(Record):

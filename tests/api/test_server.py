@@ -13,7 +13,7 @@ from stores import context, job, program, put, shell, started, table, wait_for
 
 from parallelhassnes.control import tokens
 from parallelhassnes.errors import UserError
-from parallelhassnes.execute import processes
+from parallelhassnes.store import process_identity
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_it_ticks_in_a_process_of_its_own_that_ends_with_it(root):
         children = _children(server.process.pid)
         assert len(children) == 1
         server.end(signal.SIGKILL)
-        wait_for(lambda: not processes.is_alive(children[0], None), "the end of the ticking process")  # fmt: skip
+        wait_for(lambda: not process_identity.is_alive(children[0], None), "the end of the ticking process")  # fmt: skip
 
 
 def _children(pid: int) -> list[int]:

@@ -24,7 +24,7 @@ from parallelhassnes.control import reap
 from parallelhassnes.execute import processes
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.steps import trial_image
-from parallelhassnes.store import identity
+from parallelhassnes.store import identity, process_identity
 
 
 def docker(*arguments):
@@ -63,7 +63,7 @@ def running_trial(root):
 def kill(state):
     for pid in (state["pid"], state["worker_pid"]):
         processes.send(pid, None, signal.SIGKILL)
-    wait_for(lambda: not processes.is_alive(state["worker_pid"], None), "its death")
+    wait_for(lambda: not process_identity.is_alive(state["worker_pid"], None), "its death")
 
 
 @pytest.fixture

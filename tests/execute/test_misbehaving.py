@@ -28,6 +28,7 @@ from parallelhassnes.control.audit import verify
 from parallelhassnes.control.doctor import diagnose
 from parallelhassnes.execute import own_files, processes
 from parallelhassnes.schedule.tick import tick
+from parallelhassnes.store import process_identity
 
 FAST = "grace_sec = 0.3\n"
 
@@ -78,7 +79,7 @@ def test_one_that_forks_away_with_another_environment(root):
     away = f"(env -i setsid sh -c 'echo $$ > {pids}; sleep 300' &) ; until test -s {pids}; do sleep 0.01; done"
     (state,) = run(settings(root), shell("s", away))
     assert state["status"] == "succeeded"
-    assert not processes.is_alive(int(pids.read_text()), None)
+    assert not process_identity.is_alive(int(pids.read_text()), None)
 
 
 def test_one_that_ignores_sigterm_is_killed_after_the_grace(root):

@@ -14,8 +14,8 @@ from stores import (
     wait_for,
 )
 
-from parallelhassnes.execute import processes
 from parallelhassnes.schedule.tick import tick
+from parallelhassnes.store import process_identity
 
 
 def waits(step_id, path, *, then="true", **more):
@@ -88,7 +88,7 @@ def test_what_others_started_meanwhile_lives_on_too(tmp_path):
     found = supervisors(ctx, batch)
     assert found["j/a"] == found["j/b"], "the first went on"
     assert found["j/c"] == found["j/d"] != found["j/e"], "the second started another, and ended"
-    wait_for(lambda: not processes.is_alive(found["j/d"], None), "the end of the second")
+    wait_for(lambda: not process_identity.is_alive(found["j/d"], None), "the end of the second")
     first.touch()
     wait_for(lambda: states(ctx, batch)["j/b"] == ["succeeded"], "the end of the first")
     second.touch()

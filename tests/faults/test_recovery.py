@@ -25,7 +25,7 @@ from stores import (
 
 from parallelhassnes.execute import processes
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.store import tickets
+from parallelhassnes.store import process_identity, tickets
 from tests.faults import invariants
 
 
@@ -38,7 +38,7 @@ def kill_everything(ctx, batch):
             names.append(path.name)
             for pid in (state["pid"], state.get("worker_pid")):
                 processes.send(pid, None, signal.SIGKILL)
-            wait_for(lambda pid=state["pid"]: not processes.is_alive(pid, None), "its death")
+            wait_for(lambda pid=state["pid"]: not process_identity.is_alive(pid, None), "its death")
     return names
 
 

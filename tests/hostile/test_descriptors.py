@@ -23,6 +23,7 @@ from stores import (
 
 from parallelhassnes.execute import processes
 from parallelhassnes.schedule.tick import tick
+from parallelhassnes.store import process_identity
 
 
 def test_a_detached_child_of_a_dead_worker_does_not_keep_its_step(root):
@@ -44,7 +45,7 @@ def test_a_detached_child_of_a_dead_worker_does_not_keep_its_step(root):
         return idle(ctx)
 
     wait_for(over, "the repair and the retry")
-    assert not processes.is_alive(child, None)
+    assert not process_identity.is_alive(child, None)
     assert processes.inheritors(lock) == []
     assert states(ctx, batch) == {"j/s": ["lost", "succeeded"]}
 

@@ -24,7 +24,7 @@ from stores import (
 
 from parallelhassnes.execute import processes
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.store import tickets
+from parallelhassnes.store import process_identity, tickets
 
 
 def running_state(ctx, batch):
@@ -69,8 +69,8 @@ def test_the_worker_and_its_children_die_with_the_supervisor(root):
     path = next(attempt_dirs(ctx, batch))
     assert (path / "seal.json").exists()
     assert read(path / "final.json")["status"] == "lost"
-    assert not processes.is_alive(state["worker_pid"], state["worker_start"])
-    assert not processes.is_alive(child, None)
+    assert not process_identity.is_alive(state["worker_pid"], state["worker_start"])
+    assert not process_identity.is_alive(child, None)
     assert not processes.with_run_id(state["run_id"])
 
 
@@ -90,15 +90,15 @@ def test_a_worker_that_outlives_its_supervisor_is_ended_and_never_doubled(root):
     path = next(attempt_dirs(ctx, batch))
     assert said(path / "stdout.log") == "up"
     os.kill(state["pid"], signal.SIGKILL)
-    wait_for(lambda: not processes.is_alive(state["pid"], state["pid_start"]), "its death")
-    assert processes.is_alive(state["worker_pid"], state["worker_start"])
+    wait_for(lambda: not process_identity.is_alive(state["pid"], state["pid_start"]), "its death")
+    assert process_identity.is_alive(state["worker_pid"], state["worker_start"])
 
     def second():
         tick(ctx)
         return len(list(attempt_dirs(ctx, batch))) == 2
 
     wait_for(second, "the second attempt")
-    assert not processes.is_alive(state["worker_pid"], state["worker_start"])
+    assert not process_identity.is_alive(state["worker_pid"], state["worker_start"])
     program(root, "cancel", batch)
     wait_for(lambda: idle(ctx), "the end")
 
@@ -240,7 +240,7 @@ def test_ctrl_c_stops_watching_and_not_the_attempts(root):
     assert process.returncode == 130
     assert "cancel" in errors
     assert "scoreboard" in errors
-    assert processes.is_alive(state["worker_pid"], state["worker_start"])
+    assert process_identity.is_alive(state["worker_pid"], state["worker_start"])
     flag.touch()
     wait_for(lambda: idle(ctx), "the attempt")
     assert states(ctx, batch) == {"j/s": ["succeeded"]}

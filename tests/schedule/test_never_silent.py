@@ -28,9 +28,9 @@ from stores import (  # fmt: skip
     wait_for,
 )
 
-from parallelhassnes.execute import processes
 from parallelhassnes.schedule import health
 from parallelhassnes.schedule.tick import tick
+from parallelhassnes.store import process_identity
 from parallelhassnes.store.records import parse_time
 
 pytestmark = pytest.mark.timeout(240)
@@ -169,7 +169,7 @@ def title(pid: int) -> str:
 def processes_of(root: Path) -> list[int]:
     found = []
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and processes.is_alive(int(entry.name), None):
+        if entry.name.isdigit() and process_identity.is_alive(int(entry.name), None):
             try:
                 if str(root) in title(int(entry.name)):
                     found.append(int(entry.name))

@@ -24,11 +24,10 @@ from stores import (
     wait_for,
 )
 
-from parallelhassnes.execute import processes
 from parallelhassnes.schedule import waker
 from parallelhassnes.schedule.launch import launch_ready
 from parallelhassnes.schedule.tick import after_attempt, tick
-from parallelhassnes.store import attempts, checkpoints, locks, tickets
+from parallelhassnes.store import attempts, checkpoints, locks, process_identity, tickets
 
 
 def spans(ctx, batch_id):
@@ -389,7 +388,7 @@ def test_an_end_while_an_operators_command_has_the_lock_is_settled_after_it(root
     with locks.held(ctx.layout.tick_lock):
         go.touch()
         wait_for(
-            lambda: ctx.layout.waker_lock.exists() or not processes.is_alive(pid, None),
+            lambda: ctx.layout.waker_lock.exists() or not process_identity.is_alive(pid, None),
             "the supervisor to find the lock held",
         )
     wait_for(lambda: idle(ctx), "the second step")

@@ -23,10 +23,9 @@ from stores import (
 
 from parallelhassnes.control import hold
 from parallelhassnes.control.audit import verify
-from parallelhassnes.execute import processes
 from parallelhassnes.schedule import boot
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.store import ledger
+from parallelhassnes.store import ledger, process_identity
 
 
 def tear(path):
@@ -66,7 +65,7 @@ def test_a_batch_goes_on_and_repeats_nothing_that_was_sealed(root):
     lines = ctx.layout.batch(batch) / ledger.LEDGER
     wait_for(lambda: b'"ended"' in lines.read_bytes(), "its line")
     (first,) = [path for path in attempt_dirs(ctx, batch) if step_of(path) == "j/a"]
-    over = lambda: not processes.is_alive(read(first / "state.json")["pid"], None)  # noqa: E731
+    over = lambda: not process_identity.is_alive(read(first / "state.json")["pid"], None)  # noqa: E731
     wait_for(over, "the end of its supervisor, which still works in the queue")
     tear(live / "state.json")
     lines.write_bytes(lines.read_bytes()[:-20])
@@ -91,7 +90,7 @@ def test_a_batch_goes_on_and_repeats_nothing_that_was_sealed(root):
     assert found.ok, found.problems
     assert (
         ctx.layout.runners / ctx.config.runner_id / "boot_id"
-    ).read_text().strip() == boot.boot_id()
+    ).read_text().strip() == process_identity.boot_id()
 
 
 def test_a_published_verdict_that_was_torn_is_made_again(root):
