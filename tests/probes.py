@@ -176,7 +176,21 @@ def nginx() -> Missing | None:
     return None
 
 
+@functools.cache
+def faketime_library() -> Path | None:
+    """The library that gives a process another clock; None where it is not installed."""
+    return next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))), None)
+
+
+def libfaketime() -> Missing | None:
+    """Processes with another clock."""
+    if faketime_library() is None:
+        return Missing("no libfaketime", "apt-get install libfaketime, or .ci/system on Debian")
+    return None
+
+
 PROBES = {
+    "libfaketime": libfaketime,
     "nginx": nginx,
     "browser": browser,
     "oddish": oddish,

@@ -18,7 +18,6 @@ from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.settle import Book, ticket_of
 from parallelhassnes.schedule.tick import pass_and_wake
 from parallelhassnes.store import attempts, batches, locks, tickets
-from parallelhassnes.store.records import parse_time
 from parallelhassnes.tables.analyses import analysis_steps, checked, spec
 from parallelhassnes.tables.context import Context as TableContext
 from parallelhassnes.tables.model import AnalysisPart
@@ -116,7 +115,7 @@ def _has(
         now = book.look_again(job, step)
         if now is not None and now.retry_at is not None:
             ticket, name = ticket_of(job, step)
-            tickets.put_delayed(ctx.layout, ticket, name, parse_time(now.retry_at))
+            tickets.put_delayed(ctx.layout, ticket, name, now)
         result.again.append(f"{job.job_id}/{step.step_id}")
         return True
     return False

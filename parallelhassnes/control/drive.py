@@ -148,7 +148,7 @@ def _is_idle(ctx: Context, batch_ids: Collection[str] | None) -> bool:
     if runner.is_draining(ctx):
         return True
     paused = keys.Holds(layout, ctx.config)
-    if any(_will_start(ctx, path, paused, ours) for _, path in tickets.delayed(layout)):
+    if any(_will_start(ctx, path, paused, ours) for path in tickets.delayed_paths(layout)):
         return False
     known = {key_dir(key): key for key in (*paused.closed, *paused.states)}
     for key, batch_id, folder in tickets.ready_folders(layout):

@@ -15,7 +15,7 @@ from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.keys import Limit, effective_limit, table_limits
 from parallelhassnes.schedule.step_state import stand
 from parallelhassnes.steps.trial_paths import environment_of
-from parallelhassnes.store import atomic, batches, locks, queue_keys, tickets
+from parallelhassnes.store import atomic, batches, clocks, locks, queue_keys, tickets
 from parallelhassnes.store.queue_keys import KeyState
 from parallelhassnes.store.records import now_text, parse_time
 
@@ -136,10 +136,14 @@ class _View:
         return f" by {found[-1]['by']}{f': {reason}' if reason else ''}"
 
     def _delay(self, found: StepStatus) -> Iterator[str]:
-        retry_at = found.row.retry_at if found.row else None
-        if retry_at is not None and parse_time(retry_at) > time.time():
-            left = parse_time(retry_at) - time.time()
-            yield f"its backoff ends at {retry_at}, in {left:.0f} s"
+        row, now = found.row, time.time()
+        if row is None or row.retry_at is None:
+            return
+        delay = parse_time(row.retry_at) - parse_time(row.at) if row.at else 0.0
+        left = clocks.latest(parse_time(row.retry_at), now, delay) - now
+        if left > 0:
+            at = now_text(datetime.fromtimestamp(now + left, UTC))
+            yield f"its backoff ends at {at}, in {left:.0f} s"
 
     def _holds(self, found: StepStatus) -> Iterator[str]:
         """Pauses besides the one that the state names."""
@@ -216,6 +220,6 @@ class _View:
             if bucket.environment == environment:
                 if bucket.down:
                     return f"{bucket.down}; it starts when one does"
-                left = max(0.0, bucket.next_at - time.time())
+                left = max(0.0, bucket.next_at(now := time.time()) - now)
                 return f"{environment} starts {bucket.rate:g} trials a second; the next in {left:.1f} s"
         return ""

@@ -25,7 +25,7 @@ from parallelhassnes.schedule.tick import pass_and_wake
 from parallelhassnes.steps.failures import CLASSES
 from parallelhassnes.steps.trial_data import facts
 from parallelhassnes.store import attempts, batches, ledger, locks, tickets
-from parallelhassnes.store.records import AttemptState, now_text, parse_time
+from parallelhassnes.store.records import AttemptState, now_text
 
 
 class Target(BaseModel):
@@ -174,7 +174,7 @@ def _remove_ready(ctx: Context, job: JobSpec, step: StepSpec) -> None:
     path = tickets.ready_path(ctx.layout, step.queue_key, name)
     path.unlink(missing_ok=True)
     tickets.tidy(path.parent)
-    for _, delayed in tickets.delayed(ctx.layout):
+    for delayed in tickets.delayed_paths(ctx.layout):
         if delayed.name.split(".", 1)[1] == name:
             delayed.unlink(missing_ok=True)
 
@@ -254,7 +254,7 @@ def _retry_step(
     if now is not None and now.retry_at is not None:
         ticket, name = ticket_of(job, step)
         _remove_ready(ctx, job, step)  # one that was due later
-        tickets.put_delayed(ctx.layout, ticket, name, parse_time(now.retry_at))
+        tickets.put_delayed(ctx.layout, ticket, name, now)
         book.spread(job, step)
         result.attempts.append(ref.name)
         result.steps.append(f"{job.job_id}/{step.step_id}")

@@ -114,7 +114,7 @@ def _wanted(ctx: Context) -> set[str]:
     layout = ctx.layout
     names = [entry.name for entry in tickets.running(layout)]
     names += [path.name for path in tickets.ended(layout)]
-    names += [path.name.split(".", 1)[1] for _, path in tickets.delayed(layout)]
+    names += [path.name.split(".", 1)[1] for path in tickets.delayed_paths(layout)]
     queued = {tickets.parse_name(name).batch_id for name in names}
     queued |= {batch_id for _, batch_id, _ in tickets.ready_folders(layout)}
     return {name for batch in queued for name in batches.read_batch(layout.batch(batch)).secrets}

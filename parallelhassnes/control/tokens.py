@@ -37,6 +37,8 @@ SCOPES = (
 
 PREFIX = "phs_"
 _UNITS = {"h": 3600, "d": 86_400, "w": 7 * 86_400}
+_SET_BACK_SEC = 300.0
+"""A clock may be set back by so much without ending a token."""
 _MOST_SEC = 100 * 366 * 86_400
 
 
@@ -59,8 +61,14 @@ class Token(BaseModel):
 
     @property
     def expired(self) -> bool:
-        """Whether its time is over."""
-        return self.expires_at is not None and parse_time(self.expires_at) <= time.time()
+        """Whether its time is over, or lies in that of a clock that was ahead when it was made."""
+        if self.expires_at is None:
+            return False
+        left, lasts = (
+            parse_time(self.expires_at) - time.time(),
+            parse_time(self.expires_at) - parse_time(self.created_at),
+        )
+        return not 0 < left <= lasts + _SET_BACK_SEC
 
 
 class Made(BaseModel):

@@ -10,7 +10,6 @@ network does; what it has not taken is sent again with the next checkpoint, and 
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ from parallelhassnes.execute import launcher
 from parallelhassnes.schedule import configuration, lent, signatures
 from parallelhassnes.schedule.attempt_process import fork_is_safe
 from parallelhassnes.schedule.context import Context, open_context, renewed
-from parallelhassnes.store import atomic, checkpoints, ledger, locks
+from parallelhassnes.store import atomic, checkpoints, clocks, ledger, locks
 from parallelhassnes.store.checkpoints import SIGNATURE
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import now_text
@@ -42,7 +41,7 @@ def want_daily(ctx: Context) -> None:
     known = checkpoints.numbers(ctx.layout)
     newest = checkpoints.place(ctx.layout, known[-1]) if known else ctx.layout.system / configuration.SNAPSHOT  # fmt: skip
     try:
-        age = time.time() - newest.stat().st_mtime
+        age = clocks.age(newest.stat().st_mtime)
     except FileNotFoundError:
         return
     if age > _DAY_SEC:

@@ -10,7 +10,6 @@ removes ``health.json``.
 
 import contextlib
 import os
-import time
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Literal
 from parallelhassnes.execute import logs
 from parallelhassnes.plan import Record
 from parallelhassnes.schedule import configuration, starts
-from parallelhassnes.store import atomic, locks, members
+from parallelhassnes.store import atomic, clocks, locks, members
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import dump, now_text
 
@@ -103,7 +102,7 @@ def was_ticked(layout: Layout) -> bool:
     """Whether any runner has ticked of late; one that cron ticks does once a minute."""
     for name in members.names(layout.runners):
         with contextlib.suppress(OSError):
-            if time.time() - (layout.runners / name / "health.json").stat().st_mtime < TICKED_SEC:
+            if clocks.age((layout.runners / name / "health.json").stat().st_mtime) < TICKED_SEC:
                 return True
     return False
 
@@ -137,7 +136,7 @@ def waiting(layout: Layout) -> list[str]:
 def unserved_sec(layout: Layout) -> float | None:
     """For how long a pass has been wished for, where that is longer than it should be."""
     try:
-        waited = time.time() - layout.pass_wanted.stat().st_mtime
+        waited = clocks.age(layout.pass_wanted.stat().st_mtime)
     except OSError:
         return None
     return waited if waited > UNSERVED_SEC else None

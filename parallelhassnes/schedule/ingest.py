@@ -20,7 +20,6 @@ import hashlib
 import json
 import os
 import stat
-import time
 import traceback
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -41,6 +40,7 @@ from parallelhassnes.schedule.settle import ticket_of
 from parallelhassnes.store import (
     atomic,
     batches,
+    clocks,
     index,
     ledger,
     locks,
@@ -306,7 +306,7 @@ def _still_growing(path: Path, data: bytes) -> bool:
 
 def _age_sec(path: Path) -> float:
     try:
-        return time.time() - path.stat().st_mtime
+        return clocks.age(path.stat().st_mtime)
     except FileNotFoundError:
         return 0.0
 

@@ -135,7 +135,8 @@ class Keys:
 
     def get(self, queue_key: str) -> KeyState:
         if queue_key not in self._states:
-            self._states[queue_key] = queue_keys.read(self.ctx.layout, queue_key)
+            found = self._states[queue_key] = queue_keys.read(self.ctx.layout, queue_key)
+            self.put(found.bounded(time.time()))
         return self._states[queue_key]
 
     def put(self, state: KeyState) -> None:

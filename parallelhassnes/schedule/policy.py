@@ -188,6 +188,7 @@ class _Tally:
             self.row, self.row_class = self.row + 1 if same_window else 1, name
             if not same_window:
                 self.row_began = past.ended_at
+        self.row_began = min(self.row_began, past.ended_at)  # a clock that was set back
 
     def _delay(self, policy: ClassPolicy, past: Past) -> float:
         nth = self.row

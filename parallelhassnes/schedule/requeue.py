@@ -26,7 +26,7 @@ from parallelhassnes.store import (
     members,
     tickets,
 )
-from parallelhassnes.store.records import dump, parse_time
+from parallelhassnes.store.records import dump
 
 
 def requeue_batch(ctx: Context, batch_id: str) -> None:
@@ -83,7 +83,7 @@ def _requeue(ctx: Context, book: Book, job: JobSpec, step: StepSpec) -> None:
         if book.evaluate(job, step)[0] == "ready":
             tickets.put_ready(ctx.layout, ticket, name)
     elif now.retry_at is not None:
-        tickets.put_delayed(ctx.layout, ticket, name, parse_time(now.retry_at))
+        tickets.put_delayed(ctx.layout, ticket, name, now)
 
 
 def rebuild(ctx: Context) -> int:

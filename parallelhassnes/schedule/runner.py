@@ -3,11 +3,10 @@
 import os
 import platform
 import shutil
-import time
 
 from parallelhassnes import __version__
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.store import atomic, members, tickets
+from parallelhassnes.store import atomic, clocks, members, tickets
 from parallelhassnes.store.records import now_text
 
 _HEALTH_EVERY_SEC = 10.0
@@ -22,7 +21,7 @@ def report_health(ctx: Context) -> None:
     """``runners/<runner_id>/health.json``, at most once in a few seconds."""
     path = ctx.layout.runners / ctx.config.runner_id / "health.json"
     try:
-        if time.time() - path.stat().st_mtime < _HEALTH_EVERY_SEC:
+        if clocks.age(path.stat().st_mtime) < _HEALTH_EVERY_SEC:
             return
     except FileNotFoundError:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -40,7 +40,7 @@ from parallelhassnes.store import (
     tickets,
 )
 from parallelhassnes.store.currents import Standing
-from parallelhassnes.store.records import Overrides, Said, StepNow, Ticket, parse_time
+from parallelhassnes.store.records import Overrides, Said, StepNow, Ticket
 
 _MOST_HINTS = 1024
 _last_open: dict[tuple[Path, str, str], int] = {}
@@ -96,7 +96,7 @@ def _settle(ctx: Context, book: "Book", keys: Keys, ticket: Ticket, name: str) -
         if loops.waits_for_solver(step, now, book.overrides(job.job_id)):
             loops.begin_round(book, job, step)
         elif now.retry_at is not None:
-            tickets.put_delayed(ctx.layout, ticket, name, parse_time(now.retry_at))
+            tickets.put_delayed(ctx.layout, ticket, name, now)
         else:
             book.spread(job, step)
             for skipped in enough.skip(book, job, step):

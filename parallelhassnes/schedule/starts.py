@@ -18,7 +18,7 @@ from parallelhassnes.plan import Record
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.steps import docker_engine
 from parallelhassnes.steps.trial_paths import environment_of
-from parallelhassnes.store import atomic, batches, members, tickets
+from parallelhassnes.store import atomic, batches, clocks, members, tickets
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import dump
 
@@ -56,12 +56,10 @@ class Bucket(Record):
         whole = self.model_copy(update={"tokens": self.tokens + 1.0}).filled(now, rate)
         return whole.model_copy(update={"tokens": whole.tokens - 1.0})
 
-    @property
-    def next_at(self) -> float:
+    def next_at(self, now: float) -> float:
         """When it has a whole token, or its engine is asked again."""
-        if self.down:
-            return self.at + _LOOK_SEC
-        return self.at + max(0.0, 1.0 - self.tokens) / self.rate
+        most = _LOOK_SEC if self.down else max(0.0, 1.0 - self.tokens) / self.rate
+        return clocks.latest(self.at + most, now, most)
 
 
 class Place(NamedTuple):

@@ -31,7 +31,18 @@ from parallelhassnes.schedule.launch import Launched, launch_ready
 from parallelhassnes.schedule.repair import repair
 from parallelhassnes.schedule.requeue import rebuild
 from parallelhassnes.schedule.settle import settle_ended
-from parallelhassnes.store import atomic, locks, members, process_identity, space, tickets, turns
+from parallelhassnes.schedule.step_state import stand
+from parallelhassnes.store import (
+    atomic,
+    batches,
+    locks,
+    members,
+    process_identity,
+    space,
+    tickets,
+    turns,
+)
+from parallelhassnes.store.records import Ticket
 
 
 class TickReport(NamedTuple):
@@ -120,11 +131,21 @@ def _pass(ctx: Context, started: list[Launched]) -> None:
             configuration.keep(ctx.layout, ctx.config)
             settle_ended(ctx)
             add.complete(ctx)
-            tickets.promote_due(ctx.layout, time.time(), partial(damage.pass_over, ctx))
+            over, delay = partial(damage.pass_over, ctx), partial(_wanted_delay, ctx)
+            tickets.promote_due(ctx.layout, time.time(), over, delay)
             started += launch_ready(ctx, after_attempt)
             health.succeeded(ctx.layout)
         finally:
             locks.release(lock)
+
+
+def _wanted_delay(ctx: Context, ticket: Ticket) -> float | None:
+    """The delay that the step's newest attempt calls for; None where it has none."""
+    job, step = batches.read_step(ctx.layout, ticket)
+    step_dir = ctx.layout.step(ticket.batch_id, ticket.job_id, ticket.step_id)
+    overrides = batches.read_overrides(ctx.layout.job(job.batch_id, job.job_id))
+    now = stand(step_dir, step, overrides)
+    return None if now is None or now.retry_at is None else tickets.delay_of(now)
 
 
 def after_attempt(ctx: Context) -> None:

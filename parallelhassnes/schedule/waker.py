@@ -19,7 +19,7 @@ from parallelhassnes.names import key_dir
 from parallelhassnes.schedule import lent, runner, starts
 from parallelhassnes.schedule.attempt_process import fork_is_safe
 from parallelhassnes.schedule.context import Context, Options, open_context, renewed
-from parallelhassnes.store import locks, queue_keys, tickets
+from parallelhassnes.store import clocks, locks, queue_keys, tickets
 
 LOOK_SEC = 5.0
 """It looks again so often, because what it waits for can be changed meanwhile."""
@@ -30,9 +30,9 @@ WISH_SEC = 0.2
 def next_wake(ctx: Context, now: float) -> float | None:
     """When something may be due that no end of an attempt brings about; seconds since the epoch, None for never."""
     waiting = tickets.delayed(ctx.layout)
-    times = [waiting[0][0]] if waiting else []
+    times = [waiting[0].at] if waiting else []
     if not runner.is_draining(ctx):
-        times += [bucket.next_at for bucket in starts.waiting(ctx.layout)]
+        times += [bucket.next_at(now) for bucket in starts.waiting(ctx.layout)]
         for key, state in queue_keys.every(ctx.layout).items():
             due = [each.probe_at for mark, each in state.breakers.items() if not each.probe and _has_ready(ctx, key, mark, each)]  # fmt: skip
             if due and state.paused is None:
@@ -64,11 +64,12 @@ def wake(ctx: Context, run_pass: Callable[[Context], bool]) -> None:
             signal.SIGTERM, signal.SIG_DFL
         )  # a supervisor that has become the waker can be told to end
         processes.set_title(f"waker of {ctx.layout.root}")
-        pause = 0.01
+        pause, jumps = 0.01, clocks.Jumps()
         try:
             while (due := _next_look(ctx := renewed(ctx), time.time())) is not None:
                 time.sleep(min(max(due - time.time(), pause), LOOK_SEC))
-                if time.time() >= due:
+                # A pass takes in what a clock that was set, or a suspend, changes.
+                if time.time() >= due or jumps.seen():
                     pause = 0.01 if run_pass(ctx) else min(2 * pause + 0.5, LOOK_SEC)
         finally:
             locks.release(lock)

@@ -23,7 +23,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from parallelhassnes.errors import UserError
-from parallelhassnes.store import process_identity, walk
+from parallelhassnes.store import clocks, process_identity, walk
 
 _STALE_SEC = 3600.0
 _SWEEP_SEC = 5.0
@@ -91,7 +91,7 @@ def sweep_temp(folder: Path, is_alive: Callable[[int], bool]) -> int:
         place, _, rest = entry.name.rpartition(".")[0].rpartition(".")
         here = place == _place() and rest.isdigit()
         try:
-            stale = time.time() - entry.stat(follow_symlinks=False).st_mtime > _STALE_SEC
+            stale = clocks.age(entry.stat(follow_symlinks=False).st_mtime) > _STALE_SEC
             if stale or (here and not is_alive(int(rest))):
                 walk.remove_tree(entry.path, check)
                 removed += 1

@@ -15,13 +15,12 @@ import os
 import platform
 import re
 import shutil
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from parallelhassnes.names import run_id_of
-from parallelhassnes.store import atomic, ledger
+from parallelhassnes.store import atomic, clocks, ledger
 from parallelhassnes.store.records import (
     TERMINAL,
     AttemptMeta,
@@ -146,10 +145,10 @@ def read_state(attempt_dir: Path) -> AttemptState:
 def has_beaten(attempt_dir: Path, heartbeat_sec: float) -> bool:
     """Whether its supervisor has written ``state.json`` of late, by this host's clock."""
     try:
-        age = time.time() - (attempt_dir / STATE).stat().st_mtime
+        age = clocks.age((attempt_dir / STATE).stat().st_mtime)
     except OSError:
         return False
-    return abs(age) < _BEATS * heartbeat_sec + _BEAT_PATIENCE_SEC
+    return age < _BEATS * heartbeat_sec + _BEAT_PATIENCE_SEC
 
 
 def put_back_meta(attempt_dir: Path, content: bytes) -> None:

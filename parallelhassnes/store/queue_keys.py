@@ -24,7 +24,7 @@ from pydantic import model_validator
 from parallelhassnes.errors import UserError
 from parallelhassnes.names import key_dir, key_from_dir
 from parallelhassnes.plan import Record
-from parallelhassnes.store import atomic
+from parallelhassnes.store import atomic, clocks
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import Credential, Said, dump, now_text
 
@@ -127,6 +127,19 @@ class KeyState(Record):
         entry = Change(at=at, what=what, run_id=run_id)
         return self.model_copy(update={"history": (*self.history, entry)[-MOST_CHANGES:]})
 
+    def bounded(self, now: float) -> "KeyState":
+        """The same with instants that a clock which was ahead has noted brought back to what their rules allow."""
+        found = self
+        if (b := self.breaker) is not None:
+            at, probe_at = min(b.at, now), clocks.latest(b.probe_at, now, b.interval_sec)
+            if (at, probe_at) != (b.at, b.probe_at):
+                b = b.model_copy(update={"at": at, "probe_at": probe_at})
+                found = found.model_copy(update={"breaker": b})
+        if (a := self.adaptive) is not None and max(a.changed_at, a.decreased_at) > now:
+            past = {"changed_at": min(a.changed_at, now), "decreased_at": min(a.decreased_at, now)}
+            found = found.model_copy(update={"adaptive": a.model_copy(update=past)})
+        return found
+
     @property
     def holds(self) -> tuple[str, ...]:
         """What keeps the key from starting attempts, whosever: a line each, with what to do."""
@@ -166,7 +179,7 @@ WORDS = {"auth": "authentication failed", "quota": "the quota is used up", "unkn
 
 
 def read(layout: Layout, queue_key: str) -> KeyState:
-    """The key's state; an empty one where nothing is known of it."""
+    """The key's state; an empty one where nothing is known of it. A pass writes back what it ``bounded``."""
     try:
         return _read(layout.limits / f"{key_dir(queue_key)}.json", queue_key)
     except FileNotFoundError:
@@ -204,7 +217,7 @@ def every(layout: Layout) -> dict[str, KeyState]:
     states: dict[str, KeyState] = {}
     for path in paths:
         with contextlib.suppress(FileNotFoundError):  # just resumed
-            state = _read(path, _key_of(path.stem))
+            state = _read(path, _key_of(path.stem)).bounded(time.time())
             states[state.queue_key] = state
     return states
 
