@@ -21,7 +21,7 @@ def context(root: Path, toml: str = "") -> Context:
     """The context of a fresh root; beats fast so that tests can watch."""
     (root / "parallelhassnes.toml").write_text("heartbeat_sec = 0.2\ngrace_sec = 3\n" + toml)
     ctx = open_context(root)
-    ensure(ctx)
+    ensure(ctx, make=True)
     return ctx
 
 

@@ -85,7 +85,7 @@ def run(
         timeout_multiplier=timeout_multiplier,
         passing=passing, baseline_gate=baseline_gate, analyses=(*(("rules",) if analyze else ()), *(analyze_with or ())),
     )  # fmt: skip
-    ctx = open_store(root, options(None, None, no_codex), strict=True)
+    ctx = open_store(root, options(None, None, no_codex), strict=True, make=True)
     data, name = _table(ctx, request, config)
     done = submit(ctx, data, name=name, folders=base_dirs(config), again=True, here=True)
     print(f"batch {done.batch_id}: {done.jobs} jobs, {done.steps} steps", file=sys.stderr)

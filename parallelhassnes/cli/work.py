@@ -74,11 +74,14 @@ def validate(table: TableArgument, root: RootOption = None, json: JsonOption = F
 
     Example: parallelhassnes validate examples/table.json
     """
+    from parallelhassnes.config import load_config
     from parallelhassnes.control import submit as control
+    from parallelhassnes.schedule.context import open_context
     from parallelhassnes.schedule.keys import effective_limit
     from parallelhassnes.store import queue_keys
 
-    ctx = open_store(root, strict=True)
+    load_config(root_or_default(root))
+    ctx = open_context(root_or_default(root))
     data, name, folders = _table(table)
     found = control.validate(ctx, data, name=name, folders=folders)
     if json:
@@ -160,11 +163,12 @@ def tick(
 
 
 def open_store(
-    root: Path | None, said: "Options | None" = None, *, strict: bool = False
+    root: Path | None, said: "Options | None" = None, *, strict: bool = False, make: bool = False
 ) -> "Context":
     """The context of a root whose folders exist; where they are made now, a line on stderr says so.
 
     Args:
+        make: make a store where there is none, which is an error else.
         strict: a configuration that cannot be used is an error, also where an earlier one is in force.
     """
     from parallelhassnes.config import load_config
@@ -175,7 +179,7 @@ def open_store(
         load_config(root_or_default(root))
     ctx = open_context(root_or_default(root), said)
     is_new = not ctx.layout.system.is_dir()
-    ensure(ctx)
+    ensure(ctx, make=make)
     if is_new:
         print(f"made a store in {ctx.layout.runs}", file=sys.stderr)
     return ctx

@@ -8,6 +8,7 @@ from parallelhassnes.errors import UserError
 from parallelhassnes.schedule import boot
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.requeue import rebuild
+from parallelhassnes.store import identity
 from parallelhassnes.store.layout import Layout
 
 
@@ -38,6 +39,7 @@ def init(root: Path) -> Initialised:
             with config.open("x", encoding="utf-8") as stream:
                 stream.write(template())
             made.append(CONFIG_NAME)
+        identity.store_id(layout.runs)
     except OSError as error:
         raise UserError(
             f"{error.filename or root}: {error.strerror}",
@@ -46,18 +48,23 @@ def init(root: Path) -> Initialised:
     return Initialised(layout.root, made)
 
 
-def ensure(ctx: Context) -> None:
-    """Make the store's folders where they are missing; a store needs no ``init`` to be used.
+def ensure(ctx: Context, *, make: bool = False) -> None:
+    """Make the store's folders where they are missing: a queue that was deleted, or torn by a power cut, comes back.
 
-    A queue that was deleted, or torn by a power cut, comes back with what was in it.
+    Args:
+        make: make a store where there is none.
 
     Raises:
+        NoStore: there is none, and none is to be made.
         UserError: the folders cannot be made there, or a new store would lie in a task.
     """
     _check_apart(ctx.layout)
+    if not make:
+        identity.check(ctx.layout)
     try:
         if not all(folder.is_dir() for folder in ctx.layout.folders()):
             rebuild(ctx)
+        identity.store_id(ctx.layout.runs)
         boot.recover(ctx)
     except OSError as error:
         raise UserError(

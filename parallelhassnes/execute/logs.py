@@ -27,9 +27,12 @@ def say(text: str) -> None:
 
 
 def go_on_in(path: Path) -> None:
-    """Write what this process says into another log: what is sealed takes nothing more."""
+    """Write what this process says into another log, or nowhere: what is sealed takes nothing more."""
     with contextlib.suppress(OSError):
-        handle = os.open(path, _NEXT_LOG, 0o666)
+        try:
+            handle = os.open(path, _NEXT_LOG, 0o666)
+        except OSError:
+            handle = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         for descriptor in (1, 2):
             os.dup2(handle, descriptor)
         os.close(handle)

@@ -13,7 +13,7 @@ import time
 from functools import partial
 from typing import NamedTuple
 
-from parallelhassnes.execute import launcher
+from parallelhassnes.execute import launcher, logs
 from parallelhassnes.schedule import (
     add,
     boot,
@@ -35,6 +35,7 @@ from parallelhassnes.schedule.step_state import stand
 from parallelhassnes.store import (
     atomic,
     batches,
+    identity,
     locks,
     members,
     process_identity,
@@ -60,6 +61,7 @@ class TickReport(NamedTuple):
 
 def tick(ctx: Context) -> TickReport:
     """Ingest, repair, launch, report; waits for no attempt."""
+    identity.check(ctx.layout)
     with members.collecting(alone=True) as passed_over:
         report = _tick(renewed(ctx))
     return report._replace(passed_over=passed_over)
@@ -83,6 +85,8 @@ def _tick(ctx: Context) -> TickReport:
     launched, failed = [], False
     try:
         launched = pass_and_wake(ctx)
+    except identity.NoStore:
+        raise
     except Exception:  # noqa: BLE001 - noted, with its traceback, and told by every view
         failed = True
     images.remove_unneeded(ctx)
@@ -101,6 +105,8 @@ def run_pass(ctx: Context) -> list[Launched]:
     with space.waiting_for_space("pass"):
         try:
             _pass(ctx, started)
+        except identity.NoStore:
+            raise
         except Exception as error:
             health.failed(ctx.layout, error)
             health.wish(ctx.layout)
@@ -114,12 +120,16 @@ def try_pass(ctx: Context) -> bool:
     """As ``run_pass``, for a process that nobody looks at: whether it succeeded."""
     try:
         run_pass(ctx)
+    except identity.NoStore as error:
+        logs.say(f"{error}; nothing is left to do here")
+        return False
     except Exception:  # noqa: BLE001 - noted, with its traceback; the waker tries again, then whoever comes
         return False
     return True
 
 
 def _pass(ctx: Context, started: list[Launched]) -> None:
+    identity.check(ctx.layout)
     health.wish(ctx.layout)
     while ctx.layout.pass_wanted.exists() and not launcher.is_awaited():
         lock = locks.hold(ctx.layout.tick_lock)

@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from parallelhassnes.execute import launcher, processes
+from parallelhassnes.execute import launcher, logs, processes
 from parallelhassnes.names import key_dir
 from parallelhassnes.schedule import lent, runner, starts
 from parallelhassnes.schedule.attempt_process import fork_is_safe
 from parallelhassnes.schedule.context import Context, Options, open_context, renewed
-from parallelhassnes.store import clocks, locks, queue_keys, tickets
+from parallelhassnes.store import clocks, identity, locks, queue_keys, tickets
 
 LOOK_SEC = 5.0
 """It looks again so often, because what it waits for can be changed meanwhile."""
@@ -71,6 +71,10 @@ def wake(ctx: Context, run_pass: Callable[[Context], bool]) -> None:
                 # A pass takes in what a clock that was set, or a suspend, changes.
                 if time.time() >= due or jumps.seen():
                     pause = 0.01 if run_pass(ctx) else min(2 * pause + 0.5, LOOK_SEC)
+            identity.check(ctx.layout)
+        except identity.NoStore as error:
+            logs.say(f"{error}; nothing is woken here any more")
+            return
         finally:
             locks.release(lock)
 

@@ -57,7 +57,9 @@ def temp_path(folder: Path | str) -> Path:
     if _Settings.temp is None:
         return Path(folder, f".tmp-{name}")
     if not os.path.isdir(_Settings.temp):  # noqa: PTH112 - hot path
-        Path(_Settings.temp).mkdir(parents=True, exist_ok=True)
+        Path(_Settings.temp).mkdir(
+            exist_ok=True
+        )  # not what is above it: a store that is gone stays gone
     return Path(_Settings.temp, name)
 
 

@@ -1,14 +1,39 @@
-"""``runs/_system/store_id``: what this store's containers are marked with, so that two stores on one Docker host
-never touch each other's. Written once; where it was deleted, a new one is made, and what bears the old
-one is nobody's any more.
+"""``runs/_system/store_id``: what a store is known by, and what its containers are marked with, so that two stores on one
+Docker host never touch each other's. Written once, when the store is made; where it was deleted, a new one is made, and
+what bears the old one is nobody's any more.
+
+Only ``init`` and ``run`` make a store. Anything else that finds none leaves it at that: a root whose disk is not mounted, or that
+was moved away, is not made again at its old place.
 """
 
 import os
 from pathlib import Path
 
 from parallelhassnes import names
+from parallelhassnes.errors import UserError
+from parallelhassnes.store import members
+from parallelhassnes.store.layout import Layout
 
 STORE_ID = "store_id"
+
+
+class NoStore(UserError):
+    """There is no store where one is to be."""
+
+
+def check(layout: Layout) -> None:
+    """See that the store is there.
+
+    Raises:
+        NoStore: it is not; nothing was made.
+    """
+    # Earlier versions made the id when it was first needed; a store whose system folder was lost has batches.
+    if members.is_there(layout.system / STORE_ID) or layout.system.is_dir() or layout.arrivals():
+        return
+    raise NoStore(
+        f"there is no store in {layout.root}",
+        fix=f"mount or move it back, if it has one, or make one with `parallelhassnes init --root {layout.root}`",
+    )
 
 
 def store_id(runs: Path) -> str:
@@ -25,7 +50,7 @@ def store_id(runs: Path) -> str:
 
 def _make(path: Path) -> None:
     """Claim the name by a link, which fails where somebody was faster; the content is whole from the start."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(exist_ok=True)
     fresh = path.with_name(f".{STORE_ID}.{os.getpid()}")
     fresh.write_text(names.new_run_id() + "\n", encoding="ascii")
     try:

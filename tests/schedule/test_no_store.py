@@ -1,0 +1,132 @@
+"""A root whose store is not there, because its disk is not mounted or it was moved away: nothing makes it again."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from stores import command, context, idle, job, program, put, shell, states, table, wait_for
+
+from parallelhassnes.control.init import ensure
+from parallelhassnes.schedule.context import open_context
+from parallelhassnes.store import identity, locks
+
+pytestmark = pytest.mark.timeout(240)
+FAST = "durable = false\n"
+TASK = ("examples/tasks/hello", "-a", "nop", "-e", "sandbox")
+
+
+def tree(root: Path) -> list[str]:
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*"))
+
+
+@pytest.mark.parametrize("bare", ["", "runs"], ids=["the root is a mount point", "runs is one"])
+def test_nothing_but_init_and_run_makes_a_store(root, bare):
+    (root / "parallelhassnes.toml").write_text(FAST)
+    (root / bare).mkdir(exist_ok=True)
+    before = tree(root)
+    text = table(job("j", command("s", "true"))).decode()
+    for arguments in (
+        ["tick"], ["tick", "--quiet"], ["tick", "--until-idle"], ["submit", "-"], ["doctor", "--rebuild"],
+        ["cancel", "latest"], ["pause", "latest"], ["api", "--port", "0"], ["checkpoint"],
+    ):  # fmt: skip
+        done = program(root, *arguments, check=False, input=text)
+        assert done.returncode == 2, arguments
+        (line,) = done.stderr.splitlines()
+        assert f"there is no store in {root}" in line, arguments
+        assert "parallelhassnes init" in line
+    for arguments in (["scoreboard"], ["validate", "-"], ["logs", "latest"], ["audit", "verify"]):
+        assert "Traceback" not in program(root, *arguments, check=False, input=text).stderr
+    assert tree(root) == before
+    made = program(root, "init")
+    assert "runs" in made.stdout
+    assert (root / "runs" / "_system" / identity.STORE_ID).read_text().strip()
+    program(root, "tick")
+
+
+def test_run_makes_a_store_and_says_so(root):
+    done = program(root, "run", *TASK, "--fail-on", "never", "-q", check=False)
+    assert f"made a store in {root / 'runs'}" in done.stderr
+    assert (root / "runs" / "_system" / identity.STORE_ID).exists()
+
+
+def test_a_store_of_an_earlier_version_and_one_that_lost_its_system_folder_are_known(root):
+    ctx = context(root, FAST)
+    batch = put(ctx, table(job("j", command("s", "true"))))
+    program(root, "tick")
+    wait_for(lambda: idle(ctx), "the batch")
+    (ctx.layout.system / identity.STORE_ID).unlink()
+    program(root, "tick")
+    assert (ctx.layout.system / identity.STORE_ID).exists()
+    wait_for(lambda: not locks.is_held(ctx.layout.tick_lock), "quiet")
+    subprocess.run(["rm", "-rf", str(ctx.layout.system)], check=True)
+    program(root, "tick")
+    assert states(ctx, batch) == {"j/s": ["succeeded"]}
+
+
+def workers_of(root: Path) -> Iterator[int]:
+    """Processes that say in ``ps`` that they are about this root."""
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            said = Path(f"/proc/{name}/cmdline").read_bytes()
+        except OSError:
+            continue
+        if said.startswith(b"parallelhassnes ") and os.fsencode(root) + b"\0" in said:
+            yield int(name)
+
+
+def busy(root: Path, go: Path) -> str:
+    """A root with an attempt that runs until ``go``, one that waits for it, and a retry that is waited for."""
+    ctx = context(root, FAST)
+    again = {"classes": {"agent_error": {"retry": True, "max_attempts": 2, "backoff_sec": 8}}}
+    steps = [
+        shell("a", f"touch {go}.begun; until [ -e {go} ]; do sleep 0.02; done"),
+        command("b", "true", depends_on=["a"]),
+        command("c", "false", retry=again),
+    ]
+    batch = put(ctx, table(job("j", *steps)))
+    program(root, "tick")
+    wait_for(Path(f"{go}.begun").exists, "the attempt")
+    wait_for(lambda: locks.is_held(ctx.layout.waker_lock), "who wakes the retry")
+    return batch
+
+
+def test_processes_of_a_root_that_was_moved_away_end_and_do_not_make_it_again(root, tmp_path):
+    batch = busy(root, tmp_path / "go")
+    there = tmp_path / "moved"
+    root.rename(there)
+    (tmp_path / "go").touch()
+    wait_for(lambda: not list(workers_of(root)), "all of its processes to end")
+    assert not root.exists()
+    assert "there is no store in" in (there / "runs" / "_system" / "waker.log").read_text()
+    moved = open_context(there)
+    ensure(moved)
+
+    def over() -> bool:
+        program(there, "tick")
+        return idle(moved) and "j/b" in states(moved, batch)
+
+    wait_for(over, "the batch to go on where it is now")
+    found = states(moved, batch)
+    assert found["j/b"] == ["succeeded"]
+    assert found["j/a"][-1] == "succeeded"
+    assert found["j/c"] == ["failed", "failed"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a file system")
+def test_a_root_whose_disk_is_unmounted_stays_bare(root, tmp_path):
+    mounted = ["mount", "-t", "tmpfs", "none", str(root)]
+    if subprocess.run(mounted, capture_output=True).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        busy(root, tmp_path / "go")
+    finally:
+        subprocess.run(["umount", "--lazy", str(root)], check=True)
+    for _ in range(2):
+        done = program(root, "tick", "--quiet", check=False)
+        assert done.returncode == 2
+        assert "there is no store in" in done.stderr
+    (tmp_path / "go").touch()
+    wait_for(lambda: not list(workers_of(root)), "all of its processes to end")
+    assert tree(root) == []
