@@ -121,6 +121,7 @@ def _ours(folder: Path, name: str, environment: dict[str, str], *, everything: b
     document = json.loads(table.read_text())
     del document["jobs_dir"]
     table.write_text(json.dumps(document))
+    _run(folder, [*OURS, "init", "--root", str(root)])
     _run(folder, [*OURS, "submit", str(table), "--root", str(root)])
     driver = _start(folder, [*OURS, "tick", "--until-idle", "--root", str(root)])
     _until(lambda: _at_work() >= AT_ONCE, "two trials")

@@ -1,7 +1,16 @@
 """``python -m parallelhassnes``: the same program as ``parallelhassnes``.
 
-Until its modules are loaded, Ctrl-C ends it as a signal does, instead of with the traceback of some import.
+What lies in the current folder (``calendar.py``) is not taken for a module of the library's, unless that is where this
+package is, too. Until its modules are loaded, Ctrl-C ends it as a signal does, instead of with the traceback of some import.
 """
+
+import os
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    _place = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120 - pathlib is not ours yet
+    if sys.path and sys.path[0] not in (_place, *sys.path[1:]):
+        del sys.path[0]
 
 import signal
 

@@ -8,10 +8,11 @@ import contextlib
 import itertools
 import json
 import logging
-import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from parallelhassnes.execute.processes import OURSELVES
 
 log = logging.getLogger("parallelhassnes.api")
 
@@ -35,7 +36,7 @@ class Ticker:
 
     def __init__(self, root: Path, every_sec: float) -> None:
         self._command = [
-            sys.executable, "-m", "parallelhassnes.control.ticker", str(root), str(every_sec),
+            *OURSELVES, "parallelhassnes.control.ticker", str(root), str(every_sec),
         ]  # fmt: skip
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}

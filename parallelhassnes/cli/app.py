@@ -33,6 +33,7 @@ from parallelhassnes.cli import (
     work,
 )
 from parallelhassnes.errors import InvalidInput, Problem, UserError
+from parallelhassnes.execute import processes
 
 USER_ERROR, OUR_ERROR = 2, 3
 UsageError: type[Any] = typer.BadParameter.__mro__[1]
@@ -97,7 +98,13 @@ def main() -> NoReturn:
     """The program. Exit codes: 0 done, 1 something under test failed, 2 the input is wrong, 3 our fault."""
     # pydantic would look through every installed package for plugins: 0.1 s at each start.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    processes.be_init()
     _open_streams()
+    try:
+        os.getcwd()  # noqa: PTH109 - only whether there is one
+    except OSError as error:
+        _report(UserError(f"the current folder: {error.strerror}", fix="cd to one that is there"))
+        sys.exit(USER_ERROR)
     code = 0
     try:
         code = _obey()

@@ -186,7 +186,12 @@ def cron(
     place = root_or_default(root)
     if not systemd:
         line = lines.crontab_line(place)
-        typer.echo(dumps({"crontab": line}) if json else line, nl=not json)
+        typer.echo(dumps({"crontab": line.text}) if json else line.text, nl=not json)
+        if line.left_out:
+            typer.echo(
+                f"left out of PATH, for which the line has no room: {' '.join(line.left_out)}",
+                err=True,
+            )
         return
     units = lines.systemd_units(place)
     if json:
@@ -195,6 +200,7 @@ def cron(
     for name, content in units.files.items():
         typer.echo(f"# ~/.config/systemd/user/{name}\n{content}")
     typer.echo("# then: systemctl --user enable --now parallelhassnes.timer")
+    typer.echo("# and, so that it goes on when you have logged out: loginctl enable-linger")
 
 
 def export(

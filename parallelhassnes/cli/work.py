@@ -76,12 +76,14 @@ def validate(table: TableArgument, root: RootOption = None, json: JsonOption = F
     """
     from parallelhassnes.config import load_config
     from parallelhassnes.control import submit as control
+    from parallelhassnes.control.init import check_apart
     from parallelhassnes.schedule.context import open_context
     from parallelhassnes.schedule.keys import effective_limit
     from parallelhassnes.store import queue_keys
 
     load_config(root_or_default(root))
     ctx = open_context(root_or_default(root))
+    check_apart(ctx.layout)
     data, name, folders = _table(table)
     found = control.validate(ctx, data, name=name, folders=folders)
     if json:

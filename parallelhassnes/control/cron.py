@@ -2,10 +2,20 @@
 
 import os
 import shlex
-import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import BaseModel
+
+from parallelhassnes.errors import UserError
+from parallelhassnes.execute.processes import OURSELVES
+
+_LONGEST = 998
+"""Bytes of a line that cron reads; the rest is cut off."""
+_NEEDED = (
+    "sh", "docker", "docker-compose", "podman", "git", "bwrap", "pasta", "slirp4netns", "codex", "claude", "node", "ssh-keygen", "uv",
+)  # fmt: skip
+"""Programs that attempts start by name."""
 
 
 class Units(BaseModel):
@@ -14,10 +24,37 @@ class Units(BaseModel):
     files: dict[str, str]
 
 
-def crontab_line(root: Path) -> str:
-    """One line for ``crontab -e``: absolute paths, the PATH of now, silent unless there is trouble."""
-    path = os.environ.get("PATH", os.defpath)
-    command = f"PATH={shlex.quote(path)} {_tick(root)}"
+class Line(NamedTuple):
+    """A crontab line."""
+
+    text: str
+    left_out: list[str]
+    """Folders of the PATH of now for which it has no room, and in which nothing is that attempts are known to need."""
+
+
+def crontab_line(root: Path) -> Line:
+    """One line for ``crontab -e``: absolute paths, the PATH of now, silent unless there is trouble.
+
+    Raises:
+        UserError: it would be longer than cron reads.
+    """
+    folders = list(
+        dict.fromkeys(filter(None, os.environ.get("PATH", os.defpath).split(os.pathsep)))
+    )
+    text, left_out = _line(folders, root), []
+    if len(os.fsencode(text)) > _LONGEST:
+        kept = [f for f in folders if any(os.access(os.path.join(f, p), os.X_OK) for p in _NEEDED)]  # noqa: PTH118
+        text, left_out = _line(kept, root), [folder for folder in folders if folder not in kept]
+    if len(os.fsencode(text)) > _LONGEST:
+        raise UserError(
+            f"the line would have {len(os.fsencode(text))} bytes, and cron reads {_LONGEST}",
+            fix="use `cron --systemd`, or a shorter PATH",
+        )
+    return Line(text, left_out)
+
+
+def _line(folders: list[str], root: Path) -> str:
+    command = f"PATH={shlex.quote(os.pathsep.join(folders))} {_tick(root)}"
     return f"* * * * * {command.replace('%', chr(92) + '%')}"
 
 
@@ -51,5 +88,5 @@ WantedBy=timers.target
 
 
 def _tick(root: Path) -> str:
-    command = [sys.executable, "-m", "parallelhassnes", "tick", "--quiet", "--root", str(root)]
+    command = [*OURSELVES, "parallelhassnes", "tick", "--quiet", "--root", str(root)]
     return shlex.join(command)

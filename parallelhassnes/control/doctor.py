@@ -212,7 +212,7 @@ def _locks(ctx: Context) -> Check:
     try:
         code = "import sys; from parallelhassnes.store import locks; sys.exit(not locks.is_held(sys.argv[1]))"
         done = subprocess.run(
-            [sys.executable, "-c", code, str(path)], check=False, capture_output=True, timeout=60,
+            [sys.executable, "-P", "-c", code, str(path)], check=False, capture_output=True, timeout=60,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )  # fmt: skip
     finally:

@@ -27,7 +27,7 @@ def init(root: Path) -> Initialised:
         UserError: a folder cannot be made there, or the root lies in a task.
     """
     layout = Layout(root.absolute())
-    _check_apart(layout)
+    check_apart(layout)
     made = []
     try:
         for folder in (*layout.folders(), layout.runners):
@@ -58,7 +58,7 @@ def ensure(ctx: Context, *, make: bool = False) -> None:
         NoStore: there is none, and none is to be made.
         UserError: the folders cannot be made there, or a new store would lie in a task.
     """
-    _check_apart(ctx.layout)
+    check_apart(ctx.layout)
     if not make:
         identity.check(ctx.layout)
     try:
@@ -72,7 +72,7 @@ def ensure(ctx: Context, *, make: bool = False) -> None:
         ) from None
 
 
-def _check_apart(layout: Layout) -> None:
+def check_apart(layout: Layout) -> None:
     """Refuse to make a store in a task's folder, before anything is made: it would change what the task is."""
     runs = layout.runs.resolve()
     if layout.system.is_dir():

@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +18,44 @@ import setproctitle
 from parallelhassnes.store.process_identity import IS_LINUX, is_alive, table
 
 RUN_ID_VARIABLE = "PARALLELHASSNES_RUN_ID"
+OURSELVES = (sys.executable, "-P", "-m")
+"""How a module of ours is started: nothing in the current folder is taken for a module of the library's; ``PYTHONPATH`` holds."""
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _libc = ctypes.CDLL(None, use_errno=True) if IS_LINUX else None
+
+
+def be_init() -> None:
+    """Go on in a child where this is the first process of a container, which nobody else reaps for.
+
+    The first process stays as what an init is: it collects whoever ends, hands signals on to the child, and ends with it.
+    """
+    if os.getpid() != 1 or not IS_LINUX:
+        return
+    ours = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD}  # fmt: skip
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ours)
+    child = os.fork()
+    if child == 0:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return
+    set_title("init")
+    while True:
+        told = signal.sigwaitinfo(ours)
+        if told.si_signo != signal.SIGCHLD:
+            if told.si_code <= 0:  # a terminal's Ctrl-C has reached the child by itself
+                os.kill(child, told.si_signo)
+            continue
+        for pid, status in reaped():
+            if pid == child:
+                code = os.waitstatus_to_exitcode(status)
+                os._exit(code if code >= 0 else 128 - code)
+
+
+def reaped() -> Iterator[tuple[int, int]]:
+    """Collect the children that have ended, adopted ones among them: the pid and the wait status of each."""
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            yield ended
 
 
 def die_with_parent(parent: int) -> None:

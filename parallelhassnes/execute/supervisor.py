@@ -138,8 +138,9 @@ class _Watch:
         while True:
             with self._taking_back():
                 self._beat_if_due()
-            ended, status = os.waitpid(self.worker, os.WNOHANG)
-            if ended:
+            # Orphans of the worker are ours, and nobody else collects them.
+            status = dict(processes.reaped()).get(self.worker)
+            if status is not None:
                 return WorkerEnd(os.waitstatus_to_exitcode(status), self.reason)
             with self._taking_back():
                 self._stop_if_due(told)

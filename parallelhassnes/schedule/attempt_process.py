@@ -191,7 +191,7 @@ def fork_is_safe() -> bool:
 def spawn(assignment: Assignment, lock: int, log: Path) -> None:
     """Start the process as a fresh interpreter that inherits the locked descriptor."""
     command = [
-        sys.executable, "-m", "parallelhassnes.schedule.spawned", assignment.model_dump_json(), str(lock),
+        *processes.OURSELVES, "parallelhassnes.schedule.spawned", assignment.model_dump_json(), str(lock),
     ]  # fmt: skip
     with log.open("ab") as out:
         subprocess.Popen(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from parallelhassnes.errors import UserError
-from parallelhassnes.execute import launcher
+from parallelhassnes.execute import launcher, processes
 from parallelhassnes.schedule import configuration, lent, signatures
 from parallelhassnes.schedule.attempt_process import fork_is_safe
 from parallelhassnes.schedule.context import Context, open_context, renewed
@@ -145,7 +145,7 @@ def _send_beside(ctx: Context) -> None:
         return
     with log.open("ab") as out:
         subprocess.Popen(
-            [sys.executable, "-m", "parallelhassnes.schedule.checkpointing", str(ctx.layout.root)],
+            [*processes.OURSELVES, "parallelhassnes.schedule.checkpointing", str(ctx.layout.root)],
             stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, cwd=ctx.layout.root,
         )  # fmt: skip
 

@@ -93,7 +93,7 @@ def ensure(ctx: Context, run_pass: Callable[[Context], bool]) -> None:
         launcher.start(lambda: _wake_without_secrets(ctx, run_pass), log=log)
         return
     command = [
-        sys.executable, "-m", "parallelhassnes.schedule.waker", str(ctx.layout.root), ctx.options.model_dump_json(),
+        *processes.OURSELVES, "parallelhassnes.schedule.waker", str(ctx.layout.root), ctx.options.model_dump_json(),
     ]  # fmt: skip
     with log.open("ab") as out:
         subprocess.Popen(

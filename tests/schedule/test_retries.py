@@ -213,7 +213,7 @@ def test_a_start_that_took_long_leaves_no_room_for_more_than_fit_in():
     taken = Bucket(environment="e", tokens=1.0, at=0.0, rate=2.0)  # of two
     first = taken.started(3.0, 2.0)
     second = first.model_copy(update={"tokens": first.tokens - 1.0}).started(3.0, 2.0)
-    assert (first.tokens, second.tokens, second.next_at) == (1.0, 0.0, 3.5)
+    assert (first.tokens, second.tokens, second.next_at(3.0)) == (1.0, 0.0, 3.5)
 
 
 def test_a_probe_that_has_ended_is_the_only_one_until_it_is_settled(root):

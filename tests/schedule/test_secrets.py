@@ -153,6 +153,7 @@ def test_a_rejected_table_with_a_secret_is_its_owners_alone(planted):
 )  # fmt: skip
 def test_a_value_that_would_damage_results_is_refused_by_its_name(root, monkeypatch, value, why):
     monkeypatch.setenv("BAD_KEY", value)
+    program(root, "init")
     (root / "t.json").write_bytes(table(job("j", shell("s", "true")), secrets=["BAD_KEY"]))
     done = program(root, "submit", str(root / "t.json"), env={"BAD_KEY": value}, check=False)
     assert done.returncode == 2
@@ -163,5 +164,6 @@ def test_a_value_that_would_damage_results_is_refused_by_its_name(root, monkeypa
 
 @pytest.mark.parametrize("value", ["none", "EMPTY", "x", "a-real-one-0123456789"])
 def test_a_placeholder_of_a_key_is_none(root, value):
+    program(root, "init")
     (root / "t.json").write_bytes(table(job("j", shell("s", "true")), secrets=["LOCAL_KEY"]))
     assert program(root, "submit", str(root / "t.json"), env={"LOCAL_KEY": value}).returncode == 0

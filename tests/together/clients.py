@@ -102,7 +102,7 @@ def trouble(shared: Together, client: Client) -> None:
 
 def cron(shared: Together) -> None:
     """The line of ``crontab`` at an interval, with no more in its environment than cron gives; it has nothing to say."""
-    line = crontab_line(shared.layout.root).removeprefix("* * * * * ").replace("\\%", "%")
+    line = crontab_line(shared.layout.root).text.removeprefix("* * * * * ").replace("\\%", "%")
     bare = {"HOME": str(shared.layout.root.parent), "LOGNAME": "nobody", "SHELL": "/bin/sh", "PATH": "/usr/bin:/bin"}  # fmt: skip
     while not shared.over.wait(shared.pace.cron_sec):
         done = subprocess.run(["/bin/sh", "-c", line], env=bare, cwd=bare["HOME"], capture_output=True, text=True, check=False)  # fmt: skip
