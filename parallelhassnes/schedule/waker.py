@@ -7,6 +7,7 @@ Holding ``waker.lock`` makes a process the waker. If it dies, the next superviso
 starts another. It ends when there is nothing to wait for.
 """
 
+import select
 import signal
 import subprocess
 import sys
@@ -67,7 +68,8 @@ def wake(ctx: Context, run_pass: Callable[[Context], bool]) -> None:
         pause, jumps = 0.01, clocks.Jumps()
         try:
             while (due := _next_look(ctx := renewed(ctx), time.time())) is not None:
-                time.sleep(min(max(due - time.time(), pause), LOOK_SEC))
+                # Not time.sleep, which libfaketime breaks under a clock that is set.
+                select.select((), (), (), min(max(due - time.time(), pause), LOOK_SEC))
                 # A pass takes in what a clock that was set, or a suspend, changes.
                 if time.time() >= due or jumps.seen():
                     pause = 0.01 if run_pass(ctx) else min(2 * pause + 0.5, LOOK_SEC)
