@@ -70,12 +70,15 @@ def test_a_reward_of_zero_is_a_result_and_only_any_minds_it(root):
     assert program(root, *arguments, "--fail-on", "any", check=False).returncode == 1
 
 
+@pytest.mark.namespaces
 def test_inside_a_task_the_store_is_made_above_it_and_said_where(tmp_path):
     task = make_task(tmp_path / "suite")
     for here, path in ((task, "."), (task / "tests", "..")):
         shutil.rmtree(tmp_path / "suite" / "runs", ignore_errors=True)
         done = run_in(here, "validate", "-", stdin=json.dumps({"sweep": {"path": path, "agents": [{"name": "oracle"}]}}))  # fmt: skip
         assert done.returncode == 0, done.stderr
+        assert not (tmp_path / "suite" / "runs").exists()
+        done = run_in(here, "run", path, "-a", "nop", "-e", "sandbox", "-q", "--fail-on", "never")
         assert f"made a store in {tmp_path / 'suite' / 'runs'}" in done.stderr
         assert not list(task.rglob("runs"))
 
