@@ -3,7 +3,8 @@
 The names of ``parallelhassnes.library`` can be taken from here; nothing is loaded before one of them is used.
 """
 
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False
+"""As ``typing`` has it, which is not imported: under ``python -m`` a ``typing.py`` of the current folder would be taken."""
 
 __version__ = "2.0.0.dev0"
 
@@ -13,6 +14,8 @@ __all__ = [
 ]  # fmt: skip
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from parallelhassnes.library import (
         Attempt,
         Batch,
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     )
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from parallelhassnes import library
