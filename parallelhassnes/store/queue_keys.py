@@ -130,11 +130,14 @@ class KeyState(Record):
     def bounded(self, now: float) -> "KeyState":
         """The same with instants that a clock which was ahead has noted brought back to what their rules allow."""
         found = self
-        if (b := self.breaker) is not None:
-            at, probe_at = min(b.at, now), clocks.latest(b.probe_at, now, b.interval_sec)
-            if (at, probe_at) != (b.at, b.probe_at):
-                b = b.model_copy(update={"at": at, "probe_at": probe_at})
-                found = found.model_copy(update={"breaker": b})
+        late = {
+            mark: {"at": min(b.at, now), "probe_at": clocks.latest(b.probe_at, now, b.interval_sec)}
+            for mark, b in self.breakers.items()
+            if b.at > now or b.probe_at > now + b.interval_sec
+        }
+        if late:
+            mended = {m: b.model_copy(update=late.get(m)) for m, b in self.breakers.items()}
+            found = found.model_copy(update={"breakers": mended})
         if (a := self.adaptive) is not None and max(a.changed_at, a.decreased_at) > now:
             past = {"changed_at": min(a.changed_at, now), "decreased_at": min(a.decreased_at, now)}
             found = found.model_copy(update={"adaptive": a.model_copy(update=past)})
