@@ -7,6 +7,7 @@ the MOST-th on the runner is drained, so that no more start. Operations do not d
 import json
 import os
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,14 +81,20 @@ def _instrument(out: Path, most: int) -> None:
     def counted(ctx: Any, started: list[Any]) -> None:
         pid = os.getpid()
         counting.counts.clear()
-        moved, began = _moved(), os.times()
+        moved, began = _moved(), time.process_time()
         sys.setprofile(counting.event)
         try:
             whole(ctx, started)
         finally:
             sys.setprofile(None)
             if os.getpid() == pid:
-                _write(out, counting.counts, len(started), _moved() - moved, os.times(), began)
+                _write(
+                    out,
+                    counting.counts,
+                    len(started),
+                    _moved() - moved,
+                    time.process_time() - began,
+                )
         if sum(1 for _ in out.open()) >= most:
             drain = ctx.layout.runners / ctx.config.runner_id / "drain"
             drain.parent.mkdir(parents=True, exist_ok=True)
@@ -98,12 +105,9 @@ def _instrument(out: Path, most: int) -> None:
     tick._pass = counted
 
 
-def _write(
-    out: Path, counts: Counter[str], launched: int, moved: int, now: Any, began: Any
-) -> None:
-    cpu = (now.user + now.system - began.user - began.system) * 1000
+def _write(out: Path, counts: Counter[str], launched: int, moved: int, cpu_sec: float) -> None:
     cost = Cost(
-        counts["settled"], launched, counts["files"], counts["listed"], moved, counts["calls"], round(cpu, 1)
+        counts["settled"], launched, counts["files"], counts["listed"], moved, counts["calls"], round(cpu_sec * 1000, 2)
     )  # fmt: skip
     with out.open("a") as stream:
         stream.write(json.dumps(cost._asdict()) + "\n")
