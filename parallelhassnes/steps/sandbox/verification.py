@@ -81,7 +81,7 @@ async def stop(box: Box) -> None:
             # Open until the end: the kernel gives the number of a namespace that is gone to the next one.
             keeper = box.processes()[0]
             place = _held(held, f"/proc/{keeper}/ns/mnt", os.O_RDONLY)
-            proc = _held(held, f"/proc/{keeper}/root/proc", _FOLDER)
+            proc = _held(held, _own_proc(keeper), _FOLDER)
         except (IndexError, OSError):  # it has ended, and there is nothing to tell its processes by
             await box.stop()
             return
@@ -93,8 +93,13 @@ async def stop(box: Box) -> None:
 def kill_agents(built: Built) -> None:
     """Kill every process of the sandbox but its keeper."""
     with contextlib.ExitStack() as held:
-        proc = _held(held, f"/proc/{built.box.processes()[0]}/root/proc", _FOLDER)
+        proc = _held(held, _own_proc(built.box.processes()[0]), _FOLDER)
         _kill_while(proc, lambda pid, _: pid != "1")
+
+
+def _own_proc(keeper: int) -> str:
+    """The ``/proc`` of the sandbox, as the host reaches it."""
+    return str(Path("/proc", str(keeper), "root", "proc"))
 
 
 def _held(stack: contextlib.ExitStack, path: str, flags: int) -> int:
