@@ -3,7 +3,7 @@
 SOAK_SEC ?= 1800
 TOGETHER_SEC ?= 3600
 N ?= 2000
-.PHONY: help demo test ci-fresh lint faults refusals soak one-answer together bench pictures examples lock clean venv
+.PHONY: help demo test ci-fresh lint faults refusals podman soak one-answer together bench pictures examples lock clean venv
 
 python := .venv/bin/python
 # The sandbox environment is made of Linux namespaces; elsewhere the demo uses Docker.
@@ -36,6 +36,9 @@ faults: venv ## kill at every act of submit, cancel, retry, tick, supervisor and
 
 refusals: venv ## send every refusal of a provider in tests/data to the real agents; takes some minutes
 	@REFUSALS=all $(python) -m pytest tests/steps/test_provider_refusals.py $(args)
+
+podman: venv ## ask Podman's real engine what died under a trial; needs podman and podman-compose
+	@PODMAN=1 $(python) -m pytest tests/steps/test_trial_podman.py $(args)
 
 soak: venv ## random kills under load, 30 minutes; SOAK_SEC=600 for ten
 	@PYTHONPATH=.:tests $(python) -m tests.faults.soak --seconds $(SOAK_SEC) --trials

@@ -76,8 +76,9 @@ def _watch_verification(trial: "Trial", attempt_dir: Path) -> None:
     from harbor.trial.hooks import TrialEvent
 
     environment = trial.agent_environment
-    has_shell = environment.os is TaskOS.LINUX
-    witness = Witness(environment, attempt_dir) if has_shell else None
+    # Of an environment whose code is not Harbor's nobody knows what it makes of files and whose processes it shows.
+    is_known = trial.config.environment.import_path is None and environment.os is TaskOS.LINUX
+    witness = Witness(environment, attempt_dir) if is_known else None
 
     async def begin(_event: "TrialHookEvent") -> None:
         # Not seen is not there: a container that is gone has no verification either.
