@@ -52,6 +52,13 @@ open("/tmp/ready", "w").close()
 while True:
     for pid in {int(n) for n in os.listdir("/proc") if n.isdigit()} - own:
         try:
+            os.readlink(f"/proc/{pid}/ns/mnt")
+            continue  # one of the agent's own
+        except FileNotFoundError:
+            continue
+        except PermissionError:
+            pass
+        try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
