@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -388,7 +389,9 @@ def trials_df(what: Batch | Store | Sequence[Batch]) -> "pd.DataFrame":
     """
     store, chosen = _chosen(what)
     with _opened(store) as ctx:
-        lines = trial_lines(ctx.layout, chosen).trials
+        found = trial_lines(ctx.layout, chosen)
+    _warn(found.passed_over)
+    lines = found.trials
     return _frame([line.model_dump() for line in lines], TrialLine.model_fields)
 
 
@@ -396,7 +399,9 @@ def attempts_df(what: Batch | Store | Sequence[Batch]) -> "pd.DataFrame":
     """One row per attempt, live and superseded ones included, in order of their launch; times are UTC time stamps."""
     store, chosen = _chosen(what)
     with _opened(store) as ctx:
-        lines = attempt_lines(ctx.layout, chosen).attempts
+        found = attempt_lines(ctx.layout, chosen)
+    _warn(found.passed_over)
+    lines = found.attempts
     frame = _frame([line.model_dump() for line in lines], AttemptLine.model_fields)
     for name in ("launched_at", "ended_at"):
         frame[name] = _pandas().to_datetime(frame[name], utc=True, format="ISO8601")
@@ -410,8 +415,14 @@ def results_df(
     store, chosen = _chosen(what)
     with _opened(store) as ctx:
         found = results_of(ctx.layout, chosen, tuple(by))
+    _warn(found.passed_over)
     rows = [{**line.key, **line.model_dump(exclude={"key"})} for line in found.groups]
     return _frame(rows, by)
+
+
+def _warn(passed_over: Iterable[str]) -> None:
+    for line in passed_over:
+        warnings.warn(f"passed over {line}", stacklevel=3)
 
 
 def _frame(rows: list[dict[str, Any]], columns: Iterable[str]) -> "pd.DataFrame":

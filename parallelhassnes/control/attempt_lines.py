@@ -69,7 +69,7 @@ def attempt_lines(layout: Layout, chosen: Choice) -> AttemptLines:
     found: list[AttemptLine] = []
     with members.collecting() as passed_over:
         for batch_id in chosen.batch_ids:
-            with members.apart(layout.batch(batch_id)):
+            with chosen.apart(layout, batch_id):
                 found += _of_batch(layout, batch_id)
     return AttemptLines(
         at=now_text(), of=chosen.said, batches=list(chosen.batch_ids), attempts=found,

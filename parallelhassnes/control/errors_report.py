@@ -99,7 +99,7 @@ def errors(layout: Layout, chosen: Choice, rows: Sequence[TrialRow] | None = Non
         rows = trial_rows.read(layout, chosen) if rows is None else rows
         agents = {row.step: row.facts.agent for row in rows}
         for batch_id in chosen.batch_ids:
-            with members.apart(layout.batch(batch_id)):
+            with chosen.apart(layout, batch_id):
                 found += _of_batch(layout, batch_id, agents)
     return Errors(
         passed_over=[*chosen.passed_over, *passed_over],

@@ -80,6 +80,16 @@ class Choice(NamedTuple):
     model: str | None = None
     passed_over: tuple[str, ...] = ()
     """Batches that cannot be read, and are not among these; a line each."""
+    several: bool = False
+    """Nobody named one of them: one that cannot be read is passed over."""
+
+    def apart(self, layout: Layout, batch_id: str) -> members.apart:
+        """What is done with one of the batches; one that was named and cannot be read is an error."""
+        return members.apart(layout.batch(batch_id), None if self.several else _refuse)
+
+
+def _refuse(error: Exception) -> None:
+    raise error
 
 
 def choose(layout: Layout, batch: str | None = None, experiment: str | None = None) -> Choice:
@@ -97,7 +107,7 @@ def choose(layout: Layout, batch: str | None = None, experiment: str | None = No
             known = _experiments(layout)
             ids = tuple(known) if experiment is None else _of_experiment(known, experiment)
         said = "all batches" if experiment is None else f"experiment {experiment}"
-        return Choice(ids, said, passed_over=tuple(lines))
+        return Choice(ids, said, passed_over=tuple(lines), several=True)
     found = resolve(layout, batch).batch_id
     batches.read_batch(layout.batch(found))
     return Choice((found,), found)
@@ -146,7 +156,10 @@ def read(layout: Layout, chosen: Choice) -> list[TrialRow]:
     Raises:
         UnknownId: the agent or model that was asked for has no trial there.
     """
-    rows = [row for batch_id in chosen.batch_ids for row in _of_batch(layout, batch_id)]
+    rows: list[TrialRow] = []
+    for batch_id in chosen.batch_ids:
+        with chosen.apart(layout, batch_id):
+            rows += _of_batch(layout, batch_id)
     kept = [
         row
         for row in rows

@@ -33,6 +33,7 @@ QUEUED = {
     "batch folder": "runs/{b}(/|$)",
     "batch_meta.json": "runs/{b}/batch_meta",
     "control.json": "runs/{b}/control",
+    "ledger": "runs/{b}/ledger",
     "job folder": "runs/{b}/j(/|$)",
     "job.json": "runs/{b}/j/job.json",
     "current.json": "runs/{b}/j/current",
