@@ -104,7 +104,7 @@ class Writer:
         ctx = self.ctx
         with locks.held(ctx.layout.tick_lock):
             settle.settle_ended(ctx)
-            tickets.promote_due(ctx.layout, time.time() + 10 * 365 * 86400, _refuse)
+            tickets.promote_due(ctx.layout, time.time() + 10 * 365 * 86400, _refuse, lambda _: None)
             gate = launch._Gate(ctx)
             keys = Keys(ctx)
             found = [
