@@ -106,13 +106,20 @@ def _named(folder: Path) -> list[Turn]:
 
 
 def in_order(layout: Layout, key_folder: str) -> Iterator[Turn]:
-    """The turns on a key, first to be served first; lists no more than it must."""
+    """The turns on a key, first to be served first; lists no more than it must.
+
+    Within a priority those noted under a clock that was ahead come before all others: whoever looks at one finds that its
+    place is another.
+    """
     top = layout.turns / key_folder
+    now = f"1{datetime.now(UTC):%Y%m%dT%H%M%S}"[:_HOUR]
     for rank in members.names(top):
-        for path in _leaves(top / rank, 3) if rank.isdecimal() else ():
-            fraction, _, batch_id = path.name.partition(".")
-            if fraction.isdecimal() and batch_id:
-                yield Turn(path, batch_id)
+        hours = members.names(top / rank) if rank.isdecimal() else []
+        for hour in sorted(hours, key=lambda hour: (hour <= now, hour)):
+            for path in _leaves(top / rank / hour, 2):
+                fraction, _, batch_id = path.name.partition(".")
+                if fraction.isdecimal() and batch_id:
+                    yield Turn(path, batch_id)
 
 
 def _leaves(folder: Path, depth: int) -> Iterator[Path]:

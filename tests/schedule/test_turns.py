@@ -1,6 +1,7 @@
 """Whose turn it is: the order on disk is a hint that may be lost, is obeyed at any length, and what it passes over waits."""
 
 import shutil
+import time
 
 import pytest
 from stores import (
@@ -122,3 +123,18 @@ def test_batches_that_have_been_served_come_after_those_that_have_not_and_take_t
         (read(path / "meta.json")["created_at"], batch) for batch in made for path in attempt_dirs(ctx, batch)
     )  # fmt: skip
     assert [batch for _, batch in order] == made * 3
+
+
+def test_a_turn_that_was_noted_under_a_clock_that_was_ahead_is_placed_anew(root, tmp_path):
+    ctx = context(root, "concurrency = 1\n")
+    occupied(ctx, tmp_path / "go")
+    made = [put(ctx, small()) for _ in range(3)]
+    tick(ctx)
+    (turn,) = (turn for turn in turns.in_order(ctx.layout, "command") if turn.batch_id == made[0])
+    ahead = time.time() + 400 * 86400
+    turns.move(
+        turn, turns.place(ctx.layout, "command", made[0], priority=0, served=ahead, arrival="")
+    )
+    (tmp_path / "go").touch()
+    wait_for(lambda: idle(ctx), "the batches")
+    assert starts(ctx, made) == made
