@@ -12,6 +12,8 @@ from typing import NamedTuple
 import httpx
 from stores import program, started
 
+from parallelhassnes.control.init import init
+
 END_SEC = 60.0
 """Within which a server ends that was told to, on a machine with too much to do."""
 
@@ -33,6 +35,7 @@ class Server(NamedTuple):
 @contextmanager
 def serving(root: Path, *arguments: str, token: str | None = None, **more) -> Iterator[Server]:
     """A server over the root; ``token`` is sent with every request of its client."""
+    init(root)
     process = started(root, "api", "--port", "0", "--json", *arguments, **more)
     try:
         line = process.stdout.readline()

@@ -38,6 +38,7 @@ ALLOWED = {
     "control/init.py": "files that init makes",
     "control/ledger_lines.py": "ledgers",
     "control/logs.py": "what open_below opened",
+    "control/preflight.py": "the user's tasks",
     "control/prove.py": "ledgers, checkpoints and the package's own script",
     "control/report": "records of a batch, above its attempts",
     "control/rerun.py": "a batch's table",

@@ -162,11 +162,21 @@ class Box:
 
     def death(self) -> str | None:
         """How the sandbox has ended by itself, in a line; None while it lives."""
-        if not self._gone.done():
+        try:
+            code = self._gone.result() if self._gone.done() else self._unheard_end()
+        except ChildProcessError:  # the loop has heard of it in this moment
+            return "the sandbox died under the trial"
+        if code is None:
             return None
-        code = self._gone.result()
         how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
         return f"the sandbox died under the trial ({how})"
+
+    def _unheard_end(self) -> int | None:
+        """How the process has ended where the loop has not heard of it yet; None while it lives."""
+        found = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        if found is None:
+            return None
+        return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
 
     def _tell(self, name: str) -> None:
         stdin = self._process.stdin
