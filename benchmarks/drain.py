@@ -20,7 +20,7 @@ def drain(setting: Setting) -> Row:
     row = Row(name="drain", work="one-step jobs that do nothing, 4 at a time; fsync on")
     per_job: dict[int, dict[str, float]] = {}
     for size in sizes:
-        folder = setting.fresh("drain")
+        folder = setting.root("drain")
         submit, tick = s.ours("submit", str(_table(folder, size))), s.ours("tick", "--until-idle")
         submitted = _measure(setting, row, folder, f"submit {size}", submit)
         drained = _measure(

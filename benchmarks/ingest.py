@@ -10,7 +10,7 @@ def ingest(setting: Setting) -> Row:
     """Submit a table of many steps: 100 steps a job, each waiting for the first."""
     steps = 1000 if setting.quick else 100_000
     row = Row(name="ingest", work=f"submit a table of {steps:,} steps")
-    folder = setting.fresh("ingest")
+    folder = setting.root("ingest")
     first = {"step_id": "s0", "kind": "command", "command": ["true"]}
     others = [
         {"step_id": f"s{n}", "kind": "command", "command": ["true"], "depends_on": ["s0"]}

@@ -24,7 +24,7 @@ def live(setting: Setting) -> Row:
     """Sandbox trials whose agent sleeps: start them, watch their states for a while, tick meanwhile, cancel."""
     count = _QUICK_COUNT if setting.quick else _COUNT
     row = Row(name="live", work=f"{count} trials in the sandbox at once, their agents asleep")
-    folder = setting.fresh("live")
+    folder = setting.root("live")
     table = _table(folder, count)
     root = ("--root", str(folder))
     command = s.ours("tick", "--concurrency", str(count), *root)

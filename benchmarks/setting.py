@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks.meter import measure
 from benchmarks.results import Row, Side
+from parallelhassnes.control.init import init
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 HARBOR = "harbor run"
@@ -40,6 +41,12 @@ class Setting:
     def fresh(self, name: str) -> Path:
         """A new, empty folder. Earlier ones stay till the end: ext4 is slow to make files just after many were removed."""
         return Path(tempfile.mkdtemp(prefix=f"{name}.", dir=self.work))
+
+    def root(self, name: str) -> Path:
+        """A fresh folder with an empty store of ours."""
+        folder = self.fresh(name)
+        init(folder)
+        return folder
 
 
 _NOT_USUAL = ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")

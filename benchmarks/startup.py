@@ -11,7 +11,7 @@ from benchmarks.setting import Setting
 def startup(setting: Setting) -> Row:
     """``--help`` and a tick on an empty store, beside ``harbor --help``."""
     row = Row(name="startup", work="the program's start")
-    folder = setting.fresh("startup")
+    folder = setting.root("startup")
     programs: dict[str, tuple[list[str], float | None]] = {
         "--help": (s.ours("--help"), 0.25),
         "idle tick": (s.ours("tick", "--quiet", "--root", str(folder)), 0.2),
