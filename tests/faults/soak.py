@@ -2,7 +2,8 @@
 
 Rounds of a few seconds: submitters hand in tables, ticks run side by side, supervisors and workers do
 their work, and at random moments a random one of all these processes gets SIGKILL. Then the kills stop,
-ticks run until nothing is left, and the invariants are checked. Prints one JSON object with the counts.
+ticks run until nothing is left, and the invariants are checked. Prints one JSON object with the counts. With ``--disturb`` processes
+also stand still for a while, the configuration is edited, and some ticks meet a disk that refuses (``disturb``).
 
 The program of a step holds a kernel lock of its step while it works and ends with ``TWICE`` where
 another attempt has it, so that "never twice at once" is seen by those who would be the two.
@@ -24,7 +25,7 @@ from parallelhassnes.execute import processes
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.tick import tick
 from tests import stores
-from tests.faults import drive, invariants
+from tests.faults import disturb, drive, invariants
 from tests.harness import make_task
 
 ROUND_SEC = 6.0
@@ -39,6 +40,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--kills", type=int, help="stop after so many kills, however long it takes")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--trials", action="store_true", help="sandbox trials among the steps")
+    parser.add_argument("--disturb", action="store_true", help="more than kills")
     given = parser.parse_args(arguments)
     seed = given.seed if given.seed is not None else random.SystemRandom().randrange(1 << 32)
     print(f"seed {seed}", file=sys.stderr, flush=True)
@@ -49,13 +51,14 @@ def main(arguments: list[str]) -> int:
     )
     task = make_task(folder) if given.trials else None
     kills: Counter[str] = Counter()
+    disturbed: Counter[str] | None = Counter() if given.disturb else None
     attempts, rounds, bad = 0, 0, {}
     end = time.monotonic() + given.seconds
     try:
         while not bad and (kills.total() < given.kills if given.kills else time.monotonic() < end):
             left = ROUND_SEC if given.kills else min(ROUND_SEC, end - time.monotonic())
             ctx = _fresh(folder)
-            wrong = _round(ctx, chance, kills, task, left)
+            wrong = _round(ctx, chance, kills, task, left, disturbed)
             attempts += sum(1 for _ in ctx.layout.runs.glob("*/*/steps/*/attempts/*"))
             rounds += 1
             if wrong:
@@ -68,7 +71,7 @@ def main(arguments: list[str]) -> int:
         shutil.rmtree(folder, ignore_errors=True)
     print(
         json.dumps(
-            {"seed": seed, "rounds": rounds, "kills": kills, "total": kills.total(), "attempts": attempts, "broken": bad}
+            {"seed": seed, "rounds": rounds, "kills": kills, "total": kills.total(), "disturbed": disturbed, "attempts": attempts, "broken": bad}
         )
     )  # fmt: skip
     return 1 if bad else 0
@@ -81,13 +84,15 @@ def _fresh(folder: Path) -> Context:
 
 
 def _round(
-    ctx: Context, chance: random.Random, kills: Counter[str], task: Path | None, seconds: float
-) -> list[str]:
+    ctx: Context, chance: random.Random, kills: Counter[str], task: Path | None, seconds: float,
+    disturbed: Counter[str] | None,
+) -> list[str]:  # fmt: skip
     tables: list[bytes] = []
     submitting: dict[int, bytes] = {}
     ticking: set[int] = set()
     end = time.monotonic() + seconds
     next_kill = time.monotonic()
+    disturber = None if disturbed is None else disturb.Disturber(ctx, chance, disturbed, CONFIG)
     while time.monotonic() < end:
         _reap(submitting, ticking)
         if len(submitting) < SUBMITTERS and _waiting(ctx) < 20:
@@ -99,10 +104,14 @@ def _round(
             submitting[drive.start(lambda table=table: _submit(ctx, table))] = table
         if len(ticking) < TICKS:
             ticking.add(drive.start(lambda: tick(ctx)))
+        if disturber is not None and (pid := disturber.look()):
+            ticking.add(pid)
         while time.monotonic() >= next_kill:
             _kill_one(chance, kills, submitting, ticking)
             next_kill += chance.expovariate(1 / MEAN_GAP_SEC)
         time.sleep(0.002)
+    if disturber is not None:
+        disturber.over()
     try:
         drive.wait(
             lambda: not (_reap(submitting, ticking) or submitting or ticking),
