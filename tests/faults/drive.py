@@ -88,7 +88,11 @@ def wait(condition: Callable[[], bool], what: str) -> None:
 def until_nothing_is_left(ctx: Context) -> None:
     """Ticks until the store is idle and every process has ended, then the tick an hour later."""
     until(
-        lambda: stores.idle(ctx) and not ctx.layout.pass_wanted.exists(),
+        lambda: (
+            stores.idle(ctx)
+            and not ctx.layout.pass_wanted.exists()
+            and not any(ctx.layout.blocked.glob("*"))  # what was set aside comes back by a tick
+        ),
         ctx,
         "the store to be idle",
     )
