@@ -2,6 +2,7 @@
 
 import io
 import json
+from contextlib import closing
 
 import pytest
 from one_answer import views
@@ -189,13 +190,17 @@ def test_a_class_that_nobody_named_is_a_guess_in_every_view(writer):
     assert "(agent_error (guessed): StrangeError" in explained.why[0]
     (report,) = run_report.run_reports(layout, f"{batch}/{failed.step}")
     assert "agent_error (guessed): StrangeError" in "\n".join(run_report.lines(report))
-    client = views.Browser().look_at(writer.ctx)
-    assert "<small>guessed, attempt 1" in client.get(f"/batches/{batch}").text
-    assert "agent_error (guessed)" in client.get(f"/batches/{batch}/steps?failure=agent_error").text
-    page = client.get("/attempts/" + attempt.attempt.rpartition("_")[2]).text
-    assert "<b>agent_error (guessed)</b>" in page
-    listed = client.get(f"/v1/batches/{batch}/scoreboard").json()["failures"]
-    assert {one["failure_class"]: one["guessed"] for one in listed} == classes
+    with closing(views.Browser()) as browser:
+        client = browser.look_at(writer.ctx)
+        assert "<small>guessed, attempt 1" in client.get(f"/batches/{batch}").text
+        assert (
+            "agent_error (guessed)"
+            in client.get(f"/batches/{batch}/steps?failure=agent_error").text
+        )
+        page = client.get("/attempts/" + attempt.attempt.rpartition("_")[2]).text
+        assert "<b>agent_error (guessed)</b>" in page
+        listed = client.get(f"/v1/batches/{batch}/scoreboard").json()["failures"]
+        assert {one["failure_class"]: one["guessed"] for one in listed} == classes
 
 
 def test_the_differences_of_huge_rewards_are_short(writer):
