@@ -87,7 +87,8 @@ def test_a_process_with_another_root_needs_a_token(served, tmp_path):
     (tmp_path / "etc").mkdir()
     code = (
         "import os, socket, sys; s = socket.create_connection((sys.argv[1], int(sys.argv[2]))); os.chroot(sys.argv[3]);"
-        r"s.sendall(b'GET /v1/batches HTTP/1.1\r\nHost: localhost\r\n\r\n'); print(s.recv(1000).decode())"
+        r"s.sendall(b'GET /v1/batches HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n');"
+        "print(b''.join(iter(lambda: s.recv(1000), b'')).decode())"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, host, port, tmp_path], capture_output=True, text=True
