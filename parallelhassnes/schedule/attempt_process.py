@@ -1,8 +1,9 @@
 """The life of the process that owns one attempt: run it (or end a dead one), free its slot, run a pass.
 
-    … seal.json ─▶ step.lock let go ─▶ running/<ticket> → ended/<ticket> ─▶ settle and the next launches
+    … seal.json ─▶ running/<ticket> → ended/<ticket> ─▶ step.lock let go ─▶ settle and the next launches
 
-A crash after the seal leaves a running ticket whose step is sealed and free: repair only moves it on.
+A crash after the seal leaves a running ticket whose step is sealed and free: repair only moves it on. A crash after the move
+leaves an ended ticket, which any pass settles.
 """
 
 import contextlib
@@ -90,8 +91,10 @@ def run(ctx: Context, assignment: Assignment, lock: int, then: Then) -> None:
         )  # fmt: skip
         supervise(attempt, kind, environment(ctx, attempt), lock, timing, secrets_of(ctx, attempt))
     logs.go_on_in(health.log_of(ctx.layout))
-    os.close(lock)
+    # Under the lock: were this process to stand still in between, others would end the ticket, start the step's next attempt,
+    # whose ticket has the same name, and lose that one to this process when it goes on.
     tickets.end_running(ctx.layout, assignment.key_dir, assignment.ticket)
+    os.close(lock)
     then(ctx)
 
 

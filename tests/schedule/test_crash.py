@@ -4,12 +4,16 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 from stores import (
+    CHECKOUT,
     attempt_dirs,
     command,
     context,
+    environment,
     idle,
     job,
     program,
@@ -244,3 +248,39 @@ def test_ctrl_c_stops_watching_and_not_the_attempts(root):
     flag.touch()
     wait_for(lambda: idle(ctx), "the attempt")
     assert states(ctx, batch) == {"j/s": ["succeeded"]}
+
+
+LOOKING = """
+import fcntl, os, sys
+from pathlib import Path
+from parallelhassnes.schedule.context import open_context
+from parallelhassnes.schedule.tick import tick
+root = Path(sys.argv[1])
+
+def look(event, arguments):
+    if event == "os.rename" and "/ended/" in str(arguments[1]):
+        (lock,) = root.glob("runs/*/j/steps/s/step.lock")
+        handle = os.open(lock, os.O_RDWR)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            said = "free"
+        except BlockingIOError:
+            said = "held"
+        os.close(handle)
+        with open(root / "said", "a") as stream:
+            stream.write(said)
+
+sys.addaudithook(look)
+tick(open_context(root))
+"""
+
+
+def test_a_ticket_is_ended_under_its_steps_lock(root):
+    """Else one that stands still before it moves its ticket would move that of the step's next attempt."""
+    ctx = context(root)
+    batch = put(ctx, table(job("j", command("s", "true"))))
+    script = [sys.executable, "-c", LOOKING, str(root)]
+    subprocess.run(script, check=True, cwd=CHECKOUT, env=environment())
+    wait_for(lambda: idle(ctx), "the end")
+    assert states(ctx, batch) == {"j/s": ["succeeded"]}
+    assert (root / "said").read_text() == "held"
