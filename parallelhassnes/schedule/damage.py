@@ -64,13 +64,22 @@ def _path(ctx: Context, batch_id: str) -> Path:
 
 
 def set_aside(ctx: Context, ticket: Path, error: Exception) -> None:
-    """Remove a ticket that cannot be followed, and note why; nothing is noted of a batch that was deleted."""
+    """Note why a ticket cannot be followed, and remove it; nothing is noted of a batch that was deleted.
+
+    The note comes first: by it the ticket comes back, so it must be there before the ticket is gone. It is written again
+    where a tick has mended the batch meanwhile: that ticket may be the one that was removed.
+    """
     batch_id = batch_of(ticket)
-    _remove(ticket)
     if is_deleted(ctx, batch_id):
+        _remove(ticket)
         forget(ctx, batch_id)
     else:
         note(ctx, batch_id, error)
+        if reason_of(ctx, batch_id) is None and not isinstance(error, earlier.EarlierBatch):
+            return  # the disk refused the note: the next pass comes to the ticket again
+        _remove(ticket)
+        if reason_of(ctx, batch_id) is None:
+            note(ctx, batch_id, error)
 
 
 def pass_over(ctx: Context, ticket: Path, error: Exception) -> None:
