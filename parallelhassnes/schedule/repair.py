@@ -87,11 +87,11 @@ def _kill_abandoned_worker(step_dir: Path) -> None:
     if state.worker_pid and state.worker_lives():
         processes.kill_group(state.worker_pid)
     processes.kill_run(state.run_id)
-    for pid in processes.inheritors(
-        step_dir / "step.lock"
-    ):  # what has detached itself, its environment too
-        if not _supervisor_lives(attempts.read_state(ref.dir)):
-            processes.send(pid, None, signal.SIGKILL)
+    # What has detached itself, its environment too. The next attempt's worker holds the same lock, but not before the seal.
+    for pid in processes.inheritors(step_dir / "step.lock"):
+        if attempts.is_sealed(ref.dir):
+            return
+        processes.send(pid, None, signal.SIGKILL)
 
 
 def _is_supervised(attempt_dir: Path, heartbeat_sec: float) -> bool:

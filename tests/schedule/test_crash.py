@@ -27,6 +27,7 @@ from stores import (
 )
 
 from parallelhassnes.execute import processes
+from parallelhassnes.schedule import repair
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.store import process_identity, tickets
 
@@ -284,3 +285,36 @@ def test_a_ticket_is_ended_under_its_steps_lock(root):
     wait_for(lambda: idle(ctx), "the end")
     assert states(ctx, batch) == {"j/s": ["succeeded"]}
     assert (root / "said").read_text() == "held"
+
+
+def test_a_repair_that_comes_late_leaves_the_next_attempts_worker_alone(root, monkeypatch):
+    """While it looked through the processes another repair has ended the attempt, and the step's next one works."""
+    ctx = context(root, "concurrency = 1\n")
+    batch = put(
+        ctx,
+        table(
+            job("j", shell("s", f"until test -e {root}/go; do sleep 0.02; done")),
+            retry={"max_attempts": 3, "backoff_sec": 0},
+        ),
+    )
+    tick(ctx)
+    first = running_state(ctx, batch)
+    looked = processes.inheritors
+
+    def late(lock):
+        monkeypatch.undo()
+        os.kill(first["worker_pid"], signal.SIGKILL)
+        wait_for(lambda: not processes.is_alive(first["worker_pid"], None), "the end of the first")
+        tick(ctx)
+        wait_for(
+            lambda: len(states(ctx, batch)["j/s"]) == 2 and running_state(ctx, batch), "the second"
+        )
+        return looked(lock)
+
+    monkeypatch.setattr(processes, "inheritors", late)
+    os.kill(first["pid"], signal.SIGKILL)
+    wait_for(lambda: not processes.is_alive(first["pid"], None), "the supervisor's end")
+    repair._kill_abandoned_worker(ctx.layout.step(batch, "j", "s"))
+    (root / "go").touch()
+    wait_for(lambda: idle(ctx), "the end")
+    assert states(ctx, batch) == {"j/s": ["lost", "succeeded"]}
