@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from parallelhassnes.execute import launcher
+from parallelhassnes.names import key_dir
 from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.schedule import damage, enough, health, loops
 from parallelhassnes.schedule.context import Context
@@ -109,6 +110,8 @@ def _settle(ctx: Context, book: "Book", keys: Keys, ticket: Ticket, name: str) -
     elif now is None:  # somebody deleted the attempt: the step is as if it had not been attempted
         book.place(job, step)
         book.save()
+    else:  # the newest attempt has not ended: the ticket is that attempt's, unless it has one
+        tickets.put_back(ctx.layout, key_dir(step.queue_key), name)
 
 
 def record_end(batch_dir: Path, job: JobSpec, step: StepSpec, now: StepNow) -> None:

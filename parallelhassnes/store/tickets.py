@@ -240,6 +240,14 @@ def end_running(layout: Layout, key_folder: str, name: str) -> bool:
     return True
 
 
+def put_back(layout: Layout, key_folder: str, name: str) -> None:
+    """Have an ended ticket be a running one again, where that is missing: else nobody would look after the attempt."""
+    target = layout.running / key_folder / name
+    if not members.is_there(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (layout.ended / name).rename(target)
+
+
 def ended(layout: Layout) -> list[Path]:
     return [layout.ended / name for name in _tickets(_listing(layout.ended))]
 
@@ -248,13 +256,13 @@ def has_any(layout: Layout, batch_id: str, besides: str = "") -> bool:
     """Whether anything of the batch is queued, runs, or waits to be settled.
 
     Args:
-        besides: a ticket that does not count.
+        besides: name of an ended ticket that does not count.
     """
     if any(members.is_there(layout.ready / key / batch_id) for key in _listing(layout.ready)):
         return True
     prefix = f"{batch_id}."
-    named = (*(entry.name for entry in running(layout)), *(path.name for path in ended(layout)))
-    if any(name.startswith(prefix) and name != besides for name in named):
+    over = (path.name for path in ended(layout) if path.name != besides)
+    if any(name.startswith(prefix) for name in (*(entry.name for entry in running(layout)), *over)):
         return True
     return any(path.name.partition(".")[2].startswith(prefix) for path in delayed_paths(layout))
 

@@ -4,13 +4,28 @@ import errno
 import json
 import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
-from stores import CHECKOUT, command, context, job, program, put, read, states, table, wait_for
+from stores import (
+    CHECKOUT,
+    attempt_dirs,
+    command,
+    context,
+    job,
+    program,
+    put,
+    read,
+    states,
+    table,
+    wait_for,
+)
 
 from parallelhassnes.control import tokens
 from parallelhassnes.control.audit import verify
+from parallelhassnes.execute import processes
+from parallelhassnes.store import tickets
 
 pytestmark = pytest.mark.timeout(240)
 ERRNOS = ("EACCES", "EPERM", "ENAMETOOLONG", "EIO", "ELOOP", "EISDIR", "ESTALE", "EUCLEAN")
@@ -75,6 +90,33 @@ def test_the_others_go_on_beside_a_batch_that_waits(root, kind):
     for name, batch in bad.items():
         assert states(ctx, batch)["j/s"][-1] == "succeeded", name
     assert verify(ctx.layout).ok
+
+
+@pytest.mark.parametrize("ticket", ["ready", "running", "ended"])
+def test_a_ticket_whose_setting_aside_cannot_be_noted_is_not_lost(root, ticket):
+    """By the note it would come back, so it stays where it is."""
+    ctx = context(root, "durable = false\n")
+    go = root / "go"
+    batch = put(
+        ctx, table(job("j", command("s", "sh", "-c", f"until [ -e {go} ]; do sleep 0.02; done")))
+    )
+    if ticket != "ready":
+        program(root, "tick")
+        (path,) = wait_for(lambda: list(attempt_dirs(ctx, batch)), "the attempt")
+        state = wait_for(
+            lambda: (s := read(path / "state.json")).get("worker_pid") and s, "its worker"
+        )
+        os.kill(state["pid"], signal.SIGKILL)
+        wait_for(lambda: not processes.is_alive(state["pid"], None), "the supervisor's end")
+    if ticket == "ended":
+        (running,) = tickets.running(ctx.layout)
+        assert tickets.end_running(ctx.layout, running.key_dir, running.name)
+    env = faults((f"runs/{batch}/j/job.json", "EIO"), (f"_queue/blocked/{batch}", "EIO"))
+    without_traces(root, program(root, "tick", env=env, check=False))
+    assert list(ctx.layout.queue.rglob(f"{batch}.*.command"))
+    go.touch()
+    program(root, "tick", "--until-idle", "--fail-on", "never")
+    assert states(ctx, batch)["j/s"][-1] == "succeeded"
 
 
 def test_each_table_that_cannot_be_read_is_left_and_the_others_are_taken_in(root):

@@ -134,7 +134,7 @@ def test_a_ticket_that_is_torn_or_no_file_is_made_anew(root, name, content):
     (root / "go").touch()
     others_go_on(ctx)
     assert states(ctx, batch) == {"j/s": ["lost", "succeeded"]}
-    assert verify(ctx.layout).ok
+    wait_for(lambda: verify(ctx.layout).ok, "the pass that makes it anew")
     assert idle(ctx)
 
 
