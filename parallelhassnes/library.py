@@ -15,6 +15,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -471,15 +472,31 @@ def _request(options: Mapping[str, Any], **given: Any) -> RunRequest:
     return RunRequest(**given, **lists)  # type: ignore[arg-type]
 
 
+class _Mask:
+    """The caller's file mode creation mask, which is the whole process's, while any thread is at work in here."""
+
+    lock = threading.Lock()
+    inside = 0
+    callers = 0
+
+
 @contextmanager
 def _opened(store: Store) -> Iterator[Context]:
     """The store as configured now, for a process that starts no attempt itself.
 
-    The caller's file mode creation mask, which private stores narrow, is put back afterwards.
+    The caller's file mode creation mask, which private stores narrow, is put back by the last thread that leaves.
     """
-    before = os.umask(0)
-    os.umask(before)
+    with _Mask.lock:
+        if not _Mask.inside:
+            _Mask.callers = os.umask(0o077)  # a look that never opens what other threads make
+            os.umask(_Mask.callers)
+        _Mask.inside += 1
     try:
-        yield replace(open_context(store.root), starts_attempts=False)
+        with _Mask.lock:
+            ctx = replace(open_context(store.root), starts_attempts=False)
+        yield ctx
     finally:
-        os.umask(before)
+        with _Mask.lock:
+            _Mask.inside -= 1
+            if not _Mask.inside:
+                os.umask(_Mask.callers)

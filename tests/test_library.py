@@ -177,6 +177,30 @@ def test_the_caller_keeps_its_mask(tmp_path):
         os.umask(before)
 
 
+def test_the_caller_keeps_its_mask_among_threads(tmp_path):
+    """A program with two threads, a private store and one file after another of its own."""
+    store = ph.open_store(tmp_path / "root", create=True)
+    (store.root / "parallelhassnes.toml").write_text("private = true\n")
+    code = f"""
+import os, threading
+import parallelhassnes as ph
+os.umask(0o022)
+store = ph.Store(__import__('pathlib').Path({str(store.root)!r}))
+threads = [threading.Thread(target=lambda: [store.batches() for _ in range(150)]) for _ in range(4)]
+for thread in threads: thread.start()
+modes, number = set(), 0
+while any(thread.is_alive() for thread in threads):
+    number += 1
+    handle = os.open({str(tmp_path)!r} + f'/f{{number}}', os.O_CREAT | os.O_WRONLY, 0o666)
+    modes.add(os.fstat(handle).st_mode & 0o777)
+    os.close(handle)
+for thread in threads: thread.join()
+print(oct(os.umask(0)), modes <= {{0o600, 0o644}})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["0o22", "True"], done.stderr
+
+
 def test_importing_the_package_loads_nothing():
     code = (
         "import sys, parallelhassnes; print(sum('parallelhassnes' in name for name in sys.modules))"

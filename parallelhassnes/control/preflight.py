@@ -21,6 +21,11 @@ from parallelhassnes.tables import agent_keys, compose_env
 
 ENGINE_PROVIDERS = {"api": "openai", "claude": "anthropic", "codex": "openai"}
 """Engine of an analysis → the provider whose key it would use."""
+OF_WORKERS = frozenset({
+    "TMPDIR", "PARALLELHASSNES_RUN_ID", "PARALLELHASSNES_BATCH_ID", "PARALLELHASSNES_JOB_ID", "PARALLELHASSNES_STEP_ID",
+    "PARALLELHASSNES_ATTEMPT_DIR",
+})  # fmt: skip
+"""Variables that every worker is given (``attempt_process.environment``)."""
 _SHOWN = 3
 
 
@@ -116,9 +121,9 @@ class _Look:
     def _at_compose(self, folder: Path, extra: list[Path], given: frozenset[str]) -> None:
         place = folder / "environment"
         own = given | _of_task(folder) | compose_env.beside(place)
-        own |= {*PASSED_IF_SET, *compose_env.OF_HARBOR, *compose_env.OF_COMPOSE}
+        own |= {*PASSED_IF_SET, *OF_WORKERS, *compose_env.OF_HARBOR, *compose_env.OF_COMPOSE}
         for path in (place / "docker-compose.yaml", *extra):
-            found = compose_env.read(path)
+            found = compose_env.read(path, place)
             if found is None:
                 continue
             for missing in found.missing_files:

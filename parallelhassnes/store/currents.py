@@ -14,8 +14,8 @@ Writers hold ``tick.lock``. The file is replaced first, then the journal begun a
 that belongs to another ``current.json``, and counts for nothing. A crash in an append leaves a line without its end, which
 readers leave alone and the next writer overwrites; whose change that was settles again. After a power cut all is made anew.
 
-What a process knows of a job it keeps, and its forks with it: the next look reads what has come to the journal since. Every
-reader goes through this module.
+What a process knows of a job it keeps, and its forks with it: where both files are still those that it knows, the next look
+reads what has come to the journal since. Every reader goes through this module.
 """
 
 import hashlib
@@ -56,7 +56,7 @@ def take(job_dir: Path) -> "Standing":
 
 def begin_anew(job_dir: Path) -> "Standing":
     """A job of which nothing is known, whatever its files say or fail to; ``save`` it whole."""
-    return Standing(job_dir, _Read(_empty(), 0, "", b"", 0))
+    return Standing(job_dir, _Read(_empty(), 0, "", b"", 0, None))
 
 
 def fold(job_dir: Path) -> None:
@@ -76,6 +76,7 @@ class Standing:
         self._dead_changed: dict[str, str | None] = {}
         self._size, self._digest = found.size, found.digest
         self._header, self._offset = found.header, found.offset
+        self._stamp = found.stamp
         _remember(self)
 
     # --- what is known --------------------------------------------------------------------------------
@@ -141,6 +142,7 @@ class Standing:
         data = text.encode()
         atomic.write_bytes(self.job_dir / CURRENT, data, durable=False)
         self._size, self._digest = len(data), hashlib.sha256(data).hexdigest()
+        self._stamp = _stamp(self.job_dir / CURRENT)
         self._header, self._offset = b"", 0
         if begin and self._size > WHOLE:
             self._begin()
@@ -169,8 +171,10 @@ class Standing:
         self._offset += len(line)
 
     def catch_up(self) -> bool:
-        """Take in what has come to the journal since; False where it is not the one that this was read from."""
+        """Take in what has come to the journal since; False where one of the two files is not the one that this was read from."""
         try:
+            if _stamp(self.job_dir / CURRENT) != self._stamp:
+                return False
             header, tail = _journal(self.job_dir, self._offset, len(self._header))
             if header != self._header:
                 return False
@@ -208,6 +212,10 @@ class _Shape(Record):
     dead: dict[str, str] = {}
 
 
+type _Stamp = tuple[int, int, int] | None
+"""Inode, mtime and size of ``current.json``; None where there is no file."""
+
+
 class _Read(NamedTuple):
     """What the two files say together."""
 
@@ -219,6 +227,7 @@ class _Read(NamedTuple):
     """First line of the journal; empty where there is none that counts."""
     offset: int
     """Bytes of the journal that are in the document."""
+    stamp: "_Stamp"
 
 
 class _Change(NamedTuple):
@@ -230,24 +239,32 @@ class _Change(NamedTuple):
 
 def _read(job_dir: Path) -> _Read:
     path = job_dir / CURRENT
-    data = _bytes(path)
+    stamp, data = _stamp(path), _bytes(path)
     while True:
         digest = hashlib.sha256(data).hexdigest()
         header, tail = _journal(job_dir)
         if _of(header) == digest:
             break
-        again = _bytes(path)
+        moved, again = _stamp(path), _bytes(path)
         if again == data:  # else it was written anew between the two
             header = tail = b""
             break
-        data = again
+        stamp, data = moved, again
     document = _document(data, path)
     changes, end = _changes(tail, job_dir)
     for change in changes:
         document["steps"].update(change.steps)
         for step_id, because in change.dead.items():
             _bury(document["dead"], step_id, because)
-    return _Read(document, len(data), digest, header, len(header) + end)
+    return _Read(document, len(data), digest, header, len(header) + end, stamp)
+
+
+def _stamp(path: Path) -> _Stamp:
+    try:
+        info = os.stat(path)  # noqa: PTH116 - hot path
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return info.st_ino, info.st_mtime_ns, info.st_size
 
 
 def _bytes(path: Path) -> bytes:
@@ -300,7 +317,7 @@ def _of(header: bytes) -> str | None:
     """What a journal with this first line belongs to; None where that is none."""
     try:
         document = json.loads(header)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return document.get("of") if isinstance(document, dict) else None
 
@@ -312,7 +329,7 @@ def _changes(lines: bytes, job_dir: Path) -> tuple[list[_Change], int]:
         found = [_Change(**json.loads(line)) for line in lines[:end].split(b"\n")[:-1]]
         if not all(isinstance(part, dict) for change in found for part in change):
             raise TypeError
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise atomic.CorruptFile(
             f"{job_dir / JOURNAL}: is no journal of {CURRENT}; doctor --rebuild makes both anew"
         ) from None

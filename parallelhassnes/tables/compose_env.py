@@ -5,6 +5,7 @@ variable optional; ``:?`` and ``?`` have Compose refuse the file where it is mis
 empty text, with which a service that needs it cannot work. Only values are interpolated, never keys.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,15 +86,19 @@ class ComposeFile(NamedTuple):
     """Those of its ``env_file`` that must be there and are not."""
 
 
-def read(path: Path) -> ComposeFile | None:
-    """What a Compose file takes; None where it is none that can be read, which Compose tells."""
+def read(path: Path, project: Path) -> ComposeFile | None:
+    """What a Compose file takes; None where it is none that can be read, which Compose tells.
+
+    Args:
+        project: the folder of the first Compose file; the paths in every one of them begin there.
+    """
     document = _document(path)
     if document is None:
         return None
     found: dict[Used, None] = {}
     for text in _texts(document):
         found |= dict.fromkeys(variables(text))
-    return ComposeFile(tuple(found), tuple(_missing(document, path.parent)))
+    return ComposeFile(tuple(found), tuple(_missing(document, project)))
 
 
 def beside(folder: Path) -> frozenset[str]:
@@ -141,12 +146,16 @@ def _texts(document: dict[str, Any]) -> Iterator[str]:
             stack.extend(reversed([*(value.values() if isinstance(value, dict) else value)]))
 
 
-def _missing(document: dict[str, Any], folder: Path) -> Iterator[str]:
+def _missing(document: dict[str, Any], project: Path) -> Iterator[str]:
     services = document.get("services")
     for service in services.values() if isinstance(services, dict) else ():
-        named = service.get("env_file") if isinstance(service, dict) else None
+        if not isinstance(service, dict) or service.get("profiles"):  # one that may never start
+            continue
+        named = service.get("env_file")
         for each in named if isinstance(named, list) else [named]:
             path = each.get("path") if isinstance(each, dict) else each
             optional = isinstance(each, dict) and each.get("required") is False
-            if isinstance(path, str) and "$" not in path and not optional and not (folder / path).is_file():  # fmt: skip
-                yield path
+            if isinstance(path, str) and "$" not in path and not optional:
+                place = os.path.join(project, os.path.expanduser(path))  # noqa: PTH118, PTH111 - knows an unknown ~user
+                if not os.path.exists(place):  # noqa: PTH110 - of any shape, as Compose reads /dev/null
+                    yield path

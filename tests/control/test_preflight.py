@@ -106,6 +106,24 @@ def test_an_env_file_of_compose_must_be_there(root, task):
     assert len(errors) == 1
 
 
+def test_an_env_file_is_looked_for_as_compose_does(root, task, tmp_path, monkeypatch):
+    """Beginning at the first file's folder, in the home, of any shape, and not for a service that no profile starts."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "of_home.env").write_text("")
+    composed(task, "services: {main: {image: x, env_file: ['~/of_home.env', /dev/null]}, off: {image: x, profiles: [p], env_file: gone.env}}")  # fmt: skip
+    more = tmp_path / "elsewhere" / "more.yaml"
+    more.parent.mkdir()
+    more.write_text("services: {main: {env_file: of_extra.env, environment: {A: '${TMPDIR}'}}}")
+    said = document(task, "nop")
+    for step in said["jobs"][0]["steps"]:
+        step["environment"] = {"type": "docker", "extra_docker_compose": [str(more)]}
+    errors, _ = look(root, said)
+    assert len(errors) == 1
+    assert "more.yaml names the env_file of_extra.env, which is not there" in errors[0]
+    (task / "environment" / "of_extra.env").write_text("")
+    assert look(root, said)[0] == []
+
+
 @pytest.mark.parametrize(
     ("agent", "name"),
     [
@@ -214,9 +232,9 @@ def test_a_compose_file_that_refers_to_itself_or_is_none_is_passed_over(tmp_path
     path = tmp_path / "docker-compose.yaml"
     for text in ("a: &a [*a]", "a: [" * 5000, "{", "- 1", "\x00", "a: &a ['${X}', *a]"):
         path.write_text(text)
-        compose_env.read(path)
+        compose_env.read(path, tmp_path)
     layers = "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30))
     path.write_text(f"a0: &a0 ['${{X}}']\n{layers}")
-    found = compose_env.read(path)
+    found = compose_env.read(path, tmp_path)
     assert found is not None
     assert [used.name for used in found.used] == ["X"]

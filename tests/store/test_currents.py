@@ -128,6 +128,24 @@ def test_a_journal_of_another_file_counts_for_nothing(tmp_path):
     assert currents.take(tmp_path).get("s2") == now(7)
 
 
+def test_another_process_does_not_go_on_with_the_journal_that_a_crash_left(tmp_path):
+    """It remembers the job as of the file before: its lines would count for nothing, and it would not know the last change."""
+    large(tmp_path)
+    changed(tmp_path, "s1", 5)
+    remembered = dict(currents._known)
+    stale = (tmp_path / JOURNAL).read_bytes()
+    forget()
+    standing = currents.take(tmp_path)
+    standing.put("s1", now(6))
+    standing.save(whole=True)
+    (tmp_path / JOURNAL).write_bytes(stale)
+    currents._known |= remembered
+    assert currents.take(tmp_path).get("s1") == now(6)
+    changed(tmp_path, "s2", 7)
+    assert currents.read(tmp_path).steps["s2"] == now(7)
+    assert currents.read(tmp_path).steps["s1"] == now(6)
+
+
 @pytest.mark.parametrize("keep", [1, 30, -1])
 def test_a_line_that_a_crash_cut_is_left_alone_and_written_over(tmp_path, keep):
     large(tmp_path)
@@ -144,7 +162,7 @@ def test_a_line_that_a_crash_cut_is_left_alone_and_written_over(tmp_path, keep):
     assert (after["s1"], after["s2"], after["s3"]) == (now(5), now(), now(7))
 
 
-@pytest.mark.parametrize("line", [b"{}", b"[]", b'{"steps":[],"dead":{}}', b"\0\0\0", b'{"steps":{}}'])  # fmt: skip
+@pytest.mark.parametrize("line", [b"{}", b"[]", b'{"steps":[],"dead":{}}', b"\0\0\0", b'{"steps":{}}', b"[" * 200_000])  # fmt: skip
 def test_a_journal_that_is_none_is_named_and_a_rebuild_is_not_kept_by_it(tmp_path, line):
     large(tmp_path)
     changed(tmp_path, "s1", 5)
