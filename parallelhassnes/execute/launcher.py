@@ -13,6 +13,7 @@ import errno
 import gc
 import os
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -91,6 +92,27 @@ def start(target: Callable[[], None], *, log: Path) -> None:
         raise _Become(target, log)
     _Trampoline.running = True
     _run(target, log)
+
+
+def start_module(
+    name: str, *arguments: str, log: Path, cwd: Path, keep: tuple[int, ...] = ()
+) -> None:
+    """Run a module of ours in a fresh interpreter, detached, where this process may not fork without an exec.
+
+    Args:
+        log: the file that its stdout and stderr are appended to.
+        keep: descriptors that it inherits.
+    """
+    reap()
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            [*processes.OURSELVES, name, *arguments], stdin=subprocess.DEVNULL, stdout=out, stderr=out, pass_fds=keep,
+            start_new_session=True, cwd=cwd,
+        )  # fmt: skip
+    process.returncode = (
+        0  # ``reap`` waits for it, and the object would warn of a process that outlives it
+    )
+    _launched.add(process.pid)
 
 
 def _fork_and_end() -> None:

@@ -9,7 +9,6 @@ leaves an ended ticket, which any pass settles.
 import contextlib
 import os
 import platform
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -19,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from parallelhassnes import __version__
 from parallelhassnes.config import PASSED_IF_SET, BadEnvFile, Bounds
-from parallelhassnes.execute import logs, own_files, processes
+from parallelhassnes.execute import launcher, logs, own_files, processes
 from parallelhassnes.execute.finish import finish
 from parallelhassnes.execute.secret_forms import is_public, looks_secret, url_password
 from parallelhassnes.execute.supervisor import Timing, supervise
@@ -193,11 +192,7 @@ def fork_is_safe() -> bool:
 
 def spawn(assignment: Assignment, lock: int, log: Path) -> None:
     """Start the process as a fresh interpreter that inherits the locked descriptor."""
-    command = [
-        *processes.OURSELVES, "parallelhassnes.schedule.spawned", assignment.model_dump_json(), str(lock),
-    ]  # fmt: skip
-    with log.open("ab") as out:
-        subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, pass_fds=(lock,), start_new_session=True,
-            cwd=assignment.root,
-        )  # fmt: skip
+    launcher.start_module(
+        "parallelhassnes.schedule.spawned", assignment.model_dump_json(), str(lock),
+        log=log, cwd=Path(assignment.root), keep=(lock,),
+    )  # fmt: skip

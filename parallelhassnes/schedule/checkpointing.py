@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from parallelhassnes.errors import UserError
-from parallelhassnes.execute import launcher, processes
+from parallelhassnes.execute import launcher
 from parallelhassnes.schedule import configuration, lent, signatures
 from parallelhassnes.schedule.attempt_process import fork_is_safe
 from parallelhassnes.schedule.context import Context, open_context, renewed
@@ -143,11 +143,8 @@ def _send_beside(ctx: Context) -> None:
     if fork_is_safe():
         launcher.start(lambda: _send_without_secrets(ctx), log=log)
         return
-    with log.open("ab") as out:
-        subprocess.Popen(
-            [*processes.OURSELVES, "parallelhassnes.schedule.checkpointing", str(ctx.layout.root)],
-            stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, cwd=ctx.layout.root,
-        )  # fmt: skip
+    root = ctx.layout.root
+    launcher.start_module("parallelhassnes.schedule.checkpointing", str(root), log=log, cwd=root)
 
 
 def _send_without_secrets(ctx: Context) -> None:

@@ -9,7 +9,6 @@ starts another. It ends when there is nothing to wait for.
 
 import select
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -94,18 +93,8 @@ def ensure(ctx: Context, run_pass: Callable[[Context], bool]) -> None:
     if fork_is_safe():
         launcher.start(lambda: _wake_without_secrets(ctx, run_pass), log=log)
         return
-    command = [
-        *processes.OURSELVES, "parallelhassnes.schedule.waker", str(ctx.layout.root), ctx.options.model_dump_json(),
-    ]  # fmt: skip
-    with log.open("ab") as out:
-        subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-            cwd=ctx.layout.root,
-        )
+    root, options = ctx.layout.root, ctx.options.model_dump_json()
+    launcher.start_module("parallelhassnes.schedule.waker", str(root), options, log=log, cwd=root)
 
 
 def _wake_without_secrets(ctx: Context, run_pass: Callable[[Context], bool]) -> None:

@@ -12,7 +12,7 @@ from one_answer import stories, views
 from one_answer.check import check, look
 from stores import program
 
-STORES = 100
+STORES = 150
 EVERY_REPORT = 25
 """Stores of which one has its report looked at, too; ``python -m tests.one_answer`` looks at each."""
 

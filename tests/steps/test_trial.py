@@ -252,19 +252,23 @@ def test_a_secret_of_the_agent_does_not_stay_in_the_trial_directory(tmp_path):
 SANDBOX = {"import_path": "parallelhassnes.steps.sandbox.environment:SandboxEnvironment"}
 
 
+def status_of(pid):
+    """Fields of ``/proc/PID/stat`` from the third on: state, parent, …"""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def command_of(pid):
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
 def processes_of(parent):
     """The processes below a process, itself left out."""
     found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            pid, rest = (
-                stat.read_text().partition(" ")[0],
-                stat.read_text().rpartition(")")[2].split(),
-            )
-        except OSError:  # it has ended
-            continue
-        if int(rest[1]) == parent:
-            found += [int(pid), *processes_of(int(pid))]
+    for folder in Path("/proc").glob("[0-9]*"):
+        pid = int(folder.name)
+        with contextlib.suppress(OSError):  # it has ended
+            if int(status_of(pid)[1]) == parent:
+                found += [pid, *processes_of(pid)]
     return found
 
 
@@ -277,6 +281,22 @@ def test_a_sandbox_that_is_killed_under_a_trial_is_the_hosts_fault(tmp_path):
     for child in processes_of(pid):
         with contextlib.suppress(ProcessLookupError):  # it went with its parent
             os.kill(child, signal.SIGKILL)
+    _, report = finish(attempt, WorkerEnd(wait(pid), "exited"))
+    assert report["failure"]["class"] == "infrastructure"
+    assert "the sandbox died under the trial" in report["failure"]["line"]
+
+
+@pytest.mark.namespaces
+def test_a_sandbox_is_dead_when_its_keeper_is_however_long_the_process_around_it_takes(tmp_path):
+    """Giving back its memory took longer than Harbor needs to go on with what cannot work any more."""
+    task = make_task(tmp_path, solution="touch /logs/agent/begun; exec sleep 60")
+    attempt = make_attempt(tmp_path, "trial", trial_spec(task, environment=SANDBOX))
+    pid = fork_worker(attempt)
+    until((attempt.dir / "trial" / "agent" / "begun").exists)
+    keeper = next(child for child in processes_of(pid) if b"echo ready" in command_of(child))
+    around = int(status_of(keeper)[1])
+    os.kill(around, signal.SIGSTOP)
+    os.kill(keeper, signal.SIGKILL)
     _, report = finish(attempt, WorkerEnd(wait(pid), "exited"))
     assert report["failure"]["class"] == "infrastructure"
     assert "the sandbox died under the trial" in report["failure"]["line"]

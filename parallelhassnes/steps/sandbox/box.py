@@ -20,10 +20,13 @@ from parallelhassnes.steps.sandbox.streams import Listener, Stream
 _START_SEC = 30.0
 _STOP_SEC = 5.0
 _KILL_SEC = 5.0
+_DYING_SEC = 2.0
 # Docker lets go of an exec two seconds after its process has ended, whoever still holds its pipes. The same here, and
 # at once when nothing more comes.
 _LINGER_SEC = 2.0
 _QUIET_SEC = 0.2
+_PF_EXITING = 0x4
+"""Of a process's flags (field 9 of ``/proc/PID/stat``): it has begun to end; a zombie has it, too."""
 _KILLED = 128 + signal.SIGKILL
 
 
@@ -161,22 +164,35 @@ class Box:
         return _children(self._process.pid)
 
     def death(self) -> str | None:
-        """How the sandbox has ended by itself, in a line; None while it lives."""
-        try:
-            code = self._gone.result() if self._gone.done() else self._unheard_end()
-        except ChildProcessError:  # the loop has heard of it in this moment
-            return "the sandbox died under the trial"
-        if code is None:
-            return None
+        """How the sandbox has ended by itself, in a line; None while it lives.
+
+        The process around the keeper has memory to give back, so it may end some time after the keeper has.
+        """
+        deadline = time.monotonic() + _DYING_SEC
+        while (code := self._exit_code()) is None:
+            if not self._is_ending():
+                return None
+            if time.monotonic() > deadline:
+                return "the sandbox died under the trial"
+            time.sleep(0.01)
         how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
         return f"the sandbox died under the trial ({how})"
 
-    def _unheard_end(self) -> int | None:
-        """How the process has ended where the loop has not heard of it yet; None while it lives."""
-        found = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+    def _exit_code(self) -> int | None:
+        """Of the process around the keeper, as the kernel has it, for the loop may not have heard of it yet."""
+        try:
+            if self._gone.done():
+                return self._gone.result()
+            found = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        except ChildProcessError:  # the loop hears of it in this moment
+            return None
         if found is None:
             return None
         return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+
+    def _is_ending(self) -> bool:
+        keeper = self.processes()
+        return not keeper or any(_is_ending(pid) for pid in (self._process.pid, *keeper))
 
     def _tell(self, name: str) -> None:
         stdin = self._process.stdin
@@ -309,6 +325,14 @@ def _children(pid: int) -> list[int]:
             if int(fields[1]) == pid:
                 found.append(int(stat.parent.name))
     return found
+
+
+def _is_ending(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return True
+    return bool(int(stat.rpartition(")")[2].split()[6]) & _PF_EXITING)
 
 
 def _kill(job: _Job, mark: str) -> None:
