@@ -148,7 +148,12 @@ def advance(fold: Fold, batch_dir: Path) -> list[dict[str, Any]]:
         try:
             if _apply(fold, event):
                 new.append(event)
-        except (KeyError, TypeError):  # a line that no writer of ours has written
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            AttributeError,
+        ):  # one that no writer of ours has written
             continue
     return new
 
@@ -162,9 +167,11 @@ def _events(batch_dir: Path, offset: int) -> Iterable[tuple[int, dict[str, Any]]
         stream.seek(offset)
         data = stream.read(end - offset)
     whole = data[: data.rfind(b"\n") + 1]
+    if not whole:  # one long line that is being written, or was cut
+        return ()
     try:
         events = json.loads(f"[{whole.decode().rstrip().replace('\n', ',')}]")
-    except ValueError:  # an empty, cut or foreign line somewhere
+    except (ValueError, RecursionError):  # an empty, cut or foreign line somewhere
         return ledger.read(batch_dir, offset)
     return chain(zip(repeat(offset), events[:-1]), [(offset + len(whole), events[-1])])
 

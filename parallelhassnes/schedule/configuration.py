@@ -3,7 +3,7 @@
     parallelhassnes.toml                 the user's; edited whenever somebody likes
     _system/harness_config.json   A      what passes went by last; written before anything starts under it
 
-Every pass looks at the file's stamp (mtime, size, inode), reads it where that moved, and parses it where its bytes are
+Every pass looks at the file's stamp (times, size, inode), reads it where that moved, and parses it where its bytes are
 others. An attempt goes on under what it was started under, which its ``meta.json`` names. A file that cannot be used
 changes nothing: ``health`` tells of it until it is mended.
 """
@@ -12,6 +12,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -23,9 +24,9 @@ from parallelhassnes.store.layout import Layout
 
 SNAPSHOT = "harness_config.json"
 _WRITING_SEC = 1.0
-"""An empty file is taken for one that somebody is writing until it is so old."""
+"""An empty file, or none, is taken for one that somebody is writing until it is so for that long."""
 
-type _Stamp = tuple[int, int, int] | None
+type _Stamp = tuple[int, ...] | None
 """None where there is no file."""
 
 
@@ -45,8 +46,8 @@ class _Seen(NamedTuple):
 
 _seen: dict[str, _Seen] = {}
 """Path → what this process has read there; forked processes begin with it."""
-_kept: dict[str, Config] = {}
-"""Path of a snapshot → what this process knows to be in it."""
+_kept: dict[str, tuple[_Stamp, Config]] = {}
+"""Path of a snapshot → its stamp, and what this process knows to be in it: another process may have written it since."""
 
 
 def in_force(layout: Layout) -> InForce:
@@ -66,7 +67,7 @@ def in_force(layout: Layout) -> InForce:
         stamp, data = None, b""
     except (OSError, atomic.CorruptFile) as error:
         return _instead(layout, UserError(atomic.describe_damage(error)))
-    if stamp is not None and not data and 0 <= time.time() - stamp[0] / 1e9 < _WRITING_SEC:
+    if not data and _is_writing(layout, stamp):
         return known.found if known else InForce(_earlier(layout) or Config())
     digest = hashlib.sha256(data).hexdigest()
     if known is None or digest != known.digest:
@@ -86,7 +87,8 @@ def trouble(layout: Layout) -> str:
 def keep(layout: Layout, config: Config) -> None:
     """Write down what is about to be gone by: the snapshot, and its version. The caller holds ``tick.lock``."""
     current = layout.system / SNAPSHOT
-    if _kept.get(str(current)) is config and os.path.exists(current):  # noqa: PTH110 - hot path
+    stamp, known = _kept.get(str(current), (None, None))
+    if known is config and stamp is not None and stamp == _stamp(current):
         return
     digest = config.sha256()
     if atomic.read_derived(current).get("sha256") != digest:
@@ -95,15 +97,21 @@ def keep(layout: Layout, config: Config) -> None:
         both = {"sha256": digest, "config": document}
         ledger.replace_json(layout.system, SNAPSHOT, both)
         ledger.append(layout.system, "configured", config_sha256=digest)
-    _kept[str(current)] = config
+    _kept[str(current)] = _stamp(current), config
 
 
-def _stamp(path: str) -> _Stamp:
+def _stamp(path: str | Path) -> _Stamp:
     try:
         info = os.stat(path)  # noqa: PTH116 - hot path
     except FileNotFoundError:
         return None
-    return info.st_mtime_ns, info.st_size, info.st_ino
+    return info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino
+
+
+def _is_writing(layout: Layout, stamp: _Stamp) -> bool:
+    """Whether a file without content has been so for a moment only: editors empty it, or move it away, before they write."""
+    since = stamp or _stamp(layout.root)
+    return since is not None and 0 <= time.time() - since[0] / 1e9 < _WRITING_SEC
 
 
 def _read(layout: Layout, data: bytes) -> InForce:

@@ -190,26 +190,12 @@ def _key(layout: Layout) -> bytes:
         try:
             found = atomic.read_bytes(path)
         except FileNotFoundError:
-            found = b""
+            path.parent.mkdir(exist_ok=True)
+            atomic.claim(path, secrets.token_bytes(_KEY_BYTES), mode=0o600)
+            continue
         if len(found) == _KEY_BYTES:
             return found
-        path.parent.mkdir(exist_ok=True)
-        fresh = path.with_name(f"{path.name}.{os.getpid()}")
-        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(handle, secrets.token_bytes(_KEY_BYTES))
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        try:
-            if found:
-                fresh.replace(path)
-            else:
-                path.hardlink_to(fresh)  # whoever was faster made it
-        except FileExistsError:
-            pass
-        finally:
-            fresh.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
 
 class Credentials:

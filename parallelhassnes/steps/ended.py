@@ -82,8 +82,11 @@ def spent(line: Mapping[str, Any]) -> amounts.Spent:
     if line.keys().isdisjoint(SAID):
         tokens: amounts.Tokens = (amounts.tokens(line.get("tokens")), None, None)
     elif kind == "trial":
-        one, two, three = untrusted.mapping(line.get("trial")).get("tokens") or (None, None, None)
-        tokens = (one, two, three)
+        found = untrusted.mapping(line.get("trial")).get("tokens")
+        one, two, three = (
+            found if isinstance(found, list | tuple) and len(found) == 3 else (None,) * 3
+        )
+        tokens = (amounts.tokens(one), amounts.tokens(two), amounts.tokens(three))
     else:
         one, two, three = (used.get(name) for name in amounts.TOKENS)
         tokens = (one, two, three)

@@ -6,12 +6,11 @@ Only ``init`` and ``run`` make a store. Anything else that finds none leaves it 
 was moved away, is not made again at its old place.
 """
 
-import os
 from pathlib import Path
 
 from parallelhassnes import names
 from parallelhassnes.errors import UserError
-from parallelhassnes.store import members
+from parallelhassnes.store import atomic, members
 from parallelhassnes.store.layout import Layout
 
 STORE_ID = "store_id"
@@ -37,25 +36,17 @@ def check(layout: Layout) -> None:
 
 
 def store_id(runs: Path) -> str:
-    """The id of the store whose ``runs`` folder this is; makes it where there is none."""
+    """The id of the store whose ``runs`` folder this is; makes it where there is none, or what is there names nothing."""
     path = runs / "_system" / STORE_ID
     while True:
         try:
-            found = path.read_text(encoding="ascii").strip()
+            found = path.read_bytes().decode("ascii", "replace").strip()
         except FileNotFoundError:
-            _make(path)
+            path.parent.mkdir(exist_ok=True)
+            atomic.claim(path, f"{names.new_run_id()}\n".encode("ascii"))
             continue
-        return found
-
-
-def _make(path: Path) -> None:
-    """Claim the name by a link, which fails where somebody was faster; the content is whole from the start."""
-    path.parent.mkdir(exist_ok=True)
-    fresh = path.with_name(f".{STORE_ID}.{os.getpid()}")
-    fresh.write_text(names.new_run_id() + "\n", encoding="ascii")
-    try:
-        path.hardlink_to(fresh)
-    except FileExistsError:
-        return
-    finally:
-        fresh.unlink(missing_ok=True)
+        if names.is_safe_id(found):
+            return found
+        path.unlink(
+            missing_ok=True
+        )  # a power cut: with an empty id, stores would take each other's containers

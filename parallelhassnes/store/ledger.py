@@ -231,7 +231,7 @@ def _line_before(handle: int, end: int) -> bytes:
 def _numbered(line: bytes) -> dict[str, Any] | None:
     try:
         found = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) and isinstance(found.get("seq"), int) else None
 
@@ -263,7 +263,7 @@ def read(batch_dir: Path, offset: int = 0) -> Iterator[tuple[int, dict[str, Any]
             offset += len(raw)
             try:
                 document = json.loads(raw)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(document, dict) and document.get("event") != WRITES:
                 yield offset, document

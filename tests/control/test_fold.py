@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parallelhassnes.control import fold as folds
+from parallelhassnes.steps.ended import spent
 from parallelhassnes.store import atomic, ledger
 
 STEPS = ("j1/a", "j1/b", "j2/a")
@@ -121,6 +122,35 @@ def test_lines_that_are_cut_or_foreign_are_passed_over(tmp_path: Path) -> None:
     ended(tmp_path, "j1/a")
     folds.advance(fold, tmp_path)
     assert statuses(fold) == {"j1/a": "succeeded"}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"failure": "text"}, {"trial": [1]}, {"trial": {"tokens": [1]}}, {"trial": {"result": "scored", "tokens": "abc"}},
+        {"number": "two"}, {"event": "retry", "target": 5}, {"event": ["ended"]}, {"event": "canceled", "steps": [["a"]]},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("long", [False, True])
+def test_a_line_of_any_shape_stops_no_reader(tmp_path: Path, monkeypatch, odd, long) -> None:
+    monkeypatch.setattr(folds, "_LONG_TAIL", 0 if long else 1 << 20)
+    launched(tmp_path, "j1/a")
+    line = {"event": "ended", "job_id": "x", "step_id": "y", "number": 1, "attempt": "z", "status": "failed", "at": "", "kind": "trial", "steps": []}  # fmt: skip
+    with (tmp_path / ledger.LEDGER).open("a") as stream:
+        stream.write(json.dumps(line | odd) + "\n5\n" + "[" * 9000 + "]" * 9000 + "\n")
+    ended(tmp_path, "j1/a")
+    assert statuses(folds.load(tmp_path))["j1/a"] == "succeeded"
+    for _, event in ledger.read(tmp_path):
+        spent(event)
+
+
+def test_a_long_line_that_is_still_being_written_is_left_alone(tmp_path: Path) -> None:
+    launched(tmp_path, "j1/a")
+    fold = folds.load(tmp_path)
+    with (tmp_path / ledger.LEDGER).open("ab") as stream:
+        stream.write(b'{"event":"canceled","steps":["' + b"a" * (1 << 20))
+    assert folds.advance(fold, tmp_path) == []
+    assert statuses(fold) == {"j1/a": "running"}
 
 
 def test_a_long_tail_is_read_like_a_short_one(tmp_path: Path) -> None:

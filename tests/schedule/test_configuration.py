@@ -206,3 +206,35 @@ def test_a_file_is_read_where_its_stamp_moved_and_parsed_where_its_bytes_are_oth
     then = time.time() - 60
     os.utime(path, (then, then))
     assert configuration.in_force(ctx.layout).config == Config()
+
+
+def test_an_edit_that_puts_the_old_time_back_and_a_file_that_an_editor_moved_away(root):
+    ctx = context(root, FAST + "concurrency = 3\n[limits]\nk = 1\n")
+    path = root / "parallelhassnes.toml"
+    assert configuration.in_force(ctx.layout).config.concurrency == 3
+    kept, text = path.stat(), path.read_text()
+    with path.open("r+") as stream:  # in place, of one size, as ``rsync --inplace --times`` does
+        stream.write(text.replace("concurrency = 3", "concurrency = 4"))
+    os.utime(path, ns=(kept.st_atime_ns, kept.st_mtime_ns))
+    assert configuration.in_force(ctx.layout).config.concurrency == 4
+    path.rename(root / "parallelhassnes.toml~")  # vim's backup, before it writes the file anew
+    found = configuration.in_force(ctx.layout).config
+    assert (found.concurrency, found.limits) == (4, {"k": 1})
+    then = time.time() - 60
+    os.utime(root, (then, then))
+    assert configuration.in_force(ctx.layout).config == Config(), "it was taken away for good"
+
+
+def test_the_snapshot_follows_the_file_where_another_process_wrote_it_in_between(root):
+    ctx = context(root, FAST + "concurrency = 6\n")
+    batch = put(ctx, table(job("j", command("s", "true"))))
+    configuration.keep(ctx.layout, configuration.in_force(ctx.layout).config)
+    edit(ctx, "concurrency = 1\n")
+    program(root, "tick", "--until-idle")
+    snapshot = ctx.layout.system / configuration.SNAPSHOT
+    assert read(snapshot)["config"]["concurrency"] == 1
+    assert states(ctx, batch) == {"j/s": ["succeeded"]}
+    (root / "parallelhassnes.toml").write_text("heartbeat_sec = 0.2\ngrace_sec = 3\n" + FAST + "concurrency = 6\n")  # fmt: skip
+    config = configuration.in_force(ctx.layout).config
+    configuration.keep(ctx.layout, config)
+    assert read(snapshot)["config"]["concurrency"] == config.concurrency == 6

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -25,7 +26,8 @@ from stores import (
 )
 
 from parallelhassnes.control.audit import verify
-from parallelhassnes.store import queue_keys
+from parallelhassnes.schedule import credentials
+from parallelhassnes.store import identity, queue_keys
 
 KEY = "fake/model"
 GOOD, BAD, OTHER = "g00d-" + "k" * 20, "b4d-" + "z" * 20, "0ther-" + "q" * 20
@@ -223,3 +225,44 @@ def test_the_key_of_the_marks_is_private_and_outside_of_what_is_shared(root):
     assert key.stat().st_mode & 0o777 == 0o600
     assert key.read_bytes() not in everything_below(ctx.layout.runs)
     assert [runner["runner_id"] for runner in json.loads(program(root, "scoreboard", "--json").stdout)["runners"]] == [ctx.config.runner_id]  # fmt: skip
+
+
+def asked(layout, what):
+    """What names the store's key, or the store."""
+    if what == "id":
+        return identity.store_id(layout.runs)
+    return credentials.mark_of(layout, {"A": "x"})
+
+
+@pytest.mark.parametrize("what", ["key", "id"])
+def test_threads_that_need_the_key_or_the_id_first_at_once_get_the_same(root, what):
+    layout = context(root).layout
+    path = layout.credential_key if what == "key" else layout.system / identity.STORE_ID
+    together, found = threading.Barrier(6), []
+
+    def ask():
+        together.wait()
+        found.append(asked(layout, what))
+
+    for _ in range(20):
+        path.unlink(missing_ok=True)
+        threads = [threading.Thread(target=ask) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(found) == 6, "each got one"
+        assert set(found) == {asked(layout, what)}, "the one that is there"
+        found.clear()
+    assert [each.name for each in path.parent.glob(".tmp-*")] == []
+
+
+@pytest.mark.parametrize("what", ["key", "id"])
+@pytest.mark.parametrize("spoilt", [b"", b"\0" * 7, b"\xff/"])
+def test_a_key_or_an_id_that_a_power_cut_has_spoilt_is_made_anew(root, what, spoilt):
+    layout = context(root).layout
+    path = layout.credential_key if what == "key" else layout.system / identity.STORE_ID
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(spoilt)
+    assert asked(layout, what) == asked(layout, what)
+    assert len(path.read_bytes()) == (32 if what == "key" else 13)
