@@ -7,12 +7,13 @@ expanded and every name checked. ``JobSpec`` is the content of ``job.json``, ``B
 
 import hashlib
 import json
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from parallelhassnes.config import Budget, ClassRetry, FailureClass
+from parallelhassnes.config import Budget, ClassRetry, FailureClass, RetryConfig
 
 type After = Literal["success", "end", "attempt"]
 
@@ -30,6 +31,9 @@ class TopUp(Record):
     """Further attempts of this step, besides its retries."""
 
 
+type RetryValue = Literal["max_attempts", "backoff_sec", "classes"]
+
+
 class Retry(Record):
     """How often a step is attempted; docs/failures.md has the table that this changes."""
 
@@ -41,6 +45,36 @@ class Retry(Record):
     """Failure class → what differs from the table."""
     top_up: TopUp | None = None
     """Of a trial whose agent has a target of scored trials (``n_valid``)."""
+    open: tuple[RetryValue, ...] = ()
+    """What the table leaves to ``[retry]`` of the configuration as it is when an attempt ends; of ``classes`` what it does not
+    name. Empty in plans of earlier versions, where all was filled in when the table was accepted."""
+
+    def under(self, config: RetryConfig) -> "Retry":
+        """The whole rule, with what is open taken from the configuration."""
+        if not self.open:
+            return self
+        given = {
+            "max_attempts": config.max_attempts,
+            "backoff_sec": config.backoff_sec,
+            "classes": merged_classes(config.classes, self.classes),
+        }
+        return self.model_copy(update={name: given[name] for name in self.open} | {"open": ()})
+
+
+LEFT_OPEN = Retry(open=("max_attempts", "backoff_sec", "classes"))
+"""Of a step whose table says nothing of retries."""
+
+
+def merged_classes(
+    *layers: Mapping[FailureClass, ClassRetry],
+) -> dict[FailureClass, ClassRetry]:
+    """One dict of all; a later layer counts more, value by value."""
+    made: dict[FailureClass, ClassRetry] = {}
+    for layer in layers:
+        for name, said in layer.items():
+            before = made.get(name, ClassRetry())
+            made[name] = before.model_copy(update=said.model_dump(exclude_none=True))
+    return made
 
 
 class Loop(Record):

@@ -12,7 +12,7 @@ from parallelhassnes.control.scoreboard_models import View
 from parallelhassnes.control.status import BatchStatus
 from parallelhassnes.errors import InvalidInput
 from parallelhassnes.names import Ids
-from parallelhassnes.plan import JobSpec, StepSpec
+from parallelhassnes.plan import LEFT_OPEN, JobSpec, StepSpec
 from parallelhassnes.schedule import add, ingest
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.settle import Book, ticket_of
@@ -52,8 +52,7 @@ def analyze(
     """
     found = resolve(ctx.layout, text)
     problems = Problems("analyze")
-    defaults = ingest.defaults(ctx)
-    tables = TableContext(problems, Bases([]), defaults)
+    tables = TableContext(problems, Bases([]), ingest.defaults(ctx))
     checked(list(parts), "", tables)
     if problems:
         raise InvalidInput(problems.found)
@@ -70,7 +69,7 @@ def analyze(
             for trial in _trials(status, job, found.step_id):
                 missing = [part for part in parts if not _has(ctx, book, job, trial, part, result)]
                 new.setdefault(job.job_id, []).extend(
-                    analysis_steps(trial, job.job_id, missing, tables, defaults.retry, taken)
+                    analysis_steps(trial, job.job_id, missing, tables, LEFT_OPEN, taken)
                 )
         book.save(whole=True)
         new = {job_id: steps for job_id, steps in new.items() if steps}

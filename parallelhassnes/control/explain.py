@@ -10,6 +10,7 @@ from parallelhassnes.control.find import resolve
 from parallelhassnes.control.scoreboard_models import View
 from parallelhassnes.control.status import BatchStatus, StepStatus
 from parallelhassnes.names import key_dir
+from parallelhassnes.plan import StepSpec
 from parallelhassnes.schedule import alone, health, starts
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.keys import Limit, effective_limit, table_limits
@@ -90,6 +91,7 @@ class _View:
         if found.state == "running":
             attempt = found.row.attempt if found.row else "an attempt"
             yield f"attempt {found.row.number if found.row else 1} ({attempt}) runs; `show` has its phase"
+            yield self._rule(found)
             return
         over = found.row is not None and found.row.retry_at is None
         if over:
@@ -109,18 +111,30 @@ class _View:
         yield from self._delay(found)
         yield from self._holds(found)
         yield from self._limits(found)
+        yield self._rule(found)
 
     def _ended(self, found: StepStatus) -> Iterator[str]:
         row = found.row
         if row is None:
             return
         yield f"attempt {row.number} ended as {row.status} ({row.failure or 'no failure'}) at {row.at}"
-        job = batches.read_job(self.status.batch_dir / found.job_id)
-        step_dir = self.ctx.layout.step(self.batch_id, found.job_id, found.step.step_id)
+        step = self._spec(found)
+        step_dir = self.ctx.layout.step(self.batch_id, found.job_id, step.step_id)
         overrides = batches.read_overrides(self.status.batch_dir / found.job_id)
-        now = stand(step_dir, job.step(found.step.step_id), overrides)
+        now = stand(step_dir, step, overrides)
         if now is not None and now.because:
             yield f"{'another attempt' if now.retry_at else 'no other attempt'}: {now.because}"
+
+    def _spec(self, found: StepStatus) -> StepSpec:
+        return batches.read_job(self.status.batch_dir / found.job_id).step(found.step.step_id)
+
+    def _rule(self, found: StepStatus) -> str:
+        """By what its next end is judged."""
+        said = self._spec(found).retry
+        rule = said.under(self.ctx.config.retry)
+        whose = "parallelhassnes.toml" if "max_attempts" in said.open else "its table"
+        again = f", again after {rule.backoff_sec:g} s at first" if rule.max_attempts > 1 else ""
+        return f"retries: {rule.max_attempts} attempts at most ({whose}){again}"
 
     def _canceled_by(self, key: str) -> str:
         from parallelhassnes.store import ledger
@@ -195,8 +209,7 @@ class _View:
         """The folder that another step works alone in; empty for a step that needs none or has it free."""
         if found.step.kind != "agent":
             return ""
-        job = batches.read_job(self.status.batch_dir / found.job_id)
-        folder = alone.own_folder(job.step(found.step.step_id))
+        folder = alone.own_folder(self._spec(found))
         if folder is None or not locks.is_held(self.ctx.layout.directory_lock(folder)):
             return ""
         return f"another step works in {folder}, and only one may at a time"
@@ -214,8 +227,7 @@ class _View:
     def _start_rate(self, found: StepStatus) -> str:
         if found.step.kind != "trial":
             return ""
-        job = batches.read_job(self.status.batch_dir / found.job_id)
-        environment = environment_of(job.step(found.step.step_id).spec.get("config") or {})
+        environment = environment_of(self._spec(found).spec.get("config") or {})
         for bucket in starts.waiting(self.ctx.layout):
             if bucket.environment == environment:
                 if bucket.down:

@@ -15,12 +15,12 @@ import errno
 import os
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from parallelhassnes.config import Bounds
+from parallelhassnes.config import Bounds, RetryConfig
 from parallelhassnes.execute import logs, own_files
 from parallelhassnes.execute.clean import Patience, clean
 from parallelhassnes.execute.redact import Redactor
@@ -46,6 +46,7 @@ def finish(
     log_ceiling: int = logs.CEILING,
     bounds: Bounds = Bounds(),
     meta: bytes | None = None,
+    retry: Callable[[], RetryConfig] = RetryConfig,
 ) -> None:
     """Write the attempt's end and seal it; every process of the attempt but ours has ended.
 
@@ -56,6 +57,7 @@ def finish(
         log_ceiling: bytes of each log beyond which its middle is cut out.
         bounds: what is kept of the attempt, and how long this may take.
         meta: the content of ``meta.json`` before the worker began, where it is known.
+        retry: asked when the end is written: what the configuration says of retries, by which this end is judged.
 
     Raises:
         OSError: there is still no space; the attempt has no seal, and a repair goes on from what there is.
@@ -68,7 +70,7 @@ def finish(
         try:
             own_files.take_over_from_worker(attempt.dir, meta)
             if not (state.terminal and _has_report(attempt)):
-                state = _write_end(attempt, kind, end, state, was_full=was_full)
+                state = _write_end(attempt, kind, end, state, retry, was_full=was_full)
             _remove_tmp(attempt.dir / "tmp")
             logs.trim(attempt.dir, log_ceiling)
             _close_log()
@@ -85,7 +87,13 @@ def finish(
 
 
 def _write_end(
-    attempt: Attempt, kind: Kind, end: WorkerEnd, state: AttemptState, *, was_full: bool
+    attempt: Attempt,
+    kind: Kind,
+    end: WorkerEnd,
+    state: AttemptState,
+    retry: Callable[[], RetryConfig],
+    *,
+    was_full: bool,
 ) -> AttemptState:
     outcome = _blame_the_disk(
         attempt, _conclude(attempt, kind, end, state.stuck_since), was_full=was_full
@@ -97,6 +105,7 @@ def _write_end(
             "ended_at": now_text(),
             "exit_code": end.exit_code,
             "failure": _failure(outcome),
+            "retry": retry() if attempt.step.retry.open else None,
             "stuck_since": None,
             "live": None,
         }

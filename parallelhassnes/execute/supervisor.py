@@ -18,12 +18,12 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from parallelhassnes.config import Bounds
+from parallelhassnes.config import Bounds, RetryConfig
 from parallelhassnes.execute import logs, own_files, processes
 from parallelhassnes.execute.finish import finish, sweep
 from parallelhassnes.execute.progress import Progress
@@ -59,11 +59,13 @@ def supervise(
     lock: int,
     timing: Timing,
     secrets: Mapping[str, str] = MappingProxyType({}),
+    retry: Callable[[], RetryConfig] = RetryConfig,
 ) -> None:
     """Own the attempt from start to seal; the caller is a process of its own that holds ``step.lock``.
 
     Args:
         secrets: those of the environment's values that are taken out of every file at the end.
+        retry: as ``finish`` asks it.
     """
     processes.adopt_orphans()
     wake, write = _listen()
@@ -88,7 +90,7 @@ def supervise(
         if not own_files.put_back(attempt.dir, attempt.job_dir, meta):
             sweep(attempt, kind)
             return
-    finish(attempt, kind, end, watch.state, secrets, timing.log_ceiling, timing.bounds, meta)
+    finish(attempt, kind, end, watch.state, secrets, timing.log_ceiling, timing.bounds, meta, retry)
 
 
 def _listen() -> tuple[int, int]:

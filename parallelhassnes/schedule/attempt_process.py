@@ -12,19 +12,21 @@ import platform
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 from parallelhassnes import __version__
-from parallelhassnes.config import PASSED_IF_SET, BadEnvFile, Bounds
+from parallelhassnes.config import PASSED_IF_SET, BadEnvFile, Bounds, RetryConfig
+from parallelhassnes.errors import UserError
 from parallelhassnes.execute import launcher, logs, own_files, processes
 from parallelhassnes.execute.finish import finish
 from parallelhassnes.execute.secret_forms import is_public, looks_secret, url_password
 from parallelhassnes.execute.supervisor import Timing, supervise
 from parallelhassnes.names import begun, run_id_of
 from parallelhassnes.plan import StepSpec
-from parallelhassnes.schedule import credentials, health, lent
+from parallelhassnes.schedule import configuration, credentials, health, lent
 from parallelhassnes.schedule.context import Context, Options
 from parallelhassnes.steps.kinds import Attempt, Kind, WorkerEnd
 from parallelhassnes.steps.registry import kind as kind_of
@@ -73,6 +75,7 @@ def run(ctx: Context, assignment: Assignment, lock: int, then: Then) -> None:
         run_id=meta.run_id, number=meta.number, step=step, stand_in=meta.stand_in,
     )  # fmt: skip
     kind = kind_of(step.kind)
+    retry = partial(_retry_now, ctx)
     if assignment.dead:
         end_dead(
             attempt,
@@ -81,6 +84,7 @@ def run(ctx: Context, assignment: Assignment, lock: int, then: Then) -> None:
             secrets_of(ctx, attempt),
             ctx.config.max_log_mb << 20,
             ctx.config.bounds,
+            retry,
         )
     else:
         timing = Timing(
@@ -88,13 +92,23 @@ def run(ctx: Context, assignment: Assignment, lock: int, then: Then) -> None:
             ctx.config.on_stuck == "retry", ctx.config.max_log_mb << 20,
             ctx.config.bounds,
         )  # fmt: skip
-        supervise(attempt, kind, environment(ctx, attempt), lock, timing, secrets_of(ctx, attempt))
+        supervise(
+            attempt, kind, environment(ctx, attempt), lock, timing, secrets_of(ctx, attempt), retry
+        )
     logs.go_on_in(health.log_of(ctx.layout))
     # Under the lock: were this process to stand still in between, others would end the ticket, start the step's next attempt,
     # whose ticket has the same name, and lose that one to this process when it goes on.
     tickets.end_running(ctx.layout, assignment.key_dir, assignment.ticket)
     os.close(lock)
     then(ctx)
+
+
+def _retry_now(ctx: Context) -> RetryConfig:
+    """What the configuration says of retries now; what it said at the start where that cannot be told."""
+    try:
+        return configuration.in_force(ctx.layout).config.retry
+    except UserError:
+        return ctx.config.retry
 
 
 def _meta(ctx: Context, assignment: Assignment, step: StepSpec) -> AttemptMeta:
@@ -131,6 +145,7 @@ def end_dead(
     secrets: Mapping[str, str],
     log_ceiling: int,
     bounds: Bounds,
+    retry: Callable[[], RetryConfig] = RetryConfig,
 ) -> None:
     """Kill what a dead supervisor left, take what its worker had finished, seal."""
     if state.worker_pid and state.worker_lives():
@@ -138,7 +153,7 @@ def end_dead(
     processes.kill_run(attempt.run_id)
     canceled = attempts.is_asked_to_end(attempt.dir, attempt.run_id)
     end = WorkerEnd(None, "canceled" if canceled else "lost")
-    finish(attempt, kind, end, state, secrets, log_ceiling, bounds)
+    finish(attempt, kind, end, state, secrets, log_ceiling, bounds, retry=retry)
 
 
 def environment(ctx: Context, attempt: Attempt) -> dict[str, str]:

@@ -32,7 +32,7 @@ from pydantic import BaseModel, ConfigDict
 from parallelhassnes import names
 from parallelhassnes.errors import InvalidInput, Problem, UserError
 from parallelhassnes.execute.secret_forms import is_placeholder, is_public, unfit
-from parallelhassnes.plan import BatchMeta, Plan, Retry
+from parallelhassnes.plan import BatchMeta, Plan
 from parallelhassnes.schedule import add, carry, more
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.requeue import requeue_batch, write_ack
@@ -127,13 +127,8 @@ def defaults(ctx: Context) -> "TableDefaults":
     """What the configuration says about tables that leave it open."""
     from parallelhassnes.tables.expand import TableDefaults
 
-    retry = Retry(
-        max_attempts=ctx.config.retry.max_attempts, backoff_sec=ctx.config.retry.backoff_sec,
-        classes=ctx.config.retry.classes,
-    )  # fmt: skip
     return TableDefaults(
         environment=ctx.config.environment,
-        retry=retry,
         aliases=ctx.config.aliases,
         secrets=ctx.config.secrets,
         max_steps=ctx.config.max_steps,

@@ -14,7 +14,7 @@ from parallelhassnes.names import key_dir
 from parallelhassnes.plan import StepSpec
 from parallelhassnes.schedule import adaptive, breaker
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.schedule.policy import policy_of
+from parallelhassnes.schedule.policy import TABLE
 from parallelhassnes.store import attempts, batches, members, queue_keys, tickets
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue_keys import Breaker, KeyState
@@ -155,7 +155,7 @@ class Keys:
         state = before
         if name in adaptive.SIGNALS:
             state = self._lowered(state, batch_id, now, name)
-        if name is not None and policy_of(name, step.retry).pauses_key:
+        if name is not None and TABLE[name].pauses_key:
             state = self._paused(state, f"{batch_id}/{job_id}/{step.step_id}", now, name)
         else:
             for mark, known in state.breakers.items():

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from parallelhassnes.config import RetryConfig
 from parallelhassnes.plan import StepSpec
 from parallelhassnes.schedule import history, policy
 from parallelhassnes.store.records import AttemptState, Overrides, now_text
@@ -20,6 +21,9 @@ class Due(NamedTuple):
 def due(step_dir: Path, step: StepSpec, newest: AttemptState, overrides: Overrides) -> Due:
     """What follows the newest attempt, which has ended; derived from the step's folder and ``overrides.json`` alone.
 
+    What the table leaves open follows ``[retry]`` as it was when that attempt ended, which its ``state.json`` has: a decision
+    stays what it was, whatever is edited afterwards and however often it is derived.
+
     A retry that an operator asked for is due at once, whatever the attempt came to, and starts the counts anew.
     """
     if step.step_id in overrides.canceled:
@@ -30,7 +34,7 @@ def due(step_dir: Path, step: StepSpec, newest: AttemptState, overrides: Overrid
     if newest.failure is None and newest.status == "succeeded" and step.retry.top_up is None:
         return Due(None, "")
     past = history.read(step_dir, step, newest, asked)
-    decision = policy.decide(past, step.retry)
+    decision = policy.decide(past, step.retry.under(newest.retry or RetryConfig()))
     if decision.retry_at is None:
         return Due(None, decision.why)
     return Due(now_text(datetime.fromtimestamp(decision.retry_at, UTC)), decision.why)

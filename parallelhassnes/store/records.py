@@ -6,7 +6,7 @@ Times are RFC 3339, UTC, to the microsecond. Every record has a ``schema_version
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from parallelhassnes.config import Budget
+from parallelhassnes.config import Budget, RetryConfig
 from parallelhassnes.plan import Record
 from parallelhassnes.store import process_identity
 
@@ -124,6 +124,8 @@ class AttemptState(Record):
     failure: FailureRecord | None = None
     shut_down: bool = False
     """Its supervisor was told to end (SIGTERM) without a cancel, as when the host goes down: no attempt of the step."""
+    retry: RetryConfig | None = None
+    """``[retry]`` of the configuration when the attempt ended, where its step's table leaves something of it open."""
     log_bytes: int = 0
     """Size of the worker's logs, and of a trial's folder, at the last heartbeat."""
     live: LiveRecord | None = None

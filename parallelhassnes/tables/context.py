@@ -5,10 +5,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from parallelhassnes.config import ClassRetry, FailureClass
 from parallelhassnes.errors import UserError
 from parallelhassnes.names import agent_key, normalise_queue_key
-from parallelhassnes.plan import Enough, Retry, StepSpec
+from parallelhassnes.plan import LEFT_OPEN, Enough, Retry, StepSpec, merged_classes
 from parallelhassnes.tables.model import EnoughPart, RetryPart
 from parallelhassnes.tables.paths import Bases
 from parallelhassnes.tables.problems import Problems
@@ -22,7 +21,6 @@ class TableDefaults:
 
     environment: str = "docker"
     """Harbor environment type of a trial that names none, or ``sandbox``."""
-    retry: Retry = field(default_factory=Retry)
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Model name, queue key or pattern → the queue key to use instead."""
     secrets: tuple[str, ...] = ()
@@ -112,26 +110,16 @@ class Context:
         return normalise_queue_key(agent_key(name), self.defaults.aliases)
 
     def retry(self, *parts: RetryPart | None) -> Retry:
-        """The first that says anything, value by value; the configuration's after that."""
+        """The first that says anything, value by value; what none says is left open to the configuration."""
         attempts = [part.max_attempts for part in parts if part and part.max_attempts is not None]
         backoffs = [part.backoff_sec for part in parts if part and part.backoff_sec is not None]
         classes = [part.classes for part in parts if part and part.classes is not None]
-        if not attempts and not backoffs and not classes:
-            return self.defaults.retry
-        return Retry(
-            max_attempts=attempts[0] if attempts else self.defaults.retry.max_attempts,
-            backoff_sec=backoffs[0] if backoffs else self.defaults.retry.backoff_sec,
-            classes=merged_classes(self.defaults.retry.classes, *reversed(classes)),
-        )
-
-
-def merged_classes(
-    *layers: Mapping[FailureClass, ClassRetry],
-) -> dict[FailureClass, ClassRetry]:
-    """One dict of all; a later layer counts more, value by value."""
-    made: dict[FailureClass, ClassRetry] = {}
-    for layer in layers:
-        for name, said in layer.items():
-            before = made.get(name, ClassRetry())
-            made[name] = before.model_copy(update=said.model_dump(exclude_none=True))
-    return made
+        said: dict[str, Any] = {}
+        if attempts:
+            said["max_attempts"] = attempts[0]
+        if backoffs:
+            said["backoff_sec"] = backoffs[0]
+        if not said and not classes:
+            return LEFT_OPEN
+        left = tuple(name for name in LEFT_OPEN.open if name not in said)
+        return Retry(**said, classes=merged_classes(*reversed(classes)), open=left)

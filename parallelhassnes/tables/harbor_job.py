@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from parallelhassnes.errors import UserError
 from parallelhassnes.names import BATCH_FILES, Ids
-from parallelhassnes.plan import Plan, Retry
+from parallelhassnes.plan import LEFT_OPEN, Plan, Retry
 from parallelhassnes.tables.check import finish
 from parallelhassnes.tables.context import Context
 from parallelhassnes.tables.datasets import found_tasks, harbor_plan
@@ -67,7 +67,7 @@ def expand_harbor_job(document: dict[str, Any], context: Context) -> Plan | None
         problems.add("/datasets" if config.datasets else "/tasks", error.message, error.fix)
         return None
     columns, limits = _columns(plan, config, trials)
-    retry = _retry(raw, config, context)
+    retry = _retry(raw, config)
     tasks = [_named(task, known) for task in found_tasks(plan)]
     drafts = group_by_task(
         [(task, columns) for task in _once(tasks)],
@@ -212,14 +212,14 @@ def _needs_network(config: Any) -> bool:
     )
 
 
-def _retry(raw: dict[str, Any], config: Any, context: Context) -> Retry:
+def _retry(raw: dict[str, Any], config: Any) -> Retry:
     """Harbor's ``max_retries`` counts the attempts after the first; what the file leaves out is ours to say."""
     if "retry" not in raw and "orchestrator" not in raw:
-        return context.defaults.retry
+        return LEFT_OPEN
     return Retry(
         max_attempts=min(config.retry.max_retries + 1, 100),
         backoff_sec=min(max(config.retry.min_wait_sec, 0.0), 86_400.0),
-        classes=context.defaults.retry.classes,
+        open=("classes",),
     )
 
 

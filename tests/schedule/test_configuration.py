@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -122,6 +123,109 @@ def test_secrets_names_and_floors_are_those_of_the_pass_that_starts_a_step(root)
     edit(ctx, "")
     program(root, "tick")
     wait_for(lambda: states(ctx, batch).get("j/e") == ["succeeded"], "the step after it")
+
+
+AT_LEAST_TWICE = (
+    "[retry]\nmax_attempts = {}\nbackoff_sec = {}\n[retry.classes.agent_error]\nretry = true\n"
+)
+
+
+def waits_and_fails(root: Path, step_id: str, **more) -> dict:
+    script = f"touch {root}/runs-{step_id}; until [ -e {root}/go-{step_id} ]; do sleep 0.02; done; exit 3"
+    return shell(step_id, script, **more)
+
+
+def test_an_end_is_judged_by_the_retry_of_the_configuration_as_it_is_then(root):
+    """Four attempts where one was allowed when the batch came; what the table says of itself stays."""
+    ctx = context(root, FAST + "[retry]\nmax_attempts = 1\n")
+    steps = [
+        waits_and_fails(root, "open"),
+        waits_and_fails(root, "own", retry={"max_attempts": 2}),
+        waits_and_fails(root, "own_class", retry={"classes": {"agent_error": {"retry": False}}}),
+        waits_and_fails(root, "own_backoff", retry={"backoff_sec": 40}),
+        command("after", "true", depends_on=["open"]),
+    ]
+    batch = put(ctx, table(job("j", *steps)))
+    program(root, "tick")
+    for name in ("open", "own", "own_class", "own_backoff"):
+        wait_for((root / f"runs-{name}").exists, f"{name} to run")
+    assert "retries: 1 attempts at most (parallelhassnes.toml)" in told(root, "j/open")
+    edit(ctx, AT_LEAST_TWICE.format(4, 0.05))
+    assert "retries: 4 attempts at most (parallelhassnes.toml), again after 0.05 s" in told(root, "j/open")  # fmt: skip
+    assert "retries: 2 attempts at most (its table), again after 0.05 s" in told(root, "j/own")
+    for name in ("open", "own", "own_class", "own_backoff"):
+        (root / f"go-{name}").touch()
+    wait_for(
+        lambda: (
+            {name: len(ends) for name, ends in states(ctx, batch).items()}
+            == {"j/open": 4, "j/own": 2, "j/own_class": 1, "j/own_backoff": 1}
+        ),
+        "as many attempts as are allowed now",
+    )
+    wait_for(lambda: "4 attempts used up" in told(root, "j/open"), "the last end to be settled")
+    assert "agent_error is not retried" in told(root, "j/own_class")
+    assert "again after 4" in told(root, "j/own_backoff")
+    # A rebuild comes to the same, whatever the file says by then.
+    before = decided(ctx, batch)
+    assert before["open"] == (True, None)
+    edit(ctx, AT_LEAST_TWICE.format(9, 900))
+    program(root, "doctor", "--rebuild", check=False)  # which also looks for an engine
+    assert decided(ctx, batch) == before
+    assert "4 attempts used up" in told(root, "j/open")
+
+
+def test_fewer_attempts_are_obeyed_by_steps_that_have_used_some(root):
+    ctx = context(root, FAST + AT_LEAST_TWICE.format(50, 0.05))
+    batch = put(ctx, table(job("j", waits_and_fails(root, "s"))))
+    program(root, "tick")
+    wait_for((root / "runs-s").exists, "it to run")
+    edit(ctx, AT_LEAST_TWICE.format(1, 0.05))
+    (root / "go-s").touch()
+    wait_for(lambda: "1 attempt used up" in told(root, "j/s"), "its end to be settled")
+    assert states(ctx, batch) == {"j/s": ["failed"]}
+
+
+def test_the_end_of_a_dead_attempt_is_judged_by_the_configuration_of_then(root):
+    ctx = context(root, FAST + "[retry]\nmax_attempts = 1\n")
+    batch = put(ctx, table(job("j", waits(root, "s"))))
+    program(root, "tick")
+    wait_for((root / "runs-s").exists, "it to run")
+    (attempt,) = attempt_dirs(ctx, batch)
+    os.kill(read(attempt / "state.json")["pid"], signal.SIGKILL)
+    edit(ctx, "[retry]\nmax_attempts = 2\n")
+    (root / "go-s").touch()
+    wait_for(
+        lambda: program(root, "tick") and states(ctx, batch)["j/s"] == ["lost", "succeeded"],
+        "the second attempt",
+    )
+
+
+def test_a_plan_of_an_earlier_version_keeps_the_rule_that_was_filled_in(root):
+    ctx = context(root, FAST + AT_LEAST_TWICE.format(2, 0.05))
+    batch = put(ctx, table(job("j", waits_and_fails(root, "s"))))
+    path = ctx.layout.batch(batch) / "j" / "job.json"
+    document = read(path)
+    assert document["steps"][0]["retry"] == {"open": ["max_attempts", "backoff_sec", "classes"]}
+    document["steps"][0]["retry"] = {"max_attempts": 2, "backoff_sec": 0.05, "classes": {"agent_error": {"retry": True}}}  # fmt: skip
+    path.write_text(json.dumps(document))
+    program(root, "tick")
+    wait_for((root / "runs-s").exists, "it to run")
+    edit(ctx, AT_LEAST_TWICE.format(5, 0.05))
+    (root / "go-s").touch()
+    wait_for(lambda: "2 attempts used up" in told(root, "j/s"), "its last end")
+    assert states(ctx, batch) == {"j/s": ["failed", "failed"]}
+
+
+def told(root: Path, step: str) -> str:
+    """What ``explain`` says of a step."""
+    every = json.loads(program(root, "explain", "latest", "--json").stdout)["steps"]
+    return "\n".join(line for each in every if each["step"] == step for line in each["why"])
+
+
+def decided(ctx: Context, batch: str) -> dict[str, tuple]:
+    """What ``current.json`` has of each step: whether it is over, and when it starts again."""
+    steps = read(ctx.layout.batch(batch) / "j" / "current.json")["steps"]
+    return {name: (now.get("settled"), now.get("retry_at")) for name, now in steps.items()}
 
 
 def test_the_process_that_wakes_a_retry_goes_by_the_configuration_of_then(root):

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from parallelhassnes.plan import AgentPlan, Plan, ResumeFrom, Retry, TrialSpec
+from parallelhassnes.config import RetryConfig
+from parallelhassnes.plan import LEFT_OPEN, AgentPlan, Plan, ResumeFrom, Retry, TopUp, TrialSpec
 from parallelhassnes.tables.context import TableDefaults
 from parallelhassnes.tables.expand import expand
 from parallelhassnes.tables.trials import SANDBOX
@@ -163,16 +164,42 @@ def test_a_verdict_over_named_steps(plan: Expand) -> None:
     assert [step.spec["repeat"] for step in made.jobs[0].steps[:2]] == [1, 2]
 
 
-def test_retries_are_taken_from_the_nearest(plan: Expand) -> None:
-    defaults = TableDefaults(retry=Retry(max_attempts=7, backoff_sec=1))
+def test_retries_are_taken_from_the_nearest_and_left_open_where_none_says_anything(
+    plan: Expand,
+) -> None:
+    classes = {"agent_timeout": {"retry": True}}
     made = plan(
-        table(command(retry={"max_attempts": 1}), command("b"), retry={"backoff_sec": 2}),
-        defaults=defaults,
+        table(
+            command(retry={"max_attempts": 1}),
+            command("b"),
+            command("c", retry={"classes": classes}),
+            retry={"backoff_sec": 2},
+        )
     )
     assert [step.retry for step in made.jobs[0].steps] == [
-        Retry(max_attempts=1, backoff_sec=2),
-        Retry(max_attempts=7, backoff_sec=2),
+        Retry(max_attempts=1, backoff_sec=2, open=("classes",)),
+        Retry(backoff_sec=2, open=("max_attempts", "classes")),
+        Retry(backoff_sec=2, classes=classes, open=("max_attempts", "classes")),
     ]
+    assert plan(table(command())).jobs[0].steps[0].retry == LEFT_OPEN
+
+
+def test_what_is_open_is_the_configurations_and_what_a_table_says_stays() -> None:
+    config = RetryConfig(
+        max_attempts=7, backoff_sec=1,
+        classes={"agent_timeout": {"retry": True, "max_attempts": 4}, "verifier": {"retry": False}},
+    )  # fmt: skip
+    said = Retry(
+        max_attempts=2, classes={"agent_timeout": {"max_attempts": 9}}, top_up=TopUp(extra=3),
+        open=("backoff_sec", "classes"),
+    )  # fmt: skip
+    assert said.under(config) == Retry(
+        max_attempts=2, backoff_sec=1, top_up=TopUp(extra=3),
+        classes={"agent_timeout": {"retry": True, "max_attempts": 9}, "verifier": {"retry": False}},
+    )  # fmt: skip
+    filled_in = Retry(backoff_sec=3)  # as earlier versions wrote it
+    assert filled_in.under(config) == filled_in
+    assert LEFT_OPEN.under(config) == Retry(**config.model_dump())
 
 
 def test_aliases_of_the_configuration(plan: Expand) -> None:

@@ -187,7 +187,7 @@ def test_a_harbor_job(plan: Expand, root: Path) -> None:
     assert [step.step_id for step in steps] == [
         "oracle.1", "oracle.2", f"{terminus}.1", f"{terminus}.2", "verdict",
     ]  # fmt: skip
-    assert steps[0].retry == Retry(max_attempts=2, backoff_sec=4.0)
+    assert steps[0].retry == Retry(max_attempts=2, backoff_sec=4.0, open=("classes",))
     config = steps[0].spec["config"]
     assert config["task"] == {"path": str(root / "tasks" / "hello"), "source": "tasks"}
     assert config["agent"] == {"name": "oracle"}

@@ -27,6 +27,7 @@ from parallelhassnes.api.earlier.oddish_shapes import (
 )
 from parallelhassnes.api.earlier.trials import OVER, Trial, Trials, log_text, trials_of
 from parallelhassnes.api.site import Site, SiteHere
+from parallelhassnes.config import RetryConfig
 from parallelhassnes.control import hold, operate, uploads
 from parallelhassnes.control.operate import Target
 from parallelhassnes.control.scoreboard import newest_first
@@ -170,7 +171,9 @@ def get_task(site: SiteHere, task_id: str) -> TaskAnswer:
 def get_trial(site: SiteHere, task_id: str, index: int) -> TrialAnswer:
     """One trial by its number."""
     line = _line(site, task_id)
-    return _trial(task_id, trials_of(site.layout, line.batch_id), _number(site, line, index)[1])
+    found = trials_of(site.layout, line.batch_id)
+    trial = _number(site, line, index)[1]
+    return _trial(task_id, found, trial, site.context().config.retry)
 
 
 @router.get("/trials/{trial_id}/logs")
@@ -235,7 +238,8 @@ def _task(site: Site, line: BatchLine, *, trials: bool) -> TaskAnswer:
     found = trials_of(site.layout, line.batch_id)
     meta, task_id = found.meta, _task_id(line)
     experiment = meta.experiment or "-"
-    shown = [_trial(task_id, found, trial) for trial in found.trials]
+    retry = site.context().config.retry
+    shown = [_trial(task_id, found, trial, retry) for trial in found.trials]
     done = sum(trial.status == "success" for trial in shown)
     failed = sum(trial.status == "failed" for trial in shown)
     decided = [trial.facts.passed for trial in found.trials if trial.facts.passed is not None]
@@ -273,7 +277,7 @@ def _verdict_status(found: Trials) -> str | None:
     return known.get(state, "failed")
 
 
-def _trial(task_id: str, found: Trials, trial: Trial) -> TrialAnswer:
+def _trial(task_id: str, found: Trials, trial: Trial, retry: RetryConfig) -> TrialAnswer:
     status, row, agent = trial.status, trial.status.row, trial.agent
     reward, spent = trial.facts.reward, trial.facts.spent
     key = status.step.queue_key
@@ -282,7 +286,7 @@ def _trial(task_id: str, found: Trials, trial: Trial) -> TrialAnswer:
         task_path=str(trial.spec.spec["config"]["task"].get("path", "")),
         agent=str(agent.get("name") or agent.get("import_path") or status.step.label),
         provider=key.partition("/")[0] if "/" in key else "default", queue_key=key, model=agent.get("model_name"),
-        status=_trial_status(trial), attempts=row.number if row else 0, max_attempts=trial.spec.retry.max_attempts,
+        status=_trial_status(trial), attempts=row.number if row else 0, max_attempts=trial.spec.retry.under(retry).max_attempts,
         harbor_stage=trial.phase if status.state == "running" else None,
         reward=int(reward) if reward is not None and reward == int(reward) else reward,
         error_message=(row.failure or None) if row else None,
