@@ -40,7 +40,7 @@ refusals: venv ## send every refusal of a provider in tests/data to the real age
 podman: venv ## ask Podman's real engine what died under a trial; needs podman and podman-compose
 	@PODMAN=1 $(python) -m pytest tests/steps/test_trial_podman.py $(args)
 
-soak: venv ## random kills, stops, edits and a refusing disk under load, 30 minutes; SOAK_SEC=600 for ten
+soak: venv ## random kills, stops, edits, clock jumps, upgrades and a refusing disk under load, 30 minutes; SOAK_SEC=600 for ten
 	@PYTHONPATH=.:tests $(python) -m tests.faults.soak --seconds $(SOAK_SEC) --trials --disturb
 
 one-answer: venv ## have every view of 2,000 random stores say the same, and what the files say; N=200 for fewer

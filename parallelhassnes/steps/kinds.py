@@ -81,7 +81,11 @@ class Kind(Protocol):
     name: str
 
     def preload(self, step: StepSpec) -> None:
-        """Import what ``work`` on such a step needs, in the process that will fork workers; quick when done before."""
+        """Import what ``work`` on such a step needs, in the process that will fork workers; quick when done before.
+
+        All of ours that the attempt needs up to its seal is among it: the package's files may be away, or another
+        version's, while the attempt runs (an upgrade). Where they are away now, this raises before there is an attempt.
+        """
 
     def deadline_sec(self, attempt: Attempt) -> float | None:
         """Seconds that this attempt may take at most, where its step names none; None for no end."""

@@ -28,13 +28,18 @@ TWICE = 99
 
 
 def broken(
-    ctx: Context, ends: Mapping[str, Collection[str]] | None = None, *, tables: int = 1
+    ctx: Context,
+    ends: Mapping[str, Collection[str]] | None = None,
+    *,
+    tables: int = 1,
+    one_clock: bool = True,
 ) -> list[str]:
     """Every promise that does not hold.
 
     Args:
         ends: ``job/step`` → the statuses that its last attempt may have, ``-`` for no attempt; None for ``ANY``.
         tables: how many different tables were submitted.
+        one_clock: all processes had the same; else instants say nothing of what was before what.
     """
     batch_ids = ctx.layout.batch_ids()
     found = [*_queue(ctx), *_junk(ctx)]
@@ -42,12 +47,12 @@ def broken(
         found.append(f"{len(batch_ids)} batches instead of {tables}")
     for batch_id in batch_ids:
         batch_dir = ctx.layout.batch(batch_id)
-        found += [*_steps(ctx, batch_dir, ends), *_ledger(batch_dir)]
+        found += [*_steps(ctx, batch_dir, ends, one_clock), *_ledger(batch_dir)]
     return found + _rebuilt(ctx)
 
 
 def _steps(
-    ctx: Context, batch_dir: Path, ends: Mapping[str, Collection[str]] | None
+    ctx: Context, batch_dir: Path, ends: Mapping[str, Collection[str]] | None, one_clock: bool
 ) -> Iterator[str]:
     for job_dir in batches.job_dirs(ctx.layout, batch_dir.name):
         current = currents.read(job_dir)
@@ -62,10 +67,12 @@ def _steps(
             now = current.steps.get(step.step_id)
             if (now.status if now else "-") != status or (now and not now.settled):
                 yield f"{ref}: current.json says {now}"
-            yield from _attempts(ref, [step_dir / "attempts" / name for name in names])
+            yield from _attempts(
+                ref, [step_dir / "attempts" / name for name in names], one_clock=one_clock
+            )
 
 
-def _attempts(ref: str, folders: list[Path]) -> Iterator[str]:
+def _attempts(ref: str, folders: list[Path], *, one_clock: bool) -> Iterator[str]:
     seen = []
     for folder in folders:
         where = f"{ref} {folder.name}"
@@ -84,7 +91,7 @@ def _attempts(ref: str, folders: list[Path]) -> Iterator[str]:
         if left := processes.with_run_id(meta.run_id):
             yield f"{where}: left processes {left}"
     for (_, before), (after, _) in itertools.pairwise(seen):
-        if (before.ended_at or "") > after.created_at:
+        if one_clock and (before.ended_at or "") > after.created_at:
             yield f"{ref}: {after.run_id} was started before {before.run_id} had ended"
         if before.status == "succeeded":
             yield f"{ref}: was run again after it had succeeded"
@@ -104,6 +111,12 @@ def _ledger(batch_dir: Path) -> Iterator[str]:
             yield f"ledger: has no end of {name}"
         if launched[name] > 1:
             yield f"ledger: launched {name} {launched[name]} times"
+    places = {(line["event"], line.get("attempt")): at for at, line in enumerate(lines)}
+    for step in {path.parent for path in batch_dir.glob("*/steps/*/attempts/*")}:
+        for before, after in itertools.pairwise(sorted(path.name for path in step.iterdir())):
+            launch = places.get(("launched", after))
+            if launch is not None and launch < places.get(("ended", before), -1):
+                yield f"ledger: launched {after} before {before} had ended"
     for name in (ended | launched).keys() - set(folders):
         yield f"ledger: speaks of {name}, which is not there"
 

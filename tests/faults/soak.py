@@ -3,7 +3,8 @@
 Rounds of a few seconds: submitters hand in tables, ticks run side by side, supervisors and workers do
 their work, and at random moments a random one of all these processes gets SIGKILL. Then the kills stop,
 ticks run until nothing is left, and the invariants are checked. Prints one JSON object with the counts. With ``--disturb`` processes
-also stand still for a while, the configuration is edited, and some ticks meet a disk that refuses (``disturb``).
+also stand still for a while, the configuration is edited, some ticks meet a disk that refuses, clocks are set, and the
+package is upgraded in place (``disturb``); ``--before CHECKOUT`` has an earlier version's ticks begin each round.
 
 The program of a step holds a kernel lock of its step while it works and ends with ``TWICE`` where
 another attempt has it, so that "never twice at once" is seen by those who would be the two.
@@ -25,7 +26,7 @@ from parallelhassnes.execute import processes
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.tick import tick
 from tests import stores
-from tests.faults import disturb, drive, invariants
+from tests.faults import disturb, drive, invariants, surroundings
 from tests.harness import make_task
 
 ROUND_SEC = 6.0
@@ -41,7 +42,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--trials", action="store_true", help="sandbox trials among the steps")
     parser.add_argument("--disturb", action="store_true", help="more than kills")
+    parser.add_argument("--before", type=Path, help="a checkout of an earlier version")
     given = parser.parse_args(arguments)
+    if given.disturb and not surroundings.are_there():
+        return surroundings.live_in("tests.faults.soak", arguments, given.before)
     seed = given.seed if given.seed is not None else random.SystemRandom().randrange(1 << 32)
     print(f"seed {seed}", file=sys.stderr, flush=True)
     chance = random.Random(seed)
@@ -90,11 +94,13 @@ def _round(
     tables: list[bytes] = []
     submitting: dict[int, bytes] = {}
     ticking: set[int] = set()
+    disturbing: set[int] = set()
+    """Ticks that a disturbance has started."""
     end = time.monotonic() + seconds
     next_kill = time.monotonic()
     disturber = None if disturbed is None else disturb.Disturber(ctx, chance, disturbed, CONFIG)
     while time.monotonic() < end:
-        _reap(submitting, ticking)
+        _reap(submitting, ticking, disturbing)
         if len(submitting) < SUBMITTERS and _waiting(ctx) < 20:
             # A user whose submission was killed does not know what came of it, and makes it again.
             again = tables and chance.random() < 0.3
@@ -103,18 +109,20 @@ def _round(
                 tables.append(table)
             submitting[drive.start(lambda table=table: _submit(ctx, table))] = table
         if len(ticking) < TICKS:
-            ticking.add(drive.start(lambda: tick(ctx)))
+            ticking.add(drive.start(disturber.tick if disturber else lambda: tick(ctx)))
         if disturber is not None and (pid := disturber.look()):
-            ticking.add(pid)
+            disturbing.add(pid)
         while time.monotonic() >= next_kill:
-            _kill_one(chance, kills, submitting, ticking)
+            _kill_one(chance, kills, submitting, ticking | disturbing)
             next_kill += chance.expovariate(1 / MEAN_GAP_SEC)
         time.sleep(0.002)
     if disturber is not None:
         disturber.over()
     try:
         drive.wait(
-            lambda: not (_reap(submitting, ticking) or submitting or ticking),
+            lambda: (
+                not (_reap(submitting, ticking, disturbing) or submitting or ticking or disturbing)
+            ),
             "submitters and ticks",
         )
         for table in tables:
@@ -122,15 +130,20 @@ def _round(
         drive.until_nothing_is_left(ctx)
     except drive.TookTooLong as error:
         processes.kill_descendants()
-        return [str(error), *invariants.broken(ctx, tables=len(tables))]
-    return invariants.broken(ctx, tables=len(tables))
+        return [str(error), *_broken(ctx, tables, disturber)]
+    return _broken(ctx, tables, disturber)
 
 
-def _reap(submitting: dict[int, bytes], ticking: set[int]) -> None:
+def _broken(ctx: Context, tables: list[bytes], disturber: disturb.Disturber | None) -> list[str]:
+    return invariants.broken(ctx, tables=len(tables), one_clock=disturber is None)
+
+
+def _reap(submitting: dict[int, bytes], *ticking: set[int]) -> None:
     alive = set(drive.children())
     for pid in set(submitting) - alive:
         del submitting[pid]
-    ticking &= alive
+    for pids in ticking:
+        pids.intersection_update(alive)
 
 
 def _waiting(ctx: Context) -> int:

@@ -28,7 +28,8 @@ class AgentKind:
     def preload(self, step: StepSpec) -> None:  # noqa: ARG002 - all agents need the same
         import jsonschema  # noqa: F401 - to check the report
 
-        import parallelhassnes.steps.agent.work  # noqa: F401
+        import parallelhassnes.steps.agent.work
+        import parallelhassnes.tables.templates  # noqa: F401
 
     def deadline_sec(self, attempt: Attempt) -> float | None:
         return 60.0 if attempt.stand_in else DEADLINE_SEC

@@ -4,6 +4,7 @@
 read, never written: it is sealed.
 """
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.steps import ends, trial_sweep, untrusted
 from parallelhassnes.steps.analysis import analyse
 from parallelhassnes.steps.analysis.case import case_of, reference
-from parallelhassnes.steps.analysis.engine import EngineFailed
+from parallelhassnes.steps.analysis.engine import EngineFailed, engine
 from parallelhassnes.steps.analysis.record import Analysis
 from parallelhassnes.steps.kinds import Attempt, Failure, Outcome, WorkerEnd
 from parallelhassnes.store import batches
@@ -31,6 +32,8 @@ class AnalysisKind:
     name = "analysis"
 
     def preload(self, step: StepSpec) -> None:
+        with contextlib.suppress(EngineFailed):  # ``work`` says so
+            engine(untrusted.text(step.spec.get("engine")) or "rules")
         if step.spec.get("engine") == "api":
             import openai.resources.chat.completions  # noqa: F401 - it takes two seconds
 

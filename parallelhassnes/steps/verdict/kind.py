@@ -23,6 +23,8 @@ class VerdictKind:
     name = "verdict"
 
     def preload(self, step: StepSpec) -> None:
+        if step.spec.get("engine"):
+            import parallelhassnes.steps.verdict.prose  # noqa: F401
         if step.spec.get("engine") == "api":
             import openai.resources.chat.completions  # noqa: F401 - it takes two seconds
 
