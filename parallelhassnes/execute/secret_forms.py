@@ -2,13 +2,12 @@
 
 Bytes are compared *squeezed*: without spaces, line ends, NULs and the separators of hex dumps, quotes and backslashes, in lower
 case. So one pattern finds a value as it is, wrapped, in UTF-16 and UTF-32, quoted for a shell or in JSON; hex in either case with or
-without spaces; base64, base32 and base85 at any alignment and with line breaks. Escapes (``\\x41``, ``\\u0041``, ``%41``, ``&#65;``)
-and colour codes are resolved before (``decoded``). Shapes (``sk-…``, ``AKIA…``, a PEM private key …) are found in bytes as they
+without spaces; base64, base32 and base85 at any alignment and with line breaks. Escapes and
+colour codes are resolved before (``escapes.py``). Shapes (``sk-…``, ``AKIA…``, a PEM private key …) are found in bytes as they
 are, without anybody having named them.
 """
 
 import base64
-import html
 import re
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
@@ -61,59 +60,6 @@ def squeezed_in_case(data: bytes) -> bytes:
 
 KEPT = bytes(byte not in _LEFT_OUT for byte in range(256))
 """Byte → 1 where ``squeezed`` keeps it."""
-
-COLOUR = r"\[[0-9;:]*[A-Za-z]"
-ESCAPES = tuple(
-    each.encode()
-    for each in (
-        rf"\x1b{COLOUR}", rf"\\(?:x1[bB]|u001[bB]|033|e){COLOUR}",
-        r"\\[xX][0-9a-fA-F]{2}", r"\\u00[0-9a-fA-F]{2}", r"\\U0000[0-9a-fA-F]{4}", r"%[0-9a-fA-F]{2}",
-        r"&#[0-9]{1,4};", r"&#[xX]0{0,4}[0-9a-fA-F]{1,2};", r"&(?:amp|lt|gt|quot|apos);",
-    )
-)  # fmt: skip
-"""What stands for an ASCII character, and colour codes."""
-WIDE = rb"\\u[0-9a-fA-F]{4}"
-"""What stands for any other."""
-_SIMPLE = (rb"\n", rb"\r", rb"\t")
-# Every alternative begins with a plain character: Python's search then jumps from one of these to the next.
-_ESCAPED = re.compile(b"|".join((*ESCAPES, WIDE, rb"\\[nrt]")))
-
-
-_SIMPLE_ANY = re.compile(rb"\\[nrt]")
-_FEW, _SAMPLE = 1024, 1 << 16
-"""One in so many bytes: a search that stops at each of them is then the faster way."""
-_RARE = [bytes([number]) for number in (*range(1, 9), *range(14, 27), 0xFE, 0xFF, 0)]
-
-
-def without_line_ends(data: bytes) -> bytes:
-    """The bytes without line ends and tabs that are escaped."""
-    if b"\\" not in data:
-        return data
-    # First a byte that the data have not, so that what is on both sides of one makes no new escape.
-    many = data.count(b"\\", 0, _SAMPLE) * _FEW > min(len(data), _SAMPLE)
-    free = next((byte for byte in _RARE if byte not in data), None) if many else None
-    if free is None:
-        return _SIMPLE_ANY.sub(b"", data)
-    for simple in _SIMPLE:
-        data = data.replace(simple, free)
-    return data.translate(None, free)
-
-
-def escapes_in(data: bytes) -> Iterator[tuple[int, int]]:
-    """From where to where there is an escape of any kind, in order."""
-    return (found.span() for found in _ESCAPED.finditer(data))
-
-
-def decoded(escape: bytes) -> bytes:
-    """What an escape stands for; a colour code or a line end for nothing."""
-    if escape.startswith(b"&"):
-        return html.unescape(escape.decode()).encode()
-    if escape.startswith(b"%"):
-        return bytes([int(escape[1:], 16)])
-    if b"[" in escape or escape[1:2] not in b"xXuU":
-        return b""
-    number = int(escape[2:].decode(), 16)
-    return bytes([number]) if escape[1:2] in b"xX" else chr(number).encode("utf-8", "replace")
 
 
 def patterns(values: Mapping[str, str]) -> list[Pattern]:

@@ -18,10 +18,12 @@ from pathlib import Path
 
 import pytest
 import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
 
 from parallelhassnes.config import Bounds
 from parallelhassnes.execute import clean as cleaning
-from parallelhassnes.execute import redact
+from parallelhassnes.execute import escapes, redact, secret_forms
 from parallelhassnes.execute.redact import Redactor
 
 SECRET = 'p@ss "w/ord"-é\'+12345&x'
@@ -285,3 +287,112 @@ def test_a_typical_attempt_costs_little(tmp_path):
         clean(tmp_path, values)
         best = min(best, time.process_time() - began)
     assert best < 0.1
+
+
+BITS = [
+    b"\\", b"%", b"&", b"\x1b", b"\x1b[", b"\x1b[1;31m", b"\\u001b[0m", b"\\x1B[", b"\\X1b[3m", b"\\033[m", b"\\e[4:3m", b"\\0", b"\\e",
+    b"\\n", b"\\r", b"\\t", b"\\\\n", b'\\"', b"\\x", b"\\x4", b"\\x41", b"\\X7a", b"\\u", b"\\u00", b"\\u0041", b"\\u00e9",
+    b"\\u2014", b"\\ud83d", b"\\uFFff", b"\\U0000", b"\\U00000041", b"\\U0000d800", b"\\U00010000", b"%4", b"%41", b"%zz", b"%2B",
+    b"&#", b"&#;", b"&#65;", b"&#0;", b"&#128;", b"&#9999;", b"&#12345;", b"&#1", b"&#x", b"&#x;", b"&#x41;", b"&#X000041;",
+    b"&#x0000041;", b"&#x141;", b"&#x0;", b"&amp;", b"&lt;", b"&quot;", b"&apos;", b"&gt", b"&AMP;", b"1", b"0", b"[", b";", b"A",
+    b"x", b"\0", b" ", b"\n", b"\xff", b"\xc3\xa9", b"1" * 70, b";" * 70 + b"m", b"plain text ",
+]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(BITS), max_size=60).map(b"".join), st.sampled_from([0, 1000]))
+def test_escapes_are_resolved_side_by_side_as_one_after_the_other(data, many):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(escapes, "_MANY", many)
+        slow, fast = escapes.resolved(data), escapes.resolved_fast(data)
+    if slow is None or fast is None:
+        assert slow is fast
+        return
+    assert fast.data == slow.data
+    assert len(slow.data) == len(data)
+    places = range(len(data))
+    assert [fast.start(place) for place in places] == [slow.start(place) for place in places]
+    assert [fast.end(place + 1) for place in places] == [slow.end(place + 1) for place in places]
+
+
+def plainly(values: dict[str, str], data: bytes) -> set[tuple[int, int, str]]:
+    """What is to be found, by the plainest search: every pattern at every place of both views of the whole."""
+    found = set()
+    seen = escapes.resolved(data)
+    for view in (data, seen.data if seen else data):
+        kept = [place for place, byte in enumerate(view) if secret_forms.KEPT[byte]]
+        looked_at = secret_forms.squeezed(view)
+        for pattern in secret_forms.patterns(values):
+            at = looked_at.find(pattern.form)
+            while at >= 0:
+                start, end = kept[at], kept[at + len(pattern.form) - 1] + 1
+                as_is = secret_forms.squeezed_in_case(view[start:end])
+                if pattern.exact is None or as_is == pattern.exact:
+                    if seen is not None and view is seen.data:
+                        start, end = seen.start(start), seen.end(end)
+                    found.add((start, end, pattern.name))
+                at = looked_at.find(pattern.form, at + 1)
+    return found
+
+
+@pytest.fixture(scope="module")
+def at_once():
+    """A redactor all of whose fast ways are in use, whatever the size of what it is given."""
+    with pytest.MonkeyPatch.context() as patched:
+        for bound in ("_WORTH_COMPILING", "_WORTH_NUMPY", "_WORTH_ARRAYS"):
+            patched.setattr(redact, bound, 0)
+        yield Redactor(VALUES, chunk=0)
+
+
+VALUES = {"MY_KEY": SECRET, "PERCENT": "abc%41%42%43nxyz", "PLAIN": "Zq8-plain-value"}
+SPELLED = [
+    *(form.encode() for form in FORMS.values()), *(value.encode() for value in VALUES.values()),
+    b"Zq8-\\x70lain-value", b"Zq8-plain\\n-va\x1b[0mlue", b"Zq8-" + b" " * 3000 + b"\\u0070lain-value", b"zq8-plain-value",
+    SECRET.encode("utf-16-le"), SECRET.encode("utf-32-be"), b"abcABCnxyz",
+]  # fmt: skip
+
+
+@given(
+    st.lists(st.sampled_from([*SPELLED, *BITS, b"Zq8-", b"plain", b"-value"]), max_size=25),
+    st.integers(0, 400),
+)
+def test_the_fast_search_finds_what_the_plain_one_does(at_once, parts, filler):
+    data = (b"." * filler).join(parts)
+    covered = bytearray(len(data))
+    for start, end, _ in plainly(VALUES, data):
+        covered[start:end] = b"\1" * (end - start)
+    for redactor in (at_once, Redactor(VALUES)):
+        found = bytearray(len(data))
+        for start, end, _ in redactor.find(data):
+            found[start:end] = b"\1" * (end - start)
+        assert found == covered
+
+
+@given(
+    st.lists(st.sampled_from([*SPELLED, *BITS]), min_size=1, max_size=12),
+    st.integers(-2500, 500), st.integers(200, 3000),
+)  # fmt: skip
+def test_pieces_of_a_file_are_as_the_whole(at_once, tmp_path_factory, parts, shift, filler):
+    """Secrets about where a piece ends, and around the one after it."""
+    around = b"-".join(parts)
+    data = (
+        b"x" * (at_once.chunk + shift)
+        + b" "
+        + around
+        + b"y" * filler
+        + around
+        + b"z" * at_once.chunk
+    )
+    path = tmp_path_factory.mktemp("pieces") / "file"
+    path.write_bytes(data)
+    with path.open("rb") as stream:
+        pieces = list(at_once.pieces(stream.fileno(), 0, len(data)))
+    assert b"".join(piece for _, piece, _ in pieces) == data
+    there = [(at + m.start, at + m.end) for at, _, matches in pieces for m in matches]
+    assert there == [(m.start, m.end) for m in at_once.find(data)]
+
+
+def test_what_a_secret_hides_behind_does_not_hide_another():
+    """As many are found in the bytes as with escapes resolved, but not the same ones."""
+    redactor = Redactor(VALUES)
+    text = "abc%41%42%43nxyz and Zq8-pl\\x61in-value"
+    assert redactor.text(text) == "[REDACTED:PERCENT] and [REDACTED:PLAIN]"
