@@ -29,8 +29,8 @@ class CommandKind:
 
     name = "command"
 
-    def preload(self, step: StepSpec) -> None:  # noqa: ARG002 - it needs nothing that is slow to import
-        return
+    def preload(self, step: StepSpec) -> None:  # noqa: ARG002 - any program may write a report
+        report.schema()
 
     def deadline_sec(self, attempt: Attempt) -> float | None:  # noqa: ARG002 - a program has no limit of its own
         return None

@@ -34,7 +34,9 @@ OF_AN_ATTEMPT = {"supervise", "end_dead"}
 
 
 def note(event, arguments):
-    if event != "import" or not arguments[0].startswith("parallelhassnes"):
+    told = event == "import" and arguments[0].startswith("parallelhassnes")
+    read = event == "open" and isinstance(arguments[0], str) and arguments[0].startswith(PACKAGE)
+    if not told and not read:
         return
     frame, names = sys._getframe(1), set()
     while frame is not None:
@@ -47,7 +49,7 @@ def note(event, arguments):
 
 sys.addaudithook(note)
 """
-"""Writes down what is imported between an attempt's start and its seal."""
+"""Writes down what of the package is imported or read between an attempt's start and its seal."""
 
 
 @pytest.fixture
@@ -77,7 +79,9 @@ def test_what_an_attempt_needs_of_the_package_is_there_before_the_attempt_is(roo
     """So files that go away, or become others, while it runs make no difference to it."""
     log, place = tmp_path / "late", tmp_path / "hook"
     place.mkdir()
-    (place / "sitecustomize.py").write_text(f"LOG = {str(log)!r}\n{LATE}")
+    (place / "sitecustomize.py").write_text(
+        f"LOG, PACKAGE = {str(log)!r}, {str(CHECKOUT / 'parallelhassnes')!r}\n{LATE}"
+    )
     ctx = context(root, FAST)
     trial = {
         "kind": "trial",
@@ -86,6 +90,7 @@ def test_what_an_attempt_needs_of_the_package_is_there_before_the_attempt_is(roo
     }
     steps = [
         command("ok", "true"),
+        shell("reports", """echo '{"summary": "Heard."}' >$PARALLELHASSNES_REPORT"""),
         shell("bad", "exit 3", retry={"max_attempts": 1}),
         {**trial, "step_id": "oracle", "agent": {"name": "oracle"}},
         {**trial, "step_id": "nop", "agent": {"name": "nop"}},
