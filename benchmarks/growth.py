@@ -17,7 +17,7 @@ from benchmarks.meter import measure
 from benchmarks.results import Figure, Row
 from benchmarks.setting import Setting
 from parallelhassnes.plan import BatchMeta, JobSpec, StepSpec
-from parallelhassnes.schedule.settle import ticket_of
+from parallelhassnes.schedule.job_state import ticket_of
 from parallelhassnes.store import atomic, batches, index, ledger, tickets
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import Current, StepNow, dump, now_text

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from parallelhassnes.plan import BatchMeta, JobSpec, StepSpec
-from parallelhassnes.schedule.settle import ticket_of
+from parallelhassnes.schedule.job_state import ticket_of
 from parallelhassnes.store import atomic, batches, index, ledger, tickets
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import now_text

@@ -105,7 +105,7 @@ class Writer:
         with locks.held(ctx.layout.tick_lock):
             settle.settle_ended(ctx)
             tickets.promote_due(ctx.layout, time.time() + 10 * 365 * 86400, _refuse, lambda _: None)
-            gate = launch._Gate(ctx)
+            gate = launch.Gate(ctx)
             keys = Keys(ctx)
             found = [
                 lane
@@ -119,7 +119,7 @@ class Writer:
         ctx = self.ctx
         ticket = tickets.read(path)
         with locks.held(ctx.layout.tick_lock), mock.patch.object(launch, "preload"):
-            claimed = launch._claim(ctx, path, key_dir(ticket.queue_key), launch._Gate(ctx))
+            claimed = launch._claim(ctx, path, key_dir(ticket.queue_key), launch.Gate(ctx))
             if claimed is None:
                 return True
             launch._record(ctx, claimed)

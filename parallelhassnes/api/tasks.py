@@ -10,7 +10,9 @@ from parallelhassnes.api.answers import Cursor, KnownHere, Limit, page, polled
 from parallelhassnes.api.auth import needs
 from parallelhassnes.api.site import SiteHere
 from parallelhassnes.control import uploads
-from parallelhassnes.control.uploads import Archive, StoredTask, Uploaded
+from parallelhassnes.control.uploads import Archive, Uploaded
+from parallelhassnes.store import uploaded_tasks
+from parallelhassnes.store.uploaded_tasks import StoredTask
 
 router = APIRouter(prefix="/v1/tasks", tags=["tasks"], dependencies=[Depends(needs("read"))])
 
@@ -50,7 +52,9 @@ def list_tasks(
     limit: Limit = 100,
 ) -> Response:
     """The stored tasks by name, the newest version of one first."""
-    found = [task for task in uploads.every(site.layout) if name.lower() in task.name.lower()]
+    found = [
+        task for task in uploaded_tasks.every(site.layout) if name.lower() in task.name.lower()
+    ]
     shown = page(found, lambda task: task.sha256, cursor, limit)
     return polled(known, TaskPage(items=list(shown.items), next=shown.next, total=len(found)))
 
@@ -58,4 +62,4 @@ def list_tasks(
 @router.get("/{sha256}", response_model=StoredTask)
 def get_task(known: KnownHere, site: SiteHere, sha256: str) -> Response:
     """One stored task, by its SHA-256 or the beginning of it."""
-    return polled(known, uploads.find(site.layout, sha256))
+    return polled(known, uploaded_tasks.find(site.layout, sha256))

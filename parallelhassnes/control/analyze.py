@@ -15,7 +15,7 @@ from parallelhassnes.names import Ids
 from parallelhassnes.plan import LEFT_OPEN, JobSpec, StepSpec
 from parallelhassnes.schedule import add, ingest
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.schedule.settle import Book, ticket_of
+from parallelhassnes.schedule.job_state import Book, ticket_of
 from parallelhassnes.schedule.tick import pass_and_wake
 from parallelhassnes.store import attempts, batches, locks, tickets
 from parallelhassnes.tables.analyses import analysis_steps, checked, spec

@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from parallelhassnes.control import uploads
 from parallelhassnes.control.audit_ledger import Lines, read_lines
 from parallelhassnes.control.audit_models import Finding, What
-from parallelhassnes.store import ledger
+from parallelhassnes.store import ledger, uploaded_tasks
 from parallelhassnes.store.layout import Layout
 
 
@@ -60,19 +59,19 @@ def _tasks(layout: Layout, lines: Lines) -> Iterator[Finding]:
     for folder in folders:
         place = f"_tasks/{folder.name}"
         try:
-            digest = uploads.content_of(folder)
+            digest = uploaded_tasks.content_of(folder)
         except OSError as error:
             yield Finding(what="unreadable", place=place, text=str(error.strerror))
             continue
         if digest != folder.name:
             yield Finding(what="changed", place=place, text="is not the task that it is named by")
-        record = ledger.content_hash(folder / uploads.RECORD)
+        record = ledger.content_hash(folder / uploaded_tasks.RECORD)
         told = lines.uploads.get(folder.name)
         if told is not None and record != told:
             what: What = "changed" if record else "missing"
-            yield Finding(what=what, place=f"{place}/{uploads.RECORD}")
+            yield Finding(what=what, place=f"{place}/{uploaded_tasks.RECORD}")
         for extra in sorted(entry.name for entry in folder.iterdir() if not entry.is_dir()):
-            if extra != uploads.RECORD:
+            if extra != uploaded_tasks.RECORD:
                 yield Finding(what="added", place=f"{place}/{extra}")
     for name in lines.uploads.keys() - {folder.name for folder in folders}:
         yield Finding(what="missing", place=f"_tasks/{name}")

@@ -17,7 +17,7 @@ from parallelhassnes.control.said import said
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.schedule.settle import Book
+from parallelhassnes.schedule.job_state import Book
 from parallelhassnes.schedule.tick import pass_and_wake
 from parallelhassnes.store import attempts, batches, ledger, locks
 

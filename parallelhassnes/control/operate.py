@@ -20,7 +20,7 @@ from parallelhassnes.names import nearest
 from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.schedule import credentials
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.schedule.settle import Book, ticket_of
+from parallelhassnes.schedule.job_state import Book, ticket_of
 from parallelhassnes.schedule.tick import pass_and_wake
 from parallelhassnes.steps.failures import CLASSES
 from parallelhassnes.steps.trial_data import facts

@@ -1,36 +1,29 @@
-"""Tasks that came as archives, stored by their content.
+"""Taking in tasks as archives; ``store.uploaded_tasks`` says how they lie in the store.
 
-    runs/_tasks/<sha256>/upload.json     W   what it is, when it came and from whom
-    runs/_tasks/<sha256>/<name>/…            the task
-
-``<sha256>`` is made over the task's name and the path, right to run and content of every file, so a task is stored once
-however it was packed, and each of its versions apart. An archive is unpacked under ``_system/tmp`` and checked whole as
+An archive is unpacked under ``_system/tmp`` and checked whole as
 ``submit`` would; only then do its tasks appear, each by one rename. A crash leaves what the next tick sweeps away, or
 whole tasks; sending the archive again completes the rest. Two who send the same task at once: the second rename fails,
 as the folder is there, and what it would have made is dropped.
 """
 
 import errno
-import hashlib
 import os
 import shutil
 from pathlib import Path
-from typing import IO, Literal, NamedTuple
+from typing import IO, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from parallelhassnes.control.unpack import unpack
-from parallelhassnes.errors import InvalidInput, Problem, UnknownId, UserError
-from parallelhassnes.names import Ids, is_safe_id, nearest
+from parallelhassnes.errors import InvalidInput, Problem, UserError
+from parallelhassnes.names import Ids, is_safe_id
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.store import atomic, ledger, locks, members
+from parallelhassnes.store import atomic, ledger, locks
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import now_text
+from parallelhassnes.store.uploaded_tasks import RECORD, StoredTask, read, survey
 from parallelhassnes.tables.problems import Problems
 from parallelhassnes.tables.tasks import is_task_dir, tasks_in
-
-RECORD = "upload.json"
-_CHUNK = 1 << 20
 
 
 class Archive(NamedTuple):
@@ -38,22 +31,6 @@ class Archive(NamedTuple):
 
     name: str
     file: IO[bytes]
-
-
-class StoredTask(BaseModel):
-    """A task that was uploaded."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    schema_version: Literal[1] = 1
-    sha256: str
-    name: str
-    path: str
-    """What a table names it by, relative to the root."""
-    files: int
-    bytes: int
-    uploaded_at: str
-    by: str
 
 
 class Uploaded(BaseModel):
@@ -105,43 +82,6 @@ def upload(ctx: Context, archives: list[Archive]) -> Uploaded:
     )
 
 
-def every(layout: Layout) -> list[StoredTask]:
-    """Every stored task, by name, the newest version of one first."""
-    listed = members.names(layout.tasks)
-    found = [task for name in listed if (task := _record(layout.tasks / name)) is not None]
-    found.sort(key=lambda task: task.uploaded_at, reverse=True)
-    return sorted(found, key=lambda task: task.name)
-
-
-def find(layout: Layout, text: str) -> StoredTask:
-    """The stored task with that SHA-256, or the beginning of it.
-
-    Raises:
-        UnknownId: there is none, or several.
-    """
-    known = {task.sha256: task for task in every(layout)}
-    fitting = [digest for digest in known if digest.startswith(text)]
-    if len(fitting) == 1:
-        return known[fitting[0]]
-    if fitting:
-        raise UnknownId(f"{text} is {len(fitting)} tasks", fix="write more of the SHA-256")
-    near = nearest(text, known)
-    fix = f"did you mean {near}?" if near else "upload it"
-    raise UnknownId(f"there is no task {text}", fix=fix)
-
-
-def content_of(folder: Path) -> str:
-    """The SHA-256 that a stored task has by what is in its folder now; empty where there is none in it."""
-    inside = [entry for entry in folder.iterdir() if entry.is_dir()]
-    return _survey(inside[0], sync=False)[0] if len(inside) == 1 else ""
-
-
-def _record(folder: Path) -> StoredTask | None:
-    with members.apart(folder):
-        return atomic.read_record(StoredTask, folder / RECORD)
-    return None
-
-
 # --- what is in an archive ----------------------------------------------------------------------------
 
 
@@ -185,9 +125,9 @@ def _store(layout: Layout, task: Path) -> tuple[StoredTask, bool]:
             f"{task.name!r} cannot be the name of a task",
             fix="use 1 to 128 of the characters A-Z a-z 0-9 . _ - and no leading dot",
         )
-    digest, count, size = _survey(task)
+    digest, count, size = survey(task)
     target = layout.tasks / digest
-    known = _record(target)
+    known = read(target)
     if known is not None:
         return known, False
     record = StoredTask(
@@ -207,7 +147,7 @@ def _store(layout: Layout, task: Path) -> tuple[StoredTask, bool]:
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
-        known = _record(target)  # somebody else was faster with the same task
+        known = read(target)  # somebody else was faster with the same task
         if known is None:
             raise
         return known, False
@@ -226,23 +166,3 @@ def _check_apart(tasks: list[Path]) -> None:
                 fix="rename one",
             )
         names.add(task.name)
-
-
-def _survey(task: Path, *, sync: bool = True) -> tuple[str, int, int]:
-    """The hash of the task, how many files it has and their bytes; with ``sync`` every file is on disk afterwards."""
-    whole, count, size = hashlib.sha256(f"{task.name}\0".encode()), 0, 0
-    for path in sorted(path for path in task.rglob("*") if path.is_file()):
-        digest = hashlib.sha256()
-        with path.open("rb") as stream:
-            while data := stream.read(_CHUNK):
-                digest.update(data)
-                size += len(data)
-            if sync and atomic.is_durable():
-                os.fsync(stream.fileno())
-        count += 1
-        runs = bool(path.stat().st_mode & 0o100)
-        name = path.relative_to(task).as_posix()
-        whole.update(
-            f"{name}\0{int(runs)}\0{digest.hexdigest()}\n".encode("utf-8", "surrogateescape")
-        )
-    return whole.hexdigest(), count, size

@@ -9,7 +9,7 @@ from pathlib import Path
 from parallelhassnes.plan import Addition, JobSpec, StepSpec
 from parallelhassnes.schedule import damage
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.schedule.settle import Book
+from parallelhassnes.schedule.job_state import Book
 from parallelhassnes.store import additions, attempts, batches, index, ledger, members
 from parallelhassnes.store.records import now_text
 

@@ -27,7 +27,7 @@ from parallelhassnes.execute.supervisor import Timing, supervise
 from parallelhassnes.names import begun, run_id_of
 from parallelhassnes.plan import StepSpec
 from parallelhassnes.schedule import configuration, credentials, health, lent
-from parallelhassnes.schedule.context import Context, Options
+from parallelhassnes.schedule.context import ENTRY_POINTS, Context, Options
 from parallelhassnes.steps.kinds import Attempt, Kind, WorkerEnd
 from parallelhassnes.steps.registry import kind as kind_of
 from parallelhassnes.store import atomic, attempts, batches, ledger, tickets
@@ -208,6 +208,6 @@ def fork_is_safe() -> bool:
 def spawn(assignment: Assignment, lock: int, log: Path) -> None:
     """Start the process as a fresh interpreter that inherits the locked descriptor."""
     launcher.start_module(
-        "parallelhassnes.schedule.spawned", assignment.model_dump_json(), str(lock),
+        ENTRY_POINTS, "supervisor", assignment.model_dump_json(), str(lock),
         log=log, cwd=Path(assignment.root), keep=(lock,),
     )  # fmt: skip

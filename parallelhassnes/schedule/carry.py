@@ -10,7 +10,7 @@ the ledger of the batch that paid for it.
 from collections.abc import Mapping, Sequence
 
 from parallelhassnes.plan import JobSpec, StepSpec
-from parallelhassnes.schedule.settle import publish, published, step_facts
+from parallelhassnes.schedule.job_state import publish, published, step_facts
 from parallelhassnes.schedule.step_state import stand
 from parallelhassnes.steps import ended, untrusted
 from parallelhassnes.store import attempts, ledger, seal

@@ -9,7 +9,6 @@ network does; what it has not taken is sent again with the next checkpoint, and 
 """
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ from parallelhassnes.errors import UserError
 from parallelhassnes.execute import launcher
 from parallelhassnes.schedule import configuration, lent, signatures
 from parallelhassnes.schedule.attempt_process import fork_is_safe
-from parallelhassnes.schedule.context import Context, open_context, renewed
+from parallelhassnes.schedule.context import ENTRY_POINTS, Context, renewed
 from parallelhassnes.store import atomic, checkpoints, clocks, ledger, locks
 from parallelhassnes.store.checkpoints import SIGNATURE
 from parallelhassnes.store.layout import Layout
@@ -144,14 +143,9 @@ def _send_beside(ctx: Context) -> None:
         launcher.start(lambda: _send_without_secrets(ctx), log=log)
         return
     root = ctx.layout.root
-    launcher.start_module("parallelhassnes.schedule.checkpointing", str(root), log=log, cwd=root)
+    launcher.start_module(ENTRY_POINTS, "send_checkpoints", str(root), log=log, cwd=root)
 
 
 def _send_without_secrets(ctx: Context) -> None:
     lent.keep_only(())
     send(ctx)
-
-
-if __name__ == "__main__":
-    launcher.reset_signals()
-    send(open_context(Path(sys.argv[1])))

@@ -11,6 +11,9 @@ from parallelhassnes.schedule import configuration, lent
 from parallelhassnes.store import atomic, privacy, seal, space
 from parallelhassnes.store.layout import Layout
 
+ENTRY_POINTS = "parallelhassnes.schedule.entry_points"
+"""The module where a process of ours begins that may not be forked; by name, for it imports what starts one."""
+
 
 class Options(BaseModel):
     """What was said on the command line of the tick; supervisors carry it on to the passes that they run."""

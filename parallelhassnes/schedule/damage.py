@@ -3,7 +3,7 @@
     _queue/blocked/<batch_id>.json   D   {"reason": …, "damaged": true}: nothing of the batch starts
 
 What meets such a file under way notes it here and removes the ticket that led to it, which is derived. Every tick tries to make
-the batch's tickets anew (``mend``): as soon as the file is whole again the note goes, and the batch goes on. Attempts
+the batch's tickets anew (``requeue.mend``): as soon as the file is whole again the note goes, and the batch goes on. Attempts
 that run are not disturbed. A ticket that is torn itself is made anew at once, and those of a batch that somebody has
 deleted are removed.
 """
@@ -13,9 +13,8 @@ import shutil
 from pathlib import Path
 
 from parallelhassnes.execute import own_files
-from parallelhassnes.schedule import health
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.store import atomic, earlier, locks, members, tickets
+from parallelhassnes.store import atomic, earlier, members, tickets
 from parallelhassnes.store.layout import Layout
 
 
@@ -82,15 +81,6 @@ def set_aside(ctx: Context, ticket: Path, error: Exception) -> None:
             note(ctx, batch_id, error)
 
 
-def pass_over(ctx: Context, ticket: Path, error: Exception) -> None:
-    """As ``set_aside``, under ``tick.lock``: a ticket that is torn itself is made anew, for another round of this pass."""
-    from parallelhassnes.schedule.requeue import restore
-
-    set_aside(ctx, ticket, error)
-    if isinstance(error, tickets.Torn) and restore(ctx, batch_of(ticket)):
-        health.wish(ctx.layout)
-
-
 def batch_of(ticket: Path) -> str:
     """The batch of a ticket, by its name and the folder that it is in."""
     name = ticket.name
@@ -122,19 +112,3 @@ def _remove(path: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         except NotADirectoryError:
             return
-
-
-def mend(ctx: Context) -> list[str]:
-    """Make the tickets of damaged batches anew, as far as their files are whole again; those batches."""
-    damaged = every(ctx.layout)
-    if not damaged:
-        return []
-    from parallelhassnes.schedule.requeue import restore
-
-    lock = locks.hold(ctx.layout.tick_lock)
-    if lock is None:  # the next tick does it
-        return []
-    try:
-        return [batch_id for batch_id in damaged if restore(ctx, batch_id)]
-    finally:
-        locks.release(lock)

@@ -18,7 +18,7 @@ from parallelhassnes.store import attempts, ledger
 from parallelhassnes.store.records import now_text
 
 if TYPE_CHECKING:
-    from parallelhassnes.schedule.settle import Book
+    from parallelhassnes.schedule.job_state import Book
 
 
 def half_width(passes: int, n: int) -> float:

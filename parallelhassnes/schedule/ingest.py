@@ -35,8 +35,8 @@ from parallelhassnes.execute.secret_forms import is_placeholder, is_public, unfi
 from parallelhassnes.plan import BatchMeta, Plan
 from parallelhassnes.schedule import add, carry, more
 from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.job_state import ticket_of
 from parallelhassnes.schedule.requeue import requeue_batch, write_ack
-from parallelhassnes.schedule.settle import ticket_of
 from parallelhassnes.store import (
     atomic,
     batches,

@@ -17,20 +17,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from parallelhassnes import __version__, names
-from parallelhassnes.config import BadEnvFile
 from parallelhassnes.execute import launcher
 from parallelhassnes.plan import JobSpec, StepSpec, TrialSpec
-from parallelhassnes.schedule import credentials, damage, health, loops, order, runner
+from parallelhassnes.schedule import credentials, damage, health, loops, order, requeue, runner
+from parallelhassnes.schedule.admission import Gate
 from parallelhassnes.schedule.alone import Folders
 from parallelhassnes.schedule.attempt_process import Assignment, Then, fork_is_safe, run, spawn
-from parallelhassnes.schedule.budgets import Purse
 from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.job_state import Book, step_facts
 from parallelhassnes.schedule.keys import Keys
-from parallelhassnes.schedule.settle import Book, step_facts
 from parallelhassnes.schedule.starts import Starts
 from parallelhassnes.schedule.step_state import stand
 from parallelhassnes.steps.registry import kind as kind_of
-from parallelhassnes.store import atomic, attempts, batches, ledger, locks, members, tickets
+from parallelhassnes.store import attempts, batches, ledger, locks, members, tickets
 from parallelhassnes.store.records import (
     AttemptMeta,
     AttemptState,
@@ -61,9 +60,9 @@ def launch_ready(ctx: Context, then: Then) -> list[Launched]:
         return []
     if ctx.shortage() is not None:
         return []
-    gate = _Gate(ctx)
+    gate = Gate(ctx)
     keys = Keys(ctx)
-    lines = order.line_up(ctx, gate.may_start, partial(damage.pass_over, ctx))
+    lines = order.line_up(ctx, gate.may_start, partial(requeue.pass_over, ctx))
     lines = [line for line in lines if line.queue_key and keys.may_start(line.queue_key)]
     load, live = order.count(ctx)
     room = order.Room(ctx, load, live, keys)
@@ -94,10 +93,10 @@ def launch_ready(ctx: Context, then: Then) -> list[Launched]:
 
 
 def _close_lanes(
-    ctx: Context, gate: "_Gate", lines: list[order.Line], path: Path, error: Exception
+    ctx: Context, gate: Gate, lines: list[order.Line], path: Path, error: Exception
 ) -> None:
     """Start nothing more of the batch of a ticket that cannot be followed."""
-    damage.pass_over(ctx, path, error)
+    requeue.pass_over(ctx, path, error)
     gate.close(batch_id := damage.batch_of(path))
     for lane in (lane for line in lines for lane in line.lanes):
         if lane.batch_id == batch_id:
@@ -105,7 +104,7 @@ def _close_lanes(
 
 
 def _take(
-    ctx: Context, lane: order.Lane, path: Path, gate: "_Gate", keys: Keys, folders: Folders, bucket: Starts
+    ctx: Context, lane: order.Lane, path: Path, gate: Gate, keys: Keys, folders: Folders, bucket: Starts
 ) -> "_Claimed | None":  # fmt: skip
     """Claim the step at the head of a lane, and write down that it starts; None where it does not start now."""
     refusal = gate.purse.refuses(lane.batch_id, lane.queue_key)
@@ -146,73 +145,6 @@ def _take(
     return claimed
 
 
-def note_blocked(ctx: Context) -> None:
-    """Write down which batches with ready steps may not start, and why."""
-    gate = _Gate(ctx)
-    for _, batch_id, _ in tickets.ready_folders(ctx.layout):
-        gate.may_start(batch_id)
-
-
-class _Gate:
-    """What keeps a batch's ready steps from starting, besides limits; noted in ``_queue/blocked/``."""
-
-    def __init__(self, ctx: Context) -> None:
-        self.ctx = ctx
-        self._answers: dict[str, bool] = {}
-        self._books: dict[str, Book] = {}
-        self.credentials = credentials.Credentials(ctx)
-        self.purse = Purse(ctx)
-
-    def book(self, batch_id: str) -> Book:
-        """The batch's jobs in this pass, which nothing else changes meanwhile."""
-        if batch_id not in self._books:
-            self._books[batch_id] = Book(self.ctx, batch_id)
-        return self._books[batch_id]
-
-    def may_start(self, batch_id: str) -> bool:
-        if batch_id not in self._answers:
-            self._answers[batch_id] = self._decide(batch_id)
-        return self._answers[batch_id]
-
-    def close(self, batch_id: str) -> None:
-        """Have the batch start nothing more in this pass."""
-        self._answers[batch_id] = False
-
-    def _decide(self, batch_id: str) -> bool:
-        if damage.is_deleted(self.ctx, batch_id):
-            damage.forget(self.ctx, batch_id)
-            return False
-        if damage.reason_of(self.ctx, batch_id) is not None:
-            return False
-        note = self.ctx.layout.blocked / f"{batch_id}.json"
-        with members.apart(note, partial(damage.note, self.ctx, batch_id)):
-            reason, missing = self._reason(batch_id)
-            if reason is None:
-                note.unlink(missing_ok=True)
-                return True
-            self.note(batch_id, reason, missing)
-        return False
-
-    def note(self, batch_id: str, reason: str, missing: tuple[str, ...] = ()) -> None:
-        note = {"reason": reason, **({"missing": missing} if missing else {})}
-        atomic.write_json(self.ctx.layout.blocked / f"{batch_id}.json", note, durable=False)
-
-    def _reason(self, batch_id: str) -> tuple[str | None, tuple[str, ...]]:
-        """Why a batch may not start anything, and the secrets that this process lacks for it."""
-        batch_dir = self.ctx.layout.batch(batch_id)
-        hold = batches.read_control(batch_dir).hold
-        if hold:
-            return hold, ()
-        spent = self.purse.refuses(batch_id)
-        if spent is not None:
-            return spent, ()
-        try:
-            known = self.credentials.given(batch_id)
-        except BadEnvFile as error:
-            return str(error), ()
-        return credentials.why_missing(self.ctx, batch_id, known), known.missing
-
-
 _RECORDS = (AttemptMeta, AttemptState, Control, Current, Overrides, Ticket, TrialSpec)
 
 
@@ -241,7 +173,7 @@ def _step_of(ctx: Context, path: Path) -> StepSpec | None:
         return None
 
 
-def _claim(ctx: Context, path: Path, key: str, gate: "_Gate") -> _Claimed | None:
+def _claim(ctx: Context, path: Path, key: str, gate: Gate) -> _Claimed | None:
     try:
         ticket = tickets.read(path)
     except FileNotFoundError:

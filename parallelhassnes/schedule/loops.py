@@ -14,17 +14,13 @@ on it. Failures within a turn are retried as anywhere; an operator's ``retry`` o
 
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from parallelhassnes.plan import Loop, StepSpec
 from parallelhassnes.schedule import retry
 from parallelhassnes.steps import outputs
-from parallelhassnes.store import attempts, batches, ledger
+from parallelhassnes.store import attempts, batches
 from parallelhassnes.store.records import AttemptState, Overrides, StepNow
-
-if TYPE_CHECKING:
-    from parallelhassnes.plan import JobSpec
-    from parallelhassnes.schedule.settle import Book
 
 
 class Judged(NamedTuple):
@@ -155,32 +151,3 @@ def waits_for_solver(step: StepSpec, now: StepNow, overrides: Overrides) -> bool
         and now.retry_at is not None
         and overrides.retries.get(step.step_id) != now.run_id
     )
-
-
-def begin_round(book: "Book", job: "JobSpec", critic: StepSpec) -> None:
-    """Write the ticket of the solver, unless it has had its turn already; then that of the critic."""
-    assert critic.loop is not None  # noqa: S101 - it was asked for
-    solver = job.step(critic.loop.solver)
-    now = book.look_again(job, solver)
-    if now is not None and now.retry_at is not None:
-        book.put_ticket(job, solver)
-    elif book.evaluate(job, critic)[0] == "ready":
-        book.put_ticket(job, critic)
-
-
-def note_end(book: "Book", job: "JobSpec", solver: StepSpec) -> None:
-    """After the end of a solver's attempt: if that ended its loop, say so of the critic."""
-    loop = solver.loop
-    if loop is None or solver.step_id != loop.solver:
-        return
-    critic = job.step(loop.critic)
-    before = book.current(job.job_id).get(loop.critic)
-    now = book.look_again(job, critic)
-    if now is None or before is None or not now.unmet or before.unmet:
-        return
-    ledger.append(
-        book.batch_dir, "unmet",
-        job_id=job.job_id, step_id=loop.critic, attempt=now.attempt, line=now.unmet,
-    )  # fmt: skip
-    book.spread(job, critic)
-    book.save()

@@ -7,13 +7,14 @@ the same names whenever they are made, so this is the same as what is there, or 
 
 import shutil
 from functools import partial
+from pathlib import Path
 
 from parallelhassnes.names import key_dir
 from parallelhassnes.plan import BatchMeta, JobSpec, StepSpec
-from parallelhassnes.schedule import add, damage, loops
+from parallelhassnes.schedule import add, damage, health, loops
+from parallelhassnes.schedule.admission import note_blocked
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.schedule.launch import note_blocked
-from parallelhassnes.schedule.settle import Book, publish, record_end, ticket_of
+from parallelhassnes.schedule.job_state import Book, publish, record_end, ticket_of
 from parallelhassnes.schedule.step_state import stand
 from parallelhassnes.store import (
     atomic,
@@ -174,3 +175,24 @@ def _called_for(ctx: Context, batch_ids: list[str]) -> list[tickets.Running]:
             if ticket.batch_id in batch_ids and ref is not None and not attempts.is_sealed(ref.dir):
                 found.append(entry)
     return found
+
+
+def pass_over(ctx: Context, ticket: Path, error: Exception) -> None:
+    """As ``damage.set_aside``, under ``tick.lock``: a ticket that is torn itself is made anew, for another round of this pass."""
+    damage.set_aside(ctx, ticket, error)
+    if isinstance(error, tickets.Torn) and restore(ctx, damage.batch_of(ticket)):
+        health.wish(ctx.layout)
+
+
+def mend(ctx: Context) -> list[str]:
+    """Make the tickets of damaged batches anew, as far as their files are whole again; those batches."""
+    damaged = damage.every(ctx.layout)
+    if not damaged:
+        return []
+    lock = locks.hold(ctx.layout.tick_lock)
+    if lock is None:  # the next tick does it
+        return []
+    try:
+        return [batch_id for batch_id in damaged if restore(ctx, batch_id)]
+    finally:
+        locks.release(lock)

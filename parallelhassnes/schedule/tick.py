@@ -19,7 +19,6 @@ from parallelhassnes.schedule import (
     boot,
     checkpointing,
     configuration,
-    damage,
     health,
     images,
     ingest,
@@ -29,7 +28,7 @@ from parallelhassnes.schedule import (
 from parallelhassnes.schedule.context import Context, renewed
 from parallelhassnes.schedule.launch import Launched, launch_ready
 from parallelhassnes.schedule.repair import repair
-from parallelhassnes.schedule.requeue import rebuild
+from parallelhassnes.schedule.requeue import mend, pass_over, rebuild
 from parallelhassnes.schedule.settle import settle_ended
 from parallelhassnes.schedule.step_state import stand
 from parallelhassnes.store import (
@@ -79,7 +78,7 @@ def _tick(ctx: Context) -> TickReport:
         ingested = ingest.ingest_incoming(ctx)
     with space.waiting_for_space("repair"):
         repaired = repair(ctx, after_attempt)
-        damage.mend(ctx)
+        mend(ctx)
         turns.recall(ctx.layout)
     checkpointing.want_daily(ctx)
     launched, failed = [], False
@@ -141,7 +140,7 @@ def _pass(ctx: Context, started: list[Launched]) -> None:
             configuration.keep(ctx.layout, ctx.config)
             settle_ended(ctx)
             add.complete(ctx)
-            over, delay = partial(damage.pass_over, ctx), partial(_wanted_delay, ctx)
+            over, delay = partial(pass_over, ctx), partial(_wanted_delay, ctx)
             tickets.promote_due(ctx.layout, time.time(), over, delay)
             started += launch_ready(ctx, after_attempt)
             health.succeeded(ctx.layout)

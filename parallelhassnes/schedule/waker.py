@@ -9,16 +9,14 @@ starts another. It ends when there is nothing to wait for.
 
 import select
 import signal
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from parallelhassnes.execute import launcher, logs, processes
 from parallelhassnes.names import key_dir
 from parallelhassnes.schedule import lent, runner, starts
 from parallelhassnes.schedule.attempt_process import fork_is_safe
-from parallelhassnes.schedule.context import Context, Options, open_context, renewed
+from parallelhassnes.schedule.context import ENTRY_POINTS, Context, renewed
 from parallelhassnes.store import clocks, identity, locks, queue_keys, tickets
 
 LOOK_SEC = 5.0
@@ -94,22 +92,9 @@ def ensure(ctx: Context, run_pass: Callable[[Context], bool]) -> None:
         launcher.start(lambda: _wake_without_secrets(ctx, run_pass), log=log)
         return
     root, options = ctx.layout.root, ctx.options.model_dump_json()
-    launcher.start_module("parallelhassnes.schedule.waker", str(root), options, log=log, cwd=root)
+    launcher.start_module(ENTRY_POINTS, "timer", str(root), options, log=log, cwd=root)
 
 
 def _wake_without_secrets(ctx: Context, run_pass: Callable[[Context], bool]) -> None:
     lent.keep_only(())
     wake(ctx, run_pass)
-
-
-def main(arguments: list[str]) -> None:
-    """``python -m parallelhassnes.schedule.waker ROOT OPTIONS``: where a fork is not safe."""
-    from parallelhassnes.schedule.tick import try_pass
-
-    launcher.reset_signals()
-    options = Options.model_validate_json(arguments[1])
-    wake(open_context(Path(arguments[0]), options), try_pass)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -8,8 +8,8 @@ from stores import context, idle, job, program, put, shell, states, table, wait_
 from parallelhassnes.control import gate
 from parallelhassnes.control.explain import explain
 from parallelhassnes.errors import UserError
+from parallelhassnes.schedule.job_state import Book
 from parallelhassnes.schedule.requeue import rebuild
-from parallelhassnes.schedule.settle import Book
 from parallelhassnes.store import atomic, ledger, tickets
 
 GATED = table(

@@ -9,8 +9,8 @@ from stores import context, idle, job, program, put, shell, started, states, tab
 from parallelhassnes.control import audit
 from parallelhassnes.control.explain import explain
 from parallelhassnes.execute import processes
+from parallelhassnes.schedule.job_state import Book
 from parallelhassnes.schedule.requeue import rebuild
-from parallelhassnes.schedule.settle import Book
 from parallelhassnes.store import attempts, currents, ledger
 
 SOLVE = "echo x >> {0}/work; echo solve >> {0}/order"

@@ -33,10 +33,11 @@ from parallelhassnes.control.operate import Target
 from parallelhassnes.control.scoreboard import newest_first
 from parallelhassnes.control.scoreboard_models import BatchLine
 from parallelhassnes.control.submit import submit
-from parallelhassnes.control.uploads import Archive, StoredTask
+from parallelhassnes.control.uploads import Archive
 from parallelhassnes.errors import UnknownId
 from parallelhassnes.steps import untrusted
-from parallelhassnes.store import atomic, batches
+from parallelhassnes.store import atomic, batches, uploaded_tasks
+from parallelhassnes.store.uploaded_tasks import StoredTask
 
 router = APIRouter(tags=["Oddish 0.1.1"], dependencies=[Depends(needs("read"))])
 _submitter, _operator = [Depends(needs("submit"))], [Depends(needs("operate"))]
@@ -89,7 +90,7 @@ def _stored(site: Site, task_id: str) -> StoredTask:
     tail = task_id.rpartition("-")[2]
     try:
         if len(tail) == _SHA + _NONCE:
-            return uploads.find(site.layout, tail[:_SHA])
+            return uploaded_tasks.find(site.layout, tail[:_SHA])
     except UnknownId:
         pass
     raise HTTPException(404, f"Task {task_id} not found; upload it first with POST /tasks/upload")

@@ -1,0 +1,43 @@
+"""Where processes begin that may not be forked without an exec: ``python -m parallelhassnes.schedule.entry_points NAME …``."""
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from parallelhassnes.execute import launcher
+from parallelhassnes.schedule import checkpointing, configuration, waker
+from parallelhassnes.schedule.attempt_process import Assignment, run
+from parallelhassnes.schedule.context import Options, open_context
+from parallelhassnes.schedule.tick import after_attempt, try_pass
+from parallelhassnes.store import attempts
+
+
+def supervisor(arguments: list[str]) -> None:
+    """``supervisor ASSIGNMENT LOCK``: run or end one attempt, whose locked descriptor is inherited."""
+    assignment = Assignment.model_validate_json(arguments[0])
+    os.set_inheritable(int(arguments[1]), False)
+    ctx = open_context(Path(assignment.root), assignment.options)
+    if not assignment.dead:  # it runs under what its record says, whatever was edited since
+        started_under = attempts.read_meta(assignment.attempt_dir(ctx.layout)).config_sha256
+        ctx = replace(ctx, config=configuration.version(ctx.layout, started_under) or ctx.config)
+    run(ctx, assignment, int(arguments[1]), after_attempt)
+
+
+def timer(arguments: list[str]) -> None:
+    """``timer ROOT OPTIONS``: have a pass run whenever something is due."""
+    waker.wake(
+        open_context(Path(arguments[0]), Options.model_validate_json(arguments[1])), try_pass
+    )
+
+
+def send_checkpoints(arguments: list[str]) -> None:
+    """``send_checkpoints ROOT``: hand to the audit hook what it has not got yet."""
+    checkpointing.send(open_context(Path(arguments[0])))
+
+
+if __name__ == "__main__":
+    launcher.reset_signals()
+    {each.__name__: each for each in (supervisor, timer, send_checkpoints)}[sys.argv[1]](
+        sys.argv[2:]
+    )
