@@ -4,7 +4,8 @@ Rounds of a few seconds: submitters hand in tables, ticks run side by side, supe
 their work, and at random moments a random one of all these processes gets SIGKILL. Then the kills stop,
 ticks run until nothing is left, and the invariants are checked. Prints one JSON object with the counts. With ``--disturb`` processes
 also stand still for a while, the configuration is edited, some ticks meet a disk that refuses, clocks are set, and the
-package is upgraded in place (``disturb``); ``--before CHECKOUT`` has an earlier version's ticks begin each round.
+package is upgraded in place (``disturb``); ``--before CHECKOUT`` has each round begin with a
+queue that an earlier version has made and left, all its processes killed.
 
 The program of a step holds a kernel lock of its step while it works and ends with ``TWICE`` where
 another attempt has it, so that "never twice at once" is seen by those who would be the two.
@@ -32,6 +33,10 @@ from tests.harness import make_task
 ROUND_SEC = 6.0
 MEAN_GAP_SEC = 0.02
 SUBMITTERS, TICKS = 2, 2
+SPARED = 0.7
+"""Of the kills while no attempt runs."""
+LEFT = 4
+"""Tables that an earlier version has begun."""
 CONFIG = "durable = false\nconcurrency = 6\nenvironment = 'sandbox'\n"
 
 
@@ -45,7 +50,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--before", type=Path, help="a checkout of an earlier version")
     given = parser.parse_args(arguments)
     if given.disturb and not surroundings.are_there():
-        return surroundings.live_in("tests.faults.soak", arguments, given.before)
+        return surroundings.live_in("tests.faults.soak", arguments)
     seed = given.seed if given.seed is not None else random.SystemRandom().randrange(1 << 32)
     print(f"seed {seed}", file=sys.stderr, flush=True)
     chance = random.Random(seed)
@@ -62,7 +67,7 @@ def main(arguments: list[str]) -> int:
         while not bad and (kills.total() < given.kills if given.kills else time.monotonic() < end):
             left = ROUND_SEC if given.kills else min(ROUND_SEC, end - time.monotonic())
             ctx = _fresh(folder)
-            wrong = _round(ctx, chance, kills, task, left, disturbed)
+            wrong = _round(ctx, chance, kills, task, left, disturbed, given.before)
             attempts += sum(1 for _ in ctx.layout.runs.glob("*/*/steps/*/attempts/*"))
             rounds += 1
             if wrong:
@@ -89,9 +94,9 @@ def _fresh(folder: Path) -> Context:
 
 def _round(
     ctx: Context, chance: random.Random, kills: Counter[str], task: Path | None, seconds: float,
-    disturbed: Counter[str] | None,
+    disturbed: Counter[str] | None, before: Path | None,
 ) -> list[str]:  # fmt: skip
-    tables: list[bytes] = []
+    tables = _begun_by(before, ctx, chance, task) if before else []
     submitting: dict[int, bytes] = {}
     ticking: set[int] = set()
     disturbing: set[int] = set()
@@ -136,6 +141,27 @@ def _round(
 
 def _broken(ctx: Context, tables: list[bytes], disturber: disturb.Disturber | None) -> list[str]:
     return invariants.broken(ctx, tables=len(tables), one_clock=disturber is None)
+
+
+def _begun_by(before: Path, ctx: Context, chance: random.Random, task: Path | None) -> list[bytes]:
+    """What the package of another checkout was at work on when all its processes were killed: its tables."""
+    tables = [_table(ctx, chance, number, task) for number in range(LEFT)]
+
+    def start(*arguments: str) -> None:
+        line = [*processes.OURSELVES, "parallelhassnes", *arguments, "--root", str(ctx.layout.root)]
+        environment = os.environ | {"PYTHONPATH": str(before)}
+        drive.start(lambda: (os.dup2(2, 1), os.execve(line[0], line, environment)))
+
+    for number, table in enumerate(tables):
+        path = ctx.layout.root.parent / f"before-{number}.json"
+        path.write_bytes(table)
+        start("submit", str(path))
+    drive.wait(lambda: not drive.children(), "the earlier version's submissions")
+    start("tick")
+    lives = time.monotonic() + chance.uniform(0.5, 4)
+    drive.wait(lambda: time.monotonic() > lives, "the time that it has")
+    processes.kill_descendants()
+    return tables
 
 
 def _reap(submitting: dict[int, bytes], *ticking: set[int]) -> None:
@@ -187,6 +213,9 @@ def _kill_one(
     for pid in drive.descendants():
         role = "submitter" if pid in submitting else "tick" if pid in ticking else _role(pid)
         by_role.setdefault(role, []).append(pid)
+    # On a busy machine no tick would live to start anything.
+    if by_role.keys() <= {"submitter", "tick"} and chance.random() < SPARED:
+        return
     # One that ticks are hardly allowed to finish would leave nothing running to be killed.
     roles = [role for role in by_role for _ in range(1 if role in ("submitter", "tick") else 3)]
     if not roles:

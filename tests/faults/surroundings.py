@@ -8,7 +8,7 @@ clock of one that runs is set by writing the file. The monotonic clock goes on.
     PLACE/clocks/<n>           another, by which one tick and all that descends from it live
     PLACE/lib/parallelhassnes  → one of PLACE/versions/<n>, which an upgrade swaps in one act
 
-The copies are the same code and call themselves ever later versions, or the first is that of another checkout.
+The copies are the same code and call themselves ever later versions.
 """
 
 import os
@@ -37,12 +37,8 @@ time.sleep = lambda seconds: (select.select((), (), (), seconds), None)[1]
 _OFFSETS = ("+0s", "+90s", "-90s", "+3h", "-3h", "+2d", "-2d", "+400d", "-400d")
 
 
-def live_in(module: str, arguments: list[str], before: Path | None = None) -> int:
-    """Run a module of the tests in such surroundings; its exit code.
-
-    Args:
-        before: a checkout of an earlier version, whose package is the first one.
-    """
+def live_in(module: str, arguments: list[str]) -> int:
+    """Run a module of the tests in such surroundings; its exit code."""
     library = probes.faketime_library()
     if library is None:
         raise SystemExit(
@@ -52,9 +48,8 @@ def live_in(module: str, arguments: list[str], before: Path | None = None) -> in
     try:
         for name in ("clocks", "versions", "lib"):
             (place / name).mkdir()
-        sources = [*([before] if before else []), *[stores.CHECKOUT] * _COPIES]
-        for number, source in enumerate(sources):
-            shutil.copytree(source / PACKAGE, place / "versions" / str(number))
+        for number in range(_COPIES):
+            shutil.copytree(stores.CHECKOUT / PACKAGE, place / "versions" / str(number))
         (place / "lib" / PACKAGE).symlink_to(place / "versions" / "0")
         _put(place / "clocks" / "host", "+0s")
         (place / "lib" / "sitecustomize.py").write_text(_SLEEP)
@@ -103,7 +98,7 @@ class Surroundings:
         """Put a later version in the place of the package's files, in one act."""
         self._restore()
         now = self._versions.index(self._live.resolve())
-        later = self._versions[-_COPIES + (now + _COPIES - len(self._versions) + 1) % _COPIES]
+        later = self._versions[(now + 1) % _COPIES]
         self._upgrades += 1
         path = later / "__init__.py"
         path.write_text(
