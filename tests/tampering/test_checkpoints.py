@@ -3,6 +3,9 @@
 import json
 import shutil
 import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from stores import CHECKOUT, command, context, idle, job, program, put, read, shell, table, wait_for
@@ -154,4 +157,105 @@ def test_a_hook_keeps_every_checkpoint_in_a_git_remote(root, key, tmp_path, monk
     (tmp_path / "away.git").rename(remote)
     program(root, "audit", "checkpoint")
     assert f"{made(ctx)[-1]['number']}.json.sig" in there()
+    assert audit.verify(ctx.layout).notes == []
+
+
+class StampingAuthority:
+    """A time stamping authority on loopback: ``openssl ts`` with a key that a CA of its own has certified."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.answer = folder, "a stamp"
+        folder.mkdir()
+        (folder / "ext").write_text("extendedKeyUsage=critical,timeStamping\n")
+        (folder / "serial").write_text("01\n")
+        (folder / "tsa.cnf").write_text(
+            "[tsa]\ndefault_tsa = here\n[here]\nserial = serial\ndefault_policy = 1.2.3.4\ndigests = sha256\nsigner_digest = sha256\n"
+        )
+        for line in (
+            "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -subj /CN=CA -days 10",
+            "req -newkey rsa:2048 -nodes -keyout tsa.key -out tsa.csr -subj /CN=TSA",
+            "x509 -req -in tsa.csr -CA ca.pem -CAkey ca.key -CAcreateserial -extfile ext -out tsa.pem -days 10",
+        ):
+            self._openssl(*line.split())
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self.url = f"http://127.0.0.1:{self._server.server_port}/"
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _openssl(self, *argv: str) -> None:
+        subprocess.run(["openssl", *argv], cwd=self.folder, check=True, capture_output=True)
+
+    def _stamp(self, query: bytes) -> bytes:
+        if self.answer == "a refusal":  # for it cannot be read
+            query = b"\x30\x00"
+        (self.folder / "query").write_bytes(query)
+        self._openssl("ts", "-reply", "-config", "tsa.cnf", "-queryfile", "query", "-signer", "tsa.pem", "-inkey", "tsa.key", "-out", "answer")  # fmt: skip
+        return (self.folder / "answer").read_bytes()
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        authority = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                query = self.rfile.read(int(self.headers["Content-Length"]))
+                is_down = authority.answer == "an error"
+                self.send_response(503 if is_down else 200)
+                self.end_headers()
+                self.wfile.write(b"" if is_down else authority._stamp(query))
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        return Handler
+
+
+@pytest.fixture
+def authority(tmp_path):
+    made = StampingAuthority(tmp_path / "tsa")
+    yield made
+    made.close()
+
+
+@pytest.mark.skipif(not (shutil.which("openssl") and shutil.which("curl")), reason="needs openssl and curl")  # fmt: skip
+def test_a_hook_has_every_checkpoint_stamped_by_a_time_stamping_authority(
+    root, authority, tmp_path
+):
+    """The recipe of docs/audit.md; what the authority refuses, or does not answer, is told and sent again."""
+    anchor = tmp_path / "anchor"
+    anchor.mkdir()
+    shutil.copyfile(authority.folder / "ca.pem", anchor / "tsa-ca.pem")
+    text = (CHECKOUT / "docs" / "audit.md").read_text()
+    (recipe,) = (line for line in text.splitlines() if line.startswith("hook = ") and "ts -query" in line)  # fmt: skip
+    recipe = recipe.replace("/srv/anchor", str(anchor)).replace("https://tsa.example.org", authority.url)  # fmt: skip
+    ctx = context(root, f"[audit]\n{recipe}\n")
+    run_batch(ctx)
+    newest = wait_for(lambda: made(ctx), "a checkpoint")[-1]["number"]
+    wait_for(lambda: not checkpoints.unsent(ctx.layout), "the note that it was sent")
+
+    def holds(path: Path, number: int) -> tuple[bool, str]:
+        argv = ["openssl", "ts", "-verify", "-data", str(path), "-in", str(anchor / f"{number}.json.tsr"), "-CAfile", str(anchor / "tsa-ca.pem")]  # fmt: skip
+        done = subprocess.run(argv, capture_output=True, text=True)
+        return done.returncode == 0, done.stderr
+
+    path = checkpoints.place(ctx.layout, newest)
+    assert holds(path, newest)[0]
+    forged = tmp_path / "forged.json"
+    forged.write_text(path.read_text().replace('"seals":1', '"seals":2'))
+    assert forged.read_text() != path.read_text()
+    is_good, why = holds(forged, newest)
+    assert (is_good, "message imprint mismatch" in why) == (False, True)
+
+    for authority.answer in ("an error", "a refusal"):
+        batch = run_batch(ctx)
+        wait_for(lambda b=batch: any(b in each["batches"] for each in made(ctx)), "its checkpoint")
+        said = program(root, "audit", "checkpoint", check=False)
+        assert (said.returncode, "was not sent: audit.hook ended with" in said.stdout) == (1, True)
+        assert {note.what for note in audit.verify(open_context(root).layout).notes} == {"unsent"}
+        assert not (anchor / f"{made(ctx)[-1]['number']}.json.tsr").exists()
+    authority.answer = "a stamp"
+    program(root, "audit", "checkpoint")
+    assert all(holds(checkpoints.place(ctx.layout, n), n)[0] for n in checkpoints.numbers(ctx.layout) if n >= newest)  # fmt: skip
     assert audit.verify(ctx.layout).notes == []
