@@ -25,7 +25,7 @@ _LONGEST_SEC = 1.0
 _OF_FILES = 0.1
 _REFUSALS = (errno.ENOSPC, errno.EIO)
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-_KINDS = (
+KINDS = (
     "stop",
     "edit",
     "broken edit",
@@ -61,7 +61,7 @@ class Disturber:
         if now < self._next:
             return None
         self._next = now + self._chance.expovariate(1 / MEAN_GAP_SEC)
-        what = self._chance.choice(_KINDS)
+        what = self._chance.choice(KINDS)
         self._done[what] += 1
         match what:
             case "stop":

@@ -117,6 +117,7 @@ class Surroundings:
         if chance.random() < _SPAWNING:
             os.environ["PARALLELHASSNES_START"] = "spawn"
         program = [sys.executable, "-P", "-m", PACKAGE, "tick", "--quiet", "--root", str(root)]
+        os.dup2(2, 1)
         os.execv(program[0], program)
 
     def take_away(self, chance: random.Random, now: float) -> None:
