@@ -27,6 +27,8 @@ from parallelhassnes.store import locks, space
 _CANNOT_FORK = 71
 PATIENCE_SEC = 0.2
 """For so long a process goes on with a pass that has taken over an attempt in it."""
+MOST_ACTS = 16
+"""So much it does meanwhile for other attempts at most: settles, starts and passes together, each of bounded length."""
 _launched: set[int] = set()
 
 
@@ -51,6 +53,8 @@ class _Trampoline:
     """The descriptor of the lock that goes with that."""
     since: float = 0.0
     """When it was taken."""
+    acts: int = 0
+    """What has been done for others since."""
 
 
 def start(target: Callable[[], None], *, log: Path) -> None:
@@ -142,7 +146,7 @@ def take_over(target: Callable[[int], None], log: Path, lock: int) -> bool:
     own = os.dup(lock)
     _Trampoline.is_free = False
     _Trampoline.taken, _Trampoline.lock = _Become(lambda: target(own), log), own
-    _Trampoline.since = time.monotonic()
+    _Trampoline.since, _Trampoline.acts = time.monotonic(), 0
     return True
 
 
@@ -151,8 +155,19 @@ def has_taken() -> bool:
 
 
 def is_awaited() -> bool:
-    """Whether what was taken over has waited long enough: nothing that another process can do is to come before it."""
-    return has_taken() and time.monotonic() - _Trampoline.since > PATIENCE_SEC
+    """Asked before each act for another attempt: whether what was taken over has waited long enough, and comes first."""
+    if not has_taken():
+        return False
+    _Trampoline.acts += 1
+    waited = time.monotonic() - _Trampoline.since
+    return waited > PATIENCE_SEC or _Trampoline.acts > MOST_ACTS
+
+
+def is_too_long() -> bool:
+    """Asked before work of no bounded length: whether it is left to another process, as is then all that follows."""
+    if has_taken():
+        _Trampoline.acts = MOST_ACTS
+    return has_taken()
 
 
 def run_taken() -> None:

@@ -38,10 +38,13 @@ def add_at_ingest(
             _tell(batch_dir, job_id, name)
 
 
+def is_wanted(ctx: Context) -> bool:
+    """Whether there is anything for ``complete`` to do."""
+    return ctx.layout.added.is_dir() and bool(members.names(ctx.layout.added))
+
+
 def complete(ctx: Context) -> None:
     """Give additions their place in index and queue, where a crash has kept them from it; under ``tick.lock``."""
-    if not ctx.layout.added.is_dir():  # a store of an earlier version, until its next tick
-        return
     for name in members.names(ctx.layout.added):
         mark = ctx.layout.added / name
         if damage.is_deleted(ctx, name):

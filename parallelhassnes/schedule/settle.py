@@ -7,6 +7,7 @@ A crash anywhere leaves ended/<ticket>, and the next pass does it all again: the
 the same, the tickets have the same names, and a line that is in the ledger already is not written twice.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +27,9 @@ from parallelhassnes.store import (
 )
 from parallelhassnes.store.records import Ticket
 
+_MANY = 64
+"""Steps that wait for one, or jobs of a batch that is over: of so many no claimed attempt is to wait for the end."""
+
 
 def settle_ended(ctx: Context) -> int:
     """Settle every ended ticket; how many."""
@@ -39,6 +43,9 @@ def settle_ended(ctx: Context) -> int:
             break
         with members.apart(path, partial(_give_up, ctx, books, path)):
             ticket = tickets.read(path)
+            if _frees_many(ctx, ticket) and launcher.is_too_long():
+                health.wish(ctx.layout)
+                break
             if ticket.batch_id not in books:
                 books[ticket.batch_id] = Book(ctx, ticket.batch_id)
             _settle(ctx, books[ticket.batch_id], keys, ticket, path.name)
@@ -48,14 +55,24 @@ def settle_ended(ctx: Context) -> int:
     for batch_id, path in last.items():
         with members.apart(path, partial(_give_up, ctx, books, path)):
             if not tickets.has_any(ctx.layout, batch_id, besides=path.name):
-                _note_over(ctx, batch_id)
+                folders = batches.job_dirs(ctx.layout, batch_id)
+                if len(folders) > _MANY and launcher.is_too_long():
+                    health.wish(ctx.layout)
+                    continue
+                _note_over(ctx, folders)
             path.unlink(missing_ok=True)
     return len(paths)
 
 
-def _note_over(ctx: Context, batch_id: str) -> None:
+def _frees_many(ctx: Context, ticket: Ticket) -> bool:
+    """Whether the end of a step is looked at for so many others that no claimed attempt is to wait for it."""
+    job, step = batches.read_step(ctx.layout, ticket)
+    return len(job.dependents.get(step.step_id, ())) > _MANY
+
+
+def _note_over(ctx: Context, job_dirs: Sequence[Path]) -> None:
     """What is done where a batch has nothing queued any more, before its last ticket goes."""
-    for job_dir in batches.job_dirs(ctx.layout, batch_id):
+    for job_dir in job_dirs:
         currents.fold(job_dir)
     ctx.layout.checkpoint_wanted.touch()
 

@@ -139,9 +139,14 @@ def _pass(ctx: Context, started: list[Launched]) -> None:
             ctx = renewed(ctx)
             configuration.keep(ctx.layout, ctx.config)
             settle_ended(ctx)
-            add.complete(ctx)
+            if add.is_wanted(ctx):
+                if launcher.is_too_long():
+                    health.wish(ctx.layout)
+                else:
+                    add.complete(ctx)
             over, delay = partial(pass_over, ctx), partial(_wanted_delay, ctx)
-            tickets.promote_due(ctx.layout, time.time(), over, delay)
+            if tickets.promote_due(ctx.layout, time.time(), over, delay):
+                health.wish(ctx.layout)
             started += launch_ready(ctx, after_attempt)
             health.succeeded(ctx.layout)
         finally:

@@ -40,6 +40,8 @@ from parallelhassnes.store.records import StepNow, Ticket, dump, parse_time
 
 CHUNK = 256
 SERVED = "_served"
+MOST_PROMOTED = 256
+"""Tickets that one pass moves from ``delayed/``; the next follows at once."""
 MOST_DELAY_SEC = 7 * 86_400 * 1.2
 """Longer than any rule lets a step wait (``config.Wait``, stretched by the jitter)."""
 _DUE = re.compile(r"(\d+)(?:-(\d+))?")
@@ -325,8 +327,10 @@ def promote_due(
     now: float,
     on_damage: Callable[[Path, Exception], None],
     wanted_delay: Callable[[Ticket], float | None],
-) -> int:
-    """Move what is due from ``delayed/`` to ``ready/``; how many. What was noted under a clock that was ahead is noted anew.
+) -> bool:
+    """Move what is due from ``delayed/`` to ``ready/``, the first ``MOST_PROMOTED``; whether there is more of it.
+
+    What was noted under a clock that was ahead is noted anew.
 
     Args:
         on_damage: what is to become of a ticket that cannot be read.
@@ -341,11 +345,13 @@ def promote_due(
                         path, noted, delay if delay is not None else wanted_delay(read(path))
                     )
             continue
+        if moved == MOST_PROMOTED:
+            return True
         with members.apart(path, partial(on_damage, path)):
             put_ready(layout, read(path), path.name.split(".", 1)[1])
             path.unlink()
             moved += 1
-    return moved
+    return False
 
 
 def _note_anew(path: Path, noted: float, delay: float | None) -> None:

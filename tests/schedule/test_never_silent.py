@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from stores import (  # fmt: skip
     wait_for,
 )
 
+from parallelhassnes.execute import launcher
 from parallelhassnes.schedule import health
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.store import process_identity
@@ -146,6 +148,64 @@ def test_a_claimed_attempt_does_not_wait_for_what_its_process_does_for_others(ro
     assert len(waits) == 400
     load = os.getloadavg()[0] / (os.cpu_count() or 1)
     assert max(waits) < 1.0 + load, sorted(waits)[-5:]
+
+
+COUNTS = """
+import os, sys
+from parallelhassnes.execute import launcher
+from parallelhassnes.schedule import launch, settle, tick
+from parallelhassnes.cli.app import main
+
+launcher.PATIENCE_SEC = 1e9  # what is done counts, not how long that takes
+acts = []
+def counted(module, name, what):
+    whole = getattr(module, name)
+    def count(*arguments, **named):
+        acts.append(what)
+        return whole(*arguments, **named)
+    setattr(module, name, count)
+def take_over(*arguments, whole=launcher.take_over):
+    taken = whole(*arguments)
+    if taken:
+        acts.clear()
+    return taken
+def run_taken(whole=launcher.run_taken):
+    if launcher.has_taken():
+        with open(OUT, "a") as out:
+            out.write(" ".join(acts) + "\\n")
+    whole()
+launcher.take_over, launcher.run_taken = take_over, run_taken
+counted(settle, "_settle", "settle")
+counted(launcher, "start", "fork")
+counted(tick, "launch_ready", "pass")
+counted(tick.add, "complete", "add")
+counted(settle.Book, "put_ticket", "ticket")
+main()
+"""
+
+
+def test_between_a_claim_and_its_start_a_process_does_a_bounded_number_of_things(root, tmp_path):
+    """Whatever else ends meanwhile, and however many steps an end sets free."""
+    ctx = context(root, FAST + "concurrency = 8\n")
+    many = [command(f"m{n}", "true", depends_on=["first"]) for n in range(200)]
+    other = [command(f"s{n}", "true") for n in range(150)]
+    batch = put(ctx, table(job("j", command("first", "true"), *many), job("k", *other)))
+    out = tmp_path / "acts"
+    source = f"OUT = {str(out)!r}\n{COUNTS}"
+    done = subprocess.run(
+        [sys.executable, "-c", source, "tick", "--until-idle", "--root", str(root)],
+        capture_output=True, text=True, env=environment(None), timeout=200, cwd=CHECKOUT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(list(attempt_dirs(ctx, batch))) == 351
+    claims = [Counter(line.split()) for line in out.read_text().splitlines()]
+    assert claims  # with no bound of time few processes do nearly all
+    for acts in claims:
+        assert acts["settle"] + acts["fork"] + acts["pass"] <= launcher.MOST_ACTS + 2, (
+            acts
+        )  # and the waker's fork
+        assert acts["add"] == 0
+        assert acts["ticket"] <= launcher.MOST_ACTS, acts
 
 
 def test_processes_say_what_they_are_and_of_which_root(root):
