@@ -6,8 +6,11 @@ The stores are written as files, as ingest and ticks would leave them; of a job'
 
 import json
 import math
+import os
 import statistics
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +20,11 @@ from benchmarks.meter import measure
 from benchmarks.results import Figure, Row
 from benchmarks.setting import Setting
 from parallelhassnes.plan import BatchMeta, JobSpec, StepSpec
-from parallelhassnes.schedule.job_state import ticket_of
-from parallelhassnes.store import atomic, batches, index, ledger, tickets
+from parallelhassnes.store import atomic, batches, index, ledger, tickets, turns
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import Current, StepNow, dump, now_text
 
+_KEY = "command"
 _SLIM: dict[str, Any] = {"mode": "json", "exclude_defaults": True}
 
 
@@ -45,9 +48,36 @@ def jobs(root: Path, n: int) -> None:
 def waiting_batches(root: Path, n: int) -> None:
     """N batches of one step."""
     layout = _layout(root)
-    for i in range(n):
-        name = f"20261121T{i // 3600:02d}{i // 60 % 60:02d}{i % 60:02d}Z-mmmmmmmm"
-        _batch(layout, name, [_job(name, "j", [_step("s")])])
+    first = _batch_name(0)
+    _batch(layout, first, [_job(first, "j", [_step("s")])])
+    batch_dir = layout.batch(first)
+    files = {name: (batch_dir / name).read_text() for name in ("j/job.json", batches.META, ledger.LEDGER)}  # fmt: skip
+    folders: set[Path] = set()
+    for i in range(1, n):
+        _copy(layout, first, _batch_name(i), files, folders)
+
+
+def _batch_name(i: int) -> str:
+    at = datetime(2026, 11, 1, tzinfo=UTC) + timedelta(seconds=i)
+    return f"{at:%Y%m%dT%H%M%SZ}-mmmmmmmm"
+
+
+def _copy(
+    layout: Layout, first: str, batch_id: str, files: Mapping[str, str], folders: set[Path]
+) -> None:
+    """A batch like the first one, as it is once a pass has given it its place in the queue."""
+    batch_dir = f"{layout.runs}/{batch_id}"
+    os.mkdir(batch_dir)  # noqa: PTH102 - 100,000 of them
+    os.mkdir(f"{batch_dir}/j")  # noqa: PTH102
+    for name, text in files.items():
+        _write(f"{batch_dir}/{name}", text.replace(first, batch_id))
+    _put(layout, batch_id, "j", "s", 0, set())
+    _write(f"{layout.ready}/{_KEY}/{batch_id}/{tickets.SERVED}", "")
+    turn = turns.place(layout, _KEY, batch_id, priority=0, served=0, arrival=batch_id.partition("-")[0])  # fmt: skip
+    if turn.parent not in folders:
+        turn.parent.mkdir(parents=True, exist_ok=True)
+        folders.add(turn.parent)
+    _write(str(turn), "")
 
 
 SHAPES: dict[str, Callable[[Path, int], None]] = {
@@ -58,9 +88,11 @@ SHAPES: dict[str, Callable[[Path, int], None]] = {
 }
 
 
-def run(root: Path, out: Path, most: int) -> list[passes.Cost]:
+def run(root: Path, out: Path, most: int, how: str = "counted") -> list[passes.Cost]:
     """Run attempts until so many passes were made; those that settled one and launched one."""
-    command = [*s.ours("tick")[:1], "-m", "benchmarks.passes", str(out), str(most), "tick", "--root", str(root)]  # fmt: skip
+    drain = root / "runners" / "local" / "drain"
+    drain.unlink(missing_ok=True)
+    command = [*s.ours("tick")[:1], "-m", "benchmarks.passes", str(out), str(most), how, "tick", "--root", str(root)]  # fmt: skip
     measure(command, out.with_suffix(".log"), s.environment())
     return [cost for cost in passes.read(out) if (cost.settled, cost.launched) == (1, 1)]
 
@@ -70,31 +102,45 @@ def median(costs: list[passes.Cost], field: str) -> float:
 
 
 def growth(setting: Setting) -> Row:
-    """The cost of a pass by what waits beside its attempt."""
+    """The cost of an attempt by what waits beside it."""
     sizes = (100, 1_000) if setting.quick else (100, 10_000, 100_000)
-    row = Row(
-        name="growth", work="passes that settle and launch one attempt of `true`, beside N others"
-    )
+    row = Row(name="growth", work="attempts of `true`, one at a time, beside N others")
     for shape, make in SHAPES.items():
-        found = {}
+        found: dict[int, dict[str, float]] = {}
         for n in sizes:
             folder = setting.fresh(f"growth-{shape.replace(' ', '-')}-{n}")
             make(folder, n)
-            found[n] = run(folder, folder.with_suffix(".passes"), 8 if setting.quick else 40)
-        for field, unit in (("cpu_ms", "ms"), ("files", "count"), ("moved", "count")):
-            values = {n: median(costs, field) for n, costs in found.items()}
+            found[n] = _cost(folder, 8 if setting.quick else 16)
+            print(f"  growth: {shape} of {n:,}: {found[n]}", file=sys.stderr, flush=True)
+        for field, unit in _FIELDS.items():
+            values = {n: costs[field] for n, costs in found.items()}
             first, last = sizes[0], sizes[-1]
             exponent = math.log(values[last] / values[first]) / math.log(last / first)
-            for n, value in values.items():
-                row.figures.append(
-                    Figure(measure=f"{shape} of {n:,}: {field}", unit=unit, ours=value)
-                )  # type: ignore[arg-type]
+            row.figures += [
+                Figure(measure=f"{shape} of {n:,}: {field}", unit=unit, ours=value)  # type: ignore[arg-type]
+                for n, value in values.items()
+            ]
             row.figures.append(
                 Figure(
                     measure=f"{shape}: exponent of {field}", unit="ratio", ours=exponent, goal=0.1
                 )
             )
     return row
+
+
+_FIELDS = {"CPU of an attempt": "ms", "CPU of its pass": "ms", "files": "count", "moved": "count"}
+
+
+def _cost(root: Path, most: int) -> dict[str, float]:
+    """Medians of one attempt."""
+    timed = run(root, root.with_suffix(".timed"), most, "timed")
+    counted = run(root, root.with_suffix(".passes"), most)
+    return {
+        "CPU of an attempt": round(statistics.median(passes.per_attempt(timed)), 2),
+        "CPU of its pass": median(timed, "cpu_ms"),
+        "files": median(counted, "files"),
+        "moved": median(counted, "moved"),
+    }
 
 
 # --- stores -------------------------------------------------------------------------------------------
@@ -138,14 +184,15 @@ def _batch(layout: Layout, batch_id: str, made: list[JobSpec], ended: int = 0) -
     """A batch as ingest leaves it; of its only job the first so many steps have ended."""
     batch_dir = layout.batch(batch_id)
     batch_dir.mkdir()
+    chunks: set[str] = set()
     for job in made:
         (batch_dir / job.job_id).mkdir()
         document = job.model_dump(**_SLIM) | {"schema_version": 1}
-        atomic.write_json(batch_dir / job.job_id / batches.JOB, document, durable=False)
-        for step in job.steps[ended:]:
+        _write(f"{batch_dir}/{job.job_id}/{batches.JOB}", atomic.dumps(document))
+        for place, step in enumerate(job.steps[ended:], ended):
             if not step.depends_on:
-                ticket, name = ticket_of(job, step)
-                tickets.put_ready(layout, ticket, name, durable=False)
+                _put(layout, batch_id, job.job_id, step.step_id, job.first_seq + place, chunks)
+    turns.announce(layout, _KEY, batch_id)
     index.write(batch_dir, made)
     steps = sum(len(job.steps) for job in made)
     ledger.append(batch_dir, "submitted", jobs=len(made), steps=steps)
@@ -156,6 +203,28 @@ def _batch(layout: Layout, batch_id: str, made: list[JobSpec], ended: int = 0) -
         job_ids=tuple(job.job_id for job in made), steps_total=steps,
     )  # fmt: skip
     atomic.write_json(batch_dir / batches.META, meta.model_dump(mode="json"), durable=False)
+
+
+def _put(
+    layout: Layout, batch_id: str, job_id: str, step_id: str, seq: int, chunks: set[str]
+) -> None:
+    """A ready ticket, as ``tickets.put_ready`` leaves it: written in place, since nobody reads it yet."""
+    name = tickets.ticket_name(batch_id, seq, job_id, step_id, "command")
+    chunk = f"{layout.ready}/{_KEY}/{batch_id}/{seq // tickets.CHUNK:05d}"
+    if chunk not in chunks:
+        os.makedirs(chunk)  # noqa: PTH103
+        chunks.add(chunk)
+    ticket = {
+        "schema_version": 1, "batch_id": batch_id, "job_id": job_id, "step_id": step_id,
+        "queue_key": _KEY, "kind": "command",
+    }  # fmt: skip
+    _write(f"{chunk}/{name}", atomic.dumps(ticket))
+
+
+def _write(path: str, text: str) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+    os.write(handle, text.encode())
+    os.close(handle)
 
 
 def _end(batch_dir: Path, job: JobSpec, ended: int) -> None:

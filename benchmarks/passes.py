@@ -1,14 +1,17 @@
-"""What each pass of a run costs in operations: ``python -m benchmarks.passes OUT MOST COMMAND…``.
+"""What each pass of a run costs in operations: ``python -m benchmarks.passes OUT MOST counted|timed COMMAND…``.
 
 Runs ``parallelhassnes COMMAND…`` with every pass of every process that comes of it counted, a line of JSON each in OUT; from
-the MOST-th on the runner is drained, so that no more start. Operations do not depend on how fast or busy the machine is.
+the MOST-th on the runner is drained, so that no more start. Operations do not depend on how fast or busy the machine is; counting
+them takes longer than they do, so times are taken by a run of their own, which counts none.
 """
 
 import json
 import os
+import resource
 import sys
 import time
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +38,19 @@ class Cost(NamedTuple):
     calls: int
     """Python functions called."""
     cpu_ms: float
+    """Processor time of the pass alone."""
+    pid: int
+    whole_ms: float
+    """Processor time of its process so far, its workers' included: a supervisor goes on as the next attempt."""
+
+
+def per_attempt(costs: list[Cost]) -> list[float]:
+    """Milliseconds of processor time from one pass of a process to its next: of whole attempts, their workers' included."""
+    return [
+        after.whole_ms - before.whole_ms
+        for before, after in pairwise(costs)
+        if before.pid == after.pid
+    ]
 
 
 def read(out: Path) -> list[Cost]:
@@ -55,12 +71,18 @@ class _Counting:
             self.counts["files"] += 1
 
 
+def _used() -> float:
+    """Seconds of processor time of this process and of its children that have ended."""
+    every = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(used.ru_utime + used.ru_stime for used in every)
+
+
 def _moved() -> int:
     fields = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
     return int(fields["rchar"]) + int(fields["wchar"])
 
 
-def _instrument(out: Path, most: int) -> None:
+def _instrument(out: Path, most: int, *, counts: bool) -> None:
     """Have every pass of this process and its forks counted."""
     from parallelhassnes.schedule import settle, tick
 
@@ -82,7 +104,8 @@ def _instrument(out: Path, most: int) -> None:
         pid = os.getpid()
         counting.counts.clear()
         moved, began = _moved(), time.process_time()
-        sys.setprofile(counting.event)
+        if counts:
+            sys.setprofile(counting.event)
         try:
             whole(ctx, started)
         finally:
@@ -107,16 +130,17 @@ def _instrument(out: Path, most: int) -> None:
 
 def _write(out: Path, counts: Counter[str], launched: int, moved: int, cpu_sec: float) -> None:
     cost = Cost(
-        counts["settled"], launched, counts["files"], counts["listed"], moved, counts["calls"], round(cpu_sec * 1000, 2)
+        counts["settled"], launched, counts["files"], counts["listed"], moved, counts["calls"], round(cpu_sec * 1000, 2),
+        os.getpid(), round(_used() * 1000, 2),
     )  # fmt: skip
     with out.open("a") as stream:
         stream.write(json.dumps(cost._asdict()) + "\n")
 
 
-def main(out: str, most: str, *command: str) -> None:
+def main(out: str, most: str, how: str, *command: str) -> None:
     from parallelhassnes.cli.app import main as program
 
-    _instrument(Path(out), int(most))
+    _instrument(Path(out), int(most), counts=how == "counted")
     sys.argv = ["parallelhassnes", *command]
     program()
 

@@ -187,19 +187,22 @@ main()
 def test_between_a_claim_and_its_start_a_process_does_a_bounded_number_of_things(root, tmp_path):
     """Whatever else ends meanwhile, and however many steps an end sets free."""
     ctx = context(root, FAST + "concurrency = 8\n")
-    many = [command(f"m{n}", "true", depends_on=["first"]) for n in range(200)]
-    other = [command(f"s{n}", "true") for n in range(150)]
-    batch = put(ctx, table(job("j", command("first", "true"), *many), job("k", *other)))
+    first = shell("first", f"until [ -e {root}/go ]; do sleep 0.02; done")
+    many = [command(f"m{n}", "true", depends_on=["first"]) for n in range(150)]
+    more = [command(f"n{n}", "true", depends_on=["m5"]) for n in range(100)]
+    batch = put(ctx, table(job("j", first, *many, *more)))
     out = tmp_path / "acts"
     source = f"OUT = {str(out)!r}\n{COUNTS}"
     done = subprocess.run(
-        [sys.executable, "-c", source, "tick", "--until-idle", "--root", str(root)],
-        capture_output=True, text=True, env=environment(None), timeout=200, cwd=CHECKOUT,
+        [sys.executable, "-c", source, "tick", "--root", str(root)],
+        capture_output=True, text=True, env=environment(None), timeout=100, cwd=CHECKOUT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert len(list(attempt_dirs(ctx, batch))) == 351
+    (root / "go").touch()
+    wait_for(lambda: idle(ctx), "the batch to end", 150)
+    assert len(list(attempt_dirs(ctx, batch))) == 251
     claims = [Counter(line.split()) for line in out.read_text().splitlines()]
-    assert claims  # with no bound of time few processes do nearly all
+    assert claims
     for acts in claims:
         assert acts["settle"] + acts["fork"] + acts["pass"] <= launcher.MOST_ACTS + 2, (
             acts
