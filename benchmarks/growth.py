@@ -9,7 +9,8 @@ import math
 import os
 import statistics
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from parallelhassnes.store import atomic, batches, index, ledger, tickets, turns
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import Current, StepNow, dump, now_text
 
+MOST_SEC = 220.0
+"""A store that would take longer to write, by how long the one before it took, is left out."""
 _KEY = "command"
 _SLIM: dict[str, Any] = {"mode": "json", "exclude_defaults": True}
 
@@ -105,27 +108,37 @@ def growth(setting: Setting) -> Row:
     """The cost of an attempt by what waits beside it."""
     sizes = (100, 1_000) if setting.quick else (100, 10_000, 100_000)
     row = Row(name="growth", work="attempts of `true`, one at a time, beside N others")
-    for shape, make in SHAPES.items():
-        found: dict[int, dict[str, float]] = {}
-        for n in sizes:
+    found: dict[str, dict[int, dict[str, float]]] = {shape: {} for shape in SHAPES}
+    began, took = time.monotonic(), dict.fromkeys(SHAPES, 0.0)
+    for n in sizes:
+        for shape, make in SHAPES.items():
+            start = time.monotonic()
+            last = max(found[shape], default=0)
+            if last and start - began + took[shape] * n / last > MOST_SEC:
+                print(
+                    f"  growth: {shape} of {n:,}: left out, there is no time for it",
+                    file=sys.stderr,
+                )
+                continue
             folder = setting.fresh(f"growth-{shape.replace(' ', '-')}-{n}")
             make(folder, n)
-            found[n] = _cost(folder, 8 if setting.quick else 16)
-            print(f"  growth: {shape} of {n:,}: {found[n]}", file=sys.stderr, flush=True)
-        for field, unit in _FIELDS.items():
-            values = {n: costs[field] for n, costs in found.items()}
-            first, last = sizes[0], sizes[-1]
-            exponent = math.log(values[last] / values[first]) / math.log(last / first)
-            row.figures += [
-                Figure(measure=f"{shape} of {n:,}: {field}", unit=unit, ours=value)  # type: ignore[arg-type]
-                for n, value in values.items()
-            ]
-            row.figures.append(
-                Figure(
-                    measure=f"{shape}: exponent of {field}", unit="ratio", ours=exponent, goal=0.1
-                )
-            )
+            took[shape] = time.monotonic() - start
+            found[shape][n] = _cost(folder, 8 if setting.quick else 16)
+            print(f"  growth: {shape} of {n:,}: {found[shape][n]}", file=sys.stderr, flush=True)
+    for shape, costs in found.items():
+        row.figures += _figures(shape, costs)
     return row
+
+
+def _figures(shape: str, costs: Mapping[int, Mapping[str, float]]) -> Iterator[Figure]:
+    first, last = min(costs), max(costs)
+    for field, unit in _FIELDS.items():
+        for n, cost in costs.items():
+            yield Figure(measure=f"{shape} of {n:,}: {field}", unit=unit, ours=cost[field])  # type: ignore[arg-type]
+        grown = costs[last][field] / costs[first][field]
+        exponent = math.log(grown) / math.log(last / first) if last > first else 0.0
+        measure = f"{shape}: exponent of {field}, to {last:,}"
+        yield Figure(measure=measure, unit="ratio", ours=exponent, goal=0.1)
 
 
 _FIELDS = {"CPU of an attempt": "ms", "CPU of its pass": "ms", "files": "count", "moved": "count"}
