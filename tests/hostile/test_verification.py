@@ -5,7 +5,6 @@ import json
 import pytest
 
 from parallelhassnes.steps.sandbox import kernel
-from parallelhassnes.steps.sandbox.unshare import KEEPS_SIGNALS
 
 TESTS = """#!/bin/bash
 {before}
@@ -38,9 +37,9 @@ def _verified(row, agent: str, before: str = "", **options) -> dict:
 def test_killing_the_verifier_is_refused_by_landlock(row):
     """The agent's processes have the verifier's user; the kernel keeps their signals in, so that there is a reward.
 
-    Where the record says that there is no Landlock, nobody promises that.
+    Where the record says that there is no Landlock (before Linux 6.12), nobody promises that.
     """
-    kept_in = row.engine == "unshare" and kernel.landlock_version() >= KEEPS_SIGNALS
+    kept_in = kernel.can_keep_in()
     assert row.run("true")["record"]["landlock"] is kept_in
     if not kept_in:
         return

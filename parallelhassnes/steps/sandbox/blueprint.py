@@ -100,10 +100,6 @@ class Engine(Protocol):
     def programs(self) -> tuple[str, ...]:
         """What must be installed."""
 
-    @property
-    def has_landlock(self) -> bool:
-        """Whether the agent's processes are kept in by Landlock, too, where the kernel has it."""
-
     def launch(self, blueprint: Blueprint) -> Launch:
         """How the sandbox is made and the keeper started in it."""
 

@@ -23,7 +23,6 @@ class Bubblewrap:
     """
 
     name = "bubblewrap"
-    has_landlock = False  # it would be in the way of bwrap's own mounts
     programs = ("bwrap", "nsenter", "setpriv", "bash")
 
     def launch(self, blueprint: Blueprint) -> Launch:
@@ -67,6 +66,9 @@ class Bubblewrap:
                 os.setns(user, os.CLONE_NEWUSER)
             blueprint.join()
             blueprint.begin_mounts()
+            if kernel.can_keep_in():  # before ``bwrap``, which has yet to mount
+                private = blueprint.spaces.network is not None
+                kernel.keep_in(abstract_sockets=private, may_mount=True)
             if blueprint.trigger is not None:
                 blueprint.trigger.install()
 

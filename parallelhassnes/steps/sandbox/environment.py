@@ -52,7 +52,6 @@ from parallelhassnes.steps.sandbox.record import (
     SandboxRecord,
     Skipped,
 )
-from parallelhassnes.steps.sandbox.unshare import KEEPS_SIGNALS
 from parallelhassnes.store import walk
 
 _TEST_OUTPUT = f"{VERIFIER_LOGS}/test-stdout.txt"
@@ -244,7 +243,7 @@ class SandboxEnvironment(BaseEnvironment):
             engine=built.engine.name,
             user_namespace=True,
             host_uid=os.geteuid() if built.spaces.owner is None else built.spaces.owner,
-            landlock=built.engine.has_landlock and kernel.landlock_version() >= KEEPS_SIGNALS,
+            landlock=kernel.can_keep_in(),
             base_image=self._image.base,
             network="none" if built.network.note else self._network,
             network_joined=built.network.is_joined and built.network.note is None,

@@ -170,32 +170,41 @@ def _filter(program: bytes) -> Iterator[int]:
 
 
 @functools.cache
-def landlock_version() -> int:
-    """Which Landlock this kernel has; 0 for none, 6 from the first that keeps signals in."""
-    return max(0, int(_syscall(_LANDLOCK, None, ctypes.c_size_t(0), ctypes.c_uint(1))))
+def can_keep_in() -> bool:
+    """Whether this kernel's Landlock keeps signals in: version 6, Linux 6.12."""
+    return int(_syscall(_LANDLOCK, None, ctypes.c_size_t(0), ctypes.c_uint(1))) >= 6
 
 
-def keep_in(*, abstract_sockets: bool) -> None:
+def keep_in(*, abstract_sockets: bool, may_mount: bool = False) -> None:
     """Have this process and its children reach by signals, and by ptrace's ways, only each other (Landlock).
 
-    Also make them no devices, and change no mounts, whatever rights they win. Needs no_new_privs and ``landlock_version`` 6.
+    Also make them no devices, and change no mounts, whatever rights they win. Needs ``can_keep_in``, and no_new_privs or
+    ``CAP_SYS_ADMIN``.
 
     Args:
         abstract_sockets: keep them from those of others, too.
+        may_mount: leave them mounts and devices: for a program that has yet to make the sandbox.
     """
     scopes = _SCOPE_SIGNALS | (_SCOPE_ABSTRACT if abstract_sockets else 0)
-    rules = struct.pack("QQQ", _MAKE_DEVICES | _REFER, 0, scopes)
+    rules = struct.pack("QQQ", 0 if may_mount else _MAKE_DEVICES | _REFER, 0, scopes)
     ruleset = _syscall(_LANDLOCK, rules, ctypes.c_size_t(len(rules)), ctypes.c_uint(0))
     _check(min(ruleset, 0), "landlock")
-    top = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        # What is not named here is as free as before; renames into another folder are refused unless they are named.
-        allowed = struct.pack("=Qi", _REFER, top)
-        _check(_syscall(_LANDLOCK + 1, ruleset, 1, allowed, ctypes.c_uint(0)), "landlock")
+        if not may_mount:
+            _allow_renames(ruleset)
         _check(_syscall(_LANDLOCK + 2, ruleset, ctypes.c_uint(0)), "landlock")
     finally:
-        os.close(top)
         os.close(ruleset)
+
+
+def _allow_renames(ruleset: int) -> None:
+    """Allow renames into another folder: Landlock refuses these unless they are named, and leaves all else that is not named free."""
+    top = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        allowed = struct.pack("=Qi", _REFER, top)
+        _check(_syscall(_LANDLOCK + 1, ruleset, 1, allowed, ctypes.c_uint(0)), "landlock")
+    finally:
+        os.close(top)
 
 
 def raise_loopback() -> None:

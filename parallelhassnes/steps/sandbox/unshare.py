@@ -36,20 +36,17 @@ _KEPT = {
 _COVERED = {errno.EINVAL, errno.ENOENT}
 """Another mount covers this one, so that its path is no mount point, and nothing reaches it."""
 _MANY = 1 << 20
-KEEPS_SIGNALS = 6
-"""The first version of Landlock that does."""
 
 
 class Unshare:
     """unshare(2), mount(2), setns(2) and the rest."""
 
     name = "unshare"
-    has_landlock = True
     programs = ("bash",)
 
     def launch(self, blueprint: Blueprint) -> Launch:
         program = seccomp.program()
-        kept_in = kernel.landlock_version() >= KEEPS_SIGNALS
+        kept_in = kernel.can_keep_in()
         masked, read_only = proc_entries(PROC_MASKED), proc_entries(PROC_READ_ONLY)
         folders = {path for path in masked if Path(path).is_dir()}
         covers = [
@@ -157,19 +154,21 @@ def _end_like(child: int) -> None:
 def _mount_all(blueprint: Blueprint, root: str) -> None:
     kernel.mount(root, root, None, kernel.MS_BIND | kernel.MS_REC)
     devices: set[str] = set()
-    read_only: list[str] = []
+    read_only: set[str] = set()
     for mount in blueprint.mounts:
         target = root + mount.target
         kernel.mount(mount.source, target, None, kernel.MS_BIND | kernel.MS_REC)
         if mount.kind == "device":
             devices.add(target)
         elif mount.kind != "rw":
-            read_only.append(target)
+            read_only.add(target)
     # Flags hold for one mount, not for what is mounted below it, and none that it has may be taken away.
     for point, had in _mounts_below(root):
         flags = had | kernel.MS_NOSUID | (0 if point in devices else kernel.MS_NODEV)
-        if any(inside(point, top) for top in read_only):
+        if _is_in_one(point, read_only):
             flags |= kernel.MS_RDONLY
+        if flags == had:
+            continue
         try:
             kernel.mount("none", point, None, kernel.MS_REMOUNT | kernel.MS_BIND | flags)
         except OSError as error:
@@ -177,12 +176,23 @@ def _mount_all(blueprint: Blueprint, root: str) -> None:
                 raise
 
 
+def _is_in_one(path: str, tops: set[str]) -> bool:
+    """Whether the path is one of these, or in one."""
+    while path not in tops:
+        if not path:
+            return False
+        path = path.rpartition("/")[0]
+    return True
+
+
 def _mounts_below(root: str) -> list[tuple[str, int]]:
     """Mount points of this process at and below ``root``, with those of their flags that must be kept."""
     found: list[tuple[str, int]] = []
     for line in Path("/proc/thread-self/mountinfo").read_text(encoding="utf-8").splitlines():
-        fields = line.split(" ")
-        point = fields[4].encode().decode("unicode_escape").encode("latin-1").decode()
+        fields = line.split(" ", 6)
+        point = fields[4]
+        if "\\" in point:
+            point = point.encode().decode("unicode_escape").encode("latin-1").decode()
         if inside(point, root):
             options = fields[5].split(",")
             found.append((point, sum(_KEPT.get(option, 0) for option in options)))
