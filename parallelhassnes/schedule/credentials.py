@@ -167,11 +167,6 @@ def of_step(ctx: Context, known: Given, step: StepSpec) -> Credential:
     return Credential(mark=mark_of(ctx.layout, values), variables=variables)
 
 
-def has_own(step: StepSpec) -> bool:
-    """Whether a step takes keys that other steps of its batch may not take."""
-    return bool(step.env) or "env" in mapping(mapping(step.spec.get("config")).get("agent"))
-
-
 def resolve(text: str, known: Mapping[str, str]) -> str:
     """Put values in the place of ``${NAME}`` and ``${NAME:-default}``, as Harbor does; unset without default is empty."""
     return _TEMPLATE.sub(lambda found: known.get(found[1]) or found[2] or "", text)

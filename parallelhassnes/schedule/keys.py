@@ -132,6 +132,8 @@ class Keys:
     def __init__(self, ctx: Context) -> None:
         self.ctx = ctx
         self._states: dict[str, KeyState] = {}
+        self._noted: set[str] = set()
+        """Those of which only who waits for them is to be written."""
 
     def get(self, queue_key: str) -> KeyState:
         if queue_key not in self._states:
@@ -143,6 +145,13 @@ class Keys:
         if state != self._states.get(state.queue_key):
             queue_keys.write(self.ctx.layout, state)
             self._states[state.queue_key] = state
+            self._noted.discard(state.queue_key)
+
+    def save(self) -> None:
+        """Write down which batches wait for a key: once in a pass, however many do."""
+        for queue_key in self._noted:
+            queue_keys.write(self.ctx.layout, self._states[queue_key])
+        self._noted.clear()
 
     # --- what an end makes of its key -----------------------------------------------------------------
 
@@ -242,7 +251,7 @@ class Keys:
         return bool(self.get(queue_key).breakers)
 
     def refuses(self, queue_key: str, credential: Credential, batch_id: str) -> bool:
-        """Whether the key is paused for a credential; written down is that the batch waits for it, or waits no longer."""
+        """Whether the key is paused for a credential; ``save`` writes that the batch waits for it, or waits no longer."""
         state = self.get(queue_key)
         own = [state.breakers[mark] for mark in (queue_keys.EVERY, credential.mark) if mark in state.breakers]  # fmt: skip
         refused = any(not self._may_probe(each) for each in own)
@@ -251,7 +260,8 @@ class Keys:
             noted = _waits(each, batch_id) if waits else _waits_no_longer(each, batch_id)
             if noted != each:
                 state = state.with_breaker(mark, noted)
-        self.put(state)
+                self._noted.add(queue_key)
+        self._states[queue_key] = state
         return refused
 
     def _may_probe(self, known: Breaker) -> bool:

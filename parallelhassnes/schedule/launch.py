@@ -87,8 +87,11 @@ def launch_ready(ctx: Context, then: Then) -> list[Launched]:
         load.add(lane.key, lane.batch_id)
         keys.started(lane.queue_key, claimed.meta)
         line.serve(lane)
+        if lane.refused:
+            lane.look_elsewhere(ctx.layout)
         started.append(Launched(claimed.ticket, claimed.assignment.attempt))
     bucket.save()
+    keys.save()
     return started
 
 
@@ -115,10 +118,7 @@ def _take(
     if keys.may_refuse(lane.queue_key) and (step := _step_of(ctx, path)) is not None:
         credential = gate.credentials.of(lane.batch_id, step)
         if keys.refuses(lane.queue_key, credential, lane.batch_id):
-            # Another step of the batch may have a key of its own.
-            lane.advance() if credentials.has_own(step) else lane.close()
-            if folders.gives_up(f"{lane.key}/{lane.batch_id}"):
-                lane.close()
+            lane.advance() if lane.refused else lane.look_elsewhere(ctx.layout)
             return None
     if folders.refuse(path):
         lane.advance()

@@ -21,9 +21,13 @@ from parallelhassnes.names import key_dir
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.keys import Keys, table_limits
 from parallelhassnes.store import batches, members, tickets, turns
+from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.turns import Turn
 
 type OnDamage = Callable[[Path, Exception], None]
+
+MOST_LOOKS = 16
+"""Ready steps of a refused lane that a pass looks at before it finds one with another credential."""
 
 
 @dataclass
@@ -38,6 +42,8 @@ class Lane:
     waiting: Iterator[Path]
     head: Path | None
     turn: Turn
+    refused: bool = False
+    """Its key turns down what a step of it would be started with; others may have a credential of their own."""
 
     def advance(self) -> None:
         self.head = next(self.waiting, None)
@@ -45,6 +51,13 @@ class Lane:
     def close(self) -> None:
         """Start nothing more of it in this pass."""
         self.head = None
+
+    def look_elsewhere(self, layout: Layout) -> None:
+        """Go on with a few tickets from anywhere in the lane, other ones in each pass."""
+        self.refused = True
+        folder = layout.ready / self.key / self.batch_id
+        self.waiting = iter(tickets.sample(folder, MOST_LOOKS))
+        self.advance()
 
 
 @dataclass
@@ -105,6 +118,8 @@ class Line:
         self._may_start, self._on_damage = may_start, on_damage
         self._seen: dict[str, Path] = {}
         self._rest = self._walk()
+        self._reached = turns.HIGHEST
+        """The priority that the walk has come to."""
 
     @cached_property
     def queue_key(self) -> str:
@@ -127,18 +142,30 @@ class Line:
                 self._put(turn)
 
     def best(self, room: "Room") -> Lane | None:
-        """The lane to serve next. What was not looked at comes after one that was found without a live attempt."""
+        """The lane to serve next. What was not looked at comes after one that was found without a live attempt, or of a
+        higher priority than the last that was looked at.
+        """
+        self._drop_closed()
         while True:
-            ready = [lane for lane in self.lanes if lane.head is not None and room.allows(lane)]
-            found = min(ready, key=room.rank, default=None)
-            if found is not None and not room.load.by_batch[found.batch_id]:
+            found = min(filter(room.allows, self.lanes), key=room.rank, default=None)
+            if found is not None and (
+                not room.load.by_batch[found.batch_id] or found.priority > self._reached
+            ):
                 return found
             lane = None
             with members.apart(self.ctx.layout.turns / self.key):
                 lane = next(self._rest, None)
             if lane is None:
                 return found
+            self._reached = lane.priority
             self.lanes.append(lane)
+
+    def _drop_closed(self) -> None:
+        """Pass over what starts nothing more in this pass; what its key has refused waits as what may not start does."""
+        for lane in (lane for lane in self.lanes if lane.head is None and lane.refused):
+            with members.apart(lane.turn.path):
+                turns.hold(self.ctx.layout, self.key, lane.turn)
+        self.lanes = [lane for lane in self.lanes if lane.head is not None]
 
     def serve(self, lane: Lane) -> None:
         """Put the batch behind those that wait longer, once a ticket of it runs."""

@@ -24,7 +24,7 @@ from pydantic import model_validator
 from parallelhassnes.errors import UserError
 from parallelhassnes.names import key_dir, key_from_dir
 from parallelhassnes.plan import Record
-from parallelhassnes.store import atomic, clocks
+from parallelhassnes.store import atomic, clocks, turns
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import Credential, Said, dump, now_text
 
@@ -240,6 +240,8 @@ def write(layout: Layout, state: KeyState) -> None:
     atomic.write_json(layout.limits / f"{key_dir(state.queue_key)}.json", dump(state))
     if _closed(before) != _closed(state):
         atomic.write_text(layout.limits / PAUSED_MARK, "", durable=False)
+    if before.breakers.keys() - state.breakers.keys():
+        turns.recall_on(layout, key_dir(state.queue_key))
 
 
 def _closed(state: KeyState) -> object:

@@ -25,6 +25,7 @@ What has another name than a ticket's (a README, an editor's backup) is nobody's
 import contextlib
 import hashlib
 import os
+import random
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -164,6 +165,18 @@ def in_order(folder: Path) -> Iterator[Path]:
         if chunk != SERVED:
             for name in _tickets(members.names(folder / chunk)):
                 yield folder / chunk / name
+
+
+def sample(folder: Path, most: int) -> list[Path]:
+    """A few of the batch's ready tickets of one key, from anywhere; lists as many chunks at most."""
+    chunks = [name for name in members.names(folder) if name != SERVED]
+    picked = random.sample(chunks, min(most, len(chunks)))
+    found: list[Path] = []
+    for chunk in picked:
+        listed = _tickets(members.names(folder / chunk))
+        some = random.sample(listed, min(len(listed), -(-most // len(picked))))
+        found += (folder / chunk / name for name in some)
+    return sorted(random.sample(found, min(most, len(found))))
 
 
 def count_ready(folder: Path) -> int:

@@ -30,7 +30,7 @@ from parallelhassnes.store.layout import Layout
 _NEW, _HELD, _LIMITS = "new", "held", "limits"
 _LOOKS = 64
 """Held batches that a pass looks at again; where there are more, other ones each time."""
-_HIGHEST = 1000
+HIGHEST = 1000
 """Of priorities."""
 _HOUR = len("020261121T01")
 
@@ -61,7 +61,7 @@ def place(
         when, fraction = f"1{moment:%Y%m%dT%H%M%S}", f"{moment:%f}"
     else:
         when, fraction = f"0{arrival}", "0"
-    rank = f"{_HIGHEST - priority:04d}"
+    rank = f"{HIGHEST - priority:04d}"
     hour, minute, second = when[:_HOUR], when[_HOUR : _HOUR + 2], when[_HOUR + 2 : _HOUR + 4]
     folder = layout.turns / key_folder / rank / hour / (minute or "0") / (second or "0")
     return folder / f"{fraction}.{batch_id}"
@@ -91,9 +91,14 @@ def held_ids(layout: Layout, key_folder: str) -> set[str]:
 def recall(layout: Layout) -> None:
     """Have the next pass look at every held batch, where there are more than it looks at by itself."""
     for key_folder in keys(layout):
-        found = _named(layout.turns / key_folder / _HELD)
-        for turn in found if len(found) > _LOOKS else ():
-            move(turn, layout.turns / key_folder / _NEW / turn.batch_id)
+        recall_on(layout, key_folder)
+
+
+def recall_on(layout: Layout, key_folder: str) -> None:
+    """As ``recall``, of one key."""
+    found = _named(layout.turns / key_folder / _HELD)
+    for turn in found if len(found) > _LOOKS else ():
+        move(turn, layout.turns / key_folder / _NEW / turn.batch_id)
 
 
 def hold(layout: Layout, key_folder: str, turn: Turn) -> None:

@@ -20,8 +20,11 @@ from stores import (
 )
 
 from parallelhassnes.control import hold
-from parallelhassnes.schedule.tick import tick
-from parallelhassnes.store import tickets, turns
+from parallelhassnes.control.operate import Target, cancel
+from parallelhassnes.schedule import credentials, order
+from parallelhassnes.schedule.tick import run_pass, tick
+from parallelhassnes.store import batches, queue_keys, tickets, turns
+from parallelhassnes.store.queue_keys import Breaker
 
 
 def starts(ctx, batch_ids):
@@ -138,3 +141,79 @@ def test_a_turn_that_was_noted_under_a_clock_that_was_ahead_is_placed_anew(root,
     (tmp_path / "go").touch()
     wait_for(lambda: idle(ctx), "the batches")
     assert starts(ctx, made) == made
+
+
+def refused(ctx, key, mark=""):
+    """Have the key paused for a credential, for longer than a test takes."""
+    now = time.time()
+    pause = Breaker(failure_class="auth", line="no", attempt="b/j/s/a", at=now, interval_sec=900, probe_at=now + 900)  # fmt: skip
+    queue_keys.write(ctx.layout, queue_keys.read(ctx.layout, key).with_breaker(mark, pause))
+
+
+@pytest.fixture
+def looked(monkeypatch):
+    """The batches that passes of this process look at."""
+    found, look = [], order.Line._look
+
+    def noted(line, turn):
+        found.append(turn.batch_id)
+        return look(line, turn)
+
+    monkeypatch.setattr(order.Line, "_look", noted)
+    return found
+
+
+def test_what_waits_behind_a_higher_priority_is_not_looked_at(root, tmp_path, looked):
+    ctx = context(root, "concurrency = 2\n")
+    wait = f"until [ -e {tmp_path}/go ]; do sleep 0.02; done"
+    first = put(ctx, table(job("j", *(shell(f"s{n}", wait) for n in range(3))), priority=5))
+    others = [put(ctx, small()) for _ in range(8)]
+    tick(ctx)
+    assert set(states(ctx, first)) == {"j/s0", "j/s1"}
+    assert len(set(looked)) <= 2, (
+        "the second start of a batch looks no further than the first of a lower priority"
+    )
+    (tmp_path / "go").touch()
+    wait_for(lambda: idle(ctx), "all of them")
+    assert all(states(ctx, batch) == {"j/s": ["succeeded"]} for batch in others)
+
+
+def test_a_pass_looks_at_a_few_of_those_that_a_paused_key_refuses_and_all_go_on_after_it(root, monkeypatch, looked):  # fmt: skip
+    monkeypatch.setattr(turns, "_LOOKS", 3)
+    ctx = context(root, "concurrency = 2\n")
+    made = [put(ctx, table(job("j", shell("s", "true", queue_key="k")))) for _ in range(12)]
+    refused(ctx, "k")
+    tick(ctx)
+    assert set(looked) == set(made), "each once, in case that it has another credential"
+    assert set(queue_keys.read(ctx.layout, "k").breakers[""].batches) == set(made)
+    other = put(ctx, small())
+    looked.clear()
+    program(root, "tick", "--until-idle", "--fail-on", "never")  # its passes look, not ours
+    assert states(ctx, other) == {"j/s": ["succeeded"]}
+    before = queue_keys.read(ctx.layout, "k")
+    run_pass(ctx)  # as a supervisor's end has it, without a tick's look at everything
+    assert len(set(looked)) <= 3
+    assert queue_keys.read(ctx.layout, "k") == before
+    assert not any(states(ctx, batch) for batch in made)
+    hold.resume(ctx, "k")
+    wait_for(lambda: idle(ctx), "all of them")
+    assert all(states(ctx, batch) == {"j/s": ["succeeded"]} for batch in made)
+
+
+def test_a_step_with_a_credential_of_its_own_starts_behind_any_number_of_refused_ones(root, monkeypatch):  # fmt: skip
+    monkeypatch.setenv("API_KEY", "k" * 24)
+    ctx = context(root, "concurrency = 2\n")
+    many = [shell(f"a{n:03d}", "true", queue_key="k") for n in range(40)]
+    own = [shell(f"b{n}", "true", queue_key="k", env={"X_KEY": "${API_KEY}"}) for n in range(6)]
+    batch = put(ctx, table(job("j", *many, *own)))
+    step = batches.read_job(ctx.layout.job(batch, "j")).step("a000")
+    refused(ctx, "k", credentials.of_step(ctx, credentials.given(ctx, batch), step).mark)
+
+    def all_own():
+        run_pass(ctx)
+        return len(states(ctx, batch)) == 6
+
+    wait_for(all_own, "the steps that are given another key")
+    assert {key[:3] for key in states(ctx, batch)} == {"j/b"}
+    cancel(ctx, Target(batch_id=batch), "")  # nobody is to wait for the next probe
+    wait_for(lambda: idle(ctx), "the rest to be canceled")
