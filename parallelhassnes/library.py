@@ -46,9 +46,10 @@ from parallelhassnes.control.scoreboard_models import BatchScoreboard
 from parallelhassnes.control.trial_lines import TrialLine, trial_lines
 from parallelhassnes.control.trial_rows import Choice
 from parallelhassnes.errors import InvalidInput as InvalidTable
-from parallelhassnes.errors import StoreBusy, UnknownId, UserError
+from parallelhassnes.errors import Problem, StoreBusy, UnknownId, UserError
 from parallelhassnes.schedule.context import Context, open_context
-from parallelhassnes.store.atomic import dumps
+from parallelhassnes.store import identity
+from parallelhassnes.store.atomic import advice, describe_damage, dumps
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.tables.analyses import part_of
 from parallelhassnes.tables.request import RunRequest
@@ -75,9 +76,11 @@ def open_store(root: str | os.PathLike[str] | None = None, *, create: bool = Fal
     Raises:
         UserError: there is no store and ``create`` is not set; or the configuration is invalid.
     """
-    folder = find_root(Path.cwd()) if root is None else Path(root).absolute()
+    with _typed():
+        folder = find_root(Path.cwd()) if root is None else Path(root).absolute()
     if create:
-        init(folder)
+        with _typed():
+            init(folder)
     elif not Layout(folder).system.is_dir():
         raise UserError(f"{folder}: has no store", fix="open it with create=True to make one")
     store = Store(folder)
@@ -98,10 +101,10 @@ class Store:
 
     def run(
         self,
-        paths: Sequence[str | os.PathLike[str]] = (),
+        paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
         *,
-        agents: Sequence[str] = (),
-        models: Sequence[str] = (),
+        agents: str | Sequence[str] = (),
+        models: str | Sequence[str] = (),
         n: int | None = None,
         environment: str | None = None,
         wait: bool = True,
@@ -109,6 +112,8 @@ class Store:
         **options: Any,
     ) -> "Batch":
         """Run tasks with agents, like ``parallelhassnes run``, and wait for the end.
+
+        One text where several may be named is one of them: ``agents="oracle"``.
 
         Args:
             paths: task folders, or folders of tasks.
@@ -127,7 +132,7 @@ class Store:
             TimeoutError: the batch goes on after ``timeout`` seconds; nothing is canceled.
         """
         request = _request(
-            options, paths=tuple(map(os.fspath, paths)), agents=tuple(agents), models=tuple(models),
+            options, paths=tuple(map(os.fspath, _several(paths))), agents=_several(agents), models=_several(models),
             n_trials=n, environment=environment,
         )  # fmt: skip
         with _opened(self) as ctx:
@@ -154,16 +159,13 @@ class Store:
         Raises:
             InvalidTable: the table is wrong; every problem is listed with its place.
         """
-        if isinstance(table, Mapping):
-            data, name, folders = (
-                dumps(dict(table)).encode(),
-                "table.json",
-                submission.base_dirs(None),
-            )
-        else:
-            path = Path(table)
-            data, name, folders = submission.read_table(path), str(path), submission.base_dirs(path)
         with _opened(self) as ctx:
+            if isinstance(table, Mapping):
+                data, name, folders = _bytes(table), "table.json", submission.base_dirs(None)
+            else:
+                path = Path(table)
+                data, name = submission.read_table(path), str(path)
+                folders = submission.base_dirs(path)
             done = submission.submit(ctx, data, name=name, folders=folders, again=again)
         return Batch(self, done.batch_id)
 
@@ -247,6 +249,17 @@ class Batch:
     def __repr__(self) -> str:
         return f"Batch({self.id!r})"
 
+    @contextmanager
+    def _opened(self) -> Iterator[Context]:
+        """As of the store.
+
+        Raises:
+            UnknownId: the batch was deleted.
+        """
+        with _opened(self.store) as ctx:
+            resolve(ctx.layout, self.id)
+            yield ctx
+
     def wait(self, timeout: float | None = None) -> "Batch":
         """Tick until nothing of the batch runs and nothing of it can start; returns the batch itself.
 
@@ -265,16 +278,16 @@ class Batch:
                     f"batch {self.id} goes on after {timeout:g} s; wait again, or cancel it"
                 )
 
-        with _opened(self.store) as ctx:
+        with self._opened() as ctx:
             until_idle(ctx, [self.id], look, make_tick=self.store.tick)
         return self
 
     def status(self) -> BatchScoreboard:
         """How the batch stands: counts by state, the matrix of results, what runs, what waits and why."""
-        with _opened(self.store) as ctx:
+        with self._opened() as ctx:
             return batch_scoreboard(ctx.layout, self.id)
 
-    def results(self, by: Sequence[str] = DEFAULT_BY) -> Results:
+    def results(self, by: str | Sequence[str] = DEFAULT_BY) -> Results:
         """Pass rates with intervals, mean rewards, money and time per group.
 
         Args:
@@ -283,8 +296,8 @@ class Batch:
         Raises:
             UserError: a dimension is not known.
         """
-        with _opened(self.store) as ctx:
-            return results_of(ctx.layout, _choice([self]), tuple(by))
+        with self._opened() as ctx:
+            return results_of(ctx.layout, _choice([self]), _several(by))
 
     def retry(self, only: str | Iterable[str] | None = None, reason: str = "") -> Operated:
         """Have ended steps attempted again, at once; what came of it, with empty lists where nothing was to retry.
@@ -299,7 +312,7 @@ class Batch:
         words = [only] if isinstance(only, str) else list(only or ())
         picked = {word: True for word in words if word in _PICKED}
         classes = frozenset(word for word in words if word not in _PICKED)
-        with _opened(self.store) as ctx:
+        with self._opened() as ctx:
             done = retry_target(
                 ctx, Target(batch_id=self.id), Only(classes=classes, **picked), reason
             )
@@ -312,7 +325,7 @@ class Batch:
         Args:
             reason: kept in the ledger.
         """
-        with _opened(self.store) as ctx:
+        with self._opened() as ctx:
             return cancel_target(ctx, Target(batch_id=self.id), reason)
 
 
@@ -410,15 +423,15 @@ def attempts_df(what: Batch | Store | Sequence[Batch]) -> "pd.DataFrame":
 
 
 def results_df(
-    what: Batch | Store | Sequence[Batch], by: Sequence[str] = DEFAULT_BY
+    what: Batch | Store | Sequence[Batch], by: str | Sequence[str] = DEFAULT_BY
 ) -> "pd.DataFrame":
     """One row per group, best first; the dimensions of ``by`` are columns, then the fields of ``results --json`` groups."""
     store, chosen = _chosen(what)
     with _opened(store) as ctx:
-        found = results_of(ctx.layout, chosen, tuple(by))
+        found = results_of(ctx.layout, chosen, _several(by))
     _warn(found.passed_over)
     rows = [{**line.key, **line.model_dump(exclude={"key"})} for line in found.groups]
-    return _frame(rows, by)
+    return _frame(rows, _several(by))
 
 
 def _warn(passed_over: Iterable[str]) -> None:
@@ -444,7 +457,11 @@ def _chosen(what: Batch | Store | Sequence[Batch]) -> tuple[Store, Choice]:
         with _opened(what) as ctx:
             return what, trial_rows.choose(ctx.layout)
     batches = [what] if isinstance(what, Batch) else list(what)
-    return _store_of(batches), _choice(batches)
+    store = _store_of(batches)
+    with _opened(store) as ctx:
+        for batch in batches:
+            resolve(ctx.layout, batch.id)
+    return store, _choice(batches)
 
 
 def _store_of(batches: Sequence[Batch]) -> Store:
@@ -463,13 +480,46 @@ def _choice(batches: Sequence[Batch]) -> Choice:
 
 def _request(options: Mapping[str, Any], **given: Any) -> RunRequest:
     known = RunRequest.__dataclass_fields__
-    for name in options:
+    for name, value in options.items():
         if name not in known or name in given:
             raise UserError(f"run() has no option {name}", fix=f"options are {', '.join(known)}")
-    lists = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
+        if isinstance(known[name].default_factory, type) and not isinstance(value, Mapping):
+            raise UserError(f"run(): {name} is no mapping", fix=f"write {name}={{NAME: VALUE}}")
+    several: dict[str, Any] = {
+        name: _several(value) if known[name].default == () else value
+        for name, value in options.items()
     }
-    return RunRequest(**given, **lists)  # type: ignore[arg-type]
+    return RunRequest(**given, **several)
+
+
+def _several(value: Any) -> tuple[Any, ...]:
+    """What was named: one text or path is one name, not its letters."""
+    return (value,) if isinstance(value, str | os.PathLike) else tuple(value)
+
+
+def _bytes(table: Mapping[str, Any]) -> bytes:
+    try:
+        return dumps(dict(table)).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        problem = Problem(
+            "table.json", "", f"is not JSON ({error})", "give texts, numbers, lists and dicts alone"
+        )
+        raise InvalidTable([problem]) from None
+
+
+@contextmanager
+def _typed() -> Iterator[None]:
+    """Have what the system refuses raised as ``UserError``."""
+    try:
+        yield
+    except TimeoutError:  # ours
+        raise
+    except OSError as error:
+        if error.filename is None and isinstance(error, FileNotFoundError):
+            raise UserError(
+                f"the current folder: {error.strerror}", fix="chdir to one that is there"
+            ) from error
+        raise UserError(describe_damage(error), fix=advice(error)) from error
 
 
 class _Mask:
@@ -492,9 +542,11 @@ def _opened(store: Store) -> Iterator[Context]:
             os.umask(_Mask.callers)
         _Mask.inside += 1
     try:
-        with _Mask.lock:
-            ctx = replace(open_context(store.root), starts_attempts=False)
-        yield ctx
+        with _typed():
+            with _Mask.lock:
+                ctx = replace(open_context(store.root), starts_attempts=False)
+            identity.check(ctx.layout)
+            yield ctx
     finally:
         with _Mask.lock:
             _Mask.inside -= 1

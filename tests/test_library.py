@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -120,6 +121,56 @@ def test_errors_are_ours_and_say_what_to_do(ran, tmp_path):
     (tmp_path / "parallelhassnes.toml").write_text("concurrency = []\n")
     with pytest.raises(ph.UserError, match="concurrency"):
         ph.open_store(tmp_path, create=True)
+
+
+def test_one_text_is_one_name_and_not_its_letters(ran, tmp_path):
+    store = ph.open_store(tmp_path, create=True)
+    with pytest.raises(ph.InvalidTable, match="path /no/such does not exist"):
+        store.run("/no/such", agents="oracle")
+    with pytest.raises(ph.InvalidTable, match="unknown agent 'orakel'"):
+        store.run(Path(CHECKOUT / "examples" / "tasks" / "hello"), agents="orakel")
+    made = library._request({"secrets": "MY_KEY", "task_names": ["a", "b"]}, models=())
+    assert (made.secrets, made.task_names) == (("MY_KEY",), ("a", "b"))
+    with pytest.raises(ph.UserError, match="limits is no mapping"):
+        store.run("/no/such", limits=["k"])
+    _, batch = ran
+    assert batch.results(by="agent").groups == batch.results(by=["agent"]).groups
+
+
+@pytest.mark.parametrize("odd", [{1}, float("nan"), Path("x")])
+def test_a_table_that_is_no_json_is_an_invalid_table(tmp_path, odd):
+    store = ph.open_store(tmp_path, create=True)
+    with pytest.raises(ph.InvalidTable, match="is not JSON"):
+        store.submit({"spec_version": "2.0", "jobs": [odd]})
+
+
+def test_what_was_deleted_or_moved_away_is_told_and_not_taken_for_done(tmp_path):
+    store = ph.open_store(tmp_path / "root", create=True)
+    kept, gone = (store.submit(table(job("j", shell("s", f"echo {n}")))) for n in range(2))
+    shutil.rmtree(store.root / "runs" / gone.id)
+    calls = [gone.wait, gone.status, gone.results, gone.retry, gone.cancel, lambda: ph.trials_df([kept, gone])]  # fmt: skip
+    for call in calls:
+        with pytest.raises(ph.UnknownId, match=gone.id):
+            call()
+    (store.root / "runs").rename(store.root / "away")
+    for call in (store.batches, kept.status, kept.wait, lambda: store.submit({})):
+        with pytest.raises(ph.UserError, match="there is no store in"):
+            call()
+    assert not (store.root / "runs").exists()
+
+
+def test_a_program_whose_folder_was_deleted_gets_a_line(tmp_path):
+    store = ph.open_store(tmp_path / "root", create=True)
+    here, gone = Path.cwd(), tmp_path / "gone"
+    gone.mkdir()
+    os.chdir(gone)
+    gone.rmdir()
+    try:
+        for call in (ph.open_store, store.tick, lambda: store.run("x"), lambda: store.submit({})):
+            with pytest.raises(ph.UserError, match="the current folder: No such file"):
+                call()
+    finally:
+        os.chdir(here)
 
 
 def test_attempts_comparisons_and_analyses(ran):
