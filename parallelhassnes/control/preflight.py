@@ -129,9 +129,11 @@ class _Look:
             for missing in found.missing_files:
                 self.files.add((missing,), str(path))
             for used in found.used:
-                if used.needed and used.name not in own:
+                if not used.needed or own.intersection(used.unless):
+                    continue
+                if used.name not in own:
                     self.compose.add((used.name,), str(path))
-                elif used.needed and used.name in self.named:
+                elif used.name in self.named:
                     self.wanted.add((used.name,), str(path))
 
     def without_keys(self) -> Iterator[tuple[str, str]]:

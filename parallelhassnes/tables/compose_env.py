@@ -15,6 +15,8 @@ import yaml
 
 MOST_BYTES = 1 << 20
 """Of a file that is looked at; Compose files are small."""
+MOST_DEPTH = 8
+"""Of defaults inside of defaults."""
 OF_HARBOR = frozenset({
     "MAIN_IMAGE_NAME", "CONTEXT_DIR", "PREBUILT_IMAGE_NAME", "EGRESS_CONTROL_SIDECAR_IMAGE_NAME",
     "EGRESS_CONTROL_INITIAL_NETWORK_MODE", "EGRESS_CONTROL_INITIAL_ALLOWED_HOSTS", "CPUS", "MEMORY", "HARBOR_CONTAINER_NAME",
@@ -33,10 +35,12 @@ class Used(NamedTuple):
     """Nothing stands in its place where it is missing."""
     refused: bool = False
     """Compose itself refuses the file where it is missing."""
+    unless: tuple[str, ...] = ()
+    """Variables in whose default it stands: where one of them is given, nobody asks for this one."""
 
 
-def variables(text: str) -> Iterator[Used]:
-    """The variables of one value, those inside of defaults left out: something stands there already."""
+def variables(text: str, depth: int = 0) -> Iterator[Used]:
+    """The variables of one value; those inside of defaults, too, to a depth that nobody writes."""
     at = 0
     while (at := text.find("$", at)) >= 0:
         at += 1
@@ -49,6 +53,9 @@ def variables(text: str) -> Iterator[Used]:
             sign = text[found.end() : found.end() + 2].removeprefix(":")[:1]
             yield Used(found[0], sign not in ("-", "+"), sign == "?")
             at = _closing(text, found.end())
+            if sign == "-" and depth < MOST_DEPTH:
+                for inner in variables(text[found.end() : at - 1].lstrip(":")[1:], depth + 1):
+                    yield inner._replace(unless=(found[0], *inner.unless))
         elif (found := _NAME.match(text, at)) is not None:
             yield Used(found[0], needed=True)
             at = found.end()

@@ -19,7 +19,7 @@ services:
     image: base:${TAG_OF_IMAGE}
     environment:
       - PLAIN=$PLAIN_ONE
-      - DEFAULTED=${DEFAULTED:-x} ${EMPTY_TOO-} ${IF_SET:+y} ${NESTED:-${NOT_ASKED}}
+      - DEFAULTED=${DEFAULTED:-x} ${EMPTY_TOO-} ${IF_SET:+y} ${NESTED:-${NOT_ASKED:-}}
       - OF_HARBOR=${CPUS}${MAIN_IMAGE_NAME} $$ESCAPED $${ESCAPED}
       - OF_THE_HOST=$HOME
       - FROM_FILE=${BESIDE} ${OF_TOML}
@@ -226,6 +226,30 @@ def test_many_tasks_are_one_line(root):
 def test_any_text_has_an_end(text):
     for used in compose_env.variables(text):
         assert used.name.isidentifier()
+
+
+@pytest.mark.parametrize(
+    ("value", "passed", "refused"),
+    [
+        ("${FIRST_OF_TWO:-${SECOND_OF_TWO}}", (), "SECOND_OF_TWO"),
+        ("${FIRST_OF_TWO:-$SECOND_OF_TWO}", (), "SECOND_OF_TWO"),
+        ("${FIRST_OF_TWO-x/${SECOND_OF_TWO:?needed}}", (), "SECOND_OF_TWO"),
+        ("${FIRST_OF_TWO:-${SECOND_OF_TWO:-${THIRD}}}", (), "THIRD"),
+        ("${FIRST_OF_TWO:-${SECOND_OF_TWO}}", ("FIRST_OF_TWO",), ""),
+        ("${FIRST_OF_TWO:-${SECOND_OF_TWO}}", ("SECOND_OF_TWO",), ""),
+        ("${FIRST_OF_TWO:-${SECOND_OF_TWO:-}}", (), ""),
+    ],
+)
+def test_a_default_may_take_a_variable_too(root, task, monkeypatch, value, passed, refused):
+    composed(task, f"services: {{main: {{image: x, environment: {{V: '{value}'}}}}}}")
+    for name in passed:
+        monkeypatch.setenv(name, "v")
+    errors, _ = look(root, document(task, "nop", n=1, secrets=list(passed)))
+    assert [line.partition(" takes ")[2].partition(",")[0] for line in errors] == [refused] * bool(refused)  # fmt: skip
+
+
+def test_defaults_inside_of_defaults_have_an_end():
+    assert len(list(compose_env.variables("${A:-" * 200_000))) <= compose_env.MOST_DEPTH + 1
 
 
 def test_a_compose_file_that_refers_to_itself_or_is_none_is_passed_over(tmp_path):
