@@ -42,6 +42,12 @@ class Watched:
         setattr(trial.agent_environment, "stop", cls(attempt, trial).stop)  # noqa: B010 - a method of this one object
 
     async def stop(self, delete: bool) -> None:
+        try:
+            await self._look()
+        finally:  # whatever became of the look, nothing is left behind
+            await self._stop(delete=delete)
+
+    async def _look(self) -> None:
         result = self._trial.result
         verified = result.verifier_result is not None and result.verifier_result.rewards
         broken = [step for step in result.step_results or [] if step.exception_info is not None]
@@ -51,7 +57,6 @@ class Watched:
             line = await asyncio.to_thread(self._death)
             if line is not None:
                 _write(self._attempt.dir / FILE, line)
-        await self._stop(delete=delete)
 
     def _death(self) -> str | None:
         own = getattr(self._environment, "death", None)

@@ -1,14 +1,16 @@
 """Whatever a worker leaves, ``conclude`` says something valid about it."""
 
+import asyncio
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 from harness import finish, make_attempt
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from parallelhassnes.steps import trial_result, untrusted
+from parallelhassnes.steps import trial_environment_end, trial_result, untrusted
 from parallelhassnes.steps.kinds import WorkerEnd
 
 SPEC = {"task_name": "org/hello", "config": {"agent": {"name": "oracle"}, "task": {"path": "/t"}}}
@@ -212,3 +214,17 @@ def test_a_compose_command_that_said_nothing_is_told_by_its_exit_code(attempt):
     leave(attempt, "trial/result.json", {"exception_info": info("RuntimeError", message)})
     outcome, _ = finish(attempt, WorkerEnd(0, "exited"))
     assert outcome.failure.line.endswith("for environment hello: exit code 137")
+
+
+def test_an_environment_is_taken_down_whatever_becomes_of_the_look_at_it(tmp_path):
+    stopped = []
+
+    class Environment:
+        async def stop(self, delete):
+            stopped.append(delete)
+
+    trial = SimpleNamespace(agent_environment=Environment(), result=None)  # nothing to look at
+    trial_environment_end.Watched.watch(SimpleNamespace(dir=tmp_path), trial)
+    with pytest.raises(AttributeError):
+        asyncio.run(trial.agent_environment.stop(delete=True))
+    assert stopped == [True]
