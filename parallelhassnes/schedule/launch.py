@@ -19,7 +19,7 @@ from typing import NamedTuple
 from parallelhassnes import __version__, names
 from parallelhassnes.execute import launcher
 from parallelhassnes.plan import JobSpec, StepSpec, TrialSpec
-from parallelhassnes.schedule import credentials, damage, health, loops, order, requeue, runner
+from parallelhassnes.schedule import damage, health, loops, order, requeue, runner
 from parallelhassnes.schedule.admission import Gate
 from parallelhassnes.schedule.alone import Folders
 from parallelhassnes.schedule.attempt_process import Assignment, Then, fork_is_safe, run, spawn
