@@ -55,6 +55,9 @@ hostname ci-fresh
 read -r _ <"$ready"
 ip link set lo up
 cd "$root"
+# Not chroot alone: the kernel refuses user namespaces, and so sandboxes, to whoever is in one.
+pivot_root . mnt
+umount -l mnt
 exec chroot . /usr/bin/env -i HOME=/root CI=true TERM=dumb LANG=C.UTF-8 \
     PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin PYTHON="$python/bin/python3" \
     sh -c 'cd /checkout && exec "$@"' sh "$@"
