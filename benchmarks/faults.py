@@ -29,7 +29,7 @@ HARBOR = [str(Path(sys.executable).with_name("harbor"))]
 OURS = [sys.executable, "-m", "parallelhassnes"]
 ENVIRONMENTS = {
     "Docker": {"type": "docker"},
-    "sandbox": {"import_path": "parallelhassnes.steps.sandbox.environment:SandboxEnvironment"},
+    "sandbox": {"import_path": "parallelhassnes.sandbox.environment:SandboxEnvironment"},
 }
 
 

@@ -21,8 +21,10 @@ from benchmarks.meter import measure
 from benchmarks.results import Figure, Row
 from benchmarks.setting import Setting
 from parallelhassnes.plan import BatchMeta, JobSpec, StepSpec
-from parallelhassnes.store import atomic, batches, index, ledger, tickets, turns
+from parallelhassnes.store import atomic, batches, index
+from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
+from parallelhassnes.store.queue import tickets, turns
 from parallelhassnes.store.records import Current, StepNow, dump, now_text
 
 MOST_SEC = 220.0

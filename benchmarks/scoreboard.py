@@ -19,8 +19,10 @@ from pathlib import Path
 
 from parallelhassnes.plan import BatchMeta, JobSpec, StepSpec
 from parallelhassnes.schedule.job_state import ticket_of
-from parallelhassnes.store import atomic, batches, index, ledger, tickets
+from parallelhassnes.store import atomic, batches, index
+from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
+from parallelhassnes.store.queue import tickets
 from parallelhassnes.store.records import now_text
 
 KEY = "openai/gpt-5.2"

@@ -27,7 +27,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from benchmarks.scoreboard import make
-from parallelhassnes.store import atomic, ledger
+from parallelhassnes.store import atomic
+from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
 
 LISTENERS = 200
@@ -132,7 +133,7 @@ def _moving(
 def _ticks(root: Path) -> float:
     """Milliseconds of one tick, by a process that ticks and is told when."""
     ticker = subprocess.Popen(
-        [sys.executable, "-m", "parallelhassnes.control.ticker", str(root), "3600"],
+        [sys.executable, "-m", "parallelhassnes.admin.tick_loop", str(root), "3600"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert ticker.stdin is not None

@@ -12,11 +12,11 @@ from typing import Any
 
 from benchmarks.meter import measure
 from benchmarks.results import Row, Side
-from parallelhassnes.control.init import init
+from parallelhassnes.admin.init import init
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 HARBOR = "harbor run"
-SANDBOX = {"import_path": "parallelhassnes.steps.sandbox.environment:SandboxEnvironment"}
+SANDBOX = {"import_path": "parallelhassnes.sandbox.environment:SandboxEnvironment"}
 
 type Make = Callable[[Path], list[str]]
 """Prepares a fresh folder and returns the command that works in it."""

@@ -24,35 +24,35 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parallelhassnes.actions import submit as submission
+from parallelhassnes.actions.analyze import analyze as start_analyses
+from parallelhassnes.actions.cancel_retry import Only, Operated, Target
+from parallelhassnes.actions.cancel_retry import cancel as cancel_target
+from parallelhassnes.actions.cancel_retry import retry as retry_target
+from parallelhassnes.actions.run_until_idle import Ticked, until_idle
+from parallelhassnes.admin.init import ensure, init
+from parallelhassnes.attempt_data.run_report import run_reports
 from parallelhassnes.config import find_root
-from parallelhassnes.control import submit as submission
-from parallelhassnes.control import trial_rows
-from parallelhassnes.control.analyses import Analysed, analyses
-from parallelhassnes.control.analyze import analyze as start_analyses
-from parallelhassnes.control.attempt_lines import AttemptLine, attempt_lines
-from parallelhassnes.control.batch_scoreboard import batch_scoreboard
-from parallelhassnes.control.compare import Comparison
-from parallelhassnes.control.compare import compare as compare_sides
-from parallelhassnes.control.drive import Ticked, until_idle
-from parallelhassnes.control.find import newest_attempt, resolve
-from parallelhassnes.control.init import ensure, init
-from parallelhassnes.control.operate import Only, Operated, Target
-from parallelhassnes.control.operate import cancel as cancel_target
-from parallelhassnes.control.operate import retry as retry_target
-from parallelhassnes.control.results import DEFAULT_BY, Results
-from parallelhassnes.control.results import results as results_of
-from parallelhassnes.control.run_report import run_reports
-from parallelhassnes.control.scoreboard_models import BatchScoreboard
-from parallelhassnes.control.trial_lines import TrialLine, trial_lines
-from parallelhassnes.control.trial_rows import Choice
 from parallelhassnes.errors import InvalidInput as InvalidTable
 from parallelhassnes.errors import Problem, StoreBusy, UnknownId, UserError
+from parallelhassnes.refs import newest_attempt, resolve
+from parallelhassnes.results import collect
+from parallelhassnes.results.aggregate import DEFAULT_BY, Results
+from parallelhassnes.results.aggregate import results as results_of
+from parallelhassnes.results.analysis_list import Analysed, analyses
+from parallelhassnes.results.attempt_rows import AttemptLine, attempt_lines
+from parallelhassnes.results.collect import Choice
+from parallelhassnes.results.compare import Comparison
+from parallelhassnes.results.compare import compare as compare_sides
+from parallelhassnes.results.rows import TrialLine, trial_lines
 from parallelhassnes.schedule.context import Context, open_context
 from parallelhassnes.store import identity
 from parallelhassnes.store.atomic import advice, describe_damage, dumps
 from parallelhassnes.store.layout import Layout
-from parallelhassnes.tables.analyses import part_of
-from parallelhassnes.tables.request import RunRequest
+from parallelhassnes.tables.expanders.analyses import part_of
+from parallelhassnes.tables.formats.request import RunRequest
+from parallelhassnes.views.batch_scoreboard import batch_scoreboard
+from parallelhassnes.views.scoreboard_models import BatchScoreboard
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -227,7 +227,7 @@ class Store:
             UnknownId: no batch belongs to the experiment.
         """
         with _opened(self) as ctx:
-            chosen = trial_rows.choose(ctx.layout, experiment=experiment)
+            chosen = collect.choose(ctx.layout, experiment=experiment)
         return [Batch(self, batch_id) for batch_id in chosen.batch_ids]
 
     def attempt(self, attempt_id: str = "latest") -> "Attempt":
@@ -455,7 +455,7 @@ def _pandas() -> Any:
 def _chosen(what: Batch | Store | Sequence[Batch]) -> tuple[Store, Choice]:
     if isinstance(what, Store):
         with _opened(what) as ctx:
-            return what, trial_rows.choose(ctx.layout)
+            return what, collect.choose(ctx.layout)
     batches = [what] if isinstance(what, Batch) else list(what)
     store = _store_of(batches)
     with _opened(store) as ctx:

@@ -348,7 +348,7 @@ class AgentPlan(Record):
     pack_prompt_ref: str = ""
     """File with text before the prompt, read when an attempt starts."""
     templates: bool = False
-    """All these texts are templates (``tables.templates``), rendered when an attempt starts."""
+    """All these texts are templates (``tables.expanders.templates``), rendered when an attempt starts."""
     reports_of: tuple[str, ...] = ()
     """The steps (``job_id/step_id``) whose reports it is given: its fan-in."""
     model: str | None = None

@@ -11,8 +11,8 @@ import warnings
 from pathlib import Path
 
 from parallelhassnes.plan import JobSpec, StepSpec
-from parallelhassnes.steps import registry, report
-from parallelhassnes.steps.kinds import Attempt, WorkerEnd
+from parallelhassnes.steps import final_report, registry
+from parallelhassnes.steps.step_types import Attempt, WorkerEnd
 
 KEPT = ("PATH", "HOME", "DOCKER_HOST", "DOCKER_CONFIG")
 TEMP = {"import_path": "temp_environment:TempEnvironment"}
@@ -104,8 +104,8 @@ def until(condition, timeout: float = 60):
 def finish(attempt: Attempt, end: WorkerEnd):
     """Conclude an attempt, write its files as a supervisor does; returns outcome and report."""
     outcome = registry.kind(attempt.step.kind).conclude(attempt, end)
-    final = report.build(attempt, outcome)
-    assert report.validate(final) == []
+    final = final_report.build(attempt, outcome)
+    assert final_report.validate(final) == []
     (attempt.dir / "final.json").write_text(json.dumps(final))
     (attempt.dir / "state.json").write_text(json.dumps({"status": outcome.status}))
     return outcome, final

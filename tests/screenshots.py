@@ -17,8 +17,8 @@ from playwright.sync_api import Browser
 from servers import serving
 from stores import CHECKOUT, context, job, program, put, shell, table, wait_for
 
-from parallelhassnes.control import hold
-from parallelhassnes.store import tickets
+from parallelhassnes.actions import pause_resume
+from parallelhassnes.store.queue import tickets
 
 WIDE, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
 LOOKS: dict[str, dict[str, Any]] = {
@@ -80,7 +80,7 @@ def make_store(root: Path) -> tuple[Any, str, str]:
             experiment="migration", budget={"usd": 25.0}, priority=10,
         ),
     )  # fmt: skip
-    hold.pause(ctx, "anthropic/claude-sonnet", "quota is raised on Monday")
+    pause_resume.pause(ctx, "anthropic/claude-sonnet", "quota is raised on Monday")
     (ctx.layout.incoming / "old-table.json").write_text('{"jobs": [{"stepz": []}]}')
     return ctx, ended, going_on
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import httpx
 from stores import program, started
 
-from parallelhassnes.control.init import init
+from parallelhassnes.admin.init import init
 
 END_SEC = 60.0
 """Within which a server ends that was told to, on a machine with too much to do."""

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from parallelhassnes.control.init import ensure
-from parallelhassnes.control.submit import submit
+from parallelhassnes.actions.submit import submit
+from parallelhassnes.admin.init import ensure
 from parallelhassnes.schedule.context import Context, open_context
-from parallelhassnes.store import tickets
+from parallelhassnes.store.queue import tickets
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 

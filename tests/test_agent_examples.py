@@ -9,8 +9,9 @@ import yaml
 from models import answer, provider, run, serving
 from stores import CHECKOUT, context, program, read, states
 
-from parallelhassnes.control import audit, edits
-from parallelhassnes.control.submit import submit
+from parallelhassnes.actions import table_edits
+from parallelhassnes.actions.submit import submit
+from parallelhassnes.admin.audit import verify
 from parallelhassnes.schedule.context import open_context
 from parallelhassnes.store import attempts
 
@@ -43,7 +44,7 @@ def submitted(root, name, *changes):
     """A store with an example's table in its queue, as submitted in the store's folder."""
     ctx = context(root, TOML)
     document = yaml.safe_load((EXAMPLES / name).read_text())
-    edits.apply(document, changes)
+    table_edits.apply(document, changes)
     data = json.dumps(document).encode()
     return ctx, submit(ctx, data, name=name.replace(".yaml", ".json"), folders=[root]).batch_id
 
@@ -132,7 +133,7 @@ def test_chains_and_branches(root, tmp_path):
     doubt = next(text for text in heard if "what may go wrong" in text)
     assert "marigold" in doubt
     assert "Refine the plan." not in doubt
-    assert audit.verify(ctx.layout).problems == []
+    assert verify.verify(ctx.layout).problems == []
 
 
 @pytest.mark.codex
@@ -151,7 +152,7 @@ def test_a_conversation_goes_on_after_the_store_was_moved(root, tmp_path):
         for s in ("plan", "finish", "doubt")
     }
     assert len(threads) == 1
-    assert audit.verify(moved.layout).problems == []
+    assert verify.verify(moved.layout).problems == []
     assert not ctx.layout.root.exists()
 
 
@@ -210,4 +211,4 @@ def test_a_critic_loop_and_its_gate(root, tmp_path):
         program(root, "approve", f"{batch_id}/name/announce", env=provider(model.url))
         drive(root, model.url)
     assert report(ctx, batch_id, "name/announce")["summary"] == "Announced."
-    assert audit.verify(ctx.layout).problems == []
+    assert verify.verify(ctx.layout).problems == []

@@ -8,7 +8,7 @@ import pytest
 from models import answer, provider, refuse, say, serving
 from stores import CHECKOUT, program
 
-from parallelhassnes.control import audit
+from parallelhassnes.admin.audit import verify
 from parallelhassnes.store.layout import Layout
 
 TASKS, QUALITY = CHECKOUT / "examples" / "tasks", CHECKOUT / "examples" / "quality"
@@ -132,7 +132,7 @@ def test_a_sweep_its_analyses_its_verdicts_and_its_report(root):
         "hello": "good", "leap-years": "good", "greet-script": "good", "hard-but-fine": "good",
         "broken-oracle": "broken", "unnamed-file": "needs_review",
     }  # fmt: skip
-    checked = audit.verify(layout)
+    checked = verify.verify(layout)
     assert checked.ok, checked.problems
     program(root, "report", batch, "-o", str(root / "report.html"))
     page = (root / "report.html").read_text()

@@ -17,17 +17,18 @@ from unittest import mock
 from harness import TEMP, make_task
 from stores import CHECKOUT, table
 
-from parallelhassnes.control.submit import submit
+from parallelhassnes.actions.submit import submit
 from parallelhassnes.execute import finish
 from parallelhassnes.names import key_dir
 from parallelhassnes.schedule import launch, settle
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.schedule.keys import Keys
-from parallelhassnes.schedule.order import line_up
+from parallelhassnes.schedule.limits.concurrency_keys import Keys
+from parallelhassnes.schedule.queue_order import line_up
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.steps.kinds import Attempt, WorkerEnd
 from parallelhassnes.steps.registry import kind as kind_of
-from parallelhassnes.store import attempts, batches, locks, seal, tickets
+from parallelhassnes.steps.step_types import Attempt, WorkerEnd
+from parallelhassnes.store import attempts, batches, locks, seal
+from parallelhassnes.store.queue import tickets
 
 
 @dataclass(frozen=True)

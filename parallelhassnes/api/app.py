@@ -12,27 +12,26 @@ from fastapi import Depends, FastAPI
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from parallelhassnes.api import (
+from parallelhassnes.api import pages, warmup
+from parallelhassnes.api.http.auth import SAFE_METHODS, Gatekeeper, checked
+from parallelhassnes.api.http.openapi import describe
+from parallelhassnes.api.http.outside import Outside
+from parallelhassnes.api.http.problems import LastResort, handle
+from parallelhassnes.api.http.security import Guard
+from parallelhassnes.api.live.server_state import Site
+from parallelhassnes.api.routes import (
     attempts,
     batches,
     budgets,
     jobs,
     metrics,
-    pages,
     queue,
     results,
     streams,
     system,
     tasks,
-    warming,
 )
-from parallelhassnes.api.auth import SAFE_METHODS, Gatekeeper, checked
-from parallelhassnes.api.earlier import hassnes, oddish, terminal_bench
-from parallelhassnes.api.guard import Guard
-from parallelhassnes.api.openapi import describe
-from parallelhassnes.api.outside import Outside
-from parallelhassnes.api.problems import LastResort, handle
-from parallelhassnes.api.site import Site
+from parallelhassnes.compat import hassnes, oddish, terminal_bench
 
 
 class Poke:
@@ -63,7 +62,7 @@ def create_app(site: Site) -> FastAPI:
         site.loop = asyncio.get_running_loop()
         if site.ticker is not None:
             await site.ticker.start()
-        warming.begin(app, site)
+        warmup.begin(app, site)
         try:
             yield
         finally:

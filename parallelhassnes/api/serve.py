@@ -11,12 +11,12 @@ from typing import NamedTuple
 import uvicorn
 
 from parallelhassnes import __version__
+from parallelhassnes.admin import tokens
 from parallelhassnes.api.app import create_app
-from parallelhassnes.api.connection import patient_by
-from parallelhassnes.api.peers import CAN_TELL
-from parallelhassnes.api.site import Site
+from parallelhassnes.api.http.connection import patient_by
+from parallelhassnes.api.http.peers import CAN_TELL
+from parallelhassnes.api.live.server_state import Site
 from parallelhassnes.config import ApiConfig, Auth
-from parallelhassnes.control import tokens
 from parallelhassnes.errors import UserError
 from parallelhassnes.schedule import configuration
 from parallelhassnes.store.layout import Layout

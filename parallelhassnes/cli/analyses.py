@@ -10,7 +10,7 @@ from parallelhassnes.cli.run_options import SecretOption
 from parallelhassnes.cli.work import open_store
 
 if TYPE_CHECKING:
-    from parallelhassnes.control.analyses import Analysed
+    from parallelhassnes.results.analysis_list import Analysed
     from parallelhassnes.tables.model import AnalysisPart
 
 IdArgument = Annotated[
@@ -60,9 +60,9 @@ def analyze(
 
     Example: parallelhassnes analyze latest --failed
     """
-    from parallelhassnes.control import analyses as views
-    from parallelhassnes.control.analyze import analyze as start
-    from parallelhassnes.control.drive import until_idle
+    from parallelhassnes.actions.analyze import analyze as start
+    from parallelhassnes.actions.run_until_idle import until_idle
+    from parallelhassnes.results import analysis_list as views
     from parallelhassnes.store.atomic import dumps
 
     env = {name: f"${{{name}}}" for name in secret or ()}
@@ -97,7 +97,7 @@ def analyses(
 
     Example: parallelhassnes analyses latest
     """
-    from parallelhassnes.control import analyses as views
+    from parallelhassnes.results import analysis_list as views
 
     _print(views.analyses(open_store(root).layout, target), json=json)
 
@@ -106,14 +106,14 @@ def _part(
     text: str, said: dict[str, object], own: dict[str, dict[str, str | None]]
 ) -> "AnalysisPart":
     """An engine's settings: what is said for all, and what is said for its kind."""
-    from parallelhassnes.tables.analyses import part_of
+    from parallelhassnes.tables.expanders.analyses import part_of
 
     engine, _, model = text.partition(":")
     return part_of(engine, model or None, **said, **own.get(engine, {}))
 
 
 def _print(found: "Analysed", *, json: bool) -> None:
-    from parallelhassnes.control import words
+    from parallelhassnes import formatting
     from parallelhassnes.store.atomic import dumps
 
     if json:
@@ -124,7 +124,9 @@ def _print(found: "Analysed", *, json: bool) -> None:
         return
     width = max((len(trial.trial) for trial in found.trials), default=0)
     for trial in found.trials:
-        reward = trial.result if trial.reward is None else words.reward(trial.reward, plain=True)
+        reward = (
+            trial.result if trial.reward is None else formatting.reward(trial.reward, plain=True)
+        )
         for number, said in enumerate(trial.opinions):
             head = f"{trial.trial:<{width}}  {reward:<8}" if number == 0 else " " * (width + 10)
             what = f"{said.outcome}/{said.subtype}" if said.outcome else said.state

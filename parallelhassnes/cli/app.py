@@ -17,21 +17,21 @@ from parallelhassnes import __version__
 from parallelhassnes.cli import (
     analyses,
     append,
+    approve,
     attempts,
     audit,
     budget,
-    gate,
-    hold,
-    operate,
+    cancel_retry,
+    pause_resume,
     report,
     results,
     run,
     serve,
-    terminal,
     token,
     watch,
     work,
 )
+from parallelhassnes.cli.output import terminal
 from parallelhassnes.errors import InvalidInput, Problem, UserError
 from parallelhassnes.execute import processes
 
@@ -67,9 +67,9 @@ for module in (
     report,
     analyses,
     append,
-    operate,
-    hold,
-    gate,
+    cancel_retry,
+    pause_resume,
+    approve,
     attempts,
     audit,
     budget,

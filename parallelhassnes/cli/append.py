@@ -33,7 +33,7 @@ def append(
 
     Example: parallelhassnes append latest -n 1
     """
-    from parallelhassnes.control.append import append as add
+    from parallelhassnes.actions.append import append as add
     from parallelhassnes.store.atomic import dumps
 
     done = add(open_store(root), target, n or 1, agent)

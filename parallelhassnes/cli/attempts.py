@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from parallelhassnes.cli import terminal
 from parallelhassnes.cli.options import JsonOption, RawOption, RootOption, layout_of
+from parallelhassnes.cli.output import terminal
 
 IdArgument = Annotated[
     str,
@@ -42,8 +42,8 @@ def artifact(
 
     Example: parallelhassnes artifact latest final.json
     """
-    from parallelhassnes.control import attempt_files
-    from parallelhassnes.control.words import size
+    from parallelhassnes.attempt_data import attempt_files
+    from parallelhassnes.formatting import size
     from parallelhassnes.store.atomic import dumps
 
     layout = layout_of(root)
@@ -83,7 +83,7 @@ def tail(
 
     Example: parallelhassnes tail latest -n 5
     """
-    from parallelhassnes.control import tail as control
+    from parallelhassnes.attempt_data import last_steps as control
     from parallelhassnes.store.atomic import dumps
 
     lines = control.tail(layout_of(root), target, count, follow=follow)
@@ -109,7 +109,7 @@ def diff(
 
     Example: parallelhassnes diff latest
     """
-    from parallelhassnes.control import attempt_files
+    from parallelhassnes.attempt_data import attempt_files
     from parallelhassnes.store.atomic import dumps
 
     found, patch = attempt_files.patch(layout_of(root), target)
@@ -135,7 +135,7 @@ def open_folder(
 
     Example: parallelhassnes open latest
     """
-    from parallelhassnes.control.find import resolve
+    from parallelhassnes.refs import resolve
     from parallelhassnes.store.atomic import dumps
 
     layout = layout_of(root)
@@ -167,8 +167,8 @@ def feedback(
 
     Example: parallelhassnes feedback latest
     """
-    from parallelhassnes.control import feedback as control
-    from parallelhassnes.control.find import resolve
+    from parallelhassnes.attempt_data import feedback as control
+    from parallelhassnes.refs import resolve
     from parallelhassnes.schedule import configuration
 
     layout = layout_of(root)

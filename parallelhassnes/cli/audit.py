@@ -8,7 +8,7 @@ import typer
 from parallelhassnes.cli.options import JsonOption, RootOption, layout_of
 
 if TYPE_CHECKING:
-    from parallelhassnes.control.audit_models import Audit
+    from parallelhassnes.admin.audit.audit_models import Audit
 
 SHOWN = 100
 
@@ -57,8 +57,8 @@ def verify(
 
     Example: parallelhassnes audit verify latest
     """
-    from parallelhassnes.control.audit import verify as check
-    from parallelhassnes.control.find import resolve
+    from parallelhassnes.admin.audit.verify import verify as check
+    from parallelhassnes.refs import resolve
     from parallelhassnes.store.atomic import dumps
 
     layout = layout_of(root)  # nothing is written, so that root can verify another user's store
@@ -72,7 +72,7 @@ def verify(
 
 
 def _show(done: "Audit") -> None:
-    from parallelhassnes.cli.terminal import plain
+    from parallelhassnes.cli.output.terminal import plain
 
     for finding in [*done.notes, *done.problems][:SHOWN]:
         text = f": {finding.text}" if finding.text else ""
@@ -101,8 +101,8 @@ def checkpoint(
 
     Example: parallelhassnes audit checkpoint
     """
+    from parallelhassnes.admin.audit.make_checkpoint import checkpoint as make
     from parallelhassnes.cli.work import open_store
-    from parallelhassnes.control.checkpoint import checkpoint as make
     from parallelhassnes.store.atomic import dumps
 
     done = make(open_store(root), full=full)
@@ -133,9 +133,9 @@ def prove(
 
     Example: parallelhassnes audit prove latest --claim "pass rate of oracle"
     """
+    from parallelhassnes.admin.audit.prove import prove as make
     from parallelhassnes.cli.work import open_store
-    from parallelhassnes.control.find import resolve
-    from parallelhassnes.control.prove import prove as make
+    from parallelhassnes.refs import resolve
     from parallelhassnes.store.atomic import dumps
 
     ctx = open_store(root)

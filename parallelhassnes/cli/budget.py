@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from parallelhassnes.cli.operate import ReasonOption
+from parallelhassnes.cli.cancel_retry import ReasonOption
 from parallelhassnes.cli.options import JsonOption, RootOption
 from parallelhassnes.errors import UserError
 
@@ -41,10 +41,10 @@ def budget(
 
     Example: parallelhassnes budget latest --raise 30
     """
+    from parallelhassnes import formatting
+    from parallelhassnes.actions import budget as control
     from parallelhassnes.cli.work import open_store
-    from parallelhassnes.control import budget as control
-    from parallelhassnes.control import words
-    from parallelhassnes.control.find import resolve
+    from parallelhassnes.refs import resolve
 
     named = [each for each in (batch, key, experiment) if each is not None]
     if len(named) != 1:
@@ -69,16 +69,16 @@ def budget(
     if json:
         typer.echo(done.model_dump_json())
         return
-    of_usd = "" if done.usd_limit is None else f" of {words.fixed(done.usd_limit)}"
+    of_usd = "" if done.usd_limit is None else f" of {formatting.fixed(done.usd_limit)}"
     of_tokens = "" if done.tokens_limit is None else f" of {done.tokens_limit}"
     least = "at least " if done.attempts_unknown else ""
     unknown = (
-        f"; the cost of {words.counted(done.attempts_unknown, 'attempt')} is not known"
+        f"; the cost of {formatting.counted(done.attempts_unknown, 'attempt')} is not known"
         if least
         else ""
     )
     typer.echo(
-        f"{name}: {least}{words.fixed(done.usd)}{of_usd} USD, {done.tokens}{of_tokens} tokens spent{unknown}"
+        f"{name}: {least}{formatting.fixed(done.usd)}{of_usd} USD, {done.tokens}{of_tokens} tokens spent{unknown}"
     )
     if done.changed:
         typer.echo("the new budget counts from the next tick on")

@@ -48,7 +48,7 @@ def report(
     if (what is None) == (experiment is None):
         raise UserError("name one thing to report", fix="write BATCH, latest or --experiment NAME")
     if what is not None:
-        from parallelhassnes.control.find import resolve
+        from parallelhassnes.refs import resolve
 
         found = resolve(layout, what)
         if found.what != "batch":
@@ -61,7 +61,7 @@ def report(
 
 
 def _of_attempts(layout: "Layout", what: str, *, json: bool) -> None:
-    from parallelhassnes.control.run_report import lines, run_reports
+    from parallelhassnes.attempt_data.run_report import lines, run_reports
     from parallelhassnes.store.atomic import dumps
 
     found = run_reports(layout, what)
@@ -82,8 +82,8 @@ def _of_batches(
     markdown: bool,
     json: bool,
 ) -> None:
-    from parallelhassnes.control.report import write
-    from parallelhassnes.control.trial_rows import choose
+    from parallelhassnes.report import write
+    from parallelhassnes.results.collect import choose
 
     chosen = choose(layout, batch, experiment)
     if markdown:

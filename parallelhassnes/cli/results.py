@@ -9,9 +9,9 @@ import typer
 from parallelhassnes.cli.options import JsonOption, RootOption, layout_of
 
 if TYPE_CHECKING:
-    from parallelhassnes.control.flat import Table
-    from parallelhassnes.control.scoreboard_models import View
-    from parallelhassnes.control.sheets import Sheet
+    from parallelhassnes.results.export import Table
+    from parallelhassnes.results.text_tables import Sheet
+    from parallelhassnes.views.scoreboard_models import View
 
 BatchArgument = Annotated[
     str | None,
@@ -66,24 +66,24 @@ def results(
 
     Example: parallelhassnes results latest --by agent,task --format markdown
     """
-    from parallelhassnes.control import flat, sheets, trial_rows
-    from parallelhassnes.control.results import results as group
-    from parallelhassnes.control.trial_lines import trial_lines
     from parallelhassnes.errors import UserError
+    from parallelhassnes.results import collect, export, text_tables
+    from parallelhassnes.results.aggregate import results as group
+    from parallelhassnes.results.rows import trial_lines
 
     form = "json" if json else form
     _check(form, out)
     layout = layout_of(root)
-    chosen = trial_rows.choose(layout, batch, experiment)
+    chosen = collect.choose(layout, batch, experiment)
     if trials:
         if unscored_as_zero or by != "agent,model":
             raise UserError("--trials groups and counts nothing", fix="leave out --by and the like")
         lines = trial_lines(layout, chosen)
-        _put(lines, flat.of_trials(lines.trials), sheets.of_trials(lines), form, out)
+        _put(lines, export.of_trials(lines.trials), text_tables.of_trials(lines), form, out)
         return
     names = [name.strip() for name in by.split(",") if name.strip()]
     found = group(layout, chosen, names, unscored_as_zero=unscored_as_zero)
-    _put(found, flat.of_groups(names, found.groups), sheets.of_results(found), form, out)
+    _put(found, export.of_groups(names, found.groups), text_tables.of_results(found), form, out)
 
 
 def compare(
@@ -93,15 +93,15 @@ def compare(
 
     Example: parallelhassnes compare latest@oracle latest@nop
     """
-    from parallelhassnes.cli import console, render_results
-    from parallelhassnes.control import sheets
-    from parallelhassnes.control.compare import compare as pair
+    from parallelhassnes.cli.output import console, render_results
+    from parallelhassnes.results import text_tables
+    from parallelhassnes.results.compare import compare as pair
 
     found = pair(layout_of(root), a, b)
     if json:
         typer.echo(found.model_dump_json())
         return
-    console.show(render_results.render(*sheets.of_comparison(found)))
+    console.show(render_results.render(*text_tables.of_comparison(found)))
 
 
 def errors(
@@ -114,12 +114,12 @@ def errors(
 
     Example: parallelhassnes errors latest
     """
-    from parallelhassnes.cli import console, render_results
-    from parallelhassnes.control import trial_rows
-    from parallelhassnes.control.errors_report import errors as find
+    from parallelhassnes.cli.output import console, render_results
+    from parallelhassnes.results import collect
+    from parallelhassnes.results.error_groups import errors as find
 
     layout = layout_of(root)
-    found = find(layout, trial_rows.choose(layout, batch, experiment))
+    found = find(layout, collect.choose(layout, batch, experiment))
     if json:
         typer.echo(found.model_dump_json())
         return
@@ -137,11 +137,11 @@ def _check(form: str, out: Path | None) -> None:
 
 def _put(document: "View", table: "Table", sheet: "Sheet", form: str, out: Path | None) -> None:
     """Print it in the form that was asked for, or write it to a file."""
-    from parallelhassnes.cli import console, render_results
-    from parallelhassnes.control import flat, sheets
+    from parallelhassnes.cli.output import console, render_results
+    from parallelhassnes.results import export, text_tables
 
     if form == "parquet" and out is not None:
-        flat.write_parquet(table, out)
+        export.write_parquet(table, out)
         return
     if form == "table":
         if out is None:
@@ -149,12 +149,12 @@ def _put(document: "View", table: "Table", sheet: "Sheet", form: str, out: Path 
             return
         text = console.text_of(render_results.render(sheet))
     elif form == "markdown":
-        text = sheets.markdown(sheet)
+        text = text_tables.markdown(sheet)
     elif form == "csv":
-        text = flat.csv_text(table)
+        text = export.csv_text(table)
     else:
         text = document.model_dump_json() + "\n"
     if out is None:
         sys.stdout.write(text)
     else:
-        flat.write_file(out, text.encode())
+        export.write_file(out, text.encode())

@@ -22,7 +22,7 @@ from parallelhassnes.cli.work import (
 
 if TYPE_CHECKING:
     from parallelhassnes.schedule.context import Context
-    from parallelhassnes.tables.request import RunRequest
+    from parallelhassnes.tables.formats.request import RunRequest
 
 
 def register(app: typer.Typer) -> None:
@@ -66,12 +66,12 @@ def run(
 
     Example: parallelhassnes run examples/tasks/hello -a oracle -a nop -n 2 -e sandbox
     """
-    from parallelhassnes.control.submit import base_dirs, submit
+    from parallelhassnes.actions.submit import base_dirs, submit
     from parallelhassnes.errors import UserError
 
     check_fail_on(fail_on)
     if report is not None:
-        from parallelhassnes.control.run_done import check_report
+        from parallelhassnes.report.run_summary import check_report
 
         check_report(report)
     if n_trials is not None and n_valid is not None:
@@ -97,17 +97,17 @@ def run(
 
 
 def _request(**given: object) -> "RunRequest":
-    from parallelhassnes.tables.request import RunRequest
+    from parallelhassnes.tables.formats.request import RunRequest
 
     return RunRequest(**given)  # type: ignore[arg-type]
 
 
 def _table(ctx: "Context", request: "RunRequest", config: Path | None) -> tuple[bytes, str]:
     """The bytes of the table to submit, and its name; a file without options is submitted as it is."""
-    from parallelhassnes.control.submit import read_table, table_of
+    from parallelhassnes.actions.submit import read_table, table_of
     from parallelhassnes.store.atomic import dumps
-    from parallelhassnes.tables.load import load
-    from parallelhassnes.tables.request import RunRequest, merged
+    from parallelhassnes.tables.formats.request import RunRequest, merged
+    from parallelhassnes.tables.parse.load import load
 
     if config is None:
         return table_of(ctx, request), "run.json"

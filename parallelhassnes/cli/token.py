@@ -56,8 +56,8 @@ def create(
 
     Example: parallelhassnes token create ci --role submit --expires 30d
     """
+    from parallelhassnes.admin import tokens
     from parallelhassnes.cli.work import open_store
-    from parallelhassnes.control import tokens
 
     made = tokens.create(open_store(root), name, role, scopes=scope or (), expires=expires)
     typer.echo(made.model_dump_json() if json else made.token)
@@ -70,8 +70,8 @@ def revoke(name: NameArgument, root: RootOption = None, json: JsonOption = False
 
     Example: parallelhassnes token revoke ci
     """
+    from parallelhassnes.admin import tokens
     from parallelhassnes.cli.work import open_store
-    from parallelhassnes.control import tokens
     from parallelhassnes.store.atomic import dumps
 
     tokens.revoke(open_store(root), name)
@@ -83,8 +83,8 @@ def list_tokens(root: RootOption = None, json: JsonOption = False) -> None:
 
     Example: parallelhassnes token list
     """
+    from parallelhassnes.admin import tokens
     from parallelhassnes.cli.options import layout_of
-    from parallelhassnes.control import tokens
     from parallelhassnes.store.atomic import dumps
 
     found = tokens.every(layout_of(root))

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from parallelhassnes.cli import terminal
 from parallelhassnes.cli.options import JsonOption, RawOption, RootOption, root_or_default
+from parallelhassnes.cli.output import terminal
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from parallelhassnes.control.running import HeartbeatWatch
-    from parallelhassnes.control.scoreboard_models import View
     from parallelhassnes.store.layout import Layout
+    from parallelhassnes.views.running import HeartbeatWatch
+    from parallelhassnes.views.scoreboard_models import View
 
 WATCH_SEC = 1.0
 
@@ -58,14 +58,14 @@ def show(target: IdArgument, root: RootOption = None, json: JsonOption = False) 
 
     Example: parallelhassnes show latest
     """
-    from parallelhassnes.control.show import show as find_out
+    from parallelhassnes.views.show import show as find_out
 
     document = find_out(_layout(root), target)
     if json:
         _print_json(document)
         return
-    from parallelhassnes.cli import console
-    from parallelhassnes.cli.render_show import render
+    from parallelhassnes.cli.output import console
+    from parallelhassnes.cli.output.render_show import render
 
     console.show(render(document))
 
@@ -89,7 +89,7 @@ def logs(
 
     Example: parallelhassnes logs latest
     """
-    from parallelhassnes.control.logs import open_logs
+    from parallelhassnes.attempt_data.follow_logs import open_logs
 
     found = open_logs(_layout(root), target)
     if json:
@@ -123,7 +123,7 @@ def print_scoreboard(layout: "Layout", batch_id: str | None, *, json: bool) -> N
     if json:
         _print_json(_board(layout, batch_id))
         return
-    from parallelhassnes.cli import console
+    from parallelhassnes.cli.output import console
 
     console.show(_rendered(layout, batch_id))
 
@@ -135,17 +135,17 @@ def _layout(root: RootOption) -> "Layout":
 
 
 def _batch_id(layout: "Layout", text: str) -> str:
-    from parallelhassnes.control.find import resolve
+    from parallelhassnes.refs import resolve
 
     return resolve(layout, text).batch_id
 
 
 def _board(layout: "Layout", batch_id: str | None, watch: "HeartbeatWatch | None" = None) -> "View":
     if batch_id is None:
-        from parallelhassnes.control.scoreboard import system_scoreboard
+        from parallelhassnes.views.system_scoreboard import system_scoreboard
 
         return system_scoreboard(layout)
-    from parallelhassnes.control.batch_scoreboard import batch_scoreboard
+    from parallelhassnes.views.batch_scoreboard import batch_scoreboard
 
     return batch_scoreboard(layout, batch_id, watch)
 
@@ -153,8 +153,8 @@ def _board(layout: "Layout", batch_id: str | None, watch: "HeartbeatWatch | None
 def _rendered(
     layout: "Layout", batch_id: str | None, watch: "HeartbeatWatch | None" = None
 ) -> "RenderableType":
-    from parallelhassnes.cli import render_batch, render_system
-    from parallelhassnes.control.scoreboard_models import BatchScoreboard, SystemScoreboard
+    from parallelhassnes.cli.output import render_batch, render_system
+    from parallelhassnes.views.scoreboard_models import BatchScoreboard, SystemScoreboard
 
     board = _board(layout, batch_id, watch)
     if isinstance(board, BatchScoreboard):
@@ -166,8 +166,8 @@ def _rendered(
 def _watch(layout: "Layout", batch_id: str | None) -> None:
     from rich.live import Live
 
-    from parallelhassnes.cli.console import console
-    from parallelhassnes.control.running import HeartbeatWatch
+    from parallelhassnes.cli.output.console import console
+    from parallelhassnes.views.running import HeartbeatWatch
 
     watch = HeartbeatWatch()
     screen = console()

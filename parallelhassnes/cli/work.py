@@ -55,7 +55,7 @@ def init(root: RootOption = None, json: JsonOption = False) -> None:
 
     Example: parallelhassnes init --root .
     """
-    from parallelhassnes.control.init import init as make
+    from parallelhassnes.admin.init import init as make
     from parallelhassnes.store.atomic import dumps
 
     done = make(root.absolute() if root else Path.cwd())
@@ -74,12 +74,12 @@ def validate(table: TableArgument, root: RootOption = None, json: JsonOption = F
 
     Example: parallelhassnes validate examples/table.json
     """
+    from parallelhassnes.actions import submit as control
+    from parallelhassnes.admin.init import check_apart
     from parallelhassnes.config import load_config
-    from parallelhassnes.control import submit as control
-    from parallelhassnes.control.init import check_apart
     from parallelhassnes.schedule.context import open_context
-    from parallelhassnes.schedule.keys import effective_limit
-    from parallelhassnes.store import queue_keys
+    from parallelhassnes.schedule.limits.concurrency_keys import effective_limit
+    from parallelhassnes.store.queue import queue_keys
 
     load_config(root_or_default(root))
     ctx = open_context(root_or_default(root))
@@ -112,7 +112,7 @@ def submit(
 
     Example: parallelhassnes submit examples/table.json
     """
-    from parallelhassnes.control import submit as control
+    from parallelhassnes.actions import submit as control
 
     ctx = open_store(root, strict=True)
     data, name, folders = _table(table)
@@ -173,8 +173,8 @@ def open_store(
         make: make a store where there is none, which is an error else.
         strict: a configuration that cannot be used is an error, also where an earlier one is in force.
     """
+    from parallelhassnes.admin.init import ensure
     from parallelhassnes.config import load_config
-    from parallelhassnes.control.init import ensure
     from parallelhassnes.schedule.context import open_context
 
     if strict:
@@ -229,10 +229,10 @@ def watch_until_idle(
     Args:
         report: where to write the report of the one batch, too.
     """
-    from parallelhassnes.cli.progress import Progress
+    from parallelhassnes.actions.exit_code import exit_code
+    from parallelhassnes.actions.run_until_idle import until_idle
+    from parallelhassnes.cli.output.live_progress import Progress
     from parallelhassnes.cli.watch import print_scoreboard
-    from parallelhassnes.control.drive import until_idle
-    from parallelhassnes.control.outcome import exit_code
 
     before = _ledger_sizes(ctx)
     try:
@@ -264,11 +264,11 @@ def _print_run(
 
     written = None
     if report is not None:
-        from parallelhassnes.control.run_done import write_report
+        from parallelhassnes.report.run_summary import write_report
 
         written = write_report(ctx.layout, batch_id, report)
     if json:
-        from parallelhassnes.control.run_done import run_done
+        from parallelhassnes.report.run_summary import run_done
 
         typer.echo(run_done(ctx.layout, batch_id, code, written).model_dump_json())
     elif not quiet:
@@ -279,7 +279,7 @@ def _print_run(
 
 def _ledger_sizes(ctx: "Context") -> dict[str, int]:
     """Batch → bytes of its ledger: one that something happened to has grown."""
-    from parallelhassnes.store import ledger
+    from parallelhassnes.store.evidence import ledger
 
     return {
         batch_id: ledger.size(ctx.layout.batch(batch_id)) for batch_id in ctx.layout.batch_ids()
@@ -287,7 +287,7 @@ def _ledger_sizes(ctx: "Context") -> dict[str, int]:
 
 
 def _say_how_to_come_back(ctx: "Context", batch_ids: list[str] | None) -> None:
-    from parallelhassnes.store import tickets
+    from parallelhassnes.store.queue import tickets
 
     live = len(tickets.running(ctx.layout))
     root = f" --root {ctx.layout.root}"
@@ -301,7 +301,7 @@ def _say_how_to_come_back(ctx: "Context", batch_ids: list[str] | None) -> None:
 
 
 def _print_tick(ctx: "Context", report: "TickReport", *, quiet: bool, json: bool) -> None:
-    from parallelhassnes.control.drive import ticked
+    from parallelhassnes.actions.run_until_idle import ticked
     from parallelhassnes.store.atomic import dumps
 
     done = ticked(ctx, report)
@@ -329,21 +329,21 @@ def _print_tick(ctx: "Context", report: "TickReport", *, quiet: bool, json: bool
 
 def _print_trouble(ctx: "Context", lasting: list[str]) -> None:
     """What a quiet tick tells of what lasts: once, until it is another."""
-    from parallelhassnes.control.drive import waiting
-    from parallelhassnes.control.told import news
-    from parallelhassnes.schedule import damage, health
-    from parallelhassnes.store import tickets
+    from parallelhassnes.actions.run_until_idle import waiting
+    from parallelhassnes.schedule import health, quarantine
+    from parallelhassnes.store.queue import tickets
+    from parallelhassnes.views.told_trouble import news
 
     if ctx.shortage() is not None and any(True for _ in tickets.ready_folders(ctx.layout)):
         lasting.append(waiting(ctx)[0])
     lasting += health.waiting(ctx.layout)
-    lasting += [f"batch {batch_id} waits: {why}" for batch_id, why in sorted(damage.every(ctx.layout).items())]  # fmt: skip
+    lasting += [f"batch {batch_id} waits: {why}" for batch_id, why in sorted(quarantine.every(ctx.layout).items())]  # fmt: skip
     for line in news(ctx.layout, lasting):
         typer.echo(line, err=True)
 
 
 def _table(table: str) -> tuple[bytes, str, list[Path]]:
-    from parallelhassnes.control.submit import base_dirs, read_table
+    from parallelhassnes.actions.submit import base_dirs, read_table
 
     if table == "-":
         return sys.stdin.buffer.read(), "-", base_dirs(None)

@@ -24,8 +24,8 @@ from parallelhassnes.config import Bounds, RetryConfig
 from parallelhassnes.execute import logs, own_files
 from parallelhassnes.execute.clean import Patience, clean
 from parallelhassnes.execute.redact import Redactor
-from parallelhassnes.steps import report, retry_after, untrusted
-from parallelhassnes.steps.kinds import Attempt, Failure, Kind, Outcome, WorkerEnd
+from parallelhassnes.steps import final_report, retry_after, safe_read
+from parallelhassnes.steps.step_types import Attempt, Failure, Kind, Outcome, WorkerEnd
 from parallelhassnes.store import atomic, attempts, space, walk
 from parallelhassnes.store.records import AttemptState, FailureRecord, now_text
 from parallelhassnes.store.seal import seal
@@ -118,7 +118,7 @@ def _blame_the_disk(attempt: Attempt, outcome: Outcome, *, was_full: bool) -> Ou
     """The outcome, as a failure of the infrastructure where the disk was full."""
     if outcome.status != "failed" or outcome.failure is None:
         return outcome
-    said = untrusted.read_bytes(attempt.dir / "stderr.log", 65_536, end=True) or b""
+    said = safe_read.read_bytes(attempt.dir / "stderr.log", 65_536, end=True) or b""
     said += outcome.failure.line.encode("utf-8", "replace")
     said_so = any(os.strerror(number).encode() in said for number in (errno.ENOSPC, errno.EDQUOT))
     if not was_full and not said_so:
@@ -138,7 +138,7 @@ def _failure(outcome: Outcome) -> FailureRecord | None:
     if outcome.failure is None:
         return None
     line = " ".join(outcome.failure.line.split())[:500]
-    evidence = untrusted.text(outcome.failure.evidence, MAX_EVIDENCE) or None
+    evidence = safe_read.text(outcome.failure.evidence, MAX_EVIDENCE) or None
     return FailureRecord(
         failure_class=outcome.failure.failure_class, line=line, evidence=evidence,
         retry_after_sec=retry_after.find(outcome.failure.evidence), guessed=outcome.failure.guessed or None,
@@ -188,7 +188,9 @@ def _write_outcome(attempt: Attempt, outcome: Outcome) -> None:
         folder.mkdir(exist_ok=True)
         for name, document in outcome.publish.items():
             atomic.write_json(folder / name, document, durable=False)
-    atomic.write_json(attempt.dir / attempts.FINAL, report.build(attempt, outcome), durable=False)
+    atomic.write_json(
+        attempt.dir / attempts.FINAL, final_report.build(attempt, outcome), durable=False
+    )
     atomic.write_text(
         attempt.dir / attempts.FINAL_TEXT, outcome.summary.rstrip() + "\n", durable=False
     )

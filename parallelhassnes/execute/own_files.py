@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from parallelhassnes.execute import logs
-from parallelhassnes.steps import untrusted
+from parallelhassnes.steps import safe_read
 from parallelhassnes.store import atomic, attempts, batches, space, walk
 
 _BATCH = 4
@@ -62,7 +62,7 @@ def take_over_from_worker(attempt_dir: Path, meta: bytes | None) -> None:
     for name in (attempts.SEAL, attempts.PUBLISH):
         _clear(attempt_dir / name, files_too=True)
     path = attempt_dir / attempts.META
-    if meta is not None and untrusted.read_bytes(path, len(meta) + 1) != meta:
+    if meta is not None and safe_read.read_bytes(path, len(meta) + 1) != meta:
         logs.say(f"{path.name} was not as it had been written; it is put back")
         attempts.put_back_meta(attempt_dir, meta)
 

@@ -28,8 +28,8 @@ from parallelhassnes.execute import logs, own_files, processes
 from parallelhassnes.execute.finish import finish, sweep
 from parallelhassnes.execute.progress import Progress
 from parallelhassnes.execute.worker import start_worker
-from parallelhassnes.steps import untrusted
-from parallelhassnes.steps.kinds import Attempt, Kind, LimitsPhases, ShowsItself, WorkerEnd
+from parallelhassnes.steps import safe_read
+from parallelhassnes.steps.step_types import Attempt, Kind, LimitsPhases, ShowsItself, WorkerEnd
 from parallelhassnes.store import attempts, space
 from parallelhassnes.store.process_identity import start_time, table
 from parallelhassnes.store.records import AttemptState, Heartbeat, now_text
@@ -75,7 +75,7 @@ def supervise(
         heartbeat=Heartbeat(count=0, at=now_text()), host=socket.gethostname(), pid=os.getpid(),
         pid_start=start_time(os.getpid()), pid_table=table(),
     )  # fmt: skip
-    meta = untrusted.read_bytes(attempt.dir / attempts.META, 1 << 20)
+    meta = safe_read.read_bytes(attempt.dir / attempts.META, 1 << 20)
     attempts.write_state(attempt.dir, state)
     pid = start_worker(attempt, kind, environment, lock)
     watch = _Watch(attempt, kind, timing, wake, pid, state)

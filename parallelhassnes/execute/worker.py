@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from parallelhassnes.execute import processes
 from parallelhassnes.execute.launcher import reset_signals
-from parallelhassnes.steps.kinds import Attempt, Kind
+from parallelhassnes.steps.step_types import Attempt, Kind
 from parallelhassnes.store import privacy
 from parallelhassnes.store.attempts import LOGS
 

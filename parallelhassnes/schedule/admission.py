@@ -7,11 +7,13 @@ removes it), where ``explain`` and the views find it.
 from functools import partial
 
 from parallelhassnes.config import BadEnvFile
-from parallelhassnes.schedule import credentials, damage
-from parallelhassnes.schedule.budgets import Purse
+from parallelhassnes.schedule import quarantine
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.job_state import Book
-from parallelhassnes.store import atomic, batches, members, tickets
+from parallelhassnes.schedule.limits import credentials
+from parallelhassnes.schedule.limits.budgets import Purse
+from parallelhassnes.store import atomic, batches, members
+from parallelhassnes.store.queue import tickets
 
 
 class Gate:
@@ -40,13 +42,13 @@ class Gate:
         self._answers[batch_id] = False
 
     def _decide(self, batch_id: str) -> bool:
-        if damage.is_deleted(self.ctx, batch_id):
-            damage.forget(self.ctx, batch_id)
+        if quarantine.is_deleted(self.ctx, batch_id):
+            quarantine.forget(self.ctx, batch_id)
             return False
-        if damage.reason_of(self.ctx, batch_id) is not None:
+        if quarantine.reason_of(self.ctx, batch_id) is not None:
             return False
         note = self.ctx.layout.blocked / f"{batch_id}.json"
-        with members.apart(note, partial(damage.note, self.ctx, batch_id)):
+        with members.apart(note, partial(quarantine.note, self.ctx, batch_id)):
             reason, missing = self._reason(batch_id)
             if reason is None:
                 note.unlink(missing_ok=True)

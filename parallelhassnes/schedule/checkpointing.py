@@ -16,11 +16,12 @@ from typing import NamedTuple
 
 from parallelhassnes.errors import UserError
 from parallelhassnes.execute import launcher
-from parallelhassnes.schedule import configuration, lent, signatures
-from parallelhassnes.schedule.attempt_process import fork_is_safe
+from parallelhassnes.schedule import configuration, ephemeral_secrets, signatures
 from parallelhassnes.schedule.context import ENTRY_POINTS, Context, renewed
-from parallelhassnes.store import atomic, checkpoints, clocks, ledger, locks
-from parallelhassnes.store.checkpoints import SIGNATURE
+from parallelhassnes.schedule.process.attempt_process import fork_is_safe
+from parallelhassnes.store import atomic, clocks, locks
+from parallelhassnes.store.evidence import checkpoints, ledger
+from parallelhassnes.store.evidence.checkpoints import SIGNATURE
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import now_text
 
@@ -147,5 +148,5 @@ def _send_beside(ctx: Context) -> None:
 
 
 def _send_without_secrets(ctx: Context) -> None:
-    lent.keep_only(())
+    ephemeral_secrets.keep_only(())
     send(ctx)

@@ -19,7 +19,8 @@ from pydantic import ValidationError
 
 from parallelhassnes.config import CONFIG_NAME, Config, parse_config
 from parallelhassnes.errors import InvalidInput, UserError
-from parallelhassnes.store import atomic, ledger
+from parallelhassnes.store import atomic
+from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
 
 SNAPSHOT = "harness_config.json"

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from parallelhassnes.config import Config, read_env_file
-from parallelhassnes.schedule import configuration, lent
+from parallelhassnes.schedule import configuration, ephemeral_secrets
 from parallelhassnes.store import atomic, privacy, seal, space
 from parallelhassnes.store.layout import Layout
 
@@ -54,7 +54,7 @@ class Context:
         Raises:
             BadEnvFile: the env_file is named and cannot be read.
         """
-        return {**os.environ, **self.filed(), **lent.known()}
+        return {**os.environ, **self.filed(), **ephemeral_secrets.known()}
 
     def filed(self) -> dict[str, str]:
         """What stands in ``env_file``; nothing where none is named.

@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from parallelhassnes.execute import launcher
-from parallelhassnes.schedule import checkpointing, configuration, waker
-from parallelhassnes.schedule.attempt_process import Assignment, run
+from parallelhassnes.schedule import checkpointing, configuration
 from parallelhassnes.schedule.context import Options, open_context
+from parallelhassnes.schedule.process import timer as waker
+from parallelhassnes.schedule.process.attempt_process import Assignment, run
 from parallelhassnes.schedule.tick import after_attempt, try_pass
 from parallelhassnes.store import attempts
 

@@ -17,7 +17,8 @@ from typing import Literal
 
 from parallelhassnes.execute import logs
 from parallelhassnes.plan import Record
-from parallelhassnes.schedule import configuration, starts
+from parallelhassnes.schedule import configuration
+from parallelhassnes.schedule.limits import start_rate
 from parallelhassnes.store import atomic, clocks, locks, members
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import dump, now_text
@@ -130,7 +131,7 @@ def troubles(layout: Layout) -> list[str]:
 
 def waiting(layout: Layout) -> list[str]:
     """What keeps ready steps of every batch from starting, a line each with what to do: no passes, no engine."""
-    return [*troubles(layout), *starts.held(layout)]
+    return [*troubles(layout), *start_rate.held(layout)]
 
 
 def unserved_sec(layout: Layout) -> float | None:

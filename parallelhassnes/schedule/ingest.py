@@ -33,23 +33,14 @@ from parallelhassnes import names
 from parallelhassnes.errors import InvalidInput, Problem, UserError
 from parallelhassnes.execute.secret_forms import is_placeholder, is_public, unfit
 from parallelhassnes.plan import BatchMeta, Plan
-from parallelhassnes.schedule import add, carry, more
+from parallelhassnes.schedule.additions import add_steps, carry_over, similar_steps
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.job_state import ticket_of
-from parallelhassnes.schedule.requeue import requeue_batch, write_ack
-from parallelhassnes.store import (
-    atomic,
-    batches,
-    clocks,
-    index,
-    ledger,
-    locks,
-    members,
-    rooted,
-    seal,
-    tickets,
-)
+from parallelhassnes.schedule.rebuild import requeue_batch, write_ack
+from parallelhassnes.store import atomic, batches, clocks, index, locks, members, rooted, seal
+from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
+from parallelhassnes.store.queue import tickets
 from parallelhassnes.store.records import Control, now_text
 
 if TYPE_CHECKING:
@@ -368,7 +359,7 @@ def _write_batch(
             atomic.write_text(batch_dir / job.job_id / batches.JOB, written, durable=False)
         atomic.write_bytes(batch_dir / batches.JOB_HASHES, hashes)
         rerun_of = submission.rerun_of if submission else ""
-        extra, left_out = more.again(ctx.layout, jobs, rerun_of) if rerun_of else ({}, [])
+        extra, left_out = similar_steps.again(ctx.layout, jobs, rerun_of) if rerun_of else ({}, [])
         by = (submission.by if submission else None) or ledger.person(path.stat().st_uid)
         meta = BatchMeta(
             batch_id=batch_id, created_at=now_text(), table_sha256=digest, table_format=plan.table_format,
@@ -390,13 +381,13 @@ def _write_batch(
             table_sha256=digest, jobs_sha256=hashlib.sha256(hashes).hexdigest(),
             meta_sha256=hashlib.sha256(about.encode("utf-8", "surrogateescape")).hexdigest(),
             batch_id=batch_id, jobs=len(jobs), steps=meta.steps_total, rerun_of=meta.rerun_of or None,
-            trials=add.trials(step for job in jobs for step in job.steps),
+            trials=add_steps.trials(step for job in jobs for step in job.steps),
         )  # fmt: skip
         if extra:
-            add.add_at_ingest(batch_dir, extra, by)
+            add_steps.add_at_ingest(batch_dir, extra, by)
             jobs = [batches.read_job(batch_dir / job.job_id) for job in jobs]
             index.write(batch_dir, jobs)
-        carried = submission is not None and carry.take_over(
+        carried = submission is not None and carry_over.take_over(
             ctx.layout, batch_id, jobs, submission.rerun_of, submission.carry
         )
         if submission is not None and submission.variables is not None:

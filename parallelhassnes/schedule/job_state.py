@@ -12,9 +12,9 @@ from types import MappingProxyType
 from typing import Any
 
 from parallelhassnes.plan import JobSpec, StepSpec
-from parallelhassnes.schedule import loops
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.schedule.step_state import (
+from parallelhassnes.schedule.rules import solver_critic
+from parallelhassnes.schedule.rules.step_state import (
     Dependency,
     dependency,
     kills,
@@ -22,17 +22,12 @@ from parallelhassnes.schedule.step_state import (
     readiness,
     stand,
 )
-from parallelhassnes.steps import ended, untrusted
-from parallelhassnes.store import (
-    atomic,
-    attempts,
-    batches,
-    currents,
-    ledger,
-    seal,
-    tickets,
-)
+from parallelhassnes.steps import safe_read
+from parallelhassnes.steps.trial_data import ended_line
+from parallelhassnes.store import atomic, attempts, batches, currents, seal
 from parallelhassnes.store.currents import Standing
+from parallelhassnes.store.evidence import ledger
+from parallelhassnes.store.queue import tickets
 from parallelhassnes.store.records import Overrides, Said, StepNow, Ticket
 
 _MOST_HINTS = 1024
@@ -186,7 +181,7 @@ class Book:
 
     def _again(self, job: JobSpec, step: StepSpec, now: StepNow) -> None:
         """A step that speaks of others' ends runs again when one of them has ended anew, a critic when its solver has."""
-        if loops.waits_for_solver(step, now, self.overrides(job.job_id)):
+        if solver_critic.waits_for_solver(step, now, self.overrides(job.job_id)):
             self.put_ticket(job, step)
         elif now.settled and step.after != "success":
             self.ask_again(job, step, now.run_id)
@@ -270,15 +265,15 @@ def ticket_of(job: JobSpec, step: StepSpec) -> tuple[Ticket, str]:
 
 
 def record_end(batch_dir: Path, job: JobSpec, step: StepSpec, now: StepNow) -> None:
-    """The ledger's line of an attempt's end, with the hash of its seal and what its report says (``steps.ended``)."""
+    """The ledger's line of an attempt's end, with the hash of its seal and what its report says (``steps.trial_data.ended_line``)."""
     attempt_dir = batch_dir / job.job_id / "steps" / step.step_id / "attempts" / now.attempt
-    report = untrusted.read_object(attempt_dir / attempts.FINAL) or {}
+    report = safe_read.read_object(attempt_dir / attempts.FINAL) or {}
     ledger.append(
         batch_dir, "ended",
         job_id=job.job_id, step_id=step.step_id, run_id=now.run_id, attempt=now.attempt, number=now.number,
         status=now.status, failure=now.failure.model_dump(exclude_none=True) if now.failure else None,
         ended_at=now.ended_at, retry_at=now.retry_at, because=now.because or None, unmet=now.unmet or None, queue_key=step.queue_key,
-        published=published(attempt_dir) or None, **seal.recorded(attempt_dir), **ended.line(step, now.status, report),
+        published=published(attempt_dir) or None, **seal.recorded(attempt_dir), **ended_line.line(step, now.status, report),
     )  # fmt: skip
 
 

@@ -19,17 +19,27 @@ from typing import NamedTuple
 from parallelhassnes import __version__, names
 from parallelhassnes.execute import launcher
 from parallelhassnes.plan import JobSpec, StepSpec, TrialSpec
-from parallelhassnes.schedule import damage, health, loops, order, requeue, runner
+from parallelhassnes.schedule import health, quarantine, queue_order, rebuild
 from parallelhassnes.schedule.admission import Gate
-from parallelhassnes.schedule.alone import Folders
-from parallelhassnes.schedule.attempt_process import Assignment, Then, fork_is_safe, run, spawn
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.job_state import Book, step_facts
-from parallelhassnes.schedule.keys import Keys
-from parallelhassnes.schedule.starts import Starts
-from parallelhassnes.schedule.step_state import stand
+from parallelhassnes.schedule.limits.concurrency_keys import Keys
+from parallelhassnes.schedule.limits.exclusive_dirs import Folders
+from parallelhassnes.schedule.limits.start_rate import Starts
+from parallelhassnes.schedule.process import runner_heartbeat
+from parallelhassnes.schedule.process.attempt_process import (
+    Assignment,
+    Then,
+    fork_is_safe,
+    run,
+    spawn,
+)
+from parallelhassnes.schedule.rules import solver_critic
+from parallelhassnes.schedule.rules.step_state import stand
 from parallelhassnes.steps.registry import kind as kind_of
-from parallelhassnes.store import attempts, batches, ledger, locks, members, tickets
+from parallelhassnes.store import attempts, batches, locks, members
+from parallelhassnes.store.evidence import ledger
+from parallelhassnes.store.queue import tickets
 from parallelhassnes.store.records import (
     AttemptMeta,
     AttemptState,
@@ -56,16 +66,16 @@ def launch_ready(ctx: Context, then: Then) -> list[Launched]:
     Args:
         then: what each supervisor does when its attempt has been sealed and its slot freed.
     """
-    if runner.is_draining(ctx):
+    if runner_heartbeat.is_draining(ctx):
         return []
     if ctx.shortage() is not None:
         return []
     gate = Gate(ctx)
     keys = Keys(ctx)
-    lines = order.line_up(ctx, gate.may_start, partial(requeue.pass_over, ctx))
+    lines = queue_order.line_up(ctx, gate.may_start, partial(rebuild.pass_over, ctx))
     lines = [line for line in lines if line.queue_key and keys.may_start(line.queue_key)]
-    load, live = order.count(ctx)
-    room = order.Room(ctx, load, live, keys)
+    load, live = queue_order.count(ctx)
+    room = queue_order.Room(ctx, load, live, keys)
     bucket, purse, folders = Starts(ctx), gate.purse, Folders(ctx)
     started: list[Launched] = []
     while (found := room.next(lines)) is not None:
@@ -96,18 +106,18 @@ def launch_ready(ctx: Context, then: Then) -> list[Launched]:
 
 
 def _close_lanes(
-    ctx: Context, gate: Gate, lines: list[order.Line], path: Path, error: Exception
+    ctx: Context, gate: Gate, lines: list[queue_order.Line], path: Path, error: Exception
 ) -> None:
     """Start nothing more of the batch of a ticket that cannot be followed."""
-    requeue.pass_over(ctx, path, error)
-    gate.close(batch_id := damage.batch_of(path))
+    rebuild.pass_over(ctx, path, error)
+    gate.close(batch_id := quarantine.batch_of(path))
     for lane in (lane for line in lines for lane in line.lanes):
         if lane.batch_id == batch_id:
             lane.close()
 
 
 def _take(
-    ctx: Context, lane: order.Lane, path: Path, gate: Gate, keys: Keys, folders: Folders, bucket: Starts
+    ctx: Context, lane: queue_order.Lane, path: Path, gate: Gate, keys: Keys, folders: Folders, bucket: Starts
 ) -> "_Claimed | None":  # fmt: skip
     """Claim the step at the head of a lane, and write down that it starts; None where it does not start now."""
     refusal = gate.purse.refuses(lane.batch_id, lane.queue_key)
@@ -223,7 +233,7 @@ def _to_start(book: Book, job: JobSpec, step: StepSpec, step_dir: Path) -> bool:
     now = stand(step_dir, step, overrides)
     if now is None:
         return book.evaluate(job, step)[0] == "ready"
-    if loops.waits_for_solver(step, now, overrides):
+    if solver_critic.waits_for_solver(step, now, overrides):
         return book.evaluate(job, step)[0] == "ready"
     return now.retry_at is not None
 

@@ -13,11 +13,12 @@ from functools import partial
 from pathlib import Path
 
 from parallelhassnes.execute import processes
-from parallelhassnes.schedule import damage
-from parallelhassnes.schedule.attempt_process import Assignment, Then
+from parallelhassnes.schedule import quarantine
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.launch import start
-from parallelhassnes.store import attempts, batches, locks, members, process_identity, tickets
+from parallelhassnes.schedule.process.attempt_process import Assignment, Then
+from parallelhassnes.store import attempts, batches, locks, members, process_identity
+from parallelhassnes.store.queue import tickets
 from parallelhassnes.store.records import AttemptState, Ticket
 
 
@@ -34,7 +35,7 @@ def repair(ctx: Context, then: Then) -> list[str]:
 
 def _set_aside(ctx: Context, entry: tickets.Running, error: Exception) -> None:
     if members.is_there(entry.path):  # else it ended just then
-        damage.set_aside(ctx, entry.path, error)
+        quarantine.set_aside(ctx, entry.path, error)
 
 
 def _repair(ctx: Context, entry: tickets.Running, then: Then) -> str | None:

@@ -14,17 +14,14 @@ from pathlib import Path
 from parallelhassnes.execute import launcher
 from parallelhassnes.names import key_dir
 from parallelhassnes.plan import JobSpec, StepSpec
-from parallelhassnes.schedule import damage, enough, health, loops, requeue
+from parallelhassnes.schedule import early_stopping, health, quarantine, rebuild
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.job_state import Book, publish, record_end
-from parallelhassnes.schedule.keys import Keys
-from parallelhassnes.store import (
-    batches,
-    currents,
-    ledger,
-    members,
-    tickets,
-)
+from parallelhassnes.schedule.limits.concurrency_keys import Keys
+from parallelhassnes.schedule.rules import solver_critic
+from parallelhassnes.store import batches, currents, members
+from parallelhassnes.store.evidence import ledger
+from parallelhassnes.store.queue import tickets
 from parallelhassnes.store.records import Ticket
 
 _MANY = 64
@@ -78,8 +75,8 @@ def _note_over(ctx: Context, job_dirs: Sequence[Path]) -> None:
 
 
 def _give_up(ctx: Context, books: dict[str, Book], path: Path, error: Exception) -> None:
-    requeue.pass_over(ctx, path, error)
-    books.pop(damage.batch_of(path), None)
+    rebuild.pass_over(ctx, path, error)
+    books.pop(quarantine.batch_of(path), None)
 
 
 def _settle(ctx: Context, book: Book, keys: Keys, ticket: Ticket, name: str) -> None:
@@ -90,13 +87,13 @@ def _settle(ctx: Context, book: Book, keys: Keys, ticket: Ticket, name: str) -> 
         redo = before is not None and (before.run_id, before.ended_at) == (now.run_id, now.ended_at)
         publish(book.batch_dir / job.job_id, book.step_dir(job, step) / "attempts" / now.attempt)
         keys.note_end(job.batch_id, job.job_id, step, now)
-        if loops.waits_for_solver(step, now, book.overrides(job.job_id)):
+        if solver_critic.waits_for_solver(step, now, book.overrides(job.job_id)):
             _begin_round(book, job, step)
         elif now.retry_at is not None:
             tickets.put_delayed(ctx.layout, ticket, name, now)
         else:
             book.spread(job, step)
-            for skipped in enough.skip(book, job, step):
+            for skipped in early_stopping.skip(book, job, step):
                 book.drop_ready(job, skipped)
                 book.spread(job, skipped)
         book.save()

@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 from parallelhassnes.errors import UserError
-from parallelhassnes.store import checkpoints
+from parallelhassnes.store.evidence import checkpoints
 
 _PROGRAM = "ssh-keygen"
 _PATIENCE_SEC = 60.0

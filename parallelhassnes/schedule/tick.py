@@ -14,34 +14,17 @@ from functools import partial
 from typing import NamedTuple
 
 from parallelhassnes.execute import launcher, logs
-from parallelhassnes.schedule import (
-    add,
-    boot,
-    checkpointing,
-    configuration,
-    health,
-    images,
-    ingest,
-    runner,
-    waker,
-)
+from parallelhassnes.schedule import checkpointing, configuration, health, ingest, reboot
+from parallelhassnes.schedule.additions import add_steps
 from parallelhassnes.schedule.context import Context, renewed
 from parallelhassnes.schedule.launch import Launched, launch_ready
+from parallelhassnes.schedule.process import runner_heartbeat, shared_images, timer
+from parallelhassnes.schedule.rebuild import mend, pass_over, rebuild
 from parallelhassnes.schedule.repair import repair
-from parallelhassnes.schedule.requeue import mend, pass_over, rebuild
+from parallelhassnes.schedule.rules.step_state import stand
 from parallelhassnes.schedule.settle import settle_ended
-from parallelhassnes.schedule.step_state import stand
-from parallelhassnes.store import (
-    atomic,
-    batches,
-    identity,
-    locks,
-    members,
-    process_identity,
-    space,
-    tickets,
-    turns,
-)
+from parallelhassnes.store import atomic, batches, identity, locks, members, process_identity, space
+from parallelhassnes.store.queue import tickets, turns
 from parallelhassnes.store.records import Ticket
 
 
@@ -72,7 +55,7 @@ def _tick(ctx: Context) -> TickReport:
     with space.waiting_for_space("tick"):
         if not all(folder.is_dir() for folder in ctx.layout.folders()):
             rebuild(ctx)
-        boot.recover(ctx)
+        reboot.recover(ctx)
         atomic.sweep_temp(ctx.layout.temp, lambda pid: process_identity.is_alive(pid, None))
     with space.waiting_for_space("ingest"):
         ingested = ingest.ingest_incoming(ctx)
@@ -88,9 +71,9 @@ def _tick(ctx: Context) -> TickReport:
         raise
     except Exception:  # noqa: BLE001 - noted, with its traceback, and told by every view
         failed = True
-    images.remove_unneeded(ctx)
+    shared_images.remove_unneeded(ctx)
     with space.waiting_for_space("health"):
-        runner.report_health(ctx)
+        runner_heartbeat.report_health(ctx)
     launcher.reap()
     return TickReport(ingested, repaired, launched, [], failed)
 
@@ -139,11 +122,11 @@ def _pass(ctx: Context, started: list[Launched]) -> None:
             ctx = renewed(ctx)
             configuration.keep(ctx.layout, ctx.config)
             settle_ended(ctx)
-            if add.is_wanted(ctx):
+            if add_steps.is_wanted(ctx):
                 if launcher.is_too_long():
                     health.wish(ctx.layout)
                 else:
-                    add.complete(ctx)
+                    add_steps.complete(ctx)
             over, delay = partial(pass_over, ctx), partial(_wanted_delay, ctx)
             if tickets.promote_due(ctx.layout, time.time(), over, delay):
                 health.wish(ctx.layout)
@@ -167,12 +150,12 @@ def after_attempt(ctx: Context) -> None:
     launcher.offer()
     try_pass(ctx)
     if launcher.has_taken():
-        waker.ensure(ctx, try_pass)
+        timer.ensure(ctx, try_pass)
     launcher.run_taken()
     try:
-        images.remove_unneeded(ctx)
+        shared_images.remove_unneeded(ctx)
     finally:
-        waker.wake(ctx, try_pass)
+        timer.wake(ctx, try_pass)
 
 
 def pass_and_wake(ctx: Context) -> list[Launched]:
@@ -183,4 +166,4 @@ def pass_and_wake(ctx: Context) -> list[Launched]:
     try:
         return run_pass(ctx)
     finally:
-        waker.ensure(ctx, try_pass)
+        timer.ensure(ctx, try_pass)

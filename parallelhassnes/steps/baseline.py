@@ -10,11 +10,11 @@ when a baseline is retried the gate looks again.
 import json
 
 from parallelhassnes.plan import StepSpec
-from parallelhassnes.steps import ends, untrusted
-from parallelhassnes.steps.kinds import Attempt, Failure, Outcome, WorkerEnd
+from parallelhassnes.steps import safe_read, terminal_outcomes
+from parallelhassnes.steps.step_types import Attempt, Failure, Outcome, WorkerEnd
 from parallelhassnes.steps.trial_data import facts, rewards
-from parallelhassnes.steps.verdict.kind import trial_steps
 from parallelhassnes.steps.verdict.quality import TASKS_FAULT
+from parallelhassnes.steps.verdict.verdict_step import trial_steps
 from parallelhassnes.store import batches
 
 FILE = "baseline.json"
@@ -45,10 +45,12 @@ class BaselineKind:
         return "baseline"
 
     def conclude(self, attempt: Attempt, end: WorkerEnd) -> Outcome:
-        found = untrusted.read_object(attempt.dir / FILE)
+        found = safe_read.read_object(attempt.dir / FILE)
         if found is None:
             line = f"the baselines were not looked at (exit code {end.exit_code}); see stderr.log"
-            return ends.stopped(end) or ends.broken(line, f"The worker ended, and {line}.")
+            return terminal_outcomes.stopped(end) or terminal_outcomes.broken(
+                line, f"The worker ended, and {line}."
+            )
         wrong, open_ones = _lines(found.get("wrong")), _lines(found.get("open"))
         report = {"files_written": [FILE]}
         if wrong:
@@ -103,4 +105,4 @@ def is_unsure(trial: facts.TrialFacts) -> bool:
 
 
 def _lines(value: object) -> list[str]:
-    return [line for each in untrusted.sequence(value) if (line := untrusted.text(each, 300))]
+    return [line for each in safe_read.sequence(value) if (line := safe_read.text(each, 300))]

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from parallelhassnes.plan import StepSpec
-from parallelhassnes.steps import report, untrusted
-from parallelhassnes.steps.kinds import Attempt, Failure, Outcome, WorkerEnd
+from parallelhassnes.steps import final_report, safe_read
+from parallelhassnes.steps.step_types import Attempt, Failure, Outcome, WorkerEnd
 
 NOT_FOUND, NOT_RUNNABLE = 127, 126
 REPORT_VARIABLE = "PARALLELHASSNES_REPORT"
@@ -30,7 +30,7 @@ class CommandKind:
     name = "command"
 
     def preload(self, step: StepSpec) -> None:  # noqa: ARG002 - any program may write a report
-        report.schema()
+        final_report.schema()
 
     def deadline_sec(self, attempt: Attempt) -> float | None:  # noqa: ARG002 - a program has no limit of its own
         return None
@@ -83,7 +83,7 @@ def _become(command: list[str]) -> NoReturn:
 
 
 def _command(attempt: Attempt) -> list[str]:
-    return [str(part) for part in untrusted.sequence(attempt.step.spec.get("command"))]
+    return [str(part) for part in safe_read.sequence(attempt.step.spec.get("command"))]
 
 
 def _directory(attempt: Attempt) -> Path:
@@ -106,9 +106,9 @@ def _failure(attempt: Attempt, end: WorkerEnd) -> Failure | None:
 def _exit_failure(attempt: Attempt, code: int | None) -> Failure | None:
     if code == 0:
         return None
-    refused = untrusted.read_bytes(attempt.dir / ERROR_FILE, 1000)
+    refused = safe_read.read_bytes(attempt.dir / ERROR_FILE, 1000)
     if refused is not None:
-        return Failure("task_definition", untrusted.first_line(refused.decode("utf-8", "replace")))
+        return Failure("task_definition", safe_read.first_line(refused.decode("utf-8", "replace")))
     if code is None:
         return Failure("lost", "ended unseen")
     if code < 0:
@@ -118,13 +118,13 @@ def _exit_failure(attempt: Attempt, code: int | None) -> Failure | None:
 
 def _own_report(attempt: Attempt) -> dict[str, Any]:
     """What the program reports of itself; nothing where it is not of the report's shape."""
-    found = untrusted.read_object(attempt.dir / REPORT_FILE, MAX_REPORT_BYTES) or {}
-    own = {key: found[key] for key in report.COMMON if key in found}
-    return own if own and not report.validate({**report.EMPTY, **own}) else {}
+    found = safe_read.read_object(attempt.dir / REPORT_FILE, MAX_REPORT_BYTES) or {}
+    own = {key: found[key] for key in final_report.COMMON if key in found}
+    return own if own and not final_report.validate({**final_report.EMPTY, **own}) else {}
 
 
 def _tail(path: Path) -> str:
     """The last lines of a log, for a summary."""
-    data = untrusted.read_bytes(path, TAIL_BYTES, end=True) or b""
+    data = safe_read.read_bytes(path, TAIL_BYTES, end=True) or b""
     lines = [line.strip() for line in data.decode("utf-8", "replace").splitlines() if line.strip()]
-    return untrusted.text(" / ".join(lines[-TAIL_LINES:]), 1000) or ""
+    return safe_read.text(" / ".join(lines[-TAIL_LINES:]), 1000) or ""

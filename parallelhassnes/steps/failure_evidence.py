@@ -14,9 +14,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parallelhassnes.steps import untrusted
+from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.failures import RULES, Evidence, Phase, Verdict, classify
-from parallelhassnes.steps.kinds import Failure
+from parallelhassnes.steps.step_types import Failure
 
 PROGRAM_TYPES = frozenset(
     {"NonZeroAgentExitCodeError", "ApiError", "ApiRateLimitError", "ApiUsageLimitError", "ApiInternalServerError",
@@ -146,7 +146,7 @@ def verdict_of(
 def failure_of(said: str, status: int | None = None) -> Failure:
     """The failure that a provider's answer or a program's event speaks of; the arguments are those of ``of_provider``."""
     found = classify(of_provider(said, status))
-    line = untrusted.first_line(said) or "its provider refused and did not say why"
+    line = safe_read.first_line(said) or "its provider refused and did not say why"
     return Failure(found.failure_class, line, said, found.guessed)
 
 
@@ -157,7 +157,7 @@ def failure_of_client(error: Exception, where: str | None) -> Failure:
     more = json.dumps(body, default=str)[:MOST_SAID] if isinstance(body, dict) else ""
     found = of_provider(f"{said}\n{more}".strip(), getattr(error, "status_code", None))
     verdict = classify(found._replace(type=type(error).__name__))
-    line = f"{where or 'OpenAI'}: {untrusted.first_line(said)}"
+    line = f"{where or 'OpenAI'}: {safe_read.first_line(said)}"
     return Failure(verdict.failure_class, line, said, verdict.guessed)
 
 
@@ -192,21 +192,21 @@ def last_event(output: str) -> Event:
             continue
         if isinstance(event, dict) and "type" in event:
             seen = True
-        told = _end(untrusted.mapping(event))
+        told = _end(safe_read.mapping(event))
         found = told or found
     return found if found.failed or not seen else Event(False, known=False)
 
 
 def _end(event: Mapping[str, Any]) -> Event | None:
     """What one event says of the end; None where it is about something else."""
-    kind, subtype = event.get("type"), untrusted.text(event.get("subtype")) or ""
+    kind, subtype = event.get("type"), safe_read.text(event.get("subtype")) or ""
     if kind == "result":
         if not event.get("is_error") and not subtype.startswith("error"):
             return Event(False)
         if subtype == "error_max_turns":
             return Event(True, "the agent used up its turns")
-        said = untrusted.text(event.get("result"), MOST_SAID) or _words(event) or subtype
-        return Event(True, said, untrusted.whole(event.get("api_error_status")))
+        said = safe_read.text(event.get("result"), MOST_SAID) or _words(event) or subtype
+        return Event(True, said, safe_read.whole(event.get("api_error_status")))
     if kind == "turn.completed":
         return Event(False)
     if kind in ("turn.failed", "error") or (kind is None and event.get("error")):
@@ -218,26 +218,26 @@ def _end(event: Mapping[str, Any]) -> Event | None:
 def _words(event: Mapping[str, Any]) -> str:
     """What an error event says: its message, and the whole of it below where that holds more."""
     error = event.get("error")
-    own = untrusted.mapping(error)
-    data = untrusted.mapping(own.get("data"))
+    own = safe_read.mapping(error)
+    data = safe_read.mapping(own.get("data"))
     for holder in (own, data, event):
-        message = untrusted.text(holder.get("message"), MOST_SAID)
+        message = safe_read.text(holder.get("message"), MOST_SAID)
         if message:
             more = {**own, **data}
             more.pop("message", None)
             return message if not more else f"{message}\n{json.dumps(more, default=str)[:2000]}"
-    said = untrusted.text(error, MOST_SAID)
+    said = safe_read.text(error, MOST_SAID)
     if said:
         return said
-    errors = [untrusted.text(each, 2000) or "" for each in untrusted.sequence(event.get("errors"))]
+    errors = [safe_read.text(each, 2000) or "" for each in safe_read.sequence(event.get("errors"))]
     return "; ".join(filter(None, errors))
 
 
 def _status(event: Mapping[str, Any]) -> int | None:
-    error = untrusted.mapping(event.get("error"))
-    for holder in (event, error, untrusted.mapping(error.get("data"))):
+    error = safe_read.mapping(event.get("error"))
+    for holder in (event, error, safe_read.mapping(error.get("data"))):
         for key in ("status", "status_code", "statusCode", "api_error_status", "code"):
-            found = untrusted.whole(holder.get(key))
+            found = safe_read.whole(holder.get(key))
             if found is not None and 400 <= found < 600:
                 return found
     return None
@@ -273,6 +273,6 @@ def _texts(folders: Iterable[Path]) -> Iterable[str]:
             continue
         wanted = [n for n in listed if n.endswith((".txt", ".log", ".jsonl")) and n not in _FIRST]
         for name in [*(n for n in _FIRST if n in listed), *sorted(wanted)][:_MOST_LOGS]:
-            data = untrusted.read_bytes(folder / name, _LOG_TAIL, end=True)
+            data = safe_read.read_bytes(folder / name, _LOG_TAIL, end=True)
             if data:
                 yield data.decode("utf-8", "replace")

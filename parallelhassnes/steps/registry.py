@@ -3,15 +3,15 @@
 from importlib import import_module
 
 from parallelhassnes.errors import UserError
-from parallelhassnes.steps.kinds import Kind
+from parallelhassnes.steps.step_types import Kind
 
 _KINDS: dict[str, tuple[str, str]] = {
-    "agent": ("parallelhassnes.steps.agent.kind", "AgentKind"),
-    "analysis": ("parallelhassnes.steps.analysis.kind", "AnalysisKind"),
+    "agent": ("parallelhassnes.steps.agent.agent_step", "AgentKind"),
+    "analysis": ("parallelhassnes.steps.analysis.analysis_step", "AnalysisKind"),
     "baseline": ("parallelhassnes.steps.baseline", "BaselineKind"),
     "command": ("parallelhassnes.steps.command", "CommandKind"),
-    "trial": ("parallelhassnes.steps.trial", "TrialKind"),
-    "verdict": ("parallelhassnes.steps.verdict.kind", "VerdictKind"),
+    "trial": ("parallelhassnes.steps.trial.trial_step", "TrialKind"),
+    "verdict": ("parallelhassnes.steps.verdict.verdict_step", "VerdictKind"),
 }
 
 

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from parallelhassnes.names import run_id_of
-from parallelhassnes.store import atomic, clocks, ledger
+from parallelhassnes.store import atomic, clocks
+from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.records import (
     TERMINAL,
     AttemptMeta,

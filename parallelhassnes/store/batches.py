@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from parallelhassnes.plan import BatchMeta, JobSpec, StepSpec
-from parallelhassnes.store import additions, atomic, earlier, ledger, members, rooted, tickets
+from parallelhassnes.store import additions, atomic, earlier_batches, members, rooted
+from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
+from parallelhassnes.store.queue import tickets
 from parallelhassnes.store.records import Control, Overrides, Ticket, dump
 
 JOB, META, CONTROL, OVERRIDES = (
@@ -68,16 +70,16 @@ def _read_job(job_dir: Path, added: tuple[str, ...]) -> JobSpec:
 @lru_cache(maxsize=64)
 def read_batch(batch_dir: Path) -> BatchMeta:
     document = rooted.unfold(atomic.read_json(batch_dir / META), batch_dir.parents[1])
-    if earlier.is_one(document):
-        raise earlier.EarlierBatch(batch_dir, document)
+    if earlier_batches.is_one(document):
+        raise earlier_batches.EarlierBatch(batch_dir, document)
     return atomic.parse(BatchMeta, document, batch_dir / META)
 
 
 def read_about(batch_dir: Path) -> dict[str, Any]:
     """``batch_meta.json`` as it is, for views that look at thousands of batches; what every batch says of itself is in it."""
     document: dict[str, Any] = atomic.read_json(batch_dir / META)
-    if earlier.is_one(document):
-        return earlier.about(batch_dir, document)
+    if earlier_batches.is_one(document):
+        return earlier_batches.about(batch_dir, document)
     for key, kind in (
         ("batch_id", str),
         ("created_at", str),

@@ -15,8 +15,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from parallelhassnes.store import atomic, merkle, walk
+from parallelhassnes.store import atomic, walk
 from parallelhassnes.store.attempts import SEAL
+from parallelhassnes.store.evidence import merkle
 from parallelhassnes.store.records import now_text
 
 _CHUNK = 1 << 20

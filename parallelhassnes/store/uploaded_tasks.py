@@ -4,7 +4,7 @@
     runs/_tasks/<sha256>/<name>/…            the task
 
 ``<sha256>`` is made over the task's name and the path, right to run and content of every file, so a task is stored once
-however it was packed, and each of its versions apart. The folder appears by one rename (``control.uploads``).
+however it was packed, and each of its versions apart. The folder appears by one rename (``actions.uploads``).
 """
 
 import hashlib

@@ -16,25 +16,25 @@ from parallelhassnes.config import Budget
 from parallelhassnes.errors import InvalidInput, UserError
 from parallelhassnes.names import BATCH_FILES, Ids
 from parallelhassnes.plan import Plan, Preregistration
-from parallelhassnes.tables.analyses import limits as analysis_limits
-from parallelhassnes.tables.analyses import parts
-from parallelhassnes.tables.check import check_graph, finish
-from parallelhassnes.tables.context import Context, Draft, TableDefaults
-from parallelhassnes.tables.datasets import download
-from parallelhassnes.tables.foreign import from_oddish, from_v1, recognise
-from parallelhassnes.tables.harbor_job import expand_harbor_job
-from parallelhassnes.tables.hidden import check_names, check_shapes
-from parallelhassnes.tables.keys import check_keys
-from parallelhassnes.tables.load import load
+from parallelhassnes.tables.expanders.analyses import limits as analysis_limits
+from parallelhassnes.tables.expanders.analyses import parts
+from parallelhassnes.tables.expanders.dependencies import wire
+from parallelhassnes.tables.expanders.expansion import Context, Draft, TableDefaults
+from parallelhassnes.tables.expanders.plan_check import check_graph, finish
+from parallelhassnes.tables.expanders.steps import explicit_jobs
+from parallelhassnes.tables.expanders.task_env import check_taken
+from parallelhassnes.tables.expanders.trials import Trials
+from parallelhassnes.tables.expanders.verdicts import told
+from parallelhassnes.tables.formats.datasets import download
+from parallelhassnes.tables.formats.foreign_formats import from_oddish, from_v1, recognise
+from parallelhassnes.tables.formats.harbor_job import expand_harbor_job
+from parallelhassnes.tables.formats.sweep import expand_sweep
 from parallelhassnes.tables.model import PRIORITY_WORDS, TableHead
-from parallelhassnes.tables.paths import Bases
-from parallelhassnes.tables.problems import Problems
-from parallelhassnes.tables.steps import explicit_jobs
-from parallelhassnes.tables.sweep import expand_sweep
-from parallelhassnes.tables.task_env import check_taken
-from parallelhassnes.tables.trials import Trials
-from parallelhassnes.tables.verdicts import told
-from parallelhassnes.tables.wiring import wire
+from parallelhassnes.tables.parse.field_names import check_keys
+from parallelhassnes.tables.parse.load import load
+from parallelhassnes.tables.parse.located_errors import Problems
+from parallelhassnes.tables.parse.secret_check import check_names, check_shapes
+from parallelhassnes.tables.parse.table_paths import Bases
 
 __all__ = ["TableDefaults", "expand", "expand_document"]
 

@@ -23,7 +23,7 @@ from stores import (
     wait_for,
 )
 
-from parallelhassnes.store import ledger
+from parallelhassnes.store.evidence import ledger
 
 pytestmark = pytest.mark.browser
 PHONE = {"width": 390, "height": 844}

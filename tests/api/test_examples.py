@@ -11,8 +11,8 @@ from jsonschema import Draft202012Validator
 from stores import CHECKOUT, context
 
 from parallelhassnes.api.app import create_app
-from parallelhassnes.api.openapi import ERRORS
-from parallelhassnes.api.site import Site
+from parallelhassnes.api.http.openapi import ERRORS
+from parallelhassnes.api.live.server_state import Site
 from parallelhassnes.config import ApiConfig
 
 

@@ -9,10 +9,10 @@ from harness import TEMP, make_task
 from servers import serving, token
 from stores import command, context, idle, job, program, put, shell, table, wait_for
 
+from parallelhassnes.actions import pause_resume
 from parallelhassnes.api.pages import assets
-from parallelhassnes.control import hold
-from parallelhassnes.control.scoreboard import SNAPSHOT
 from parallelhassnes.schedule.tick import tick
+from parallelhassnes.views.system_scoreboard import SNAPSHOT
 
 EVIL = "<script>alert(1)</script>"
 
@@ -145,7 +145,7 @@ def test_a_long_matrix_comes_in_pages_trouble_first(root):
     jobs = [job(f"j{n:03}", command("s", "true", queue_key="later")) for n in range(100)]
     fails = shell("s", "exit 1", retry={"max_attempts": 1})
     batch_id = put(ctx, table(*jobs, job("z1", fails), job("z2", fails)))
-    hold.pause(ctx, "later")
+    pause_resume.pause(ctx, "later")
     program(root, "tick", "--until-idle", "--quiet", "--fail-on", "never")
     with serving(root, "--no-tick") as server:
 

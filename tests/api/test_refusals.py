@@ -10,8 +10,8 @@ from api_checks import is_problem
 from servers import serving, token
 from stores import context
 
-from parallelhassnes.api.problems import ProblemDocument
-from parallelhassnes.control.tokens import ROLES
+from parallelhassnes.admin.tokens import ROLES
+from parallelhassnes.api.http.problems import ProblemDocument
 
 
 class Operation(NamedTuple):

@@ -10,8 +10,8 @@ from harness import TEMP, make_task
 from servers import serving, token
 from stores import CHECKOUT, context, idle, job, program, put, shell, table, wait_for
 
-from parallelhassnes.control.find import resolve
-from parallelhassnes.store import ledger
+from parallelhassnes.refs import resolve
+from parallelhassnes.store.evidence import ledger
 
 
 @pytest.fixture(scope="module")

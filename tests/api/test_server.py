@@ -11,7 +11,7 @@ from api_checks import is_problem
 from servers import serving, token
 from stores import context, job, program, put, shell, started, table, wait_for
 
-from parallelhassnes.control import tokens
+from parallelhassnes.admin import tokens
 from parallelhassnes.errors import UserError
 from parallelhassnes.store import process_identity
 

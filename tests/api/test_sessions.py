@@ -12,8 +12,8 @@ from servers import serving, token
 from stores import context, program, wait_for
 from test_server import bearer, csrf_of
 
-from parallelhassnes.api.auth import scope_of
-from parallelhassnes.control import tokens
+from parallelhassnes.admin import tokens
+from parallelhassnes.api.http.auth import scope_of
 
 
 @pytest.fixture

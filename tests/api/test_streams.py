@@ -14,7 +14,7 @@ from api_checks import is_problem
 from servers import serving
 from stores import context, idle, job, program, put, shell, table, wait_for
 
-from parallelhassnes.control.find import resolve
+from parallelhassnes.refs import resolve
 from parallelhassnes.store import attempts
 
 

@@ -13,7 +13,7 @@ from servers import serving
 from stores import CHECKOUT, context, idle, wait_for
 from test_uploads import zipped
 
-from parallelhassnes.control import hold
+from parallelhassnes.actions import pause_resume
 
 TEMP = 'environment = "key_environment:KeyEnvironment"\nconcurrency = 1\n[api]\ntick_sec = 0.5\n'
 WITH_TESTS = {"PYTHONPATH": f"{CHECKOUT}{os.pathsep}{CHECKOUT / 'tests'}"}
@@ -77,7 +77,7 @@ def test_the_key_is_where_it_is_used_and_the_rest_waits_for_it(root, tmp_path):
 
 
 def test_what_is_sent_wrong_is_told(root, tmp_path):
-    hold.drain(context(root))  # nothing of what is right here is to run
+    pause_resume.drain(context(root))  # nothing of what is right here is to run
     task = make_task(tmp_path, "greet")
     with serving(root) as server:
         for wrong in ({"harness": "other"}, {"n_runs": "0"}, {"n_runs": "101"}, {"openrouter_key": ""}, {"model": ""}):  # fmt: skip
@@ -93,11 +93,11 @@ def test_what_is_sent_wrong_is_told(root, tmp_path):
 
 @pytest.mark.parametrize("name", ["PARALLELHASSNES_LENT_x"])
 def test_a_lent_secret_is_forgotten_by_whom_it_does_not_concern(name):
-    from parallelhassnes.schedule import lent
+    from parallelhassnes.schedule import ephemeral_secrets
 
-    lent.lend(name, "v")
-    lent.lend(f"{name}2", "w")
-    lent.keep_only({name})
-    assert lent.known() == {name: "v"}
-    lent.keep_only(())
-    assert lent.known() == {}
+    ephemeral_secrets.lend(name, "v")
+    ephemeral_secrets.lend(f"{name}2", "w")
+    ephemeral_secrets.keep_only({name})
+    assert ephemeral_secrets.known() == {name: "v"}
+    ephemeral_secrets.keep_only(())
+    assert ephemeral_secrets.known() == {}

@@ -10,7 +10,7 @@ import pytest
 from servers import serving
 from stores import CHECKOUT, context, environment, idle, job, put, shell, states, table, wait_for
 
-from parallelhassnes.control.audit import verify
+from parallelhassnes.admin.audit.verify import verify
 from tests.together.run import together
 from tests.together.shared import Pace
 

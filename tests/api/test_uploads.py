@@ -17,9 +17,9 @@ from harness import make_task
 from servers import serving
 from stores import command, context, idle, job, table, wait_for
 
-from parallelhassnes.control import unpack as unpacking
-from parallelhassnes.control.audit import verify
-from parallelhassnes.control.unpack import unpack
+from parallelhassnes.actions import unpack_archive as unpacking
+from parallelhassnes.actions.unpack_archive import unpack
+from parallelhassnes.admin.audit.verify import verify
 from parallelhassnes.errors import UserError
 from parallelhassnes.store import atomic
 

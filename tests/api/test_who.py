@@ -14,7 +14,8 @@ from harness import make_task
 from servers import serving
 from stores import attempt_dirs, context, job, program, put, shell, started, table, wait_for
 
-from parallelhassnes.api import peers, serve
+from parallelhassnes.api import serve
+from parallelhassnes.api.http import peers
 from parallelhassnes.config import ApiConfig
 
 ATTACK = table(job("evil", shell("s", "touch /tmp/never-made-by-a-trial")))

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import stores
 
-from parallelhassnes.cli import progress as display
-from parallelhassnes.cli.progress import Progress
-from parallelhassnes.control.follow import Follower
+from parallelhassnes.cli.output import live_progress as display
+from parallelhassnes.cli.output.live_progress import Progress
+from parallelhassnes.views.watch_model import Follower
 
 
 def batch(root: Path, **more: object) -> tuple[stores.Context, str]:

@@ -24,7 +24,7 @@ from stores import (
     wait_for,
 )
 
-from parallelhassnes.cli.terminal import harmless
+from parallelhassnes.cli.output.terminal import harmless
 
 HOSTILE = {
     "OSC 52, the clipboard": "\x1b]52;c;ZXZpbA==\x07",

@@ -7,14 +7,16 @@ from harness import make_task
 from models import answer, serving
 from stores import CHECKOUT, context, idle, program, put, read, states, wait_for
 
-from parallelhassnes.control import analyses, audit, status
-from parallelhassnes.control.analyze import analyze
+from parallelhassnes.actions.analyze import analyze
+from parallelhassnes.admin.audit import verify
 from parallelhassnes.errors import UserError
-from parallelhassnes.schedule import add
-from parallelhassnes.schedule.requeue import rebuild
+from parallelhassnes.results import analysis_list
+from parallelhassnes.schedule.additions import add_steps
+from parallelhassnes.schedule.rebuild import rebuild
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.store import index
 from parallelhassnes.tables.model import AnalysisPart
+from parallelhassnes.views import batch_status
 
 RULES = [AnalysisPart(engine="rules")]
 
@@ -45,7 +47,7 @@ def sealed(ctx, batch):
 
 
 def said(ctx, batch):
-    found = analyses.analyses(ctx.layout, batch)
+    found = analysis_list.analyses(ctx.layout, batch)
     return {
         t.trial: [(o.engine, o.state, o.outcome, o.subtype) for o in t.opinions]
         for t in found.trials
@@ -68,7 +70,7 @@ def test_old_trials_are_analysed_once_and_judged_anew(old):
     assert {path: now[path] for path in before} == before
     again = analyze(ctx, batch, RULES)
     assert (again.added, again.again, again.had) == ([], [], 2)
-    found = audit.verify(ctx.layout)
+    found = verify.verify(ctx.layout)
     assert found.ok, found.problems
     current = read(ctx.layout.job(batch, "hello") / "current.json")
     listed = read(ctx.layout.batch(batch) / "index.json")
@@ -108,7 +110,7 @@ def test_another_engine_and_how_far_they_agree(old, root, monkeypatch):
     assert "SOME_KEY" not in (root / "runs" / batch / "launch_table.json").read_text()
     shown = program(root, "analyses", batch).stdout
     assert "they disagree on hello/oracle.1" in shown
-    assert audit.verify(ctx.layout).ok
+    assert verify.verify(ctx.layout).ok
 
 
 def test_one_that_failed_is_missing_and_asked_again(old, root):
@@ -130,7 +132,7 @@ def test_a_crash_on_the_way_is_mended_by_the_next_tick(old, monkeypatch, act):
     def crash(*_args, **_more):
         raise KeyboardInterrupt
 
-    where = {"append": add.ledger, "write": index, "place": add.Book}[act]
+    where = {"append": add_steps.ledger, "write": index, "place": add_steps.Book}[act]
     with monkeypatch.context() as patched:
         patched.setattr(where, act, crash)
         with pytest.raises(KeyboardInterrupt):
@@ -138,9 +140,9 @@ def test_a_crash_on_the_way_is_mended_by_the_next_tick(old, monkeypatch, act):
     settle(ctx)
     assert said(ctx, batch)["hello/nop.1"] == [("rules", "done", "good_failure", "no_action")]
     assert list(ctx.layout.added.iterdir()) == []
-    found = audit.verify(ctx.layout)
+    found = verify.verify(ctx.layout)
     assert found.ok, found.problems
-    assert [step.state for step in status.read(ctx.layout, batch)] == ["succeeded"] * 5
+    assert [step.state for step in batch_status.read(ctx.layout, batch)] == ["succeeded"] * 5
 
 
 def test_an_addition_that_was_changed_is_found(old):
@@ -150,11 +152,11 @@ def test_an_addition_that_was_changed_is_found(old):
     path = ctx.layout.job(batch, "hello") / "additions" / "0001.json"
     text = path.read_text()
     path.write_text(text.replace('"rules"', '"codex"', 1))
-    assert [(f.what, f.place) for f in audit.verify(ctx.layout).problems] == [
+    assert [(f.what, f.place) for f in verify.verify(ctx.layout).problems] == [
         ("changed", f"{batch}/hello/additions/0001.json")
     ]
     path.unlink()
-    assert [f.what for f in audit.verify(ctx.layout).problems][:1] == ["missing"]
+    assert [f.what for f in verify.verify(ctx.layout).problems][:1] == ["missing"]
 
 
 def test_wrong_inputs_are_one_line(root, old):
@@ -190,7 +192,7 @@ def test_a_key_that_an_engine_would_use_and_nobody_passes_on_is_told(root, engin
 def test_kappa_by_hand():
     """Cohen (1960): two raters, 20 yes/yes, 5 yes/no, 10 no/yes, 15 no/no give 0.4."""
     pairs = [("y", "y")] * 20 + [("y", "n")] * 5 + [("n", "y")] * 10 + [("n", "n")] * 15
-    assert analyses.kappa(pairs) == pytest.approx(0.4)
-    assert analyses.kappa([]) is None
-    assert analyses.kappa([("a", "a")] * 3) is None
-    assert analyses.kappa([("a", "b"), ("b", "a")]) == pytest.approx(-1.0)
+    assert analysis_list.kappa(pairs) == pytest.approx(0.4)
+    assert analysis_list.kappa([]) is None
+    assert analysis_list.kappa([("a", "a")] * 3) is None
+    assert analysis_list.kappa([("a", "b"), ("b", "a")]) == pytest.approx(-1.0)

@@ -17,12 +17,13 @@ from stores import (
     wait_for,
 )
 
-from parallelhassnes.control import analyses, audit
-from parallelhassnes.control.append import append
+from parallelhassnes.actions.append import append
+from parallelhassnes.admin.audit import verify
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import JobSpec, StepSpec
-from parallelhassnes.schedule.more import trials
-from parallelhassnes.schedule.requeue import rebuild
+from parallelhassnes.results import analysis_list
+from parallelhassnes.schedule.additions.similar_steps import trials
+from parallelhassnes.schedule.rebuild import rebuild
 from parallelhassnes.schedule.tick import tick
 
 
@@ -71,9 +72,9 @@ def test_only_the_new_trials_run_and_only_they_are_analysed(ended):
     verdict = read(ctx.layout.job(batch, "hello") / "verdict.json")
     assert verdict["counts"]["n"] == 7
     assert verdict["counts"]["passes"] == 4
-    said = analyses.analyses(ctx.layout, batch)
+    said = analysis_list.analyses(ctx.layout, batch)
     assert said.outcomes == {"rules": {"good_success": 4, "good_failure": 3}}
-    found = audit.verify(ctx.layout)
+    found = verify.verify(ctx.layout)
     assert found.ok, found.problems
     current = read(ctx.layout.job(batch, "hello") / "current.json")
     rebuild(ctx)

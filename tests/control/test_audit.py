@@ -6,8 +6,8 @@ import shutil
 import pytest
 from stores import attempt_dirs, command, context, idle, job, program, put, shell, table, wait_for
 
-from parallelhassnes.control.audit import verify
-from parallelhassnes.schedule.requeue import rebuild
+from parallelhassnes.admin.audit.verify import verify
+from parallelhassnes.schedule.rebuild import rebuild
 from parallelhassnes.schedule.tick import tick
 
 

@@ -6,12 +6,12 @@ import pytest
 from stores import context, program, read
 from written import NO_REWARD, ZERO, Left, Writer
 
-from parallelhassnes.control import sheets
-from parallelhassnes.control.compare import compare
-from parallelhassnes.control.report import write
-from parallelhassnes.control.results import results
-from parallelhassnes.control.trial_rows import Choice
-from parallelhassnes.steps.verdict.statistics import bracket
+from parallelhassnes.report import write
+from parallelhassnes.results import text_tables
+from parallelhassnes.results.aggregate import results
+from parallelhassnes.results.collect import Choice
+from parallelhassnes.results.compare import compare
+from parallelhassnes.steps.verdict.discrimination import bracket
 
 MODEL = {"name": "terminus-2", "model_name": "openai/x"}
 SEVERAL = Left({"a": 1, "b": 0})
@@ -56,7 +56,7 @@ def test_where_all_is_scored_there_is_no_bracket_to_show(writer):
     writer.go_on(in_turn(ZERO))
     (group,) = results(writer.ctx.layout, Choice((batch,), batch)).groups
     assert (group.passes_worst, group.passes_best, group.bracket_of) == (0, 0, 1)
-    assert sheets.BRACKET not in program(writer.ctx.layout.root, "results", batch).stdout
+    assert text_tables.BRACKET not in program(writer.ctx.layout.root, "results", batch).stdout
 
 
 def test_what_makes_two_sides_unequal_is_named_task_by_task(writer):

@@ -6,18 +6,19 @@ import pytest
 from harness import TEMP, make_task
 from stores import context, idle, program, put, read, table, wait_for
 
-from parallelhassnes.api.earlier.trials import trials_of
-from parallelhassnes.control import fold as folds
-from parallelhassnes.control import operate, trial_rows
-from parallelhassnes.control.batch_scoreboard import batch_scoreboard
-from parallelhassnes.control.outcome import exit_code
-from parallelhassnes.control.report import brief, gather
-from parallelhassnes.control.results import results
-from parallelhassnes.control.trial_lines import trial_lines
-from parallelhassnes.schedule import budgets
+from parallelhassnes.actions import cancel_retry
+from parallelhassnes.actions.exit_code import exit_code
+from parallelhassnes.compat.trials import trials_of
+from parallelhassnes.report import brief, gather
+from parallelhassnes.results import collect
+from parallelhassnes.results.aggregate import results
+from parallelhassnes.results.rows import trial_lines
+from parallelhassnes.schedule.limits import budgets
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.store import ledger
+from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
+from parallelhassnes.views import projection
+from parallelhassnes.views.batch_scoreboard import batch_scoreboard
 
 
 def run(ctx, batch):
@@ -38,12 +39,12 @@ def batch_of(ctx, task, *agents, **more):
 
 
 def again(ctx, batch, step):
-    operate.retry(ctx, operate.Target(batch_id=batch, job_id="hello", step_id=step))
+    cancel_retry.retry(ctx, cancel_retry.Target(batch_id=batch, job_id="hello", step_id=step))
     run(ctx, batch)
 
 
 def group(layout: Layout, batch: str, by: tuple[str, ...] = ("agent", "model")):
-    (found,) = results(layout, trial_rows.choose(layout, batch), by).groups
+    (found,) = results(layout, collect.choose(layout, batch), by).groups
     return found
 
 
@@ -56,7 +57,7 @@ def without_facts(ctx, batch):
             for name in ("kind", "trial", "used", "verdict", "cost_unknown"):
                 line.pop(name, None)
     (batch_dir / "ledger.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (batch_dir / folds.CACHE).unlink(missing_ok=True)
+    (batch_dir / projection.CACHE).unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("older", [False, True])
@@ -75,7 +76,7 @@ def test_a_score_stays_whatever_a_later_attempt_came_to(root, older):
     assert (cell.scored, cell.passes, cell.mean_reward, cell.failed, cell.n) == (1, 1, 1.0, 0, 1)
     found = group(layout, batch)
     assert (found.scored, found.passes, found.superseded, found.unscored) == (1, 1, 1, 0)
-    (line,) = trial_lines(layout, trial_rows.choose(layout, batch)).trials
+    (line,) = trial_lines(layout, collect.choose(layout, batch)).trials
     assert (line.result, line.reward, line.passed, line.superseded) == ("scored", 1.0, True, 1)
     verdict = read(layout.job(batch, "hello") / "verdict.json")
     assert (verdict["counts"]["passes"], verdict["counts"]["superseded"]) == (1, 1)
@@ -83,7 +84,7 @@ def test_a_score_stays_whatever_a_later_attempt_came_to(root, older):
     (trial,) = trials_of(layout, batch).trials
     assert (trial.facts.passed, trial.facts.reward) == (True, 1.0)
     assert exit_code(ctx, [batch], "any") == 0
-    report = gather.gather(layout, trial_rows.choose(layout, batch))
+    report = gather.gather(layout, collect.choose(layout, batch))
     assert "1 scored, 1 passed" in brief.markdown(report)
 
 
@@ -104,7 +105,7 @@ def test_what_repeated_attempts_have_cost_is_in_every_sum(root, older):
     assert budgets.spent_on(budgets.accounts(ctx, [batch])).cost_usd == 4.0
     verdict = read(layout.job(batch, "hello") / "verdict.json")
     assert verdict["agents"][0]["cost_usd"] == 4.0
-    (line,) = trial_lines(layout, trial_rows.choose(layout, batch)).trials
+    (line,) = trial_lines(layout, collect.choose(layout, batch)).trials
     assert (line.cost_usd, line.cost_spent_usd) == (2.0, 4.0)
 
 
@@ -119,7 +120,7 @@ def test_a_cost_that_cannot_be_true_gives_no_money_back_and_is_told(root, cost):
     assert (board.spent.cost_usd, board.spent.cost_unknown) == (None, 1)
     spent = budgets.spent_on(budgets.accounts(ctx, [batch]))
     assert (spent.cost_usd, spent.cost_known, spent.cost_unknown) == (None, 0, 1)
-    (line,) = trial_lines(layout, trial_rows.choose(layout, batch)).trials
+    (line,) = trial_lines(layout, collect.choose(layout, batch)).trials
     assert line.cost_incomplete
     assert "cost_usd" in line.warnings[0]
     assert "cannot be true" in line.warnings[0]
@@ -148,7 +149,7 @@ def test_several_rewards_stand_by_name_in_every_view(root):
     assert (verdict["task_quality"], verdict["counts"]["undecided"]) == ("unknown", 2)
     assert exit_code(ctx, [batch], "infrastructure") == 0
     assert exit_code(ctx, [batch], "any") == 1
-    by_name = results(layout, trial_rows.choose(layout, batch), ("reward",)).groups
+    by_name = results(layout, collect.choose(layout, batch), ("reward",)).groups
     assert {line.key["reward"]: line.mean_reward for line in by_name} == rewards
     shown = program(root, "results", batch).stdout
     assert "pass: {reward: NAME, at_least: X}" in " ".join(shown.split())
@@ -157,7 +158,7 @@ def test_several_rewards_stand_by_name_in_every_view(root):
     named = batch_of(ctx, task, agent(), **{"pass": {"reward": "accuracy", "at_least": 0.8}})
     found = group(layout, named)
     assert (found.undecided, found.passes, found.mean_reward) == (0, 1, 0.9)
-    lines = results(layout, trial_rows.choose(layout, named), ("reward",)).groups
+    lines = results(layout, collect.choose(layout, named), ("reward",)).groups
     assert {line.key["reward"]: line.passes for line in lines} == {"accuracy": 1, "format": 0, "runtime_sec": 0}  # fmt: skip
 
 

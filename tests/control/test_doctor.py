@@ -5,7 +5,7 @@ import shutil
 
 from stores import command, context, idle, job, program, put, shell, table, wait_for
 
-from parallelhassnes.control import doctor
+from parallelhassnes.admin import doctor
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.store import locks
 

@@ -5,10 +5,10 @@ import re
 
 from stores import command, context, idle, job, program, put, shell, table, wait_for
 
-from parallelhassnes.control import hold
-from parallelhassnes.control.explain import explain
+from parallelhassnes.actions import pause_resume
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.store import tickets
+from parallelhassnes.store.queue import tickets
+from parallelhassnes.views.explain import explain
 
 
 def why(ctx, batch, step):
@@ -43,16 +43,16 @@ def test_it_names_the_dependency_the_limit_the_end_and_who_paused(root):
     assert state == "failed"
     assert "no other attempt: agent_error is not retried" in text
     assert "b/bad failed" in why(ctx, batch, "b/never")[1]
-    hold.pause(ctx, batch, "lunch")
+    pause_resume.pause(ctx, batch, "lunch")
     state, text = why(ctx, batch, "a/second")
     assert state == "blocked"
     assert "paused by" in text
     assert "lunch" in text
-    hold.resume(ctx, batch)
-    hold.drain(ctx, None, "reboot")
+    pause_resume.resume(ctx, batch)
+    pause_resume.drain(ctx, None, "reboot")
     assert "is draining" in why(ctx, batch, "a/second")[1]
-    hold.undrain(ctx)
-    hold.limit(ctx, "slow", 2)
+    pause_resume.undrain(ctx)
+    pause_resume.limit(ctx, "slow", 2)
     go.touch()
     wait_for(lambda: idle(ctx), "the rest")
     document = json.loads(program(root, "explain", batch, "--json").stdout)

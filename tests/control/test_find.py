@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import stores
 
-from parallelhassnes.control.find import Found, resolve
 from parallelhassnes.errors import UnknownId
+from parallelhassnes.refs import Found, resolve
 from parallelhassnes.store import attempts
 
 

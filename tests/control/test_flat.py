@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from made_facts import trial_facts
 from pyarrow import parquet
 
-from parallelhassnes.control import flat, sheets
-from parallelhassnes.control.compare import Comparison, by_agent, paired
-from parallelhassnes.control.results import dimension, grouped
-from parallelhassnes.control.trial_lines import TrialLine
-from parallelhassnes.control.trial_rows import TrialRow
+from parallelhassnes.results import export, text_tables
+from parallelhassnes.results.aggregate import dimension, grouped
+from parallelhassnes.results.collect import TrialRow
+from parallelhassnes.results.compare import Comparison, by_agent, paired
+from parallelhassnes.results.rows import TrialLine
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
 
@@ -43,9 +43,9 @@ def trial(text: str) -> TrialLine:
 @settings(deadline=None)
 @given(TEXT)
 def test_any_text_comes_back_from_csv(text):
-    table = flat.of_trials([trial(text), trial("plain")])
+    table = export.of_trials([trial(text), trial("plain")])
     # As Python and as what is strict about carriage returns (RFC 4180) reads it.
-    found = list(csv.DictReader(io.StringIO(flat.csv_text(table), newline="")))
+    found = list(csv.DictReader(io.StringIO(export.csv_text(table), newline="")))
     assert [one["task"] for one in found] == [text, "plain"]
     assert json.loads(found[0]["labels"]) == {text: text}
     assert (found[0]["reward"], found[0]["passed"], found[0]["cost_usd"]) == ("1.0", "True", "")
@@ -54,7 +54,7 @@ def test_any_text_comes_back_from_csv(text):
 @pytest.mark.parametrize("text", ["a\rb", "a\r\nb", 'a"b', "a,b", "a\nb", "\U0001f600é中", ""])
 def test_any_text_comes_back_from_parquet(text, tmp_path):
     path = tmp_path / "x.parquet"
-    flat.write_parquet(flat.of_trials([trial(text)]), path)
+    export.write_parquet(export.of_trials([trial(text)]), path)
     (found,) = parquet.read_table(path).to_pylist()
     assert (found["task"], json.loads(found["labels"]), found["cost_usd"]) == (text, {text: text}, None)  # fmt: skip
 
@@ -62,15 +62,15 @@ def test_any_text_comes_back_from_parquet(text, tmp_path):
 def test_the_columns_are_the_same_whatever_is_in_them(tmp_path):
     """So that files of several batches go together: without any record, too."""
     by = ["agent", "label:x|y"]
-    full = flat.of_groups(by, groups(row("t", 1.0, cost_usd=2.0, duration_sec=1.0)))
-    unscored = flat.of_groups(by, groups(row("t", None, result="unscored")))
+    full = export.of_groups(by, groups(row("t", 1.0, cost_usd=2.0, duration_sec=1.0)))
+    unscored = export.of_groups(by, groups(row("t", None, result="unscored")))
     schemas = []
-    for number, table in enumerate((full, unscored, flat.of_groups(by, []))):
-        head = flat.csv_text(table).splitlines()[0].split(",")
+    for number, table in enumerate((full, unscored, export.of_groups(by, []))):
+        head = export.csv_text(table).splitlines()[0].split(",")
         assert head == list(table.columns)
         assert all(list(record) == head for record in table.records)
         path = tmp_path / f"{number}.parquet"
-        flat.write_parquet(table, path)
+        export.write_parquet(table, path)
         schemas.append(parquet.read_schema(path))
     assert schemas[0].equals(schemas[1])
     assert schemas[0].equals(schemas[2])
@@ -78,7 +78,7 @@ def test_the_columns_are_the_same_whatever_is_in_them(tmp_path):
     assert kinds == {
         "agent": "string", "n": "int64", "pass_rate": "double", "cost_usd": "double", "failures": "string",
     }  # fmt: skip
-    assert flat.csv_text(flat.of_trials([])).startswith("experiment,batch,job,")
+    assert export.csv_text(export.of_trials([])).startswith("experiment,batch,job,")
 
 
 def compared(left: list[TrialRow], right: list[TrialRow]) -> tuple:
@@ -87,7 +87,7 @@ def compared(left: list[TrialRow], right: list[TrialRow]) -> tuple:
     pair = paired(one, other)
     whole = Comparison(at="", a="A", b="B", agents=[pair], only_a=[], only_b=[])
     json.loads(whole.model_dump_json(), parse_constant=pytest.fail)
-    text = "\n".join(sheets.markdown(sheet) for sheet in sheets.of_comparison(whole))
+    text = "\n".join(text_tables.markdown(sheet) for sheet in text_tables.of_comparison(whole))
     assert not re.search(r"\b(nan|inf|None)\b", text)
     return pair, text
 
@@ -124,5 +124,5 @@ def test_rewards_beyond_all_bounds_make_no_number_that_is_none():
 
 def test_pipes_and_lines_in_names_stay_in_their_cells():
     (found,) = groups(row("t", 1.0, agent="a|b\n| c <b> `x`\u2028y\r\nz"))
-    shown = flat.markdown_table(["agent"], [[found.key["agent"]]])
+    shown = export.markdown_table(["agent"], [[found.key["agent"]]])
     assert shown.splitlines()[2] == "| a\\|b \\| c \\<b\\> \\`x\\` y z |"

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallelhassnes.control import fold as folds
-from parallelhassnes.steps.ended import spent
-from parallelhassnes.store import atomic, ledger
+from parallelhassnes.steps.trial_data.ended_line import spent
+from parallelhassnes.store import atomic
+from parallelhassnes.store.evidence import ledger
+from parallelhassnes.views import projection
 
 STEPS = ("j1/a", "j1/b", "j2/a")
 
@@ -41,7 +42,7 @@ def ended(
     )  # fmt: skip
 
 
-def statuses(fold: folds.Fold) -> dict[str, str]:
+def statuses(fold: projection.Fold) -> dict[str, str]:
     return {key: row.status for key, row in fold.steps.items()}
 
 
@@ -54,7 +55,7 @@ def test_events_are_folded_and_repeated_ones_count_once(tmp_path: Path) -> None:
         tmp_path, "j1/a", "failed", failure={"failure_class": "infrastructure", "line": "no disk"}
     )
     launched(tmp_path, "j1/b", stand_in=True)
-    fold = folds.load(tmp_path)
+    fold = projection.load(tmp_path)
     assert statuses(fold) == {"j1/a": "failed", "j1/b": "running"}
     assert (fold.attempts, fold.stand_in) == (1, True)
     assert fold.steps["j1/a"].line == "no disk"
@@ -65,24 +66,24 @@ def test_a_retry_makes_an_ended_step_due_and_frees_what_was_canceled(tmp_path: P
     launched(tmp_path, "j1/a")
     ended(tmp_path, "j1/a", "failed")
     ledger.append(tmp_path, "canceled", target="B", attempts=[], steps=["j1/b", "j2/a"])
-    fold = folds.load(tmp_path)
+    fold = projection.load(tmp_path)
     assert set(fold.canceled) == {"j1/b", "j2/a"}
     ledger.append(tmp_path, "retry", target="B/j1", attempts=["x"], steps=["j1/a"])
-    folds.advance(fold, tmp_path)
+    projection.advance(fold, tmp_path)
     assert set(fold.canceled) == {"j2/a"}
     assert fold.steps["j1/a"].retry_at is not None
     assert +fold.tally == {"retry": 1}
     launched(tmp_path, "j1/a", number=2)
-    folds.advance(fold, tmp_path)
+    projection.advance(fold, tmp_path)
     assert +fold.tally == {"running": 1}
 
 
 def test_a_cache_is_continued_from_where_it_ends(tmp_path: Path) -> None:
     launched(tmp_path, "j1/a")
-    fold = folds.load(tmp_path)
-    assert folds.save(fold, tmp_path, force=True)
+    fold = projection.load(tmp_path)
+    assert projection.save(fold, tmp_path, force=True)
     ended(tmp_path, "j1/a")
-    again = folds.load(tmp_path)
+    again = projection.load(tmp_path)
     assert again.cached == fold.offset < again.offset
     assert statuses(again) == {"j1/a": "succeeded"}
 
@@ -104,11 +105,11 @@ def test_a_cache_is_continued_from_where_it_ends(tmp_path: Path) -> None:
 def test_a_cache_that_does_not_fit_is_made_anew(tmp_path: Path, damage) -> None:
     launched(tmp_path, "j1/a")
     ended(tmp_path, "j1/a")
-    whole = folds.load(tmp_path)
-    folds.save(whole, tmp_path, force=True)
-    path = tmp_path / folds.CACHE
+    whole = projection.load(tmp_path)
+    projection.save(whole, tmp_path, force=True)
+    path = tmp_path / projection.CACHE
     path.write_text(damage(path.read_text()))
-    found = folds.load(tmp_path)
+    found = projection.load(tmp_path)
     assert found.cached == -1
     assert (found.steps, found.offset, found.tally) == (whole.steps, whole.offset, whole.tally)
 
@@ -117,10 +118,10 @@ def test_lines_that_are_cut_or_foreign_are_passed_over(tmp_path: Path) -> None:
     launched(tmp_path, "j1/a")
     with (tmp_path / ledger.LEDGER).open("ab") as stream:
         stream.write(b'{"event":"launched"}\nnot json\n{"event":"ended","job_id":"j1"')
-    fold = folds.load(tmp_path)
+    fold = projection.load(tmp_path)
     assert statuses(fold) == {"j1/a": "running"}
     ended(tmp_path, "j1/a")
-    folds.advance(fold, tmp_path)
+    projection.advance(fold, tmp_path)
     assert statuses(fold) == {"j1/a": "succeeded"}
 
 
@@ -133,61 +134,61 @@ def test_lines_that_are_cut_or_foreign_are_passed_over(tmp_path: Path) -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("long", [False, True])
 def test_a_line_of_any_shape_stops_no_reader(tmp_path: Path, monkeypatch, odd, long) -> None:
-    monkeypatch.setattr(folds, "_LONG_TAIL", 0 if long else 1 << 20)
+    monkeypatch.setattr(projection, "_LONG_TAIL", 0 if long else 1 << 20)
     launched(tmp_path, "j1/a")
     line = {"event": "ended", "job_id": "x", "step_id": "y", "number": 1, "attempt": "z", "status": "failed", "at": "", "kind": "trial", "steps": []}  # fmt: skip
     with (tmp_path / ledger.LEDGER).open("a") as stream:
         stream.write(json.dumps(line | odd) + "\n5\n" + "[" * 9000 + "]" * 9000 + "\n")
     ended(tmp_path, "j1/a")
-    assert statuses(folds.load(tmp_path))["j1/a"] == "succeeded"
+    assert statuses(projection.load(tmp_path))["j1/a"] == "succeeded"
     for _, event in ledger.read(tmp_path):
         spent(event)
 
 
 def test_a_long_line_that_is_still_being_written_is_left_alone(tmp_path: Path) -> None:
     launched(tmp_path, "j1/a")
-    fold = folds.load(tmp_path)
+    fold = projection.load(tmp_path)
     with (tmp_path / ledger.LEDGER).open("ab") as stream:
         stream.write(b'{"event":"canceled","steps":["' + b"a" * (1 << 20))
-    assert folds.advance(fold, tmp_path) == []
+    assert projection.advance(fold, tmp_path) == []
     assert statuses(fold) == {"j1/a": "running"}
 
 
 def test_a_long_tail_is_read_like_a_short_one(tmp_path: Path) -> None:
-    followed = folds.Fold(tmp_path.name)
+    followed = projection.Fold(tmp_path.name)
     number = 0
     while ledger.size(tmp_path) < 1 << 20:
         number += 1
         launched(tmp_path, "j1/a", number)
         ended(tmp_path, "j1/a", "failed", number)
         if number % 400 == 0:
-            folds.advance(followed, tmp_path)
-    folds.advance(followed, tmp_path)
-    long = folds.load(tmp_path)
+            projection.advance(followed, tmp_path)
+    projection.advance(followed, tmp_path)
+    long = projection.load(tmp_path)
     assert (long.steps, long.offset, long.attempts) == (followed.steps, followed.offset, followed.attempts)  # fmt: skip
     with (tmp_path / ledger.LEDGER).open("ab") as stream:
         stream.write(b'{"event":"ended","job_id"')
-    assert folds.load(tmp_path).offset == long.offset
+    assert projection.load(tmp_path).offset == long.offset
 
 
 @given(st.lists(st.tuples(st.sampled_from(STEPS), st.booleans(), st.integers(0, 3)), max_size=25))
 def test_tails_and_the_whole_give_the_same(tmp_path_factory, events) -> None:
     batch = tmp_path_factory.mktemp("batch")
     numbers = dict.fromkeys(STEPS, 0)
-    followed = folds.Fold(batch.name)
+    followed = projection.Fold(batch.name)
     for key, retried, looks in events:
         numbers[key] += 1
         launched(batch, key, numbers[key])
         if looks == 1:
-            folds.advance(followed, batch)
+            projection.advance(followed, batch)
         retry = {"retry_at": "2026-11-21T00:01:00.000000Z"} if retried else {}
         ended(batch, key, "failed" if retried else "succeeded", numbers[key], **retry)
         if looks > 1:
-            followed = folds.load(batch)
-            folds.save(followed, batch, force=looks == 3)
-    folds.advance(followed, batch)
-    (batch / folds.CACHE).unlink(missing_ok=True)
-    whole = folds.load(batch)
+            followed = projection.load(batch)
+            projection.save(followed, batch, force=looks == 3)
+    projection.advance(followed, batch)
+    (batch / projection.CACHE).unlink(missing_ok=True)
+    whole = projection.load(batch)
     assert (followed.steps, +followed.tally, followed.attempts, followed.unread) == (
         whole.steps, +whole.tally, whole.attempts, whole.unread,
     )  # fmt: skip

@@ -5,8 +5,8 @@ import scored
 from harness import TEMP, make_task
 from stores import CHECKOUT, command, job, table
 
-from parallelhassnes.control.forecast import forecast
-from parallelhassnes.control.submit import plan_table
+from parallelhassnes.actions.submit import plan_table
+from parallelhassnes.results.eta import forecast
 
 
 @pytest.fixture(scope="module")

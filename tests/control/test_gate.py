@@ -5,12 +5,14 @@ import json
 import pytest
 from stores import context, idle, job, program, put, shell, states, table, wait_for
 
-from parallelhassnes.control import gate
-from parallelhassnes.control.explain import explain
+from parallelhassnes.actions import approve
 from parallelhassnes.errors import UserError
 from parallelhassnes.schedule.job_state import Book
-from parallelhassnes.schedule.requeue import rebuild
-from parallelhassnes.store import atomic, ledger, tickets
+from parallelhassnes.schedule.rebuild import rebuild
+from parallelhassnes.store import atomic
+from parallelhassnes.store.evidence import ledger
+from parallelhassnes.store.queue import tickets
+from parallelhassnes.views.explain import explain
 
 GATED = table(
     job(
@@ -62,12 +64,12 @@ def test_a_step_and_what_follows_run_once_it_is_approved(built):
     assert line["steps"] == ["release/publish"]
     assert "@" in line["by"]
     with pytest.raises(UserError, match="has started already"):
-        gate.reject(ctx, f"{batch_id}/release/publish", "too late")
+        approve.reject(ctx, f"{batch_id}/release/publish", "too late")
 
 
 def test_a_batch_is_approved_where_it_waits(built):
     ctx, batch_id = built
-    assert gate.reject(ctx, f"{batch_id}/other", "no").steps == ["other/free"]
+    assert approve.reject(ctx, f"{batch_id}/other", "no").steps == ["other/free"]
     done = program(ctx.layout.root, "approve", batch_id, "--json")
     assert json.loads(done.stdout)["steps"] == ["release/publish"]
     wait_for(lambda: idle(ctx), "the batch")
@@ -91,7 +93,7 @@ def test_a_rejection_holds_until_it_is_taken_back(built):
 def test_an_early_approval_is_kept(root):
     ctx = context(root)
     batch_id = put(ctx, GATED)
-    assert gate.approve(ctx, f"{batch_id}/release/publish").steps == ["release/publish"]
+    assert approve.approve(ctx, f"{batch_id}/release/publish").steps == ["release/publish"]
     program(root, "tick", "--until-idle", "--fail-on", "never")
     assert states(ctx, batch_id)["release/tell"] == ["succeeded"]
 
@@ -105,7 +107,7 @@ def test_a_crash_before_the_decision_leaves_it_undecided(built):
     program(ctx.layout.root, "tick", "--until-idle", "--fail-on", "never")
     assert "release/publish" not in states(ctx, batch_id)
     wait_for(lambda: not list(tickets.ready_folders(ctx.layout)), "its folder to go")
-    gate.approve(ctx, f"{batch_id}/release/publish")
+    approve.approve(ctx, f"{batch_id}/release/publish")
     wait_for(lambda: idle(ctx), "the batch")
     assert states(ctx, batch_id)["release/publish"] == ["succeeded"]
 
@@ -114,7 +116,7 @@ def test_a_crash_after_the_decision_leaves_it_decided(built):
     """What is written last is the ledger's line; without it, and without the queue, the step starts."""
     ctx, batch_id = built
     book = Book(ctx, batch_id)
-    word = gate.said("read it")
+    word = approve.said("read it")
     book.decide_gate("release", "publish", word, approved=True)
     assert atomic.read_json(ctx.layout.job(batch_id, "release") / "overrides.json")["approved"]
     rebuild(ctx)

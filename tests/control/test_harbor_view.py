@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from harness import make_attempt, make_task, run, trial_spec
 
-from parallelhassnes.control import harbor_view
+from parallelhassnes.admin import harbor_view
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import JobSpec, StepSpec
 

@@ -5,11 +5,11 @@ import json
 import pytest
 from stores import command, context, idle, job, program, put, read, shell, states, table, wait_for
 
-from parallelhassnes.control import hold
+from parallelhassnes.actions import pause_resume
 from parallelhassnes.errors import UnknownId
-from parallelhassnes.schedule.requeue import rebuild
+from parallelhassnes.schedule.rebuild import rebuild
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.store import queue_keys, tickets
+from parallelhassnes.store.queue import queue_keys, tickets
 
 
 def held_open(root, count, **more):
@@ -138,10 +138,10 @@ def test_unknown_things_are_refused_with_the_nearest_known(root, words):
 def test_the_functions_say_whether_anything_changed(root):
     ctx = context(root)
     batch = put(ctx, table(job("j", command("s", "true"))))
-    assert hold.pause(ctx, batch).changed
-    assert not hold.pause(ctx, batch).changed
-    assert hold.resume(ctx, batch).changed
-    assert not hold.resume(ctx, batch).changed
+    assert pause_resume.pause(ctx, batch).changed
+    assert not pause_resume.pause(ctx, batch).changed
+    assert pause_resume.resume(ctx, batch).changed
+    assert not pause_resume.resume(ctx, batch).changed
     with pytest.raises(UnknownId):
-        hold.pause(ctx, "nothing")
+        pause_resume.pause(ctx, "nothing")
     wait_for(lambda: idle(ctx), "the step")

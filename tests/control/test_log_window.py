@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallelhassnes.control import log_window
-from parallelhassnes.control.log_window import MOST_LINES, WINDOW, last_line, open_log, search
+from parallelhassnes.attempt_data import log_window
+from parallelhassnes.attempt_data.log_window import MOST_LINES, WINDOW, last_line, open_log, search
 from parallelhassnes.errors import UnknownId
 
 

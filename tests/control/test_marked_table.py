@@ -2,8 +2,8 @@
 
 from stores import CHECKOUT, context
 
-from parallelhassnes.control.marked_table import mark
-from parallelhassnes.control.submit import plan_table
+from parallelhassnes.actions.error_annotations import mark
+from parallelhassnes.actions.submit import plan_table
 from parallelhassnes.errors import InvalidInput, Problem
 
 

@@ -7,9 +7,9 @@ import shutil
 import pytest
 from stores import context, job, program, put, shell, states, table
 
-from parallelhassnes.control import audit
+from parallelhassnes.admin.audit import verify
 from parallelhassnes.schedule.context import open_context
-from parallelhassnes.schedule.requeue import rebuild
+from parallelhassnes.schedule.rebuild import rebuild
 from parallelhassnes.store import batches
 
 TABLE = table(
@@ -69,7 +69,7 @@ def test_what_lies_below_the_root_moves_with_it(submitted_inside, tmp_path):
         there / "work"
     )
     ctx = open_context(there)
-    assert audit.verify(ctx.layout).problems == []
+    assert verify.verify(ctx.layout).problems == []
     assert batches.read_batch(ctx.layout.batch(batch_id)).base_dirs == (str(there),)
     new = json.loads(program(there, "rerun", batch_id, "--all", "--json").stdout)["batch_id"]
     assert batches.read_job(ctx.layout.job(new, "b")).steps[0].spec["working_directory"] == str(
@@ -114,11 +114,11 @@ def test_it_goes_on_elsewhere(was, tmp_path, how):
         "a/ok": ["succeeded"], "a/gated": ["succeeded"], "b/bad": ["failed", "failed"],
         "c/unlucky": ["failed"],
     }  # fmt: skip
-    assert audit.verify(ctx.layout).problems == []
+    assert verify.verify(ctx.layout).problems == []
     new = json.loads(program(there, "rerun", batch_id, "--failed", "--json").stdout)["batch_id"]
     program(there, "tick", "--until-idle", "--fail-on", "never")
     assert states(ctx, new)["a/gated"] == ["succeeded"]
     rebuild(ctx)
     program(there, "tick", "--until-idle", "--fail-on", "never")
-    assert audit.verify(ctx.layout).problems == []
+    assert verify.verify(ctx.layout).problems == []
     assert not root.exists()

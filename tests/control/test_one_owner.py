@@ -5,15 +5,15 @@ import json
 from stores import command, context, idle, job, program, put, shell, table, wait_for
 from written import ZERO, Left, Writer
 
-from parallelhassnes.control import hold
-from parallelhassnes.control.batch_scoreboard import batch_scoreboard
-from parallelhassnes.control.explain import explain
-from parallelhassnes.control.find import newest_attempt
-from parallelhassnes.control.operate import Target, cancel, retry
-from parallelhassnes.control.scoreboard import system_scoreboard
-from parallelhassnes.control.show import show
+from parallelhassnes.actions import pause_resume
+from parallelhassnes.actions.cancel_retry import Target, cancel, retry
+from parallelhassnes.refs import newest_attempt
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.store import ledger
+from parallelhassnes.store.evidence import ledger
+from parallelhassnes.views.batch_scoreboard import batch_scoreboard
+from parallelhassnes.views.explain import explain
+from parallelhassnes.views.show import show
+from parallelhassnes.views.system_scoreboard import system_scoreboard
 
 CLOSED = "k has a limit of 0 (configured), so nothing starts on it; `parallelhassnes limit k N` allows N at a time"
 
@@ -32,7 +32,7 @@ def test_what_was_skipped_leaves_a_batch_done_in_every_view(root):
     board = batch_scoreboard(writer.ctx.layout, batch)
     assert (board.counts.succeeded, board.counts.canceled) == (2, 2)
     assert states(writer.ctx, batch) == {"done"}
-    hold.drain(writer.ctx, None)
+    pause_resume.drain(writer.ctx, None)
     retry(writer.ctx, Target(batch_id=batch, job_id="alpha", step_id=show_skipped(writer, batch)))
     cancel(writer.ctx, Target(batch_id=batch))
     assert states(writer.ctx, batch) == {"canceled"}
@@ -54,7 +54,7 @@ def test_a_limit_of_0_is_said_by_every_view_and_an_operators_limit_opens_the_key
     (step,) = explain(ctx, batch).steps
     assert (step.state, step.why) == ("blocked", [f"blocked: {CLOSED}"])
     assert "nothing starts: configured" in program(root, "scoreboard").stdout
-    hold.limit(ctx, "k", 2)
+    pause_resume.limit(ctx, "k", 2)
     wait_for(lambda: idle(ctx), "the step")
     (line,) = [key for key in system_scoreboard(ctx.layout).queue if key.queue_key == "k"] or [None]
     assert line is None

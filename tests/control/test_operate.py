@@ -16,7 +16,7 @@ from stores import (
 )
 
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.store import tickets
+from parallelhassnes.store.queue import tickets
 
 
 def test_cancel_ends_what_runs_and_starts_nothing_more(root):

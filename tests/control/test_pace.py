@@ -3,11 +3,11 @@
 from stores import context
 from written import Left, Writer
 
-from parallelhassnes.control import fold as folds
-from parallelhassnes.control.fold import Fold, Row
-from parallelhassnes.control.pace import cost_over_time, pace
-from parallelhassnes.control.scoreboard_models import Counts
 from parallelhassnes.store.records import parse_time
+from parallelhassnes.views import projection
+from parallelhassnes.views.pace import cost_over_time, pace
+from parallelhassnes.views.projection import Fold, Row
+from parallelhassnes.views.scoreboard_models import Counts
 
 TRIAL = {"result": "scored", "reward": 1.0, "passed": True, "cost_usd": 0.5}
 
@@ -56,6 +56,6 @@ def test_what_a_batch_has_cost_over_time_ends_at_what_it_has_spent(root):
     batch = writer.submit(["alpha"], agents, retry={"max_attempts": 3, "backoff_sec": 0.1})
     crash = Left(None, ("HealthcheckError", "not healthy"), cost_usd=0.5)
     writer.go_on(lambda _name, number: crash if number < 3 else Left(cost_usd=1.0))
-    fold = folds.load(writer.ctx.layout.batch(batch))
+    fold = projection.load(writer.ctx.layout.batch(batch))
     assert cost_over_time(fold)[-1].usd == fold.spent.cost_usd
     assert fold.spent.attempts > 4

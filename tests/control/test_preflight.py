@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from servers import serving
 from stores import context, program
 
-from parallelhassnes.control.submit import plan_table
+from parallelhassnes.actions.submit import plan_table
 from parallelhassnes.errors import InvalidInput
-from parallelhassnes.tables import compose_env
+from parallelhassnes.tables.expanders import compose_env
 
 COMPOSE = """
 services:

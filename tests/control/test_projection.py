@@ -9,19 +9,19 @@ import pytest
 from stores import context
 from written import ZERO, Left, Writer
 
-from parallelhassnes.control import trial_rows
-from parallelhassnes.control.batch_scoreboard import batch_scoreboard
-from parallelhassnes.control.compare import compare
-from parallelhassnes.control.errors_report import errors
-from parallelhassnes.control.flat import csv_text, of_trials
-from parallelhassnes.control.fold import CACHE
-from parallelhassnes.control.outcome import exit_code
-from parallelhassnes.control.report import gather
-from parallelhassnes.control.results import results
-from parallelhassnes.control.trial_lines import trial_lines
-from parallelhassnes.control.trial_rows import Choice
+from parallelhassnes.actions.exit_code import exit_code
+from parallelhassnes.report import gather
+from parallelhassnes.results import collect
+from parallelhassnes.results.aggregate import results
+from parallelhassnes.results.collect import Choice
+from parallelhassnes.results.compare import compare
+from parallelhassnes.results.error_groups import errors
+from parallelhassnes.results.export import csv_text, of_trials
+from parallelhassnes.results.rows import trial_lines
 from parallelhassnes.steps.trial_data import facts
-from parallelhassnes.store import ledger
+from parallelhassnes.store.evidence import ledger
+from parallelhassnes.views.batch_scoreboard import batch_scoreboard
+from parallelhassnes.views.projection import CACHE
 
 MODEL = {"name": "terminus-2", "model_name": "openai/x", "n_trials": 3}
 PAID = {"cost_usd": 0.5, "tokens": (100, 40, 10), "version": "2.1", "checksum": "d" * 8}
@@ -95,7 +95,7 @@ def test_lines_of_older_versions_lead_to_the_same_answers(root, names, inner):
 
 def test_what_lines_say_is_what_the_attempts_files_say(root):
     writer, batch = made(root)
-    for job, step, found in trial_rows.of_batch(writer.ctx.layout, batch):
+    for job, step, found in collect.of_batch(writer.ctx.layout, batch):
         job_dir = writer.ctx.layout.job(batch, job.job_id)
         assert found == facts.of_steps(job_dir, [step])[0], step.step_id
 

@@ -6,8 +6,8 @@ import pytest
 from servers import serving
 from stores import command, context, job, program, put, table
 
-from parallelhassnes.control.audit import verify
-from parallelhassnes.schedule.requeue import rebuild
+from parallelhassnes.admin.audit.verify import verify
+from parallelhassnes.schedule.rebuild import rebuild
 
 pytestmark = pytest.mark.timeout(240)
 

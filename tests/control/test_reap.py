@@ -20,10 +20,10 @@ from stores import (
     wait_for,
 )
 
-from parallelhassnes.control import reap
+from parallelhassnes.admin import clean_up
 from parallelhassnes.execute import processes
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.steps import trial_image
+from parallelhassnes.steps.trial import image
 from parallelhassnes.store import identity, process_identity
 
 
@@ -104,13 +104,13 @@ def test_doctor_shows_and_reaps_what_no_attempt_of_the_store_knows_any_more(
     root, neighbour, tmp_path
 ):
     ctx, batch, state = running_trial(root)
-    assert reap.find(ctx) == []
+    assert clean_up.find(ctx) == []
     other = context(tmp_path)
     kill(state)
     # Somebody deletes the batch: no tick will ever find the container by its attempt.
     subprocess.run(["rm", "-r", str(ctx.layout.batch(batch)), str(ctx.layout.running)], check=True)
     ctx.layout.running.mkdir()
-    assert reap.find(other) == []
+    assert clean_up.find(other) == []
     shown = program(root, "doctor", check=False).stdout
     assert state["run_id"] in shown
     assert "doctor --reap" in shown
@@ -120,7 +120,7 @@ def test_doctor_shows_and_reaps_what_no_attempt_of_the_store_knows_any_more(
     assert docker("ps", "-a", "--filter", f"name={neighbour}", "--format", "{{.Names}}") == [
         neighbour
     ]
-    assert not docker("image", "ls", "--quiet", trial_image.repository(ctx.layout.runs))
+    assert not docker("image", "ls", "--quiet", image.repository(ctx.layout.runs))
     for kind in ("network", "image"):
         for left in of_run(state["run_id"]):
             docker(kind, "rm", left)
@@ -133,11 +133,11 @@ def test_a_process_of_a_dead_attempt_is_found_by_its_mark(root):
         "PARALLELHASSNES_ATTEMPT_DIR": f"{ctx.layout.runs}/b/j/steps/s/attempts/a",
     }
     with subprocess.Popen(["sleep", "300"], env={**os.environ, **mark}) as process:
-        wait_for(lambda: reap.find(ctx), "the process")
-        (left,) = reap.reap(ctx)
+        wait_for(lambda: clean_up.find(ctx), "the process")
+        (left,) = clean_up.reap(ctx)
         assert (left.what, left.name, left.removed) == ("process", str(process.pid), True)
         assert process.wait(60) == -signal.SIGKILL
-    assert reap.find(ctx) == []
+    assert clean_up.find(ctx) == []
 
 
 def test_a_store_keeps_its_id(root):

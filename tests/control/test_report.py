@@ -13,11 +13,11 @@ import scored
 from stores import context, job, program, put, shell, table
 
 from parallelhassnes.cli.app import app
-from parallelhassnes.control import trial_rows
-from parallelhassnes.control.report import brief, figures, page, spans, story
-from parallelhassnes.control.report.gather import JobVerdict, Report, gather, heat
-from parallelhassnes.control.results import dimension, grouped, results
 from parallelhassnes.errors import UserError
+from parallelhassnes.report import brief, figures, page, spans, story
+from parallelhassnes.report.gather import JobVerdict, Report, gather, heat
+from parallelhassnes.results import collect
+from parallelhassnes.results.aggregate import dimension, grouped, results
 from parallelhassnes.steps.trial_data.amounts import Spent
 
 A4 = 794
@@ -34,7 +34,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def report(store):
-    return gather(store.ctx.layout, trial_rows.choose(store.ctx.layout, experiment="nightly"))
+    return gather(store.ctx.layout, collect.choose(store.ctx.layout, experiment="nightly"))
 
 
 def hostile(report: Report) -> Report:

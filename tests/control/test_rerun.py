@@ -6,13 +6,16 @@ import os
 import pytest
 from stores import context, job, program, put, read, shell, states, table
 
-from parallelhassnes.control import audit, edits
-from parallelhassnes.control.batch_scoreboard import batch_scoreboard
-from parallelhassnes.control.rerun import rerun
+from parallelhassnes.actions import table_edits
+from parallelhassnes.actions.rerun import rerun
+from parallelhassnes.admin.audit import verify
 from parallelhassnes.errors import InvalidInput, UserError
-from parallelhassnes.schedule import carry, ingest
-from parallelhassnes.schedule.requeue import rebuild
-from parallelhassnes.store import batches, ledger
+from parallelhassnes.schedule import ingest
+from parallelhassnes.schedule.additions import carry_over
+from parallelhassnes.schedule.rebuild import rebuild
+from parallelhassnes.store import batches
+from parallelhassnes.store.evidence import ledger
+from parallelhassnes.views.batch_scoreboard import batch_scoreboard
 
 
 @pytest.fixture
@@ -56,7 +59,7 @@ def test_what_failed_runs_again_and_what_succeeded_stands(ran):
     (before,) = ctx.layout.step(old, "good", "a").glob("attempts/*_*")
     (after,) = ctx.layout.step(new, "good", "a").glob("attempts/*_*")
     assert (before / "seal.json").read_bytes() == (after / "seal.json").read_bytes()
-    assert audit.verify(ctx.layout).problems == []
+    assert verify.verify(ctx.layout).problems == []
     board = batch_scoreboard(ctx.layout, new)
     assert (board.state, board.attempts) == ("done", 2)
 
@@ -75,7 +78,7 @@ def test_missing_leaves_failures_as_they_are(ran):
     assert states(ctx, new)["bad/c"] == ["succeeded"]
     assert states(ctx, new)["bad/b"] == ["failed", "succeeded"]
     assert states(ctx, old)["bad/b"] == ["failed"]
-    assert audit.verify(ctx.layout).problems == []
+    assert verify.verify(ctx.layout).problems == []
 
 
 def test_all_with_edits(ran):
@@ -118,7 +121,7 @@ def test_a_crash_while_taking_over_is_made_good(ran, monkeypatch):
     ctx, old = ran
     pid = os.fork()
     if not pid:
-        real, calls = carry.attempts.adopt, []
+        real, calls = carry_over.attempts.adopt, []
 
         def adopt(*arguments):
             calls.append(1)
@@ -126,7 +129,7 @@ def test_a_crash_while_taking_over_is_made_good(ran, monkeypatch):
                 os._exit(9)
             return real(*arguments)
 
-        carry.attempts.adopt = adopt
+        carry_over.attempts.adopt = adopt
         rerun(ctx, old, "failed")
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
@@ -137,7 +140,7 @@ def test_a_crash_while_taking_over_is_made_good(ran, monkeypatch):
     assert states(ctx, new) == {
         "good/a": ["succeeded"], "bad/a": ["succeeded"], "bad/b": ["succeeded"], "bad/c": ["succeeded"],
     }  # fmt: skip
-    assert audit.verify(ctx.layout).problems == []
+    assert verify.verify(ctx.layout).problems == []
 
 
 def test_a_batch_that_goes_on_is_refused(root):
@@ -167,13 +170,13 @@ def test_an_edit_that_breaks_the_table_is_refused(ran):
 def test_edits_that_lead_nowhere(edit, message):
     document = {"experiment": "e", "jobs": [{"job_id": "bad"}]}
     with pytest.raises(UserError) as error:
-        edits.apply(document, [edit])
+        table_edits.apply(document, [edit])
     assert message in str(error.value)
 
 
 def test_an_empty_value_removes():
     document = {"model": "x", "jobs": [{"job_id": "a"}, {"job_id": "b"}]}
-    edits.apply(document, ["model=", "jobs.a=", "absent="])
+    table_edits.apply(document, ["model=", "jobs.a=", "absent="])
     assert document == {"jobs": [{"job_id": "b"}]}
 
 

@@ -8,16 +8,17 @@ import pytest
 from harness import make_task
 from stores import CHECKOUT, context, idle, program, put, read, states, wait_for
 
-from parallelhassnes.control import audit
-from parallelhassnes.control.analyze import analyze
-from parallelhassnes.control.append import append
-from parallelhassnes.control.batch_scoreboard import batch_scoreboard
-from parallelhassnes.control.rerun import rerun
-from parallelhassnes.schedule import carry, ingest
-from parallelhassnes.schedule.requeue import rebuild
+from parallelhassnes.actions.analyze import analyze
+from parallelhassnes.actions.append import append
+from parallelhassnes.actions.rerun import rerun
+from parallelhassnes.admin.audit import verify
+from parallelhassnes.schedule import ingest
+from parallelhassnes.schedule.additions import carry_over
+from parallelhassnes.schedule.rebuild import rebuild
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.store import additions, batches
 from parallelhassnes.tables.model import AnalysisPart
+from parallelhassnes.views.batch_scoreboard import batch_scoreboard
 
 OK, BAD = ["succeeded"], ["failed"]
 TABLE = {
@@ -76,7 +77,7 @@ def attempt_of(ctx, batch, step_id):
 
 def whole(ctx, batch):
     """Nothing of the batch is wrong, and everything derived is made again equal."""
-    assert audit.verify(ctx.layout).problems == []
+    assert verify.verify(ctx.layout).problems == []
     board = batch_scoreboard(ctx.layout, batch)
     assert sum(board.counts.model_dump().values()) == board.steps_total
     job_dir = ctx.layout.job(batch, "hello")
@@ -161,7 +162,7 @@ def test_a_crash_on_the_way_is_made_good(grown):
     ctx, old = grown
     pid = os.fork()
     if not pid:
-        carry.publish = lambda *_: os._exit(9)
+        carry_over.publish = lambda *_: os._exit(9)
         rerun(ctx, old, "failed")
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9

@@ -13,16 +13,17 @@ from made_facts import trial_facts
 from pyarrow import parquet
 from stores import program
 
+from parallelhassnes.admin import schemas
 from parallelhassnes.cli.app import app
-from parallelhassnes.control import schemas, trial_rows
-from parallelhassnes.control.compare import compare
-from parallelhassnes.control.errors_report import errors, normalise
-from parallelhassnes.control.flat import markdown_table
-from parallelhassnes.control.results import line, results
-from parallelhassnes.control.trial_lines import trial_lines
-from parallelhassnes.control.trial_rows import TrialRow
 from parallelhassnes.errors import UserError
-from parallelhassnes.steps import report
+from parallelhassnes.results import collect
+from parallelhassnes.results.aggregate import line, results
+from parallelhassnes.results.collect import TrialRow
+from parallelhassnes.results.compare import compare
+from parallelhassnes.results.error_groups import errors, normalise
+from parallelhassnes.results.export import markdown_table
+from parallelhassnes.results.rows import trial_lines
+from parallelhassnes.steps import final_report as report
 from parallelhassnes.steps.trial_data.facts import RESULTS
 
 
@@ -39,7 +40,7 @@ def group(found, **key):
 
 
 def test_by_agent(store):
-    found = results(store.ctx.layout, trial_rows.choose(store.ctx.layout, store.first))
+    found = results(store.ctx.layout, collect.choose(store.ctx.layout, store.first))
     oracle, nop, mine = (group(found, agent=name) for name in ("oracle", "nop", "ScriptedAgent"))
     assert (oracle.n, oracle.scored, oracle.passes, oracle.tasks, oracle.pass_rate) == (
         4,
@@ -62,26 +63,26 @@ def test_by_agent(store):
 
 
 def test_what_is_not_scored_is_zero_only_when_asked(store):
-    chosen = trial_rows.choose(store.ctx.layout, store.first)
+    chosen = collect.choose(store.ctx.layout, store.first)
     found = group(results(store.ctx.layout, chosen, unscored_as_zero=True), agent="ScriptedAgent")
     assert (found.counted, found.scored, found.pass_rate, found.mean_reward) == (4, 3, 0.5, 0.5)
 
 
 def test_by_anything(store):
     layout = store.ctx.layout
-    found = results(layout, trial_rows.choose(layout, experiment="nightly"), ["task", "label:team", "batch"])  # fmt: skip
+    found = results(layout, collect.choose(layout, experiment="nightly"), ["task", "label:team", "batch"])  # fmt: skip
     assert {(g.key["task"], g.key["label:team"]) for g in found.groups} == {
         ("alpha", "a"), ("beta", "a"), ("beta", ""), ("gamma", ""),
     }  # fmt: skip
-    whole = results(layout, trial_rows.choose(layout), ["experiment"])
+    whole = results(layout, collect.choose(layout), ["experiment"])
     assert sum(g.n for g in found.groups) == whole.groups[0].n == 20
     with pytest.raises(UserError, match="did you mean agent"):
-        results(layout, trial_rows.choose(layout), ["agnet"])
+        results(layout, collect.choose(layout), ["agnet"])
 
 
 def test_a_line_per_trial_agrees_with_the_groups(store):
     layout = store.ctx.layout
-    chosen = trial_rows.choose(layout)
+    chosen = collect.choose(layout)
     lines = trial_lines(layout, chosen).trials
     assert len(lines) == sum(g.n for g in results(layout, chosen).groups)
     for trial in lines:
@@ -122,7 +123,7 @@ def test_compare_two_agents_of_one_batch(store):
 
 
 def test_errors_are_grouped(store):
-    found = errors(store.ctx.layout, trial_rows.choose(store.ctx.layout))
+    found = errors(store.ctx.layout, collect.choose(store.ctx.layout))
     (crash,) = found.groups
     assert (crash.failure_class, crash.attempts, crash.steps, crash.open) == (
         "agent_error",
@@ -138,9 +139,9 @@ def test_errors_are_grouped(store):
 def test_what_is_printed_is_valid_against_its_schema(store):
     layout = store.ctx.layout
     for name, document in (
-        ("results", results(layout, trial_rows.choose(layout))),
+        ("results", results(layout, collect.choose(layout))),
         ("comparison", compare(layout, store.first, store.second)),
-        ("errors", errors(layout, trial_rows.choose(layout))),
+        ("errors", errors(layout, collect.choose(layout))),
     ):
         schema = json.loads(schemas.text(schemas.SCHEMAS[f"{name}.schema.json"]))
         assert report.problems(json.loads(document.model_dump_json()), schema) == []

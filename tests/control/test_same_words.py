@@ -10,16 +10,19 @@ from rich.console import Console
 from stores import context, program
 from written import NO_REWARD, ZERO, Left, Writer
 
-from parallelhassnes.cli import render_batch
-from parallelhassnes.control import budget, flat, hold, run_report, sheets, trial_rows, words
-from parallelhassnes.control.batch_scoreboard import batch_scoreboard
-from parallelhassnes.control.compare import compare
-from parallelhassnes.control.errors_report import errors
-from parallelhassnes.control.explain import explain
-from parallelhassnes.control.operate import Target, cancel, retry
-from parallelhassnes.control.results import results
-from parallelhassnes.control.show import show
-from parallelhassnes.control.trial_lines import trial_lines
+from parallelhassnes import formatting
+from parallelhassnes.actions import budget, pause_resume
+from parallelhassnes.actions.cancel_retry import Target, cancel, retry
+from parallelhassnes.attempt_data import run_report
+from parallelhassnes.cli.output import render_batch
+from parallelhassnes.results import collect, export, text_tables
+from parallelhassnes.results.aggregate import results
+from parallelhassnes.results.compare import compare
+from parallelhassnes.results.error_groups import errors
+from parallelhassnes.results.rows import trial_lines
+from parallelhassnes.views.batch_scoreboard import batch_scoreboard
+from parallelhassnes.views.explain import explain
+from parallelhassnes.views.show import show
 
 MODEL = {"name": "terminus-2", "model_name": "openai/x"}
 
@@ -31,13 +34,13 @@ def writer(root):
 
 def lines(writer, batch=None, by=("agent", "model")):
     layout = writer.ctx.layout
-    return results(layout, trial_rows.choose(layout, batch), by)
+    return results(layout, collect.choose(layout, batch), by)
 
 
 @pytest.mark.parametrize("what", ["batch", "step"])
 def test_what_was_canceled_before_it_started_is_canceled_in_every_view(writer, what):
     batch = writer.submit(["alpha"], [{**MODEL, "n_trials": 2}])
-    steps = [line.step for line in trial_lines(writer.ctx.layout, trial_rows.choose(writer.ctx.layout)).trials]  # fmt: skip
+    steps = [line.step for line in trial_lines(writer.ctx.layout, collect.choose(writer.ctx.layout)).trials]  # fmt: skip
     targets = [Target(batch_id=batch)] if what == "batch" else [Target(batch_id=batch, job_id="alpha", step_id=s) for s in steps]  # fmt: skip
     assert lines(writer).groups[0].missing == 2
     for target in targets:
@@ -45,8 +48,8 @@ def test_what_was_canceled_before_it_started_is_canceled_in_every_view(writer, w
     (group,) = lines(writer).groups
     (cell,) = batch_scoreboard(writer.ctx.layout, batch).totals.values()
     assert (group.canceled, group.missing, cell.canceled) == (2, 0, 2)
-    assert sheets.not_scored(group) == "2 canceled"
-    told = trial_lines(writer.ctx.layout, trial_rows.choose(writer.ctx.layout)).trials
+    assert text_tables.not_scored(group) == "2 canceled"
+    told = trial_lines(writer.ctx.layout, collect.choose(writer.ctx.layout)).trials
     assert [line.result for line in told] == ["canceled", "canceled"]
 
 
@@ -61,12 +64,12 @@ def test_another_pass_rule_makes_the_sides_unequal(writer):
     found = compare(writer.ctx.layout, first, second)
     (unequal,) = found.agents[0].unequal
     assert (unequal.what, unequal.a, unequal.b) == ("pass_rule", "main reward >= 1", "main reward >= 0")  # fmt: skip
-    (row,) = sheets.of_comparison(found)[1].rows
+    (row,) = text_tables.of_comparison(found)[1].rows
     assert row[-1] == "won by another pass rule"
     assert lines(writer, first).notes == []
     (note,) = lines(writer).notes
     assert note == "The trials have different pass rules: main reward >= 1 (2 trials), main reward >= 0 (1 trial)."  # fmt: skip
-    assert note in sheets.of_results(lines(writer)).notes
+    assert note in text_tables.of_results(lines(writer)).notes
 
 
 def test_two_agents_of_one_class_name_are_two_in_every_view(writer):
@@ -102,14 +105,14 @@ def test_by_reward_counts_the_trials_that_have_it_and_rates_only_what_a_rule_dec
     writer.go_on(lambda name, _number: ends[int(name[-1]) - 1])
     layout = writer.ctx.layout
     for as_zero in (False, True):
-        chosen = trial_rows.choose(layout)
+        chosen = collect.choose(layout)
         found = results(layout, chosen, ["reward"], unscored_as_zero=as_zero).groups
         by_name = {group.key["reward"]: group for group in found}
         main, style = by_name["reward"], by_name["style"]
         assert (main.n, main.scored, main.undecided, main.passes, main.bracket_of) == (3, 2, 0, 1, 3)  # fmt: skip
         assert (style.n, style.scored, style.undecided, style.unscored) == (2, 1, 1, 1)
         assert (style.pass_rate, style.pass_rate_planned, style.counted) == (None, None, 0)
-        assert (sheets.bracket(style), style.mean_reward) == ("", 0.25 if as_zero else 0.5)
+        assert (text_tables.bracket(style), style.mean_reward) == ("", 0.25 if as_zero else 0.5)
         assert main.pass_rate == (1 / 3 if as_zero else 1 / 2)
 
 
@@ -119,9 +122,9 @@ def test_by_reward_counts_the_trials_that_have_it_and_rates_only_what_a_rule_dec
      (1.000001, "1.000001"), (12345.678, "12345.68"), (1e-9, "0.00"), (0.0004, "0.0004"), (-0.996, "-0.996"), (1 - 1e-12, "1.00")],
 )  # fmt: skip
 def test_a_reward_is_short_and_never_rounded_to_a_pass(value, said):
-    assert words.reward(value) == said
-    assert len(words.reward(value, plain=True)) <= 9
-    assert words.value_with(value, None, None) == said
+    assert formatting.reward(value) == said
+    assert len(formatting.reward(value, plain=True)) <= 9
+    assert formatting.value_with(value, None, None) == said
 
 
 def test_a_huge_reward_leaves_every_table_narrow(writer):
@@ -141,15 +144,15 @@ def test_costs_that_nobody_knows_are_counted_wherever_money_stands(writer):
     assert budget.show(writer.ctx, batch).attempts_unknown == 2
     other = writer.submit(["beta"], [{**MODEL, "n_trials": 2}])
     writer.go_on(lambda name, _n: Left(cost_usd=0.5 if name[-1] == "1" else None, tokens=(6, 0, 6)))
-    head, row = sheets.of_results(lines(writer, other))[1:3]
+    head, row = text_tables.of_results(lines(writer, other))[1:3]
     assert row[0][head.index("per pass")] == "≥$0.25"
 
 
 def test_a_scored_trial_that_is_tried_again_counts_once(writer):
     batch = writer.submit(["alpha"], [{**MODEL, "n_trials": 2}])
     writer.go_on(lambda _name, _number: Left())
-    hold.pause(writer.ctx, "openai/x")
-    step = trial_lines(writer.ctx.layout, trial_rows.choose(writer.ctx.layout)).trials[0].step
+    pause_resume.pause(writer.ctx, "openai/x")
+    step = trial_lines(writer.ctx.layout, collect.choose(writer.ctx.layout)).trials[0].step
     retry(writer.ctx, Target(batch_id=batch, job_id="alpha", step_id=step))
     board = batch_scoreboard(writer.ctx.layout, batch)
     (cell,) = board.totals.values()
@@ -164,7 +167,7 @@ def test_a_class_that_nobody_named_is_a_guess_in_every_view(writer):
     batch = writer.submit(["alpha"], [{**MODEL, "n_trials": 2}])
     ends = {"1": STRANGE, "2": Left(None, ("RewardFileNotFoundError", "no reward file"), tokens=(3, 0, 3))}  # fmt: skip
     writer.go_on(lambda name, _number: ends[name[-1]])
-    layout, chosen = writer.ctx.layout, trial_rows.choose(writer.ctx.layout, batch)
+    layout, chosen = writer.ctx.layout, collect.choose(writer.ctx.layout, batch)
     board = batch_scoreboard(layout, batch)
     classes = {"agent_error": True, "verifier": False}
     assert {one.failure_class: one.guessed for one in board.failures} == classes
@@ -173,11 +176,11 @@ def test_a_class_that_nobody_named_is_a_guess_in_every_view(writer):
     assert "(agent_error (guessed), attempt 1): StrangeError" in shown.file.getvalue()
     found = trial_lines(layout, chosen)
     assert {one.failure_class: one.guessed for one in found.trials} == classes
-    assert {"agent_error (guessed)", "verifier"} <= {cell for row in sheets.of_trials(found).rows for cell in row}  # fmt: skip
-    assert "guessed" in flat.csv_text(flat.of_trials(found.trials)).splitlines()[0].split(",")
+    assert {"agent_error (guessed)", "verifier"} <= {cell for row in text_tables.of_trials(found).rows for cell in row}  # fmt: skip
+    assert "guessed" in export.csv_text(export.of_trials(found.trials)).splitlines()[0].split(",")
     (group,) = lines(writer, batch).groups
-    assert (group.failures_guessed, sheets.not_scored(group)) == ({"agent_error": 1}, "1 agent_error (1 guessed), 1 verifier")  # fmt: skip
-    csv = flat.of_groups(["agent", "model"], [group])
+    assert (group.failures_guessed, text_tables.not_scored(group)) == ({"agent_error": 1}, "1 agent_error (1 guessed), 1 verifier")  # fmt: skip
+    csv = export.of_groups(["agent", "model"], [group])
     assert csv.records[0]["failures_guessed"] == "agent_error=1"
     assert {one.failure_class: one.guessed for one in errors(layout, chosen).groups} == classes
     document = show(layout, batch)
@@ -208,8 +211,8 @@ def test_the_differences_of_huge_rewards_are_short(writer):
     for reward in (1e300, -1e300):
         batches.append(writer.submit(["alpha", "beta"], [MODEL]))
         writer.go_on(lambda _name, _number, reward=reward: Left({"reward": reward}, cost_usd=0.5))
-    sheet, _ = sheets.of_comparison(compare(writer.ctx.layout, *batches))
+    sheet, _ = text_tables.of_comparison(compare(writer.ctx.layout, *batches))
     assert [row[3:] for row in sheet.rows][:2] == [
         ("1e+300", "-1e+300", "-2e+300 (-2e+300 to -2e+300)"), ("0.5000", "0.5000", "+0.0000 (+0.0000 to +0.0000)"),
     ]  # fmt: skip
-    assert [words.money(1e299), words.fixed(1234567.5), words.money(1234567.5)] == ["$1e+299", "1234567.50", "$1,234,567.50"]  # fmt: skip
+    assert [formatting.money(1e299), formatting.fixed(1234567.5), formatting.money(1234567.5)] == ["$1e+299", "1234567.50", "$1,234,567.50"]  # fmt: skip

@@ -8,12 +8,13 @@ import jsonschema
 import pytest
 import stores
 
-from parallelhassnes.control import operate, schemas
-from parallelhassnes.control.batch_scoreboard import batch_scoreboard
-from parallelhassnes.control.run_done import RunDone
-from parallelhassnes.control.scoreboard import SNAPSHOT, system_scoreboard
-from parallelhassnes.control.scoreboard_models import BatchScoreboard
+from parallelhassnes.actions import cancel_retry
+from parallelhassnes.admin import schemas
+from parallelhassnes.report.run_summary import RunDone
 from parallelhassnes.schedule.context import Context
+from parallelhassnes.views.batch_scoreboard import batch_scoreboard
+from parallelhassnes.views.scoreboard_models import BatchScoreboard
+from parallelhassnes.views.system_scoreboard import SNAPSHOT, system_scoreboard
 
 MIXED = (
     stores.job(
@@ -134,11 +135,11 @@ def test_cancel_and_retry_are_seen_at_once(root: Path) -> None:
     drain = ctx.layout.runners / ctx.config.runner_id / "drain"
     drain.parent.mkdir(parents=True, exist_ok=True)
     drain.touch()  # a retry starts what it can at once
-    operate.retry(ctx, operate.Target(batch_id=batch_id), operate.Only(failed=True))
+    cancel_retry.retry(ctx, cancel_retry.Target(batch_id=batch_id), cancel_retry.Only(failed=True))
     board = batch_scoreboard(ctx.layout, batch_id)
     assert (board.counts.ready, board.counts.failed, board.state) == (1, 0, "waiting")
     assert board.blocked[0].reason == "waiting for j1/prepare"
-    operate.cancel(ctx, operate.Target(batch_id=batch_id))
+    cancel_retry.cancel(ctx, cancel_retry.Target(batch_id=batch_id))
     board = batch_scoreboard(ctx.layout, batch_id)
     assert (board.counts.canceled, board.counts.ready, board.counts.blocked) == (2, 0, 0)
     assert system_scoreboard(ctx.layout).batches[0].counts == board.counts
@@ -232,13 +233,13 @@ def test_the_boards_are_valid_against_their_schemas(root: Path) -> None:
 def test_the_published_schemas_are_current(name: str) -> None:
     published = (stores.CHECKOUT / "schemas" / name).read_text()
     assert published == schemas.text(schemas.SCHEMAS[name]), (
-        "run python -m parallelhassnes.control.schemas"
+        "run python -m parallelhassnes.admin.schemas"
     )
 
 
 def test_the_page_of_all_fields_is_current_and_is_where_the_documents_say() -> None:
     page = stores.CHECKOUT / "schemas" / schemas.FIELDS
-    assert page.read_text() == schemas.fields(), "run python -m parallelhassnes.control.schemas"
+    assert page.read_text() == schemas.fields(), "run python -m parallelhassnes.admin.schemas"
     assert "../schemas/fields.md" in (stores.CHECKOUT / "docs" / "results.md").read_text()
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import stores
 
-from parallelhassnes.control.logs import open_logs
-from parallelhassnes.control.show import show
+from parallelhassnes.attempt_data.follow_logs import open_logs
 from parallelhassnes.errors import UnknownId
+from parallelhassnes.views.show import show
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from parallelhassnes.control import statistics
-from parallelhassnes.steps.verdict import statistics as plain
+from parallelhassnes.results import statistics
+from parallelhassnes.steps.verdict import discrimination as plain
 
 NEWCOMBE = [
     (81, 263, 0.2553, 0.3662),

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from parallelhassnes.control.fold import Fold, Row
-from parallelhassnes.control.status import BatchStatus, Held
 from parallelhassnes.store.index import IndexedStep
+from parallelhassnes.views.batch_status import BatchStatus, Held
+from parallelhassnes.views.projection import Fold, Row
 
 
 def step(

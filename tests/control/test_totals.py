@@ -6,17 +6,17 @@ import pytest
 from harness import make_task
 from stores import CHECKOUT, context, idle, program, put, started, wait_for
 
-from parallelhassnes.control import audit
-from parallelhassnes.control.analyze import analyze
-from parallelhassnes.control.append import append
-from parallelhassnes.control.batch_scoreboard import batch_scoreboard
-from parallelhassnes.control.follow import Follower
-from parallelhassnes.control.scoreboard import system_scoreboard
-from parallelhassnes.control.show import show
-from parallelhassnes.schedule import add
-from parallelhassnes.schedule.requeue import rebuild
+from parallelhassnes.actions.analyze import analyze
+from parallelhassnes.actions.append import append
+from parallelhassnes.admin.audit import verify
+from parallelhassnes.schedule.additions import add_steps
+from parallelhassnes.schedule.rebuild import rebuild
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.tables.model import AnalysisPart
+from parallelhassnes.views.batch_scoreboard import batch_scoreboard
+from parallelhassnes.views.show import show
+from parallelhassnes.views.system_scoreboard import system_scoreboard
+from parallelhassnes.views.watch_model import Follower
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_a_rebuild_tells_of_additions_whose_mark_was_lost(ctx, batch, monkeypatc
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(add.ledger, "append", crash)
+        patched.setattr(add_steps.ledger, "append", crash)
         with pytest.raises(KeyboardInterrupt):
             append(ctx, batch, 1)
     for mark in ctx.layout.added.iterdir():
@@ -111,5 +111,5 @@ def test_a_rebuild_tells_of_additions_whose_mark_was_lost(ctx, batch, monkeypatc
     assert totals(ctx, batch) == {6}
     tick(ctx)
     wait_for(lambda: idle(ctx), "what was added")
-    assert audit.verify(ctx.layout).problems == []
+    assert verify.verify(ctx.layout).problems == []
     assert totals(ctx, batch) == {6}

@@ -6,7 +6,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallelhassnes.control.trajectory import MOST_TEXT, PER_PAGE, read_trajectory
+from parallelhassnes.attempt_data.trajectory import MOST_TEXT, PER_PAGE, read_trajectory
 
 TURN = {
     "step_id": 1, "source": "agent", "message": [{"type": "text", "text": "look"}, {"type": "image"}],

@@ -24,8 +24,8 @@ from stores import (
     wait_for,
 )
 
-from parallelhassnes.control.audit import verify
-from parallelhassnes.control.doctor import diagnose
+from parallelhassnes.admin.audit.verify import verify
+from parallelhassnes.admin.doctor import diagnose
 from parallelhassnes.execute import own_files, processes
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.store import process_identity
@@ -153,7 +153,7 @@ def test_one_in_which_nothing_moves_is_shown_as_stuck(root):
     (path,) = wait_for(lambda: list(attempt_dirs(ctx, batch)), "the attempt")
     state = wait_for(lambda: (s := read(path / "state.json")).get("stuck_since") and s, "the note")
     assert state["status"] == "running"
-    from parallelhassnes.control.batch_scoreboard import batch_scoreboard
+    from parallelhassnes.views.batch_scoreboard import batch_scoreboard
 
     assert batch_scoreboard(ctx.layout, batch).running[0].stuck_since == state["stuck_since"]
     (root / "go").touch()

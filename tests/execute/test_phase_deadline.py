@@ -8,8 +8,8 @@ import pytest
 from harness import make_attempt, make_task, trial_spec
 
 from parallelhassnes.execute.supervisor import Timing, supervise
-from parallelhassnes.steps import trial_deadline
 from parallelhassnes.steps.command import CommandKind
+from parallelhassnes.steps.trial import deadline
 from parallelhassnes.store import attempts, locks
 from tests.faults import drive
 
@@ -47,8 +47,8 @@ def test_the_phase_that_is_too_long_is_ended(tmp_path: Path):
 )
 def test_the_phases_of_a_trial_have_harbors_limits_and_a_grace(tmp_path, phase, seconds):
     config = trial_spec(make_task(tmp_path))["config"]
-    assert trial_deadline.phase_deadline_sec(config, phase) == seconds
-    whole = trial_deadline.deadline_sec(config)
+    assert deadline.phase_deadline_sec(config, phase) == seconds
+    whole = deadline.deadline_sec(config)
     assert whole is not None
     assert seconds < whole
 
@@ -56,4 +56,4 @@ def test_the_phases_of_a_trial_have_harbors_limits_and_a_grace(tmp_path, phase, 
 def test_an_agent_without_a_limit_has_none_here_either(tmp_path):
     task = make_task(tmp_path)
     (task / "task.toml").write_text('version = "1.0"\n')
-    assert trial_deadline.phase_deadline_sec(trial_spec(task)["config"], "agent") is None
+    assert deadline.phase_deadline_sec(trial_spec(task)["config"], "agent") is None

@@ -12,7 +12,7 @@ from pathlib import Path
 from parallelhassnes.execute import processes
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.steps import report
+from parallelhassnes.steps import final_report
 from tests import stores
 
 MEMORY = Path("/dev/shm")
@@ -28,12 +28,12 @@ class TookTooLong(Exception):
 def prepare(*, trials: bool) -> None:
     """Import what the children need, and adopt all that they leave."""
     processes.adopt_orphans()
-    report.validate(report.EMPTY)
+    final_report.validate(final_report.EMPTY)
     if trials:
-        from parallelhassnes.steps import trial_preload
+        from parallelhassnes.steps.trial import preload
 
-        trial_preload.preload()
-        trial_preload.preload_agent("oracle")
+        preload.preload()
+        preload.preload_agent("oracle")
     gc.collect()
     gc.freeze()
 

@@ -14,8 +14,9 @@ from typing import Any
 
 from parallelhassnes.execute import processes
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.schedule.requeue import rebuild
-from parallelhassnes.store import attempts, batches, currents, ledger
+from parallelhassnes.schedule.rebuild import rebuild
+from parallelhassnes.store import attempts, batches, currents
+from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.seal import survey
 
 DERIVED = ("current.json", "index.json")

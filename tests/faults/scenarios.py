@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from parallelhassnes.control import operate
+from parallelhassnes.actions import cancel_retry
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.store import currents
 from tests import stores
@@ -118,8 +118,8 @@ def _waiting_table(ctx: Context) -> bytes:
     )
 
 
-def _target(ctx: Context) -> operate.Target:
-    return operate.Target(batch_id=ctx.layout.batch_ids()[0])
+def _target(ctx: Context) -> cancel_retry.Target:
+    return cancel_retry.Target(batch_id=ctx.layout.batch_ids()[0])
 
 
 def _runs(ctx: Context) -> bool:
@@ -134,9 +134,12 @@ OPERATE = Scenario(
     "operate",
     (
         _submit(_waiting_table),
-        Act("cancel", lambda ctx: operate.cancel(ctx, _target(ctx)), _runs),
+        Act("cancel", lambda ctx: cancel_retry.cancel(ctx, _target(ctx)), _runs),
         Act("let-go", lambda ctx: _go(ctx).touch(), _nothing_lives),
-        Act("retry", lambda ctx: operate.retry(ctx, _target(ctx), operate.Only(failed=True))),
+        Act(
+            "retry",
+            lambda ctx: cancel_retry.retry(ctx, _target(ctx), cancel_retry.Only(failed=True)),
+        ),
     ),
     {"a/wait": OK, "a/next": OK, "b/wait": OK, "b/queued": OK},
     dict.fromkeys(("a/wait", "a/next", "b/wait", "b/queued"), OR_FAILED),

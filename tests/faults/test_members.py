@@ -22,10 +22,10 @@ from stores import (
     wait_for,
 )
 
-from parallelhassnes.control import tokens
-from parallelhassnes.control.audit import verify
+from parallelhassnes.admin import tokens
+from parallelhassnes.admin.audit.verify import verify
 from parallelhassnes.execute import processes
-from parallelhassnes.store import tickets
+from parallelhassnes.store.queue import tickets
 
 pytestmark = pytest.mark.timeout(240)
 ERRNOS = ("EACCES", "EPERM", "ENAMETOOLONG", "EIO", "ELOOP", "EISDIR", "ESTALE", "EUCLEAN")

@@ -25,7 +25,8 @@ from stores import (
 
 from parallelhassnes.execute import processes
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.store import process_identity, tickets
+from parallelhassnes.store import process_identity
+from parallelhassnes.store.queue import tickets
 from tests.faults import invariants
 
 

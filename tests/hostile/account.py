@@ -23,7 +23,7 @@ def closed(path: str) -> str | None:
 
 def reveal(needed: set[str]) -> None:
     """Have these folders be reached by everybody, in this mount namespace."""
-    from parallelhassnes.steps.sandbox import kernel
+    from parallelhassnes.sandbox.engines import kernel
 
     tops: dict[str, list[str]] = {}
     for path in sorted(needed):
@@ -40,7 +40,7 @@ def reveal(needed: set[str]) -> None:
 
 
 def become() -> None:
-    from parallelhassnes.steps.sandbox import kernel
+    from parallelhassnes.sandbox.engines import kernel
 
     kernel.unshare_mounts()
     wanted = (sys.base_prefix, sys.prefix, str(CHECKOUT), *sys.path)

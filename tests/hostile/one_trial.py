@@ -19,7 +19,7 @@ def environment(folder: Path, options: dict):
     from harbor.models.task.config import EnvironmentConfig, NetworkPolicy
     from harbor.models.trial.paths import TrialPaths
 
-    from parallelhassnes.steps.sandbox.environment import SandboxEnvironment
+    from parallelhassnes.sandbox.environment import SandboxEnvironment
 
     context = folder / "task/environment"
     context.mkdir(parents=True)
@@ -93,7 +93,7 @@ async def run(folder: Path, options: dict, commands: list[str]) -> dict:
 
 def serve() -> None:
     """Make a sandbox for each line of standard input, in a fork that prints one line: what came of it, or what it raised."""
-    import parallelhassnes.steps.sandbox.environment  # noqa: F401 - for all of them
+    import parallelhassnes.sandbox.environment  # noqa: F401 - for all of them
 
     for line in sys.stdin:
         if child := os.fork():

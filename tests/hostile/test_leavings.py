@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from stores import attempt_dirs, command, context, idle, job, put, read, states, table, wait_for
 
+from parallelhassnes.admin.audit.verify import verify
 from parallelhassnes.config import Bounds
-from parallelhassnes.control.audit import verify
 from parallelhassnes.execute import clean as cleaning
 from parallelhassnes.execute import own_files
 from parallelhassnes.execute.redact import Redactor

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from parallelhassnes.steps.sandbox import network
+from parallelhassnes.sandbox import network
 
 pasta = pytest.mark.skipif(
     shutil.which("pasta") is None, reason="no pasta; apt-get install passt, or .ci/system"
@@ -122,12 +122,14 @@ def _arranged(folder, agent, options: dict):
     from harbor.models.trial.config import TrialConfig
     from hostile.one_trial import environment
 
-    from parallelhassnes.steps import trial_guard
+    from parallelhassnes.steps.trial import verifier_guard
 
     said = {"name": "claude-code", "env": {"ANTHROPIC_BASE_URL": "http://127.0.0.1:8765/v1"}}
     config = TrialConfig.model_validate({"task": {"path": "x"}, "agent": said})
     made = environment(folder, options)
-    trial_guard.arrange(SimpleNamespace(agent_environment=made, agent=agent, config=config), folder)
+    verifier_guard.arrange(
+        SimpleNamespace(agent_environment=made, agent=agent, config=config), folder
+    )
     return made
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 import parallelhassnes
-from parallelhassnes.control import contained, logs, trajectory, zipped
+from parallelhassnes.attempt_data import follow_logs, safe_open, trajectory, zip_stream
 from parallelhassnes.errors import UnknownId
-from parallelhassnes.steps import trial_tests, untrusted
+from parallelhassnes.steps import safe_read
+from parallelhassnes.steps.trial import test_counts
 from parallelhassnes.store import walk
 
 PACKAGE = Path(parallelhassnes.__file__).parent
@@ -23,31 +24,31 @@ CAREFUL = {"AttemptFile", "atomic", "untrusted", "walk", "one", "entry", "self",
 """What these have an ``open`` or ``read_bytes`` of is careful itself, or no file of an attempt."""
 ALLOWED = {
     "config.py": "the user's own settings",
-    "api/earlier/tail.py": "what open_below opened",
-    "api/files.py": "what open_below opened",
-    "api/openapi.py": "files of the package",
-    "api/peers.py": "/proc",
+    "compat/tail.py": "what open_below opened",
+    "api/http/file_responses.py": "what open_below opened",
+    "api/http/openapi.py": "files of the package",
+    "api/http/peers.py": "/proc",
     "cli": "files that the user names",
-    "control/audit.py": "records of a batch, above its attempts",
-    "control/audit_batch.py": "records of a batch, above its attempts",
-    "control/audit_checkpoints.py": "checkpoints",
-    "control/audit_ledger.py": "ledgers",
-    "control/find.py": "ledgers",
-    "control/fold.py": "ledgers",
-    "control/harbor_view.py": "sealed files, linked where they are regular",
-    "control/init.py": "files that init makes",
-    "control/ledger_lines.py": "ledgers",
-    "control/logs.py": "what open_below opened",
-    "control/preflight.py": "the user's tasks",
-    "control/prove.py": "ledgers, checkpoints and the package's own script",
+    "admin/audit/verify.py": "records of a batch, above its attempts",
+    "admin/audit/audit_batch.py": "records of a batch, above its attempts",
+    "admin/audit/audit_checkpoints.py": "checkpoints",
+    "admin/audit/audit_ledger.py": "ledgers",
+    "refs.py": "ledgers",
+    "views/projection.py": "ledgers",
+    "admin/harbor_view.py": "sealed files, linked where they are regular",
+    "admin/init.py": "files that init makes",
+    "views/history.py": "ledgers",
+    "attempt_data/follow_logs.py": "what open_below opened",
+    "actions/preflight.py": "the user's tasks",
+    "admin/audit/prove.py": "ledgers, checkpoints and the package's own script",
     "control/report": "records of a batch, above its attempts",
-    "control/rerun.py": "a batch's table",
-    "control/scoreboard.py": "a snapshot of the system",
-    "control/submit.py": "the user's table",
-    "control/unpack.py": "what it makes itself, by descriptors",
-    "control/uploads.py": "uploads before they are tasks",
-    "control/verify_claim.py": "the one file that its user names",
-    "control/zipped.py": "what open_below opened",
+    "actions/rerun.py": "a batch's table",
+    "views/system_scoreboard.py": "a snapshot of the system",
+    "actions/submit.py": "the user's table",
+    "actions/unpack_archive.py": "what it makes itself, by descriptors",
+    "actions/uploads.py": "uploads before they are tasks",
+    "admin/audit/verify_claim.py": "the one file that its user names",
+    "attempt_data/zip_stream.py": "what open_below opened",
     "execute/clean.py": "by descriptors of its walk",
     "execute/finish.py": "/dev/null",
     "execute/launcher.py": "/dev/null",
@@ -60,15 +61,15 @@ ALLOWED = {
     "steps/agent/ask.py": "logs that it appends to",
     "steps/agent/expected.py": "what is_inside the workspace",
     "steps/agent/prompt.py": "the user's prompt",
-    "steps/agent/report.py": "files of the package",
+    "steps/agent/default_report.py": "files of the package",
     "steps/agent/resume.py": "sessions of a sealed attempt, which walk.files named",
     "steps/agent/worktree.py": "the user's repository",
     "steps/analysis/engine_harbor.py": "files of Harbor's package",
-    "steps/analysis/page.py": "files of the package",
-    "steps/report.py": "files of the package",
+    "steps/analysis/taxonomy_tables.py": "files of the package",
+    "steps/final_report.py": "files of the package",
     "steps/sandbox": "in the worker's own process",
-    "steps/trial_image_build.py": "the task's files",
-    "steps/trial_tampering.py": "the task's tests",
+    "steps/trial/image_build.py": "the task's files",
+    "steps/trial/tampering.py": "the task's tests",
     "store": "records of the store; its attempts' by atomic, walk and seal",
     "tables": "the user's tables and tasks",
 }
@@ -140,17 +141,17 @@ def in_time(call, *args):
 
 def test_no_reader_waits_for_a_pipe_or_follows_a_link(hostile):
     trial = hostile / "trial"
-    assert in_time(trial_tests.counts, trial) is None
+    assert in_time(test_counts.counts, trial) is None
     assert in_time(trajectory.read_trajectory, trial / "verifier" / "trajectory.json") is None
     assert (
         in_time(trajectory.read_trajectory, trial / "agent" / "linked" / "trajectory.json") is None
     )
-    assert in_time(untrusted.read_bytes, trial / "agent" / "linked" / "x.log", 100) is None
-    assert in_time(untrusted.read_bytes, hostile / "stdout.log", 100) is None
+    assert in_time(safe_read.read_bytes, trial / "agent" / "linked" / "x.log", 100) is None
+    assert in_time(safe_read.read_bytes, hostile / "stdout.log", 100) is None
     assert walk.files(hostile) == []
     assert walk.files(hostile, "trial/agent/linked") == []
-    assert b"passed" not in b"".join(in_time(lambda: [*zipped.zip_pieces(hostile, "x")]))
-    assert in_time(logs.Logs(None, hostile, None).files) == []
+    assert b"passed" not in b"".join(in_time(lambda: [*zip_stream.zip_pieces(hostile, "x")]))
+    assert in_time(follow_logs.Logs(None, hostile, None).files) == []
     for name in ("stdout.log", "trial/agent/linked/x.log", "trial/verifier/x.log", "../x", ""):
         with pytest.raises(UnknownId):
-            contained.open_below(hostile, name)
+            safe_open.open_below(hostile, name)

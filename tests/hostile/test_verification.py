@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from parallelhassnes.steps.sandbox import kernel
+from parallelhassnes.sandbox.engines import kernel
 
 TESTS = """#!/bin/bash
 {before}

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from stores import context
 from written import ZERO, Left, Writer
 
-from parallelhassnes.control import append, rerun
-from parallelhassnes.control.operate import Only, Target, cancel, retry
+from parallelhassnes.actions import append, rerun
+from parallelhassnes.actions.cancel_retry import Only, Target, cancel, retry
 from parallelhassnes.errors import UserError
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.store import batches
-from parallelhassnes.tables import tasks as table_tasks
-from parallelhassnes.tables.problems import Problems
-from parallelhassnes.tables.tasks import FoundTask
+from parallelhassnes.tables.expanders import tasks as table_tasks
+from parallelhassnes.tables.expanders.tasks import FoundTask
+from parallelhassnes.tables.parse.located_errors import Problems
 
 HALF = Left({"reward": 0.5}, cost_usd=0.25, tokens=(100, 40, 10))
 PASS = Left(cost_usd=1.0, tokens=(1000, 0, 50))

@@ -11,21 +11,22 @@ from typing import Any
 from anyio.from_thread import start_blocking_portal
 from starlette.testclient import TestClient
 
+from parallelhassnes.actions import budget
+from parallelhassnes.actions.exit_code import exit_code
 from parallelhassnes.api.app import create_app
-from parallelhassnes.api.site import Site
+from parallelhassnes.api.live.server_state import Site
 from parallelhassnes.config import ApiConfig
-from parallelhassnes.control import budget, compare, results, trial_rows
-from parallelhassnes.control.batch_scoreboard import batch_scoreboard
-from parallelhassnes.control.outcome import exit_code
-from parallelhassnes.control.report import gather
-from parallelhassnes.control.results import GroupLine
-from parallelhassnes.control.run_done import run_done
-from parallelhassnes.control.scoreboard import system_scoreboard
-from parallelhassnes.control.scoreboard_models import BatchScoreboard, Cell
-from parallelhassnes.control.show import show
-from parallelhassnes.control.trial_lines import trial_lines
-from parallelhassnes.control.trial_rows import Choice
+from parallelhassnes.report import gather
+from parallelhassnes.report.run_summary import run_done
+from parallelhassnes.results import aggregate, collect, compare
+from parallelhassnes.results.aggregate import GroupLine
+from parallelhassnes.results.collect import Choice
+from parallelhassnes.results.rows import trial_lines
 from parallelhassnes.schedule.context import Context
+from parallelhassnes.views.batch_scoreboard import batch_scoreboard
+from parallelhassnes.views.scoreboard_models import BatchScoreboard, Cell
+from parallelhassnes.views.show import show
+from parallelhassnes.views.system_scoreboard import system_scoreboard
 
 type Facts = dict[str, Any]
 
@@ -73,10 +74,10 @@ def every(ctx: Context, browser: Browser, batch_id: str, *, report: bool) -> dic
             "state": shown.state, "counts": dict(shown.counts or ()), "steps": len(shown.steps),
             "attempts": sum(step.attempts for step in shown.steps),
         },
-        "results": _groups(results.results(layout, chosen).groups),
+        "results": _groups(aggregate.results(layout, chosen).groups),
         "trials": _trials(trial_lines(layout, chosen).model_dump()["trials"]),
         "run --json": _run(json.loads(run_done(layout, batch_id, 0, None).model_dump_json())),
-        "rows": {"trials": len(trial_rows.read(layout, chosen))},
+        "rows": {"trials": len(collect.read(layout, chosen))},
         "budget": {"cost": budget.of_batches(ctx, [batch_id])[batch_id].usd} if batch_id in budget.of_batches(ctx, [batch_id]) else {},
         "exit code": {"any": exit_code(ctx, [batch_id], "any")},
         "compare": _compare(compare.compare(layout, batch_id, batch_id)),
@@ -207,7 +208,7 @@ def _http(client: TestClient, batch_id: str) -> dict[str, Facts]:
         "GET scoreboard": _board(BatchScoreboard.model_validate(document)),
         "GET batch": {key: get(f"/v1/batches/{batch_id}")[key] for key in ("state", "counts")},
         "GET results": _groups(
-            results.Results.model_validate(get(f"/v1/results?batch={batch_id}")).groups
+            aggregate.Results.model_validate(get(f"/v1/results?batch={batch_id}")).groups
         ),
         "GET trials": _trials(get(f"/v1/trials?batch={batch_id}")["trials"]),
         "page": _page(get(f"/batches/{batch_id}")),

@@ -11,11 +11,11 @@ from models import ENDPOINT, HANG, answer, provider, refuse, serving
 from models import run as shell
 from stores import attempt_dirs, context, idle, job, program, put, read, states, table, wait_for
 
-from parallelhassnes.control.batch_scoreboard import batch_scoreboard
-from parallelhassnes.control.explain import explain
 from parallelhassnes.execute import processes
-from parallelhassnes.schedule import keys
+from parallelhassnes.schedule.limits import concurrency_keys
 from parallelhassnes.store.records import parse_time
+from parallelhassnes.views.batch_scoreboard import batch_scoreboard
+from parallelhassnes.views.explain import explain
 
 pytestmark = pytest.mark.codex
 REPORT = {
@@ -88,7 +88,7 @@ def test_a_refused_key_pauses_its_queue_key(batch):
         [refuse(401, "Incorrect API key provided")], {}, {}, limits={"gpt-5.2": 1}
     )
     tick()
-    held = wait_for(lambda: keys.Holds(ctx.layout, ctx.config).every(), "the pause")
+    held = wait_for(lambda: concurrency_keys.Holds(ctx.layout, ctx.config).every(), "the pause")
     assert "auth" in json.dumps(held)
     wait_for(lambda: states(ctx, batch_id) == {"j0/a": ["failed"]}, "the first attempt's end")
 

@@ -7,12 +7,13 @@ import pytest
 from harness import make_task
 from stores import CHECKOUT, attempt_dirs, context, idle, put, read, states, wait_for
 
-from parallelhassnes.control import explain, operate
-from parallelhassnes.control.operate import Target
+from parallelhassnes.actions import cancel_retry
+from parallelhassnes.actions.cancel_retry import Target
 from parallelhassnes.errors import InvalidInput
 from parallelhassnes.execute import processes
-from parallelhassnes.schedule.requeue import rebuild
+from parallelhassnes.schedule.rebuild import rebuild
 from parallelhassnes.schedule.tick import tick
+from parallelhassnes.views import explain
 
 ENVIRONMENT = "temp_environment:TempEnvironment"
 
@@ -97,7 +98,7 @@ def test_a_mended_baseline_unblocks_the_rest(root, sweep):
     run(ctx)
     assert "hello/ScriptedAgent.1" not in states(ctx, batch)
     flag.touch()
-    operate.retry(ctx, Target(batch_id=batch, job_id="hello", step_id="oracle.1"))
+    cancel_retry.retry(ctx, Target(batch_id=batch, job_id="hello", step_id="oracle.1"))
     wait_for(lambda: idle(ctx), "the retry to end")
     found = states(ctx, batch)
     assert found["hello/baseline"] == ["failed", "succeeded"]
@@ -122,7 +123,7 @@ def test_the_gate_survives_a_kill_of_everything(root, sweep):
             processes.send(pid, None, signal.SIGKILL)  # the worker dies with its supervisor
     assert not any(f"hello/{agent}" in states(ctx, batch) for agent in AGENTS)
     operate_until_idle(ctx)
-    operate.retry(ctx, Target(batch_id=batch, job_id="hello"), operate.Only(lost=True))
+    cancel_retry.retry(ctx, Target(batch_id=batch, job_id="hello"), cancel_retry.Only(lost=True))
     wait_for(lambda: idle(ctx), "what was lost to be done again")
     found = states(ctx, batch)
     assert found["hello/baseline"][-1] == "succeeded"

@@ -24,13 +24,15 @@ from stores import (
     wait_for,
 )
 
-from parallelhassnes.control import tokens
+from parallelhassnes.admin import tokens
 from parallelhassnes.plan import Retry
-from parallelhassnes.schedule import health, policy
+from parallelhassnes.schedule import health
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.schedule.starts import Bucket
-from parallelhassnes.store import clocks, locks, queue_keys, tickets
-from parallelhassnes.store.queue_keys import Adaptive, Breaker, KeyState
+from parallelhassnes.schedule.limits.start_rate import Bucket
+from parallelhassnes.schedule.rules import policy
+from parallelhassnes.store import clocks, locks
+from parallelhassnes.store.queue import queue_keys, tickets
+from parallelhassnes.store.queue.queue_keys import Adaptive, Breaker, KeyState
 from parallelhassnes.store.records import dump, now_text, parse_time
 
 pytestmark = pytest.mark.timeout(240)

@@ -25,9 +25,10 @@ from stores import (
     wait_for,
 )
 
-from parallelhassnes.control.audit import verify
-from parallelhassnes.schedule import credentials
-from parallelhassnes.store import identity, queue_keys
+from parallelhassnes.admin.audit.verify import verify
+from parallelhassnes.schedule.limits import credentials
+from parallelhassnes.store import identity
+from parallelhassnes.store.queue import queue_keys
 
 KEY = "fake/model"
 GOOD, BAD, OTHER = "g00d-" + "k" * 20, "b4d-" + "z" * 20, "0ther-" + "q" * 20

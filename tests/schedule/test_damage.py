@@ -22,11 +22,11 @@ from stores import (
     wait_for,
 )
 
-from parallelhassnes.control.audit import verify
+from parallelhassnes.admin.audit.verify import verify
 from parallelhassnes.execute import processes
-from parallelhassnes.schedule import damage
+from parallelhassnes.schedule import quarantine
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.store import tickets
+from parallelhassnes.store.queue import tickets
 
 FAST = "durable = false\n"
 SPOILT = {
@@ -284,5 +284,5 @@ def test_a_ledger_that_is_a_folder_holds_up_no_other_batch_and_no_view(root):
 def test_a_refusal_that_names_no_file_is_noted_all_the_same(root):
     ctx = context(root)
     batch = put(ctx, table(job("j", command("s", "true"))))
-    damage.note(ctx, batch, PermissionError(errno.EPERM, "Operation not permitted"))
-    assert "Operation not permitted" in damage.every(ctx.layout)[batch]
+    quarantine.note(ctx, batch, PermissionError(errno.EPERM, "Operation not permitted"))
+    assert "Operation not permitted" in quarantine.every(ctx.layout)[batch]

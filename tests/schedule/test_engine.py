@@ -26,7 +26,7 @@ from stores import (
 )
 
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.steps import docker_engine
+from parallelhassnes.steps.trial import docker_engine
 
 
 @pytest.fixture

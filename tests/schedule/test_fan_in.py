@@ -5,9 +5,9 @@ import random
 import pytest
 from stores import command, context, idle, job, put, states, table, wait_for
 
-from parallelhassnes.control import operate
+from parallelhassnes.actions import cancel_retry
 from parallelhassnes.schedule import job_state
-from parallelhassnes.schedule.requeue import rebuild
+from parallelhassnes.schedule.rebuild import rebuild
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.store import batches, currents
 from parallelhassnes.store.records import StepNow
@@ -29,7 +29,7 @@ def graph(chance):
 
 
 def target(batch, job_id=None, step_id=None):
-    return operate.Target(batch_id=batch, job_id=job_id, step_id=step_id)
+    return cancel_retry.Target(batch_id=batch, job_id=job_id, step_id=step_id)
 
 
 def looked_at(ctx, batch):
@@ -52,7 +52,7 @@ def test_a_graph_that_was_run_canceled_and_retried_stands_as_a_rebuild_makes_it(
     ctx = context(root, "concurrency = 4\ndurable = false\n")
     batch = put(ctx, graph(chance))
     for ref in chance.sample([f"j{n}/s{p}" for n in range(4) for p in range(7)], 2):
-        operate.cancel(ctx, target(batch, *ref.split("/")))
+        cancel_retry.cancel(ctx, target(batch, *ref.split("/")))
     for again in range(2):
         tick(ctx)
         wait_for(lambda: idle(ctx), "the graph")
@@ -61,7 +61,7 @@ def test_a_graph_that_was_run_canceled_and_retried_stands_as_a_rebuild_makes_it(
         assert idle(ctx), "nothing was left that could start"
         assert looked_at(ctx, batch) == before
         if not again:
-            operate.retry(ctx, target(batch), operate.Only(failed=True))
+            cancel_retry.retry(ctx, target(batch), cancel_retry.Only(failed=True))
     assert states(ctx, batch)
 
 

@@ -20,7 +20,7 @@ from stores import (
     wait_for,
 )
 
-from parallelhassnes.control import submit as submitting
+from parallelhassnes.actions import submit as submitting
 from parallelhassnes.schedule import ingest
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.store import atomic

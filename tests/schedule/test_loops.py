@@ -6,12 +6,13 @@ import signal
 import pytest
 from stores import context, idle, job, program, put, shell, started, states, table, wait_for
 
-from parallelhassnes.control import audit
-from parallelhassnes.control.explain import explain
+from parallelhassnes.admin.audit import verify
 from parallelhassnes.execute import processes
 from parallelhassnes.schedule.job_state import Book
-from parallelhassnes.schedule.requeue import rebuild
-from parallelhassnes.store import attempts, currents, ledger
+from parallelhassnes.schedule.rebuild import rebuild
+from parallelhassnes.store import attempts, currents
+from parallelhassnes.store.evidence import ledger
+from parallelhassnes.views.explain import explain
 
 SOLVE = "echo x >> {0}/work; echo solve >> {0}/order"
 JUDGE = """echo judge >> {0}/order
@@ -61,7 +62,7 @@ def test_they_take_turns_until_the_critic_is_satisfied(root, rounds):
     ]
     solved = attempts.names(ctx.layout.step(batch_id, "j", "solve"))
     assert [meta.inputs["j/solve"] for meta in metas] == solved
-    assert audit.verify(ctx.layout).problems == []
+    assert verify.verify(ctx.layout).problems == []
 
 
 def test_rounds_run_out(root):
@@ -76,7 +77,7 @@ def test_rounds_run_out(root):
         why(ctx, batch_id, "after")[1]
         == "blocked for good, unless that is retried: j/judge needs attention"
     )
-    assert audit.verify(ctx.layout).problems == []
+    assert verify.verify(ctx.layout).problems == []
     rebuild(ctx)
     drive(root)
     assert order(root) == ["solve", "judge"] * 2
@@ -104,7 +105,7 @@ def test_a_solver_that_fails_ends_the_loop(root):
     assert [
         e["line"] for _, e in ledger.read(ctx.layout.batch(batch_id)) if e["event"] == "unmet"
     ] == [now.unmet]
-    assert audit.verify(ctx.layout).problems == []
+    assert verify.verify(ctx.layout).problems == []
 
 
 def test_a_condition_that_cannot_be_told_is_no_success(root):
@@ -148,7 +149,7 @@ def test_killed_anywhere_it_goes_on_in_its_order(root):
     assert done["j/judge"] == done["j/solve"]
     job_dir = ctx.layout.job(batch_id, "j")
     assert currents.read(job_dir).steps["judge"].unmet == ""
-    assert audit.verify(ctx.layout).problems == []
+    assert verify.verify(ctx.layout).problems == []
 
 
 def test_a_settle_that_dies_half_way_is_done_again(root):

@@ -6,12 +6,16 @@ import pytest
 from harness import TEMP, make_task
 from stores import attempt_dirs, context, idle, program, put, read, states, step_of, table, wait_for
 
-from parallelhassnes.control.audit import verify
+from parallelhassnes.admin.audit.verify import verify
 from parallelhassnes.plan import Enough
-from parallelhassnes.schedule import budgets, enough
-from parallelhassnes.schedule.requeue import rebuild
+from parallelhassnes.schedule import early_stopping
+from parallelhassnes.schedule.limits import budgets
+from parallelhassnes.schedule.rebuild import rebuild
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.store import ledger, locks, raised, tickets
+from parallelhassnes.store import locks
+from parallelhassnes.store.evidence import ledger
+from parallelhassnes.store.queue import raised_budgets as raised
+from parallelhassnes.store.queue import tickets
 
 
 def sweep(root, n_trials, *, kwargs=None, **more):
@@ -169,8 +173,8 @@ def test_failures_are_not_enough(root):
     ("passes", "n", "expected"), [(0, 1, 0.397), (5, 10, 0.263), (10, 10, 0.139), (50, 100, 0.096)]
 )
 def test_the_half_width_is_wilsons(passes, n, expected):
-    assert enough.half_width(passes, n) == pytest.approx(expected, abs=0.001)
+    assert early_stopping.half_width(passes, n) == pytest.approx(expected, abs=0.001)
     rule = Enough(half_width=expected + 0.001)
-    assert enough.reason(rule, passes, n)
-    assert enough.reason(Enough(half_width=expected - 0.002), passes, n) is None
-    assert enough.reason(rule, 0, 0) is None
+    assert early_stopping.reason(rule, passes, n)
+    assert early_stopping.reason(Enough(half_width=expected - 0.002), passes, n) is None
+    assert early_stopping.reason(rule, 0, 0) is None

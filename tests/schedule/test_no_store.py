@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from stores import command, context, idle, job, program, put, shell, states, table, wait_for
 
-from parallelhassnes.control.init import ensure
+from parallelhassnes.admin.init import ensure
 from parallelhassnes.schedule.context import open_context
 from parallelhassnes.store import identity, locks
 

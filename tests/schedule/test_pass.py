@@ -24,10 +24,12 @@ from stores import (
     wait_for,
 )
 
-from parallelhassnes.schedule import waker
 from parallelhassnes.schedule.launch import launch_ready
+from parallelhassnes.schedule.process import timer
 from parallelhassnes.schedule.tick import after_attempt, tick
-from parallelhassnes.store import attempts, checkpoints, locks, process_identity, tickets
+from parallelhassnes.store import attempts, locks, process_identity
+from parallelhassnes.store.evidence import checkpoints
+from parallelhassnes.store.queue import tickets
 
 
 def spans(ctx, batch_id):
@@ -290,7 +292,7 @@ def test_a_wish_that_comes_while_the_waker_lets_go_is_served(root, monkeypatch):
 
     monkeypatch.setattr(locks, "release", release_late)
     ctx.layout.pass_wanted.touch()
-    waker.wake(ctx, run_pass)
+    timer.wake(ctx, run_pass)
     assert len(served) == 2
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from parallelhassnes.config import ClassRetry
 from parallelhassnes.plan import Retry, TopUp
-from parallelhassnes.schedule.policy import JITTER, TABLE, Past, decide, policy_of
+from parallelhassnes.schedule.rules.policy import JITTER, TABLE, Past, decide, policy_of
 from parallelhassnes.steps.failures import CLASSES
 from parallelhassnes.steps.retry_after import find
 

@@ -21,11 +21,12 @@ from stores import (
     wait_for,
 )
 
-from parallelhassnes.control import hold
-from parallelhassnes.control.audit import verify
-from parallelhassnes.schedule import boot
+from parallelhassnes.actions import pause_resume
+from parallelhassnes.admin.audit.verify import verify
+from parallelhassnes.schedule import reboot
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.store import ledger, process_identity
+from parallelhassnes.store import process_identity
+from parallelhassnes.store.evidence import ledger
 
 
 def tear(path):
@@ -56,7 +57,7 @@ def test_a_batch_goes_on_and_repeats_nothing_that_was_sealed(root):
     after = shell("b", "true", depends_on=["a"])
     batch = put(ctx, table(job("j", done, after), job("k", command("long", "sleep", "300"))))
     tick(ctx)
-    hold.drain(ctx, None, "")
+    pause_resume.drain(ctx, None, "")
     go.touch()
     wait_for(lambda: states(ctx, batch).get("j/a") == ["succeeded"], "the first")
     (live,) = [path for path in attempt_dirs(ctx, batch) if step_of(path) == "k/long"]
@@ -111,7 +112,7 @@ def test_a_published_verdict_that_was_torn_is_made_again(root):
 def test_only_the_first_tick_after_a_start_does_that(root):
     ctx = context(root)
     tick(ctx)
-    assert boot.recover(ctx) is False
+    assert reboot.recover(ctx) is False
     (ctx.layout.runners / ctx.config.runner_id / "boot_id").write_text("an earlier start\n")
-    assert boot.recover(ctx) is True
-    assert boot.recover(ctx) is False
+    assert reboot.recover(ctx) is True
+    assert reboot.recover(ctx) is False

@@ -21,12 +21,12 @@ from stores import (
     wait_for,
 )
 
-from parallelhassnes.schedule import breaker
-from parallelhassnes.schedule.keys import Keys
-from parallelhassnes.schedule.requeue import rebuild
-from parallelhassnes.schedule.starts import Bucket
+from parallelhassnes.schedule.limits.concurrency_keys import Keys
+from parallelhassnes.schedule.limits.start_rate import Bucket
+from parallelhassnes.schedule.rebuild import rebuild
+from parallelhassnes.schedule.rules import circuit_breaker
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.store import queue_keys, tickets
+from parallelhassnes.store.queue import queue_keys, tickets
 from parallelhassnes.store.records import Credential
 
 KEY = "fake/model"
@@ -219,10 +219,10 @@ def test_a_start_that_took_long_leaves_no_room_for_more_than_fit_in():
 def test_a_probe_that_has_ended_is_the_only_one_until_it_is_settled(root):
     ctx = context(root)
     batch = put(ctx, table(job("j", shell("s", "true", queue_key="mine"))))
-    opened = breaker.after_failure(
+    opened = circuit_breaker.after_failure(
         None, failure_class="auth", line="", evidence="", attempt="b/j/s/a", run_id="r0", now=time.time(), probe_sec=600
     )  # fmt: skip
-    probing = breaker.start_probe(opened, "r1")
+    probing = circuit_breaker.start_probe(opened, "r1")
     queue_keys.write(ctx.layout, queue_keys.KeyState(queue_key="mine", breakers={"": probing}))
     (ticket,) = ctx.layout.ready.glob(f"*/{batch}/*/{batch}.*")
     ended = ctx.layout.ended / ticket.name

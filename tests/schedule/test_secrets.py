@@ -21,7 +21,7 @@ from stores import (
     wait_for,
 )
 
-from parallelhassnes.control.audit import verify
+from parallelhassnes.admin.audit.verify import verify
 from parallelhassnes.schedule.tick import tick
 
 NAMED = 'n4med-s3cret/"with" odd+chars&=%'

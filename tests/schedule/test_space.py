@@ -22,10 +22,10 @@ from stores import (
     wait_for,
 )
 
-from parallelhassnes.control.audit import verify
+from parallelhassnes.admin.audit.verify import verify
 from parallelhassnes.execute import logs
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.store import tickets
+from parallelhassnes.store.queue import tickets
 
 NO_FLOOR = "min_free_disk_mb = 0\n"
 

@@ -19,12 +19,14 @@ from stores import (
     wait_for,
 )
 
-from parallelhassnes.control import hold
-from parallelhassnes.control.operate import Target, cancel
-from parallelhassnes.schedule import credentials, order
+from parallelhassnes.actions import pause_resume
+from parallelhassnes.actions.cancel_retry import Target, cancel
+from parallelhassnes.schedule import queue_order as order
+from parallelhassnes.schedule.limits import credentials
 from parallelhassnes.schedule.tick import run_pass, tick
-from parallelhassnes.store import batches, queue_keys, tickets, turns
-from parallelhassnes.store.queue_keys import Breaker
+from parallelhassnes.store import batches
+from parallelhassnes.store.queue import queue_keys, tickets, turns
+from parallelhassnes.store.queue.queue_keys import Breaker
 
 
 def starts(ctx, batch_ids):
@@ -78,9 +80,9 @@ def test_a_priority_that_is_set_while_batches_wait_is_obeyed(root, tmp_path):
     first = occupied(ctx, tmp_path / "go")
     made = [put(ctx, small()) for _ in range(6)]
     tick(ctx)  # each has its place
-    hold.priority(ctx, made[4], 5)
-    hold.priority(ctx, made[1], -5)
-    hold.priority(ctx, made[5], 5)
+    pause_resume.priority(ctx, made[4], 5)
+    pause_resume.priority(ctx, made[1], -5)
+    pause_resume.priority(ctx, made[5], 5)
     (tmp_path / "go").touch()
     wait_for(lambda: idle(ctx), "seven batches")
     assert starts(ctx, [first, *made]) == [first, *(made[n] for n in (4, 5, 0, 2, 3, 1))]
@@ -91,15 +93,15 @@ def test_more_paused_batches_than_a_pass_looks_at_hide_nothing_and_go_on_when_th
     ctx = context(root, "concurrency = 1\n")
     made = [put(ctx, small()) for _ in range(8)]
     for batch in made[:7]:
-        hold.pause(ctx, batch)
+        pause_resume.pause(ctx, batch)
     tick(ctx)
     wait_for(lambda: states(ctx, made[7]), "the one that may start")
     wait_for(lambda: not tickets.running(ctx.layout) and not tickets.ended(ctx.layout), "its end")
     assert not any(states(ctx, batch) for batch in made[:7])
-    hold.resume(ctx, made[3])
+    pause_resume.resume(ctx, made[3])
     wait_for(lambda: states(ctx, made[3]) == {"j/s": ["succeeded"]}, "the one that was resumed")
     for batch in made[:7]:
-        hold.resume(ctx, batch)
+        pause_resume.resume(ctx, batch)
     wait_for(lambda: idle(ctx), "all of them")
     assert all(states(ctx, batch) == {"j/s": ["succeeded"]} for batch in made)
 
@@ -195,7 +197,7 @@ def test_a_pass_looks_at_a_few_of_those_that_a_paused_key_refuses_and_all_go_on_
     assert len(set(looked)) <= 3
     assert queue_keys.read(ctx.layout, "k") == before
     assert not any(states(ctx, batch) for batch in made)
-    hold.resume(ctx, "k")
+    pause_resume.resume(ctx, "k")
     wait_for(lambda: idle(ctx), "all of them")
     assert all(states(ctx, batch) == {"j/s": ["succeeded"]} for batch in made)
 

@@ -21,7 +21,7 @@ from stores import (
     wait_for,
 )
 
-from parallelhassnes.store.ledger import read as lines_of
+from parallelhassnes.store.evidence.ledger import read as lines_of
 
 pytestmark = pytest.mark.timeout(240)
 FAST = "durable = false\nenvironment = 'sandbox'\n"

@@ -7,8 +7,8 @@ import pytest
 from harness import finish, fork_worker, make_attempt, run, until, wait
 
 from parallelhassnes.errors import UserError
-from parallelhassnes.steps import registry, report
-from parallelhassnes.steps.kinds import WorkerEnd
+from parallelhassnes.steps import final_report, registry
+from parallelhassnes.steps.step_types import WorkerEnd
 
 
 def command(tmp_path, *argv, **spec):
@@ -104,12 +104,14 @@ def test_unknown_kinds_are_named_with_the_known_ones():
 
 
 def test_the_schema_in_the_package_is_that_of_the_repository(request):
-    top = request.config.rootpath / report.SCHEMA_FILE
-    packaged = request.config.rootpath / "parallelhassnes" / "steps" / report.SCHEMA_FILE
+    top = request.config.rootpath / final_report.SCHEMA_FILE
+    packaged = request.config.rootpath / "parallelhassnes" / "steps" / final_report.SCHEMA_FILE
     assert packaged.read_bytes() == top.read_bytes()
 
 
 def test_every_violation_of_the_schema_is_reported():
-    found = report.validate({**report.EMPTY, "status": "ok", "artifacts": [{"path": 1}], "x": 1})
+    found = final_report.validate(
+        {**final_report.EMPTY, "status": "ok", "artifacts": [{"path": 1}], "x": 1}
+    )
     assert len(found) == 5
     assert any(line.startswith("/artifacts/0/path: ") for line in found)

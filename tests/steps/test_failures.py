@@ -9,7 +9,7 @@ import harbor
 import pytest
 
 from parallelhassnes.steps import failure_evidence as evidence
-from parallelhassnes.steps import failures, report
+from parallelhassnes.steps import failures, final_report
 from parallelhassnes.steps.failures import RULES
 
 PAGE = Path(__file__).parents[2] / "docs" / "failures.md"
@@ -311,7 +311,7 @@ def test_the_page_shows_the_rules():
 
 
 def test_the_schema_lists_the_same_classes():
-    declared = report.schema()["properties"]["failure"]["properties"]["class"]["enum"]
+    declared = final_report.schema()["properties"]["failure"]["properties"]["class"]["enum"]
     assert tuple(declared) == failures.CLASSES
 
 

@@ -16,13 +16,13 @@ import refusals
 from harness import finish, fork_worker, make_attempt, make_task, trial_spec, wait
 from refusals import CASES, KEY, name_of
 
-from parallelhassnes.schedule.policy import TABLE
+from parallelhassnes.schedule.rules.policy import TABLE
 from parallelhassnes.steps import failure_evidence
-from parallelhassnes.steps.kinds import WorkerEnd
+from parallelhassnes.steps.step_types import WorkerEnd
 
 PAGE = Path(__file__).parents[2] / "docs" / "failures.md"
 SANDBOX = {
-    "import_path": "parallelhassnes.steps.sandbox.environment:SandboxEnvironment",
+    "import_path": "parallelhassnes.sandbox.environment:SandboxEnvironment",
     "kwargs": {"network": "host"},
 }
 CHOSEN = {

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from parallelhassnes.plan import PassRule
 from parallelhassnes.steps.failure_evidence import verdict_of
-from parallelhassnes.steps.kinds import WorkerEnd
+from parallelhassnes.steps.step_types import WorkerEnd
 from parallelhassnes.steps.trial_data import amounts, reward_file, rewards
 
-SANDBOX = "parallelhassnes.steps.sandbox.environment:SandboxEnvironment"
+SANDBOX = "parallelhassnes.sandbox.environment:SandboxEnvironment"
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 
 

@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parallelhassnes.plan import StepSpec
-from parallelhassnes.steps import registry, trial_paths
-from parallelhassnes.steps.kinds import Attempt, WorkerEnd
-from parallelhassnes.steps.sandbox import limits
+from parallelhassnes.sandbox import limits
+from parallelhassnes.steps import registry
+from parallelhassnes.steps.step_types import Attempt, WorkerEnd
+from parallelhassnes.steps.trial import trial_paths
 
 SLOW = "echo $$ > /app/pid; exec sleep 60"
 
@@ -249,7 +250,7 @@ def test_a_secret_of_the_agent_does_not_stay_in_the_trial_directory(tmp_path):
     assert kept == []
 
 
-SANDBOX = {"import_path": "parallelhassnes.steps.sandbox.environment:SandboxEnvironment"}
+SANDBOX = {"import_path": "parallelhassnes.sandbox.environment:SandboxEnvironment"}
 
 
 def status_of(pid):

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from harness import fork_worker, make_attempt, make_task, trial_spec, until, wait
 
-from parallelhassnes.steps import registry, trial_image
-from parallelhassnes.steps.trial_arguments import split
+from parallelhassnes.steps import registry
+from parallelhassnes.steps.trial import image
+from parallelhassnes.steps.trial.arguments import split
 
 DOCKERFILE = "FROM debian:bookworm-slim\nWORKDIR /app\n"
 SECRET = "s3cret-in-arguments-0123456789"
@@ -45,6 +46,6 @@ def test_a_docker_trial_shows_no_value(tmp_path):
     finally:
         wait(pid)
         for folder in tmp_path.rglob("_system/images"):
-            trial_image.remove_unneeded(folder.parent.parent, lambda *_: True)
+            image.remove_unneeded(folder.parent.parent, lambda *_: True)
     said = next(attempt.dir.rglob("len.txt")).read_text()
     assert said == f"len {len(SECRET)}\n"

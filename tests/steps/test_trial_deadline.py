@@ -4,7 +4,7 @@ import pytest
 from harness import TEMP, make_attempt, make_task, trial_spec
 
 from parallelhassnes.steps import registry
-from parallelhassnes.steps.trial_deadline import DEFAULT_SETUP_SEC, GRACE_SEC
+from parallelhassnes.steps.trial.deadline import DEFAULT_SETUP_SEC, GRACE_SEC
 
 BASE = GRACE_SEC + DEFAULT_SETUP_SEC
 

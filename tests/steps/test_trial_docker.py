@@ -8,8 +8,9 @@ import subprocess
 import pytest
 from harness import finish, fork_worker, make_attempt, make_task, run, trial_spec, until, wait
 
-from parallelhassnes.steps import registry, trial_image, trial_sweep
-from parallelhassnes.steps.kinds import WorkerEnd
+from parallelhassnes.steps import registry
+from parallelhassnes.steps.step_types import WorkerEnd
+from parallelhassnes.steps.trial import image, leftovers
 
 pytestmark = pytest.mark.docker
 
@@ -22,7 +23,7 @@ def _no_image_stays(tmp_path):
     """No tick clears up behind these workers, which run without a store."""
     yield
     for folder in tmp_path.rglob("_system/images"):
-        trial_image.remove_unneeded(folder.parent.parent, lambda *_: True)
+        image.remove_unneeded(folder.parent.parent, lambda *_: True)
 
 
 def docker(*arguments):
@@ -36,7 +37,7 @@ def left_of(attempt):
         name
         for kind in (("ps", "-a"), ("network", "ls"), ("volume", "ls"))
         for name in docker(
-            *kind, "--format", '{{.Label "com.docker.compose.project"}}', "--filter", f"label={trial_sweep.PROJECT_LABEL}",
+            *kind, "--format", '{{.Label "com.docker.compose.project"}}', "--filter", f"label={leftovers.PROJECT_LABEL}",
         )
         if attempt.run_id in name
     ]  # fmt: skip
@@ -129,7 +130,7 @@ def test_sweeping_after_a_kill_removes_ours_and_nothing_else(tmp_path):
         docker_attempt(tmp_path / "b"),
     )
     neighbour = f"neighbour-{attempt.run_id}"
-    docker("network", "create", "--label", f"{trial_sweep.PROJECT_LABEL}={neighbour}", neighbour)
+    docker("network", "create", "--label", f"{leftovers.PROJECT_LABEL}={neighbour}", neighbour)
     try:
         pid, container = start_and_reach_the_agent(attempt)
         os.killpg(pid, signal.SIGKILL)

@@ -10,8 +10,10 @@ from harness import finish, make_attempt
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from parallelhassnes.steps import trial_environment_end, trial_result, untrusted
-from parallelhassnes.steps.kinds import WorkerEnd
+from parallelhassnes.steps import safe_read
+from parallelhassnes.steps.step_types import WorkerEnd
+from parallelhassnes.steps.trial import environment_end
+from parallelhassnes.steps.trial import result as trial_result
 
 SPEC = {"task_name": "org/hello", "config": {"agent": {"name": "oracle"}, "task": {"path": "/t"}}}
 
@@ -168,7 +170,7 @@ def test_pipes_links_and_huge_files_are_not_read(attempt, monkeypatch):
     os.mkfifo(attempt.dir / "trial" / "verifier" / "ctrf.json")
     (attempt.dir / "trial" / "sandbox.json").symlink_to("/etc/passwd")
     with (attempt.dir / "trial" / "result.json").open("wb") as file:
-        file.truncate(untrusted.MAX_JSON_BYTES + 1)
+        file.truncate(safe_read.MAX_JSON_BYTES + 1)
     outcome, report = finish(attempt, WorkerEnd(0, "exited"))
     assert outcome.failure.failure_class == "internal"
     assert "too large" in outcome.failure.line
@@ -224,7 +226,7 @@ def test_an_environment_is_taken_down_whatever_becomes_of_the_look_at_it(tmp_pat
             stopped.append(delete)
 
     trial = SimpleNamespace(agent_environment=Environment(), result=None)  # nothing to look at
-    trial_environment_end.Watched.watch(SimpleNamespace(dir=tmp_path), trial)
+    environment_end.Watched.watch(SimpleNamespace(dir=tmp_path), trial)
     with pytest.raises(AttributeError):
         asyncio.run(trial.agent_environment.stop(delete=True))
     assert stopped == [True]

@@ -6,8 +6,9 @@ import subprocess
 import pytest
 from harness import finish, fork_worker, make_attempt, make_task, run, trial_spec, until, wait
 
-from parallelhassnes.steps import registry, trial_sweep
-from parallelhassnes.steps.kinds import WorkerEnd
+from parallelhassnes.steps import registry
+from parallelhassnes.steps.step_types import WorkerEnd
+from parallelhassnes.steps.trial import leftovers
 
 pytestmark = pytest.mark.podman
 
@@ -33,7 +34,7 @@ def podman_attempt(tmp_path, solution, main="", test=None):
 
 
 def containers(attempt):
-    shown = podman("ps", "--all", "--format", f'{{{{.ID}}}}|{{{{index .Labels "{trial_sweep.PROJECT_LABEL}"}}}}')  # fmt: skip
+    shown = podman("ps", "--all", "--format", f'{{{{.ID}}}}|{{{{index .Labels "{leftovers.PROJECT_LABEL}"}}}}')  # fmt: skip
     return [line.partition("|")[0] for line in shown if attempt.run_id in line]
 
 

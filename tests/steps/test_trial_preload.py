@@ -30,14 +30,14 @@ print(json.dumps([code, threads, loop is None, litellm, new]))
 """
 
 
-SANDBOX = "parallelhassnes.steps.sandbox.environment:SandboxEnvironment"
+SANDBOX = "parallelhassnes.sandbox.environment:SandboxEnvironment"
 ENVIRONMENTS = [TEMP, {"import_path": SANDBOX}]
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS, ids=["temp", "sandbox"])
 @pytest.mark.parametrize("agent", ["oracle", "nop"])
 def test_a_trial_imports_nothing_after_preload(tmp_path, agent, environment):
-    if find_spec("parallelhassnes.steps.sandbox") is None and environment is not TEMP:
+    if find_spec("parallelhassnes.sandbox") is None and environment is not TEMP:
         pytest.skip("this checkout has no sandbox environment")
     spec = trial_spec(make_task(tmp_path), agent, environment)
     done = subprocess.run(

@@ -3,7 +3,8 @@
 import pytest
 from harness import TEMP, make_attempt, make_task, trial_spec
 
-from parallelhassnes.steps import registry, trial_sweep
+from parallelhassnes.steps import registry
+from parallelhassnes.steps.trial import leftovers
 
 
 def attempt_in(tmp_path, environment):
@@ -32,7 +33,7 @@ def test_docker_is_not_asked_about_trials_elsewhere(tmp_path, program):
 
 @pytest.mark.parametrize("body", ["exit 1", "exec sleep 30", "printf 'x\\377\\tno__\\n\\t\\n'"])
 def test_a_docker_that_does_not_work(tmp_path, program, monkeypatch, body):
-    monkeypatch.setattr(trial_sweep, "CALL_SEC", 0.3)
+    monkeypatch.setattr(leftovers, "CALL_SEC", 0.3)
     program(body)
     assert registry.kind("trial").sweep(attempt_in(tmp_path, {"type": "docker"})) == []
 
@@ -48,5 +49,5 @@ def test_no_docker_at_all(tmp_path, monkeypatch):
 def test_projects_are_named_as_harbor_names_them(trial, prefix):
     from harbor.environments.docker.docker import _sanitize_docker_compose_project_name
 
-    assert trial_sweep.project_prefix(trial) == prefix
+    assert leftovers.project_prefix(trial) == prefix
     assert _sanitize_docker_compose_project_name(f"{trial}__env") == f"{prefix}env"

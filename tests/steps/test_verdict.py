@@ -17,11 +17,12 @@ from made_facts import trial_facts
 from stores import CHECKOUT
 
 from parallelhassnes.plan import JobSpec, StepSpec
-from parallelhassnes.steps import baseline, report
-from parallelhassnes.steps.kinds import WorkerEnd
+from parallelhassnes.steps import baseline
+from parallelhassnes.steps import final_report as report
+from parallelhassnes.steps.step_types import WorkerEnd
 from parallelhassnes.steps.trial_data import facts
-from parallelhassnes.steps.verdict import judge, opinions, quality, statistics, versions
-from parallelhassnes.steps.verdict.opinions import Opinion
+from parallelhassnes.steps.verdict import analysis_results, discrimination, judge, quality, versions
+from parallelhassnes.steps.verdict.analysis_results import Opinion
 
 SCHEMA = json.loads(
     (Path(__file__).parents[2] / "schemas" / "verdict.schema.json").read_text(encoding="utf-8")
@@ -166,7 +167,7 @@ def test_pass_at_k_against_drawing_every_set_of_k_trials(case):
     n, passes, k = case
     outcomes = [True] * passes + [False] * (n - passes)
     draws = [any(draw) for draw in itertools.combinations(outcomes, k)]
-    assert statistics.pass_at(n, passes, k) == pytest.approx(sum(draws) / len(draws), abs=1e-12)
+    assert discrimination.pass_at(n, passes, k) == pytest.approx(sum(draws) / len(draws), abs=1e-12)
 
 
 @settings(deadline=None)
@@ -178,13 +179,13 @@ def test_pass_at_k_against_drawing_every_set_of_k_trials(case):
 def test_pass_at_k_against_exact_counts(case):
     n, passes, k = case
     exact = 1 - math.comb(n - passes, k) / math.comb(n, k)
-    assert statistics.pass_at(n, passes, k) == pytest.approx(exact, abs=1e-9)
+    assert discrimination.pass_at(n, passes, k) == pytest.approx(exact, abs=1e-9)
 
 
 @settings(deadline=None)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1), st.floats(0, 1))
 def test_a_percentile_splits_the_values(values, share):
-    found = statistics.percentile(values, share)
+    found = discrimination.percentile(values, share)
     assert min(values) <= found <= max(values)
     last = len(values) - 1
     assert sum(v < found for v in values) <= math.ceil(share * last + 1e-6)
@@ -381,7 +382,7 @@ def test_a_verdict_of_an_older_version_is_read(tmp_path):
 
 
 def test_the_verdict_and_what_it_reads_need_no_numpy():
-    code = "import sys; import parallelhassnes.steps.verdict.kind; print(sorted({'numpy', 'scipy', 'pydantic.v1'} & set(sys.modules)))"
+    code = "import sys; import parallelhassnes.steps.verdict.verdict_step; print(sorted({'numpy', 'scipy', 'pydantic.v1'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -407,10 +408,10 @@ def test_an_analysis_of_an_attempt_that_another_followed_does_not_count(tmp_path
     made = {"trial": {"attempt": "1_a"}, "outcome": "bad_failure", "subtype": "x", "confidence": 1}
     (place / "final.json").write_text(json.dumps({"status": "succeeded", "analysis": made}))
     for attempt, missing in (("steps/t/attempts/1_a", False), ("steps/t/attempts/2_b", True), (None, True)):  # fmt: skip
-        (found,) = opinions.of_job(tmp_path, job, {"t": attempt})
+        (found,) = analysis_results.of_job(tmp_path, job, {"t": attempt})
         assert found.missing is missing
         assert found.blames is not missing
-    assert opinions.of_job(tmp_path, job, {}) == []
+    assert analysis_results.of_job(tmp_path, job, {}) == []
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import sys
 import pytest
 from stores import CHECKOUT
 
-from parallelhassnes.control.audit_ledger import read_lines
-from parallelhassnes.store import ledger
+from parallelhassnes.admin.audit.audit_ledger import read_lines
+from parallelhassnes.store.evidence import ledger
 
 
 def lines(folder):
@@ -77,7 +77,7 @@ def test_a_line_for_which_there_is_no_space_leaves_the_ledger_as_it_was(tmp_path
     fill(tmp_path)
     before = (tmp_path / ledger.LEDGER).read_bytes()
     code = (
-        "import sys; from pathlib import Path; from parallelhassnes.store import ledger\n"
+        "import sys; from pathlib import Path; from parallelhassnes.store.evidence import ledger\n"
         "try: ledger.append(Path(sys.argv[1]), 'retry', steps=['x' * 5000])\n"
         "except OSError as error: print(error.errno)"
     )

@@ -8,7 +8,7 @@ import time
 import pytest
 from stores import CHECKOUT, context, environment, job, put, shell, table
 
-from parallelhassnes.control.hold import pause
+from parallelhassnes.actions.pause_resume import pause
 from parallelhassnes.errors import StoreBusy
 from parallelhassnes.store import locks
 

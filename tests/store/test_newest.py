@@ -10,13 +10,13 @@ import pytest
 from stores import command, context, job, program, put, table
 
 from parallelhassnes import names
-from parallelhassnes.control.find import resolve
-from parallelhassnes.control.scoreboard import system_scoreboard
-from parallelhassnes.control.show import show
 from parallelhassnes.errors import UnknownId
+from parallelhassnes.refs import resolve
 from parallelhassnes.schedule import ingest
 from parallelhassnes.store import batches
 from parallelhassnes.store.layout import Layout
+from parallelhassnes.views.show import show
+from parallelhassnes.views.system_scoreboard import system_scoreboard
 
 YEAR = 365 * 86400.0
 

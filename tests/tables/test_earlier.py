@@ -5,7 +5,7 @@ import shutil
 import pytest
 from stores import CHECKOUT, context, program, states
 
-from parallelhassnes.control.submit import submit
+from parallelhassnes.actions.submit import submit
 from parallelhassnes.plan import AgentPlan
 from parallelhassnes.tables.expand import expand
 

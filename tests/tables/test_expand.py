@@ -12,9 +12,9 @@ import pytest
 
 from parallelhassnes.config import RetryConfig
 from parallelhassnes.plan import LEFT_OPEN, AgentPlan, Plan, ResumeFrom, Retry, TopUp, TrialSpec
-from parallelhassnes.tables.context import TableDefaults
 from parallelhassnes.tables.expand import expand
-from parallelhassnes.tables.trials import SANDBOX
+from parallelhassnes.tables.expanders.expansion import TableDefaults
+from parallelhassnes.tables.expanders.trials import SANDBOX
 
 from .conftest import Expand, Reject, command, make_task, table, trial
 
@@ -292,7 +292,7 @@ def test_a_byte_order_mark_and_an_unnamed_input(plan: Expand) -> None:
 
 def test_nothing_heavy_is_imported_to_look_at_commands(root: Path) -> None:
     code = (
-        "import sys, pathlib, parallelhassnes.tables.expand as e, parallelhassnes.tables.request\n"
+        "import sys, pathlib, parallelhassnes.tables.expand as e, parallelhassnes.tables.formats.request\n"
         'e.expand(b\'{"jobs":[{"steps":[{"command":["true"]}]}]}\', name=\'t\', base_dirs=[pathlib.Path()])\n'
         "print([m for m in sys.modules if m.split('.')[0] in ('harbor', 'litellm', 'httpx')])"
     )

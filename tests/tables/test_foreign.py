@@ -7,9 +7,9 @@ import pytest
 
 from parallelhassnes.errors import InvalidInput
 from parallelhassnes.plan import AgentPlan, Retry
-from parallelhassnes.tables.context import TableDefaults
 from parallelhassnes.tables.expand import expand_document
-from parallelhassnes.tables.trials import SANDBOX
+from parallelhassnes.tables.expanders.expansion import TableDefaults
+from parallelhassnes.tables.expanders.trials import SANDBOX
 
 from .conftest import Expand, Reject, make_task
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from parallelhassnes.errors import InvalidInput, Problem
 from parallelhassnes.tables.expand import expand, expand_document
-from parallelhassnes.tables.load import load
+from parallelhassnes.tables.parse.load import load
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
 KEYS = st.sampled_from(

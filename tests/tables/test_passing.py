@@ -3,9 +3,9 @@
 import pytest
 
 from parallelhassnes.errors import InvalidInput, UserError
-from parallelhassnes.tables import passing
 from parallelhassnes.tables.expand import expand_document
-from parallelhassnes.tables.request import RunRequest, merged
+from parallelhassnes.tables.expanders import passing
+from parallelhassnes.tables.formats.request import RunRequest, merged
 
 TOML = '[metadata.parallelhassnes.pass]\nreward = "of_task"\nat_least = 1\n'
 

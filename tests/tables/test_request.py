@@ -7,7 +7,7 @@ import pytest
 
 from parallelhassnes.errors import UserError
 from parallelhassnes.tables.expand import expand_document
-from parallelhassnes.tables.request import RunRequest, merged, table_for
+from parallelhassnes.tables.formats.request import RunRequest, merged, table_for
 
 
 def ids(document: Any, root: Path) -> list[str]:

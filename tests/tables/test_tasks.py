@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from parallelhassnes.tables.problems import Problems
-from parallelhassnes.tables.tasks import Wanted, tasks_in
+from parallelhassnes.tables.expanders.tasks import Wanted, tasks_in
+from parallelhassnes.tables.parse.located_errors import Problems
 
 from .conftest import make_task
 

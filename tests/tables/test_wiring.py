@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from parallelhassnes.plan import Loop
-from parallelhassnes.tables import templates
+from parallelhassnes.tables.expanders import templates
 
 from .conftest import Expand, Reject
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from stores import CHECKOUT, command, context, idle, job, program, put, read, shell, table, wait_for
 
-from parallelhassnes.control import audit
-from parallelhassnes.control.checkpoint import checkpoint
+from parallelhassnes.admin.audit import verify
+from parallelhassnes.admin.audit.make_checkpoint import checkpoint
 from parallelhassnes.errors import UserError
 from parallelhassnes.schedule.context import open_context
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.store import checkpoints, ledger
+from parallelhassnes.store.evidence import checkpoints, ledger
 
 pytestmark = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs OpenSSH's client")
 
@@ -58,7 +58,7 @@ def test_a_batchs_end_makes_a_checkpoint_of_what_is_new(root):
     assert f"{two['number']}.json sha256:" in said
     full = json.loads(program(root, "audit", "checkpoint", "--full", "--json").stdout)
     assert full["batches"] == 2
-    assert audit.verify(ctx.layout, against=[root / full["path"]]).ok
+    assert verify.verify(ctx.layout, against=[root / full["path"]]).ok
 
 
 def test_a_day_without_a_batchs_end_makes_one_too(root):
@@ -101,7 +101,7 @@ def test_a_signed_checkpoint_is_verified_with_openssh_alone(root, key, tmp_path)
     assert "kept elsewhere" in said.stdout
     beside = root / f"{done.path}.sig"
     beside.write_text(beside.read_text().replace("A", "B", 1))
-    found = audit.verify(ctx.layout)
+    found = verify.verify(ctx.layout)
     assert [each.place for each in found.problems] == [f"_system/checkpoints/{beside.name}"]
     beside.unlink()
     unsigned = program(root, "audit", "verify", "--signers", str(signers), check=False)
@@ -115,7 +115,7 @@ def test_a_key_that_cannot_sign_is_told_and_costs_no_checkpoint(root):
     with pytest.raises(UserError, match="there is no such file"):
         checkpoint(ctx, full=True)
     assert "nowhere" in (ctx.layout.system / "checkpoints.log").read_text()
-    assert audit.verify(ctx.layout).ok
+    assert verify.verify(ctx.layout).ok
 
 
 def test_a_hook_keeps_every_checkpoint_in_a_git_remote(root, key, tmp_path, monkeypatch):
@@ -144,7 +144,7 @@ def test_a_hook_keeps_every_checkpoint_in_a_git_remote(root, key, tmp_path, monk
     shown = subprocess.run(["git", "-C", str(remote), "show", f"main:{newest}.json"], capture_output=True)  # fmt: skip
     kept = tmp_path / "kept.json"
     kept.write_bytes(shown.stdout)
-    assert audit.verify(ctx.layout, against=[kept]).problems == []
+    assert verify.verify(ctx.layout, against=[kept]).problems == []
 
     remote.rename(tmp_path / "away.git")  # what cannot be sent is told, and sent later
     batch = put(ctx, table(job("j", command("s", "true"))))
@@ -152,12 +152,12 @@ def test_a_hook_keeps_every_checkpoint_in_a_git_remote(root, key, tmp_path, monk
     wait_for(lambda: idle(ctx) and made(ctx)[-1]["number"] > newest, batch)
     said = program(root, "audit", "checkpoint", check=False)
     assert (said.returncode, "was not sent: audit.hook ended with" in said.stdout) == (1, True)
-    notes = audit.verify(open_context(root).layout).notes
+    notes = verify.verify(open_context(root).layout).notes
     assert {note.what for note in notes} == {"unsent"}
     (tmp_path / "away.git").rename(remote)
     program(root, "audit", "checkpoint")
     assert f"{made(ctx)[-1]['number']}.json.sig" in there()
-    assert audit.verify(ctx.layout).notes == []
+    assert verify.verify(ctx.layout).notes == []
 
 
 class StampingAuthority:
@@ -253,9 +253,9 @@ def test_a_hook_has_every_checkpoint_stamped_by_a_time_stamping_authority(
         wait_for(lambda b=batch: any(b in each["batches"] for each in made(ctx)), "its checkpoint")
         said = program(root, "audit", "checkpoint", check=False)
         assert (said.returncode, "was not sent: audit.hook ended with" in said.stdout) == (1, True)
-        assert {note.what for note in audit.verify(open_context(root).layout).notes} == {"unsent"}
+        assert {note.what for note in verify.verify(open_context(root).layout).notes} == {"unsent"}
         assert not (anchor / f"{made(ctx)[-1]['number']}.json.tsr").exists()
     authority.answer = "a stamp"
     program(root, "audit", "checkpoint")
     assert all(holds(checkpoints.place(ctx.layout, n), n)[0] for n in checkpoints.numbers(ctx.layout) if n >= newest)  # fmt: skip
-    assert audit.verify(ctx.layout).notes == []
+    assert verify.verify(ctx.layout).notes == []

@@ -7,10 +7,11 @@ import pytest
 from harness import TEMP, make_task
 from stores import context, idle, job, program, put, shell, table, wait_for
 
-from parallelhassnes.control import audit, operate
-from parallelhassnes.control.find import resolve
-from parallelhassnes.control.report import planned
+from parallelhassnes.actions import cancel_retry
+from parallelhassnes.admin.audit import verify
 from parallelhassnes.errors import InvalidInput
+from parallelhassnes.refs import resolve
+from parallelhassnes.report import planned
 from parallelhassnes.schedule.tick import tick
 
 PLAN = {"question": "Does it pass?", "primary_metric": "pass rate", "stop_rule": "2 trials each"}
@@ -29,7 +30,7 @@ def test_it_is_the_first_line_of_the_ledger_and_its_hash_is_told_before(root):
     assert first["plan"]["question"] == "Does it pass?"
     tick(ctx)
     wait_for(lambda: idle(ctx), "the batch")
-    assert audit.verify(ctx.layout).ok
+    assert verify.verify(ctx.layout).ok
     with pytest.raises(InvalidInput, match="metric"):
         put(ctx, table(job("j", shell("s", "true")), plan={**PLAN, "metric": "x"}))
 
@@ -43,7 +44,7 @@ def test_the_report_says_what_was_planned_what_ran_and_what_deviates(root, tmp_p
     wait_for(lambda: idle(ctx), "the batch")
     found = planned.of(ctx.layout, batch)
     assert (found.sha256, found.trials, found.deviations) == (SHA, {"oracle": (2, 2, 2)}, ())
-    operate.retry(ctx, resolve(ctx.layout, f"{batch}/hello/oracle.1"), reason="once more")
+    cancel_retry.retry(ctx, resolve(ctx.layout, f"{batch}/hello/oracle.1"), reason="once more")
     wait_for(lambda: idle(ctx), "the retry")
     found = planned.of(ctx.layout, batch)
     assert len(found.deviations) == 1

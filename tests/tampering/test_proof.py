@@ -9,9 +9,9 @@ import pytest
 from harness import TEMP, make_task
 from stores import context, idle, program, put, read, table, wait_for
 
-from parallelhassnes.control import verify_claim
+from parallelhassnes.admin.audit import verify_claim
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.store import checkpoints
+from parallelhassnes.store.evidence import checkpoints
 
 PYTHON = shutil.which("python3.11") or "/usr/bin/python3"
 """One that does not have the program, and is not the one that runs it."""

@@ -9,9 +9,11 @@ import pytest
 from harness import TEMP, make_task
 from stores import attempt_dirs, command, context, idle, job, program, put, shell, table, wait_for
 
-from parallelhassnes.control import audit, gate, hold, operate, tokens
-from parallelhassnes.control.checkpoint import checkpoint
-from parallelhassnes.control.find import resolve
+from parallelhassnes.actions import approve, cancel_retry, pause_resume
+from parallelhassnes.admin import tokens
+from parallelhassnes.admin.audit import verify
+from parallelhassnes.admin.audit.make_checkpoint import checkpoint
+from parallelhassnes.refs import resolve
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.store.layout import Layout
 
@@ -38,14 +40,14 @@ def written(tmp_path_factory) -> tuple[Path, Path]:
     tick(ctx)
     live = ctx.layout.batch(second) / "b" / "steps" / "s" / "attempts"
     wait_for(lambda: live.exists() and any(live.iterdir()), "the step that is canceled")
-    operate.cancel(ctx, resolve(ctx.layout, f"{second}/b/s"))
-    gate.approve(ctx, f"{second}/b/g")
-    gate.reject(ctx, f"{second}/b/h", "no")
-    hold.pause(ctx, second)
-    hold.resume(ctx, second)
+    cancel_retry.cancel(ctx, resolve(ctx.layout, f"{second}/b/s"))
+    approve.approve(ctx, f"{second}/b/g")
+    approve.reject(ctx, f"{second}/b/h", "no")
+    pause_resume.pause(ctx, second)
+    pause_resume.resume(ctx, second)
     tokens.create(ctx, "ci", "read")
     wait_for(lambda: idle(ctx), "the batches")
-    operate.retry(ctx, resolve(ctx.layout, f"{second}/a/t"))
+    cancel_retry.retry(ctx, resolve(ctx.layout, f"{second}/a/t"))
     wait_for(lambda: idle(ctx), "the retry")
     (root / "quick").touch()
     program(root, "rerun", second, "--failed")
@@ -67,7 +69,7 @@ def store(written, tmp_path) -> tuple[Layout, Path]:
 
 
 def found(layout: Layout, kept: Path) -> list[tuple[str, str, str]]:
-    done = audit.verify(layout, against=[kept])
+    done = verify.verify(layout, against=[kept])
     return [(each.what, each.place, each.text) for each in done.problems]
 
 
@@ -93,7 +95,7 @@ def stepped(layout: Layout) -> Path:
 def test_a_store_without_changes_never_fails(store):
     layout, kept = store
     assert found(layout, kept) == []
-    done = audit.verify(layout, against=[kept])
+    done = verify.verify(layout, against=[kept])
     assert done.notes == []
     assert (done.batches, done.checkpoints >= 2) == (3, True)
 
@@ -114,8 +116,8 @@ def test_a_verdict_that_was_rewritten_is_found(store):
 
 def test_a_verdict_is_made_again_from_the_sealed_attempts(store):
     """Its own hash and the seal's fit, as after everything was written anew: only the attempts say otherwise."""
-    from parallelhassnes.control.audit_batch import BatchAudit
-    from parallelhassnes.control.audit_job import JobsAudit, TaskFolders
+    from parallelhassnes.admin.audit.audit_batch import BatchAudit
+    from parallelhassnes.admin.audit.audit_job import JobsAudit, TaskFolders
 
     layout, _ = store
     batch = swept(layout)
@@ -222,7 +224,7 @@ def test_a_task_that_was_edited_is_a_note_and_with_tasks_a_change(store):
     program(layout.root, "audit", "verify", "--against", str(kept), "--tasks")
     instruction = layout.root / "hello" / "instruction.md"
     instruction.write_text(instruction.read_text() + "Be quick.\n")
-    done = audit.verify(layout, against=[kept])
+    done = verify.verify(layout, against=[kept])
     assert done.ok
     assert {note.what for note in done.notes} == {"task"}
     said = program(layout.root, "audit", "verify", "--tasks", check=False)
@@ -317,13 +319,13 @@ def test_the_ledgers_of_an_earlier_version_are_read_and_what_they_lack_is_said(s
         path.write_bytes(made)
     for path in layout.runs.glob("2*/jobs.sha256"):
         path.unlink()
-    done = audit.verify(layout)
+    done = verify.verify(layout)
     assert done.problems == []
     assert {note.what for note in done.notes} == {"uncovered"}
     assert all("earlier version" in n.text or "no record" in n.text for n in done.notes)
     verdict = next(swept(layout).glob("*/verdict.json"))
     edit(verdict, '"passes":', '"passes":1')
-    assert [each.place.rpartition("/")[2] for each in audit.verify(layout).problems] == ["verdict.json"]  # fmt: skip
+    assert [each.place.rpartition("/")[2] for each in verify.verify(layout).problems] == ["verdict.json"]  # fmt: skip
 
 
 def test_a_store_that_runs_or_was_moved_does_not_fail(root, tmp_path):
@@ -332,10 +334,10 @@ def test_a_store_that_runs_or_was_moved_does_not_fail(root, tmp_path):
     batch = put(ctx, table(job("j", shell("s", f"until test -e {flag}; do sleep 0.02; done"), shell("t", "exit 1"))))  # fmt: skip
     tick(ctx)
     wait_for(lambda: len(list(attempt_dirs(ctx, batch))) == 2, "both")
-    hold.pause(ctx, batch)
-    done = audit.verify(ctx.layout)
+    pause_resume.pause(ctx, batch)
+    done = verify.verify(ctx.layout)
     assert done.ok, done.problems
-    hold.resume(ctx, batch)
+    pause_resume.resume(ctx, batch)
     flag.touch()
     wait_for(lambda: idle(ctx), "the end")
     kept = tmp_path / "kept.json"

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from parallelhassnes.control.audit import verify
+from parallelhassnes.admin.audit.verify import verify
 from parallelhassnes.schedule.context import Context
 from tests.faults import invariants
 from tests.stores import context, program, wait_for

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from parallelhassnes.control.cron import crontab_line
+from parallelhassnes.admin.cron import crontab_line
 from parallelhassnes.store.layout import Layout
 from tests.stores import CHECKOUT, environment, tickets
 from tests.together import shapes

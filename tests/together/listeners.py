@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from parallelhassnes.store import ledger
+from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
 from tests.stores import tickets
 from tests.together.servers import Client, Gone

@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parallelhassnes.control.batch_scoreboard import batch_scoreboard
-from parallelhassnes.store import attempts, batches, currents, ledger
+from parallelhassnes.store import attempts, batches, currents
+from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import parse_time
+from parallelhassnes.views.batch_scoreboard import batch_scoreboard
 
 type Outcome = dict[str, Any]
 

@@ -10,8 +10,8 @@ from parallelhassnes.api.pages import (
     assets,
     attempt,
     batch,
-    door,
-    lines,
+    log_view,
+    login,
     operate,
     overview,
     steps,
@@ -19,5 +19,5 @@ from parallelhassnes.api.pages import (
 )
 
 router = APIRouter(include_in_schema=False)
-for module in (assets, door, overview, batch, steps, lines, attempt, submit, operate):
+for module in (assets, login, overview, batch, steps, log_view, attempt, submit, operate):
     router.include_router(module.router)

@@ -7,20 +7,20 @@ from typing import Any, Literal, NamedTuple
 from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
-from parallelhassnes.api.pages import lines, said
+from parallelhassnes.api.live.server_state import SiteHere
+from parallelhassnes.api.pages import action_list, log_view
 from parallelhassnes.api.pages.render import PageRoute, link, page, query
-from parallelhassnes.api.site import SiteHere
-from parallelhassnes.control.attempt_analyses import Said, analyses_of
-from parallelhassnes.control.explain import explain
-from parallelhassnes.control.find import Found, resolve
-from parallelhassnes.control.ledger_lines import about_attempt
-from parallelhassnes.control.logs import Logs
-from parallelhassnes.control.reproduce import commands
-from parallelhassnes.control.show import ShowDocument, show
-from parallelhassnes.control.trajectory import read_trajectory
+from parallelhassnes.attempt_data.follow_logs import Logs
+from parallelhassnes.attempt_data.reproduce import commands
+from parallelhassnes.attempt_data.trajectory import read_trajectory
 from parallelhassnes.errors import UnknownId
+from parallelhassnes.refs import Found, resolve
+from parallelhassnes.results.attempt_analyses import Said, analyses_of
 from parallelhassnes.store import attempts
 from parallelhassnes.store.layout import Layout
+from parallelhassnes.views.explain import explain
+from parallelhassnes.views.history import about_attempt
+from parallelhassnes.views.show import ShowDocument, show
 
 router = APIRouter(route_class=PageRoute)
 
@@ -64,7 +64,7 @@ def attempt_page(
     said_of_it = analyses_of(site.layout, found)
     return page(
         request, "attempt.html", found=found, state=state, shown=document, part=part, address=address,
-        history=_history(site.layout, found), said=said.done(request), ended=attempts.is_sealed(folder),
+        history=_history(site.layout, found), said=action_list.done(request), ended=attempts.is_sealed(folder),
         tabs=_tabs(document, address, said_of_it), analyses=said_of_it, commands=commands(site.layout, found),
         why=_why(site, found), trial=(document.report or {}).get("trial"),
         **_part(site.layout, found, folder, document, part, file, at, before, line, number),
@@ -123,7 +123,7 @@ def _part(
         logs = Logs(layout, folder, found).files()
         chosen = file or _first(logs, document)
         there = bool(chosen) and (chosen in logs or bool(file))
-        seen = lines.view(folder, chosen, at=at, before=before, line=line) if there else None
+        seen = log_view.view(folder, chosen, at=at, before=before, line=line) if there else None
         return {"logs": logs, "file": chosen, "view": seen}
     if part == "report":
         pretty = (

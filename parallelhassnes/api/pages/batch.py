@@ -6,29 +6,29 @@ from typing import Literal, NamedTuple
 from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
-from parallelhassnes.api.pages import said
+from parallelhassnes.actions import budget as budgets
+from parallelhassnes.actions.budget import SharedLine
+from parallelhassnes.api.live.server_state import SiteHere
+from parallelhassnes.api.pages import action_list
 from parallelhassnes.api.pages.render import PageRoute, link, page
-from parallelhassnes.api.site import SiteHere
-from parallelhassnes.control import budget as budgets
-from parallelhassnes.control import fold as folds
-from parallelhassnes.control import pace
-from parallelhassnes.control.batch_scoreboard import batch_scoreboard
-from parallelhassnes.control.budget import SharedLine
-from parallelhassnes.control.bulk import bulk
-from parallelhassnes.control.find import resolve
-from parallelhassnes.control.fold import Fold
-from parallelhassnes.control.ledger_lines import operators_words
-from parallelhassnes.control.log_window import last_line
-from parallelhassnes.control.matrix import Row
-from parallelhassnes.control.results import GroupLine
-from parallelhassnes.control.results import results as results_of
-from parallelhassnes.control.running import HeartbeatWatch
-from parallelhassnes.control.scoreboard_models import BatchScoreboard, FailedStep
-from parallelhassnes.control.trial_rows import choose
+from parallelhassnes.attempt_data.log_window import last_line
+from parallelhassnes.gc_paused import bulk
+from parallelhassnes.refs import resolve
+from parallelhassnes.results.aggregate import GroupLine
+from parallelhassnes.results.aggregate import results as results_of
+from parallelhassnes.results.collect import choose
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.store import batches, ledger, members
+from parallelhassnes.store import batches, members
 from parallelhassnes.store.attempts import LOGS
+from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
+from parallelhassnes.views import pace, projection
+from parallelhassnes.views.batch_scoreboard import batch_scoreboard
+from parallelhassnes.views.history import operators_words
+from parallelhassnes.views.projection import Fold
+from parallelhassnes.views.results_matrix import Row
+from parallelhassnes.views.running import HeartbeatWatch
+from parallelhassnes.views.scoreboard_models import BatchScoreboard, FailedStep
 
 router = APIRouter(route_class=PageRoute)
 
@@ -79,7 +79,7 @@ def batch_page(
         failures=_groups(board), control=control, gates=board.gates[:MOST_GATES],
         priority=batches.read_about(batch_dir).get("priority", 0) if control.priority is None else control.priority,
         budget=budgets.of_batches(ctx, [text]).get(text), shared=_of_experiment(ctx, board.experiment),
-        words=operators_words(batch_dir), said=said.done(request), too_many=not few,
+        words=operators_words(batch_dir), said=action_list.done(request), too_many=not few,
         results=_results(site.layout, text, ledger.size(batch_dir)) if few or results else [],
     )  # fmt: skip
 
@@ -123,7 +123,7 @@ class _Chosen:
 
 @bulk
 def _look(layout: Layout, batch_id: str, chosen: _Chosen) -> tuple[Fold, BatchScoreboard]:
-    fold = folds.load(layout.batch(batch_id))
+    fold = projection.load(layout.batch(batch_id))
     return fold, batch_scoreboard(layout, batch_id, _watch, fold, chosen)
 
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from parallelhassnes.control import words
-from parallelhassnes.control.pace import CostPoint
-from parallelhassnes.control.scoreboard_models import Counts
+from parallelhassnes import formatting
 from parallelhassnes.store.records import parse_time
+from parallelhassnes.views.pace import CostPoint
+from parallelhassnes.views.scoreboard_models import Counts
 
 ORDER = (
     "succeeded", "failed", "lost", "needs_attention", "canceled", "running", "ready", "blocked",
@@ -64,7 +64,7 @@ def cost(points: Sequence[CostPoint]) -> Markup:
         y = _HEIGHT - point.usd / top * (_HEIGHT - 8)
         path.append(f"{'L' if path else 'M'}{x:.1f} {before:.1f} L{x:.1f} {y:.1f}")
         before = y
-    said = f"cost so far, up to {words.money(top)} after {words.duration(end - start)}"
+    said = f"cost so far, up to {formatting.money(top)} after {formatting.duration(end - start)}"
     inside = Markup('<path class="curve" d="{}"/>').format(" ".join(path))
     figure = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>')
     return figure.format(f"{_WIDTH:.0f}", f"{_HEIGHT:.0f}", said, inside)

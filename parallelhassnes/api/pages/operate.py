@@ -10,20 +10,20 @@ from typing import Annotated, NamedTuple
 from fastapi import APIRouter, Depends, Form, Request
 from starlette.responses import RedirectResponse, Response
 
-from parallelhassnes.api.auth import needs
-from parallelhassnes.api.pages import said
-from parallelhassnes.api.pages.door import own_page
+from parallelhassnes.actions import approve, budget, pause_resume
+from parallelhassnes.actions import cancel_retry as operations
+from parallelhassnes.actions.cancel_retry import Only, Target
+from parallelhassnes.api.http.auth import needs
+from parallelhassnes.api.live.server_state import SiteHere
+from parallelhassnes.api.pages import action_list
+from parallelhassnes.api.pages.login import own_page
 from parallelhassnes.api.pages.render import PageRoute, page
-from parallelhassnes.api.site import SiteHere
-from parallelhassnes.control import budget, gate, hold
-from parallelhassnes.control import operate as operations
-from parallelhassnes.control.find import resolve
-from parallelhassnes.control.ledger_lines import operators_words
-from parallelhassnes.control.operate import Only, Target
 from parallelhassnes.errors import UserError
 from parallelhassnes.names import nearest
+from parallelhassnes.refs import resolve
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.store import queue_keys
+from parallelhassnes.store.queue import queue_keys
+from parallelhassnes.views.history import operators_words
 
 router = APIRouter(route_class=PageRoute)
 
@@ -56,7 +56,7 @@ def operate_page(request: Request, site: SiteHere) -> Response:
     ctx = site.context()
     board = site.board_now()
     return page(
-        request, "operate.html", board=board, words=operators_words(site.layout.system), said=said.done(request),
+        request, "operate.html", board=board, words=operators_words(site.layout.system), said=action_list.done(request),
         batches=[b for b in board.batches if b.state in ("running", "waiting", "blocked")][:MOST_BATCHES],
         budgets=budget.every_shared(ctx), keys=_keys(ctx, [line.queue_key for line in board.queue]), lines={k.queue_key: k for k in board.queue},
         own_limits={
@@ -92,7 +92,7 @@ def say(
         site.context(), Said(target, reason, _number(number), only, _amount(usd), _number(tokens))
     )
     return RedirectResponse(
-        said.address(own_page(back), came.word or word, came.target, came.touched, was), 303
+        action_list.address(own_page(back), came.word or word, came.target, came.touched, was), 303
     )
 
 
@@ -114,7 +114,7 @@ def _amount(text: str) -> float | None:
         raise UserError(f"{text} is not an amount", fix="give USD, as 12.50") from None
 
 
-def _held(act: Callable[[Context, str, str], hold.Held]) -> Callable[[Context, Said], Came]:
+def _held(act: Callable[[Context, str, str], pause_resume.Held]) -> Callable[[Context, Said], Came]:
     def done(ctx: Context, form: Said) -> Came:
         act(ctx, form.target, form.reason)
         return Came(form.target)
@@ -125,12 +125,12 @@ def _held(act: Callable[[Context, str, str], hold.Held]) -> Callable[[Context, S
 def _limit(ctx: Context, form: Said) -> Came:
     if form.number is not None and form.number < 1:
         raise UserError("a limit is at least 1", fix="pause the key to start nothing on it")
-    hold.limit(ctx, form.target, form.number, form.reason)
+    pause_resume.limit(ctx, form.target, form.number, form.reason)
     return Came(form.target)
 
 
 def _priority(ctx: Context, form: Said) -> Came:
-    hold.priority(ctx, form.target, form.number or 0, form.reason)
+    pause_resume.priority(ctx, form.target, form.number or 0, form.reason)
     return Came(form.target)
 
 
@@ -151,12 +151,12 @@ def _shared_budget(scope: budget.Scope) -> Callable[[Context, Said], Came]:
 
 
 def _approve(ctx: Context, form: Said) -> Came:
-    done = gate.approve(ctx, form.target, form.reason)
+    done = approve.approve(ctx, form.target, form.reason)
     return Came(done.target, len(done.steps))
 
 
 def _reject(ctx: Context, form: Said) -> Came:
-    done = gate.reject(ctx, form.target, form.reason)
+    done = approve.reject(ctx, form.target, form.reason)
     return Came(done.target, len(done.steps))
 
 
@@ -190,8 +190,8 @@ def _target(ctx: Context, text: str) -> Target:
 
 
 _ACTS: dict[str, Callable[[Context, Said], Came]] = {
-    "pause": _held(hold.pause), "resume": _held(hold.resume), "close": _held(hold.close),
-    "reopen": _held(hold.reopen), "drain": _held(hold.drain), "undrain": _held(hold.undrain),
+    "pause": _held(pause_resume.pause), "resume": _held(pause_resume.resume), "close": _held(pause_resume.close),
+    "reopen": _held(pause_resume.reopen), "drain": _held(pause_resume.drain), "undrain": _held(pause_resume.undrain),
     "limit": _limit, "priority": _priority, "cancel": _cancel, "retry": _retry,
     "approve": _approve, "reject": _reject, "budget": _budget, "budget-key": _shared_budget("key"),
     "budget-experiment": _shared_budget("experiment"),

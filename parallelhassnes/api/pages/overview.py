@@ -5,11 +5,11 @@ from typing import Literal, NamedTuple
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from parallelhassnes.actions import budget
+from parallelhassnes.api.live.server_state import SiteHere
 from parallelhassnes.api.pages.render import PageRoute, page
-from parallelhassnes.api.site import SiteHere
-from parallelhassnes.control import budget
-from parallelhassnes.control.rejected import newest_rejected
-from parallelhassnes.control.scoreboard_models import BatchLine
+from parallelhassnes.views.rejected import newest_rejected
+from parallelhassnes.views.scoreboard_models import BatchLine
 
 router = APIRouter(route_class=PageRoute)
 

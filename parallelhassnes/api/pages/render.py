@@ -18,12 +18,12 @@ from markupsafe import Markup
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, Response
 
-from parallelhassnes import __version__
-from parallelhassnes.api.auth import CSRF_FIELD, Who
-from parallelhassnes.api.pages import charts, marks, said
+from parallelhassnes import __version__, formatting
+from parallelhassnes.admin import tokens
+from parallelhassnes.api.http.auth import CSRF_FIELD, Who
+from parallelhassnes.api.live.server_state import site_of
+from parallelhassnes.api.pages import action_list, charts, icons
 from parallelhassnes.api.pages.ansi import line_html
-from parallelhassnes.api.site import site_of
-from parallelhassnes.control import tokens, words
 from parallelhassnes.errors import UnknownId, UserError
 
 _ADDRESS = re.compile(r'((?:href|src|action|data-events|data-address)=")/(?!/)')
@@ -54,7 +54,7 @@ def _surroundings(request: Request) -> dict[str, Any]:
             CSRF_FIELD, who.csrf if who else ""
         ),
         "path": request.url.path,
-        "back": said.address_of(request),
+        "back": action_list.address_of(request),
         "version": __version__,
         "root": str(site_of(request).layout.root),
     }
@@ -96,12 +96,12 @@ def _templates() -> Environment:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     found.filters.update(
-        duration=words.duration, money=words.money, number=words.number, reward=words.reward, size=words.size, counted=words.counted,
-        between=words.between, seconds=marks.seconds, when=marks.when, ago=marks.ago, url=link,
+        duration=formatting.duration, money=formatting.money, number=formatting.number, reward=formatting.reward, size=formatting.size, counted=formatting.counted,
+        between=formatting.between, seconds=icons.seconds, when=icons.when, ago=icons.ago, url=link,
     )  # fmt: skip
     found.globals.update(
         bar=charts.bar, meter=charts.meter, interval=charts.interval, cost_chart=charts.cost,
-        state_word=marks.state_word, query=query, attempt_url=attempt_url, line_html=line_html,
+        state_word=icons.state_word, query=query, attempt_url=attempt_url, line_html=line_html,
     )  # fmt: skip
     return found
 

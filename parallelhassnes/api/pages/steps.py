@@ -3,12 +3,12 @@
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from parallelhassnes.api.pages import said
+from parallelhassnes.api.live.server_state import SiteHere
+from parallelhassnes.api.pages import action_list
 from parallelhassnes.api.pages.render import PageRoute, page
-from parallelhassnes.api.site import SiteHere
-from parallelhassnes.control.find import resolve
-from parallelhassnes.control.scoreboard_models import GatedStep
-from parallelhassnes.control.show import ShowDocument, StepLine, show
+from parallelhassnes.refs import resolve
+from parallelhassnes.views.scoreboard_models import GatedStep
+from parallelhassnes.views.show import ShowDocument, StepLine, show
 
 router = APIRouter(route_class=PageRoute)
 
@@ -42,7 +42,7 @@ def steps_page(
     return page(
         request, "steps.html", batch_id=found.batch_id, job=found.job_id or "", agent=agent, state=state,
         steps=shown, found=len(steps), number=number, pages=pages, failure=failure, verdict=document.verdict,
-        gated=gated, gates=_gates(shown, document.steps), said=said.done(request),
+        gated=gated, gates=_gates(shown, document.steps), said=action_list.done(request),
     )  # fmt: skip
 
 

@@ -10,19 +10,19 @@ from typing import Annotated, Any, NamedTuple
 from fastapi import APIRouter, Depends, File, Form, Request, UploadFile
 from starlette.responses import RedirectResponse, Response
 
-from parallelhassnes.api.auth import needs
+from parallelhassnes.actions import submit as control
+from parallelhassnes.actions import uploads
+from parallelhassnes.actions.error_annotations import Marked, mark
+from parallelhassnes.actions.submit import plan_table
+from parallelhassnes.actions.uploads import Archive, Uploaded
+from parallelhassnes.api.http.auth import needs
+from parallelhassnes.api.live.server_state import SiteHere
 from parallelhassnes.api.pages.render import PageRoute, link, page
-from parallelhassnes.api.site import SiteHere
-from parallelhassnes.control import submit as control
-from parallelhassnes.control import uploads
-from parallelhassnes.control.forecast import Forecast, forecast
-from parallelhassnes.control.marked_table import Marked, mark
-from parallelhassnes.control.submit import plan_table
-from parallelhassnes.control.uploads import Archive, Uploaded
 from parallelhassnes.errors import InvalidInput, Problem, UserError
 from parallelhassnes.plan import Plan
+from parallelhassnes.results.eta import Forecast, forecast
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.tables.request import RunRequest, table_for
+from parallelhassnes.tables.formats.request import RunRequest, table_for
 
 router = APIRouter(route_class=PageRoute)
 

@@ -18,11 +18,17 @@ from typing import Any, BinaryIO, NamedTuple
 
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import AgentPolicy
-from parallelhassnes.steps import report
-from parallelhassnes.steps.agent.cli import AgentCli, EventReader, Request, Tokens, Transcript
+from parallelhassnes.steps import final_report
+from parallelhassnes.steps.agent.adapters.agent_cli import (
+    AgentCli,
+    EventReader,
+    Request,
+    Tokens,
+    Transcript,
+)
 from parallelhassnes.steps.agent.files import clear
-from parallelhassnes.steps.kinds import Failure
-from parallelhassnes.steps.untrusted import first_line, open_file, read_bytes
+from parallelhassnes.steps.safe_read import first_line, open_file, read_bytes
+from parallelhassnes.steps.step_types import Failure
 from parallelhassnes.store import atomic
 
 PROMPT, SCHEMA, MESSAGE, HOME, ERRORS = (
@@ -254,7 +260,7 @@ def parsed(said: Transcript, text: str, schema: Mapping[str, Any]) -> tuple[Any,
         except (ValueError, RecursionError):
             what = "is prose, not JSON" if text.strip() else "is empty"
             return None, [f"/: the last message {what}"]
-    return document, report.problems(document, schema)
+    return document, final_report.problems(document, schema)
 
 
 def _unfenced(text: str) -> str:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from parallelhassnes.steps import untrusted
+from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.agent import files, live
-from parallelhassnes.steps.kinds import Attempt, Failure, Outcome, Status, WorkerEnd
+from parallelhassnes.steps.step_types import Attempt, Failure, Outcome, Status, WorkerEnd
 
 FAILED = frozenset({"failed", "failure", "error"})
 ATTENTION = frozenset({"needs_attention", "blocked", "needs_review"})
@@ -65,18 +65,18 @@ def _problem_line(problems: list[str]) -> str:
 
 
 def _word(report: Any) -> str:
-    status = untrusted.mapping(report).get("status")
+    status = safe_read.mapping(report).get("status")
     return status.lower() if isinstance(status, str) else ""
 
 
 def _said(facts: files.OutcomeFacts) -> str:
-    summary = untrusted.mapping(facts.report).get("summary")
-    return untrusted.first_line(summary) if isinstance(summary, str) else "it does not say why"
+    summary = safe_read.mapping(facts.report).get("summary")
+    return safe_read.first_line(summary) if isinstance(summary, str) else "it does not say why"
 
 
 def _summary(facts: files.OutcomeFacts | None, status: Status, failure: Failure | None) -> str:
     text = facts.text if facts is not None else ""
-    summary = untrusted.mapping(facts.report if facts else None).get("summary")
+    summary = safe_read.mapping(facts.report if facts else None).get("summary")
     if isinstance(summary, str) and summary.strip() and facts is not None and not facts.problems:
         said = summary
     elif text.strip():
@@ -117,7 +117,7 @@ def _from_events(attempt: Attempt) -> files.OutcomeFacts:
     """What the events tell of a run whose worker could not."""
     said, tokens = live.look(attempt)
     return files.OutcomeFacts(
-        complete=False, text=untrusted.text(said.message, files.MOST_TEXT) or "", thread_id=said.thread_id,
+        complete=False, text=safe_read.text(said.message, files.MOST_TEXT) or "", thread_id=said.thread_id,
         model=said.model, cost_usd=said.cost_usd, tool_calls=said.tool_calls,
         tokens=files.Count(input=tokens.input, cache=tokens.cache, output=tokens.output),
     )  # fmt: skip

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import ArtifactExpected
-from parallelhassnes.steps import report, untrusted
+from parallelhassnes.steps import final_report, safe_read
 from parallelhassnes.steps.agent.files import ARTIFACTS, ArtifactFacts
 
 MOST_FILES = 100
@@ -58,7 +58,7 @@ def _problems(expected: ArtifactExpected, path: Path) -> list[str]:
     if path.stat().st_size > MOST_BYTES:
         return ["is too large to be looked into"]
     try:
-        document = json.loads(untrusted.read_bytes(path, MOST_BYTES) or b"")
+        document = json.loads(safe_read.read_bytes(path, MOST_BYTES) or b"")
     except (ValueError, RecursionError):
         return ["is not JSON"]
-    return report.problems(document, expected.json_schema)
+    return final_report.problems(document, expected.json_schema)

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from parallelhassnes.steps.untrusted import read_object
+from parallelhassnes.steps.safe_read import read_object
 from parallelhassnes.store import walk
 
 MOST_TEXT = 4000

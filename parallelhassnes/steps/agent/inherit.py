@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from parallelhassnes.steps.agent.resume import Origin
-from parallelhassnes.steps.kinds import Attempt
-from parallelhassnes.steps.untrusted import mapping, read_object
+from parallelhassnes.steps.safe_read import mapping, read_object
+from parallelhassnes.steps.step_types import Attempt
 from parallelhassnes.store import attempts
 
 

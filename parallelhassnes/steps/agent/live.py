@@ -6,10 +6,10 @@ from pydantic import ValidationError
 
 from parallelhassnes.plan import AgentPlan
 from parallelhassnes.steps.agent import files
+from parallelhassnes.steps.agent.adapters.agent_cli import Tokens, Transcript
+from parallelhassnes.steps.agent.adapters.by_name import agent
 from parallelhassnes.steps.agent.ask import HOME, read_events, tokens_so_far
-from parallelhassnes.steps.agent.cli import Tokens, Transcript
-from parallelhassnes.steps.agent.named import agent
-from parallelhassnes.steps.kinds import Attempt
+from parallelhassnes.steps.step_types import Attempt
 
 
 class Seen(NamedTuple):

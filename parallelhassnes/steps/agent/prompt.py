@@ -5,8 +5,8 @@ from typing import Any
 
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import AgentPlan
-from parallelhassnes.steps import givens
-from parallelhassnes.steps.kinds import Attempt
+from parallelhassnes.steps import prompt_inputs
+from parallelhassnes.steps.step_types import Attempt
 
 
 def whole(attempt: Attempt, plan: AgentPlan) -> str:
@@ -18,9 +18,9 @@ def whole(attempt: Attempt, plan: AgentPlan) -> str:
     texts = [
         _text(plan.pack_prompt, plan.pack_prompt_ref), _text(plan.prompt, plan.prompt_ref), plan.append_prompt,
     ]  # fmt: skip
-    given = givens.rest(attempt, texts if plan.templates else [])
+    given = prompt_inputs.rest(attempt, texts if plan.templates else [])
     if plan.templates:
-        texts = givens.fill(attempt, texts)
+        texts = prompt_inputs.fill(attempt, texts)
     parts = [text.rstrip("\n") for text in (*texts, *given)]
     return "\n\n".join(part for part in parts if part) + "\n"
 

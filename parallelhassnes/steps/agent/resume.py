@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import ResumeFrom
 from parallelhassnes.steps.agent import files
+from parallelhassnes.steps.agent.adapters.agent_cli import AgentCli
 from parallelhassnes.steps.agent.ask import HOME
-from parallelhassnes.steps.agent.cli import AgentCli
-from parallelhassnes.steps.kinds import Attempt
-from parallelhassnes.steps.untrusted import mapping, read_object, text
+from parallelhassnes.steps.safe_read import mapping, read_object, text
+from parallelhassnes.steps.step_types import Attempt
 from parallelhassnes.store import atomic, attempts
 from parallelhassnes.store.layout import Layout
 

@@ -18,12 +18,12 @@ from pydantic import ValidationError
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import AgentPlan
 from parallelhassnes.steps.agent import expected, files, inherit, prompt, resume, worktree
+from parallelhassnes.steps.agent.adapters.agent_cli import AgentCli, Tokens
+from parallelhassnes.steps.agent.adapters.by_name import agent
 from parallelhassnes.steps.agent.ask import HOME, Answer, Conversation, request_of
-from parallelhassnes.steps.agent.cli import AgentCli, Tokens
 from parallelhassnes.steps.agent.conclude import judge
-from parallelhassnes.steps.agent.named import agent
-from parallelhassnes.steps.agent.report import SCHEMA
-from parallelhassnes.steps.kinds import Attempt, Failure
+from parallelhassnes.steps.agent.default_report import SCHEMA
+from parallelhassnes.steps.step_types import Attempt, Failure
 from parallelhassnes.store import atomic, locks
 from parallelhassnes.store.layout import Layout
 

@@ -7,12 +7,13 @@ the schema is a failure of the engine.
 
 import os
 
-from parallelhassnes.steps import trial_paths, untrusted
+from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.analysis import asking, evidence, known, material, rules
 from parallelhassnes.steps.analysis.case import Case
 from parallelhassnes.steps.analysis.engine import Engine, EngineFailed, Question, Reply, engine
 from parallelhassnes.steps.analysis.record import Analysis, Answer, EngineRef, Tokens, TrialRef
-from parallelhassnes.steps.kinds import Attempt
+from parallelhassnes.steps.step_types import Attempt
+from parallelhassnes.steps.trial import trial_paths
 
 TIMES = 2
 FOLDER = "engine"
@@ -28,7 +29,7 @@ def analyse(attempt: Attempt, case: Case, trial: TrialRef) -> Analysis:
         EngineFailed: the engine did not answer, or not in its schema.
     """
     spec = attempt.step.spec
-    name = untrusted.text(spec.get("engine")) or "rules"
+    name = safe_read.text(spec.get("engine")) or "rules"
     facts = known.facts(case)
     proven = rules.decide(case)
     if name == "rules" or (spec.get("only_unknown") and proven.outcome != "unknown"):

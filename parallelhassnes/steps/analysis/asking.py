@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from parallelhassnes.steps.analysis.case import Case
 from parallelhassnes.steps.analysis.record import Answer
 from parallelhassnes.steps.analysis.taxonomy import OUTCOMES, SUBTYPES, contradiction, fits
-from parallelhassnes.steps.untrusted import sequence
+from parallelhassnes.steps.safe_read import sequence
 
 _SAYABLE = [outcome for outcome in OUTCOMES if outcome != "unknown"]
 

@@ -5,10 +5,10 @@ from functools import cached_property
 from pathlib import Path
 
 from parallelhassnes.plan import JobSpec, StepSpec
-from parallelhassnes.steps import untrusted
+from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.analysis.record import TrialRef
-from parallelhassnes.steps.analysis.trial_files import TrialFiles
 from parallelhassnes.steps.trial_data import facts
+from parallelhassnes.steps.trial_data.trial_files import TrialFiles
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,14 @@ class Case:
     @cached_property
     def exception(self) -> tuple[str, str, str] | None:
         """Type, message and class of the exception that ended the trial or stands beside its reward."""
-        found = untrusted.mapping(self.files.trial.get("exception"))
+        found = safe_read.mapping(self.files.trial.get("exception"))
         if not found:
-            for step in untrusted.sequence(self.files.trial.get("steps")):
-                found = untrusted.mapping(untrusted.mapping(step).get("exception")) or found
-        name = untrusted.text(found.get("type"), 200)
+            for step in safe_read.sequence(self.files.trial.get("steps")):
+                found = safe_read.mapping(safe_read.mapping(step).get("exception")) or found
+        name = safe_read.text(found.get("type"), 200)
         if name is None:
             return None
-        return name, untrusted.text(found.get("message"), 4000) or "", str(found.get("class") or "")
+        return name, safe_read.text(found.get("message"), 4000) or "", str(found.get("class") or "")
 
     @property
     def failure_class(self) -> str | None:
@@ -80,5 +80,5 @@ def reference(case: Case, job: JobSpec) -> TrialRef:
         batch_id=job.batch_id, job_id=job.job_id, step_id=files.step.step_id,
         attempt=name, run_id=name.partition("_")[2],
         agent=files.agent, model=files.facts.model,
-        task=untrusted.text(files.step.spec.get("task_name")), reward=case.reward,
+        task=safe_read.text(files.step.spec.get("task_name")), reward=case.reward,
     )  # fmt: skip

@@ -1,8 +1,8 @@
 """The engines ``codex`` and ``claude``: the agents' own programs, once, read-only, in the trial's attempt folder."""
 
+from parallelhassnes.steps.agent.adapters.agent_cli import NotInstalled
+from parallelhassnes.steps.agent.adapters.by_name import agent
 from parallelhassnes.steps.agent.ask import ask
-from parallelhassnes.steps.agent.cli import NotInstalled
-from parallelhassnes.steps.agent.named import agent
 from parallelhassnes.steps.analysis.engine import Engine, EngineFailed, Question, Reply
 from parallelhassnes.steps.analysis.record import Tokens
 

@@ -12,10 +12,11 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parallelhassnes.steps import trial_preload, untrusted
+from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.analysis.engine import Engine, EngineFailed, Question, Reply
 from parallelhassnes.steps.analysis.record import Tokens
 from parallelhassnes.steps.failure_evidence import verdict_of
+from parallelhassnes.steps.trial import preload
 
 if TYPE_CHECKING:
     from harbor.models.trial.result import TrialResult
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 AGENT = "claude-code"
 RESULT = "analysis.json"
 CONFIDENCE = 0.6
-_SANDBOX = "parallelhassnes.steps.sandbox.environment:SandboxEnvironment"
+_SANDBOX = "parallelhassnes.sandbox.environment:SandboxEnvironment"
 
 
 class HarborEngine:
@@ -33,7 +34,7 @@ class HarborEngine:
         if not question.case.scored:
             line = "Harbor's rubric says nothing about a trial without a reward"
             raise EngineFailed("agent_error", line)
-        trial_preload.set_harbor_environment(os.environ)
+        preload.set_harbor_environment(os.environ)
         task = _wrapper(question)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what agents import
@@ -45,10 +46,10 @@ class HarborEngine:
                 [question.folder / question.name / "agent"],
             )  # fmt: skip
             said = verdict.said or found.exception_message
-            line = f"{found.exception_type}: {untrusted.first_line(said)}"
+            line = f"{found.exception_type}: {safe_read.first_line(said)}"
             raise EngineFailed(verdict.failure_class, line, said)
         found_at = question.folder / question.name / "artifacts" / RESULT
-        document = untrusted.read_object(found_at)
+        document = safe_read.read_object(found_at)
         read, cached, written, cost = result.compute_token_cost_totals()
         return Reply(
             None if document is None else translated(document, passed=question.case.passed),
@@ -59,9 +60,9 @@ class HarborEngine:
 
 def translated(document: dict[str, Any], *, passed: bool) -> dict[str, Any] | None:
     """Harbor's checks as an answer; None where they are not of its shape."""
-    checks = untrusted.mapping(document.get("checks"))
-    hacking = untrusted.mapping(checks.get("reward_hacking"))
-    specified = untrusted.mapping(checks.get("task_specification"))
+    checks = safe_read.mapping(document.get("checks"))
+    hacking = safe_read.mapping(checks.get("reward_hacking"))
+    specified = safe_read.mapping(checks.get("task_specification"))
     if not hacking.get("outcome") or not specified.get("outcome"):
         return None
     if passed:
@@ -70,8 +71,8 @@ def translated(document: dict[str, Any], *, passed: bool) -> dict[str, Any] | No
     else:
         bad, what = specified["outcome"] == "fail", specified
         said = ("bad_failure", "underspecified") if bad else ("good_failure", "other")
-    summary = untrusted.text(document.get("summary"), 1500) or ""
-    explained = untrusted.text(what.get("explanation"), 1500) or ""
+    summary = safe_read.text(document.get("summary"), 1500) or ""
+    explained = safe_read.text(what.get("explanation"), 1500) or ""
     return {
         "outcome": said[0], "subtype": said[1], "evidence": [], "root_cause": f"{summary} {explained}".strip(),
         "recommendation": "Look at Harbor's explanation.", "confidence": CONFIDENCE,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from parallelhassnes.steps.analysis.record import Quote
-from parallelhassnes.steps.analysis.trial_files import TrialFiles
+from parallelhassnes.steps.trial_data.trial_files import TrialFiles
 
 MAX_WITHOUT = 0.3
 """The highest confidence of an answer whose every quote was struck, or that has none."""

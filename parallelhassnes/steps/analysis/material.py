@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from parallelhassnes.steps import untrusted
+from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.analysis.case import Case
-from parallelhassnes.steps.analysis.trial_files import TrialFiles
+from parallelhassnes.steps.trial_data.trial_files import TrialFiles
 
 CHARS_PER_TOKEN = 4
 DEFAULT_TOKENS = 30_000
@@ -139,12 +139,12 @@ def trajectory(files: TrialFiles, room: int) -> Part | None:
 
 def _step(number: int, step: Mapping[str, Any], room: int) -> str:
     calls = [
-        json.dumps(untrusted.mapping(call).get("arguments"), ensure_ascii=False)
-        for call in untrusted.sequence(step.get("tool_calls"))
+        json.dumps(safe_read.mapping(call).get("arguments"), ensure_ascii=False)
+        for call in safe_read.sequence(step.get("tool_calls"))
     ]
     said = [
         f"[step {number}, {step.get('source')}]",
-        _cut(untrusted.text(step.get("message"), room) or "", room // 3),
+        _cut(safe_read.text(step.get("message"), room) or "", room // 3),
         *(f"  does: {_cut(call, room // 3)}" for call in calls),
     ]
     seen = _observed(step)
@@ -154,8 +154,8 @@ def _step(number: int, step: Mapping[str, Any], room: int) -> str:
 
 
 def _observed(step: Mapping[str, Any]) -> str:
-    results = untrusted.sequence(untrusted.mapping(step.get("observation")).get("results"))
-    return "\n".join(str(untrusted.mapping(each).get("content") or "") for each in results)
+    results = safe_read.sequence(safe_read.mapping(step.get("observation")).get("results"))
+    return "\n".join(str(safe_read.mapping(each).get("content") or "") for each in results)
 
 
 def _cut(text: str, room: int) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from parallelhassnes.steps.analysis.case import Case
 from parallelhassnes.steps.analysis.evidence import place
 from parallelhassnes.steps.analysis.record import Quote
-from parallelhassnes.steps.analysis.trial_files import Command, TrialFiles
+from parallelhassnes.steps.trial_data.trial_files import Command, TrialFiles
 
 TRIAL_RESULT = "trial/result.json"
 READ = re.compile(r"(?<![\w/.-])/(tests|solution)(?=[/\s'\"`;|&)]|$)")

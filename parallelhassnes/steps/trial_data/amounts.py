@@ -6,7 +6,7 @@ A negative cost would give a budget back what was spent, and 1e299 would end eve
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from parallelhassnes.steps import untrusted
+from parallelhassnes.steps import safe_read
 
 MOST_USD = 1_000_000.0
 """Of one attempt."""
@@ -111,13 +111,13 @@ def _plus[N: (int, float)](one: N | None, other: N | None) -> N | None:
 
 def usd(value: object) -> float | None:
     """A cost in USD; None where the value is none that can be true."""
-    found = untrusted.number(value)
+    found = safe_read.number(value)
     return float(found) if found is not None and 0 <= found <= MOST_USD else None
 
 
 def tokens(value: object) -> int | None:
     """A count of tokens, also as ``12.0``; None where the value is none that can be true."""
-    found = untrusted.number(value)
+    found = safe_read.number(value)
     if found is None or not 0 <= found <= MOST_TOKENS or found != int(found):
         return None
     return int(found)

@@ -4,7 +4,7 @@
     AttemptFacts of all ended attempts of a step ─▶ ``counting`` ─▶ TrialFacts
 
 ``settle`` writes the facts of an attempt into the ledger's line of its end (``compact``); the batch's fold keeps those of the
-attempt that counts, and the sum over the others, and every view reads these (``control.trial_rows``). What is decided under
+attempt that counts, and the sum over the others, and every view reads these (``results.collect``). What is decided under
 ``tick.lock``, before that line is there, and a verdict, which is made by an attempt, read the attempts' files.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from parallelhassnes.plan import PassRule, StepSpec
-from parallelhassnes.steps import untrusted
+from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.failures import CLASSES, INFRASTRUCTURE_CLASSES, UNABLE
 from parallelhassnes.steps.trial_data import amounts, rewards
 from parallelhassnes.steps.trial_data.amounts import NOTHING, Spent, Tokens
@@ -124,9 +124,9 @@ def spent_by(attempt: AttemptFacts) -> Spent:
 
 def of_steps(job_dir: Path, steps: Sequence[StepSpec]) -> list[TrialFacts]:
     """The facts of these trial steps of a job, in their order, from their attempts' files and from what people said of them."""
-    said = untrusted.read_object(job_dir / "overrides.json") or {}
-    control = untrusted.read_object(job_dir.parent / "control.json") or {}
-    skipped, canceled = (untrusted.mapping(said.get(name)) for name in ("enough", "canceled"))
+    said = safe_read.read_object(job_dir / "overrides.json") or {}
+    control = safe_read.read_object(job_dir.parent / "control.json") or {}
+    skipped, canceled = (safe_read.mapping(said.get(name)) for name in ("enough", "canceled"))
     everything = control.get("canceled") is True
     found = [counting(list(_finished(job_dir, step)), step) for step in steps]
     for place, each in enumerate(found):
@@ -154,29 +154,29 @@ def agent_of(step: StepSpec) -> str | None:
     Where several agents of the batch would be called so, the plan's label begins with the whole import path, and so does
     the name.
     """
-    agent = untrusted.mapping(untrusted.mapping(step.spec.get("config")).get("agent"))
+    agent = safe_read.mapping(safe_read.mapping(step.spec.get("config")).get("agent"))
     path = import_path_of(step)
     if path and (step.label == path or step.label.startswith(f"{path} ")):
         return path
-    return untrusted.text(agent.get("name")) or (path and path.rsplit(":", 1)[-1])
+    return safe_read.text(agent.get("name")) or (path and path.rsplit(":", 1)[-1])
 
 
 def import_path_of(step: StepSpec) -> str | None:
     """Where the agent's code is, of one that is no agent of Harbor's."""
-    agent = untrusted.mapping(untrusted.mapping(step.spec.get("config")).get("agent"))
-    return untrusted.text(agent.get("import_path"))
+    agent = safe_read.mapping(safe_read.mapping(step.spec.get("config")).get("agent"))
+    return safe_read.text(agent.get("import_path"))
 
 
 def _planned[F: AttemptFacts](found: F, step: StepSpec) -> F:
-    config = untrusted.mapping(step.spec.get("config"))
-    agent = untrusted.mapping(config.get("agent"))
-    task = untrusted.mapping(config.get("task"))
+    config = safe_read.mapping(step.spec.get("config"))
+    agent = safe_read.mapping(config.get("agent"))
+    task = safe_read.mapping(config.get("task"))
     return replace(
         found,
         agent=agent_of(step) or found.agent,
-        model=untrusted.text(agent.get("model_name")) or found.model,
-        task_name=found.task_name or untrusted.text(step.spec.get("task_name")),
-        task_source=found.task_source or untrusted.text(task.get("source")),
+        model=safe_read.text(agent.get("model_name")) or found.model,
+        task_name=found.task_name or safe_read.text(step.spec.get("task_name")),
+        task_source=found.task_source or safe_read.text(task.get("source")),
     )
 
 
@@ -195,8 +195,8 @@ def _finished(job_dir: Path, step: StepSpec) -> Iterator[AttemptFacts]:
 
 def of_attempt(attempt_dir: Path, step: StepSpec) -> AttemptFacts | None:
     """The facts of one attempt by its ``state.json`` and ``final.json``; None where one of them is not there."""
-    state = untrusted.read_object(attempt_dir / "state.json")
-    report = untrusted.read_object(attempt_dir / "final.json")
+    state = safe_read.read_object(attempt_dir / "state.json")
+    report = safe_read.read_object(attempt_dir / "final.json")
     if state is None or report is None:
         return None
     return of_report(state.get("status"), report, step)
@@ -214,12 +214,12 @@ def of_report(status: object, report: Mapping[str, Any], step: StepSpec) -> Atte
     The step says what a pass is where the report, of an older version, does not. Where it has to be scored (``n_valid``),
     a score without a token is none, whether or not the agent ended by an error.
     """
-    trial = untrusted.mapping(report.get("trial"))
-    task, agent = untrusted.mapping(trial.get("task")), untrusted.mapping(trial.get("agent"))
-    tokens = untrusted.mapping(trial.get("tokens"))
-    exception = untrusted.mapping(trial.get("exception"))
-    timings = untrusted.mapping(trial.get("timings_sec"))
-    failed = untrusted.mapping(report.get("failure"))
+    trial = safe_read.mapping(report.get("trial"))
+    task, agent = safe_read.mapping(trial.get("task")), safe_read.mapping(trial.get("agent"))
+    tokens = safe_read.mapping(trial.get("tokens"))
+    exception = safe_read.mapping(trial.get("exception"))
+    timings = safe_read.mapping(trial.get("timings_sec"))
+    failed = safe_read.mapping(report.get("failure"))
     failure = failed.get("class") if failed.get("class") in CLASSES else None
     given = trial.get("rewards")
     if "rewards" not in trial and trial.get("reward") is not None:
@@ -228,10 +228,10 @@ def of_report(status: object, report: Mapping[str, Any], step: StepSpec) -> Atte
     tokenless = step.retry.top_up is not None and _is_tokenless(trial)
     if status != "succeeded" or wrong or is_silent(trial) or tokenless:
         found = {}
-    said = untrusted.mapping(trial.get("pass_rule"))
+    said = safe_read.mapping(trial.get("pass_rule"))
     ruled = PassRule.model_validate(said) if said else rewards.rule_of(step.spec)
     standing = rewards.stand(found, ruled)
-    model, cost = untrusted.text(agent.get("model")), amounts.usd(trial.get("cost_usd"))
+    model, cost = safe_read.text(agent.get("model")), amounts.usd(trial.get("cost_usd"))
     asked = model is not None and "agent_execution" in timings
     return AttemptFacts(
         result="infrastructure"
@@ -243,38 +243,38 @@ def of_report(status: object, report: Mapping[str, Any], step: StepSpec) -> Atte
         main=rewards.main_name(found, ruled),
         **standing._asdict(),
         by_default=ruled.source == "default",
-        agent=untrusted.text(agent.get("name")),
-        agent_version=untrusted.text(agent.get("version")),
+        agent=safe_read.text(agent.get("name")),
+        agent_version=safe_read.text(agent.get("version")),
         model=model,
-        task_name=untrusted.text(task.get("name")),
-        task_checksum=untrusted.text(task.get("checksum")),
-        task_source=untrusted.text(task.get("source")),
+        task_name=safe_read.text(task.get("name")),
+        task_checksum=safe_read.text(task.get("checksum")),
+        task_source=safe_read.text(task.get("source")),
         cost_usd=cost,
         cost_incomplete=(cost is None and (asked or trial.get("cost_usd") is not None))
-        or "cost_usd" in untrusted.sequence(trial.get("incomplete")),
+        or "cost_usd" in safe_read.sequence(trial.get("incomplete")),
         tokens=(
             amounts.tokens(tokens.get("input")),
             amounts.tokens(tokens.get("cache")),
             amounts.tokens(tokens.get("output")),
         ),
-        duration_sec=untrusted.number(timings.get("total")),
-        exception=untrusted.text(exception.get("type"), 200),
+        duration_sec=safe_read.number(timings.get("total")),
+        exception=safe_read.text(exception.get("type"), 200),
         exception_class=exception["class"] if exception.get("class") in CLASSES else None,
         exception_guessed=exception.get("guessed") is True,
         warnings=tuple(
-            filter(None, map(untrusted.text, untrusted.sequence(trial.get("warnings"))))
+            filter(None, map(safe_read.text, safe_read.sequence(trial.get("warnings"))))
         ),
     )
 
 
 def _refused_by_environment(trial: Mapping[str, Any]) -> bool:
     """Whether the environment could not do what the task asks: its limit, not the task's fault."""
-    exception = untrusted.mapping(trial.get("exception"))
+    exception = safe_read.mapping(trial.get("exception"))
     if exception.get("class") != "task_definition":
         return False
     if exception.get("type") == "SandboxBuildFailedError" and trial.get("environment") == "sandbox":
         return True
-    return re.search(UNABLE, untrusted.text(exception.get("message")) or "") is not None
+    return re.search(UNABLE, safe_read.text(exception.get("message")) or "") is not None
 
 
 def _result(status: object, failure: str | None, *, scored: bool) -> Result:
@@ -295,13 +295,13 @@ def silence(trial: Mapping[str, Any], attempt_dir: Path) -> Mapping[str, Any] | 
     does not count its tokens (null) is believed.
     """
     found = _silencing(trial)
-    place = untrusted.text(trial.get("trajectory"))
+    place = safe_read.text(trial.get("trajectory"))
     if found is None or place is None:
         return found
-    document = untrusted.read_object(attempt_dir / place) or {}
+    document = safe_read.read_object(attempt_dir / place) or {}
     made = any(
-        untrusted.mapping(step).get("source") == "agent"
-        for step in untrusted.sequence(document.get("steps"))
+        safe_read.mapping(step).get("source") == "agent"
+        for step in safe_read.sequence(document.get("steps"))
     )
     return None if made else found
 
@@ -313,17 +313,17 @@ def is_silent(trial: Mapping[str, Any]) -> bool:
 
 def _is_tokenless(trial: Mapping[str, Any]) -> bool:
     """Whether the model was named and the trial has counted its tokens, and they are none."""
-    tokens = untrusted.mapping(trial.get("tokens"))
-    agent = untrusted.mapping(trial.get("agent"))
-    counted = [untrusted.whole(tokens.get(name)) for name in ("input", "output")]
+    tokens = safe_read.mapping(trial.get("tokens"))
+    agent = safe_read.mapping(trial.get("agent"))
+    counted = [safe_read.whole(tokens.get(name)) for name in ("input", "output")]
     return bool(agent.get("model")) and counted == [0, 0]
 
 
 def _silencing(trial: Mapping[str, Any]) -> Mapping[str, Any] | None:
     if not _is_tokenless(trial):
         return None
-    parts = (trial, *map(untrusted.mapping, untrusted.sequence(trial.get("steps"))))
-    found = (untrusted.mapping(part.get("exception")) for part in parts)
+    parts = (trial, *map(safe_read.mapping, safe_read.sequence(trial.get("steps"))))
+    found = (safe_read.mapping(part.get("exception")) for part in parts)
     return next((each for each in found if each and each.get("class") not in _SPEAKS), None)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from parallelhassnes.steps import untrusted
+from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.trial_data.amounts import quoted
 
 NAMES = ("reward.json", "reward.txt")
@@ -99,7 +99,7 @@ def problem(folder: Path, removed: Mapping[str, object]) -> str | None:
     Args:
         removed: what a sandbox has taken from the folder, name → what it was.
     """
-    present = [folder / name for name in NAMES if untrusted.size(folder / name) is not None]
+    present = [folder / name for name in NAMES if safe_read.size(folder / name) is not None]
     for path in present:
         try:
             parse_json(path) if path.suffix == ".json" else parse_text(path)
@@ -109,7 +109,7 @@ def problem(folder: Path, removed: Mapping[str, object]) -> str | None:
     for name in NAMES:
         if name in removed:
             how = "which is not followed" if removed[name] == "link" else "which is not read"
-            kind = untrusted.text(removed[name], 20)
+            kind = safe_read.text(removed[name], 20)
             return f"verifier/{name} was a {kind}, {how}: it is no reward"
     return "the verifier left neither reward.json nor reward.txt"
 
@@ -165,7 +165,7 @@ def _read(path: Path) -> bytes:
     if not stat.S_ISREG(mode):
         raise NoReward(f"{_said(path)} is no plain file")
     try:
-        with os.fdopen(untrusted.open_file(path), "rb") as stream:
+        with os.fdopen(safe_read.open_file(path), "rb") as stream:
             data = stream.read(MAX_BYTES + 1)
     except OSError as error:
         raise _unread(path, error) from None

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from parallelhassnes.plan import PassRule
-from parallelhassnes.steps import untrusted
+from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.trial_data.amounts import quoted
 
 MAIN = "reward"
@@ -43,7 +43,7 @@ def read(found: object) -> tuple[dict[str, float | int], list[str]]:
     """The rewards by name that are numbers, however many, and a line for each value that is none."""
     rewards: dict[str, float | int] = {}
     told = []
-    for name, value in untrusted.mapping(found).items():
+    for name, value in safe_read.mapping(found).items():
         reward = _finite(value)
         if reward is None:
             told.append(f"reward {quoted(name)} is {quoted(value)}, which is no finite number")
@@ -107,5 +107,5 @@ def _how_to_decide(rewards: Rewards, rule: PassRule) -> str:
 
 def rule_of(spec: Mapping[str, Any]) -> PassRule:
     """The rule of a trial step's ``spec``; the default where it has none."""
-    found = untrusted.mapping(spec.get("pass_rule"))
+    found = safe_read.mapping(spec.get("pass_rule"))
     return PassRule.model_validate(found) if found else DEFAULT

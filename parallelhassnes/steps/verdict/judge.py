@@ -6,11 +6,11 @@ from typing import Any
 
 from parallelhassnes.steps.trial_data.amounts import NOTHING
 from parallelhassnes.steps.trial_data.facts import RESULTS, TrialFacts
-from parallelhassnes.steps.verdict import baselines, flakiness, quality, statistics
+from parallelhassnes.steps.verdict import baselines, discrimination, flakiness, quality
+from parallelhassnes.steps.verdict.analysis_results import Opinion
+from parallelhassnes.steps.verdict.discrimination import Interval
 from parallelhassnes.steps.verdict.flakiness import Actions
-from parallelhassnes.steps.verdict.opinions import Opinion
 from parallelhassnes.steps.verdict.quality import Finding
-from parallelhassnes.steps.verdict.statistics import Interval
 
 SCHEMA_VERSION = "2.1.0"
 BROKEN = {"broken": True, "good": False}
@@ -97,14 +97,16 @@ def _agent(group: Sequence[TrialFacts], opinions: Sequence[Opinion]) -> dict[str
         "passes_doubted": sum(fact.passed is True and fact.step_id in doubted for fact in group),
         "pass_rate": passes / decided if decided else None,
         "pass_rate_interval": listed(
-            statistics.wilson(passes / decided, decided) if decided else None
+            discrimination.wilson(passes / decided, decided) if decided else None
         ),
-        "bracket": statistics.bracket(passes, decided, len(group) - counts["skipped"])._asdict(),
+        "bracket": discrimination.bracket(
+            passes, decided, len(group) - counts["skipped"]
+        )._asdict(),
         "rewards": means_by_name(group),
-        "mean_reward": statistics.mean(rewards),
-        "mean_reward_interval": listed(statistics.mean_interval(rewards)),
-        "pass_at": statistics.pass_at_all(decided, passes),
-        "pass_hat": statistics.pass_hat_all(decided, passes),
+        "mean_reward": discrimination.mean(rewards),
+        "mean_reward_interval": listed(discrimination.mean_interval(rewards)),
+        "pass_at": discrimination.pass_at_all(decided, passes),
+        "pass_hat": discrimination.pass_hat_all(decided, passes),
         "cost_usd": spent.cost_usd,
         "cost_known": spent.cost_known,
         "cost_unknown": spent.cost_unknown,
@@ -112,7 +114,7 @@ def _agent(group: Sequence[TrialFacts], opinions: Sequence[Opinion]) -> dict[str
         if spent.cost_usd is not None and passes
         else None,
         "tokens": dict(zip(("input", "cache", "output"), spent.tokens, strict=True)),
-        "duration_sec": statistics.spread(durations),
+        "duration_sec": discrimination.spread(durations),
         "failures": dict(
             sorted(Counter(f.failure_class for f in group if f.failure_class).items())
         ),
@@ -126,7 +128,9 @@ def means_by_name(trials: Iterable[TrialFacts]) -> dict[str, float]:
         if fact.result == "scored":
             for name, value in fact.rewards.items():
                 found.setdefault(name, []).append(float(value))
-    return {name: mean for name, own in found.items() if (mean := statistics.mean(own)) is not None}
+    return {
+        name: mean for name, own in found.items() if (mean := discrimination.mean(own)) is not None
+    }
 
 
 def listed(interval: Interval | None) -> list[float] | None:

@@ -11,8 +11,8 @@ from typing import Literal, NamedTuple
 
 from parallelhassnes.steps.trial_data import rewards
 from parallelhassnes.steps.trial_data.facts import TrialFacts
+from parallelhassnes.steps.verdict.analysis_results import Opinion
 from parallelhassnes.steps.verdict.flakiness import BASELINES, Same
-from parallelhassnes.steps.verdict.opinions import Opinion
 
 type Class = Literal["good", "needs_review", "broken", "unknown"]
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from parallelhassnes.steps import untrusted
-from parallelhassnes.steps.verdict import statistics
+from parallelhassnes.steps import safe_read
+from parallelhassnes.steps.verdict import discrimination
 from parallelhassnes.steps.verdict.judge import SCHEMA_VERSION, listed
 
 VERDICT_FILE = "verdict.json"
@@ -15,7 +15,7 @@ QUALITY_OF_1: dict[bool | None, str] = {True: "broken", False: "good", None: "un
 
 def read(job_dir: Path) -> dict[str, Any] | None:
     """The job's verdict in the shape of this version; None where there is none."""
-    found = untrusted.read_object(job_dir / VERDICT_FILE)
+    found = safe_read.read_object(job_dir / VERDICT_FILE)
     return None if found is None else upgraded(found)
 
 
@@ -44,9 +44,9 @@ def _agent_of_1(agent: Mapping[str, Any]) -> dict[str, Any]:
         "passes_doubted": 0,
         "pass_rate": passes / scored if scored else None,
         "pass_rate_interval": listed(
-            statistics.wilson(passes / scored, scored) if scored else None
+            discrimination.wilson(passes / scored, scored) if scored else None
         ),
         "mean_reward_interval": None,
-        "pass_hat": statistics.pass_hat_all(scored, passes),
+        "pass_hat": discrimination.pass_hat_all(scored, passes),
         "cost_per_success_usd": cost / passes if cost is not None and passes else None,
     }

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from parallelhassnes.plan import JobSpec
-from parallelhassnes.steps.analysis import page, rules
+from parallelhassnes.steps.analysis import rules, taxonomy_tables
 from parallelhassnes.steps.analysis.case import Case, case_of
 from parallelhassnes.steps.analysis.record import Answer
 from parallelhassnes.steps.analysis.taxonomy import OUTCOMES
@@ -82,10 +82,10 @@ def table(found: list[Labelled]) -> str:
 
 def filled(text: str) -> str:
     """The page with the table as it is now."""
-    return page.put(text, "confusion", table(list(labelled())))
+    return taxonomy_tables.put(text, "confusion", table(list(labelled())))
 
 
 if __name__ == "__main__":
-    place = CHECKOUT / page.PAGE
+    place = CHECKOUT / taxonomy_tables.PAGE
     place.write_text(filled(place.read_text()))
     print(table(list(labelled())))

@@ -11,7 +11,7 @@ from models import CUT, ENDLESS, ENDPOINT, HANG, answer, provider, refuse, say, 
 from models import run as shell
 
 from parallelhassnes.steps import registry
-from parallelhassnes.steps.kinds import WorkerEnd
+from parallelhassnes.steps.step_types import WorkerEnd
 
 BOTH = [
     pytest.param("codex", marks=pytest.mark.codex),

@@ -9,10 +9,10 @@ import pytest
 from models import ENDLESS, ENDPOINT, answer, refuse, run, say, serving, surroundings
 
 from parallelhassnes.plan import AgentPolicy
+from parallelhassnes.steps.agent.adapters.agent_cli import NotInstalled
+from parallelhassnes.steps.agent.adapters.by_name import agent
 from parallelhassnes.steps.agent.ask import ask
-from parallelhassnes.steps.agent.cli import NotInstalled
-from parallelhassnes.steps.agent.named import agent
-from parallelhassnes.steps.agent.report import SCHEMA
+from parallelhassnes.steps.agent.default_report import SCHEMA
 
 SMALL = {
     "type": "object",

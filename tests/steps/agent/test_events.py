@@ -2,8 +2,8 @@
 
 import pytest
 
-from parallelhassnes.steps.agent.named import agent
-from parallelhassnes.steps.agent.toml_text import dumps
+from parallelhassnes.steps.agent.adapters.by_name import agent
+from parallelhassnes.steps.agent.adapters.toml_text import dumps
 from parallelhassnes.steps.failure_evidence import failure_of as classify
 
 

@@ -11,7 +11,7 @@ from harness import finish, fork_worker, kill_group, make_attempt, run, until, w
 
 from parallelhassnes.steps import registry
 from parallelhassnes.steps.agent import worktree
-from parallelhassnes.steps.kinds import WorkerEnd
+from parallelhassnes.steps.step_types import WorkerEnd
 from parallelhassnes.store import locks
 from parallelhassnes.store.seal import seal
 

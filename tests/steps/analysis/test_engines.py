@@ -16,7 +16,7 @@ from harness import (
 from models import answer, provider, refuse, say, serving
 
 from parallelhassnes.steps.analysis.record import Analysis
-from parallelhassnes.steps.kinds import WorkerEnd
+from parallelhassnes.steps.step_types import WorkerEnd
 
 ENGINES = [
     pytest.param("codex", marks=pytest.mark.codex),

@@ -8,11 +8,11 @@ import pytest
 from harness import finish, make_attempt, make_task, run, trial_spec, write_job
 
 from parallelhassnes.plan import StepSpec
-from parallelhassnes.steps import report
-from parallelhassnes.steps.analysis import evidence, page, taxonomy
+from parallelhassnes.steps import final_report
+from parallelhassnes.steps.analysis import evidence, taxonomy, taxonomy_tables
 from parallelhassnes.steps.analysis.record import Analysis, Quote
-from parallelhassnes.steps.analysis.trial_files import TrialFiles
-from parallelhassnes.steps.kinds import WorkerEnd
+from parallelhassnes.steps.step_types import WorkerEnd
+from parallelhassnes.steps.trial_data.trial_files import TrialFiles
 
 CHECKOUT = Path(__file__).parents[3]
 SCHEMA = json.loads((CHECKOUT / "schemas" / "analysis.schema.json").read_text())
@@ -26,7 +26,7 @@ def analysed(root: Path, specs: dict) -> tuple[Analysis, dict]:
         run(make_attempt(root, "trial", spec, step_id=step_id))
     code, outcome, final = run(attempt)
     assert (code, outcome.status) == (0, "succeeded")
-    assert report.problems(final["analysis"], SCHEMA) == []
+    assert final_report.problems(final["analysis"], SCHEMA) == []
     return Analysis.model_validate(final["analysis"]), final
 
 
@@ -92,8 +92,10 @@ def test_every_subtype_has_its_outcome_and_its_line_on_the_page() -> None:
     named = [name for each in taxonomy.SUBTYPES.values() for name in each]
     assert len(named) == len(set(named))
     assert set(taxonomy.Subtype.__value__.__args__) == set(named)
-    text = (CHECKOUT / page.PAGE).read_text()
-    assert page.filled(text) == text, "run python -m parallelhassnes.steps.analysis.page"
+    text = (CHECKOUT / taxonomy_tables.PAGE).read_text()
+    assert taxonomy_tables.filled(text) == text, (
+        "run python -m parallelhassnes.steps.analysis.taxonomy_tables"
+    )
 
 
 def test_whatever_an_agent_left_is_read_within_bounds(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from parallelhassnes.steps.analysis import evidence, known, material, page
+from parallelhassnes.steps.analysis import evidence, known, material, taxonomy_tables
 from parallelhassnes.steps.analysis.taxonomy import contradiction, fits
 
 CHECKOUT = Path(__file__).parents[3]
@@ -59,5 +59,5 @@ def test_what_the_rules_say_holds(one: confusion.Labelled) -> None:
 
 
 def test_the_page_shows_the_table() -> None:
-    text = (CHECKOUT / page.PAGE).read_text()
+    text = (CHECKOUT / taxonomy_tables.PAGE).read_text()
     assert confusion.filled(text) == text, "run tests/data/analyses/confusion.py"

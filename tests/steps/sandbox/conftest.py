@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from parallelhassnes.steps.sandbox import engines
+from parallelhassnes.sandbox.engines import choice
 
 os.environ["HARBOR_TELEMETRY"] = "0"
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 
-IMPORT_PATH = "parallelhassnes.steps.sandbox.environment:SandboxEnvironment"
+IMPORT_PATH = "parallelhassnes.sandbox.environment:SandboxEnvironment"
 
 
 @pytest.fixture(params=[pytest.param("bubblewrap", marks=pytest.mark.bubblewrap), "unshare"])
 def engine(request: pytest.FixtureRequest) -> str:
     """The name of an engine; skipped where it does not work."""
-    probe = engines.probe(request.param)
+    probe = choice.probe(request.param)
     if probe.engine is None:
         pytest.skip("; ".join(probe.lines))
     return request.param
@@ -39,7 +39,7 @@ class Maker:
         from harbor.models.task.config import EnvironmentConfig
         from harbor.models.trial.paths import TrialPaths
 
-        from parallelhassnes.steps.sandbox.environment import SandboxEnvironment
+        from parallelhassnes.sandbox.environment import SandboxEnvironment
 
         if dockerfile is not None:
             (self.context / "Dockerfile").write_text(dockerfile)

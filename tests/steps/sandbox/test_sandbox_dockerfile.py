@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallelhassnes.steps.sandbox import copying, dockerfile, words
-from parallelhassnes.steps.sandbox.layout import RootFolder
+from parallelhassnes.sandbox.image import copying, dockerfile, shell_words
+from parallelhassnes.sandbox.root_layout import RootFolder
 
 
 def reasons(text: str) -> list[tuple[int, str]]:
@@ -110,7 +110,7 @@ def test_check_names_compose_and_a_missing_dockerfile(tmp_path):
 
 def test_check_and_probe_do_not_import_harbor():
     program = (
-        "import sys; from parallelhassnes.steps.sandbox import dockerfile, engines; engines.probe();"
+        "import sys; from parallelhassnes.sandbox import dockerfile, engines; engines.probe();"
         " sys.exit('harbor' in sys.modules or 'asyncio' in sys.modules and 'litellm' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[3])
@@ -128,7 +128,7 @@ def test_check_and_probe_do_not_import_harbor():
     ],
 )
 def test_words(text, expected):
-    assert words.split(text, {"A": "1", "E": "", "SP": "a b"}) == expected
+    assert shell_words.split(text, {"A": "1", "E": "", "SP": "a b"}) == expected
 
 
 @given(st.text(alphabet="abc $\"'\\{}:-+=\n#<[]", max_size=80))

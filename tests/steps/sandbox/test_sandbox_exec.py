@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from parallelhassnes.steps.sandbox import limits, streams
+from parallelhassnes.sandbox import limits, streams
 
 ROOT = os.geteuid() == 0
 

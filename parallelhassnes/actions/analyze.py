@@ -1,0 +1,122 @@
+"""``analyze``: analyses of trials that were run before, or by another engine. Nothing that is sealed is touched.
+
+Each becomes a step that is added to its trial's job. What has an analysis by that engine already keeps it; one that failed is
+attempted again. So trials that came later are analysed, and only those.
+"""
+
+from parallelhassnes.errors import InvalidInput
+from parallelhassnes.names import Ids
+from parallelhassnes.plan import LEFT_OPEN, JobSpec, StepSpec
+from parallelhassnes.refs import resolve
+from parallelhassnes.results import collect
+from parallelhassnes.results.analysis_list import engine_of
+from parallelhassnes.schedule import ingest
+from parallelhassnes.schedule.additions import add_steps
+from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.job_state import Book, ticket_of
+from parallelhassnes.schedule.tick import pass_and_wake
+from parallelhassnes.store import attempts, batches, locks
+from parallelhassnes.store.queue import tickets
+from parallelhassnes.tables.expanders.analyses import analysis_steps, checked, spec
+from parallelhassnes.tables.expanders.expansion import Context as TableContext
+from parallelhassnes.tables.model import AnalysisPart
+from parallelhassnes.tables.parse.located_errors import Problems
+from parallelhassnes.tables.parse.table_paths import Bases
+from parallelhassnes.views import batch_status
+from parallelhassnes.views.batch_status import BatchStatus
+from parallelhassnes.views.scoreboard_models import View
+
+
+class Analyzed(View):
+    """What came of it."""
+
+    ok: bool = True
+    batch_id: str
+    added: list[str] = []
+    """``job_id/step_id`` of the new steps."""
+    again: list[str] = []
+    """Those that had failed and are attempted again."""
+    had: int = 0
+    """Analyses that were there already."""
+
+
+def analyze(
+    ctx: Context, text: str, parts: list[AnalysisPart], *, failed: bool = False
+) -> Analyzed:
+    """Have the trials under an id analysed by these engines; starts what may start, waits for nothing.
+
+    Args:
+        failed: only trials that have ended and did not pass.
+
+    Raises:
+        UnknownId: there is no such thing.
+        InvalidInput: an engine lacks something.
+    """
+    found = resolve(ctx.layout, text)
+    problems = Problems("analyze")
+    tables = TableContext(problems, Bases([]), ingest.defaults(ctx))
+    checked(list(parts), "", tables)
+    if problems:
+        raise InvalidInput(problems.found)
+    result = Analyzed(batch_id=found.batch_id)
+    with locks.held(ctx.layout.tick_lock):
+        book = Book(ctx, found.batch_id)
+        status = batch_status.read_told(ctx.layout, found.batch_id) if failed else None
+        new: dict[str, list[StepSpec]] = {}
+        for job_dir in batches.job_dirs(ctx.layout, found.batch_id):
+            if found.job_id not in (None, job_dir.name):
+                continue
+            job = batches.read_job(job_dir)
+            taken = Ids(step.step_id for step in job.steps)
+            for trial in _trials(status, job, found.step_id):
+                missing = [part for part in parts if not _has(ctx, book, job, trial, part, result)]
+                new.setdefault(job.job_id, []).extend(
+                    analysis_steps(trial, job.job_id, missing, tables, LEFT_OPEN, taken)
+                )
+        book.save(whole=True)
+        new = {job_id: steps for job_id, steps in new.items() if steps}
+        if new:
+            add_steps.add(ctx, found.batch_id, new)
+        result.added = [f"{job_id}/{step.step_id}" for job_id, own in new.items() for step in own]
+    pass_and_wake(ctx)
+    return result
+
+
+def _trials(status: BatchStatus | None, job: JobSpec, only: str | None) -> list[StepSpec]:
+    """The job's trials; where a status is given, those that have ended and did not pass."""
+    trials = [s for s in job.steps if s.kind == "trial" and only in (None, s.step_id)]
+    if status is None:
+        return trials
+    known = collect.of_job(status, job)
+    return [
+        step
+        for step in trials
+        if known[step.step_id].result not in ("missing", "canceled", "skipped")
+        and not known[step.step_id].passed
+    ]
+
+
+def _has(
+    ctx: Context, book: Book, job: JobSpec, trial: StepSpec, part: AnalysisPart, result: Analyzed
+) -> bool:
+    """Whether the trial has a step of that engine and model; one that came to no analysis is asked again."""
+    wanted = engine_of(spec(part, trial.step_id))
+    for step in job.steps:
+        if step.kind != "analysis" or step.spec.get("trial") != trial.step_id:
+            continue
+        if engine_of(step.spec) != wanted:
+            continue
+        ref = attempts.newest(book.step_dir(job, step))
+        state = None if ref is None else attempts.read_state(ref.dir)
+        over = ref is not None and attempts.is_sealed(ref.dir)
+        if state is None or not over or state.status in ("succeeded", "needs_attention"):
+            result.had += 1
+            return True
+        book.ask_again(job, step, state.run_id)
+        now = book.look_again(job, step)
+        if now is not None and now.retry_at is not None:
+            ticket, name = ticket_of(job, step)
+            tickets.put_delayed(ctx.layout, ticket, name, now)
+        result.again.append(f"{job.job_id}/{step.step_id}")
+        return True
+    return False

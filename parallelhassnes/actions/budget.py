@@ -1,0 +1,209 @@
+"""``budget``: what a batch, a queue key or an experiment has spent, and raising what it may spend.
+
+    runs/<batch_id>/control.json     a batch's budget in the place of its table's
+    runs/_system/budgets.json        a key's or an experiment's in the place of the configured one
+
+Under ``tick.lock``. What is said of a batch stands in its ledger, the rest in ``_system/ledger.jsonl``.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Literal
+
+from pydantic import BaseModel
+
+from parallelhassnes import names
+from parallelhassnes.actions import pause_resume
+from parallelhassnes.actions.attribution import said
+from parallelhassnes.config import Budget
+from parallelhassnes.errors import UnknownId, UserError
+from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.limits import budgets
+from parallelhassnes.store import batches, locks, members
+from parallelhassnes.store.evidence import ledger
+from parallelhassnes.store.queue import raised_budgets
+
+type Scope = Literal["key", "experiment"]
+"""What a budget over all batches is of: a queue key, or the batches of an experiment together."""
+
+
+class Money(BaseModel):
+    """A budget and what is spent of it."""
+
+    ok: bool = True
+    usd: float
+    usd_limit: float | None = None
+    tokens: int
+    tokens_limit: int | None = None
+    attempts_priced: int
+    """Ended attempts that said what they cost."""
+    attempts_unknown: int = 0
+    """Ended attempts that have cost something nobody knows, in whole or in part: ``usd`` is a lower bound."""
+    changed: bool = False
+
+
+class BudgetLine(Money):
+    """A batch's."""
+
+    batch_id: str
+
+
+class SharedLine(Money):
+    """That of a queue key or an experiment, over all batches."""
+
+    scope: Scope
+    name: str
+    """The queue key or the experiment."""
+
+
+# --- a batch ------------------------------------------------------------------------------------------
+
+
+def show(ctx: Context, batch_id: str) -> BudgetLine:
+    """As it stands."""
+    budget = budgets.budget_of(ctx, batch_id) or Budget()
+    return _of_batch(batch_id, budget, budgets.accounts(ctx, [batch_id]))
+
+
+def _of_batch(batch_id: str, budget: Budget, accounts: budgets.Accounts) -> BudgetLine:
+    spent = budgets.spent_on({batch_id: accounts[batch_id]})
+    return BudgetLine(
+        batch_id=batch_id, usd=spent.cost_usd or 0.0, usd_limit=budget.usd, tokens=spent.whole_tokens, tokens_limit=budget.tokens,
+        attempts_priced=spent.cost_known, attempts_unknown=spent.cost_unknown,
+    )  # fmt: skip
+
+
+def of_batches(ctx: Context, batch_ids: Iterable[str]) -> dict[str, BudgetLine]:
+    """Those of the batches that have a budget of their own; one that cannot be read is passed over."""
+    found: dict[str, Budget] = {}
+    for batch_id in batch_ids:
+        with members.apart(ctx.layout.batch(batch_id)):
+            budget = budgets.budget_of(ctx, batch_id)
+            if budget is not None:
+                found[batch_id] = budget
+    accounts = budgets.accounts(ctx, found) if found else {}
+    return {
+        batch_id: _of_batch(batch_id, budget, accounts)
+        for batch_id, budget in found.items()
+        if batch_id in accounts
+    }
+
+
+def change(
+    ctx: Context, batch_id: str, *, usd: float | None, tokens: int | None, reason: str = ""
+) -> BudgetLine:
+    """Let the batch spend so much in all, from the next pass on; a part that is None stays as it is.
+
+    Raises:
+        UserError: a limit is negative, or no number.
+    """
+    _check(usd, tokens)
+    with locks.held(ctx.layout.tick_lock):
+        batch_dir = ctx.layout.batch(batch_id)
+        before = budgets.budget_of(ctx, batch_id) or Budget()
+        after = _with(before, usd, tokens)
+        if after != before:
+            control = batches.read_control(batch_dir)
+            batches.write_control(
+                ctx.layout, batch_id, control.model_copy(update={"budget": after})
+            )
+            # What the last pass noted may be no longer so; the next one notes it again.
+            (ctx.layout.blocked / f"{batch_id}.json").unlink(missing_ok=True)
+            word = said(reason)
+            ledger.append(
+                batch_dir, "budget", by=word.by, reason=word.reason or None, target=batch_id,
+                usd=after.usd, tokens=after.tokens,
+            )  # fmt: skip
+    return show(ctx, batch_id).model_copy(update={"changed": after != before})
+
+
+# --- a queue key, an experiment -----------------------------------------------------------------------
+
+
+def show_shared(ctx: Context, scope: Scope, text: str) -> SharedLine:
+    """As it stands.
+
+    Raises:
+        UnknownId: there is no such queue key or experiment.
+    """
+    return _line(ctx, scope, _known(ctx, scope, text), budgets.accounts(ctx))
+
+
+def every_shared(ctx: Context) -> list[SharedLine]:
+    """All that are in force; keys first."""
+    shared = raised_budgets.in_force(ctx.layout, ctx.config.budgets)
+    if not (shared.keys or shared.experiments):
+        return []
+    accounts = budgets.accounts(ctx)
+    of_keys = [_line(ctx, "key", name, accounts) for name in sorted(shared.keys)]
+    return of_keys + [_line(ctx, "experiment", name, accounts) for name in sorted(shared.experiments)]  # fmt: skip
+
+
+def change_shared(
+    ctx: Context, scope: Scope, text: str, *, usd: float | None, tokens: int | None, reason: str = ""
+) -> SharedLine:  # fmt: skip
+    """Let a queue key or an experiment spend so much in all, from the next pass on; a part that is None stays as it is.
+
+    Raises:
+        UnknownId: there is no such queue key or experiment.
+        UserError: a limit is negative, or no number.
+    """
+    _check(usd, tokens)
+    name = _known(ctx, scope, text)
+    with locks.held(ctx.layout.tick_lock):
+        before = _budget(ctx, scope, name)
+        after = _with(before, usd, tokens)
+        if after != before:
+            own, part = raised_budgets.read(ctx.layout), f"{scope}s"
+            changed = own.model_copy(update={part: {**getattr(own, part), name: after}})
+            raised_budgets.write(ctx.layout, changed)
+            word = said(reason)
+            ledger.append(
+                ctx.layout.system, "budget", by=word.by, reason=word.reason or None, scope=scope, target=name,
+                usd=after.usd, tokens=after.tokens,
+            )  # fmt: skip
+    line = _line(ctx, scope, name, budgets.accounts(ctx))
+    return line.model_copy(update={"changed": after != before})
+
+
+def _line(ctx: Context, scope: Scope, name: str, accounts: budgets.Accounts) -> SharedLine:
+    budget = _budget(ctx, scope, name)
+    spent = budgets.spent_on(accounts, **{scope: name})
+    return SharedLine(
+        scope=scope, name=name, usd=spent.cost_usd or 0.0, usd_limit=budget.usd, tokens=spent.whole_tokens,
+        tokens_limit=budget.tokens, attempts_priced=spent.cost_known, attempts_unknown=spent.cost_unknown,
+    )  # fmt: skip
+
+
+def _budget(ctx: Context, scope: Scope, name: str) -> Budget:
+    shared = raised_budgets.in_force(ctx.layout, ctx.config.budgets)
+    return (shared.keys if scope == "key" else shared.experiments).get(name) or Budget()
+
+
+def _known(ctx: Context, scope: Scope, text: str) -> str:
+    if scope == "key":
+        shared = raised_budgets.in_force(ctx.layout, ctx.config.budgets)
+        key = text if text in shared.keys else pause_resume.known_key(ctx, text)
+        if key is None:
+            raise pause_resume.unknown_key(ctx, text)
+        return key
+    known = {account.experiment for account in budgets.accounts(ctx).values()} - {""}
+    known |= set(raised_budgets.in_force(ctx.layout, ctx.config.budgets).experiments)
+    if text in known:
+        return text
+    near = names.nearest(text, known)
+    fix = f"did you mean {near}?" if near else f"known are {', '.join(sorted(known)[:5]) or 'none yet'}"  # fmt: skip
+    raise UnknownId(f"no batch has the experiment {text}", fix=fix)
+
+
+def _check(usd: float | None, tokens: int | None) -> None:
+    for name, value in (("--raise", usd), ("--tokens", tokens)):
+        if value is not None and not (value >= 0 and math.isfinite(value)):
+            raise UserError(f"{name} {value}: is no amount", fix="give the new limit in all")
+
+
+def _with(before: Budget, usd: float | None, tokens: int | None) -> Budget:
+    return Budget(
+        usd=before.usd if usd is None else usd,
+        tokens=before.tokens if tokens is None else tokens,
+    )

@@ -1,0 +1,164 @@
+"""Checkpoints, of the store and kept elsewhere, against the ledgers as they are now.
+
+Every head that a checkpoint names must still be in its ledger, at the same number: then nothing before it was cut,
+dropped or written anew. Those of the store must follow on each other without a gap; one that comes from elsewhere must be the
+one that the store has under that number, and so binds all before it.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from parallelhassnes.admin.audit.audit_ledger import Lines
+from parallelhassnes.admin.audit.audit_models import Finding
+from parallelhassnes.errors import UserError
+from parallelhassnes.schedule import configuration, signatures
+from parallelhassnes.store import atomic
+from parallelhassnes.store.evidence import checkpoints, ledger
+from parallelhassnes.store.evidence.checkpoints import Checkpoint, LedgerHead
+from parallelhassnes.store.identity import STORE_ID
+from parallelhassnes.store.layout import Layout
+
+_PLACE = "_system/checkpoints"
+
+
+class _Said(NamedTuple):
+    """What one checkpoint says of one ledger."""
+
+    head: LedgerHead
+    who: str
+    """The checkpoint, in words."""
+
+
+class Checkpoints:
+    """All that are known of one store."""
+
+    def __init__(
+        self, layout: Layout, against: Sequence[Path] = (), signers: Path | None = None
+    ) -> None:
+        self.layout, self.signers = layout, signers
+        self.findings: list[Finding] = []
+        self.count = 0
+        self._batches: dict[str, list[_Said]] = {}
+        self._system: list[_Said] = []
+        self._own: dict[int, Checkpoint] = {}
+        self._read_own()
+        for path in against:
+            self._read_given(path)
+        if signers is not None:
+            self._check_signatures(against, signers)
+        if configuration.in_force(layout).config.audit.hook:
+            for number in checkpoints.unsent(layout):
+                place = f"{_PLACE}/{number}.json"
+                text = "the hook has not taken it; see _system/checkpoints.log"
+                self.findings.append(Finding(what="unsent", place=place, text=text))
+
+    def _problem(self, name: str, text: str) -> None:
+        self.findings.append(Finding(what="checkpoint", place=f"{_PLACE}/{name}", text=text))
+
+    def _read_own(self) -> None:
+        prev, prev_sig = "", ""
+        names = checkpoints.listing(self.layout)  # before the numbers: one may be made meanwhile
+        known = checkpoints.numbers(self.layout)
+        for number in range(1, known[-1] + 1 if known else 1):
+            path = checkpoints.place(self.layout, number)
+            try:
+                found = checkpoints.read(path)
+            except FileNotFoundError:
+                self._problem(path.name, "is missing")
+                prev = prev_sig = "?"
+                continue
+            except (atomic.CorruptFile, OSError) as error:
+                self._problem(path.name, f"cannot be read: {error}")
+                prev, prev_sig = checkpoints.digest(path), "?"
+                continue
+            if found.number != number:
+                self._problem(path.name, f"is number {found.number}")
+            if prev != "?" and found.prev != prev:
+                name = f"{number - 1}.json" if number > 1 else path.name
+                self._problem(name, f"is not the one that number {number} was written after")
+            if prev_sig != "?" and found.prev_sig and found.prev_sig != prev_sig:
+                name = f"{number - 1}.json{checkpoints.SIGNATURE}"
+                self._problem(name, f"is not the one that number {number} was written after")
+            prev = checkpoints.digest(path)
+            prev_sig = ledger.content_hash(f"{path}{checkpoints.SIGNATURE}") or ""
+            self._own[number] = found
+            self._take_in(found, f"checkpoint {number}")
+        ours = {"sent.json", *(f"{n}.json{e}" for n in known for e in ("", checkpoints.SIGNATURE))}
+        for name in sorted(names - ours):
+            self._problem(name, "is none of ours")
+        if known:
+            newest = checkpoints.place(self.layout, known[-1])
+            if signatures.is_signed(newest) and (said := signatures.check(newest)):
+                self._problem(f"{newest.name}{checkpoints.SIGNATURE}", said)
+
+    def _read_given(self, path: Path) -> None:
+        try:
+            given = checkpoints.read(path)
+        except FileNotFoundError:
+            raise UserError(f"there is no checkpoint {path}", fix="name its file") from None
+        except atomic.CorruptFile as error:
+            raise UserError(f"{path} is no checkpoint: {error}", fix="name one that was kept") from None  # fmt: skip
+        known = ledger.content_hash(self.layout.system / STORE_ID)
+        if known is None or given.store_id != (self.layout.system / STORE_ID).read_text().strip():
+            text = f"is not that of {path.name}: it is another store's checkpoint, or the store's id has changed"
+            self.findings.append(Finding(what="checkpoint", place=f"_system/{STORE_ID}", text=text))
+        own = checkpoints.place(self.layout, given.number)
+        if ledger.content_hash(own) != ledger.content_hash(path):
+            self._problem(own.name, f"is not {path.name}, which was kept elsewhere")
+        self._take_in(given, f"{path.name}")
+
+    def _take_in(self, found: Checkpoint, who: str) -> None:
+        self.count += 1
+        for batch_id, head in found.batches.items():
+            self._batches.setdefault(batch_id, []).append(_Said(head, who))
+        self._system.append(_Said(found.system, who))
+
+    def _check_signatures(self, against: Sequence[Path], signers: Path) -> None:
+        for path in against:
+            if text := signatures.check(path, signers):
+                self.findings.append(Finding(what="signature", place=f"{path}", text=text))
+        newest = max((n for n in self._own if signatures.is_signed(checkpoints.place(self.layout, n))), default=0)  # fmt: skip
+        if newest == 0:
+            text = "no checkpoint of the store is signed"
+            self.findings.append(Finding(what="signature", place=_PLACE, text=text))
+            return
+        path = checkpoints.place(self.layout, newest)
+        if text := signatures.check(path, signers):
+            place = f"{_PLACE}/{path.name}{checkpoints.SIGNATURE}"
+            self.findings.append(Finding(what="signature", place=place, text=text))
+        if newest < max(self._own):
+            text = f"is the newest signed one of {max(self._own)}"
+            self.findings.append(Finding(what="uncovered", place=f"{_PLACE}/{path.name}", text=text))  # fmt: skip
+
+    # --- ledgers ----------------------------------------------------------------------------------------
+
+    def marks(self, batch_id: str | None) -> set[int]:
+        """Numbers of the lines that a reader of the ledger is to remember; None for the store's own."""
+        return {said.head.lines for said in self._of(batch_id)} - {0}
+
+    def compare(self, batch_id: str | None, lines: Lines) -> Iterator[Finding]:
+        """What a ledger is not any more."""
+        place = f"{batch_id or '_system'}/{ledger.LEDGER}"
+        for head, who in self._of(batch_id):
+            if head.lines == 0:
+                continue
+            if head.lines > lines.count:
+                text = f"ends after {lines.count} lines, and {who} knows {head.lines}"
+            elif lines.marked.get(head.lines) != head.head:
+                text = (
+                    f"is not what {who} knows up to line {head.lines}: its history was written anew"
+                )
+            else:
+                continue
+            yield Finding(what="checkpoint", place=place, text=text)
+            return
+
+    def gone(self, batch_ids: Sequence[str]) -> Iterator[Finding]:
+        """Batches that a checkpoint knows, and that are not there any more."""
+        for batch_id in sorted(self._batches.keys() - set(batch_ids)):
+            text = f"{self._batches[batch_id][-1].who} knows this batch"
+            yield Finding(what="missing", place=batch_id, text=text)
+
+    def _of(self, batch_id: str | None) -> list[_Said]:
+        return self._system if batch_id is None else self._batches.get(batch_id, [])

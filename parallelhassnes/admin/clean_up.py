@@ -1,0 +1,163 @@
+"""``doctor --reap``: what dead attempts of this store have left on this host, found and removed.
+
+Repair removes what an attempt leaves as it ends it. This finds what repair could not: an engine that was
+down, a batch's folder that somebody deleted. Ours is what bears this store's mark or the run id of one of
+its attempts, and belongs to none that lives; nothing else is looked at twice.
+
+What exists is listed before what lives, so that an attempt that starts in between is not taken for dead.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from pydantic import BaseModel
+
+from parallelhassnes.execute import processes
+from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.process import shared_images as images
+from parallelhassnes.steps.trial import image, leftovers
+from parallelhassnes.steps.trial.task_overlay import LABEL
+from parallelhassnes.store import attempts, members, walk
+from parallelhassnes.store.identity import store_id
+from parallelhassnes.store.queue import tickets
+
+type What = Literal["container", "network", "volume", "image", "process", "folder"]
+
+_PROJECT = re.compile(r"(?:^|__)([a-z0-9]{12})__")
+"""Where the run id is in the name of a trial's Compose project."""
+
+
+class Left(BaseModel):
+    """One thing that a dead attempt left."""
+
+    what: What
+    name: str
+    """Name in Docker, process id, or path."""
+    run_id: str = ""
+    """The attempt's; empty for an image that trials shared."""
+    removed: bool = False
+
+
+class _Candidate(NamedTuple):
+    what: What
+    name: str
+    run_id: str
+    ours: bool
+    """It bears this store's mark; else it is ours if the run id is."""
+
+
+def find(ctx: Context) -> list[Left]:
+    """What is left; nothing is changed."""
+    candidates = [*_in_docker(ctx), *_processes(ctx)]
+    live = _live(ctx)
+    known: dict[str, bool] = {}
+    found = []
+    for one in candidates:
+        if one.run_id in live:
+            continue
+        if not one.ours:
+            if one.run_id not in known:
+                known[one.run_id] = _is_of_this_store(ctx, one.run_id)
+            if not known[one.run_id]:
+                continue
+        found.append(Left(what=one.what, name=one.name, run_id=one.run_id))
+    return [*found, *_shared_images(ctx), *_folders(ctx, live)]
+
+
+def reap(ctx: Context) -> list[Left]:
+    """Remove what is left; each with whether that went well."""
+    return [left.model_copy(update={"removed": _remove(left)}) for left in find(ctx)]
+
+
+def _in_docker(ctx: Context) -> Iterator[_Candidate]:
+    if shutil.which("docker") is None:
+        return
+    mine = store_id(ctx.layout.runs)
+    store, run = f"{LABEL}.store", f"{LABEL}.run"
+    shown = leftovers.docker(
+        "container", "ls", "--all", "--filter", f"label={run}",
+        "--format", f'{{{{.Names}}}}\t{{{{.Label "{store}"}}}}\t{{{{.Label "{run}"}}}}',
+    )  # fmt: skip
+    for line in (shown or "").splitlines():
+        name, its_store, run_id = line.split("\t")
+        yield _Candidate("container", name, run_id, its_store == mine)
+    kinds: tuple[tuple[What, tuple[str, ...]], ...] = (
+        ("container", ("ls", "--all")),
+        ("network", ("ls",)),
+        ("volume", ("ls",)),
+    )
+    for what, listing in kinds:
+        for name, project in leftovers.projects(what, listing):
+            if found := _PROJECT.search(project):
+                yield _Candidate(what, name, found[1], ours=False)
+    images = leftovers.docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}")
+    for name in (images or "").split():
+        if found := _PROJECT.search(name):
+            yield _Candidate("image", name, found[1], ours=False)
+
+
+def _shared_images(ctx: Context) -> Iterator[Left]:
+    """Images of this store that no job needs any more, or that nobody has a record of."""
+    if shutil.which("docker") is None:
+        return
+    needed = images.needed(ctx)
+    mine = image.repository(ctx.layout.runs)
+    shown = leftovers.docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", mine)
+    for tag in (shown or "").split():
+        if tag not in needed:
+            yield Left(what="image", name=tag)
+
+
+def _processes(ctx: Context) -> Iterator[_Candidate]:
+    inside = f"PARALLELHASSNES_ATTEMPT_DIR={ctx.layout.runs}/".encode()
+    mark = f"{processes.RUN_ID_VARIABLE}=".encode()
+    for pid, environment in processes.environments():
+        run_id = next((v.removeprefix(mark) for v in environment if v.startswith(mark)), None)
+        if run_id and any(variable.startswith(inside) for variable in environment):
+            yield _Candidate("process", str(pid), run_id.decode("ascii", "replace"), ours=True)
+
+
+def _folders(ctx: Context, live: set[str]) -> Iterator[Left]:
+    """Temporary folders of sealed attempts, where the seal does not speak of them."""
+    for folder in ctx.layout.runs.glob("*/*/steps/*/attempts/*/tmp"):
+        run_id = folder.parent.name.rpartition("_")[2]
+        if folder.is_symlink() or not folder.is_dir():  # the worker's doing, and in the seal
+            continue
+        if run_id not in live and attempts.is_sealed(folder.parent) and not any(folder.iterdir()):
+            yield Left(what="folder", name=str(folder), run_id=run_id)
+
+
+def _live(ctx: Context) -> set[str]:
+    """Run ids of the attempts that have not been sealed: they live, or the next tick ends them."""
+    found = set()
+    for entry in tickets.running(ctx.layout):
+        with members.apart(entry.path):
+            ticket = tickets.read(entry.path)
+            ref = attempts.newest(ctx.layout.step(ticket.batch_id, ticket.job_id, ticket.step_id))
+            if ref is not None and not attempts.is_sealed(ref.dir):
+                found.add(ref.name.rpartition("_")[2])
+    return found
+
+
+def _is_of_this_store(ctx: Context, run_id: str) -> bool:
+    return any(ctx.layout.runs.glob(f"*/*/steps/*/attempts/*_{run_id}"))
+
+
+def _remove(left: Left) -> bool:
+    match left.what:
+        case "process":
+            return processes.send(int(left.name), None, signal.SIGKILL)
+        case "folder":
+            with contextlib.suppress(OSError):
+                walk.remove_tree(left.name)
+            return not os.path.lexists(Path(left.name))
+        case "image" if not left.run_id:
+            return image.remove(left.name)
+        case _:
+            return leftovers.remove(left.what, left.name)

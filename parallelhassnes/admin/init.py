@@ -1,0 +1,85 @@
+"""``init``: the folders of a root and a commented configuration; overwrites nothing."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from parallelhassnes.config import CONFIG_NAME, template
+from parallelhassnes.errors import UserError
+from parallelhassnes.schedule import reboot
+from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.rebuild import rebuild
+from parallelhassnes.store import identity
+from parallelhassnes.store.layout import Layout
+
+
+class Initialised(NamedTuple):
+    """What ``init`` found and made."""
+
+    root: Path
+    made: list[str]
+    """Paths relative to the root; empty where all was there already."""
+
+
+def init(root: Path) -> Initialised:
+    """Make what is missing of a root.
+
+    Raises:
+        UserError: a folder cannot be made there, or the root lies in a task.
+    """
+    layout = Layout(root.absolute())
+    check_apart(layout)
+    made = []
+    try:
+        for folder in (*layout.folders(), layout.runners):
+            if not folder.is_dir():
+                folder.mkdir(parents=True)
+                made.append(str(folder.relative_to(layout.root)))
+        config = layout.root / CONFIG_NAME
+        if not config.exists():
+            with config.open("x", encoding="utf-8") as stream:
+                stream.write(template())
+            made.append(CONFIG_NAME)
+        identity.store_id(layout.runs)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or root}: {error.strerror}",
+            fix="choose another --root, or free the path",
+        ) from None
+    return Initialised(layout.root, made)
+
+
+def ensure(ctx: Context, *, make: bool = False) -> None:
+    """Make the store's folders where they are missing: a queue that was deleted, or torn by a power cut, comes back.
+
+    Args:
+        make: make a store where there is none.
+
+    Raises:
+        NoStore: there is none, and none is to be made.
+        UserError: the folders cannot be made there, or a new store would lie in a task.
+    """
+    check_apart(ctx.layout)
+    if not make:
+        identity.check(ctx.layout)
+    try:
+        if not all(folder.is_dir() for folder in ctx.layout.folders()):
+            rebuild(ctx)
+        identity.store_id(ctx.layout.runs)
+        reboot.recover(ctx)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or ctx.layout.root}: {error.strerror}", fix="choose another --root"
+        ) from None
+
+
+def check_apart(layout: Layout) -> None:
+    """Refuse to make a store in a task's folder, before anything is made: it would change what the task is."""
+    runs = layout.runs.resolve()
+    if layout.system.is_dir():
+        return
+    task = next((folder for folder in runs.parents if (folder / "task.toml").is_file()), None)
+    if task is not None:
+        raise UserError(
+            f"the store {layout.runs} would lie inside the task {task}, and would change it",
+            fix="use a root outside of the task: --root DIR",
+        )

@@ -1,0 +1,238 @@
+"""What happens in the store, for any number of listeners: one reader of the ledgers, one short memory of events.
+
+An event is a line of a ledger. Its id is ``<time>@<batch>@<offset behind it>``, so one that was missed is read from the
+ledger itself: of its own batch exactly from there, of the others from shortly before that time on, and of a batch that was
+made since then from its beginning, as lines are not seen in the order of their times. So none is missed, and some may be told
+again; batch and ``seq`` say which. The memory is a ring that every listener goes through at its own pace; one that is
+overtaken is told ``missed`` and goes on with the newest.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sse_starlette import ServerSentEvent
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+
+from parallelhassnes.names import is_safe_id
+from parallelhassnes.store import batches
+from parallelhassnes.store.evidence import ledger
+from parallelhassnes.store.layout import Layout
+from parallelhassnes.store.records import now_text
+
+log = logging.getLogger("parallelhassnes.api")
+
+LOOK_SEC = 0.25
+MEMORY = 5000
+"""Events that a listener may lag behind."""
+_SHARE = 20
+_LATE_SEC = 2.0
+"""A line may be seen so long after one of another batch that is younger."""
+_SYSTEM = "_system"
+OPENING = ServerSentEvent(comment="listening", sep="\n").encode()
+MISSED = ServerSentEvent("{}", event="missed", sep="\n").encode()
+
+
+class Change(NamedTuple):
+    """One event, as it goes out."""
+
+    batch_id: str
+    """``_system`` for what is said of queue keys, runners and tokens."""
+    at: str
+    data: bytes
+
+
+class Place(NamedTuple):
+    """Where a listener was."""
+
+    at: str
+    batch_id: str
+    offset: int
+
+
+class Changes:
+    """Args:
+    layout: the store.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._offsets: dict[str, int] = {}
+        """Batch → bytes of its ledger that were read."""
+        self._ring: deque[Change] = deque(maxlen=MEMORY)
+        self._count = 0
+        """Events ever put into the ring."""
+        self._woken = asyncio.Event()
+        self._ready = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.listeners = 0
+
+    async def listen(
+        self, only: str | None, after: Place | None, *, whole: bool
+    ) -> AsyncGenerator[bytes]:
+        """The events, from now on; before them a comment, once none can be missed.
+
+        Args:
+            only: of this batch.
+            after: first what came after that.
+            whole: first everything of the batch.
+        """
+        async with self._running():
+            await self._ready.wait()
+            position, known = self._count, dict(self._offsets)
+            yield OPENING
+            if after is not None:
+                for change in await run_in_threadpool(self._after, after, only, known):
+                    yield change.data
+            elif whole and only is not None:
+                for change in await run_in_threadpool(self._part, only, 0, known.get(only, 0)):
+                    yield change.data
+            while True:
+                while position < self._count:
+                    behind = self._count - position
+                    if behind > len(self._ring):
+                        yield MISSED
+                        position = self._count
+                        break
+                    change = self._ring[-behind]
+                    position += 1
+                    if only in (None, change.batch_id):
+                        yield change.data
+                await self._woken.wait()
+
+    @contextlib.asynccontextmanager
+    async def _running(self) -> AsyncIterator[None]:
+        """Read the ledgers while anybody listens."""
+        self.listeners += 1
+        if self._task is None:
+            self._ready.clear()
+            self._task = asyncio.create_task(self._follow())
+        try:
+            yield
+        finally:
+            self.listeners -= 1
+            if not self.listeners and self._task is not None:
+                self._task.cancel()
+                self._task = None
+
+    async def _follow(self) -> None:
+        while True:
+            began = time.monotonic()
+            found: list[Change] = []
+            try:
+                if self._ready.is_set():
+                    found, self._offsets = await run_in_threadpool(self._look, self._offsets)
+                else:
+                    self._offsets = await run_in_threadpool(self._sizes)
+                    self._ready.set()
+            except OSError:  # of one look; what it has missed is there at the next
+                log.exception("the ledgers could not be read")
+            if found:
+                self._ring.extend(found)
+                self._count += len(found)
+                woken, self._woken = self._woken, asyncio.Event()
+                woken.set()
+            await asyncio.sleep(max(LOOK_SEC, _SHARE * (time.monotonic() - began)))
+
+    # --- reading the ledgers --------------------------------------------------------------------------
+
+    def _look(self, known: dict[str, int]) -> tuple[list[Change], dict[str, int]]:
+        """What has come since, and what is known then."""
+        found: list[Change] = []
+        sizes = self._sizes()
+        for batch_id, size in sizes.items():
+            before = known.get(batch_id, 0)
+            if size > before:
+                offset = before
+                for change, behind in self._lines(batch_id, before):
+                    found.append(change)
+                    offset = behind
+                sizes[batch_id] = offset
+        found.sort(key=lambda change: change.at)
+        return found, sizes
+
+    def _sizes(self) -> dict[str, int]:
+        """Batch → bytes of its ledger, of those that can be looked at."""
+        sizes = {_SYSTEM: ledger.size(self._layout.system)}
+        for entry in _entries(self._layout.runs):
+            if entry[0] in "_.":
+                continue
+            size = ledger.size(self._layout.runs / entry)
+            if size and (entry in self._offsets or self._is_whole(entry)):
+                sizes[entry] = size
+        return sizes
+
+    def _is_whole(self, batch_id: str) -> bool:
+        return (self._layout.batch(batch_id) / batches.META).exists()
+
+    def _lines(self, batch_id: str, offset: int) -> Iterator[tuple[Change, int]]:
+        for behind, line in ledger.read(self._folder(batch_id), offset):
+            yield _change(batch_id, behind, line), behind
+
+    def _part(self, batch_id: str, start: int, end: int) -> list[Change]:
+        found = self._lines(batch_id, start)
+        return [change for change, behind in found if behind <= end]
+
+    def _after(self, place: Place, only: str | None, known: dict[str, int]) -> list[Change]:
+        """What came after a place, up to what is known."""
+        since = datetime.fromisoformat(place.at).timestamp() - _LATE_SEC
+        since_text = now_text(datetime.fromtimestamp(since, UTC))
+        found: list[Change] = []
+        for batch_id in [only] if only is not None else list(known):
+            folder, end = self._folder(batch_id), known.get(batch_id, 0)
+            if batch_id == place.batch_id:
+                found += self._part(batch_id, place.offset, end)
+            elif _changed_at(folder / batches.META) >= since:
+                found += self._part(batch_id, 0, end)
+            elif _changed_at(folder / ledger.LEDGER) >= since:
+                part = self._part(batch_id, 0, end)
+                found += [change for change in part if change.at >= since_text]
+        return sorted(found, key=lambda change: change.at)
+
+    def _folder(self, batch_id: str) -> Path:
+        return self._layout.runs / batch_id
+
+
+def _change(batch_id: str, offset: int, line: dict[str, Any]) -> Change:
+    at = str(line.get("at", ""))
+    data = json.dumps({"batch_id": "" if batch_id == _SYSTEM else batch_id, **line})
+    event = ServerSentEvent(data, id=f"{at}@{batch_id}@{offset}", sep="\n")
+    return Change(batch_id, at, event.encode())
+
+
+def place_of(event_id: str) -> Place:
+    """Where an event was.
+
+    Raises:
+        HTTPException: 400, it is the id of none.
+    """
+    at, _, rest = event_id.partition("@")
+    batch_id, _, offset = rest.partition("@")
+    with contextlib.suppress(ValueError):
+        datetime.fromisoformat(at)
+        if is_safe_id(batch_id) and offset.isdecimal() and len(offset) < 16:
+            return Place(at, batch_id, int(offset))
+    raise HTTPException(400, "Last-Event-ID is not that of an event of this stream")
+
+
+def _entries(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []
+
+
+def _changed_at(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

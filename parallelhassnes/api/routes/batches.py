@@ -1,0 +1,296 @@
+"""Batches: submit, list, look, and an operator's word about them."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Body, Depends, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from parallelhassnes.actions import approve as gate
+from parallelhassnes.actions import budget as budgets
+from parallelhassnes.actions import cancel_retry, pause_resume, rerun
+from parallelhassnes.actions.approve import Decided
+from parallelhassnes.actions.budget import BudgetLine
+from parallelhassnes.actions.cancel_retry import Only, Operated, Target
+from parallelhassnes.actions.pause_resume import Held
+from parallelhassnes.actions.rerun import Rerun, What
+from parallelhassnes.actions.submit import Submitted, Validated, submit, validate
+from parallelhassnes.api.http.auth import needs
+from parallelhassnes.api.http.responses import (
+    Cursor,
+    Id,
+    KnownHere,
+    Limit,
+    Reason,
+    Why,
+    page,
+    polled,
+)
+from parallelhassnes.api.live.server_state import Site, SiteHere
+from parallelhassnes.refs import resolve
+from parallelhassnes.store import batches
+from parallelhassnes.views import explain as explaining
+from parallelhassnes.views.explain import Explained
+from parallelhassnes.views.scoreboard_models import (
+    BatchLine,
+    BatchScoreboard,
+    BatchState,
+    Counts,
+    SystemScoreboard,
+)
+from parallelhassnes.views.show import ShowDocument, show
+from parallelhassnes.views.system_scoreboard import newest_first
+
+router = APIRouter(prefix="/v1", tags=["batches"], dependencies=[Depends(needs("read"))])
+
+_TABLE = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"type": "object"}},
+            "application/yaml": {"schema": {"type": "string"}},
+        },
+    }
+}
+Name = Annotated[
+    str,
+    Query(max_length=200, pattern=r"^[^/\x00]*$", description="File name of the table, for messages; `.yaml` or `.json`."),
+]  # fmt: skip
+
+
+def _only(
+    classes: Annotated[
+        list[str],
+        Query(alias="class", default_factory=list, description="Only steps that failed so, as `rate_limit`."),
+    ],
+    failed: Annotated[bool, Query(description="Only steps that did not succeed.")] = False,
+    unscored: Annotated[bool, Query(description="Only trials without a score.")] = False,
+    lost: Annotated[bool, Query(description="Only steps whose processes died.")] = False,
+) -> Only:  # fmt: skip
+    return Only(failed=failed, classes=frozenset(classes), unscored=unscored, lost=lost)
+
+
+Which = Annotated[Only, Depends(_only)]
+"""Which ended steps are meant; without a filter all of them."""
+
+
+class BatchMade(Submitted):
+    """The answer to a submission."""
+
+    accepted_job_ids: list[str]
+    """In the table's order."""
+
+
+class BatchPage(BaseModel):
+    """One page of the batches."""
+
+    items: list[BatchLine]
+    next: str | None
+    """`cursor` of the page after it; null where there is none."""
+    total: int
+    """Batches that the filter lets through."""
+    counts: Counts
+    """Steps by state over all batches."""
+
+
+@router.post(
+    "/batches", status_code=201, dependencies=[Depends(needs("submit"))], openapi_extra=_TABLE
+)
+async def submit_table(
+    request: Request,
+    site: SiteHere,
+    name: Name = "",
+    again: Annotated[bool, Query(description="A new batch even if these bytes made one before.")] = False,
+) -> BatchMade:  # fmt: skip
+    """Submit a launch table of any format that `submit` takes: explicit jobs, a sweep, an Oddish sweep, a Harbor job.
+
+    The same bytes submitted twice are one batch; `duplicate` says so. Relative paths are looked for in the root.
+    """
+    data, source = await _table(request, name)
+    return await run_in_threadpool(lambda: _submit(site, data, source, again=again))
+
+
+def _submit(site: Site, data: bytes, name: str, *, again: bool) -> BatchMade:
+    done = submit(site.context(), data, name=name, folders=[site.layout.root], again=again)
+    meta = batches.read_batch(site.layout.batch(done.batch_id))
+    return BatchMade(**dict(done), accepted_job_ids=list(meta.job_ids))
+
+
+@router.post("/validate", openapi_extra=_TABLE, dependencies=[Depends(needs("submit"))])
+async def validate_table(request: Request, site: SiteHere, name: Name = "") -> Validated:
+    """Everything that is wrong with a table, or what it would run; nothing is left behind."""
+    data, source = await _table(request, name)
+    folders = [site.layout.root]
+    return await run_in_threadpool(
+        lambda: validate(site.context(), data, name=source, folders=folders)
+    )
+
+
+async def _table(request: Request, name: str) -> tuple[bytes, str]:
+    kind = request.headers.get("content-type", "")
+    return await request.body(), name or ("table.yaml" if "yaml" in kind else "table.json")
+
+
+@router.get("/batches", response_model=BatchPage)
+def list_batches(
+    known: KnownHere,
+    site: SiteHere,
+    state: Annotated[list[BatchState], Query(default_factory=list, description="Only these states.")],
+    trouble: Annotated[bool | None, Query(description="Only those with trouble, or without.")] = None,
+    experiment: Annotated[str | None, Query(max_length=500)] = None,
+    q: Annotated[str, Query(max_length=200, description="Part of id, experiment or file name.")] = "",
+    sort: Annotated[
+        Literal["trouble", "created", "activity"],
+        Query(description="Trouble first; newest first; what last moved first."),
+    ] = "trouble",
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> Response:  # fmt: skip
+    """The batches, a page at a time."""
+    board = site.board()
+    found = [
+        line
+        for line in board.batches
+        if (not state or line.state in state)
+        and trouble in (None, line.trouble)
+        and experiment in (None, line.experiment)
+        and q.lower() in f"{line.batch_id} {line.experiment} {line.source_name}".lower()
+    ]
+    if sort == "created":
+        found.sort(key=newest_first)
+    elif sort == "activity":
+        found.sort(key=lambda line: line.last_event_at or line.created_at, reverse=True)
+    shown = page(found, lambda line: line.batch_id, cursor, limit)
+    document = BatchPage(
+        items=list(shown.items), next=shown.next, total=len(found), counts=board.counts
+    )
+    return polled(known, document)
+
+
+@router.get("/scoreboards/system", response_model=SystemScoreboard)
+def scoreboard_of_the_store(known: KnownHere, site: SiteHere) -> Response:
+    """The whole store: queue keys, runners, a line per batch, trouble first."""
+    return polled(known, site.board())
+
+
+@router.get("/batches/{batch}/scoreboard", response_model=BatchScoreboard)
+def scoreboard_of_a_batch(known: KnownHere, site: SiteHere, batch: Id) -> Response:
+    """One batch: results by job and agent, what runs, what waits and why, what went wrong."""
+    return polled(known, site.batch_board(batch_id(site, batch)))
+
+
+@router.get("/batches/{batch}", response_model=ShowDocument)
+def get_batch(known: KnownHere, site: SiteHere, batch: Id) -> Response:
+    """One batch: its record, its state, its files; its jobs and steps have lists of their own."""
+    found = show(site.layout, batch_id(site, batch))
+    return polled(known, found.model_copy(update={"steps": []}))
+
+
+@router.get("/batches/{batch}/explain", response_model=Explained)
+def explain_batch(known: KnownHere, site: SiteHere, batch: Id) -> Response:
+    """Why its steps are where they are."""
+    return polled(known, explaining.explain(site.context(), batch_id(site, batch)))
+
+
+# --- an operator's word -------------------------------------------------------------------------------
+
+_operator = [Depends(needs("operate"))]
+
+
+@router.post("/batches/{batch}/cancel", dependencies=_operator)
+def cancel(site: SiteHere, batch: Id, reason: Reason = "") -> Operated:
+    """End what runs, start nothing more; partial results are kept."""
+    return cancel_retry.cancel(site.context(), Target(batch_id=batch_id(site, batch)), reason)
+
+
+@router.post("/batches/{batch}/retry", dependencies=_operator)
+def retry(site: SiteHere, batch: Id, only: Which, reason: Reason = "") -> Operated:
+    """Let ended steps run again, each as a new attempt; without a filter all of them."""
+    return cancel_retry.retry(site.context(), Target(batch_id=batch_id(site, batch)), only, reason)
+
+
+@router.post("/batches/{batch}/rerun", status_code=201, dependencies=[Depends(needs("submit"))])
+def run_again(site: SiteHere, batch: Id, what: What = "failed") -> Rerun:
+    """A new batch from the same table, with the results where they are to stay."""
+    return rerun.rerun(site.context(), batch_id(site, batch), what)
+
+
+@router.post("/batches/{batch}/pause", dependencies=_operator)
+def pause(site: SiteHere, batch: Id, reason: Reason = "") -> Held:
+    """Start nothing of it until it is resumed; what runs goes on."""
+    return pause_resume.pause(site.context(), batch_id(site, batch), reason)
+
+
+@router.post("/batches/{batch}/resume", dependencies=_operator)
+def resume(site: SiteHere, batch: Id, reason: Reason = "") -> Held:
+    """Let a paused batch go on."""
+    return pause_resume.resume(site.context(), batch_id(site, batch), reason)
+
+
+@router.post("/batches/{batch}/close", dependencies=_operator)
+def close(site: SiteHere, batch: Id, reason: Reason = "") -> Held:
+    """Start nothing more of it; what runs ends, what waits stays undone."""
+    return pause_resume.close(site.context(), batch_id(site, batch), reason)
+
+
+@router.post("/batches/{batch}/reopen", dependencies=_operator)
+def reopen(site: SiteHere, batch: Id, reason: Reason = "") -> Held:
+    """Let a closed batch go on."""
+    return pause_resume.reopen(site.context(), batch_id(site, batch), reason)
+
+
+@router.post("/batches/{batch}/approve", dependencies=_operator)
+def approve(site: SiteHere, batch: Id, reason: Reason = "") -> Decided:
+    """Let its steps start that wait for a person."""
+    return gate.approve(site.context(), batch_id(site, batch), reason)
+
+
+@router.post("/batches/{batch}/reject", dependencies=_operator)
+def reject(site: SiteHere, batch: Id, reason: Why) -> Decided:
+    """Have its steps never start that wait for a person, nor what needs them."""
+    return gate.reject(site.context(), batch_id(site, batch), reason)
+
+
+@router.put("/batches/{batch}/priority", dependencies=_operator)
+def set_priority(
+    site: SiteHere,
+    batch: Id,
+    priority: Annotated[int, Query(ge=-1000, le=1000, description="Higher starts first.")],
+    reason: Reason = "",
+) -> Held:
+    """Change its priority while it runs."""
+    return pause_resume.priority(site.context(), batch_id(site, batch), priority, reason)
+
+
+class BudgetWanted(BaseModel):
+    """What a batch may spend in all; what is left out stays as it is."""
+
+    model_config = ConfigDict(extra="forbid")
+    usd: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    tokens: int | None = Field(default=None, ge=0)
+    reason: str = Field(default="", max_length=500)
+
+
+@router.get("/batches/{batch}/budget", response_model=BudgetLine)
+def get_budget(known: KnownHere, site: SiteHere, batch: Id) -> Response:
+    """What it has spent, and what it may."""
+    return polled(known, budgets.show(site.context(), batch_id(site, batch)))
+
+
+@router.put("/batches/{batch}/budget", dependencies=_operator)
+def set_budget(site: SiteHere, batch: Id, wanted: Annotated[BudgetWanted, Body()]) -> BudgetLine:
+    """Let it spend so much in all, from the next pass on."""
+    found = batch_id(site, batch)
+    return budgets.change(
+        site.context(), found, usd=wanted.usd, tokens=wanted.tokens, reason=wanted.reason
+    )
+
+
+def batch_id(site: Site, text: str) -> str:
+    """The batch that an id names, or that has what it names.
+
+    Raises:
+        UnknownId: there is none.
+    """
+    return resolve(site.layout, text).batch_id

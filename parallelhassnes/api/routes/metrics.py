@@ -1,0 +1,79 @@
+"""``/metrics``: how the store stands, for Prometheus. Made anew at each scrape, so that no server has to count."""
+
+from collections.abc import Iterator, Sequence
+
+from fastapi import APIRouter, Depends
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
+from starlette.responses import Response
+
+from parallelhassnes.api.http.auth import needs
+from parallelhassnes.api.live.server_state import Site, SiteHere
+from parallelhassnes.views.scoreboard_models import SystemScoreboard
+
+router = APIRouter(tags=["metrics"], dependencies=[Depends(needs("read"))])
+_BREAKER = {"closed": 0, "half-open": 1, "open": 2}
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus text."}},
+)  # fmt: skip
+def metrics(site: SiteHere) -> Response:
+    """Steps and batches by state, queue keys, runners, listeners, in Prometheus' text format."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Store(site))
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+class _Store(Collector):
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    def collect(self) -> Iterator[Metric]:
+        board = self._site.board()
+        yield _gauge("steps", "Steps of all batches, by state.", ["state"], _steps(board))
+        yield _gauge("batches", "Batches, by state.", ["state"], _batches(board))
+        yield _gauge("live_attempts", "Attempts that run.", [], [((), board.live)])
+        yield _gauge("concurrency", "Attempts of this host at most.", [], [((), board.concurrency)])
+        yield _gauge("incoming_tables", "Tables to be ingested.", [], [((), board.incoming)])
+        yield _gauge("rejected_tables", "Tables that were rejected.", [], [((), board.rejected)])
+        yield _gauge("short_of_space", "1 where nothing starts for lack of disk or memory.", [], [((), bool(board.shortage))])  # fmt: skip
+        key = ["queue_key"]
+        lines = board.queue
+        yield _gauge("queue_live", "Live attempts of a queue key.", key, [((q.queue_key,), q.live) for q in lines])  # fmt: skip
+        yield _gauge("queue_ready", "Steps that could start.", key, [((q.queue_key,), q.ready) for q in lines])  # fmt: skip
+        yield _gauge("queue_delayed", "Steps that wait for the time of a retry.", key, [((q.queue_key,), q.delayed) for q in lines])  # fmt: skip
+        limits = [((q.queue_key,), q.limit) for q in lines if q.limit is not None]
+        yield _gauge("queue_limit", "Limit in force; absent for none.", key, limits)
+        paused = [((q.queue_key,), bool(q.paused)) for q in lines]
+        yield _gauge("queue_paused", "1 where nothing starts on the key.", key, paused)
+        breakers = [((q.queue_key,), _BREAKER[q.breaker]) for q in lines]
+        yield _gauge("queue_breaker", "0 closed, 1 half-open, 2 open.", key, breakers)
+        drains = [((r.runner_id,), r.draining) for r in board.runners]
+        yield _gauge("runner_draining", "1 where a runner starts nothing new.", ["runner"], drains)
+        loads = [((r.runner_id,), r.live) for r in board.runners if r.live is not None]
+        yield _gauge("runner_live", "Live attempts of a runner, as it reported.", ["runner"], loads)
+        listeners = [(("events",), self._site.changes.listeners), (("logs",), len(self._site.watching))]  # fmt: skip
+        yield _gauge("listened_to", "Listeners of events; attempts whose logs are followed.", ["stream"], listeners)  # fmt: skip
+
+
+def _steps(board: SystemScoreboard) -> list[tuple[tuple[str, ...], float]]:
+    return [((state,), count) for state, count in dict(board.counts).items()]
+
+
+def _batches(board: SystemScoreboard) -> list[tuple[tuple[str, ...], float]]:
+    states = ("running", "waiting", "blocked", "attention", "canceled", "done")
+    return [((state,), sum(line.state == state for line in board.batches)) for state in states]
+
+
+def _gauge(
+    name: str, about: str, labels: list[str], values: Sequence[tuple[tuple[str, ...], float]]
+) -> Metric:
+    made = GaugeMetricFamily(f"parallelhassnes_{name}", about, labels=labels)
+    for places, value in values:
+        made.add_metric(list(places), float(value))
+    return made

@@ -1,0 +1,116 @@
+"""``artifact``, ``diff`` and ``open``: what one attempt has left, by the names that a user knows.
+
+Below the attempt's folder: ``agent/artifacts/<name>/…`` and ``trial/artifacts/…`` are artifacts, ``agent/git_diff.patch`` is
+the patch of an isolated workspace. An id that names a step, a job or a batch means its newest attempt.
+"""
+
+import os
+from pathlib import Path
+from typing import BinaryIO, Literal, NamedTuple
+
+from pydantic import BaseModel
+
+from parallelhassnes import names
+from parallelhassnes.attempt_data.safe_open import open_below
+from parallelhassnes.errors import UnknownId, UserError
+from parallelhassnes.refs import Found, newest_attempt
+from parallelhassnes.store import attempts, walk
+from parallelhassnes.store.layout import Layout
+
+AGENT_ARTIFACTS, TRIAL_ARTIFACTS = "agent/artifacts", "trial/artifacts"
+PATCH = "agent/git_diff.patch"
+
+
+class AttemptFile(NamedTuple):
+    """A file below an attempt's folder, which programs under test have written to."""
+
+    folder: Path
+    relative: str
+
+    @property
+    def path(self) -> Path:
+        return self.folder / self.relative
+
+    def open(self) -> BinaryIO:
+        """Raises UnknownId where it is no regular file, or a link is on the way to it."""
+        return os.fdopen(open_below(self.folder, self.relative), "rb")
+
+
+class ArtifactFile(BaseModel):
+    """One file of an artifact."""
+
+    name: str
+    """Of the artifact; of a trial's the path below ``trial/artifacts``."""
+    path: str
+    """Relative to the attempt's folder."""
+    size: int
+    """Bytes."""
+
+
+class Artifacts(BaseModel):
+    """The artifacts of an attempt."""
+
+    schema_version: Literal[1] = 1
+    ok: bool = True
+    id: str
+    files: list[ArtifactFile]
+
+
+def artifacts(layout: Layout, text: str) -> Artifacts:
+    """What there is.
+
+    Raises:
+        UnknownId: the id names nothing, or something that was never attempted.
+    """
+    found = newest_attempt(layout, text)
+    folder = found.folder(layout)
+    files = [
+        ArtifactFile(name=_name(path), path=path, size=size)
+        for place in (AGENT_ARTIFACTS, TRIAL_ARTIFACTS)
+        for path, size in walk.files(folder, place)
+    ]  # fmt: skip
+    return Artifacts(id=str(found), files=files)
+
+
+def _name(path: str) -> str:
+    inside = path.split("/")
+    return inside[2] if inside[0] == "agent" else "/".join(inside[2:])
+
+
+def artifact(layout: Layout, text: str, name: str) -> AttemptFile:
+    """The one file that a name means: an artifact's name, the end of its path, or any path in the attempt.
+
+    Raises:
+        UnknownId: there is none of that name, with the nearest one.
+        UserError: the artifact has several files.
+    """
+    found = newest_attempt(layout, text)
+    folder = found.folder(layout)
+    files = artifacts(layout, str(found)).files
+    fitting = [file for file in files if file.name == name]
+    fitting = fitting or [file for file in files if f"/{file.path}".endswith(f"/{name}")]
+    if len(fitting) == 1:
+        return AttemptFile(folder, fitting[0].path)
+    if fitting:
+        shown = ", ".join(file.path for file in fitting[:5]) + (" …" if len(fitting) > 5 else "")
+        raise UserError(f"{name} is {len(fitting)} files: {shown}", fix="name one by its path")
+    try:
+        with AttemptFile(folder, name).open():
+            return AttemptFile(folder, name)
+    except UnknownId:
+        known = [file.name for file in files]
+    near = names.nearest(name, known)
+    fix = f"did you mean {near}?" if near else f"it has {', '.join(dict.fromkeys(known)) or 'none'}"
+    if not attempts.is_sealed(folder):
+        fix += "; it has not ended yet"
+    raise UnknownId(f"{found} has no artifact {name}", fix=fix)
+
+
+def patch(layout: Layout, text: str) -> tuple[Found, bytes | None]:
+    """The attempt that is meant and the patch of its isolated workspace; None where it had none."""
+    found = newest_attempt(layout, text)
+    try:
+        with AttemptFile(found.folder(layout), PATCH).open() as stream:
+            return found, stream.read()
+    except UnknownId:
+        return found, None

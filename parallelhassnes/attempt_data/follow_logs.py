@@ -1,0 +1,207 @@
+"""The output of an attempt, as it is or as it grows: its logs, its agent's, its verifier's.
+
+Following polls: the files may be written by another host, whose changes no notification tells of.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Generator, Iterator
+from io import FileIO
+from pathlib import Path
+from typing import NamedTuple
+
+from parallelhassnes import names
+from parallelhassnes.attempt_data.safe_open import open_below
+from parallelhassnes.errors import UnknownId
+from parallelhassnes.refs import Found, newest_attempt
+from parallelhassnes.store import attempts, walk
+from parallelhassnes.store.layout import Layout
+
+FIXED = ("supervisor.log", "stdout.log", "stderr.log", "trial/trial.log")
+FOLDERS = ("trial/agent", "trial/verifier", "trial/steps")
+AGENT = (".events.jsonl", ".log")
+ENDINGS = (".log", ".txt", ".out", ".err", ".jsonl")
+POLL_SEC = 0.2
+CHUNK = 1 << 16
+
+
+class LogText(NamedTuple):
+    """A piece of one log, of whole lines unless the log itself ends within one."""
+
+    file: str
+    """Relative to the attempt's folder."""
+    text: str
+
+
+class Logs:
+    """The logs of one attempt.
+
+    One that is listed and then not there has been moved away: Harbor puts the logs of each step of a task aside.
+    """
+
+    def __init__(self, layout: Layout, attempt_dir: Path, found: Found) -> None:
+        self.layout, self.dir, self.found = layout, attempt_dir, found
+        self._read: dict[str, int] = {}
+
+    def files(self) -> list[str]:
+        """The logs that are there and not empty, in the order in which they are shown."""
+        found = [name for name in FIXED if self._size(name)]
+        agents = [
+            name for name, size in walk.files(self.dir, "agent") if size and name.count("/") == 1
+        ]
+        found += [name for ending in AGENT for name in agents if name.endswith(ending)]
+        for folder in FOLDERS:
+            below = walk.files(self.dir, folder)
+            found += [name for name, size in below if size and name.endswith(ENDINGS)]
+        return found
+
+    def new(self, only: str | None = None) -> Generator[LogText]:
+        """What the logs have got since the last call: at first, all.
+
+        Args:
+            only: one log, by its path in the attempt's folder or the end of that.
+
+        Raises:
+            UnknownId: ``only`` names none, once the attempt has ended.
+        """
+        chosen = self.files() if only is None else self._chosen(only)
+        done = self.ended
+        if only is None:  # what comes back under a name is another log, read from its beginning
+            self._read = {name: n for name, n in self._read.items() if name in chosen}
+        for name in chosen:
+            with contextlib.suppress(UnknownId):
+                yield from self._rest(name, done=done)
+
+    def follow(self, only: str | None = None) -> Iterator[LogText | None]:
+        """As ``new``, until the attempt is sealed; None at each look that found nothing."""
+        while True:
+            ended = self.ended
+            some = False
+            for piece in self.new(only):
+                some = True
+                yield piece
+            if ended:
+                return
+            if not some:
+                yield None
+                time.sleep(POLL_SEC)
+
+    def sizes(self) -> tuple[tuple[str, int], ...]:
+        """Each log with its size in bytes."""
+        return tuple((name, self._size(name)) for name in self.files())
+
+    @property
+    def places(self) -> dict[str, int]:
+        """Log → bytes of it that ``new`` has given."""
+        return dict(self._read)
+
+    def go_to(self, places: dict[str, int]) -> None:
+        """Have ``new`` go on after what was given before, elsewhere."""
+        self._read = dict(places)
+
+    def go_to_end(self) -> None:
+        """Have ``new`` leave out what is there already, but for a line that has only begun."""
+        for name, size in self.sizes():
+            with contextlib.suppress(UnknownId), self.open(name) as stream:
+                start = max(0, size - CHUNK)
+                stream.seek(start)
+                newline = stream.read(size - start).rfind(b"\n")
+            self._read[name] = start + newline + 1 if newline >= 0 else size
+
+    def status(self) -> str:
+        """How the attempt stands."""
+        return attempts.read_state(self.dir).status
+
+    def tails(self, only: str | None, most: int) -> tuple[dict[str, str], list[str]]:
+        """The end of each log, and the names of those of which something is left out.
+
+        Args:
+            only: as in ``new``.
+            most: bytes of each at most; what is left of a line at the beginning is left out, too.
+
+        Raises:
+            UnknownId: as in ``new``.
+        """
+        texts: dict[str, str] = {}
+        cut = []
+        for name in self.files() if only is None else self._chosen(only):
+            with contextlib.suppress(UnknownId), self.open(name) as stream:
+                left = max(0, os.fstat(stream.fileno()).st_size - most)
+                stream.seek(left)
+                data = stream.read(most)
+                if left:
+                    cut.append(name)
+                    data = data[data.find(b"\n") + 1 :]
+                texts[name] = data.decode("utf-8", "replace")
+        return texts, cut
+
+    @property
+    def ended(self) -> bool:
+        return attempts.is_sealed(self.dir)
+
+    def _size(self, name: str) -> int:
+        try:
+            with self.open(name) as stream:
+                return os.fstat(stream.fileno()).st_size
+        except UnknownId:
+            return 0
+
+    def _is_there(self, name: str) -> bool:
+        try:
+            self.open(name).close()
+        except UnknownId:
+            return False
+        return True
+
+    def open(self, name: str) -> FileIO:
+        """A log by its path in the attempt's folder; never what a link leads to: an agent may have made it.
+
+        Raises:
+            UnknownId: there is no such file.
+        """
+        return FileIO(open_below(self.dir, name))
+
+    def _chosen(self, only: str) -> list[str]:
+        known = self.files()
+        wanted = only.removeprefix("./")
+        fitting = [n for n in known if n == wanted] or [
+            n for n in known if n.endswith(f"/{wanted}")
+        ]
+        if not fitting and self._is_there(wanted):
+            fitting = [wanted]
+        if not fitting and self.ended:
+            near = names.nearest(only, known)
+            fix = f"did you mean {near}?" if near else f"there are {', '.join(known) or 'none'}"
+            raise UnknownId(f"{self.found} has no log {only}", fix=fix)
+        return fitting
+
+    def _rest(self, name: str, *, done: bool) -> Iterator[LogText]:
+        """What was not read yet, in whole lines; at the end of the attempt also what lacks its newline."""
+        with self.open(name) as stream:
+            stream.seek(self._read.get(name, 0))
+            kept = b""
+            while chunk := stream.read(CHUNK):
+                data = kept + chunk
+                cut = data.rfind(b"\n") + 1
+                if not cut and len(data) >= CHUNK:
+                    cut = len(data)
+                kept = data[cut:]
+                if cut:
+                    yield self._piece(name, data[:cut])
+            if kept and done:
+                yield self._piece(name, kept)
+
+    def _piece(self, name: str, data: bytes) -> LogText:
+        self._read[name] = self._read.get(name, 0) + len(data)
+        return LogText(name, data.decode("utf-8", "replace"))
+
+
+def open_logs(layout: Layout, text: str) -> Logs:
+    """The logs of what ``text`` names: an attempt, or the newest one of a step, a job or a batch.
+
+    Raises:
+        UnknownId: it names nothing, more than one thing, or something that was never attempted.
+    """
+    found = newest_attempt(layout, text)
+    return Logs(layout, found.folder(layout), found)

@@ -1,0 +1,109 @@
+"""An agent's trajectory (ATIF) as turns for people; what an agent wrote is taken as it is, however odd."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from parallelhassnes.steps import safe_read
+
+MOST_TEXT = 20_000
+"""Characters of one text that are shown."""
+PER_PAGE = 50
+
+
+class Call(NamedTuple):
+    """One call of a tool."""
+
+    name: str
+    arguments: str
+
+
+class Turn(NamedTuple):
+    """One step of a trajectory."""
+
+    number: int
+    """From 1."""
+    source: str
+    """``system``, ``user`` or ``agent``."""
+    at: str
+    message: str
+    reasoning: str
+    calls: list[Call]
+    results: list[str]
+    """What came back from the tools."""
+    metrics: dict[str, Any]
+
+
+class Trajectory(NamedTuple):
+    """Some turns of a trajectory."""
+
+    agent: str
+    total: int
+    """Turns in all."""
+    turns: list[Turn]
+    page: int
+    pages: int
+
+
+def read_trajectory(path: Path, page: int = 1) -> Trajectory | None:
+    """One page of it; None where the file is not there or is no trajectory."""
+    document = safe_read.read_object(path)
+    steps = document.get("steps") if isinstance(document, dict) else None
+    if document is None or not isinstance(steps, list):
+        return None
+    pages = max(1, -(-len(steps) // PER_PAGE))
+    page = min(max(page, 1), pages)
+    first = (page - 1) * PER_PAGE
+    found = [
+        _turn(number, step)
+        for number, step in enumerate(steps[first : first + PER_PAGE], first + 1)
+        if isinstance(step, dict)
+    ]
+    agent = _object(document.get("agent"))
+    named = [str(agent[key]) for key in ("name", "version", "model_name") if agent.get(key)]
+    return Trajectory(" ".join(named), len(steps), found, page, pages)
+
+
+def _turn(number: int, step: dict[str, Any]) -> Turn:
+    results = _object(step.get("observation")).get("results")
+    calls = step.get("tool_calls")
+    return Turn(
+        number=number, source=str(step.get("source", "")), at=str(step.get("timestamp") or ""),
+        message=_text(step.get("message")), reasoning=_text(step.get("reasoning_content")),
+        calls=[
+            Call(str(call.get("function_name", "")), _arguments(call.get("arguments")))
+            for call in (calls if isinstance(calls, list) else [])
+            if isinstance(call, dict)
+        ],
+        results=[
+            _text(result.get("content"))
+            for result in (results if isinstance(results, list) else [])
+            if isinstance(result, dict)
+        ],
+        metrics=_object(step.get("metrics")),
+    )  # fmt: skip
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _arguments(value: object) -> str:
+    """A call's arguments: a single text as it is, since that is a command; anything else as JSON."""
+    if isinstance(value, dict) and len(value) == 1:
+        only = next(iter(value.values()))
+        if isinstance(only, str):
+            return _text(only)
+    return _text(json.dumps(value, ensure_ascii=False, indent=1) if value else "")
+
+
+def _text(value: object) -> str:
+    """A message: a text, or parts of which those that are texts are shown."""
+    if isinstance(value, list):
+        parts = [part if isinstance(part, dict) else {"text": str(part)} for part in value]
+        value = "\n".join(
+            str(part.get("text") or f"[{part.get('type', 'part')}]") for part in parts
+        )
+    text = value if isinstance(value, str) else ""
+    left = len(text) - MOST_TEXT
+    return text if left <= 0 else f"{text[:MOST_TEXT]}\n… {left} more characters"

@@ -1,0 +1,70 @@
+"""Consoles for people: as wide as the terminal, plain where there is none or NO_COLOR is set."""
+
+import io
+import os
+import sys
+from collections.abc import Iterable
+from typing import IO, Any
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
+
+from parallelhassnes.cli.output.terminal import Terminal, plain
+
+PLAIN_WIDTH = 160
+"""Columns of output that goes into a file or a pipe."""
+
+
+def console(stream: IO[str] | None = None) -> Console:
+    """A console on the stream, stdout unless said otherwise."""
+    stream = stream or sys.stdout
+    # A pipe has no width of its own, and a table cut at 80 columns is worth nothing in a file.
+    width = None if stream.isatty() or os.environ.get("COLUMNS") else PLAIN_WIDTH
+    drawn: Any = _Drawn(stream) if isinstance(stream, Terminal) else stream
+    return _Console(
+        file=drawn, width=width, highlight=False, markup=False, emoji=False, soft_wrap=False
+    )
+
+
+def show(renderable: RenderableType, stream: IO[str] | None = None) -> None:
+    """Print it; tables fit the width, whole lines (``line``) may be longer than that."""
+    console(stream).print(renderable, crop=False)
+
+
+def text_of(renderable: RenderableType) -> str:
+    """What it looks like in a file: plain, wide."""
+    stream = io.StringIO()
+    _Console(
+        file=stream, width=PLAIN_WIDTH, color_system=None, highlight=False, markup=False
+    ).print(renderable, crop=False)
+    return stream.getvalue()
+
+
+class _Console(Console):
+    """A console whose texts command no terminal; its own styles and drawing do."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Make the pieces of a renderable."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else plain(text), style, control)
+
+
+class _Drawn:
+    """A terminal's stream for a console, which says itself what commands it."""
+
+    def __init__(self, stream: Terminal) -> None:
+        self._stream = stream
+        self.write = stream.draw
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def line(text: str | Text, style: str = "") -> Text:
+    """A line that is never broken: a path that is to be copied."""
+    whole = text if isinstance(text, Text) else Text(text, style=style)
+    whole.no_wrap, whole.overflow = True, "ignore"
+    return whole

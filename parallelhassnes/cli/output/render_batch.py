@@ -1,0 +1,249 @@
+"""The scoreboard of a batch as text: what went wrong and what waits first, then the results."""
+
+from collections.abc import Iterator
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from parallelhassnes import formatting
+from parallelhassnes.cli.output.console import line
+from parallelhassnes.cli.output.render_system import (
+    SHORT,
+    STYLES,
+    counts_cells,
+    counts_text,
+    grid,
+    shown_states,
+)
+from parallelhassnes.views.scoreboard_models import (
+    BatchScoreboard,
+    BlockedGroup,
+    Cell,
+    FailedStep,
+    JobLine,
+    RunningStep,
+)
+
+MOST_ROWS = 40
+MOST_LIST = 10
+MOST_COLUMNS = 8
+
+
+def render(board: BatchScoreboard) -> RenderableType:
+    """The whole, ready to print."""
+    return Group(*_parts(board))
+
+
+def _parts(board: BatchScoreboard) -> Iterator[RenderableType]:
+    yield _head(board)
+    if board.stand_in:
+        yield Text(
+            "DRY RUN: agent steps were answered by the stand-in; its results mean nothing.",
+            style="bold yellow",
+        )
+    if board.held:
+        yield Text(f"held: {board.held}", style="yellow")
+    for warning in board.warnings[:MOST_LIST]:
+        yield Text(f"warning: {warning}", style="yellow")
+    if board.failures:
+        yield from _failures(board.failures)
+    if board.blocked:
+        yield from _blocked(board.blocked)
+    if board.running:
+        yield from _running(board.running)
+    yield Text()
+    yield _jobs(board)
+    yield from _foot(board)
+
+
+def _head(board: BatchScoreboard) -> Text:
+    head = Text(f"{board.batch_id} ", style="bold")
+    head.append(board.state, style=STYLES[board.state])
+    if board.experiment:
+        head.append(f"  {board.experiment}")
+    head.append(
+        f"\n{formatting.counted(board.jobs_total, 'job')}, {formatting.counted(board.steps_total, 'step')}: "
+    )
+    head.append_text(counts_text(board.counts))
+    return head
+
+
+def _more(count: int) -> Iterator[Text]:
+    if count > 0:
+        yield Text(f"… and {count} more; --json has all of them", style="dim")
+
+
+def _failures(failures: list[FailedStep]) -> Iterator[RenderableType]:
+    yield Text()
+    for failed in failures[:MOST_LIST]:
+        again = f", again in {formatting.until(failed.retry_at)}" if failed.retry_at else ""
+        text = Text(f"{failed.status} ", style=STYLES[failed.status])
+        text.append(failed.step, style="bold")
+        text.append(
+            f" ({formatting.failure_class(failed.failure_class, failed.guessed)}, attempt {failed.number}{again}): {failed.line}"
+        )
+        yield text
+        yield line(f"    {failed.attempt}", style="dim")
+    yield from _more(len(failures) - MOST_LIST)
+
+
+def _blocked(groups: list[BlockedGroup]) -> Iterator[RenderableType]:
+    yield Text()
+    for group in groups[:MOST_LIST]:
+        shown = ", ".join(group.steps[:3]) + (" …" if group.count > 3 else "")
+        text = Text("blocked ", style="red" if group.final else "yellow")
+        yield text.append(f"{group.count}: {group.reason} ({shown})")
+    yield from _more(len(groups) - MOST_LIST)
+
+
+def _running(running: list[RunningStep]) -> Iterator[RenderableType]:
+    yield Text()
+    yield running_table(running[:MOST_LIST])
+    telling = [step for step in running[:MOST_LIST] if step.item or step.tokens]
+    if telling:
+        yield Text()
+        yield doing_table(telling)
+    yield from _more(len(running) - MOST_LIST)
+
+
+def running_table(running: list[RunningStep]) -> Table:
+    """Live attempts: how long they run, and since when their heartbeat stands still."""
+    table = grid(first="running")
+    for name in ("phase", "label"):
+        table.add_column(name, no_wrap=True)
+    for name in ("try", "age", "heartbeat"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for step in running:
+        beat = formatting.duration(step.heartbeat_age_sec)
+        dead = step.alive is False
+        phase = Text(step.phase.replace("_", " "))
+        if step.stuck_since is not None:
+            phase.append(f" STUCK since {step.stuck_since[:16]}Z", style="red")
+        table.add_row(
+            step.step, phase, step.label, str(step.number), formatting.duration(step.age_sec),
+            Text(f"{beat} DEAD" if dead else beat, style="red" if dead else ""),
+        )  # fmt: skip
+    return table
+
+
+def doing_table(running: list[RunningStep]) -> Table:
+    """What live attempts do, and what they have used so far, where their kind can tell."""
+    table = grid(first="doing")
+    table.add_column("item", no_wrap=True, overflow="ellipsis")
+    for name in ("tokens", "cost"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for step in running:
+        used = formatting.number(step.tokens), formatting.money(step.cost_usd)
+        table.add_row(step.step, Text(step.item or ""), *used)
+    return table
+
+
+# --- results ------------------------------------------------------------------------------------------
+
+
+def _jobs(board: BatchScoreboard) -> Table:
+    columns = board.columns[:MOST_COLUMNS]
+    states = shown_states([job.counts for job in board.jobs])
+    table = grid(first="job")
+    for column in columns:
+        table.add_column(column, justify="right", overflow="fold")
+    if not columns:
+        for name in states:
+            table.add_column(SHORT[name], justify="right", no_wrap=True)
+    others = bool(columns) and any(not job.cells for job in board.jobs)
+    if others:
+        table.add_column("steps")
+    judged = bool(board.verdicts)
+    if judged:
+        table.add_column("task", no_wrap=True)
+    rows = sorted(board.jobs, key=_trouble)
+    for job in rows[:MOST_ROWS]:
+        cells = [_cell(job.cells.get(column)) for column in columns] or counts_cells(
+            job.counts, states
+        )
+        table.add_row(
+            job.job_id,
+            *cells,
+            *([Text() if job.cells else counts_text(job.counts)] if others else []),
+            *([_task(job)] if judged else []),
+        )
+    if len(rows) > MOST_ROWS:
+        table.add_row(Text(f"… and {len(rows) - MOST_ROWS} more", style="dim"))
+    if columns and len(rows) > 1:
+        table.add_row(
+            Text("all", style="bold"), *(_cell(board.totals[column]) for column in columns)
+        )
+    return table
+
+
+def _trouble(job: JobLine) -> int:
+    bad = job.counts.failed + job.counts.lost + job.counts.needs_attention
+    broken = job.verdict is not None and job.verdict.task_broken is True
+    return 0 if bad or broken else 1
+
+
+def _task(job: JobLine) -> Text:
+    if job.verdict is None:
+        return Text("–", style="dim")
+    return {
+        "broken": Text("BROKEN", style="red"), "needs_review": Text("review", style="yellow"),
+        "good": Text("good", style="green"), "unknown": Text("?", style="dim"),
+    }[job.verdict.task_quality]  # fmt: skip
+
+
+def _cell(cell: Cell | None) -> Text:
+    """``2/3`` passes of scored trials, then what is not scored: ``+1 run``, ``+1 fail``; a mean between 0 and 1."""
+    if cell is None:
+        return Text("")
+    text = Text()
+    if cell.scored:
+        decided = cell.scored - cell.undecided
+        style = "green" if cell.passes == decided else "red" if not cell.passes else "yellow"
+        if decided:
+            text.append(f"{cell.passes}/{decided}", style=style)
+        if cell.undecided:
+            text.append(f"{' ' if decided else ''}?{cell.undecided}", style="yellow")
+        if cell.mean_reward is not None and cell.mean_reward != cell.passes / (decided or 1):
+            text.append(f" ({formatting.reward(cell.mean_reward)})")
+    for count, name, style in (
+        (cell.failed, "fail", "red"), (cell.unscored, "unscored", "yellow"), (cell.running, "run", "blue"),
+        (cell.waiting, "wait", "dim"), (cell.canceled, "canc", "dim"),
+    ):  # fmt: skip
+        if count:
+            text.append(f"{' ' if text else ''}+{count} {name}", style=style)
+    if cell.again:
+        text.append(f", {cell.again} again", style="dim")
+    return text
+
+
+def _foot(board: BatchScoreboard) -> Iterator[RenderableType]:
+    if board.columns:
+        again = any(cell.again for cell in board.totals.values())
+        more = ", again: scored and to be tried once more" if again else ""
+        yield Text(f"passes/scored (mean reward), + what is not scored{more}", style="dim")
+    if len(board.columns) > MOST_COLUMNS:
+        yield from _more(len(board.columns) - MOST_COLUMNS)
+    said = []
+    if board.unscored:
+        said.append(f"{len(board.unscored)} unscored")
+    broken = board.verdicts.get("broken", 0)
+    if broken:
+        said.append(f"{formatting.counted(broken, 'task')} broken")
+    review = board.verdicts.get("needs_review", 0)
+    if review:
+        said.append(f"{formatting.counted(review, 'task')} to review")
+    spent = board.spent
+    if spent.cost_usd is not None:
+        said.append(f"cost {formatting.money(spent.cost_usd, at_least=spent.cost_unknown > 0)}")
+    if spent.cost_unknown:
+        said.append(f"cost of {formatting.counted(spent.cost_unknown, 'attempt')} unknown")
+    if spent.input is not None or spent.output is not None:
+        cached = f" ({formatting.number(spent.cache)} cached)" if spent.cache else ""
+        said.append(
+            f"tokens {formatting.number(spent.input)} in{cached}, {formatting.number(spent.output)} out"
+        )
+    if spent.attempts_known and spent.attempts_unknown:
+        said.append(f"of {spent.attempts_unknown} attempts unknown")
+    if said:
+        yield Text("; ".join(said))

@@ -1,0 +1,151 @@
+"""The system scoreboard as text: a line per batch, trouble first."""
+
+from collections.abc import Iterator
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from parallelhassnes import formatting
+from parallelhassnes.views.scoreboard_models import BatchLine, Counts, QueueLine, SystemScoreboard
+
+MOST_BATCHES = 40
+MOST_KEYS = 12
+STYLES = {
+    "blocked": "yellow", "ready": "cyan", "running": "blue", "succeeded": "green", "failed": "red",
+    "needs_attention": "magenta", "canceled": "dim", "lost": "red", "waiting": "cyan", "attention": "red", "done": "green",
+}  # fmt: skip
+SHORT = {
+    "running": "run", "ready": "ready", "blocked": "block", "succeeded": "ok", "failed": "fail",
+    "needs_attention": "attn", "lost": "lost", "canceled": "canc",
+}  # fmt: skip
+"""Heads of the columns; the states in the order in which they are shown."""
+
+
+def render(board: SystemScoreboard, *, most: int = MOST_BATCHES) -> RenderableType:
+    """The whole, ready to print; at most so many batches."""
+    return Group(*_parts(board, most))
+
+
+def _parts(board: SystemScoreboard, most: int) -> Iterator[RenderableType]:
+    yield _head(board)
+    for reason in board.waiting:
+        yield Text(reason, style="red")
+    if not board.batches:
+        yield Text("No batches yet: `parallelhassnes submit TABLE` makes one.")
+        return
+    if board.shortage:
+        yield Text(f"nothing starts: {board.shortage}", style="red")
+    yield Text()
+    yield _batches(board.batches[:most])
+    if len(board.batches) > most:
+        yield Text(f"… and {len(board.batches) - most} more; --json has all of them", style="dim")
+    for line in [line for line in board.batches[:most] if line.held][:5]:
+        yield Text(f"{line.batch_id} is held: {line.held}", style="yellow")
+    for key in [key for key in board.queue if key.paused]:
+        yield Text(key.paused, style="yellow")
+    if board.queue:
+        yield Text()
+        yield _queue(board)
+
+
+def _head(board: SystemScoreboard) -> Text:
+    head = Text(f"{formatting.counted(len(board.batches), 'batch')}, ")
+    head.append_text(counts_text(board.counts))
+    head.append(f"; {board.live} of {board.concurrency} live")
+    if board.incoming:
+        head.append(f"; {formatting.counted(board.incoming, 'table')} incoming", style="cyan")
+    if board.rejected:
+        head.append(f"; {formatting.counted(board.rejected, 'table')} rejected", style="red")
+    for runner in board.runners:
+        if runner.draining:
+            head.append(f"; runner {runner.runner_id} is draining", style="yellow")
+    return head
+
+
+def counts_text(counts: Counts) -> Text:
+    """``3 running, 2 failed …``: the states that occur, in one line."""
+    found = [(name, getattr(counts, name)) for name in SHORT if getattr(counts, name)]
+    text = Text("nothing" if not found else "")
+    for place, (name, count) in enumerate(found):
+        text.append(f"{', ' if place else ''}{count} {name.replace('_', ' ')}", style=STYLES[name])
+    return text
+
+
+def shown_states(all_counts: list[Counts]) -> list[str]:
+    """The states that deserve a column: those that occur, and always ``succeeded`` and ``failed``."""
+    return [
+        name
+        for name in SHORT
+        if name in ("succeeded", "failed") or any(getattr(counts, name) for counts in all_counts)
+    ]
+
+
+def counts_cells(counts: Counts, states: list[str]) -> list[Text]:
+    """One right-aligned cell per state; a zero is a dot, so that numbers stand out."""
+    return [
+        Text(str(count), style=STYLES[name])
+        if (count := getattr(counts, name))
+        else Text("·", style="dim")
+        for name in states
+    ]
+
+
+def grid(*, first: str) -> Table:
+    """A table without lines, its first column for names."""
+    table = Table(
+        box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_edge=False
+    )
+    table.add_column(first, overflow="fold", no_wrap=True)
+    return table
+
+
+def _batches(lines: list[BatchLine]) -> Table:
+    states = shown_states([line.counts for line in lines])
+    table = grid(first="batch")
+    table.add_column("state", no_wrap=True)
+    table.add_column("steps", justify="right", no_wrap=True)
+    for name in states:
+        table.add_column(SHORT[name], justify="right", no_wrap=True)
+    table.add_column("last", justify="right", no_wrap=True)
+    table.add_column("", overflow="ellipsis", no_wrap=True)
+    for line in lines:
+        state = Text(line.state, style=STYLES[line.state])
+        label = " ".join(
+            filter(None, ("DRY RUN" if line.stand_in else "", line.experiment or line.source_name))
+        )
+        table.add_row(
+            line.batch_id, state, str(line.steps_total), *counts_cells(line.counts, states),
+            formatting.ago(line.last_event_at or line.created_at), label,
+        )  # fmt: skip
+    return table
+
+
+def _queue(board: SystemScoreboard) -> Table:
+    table = grid(first="queue key")
+    for name in ("live", "limit", "ready", "delayed"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", overflow="ellipsis", no_wrap=True)
+    for line in board.queue[:MOST_KEYS]:
+        full = line.limit is not None and line.live >= line.limit
+        table.add_row(
+            line.queue_key, Text(str(line.live), style="yellow" if full else ""),
+            "–" if line.limit is None else str(line.limit), str(line.ready), str(line.delayed), _note(line),
+        )  # fmt: skip
+    if len(board.queue) > MOST_KEYS:
+        table.add_row(Text(f"… and {len(board.queue) - MOST_KEYS} more", style="dim"))
+    return table
+
+
+def _note(line: QueueLine) -> Text:
+    """What is special about a key: paused, or its limit lowered, with the last change."""
+    if line.limit == 0:
+        return Text(f"nothing starts: {line.limit_why}", style="yellow")
+    if line.paused:
+        return Text(
+            "paused" if line.breaker == "closed" else f"paused ({line.breaker})", style="yellow"
+        )
+    if line.ceiling is None or not line.changes:
+        return Text("")
+    at, _, what = line.changes[0].partition(" ")
+    return Text(f"of {line.ceiling}; {formatting.ago(at)} ago: {what}", style="yellow")

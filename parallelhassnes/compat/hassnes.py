@@ -1,0 +1,155 @@
+"""The calls of the earlier ParallelHassnes that ours do not have under the same address and shape.
+
+The same in both: ``/health``, ``POST /v1/batches`` (``batch_id``, ``accepted_job_ids``), ``POST /v1/tick``,
+``/v1/scoreboards/system``, ``/v1/batches/{b}/scoreboard``, ``/v1/batches/{b}/jobs/{j}/current``. An attempt is named by
+its folder (``attempt_dir``, relative or whole), or by batch, job, step and run id.
+"""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query
+from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+
+from parallelhassnes.actions import cancel_retry
+from parallelhassnes.actions.cancel_retry import Operated, Target
+from parallelhassnes.api.http.auth import needs
+from parallelhassnes.api.http.file_responses import WantedHere, send_file
+from parallelhassnes.api.live.server_state import Site, SiteHere
+from parallelhassnes.api.routes.attempts import FILE
+from parallelhassnes.api.routes.attempts import cancel as cancel_attempt
+from parallelhassnes.api.routes.jobs import place
+from parallelhassnes.compat.tail import follow, last_lines
+from parallelhassnes.errors import UnknownId
+from parallelhassnes.refs import Found, resolve
+from parallelhassnes.store import atomic, batches
+
+router = APIRouter(
+    prefix="/v1", tags=["earlier ParallelHassnes"], dependencies=[Depends(needs("read"))]
+)
+_operator = [Depends(needs("operate"))]
+
+EVENTS = ("codex.events.jsonl", "events.jsonl", "stdout.log")
+"""What an attempt has its agent's events in; the last where it has no agent."""
+
+
+def _named(
+    site: SiteHere,
+    attempt_dir: Annotated[str | None, Query(max_length=1000)] = None,
+    batch_id: Annotated[str | None, Query(max_length=200)] = None,
+    job_id: Annotated[str | None, Query(max_length=200)] = None,
+    step_id: Annotated[str | None, Query(max_length=200)] = None,
+    run_id: Annotated[str | None, Query(max_length=200)] = None,
+) -> Found:
+    """The attempt that is meant.
+
+    Raises:
+        UnknownId: there is none.
+    """
+    parts = (batch_id, job_id, step_id, run_id)
+    text = attempt_dir if attempt_dir is not None else "/".join(part or "" for part in parts)
+    found = resolve(site.layout, text)
+    if found.attempt is None:
+        raise UnknownId(
+            f"{text} is a {found.what}, not an attempt",
+            fix="give attempt_dir, or batch_id, job_id, step_id and run_id",
+        )
+    return found
+
+
+Named = Annotated[Found, Depends(_named)]
+
+
+@router.get("/attempts/resolve")
+def resolve_attempt(site: SiteHere, found: Named) -> dict[str, str]:
+    """The folder of an attempt."""
+    return {"attempt_dir": str(found.folder(site.layout))}
+
+
+@router.get("/attempts/artifact", responses=FILE, response_class=Response)
+def get_artifact(
+    wanted: WantedHere, site: SiteHere, found: Named, name: Annotated[str, Query(max_length=500)]
+) -> Response:
+    """A file of an attempt."""
+    return send_file(wanted, found.folder(site.layout), name)
+
+
+@router.get("/attempts/events", response_class=PlainTextResponse)
+def get_events(
+    site: SiteHere,
+    found: Named,
+    lines: Annotated[int, Query(ge=0, le=10_000)] = 50,
+    follow_on: Annotated[bool, Query(alias="follow")] = False,
+) -> Response:
+    """The last events of an attempt's agent, and what follows until it is sealed."""
+    folder = found.folder(site.layout)
+    known = next((name for name in EVENTS if (folder / name).is_file()), None)
+    if known is None:
+        raise HTTPException(404, f"{found} has no events yet")
+    text, behind = last_lines(folder, known, lines)
+    if not follow_on:
+        return PlainTextResponse(text)
+    return StreamingResponse(follow(folder, known, text, behind), media_type="text/plain")
+
+
+@router.post("/attempts/cancel", dependencies=_operator)
+def cancel(site: SiteHere, found: Named) -> Operated:
+    """End an attempt."""
+    return cancel_attempt(site, found.attempt or "", "")
+
+
+# --- steps --------------------------------------------------------------------------------------------
+
+_STEP = "/batches/{batch}/jobs/{job}/steps/{step}"
+StepReason = Annotated[str | None, Query(max_length=500)]
+
+
+@router.post(f"{_STEP}/force-retry", dependencies=_operator)
+def force_retry(site: SiteHere, batch: str, job: str, step: str) -> dict[str, Any]:
+    """Let a step run again, whatever it came to."""
+    found = place(site, batch, job, step)
+    cancel_retry.retry(site.context(), _target(found))
+    return _said(site, found)
+
+
+@router.post(f"{_STEP}/requeue", dependencies=_operator)
+def requeue(
+    site: SiteHere, batch: str, job: str, step: str,
+    runner_id: Annotated[str | None, Query(max_length=200)] = None, different: bool = False, reason: StepReason = None,
+) -> dict[str, Any]:  # fmt: skip
+    """As ``force-retry``; attempts run on the runner that ticks, so another one cannot be asked for."""
+    found = place(site, batch, job, step)
+    ctx = site.context()
+    if different or runner_id not in (None, ctx.config.runner_id):
+        raise HTTPException(
+            409, f"attempts run on {ctx.config.runner_id}; another runner cannot be chosen"
+        )
+    cancel_retry.retry(ctx, _target(found), reason=reason or "")
+    return _said(site, found)
+
+
+@router.post(f"{_STEP}/mark-failed", dependencies=_operator)
+def mark_failed(
+    site: SiteHere, batch: str, job: str, step: str, reason: StepReason = None
+) -> dict[str, Any]:
+    """Have a step never run (again): what runs of it ends, and what waits for its success cannot start.
+
+    It is shown as canceled: how an attempt ended is written by its supervisor alone.
+    """
+    found = place(site, batch, job, step)
+    cancel_retry.cancel(site.context(), _target(found), reason or "marked as failed")
+    return _said(site, found)
+
+
+def _target(found: Found) -> Target:
+    return Target(batch_id=found.batch_id, job_id=found.job_id, step_id=found.step_id)
+
+
+def _said(site: Site, found: Found) -> dict[str, Any]:
+    job_dir = site.layout.job(found.batch_id, found.job_id or "")
+    path = job_dir / batches.OVERRIDES
+    return {
+        "ok": True,
+        "overrides_path": str(path),
+        "overrides": atomic.read_json_or_none(path) or {},
+    }

@@ -1,9 +1,0 @@
-"""Who says it: every word of an operator carries a name, a time and a reason."""
-
-from parallelhassnes.store import ledger
-from parallelhassnes.store.records import Said, now_text
-
-
-def said(reason: str = "") -> Said:
-    """A word of whoever runs this process, now."""
-    return Said(at=now_text(), by=ledger.person(), reason=" ".join(reason.split())[:500])

@@ -1,0 +1,270 @@
+"""Everything that a report shows, read once."""
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from parallelhassnes import __version__
+from parallelhassnes.errors import UserError
+from parallelhassnes.plan import BatchMeta
+from parallelhassnes.report import planned, spans
+from parallelhassnes.report.planned import Planned
+from parallelhassnes.report.spans import KeyTime, Span
+from parallelhassnes.results import aggregate, collect, error_groups
+from parallelhassnes.results.aggregate import GroupLine, Results
+from parallelhassnes.results.collect import Choice, TrialRow
+from parallelhassnes.results.error_groups import Errors
+from parallelhassnes.steps.verdict import versions
+from parallelhassnes.steps.verdict.flakiness import BASELINES
+from parallelhassnes.store import atomic, attempts, batches, members
+from parallelhassnes.store.layout import Layout
+from parallelhassnes.store.records import now_text
+from parallelhassnes.views.batch_scoreboard import batch_scoreboard
+from parallelhassnes.views.scoreboard_models import BatchScoreboard
+
+WORST_FIRST = ("broken", "needs_review", "unknown", "good")
+MAX_TABLE_BYTES = 64 * 1024
+MOST_TASKS = 500
+"""Rows of the heat map, and verdicts; the worst come first, the page says how many were left out."""
+
+
+class JobVerdict(NamedTuple):
+    """The verdict of one job."""
+
+    batch_id: str
+    job_id: str
+    verdict: dict[str, Any]
+    """In the shape of this version."""
+
+    @property
+    def task(self) -> str:
+        return self.verdict["task"]["name"] or self.job_id
+
+    @property
+    def quality(self) -> str:
+        return str(self.verdict["task_quality"])
+
+
+class Cell(NamedTuple):
+    """One task and one agent."""
+
+    mean_reward: float | None
+    passes: int
+    decided: int
+    """Of the scored trials those of which it is known whether they passed."""
+    scored: int
+    n: int
+
+
+class TaskLine(NamedTuple):
+    """One task of the heat map."""
+
+    task: str
+    quality: str
+    """Empty where it has no verdict."""
+    cells: tuple[Cell | None, ...]
+
+
+class Provenance(NamedTuple):
+    """What the results come from."""
+
+    metas: tuple[BatchMeta, ...]
+    tables: dict[str, str]
+    """batch_id → the launch table as submitted; cut where it is long."""
+    harness: tuple[str, ...]
+    """Versions of ParallelHassnes that ran attempts."""
+    hosts: tuple[str, ...]
+    configurations: dict[str, str]
+    """SHA-256 → the configuration, as JSON."""
+    agents: tuple[tuple[str, str, str], ...]
+    """Name, version, model."""
+    tasks: tuple[tuple[str, str, str], ...]
+    """Name, checksum, source."""
+    made_by: tuple[tuple[str, str], ...]
+    """Program → version, of what made the report."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """All of it."""
+
+    at: str
+    title: str
+    chosen: Choice
+    boards: tuple[BatchScoreboard, ...]
+    plans: tuple[Planned, ...]
+    """Of the batches that said before what they are to show."""
+    rows: tuple[TrialRow, ...]
+    results: Results
+    """By agent and model."""
+    trusted: Results | None
+    """The same without the tasks that are broken; None where none is, or all are."""
+    agents: tuple[str, ...]
+    """Columns of the heat map."""
+    tasks: tuple[TaskLine, ...]
+    tasks_left_out: int
+    errors: Errors
+    verdicts: tuple[JobVerdict, ...]
+    """The worst first."""
+    spans: tuple[Span, ...]
+    keys: tuple[KeyTime, ...]
+    provenance: Provenance
+
+
+def gather(layout: Layout, chosen: Choice) -> Report:
+    """The report of the choice.
+
+    Raises:
+        UserError: there is nothing to report.
+    """
+    if not chosen.batch_ids:
+        raise UserError("there is no batch to report", fix="run something first")
+    boards = {}
+    for batch_id in chosen.batch_ids:
+        with members.apart(layout.batch(batch_id)):
+            boards[batch_id] = batch_scoreboard(layout, batch_id)
+    chosen = chosen._replace(batch_ids=tuple(boards))
+    rows = collect.read(layout, chosen)
+    verdicts = _verdicts(layout, chosen.batch_ids)
+    broken = {(each.batch_id, each.job_id) for each in verdicts if each.quality == "broken"}
+    sound = [row for row in rows if (row.batch_id, row.job_id) not in broken]
+    agents, tasks = heat(rows, verdicts)
+    found = tuple(spans.of_batches(layout, chosen.batch_ids))
+    return Report(
+        at=now_text(), title=_title(layout, chosen), chosen=chosen,
+        boards=tuple(boards.values()),
+        plans=tuple(filter(None, (planned.of(layout, batch_id) for batch_id in chosen.batch_ids))),
+        rows=tuple(rows), results=_results(rows, chosen),
+        trusted=_results(sound, chosen) if sound and len(sound) < len(rows) else None,
+        agents=agents, tasks=tasks[:MOST_TASKS], tasks_left_out=max(0, len(tasks) - MOST_TASKS),
+        errors=error_groups.errors(layout, chosen, rows), verdicts=verdicts,
+        spans=found, keys=tuple(spans.by_key(found)), provenance=_provenance(layout, chosen, rows),
+    )  # fmt: skip
+
+
+def is_baseline(group: GroupLine) -> bool:
+    return group.key.get("agent") in BASELINES
+
+
+def label(group: GroupLine) -> str:
+    """``agent · model``."""
+    return " · ".join(value for value in group.key.values() if value)
+
+
+def _title(layout: Layout, chosen: Choice) -> str:
+    if len(chosen.batch_ids) > 1:
+        return chosen.said
+    meta = batches.read_batch(layout.batch(chosen.batch_ids[0]))
+    return f"{meta.experiment} ({meta.batch_id})" if meta.experiment else meta.batch_id
+
+
+def _results(rows: Sequence[TrialRow], chosen: Choice) -> Results:
+    by = list(aggregate.DEFAULT_BY)
+    groups = aggregate.grouped(rows, {name: aggregate.dimension(name) for name in by})
+    return Results(
+        at=now_text(), of=chosen.said, batches=list(chosen.batch_ids), by=by, unscored_as_zero=False, groups=groups,
+    )  # fmt: skip
+
+
+def _verdicts(layout: Layout, batch_ids: Sequence[str]) -> tuple[JobVerdict, ...]:
+    found = [
+        JobVerdict(batch_id, job_dir.name, verdict)
+        for batch_id in batch_ids
+        for job_dir in batches.job_dirs(layout, batch_id)
+        if (verdict := versions.read(job_dir)) is not None
+    ]
+    return tuple(sorted(found, key=lambda each: WORST_FIRST.index(each.quality)))
+
+
+def heat(
+    rows: Sequence[TrialRow], verdicts: Sequence[JobVerdict]
+) -> tuple[tuple[str, ...], tuple[TaskLine, ...]]:
+    """Columns and lines: tasks by how seldom they are passed, the hardest first."""
+    qualities = {(each.batch_id, each.job_id): each.quality for each in verdicts}
+    groups: dict[str, dict[str, list[TrialRow]]] = {}
+    worst: dict[str, int] = {}
+    agents: dict[str, None] = {}
+    for row in rows:
+        who = " · ".join(filter(None, (row.agent, row.facts.model)))
+        agents[who] = None
+        groups.setdefault(row.task, {}).setdefault(who, []).append(row)
+        quality = qualities.get((row.batch_id, row.job_id))
+        if quality is not None:
+            place = WORST_FIRST.index(quality)
+            worst[row.task] = min(place, worst.get(row.task, place))
+    lines = [
+        TaskLine(
+            task, WORST_FIRST[worst[task]] if task in worst else "",
+            tuple(_cell(own[who]) if who in own else None for who in agents),
+        )
+        for task, own in groups.items()
+    ]  # fmt: skip
+    return tuple(agents), tuple(sorted(lines, key=_ease))
+
+
+def _cell(rows: Sequence[TrialRow]) -> Cell:
+    found = aggregate.line({}, rows)
+    decided = found.scored - found.undecided
+    return Cell(found.mean_reward, found.passes, decided, found.scored, found.n)
+
+
+def _ease(line: TaskLine) -> tuple[float, str]:
+    known = [cell.mean_reward for cell in line.cells if cell and cell.mean_reward is not None]
+    return (sum(known) / len(known) if known else -1.0, line.task)
+
+
+# --- provenance ---------------------------------------------------------------------------------------
+
+
+def _provenance(layout: Layout, chosen: Choice, rows: Sequence[TrialRow]) -> Provenance:
+    metas = [batches.read_batch(layout.batch(batch_id)) for batch_id in chosen.batch_ids]
+    started = [
+        attempts.read_meta(layout.root / row.attempt)
+        for row in rows
+        if row.attempt is not None and (layout.root / row.attempt / attempts.META).is_file()
+    ]
+    shas = sorted({meta.config_sha256 for meta in started})
+    facts = [row.facts for row in rows]
+    return Provenance(
+        metas=tuple(metas),
+        tables={meta.batch_id: _table(layout.batch(meta.batch_id)) for meta in metas},
+        harness=tuple(sorted({meta.harness_version for meta in started})),
+        hosts=tuple(sorted({meta.host for meta in started})),
+        configurations={sha: _configuration(layout, sha) for sha in shas},
+        agents=tuple(sorted({(f.agent or "", f.agent_version or "", f.model or "") for f in facts})),
+        tasks=tuple(sorted({(row.task, row.facts.task_checksum or "", row.facts.task_source or "") for row in rows})),
+        made_by=(
+            ("ParallelHassnes", __version__), ("Harbor", version("harbor")), ("Python", platform.python_version()),
+            ("matplotlib", version("matplotlib")),
+        ),
+    )  # fmt: skip
+
+
+def _configuration(layout: Layout, sha: str) -> str:
+    found = atomic.read_json_or_none(layout.system / "config_versions" / f"{sha}.json")
+    return "" if found is None else json.dumps(found, indent=2, ensure_ascii=False)
+
+
+def _table(batch_dir: Path) -> str:
+    for name in ("launch_table.json", "launch_table.yaml"):
+        try:
+            with (batch_dir / name).open("rb") as stream:
+                data = stream.read(MAX_TABLE_BYTES + 1)
+        except FileNotFoundError:
+            continue
+        text = data[:MAX_TABLE_BYTES].decode("utf-8", "replace")
+        if len(data) > MAX_TABLE_BYTES:
+            return f"{text}\n… cut here; the whole is {name} in the batch's folder"
+        return _indented(text)
+    return ""
+
+
+def _indented(text: str) -> str:
+    try:
+        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+    except ValueError:  # YAML
+        return text

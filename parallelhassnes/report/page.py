@@ -1,0 +1,135 @@
+"""The report as one HTML file: no script, no network, every text escaped by the template."""
+
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from parallelhassnes import formatting
+from parallelhassnes.report import figures, story
+from parallelhassnes.report.figures import Rate
+from parallelhassnes.report.gather import Cell, JobVerdict, Report, is_baseline, label
+from parallelhassnes.report.spans import PHASES
+from parallelhassnes.results import text_tables
+from parallelhassnes.results.aggregate import GroupLine
+from parallelhassnes.results.text_tables import Sheet
+from parallelhassnes.store.layout import Layout
+
+STEPS_OF_SHADE = 5
+
+
+def html(report: Report, layout: Layout, folder: Path) -> str:
+    """The page; its links to files are relative to the folder that it will be in."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader(__package__, "."), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {
+        "percent": formatting.percent, "money": formatting.money, "seconds": formatting.seconds, "shade": shade, "cell": cell_text,
+    }  # fmt: skip
+    pictures = {name: Markup(svg) for name, svg in _pictures(report).items()}  # noqa: S704 - matplotlib has escaped every text in it
+    links = Links(layout.root, folder)
+    return environment.get_template("page.html.j2").render(
+        report=report, story=story.sentences(report), took=story.took(report), pictures=pictures,
+        leaderboard=text_tables.of_results(report.results),
+        trusted=_trusted(report),
+        costs=_costs(report), times=_times(report), failures=text_tables.of_errors(report.errors),
+        link=links.to, attempt_link=links.of_verdict, words=story.QUALITY_WORDS, phases=PHASES,
+    )  # fmt: skip
+
+
+class Links:
+    """From the page to files of the store, relative, so that both can be moved together."""
+
+    def __init__(self, root: Path, folder: Path) -> None:
+        self._up = os.path.relpath(root, folder)
+
+    def to(self, path: str) -> str:
+        """To a path relative to the root."""
+        return quote(f"{self._up}/{path}")
+
+    def of_verdict(self, verdict: JobVerdict, place: str) -> str:
+        """To a path relative to the job of a verdict."""
+        return self.to(f"runs/{verdict.batch_id}/{verdict.job_id}/{place}/")
+
+
+def shade(cell: Cell | None) -> str:
+    """The class of a cell's shade: by fifths of the mean reward."""
+    if cell is None or cell.mean_reward is None:
+        return "none"
+    return f"h{round(min(1.0, max(0.0, cell.mean_reward)) * STEPS_OF_SHADE)}"
+
+
+def cell_text(cell: Cell | None) -> str:
+    """``2/3``, with the mean where rewards lie between, what is undecided and what is not scored: ``2/3 (0.81) ?1 +1``."""
+    if cell is None:
+        return ""
+    text = f"{cell.passes}/{cell.decided}" if cell.decided else "–"
+    if cell.mean_reward is not None and cell.mean_reward != cell.passes / (cell.decided or 1):
+        text += f" ({formatting.reward(cell.mean_reward)})"
+    if cell.scored > cell.decided:
+        text += f" ?{cell.scored - cell.decided}"
+    return text if cell.n == cell.scored else f"{text} +{cell.n - cell.scored}"
+
+
+def _pictures(report: Report) -> dict[str, str]:
+    rates = [_rate(group) for group in report.results.groups if group.pass_rate is not None]
+    pictures = {}
+    if rates:
+        pictures["leaderboard"] = figures.leaderboard(rates)
+    costly = [rate for rate in rates if rate.cost_usd is not None]
+    if costly:
+        pictures["cost"] = figures.cost_against_success(costly)
+    if report.spans:
+        pictures["timeline"] = figures.timeline(report.spans, [key.queue_key for key in report.keys])  # fmt: skip
+    return pictures
+
+
+def _rate(group: GroupLine) -> Rate:
+    rate = group.pass_rate or 0.0
+    low, high = group.pass_rate_low, group.pass_rate_high
+    known = group.cost_usd is not None and group.n > group.skipped
+    mean = (group.cost_usd or 0.0) / (group.n - group.skipped) if known else None
+    return Rate(
+        label(group), rate, rate if low is None else low, rate if high is None else high, is_baseline(group), mean
+    )  # fmt: skip
+
+
+def _trusted(report: Report) -> Sheet | None:
+    if report.trusted is None:
+        return None
+    return text_tables.of_results(report.trusted)._replace(
+        title="Without the tasks that are broken"
+    )
+
+
+def _costs(report: Report) -> Sheet | None:
+    """The numbers of the picture of cost against success."""
+    groups = [g for g in report.results.groups if g.pass_rate is not None and g.cost_usd is not None]  # fmt: skip
+    if not groups:
+        return None
+    rows = [
+        (
+            str(number), label(group), story.rate(group), formatting.money(_rate(group).cost_usd),
+            formatting.money(group.cost_per_success_usd, at_least=group.cost_unknown > 0), formatting.money(group.cost_usd, at_least=group.cost_unknown > 0), str(group.cost_known),
+        )
+        for number, group in enumerate(groups, 1)
+    ]  # fmt: skip
+    heads = ("no.", "agent", "pass rate", "cost of a trial", "per pass", "in all", "attempts")
+    return Sheet("Cost against success", heads, rows, texts=2)
+
+
+def _times(report: Report) -> Sheet:
+    """The numbers of the timeline."""
+    rows: list[tuple[Any, ...]] = [
+        (
+            key.queue_key, str(key.attempts), *(formatting.seconds(total) for total in key.totals),
+            formatting.seconds(key.queued_p50), formatting.seconds(key.queued_p90),
+        )
+        for key in report.keys
+    ]  # fmt: skip
+    heads = ("queue key", "attempts", *PHASES, "queued p50", "p90")
+    return Sheet("Where time went", heads, rows, ("Sums over the attempts of a key.",))

@@ -1,0 +1,110 @@
+"""Where the time of every attempt went: waiting in the queue, set-up, agent, verifier, the rest; by queue key.
+
+From the ledgers: when an attempt was launched and ended, and how long each phase of a trial took. An
+attempt waits from when nothing but a limit kept it: its batch was made, the steps it depends on had ended, its retry
+was due.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from parallelhassnes.steps import safe_read
+from parallelhassnes.steps.trial_data.ended_line import PHASE_TIMINGS, phases
+from parallelhassnes.steps.verdict.discrimination import percentile
+from parallelhassnes.store import attempts, batches
+from parallelhassnes.store.evidence import ledger
+from parallelhassnes.store.layout import Layout
+from parallelhassnes.store.records import parse_time
+from parallelhassnes.views import batch_status
+
+PHASES = ("queued", *PHASE_TIMINGS, "other")
+"""In the order in which they come; ``other`` is what no phase of a trial accounts for, and all of other steps."""
+
+
+class Span(NamedTuple):
+    """One attempt; times are seconds since the epoch."""
+
+    queue_key: str
+    times: tuple[float, ...]
+    """When each of ``PHASES`` began, and when the last one ended."""
+
+    def seconds(self, phase: int) -> float:
+        return self.times[phase + 1] - self.times[phase]
+
+
+class KeyTime(NamedTuple):
+    """One queue key."""
+
+    queue_key: str
+    attempts: int
+    totals: tuple[float, ...]
+    """Seconds in each of ``PHASES``, over its attempts."""
+    queued_p50: float
+    queued_p90: float
+
+
+def of_batches(layout: Layout, batch_ids: Sequence[str]) -> list[Span]:
+    """Every ended attempt of these batches."""
+    return [span for batch_id in batch_ids for span in _of_batch(layout, batch_id)]
+
+
+def by_key(spans: Sequence[Span]) -> list[KeyTime]:
+    """The queue keys, those with the most time first."""
+    keys: dict[str, list[Span]] = {}
+    for span in spans:
+        keys.setdefault(span.queue_key, []).append(span)
+    found = [
+        KeyTime(
+            key, len(own), tuple(sum(span.seconds(phase) for span in own) for phase in range(len(PHASES))),
+            percentile([span.seconds(0) for span in own], 0.5) or 0.0,
+            percentile([span.seconds(0) for span in own], 0.9) or 0.0,
+        )
+        for key, own in keys.items()
+    ]  # fmt: skip
+    return sorted(found, key=lambda time: -sum(time.totals[1:]))
+
+
+def _of_batch(layout: Layout, batch_id: str) -> Iterator[Span]:
+    batch_dir = layout.batch(batch_id)
+    created = parse_time(batches.read_batch(batch_dir).created_at)
+    steps = {
+        f"{job_id}/{step.step_id}": step
+        for job_id, own in batch_status.read_index(batch_dir).items()
+        for step in own
+    }
+    launched: dict[str, Mapping[str, Any]] = {}
+    free: dict[str, float] = {}
+    ended: dict[str, float] = {}
+    for _, event in ledger.read(batch_dir):
+        match event.get("event"):
+            case "launched":
+                launched[event["run_id"]] = event
+            case "ended" if event["run_id"] in launched and event.get("ended_at"):
+                key = f"{event['job_id']}/{event['step_id']}"
+                start = launched.pop(event["run_id"])
+                waits = [created, free.get(key, created)]
+                waits += [ended.get(other, created) for other in (steps[key].depends_on if key in steps else ())]  # fmt: skip
+                end = parse_time(event["ended_at"])
+                yield _span(layout, batch_id, start, event, max(waits))
+                ended[key] = end
+                free[key] = parse_time(event["retry_at"]) if event.get("retry_at") else end
+
+
+def _span(
+    layout: Layout, batch_id: str, launched: Mapping[str, Any], ended: Mapping[str, Any], free: float
+) -> Span:  # fmt: skip
+    start, end = parse_time(launched["at"]), parse_time(ended["ended_at"])
+    times = [min(free, start), start]
+    for took in _phases(layout, batch_id, ended):
+        # The clocks of phases and of the supervisor are read by different processes.
+        times.append(min(times[-1] + took, max(end, start)))
+    return Span(str(launched["queue_key"]), (*times, max(end, start)))
+
+
+def _phases(layout: Layout, batch_id: str, ended: Mapping[str, Any]) -> list[float]:
+    """Of the line of an attempt's end; of a trial's line of an older version, by its report."""
+    if "phases" in ended or ended.get("kind") not in ("trial", None):
+        return ended.get("phases") or [0.0] * len(PHASE_TIMINGS)
+    folder = layout.step(batch_id, ended["job_id"], ended["step_id"]) / "attempts" / ended["attempt"]  # fmt: skip
+    report = safe_read.read_object(folder / attempts.FINAL) or {}
+    return phases(safe_read.mapping(report.get("trial")))

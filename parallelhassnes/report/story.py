@@ -1,0 +1,106 @@
+"""The summary of a report in words, for the page and for Markdown alike."""
+
+from parallelhassnes import formatting
+from parallelhassnes.report.gather import Report, is_baseline, label
+from parallelhassnes.results import text_tables
+from parallelhassnes.results.aggregate import GroupLine
+from parallelhassnes.steps.verdict.flakiness import BASELINES
+
+QUALITY_WORDS = {
+    "broken": "broken", "needs_review": "to be reviewed", "good": "good", "unknown": "not known to be good",
+}  # fmt: skip
+
+
+def sentences(report: Report) -> list[str]:
+    """What came of it, in a few sentences."""
+    rows = report.rows
+    scored = sum(row.scored for row in rows)
+    passes = sum(row.facts.passed is True for row in rows)
+    due = sum(row.facts.result != "skipped" for row in rows)
+    tasks = len({row.task for row in rows})
+    agents = len(report.agents)
+    said = [
+        f"{formatting.counted(len(rows), 'trial')} of {formatting.counted(tasks, 'task')} by {formatting.counted(agents, 'agent')}:"
+        f" {scored} scored, {passes} passed." if rows else "There are no trials."
+    ]  # fmt: skip
+    if rows and scored < due:
+        said.append(f"{due - scored} have no score and count nowhere as zero.")
+    undecided = [row.facts.undecided for row in rows if row.facts.undecided]
+    if undecided:
+        said.append(
+            f"Whether {formatting.counted(len(undecided), 'trial')} passed is {undecided[0]}."
+        )
+    said += _best(report)
+    doubted = sum(agent["passes_doubted"] for each in report.verdicts for agent in each.verdict["agents"] if agent["agent"] not in BASELINES)  # fmt: skip
+    if doubted:
+        said.append(
+            f"Analyses doubt {formatting.counted(doubted, 'pass')} of agents: the work was not done."
+        )
+    said += _tasks(report)
+    said += _money(report)
+    unfinished = [board for board in report.boards if board.state not in ("done", "attention", "canceled")]  # fmt: skip
+    if unfinished:
+        left = sum(b.counts.running + b.counts.ready + b.counts.blocked for b in unfinished)
+        said.append(f"It is not over: {formatting.counted(left, 'step')} still to come.")
+    if any(board.stand_in for board in report.boards):
+        said.append(
+            "This was a dry run: agent steps were answered by a stand-in, and mean nothing."
+        )
+    return said
+
+
+def _best(report: Report) -> list[str]:
+    found = [g for g in report.results.groups if not is_baseline(g) and g.pass_rate is not None]
+    if not found:
+        return []
+    best = max(found, key=lambda group: group.pass_rate or 0.0)
+    rest = [group for group in found if group is not best]
+    if not best.pass_rate:
+        return ["No agent passed anything."]
+    text = f"{label(best)} passes {'most: ' if rest else ''}{rate(best)}"
+    if rest and any(_overlap(best, other) for other in rest):
+        text += "; its interval overlaps with that of others, which may be as good"
+    return [f"{text}."]
+
+
+def rate(group: GroupLine) -> str:
+    """``59 % (54 to 63 %)``, and between what it lies where some trials have no score."""
+    text = formatting.percent_with(group.pass_rate, group.pass_rate_low, group.pass_rate_high)
+    between = text_tables.bracket(group)
+    return f"{text}, {between} if all unscored failed or passed" if between else text
+
+
+def _overlap(one: GroupLine, other: GroupLine) -> bool:
+    return (one.pass_rate_low or 0.0) <= (other.pass_rate_high or 0.0)
+
+
+def _tasks(report: Report) -> list[str]:
+    counts = dict.fromkeys(QUALITY_WORDS, 0)
+    for each in report.verdicts:
+        counts[each.quality] += 1
+    parts = [f"{count} {QUALITY_WORDS[name]}" for name, count in counts.items() if count]
+    if not parts:
+        return []
+    text = f"By the verdicts {formatting.joined(parts)}."
+    if counts["broken"]:
+        text += " What agents did on broken tasks says nothing about the agents."
+    return [text]
+
+
+def _money(report: Report) -> list[str]:
+    costs = [board.spent.cost_usd for board in report.boards if board.spent.cost_usd is not None]
+    failed = report.errors.attempts
+    said = []
+    if costs:
+        unknown = any(row.facts.spent.cost_unknown for row in report.rows)
+        said.append(f"All attempts together cost {formatting.money(sum(costs), at_least=unknown)}.")
+    if failed:
+        said.append(f"{formatting.counted(failed, 'attempt')} failed, in {formatting.counted(len(report.errors.groups), 'group')}.")  # fmt: skip
+    return said
+
+
+def took(report: Report) -> float | None:
+    """Seconds from the first batch's start to the last attempt's end."""
+    if not report.spans:
+        return None
+    return max(span.times[-1] for span in report.spans) - min(s.times[0] for s in report.spans)

@@ -1,0 +1,287 @@
+"""What the sandbox makes of a task's Dockerfile, and what it cannot do. Nothing here imports Harbor.
+
+Honoured: ``WORKDIR``, ``ENV``, ``ARG`` (defaults), ``USER``, ``COPY`` and ``ADD`` of files of the build context.
+Noted or without effect: ``FROM`` (the host's own userland is used), ``CMD``, ``ENTRYPOINT``, ``LABEL`` and the like.
+Everything else cannot be had without building an image, and is reported with its line.
+
+Why not ``dockerfile-parse``: it knows neither here-documents nor the scope of ``ARG``, reads ``COPY`` no further than
+its text, and the rest of it is the part that takes few lines.
+"""
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from parallelhassnes.sandbox.image import shell_words
+
+_HARMLESS = {
+    "CMD", "ENTRYPOINT", "EXPOSE", "HEALTHCHECK", "LABEL", "MAINTAINER", "SHELL", "STOPSIGNAL",
+}  # fmt: skip
+_DIRECTIVE = re.compile(r"#\s*([A-Za-z]+)\s*=\s*(\S+)\s*")
+_HEREDOC = re.compile(r"<<(-?)\s*([\"']?)([A-Za-z_][A-Za-z0-9_]*)\2")
+_REMOTE = re.compile(r"(?:https?|ftp|git|ssh)://|git@", re.IGNORECASE)
+_NOT = "not supported by the sandbox environment"
+_COPY_FLAGS = {"chown", "chmod", "link"}
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""What an image has to begin with, and ``$PATH`` stands for in its Dockerfile."""
+
+
+class Unsupported(NamedTuple):
+    """One thing that the sandbox cannot do."""
+
+    line: int
+    """Line in the Dockerfile, from 1; 0 where it is not about a line."""
+    instruction: str
+    reason: str
+
+    def line_of(self, folder: str = "environment") -> str:
+        """What is wrong, and where; one line."""
+        where = (
+            f"{folder}/Dockerfile line {self.line}" if self.line else f"{folder}/{self.instruction}"
+        )
+        return f"{where}: {self.reason}"
+
+
+class Instruction(NamedTuple):
+    """One logical line: continuations joined, comments removed, a here-document's body dropped."""
+
+    line: int
+    name: str
+    """Upper case."""
+    rest: str
+    heredoc: bool
+
+
+class Copy(NamedTuple):
+    """One ``COPY`` or ``ADD``."""
+
+    line: int
+    sources: tuple[str, ...]
+    """Paths or patterns inside the build context."""
+    target: str
+    """Absolute; with a trailing ``/`` where the Dockerfile has one."""
+    mode: int | None
+    """From ``--chmod``; None keeps the source's."""
+    unpack: bool
+    """``ADD`` unpacks a local tar archive."""
+
+
+@dataclass
+class Image:
+    """What a Dockerfile comes to."""
+
+    base: str = ""
+    workdir: str = "/"
+    env: dict[str, str] = field(default_factory=dict)
+    user: str | None = None
+    user_line: int = 0
+    """Where ``user`` is said; 0 for nowhere."""
+    copies: list[Copy] = field(default_factory=list)
+    volumes: list[str] = field(default_factory=list)
+    unsupported: list[Unsupported] = field(default_factory=list)
+
+
+def check(environment_dir: Path) -> list[Unsupported]:
+    """What of the task's environment the sandbox cannot do; empty where it can do all of it."""
+    return read(environment_dir).unsupported
+
+
+def read(environment_dir: Path) -> Image:
+    """The Dockerfile of ``environment_dir``; a compose file or a missing Dockerfile is reported as unsupported."""
+    path = environment_dir / "Dockerfile"
+    compose = environment_dir / "docker-compose.yaml"
+    text = path.read_text(encoding="utf-8-sig", errors="replace") if path.is_file() else ""
+    image = parse(text)
+    if compose.exists():
+        image.unsupported.append(Unsupported(0, compose.name, f"services are {_NOT}"))
+    elif not path.is_file():
+        image.unsupported.append(
+            Unsupported(0, "Dockerfile", f"there is none, and images are {_NOT}")
+        )
+    elif not image.base:
+        image.unsupported.append(
+            Unsupported(0, "Dockerfile", "has no FROM, so that it makes no image")
+        )
+    return image
+
+
+def parse(text: str) -> Image:
+    """Read the text of a Dockerfile. Never raises: what cannot be read is in ``unsupported``."""
+    escape, instructions = _instructions(text)
+    reader = _Reader(escape)
+    for instruction in instructions:
+        try:
+            reason = reader.take(instruction)
+        except ValueError as error:
+            reason = str(error)
+        if reason is not None:
+            shown = f"{instruction.name} {instruction.rest}".strip()
+            reader.image.unsupported.append(Unsupported(instruction.line, shown[:200], reason))
+    return reader.image
+
+
+class _Reader:
+    """Takes instructions in order; ``image`` is what they come to so far."""
+
+    def __init__(self, escape: str) -> None:
+        self.escape = escape
+        self.image = Image()
+        self.stages = 0
+        self.global_args: dict[str, str] = {}
+        self.args: dict[str, str] = {}
+
+    def take(self, instruction: Instruction) -> str | None:
+        """Apply one instruction; the reason where it is not supported. Raises ValueError for bad text."""
+        name, rest = instruction.name, instruction.rest
+        if instruction.heredoc:
+            return f"here-documents are {_NOT}"
+        if name in _HARMLESS:
+            return None
+        method = getattr(self, f"_{name.lower()}", None) if name.isalpha() else None
+        if method is not None and name in {"ARG", "ENV", "FROM", "USER", "VOLUME", "WORKDIR"}:
+            result: str | None = method(rest)
+            if name == "USER":
+                self.image.user_line = instruction.line
+            return result
+        if name in {"COPY", "ADD"}:
+            return self._copy(instruction)
+        if name in {"RUN", "ONBUILD"}:
+            return f"{name} is {_NOT}"
+        return f"{name} is not an instruction that the sandbox environment knows"
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return {"PATH": PATH, **self.args, **self.image.env}
+
+    def _from(self, rest: str) -> str | None:
+        self.stages += 1
+        if self.stages > 1:
+            # The last stage is the image; what earlier ones built cannot be had.
+            self.image = Image(unsupported=self.image.unsupported)
+            self.args = {}
+        parts = [p for p in shell_words.split(rest, self.global_args) if not p.startswith("--")]
+        self.image.base = parts[0] if parts else ""
+        return f"several stages are {_NOT}" if self.stages > 1 else None
+
+    def _arg(self, rest: str) -> None:
+        for word in shell_words.split(rest, self.variables, self.escape):
+            name, equals, default = word.partition("=")
+            if self.stages == 0:
+                self.global_args[name] = default
+            elif equals:
+                self.args[name] = default
+            elif name in self.global_args:
+                self.args[name] = self.global_args[name]
+
+    def _env(self, rest: str) -> None:
+        variables = self.variables
+        first, _, value = rest.strip().partition(" ")
+        if "=" not in first:
+            self.image.env[first] = shell_words.expand(value.strip(), variables, self.escape)
+            return
+        for word in shell_words.split(rest, variables, self.escape):
+            name, equals, value = word.partition("=")
+            if not equals or not name:
+                raise ValueError(f"ENV needs NAME=VALUE, not {word!r}")
+            self.image.env[name] = value
+
+    def _user(self, rest: str) -> None:
+        self.image.user = shell_words.expand(rest.strip(), self.variables, self.escape) or None
+
+    def _volume(self, rest: str) -> None:
+        self.image.volumes += [self._absolute(path) for path in self._list(rest)]
+
+    def _workdir(self, rest: str) -> None:
+        self.image.workdir = (
+            self._absolute(shell_words.expand(rest.strip(), self.variables, self.escape)).rstrip(
+                "/"
+            )
+            or "/"
+        )
+
+    def _copy(self, instruction: Instruction) -> str | None:
+        rest = instruction.rest
+        mode: int | None = None
+        while flag := re.match(r"--([a-z]+)(?:=(\S*))?\s+", rest):
+            rest = rest[flag.end() :]
+            if flag[1] not in _COPY_FLAGS:
+                return f"{instruction.name} --{flag[1]} is {_NOT}"
+            if flag[1] == "chmod":
+                mode = int(shell_words.expand(flag[2] or "", self.variables, self.escape), 8)
+        *sources, target = self._list(rest) or [""]
+        if not sources:
+            raise ValueError(f"{instruction.name} needs a source and a destination")
+        if any(_REMOTE.match(source) for source in sources):
+            return f"{instruction.name} of a URL is {_NOT}"
+        unpack = instruction.name == "ADD"
+        copy = Copy(instruction.line, tuple(sources), self._absolute(target), mode, unpack)
+        self.image.copies.append(copy)
+        return None
+
+    def _list(self, rest: str) -> list[str]:
+        """The arguments of an instruction in JSON or in shell form."""
+        if rest.startswith("["):
+            try:
+                parts = json.loads(rest)
+            except ValueError:
+                parts = None
+            if isinstance(parts, list) and all(isinstance(part, str) for part in parts):
+                return [shell_words.expand(part, self.variables, self.escape) for part in parts]
+        return shell_words.split(rest, self.variables, self.escape)
+
+    def _absolute(self, path: str) -> str:
+        """``path`` seen from WORKDIR, without ``.`` and ``..``; a trailing slash stays."""
+        parts: list[str] = []
+        for part in PurePosixPath(self.image.workdir, path).parts[1:]:
+            if part == "..":
+                del parts[-1:]
+            else:
+                parts.append(part)
+        folder = parts and (path.endswith(("/", "/.")) or path in {".", ".."})
+        return "/" + "/".join(parts) + ("/" if folder else "")
+
+
+def _instructions(text: str) -> tuple[str, list[Instruction]]:
+    """The escape character and the logical lines of a Dockerfile."""
+    lines = text.split("\n")
+    escape = "\\"
+    for line in lines:
+        directive = _DIRECTIVE.fullmatch(line.strip())
+        if directive is None:
+            break
+        if directive[1].lower() == "escape":
+            escape = directive[2]
+    found: list[Instruction] = []
+    at = 0
+    while at < len(lines):
+        start = at + 1
+        logical, at = _logical(lines, at, escape)
+        if not logical:
+            continue
+        name, *rest = logical.split(None, 1)
+        ends = [] if rest and rest[0].startswith("[") else _HEREDOC.findall("".join(rest))
+        heredoc = bool(ends) and name.upper() in {"RUN", "COPY", "ADD"}
+        for dash, _, word in ends if heredoc else []:
+            while at < len(lines) and (lines[at].lstrip("\t") if dash else lines[at]) != word:
+                at += 1
+            at += 1
+        found.append(Instruction(start, name.upper(), "".join(rest).strip(), heredoc))
+    return escape, found
+
+
+def _logical(lines: list[str], at: int, escape: str) -> tuple[str, int]:
+    """The logical line that starts at ``at``, without comments, and where the next one starts."""
+    joined = ""
+    while at < len(lines):
+        line = lines[at].rstrip()
+        at += 1
+        if not line.strip() or line.lstrip().startswith("#"):
+            if joined:
+                continue  # comments and empty lines inside a continuation are skipped
+            return "", at
+        if not line.endswith(escape):
+            return (joined + line).strip(), at
+        joined += line[: -len(escape)]
+    return joined.strip(), at

@@ -1,0 +1,216 @@
+"""The life of the process that owns one attempt: run it (or end a dead one), free its slot, run a pass.
+
+    … seal.json ─▶ running/<ticket> → ended/<ticket> ─▶ step.lock let go ─▶ settle and the next launches
+
+A crash after the seal leaves a running ticket whose step is sealed and free: repair only moves it on. A crash after the move
+leaves an ended ticket, which any pass settles.
+"""
+
+import contextlib
+import os
+import platform
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from parallelhassnes import __version__
+from parallelhassnes.config import PASSED_IF_SET, BadEnvFile, Bounds, RetryConfig
+from parallelhassnes.errors import UserError
+from parallelhassnes.execute import launcher, logs, own_files, processes
+from parallelhassnes.execute.finish import finish
+from parallelhassnes.execute.secret_forms import is_public, looks_secret, url_password
+from parallelhassnes.execute.supervisor import Timing, supervise
+from parallelhassnes.names import begun, run_id_of
+from parallelhassnes.plan import StepSpec
+from parallelhassnes.schedule import configuration, ephemeral_secrets, health
+from parallelhassnes.schedule.context import ENTRY_POINTS, Context, Options
+from parallelhassnes.schedule.limits import credentials
+from parallelhassnes.steps.registry import kind as kind_of
+from parallelhassnes.steps.step_types import Attempt, Kind, WorkerEnd
+from parallelhassnes.store import atomic, attempts, batches
+from parallelhassnes.store.evidence import ledger
+from parallelhassnes.store.layout import Layout
+from parallelhassnes.store.queue import tickets
+from parallelhassnes.store.records import AttemptMeta, AttemptState, Credential, dump, now_text
+
+type Then = Callable[[Context], None]
+
+START_VARIABLE = "PARALLELHASSNES_START"
+"""``spawn`` has every supervisor started as a fresh interpreter, as where fork is not safe."""
+
+
+class Assignment(BaseModel):
+    """What such a process is told; it crosses the process border where supervisors are spawned."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    root: str
+    batch_id: str
+    job_id: str
+    step_id: str
+    attempt: str
+    key_dir: str
+    ticket: str
+    dead: bool = False
+    """The attempt's processes are gone: end it instead of running it."""
+    options: Options = Options()
+
+    def attempt_dir(self, layout: Layout) -> Path:
+        return layout.step(self.batch_id, self.job_id, self.step_id) / "attempts" / self.attempt
+
+
+def run(ctx: Context, assignment: Assignment, lock: int, then: Then) -> None:
+    """Own the attempt; this process holds ``step.lock`` and nothing else that matters."""
+    ledger.acting_as("supervisor")
+    ephemeral_secrets.keep_only(batches.read_batch(ctx.layout.batch(assignment.batch_id)).secrets)
+    name = f"{assignment.batch_id}/{assignment.job_id}/{assignment.step_id} in {assignment.root}"
+    processes.set_title(f"supervisor of {name}")
+    directory = assignment.attempt_dir(ctx.layout)
+    job_dir = ctx.layout.job(assignment.batch_id, assignment.job_id)
+    step = batches.read_job(job_dir).step(assignment.step_id)
+    meta = _meta(ctx, assignment, step)
+    attempt = Attempt(
+        dir=directory, job_dir=job_dir, batch_id=assignment.batch_id, job_id=assignment.job_id,
+        run_id=meta.run_id, number=meta.number, step=step, stand_in=meta.stand_in,
+    )  # fmt: skip
+    kind = kind_of(step.kind)
+    retry = partial(_retry_now, ctx)
+    if assignment.dead:
+        end_dead(
+            attempt,
+            kind,
+            attempts.read_state(directory),
+            secrets_of(ctx, attempt),
+            ctx.config.max_log_mb << 20,
+            ctx.config.bounds,
+            retry,
+        )
+    else:
+        timing = Timing(
+            ctx.config.heartbeat_sec, ctx.config.grace_sec, ctx.config.stuck_after_sec,
+            ctx.config.on_stuck == "retry", ctx.config.max_log_mb << 20,
+            ctx.config.bounds,
+        )  # fmt: skip
+        supervise(
+            attempt, kind, environment(ctx, attempt), lock, timing, secrets_of(ctx, attempt), retry
+        )
+    logs.go_on_in(health.log_of(ctx.layout))
+    # Under the lock: were this process to stand still in between, others would end the ticket, start the step's next attempt,
+    # whose ticket has the same name, and lose that one to this process when it goes on.
+    tickets.end_running(ctx.layout, assignment.key_dir, assignment.ticket)
+    os.close(lock)
+    then(ctx)
+
+
+def _retry_now(ctx: Context) -> RetryConfig:
+    """What the configuration says of retries now; what it said at the start where that cannot be told."""
+    try:
+        return configuration.in_force(ctx.layout).config.retry
+    except UserError:
+        return ctx.config.retry
+
+
+def _meta(ctx: Context, assignment: Assignment, step: StepSpec) -> AttemptMeta:
+    """The attempt's ``meta.json``; made anew, as far as it can be, where a dead worker has spoilt it."""
+    directory = assignment.attempt_dir(ctx.layout)
+    try:
+        return attempts.read_meta(directory)
+    except (atomic.CorruptFile, FileNotFoundError) as error:
+        logs.say(f"{atomic.describe_damage(error)}; made anew from what else is known")
+    number = attempts.names(directory.parents[1]).index(assignment.attempt) + 1
+    meta = AttemptMeta(
+        run_id=run_id_of(assignment.attempt), batch_id=assignment.batch_id, job_id=assignment.job_id,
+        step_id=step.step_id, kind=step.kind, queue_key=step.queue_key, number=number,
+        created_at=now_text(begun(assignment.attempt)), runner_id=ctx.config.runner_id, host=platform.node(),
+        harness_version=__version__, config_sha256=ctx.config.sha256(), ticket=assignment.ticket,
+        stand_in=step.kind == "agent" and assignment.options.no_codex,
+        credential=_credential(ctx, assignment, step),
+    )  # fmt: skip
+    own_files.take_back(directory)
+    attempts.put_back_meta(directory, atomic.dumps(dump(meta)).encode())
+    return meta
+
+
+def _credential(ctx: Context, assignment: Assignment, step: StepSpec) -> Credential | None:
+    with contextlib.suppress(BadEnvFile):  # the env_file cannot be read
+        return credentials.of_step(ctx, credentials.given(ctx, assignment.batch_id), step)
+    return None
+
+
+def end_dead(
+    attempt: Attempt,
+    kind: Kind,
+    state: AttemptState,
+    secrets: Mapping[str, str],
+    log_ceiling: int,
+    bounds: Bounds,
+    retry: Callable[[], RetryConfig] = RetryConfig,
+) -> None:
+    """Kill what a dead supervisor left, take what its worker had finished, seal."""
+    if state.worker_pid and state.worker_lives():
+        processes.kill_group(state.worker_pid)
+    processes.kill_run(attempt.run_id)
+    canceled = attempts.is_asked_to_end(attempt.dir, attempt.run_id)
+    end = WorkerEnd(None, "canceled" if canceled else "lost")
+    finish(attempt, kind, end, state, secrets, log_ceiling, bounds, retry=retry)
+
+
+def environment(ctx: Context, attempt: Attempt) -> dict[str, str]:
+    """The worker's whole environment: the common variables, the named secrets, the step's own, ours."""
+    found = credentials.given(ctx, attempt.batch_id)
+    known, names = found.values, (*PASSED_IF_SET, *found.named)
+    return {
+        **{name: known[name] for name in names if name in known},
+        **{name: credentials.resolve(value, known) for name, value in attempt.step.env.items()},
+        "TMPDIR": str(attempt.dir / "tmp"),
+        processes.RUN_ID_VARIABLE: attempt.run_id,
+        "PARALLELHASSNES_BATCH_ID": attempt.batch_id,
+        "PARALLELHASSNES_JOB_ID": attempt.job_id,
+        "PARALLELHASSNES_STEP_ID": attempt.step.step_id,
+        "PARALLELHASSNES_ATTEMPT_DIR": str(attempt.dir),
+    }
+
+
+def secrets_of(ctx: Context, attempt: Attempt) -> dict[str, str]:
+    """Name → value of what the attempt was given and must not be readable in its files.
+
+    The named secrets, whatever the step's environment takes from elsewhere or calls a key, and passwords of proxies.
+    An ``env_file`` that is gone leaves those of the process itself: a dead attempt must still be ended. What is not at hand
+    as the batch has it is looked for as this process has it.
+    """
+    known = dict(os.environ)
+    try:
+        known |= credentials.given(ctx, attempt.batch_id).values
+    except BadEnvFile as error:
+        logs.say(f"{error}: its values are not looked for in this attempt's files")
+    named = (*ctx.config.secrets, *batches.read_batch(ctx.layout.batch(attempt.batch_id)).secrets)
+    values = {name: known[name] for name in named if name in known}
+    for name, text in attempt.step.env.items():
+        if "${" in text or looks_secret(name):
+            values.setdefault(name, credentials.resolve(text, known))
+    passed = {name: known[name] for name in PASSED_IF_SET if name in known}
+    public = passed | {name: value for name, value in values.items() if is_public(name)}
+    secret = {name: value for name, value in values.items() if name not in public}
+    passwords = {name: found for name, value in public.items() if (found := url_password(value))}
+    return secret | passwords
+
+
+def fork_is_safe() -> bool:
+    """Whether this process may fork without an exec: Linux, one thread, and nobody said otherwise."""
+    return (
+        sys.platform == "linux"
+        and threading.active_count() == 1
+        and os.environ.get(START_VARIABLE) != "spawn"
+    )
+
+
+def spawn(assignment: Assignment, lock: int, log: Path) -> None:
+    """Start the process as a fresh interpreter that inherits the locked descriptor."""
+    launcher.start_module(
+        ENTRY_POINTS, "supervisor", assignment.model_dump_json(), str(lock),
+        log=log, cwd=Path(assignment.root), keep=(lock,),
+    )  # fmt: skip

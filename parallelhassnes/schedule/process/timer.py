@@ -1,0 +1,103 @@
+"""Waking what is due later: one sleeping process per root runs a pass whenever something may start.
+
+What is waited for: a retry's time, a token of an environment's start rate, the probe of a paused queue key; and
+``tick.lock``, where a supervisor that has ended found it held: by a pass, which serves the wish for another, or by an
+operator's command, which does not.
+Holding ``waker.lock`` makes a process the waker. If it dies, the next supervisor that ends, or cron's tick,
+starts another. It ends when there is nothing to wait for.
+"""
+
+import select
+import signal
+import time
+from collections.abc import Callable
+
+from parallelhassnes.execute import launcher, logs, processes
+from parallelhassnes.names import key_dir
+from parallelhassnes.schedule import ephemeral_secrets
+from parallelhassnes.schedule.context import ENTRY_POINTS, Context, renewed
+from parallelhassnes.schedule.limits import start_rate
+from parallelhassnes.schedule.process import runner_heartbeat
+from parallelhassnes.schedule.process.attempt_process import fork_is_safe
+from parallelhassnes.store import clocks, identity, locks
+from parallelhassnes.store.queue import queue_keys, tickets
+
+LOOK_SEC = 5.0
+"""It looks again so often, because what it waits for can be changed meanwhile."""
+WISH_SEC = 0.2
+"""After so long a wish for a pass is taken for one that nobody serves."""
+
+
+def next_wake(ctx: Context, now: float) -> float | None:
+    """When something may be due that no end of an attempt brings about; seconds since the epoch, None for never."""
+    waiting = tickets.delayed(ctx.layout)
+    times = [waiting[0].at] if waiting else []
+    if not runner_heartbeat.is_draining(ctx):
+        times += [bucket.next_at(now) for bucket in start_rate.waiting(ctx.layout)]
+        for key, state in queue_keys.every(ctx.layout).items():
+            due = [each.probe_at for mark, each in state.breakers.items() if not each.probe and _has_ready(ctx, key, mark, each)]  # fmt: skip
+            if due and state.paused is None:
+                # One that is due and did not start is kept by something else: do not spin on it.
+                times += [at if at > now else now + LOOK_SEC for at in due]
+    return min(times, default=None)
+
+
+def _has_ready(ctx: Context, queue_key: str, mark: str, known: queue_keys.Breaker) -> bool:
+    """Whether something waits for the probe of a paused key."""
+    folder = ctx.layout.ready / key_dir(queue_key)
+    if mark == queue_keys.EVERY:
+        return folder.is_dir()
+    return any((folder / batch_id).is_dir() for batch_id in known.batches)
+
+
+def wake(ctx: Context, run_pass: Callable[[Context], bool]) -> None:
+    """Stay until nothing is waited for any more, running a pass whenever something is due; one process per root does.
+
+    Args:
+        run_pass: whether the pass succeeded; one that did not is tried again, a few seconds apart.
+    """
+    # Again after it has let go: who came just before relied on it.
+    while _next_look(ctx, time.time()) is not None:
+        lock = locks.hold(ctx.layout.waker_lock)
+        if lock is None:
+            return
+        signal.signal(
+            signal.SIGTERM, signal.SIG_DFL
+        )  # a supervisor that has become the waker can be told to end
+        processes.set_title(f"waker of {ctx.layout.root}")
+        pause, jumps = 0.01, clocks.Jumps()
+        try:
+            while (due := _next_look(ctx := renewed(ctx), time.time())) is not None:
+                # Not time.sleep, which libfaketime breaks under a clock that is set.
+                select.select((), (), (), min(max(due - time.time(), pause), LOOK_SEC))
+                # A pass takes in what a clock that was set, or a suspend, changes.
+                if time.time() >= due or jumps.seen():
+                    pause = 0.01 if run_pass(ctx) else min(2 * pause + 0.5, LOOK_SEC)
+            identity.check(ctx.layout)
+        except identity.NoStore as error:
+            logs.say(f"{error}; nothing is woken here any more")
+            return
+        finally:
+            locks.release(lock)
+
+
+def _next_look(ctx: Context, now: float) -> float | None:
+    times = [next_wake(ctx, now), now + WISH_SEC if ctx.layout.pass_wanted.exists() else None]
+    return min((at for at in times if at is not None), default=None)
+
+
+def ensure(ctx: Context, run_pass: Callable[[Context], bool]) -> None:
+    """See to it that somebody wakes what is waited for: start a process that does, unless there is one."""
+    if _next_look(ctx, time.time()) is None or locks.is_held(ctx.layout.waker_lock):
+        return
+    log = ctx.layout.system / "waker.log"
+    if fork_is_safe():
+        launcher.start(lambda: _wake_without_secrets(ctx, run_pass), log=log)
+        return
+    root, options = ctx.layout.root, ctx.options.model_dump_json()
+    launcher.start_module(ENTRY_POINTS, "timer", str(root), options, log=log, cwd=root)
+
+
+def _wake_without_secrets(ctx: Context, run_pass: Callable[[Context], bool]) -> None:
+    ephemeral_secrets.keep_only(())
+    wake(ctx, run_pass)

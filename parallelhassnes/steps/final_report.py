@@ -1,0 +1,74 @@
+"""The report of an attempt, ``final.json``: made from an outcome, checked against its schema.
+
+The schema is ``run_report.schema.json`` at the top level of the repository; the file of that name in
+this package is a copy for installed use, and a test holds the two equal.
+"""
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from parallelhassnes.steps import safe_read
+from parallelhassnes.steps.step_types import Attempt, Outcome
+
+SCHEMA_VERSION = "2.0.0"
+SCHEMA_FILE = "run_report.schema.json"
+COMMON = ("summary", "files_read", "files_written", "artifacts")
+"""The keys that any kind of step may say something under."""
+EMPTY: Mapping[str, Any] = {
+    "schema_version": SCHEMA_VERSION,
+    "status": "succeeded",
+    "summary": "",
+    "files_read": [],
+    "files_written": [],
+    "artifacts": [],
+}
+MAX_SUMMARY = 4000
+
+
+def build(attempt: Attempt, outcome: Outcome) -> dict[str, Any]:
+    """The report of an attempt, valid against the schema if the kind's own part is."""
+    report = {
+        **EMPTY,
+        "status": outcome.status,
+        "summary": safe_read.text(outcome.summary, MAX_SUMMARY) or "",
+        "attempt": {
+            "batch_id": attempt.batch_id,
+            "job_id": attempt.job_id,
+            "step_id": attempt.step.step_id,
+            "kind": attempt.step.kind,
+            "run_id": attempt.run_id,
+            "number": attempt.number,
+        },
+    }
+    if outcome.failure is not None:
+        report["failure"] = {"class": outcome.failure.failure_class, "line": outcome.failure.line}
+        if outcome.failure.guessed:
+            report["failure"]["guessed"] = True
+    return {**report, **outcome.report}
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a report."""
+    loaded: dict[str, Any] = json.loads(files(__package__).joinpath(SCHEMA_FILE).read_text("utf-8"))
+    return loaded
+
+
+def validate(report: object) -> list[str]:
+    """Every way in which ``report`` is not a valid report, as ``pointer: what is wrong``; empty if it is.
+
+    The first call in a process imports jsonschema (0.2 s of CPU): for reports that others wrote, not for our own.
+    """
+    return problems(report, schema())
+
+
+def problems(document: object, against: Mapping[str, Any]) -> list[str]:
+    """Every violation of a JSON Schema (2020-12), in the order of the document."""
+    from jsonschema import Draft202012Validator
+
+    errors = Draft202012Validator(dict(against)).iter_errors(document)
+    found = sorted(errors, key=lambda error: [str(part) for part in error.absolute_path])
+    return [f"/{'/'.join(map(str, error.absolute_path))}: {error.message}" for error in found]

@@ -1,0 +1,201 @@
+"""The work of a trial: one Harbor trial through Harbor's Python API, in a process of its own.
+
+The first SIGTERM or SIGINT cancels the trial, which makes Harbor collect what there is, take the
+environment down and write a full ``result.json``; later ones are ignored, because they would break
+that. Nothing is printed: a failure outside of Harbor's own record goes to ``worker_error.json``.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import tempfile
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from parallelhassnes.steps import safe_read
+from parallelhassnes.steps.failures import Phase
+from parallelhassnes.steps.step_types import Attempt
+from parallelhassnes.steps.trial import (
+    arguments,
+    environment_end,
+    image_build,
+    preload,
+    task_overlay,
+    trial_paths,
+    verifier_guard,
+)
+from parallelhassnes.steps.trial import task as trial_task
+from parallelhassnes.steps.trial_data import reward_file
+
+if TYPE_CHECKING:
+    from harbor.models.trial.config import TrialConfig
+    from harbor.trial.hooks import TrialHookEvent
+    from harbor.trial.trial import Trial
+
+EXIT_CANCELED = 128 + signal.SIGTERM
+EXIT_ERROR = 1
+
+
+def work(attempt: Attempt) -> int:
+    """Run the trial to its end; 0 if Harbor wrote a result by itself, 143 if it was canceled, else 1."""
+    preload.set_harbor_environment(os.environ)
+    tmp = trial_paths.tmp_dir(attempt)
+    tmp.mkdir(mode=0o700, exist_ok=True)
+    os.environ["TMPDIR"] = str(tmp)
+    # The process that forked us may have asked before, and the answer is kept.
+    tempfile.tempdir = None
+    progress = Progress(trial_paths.phase_file(attempt))
+    progress.enter("create")
+    try:
+        return asyncio.run(_run(attempt, progress))
+    except asyncio.CancelledError as error:
+        _record_error(attempt, error, progress.phase)
+        return EXIT_CANCELED
+    except Exception as error:  # noqa: BLE001 - the border of the process: whatever it is goes on record
+        _record_error(attempt, error, progress.phase)
+        return EXIT_ERROR
+
+
+class Progress:
+    """The phase that the trial is in, in memory and in a small file that is replaced at each change."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.phase: Phase = "create"
+
+    def enter(self, phase: Phase) -> None:
+        self.phase = phase
+        new = self._file.with_name(self._file.name + ".new")
+        # A full disk must not end a trial that could still end well.
+        with contextlib.suppress(OSError):
+            new.write_text(phase, encoding="ascii")
+            new.replace(self._file)
+
+    def follow(self, trial: "Trial") -> None:
+        """Have Harbor's hooks report each phase."""
+        from harbor.trial.hooks import TrialEvent
+
+        phases: dict[TrialEvent, Phase] = {
+            TrialEvent.START: "environment_setup",
+            TrialEvent.AGENT_START: "agent",
+            TrialEvent.VERIFICATION_START: "verifier",
+        }
+        for event, phase in phases.items():
+
+            async def enter(_event: "TrialHookEvent", phase: Phase = phase) -> None:
+                self.enter(phase)
+
+            trial.add_hook(event, enter)
+
+
+async def _run(attempt: Attempt, progress: Progress) -> int:
+    from harbor.trial.trial import Trial
+
+    reward_file.guard_harbor()
+    canceled = _cancel_on_signal()
+    config = _trial_config(attempt)
+    compose = list(config.environment.extra_docker_compose)
+    if _is_docker(config) and trial_task.takes_overlay(attempt.step.spec["config"]):
+        image = await image_build.provide(attempt)
+        overlay = task_overlay.write(attempt, trial_paths.tmp_dir(attempt), image)
+        config.environment.extra_docker_compose = [*compose, overlay]
+    if _is_docker(config):
+        from harbor.environments.docker.docker import DockerEnvironment
+
+        arguments.keep_values_out(DockerEnvironment)
+    trial = await Trial.create(config)
+    # The environment exists by now. What Harbor records from here on is what the table asked for,
+    # without our overlay and our link, so that the record can be replayed and compared.
+    config.environment.extra_docker_compose = compose
+    config.trials_dir = attempt.dir
+    progress.follow(trial)
+    verifier_guard.arrange(trial, attempt.dir)
+    environment_end.Watched.watch(attempt, trial)
+    try:
+        await trial.run()
+    except asyncio.CancelledError:
+        if not canceled.is_set():
+            raise
+        await _environments_down()
+        return EXIT_CANCELED
+    if canceled.is_set():
+        await _environments_down()
+    return 0
+
+
+def _trial_config(attempt: Attempt) -> "TrialConfig":
+    """The Harbor config of this attempt; makes its fresh directory and the link of the trial's name."""
+    from harbor.models.trial.config import TrialConfig
+
+    spec = trial_paths.spec_of(attempt)
+    name = trial_paths.trial_name(attempt)
+    links = trial_paths.tmp_dir(attempt)
+    config = TrialConfig.model_validate({**spec.config, "trial_name": name, "trials_dir": links})
+    # A directory that is there already may hold an old reward, which Harbor would take for a new one.
+    trial_paths.trial_dir(attempt).mkdir()
+    (links / name).symlink_to(Path("..") / trial_paths.TRIAL_DIR)
+    return config
+
+
+def _is_docker(config: "TrialConfig") -> bool:
+    from harbor.models.environment_type import EnvironmentType
+
+    environment = config.environment
+    return environment.import_path is None and environment.type is EnvironmentType.DOCKER
+
+
+def _cancel_on_signal() -> asyncio.Event:
+    """Cancel the current task at the first signal; returns the event that says so."""
+    task = asyncio.current_task()
+    loop = asyncio.get_running_loop()
+    canceled = asyncio.Event()
+
+    def cancel() -> None:
+        if not canceled.is_set() and task is not None:
+            canceled.set()
+            task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, cancel)
+    return canceled
+
+
+async def _environments_down() -> None:
+    """Wait for environments that are still stopping.
+
+    Harbor shields ``stop`` from a cancel and then no longer waits for it; the end of the event loop
+    would cut it off and leave the container.
+    """
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    stops = [task for task in others if _name(task).endswith(".stop")]
+    if stops:
+        await asyncio.wait(stops)
+
+
+def _name(task: "asyncio.Task[object]") -> str:
+    return str(getattr(task.get_coro(), "__qualname__", ""))
+
+
+def _record_error(attempt: Attempt, error: BaseException, phase: Phase) -> None:
+    """Write ``worker_error.json``, by rename; what cannot be written is left to the exit code."""
+    message = str(error)
+    if isinstance(error, ValidationError):
+        # Its own text quotes the input, which may hold a secret.
+        problems = error.errors(include_url=False, include_input=False, include_context=False)
+        message = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in problems)
+    record = {
+        "class": type(error).__name__,
+        "message": safe_read.text(message, 4000),
+        "phase": phase,
+        "traceback": safe_read.text("".join(traceback.format_tb(error.__traceback__)), 20_000),
+    }
+    path = trial_paths.error_file(attempt)
+    new = path.with_name(path.name + ".new")
+    with contextlib.suppress(OSError):
+        new.write_text(json.dumps(record, separators=(",", ":")) + "\n", encoding="utf-8")
+        new.replace(path)

@@ -1,0 +1,95 @@
+"""What the ledger's line of an attempt's end says of its report: the line's ``trial``, ``used`` or ``verdict``, by kind.
+
+    {"event": "ended", "kind": "trial", …, "cost_usd": 0.5, "tokens": 1200, "phases": [2.1, 30.5, 1.2],
+     "trial": {"result": "scored", "reward": 1.0, …}}
+
+Every view of a batch reads these lines (``views.projection``), and every sum of money and tokens is one over ``spent`` of them.
+Lines of older versions have none of these, or leave out whose trial it was: what they lack is read from the attempt's files,
+by the same functions.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from parallelhassnes.plan import StepSpec
+from parallelhassnes.steps import safe_read
+from parallelhassnes.steps.trial_data import amounts, facts
+
+SAID = frozenset({"trial", "used", "verdict"})
+"""The keys of which a line has one, where its kind has anything to say."""
+SILENT = frozenset({"command", "baseline"})
+"""Kinds that have nothing to say."""
+PHASE_TIMINGS = {
+    "set-up": ("environment_setup", "agent_setup"),
+    "agent": ("agent_execution",),
+    "verifier": ("verifier",),
+}
+"""Phase of a trial → what Harbor calls its parts; a trial's line has their seconds under ``phases``, in this order."""
+VERDICT = ("task_broken", "scored", "passes", "steps", "task_quality")
+"""What of a verdict's report is told."""
+
+
+def line(step: StepSpec, status: str, report: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of an attempt of the step that ended so, for its line."""
+    said: dict[str, Any] = {"kind": step.kind}
+    if step.kind == "trial":
+        found = facts.of_report(status, report, step)
+        counts = [count for count in (found.tokens[0], found.tokens[2]) if count is not None]
+        said |= {"trial": facts.compact(found, step), "cost_usd": found.cost_usd}
+        return {
+            **said,
+            "tokens": sum(counts) or None,
+            "cost_unknown": found.cost_incomplete or None,
+            "phases": phases(safe_read.mapping(report.get("trial"))),
+        }
+    if step.kind in ("agent", "analysis"):
+        used = _used(safe_read.mapping(report.get(step.kind)))
+        counts = [count for count in (used["input"], used["output"]) if count is not None]
+        told = {name: value for name, value in used.items() if value is not None}
+        return {**said, "used": told, "cost_usd": used["cost_usd"], "tokens": sum(counts) or None}
+    if step.kind == "verdict":
+        found_verdict = safe_read.mapping(report.get("verdict"))
+        said["verdict"] = {name: found_verdict.get(name) for name in VERDICT if found_verdict}
+    return said
+
+
+def phases(trial: Mapping[str, Any]) -> list[float]:
+    """Seconds of each phase of a trial, by its report; 0 where it says nothing."""
+    timings = safe_read.mapping(trial.get("timings_sec"))
+    return [
+        round(sum(safe_read.number(timings.get(name)) or 0.0 for name in parts), 3)
+        for parts in PHASE_TIMINGS.values()
+    ]
+
+
+def _used(part: Mapping[str, Any]) -> dict[str, Any]:
+    tokens = safe_read.mapping(part.get("tokens"))
+    return {
+        "cost_usd": amounts.usd(part.get("cost_usd")),
+        **{name: amounts.tokens(tokens.get(name)) for name in amounts.TOKENS},
+        "seconds": safe_read.number(part.get("seconds")),
+    }
+
+
+def spent(line: Mapping[str, Any]) -> amounts.Spent:
+    """What the attempt of such a line has used.
+
+    A line of an older version names the sum of its tokens, which counts as input; what it says is checked again.
+    """
+    kind, used = line.get("kind"), safe_read.mapping(line.get("used"))
+    cost = amounts.usd(line.get("cost_usd"))
+    unknown = bool(line.get("cost_unknown")) or (cost is None and line.get("cost_usd") is not None)
+    if line.keys().isdisjoint(SAID):
+        tokens: amounts.Tokens = (amounts.tokens(line.get("tokens")), None, None)
+    elif kind == "trial":
+        found = safe_read.mapping(line.get("trial")).get("tokens")
+        one, two, three = (
+            found if isinstance(found, list | tuple) and len(found) == 3 else (None,) * 3
+        )
+        tokens = (amounts.tokens(one), amounts.tokens(two), amounts.tokens(three))
+    else:
+        one, two, three = (used.get(name) for name in amounts.TOKENS)
+        tokens = (one, two, three)
+    # An analysis by rules alone costs nothing.
+    must_say = kind in ("trial", "agent", None)
+    return amounts.one_attempt(cost, tokens, cost_unknown=unknown, must_say=must_say)

@@ -1,0 +1,150 @@
+"""The kind ``verdict`` itself: ``work`` writes ``verdict.json`` into the attempt, ``conclude`` publishes it."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from parallelhassnes.plan import JobSpec, StepSpec
+from parallelhassnes.steps import safe_read, terminal_outcomes
+from parallelhassnes.steps.step_types import Attempt, Outcome, WorkerEnd
+from parallelhassnes.steps.trial_data import facts
+from parallelhassnes.steps.trial_data.facts import TrialFacts
+from parallelhassnes.steps.trial_data.trial_files import TrialFiles
+from parallelhassnes.steps.verdict import analysis_results, flakiness, judge
+from parallelhassnes.steps.verdict.versions import VERDICT_FILE
+from parallelhassnes.store import batches
+
+
+class VerdictKind:
+    """Counts and compares the trials of its job."""
+
+    name = "verdict"
+
+    def preload(self, step: StepSpec) -> None:
+        if step.spec.get("engine"):
+            import parallelhassnes.steps.verdict.narrative  # noqa: F401
+        if step.spec.get("engine") == "api":
+            import openai.resources.chat.completions  # noqa: F401 - it takes two seconds
+
+    def deadline_sec(self, attempt: Attempt) -> float | None:
+        return 600.0 + float(attempt.step.spec.get("timeout_sec") or 0.0)
+
+    def work(self, attempt: Attempt) -> int:
+        job = batches.read_job(attempt.job_dir)
+        found = compute(attempt.job_dir, job, attempt.step, attempt.batch_id)
+        _write(attempt.dir / VERDICT_FILE, found)
+        if attempt.step.spec.get("engine"):
+            _write(attempt.dir / VERDICT_FILE, _with_prose(found, attempt))
+        return 0
+
+    def phase(self, attempt: Attempt) -> str | None:  # noqa: ARG002 - it is over before anybody asks
+        return "verdict"
+
+    def conclude(self, attempt: Attempt, end: WorkerEnd) -> Outcome:
+        verdict = safe_read.read_object(attempt.dir / VERDICT_FILE)
+        try:
+            return _outcome(verdict) if verdict is not None else _without_verdict(end)
+        except (KeyError, TypeError):
+            return terminal_outcomes.broken(f"{VERDICT_FILE} is no verdict")
+
+    def sweep(self, attempt: Attempt) -> list[str]:  # noqa: ARG002 - nothing was started
+        return []
+
+
+def compute(job_dir: Path, job: JobSpec, step: StepSpec, batch_id: str) -> dict[str, Any]:
+    """The verdict on a job as its trials and analyses stand, without prose; what ``work`` writes and an audit compares."""
+    trials = facts.of_steps(job_dir, trial_steps(job, step))
+    said = analysis_results.of_job(job_dir, job, {fact.step_id: fact.attempt for fact in trials})
+    return judge.judge(batch_id, job.job_id, trials, _actions(job_dir, trials, job), said)
+
+
+def _actions(
+    job_dir: Path, trials: Sequence[TrialFacts], job: JobSpec
+) -> dict[str, tuple[str, ...]]:
+    """step_id → the commands of each scored trial of an agent, where comparing them can tell something."""
+    if not flakiness.may_differ(trials):
+        return {}
+    return {
+        fact.step_id: tuple(command.text for command in TrialFiles(job_dir / fact.attempt, job.step(fact.step_id)).commands)
+        for fact in trials
+        if fact.result == "scored" and fact.attempt is not None
+    }  # fmt: skip
+
+
+def _with_prose(found: dict[str, Any], attempt: Attempt) -> dict[str, Any]:
+    """The verdict with what the engine wrote, or with a warning that it wrote nothing; all else as it was."""
+    from parallelhassnes.steps.verdict import narrative
+
+    try:
+        said = narrative.write(found, attempt.step.spec, attempt.dir, os.environ)
+    except narrative.NoProse as error:
+        return {**found, "warnings": [*found["warnings"], f"no prose: {error}"]}
+    return {**found, "prose": said}
+
+
+def _outcome(verdict: dict[str, Any]) -> Outcome:
+    counts = verdict["counts"]
+    part = {
+        "task_quality": verdict["task_quality"],
+        "task_broken": verdict["task_broken"],
+        "scored": counts["scored"],
+        "passes": counts["passes"],
+        "steps": counts["n"],
+    }
+    artifact = {"path": VERDICT_FILE, "kind": "report", "description": "the job's verdict"}
+    read = [trial["attempt"] for trial in verdict["trials"] if trial["attempt"]]
+    return Outcome(
+        "succeeded",
+        _summary(verdict),
+        None,
+        {
+            "verdict": part,
+            "artifacts": [artifact],
+            "files_read": [f"../../../../{place}/final.json" for place in read],
+            "files_written": [VERDICT_FILE],
+        },
+        {VERDICT_FILE: verdict},
+    )
+
+
+def trial_steps(job: JobSpec, step: StepSpec) -> list[StepSpec]:
+    """The trials that a verdict is about: those of its job that it depends on, or all where it names none."""
+    trials = [other for other in job.steps if other.kind == "trial"]
+    named = {name.removeprefix(f"{job.job_id}/") for name in step.depends_on}
+    return [trial for trial in trials if trial.step_id in named] or trials
+
+
+def _write(path: Path, document: dict[str, Any]) -> None:
+    new = path.with_name(path.name + ".new")
+    new.write_text(json.dumps(document, separators=(",", ":")) + "\n", encoding="utf-8")
+    new.replace(path)
+
+
+def _without_verdict(end: WorkerEnd) -> Outcome:
+    line = f"no verdict was written (exit code {end.exit_code}); see stderr.log"
+    return terminal_outcomes.stopped(end) or terminal_outcomes.broken(
+        line, f"The worker ended, and {line}."
+    )
+
+
+def _summary(verdict: dict[str, Any]) -> str:
+    counts = verdict["counts"]
+    said = f"{counts['passes']} of {counts['scored']} scored trials passed ({counts['n']} planned)"
+    others = {
+        name: counts[name]
+        for name in ("unscored", "infrastructure", "canceled", "skipped", "missing")
+    }
+    said += "".join(f", {count} {name}" for name, count in others.items() if count)
+    if counts["undecided"]:
+        said += f", {counts['undecided']} undecided"
+    if counts["superseded"]:
+        said += f"; {counts['superseded']} earlier attempts are superseded"
+    quality = {
+        "good": "The task is good",
+        "needs_review": "The task needs review",
+        "broken": "The task is broken",
+        "unknown": "Whether the task is good is not known",
+    }
+    return f"{said}. {quality[verdict['task_quality']]}: {'; '.join(verdict['reasons'])}."

@@ -1,0 +1,98 @@
+"""Analyses in a table: each trial gets a step per engine that is asked for, which waits for an attempt of it to end."""
+
+from typing import Any, get_args
+
+from parallelhassnes.errors import UserError
+from parallelhassnes.names import Ids, nearest, safe_id
+from parallelhassnes.plan import Retry, StepSpec
+from parallelhassnes.tables.expanders.expansion import Context
+from parallelhassnes.tables.model import AnalysisAsked, AnalysisPart, Engine
+from parallelhassnes.tables.parse.located_errors import pointer
+from parallelhassnes.tables.parse.secret_check import check_env, templates
+
+KEY = "analysis"
+"""Queue keys of analyses are ``analysis:<engine>``: an analysis never takes the place of a trial."""
+
+
+def parts(asked: AnalysisAsked | None) -> list[AnalysisPart]:
+    """Each engine that is asked for, with its settings."""
+    if asked is None:
+        return []
+    every = asked if isinstance(asked, list) else [asked]
+    return [AnalysisPart(engine=one) if isinstance(one, str) else one for one in every]
+
+
+def part_of(engine: str, model: str | None = None, **settings: object) -> AnalysisPart:
+    """An engine by its name, with its settings.
+
+    Raises:
+        UserError: there is no such engine.
+    """
+    known = get_args(Engine.__value__)
+    if engine not in known:
+        near = nearest(engine, known)
+        fix = f"did you mean {near}?" if near else f"use one of {', '.join(known)}"
+        raise UserError(f"there is no engine {engine}", fix=fix)
+    return AnalysisPart(engine=engine, model=model, **settings)  # type: ignore[arg-type]
+
+
+def checked(asked: AnalysisAsked | None, at: str, context: Context) -> list[AnalysisPart]:
+    """As ``parts``; what is wrong with them is reported."""
+    found = parts(asked)
+    for index, part in enumerate(found):
+        place = at + pointer(index) if isinstance(asked, list) else at
+        check_env(part.env, place + "/env", context.problems)
+        for variable in templates(part.env):
+            context.used_variables[variable] = None
+        if part.engine == "api" and not part.model:
+            context.problems.add(place + "/model", "is missing", "the engine api needs a model")
+        if part.key_name:
+            context.used_variables[part.key_name] = None
+    return found
+
+
+def limits(found: list[AnalysisPart], context: Context) -> dict[str, int]:
+    """Queue key → live analyses at most, as the parts say it."""
+    made: dict[str, int] = {}
+    for part in found:
+        if part.limit is not None:
+            key = _key(part, context)
+            made[key] = min(part.limit, made.get(key, part.limit))
+    return made
+
+
+def analysis_steps(
+    trial: StepSpec,
+    job_id: str,
+    found: list[AnalysisPart],
+    context: Context,
+    retry: Retry,
+    taken: Ids,
+) -> list[StepSpec]:
+    """The steps that analyse this trial; their ids are put into ``taken``."""
+    made = []
+    for part in found:
+        step_id = safe_id(f"{trial.step_id}.{part.engine}", taken)
+        taken.add(step_id)
+        made.append(
+            StepSpec(
+                step_id=step_id, kind="analysis", queue_key=_key(part, context), label=part.engine,
+                depends_on=(f"{job_id}/{trial.step_id}",), after="attempt", timeout_sec=part.timeout_sec,
+                env=part.env, retry=retry, spec=spec(part, trial.step_id),
+            )
+        )  # fmt: skip
+    return made
+
+
+def spec(part: AnalysisPart, trial_id: str) -> dict[str, Any]:
+    """What the kind ``analysis`` reads."""
+    said = part.model_dump(
+        exclude_none=True, exclude={"queue_key", "limit", "timeout_sec", "env"}, exclude_defaults=True
+    )  # fmt: skip
+    return {**said, "engine": part.engine, "trial": trial_id}
+
+
+def _key(part: AnalysisPart, context: Context) -> str:
+    if part.queue_key:
+        return context.key(part.queue_key, "/analysis/queue_key")
+    return context.key(f"{KEY}:{part.engine}", "/analysis")

@@ -1,0 +1,101 @@
+"""The line of one batch: its counts and its state, from the status of every step."""
+
+import os
+from collections import Counter
+from typing import Any
+
+from parallelhassnes import names
+from parallelhassnes.config import CONFIG_NAME
+from parallelhassnes.errors import UserError
+from parallelhassnes.schedule.limits import concurrency_keys
+from parallelhassnes.store import batches
+from parallelhassnes.store.evidence.ledger import LEDGER
+from parallelhassnes.store.layout import Layout
+from parallelhassnes.store.queue import queue_keys
+from parallelhassnes.views import batch_status, projection
+from parallelhassnes.views.batch_status import BatchStatus, StepStatus
+from parallelhassnes.views.scoreboard_models import BatchLine, Counts, KeyLoad
+
+
+def stamp(layout: Layout, batch_id: str, live: int) -> str:
+    """What a line depends on, in a few stats: the same stamp means the same line.
+
+    Args:
+        live: running tickets of the batch.
+    """
+    # Plain strings: a store may have 10,000 batches, and a Path costs more than a stat.
+    size, _ = _stat(f"{layout.runs}/{batch_id}/{LEDGER}")
+    about, _ = _stat(f"{layout.runs}/{batch_id}/{batches.META}")
+    _, control = _stat(f"{layout.runs}/{batch_id}/{batches.CONTROL}")
+    _, note = _stat(f"{layout.blocked}/{batch_id}.json")
+    _, paused = _stat(f"{layout.limits}/{queue_keys.PAUSED_MARK}")
+    _, configured = _stat(f"{layout.root}/{CONFIG_NAME}")  # a limit of 0 closes a key
+    return f"{size}.{about}.{control}.{note}.{live}.{paused}.{configured}"
+
+
+def _stat(path: str) -> tuple[int, int]:
+    """Size in bytes and time of change in nanoseconds; zeros where there is no such file."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - hot path
+    except OSError:  # whoever reads it is told
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
+
+
+def make(layout: Layout, batch_id: str, live: int, paused: concurrency_keys.Holds) -> BatchLine:
+    """The batch's line as of now; leaves the fold's cache behind where that is worth it.
+
+    Args:
+        live: running tickets of the batch.
+        paused: what keeps queue keys from starting anything.
+
+    Raises:
+        FileNotFoundError: the batch is gone.
+    """
+    made_from = stamp(layout, batch_id, live)
+    batch_dir = layout.batch(batch_id)
+    meta = batches.read_about(batch_dir)
+    fold = projection.load(batch_dir)
+    status = batch_status.read(layout, batch_id, fold, paused)
+    line = from_steps(status, list(status), meta, made_from)
+    projection.save(fold, batch_dir)
+    return line
+
+
+def damaged(batch_id: str, reason: str) -> BatchLine:
+    """The line of a batch that cannot be read; it has no stamp, so each look looks again."""
+    return BatchLine(
+        batch_id=batch_id, state="blocked", trouble=True, jobs_total=0, steps_total=0, counts=Counts(), created_at="",
+        held=reason, stamp="",
+    )  # fmt: skip
+
+
+def from_steps(
+    status: BatchStatus, steps: list[StepStatus], meta: dict[str, Any], made_from: str = ""
+) -> BatchLine:
+    """The line from the status of every step."""
+    found, held, fold = batch_status.group(steps), status.held, status.fold
+    return BatchLine(
+        batch_id=meta["batch_id"], state=found.state,
+        trouble=bool(found.failed or found.final or held.reason) or found.state == "blocked",
+        jobs_total=len(meta.get("job_ids", ())), steps_total=len(steps), counts=found.counts, skipped=found.skipped,
+        experiment=meta.get("experiment", ""), source_name=meta.get("source_name", ""),
+        created_at=meta["created_at"], last_event_at=fold.last_at, stand_in=fold.stand_in, held=held.reason,
+        concurrency=meta.get("concurrency"), limits=meta.get("limits", {}), queue=_queue(steps), stamp=made_from,
+    )  # fmt: skip
+
+
+def _queue(steps: list[StepStatus]) -> dict[str, KeyLoad]:
+    tally = Counter((step.step.queue_key, step.delayed) for step in steps if step.state == "ready")
+    return {
+        key: KeyLoad(ready=tally[key, False] + tally[key, True], delayed=tally[key, True])
+        for key in dict.fromkeys(key for key, _ in tally)
+    }
+
+
+def key_of(folder: str) -> str:
+    """The queue key of a folder of the queue; the folder's own name where that is too long to be read back."""
+    try:
+        return names.key_from_dir(folder)
+    except UserError:
+        return folder

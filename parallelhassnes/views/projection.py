@@ -1,0 +1,373 @@
+"""The fold of a batch's ledger: every attempted step as its last event left it.
+
+    ledger.jsonl ──(tail)──▶ Fold ◀──▶ scoreboard.batch.json   (derived: may be deleted)
+
+The cache says up to which byte of the ledger it speaks, so a later view reads only what came after. One
+that does not fit (another version, an offset beyond the file, not JSON) is ignored and made anew from
+the whole ledger. Any reader may write it, at any time, by rename; the newest offset need not win,
+since a cache that is behind only costs a longer tail.
+
+Shape: ``{"schema_version": 4, "batch_id", "ledger_offset", "stand_in", "attempts", "last_at", "canceled",
+"approved", "carried", "added", "steps": {"job/step": [status, attempt, number, at, queue_key, retry_at, class, line, said, counting,
+others, guessed]}, "unread": [["job/step", attempt]], "spent": […]}``; times are the ledger's.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import chain, repeat
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from parallelhassnes import formatting
+from parallelhassnes.plan import JobSpec
+from parallelhassnes.steps import safe_read
+from parallelhassnes.steps.trial_data import ended_line, facts
+from parallelhassnes.steps.trial_data.amounts import NOTHING, Spent
+from parallelhassnes.store import atomic, attempts, batches
+from parallelhassnes.store.evidence import ledger
+
+CACHE = "scoreboard.batch.json"
+VERSION = 4
+_UNMET = "needs_attention"
+"""How a critic stands whose attempt succeeded and whose loop is over without it being satisfied."""
+_LONG_TAIL = 1 << 20
+_WORTH_WRITING = 1 << 15
+"""Bytes of tail below which re-reading it is cheaper than writing the cache again."""
+
+
+class Row(NamedTuple):
+    """One attempted step."""
+
+    status: str
+    """``running``, or how the newest attempt ended."""
+    attempt: str
+    number: int
+    at: str
+    """When the newest attempt started, or ended."""
+    queue_key: str = ""
+    retry_at: str | None = None
+    """When the next attempt may start, where one is due."""
+    failure_class: str | None = None
+    line: str | None = None
+    said: dict[str, Any] | None = None
+    """What the report of the attempt that counts says (``trial``, ``used`` or ``verdict`` of ``steps.trial_data.ended_line``): of a trial the
+    newest scored attempt, or where none is scored the newest, of other kinds the newest; None before one has ended."""
+    counting: str = ""
+    """Which attempt that is."""
+    others: list[Any] | None = None
+    """Of a trial what its other ended attempts have used, as ``Spent.stored``; None where there are none."""
+    guessed: bool = False
+    """The failure class is a guess."""
+
+    @property
+    def kept(self) -> tuple[dict[str, Any] | None, str, list[Any] | None]:
+        """What another attempt of the step changes only once it has ended."""
+        return self.said, self.counting, self.others
+
+    @property
+    def failure(self) -> str:
+        """The failure's class and line; empty where there is none."""
+        return formatting.failure(self.failure_class, self.line, self.guessed)
+
+    @property
+    def scored(self) -> bool:
+        """Whether it is a trial with a score, be it of an attempt that another has followed."""
+        return self.said is not None and self.said.get("result") == "scored"
+
+
+def started(before: Row | None, attempt: str, number: int, at: str, queue_key: str) -> Row:
+    """A step of which an attempt has started."""
+    return Row(
+        "running", attempt, number, at, queue_key, None, None, None, *(before.kept if before else ())
+    )  # fmt: skip
+
+
+@dataclass
+class Fold:
+    """What the ledger of one batch amounts to."""
+
+    batch_id: str
+    offset: int = 0
+    """Bytes of the ledger that are in here."""
+    cached: int = -1
+    """Bytes of the ledger that the cache on disk speaks for; -1 where there is none."""
+    stand_in: bool = False
+    """At least one attempt was answered by the stand-in."""
+    attempts: int = 0
+    """Attempts that ended."""
+    last_at: str = ""
+    """Time of the newest event of a step; empty before the first."""
+    canceled: dict[str, bool] = field(default_factory=dict)
+    """``job/step`` of steps that were canceled before they started; False where the job's own rule (``enough``) did."""
+    carried: dict[str, str] = field(default_factory=dict)
+    """``job/step`` → the attempt that was taken over from an earlier batch."""
+    added: dict[str, int] = field(default_factory=dict)
+    """``job/file`` of each addition → steps in it. By file, since a crash may have its line written twice."""
+    approved: list[str] = field(default_factory=list)
+    """``job/step`` of steps that a person let through their gate."""
+    steps: dict[str, Row] = field(default_factory=dict)
+    unread: list[list[Any]] = field(default_factory=list)
+    """``[job/step, attempt, status, paid]`` of ended attempts whose line, of an older version, says nothing of the report;
+    ``paid`` where the attempt was not taken over from another batch."""
+    spent: Spent = NOTHING
+    """By all ended attempts that this batch has paid for."""
+    tally: Counter[str] = field(default_factory=Counter)
+    """Status → steps; those whose retry is due count as ``retry``."""
+
+    @property
+    def steps_added(self) -> int:
+        """Steps that the batch got since it was accepted."""
+        return sum(self.added.values())
+
+    def put(self, key: str, row: Row) -> None:
+        """Set how a step stands."""
+        before = self.steps.get(key)
+        if before is not None:
+            self.tally[_counted_as(before)] -= 1
+        self.tally[_counted_as(row)] += 1
+        self.steps[key] = row
+
+
+def _counted_as(row: Row) -> str:
+    return row.status if row.retry_at is None else "retry"
+
+
+def load(batch_dir: Path) -> Fold:
+    """The fold as of now: the cache, if it fits, and the ledger's tail."""
+    fold = _from_cache(batch_dir) or Fold(batch_dir.name)
+    advance(fold, batch_dir)
+    return fold
+
+
+def advance(fold: Fold, batch_dir: Path) -> list[dict[str, Any]]:
+    """Take in what the ledger has got since; the events that were new."""
+    new = []
+    for offset, event in _events(batch_dir, fold.offset):
+        fold.offset = offset
+        try:
+            if _apply(fold, event):
+                new.append(event)
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            AttributeError,
+        ):  # one that no writer of ours has written
+            continue
+    return new
+
+
+def _events(batch_dir: Path, offset: int) -> Iterable[tuple[int, dict[str, Any]]]:
+    """As ``ledger.read``; a long tail is parsed in one go, which takes a third of the time."""
+    end = ledger.size(batch_dir)
+    if end - offset < _LONG_TAIL:
+        return ledger.read(batch_dir, offset)
+    with (batch_dir / ledger.LEDGER).open("rb") as stream:
+        stream.seek(offset)
+        data = stream.read(end - offset)
+    whole = data[: data.rfind(b"\n") + 1]
+    if not whole:  # one long line that is being written, or was cut
+        return ()
+    try:
+        events = json.loads(f"[{whole.decode().rstrip().replace('\n', ',')}]")
+    except (ValueError, RecursionError):  # an empty, cut or foreign line somewhere
+        return ledger.read(batch_dir, offset)
+    return chain(zip(repeat(offset), events[:-1]), [(offset + len(whole), events[-1])])
+
+
+def save(fold: Fold, batch_dir: Path, *, force: bool = False) -> bool:
+    """Write the cache where that is worth it; a store that cannot be written to is read all the same."""
+    behind = fold.offset - max(fold.cached, 0)
+    if not force and behind < max(_WORTH_WRITING, fold.offset // 20):
+        return False
+    document = {
+        "schema_version": VERSION, "batch_id": fold.batch_id, "ledger_offset": fold.offset,
+        "stand_in": fold.stand_in, "attempts": fold.attempts, "last_at": fold.last_at, "canceled": fold.canceled,
+        "approved": fold.approved, "carried": fold.carried, "added": fold.added, "steps": fold.steps, "unread": fold.unread, "spent": fold.spent.stored(),
+    }  # fmt: skip
+    try:
+        atomic.write_json(batch_dir / CACHE, document, durable=False)
+    except OSError:  # a reader with no right to write, a full disk, a batch being deleted
+        return False
+    fold.cached = fold.offset
+    return True
+
+
+def _from_cache(batch_dir: Path) -> Fold | None:
+    try:
+        document = atomic.read_json_or_none(batch_dir / CACHE)
+        if document is None or document["schema_version"] != VERSION:
+            return None
+        offset = int(document["ledger_offset"])
+        if document["batch_id"] != batch_dir.name or not _fits(batch_dir, offset):
+            return None
+        fold = Fold(
+            batch_id=batch_dir.name, offset=offset, cached=offset,
+            stand_in=document["stand_in"], attempts=document["attempts"], last_at=document["last_at"], canceled=dict(document["canceled"]),
+            approved=list(document["approved"]), carried=dict(document["carried"]),
+            added=dict(document["added"]),
+            steps=dict(zip(document["steps"], map(Row._make, document["steps"].values()), strict=True)),
+            unread=list(document["unread"]), spent=Spent.restored(document["spent"]),
+        )  # fmt: skip
+        fold.tally.update(map(_counted_as, fold.steps.values()))
+    except (atomic.CorruptFile, KeyError, TypeError, ValueError, AttributeError):
+        return None
+    return fold
+
+
+def _fits(batch_dir: Path, offset: int) -> bool:
+    """Whether the ledger reaches that far and a line ends there."""
+    if offset == 0:
+        return True
+    try:
+        with (batch_dir / ledger.LEDGER).open("rb") as stream:
+            stream.seek(offset - 1)
+            return stream.read(1) == b"\n"
+    except OSError:
+        return False
+
+
+# --- events -------------------------------------------------------------------------------------------
+
+
+def _apply(fold: Fold, event: dict[str, Any]) -> bool:
+    """Take in one event; False where it says nothing new."""
+    match event.get("event"):
+        case "launched":
+            return _launched(fold, f"{event['job_id']}/{event['step_id']}", event)
+        case "ended":
+            return _ended(fold, f"{event['job_id']}/{event['step_id']}", event)
+        case "canceled":
+            fold.canceled.update(dict.fromkeys(event["steps"], event.get("by") != "enough"))
+            return True
+        case "unmet":
+            key = f"{event['job_id']}/{event['step_id']}"
+            row = fold.steps.get(key)
+            if row is not None and row.attempt == event["attempt"]:
+                fold.put(key, row._replace(status=_UNMET, retry_at=None, line=event["line"]))
+            return True
+        case "carried":
+            key = f"{event['job_id']}/{event['step_id']}"
+            fold.carried[key] = event["attempt"]
+            if _ended(fold, key, event):
+                fold.attempts -= 1
+            return True
+        case "added":
+            fold.added[f"{event['job_id']}/{event['file']}"] = len(event["steps"])
+            return True
+        case "approved" | "rejected" as word:
+            said = set(event["steps"])
+            fold.approved = [key for key in fold.approved if key not in said]
+            fold.canceled = {key: own for key, own in fold.canceled.items() if key not in said}
+            if word == "approved":
+                fold.approved += event["steps"]
+            else:
+                fold.canceled.update(dict.fromkeys(event["steps"], True))
+            return True
+        case "retry":
+            _retry(fold, event)
+            return True
+    return False
+
+
+def _launched(fold: Fold, key: str, event: dict[str, Any]) -> bool:
+    row = fold.steps.get(key)
+    now = started(row, event["attempt"], event["number"], event["at"], event["queue_key"])
+    # A view may have taken in a live attempt before its line was written.
+    known = row is not None and row.number >= now.number
+    if (
+        row is not None
+        and known
+        and (row.attempt != now.attempt or row.status != "running" or row == now)
+    ):
+        return False
+    fold.stand_in = fold.stand_in or bool(event.get("stand_in"))
+    fold.put(key, now)
+    fold.last_at = event["at"]
+    return True
+
+
+def _ended(fold: Fold, key: str, event: dict[str, Any]) -> bool:
+    row = fold.steps.get(key)
+    number = event["number"]
+    if row is not None and (
+        row.number > number or (row.number == number and row.status != "running")
+    ):
+        return False
+    failure = event.get("failure") or {}
+    unmet = event.get("unmet")
+    now = Row(
+        _UNMET if unmet else event["status"], event["attempt"], number, event.get("ended_at") or event["at"],
+        row.queue_key if row else "", event.get("retry_at"), failure.get("failure_class"), unmet or failure.get("line"),
+        *(row.kept if row else (None, "", None)), bool(failure.get("guessed")),
+    )  # fmt: skip
+    fold.put(key, now)
+    paid = event["event"] == "ended"
+    if not event.keys().isdisjoint(ended_line.SAID):
+        _take(fold, key, event["attempt"], event, paid=paid)
+    elif event.get("kind") not in ended_line.SILENT:
+        fold.unread.append([key, event["attempt"], event["status"], paid])
+    fold.attempts += 1
+    fold.last_at = event["at"]
+    return True
+
+
+def _retry(fold: Fold, event: dict[str, Any]) -> None:
+    """Everything under the target may start again; of the ended steps those that the line names."""
+    target = event["target"].partition("/")[2]
+    if event.get("only"):  # some ended steps were picked out: what never started stays canceled
+        again = set(event["steps"])
+        fold.canceled = {key: said for key, said in fold.canceled.items() if key not in again}
+    else:
+        fold.canceled = {
+            key: said
+            for key, said in fold.canceled.items()
+            if target and key != target and not key.startswith(f"{target}/")
+        }
+    for key in event["steps"]:
+        row = fold.steps.get(key)
+        if row is not None and row.status != "running":
+            fold.put(key, row._replace(retry_at=row.at))
+
+
+# --- what the reports say -----------------------------------------------------------------------------
+
+
+def take_in(fold: Fold, batch_dir: Path) -> int:
+    """Read the reports that lines of older versions say nothing of; how many."""
+    jobs: dict[str, JobSpec] = {}
+    for key, attempt, status, paid in fold.unread:
+        job_id, _, step_id = key.partition("/")
+        try:
+            if job_id not in jobs:
+                jobs[job_id] = batches.read_job(batch_dir / job_id)
+            step = jobs[job_id].step(step_id)
+        except (atomic.CorruptFile, OSError, KeyError):
+            continue
+        folder = batch_dir / job_id / "steps" / step_id / "attempts" / attempt
+        report = safe_read.read_object(folder / attempts.FINAL) or {}
+        _take(fold, key, attempt, ended_line.line(step, status, report), paid=paid)
+    count = len(fold.unread)
+    fold.unread.clear()
+    return count
+
+
+def _take(fold: Fold, key: str, attempt: str, line: dict[str, Any], *, paid: bool) -> None:
+    """Count what one attempt's report says; ``line`` is that of its end, or what would stand there."""
+    said = line.get("trial") or line.get("used") or line.get("verdict")
+    if paid:
+        fold.spent += ended_line.spent(line)
+    row = fold.steps.get(key)
+    if said is None or row is None:
+        return
+    is_newer = (said.get("result") == "scored", attempt) >= (row.scored, row.counting)
+    other = row.said if is_newer else said
+    others = row.others
+    if line["kind"] == "trial" and other is not None:
+        known = Spent.restored(others) if others else NOTHING
+        others = (known + facts.spent_by(facts.expanded(other))).stored()
+    if is_newer:
+        row = row._replace(said=said, counting=attempt)
+    fold.steps[key] = row._replace(others=others)

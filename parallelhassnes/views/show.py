@@ -1,0 +1,232 @@
+"""``show``: everything that the store has on one batch, job, step or attempt, in one document."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from parallelhassnes import formatting
+from parallelhassnes.refs import Found, resolve
+from parallelhassnes.store import atomic, attempts, batches, rooted, walk
+from parallelhassnes.store.layout import Layout
+from parallelhassnes.store.records import TERMINAL
+from parallelhassnes.views import batch_status
+from parallelhassnes.views.batch_status import StepStatus
+from parallelhassnes.views.running import attempt_path
+from parallelhassnes.views.scoreboard_models import Counts, View
+
+MOST_FILES = 500
+
+
+class FileLine(View):
+    """One file below what is shown."""
+
+    path: str
+    """Relative to the folder shown."""
+    size: int
+    """Bytes."""
+
+
+class StepLine(View):
+    """One step of what is shown."""
+
+    step: str
+    """``job_id/step_id``."""
+    kind: str
+    label: str
+    queue_key: str
+    depends_on: list[str]
+    state: str
+    reason: str = ""
+    """Why it is blocked."""
+    gated: bool = False
+    """A person's word is all that it waits for: approve or reject it."""
+    attempts: int = 0
+    failure: str = ""
+    """Class and line."""
+    failure_class: str | None = None
+    guessed: bool = False
+    """Nobody named the cause: the class is a guess."""
+    retry_at: str | None = None
+    attempt: str | None = None
+    """The newest attempt's folder, relative to the root."""
+
+
+class AttemptLine(View):
+    """One attempt of the step shown."""
+
+    attempt: str
+    """Its folder, relative to the root."""
+    number: int
+    status: str
+    started_at: str | None = None
+    ended_at: str | None = None
+    failure: str = ""
+    guessed: bool = False
+    """Nobody named the cause of the failure: its class is a guess."""
+    sealed: bool
+    """Nothing in its folder changes any more."""
+
+
+class ShowDocument(View):
+    """What ``show`` prints with ``--json``."""
+
+    schema_version: Literal[1] = 1
+    what: Literal["batch", "job", "step", "attempt"]
+    id: str
+    """``BATCH/JOB/STEP/ATTEMPT``, as far down as it goes."""
+    path: str
+    """Its folder, relative to the root."""
+    state: str
+    """Of a step or attempt its own; of a batch or job ``running``, ``waiting``, ``blocked``, ``attention``, ``canceled`` or ``done``."""
+    summary: str = ""
+    """The newest report's summary."""
+    failure: str = ""
+    counts: Counts | None = None
+    """Steps by state, of a batch or job."""
+    steps: list[StepLine] = []
+    attempts: list[AttemptLine] = []
+    """Of a step or attempt: oldest first."""
+    record: dict[str, Any] = {}
+    """``batch_meta.json``, ``job.json`` without its steps, the step's plan or ``meta.json``."""
+    report: dict[str, Any] | None = None
+    """``final.json`` of the (newest) attempt."""
+    verdict: dict[str, Any] | None = None
+    """``verdict.json`` of the job."""
+    files: list[FileLine] = []
+    more_files: int = 0
+    """Files left out of the list."""
+
+
+def show(layout: Layout, text: str) -> ShowDocument:
+    """What the store has on ``text``, any id that ``find.resolve`` takes.
+
+    Raises:
+        UnknownId: it names nothing, or more than one thing.
+    """
+    found = resolve(layout, text)
+    status = batch_status.read(layout, found.batch_id)
+    own = [step for step in status if found.job_id in (None, step.job_id)]
+    if found.step_id is not None:
+        own = [step for step in own if step.step.step_id == found.step_id]
+    document = ShowDocument(
+        what=found.what, id=str(found), state="",  # type: ignore[arg-type]
+        path=str(found.folder(layout).relative_to(layout.root)),
+        steps=[_step_line(status, step) for step in own],
+    )  # fmt: skip
+    document.files, document.more_files = _files(
+        found.folder(layout), deep=found.attempt is not None
+    )
+    if found.job_id is not None:
+        job_dir = layout.job(found.batch_id, found.job_id)
+        document.verdict = _document(job_dir / "verdict.json")
+    if found.step_id is None:
+        _fill_group(layout, found, document, own)
+    else:
+        _fill_step(layout, found, document, own[0])
+    return document
+
+
+def _step_line(status: batch_status.BatchStatus, found: StepStatus) -> StepLine:
+    row, step = found.row, found.step
+    return StepLine(
+        step=found.key, kind=step.kind, label=step.label, queue_key=step.queue_key,
+        depends_on=list(step.depends_on), state=found.state, reason=found.reason, gated=found.gated,
+        attempts=row.number if row else 0,
+        failure=row.failure if row else "", failure_class=row.failure_class if row else None,
+        guessed=row is not None and row.guessed,
+        retry_at=row.retry_at if row and found.state == "ready" else None,
+        attempt=attempt_path(status, found.key, row.attempt) if row else None,
+    )  # fmt: skip
+
+
+def _fill_group(
+    layout: Layout, found: Found, document: ShowDocument, own: list[StepStatus]
+) -> None:
+    found_group = batch_status.group(own)
+    document.counts, document.state = found_group.counts, found_group.state
+    if found.job_id is None:
+        record = dict(atomic.read_json(layout.batch(found.batch_id) / batches.META))
+        record.pop("job_ids", None)
+    else:
+        record = dict(atomic.read_json(found.folder(layout) / batches.JOB))
+        record.pop("steps", None)
+        record.pop("dependents", None)
+    record.pop(rooted.KEY, None)
+    document.record = record
+
+
+def _fill_step(layout: Layout, found: Found, document: ShowDocument, step: StepStatus) -> None:
+    step_dir = layout.step(found.batch_id, found.job_id or "", found.step_id or "")
+    every = attempts.names(step_dir)
+    document.attempts = [
+        line
+        for number, name in enumerate(every, 1)
+        if found.attempt in (None, name)
+        and (line := _attempt_line(layout, step_dir / "attempts" / name, number)) is not None
+    ]
+    document.state = step.state
+    newest = found.attempt or (every[-1] if every else None)
+    if newest is None:
+        document.record = _plan(layout, found)
+        return
+    folder = step_dir / "attempts" / newest
+    document.report = _document(folder / attempts.FINAL)
+    document.summary = str((document.report or {}).get("summary", ""))
+    document.failure = next((line.failure for line in reversed(document.attempts)), "")
+    if found.attempt is not None:
+        document.state = document.attempts[0].status if document.attempts else "lost"
+        document.record = _document(folder / attempts.META) or {}
+    else:
+        document.record = _plan(layout, found)
+
+
+def _plan(layout: Layout, found: Found) -> dict[str, Any]:
+    job = batches.read_job(layout.job(found.batch_id, found.job_id or ""))
+    return job.step(found.step_id or "").model_dump(mode="json", exclude_defaults=True)
+
+
+def _attempt_line(layout: Layout, folder: Path, number: int) -> AttemptLine | None:
+    state = _document(folder / attempts.STATE)
+    if state is None:
+        return None
+    failure = state.get("failure")
+    sealed = attempts.is_sealed(folder)
+    over = state["status"] in TERMINAL
+    return AttemptLine(
+        attempt=str(folder.relative_to(layout.root)), number=number,
+        status=state["status"] if sealed or not over else "running",
+        started_at=state.get("started_at"), ended_at=state.get("ended_at"), sealed=sealed,
+        guessed=bool(failure and failure.get("guessed")),
+        failure=formatting.failure(failure["failure_class"], failure["line"], failure.get("guessed")) if failure else "",
+    )  # fmt: skip
+
+
+def _document(path: Path) -> dict[str, Any] | None:
+    """A JSON object of the store; None where it is not there, or is not one."""
+    try:
+        document = atomic.read_json_or_none(path)
+    except (atomic.CorruptFile, OSError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _files(folder: Path, *, deep: bool) -> tuple[list[FileLine], int]:
+    """The files of the folder, of an attempt those below it, too; and how many were left out."""
+    everything = walk.files(folder) if deep else _plain_files(folder)
+    found = [
+        FileLine(path=path, size=size)
+        for path, size in everything
+        if not path.rpartition("/")[2].startswith(".tmp-")
+    ]
+    found.sort(key=lambda line: line.path)
+    return found[:MOST_FILES], max(0, len(found) - MOST_FILES)
+
+
+def _plain_files(folder: Path) -> Iterator[tuple[str, int]]:
+    """Name and size of what is no folder in it; nothing where it is not there yet."""
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.is_dir(follow_symlinks=False):
+                yield entry.name, entry.stat(follow_symlinks=False).st_size

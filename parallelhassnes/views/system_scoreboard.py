@@ -1,0 +1,205 @@
+"""The system scoreboard: a line per batch, trouble first, and how the queue stands.
+
+Derived whole from the store by any reader at any time. ``_system/scoreboard.system.json`` is the last one
+that was made (derived: may be deleted); a batch whose stamp has not changed since keeps its line, so a
+look at a large store costs a few stats per batch and the tails of the ledgers that moved.
+"""
+
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from parallelhassnes.gc_paused import bulk
+from parallelhassnes.schedule import configuration, health, quarantine
+from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.limits import concurrency_keys
+from parallelhassnes.store import atomic, members, space
+from parallelhassnes.store.layout import Layout
+from parallelhassnes.store.queue import queue_keys, tickets
+from parallelhassnes.store.queue.queue_keys import Breaker, KeyState
+from parallelhassnes.store.records import now_text
+from parallelhassnes.views import batch_summary
+from parallelhassnes.views.scoreboard_models import (
+    BatchLine,
+    Counts,
+    PauseLine,
+    QueueLine,
+    RunnerLine,
+    SystemScoreboard,
+)
+
+SNAPSHOT = "scoreboard.system.json"
+CHANGES = 11
+"""One more than the changes of a queue key that are shown."""
+
+
+@bulk
+def system_scoreboard(layout: Layout, *, snapshot: bool = True) -> SystemScoreboard:
+    """The whole store as of now.
+
+    Args:
+        snapshot: use the last snapshot, and leave the new one behind.
+
+    Raises:
+        UserError: the configuration cannot be read.
+    """
+    config = configuration.in_force(layout).config
+    states = queue_keys.every(layout)
+    paused = concurrency_keys.Holds(layout, config, states)
+    last = _last(layout) if snapshot else None
+    known = {line.batch_id: line for line in last.batches} if last else {}
+    running = tickets.running(layout)
+    live = Counter(tickets.parse_name(entry.name).batch_id for entry in running)
+    lines, fresh = [], 0
+    arrivals = layout.arrivals()
+    for batch_id, arrival in arrivals.items():
+        line = known.get(batch_id)
+        if line is None or line.stamp != batch_summary.stamp(layout, batch_id, live[batch_id]):
+            damage_found: list[Exception] = []
+            with members.apart(layout.batch(batch_id), damage_found.append):
+                line = batch_summary.make(layout, batch_id, live[batch_id], paused)
+            if damage_found and not members.is_there(layout.batch(batch_id)):
+                continue  # deleted while we looked
+            for error in damage_found:
+                members.pass_over(error)
+                line = batch_summary.damaged(batch_id, quarantine.describe(error))
+            if line is not None:
+                line.arrival = arrival
+            fresh += 1
+        if line is not None:
+            lines.append(line)
+    lines += [
+        batch_summary.damaged(batch_id, reason)
+        for batch_id, reason in quarantine.every(layout).items()
+        if batch_id not in arrivals
+    ]
+    lines.sort(key=newest_first)
+    lines.sort(key=_rank)
+    board = SystemScoreboard(
+        at=now_text(), concurrency=config.concurrency, live=len(running), counts=_sum(lines),
+        incoming=_tables(layout.incoming), rejected=_errors(layout.rejected),
+        queue=_queue(Context(layout, config), lines, running, states, paused),
+        runners=_runners(layout), batches=lines,
+        shortage=space.shortage(layout.runs, config) or "", waiting=health.waiting(layout),
+    )  # fmt: skip
+    if snapshot and (last is None or fresh or len(known) != len(lines)):
+        _leave(layout, board)
+    return board
+
+
+def newest_first(line: BatchLine) -> tuple[int, ...]:
+    """Sorts lines by arrival, the newest first: the one order in which every view lists batches."""
+    return tuple(-ord(char) for char in f"{line.arrival}/{line.batch_id}")
+
+
+def _rank(line: BatchLine) -> int:
+    if line.trouble:
+        return 0
+    return 1 if line.state in ("running", "waiting", "blocked") else 2
+
+
+def _last(layout: Layout) -> SystemScoreboard | None:
+    """The last snapshot; None where there is none that can be used."""
+    try:
+        return SystemScoreboard.model_validate_json((layout.system / SNAPSHOT).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _leave(layout: Layout, board: SystemScoreboard) -> None:
+    if not layout.system.is_dir():  # no store: a look must not make one
+        return
+    try:
+        text = board.model_dump_json() + "\n"
+        atomic.write_text(layout.system / SNAPSHOT, text, durable=False)
+    except OSError:  # a reader with no right to write: the view is as good
+        return
+
+
+def _sum(lines: list[BatchLine]) -> Counts:
+    total: Counter[str] = Counter()
+    for line in lines:
+        total.update(dict(line.counts))
+    return Counts(**total)
+
+
+# --- the queue ----------------------------------------------------------------------------------------
+
+
+def _queue(
+    ctx: Context, lines: list[BatchLine], running: list[tickets.Running],
+    states: dict[str, KeyState], holds: concurrency_keys.Holds,
+) -> list[QueueLine]:  # fmt: skip
+    """Every queue key with something live or to start, or that nothing may start on; the busiest first."""
+    live: Counter[str] = Counter()
+    on_key: dict[str, set[str]] = {}
+    for entry in running:
+        key = batch_summary.key_of(entry.key_dir)
+        live[key] += 1
+        on_key.setdefault(key, set()).add(tickets.parse_name(entry.name).batch_id)
+    ready: Counter[str] = Counter()
+    delayed: Counter[str] = Counter()
+    for line in lines:
+        for key, load in line.queue.items():
+            ready[key] += load.ready - load.delayed
+            delayed[key] += load.delayed
+            if load.ready > load.delayed:
+                on_key.setdefault(key, set()).add(line.batch_id)
+    tables: dict[str, dict[str, int]] = {}
+    for line in lines:
+        for key, number in line.limits.items():
+            if line.batch_id in on_key.get(key, ()):
+                tables.setdefault(key, {})[line.batch_id] = number
+    found: list[QueueLine] = []
+    paused = holds.every()
+    for key in dict.fromkeys([*live, *ready, *paused]):
+        state = states.get(key) or KeyState(queue_key=key)
+        limit = concurrency_keys.effective_limit(ctx, state, tables.get(key, {}))
+        shown = QueueLine(
+            queue_key=key, live=live[key], ready=ready[key], delayed=delayed[key],
+            limit=limit.number, limit_why=limit.why, ceiling=limit.ceiling, paused="; ".join(paused.get(key, ())),
+            changes=[f"{entry.at} {entry.what}" for entry in state.history[:-CHANGES:-1]],
+        )  # fmt: skip
+        shown.pauses = [_pause(each) for each in state.breakers.values()]
+        if shown.pauses:
+            shown.breaker = "open" if all(each.state == "open" for each in shown.pauses) else "half-open"  # fmt: skip
+            shown.probe_at = min(each.probe_at for each in shown.pauses)
+        found.append(shown)
+    return sorted(found, key=lambda line: (-line.live, -line.ready, line.queue_key))
+
+
+def _pause(found: Breaker) -> PauseLine:
+    return PauseLine(
+        credential=found.credential.mark, variables=list(found.credential.variables), state=found.state,
+        failure_class=found.failure_class, line=found.line, attempt=found.attempt, batches=list(found.batches),
+        probe_at=now_text(datetime.fromtimestamp(found.probe_at, UTC)),
+    )  # fmt: skip
+
+
+def _tables(folder: Path) -> int:
+    return sum(name.endswith((".json", ".yaml", ".yml")) for name in _listing(folder))
+
+
+def _errors(folder: Path) -> int:
+    return sum(name.endswith(".error.json") for name in _listing(folder))
+
+
+def _runners(layout: Layout) -> list[RunnerLine]:
+    return [_runner(layout.runners / name, name) for name in sorted(_listing(layout.runners))]
+
+
+def _runner(folder: Path, name: str) -> RunnerLine:
+    health = atomic.read_derived(folder / "health.json")
+    return RunnerLine(
+        runner_id=name, host=health.get("host", ""), capacity=health.get("capacity"), live=health.get("live"),
+        draining=members.is_there(folder / "drain"), at=health.get("at", ""),
+    )  # fmt: skip
+
+
+def _listing(folder: Path) -> list[str]:
+    try:
+        return [entry.name for entry in folder.iterdir() if entry.name[0] != "."]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
