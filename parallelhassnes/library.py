@@ -40,7 +40,7 @@ from parallelhassnes.results import collect
 from parallelhassnes.results.aggregate import DEFAULT_BY, Results
 from parallelhassnes.results.aggregate import results as results_of
 from parallelhassnes.results.analysis_list import Analysed, analyses
-from parallelhassnes.results.attempt_rows import AttemptLine, attempt_lines
+from parallelhassnes.results.attempt_rows import AttemptRow, attempt_lines
 from parallelhassnes.results.collect import Choice
 from parallelhassnes.results.compare import Comparison
 from parallelhassnes.results.compare import compare as compare_sides
@@ -416,7 +416,7 @@ def attempts_df(what: Batch | Store | Sequence[Batch]) -> "pd.DataFrame":
         found = attempt_lines(ctx.layout, chosen)
     _warn(found.passed_over)
     lines = found.attempts
-    frame = _frame([line.model_dump() for line in lines], AttemptLine.model_fields)
+    frame = _frame([line.model_dump() for line in lines], AttemptRow.model_fields)
     for name in ("launched_at", "ended_at"):
         frame[name] = _pandas().to_datetime(frame[name], utc=True, format="ISO8601")
     return frame
@@ -522,7 +522,7 @@ def _typed() -> Iterator[None]:
         raise UserError(describe_damage(error), fix=advice(error)) from error
 
 
-class _Mask:
+class _CallersMask:
     """The caller's file mode creation mask, which is the whole process's, while any thread is at work in here."""
 
     lock = threading.Lock()
@@ -536,19 +536,21 @@ def _opened(store: Store) -> Iterator[Context]:
 
     The caller's file mode creation mask, which private stores narrow, is put back by the last thread that leaves.
     """
-    with _Mask.lock:
-        if not _Mask.inside:
-            _Mask.callers = os.umask(0o077)  # a look that never opens what other threads make
-            os.umask(_Mask.callers)
-        _Mask.inside += 1
+    with _CallersMask.lock:
+        if not _CallersMask.inside:
+            _CallersMask.callers = os.umask(
+                0o077
+            )  # a look that never opens what other threads make
+            os.umask(_CallersMask.callers)
+        _CallersMask.inside += 1
     try:
         with _typed():
-            with _Mask.lock:
+            with _CallersMask.lock:
                 ctx = replace(open_context(store.root), starts_attempts=False)
             identity.check(ctx.layout)
             yield ctx
     finally:
-        with _Mask.lock:
-            _Mask.inside -= 1
-            if not _Mask.inside:
-                os.umask(_Mask.callers)
+        with _CallersMask.lock:
+            _CallersMask.inside -= 1
+            if not _CallersMask.inside:
+                os.umask(_CallersMask.callers)

@@ -22,7 +22,7 @@ from parallelhassnes.execute import finish
 from parallelhassnes.names import key_dir
 from parallelhassnes.schedule import launch, settle
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.schedule.limits.concurrency_keys import Keys
+from parallelhassnes.schedule.limits.concurrency_keys import QueueKeys
 from parallelhassnes.schedule.queue_order import line_up
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.steps.registry import kind as kind_of
@@ -107,7 +107,7 @@ class Writer:
             settle.settle_ended(ctx)
             tickets.promote_due(ctx.layout, time.time() + 10 * 365 * 86400, _refuse, lambda _: None)
             gate = launch.Gate(ctx)
-            keys = Keys(ctx)
+            keys = QueueKeys(ctx)
             found = [
                 lane
                 for line in line_up(ctx, gate.may_start, _refuse)

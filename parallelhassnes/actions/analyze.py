@@ -13,12 +13,12 @@ from parallelhassnes.results.analysis_list import engine_of
 from parallelhassnes.schedule import ingest
 from parallelhassnes.schedule.additions import add_steps
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.schedule.job_state import Book, ticket_of
+from parallelhassnes.schedule.job_state import JobState, ticket_of
 from parallelhassnes.schedule.tick import pass_and_wake
 from parallelhassnes.store import attempts, batches, locks
 from parallelhassnes.store.queue import tickets
 from parallelhassnes.tables.expanders.analyses import analysis_steps, checked, spec
-from parallelhassnes.tables.expanders.expansion import Context as TableContext
+from parallelhassnes.tables.expanders.expansion import Expansion as TableContext
 from parallelhassnes.tables.model import AnalysisPart
 from parallelhassnes.tables.parse.located_errors import Problems
 from parallelhassnes.tables.parse.table_paths import Bases
@@ -60,7 +60,7 @@ def analyze(
         raise InvalidInput(problems.found)
     result = Analyzed(batch_id=found.batch_id)
     with locks.held(ctx.layout.tick_lock):
-        book = Book(ctx, found.batch_id)
+        book = JobState(ctx, found.batch_id)
         status = batch_status.read_told(ctx.layout, found.batch_id) if failed else None
         new: dict[str, list[StepSpec]] = {}
         for job_dir in batches.job_dirs(ctx.layout, found.batch_id):
@@ -97,7 +97,12 @@ def _trials(status: BatchStatus | None, job: JobSpec, only: str | None) -> list[
 
 
 def _has(
-    ctx: Context, book: Book, job: JobSpec, trial: StepSpec, part: AnalysisPart, result: Analyzed
+    ctx: Context,
+    book: JobState,
+    job: JobSpec,
+    trial: StepSpec,
+    part: AnalysisPart,
+    result: Analyzed,
 ) -> bool:
     """Whether the trial has a step of that engine and model; one that came to no analysis is asked again."""
     wanted = engine_of(spec(part, trial.step_id))

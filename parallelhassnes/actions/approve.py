@@ -17,7 +17,7 @@ from parallelhassnes.errors import UserError
 from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.refs import Found, resolve
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.schedule.job_state import Book
+from parallelhassnes.schedule.job_state import JobState
 from parallelhassnes.schedule.tick import pass_and_wake
 from parallelhassnes.store import attempts, batches, locks
 from parallelhassnes.store.evidence import ledger
@@ -61,7 +61,7 @@ def _decide(ctx: Context, text: str, reason: str, *, approved: bool) -> Decided:
     result = Decided(target=str(found))
     word = said(reason)
     with locks.held(ctx.layout.tick_lock):
-        book = Book(ctx, found.batch_id)
+        book = JobState(ctx, found.batch_id)
         for job, step in list(_meant(ctx, book, found)):
             if (
                 approved
@@ -83,7 +83,7 @@ def _decide(ctx: Context, text: str, reason: str, *, approved: bool) -> Decided:
     return result
 
 
-def _meant(ctx: Context, book: Book, found: Found) -> Iterator[tuple[JobSpec, StepSpec]]:
+def _meant(ctx: Context, book: JobState, found: Found) -> Iterator[tuple[JobSpec, StepSpec]]:
     if found.step_id is not None:
         job = batches.read_job(ctx.layout.job(found.batch_id, found.job_id or ""))
         step = job.step(found.step_id)
@@ -100,7 +100,7 @@ def _meant(ctx: Context, book: Book, found: Found) -> Iterator[tuple[JobSpec, St
                 yield job, step
 
 
-def _check(book: Book, job: JobSpec, step: StepSpec) -> None:
+def _check(book: JobState, job: JobSpec, step: StepSpec) -> None:
     name = f"{job.batch_id}/{job.job_id}/{step.step_id}"
     if step.gate is None:
         raise UserError(f"{name} waits for nobody", fix='only steps with "gate": "human" do')

@@ -1,9 +1,9 @@
 """Who says it: every word of an operator carries a name, a time and a reason."""
 
 from parallelhassnes.store.evidence import ledger
-from parallelhassnes.store.records import Said, now_text
+from parallelhassnes.store.records import Attribution, now_text
 
 
-def said(reason: str = "") -> Said:
+def said(reason: str = "") -> Attribution:
     """A word of whoever runs this process, now."""
-    return Said(at=now_text(), by=ledger.person(), reason=" ".join(reason.split())[:500])
+    return Attribution(at=now_text(), by=ledger.person(), reason=" ".join(reason.split())[:500])

@@ -18,7 +18,7 @@ from parallelhassnes.execute import processes
 from parallelhassnes.names import nearest
 from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.schedule.job_state import Book, ticket_of
+from parallelhassnes.schedule.job_state import JobState, ticket_of
 from parallelhassnes.schedule.limits import credentials
 from parallelhassnes.schedule.tick import pass_and_wake
 from parallelhassnes.steps.failures import CLASSES
@@ -101,7 +101,7 @@ def cancel(ctx: Context, target: Target, reason: str = "") -> Operated:
     """
     result = Operated(target=str(target))
     with locks.held(ctx.layout.tick_lock):
-        book = Book(ctx, target.batch_id)
+        book = JobState(ctx, target.batch_id)
         found = _to_cancel(book, target)
         if found is None:
             result.changed, result.line = False, f"nothing to cancel: {target} is over"
@@ -137,7 +137,7 @@ def cancel(ctx: Context, target: Target, reason: str = "") -> Operated:
     return result
 
 
-def _to_cancel(book: Book, target: Target) -> list[tuple[JobSpec, list[StepSpec]]] | None:
+def _to_cancel(book: JobState, target: Target) -> list[tuple[JobSpec, list[StepSpec]]] | None:
     """What runs, or is to start, or would if another step were retried; None where nothing goes on by itself."""
     found, goes_on = [], target.step_id is not None
     for job in _jobs(book.ctx, target):
@@ -194,7 +194,7 @@ def retry(ctx: Context, target: Target, only: Only | None = None, reason: str = 
     _check_classes(only.classes)
     result = Operated(target=str(target))
     with locks.held(ctx.layout.tick_lock):
-        book = Book(ctx, target.batch_id)
+        book = JobState(ctx, target.batch_id)
         control = batches.read_control(book.batch_dir)
         if control.canceled:
             batches.write_control(
@@ -229,7 +229,7 @@ def _check_classes(classes: Collection[str]) -> None:
 
 
 def _retry_step(
-    ctx: Context, book: Book, job: JobSpec, step: StepSpec, result: Operated, only: Only
+    ctx: Context, book: JobState, job: JobSpec, step: StepSpec, result: Operated, only: Only
 ) -> None:
     step_dir = ctx.layout.step(job.batch_id, job.job_id, step.step_id)
     if only.selective and not _picked(step_dir, step, only):

@@ -8,7 +8,7 @@ from parallelhassnes.schedule.context import Context
 from parallelhassnes.store import batches, index
 from parallelhassnes.views import batch_status
 from parallelhassnes.views.batch_status import BatchStatus, StepStatus
-from parallelhassnes.views.projection import Row
+from parallelhassnes.views.projection import StepRow
 
 type FailOn = Literal["never", "infrastructure", "any"]
 
@@ -45,7 +45,7 @@ def _batch_fails(ctx: Context, batch_id: str, fail_on: FailOn) -> bool:
 
 
 def _step_fails(
-    status: BatchStatus, entry: StepStatus, row: Row, step: StepSpec, fail_on: FailOn
+    status: BatchStatus, entry: StepStatus, row: StepRow, step: StepSpec, fail_on: FailOn
 ) -> bool:
     """Of a trial whose score an attempt gave that another followed, the score counts."""
     if step.kind == "trial":

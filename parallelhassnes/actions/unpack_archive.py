@@ -31,7 +31,7 @@ _JUNK = ("__MACOSX", ".DS_Store")
 _BROKEN = (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError, zlib.error, lzma.LZMAError, ValueError, NotImplementedError)  # fmt: skip
 
 
-class Entry(NamedTuple):
+class ArchiveEntry(NamedTuple):
     """One thing in an archive."""
 
     name: str
@@ -77,7 +77,10 @@ def unpack(archive: IO[bytes], name: str, folder: Path, most_bytes: int) -> None
 
 
 def _write(
-    entries: Generator[tuple[Entry, IO[bytes] | None]], name: str, folder: Path, most_bytes: int
+    entries: Generator[tuple[ArchiveEntry, IO[bytes] | None]],
+    name: str,
+    folder: Path,
+    most_bytes: int,
 ) -> None:
     left, seen = most_bytes, set[str]()
     for number, (entry, stream) in enumerate(entries, 1):
@@ -128,7 +131,7 @@ def _parts(entry: str, name: str) -> list[str]:
 # --- zip ----------------------------------------------------------------------------------------------
 
 
-def _zip(archive: IO[bytes], name: str) -> Generator[tuple[Entry, IO[bytes] | None]]:
+def _zip(archive: IO[bytes], name: str) -> Generator[tuple[ArchiveEntry, IO[bytes] | None]]:
     _check_directory(archive, name)
     with zipfile.ZipFile(archive) as opened:
         for info in opened.infolist():
@@ -140,7 +143,7 @@ def _zip(archive: IO[bytes], name: str) -> Generator[tuple[Entry, IO[bytes] | No
                 raise UserError(f"{name}: is encrypted")
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise UserError(f"{name}: is packed by an unusual method", fix="use deflate")
-            entry = Entry(info.filename, info.file_size, info.is_dir(), bool(mode & 0o100))
+            entry = ArchiveEntry(info.filename, info.file_size, info.is_dir(), bool(mode & 0o100))
             if entry.is_folder:
                 yield entry, None
             else:
@@ -203,7 +206,9 @@ class _Bounded:
         return data
 
 
-def _tar(stream: IO[bytes], name: str, most: int) -> Generator[tuple[Entry, IO[bytes] | None]]:
+def _tar(
+    stream: IO[bytes], name: str, most: int
+) -> Generator[tuple[ArchiveEntry, IO[bytes] | None]]:
     overhead = MOST_ENTRIES * tarfile.BLOCKSIZE * 4
     bounded = _Bounded(stream, most + overhead, name)
     with tarfile.open(fileobj=bounded, mode="r|", tarinfo=_CarefulInfo) as opened:  # type: ignore[call-overload]
@@ -213,5 +218,7 @@ def _tar(stream: IO[bytes], name: str, most: int) -> Generator[tuple[Entry, IO[b
                 raise UserError(f"{name}: entry {member.name[:100]!r} is a link or a device")
             if not number and member.name in ("", "."):
                 continue
-            entry = Entry(member.name, member.size, member.isdir(), bool(member.mode & 0o100))
+            entry = ArchiveEntry(
+                member.name, member.size, member.isdir(), bool(member.mode & 0o100)
+            )
             yield entry, None if entry.is_folder else opened.extractfile(member)

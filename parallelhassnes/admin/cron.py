@@ -24,7 +24,7 @@ class Units(BaseModel):
     files: dict[str, str]
 
 
-class Line(NamedTuple):
+class CrontabLine(NamedTuple):
     """A crontab line."""
 
     text: str
@@ -32,7 +32,7 @@ class Line(NamedTuple):
     """Folders of the PATH of now for which it has no room, and in which nothing is that attempts are known to need."""
 
 
-def crontab_line(root: Path) -> Line:
+def crontab_line(root: Path) -> CrontabLine:
     """One line for ``crontab -e``: absolute paths, the PATH of now, silent unless there is trouble.
 
     Raises:
@@ -50,7 +50,7 @@ def crontab_line(root: Path) -> Line:
             f"the line would have {len(os.fsencode(text))} bytes, and cron reads {_LONGEST}",
             fix="use `cron --systemd`, or a shorter PATH",
         )
-    return Line(text, left_out)
+    return CrontabLine(text, left_out)
 
 
 def _line(folders: list[str], root: Path) -> str:

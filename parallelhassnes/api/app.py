@@ -13,12 +13,12 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from parallelhassnes.api import pages, warmup
-from parallelhassnes.api.http.auth import SAFE_METHODS, Gatekeeper, checked
+from parallelhassnes.api.http.auth import SAFE_METHODS, Authenticator, checked
 from parallelhassnes.api.http.openapi import describe
 from parallelhassnes.api.http.outside import Outside
-from parallelhassnes.api.http.problems import LastResort, handle
-from parallelhassnes.api.http.security import Guard
-from parallelhassnes.api.live.server_state import Site
+from parallelhassnes.api.http.problems import ErrorMiddleware, handle
+from parallelhassnes.api.http.security import SecurityMiddleware
+from parallelhassnes.api.live.server_state import ServerState
 from parallelhassnes.api.routes import (
     attempts,
     batches,
@@ -34,10 +34,10 @@ from parallelhassnes.api.routes import (
 from parallelhassnes.compat import hassnes, oddish, terminal_bench
 
 
-class Poke:
+class NotifyScheduler:
     """After every change that succeeded: have a tick follow, so that what may start because of it does."""
 
-    def __init__(self, app: ASGIApp, site: Site) -> None:
+    def __init__(self, app: ASGIApp, site: ServerState) -> None:
         self.app, self.site = app, site
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,9 +53,9 @@ class Poke:
         await self.app(scope, receive, sending)
 
 
-def create_app(site: Site) -> FastAPI:
+def create_app(site: ServerState) -> FastAPI:
     """The application that serves one root."""
-    gatekeeper = Gatekeeper(site.layout, auth=site.auth)
+    gatekeeper = Authenticator(site.layout, auth=site.auth)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -77,12 +77,15 @@ def create_app(site: Site) -> FastAPI:
         lifespan=lifespan,
         dependencies=[Depends(checked)],
         middleware=[
-            Middleware(LastResort),
+            Middleware(ErrorMiddleware),
             Middleware(Outside, prefix=site.settings.root_path),
             Middleware(
-                Guard, settings=site.settings, gatekeeper=gatekeeper, watching=site.watching
+                SecurityMiddleware,
+                settings=site.settings,
+                gatekeeper=gatekeeper,
+                watching=site.watching,
             ),
-            Middleware(Poke, site=site),
+            Middleware(NotifyScheduler, site=site),
         ],
     )
     app.state.site, app.state.gatekeeper = site, gatekeeper

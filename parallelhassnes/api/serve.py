@@ -15,7 +15,7 @@ from parallelhassnes.admin import tokens
 from parallelhassnes.api.app import create_app
 from parallelhassnes.api.http.connection import patient_by
 from parallelhassnes.api.http.peers import CAN_TELL
-from parallelhassnes.api.live.server_state import Site
+from parallelhassnes.api.live.server_state import ServerState
 from parallelhassnes.config import ApiConfig, Auth
 from parallelhassnes.errors import UserError
 from parallelhassnes.schedule import configuration
@@ -30,7 +30,7 @@ _CLOSE_SEC = 3
 class Serving(NamedTuple):
     """A server that listens and has not begun to answer."""
 
-    site: Site
+    site: ServerState
     socket: socket.socket
     token: str = ""
     """Made for this first start, since nobody could use the server without."""
@@ -83,7 +83,7 @@ def listen(
     taken = _take_path(place) if place else _take(settings)
     if place is None:
         settings = settings.model_copy(update={"port": taken.getsockname()[1]})
-    site = Site(root, settings, who, ticking=ticking)
+    site = ServerState(root, settings, who, ticking=ticking)
     first = who == "token" and not tokens.every(site.layout)
     made = tokens.create(site.context(), FIRST_NAME, "operate").token if first else ""
     return Serving(site, taken, made)

@@ -8,7 +8,7 @@ import threading
 
 from fastapi import FastAPI
 
-from parallelhassnes.api.live.server_state import Site
+from parallelhassnes.api.live.server_state import ServerState
 from parallelhassnes.api.pages import render
 from parallelhassnes.errors import UserError
 from parallelhassnes.store.atomic import CorruptFile
@@ -16,12 +16,12 @@ from parallelhassnes.store.atomic import CorruptFile
 log = logging.getLogger("parallelhassnes.api")
 
 
-def begin(app: FastAPI, site: Site) -> None:
+def begin(app: FastAPI, site: ServerState) -> None:
     """Start it, in a thread that ends by itself and keeps nobody from ending the server."""
     threading.Thread(target=_warm, args=(app, site), name="warming", daemon=True).start()
 
 
-def _warm(app: FastAPI, site: Site) -> None:
+def _warm(app: FastAPI, site: ServerState) -> None:
     for route in app.router.routes:  # each makes its part of the interface when it is first asked
         route.matches({"type": "http", "method": "GET", "path": "/", "headers": []})
     render.compile_all()

@@ -9,7 +9,7 @@ import typer
 from parallelhassnes.cli.options import JsonOption, RootOption, layout_of
 
 if TYPE_CHECKING:
-    from parallelhassnes.results.export import Table
+    from parallelhassnes.results.export import FlatTable
     from parallelhassnes.results.text_tables import Sheet
     from parallelhassnes.views.scoreboard_models import View
 
@@ -135,7 +135,7 @@ def _check(form: str, out: Path | None) -> None:
         raise UserError("--format parquet is not for a terminal", fix="add --out FILE")
 
 
-def _put(document: "View", table: "Table", sheet: "Sheet", form: str, out: Path | None) -> None:
+def _put(document: "View", table: "FlatTable", sheet: "Sheet", form: str, out: Path | None) -> None:
     """Print it in the form that was asked for, or write it to a file."""
     from parallelhassnes.cli.output import console, render_results
     from parallelhassnes.results import export, text_tables

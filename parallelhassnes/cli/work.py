@@ -231,7 +231,7 @@ def watch_until_idle(
     """
     from parallelhassnes.actions.exit_code import exit_code
     from parallelhassnes.actions.run_until_idle import until_idle
-    from parallelhassnes.cli.output.live_progress import Progress
+    from parallelhassnes.cli.output.live_progress import LiveProgress
     from parallelhassnes.cli.watch import print_scoreboard
 
     before = _ledger_sizes(ctx)
@@ -239,7 +239,7 @@ def watch_until_idle(
         if quiet:
             until_idle(ctx, batch_ids, lambda: None)
         else:
-            with Progress(ctx, batch_ids) as progress:
+            with LiveProgress(ctx, batch_ids) as progress:
                 until_idle(ctx, batch_ids, progress.update)
     except KeyboardInterrupt:
         _say_how_to_come_back(ctx, batch_ids)

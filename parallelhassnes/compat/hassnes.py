@@ -15,7 +15,7 @@ from parallelhassnes.actions import cancel_retry
 from parallelhassnes.actions.cancel_retry import Operated, Target
 from parallelhassnes.api.http.auth import needs
 from parallelhassnes.api.http.file_responses import WantedHere, send_file
-from parallelhassnes.api.live.server_state import Site, SiteHere
+from parallelhassnes.api.live.server_state import ServerState, SiteHere
 from parallelhassnes.api.routes.attempts import FILE
 from parallelhassnes.api.routes.attempts import cancel as cancel_attempt
 from parallelhassnes.api.routes.jobs import place
@@ -145,7 +145,7 @@ def _target(found: Found) -> Target:
     return Target(batch_id=found.batch_id, job_id=found.job_id, step_id=found.step_id)
 
 
-def _said(site: Site, found: Found) -> dict[str, Any]:
+def _said(site: ServerState, found: Found) -> dict[str, Any]:
     job_dir = site.layout.job(found.batch_id, found.job_id or "")
     path = job_dir / batches.OVERRIDES
     return {

@@ -18,19 +18,19 @@ from parallelhassnes.actions.cancel_retry import Target
 from parallelhassnes.actions.submit import submit
 from parallelhassnes.actions.uploads import Archive
 from parallelhassnes.api.http.auth import needs
-from parallelhassnes.api.live.server_state import Site, SiteHere
+from parallelhassnes.api.live.server_state import ServerState, SiteHere
 from parallelhassnes.compat import oddish_names
 from parallelhassnes.compat.oddish_shapes import (
     NameAnswer,
     NameWanted,
+    OddishUpload,
     Pair,
     SweepAnswer,
     SweepWanted,
     TaskAnswer,
     TrialAnswer,
-    UploadAnswer,
 )
-from parallelhassnes.compat.trials import OVER, Trial, Trials, log_text, trials_of
+from parallelhassnes.compat.trials import OVER, BatchTrials, Trial, log_text, trials_of
 from parallelhassnes.config import RetryConfig
 from parallelhassnes.errors import UnknownId
 from parallelhassnes.steps import safe_read
@@ -53,7 +53,7 @@ _OVERRIDES = ("override_cpus", "override_memory_mb", "override_storage_mb", "ove
 
 
 @router.post("/tasks/upload", dependencies=_submitter)
-def upload_task(site: SiteHere, file: UploadFile) -> UploadAnswer:
+def upload_task(site: SiteHere, file: UploadFile) -> OddishUpload:
     """Store the task; the id carries the beginning of its hash."""
     done = uploads.upload(site.context(), [Archive(file.filename or "task.tar.gz", file.file)])
     if len(done.tasks) != 1:
@@ -61,7 +61,7 @@ def upload_task(site: SiteHere, file: UploadFile) -> UploadAnswer:
     task = done.tasks[0]
     name = task.name[:80]
     task_id = f"{name}-{task.sha256[:_SHA]}{secrets.token_hex(_NONCE // 2)}"
-    return UploadAnswer(task_id=task_id, name=task.name, task_path=task.path)
+    return OddishUpload(task_id=task_id, name=task.name, task_path=task.path)
 
 
 @router.post("/tasks/sweep", dependencies=_submitter)
@@ -86,7 +86,7 @@ def submit_sweep(site: SiteHere, wanted: SweepWanted) -> SweepAnswer:
     )  # fmt: skip
 
 
-def _stored(site: Site, task_id: str) -> StoredTask:
+def _stored(site: ServerState, task_id: str) -> StoredTask:
     tail = task_id.rpartition("-")[2]
     try:
         if len(tail) == _SHA + _NONCE:
@@ -195,19 +195,19 @@ def get_result(site: SiteHere, trial_id: str) -> dict[str, Any]:
     return document
 
 
-def _lines(site: Site) -> list[BatchLine]:
+def _lines(site: ServerState) -> list[BatchLine]:
     """The batches of Oddish clients, newest first."""
     found = [line for line in site.board().batches if line.source_name.startswith(_SOURCE)]
     shown = [line for line in found if not _is_deleted(site, line)]
     return sorted(shown, key=newest_first)
 
 
-def _is_deleted(site: Site, line: BatchLine) -> bool:
+def _is_deleted(site: ServerState, line: BatchLine) -> bool:
     closed = batches.read_control(site.layout.batch(line.batch_id)).closed
     return closed is not None and closed.reason == _DELETED
 
 
-def _line(site: Site, task_id: str) -> BatchLine:
+def _line(site: ServerState, task_id: str) -> BatchLine:
     for line in _lines(site):
         if _task_id(line) == task_id:
             return line
@@ -218,14 +218,14 @@ def _task_id(line: BatchLine) -> str:
     return line.source_name.removeprefix(_SOURCE).removesuffix(".json")
 
 
-def _by_trial_id(site: Site, trial_id: str) -> tuple[BatchLine, Trial]:
+def _by_trial_id(site: ServerState, trial_id: str) -> tuple[BatchLine, Trial]:
     task_id, _, index = trial_id.rpartition("-")
     if not index.isdecimal() or len(index) > 6:
         raise HTTPException(404, f"Trial {trial_id} not found")
     return _number(site, _line(site, task_id), int(index))
 
 
-def _number(site: Site, line: BatchLine, index: int) -> tuple[BatchLine, Trial]:
+def _number(site: ServerState, line: BatchLine, index: int) -> tuple[BatchLine, Trial]:
     trials = trials_of(site.layout, line.batch_id).trials
     if not 0 <= index < len(trials):
         raise HTTPException(404, f"Trial {_task_id(line)}-{index} not found")
@@ -235,7 +235,7 @@ def _number(site: Site, line: BatchLine, index: int) -> tuple[BatchLine, Trial]:
 # --- their shapes -------------------------------------------------------------------------------------
 
 
-def _task(site: Site, line: BatchLine, *, trials: bool) -> TaskAnswer:
+def _task(site: ServerState, line: BatchLine, *, trials: bool) -> TaskAnswer:
     found = trials_of(site.layout, line.batch_id)
     meta, task_id = found.meta, _task_id(line)
     experiment = meta.experiment or "-"
@@ -261,7 +261,7 @@ def _task(site: Site, line: BatchLine, *, trials: bool) -> TaskAnswer:
 
 
 def _status(
-    found: Trials, trials: list[TrialAnswer]
+    found: BatchTrials, trials: list[TrialAnswer]
 ) -> Literal["pending", "running", "verdict_pending", "completed"]:
     if all(trial.status in ("success", "failed") for trial in trials):
         waits = found.verdict is not None and found.verdict.state in ("ready", "running")
@@ -270,7 +270,7 @@ def _status(
     return "running" if begun else "pending"
 
 
-def _verdict_status(found: Trials) -> str | None:
+def _verdict_status(found: BatchTrials) -> str | None:
     if found.verdict is None:
         return None
     state = found.verdict.state
@@ -278,7 +278,7 @@ def _verdict_status(found: Trials) -> str | None:
     return known.get(state, "failed")
 
 
-def _trial(task_id: str, found: Trials, trial: Trial, retry: RetryConfig) -> TrialAnswer:
+def _trial(task_id: str, found: BatchTrials, trial: Trial, retry: RetryConfig) -> TrialAnswer:
     status, row, agent = trial.status, trial.status.row, trial.agent
     reward, spent = trial.facts.reward, trial.facts.spent
     key = status.step.queue_key
@@ -348,14 +348,14 @@ def name_experiment(site: SiteHere, experiment_id: str, wanted: NameWanted) -> N
     return NameAnswer(id=experiment_id, name=name)
 
 
-def _of_experiment(site: Site, experiment_id: str) -> list[BatchLine]:
+def _of_experiment(site: ServerState, experiment_id: str) -> list[BatchLine]:
     lines = [line for line in _lines(site) if line.experiment == experiment_id]
     if not lines:
         raise HTTPException(404, f"Experiment {experiment_id} not found")
     return lines
 
 
-def _delete(site: Site, line: BatchLine) -> None:
+def _delete(site: ServerState, line: BatchLine) -> None:
     ctx = site.context()
     cancel_retry.cancel(ctx, Target(batch_id=line.batch_id), _DELETED)
     pause_resume.close(ctx, line.batch_id, _DELETED)

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class UploadAnswer(BaseModel):
+class OddishUpload(BaseModel):
     """Of ``POST /tasks/upload``."""
 
     task_id: str

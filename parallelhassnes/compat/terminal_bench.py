@@ -22,10 +22,10 @@ from parallelhassnes.actions import uploads
 from parallelhassnes.actions.submit import submit
 from parallelhassnes.actions.uploads import Archive
 from parallelhassnes.api.http.auth import needs
-from parallelhassnes.api.live.server_state import Site, SiteHere
+from parallelhassnes.api.live.server_state import ServerState, SiteHere
 from parallelhassnes.api.routes.streams import STREAM, Stream, follow_logs
 from parallelhassnes.attempt_data.follow_logs import Logs
-from parallelhassnes.compat.trials import OVER, Trial, Trials, trials_of
+from parallelhassnes.compat.trials import OVER, BatchTrials, Trial, trials_of
 from parallelhassnes.errors import UserError
 from parallelhassnes.refs import Found, resolve
 from parallelhassnes.schedule import ephemeral_secrets
@@ -50,7 +50,7 @@ Key = Annotated[str, Form(min_length=1, max_length=500, pattern=r"^[\x21-\x7e]+$
 Runs = Annotated[int, Form(ge=1, le=100)]
 
 
-class UploadAnswer(BaseModel):
+class TerminalBenchUpload(BaseModel):
     """Of ``POST /api/upload``."""
 
     job_id: str
@@ -59,7 +59,7 @@ class UploadAnswer(BaseModel):
     message: str
 
 
-class Run(BaseModel):
+class TerminalBenchRun(BaseModel):
     """One run."""
 
     id: str
@@ -79,7 +79,7 @@ class Run(BaseModel):
     created_at: str
 
 
-class Job(BaseModel):
+class TerminalBenchJob(BaseModel):
     """One job with its runs."""
 
     id: str
@@ -91,7 +91,7 @@ class Job(BaseModel):
     completed_at: str | None
     message: str
     """Why nothing starts; empty where that is not so."""
-    runs: list[Run]
+    runs: list[TerminalBenchRun]
 
 
 # --- uploading ----------------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ def upload(
     model: Model,
     openrouter_key: Key,
     n_runs: Runs = 10,
-) -> UploadAnswer:
+) -> TerminalBenchUpload:
     """Store the task and queue its runs."""
     return _queue(site, file, harness, model, openrouter_key, n_runs)
 
@@ -119,7 +119,7 @@ def upload_many(
     model: Model,
     openrouter_key: Key,
     n_runs: Runs = 10,
-) -> list[UploadAnswer]:
+) -> list[TerminalBenchUpload]:
     """As ``upload``, for several; one that is broken does not keep the others."""
     answers = []
     for file in files:
@@ -127,13 +127,15 @@ def upload_many(
             answers.append(_queue(site, file, harness, model, openrouter_key, n_runs))
         except (UserError, HTTPException) as error:
             message = f"Error processing '{file.filename}': {getattr(error, 'detail', error)}"
-            answers.append(UploadAnswer(job_id="", status="failed", runs_queued=0, message=message))
+            answers.append(
+                TerminalBenchUpload(job_id="", status="failed", runs_queued=0, message=message)
+            )
     return answers
 
 
 def _queue(
-    site: Site, file: UploadFile, harness: str, model: str, key: str, n_runs: int
-) -> UploadAnswer:
+    site: ServerState, file: UploadFile, harness: str, model: str, key: str, n_runs: int
+) -> TerminalBenchUpload:
     if site.ticker is None:
         raise HTTPException(409, "this server does not tick, so it has no place to keep a key")
     ctx = site.context()
@@ -148,7 +150,9 @@ def _queue(
     )  # fmt: skip
     site.lend(name, key)
     message = f"Task '{task.name}' uploaded successfully. {n_runs} runs queued."
-    return UploadAnswer(job_id=done.batch_id, status="queued", runs_queued=n_runs, message=message)
+    return TerminalBenchUpload(
+        job_id=done.batch_id, status="queued", runs_queued=n_runs, message=message
+    )
 
 
 def _table(
@@ -168,7 +172,7 @@ def _table(
 
 
 @router.post("/jobs/{job_id}/key", dependencies=_submitter)
-def give_key(site: SiteHere, job_id: str, openrouter_key: Key) -> UploadAnswer:
+def give_key(site: SiteHere, job_id: str, openrouter_key: Key) -> TerminalBenchUpload:
     """Give the key again, where the processes that had it are gone."""
     found = _trials(site, job_id)
     names = [name for name in found.meta.secrets if name.startswith(ephemeral_secrets.PREFIX)]
@@ -178,7 +182,7 @@ def give_key(site: SiteHere, job_id: str, openrouter_key: Key) -> UploadAnswer:
         site.lend(name, openrouter_key)
     waiting = sum(trial.status.state not in OVER for trial in found.trials)
     message = f"{waiting} runs go on."
-    return UploadAnswer(
+    return TerminalBenchUpload(
         job_id=found.meta.batch_id, status="queued", runs_queued=waiting, message=message
     )
 
@@ -192,7 +196,7 @@ def list_jobs(
     site: SiteHere,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     offset: Annotated[int, Query(ge=0)] = 0,
-) -> list[Job]:
+) -> list[TerminalBenchJob]:
     """The jobs of such clients, newest first."""
     lines = [line for line in site.board().batches if line.source_name.startswith(_SOURCE)]
     shown = sorted(lines, key=newest_first)[offset : offset + limit]
@@ -200,7 +204,7 @@ def list_jobs(
 
 
 @router.get("/jobs/{job_id}")
-def get_job(site: SiteHere, job_id: str) -> Job:
+def get_job(site: SiteHere, job_id: str) -> TerminalBenchJob:
     """One job and its runs."""
     return _job(site, _trials(site, job_id))
 
@@ -219,7 +223,7 @@ async def stream_logs(site: SiteHere, job_id: str, number: int) -> Stream:
     return Stream(_logs(site, found.meta.batch_id, number))
 
 
-async def _logs(site: Site, batch_id: str, number: int) -> AsyncIterator[ServerSentEvent]:
+async def _logs(site: ServerState, batch_id: str, number: int) -> AsyncIterator[ServerSentEvent]:
     while True:
         found = await run_in_threadpool(trials_of, site.layout, batch_id)
         trial = found.trials[number - 1]
@@ -237,21 +241,21 @@ async def _logs(site: Site, batch_id: str, number: int) -> AsyncIterator[ServerS
     yield ServerSentEvent(json.dumps({"status": "over"}), event="end")
 
 
-def _trials(site: Site, job_id: str) -> Trials:
+def _trials(site: ServerState, job_id: str) -> BatchTrials:
     found = trials_of(site.layout, resolve(site.layout, job_id).batch_id)
     if not found.meta.source_name.startswith(_SOURCE):
         raise HTTPException(404, f"there is no job {job_id}")
     return found
 
 
-def _job(site: Site, found: Trials) -> Job:
+def _job(site: ServerState, found: BatchTrials) -> TerminalBenchJob:
     meta = found.meta
     runs = [_run(site, meta.batch_id, trial, meta.created_at) for trial in found.trials]
     over = all(run.status in ("completed", "failed") for run in runs)
     begun = any(run.status != "pending" for run in runs)
     failed = all(run.status == "failed" for run in runs)
     status: Status = ("failed" if failed else "completed") if over else "running" if begun else "pending"  # fmt: skip
-    return Job(
+    return TerminalBenchJob(
         id=meta.batch_id, task_name=meta.labels.get("task", ""), status=status,
         harness=meta.labels.get("harness", ""), model=meta.labels.get("model", ""), created_at=meta.created_at,
         completed_at=max((run.completed_at or "" for run in runs), default="") or None if over else None,
@@ -259,10 +263,10 @@ def _job(site: Site, found: Trials) -> Job:
     )  # fmt: skip
 
 
-def _run(site: Site, batch_id: str, trial: Trial, created_at: str) -> Run:
+def _run(site: ServerState, batch_id: str, trial: Trial, created_at: str) -> TerminalBenchRun:
     passed, total = _tests(trial)
     row = trial.status.row
-    return Run(
+    return TerminalBenchRun(
         id=f"{batch_id}-{trial.number + 1}", job_id=batch_id, run_number=trial.number + 1, status=_status(trial),
         tests_passed=passed, tests_total=total, agent_name=trial.agent.get("name"),
         result_path=str(trial.folder.relative_to(site.layout.root)) if trial.folder else None,

@@ -49,7 +49,7 @@ class Trial(NamedTuple):
         return dict(atomic.read_json_or_none(self.folder / attempts.STATE) or {})
 
 
-class Trials(NamedTuple):
+class BatchTrials(NamedTuple):
     """A batch as its trials."""
 
     meta: BatchMeta
@@ -58,7 +58,7 @@ class Trials(NamedTuple):
     """The first job's verdict step."""
 
 
-def trials_of(layout: Layout, batch_id: str) -> Trials:
+def trials_of(layout: Layout, batch_id: str) -> BatchTrials:
     """The batch as of now.
 
     Raises:
@@ -81,7 +81,7 @@ def trials_of(layout: Layout, batch_id: str) -> Trials:
                 folder / step.row.attempt if step.row else None,
             )
         )  # fmt: skip
-    return Trials(batches.read_batch(layout.batch(batch_id)), found, verdict)
+    return BatchTrials(batches.read_batch(layout.batch(batch_id)), found, verdict)
 
 
 def log_text(layout: Layout, batch_id: str, trial: Trial, most: int) -> str:

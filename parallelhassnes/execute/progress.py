@@ -28,7 +28,7 @@ class Seen(NamedTuple):
     cpu_sec: float
 
 
-class Progress:
+class MovementWatch:
     """Remembers when an attempt last moved, by this process's own clock."""
 
     def __init__(self, attempt_dir: Path, worker: int) -> None:

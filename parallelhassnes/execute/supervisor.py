@@ -26,7 +26,7 @@ from typing import Literal, NamedTuple
 from parallelhassnes.config import Bounds, RetryConfig
 from parallelhassnes.execute import logs, own_files, processes
 from parallelhassnes.execute.finish import finish, sweep
-from parallelhassnes.execute.progress import Progress
+from parallelhassnes.execute.progress import MovementWatch
 from parallelhassnes.execute.worker import start_worker
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.step_types import Attempt, Kind, LimitsPhases, ShowsItself, WorkerEnd
@@ -128,7 +128,7 @@ class _Watch:
         self.next_beat = self.began
         self.phase: str | None = None
         self.phase_deadline: float | None = None
-        self.progress = Progress(attempt.dir, worker)
+        self.progress = MovementWatch(attempt.dir, worker)
         self.state = state.model_copy(
             update={"worker_pid": worker, "worker_start": start_time(worker)}
         )

@@ -49,7 +49,7 @@ class JobVerdict(NamedTuple):
         return str(self.verdict["task_quality"])
 
 
-class Cell(NamedTuple):
+class ReportCell(NamedTuple):
     """One task and one agent."""
 
     mean_reward: float | None
@@ -66,7 +66,7 @@ class TaskLine(NamedTuple):
     task: str
     quality: str
     """Empty where it has no verdict."""
-    cells: tuple[Cell | None, ...]
+    cells: tuple[ReportCell | None, ...]
 
 
 class Provenance(NamedTuple):
@@ -206,10 +206,10 @@ def heat(
     return tuple(agents), tuple(sorted(lines, key=_ease))
 
 
-def _cell(rows: Sequence[TrialRow]) -> Cell:
+def _cell(rows: Sequence[TrialRow]) -> ReportCell:
     found = aggregate.line({}, rows)
     decided = found.scored - found.undecided
-    return Cell(found.mean_reward, found.passes, decided, found.scored, found.n)
+    return ReportCell(found.mean_reward, found.passes, decided, found.scored, found.n)
 
 
 def _ease(line: TaskLine) -> tuple[float, str]:

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from parallelhassnes import formatting
 from parallelhassnes.report import figures, story
 from parallelhassnes.report.figures import Rate
-from parallelhassnes.report.gather import Cell, JobVerdict, Report, is_baseline, label
+from parallelhassnes.report.gather import JobVerdict, Report, ReportCell, is_baseline, label
 from parallelhassnes.report.spans import PHASES
 from parallelhassnes.results import text_tables
 from parallelhassnes.results.aggregate import GroupLine
@@ -56,14 +56,14 @@ class Links:
         return self.to(f"runs/{verdict.batch_id}/{verdict.job_id}/{place}/")
 
 
-def shade(cell: Cell | None) -> str:
+def shade(cell: ReportCell | None) -> str:
     """The class of a cell's shade: by fifths of the mean reward."""
     if cell is None or cell.mean_reward is None:
         return "none"
     return f"h{round(min(1.0, max(0.0, cell.mean_reward)) * STEPS_OF_SHADE)}"
 
 
-def cell_text(cell: Cell | None) -> str:
+def cell_text(cell: ReportCell | None) -> str:
     """``2/3``, with the mean where rewards lie between, what is undecided and what is not scored: ``2/3 (0.81) ?1 +1``."""
     if cell is None:
         return ""

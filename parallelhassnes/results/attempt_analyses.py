@@ -13,7 +13,7 @@ from parallelhassnes.store import attempts, batches
 from parallelhassnes.store.layout import Layout
 
 
-class Said(NamedTuple):
+class AnalysisSaid(NamedTuple):
     """One analysis."""
 
     record: Analysis
@@ -23,7 +23,7 @@ class Said(NamedTuple):
     """The same of the trial that it is about."""
 
 
-def analyses_of(layout: Layout, found: Found) -> list[Said]:
+def analyses_of(layout: Layout, found: Found) -> list[AnalysisSaid]:
     """The analyses that an attempt made, or that were made of it; the newest of each step."""
     job_dir = layout.job(found.batch_id, found.job_id or "")
     made = []
@@ -40,7 +40,7 @@ def analyses_of(layout: Layout, found: Found) -> list[Said]:
         if record is not None and (own or record.trial.attempt == found.attempt):
             place = f"{found.batch_id}/{found.job_id}"
             trial = f"{place}/{record.trial.step_id}/{record.trial.attempt}"
-            made.append(Said(record, f"{place}/{step.step_id}/{name}", trial))
+            made.append(AnalysisSaid(record, f"{place}/{step.step_id}/{name}", trial))
     return made
 
 

@@ -12,7 +12,7 @@ from parallelhassnes.store.records import now_text
 from parallelhassnes.views.scoreboard_models import View
 
 
-class AttemptLine(View):
+class AttemptRow(View):
     """One attempt, live or ended."""
 
     id: str
@@ -62,12 +62,12 @@ class AttemptLines(View):
     batches: list[str]
     passed_over: list[str] = []
     """What of the store could not be read and is not in here, a line each."""
-    attempts: list[AttemptLine]
+    attempts: list[AttemptRow]
 
 
 def attempt_lines(layout: Layout, chosen: Choice) -> AttemptLines:
     """Every attempt that the chosen batches have launched; attempts taken over by a rerun belong to the earlier batch."""
-    found: list[AttemptLine] = []
+    found: list[AttemptRow] = []
     with members.collecting() as passed_over:
         for batch_id in chosen.batch_ids:
             with chosen.apart(layout, batch_id):
@@ -78,7 +78,7 @@ def attempt_lines(layout: Layout, chosen: Choice) -> AttemptLines:
     )  # fmt: skip
 
 
-def _of_batch(layout: Layout, batch_id: str) -> list[AttemptLine]:
+def _of_batch(layout: Layout, batch_id: str) -> list[AttemptRow]:
     launched: dict[str, dict[str, Any]] = {}
     for _, event in ledger.read(layout.batch(batch_id)):
         if event.get("event") == "launched":
@@ -90,10 +90,10 @@ def _of_batch(layout: Layout, batch_id: str) -> list[AttemptLine]:
     return [_line(batch_id, facts) for facts in launched.values()]
 
 
-def _line(batch_id: str, facts: dict[str, Any]) -> AttemptLine:
+def _line(batch_id: str, facts: dict[str, Any]) -> AttemptRow:
     trial, failure = safe_read.mapping(facts.get("trial")), safe_read.mapping(facts.get("failure"))
     used = safe_read.mapping(facts.get("used"))
-    return AttemptLine(
+    return AttemptRow(
         id=f"{batch_id}/{facts['job_id']}/{facts['step_id']}/{facts['attempt']}",
         batch=batch_id, job=facts["job_id"], step=facts["step_id"], attempt=facts["attempt"], number=facts["number"],
         kind=facts.get("kind", ""), label=facts.get("label"), task=facts.get("task"), queue_key=facts.get("queue_key") or "",

@@ -18,7 +18,7 @@ from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.refs import resolve
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.trial_data import facts, rewards
-from parallelhassnes.steps.trial_data.amounts import NOTHING, Spent
+from parallelhassnes.steps.trial_data.amounts import NOTHING, UsageSum
 from parallelhassnes.steps.trial_data.facts import TrialFacts
 from parallelhassnes.store import batches, index, members
 from parallelhassnes.store.layout import Layout
@@ -230,7 +230,7 @@ def of_step(status: BatchStatus, entry: StepStatus, step: StepSpec) -> TrialFact
     if not facts.is_whole(row.said):
         chosen = facts.of_attempt(status.batch_dir / entry.job_id / place, step)
     chosen = chosen or facts.expanded(row.said, step)
-    others = Spent.restored(row.others) if row.others else NOTHING
+    others = UsageSum.restored(row.others) if row.others else NOTHING
     return facts.of_trial(step, replace(chosen, attempt=place), others)
 
 

@@ -17,7 +17,7 @@ from parallelhassnes.store import atomic
 _PLAIN = (str, int, float, bool)
 
 
-class Table(NamedTuple):
+class FlatTable(NamedTuple):
     """Flat records; what is not known is None."""
 
     columns: dict[str, type]
@@ -25,7 +25,7 @@ class Table(NamedTuple):
     records: list[dict[str, Any]]
 
 
-def of_groups(by: Sequence[str], groups: Sequence[GroupLine]) -> Table:
+def of_groups(by: Sequence[str], groups: Sequence[GroupLine]) -> FlatTable:
     """A record per group: its dimensions first; of pass@k and pass^k those for 1 and for the largest k."""
     left_out = {"key", "pass_at", "pass_hat", "failures", "failures_guessed", "rewards"}
     shares = ("pass_at_1", "pass_at_k", "pass_hat_k")
@@ -50,10 +50,10 @@ def of_groups(by: Sequence[str], groups: Sequence[GroupLine]) -> Table:
                 "rewards": _json(means),
             }
         )
-    return Table(columns, records)
+    return FlatTable(columns, records)
 
 
-def of_trials(lines: Sequence[TrialLine]) -> Table:
+def of_trials(lines: Sequence[TrialLine]) -> FlatTable:
     """A record per trial; its labels, its rewards by name and its warnings as JSON."""
     records = [
         {
@@ -64,7 +64,7 @@ def of_trials(lines: Sequence[TrialLine]) -> Table:
         }
         for line in lines
     ]
-    return Table(_columns(TrialLine, set()), records)
+    return FlatTable(_columns(TrialLine, set()), records)
 
 
 def _columns(model: type[BaseModel], left_out: Collection[str]) -> dict[str, type]:
@@ -87,7 +87,7 @@ def _words(counts: dict[str, int]) -> str:
     return " ".join(f"{name}={count}" for name, count in counts.items())
 
 
-def csv_text(table: Table) -> str:
+def csv_text(table: FlatTable) -> str:
     """CSV (RFC 4180, with plain newlines) under a head; what is not known is empty."""
     return "".join(map(_csv_line, (table.columns, *(record.values() for record in table.records))))
 
@@ -111,7 +111,7 @@ def markdown_text(text: str) -> str:
     return "".join(f"\\{char}" if char in "\\`*_[]<>|#~&@!" else char for char in plain)
 
 
-def write_parquet(table: Table, path: Path) -> None:
+def write_parquet(table: FlatTable, path: Path) -> None:
     """Write a Parquet file.
 
     Raises:

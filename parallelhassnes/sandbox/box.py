@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
 from parallelhassnes.sandbox import keeper
-from parallelhassnes.sandbox.engines.blueprint import Launch, search_path
-from parallelhassnes.sandbox.streams import Listener, Stream
+from parallelhassnes.sandbox.engines.blueprint import SandboxLaunch, search_path
+from parallelhassnes.sandbox.streams import Listener, PipeReader
 
 _START_SEC = 30.0
 _STOP_SEC = 5.0
@@ -39,8 +39,8 @@ class Finished(NamedTuple):
 
     code: int
     """Exit status; 128 + n for signal n."""
-    stdout: Stream
-    stderr: Stream
+    stdout: PipeReader
+    stderr: PipeReader
 
 
 class Box:
@@ -53,11 +53,13 @@ class Box:
         self._folder = folder
         self._owner = owner
         self._number = 0
-        self._left: list[Stream] = []
+        self._left: list[PipeReader] = []
         self._gone: asyncio.Task[int] = asyncio.create_task(process.wait())
 
     @classmethod
-    async def start(cls, name: str, launch: Launch, folder: Path, owner: int | None) -> "Box":
+    async def start(
+        cls, name: str, launch: SandboxLaunch, folder: Path, owner: int | None
+    ) -> "Box":
         """Start a keeper.
 
         Args:
@@ -122,13 +124,13 @@ class Box:
             out = stack.enter_context(sink.open("wb")) if sink is not None else None
             return await self._run(self._job(sink=out), text, mark, source=source)
 
-    def _job(self, *, listened: bool = False, sink: BinaryIO | None = None) -> "_Job":
+    def _job(self, *, listened: bool = False, sink: BinaryIO | None = None) -> "_JobPipes":
         self._number += 1
-        return _Job(self._folder / str(self._number), sink, self._owner, listened=listened)
+        return _JobPipes(self._folder / str(self._number), sink, self._owner, listened=listened)
 
     async def _run(
         self,
-        job: "_Job",
+        job: "_JobPipes",
         text: str,
         mark: str,
         *,
@@ -213,7 +215,7 @@ class Box:
         await self._gone
 
 
-async def _start(launch: Launch) -> asyncio.subprocess.Process:
+async def _start(launch: SandboxLaunch) -> asyncio.subprocess.Process:
     with launch, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of threads beside a fork
         return await asyncio.create_subprocess_exec(
@@ -229,7 +231,7 @@ async def _start(launch: Launch) -> asyncio.subprocess.Process:
         )
 
 
-class _Job:
+class _JobPipes:
     """The pipes and files of one job."""
 
     def __init__(
@@ -238,8 +240,8 @@ class _Job:
         self._base = base
         self._owner = owner
         self.name = base.name
-        self.streams = (Stream(listened=listened, sink=sink), Stream(listened=listened))
-        self.status = Stream()
+        self.streams = (PipeReader(listened=listened, sink=sink), PipeReader(listened=listened))
+        self.status = PipeReader()
         self._pipe: BinaryIO | None = None
         """That of ``status``."""
 
@@ -309,7 +311,7 @@ class _Job:
             self._path(kind).unlink(missing_ok=True)
 
 
-def _same(stream: Stream) -> Stream:
+def _same(stream: PipeReader) -> PipeReader:
     return stream
 
 
@@ -335,7 +337,7 @@ def _is_ending(pid: int) -> bool:
     return bool(int(stat.rpartition(")")[2].split()[6]) & _PF_EXITING)
 
 
-def _kill(job: _Job, mark: str) -> None:
+def _kill(job: _JobPipes, mark: str) -> None:
     """Kill every process whose environment holds the mark, however it was detached, until there is none.
 
     The keeper's shell for the job does not hold it: as long as that is there, the command may be about to begin.

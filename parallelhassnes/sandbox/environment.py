@@ -85,7 +85,7 @@ class SandboxEnvironment(BaseEnvironment):
         self._show = tuple(show)
         self._built: Built | None = None
         self._scratch: Path | None = None
-        self._group = limits.Group()
+        self._group = limits.ControlGroup()
         self._image = dockerfile.Image()
         self._told: set[str] = set()
         self._removed: dict[str, str] = {}

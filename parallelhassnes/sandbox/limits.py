@@ -73,7 +73,7 @@ def _writable(point: Path, own: str, controller: str | None) -> Path | None:
 
 
 @dataclass
-class Group:
+class ControlGroup:
     """The control group of one sandbox, one folder per controller (the same one in version 2)."""
 
     folders: list[Path] = field(default_factory=list)
@@ -92,9 +92,9 @@ class Group:
             _remove(folder)
 
 
-def make(cpus: float | None, memory_mb: int | None) -> Group:
+def make(cpus: float | None, memory_mb: int | None) -> ControlGroup:
     """A group with these limits, as far as they can be had."""
-    group = Group()
+    group = ControlGroup()
     name = f"{_PREFIX}{os.getpid()}-{next(_numbers)}"
     wanted: dict[str, float | None] = {"cpu": cpus, "memory": memory_mb, "pids": PROCESSES}
     for controller, parent in parents().items():

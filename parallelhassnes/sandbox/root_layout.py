@@ -64,7 +64,7 @@ class Mount(NamedTuple):
     """Absolute path in the sandbox."""
 
 
-class Place(NamedTuple):
+class EmptyPlace(NamedTuple):
     """Something empty to make before the mounts: a folder, a file, or a link."""
 
     kind: Literal["folder", "file", "link"]
@@ -74,7 +74,7 @@ class Place(NamedTuple):
     """Of a link."""
 
 
-def make(root: str, places: Iterable[Place]) -> None:
+def make(root: str, places: Iterable[EmptyPlace]) -> None:
     """Make the places below ``root``, in order. Imports and loads nothing. Raises OSError."""
     for kind, path, leads_to in places:
         if kind == "folder":
@@ -103,7 +103,7 @@ class RootFolder:
         self.mounts: list[Mount] = []
         self.in_memory: list[str] = []
         """Which of ``IN_MEMORY`` are: those in which the trial had nothing when something was to be mounted there."""
-        self.places: dict[str, Place] = {}
+        self.places: dict[str, EmptyPlace] = {}
         """What is to be made there, by path."""
         path.mkdir(mode=0o755)
         for target, mode in _PRIVATE_DIRS.items():
@@ -185,7 +185,7 @@ class RootFolder:
             return False
         if top not in self.in_memory and not os.path.lexists(self._root + top):
             self.in_memory.append(top)
-            make(self._root, [Place("folder", top)])
+            make(self._root, [EmptyPlace("folder", top)])
         return top in self.in_memory
 
     def _seen(self, path: str) -> bool:
@@ -238,7 +238,7 @@ class RootFolder:
         if path in self.in_memory:
             return
         self._make("folder", path.rpartition("/")[0])
-        place = Place(kind, path, leads_to)
+        place = EmptyPlace(kind, path, leads_to)
         if later:
             self.places[path] = place
         else:

@@ -12,7 +12,7 @@ KEPT = 16 * 2**20
 type Listener = Callable[[str], Awaitable[None]]
 
 
-class Stream(asyncio.Protocol):
+class PipeReader(asyncio.Protocol):
     """One pipe: keeps the first and the last ``KEPT`` bytes, and hands text on to a listener as it comes."""
 
     def __init__(self, *, listened: bool = False, sink: BinaryIO | None = None) -> None:

@@ -24,7 +24,7 @@ from parallelhassnes.sandbox import owners
 from parallelhassnes.sandbox.box import Box
 from parallelhassnes.sandbox.build import TESTS, VERIFIER_LOGS, Built
 from parallelhassnes.sandbox.engines import kernel, seccomp, unshare
-from parallelhassnes.sandbox.engines.blueprint import CAPABILITIES, Launch
+from parallelhassnes.sandbox.engines.blueprint import CAPABILITIES, SandboxLaunch
 from parallelhassnes.sandbox.engines.trigger import Trigger
 from parallelhassnes.sandbox.keeper import INSIDE, KEEPER
 from parallelhassnes.store import walk
@@ -52,7 +52,9 @@ async def start(built: Built) -> Box:
     ]
     program = seccomp.program()
     with built.network.trigger() as trigger:
-        launch = Launch(KEEPER, lambda: _prepare(built, handles, program, trigger), own=handles)
+        launch = SandboxLaunch(
+            KEEPER, lambda: _prepare(built, handles, program, trigger), own=handles
+        )
         return await Box.start(
             "a verifier's", launch, built.scratch / "shared-verifier", built.spaces.owner
         )

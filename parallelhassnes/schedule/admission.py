@@ -9,9 +9,9 @@ from functools import partial
 from parallelhassnes.config import BadEnvFile
 from parallelhassnes.schedule import quarantine
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.schedule.job_state import Book
+from parallelhassnes.schedule.job_state import JobState
 from parallelhassnes.schedule.limits import credentials
-from parallelhassnes.schedule.limits.budgets import Purse
+from parallelhassnes.schedule.limits.budgets import BudgetGuard
 from parallelhassnes.store import atomic, batches, members
 from parallelhassnes.store.queue import tickets
 
@@ -22,14 +22,14 @@ class Gate:
     def __init__(self, ctx: Context) -> None:
         self.ctx = ctx
         self._answers: dict[str, bool] = {}
-        self._books: dict[str, Book] = {}
+        self._books: dict[str, JobState] = {}
         self.credentials = credentials.Credentials(ctx)
-        self.purse = Purse(ctx)
+        self.purse = BudgetGuard(ctx)
 
-    def book(self, batch_id: str) -> Book:
+    def book(self, batch_id: str) -> JobState:
         """The batch's jobs in this pass, which nothing else changes meanwhile."""
         if batch_id not in self._books:
-            self._books[batch_id] = Book(self.ctx, batch_id)
+            self._books[batch_id] = JobState(self.ctx, batch_id)
         return self._books[batch_id]
 
     def may_start(self, batch_id: str) -> bool:

@@ -29,7 +29,7 @@ _DAY_SEC = 86_400.0
 _LOG = "checkpoints.log"
 
 
-class Made(NamedTuple):
+class MadeCheckpoint(NamedTuple):
     """A checkpoint that was made."""
 
     path: Path
@@ -68,7 +68,7 @@ def keep(ctx: Context) -> None:
         _send_beside(ctx)
 
 
-def make(ctx: Context, *, full: bool = False) -> Made | None:
+def make(ctx: Context, *, full: bool = False) -> MadeCheckpoint | None:
     """Make a checkpoint now; None where nothing has come since the last one.
 
     Args:
@@ -81,14 +81,14 @@ def make(ctx: Context, *, full: bool = False) -> Made | None:
         return _make(ctx, full=full)
 
 
-def _make(ctx: Context, *, full: bool) -> Made | None:
+def _make(ctx: Context, *, full: bool) -> MadeCheckpoint | None:
     path = checkpoints.write(ctx.layout, by=ledger.person(), full=full)
     if path is None:
         return None
     if ctx.config.audit.key is not None:
         signatures.sign(path, ctx.layout.root / Path(ctx.config.audit.key).expanduser())
         atomic.sync_dir(path.parent)
-    return Made(path, signatures.is_signed(path))
+    return MadeCheckpoint(path, signatures.is_signed(path))
 
 
 def send(ctx: Context) -> str:

@@ -19,7 +19,7 @@ from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.records import now_text
 
 if TYPE_CHECKING:
-    from parallelhassnes.schedule.job_state import Book
+    from parallelhassnes.schedule.job_state import JobState
 
 
 def half_width(passes: int, n: int) -> float:
@@ -37,7 +37,7 @@ def reason(rule: Enough, passes: int, n: int) -> str | None:
     return None
 
 
-def skip(book: "Book", job: JobSpec, ended: StepSpec) -> list[StepSpec]:
+def skip(book: "JobState", job: JobSpec, ended: StepSpec) -> list[StepSpec]:
     """Skip what is not needed any more after this trial; the steps. Under ``tick.lock``."""
     if job.enough is None or ended.kind != "trial":
         return []

@@ -28,7 +28,7 @@ from parallelhassnes.store import atomic, attempts, batches, currents, seal
 from parallelhassnes.store.currents import Standing
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.queue import tickets
-from parallelhassnes.store.records import Overrides, Said, StepNow, Ticket
+from parallelhassnes.store.records import Attribution, Overrides, StepNow, Ticket
 
 _MOST_HINTS = 1024
 
@@ -37,7 +37,7 @@ _last_open: dict[tuple[Path, str, str], int] = {}
 """Waiting step → one more than the place of the dependency that was found open last; where to look first, no more."""
 
 
-class Book:
+class JobState:
     """The jobs of one batch as far as a settle touches them: read once, changed in memory, then written."""
 
     def __init__(self, ctx: Context, batch_id: str) -> None:
@@ -213,7 +213,7 @@ class Book:
             update = {"canceled": canceled, "enough": {**why, **enough}, "rejected": no}
             self._write_overrides(job_id, overrides.model_copy(update=update))
 
-    def decide_gate(self, job_id: str, step_id: str, word: Said, *, approved: bool) -> None:
+    def decide_gate(self, job_id: str, step_id: str, word: Attribution, *, approved: bool) -> None:
         """Note what was decided about a step that waits for a person, in the place of an earlier decision."""
         old = self.overrides(job_id)
         yes = {key: said for key, said in old.approved.items() if key != step_id}

@@ -22,10 +22,10 @@ from parallelhassnes.plan import JobSpec, StepSpec, TrialSpec
 from parallelhassnes.schedule import health, quarantine, queue_order, rebuild
 from parallelhassnes.schedule.admission import Gate
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.schedule.job_state import Book, step_facts
-from parallelhassnes.schedule.limits.concurrency_keys import Keys
-from parallelhassnes.schedule.limits.exclusive_dirs import Folders
-from parallelhassnes.schedule.limits.start_rate import Starts
+from parallelhassnes.schedule.job_state import JobState, step_facts
+from parallelhassnes.schedule.limits.concurrency_keys import QueueKeys
+from parallelhassnes.schedule.limits.exclusive_dirs import ExclusiveDirs
+from parallelhassnes.schedule.limits.start_rate import StartRates
 from parallelhassnes.schedule.process import runner_heartbeat
 from parallelhassnes.schedule.process.attempt_process import (
     Assignment,
@@ -71,12 +71,12 @@ def launch_ready(ctx: Context, then: Then) -> list[Launched]:
     if ctx.shortage() is not None:
         return []
     gate = Gate(ctx)
-    keys = Keys(ctx)
+    keys = QueueKeys(ctx)
     lines = queue_order.line_up(ctx, gate.may_start, partial(rebuild.pass_over, ctx))
     lines = [line for line in lines if line.queue_key and keys.may_start(line.queue_key)]
     load, live = queue_order.count(ctx)
     room = queue_order.Room(ctx, load, live, keys)
-    bucket, purse, folders = Starts(ctx), gate.purse, Folders(ctx)
+    bucket, purse, folders = StartRates(ctx), gate.purse, ExclusiveDirs(ctx)
     started: list[Launched] = []
     while (found := room.next(lines)) is not None:
         if launcher.is_awaited():
@@ -106,7 +106,7 @@ def launch_ready(ctx: Context, then: Then) -> list[Launched]:
 
 
 def _close_lanes(
-    ctx: Context, gate: Gate, lines: list[queue_order.Line], path: Path, error: Exception
+    ctx: Context, gate: Gate, lines: list[queue_order.KeyLanes], path: Path, error: Exception
 ) -> None:
     """Start nothing more of the batch of a ticket that cannot be followed."""
     rebuild.pass_over(ctx, path, error)
@@ -117,7 +117,7 @@ def _close_lanes(
 
 
 def _take(
-    ctx: Context, lane: queue_order.Lane, path: Path, gate: Gate, keys: Keys, folders: Folders, bucket: Starts
+    ctx: Context, lane: queue_order.Lane, path: Path, gate: Gate, keys: QueueKeys, folders: ExclusiveDirs, bucket: StartRates
 ) -> "_Claimed | None":  # fmt: skip
     """Claim the step at the head of a lane, and write down that it starts; None where it does not start now."""
     refusal = gate.purse.refuses(lane.batch_id, lane.queue_key)
@@ -226,7 +226,7 @@ def _record(ctx: Context, claimed: _Claimed) -> None:
     )  # fmt: skip
 
 
-def _to_start(book: Book, job: JobSpec, step: StepSpec, step_dir: Path) -> bool:
+def _to_start(book: JobState, job: JobSpec, step: StepSpec, step_dir: Path) -> bool:
     overrides = book.overrides(job.job_id)
     if step.step_id in overrides.canceled:
         return False
@@ -250,7 +250,7 @@ def _drop_or_repair(ctx: Context, path: Path, key: str, step_dir: Path) -> None:
 
 
 def _prepare(
-    ctx: Context, book: Book, job: JobSpec, step: StepSpec, step_dir: Path, ticket: str, credential: Credential
+    ctx: Context, book: JobState, job: JobSpec, step: StepSpec, step_dir: Path, ticket: str, credential: Credential
 ) -> tuple[str, AttemptMeta]:  # fmt: skip
     run_id = names.new_run_id()
     now = datetime.now(UTC)
@@ -276,7 +276,7 @@ def _prepare(
     return name, meta
 
 
-def _inputs(book: Book, job: JobSpec, step: StepSpec) -> dict[str, str]:
+def _inputs(book: JobState, job: JobSpec, step: StepSpec) -> dict[str, str]:
     """The attempts that a step is given: of what it depends on, and a solver that of its critic."""
     if step.kind != "agent" and step.loop is None:
         return {}

@@ -19,11 +19,11 @@ from parallelhassnes import names
 from parallelhassnes.errors import UserError
 from parallelhassnes.names import key_dir
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.schedule.limits.concurrency_keys import Keys, table_limits
+from parallelhassnes.schedule.limits.concurrency_keys import QueueKeys, table_limits
 from parallelhassnes.store import batches, members
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import tickets, turns
-from parallelhassnes.store.queue.turns import Turn
+from parallelhassnes.store.queue.turns import QueueTurn
 
 type OnDamage = Callable[[Path, Exception], None]
 
@@ -42,7 +42,7 @@ class Lane:
     served: float
     waiting: Iterator[Path]
     head: Path | None
-    turn: Turn
+    turn: QueueTurn
     refused: bool = False
     """Its key turns down what a step of it would be started with; others may have a credential of their own."""
 
@@ -102,7 +102,7 @@ def count(ctx: Context) -> tuple[Load, dict[str, set[str]]]:
     return load, live
 
 
-class Line:
+class KeyLanes:
     """The lanes of one queue key in the order in which they are served, each looked at when it is asked for.
 
     Args:
@@ -196,7 +196,7 @@ class Line:
                 turns.announce(self.ctx.layout, self.key, batch_id)
             self.prepare()
 
-    def _look(self, turn: Turn) -> Lane | None:
+    def _look(self, turn: QueueTurn) -> Lane | None:
         """The lane that a turn leads to; None where it has nothing to start, or comes at another place."""
         batch_id, folder = turn.batch_id, self.ctx.layout.ready / self.key / turn.batch_id
         if batch_id in self._seen:
@@ -225,7 +225,7 @@ class Line:
         self._seen[batch_id] = turn.path
         return None
 
-    def _put(self, turn: Turn) -> None:
+    def _put(self, turn: QueueTurn) -> None:
         """Find the place of a batch; one of which nothing can be read comes in the middle, where that is seen to."""
         place, limit = self._place(turn.batch_id, 0), None
         with members.apart(turn.path, lambda _: None):
@@ -245,10 +245,10 @@ class Line:
         )  # fmt: skip
 
 
-def line_up(ctx: Context, may_start: Callable[[str], bool], on_damage: OnDamage) -> list[Line]:
+def line_up(ctx: Context, may_start: Callable[[str], bool], on_damage: OnDamage) -> list[KeyLanes]:
     """A line for each queue key that something waits on."""
     found = dict.fromkeys([*turns.keys(ctx.layout), *members.names(ctx.layout.ready)])
-    lines = [Line(ctx, key, may_start, on_damage) for key in found]
+    lines = [KeyLanes(ctx, key, may_start, on_damage) for key in found]
     for line in lines:
         with members.apart(ctx.layout.turns / line.key):
             line.prepare()
@@ -268,13 +268,15 @@ class Room:
         live: queue key's folder → the batches that have live attempts on it.
     """
 
-    def __init__(self, ctx: Context, load: Load, live: dict[str, set[str]], keys: Keys) -> None:
+    def __init__(
+        self, ctx: Context, load: Load, live: dict[str, set[str]], keys: QueueKeys
+    ) -> None:
         self.ctx, self.load, self.keys = ctx, load, keys
         self._live = live
         self._batch_limits: dict[str, int | None] = {}
         self._key_limits: dict[str, int | None] = {}
 
-    def _key_limit(self, line: Line) -> int | None:
+    def _key_limit(self, line: KeyLanes) -> int | None:
         """A key's limit: people's, those of every table with live or ready steps on it, its provider's."""
         if line.key not in self._key_limits:
             strictest = turns.strictest(self.ctx.layout, line.key)
@@ -292,7 +294,7 @@ class Room:
     def full(self) -> bool:
         return self.load.total >= self.ctx.concurrency
 
-    def _is_open(self, line: Line) -> bool:
+    def _is_open(self, line: KeyLanes) -> bool:
         if line.key in self.load.unknown:
             return False
         limit = self._key_limit(line)
@@ -307,7 +309,7 @@ class Room:
         """What lanes are served by, the lowest first."""
         return -lane.priority, self.load.by_batch[lane.batch_id], lane.served, lane.batch_id
 
-    def next(self, lines: list[Line]) -> tuple[Line, Lane] | None:
+    def next(self, lines: list[KeyLanes]) -> tuple[KeyLanes, Lane] | None:
         """The lane to serve next, and its line; None where nothing may start."""
         if self.full():
             return None

@@ -15,7 +15,7 @@ from parallelhassnes.schedule import health, quarantine
 from parallelhassnes.schedule.additions import add_steps
 from parallelhassnes.schedule.admission import note_blocked
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.schedule.job_state import Book, publish, record_end, ticket_of
+from parallelhassnes.schedule.job_state import JobState, publish, record_end, ticket_of
 from parallelhassnes.schedule.rules import solver_critic
 from parallelhassnes.schedule.rules.step_state import stand
 from parallelhassnes.store import atomic, attempts, batches, currents, index, locks, members
@@ -26,7 +26,7 @@ from parallelhassnes.store.records import dump
 
 def requeue_batch(ctx: Context, batch_id: str) -> None:
     """Write every ticket and ``current.json`` that the batch's own files call for; the caller sees to the locks."""
-    book = Book(ctx, batch_id)
+    book = JobState(ctx, batch_id)
     jobs = [batches.read_job(path) for path in batches.job_dirs(ctx.layout, batch_id)]
     for job in jobs:
         _restand(ctx, book, job)
@@ -40,7 +40,7 @@ def requeue_batch(ctx: Context, batch_id: str) -> None:
             _requeue(ctx, book, job, step)
 
 
-def _restand(ctx: Context, book: Book, job: JobSpec) -> None:
+def _restand(ctx: Context, book: JobState, job: JobSpec) -> None:
     current = book.forget(job.job_id)
     for step in job.steps:
         step_dir = ctx.layout.step(job.batch_id, job.job_id, step.step_id)
@@ -51,7 +51,7 @@ def _restand(ctx: Context, book: Book, job: JobSpec) -> None:
                 publish(book.batch_dir / job.job_id, step_dir / "attempts" / now.attempt)
 
 
-def _bury(book: Book, job: JobSpec) -> None:
+def _bury(book: JobState, job: JobSpec) -> None:
     """Mark what can never start; every job has been stood up again before."""
     current = book.current(job.job_id)
     for step in job.steps:
@@ -61,7 +61,7 @@ def _bury(book: Book, job: JobSpec) -> None:
             book.spread(job, step, write_tickets=False)
 
 
-def _requeue(ctx: Context, book: Book, job: JobSpec, step: StepSpec) -> None:
+def _requeue(ctx: Context, book: JobState, job: JobSpec, step: StepSpec) -> None:
     now = book.current(job.job_id).get(step.step_id)
     ticket, name = ticket_of(job, step)
     if now is None:

@@ -16,8 +16,8 @@ from parallelhassnes.names import key_dir
 from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.schedule import early_stopping, health, quarantine, rebuild
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.schedule.job_state import Book, publish, record_end
-from parallelhassnes.schedule.limits.concurrency_keys import Keys
+from parallelhassnes.schedule.job_state import JobState, publish, record_end
+from parallelhassnes.schedule.limits.concurrency_keys import QueueKeys
 from parallelhassnes.schedule.rules import solver_critic
 from parallelhassnes.store import batches, currents, members
 from parallelhassnes.store.evidence import ledger
@@ -31,9 +31,9 @@ _MANY = 64
 def settle_ended(ctx: Context) -> int:
     """Settle every ended ticket; how many."""
     paths = tickets.ended(ctx.layout)
-    books: dict[str, Book] = {}
+    books: dict[str, JobState] = {}
     last: dict[str, Path] = {}
-    keys = Keys(ctx)
+    keys = QueueKeys(ctx)
     for path in paths:
         if launcher.is_awaited():
             health.wish(ctx.layout)
@@ -44,7 +44,7 @@ def settle_ended(ctx: Context) -> int:
                 health.wish(ctx.layout)
                 break
             if ticket.batch_id not in books:
-                books[ticket.batch_id] = Book(ctx, ticket.batch_id)
+                books[ticket.batch_id] = JobState(ctx, ticket.batch_id)
             _settle(ctx, books[ticket.batch_id], keys, ticket, path.name)
             if ticket.batch_id in last:
                 last[ticket.batch_id].unlink(missing_ok=True)
@@ -74,12 +74,12 @@ def _note_over(ctx: Context, job_dirs: Sequence[Path]) -> None:
     ctx.layout.checkpoint_wanted.touch()
 
 
-def _give_up(ctx: Context, books: dict[str, Book], path: Path, error: Exception) -> None:
+def _give_up(ctx: Context, books: dict[str, JobState], path: Path, error: Exception) -> None:
     rebuild.pass_over(ctx, path, error)
     books.pop(quarantine.batch_of(path), None)
 
 
-def _settle(ctx: Context, book: Book, keys: Keys, ticket: Ticket, name: str) -> None:
+def _settle(ctx: Context, book: JobState, keys: QueueKeys, ticket: Ticket, name: str) -> None:
     job, step = batches.read_step(book.ctx.layout, ticket)
     before = book.current(ticket.job_id).get(ticket.step_id)
     now = book.look_again(job, step)
@@ -107,7 +107,7 @@ def _settle(ctx: Context, book: Book, keys: Keys, ticket: Ticket, name: str) -> 
         tickets.put_back(ctx.layout, key_dir(step.queue_key), name)
 
 
-def _begin_round(book: Book, job: JobSpec, critic: StepSpec) -> None:
+def _begin_round(book: JobState, job: JobSpec, critic: StepSpec) -> None:
     """Write the ticket of the solver, unless it has had its turn already; then that of the critic."""
     assert critic.loop is not None  # noqa: S101 - it was asked for
     solver = job.step(critic.loop.solver)
@@ -118,7 +118,7 @@ def _begin_round(book: Book, job: JobSpec, critic: StepSpec) -> None:
         book.put_ticket(job, critic)
 
 
-def _note_end_of_loop(book: Book, job: JobSpec, solver: StepSpec) -> None:
+def _note_end_of_loop(book: JobState, job: JobSpec, solver: StepSpec) -> None:
     """After the end of a solver's attempt: if that ended its loop, say so of the critic."""
     loop = solver.loop
     if loop is None or solver.step_id != loop.solver:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from parallelhassnes.steps import safe_read
-from parallelhassnes.steps.failures import RULES, Evidence, Phase, Verdict, classify
+from parallelhassnes.steps.failures import RULES, Evidence, FailureVerdict, Phase, classify
 from parallelhassnes.steps.step_types import Failure
 
 PROGRAM_TYPES = frozenset(
@@ -136,7 +136,7 @@ def verdict_of(
     traceback: str = "",
     logs: Iterable[Path] = (),
     harbor: str = "",
-) -> Verdict:
+) -> FailureVerdict:
     """The class of an exception; the arguments are those of ``of_exception``, and ``Evidence.harbor``."""
     return classify(
         of_exception(type_name, message, phase, traceback, logs)._replace(harbor=harbor)

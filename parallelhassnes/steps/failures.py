@@ -62,7 +62,7 @@ class Evidence(NamedTuple):
     ``final, no reward``; empty where it says nothing."""
 
 
-class Verdict(NamedTuple):
+class FailureVerdict(NamedTuple):
     """What an attempt ended by."""
 
     failure_class: str
@@ -74,7 +74,7 @@ class Verdict(NamedTuple):
     """What a provider or a CLI said, where one of them spoke."""
 
 
-class Rule(NamedTuple):
+class FailureRule(NamedTuple):
     """One row: it fits if every column that is given fits."""
 
     name: str
@@ -147,117 +147,117 @@ _RETRY_IN = r"(?:re)?try(?:ing)?(?: your request)?(?: again)? (?:in|after) \W?\d
 CODEX_5XX = r"\AWe.re currently experiencing high demand, which may cause temporary errors\.\Z"
 """What Codex says for a 500, which is no overload."""
 
-RULES: tuple[Rule, ...] = (
-    Rule("canceled", "canceled", types=("CancelledError", "KeyboardInterrupt")),
+RULES: tuple[FailureRule, ...] = (
+    FailureRule("canceled", "canceled", types=("CancelledError", "KeyboardInterrupt")),
     # What is missing around the trial: nobody was asked, or nobody could be.
-    Rule("missing extra", "configuration", types=("MissingExtraError", "DspyImportError")),
-    Rule("missing extra, told", "configuration", types=("ImportError", "ModuleNotFoundError"), message=r"pip install|\[\w+\]['\"]? extra"),
-    Rule("missing module", "configuration", types=("ModuleNotFoundError",), phases=("environment_setup", "agent")),
-    Rule("missing key", "configuration", words=_NO_KEY, unless=_WRONG_KEY),
-    Rule("missing key, told", "configuration", message=_NO_KEY, unless=_WRONG_KEY,
+    FailureRule("missing extra", "configuration", types=("MissingExtraError", "DspyImportError")),
+    FailureRule("missing extra, told", "configuration", types=("ImportError", "ModuleNotFoundError"), message=r"pip install|\[\w+\]['\"]? extra"),
+    FailureRule("missing module", "configuration", types=("ModuleNotFoundError",), phases=("environment_setup", "agent")),
+    FailureRule("missing key", "configuration", words=_NO_KEY, unless=_WRONG_KEY),
+    FailureRule("missing key, told", "configuration", message=_NO_KEY, unless=_WRONG_KEY,
          types=("ValueError", "KeyError", "RuntimeError", "EnvironmentError", "OSError", "InternalServerError", "AuthenticationError",
                 "NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "OpenAIError", "UserError", "Exception")),
-    Rule("missing credentials", "configuration", types=("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError")),
-    Rule("missing model", "configuration", words=_NO_MODEL),
-    Rule("missing model, told", "configuration", types=("ValueError", "RuntimeError", "UserError"), message=_NO_MODEL),
-    Rule("unsupported parameter", "configuration", codes=r"unsupported_(?:parameter|value)|unknown_parameter",
+    FailureRule("missing credentials", "configuration", types=("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError")),
+    FailureRule("missing model", "configuration", words=_NO_MODEL),
+    FailureRule("missing model, told", "configuration", types=("ValueError", "RuntimeError", "UserError"), message=_NO_MODEL),
+    FailureRule("unsupported parameter", "configuration", codes=r"unsupported_(?:parameter|value)|unknown_parameter",
          unless=r"context|too long"),
-    Rule("unsupported parameter, type", "configuration", types=("UnsupportedParamsError", "UnsupportedModelParametersError")),
-    Rule("schema", "task_definition", words=r"invalid schema|invalid_json_schema"),
-    Rule("account's setting", "configuration", words=r"no endpoints? [^\n]{0,80}?(?:data policy|privacy)|no allowed providers|all providers have been ignored"),
+    FailureRule("unsupported parameter, type", "configuration", types=("UnsupportedParamsError", "UnsupportedModelParametersError")),
+    FailureRule("schema", "task_definition", words=r"invalid schema|invalid_json_schema"),
+    FailureRule("account's setting", "configuration", words=r"no endpoints? [^\n]{0,80}?(?:data policy|privacy)|no allowed providers|all providers have been ignored"),
     # What a provider said, by its own codes and by words that leave no doubt.
-    Rule("credit code", "quota", codes=r"insufficient_(?:quota|funds|balance|credits?)|billing_\w+|budget_exceeded|credit\w*_(?:exhausted|exceeded)|payment_required|arrearage",
+    FailureRule("credit code", "quota", codes=r"insufficient_(?:quota|funds|balance|credits?)|billing_\w+|budget_exceeded|credit\w*_(?:exhausted|exceeded)|payment_required|arrearage",
          unless=_WINDOW),
-    Rule("credit", "quota", words=_BALANCE),
-    Rule("payment required", "quota", status=(402, 402)),
-    Rule("Codex 5xx", "transient_provider", words=CODEX_5XX),
-    Rule("window", "rate_limit", words=_WINDOW, also=_LIMITS, not_status=(500, 599)),
-    Rule("allowance", "quota", words=r"(?:usage|hit your|monthly|weekly) limit|limit reached \W ?resets"),
-    Rule("retry in", "rate_limit", words=_RETRY_IN, also=_LIMITS, not_status=(500, 599)),
-    Rule("rate code", "rate_limit", codes=r"(?:.*\.)?(?:rate_?limit\w*|too_?many_?requests\w*|throttl\w*(?:\.\w+)?|resource_exhausted|limit_(?:requests|tokens)|requestlimitexceeded|quotaexceeded)"),
-    Rule("context code", "context_length", codes=r"context_length\w*|context_window\w*|string_above_max_length|request_too_large|input_too_long|prompt_too_long"),
-    Rule("context", "context_length", words=r"context[_ -]?(?:window|length|limit|size)|maximum context|(?:prompt|input|messages?) (?:is |are )?too (?:long|large)|request too large|token count\b[^.\n]{0,60} exceeds|exceeds the (?:maximum|max|model.s)[^.\n]{0,30} (?:tokens?|length)|reduce the length|output token maximum|max(?:imum)? (?:prompt|input|sequence) length|range of input length should be|inputs?\W{1,3}must have less than \d+ tokens|tokens?\W{1,3}\+ \W?max_(?:\w+_)?tokens\W{1,3}must be|(?:max_(?:\w+_)?tokens|output limit)\b[^.\n]{0,40} reached"),
-    Rule("context status", "context_length", status=(413, 413)),
-    Rule("context type", "context_length", types=("ContextWindowExceededError", "ContextLengthExceededError", "OutputTokenExceededError", "OutputLengthExceededError")),
-    Rule("refusal code", "refusal", codes=r"content_filter\w*|content_?policy\w*|responsibleaipolicyviolation|cyber_policy|invalid_prompt|prohibited_content|safety|blocked|moderation\w*|data_?inspection_?failed"),
-    Rule("refusal", "refusal", words=r"content[_ ](?:policy|filter\w*|management policy)|usage policy|\bflagged\b|safety (?:system|measure|policy|polic|filter|reason|guard)|violat\w+ [^.\n]{0,40}(?:usage|content|safety|use) (?:polic|guideline)|safety_check|content exists risk|response was blocked|finish_?reason\W{1,5}(?:safety|recitation|blocklist|spii|content_filter)|prompt (?:was )?blocked|blocked by (?:(?:our )?safety|the provider|content)|prohibited[_ ]content|cyber_policy|invalid_prompt|guardrail"),
-    Rule("refusal type", "refusal", types=("AgentSafetyRefusalError", "ContentPolicyViolationError")),
-    Rule("model code", "unknown_model", codes=r"model_?not_?(?:found|available|exist\w*|supported)|invalid_model\w*|unknown_model|deployment_?not_?found|model_decommissioned|model_deprecated|resourcenotfoundexception"),
-    Rule("model", "unknown_model", words=r"model\b.{0,120}?(?:does(?: not|n.t) exist|not exist|not found|not supported|may not exist|is not available|not a valid model|decommissioned|deprecated|retired|no longer (?:available|supported))|model_not_found|no endpoints found|not a valid model|invalid model|unknown model|model identifier is invalid|cannot use this model|no such model", unless=r"temporar|try again later"),
-    Rule("overload code", "overloaded", codes=r"overloaded\w*|\w*overloaded|unavailable|serviceunavailable\w*|slow_down|model_?not_?ready\w*|engine_overloaded\w*|capacity\w*"),
-    Rule("overload", "overloaded", words=r"overloaded|at capacity|high demand|no capacity|capacity (?:is )?(?:exceeded|constrained)", not_status=(401, 404)),
-    Rule("quota", "quota", words=r"quota|billing", not_status=(500, 599)),
-    Rule("key code", "auth", codes=r"invalid_api_key|api_key_invalid|authentication\w*|permission_(?:error|denied)|unauthori[sz]ed|unauthenticated|accessdenied\w*|access_denied|unrecognizedclient\w*|expiredtoken\w*|invalidsignature\w*|signaturedoesnotmatch|forbidden|invalidauthenticat\w*|unsupported_country\w*"),
-    Rule("key", "auth", words=r"(?:invalid|incorrect|wrong|expired|revoked) (?:\w+ )?(?:api|x-api|access|auth\w*|bearer|security)[ _-]?(?:key|token|credentials?)\b|(?:invalid|incorrect) (?:key|credentials)\b|api key (?:not valid|expired|is invalid|not found)|not logged in|please run /login|failed to authenticate|authentication (?:failed|error)|token expired|(?:location|country)[^.\n]{0,30} (?:is )?not supported|(?:organi[sz]ation|account|workspace|team) (?:has been|is|was) (?:disabled|suspended|deactivated|banned)|security token [^\n]{0,30} invalid"),
+    FailureRule("credit", "quota", words=_BALANCE),
+    FailureRule("payment required", "quota", status=(402, 402)),
+    FailureRule("Codex 5xx", "transient_provider", words=CODEX_5XX),
+    FailureRule("window", "rate_limit", words=_WINDOW, also=_LIMITS, not_status=(500, 599)),
+    FailureRule("allowance", "quota", words=r"(?:usage|hit your|monthly|weekly) limit|limit reached \W ?resets"),
+    FailureRule("retry in", "rate_limit", words=_RETRY_IN, also=_LIMITS, not_status=(500, 599)),
+    FailureRule("rate code", "rate_limit", codes=r"(?:.*\.)?(?:rate_?limit\w*|too_?many_?requests\w*|throttl\w*(?:\.\w+)?|resource_exhausted|limit_(?:requests|tokens)|requestlimitexceeded|quotaexceeded)"),
+    FailureRule("context code", "context_length", codes=r"context_length\w*|context_window\w*|string_above_max_length|request_too_large|input_too_long|prompt_too_long"),
+    FailureRule("context", "context_length", words=r"context[_ -]?(?:window|length|limit|size)|maximum context|(?:prompt|input|messages?) (?:is |are )?too (?:long|large)|request too large|token count\b[^.\n]{0,60} exceeds|exceeds the (?:maximum|max|model.s)[^.\n]{0,30} (?:tokens?|length)|reduce the length|output token maximum|max(?:imum)? (?:prompt|input|sequence) length|range of input length should be|inputs?\W{1,3}must have less than \d+ tokens|tokens?\W{1,3}\+ \W?max_(?:\w+_)?tokens\W{1,3}must be|(?:max_(?:\w+_)?tokens|output limit)\b[^.\n]{0,40} reached"),
+    FailureRule("context status", "context_length", status=(413, 413)),
+    FailureRule("context type", "context_length", types=("ContextWindowExceededError", "ContextLengthExceededError", "OutputTokenExceededError", "OutputLengthExceededError")),
+    FailureRule("refusal code", "refusal", codes=r"content_filter\w*|content_?policy\w*|responsibleaipolicyviolation|cyber_policy|invalid_prompt|prohibited_content|safety|blocked|moderation\w*|data_?inspection_?failed"),
+    FailureRule("refusal", "refusal", words=r"content[_ ](?:policy|filter\w*|management policy)|usage policy|\bflagged\b|safety (?:system|measure|policy|polic|filter|reason|guard)|violat\w+ [^.\n]{0,40}(?:usage|content|safety|use) (?:polic|guideline)|safety_check|content exists risk|response was blocked|finish_?reason\W{1,5}(?:safety|recitation|blocklist|spii|content_filter)|prompt (?:was )?blocked|blocked by (?:(?:our )?safety|the provider|content)|prohibited[_ ]content|cyber_policy|invalid_prompt|guardrail"),
+    FailureRule("refusal type", "refusal", types=("AgentSafetyRefusalError", "ContentPolicyViolationError")),
+    FailureRule("model code", "unknown_model", codes=r"model_?not_?(?:found|available|exist\w*|supported)|invalid_model\w*|unknown_model|deployment_?not_?found|model_decommissioned|model_deprecated|resourcenotfoundexception"),
+    FailureRule("model", "unknown_model", words=r"model\b.{0,120}?(?:does(?: not|n.t) exist|not exist|not found|not supported|may not exist|is not available|not a valid model|decommissioned|deprecated|retired|no longer (?:available|supported))|model_not_found|no endpoints found|not a valid model|invalid model|unknown model|model identifier is invalid|cannot use this model|no such model", unless=r"temporar|try again later"),
+    FailureRule("overload code", "overloaded", codes=r"overloaded\w*|\w*overloaded|unavailable|serviceunavailable\w*|slow_down|model_?not_?ready\w*|engine_overloaded\w*|capacity\w*"),
+    FailureRule("overload", "overloaded", words=r"overloaded|at capacity|high demand|no capacity|capacity (?:is )?(?:exceeded|constrained)", not_status=(401, 404)),
+    FailureRule("quota", "quota", words=r"quota|billing", not_status=(500, 599)),
+    FailureRule("key code", "auth", codes=r"invalid_api_key|api_key_invalid|authentication\w*|permission_(?:error|denied)|unauthori[sz]ed|unauthenticated|accessdenied\w*|access_denied|unrecognizedclient\w*|expiredtoken\w*|invalidsignature\w*|signaturedoesnotmatch|forbidden|invalidauthenticat\w*|unsupported_country\w*"),
+    FailureRule("key", "auth", words=r"(?:invalid|incorrect|wrong|expired|revoked) (?:\w+ )?(?:api|x-api|access|auth\w*|bearer|security)[ _-]?(?:key|token|credentials?)\b|(?:invalid|incorrect) (?:key|credentials)\b|api key (?:not valid|expired|is invalid|not found)|not logged in|please run /login|failed to authenticate|authentication (?:failed|error)|token expired|(?:location|country)[^.\n]{0,30} (?:is )?not supported|(?:organi[sz]ation|account|workspace|team) (?:has been|is|was) (?:disabled|suspended|deactivated|banned)|security token [^\n]{0,30} invalid"),
     # The status alone.
-    Rule("401", "auth", status=(401, 401)),
-    Rule("403", "auth", status=(403, 403)),
-    Rule("404", "unknown_model", status=(404, 404)),
-    Rule("410", "unknown_model", status=(410, 410)),
-    Rule("429", "rate_limit", status=(429, 429)),
-    Rule("503", "overloaded", status=(503, 503)),
-    Rule("529", "overloaded", status=(529, 529)),
-    Rule("5xx", "transient_provider", status=(500, 599)),
-    Rule("408", "transient_provider", status=(408, 409)),
-    Rule("425", "transient_provider", status=(425, 425)),
-    Rule("499", "transient_provider", status=(499, 499)),
+    FailureRule("401", "auth", status=(401, 401)),
+    FailureRule("403", "auth", status=(403, 403)),
+    FailureRule("404", "unknown_model", status=(404, 404)),
+    FailureRule("410", "unknown_model", status=(410, 410)),
+    FailureRule("429", "rate_limit", status=(429, 429)),
+    FailureRule("503", "overloaded", status=(503, 503)),
+    FailureRule("529", "overloaded", status=(529, 529)),
+    FailureRule("5xx", "transient_provider", status=(500, 599)),
+    FailureRule("408", "transient_provider", status=(408, 409)),
+    FailureRule("425", "transient_provider", status=(425, 425)),
+    FailureRule("499", "transient_provider", status=(499, 499)),
     # Weaker words, where there is no status.
-    Rule("key, weak", "auth", words=r"unauthori[sz]ed|forbidden|authenticat|api key|permission denied|access denied", not_status=(400, 499)),
-    Rule("rate, weak", "rate_limit", words=r"too many (?:requests|tokens)|rate[ _-]?limit|throttl|slow down", not_status=(400, 428)),
-    Rule("overload, weak", "overloaded", words=r"service unavailable|server is busy|temporarily unavailable", not_status=(400, 428)),
-    Rule("provider, weak", "transient_provider", words=r"stream (?:disconnected|closed|error|ended)|connection|timed? ?out|reset by peer|network|temporar|internal (?:server )?error|server error|bad gateway|gateway time|provider returned error|malformed response|empty (?:or )?(?:invalid |malformed )?response|mid-response|unexpected eof|socket hang up|fetch failed", not_status=(400, 428)),
+    FailureRule("key, weak", "auth", words=r"unauthori[sz]ed|forbidden|authenticat|api key|permission denied|access denied", not_status=(400, 499)),
+    FailureRule("rate, weak", "rate_limit", words=r"too many (?:requests|tokens)|rate[ _-]?limit|throttl|slow down", not_status=(400, 428)),
+    FailureRule("overload, weak", "overloaded", words=r"service unavailable|server is busy|temporarily unavailable", not_status=(400, 428)),
+    FailureRule("provider, weak", "transient_provider", words=r"stream (?:disconnected|closed|error|ended)|connection|timed? ?out|reset by peer|network|temporar|internal (?:server )?error|server error|bad gateway|gateway time|provider returned error|malformed response|empty (?:or )?(?:invalid |malformed )?response|mid-response|unexpected eof|socket hang up|fetch failed", not_status=(400, 428)),
     # The type, where what was said says nothing.
-    Rule("setup of the agent", "infrastructure", phases=("environment_setup",),
+    FailureRule("setup of the agent", "infrastructure", phases=("environment_setup",),
          types=("NonZeroAgentExitCodeError", "NetworkConnectionError", "AgentAuthenticationError")),
-    Rule("rate type", "rate_limit", types=("ApiRateLimitError", "RateLimitError", "TooManyRequestsError", "ResourceExhausted", "ThrottlingException")),
-    Rule("overload type", "overloaded", types=("ApiOverloadedError", "ServiceUnavailableError", "OverloadedError")),
-    Rule("key type", "auth", types=("AgentAuthenticationError", "AuthenticationError", "PermissionDeniedError")),
-    Rule("quota type", "quota", types=("ApiUsageLimitError", "BudgetExceededError")),
-    Rule("model type", "unknown_model", types=("ModelNotFoundError", "NotFoundError", "ApiProviderResourceNotFoundError")),
+    FailureRule("rate type", "rate_limit", types=("ApiRateLimitError", "RateLimitError", "TooManyRequestsError", "ResourceExhausted", "ThrottlingException")),
+    FailureRule("overload type", "overloaded", types=("ApiOverloadedError", "ServiceUnavailableError", "OverloadedError")),
+    FailureRule("key type", "auth", types=("AgentAuthenticationError", "AuthenticationError", "PermissionDeniedError")),
+    FailureRule("quota type", "quota", types=("ApiUsageLimitError", "BudgetExceededError")),
+    FailureRule("model type", "unknown_model", types=("ModelNotFoundError", "NotFoundError", "ApiProviderResourceNotFoundError")),
     # A malformed conversation is the agent's own doing; of a request that no agent made, or another status, it cannot be.
-    Rule("refused, setting", "configuration", words=_SETTING, status=(400, 499), guess=True),
-    Rule("refused, 400", "agent_error", status=(400, 400), phases=("agent",), guess=True),
-    Rule("refused, 422", "agent_error", status=(422, 422), phases=("agent",), guess=True),
-    Rule("refused, 4xx", "configuration", status=(400, 499), guess=True),
-    Rule("provider type", "transient_provider",
+    FailureRule("refused, setting", "configuration", words=_SETTING, status=(400, 499), guess=True),
+    FailureRule("refused, 400", "agent_error", status=(400, 400), phases=("agent",), guess=True),
+    FailureRule("refused, 422", "agent_error", status=(422, 422), phases=("agent",), guess=True),
+    FailureRule("refused, 4xx", "configuration", status=(400, 499), guess=True),
+    FailureRule("provider type", "transient_provider",
          types=("ApiInternalServerError", "ApiConnectionClosedError", "ApiResponseStalledError", "UnknownApiError", "ApiError",
                 "NetworkConnectionError", "ApiConnectionError", "InternalServerError", "APIConnectionError", "APITimeoutError",
                 "APIError", "BadGatewayError", "APIResponseValidationError", "Timeout", "RemoteProtocolError", "ReadTimeout",
                 "ConnectTimeout", "ReadError", "ConnectError", "MidStreamFallbackError")),
-    Rule("refused, setting, type", "configuration", types=("BadRequestError", "UnprocessableEntityError"), words=_SETTING, guess=True),
-    Rule("refused, type", "agent_error", types=("BadRequestError", "UnprocessableEntityError"), phases=("agent",), guess=True),
-    Rule("refused, elsewhere", "configuration", types=("BadRequestError", "UnprocessableEntityError"), guess=True),
-    Rule("agent's deadline", "agent_timeout", types=("AgentTimeoutError",)),
-    Rule("agent's exit code", "agent_error", types=("NonZeroAgentExitCodeError",)),
-    Rule("verifier", "verifier", types=("VerifierTimeoutError", "RewardFileNotFoundError", "RewardFileEmptyError", "VerifierOutputParseError")),
-    Rule("reward not read", "internal", types=("RewardUnreadableError",)),
-    Rule("environment type", "infrastructure",
+    FailureRule("refused, setting, type", "configuration", types=("BadRequestError", "UnprocessableEntityError"), words=_SETTING, guess=True),
+    FailureRule("refused, type", "agent_error", types=("BadRequestError", "UnprocessableEntityError"), phases=("agent",), guess=True),
+    FailureRule("refused, elsewhere", "configuration", types=("BadRequestError", "UnprocessableEntityError"), guess=True),
+    FailureRule("agent's deadline", "agent_timeout", types=("AgentTimeoutError",)),
+    FailureRule("agent's exit code", "agent_error", types=("NonZeroAgentExitCodeError",)),
+    FailureRule("verifier", "verifier", types=("VerifierTimeoutError", "RewardFileNotFoundError", "RewardFileEmptyError", "VerifierOutputParseError")),
+    FailureRule("reward not read", "internal", types=("RewardUnreadableError",)),
+    FailureRule("environment type", "infrastructure",
          types=("EnvironmentStartTimeoutError", "AgentSetupTimeoutError", "HealthcheckError", "AddTestsDirError", "DownloadVerifierDirError",
                 "GKEPodNotFoundError", "GKEExecStreamClosedError", "MemoryLimitExceededError", "SandboxLikelyOutOfMemoryError",
                 "SSHAccessError", "RuntimeRequestError", "VercelScopeError")),
     # The machine, whatever the phase.
-    Rule("disk or memory", "infrastructure", message=r"no space left on device|cannot allocate memory|too many open files|disk quota exceeded"),
-    Rule("Docker", "infrastructure", message=r"docker compose command failed|docker daemon|cannot connect to the docker|docker is not installed|no such image"),
-    Rule("no Docker", "infrastructure", types=("FileNotFoundError",), message=r"'?docker'?$|no such file or directory: 'docker'"),
-    Rule("command deadline", "infrastructure", types=("RuntimeError",), message="command timed out after"),
-    Rule("machine type", "infrastructure", types=("MemoryError", "ConnectionError", "ConnectionResetError", "ConnectionRefusedError", "BrokenPipeError")),
+    FailureRule("disk or memory", "infrastructure", message=r"no space left on device|cannot allocate memory|too many open files|disk quota exceeded"),
+    FailureRule("Docker", "infrastructure", message=r"docker compose command failed|docker daemon|cannot connect to the docker|docker is not installed|no such image"),
+    FailureRule("no Docker", "infrastructure", types=("FileNotFoundError",), message=r"'?docker'?$|no such file or directory: 'docker'"),
+    FailureRule("command deadline", "infrastructure", types=("RuntimeError",), message="command timed out after"),
+    FailureRule("machine type", "infrastructure", types=("MemoryError", "ConnectionError", "ConnectionResetError", "ConnectionRefusedError", "BrokenPipeError")),
     # What was asked for, and would fail again in the same way.
-    Rule("unable", "task_definition", types=("RuntimeError", "ValueError", "ServiceOperationsUnsupportedError"), message=UNABLE),
-    Rule("links", "task_definition", types=("OSError",), message="too many levels of symbolic links"),
-    Rule("build", "task_definition", types=("SandboxBuildFailedError", "UnsupportedTaskError", "ServiceOperationsUnsupportedError")),
-    Rule("definition, create", "task_definition", phases=("create",),
+    FailureRule("unable", "task_definition", types=("RuntimeError", "ValueError", "ServiceOperationsUnsupportedError"), message=UNABLE),
+    FailureRule("links", "task_definition", types=("OSError",), message="too many levels of symbolic links"),
+    FailureRule("build", "task_definition", types=("SandboxBuildFailedError", "UnsupportedTaskError", "ServiceOperationsUnsupportedError")),
+    FailureRule("definition, create", "task_definition", phases=("create",),
          types=("ValidationError", "ValueError", "FileNotFoundError", "NotADirectoryError", "IsADirectoryError", "KeyError",
                 "TypeError", "ImportError", "ModuleNotFoundError", "AttributeError", "TOMLDecodeError", "NotImplementedError")),
-    Rule("definition, setup", "task_definition", types=("ValueError", "FileNotFoundError", "TOMLDecodeError"), phases=("environment_setup",)),
+    FailureRule("definition, setup", "task_definition", types=("ValueError", "FileNotFoundError", "TOMLDecodeError"), phases=("environment_setup",)),
     # Harbor's own word on a type that is not above.
-    Rule("Harbor: environment", "infrastructure", harbor=("retry, no grade",)),
-    Rule("Harbor: provider", "transient_provider", harbor=("retry, no reward",), phases=("agent",)),
-    Rule("Harbor: definition", "configuration", harbor=("final, no grade", "final, no reward"), phases=("create", "environment_setup", "agent")),
+    FailureRule("Harbor: environment", "infrastructure", harbor=("retry, no grade",)),
+    FailureRule("Harbor: provider", "transient_provider", harbor=("retry, no reward",), phases=("agent",)),
+    FailureRule("Harbor: definition", "configuration", harbor=("final, no grade", "final, no reward"), phases=("create", "environment_setup", "agent")),
     # By phase, where the type says nothing: a guess, and told as one.
-    Rule("phase create", "internal", phases=("create",), guess=True),
-    Rule("phase setup", "infrastructure", phases=("environment_setup",), guess=True),
-    Rule("phase agent", "agent_error", phases=("agent",), guess=True),
-    Rule("phase verifier", "verifier", phases=("verifier",), guess=True),
+    FailureRule("phase create", "internal", phases=("create",), guess=True),
+    FailureRule("phase setup", "infrastructure", phases=("environment_setup",), guess=True),
+    FailureRule("phase agent", "agent_error", phases=("agent",), guess=True),
+    FailureRule("phase verifier", "verifier", phases=("verifier",), guess=True),
 )  # fmt: skip
 
 TIMEOUT_CLASSES: dict[Phase, str] = {
@@ -269,15 +269,15 @@ TIMEOUT_CLASSES: dict[Phase, str] = {
 """The class of an attempt that the supervisor's deadline ended, by the phase it was in."""
 
 
-def classify(found: Evidence) -> Verdict:
+def classify(found: Evidence) -> FailureVerdict:
     """The class of what there is to go by; ``internal``, guessed, where no rule fits, which only happens without a phase."""
     for rule in RULES:
         if _fits(rule, found):
-            return Verdict(rule.failure_class, rule.name, rule.guess, found.said)
-    return Verdict("agent_error" if found.said else "internal", "none", True, found.said)
+            return FailureVerdict(rule.failure_class, rule.name, rule.guess, found.said)
+    return FailureVerdict("agent_error" if found.said else "internal", "none", True, found.said)
 
 
-def _fits(rule: Rule, found: Evidence) -> bool:
+def _fits(rule: FailureRule, found: Evidence) -> bool:
     if rule.types and found.type not in rule.types:
         return False
     if rule.phases and found.phase not in rule.phases:

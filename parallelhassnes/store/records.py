@@ -188,7 +188,7 @@ class Current(Record):
     """step_id → the dependency because of which it cannot start: one that ended without success."""
 
 
-class Said(Record):
+class Attribution(Record):
     """Who said something, when and why."""
 
     at: str
@@ -208,9 +208,9 @@ class Control(Record):
     priority: int | None = None
     budget: Budget | None = None
     """Instead of the table's."""
-    paused: Said | None = None
+    paused: Attribution | None = None
     """Nothing starts until it is resumed."""
-    closed: Said | None = None
+    closed: Attribution | None = None
     """Nothing starts any more: what runs ends, what waits stays undone, unless it is reopened."""
     variables: dict[str, str] | None = None
     """Variable → mark of the value that ``run`` found in its environment: attempts get that one or wait for it. None where
@@ -234,9 +234,9 @@ class Overrides(Record):
     """step_id → when; a step that has not started will not."""
     enough: dict[str, str] = {}
     """step_id → why it is not needed any more; those that were canceled by the job's own rule."""
-    approved: dict[str, Said] = {}
+    approved: dict[str, Attribution] = {}
     """step_id → who let it through its gate."""
-    rejected: dict[str, Said] = {}
+    rejected: dict[str, Attribution] = {}
     """step_id → who did not; such a step is among ``canceled``, too."""
     retries: dict[str, str] = {}
     """step_id → run_id of the attempt that was asked to be followed by another, whatever it came to."""

@@ -19,11 +19,11 @@ from parallelhassnes.plan import Plan, Preregistration
 from parallelhassnes.tables.expanders.analyses import limits as analysis_limits
 from parallelhassnes.tables.expanders.analyses import parts
 from parallelhassnes.tables.expanders.dependencies import wire
-from parallelhassnes.tables.expanders.expansion import Context, Draft, TableDefaults
+from parallelhassnes.tables.expanders.expansion import Draft, Expansion, TableDefaults
 from parallelhassnes.tables.expanders.plan_check import check_graph, finish
 from parallelhassnes.tables.expanders.steps import explicit_jobs
 from parallelhassnes.tables.expanders.task_env import check_taken
-from parallelhassnes.tables.expanders.trials import Trials
+from parallelhassnes.tables.expanders.trials import TrialExpander
 from parallelhassnes.tables.expanders.verdicts import told
 from parallelhassnes.tables.formats.datasets import download
 from parallelhassnes.tables.formats.foreign_formats import from_oddish, from_v1, recognise
@@ -73,7 +73,7 @@ def expand_document(
     if shape is None:
         raise InvalidInput(problems.found)
     check_shapes(document, problems)
-    context = Context(problems, Bases(base_dirs), defaults or TableDefaults())
+    context = Expansion(problems, Bases(base_dirs), defaults or TableDefaults())
     context.forgiving = shape == "parallelhassnes-1"
     if shape == "harbor-job":
         plan = expand_harbor_job(document, context)
@@ -103,7 +103,7 @@ def expand_document(
     return plan
 
 
-def _own(document: dict[str, Any], context: Context) -> Plan | None:
+def _own(document: dict[str, Any], context: Expansion) -> Plan | None:
     problems = context.problems
     above = {key: value for key, value in document.items() if key != "jobs"}
     check_keys(problems, "", TableHead, above, also=frozenset({"jobs"}))
@@ -119,7 +119,7 @@ def _own(document: dict[str, Any], context: Context) -> Plan | None:
     for asked in (usable.analysis, usable.sweep.analysis if usable.sweep else None):
         for key, limit in analysis_limits(parts(asked), context).items():
             limits.setdefault(key, limit)
-    trials = Trials(context)
+    trials = TrialExpander(context)
     drafts: list[Draft] = []
     if "jobs" in document:
         drafts += explicit_jobs(document["jobs"], usable, context, trials)
@@ -162,7 +162,7 @@ def _own(document: dict[str, Any], context: Context) -> Plan | None:
     )
 
 
-def _download(trials: Trials, problems: Problems) -> None:
+def _download(trials: TrialExpander, problems: Problems) -> None:
     try:
         download(list(trials.remote.values()))
     except UserError as error:

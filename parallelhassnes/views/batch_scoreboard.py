@@ -11,7 +11,7 @@ from parallelhassnes.store.records import now_text
 from parallelhassnes.views import batch_status, batch_summary
 from parallelhassnes.views.batch_status import BatchStatus, StepStatus
 from parallelhassnes.views.projection import Fold
-from parallelhassnes.views.results_matrix import Matrix, Row, column, is_unscored
+from parallelhassnes.views.results_matrix import JobRow, Matrix, column, is_unscored
 from parallelhassnes.views.running import HeartbeatWatch, attempt_path, describe
 from parallelhassnes.views.scoreboard_models import (
     BatchScoreboard,
@@ -31,7 +31,7 @@ MAX_GROUPS = 50
 @bulk
 def batch_scoreboard(
     layout: Layout, batch_id: str, watch: HeartbeatWatch | None = None, fold: Fold | None = None,
-    pick: Callable[[list[Row]], list[Row]] = list,
+    pick: Callable[[list[JobRow]], list[JobRow]] = list,
 ) -> BatchScoreboard:  # fmt: skip
     """One batch as of now; leaves the fold's cache behind where that is worth it.
 

@@ -20,7 +20,7 @@ from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import tickets
 from parallelhassnes.store.records import Control
 from parallelhassnes.views import projection
-from parallelhassnes.views.projection import Fold, Row
+from parallelhassnes.views.projection import Fold, StepRow
 from parallelhassnes.views.scoreboard_models import BatchState, Counts
 
 TROUBLE = ("failed", "lost", "needs_attention")
@@ -40,7 +40,7 @@ class StepStatus(NamedTuple):
     """One of ``STATES``."""
     reason: str = ""
     """Why it is blocked."""
-    row: Row | None = None
+    row: StepRow | None = None
     """Its newest attempt; None where there was none."""
     final: bool = False
     """Blocked for good, by a step that ended without success, unless that is retried."""
@@ -98,7 +98,7 @@ def group(steps: Iterable[StepStatus]) -> Group:
     return Group(Counts(**states), final, skipped)
 
 
-class Held(NamedTuple):
+class Hold(NamedTuple):
     """What keeps the whole batch's ready steps from starting."""
 
     canceled: bool
@@ -106,17 +106,17 @@ class Held(NamedTuple):
     """Empty where nothing does."""
 
 
-def held(layout: Layout, batch_id: str) -> Held:
+def held(layout: Layout, batch_id: str) -> Hold:
     try:
         control = atomic.read_json_or_none(layout.batch(batch_id) / batches.CONTROL) or {}
     except atomic.CorruptFile as error:
-        return Held(canceled=False, reason=f"damaged: {error}")
+        return Hold(canceled=False, reason=f"damaged: {error}")
     note = atomic.read_derived(layout.blocked / f"{batch_id}.json")
     canceled = bool(control.get("canceled"))
     reason = str(note.get("reason", ""))
     if control.get("paused") or control.get("closed"):
         reason = atomic.parse(Control, control, layout.batch(batch_id) / batches.CONTROL).hold
-    return Held(canceled, "" if canceled or reason == "canceled" else reason)
+    return Hold(canceled, "" if canceled or reason == "canceled" else reason)
 
 
 @dataclass
@@ -126,7 +126,7 @@ class BatchStatus:
     batch_dir: Path
     jobs: dict[str, list[IndexedStep]]
     fold: Fold
-    held: Held
+    held: Hold
     paused: dict[str, str] = field(default_factory=dict)
     """Queue key → why nothing of the batch starts on it; empty where something may."""
 
@@ -284,8 +284,8 @@ def _of_earlier(batch_dir: Path, document: dict[str, Any]) -> BatchStatus:
         if step.attempts:
             line = None if step.status == "succeeded" else step.summary or f"ended as {step.status}"
             name = None if step.status == "succeeded" else step.status
-            fold.put(f"{step.job_id}/{step.step_id}", Row(step.status, step.attempt, step.attempts, step.at, "", None, name, line))  # fmt: skip
-    return BatchStatus(batch_dir, jobs, fold, Held(canceled=False, reason=earlier_batches.HELD), {})
+            fold.put(f"{step.job_id}/{step.step_id}", StepRow(step.status, step.attempt, step.attempts, step.at, "", None, name, line))  # fmt: skip
+    return BatchStatus(batch_dir, jobs, fold, Hold(canceled=False, reason=earlier_batches.HELD), {})
 
 
 def read_index(batch_dir: Path) -> dict[str, list[IndexedStep]]:

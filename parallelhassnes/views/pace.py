@@ -3,9 +3,9 @@
 import time
 from typing import NamedTuple
 
-from parallelhassnes.steps.trial_data.amounts import Spent
+from parallelhassnes.steps.trial_data.amounts import UsageSum
 from parallelhassnes.store.records import TERMINAL, parse_time
-from parallelhassnes.views.projection import Fold, Row
+from parallelhassnes.views.projection import Fold, StepRow
 from parallelhassnes.views.scoreboard_models import Counts
 
 WINDOW_SEC = 600.0
@@ -43,9 +43,9 @@ def pace(fold: Fold, counts: Counts, now: float | None = None) -> Pace:
     return Pace(per_minute, left / per_minute * 60 if left else None)
 
 
-def _cost(row: Row, *, carried: bool) -> float | None:
+def _cost(row: StepRow, *, carried: bool) -> float | None:
     own = None if carried else (row.said or {}).get("cost_usd")
-    others = Spent.restored(row.others).cost_usd if row.others else None
+    others = UsageSum.restored(row.others).cost_usd if row.others else None
     return others if own is None else own + (others or 0.0)
 
 

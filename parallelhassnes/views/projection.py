@@ -24,7 +24,7 @@ from parallelhassnes import formatting
 from parallelhassnes.plan import JobSpec
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.trial_data import ended_line, facts
-from parallelhassnes.steps.trial_data.amounts import NOTHING, Spent
+from parallelhassnes.steps.trial_data.amounts import NOTHING, UsageSum
 from parallelhassnes.store import atomic, attempts, batches
 from parallelhassnes.store.evidence import ledger
 
@@ -37,7 +37,7 @@ _WORTH_WRITING = 1 << 15
 """Bytes of tail below which re-reading it is cheaper than writing the cache again."""
 
 
-class Row(NamedTuple):
+class StepRow(NamedTuple):
     """One attempted step."""
 
     status: str
@@ -57,7 +57,7 @@ class Row(NamedTuple):
     counting: str = ""
     """Which attempt that is."""
     others: list[Any] | None = None
-    """Of a trial what its other ended attempts have used, as ``Spent.stored``; None where there are none."""
+    """Of a trial what its other ended attempts have used, as ``UsageSum.stored``; None where there are none."""
     guessed: bool = False
     """The failure class is a guess."""
 
@@ -77,9 +77,9 @@ class Row(NamedTuple):
         return self.said is not None and self.said.get("result") == "scored"
 
 
-def started(before: Row | None, attempt: str, number: int, at: str, queue_key: str) -> Row:
+def started(before: StepRow | None, attempt: str, number: int, at: str, queue_key: str) -> StepRow:
     """A step of which an attempt has started."""
-    return Row(
+    return StepRow(
         "running", attempt, number, at, queue_key, None, None, None, *(before.kept if before else ())
     )  # fmt: skip
 
@@ -107,11 +107,11 @@ class Fold:
     """``job/file`` of each addition → steps in it. By file, since a crash may have its line written twice."""
     approved: list[str] = field(default_factory=list)
     """``job/step`` of steps that a person let through their gate."""
-    steps: dict[str, Row] = field(default_factory=dict)
+    steps: dict[str, StepRow] = field(default_factory=dict)
     unread: list[list[Any]] = field(default_factory=list)
     """``[job/step, attempt, status, paid]`` of ended attempts whose line, of an older version, says nothing of the report;
     ``paid`` where the attempt was not taken over from another batch."""
-    spent: Spent = NOTHING
+    spent: UsageSum = NOTHING
     """By all ended attempts that this batch has paid for."""
     tally: Counter[str] = field(default_factory=Counter)
     """Status → steps; those whose retry is due count as ``retry``."""
@@ -121,7 +121,7 @@ class Fold:
         """Steps that the batch got since it was accepted."""
         return sum(self.added.values())
 
-    def put(self, key: str, row: Row) -> None:
+    def put(self, key: str, row: StepRow) -> None:
         """Set how a step stands."""
         before = self.steps.get(key)
         if before is not None:
@@ -130,7 +130,7 @@ class Fold:
         self.steps[key] = row
 
 
-def _counted_as(row: Row) -> str:
+def _counted_as(row: StepRow) -> str:
     return row.status if row.retry_at is None else "retry"
 
 
@@ -208,8 +208,8 @@ def _from_cache(batch_dir: Path) -> Fold | None:
             stand_in=document["stand_in"], attempts=document["attempts"], last_at=document["last_at"], canceled=dict(document["canceled"]),
             approved=list(document["approved"]), carried=dict(document["carried"]),
             added=dict(document["added"]),
-            steps=dict(zip(document["steps"], map(Row._make, document["steps"].values()), strict=True)),
-            unread=list(document["unread"]), spent=Spent.restored(document["spent"]),
+            steps=dict(zip(document["steps"], map(StepRow._make, document["steps"].values()), strict=True)),
+            unread=list(document["unread"]), spent=UsageSum.restored(document["spent"]),
         )  # fmt: skip
         fold.tally.update(map(_counted_as, fold.steps.values()))
     except (atomic.CorruptFile, KeyError, TypeError, ValueError, AttributeError):
@@ -298,7 +298,7 @@ def _ended(fold: Fold, key: str, event: dict[str, Any]) -> bool:
         return False
     failure = event.get("failure") or {}
     unmet = event.get("unmet")
-    now = Row(
+    now = StepRow(
         _UNMET if unmet else event["status"], event["attempt"], number, event.get("ended_at") or event["at"],
         row.queue_key if row else "", event.get("retry_at"), failure.get("failure_class"), unmet or failure.get("line"),
         *(row.kept if row else (None, "", None)), bool(failure.get("guessed")),
@@ -366,7 +366,7 @@ def _take(fold: Fold, key: str, attempt: str, line: dict[str, Any], *, paid: boo
     other = row.said if is_newer else said
     others = row.others
     if line["kind"] == "trial" and other is not None:
-        known = Spent.restored(others) if others else NOTHING
+        known = UsageSum.restored(others) if others else NOTHING
         others = (known + facts.spent_by(facts.expanded(other))).stored()
     if is_newer:
         row = row._replace(said=said, counting=attempt)

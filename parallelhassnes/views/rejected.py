@@ -8,7 +8,7 @@ from parallelhassnes.store.layout import Layout
 ENDING = ".error.json"
 
 
-class Rejected(NamedTuple):
+class RejectedFile(NamedTuple):
     """One table."""
 
     name: str
@@ -18,7 +18,7 @@ class Rejected(NamedTuple):
     """Everything that is wrong with it, a line each."""
 
 
-def newest_rejected(layout: Layout, most: int) -> list[Rejected]:
+def newest_rejected(layout: Layout, most: int) -> list[RejectedFile]:
     """The last tables that were rejected, newest first."""
     listed = []
     for name in members.names(layout.rejected):
@@ -30,7 +30,7 @@ def newest_rejected(layout: Layout, most: int) -> list[Rejected]:
     for _, path in sorted(listed, reverse=True)[:most]:
         document = atomic.read_derived(path)
         found.append(
-            Rejected(
+            RejectedFile(
                 name=path.name.removesuffix(ENDING), at=str(document.get("rejected_at", "")),
                 errors=[str(problem.get("line", "")) for problem in document.get("errors", [])],
             )

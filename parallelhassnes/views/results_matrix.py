@@ -71,7 +71,7 @@ class CellTally:
 
 
 @dataclass(slots=True)
-class Row:
+class JobRow:
     """One job."""
 
     job_id: str
@@ -94,11 +94,11 @@ class Matrix:
     def __init__(self, steps: Iterable[StepStatus]) -> None:
         self.totals: dict[str, CellTally] = {}
         """Column → all its trials, over the jobs; columns in the table's order."""
-        rows: dict[str, Row] = {}
+        rows: dict[str, JobRow] = {}
         for step in steps:
             row = rows.get(step.job_id)
             if row is None:
-                row = rows[step.job_id] = Row(step.job_id)
+                row = rows[step.job_id] = JobRow(step.job_id)
             row.states[step.state] = row.states.get(step.state, 0) + 1
             if step.step.kind in RESULT_KINDS:
                 name, said = column(step), _scored(step)
@@ -115,7 +115,7 @@ class Matrix:
     def columns(self) -> list[str]:
         return list(self.totals)
 
-    def line(self, row: Row) -> JobLine:
+    def line(self, row: JobRow) -> JobLine:
         """The row as it is shown."""
         cells = {name: row.cells[name].cell() for name in self.totals if name in row.cells}
         counts = Counts(**row.states)

@@ -12,7 +12,7 @@ from stores import CHECKOUT, context
 
 from parallelhassnes.api.app import create_app
 from parallelhassnes.api.http.openapi import ERRORS
-from parallelhassnes.api.live.server_state import Site
+from parallelhassnes.api.live.server_state import ServerState
 from parallelhassnes.config import ApiConfig
 
 
@@ -28,7 +28,7 @@ class Place(NamedTuple):
 def document(tmp_path_factory) -> dict[str, Any]:
     root = tmp_path_factory.mktemp("document")
     context(root)
-    return create_app(Site(root, ApiConfig(), "token", ticking=False)).openapi()
+    return create_app(ServerState(root, ApiConfig(), "token", ticking=False)).openapi()
 
 
 def places(document) -> Iterator[Place]:

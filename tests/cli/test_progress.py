@@ -8,7 +8,7 @@ import pytest
 import stores
 
 from parallelhassnes.cli.output import live_progress as display
-from parallelhassnes.cli.output.live_progress import Progress
+from parallelhassnes.cli.output.live_progress import LiveProgress
 from parallelhassnes.views.watch_model import Follower
 
 
@@ -28,7 +28,7 @@ def test_plain_lines_and_the_last_word(root: Path, monkeypatch: pytest.MonkeyPat
     ctx, batch_id = batch(root)
     stream = io.StringIO()
     threads = threading.enumerate()
-    with Progress(ctx, [batch_id], stream=stream) as progress:
+    with LiveProgress(ctx, [batch_id], stream=stream) as progress:
         stores.program(root, "tick")
         stores.wait_for(lambda: (progress.update(), progress.last.over == 2)[1], "two ended steps")
         assert threading.enumerate() == threads
@@ -44,7 +44,7 @@ def test_plain_lines_and_the_last_word(root: Path, monkeypatch: pytest.MonkeyPat
 def test_it_says_nothing_when_it_is_not_enabled(root: Path) -> None:
     ctx, batch_id = batch(root)
     stream = io.StringIO()
-    with Progress(ctx, [batch_id], enabled=False, stream=stream) as progress:
+    with LiveProgress(ctx, [batch_id], enabled=False, stream=stream) as progress:
         progress.update(now=True)
     assert stream.getvalue() == ""
 

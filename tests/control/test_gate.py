@@ -7,7 +7,7 @@ from stores import context, idle, job, program, put, shell, states, table, wait_
 
 from parallelhassnes.actions import approve
 from parallelhassnes.errors import UserError
-from parallelhassnes.schedule.job_state import Book
+from parallelhassnes.schedule.job_state import JobState
 from parallelhassnes.schedule.rebuild import rebuild
 from parallelhassnes.store import atomic
 from parallelhassnes.store.evidence import ledger
@@ -101,7 +101,7 @@ def test_an_early_approval_is_kept(root):
 def test_a_crash_before_the_decision_leaves_it_undecided(built):
     """The ticket is there and the decision is not: the next pass drops the ticket, and the step can be approved."""
     ctx, batch_id = built
-    book = Book(ctx, batch_id)
+    book = JobState(ctx, batch_id)
     release = book.job("release")
     book.put_ticket(release, release.step("publish"))
     program(ctx.layout.root, "tick", "--until-idle", "--fail-on", "never")
@@ -115,7 +115,7 @@ def test_a_crash_before_the_decision_leaves_it_undecided(built):
 def test_a_crash_after_the_decision_leaves_it_decided(built):
     """What is written last is the ledger's line; without it, and without the queue, the step starts."""
     ctx, batch_id = built
-    book = Book(ctx, batch_id)
+    book = JobState(ctx, batch_id)
     word = approve.said("read it")
     book.decide_gate("release", "publish", word, approved=True)
     assert atomic.read_json(ctx.layout.job(batch_id, "release") / "overrides.json")["approved"]

@@ -6,7 +6,7 @@ from written import Left, Writer
 from parallelhassnes.store.records import parse_time
 from parallelhassnes.views import projection
 from parallelhassnes.views.pace import cost_over_time, pace
-from parallelhassnes.views.projection import Fold, Row
+from parallelhassnes.views.projection import Fold, StepRow
 from parallelhassnes.views.scoreboard_models import Counts
 
 TRIAL = {"result": "scored", "reward": 1.0, "passed": True, "cost_usd": 0.5}
@@ -15,7 +15,7 @@ TRIAL = {"result": "scored", "reward": 1.0, "passed": True, "cost_usd": 0.5}
 def fold_of(*rows: tuple[str, str, dict | None]) -> Fold:
     fold = Fold("b")
     for number, (status, at, said) in enumerate(rows):
-        fold.put(f"j/{number}", Row(status, "a", 1, at, said=said))
+        fold.put(f"j/{number}", StepRow(status, "a", 1, at, said=said))
     return fold
 
 

@@ -18,7 +18,7 @@ from parallelhassnes.report import brief, figures, page, spans, story
 from parallelhassnes.report.gather import JobVerdict, Report, gather, heat
 from parallelhassnes.results import collect
 from parallelhassnes.results.aggregate import dimension, grouped, results
-from parallelhassnes.steps.trial_data.amounts import Spent
+from parallelhassnes.steps.trial_data.amounts import UsageSum
 
 A4 = 794
 """Pixels that a sheet of paper is wide in CSS."""
@@ -235,7 +235,7 @@ def odd_reports(report: Report) -> dict[str, Report]:
     first, *_ = report.rows
     unscored = replace(first, facts=replace(first.facts, result="unscored", reward=None, rewards={}, passed=None))  # fmt: skip
     models = [f"organisation-with-a-long-name/a-model-with-a-very-long-name-preview-{day:02d}" for day in range(30)]  # fmt: skip
-    many = [replace(first, facts=replace(first.facts, agent="agent", model=model, spent=Spent(1.0, 1))) for model in models]  # fmt: skip
+    many = [replace(first, facts=replace(first.facts, agent="agent", model=model, spent=UsageSum(1.0, 1))) for model in models]  # fmt: skip
     none = alone(report, [], [])
     return {
         "none": replace(none, verdicts=(), spans=(), keys=()),

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from parallelhassnes.store.index import IndexedStep
-from parallelhassnes.views.batch_status import BatchStatus, Held
-from parallelhassnes.views.projection import Fold, Row
+from parallelhassnes.views.batch_status import BatchStatus, Hold
+from parallelhassnes.views.projection import Fold, StepRow
 
 
 def step(
@@ -14,13 +14,13 @@ def step(
 
 
 def states(
-    jobs: dict[str, list[IndexedStep]], held: Held = Held(False, ""), **rows: str
+    jobs: dict[str, list[IndexedStep]], held: Hold = Hold(False, ""), **rows: str
 ) -> dict[str, str]:
     """job/step → state, with the reason behind a colon; ``a="failed"`` stands for step ``j/a``."""
     fold = Fold("B")
     for name, status in rows.items():
         retried = status.endswith("+")
-        row = Row(
+        row = StepRow(
             status.rstrip("+"), "20261121T000000Z_x", 1, "t", "prep", "later" if retried else None
         )
         fold.put(f"j/{name}", row)
@@ -51,13 +51,13 @@ def test_a_due_retry_keeps_the_rest_alive() -> None:
 
 
 def test_cancel_of_the_batch_ends_what_had_not_started() -> None:
-    found = states(CHAIN, Held(True, ""), a="succeeded")
+    found = states(CHAIN, Hold(True, ""), a="succeeded")
     assert found == {"a": "succeeded", "b": "canceled", "c": "canceled", "end": "canceled"}
-    assert states(CHAIN, Held(True, ""), a="lost+")["a"] == "lost"
+    assert states(CHAIN, Hold(True, ""), a="lost+")["a"] == "lost"
 
 
 def test_what_is_held_is_blocked_only_where_it_could_start() -> None:
-    found = states(CHAIN, Held(False, "secret X is not set"))
+    found = states(CHAIN, Hold(False, "secret X is not set"))
     assert (found["a"], found["b"]) == ("blocked: secret X is not set", "blocked: waiting for j/a")
 
 

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from parallelhassnes.actions import budget
 from parallelhassnes.actions.exit_code import exit_code
 from parallelhassnes.api.app import create_app
-from parallelhassnes.api.live.server_state import Site
+from parallelhassnes.api.live.server_state import ServerState
 from parallelhassnes.config import ApiConfig
 from parallelhassnes.report import gather
 from parallelhassnes.report.run_summary import run_done
@@ -42,7 +42,7 @@ class Browser:
         self._ends = ExitStack()
 
     def look_at(self, ctx: Context) -> TestClient:
-        site = Site(ctx.layout.root, ApiConfig(), "none", ticking=False)
+        site = ServerState(ctx.layout.root, ApiConfig(), "none", ticking=False)
         if self.client is None:
             self.client = TestClient(create_app(site), base_url="http://127.0.0.1")
             self.client.portal = self._ends.enter_context(start_blocking_portal())

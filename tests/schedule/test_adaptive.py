@@ -5,13 +5,13 @@ from hypothesis import strategies as st
 
 from parallelhassnes.config import AdaptiveConfig, AdaptiveKey
 from parallelhassnes.schedule.rules import adaptive_limits, circuit_breaker
-from parallelhassnes.schedule.rules.adaptive_limits import Bounds
+from parallelhassnes.schedule.rules.adaptive_limits import LimitRange
 
 CONFIG = AdaptiveConfig(window_sec=60, quiet_sec=120)
 
 
 def test_it_halves_once_per_window_and_grows_by_one_after_quiet():
-    within = Bounds(1, 16)
+    within = LimitRange(1, 16)
     first = adaptive_limits.after_signal(None, 1000.0, 16, within, CONFIG)
     assert first.limit == 8
     assert adaptive_limits.after_signal(first, 1030.0, 8, within, CONFIG) is first
@@ -22,14 +22,14 @@ def test_it_halves_once_per_window_and_grows_by_one_after_quiet():
 
 
 def test_a_limit_far_above_what_runs_is_lowered_from_what_runs():
-    assert adaptive_limits.after_signal(None, 0.0, 6, Bounds(1, 1000), CONFIG).limit == 3
+    assert adaptive_limits.after_signal(None, 0.0, 6, LimitRange(1, 1000), CONFIG).limit == 3
 
 
 def test_bounds_come_from_the_key_the_limit_and_the_host():
     config = AdaptiveConfig(floor=2, keys={"a": AdaptiveKey(floor=3, ceiling=5)})
-    assert adaptive_limits.bounds(config, "a", None, 100) == Bounds(3, 5)
-    assert adaptive_limits.bounds(config, "b", 4, 100) == Bounds(2, 4)
-    assert adaptive_limits.bounds(config, "b", 1, 100) == Bounds(1, 1)
+    assert adaptive_limits.bounds(config, "a", None, 100) == LimitRange(3, 5)
+    assert adaptive_limits.bounds(config, "b", 4, 100) == LimitRange(2, 4)
+    assert adaptive_limits.bounds(config, "b", 1, 100) == LimitRange(1, 1)
     assert not adaptive_limits.is_on(AdaptiveConfig(keys={"a": AdaptiveKey(enabled=False)}), "a")
 
 
@@ -40,7 +40,7 @@ EVENTS = st.lists(
 
 @given(EVENTS, st.integers(1, 5), st.integers(1, 40))
 def test_it_stays_within_its_bounds_and_recovers(events, floor, ceiling):
-    within = Bounds(min(floor, ceiling), ceiling)
+    within = LimitRange(min(floor, ceiling), ceiling)
     known, now = None, 0.0
     for what, passed, live in events:
         now += passed
@@ -62,7 +62,7 @@ def test_it_stays_within_its_bounds_and_recovers(events, floor, ceiling):
 @given(EVENTS)
 def test_writing_the_growth_down_changes_nothing(events):
     """A pass that looks often and one that looks never see the same limit."""
-    within = Bounds(1, 30)
+    within = LimitRange(1, 30)
     seen = unseen = None
     now = 0.0
     for what, passed, live in events:

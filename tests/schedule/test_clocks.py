@@ -28,7 +28,7 @@ from parallelhassnes.admin import tokens
 from parallelhassnes.plan import Retry
 from parallelhassnes.schedule import health
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.schedule.limits.start_rate import Bucket
+from parallelhassnes.schedule.limits.start_rate import TokenBucket
 from parallelhassnes.schedule.rules import policy
 from parallelhassnes.store import clocks, locks
 from parallelhassnes.store.queue import queue_keys, tickets
@@ -213,7 +213,7 @@ def now_text_of(seconds: float) -> str:
 
 def test_a_bucket_of_starts_is_no_further_than_a_token_takes():
     now = time.time()
-    bucket = Bucket(environment="docker", tokens=0.5, at=now + AHEAD, waits=True, rate=4.0)
+    bucket = TokenBucket(environment="docker", tokens=0.5, at=now + AHEAD, waits=True, rate=4.0)
     assert bucket.next_at(now) == pytest.approx(now + 0.125)
     assert bucket.filled(now, 4.0).at == now
     assert bucket.model_copy(update={"down": "no engine"}).next_at(now) <= now + 5

@@ -68,15 +68,15 @@ def test_a_graph_that_was_run_canceled_and_retried_stands_as_a_rebuild_makes_it(
 def test_a_fan_in_asks_for_few_dependencies_at_each_end(root, monkeypatch):
     """In whichever order they end: all are asked for once, when the last has ended."""
     asked = []
-    real = job_state.Book._means
-    monkeypatch.setattr(job_state.Book, "_means", lambda self, ref: asked.append(ref) or real(self, ref))  # fmt: skip
+    real = job_state.JobState._means
+    monkeypatch.setattr(job_state.JobState, "_means", lambda self, ref: asked.append(ref) or real(self, ref))  # fmt: skip
     ctx = context(root, "concurrency = 1\ndurable = false\n")
     count = 60
     steps = [command(f"s{n}", "true") for n in range(count)]
     for refs in (range(count), reversed(range(count))):
         wanted = [f"s{n}" for n in refs]
         batch = put(ctx, table(job("j", *steps, command("last", "true", depends_on=wanted))))
-        book = job_state.Book(ctx, batch)
+        book = job_state.JobState(ctx, batch)
         spec = book.job("j")
         for number in range(count):
             step = spec.step(f"s{number}")

@@ -8,7 +8,7 @@ from stores import context, idle, job, program, put, shell, started, states, tab
 
 from parallelhassnes.admin.audit import verify
 from parallelhassnes.execute import processes
-from parallelhassnes.schedule.job_state import Book
+from parallelhassnes.schedule.job_state import JobState
 from parallelhassnes.schedule.rebuild import rebuild
 from parallelhassnes.store import attempts, currents
 from parallelhassnes.store.evidence import ledger
@@ -157,7 +157,7 @@ def test_a_settle_that_dies_half_way_is_done_again(root):
     ctx = context(root)
     batch_id = put(ctx, table(loop(root, 2)))
     drive(root, "--concurrency", "1")
-    book = Book(ctx, batch_id)
+    book = JobState(ctx, batch_id)
     judge = book.job("j").step("judge")
     assert book.current("j").get("judge").settled
     rebuild(ctx)

@@ -21,8 +21,8 @@ from stores import (
     wait_for,
 )
 
-from parallelhassnes.schedule.limits.concurrency_keys import Keys
-from parallelhassnes.schedule.limits.start_rate import Bucket
+from parallelhassnes.schedule.limits.concurrency_keys import QueueKeys
+from parallelhassnes.schedule.limits.start_rate import TokenBucket
 from parallelhassnes.schedule.rebuild import rebuild
 from parallelhassnes.schedule.rules import circuit_breaker
 from parallelhassnes.schedule.tick import tick
@@ -210,7 +210,7 @@ def test_trials_start_no_faster_than_their_environments_rate(root, scripted):
 
 
 def test_a_start_that_took_long_leaves_no_room_for_more_than_fit_in():
-    taken = Bucket(environment="e", tokens=1.0, at=0.0, rate=2.0)  # of two
+    taken = TokenBucket(environment="e", tokens=1.0, at=0.0, rate=2.0)  # of two
     first = taken.started(3.0, 2.0)
     second = first.model_copy(update={"tokens": first.tokens - 1.0}).started(3.0, 2.0)
     assert (first.tokens, second.tokens, second.next_at(3.0)) == (1.0, 0.0, 3.5)
@@ -227,9 +227,9 @@ def test_a_probe_that_has_ended_is_the_only_one_until_it_is_settled(root):
     (ticket,) = ctx.layout.ready.glob(f"*/{batch}/*/{batch}.*")
     ended = ctx.layout.ended / ticket.name
     ended.write_bytes(ticket.read_bytes())
-    assert Keys(ctx).refuses("mine", Credential(), batch)
+    assert QueueKeys(ctx).refuses("mine", Credential(), batch)
     ended.unlink()
-    assert not Keys(ctx).refuses("mine", Credential(), batch), "its batch was deleted"
+    assert not QueueKeys(ctx).refuses("mine", Credential(), batch), "its batch was deleted"
 
 
 def test_the_kinds_of_retry_pick_what_they_say(root):

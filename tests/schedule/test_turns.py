@@ -155,13 +155,13 @@ def refused(ctx, key, mark=""):
 @pytest.fixture
 def looked(monkeypatch):
     """The batches that passes of this process look at."""
-    found, look = [], order.Line._look
+    found, look = [], order.KeyLanes._look
 
     def noted(line, turn):
         found.append(turn.batch_id)
         return look(line, turn)
 
-    monkeypatch.setattr(order.Line, "_look", noted)
+    monkeypatch.setattr(order.KeyLanes, "_look", noted)
     return found
 
 

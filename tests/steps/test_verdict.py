@@ -22,7 +22,7 @@ from parallelhassnes.steps import final_report as report
 from parallelhassnes.steps.step_types import WorkerEnd
 from parallelhassnes.steps.trial_data import facts
 from parallelhassnes.steps.verdict import analysis_results, discrimination, judge, quality, versions
-from parallelhassnes.steps.verdict.analysis_results import Opinion
+from parallelhassnes.steps.verdict.analysis_results import EngineOpinion
 
 SCHEMA = json.loads(
     (Path(__file__).parents[2] / "schemas" / "verdict.schema.json").read_text(encoding="utf-8")
@@ -208,7 +208,7 @@ def trials_of(agent, *rewards, **unscored):
 
 
 def said(trial, outcome, subtype="x", confidence=0.9, engine="codex", advice="Mend it."):
-    return Opinion(
+    return EngineOpinion(
         f"{trial}.{engine}", trial, engine, attempt=f"steps/{trial}.{engine}/attempts/a", outcome=outcome,
         subtype=subtype, recommendation=advice, confidence=confidence,
     )  # fmt: skip
@@ -269,7 +269,7 @@ TABLE = [
      {}, "baselines_right", "good", None, 0.7),
     ([*RIGHT, *HARD], [said("codex.0", "bad_failure", confidence=0.4)], {}, "baselines_right", "good", None, 0.7),
     ([*RIGHT, *HARD], [said("codex.0", "unknown"), said("codex.1", "harness_error")], {}, "baselines_right", "good", None, 0.7),
-    ([*RIGHT, *HARD], [Opinion("codex.0.codex", "codex.0", "codex", missing=True)], {}, "baselines_right", "good", None, 0.7),
+    ([*RIGHT, *HARD], [EngineOpinion("codex.0.codex", "codex.0", "codex", missing=True)], {}, "baselines_right", "good", None, 0.7),
     (RIGHT, [said("oracle.0", "bad_failure"), said("nop.0", "good_failure")], {}, "baselines_right", "good", None, 0.7),
     # the worst counts, all are kept
     ([*trials_of("oracle", 0.0), *trials_of("nop", 1.0)], [], {}, "nop_passes", "broken", "pre_solved", 0.95),
@@ -313,7 +313,7 @@ def test_a_verdict_names_what_supports_it_and_repeats_no_advice():
         said("oracle.0", "bad_failure", engine="rules", advice="correct the solution or the tests"),
         said("codex.0", "bad_failure", engine="rules", advice="Name the file."),
         said("codex.1", "bad_failure", engine="rules", advice="name the  file"),
-        Opinion("codex.2.rules", "codex.2", "rules", missing=True),
+        EngineOpinion("codex.2.rules", "codex.2", "rules", missing=True),
     ])  # fmt: skip
     assert [finding["rule"] for finding in verdict["findings"]] == [
         "oracle_fails",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from parallelhassnes.tables.expanders.tasks import Wanted, tasks_in
+from parallelhassnes.tables.expanders.tasks import TaskFilter, tasks_in
 from parallelhassnes.tables.parse.located_errors import Problems
 
 from .conftest import make_task
@@ -99,7 +99,7 @@ def test_what_is_filtered_out_is_not_looked_at(tmp_path: Path) -> None:
     make_task(tmp_path / "broken", "[")
     make_task(tmp_path / "c")
     problems = Problems("t.json")
-    found = tasks_in(tmp_path, "", problems, Wanted(excluded=("bro*",), limit=1))
+    found = tasks_in(tmp_path, "", problems, TaskFilter(excluded=("bro*",), limit=1))
     assert [task.name for task in found] == ["a"]
     assert not problems
 

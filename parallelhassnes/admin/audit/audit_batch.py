@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parallelhassnes.admin.audit.audit_ledger import Lines, Written, read_lines
+from parallelhassnes.admin.audit.audit_ledger import FileRecord, Lines, read_lines
 from parallelhassnes.admin.audit.audit_models import Finding, What
 from parallelhassnes.names import run_id_of
 from parallelhassnes.steps import safe_read
@@ -286,7 +286,7 @@ class BatchAudit:
         expected = dict(self.lines.files)
         if self.lines.rules < ledger.RULES:
             for place, (number, sealed) in self.by_seal.items():
-                expected.setdefault(place, Written(sealed, sealed, number))
+                expected.setdefault(place, FileRecord(sealed, sealed, number))
         for place, written in expected.items():
             digest = ledger.content_hash(self.dir / place)
             if digest == written.sha256:

@@ -21,7 +21,7 @@ class Fault(NamedTuple):
     text: str
 
 
-class Written(NamedTuple):
+class FileRecord(NamedTuple):
     """What a file is, by its ledger."""
 
     sha256: str | None
@@ -46,7 +46,7 @@ class Lines:
     ended: dict[str, dict[str, Any]] = field(default_factory=dict)
     added: dict[str, str] = field(default_factory=dict)
     """``job_id/file`` of each addition → its hash; where a crash had it written twice the last counts."""
-    files: dict[str, Written] = field(default_factory=dict)
+    files: dict[str, FileRecord] = field(default_factory=dict)
     """Path below the ledger's folder → what stands there."""
     promised: tuple[str, ...] = ()
     """Files that the last line was about to replace: each may still be what it was before."""
@@ -148,19 +148,19 @@ def _take_in(found: Lines, number: int, document: dict[str, Any]) -> None:
     if seq == 0:
         found.first, found.rules = document, int(document.get("audit", 1))
         for place, digest in (document.get("found") or {}).items():
-            found.files[place] = Written(digest, digest, 0)
+            found.files[place] = FileRecord(digest, digest, 0)
     for place, digest in (document.get("left") or {}).items():
         known = found.files.get(place)
         if place not in found.promised or known is None or digest != known.before:
             text = f"says that {place} was left as something that it never was"
             found.faults.append(Fault(number, "ledger", text))
-        found.files[place] = Written(digest, digest, seq)
+        found.files[place] = FileRecord(digest, digest, seq)
     found.promised = ()
     run_id, event = str(document.get("run_id")), document.get("event")
     if event == WRITES:
         for place, digest in document["files"].items():
             known = found.files.get(place)
-            found.files[place] = Written(digest, known.sha256 if known else None, seq)
+            found.files[place] = FileRecord(digest, known.sha256 if known else None, seq)
         found.promised = tuple(document["files"])
     elif event == "submitted":
         found.submitted = document
@@ -177,4 +177,4 @@ def _take_in(found: Lines, number: int, document: dict[str, Any]) -> None:
         found.ended[run_id] = document
         found.seals += "seal_sha256" in document
         for name, digest in (document.get("published") or {}).items():
-            found.files[f"{document.get('job_id')}/{name}"] = Written(digest, digest, seq)
+            found.files[f"{document.get('job_id')}/{name}"] = FileRecord(digest, digest, seq)

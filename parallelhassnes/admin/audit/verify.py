@@ -33,7 +33,7 @@ _LOOKS = 4
 
 
 @dataclass
-class _Tally:
+class _ReadTally:
     """What was read of a batch."""
 
     attempts: int = 0
@@ -65,7 +65,7 @@ def verify(
     wanted = layout.batch_ids() if batch_ids is None else batch_ids
     known = Checkpoints(layout, against, signers)
     found, folders = list(known.findings), TaskFolders(strict=tasks)
-    whole = _Tally()
+    whole = _ReadTally()
     heads: dict[str, str] = {}
     with ThreadPoolExecutor(max_workers=min(8, 2 * (os.cpu_count() or 1))) as pool:
         for batch_id in wanted:
@@ -100,7 +100,7 @@ def _unreadable(found: list[Finding], batch_id: str, error: Exception) -> None:
 
 def _look(
     layout: Layout, batch_id: str, known: Checkpoints, folders: TaskFolders, pool: ThreadPoolExecutor
-) -> _Tally:  # fmt: skip
+) -> _ReadTally:  # fmt: skip
     """One batch; again where it has gone on while we looked, and something seems to be wrong."""
     for _ in range(_LOOKS):
         before = ledger.size(layout.batch(batch_id))
@@ -114,9 +114,9 @@ def _look(
 
 def _batch(
     layout: Layout, batch_id: str, known: Checkpoints, folders: TaskFolders, pool: ThreadPoolExecutor
-) -> _Tally:  # fmt: skip
+) -> _ReadTally:  # fmt: skip
     batch = BatchAudit(layout, batch_id, known.marks(batch_id))
-    done = _Tally(head=batch.lines.head)
+    done = _ReadTally(head=batch.lines.head)
     done.found += batch.records()
     done.found += known.compare(batch_id, batch.lines)
     for checked in pool.map(batch.attempt, batch.attempt_dirs(), chunksize=16):

@@ -82,7 +82,7 @@ class Failures:
         return int(left) + 1 if left > 0 else 0
 
 
-class Gatekeeper:
+class Authenticator:
     """Tells who asks, for one server."""
 
     def __init__(self, layout: Layout, *, auth: Auth) -> None:

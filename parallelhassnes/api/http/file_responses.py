@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 
-from parallelhassnes.api.http.responses import Known, KnownHere
+from parallelhassnes.api.http.responses import KnownAnswers, KnownHere
 from parallelhassnes.attempt_data.safe_open import open_below
 from parallelhassnes.attempt_data.zip_stream import zip_pieces
 
@@ -35,10 +35,10 @@ _BINARY = frozenset(
 INERT = {"Content-Security-Policy": "default-src 'none'; sandbox", "Accept-Ranges": "bytes"}
 
 
-class Wanted(NamedTuple):
+class ByteRange(NamedTuple):
     """How much of a file is asked for."""
 
-    known: Known
+    known: KnownAnswers
     range: str | None
     if_range: str | None
 
@@ -47,11 +47,11 @@ async def _wanted(
     known: KnownHere,
     range_: Annotated[str | None, Header(alias="Range", description="As `bytes=0-99`; one range.")] = None,
     if_range: Annotated[str | None, Header(description="The `ETag` that the range is of.")] = None,
-) -> Wanted:  # fmt: skip
-    return Wanted(known, range_, if_range)
+) -> ByteRange:  # fmt: skip
+    return ByteRange(known, range_, if_range)
 
 
-WantedHere = Annotated[Wanted, Depends(_wanted)]
+WantedHere = Annotated[ByteRange, Depends(_wanted)]
 
 
 def media_type(path: str) -> str:
@@ -62,7 +62,7 @@ def media_type(path: str) -> str:
     return _KINDS.get(ending, "text/plain; charset=utf-8")
 
 
-def send_file(wanted: Wanted, folder: Path, relative: str) -> Response:
+def send_file(wanted: ByteRange, folder: Path, relative: str) -> Response:
     """The file below the folder, or the range of it that was asked for.
 
     Raises:
@@ -91,7 +91,7 @@ def send_file(wanted: Wanted, folder: Path, relative: str) -> Response:
     )  # fmt: skip
 
 
-def _range(wanted: Wanted, size: int, tag: str) -> tuple[int, int] | None:
+def _range(wanted: ByteRange, size: int, tag: str) -> tuple[int, int] | None:
     """The one range that was asked for, as start and end; None for the whole.
 
     Raises:

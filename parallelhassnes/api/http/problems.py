@@ -133,7 +133,7 @@ def _line(found: Mapping[str, object]) -> ProblemLine:
     )
 
 
-class LastResort:
+class ErrorMiddleware:
     """The outermost layer: an error of ours becomes a 500 with a number, and its traceback a line of the log."""
 
     def __init__(self, app: ASGIApp) -> None:

@@ -34,7 +34,7 @@ Why = Annotated[
 ]  # fmt: skip
 
 
-class Known(NamedTuple):
+class KnownAnswers(NamedTuple):
     """The answers that the client has already, and those that it wants alone."""
 
     tags: frozenset[str]
@@ -65,17 +65,19 @@ async def _known(
     if_match: Annotated[
         str | None, Header(description="The `ETag` of the only answer that is wanted: else 412.")
     ] = None,
-) -> Known:  # fmt: skip
+) -> KnownAnswers:  # fmt: skip
     said = (if_none_match or "").split(",")
     wanted = None if if_match is None else frozenset(text.strip() for text in if_match.split(","))
-    return Known(frozenset(text.strip().removeprefix("W/") for text in said), wanted)
+    return KnownAnswers(frozenset(text.strip().removeprefix("W/") for text in said), wanted)
 
 
-KnownHere = Annotated[Known, Depends(_known)]
+KnownHere = Annotated[KnownAnswers, Depends(_known)]
 """Asked for by every route whose answer has a tag; the document says so by it."""
 
 
-def polled(known: Known, document: BaseModel, *, apart_from: Collection[str] = ("at",)) -> Response:
+def polled(
+    known: KnownAnswers, document: BaseModel, *, apart_from: Collection[str] = ("at",)
+) -> Response:
     """The document, or 304 where the client has it already.
 
     Args:
@@ -94,7 +96,7 @@ def tag_of(data: bytes) -> str:
     return f'W/"{hashlib.sha256(data).hexdigest()[:32]}"'
 
 
-def tagged(known: Known, body: bytes, tag: str, media_type: str) -> Response:
+def tagged(known: KnownAnswers, body: bytes, tag: str, media_type: str) -> Response:
     """The body under its tag, or 304."""
     headers = {"ETag": tag}
     if known.has(tag):

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from parallelhassnes.admin.tokens import may
 from parallelhassnes.api.file_watcher import Watching
-from parallelhassnes.api.http.auth import SAFE_METHODS, Gatekeeper, Who
+from parallelhassnes.api.http.auth import SAFE_METHODS, Authenticator, Who
 from parallelhassnes.api.http.problems import problem
 from parallelhassnes.api.http.proxies import Proxies
 from parallelhassnes.config import ApiConfig
@@ -40,7 +40,7 @@ _HEADERS = {
 }
 
 
-class Guard:
+class SecurityMiddleware:
     """Args:
     app: what it stands in front of.
     settings: names of the host, sizes.
@@ -49,7 +49,7 @@ class Guard:
     """
 
     def __init__(
-        self, app: ASGIApp, settings: ApiConfig, gatekeeper: Gatekeeper, watching: Watching
+        self, app: ASGIApp, settings: ApiConfig, gatekeeper: Authenticator, watching: Watching
     ) -> None:
         self.app, self.settings, self.gatekeeper, self.watching = (
             app,

@@ -42,7 +42,7 @@ OPENING = ServerSentEvent(comment="listening", sep="\n").encode()
 MISSED = ServerSentEvent("{}", event="missed", sep="\n").encode()
 
 
-class Change(NamedTuple):
+class StreamEvent(NamedTuple):
     """One event, as it goes out."""
 
     batch_id: str
@@ -51,7 +51,7 @@ class Change(NamedTuple):
     data: bytes
 
 
-class Place(NamedTuple):
+class ListenerPlace(NamedTuple):
     """Where a listener was."""
 
     at: str
@@ -59,7 +59,7 @@ class Place(NamedTuple):
     offset: int
 
 
-class Changes:
+class EventStream:
     """Args:
     layout: the store.
     """
@@ -68,7 +68,7 @@ class Changes:
         self._layout = layout
         self._offsets: dict[str, int] = {}
         """Batch → bytes of its ledger that were read."""
-        self._ring: deque[Change] = deque(maxlen=MEMORY)
+        self._ring: deque[StreamEvent] = deque(maxlen=MEMORY)
         self._count = 0
         """Events ever put into the ring."""
         self._woken = asyncio.Event()
@@ -77,7 +77,7 @@ class Changes:
         self.listeners = 0
 
     async def listen(
-        self, only: str | None, after: Place | None, *, whole: bool
+        self, only: str | None, after: ListenerPlace | None, *, whole: bool
     ) -> AsyncGenerator[bytes]:
         """The events, from now on; before them a comment, once none can be missed.
 
@@ -127,7 +127,7 @@ class Changes:
     async def _follow(self) -> None:
         while True:
             began = time.monotonic()
-            found: list[Change] = []
+            found: list[StreamEvent] = []
             try:
                 if self._ready.is_set():
                     found, self._offsets = await run_in_threadpool(self._look, self._offsets)
@@ -145,9 +145,9 @@ class Changes:
 
     # --- reading the ledgers --------------------------------------------------------------------------
 
-    def _look(self, known: dict[str, int]) -> tuple[list[Change], dict[str, int]]:
+    def _look(self, known: dict[str, int]) -> tuple[list[StreamEvent], dict[str, int]]:
         """What has come since, and what is known then."""
-        found: list[Change] = []
+        found: list[StreamEvent] = []
         sizes = self._sizes()
         for batch_id, size in sizes.items():
             before = known.get(batch_id, 0)
@@ -174,19 +174,21 @@ class Changes:
     def _is_whole(self, batch_id: str) -> bool:
         return (self._layout.batch(batch_id) / batches.META).exists()
 
-    def _lines(self, batch_id: str, offset: int) -> Iterator[tuple[Change, int]]:
+    def _lines(self, batch_id: str, offset: int) -> Iterator[tuple[StreamEvent, int]]:
         for behind, line in ledger.read(self._folder(batch_id), offset):
             yield _change(batch_id, behind, line), behind
 
-    def _part(self, batch_id: str, start: int, end: int) -> list[Change]:
+    def _part(self, batch_id: str, start: int, end: int) -> list[StreamEvent]:
         found = self._lines(batch_id, start)
         return [change for change, behind in found if behind <= end]
 
-    def _after(self, place: Place, only: str | None, known: dict[str, int]) -> list[Change]:
+    def _after(
+        self, place: ListenerPlace, only: str | None, known: dict[str, int]
+    ) -> list[StreamEvent]:
         """What came after a place, up to what is known."""
         since = datetime.fromisoformat(place.at).timestamp() - _LATE_SEC
         since_text = now_text(datetime.fromtimestamp(since, UTC))
-        found: list[Change] = []
+        found: list[StreamEvent] = []
         for batch_id in [only] if only is not None else list(known):
             folder, end = self._folder(batch_id), known.get(batch_id, 0)
             if batch_id == place.batch_id:
@@ -202,14 +204,14 @@ class Changes:
         return self._layout.runs / batch_id
 
 
-def _change(batch_id: str, offset: int, line: dict[str, Any]) -> Change:
+def _change(batch_id: str, offset: int, line: dict[str, Any]) -> StreamEvent:
     at = str(line.get("at", ""))
     data = json.dumps({"batch_id": "" if batch_id == _SYSTEM else batch_id, **line})
     event = ServerSentEvent(data, id=f"{at}@{batch_id}@{offset}", sep="\n")
-    return Change(batch_id, at, event.encode())
+    return StreamEvent(batch_id, at, event.encode())
 
 
-def place_of(event_id: str) -> Place:
+def place_of(event_id: str) -> ListenerPlace:
     """Where an event was.
 
     Raises:
@@ -220,7 +222,7 @@ def place_of(event_id: str) -> Place:
     with contextlib.suppress(ValueError):
         datetime.fromisoformat(at)
         if is_safe_id(batch_id) and offset.isdecimal() and len(offset) < 16:
-            return Place(at, batch_id, int(offset))
+            return ListenerPlace(at, batch_id, int(offset))
     raise HTTPException(400, "Last-Event-ID is not that of an event of this stream")
 
 

@@ -15,7 +15,7 @@ from fastapi import Depends, Request
 
 from parallelhassnes.admin.init import ensure
 from parallelhassnes.api.file_watcher import Watching
-from parallelhassnes.api.live.event_stream import Changes
+from parallelhassnes.api.live.event_stream import EventStream
 from parallelhassnes.api.live.tick_process import Ticker
 from parallelhassnes.config import ApiConfig, Auth
 from parallelhassnes.errors import UnknownId
@@ -32,7 +32,7 @@ _KEPT_ATTEMPTS = 10_000
 _FRESH_SEC = 0.5
 
 
-class Site:
+class ServerState:
     """Args:
     root: the folder with ``runs/``.
     settings: the ``[api]`` section, with what the command line said over it.
@@ -54,7 +54,7 @@ class Site:
         self.loop: asyncio.AbstractEventLoop | None = None
         """Of the server, once it runs."""
         self.watching = Watching()
-        self.changes = Changes(opened.layout)
+        self.changes = EventStream(opened.layout)
         self._looking, self._one_look = threading.Lock(), threading.Lock()
         self._heartbeats = HeartbeatWatch()
         self._board: tuple[float, SystemScoreboard] | None = None
@@ -138,10 +138,10 @@ class Site:
             self.ticker.poke()
 
 
-def site_of(request: Request) -> Site:
+def site_of(request: Request) -> ServerState:
     found = request.app.state.site
-    assert isinstance(found, Site)  # noqa: S101 - create_app puts it there
+    assert isinstance(found, ServerState)  # noqa: S101 - create_app puts it there
     return found
 
 
-SiteHere = Annotated[Site, Depends(site_of)]
+SiteHere = Annotated[ServerState, Depends(site_of)]

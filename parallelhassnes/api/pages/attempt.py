@@ -15,7 +15,7 @@ from parallelhassnes.attempt_data.reproduce import commands
 from parallelhassnes.attempt_data.trajectory import read_trajectory
 from parallelhassnes.errors import UnknownId
 from parallelhassnes.refs import Found, resolve
-from parallelhassnes.results.attempt_analyses import Said, analyses_of
+from parallelhassnes.results.attempt_analyses import AnalysisSaid, analyses_of
 from parallelhassnes.store import attempts
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.views.explain import explain
@@ -32,7 +32,7 @@ NAMES: dict[Part, str] = {
 TRAJECTORY = "trial/agent/trajectory.json"
 
 
-class Tab(NamedTuple):
+class AttemptTab(NamedTuple):
     """One part of the page."""
 
     part: Part
@@ -101,14 +101,14 @@ def _why(site: SiteHere, found: Found) -> list[str]:
     return explain(site.context(), "/".join(found.parts[:3])).steps[0].why
 
 
-def _tabs(document: ShowDocument, address: str, said_of_it: list[Said]) -> list[Tab]:
+def _tabs(document: ShowDocument, address: str, said_of_it: list[AnalysisSaid]) -> list[AttemptTab]:
     files = {line.path for line in document.files}
     there: dict[Part, bool] = {
         "log": True, "report": document.report is not None, "trajectory": TRAJECTORY in files,
         "analysis": bool(said_of_it), "files": True, "ledger": True,
     }  # fmt: skip
     return [
-        Tab(part, name, address + query(part=part if part != "log" else ""))
+        AttemptTab(part, name, address + query(part=part if part != "log" else ""))
         for part, name in NAMES.items()
         if there[part]
     ]

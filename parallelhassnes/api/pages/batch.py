@@ -26,7 +26,7 @@ from parallelhassnes.views import pace, projection
 from parallelhassnes.views.batch_scoreboard import batch_scoreboard
 from parallelhassnes.views.history import operators_words
 from parallelhassnes.views.projection import Fold
-from parallelhassnes.views.results_matrix import Row
+from parallelhassnes.views.results_matrix import JobRow
 from parallelhassnes.views.running import HeartbeatWatch
 from parallelhassnes.views.scoreboard_models import BatchScoreboard, FailedStep
 
@@ -109,7 +109,7 @@ class _Chosen:
         self.pages = self.found = 0
         self._q, self._trouble = q, trouble
 
-    def __call__(self, rows: list[Row]) -> list[Row]:
+    def __call__(self, rows: list[JobRow]) -> list[JobRow]:
         rows = [
             row
             for row in rows

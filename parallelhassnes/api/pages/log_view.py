@@ -22,7 +22,7 @@ from parallelhassnes.store import attempts
 router = APIRouter(route_class=PageRoute)
 
 
-class View(NamedTuple):
+class ShownWindow(NamedTuple):
     """A window of one file, ready to be shown."""
 
     file: str
@@ -48,7 +48,7 @@ class View(NamedTuple):
 
 def view(
     attempt_dir: Path, file: str, *, at: int | None = None, before: int | None = None, line: int = 0, number: int = 0
-) -> View:  # fmt: skip
+) -> ShownWindow:  # fmt: skip
     """A window of a file of an attempt: from byte ``at``, up to byte ``before``, around ``line``, or else its end.
 
     Raises:
@@ -66,7 +66,7 @@ def view(
             window = log_window.at_line(stream, line, whole=ended)
         else:
             window = log_window.at_end(stream, whole=ended)
-    return View(file, window, ended, line)
+    return ShownWindow(file, window, ended, line)
 
 
 def attempt_of(site: SiteHere, batch: str, job: str, step: str, attempt: str) -> Found:

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from parallelhassnes.admin.sessions import LASTS_SEC
-from parallelhassnes.api.http.auth import Gatekeeper
+from parallelhassnes.api.http.auth import Authenticator
 from parallelhassnes.api.live.server_state import site_of
 from parallelhassnes.api.pages.render import page
 
@@ -32,7 +32,7 @@ def log_in(
     next_page: Annotated[str, Form(alias="next", max_length=2000)] = "/",
 ) -> Response:
     """Set the cookie and go to the page that was asked for; ask again where it is no valid one."""
-    gatekeeper: Gatekeeper = request.app.state.gatekeeper
+    gatekeeper: Authenticator = request.app.state.gatekeeper
     client = request.client.host if request.client else ""
     try:
         session = gatekeeper.log_in(token.strip(), client)
@@ -51,7 +51,7 @@ def log_in(
 @router.post("/logout")
 def log_out(request: Request) -> Response:
     """End the session, on the server's side too, and forget the cookie."""
-    gatekeeper: Gatekeeper = request.app.state.gatekeeper
+    gatekeeper: Authenticator = request.app.state.gatekeeper
     gatekeeper.log_out(request.headers.get("cookie", ""))
     answer = RedirectResponse("/login", 303)
     answer.delete_cookie(gatekeeper.cookie, path=_path(request))

@@ -30,7 +30,7 @@ router = APIRouter(route_class=PageRoute)
 MOST_BATCHES = 50
 
 
-class Said(NamedTuple):
+class FormInput(NamedTuple):
     """What a form says."""
 
     target: str
@@ -89,7 +89,8 @@ def say(
         near = nearest(word, _ACTS)
         raise UserError(f"there is no word {word}", fix=f"did you mean {near}?" if near else "")
     came = act(
-        site.context(), Said(target, reason, _number(number), only, _amount(usd), _number(tokens))
+        site.context(),
+        FormInput(target, reason, _number(number), only, _amount(usd), _number(tokens)),
     )
     return RedirectResponse(
         action_list.address(own_page(back), came.word or word, came.target, came.touched, was), 303
@@ -114,34 +115,36 @@ def _amount(text: str) -> float | None:
         raise UserError(f"{text} is not an amount", fix="give USD, as 12.50") from None
 
 
-def _held(act: Callable[[Context, str, str], pause_resume.Held]) -> Callable[[Context, Said], Came]:
-    def done(ctx: Context, form: Said) -> Came:
+def _held(
+    act: Callable[[Context, str, str], pause_resume.Held],
+) -> Callable[[Context, FormInput], Came]:
+    def done(ctx: Context, form: FormInput) -> Came:
         act(ctx, form.target, form.reason)
         return Came(form.target)
 
     return done
 
 
-def _limit(ctx: Context, form: Said) -> Came:
+def _limit(ctx: Context, form: FormInput) -> Came:
     if form.number is not None and form.number < 1:
         raise UserError("a limit is at least 1", fix="pause the key to start nothing on it")
     pause_resume.limit(ctx, form.target, form.number, form.reason)
     return Came(form.target)
 
 
-def _priority(ctx: Context, form: Said) -> Came:
+def _priority(ctx: Context, form: FormInput) -> Came:
     pause_resume.priority(ctx, form.target, form.number or 0, form.reason)
     return Came(form.target)
 
 
-def _budget(ctx: Context, form: Said) -> Came:
+def _budget(ctx: Context, form: FormInput) -> Came:
     batch_id = resolve(ctx.layout, form.target).batch_id
     budget.change(ctx, batch_id, usd=form.usd, tokens=form.tokens, reason=form.reason)
     return Came(batch_id)
 
 
-def _shared_budget(scope: budget.Scope) -> Callable[[Context, Said], Came]:
-    def done(ctx: Context, form: Said) -> Came:
+def _shared_budget(scope: budget.Scope) -> Callable[[Context, FormInput], Came]:
+    def done(ctx: Context, form: FormInput) -> Came:
         line = budget.change_shared(
             ctx, scope, form.target, usd=form.usd, tokens=form.tokens, reason=form.reason
         )
@@ -150,23 +153,23 @@ def _shared_budget(scope: budget.Scope) -> Callable[[Context, Said], Came]:
     return done
 
 
-def _approve(ctx: Context, form: Said) -> Came:
+def _approve(ctx: Context, form: FormInput) -> Came:
     done = approve.approve(ctx, form.target, form.reason)
     return Came(done.target, len(done.steps))
 
 
-def _reject(ctx: Context, form: Said) -> Came:
+def _reject(ctx: Context, form: FormInput) -> Came:
     done = approve.reject(ctx, form.target, form.reason)
     return Came(done.target, len(done.steps))
 
 
-def _cancel(ctx: Context, form: Said) -> Came:
+def _cancel(ctx: Context, form: FormInput) -> Came:
     done = operations.cancel(ctx, _target(ctx, form.target), form.reason)
     word = "cancel" if done.changed else "nothing"
     return Came(done.target, len(done.attempts) + len(done.steps), word)
 
 
-def _retry(ctx: Context, form: Said) -> Came:
+def _retry(ctx: Context, form: FormInput) -> Came:
     done = operations.retry(ctx, _target(ctx, form.target), _only(form.only), form.reason)
     return Came(done.target, len(done.steps))
 
@@ -189,7 +192,7 @@ def _target(ctx: Context, text: str) -> Target:
     return Target(batch_id=found.batch_id, job_id=found.job_id, step_id=found.step_id)
 
 
-_ACTS: dict[str, Callable[[Context, Said], Came]] = {
+_ACTS: dict[str, Callable[[Context, FormInput], Came]] = {
     "pause": _held(pause_resume.pause), "resume": _held(pause_resume.resume), "close": _held(pause_resume.close),
     "reopen": _held(pause_resume.reopen), "drain": _held(pause_resume.drain), "undrain": _held(pause_resume.undrain),
     "limit": _limit, "priority": _priority, "cancel": _cancel, "retry": _retry,

@@ -13,7 +13,7 @@ from parallelhassnes.actions.cancel_retry import Operated, Target
 from parallelhassnes.api.http.auth import needs
 from parallelhassnes.api.http.file_responses import WantedHere, send_file, send_zip
 from parallelhassnes.api.http.responses import Id, KnownHere, Reason, polled, tag_of, tagged
-from parallelhassnes.api.live.server_state import Site, SiteHere
+from parallelhassnes.api.live.server_state import ServerState, SiteHere
 from parallelhassnes.attempt_data.follow_logs import Logs
 from parallelhassnes.errors import UserError
 from parallelhassnes.store import atomic, attempts
@@ -168,5 +168,5 @@ def cancel(site: SiteHere, attempt: Id, reason: Reason = "") -> Operated:
     return cancel_retry.cancel(site.context(), target, reason)
 
 
-def _folder(site: Site, text: str) -> Path:
+def _folder(site: ServerState, text: str) -> Path:
     return site.attempt(text).folder(site.layout)

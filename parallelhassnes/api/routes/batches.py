@@ -27,7 +27,7 @@ from parallelhassnes.api.http.responses import (
     page,
     polled,
 )
-from parallelhassnes.api.live.server_state import Site, SiteHere
+from parallelhassnes.api.live.server_state import ServerState, SiteHere
 from parallelhassnes.refs import resolve
 from parallelhassnes.store import batches
 from parallelhassnes.views import explain as explaining
@@ -111,7 +111,7 @@ async def submit_table(
     return await run_in_threadpool(lambda: _submit(site, data, source, again=again))
 
 
-def _submit(site: Site, data: bytes, name: str, *, again: bool) -> BatchMade:
+def _submit(site: ServerState, data: bytes, name: str, *, again: bool) -> BatchMade:
     done = submit(site.context(), data, name=name, folders=[site.layout.root], again=again)
     meta = batches.read_batch(site.layout.batch(done.batch_id))
     return BatchMade(**dict(done), accepted_job_ids=list(meta.job_ids))
@@ -287,7 +287,7 @@ def set_budget(site: SiteHere, batch: Id, wanted: Annotated[BudgetWanted, Body()
     )
 
 
-def batch_id(site: Site, text: str) -> str:
+def batch_id(site: ServerState, text: str) -> str:
     """The batch that an id names, or that has what it names.
 
     Raises:

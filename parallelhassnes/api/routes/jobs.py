@@ -23,7 +23,7 @@ from parallelhassnes.api.http.responses import (
     tag_of,
     tagged,
 )
-from parallelhassnes.api.live.server_state import Site, SiteHere
+from parallelhassnes.api.live.server_state import ServerState, SiteHere
 from parallelhassnes.api.routes.batches import Which, batch_id
 from parallelhassnes.refs import Found, resolve
 from parallelhassnes.store import atomic, currents
@@ -200,7 +200,7 @@ def reject_step(site: SiteHere, batch: Id, job: Id, step: Id, reason: Why) -> De
     return approve.reject(site.context(), str(place(site, batch, job, step)), reason)
 
 
-def place(site: Site, *parts: str) -> Found:
+def place(site: ServerState, *parts: str) -> Found:
     """What the parts of an address name.
 
     Raises:

@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 from starlette.responses import Response
 
 from parallelhassnes.api.http.auth import needs
-from parallelhassnes.api.live.server_state import Site, SiteHere
+from parallelhassnes.api.live.server_state import ServerState, SiteHere
 from parallelhassnes.views.scoreboard_models import SystemScoreboard
 
 router = APIRouter(tags=["metrics"], dependencies=[Depends(needs("read"))])
@@ -30,7 +30,7 @@ def metrics(site: SiteHere) -> Response:
 
 
 class _Store(Collector):
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: ServerState) -> None:
         self._site = site
 
     def collect(self) -> Iterator[Metric]:

@@ -21,7 +21,7 @@ from starlette.types import Message, Receive, Scope, Send
 from parallelhassnes.api.http.auth import needs
 from parallelhassnes.api.http.responses import Id
 from parallelhassnes.api.live.event_stream import place_of
-from parallelhassnes.api.live.server_state import Site, SiteHere
+from parallelhassnes.api.live.server_state import ServerState, SiteHere
 from parallelhassnes.api.routes.batches import batch_id
 from parallelhassnes.attempt_data.follow_logs import Logs, LogText
 from parallelhassnes.errors import UnknownId
@@ -107,7 +107,7 @@ def _places(event_id: str) -> dict[str, int]:
 
 
 async def _log_events(
-    site: Site, found: Found, logs: Logs, file: str | None
+    site: ServerState, found: Found, logs: Logs, file: str | None
 ) -> AsyncIterator[ServerSentEvent]:
     try:
         async for piece in follow_logs(site, found, logs, file):
@@ -119,7 +119,7 @@ async def _log_events(
 
 
 async def follow_logs(
-    site: Site, found: Found, logs: Logs, file: str | None
+    site: ServerState, found: Found, logs: Logs, file: str | None
 ) -> AsyncIterator[LogText]:
     """What the logs have got and get, until the attempt is sealed.
 

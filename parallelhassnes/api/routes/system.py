@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from parallelhassnes import __version__
 from parallelhassnes.api.http.auth import needs
-from parallelhassnes.api.live.server_state import Site, SiteHere
+from parallelhassnes.api.live.server_state import ServerState, SiteHere
 from parallelhassnes.api.live.tick_process import Unanswered
 from parallelhassnes.schedule import health as schedule_health
 
@@ -38,7 +38,7 @@ class IngestedTable(BaseModel):
     problems: list[str]
 
 
-class Ticked(BaseModel):
+class TickAnswer(BaseModel):
     """What a tick did."""
 
     ok: bool = True
@@ -85,12 +85,12 @@ async def tick(
     concurrency: Annotated[
         int | None, Query(ge=1, le=10_000, description="Live attempts on this host at most, for what is started by it.")
     ] = None,
-) -> Ticked:  # fmt: skip
+) -> TickAnswer:  # fmt: skip
     """Ingest tables, end what died, start what may start; waits for no attempt."""
-    return Ticked(**await tick_now(site, concurrency))
+    return TickAnswer(**await tick_now(site, concurrency))
 
 
-async def tick_now(site: Site, concurrency: int | None) -> dict[str, Any]:
+async def tick_now(site: ServerState, concurrency: int | None) -> dict[str, Any]:
     """What the ticking process says that it did.
 
     Raises:

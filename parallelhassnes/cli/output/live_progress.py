@@ -30,7 +30,7 @@ SUMMARY_SEC = 30.0
 MOST_KEYS = 6
 
 
-class Progress:
+class LiveProgress:
     """``with Progress(ctx, batch_ids) as progress: while …: progress.update()``.
 
     Args:

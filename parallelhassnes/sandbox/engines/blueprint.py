@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol, Self
 from parallelhassnes.sandbox.engines import kernel
 from parallelhassnes.sandbox.engines.spaces import Spaces
 from parallelhassnes.sandbox.engines.trigger import Trigger
-from parallelhassnes.sandbox.root_layout import MEMORY_SIZE, Mount, Place, make
+from parallelhassnes.sandbox.root_layout import MEMORY_SIZE, EmptyPlace, Mount, make
 
 HOSTNAME = "sandbox"
 # What root in a sandbox keeps, over what belongs to the sandbox. Not in it: SYS_ADMIN (mounts, so read-only stays
@@ -38,7 +38,7 @@ class Blueprint(NamedTuple):
 
     in_memory: Sequence[str] = ()
     """Folders of the sandbox that are made in memory, and what is made in them, in order."""
-    places: Sequence[Place] = ()
+    places: Sequence[EmptyPlace] = ()
     unreachable: Sequence[bytes] = ()
     """Addresses that nothing is sent to, where the network is the sandbox's own."""
     trigger: Trigger | None = None
@@ -71,7 +71,7 @@ class Blueprint(NamedTuple):
 
 
 @dataclass
-class Launch:
+class SandboxLaunch:
     """How to start a process that becomes the first of a sandbox."""
 
     argv: Sequence[str]
@@ -100,7 +100,7 @@ class Engine(Protocol):
     def programs(self) -> tuple[str, ...]:
         """What must be installed."""
 
-    def launch(self, blueprint: Blueprint) -> Launch:
+    def launch(self, blueprint: Blueprint) -> SandboxLaunch:
         """How the sandbox is made and the keeper started in it."""
 
 

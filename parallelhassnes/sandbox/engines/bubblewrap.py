@@ -9,7 +9,7 @@ from parallelhassnes.sandbox.engines.blueprint import (
     PROC_MASKED,
     PROC_READ_ONLY,
     Blueprint,
-    Launch,
+    SandboxLaunch,
     proc_entries,
 )
 from parallelhassnes.sandbox.keeper import KEEPER
@@ -25,7 +25,7 @@ class Bubblewrap:
     name = "bubblewrap"
     programs = ("bwrap", "nsenter", "setpriv", "bash")
 
-    def launch(self, blueprint: Blueprint) -> Launch:
+    def launch(self, blueprint: Blueprint) -> SandboxLaunch:
         user, owner = blueprint.spaces.user, blueprint.spaces.owner
         handles = [] if owner is None else [user]
         own: list[int] = []
@@ -72,7 +72,7 @@ class Bubblewrap:
             if blueprint.trigger is not None:
                 blueprint.trigger.install()
 
-        return Launch([*argv, *KEEPER], prepare, [*handles, *own], own)
+        return SandboxLaunch([*argv, *KEEPER], prepare, [*handles, *own], own)
 
 
 def _file(content: bytes) -> int:

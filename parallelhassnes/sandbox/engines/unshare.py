@@ -18,7 +18,7 @@ from parallelhassnes.sandbox.engines.blueprint import (
     PROC_MASKED,
     PROC_READ_ONLY,
     Blueprint,
-    Launch,
+    SandboxLaunch,
     proc_entries,
 )
 from parallelhassnes.sandbox.engines.spaces import Spaces
@@ -44,7 +44,7 @@ class Unshare:
     name = "unshare"
     programs = ("bash",)
 
-    def launch(self, blueprint: Blueprint) -> Launch:
+    def launch(self, blueprint: Blueprint) -> SandboxLaunch:
         program = seccomp.program()
         kept_in = kernel.can_keep_in()
         masked, read_only = proc_entries(PROC_MASKED), proc_entries(PROC_READ_ONLY)
@@ -66,7 +66,7 @@ class Unshare:
             kernel.pivot_here()
             confine(blueprint.spaces, CAPABILITIES, program, blueprint.trigger, kept_in=kept_in)
 
-        return Launch(KEEPER, prepare)
+        return SandboxLaunch(KEEPER, prepare)
 
 
 def confine(

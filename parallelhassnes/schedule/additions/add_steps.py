@@ -9,7 +9,7 @@ from pathlib import Path
 from parallelhassnes.plan import Addition, JobSpec, StepSpec
 from parallelhassnes.schedule import quarantine
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.schedule.job_state import Book
+from parallelhassnes.schedule.job_state import JobState
 from parallelhassnes.store import additions, attempts, batches, index, members
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.records import now_text
@@ -75,7 +75,7 @@ def trials(steps: Iterable[StepSpec]) -> dict[str, int]:
 
 
 def _complete(ctx: Context, batch_id: str) -> None:
-    book = Book(ctx, batch_id)
+    book = JobState(ctx, batch_id)
     jobs = [batches.read_job(path) for path in batches.job_dirs(ctx.layout, batch_id)]
     index.write(book.batch_dir, jobs)
     for job in tell(book.batch_dir, jobs):

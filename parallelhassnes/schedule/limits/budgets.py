@@ -20,7 +20,7 @@ from parallelhassnes.config import Budget
 from parallelhassnes.errors import UserError
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.steps.trial_data import ended_line
-from parallelhassnes.steps.trial_data.amounts import NOTHING, Spent
+from parallelhassnes.steps.trial_data.amounts import NOTHING, UsageSum
 from parallelhassnes.store import atomic, batches, members
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.queue import raised_budgets, tickets
@@ -31,7 +31,7 @@ VERSION = 2
 FIRST_WAVE = 4
 
 
-def exceeded(spent: Spent, budget: Budget, live: int) -> str | None:
+def exceeded(spent: UsageSum, budget: Budget, live: int) -> str | None:
     """Which part of the budget is used up, the reserve for ``live`` attempts included; None where none is."""
     usd, tokens = spent.cost_usd or 0.0, spent.whole_tokens
     mean_usd = usd / spent.cost_known if spent.cost_known else 0.0
@@ -49,19 +49,19 @@ def exceeded(spent: Spent, budget: Budget, live: int) -> str | None:
 
 
 @dataclass
-class Account:
+class BatchSpending:
     """What one batch has spent, by queue key."""
 
     offset: int = 0
     experiment: str = ""
-    by_key: dict[str, Spent] = field(default_factory=dict)
+    by_key: dict[str, UsageSum] = field(default_factory=dict)
 
 
-type Accounts = dict[str, Account]
+type Accounts = dict[str, BatchSpending]
 """Batch → its account."""
 
 
-class Purse:
+class BudgetGuard:
     """The budgets in force in one pass, each looked at when somebody asks for its batch."""
 
     def __init__(self, ctx: Context) -> None:
@@ -167,7 +167,7 @@ def accounts(ctx: Context, batch_ids: Iterable[str] | None = None) -> Accounts:
     return {batch_id: known[batch_id] for batch_id in wanted if batch_id in known}
 
 
-def spent_on(accounts: Accounts, key: str | None = None, experiment: str | None = None) -> Spent:
+def spent_on(accounts: Accounts, key: str | None = None, experiment: str | None = None) -> UsageSum:
     """What was spent on a queue key, or by the batches of an experiment; without either all of it."""
     total = NOTHING
     for account in accounts.values():
@@ -201,13 +201,13 @@ def _take_in(ctx: Context, accounts: Accounts, batch_ids: list[str]) -> bool:
             account = accounts.get(batch_id)
             if account is None:
                 experiment = batches.read_batch(ctx.layout.batch(batch_id)).experiment
-                account = accounts[batch_id] = Account(experiment=experiment)
+                account = accounts[batch_id] = BatchSpending(experiment=experiment)
             if ledger.size(ctx.layout.batch(batch_id)) > account.offset:
                 changed = _advance(account, ctx, batch_id) or changed
     return changed
 
 
-def _advance(account: Account, ctx: Context, batch_id: str) -> bool:
+def _advance(account: BatchSpending, ctx: Context, batch_id: str) -> bool:
     before = account.offset
     for offset, event in ledger.read(ctx.layout.batch(batch_id), before):
         account.offset = offset
@@ -223,8 +223,8 @@ def _load(ctx: Context) -> Accounts:
         if document.get("schema_version") != VERSION:
             return {}
         return {
-            batch_id: Account(
-                offset, experiment, {key: Spent.restored(sums) for key, sums in by_key.items()}
+            batch_id: BatchSpending(
+                offset, experiment, {key: UsageSum.restored(sums) for key, sums in by_key.items()}
             )
             for batch_id, (offset, experiment, by_key) in document["batches"].items()
         }

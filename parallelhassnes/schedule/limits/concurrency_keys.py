@@ -1,6 +1,6 @@
 """The queue keys: the limit in force of each, what ended attempts make of them, and what they let start.
 
-``effective_limit`` is the one place that derives a limit: passes start by it, every view shows it. ``Keys`` is the state
+``effective_limit`` is the one place that derives a limit: passes start by it, every view shows it. ``QueueKeys`` is the state
 in one pass, under ``tick.lock``.
 """
 
@@ -129,7 +129,7 @@ def _closed(config: Config, states: Mapping[str, KeyState]) -> dict[str, str]:
     }
 
 
-class Keys:
+class QueueKeys:
     """The states of queue keys, each read once and written when it changes."""
 
     def __init__(self, ctx: Context) -> None:
@@ -220,7 +220,7 @@ class Keys:
     def _live(self, queue_key: str) -> int:
         return len(members.names(self.ctx.layout.running / key_dir(queue_key)))
 
-    def _bounds(self, queue_key: str, explicit: int | None) -> adaptive_limits.Bounds:
+    def _bounds(self, queue_key: str, explicit: int | None) -> adaptive_limits.LimitRange:
         ctx = self.ctx
         return adaptive_limits.bounds(ctx.config.adaptive, queue_key, explicit, ctx.concurrency)
 

@@ -13,7 +13,7 @@ from parallelhassnes.store import batches, locks
 from parallelhassnes.store.queue import tickets
 
 
-class Folders:
+class ExclusiveDirs:
     """The folders that are taken, as one pass sees them."""
 
     MOST_LOOKS = 64

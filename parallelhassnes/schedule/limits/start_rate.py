@@ -30,7 +30,7 @@ _LOOK_SEC = 5.0
 """An engine that did not answer is asked again so often."""
 
 
-class Bucket(Record):
+class TokenBucket(Record):
     """What is left of an environment's starts."""
 
     environment: str
@@ -44,12 +44,12 @@ class Bucket(Record):
     rate: float
     """Tokens per second; as many fit in."""
 
-    def filled(self, now: float, rate: float) -> "Bucket":
+    def filled(self, now: float, rate: float) -> "TokenBucket":
         most = max(1.0, rate)
         tokens = min(most, self.tokens + max(0.0, now - self.at) * rate)
         return self.model_copy(update={"tokens": tokens, "at": now, "rate": rate})
 
-    def started(self, now: float, rate: float) -> "Bucket":
+    def started(self, now: float, rate: float) -> "TokenBucket":
         """As it is once the start has been made that a token was taken for; getting there may have taken long.
 
         The start counts from now on: what has come in meanwhile does not fit in beside the token.
@@ -63,7 +63,7 @@ class Bucket(Record):
         return clocks.latest(self.at + most, now, most)
 
 
-class Place(NamedTuple):
+class StartPlace(NamedTuple):
     """Where a trial starts."""
 
     environment: str
@@ -71,16 +71,16 @@ class Place(NamedTuple):
     """It needs the Docker engine that this process would use; not one that its step names."""
 
 
-class Starts:
+class StartRates:
     """The buckets in one pass."""
 
     def __init__(self, ctx: Context) -> None:
         self.ctx = ctx
-        self._now: dict[str, Bucket] = {}
+        self._now: dict[str, TokenBucket] = {}
         self._engine: str | None = None
         """Why Docker's engine does not answer; None where nobody has asked yet."""
 
-    def place(self, ticket_path: Path) -> Place | None:
+    def place(self, ticket_path: Path) -> StartPlace | None:
         """Where the step of this ticket starts; None where nothing is asked or counted there."""
         if not ticket_path.name.endswith(".trial"):
             return None
@@ -92,7 +92,7 @@ class Starts:
         name = environment_of(step.spec.get("config") or {})
         needs_engine = name == _DOCKER and not docker_engine.NAMED_BY & step.env.keys()
         return (
-            Place(name, needs_engine)
+            StartPlace(name, needs_engine)
             if needs_engine or name in self.ctx.config.start_rate
             else None
         )
@@ -100,7 +100,7 @@ class Starts:
     def _rate(self, environment: str) -> float:
         return self.ctx.config.start_rate.get(environment, _NO_RATE)
 
-    def take(self, place: Place) -> bool:
+    def take(self, place: StartPlace) -> bool:
         """Take a token; False where there is none yet or the engine does not answer, which is noted."""
         bucket = self._bucket(place.environment)
         down = self._down() if place.needs_engine else ""
@@ -116,12 +116,12 @@ class Starts:
                 self._engine = docker_engine.trouble(self.ctx.secrets()) or ""
         return self._engine
 
-    def started(self, place: Place) -> None:
+    def started(self, place: StartPlace) -> None:
         """Take in that the start was made that a token was taken for."""
         name = place.environment
         self._now[name] = self._now[name].started(time.time(), self._rate(name))
 
-    def give_back(self, place: Place) -> None:
+    def give_back(self, place: StartPlace) -> None:
         """A token that was taken for a step that did not start."""
         bucket = self._now[place.environment]
         self._now[place.environment] = bucket.model_copy(update={"tokens": bucket.tokens + 1.0})
@@ -140,16 +140,16 @@ class Starts:
                 with members.apart(path):
                     atomic.write_json(path, dump(quiet), durable=False)
 
-    def _bucket(self, environment: str) -> Bucket:
+    def _bucket(self, environment: str) -> TokenBucket:
         if environment not in self._now:
             rate, now = self._rate(environment), time.time()
-            fresh = Bucket(environment=environment, tokens=max(1.0, rate), at=now, rate=rate)
+            fresh = TokenBucket(environment=environment, tokens=max(1.0, rate), at=now, rate=rate)
             filled = (_known(_path(self.ctx.layout, environment)) or fresh).filled(now, rate)
             self._now[environment] = filled.model_copy(update={"waits": False, "down": ""})
         return self._now[environment]
 
 
-def waiting(layout: Layout) -> list[Bucket]:
+def waiting(layout: Layout) -> list[TokenBucket]:
     """The buckets that a ready step waits for."""
     paths = atomic.json_files(f"{layout.system}/starts")
     found = [bucket for path in paths if (bucket := _known(path)) is not None]
@@ -165,10 +165,10 @@ def held(layout: Layout) -> list[str]:
     ]
 
 
-def _known(path: Path | str) -> Bucket | None:
+def _known(path: Path | str) -> TokenBucket | None:
     """The bucket in a file; None where there is none, or one that is torn: it is full again then."""
     with members.apart(path, lambda _: None):
-        return atomic.read_record(Bucket, path)
+        return atomic.read_record(TokenBucket, path)
     return None
 
 

@@ -14,14 +14,16 @@ SIGNALS = frozenset({"rate_limit", "overloaded"})
 """Failure classes by which a provider says that there is too much at once."""
 
 
-class Bounds(NamedTuple):
+class LimitRange(NamedTuple):
     """Between what the limit of one key may move."""
 
     floor: int
     ceiling: int
 
 
-def bounds(config: AdaptiveConfig, queue_key: str, limit: int | None, concurrency: int) -> Bounds:
+def bounds(
+    config: AdaptiveConfig, queue_key: str, limit: int | None, concurrency: int
+) -> LimitRange:
     """The bounds of a key: the ceiling is its own, the limit that it would have anyway, or the host's concurrency."""
     own = config.keys.get(queue_key)
     found = [concurrency, *([limit] if limit is not None else [])]
@@ -29,7 +31,7 @@ def bounds(config: AdaptiveConfig, queue_key: str, limit: int | None, concurrenc
         found.append(own.ceiling)
     ceiling = min(found)
     floor = own.floor if own is not None and own.floor is not None else config.floor
-    return Bounds(min(floor, ceiling), ceiling)
+    return LimitRange(min(floor, ceiling), ceiling)
 
 
 def is_on(config: AdaptiveConfig, queue_key: str) -> bool:
@@ -38,7 +40,7 @@ def is_on(config: AdaptiveConfig, queue_key: str) -> bool:
 
 
 def after_signal(
-    known: Adaptive | None, now: float, live: int, within: Bounds, config: AdaptiveConfig
+    known: Adaptive | None, now: float, live: int, within: LimitRange, config: AdaptiveConfig
 ) -> Adaptive:
     """The limit after the provider said that there is too much at once.
 
@@ -53,7 +55,9 @@ def after_signal(
     return Adaptive(limit=lowered, changed_at=now, decreased_at=now)
 
 
-def limit_now(known: Adaptive | None, now: float, within: Bounds, config: AdaptiveConfig) -> int:
+def limit_now(
+    known: Adaptive | None, now: float, within: LimitRange, config: AdaptiveConfig
+) -> int:
     """The limit in force: as it was last set, one more for each quiet period since, within the bounds."""
     if known is None:
         return within.ceiling
@@ -62,7 +66,7 @@ def limit_now(known: Adaptive | None, now: float, within: Bounds, config: Adapti
 
 
 def after_quiet(
-    known: Adaptive | None, now: float, within: Bounds, config: AdaptiveConfig
+    known: Adaptive | None, now: float, within: LimitRange, config: AdaptiveConfig
 ) -> Adaptive | None:
     """The same with the periods that have passed written down; None where the whole limit is back."""
     if known is None:

@@ -9,7 +9,7 @@ from parallelhassnes.plan import AgentPlan, StepSpec
 from parallelhassnes.steps.agent import conclude, dry_run, files
 from parallelhassnes.steps.agent.adapters.by_name import agent
 from parallelhassnes.steps.agent.ask import HOME
-from parallelhassnes.steps.agent.live import Follower
+from parallelhassnes.steps.agent.live import EventFollower
 from parallelhassnes.steps.step_types import Attempt, Outcome, WorkerEnd
 from parallelhassnes.store.records import LiveRecord
 
@@ -23,7 +23,7 @@ class AgentKind:
     name = "agent"
 
     def __init__(self) -> None:
-        self._follower: Follower | None = None
+        self._follower: EventFollower | None = None
 
     def preload(self, step: StepSpec) -> None:  # noqa: ARG002 - all agents need the same
         import jsonschema  # noqa: F401 - to check the report
@@ -51,7 +51,7 @@ class AgentKind:
             return None
         if self._follower is None:
             try:
-                self._follower = Follower(attempt)
+                self._follower = EventFollower(attempt)
             except ValidationError:  # its worker says so, and ends
                 return None
         said, tokens = self._follower.look()

@@ -21,9 +21,9 @@ from parallelhassnes.plan import AgentPolicy
 from parallelhassnes.steps import final_report
 from parallelhassnes.steps.agent.adapters.agent_cli import (
     AgentCli,
+    AgentTokens,
     EventReader,
     Request,
-    Tokens,
     Transcript,
 )
 from parallelhassnes.steps.agent.files import clear
@@ -40,7 +40,7 @@ READ_ONLY = AgentPolicy(sandbox="read-only")
 
 
 @dataclass(frozen=True)
-class Answer:
+class AgentAnswer:
     """What an agent's run came to."""
 
     text: str
@@ -52,7 +52,7 @@ class Answer:
     failure: Failure | None = None
     """Why the run failed, where it did; there may be a message all the same."""
     thread_id: str | None = None
-    tokens: Tokens = field(default_factory=Tokens)
+    tokens: AgentTokens = field(default_factory=AgentTokens)
     cost_usd: float | None = None
     tool_calls: int = 0
     model: str | None = None
@@ -76,7 +76,7 @@ def ask(
     model: str | None = None,
     policy: AgentPolicy = READ_ONLY,
     timeout_sec: float | None = None,
-) -> Answer:
+) -> AgentAnswer:
     """Ask an agent one thing, in a conversation of its own.
 
     Args:
@@ -118,7 +118,7 @@ def request_of(
     )  # fmt: skip
 
 
-class Run(NamedTuple):
+class ProgramEnd(NamedTuple):
     """How the program ended."""
 
     exit_code: int
@@ -134,12 +134,12 @@ class Conversation:
         self.events = work / cli.events_file
         self.reader: EventReader = cli.reader()
         self._offset = self.events.stat().st_size if self.events.exists() else 0
-        self._before = Tokens()
+        self._before = AgentTokens()
         self._seconds = 0.0
         if request.thread_id is not None:
             self._before = cli.thread_tokens(request.home, request.thread_id)
 
-    def turn(self, prompt: str, timeout_sec: float | None) -> Answer:
+    def turn(self, prompt: str, timeout_sec: float | None) -> AgentAnswer:
         """Say something to the agent and wait for its answer; tokens, cost and seconds are those of all turns so far."""
         request = replace(self.request, prompt=prompt)
         if self.reader.transcript.thread_id is not None:
@@ -165,11 +165,11 @@ class Conversation:
             exit_code=ended.exit_code,
         )  # fmt: skip
 
-    def so_far(self) -> Answer:
+    def so_far(self) -> AgentAnswer:
         """What the events have told until now, also of a turn that was broken off."""
         self._offset = read_events(self.events, self._offset, self.reader)
         said = self.reader.transcript
-        return Answer(
+        return AgentAnswer(
             text=said.message or "", thread_id=said.thread_id,
             tokens=tokens_so_far(self.cli, said, self.request.home).minus(self._before),
             cost_usd=said.cost_usd, tool_calls=said.tool_calls, model=said.model or self.request.model,
@@ -179,7 +179,7 @@ class Conversation:
 
 def _run(
     cli: AgentCli, request: Request, events: Path, errors: Path, timeout_sec: float | None
-) -> Run:
+) -> ProgramEnd:
     launch = cli.prepare(request)
     began = time.monotonic()
     assert request.prompt_file is not None  # noqa: S101 - request_of gives one
@@ -203,7 +203,7 @@ def _run(
         timed_out = True
     finally:  # also where a signal of ours ends the wait by an exception
         stop(process)
-    return Run(process.returncode, timed_out, time.monotonic() - began)
+    return ProgramEnd(process.returncode, timed_out, time.monotonic() - began)
 
 
 def _append(path: Path) -> BinaryIO:
@@ -243,7 +243,7 @@ def read_events(path: Path, offset: int, reader: EventReader) -> int:
     return offset
 
 
-def tokens_so_far(cli: AgentCli, said: Transcript, home: Path) -> Tokens:
+def tokens_so_far(cli: AgentCli, said: Transcript, home: Path) -> AgentTokens:
     """What a conversation has used: by its events or, where these say it only at a turn's end, by its session."""
     if said.thread_id is None:
         return said.tokens
@@ -279,7 +279,7 @@ def _message(said: Transcript, output_file: Path) -> str:
 
 
 def _failure(
-    cli: AgentCli, said: Transcript, ended: Run, thread_id: str | None, errors: Path
+    cli: AgentCli, said: Transcript, ended: ProgramEnd, thread_id: str | None, errors: Path
 ) -> Failure | None:
     if ended.timed_out:
         return Failure("agent_timeout", f"{cli.name} was ended after {ended.seconds:.0f} s")

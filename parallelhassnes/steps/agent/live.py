@@ -6,21 +6,21 @@ from pydantic import ValidationError
 
 from parallelhassnes.plan import AgentPlan
 from parallelhassnes.steps.agent import files
-from parallelhassnes.steps.agent.adapters.agent_cli import Tokens, Transcript
+from parallelhassnes.steps.agent.adapters.agent_cli import AgentTokens, Transcript
 from parallelhassnes.steps.agent.adapters.by_name import agent
 from parallelhassnes.steps.agent.ask import HOME, read_events, tokens_so_far
 from parallelhassnes.steps.step_types import Attempt
 
 
-class Seen(NamedTuple):
+class SeenEvents(NamedTuple):
     """One look at an agent's events."""
 
     said: Transcript
-    tokens: Tokens
+    tokens: AgentTokens
     """Of this attempt alone."""
 
 
-class Follower:
+class EventFollower:
     """Reads an attempt's events from where it last stopped.
 
     Raises:
@@ -35,7 +35,7 @@ class Follower:
         self._reader = self._cli.reader()
         self._offset = 0
 
-    def look(self) -> Seen:
+    def look(self) -> SeenEvents:
         """What the events have told until now."""
         self._offset = read_events(self._dir / self._cli.events_file, self._offset, self._reader)
         said = self._reader.transcript
@@ -43,13 +43,13 @@ class Follower:
         resumed = files.read_run(self._attempt_dir).resumed
         if resumed is not None:
             before = resumed.tokens_before
-            tokens = tokens.minus(Tokens(before.input, before.cache, before.output))
-        return Seen(said, tokens)
+            tokens = tokens.minus(AgentTokens(before.input, before.cache, before.output))
+        return SeenEvents(said, tokens)
 
 
-def look(attempt: Attempt) -> Seen:
+def look(attempt: Attempt) -> SeenEvents:
     """What an attempt's events tell, from the first; nothing where its plan is not one."""
     try:
-        return Follower(attempt).look()
+        return EventFollower(attempt).look()
     except ValidationError:
-        return Seen(Transcript(), Tokens())
+        return SeenEvents(Transcript(), AgentTokens())

@@ -18,9 +18,9 @@ from pydantic import ValidationError
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import AgentPlan
 from parallelhassnes.steps.agent import expected, files, inherit, prompt, resume, worktree
-from parallelhassnes.steps.agent.adapters.agent_cli import AgentCli, Tokens
+from parallelhassnes.steps.agent.adapters.agent_cli import AgentCli, AgentTokens
 from parallelhassnes.steps.agent.adapters.by_name import agent
-from parallelhassnes.steps.agent.ask import HOME, Answer, Conversation, request_of
+from parallelhassnes.steps.agent.ask import HOME, AgentAnswer, Conversation, request_of
 from parallelhassnes.steps.agent.conclude import judge
 from parallelhassnes.steps.agent.default_report import SCHEMA
 from parallelhassnes.steps.step_types import Attempt, Failure
@@ -39,7 +39,7 @@ class Stopped(BaseException):
 def work(attempt: Attempt) -> int:
     """Do an agent step; the exit code only says whether it was done to its end."""
     signal.signal(signal.SIGTERM, _stop)
-    job = _Job(attempt)
+    job = _AgentWork(attempt)
     stopped = False
     try:
         try:
@@ -58,7 +58,7 @@ def _stop(_signum: int, _frame: FrameType | None) -> None:
     raise Stopped
 
 
-class _Job:
+class _AgentWork:
     """One attempt's work."""
 
     def __init__(self, attempt: Attempt) -> None:
@@ -69,7 +69,7 @@ class _Job:
         self.plan = AgentPlan()
         self.cli: AgentCli | None = None
         self.conversation: Conversation | None = None
-        self.answer: Answer | None = None
+        self.answer: AgentAnswer | None = None
         self.failure: Failure | None = None
         self.turns = 0
         self.artifacts: list[files.ArtifactFacts] = []
@@ -122,7 +122,7 @@ class _Job:
             self.note("repair")
             self.answer = self.turn(prompt.repair(self.answer.problems, schema))
 
-    def turn(self, said: str) -> Answer:
+    def turn(self, said: str) -> AgentAnswer:
         assert self.conversation is not None  # noqa: S101 - converse has just made it
         self.turns += 1
         return self.conversation.turn(said, None)
@@ -180,7 +180,7 @@ class _Job:
         self.note("capture")
         if self.conversation is not None and (self.answer is None or not complete):
             self.answer = self.conversation.so_far()
-        answer = self.answer or Answer("")
+        answer = self.answer or AgentAnswer("")
         failure = self.failure or answer.failure
         facts = files.OutcomeFacts(
             complete=complete,
@@ -242,7 +242,7 @@ def close_workspace(
     return [f"worktree {path}"] if there else []
 
 
-def count(tokens: Tokens) -> files.Count:
+def count(tokens: AgentTokens) -> files.Count:
     return files.Count(input=tokens.input, cache=tokens.cache, output=tokens.output)
 
 

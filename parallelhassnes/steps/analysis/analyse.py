@@ -10,7 +10,13 @@ import os
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.analysis import asking, evidence, known, material, rules
 from parallelhassnes.steps.analysis.case import Case
-from parallelhassnes.steps.analysis.engine import Engine, EngineFailed, Question, Reply, engine
+from parallelhassnes.steps.analysis.engine import (
+    AnalysisEngine,
+    EngineFailed,
+    Question,
+    Reply,
+    engine,
+)
 from parallelhassnes.steps.analysis.record import Analysis, Answer, EngineRef, Tokens, TrialRef
 from parallelhassnes.steps.step_types import Attempt
 from parallelhassnes.steps.trial import trial_paths
@@ -44,7 +50,7 @@ class _Asked:
     """The exchange with one engine."""
 
     def __init__(
-        self, asks: Engine, case: Case, facts: list[str], attempt: Attempt, timeout_sec: float,
+        self, asks: AnalysisEngine, case: Case, facts: list[str], attempt: Attempt, timeout_sec: float,
     ) -> None:  # fmt: skip
         self.engine, self.case, self.facts = asks, case, facts
         self.spec, self.folder = attempt.step.spec, attempt.dir / FOLDER

@@ -49,7 +49,7 @@ class Reply:
     cost_usd: float | None = None
 
 
-class Engine(Protocol):
+class AnalysisEngine(Protocol):
     """Who looks at a trial. Implementations are stateless."""
 
     def ask(self, question: Question) -> Reply:
@@ -68,10 +68,10 @@ _ENGINES = {
 }
 
 
-def engine(name: str) -> Engine:
+def engine(name: str) -> AnalysisEngine:
     """The engine of that name; raises EngineFailed where there is none."""
     if name not in _ENGINES:
         raise EngineFailed("task_definition", f"there is no engine {name}")
     module, maker = _ENGINES[name]
-    made: Engine = getattr(import_module(module), maker)()
+    made: AnalysisEngine = getattr(import_module(module), maker)()
     return made

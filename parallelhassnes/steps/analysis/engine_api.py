@@ -7,7 +7,7 @@ the key, OPENAI_API_KEY if it is left out. An endpoint that does not know JSON s
 import json
 from typing import TYPE_CHECKING, Any
 
-from parallelhassnes.steps.analysis.engine import Engine, EngineFailed, Question, Reply
+from parallelhassnes.steps.analysis.engine import AnalysisEngine, EngineFailed, Question, Reply
 from parallelhassnes.steps.analysis.record import Tokens
 from parallelhassnes.steps.failure_evidence import failure_of_client
 
@@ -78,5 +78,5 @@ def _tokens(done: "ChatCompletion") -> Tokens:
     return Tokens(input=used.prompt_tokens, cache=cached, output=used.completion_tokens)
 
 
-def api() -> Engine:
+def api() -> AnalysisEngine:
     return ApiEngine()

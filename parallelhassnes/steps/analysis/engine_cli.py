@@ -3,7 +3,7 @@
 from parallelhassnes.steps.agent.adapters.agent_cli import NotInstalled
 from parallelhassnes.steps.agent.adapters.by_name import agent
 from parallelhassnes.steps.agent.ask import ask
-from parallelhassnes.steps.analysis.engine import Engine, EngineFailed, Question, Reply
+from parallelhassnes.steps.analysis.engine import AnalysisEngine, EngineFailed, Question, Reply
 from parallelhassnes.steps.analysis.record import Tokens
 
 
@@ -33,9 +33,9 @@ class CliEngine:
         return Reply(answer.document, answer.model, f"{self.name} {version}", used, answer.cost_usd)
 
 
-def codex() -> Engine:
+def codex() -> AnalysisEngine:
     return CliEngine("codex")
 
 
-def claude() -> Engine:
+def claude() -> AnalysisEngine:
     return CliEngine("claude")

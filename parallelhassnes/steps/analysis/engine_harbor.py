@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parallelhassnes.steps import safe_read
-from parallelhassnes.steps.analysis.engine import Engine, EngineFailed, Question, Reply
+from parallelhassnes.steps.analysis.engine import AnalysisEngine, EngineFailed, Question, Reply
 from parallelhassnes.steps.analysis.record import Tokens
 from parallelhassnes.steps.failure_evidence import verdict_of
 from parallelhassnes.steps.trial import preload
@@ -115,5 +115,5 @@ async def _run(question: Question, task: Path) -> "TrialResult":
     return await (await Trial.create(config)).run()
 
 
-def harbor() -> Engine:
+def harbor() -> AnalysisEngine:
     return HarborEngine()

@@ -30,7 +30,7 @@ _TURN = re.compile(
 )
 
 
-class Part(NamedTuple):
+class MaterialPart(NamedTuple):
     """A piece of the trial."""
 
     name: str
@@ -49,7 +49,7 @@ def material(case: Case, max_tokens: int = DEFAULT_TOKENS) -> str:
     return fenced(parts)
 
 
-def fenced(parts: Sequence[Part]) -> str:
+def fenced(parts: Sequence[MaterialPart]) -> str:
     """Every part between two lines that hold a mark which no part holds."""
     joined = "\0".join(part.text for part in parts)
     mark = hashlib.sha256(joined.encode("utf-8", "replace")).hexdigest()[:16]
@@ -67,7 +67,7 @@ def fenced(parts: Sequence[Part]) -> str:
     return "\n\n".join(made)
 
 
-def _parts(case: Case, room: int) -> Iterator[Part]:
+def _parts(case: Case, room: int) -> Iterator[MaterialPart]:
     files = case.files
     for kind, names in (
         ("instruction", files.instructions),
@@ -84,33 +84,33 @@ def _parts(case: Case, room: int) -> Iterator[Part]:
         yield digest
 
 
-def _heads(files: TrialFiles, names: Sequence[str], room: int) -> Iterator[Part]:
+def _heads(files: TrialFiles, names: Sequence[str], room: int) -> Iterator[MaterialPart]:
     for name in names:
         if room <= 0:
             return
         text = files.text(name, room + 1) or ""
         if "\0" in text:
             continue
-        yield Part(name, text[:room], 1, "cut here" if len(text) > room else "")
+        yield MaterialPart(name, text[:room], 1, "cut here" if len(text) > room else "")
         room -= len(text)
 
 
-def _tails(files: TrialFiles, names: Sequence[str], room: int) -> Iterator[Part]:
+def _tails(files: TrialFiles, names: Sequence[str], room: int) -> Iterator[MaterialPart]:
     for name in names[-3:]:
         text = files.text(name) or ""
         kept = text if len(text) <= room else text[-room:].partition("\n")[2]
         first = text.count("\n", 0, len(text) - len(kept)) + 1
-        yield Part(name, kept, first, "its end" if first > 1 else "")
+        yield MaterialPart(name, kept, first, "its end" if first > 1 else "")
 
 
-def _result(case: Case, room: int) -> Part:
+def _result(case: Case, room: int) -> MaterialPart:
     """The report's trial part: what was verified."""
     shown = {
         key: value
         for key, value in case.files.trial.items()
         if key in ("task", "agent", "environment", "rewards", "reward", "exception", "timings_sec", "tests", "steps")
     }  # fmt: skip
-    return Part(
+    return MaterialPart(
         "final.json",
         json.dumps(shown, ensure_ascii=False, separators=(",", ":"))[:room],
         1,
@@ -118,7 +118,7 @@ def _result(case: Case, room: int) -> Part:
     )
 
 
-def trajectory(files: TrialFiles, room: int) -> Part | None:
+def trajectory(files: TrialFiles, room: int) -> MaterialPart | None:
     """The digest of what the agent did: its beginning, its end, and the steps at which something turned."""
     if not files.steps:
         return None
@@ -134,7 +134,9 @@ def trajectory(files: TrialFiles, room: int) -> Part | None:
         lines.append(_step(number + 1, steps[number], each))
         last = number
     text = "\n".join(lines)
-    return Part(files.trajectories[0], text[:room], 1, f"a digest of its {len(steps)} steps")
+    return MaterialPart(
+        files.trajectories[0], text[:room], 1, f"a digest of its {len(steps)} steps"
+    )
 
 
 def _step(number: int, step: Mapping[str, Any], room: int) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from parallelhassnes.steps.analysis.case import Case
 from parallelhassnes.steps.analysis.evidence import place
 from parallelhassnes.steps.analysis.record import Quote
-from parallelhassnes.steps.trial_data.trial_files import Command, TrialFiles
+from parallelhassnes.steps.trial_data.trial_files import AgentAction, TrialFiles
 
 TRIAL_RESULT = "trial/result.json"
 READ = re.compile(r"(?<![\w/.-])/(tests|solution)(?=[/\s'\"`;|&)]|$)")
@@ -86,7 +86,7 @@ def tests_naming(files: TrialFiles, path: str) -> Iterator[Quote]:
         yield from words(files, name, path)
 
 
-def command_quotes(case: Case, commands: list[Command]) -> tuple[Quote, ...]:
+def command_quotes(case: Case, commands: list[AgentAction]) -> tuple[Quote, ...]:
     """The commands as they stand in the trajectory."""
     found = []
     for command in commands[:5]:
@@ -97,7 +97,7 @@ def command_quotes(case: Case, commands: list[Command]) -> tuple[Quote, ...]:
     return tuple(found)
 
 
-def read_secrets(case: Case) -> list[Command]:
+def read_secrets(case: Case) -> list[AgentAction]:
     """Commands that read below /tests or /solution and did not just hear that nothing is there."""
     found = []
     for command in case.files.commands:

@@ -18,7 +18,7 @@ from parallelhassnes.steps.failures import PROVIDER_CLASSES
 VERSION = "1"
 
 
-class Finding(NamedTuple):
+class RuleFinding(NamedTuple):
     """What a rule has proven."""
 
     outcome: Outcome
@@ -29,7 +29,7 @@ class Finding(NamedTuple):
     evidence: tuple[Quote, ...] = ()
 
 
-type Check = Callable[[Case], Finding | None]
+type Check = Callable[[Case], RuleFinding | None]
 
 
 class Rule(NamedTuple):
@@ -59,30 +59,30 @@ def decide(case: Case) -> Answer:
 # --- trials that were not scored -----------------------------------------------------------------------
 
 
-def _stopped(case: Case) -> Finding | None:
+def _stopped(case: Case) -> RuleFinding | None:
     match case.files.status:
         case "canceled":
-            return Finding(
+            return RuleFinding(
                 "harness_error", "canceled", 1.0, "The trial was canceled.", "Retry it if its result is wanted.",
                 tuple(proof.words(case.files, "final.txt", "anceled")),
             )  # fmt: skip
         case "lost":
-            return Finding(
+            return RuleFinding(
                 "harness_error", "host", 1.0, "The trial's processes died with the host or its supervisor.",
                 "Retry it.", tuple(proof.words(case.files, "final.txt", "ost")),
             )  # fmt: skip
     return None
 
 
-def _provider(case: Case) -> Finding | None:
+def _provider(case: Case) -> RuleFinding | None:
     if case.failure_class not in PROVIDER_CLASSES:
         return None
     if proof.exception_name(case) == "NetworkConnectionError":
-        return Finding(
+        return RuleFinding(
             "harness_error", "network", 0.9, f"The agent could not reach the network: {proof.said(case)}.",
             "Give it the network that it needs, or install it beforehand.", proof.exception_quotes(case),
         )  # fmt: skip
-    return Finding(
+    return RuleFinding(
         "harness_error", "provider", 0.95,
         f"The model's provider did not serve the agent: {proof.said(case)}.",
         "Retry when the provider serves again; check key, quota and the model's name.", proof.exception_quotes(case),
@@ -102,9 +102,9 @@ _NOT_INSTALLED = re.compile(
 )
 
 
-def _infrastructure(case: Case) -> Finding | None:
+def _infrastructure(case: Case) -> RuleFinding | None:
     if case.failure_class == "configuration":
-        return Finding(
+        return RuleFinding(
             "harness_error", "install", 0.95, f"Something is missing around the trial: {proof.said(case)}.",
             "Give it the key, the model's name or the package that it names, then retry.", proof.exception_quotes(case),
         )  # fmt: skip
@@ -118,13 +118,13 @@ def _infrastructure(case: Case) -> Finding | None:
         subtype = "network"
     elif _IMAGE.search(message):
         subtype = "image"
-    return Finding(
+    return RuleFinding(
         "harness_error", subtype, 0.9, f"The trial did not get to a result: {proof.said(case)}.",
         "Mend the host or the network, then retry.", proof.exception_quotes(case),
     )  # fmt: skip
 
 
-def _definition(case: Case) -> Finding | None:
+def _definition(case: Case) -> RuleFinding | None:
     if case.failure_class != "task_definition":
         return None
     if (
@@ -132,11 +132,11 @@ def _definition(case: Case) -> Finding | None:
         and not _NOT_THERE.search(case.exception[1] if case.exception else "")
         and proof.exception_name(case) == "SandboxBuildFailedError"
     ):
-        return Finding(
+        return RuleFinding(
             "harness_error", "image", 0.9, f"The sandbox cannot build this task's environment: {proof.said(case)}.",
             "Run the task in Docker.", proof.exception_quotes(case),
         )  # fmt: skip
-    return Finding(
+    return RuleFinding(
         "bad_failure", "environment", 0.9, f"What the task asks for cannot be set up: {proof.said(case)}.",
         "Correct the task's environment or definition.", proof.exception_quotes(case),
     )  # fmt: skip
@@ -147,45 +147,45 @@ _WRITE_NO_REWARD = frozenset(
 )
 
 
-def _no_reward(case: Case) -> Finding | None:
+def _no_reward(case: Case) -> RuleFinding | None:
     if case.scored or case.failure_class != "verifier":
         return None
     quotes = (*proof.exception_quotes(case), *proof.output_end(case))
     if case.files.agent == "oracle":
-        return Finding(
+        return RuleFinding(
             "bad_failure", "brittle_tests", 0.95,
             f"The tests give no reward for the task's own solution: {proof.said(case)}.",
             "Have the tests write a reward in every case.", quotes,
         )  # fmt: skip
     if proof.exception_name(case) in _WRITE_NO_REWARD:
-        return Finding(
+        return RuleFinding(
             "bad_failure", "brittle_tests", 0.8, f"The tests ended without a reward: {proof.said(case)}.",
             "Have the tests write a reward in every case, also where the work is missing or wrong.", quotes,
         )  # fmt: skip
     if any(other.agent == "oracle" and other.failure_class == "verifier" for other in case.others):
-        return Finding(
+        return RuleFinding(
             "bad_failure", "brittle_tests", 0.85,
             f"The tests come to no reward, for the task's own solution neither: {proof.said(case)}.",
             "Have the tests write a reward in every case.", quotes,
         )  # fmt: skip
-    return Finding(
+    return RuleFinding(
         "harness_error", "verifier", 0.7, f"The verifier came to no reward: {proof.said(case)}.",
         "Retry; look whether the tests need longer than they are given.", quotes,
     )  # fmt: skip
 
 
-def _reference_did_not_run(case: Case) -> Finding | None:
+def _reference_did_not_run(case: Case) -> RuleFinding | None:
     if case.files.agent != "oracle" or case.scored or case.failure_class is None:
         return None
     missing = case.files.task_dir is not None and not case.files.solutions
-    return Finding(
+    return RuleFinding(
         "bad_failure", "missing_reference" if missing else "broken_reference", 0.95,
         "The task has no solution." if missing else f"The task's own solution does not come to an end: {proof.said(case)}.",
         "Give the task a solution that passes its tests.", proof.exception_quotes(case),
     )  # fmt: skip
 
 
-def _agent_ended(case: Case) -> Finding | None:
+def _agent_ended(case: Case) -> RuleFinding | None:
     """The agent's own end, be there a reward below 1 beside it or none."""
     if case.passed or case.exception is None:
         return None
@@ -195,19 +195,19 @@ def _agent_ended(case: Case) -> Finding | None:
         case "agent_timeout":
             if case.files.agent == "oracle":
                 return None
-            return Finding("good_failure", "timeout", 0.85, "The agent's time was up before the work was done.",
+            return RuleFinding("good_failure", "timeout", 0.85, "The agent's time was up before the work was done.",
                            "Give it more time, if other trials come close too.", quotes)  # fmt: skip
         case "context_length":
-            return Finding("good_failure", "lost_context", 0.9, "The agent ran out of context.",
+            return RuleFinding("good_failure", "lost_context", 0.9, "The agent ran out of context.",
                            "Let it summarise, or take a model with more context.", quotes)  # fmt: skip
         case "refusal":
-            return Finding("good_failure", "refused", 0.9, "The model refused.",
+            return RuleFinding("good_failure", "refused", 0.9, "The model refused.",
                            "Look at the instruction's wording.", quotes)  # fmt: skip
         case "agent_error" if not case.scored:
             if _NOT_INSTALLED.search(message):
-                return Finding("harness_error", "install", 0.85, f"The agent's program was not there: {name}.",
+                return RuleFinding("harness_error", "install", 0.85, f"The agent's program was not there: {name}.",
                                "Install it in the environment, or retry.", quotes)  # fmt: skip
-            return Finding("good_failure", "agent_crash", 0.7, f"The agent's own program broke: {proof.said(case)}.",
+            return RuleFinding("good_failure", "agent_crash", 0.7, f"The agent's own program broke: {proof.said(case)}.",
                            "Look at its log; retry once.", quotes)  # fmt: skip
     return None
 
@@ -215,71 +215,71 @@ def _agent_ended(case: Case) -> Finding | None:
 # --- baselines -------------------------------------------------------------------------------------------
 
 
-def _oracle(case: Case) -> Finding | None:
+def _oracle(case: Case) -> RuleFinding | None:
     if case.files.agent != "oracle" or not case.files.facts.decided:
         return None
     passes = case.passes_of("oracle")
     if case.passed:
-        return Finding("good_success", "reference", 1.0, "The task's own solution passes its tests.",
+        return RuleFinding("good_success", "reference", 1.0, "The task's own solution passes its tests.",
                        "Nothing to do.", proof.reward_quotes(case))  # fmt: skip
     if (case.reward or 0) > 0:  # a part of it may be all that there is
         return None
     quotes = (*proof.reward_quotes(case), *proof.output_end(case))
     if any(passes):
-        return Finding(
+        return RuleFinding(
             "bad_failure", "nondeterministic_tests", 0.95,
             f"The task's own solution passed {sum(passes)} of {len(passes)} times.",
             "Make the tests give the same reward for the same work.", quotes,
         )  # fmt: skip
-    return Finding("bad_failure", "broken_reference", 0.95, "The task's own solution does not pass its tests.",
+    return RuleFinding("bad_failure", "broken_reference", 0.95, "The task's own solution does not pass its tests.",
                    "Correct the solution or the tests.", quotes)  # fmt: skip
 
 
-def _nop(case: Case) -> Finding | None:
+def _nop(case: Case) -> RuleFinding | None:
     if case.files.agent != "nop" or not case.files.facts.decided:
         return None
     quotes = (*proof.reward_quotes(case), *proof.output_end(case))
     if case.passed:
-        return Finding("bad_success", "pre_solved", 1.0, "The tests pass although nothing was done.",
+        return RuleFinding("bad_success", "pre_solved", 1.0, "The tests pass although nothing was done.",
                        "Have the tests look at what was asked for.", quotes)  # fmt: skip
-    return Finding("good_failure", "no_action", 1.0, "Nothing was done, and the tests say so.",
+    return RuleFinding("good_failure", "no_action", 1.0, "Nothing was done, and the tests say so.",
                    "Nothing to do.", quotes)  # fmt: skip
 
 
 # --- passes of real agents -------------------------------------------------------------------------------
 
 
-def _tampered(case: Case) -> Finding | None:
+def _tampered(case: Case) -> RuleFinding | None:
     if not case.passed:
         return None
     writes = [command for command in case.files.commands if proof.WRITE.search(command.text)]
     if not writes:
         return None
-    return Finding("bad_success", "tampered", 0.85, "The agent wrote to the tests or to the reward's folder.",
+    return RuleFinding("bad_success", "tampered", 0.85, "The agent wrote to the tests or to the reward's folder.",
                    "Do not count it; keep tests and rewards out of the agent's reach.",
                    proof.command_quotes(case, writes))  # fmt: skip
 
 
-def _leaked(case: Case) -> Finding | None:
+def _leaked(case: Case) -> RuleFinding | None:
     reads = proof.read_secrets(case)
     if not case.passed or not reads:
         return None
     solution = any("/solution" in command.text for command in reads)
-    return Finding(
+    return RuleFinding(
         "bad_success", "leaked_solution" if solution else "leaked_tests", 0.8,
         f"The agent read the task's {'solution' if solution else 'tests'} before it passed.",
         "Do not count it; keep them out of the environment while the agent works.", proof.command_quotes(case, reads),
     )  # fmt: skip
 
 
-def _passed_untouched(case: Case) -> Finding | None:
+def _passed_untouched(case: Case) -> RuleFinding | None:
     if not case.passed:
         return None
     if case.files.steps and not case.files.commands:
-        return Finding("bad_success", "pre_solved", 0.9, "The agent did nothing, and the tests pass.",
+        return RuleFinding("bad_success", "pre_solved", 0.9, "The agent did nothing, and the tests pass.",
                        "Have the tests look at what was asked for.", proof.reward_quotes(case))  # fmt: skip
     if any(case.passes_of("nop")):
-        return Finding("bad_success", "pre_solved", 0.9, "The tests also pass when nothing is done (nop).",
+        return RuleFinding("bad_success", "pre_solved", 0.9, "The tests also pass when nothing is done (nop).",
                        "Have the tests look at what was asked for.", proof.reward_quotes(case))  # fmt: skip
     return None
 
@@ -287,20 +287,20 @@ def _passed_untouched(case: Case) -> Finding | None:
 # --- failures of real agents -----------------------------------------------------------------------------
 
 
-def _nothing_done(case: Case) -> Finding | None:
+def _nothing_done(case: Case) -> RuleFinding | None:
     if not case.failed or not case.files.steps or case.files.commands:
         return None
-    return Finding("good_failure", "no_action", 0.9, "The agent did not do a single thing in the environment.",
+    return RuleFinding("good_failure", "no_action", 0.9, "The agent did not do a single thing in the environment.",
                    "Look at what the model answered.", proof.reward_quotes(case))  # fmt: skip
 
 
-def _same_work_passed(case: Case) -> Finding | None:
+def _same_work_passed(case: Case) -> RuleFinding | None:
     if not case.failed or not case.files.commands:
         return None
     own = [command.text for command in case.files.commands]
     for other in case.others:
         if other.facts.passed and [command.text for command in other.commands] == own:
-            return Finding(
+            return RuleFinding(
                 "bad_failure", "nondeterministic_tests", 0.85,
                 f"The same commands, word for word, passed in {other.step.step_id}.",
                 "Make the tests give the same reward for the same work.",
@@ -318,7 +318,7 @@ _MISSING = re.compile(
 )
 
 
-def _unnamed_file(case: Case) -> Finding | None:
+def _unnamed_file(case: Case) -> RuleFinding | None:
     """The tests want a file by a name that nobody was told."""
     files = case.files
     if not case.failed or not files.commands or not files.instructions:
@@ -335,7 +335,7 @@ def _unnamed_file(case: Case) -> Finding | None:
         for path in sorted(wanted):
             for line, text in files.lines_with(output, path):
                 if _MISSING.search(text):
-                    return Finding(
+                    return RuleFinding(
                         "bad_failure", "underspecified", 0.9,
                         f"The tests look for {path}, which neither the instruction nor the environment names.",
                         f"Name {PurePosixPath(path).name} in the instruction.",
@@ -344,7 +344,7 @@ def _unnamed_file(case: Case) -> Finding | None:
     return None
 
 
-def _out_of_turns(case: Case) -> Finding | None:
+def _out_of_turns(case: Case) -> RuleFinding | None:
     if not case.failed:
         return None
     config = case.files.step.spec.get("config") or {}
@@ -352,7 +352,7 @@ def _out_of_turns(case: Case) -> Finding | None:
     turns = sum(step.get("source") == "agent" for step in case.files.steps)
     if not isinstance(most, int) or turns < most or proof.said_done(case.files):
         return None
-    return Finding("good_failure", "timeout", 0.7, f"The agent's {most} turns were used up.",
+    return RuleFinding("good_failure", "timeout", 0.7, f"The agent's {most} turns were used up.",
                    "Give it more turns, if other trials come close too.", proof.reward_quotes(case))  # fmt: skip
 
 

@@ -49,7 +49,7 @@ def work(attempt: Attempt) -> int:
     os.environ["TMPDIR"] = str(tmp)
     # The process that forked us may have asked before, and the answer is kept.
     tempfile.tempdir = None
-    progress = Progress(trial_paths.phase_file(attempt))
+    progress = PhaseNote(trial_paths.phase_file(attempt))
     progress.enter("create")
     try:
         return asyncio.run(_run(attempt, progress))
@@ -61,7 +61,7 @@ def work(attempt: Attempt) -> int:
         return EXIT_ERROR
 
 
-class Progress:
+class PhaseNote:
     """The phase that the trial is in, in memory and in a small file that is replaced at each change."""
 
     def __init__(self, file: Path) -> None:
@@ -93,7 +93,7 @@ class Progress:
             trial.add_hook(event, enter)
 
 
-async def _run(attempt: Attempt, progress: Progress) -> int:
+async def _run(attempt: Attempt, progress: PhaseNote) -> int:
     from harbor.trial.trial import Trial
 
     reward_file.guard_harbor()

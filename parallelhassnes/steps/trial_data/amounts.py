@@ -33,7 +33,7 @@ type Tokens = tuple[int | None, int | None, int | None]
 """Input (cache included), cache, output."""
 
 
-class Spent(NamedTuple):
+class UsageSum(NamedTuple):
     """What ended attempts have used: the one sum, in views by trial, batch and group, and in budgets by queue key."""
 
     cost_usd: float | None = None
@@ -51,9 +51,9 @@ class Spent(NamedTuple):
     silent: int = 0
     """Attempts that should have, and did not."""
 
-    def __add__(self, other: "Spent") -> "Spent":  # type: ignore[override]
+    def __add__(self, other: "UsageSum") -> "UsageSum":  # type: ignore[override]
         one, two, three = map(_plus, self.tokens, other.tokens)
-        return Spent(
+        return UsageSum(
             _plus(self.cost_usd, other.cost_usd), self.cost_known + other.cost_known, self.cost_unknown + other.cost_unknown,
             (one, two, three), self.counted + other.counted, self.attempts + other.attempts, self.said + other.said,
             self.silent + other.silent,
@@ -72,7 +72,7 @@ class Spent(NamedTuple):
         ]  # fmt: skip
 
     @classmethod
-    def restored(cls, stored: Sequence[Any]) -> "Spent":
+    def restored(cls, stored: Sequence[Any]) -> "UsageSum":
         """What ``stored`` has made.
 
         Raises:
@@ -82,13 +82,13 @@ class Spent(NamedTuple):
         return cls(cost, known, unknown, (one, two, three), counted, attempts, said, silent)
 
 
-NOTHING = Spent()
+NOTHING = UsageSum()
 """By no attempt."""
 
 
 def one_attempt(
     cost_usd: float | None, tokens: Tokens, *, cost_unknown: bool = False, must_say: bool = True
-) -> Spent:
+) -> UsageSum:
     """What one ended attempt has used.
 
     Args:
@@ -97,7 +97,7 @@ def one_attempt(
     """
     said = cost_usd is not None or any(count is not None for count in tokens)
     counted = tokens[0] is not None or tokens[2] is not None
-    return Spent(
+    return UsageSum(
         cost_usd, int(cost_usd is not None), int(cost_unknown), tokens, int(counted), 1, int(said),
         int(must_say and not said),
     )  # fmt: skip

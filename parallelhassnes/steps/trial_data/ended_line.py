@@ -71,7 +71,7 @@ def _used(part: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def spent(line: Mapping[str, Any]) -> amounts.Spent:
+def spent(line: Mapping[str, Any]) -> amounts.UsageSum:
     """What the attempt of such a line has used.
 
     A line of an older version names the sum of its tokens, which counts as input; what it says is checked again.

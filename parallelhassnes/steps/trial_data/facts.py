@@ -18,7 +18,7 @@ from parallelhassnes.plan import PassRule, StepSpec
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.failures import CLASSES, INFRASTRUCTURE_CLASSES, UNABLE
 from parallelhassnes.steps.trial_data import amounts, rewards
-from parallelhassnes.steps.trial_data.amounts import NOTHING, Spent, Tokens
+from parallelhassnes.steps.trial_data.amounts import NOTHING, Tokens, UsageSum
 
 type Result = Literal["scored", "unscored", "infrastructure", "canceled", "skipped", "missing"]
 """``scored`` has a reward, or several; ``unscored`` ran to an end without one, through task, agent, model or
@@ -88,7 +88,7 @@ class TrialFacts(AttemptFacts):
     step_id: str
     superseded: int = 0
     """Finished attempts of the step that another one stands for; they are kept, and count nowhere else."""
-    spent: Spent = NOTHING
+    spent: UsageSum = NOTHING
     """By all attempts of the step."""
 
 
@@ -105,7 +105,7 @@ def counting(attempts: Sequence[AttemptFacts], step: StepSpec) -> TrialFacts:
     return of_trial(step, chosen, others)
 
 
-def of_trial(step: StepSpec, chosen: AttemptFacts | None, others: Spent) -> TrialFacts:
+def of_trial(step: StepSpec, chosen: AttemptFacts | None, others: UsageSum) -> TrialFacts:
     """The facts of a step by the attempt that counts, None where none has ended, and by what its other ended ones have used."""
     if chosen is None:
         return _planned(TrialFacts(step_id=step.step_id, result="missing"), step)
@@ -115,7 +115,7 @@ def of_trial(step: StepSpec, chosen: AttemptFacts | None, others: Spent) -> Tria
     return _planned(found, step)
 
 
-def spent_by(attempt: AttemptFacts) -> Spent:
+def spent_by(attempt: AttemptFacts) -> UsageSum:
     """What one attempt has used."""
     return amounts.one_attempt(
         attempt.cost_usd, attempt.tokens, cost_unknown=attempt.cost_incomplete

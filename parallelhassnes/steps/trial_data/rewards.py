@@ -28,7 +28,7 @@ MOST_NAMES = 5
 type Rewards = Mapping[str, float | int]
 
 
-class Standing(NamedTuple):
+class RewardStanding(NamedTuple):
     """What the rewards of a trial come to."""
 
     reward: float | None
@@ -63,15 +63,15 @@ def _finite(value: object) -> float | int | None:
         return None
 
 
-def stand(rewards: Rewards | None, rule: PassRule = DEFAULT) -> Standing:
+def stand(rewards: Rewards | None, rule: PassRule = DEFAULT) -> RewardStanding:
     """The main reward, and whether it passes."""
     if not rewards:
-        return Standing(None, None, None)
+        return RewardStanding(None, None, None)
     name = main_name(rewards, rule)
     if name is None:
-        return Standing(None, None, _how_to_decide(rewards, rule))
+        return RewardStanding(None, None, _how_to_decide(rewards, rule))
     reward = float(rewards[name])
-    return Standing(reward, passes(reward, rule.at_least), None)
+    return RewardStanding(reward, passes(reward, rule.at_least), None)
 
 
 def main_name(rewards: Rewards, rule: PassRule = DEFAULT) -> str | None:

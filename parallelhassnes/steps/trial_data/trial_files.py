@@ -24,7 +24,7 @@ MAX_FILES = 2000
 MAX_COMMANDS = 5000
 
 
-class Command(NamedTuple):
+class AgentAction(NamedTuple):
     """Something that the agent did."""
 
     step: int
@@ -161,9 +161,9 @@ class TrialFiles:
         return found
 
     @cached_property
-    def commands(self) -> list[Command]:
+    def commands(self) -> list[AgentAction]:
         """What the agent did, in order: every tool call but the one that says that it is done."""
-        found: list[Command] = []
+        found: list[AgentAction] = []
         for number, step in enumerate(self.steps, 1):
             for call in safe_read.sequence(step.get("tool_calls")):
                 one = safe_read.mapping(call)
@@ -176,7 +176,7 @@ class TrialFiles:
                 )
                 text = said if isinstance(said, str) else f"{name} {json.dumps(arguments)}"
                 if text.strip():
-                    found.append(Command(number, text))
+                    found.append(AgentAction(number, text))
         return found[:MAX_COMMANDS]
 
     def lines_with(self, name: str, *words: str) -> Iterator[tuple[int, str]]:

@@ -17,7 +17,7 @@ SILENT = frozenset({"unknown", "harness_error"})
 
 
 @dataclass(frozen=True)
-class Opinion:
+class EngineOpinion:
     """What one engine says of one trial."""
 
     step_id: str
@@ -50,7 +50,7 @@ class Opinion:
         return self.engine == PROVING_ENGINE
 
 
-def of_job(job_dir: Path, job: JobSpec, trials: Mapping[str, str | None]) -> list[Opinion]:
+def of_job(job_dir: Path, job: JobSpec, trials: Mapping[str, str | None]) -> list[EngineOpinion]:
     """The newest analysis of each trial by each engine, in the job's order.
 
     Args:
@@ -65,7 +65,9 @@ def of_job(job_dir: Path, job: JobSpec, trials: Mapping[str, str | None]) -> lis
     return found
 
 
-def _read(job_dir: Path, step_id: str, trial: str, attempt: str | None, engine: str) -> Opinion:
+def _read(
+    job_dir: Path, step_id: str, trial: str, attempt: str | None, engine: str
+) -> EngineOpinion:
     for folder in _newest_first(job_dir / "steps" / step_id / "attempts"):
         report = safe_read.read_object(folder / "final.json")
         if report is None or report.get("status") != "succeeded":
@@ -75,7 +77,7 @@ def _read(job_dir: Path, step_id: str, trial: str, attempt: str | None, engine: 
         if attempt is None or about != attempt.rpartition("/")[2]:
             break
         by = safe_read.text(safe_read.mapping(found.get("engine")).get("name"), 100)
-        return Opinion(
+        return EngineOpinion(
             step_id, trial, by or engine,
             attempt=folder.relative_to(job_dir).as_posix(),
             outcome=safe_read.text(found.get("outcome"), 100) or "unknown",
@@ -84,7 +86,7 @@ def _read(job_dir: Path, step_id: str, trial: str, attempt: str | None, engine: 
             recommendation=safe_read.text(found.get("recommendation"), 1000) or "",
             confidence=min(1.0, max(0.0, float(safe_read.number(found.get("confidence")) or 0.0))),
         )  # fmt: skip
-    return Opinion(step_id, trial, engine, missing=True)
+    return EngineOpinion(step_id, trial, engine, missing=True)
 
 
 def _newest_first(attempts: Path) -> Iterator[Path]:

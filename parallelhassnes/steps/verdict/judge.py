@@ -7,10 +7,10 @@ from typing import Any
 from parallelhassnes.steps.trial_data.amounts import NOTHING
 from parallelhassnes.steps.trial_data.facts import RESULTS, TrialFacts
 from parallelhassnes.steps.verdict import baselines, discrimination, flakiness, quality
-from parallelhassnes.steps.verdict.analysis_results import Opinion
+from parallelhassnes.steps.verdict.analysis_results import EngineOpinion
 from parallelhassnes.steps.verdict.discrimination import Interval
 from parallelhassnes.steps.verdict.flakiness import Actions
-from parallelhassnes.steps.verdict.quality import Finding
+from parallelhassnes.steps.verdict.quality import QualityFinding
 
 SCHEMA_VERSION = "2.1.0"
 BROKEN = {"broken": True, "good": False}
@@ -23,7 +23,7 @@ def judge(
     job_id: str,
     trials: Sequence[TrialFacts],
     actions: Actions | None = None,
-    opinions: Sequence[Opinion] = (),
+    opinions: Sequence[EngineOpinion] = (),
 ) -> dict[str, Any]:
     """The content of ``verdict.json``; see ``schemas/verdict.schema.json``."""
     groups = _groups(trials)
@@ -62,7 +62,7 @@ def judge(
     }  # fmt: skip
 
 
-def _finding(finding: Finding) -> dict[str, Any]:
+def _finding(finding: QualityFinding) -> dict[str, Any]:
     return {
         "rule": finding.rule,
         "task_quality": finding.quality,
@@ -82,7 +82,7 @@ def _groups(trials: Sequence[TrialFacts]) -> list[list[TrialFacts]]:
     return list(groups.values())
 
 
-def _agent(group: Sequence[TrialFacts], opinions: Sequence[Opinion]) -> dict[str, Any]:
+def _agent(group: Sequence[TrialFacts], opinions: Sequence[EngineOpinion]) -> dict[str, Any]:
     rewards = [fact.reward for fact in group if fact.result == "scored" and fact.reward is not None]
     counts = _counts(group)
     decided, passes = counts["scored"] - counts["undecided"], counts["passes"]
@@ -166,7 +166,7 @@ def _trial(fact: TrialFacts) -> dict[str, Any]:
     }
 
 
-def _analyses(opinions: Sequence[Opinion]) -> dict[str, Any]:
+def _analyses(opinions: Sequence[EngineOpinion]) -> dict[str, Any]:
     return {
         "n": len(opinions),
         "missing": [opinion.step_id for opinion in opinions if opinion.missing],

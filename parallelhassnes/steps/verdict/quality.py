@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from parallelhassnes.steps.trial_data import rewards
 from parallelhassnes.steps.trial_data.facts import TrialFacts
-from parallelhassnes.steps.verdict.analysis_results import Opinion
+from parallelhassnes.steps.verdict.analysis_results import EngineOpinion
 from parallelhassnes.steps.verdict.flakiness import BASELINES, Same
 
 type Class = Literal["good", "needs_review", "broken", "unknown"]
@@ -28,7 +28,7 @@ WHAT_PASSES = (
 )
 
 
-class Finding(NamedTuple):
+class QualityFinding(NamedTuple):
     """What one rule says."""
 
     rule: str
@@ -41,7 +41,7 @@ class Finding(NamedTuple):
     recommendation: str = ""
     evidence: tuple[str, ...] = ()
     """Folders of attempts, relative to the job's."""
-    analyses: tuple[Opinion, ...] = ()
+    analyses: tuple[EngineOpinion, ...] = ()
 
 
 class Quality(NamedTuple):
@@ -50,7 +50,7 @@ class Quality(NamedTuple):
     quality: Class
     confidence: float
     primary_issue: str | None
-    findings: tuple[Finding, ...]
+    findings: tuple[QualityFinding, ...]
     """Those against the task first, the worst first; of a good or unknown one the one that says so."""
     recommendations: tuple[str, ...]
 
@@ -79,7 +79,7 @@ RULES: tuple[tuple[str, Class, str, str, str], ...] = (
 
 
 def judge(
-    trials: Sequence[TrialFacts], same: Sequence[Same] = (), opinions: Sequence[Opinion] = ()
+    trials: Sequence[TrialFacts], same: Sequence[Same] = (), opinions: Sequence[EngineOpinion] = ()
 ) -> Quality:
     """The quality of the task that these trials are of; the same facts always give the same."""
     against = [
@@ -105,7 +105,7 @@ def _places(trials: Sequence[TrialFacts]) -> tuple[str, ...]:
     return tuple(fact.attempt for fact in trials if fact.attempt is not None)
 
 
-def _nop(trials: Sequence[TrialFacts]) -> list[Finding]:
+def _nop(trials: Sequence[TrialFacts]) -> list[QualityFinding]:
     own = _decided(trials, "nop")
     passed = [fact for fact in own if fact.passed]
     if not passed:
@@ -113,14 +113,14 @@ def _nop(trials: Sequence[TrialFacts]) -> list[Finding]:
     above = [fact for fact in passed if fact.by_default and not _is_one(fact)]
     if len(above) == len(passed):
         return [
-            Finding(
+            QualityFinding(
                 "nop_above_scale", "needs_review", "pre_solved", 0.5,
                 f"nop has a reward of {_rewards(above)}, and nobody has said what a pass is",
                 WHAT_PASSES, _places(above),
             )
         ]  # fmt: skip
     return [
-        Finding(
+        QualityFinding(
             "nop_passes", "broken", "pre_solved", 0.99 if len(passed) > 1 else 0.95,
             f"the tests pass although nothing was done: nop passed {len(passed)} of {len(own)} scored trials",
             "Have the tests look at what was asked for.", _places(passed),
@@ -136,7 +136,7 @@ def _rewards(trials: Sequence[TrialFacts]) -> str:
     return ", ".join(dict.fromkeys(f"{fact.reward:g}" for fact in trials))
 
 
-def _oracle(trials: Sequence[TrialFacts]) -> list[Finding]:
+def _oracle(trials: Sequence[TrialFacts]) -> list[QualityFinding]:
     own = _decided(trials, "oracle")
     failed = [fact for fact in own if not fact.passed]
     if not failed:
@@ -144,7 +144,7 @@ def _oracle(trials: Sequence[TrialFacts]) -> list[Finding]:
     passes = f"oracle passed {len(own) - len(failed)} of {len(own)} scored trials"
     if all((fact.reward or 0) > 0 for fact in failed):
         return [
-            Finding(
+            QualityFinding(
                 "oracle_partial", "needs_review", "broken_reference", 0.6,
                 f"the task's own solution has a part of the reward ({_rewards(failed)}): {passes}",
                 WHAT_PASSES, _places(failed),
@@ -152,14 +152,14 @@ def _oracle(trials: Sequence[TrialFacts]) -> list[Finding]:
         ]  # fmt: skip
     if len(failed) < len(own):
         return [
-            Finding(
+            QualityFinding(
                 "oracle_varies", "broken", "nondeterministic_tests", 0.99,
                 f"the task's own solution does not pass every time: {passes}",
                 "Make the tests give the same reward for the same work.", _places(failed),
             )
         ]  # fmt: skip
     return [
-        Finding(
+        QualityFinding(
             "oracle_fails", "broken", "broken_reference", 0.97 if len(failed) > 1 else 0.9,
             f"the task's own solution does not pass its tests: {passes}",
             "Correct the solution or the tests.", _places(failed),
@@ -167,7 +167,7 @@ def _oracle(trials: Sequence[TrialFacts]) -> list[Finding]:
     ]  # fmt: skip
 
 
-def _stuck(trials: Sequence[TrialFacts]) -> list[Finding]:
+def _stuck(trials: Sequence[TrialFacts]) -> list[QualityFinding]:
     stuck = [
         fact
         for fact in trials
@@ -178,7 +178,7 @@ def _stuck(trials: Sequence[TrialFacts]) -> list[Finding]:
     issues = {"verifier": "brittle_tests", "task_definition": "environment"}
     classes = ", ".join(sorted({fact.failure_class or "" for fact in stuck}))
     return [
-        Finding(
+        QualityFinding(
             "oracle_unscored", "broken", issues.get(stuck[0].failure_class or "", "broken_reference"),
             0.9 if len(stuck) > 1 else 0.8,
             f"the task's own solution came to no reward in {len(stuck)} trials ({classes})",
@@ -187,13 +187,13 @@ def _stuck(trials: Sequence[TrialFacts]) -> list[Finding]:
     ]  # fmt: skip
 
 
-def _same_actions(same: Sequence[Same]) -> list[Finding]:
+def _same_actions(same: Sequence[Same]) -> list[QualityFinding]:
     own = [each for each in same if not each.is_baseline]
     if not own:
         return []
     found = sorted({fact.reward or 0.0 for fact in own[0].trials})
     return [
-        Finding(
+        QualityFinding(
             "same_actions_differ", "needs_review", "nondeterministic_tests", 0.8,
             f"{len(own[0].trials)} trials ran the same {own[0].what} and have the rewards {', '.join(f'{r:g}' for r in found)}",
             "Make the tests give the same reward for the same work.",
@@ -202,7 +202,7 @@ def _same_actions(same: Sequence[Same]) -> list[Finding]:
     ]  # fmt: skip
 
 
-def _nop_unscored(trials: Sequence[TrialFacts]) -> list[Finding]:
+def _nop_unscored(trials: Sequence[TrialFacts]) -> list[QualityFinding]:
     own = [
         fact
         for fact in trials
@@ -211,14 +211,14 @@ def _nop_unscored(trials: Sequence[TrialFacts]) -> list[Finding]:
     if not own:
         return []
     return [
-        Finding(
+        QualityFinding(
             "nop_unscored", "needs_review", "brittle_tests", 0.7, "the tests give no reward where nothing was done",
             "Have the tests write a reward when the work is missing or wrong, too.", _places(own),
         )
     ]  # fmt: skip
 
 
-def _without_reward(trials: Sequence[TrialFacts]) -> list[Finding]:
+def _without_reward(trials: Sequence[TrialFacts]) -> list[QualityFinding]:
     own = [
         fact
         for fact in trials
@@ -227,7 +227,7 @@ def _without_reward(trials: Sequence[TrialFacts]) -> list[Finding]:
     if len(own) < 2:
         return []
     return [
-        Finding(
+        QualityFinding(
             "tests_without_reward", "needs_review", "brittle_tests", 0.6,
             f"the tests gave no reward in {len(own)} trials",
             "Have the tests write a reward when the work is missing or wrong, too.", _places(own),
@@ -235,7 +235,9 @@ def _without_reward(trials: Sequence[TrialFacts]) -> list[Finding]:
     ]  # fmt: skip
 
 
-def _proven(trials: Sequence[TrialFacts], opinions: Sequence[Opinion]) -> list[Finding]:
+def _proven(
+    trials: Sequence[TrialFacts], opinions: Sequence[EngineOpinion]
+) -> list[QualityFinding]:
     blaming = [o for o in _of_agents(trials, opinions) if o.proves and o.blames]
     if not blaming:
         return []
@@ -243,7 +245,7 @@ def _proven(trials: Sequence[TrialFacts], opinions: Sequence[Opinion]) -> list[F
     return [_of_opinions("proven_by_rules", blaming, worst.confidence, "the rules find")]
 
 
-def _said(trials: Sequence[TrialFacts], opinions: Sequence[Opinion]) -> list[Finding]:
+def _said(trials: Sequence[TrialFacts], opinions: Sequence[EngineOpinion]) -> list[QualityFinding]:
     heard = [
         opinion
         for opinion in _of_agents(trials, opinions)
@@ -257,25 +259,29 @@ def _said(trials: Sequence[TrialFacts], opinions: Sequence[Opinion]) -> list[Fin
     return [_of_opinions("said_by_models", blaming, round(mean * share, 4), "analyses by models find")]  # fmt: skip
 
 
-def _of_opinions(rule: str, blaming: Sequence[Opinion], confidence: float, who: str) -> Finding:
+def _of_opinions(
+    rule: str, blaming: Sequence[EngineOpinion], confidence: float, who: str
+) -> QualityFinding:
     counts = Counter(opinion.subtype for opinion in blaming)
     issue = min(counts, key=lambda name: (-counts[name], name))
     first = next(opinion for opinion in blaming if opinion.subtype == issue)
     number = len({opinion.trial for opinion in blaming})
-    return Finding(
+    return QualityFinding(
         rule, "needs_review", issue, confidence,
         f"{who} {issue.replace('_', ' ')} in {number} trial{'s' if number > 1 else ''}: {first.root_cause.rstrip('.')}",
         first.recommendation, tuple(o.attempt for o in blaming if o.attempt), tuple(blaming),
     )  # fmt: skip
 
 
-def _of_agents(trials: Sequence[TrialFacts], opinions: Sequence[Opinion]) -> list[Opinion]:
+def _of_agents(
+    trials: Sequence[TrialFacts], opinions: Sequence[EngineOpinion]
+) -> list[EngineOpinion]:
     """Those about trials of other agents than the baselines, which speak for themselves."""
     baselines = {fact.step_id for fact in trials if fact.agent in BASELINES}
     return [opinion for opinion in opinions if opinion.trial not in baselines]
 
 
-def _supported(finding: Finding, opinions: Sequence[Opinion]) -> Finding:
+def _supported(finding: QualityFinding, opinions: Sequence[EngineOpinion]) -> QualityFinding:
     """The finding with the analyses of the trials that it is about, where they blame the task too."""
     if finding.analyses:
         return finding
@@ -284,10 +290,10 @@ def _supported(finding: Finding, opinions: Sequence[Opinion]) -> Finding:
     return finding._replace(analyses=support)
 
 
-def _sound(trials: Sequence[TrialFacts]) -> Finding:
+def _sound(trials: Sequence[TrialFacts]) -> QualityFinding:
     oracle, nop = _decided(trials, "oracle"), _decided(trials, "nop")
     if oracle and nop:
-        return Finding(
+        return QualityFinding(
             "baselines_right", "good", None, {1: 0.7, 2: 0.8}.get(len(oracle), 0.9),
             f"oracle passed {len(oracle)} of {len(oracle)} and nop 0 of {len(nop)} scored trials",
             "", _places([*oracle, *nop]),
@@ -299,13 +305,13 @@ def _sound(trials: Sequence[TrialFacts]) -> Finding:
             open_ones = [fact.undecided for fact in ran if fact.undecided]
             why = open_ones[0] if open_ones else "was not scored" if ran else "was not run"
             missing.append(f"{name} {why}")
-    return Finding(
+    return QualityFinding(
         "baselines_missing", "unknown", None, 0.0, " and ".join(missing),
         "Have oracle and nop run on the task and come to a decided reward: without them nothing is known of it.",
     )  # fmt: skip
 
 
-def _recommendations(findings: Sequence[Finding]) -> tuple[str, ...]:
+def _recommendations(findings: Sequence[QualityFinding]) -> tuple[str, ...]:
     """What to do, each once whatever its dots and capitals, the worst first."""
     said: dict[str, str] = {}
     for finding in findings:

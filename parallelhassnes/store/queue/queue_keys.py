@@ -27,7 +27,7 @@ from parallelhassnes.plan import Record
 from parallelhassnes.store import atomic, clocks
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import turns
-from parallelhassnes.store.records import Credential, Said, dump, now_text
+from parallelhassnes.store.records import Attribution, Credential, dump, now_text
 
 MOST_CHANGES = 50
 MOST_PAUSES = 32
@@ -52,7 +52,7 @@ class OperatorLimit(Record):
     """A limit that an operator set while things run; it takes the place of the configured one."""
 
     limit: int
-    said: Said
+    said: Attribution
 
 
 class Adaptive(Record):
@@ -104,7 +104,7 @@ class KeyState(Record):
     schema_version: Literal[1] = 1
     queue_key: str
     limit: OperatorLimit | None = None
-    paused: Said | None = None
+    paused: Attribution | None = None
     breakers: dict[str, Breaker] = {}
     """Mark of a credential → why nothing starts on the key with it."""
     adaptive: Adaptive | None = None
@@ -200,7 +200,7 @@ def _read(path: Path, queue_key: str) -> KeyState:
         if not atomic.is_damage(error):
             raise
         at = now_text(datetime.fromtimestamp(_mtime(path), UTC))
-        said = Said(
+        said = Attribution(
             at=at,
             by="parallelhassnes",
             reason=f"{atomic.describe_damage(error)}; resume it to forget what the file said",

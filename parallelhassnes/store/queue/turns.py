@@ -35,7 +35,7 @@ HIGHEST = 1000
 _HOUR = len("020261121T01")
 
 
-class Turn(NamedTuple):
+class QueueTurn(NamedTuple):
     """One batch's place on one key."""
 
     path: Path
@@ -72,12 +72,12 @@ def keys(layout: Layout) -> list[str]:
     return members.names(layout.turns)
 
 
-def fresh(layout: Layout, key_folder: str) -> list[Turn]:
+def fresh(layout: Layout, key_folder: str) -> list[QueueTurn]:
     """The batches whose places are to be found."""
     return _named(layout.turns / key_folder / _NEW)
 
 
-def held(layout: Layout, key_folder: str) -> list[Turn]:
+def held(layout: Layout, key_folder: str) -> list[QueueTurn]:
     """Batches that could start nothing when their turn came."""
     found = _named(layout.turns / key_folder / _HELD)
     return found if len(found) <= _LOOKS else random.sample(found, _LOOKS)
@@ -101,16 +101,16 @@ def recall_on(layout: Layout, key_folder: str) -> None:
         move(turn, layout.turns / key_folder / _NEW / turn.batch_id)
 
 
-def hold(layout: Layout, key_folder: str, turn: Turn) -> None:
+def hold(layout: Layout, key_folder: str, turn: QueueTurn) -> None:
     """Pass over a batch until it may start something again."""
     move(turn, layout.turns / key_folder / _HELD / turn.batch_id)
 
 
-def _named(folder: Path) -> list[Turn]:
-    return [Turn(folder / name, name) for name in members.names(folder)]
+def _named(folder: Path) -> list[QueueTurn]:
+    return [QueueTurn(folder / name, name) for name in members.names(folder)]
 
 
-def in_order(layout: Layout, key_folder: str) -> Iterator[Turn]:
+def in_order(layout: Layout, key_folder: str) -> Iterator[QueueTurn]:
     """The turns on a key, first to be served first; lists no more than it must.
 
     Within a priority those noted under a clock that was ahead come before all others: whoever looks at one finds that its
@@ -124,7 +124,7 @@ def in_order(layout: Layout, key_folder: str) -> Iterator[Turn]:
             for path in _leaves(top / rank / hour, 2):
                 fraction, _, batch_id = path.name.partition(".")
                 if fraction.isdecimal() and batch_id:
-                    yield Turn(path, batch_id)
+                    yield QueueTurn(path, batch_id)
 
 
 def _leaves(folder: Path, depth: int) -> Iterator[Path]:
@@ -135,7 +135,7 @@ def _leaves(folder: Path, depth: int) -> Iterator[Path]:
             yield folder / name
 
 
-def move(turn: Turn, to: Path) -> Turn:
+def move(turn: QueueTurn, to: Path) -> QueueTurn:
     """Give a batch another place; harmless where its file has gone."""
     with contextlib.suppress(FileNotFoundError):
         while True:
@@ -148,10 +148,10 @@ def move(turn: Turn, to: Path) -> Turn:
                 continue
             break
     _tidy(turn.path.parent)
-    return Turn(to, turn.batch_id)
+    return QueueTurn(to, turn.batch_id)
 
 
-def remove(turn: Turn) -> None:
+def remove(turn: QueueTurn) -> None:
     """Remove a turn that leads to nothing."""
     turn.path.unlink(missing_ok=True)
     _tidy(turn.path.parent)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from parallelhassnes.tables.expanders.expansion import Context
+from parallelhassnes.tables.expanders.expansion import Expansion
 from parallelhassnes.tables.model import ArtifactPart
 from parallelhassnes.tables.parse.field_names import known_keys
 from parallelhassnes.tables.parse.located_errors import pointer
@@ -18,11 +18,11 @@ MAX_SCHEMA_BYTES = 1 << 20
 _OURS = "ParallelHassnes run report"
 
 
-class Place(NamedTuple):
+class SearchPlace(NamedTuple):
     """Where a step's files are looked for."""
 
     folder: Path
-    context: Context
+    context: Expansion
 
     def file(self, text: str, at: str, what: str) -> str:
         """The absolute path of a file; where it is not there, that is reported and it comes back as it was."""
@@ -43,7 +43,7 @@ class Place(NamedTuple):
         return text
 
 
-def folders(wanted: Any, place: Place, at: str) -> list[str]:
+def folders(wanted: Any, place: SearchPlace, at: str) -> list[str]:
     """``add_dirs``, absolute."""
     made = []
     for index, text in enumerate(wanted if isinstance(wanted, list) else []):
@@ -58,7 +58,7 @@ def folders(wanted: Any, place: Place, at: str) -> list[str]:
     return made
 
 
-def schema(named: str | None, place: Place, at: str) -> dict[str, Any] | None:
+def schema(named: str | None, place: SearchPlace, at: str) -> dict[str, Any] | None:
     """The JSON Schema in a file; None for the built-in one."""
     if named is None:
         return None
@@ -68,7 +68,7 @@ def schema(named: str | None, place: Place, at: str) -> dict[str, Any] | None:
     return _read_schema(path, at, place.context) if path.is_file() else None
 
 
-def _is_built_in(named: str, place: Place) -> bool:
+def _is_built_in(named: str, place: SearchPlace) -> bool:
     """Whether the default's name means the built-in schema: nothing of that name is here, or it is one of ours."""
     own = place.folder / named
     if not own.is_file():
@@ -76,7 +76,7 @@ def _is_built_in(named: str, place: Place) -> bool:
     return _OURS.encode() in own.read_bytes()[:1000]
 
 
-def _read_schema(path: Path, at: str, context: Context) -> dict[str, Any] | None:
+def _read_schema(path: Path, at: str, context: Expansion) -> dict[str, Any] | None:
     from jsonschema import Draft202012Validator, SchemaError
 
     problems = context.problems
@@ -95,7 +95,7 @@ def _read_schema(path: Path, at: str, context: Context) -> dict[str, Any] | None
 
 
 def _checked(
-    document: dict[str, Any], at: str, what: str, context: Context, validator: Any, wrong: Any
+    document: dict[str, Any], at: str, what: str, context: Expansion, validator: Any, wrong: Any
 ) -> dict[str, Any] | None:
     try:
         validator.check_schema(document)
@@ -112,7 +112,7 @@ def _checked(
     return document
 
 
-def artifacts(wanted: list[Any], place: Place, at: str) -> list[dict[str, Any]]:
+def artifacts(wanted: list[Any], place: SearchPlace, at: str) -> list[dict[str, Any]]:
     """``artifacts_expected`` as the plan has them."""
     made: dict[str, dict[str, Any]] = {}
     for index, raw in enumerate(wanted):
@@ -128,7 +128,7 @@ def artifacts(wanted: list[Any], place: Place, at: str) -> list[dict[str, Any]]:
     return list(made.values())
 
 
-def _artifact(raw: Any, place: Place, at: str) -> dict[str, Any] | None:
+def _artifact(raw: Any, place: SearchPlace, at: str) -> dict[str, Any] | None:
     problems = place.context.problems
     known = place.context.known_part(raw, known_keys(ArtifactPart), at)
     try:

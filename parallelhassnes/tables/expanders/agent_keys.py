@@ -20,7 +20,7 @@ _ENDPOINTS = ("api_base", "base_url", "api_key", "endpoint", "llm_kwargs", "auth
 """In names of arguments that name another endpoint or a key."""
 
 
-class Keys(NamedTuple):
+class AgentKeys(NamedTuple):
     """What an agent looks for."""
 
     names: tuple[str, ...]
@@ -42,7 +42,7 @@ _USUAL = {"google": "GEMINI_API_KEY", "gemini": "GEMINI_API_KEY"}
 _ALIASES = {"gemini": "google", "together_ai": "together", "bedrock": "amazon-bedrock", "openai_responses": "openai"}  # fmt: skip
 
 
-def looked_for(agent: Mapping[str, Any]) -> Keys | None:
+def looked_for(agent: Mapping[str, Any]) -> AgentKeys | None:
     """The keys that a trial's agent looks for; None for one that needs none, or of which Harbor does not say."""
     name, model = agent.get("name"), agent.get("model_name")
     if agent.get("import_path") or not isinstance(name, str) or name in ("oracle", "nop"):
@@ -59,7 +59,7 @@ def looked_for(agent: Mapping[str, Any]) -> Keys | None:
     env, kwargs = agent.get("env") or {}, agent.get("kwargs") or {}
     elsewhere = any(sign in key.upper() for key in env for sign in _OTHER_WAYS)
     elsewhere = elsewhere or any(sign in key.lower() for key in kwargs for sign in _ENDPOINTS)
-    return Keys(names, certain=not elsewhere)
+    return AgentKeys(names, certain=not elsewhere)
 
 
 def points_elsewhere(variable: str) -> bool:

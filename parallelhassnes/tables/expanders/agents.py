@@ -15,8 +15,8 @@ from pydantic import BaseModel, ValidationError
 
 from parallelhassnes.plan import AgentPlan, AgentPolicy, ResumeFrom, WorkspacePolicy
 from parallelhassnes.tables.expanders import agent_files
-from parallelhassnes.tables.expanders.agent_files import Place
-from parallelhassnes.tables.expanders.expansion import Context
+from parallelhassnes.tables.expanders.agent_files import SearchPlace
+from parallelhassnes.tables.expanders.expansion import Expansion
 from parallelhassnes.tables.model import AgentPart, AgentWork, JobHead, PackPart, Step, TableHead
 from parallelhassnes.tables.parse.field_names import known_keys
 from parallelhassnes.tables.parse.located_errors import pointer
@@ -26,7 +26,7 @@ PLACES = ("prompt_file", "schema_file", "output_file", "workdir")
 
 
 def agent_spec(
-    step: Step, at: str, job_id: str, job: JobHead | None, head: TableHead, context: Context
+    step: Step, at: str, job_id: str, job: JobHead | None, head: TableHead, context: Expansion
 ) -> dict[str, Any]:
     """``queue_key``, ``label``, ``timeout_sec``, ``retry``, ``spec`` and ``depends_on`` of an agent step."""
     pack, pack_at = _pack(step, job, head, at, context)
@@ -42,7 +42,7 @@ def agent_spec(
     if effort is not None and not _is_nearer(layers, "execution_policy", effort_at):
         policy["model_reasoning_effort"] = effort
     folder = _working_directory(step, job, head, at, context)
-    place = Place(folder, context)
+    place = SearchPlace(folder, context)
     said["working_directory"] = str(folder)
     workspace = _merged("workspace_policy", WorkspacePolicy, layers, context)
     _check_git(folder, policy, workspace, layers, context)
@@ -81,7 +81,7 @@ def agent_spec(
     }  # fmt: skip
 
 
-def _plan(said: dict[str, Any], at: str, context: Context) -> dict[str, Any]:
+def _plan(said: dict[str, Any], at: str, context: Expansion) -> dict[str, Any]:
     """What was said as ``AgentPlan`` has it; without what is at its default."""
     try:
         plan = AgentPlan.model_validate({k: v for k, v in said.items() if v is not None})
@@ -95,7 +95,9 @@ def _plan(said: dict[str, Any], at: str, context: Context) -> dict[str, Any]:
 # --- which agent --------------------------------------------------------------------------------------
 
 
-def _agent(step: Step, layers: Sequence[tuple[AgentWork, str]], context: Context) -> dict[str, Any]:
+def _agent(
+    step: Step, layers: Sequence[tuple[AgentWork, str]], context: Expansion
+) -> dict[str, Any]:
     given, at = _nearest(layers, "agent")
     at += "/agent"
     said: dict[str, Any] = {"agent": "codex"}
@@ -125,7 +127,7 @@ def _agent(step: Step, layers: Sequence[tuple[AgentWork, str]], context: Context
     return said
 
 
-def _check_places(text: str, at: str, context: Context) -> None:
+def _check_places(text: str, at: str, context: Expansion) -> None:
     """Refuse a misspelt ``{prompt_file}``; other braces are text."""
     for name in {part.partition("}")[0] for part in text.split("{")[1:] if "}" in part}:
         if name not in PLACES and difflib.get_close_matches(name, PLACES, n=1, cutoff=0.75):
@@ -136,7 +138,7 @@ def _check_places(text: str, at: str, context: Context) -> None:
 
 
 def _merged(
-    name: str, model: type[BaseModel], layers: Sequence[tuple[AgentWork, str]], context: Context
+    name: str, model: type[BaseModel], layers: Sequence[tuple[AgentWork, str]], context: Expansion
 ) -> dict[str, Any]:
     """A policy of all layers, key by key; what is wrong with it is reported where it stands."""
     merged: dict[str, Any] = {}
@@ -156,7 +158,7 @@ def _merged(
 
 def _check_git(
     folder: Path, policy: dict[str, Any], workspace: dict[str, Any],
-    layers: Sequence[tuple[AgentWork, str]], context: Context,
+    layers: Sequence[tuple[AgentWork, str]], context: Expansion,
 ) -> None:  # fmt: skip
     """Refuse a folder that is no git repository where one is needed."""
     if not folder.is_dir() or _in_repository(folder):
@@ -188,7 +190,7 @@ def _in_repository(folder: Path) -> bool:
 
 
 def _texts(
-    step: Step, at: str, pack: PackPart | None, pack_at: str, place: Place
+    step: Step, at: str, pack: PackPart | None, pack_at: str, place: SearchPlace
 ) -> dict[str, Any]:
     problems = place.context.problems
     said: dict[str, Any] = {"prompt": step.prompt}
@@ -210,7 +212,7 @@ def _texts(
 
 
 def _working_directory(
-    step: Step, job: JobHead | None, head: TableHead, at: str, context: Context
+    step: Step, job: JobHead | None, head: TableHead, at: str, context: Expansion
 ) -> Path:
     """``working_root`` / ``working_directory``, absolute, each with its default."""
     bases = context.bases
@@ -233,7 +235,7 @@ def _working_directory(
     return folder
 
 
-def _exists(folder: Path, at: str, what: str, context: Context) -> None:
+def _exists(folder: Path, at: str, what: str, context: Expansion) -> None:
     if folder.is_dir():
         return
     if context.forgiving:
@@ -245,7 +247,7 @@ def _exists(folder: Path, at: str, what: str, context: Context) -> None:
 
 
 def _pack(
-    step: Step, job: JobHead | None, head: TableHead, at: str, context: Context
+    step: Step, job: JobHead | None, head: TableHead, at: str, context: Expansion
 ) -> tuple[PackPart | None, str]:
     """The pack that a step uses, and where it stands."""
     name = step.pack_id or (job.pack_id if job else None) or head.default_pack_id
@@ -269,7 +271,9 @@ def _pack(
 # --- the rest -----------------------------------------------------------------------------------------
 
 
-def _timeout(step: Step, layers: Sequence[tuple[AgentWork, str]], context: Context) -> float | None:
+def _timeout(
+    step: Step, layers: Sequence[tuple[AgentWork, str]], context: Expansion
+) -> float | None:
     found = step.timeout_sec or step.timeout_seconds
     for layer, at in reversed(layers):
         known = context.known_part(layer.timeouts or {}, {"step_timeout_seconds"}, at + "/timeouts")
@@ -285,7 +289,7 @@ def _timeout(step: Step, layers: Sequence[tuple[AgentWork, str]], context: Conte
 
 
 def _resume(
-    raw: dict[str, Any], at: str, context: Context
+    raw: dict[str, Any], at: str, context: Expansion
 ) -> tuple[dict[str, Any] | None, str | None]:
     """``resume_from`` as the plan has it, and the step that it names."""
     raw = context.known_part(raw, known_keys(ResumeFrom), at)
@@ -325,7 +329,7 @@ def _is_nearer(layers: Sequence[tuple[AgentWork, str]], policy: str, effort_at: 
     return False
 
 
-def _validated[T: BaseModel](model: type[T], raw: Any, at: str, context: Context) -> T | None:
+def _validated[T: BaseModel](model: type[T], raw: Any, at: str, context: Expansion) -> T | None:
     try:
         return model.model_validate(raw)
     except ValidationError as error:

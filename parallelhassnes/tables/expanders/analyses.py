@@ -5,7 +5,7 @@ from typing import Any, get_args
 from parallelhassnes.errors import UserError
 from parallelhassnes.names import Ids, nearest, safe_id
 from parallelhassnes.plan import Retry, StepSpec
-from parallelhassnes.tables.expanders.expansion import Context
+from parallelhassnes.tables.expanders.expansion import Expansion
 from parallelhassnes.tables.model import AnalysisAsked, AnalysisPart, Engine
 from parallelhassnes.tables.parse.located_errors import pointer
 from parallelhassnes.tables.parse.secret_check import check_env, templates
@@ -36,7 +36,7 @@ def part_of(engine: str, model: str | None = None, **settings: object) -> Analys
     return AnalysisPart(engine=engine, model=model, **settings)  # type: ignore[arg-type]
 
 
-def checked(asked: AnalysisAsked | None, at: str, context: Context) -> list[AnalysisPart]:
+def checked(asked: AnalysisAsked | None, at: str, context: Expansion) -> list[AnalysisPart]:
     """As ``parts``; what is wrong with them is reported."""
     found = parts(asked)
     for index, part in enumerate(found):
@@ -51,7 +51,7 @@ def checked(asked: AnalysisAsked | None, at: str, context: Context) -> list[Anal
     return found
 
 
-def limits(found: list[AnalysisPart], context: Context) -> dict[str, int]:
+def limits(found: list[AnalysisPart], context: Expansion) -> dict[str, int]:
     """Queue key → live analyses at most, as the parts say it."""
     made: dict[str, int] = {}
     for part in found:
@@ -65,7 +65,7 @@ def analysis_steps(
     trial: StepSpec,
     job_id: str,
     found: list[AnalysisPart],
-    context: Context,
+    context: Expansion,
     retry: Retry,
     taken: Ids,
 ) -> list[StepSpec]:
@@ -92,7 +92,7 @@ def spec(part: AnalysisPart, trial_id: str) -> dict[str, Any]:
     return {**said, "engine": part.engine, "trial": trial_id}
 
 
-def _key(part: AnalysisPart, context: Context) -> str:
+def _key(part: AnalysisPart, context: Expansion) -> str:
     if part.queue_key:
         return context.key(part.queue_key, "/analysis/queue_key")
     return context.key(f"{KEY}:{part.engine}", "/analysis")

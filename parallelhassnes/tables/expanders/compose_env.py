@@ -70,7 +70,7 @@ def _closing(text: str, at: int) -> int:
     return at
 
 
-class _Loader(yaml.SafeLoader):
+class _ComposeLoader(yaml.SafeLoader):
     """Reads Compose's own tags (``!reset``, ``!override``) as what stands behind them."""
 
 
@@ -82,7 +82,7 @@ def _plain(loader: yaml.SafeLoader, _: str, node: yaml.Node) -> Any:
     return loader.construct_scalar(node) if isinstance(node, yaml.ScalarNode) else None
 
 
-_Loader.add_multi_constructor("!", _plain)
+_ComposeLoader.add_multi_constructor("!", _plain)
 
 
 class ComposeFile(NamedTuple):
@@ -134,7 +134,7 @@ def _document(path: Path) -> dict[str, Any] | None:
     if text is None:
         return None
     try:
-        document = yaml.load(text, _Loader)  # noqa: S506 - derived from SafeLoader
+        document = yaml.load(text, _ComposeLoader)  # noqa: S506 - derived from SafeLoader
     except (yaml.YAMLError, ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) else None

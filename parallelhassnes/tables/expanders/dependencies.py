@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from parallelhassnes.names import nearest
 from parallelhassnes.plan import Loop, StepSpec
-from parallelhassnes.tables.expanders.expansion import Context, Draft
+from parallelhassnes.tables.expanders.expansion import Draft, Expansion
 from parallelhassnes.tables.model import LoopPart, TableHead
 from parallelhassnes.tables.parse.located_errors import pointer
 
@@ -23,7 +23,7 @@ MAX_PROMPT_FILE = 16 << 20
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def loop_of(part: LoopPart, critic: str, at: str, context: Context) -> Loop:
+def loop_of(part: LoopPart, critic: str, at: str, context: Expansion) -> Loop:
     """The loop that a critic's step speaks of."""
     from parallelhassnes.tables.expanders.templates import expression_fault
 
@@ -37,7 +37,7 @@ def loop_of(part: LoopPart, critic: str, at: str, context: Context) -> Loop:
     )  # fmt: skip
 
 
-def wire(drafts: list[Draft], head: TableHead, context: Context) -> list[Draft]:
+def wire(drafts: list[Draft], head: TableHead, context: Expansion) -> list[Draft]:
     """The jobs with what their steps give to each other; everything wrong with that is reported."""
     if not any(_is_wired(step) for draft in drafts for step in draft.steps):
         return drafts
@@ -49,7 +49,7 @@ def _is_wired(step: StepSpec) -> bool:
 
 
 class _Wiring:
-    def __init__(self, drafts: list[Draft], head: TableHead, context: Context) -> None:
+    def __init__(self, drafts: list[Draft], head: TableHead, context: Expansion) -> None:
         self.drafts, self.head, self.problems = drafts, head, context.problems
         self.jobs = {draft.job_id: draft for draft in drafts}
         self.partial = bool(context.problems)

@@ -56,7 +56,7 @@ def rule(part: EnoughPart | None) -> Enough | None:
 
 
 @dataclass
-class Context:
+class Expansion:
     """One expansion."""
 
     problems: Problems

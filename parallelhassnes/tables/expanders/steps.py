@@ -12,9 +12,9 @@ from parallelhassnes.tables.expanders import baseline_check
 from parallelhassnes.tables.expanders.agents import agent_spec
 from parallelhassnes.tables.expanders.analyses import analysis_steps, checked, spec
 from parallelhassnes.tables.expanders.dependencies import loop_of
-from parallelhassnes.tables.expanders.expansion import Context, Draft, rule
+from parallelhassnes.tables.expanders.expansion import Draft, Expansion, rule
 from parallelhassnes.tables.expanders.passing import rule_for
-from parallelhassnes.tables.expanders.trials import Trials, trial_spec
+from parallelhassnes.tables.expanders.trials import TrialExpander, trial_spec
 from parallelhassnes.tables.model import (
     AgentWork,
     AnalysisPart,
@@ -42,7 +42,9 @@ _FIELDS_OF_KIND = {
 _OF_A_KIND = frozenset().union(*_FIELDS_OF_KIND.values())
 
 
-def explicit_jobs(raw: Any, head: TableHead, context: Context, trials: Trials) -> list[Draft]:
+def explicit_jobs(
+    raw: Any, head: TableHead, context: Expansion, trials: TrialExpander
+) -> list[Draft]:
     """The jobs under ``/jobs``. Everything wrong with them is reported; what could be made of the rest comes out."""
     problems = context.problems
     if not isinstance(raw, list):
@@ -95,7 +97,9 @@ def _count(raw: list[Any], analyses: int, *, gated: bool) -> int:
     return len(written) + trials * analyses + len(jobs) * gated
 
 
-def _job(raw: Any, index: int, head: TableHead, context: Context, trials: Trials) -> Draft | None:
+def _job(
+    raw: Any, index: int, head: TableHead, context: Expansion, trials: TrialExpander
+) -> Draft | None:
     problems = context.problems
     at = pointer("jobs", index)
     if not isinstance(raw, dict):
@@ -132,7 +136,7 @@ def _job(raw: Any, index: int, head: TableHead, context: Context, trials: Trials
 
 def _step(
     raw: Any, step_id: str, at: str, job_id: str, job: JobHead | None, head: TableHead,
-    context: Context, trials: Trials,
+    context: Expansion, trials: TrialExpander,
 ) -> StepSpec | None:  # fmt: skip
     problems = context.problems
     if not isinstance(raw, dict):
@@ -174,7 +178,7 @@ def _step(
 
 def _of_kind(
     kind: str, step: Step, at: str, job_id: str, job: JobHead | None, head: TableHead,
-    context: Context, trials: Trials, depends_on: list[str],
+    context: Expansion, trials: TrialExpander, depends_on: list[str],
 ) -> dict[str, Any] | None:  # fmt: skip
     """What a step's kind adds to it; also what the step waits for because of its kind."""
     if kind == "trial":
@@ -198,7 +202,7 @@ def _of_kind(
 
 
 def _trial(
-    step: Step, at: str, head: TableHead, context: Context, trials: Trials
+    step: Step, at: str, head: TableHead, context: Expansion, trials: TrialExpander
 ) -> dict[str, Any] | None:
     raw = {
         name: getattr(step, name)
@@ -227,7 +231,7 @@ def _trial(
 
 
 def _analysis(
-    step: Step, at: str, job_id: str, depends_on: list[str], context: Context
+    step: Step, at: str, job_id: str, depends_on: list[str], context: Expansion
 ) -> dict[str, Any] | None:
     """An analysis that is written out: it depends on the one trial of its job that it is about."""
     job, _, trial = depends_on[0].partition("/") if depends_on else ("", "", "")
@@ -245,7 +249,9 @@ def _analysis(
     }
 
 
-def _analysed(draft: Draft, analyses: list[AnalysisPart], context: Context, retry: Retry) -> Draft:
+def _analysed(
+    draft: Draft, analyses: list[AnalysisPart], context: Expansion, retry: Retry
+) -> Draft:
     """The job with the table's analyses behind each trial; verdicts that wait for the trial wait for them too."""
     ids = Ids(step.step_id for step in draft.steps)
     steps: list[StepSpec] = []
@@ -267,7 +273,7 @@ def _analysed(draft: Draft, analyses: list[AnalysisPart], context: Context, retr
     return draft._replace(steps=steps, indices=tuple(indices))
 
 
-def _gated(draft: Draft, context: Context, retry: Retry) -> Draft:
+def _gated(draft: Draft, context: Expansion, retry: Retry) -> Draft:
     """The job with a gate before its other trials; a job that has none needs none."""
     trials = [step for step in draft.steps if step.kind == "trial"]
     lacking = baseline_check.lacking(trials)
@@ -298,7 +304,7 @@ def _complete(steps: list[StepSpec], job_id: str) -> list[StepSpec]:
     return made
 
 
-def _kind(step: Step, at: str, context: Context) -> str | None:
+def _kind(step: Step, at: str, context: Expansion) -> str | None:
     problems = context.problems
     meant = [
         kind
@@ -328,7 +334,7 @@ def _kind(step: Step, at: str, context: Context) -> str | None:
     return kind
 
 
-def _id(raw: dict[str, Any], key: str, default: str, what: str, at: str, context: Context) -> str:
+def _id(raw: dict[str, Any], key: str, default: str, what: str, at: str, context: Expansion) -> str:
     if raw.get(key) is None and key not in raw:
         return default
     try:
@@ -340,7 +346,7 @@ def _id(raw: dict[str, Any], key: str, default: str, what: str, at: str, context
 
 
 def _validated[T: BaseModel](
-    model: type[T], raw: dict[str, Any], at: str, context: Context
+    model: type[T], raw: dict[str, Any], at: str, context: Expansion
 ) -> T | None:
     try:
         return model.model_validate(raw)

@@ -48,7 +48,7 @@ def tasks_in(
     folder: Path,
     at: str,
     problems: Problems,
-    wanted: "Wanted | None" = None,
+    wanted: "TaskFilter | None" = None,
     *,
     verify: bool = True,
 ) -> list[FoundTask]:
@@ -85,7 +85,7 @@ def tasks_in(
 
 
 @dataclass(frozen=True)
-class Wanted:
+class TaskFilter:
     """Which tasks are taken, by Harbor's rules: globs over the names of their folders, then the first n."""
 
     names: tuple[str, ...] = ()

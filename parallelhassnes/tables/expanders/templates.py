@@ -44,7 +44,7 @@ ENVIRONMENT = _Environment(
 )  # fmt: skip
 
 
-class Fault(NamedTuple):
+class TemplateFault(NamedTuple):
     """What is wrong with a template."""
 
     line: int
@@ -54,7 +54,7 @@ class Fault(NamedTuple):
 class Looked(NamedTuple):
     """What the text of a template shows without being rendered."""
 
-    fault: Fault | None
+    fault: TemplateFault | None
     unknown: tuple[str, ...]
     """Names at the top that there are not."""
     paths: tuple[tuple[str, ...], ...]
@@ -75,7 +75,7 @@ def look(text: str) -> Looked:
         tree = ENVIRONMENT.parse(text)
         ENVIRONMENT.compile(tree)
     except TemplateSyntaxError as error:
-        return Looked(Fault(error.lineno, str(error.message)), (), (), frozenset())
+        return Looked(TemplateFault(error.lineno, str(error.message)), (), (), frozenset())
     names = find_undeclared_variables(ENVIRONMENT.parse(text)) - set(ENVIRONMENT.globals)
     found: list[tuple[str, ...]] = []
     guarded: set[tuple[str, ...]] = set()

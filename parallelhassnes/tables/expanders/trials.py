@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from parallelhassnes.tables.expanders.expansion import Context
+from parallelhassnes.tables.expanders.expansion import Expansion
 from parallelhassnes.tables.expanders.tasks import FoundTask, is_task_dir, read_task
 from parallelhassnes.tables.parse.field_names import check_keys
 from parallelhassnes.tables.parse.located_errors import json_type, pointer
@@ -37,10 +37,10 @@ class Settings(NamedTuple):
     label: str
 
 
-class Trials:
+class TrialExpander:
     """Makes trials for one table."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Expansion) -> None:
         self.context = context
         self._settings: dict[str, Settings | None] = {}
         self._tasks: dict[Path, FoundTask | None] = {}

@@ -1,12 +1,12 @@
 """Verdicts in a table: an engine that writes prose about each."""
 
-from parallelhassnes.tables.expanders.expansion import Context, Draft
+from parallelhassnes.tables.expanders.expansion import Draft, Expansion
 from parallelhassnes.tables.model import VerdictPart
 
 KEY = "verdict"
 
 
-def told(drafts: list[Draft], part: VerdictPart | None, context: Context) -> list[Draft]:
+def told(drafts: list[Draft], part: VerdictPart | None, context: Expansion) -> list[Draft]:
     """The jobs with the engine's settings in the ``spec`` of their verdicts, which then have a queue key of their own."""
     if part is None:
         return drafts

@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from parallelhassnes.errors import UserError
-from parallelhassnes.tables.expanders.expansion import Context
-from parallelhassnes.tables.expanders.tasks import FoundTask, Wanted
+from parallelhassnes.tables.expanders.expansion import Expansion
+from parallelhassnes.tables.expanders.tasks import FoundTask, TaskFilter
 
 
 def run_async[T](work: Coroutine[Any, Any, T]) -> T:
@@ -45,7 +45,7 @@ def harbor_plan(config: Any) -> Any:
         raise UserError(first.rstrip(".")) from None
 
 
-def dataset_tasks(text: str, at: str, wanted: Wanted, context: Context) -> list[FoundTask]:
+def dataset_tasks(text: str, at: str, wanted: TaskFilter, context: Expansion) -> list[FoundTask]:
     """The tasks of ``name@version`` (registry) or ``org/name@ref`` (package), downloaded."""
     from harbor.models.job.config import DatasetConfig, JobConfig
 

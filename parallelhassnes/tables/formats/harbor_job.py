@@ -14,16 +14,16 @@ from pydantic import ValidationError
 from parallelhassnes.errors import UserError
 from parallelhassnes.names import BATCH_FILES, Ids
 from parallelhassnes.plan import LEFT_OPEN, Plan, Retry
-from parallelhassnes.tables.expanders.expansion import Context
+from parallelhassnes.tables.expanders.expansion import Expansion
 from parallelhassnes.tables.expanders.plan_check import finish
 from parallelhassnes.tables.expanders.tasks import (
     FoundTask,
-    Wanted,
+    TaskFilter,
     is_task_dir,
     read_task,
     tasks_in,
 )
-from parallelhassnes.tables.expanders.trials import SANDBOX, Settings, Trials, dump_trial
+from parallelhassnes.tables.expanders.trials import SANDBOX, Settings, TrialExpander, dump_trial
 from parallelhassnes.tables.formats.datasets import found_tasks, harbor_plan
 from parallelhassnes.tables.formats.sweep import Column, column, group_by_task
 from parallelhassnes.tables.model import PassPart
@@ -32,7 +32,7 @@ from parallelhassnes.tables.parse.located_errors import Problems, json_type, poi
 from parallelhassnes.tables.parse.secret_check import check_env
 
 
-def expand_harbor_job(document: dict[str, Any], context: Context) -> Plan | None:
+def expand_harbor_job(document: dict[str, Any], context: Expansion) -> Plan | None:
     """The plan of a Harbor JobConfig; None where problems were found."""
     from harbor.models.job.config import JobConfig
 
@@ -41,7 +41,7 @@ def expand_harbor_job(document: dict[str, Any], context: Context) -> Plan | None
     raw.pop("$schema", None)
     passing = _passing(raw.pop("pass", None), problems)
     check_keys(problems, "", JobConfig, raw)
-    trials = Trials(context)
+    trials = TrialExpander(context)
     if isinstance(raw.get("environment", {}), dict | str):
         raw["environment"] = trials.environment(raw.get("environment"), "/environment")
     if isinstance(raw.get("agents"), list):
@@ -115,7 +115,7 @@ def _for_planning(config: Any) -> Any:
     return config.model_copy(update=changes, deep=True)
 
 
-def _columns(plan: Any, config: Any, trials: Trials) -> tuple[list[Column], dict[str, int]]:
+def _columns(plan: Any, config: Any, trials: TrialExpander) -> tuple[list[Column], dict[str, int]]:
     columns, prefixes = [], Ids()
     limits: dict[str, int] = {}
     for index, trial in enumerate(plan.trial_configs[: len(config.agents)]):
@@ -131,7 +131,7 @@ def _columns(plan: Any, config: Any, trials: Trials) -> tuple[list[Column], dict
     return columns, limits
 
 
-def _local_tasks(raw: dict[str, Any], context: Context, *, verify: bool) -> dict[str, FoundTask]:
+def _local_tasks(raw: dict[str, Any], context: Expansion, *, verify: bool) -> dict[str, FoundTask]:
     """Make the paths of datasets and tasks absolute, and look at the folders behind them."""
     problems = context.problems
     known: dict[str, FoundTask] = {}
@@ -183,7 +183,7 @@ def _dataset(
     names, excluded, limit = (
         entry.get(key) for key in ("task_names", "exclude_task_names", "n_tasks")
     )
-    wanted = Wanted(
+    wanted = TaskFilter(
         tuple(names) if isinstance(names, list) else (),
         tuple(excluded) if isinstance(excluded, list) else (),
         limit if isinstance(limit, int) else None,

@@ -11,7 +11,7 @@ from typing import Any
 
 from parallelhassnes.errors import InvalidInput, UserError
 from parallelhassnes.tables.expanders.passing import of_option
-from parallelhassnes.tables.expanders.tasks import Wanted
+from parallelhassnes.tables.expanders.tasks import TaskFilter
 from parallelhassnes.tables.formats.foreign_formats import recognise
 from parallelhassnes.tables.parse.located_errors import Problems
 
@@ -253,7 +253,7 @@ def _sources_of_harbor(made: dict[str, Any], request: RunRequest) -> None:
 
 def _chosen(tasks: list[Any], request: RunRequest) -> list[Any]:
     """The tasks of a Harbor job that the options leave, by the last part of their path or name."""
-    wanted = Wanted(request.task_names, request.exclude_task_names)
+    wanted = TaskFilter(request.task_names, request.exclude_task_names)
     kept = [
         task
         for task in tasks

@@ -7,10 +7,10 @@ from parallelhassnes.names import Ids, safe_id
 from parallelhassnes.plan import Retry, StepSpec, TopUp
 from parallelhassnes.tables.expanders.analyses import analysis_steps, checked
 from parallelhassnes.tables.expanders.baseline_check import gate, with_baselines
-from parallelhassnes.tables.expanders.expansion import Context, Draft, rule
+from parallelhassnes.tables.expanders.expansion import Draft, Expansion, rule
 from parallelhassnes.tables.expanders.passing import Said, rule_for
-from parallelhassnes.tables.expanders.tasks import FoundTask, Wanted, tasks_in
-from parallelhassnes.tables.expanders.trials import Settings, Trials, trial_spec
+from parallelhassnes.tables.expanders.tasks import FoundTask, TaskFilter, tasks_in
+from parallelhassnes.tables.expanders.trials import Settings, TrialExpander, trial_spec
 from parallelhassnes.tables.formats.datasets import dataset_tasks
 from parallelhassnes.tables.model import AnalysisAsked, AnalysisPart, PassPart, Sweep, SweepAgent
 from parallelhassnes.tables.parse.located_errors import pointer
@@ -38,7 +38,7 @@ class Column(NamedTuple):
 
 
 def expand_sweep(
-    sweep: Sweep, at: str, context: Context, trials: Trials, retry: Retry, taken: Ids,
+    sweep: Sweep, at: str, context: Expansion, trials: TrialExpander, retry: Retry, taken: Ids,
     analysis: AnalysisAsked | None = None, baseline_gate: bool = False, passing: PassPart | None = None,
 ) -> list[Draft]:  # fmt: skip
     """The jobs of a sweep whose pointer is ``at``; ``taken`` are the job ids that exist already.
@@ -65,7 +65,7 @@ def expand_sweep(
 
 
 def analyses_of(
-    sweep: Sweep, at: str, table: AnalysisAsked | None, context: Context
+    sweep: Sweep, at: str, table: AnalysisAsked | None, context: Expansion
 ) -> list[AnalysisPart]:
     """The analyses of a sweep's trials: its own, the table's, or the rules where an Oddish file wants some."""
     if sweep.analysis is not None:
@@ -79,7 +79,7 @@ def group_by_task(
     rows: list[tuple[FoundTask, list[Column]]],
     retry: Retry,
     taken: Ids,
-    context: Context,
+    context: Expansion,
     at: str,
     timeout_sec: float | None = None,
     analyses: Sequence[AnalysisPart] = (),
@@ -156,7 +156,7 @@ def column(
     return Column(prefix, label, n_trials, settings, max_extra)
 
 
-def _columns(sweep: Sweep, at: str, trials: Trials) -> list[Column]:
+def _columns(sweep: Sweep, at: str, trials: TrialExpander) -> list[Column]:
     columns, prefixes = [], Ids()
     for index, agent in enumerate(sweep.agents):
         place = at + pointer("agents", index)
@@ -168,7 +168,7 @@ def _columns(sweep: Sweep, at: str, trials: Trials) -> list[Column]:
     return columns
 
 
-def _target(agent: SweepAgent, at: str, context: Context) -> tuple[int, int | None]:
+def _target(agent: SweepAgent, at: str, context: Expansion) -> tuple[int, int | None]:
     """Trials of each task, and the extra attempts where they must be scored."""
     if agent.n_valid is None:
         if agent.max_extra is not None:
@@ -226,13 +226,13 @@ def _environment(raw: Any) -> dict[str, Any]:
     return {"type": raw} if isinstance(raw, str) else dict(raw)
 
 
-def _tasks(sweep: Sweep, at: str, context: Context) -> list[FoundTask]:
+def _tasks(sweep: Sweep, at: str, context: Expansion) -> list[FoundTask]:
     problems = context.problems
     if (sweep.path is None) == (sweep.dataset is None):
         which = "neither path nor dataset" if sweep.path is None else "both path and dataset"
         problems.add(at, f"names {which}", "name one of them, in the file or with -p or -d")
         return []
-    wanted = Wanted(
+    wanted = TaskFilter(
         tuple(sweep.task_names or ()), tuple(sweep.exclude_task_names or ()), sweep.n_tasks
     )
     verify = not _unverified(sweep)

@@ -44,7 +44,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Launch:
+class AgentLaunch:
     """How the program is started."""
 
     argv: list[str]
@@ -52,7 +52,7 @@ class Launch:
 
 
 @dataclass
-class Tokens:
+class AgentTokens:
     """Tokens used; ``cache`` is part of ``input``. None where nobody counted."""
 
     input: int | None = None
@@ -64,7 +64,7 @@ class Tokens:
         self.cache = (self.cache or 0) + cached
         self.output = (self.output or 0) + written
 
-    def minus(self, other: "Tokens") -> "Tokens":
+    def minus(self, other: "AgentTokens") -> "AgentTokens":
         """Those since ``other``."""
         if self.input is None:
             return self
@@ -76,7 +76,7 @@ class Tokens:
                 (self.output, other.output),
             )
         )
-        return Tokens(*less)
+        return AgentTokens(*less)
 
 
 @dataclass
@@ -85,7 +85,7 @@ class Transcript:
 
     thread_id: str | None = None
     model: str | None = None
-    tokens: Tokens = field(default_factory=Tokens)
+    tokens: AgentTokens = field(default_factory=AgentTokens)
     cost_usd: float | None = None
     tool_calls: int = 0
     current_item: str | None = None
@@ -123,7 +123,7 @@ class AgentCli(Protocol):
     def version(self, environ: Mapping[str, str]) -> str:
         """Its version, by asking the program; raises ``NotInstalled``."""
 
-    def prepare(self, request: Request) -> Launch:
+    def prepare(self, request: Request) -> AgentLaunch:
         """Write the home's settings and link the login; how to start the program."""
 
     def reader(self) -> EventReader:
@@ -132,7 +132,7 @@ class AgentCli(Protocol):
     def sessions(self, home: Path, thread_id: str) -> list[Path]:
         """The files of a conversation, below ``home``."""
 
-    def thread_tokens(self, home: Path, thread_id: str) -> Tokens:
+    def thread_tokens(self, home: Path, thread_id: str) -> AgentTokens:
         """What a conversation has used by its session's files, also while it goes on.
 
         Events name the sum over the conversation; where they name each run's own, nothing is told here.

@@ -17,10 +17,10 @@ from typing import Any
 from parallelhassnes.steps.agent import files
 from parallelhassnes.steps.agent.adapters import programs
 from parallelhassnes.steps.agent.adapters.agent_cli import (
+    AgentLaunch,
+    AgentTokens,
     EventReader,
-    Launch,
     Request,
-    Tokens,
     Transcript,
 )
 from parallelhassnes.steps.failure_evidence import failure_of
@@ -56,7 +56,7 @@ class Claude:
     def version(self, environ: Mapping[str, str]) -> str:
         return programs.version(self.program, INSTALL, environ)
 
-    def prepare(self, request: Request) -> Launch:
+    def prepare(self, request: Request) -> AgentLaunch:
         request.home.mkdir(parents=True, exist_ok=True)
         environ = dict(request.environ)
         has_key = any(environ.get(name) for name in KEYS)
@@ -88,7 +88,7 @@ class Claude:
         if request.thread_id is not None:
             found = self.sessions(request.home, request.thread_id)
             argv += ["--resume", str(found[0]) if found else request.thread_id]
-        return Launch(argv, environ)
+        return AgentLaunch(argv, environ)
 
     def reader(self) -> EventReader:
         return ClaudeReader()
@@ -96,8 +96,8 @@ class Claude:
     def sessions(self, home: Path, thread_id: str) -> list[Path]:
         return [home / path for path, _ in walk.files(home) if path.endswith(f"/{thread_id}.jsonl")]
 
-    def thread_tokens(self, home: Path, thread_id: str) -> Tokens:  # noqa: ARG002 - it counts each run by itself
-        return Tokens()
+    def thread_tokens(self, home: Path, thread_id: str) -> AgentTokens:  # noqa: ARG002 - it counts each run by itself
+        return AgentTokens()
 
     def tidy(self, home: Path) -> None:
         for entry in home.iterdir() if home.is_dir() else ():
@@ -142,7 +142,7 @@ class ClaudeReader:
 
     def __init__(self) -> None:
         self.transcript = Transcript()
-        self._ended = Tokens()
+        self._ended = AgentTokens()
         """Of the runs that have ended."""
         self._counted: dict[str, tuple[int, int, int]] = {}
         """Message id → tokens, of the run that goes on."""
@@ -178,7 +178,7 @@ class ClaudeReader:
                 said.current_item = f"{block.get('name')}: {_shown(mapping(block.get('input')))}"
         usage = mapping(message.get("usage"))
         self._counted[str(message.get("id"))] = _usage(usage)
-        said.tokens = Tokens(self._ended.input, self._ended.cache, self._ended.output)
+        said.tokens = AgentTokens(self._ended.input, self._ended.cache, self._ended.output)
         for counts in self._counted.values():
             said.tokens.add(*counts)
 
@@ -200,7 +200,7 @@ class ClaudeReader:
             read = whole(model.get("inputTokens")) or 0
             self._ended.add(read + cached + made, cached, whole(model.get("outputTokens")) or 0)
         self._counted.clear()
-        said.tokens = Tokens(self._ended.input, self._ended.cache, self._ended.output)
+        said.tokens = AgentTokens(self._ended.input, self._ended.cache, self._ended.output)
         said.failure = _failure(event)
 
 

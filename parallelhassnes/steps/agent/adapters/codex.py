@@ -14,10 +14,10 @@ from typing import Any
 from parallelhassnes.steps.agent import files
 from parallelhassnes.steps.agent.adapters import programs, toml_text
 from parallelhassnes.steps.agent.adapters.agent_cli import (
+    AgentLaunch,
+    AgentTokens,
     EventReader,
-    Launch,
     Request,
-    Tokens,
     Transcript,
 )
 from parallelhassnes.steps.failure_evidence import failure_of
@@ -46,7 +46,7 @@ class Codex:
     def version(self, environ: Mapping[str, str]) -> str:
         return programs.version(self.program, INSTALL, environ)
 
-    def prepare(self, request: Request) -> Launch:
+    def prepare(self, request: Request) -> AgentLaunch:
         request.home.mkdir(parents=True, exist_ok=True)
         environ = dict(request.environ)
         key = environ.get(KEY) or environ.get(OPENAI_KEY)
@@ -72,7 +72,7 @@ class Codex:
             argv += ["--output-last-message", str(request.output_file)]
         if request.thread_id is not None:
             argv.append(request.thread_id)
-        return Launch([*argv, "-"], environ)
+        return AgentLaunch([*argv, "-"], environ)
 
     def reader(self) -> EventReader:
         return CodexReader()
@@ -84,8 +84,8 @@ class Codex:
             if path.endswith(f"{thread_id}.jsonl")
         ]
 
-    def thread_tokens(self, home: Path, thread_id: str) -> Tokens:
-        used = Tokens()
+    def thread_tokens(self, home: Path, thread_id: str) -> AgentTokens:
+        used = AgentTokens()
         for path in self.sessions(home, thread_id):
             for line in reversed((read_bytes(path, _TAIL, end=True) or b"").splitlines()):
                 if b"_token_usage" not in line:
@@ -150,7 +150,7 @@ def _parsed(line: bytes) -> Any:
     return None
 
 
-def _count(tokens: Tokens, usage: Mapping[str, Any]) -> None:
+def _count(tokens: AgentTokens, usage: Mapping[str, Any]) -> None:
     tokens.input = whole(usage.get("input_tokens")) or 0
     tokens.cache = whole(usage.get("cached_input_tokens")) or 0
     tokens.output = whole(usage.get("output_tokens")) or 0

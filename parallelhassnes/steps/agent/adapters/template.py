@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from parallelhassnes.steps.agent.adapters.agent_cli import (
+    AgentLaunch,
+    AgentTokens,
     EventReader,
-    Launch,
     NotInstalled,
     Request,
-    Tokens,
     Transcript,
 )
 
@@ -35,12 +35,12 @@ class Template:
             raise NotInstalled(f"{program!r} is no program", fix="correct the agent's command")
         return ""
 
-    def prepare(self, request: Request) -> Launch:
+    def prepare(self, request: Request) -> AgentLaunch:
         values = {
             "prompt_file": request.prompt_file, "schema_file": request.schema_file,
             "output_file": request.output_file, "workdir": request.directory,
         }  # fmt: skip
-        return Launch([_filled(part, values) for part in self.command], dict(request.environ))
+        return AgentLaunch([_filled(part, values) for part in self.command], dict(request.environ))
 
     def reader(self) -> EventReader:
         return _Silent()
@@ -48,8 +48,8 @@ class Template:
     def sessions(self, home: Path, thread_id: str) -> list[Path]:  # noqa: ARG002 - it has none
         return []
 
-    def thread_tokens(self, home: Path, thread_id: str) -> Tokens:  # noqa: ARG002 - it counts none
-        return Tokens()
+    def thread_tokens(self, home: Path, thread_id: str) -> AgentTokens:  # noqa: ARG002 - it counts none
+        return AgentTokens()
 
     def tidy(self, home: Path) -> None:  # noqa: ARG002 - it has no home
         return
