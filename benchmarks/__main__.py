@@ -8,18 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import (
-    drain,
-    growth,
-    ingest,
-    live,
-    machine,
-    setting,
-    slots,
-    startup,
-    terminus,
-    trials,
-)
+from benchmarks import drain, growth, ingest, live, machine, setting, slots, startup, terminus, trials
 from benchmarks.meter import CommandFailed
 from benchmarks.results import Row
 from benchmarks.setting import Setting
@@ -67,17 +56,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"of {', '.join(ROWS)}; all without"
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="small sizes, one run each: only shows that it works"
-    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ROWS)}; all without")
+    parser.add_argument("--quick", action="store_true", help="small sizes, one run each: only shows that it works")
     parser.add_argument("--pairs", type=int, help="runs of each side")
     parser.add_argument("--keep", action="store_true", help="leave the stores and logs in OUT/work")
-    parser.add_argument(
-        "--out", type=Path, default=Path("build/bench"), help="folder of the JSON and the stores"
-    )
+    parser.add_argument("--out", type=Path, default=Path("build/bench"), help="folder of the JSON and the stores")
     said = parser.parse_args(arguments)
     if unknown := [name for name in said.names if name not in ROWS]:
         parser.error(f"{', '.join(unknown)}: no such row; use {', '.join(ROWS)}")

@@ -23,14 +23,10 @@ def drain(setting: Setting) -> Row:
         folder = setting.root("drain")
         submit, tick = s.ours("submit", str(_table(folder, size))), s.ours("tick", "--until-idle")
         submitted = _measure(setting, row, folder, f"submit {size}", submit)
-        drained = _measure(
-            setting, row, folder, f"drain {size}", [*tick, "--concurrency", _CONCURRENCY, "--quiet"]
-        )
+        drained = _measure(setting, row, folder, f"drain {size}", [*tick, "--concurrency", _CONCURRENCY, "--quiet"])
         _check(folder, size)
         per_job[size] = {"wall": drained.wall_sec / size, "CPU": drained.cpu_sec / size}
-        row.figures.append(
-            Figure(measure=f"submit {size:,} jobs: wall", unit="s", ours=submitted.wall_sec)
-        )
+        row.figures.append(Figure(measure=f"submit {size:,} jobs: wall", unit="s", ours=submitted.wall_sec))
         for measure_name, value in per_job[size].items():
             row.figures.append(
                 Figure(
@@ -61,10 +57,7 @@ def _looks(setting: Setting, row: Row, folder: Path, size: int) -> list[Figure]:
         ("idle tick", ["tick", "--quiet"], 0.2),
         ("system scoreboard", ["scoreboard", "--json"], 0.3),
     ):
-        runs = [
-            _measure(setting, row, folder, f"{what} {size}", s.ours(*arguments))
-            for _ in range(setting.runs(5))
-        ]
+        runs = [_measure(setting, row, folder, f"{what} {size}", s.ours(*arguments)) for _ in range(setting.runs(5))]
         figures.append(
             Figure(
                 measure=f"{what}, {size:,} finished jobs: wall",

@@ -72,12 +72,16 @@ def _config(folder: Path, environment: dict[str, str]) -> Path:
     path.write_text(
         json.dumps(
             {
-                "job_name": "job", "jobs_dir": str(folder / "jobs"), "n_attempts": TRIALS,
-                "n_concurrent_trials": AT_ONCE, "environment": environment,
-                "agents": [{"name": "oracle"}], "tasks": [{"path": str(task)}],
+                "job_name": "job",
+                "jobs_dir": str(folder / "jobs"),
+                "n_attempts": TRIALS,
+                "n_concurrent_trials": AT_ONCE,
+                "environment": environment,
+                "agents": [{"name": "oracle"}],
+                "tasks": [{"path": str(task)}],
             }
         )
-    )  # fmt: skip
+    )
     return path
 
 
@@ -92,9 +96,7 @@ def _harbor(folder: Path, name: str, environment: dict[str, str]) -> Row:
     left = _left(folder, before)
     began = time.monotonic()
     started = len(list(job.glob("*/config.json")))
-    without = {
-        p.parent for p in job.glob("*/config.json") if not (p.parent / "result.json").exists()
-    }
+    without = {p.parent for p in job.glob("*/config.json") if not (p.parent / "result.json").exists()}
     here, live = _docker(), _at_work()
     again = _start(folder, [*HARBOR, "job", "resume", "--job-path", str(job)])
     _until(lambda: again.poll() is not None or _new_work(here, live), "work", 60)
@@ -140,23 +142,14 @@ def _ours(folder: Path, name: str, environment: dict[str, str], *, everything: b
     _run(folder, [*OURS, "tick", "--root", str(root)])
     if everything:
         _until(
-            lambda: (
-                sum(s["status"] == "running" for s in _states(root)[count:]) > 0
-                or len(_states(root)) > count
-            ),
+            lambda: sum(s["status"] == "running" for s in _states(root)[count:]) > 0 or len(_states(root)) > count,
             "work",
         )
-    seconds = (
-        f"{time.monotonic() - began:.1f} s, by the next tick"
-        if everything
-        else "at once: never stopped"
-    )
+    seconds = f"{time.monotonic() - began:.1f} s, by the next tick" if everything else "at once: never stopped"
     _run(folder, [*OURS, "tick", "--until-idle", "--quiet", "--root", str(root)])
     ended = [state["status"] for state in _states(root)]
     scored = ended.count("succeeded")
-    lost = f"none: {scored} of {TRIALS} scored" + (
-        f", {dead} attempts kept as lost and repeated" if dead else ""
-    )
+    lost = f"none: {scored} of {TRIALS} scored" + (f", {dead} attempts kept as lost and repeated" if dead else "")
     what = "`tick`, supervisors and workers killed" if everything else "`tick --until-idle` killed"
     return Row(f"{name}: {what}", left, lost, seconds, _left(folder, before))
 
@@ -168,9 +161,12 @@ def _states(root: Path) -> list[dict[str, object]]:
 
 def _environment(folder: Path) -> dict[str, str]:
     return {
-        **os.environ, "PYTHONPATH": str(CHECKOUT), "HARBOR_TELEMETRY": "0", "PEERS": str(folder),
+        **os.environ,
+        "PYTHONPATH": str(CHECKOUT),
+        "HARBOR_TELEMETRY": "0",
+        "PEERS": str(folder),
         "TMPDIR": str(_made(folder / "tmp")),
-    }  # fmt: skip
+    }
 
 
 def _made(folder: Path) -> Path:
@@ -181,8 +177,14 @@ def _made(folder: Path) -> Path:
 def _start(folder: Path, command: list[str]) -> "subprocess.Popen[bytes]":
     log = (folder / "log").open("ab")
     return subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(folder), cwd=folder, start_new_session=True,
-    )  # fmt: skip
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        env=_environment(folder),
+        cwd=folder,
+        start_new_session=True,
+    )
 
 
 def _run(folder: Path, command: list[str]) -> None:
@@ -210,16 +212,10 @@ def _ours_in_docker(before: set[str]) -> set[str]:
 
 def _clear() -> None:
     """Remove what a play left in Docker, so that the next one starts from nothing."""
-    for kind, removing in (
-        ("container", ["rm", "-f"]),
-        ("network", ["rm"]),
-        ("image", ["rm", "-f"]),
-    ):
+    for kind, removing in (("container", ["rm", "-f"]), ("network", ["rm"]), ("image", ["rm", "-f"])):
         for item in _docker():
             if item.startswith(f"{kind} {TASK}"):
-                subprocess.run(
-                    ["docker", kind, *removing, item.split()[1]], capture_output=True, check=False
-                )
+                subprocess.run(["docker", kind, *removing, item.split()[1]], capture_output=True, check=False)
 
 
 def _marked(folder: Path) -> list[int]:
@@ -253,11 +249,7 @@ def _new_work(here: set[str], live: int) -> bool:
 
 def _left(folder: Path, before: set[str]) -> str:
     kinds = [item.split()[0] for item in _ours_in_docker(before)]
-    said = [
-        f"{kinds.count(kind)} {kind}s"
-        for kind in ("container", "network", "image")
-        if kind in kinds
-    ]
+    said = [f"{kinds.count(kind)} {kind}s" for kind in ("container", "network", "image") if kind in kinds]
     if processes := len(_marked(folder)):
         said.append(f"{processes} processes")
     temporary = [p for p in (folder / "tmp").rglob("*") if p.is_file()]

@@ -56,7 +56,7 @@ def waiting_batches(root: Path, n: int) -> None:
     first = _batch_name(0)
     _batch(layout, first, [_job(first, "j", [_step("s")])])
     batch_dir = layout.batch(first)
-    files = {name: (batch_dir / name).read_text() for name in ("j/job.json", batches.META, ledger.LEDGER)}  # fmt: skip
+    files = {name: (batch_dir / name).read_text() for name in ("j/job.json", batches.META, ledger.LEDGER)}
     folders: set[Path] = set()
     for i in range(1, n):
         _copy(layout, first, _batch_name(i), files, folders)
@@ -67,9 +67,7 @@ def _batch_name(i: int) -> str:
     return f"{at:%Y%m%dT%H%M%SZ}-mmmmmmmm"
 
 
-def _copy(
-    layout: Layout, first: str, batch_id: str, files: Mapping[str, str], folders: set[Path]
-) -> None:
+def _copy(layout: Layout, first: str, batch_id: str, files: Mapping[str, str], folders: set[Path]) -> None:
     """A batch like the first one, as it is once a pass has given it its place in the queue."""
     batch_dir = f"{layout.runs}/{batch_id}"
     os.mkdir(batch_dir)  # noqa: PTH102 - 100,000 of them
@@ -78,7 +76,7 @@ def _copy(
         _write(f"{batch_dir}/{name}", text.replace(first, batch_id))
     _put(layout, batch_id, "j", "s", 0, set())
     _write(f"{layout.ready}/{_KEY}/{batch_id}/{tickets.SERVED}", "")
-    turn = turns.place(layout, _KEY, batch_id, priority=0, served=0, arrival=batch_id.partition("-")[0])  # fmt: skip
+    turn = turns.place(layout, _KEY, batch_id, priority=0, served=0, arrival=batch_id.partition("-")[0])
     if turn.parent not in folders:
         turn.parent.mkdir(parents=True, exist_ok=True)
         folders.add(turn.parent)
@@ -97,7 +95,7 @@ def run(root: Path, out: Path, most: int, how: str = "counted") -> list[passes.C
     """Run attempts until so many passes were made; those that settled one and launched one."""
     drain = root / "runners" / "local" / "drain"
     drain.unlink(missing_ok=True)
-    command = [*s.ours("tick")[:1], "-m", "benchmarks.passes", str(out), str(most), how, "tick", "--root", str(root)]  # fmt: skip
+    command = [*s.ours("tick")[:1], "-m", "benchmarks.passes", str(out), str(most), how, "tick", "--root", str(root)]
     measure(command, out.with_suffix(".log"), s.environment())
     return [cost for cost in passes.read(out) if (cost.settled, cost.launched) == (1, 1)]
 
@@ -117,10 +115,7 @@ def growth(setting: Setting) -> Row:
             start = time.monotonic()
             last = max(found[shape], default=0)
             if last and start - began + took[shape] * n / last > MOST_SEC:
-                print(
-                    f"  growth: {shape} of {n:,}: left out, there is no time for it",
-                    file=sys.stderr,
-                )
+                print(f"  growth: {shape} of {n:,}: left out, there is no time for it", file=sys.stderr)
                 continue
             folder = setting.fresh(f"growth-{shape.replace(' ', '-')}-{n}")
             make(folder, n)
@@ -175,16 +170,14 @@ def _name(i: int) -> str:
 
 
 def _step(step_id: str, **more: Any) -> StepSpec:
-    return StepSpec(step_id=step_id, kind="command", queue_key="command", spec={"command": ["true"]}, **more)  # fmt: skip
+    return StepSpec(step_id=step_id, kind="command", queue_key="command", spec={"command": ["true"]}, **more)
 
 
 def _job(batch_id: str, job_id: str, steps: list[StepSpec], **more: Any) -> JobSpec:
     dependents: dict[str, list[str]] = {}
     for step in steps:
         for reference in step.depends_on:
-            dependents.setdefault(reference.partition("/")[2], []).append(
-                f"{job_id}/{step.step_id}"
-            )
+            dependents.setdefault(reference.partition("/")[2], []).append(f"{job_id}/{step.step_id}")
     told = {step_id: tuple(references) for step_id, references in dependents.items()}
     return JobSpec(batch_id=batch_id, job_id=job_id, steps=tuple(steps), dependents=told, **more)
 
@@ -214,15 +207,17 @@ def _batch(layout: Layout, batch_id: str, made: list[JobSpec], ended: int = 0) -
     if ended:
         _end(batch_dir, made[0], ended)
     meta = BatchMeta(
-        batch_id=batch_id, created_at=now_text(), table_sha256="0" * 64, table_format="parallelhassnes-2",
-        job_ids=tuple(job.job_id for job in made), steps_total=steps,
-    )  # fmt: skip
+        batch_id=batch_id,
+        created_at=now_text(),
+        table_sha256="0" * 64,
+        table_format="parallelhassnes-2",
+        job_ids=tuple(job.job_id for job in made),
+        steps_total=steps,
+    )
     atomic.write_json(batch_dir / batches.META, meta.model_dump(mode="json"), durable=False)
 
 
-def _put(
-    layout: Layout, batch_id: str, job_id: str, step_id: str, seq: int, chunks: set[str]
-) -> None:
+def _put(layout: Layout, batch_id: str, job_id: str, step_id: str, seq: int, chunks: set[str]) -> None:
     """A ready ticket, as ``tickets.put_ready`` leaves it: written in place, since nobody reads it yet."""
     name = tickets.ticket_name(batch_id, seq, job_id, step_id, "command")
     chunk = f"{layout.ready}/{_KEY}/{batch_id}/{seq // tickets.CHUNK:05d}"
@@ -230,9 +225,13 @@ def _put(
         os.makedirs(chunk)  # noqa: PTH103
         chunks.add(chunk)
     ticket = {
-        "schema_version": 1, "batch_id": batch_id, "job_id": job_id, "step_id": step_id,
-        "queue_key": _KEY, "kind": "command",
-    }  # fmt: skip
+        "schema_version": 1,
+        "batch_id": batch_id,
+        "job_id": job_id,
+        "step_id": step_id,
+        "queue_key": _KEY,
+        "kind": "command",
+    }
     _write(f"{chunk}/{name}", atomic.dumps(ticket))
 
 
@@ -244,8 +243,12 @@ def _write(path: str, text: str) -> None:
 
 def _end(batch_dir: Path, job: JobSpec, ended: int) -> None:
     now = StepNow(
-        status="succeeded", attempt="20261121T000000Z_abcdefghijkl", run_id="abcdefghijkl", number=1,
-        ended_at=now_text(), settled=True,
-    )  # fmt: skip
+        status="succeeded",
+        attempt="20261121T000000Z_abcdefghijkl",
+        run_id="abcdefghijkl",
+        number=1,
+        ended_at=now_text(),
+        settled=True,
+    )
     current = Current(steps={step.step_id: now for step in job.steps[:ended]})
     (batch_dir / job.job_id / "current.json").write_text(json.dumps(dump(current)))

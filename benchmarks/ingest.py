@@ -12,10 +12,7 @@ def ingest(setting: Setting) -> Row:
     row = Row(name="ingest", work=f"submit a table of {steps:,} steps")
     folder = setting.root("ingest")
     first = {"step_id": "s0", "kind": "command", "command": ["true"]}
-    others = [
-        {"step_id": f"s{n}", "kind": "command", "command": ["true"], "depends_on": ["s0"]}
-        for n in range(1, 100)
-    ]
+    others = [{"step_id": f"s{n}", "kind": "command", "command": ["true"], "depends_on": ["s0"]} for n in range(1, 100)]
     jobs = [{"job_id": f"j{number}", "steps": [first, *others]} for number in range(steps // 100)]
     table = s.write_json(folder / "table.json", {"spec_version": "2.0", "jobs": jobs})
     command = s.ours("submit", str(table), "--again", "--root", str(folder))

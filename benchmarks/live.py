@@ -46,7 +46,7 @@ def live(setting: Setting) -> Row:
         Figure(measure="memory of all together (PSS)", unit="MB", ours=weight / 1e6, goal=8000.0),
         Figure(measure="longest time without a heartbeat (one is due every 5 s)", unit="s", ours=late, goal=10.0),
         Figure(measure="tick meanwhile: wall", unit="s", ours=median(ticks), goal=0.5),
-    ]  # fmt: skip
+    ]
     return row
 
 
@@ -54,12 +54,12 @@ def _table(folder: Path, count: int) -> Path:
     task = shutil.copytree(CHECKOUT / "examples/tasks/slow", folder / "asleep")
     (task / "solution/solve.sh").write_text("#!/bin/sh\nexec sleep 3600\n", encoding="utf-8")
     toml = (task / "task.toml").read_text(encoding="utf-8")
-    (task / "task.toml").write_text(
-        toml.replace("timeout_sec = 60", "timeout_sec = 3600"), encoding="utf-8"
-    )
+    (task / "task.toml").write_text(toml.replace("timeout_sec = 60", "timeout_sec = 3600"), encoding="utf-8")
     sweep: dict[str, Any] = {
-        "path": str(task), "agents": [{"name": "oracle", "n_trials": count}], "environment": "sandbox",
-    }  # fmt: skip
+        "path": str(task),
+        "agents": [{"name": "oracle", "n_trials": count}],
+        "environment": "sandbox",
+    }
     table = {"spec_version": "2.0", "sweep": sweep}
     return s.write_json(folder / "table.json", table)
 

@@ -43,9 +43,7 @@ class CommandFailed(Exception):
     """A measured command did not do its work; the message holds the end of its log."""
 
 
-def measure(
-    command: Sequence[str], log: Path, environ: Mapping[str, str], *, memory: bool = False
-) -> Usage:
+def measure(command: Sequence[str], log: Path, environ: Mapping[str, str], *, memory: bool = False) -> Usage:
     """Run the command to the end of its last descendant.
 
     Args:

@@ -17,10 +17,30 @@ from typing import Any, NamedTuple
 
 _FILES = frozenset(
     {
-        "open", "stat", "lstat", "fstat", "listdir", "scandir", "rename", "unlink", "remove", "mkdir", "rmdir", "utime", "link",
-        "read", "write", "pread", "pwrite", "fsync", "ftruncate", "truncate", "access", "replace",
+        "open",
+        "stat",
+        "lstat",
+        "fstat",
+        "listdir",
+        "scandir",
+        "rename",
+        "unlink",
+        "remove",
+        "mkdir",
+        "rmdir",
+        "utime",
+        "link",
+        "read",
+        "write",
+        "pread",
+        "pwrite",
+        "fsync",
+        "ftruncate",
+        "truncate",
+        "access",
+        "replace",
     }
-)  # fmt: skip
+)
 _OS = ("posix", "_io", "io")
 
 
@@ -46,11 +66,7 @@ class Cost(NamedTuple):
 
 def per_attempt(costs: list[Cost]) -> list[float]:
     """Milliseconds of processor time from one pass of a process to its next: of whole attempts, their workers' included."""
-    return [
-        after.whole_ms - before.whole_ms
-        for before, after in pairwise(costs)
-        if before.pid == after.pid
-    ]
+    return [after.whole_ms - before.whole_ms for before, after in pairwise(costs) if before.pid == after.pid]
 
 
 def read(out: Path) -> list[Cost]:
@@ -111,13 +127,7 @@ def _instrument(out: Path, most: int, *, counts: bool) -> None:
         finally:
             sys.setprofile(None)
             if os.getpid() == pid:
-                _write(
-                    out,
-                    counting.counts,
-                    len(started),
-                    _moved() - moved,
-                    time.process_time() - began,
-                )
+                _write(out, counting.counts, len(started), _moved() - moved, time.process_time() - began)
         if sum(1 for _ in out.open()) >= most:
             drain = ctx.layout.runners / ctx.config.runner_id / "drain"
             drain.parent.mkdir(parents=True, exist_ok=True)
@@ -130,9 +140,16 @@ def _instrument(out: Path, most: int, *, counts: bool) -> None:
 
 def _write(out: Path, counts: Counter[str], launched: int, moved: int, cpu_sec: float) -> None:
     cost = Cost(
-        counts["settled"], launched, counts["files"], counts["listed"], moved, counts["calls"], round(cpu_sec * 1000, 2),
-        os.getpid(), round(_used() * 1000, 2),
-    )  # fmt: skip
+        counts["settled"],
+        launched,
+        counts["files"],
+        counts["listed"],
+        moved,
+        counts["calls"],
+        round(cpu_sec * 1000, 2),
+        os.getpid(),
+        round(_used() * 1000, 2),
+    )
     with out.open("a") as stream:
         stream.write(json.dumps(cost._asdict()) + "\n")
 

@@ -42,10 +42,7 @@ def make(root: Path, jobs: int, in_batches: int) -> Layout:
 
 def _batch(layout: Layout, batch_id: str, count: int) -> None:
     step = StepSpec(step_id="t1", kind="trial", queue_key=KEY, label="terminus-2 · openai/gpt-5.2")
-    jobs = [
-        JobSpec(batch_id=batch_id, job_id=f"job-{i:06d}", first_seq=i, steps=(step,))
-        for i in range(count)
-    ]
+    jobs = [JobSpec(batch_id=batch_id, job_id=f"job-{i:06d}", first_seq=i, steps=(step,)) for i in range(count)]
     batch_dir = layout.batch(batch_id)
     batch_dir.mkdir()
     index.write(batch_dir, jobs)
@@ -56,22 +53,26 @@ def _batch(layout: Layout, batch_id: str, count: int) -> None:
     with (batch_dir / ledger.LEDGER).open("a") as stream:
         for job in jobs[: count // 2]:
             facts = {
-                "at": now_text(), "job_id": job.job_id, "step_id": "t1", "run_id": "abcdefghijkl",
-                "attempt": "20261121T000000Z_abcdefghijkl", "number": 1,
-            }  # fmt: skip
+                "at": now_text(),
+                "job_id": job.job_id,
+                "step_id": "t1",
+                "run_id": "abcdefghijkl",
+                "attempt": "20261121T000000Z_abcdefghijkl",
+                "number": 1,
+            }
             stream.write(atomic.dumps({"event": "launched", **facts, "queue_key": KEY}))
-            stream.write(
-                atomic.dumps(
-                    {"event": "ended", **facts, "status": "succeeded", "ended_at": facts["at"]}
-                )
-            )
+            stream.write(atomic.dumps({"event": "ended", **facts, "status": "succeeded", "ended_at": facts["at"]}))
     for job in jobs[count // 2 :]:
         ticket, name = ticket_of(job, step)
         tickets.put_ready(layout, ticket, name, durable=False)
     meta = BatchMeta(
-        batch_id=batch_id, created_at=now_text(), table_sha256="0" * 64, table_format="parallelhassnes-2",
-        job_ids=tuple(job.job_id for job in jobs), steps_total=count,
-    )  # fmt: skip
+        batch_id=batch_id,
+        created_at=now_text(),
+        table_sha256="0" * 64,
+        table_format="parallelhassnes-2",
+        job_ids=tuple(job.job_id for job in jobs),
+        steps_total=count,
+    )
     atomic.write_json(batch_dir / batches.META, meta.model_dump(mode="json"))
 
 
@@ -79,9 +80,15 @@ def move(layout: Layout, number: int) -> None:
     """One more launch in the newest batch."""
     batch_id = layout.batch_ids()[-1]
     ledger.append(
-        layout.batch(batch_id), "launched", job_id="job-000000", step_id="t1", run_id=f"r{number}",
-        attempt=f"20261121T000001Z_r{number}", number=number, queue_key=KEY,
-    )  # fmt: skip
+        layout.batch(batch_id),
+        "launched",
+        job_id="job-000000",
+        step_id="t1",
+        run_id=f"r{number}",
+        attempt=f"20261121T000001Z_r{number}",
+        number=number,
+        queue_key=KEY,
+    )
 
 
 def look(root: Path) -> float:
@@ -89,8 +96,10 @@ def look(root: Path) -> float:
     began = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "parallelhassnes", "scoreboard", "--json", "--root", str(root)],
-        capture_output=True, check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-    )  # fmt: skip
+        capture_output=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
     took = time.perf_counter() - began
     assert json.loads(done.stdout)["counts"]["succeeded"]
     return took
@@ -106,11 +115,7 @@ def measure(jobs: int, in_batches: int) -> dict[str, float]:
         for number in range(2, 2 + REPEATS):
             move(layout, number)
             moved.append(look(layout.root))
-    return {
-        "first": first,
-        "unchanged": statistics.median(unchanged),
-        "moved": statistics.median(moved),
-    }
+    return {"first": first, "unchanged": statistics.median(unchanged), "moved": statistics.median(moved)}
 
 
 def main(arguments: list[str]) -> None:
@@ -130,8 +135,10 @@ def _help() -> float:
     began = time.perf_counter()
     subprocess.run(
         [sys.executable, "-m", "parallelhassnes", "--help"],
-        capture_output=True, check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-    )  # fmt: skip
+        capture_output=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
     return time.perf_counter() - began
 
 

@@ -53,9 +53,7 @@ def main(jobs: int) -> None:
 def measure(layout: Layout) -> dict[str, Any]:
     """The figures of one store."""
     command = [sys.executable, "-m", "parallelhassnes", "api", "--port", "0", "--json", "--no-tick"]
-    server = subprocess.Popen(
-        [*command, "--root", str(layout.root)], stdout=subprocess.PIPE, text=True
-    )
+    server = subprocess.Popen([*command, "--root", str(layout.root)], stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     url = json.loads(server.stdout.readline())["url"]
     batch_id = layout.batch_ids()[-1]
@@ -66,10 +64,12 @@ def measure(layout: Layout) -> dict[str, Any]:
             before = _ticks(layout.root)
         listeners = [_listen(url) for _ in range(LISTENERS)]
         for name, path in (
-            ("overview_ms", "/"), ("system_ms", "/v1/scoreboards/system"),
-            ("batch_page_ms", f"/batches/{batch_id}"), ("batch_ms", f"/v1/batches/{batch_id}/scoreboard"),
-        ):  # fmt: skip
-            times = [_look(layout, batch_id, lambda path=path: _get(url + path)) for _ in range(LOOKS)]  # fmt: skip
+            ("overview_ms", "/"),
+            ("system_ms", "/v1/scoreboards/system"),
+            ("batch_page_ms", f"/batches/{batch_id}"),
+            ("batch_ms", f"/v1/batches/{batch_id}/scoreboard"),
+        ):
+            times = [_look(layout, batch_id, lambda path=path: _get(url + path)) for _ in range(LOOKS)]
             found[name] = [round(statistics.median(times)), round(max(times))]
         with _moving(layout, batch_id, listeners):
             found["tick_ms"] = [before, _ticks(layout.root)]
@@ -92,15 +92,19 @@ def _look(layout: Layout, batch_id: str, act: Callable[[], object]) -> float:
 
 def _move(layout: Layout, batch_id: str) -> None:
     ledger.append(
-        layout.batch(batch_id), "launched", job_id="job-000001", step_id="t1", run_id="abcdefghijkl",
-        attempt="20261121T000000Z_abcdefghijkl", number=1, queue_key="k",
-    )  # fmt: skip
+        layout.batch(batch_id),
+        "launched",
+        job_id="job-000001",
+        step_id="t1",
+        run_id="abcdefghijkl",
+        attempt="20261121T000000Z_abcdefghijkl",
+        number=1,
+        queue_key="k",
+    )
 
 
 @contextmanager
-def _moving(
-    layout: Layout, batch_id: str, listeners: Sequence[socket.socket] = ()
-) -> Iterator[None]:
+def _moving(layout: Layout, batch_id: str, listeners: Sequence[socket.socket] = ()) -> Iterator[None]:
     """Events are written all the while, and each of the listeners reads what it is told."""
     over = threading.Event()
 
@@ -134,8 +138,10 @@ def _ticks(root: Path) -> float:
     """Milliseconds of one tick, by a process that ticks and is told when."""
     ticker = subprocess.Popen(
         [sys.executable, "-m", "parallelhassnes.admin.tick_loop", str(root), "3600"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert ticker.stdin is not None
     assert ticker.stdout is not None
     times = []

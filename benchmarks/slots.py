@@ -27,14 +27,13 @@ def slots(setting: Setting) -> Row:
     usage = measure(command, setting.work / "slots.log", s.environment())
     row.sides = [Side(name=OURS, command=command, runs=[usage])]
     spans = sorted(
-        (float((path / "stdout.log").read_text()), _ended(path))
-        for path in folder.glob("runs/*/*/steps/*/attempts/*")
+        (float((path / "stdout.log").read_text()), _ended(path)) for path in folder.glob("runs/*/*/steps/*/attempts/*")
     )
     gaps = [after[0] - before[1] for before, after in itertools.pairwise(spans)]
     row.figures = [
         Figure(measure="slot free to next worker: median", unit="ms", ours=median(gaps) * 1000, goal=100.0),
         Figure(measure="slot free to next worker: longest", unit="ms", ours=max(gaps) * 1000),
-    ]  # fmt: skip
+    ]
     return row
 
 
@@ -45,24 +44,22 @@ def supervisor_memory(setting: Setting) -> Row:
     task = str(CHECKOUT / "examples/tasks/slow")
     steps = {
         "command": _command("sleep", "4"),
-        "trial": {"step_id": "s", "kind": "trial", "task": {"path": task}, "agent": {"name": "oracle"},
-                  "environment": SANDBOX},
-    }  # fmt: skip
+        "trial": {
+            "step_id": "s",
+            "kind": "trial",
+            "task": {"path": task},
+            "agent": {"name": "oracle"},
+            "environment": SANDBOX,
+        },
+    }
     for kind, step in steps.items():
         folder = setting.fresh(f"memory-{kind}")
         table = _table(folder, [step] * count)
-        command = s.ours(
-            "run", "-c", str(table), "--root", str(folder), "--concurrency", str(count)
-        )
+        command = s.ours("run", "-c", str(table), "--root", str(folder), "--concurrency", str(count))
         sizes = _watch(folder, command, count)
         row.sides.append(Side(name=f"{OURS}: {kind}", command=command))
         row.figures.append(
-            Figure(
-                measure=f"private memory of a supervisor, {kind}",
-                unit="MB",
-                ours=median(sizes) / 1e6,
-                goal=4.0,
-            )
+            Figure(measure=f"private memory of a supervisor, {kind}", unit="MB", ours=median(sizes) / 1e6, goal=4.0)
         )
     return row
 
@@ -82,10 +79,7 @@ def _watch(folder: Path, command: list[str], count: int) -> list[int]:
 
 
 def _running(folder: Path) -> list[int]:
-    states = [
-        json.loads(path.read_bytes())
-        for path in folder.glob("runs/*/*/steps/*/attempts/*/state.json")
-    ]
+    states = [json.loads(path.read_bytes()) for path in folder.glob("runs/*/*/steps/*/attempts/*/state.json")]
     return [state["pid"] for state in states if state["status"] == "running"]
 
 

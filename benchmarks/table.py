@@ -5,13 +5,7 @@ from rich.table import Table
 
 from benchmarks.results import Figure, Row
 
-_FORMAT = {
-    "s": "{:.2f} s",
-    "ms": "{:.2f} ms",
-    "MB": "{:.1f} MB",
-    "count": "{:.0f}",
-    "ratio": "{:.2f}",
-}
+_FORMAT = {"s": "{:.2f} s", "ms": "{:.2f} ms", "MB": "{:.1f} MB", "count": "{:.0f}", "ratio": "{:.2f}"}
 
 
 def show(rows: list[Row]) -> None:

@@ -30,9 +30,14 @@ def _row(setting: Setting, name: str, count: int, goals: dict[str, float]) -> Ro
     with scripted_model() as port:
         job = job_config(count, count, SANDBOX, [_agent(port)])
         sides = run(
-            setting, row, {HARBOR: job, OURS: job}, count, 3,
-            config='secrets = ["OPENAI_API_KEY"]\n', OPENAI_API_KEY="none",
-        )  # fmt: skip
+            setting,
+            row,
+            {HARBOR: job, OURS: job},
+            count,
+            3,
+            config='secrets = ["OPENAI_API_KEY"]\n',
+            OPENAI_API_KEY="none",
+        )
     row.figures = compare(sides[OURS], sides[HARBOR], goals)
     return row
 

@@ -72,9 +72,7 @@ def job_config(
 def at_once(setting: Setting, job: dict[str, Any]) -> dict[str, Any]:
     """The job with an overlay that has Compose stop containers at once, as our own trials do."""
     setting.work.mkdir(parents=True, exist_ok=True)
-    overlay = s.write_json(
-        setting.work / "stop-at-once.json", {"services": {"main": {"stop_grace_period": "0s"}}}
-    )
+    overlay = s.write_json(setting.work / "stop-at-once.json", {"services": {"main": {"stop_grace_period": "0s"}}})
     return {**job, "environment": {**job["environment"], "extra_docker_compose": [str(overlay)]}}
 
 

@@ -9,9 +9,20 @@ TYPE_CHECKING = False
 __version__ = "2.0.0.dev0"
 
 __all__ = [
-    "Attempt", "Batch", "InvalidTable", "Store", "StoreBusy", "UnknownId", "UserError",
-    "analyze", "attempts_df", "compare", "open_store", "results_df", "trials_df",
-]  # fmt: skip
+    "Attempt",
+    "Batch",
+    "InvalidTable",
+    "Store",
+    "StoreBusy",
+    "UnknownId",
+    "UserError",
+    "analyze",
+    "attempts_df",
+    "compare",
+    "open_store",
+    "results_df",
+    "trials_df",
+]
 
 if TYPE_CHECKING:
     from typing import Any

@@ -21,20 +21,63 @@ from parallelhassnes.errors import InvalidInput, Problem, UserError
 CONFIG_NAME = "parallelhassnes.toml"
 
 PASSED_IF_SET = (
-    "PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "SHELL", "TERM",
-    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy",
-    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS",
-    "DOCKER_HOST", "DOCKER_CONFIG", "DOCKER_CONTEXT", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY",
-    "CODEX_HOME", "CLAUDE_CONFIG_DIR", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "PYTHONPATH", "VIRTUAL_ENV",
-)  # fmt: skip
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TZ",
+    "SHELL",
+    "TERM",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "ALL_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "all_proxy",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "NODE_EXTRA_CA_CERTS",
+    "DOCKER_HOST",
+    "DOCKER_CONFIG",
+    "DOCKER_CONTEXT",
+    "DOCKER_CERT_PATH",
+    "DOCKER_TLS_VERIFY",
+    "CODEX_HOME",
+    "CLAUDE_CONFIG_DIR",
+    "XDG_RUNTIME_DIR",
+    "XDG_CACHE_HOME",
+    "PYTHONPATH",
+    "VIRTUAL_ENV",
+)
 """Variables that carry no secret and that programs expect; passed to every worker where they are set."""
 
 
 type FailureClass = Literal[
-    "rate_limit", "overloaded", "transient_provider", "auth", "quota", "unknown_model", "context_length",
-    "refusal", "agent_timeout", "agent_error", "verifier", "infrastructure", "configuration", "task_definition",
-    "canceled", "lost", "internal",
-]  # fmt: skip
+    "rate_limit",
+    "overloaded",
+    "transient_provider",
+    "auth",
+    "quota",
+    "unknown_model",
+    "context_length",
+    "refusal",
+    "agent_timeout",
+    "agent_error",
+    "verifier",
+    "infrastructure",
+    "configuration",
+    "task_definition",
+    "canceled",
+    "lost",
+    "internal",
+]
 """Every failure class; what each means is in ``steps/failures.py``."""
 
 type Wait = Annotated[float, Field(ge=0, le=604_800, allow_inf_nan=False)]
@@ -325,12 +368,7 @@ def _parsed(path: str, text: str) -> Mapping[str, str]:
     for each in parse_stream(io.StringIO(text)):
         name, written = each.key, each.original
         bare = name is not None and each.value is None  # ``export NAME`` sets nothing
-        if (
-            each.error
-            or "\0" in written.string
-            or "=" in (name or "")
-            or (bare and not (name or "").isidentifier())
-        ):
+        if each.error or "\0" in written.string or "=" in (name or "") or (bare and not (name or "").isidentifier()):
             blank = len(written.string) - len(written.string.lstrip())
             number = written.line + len(re.findall(r"\r\n|\n|\r", written.string[:blank]))
             raise BadEnvFile(

@@ -58,9 +58,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "Attempt", "Batch", "InvalidTable", "Store", "StoreBusy", "UnknownId", "UserError",
-    "analyze", "attempts_df", "compare", "open_store", "results_df", "trials_df",
-]  # fmt: skip
+    "Attempt",
+    "Batch",
+    "InvalidTable",
+    "Store",
+    "StoreBusy",
+    "UnknownId",
+    "UserError",
+    "analyze",
+    "attempts_df",
+    "compare",
+    "open_store",
+    "results_df",
+    "trials_df",
+]
 
 _PICKED = frozenset({"failed", "unscored", "lost"})
 
@@ -132,24 +143,24 @@ class Store:
             TimeoutError: the batch goes on after ``timeout`` seconds; nothing is canceled.
         """
         request = _request(
-            options, paths=tuple(map(os.fspath, _several(paths))), agents=_several(agents), models=_several(models),
-            n_trials=n, environment=environment,
-        )  # fmt: skip
+            options,
+            paths=tuple(map(os.fspath, _several(paths))),
+            agents=_several(agents),
+            models=_several(models),
+            n_trials=n,
+            environment=environment,
+        )
         with _opened(self) as ctx:
             data = submission.table_of(ctx, request)
             folders = submission.base_dirs(None)
-            done = submission.submit(
-                ctx, data, name="run.json", folders=folders, again=True, here=True
-            )
+            done = submission.submit(ctx, data, name="run.json", folders=folders, again=True, here=True)
         batch = Batch(self, done.batch_id)
         if wait:
             return batch.wait(timeout)
         self.tick()
         return batch
 
-    def submit(
-        self, table: Mapping[str, Any] | str | os.PathLike[str], *, again: bool = False
-    ) -> "Batch":
+    def submit(self, table: Mapping[str, Any] | str | os.PathLike[str], *, again: bool = False) -> "Batch":
         """Put a launch table into the queue; nothing starts before a tick, or ``Batch.wait``.
 
         Args:
@@ -169,9 +180,7 @@ class Store:
             done = submission.submit(ctx, data, name=name, folders=folders, again=again)
         return Batch(self, done.batch_id)
 
-    def tick(
-        self, *, concurrency: int | None = None, limits: Mapping[str, int] | None = None
-    ) -> Ticked:
+    def tick(self, *, concurrency: int | None = None, limits: Mapping[str, int] | None = None) -> Ticked:
         """Ingest what waits, repair what died, start what may start; waits for no attempt.
 
         Args:
@@ -184,31 +193,13 @@ class Store:
         more = [] if concurrency is None else ["--concurrency", str(concurrency)]
         for key, number in (limits or {}).items():
             more += ["--limit", f"{key}={number}"]
-        command = [
-            sys.executable,
-            "-P",
-            "-m",
-            "parallelhassnes",
-            "tick",
-            "--json",
-            "--root",
-            str(self.root),
-            *more,
-        ]
+        command = [sys.executable, "-P", "-m", "parallelhassnes", "tick", "--json", "--root", str(self.root), *more]
         done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            process_group=0,
-            check=False,
+            command, capture_output=True, text=True, stdin=subprocess.DEVNULL, process_group=0, check=False
         )
         said = json.loads(done.stdout or "{}")
         if "launched" not in said:
-            raise UserError(
-                said.get("error")
-                or f"the tick ended with {done.returncode}: {done.stderr.strip()[-500:]}"
-            )
+            raise UserError(said.get("error") or f"the tick ended with {done.returncode}: {done.stderr.strip()[-500:]}")
         return Ticked(**{name: said[name] for name in Ticked.model_fields})
 
     def batch(self, batch_id: str = "latest") -> "Batch":
@@ -274,9 +265,7 @@ class Batch:
 
         def look() -> None:
             if until is not None and time.monotonic() > until:
-                raise TimeoutError(
-                    f"batch {self.id} goes on after {timeout:g} s; wait again, or cancel it"
-                )
+                raise TimeoutError(f"batch {self.id} goes on after {timeout:g} s; wait again, or cancel it")
 
         with self._opened() as ctx:
             until_idle(ctx, [self.id], look, make_tick=self.store.tick)
@@ -313,9 +302,7 @@ class Batch:
         picked = {word: True for word in words if word in _PICKED}
         classes = frozenset(word for word in words if word not in _PICKED)
         with self._opened() as ctx:
-            done = retry_target(
-                ctx, Target(batch_id=self.id), Only(classes=classes, **picked), reason
-            )
+            done = retry_target(ctx, Target(batch_id=self.id), Only(classes=classes, **picked), reason)
         done.started = len(self.store.tick().launched)
         return done
 
@@ -369,12 +356,7 @@ def compare(a: Batch, b: Batch) -> Comparison:
 
 
 def analyze(
-    batch: Batch,
-    engine: str = "rules",
-    model: str | None = None,
-    *,
-    failed: bool = False,
-    wait: bool = True,
+    batch: Batch, engine: str = "rules", model: str | None = None, *, failed: bool = False, wait: bool = True
 ) -> Analysed:
     """Have the trials of a batch analysed, and return what the analyses say.
 
@@ -422,9 +404,7 @@ def attempts_df(what: Batch | Store | Sequence[Batch]) -> "pd.DataFrame":
     return frame
 
 
-def results_df(
-    what: Batch | Store | Sequence[Batch], by: str | Sequence[str] = DEFAULT_BY
-) -> "pd.DataFrame":
+def results_df(what: Batch | Store | Sequence[Batch], by: str | Sequence[str] = DEFAULT_BY) -> "pd.DataFrame":
     """One row per group, best first; the dimensions of ``by`` are columns, then the fields of ``results --json`` groups."""
     store, chosen = _chosen(what)
     with _opened(store) as ctx:
@@ -473,9 +453,7 @@ def _store_of(batches: Sequence[Batch]) -> Store:
 
 
 def _choice(batches: Sequence[Batch]) -> Choice:
-    return Choice(
-        tuple(batch.id for batch in batches), f"batch {', '.join(batch.id for batch in batches)}"
-    )
+    return Choice(tuple(batch.id for batch in batches), f"batch {', '.join(batch.id for batch in batches)}")
 
 
 def _request(options: Mapping[str, Any], **given: Any) -> RunRequest:
@@ -486,8 +464,7 @@ def _request(options: Mapping[str, Any], **given: Any) -> RunRequest:
         if isinstance(known[name].default_factory, type) and not isinstance(value, Mapping):
             raise UserError(f"run(): {name} is no mapping", fix=f"write {name}={{NAME: VALUE}}")
     several: dict[str, Any] = {
-        name: _several(value) if known[name].default == () else value
-        for name, value in options.items()
+        name: _several(value) if known[name].default == () else value for name, value in options.items()
     }
     return RunRequest(**given, **several)
 
@@ -501,9 +478,7 @@ def _bytes(table: Mapping[str, Any]) -> bytes:
     try:
         return dumps(dict(table)).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        problem = Problem(
-            "table.json", "", f"is not JSON ({error})", "give texts, numbers, lists and dicts alone"
-        )
+        problem = Problem("table.json", "", f"is not JSON ({error})", "give texts, numbers, lists and dicts alone")
         raise InvalidTable([problem]) from None
 
 
@@ -516,9 +491,7 @@ def _typed() -> Iterator[None]:
         raise
     except OSError as error:
         if error.filename is None and isinstance(error, FileNotFoundError):
-            raise UserError(
-                f"the current folder: {error.strerror}", fix="chdir to one that is there"
-            ) from error
+            raise UserError(f"the current folder: {error.strerror}", fix="chdir to one that is there") from error
         raise UserError(describe_damage(error), fix=advice(error)) from error
 
 
@@ -538,9 +511,7 @@ def _opened(store: Store) -> Iterator[Context]:
     """
     with _CallersMask.lock:
         if not _CallersMask.inside:
-            _CallersMask.callers = os.umask(
-                0o077
-            )  # a look that never opens what other threads make
+            _CallersMask.callers = os.umask(0o077)  # a look that never opens what other threads make
             os.umask(_CallersMask.callers)
         _CallersMask.inside += 1
     try:

@@ -21,10 +21,18 @@ from parallelhassnes.errors import UserError
 MAX_NAME = 128
 """Characters of the longest safe file name."""
 
-BATCH_FILES = frozenset({
-    "batch_meta.json", "control.json", "index.json", "launch_table.json", "launch_table.yaml", "launch_table.yml",
-    "ledger.jsonl", "scoreboard.batch.json",
-})  # fmt: skip
+BATCH_FILES = frozenset(
+    {
+        "batch_meta.json",
+        "control.json",
+        "index.json",
+        "launch_table.json",
+        "launch_table.yaml",
+        "launch_table.yml",
+        "ledger.jsonl",
+        "scoreboard.batch.json",
+    }
+)
 """What lies in a batch's folder beside its jobs' folders, so that no job can be called so."""
 
 MAX_KEY = 1000
@@ -57,8 +65,7 @@ def check_id(text: object, what: str) -> str:
         return text
     shown = repr(text) if len(repr(text)) <= 60 else repr(text)[:57] + "..."
     raise UserError(
-        f"{shown} is not a {what}",
-        fix="use 1 to 128 of the characters A-Z a-z 0-9 . _ - and no leading dot",
+        f"{shown} is not a {what}", fix="use 1 to 128 of the characters A-Z a-z 0-9 . _ - and no leading dot"
     )
 
 
@@ -247,9 +254,7 @@ KEY_RULES: tuple[KeyRule, ...] = (
         "one Gemini model is one key, however it is reached",
     ),
     KeyRule(r"(?:gemini|google-genai|google-ai-studio)/(.+)", r"google/\1", "spellings of Google"),
-    KeyRule(
-        r"(?:(?:xai|x-ai|grok)/)?(grok-.+?)(?:-latest)*", r"xai/\1", "a bare name means its maker"
-    ),
+    KeyRule(r"(?:(?:xai|x-ai|grok)/)?(grok-.+?)(?:-latest)*", r"xai/\1", "a bare name means its maker"),
     KeyRule(r"x-ai/(.+)", r"xai/\1", "two spellings of one provider"),
     KeyRule(r"(?:deepseek(?:-ai)?/)?(deepseek-.+)", r"deepseek/\1", "a bare name means its maker"),
     KeyRule(
@@ -259,11 +264,7 @@ KEY_RULES: tuple[KeyRule, ...] = (
         "a bare name means its maker",
     ),
     KeyRule(r"mistralai/(.+)", r"mistral/\1", "two spellings of one provider"),
-    KeyRule(
-        r"(?:moonshot(?:ai)?/)?((?:kimi|moonshot)-.+?)(?:-latest)*",
-        r"moonshot/\1",
-        "a bare name means its maker",
-    ),
+    KeyRule(r"(?:moonshot(?:ai)?/)?((?:kimi|moonshot)-.+?)(?:-latest)*", r"moonshot/\1", "a bare name means its maker"),
     KeyRule(r"(?:z-ai|zai|zhipuai|zai-org)/(.+)", r"zai/\1", "spellings of one provider"),
 )
 """Tried in order; the first that matches the whole key decides; none leaves the key as it is.
@@ -336,9 +337,7 @@ def _fold(key: str) -> str:
 def _shape(text: str) -> str:
     """Lowercase; runs of space, underscore and dash are one dash; no segment is empty or starts with ``-`` or ``.``."""
     if len(text) > MAX_KEY:
-        raise UserError(
-            f"a queue key of {len(text)} characters is too long", fix=f"use at most {MAX_KEY}"
-        )
+        raise UserError(f"a queue key of {len(text)} characters is too long", fix=f"use at most {MAX_KEY}")
     text = re.sub(r"[\s_-]+", "-", text.lower())
     slashed = []
     for part in text.split("/"):
@@ -347,9 +346,7 @@ def _shape(text: str) -> str:
         if joined:
             slashed.append(joined)
     if not slashed:
-        raise UserError(
-            f"{text!r} is not a queue key", fix="write provider/model, such as openai/gpt-5.2"
-        )
+        raise UserError(f"{text!r} is not a queue key", fix="write provider/model, such as openai/gpt-5.2")
     return "/".join(slashed)
 
 

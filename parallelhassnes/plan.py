@@ -65,9 +65,7 @@ LEFT_OPEN = Retry(open=("max_attempts", "backoff_sec", "classes"))
 """Of a step whose table says nothing of retries."""
 
 
-def merged_classes(
-    *layers: Mapping[FailureClass, ClassRetry],
-) -> dict[FailureClass, ClassRetry]:
+def merged_classes(*layers: Mapping[FailureClass, ClassRetry]) -> dict[FailureClass, ClassRetry]:
     """One dict of all; a later layer counts more, value by value."""
     made: dict[FailureClass, ClassRetry] = {}
     for layer in layers:

@@ -100,9 +100,7 @@ def _newest(layout: Layout, found: Found) -> Found:
     if found.step_id is not None:
         places = [(found.job_id or "", found.step_id, True)]
     else:
-        job_dirs = (
-            [found.folder(layout)] if found.job_id else batches.job_dirs(layout, found.batch_id)
-        )
+        job_dirs = [found.folder(layout)] if found.job_id else batches.job_dirs(layout, found.batch_id)
         places = [
             (path.name, step.step_id, step.kind not in SPEAK_OF_OTHERS)
             for path in job_dirs
@@ -155,8 +153,7 @@ def _one(text: str, known: Iterable[str], noun: str, within: str) -> str:
     if fitting:
         shown = ", ".join(fitting[:3]) + (" …" if len(fitting) > 3 else "")
         raise UnknownId(
-            f"{text} is {len(fitting)} {noun}{'es' if noun == 'batch' else 's'}: {shown}",
-            fix="write more of the name",
+            f"{text} is {len(fitting)} {noun}{'es' if noun == 'batch' else 's'}: {shown}", fix="write more of the name"
         )
     near = names.nearest(text, known)
     if near is not None:

@@ -6,10 +6,6 @@ from pathlib import Path
 
 prompt, output = map(Path, sys.argv[1:3])
 text = prompt.read_text()
-said = (
-    text.split("SAY\n")[1].strip() if "SAY\n" in text else f"Heard: {text.strip().splitlines()[-1]}"
-)
-report = {
-    "status": "succeeded", "summary": said, "files_read": [], "files_written": [], "artifacts": [],
-}  # fmt: skip
+said = text.split("SAY\n")[1].strip() if "SAY\n" in text else f"Heard: {text.strip().splitlines()[-1]}"
+report = {"status": "succeeded", "summary": said, "files_read": [], "files_written": [], "artifacts": []}
 output.write_text(json.dumps(report))

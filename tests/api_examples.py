@@ -45,18 +45,25 @@ TABLE = {
         {
             "job_id": "deploy",
             "steps": [
-                {"step_id": "check", "kind": "command", "command": ["sh", "-c", "echo no space left; exit 1"], "retry": {"max_attempts": 1}},
+                {
+                    "step_id": "check",
+                    "kind": "command",
+                    "command": ["sh", "-c", "echo no space left; exit 1"],
+                    "retry": {"max_attempts": 1},
+                },
                 {"step_id": "build", "kind": "command", "command": ["true"], "gate": "human"},
                 {"step_id": "ship", "kind": "command", "command": ["true"], "gate": "human"},
                 {"step_id": "watch", "kind": "command", "command": ["sleep", "1000"]},
             ],
         },
     ],
-}  # fmt: skip
+}
 GATED = {
     "spec_version": "2.0",
-    "jobs": [{"job_id": "deploy", "steps": [{"step_id": "ship", "kind": "command", "command": ["true"], "gate": "human"}]}],
-}  # fmt: skip
+    "jobs": [
+        {"job_id": "deploy", "steps": [{"step_id": "ship", "kind": "command", "command": ["true"], "gate": "human"}]}
+    ],
+}
 YAML = """experiment: nightly
 sweep:
   path: tasks
@@ -85,11 +92,13 @@ class Recorder:
         assert answer.status_code < 300, answer.text
         self.examples[what]["yaml"] = text
 
-    def ask(self, what: str, json: Any = None, form: Any = None, files: Any = None, query: Any = None, **names: str) -> Any:  # fmt: skip
+    def ask(
+        self, what: str, json: Any = None, form: Any = None, files: Any = None, query: Any = None, **names: str
+    ) -> Any:
         """Ask ``METHOD /path/{name}`` and keep what was sent and answered; the answer."""
         method, path = what.split()
         sent = {"json": json, "data": form, "files": files, "params": query}
-        answer = self.client.request(method, path.format(**names), **{k: v for k, v in sent.items() if v})  # fmt: skip
+        answer = self.client.request(method, path.format(**names), **{k: v for k, v in sent.items() if v})
         assert answer.status_code < 300, f"{what}: {answer.text}"
         kept = self.examples.setdefault(what, {})
         if json:
@@ -163,10 +172,7 @@ def _operate(made: Recorder, batch: str) -> None:
     ask("POST /v1/queue/pause", query={"key": "command"} | query)
     ask("POST /v1/queue/resume", query={"key": "command"})
     ask("PUT /v1/limits", {"key": "agent:oracle", "limit": 2, "reason": "others need the host"})
-    ask(
-        "PUT /v1/budgets",
-        {"scope": "experiment", "name": "nightly", "usd": 100.0, "reason": "more models"},
-    )
+    ask("PUT /v1/budgets", {"scope": "experiment", "name": "nightly", "usd": 100.0, "reason": "more models"})
     ask("POST /v1/runners/{runner}/drain", query=query, runner="local")
     ask("POST /v1/runners/{runner}/undrain", runner="local")
     ask("POST /v1/tasks", files=[("file", ("leap-years.tar.gz", _packed("leap-years")))])
@@ -176,9 +182,34 @@ def _look(made: Recorder, batch: str) -> None:
     ask, b = made.ask, "/v1/batches/{batch}"
     names = {"batch": batch, "job": "hello", "step": "oracle"}
     _wait(made, batch, 1)  # what was approved has run, too
-    for path in ("/health", "/v1/batches", "/v1/scoreboards/system", "/v1/queue", "/v1/limits", "/v1/budgets", "/v1/runners", "/v1/results", "/v1/trials", "/v1/errors"):  # fmt: skip
+    for path in (
+        "/health",
+        "/v1/batches",
+        "/v1/scoreboards/system",
+        "/v1/queue",
+        "/v1/limits",
+        "/v1/budgets",
+        "/v1/runners",
+        "/v1/results",
+        "/v1/trials",
+        "/v1/errors",
+    ):
         ask(f"GET {path}")
-    for path in ("", "/scoreboard", "/explain", "/budget", "/jobs", "/steps", "/analyses", "/jobs/{job}", "/jobs/{job}/current", "/jobs/{job}/current.json", "/jobs/{job}/verdict", "/jobs/{job}/steps/{step}", "/jobs/{job}/steps/{step}/explain"):  # fmt: skip
+    for path in (
+        "",
+        "/scoreboard",
+        "/explain",
+        "/budget",
+        "/jobs",
+        "/steps",
+        "/analyses",
+        "/jobs/{job}",
+        "/jobs/{job}/current",
+        "/jobs/{job}/current.json",
+        "/jobs/{job}/verdict",
+        "/jobs/{job}/steps/{step}",
+        "/jobs/{job}/steps/{step}/explain",
+    ):
         ask(f"GET {b}{path}", **names)
     ask("GET /v1/compare", query={"a": f"{batch}@oracle", "b": f"{batch}@nop"})
     task = ask("GET /v1/tasks")["items"][0]["sha256"]
@@ -187,9 +218,7 @@ def _look(made: Recorder, batch: str) -> None:
     names["attempt"] = current["steps"]["oracle"]["run_id"]
     for path in ("", "/meta", "/state", "/report", "/ledger", "/files", "/logs"):
         ask(f"GET /v1/attempts/{{attempt}}{path}", **names)
-    (live,) = made.client.get(f"/v1/batches/{batch}/steps", params={"state": "running"}).json()[
-        "items"
-    ]
+    (live,) = made.client.get(f"/v1/batches/{batch}/steps", params={"state": "running"}).json()["items"]
     ask("POST /v1/attempts/{attempt}/cancel", attempt=live["attempt"].rpartition("_")[2])
     _wait(made, batch, 0)
     step = f"{b}/jobs/{{job}}/steps/{{step}}"
@@ -213,7 +242,7 @@ def _earlier(made: Recorder, batch: str) -> None:
     ask = made.ask
     named = {"batch": batch, "job": "deploy", "step": "check"}
     where = {"batch_id": batch, "job_id": "hello", "step_id": "oracle"}
-    run = made.client.get(f"/v1/batches/{batch}/jobs/hello/current").json()["steps"]["oracle"]["run_id"]  # fmt: skip
+    run = made.client.get(f"/v1/batches/{batch}/jobs/hello/current").json()["steps"]["oracle"]["run_id"]
     ask("GET /v1/attempts/resolve", query={**where, "run_id": run})
     ask("POST /v1/attempts/cancel", query={**where, "run_id": run})
     for verb in ("force-retry", "requeue", "mark-failed"):
@@ -227,7 +256,13 @@ def _earlier(made: Recorder, batch: str) -> None:
     names = {"task_id": task_id, "index": "0", "trial_id": f"{task_id}-0", "experiment_id": "smoke"}
     done = lambda: made.client.get(f"/tasks/{task_id}").json()["status"] == "completed"  # noqa: E731
     wait_for(done, "the sweep")
-    for path in ("/tasks", "/tasks/{task_id}", "/tasks/{task_id}/trials/{index}", "/trials/{trial_id}/logs", "/trials/{trial_id}/result"):  # fmt: skip
+    for path in (
+        "/tasks",
+        "/tasks/{task_id}",
+        "/tasks/{task_id}/trials/{index}",
+        "/trials/{trial_id}/logs",
+        "/trials/{trial_id}/result",
+    ):
         ask(f"GET {path}", **names)
     ask("PATCH /experiments/{experiment_id}", {"name": "Smoke test"}, **names)
     ask("DELETE /tasks/{task_id}", **names)
@@ -255,17 +290,22 @@ def _fail(made: Recorder, server: Server, batch: str, root: Path) -> None:
     fail(401, httpx.get(f"{server.url}/v1/batches"))
     fail(403, client.post("/v1/tick", headers=reader))
     fail(404, client.get(f"/v1/batches/{batch}/jobs/helo"))
-    fail(409, client.post(f"/v1/batches/{batch}/jobs/hello/steps/nop/requeue", params={"runner_id": "elsewhere"}))  # fmt: skip
+    fail(409, client.post(f"/v1/batches/{batch}/jobs/hello/steps/nop/requeue", params={"runner_id": "elsewhere"}))
     fail(413, client.post("/v1/batches", content=b" " * (2 << 20)))
     fail(412, client.post(f"/v1/batches/{batch}/pause", headers={"If-Match": '"another"'}))
-    fail(416, client.get(f"/v1/attempts/{run_id}/files/meta.json", headers={"Range": "bytes=900000-"}))  # fmt: skip
+    fail(416, client.get(f"/v1/attempts/{run_id}/files/meta.json", headers={"Range": "bytes=900000-"}))
     fail(421, client.get("/health", headers={"Host": "evals.example.org"}))
-    fail(422, client.post("/v1/batches", json={"spec_version": "2.0", "jobs": [{"steps": [{"kind": "comand", "command": 3}]}]}))  # fmt: skip
+    fail(
+        422,
+        client.post(
+            "/v1/batches", json={"spec_version": "2.0", "jobs": [{"steps": [{"kind": "comand", "command": 3}]}]}
+        ),
+    )
     for _ in range(11):
         refused = client.get("/v1/batches", headers=wrong)
     fail(429, refused)
     fail(503, _unanswered(server))
-    unlimited = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))  # fmt: skip
+    unlimited = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
     fail(507, client.post(f"/v1/batches/{batch}/pause"))
     resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, unlimited)
 
@@ -273,7 +313,7 @@ def _fail(made: Recorder, server: Server, batch: str, root: Path) -> None:
 def _unanswered(server: Server) -> httpx.Response:
     """The answer to a tick whose process is killed at it."""
     children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
-    commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children.read_text().split()}  # fmt: skip
+    commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children.read_text().split()}
     (ticker,) = [int(pid) for pid, said in commands.items() if b" ticker of " in said]
     os.kill(ticker, signal.SIGSTOP)
     answers: list[httpx.Response] = []
@@ -305,7 +345,11 @@ def _packed(name: str) -> bytes:
 
 def _neutral(examples: Examples, root: Path) -> Examples:
     text = json.dumps(examples)
-    for own, shown in ((str(root), "/srv/evals"), (str(CHECKOUT), "/opt/parallelhassnes"), (platform.node(), "evals-1")):  # fmt: skip
+    for own, shown in (
+        (str(root), "/srv/evals"),
+        (str(CHECKOUT), "/opt/parallelhassnes"),
+        (platform.node(), "evals-1"),
+    ):
         text = text.replace(own, shown)
     neutral: Examples = json.loads(text)
     return neutral

@@ -29,9 +29,11 @@ def running(home: Path) -> Iterator[Browser]:
     home.mkdir(exist_ok=True)
     with _short_folder() as short, sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=chromium(), args=["--headless", "--no-sandbox"], timeout=PATIENCE_MS,
+            executable_path=chromium(),
+            args=["--headless", "--no-sandbox"],
+            timeout=PATIENCE_MS,
             env={"HOME": str(home), "TMPDIR": short, "PATH": "/usr/bin:/bin"},
-        )  # fmt: skip
+        )
         try:
             yield browser
         finally:
@@ -50,11 +52,9 @@ def page(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
     shown, trouble = context.new_page(), []
     shown.set_default_timeout(PATIENCE_MS)
     shown.on("pageerror", lambda error: trouble.append(f"error: {error}"))
-    shown.on(
-        "dialog", lambda dialog: (trouble.append(f"dialog: {dialog.message}"), dialog.dismiss())
-    )
+    shown.on("dialog", lambda dialog: (trouble.append(f"dialog: {dialog.message}"), dialog.dismiss()))
     shown.on("console", lambda said: _note(said, trouble))
-    shown.on("request", lambda asked: asked.url.startswith((url, "data:")) or trouble.append(f"left: {asked.url}"))  # fmt: skip
+    shown.on("request", lambda asked: asked.url.startswith((url, "data:")) or trouble.append(f"left: {asked.url}"))
     try:
         yield shown
         assert not trouble, trouble

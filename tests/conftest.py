@@ -63,11 +63,7 @@ def _isolate() -> None:
     tmp.mkdir(parents=True, exist_ok=True)
     docker = _docker_without_home()
     for name in [*os.environ]:
-        if (
-            name.startswith("XDG_")
-            or name.endswith(("_API_KEY", "_AUTH_TOKEN"))
-            or name == "CODEX_HOME"
-        ):
+        if name.startswith("XDG_") or name.endswith(("_API_KEY", "_AUTH_TOKEN")) or name == "CODEX_HOME":
             del os.environ[name]
     os.environ |= docker | {
         "HOME": NO_HOME,
@@ -80,9 +76,7 @@ def _isolate() -> None:
 
 if os.environ.get("HOME") != NO_HOME:  # test processes inherit from the first one
     _isolate()
-if (
-    signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-):  # started in the background: programs under test would inherit it
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # started in the background: programs under test would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -107,9 +101,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 8 MB, gone afterwards."""
     folder = tmp_path / "small"
     folder.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], capture_output=True
-    )
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], capture_output=True)
     if made.returncode:
         pytest.skip("a tmpfs cannot be mounted here; run as root")
     yield folder

@@ -18,18 +18,22 @@ KEPT = ("PATH", "HOME", "DOCKER_HOST", "DOCKER_CONFIG")
 TEMP = {"import_path": "temp_environment:TempEnvironment"}
 
 
-def make_attempt(
-    root: Path, kind: str, spec: dict, *, step_id="s1", stand_in=False, env=None
-) -> Attempt:
+def make_attempt(root: Path, kind: str, spec: dict, *, step_id="s1", stand_in=False, env=None) -> Attempt:
     run_id = uuid.uuid4().hex[:16]
     job_dir = root / "batch" / "job"
     directory = job_dir / "steps" / step_id / "attempts" / f"20260101T000000Z_{run_id}"
     (directory / "tmp").mkdir(parents=True)
     step = StepSpec(step_id=step_id, kind=kind, queue_key="k", spec=spec, env=env or {})
     return Attempt(
-        dir=directory, job_dir=job_dir, batch_id="batch", job_id="job", run_id=run_id, number=1,
-        step=step, stand_in=stand_in,
-    )  # fmt: skip
+        dir=directory,
+        job_dir=job_dir,
+        batch_id="batch",
+        job_id="job",
+        run_id=run_id,
+        number=1,
+        step=step,
+        stand_in=stand_in,
+    )
 
 
 def fork_worker(attempt: Attempt) -> int:
@@ -117,9 +121,7 @@ def run(attempt: Attempt, timeout: float = 110):
     return code, *finish(attempt, WorkerEnd(code, "exited"))
 
 
-def make_task(
-    root: Path, name="hello", *, solution="echo hi > /app/out", test=None, toml="", **files
-) -> Path:
+def make_task(root: Path, name="hello", *, solution="echo hi > /app/out", test=None, toml="", **files) -> Path:
     """A small Harbor task; its test gives 1 where the solution ran."""
     task = root / name
     test = test or "if [ -f /app/out ]; then echo 1; else echo 0; fi > /logs/verifier/reward.txt"
@@ -154,12 +156,8 @@ def trial_spec(task: Path, agent="oracle", environment=None, **config) -> dict:
 
 def write_job(job_dir: Path, specs: dict) -> None:
     """``job.json`` with these trials and an analysis of the first."""
-    trials = [
-        StepSpec(step_id=i, kind="trial", queue_key="k", spec=spec) for i, spec in specs.items()
-    ]
-    analysis = StepSpec(
-        step_id="a", kind="analysis", queue_key="a", spec={"trial": trials[0].step_id}
-    )
+    trials = [StepSpec(step_id=i, kind="trial", queue_key="k", spec=spec) for i, spec in specs.items()]
+    analysis = StepSpec(step_id="a", kind="analysis", queue_key="a", spec={"trial": trials[0].step_id})
     job = JobSpec(batch_id="batch", job_id="job", steps=(*trials, analysis))
     job_dir.mkdir(parents=True, exist_ok=True)
     (job_dir / "job.json").write_text(job.model_dump_json())

@@ -23,9 +23,7 @@ def _fails(*argv: str, timeout_sec: float = 20) -> str | None:
     if shutil.which(argv[0]) is None:
         return f"no program {argv[0]}"
     try:
-        ended = subprocess.run(
-            argv, capture_output=True, text=True, timeout=timeout_sec, stdin=subprocess.DEVNULL
-        )
+        ended = subprocess.run(argv, capture_output=True, text=True, timeout=timeout_sec, stdin=subprocess.DEVNULL)
     except subprocess.TimeoutExpired:
         return f"{argv[0]} did not answer within {timeout_sec:g} s"
     if ended.returncode == 0:
@@ -39,18 +37,12 @@ def docker() -> Missing | None:
     """A Docker engine, Compose v2 and the base image."""
     if why := _fails("docker", "info"):
         return Missing(
-            f"no Docker engine answers ({why})",
-            "start one: dockerd, Docker Desktop, or .ci/system on Debian",
+            f"no Docker engine answers ({why})", "start one: dockerd, Docker Desktop, or .ci/system on Debian"
         )
     if why := _fails("docker", "compose", "version"):
-        return Missing(
-            f"no Docker Compose v2 ({why})",
-            "install the docker-compose-plugin, or run .ci/docker-compose",
-        )
+        return Missing(f"no Docker Compose v2 ({why})", "install the docker-compose-plugin, or run .ci/docker-compose")
     if _fails("docker", "image", "inspect", BASE_IMAGE):
-        return Missing(
-            f"no image {BASE_IMAGE}", f"docker pull {BASE_IMAGE}, or .ci/base-image on Debian"
-        )
+        return Missing(f"no image {BASE_IMAGE}", f"docker pull {BASE_IMAGE}, or .ci/base-image on Debian")
     return None
 
 
@@ -58,21 +50,10 @@ def docker() -> Missing | None:
 def podman() -> Missing | None:
     """Podman, able to run a container, with podman-compose and the base image."""
     if why := _fails(
-        "env",
-        "-u",
-        "DOCKER_CONFIG",
-        "podman",
-        "run",
-        "--rm",
-        "--pull",
-        "never",
-        BASE_IMAGE,
-        "true",
-        timeout_sec=60,
+        "env", "-u", "DOCKER_CONFIG", "podman", "run", "--rm", "--pull", "never", BASE_IMAGE, "true", timeout_sec=60
     ):
         return Missing(
-            f"Podman does not run a container ({why})",
-            f"install podman, then: docker save {BASE_IMAGE} | podman load",
+            f"Podman does not run a container ({why})", f"install podman, then: docker save {BASE_IMAGE} | podman load"
         )
     if why := _fails("podman-compose", "version"):
         return Missing(f"Podman has no podman-compose ({why})", "pip install 'podman-compose>=1.6'")
@@ -83,26 +64,14 @@ def podman() -> Missing | None:
 def bubblewrap() -> Missing | None:
     """The program bwrap, able to make a sandbox."""
     if why := _fails("bwrap", "--ro-bind", "/", "/", "--unshare-pid", "true"):
-        return Missing(
-            f"bubblewrap does not work ({why})", "install it: apt-get install bubblewrap"
-        )
+        return Missing(f"bubblewrap does not work ({why})", "install it: apt-get install bubblewrap")
     return None
 
 
 @functools.cache
 def namespaces() -> Missing | None:
     """Linux namespaces for this user, made by util-linux's unshare."""
-    if why := _fails(
-        "unshare",
-        "--user",
-        "--map-root-user",
-        "--mount",
-        "--pid",
-        "--ipc",
-        "--uts",
-        "--fork",
-        "true",
-    ):
+    if why := _fails("unshare", "--user", "--map-root-user", "--mount", "--pid", "--ipc", "--uts", "--fork", "true"):
         return Missing(
             f"no Linux namespaces ({why})",
             "needs Linux with util-linux and user namespaces: sysctl kernel.unprivileged_userns_clone=1",
@@ -114,9 +83,7 @@ def namespaces() -> Missing | None:
 def codex() -> Missing | None:
     """The Codex CLI."""
     if why := _fails("codex", "--version"):
-        return Missing(
-            f"no Codex CLI ({why})", "npm install -g @openai/codex, or .ci/node-packages"
-        )
+        return Missing(f"no Codex CLI ({why})", "npm install -g @openai/codex, or .ci/node-packages")
     return None
 
 
@@ -124,10 +91,7 @@ def codex() -> Missing | None:
 def claude() -> Missing | None:
     """The Claude Code CLI."""
     if why := _fails("claude", "--version"):
-        return Missing(
-            f"no Claude Code ({why})",
-            "npm install -g @anthropic-ai/claude-code, or .ci/node-packages",
-        )
+        return Missing(f"no Claude Code ({why})", "npm install -g @anthropic-ai/claude-code, or .ci/node-packages")
     return None
 
 
@@ -135,9 +99,7 @@ def claude() -> Missing | None:
 def oddish() -> Missing | None:
     """The Oddish command line."""
     if why := _fails("oddish", "--help"):
-        return Missing(
-            f"no Oddish ({why})", ".ci/oddish installs 0.1.1 into an environment of its own"
-        )
+        return Missing(f"no Oddish ({why})", ".ci/oddish installs 0.1.1 into an environment of its own")
     return None
 
 
@@ -147,7 +109,7 @@ AXE = "axe-core/axe.min.js"
 @functools.cache
 def axe() -> Path | None:
     """Where npm has put axe-core; None where it is not installed."""
-    asked = subprocess.run(["npm", "root", "--global"], capture_output=True, text=True) if shutil.which("npm") else None  # fmt: skip
+    asked = subprocess.run(["npm", "root", "--global"], capture_output=True, text=True) if shutil.which("npm") else None
     found = Path(asked.stdout.strip(), AXE) if asked and asked.returncode == 0 else None
     return found if found and found.is_file() else None
 

@@ -17,9 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-CASES: list[dict[str, Any]] = json.loads(
-    (Path(__file__).parent / "data" / "refusals.json").read_text()
-)
+CASES: list[dict[str, Any]] = json.loads((Path(__file__).parent / "data" / "refusals.json").read_text())
 KEY = "key-of-nobody"
 
 
@@ -44,7 +42,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _send(self, status: int, data: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
-        for name, value in {"Content-Type": "application/json", **headers, "Content-Length": str(len(data))}.items():  # fmt: skip
+        for name, value in {"Content-Type": "application/json", **headers, "Content-Length": str(len(data))}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)
@@ -62,7 +60,7 @@ def server() -> http.server.ThreadingHTTPServer:
 @contextlib.contextmanager
 def serving() -> Iterator[str]:
     """The address of a server in a process of its own, because processes under test fork."""
-    process = subprocess.Popen([sys.executable, __file__, "serve"], stdout=subprocess.PIPE, text=True)  # fmt: skip
+    process = subprocess.Popen([sys.executable, __file__, "serve"], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
         yield f"http://127.0.0.1:{int(process.stdout.readline())}"
@@ -86,11 +84,16 @@ def ask(case: dict[str, Any], url: str) -> dict[str, Any]:
     version = {"api_version": "2024-06-01"} if case["model"].startswith("azure/") else {}
     try:
         litellm.completion(
-            model=case["model"], messages=[{"role": "user", "content": "hi"}], api_key=KEY,
-            api_base=base_of(case, url), num_retries=0, max_retries=0, **version,
-        )  # fmt: skip
+            model=case["model"],
+            messages=[{"role": "user", "content": "hi"}],
+            api_key=KEY,
+            api_base=base_of(case, url),
+            num_retries=0,
+            max_retries=0,
+            **version,
+        )
     except Exception as error:  # noqa: BLE001 - whatever it is is told
-        told = {"type": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}  # fmt: skip
+        told = {"type": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
         return {"case": name_of(case), **told}
     return {"case": name_of(case), "type": None}
 

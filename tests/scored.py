@@ -24,11 +24,16 @@ def scripted(folder: Path, words: str, n_trials: int) -> dict:
     folder.mkdir(parents=True)
     (folder / "words").write_text(words)
     kwargs = {"script": str(folder)}
-    return {"import_path": "scripted_agent:ScriptedAgent", "n_trials": n_trials, "kwargs": kwargs, "queue_key": "scripted"}  # fmt: skip
+    return {
+        "import_path": "scripted_agent:ScriptedAgent",
+        "n_trials": n_trials,
+        "kwargs": kwargs,
+        "queue_key": "scripted",
+    }
 
 
 def costly(n_trials: int = 2, **kwargs: object) -> dict:
-    return {"import_path": "costly_agent:CostlyAgent", "n_trials": n_trials, "kwargs": kwargs, "queue_key": "costly"}  # fmt: skip
+    return {"import_path": "costly_agent:CostlyAgent", "n_trials": n_trials, "kwargs": kwargs, "queue_key": "costly"}
 
 
 def make(root: Path) -> Scored:
@@ -38,9 +43,11 @@ def make(root: Path) -> Scored:
         make_task(tasks, name)
     ctx = context(root, "concurrency = 2\n")
     agents = [
-        {"name": "oracle", "n_trials": 2}, {"name": "nop"}, costly(),
+        {"name": "oracle", "n_trials": 2},
+        {"name": "nop"},
+        costly(),
         scripted(root.parent / "words", "ok zero crash ok", 2),
-    ]  # fmt: skip
+    ]
     first = _run(ctx, tasks, agents, labels={"team": "a"})
     make_task(tasks, "beta", solution="echo other > /app/out")
     make_task(tasks, "gamma")

@@ -54,17 +54,24 @@ def make_store(root: Path) -> tuple[Any, str, str]:
     sweep = table(
         experiment="nightly",
         batch_goal_summary="Does the new prompt still solve what the old one did?",
-        labels={"team": "search"}, analysis="rules",
+        labels={"team": "search"},
+        analysis="rules",
         sweep={
-            "path": "examples/tasks", "exclude_task_names": ["slow"],
+            "path": "examples/tasks",
+            "exclude_task_names": ["slow"],
             "environment": "sandbox",
             "agents": [
                 {"name": "oracle", "n_trials": 2},
-                {"import_path": "costly_agent:CostlyAgent", "model_name": "openai/gpt-5.2", "n_trials": 2, "kwargs": {"cost_usd": 0.42, "tokens": 18_400, "solves": False}},
+                {
+                    "import_path": "costly_agent:CostlyAgent",
+                    "model_name": "openai/gpt-5.2",
+                    "n_trials": 2,
+                    "kwargs": {"cost_usd": 0.42, "tokens": 18_400, "solves": False},
+                },
                 {"name": "nop"},
             ],
         },
-    )  # fmt: skip
+    )
     ended = put(ctx, sweep)
     path = {"PYTHONPATH": f"{CHECKOUT}:{CHECKOUT / 'tests'}"}
     program(root, "tick", "--until-idle", "--quiet", "--fail-on", "never", env=path)
@@ -72,14 +79,25 @@ def make_store(root: Path) -> tuple[Any, str, str]:
     going_on = put(
         ctx,
         table(
-            *(job(f"service-{name}", shell("migrate", TALKS, **model), shell("review", "true", depends_on=["migrate"])) for name in ("auth", "billing", "export", "search")),
-            job("service-reports", shell("migrate", BREAKS, retry={"max_attempts": 1}), shell("review", "true", depends_on=["migrate"])),
+            *(
+                job(
+                    f"service-{name}", shell("migrate", TALKS, **model), shell("review", "true", depends_on=["migrate"])
+                )
+                for name in ("auth", "billing", "export", "search")
+            ),
+            job(
+                "service-reports",
+                shell("migrate", BREAKS, retry={"max_attempts": 1}),
+                shell("review", "true", depends_on=["migrate"]),
+            ),
             job("service-mail", shell("migrate", "exit 3", retry={"max_attempts": 1})),
             job("docs", shell("write", "true", queue_key="anthropic/claude-sonnet")),
             job("release", shell("notes", "true"), shell("publish", "true", depends_on=["notes"], gate="human")),
-            experiment="migration", budget={"usd": 25.0}, priority=10,
+            experiment="migration",
+            budget={"usd": 25.0},
+            priority=10,
         ),
-    )  # fmt: skip
+    )
     pause_resume.pause(ctx, "anthropic/claude-sonnet", "quota is raised on Monday")
     (ctx.layout.incoming / "old-table.json").write_text('{"jobs": [{"stepz": []}]}')
     return ctx, ended, going_on
@@ -119,16 +137,17 @@ def main(folder: Path) -> None:
         with serving(root) as server, running(Path(made) / "home") as browser:
             wait_for(lambda: len(tickets.running(ctx.layout)) >= 2, "two attempts to run")
             time.sleep(4)  # for logs that fill a window
-            at = server.client.get(
-                f"/attempts/{going_on}/service-auth/migrate", follow_redirects=True
-            ).url.path
-            failed = server.client.get(
-                f"/attempts/{going_on}/service-reports/migrate", follow_redirects=True
-            ).url.path
+            at = server.client.get(f"/attempts/{going_on}/service-auth/migrate", follow_redirects=True).url.path
+            failed = server.client.get(f"/attempts/{going_on}/service-reports/migrate", follow_redirects=True).url.path
             addresses = {
-                "overview": "/", "batch": f"/batches/{going_on}", "results": f"/batches/{ended}", "attempt": at,
-                "failure": f"{failed}?file=stdout.log", "submit": "/submit", "operate": "/operate",
-            }  # fmt: skip
+                "overview": "/",
+                "batch": f"/batches/{going_on}",
+                "results": f"/batches/{ended}",
+                "attempt": at,
+                "failure": f"{failed}?file=stdout.log",
+                "submit": "/submit",
+                "operate": "/operate",
+            }
             take(browser, server.url, addresses, folder)
         program(root, "cancel", going_on)
         program(root, "tick", "--until-idle", "--quiet", "--fail-on", "never")

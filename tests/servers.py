@@ -63,4 +63,4 @@ def kept_port() -> Iterator[str]:
 
 def token(root: Path, name: str, role: str) -> str:
     """A new token."""
-    return json.loads(program(root, "token", "create", name, "--role", role, "--json").stdout)["token"]  # fmt: skip
+    return json.loads(program(root, "token", "create", name, "--role", role, "--json").stdout)["token"]

@@ -48,14 +48,23 @@ def put(ctx: Context, data: bytes, *, again: bool = True) -> str:
 
 
 def program(
-    root: Path, *arguments: str, env: dict[str, str] | None = None, check: bool = True,
-    timeout_sec: float = 100, **more: Any,
-) -> subprocess.CompletedProcess[str]:  # fmt: skip
+    root: Path,
+    *arguments: str,
+    env: dict[str, str] | None = None,
+    check: bool = True,
+    timeout_sec: float = 100,
+    **more: Any,
+) -> subprocess.CompletedProcess[str]:
     """Run ``parallelhassnes ARGUMENTS --root ROOT`` to its end."""
     done = subprocess.run(
         [sys.executable, "-m", "parallelhassnes", *arguments, "--root", str(root)],
-        capture_output=True, text=True, env=environment(env), timeout=timeout_sec, cwd=more.pop("cwd", CHECKOUT), **more,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        env=environment(env),
+        timeout=timeout_sec,
+        cwd=more.pop("cwd", CHECKOUT),
+        **more,
+    )
     if check:
         assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
@@ -73,14 +82,17 @@ def readers_place(folder: Path) -> tuple[Path, dict[str, str]]:
     return place, environment({"PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"})
 
 
-def started(
-    root: Path, *arguments: str, env: dict[str, str] | None = None, **more: Any
-) -> subprocess.Popen[str]:
+def started(root: Path, *arguments: str, env: dict[str, str] | None = None, **more: Any) -> subprocess.Popen[str]:
     """Start the program and leave it running."""
     return subprocess.Popen(
         [sys.executable, "-m", "parallelhassnes", *arguments, "--root", str(root)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(env), cwd=CHECKOUT, **more,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(env),
+        cwd=CHECKOUT,
+        **more,
+    )
 
 
 def environment(more: dict[str, str] | None = None) -> dict[str, str]:

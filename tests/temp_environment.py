@@ -81,14 +81,16 @@ class TempEnvironment(BaseEnvironment):
 
     async def exec(self, command, cwd=None, env=None, timeout_sec=None, user=None):
         process = await asyncio.create_subprocess_exec(
-            "/bin/bash", "-c", self._rewrite(command),
+            "/bin/bash",
+            "-c",
+            self._rewrite(command),
             cwd=self._path(cwd or "/app"),
             env={"PATH": os.environ["PATH"], "ROOT": str(self._root), **(self._merge_env(env) or {})},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
-        )  # fmt: skip
+        )
         try:
             out, err = await asyncio.wait_for(process.communicate(), timeout_sec)
         except TimeoutError as error:

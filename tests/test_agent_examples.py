@@ -17,26 +17,13 @@ from parallelhassnes.store import attempts
 
 EXAMPLES = CHECKOUT / "examples" / "agents"
 ANY_AGENT = json.dumps(
-    {
-        "command": [
-            sys.executable,
-            str(CHECKOUT / "tests" / "agent_program.py"),
-            "{prompt_file}",
-            "{output_file}",
-        ]
-    }
+    {"command": [sys.executable, str(CHECKOUT / "tests" / "agent_program.py"), "{prompt_file}", "{output_file}"]}
 )
 TOML = 'secrets = ["OPENAI_BASE_URL", "OPENAI_API_KEY"]\nconcurrency = 4\n'
 
 
 def said(summary, **more):
-    report = {
-        "status": "succeeded",
-        "summary": summary,
-        "files_read": [],
-        "files_written": [],
-        "artifacts": [],
-    }
+    report = {"status": "succeeded", "summary": summary, "files_read": [], "files_written": [], "artifacts": []}
     return answer({**report, **more})
 
 
@@ -50,15 +37,7 @@ def submitted(root, name, *changes):
 
 
 def drive(root, url=None, **more):
-    program(
-        root,
-        "tick",
-        "--until-idle",
-        "--fail-on",
-        "never",
-        env=provider(url) if url else None,
-        **more,
-    )
+    program(root, "tick", "--until-idle", "--fail-on", "never", env=provider(url) if url else None, **more)
 
 
 def newest(ctx, batch_id, step):
@@ -95,9 +74,12 @@ def test_a_fan_in_over_twenty_jobs(root):
 
 def test_a_fan_in_that_its_prompt_does_not_speak_of_is_given_all_the_same(root):
     ctx, batch_id = submitted(
-        root, "fan_in.yaml", f"agent={ANY_AGENT}", "jobs.summary.steps.all.prompt=Summarise.",
+        root,
+        "fan_in.yaml",
+        f"agent={ANY_AGENT}",
+        "jobs.summary.steps.all.prompt=Summarise.",
         'jobs.summary.steps.all.fan_in.labels.part="[12]"',
-    )  # fmt: skip
+    )
     drive(root)
     asked = (newest(ctx, batch_id, "summary/all") / "agent" / "asked.txt").read_text()
     assert asked.startswith("Summarise.\n\nThe reports of 2 steps, as JSON:\n")
@@ -112,18 +94,10 @@ def test_chains_and_branches(root, tmp_path):
     with serving(tmp_path / "model", said("Done.")) as model:
         drive(root, model.url)
         requests = [entry["body"] for entry in model.requests()]
-    assert {
-        key: found for key, found in states(ctx, batch_id).items() if found != ["succeeded"]
-    } == {}
+    assert {key: found for key, found in states(ctx, batch_id).items() if found != ["succeeded"]} == {}
     threads = {
         step: report(ctx, batch_id, step)["agent"]["thread_id"]
-        for step in (
-            "design/plan",
-            "design/refine",
-            "design/finish",
-            "design/doubt",
-            "elsewhere/port",
-        )
+        for step in ("design/plan", "design/refine", "design/finish", "design/doubt", "elsewhere/port")
     }
     assert len(set(threads.values())) == 1
     heard = [json.dumps(body) for body in requests]
@@ -147,10 +121,7 @@ def test_a_conversation_goes_on_after_the_store_was_moved(root, tmp_path):
         drive(there, model.url)
     moved = open_context(there)
     assert states(moved, batch_id)["design/finish"] == ["succeeded"]
-    threads = {
-        report(moved, batch_id, f"design/{s}")["agent"]["thread_id"]
-        for s in ("plan", "finish", "doubt")
-    }
+    threads = {report(moved, batch_id, f"design/{s}")["agent"]["thread_id"] for s in ("plan", "finish", "doubt")}
     assert len(threads) == 1
     assert verify.verify(moved.layout).problems == []
     assert not ctx.layout.root.exists()
@@ -160,29 +131,20 @@ def test_a_conversation_goes_on_after_the_store_was_moved(root, tmp_path):
 def test_eight_jobs_edit_the_same_file(root, tmp_path):
     subprocess.run(["sh", EXAMPLES / "make_repository.sh", root / "repository"], check=True)
     ctx, batch_id = submitted(root, "isolated.yaml")
-    words = [
-        job["labels"]["word"]
-        for job in yaml.safe_load((EXAMPLES / "isolated.yaml").read_text())["jobs"]
-    ]
-    when = {
-        f"the word {word}.": [run(f"echo {word} >> NOTES.md"), said("Appended.")] for word in words
-    }
+    words = [job["labels"]["word"] for job in yaml.safe_load((EXAMPLES / "isolated.yaml").read_text())["jobs"]]
+    when = {f"the word {word}.": [run(f"echo {word} >> NOTES.md"), said("Appended.")] for word in words}
     with serving(tmp_path / "model", said("?"), when=when) as model:
         drive(root, model.url)
     assert set(map(tuple, states(ctx, batch_id).values())) == {("succeeded",)}
     for number, word in ((1, words[0]), (8, words[7])):
         edit = f"{batch_id}/edit-{number}"
-        changed = [
-            line for line in program(root, "diff", edit).stdout.splitlines() if line[0] in "+-"
-        ]
+        changed = [line for line in program(root, "diff", edit).stdout.splitlines() if line[0] in "+-"]
         assert [line for line in changed if line[:3] not in ("+++", "---")] == [f"+{word}"]
         told = program(root, "tail", edit).stdout.splitlines()
         assert any(f"echo {word} >> NOTES.md" in line for line in told)
         assert program(root, "artifact", edit, "notes").stdout == f"# Notes\n{word}\n"
     assert (root / "repository" / "NOTES.md").read_text() == "# Notes\n"
-    listed = subprocess.run(
-        ["git", "worktree", "list"], cwd=root / "repository", capture_output=True, text=True
-    )
+    listed = subprocess.run(["git", "worktree", "list"], cwd=root / "repository", capture_output=True, text=True)
     assert len(listed.stdout.splitlines()) == 1
 
 
@@ -198,10 +160,7 @@ def test_a_critic_loop_and_its_gate(root, tmp_path):
     }
     with serving(tmp_path / "model", said("?"), when=when) as model:
         drive(root, model.url)
-        assert states(ctx, batch_id) == {
-            "name/solve": ["succeeded"] * 2,
-            "name/judge": ["succeeded"] * 2,
-        }
+        assert states(ctx, batch_id) == {"name/solve": ["succeeded"] * 2, "name/judge": ["succeeded"] * 2}
         first, second = sorted(ctx.layout.step(batch_id, "name", "solve").glob("attempts/*"))
         asked = (second / "agent" / "asked.txt").read_text()
         assert "The critic said: REJECT: too short." in asked

@@ -17,10 +17,7 @@ TASKS, QUALITY = CHECKOUT / "examples" / "tasks", CHECKOUT / "examples" / "quali
 def do(*commands, done=False):
     """A turn of terminus-2's model: these commands."""
     typed = [{"keystrokes": f"{command}\n", "duration": 0.2} for command in commands]
-    return say(
-        json.dumps({"analysis": "a", "plan": "p", "commands": typed, "task_complete": done}),
-        tokens=[200, 40],
-    )
+    return say(json.dumps({"analysis": "a", "plan": "p", "commands": typed, "task_complete": done}), tokens=[200, 40])
 
 
 DONE = do(done=True)
@@ -30,30 +27,36 @@ def judged(outcome, subtype, **more):
     quote = {"file": "trial/result.json", "line": 1, "quote": '"reward"'}
     return answer(
         {
-            "outcome": outcome, "subtype": subtype, "evidence": [quote], "root_cause": "As scripted.",
-            "recommendation": "None.", "confidence": 0.9,
+            "outcome": outcome,
+            "subtype": subtype,
+            "evidence": [quote],
+            "root_cause": "As scripted.",
+            "recommendation": "None.",
+            "confidence": 0.9,
         },
         **more,
-    )  # fmt: skip
+    )
 
 
 TURNS = {
     # The analysts' prompts hold the instructions too, so their words come first.
     "- verified reward 1,": [judged("good_success", "solved")],
     "- verified reward 0": [judged("good_failure", "implementation_bug")],
-    "/app/hello.txt": [
-        refuse(429, "Rate limit reached", times=1), do("echo 'Hello, world!' > /app/hello.txt"), DONE,
-    ],
+    "/app/hello.txt": [refuse(429, "Rate limit reached", times=1), do("echo 'Hello, world!' > /app/hello.txt"), DONE],
     "leap years": [do("printf '%s\\n' 1892 1896 1900 1904 1908 1912 > /app/leap_years.txt"), DONE],
     "/app/greet.sh": [say("I would rather talk about the weather.")],
     "seconds in a week": [do("echo 604800 > /app/seconds.txt"), DONE],
     "three prime numbers": [do("echo 5000 > /app/answer.txt"), DONE],
     "five prime numbers": [refuse(401, "Incorrect API key provided")],
-}  # fmt: skip
+}
 PATHS = [
-    TASKS / "hello", TASKS / "leap-years", TASKS / "greet-script", QUALITY / "unnamed-file",
-    QUALITY / "hard-but-fine", TASKS / "broken-oracle",
-]  # fmt: skip
+    TASKS / "hello",
+    TASKS / "leap-years",
+    TASKS / "greet-script",
+    QUALITY / "unnamed-file",
+    QUALITY / "hard-but-fine",
+    TASKS / "broken-oracle",
+]
 """The last one's model refuses the key, which pauses the queue key for what has not started by then."""
 
 
@@ -68,26 +71,38 @@ def test_a_sweep_its_analyses_its_verdicts_and_its_report(root):
         keys = provider(model.url)
         names = list(keys)
         terminus = {
-            "name": "terminus-2", "model_name": "openai/scripted",
+            "name": "terminus-2",
+            "model_name": "openai/scripted",
             "kwargs": {
-                "api_base": f"{model.url}/v1", "record_terminal_session": False, "enable_summarize": False,
+                "api_base": f"{model.url}/v1",
+                "record_terminal_session": False,
+                "enable_summarize": False,
                 "max_turns": 4,
-                "model_info": {"max_input_tokens": 30000, "max_output_tokens": 2000,
-                               "input_cost_per_token": 1e-6, "output_cost_per_token": 1e-6},
+                "model_info": {
+                    "max_input_tokens": 30000,
+                    "max_output_tokens": 2000,
+                    "input_cost_per_token": 1e-6,
+                    "output_cost_per_token": 1e-6,
+                },
             },
-        }  # fmt: skip
+        }
         table = {
-            "spec_version": "2.0", "experiment": "end-to-end", "secrets": names, "retry": {"max_attempts": 1},
+            "spec_version": "2.0",
+            "experiment": "end-to-end",
+            "secrets": names,
+            "retry": {"max_attempts": 1},
             "analysis": [
                 "rules",
                 {"engine": "codex", "model": "gpt-5.2", "only_unknown": True},
                 {"engine": "claude", "model": "sonnet", "only_unknown": True},
             ],
             "sweep": {
-                "path": [str(path) for path in PATHS], "agents": [{"name": "oracle"}, {"name": "nop"}, terminus],
-                "environment": "sandbox", "timeout_minutes": 2,
+                "path": [str(path) for path in PATHS],
+                "agents": [{"name": "oracle"}, {"name": "nop"}, terminus],
+                "environment": "sandbox",
+                "timeout_minutes": 2,
             },
-        }  # fmt: skip
+        }
         (root / "table.json").write_text(json.dumps(table))
         program(root, "init")
         line = ("run", "-c", str(root / "table.json"), "-q", "--fail-on", "never")
@@ -123,15 +138,17 @@ def test_a_sweep_its_analyses_its_verdicts_and_its_report(root):
     layout = Layout(root)
     (batch,) = layout.batch_ids()
     quality = {
-        path.parent.name.removeprefix("parallelhassnes-"): json.loads(path.read_text())[
-            "task_quality"
-        ]
+        path.parent.name.removeprefix("parallelhassnes-"): json.loads(path.read_text())["task_quality"]
         for path in layout.batch(batch).glob("*/verdict.json")
     }
     assert quality == {
-        "hello": "good", "leap-years": "good", "greet-script": "good", "hard-but-fine": "good",
-        "broken-oracle": "broken", "unnamed-file": "needs_review",
-    }  # fmt: skip
+        "hello": "good",
+        "leap-years": "good",
+        "greet-script": "good",
+        "hard-but-fine": "good",
+        "broken-oracle": "broken",
+        "unnamed-file": "needs_review",
+    }
     checked = verify.verify(layout)
     assert checked.ok, checked.problems
     program(root, "report", batch, "-o", str(root / "report.html"))
@@ -140,8 +157,6 @@ def test_a_sweep_its_analyses_its_verdicts_and_its_report(root):
     assert "needs_review" in page or "needs review" in page
     for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY"):
         held = [
-            p
-            for p in layout.batch(batch).rglob("*")
-            if p.is_file() and keys[name] in p.read_text(errors="replace")
+            p for p in layout.batch(batch).rglob("*") if p.is_file() and keys[name] in p.read_text(errors="replace")
         ]
         assert held == [], f"the value of {name} is in the files"

@@ -10,8 +10,12 @@ from stores import CHECKOUT, environment
 def benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "benchmarks", *arguments],
-        capture_output=True, text=True, env=environment(), cwd=CHECKOUT, timeout=100,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        env=environment(),
+        cwd=CHECKOUT,
+        timeout=100,
+    )
 
 
 def test_the_smallest_row_is_measured_and_written_down(tmp_path):
@@ -37,22 +41,10 @@ def test_the_smallest_row_is_measured_and_written_down(tmp_path):
 
 def test_a_detached_grandchild_is_waited_for_and_counted(tmp_path):
     """The meter sees what a daemonising command leaves behind."""
-    burn = (
-        "import os,time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass\n"
-    )
+    burn = "import os,time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass\n"
     script = f"setsid {sys.executable} -c '{burn}' &"
     out, log = tmp_path / "usage.json", tmp_path / "log"
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.meter",
-        str(out),
-        str(log),
-        "1",
-        "sh",
-        "-c",
-        script,
-    ]
+    command = [sys.executable, "-m", "benchmarks.meter", str(out), str(log), "1", "sh", "-c", script]
     subprocess.run(command, check=True, env=environment(), cwd=CHECKOUT, timeout=60)
     usage = json.loads(out.read_bytes())
     assert usage["cpu_sec"] >= 0.3

@@ -40,16 +40,25 @@ def test_its_steps_run_as_written(workflow, tmp_path):
     place = tmp_path / "checkout"
     place.mkdir()
     (place / "examples").symlink_to(CHECKOUT / "examples")
-    env = environment({
-        **workflow["env"], "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}",
-        "ENVIRONMENT": "sandbox", "TRIALS": "1", "GITHUB_STEP_SUMMARY": str(tmp_path / "step.md"),
-    })  # fmt: skip
+    env = environment(
+        {
+            **workflow["env"],
+            "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}",
+            "ENVIRONMENT": "sandbox",
+            "TRIALS": "1",
+            "GITHUB_STEP_SUMMARY": str(tmp_path / "step.md"),
+        }
+    )
 
     def run(name, **more):
         return subprocess.run(
             ["bash", "-e", "-c", script(workflow, name)],
-            cwd=place, env=env | more, capture_output=True, text=True, timeout=90,
-        )  # fmt: skip
+            cwd=place,
+            env=env | more,
+            capture_output=True,
+            text=True,
+            timeout=90,
+        )
 
     done = run("Run")
     assert done.returncode == 0, done.stderr
@@ -58,9 +67,9 @@ def test_its_steps_run_as_written(workflow, tmp_path):
     assert told["exit_code"] == 0
     assert told["report"] == str(place / "report.html")
     assert (place / "report.html").read_text().startswith("<!doctype html>")
-    assert {t["task"].rpartition("/")[2]: (t["n"], t["scored"], t["passes"], t["task_quality"]) for t in told["tasks"]} == {
-        "hello": (2, 2, 1, "good"), "leap-years": (2, 2, 1, "good"),
-    }  # fmt: skip
+    assert {
+        t["task"].rpartition("/")[2]: (t["n"], t["scored"], t["passes"], t["task_quality"]) for t in told["tasks"]
+    } == {"hello": (2, 2, 1, "good"), "leap-years": (2, 2, 1, "good")}
     assert told["totals"]["oracle"]["passes"] == 2
     checked = run("Refuse broken tasks")
     assert (checked.returncode, checked.stdout.count("good")) == (0, 2)

@@ -12,22 +12,52 @@ from parallelhassnes.store.layout import Layout
 
 TRIALS, SCORED = 10, 3
 KEY = "openai/scripted"
-SAME = ("n", "scored", "unscored", "passes", "counted", "pass_rate", "mean_reward", "cost_usd", "input_tokens", "output_tokens", "failures")  # fmt: skip
+SAME = (
+    "n",
+    "scored",
+    "unscored",
+    "passes",
+    "counted",
+    "pass_rate",
+    "mean_reward",
+    "cost_usd",
+    "input_tokens",
+    "output_tokens",
+    "failures",
+)
 
 
 def turns():
-    first = {"analysis": "a", "plan": "p", "commands": [{"keystrokes": "touch /app/out\n", "duration": 0.1}], "task_complete": False}  # fmt: skip
-    return [say(json.dumps(first)), say(json.dumps({**first, "commands": [], "task_complete": True}))]  # fmt: skip
+    first = {
+        "analysis": "a",
+        "plan": "p",
+        "commands": [{"keystrokes": "touch /app/out\n", "duration": 0.1}],
+        "task_complete": False,
+    }
+    return [say(json.dumps(first)), say(json.dumps({**first, "commands": [], "task_complete": True}))]
 
 
 def submit(root, url, at_once):
     """The table of ten trials, so many at once on their key; the environment with its keys."""
     keys = provider(url)
-    info = {"max_input_tokens": 30000, "max_output_tokens": 2000, "input_cost_per_token": 1e-6, "output_cost_per_token": 1e-6}  # fmt: skip
+    info = {
+        "max_input_tokens": 30000,
+        "max_output_tokens": 2000,
+        "input_cost_per_token": 1e-6,
+        "output_cost_per_token": 1e-6,
+    }
     agent = {
-        "name": "terminus-2", "model_name": KEY, "n_trials": TRIALS,
-        "kwargs": {"api_base": f"{url}/v1", "record_terminal_session": False, "enable_summarize": False, "max_turns": 4, "model_info": info},
-    }  # fmt: skip
+        "name": "terminus-2",
+        "model_name": KEY,
+        "n_trials": TRIALS,
+        "kwargs": {
+            "api_base": f"{url}/v1",
+            "record_terminal_session": False,
+            "enable_summarize": False,
+            "max_turns": 4,
+            "model_info": info,
+        },
+    }
     sweep = {"path": [str(make_task(root))], "agents": [agent], "environment": "sandbox"}
     table = {"spec_version": "2.0", "secrets": list(keys), "limits": {KEY: at_once}, "sweep": sweep}
     (root / "table.json").write_text(json.dumps(table))
@@ -35,14 +65,14 @@ def submit(root, url, at_once):
 
 
 def run(root, keys):
-    program(root, "run", "-c", str(root / "table.json"), "-q", "--fail-on", "never", env=keys, timeout_sec=500)  # fmt: skip
+    program(root, "run", "-c", str(root / "table.json"), "-q", "--fail-on", "never", env=keys, timeout_sec=500)
 
 
 def rewards(root):
     """The rewards of the trials that have one, from the attempts' own reports."""
     (batch,) = Layout(root).batch_ids()
-    parts = [json.loads(p.read_text()) for p in Layout(root).batch(batch).glob("*/steps/*/attempts/*/final.json")]  # fmt: skip
-    return [part["trial"]["reward"] for part in parts if part["status"] == "succeeded" and "trial" in part]  # fmt: skip
+    parts = [json.loads(p.read_text()) for p in Layout(root).batch(batch).glob("*/steps/*/attempts/*/final.json")]
+    return [part["trial"]["reward"] for part in parts if part["status"] == "succeeded" and "trial" in part]
 
 
 def results(root):
@@ -65,7 +95,7 @@ def test_credit_that_ends_after_the_third_of_ten_trials(tmp_path):
     assert rewards(whole) == [1.0] * TRIALS
 
     cured = tmp_path / "cured"
-    dry = refuse(402, "Insufficient credits: add more to go on", after=SCORED * each, until_file=str(cured))  # fmt: skip
+    dry = refuse(402, "Insufficient credits: add more to go on", after=SCORED * each, until_file=str(cured))
     with serving(cut / "model", dry, *turns()) as model:
         keys = submit(cut, model.url, 1)
         run(cut, keys)

@@ -18,7 +18,7 @@ def build(kind, folder):
     """Build one of both from the checkout; its path."""
     done = subprocess.run(
         [sys.executable, "-c", BUILD, kind, str(folder)], cwd=CHECKOUT, capture_output=True, text=True
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     return folder / done.stdout.strip()
 
@@ -45,8 +45,11 @@ def test_it_runs_alone(unpacked, tmp_path, kind):
     def run(*arguments):
         done = subprocess.run(
             [sys.executable, "-P", "-m", "parallelhassnes", *arguments],
-            cwd=tmp_path, env=env, capture_output=True, text=True,
-        )  # fmt: skip
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -64,9 +67,13 @@ def test_it_runs_alone(unpacked, tmp_path, kind):
 
 def test_both_have_their_licence_and_the_same_modules(unpacked):
     names = {
-        kind: {str(p.relative_to(home)) for p in (home / "parallelhassnes").rglob("*") if p.is_file() and "__pycache__" not in p.parts}
+        kind: {
+            str(p.relative_to(home))
+            for p in (home / "parallelhassnes").rglob("*")
+            if p.is_file() and "__pycache__" not in p.parts
+        }
         for kind, home in unpacked.items()
-    }  # fmt: skip
+    }
     assert names["wheel"] == names["sdist"]
     assert "parallelhassnes/py.typed" in names["wheel"]
     assert (unpacked["sdist"] / "LICENSE").read_text().lstrip().startswith("Apache License")

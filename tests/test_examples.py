@@ -57,12 +57,7 @@ def test_every_task_is_expected_and_listed(examples: Path) -> None:
 def test_task_is_fit_for_every_environment(examples: Path, name: str) -> None:
     task = Task(examples / "tasks" / name)
     dockerfile = (task.paths.environment_dir / "Dockerfile").read_text()
-    assert {line.split()[0] for line in dockerfile.splitlines()} <= {
-        "FROM",
-        "WORKDIR",
-        "ENV",
-        "COPY",
-    }
+    assert {line.split()[0] for line in dockerfile.splitlines()} <= {"FROM", "WORKDIR", "ENV", "COPY"}
     assert sorted(path.name for path in task.paths.environment_dir.iterdir()) != []
     scripts = [*task.task_dir.rglob("solve.sh"), *task.task_dir.rglob("test.sh")]
     assert scripts
@@ -78,9 +73,7 @@ def test_harbor_job_names_the_tasks(examples: Path, monkeypatch: pytest.MonkeyPa
     assert {task.path.name for task in tasks if task.path} == set(EXPECTED) - {"slow"}
 
 
-async def _trials(
-    task: Path, cases: tuple[Case, ...], trials_dir: Path, overlay: Path
-) -> list[TrialResult]:
+async def _trials(task: Path, cases: tuple[Case, ...], trials_dir: Path, overlay: Path) -> list[TrialResult]:
     async def run(number: int, case: Case) -> TrialResult:
         config = TrialConfig(
             task=TaskConfig(path=task),
@@ -128,8 +121,6 @@ def _with_network(task: Path, copy: Path) -> Path:
 
 
 def test_ctrf_and_steps_are_written(examples: Path) -> None:
-    values: dict[str, Any] = {
-        name: Task(examples / "tasks" / name).config.steps for name in EXPECTED
-    }
+    values: dict[str, Any] = {name: Task(examples / "tasks" / name).config.steps for name in EXPECTED}
     assert [step.name for step in values.pop("changelog-steps")] == ["draft", "release"]
     assert not any(values.values())

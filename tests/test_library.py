@@ -148,7 +148,7 @@ def test_what_was_deleted_or_moved_away_is_told_and_not_taken_for_done(tmp_path)
     store = ph.open_store(tmp_path / "root", create=True)
     kept, gone = (store.submit(table(job("j", shell("s", f"echo {n}")))) for n in range(2))
     shutil.rmtree(store.root / "runs" / gone.id)
-    calls = [gone.wait, gone.status, gone.results, gone.retry, gone.cancel, lambda: ph.trials_df([kept, gone])]  # fmt: skip
+    calls = [gone.wait, gone.status, gone.results, gone.retry, gone.cancel, lambda: ph.trials_df([kept, gone])]
     for call in calls:
         with pytest.raises(ph.UnknownId, match=gone.id):
             call()
@@ -199,8 +199,11 @@ os._exit(9)
 """
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script, str(tmp_path)],
-        capture_output=True, text=True, env=environment(), cwd=CHECKOUT,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        env=environment(),
+        cwd=CHECKOUT,
+    )
     assert (done.returncode, done.stderr) == (9, "")
     batch = ph.open_store(tmp_path).batch(done.stdout.strip())
     assert batch.status().counts.running == 1
@@ -253,16 +256,8 @@ print(oct(os.umask(0)), modes <= {{0o600, 0o644}})
 
 
 def test_importing_the_package_loads_nothing():
-    code = (
-        "import sys, parallelhassnes; print(sum('parallelhassnes' in name for name in sys.modules))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        cwd=CHECKOUT,
-    )
+    code = "import sys, parallelhassnes; print(sum('parallelhassnes' in name for name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), cwd=CHECKOUT)
     assert done.stdout == "1\n"
 
 
@@ -292,19 +287,19 @@ def test_the_notebook_runs(tmp_path):
 def _run(code: str, folder: Path) -> None:
     (folder / "tasks").symlink_to(CHECKOUT / "examples" / "tasks")
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=folder,
-        env={**environment(), "PYTHONPATH": str(CHECKOUT), "MPLBACKEND": "agg", "HOME": str(folder)}, timeout=110,
-    )  # fmt: skip
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={**environment(), "PYTHONPATH": str(CHECKOUT), "MPLBACKEND": "agg", "HOME": str(folder)},
+        timeout=110,
+    )
     assert done.returncode == 0, done.stderr
 
 
 def test_a_frame_without_pandas_is_one_line(tmp_path):
     code = "import sys; sys.modules['pandas'] = None\nimport parallelhassnes as ph\nph.trials_df(ph.open_store(sys.argv[1], create=True))"
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        cwd=CHECKOUT,
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, env=environment(), cwd=CHECKOUT
     )
     assert "frames need pandas; pip install 'parallelhassnes[df]'" in done.stderr

@@ -31,13 +31,30 @@ from parallelhassnes.names import (
 PAGE = Path(__file__).parent.parent / "docs" / "queue-keys.md"
 
 TEXTS = st.text(min_size=1, max_size=60)
-KEYLIKE = st.text(
-    alphabet=string.ascii_letters + string.digits + "-_./:@ éβ+", min_size=1, max_size=60
-)
+KEYLIKE = st.text(alphabet=string.ascii_letters + string.digits + "-_./:@ éβ+", min_size=1, max_size=60)
 FAMILIES = st.sampled_from(
-    ["claude-", "gpt-", "o3", "gemini/", "vertex_ai/", "models/", "-latest", "@20250101", "openai/",
-     "-2025-01-01", "bedrock/", "anthropic.", "grok-", "mistral", "deepseek", "/", ":", "-", "4.5"]
-)  # fmt: skip
+    [
+        "claude-",
+        "gpt-",
+        "o3",
+        "gemini/",
+        "vertex_ai/",
+        "models/",
+        "-latest",
+        "@20250101",
+        "openai/",
+        "-2025-01-01",
+        "bedrock/",
+        "anthropic.",
+        "grok-",
+        "mistral",
+        "deepseek",
+        "/",
+        ":",
+        "-",
+        "4.5",
+    ]
+)
 MADE_OF_RULES = st.lists(FAMILIES, min_size=1, max_size=7).map("".join)
 
 
@@ -48,9 +65,28 @@ def test_safe_ids(good: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", ["", ".", "..", ".hidden", "../x", "/etc", "a/b", "a b", "a\n", "a\0", "é", "x" * 129,
-            "a:b", 3, None, True, ["a"], "a\\b"]
-)  # fmt: skip
+    "bad",
+    [
+        "",
+        ".",
+        "..",
+        ".hidden",
+        "../x",
+        "/etc",
+        "a/b",
+        "a b",
+        "a\n",
+        "a\0",
+        "é",
+        "x" * 129,
+        "a:b",
+        3,
+        None,
+        True,
+        ["a"],
+        "a\\b",
+    ],
+)
 def test_unsafe_ids(bad: object) -> None:
     assert not is_safe_id(bad)
     with pytest.raises(UserError, match="job id"):
@@ -74,9 +110,17 @@ def test_safe_id_of_task_names() -> None:
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("Job", "job"), ("JOB.x", "job.X"), ("job", "job."), ("job", "job.. ."), ("caf\u00e9", "cafe\u0301"),
-     ("STRASSE", "stra\u00dfe"), ("\u212b", "\u00c5"), ("\ufb01x", "fix")],
-)  # fmt: skip
+    [
+        ("Job", "job"),
+        ("JOB.x", "job.X"),
+        ("job", "job."),
+        ("job", "job.. ."),
+        ("caf\u00e9", "cafe\u0301"),
+        ("STRASSE", "stra\u00dfe"),
+        ("\u212b", "\u00c5"),
+        ("\ufb01x", "fix"),
+    ],
+)
 def test_names_that_some_file_system_takes_for_one(one: str, other: str) -> None:
     taken = Ids([one])
     assert other in taken
@@ -94,9 +138,7 @@ def test_batch_ids_sort_by_time_and_read_as_utc() -> None:
     ids = [new_batch_id(noon + timedelta(milliseconds=2 * n)) for n in range(2000)]
     assert ids == sorted(ids)
     assert re.fullmatch(r"20261121T120000Z-[a-z2-7]{8}", ids[0])
-    assert new_batch_id(noon.astimezone(timezone(timedelta(hours=9)))).startswith(
-        "20261121T120000Z"
-    )
+    assert new_batch_id(noon.astimezone(timezone(timedelta(hours=9)))).startswith("20261121T120000Z")
     assert is_safe_id(new_batch_id())
 
 
@@ -173,9 +215,7 @@ def test_a_strange_folder_name_is_refused_or_read_back(name: str) -> None:
 def test_key_dirs_by_example() -> None:
     assert key_dir("agent:oracle") == "agent_oracle"
     assert key_dir("openai/gpt-5.2") == "openai__gpt-5.2"
-    assert (
-        key_dir("bedrock/global.anthropic.claude-v1:0") == "bedrock__global.anthropic.claude-v1_0"
-    )
+    assert key_dir("bedrock/global.anthropic.claude-v1:0") == "bedrock__global.anthropic.claude-v1_0"
     assert key_dir("a:@b") == "a__-40-b"
     assert key_from_dir("a__-40-b") == "a:@b"
     long = "p/" + "m" * 400
@@ -193,9 +233,7 @@ def test_the_page_holds_the_table_of_the_code() -> None:
 
 
 def test_the_examples_of_the_page_are_true() -> None:
-    rows = re.findall(
-        r"^\| `([^`]+)` \| `([^`]+)` \| `([^`]+)` \|$", PAGE.read_text("utf-8"), re.MULTILINE
-    )
+    rows = re.findall(r"^\| `([^`]+)` \| `([^`]+)` \| `([^`]+)` \|$", PAGE.read_text("utf-8"), re.MULTILINE)
     assert len(rows) >= 25
     for written, key, folder in rows:
         assert normalise_queue_key(written) == key

@@ -36,13 +36,8 @@ def _find_python(tmp_path: Path, **env: str) -> subprocess.CompletedProcess[str]
 
 
 def test_python_on_path_that_fails_is_passed_over(tmp_path: Path) -> None:
-    _fake(
-        tmp_path / "bin" / "python3.12",
-        "#!/bin/sh\necho 'python3.12: command not found' >&2\nexit 127\n",
-    )
-    real = _fake(
-        tmp_path / ".pyenv/versions/3.12.9/bin/python3", f'#!/bin/sh\nexec {sys.executable} "$@"\n'
-    )
+    _fake(tmp_path / "bin" / "python3.12", "#!/bin/sh\necho 'python3.12: command not found' >&2\nexit 127\n")
+    real = _fake(tmp_path / ".pyenv/versions/3.12.9/bin/python3", f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     found = _find_python(tmp_path)
     assert (found.returncode, found.stderr) == (0, "")
     assert Path(found.stdout.strip()).samefile(sys.executable)
@@ -61,13 +56,9 @@ def test_no_python_is_one_line_with_a_way_out(tmp_path: Path) -> None:
     # A copy without the absolute places, which on some machines do hold a Python that would do.
     text = FIND_PYTHON.read_text()
     for place in ("/usr/local", "/opt", "/usr/bin", "/Library"):
-        text = text.replace(f" {place}/", f" {tmp_path}/nowhere/").replace(
-            f'"{place}/', f'"{tmp_path}/nowhere/'
-        )
+        text = text.replace(f" {place}/", f" {tmp_path}/nowhere/").replace(f'"{place}/', f'"{tmp_path}/nowhere/')
     script = _fake(tmp_path / "find-python.sh", text)
-    _fake(
-        tmp_path / "bin" / "python3", "#!/bin/sh\nexit 1\n"
-    )  # Python 3.11, as far as the script can tell
+    _fake(tmp_path / "bin" / "python3", "#!/bin/sh\nexit 1\n")  # Python 3.11, as far as the script can tell
     ended = subprocess.run(
         ["/bin/sh", str(script)],
         capture_output=True,
@@ -76,9 +67,7 @@ def test_no_python_is_one_line_with_a_way_out(tmp_path: Path) -> None:
     )
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.count("\n") == 1
-    assert ended.stderr.startswith(
-        "Python >= 3.12 is needed and none was found: install one (uv python install 3.12"
-    )
+    assert ended.stderr.startswith("Python >= 3.12 is needed and none was found: install one (uv python install 3.12")
 
 
 def _locked() -> dict[str, str]:
@@ -112,14 +101,8 @@ def test_lock_holds_every_dependency_and_nothing_heavy() -> None:
 def _tracked() -> list[Path]:
     if shutil.which("git") is None or not (CHECKOUT / ".git").exists():
         pytest.skip("not a git checkout; clone the repository with git")
-    listed = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=CHECKOUT, capture_output=True, text=True, check=True
-    )
-    return [
-        CHECKOUT / name
-        for name in listed.stdout.split("\0")
-        if name and (CHECKOUT / name).is_file()
-    ]
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    return [CHECKOUT / name for name in listed.stdout.split("\0") if name and (CHECKOUT / name).is_file()]
 
 
 def test_nothing_committed_that_belongs_to_one_machine() -> None:

@@ -22,9 +22,7 @@ def shell(tmp_path):
     place, env = readers_place(tmp_path)
 
     def run(line: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            line, shell=True, cwd=place, env=env, capture_output=True, text=True, timeout=100
-        )
+        return subprocess.run(line, shell=True, cwd=place, env=env, capture_output=True, text=True, timeout=100)
 
     return run
 
@@ -43,8 +41,10 @@ def test_the_readmes_commands_run_in_their_order(shell):
 def help_of(*arguments: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "parallelhassnes", *arguments, "--help"],
-        capture_output=True, text=True, env=environment({"COLUMNS": "400"}),
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        env=environment({"COLUMNS": "400"}),
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -26,11 +26,17 @@ def judged(outcome: str, subtype: str) -> list[dict]:
     """What the model that analyses says where the rules prove nothing."""
     quote = {"file": "trial/result.json", "line": 1, "quote": '"reward"'}
     return [
-        answer({
-            "outcome": outcome, "subtype": subtype, "evidence": [quote], "root_cause": "As scripted.",
-            "recommendation": "Look at it.", "confidence": 0.9,
-        })
-    ]  # fmt: skip
+        answer(
+            {
+                "outcome": outcome,
+                "subtype": subtype,
+                "evidence": [quote],
+                "root_cause": "As scripted.",
+                "recommendation": "Look at it.",
+                "confidence": 0.9,
+            }
+        )
+    ]
 
 
 MODEL = {
@@ -42,7 +48,7 @@ MODEL = {
     "Fibonacci": turns("touch /app/fib.sh"),
     "20 smallest prime": turns("echo 1 > /logs/verifier/reward.txt"),
     "seconds in a week": turns("echo 604800 > /app/seconds.txt"),
-}  # fmt: skip
+}
 
 
 def told() -> dict[str, tuple[str, str, str]]:
@@ -71,34 +77,36 @@ def test_each_example_gets_its_class(root):
     with serving(root / "model", say("nothing"), when=MODEL) as model:
         keys = provider(model.url)
         terminus = {
-            "name": "terminus-2", "model_name": "openai/scripted",
+            "name": "terminus-2",
+            "model_name": "openai/scripted",
             "kwargs": {
-                "api_base": f"{model.url}/v1", "record_terminal_session": False, "enable_summarize": False, "max_turns": 4,
-                "model_info": {"max_input_tokens": 30000, "max_output_tokens": 2000,
-                               "input_cost_per_token": 1e-6, "output_cost_per_token": 1e-6},
+                "api_base": f"{model.url}/v1",
+                "record_terminal_session": False,
+                "enable_summarize": False,
+                "max_turns": 4,
+                "model_info": {
+                    "max_input_tokens": 30000,
+                    "max_output_tokens": 2000,
+                    "input_cost_per_token": 1e-6,
+                    "output_cost_per_token": 1e-6,
+                },
             },
-        }  # fmt: skip
-        analyst = {"engine": "api", "model": "openai/scripted", "base_url": f"{model.url}/v1", "only_unknown": True}  # fmt: skip
+        }
+        analyst = {"engine": "api", "model": "openai/scripted", "base_url": f"{model.url}/v1", "only_unknown": True}
         table = {
-            "spec_version": "2.0", "secrets": list(keys), "retry": {"max_attempts": 1}, "analysis": ["rules", analyst],
+            "spec_version": "2.0",
+            "secrets": list(keys),
+            "retry": {"max_attempts": 1},
+            "analysis": ["rules", analyst],
             "sweep": {
                 "path": [*map(str, sorted(QUALITY.iterdir())), str(TASKS / "hello"), str(TASKS / "broken-oracle")],
-                "agents": [{"name": "oracle", "n_trials": 2}, {"name": "nop"}, terminus], "environment": "sandbox",
+                "agents": [{"name": "oracle", "n_trials": 2}, {"name": "nop"}, terminus],
+                "environment": "sandbox",
             },
-        }  # fmt: skip
+        }
         (root / "table.json").write_text(json.dumps(table))
-        program(root, "run", "-c", str(root / "table.json"), "-q", "--fail-on", "never", env=keys, timeout_sec=350)  # fmt: skip
-    flaky = (
-        "run",
-        str(TASKS / "flaky-tests"),
-        "-a",
-        "oracle",
-        "-n",
-        str(FLAKES),
-        "-e",
-        "sandbox",
-        "-q",
-    )
+        program(root, "run", "-c", str(root / "table.json"), "-q", "--fail-on", "never", env=keys, timeout_sec=350)
+    flaky = ("run", str(TASKS / "flaky-tests"), "-a", "oracle", "-n", str(FLAKES), "-e", "sandbox", "-q")
     program(root, *flaky)
     made = {k: v for batch in Layout(root).batch_ids() for k, v in found(root, batch).items()}
     assert made == told()

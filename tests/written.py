@@ -66,9 +66,13 @@ class Writer:
         return path if path.is_dir() else make_task(self.tasks, name)
 
     def submit(
-        self, tasks: list[str], agents: list[dict[str, Any]], sweep: dict[str, Any] | None = None,
-        name: str = "table.json", **more: Any,
-    ) -> str:  # fmt: skip
+        self,
+        tasks: list[str],
+        agents: list[dict[str, Any]],
+        sweep: dict[str, Any] | None = None,
+        name: str = "table.json",
+        **more: Any,
+    ) -> str:
         """A sweep over tasks, ingested; the batch id.
 
         Args:
@@ -151,9 +155,15 @@ class Writer:
         meta = claimed.meta
         job_dir = self.ctx.layout.job(meta.batch_id, meta.job_id)
         return Attempt(
-            dir=claimed.assignment.attempt_dir(self.ctx.layout), job_dir=job_dir, batch_id=meta.batch_id, job_id=meta.job_id,
-            run_id=meta.run_id, number=meta.number, step=batches.read_job(job_dir).step(meta.step_id), stand_in=False,
-        )  # fmt: skip
+            dir=claimed.assignment.attempt_dir(self.ctx.layout),
+            job_dir=job_dir,
+            batch_id=meta.batch_id,
+            job_id=meta.job_id,
+            run_id=meta.run_id,
+            number=meta.number,
+            step=batches.read_job(job_dir).step(meta.step_id),
+            stand_in=False,
+        )
 
     def end_running(self) -> None:
         """Have the attempts that were left running be found dead, as a tick finds them."""
@@ -165,17 +175,23 @@ def leave(attempt: Attempt, found: Left) -> None:
     config = attempt.step.spec["config"]
     agent = config["agent"]
     usage = {
-        "n_input_tokens": found.tokens[0], "n_cache_tokens": found.tokens[1], "n_output_tokens": found.tokens[2],
+        "n_input_tokens": found.tokens[0],
+        "n_cache_tokens": found.tokens[1],
+        "n_output_tokens": found.tokens[2],
         "cost_usd": found.cost_usd,
-    }  # fmt: skip
+    }
     name = agent.get("name") or agent["import_path"].rpartition(":")[2]
     result = {
-        "trial_name": attempt.run_id, "task_name": attempt.step.spec.get("task_name"), "task_checksum": found.checksum,
-        "config": config, "agent_info": {"name": name, "version": found.version, "model_info": _model(agent.get("model_name"))},
-        "started_at": "2026-01-01T00:00:00Z", "finished_at": "2026-01-01T00:00:05Z",
+        "trial_name": attempt.run_id,
+        "task_name": attempt.step.spec.get("task_name"),
+        "task_checksum": found.checksum,
+        "config": config,
+        "agent_info": {"name": name, "version": found.version, "model_info": _model(agent.get("model_name"))},
+        "started_at": "2026-01-01T00:00:00Z",
+        "finished_at": "2026-01-01T00:00:05Z",
         "agent_execution": {"started_at": "2026-01-01T00:00:01Z", "finished_at": "2026-01-01T00:00:04Z"},
         "agent_result": None if found.steps else usage,
-    }  # fmt: skip
+    }
     if found.rewards is not None:
         result["verifier_result"] = {"rewards": dict(found.rewards)}
     if found.exception is not None:

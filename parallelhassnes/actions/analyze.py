@@ -40,9 +40,7 @@ class Analyzed(View):
     """Analyses that were there already."""
 
 
-def analyze(
-    ctx: Context, text: str, parts: list[AnalysisPart], *, failed: bool = False
-) -> Analyzed:
+def analyze(ctx: Context, text: str, parts: list[AnalysisPart], *, failed: bool = False) -> Analyzed:
     """Have the trials under an id analysed by these engines; starts what may start, waits for nothing.
 
     Args:
@@ -91,19 +89,11 @@ def _trials(status: BatchStatus | None, job: JobSpec, only: str | None) -> list[
     return [
         step
         for step in trials
-        if known[step.step_id].result not in ("missing", "canceled", "skipped")
-        and not known[step.step_id].passed
+        if known[step.step_id].result not in ("missing", "canceled", "skipped") and not known[step.step_id].passed
     ]
 
 
-def _has(
-    ctx: Context,
-    book: JobState,
-    job: JobSpec,
-    trial: StepSpec,
-    part: AnalysisPart,
-    result: Analyzed,
-) -> bool:
+def _has(ctx: Context, book: JobState, job: JobSpec, trial: StepSpec, part: AnalysisPart, result: Analyzed) -> bool:
     """Whether the trial has a step of that engine and model; one that came to no analysis is asked again."""
     wanted = engine_of(spec(part, trial.step_id))
     for step in job.steps:

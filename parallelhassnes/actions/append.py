@@ -58,9 +58,11 @@ def append(ctx: Context, text: str, n: int, labels: list[str] | None = None) -> 
         add_steps.add(ctx, found.batch_id, new)
     made = [(f"{job_id}/{step.step_id}", step.kind) for job_id, own in new.items() for step in own]
     return Appended(
-        batch_id=found.batch_id, trials=[name for name, kind in made if kind == "trial"],
-        analyses=[name for name, kind in made if kind == "analysis"], started=len(pass_and_wake(ctx)),
-    )  # fmt: skip
+        batch_id=found.batch_id,
+        trials=[name for name, kind in made if kind == "trial"],
+        analyses=[name for name, kind in made if kind == "analysis"],
+        started=len(pass_and_wake(ctx)),
+    )
 
 
 def _check(labels: list[str], jobs: list[JobSpec]) -> None:

@@ -63,11 +63,7 @@ def _decide(ctx: Context, text: str, reason: str, *, approved: bool) -> Decided:
     with locks.held(ctx.layout.tick_lock):
         book = JobState(ctx, found.batch_id)
         for job, step in list(_meant(ctx, book, found)):
-            if (
-                approved
-                and not book.canceled
-                and book.evaluate(job, step, gate=False)[0] == "ready"
-            ):
+            if approved and not book.canceled and book.evaluate(job, step, gate=False)[0] == "ready":
                 book.put_ticket(job, step)
             book.decide_gate(job.job_id, step.step_id, word, approved=approved)
             if not approved:
@@ -77,9 +73,13 @@ def _decide(ctx: Context, text: str, reason: str, *, approved: bool) -> Decided:
         book.save(whole=True)
         if result.steps:
             ledger.append(
-                book.batch_dir, "approved" if approved else "rejected",
-                by=word.by, reason=word.reason or None, target=result.target, steps=result.steps,
-            )  # fmt: skip
+                book.batch_dir,
+                "approved" if approved else "rejected",
+                by=word.by,
+                reason=word.reason or None,
+                target=result.target,
+                steps=result.steps,
+            )
     return result
 
 

@@ -68,9 +68,14 @@ def show(ctx: Context, batch_id: str) -> BudgetLine:
 def _of_batch(batch_id: str, budget: Budget, accounts: budgets.Accounts) -> BudgetLine:
     spent = budgets.spent_on({batch_id: accounts[batch_id]})
     return BudgetLine(
-        batch_id=batch_id, usd=spent.cost_usd or 0.0, usd_limit=budget.usd, tokens=spent.whole_tokens, tokens_limit=budget.tokens,
-        attempts_priced=spent.cost_known, attempts_unknown=spent.cost_unknown,
-    )  # fmt: skip
+        batch_id=batch_id,
+        usd=spent.cost_usd or 0.0,
+        usd_limit=budget.usd,
+        tokens=spent.whole_tokens,
+        tokens_limit=budget.tokens,
+        attempts_priced=spent.cost_known,
+        attempts_unknown=spent.cost_unknown,
+    )
 
 
 def of_batches(ctx: Context, batch_ids: Iterable[str]) -> dict[str, BudgetLine]:
@@ -83,15 +88,11 @@ def of_batches(ctx: Context, batch_ids: Iterable[str]) -> dict[str, BudgetLine]:
                 found[batch_id] = budget
     accounts = budgets.accounts(ctx, found) if found else {}
     return {
-        batch_id: _of_batch(batch_id, budget, accounts)
-        for batch_id, budget in found.items()
-        if batch_id in accounts
+        batch_id: _of_batch(batch_id, budget, accounts) for batch_id, budget in found.items() if batch_id in accounts
     }
 
 
-def change(
-    ctx: Context, batch_id: str, *, usd: float | None, tokens: int | None, reason: str = ""
-) -> BudgetLine:
+def change(ctx: Context, batch_id: str, *, usd: float | None, tokens: int | None, reason: str = "") -> BudgetLine:
     """Let the batch spend so much in all, from the next pass on; a part that is None stays as it is.
 
     Raises:
@@ -104,16 +105,19 @@ def change(
         after = _with(before, usd, tokens)
         if after != before:
             control = batches.read_control(batch_dir)
-            batches.write_control(
-                ctx.layout, batch_id, control.model_copy(update={"budget": after})
-            )
+            batches.write_control(ctx.layout, batch_id, control.model_copy(update={"budget": after}))
             # What the last pass noted may be no longer so; the next one notes it again.
             (ctx.layout.blocked / f"{batch_id}.json").unlink(missing_ok=True)
             word = said(reason)
             ledger.append(
-                batch_dir, "budget", by=word.by, reason=word.reason or None, target=batch_id,
-                usd=after.usd, tokens=after.tokens,
-            )  # fmt: skip
+                batch_dir,
+                "budget",
+                by=word.by,
+                reason=word.reason or None,
+                target=batch_id,
+                usd=after.usd,
+                tokens=after.tokens,
+            )
     return show(ctx, batch_id).model_copy(update={"changed": after != before})
 
 
@@ -136,12 +140,12 @@ def every_shared(ctx: Context) -> list[SharedLine]:
         return []
     accounts = budgets.accounts(ctx)
     of_keys = [_line(ctx, "key", name, accounts) for name in sorted(shared.keys)]
-    return of_keys + [_line(ctx, "experiment", name, accounts) for name in sorted(shared.experiments)]  # fmt: skip
+    return of_keys + [_line(ctx, "experiment", name, accounts) for name in sorted(shared.experiments)]
 
 
 def change_shared(
     ctx: Context, scope: Scope, text: str, *, usd: float | None, tokens: int | None, reason: str = ""
-) -> SharedLine:  # fmt: skip
+) -> SharedLine:
     """Let a queue key or an experiment spend so much in all, from the next pass on; a part that is None stays as it is.
 
     Raises:
@@ -159,9 +163,15 @@ def change_shared(
             raised_budgets.write(ctx.layout, changed)
             word = said(reason)
             ledger.append(
-                ctx.layout.system, "budget", by=word.by, reason=word.reason or None, scope=scope, target=name,
-                usd=after.usd, tokens=after.tokens,
-            )  # fmt: skip
+                ctx.layout.system,
+                "budget",
+                by=word.by,
+                reason=word.reason or None,
+                scope=scope,
+                target=name,
+                usd=after.usd,
+                tokens=after.tokens,
+            )
     line = _line(ctx, scope, name, budgets.accounts(ctx))
     return line.model_copy(update={"changed": after != before})
 
@@ -170,9 +180,15 @@ def _line(ctx: Context, scope: Scope, name: str, accounts: budgets.Accounts) -> 
     budget = _budget(ctx, scope, name)
     spent = budgets.spent_on(accounts, **{scope: name})
     return SharedLine(
-        scope=scope, name=name, usd=spent.cost_usd or 0.0, usd_limit=budget.usd, tokens=spent.whole_tokens,
-        tokens_limit=budget.tokens, attempts_priced=spent.cost_known, attempts_unknown=spent.cost_unknown,
-    )  # fmt: skip
+        scope=scope,
+        name=name,
+        usd=spent.cost_usd or 0.0,
+        usd_limit=budget.usd,
+        tokens=spent.whole_tokens,
+        tokens_limit=budget.tokens,
+        attempts_priced=spent.cost_known,
+        attempts_unknown=spent.cost_unknown,
+    )
 
 
 def _budget(ctx: Context, scope: Scope, name: str) -> Budget:
@@ -192,7 +208,7 @@ def _known(ctx: Context, scope: Scope, text: str) -> str:
     if text in known:
         return text
     near = names.nearest(text, known)
-    fix = f"did you mean {near}?" if near else f"known are {', '.join(sorted(known)[:5]) or 'none yet'}"  # fmt: skip
+    fix = f"did you mean {near}?" if near else f"known are {', '.join(sorted(known)[:5]) or 'none yet'}"
     raise UnknownId(f"no batch has the experiment {text}", fix=fix)
 
 
@@ -203,7 +219,4 @@ def _check(usd: float | None, tokens: int | None) -> None:
 
 
 def _with(before: Budget, usd: float | None, tokens: int | None) -> Budget:
-    return Budget(
-        usd=before.usd if usd is None else usd,
-        tokens=before.tokens if tokens is None else tokens,
-    )
+    return Budget(usd=before.usd if usd is None else usd, tokens=before.tokens if tokens is None else tokens)

@@ -108,9 +108,7 @@ def cancel(ctx: Context, target: Target, reason: str = "") -> Operated:
             return result
         if target.job_id is None:
             control = batches.read_control(book.batch_dir)
-            batches.write_control(
-                ctx.layout, target.batch_id, control.model_copy(update={"canceled": True})
-            )
+            batches.write_control(ctx.layout, target.batch_id, control.model_copy(update={"canceled": True}))
         for job, steps in found:
             canceled = dict(book.overrides(job.job_id).canceled)
             for step in steps:
@@ -162,9 +160,7 @@ def _cancel_step(ctx: Context, job: JobSpec, step: StepSpec, result: Operated) -
     if ref is not None and not attempts.is_sealed(ref.dir):
         state = attempts.read_state(ref.dir)
         attempts.ask_to_end(step_dir, state.run_id)
-        if (
-            state.supervisor_lives()
-        ):  # one that cannot be seen from here looks at its next heartbeat
+        if state.supervisor_lives():  # one that cannot be seen from here looks at its next heartbeat
             processes.send(state.pid, state.pid_start, signal.SIGTERM)
         result.attempts.append(ref.name)
         return
@@ -197,9 +193,7 @@ def retry(ctx: Context, target: Target, only: Only | None = None, reason: str = 
         book = JobState(ctx, target.batch_id)
         control = batches.read_control(book.batch_dir)
         if control.canceled:
-            batches.write_control(
-                ctx.layout, target.batch_id, control.model_copy(update={"canceled": False})
-            )
+            batches.write_control(ctx.layout, target.batch_id, control.model_copy(update={"canceled": False}))
             book.canceled = False
         credentials.bind_again(ctx, target.batch_id)
         for job in _jobs(ctx, target):
@@ -228,9 +222,7 @@ def _check_classes(classes: Collection[str]) -> None:
             raise UserError(f"there is no failure class {name}", fix=fix)
 
 
-def _retry_step(
-    ctx: Context, book: JobState, job: JobSpec, step: StepSpec, result: Operated, only: Only
-) -> None:
+def _retry_step(ctx: Context, book: JobState, job: JobSpec, step: StepSpec, result: Operated, only: Only) -> None:
     step_dir = ctx.layout.step(job.batch_id, job.job_id, step.step_id)
     if only.selective and not _picked(step_dir, step, only):
         return

@@ -41,10 +41,7 @@ def mark(text: str, problems: Sequence[Problem]) -> Marked:
             elsewhere.append(problem)
         else:
             at.setdefault(number, []).append(problem)
-    lines = [
-        MarkedLine(number, line, at.pop(number, []))
-        for number, line in enumerate(text.splitlines(), 1)
-    ]
+    lines = [MarkedLine(number, line, at.pop(number, [])) for number, line in enumerate(text.splitlines(), 1)]
     return Marked(lines, elsewhere + [problem for left in at.values() for problem in left])
 
 

@@ -12,9 +12,7 @@ from parallelhassnes.views.projection import StepRow
 
 type FailOn = Literal["never", "infrastructure", "any"]
 
-UNDER_TEST = frozenset(
-    {"agent_timeout", "agent_error", "verifier", "refusal", "context_length", "canceled"}
-)
+UNDER_TEST = frozenset({"agent_timeout", "agent_error", "verifier", "refusal", "context_length", "canceled"})
 """Failure classes of a trial that say something about what is tested, or were wanted."""
 
 
@@ -44,9 +42,7 @@ def _batch_fails(ctx: Context, batch_id: str, fail_on: FailOn) -> bool:
     return False
 
 
-def _step_fails(
-    status: BatchStatus, entry: StepStatus, row: StepRow, step: StepSpec, fail_on: FailOn
-) -> bool:
+def _step_fails(status: BatchStatus, entry: StepStatus, row: StepRow, step: StepSpec, fail_on: FailOn) -> bool:
     """Of a trial whose score an attempt gave that another followed, the score counts."""
     if step.kind == "trial":
         if row.scored:

@@ -53,19 +53,13 @@ def close(ctx: Context, batch: str, reason: str = "") -> Held:
     batch_id = _batch(ctx, batch)
     change = {"closed": said(reason)}
     changed = _control(ctx, batch_id, "closed", reason, change, when=lambda c: c.closed is None)
-    return Held(
-        target=batch_id,
-        changed=changed,
-        line=f"{batch_id} is closed: what runs ends, nothing starts",
-    )
+    return Held(target=batch_id, changed=changed, line=f"{batch_id} is closed: what runs ends, nothing starts")
 
 
 def reopen(ctx: Context, batch: str, reason: str = "") -> Held:
     """Let a closed batch go on."""
     batch_id = _batch(ctx, batch)
-    changed = _control(
-        ctx, batch_id, "reopened", reason, {"closed": None}, when=lambda c: c.closed is not None
-    )
+    changed = _control(ctx, batch_id, "reopened", reason, {"closed": None}, when=lambda c: c.closed is not None)
     line = f"{batch_id} is open"
     return Held(target=batch_id, changed=changed, line=line, started=len(pass_and_wake(ctx)))
 
@@ -80,20 +74,14 @@ def priority(ctx: Context, batch: str, number: int, reason: str = "") -> Held:
         raise UserError(f"priority {number} is out of range", fix="give -1000 to 1000")
     batch_id = _batch(ctx, batch)
     changed = _control(
-        ctx,
-        batch_id,
-        "priority",
-        reason,
-        {"priority": number},
-        when=lambda c: c.priority != number,
-        priority=number,
+        ctx, batch_id, "priority", reason, {"priority": number}, when=lambda c: c.priority != number, priority=number
     )
     return Held(target=batch_id, changed=changed, line=f"{batch_id} has priority {number}")
 
 
 def _control(
     ctx: Context, batch_id: str, event: str, reason: str, change: dict[str, Any], *, when: Any, **facts: Any
-) -> bool:  # fmt: skip
+) -> bool:
     """Replace the batch's ``control.json`` where ``when`` says that it changes anything, and log it."""
     batch_dir = ctx.layout.batch(batch_id)
     with locks.held(ctx.layout.tick_lock):
@@ -125,16 +113,16 @@ def pause(ctx: Context, target: str, reason: str = "") -> Held:
     word = said(reason)
     if key is None:
         batch_id = _batch_or_key(ctx, target)
-        changed = _control(
-            ctx, batch_id, "paused", reason, {"paused": word}, when=lambda c: c.paused is None
-        )
-        return Held(
-            target=batch_id, changed=changed, line=f"{batch_id} is paused; resume lets it go on"
-        )
+        changed = _control(ctx, batch_id, "paused", reason, {"paused": word}, when=lambda c: c.paused is None)
+        return Held(target=batch_id, changed=changed, line=f"{batch_id} is paused; resume lets it go on")
     changed = _key(
-        ctx, key, "key_paused", reason, lambda state: state.paused is None,
+        ctx,
+        key,
+        "key_paused",
+        reason,
+        lambda state: state.paused is None,
         lambda state: state.model_copy(update={"paused": word}).changed(f"paused {word}", word.at),
-    )  # fmt: skip
+    )
     return Held(target=f"key {key}", changed=changed, line=f"{key} is paused; resume lets it go on")
 
 
@@ -146,18 +134,20 @@ def resume(ctx: Context, target: str, reason: str = "") -> Held:
     key = known_key(ctx, target)
     if key is None:
         batch_id = name = _batch_or_key(ctx, target)
-        changed = _control(
-            ctx, batch_id, "resumed", reason, {"paused": None}, when=lambda c: c.paused is not None
-        )
+        changed = _control(ctx, batch_id, "resumed", reason, {"paused": None}, when=lambda c: c.paused is not None)
         changed = _bind_again(ctx, [batch_id]) or changed
     else:
         name, word = f"key {key}", said(reason)
         changed = _key(
-            ctx, key, "key_resumed", reason, lambda state: bool(state.holds),
+            ctx,
+            key,
+            "key_resumed",
+            reason,
+            lambda state: bool(state.holds),
             lambda state: state.model_copy(update={"paused": None, "breakers": {}}).changed(f"resumed {word}", word.at),
-        )  # fmt: skip
+        )
         folder = names.key_dir(key)
-        _bind_again(ctx, [found[1] for found in tickets.ready_folders(ctx.layout) if found[0] == folder])  # fmt: skip
+        _bind_again(ctx, [found[1] for found in tickets.ready_folders(ctx.layout) if found[0] == folder])
     started = len(pass_and_wake(ctx))
     return Held(target=name, changed=changed, line=f"{key or name} goes on", started=started)
 
@@ -185,32 +175,27 @@ def limit(ctx: Context, key_text: str, number: int | None, reason: str = "") -> 
     wanted = None if number is None else OperatorLimit(limit=number, said=word)
     what = "limit as configured" if number is None else f"limit {number}"
     changed = _key(
-        ctx, key, "key_limit", reason,
+        ctx,
+        key,
+        "key_limit",
+        reason,
         lambda state: (state.limit.limit if state.limit else None) != number,
         lambda state: state.model_copy(update={"limit": wanted}).changed(f"{what} {word}", word.at),
         limit=number,
-    )  # fmt: skip
-    started = len(pass_and_wake(ctx))
-    line = (
-        f"{key}: at most {number} at once"
-        if number is not None
-        else f"{key}: the limit is as configured"
     )
+    started = len(pass_and_wake(ctx))
+    line = f"{key}: at most {number} at once" if number is not None else f"{key}: the limit is as configured"
     return Held(target=f"key {key}", changed=changed, line=line, started=started)
 
 
-def _key(
-    ctx: Context, key: str, event: str, reason: str, when: Any, change: Any, **facts: Any
-) -> bool:
+def _key(ctx: Context, key: str, event: str, reason: str, when: Any, change: Any, **facts: Any) -> bool:
     with locks.held(ctx.layout.tick_lock):
         state: KeyState = queue_keys.read(ctx.layout, key)
         if not when(state):
             return False
         queue_keys.write(ctx.layout, change(state))
         word = said(reason)
-        ledger.append(
-            ctx.layout.system, event, queue_key=key, by=word.by, reason=word.reason or None, **facts
-        )
+        ledger.append(ctx.layout.system, event, queue_key=key, by=word.by, reason=word.reason or None, **facts)
     return True
 
 
@@ -250,9 +235,7 @@ def _batch_or_key(ctx: Context, text: str) -> str:
     except UnknownId:
         near = names.nearest(text, _known_keys(ctx))
         if near is not None:
-            raise UnknownId(
-                f"there is no batch and no queue key {text}", fix=f"did you mean {near}?"
-            ) from None
+            raise UnknownId(f"there is no batch and no queue key {text}", fix=f"did you mean {near}?") from None
         raise
 
 
@@ -277,17 +260,9 @@ def drain(ctx: Context, runner: str | None = None, reason: str = "") -> Held:
             path.parent.mkdir(parents=True, exist_ok=True)
             word = said(reason)
             atomic.write_json(path, dump(word))
-            ledger.append(
-                ctx.layout.system,
-                "drained",
-                runner=runner_id,
-                by=word.by,
-                reason=word.reason or None,
-            )
+            ledger.append(ctx.layout.system, "drained", runner=runner_id, by=word.by, reason=word.reason or None)
             changed = True
-    return Held(
-        target=f"runner {runner_id}", changed=changed, line=f"{runner_id} starts nothing more"
-    )
+    return Held(target=f"runner {runner_id}", changed=changed, line=f"{runner_id} starts nothing more")
 
 
 def undrain(ctx: Context, runner: str | None = None, reason: str = "") -> Held:
@@ -299,21 +274,10 @@ def undrain(ctx: Context, runner: str | None = None, reason: str = "") -> Held:
         if path.exists():
             path.unlink()
             word = said(reason)
-            ledger.append(
-                ctx.layout.system,
-                "undrained",
-                runner=runner_id,
-                by=word.by,
-                reason=word.reason or None,
-            )
+            ledger.append(ctx.layout.system, "undrained", runner=runner_id, by=word.by, reason=word.reason or None)
             changed = True
     started = len(pass_and_wake(ctx)) if runner_id == ctx.config.runner_id else 0
-    return Held(
-        target=f"runner {runner_id}",
-        changed=changed,
-        line=f"{runner_id} starts attempts",
-        started=started,
-    )
+    return Held(target=f"runner {runner_id}", changed=changed, line=f"{runner_id} starts attempts", started=started)
 
 
 def _runner(ctx: Context, text: str | None) -> str:

@@ -21,10 +21,16 @@ from parallelhassnes.tables.expanders import agent_keys, compose_env
 
 ENGINE_PROVIDERS = {"api": "openai", "claude": "anthropic", "codex": "openai"}
 """Engine of an analysis → the provider whose key it would use."""
-OF_WORKERS = frozenset({
-    "TMPDIR", "PARALLELHASSNES_RUN_ID", "PARALLELHASSNES_BATCH_ID", "PARALLELHASSNES_JOB_ID", "PARALLELHASSNES_STEP_ID",
-    "PARALLELHASSNES_ATTEMPT_DIR",
-})  # fmt: skip
+OF_WORKERS = frozenset(
+    {
+        "TMPDIR",
+        "PARALLELHASSNES_RUN_ID",
+        "PARALLELHASSNES_BATCH_ID",
+        "PARALLELHASSNES_JOB_ID",
+        "PARALLELHASSNES_STEP_ID",
+        "PARALLELHASSNES_ATTEMPT_DIR",
+    }
+)
 """Variables that every worker is given (``attempt_process.environment``)."""
 _SHOWN = 3
 
@@ -77,7 +83,7 @@ class _Look:
         self.plan = plan
         try:
             self.known = ctx.secrets()
-            self.place = f"the environment or {ctx.config.env_file}" if ctx.config.env_file else "the environment"  # fmt: skip
+            self.place = f"the environment or {ctx.config.env_file}" if ctx.config.env_file else "the environment"
         except BadEnvFile:  # said where the values are needed
             self.known = {**os.environ}
             self.place = f"the environment, and {ctx.config.env_file} cannot be read"
@@ -140,7 +146,7 @@ class _Look:
         """The agents that are given no key, with what to do."""
         for names, who in self.keyless:
             here = next((each for each in names if self.known.get(each)), None)
-            set_here = f"{here} is set but not passed on" if here else f"{' or '.join(names)} is not passed on"  # fmt: skip
+            set_here = f"{here} is set but not passed on" if here else f"{' or '.join(names)} is not passed on"
             yield f"{who} is given no key: {set_here}", _naming(here or names[0])
 
     def problems(self) -> Iterator[tuple[str, str]]:
@@ -152,10 +158,7 @@ class _Look:
                 f"{_naming(variable)}, or write ${{{variable}:-}} there if it may be empty",
             )
         for (file,), who in self.files:
-            yield (
-                f"{who} names the env_file {file}, which is not there",
-                "make it, or say required: false",
-            )
+            yield (f"{who} names the env_file {file}, which is not there", "make it, or say required: false")
 
     def warnings(self) -> Iterator[str]:
         """What is not here and may come."""

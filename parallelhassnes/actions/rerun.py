@@ -72,9 +72,8 @@ def rerun(ctx: Context, text: str, what: What, edits: list[str] | None = None) -
     new_dir = ctx.layout.batch(made.batch_id)
     carried = len(projection.load(new_dir).carried)
     return Rerun(
-        rerun_of=old, batch_id=made.batch_id, carried=carried, steps=_size(new_dir) - carried,
-        warnings=made.warnings,
-    )  # fmt: skip
+        rerun_of=old, batch_id=made.batch_id, carried=carried, steps=_size(new_dir) - carried, warnings=made.warnings
+    )
 
 
 def _size(batch_dir: Path) -> int:

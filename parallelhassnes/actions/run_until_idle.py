@@ -59,9 +59,11 @@ class Ticked(View):
 
 
 def until_idle(
-    ctx: Context, batch_ids: Collection[str] | None, on_look: Callable[[], None],
+    ctx: Context,
+    batch_ids: Collection[str] | None,
+    on_look: Callable[[], None],
     make_tick: Callable[[], Ticked] | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Tick until nothing runs and nothing can start.
 
     Raises:
@@ -121,12 +123,10 @@ def waiting(ctx: Context) -> list[str]:
     if (shortage := ctx.shortage()) is not None:
         lines.append(f"nothing starts: {shortage}")
     lines += health.waiting(ctx.layout)
-    lines += [line for found in concurrency_keys.Holds(ctx.layout, ctx.config).every().values() for line in found]  # fmt: skip
+    lines += [line for found in concurrency_keys.Holds(ctx.layout, ctx.config).every().values() for line in found]
     notes = {path.stem: atomic.read_derived(path) for path in ctx.layout.blocked.glob("*.json")}
     lines += [
-        f"batch {batch_id} waits: {note['reason']}"
-        for batch_id, note in sorted(notes.items())
-        if "reason" in note
+        f"batch {batch_id} waits: {note['reason']}" for batch_id, note in sorted(notes.items()) if "reason" in note
     ]
     return lines
 
@@ -181,9 +181,7 @@ def _is_live(ctx: Context, ours: Callable[[str], bool]) -> bool:
     return any(ours(tickets.parse_name(name).batch_id) for name in names)
 
 
-def _will_start(
-    ctx: Context, path: Path, paused: concurrency_keys.Holds, ours: Callable[[str], bool]
-) -> bool:
+def _will_start(ctx: Context, path: Path, paused: concurrency_keys.Holds, ours: Callable[[str], bool]) -> bool:
     """Whether a delayed retry is one that is waited for: its batch and its key go on."""
     batch_id = tickets.parse_name(path.name.split(".", 1)[1]).batch_id
     if not ours(batch_id):

@@ -90,24 +90,16 @@ def base_dirs(table: Path | None) -> list[Path]:
     return found
 
 
-def plan_table(
-    ctx: Context, data: bytes, *, name: str, folders: list[Path], here: bool = False
-) -> Plan:
+def plan_table(ctx: Context, data: bytes, *, name: str, folders: list[Path], here: bool = False) -> Plan:
     """Expand a table; InvalidInput lists everything that is wrong with it.
 
     Args:
         here: it is to run on this host at once.
     """
-    plan = expand(
-        data, name=name, base_dirs=[*folders, ctx.layout.root], defaults=ingest.defaults(ctx)
-    )
+    plan = expand(data, name=name, base_dirs=[*folders, ctx.layout.root], defaults=ingest.defaults(ctx))
     ingest.check_apart(ctx, plan, name)
     ingest.check_secrets(ctx, plan, name)
-    plan.warnings = (
-        *plan.warnings,
-        *sandbox_refusals(plan),
-        *preflight.check(ctx, plan, name, here=here),
-    )
+    plan.warnings = (*plan.warnings, *sandbox_refusals(plan), *preflight.check(ctx, plan, name, here=here))
     return plan
 
 
@@ -121,10 +113,15 @@ def validate(ctx: Context, data: bytes, *, name: str, folders: list[Path]) -> Va
             kinds[step.kind] = kinds.get(step.kind, 0) + 1
             keys[step.queue_key] = keys.get(step.queue_key, 0) + 1
     return Validated(
-        table_format=plan.table_format, jobs=len(plan.jobs), steps=sum(kinds.values()), kinds=kinds,
-        queue_keys=dict(sorted(keys.items())), secrets=list(plan.secrets), warnings=list(plan.warnings),
+        table_format=plan.table_format,
+        jobs=len(plan.jobs),
+        steps=sum(kinds.values()),
+        kinds=kinds,
+        queue_keys=dict(sorted(keys.items())),
+        secrets=list(plan.secrets),
+        warnings=list(plan.warnings),
         plan_sha256=plan.plan.sha256() if plan.plan else None,
-    )  # fmt: skip
+    )
 
 
 def check_environments(plan: Plan) -> None:
@@ -204,13 +201,8 @@ def submit(
         ctx.layout, name, folders, again=again, rerun_of=rerun_of, carry=carry, variables=variables
     )
     ending = Path(name).suffix.lower()
-    path = (
-        ctx.layout.incoming
-        / f"{submission.batch_id}{ending if ending in ('.yaml', '.yml') else '.json'}"
-    )
-    atomic.write_json(
-        path.with_name(path.name + ingest.COMPANION), submission.model_dump(mode="json")
-    )
+    path = ctx.layout.incoming / f"{submission.batch_id}{ending if ending in ('.yaml', '.yml') else '.json'}"
+    atomic.write_json(path.with_name(path.name + ingest.COMPANION), submission.model_dump(mode="json"))
     atomic.write_bytes(path, data)
     with locks.held(ctx.layout.ingest_lock):
         done = ingest.ingest_file(ctx, path, plan)
@@ -225,7 +217,12 @@ def submit(
 def _describe(ctx: Context, batch_id: str, *, duplicate: bool) -> Submitted:
     meta = batches.read_batch(ctx.layout.batch(batch_id))
     return Submitted(
-        batch_id=batch_id, duplicate=duplicate, table_format=meta.table_format, jobs=len(meta.job_ids),
-        steps=meta.steps_total, experiment=meta.experiment, warnings=list(meta.warnings),
+        batch_id=batch_id,
+        duplicate=duplicate,
+        table_format=meta.table_format,
+        jobs=len(meta.job_ids),
+        steps=meta.steps_total,
+        experiment=meta.experiment,
+        warnings=list(meta.warnings),
         plan_sha256=meta.plan.sha256() if meta.plan else None,
-    )  # fmt: skip
+    )

@@ -28,7 +28,16 @@ _MOST_HEADER = 1 << 20
 _MOST_DIRECTORY = 32 << 20
 _CHUNK = 1 << 18
 _JUNK = ("__MACOSX", ".DS_Store")
-_BROKEN = (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError, zlib.error, lzma.LZMAError, ValueError, NotImplementedError)  # fmt: skip
+_BROKEN = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    OSError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    ValueError,
+    NotImplementedError,
+)
 
 
 class ArchiveEntry(NamedTuple):
@@ -71,17 +80,11 @@ def unpack(archive: IO[bytes], name: str, folder: Path, most_bytes: int) -> None
             raise
         why = error.strerror if isinstance(error, OSError) else None  # without the path of ours
         raise UserError(
-            f"{name}: cannot be unpacked ({why or error or type(error).__name__})",
-            fix="send a whole .zip or .tar.gz",
+            f"{name}: cannot be unpacked ({why or error or type(error).__name__})", fix="send a whole .zip or .tar.gz"
         ) from None
 
 
-def _write(
-    entries: Generator[tuple[ArchiveEntry, IO[bytes] | None]],
-    name: str,
-    folder: Path,
-    most_bytes: int,
-) -> None:
+def _write(entries: Generator[tuple[ArchiveEntry, IO[bytes] | None]], name: str, folder: Path, most_bytes: int) -> None:
     left, seen = most_bytes, set[str]()
     for number, (entry, stream) in enumerate(entries, 1):
         if number > MOST_ENTRIES:
@@ -178,8 +181,12 @@ class _CarefulInfo(tarfile.TarInfo):
 
     def _proc_member(self, tarfile_: tarfile.TarFile) -> tarfile.TarInfo:
         whole = (
-            tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
-        )  # fmt: skip
+            tarfile.XHDTYPE,
+            tarfile.XGLTYPE,
+            tarfile.SOLARIS_XHDTYPE,
+            tarfile.GNUTYPE_LONGNAME,
+            tarfile.GNUTYPE_LONGLINK,
+        )
         if self.type in whole and self.size > _MOST_HEADER:
             raise tarfile.ReadError("a header is too large")
         if self.type == tarfile.GNUTYPE_SPARSE:
@@ -206,9 +213,7 @@ class _Bounded:
         return data
 
 
-def _tar(
-    stream: IO[bytes], name: str, most: int
-) -> Generator[tuple[ArchiveEntry, IO[bytes] | None]]:
+def _tar(stream: IO[bytes], name: str, most: int) -> Generator[tuple[ArchiveEntry, IO[bytes] | None]]:
     overhead = MOST_ENTRIES * tarfile.BLOCKSIZE * 4
     bounded = _Bounded(stream, most + overhead, name)
     with tarfile.open(fileobj=bounded, mode="r|", tarinfo=_CarefulInfo) as opened:  # type: ignore[call-overload]
@@ -218,7 +223,5 @@ def _tar(
                 raise UserError(f"{name}: entry {member.name[:100]!r} is a link or a device")
             if not number and member.name in ("", "."):
                 continue
-            entry = ArchiveEntry(
-                member.name, member.size, member.isdir(), bool(member.mode & 0o100)
-            )
+            entry = ArchiveEntry(member.name, member.size, member.isdir(), bool(member.mode & 0o100))
             yield entry, None if entry.is_folder else opened.extractfile(member)

@@ -72,14 +72,14 @@ def upload(ctx: Context, archives: list[Archive]) -> Uploaded:
         shutil.rmtree(work, ignore_errors=True)
     with locks.held(ctx.layout.tick_lock):
         ledger.append(
-            ctx.layout.system, "uploaded", by=ledger.person(), tasks=[task.sha256 for task, _ in stored],
-            records={
-                task.sha256: ledger.content_hash(ctx.layout.tasks / task.sha256 / RECORD) for task, _ in stored
-            },
-        )  # fmt: skip
+            ctx.layout.system,
+            "uploaded",
+            by=ledger.person(),
+            tasks=[task.sha256 for task, _ in stored],
+            records={task.sha256: ledger.content_hash(ctx.layout.tasks / task.sha256 / RECORD) for task, _ in stored},
+        )
     return Uploaded(
-        tasks=sorted((task for task, _ in stored), key=lambda task: task.name),
-        new=sum(fresh for _, fresh in stored),
+        tasks=sorted((task for task, _ in stored), key=lambda task: task.name), new=sum(fresh for _, fresh in stored)
     )
 
 
@@ -132,9 +132,14 @@ def _store(layout: Layout, task: Path) -> tuple[StoredTask, bool]:
     if known is not None:
         return known, False
     record = StoredTask(
-        sha256=digest, name=task.name, path=f"runs/_tasks/{digest}/{task.name}", files=count, bytes=size,
-        uploaded_at=now_text(), by=ledger.person(),
-    )  # fmt: skip
+        sha256=digest,
+        name=task.name,
+        path=f"runs/_tasks/{digest}/{task.name}",
+        files=count,
+        bytes=size,
+        uploaded_at=now_text(),
+        by=ledger.person(),
+    )
     fresh = atomic.temp_path(layout.temp)
     fresh.mkdir()
     try:
@@ -163,7 +168,6 @@ def _check_apart(tasks: list[Path]) -> None:
     for task in tasks:
         if (other := names.like(task.name)) not in (None, task.name):
             raise UserError(
-                f"the tasks {other!r} and {task.name!r} are one folder on many file systems",
-                fix="rename one",
+                f"the tasks {other!r} and {task.name!r} are one folder on many file systems", fix="rename one"
             )
         names.add(task.name)

@@ -81,9 +81,14 @@ def _in_docker(ctx: Context) -> Iterator[_Candidate]:
     mine = store_id(ctx.layout.runs)
     store, run = f"{LABEL}.store", f"{LABEL}.run"
     shown = leftovers.docker(
-        "container", "ls", "--all", "--filter", f"label={run}",
-        "--format", f'{{{{.Names}}}}\t{{{{.Label "{store}"}}}}\t{{{{.Label "{run}"}}}}',
-    )  # fmt: skip
+        "container",
+        "ls",
+        "--all",
+        "--filter",
+        f"label={run}",
+        "--format",
+        f'{{{{.Names}}}}\t{{{{.Label "{store}"}}}}\t{{{{.Label "{run}"}}}}',
+    )
     for line in (shown or "").splitlines():
         name, its_store, run_id = line.split("\t")
         yield _Candidate("container", name, run_id, its_store == mine)

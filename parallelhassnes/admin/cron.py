@@ -13,8 +13,20 @@ from parallelhassnes.execute.processes import OURSELVES
 _LONGEST = 998
 """Bytes of a line that cron reads; the rest is cut off."""
 _NEEDED = (
-    "sh", "docker", "docker-compose", "podman", "git", "bwrap", "pasta", "slirp4netns", "codex", "claude", "node", "ssh-keygen", "uv",
-)  # fmt: skip
+    "sh",
+    "docker",
+    "docker-compose",
+    "podman",
+    "git",
+    "bwrap",
+    "pasta",
+    "slirp4netns",
+    "codex",
+    "claude",
+    "node",
+    "ssh-keygen",
+    "uv",
+)
 """Programs that attempts start by name."""
 
 
@@ -38,9 +50,7 @@ def crontab_line(root: Path) -> CrontabLine:
     Raises:
         UserError: it would be longer than cron reads.
     """
-    folders = list(
-        dict.fromkeys(filter(None, os.environ.get("PATH", os.defpath).split(os.pathsep)))
-    )
+    folders = list(dict.fromkeys(filter(None, os.environ.get("PATH", os.defpath).split(os.pathsep))))
     text, left_out = _line(folders, root), []
     if len(os.fsencode(text)) > _LONGEST:
         kept = [f for f in folders if any(os.access(os.path.join(f, p), os.X_OK) for p in _NEEDED)]  # noqa: PTH118

@@ -56,19 +56,14 @@ def diagnose(ctx: Context, *, rebuild_first: bool = False, reap_first: bool = Fa
     left = reap(ctx) if reap_first else find(ctx)
     checks = [*_host(ctx), *_store(ctx), _left(left)]
     return Diagnosis(
-        ok=all(check.state != "trouble" for check in checks),
-        rebuilt_batches=rebuilt,
-        left=left,
-        checks=checks,
+        ok=all(check.state != "trouble" for check in checks), rebuilt_batches=rebuilt, left=left, checks=checks
     )
 
 
 def _left(found: list[Left]) -> Check:
     open_ends = sum(1 for left in found if not left.removed)
     if not open_ends:
-        return Check(
-            name="leftovers", state="ok", text="dead attempts have left nothing on this host"
-        )
+        return Check(name="leftovers", state="ok", text="dead attempts have left nothing on this host")
     text = f"{open_ends} things of dead attempts; remove them by doctor --reap"
     return Check(name="leftovers", state="note", text=text)
 
@@ -114,14 +109,8 @@ def docker_trouble() -> str | None:
     if shutil.which("docker") is None:
         return "there is no docker program; install Docker Engine"
     for command, missing in (
-        (
-            ["docker", "info", "--format", "{{.ServerVersion}}"],
-            "the Docker engine does not answer; start it",
-        ),
-        (
-            ["docker", "compose", "version", "--short"],
-            "Docker has no Compose v2; install its compose plugin",
-        ),
+        (["docker", "info", "--format", "{{.ServerVersion}}"], "the Docker engine does not answer; start it"),
+        (["docker", "compose", "version", "--short"], "Docker has no Compose v2; install its compose plugin"),
     ):
         try:
             done = subprocess.run(command, capture_output=True, timeout=20, check=False)
@@ -141,11 +130,7 @@ def _sandbox() -> Check:
         text = f"{found.lines[-1]}; or use environment: docker"
         return Check(name="sandbox", state="note", text=text)
     if not network.has_pasta():
-        return Check(
-            name="sandbox",
-            state="note",
-            text=f"by {found.engine}; {network.NO_PASTA}, or set network: host",
-        )
+        return Check(name="sandbox", state="note", text=f"by {found.engine}; {network.NO_PASTA}, or set network: host")
     return Check(name="sandbox", state="ok", text=f"by {found.engine}")
 
 
@@ -160,14 +145,16 @@ def _store(ctx: Context) -> Iterator[Check]:
     yield Check(name="passes", state="trouble" if trouble else "ok", text=text)
     dead = sum(1 for entry in tickets.running(ctx.layout) if _is_dead(ctx, entry))
     yield Check(
-        name="attempts", state="note" if dead else "ok",
+        name="attempts",
+        state="note" if dead else "ok",
         text=f"{dead} dead, to be ended by the next tick" if dead else f"{len(tickets.running(ctx.layout))} live",
-    )  # fmt: skip
+    )
     rejected = sum(1 for path in ctx.layout.rejected.glob("*.error.json"))
     yield Check(
-        name="tables", state="note" if rejected else "ok",
+        name="tables",
+        state="note" if rejected else "ok",
         text=f"{rejected} rejected, see {ctx.layout.rejected}" if rejected else "none rejected",
-    )  # fmt: skip
+    )
 
 
 def _damage(ctx: Context) -> Iterator[Check]:
@@ -186,7 +173,10 @@ def _damage(ctx: Context) -> Iterator[Check]:
             else:
                 found.setdefault(batch_id, quarantine.describe(error))
     for name in batches.strangers(ctx.layout, known):
-        found.setdefault(name, f"damaged: {ctx.layout.batch(name) / batches.META}: is gone; put the file back, or remove the folder of the batch")  # fmt: skip
+        found.setdefault(
+            name,
+            f"damaged: {ctx.layout.batch(name) / batches.META}: is gone; put the file back, or remove the folder of the batch",
+        )
     for batch_id, reason in sorted(found.items()):
         yield Check(name=f"batch {batch_id}", state="trouble", text=reason)
 
@@ -215,9 +205,12 @@ def _locks(ctx: Context) -> Check:
     try:
         code = "import sys; from parallelhassnes.store import locks; sys.exit(not locks.is_held(sys.argv[1]))"
         done = subprocess.run(
-            [sys.executable, "-P", "-c", code, str(path)], check=False, capture_output=True, timeout=60,
+            [sys.executable, "-P", "-c", code, str(path)],
+            check=False,
+            capture_output=True,
+            timeout=60,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )  # fmt: skip
+        )
     finally:
         locks.release(handle)
     if done.returncode == 0:
@@ -238,9 +231,7 @@ def _closed(ctx: Context) -> Check:
     if open_ones:
         text = f"can be read by other users: {', '.join(open_ones)}"
         return Check(name="privacy", state="trouble", text=text)
-    return Check(
-        name="privacy", state="ok", text="secrets, tokens and runs are closed to other users"
-    )
+    return Check(name="privacy", state="ok", text="secrets, tokens and runs are closed to other users")
 
 
 def _is_open(place: Path) -> bool:
@@ -265,6 +256,4 @@ def _secrets(ctx: Context) -> Check:
                 missing[f"{batch_id}: {why}" if known.bound else why] = None
     if missing:
         return Check(name="secrets", state="trouble", text="; ".join(missing))
-    return Check(
-        name="secrets", state="ok", text="every named one is set" if wanted else "none named"
-    )
+    return Check(name="secrets", state="ok", text="every named one is set" if wanted else "none named")

@@ -75,9 +75,7 @@ def group(found: Sequence[FoundTrial]) -> list[list[FoundTrial]]:
     """The trials by Harbor job: with the same settings, and each task with the same agents as often."""
     agents: dict[tuple[str, str], Counter[str]] = {}
     for trial in found:
-        agents.setdefault((_settings(trial), _key(trial.config.task)), Counter())[
-            _key(trial.config.agent)
-        ] += 1
+        agents.setdefault((_settings(trial), _key(trial.config.task)), Counter())[_key(trial.config.agent)] += 1
     groups: dict[tuple[str, str], list[FoundTrial]] = {}
     for trial in found:
         settings = _settings(trial)
@@ -86,21 +84,15 @@ def group(found: Sequence[FoundTrial]) -> list[list[FoundTrial]]:
     return list(groups.values())
 
 
-def job_config(
-    trials: Sequence[FoundTrial], jobs_dir: Path, name: str, metrics: list[Any]
-) -> "JobConfig":
+def job_config(trials: Sequence[FoundTrial], jobs_dir: Path, name: str, metrics: list[Any]) -> "JobConfig":
     """The Harbor job that is planned as exactly these trials, which are one of ``group``'s groups."""
     from harbor.models.job.config import JobConfig
 
     first = trials[0].config
-    settings = {
-        field: getattr(first, field) for field in type(first).model_fields if field not in PER_TRIAL
-    }
+    settings = {field: getattr(first, field) for field in type(first).model_fields if field not in PER_TRIAL}
     tasks = {_key(trial.config.task): trial.config.task for trial in trials}
     agents = {_key(trial.config.agent): trial.config.agent for trial in trials}
-    times = Counter(
-        _key(trial.config.agent) for trial in trials if _key(trial.config.task) == next(iter(tasks))
-    )
+    times = Counter(_key(trial.config.agent) for trial in trials if _key(trial.config.task) == next(iter(tasks)))
     attempts = gcd(*times.values())
     limits = [agent.n_concurrent or 1 for agent in agents.values()]
     return JobConfig(

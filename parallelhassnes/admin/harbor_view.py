@@ -54,16 +54,10 @@ def export(batch_dir: Path, target: Path) -> Export:
         raise UserError(f"no trial of {batch_dir.name} has a result yet", fix="run it first")
     target = target.resolve()
     groups = harbor_export.group(found)
-    names = (
-        [batch_dir.name]
-        if len(groups) == 1
-        else [f"{batch_dir.name}-{n}" for n in range(1, len(groups) + 1)]
-    )
+    names = [batch_dir.name] if len(groups) == 1 else [f"{batch_dir.name}-{n}" for n in range(1, len(groups) + 1)]
     for name in names:
         if (target / name).exists():
-            raise UserError(
-                f"{target / name} exists already", fix="remove it or name another folder"
-            )
+            raise UserError(f"{target / name} exists already", fix="remove it or name another folder")
     target.mkdir(parents=True, exist_ok=True)
     metrics = harbor_export.metrics_of(batch_dir)
     for name, trials in zip(names, groups, strict=True):
@@ -83,18 +77,12 @@ def _write_job(target: Path, name: str, config: "JobConfig", trials: Sequence[Fo
         plan = asyncio.run(JobPlan.from_config(config, job_id=identity))
     except (OSError, ValueError) as error:
         new.rmdir()
-        raise UserError(
-            f"Harbor cannot plan the job {name}: {error}", fix="put the task back where it was"
-        ) from error
+        raise UserError(f"Harbor cannot plan the job {name}: {error}", fix="put the task back where it was") from error
     for trial in trials:
         place = new / trial.result.trial_name
         _link_tree(trial.directory, place)
         own = trial.config.model_copy(
-            update={
-                "trial_name": trial.result.trial_name,
-                "trials_dir": target / name,
-                "job_id": identity,
-            }
+            update={"trial_name": trial.result.trial_name, "trials_dir": target / name, "job_id": identity}
         )
         (place / "config.json").write_text(own.model_dump_json(indent=4, exclude_defaults=True))
     (new / "config.json").write_text(config.model_dump_json(indent=4, exclude_defaults=True))
@@ -103,9 +91,7 @@ def _write_job(target: Path, name: str, config: "JobConfig", trials: Sequence[Fo
     # Harbor's own job times have no zone, and it subtracts them from each other.
     starts = [r.started_at.astimezone().replace(tzinfo=None) for r in results if r.started_at]
     ends = [r.finished_at.astimezone().replace(tzinfo=None) for r in results if r.finished_at]
-    result = plan.aggregate(
-        results, started_at=min(starts, default=None), finished_at=max(ends, default=None)
-    )
+    result = plan.aggregate(results, started_at=min(starts, default=None), finished_at=max(ends, default=None))
     (new / "result.json").write_text(result.model_dump_json(indent=4, exclude={"trial_results"}))
     (new / "job.log").write_text(f"Exported by parallelhassnes: {len(trials)} trials.\n")
     new.rename(target / name)

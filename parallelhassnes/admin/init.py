@@ -42,8 +42,7 @@ def init(root: Path) -> Initialised:
         identity.store_id(layout.runs)
     except OSError as error:
         raise UserError(
-            f"{error.filename or root}: {error.strerror}",
-            fix="choose another --root, or free the path",
+            f"{error.filename or root}: {error.strerror}", fix="choose another --root, or free the path"
         ) from None
     return Initialised(layout.root, made)
 
@@ -67,9 +66,7 @@ def ensure(ctx: Context, *, make: bool = False) -> None:
         identity.store_id(ctx.layout.runs)
         reboot.recover(ctx)
     except OSError as error:
-        raise UserError(
-            f"{error.filename or ctx.layout.root}: {error.strerror}", fix="choose another --root"
-        ) from None
+        raise UserError(f"{error.filename or ctx.layout.root}: {error.strerror}", fix="choose another --root") from None
 
 
 def check_apart(layout: Layout) -> None:

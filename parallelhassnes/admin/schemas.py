@@ -46,13 +46,11 @@ def text(model: type[BaseModel]) -> str:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **model.model_json_schema(mode="serialization"),
     }
-    bases: list[type[BaseModel]] = [
-        base for base in reversed(model.__mro__) if issubclass(base, View)
-    ] or [model]
+    bases: list[type[BaseModel]] = [base for base in reversed(model.__mro__) if issubclass(base, View)] or [model]
     said: dict[tuple[str, str], str] = {}
     for base in bases:
         said |= _docstrings(sys.modules[base.__module__])
-        said |= {(model.__name__, field): text for (name, field), text in said.items() if name == base.__name__}  # fmt: skip
+        said |= {(model.__name__, field): text for (name, field), text in said.items() if name == base.__name__}
     for name, part in [(model.__name__, schema), *schema["$defs"].items()]:
         for field, described in part.get("properties", {}).items():
             if (name, field) in said:

@@ -74,9 +74,7 @@ def _work(root: Path, requests: list[dict[str, Any]]) -> tuple[list[dict[str, An
     concurrency = next((r["concurrency"] for r in requests[::-1] if r.get("concurrency")), None)
     try:
         report = _tick(root, concurrency)
-    except (
-        UserError
-    ) as error:  # a configuration that was just edited: the next tick may find it mended
+    except UserError as error:  # a configuration that was just edited: the next tick may find it mended
         report = {"error": str(error)}
     except Exception as error:  # noqa: BLE001 - one bad tick must not end those that follow
         report = {"error": f"internal error ({type(error).__name__}); see the server's log"}
@@ -94,18 +92,19 @@ def _tick(root: Path, concurrency: int | None) -> dict[str, Any]:
     return {
         "ingested": [
             {
-                "name": table.name, "batch_id": table.batch_id, "duplicate": table.duplicate,
+                "name": table.name,
+                "batch_id": table.batch_id,
+                "duplicate": table.duplicate,
                 "problems": [problem.line() for problem in table.problems],
             }
             for table in done.ingested
         ],
         "repaired": done.repaired,
         "launched": [
-            f"{ticket.batch_id}/{ticket.job_id}/{ticket.step_id}/{attempt}"
-            for ticket, attempt in done.launched
+            f"{ticket.batch_id}/{ticket.job_id}/{ticket.step_id}/{attempt}" for ticket, attempt in done.launched
         ],
         "running": len(tickets.running(ctx.layout)),
-    }  # fmt: skip
+    }
 
 
 def _wanted(ctx: Context) -> set[str]:

@@ -31,9 +31,20 @@ ROLES: tuple[Role, ...] = get_args(Role.__value__)
 """Each may do what those before it may."""
 
 SCOPES = (
-    "batches", "jobs", "attempts", "streams", "queue", "results", "tasks", "system", "metrics", "pages",
-    "earlier", "oddish", "terminal-bench",
-)  # fmt: skip
+    "batches",
+    "jobs",
+    "attempts",
+    "streams",
+    "queue",
+    "results",
+    "tasks",
+    "system",
+    "metrics",
+    "pages",
+    "earlier",
+    "oddish",
+    "terminal-bench",
+)
 """Parts of the interface that a token may be limited to, each the first word of a tag of ``/openapi.json``."""
 
 PREFIX = "phs_"
@@ -89,9 +100,7 @@ def may(role: Role, wanted: Role) -> bool:
     return ROLES.index(role) >= ROLES.index(wanted)
 
 
-def create(
-    ctx: Context, name: str, role: str, *, scopes: Sequence[str] = (), expires: str | None = None
-) -> Made:
+def create(ctx: Context, name: str, role: str, *, scopes: Sequence[str] = (), expires: str | None = None) -> Made:
     """Make a token.
 
     Args:
@@ -112,23 +121,31 @@ def create(
         files = atomic.json_files(ctx.layout.tokens)
         known = names.Ids(file.rpartition("/")[2].removesuffix(".json") for file in files)
         if (other := known.like(name)) is not None:
-            raise UserError(
-                f"there is a token {other} already", fix="choose another name, or revoke it"
-            )
+            raise UserError(f"there is a token {other} already", fix="choose another name, or revoke it")
         path.parent.mkdir(exist_ok=True)
         by = ledger.person()
         made = Token.model_validate(
-            {"name": name, "role": role, "scopes": tuple(dict.fromkeys(scopes)), "sha256": _hash(token),
-             "created_at": now_text(), "expires_at": until, "by": by}
-        )  # fmt: skip
+            {
+                "name": name,
+                "role": role,
+                "scopes": tuple(dict.fromkeys(scopes)),
+                "sha256": _hash(token),
+                "created_at": now_text(),
+                "expires_at": until,
+                "by": by,
+            }
+        )
         ledger.replace_json(ctx.layout.system, f"tokens/{name}.json", made.model_dump(mode="json"))
         ledger.append(
-            ctx.layout.system, "token_created", by=by, token=name, role=role,
-            scopes=list(made.scopes) or None, expires_at=until,
-        )  # fmt: skip
-    return Made(
-        name=name, role=made.role, scopes=made.scopes, expires_at=until, token=token
-    )  # fmt: skip
+            ctx.layout.system,
+            "token_created",
+            by=by,
+            token=name,
+            role=role,
+            scopes=list(made.scopes) or None,
+            expires_at=until,
+        )
+    return Made(name=name, role=made.role, scopes=made.scopes, expires_at=until, token=token)
 
 
 def _check(what: str, text: str, known: Sequence[str]) -> None:

@@ -19,18 +19,7 @@ from parallelhassnes.api.http.outside import Outside
 from parallelhassnes.api.http.problems import ErrorMiddleware, handle
 from parallelhassnes.api.http.security import SecurityMiddleware
 from parallelhassnes.api.live.server_state import ServerState
-from parallelhassnes.api.routes import (
-    attempts,
-    batches,
-    budgets,
-    jobs,
-    metrics,
-    queue,
-    results,
-    streams,
-    system,
-    tasks,
-)
+from parallelhassnes.api.routes import attempts, batches, budgets, jobs, metrics, queue, results, streams, system, tasks
 from parallelhassnes.compat import hassnes, oddish, terminal_bench
 
 
@@ -79,12 +68,7 @@ def create_app(site: ServerState) -> FastAPI:
         middleware=[
             Middleware(ErrorMiddleware),
             Middleware(Outside, prefix=site.settings.root_path),
-            Middleware(
-                SecurityMiddleware,
-                settings=site.settings,
-                gatekeeper=gatekeeper,
-                watching=site.watching,
-            ),
+            Middleware(SecurityMiddleware, settings=site.settings, gatekeeper=gatekeeper, watching=site.watching),
             Middleware(NotifyScheduler, site=site),
         ],
     )

@@ -45,14 +45,12 @@ class Serving(NamedTuple):
     @property
     def login(self) -> str:
         """Where a browser logs in; with the token that was made, in the part of the address that is sent nowhere."""
-        return f"{self.url}{self.site.settings.root_path}/login" + (
-            f"#token={self.token}" if self.token else ""
-        )
+        return f"{self.url}{self.site.settings.root_path}/login" + (f"#token={self.token}" if self.token else "")
 
 
 def listen(
     root: Path, *, host: str | None, port: int | None, unix_socket: str | None, auth: Auth | None, ticking: bool
-) -> Serving:  # fmt: skip
+) -> Serving:
     """Check what the server would expose, and take its port or its socket. Where only holders of tokens are let in and
     there is no token, one is made.
 
@@ -111,14 +109,10 @@ def _take(settings: ApiConfig) -> socket.socket:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         return socket.create_server(found[0][4][:2], family=found[0][0], backlog=1024)
     except socket.gaierror as error:
-        raise UserError(
-            f"--host {host}: {error.strerror}", fix="name an address of this host"
-        ) from None
+        raise UserError(f"--host {host}: {error.strerror}", fix="name an address of this host") from None
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else str(error)
-        raise UserError(
-            f"cannot listen on {host} port {port}: {why}", fix="choose another --port or --host"
-        ) from None
+        raise UserError(f"cannot listen on {host} port {port}: {why}", fix="choose another --port or --host") from None
 
 
 def _take_path(place: Path) -> socket.socket:
@@ -128,9 +122,7 @@ def _take_path(place: Path) -> socket.socket:
         if place.is_socket():
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
                 if not asking.connect_ex(str(place)):
-                    raise UserError(
-                        f"{place}: another server listens there", fix="choose another --unix-socket"
-                    )
+                    raise UserError(f"{place}: another server listens there", fix="choose another --unix-socket")
             place.unlink()
         before = os.umask(0o177)
         try:
@@ -141,9 +133,7 @@ def _take_path(place: Path) -> socket.socket:
     except OSError as error:
         taken.close()
         why = os.strerror(error.errno) if error.errno else str(error)
-        raise UserError(
-            f"cannot listen on {place}: {why}", fix="choose another --unix-socket"
-        ) from None
+        raise UserError(f"cannot listen on {place}: {why}", fix="choose another --unix-socket") from None
     return taken
 
 
@@ -154,9 +144,10 @@ def start_message(serving: Serving) -> list[str]:
     names = ", ".join(f"{token.name} ({token.role})" for token in tokens.every(site.layout))
     who = {
         "none": "everybody on this host may do everything, without a login",
-        "user": "your own processes, without a login; none of an attempt" + (f"; holders of a token: {names}" if names else ""),
+        "user": "your own processes, without a login; none of an attempt"
+        + (f"; holders of a token: {names}" if names else ""),
         "token": f"holders of a token: {names}",
-    }[site.auth]  # fmt: skip
+    }[site.auth]
     lines = [
         f"ParallelHassnes {__version__} at {path or serving.url}; Ctrl-C ends it, attempts go on",
         f"  root   {site.layout.root}",
@@ -167,9 +158,7 @@ def start_message(serving: Serving) -> list[str]:
     if site.auth == "token":
         lines.append(f"  login  {serving.login}")
         if serving.token:
-            lines.append(
-                f"  token  {serving.token}: may do everything; it is shown only now, and kept as a hash"
-            )
+            lines.append(f"  token  {serving.token}: may do everything; it is shown only now, and kept as a hash")
         lines.append("  send   Authorization: Bearer TOKEN")
     if not (path or is_loopback(site.settings.host)):
         lines.append("  note   it speaks plain HTTP: put a proxy with TLS in front of it")
@@ -180,11 +169,17 @@ def start_message(serving: Serving) -> list[str]:
 
 def run(serving: Serving) -> None:
     """Answer until SIGINT or SIGTERM."""
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s"
-    )
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     config = uvicorn.Config(
-        create_app(serving.site), http=patient_by(serving.site.settings), ws="none", log_config=None, access_log=False, server_header=False, proxy_headers=False,
-        lifespan="on", timeout_graceful_shutdown=_CLOSE_SEC, limit_concurrency=_MOST_CONNECTIONS,
-    )  # fmt: skip
+        create_app(serving.site),
+        http=patient_by(serving.site.settings),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        lifespan="on",
+        timeout_graceful_shutdown=_CLOSE_SEC,
+        limit_concurrency=_MOST_CONNECTIONS,
+    )
     uvicorn.Server(config).run(sockets=[serving.socket])

@@ -68,7 +68,7 @@ def artifacts(layout: Layout, text: str) -> Artifacts:
         ArtifactFile(name=_name(path), path=path, size=size)
         for place in (AGENT_ARTIFACTS, TRIAL_ARTIFACTS)
         for path, size in walk.files(folder, place)
-    ]  # fmt: skip
+    ]
     return Artifacts(id=str(found), files=files)
 
 

@@ -70,7 +70,7 @@ def feedback(layout: Layout, batch_id: str, markers: Sequence[str]) -> Feedback:
                             marker=marker, text=text, step=f"{job_dir.name}/{step.step_id}", attempt=name, number=number
                         )
                         for marker, text in dict.fromkeys(_said(folder, pattern))
-                    ]  # fmt: skip
+                    ]
     return found
 
 

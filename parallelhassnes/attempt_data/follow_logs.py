@@ -47,9 +47,7 @@ class Logs:
     def files(self) -> list[str]:
         """The logs that are there and not empty, in the order in which they are shown."""
         found = [name for name in FIXED if self._size(name)]
-        agents = [
-            name for name, size in walk.files(self.dir, "agent") if size and name.count("/") == 1
-        ]
+        agents = [name for name, size in walk.files(self.dir, "agent") if size and name.count("/") == 1]
         found += [name for ending in AGENT for name in agents if name.endswith(ending)]
         for folder in FOLDERS:
             below = walk.files(self.dir, folder)
@@ -165,9 +163,7 @@ class Logs:
     def _chosen(self, only: str) -> list[str]:
         known = self.files()
         wanted = only.removeprefix("./")
-        fitting = [n for n in known if n == wanted] or [
-            n for n in known if n.endswith(f"/{wanted}")
-        ]
+        fitting = [n for n in known if n == wanted] or [n for n in known if n.endswith(f"/{wanted}")]
         if not fitting and self._is_there(wanted):
             fitting = [wanted]
         if not fitting and self.ended:

@@ -26,9 +26,7 @@ def tail(layout: Layout, text: str, count: int, *, follow: bool) -> Iterator[str
     """
     logs = open_logs(layout, text)
     teller = _Teller(layout, logs)
-    yield from deque(
-        (line for piece in logs.new() for line in teller.lines(piece.file, piece.text)), count
-    )
+    yield from deque((line for piece in logs.new() for line in teller.lines(piece.file, piece.text)), count)
     if not follow:
         return
     yield None

@@ -163,9 +163,7 @@ def last_line(attempt_dir: Path, name: str) -> str:
     return ""
 
 
-def _search(
-    block: bytes, base: int, number: int, pattern: re.Pattern[bytes], found: list[Hit], most: int
-) -> int:
+def _search(block: bytes, base: int, number: int, pattern: re.Pattern[bytes], found: list[Hit], most: int) -> int:
     """Add the block's hits, one a line; the number of the line behind the block."""
     counted, at = 0, 0
     while (match := pattern.search(block, at)) and len(found) <= most:

@@ -25,13 +25,9 @@ def commands(layout: Layout, found: Found) -> list[Command]:
         FileNotFoundError: the job is gone.
     """
     step_id = "/".join(found.parts[:3])
-    step = batches.read_job(layout.job(found.batch_id, found.job_id or "")).step(
-        found.step_id or ""
-    )
+    step = batches.read_job(layout.job(found.batch_id, found.job_id or "")).step(found.step_id or "")
     root = shlex.quote(str(layout.root))
-    made = [
-        Command("as a new attempt", f"parallelhassnes retry {shlex.quote(step_id)} --root {root}")
-    ]
+    made = [Command("as a new attempt", f"parallelhassnes retry {shlex.quote(step_id)} --root {root}")]
     alone = _alone(found.folder(layout), step)
     return [*made, Command("by itself", alone)] if alone else made
 

@@ -66,28 +66,18 @@ def lines(one: RunReport) -> Iterator[str]:
     yield f"{state['status']}{took}{_used(report)}"
     failure = mapping(report.get("failure"))
     if failure:
-        yield formatting.failure(
-            str(failure.get("class")), failure.get("line"), failure.get("guessed")
-        )
+        yield formatting.failure(str(failure.get("class")), failure.get("line"), failure.get("guessed"))
     yield from ("", *str(report.get("summary") or "It has no report yet.").splitlines())
     agent = mapping(report.get("agent"))
     own = {k: v for k, v in mapping(agent.get("report")).items() if k not in _COMMON}
     if own:
-        yield from (
-            "",
-            "Its own report:",
-            *json.dumps(own, indent=2, ensure_ascii=False).splitlines(),
-        )
+        yield from ("", "Its own report:", *json.dumps(own, indent=2, ensure_ascii=False).splitlines())
     yield from _listed("What is wrong with it", sequence(agent.get("problems")))
     yield from _listed("Files read", sequence(report.get("files_read")))
     yield from _listed("Files written", sequence(report.get("files_written")))
-    yield from _listed(
-        "Changed in its workspace", sequence(mapping(agent.get("workspace")).get("touched"))
-    )
+    yield from _listed("Changed in its workspace", sequence(mapping(agent.get("workspace")).get("touched")))
     named = [mapping(each) for each in sequence(report.get("artifacts"))]
-    yield from _listed(
-        "Worth opening", [f"{each.get('path')}: {each.get('description')}" for each in named]
-    )
+    yield from _listed("Worth opening", [f"{each.get('path')}: {each.get('description')}" for each in named])
     kept = [f"{file.name} ({size(file.size)}): {file.path}" for file in one.artifacts]
     yield from _listed("Artifacts", kept)
 

@@ -68,8 +68,11 @@ def _turn(number: int, step: dict[str, Any]) -> Turn:
     results = _object(step.get("observation")).get("results")
     calls = step.get("tool_calls")
     return Turn(
-        number=number, source=str(step.get("source", "")), at=str(step.get("timestamp") or ""),
-        message=_text(step.get("message")), reasoning=_text(step.get("reasoning_content")),
+        number=number,
+        source=str(step.get("source", "")),
+        at=str(step.get("timestamp") or ""),
+        message=_text(step.get("message")),
+        reasoning=_text(step.get("reasoning_content")),
         calls=[
             Call(str(call.get("function_name", "")), _arguments(call.get("arguments")))
             for call in (calls if isinstance(calls, list) else [])
@@ -81,7 +84,7 @@ def _turn(number: int, step: dict[str, Any]) -> Turn:
             if isinstance(result, dict)
         ],
         metrics=_object(step.get("metrics")),
-    )  # fmt: skip
+    )
 
 
 def _object(value: object) -> dict[str, Any]:
@@ -101,9 +104,7 @@ def _text(value: object) -> str:
     """A message: a text, or parts of which those that are texts are shown."""
     if isinstance(value, list):
         parts = [part if isinstance(part, dict) else {"text": str(part)} for part in value]
-        value = "\n".join(
-            str(part.get("text") or f"[{part.get('type', 'part')}]") for part in parts
-        )
+        value = "\n".join(str(part.get("text") or f"[{part.get('type', 'part')}]") for part in parts)
     text = value if isinstance(value, str) else ""
     left = len(text) - MOST_TEXT
     return text if left <= 0 else f"{text[:MOST_TEXT]}\n… {left} more characters"

@@ -54,7 +54,7 @@ def zip_pieces(folder: Path, name: str) -> Iterator[bytes]:
                 moment = time.gmtime(info.st_mtime)[:6]
                 entry = zipfile.ZipInfo(
                     f"{name}/{relative}", moment if moment[0] >= _FIRST_YEAR else (1980, 1, 1, 0, 0, 0)
-                )  # fmt: skip
+                )
                 entry.compress_type = zipfile.ZIP_DEFLATED
                 entry.external_attr = stat.S_IMODE(info.st_mode) << 16
                 with made.open(entry, "w", force_zip64=True) as target:

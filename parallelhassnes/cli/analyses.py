@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from parallelhassnes.results.analysis_list import Analysed
     from parallelhassnes.tables.model import AnalysisPart
 
-IdArgument = Annotated[
-    str, typer.Argument(metavar="ID", help="A batch, BATCH/JOB, or BATCH/JOB/STEP of a trial.")
-]
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help="A batch, BATCH/JOB, or BATCH/JOB/STEP of a trial.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -34,25 +32,17 @@ def analyze(
             help="rules, codex, claude, api or harbor; may be repeated. [default: rules]",
         ),
     ] = None,
-    failed: Annotated[
-        bool, typer.Option("--failed", help="Only trials that have ended and did not pass.")
-    ] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Only trials that have ended and did not pass.")] = False,
     only_unknown: Annotated[
         bool, typer.Option("--only-unknown", help="Ask a model only where the rules prove nothing.")
     ] = False,
     agent: Annotated[
         str | None, typer.Option("--agent", help="Engine harbor: the agent. [default: claude-code]")
     ] = None,
-    environment: Annotated[
-        str | None, typer.Option("--env", "-e", help="Engine harbor: docker or sandbox.")
-    ] = None,
-    base_url: Annotated[
-        str | None, typer.Option("--base-url", help="Engine api: the endpoint, up to /v1.")
-    ] = None,
+    environment: Annotated[str | None, typer.Option("--env", "-e", help="Engine harbor: docker or sandbox.")] = None,
+    base_url: Annotated[str | None, typer.Option("--base-url", help="Engine api: the endpoint, up to /v1.")] = None,
     secret: SecretOption = None,
-    no_wait: Annotated[
-        bool, typer.Option("--no-wait", help="Start what may start, and leave it running.")
-    ] = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Start what may start, and leave it running.")] = False,
     root: RootOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -71,9 +61,7 @@ def analyze(
     parts = [_part(text, said, own) for text in engine or ["rules"]]
     ctx = open_store(root)
     done = start(ctx, target, parts, failed=failed)
-    counts = (
-        f"{len(done.added)} analyses added, {len(done.again)} asked again, {done.had} were there"
-    )
+    counts = f"{len(done.added)} analyses added, {len(done.again)} asked again, {done.had} were there"
     print(f"batch {done.batch_id}: {counts}", file=sys.stderr)
     if no_wait:
         if json:
@@ -82,17 +70,12 @@ def analyze(
     try:
         until_idle(ctx, [done.batch_id], lambda: None)
     except KeyboardInterrupt:
-        print(
-            "\nstopped watching; the analyses go on by themselves. Look with `analyses`.",
-            file=sys.stderr,
-        )
+        print("\nstopped watching; the analyses go on by themselves. Look with `analyses`.", file=sys.stderr)
         raise typer.Exit(130) from None
     _print(views.analyses(ctx.layout, target), json=json)
 
 
-def analyses(
-    target: IdArgument = "latest", root: RootOption = None, json: JsonOption = False
-) -> None:
+def analyses(target: IdArgument = "latest", root: RootOption = None, json: JsonOption = False) -> None:
     """Show what the analyses say, and how far the engines agree.
 
     Example: parallelhassnes analyses latest
@@ -102,9 +85,7 @@ def analyses(
     _print(views.analyses(open_store(root).layout, target), json=json)
 
 
-def _part(
-    text: str, said: dict[str, object], own: dict[str, dict[str, str | None]]
-) -> "AnalysisPart":
+def _part(text: str, said: dict[str, object], own: dict[str, dict[str, str | None]]) -> "AnalysisPart":
     """An engine's settings: what is said for all, and what is said for its kind."""
     from parallelhassnes.tables.expanders.analyses import part_of
 
@@ -124,9 +105,7 @@ def _print(found: "Analysed", *, json: bool) -> None:
         return
     width = max((len(trial.trial) for trial in found.trials), default=0)
     for trial in found.trials:
-        reward = (
-            trial.result if trial.reward is None else formatting.reward(trial.reward, plain=True)
-        )
+        reward = trial.result if trial.reward is None else formatting.reward(trial.reward, plain=True)
         for number, said in enumerate(trial.opinions):
             head = f"{trial.trial:<{width}}  {reward:<8}" if number == 0 else " " * (width + 10)
             what = f"{said.outcome}/{said.subtype}" if said.outcome else said.state

@@ -125,10 +125,7 @@ def main() -> NoReturn:
             place = error.filename or "writing"
             _report(UserError(f"{place}: {error.strerror}", fix=HOST_TROUBLE[error.errno]))
             sys.exit(USER_ERROR)
-        print(
-            f"parallelhassnes: internal error ({type(error).__name__}); the log is {_log()}",
-            file=sys.stderr,
-        )
+        print(f"parallelhassnes: internal error ({type(error).__name__}); the log is {_log()}", file=sys.stderr)
         sys.exit(OUR_ERROR)
     sys.exit(code)
 
@@ -151,9 +148,7 @@ def _open_streams() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.open(
-                os.devnull, os.O_RDWR
-            )  # takes the lowest number that is free, which is this one
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, which is this one
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", encoding="utf-8"))
     codecs.register_error("escape", _escaped)

@@ -20,10 +20,7 @@ def append(
     agent: Annotated[
         Texts,
         typer.Option(
-            "--agent",
-            "-a",
-            metavar="COLUMN",
-            help="Only of this agent, as the scoreboard names it; may be repeated.",
+            "--agent", "-a", metavar="COLUMN", help="Only of this agent, as the scoreboard names it; may be repeated."
         ),
     ] = None,
     root: RootOption = None,
@@ -41,6 +38,4 @@ def append(
         typer.echo(dumps(done.model_dump(mode="json")), nl=False)
         return
     analyses = f" and {len(done.analyses)} analyses" if done.analyses else ""
-    typer.echo(
-        f"batch {done.batch_id}: {len(done.trials)} trials{analyses} added, {done.started} attempts started"
-    )
+    typer.echo(f"batch {done.batch_id}: {len(done.trials)} trials{analyses} added, {done.started} attempts started")

@@ -11,10 +11,7 @@ if TYPE_CHECKING:
     from parallelhassnes.actions.approve import Decided
 
 IdArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="ID", help="A step; or a job or batch, for all its steps that wait for a person."
-    ),
+    str, typer.Argument(metavar="ID", help="A step; or a job or batch, for all its steps that wait for a person.")
 ]
 
 
@@ -26,9 +23,7 @@ def register(app: typer.Typer) -> None:
 
 def approve(
     target: IdArgument,
-    reason: Annotated[
-        str, typer.Option("--reason", metavar="TEXT", help="Why; it stands in the ledger.")
-    ] = "",
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it stands in the ledger.")] = "",
     root: RootOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -43,9 +38,7 @@ def approve(
 
 def reject(
     target: IdArgument,
-    reason: Annotated[
-        str, typer.Option("--reason", metavar="TEXT", help="Why; it stands in the ledger.")
-    ],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it stands in the ledger.")],
     root: RootOption = None,
     json: JsonOption = False,
 ) -> None:

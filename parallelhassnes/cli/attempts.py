@@ -11,10 +11,7 @@ from parallelhassnes.cli.options import JsonOption, RawOption, RootOption, layou
 from parallelhassnes.cli.output import terminal
 
 IdArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="ID", help="An attempt; or a step, job, batch or latest, for its newest attempt."
-    ),
+    str, typer.Argument(metavar="ID", help="An attempt; or a step, job, batch or latest, for its newest attempt.")
 ]
 
 
@@ -28,12 +25,9 @@ def register(app: typer.Typer) -> None:
 def artifact(
     target: IdArgument,
     name: Annotated[
-        str | None,
-        typer.Argument(metavar="[NAME]", help="Whose content is printed; left out: lists them."),
+        str | None, typer.Argument(metavar="[NAME]", help="Whose content is printed; left out: lists them.")
     ] = None,
-    path: Annotated[
-        bool, typer.Option("--path", help="Print the file's path, not its content.")
-    ] = False,
+    path: Annotated[bool, typer.Option("--path", help="Print the file's path, not its content.")] = False,
     raw: RawOption = False,
     root: RootOption = None,
     json: JsonOption = False,
@@ -72,9 +66,7 @@ def artifact(
 def tail(
     target: IdArgument,
     count: Annotated[int, typer.Option("--lines", "-n", metavar="N", help="So many.", min=0)] = 20,
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on until the attempt has ended.")
-    ] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the attempt has ended.")] = False,
     raw: RawOption = False,
     root: RootOption = None,
     json: JsonOption = False,
@@ -102,9 +94,7 @@ def tail(
         return
 
 
-def diff(
-    target: IdArgument, raw: RawOption = False, root: RootOption = None, json: JsonOption = False
-) -> None:
+def diff(target: IdArgument, raw: RawOption = False, root: RootOption = None, json: JsonOption = False) -> None:
     """Print the patch that an agent's isolated workspace ended with; git apply takes it.
 
     Example: parallelhassnes diff latest
@@ -125,9 +115,7 @@ def diff(
 
 
 def open_folder(
-    target: Annotated[
-        str, typer.Argument(metavar="ID", help="A batch, job, step, attempt, or latest.")
-    ],
+    target: Annotated[str, typer.Argument(metavar="ID", help="A batch, job, step, attempt, or latest.")],
     root: RootOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -145,9 +133,7 @@ def open_folder(
         typer.echo(dumps({"ok": True, "id": str(found), "path": str(folder)}), nl=False)
         return
     typer.echo(folder)
-    desktop = (
-        sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    )
+    desktop = sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if desktop and sys.stdout.isatty():
         typer.launch(str(folder))
 
@@ -156,13 +142,11 @@ def feedback(
     batch: Annotated[str, typer.Argument(metavar="BATCH", help="A batch id, or latest.")],
     marker: Annotated[
         list[str] | None,
-        typer.Option(
-            "--marker", metavar="WORD", help="Look for this instead of the configured ones; repeatable."
-        ),
+        typer.Option("--marker", metavar="WORD", help="Look for this instead of the configured ones; repeatable."),
     ] = None,
     root: RootOption = None,
     json: JsonOption = False,
-) -> None:  # fmt: skip
+) -> None:
     """Gather what agents said about their prompts: PROMPT_AMBIGUITY: MISSING_INPUT: PROMPT_DELTA: in their final texts.
 
     Example: parallelhassnes feedback latest

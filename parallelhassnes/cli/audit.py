@@ -36,23 +36,28 @@ def _group() -> None:
 
 def verify(
     batch: Annotated[
-        str | None,
-        typer.Argument(metavar="[BATCH]", help="A batch id, or latest; left out: every batch."),
+        str | None, typer.Argument(metavar="[BATCH]", help="A batch id, or latest; left out: every batch.")
     ] = None,
     against: Annotated[
         list[Path] | None,
-        typer.Option("--against", metavar="CHECKPOINT", help="A checkpoint that was kept elsewhere: the ledgers must go on from it."),
+        typer.Option(
+            "--against",
+            metavar="CHECKPOINT",
+            help="A checkpoint that was kept elsewhere: the ledgers must go on from it.",
+        ),
     ] = None,
     signers: Annotated[
         Path | None,
-        typer.Option("--signers", metavar="FILE", help="OpenSSH's allowed_signers: checkpoints must be signed by one of them."),
+        typer.Option(
+            "--signers", metavar="FILE", help="OpenSSH's allowed_signers: checkpoints must be signed by one of them."
+        ),
     ] = None,
     tasks: Annotated[
         bool, typer.Option("--tasks", help="Count a task that was edited since as a change, too.")
     ] = False,
     root: RootOption = None,
     json: JsonOption = False,
-) -> None:  # fmt: skip
+) -> None:
     """Compare every file with its seal and every ledger with its chain; exit 1 if anything differs.
 
     Example: parallelhassnes audit verify latest
@@ -81,9 +86,7 @@ def _show(done: "Audit") -> None:
     more = len(done.notes) + len(done.problems) - SHOWN
     if more > 0:
         typer.echo(f"and {more} more; --json has all of them")
-    word = (
-        "everything is as it was written" if done.ok else f"{len(done.problems)} things are not as they were written"
-    )  # fmt: skip
+    word = "everything is as it was written" if done.ok else f"{len(done.problems)} things are not as they were written"
     typer.echo(
         f"{done.batches} batches, {done.attempts} attempts, {done.files} files, {done.bytes / 1e6:.1f} MB, "
         f"{done.checkpoints} checkpoints: {word}"
@@ -91,9 +94,7 @@ def _show(done: "Audit") -> None:
 
 
 def checkpoint(
-    full: Annotated[
-        bool, typer.Option("--full", help="Name every batch, and not only what is new.")
-    ] = False,
+    full: Annotated[bool, typer.Option("--full", help="Name every batch, and not only what is new.")] = False,
     root: RootOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -117,18 +118,17 @@ def prove(
     batch: Annotated[str, typer.Argument(metavar="BATCH", help="A batch id, or latest.")],
     claim: Annotated[
         str,
-        typer.Option("--claim", metavar="TEXT", help='"pass rate of AGENT" or "mean reward of AGENT", as in its scoreboard.'),
+        typer.Option(
+            "--claim", metavar="TEXT", help='"pass rate of AGENT" or "mean reward of AGENT", as in its scoreboard.'
+        ),
     ],
-    out: Annotated[
-        Path, typer.Option("--out", metavar="FILE", help="Where to write the proof.")
-    ] = Path("proof.json"),
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where to write the proof.")] = Path("proof.json"),
     verifier: Annotated[
-        Path | None,
-        typer.Option("--verifier", metavar="FILE", help="Write the script that checks proofs, too."),
+        Path | None, typer.Option("--verifier", metavar="FILE", help="Write the script that checks proofs, too.")
     ] = None,
     root: RootOption = None,
     json: JsonOption = False,
-) -> None:  # fmt: skip
+) -> None:
     """Write one file that proves a number to somebody who has neither this store nor this program.
 
     Example: parallelhassnes audit prove latest --claim "pass rate of oracle"

@@ -15,20 +15,15 @@ def register(app: typer.Typer) -> None:
 
 
 def budget(
-    batch: Annotated[
-        str | None, typer.Argument(metavar="BATCH", help="A batch id, or latest.")
-    ] = None,
+    batch: Annotated[str | None, typer.Argument(metavar="BATCH", help="A batch id, or latest.")] = None,
     key: Annotated[
-        str | None,
-        typer.Option("--key", metavar="KEY", help="Instead: of a queue key, over all batches."),
+        str | None, typer.Option("--key", metavar="KEY", help="Instead: of a queue key, over all batches.")
     ] = None,
     experiment: Annotated[
-        str | None,
-        typer.Option("--experiment", metavar="NAME", help="Instead: of all its batches together."),
+        str | None, typer.Option("--experiment", metavar="NAME", help="Instead: of all its batches together.")
     ] = None,
     usd: Annotated[
-        float | None,
-        typer.Option("--raise", metavar="USD", help="Let it spend so many USD in all."),
+        float | None, typer.Option("--raise", metavar="USD", help="Let it spend so many USD in all.")
     ] = None,
     tokens: Annotated[
         int | None, typer.Option("--tokens", metavar="N", help="Let it use so many tokens in all.")
@@ -55,9 +50,7 @@ def budget(
     if batch is not None:
         name = resolve(ctx.layout, batch).batch_id
         done = (
-            control.show(ctx, name)
-            if look_only
-            else control.change(ctx, name, usd=usd, tokens=tokens, reason=reason)
+            control.show(ctx, name) if look_only else control.change(ctx, name, usd=usd, tokens=tokens, reason=reason)
         )
     else:
         scope: control.Scope = "key" if key is not None else "experiment"
@@ -72,11 +65,7 @@ def budget(
     of_usd = "" if done.usd_limit is None else f" of {formatting.fixed(done.usd_limit)}"
     of_tokens = "" if done.tokens_limit is None else f" of {done.tokens_limit}"
     least = "at least " if done.attempts_unknown else ""
-    unknown = (
-        f"; the cost of {formatting.counted(done.attempts_unknown, 'attempt')} is not known"
-        if least
-        else ""
-    )
+    unknown = f"; the cost of {formatting.counted(done.attempts_unknown, 'attempt')} is not known" if least else ""
     typer.echo(
         f"{name}: {least}{formatting.fixed(done.usd)}{of_usd} USD, {done.tokens}{of_tokens} tokens spent{unknown}"
     )

@@ -11,12 +11,8 @@ if TYPE_CHECKING:
     from parallelhassnes.actions.cancel_retry import Operated, Target
     from parallelhassnes.schedule.context import Context
 
-ReasonOption = Annotated[
-    str, typer.Option("--reason", metavar="TEXT", help="Why; it stands in the ledger.")
-]
-IdArgument = Annotated[
-    str, typer.Argument(metavar="ID", help="A batch, BATCH/JOB, BATCH/JOB/STEP or an attempt.")
-]
+ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it stands in the ledger.")]
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help="A batch, BATCH/JOB, BATCH/JOB/STEP or an attempt.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -25,12 +21,7 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def cancel(
-    target: IdArgument,
-    reason: ReasonOption = "",
-    root: RootOption = None,
-    json: JsonOption = False,
-) -> None:
+def cancel(target: IdArgument, reason: ReasonOption = "", root: RootOption = None, json: JsonOption = False) -> None:
     """End what runs of it and start nothing more; partial results are kept.
 
     Example: parallelhassnes cancel latest
@@ -45,18 +36,13 @@ def cancel(
 def retry(
     target: IdArgument,
     failed: Annotated[
-        bool,
-        typer.Option("--failed", help="Of a batch or job: only the steps that did not succeed."),
+        bool, typer.Option("--failed", help="Of a batch or job: only the steps that did not succeed.")
     ] = False,
     failure_class: Annotated[
         list[str] | None,
-        typer.Option(
-            "--class", metavar="CLASS", help="Only steps that failed so, as rate_limit; repeatable."
-        ),
+        typer.Option("--class", metavar="CLASS", help="Only steps that failed so, as rate_limit; repeatable."),
     ] = None,
-    unscored: Annotated[
-        bool, typer.Option("--unscored", help="Only trials without a score.")
-    ] = False,
+    unscored: Annotated[bool, typer.Option("--unscored", help="Only trials without a score.")] = False,
     lost: Annotated[bool, typer.Option("--lost", help="Only steps whose processes died.")] = False,
     reason: ReasonOption = "",
     root: RootOption = None,
@@ -69,9 +55,7 @@ def retry(
     from parallelhassnes.actions import cancel_retry
 
     ctx, found = _resolve(target, root)
-    only = cancel_retry.Only(
-        failed=failed, classes=frozenset(failure_class or ()), unscored=unscored, lost=lost
-    )
+    only = cancel_retry.Only(failed=failed, classes=frozenset(failure_class or ()), unscored=unscored, lost=lost)
     done = cancel_retry.retry(ctx, found, only, reason)
     said = f"{len(done.steps)} steps of {done.target} run again, {done.started} started at once"
     _say(done, json, said)
@@ -79,24 +63,16 @@ def retry(
 
 def rerun(
     batch: Annotated[str, typer.Argument(metavar="BATCH", help="A batch id, or latest.")],
-    failed: Annotated[
-        bool, typer.Option("--failed", help="Take over what succeeded; the rest runs.")
-    ] = False,
-    missing: Annotated[
-        bool, typer.Option("--missing", help="Take over whatever has ended; the rest runs.")
-    ] = False,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Take over nothing; everything runs.")
-    ] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Take over what succeeded; the rest runs.")] = False,
+    missing: Annotated[bool, typer.Option("--missing", help="Take over whatever has ended; the rest runs.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Take over nothing; everything runs.")] = False,
     edit: Annotated[
         list[str] | None,
-        typer.Option(
-            "--edit", metavar="KEY=VALUE", help="Change the table: model=x, jobs.j1.model=x; repeatable."
-        ),
+        typer.Option("--edit", metavar="KEY=VALUE", help="Change the table: model=x, jobs.j1.model=x; repeatable."),
     ] = None,
     root: RootOption = None,
     json: JsonOption = False,
-) -> None:  # fmt: skip
+) -> None:
     """Make a new batch of an old one's table, linked to it; retry goes on in the old one instead.
 
     Example: parallelhassnes rerun latest --failed --edit concurrency=2
@@ -104,13 +80,9 @@ def rerun(
     from parallelhassnes.actions import rerun as control
     from parallelhassnes.errors import UserError
 
-    chosen = [
-        name for name, on in (("failed", failed), ("missing", missing), ("all", everything)) if on
-    ]
+    chosen = [name for name, on in (("failed", failed), ("missing", missing), ("all", everything)) if on]
     if len(chosen) != 1:
-        raise UserError(
-            "rerun runs again --failed, --missing or --all", fix="give one of the three"
-        )
+        raise UserError("rerun runs again --failed, --missing or --all", fix="give one of the three")
     ctx, found = _resolve(batch, root)
     done = control.rerun(ctx, str(found), chosen[0], edit)  # type: ignore[arg-type]
     if json:
@@ -120,24 +92,17 @@ def rerun(
         typer.echo(f"nothing of {done.rerun_of} is to be run again")
         return
     typer.echo(done.batch_id)
-    typer.echo(
-        f"runs {done.steps} steps of {done.rerun_of} again; {done.carried} were taken over",
-        err=True,
-    )
+    typer.echo(f"runs {done.steps} steps of {done.rerun_of} again; {done.carried} were taken over", err=True)
     for warning in done.warnings:
         typer.echo(f"note: {warning}", err=True)
 
 
 def doctor(
     rebuild: Annotated[
-        bool,
-        typer.Option(
-            "--rebuild", help="First make everything derived anew from the batches' folders."
-        ),
+        bool, typer.Option("--rebuild", help="First make everything derived anew from the batches' folders.")
     ] = False,
     reap: Annotated[
-        bool,
-        typer.Option("--reap", help="Show and remove what dead attempts have left on this host."),
+        bool, typer.Option("--reap", help="Show and remove what dead attempts have left on this host.")
     ] = False,
     root: RootOption = None,
     json: JsonOption = False,
@@ -157,9 +122,7 @@ def doctor(
         typer.echo(found.model_dump_json(exclude_none=True))
     else:
         if found.rebuilt_batches is not None:
-            typer.echo(
-                f"rebuilt the queue, the indexes and the scoreboards of {found.rebuilt_batches} batches"
-            )
+            typer.echo(f"rebuilt the queue, the indexes and the scoreboards of {found.rebuilt_batches} batches")
         for left in found.left:
             done = "removed" if left.removed else "found" if not reap else "kept"
             of = f" (run {left.run_id})" if left.run_id else ""
@@ -170,9 +133,7 @@ def doctor(
 
 
 def cron(
-    systemd: Annotated[
-        bool, typer.Option("--systemd", help="Print systemd user units instead.")
-    ] = False,
+    systemd: Annotated[bool, typer.Option("--systemd", help="Print systemd user units instead.")] = False,
     root: RootOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -188,10 +149,7 @@ def cron(
         line = lines.crontab_line(place)
         typer.echo(dumps({"crontab": line.text}) if json else line.text, nl=not json)
         if line.left_out:
-            typer.echo(
-                f"left out of PATH, for which the line has no room: {' '.join(line.left_out)}",
-                err=True,
-            )
+            typer.echo(f"left out of PATH, for which the line has no room: {' '.join(line.left_out)}", err=True)
         return
     units = lines.systemd_units(place)
     if json:
@@ -219,17 +177,10 @@ def export(
     ctx, found = _resolve(batch, root)
     done = make(ctx.layout.batch(found.batch_id), to)
     if json:
-        document = {
-            "ok": True,
-            "jobs": [str(job) for job in done.jobs],
-            "trials": done.trials,
-            "skipped": done.skipped,
-        }
+        document = {"ok": True, "jobs": [str(job) for job in done.jobs], "trials": done.trials, "skipped": done.skipped}
         typer.echo(dumps(document), nl=False)
         return
-    typer.echo(
-        f"{done.trials} trials in {', '.join(str(job) for job in done.jobs)}; open: harbor view {to}"
-    )
+    typer.echo(f"{done.trials} trials in {', '.join(str(job) for job in done.jobs)}; open: harbor view {to}")
     for line in done.skipped:
         typer.echo(f"left out: {line}", err=True)
 

@@ -17,16 +17,10 @@ RootOption = Annotated[
         show_default=False,
     ),
 ]
-JsonOption = Annotated[
-    bool,
-    typer.Option("--json", help="Print one JSON document on stdout and nothing else there."),
-]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 
 RawOption = Annotated[
-    bool,
-    typer.Option(
-        "--raw", help="Print the bytes as they are: on a terminal, too, which they may command."
-    ),
+    bool, typer.Option("--raw", help="Print the bytes as they are: on a terminal, too, which they may command.")
 ]
 
 
@@ -42,9 +36,7 @@ def root_or_default(root: Path | None) -> Path:
     if root is None:
         return find_root(Path.cwd())
     if not root.is_dir():
-        raise UserError(
-            f"--root {root}: is not a folder", fix="make it with `parallelhassnes init --root DIR`"
-        )
+        raise UserError(f"--root {root}: is not a folder", fix="make it with `parallelhassnes init --root DIR`")
     return root.absolute()
 
 

@@ -15,12 +15,8 @@ if TYPE_CHECKING:
     from parallelhassnes.schedule.context import Context
 
 BatchArgument = Annotated[str, typer.Argument(metavar="BATCH", help="A batch id, or latest.")]
-BatchOrKeyArgument = Annotated[
-    str, typer.Argument(metavar="BATCH|KEY", help="A batch id, latest, or a queue key.")
-]
-RunnerArgument = Annotated[
-    str | None, typer.Argument(metavar="RUNNER", help="A runner's id. [default: this host's]")
-]
+BatchOrKeyArgument = Annotated[str, typer.Argument(metavar="BATCH|KEY", help="A batch id, latest, or a queue key.")]
+RunnerArgument = Annotated[str | None, typer.Argument(metavar="RUNNER", help="A runner's id. [default: this host's]")]
 
 
 def register(app: typer.Typer) -> None:
@@ -31,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
 def pause(
     target: BatchOrKeyArgument, reason: ReasonOption = "", root: RootOption = None, json: JsonOption = False
-) -> None:  # fmt: skip
+) -> None:
     """Start nothing of a batch, or on a queue key, until it is resumed; what runs goes on.
 
     Example: parallelhassnes pause latest --reason "the proxy is down"
@@ -43,7 +39,7 @@ def pause(
 
 def resume(
     target: BatchOrKeyArgument, reason: ReasonOption = "", root: RootOption = None, json: JsonOption = False
-) -> None:  # fmt: skip
+) -> None:
     """Let a paused batch or queue key go on, also a key that its provider's refusals paused.
 
     Example: parallelhassnes resume latest
@@ -53,9 +49,7 @@ def resume(
     _do(root, json, lambda ctx: pause_resume.resume(ctx, target, reason))
 
 
-def close(
-    batch: BatchArgument, reason: ReasonOption = "", root: RootOption = None, json: JsonOption = False
-) -> None:  # fmt: skip
+def close(batch: BatchArgument, reason: ReasonOption = "", root: RootOption = None, json: JsonOption = False) -> None:
     """Start nothing more of a batch; what runs ends, what waits stays undone.
 
     Example: parallelhassnes close latest --reason "enough seen"
@@ -65,9 +59,7 @@ def close(
     _do(root, json, lambda ctx: pause_resume.close(ctx, batch, reason))
 
 
-def reopen(
-    batch: BatchArgument, reason: ReasonOption = "", root: RootOption = None, json: JsonOption = False
-) -> None:  # fmt: skip
+def reopen(batch: BatchArgument, reason: ReasonOption = "", root: RootOption = None, json: JsonOption = False) -> None:
     """Let a closed batch go on.
 
     Example: parallelhassnes reopen latest
@@ -79,7 +71,7 @@ def reopen(
 
 def drain(
     runner: RunnerArgument = None, reason: ReasonOption = "", root: RootOption = None, json: JsonOption = False
-) -> None:  # fmt: skip
+) -> None:
     """Have a host start nothing more, of any batch; what runs there ends.
 
     Example: parallelhassnes drain --reason "reboot at noon"
@@ -91,7 +83,7 @@ def drain(
 
 def undrain(
     runner: RunnerArgument = None, reason: ReasonOption = "", root: RootOption = None, json: JsonOption = False
-) -> None:  # fmt: skip
+) -> None:
     """Let a drained host start attempts again.
 
     Example: parallelhassnes undrain
@@ -102,9 +94,7 @@ def undrain(
 
 
 def limit(
-    setting: Annotated[
-        str, typer.Argument(metavar="KEY=N", help="A queue key and its limit; KEY= takes it away.")
-    ],
+    setting: Annotated[str, typer.Argument(metavar="KEY=N", help="A queue key and its limit; KEY= takes it away.")],
     reason: ReasonOption = "",
     root: RootOption = None,
     json: JsonOption = False,
@@ -119,9 +109,7 @@ def limit(
     key, sign, text = setting.rpartition("=")
     number = int(text) if text.isdecimal() and len(text) < 7 else None
     if not sign or not key or (text and not number):
-        raise UserError(
-            f"{setting}: is not KEY=N", fix="write openai/gpt-5.2=3, or openai/gpt-5.2="
-        )
+        raise UserError(f"{setting}: is not KEY=N", fix="write openai/gpt-5.2=3, or openai/gpt-5.2=")
     _do(root, json, lambda ctx: pause_resume.limit(ctx, key, number, reason))
 
 
@@ -133,7 +121,7 @@ def priority(
     reason: ReasonOption = "",
     root: RootOption = None,
     json: JsonOption = False,
-) -> None:  # fmt: skip
+) -> None:
     """Change the priority of a batch while it runs.
 
     Example: parallelhassnes priority latest 10

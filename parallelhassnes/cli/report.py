@@ -21,16 +21,13 @@ def register(app: typer.Typer) -> None:
 
 def report(
     what: Annotated[
-        str | None,
-        typer.Argument(metavar="[ID]", help="A batch or latest; or a job, a step, an attempt."),
+        str | None, typer.Argument(metavar="[ID]", help="A batch or latest; or a job, a step, an attempt.")
     ] = None,
     experiment: Annotated[
-        str | None,
-        typer.Option("--experiment", "-E", metavar="NAME", help="All batches of an experiment."),
+        str | None, typer.Option("--experiment", "-E", metavar="NAME", help="All batches of an experiment.")
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", metavar="FILE", help="Where to. [default: report.html]"),
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Where to. [default: report.html]")
     ] = None,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Markdown for a pull request, on stdout or in FILE.")
@@ -74,13 +71,7 @@ def _of_attempts(layout: "Layout", what: str, *, json: bool) -> None:
 
 
 def _of_batches(
-    layout: "Layout",
-    batch: str | None,
-    experiment: str | None,
-    out: Path | None,
-    *,
-    markdown: bool,
-    json: bool,
+    layout: "Layout", batch: str | None, experiment: str | None, out: Path | None, *, markdown: bool, json: bool
 ) -> None:
     from parallelhassnes.report import write
     from parallelhassnes.results.collect import choose

@@ -14,16 +14,13 @@ if TYPE_CHECKING:
     from parallelhassnes.views.scoreboard_models import View
 
 BatchArgument = Annotated[
-    str | None,
-    typer.Argument(metavar="[BATCH]", help="One batch, or latest; left out: all of them."),
+    str | None, typer.Argument(metavar="[BATCH]", help="One batch, or latest; left out: all of them.")
 ]
 ExperimentOption = Annotated[
-    str | None,
-    typer.Option("--experiment", "-E", metavar="NAME", help="The batches of an experiment."),
+    str | None, typer.Option("--experiment", "-E", metavar="NAME", help="The batches of an experiment.")
 ]
 SideArgument = Annotated[
-    str,
-    typer.Argument(metavar="SIDE", help="BATCH or experiment:NAME, and perhaps @AGENT[,MODEL]."),
+    str, typer.Argument(metavar="SIDE", help="BATCH or experiment:NAME, and perhaps @AGENT[,MODEL].")
 ]
 FORMATS = ("table", "json", "csv", "parquet", "markdown")
 
@@ -46,19 +43,12 @@ def results(
             " label, label:NAME.",
         ),
     ] = "agent,model",
-    form: Annotated[
-        str, typer.Option("--format", "-f", metavar="|".join(FORMATS), help="How to print it.")
-    ] = "table",
-    trials: Annotated[
-        bool, typer.Option("--trials", help="A line per trial instead of groups.")
-    ] = False,
+    form: Annotated[str, typer.Option("--format", "-f", metavar="|".join(FORMATS), help="How to print it.")] = "table",
+    trials: Annotated[bool, typer.Option("--trials", help="A line per trial instead of groups.")] = False,
     unscored_as_zero: Annotated[
-        bool,
-        typer.Option("--unscored-as-zero", help="Count trials without a reward as 0."),
+        bool, typer.Option("--unscored-as-zero", help="Count trials without a reward as 0.")
     ] = False,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write it to a file.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write it to a file.")] = None,
     root: RootOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -86,9 +76,7 @@ def results(
     _put(found, export.of_groups(names, found.groups), text_tables.of_results(found), form, out)
 
 
-def compare(
-    a: SideArgument, b: SideArgument, root: RootOption = None, json: JsonOption = False
-) -> None:
+def compare(a: SideArgument, b: SideArgument, root: RootOption = None, json: JsonOption = False) -> None:
     """Compare two batches, experiments or agents task by task: difference, flips, cost and time.
 
     Example: parallelhassnes compare latest@oracle latest@nop
@@ -105,10 +93,7 @@ def compare(
 
 
 def errors(
-    batch: BatchArgument = None,
-    experiment: ExperimentOption = None,
-    root: RootOption = None,
-    json: JsonOption = False,
+    batch: BatchArgument = None, experiment: ExperimentOption = None, root: RootOption = None, json: JsonOption = False
 ) -> None:
     """Group what failed by class and message, with counts and a path to one example each.
 

@@ -77,14 +77,28 @@ def run(
     if n_trials is not None and n_valid is not None:
         raise UserError("both --n-trials and --n-valid are given", fix="give one")
     request = _request(
-        paths=(*(paths or ()), *(path or ())), dataset=dataset, agents=tuple(agent or ()),
-        models=tuple(model or ()), n_trials=n_trials, n_valid=n_valid, environment=environment, task_names=tuple(task or ()),
-        exclude_task_names=tuple(exclude or ()), n_tasks=n_tasks, priority=priority, experiment=experiment,
-        concurrency=concurrency, limits=parse_limits(limit), secrets=tuple(secret or ()),
-        agent_env=_pairs(agent_env, "--agent-env"), agent_kwargs=_values(agent_kwarg),
+        paths=(*(paths or ()), *(path or ())),
+        dataset=dataset,
+        agents=tuple(agent or ()),
+        models=tuple(model or ()),
+        n_trials=n_trials,
+        n_valid=n_valid,
+        environment=environment,
+        task_names=tuple(task or ()),
+        exclude_task_names=tuple(exclude or ()),
+        n_tasks=n_tasks,
+        priority=priority,
+        experiment=experiment,
+        concurrency=concurrency,
+        limits=parse_limits(limit),
+        secrets=tuple(secret or ()),
+        agent_env=_pairs(agent_env, "--agent-env"),
+        agent_kwargs=_values(agent_kwarg),
         timeout_multiplier=timeout_multiplier,
-        passing=passing, baseline_gate=baseline_gate, analyses=(*(("rules",) if analyze else ()), *(analyze_with or ())),
-    )  # fmt: skip
+        passing=passing,
+        baseline_gate=baseline_gate,
+        analyses=(*(("rules",) if analyze else ()), *(analyze_with or ())),
+    )
     ctx = open_store(root, options(None, None, no_codex), strict=True, make=True)
     data, name = _table(ctx, request, config)
     done = submit(ctx, data, name=name, folders=base_dirs(config), again=True, here=True)
@@ -114,9 +128,7 @@ def _table(ctx: "Context", request: "RunRequest", config: Path | None) -> tuple[
     data = read_table(config)
     if request == RunRequest():
         return data, str(config)
-    return dumps(
-        merged(load(data, str(config)), request, str(config))
-    ).encode(), f"{config.stem}.json"
+    return dumps(merged(load(data, str(config)), request, str(config))).encode(), f"{config.stem}.json"
 
 
 def _pairs(texts: opt.Texts, option: str) -> dict[str, str]:

@@ -18,20 +18,14 @@ def register(app: typer.Typer) -> None:
 
 def api(
     host: Annotated[
-        str | None,
-        typer.Option("--host", metavar="ADDRESS", help="Where to listen. [default: 127.0.0.1]"),
+        str | None, typer.Option("--host", metavar="ADDRESS", help="Where to listen. [default: 127.0.0.1]")
     ] = None,
     port: Annotated[
-        int | None,
-        typer.Option("--port", min=0, max=65_535, help="0 for any that is free. [default: 8765]"),
+        int | None, typer.Option("--port", min=0, max=65_535, help="0 for any that is free. [default: 8765]")
     ] = None,
     unix_socket: Annotated[
         str | None,
-        typer.Option(
-            "--unix-socket",
-            metavar="PATH",
-            help="Listen on a socket that only you can use, not on a port.",
-        ),
+        typer.Option("--unix-socket", metavar="PATH", help="Listen on a socket that only you can use, not on a port."),
     ] = None,
     auth: Annotated[
         str | None,
@@ -41,9 +35,7 @@ def api(
             help="Whom to let in without a token: your own processes (the default on this host), nobody, or everybody.",
         ),
     ] = None,
-    no_tick: Annotated[
-        bool, typer.Option("--no-tick", help="Only show: let cron or another server tick.")
-    ] = False,
+    no_tick: Annotated[bool, typer.Option("--no-tick", help="Only show: let cron or another server tick.")] = False,
     root: RootOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -56,9 +48,7 @@ def api(
     from parallelhassnes.store.atomic import dumps
 
     place = root_or_default(root)
-    serving = serve.listen(
-        place, host=host, port=port, unix_socket=unix_socket, auth=_auth(auth), ticking=not no_tick
-    )
+    serving = serve.listen(place, host=host, port=port, unix_socket=unix_socket, auth=_auth(auth), ticking=not no_tick)
     if json:
         site = serving.site
         document = {

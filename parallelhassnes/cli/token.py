@@ -6,16 +6,13 @@ import typer
 
 from parallelhassnes.cli.options import JsonOption, RootOption
 
-NameArgument = Annotated[
-    str, typer.Argument(metavar="NAME", help="What the ledger calls its holder.")
-]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="What the ledger calls its holder.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add this group."""
     group = typer.Typer(
-        help="Say who may use the HTTP interface.\n\nExample: parallelhassnes token list",
-        no_args_is_help=True,
+        help="Say who may use the HTTP interface.\n\nExample: parallelhassnes token list", no_args_is_help=True
     )
     for command in (create, revoke):
         group.command()(command)
@@ -43,11 +40,7 @@ def create(
     ] = None,
     expires: Annotated[
         str | None,
-        typer.Option(
-            "--expires",
-            metavar="30d",
-            help="Refused after so long: hours (h), days (d) or weeks (w).",
-        ),
+        typer.Option("--expires", metavar="30d", help="Refused after so long: hours (h), days (d) or weeks (w)."),
     ] = None,
     root: RootOption = None,
     json: JsonOption = False,
@@ -93,11 +86,7 @@ def list_tokens(root: RootOption = None, json: JsonOption = False) -> None:
         typer.echo(dumps({"ok": True, "tokens": shown}), nl=False)
         return
     for token in found:
-        until = (
-            f", {'expired' if token.expired else 'until'} {token.expires_at}"
-            if token.expires_at
-            else ""
-        )
+        until = f", {'expired' if token.expired else 'until'} {token.expires_at}" if token.expires_at else ""
         only = f", only for {', '.join(token.scopes)}" if token.scopes else ""
         typer.echo(f"{token.name:20} {token.role:8} {token.created_at} by {token.by}{until}{only}")
     if not found:

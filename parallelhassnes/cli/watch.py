@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 WATCH_SEC = 1.0
 
 IdArgument = Annotated[
-    str,
-    typer.Argument(metavar="ID", help="A batch, BATCH/JOB, BATCH/JOB/STEP, an attempt, or latest."),
+    str, typer.Argument(metavar="ID", help="A batch, BATCH/JOB, BATCH/JOB/STEP, an attempt, or latest.")
 ]
 
 
@@ -32,12 +31,9 @@ def register(app: typer.Typer) -> None:
 
 def scoreboard(
     batch: Annotated[
-        str | None,
-        typer.Argument(metavar="[BATCH]", help="One batch, or latest; left out: all of them."),
+        str | None, typer.Argument(metavar="[BATCH]", help="One batch, or latest; left out: all of them.")
     ] = None,
-    watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Draw it again every second until Ctrl-C.")
-    ] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Draw it again every second until Ctrl-C.")] = False,
     root: RootOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -72,12 +68,9 @@ def show(target: IdArgument, root: RootOption = None, json: JsonOption = False) 
 
 def logs(
     target: IdArgument,
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on until the attempt has ended.")
-    ] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the attempt has ended.")] = False,
     file: Annotated[
-        str | None,
-        typer.Option("--file", metavar="NAME", help="Only this log, such as stdout.log."),
+        str | None, typer.Option("--file", metavar="NAME", help="Only this log, such as stdout.log.")
     ] = None,
     raw: RawOption = False,
     root: RootOption = None,
@@ -150,9 +143,7 @@ def _board(layout: "Layout", batch_id: str | None, watch: "HeartbeatWatch | None
     return batch_scoreboard(layout, batch_id, watch)
 
 
-def _rendered(
-    layout: "Layout", batch_id: str | None, watch: "HeartbeatWatch | None" = None
-) -> "RenderableType":
+def _rendered(layout: "Layout", batch_id: str | None, watch: "HeartbeatWatch | None" = None) -> "RenderableType":
     from parallelhassnes.cli.output import render_batch, render_system
     from parallelhassnes.views.scoreboard_models import BatchScoreboard, SystemScoreboard
 
@@ -173,11 +164,7 @@ def _watch(layout: "Layout", batch_id: str | None) -> None:
     screen = console()
     try:
         with Live(
-            console=screen,
-            auto_refresh=False,
-            screen=screen.is_terminal,
-            redirect_stdout=False,
-            redirect_stderr=False,
+            console=screen, auto_refresh=False, screen=screen.is_terminal, redirect_stdout=False, redirect_stderr=False
         ) as live:
             while True:
                 live.update(_rendered(layout, batch_id, watch), refresh=True)

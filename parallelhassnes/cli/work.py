@@ -17,30 +17,17 @@ TableArgument = Annotated[
 ]
 ConcurrencyOption = Annotated[
     int | None,
-    typer.Option(
-        "--concurrency",
-        "-j",
-        min=1,
-        help="Live attempts on this host at most. [default: as configured]",
-    ),
+    typer.Option("--concurrency", "-j", min=1, help="Live attempts on this host at most. [default: as configured]"),
 ]
 LimitOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--limit", metavar="KEY=N", help="Live attempts of a queue key at most; may be repeated."
-    ),
+    typer.Option("--limit", metavar="KEY=N", help="Live attempts of a queue key at most; may be repeated."),
 ]
 NoCodexOption = Annotated[
-    bool,
-    typer.Option(
-        "--no-codex", help="Dry run: agent steps are answered by a stand-in, marked as such."
-    ),
+    bool, typer.Option("--no-codex", help="Dry run: agent steps are answered by a stand-in, marked as such.")
 ]
 FailOnOption = Annotated[
-    str,
-    typer.Option(
-        "--fail-on", metavar="never|infrastructure|any", help="What makes the exit code 1."
-    ),
+    str, typer.Option("--fail-on", metavar="never|infrastructure|any", help="What makes the exit code 1.")
 ]
 
 
@@ -62,9 +49,7 @@ def init(root: RootOption = None, json: JsonOption = False) -> None:
     if json:
         typer.echo(dumps({"ok": True, "root": str(done.root), "made": done.made}), nl=False)
     elif done.made:
-        typer.echo(
-            f"made {', '.join(name for name in done.made if '/' not in name)} in {done.root}"
-        )
+        typer.echo(f"made {', '.join(name for name in done.made if '/' not in name)} in {done.root}")
     else:
         typer.echo(f"{done.root} is set up already; nothing changed")
 
@@ -102,8 +87,7 @@ def validate(table: TableArgument, root: RootOption = None, json: JsonOption = F
 def submit(
     table: TableArgument,
     again: Annotated[
-        bool,
-        typer.Option("--again", help="Make a new batch even if this table was submitted before."),
+        bool, typer.Option("--again", help="Make a new batch even if this table was submitted before.")
     ] = False,
     root: RootOption = None,
     json: JsonOption = False,
@@ -131,16 +115,13 @@ def submit(
 
 def tick(
     until_idle: Annotated[
-        bool,
-        typer.Option("--until-idle", help="Go on until nothing is left to run, showing progress."),
+        bool, typer.Option("--until-idle", help="Go on until nothing is left to run, showing progress.")
     ] = False,
     concurrency: ConcurrencyOption = None,
     limit: LimitOption = None,
     no_codex: NoCodexOption = False,
     fail_on: FailOnOption = "infrastructure",
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print only trouble, as cron wants it.")
-    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only trouble, as cron wants it.")] = False,
     root: RootOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -216,13 +197,7 @@ def check_fail_on(value: str) -> None:
 
 
 def watch_until_idle(
-    ctx: "Context",
-    batch_ids: list[str] | None,
-    *,
-    fail_on: str,
-    quiet: bool,
-    json: bool,
-    report: Path | None = None,
+    ctx: "Context", batch_ids: list[str] | None, *, fail_on: str, quiet: bool, json: bool, report: Path | None = None
 ) -> None:
     """Drive the root with live progress, print the result, exit 0 or 1; Ctrl-C stops only the watching.
 
@@ -244,9 +219,7 @@ def watch_until_idle(
     except KeyboardInterrupt:
         _say_how_to_come_back(ctx, batch_ids)
         raise typer.Exit(130) from None
-    moved = [
-        batch_id for batch_id, size in _ledger_sizes(ctx).items() if size != before.get(batch_id)
-    ]
+    moved = [batch_id for batch_id, size in _ledger_sizes(ctx).items() if size != before.get(batch_id)]
     ids = moved if batch_ids is None else batch_ids
     code = exit_code(ctx, ids, fail_on)  # type: ignore[arg-type]
     one = ids[0] if batch_ids and len(ids) == 1 else None
@@ -257,9 +230,7 @@ def watch_until_idle(
     raise typer.Exit(code)
 
 
-def _print_run(
-    ctx: "Context", batch_id: str, code: int, report: Path | None, *, quiet: bool, json: bool
-) -> None:
+def _print_run(ctx: "Context", batch_id: str, code: int, report: Path | None, *, quiet: bool, json: bool) -> None:
     from parallelhassnes.cli.watch import print_scoreboard
 
     written = None
@@ -281,9 +252,7 @@ def _ledger_sizes(ctx: "Context") -> dict[str, int]:
     """Batch → bytes of its ledger: one that something happened to has grown."""
     from parallelhassnes.store.evidence import ledger
 
-    return {
-        batch_id: ledger.size(ctx.layout.batch(batch_id)) for batch_id in ctx.layout.batch_ids()
-    }
+    return {batch_id: ledger.size(ctx.layout.batch(batch_id)) for batch_id in ctx.layout.batch_ids()}
 
 
 def _say_how_to_come_back(ctx: "Context", batch_ids: list[str] | None) -> None:
@@ -322,9 +291,7 @@ def _print_tick(ctx: "Context", report: "TickReport", *, quiet: bool, json: bool
         typer.echo(line, err=True)
     for line in done.waiting:
         typer.echo(line)
-    typer.echo(
-        f"{len(done.accepted)} tables accepted, {len(done.launched)} attempts started, {done.running} running"
-    )
+    typer.echo(f"{len(done.accepted)} tables accepted, {len(done.launched)} attempts started, {done.running} running")
 
 
 def _print_trouble(ctx: "Context", lasting: list[str]) -> None:
@@ -337,7 +304,7 @@ def _print_trouble(ctx: "Context", lasting: list[str]) -> None:
     if ctx.shortage() is not None and any(True for _ in tickets.ready_folders(ctx.layout)):
         lasting.append(waiting(ctx)[0])
     lasting += health.waiting(ctx.layout)
-    lasting += [f"batch {batch_id} waits: {why}" for batch_id, why in sorted(quarantine.every(ctx.layout).items())]  # fmt: skip
+    lasting += [f"batch {batch_id} waits: {why}" for batch_id, why in sorted(quarantine.every(ctx.layout).items())]
     for line in news(ctx.layout, lasting):
         typer.echo(line, err=True)
 

@@ -24,9 +24,7 @@ from parallelhassnes.errors import UnknownId
 from parallelhassnes.refs import Found, resolve
 from parallelhassnes.store import atomic, batches
 
-router = APIRouter(
-    prefix="/v1", tags=["earlier ParallelHassnes"], dependencies=[Depends(needs("read"))]
-)
+router = APIRouter(prefix="/v1", tags=["earlier ParallelHassnes"], dependencies=[Depends(needs("read"))])
 _operator = [Depends(needs("operate"))]
 
 EVENTS = ("codex.events.jsonl", "events.jsonl", "stdout.log")
@@ -51,8 +49,7 @@ def _named(
     found = resolve(site.layout, text)
     if found.attempt is None:
         raise UnknownId(
-            f"{text} is a {found.what}, not an attempt",
-            fix="give attempt_dir, or batch_id, job_id, step_id and run_id",
+            f"{text} is a {found.what}, not an attempt", fix="give attempt_dir, or batch_id, job_id, step_id and run_id"
         )
     return found
 
@@ -114,24 +111,25 @@ def force_retry(site: SiteHere, batch: str, job: str, step: str) -> dict[str, An
 
 @router.post(f"{_STEP}/requeue", dependencies=_operator)
 def requeue(
-    site: SiteHere, batch: str, job: str, step: str,
-    runner_id: Annotated[str | None, Query(max_length=200)] = None, different: bool = False, reason: StepReason = None,
-) -> dict[str, Any]:  # fmt: skip
+    site: SiteHere,
+    batch: str,
+    job: str,
+    step: str,
+    runner_id: Annotated[str | None, Query(max_length=200)] = None,
+    different: bool = False,
+    reason: StepReason = None,
+) -> dict[str, Any]:
     """As ``force-retry``; attempts run on the runner that ticks, so another one cannot be asked for."""
     found = place(site, batch, job, step)
     ctx = site.context()
     if different or runner_id not in (None, ctx.config.runner_id):
-        raise HTTPException(
-            409, f"attempts run on {ctx.config.runner_id}; another runner cannot be chosen"
-        )
+        raise HTTPException(409, f"attempts run on {ctx.config.runner_id}; another runner cannot be chosen")
     cancel_retry.retry(ctx, _target(found), reason=reason or "")
     return _said(site, found)
 
 
 @router.post(f"{_STEP}/mark-failed", dependencies=_operator)
-def mark_failed(
-    site: SiteHere, batch: str, job: str, step: str, reason: StepReason = None
-) -> dict[str, Any]:
+def mark_failed(site: SiteHere, batch: str, job: str, step: str, reason: StepReason = None) -> dict[str, Any]:
     """Have a step never run (again): what runs of it ends, and what waits for its success cannot start.
 
     It is shown as canceled: how an attempt ended is written by its supervisor alone.
@@ -148,8 +146,4 @@ def _target(found: Found) -> Target:
 def _said(site: ServerState, found: Found) -> dict[str, Any]:
     job_dir = site.layout.job(found.batch_id, found.job_id or "")
     path = job_dir / batches.OVERRIDES
-    return {
-        "ok": True,
-        "overrides_path": str(path),
-        "overrides": atomic.read_json_or_none(path) or {},
-    }
+    return {"ok": True, "overrides_path": str(path), "overrides": atomic.read_json_or_none(path) or {}}

@@ -46,7 +46,7 @@ _SHA, _NONCE = 12, 8
 _SOURCE = "oddish."
 _DELETED = "deleted by an Oddish client"
 _MOST_LOG = 1 << 20
-_OVERRIDES = ("override_cpus", "override_memory_mb", "override_storage_mb", "override_gpus", "force_build")  # fmt: skip
+_OVERRIDES = ("override_cpus", "override_memory_mb", "override_storage_mb", "override_gpus", "force_build")
 
 
 # --- submitting ---------------------------------------------------------------------------------------
@@ -81,9 +81,14 @@ def submit_sweep(site: SiteHere, wanted: SweepWanted) -> SweepAnswer:
         key = trial.status.step.queue_key
         providers[key] = providers.get(key, 0) + 1
     return SweepAnswer(
-        id=wanted.task_id, name=task.name, status="pending", priority=wanted.priority,
-        trials_count=len(found.trials), providers=providers, created_at=found.meta.created_at,
-    )  # fmt: skip
+        id=wanted.task_id,
+        name=task.name,
+        status="pending",
+        priority=wanted.priority,
+        trials_count=len(found.trials),
+        providers=providers,
+        created_at=found.meta.created_at,
+    )
 
 
 def _stored(site: ServerState, task_id: str) -> StoredTask:
@@ -118,9 +123,11 @@ def _table(wanted: SweepWanted, task: StoredTask, configured: str) -> dict[str, 
     if wanted.github_username:
         named["github_username"] = wanted.github_username
     more = {
-        "experiment_id": wanted.experiment_id, "tags": wanted.tags | named, "timeout_minutes": wanted.timeout_minutes,
+        "experiment_id": wanted.experiment_id,
+        "tags": wanted.tags | named,
+        "timeout_minutes": wanted.timeout_minutes,
         "harbor": {key: value for key, value in rest.items() if value},
-    }  # fmt: skip
+    }
     return table | {key: value for key, value in more.items() if value}
 
 
@@ -128,7 +135,7 @@ def _agent(pair: Pair, configured: str) -> dict[str, Any]:
     more = dict(pair.agent_config or {})
     for name in ("name", "model_name"):
         more.pop(name, None)
-    made: dict[str, Any] = {"name": pair.agent, "n_trials": pair.n_trials, **{k: v for k, v in more.items() if v}}  # fmt: skip
+    made: dict[str, Any] = {"name": pair.agent, "n_trials": pair.n_trials, **{k: v for k, v in more.items() if v}}
     if pair.model:
         made["model_name"] = pair.model
     if pair.timeout_minutes is not None:
@@ -249,15 +256,27 @@ def _task(site: ServerState, line: BatchLine, *, trials: bool) -> TaskAnswer:
     job_dir = site.layout.batch(line.batch_id) / meta.job_ids[0]
     task_config = found.trials[0].spec.spec["config"]["task"] if found.trials else {}
     return TaskAnswer(
-        id=task_id, name=meta.job_ids[0], status=status, priority="high" if meta.priority > 0 else "low",
-        user=meta.labels.get("user", ""), task_path=str(task_config.get("path", "")),
-        experiment_id=experiment, experiment_name=oddish_names.given(site.layout).get(experiment, experiment),
-        total=len(shown), completed=done, failed=failed, progress=f"{done}/{len(shown)} completed",
-        reward_success=sum(decided) if decided else None, reward_total=len(decided) or None, verdict_status=_verdict_status(found),
-        verdict=atomic.read_json_or_none(job_dir / "verdict.json"), trials=shown if trials else None,
-        created_at=meta.created_at, started_at=min(filter(None, (t.started_at for t in shown)), default=None),
+        id=task_id,
+        name=meta.job_ids[0],
+        status=status,
+        priority="high" if meta.priority > 0 else "low",
+        user=meta.labels.get("user", ""),
+        task_path=str(task_config.get("path", "")),
+        experiment_id=experiment,
+        experiment_name=oddish_names.given(site.layout).get(experiment, experiment),
+        total=len(shown),
+        completed=done,
+        failed=failed,
+        progress=f"{done}/{len(shown)} completed",
+        reward_success=sum(decided) if decided else None,
+        reward_total=len(decided) or None,
+        verdict_status=_verdict_status(found),
+        verdict=atomic.read_json_or_none(job_dir / "verdict.json"),
+        trials=shown if trials else None,
+        created_at=meta.created_at,
+        started_at=min(filter(None, (t.started_at for t in shown)), default=None),
         finished_at=(line.last_event_at or None) if over else None,
-    )  # fmt: skip
+    )
 
 
 def _status(
@@ -283,23 +302,32 @@ def _trial(task_id: str, found: BatchTrials, trial: Trial, retry: RetryConfig) -
     reward, spent = trial.facts.reward, trial.facts.spent
     key = status.step.queue_key
     return TrialAnswer(
-        id=f"{task_id}-{trial.number}", name=f"{task_id}-{trial.number}", task_id=task_id,
+        id=f"{task_id}-{trial.number}",
+        name=f"{task_id}-{trial.number}",
+        task_id=task_id,
         task_path=str(trial.spec.spec["config"]["task"].get("path", "")),
         agent=str(agent.get("name") or agent.get("import_path") or status.step.label),
-        provider=key.partition("/")[0] if "/" in key else "default", queue_key=key, model=agent.get("model_name"),
-        status=_trial_status(trial), attempts=row.number if row else 0, max_attempts=trial.spec.retry.under(retry).max_attempts,
+        provider=key.partition("/")[0] if "/" in key else "default",
+        queue_key=key,
+        model=agent.get("model_name"),
+        status=_trial_status(trial),
+        attempts=row.number if row else 0,
+        max_attempts=trial.spec.retry.under(retry).max_attempts,
         harbor_stage=trial.phase if status.state == "running" else None,
         reward=int(reward) if reward is not None and reward == int(reward) else reward,
         error_message=(row.failure or None) if row else None,
-        input_tokens=spent.tokens[0], cache_tokens=spent.tokens[1], output_tokens=spent.tokens[2], cost_usd=spent.cost_usd,
+        input_tokens=spent.tokens[0],
+        cache_tokens=spent.tokens[1],
+        output_tokens=spent.tokens[2],
+        cost_usd=spent.cost_usd,
         has_trajectory=bool(trial.folder and (trial.folder / "trial/agent/trajectory.json").is_file()),
-        created_at=found.meta.created_at, started_at=trial.started_at, finished_at=trial.ended_at,
-    )  # fmt: skip
+        created_at=found.meta.created_at,
+        started_at=trial.started_at,
+        finished_at=trial.ended_at,
+    )
 
 
-def _trial_status(
-    trial: Trial,
-) -> Literal["pending", "queued", "running", "retrying", "success", "failed"]:
+def _trial_status(trial: Trial) -> Literal["pending", "queued", "running", "retrying", "success", "failed"]:
     state = trial.status.state
     if state == "succeeded":
         return "success"

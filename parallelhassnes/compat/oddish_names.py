@@ -22,6 +22,4 @@ def give(layout: Layout, experiment: str, name: str) -> None:
     with locks.held(layout.tick_lock):
         names = given(layout) | {experiment: name}
         ledger.replace_json(layout.system, FILE, names)
-        ledger.append(
-            layout.system, "experiment_named", by=ledger.person(), experiment=experiment, name=name
-        )
+        ledger.append(layout.system, "experiment_named", by=ledger.person(), experiment=experiment, name=name)

@@ -34,9 +34,7 @@ from parallelhassnes.store import atomic
 from parallelhassnes.views.batch_status import held
 from parallelhassnes.views.system_scoreboard import newest_first
 
-router = APIRouter(
-    prefix="/api", tags=["Terminal-Bench Harbor runner"], dependencies=[Depends(needs("read"))]
-)
+router = APIRouter(prefix="/api", tags=["Terminal-Bench Harbor runner"], dependencies=[Depends(needs("read"))])
 _submitter = [Depends(needs("submit"))]
 
 _SOURCE = "terminal-bench."
@@ -127,15 +125,11 @@ def upload_many(
             answers.append(_queue(site, file, harness, model, openrouter_key, n_runs))
         except (UserError, HTTPException) as error:
             message = f"Error processing '{file.filename}': {getattr(error, 'detail', error)}"
-            answers.append(
-                TerminalBenchUpload(job_id="", status="failed", runs_queued=0, message=message)
-            )
+            answers.append(TerminalBenchUpload(job_id="", status="failed", runs_queued=0, message=message))
     return answers
 
 
-def _queue(
-    site: ServerState, file: UploadFile, harness: str, model: str, key: str, n_runs: int
-) -> TerminalBenchUpload:
+def _queue(site: ServerState, file: UploadFile, harness: str, model: str, key: str, n_runs: int) -> TerminalBenchUpload:
     if site.ticker is None:
         raise HTTPException(409, "this server does not tick, so it has no place to keep a key")
     ctx = site.context()
@@ -145,29 +139,27 @@ def _queue(
     task, name = stored[0], f"{ephemeral_secrets.PREFIX}{secrets.token_hex(8)}"
     table = _table(task.path, task.name, harness, model, name, n_runs)
     done = submit(
-        ctx, json.dumps(table).encode(), name=f"{_SOURCE}{task.name[:80]}.json",
-        folders=[site.layout.root], again=True,
-    )  # fmt: skip
+        ctx, json.dumps(table).encode(), name=f"{_SOURCE}{task.name[:80]}.json", folders=[site.layout.root], again=True
+    )
     site.lend(name, key)
     message = f"Task '{task.name}' uploaded successfully. {n_runs} runs queued."
-    return TerminalBenchUpload(
-        job_id=done.batch_id, status="queued", runs_queued=n_runs, message=message
-    )
+    return TerminalBenchUpload(job_id=done.batch_id, status="queued", runs_queued=n_runs, message=message)
 
 
-def _table(
-    path: str, task: str, harness: str, model: str, name: str, n_runs: int
-) -> dict[str, Any]:
-    agent = {"name": model} if model in _KEYLESS else {"name": "terminus-2", "model_name": f"openrouter/{model}"}  # fmt: skip
+def _table(path: str, task: str, harness: str, model: str, name: str, n_runs: int) -> dict[str, Any]:
+    agent = {"name": model} if model in _KEYLESS else {"name": "terminus-2", "model_name": f"openrouter/{model}"}
     steps: list[dict[str, Any]] = [
         {
-            "step_id": f"run-{number}", "kind": "trial", "task": {"path": path}, "agent": agent,
+            "step_id": f"run-{number}",
+            "kind": "trial",
+            "task": {"path": path},
+            "agent": agent,
             "env": {"OPENROUTER_API_KEY": f"${{{name}}}"},
         }
         for number in range(1, n_runs + 1)
-    ]  # fmt: skip
+    ]
     labels = {"harness": harness, "model": model, "task": task}
-    job = {"job_id": "job", "labels": labels, "steps": [*steps, {"step_id": "verdict", "kind": "verdict"}]}  # fmt: skip
+    job = {"job_id": "job", "labels": labels, "steps": [*steps, {"step_id": "verdict", "kind": "verdict"}]}
     return {"spec_version": "2.0", "labels": labels, "secrets": [name], "jobs": [job]}
 
 
@@ -182,9 +174,7 @@ def give_key(site: SiteHere, job_id: str, openrouter_key: Key) -> TerminalBenchU
         site.lend(name, openrouter_key)
     waiting = sum(trial.status.state not in OVER for trial in found.trials)
     message = f"{waiting} runs go on."
-    return TerminalBenchUpload(
-        job_id=found.meta.batch_id, status="queued", runs_queued=waiting, message=message
-    )
+    return TerminalBenchUpload(job_id=found.meta.batch_id, status="queued", runs_queued=waiting, message=message)
 
 
 # --- looking ------------------------------------------------------------------------------------------
@@ -193,9 +183,7 @@ def give_key(site: SiteHere, job_id: str, openrouter_key: Key) -> TerminalBenchU
 @router.get("/jobs")
 @router.get("/jobs/", include_in_schema=False)
 def list_jobs(
-    site: SiteHere,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    offset: Annotated[int, Query(ge=0)] = 0,
+    site: SiteHere, limit: Annotated[int, Query(ge=1, le=1000)] = 100, offset: Annotated[int, Query(ge=0)] = 0
 ) -> list[TerminalBenchJob]:
     """The jobs of such clients, newest first."""
     lines = [line for line in site.board().batches if line.source_name.startswith(_SOURCE)]
@@ -209,12 +197,7 @@ def get_job(site: SiteHere, job_id: str) -> TerminalBenchJob:
     return _job(site, _trials(site, job_id))
 
 
-@router.get(
-    "/jobs/{job_id}/runs/{number}/logs/stream",
-    status_code=200,
-    response_class=Stream,
-    responses=STREAM,
-)
+@router.get("/jobs/{job_id}/runs/{number}/logs/stream", status_code=200, response_class=Stream, responses=STREAM)
 async def stream_logs(site: SiteHere, job_id: str, number: int) -> Stream:
     """A run's logs as they grow, as ``{"logs": …, "source": …}``; then an event ``end``."""
     found = await run_in_threadpool(_trials, site, job_id)
@@ -254,25 +237,37 @@ def _job(site: ServerState, found: BatchTrials) -> TerminalBenchJob:
     over = all(run.status in ("completed", "failed") for run in runs)
     begun = any(run.status != "pending" for run in runs)
     failed = all(run.status == "failed" for run in runs)
-    status: Status = ("failed" if failed else "completed") if over else "running" if begun else "pending"  # fmt: skip
+    status: Status = ("failed" if failed else "completed") if over else "running" if begun else "pending"
     return TerminalBenchJob(
-        id=meta.batch_id, task_name=meta.labels.get("task", ""), status=status,
-        harness=meta.labels.get("harness", ""), model=meta.labels.get("model", ""), created_at=meta.created_at,
+        id=meta.batch_id,
+        task_name=meta.labels.get("task", ""),
+        status=status,
+        harness=meta.labels.get("harness", ""),
+        model=meta.labels.get("model", ""),
+        created_at=meta.created_at,
         completed_at=max((run.completed_at or "" for run in runs), default="") or None if over else None,
-        message="" if over else held(site.layout, meta.batch_id).reason, runs=runs,
-    )  # fmt: skip
+        message="" if over else held(site.layout, meta.batch_id).reason,
+        runs=runs,
+    )
 
 
 def _run(site: ServerState, batch_id: str, trial: Trial, created_at: str) -> TerminalBenchRun:
     passed, total = _tests(trial)
     row = trial.status.row
     return TerminalBenchRun(
-        id=f"{batch_id}-{trial.number + 1}", job_id=batch_id, run_number=trial.number + 1, status=_status(trial),
-        tests_passed=passed, tests_total=total, agent_name=trial.agent.get("name"),
+        id=f"{batch_id}-{trial.number + 1}",
+        job_id=batch_id,
+        run_number=trial.number + 1,
+        status=_status(trial),
+        tests_passed=passed,
+        tests_total=total,
+        agent_name=trial.agent.get("name"),
         result_path=str(trial.folder.relative_to(site.layout.root)) if trial.folder else None,
         error=(row.failure or None) if row else None,
-        started_at=trial.started_at, completed_at=trial.ended_at, created_at=created_at,
-    )  # fmt: skip
+        started_at=trial.started_at,
+        completed_at=trial.ended_at,
+        created_at=created_at,
+    )
 
 
 def _status(trial: Trial) -> Status:

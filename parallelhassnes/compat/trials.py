@@ -77,10 +77,13 @@ def trials_of(layout: Layout, batch_id: str) -> BatchTrials:
         folder = layout.step(batch_id, step.job_id, step.step.step_id) / "attempts"
         found.append(
             Trial(
-                len(found), step, spec, collect.of_step(status, step, spec),
+                len(found),
+                step,
+                spec,
+                collect.of_step(status, step, spec),
                 folder / step.row.attempt if step.row else None,
             )
-        )  # fmt: skip
+        )
     return BatchTrials(batches.read_batch(layout.batch(batch_id)), found, verdict)
 
 

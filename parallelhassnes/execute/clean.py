@@ -39,9 +39,7 @@ _LONGEST_PATH = 3_000
 _LONGEST_NAME = 255
 _MOST_NAMED = 1_000
 """Left out entries that a seal names; of more, it says how many."""
-_OWN = frozenset({
-    attempts.META, attempts.STATE, attempts.FINAL, attempts.FINAL_TEXT, *attempts.LOGS, "supervisor.log",
-})  # fmt: skip
+_OWN = frozenset({attempts.META, attempts.STATE, attempts.FINAL, attempts.FINAL_TEXT, *attempts.LOGS, "supervisor.log"})
 _MAKE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 _SET_ID = stat.S_ISUID | stat.S_ISGID
 _TEMPORARY = ".tmp-"
@@ -151,9 +149,7 @@ class _Cleaner:
 
     def _visit(self, entry: Entry) -> None:
         self._room -= 1
-        if entry.depth == 1 and entry.name.startswith(
-            _TEMPORARY
-        ):  # of a supervisor that died while it wrote
+        if entry.depth == 1 and entry.name.startswith(_TEMPORARY):  # of a supervisor that died while it wrote
             entry.skip()
             walk.put_away(entry.folder, entry.name, atomic.to_be_swept())
             return
@@ -330,9 +326,7 @@ class _Cleaner:
 
     def _packed(self, handle: int) -> str | None:
         """The name of a secret that is in a compressed file; None where there is none."""
-        return self._redactor.first_in(
-            self._bounded(unpacked.pieces(handle, os.pread(handle, 8, 0)))
-        )
+        return self._redactor.first_in(self._bounded(unpacked.pieces(handle, os.pread(handle, 8, 0))))
 
     def _bounded(self, parts: Iterator[bytes]) -> Iterator[bytes]:
         """The parts, as long as there is time and they are no more data than is kept of an attempt.
@@ -373,9 +367,7 @@ class _Cleaner:
     def _make_anew(self, entry: Entry, handle: int) -> None:
         """Put a copy of our own without secrets in the file's place, or take them out in place where there is no space."""
         info = os.fstat(handle)
-        same_size = (
-            b"\0" in os.pread(handle, _SNIFFED, 0) or info.st_blocks * 512 < info.st_size
-        )  # fmt: skip
+        same_size = b"\0" in os.pread(handle, _SNIFFED, 0) or info.st_blocks * 512 < info.st_size
         temporary = f"{_TEMPORARY}{os.getpid()}-clean"
         try:
             out = os.open(temporary, _MAKE, 0o600, dir_fd=self._top)

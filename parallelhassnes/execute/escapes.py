@@ -22,12 +22,21 @@ if TYPE_CHECKING:
 _COLOUR = r"\[[0-9;:]*[A-Za-z]"
 # Every alternative begins with a plain character: Python's search then jumps from one of these to the next.
 _ESCAPED = re.compile(
-    "|".join((
-        rf"\x1b{_COLOUR}", rf"\\(?:x1[bB]|u001[bB]|033|e){_COLOUR}", r"\\[nrt]",
-        r"\\[xX][0-9a-fA-F]{2}", r"\\u[0-9a-fA-F]{4}", r"\\U0000[0-9a-fA-F]{4}", r"%[0-9a-fA-F]{2}",
-        r"&#[0-9]{1,4};", r"&#[xX]0{0,4}[0-9a-fA-F]{1,2};", r"&(?:amp|lt|gt|quot|apos);",
-    )).encode()
-)  # fmt: skip
+    "|".join(
+        (
+            rf"\x1b{_COLOUR}",
+            rf"\\(?:x1[bB]|u001[bB]|033|e){_COLOUR}",
+            r"\\[nrt]",
+            r"\\[xX][0-9a-fA-F]{2}",
+            r"\\u[0-9a-fA-F]{4}",
+            r"\\U0000[0-9a-fA-F]{4}",
+            r"%[0-9a-fA-F]{2}",
+            r"&#[0-9]{1,4};",
+            r"&#[xX]0{0,4}[0-9a-fA-F]{1,2};",
+            r"&(?:amp|lt|gt|quot|apos);",
+        )
+    ).encode()
+)
 _BEGINNINGS = (b"\\", b"%", b"&", b"\x1b")
 _COLOUR_ENDS = re.compile(_COLOUR.encode())
 _LONG = 64
@@ -94,9 +103,7 @@ def resolved(data: bytes) -> Resolved | None:
     for start, end in spans:
         parts += [data[at:start], _decoded(data[start:end]).ljust(end - start, b"\0")]
         at = end
-    return Resolved(
-        b"".join([*parts, data[at:]]), [start for start, _ in spans], [end for _, end in spans]
-    )
+    return Resolved(b"".join([*parts, data[at:]]), [start for start, _ in spans], [end for _, end in spans])
 
 
 def _decoded(escape: bytes) -> bytes:
@@ -154,18 +161,21 @@ class _Escapes:
         found = [each for place in at.tolist() if (each := _ESCAPED.match(self._text, place))]
         spans = np.array([each.span() for each in found], np.intp).reshape(-1, 2)
         self._note(spans[:, 0], spans[:, 1])
-        values = [
-            (each.start() + number, byte) for each in found for number, byte in enumerate(_decoded(each[0]))
-        ]  # fmt: skip
+        values = [(each.start() + number, byte) for each in found for number, byte in enumerate(_decoded(each[0]))]
         places = np.array(values, np.intp).reshape(-1, 2)
         self._values.append((places[:, 0], places[:, 1].astype(np.uint8)))
 
     def _side_by_side(self, at: "dict[_Kind, _Places]") -> None:
         x, u = at[_Kind.SMALL_X], at[_Kind.U]
-        colours = self._colours([
-            (at[_Kind.ESC], 1), (self._are(x, 2, b"1b", b"1B"), 4), (self._are(u, 2, b"001b", b"001B"), 6),
-            (self._are(at[_Kind.ZERO], 2, b"33"), 4), (at[_Kind.E], 2),
-        ])  # fmt: skip
+        colours = self._colours(
+            [
+                (at[_Kind.ESC], 1),
+                (self._are(x, 2, b"1b", b"1B"), 4),
+                (self._are(u, 2, b"001b", b"001B"), 6),
+                (self._are(at[_Kind.ZERO], 2, b"33"), 4),
+                (at[_Kind.E], 2),
+            ]
+        )
         if len(colours):
             x, u = (each[~self._np.isin(each, colours)] for each in (x, u))
         self._hexes(self._np.concatenate([x, at[_Kind.X]]), 2, 2)
@@ -175,9 +185,7 @@ class _Escapes:
         if len(at[_Kind.AND]):
             self._entities(at[_Kind.AND])
 
-    def _note(
-        self, at: "_Places", ends: "_Places | int", *values: "tuple[_Places, _Bytes]"
-    ) -> None:
+    def _note(self, at: "_Places", ends: "_Places | int", *values: "tuple[_Places, _Bytes]") -> None:
         if len(at):
             self.spans.append((at, at + ends if isinstance(ends, int) else ends))
             self._values += values
@@ -221,12 +229,15 @@ class _Escapes:
         byte = self._np.uint8
         one, two, three = value < 0x80, (value >= 0x80) & (value < 0x800), value >= 0x800
         self._note(
-            at, behind + 4,
+            at,
+            behind + 4,
             (at[one], value[one].astype(byte)),
-            (at[two], (0xC0 | value[two] >> 6).astype(byte)), (at[two] + 1, (0x80 | value[two] & 63).astype(byte)),
+            (at[two], (0xC0 | value[two] >> 6).astype(byte)),
+            (at[two] + 1, (0x80 | value[two] & 63).astype(byte)),
             (at[three], (0xE0 | value[three] >> 12).astype(byte)),
-            (at[three] + 1, (0x80 | value[three] >> 6 & 63).astype(byte)), (at[three] + 2, (0x80 | value[three] & 63).astype(byte)),
-        )  # fmt: skip
+            (at[three] + 1, (0x80 | value[three] >> 6 & 63).astype(byte)),
+            (at[three] + 2, (0x80 | value[three] & 63).astype(byte)),
+        )
 
     def _colours(self, begun: "Sequence[tuple[_Places, int]]") -> "_Places":
         """Note colour codes that begin at places, their brackets so many bytes further on; give where they begin."""
@@ -257,17 +268,13 @@ class _Escapes:
         for word in (b"amp;", b"lt;", b"gt;", b"quot;", b"apos;"):
             named = self._are(at, 1, word)
             value = ord(html.unescape(f"&{word.decode()}"))
-            self._note(
-                named, 1 + len(word), (named, self._np.full(len(named), value, self._np.uint8))
-            )
+            self._note(named, 1 + len(word), (named, self._np.full(len(named), value, self._np.uint8)))
         numbers = self._are(at, 1, b"#")
         is_hex = (self._data[numbers + 2] | 0x20) == ord("x")
         self._numbered(numbers[~is_hex], 2, 4, lambda digits: digits < 10, 10)
         self._numbered(numbers[is_hex], 3, 6, lambda digits: digits < 16, 16)
 
-    def _numbered(
-        self, at: "_Places", behind: int, most: int, is_digit: "Callable[[_Bytes], Any]", base: int
-    ) -> None:
+    def _numbered(self, at: "_Places", behind: int, most: int, is_digit: "Callable[[_Bytes], Any]", base: int) -> None:
         """Note ``&#65;`` and its like."""
         if not len(at):
             return
@@ -326,10 +333,17 @@ class _Kind(enum.IntEnum):
 
 
 _BEGUN = (
-    (b"\\", b"nrt", _Kind.LINE_END), (b"\\", b"x", _Kind.SMALL_X), (b"\\", b"X", _Kind.X), (b"\\", b"u", _Kind.U),
-    (b"\\", b"U", _Kind.WIDE), (b"\\", b"0", _Kind.ZERO), (b"\\", b"e", _Kind.E), (b"\x1b", b"[", _Kind.ESC),
-    (b"%", b"0123456789abcdefABCDEF", _Kind.PERCENT), (b"&", b"#algq", _Kind.AND),
-)  # fmt: skip
+    (b"\\", b"nrt", _Kind.LINE_END),
+    (b"\\", b"x", _Kind.SMALL_X),
+    (b"\\", b"X", _Kind.X),
+    (b"\\", b"u", _Kind.U),
+    (b"\\", b"U", _Kind.WIDE),
+    (b"\\", b"0", _Kind.ZERO),
+    (b"\\", b"e", _Kind.E),
+    (b"\x1b", b"[", _Kind.ESC),
+    (b"%", b"0123456789abcdefABCDEF", _Kind.PERCENT),
+    (b"&", b"#algq", _Kind.AND),
+)
 
 
 @functools.cache

@@ -95,9 +95,7 @@ def _write_end(
     *,
     was_full: bool,
 ) -> AttemptState:
-    outcome = _blame_the_disk(
-        attempt, _conclude(attempt, kind, end, state.stuck_since), was_full=was_full
-    )
+    outcome = _blame_the_disk(attempt, _conclude(attempt, kind, end, state.stuck_since), was_full=was_full)
     _write_outcome(attempt, outcome)
     state = state.model_copy(
         update={
@@ -140,9 +138,12 @@ def _failure(outcome: Outcome) -> FailureRecord | None:
     line = " ".join(outcome.failure.line.split())[:500]
     evidence = safe_read.text(outcome.failure.evidence, MAX_EVIDENCE) or None
     return FailureRecord(
-        failure_class=outcome.failure.failure_class, line=line, evidence=evidence,
-        retry_after_sec=retry_after.find(outcome.failure.evidence), guessed=outcome.failure.guessed or None,
-    )  # fmt: skip
+        failure_class=outcome.failure.failure_class,
+        line=line,
+        evidence=evidence,
+        retry_after_sec=retry_after.find(outcome.failure.evidence),
+        guessed=outcome.failure.guessed or None,
+    )
 
 
 def _conclude(attempt: Attempt, kind: Kind, end: WorkerEnd, stuck_since: str | None) -> Outcome:
@@ -154,10 +155,7 @@ def _conclude(attempt: Attempt, kind: Kind, end: WorkerEnd, stuck_since: str | N
         return outcome
     line = f"stuck: nothing of it had moved since {stuck_since}"
     return replace(
-        outcome,
-        status="failed",
-        summary=f"The attempt was {line}.",
-        failure=Failure("infrastructure", line),
+        outcome, status="failed", summary=f"The attempt was {line}.", failure=Failure("infrastructure", line)
     )
 
 
@@ -177,9 +175,7 @@ def _ask_the_kind(attempt: Attempt, kind: Kind, end: WorkerEnd) -> Outcome:
             raise
         logs.say(traceback.format_exc())
         line = f"{type(error).__name__}: {error}; see supervisor.log"
-        return Outcome(
-            "failed", f"The harness failed to read this attempt. {line}", Failure("internal", line)
-        )
+        return Outcome("failed", f"The harness failed to read this attempt. {line}", Failure("internal", line))
 
 
 def _write_outcome(attempt: Attempt, outcome: Outcome) -> None:
@@ -188,12 +184,8 @@ def _write_outcome(attempt: Attempt, outcome: Outcome) -> None:
         folder.mkdir(exist_ok=True)
         for name, document in outcome.publish.items():
             atomic.write_json(folder / name, document, durable=False)
-    atomic.write_json(
-        attempt.dir / attempts.FINAL, final_report.build(attempt, outcome), durable=False
-    )
-    atomic.write_text(
-        attempt.dir / attempts.FINAL_TEXT, outcome.summary.rstrip() + "\n", durable=False
-    )
+    atomic.write_json(attempt.dir / attempts.FINAL, final_report.build(attempt, outcome), durable=False)
+    atomic.write_text(attempt.dir / attempts.FINAL_TEXT, outcome.summary.rstrip() + "\n", durable=False)
 
 
 def _remove_tmp(folder: Path) -> None:

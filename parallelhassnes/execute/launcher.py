@@ -98,9 +98,7 @@ def start(target: Callable[[], None], *, log: Path) -> None:
     _run(target, log)
 
 
-def start_module(
-    name: str, *arguments: str, log: Path, cwd: Path, keep: tuple[int, ...] = ()
-) -> None:
+def start_module(name: str, *arguments: str, log: Path, cwd: Path, keep: tuple[int, ...] = ()) -> None:
     """Run a module of ours in a fresh interpreter, detached, where this process may not fork without an exec.
 
     Args:
@@ -110,12 +108,15 @@ def start_module(
     reap()
     with log.open("ab") as out:
         process = subprocess.Popen(
-            [*processes.OURSELVES, name, *arguments], stdin=subprocess.DEVNULL, stdout=out, stderr=out, pass_fds=keep,
-            start_new_session=True, cwd=cwd,
-        )  # fmt: skip
-    process.returncode = (
-        0  # ``reap`` waits for it, and the object would warn of a process that outlives it
-    )
+            [*processes.OURSELVES, name, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            pass_fds=keep,
+            start_new_session=True,
+            cwd=cwd,
+        )
+    process.returncode = 0  # ``reap`` waits for it, and the object would warn of a process that outlives it
     _launched.add(process.pid)
 
 

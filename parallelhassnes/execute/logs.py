@@ -53,14 +53,10 @@ def _trim(path: str, ceiling: int) -> bool:
     try:
         info = os.fstat(handle)
         head = ceiling // 4
-        end = os.pread(
-            handle, min(ceiling // 4, _LONGEST_END), info.st_size - min(ceiling // 4, _LONGEST_END)
-        )
+        end = os.pread(handle, min(ceiling // 4, _LONGEST_END), info.st_size - min(ceiling // 4, _LONGEST_END))
         cut = info.st_size - head - len(end)
         os.ftruncate(handle, head)
-        note = (
-            f"\n[{cut} bytes are cut out here: the log was larger than {ceiling} bytes]\n".encode()
-        )
+        note = f"\n[{cut} bytes are cut out here: the log was larger than {ceiling} bytes]\n".encode()
         for part in (note, end):
             view = memoryview(part)
             while view:

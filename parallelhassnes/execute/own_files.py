@@ -130,12 +130,7 @@ def _open_up(attempt_dir: Path) -> None:
             os.close(top)
 
 
-def allow(
-    folder: int | None,
-    name: str,
-    of_file: int = stat.S_IRUSR,
-    info: os.stat_result | None = None,
-) -> None:
+def allow(folder: int | None, name: str, of_file: int = stat.S_IRUSR, info: os.stat_result | None = None) -> None:
     """Give ourselves a folder whole, and these permissions of a file; never what a link leads to.
 
     Args:

@@ -32,7 +32,15 @@ def be_init() -> None:
     """
     if os.getpid() != 1 or not IS_LINUX:
         return
-    ours = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD}  # fmt: skip
+    ours = {
+        signal.SIGTERM,
+        signal.SIGINT,
+        signal.SIGHUP,
+        signal.SIGQUIT,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+        signal.SIGCHLD,
+    }
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ours)
     child = os.fork()
     if child == 0:
@@ -171,11 +179,7 @@ def inheritors(lock: Path) -> list[int]:
     except OSError:
         return []
     ours = (info.st_dev, info.st_ino)
-    return (
-        [int(pid) for pid in os.listdir("/proc") if pid.isdigit() and _holds(pid, ours)]
-        if _has_table()
-        else []
-    )
+    return [int(pid) for pid in os.listdir("/proc") if pid.isdigit() and _holds(pid, ours)] if _has_table() else []
 
 
 def _holds(pid: str, file: tuple[int, int]) -> bool:

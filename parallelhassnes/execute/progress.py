@@ -83,9 +83,7 @@ def _cpu_sec(pid: int) -> float:
         one = look.pop()
         try:
             with open(f"/proc/{one}/stat", "rb") as stream:  # noqa: PTH123 - hot path
-                ticks += sum(
-                    int(field) for field in stream.read().rpartition(b")")[2].split()[11:15]
-                )
+                ticks += sum(int(field) for field in stream.read().rpartition(b")")[2].split()[11:15])
         except (OSError, ValueError):
             continue
         look += processes.children(one)

@@ -56,9 +56,7 @@ class _Search:
             self._database = self._compiled() or False
         found: list[tuple[int, int]] = []
         if self._database:
-            self._database.scan(
-                data, match_event_handler=lambda number, _, end, *__: found.append((number, end))
-            )
+            self._database.scan(data, match_event_handler=lambda number, _, end, *__: found.append((number, end)))
             return found
         for number, pattern in enumerate(self._patterns):
             at = data.find(pattern)
@@ -77,8 +75,8 @@ class _Search:
         count = len(self._patterns)
         database = hyperscan.Database()
         database.compile(
-            expressions=list(self._patterns), ids=list(range(count)), elements=count, flags=[flag] * count, literal=True,
-        )  # fmt: skip
+            expressions=list(self._patterns), ids=list(range(count)), elements=count, flags=[flag] * count, literal=True
+        )
         return database
 
 
@@ -91,9 +89,7 @@ class Redactor:
     """
 
     def __init__(self, values: Mapping[str, str], chunk: int = CHUNK) -> None:
-        self.unfit = {
-            name: why for name, value in values.items() if (why := secret_forms.unfit(value))
-        }
+        self.unfit = {name: why for name, value in values.items() if (why := secret_forms.unfit(value))}
         """Name → why its value is not looked for."""
         self._patterns = secret_forms.patterns(values)
         self._reach = max((len(each.form) for each in self._patterns), default=0)
@@ -101,9 +97,7 @@ class Redactor:
         self._seen = 0
         marks = {mark: shape for shape in secret_forms.SHAPES for mark in shape.marks}
         self._shapes, self._marks = list(marks.values()), _Search(list(marks), once=True)
-        longest = max(
-            (_LONGEST_SPELLING * len(value.encode()) for value in values.values()), default=0
-        )
+        longest = max((_LONGEST_SPELLING * len(value.encode()) for value in values.values()), default=0)
         self._overlap = max(secret_forms.MAX_SHAPE, longest) + 64
         self.chunk = max(chunk, self._overlap + 1024)
 
@@ -176,16 +170,11 @@ class Redactor:
         for number, end in hits:
             pattern = self._patterns[number]
             first, last = int(places[end - len(pattern.form)]), int(places[end - 1]) + 1
-            if (
-                pattern.exact is None
-                or secret_forms.squeezed_in_case(data[first:last]) == pattern.exact
-            ):
+            if pattern.exact is None or secret_forms.squeezed_in_case(data[first:last]) == pattern.exact:
                 yield Match(first, last, pattern.name)
 
     def _shaped(self, data: bytes) -> Iterator[Match]:
-        for shape in {
-            id(s): s for n, _ in self._marks.hits(data) if (s := self._shapes[n])
-        }.values():
+        for shape in {id(s): s for n, _ in self._marks.hits(data) if (s := self._shapes[n])}.values():
             group = "secret" if "secret" in shape.pattern.groupindex else 0
             for hit in shape.pattern.finditer(data):
                 yield Match(*hit.span(group), shape.name)

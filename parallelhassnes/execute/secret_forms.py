@@ -23,21 +23,67 @@ MAX_SHAPE = 16_384
 _LEFT_OUT = b"\0 \t\r\n:,-\\\"'"
 _LOWER = bytes(range(256)).lower()
 _HARBORS_WORDS = (
-    "reward", "rewards", "result", "results", "exception", "exception_info", "exception_type", "exception_message",
-    "verifier_result", "agent_result", "agent_info", "agent_execution", "environment_setup", "agent_setup", "verifier",
-    "started_at", "finished_at", "trial_name", "task_name", "trajectory", "metadata", "step_results", "cost_usd",
-    "n_input_tokens", "n_output_tokens", "n_cache_tokens", "model_name", "observation", "tool_calls", "completed",
-)  # fmt: skip
+    "reward",
+    "rewards",
+    "result",
+    "results",
+    "exception",
+    "exception_info",
+    "exception_type",
+    "exception_message",
+    "verifier_result",
+    "agent_result",
+    "agent_info",
+    "agent_execution",
+    "environment_setup",
+    "agent_setup",
+    "verifier",
+    "started_at",
+    "finished_at",
+    "trial_name",
+    "task_name",
+    "trajectory",
+    "metadata",
+    "step_results",
+    "cost_usd",
+    "n_input_tokens",
+    "n_output_tokens",
+    "n_cache_tokens",
+    "model_name",
+    "observation",
+    "tool_calls",
+    "completed",
+)
 _OUR_WORDS = (
-    "succeeded", "needs_attention", "canceled", "cancelled", "running", "pending", "blocked", "skipped", "analysis",
-    "baseline", "command", "summary", "failure", "failure_class", "evidence", "schema_version", "artifacts",
-    "files_read", "files_written", "infrastructure", "parallelhassnes", "undefined", "password",
-)  # fmt: skip
+    "succeeded",
+    "needs_attention",
+    "canceled",
+    "cancelled",
+    "running",
+    "pending",
+    "blocked",
+    "skipped",
+    "analysis",
+    "baseline",
+    "command",
+    "summary",
+    "failure",
+    "failure_class",
+    "evidence",
+    "schema_version",
+    "artifacts",
+    "files_read",
+    "files_written",
+    "infrastructure",
+    "parallelhassnes",
+    "undefined",
+    "password",
+)
 
 
-_PLACEHOLDERS = frozenset({
-    "none", "null", "empty", "dummy", "fake", "test", "unused", "xxx", "key", "local", "ollama", "vllm", "no-key",
-})  # fmt: skip
+_PLACEHOLDERS = frozenset(
+    {"none", "null", "empty", "dummy", "fake", "test", "unused", "xxx", "key", "local", "ollama", "vllm", "no-key"}
+)
 
 
 class Pattern(NamedTuple):
@@ -96,9 +142,15 @@ def is_placeholder(value: str) -> bool:
 
 
 def _words() -> frozenset[str]:
-    return frozenset({
-        *_HARBORS_WORDS, *_OUR_WORDS, *get_args(FailureClass.__value__), *AttemptState.model_fields, *AttemptMeta.model_fields,
-    })  # fmt: skip
+    return frozenset(
+        {
+            *_HARBORS_WORDS,
+            *_OUR_WORDS,
+            *get_args(FailureClass.__value__),
+            *AttemptState.model_fields,
+            *AttemptMeta.model_fields,
+        }
+    )
 
 
 class Shape(NamedTuple):
@@ -128,15 +180,13 @@ SHAPES = (
     _shape("huggingface-token", "hf_", r"hf_(?<![A-Za-z0-9_]hf_)[A-Za-z0-9]{30,255}"),
     _shape("npm-token", "npm_", r"npm_[A-Za-z0-9]{36}"),
     _shape("jwt", "eyJ", rf"eyJ{_WORD}{{8,4000}}\.eyJ{_WORD}{{8,8000}}\.{_WORD}{{16,2000}}"),
-    _shape(
-        "bearer", "earer", r"\b[Bb]earer(?: |%20|\+){1,4}(?P<secret>[A-Za-z0-9._~+/=-]{20,4000})"
-    ),
+    _shape("bearer", "earer", r"\b[Bb]earer(?: |%20|\+){1,4}(?P<secret>[A-Za-z0-9._~+/=-]{20,4000})"),
     _shape(
         "private-key",
         "PRIVATE",
         r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----.{1,15000}?-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----",
     ),
-)  # fmt: skip
+)
 
 
 def _parts(value: str) -> Iterator[str]:
@@ -152,9 +202,7 @@ def _parts(value: str) -> Iterator[str]:
         yield password
 
 
-_PUBLIC_NAME = re.compile(
-    r"(?:^|_)(?:BASE|URL|URI|HOST|ENDPOINT|MODEL|REGION|PATH|DIR|HOME|USER|LANG|PORT)$"
-)
+_PUBLIC_NAME = re.compile(r"(?:^|_)(?:BASE|URL|URI|HOST|ENDPOINT|MODEL|REGION|PATH|DIR|HOME|USER|LANG|PORT)$")
 _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH")
 
 
@@ -200,9 +248,7 @@ def _forms(value: str) -> Iterator[tuple[bytes, bool]]:
         yield inner, True
 
 
-def _inner(
-    raw: bytes, encode: Callable[[bytes], bytes], group: int, length: int
-) -> Iterator[bytes]:
+def _inner(raw: bytes, encode: Callable[[bytes], bytes], group: int, length: int) -> Iterator[bytes]:
     """The characters that depend on ``raw`` alone, wherever it begins in a group of bytes.
 
     Args:

@@ -71,10 +71,15 @@ def supervise(
     wake, write = _listen()
     (attempt.dir / "tmp").mkdir(exist_ok=True)
     state = AttemptState(
-        status="running", run_id=attempt.run_id, started_at=now_text(),
-        heartbeat=Heartbeat(count=0, at=now_text()), host=socket.gethostname(), pid=os.getpid(),
-        pid_start=start_time(os.getpid()), pid_table=table(),
-    )  # fmt: skip
+        status="running",
+        run_id=attempt.run_id,
+        started_at=now_text(),
+        heartbeat=Heartbeat(count=0, at=now_text()),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        pid_start=start_time(os.getpid()),
+        pid_table=table(),
+    )
     meta = safe_read.read_bytes(attempt.dir / attempts.META, 1 << 20)
     attempts.write_state(attempt.dir, state)
     pid = start_worker(attempt, kind, environment, lock)
@@ -108,17 +113,9 @@ class _Watch:
     """The loop of a supervisor while its worker lives."""
 
     def __init__(
-        self,
-        attempt: Attempt,
-        kind: Kind,
-        timing: Timing,
-        wake: int,
-        worker: int,
-        state: AttemptState,
+        self, attempt: Attempt, kind: Kind, timing: Timing, wake: int, worker: int, state: AttemptState
     ) -> None:
-        self.attempt, self.kind, self.timing, self.wake, self.worker = (
-            attempt, kind, timing, wake, worker,
-        )  # fmt: skip
+        self.attempt, self.kind, self.timing, self.wake, self.worker = (attempt, kind, timing, wake, worker)
         limit = attempt.step.timeout_sec or kind.deadline_sec(attempt)
         self.began = time.monotonic()
         self.deadline = None if limit is None else self.began + limit
@@ -129,9 +126,7 @@ class _Watch:
         self.phase: str | None = None
         self.phase_deadline: float | None = None
         self.progress = MovementWatch(attempt.dir, worker)
-        self.state = state.model_copy(
-            update={"worker_pid": worker, "worker_start": start_time(worker)}
-        )
+        self.state = state.model_copy(update={"worker_pid": worker, "worker_start": start_time(worker)})
 
     def until_it_ends(self) -> WorkerEnd:
         poller = select.poll()
@@ -207,9 +202,7 @@ class _Watch:
                 "phase": seen.phase,
                 "log_bytes": seen.bytes,
                 "stuck_since": self.progress.moved_at if stuck else None,
-                "live": self.kind.live(self.attempt)
-                if isinstance(self.kind, ShowsItself)
-                else None,
+                "live": self.kind.live(self.attempt) if isinstance(self.kind, ShowsItself) else None,
             }
         )
         self.beats += 1

@@ -70,9 +70,7 @@ def pieces(handle: int, beginning: bytes) -> Iterator[bytes]:
 
 def _stream(handle: int, made: _Decompressor) -> Iterator[bytes]:
     offset = 0
-    is_bounded = not hasattr(made, "unused_data") or isinstance(
-        made, bz2.BZ2Decompressor | lzma.LZMADecompressor
-    )
+    is_bounded = not hasattr(made, "unused_data") or isinstance(made, bz2.BZ2Decompressor | lzma.LZMADecompressor)
     try:
         while data := os.pread(handle, _CHUNK if is_bounded else 1 << 14, offset):
             offset += len(data)
@@ -89,10 +87,7 @@ def _stream(handle: int, made: _Decompressor) -> Iterator[bytes]:
 
 def _members(handle: int) -> Iterator[bytes]:
     try:
-        with (
-            os.fdopen(os.dup(handle), "rb") as stream,
-            zipfile.ZipFile(stream) as opened,
-        ):
+        with os.fdopen(os.dup(handle), "rb") as stream, zipfile.ZipFile(stream) as opened:
             for info in opened.infolist():
                 yield info.filename.encode("utf-8", "replace") + b"\n"
                 try:

@@ -27,9 +27,8 @@ def _verdicts(report: Report) -> list[str]:
     if not bad:
         return []
     rows = [
-        (each.task, story.QUALITY_WORDS[each.quality], _confidence(each), _why(each))
-        for each in bad[:MOST_VERDICTS]
-    ]  # fmt: skip
+        (each.task, story.QUALITY_WORDS[each.quality], _confidence(each), _why(each)) for each in bad[:MOST_VERDICTS]
+    ]
     table = markdown_table(("task", "is", "confidence", "because"), rows)
     return ["**Tasks to look at**\n", table, *_more(len(bad) - MOST_VERDICTS)]
 
@@ -57,8 +56,6 @@ def _more(count: int) -> list[str]:
 
 
 def _provenance(report: Report) -> str:
-    batches = ", ".join(
-        f"{meta.batch_id} (table {meta.table_sha256[:12]})" for meta in report.provenance.metas
-    )
+    batches = ", ".join(f"{meta.batch_id} (table {meta.table_sha256[:12]})" for meta in report.provenance.metas)
     versions = ", ".join(f"{name} {version}" for name, version in report.provenance.made_by)
     return f"<sub>{markdown_text(f'{batches}; {versions}; {report.at}')}</sub>\n"

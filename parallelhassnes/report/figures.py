@@ -31,10 +31,20 @@ _VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", PAPER: "paper"}
 PHASE_COLOURS = ("#010211", "#010212", "#010213", "#010214", "#010215")
 PHASE_HATCHES = ("", "///", "", "...", "xxx")
 _STYLE: Any = {
-    "svg.fonttype": "none", "text.parse_math": False, "font.size": 12.5, "text.color": INK, "axes.labelcolor": INK,
-    "xtick.color": MUTED, "ytick.color": INK, "axes.edgecolor": LINE, "hatch.color": PAPER, "hatch.linewidth": 0.8,
-    "axes.spines.top": False, "axes.spines.right": False, "figure.constrained_layout.use": True,
-}  # fmt: skip
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": 12.5,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": MUTED,
+    "ytick.color": INK,
+    "axes.edgecolor": LINE,
+    "hatch.color": PAPER,
+    "hatch.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.constrained_layout.use": True,
+}
 
 
 class Rate(NamedTuple):
@@ -55,8 +65,8 @@ def leaderboard(rates: Sequence[Rate]) -> str:
     figure, (axes,) = _figure(0.9 + 0.36 * len(shown))
     places = range(len(shown), 0, -1)
     for place, rate in zip(places, shown, strict=True):
-        axes.plot([rate.low, rate.high], [place, place], color=INK, linewidth=1.6, solid_capstyle="butt")  # fmt: skip
-        axes.plot(rate.rate, place, "o", markersize=8, color=INK, markerfacecolor=PAPER if rate.baseline else INK)  # fmt: skip
+        axes.plot([rate.low, rate.high], [place, place], color=INK, linewidth=1.6, solid_capstyle="butt")
+        axes.plot(rate.rate, place, "o", markersize=8, color=INK, markerfacecolor=PAPER if rate.baseline else INK)
     axes.set_yticks(list(places), told_apart([rate.name for rate in shown]))
     axes.set_ylim(0.4, len(shown) + 0.6)
     axes.tick_params(axis="y", length=0)
@@ -86,22 +96,20 @@ def cost_against_success(rates: Sequence[Rate]) -> str:
         spot = costs[own[0]], shown[own[0]].rate
         axes.plot(*spot, "o", markersize=15, color=INK, markerfacecolor=PAPER, clip_on=False)
         alone = len(own) == 1
-        axes.annotate(
-            str(own[0] + 1) if alone else "×",
-            spot,
-            ha="center",
-            va="center",
-            fontsize=10,
-            color=INK,
-        )
+        axes.annotate(str(own[0] + 1) if alone else "×", spot, ha="center", va="center", fontsize=10, color=INK)
         if not alone:
             numbers = ", ".join(str(index + 1) for index in own[:MOST_TOGETHER])
             more = f" +{len(own) - MOST_TOGETHER}" if len(own) > MOST_TOGETHER else ""
             left = places[own[0]] > 0.6
             axes.annotate(
-                numbers + more, spot, (-9 if left else 9, -12 if spot[1] > 0.5 else 7),
-                textcoords="offset points", ha="right" if left else "left", fontsize=10, color=INK,
-            )  # fmt: skip
+                numbers + more,
+                spot,
+                (-9 if left else 9, -12 if spot[1] > 0.5 else 7),
+                textcoords="offset points",
+                ha="right" if left else "left",
+                fontsize=10,
+                color=INK,
+            )
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
     axes.set_xlabel("cost of a trial, USD")
     _percent_axis(axes, "y")
@@ -119,7 +127,11 @@ def timeline(spans: Sequence[Span], keys: Sequence[str]) -> str:
     shown = list(keys)[:MOST_KEYS]
     start = min(span.times[0] for span in spans)
     end = max(*(span.times[-1] for span in spans), start + 1e-3)
-    unit, name = next((u, n) for u, n in ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds")) if (end - start) >= 2 * u or u == 1.0)  # fmt: skip
+    unit, name = next(
+        (u, n)
+        for u, n in ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
+        if (end - start) >= 2 * u or u == 1.0
+    )
     figure, every = _figure(0.8 + 1.15 * len(shown), len(shown))
     edges = np.linspace(start, end, BINS + 1)
     middles = (edges[:-1] + edges[1:]) / 2
@@ -128,7 +140,9 @@ def timeline(spans: Sequence[Span], keys: Sequence[str]) -> str:
         axes = every[place]
         own = np.array([span.times for span in spans if span.queue_key == key])
         layers = [_occupancy(own[:, phase], own[:, phase + 1], edges) for phase in order]
-        areas = axes.stackplot((middles - start) / unit, layers, colors=[PHASE_COLOURS[phase] for phase in order], linewidth=0)  # fmt: skip
+        areas = axes.stackplot(
+            (middles - start) / unit, layers, colors=[PHASE_COLOURS[phase] for phase in order], linewidth=0
+        )
         for area, phase in zip(areas, order, strict=True):
             area.set_hatch(PHASE_HATCHES[phase])
             area.set_edgecolor(INK if phase == 0 else PAPER)
@@ -142,9 +156,7 @@ def timeline(spans: Sequence[Span], keys: Sequence[str]) -> str:
     return _svg(figure, "timeline")
 
 
-def _occupancy(
-    starts: "NDArray[Any]", ends: "NDArray[Any]", edges: "NDArray[Any]"
-) -> "NDArray[Any]":
+def _occupancy(starts: "NDArray[Any]", ends: "NDArray[Any]", edges: "NDArray[Any]") -> "NDArray[Any]":
     """How many of the intervals are open on average in each bin."""
     import numpy as np
 
@@ -188,10 +200,7 @@ def _percent_axis(axes: "Axes", which: str) -> None:
 def told_apart(texts: Sequence[str]) -> list[str]:
     """The names, short; those that are alike when short have their number in the list before them."""
     short = [_short(text) for text in texts]
-    return [
-        name if short.count(name) == 1 else f"{number}. {name}"
-        for number, name in enumerate(short, 1)
-    ]
+    return [name if short.count(name) == 1 else f"{number}. {name}" for number, name in enumerate(short, 1)]
 
 
 def together(places: Sequence[tuple[float, float]]) -> list[list[int]]:
@@ -231,7 +240,9 @@ def _svg(figure: "Figure", name: str) -> str:
     text = out.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)
-    text = re.sub(r"<svg[^>]*?(viewBox=\"[^\"]*\")[^>]*>", r'<svg \1 aria-hidden="true" focusable="false">', text, count=1)  # fmt: skip
+    text = re.sub(
+        r"<svg[^>]*?(viewBox=\"[^\"]*\")[^>]*>", r'<svg \1 aria-hidden="true" focusable="false">', text, count=1
+    )
     text = text.replace("xlink:href=", "href=")
     text = re.sub(r"(\.\d\d)\d+", r"\1", text)
     text = re.sub(r"font-family: [^;\"]*;? ?", "", text)

@@ -135,15 +135,23 @@ def gather(layout: Layout, chosen: Choice) -> Report:
     agents, tasks = heat(rows, verdicts)
     found = tuple(spans.of_batches(layout, chosen.batch_ids))
     return Report(
-        at=now_text(), title=_title(layout, chosen), chosen=chosen,
+        at=now_text(),
+        title=_title(layout, chosen),
+        chosen=chosen,
         boards=tuple(boards.values()),
         plans=tuple(filter(None, (planned.of(layout, batch_id) for batch_id in chosen.batch_ids))),
-        rows=tuple(rows), results=_results(rows, chosen),
+        rows=tuple(rows),
+        results=_results(rows, chosen),
         trusted=_results(sound, chosen) if sound and len(sound) < len(rows) else None,
-        agents=agents, tasks=tasks[:MOST_TASKS], tasks_left_out=max(0, len(tasks) - MOST_TASKS),
-        errors=error_groups.errors(layout, chosen, rows), verdicts=verdicts,
-        spans=found, keys=tuple(spans.by_key(found)), provenance=_provenance(layout, chosen, rows),
-    )  # fmt: skip
+        agents=agents,
+        tasks=tasks[:MOST_TASKS],
+        tasks_left_out=max(0, len(tasks) - MOST_TASKS),
+        errors=error_groups.errors(layout, chosen, rows),
+        verdicts=verdicts,
+        spans=found,
+        keys=tuple(spans.by_key(found)),
+        provenance=_provenance(layout, chosen, rows),
+    )
 
 
 def is_baseline(group: GroupLine) -> bool:
@@ -166,8 +174,8 @@ def _results(rows: Sequence[TrialRow], chosen: Choice) -> Results:
     by = list(aggregate.DEFAULT_BY)
     groups = aggregate.grouped(rows, {name: aggregate.dimension(name) for name in by})
     return Results(
-        at=now_text(), of=chosen.said, batches=list(chosen.batch_ids), by=by, unscored_as_zero=False, groups=groups,
-    )  # fmt: skip
+        at=now_text(), of=chosen.said, batches=list(chosen.batch_ids), by=by, unscored_as_zero=False, groups=groups
+    )
 
 
 def _verdicts(layout: Layout, batch_ids: Sequence[str]) -> tuple[JobVerdict, ...]:
@@ -180,9 +188,7 @@ def _verdicts(layout: Layout, batch_ids: Sequence[str]) -> tuple[JobVerdict, ...
     return tuple(sorted(found, key=lambda each: WORST_FIRST.index(each.quality)))
 
 
-def heat(
-    rows: Sequence[TrialRow], verdicts: Sequence[JobVerdict]
-) -> tuple[tuple[str, ...], tuple[TaskLine, ...]]:
+def heat(rows: Sequence[TrialRow], verdicts: Sequence[JobVerdict]) -> tuple[tuple[str, ...], tuple[TaskLine, ...]]:
     """Columns and lines: tasks by how seldom they are passed, the hardest first."""
     qualities = {(each.batch_id, each.job_id): each.quality for each in verdicts}
     groups: dict[str, dict[str, list[TrialRow]]] = {}
@@ -198,11 +204,12 @@ def heat(
             worst[row.task] = min(place, worst.get(row.task, place))
     lines = [
         TaskLine(
-            task, WORST_FIRST[worst[task]] if task in worst else "",
+            task,
+            WORST_FIRST[worst[task]] if task in worst else "",
             tuple(_cell(own[who]) if who in own else None for who in agents),
         )
         for task, own in groups.items()
-    ]  # fmt: skip
+    ]
     return tuple(agents), tuple(sorted(lines, key=_ease))
 
 
@@ -238,10 +245,12 @@ def _provenance(layout: Layout, chosen: Choice, rows: Sequence[TrialRow]) -> Pro
         agents=tuple(sorted({(f.agent or "", f.agent_version or "", f.model or "") for f in facts})),
         tasks=tuple(sorted({(row.task, row.facts.task_checksum or "", row.facts.task_source or "") for row in rows})),
         made_by=(
-            ("ParallelHassnes", __version__), ("Harbor", version("harbor")), ("Python", platform.python_version()),
+            ("ParallelHassnes", __version__),
+            ("Harbor", version("harbor")),
+            ("Python", platform.python_version()),
             ("matplotlib", version("matplotlib")),
         ),
-    )  # fmt: skip
+    )
 
 
 def _configuration(layout: Layout, sha: str) -> str:

@@ -24,21 +24,36 @@ def html(report: Report, layout: Layout, folder: Path) -> str:
     from markupsafe import Markup
 
     environment = Environment(
-        loader=PackageLoader(__package__, "."), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=PackageLoader(__package__, "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters |= {
-        "percent": formatting.percent, "money": formatting.money, "seconds": formatting.seconds, "shade": shade, "cell": cell_text,
-    }  # fmt: skip
+        "percent": formatting.percent,
+        "money": formatting.money,
+        "seconds": formatting.seconds,
+        "shade": shade,
+        "cell": cell_text,
+    }
     pictures = {name: Markup(svg) for name, svg in _pictures(report).items()}  # noqa: S704 - matplotlib has escaped every text in it
     links = Links(layout.root, folder)
     return environment.get_template("page.html.j2").render(
-        report=report, story=story.sentences(report), took=story.took(report), pictures=pictures,
+        report=report,
+        story=story.sentences(report),
+        took=story.took(report),
+        pictures=pictures,
         leaderboard=text_tables.of_results(report.results),
         trusted=_trusted(report),
-        costs=_costs(report), times=_times(report), failures=text_tables.of_errors(report.errors),
-        link=links.to, attempt_link=links.of_verdict, words=story.QUALITY_WORDS, phases=PHASES,
-    )  # fmt: skip
+        costs=_costs(report),
+        times=_times(report),
+        failures=text_tables.of_errors(report.errors),
+        link=links.to,
+        attempt_link=links.of_verdict,
+        words=story.QUALITY_WORDS,
+        phases=PHASES,
+    )
 
 
 class Links:
@@ -84,7 +99,7 @@ def _pictures(report: Report) -> dict[str, str]:
     if costly:
         pictures["cost"] = figures.cost_against_success(costly)
     if report.spans:
-        pictures["timeline"] = figures.timeline(report.spans, [key.queue_key for key in report.keys])  # fmt: skip
+        pictures["timeline"] = figures.timeline(report.spans, [key.queue_key for key in report.keys])
     return pictures
 
 
@@ -95,29 +110,32 @@ def _rate(group: GroupLine) -> Rate:
     mean = (group.cost_usd or 0.0) / (group.n - group.skipped) if known else None
     return Rate(
         label(group), rate, rate if low is None else low, rate if high is None else high, is_baseline(group), mean
-    )  # fmt: skip
+    )
 
 
 def _trusted(report: Report) -> Sheet | None:
     if report.trusted is None:
         return None
-    return text_tables.of_results(report.trusted)._replace(
-        title="Without the tasks that are broken"
-    )
+    return text_tables.of_results(report.trusted)._replace(title="Without the tasks that are broken")
 
 
 def _costs(report: Report) -> Sheet | None:
     """The numbers of the picture of cost against success."""
-    groups = [g for g in report.results.groups if g.pass_rate is not None and g.cost_usd is not None]  # fmt: skip
+    groups = [g for g in report.results.groups if g.pass_rate is not None and g.cost_usd is not None]
     if not groups:
         return None
     rows = [
         (
-            str(number), label(group), story.rate(group), formatting.money(_rate(group).cost_usd),
-            formatting.money(group.cost_per_success_usd, at_least=group.cost_unknown > 0), formatting.money(group.cost_usd, at_least=group.cost_unknown > 0), str(group.cost_known),
+            str(number),
+            label(group),
+            story.rate(group),
+            formatting.money(_rate(group).cost_usd),
+            formatting.money(group.cost_per_success_usd, at_least=group.cost_unknown > 0),
+            formatting.money(group.cost_usd, at_least=group.cost_unknown > 0),
+            str(group.cost_known),
         )
         for number, group in enumerate(groups, 1)
-    ]  # fmt: skip
+    ]
     heads = ("no.", "agent", "pass rate", "cost of a trial", "per pass", "in all", "attempts")
     return Sheet("Cost against success", heads, rows, texts=2)
 
@@ -126,10 +144,13 @@ def _times(report: Report) -> Sheet:
     """The numbers of the timeline."""
     rows: list[tuple[Any, ...]] = [
         (
-            key.queue_key, str(key.attempts), *(formatting.seconds(total) for total in key.totals),
-            formatting.seconds(key.queued_p50), formatting.seconds(key.queued_p90),
+            key.queue_key,
+            str(key.attempts),
+            *(formatting.seconds(total) for total in key.totals),
+            formatting.seconds(key.queued_p50),
+            formatting.seconds(key.queued_p90),
         )
         for key in report.keys
-    ]  # fmt: skip
+    ]
     heads = ("queue key", "attempts", *PHASES, "queued p50", "p90")
     return Sheet("Where time went", heads, rows, ("Sums over the attempts of a key.",))

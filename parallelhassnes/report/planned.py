@@ -9,9 +9,13 @@ from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
 
 _WORDS = {
-    "closed": "was closed", "reopened": "was reopened", "budget": "had its budget changed", "rejected": "had steps rejected",
-    "retry": "had steps retried by hand", "canceled": "had steps canceled",
-}  # fmt: skip
+    "closed": "was closed",
+    "reopened": "was reopened",
+    "budget": "had its budget changed",
+    "rejected": "had steps rejected",
+    "retry": "had steps retried by hand",
+    "canceled": "had steps canceled",
+}
 
 
 class Planned(NamedTuple):
@@ -53,13 +57,11 @@ def of(layout: Layout, batch_id: str) -> Planned | None:
         if event in ("ended", "carried"):
             ends[f"{line['job_id']}/{line['step_id']}"] = str(line.get("status"))
     return Planned(
-        batch_id, plan, plan.sha256(), at, _trials(wanted, labels, ends), (*deviations, *_short(wanted, labels, ends)),
-    )  # fmt: skip
+        batch_id, plan, plan.sha256(), at, _trials(wanted, labels, ends), (*deviations, *_short(wanted, labels, ends))
+    )
 
 
-def _trials(
-    wanted: Counter[str], labels: dict[str, str], ends: dict[str, str]
-) -> dict[str, tuple[int, int, int]]:
+def _trials(wanted: Counter[str], labels: dict[str, str], ends: dict[str, str]) -> dict[str, tuple[int, int, int]]:
     started = Counter(labels.values())
     done = Counter(label for step, label in labels.items() if ends.get(step) == "succeeded")
     return {name: (wanted[name], started[name], done[name]) for name in {**wanted, **started}}

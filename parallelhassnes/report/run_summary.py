@@ -73,8 +73,12 @@ def _count(layout: Layout, batch_id: str, job_id: str, rows: list[TrialRow]) -> 
     verdict = versions.read(layout.job(batch_id, job_id))
     rewards = [row.facts.reward for row in rows if row.scored and row.facts.reward is not None]
     return TaskCount(
-        task=rows[0].task, job=job_id, task_quality=verdict["task_quality"] if verdict else None,
-        n=len(rows), scored=sum(row.scored for row in rows), undecided=sum(row.scored and not row.facts.decided for row in rows),
+        task=rows[0].task,
+        job=job_id,
+        task_quality=verdict["task_quality"] if verdict else None,
+        n=len(rows),
+        scored=sum(row.scored for row in rows),
+        undecided=sum(row.scored and not row.facts.decided for row in rows),
         passes=sum(row.facts.passed is True for row in rows),
         mean_reward=discrimination.mean(rewards),
-    )  # fmt: skip
+    )

@@ -55,12 +55,14 @@ def by_key(spans: Sequence[Span]) -> list[KeyTime]:
         keys.setdefault(span.queue_key, []).append(span)
     found = [
         KeyTime(
-            key, len(own), tuple(sum(span.seconds(phase) for span in own) for phase in range(len(PHASES))),
+            key,
+            len(own),
+            tuple(sum(span.seconds(phase) for span in own) for phase in range(len(PHASES))),
             percentile([span.seconds(0) for span in own], 0.5) or 0.0,
             percentile([span.seconds(0) for span in own], 0.9) or 0.0,
         )
         for key, own in keys.items()
-    ]  # fmt: skip
+    ]
     return sorted(found, key=lambda time: -sum(time.totals[1:]))
 
 
@@ -68,9 +70,7 @@ def _of_batch(layout: Layout, batch_id: str) -> Iterator[Span]:
     batch_dir = layout.batch(batch_id)
     created = parse_time(batches.read_batch(batch_dir).created_at)
     steps = {
-        f"{job_id}/{step.step_id}": step
-        for job_id, own in batch_status.read_index(batch_dir).items()
-        for step in own
+        f"{job_id}/{step.step_id}": step for job_id, own in batch_status.read_index(batch_dir).items() for step in own
     }
     launched: dict[str, Mapping[str, Any]] = {}
     free: dict[str, float] = {}
@@ -83,16 +83,14 @@ def _of_batch(layout: Layout, batch_id: str) -> Iterator[Span]:
                 key = f"{event['job_id']}/{event['step_id']}"
                 start = launched.pop(event["run_id"])
                 waits = [created, free.get(key, created)]
-                waits += [ended.get(other, created) for other in (steps[key].depends_on if key in steps else ())]  # fmt: skip
+                waits += [ended.get(other, created) for other in (steps[key].depends_on if key in steps else ())]
                 end = parse_time(event["ended_at"])
                 yield _span(layout, batch_id, start, event, max(waits))
                 ended[key] = end
                 free[key] = parse_time(event["retry_at"]) if event.get("retry_at") else end
 
 
-def _span(
-    layout: Layout, batch_id: str, launched: Mapping[str, Any], ended: Mapping[str, Any], free: float
-) -> Span:  # fmt: skip
+def _span(layout: Layout, batch_id: str, launched: Mapping[str, Any], ended: Mapping[str, Any], free: float) -> Span:
     start, end = parse_time(launched["at"]), parse_time(ended["ended_at"])
     times = [min(free, start), start]
     for took in _phases(layout, batch_id, ended):
@@ -105,6 +103,6 @@ def _phases(layout: Layout, batch_id: str, ended: Mapping[str, Any]) -> list[flo
     """Of the line of an attempt's end; of a trial's line of an older version, by its report."""
     if "phases" in ended or ended.get("kind") not in ("trial", None):
         return ended.get("phases") or [0.0] * len(PHASE_TIMINGS)
-    folder = layout.step(batch_id, ended["job_id"], ended["step_id"]) / "attempts" / ended["attempt"]  # fmt: skip
+    folder = layout.step(batch_id, ended["job_id"], ended["step_id"]) / "attempts" / ended["attempt"]
     report = safe_read.read_object(folder / attempts.FINAL) or {}
     return phases(safe_read.mapping(report.get("trial")))

@@ -7,8 +7,11 @@ from parallelhassnes.results.aggregate import GroupLine
 from parallelhassnes.steps.verdict.flakiness import BASELINES
 
 QUALITY_WORDS = {
-    "broken": "broken", "needs_review": "to be reviewed", "good": "good", "unknown": "not known to be good",
-}  # fmt: skip
+    "broken": "broken",
+    "needs_review": "to be reviewed",
+    "good": "good",
+    "unknown": "not known to be good",
+}
 
 
 def sentences(report: Report) -> list[str]:
@@ -21,31 +24,32 @@ def sentences(report: Report) -> list[str]:
     agents = len(report.agents)
     said = [
         f"{formatting.counted(len(rows), 'trial')} of {formatting.counted(tasks, 'task')} by {formatting.counted(agents, 'agent')}:"
-        f" {scored} scored, {passes} passed." if rows else "There are no trials."
-    ]  # fmt: skip
+        f" {scored} scored, {passes} passed."
+        if rows
+        else "There are no trials."
+    ]
     if rows and scored < due:
         said.append(f"{due - scored} have no score and count nowhere as zero.")
     undecided = [row.facts.undecided for row in rows if row.facts.undecided]
     if undecided:
-        said.append(
-            f"Whether {formatting.counted(len(undecided), 'trial')} passed is {undecided[0]}."
-        )
+        said.append(f"Whether {formatting.counted(len(undecided), 'trial')} passed is {undecided[0]}.")
     said += _best(report)
-    doubted = sum(agent["passes_doubted"] for each in report.verdicts for agent in each.verdict["agents"] if agent["agent"] not in BASELINES)  # fmt: skip
+    doubted = sum(
+        agent["passes_doubted"]
+        for each in report.verdicts
+        for agent in each.verdict["agents"]
+        if agent["agent"] not in BASELINES
+    )
     if doubted:
-        said.append(
-            f"Analyses doubt {formatting.counted(doubted, 'pass')} of agents: the work was not done."
-        )
+        said.append(f"Analyses doubt {formatting.counted(doubted, 'pass')} of agents: the work was not done.")
     said += _tasks(report)
     said += _money(report)
-    unfinished = [board for board in report.boards if board.state not in ("done", "attention", "canceled")]  # fmt: skip
+    unfinished = [board for board in report.boards if board.state not in ("done", "attention", "canceled")]
     if unfinished:
         left = sum(b.counts.running + b.counts.ready + b.counts.blocked for b in unfinished)
         said.append(f"It is not over: {formatting.counted(left, 'step')} still to come.")
     if any(board.stand_in for board in report.boards):
-        said.append(
-            "This was a dry run: agent steps were answered by a stand-in, and mean nothing."
-        )
+        said.append("This was a dry run: agent steps were answered by a stand-in, and mean nothing.")
     return said
 
 
@@ -95,7 +99,9 @@ def _money(report: Report) -> list[str]:
         unknown = any(row.facts.spent.cost_unknown for row in report.rows)
         said.append(f"All attempts together cost {formatting.money(sum(costs), at_least=unknown)}.")
     if failed:
-        said.append(f"{formatting.counted(failed, 'attempt')} failed, in {formatting.counted(len(report.errors.groups), 'group')}.")  # fmt: skip
+        said.append(
+            f"{formatting.counted(failed, 'attempt')} failed, in {formatting.counted(len(report.errors.groups), 'group')}."
+        )
     return said
 
 

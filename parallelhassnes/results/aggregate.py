@@ -151,7 +151,7 @@ class Results(View):
 
 def results(
     layout: Layout, chosen: Choice, by: Sequence[str] = DEFAULT_BY, *, unscored_as_zero: bool = False
-) -> Results:  # fmt: skip
+) -> Results:
     """The results of the choice.
 
     Raises:
@@ -161,23 +161,24 @@ def results(
     with members.collecting() as passed_over:
         rows = collect.read(layout, chosen)
     return Results(
-        at=now_text(), of=chosen.said, passed_over=[*chosen.passed_over, *passed_over], batches=list(chosen.batch_ids), by=list(by),
-        unscored_as_zero=unscored_as_zero, notes=_notes(rows), groups=grouped(rows, keys, unscored_as_zero=unscored_as_zero),
-    )  # fmt: skip
+        at=now_text(),
+        of=chosen.said,
+        passed_over=[*chosen.passed_over, *passed_over],
+        batches=list(chosen.batch_ids),
+        by=list(by),
+        unscored_as_zero=unscored_as_zero,
+        notes=_notes(rows),
+        groups=grouped(rows, keys, unscored_as_zero=unscored_as_zero),
+    )
 
 
 def _notes(rows: Sequence[TrialRow]) -> list[str]:
     rules = Counter(row.settings.get(RULE_OF_PASSING, "") for row in rows)
     if len(rules) < 2:
         return []
-    some = [
-        f"{rule} ({formatting.counted(count, 'trial')})"
-        for rule, count in rules.most_common(MOST_RULES)
-    ]
+    some = [f"{rule} ({formatting.counted(count, 'trial')})" for rule, count in rules.most_common(MOST_RULES)]
     more = len(rules) - len(some)
-    return [
-        f"The trials have different pass rules: {', '.join(some)}{f' and {more} more' if more else ''}."
-    ]
+    return [f"The trials have different pass rules: {', '.join(some)}{f' and {more} more' if more else ''}."]
 
 
 def dimension(name: str) -> Callable[[TrialRow], str]:
@@ -191,17 +192,12 @@ def dimension(name: str) -> Callable[[TrialRow], str]:
     if name not in DIMENSIONS:
         near = names.nearest(name, DIMENSIONS)
         known = f"use {', '.join(DIMENSIONS)} or label:NAME"
-        raise UserError(
-            f"--by {name}: is not known", fix=f"did you mean {near}?" if near else known
-        )
+        raise UserError(f"--by {name}: is not known", fix=f"did you mean {near}?" if near else known)
     return DIMENSIONS[name]
 
 
 def grouped(
-    rows: Sequence[TrialRow],
-    keys: Mapping[str, Callable[[TrialRow], str]],
-    *,
-    unscored_as_zero: bool = False,
+    rows: Sequence[TrialRow], keys: Mapping[str, Callable[[TrialRow], str]], *, unscored_as_zero: bool = False
 ) -> list[GroupLine]:
     """A line per combination of values, sorted as ``Results.groups``."""
     groups: dict[tuple[str, ...], list[TrialRow]] = {}
@@ -209,19 +205,19 @@ def grouped(
         groups.setdefault(tuple(value(row) for value in keys.values()), []).append(row)
     lines = [
         line(
-            dict(zip(keys, values, strict=True)), own, unscored_as_zero=unscored_as_zero,
+            dict(zip(keys, values, strict=True)),
+            own,
+            unscored_as_zero=unscored_as_zero,
             ruled=BY_REWARD not in keys or _is_ruled(own),
         )
         for values, own in groups.items()
-    ]  # fmt: skip
+    ]
     task_order = list(dict.fromkeys(line.key.get("task", "") for line in lines))
     places = {task: place for place, task in enumerate(task_order)}
     return sorted(lines, key=lambda line: (places[line.key.get("task", "")], _worse(line)))
 
 
-def _by_reward(
-    rows: Sequence[TrialRow], keys: Mapping[str, Callable[[TrialRow], str]]
-) -> Iterator[TrialRow]:
+def _by_reward(rows: Sequence[TrialRow], keys: Mapping[str, Callable[[TrialRow], str]]) -> Iterator[TrialRow]:
     """Each row once for each reward that it has, as if this were the trial's only one; an unscored one for each of its group's.
 
     Whether the trial passed is said where the reward is the main one.
@@ -239,10 +235,17 @@ def _by_reward(
                 continue
             mine = name == fact.main
             only = replace(
-                fact, main=name, reward=None if value is None else float(value),
-                rewards={} if value is None else {name: value}, passed=fact.passed if mine else None,
-                undecided=fact.undecided if mine else f"undecided: {name} is not the main reward" if row.scored else None,
-            )  # fmt: skip
+                fact,
+                main=name,
+                reward=None if value is None else float(value),
+                rewards={} if value is None else {name: value},
+                passed=fact.passed if mine else None,
+                undecided=fact.undecided
+                if mine
+                else f"undecided: {name} is not the main reward"
+                if row.scored
+                else None,
+            )
             yield replace(row, facts=only)
 
 
@@ -252,12 +255,12 @@ def _is_ruled(rows: Sequence[TrialRow]) -> bool:
 
 
 def _worse(line: GroupLine) -> tuple[float, float]:
-    return tuple(-value if value is not None else 1.0 for value in (line.mean_reward, line.pass_rate))  # type: ignore[return-value]  # fmt: skip
+    return tuple(-value if value is not None else 1.0 for value in (line.mean_reward, line.pass_rate))  # type: ignore[return-value]
 
 
 def line(
     key: dict[str, str], rows: Sequence[TrialRow], *, unscored_as_zero: bool = False, ruled: bool = True
-) -> GroupLine:  # fmt: skip
+) -> GroupLine:
     """One group.
 
     Args:
@@ -275,9 +278,7 @@ def line(
     rate = clustered_interval(passed, [row.task for row in counted])
     mean = clustered_interval(rewards, [row.task for row in valued])
     k, pass_at, pass_hat = _at_k(counted)
-    bracket = discrimination.bracket(
-        passes, sum(row.facts.decided for row in rows), len(due) if ruled else 0
-    )
+    bracket = discrimination.bracket(passes, sum(row.facts.decided for row in rows), len(due) if ruled else 0)
     spent = sum((row.facts.spent for row in rows), NOTHING)
     seconds = [row.facts.duration_sec for row in rows if row.facts.duration_sec is not None]
     times = discrimination.spread(seconds) or {}
@@ -285,23 +286,44 @@ def line(
     classes = Counter(fact.failure_class for fact in failed if fact.failure_class)
     guessed = Counter(fact.failure_class for fact in failed if fact.failure_class and fact.guessed)
     return GroupLine(
-        key=key, tasks=len({row.task for row in rows}), n=len(rows),
-        scored=results["scored"], undecided=len(undecided),
-        undecided_because=undecided[0].facts.undecided if undecided else None, unscored=results["unscored"], infrastructure=results["infrastructure"],
-        canceled=results["canceled"], skipped=results["skipped"], missing=results["missing"],
+        key=key,
+        tasks=len({row.task for row in rows}),
+        n=len(rows),
+        scored=results["scored"],
+        undecided=len(undecided),
+        undecided_because=undecided[0].facts.undecided if undecided else None,
+        unscored=results["unscored"],
+        infrastructure=results["infrastructure"],
+        canceled=results["canceled"],
+        skipped=results["skipped"],
+        missing=results["missing"],
         superseded=sum(row.facts.superseded for row in rows),
-        passes=passes, counted=len(counted), rewards=_means(rows),
-        pass_rate=discrimination.mean(passed), pass_rate_low=rate[0] if rate else None, pass_rate_high=rate[1] if rate else None,
+        passes=passes,
+        counted=len(counted),
+        rewards=_means(rows),
+        pass_rate=discrimination.mean(passed),
+        pass_rate_low=rate[0] if rate else None,
+        pass_rate_high=rate[1] if rate else None,
         pass_rate_planned=passes / len(due) if due and ruled else None,
-        passes_worst=bracket.worst, passes_best=bracket.best, bracket_of=bracket.of,
-        mean_reward=discrimination.mean(rewards), mean_reward_low=mean[0] if mean else None, mean_reward_high=mean[1] if mean else None,
-        k=k, pass_at=pass_at, pass_hat=pass_hat, failures=dict(classes.most_common()), failures_guessed=dict(guessed.most_common()),
-        cost_usd=spent.cost_usd, cost_known=spent.cost_known, cost_unknown=spent.cost_unknown,
+        passes_worst=bracket.worst,
+        passes_best=bracket.best,
+        bracket_of=bracket.of,
+        mean_reward=discrimination.mean(rewards),
+        mean_reward_low=mean[0] if mean else None,
+        mean_reward_high=mean[1] if mean else None,
+        k=k,
+        pass_at=pass_at,
+        pass_hat=pass_hat,
+        failures=dict(classes.most_common()),
+        failures_guessed=dict(guessed.most_common()),
+        cost_usd=spent.cost_usd,
+        cost_known=spent.cost_known,
+        cost_unknown=spent.cost_unknown,
         cost_counted_usd=discrimination.total([row.facts.cost_usd for row in rows]),
         cost_per_success_usd=spent.cost_usd / passes if spent.cost_usd is not None and passes else None,
         **{f"{name}_tokens": count for name, count in zip(("input", "cache", "output"), spent.tokens, strict=True)},
         **{f"seconds_{name}": times.get(name) for name in ("mean", "p50", "p90", "max")},  # type: ignore[arg-type]
-    )  # fmt: skip
+    )
 
 
 def _means(rows: Sequence[TrialRow]) -> dict[str, RewardMean]:
@@ -309,10 +331,7 @@ def _means(rows: Sequence[TrialRow]) -> dict[str, RewardMean]:
     for row in rows:
         for name, value in row.facts.rewards.items():
             found.setdefault(name, []).append(float(value))
-    return {
-        name: RewardMean(n=len(own), mean=discrimination.mean(own) or 0.0)
-        for name, own in found.items()
-    }
+    return {name: RewardMean(n=len(own), mean=discrimination.mean(own) or 0.0) for name, own in found.items()}
 
 
 def _at_k(counted: Sequence[TrialRow]) -> tuple[int, dict[str, float], dict[str, float]]:
@@ -328,7 +347,7 @@ def _at_k(counted: Sequence[TrialRow]) -> tuple[int, dict[str, float], dict[str,
         k,
         {str(j): _mean([discrimination.pass_at(n, passes, j) for n, passes in counts]) for j in range(1, k + 1)},
         {str(j): _mean([discrimination.pass_hat(n, passes, j) for n, passes in counts]) for j in range(1, k + 1)},
-    )  # fmt: skip
+    )
 
 
 def _mean(values: Sequence[float]) -> float:

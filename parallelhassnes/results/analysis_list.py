@@ -95,9 +95,12 @@ def collected(name: str, trials: list[AnalysedTrial]) -> Analysed:
             counts[said] = counts.get(said, 0) + 1
     split = [t.trial for t in trials if len({o.outcome for o in t.opinions if _says(o)}) > 1]
     return Analysed(
-        id=name, trials=trials, outcomes=outcomes, disagree=split,
+        id=name,
+        trials=trials,
+        outcomes=outcomes,
+        disagree=split,
         agreement=[agreement(trials, pair) for pair in combinations(outcomes, 2)],
-    )  # fmt: skip
+    )
 
 
 class _Pair(NamedTuple):
@@ -113,11 +116,12 @@ def agreement(trials: list[AnalysedTrial], engines: tuple[str, str]) -> Agreemen
         if engines[0] in said and engines[1] in said:
             pairs.append(_Pair(said[engines[0]], said[engines[1]]))
     return Agreement(
-        engines=engines, both=len(pairs),
+        engines=engines,
+        both=len(pairs),
         same_outcome=sum(pair.one.outcome == pair.other.outcome for pair in pairs),
         same_subtype=sum(pair.one.subtype == pair.other.subtype for pair in pairs),
         kappa=kappa([(str(pair.one.outcome), str(pair.other.outcome)) for pair in pairs]),
-    )  # fmt: skip
+    )
 
 
 def kappa(pairs: list[tuple[str, str]]) -> float | None:
@@ -128,8 +132,7 @@ def kappa(pairs: list[tuple[str, str]]) -> float | None:
     observed = sum(one == other for one, other in pairs) / n
     names = {name for pair in pairs for name in pair}
     expected = sum(
-        sum(one == name for one, _ in pairs) * sum(other == name for _, other in pairs)
-        for name in names
+        sum(one == name for one, _ in pairs) * sum(other == name for _, other in pairs) for name in names
     ) / (n * n)
     return None if expected == 1 else round((observed - expected) / (1 - expected), 6)
 
@@ -145,9 +148,7 @@ def _trials(layout: Layout, found: Found) -> Iterator[AnalysedTrial]:
             yield from _of_job(layout, status, batches.read_job(job_dir), found.step_id)
 
 
-def _of_job(
-    layout: Layout, status: BatchStatus, job: JobSpec, only: str | None
-) -> Iterator[AnalysedTrial]:
+def _of_job(layout: Layout, status: BatchStatus, job: JobSpec, only: str | None) -> Iterator[AnalysedTrial]:
     trials = [step for step in job.steps if step.kind == "trial"]
     about: dict[str, list[StepSpec]] = {}
     for step in job.steps:
@@ -160,9 +161,11 @@ def _of_job(
         if only not in (None, trial.step_id, *(step.step_id for step in own)):
             continue
         yield AnalysedTrial(
-            trial=f"{job.job_id}/{trial.step_id}", reward=fact.reward, result=fact.result,
+            trial=f"{job.job_id}/{trial.step_id}",
+            reward=fact.reward,
+            result=fact.result,
             opinions=[_opinion(layout, job, step, fact.attempt) for step in own],
-        )  # fmt: skip
+        )
 
 
 def engine_of(spec: dict[str, Any]) -> str:
@@ -183,7 +186,13 @@ def _opinion(layout: Layout, job: JobSpec, step: StepSpec, trial: str | None) ->
     except ValidationError:
         return Opinion(engine=engine, state="failed", step=name, attempt=place)
     return Opinion(
-        engine=engine, state=made.status, outcome=made.outcome, subtype=made.subtype,
-        confidence=made.confidence, root_cause=made.contradiction or made.root_cause, step=name, attempt=place,
+        engine=engine,
+        state=made.status,
+        outcome=made.outcome,
+        subtype=made.subtype,
+        confidence=made.confidence,
+        root_cause=made.contradiction or made.root_cause,
+        step=name,
+        attempt=place,
         stale=trial is not None and not trial.endswith(f"/{made.trial.attempt}"),
-    )  # fmt: skip
+    )

@@ -73,9 +73,12 @@ def attempt_lines(layout: Layout, chosen: Choice) -> AttemptLines:
             with chosen.apart(layout, batch_id):
                 found += _of_batch(layout, batch_id)
     return AttemptLines(
-        at=now_text(), of=chosen.said, batches=list(chosen.batch_ids), attempts=found,
+        at=now_text(),
+        of=chosen.said,
+        batches=list(chosen.batch_ids),
+        attempts=found,
         passed_over=[*chosen.passed_over, *passed_over],
-    )  # fmt: skip
+    )
 
 
 def _of_batch(layout: Layout, batch_id: str) -> list[AttemptRow]:
@@ -83,9 +86,7 @@ def _of_batch(layout: Layout, batch_id: str) -> list[AttemptRow]:
     for _, event in ledger.read(layout.batch(batch_id)):
         if event.get("event") == "launched":
             launched[event["attempt"]] = {**event, "launched_at": event["at"], "status": "running"}
-        elif (
-            event.get("event") == "ended"
-        ):  # a crash can have its line written twice, or the other one not at all
+        elif event.get("event") == "ended":  # a crash can have its line written twice, or the other one not at all
             launched[event["attempt"]] = {**launched.get(event["attempt"], {}), **event}
     return [_line(batch_id, facts) for facts in launched.values()]
 
@@ -95,11 +96,24 @@ def _line(batch_id: str, facts: dict[str, Any]) -> AttemptRow:
     used = safe_read.mapping(facts.get("used"))
     return AttemptRow(
         id=f"{batch_id}/{facts['job_id']}/{facts['step_id']}/{facts['attempt']}",
-        batch=batch_id, job=facts["job_id"], step=facts["step_id"], attempt=facts["attempt"], number=facts["number"],
-        kind=facts.get("kind", ""), label=facts.get("label"), task=facts.get("task"), queue_key=facts.get("queue_key") or "",
-        status=facts["status"], failure_class=failure.get("failure_class"), failure=failure.get("line"),
-        launched_at=facts.get("launched_at"), ended_at=facts.get("ended_at"), result=trial.get("result"),
-        reward=trial.get("reward"), passed=trial.get("passed"),
+        batch=batch_id,
+        job=facts["job_id"],
+        step=facts["step_id"],
+        attempt=facts["attempt"],
+        number=facts["number"],
+        kind=facts.get("kind", ""),
+        label=facts.get("label"),
+        task=facts.get("task"),
+        queue_key=facts.get("queue_key") or "",
+        status=facts["status"],
+        failure_class=failure.get("failure_class"),
+        failure=failure.get("line"),
+        launched_at=facts.get("launched_at"),
+        ended_at=facts.get("ended_at"),
+        result=trial.get("result"),
+        reward=trial.get("reward"),
+        passed=trial.get("passed"),
         seconds=safe_read.number(trial.get("duration_sec") or used.get("seconds")),
-        cost_usd=amounts.usd(facts.get("cost_usd")), tokens=amounts.tokens(facts.get("tokens")),
-    )  # fmt: skip
+        cost_usd=amounts.usd(facts.get("cost_usd")),
+        tokens=amounts.tokens(facts.get("tokens")),
+    )

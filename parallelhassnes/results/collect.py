@@ -163,8 +163,7 @@ def read(layout: Layout, chosen: Choice) -> list[TrialRow]:
     kept = [
         row
         for row in rows
-        if chosen.agent in (None, row.facts.agent, row.import_path)
-        and chosen.model in (None, row.facts.model)
+        if chosen.agent in (None, row.facts.agent, row.import_path) and chosen.model in (None, row.facts.model)
     ]
     if rows and not kept:
         raise _no_such_agent(rows, chosen)
@@ -189,11 +188,16 @@ def _of_batch(layout: Layout, batch_id: str) -> list[TrialRow]:
     meta = batches.read_batch(layout.batch(batch_id))
     return [
         TrialRow(
-            batch_id, meta.experiment, job.job_id, found, {**meta.labels, **job.labels}, facts.import_path_of(step),
+            batch_id,
+            meta.experiment,
+            job.job_id,
+            found,
+            {**meta.labels, **job.labels},
+            facts.import_path_of(step),
             settings_of(step),
         )
         for job, step, found in of_batch(layout, batch_id)
-    ]  # fmt: skip
+    ]
 
 
 def of_batch(layout: Layout, batch_id: str) -> Iterator[tuple[JobSpec, StepSpec, TrialFacts]]:
@@ -203,9 +207,7 @@ def of_batch(layout: Layout, batch_id: str) -> Iterator[tuple[JobSpec, StepSpec,
         with members.apart(layout.job(batch_id, job_id)):
             job = batches.read_job(layout.job(batch_id, job_id))
             found = of_job(status, job)
-            yield from (
-                (job, step, found[step.step_id]) for step in job.steps if step.step_id in found
-            )
+            yield from ((job, step, found[step.step_id]) for step in job.steps if step.step_id in found)
 
 
 def of_job(status: BatchStatus, job: JobSpec) -> dict[str, TrialFacts]:
@@ -234,7 +236,7 @@ def of_step(status: BatchStatus, entry: StepStatus, step: StepSpec) -> TrialFact
     return facts.of_trial(step, replace(chosen, attempt=place), others)
 
 
-_OTHER = frozenset({"task", "name", "import_path", "model_name", "env", "trial_name", "trials_dir", "job_id"})  # fmt: skip
+_OTHER = frozenset({"task", "name", "import_path", "model_name", "env", "trial_name", "trials_dir", "job_id"})
 """Parts of a trial's configuration that say what is tried and where, or may hold what nobody is to read."""
 _MOST_TEXT = 100
 

@@ -159,9 +159,13 @@ def compare(layout: Layout, a: str, b: str) -> Comparison:
         )
     return Comparison(
         passed_over=passed_over,
-        at=now_text(), a=chosen[0].said, b=chosen[1].said,
-        agents=[paired(one, other) for one, other in pairs], only_a=only_a, only_b=only_b,
-    )  # fmt: skip
+        at=now_text(),
+        a=chosen[0].said,
+        b=chosen[1].said,
+        agents=[paired(one, other) for one, other in pairs],
+        only_a=only_a,
+        only_b=only_b,
+    )
 
 
 def by_agent(rows: Sequence[TrialRow]) -> dict[str, _Side]:
@@ -176,33 +180,41 @@ def paired(a: _Side, b: _Side) -> PairedAgent:
     """Two agents on the tasks that both have."""
     both = [task for task in a.tasks if task in b.tasks]
     rewards = _pairs(a, b, both, lambda row: row.facts.reward)
-    passes = _pairs(
-        a, b, both, lambda row: float(row.facts.passed) if row.facts.passed is not None else None
-    )
+    passes = _pairs(a, b, both, lambda row: float(row.facts.passed) if row.facts.passed is not None else None)
     passed = {task: (one > 0.5, other > 0.5) for task, (one, other) in passes.items()}
     won = [task for task, verdicts in passed.items() if verdicts == (False, True)]
     lost = [task for task, verdicts in passed.items() if verdicts == (True, False)]
     unequal = unequal_of(a.tasks, b.tasks, both)
     return PairedAgent(
-        a=a.label, b=b.label, a_rate=_rate(a, both), b_rate=_rate(b, both), unequal=unequal,
+        a=a.label,
+        b=b.label,
+        a_rate=_rate(a, both),
+        b_rate=_rate(b, both),
+        unequal=unequal,
         reward=_difference(rewards),
         cost_usd=_difference(_pairs(a, b, both, lambda row: row.facts.spent.cost_usd)),
         seconds=_difference(_pairs(a, b, both, lambda row: row.facts.duration_sec)),
         passed_both=sum(verdicts == (True, True) for verdicts in passed.values()),
         passed_neither=sum(verdicts == (False, False) for verdicts in passed.values()),
-        won=won, lost=lost, p_value=mcnemar(len(lost), len(won)),
+        won=won,
+        lost=lost,
+        p_value=mcnemar(len(lost), len(won)),
         new=[task for task in b.tasks if task not in a.tasks],
         gone=[task for task in a.tasks if task not in b.tasks],
         unpaired=[task for task in both if task not in rewards],
         tasks=[
             TaskPair(
-                task=task, a=one, b=other, a_scored=_scored(a.tasks[task]), b_scored=_scored(b.tasks[task]),
+                task=task,
+                a=one,
+                b=other,
+                a_scored=_scored(a.tasks[task]),
+                b_scored=_scored(b.tasks[task]),
                 changed=any(one.what == CHECKSUM and task in one.tasks for one in unequal),
                 unequal=[one.what for one in unequal if task in one.tasks and one.what != CHECKSUM],
             )
             for task, (one, other) in rewards.items()
         ],
-    )  # fmt: skip
+    )
 
 
 def _pairs(
@@ -214,7 +226,7 @@ def _pairs(
         one, other = (
             discrimination.mean([known for row in side.tasks[task] if (known := value(row)) is not None])
             for side in (a, b)
-        )  # fmt: skip
+        )
         if one is not None and other is not None:
             found[task] = (one, other)
     return found
@@ -227,8 +239,10 @@ def _difference(pairs: dict[str, tuple[float, float]]) -> Difference:
         tasks=len(pairs),
         a=discrimination.mean([one for one, _ in pairs.values()]),
         b=discrimination.mean([other for _, other in pairs.values()]),
-        difference=discrimination.mean(differences), low=interval[0], high=interval[1],
-    )  # fmt: skip
+        difference=discrimination.mean(differences),
+        low=interval[0],
+        high=interval[1],
+    )
 
 
 def _scored(rows: Sequence[TrialRow]) -> int:
@@ -237,15 +251,10 @@ def _scored(rows: Sequence[TrialRow]) -> int:
 
 def _rate(side: _Side, tasks: Sequence[str]) -> SideRate:
     rows = [row for task in tasks for row in side.tasks[task]]
-    passes, decided = (
-        sum(row.facts.passed is True for row in rows),
-        sum(row.facts.decided for row in rows),
-    )
+    passes, decided = (sum(row.facts.passed is True for row in rows), sum(row.facts.decided for row in rows))
     due = sum(row.facts.result != "skipped" for row in rows)
     found = discrimination.bracket(passes, decided, due)
-    return SideRate(
-        passes=passes, scored=decided, worst=found.worst, best=found.best, of=found.of
-    )  # fmt: skip
+    return SideRate(passes=passes, scored=decided, worst=found.worst, best=found.best, of=found.of)
 
 
 type _Tasks = Mapping[str, Sequence[TrialRow]]
@@ -268,10 +277,7 @@ def _circumstances(rows: Sequence[TrialRow]) -> dict[str, str]:
     """What a task's trials on one side were run with; several values of one thing are all named."""
     values: dict[str, dict[str, None]] = {}
     for row in rows:
-        reported = {
-            CHECKSUM: row.facts.task_checksum or "",
-            "agent_version": row.facts.agent_version or "",
-        }
+        reported = {CHECKSUM: row.facts.task_checksum or "", "agent_version": row.facts.agent_version or ""}
         for what, value in (reported | dict(row.settings)).items():
             if value:
                 values.setdefault(what, {})[value] = None

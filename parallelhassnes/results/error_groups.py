@@ -27,7 +27,7 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\b(?=[a-z_-]*[0-9])[a-z]+[_-][A-Za-z0-9_-]{12,}\b"), "<id>"),
     (re.compile(r"\b(?=[0-9a-f]*[0-9])(?=[0-9a-f]*[a-f])[0-9a-f]{7,}\b", re.IGNORECASE), "<id>"),
     (re.compile(r"(?<![\w<])\d+(\.\d+)?"), "N"),
-)  # fmt: skip
+)
 """What differs between two tellings of one failure: times, folders, a word that was cut, ids, numbers; in this order."""
 
 
@@ -104,9 +104,12 @@ def errors(layout: Layout, chosen: Choice, rows: Sequence[TrialRow] | None = Non
                 found += _of_batch(layout, batch_id, agents)
     return Errors(
         passed_over=[*chosen.passed_over, *passed_over],
-        at=now_text(), of=chosen.said, batches=list(chosen.batch_ids),
-        attempts=len(found), groups=grouped([*found, *_beside(rows)]),
-    )  # fmt: skip
+        at=now_text(),
+        of=chosen.said,
+        batches=list(chosen.batch_ids),
+        attempts=len(found),
+        groups=grouped([*found, *_beside(rows)]),
+    )
 
 
 def grouped(failures: Sequence[_Failure]) -> list[ErrorGroup]:
@@ -117,14 +120,19 @@ def grouped(failures: Sequence[_Failure]) -> list[ErrorGroup]:
         groups.setdefault(key, []).append(failure)
     lines = [
         ErrorGroup(
-            failure_class=failure_class, message=message, attempts=len(own),
+            failure_class=failure_class,
+            message=message,
+            attempts=len(own),
             steps=len({failure.step for failure in own}),
             open=0 if beside else len({failure.step for failure in own if failure.newest}),
-            beside_a_score=beside, agents=sorted({failure.agent for failure in own if failure.agent}),
-            example=own[-1].line, attempt=own[-1].attempt, guessed=guessed,
+            beside_a_score=beside,
+            agents=sorted({failure.agent for failure in own if failure.agent}),
+            example=own[-1].line,
+            attempt=own[-1].attempt,
+            guessed=guessed,
         )
         for (failure_class, message, beside, guessed), own in groups.items()
-    ]  # fmt: skip
+    ]
     return sorted(lines, key=lambda line: (line.beside_a_score, -line.attempts))
 
 
@@ -141,16 +149,27 @@ def _of_batch(layout: Layout, batch_id: str, agents: dict[str, str | None]) -> I
             continue
         step = f"{batch_id}/{event['job_id']}/{event['step_id']}"
         yield _Failure(
-            failure["failure_class"], failure["line"], step,
+            failure["failure_class"],
+            failure["line"],
+            step,
             f"runs/{batch_id}/{event['job_id']}/steps/{event['step_id']}/attempts/{event['attempt']}",
-            newest[event["job_id"], event["step_id"]] == run_id, False, agents.get(step), bool(failure.get("guessed")),
-        )  # fmt: skip
+            newest[event["job_id"], event["step_id"]] == run_id,
+            False,
+            agents.get(step),
+            bool(failure.get("guessed")),
+        )
 
 
 def _beside(rows: Sequence[TrialRow]) -> Iterator[_Failure]:
     for row in rows:
         if row.scored and row.facts.exception is not None and row.attempt is not None:
             yield _Failure(
-                row.facts.exception_class or "agent_error", row.facts.exception,
-                row.step, row.attempt, True, True, row.facts.agent, row.facts.exception_guessed,
-            )  # fmt: skip
+                row.facts.exception_class or "agent_error",
+                row.facts.exception,
+                row.step,
+                row.attempt,
+                True,
+                True,
+                row.facts.agent,
+                row.facts.exception_guessed,
+            )

@@ -63,10 +63,15 @@ def forecast(layout: Layout, plan: Plan) -> list[Forecast]:
         times = [fact.duration_sec for fact in used if fact.duration_sec is not None]
         found.append(
             Forecast(
-                agent, model, len(own), len(costs) or len(times), bool(same),
-                fmean(costs) if costs else None, fmean(times) if times else None,
+                agent,
+                model,
+                len(own),
+                len(costs) or len(times),
+                bool(same),
+                fmean(costs) if costs else None,
+                fmean(times) if times else None,
             )
-        )  # fmt: skip
+        )
     return found
 
 

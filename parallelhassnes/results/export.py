@@ -30,9 +30,13 @@ def of_groups(by: Sequence[str], groups: Sequence[GroupLine]) -> FlatTable:
     left_out = {"key", "pass_at", "pass_hat", "failures", "failures_guessed", "rewards"}
     shares = ("pass_at_1", "pass_at_k", "pass_hat_k")
     columns = {
-        **dict.fromkeys(by, str), **_columns(GroupLine, left_out), **dict.fromkeys(shares, float),
-        "failures": str, "failures_guessed": str, "rewards": str,
-    }  # fmt: skip
+        **dict.fromkeys(by, str),
+        **_columns(GroupLine, left_out),
+        **dict.fromkeys(shares, float),
+        "failures": str,
+        "failures_guessed": str,
+        "rewards": str,
+    }
     records = []
     for group in groups:
         record = group.model_dump(exclude=left_out)
@@ -121,9 +125,7 @@ def write_parquet(table: FlatTable, path: Path) -> None:
         import pyarrow as pa
         from pyarrow import parquet
     except ImportError:
-        raise UserError(
-            "--format parquet needs pyarrow", fix="pip install 'parallelhassnes[parquet]'"
-        ) from None
+        raise UserError("--format parquet needs pyarrow", fix="pip install 'parallelhassnes[parquet]'") from None
     kinds = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
     schema = pa.schema([(name, kinds[kind]) for name, kind in table.columns.items()])
     sink = pa.BufferOutputStream()
@@ -140,6 +142,4 @@ def write_file(path: Path, data: bytes) -> None:
     try:
         atomic.write_bytes(path, data, durable=False)
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror})", fix="name another file"
-        ) from None
+        raise UserError(f"{path}: cannot be written ({error.strerror})", fix="name another file") from None

@@ -75,21 +75,43 @@ def trial_lines(layout: Layout, chosen: Choice) -> TrialLines:
     with members.collecting() as passed_over:
         rows = collect.read(layout, chosen)
     return TrialLines(
-        at=now_text(), of=chosen.said, batches=list(chosen.batch_ids), trials=[_line(row) for row in rows],
+        at=now_text(),
+        of=chosen.said,
+        batches=list(chosen.batch_ids),
+        trials=[_line(row) for row in rows],
         passed_over=[*chosen.passed_over, *passed_over],
-    )  # fmt: skip
+    )
 
 
 def _line(row: TrialRow) -> TrialLine:
     facts = row.facts
     tokens = dict(zip(("input_tokens", "cache_tokens", "output_tokens"), facts.tokens, strict=True))
     return TrialLine(
-        experiment=row.experiment, batch=row.batch_id, job=row.job_id, step=facts.step_id, task=row.task,
-        task_checksum=facts.task_checksum, task_source=facts.task_source, agent=row.agent,
-        agent_version=facts.agent_version, model=facts.model, labels=dict(row.labels), result=facts.result,
-        reward=facts.reward, rewards=dict(facts.rewards), passed=facts.passed, undecided=facts.undecided,
-        failure_class=facts.failure_class, guessed=facts.guessed, exception=facts.exception, cost_usd=facts.cost_usd,
-        cost_spent_usd=facts.spent.cost_usd, cost_incomplete=facts.spent.cost_unknown > 0,
-        warnings=list(facts.warnings), **tokens, seconds=facts.duration_sec,
-        superseded=facts.superseded, attempt=row.attempt,
-    )  # fmt: skip
+        experiment=row.experiment,
+        batch=row.batch_id,
+        job=row.job_id,
+        step=facts.step_id,
+        task=row.task,
+        task_checksum=facts.task_checksum,
+        task_source=facts.task_source,
+        agent=row.agent,
+        agent_version=facts.agent_version,
+        model=facts.model,
+        labels=dict(row.labels),
+        result=facts.result,
+        reward=facts.reward,
+        rewards=dict(facts.rewards),
+        passed=facts.passed,
+        undecided=facts.undecided,
+        failure_class=facts.failure_class,
+        guessed=facts.guessed,
+        exception=facts.exception,
+        cost_usd=facts.cost_usd,
+        cost_spent_usd=facts.spent.cost_usd,
+        cost_incomplete=facts.spent.cost_unknown > 0,
+        warnings=list(facts.warnings),
+        **tokens,
+        seconds=facts.duration_sec,
+        superseded=facts.superseded,
+        attempt=row.attempt,
+    )

@@ -59,9 +59,7 @@ def of_results(results: Results) -> Sheet:
         if results.unscored_as_zero
         else "Rates are over the scored trials; what is not scored counts nowhere as 0."
     ]
-    notes.append(
-        "In parentheses: 95 % intervals (Wilson); trials of one task count as alike as far as they were."
-    )
+    notes.append("In parentheses: 95 % intervals (Wilson); trials of one task count as alike as far as they were.")
     if any(group.superseded and group.cost_usd for group in groups):
         notes.append("Costs and tokens are those of all attempts, repeated ones included.")
     if any(group.cost_unknown for group in groups):
@@ -74,11 +72,13 @@ def of_results(results: Results) -> Sheet:
         if group.undecided_because and "reward" not in results.by
     )
     return Sheet(
-        f"Results of {results.of}", tuple(column.head for column in columns),
+        f"Results of {results.of}",
+        tuple(column.head for column in columns),
         [tuple(column.text(group) for column in columns) for group in groups],
-        tuple(notes), sum(column.head in by for column in columns),
+        tuple(notes),
+        sum(column.head in by for column in columns),
         sum(column.head == NOT_SCORED for column in columns),
-    )  # fmt: skip
+    )
 
 
 class _Column(NamedTuple):
@@ -92,27 +92,27 @@ def _columns(results: Results) -> Iterator[_Column]:
         yield _Column(name.replace("_", " "), lambda g, name=name: g.key[name] or "–")  # type: ignore[misc]
     yield _Column("tasks", lambda g: str(g.tasks))
     counted = "planned" if results.unscored_as_zero else "scored"
-    yield _Column(
-        f"passes/{counted}",
-        lambda g: f"{g.passes}/{g.counted}" if g.counted or not g.scored else "–",
-    )
+    yield _Column(f"passes/{counted}", lambda g: f"{g.passes}/{g.counted}" if g.counted or not g.scored else "–")
     yield _Column("of planned", lambda g: str(g.n - g.skipped))
-    yield _Column("pass rate", lambda g: formatting.percent_with(g.pass_rate, g.pass_rate_low, g.pass_rate_high))  # fmt: skip
+    yield _Column("pass rate", lambda g: formatting.percent_with(g.pass_rate, g.pass_rate_low, g.pass_rate_high))
     yield _Column(BRACKET, bracket)
     if any(group.mean_reward != group.pass_rate for group in groups):
-        yield _Column("mean reward", lambda g: formatting.value_with(g.mean_reward, g.mean_reward_low, g.mean_reward_high))  # fmt: skip
+        yield _Column(
+            "mean reward", lambda g: formatting.value_with(g.mean_reward, g.mean_reward_low, g.mean_reward_high)
+        )
     if "reward" not in results.by:
         for name in _reward_names(groups):
-            yield _Column(name, lambda g, name=name: formatting.reward(g.rewards[name].mean, plain=True) if name in g.rewards else "–")  # type: ignore[misc]  # fmt: skip
+            yield _Column(
+                name,
+                lambda g, name=name: formatting.reward(g.rewards[name].mean, plain=True) if name in g.rewards else "–",
+            )  # type: ignore[misc]
     sizes = {group.k for group in groups if group.k}
     if sizes - {1}:
         one = next(iter(sizes)) if len(sizes) == 1 else None
         for sign, which in (("@", "pass_at"), ("^", "pass_hat")):
-            yield _Column(f"pass{sign}{one or 'k'}", lambda g, which=which: _at_k(g, which, said=one is None))  # type: ignore[misc]  # fmt: skip
+            yield _Column(f"pass{sign}{one or 'k'}", lambda g, which=which: _at_k(g, which, said=one is None))  # type: ignore[misc]
     yield _Column("cost", lambda g: formatting.money(g.cost_usd, at_least=g.cost_unknown > 0))
-    yield _Column(
-        "per pass", lambda g: formatting.money(g.cost_per_success_usd, at_least=g.cost_unknown > 0)
-    )
+    yield _Column("per pass", lambda g: formatting.money(g.cost_per_success_usd, at_least=g.cost_unknown > 0))
     yield _Column("tokens in", lambda g: formatting.number(g.input_tokens))
     yield _Column("out", lambda g: formatting.number(g.output_tokens))
     yield _Column("time p50", lambda g: formatting.seconds(g.seconds_p50))
@@ -155,7 +155,7 @@ def not_scored(group: GroupLine) -> str:
         f"{count} {name}"
         for name in ("canceled", "skipped", "missing")
         if (count := getattr(group, name)) and not (name == "canceled" and "canceled" in group.failures)
-    ]  # fmt: skip
+    ]
     return ", ".join(parts)
 
 
@@ -163,28 +163,26 @@ def of_trials(lines: TrialLines) -> Sheet:
     """A row per trial."""
     names = list(dict.fromkeys(name for line in lines.trials for name in line.rewards))
     names = names[:MOST_REWARDS] if names not in ([], ["reward"]) else []
-    heads = (
-        "task",
-        "agent",
-        "model",
-        "step",
-        "result",
-        "reward",
-        *names,
-        "failure",
-        "cost",
-        "time",
-    )
+    heads = ("task", "agent", "model", "step", "result", "reward", *names, "failure", "cost", "time")
     rows = [
         (
-            line.task, line.agent, line.model or "–", f"{line.batch}/{line.job}/{line.step}", line.result,
-            "undecided" if line.undecided else "–" if line.reward is None else formatting.reward(line.reward, plain=True),
+            line.task,
+            line.agent,
+            line.model or "–",
+            f"{line.batch}/{line.job}/{line.step}",
+            line.result,
+            "undecided"
+            if line.undecided
+            else "–"
+            if line.reward is None
+            else formatting.reward(line.reward, plain=True),
             *(formatting.reward(line.rewards[name], plain=True) if name in line.rewards else "–" for name in names),
             formatting.failure_class(line.failure_class or line.exception or "", line.guessed),
-            formatting.money(line.cost_spent_usd, at_least=line.cost_incomplete), formatting.seconds(line.seconds),
+            formatting.money(line.cost_spent_usd, at_least=line.cost_incomplete),
+            formatting.seconds(line.seconds),
         )
         for line in lines.trials
-    ]  # fmt: skip
+    ]
     notes = tuple(dict.fromkeys(line.undecided for line in lines.trials if line.undecided))
     return Sheet(f"Trials of {lines.of}", heads, rows, notes[:MOST_NAMES], texts=5)
 
@@ -211,13 +209,19 @@ def of_comparison(comparison: Comparison) -> list[Sheet]:
     return [
         Sheet(
             f"A: {comparison.a}; B: {comparison.b}",
-            ("agent", "what", "tasks", "A", "B", "B − A (95 %)"), rows, tuple(notes), 2,
+            ("agent", "what", "tasks", "A", "B", "B − A (95 %)"),
+            rows,
+            tuple(notes),
+            2,
         ),
         Sheet(
-            "Tasks that flipped", ("agent", "task", "A", "B", "change"),
-            [row for agent in comparison.agents for row in _flips(agent)], (), 2,
+            "Tasks that flipped",
+            ("agent", "task", "A", "B", "change"),
+            [row for agent in comparison.agents for row in _flips(agent)],
+            (),
+            2,
         ),
-    ]  # fmt: skip
+    ]
 
 
 def who(agent: PairedAgent) -> str:
@@ -234,9 +238,7 @@ def _difference(agent: PairedAgent, what: str, found: Difference) -> tuple[str, 
         for value in (found.low, found.high, found.difference)
     )
     interval = f" ({low} to {high})" if low else ""
-    return (
-        who(agent), what, str(found.tasks), own(found.a), own(found.b), f"{difference}{interval}",
-    )  # fmt: skip
+    return (who(agent), what, str(found.tasks), own(found.a), own(found.b), f"{difference}{interval}")
 
 
 def _notes(agent: PairedAgent) -> list[str]:
@@ -246,7 +248,11 @@ def _notes(agent: PairedAgent) -> list[str]:
     )
     notes = [f"{who(agent)}: {passed if agent.tasks else 'no task has a score on both sides'}"]
     for side, found in (("A", agent.a_rate), ("B", agent.b_rate)):
-        between = "" if found.worst == found.best else f"; {found.worst}–{found.best} of {found.of} if all unscored failed or passed"  # fmt: skip
+        between = (
+            ""
+            if found.worst == found.best
+            else f"; {found.worst}–{found.best} of {found.of} if all unscored failed or passed"
+        )
         notes.append(f"{who(agent)}: {side} passed {found.passes}/{found.scored}{between}")
     notes += [
         f"{who(agent)}: not equal: {one.what} is {one.a} in A, {one.b} in B: {_names(one.tasks)}"
@@ -274,12 +280,15 @@ def _flips(agent: PairedAgent) -> list[tuple[str, ...]]:
     flipped = {**dict.fromkeys(agent.lost, "lost"), **dict.fromkeys(agent.won, "won")}
     return [
         (
-            who(agent), pair.task, formatting.reward(pair.a), formatting.reward(pair.b),
+            who(agent),
+            pair.task,
+            formatting.reward(pair.a),
+            formatting.reward(pair.b),
             flipped[pair.task] + (" by another pass rule" if RULE_OF_PASSING in pair.unequal else ""),
         )
         for pair in agent.tasks
         if pair.task in flipped
-    ]  # fmt: skip
+    ]
 
 
 # --- errors -------------------------------------------------------------------------------------------
@@ -289,11 +298,16 @@ def of_errors(errors: Errors) -> Sheet:
     """A row per group."""
     rows = [
         (
-            f"{formatting.failure_class(group.failure_class, group.guessed)}{' (scored)' if group.beside_a_score else ''}", group.message, ", ".join(group.agents),
-            group.attempt, str(group.attempts), str(group.steps), str(group.open),
+            f"{formatting.failure_class(group.failure_class, group.guessed)}{' (scored)' if group.beside_a_score else ''}",
+            group.message,
+            ", ".join(group.agents),
+            group.attempt,
+            str(group.attempts),
+            str(group.steps),
+            str(group.open),
         )
         for group in errors.groups
-    ]  # fmt: skip
+    ]
     notes = ("open: steps whose newest attempt failed so.",) if rows else ()
     heads = ("class", "message", "agents", "example", "attempts", "steps", "open")
     return Sheet(f"Failures of {errors.of}", heads, rows, notes, 4)

@@ -46,9 +46,7 @@ class Finished(NamedTuple):
 class Box:
     """A sandbox that runs."""
 
-    def __init__(
-        self, process: asyncio.subprocess.Process, folder: Path, owner: int | None
-    ) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, folder: Path, owner: int | None) -> None:
         self._process = process
         self._folder = folder
         self._owner = owner
@@ -57,9 +55,7 @@ class Box:
         self._gone: asyncio.Task[int] = asyncio.create_task(process.wait())
 
     @classmethod
-    async def start(
-        cls, name: str, launch: SandboxLaunch, folder: Path, owner: int | None
-    ) -> "Box":
+    async def start(cls, name: str, launch: SandboxLaunch, folder: Path, owner: int | None) -> "Box":
         """Start a keeper.
 
         Args:
@@ -110,12 +106,7 @@ class Box:
         return await self._run(job, text, mark, timeout_sec=timeout_sec, listener=listener)
 
     async def move(
-        self,
-        command: str,
-        *,
-        env: Mapping[str, str],
-        source: Path | None = None,
-        sink: Path | None = None,
+        self, command: str, *, env: Mapping[str, str], source: Path | None = None, sink: Path | None = None
     ) -> Finished:
         """Run a simple command of ours with a file as its standard input, or one that takes all of its output."""
         mark = uuid.uuid4().hex
@@ -142,9 +133,7 @@ class Box:
             await job.open(text, source)
             self._tell(job.name)
             async with asyncio.timeout(timeout_sec):
-                listening = asyncio.gather(
-                    *(stream.listen(listener) for stream in job.streams if listener is not None)
-                )
+                listening = asyncio.gather(*(stream.listen(listener) for stream in job.streams if listener is not None))
                 await asyncio.wait({job.status.ended, self._gone}, return_when="FIRST_COMPLETED")
                 await job.settle()
                 await listening
@@ -234,9 +223,7 @@ async def _start(launch: SandboxLaunch) -> asyncio.subprocess.Process:
 class _JobPipes:
     """The pipes and files of one job."""
 
-    def __init__(
-        self, base: Path, sink: BinaryIO | None, owner: int | None, *, listened: bool
-    ) -> None:
+    def __init__(self, base: Path, sink: BinaryIO | None, owner: int | None, *, listened: bool) -> None:
         self._base = base
         self._owner = owner
         self.name = base.name

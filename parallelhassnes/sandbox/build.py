@@ -105,9 +105,7 @@ async def build(task: Task, scratch: Path, *, engine: str = "auto") -> Built:
         on_failure.push_async_callback(box.stop)
         await joined.begin()
         on_failure.pop_all()
-    mounted = frozenset(
-        {*(mount.target for mount in layout.mounts), *layout.root.in_memory, "/proc", "/dev"}
-    )
+    mounted = frozenset({*(mount.target for mount in layout.mounts), *layout.root.in_memory, "/proc", "/dev"})
     return Built(box, made_by, given, joined, scratch, layout.path, mounted)
 
 
@@ -148,9 +146,7 @@ def _lay_out(task: Task, scratch: Path, owner: int | None) -> _Layout:
         copying.copy(task.context, copy, root)
     if task.covered:
         # What the image has there is below the covers, too: for both, and the verifier's is nobody else's.
-        shutil.copytree(
-            root.place(TESTS), scratch / "agents-tests", symlinks=True, dirs_exist_ok=True
-        )
+        shutil.copytree(root.place(TESTS), scratch / "agents-tests", symlinks=True, dirs_exist_ok=True)
         root.bind(str(scratch / "shared-verifier"), keeper.INSIDE, read_only=True)
         root.bind(str(scratch / "tests"), TESTS, read_only=False)
         root.bind(str(scratch / "agents-tests"), TESTS, read_only=False)

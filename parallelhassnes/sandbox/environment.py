@@ -23,10 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, override
 
 from harbor.environments.base import BaseEnvironment, ExecResult, SandboxBuildFailedError
-from harbor.environments.capabilities import (
-    EnvironmentCapabilities,
-    EnvironmentResourceCapabilities,
-)
+from harbor.environments.capabilities import EnvironmentCapabilities, EnvironmentResourceCapabilities
 from harbor.environments.definition import require_agent_environment_definition
 
 from parallelhassnes.sandbox import limits, owners, placing, transfer, users
@@ -37,13 +34,7 @@ from parallelhassnes.sandbox.engines import choice, kernel, seccomp
 from parallelhassnes.sandbox.image import dockerfile
 from parallelhassnes.sandbox.image.copying import CopyError
 from parallelhassnes.sandbox.network import MODES, NEEDS_NETWORK, NO_PASTA, Mode, has_pasta
-from parallelhassnes.sandbox.record import (
-    HOST_NETWORK,
-    NO_FILTER,
-    NOT_ISOLATED,
-    SandboxRecord,
-    Skipped,
-)
+from parallelhassnes.sandbox.record import HOST_NETWORK, NO_FILTER, NOT_ISOLATED, SandboxRecord, Skipped
 from parallelhassnes.store import walk
 
 _TEST_OUTPUT = f"{VERIFIER_LOGS}/test-stdout.txt"
@@ -112,15 +103,11 @@ class SandboxEnvironment(BaseEnvironment):
     def preflight(cls) -> None:
         probe = choice.probe()
         if probe.engine is None:
-            raise SystemExit(
-                "The sandbox environment does not work here: " + "; ".join(probe.lines)
-            )
+            raise SystemExit("The sandbox environment does not work here: " + "; ".join(probe.lines))
 
     @override
     def _validate_definition(self) -> None:
-        require_agent_environment_definition(
-            self.environment_dir, docker_image=self.task_env_config.docker_image
-        )
+        require_agent_environment_definition(self.environment_dir, docker_image=self.task_env_config.docker_image)
 
     @override
     async def start(self, force_build: bool) -> None:
@@ -156,9 +143,7 @@ class SandboxEnvironment(BaseEnvironment):
                 of_trial = source.is_relative_to(self.trial_paths.trial_dir.resolve())
                 binds.append(Bind(str(source), mount["target"], read_only, of_trial))
             else:
-                self._say_once(
-                    f"a mount of type {mount['type']} is an empty folder: {mount['target']}"
-                )
+                self._say_once(f"a mount of type {mount['type']} is an empty folder: {mount['target']}")
                 self._image.volumes.append(mount["target"])
         task_dir = self.environment_dir.resolve().parent
         trials_dir = self.trial_paths.trial_dir.resolve().parent
@@ -223,9 +208,7 @@ class SandboxEnvironment(BaseEnvironment):
 
     def _record(self, built: Built) -> SandboxRecord:
         wanted = {"cpus": self._effective_cpus, "memory_mb": self._effective_memory_mb}
-        said = {
-            name: f"{value}, not enforced" for name, value in wanted.items() if value is not None
-        }
+        said = {name: f"{value}, not enforced" for name, value in wanted.items() if value is not None}
         said |= self._group.enforced
         if self._effective_storage_mb is not None:
             said["storage_mb"] = f"{self._effective_storage_mb}, not enforced"
@@ -317,9 +300,7 @@ class SandboxEnvironment(BaseEnvironment):
         finally:
             if _TEST_OUTPUT in command:
                 await self._end_verification()
-        return ExecResult(
-            stdout=done.stdout.text(), stderr=done.stderr.text(), return_code=done.code
-        )
+        return ExecResult(stdout=done.stdout.text(), stderr=done.stderr.text(), return_code=done.code)
 
     def _become(self, account: users.Account) -> tuple[str, ...]:
         if self._verifier is None or not account.become:
@@ -348,12 +329,8 @@ class SandboxEnvironment(BaseEnvironment):
         verifier, self._verifier = self._verifier, None
         if verifier is not None:
             await ways.stop(verifier)
-        if self.trial_paths.verifier_dir.is_dir() and (
-            gone := ways.sweep(self.trial_paths.verifier_dir)
-        ):
-            self._say_once(
-                f"removed from the verifier's folder, being no plain files: {', '.join([*gone][:20])}"
-            )
+        if self.trial_paths.verifier_dir.is_dir() and (gone := ways.sweep(self.trial_paths.verifier_dir)):
+            self._say_once(f"removed from the verifier's folder, being no plain files: {', '.join([*gone][:20])}")
             # The reward files first, of any number of names.
             first = sorted(gone, key=lambda name: (not name.startswith("reward."), name))[:20]
             self._removed = {name[:200]: gone[name] for name in first}
@@ -374,14 +351,10 @@ class SandboxEnvironment(BaseEnvironment):
         wanted = self._resolve_user(user)
         account = users.find(self._image.user if wanted is None else wanted)
         if account is None:
-            self._say_once(
-                f"there is no user {wanted or self._image.user!r} here; root is used instead"
-            )
+            self._say_once(f"there is no user {wanted or self._image.user!r} here; root is used instead")
             return users.ROOT
         if account.uid and self._running().spaces.owner is None:
-            self._say_once(
-                f"user {account.name or account.uid}: only root exists in a user namespace"
-            )
+            self._say_once(f"user {account.name or account.uid}: only root exists in a user namespace")
             return users.ROOT
         return account
 
@@ -416,9 +389,7 @@ class SandboxEnvironment(BaseEnvironment):
     def _shared(self) -> list[Path]:
         """The folders of this host that are mounted to be written to, as Harbor names them."""
         return [
-            Path(mount["source"])
-            for mount in self._mounts
-            if mount["type"] == "bind" and not mount.get("read_only")
+            Path(mount["source"]) for mount in self._mounts if mount["type"] == "bind" and not mount.get("read_only")
         ]
 
     def _ends(self) -> tuple[Built, dict[str, str]]:

@@ -61,9 +61,7 @@ def _writable(point: Path, own: str, controller: str | None) -> Path | None:
     group = point / own.lstrip("/")
     while group.is_relative_to(point):
         enabled = group / "cgroup.subtree_control"
-        usable = controller is None or (
-            enabled.is_file() and controller in enabled.read_text(encoding="utf-8").split()
-        )
+        usable = controller is None or (enabled.is_file() and controller in enabled.read_text(encoding="utf-8").split())
         if usable and group.is_dir() and os.access(group / "cgroup.procs", os.W_OK):
             return group
         if group == point:

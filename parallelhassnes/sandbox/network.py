@@ -102,15 +102,7 @@ class Pasta:
         """Begin to join a network namespace to the world; ``ready`` waits for it."""
         network = -1 if spaces.network is None else spaces.network
         told = scratch / "pasta.pid"
-        argv = [
-            "pasta",
-            "--foreground",
-            "--quiet",
-            "--config-net",
-            "--no-map-gw",
-            "--pid",
-            str(told),
-        ]
+        argv = ["pasta", "--foreground", "--quiet", "--config-net", "--no-map-gw", "--pid", str(told)]
         argv += ["--tcp-ports", "none", "--udp-ports", "none", "--udp-ns", "none"]
         argv += ["--tcp-ns", ",".join(map(str, ports)) or "none"]
         if resolver_is_local():
@@ -161,9 +153,7 @@ class Pasta:
 class Network:
     """What joins a sandbox to the world once it is wanted there."""
 
-    def __init__(
-        self, spaces: Spaces, scratch: Path, ports: Sequence[int], *, wanted: bool
-    ) -> None:
+    def __init__(self, spaces: Spaces, scratch: Path, ports: Sequence[int], *, wanted: bool) -> None:
         """``wanted``: there is to be one at all; the other arguments are ``Pasta.start``'s."""
         self._wanted = wanted
         self._start = partial(Pasta.start, spaces, scratch, ports)

@@ -55,9 +55,7 @@ async def upload_file(built: Built, env: Mapping[str, str], source: Path, target
         await _run(built, _PUT, {**env, **more}, source=Path(copy.name), what=target)
 
 
-async def download_dir(
-    built: Built, env: Mapping[str, str], source: str, target: Path, shared: Sequence[Path]
-) -> None:
+async def download_dir(built: Built, env: Mapping[str, str], source: str, target: Path, shared: Sequence[Path]) -> None:
     """The content of ``source`` into ``target``; what would land outside of it is left out.
 
     Args:
@@ -121,9 +119,7 @@ def _arrive(source: Path, target: Path, shared: Sequence[Path]) -> None:
     try:
         place(source, base.resolve(), f"/{target.relative_to(base)}")
     except Elsewhere:
-        raise TransferError(
-            f"cannot transfer to {target}: a link or a file is in the way"
-        ) from None
+        raise TransferError(f"cannot transfer to {target}: a link or a file is in the way") from None
 
 
 def _unpack(archive: Path, target: Path) -> None:

@@ -47,17 +47,12 @@ async def start(built: Built) -> Box:
     """Start the verifier's keeper. Raises SandboxError."""
     keeper = built.box.processes()[0]
     handles = [
-        os.open(f"/proc/{keeper}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
-        for name in ("pid", "ipc", "uts", "mnt")
+        os.open(f"/proc/{keeper}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in ("pid", "ipc", "uts", "mnt")
     ]
     program = seccomp.program()
     with built.network.trigger() as trigger:
-        launch = SandboxLaunch(
-            KEEPER, lambda: _prepare(built, handles, program, trigger), own=handles
-        )
-        return await Box.start(
-            "a verifier's", launch, built.scratch / "shared-verifier", built.spaces.owner
-        )
+        launch = SandboxLaunch(KEEPER, lambda: _prepare(built, handles, program, trigger), own=handles)
+        return await Box.start("a verifier's", launch, built.scratch / "shared-verifier", built.spaces.owner)
 
 
 def _prepare(built: Built, handles: list[int], program: bytes, trigger: Trigger | None) -> None:

@@ -39,7 +39,7 @@ class MadeCheckpoint(NamedTuple):
 def want_daily(ctx: Context) -> None:
     """Wish for a checkpoint where the newest one is a day old; costs a listing."""
     known = checkpoints.numbers(ctx.layout)
-    newest = checkpoints.place(ctx.layout, known[-1]) if known else ctx.layout.system / configuration.SNAPSHOT  # fmt: skip
+    newest = checkpoints.place(ctx.layout, known[-1]) if known else ctx.layout.system / configuration.SNAPSHOT
     try:
         age = clocks.age(newest.stat().st_mtime)
     except FileNotFoundError:
@@ -102,9 +102,13 @@ def send(ctx: Context) -> str:
             files = [str(path), *([str(beside)] if beside.exists() else [])]
             try:
                 done = subprocess.run(
-                    [*ctx.config.audit.hook, *files], cwd=ctx.layout.root, stdin=subprocess.DEVNULL,
-                    capture_output=True, timeout=ctx.config.audit.hook_timeout_sec, check=False,
-                )  # fmt: skip
+                    [*ctx.config.audit.hook, *files],
+                    cwd=ctx.layout.root,
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    timeout=ctx.config.audit.hook_timeout_sec,
+                    check=False,
+                )
             except (OSError, subprocess.TimeoutExpired) as error:
                 return _failed(ctx.layout, number, str(error))
             if done.returncode != 0:

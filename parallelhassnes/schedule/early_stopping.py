@@ -58,9 +58,14 @@ def skip(book: "JobState", job: JobSpec, ended: StepSpec) -> list[StepSpec]:
     if open_steps:
         # The line first: a crash behind it has it written again, which says the same.
         ledger.append(
-            book.batch_dir, "canceled", by="enough", reason=why, target=f"{job.batch_id}/{job.job_id}",
-            attempts=[], steps=[f"{job.job_id}/{step.step_id}" for step in open_steps],
-        )  # fmt: skip
+            book.batch_dir,
+            "canceled",
+            by="enough",
+            reason=why,
+            target=f"{job.batch_id}/{job.job_id}",
+            attempts=[],
+            steps=[f"{job.job_id}/{step.step_id}" for step in open_steps],
+        )
         now = now_text()
         canceled = overrides.canceled | {step.step_id: now for step in open_steps}
         book.replace_canceled(job.job_id, canceled, {step.step_id: why for step in open_steps})

@@ -27,9 +27,7 @@ def supervisor(arguments: list[str]) -> None:
 
 def timer(arguments: list[str]) -> None:
     """``timer ROOT OPTIONS``: have a pass run whenever something is due."""
-    waker.wake(
-        open_context(Path(arguments[0]), Options.model_validate_json(arguments[1])), try_pass
-    )
+    waker.wake(open_context(Path(arguments[0]), Options.model_validate_json(arguments[1])), try_pass)
 
 
 def send_checkpoints(arguments: list[str]) -> None:
@@ -39,6 +37,4 @@ def send_checkpoints(arguments: list[str]) -> None:
 
 if __name__ == "__main__":
     launcher.reset_signals()
-    {each.__name__: each for each in (supervisor, timer, send_checkpoints)}[sys.argv[1]](
-        sys.argv[2:]
-    )
+    {each.__name__: each for each in (supervisor, timer, send_checkpoints)}[sys.argv[1]](sys.argv[2:])

@@ -71,9 +71,12 @@ def failed(layout: Layout, error: Exception) -> None:
     line = f"{type(error).__name__}: {error}".splitlines()[0][:500]
     log = log_of(layout)
     made = Failing(
-        since=known.since if known else _last_success(layout), at=now_text(),
-        times=known.times + 1 if known else 1, error=line, log=str(log),
-    )  # fmt: skip
+        since=known.since if known else _last_success(layout),
+        at=now_text(),
+        times=known.times + 1 if known else 1,
+        error=line,
+        log=str(log),
+    )
     with contextlib.suppress(OSError):
         if known is None or known.error != line:
             with log.open("a", encoding="utf-8", errors="backslashreplace") as stream:
@@ -120,9 +123,7 @@ def troubles(layout: Layout) -> list[str]:
     found = failing(layout)
     lines = [configuration.trouble(layout)]
     if found is not None:
-        lines.append(
-            f"no pass has succeeded since {found.since} ({found.error}); it is tried again; see {found.log}"
-        )
+        lines.append(f"no pass has succeeded since {found.since} ({found.error}); it is tried again; see {found.log}")
     waited = unserved_sec(layout)
     if waited is not None:
         lines.append(_unserved(layout, waited, is_failing=found is not None))

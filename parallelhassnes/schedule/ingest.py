@@ -154,9 +154,7 @@ def ingest_file(ctx: Context, path: Path, plan: Plan | None = None) -> Ingested 
         return Ingested(path.name, known, duplicate=True)
     try:
         if plan is None:
-            plan = expand(
-                data, name=path.name, base_dirs=_base_dirs(ctx, submission), defaults=defaults(ctx)
-            )
+            plan = expand(data, name=path.name, base_dirs=_base_dirs(ctx, submission), defaults=defaults(ctx))
             check_apart(ctx, plan, path.name)
             check_secrets(ctx, plan, path.name)
     except InvalidInput as error:
@@ -190,9 +188,7 @@ def check_apart(ctx: Context, plan: Plan, name: str) -> None:
     steps = (step for job in plan.jobs for step in job.steps if step.kind == "trial")
     for path in sorted({step.spec["config"].get("task", {}).get("path") or "" for step in steps}):
         if path and runs.is_relative_to(Path(path).resolve()):
-            message = (
-                f"the store {ctx.layout.runs} lies inside the task {path}, and would change it"
-            )
+            message = f"the store {ctx.layout.runs} lies inside the task {path}, and would change it"
             fix = "use a root outside of the task: --root DIR"
             raise InvalidInput([Problem(name, "", message, fix)])
 
@@ -212,7 +208,7 @@ def check_secrets(ctx: Context, plan: Plan, name: str) -> None:
         Problem(name, "/secrets", f"{each}: its value {why}; taking it out of files would damage results", fix)
         for each in dict.fromkeys([*ctx.config.secrets, *plan.secrets])
         if each in known and not is_public(each) and not is_placeholder(known[each]) and (why := unfit(known[each]))
-    ]  # fmt: skip
+    ]
     if problems:
         raise InvalidInput(problems)
 
@@ -336,13 +332,7 @@ def new_batch_id(layout: Layout) -> str:
 
 
 def _write_batch(
-    ctx: Context,
-    batch_id: str,
-    path: Path,
-    data: bytes,
-    digest: str,
-    submission: Submission | None,
-    plan: Plan,
+    ctx: Context, batch_id: str, path: Path, data: bytes, digest: str, submission: Submission | None, plan: Plan
 ) -> None:
     batch_dir = ctx.layout.batch(batch_id)
     fresh = not (batch_dir / batches.META).exists()
@@ -362,27 +352,45 @@ def _write_batch(
         extra, left_out = similar_steps.again(ctx.layout, jobs, rerun_of) if rerun_of else ({}, [])
         by = (submission.by if submission else None) or ledger.person(path.stat().st_uid)
         meta = BatchMeta(
-            batch_id=batch_id, created_at=now_text(), table_sha256=digest, table_format=plan.table_format,
+            batch_id=batch_id,
+            created_at=now_text(),
+            table_sha256=digest,
+            table_format=plan.table_format,
             source_name=submission.source_name if submission else path.name,
             base_dir=submission.base_dirs[0] if submission and submission.base_dirs else "",
             base_dirs=tuple(submission.base_dirs) if submission else (),
             rerun_of=rerun_of,
-            experiment=plan.experiment, goal=plan.goal, plan=plan.plan, labels=plan.labels, priority=plan.priority,
-            concurrency=plan.concurrency, limits=plan.limits, budget=plan.budget, secrets=plan.secrets,
-            job_ids=tuple(job.job_id for job in jobs), steps_total=sum(len(job.steps) for job in jobs),
-            warnings=(*plan.warnings, *left_out), harbor_job=plan.harbor_job,
-        )  # fmt: skip
+            experiment=plan.experiment,
+            goal=plan.goal,
+            plan=plan.plan,
+            labels=plan.labels,
+            priority=plan.priority,
+            concurrency=plan.concurrency,
+            limits=plan.limits,
+            budget=plan.budget,
+            secrets=plan.secrets,
+            job_ids=tuple(job.job_id for job in jobs),
+            steps_total=sum(len(job.steps) for job in jobs),
+            warnings=(*plan.warnings, *left_out),
+            harbor_job=plan.harbor_job,
+        )
         about = rooted.dumps(meta.model_dump(mode="json", exclude_none=True), ctx.layout.root)
         if plan.plan is not None:  # before all else: its hash may stand somewhere already
             said = plan.plan.model_dump(mode="json")
             ledger.append(batch_dir, "planned", by=by, plan=said, plan_sha256=plan.plan.sha256())
         ledger.append(
-            batch_dir, "submitted", by=by,
-            table_sha256=digest, jobs_sha256=hashlib.sha256(hashes).hexdigest(),
+            batch_dir,
+            "submitted",
+            by=by,
+            table_sha256=digest,
+            jobs_sha256=hashlib.sha256(hashes).hexdigest(),
             meta_sha256=hashlib.sha256(about.encode("utf-8", "surrogateescape")).hexdigest(),
-            batch_id=batch_id, jobs=len(jobs), steps=meta.steps_total, rerun_of=meta.rerun_of or None,
+            batch_id=batch_id,
+            jobs=len(jobs),
+            steps=meta.steps_total,
+            rerun_of=meta.rerun_of or None,
             trials=add_steps.trials(step for job in jobs for step in job.steps),
-        )  # fmt: skip
+        )
         if extra:
             add_steps.add_at_ingest(batch_dir, extra, by)
             jobs = [batches.read_job(batch_dir / job.job_id) for job in jobs]
@@ -437,10 +445,12 @@ def _reject(ctx: Context, path: Path, problems: list[Problem]) -> None:
     atomic.write_json(
         ctx.layout.rejected / f"{name}.error.json",
         {
-            "schema_version": 1, "rejected_at": now_text(), "source_name": path.name,
+            "schema_version": 1,
+            "rejected_at": now_text(),
+            "source_name": path.name,
             "errors": [problem._asdict() | {"line": problem.line()} for problem in problems],
         },
-    )  # fmt: skip
+    )
     with contextlib.suppress(PermissionError, FileNotFoundError):  # another user's table
         path.chmod(0o600)  # one reason for a rejection is a secret written out
     with contextlib.suppress(FileNotFoundError):
@@ -450,7 +460,7 @@ def _reject(ctx: Context, path: Path, problems: list[Problem]) -> None:
 
 def _short(path: Path) -> str:
     """The table's name, cut where nothing could be put behind it any more."""
-    return path.name if len(os.fsencode(path.name)) <= _LONGEST else names.safe_id(path.stem) + path.suffix  # fmt: skip
+    return path.name if len(os.fsencode(path.name)) <= _LONGEST else names.safe_id(path.stem) + path.suffix
 
 
 def _drop_companion(path: Path) -> None:

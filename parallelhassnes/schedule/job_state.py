@@ -14,14 +14,7 @@ from typing import Any
 from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.rules import solver_critic
-from parallelhassnes.schedule.rules.step_state import (
-    Dependency,
-    dependency,
-    kills,
-    known,
-    readiness,
-    stand,
-)
+from parallelhassnes.schedule.rules.step_state import Dependency, dependency, kills, known, readiness, stand
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.trial_data import ended_line
 from parallelhassnes.store import atomic, attempts, batches, currents, seal
@@ -144,9 +137,7 @@ class JobState:
             for reference in ended_job.dependents.get(ended_id, ()):
                 job_id, _, step_id = reference.partition("/")
                 waiting_job = ended_job if job_id == ended_job.job_id else self.job(job_id)
-                if self._follow(
-                    waiting_job, step_id, f"{ended_job.job_id}/{ended_id}", write_tickets
-                ):
+                if self._follow(waiting_job, step_id, f"{ended_job.job_id}/{ended_id}", write_tickets):
                     open_ends.append((waiting_job, step_id))
 
     def _follow(self, job: JobSpec, step_id: str, changed: str, write_tickets: bool) -> bool:
@@ -195,10 +186,7 @@ class JobState:
         self._write_overrides(job.job_id, overrides.model_copy(update={"retries": retries}))
 
     def replace_canceled(
-        self,
-        job_id: str,
-        canceled: dict[str, str],
-        enough: Mapping[str, str] = MappingProxyType({}),
+        self, job_id: str, canceled: dict[str, str], enough: Mapping[str, str] = MappingProxyType({})
     ) -> None:
         """Set which steps of the job are not to start (step_id → when that was said).
 
@@ -258,9 +246,8 @@ def ticket_of(job: JobSpec, step: StepSpec) -> tuple[Ticket, str]:
     """The step's ticket and its name, the same whenever it is made."""
     seq = job.first_seq + job.places[step.step_id]
     ticket = Ticket(
-        batch_id=job.batch_id, job_id=job.job_id, step_id=step.step_id,
-        queue_key=step.queue_key, kind=step.kind,
-    )  # fmt: skip
+        batch_id=job.batch_id, job_id=job.job_id, step_id=step.step_id, queue_key=step.queue_key, kind=step.kind
+    )
     return ticket, tickets.ticket_name(job.batch_id, seq, job.job_id, step.step_id, step.kind)
 
 
@@ -269,12 +256,24 @@ def record_end(batch_dir: Path, job: JobSpec, step: StepSpec, now: StepNow) -> N
     attempt_dir = batch_dir / job.job_id / "steps" / step.step_id / "attempts" / now.attempt
     report = safe_read.read_object(attempt_dir / attempts.FINAL) or {}
     ledger.append(
-        batch_dir, "ended",
-        job_id=job.job_id, step_id=step.step_id, run_id=now.run_id, attempt=now.attempt, number=now.number,
-        status=now.status, failure=now.failure.model_dump(exclude_none=True) if now.failure else None,
-        ended_at=now.ended_at, retry_at=now.retry_at, because=now.because or None, unmet=now.unmet or None, queue_key=step.queue_key,
-        published=published(attempt_dir) or None, **seal.recorded(attempt_dir), **ended_line.line(step, now.status, report),
-    )  # fmt: skip
+        batch_dir,
+        "ended",
+        job_id=job.job_id,
+        step_id=step.step_id,
+        run_id=now.run_id,
+        attempt=now.attempt,
+        number=now.number,
+        status=now.status,
+        failure=now.failure.model_dump(exclude_none=True) if now.failure else None,
+        ended_at=now.ended_at,
+        retry_at=now.retry_at,
+        because=now.because or None,
+        unmet=now.unmet or None,
+        queue_key=step.queue_key,
+        published=published(attempt_dir) or None,
+        **seal.recorded(attempt_dir),
+        **ended_line.line(step, now.status, report),
+    )
 
 
 def step_facts(step: StepSpec) -> dict[str, Any]:
@@ -283,9 +282,12 @@ def step_facts(step: StepSpec) -> dict[str, Any]:
         return {"kind": step.kind}
     checksum = step.spec.get("task_checksum")
     return {
-        "kind": step.kind, "label": step.label or None, "task": step.spec.get("task_name"),
-        "task_sha256": checksum or None, "must_score": step.retry.top_up is not None or None,
-    }  # fmt: skip
+        "kind": step.kind,
+        "label": step.label or None,
+        "task": step.spec.get("task_name"),
+        "task_sha256": checksum or None,
+        "must_score": step.retry.top_up is not None or None,
+    }
 
 
 def publish(job_dir: Path, attempt_dir: Path) -> None:

@@ -27,13 +27,7 @@ from parallelhassnes.schedule.limits.concurrency_keys import QueueKeys
 from parallelhassnes.schedule.limits.exclusive_dirs import ExclusiveDirs
 from parallelhassnes.schedule.limits.start_rate import StartRates
 from parallelhassnes.schedule.process import runner_heartbeat
-from parallelhassnes.schedule.process.attempt_process import (
-    Assignment,
-    Then,
-    fork_is_safe,
-    run,
-    spawn,
-)
+from parallelhassnes.schedule.process.attempt_process import Assignment, Then, fork_is_safe, run, spawn
 from parallelhassnes.schedule.rules import solver_critic
 from parallelhassnes.schedule.rules.step_state import stand
 from parallelhassnes.steps.registry import kind as kind_of
@@ -105,9 +99,7 @@ def launch_ready(ctx: Context, then: Then) -> list[Launched]:
     return started
 
 
-def _close_lanes(
-    ctx: Context, gate: Gate, lines: list[queue_order.KeyLanes], path: Path, error: Exception
-) -> None:
+def _close_lanes(ctx: Context, gate: Gate, lines: list[queue_order.KeyLanes], path: Path, error: Exception) -> None:
     """Start nothing more of the batch of a ticket that cannot be followed."""
     rebuild.pass_over(ctx, path, error)
     gate.close(batch_id := quarantine.batch_of(path))
@@ -117,8 +109,14 @@ def _close_lanes(
 
 
 def _take(
-    ctx: Context, lane: queue_order.Lane, path: Path, gate: Gate, keys: QueueKeys, folders: ExclusiveDirs, bucket: StartRates
-) -> "_Claimed | None":  # fmt: skip
+    ctx: Context,
+    lane: queue_order.Lane,
+    path: Path,
+    gate: Gate,
+    keys: QueueKeys,
+    folders: ExclusiveDirs,
+    bucket: StartRates,
+) -> "_Claimed | None":
     """Claim the step at the head of a lane, and write down that it starts; None where it does not start now."""
     refusal = gate.purse.refuses(lane.batch_id, lane.queue_key)
     if refusal is not None:
@@ -193,9 +191,7 @@ def _claim(ctx: Context, path: Path, key: str, gate: Gate) -> _Claimed | None:
     step_dir = ctx.layout.step(ticket.batch_id, ticket.job_id, ticket.step_id)
     step_dir.mkdir(parents=True, exist_ok=True)
     lock = locks.claim(step_dir / "step.lock")
-    if (
-        lock is None
-    ):  # a live attempt whose ticket is here by mistake: it will settle, or be repaired
+    if lock is None:  # a live attempt whose ticket is here by mistake: it will settle, or be repaired
         return None
     try:
         if not _to_start(book, job, step, step_dir):
@@ -211,19 +207,32 @@ def _claim(ctx: Context, path: Path, key: str, gate: Gate) -> _Claimed | None:
         os.close(lock)
         raise
     assignment = Assignment(
-        root=str(ctx.layout.root), batch_id=job.batch_id, job_id=job.job_id, step_id=step.step_id,
-        attempt=name, key_dir=key, ticket=path.name, options=ctx.options,
-    )  # fmt: skip
+        root=str(ctx.layout.root),
+        batch_id=job.batch_id,
+        job_id=job.job_id,
+        step_id=step.step_id,
+        attempt=name,
+        key_dir=key,
+        ticket=path.name,
+        options=ctx.options,
+    )
     return _Claimed(ticket, assignment, lock, meta, step)
 
 
 def _record(ctx: Context, claimed: _Claimed) -> None:
     meta = claimed.meta
     ledger.append(
-        ctx.layout.batch(meta.batch_id), "launched",
-        job_id=meta.job_id, step_id=meta.step_id, run_id=meta.run_id, attempt=claimed.assignment.attempt,
-        number=meta.number, queue_key=meta.queue_key, stand_in=meta.stand_in or None, **step_facts(claimed.step),
-    )  # fmt: skip
+        ctx.layout.batch(meta.batch_id),
+        "launched",
+        job_id=meta.job_id,
+        step_id=meta.step_id,
+        run_id=meta.run_id,
+        attempt=claimed.assignment.attempt,
+        number=meta.number,
+        queue_key=meta.queue_key,
+        stand_in=meta.stand_in or None,
+        **step_facts(claimed.step),
+    )
 
 
 def _to_start(book: JobState, job: JobSpec, step: StepSpec, step_dir: Path) -> bool:
@@ -251,7 +260,7 @@ def _drop_or_repair(ctx: Context, path: Path, key: str, step_dir: Path) -> None:
 
 def _prepare(
     ctx: Context, book: JobState, job: JobSpec, step: StepSpec, step_dir: Path, ticket: str, credential: Credential
-) -> tuple[str, AttemptMeta]:  # fmt: skip
+) -> tuple[str, AttemptMeta]:
     run_id = names.new_run_id()
     now = datetime.now(UTC)
     name = names.attempt_name(run_id, now)
@@ -259,19 +268,24 @@ def _prepare(
     if earlier and name <= earlier[-1]:  # two attempts within one second still sort in order
         name = names.attempt_name(run_id, _after(earlier[-1]))
     meta = AttemptMeta(
-        run_id=run_id, batch_id=job.batch_id, job_id=job.job_id, step_id=step.step_id, kind=step.kind,
-        queue_key=step.queue_key, number=len(earlier) + 1, created_at=now_text(now),
-        runner_id=ctx.config.runner_id, host=platform.node(), harness_version=__version__,
-        config_sha256=ctx.config.sha256(), ticket=ticket,
-        stand_in=step.kind == "agent" and ctx.options.no_codex, inputs=_inputs(book, job, step),
-        credential=credential,
-    )  # fmt: skip
-    state = AttemptState(
-        status="queued",
         run_id=run_id,
-        heartbeat=Heartbeat(count=0, at=now_text(now)),
-        host=meta.host,
+        batch_id=job.batch_id,
+        job_id=job.job_id,
+        step_id=step.step_id,
+        kind=step.kind,
+        queue_key=step.queue_key,
+        number=len(earlier) + 1,
+        created_at=now_text(now),
+        runner_id=ctx.config.runner_id,
+        host=platform.node(),
+        harness_version=__version__,
+        config_sha256=ctx.config.sha256(),
+        ticket=ticket,
+        stand_in=step.kind == "agent" and ctx.options.no_codex,
+        inputs=_inputs(book, job, step),
+        credential=credential,
     )
+    state = AttemptState(status="queued", run_id=run_id, heartbeat=Heartbeat(count=0, at=now_text(now)), host=meta.host)
     attempts.create(step_dir, name, meta, state)
     return name, meta
 

@@ -110,9 +110,7 @@ class KeyLanes:
         on_damage: what is to become of a ticket that cannot be followed.
     """
 
-    def __init__(
-        self, ctx: Context, key: str, may_start: Callable[[str], bool], on_damage: OnDamage
-    ) -> None:
+    def __init__(self, ctx: Context, key: str, may_start: Callable[[str], bool], on_damage: OnDamage) -> None:
         self.ctx, self.key = ctx, key
         self.lanes: list[Lane] = []
         """Those that were looked at, and may start something."""
@@ -149,9 +147,7 @@ class KeyLanes:
         self._drop_closed()
         while True:
             found = min(filter(room.allows, self.lanes), key=room.rank, default=None)
-            if found is not None and (
-                not room.load.by_batch[found.batch_id] or found.priority > self._reached
-            ):
+            if found is not None and (not room.load.by_batch[found.batch_id] or found.priority > self._reached):
                 return found
             lane = None
             with members.apart(self.ctx.layout.turns / self.key):
@@ -239,10 +235,13 @@ class KeyLanes:
     def _place(self, batch_id: str, priority: int) -> Path:
         layout = self.ctx.layout
         return turns.place(
-            layout, self.key, batch_id, priority=priority,
+            layout,
+            self.key,
+            batch_id,
+            priority=priority,
             served=tickets.last_served(layout.ready / self.key / batch_id),
             arrival=names.arrival_in(batch_id) or "",
-        )  # fmt: skip
+        )
 
 
 def line_up(ctx: Context, may_start: Callable[[str], bool], on_damage: OnDamage) -> list[KeyLanes]:
@@ -268,9 +267,7 @@ class Room:
         live: queue key's folder → the batches that have live attempts on it.
     """
 
-    def __init__(
-        self, ctx: Context, load: Load, live: dict[str, set[str]], keys: QueueKeys
-    ) -> None:
+    def __init__(self, ctx: Context, load: Load, live: dict[str, set[str]], keys: QueueKeys) -> None:
         self.ctx, self.load, self.keys = ctx, load, keys
         self._live = live
         self._batch_limits: dict[str, int | None] = {}

@@ -65,10 +65,7 @@ def _requeue(ctx: Context, book: JobState, job: JobSpec, step: StepSpec) -> None
     now = book.current(job.job_id).get(step.step_id)
     ticket, name = ticket_of(job, step)
     if now is None:
-        if (
-            not book.is_canceled(job.job_id, step.step_id)
-            and book.evaluate(job, step)[0] == "ready"
-        ):
+        if not book.is_canceled(job.job_id, step.step_id) and book.evaluate(job, step)[0] == "ready":
             tickets.put_ready(ctx.layout, ticket, name)
     elif now.ended_at is None:
         folder = ctx.layout.running / key_dir(step.queue_key)
@@ -120,16 +117,12 @@ def restore(ctx: Context, batch_id: str) -> bool:
 def _rederive(ctx: Context, batch_id: str) -> None:
     batch_dir = ctx.layout.batch(batch_id)
     meta = batches.read_batch(batch_dir)
-    index.write(
-        batch_dir, (batches.read_job(path) for path in batches.job_dirs(ctx.layout, batch_id))
-    )
+    index.write(batch_dir, (batches.read_job(path) for path in batches.job_dirs(ctx.layout, batch_id)))
     (batch_dir / "scoreboard.batch.json").unlink(missing_ok=True)
     atomic.write_json(ctx.layout.tables_by_sha / meta.table_sha256, {"batch_id": batch_id})
     if not (ctx.layout.accepted / f"{batch_id}.ack.json").exists():
         for table in batch_dir.glob("launch_table.*"):
-            atomic.write_bytes(
-                ctx.layout.accepted / f"{batch_id}{table.suffix}", table.read_bytes()
-            )
+            atomic.write_bytes(ctx.layout.accepted / f"{batch_id}{table.suffix}", table.read_bytes())
         write_ack(ctx, meta)
 
 
@@ -137,11 +130,7 @@ def _complete_ledger(ctx: Context, batch_id: str) -> None:
     """Write down the additions and ends that nobody else will: their notes went with the queue."""
     batch_dir = ctx.layout.batch(batch_id)
     add_steps.tell(batch_dir, [batches.read_job(p) for p in batches.job_dirs(ctx.layout, batch_id)])
-    known = {
-        event.get("run_id")
-        for _, event in ledger.read(batch_dir)
-        if event.get("event") in ("ended", "carried")
-    }
+    known = {event.get("run_id") for _, event in ledger.read(batch_dir) if event.get("event") in ("ended", "carried")}
     for job_dir in batches.job_dirs(ctx.layout, batch_id):
         job = batches.read_job(job_dir)
         for step_id, now in currents.read(job_dir).steps.items():
@@ -152,9 +141,12 @@ def _complete_ledger(ctx: Context, batch_id: str) -> None:
 def write_ack(ctx: Context, meta: BatchMeta) -> None:
     """``accepted/<batch_id>.ack.json``."""
     document = {
-        "schema_version": 1, "batch_id": meta.batch_id, "table_sha256": meta.table_sha256,
-        "accepted_at": meta.created_at, "source_name": meta.source_name,
-    }  # fmt: skip
+        "schema_version": 1,
+        "batch_id": meta.batch_id,
+        "table_sha256": meta.table_sha256,
+        "accepted_at": meta.created_at,
+        "source_name": meta.source_name,
+    }
     atomic.write_json(ctx.layout.accepted / f"{meta.batch_id}.ack.json", document)
 
 

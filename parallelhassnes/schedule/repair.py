@@ -58,23 +58,26 @@ def _repair(ctx: Context, entry: tickets.Running, then: Then) -> str | None:
     return assignment.attempt if assignment else None
 
 
-def _to_end(
-    ctx: Context, entry: tickets.Running, ticket: Ticket, step_dir: Path
-) -> Assignment | None:
+def _to_end(ctx: Context, entry: tickets.Running, ticket: Ticket, step_dir: Path) -> Assignment | None:
     if not entry.path.exists():  # it ended between the listing and the lock
         return None
     ref = attempts.newest(step_dir)
     if ref is None or attempts.is_sealed(ref.dir):
         tickets.end_running(ctx.layout, entry.key_dir, entry.name)
         return None
-    if _is_supervised(
-        ref.dir, ctx.config.heartbeat_sec
-    ):  # somebody has removed the lock's file under it
+    if _is_supervised(ref.dir, ctx.config.heartbeat_sec):  # somebody has removed the lock's file under it
         return None
     return Assignment(
-        root=str(ctx.layout.root), batch_id=ticket.batch_id, job_id=ticket.job_id, step_id=ticket.step_id,
-        attempt=ref.name, key_dir=entry.key_dir, ticket=entry.name, dead=True, options=ctx.options,
-    )  # fmt: skip
+        root=str(ctx.layout.root),
+        batch_id=ticket.batch_id,
+        job_id=ticket.job_id,
+        step_id=ticket.step_id,
+        attempt=ref.name,
+        key_dir=entry.key_dir,
+        ticket=entry.name,
+        dead=True,
+        options=ctx.options,
+    )
 
 
 def _kill_abandoned_worker(step_dir: Path) -> None:

@@ -128,9 +128,6 @@ def _note_end_of_loop(book: JobState, job: JobSpec, solver: StepSpec) -> None:
     now = book.look_again(job, critic)
     if now is None or before is None or not now.unmet or before.unmet:
         return
-    ledger.append(
-        book.batch_dir, "unmet",
-        job_id=job.job_id, step_id=loop.critic, attempt=now.attempt, line=now.unmet,
-    )  # fmt: skip
+    ledger.append(book.batch_dir, "unmet", job_id=job.job_id, step_id=loop.critic, attempt=now.attempt, line=now.unmet)
     book.spread(job, critic)
     book.save()

@@ -25,10 +25,10 @@ def sign(path: Path, key: Path) -> None:
         UserError: it cannot be signed.
     """
     if not key.is_file():
-        raise UserError(f"audit.key {key}: there is no such file", fix="make one with ssh-keygen -t ed25519")  # fmt: skip
+        raise UserError(f"audit.key {key}: there is no such file", fix="make one with ssh-keygen -t ed25519")
     done = _run(["sign", "-f", str(key), "-n", checkpoints.NAMESPACE, str(path)], None)
     if done.returncode != 0:
-        raise UserError(f"audit.key {key}: {_line(done)}", fix="use a key without a passphrase, or one in an ssh-agent")  # fmt: skip
+        raise UserError(f"audit.key {key}: {_line(done)}", fix="use a key without a passphrase, or one in an ssh-agent")
 
 
 def check(path: Path, signers: Path | None = None) -> str:
@@ -47,7 +47,7 @@ def check(path: Path, signers: Path | None = None) -> str:
         done = _run(["check-novalidate", *beside], data)
         return "" if done.returncode == 0 else f"is no signature of {path.name}: {_line(done)}"
     if not signers.is_file():
-        raise UserError(f"--signers {signers}: there is no such file", fix="give OpenSSH's allowed_signers")  # fmt: skip
+        raise UserError(f"--signers {signers}: there is no such file", fix="give OpenSSH's allowed_signers")
     found = _run(["find-principals", "-f", str(signers), "-s", str(_beside(path))], None)
     names = found.stdout.decode("utf-8", "replace").split()
     if found.returncode != 0 or not names:
@@ -64,11 +64,13 @@ def _run(arguments: list[str], data: bytes | None) -> subprocess.CompletedProces
     try:
         return subprocess.run(
             [_PROGRAM, "-Y", *arguments], input=data or b"", capture_output=True, timeout=_PATIENCE_SEC, check=False
-        )  # fmt: skip
+        )
     except FileNotFoundError:
         raise UserError(f"there is no {_PROGRAM}", fix="install OpenSSH's client") from None
     except subprocess.TimeoutExpired:
-        raise UserError(f"{_PROGRAM} did not end within {_PATIENCE_SEC:.0f} s", fix="use a key without a passphrase") from None  # fmt: skip
+        raise UserError(
+            f"{_PROGRAM} did not end within {_PATIENCE_SEC:.0f} s", fix="use a key without a passphrase"
+        ) from None
 
 
 def _line(done: subprocess.CompletedProcess[bytes]) -> str:

@@ -48,9 +48,7 @@ class BaselineKind:
         found = safe_read.read_object(attempt.dir / FILE)
         if found is None:
             line = f"the baselines were not looked at (exit code {end.exit_code}); see stderr.log"
-            return terminal_outcomes.stopped(end) or terminal_outcomes.broken(
-                line, f"The worker ended, and {line}."
-            )
+            return terminal_outcomes.stopped(end) or terminal_outcomes.broken(line, f"The worker ended, and {line}.")
         wrong, open_ones = _lines(found.get("wrong")), _lines(found.get("open"))
         report = {"files_written": [FILE]}
         if wrong:
@@ -83,16 +81,10 @@ def look(trials: list[facts.TrialFacts]) -> tuple[list[str], list[str]]:
                     must = "must pass" if agent == "oracle" else "must not pass"
                     line = f"{trial.step_id} has reward {trial.reward:g} and {must}"
                     (open_ones if is_unsure(trial) else wrong).append(line)
-            elif (
-                trial.result == "unscored"
-                and agent == "oracle"
-                and trial.failure_class in TASKS_FAULT
-            ):
+            elif trial.result == "unscored" and agent == "oracle" and trial.failure_class in TASKS_FAULT:
                 wrong.append(f"{trial.step_id} was not scored ({trial.failure_class})")
             elif trial.result != "skipped":
-                open_ones.append(
-                    f"{trial.step_id} has no score ({trial.failure_class or trial.result})"
-                )
+                open_ones.append(f"{trial.step_id} has no score ({trial.failure_class or trial.result})")
     return wrong, open_ones
 
 

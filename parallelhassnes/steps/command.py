@@ -49,9 +49,7 @@ class CommandKind:
             _become(command)
         except (OSError, ValueError) as error:
             missing = isinstance(error, FileNotFoundError | NotADirectoryError)
-            (attempt.dir / ERROR_FILE).write_text(
-                f"cannot run {command[:1]}: {error}\n", encoding="utf-8"
-            )
+            (attempt.dir / ERROR_FILE).write_text(f"cannot run {command[:1]}: {error}\n", encoding="utf-8")
             return NOT_FOUND if missing else NOT_RUNNABLE
 
     def phase(self, attempt: Attempt) -> str | None:  # noqa: ARG002 - we cannot look into a program
@@ -66,9 +64,7 @@ class CommandKind:
             said = summary or "The command ended with exit code 0."
             return Outcome("succeeded", said, None, {**own, "command": command})
         tail = _tail(attempt.dir / "stderr.log")
-        said = " ".join(
-            filter(None, (f"The command {failure.line}.", summary, tail and f"It said: {tail}"))
-        )
+        said = " ".join(filter(None, (f"The command {failure.line}.", summary, tail and f"It said: {tail}")))
         status = {"canceled": "canceled", "lost": "lost"}.get(failure.failure_class, "failed")
         return Outcome(status, said, failure, {**own, "command": command})  # type: ignore[arg-type]
 

@@ -19,11 +19,26 @@ from parallelhassnes.steps.failures import RULES, Evidence, FailureVerdict, Phas
 from parallelhassnes.steps.step_types import Failure
 
 PROGRAM_TYPES = frozenset(
-    {"NonZeroAgentExitCodeError", "ApiError", "ApiRateLimitError", "ApiUsageLimitError", "ApiInternalServerError",
-     "ApiOverloadedError", "ApiConnectionClosedError", "ApiResponseStalledError", "OutputTokenExceededError", "ContextWindowExceededError",
-     "UnknownApiError", "ApiProviderResourceNotFoundError", "AgentSafetyRefusalError", "AgentAuthenticationError", "ModelNotFoundError",
-     "NetworkConnectionError", "ApiConnectionError"}
-)  # fmt: skip
+    {
+        "NonZeroAgentExitCodeError",
+        "ApiError",
+        "ApiRateLimitError",
+        "ApiUsageLimitError",
+        "ApiInternalServerError",
+        "ApiOverloadedError",
+        "ApiConnectionClosedError",
+        "ApiResponseStalledError",
+        "OutputTokenExceededError",
+        "ContextWindowExceededError",
+        "UnknownApiError",
+        "ApiProviderResourceNotFoundError",
+        "AgentSafetyRefusalError",
+        "AgentAuthenticationError",
+        "ModelNotFoundError",
+        "NetworkConnectionError",
+        "ApiConnectionError",
+    }
+)
 """Harbor's exceptions of an agent's program that ended badly; all but the first are Harbor's guess at the cause."""
 _OF_OUTPUT = "Command failed (exit "
 """How the message of such an exception begins."""
@@ -34,18 +49,28 @@ _LIBRARIES = re.compile(
 )
 """A line of a traceback in which a client's library names its exception."""
 _PROVIDER_TYPES = frozenset(
-    name for rule in RULES for name in rule.types
-    if rule.name in ("rate type", "overload type", "key type", "quota type", "model type", "provider type", "refused, type",
-                     "refusal type", "unsupported parameter, type")
-) - PROGRAM_TYPES | {"APIStatusError", "ClientError", "ServerError", "ClientException"}  # fmt: skip
+    name
+    for rule in RULES
+    for name in rule.types
+    if rule.name
+    in (
+        "rate type",
+        "overload type",
+        "key type",
+        "quota type",
+        "model type",
+        "provider type",
+        "refused, type",
+        "refusal type",
+        "unsupported parameter, type",
+    )
+) - PROGRAM_TYPES | {"APIStatusError", "ClientError", "ServerError", "ClientException"}
 _STATUS = re.compile(
     r"(?:error code:?|status(?:[ _]?code)?[\"']?[:= ]|api[ _]error[ _]?status[\"']?:?|api error:?|last status:|http(?:/[\d.]+)?|(?:client|server) error '|rejected)"
     r"[\s(]*([45]\d\d)\b|^\W{0,3}([45]\d\d) (?-i:[A-Z<{])|\(([45]\d\d)\)",
     re.IGNORECASE | re.MULTILINE,
 )
-_BODY_STATUS = re.compile(
-    r"\\*[\"'](?:code|status|status_?code)\\*[\"']\s*:\s*\\*[\"']?([45]\d\d)\b", re.IGNORECASE
-)
+_BODY_STATUS = re.compile(r"\\*[\"'](?:code|status|status_?code)\\*[\"']\s*:\s*\\*[\"']?([45]\d\d)\b", re.IGNORECASE)
 _CODE = re.compile(
     r"\\*[\"'](?:code|type|__type|status|error_?code|reason|name|error)\\*[\"']\s*:\s*\\*[\"']([\w.#:/-]{2,80}?)\\*[\"']",
     re.IGNORECASE,
@@ -90,11 +115,7 @@ def of_provider(said: str, status: int | None = None, type_name: str = "") -> Ev
 
 
 def of_exception(
-    type_name: str,
-    message: str,
-    phase: Phase | None,
-    traceback: str = "",
-    logs: Iterable[Path] = (),
+    type_name: str, message: str, phase: Phase | None, traceback: str = "", logs: Iterable[Path] = ()
 ) -> Evidence:
     """What an exception gives to go by.
 
@@ -123,24 +144,20 @@ def of_exception(
 
 
 _OWN_TYPES = frozenset(
-    name for rule in RULES for name in rule.types
-    if rule.name in ("canceled", "context type", "agent's deadline", "verifier", "environment type", "missing extra", "build")
-)  # fmt: skip
+    name
+    for rule in RULES
+    for name in rule.types
+    if rule.name
+    in ("canceled", "context type", "agent's deadline", "verifier", "environment type", "missing extra", "build")
+)
 """Types that say themselves what happened."""
 
 
 def verdict_of(
-    type_name: str,
-    message: str,
-    phase: Phase | None,
-    traceback: str = "",
-    logs: Iterable[Path] = (),
-    harbor: str = "",
+    type_name: str, message: str, phase: Phase | None, traceback: str = "", logs: Iterable[Path] = (), harbor: str = ""
 ) -> FailureVerdict:
     """The class of an exception; the arguments are those of ``of_exception``, and ``Evidence.harbor``."""
-    return classify(
-        of_exception(type_name, message, phase, traceback, logs)._replace(harbor=harbor)
-    )
+    return classify(of_exception(type_name, message, phase, traceback, logs)._replace(harbor=harbor))
 
 
 def failure_of(said: str, status: int | None = None) -> Failure:
@@ -256,7 +273,7 @@ def _fragment(output: str) -> str:
 def _error_lines(output: str) -> list[str]:
     """Of the last lines those in which a program says an error, and what follows them; events are none."""
     lines = [line.strip() for line in output.splitlines()]
-    last = [line for line in lines if line and line != "None" and not line.startswith('{"type"')][-_LAST_LINES:]  # fmt: skip
+    last = [line for line in lines if line and line != "None" and not line.startswith('{"type"')][-_LAST_LINES:]
     begin = next((n for n, line in enumerate(last) if _ERROR_LINE.match(line)), None)
     return [] if begin is None else last[begin:]
 
@@ -268,7 +285,7 @@ def _texts(folders: Iterable[Path]) -> Iterable[str]:
             continue
         try:
             with os.scandir(folder) as entries:
-                listed = [entry.name for _, entry in zip(range(_MOST_LISTED), entries, strict=False)]  # fmt: skip
+                listed = [entry.name for _, entry in zip(range(_MOST_LISTED), entries, strict=False)]
         except OSError:
             continue
         wanted = [n for n in listed if n.endswith((".txt", ".log", ".jsonl")) and n not in _FIRST]

@@ -52,9 +52,7 @@ def rest(attempt: Attempt, texts: list[str]) -> list[str]:
     from parallelhassnes.tables.expanders import templates
 
     given = []
-    spoken = [
-        path for text in texts if templates.is_template(text) for path in templates.look(text).paths
-    ]
+    spoken = [path for text in texts if templates.is_template(text) for path in templates.look(text).paths]
     if attempt.step.spec.get("reports_of") and not any(path[0] == "reports" for path in spoken):
         found = names(attempt)["reports"]
         given.append(f"The reports of {len(found)} steps, as JSON:\n{_json(found)}")
@@ -62,9 +60,7 @@ def rest(attempt: Attempt, texts: list[str]) -> list[str]:
     if critic is not None and not any(path[:2] == ("steps", critic) for path in spoken):
         report = names(attempt)["steps"].get(critic)
         if report is not None:
-            given.append(
-                f"Your work of the round before was judged. The judge's report, as JSON:\n{_json(report)}"
-            )
+            given.append(f"Your work of the round before was judged. The judge's report, as JSON:\n{_json(report)}")
     return given
 
 
@@ -90,7 +86,10 @@ def names(attempt: Attempt) -> dict[str, Any]:
             reports.append({**about, **own["steps"][step_id]})
     return {
         "batch": {
-            "batch_id": batch.batch_id, "experiment": batch.experiment, "goal": batch.goal, "labels": batch.labels,
+            "batch_id": batch.batch_id,
+            "experiment": batch.experiment,
+            "goal": batch.goal,
+            "labels": batch.labels,
         },
         "job": {"job_id": job.job_id, "labels": job.labels},
         "step": {"step_id": attempt.step.step_id},
@@ -98,7 +97,7 @@ def names(attempt: Attempt) -> dict[str, Any]:
         "jobs": jobs,
         "reports": reports,
         "round": _round(attempt.job_dir, attempt.step, attempt.dir.name),
-    }  # fmt: skip
+    }
 
 
 def _folder(batch_dir: Path, ref: str, name: str) -> Path:

@@ -32,9 +32,7 @@ def find(message: str) -> float | None:
         if parts.get("bare"):
             seconds = float(parts["bare"]) * (0.001 if parts.get("unit") == "ms" else 1.0)
         else:
-            seconds = sum(
-                float(n) * _factor(unit) for n, unit in _PART.findall(parts["span"] or "")
-            )
+            seconds = sum(float(n) * _factor(unit) for n, unit in _PART.findall(parts["span"] or ""))
         return min(seconds, MOST_SEC)
     return None
 

@@ -26,9 +26,7 @@ def names(job_dir: Path) -> tuple[str, ...]:
 
 def read(job_dir: Path, name: str) -> Addition:
     document = atomic.read_json(job_dir / FOLDER / name)
-    return atomic.parse(
-        Addition, rooted.unfold(document, job_dir.parents[2]), job_dir / FOLDER / name
-    )
+    return atomic.parse(Addition, rooted.unfold(document, job_dir.parents[2]), job_dir / FOLDER / name)
 
 
 def write(job_dir: Path, name: str, addition: Addition) -> None:
@@ -43,9 +41,7 @@ def merged(job: JobSpec, job_dir: Path, found: tuple[str, ...]) -> JobSpec:
     mine = f"{job.job_id}/"
     judged = tuple(f"{mine}{step.step_id}" for step in added if step.kind in ("trial", "analysis"))
     steps = [
-        step.model_copy(update={"depends_on": (*step.depends_on, *judged)})
-        if step.kind == "verdict"
-        else step
+        step.model_copy(update={"depends_on": (*step.depends_on, *judged)}) if step.kind == "verdict" else step
         for step in job.steps
     ]
     dependents = {step_id: list(refs) for step_id, refs in job.dependents.items()}
@@ -57,10 +53,7 @@ def merged(job: JobSpec, job_dir: Path, found: tuple[str, ...]) -> JobSpec:
             refs = dependents.setdefault(wanted.removeprefix(mine), [])
             refs.append(f"{mine}{verdict.step_id}")
     return job.model_copy(
-        update={
-            "steps": (*steps, *added),
-            "dependents": {step_id: tuple(refs) for step_id, refs in dependents.items()},
-        }
+        update={"steps": (*steps, *added), "dependents": {step_id: tuple(refs) for step_id, refs in dependents.items()}}
     )
 
 

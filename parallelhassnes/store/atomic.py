@@ -58,9 +58,7 @@ def temp_path(folder: Path | str) -> Path:
     if _Settings.temp is None:
         return Path(folder, f".tmp-{name}")
     if not os.path.isdir(_Settings.temp):  # noqa: PTH112 - hot path
-        Path(_Settings.temp).mkdir(
-            exist_ok=True
-        )  # not what is above it: a store that is gone stays gone
+        Path(_Settings.temp).mkdir(exist_ok=True)  # not what is above it: a store that is gone stays gone
     return Path(_Settings.temp, name)
 
 
@@ -100,9 +98,7 @@ def sweep_temp(folder: Path, is_alive: Callable[[int], bool]) -> int:
                 removed += 1
         except walk.OutOfTime:
             break
-        except (
-            OSError
-        ) as error:  # it went meanwhile, or is somebody else's: another look finds it again
+        except OSError as error:  # it went meanwhile, or is somebody else's: another look finds it again
             if not is_damage(error):
                 raise
     return removed
@@ -135,9 +131,7 @@ def advice(error: BaseException) -> str:
     """What to do about damage, as an imperative."""
     if isinstance(error, PermissionError):
         return "make it readable for the user who ticks"
-    if isinstance(error, OSError) and not isinstance(
-        error, FileNotFoundError | NotADirectoryError | IsADirectoryError
-    ):
+    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
         return "look after the disk or the mount"
     return "put the file back, or remove the folder of the batch"
 

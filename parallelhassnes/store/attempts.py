@@ -22,18 +22,16 @@ from typing import NamedTuple
 from parallelhassnes.names import run_id_of
 from parallelhassnes.store import atomic, clocks
 from parallelhassnes.store.evidence import ledger
-from parallelhassnes.store.records import (
-    TERMINAL,
-    AttemptMeta,
-    AttemptState,
-    Heartbeat,
-    dump,
-    now_text,
-)
+from parallelhassnes.store.records import TERMINAL, AttemptMeta, AttemptState, Heartbeat, dump, now_text
 
 META, STATE, FINAL, FINAL_TEXT, SEAL, PUBLISH = (
-    "meta.json", "state.json", "final.json", "final.txt", "seal.json", "publish",
-)  # fmt: skip
+    "meta.json",
+    "state.json",
+    "final.json",
+    "final.txt",
+    "seal.json",
+    "publish",
+)
 CANCEL = "cancel.json"
 _NAME = re.compile(r"\d{8}T\d{6}Z_[a-z0-9]+")
 LOGS = ("stdout.log", "stderr.log")
@@ -131,8 +129,11 @@ def read_state(attempt_dir: Path) -> AttemptState:
     except (atomic.CorruptFile, FileNotFoundError):
         seen = now_text(datetime.fromtimestamp(attempt_dir.stat().st_mtime, UTC))
     state = AttemptState(
-        status="running", run_id=run_id_of(attempt_dir.name), heartbeat=Heartbeat(count=0, at=seen), host=platform.node()
-    )  # fmt: skip
+        status="running",
+        run_id=run_id_of(attempt_dir.name),
+        heartbeat=Heartbeat(count=0, at=seen),
+        host=platform.node(),
+    )
     if not is_sealed(attempt_dir):
         return state
     try:

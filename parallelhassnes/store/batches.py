@@ -16,9 +16,7 @@ from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import tickets
 from parallelhassnes.store.records import Control, Overrides, Ticket, dump
 
-JOB, META, CONTROL, OVERRIDES = (
-    "job.json", "batch_meta.json", "control.json", "overrides.json",
-)  # fmt: skip
+JOB, META, CONTROL, OVERRIDES = ("job.json", "batch_meta.json", "control.json", "overrides.json")
 
 JOB_HASHES = "jobs.sha256"
 """``<job_id> <SHA-256>`` of each ``job.json``, in the table's order; the hash of it all stands in the ledger."""
@@ -48,9 +46,7 @@ def read_step(layout: Layout, ticket: Ticket) -> tuple[JobSpec, StepSpec]:
         raise tickets.Torn(f"{job_dir / JOB}: is gone")
     job = read_job(job_dir)
     if ticket.step_id not in job.places:
-        raise tickets.Torn(
-            f"{job_dir / JOB}: has no step {ticket.step_id}, for which there is a ticket"
-        )
+        raise tickets.Torn(f"{job_dir / JOB}: has no step {ticket.step_id}, for which there is a ticket")
     return job, job.step(ticket.step_id)
 
 
@@ -80,12 +76,7 @@ def read_about(batch_dir: Path) -> dict[str, Any]:
     document: dict[str, Any] = atomic.read_json(batch_dir / META)
     if earlier_batches.is_one(document):
         return earlier_batches.about(batch_dir, document)
-    for key, kind in (
-        ("batch_id", str),
-        ("created_at", str),
-        ("steps_total", int),
-        ("job_ids", list),
-    ):
+    for key, kind in (("batch_id", str), ("created_at", str), ("steps_total", int), ("job_ids", list)):
         if not isinstance(document.get(key), kind):
             raise atomic.CorruptFile(f"{batch_dir / META}: /{key}: is missing or of the wrong type")
     return document

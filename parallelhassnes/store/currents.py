@@ -87,7 +87,7 @@ class Standing:
     def get(self, step_id: str) -> StepNow | None:
         """How a step stands; None where it was never attempted."""
         text = self._steps.get(step_id)
-        return None if text is None else atomic.parse(StepNow, json.loads(text), self.job_dir / CURRENT)  # fmt: skip
+        return None if text is None else atomic.parse(StepNow, json.loads(text), self.job_dir / CURRENT)
 
     def killer(self, step_id: str) -> str:
         """The dependency because of which a step cannot start; empty where it may."""
@@ -197,7 +197,7 @@ def _remember(standing: Standing) -> None:
     _known.pop(standing.job_dir, None)
     if standing._offset:  # noqa: SLF001 - its own module
         _known[standing.job_dir] = standing
-        while len(_known) > _KEPT or (len(_known) > 1 and sum(map(len, _known.values())) > _KEPT_STEPS):  # fmt: skip
+        while len(_known) > _KEPT or (len(_known) > 1 and sum(map(len, _known.values())) > _KEPT_STEPS):
             del _known[next(iter(_known))]
 
 
@@ -298,9 +298,7 @@ def _journal(job_dir: Path, offset: int = 0, header: int = 0) -> tuple[bytes, by
         header: length of the first line, where it is known.
     """
     try:
-        handle = os.open(
-            job_dir / JOURNAL, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        )
+        handle = os.open(job_dir / JOURNAL, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         return b"", b""
     try:

@@ -47,9 +47,11 @@ class EarlierStep(NamedTuple):
 def is_one(document: Any) -> bool:
     """Whether a ``batch_meta.json`` is the earlier project's."""
     return (
-        isinstance(document, dict) and isinstance(document.get("jobs"), list) and "created_at" not in document
+        isinstance(document, dict)
+        and isinstance(document.get("jobs"), list)
+        and "created_at" not in document
         and ("launch_table_sha256" in document or "submitted_at" in document)
-    )  # fmt: skip
+    )
 
 
 def check_ours(meta: Path) -> None:
@@ -64,9 +66,12 @@ def about(batch_dir: Path, document: dict[str, Any]) -> dict[str, Any]:
     jobs = [job_id for job_id, _ in _jobs(document)]
     steps = sum(len(own) for _, own in _jobs(document))
     return {
-        "batch_id": batch_dir.name, "created_at": str(document.get("submitted_at") or ""), "job_ids": jobs,
-        "steps_total": steps, "goal": str(document.get("batch_goal_summary") or ""),
-    }  # fmt: skip
+        "batch_id": batch_dir.name,
+        "created_at": str(document.get("submitted_at") or ""),
+        "job_ids": jobs,
+        "steps_total": steps,
+        "goal": str(document.get("batch_goal_summary") or ""),
+    }
 
 
 def steps(batch_dir: Path, document: dict[str, Any]) -> Iterator[EarlierStep]:
@@ -96,6 +101,12 @@ def _step(batch_dir: Path, job_id: str, step_id: str, depends_on: list[str]) -> 
     said = atomic.read_derived(folder / runs[-1] / "final.json").get("summary")
     status = state.get("status")
     return EarlierStep(
-        job_id, step_id, depends_on, len(runs), status if status in _ENDED else "lost", runs[-1],
-        str(state.get("ended_at") or state.get("started_at") or ""), said if isinstance(said, str) else "",
-    )  # fmt: skip
+        job_id,
+        step_id,
+        depends_on,
+        len(runs),
+        status if status in _ENDED else "lost",
+        runs[-1],
+        str(state.get("ended_at") or state.get("started_at") or ""),
+        said if isinstance(said, str) else "",
+    )

@@ -47,6 +47,4 @@ def store_id(runs: Path) -> str:
             continue
         if names.is_safe_id(found):
             return found
-        path.unlink(
-            missing_ok=True
-        )  # a power cut: with an empty id, stores would take each other's containers
+        path.unlink(missing_ok=True)  # a power cut: with an empty id, stores would take each other's containers

@@ -33,9 +33,15 @@ class IndexedStep(NamedTuple):
 def of(step: StepSpec) -> IndexedStep:
     """The entry of a step."""
     return IndexedStep(
-        step.step_id, step.kind, step.label, step.queue_key, step.after, list(step.depends_on),
-        step.gate is not None, step.loop is not None,
-    )  # fmt: skip
+        step.step_id,
+        step.kind,
+        step.label,
+        step.queue_key,
+        step.after,
+        list(step.depends_on),
+        step.gate is not None,
+        step.loop is not None,
+    )
 
 
 _PLAIN = len(IndexedStep._fields) - len(IndexedStep._field_defaults)
@@ -43,11 +49,7 @@ _PLAIN = len(IndexedStep._fields) - len(IndexedStep._field_defaults)
 
 def write(batch_dir: Path, jobs: Iterable[JobSpec]) -> None:
     document = [
-        [
-            job.job_id,
-            [row if any(row[_PLAIN:]) else row[:_PLAIN] for row in map(of, job.steps)],
-        ]
-        for job in jobs
+        [job.job_id, [row if any(row[_PLAIN:]) else row[:_PLAIN] for row in map(of, job.steps)]] for job in jobs
     ]
     atomic.write_json(batch_dir / INDEX, {"schema_version": 1, "jobs": document}, durable=False)
 
@@ -65,8 +67,7 @@ def read(batch_dir: Path) -> dict[str, list[IndexedStep]]:
         make = IndexedStep._make
         return {
             job_id: [
-                make((*fields, False, False)) if len(fields) == _PLAIN else IndexedStep(*fields)
-                for fields in steps
+                make((*fields, False, False)) if len(fields) == _PLAIN else IndexedStep(*fields) for fields in steps
             ]
             for job_id, steps in document["jobs"]
         }

@@ -151,10 +151,20 @@ class Layout:
     def folders(self) -> tuple[Path, ...]:
         """Every folder that a store has even when it is empty."""
         return (
-            self.system, self.temp, self.system / "config_versions", self.incoming, self.accepted, self.rejected,
-            self.tables_by_sha, self.ready, self.delayed, self.running, self.ended, self.blocked,
+            self.system,
+            self.temp,
+            self.system / "config_versions",
+            self.incoming,
+            self.accepted,
+            self.rejected,
+            self.tables_by_sha,
+            self.ready,
+            self.delayed,
+            self.running,
+            self.ended,
+            self.blocked,
             self.added,
-        )  # fmt: skip
+        )
 
     @cached_property
     def worktrees(self) -> Path:
@@ -198,11 +208,7 @@ class Layout:
         except FileNotFoundError:
             return {}
         metas = ((name, f"{runs}/{name}/batch_meta.json") for name in found)
-        arrivals = [
-            (names.arrival_in(name) or _arrival(name, meta), name)
-            for name, meta in metas
-            if _is_there(meta)
-        ]
+        arrivals = [(names.arrival_in(name) or _arrival(name, meta), name) for name, meta in metas if _is_there(meta)]
         return {name: arrival for arrival, name in sorted(arrivals)}
 
 

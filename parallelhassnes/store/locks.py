@@ -104,7 +104,7 @@ def _wait_for(handle: int, path: Path | str, patience_sec: float) -> None:
             raise StoreBusy(
                 f"{who} has held {path} for {patience_sec:g} s",
                 fix="try again later" if pid is None else f"if it is stopped, kill -CONT {pid}; else try again later",
-            )  # fmt: skip
+            )
         time.sleep(0.005)
 
 

@@ -12,9 +12,7 @@ from parallelhassnes.store import process_identity
 
 TERMINAL = frozenset({"succeeded", "failed", "needs_attention", "canceled", "lost"})
 
-type AttemptStatus = Literal[
-    "queued", "running", "succeeded", "failed", "needs_attention", "canceled", "lost"
-]
+type AttemptStatus = Literal["queued", "running", "succeeded", "failed", "needs_attention", "canceled", "lost"]
 
 
 def now_text(moment: datetime | None = None) -> str:

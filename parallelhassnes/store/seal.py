@@ -160,11 +160,7 @@ def _sync_folder(entry: walk.Entry) -> None:
 
 
 def _describe(
-    entry: walk.Entry,
-    then: Mapping[str, Any],
-    sync: bool,
-    check: Callable[[], None],
-    late: list[str],
+    entry: walk.Entry, then: Mapping[str, Any], sync: bool, check: Callable[[], None], late: list[str]
 ) -> dict[str, Any]:
     """What the seal says of one file; see ``survey``. ``late`` gets why there is no time any more."""
     try:

@@ -93,7 +93,5 @@ def survey(task: Path, *, sync: bool = True) -> tuple[str, int, int]:
         count += 1
         runs = bool(path.stat().st_mode & 0o100)
         name = path.relative_to(task).as_posix()
-        whole.update(
-            f"{name}\0{int(runs)}\0{digest.hexdigest()}\n".encode("utf-8", "surrogateescape")
-        )
+        whole.update(f"{name}\0{int(runs)}\0{digest.hexdigest()}\n".encode("utf-8", "surrogateescape"))
     return whole.hexdigest(), count, size

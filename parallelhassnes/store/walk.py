@@ -33,9 +33,7 @@ class Entry:
 
     __slots__ = ("above", "depth", "error", "folder", "info", "is_skipped", "leaving", "name")
 
-    def __init__(
-        self, folder: int, name: str, above: "Entry | None", depth: int, info: os.stat_result
-    ) -> None:
+    def __init__(self, folder: int, name: str, above: "Entry | None", depth: int, info: os.stat_result) -> None:
         self.folder = folder
         """Descriptor of the folder that it is in."""
         self.name = name
@@ -150,9 +148,7 @@ def _look(here: int, level: _Level, name: str, depth: int) -> Entry | None:
     return Entry(here, name, level.entry, depth, info)
 
 
-def _enter(
-    entry: Entry, device: int, room: Callable[[], int] | None
-) -> tuple[int, _Level] | OSError:
+def _enter(entry: Entry, device: int, room: Callable[[], int] | None) -> tuple[int, _Level] | OSError:
     try:
         handle = os.open(entry.name, FOLDER, dir_fd=entry.folder)
     except OSError as error:

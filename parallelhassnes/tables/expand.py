@@ -39,9 +39,7 @@ from parallelhassnes.tables.parse.table_paths import Bases
 __all__ = ["TableDefaults", "expand", "expand_document"]
 
 
-def expand(
-    data: bytes, *, name: str, base_dirs: list[Path], defaults: TableDefaults | None = None
-) -> Plan:
+def expand(data: bytes, *, name: str, base_dirs: list[Path], defaults: TableDefaults | None = None) -> Plan:
     """The plan of the table in ``data``; ``name`` is its file name, for messages and for telling YAML from JSON.
 
     A relative path in the table is looked for in each of ``base_dirs``, in order.
@@ -64,9 +62,7 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def expand_document(
-    document: Any, *, name: str, base_dirs: list[Path], defaults: TableDefaults | None = None
-) -> Plan:
+def expand_document(document: Any, *, name: str, base_dirs: list[Path], defaults: TableDefaults | None = None) -> Plan:
     """As ``expand``, for a table that is a document already."""
     problems = Problems(name)
     shape = recognise(document, problems)
@@ -85,14 +81,10 @@ def expand_document(
             document, strip = from_v1(document, problems)
         plan = _own(document, context)
         if strip:
-            problems.found = [
-                each._replace(pointer=each.pointer.removeprefix(strip)) for each in problems.found
-            ]
+            problems.found = [each._replace(pointer=each.pointer.removeprefix(strip)) for each in problems.found]
     named = document.get("secrets")
     passed = {*context.defaults.secrets, *context.used_variables}
-    passed |= (
-        {name for name in named if isinstance(name, str)} if isinstance(named, list) else set()
-    )
+    passed |= {name for name in named if isinstance(name, str)} if isinstance(named, list) else set()
     needed = check_taken(context.taken, passed, problems)
     problems.raise_any()
     if plan is None:
@@ -128,9 +120,16 @@ def _own(document: dict[str, Any], context: Expansion) -> Plan | None:
         taken = Ids((*BATCH_FILES, *(draft.job_id for draft in drafts)))
         retry = context.retry(usable.retry)
         drafts += expand_sweep(
-            sweep, "/sweep", context, trials, retry, taken, usable.analysis,
-            baseline_gate=usable.baseline_gate, passing=usable.pass_,
-        )  # fmt: skip
+            sweep,
+            "/sweep",
+            context,
+            trials,
+            retry,
+            taken,
+            usable.analysis,
+            baseline_gate=usable.baseline_gate,
+            passing=usable.pass_,
+        )
     drafts = told(drafts, usable.verdict, context)
     if not drafts and not problems:
         problems.add("/jobs", "is empty", "write a job, or a sweep")

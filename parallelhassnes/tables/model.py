@@ -41,9 +41,7 @@ class RetryPart(Part):
     classes: dict[FailureClass, ClassRetry] | None = Field(
         default=None, description="Failure class → what differs from docs/failures.md."
     )
-    retry_on_statuses: list[str] | None = Field(
-        default=None, description="Of earlier tables; kept for agent steps."
-    )
+    retry_on_statuses: list[str] | None = Field(default=None, description="Of earlier tables; kept for agent steps.")
 
 
 class BudgetPart(Part):
@@ -61,12 +59,10 @@ class PassPart(Part):
     """When a trial has passed."""
 
     reward: Name | None = Field(
-        default=None,
-        description="Name of the main reward; default: the one called `reward`, or the only one.",
+        default=None, description="Name of the main reward; default: the one called `reward`, or the only one."
     )
     at_least: Annotated[float, Field(allow_inf_nan=False)] | None = Field(
-        default=None,
-        description="What the main reward must reach, within a relative 1e-9; default: 1.",
+        default=None, description="What the main reward must reach, within a relative 1e-9; default: 1."
     )
 
     @model_validator(mode="after")
@@ -81,8 +77,7 @@ class EnoughPart(Part):
 
     successes: Count | None = Field(default=None, description="So many trials have passed.")
     half_width: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        default=None,
-        description="Half of the 95 % Wilson interval of the pass rate is at most this.",
+        default=None, description="Half of the 95 % Wilson interval of the pass rate is at most this."
     )
 
 
@@ -94,34 +89,24 @@ class AnalysisPart(Part):
 
     engine: Engine = Field(default="rules", description="Who looks at the trial.")
     model: Name | None = Field(default=None, description="The engine's model.")
-    only_unknown: bool = Field(
-        default=False, description="Ask the model only where the rules prove nothing."
-    )
+    only_unknown: bool = Field(default=False, description="Ask the model only where the rules prove nothing.")
     max_input_tokens: Annotated[int, Field(ge=1000, le=1_000_000)] | None = Field(
         default=None, description="Tokens of the trial that the model is shown; default: 30,000."
     )
-    base_url: Name | None = Field(
-        default=None, description="Engine `api`: the endpoint, up to and with `/v1`."
-    )
+    base_url: Name | None = Field(default=None, description="Engine `api`: the endpoint, up to and with `/v1`.")
     key_name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = Field(
         default=None, description="Engine `api`: the variable that holds the key; `OPENAI_API_KEY`."
     )
-    agent: Name | None = Field(
-        default=None, description="Engine `harbor`: Harbor's name of the agent; `claude-code`."
-    )
+    agent: Name | None = Field(default=None, description="Engine `harbor`: Harbor's name of the agent; `claude-code`.")
     environment: Literal["docker", "sandbox"] | None = Field(
         default=None, description="Engine `harbor`: where its trial runs; `docker`."
     )
-    queue_key: Name | None = Field(
-        default=None, description="What limits apply to; default: `analysis:<engine>`."
-    )
+    queue_key: Name | None = Field(default=None, description="What limits apply to; default: `analysis:<engine>`.")
     limit: Count | None = Field(default=None, description="Live analyses on that key at most.")
     timeout_sec: Seconds | None = Field(
         default=None, description="Seconds until an analysis is ended by force; default: 1800."
     )
-    env: Env = Field(
-        default_factory=dict, description="Environment variables of the analysis; no secrets."
-    )
+    env: Env = Field(default_factory=dict, description="Environment variables of the analysis; no secrets.")
 
 
 class VerdictPart(Part):
@@ -129,18 +114,12 @@ class VerdictPart(Part):
 
     engine: Literal["codex", "claude", "api"] = Field(description="Who writes.")
     model: Name | None = Field(default=None, description="The engine's model.")
-    base_url: Name | None = Field(
-        default=None, description="Engine `api`: the endpoint, up to and with `/v1`."
-    )
+    base_url: Name | None = Field(default=None, description="Engine `api`: the endpoint, up to and with `/v1`.")
     key_name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = Field(
         default=None, description="Engine `api`: the variable that holds the key; `OPENAI_API_KEY`."
     )
-    queue_key: Name | None = Field(
-        default=None, description="What limits apply to; default: `verdict:<engine>`."
-    )
-    timeout_sec: Seconds | None = Field(
-        default=None, description="Seconds that the engine may take; default: 300."
-    )
+    queue_key: Name | None = Field(default=None, description="What limits apply to; default: `verdict:<engine>`.")
+    timeout_sec: Seconds | None = Field(default=None, description="Seconds that the engine may take; default: 300.")
 
 
 def _form(value: Any) -> str:
@@ -154,13 +133,9 @@ def _form(value: Any) -> str:
             return "str"
 
 
-type AnalysisOne = Annotated[
-    Annotated[Engine, Tag("str")] | Annotated[AnalysisPart, Tag("dict")], Discriminator(_form)
-]
+type AnalysisOne = Annotated[Annotated[Engine, Tag("str")] | Annotated[AnalysisPart, Tag("dict")], Discriminator(_form)]
 type AnalysisAsked = Annotated[
-    Annotated[Engine, Tag("str")]
-    | Annotated[AnalysisPart, Tag("dict")]
-    | Annotated[list[AnalysisOne], Tag("list")],
+    Annotated[Engine, Tag("str")] | Annotated[AnalysisPart, Tag("dict")] | Annotated[list[AnalysisOne], Tag("list")],
     Discriminator(_form),
 ]
 
@@ -183,9 +158,7 @@ class FanInPart(Part):
     labels: dict[str, str] = Field(
         description="Label → glob: jobs whose labels fit, without its own; `{}` for all others."
     )
-    step_id: Name | None = Field(
-        default=None, description="Which step of each job; default: its last one."
-    )
+    step_id: Name | None = Field(default=None, description="Which step of each job; default: its last one.")
 
 
 class AgentWork(Part):
@@ -202,9 +175,7 @@ class AgentWork(Part):
         default=None, description="`step_timeout_seconds`: seconds that a step may take."
     )
     retries: RetryPart | None = Field(default=None, description="As `retry`, in earlier tables.")
-    workspace_policy: dict[str, Any] | None = Field(
-        default=None, description="`mode`: `shared` or `isolated`."
-    )
+    workspace_policy: dict[str, Any] | None = Field(default=None, description="`mode`: `shared` or `isolated`.")
     output_schema_ref: Name | None = Field(
         default=None,
         description="File with the JSON Schema of the agent's report; default: `run_report.schema.json`, which is built in.",
@@ -213,13 +184,10 @@ class AgentWork(Part):
         default=None, description="What must be in the workspace at the end."
     )
     agent: Name | dict[str, Any] | None = Field(
-        default=None,
-        description="Who does agent steps: `codex` (default), `claude`, or `{name, command, program}`.",
+        default=None, description="Who does agent steps: `codex` (default), `claude`, or `{name, command, program}`."
     )
     model: Name | None = Field(default=None, description="The model of agent steps.")
-    effort: Name | None = Field(
-        default=None, description="Short for `execution_policy.model_reasoning_effort`."
-    )
+    effort: Name | None = Field(default=None, description="Short for `execution_policy.model_reasoning_effort`.")
     repair: Annotated[int, Field(ge=0, le=5)] | None = Field(
         default=None,
         description="How often an agent is asked again, in its conversation, for a report that is not valid.",
@@ -234,9 +202,7 @@ class PackPart(AgentWork):
     """Settings and texts that steps share by name."""
 
     prompt: str | None = Field(default=None, description="Text before the step's prompt.")
-    prompt_ref: Name | None = Field(
-        default=None, description="File with text before the step's prompt."
-    )
+    prompt_ref: Name | None = Field(default=None, description="File with text before the step's prompt.")
     append_prompt: str | None = Field(default=None, description="Text after the step's prompt.")
 
 
@@ -251,8 +217,7 @@ class AgentPart(Part):
         description="A program and its arguments, with `{prompt_file} {schema_file} {output_file} {workdir}` in them.",
     )
     program: Name | None = Field(
-        default=None,
-        description="Path of the CLI of `codex` or `claude`; default: the one on PATH.",
+        default=None, description="Path of the CLI of `codex` or `claude`; default: the one on PATH."
     )
 
 
@@ -261,8 +226,7 @@ class ArtifactPart(Part):
 
     name: Name | None = Field(default=None, description="What `artifact ID NAME` calls it.")
     glob: Name | None = Field(
-        default=None,
-        description="Relative to the workspace; `**` crosses folders. One file must fit.",
+        default=None, description="Relative to the workspace; `**` crosses folders. One file must fit."
     )
     path: Name | None = Field(default=None, description="As `glob`.")
     non_empty: bool = Field(default=True, description="Each file that fits must have content.")
@@ -276,32 +240,23 @@ class TrialSettings(Part):
     """Harbor's settings of a trial besides task and agent, in Harbor's own types."""
 
     environment: Name | HarborObject | None = Field(
-        default=None,
-        description="`docker`, `sandbox`, another Harbor environment type, or Harbor's EnvironmentConfig.",
+        default=None, description="`docker`, `sandbox`, another Harbor environment type, or Harbor's EnvironmentConfig."
     )
     verifier: HarborObject | None = Field(default=None, description="Harbor's VerifierConfig.")
     artifacts: list[str | HarborObject] | None = Field(
         default=None, description="Paths of the environment to keep after the trial."
     )
-    timeout_multiplier: Multiplier | None = Field(
-        default=None, description="Factor on every timeout of the task."
-    )
+    timeout_multiplier: Multiplier | None = Field(default=None, description="Factor on every timeout of the task.")
     agent_timeout_multiplier: Multiplier | None = Field(default=None)
     verifier_timeout_multiplier: Multiplier | None = Field(default=None)
     agent_setup_timeout_multiplier: Multiplier | None = Field(default=None)
     environment_build_timeout_multiplier: Multiplier | None = Field(default=None)
-    extra_instructions: list[str] | None = Field(
-        default=None, description="Texts appended to the task's instruction."
-    )
+    extra_instructions: list[str] | None = Field(default=None, description="Texts appended to the task's instruction.")
     extra_instruction_paths: list[Name] | None = Field(
         default=None, description="Files whose text is appended to the task's instruction."
     )
-    user_agent: HarborObject | None = Field(
-        default=None, description="Harbor's UserAgentConfig: a simulated user."
-    )
-    install_only: bool | None = Field(
-        default=None, description="Only set the agent up; no run, no verification."
-    )
+    user_agent: HarborObject | None = Field(default=None, description="Harbor's UserAgentConfig: a simulated user.")
+    install_only: bool | None = Field(default=None, description="Only set the agent up; no run, no verification.")
 
 
 class Step(AgentWork, TrialSettings):
@@ -313,16 +268,12 @@ class Step(AgentWork, TrialSettings):
         json_schema_extra={"type": "string", "pattern": "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$"},
     )
     kind: Literal["command", "trial", "verdict", "agent", "analysis"] | None = Field(
-        default=None,
-        description="Left out: `command` with a command, `trial` with a task, `agent` with a prompt.",
+        default=None, description="Left out: `command` with a command, `trial` with a task, `agent` with a prompt."
     )
     depends_on: list[str] = Field(
-        default_factory=list,
-        description="Steps that must have succeeded: `step_id`, or `job_id/step_id`.",
+        default_factory=list, description="Steps that must have succeeded: `step_id`, or `job_id/step_id`."
     )
-    timeout_sec: Seconds | None = Field(
-        default=None, description="Seconds from start to the step's end by force."
-    )
+    timeout_sec: Seconds | None = Field(default=None, description="Seconds from start to the step's end by force.")
     after: Literal["success", "end"] | None = Field(
         default=None,
         description="`end`: it starts once what it depends on has ended, however it did; default: `success`.",
@@ -333,25 +284,18 @@ class Step(AgentWork, TrialSettings):
     queue_key: Name | None = Field(
         default=None, description="What concurrency limits apply to; default: model, agent or kind."
     )
-    env: Env = Field(
-        default_factory=dict, description="Environment variables of the step; no secrets."
-    )
+    env: Env = Field(default_factory=dict, description="Environment variables of the step; no secrets.")
     retry: RetryPart | None = Field(default=None)
     labels: dict[str, str] = Field(default_factory=dict)
     command: Annotated[list[str], Field(min_length=1)] | None = Field(
         default=None, description="kind `command`: program and arguments; no shell in between."
     )
-    task: HarborObject | None = Field(
-        default=None, description="kind `trial`: `{path}`, or Harbor's TaskConfig."
-    )
+    task: HarborObject | None = Field(default=None, description="kind `trial`: `{path}`, or Harbor's TaskConfig.")
     pass_: PassPart | None = Field(
-        default=None,
-        alias="pass",
-        description="kind `trial`: what a pass is; instead of the table's.",
+        default=None, alias="pass", description="kind `trial`: what a pass is; instead of the table's."
     )
     agent: Name | HarborObject | None = Field(
-        default=None,
-        description="kind `trial`: a name or Harbor's AgentConfig. kind `agent`: `codex`, `claude` …",
+        default=None, description="kind `trial`: a name or Harbor's AgentConfig. kind `agent`: `codex`, `claude` …"
     )
     engine: Engine | None = Field(
         default=None, description="kind `analysis`: who looks at the trial that it depends on."
@@ -360,31 +304,17 @@ class Step(AgentWork, TrialSettings):
         default=None, description="kind `agent`: what the agent is asked."
     )
     prompt_ref: Name | None = Field(
-        default=None,
-        description="kind `agent`: file with the prompt, relative to the working directory.",
+        default=None, description="kind `agent`: file with the prompt, relative to the working directory."
     )
-    append_prompt: str | None = Field(
-        default=None, description="kind `agent`: text after the prompt."
-    )
-    pack_id: Name | None = Field(
-        default=None, description="kind `agent`: name of a pack in `packs`."
-    )
+    append_prompt: str | None = Field(default=None, description="kind `agent`: text after the prompt.")
+    pack_id: Name | None = Field(default=None, description="kind `agent`: name of a pack in `packs`.")
     resume_from: dict[str, Any] | None = Field(
-        default=None,
-        description="kind `agent`: `{step_id, selector: latest_successful | latest | run_id, run_id}`.",
+        default=None, description="kind `agent`: `{step_id, selector: latest_successful | latest | run_id, run_id}`."
     )
-    fan_in: FanInPart | None = Field(
-        default=None, description="kind `agent`: it is given the reports of many jobs."
-    )
-    loop: LoopPart | None = Field(
-        default=None, description="It is a critic: `{step_id, max_rounds, until}`."
-    )
-    timeout_seconds: Seconds | None = Field(
-        default=None, description="As `timeout_sec`, in earlier tables."
-    )
-    retry_policy: RetryPart | None = Field(
-        default=None, description="As `retry`, in earlier tables."
-    )
+    fan_in: FanInPart | None = Field(default=None, description="kind `agent`: it is given the reports of many jobs.")
+    loop: LoopPart | None = Field(default=None, description="It is a critic: `{step_id, max_rounds, until}`.")
+    timeout_seconds: Seconds | None = Field(default=None, description="As `timeout_sec`, in earlier tables.")
+    retry_policy: RetryPart | None = Field(default=None, description="As `retry`, in earlier tables.")
 
 
 class JobHead(AgentWork):
@@ -412,33 +342,22 @@ class SweepAgent(Part):
     """An agent of a sweep: Harbor's AgentConfig, and how often it runs."""
 
     name: Name | None = Field(default=None, description="Harbor's name of the agent.")
-    import_path: Name | None = Field(
-        default=None, description="`module:Class` of an agent of yours."
-    )
+    import_path: Name | None = Field(default=None, description="`module:Class` of an agent of yours.")
     model_name: str | None = Field(default=None, description="`provider/model`.")
     n_trials: Count = Field(default=1, description="Trials of each task.")
     n_valid: Count | None = Field(
-        default=None,
-        description="Scored trials of each task: as `n_trials`, and unscored ones are attempted again.",
+        default=None, description="Scored trials of each task: as `n_trials`, and unscored ones are attempted again."
     )
     max_extra: Annotated[int, Field(ge=0, le=1_000_000)] | None = Field(
         default=None, description="With `n_valid`: extra attempts in all; default: twice `n_valid`."
     )
-    env: dict[str, str] | None = Field(
-        default=None, description="Environment of the agent; secrets as `${NAME}`."
-    )
-    kwargs: dict[str, Any] | None = Field(
-        default=None, description="Arguments of the agent's class."
-    )
+    env: dict[str, str] | None = Field(default=None, description="Environment of the agent; secrets as `${NAME}`.")
+    kwargs: dict[str, Any] | None = Field(default=None, description="Arguments of the agent's class.")
     timeout_minutes: Annotated[float, Field(gt=0, le=525_600)] | None = Field(
         default=None, description="Minutes that the agent may take."
     )
-    environment: Name | HarborObject | None = Field(
-        default=None, description="Overrides the sweep's."
-    )
-    queue_key: Name | None = Field(
-        default=None, description="Overrides the key of the model or agent."
-    )
+    environment: Name | HarborObject | None = Field(default=None, description="Overrides the sweep's.")
+    queue_key: Name | None = Field(default=None, description="Overrides the key of the model or agent.")
     override_timeout_sec: Seconds | None = None
     override_setup_timeout_sec: Seconds | None = None
     max_timeout_sec: Seconds | None = None
@@ -471,16 +390,12 @@ class Sweep(Part):
     timeout_minutes: Annotated[float, Field(gt=0, le=525_600)] | None = Field(
         default=None, description="Minutes that each agent may take."
     )
-    timeout_sec: Seconds | None = Field(
-        default=None, description="Seconds until a trial is ended by force."
-    )
+    timeout_sec: Seconds | None = Field(default=None, description="Seconds until a trial is ended by force.")
     analysis: AnalysisAsked | None = Field(
         default=None, description="Engines that analyse each trial; instead of the table's."
     )
     baseline_gate: bool | None = Field(default=None, description="Instead of the table's.")
-    pass_: PassPart | None = Field(
-        default=None, alias="pass", description="What a pass is; instead of the table's."
-    )
+    pass_: PassPart | None = Field(default=None, alias="pass", description="What a pass is; instead of the table's.")
     priority: Annotated[int, Field(ge=-1000, le=1000)] | Literal["low", "high"] | None = None
     experiment_id: Name | None = Field(default=None, description="As the table's `experiment`.")
     enough: EnoughPart | None = Field(
@@ -492,9 +407,7 @@ class Sweep(Part):
     override_storage_mb: Annotated[int, Field(ge=1)] | None = None
     override_gpus: Annotated[int, Field(ge=0)] | None = None
     force_build: bool | None = None
-    run_analysis: bool | None = Field(
-        default=None, description="Of Oddish's files: as `analysis: rules`."
-    )
+    run_analysis: bool | None = Field(default=None, description="Of Oddish's files: as `analysis: rules`.")
     user: str | None = Field(default=None, description="Of Oddish's files; becomes a label.")
     tags: dict[str, str] | None = Field(default=None, description="Of Oddish's files; labels.")
 
@@ -522,36 +435,25 @@ class TableHead(AgentWork):
         description="What is to be found out and how, said before anything runs: the first line of the batch's ledger.",
     )
     labels: dict[str, str] = Field(default_factory=dict)
-    priority: Annotated[int, Field(ge=-1000, le=1000)] | None = Field(
-        default=None, description="Higher starts first."
-    )
-    concurrency: Count | None = Field(
-        default=None, description="Live attempts of this batch at most."
-    )
+    priority: Annotated[int, Field(ge=-1000, le=1000)] | None = Field(default=None, description="Higher starts first.")
+    concurrency: Count | None = Field(default=None, description="Live attempts of this batch at most.")
     limits: dict[str, Count] = Field(
         default_factory=dict, description="Queue key → live attempts of this batch at most."
     )
-    budget: BudgetPart | None = Field(
-        default=None, description="What the batch may spend, in USD, tokens or both."
-    )
+    budget: BudgetPart | None = Field(default=None, description="What the batch may spend, in USD, tokens or both.")
     secrets: list[str] = Field(
-        default_factory=list,
-        description="Names of environment variables that every step needs; never values.",
+        default_factory=list, description="Names of environment variables that every step needs; never values."
     )
     retry: RetryPart | None = Field(default=None, description="Default of the steps' `retry`.")
     working_root: Name | None = Field(
         default=None, description="Folder that agent steps' working directories are relative to."
     )
-    packs: dict[str, Any] | None = Field(
-        default=None, description="Named settings for agent steps."
-    )
+    packs: dict[str, Any] | None = Field(default=None, description="Named settings for agent steps.")
     default_pack_id: Name | None = None
     analysis: AnalysisAsked | None = Field(
         default=None, description="Engines that analyse each trial, in jobs and sweep."
     )
-    verdict: VerdictPart | None = Field(
-        default=None, description="An engine that writes prose about each verdict."
-    )
+    verdict: VerdictPart | None = Field(default=None, description="An engine that writes prose about each verdict.")
     baseline_gate: bool = Field(
         default=False,
         description="Run `oracle` and `nop` of a task first; its other trials start only if these come out as they must.",

@@ -30,9 +30,12 @@ MAX_GROUPS = 50
 
 @bulk
 def batch_scoreboard(
-    layout: Layout, batch_id: str, watch: HeartbeatWatch | None = None, fold: Fold | None = None,
+    layout: Layout,
+    batch_id: str,
+    watch: HeartbeatWatch | None = None,
+    fold: Fold | None = None,
     pick: Callable[[list[JobRow]], list[JobRow]] = list,
-) -> BatchScoreboard:  # fmt: skip
+) -> BatchScoreboard:
     """One batch as of now; leaves the fold's cache behind where that is worth it.
 
     Args:
@@ -51,23 +54,37 @@ def batch_scoreboard(
     known = [row.verdict for row in matrix.rows if row.verdict is not None]
     failures = _failures(status, steps)
     return BatchScoreboard(
-        at=now_text(), batch_id=batch_id, state=line.state, experiment=line.experiment, goal=meta.get("goal", ""),
-        labels=meta.get("labels", {}), source_name=line.source_name, created_at=line.created_at,
-        stand_in=line.stand_in, held=line.held, jobs_total=line.jobs_total, steps_total=line.steps_total,
-        counts=line.counts, columns=matrix.columns,
+        at=now_text(),
+        batch_id=batch_id,
+        state=line.state,
+        experiment=line.experiment,
+        goal=meta.get("goal", ""),
+        labels=meta.get("labels", {}),
+        source_name=line.source_name,
+        created_at=line.created_at,
+        stand_in=line.stand_in,
+        held=line.held,
+        jobs_total=line.jobs_total,
+        steps_total=line.steps_total,
+        counts=line.counts,
+        columns=matrix.columns,
         totals={name: total.cell() for name, total in matrix.totals.items()},
         jobs=[matrix.line(row) for row in pick(matrix.rows)],
-        running=_running(layout, status, steps, watch or HeartbeatWatch()), blocked=_blocked(status.batch_dir.name, steps),
+        running=_running(layout, status, steps, watch or HeartbeatWatch()),
+        blocked=_blocked(status.batch_dir.name, steps),
         gates=[gate_of(status, step) for step in steps if step.gated],
-        failures=failures, failure_classes=dict(Counter(step.failure_class for step in failures).most_common()),
+        failures=failures,
+        failure_classes=dict(Counter(step.failure_class for step in failures).most_common()),
         unscored=[
             UnscoredStep(step=step.key, label=column(step), attempt=attempt_path(status, step.key, step.row.attempt))
             for step in steps
             if step.row is not None and is_unscored(step)
         ],
         verdicts=dict(Counter(verdict.task_quality for verdict in known)),
-        attempts=status.fold.attempts, spent=_spent(status.fold), warnings=meta.get("warnings", []),
-    )  # fmt: skip
+        attempts=status.fold.attempts,
+        spent=_spent(status.fold),
+        warnings=meta.get("warnings", []),
+    )
 
 
 # --- what was spent, what runs, waits, failed ----------------------------------------------------------
@@ -76,17 +93,16 @@ def batch_scoreboard(
 def _spent(fold: Fold) -> Spent:
     found = fold.spent
     return Spent(
-        cost_usd=found.cost_usd, **dict(zip(TOKENS, found.tokens, strict=True)), attempts_known=found.said,
-        attempts_unknown=found.silent, cost_unknown=found.cost_unknown,
-    )  # fmt: skip
+        cost_usd=found.cost_usd,
+        **dict(zip(TOKENS, found.tokens, strict=True)),
+        attempts_known=found.said,
+        attempts_unknown=found.silent,
+        cost_unknown=found.cost_unknown,
+    )
 
 
-def _running(
-    layout: Layout, status: BatchStatus, steps: list[StepStatus], watch: HeartbeatWatch
-) -> list[RunningStep]:
-    found = [
-        describe(layout.root, status, step, watch) for step in steps if step.state == "running"
-    ]
+def _running(layout: Layout, status: BatchStatus, steps: list[StepStatus], watch: HeartbeatWatch) -> list[RunningStep]:
+    found = [describe(layout.root, status, step, watch) for step in steps if step.state == "running"]
     return sorted(found, key=lambda step: -(step.age_sec or 0.0))
 
 
@@ -105,9 +121,7 @@ def _blocked(batch_id: str, steps: list[StepStatus]) -> list[BlockedGroup]:
     for step in steps:
         if step.state == "blocked":
             reason = person if step.gated and many else step.reason
-            group = groups.setdefault(
-                reason, BlockedGroup(reason=reason, count=0, steps=[], final=step.final)
-            )
+            group = groups.setdefault(reason, BlockedGroup(reason=reason, count=0, steps=[], final=step.final))
             group.count += 1
             if len(group.steps) < FIRST_STEPS:
                 group.steps.append(step.key)
@@ -115,22 +129,30 @@ def _blocked(batch_id: str, steps: list[StepStatus]) -> list[BlockedGroup]:
     rest = found[MAX_GROUPS:]
     return found[:MAX_GROUPS] + [
         BlockedGroup(
-            reason=reason, count=sum(group.count for group in same), final=final,
+            reason=reason,
+            count=sum(group.count for group in same),
+            final=final,
             steps=[key for group in same[:FIRST_STEPS] for key in group.steps][:FIRST_STEPS],
         )
         for reason, final in (("other steps failed", True), ("waiting for other steps", False))
         if (same := [group for group in rest if group.final is final])
-    ]  # fmt: skip
+    ]
 
 
 def _failures(status: BatchStatus, steps: list[StepStatus]) -> list[FailedStep]:
     found = [
         FailedStep(
-            step=step.key, status=row.status, failure_class=row.failure_class or row.status, guessed=row.guessed, line=row.line or "",
-            number=row.number, ended_at=row.at, retry_at=row.retry_at if step.state == "ready" else None,
+            step=step.key,
+            status=row.status,
+            failure_class=row.failure_class or row.status,
+            guessed=row.guessed,
+            line=row.line or "",
+            number=row.number,
+            ended_at=row.at,
+            retry_at=row.retry_at if step.state == "ready" else None,
             attempt=attempt_path(status, step.key, row.attempt),
         )
         for step in steps
         if (row := step.row) is not None and row.status in batch_status.TROUBLE
-    ]  # fmt: skip
+    ]
     return sorted(found, key=lambda failed: failed.ended_at, reverse=True)

@@ -26,9 +26,7 @@ from parallelhassnes.views.scoreboard_models import BatchState, Counts
 TROUBLE = ("failed", "lost", "needs_attention")
 MANY = 100
 """Reports that are not to be read again."""
-STATES = (
-    "blocked", "ready", "running", "succeeded", "failed", "needs_attention", "canceled", "lost",
-)  # fmt: skip
+STATES = ("blocked", "ready", "running", "succeeded", "failed", "needs_attention", "canceled", "lost")
 
 
 class StepStatus(NamedTuple):
@@ -132,11 +130,7 @@ class BatchStatus:
 
     def __post_init__(self) -> None:
         # ``job/step`` → the step, in the table's order.
-        self.steps = {
-            f"{job_id}/{step.step_id}": step
-            for job_id, steps in self.jobs.items()
-            for step in steps
-        }
+        self.steps = {f"{job_id}/{step.step_id}": step for job_id, steps in self.jobs.items() for step in steps}
         self._dead: dict[str, str] = {}
 
     def __iter__(self) -> Iterator[StepStatus]:
@@ -181,11 +175,7 @@ class BatchStatus:
                 self._dead.setdefault(top, "")
                 stack.pop()
                 continue
-            unknown = [
-                ref
-                for ref in step.depends_on
-                if ref not in self._dead and ref not in self.fold.steps
-            ]
+            unknown = [ref for ref in step.depends_on if ref not in self._dead and ref not in self.fold.steps]
             if unknown:
                 stack.extend(unknown)
                 continue
@@ -226,18 +216,13 @@ class BatchStatus:
     def _how(self, key: str) -> str:
         row = self.fold.steps.get(key)
         status = row.status if row is not None else "canceled"
-        return {
-            "canceled": "was canceled",
-            "needs_attention": "needs attention",
-            "lost": "was lost",
-        }.get(status, status)
+        return {"canceled": "was canceled", "needs_attention": "needs attention", "lost": "was lost"}.get(
+            status, status
+        )
 
 
 def read(
-    layout: Layout,
-    batch_id: str,
-    fold: Fold | None = None,
-    paused: concurrency_keys.Holds | None = None,
+    layout: Layout, batch_id: str, fold: Fold | None = None, paused: concurrency_keys.Holds | None = None
 ) -> BatchStatus:
     """The status of a batch as of now.
 
@@ -275,7 +260,7 @@ def read_told(layout: Layout, batch_id: str, fold: Fold | None = None) -> BatchS
 
 def _of_earlier(batch_dir: Path, document: dict[str, Any]) -> BatchStatus:
     """The status of a batch of the earlier ParallelHassnes, from its own files."""
-    jobs: dict[str, list[IndexedStep]] = {job: [] for job in earlier_batches.about(batch_dir, document)["job_ids"]}  # fmt: skip
+    jobs: dict[str, list[IndexedStep]] = {job: [] for job in earlier_batches.about(batch_dir, document)["job_ids"]}
     fold = Fold(batch_dir.name)
     for step in earlier_batches.steps(batch_dir, document):
         shown = IndexedStep(step.step_id, "agent", "", "", "success", step.depends_on)
@@ -284,7 +269,10 @@ def _of_earlier(batch_dir: Path, document: dict[str, Any]) -> BatchStatus:
         if step.attempts:
             line = None if step.status == "succeeded" else step.summary or f"ended as {step.status}"
             name = None if step.status == "succeeded" else step.status
-            fold.put(f"{step.job_id}/{step.step_id}", StepRow(step.status, step.attempt, step.attempts, step.at, "", None, name, line))  # fmt: skip
+            fold.put(
+                f"{step.job_id}/{step.step_id}",
+                StepRow(step.status, step.attempt, step.attempts, step.at, "", None, name, line),
+            )
     return BatchStatus(batch_dir, jobs, fold, Hold(canceled=False, reason=earlier_batches.HELD), {})
 
 
@@ -297,9 +285,7 @@ def read_index(batch_dir: Path) -> dict[str, list[IndexedStep]]:
     try:
         return index.read(batch_dir)
     except (FileNotFoundError, atomic.CorruptFile):
-        jobs = [
-            batches.read_job(batch_dir / job_id) for job_id in batches.read_batch(batch_dir).job_ids
-        ]
+        jobs = [batches.read_job(batch_dir / job_id) for job_id in batches.read_batch(batch_dir).job_ids]
     try:
         index.write(batch_dir, jobs)
         return index.read(batch_dir)

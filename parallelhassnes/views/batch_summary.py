@@ -65,24 +65,40 @@ def make(layout: Layout, batch_id: str, live: int, paused: concurrency_keys.Hold
 def damaged(batch_id: str, reason: str) -> BatchLine:
     """The line of a batch that cannot be read; it has no stamp, so each look looks again."""
     return BatchLine(
-        batch_id=batch_id, state="blocked", trouble=True, jobs_total=0, steps_total=0, counts=Counts(), created_at="",
-        held=reason, stamp="",
-    )  # fmt: skip
+        batch_id=batch_id,
+        state="blocked",
+        trouble=True,
+        jobs_total=0,
+        steps_total=0,
+        counts=Counts(),
+        created_at="",
+        held=reason,
+        stamp="",
+    )
 
 
-def from_steps(
-    status: BatchStatus, steps: list[StepStatus], meta: dict[str, Any], made_from: str = ""
-) -> BatchLine:
+def from_steps(status: BatchStatus, steps: list[StepStatus], meta: dict[str, Any], made_from: str = "") -> BatchLine:
     """The line from the status of every step."""
     found, held, fold = batch_status.group(steps), status.held, status.fold
     return BatchLine(
-        batch_id=meta["batch_id"], state=found.state,
+        batch_id=meta["batch_id"],
+        state=found.state,
         trouble=bool(found.failed or found.final or held.reason) or found.state == "blocked",
-        jobs_total=len(meta.get("job_ids", ())), steps_total=len(steps), counts=found.counts, skipped=found.skipped,
-        experiment=meta.get("experiment", ""), source_name=meta.get("source_name", ""),
-        created_at=meta["created_at"], last_event_at=fold.last_at, stand_in=fold.stand_in, held=held.reason,
-        concurrency=meta.get("concurrency"), limits=meta.get("limits", {}), queue=_queue(steps), stamp=made_from,
-    )  # fmt: skip
+        jobs_total=len(meta.get("job_ids", ())),
+        steps_total=len(steps),
+        counts=found.counts,
+        skipped=found.skipped,
+        experiment=meta.get("experiment", ""),
+        source_name=meta.get("source_name", ""),
+        created_at=meta["created_at"],
+        last_event_at=fold.last_at,
+        stand_in=fold.stand_in,
+        held=held.reason,
+        concurrency=meta.get("concurrency"),
+        limits=meta.get("limits", {}),
+        queue=_queue(steps),
+        stamp=made_from,
+    )
 
 
 def _queue(steps: list[StepStatus]) -> dict[str, KeyLoad]:

@@ -58,9 +58,7 @@ def explain(ctx: Context, text: str) -> Explained:
     found = resolve(ctx.layout, text)
     status = batch_status.read(ctx.layout, found.batch_id)
     own = [
-        step
-        for step in status
-        if found.job_id in (None, step.job_id) and found.step_id in (None, step.step.step_id)
+        step for step in status if found.job_id in (None, step.job_id) and found.step_id in (None, step.step.step_id)
     ]
     open_ones = [step for step in own if step.state != "succeeded"]
     shown = open_ones or own
@@ -68,8 +66,7 @@ def explain(ctx: Context, text: str) -> Explained:
     return Explained(
         id=str(found),
         steps=[
-            ExplainedStep(step=step.key, state=step.state, why=list(view.lines(step)))
-            for step in shown[:MOST_STEPS]
+            ExplainedStep(step=step.key, state=step.state, why=list(view.lines(step))) for step in shown[:MOST_STEPS]
         ],
         more=max(0, len(shown) - MOST_STEPS),
     )
@@ -174,9 +171,7 @@ class _View:
         if pause is not None:
             probe = pause.probe
             at = now_text(datetime.fromtimestamp(pause.probe_at, UTC))
-            yield (
-                f"a probe runs now ({probe})" if probe else f"one attempt probes the key after {at}"
-            )
+            yield (f"a probe runs now ({probe})" if probe else f"one attempt probes the key after {at}")
         folder = self.ctx.layout.runners / self.ctx.config.runner_id
         if (folder / "drain").exists():
             yield f"runner {self.ctx.config.runner_id} is draining{self._drained_by()}"
@@ -219,9 +214,7 @@ class _View:
     def _key_limit(self, key: str) -> Limit:
         """The limit in force of a key."""
         on_key = {batch_id for folder, batch_id in self.waiting if folder == key_dir(key)} | {
-            tickets.parse_name(entry.name).batch_id
-            for entry in self.live
-            if entry.key_dir == key_dir(key)
+            tickets.parse_name(entry.name).batch_id for entry in self.live if entry.key_dir == key_dir(key)
         }
         tables = table_limits(self.ctx.layout, key, on_key)
         return effective_limit(self.ctx, self.keys.get(key) or KeyState(queue_key=key), tables)

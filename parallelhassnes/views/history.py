@@ -69,18 +69,25 @@ def operators_words(folder: Path, most: int = 12) -> list[Word]:
 
 def _word(event: dict[str, Any]) -> Word:
     return Word(
-        at=str(event.get("at", "")), by=str(event.get("by", "")), event=event["event"], said=WORDS[event["event"]],
+        at=str(event.get("at", "")),
+        by=str(event.get("by", "")),
+        event=event["event"],
+        said=WORDS[event["event"]],
         target=str(event.get("target") or event.get("queue_key") or event.get("runner") or ""),
-        reason=str(event.get("reason") or ""), value=_value(event),
+        reason=str(event.get("reason") or ""),
+        value=_value(event),
         touched=len(event.get("attempts") or ()) + len(event.get("steps") or ())
-        if isinstance(event.get("steps"), list) else 0,
-    )  # fmt: skip
+        if isinstance(event.get("steps"), list)
+        else 0,
+    )
 
 
 def _value(event: dict[str, Any]) -> str:
     if event["event"] == "budget":
         usd, tokens = event.get("usd"), event.get("tokens")
-        parts = ([f"{formatting.fixed(usd)} USD"] if usd is not None else []) + ([f"{tokens} tokens"] if tokens is not None else [])  # fmt: skip
+        parts = ([f"{formatting.fixed(usd)} USD"] if usd is not None else []) + (
+            [f"{tokens} tokens"] if tokens is not None else []
+        )
         return " and ".join(parts)
     number = event.get("limit", event.get("priority"))
     return str(number) if isinstance(number, int) else ""
@@ -96,8 +103,6 @@ def about_attempt(batch_dir: Path, attempt: str) -> list[AttemptEvent]:
                 document = json.loads(line)
                 facts = {k: v for k, v in document.items() if k not in _SHOWN_ELSEWHERE}
                 found.append(
-                    AttemptEvent(
-                        document["at"], document["by"], document["event"], document.get("reason", ""), facts
-                    )
-                )  # fmt: skip
+                    AttemptEvent(document["at"], document["by"], document["event"], document.get("reason", ""), facts)
+                )
     return found

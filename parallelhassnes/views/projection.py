@@ -79,9 +79,7 @@ class StepRow(NamedTuple):
 
 def started(before: StepRow | None, attempt: str, number: int, at: str, queue_key: str) -> StepRow:
     """A step of which an attempt has started."""
-    return StepRow(
-        "running", attempt, number, at, queue_key, None, None, None, *(before.kept if before else ())
-    )  # fmt: skip
+    return StepRow("running", attempt, number, at, queue_key, None, None, None, *(before.kept if before else ()))
 
 
 @dataclass
@@ -149,12 +147,7 @@ def advance(fold: Fold, batch_dir: Path) -> list[dict[str, Any]]:
         try:
             if _apply(fold, event):
                 new.append(event)
-        except (
-            KeyError,
-            TypeError,
-            ValueError,
-            AttributeError,
-        ):  # one that no writer of ours has written
+        except (KeyError, TypeError, ValueError, AttributeError):  # one that no writer of ours has written
             continue
     return new
 
@@ -183,10 +176,20 @@ def save(fold: Fold, batch_dir: Path, *, force: bool = False) -> bool:
     if not force and behind < max(_WORTH_WRITING, fold.offset // 20):
         return False
     document = {
-        "schema_version": VERSION, "batch_id": fold.batch_id, "ledger_offset": fold.offset,
-        "stand_in": fold.stand_in, "attempts": fold.attempts, "last_at": fold.last_at, "canceled": fold.canceled,
-        "approved": fold.approved, "carried": fold.carried, "added": fold.added, "steps": fold.steps, "unread": fold.unread, "spent": fold.spent.stored(),
-    }  # fmt: skip
+        "schema_version": VERSION,
+        "batch_id": fold.batch_id,
+        "ledger_offset": fold.offset,
+        "stand_in": fold.stand_in,
+        "attempts": fold.attempts,
+        "last_at": fold.last_at,
+        "canceled": fold.canceled,
+        "approved": fold.approved,
+        "carried": fold.carried,
+        "added": fold.added,
+        "steps": fold.steps,
+        "unread": fold.unread,
+        "spent": fold.spent.stored(),
+    }
     try:
         atomic.write_json(batch_dir / CACHE, document, durable=False)
     except OSError:  # a reader with no right to write, a full disk, a batch being deleted
@@ -204,13 +207,20 @@ def _from_cache(batch_dir: Path) -> Fold | None:
         if document["batch_id"] != batch_dir.name or not _fits(batch_dir, offset):
             return None
         fold = Fold(
-            batch_id=batch_dir.name, offset=offset, cached=offset,
-            stand_in=document["stand_in"], attempts=document["attempts"], last_at=document["last_at"], canceled=dict(document["canceled"]),
-            approved=list(document["approved"]), carried=dict(document["carried"]),
+            batch_id=batch_dir.name,
+            offset=offset,
+            cached=offset,
+            stand_in=document["stand_in"],
+            attempts=document["attempts"],
+            last_at=document["last_at"],
+            canceled=dict(document["canceled"]),
+            approved=list(document["approved"]),
+            carried=dict(document["carried"]),
             added=dict(document["added"]),
             steps=dict(zip(document["steps"], map(StepRow._make, document["steps"].values()), strict=True)),
-            unread=list(document["unread"]), spent=UsageSum.restored(document["spent"]),
-        )  # fmt: skip
+            unread=list(document["unread"]),
+            spent=UsageSum.restored(document["spent"]),
+        )
         fold.tally.update(map(_counted_as, fold.steps.values()))
     except (atomic.CorruptFile, KeyError, TypeError, ValueError, AttributeError):
         return None
@@ -277,11 +287,7 @@ def _launched(fold: Fold, key: str, event: dict[str, Any]) -> bool:
     now = started(row, event["attempt"], event["number"], event["at"], event["queue_key"])
     # A view may have taken in a live attempt before its line was written.
     known = row is not None and row.number >= now.number
-    if (
-        row is not None
-        and known
-        and (row.attempt != now.attempt or row.status != "running" or row == now)
-    ):
+    if row is not None and known and (row.attempt != now.attempt or row.status != "running" or row == now):
         return False
     fold.stand_in = fold.stand_in or bool(event.get("stand_in"))
     fold.put(key, now)
@@ -292,17 +298,22 @@ def _launched(fold: Fold, key: str, event: dict[str, Any]) -> bool:
 def _ended(fold: Fold, key: str, event: dict[str, Any]) -> bool:
     row = fold.steps.get(key)
     number = event["number"]
-    if row is not None and (
-        row.number > number or (row.number == number and row.status != "running")
-    ):
+    if row is not None and (row.number > number or (row.number == number and row.status != "running")):
         return False
     failure = event.get("failure") or {}
     unmet = event.get("unmet")
     now = StepRow(
-        _UNMET if unmet else event["status"], event["attempt"], number, event.get("ended_at") or event["at"],
-        row.queue_key if row else "", event.get("retry_at"), failure.get("failure_class"), unmet or failure.get("line"),
-        *(row.kept if row else (None, "", None)), bool(failure.get("guessed")),
-    )  # fmt: skip
+        _UNMET if unmet else event["status"],
+        event["attempt"],
+        number,
+        event.get("ended_at") or event["at"],
+        row.queue_key if row else "",
+        event.get("retry_at"),
+        failure.get("failure_class"),
+        unmet or failure.get("line"),
+        *(row.kept if row else (None, "", None)),
+        bool(failure.get("guessed")),
+    )
     fold.put(key, now)
     paid = event["event"] == "ended"
     if not event.keys().isdisjoint(ended_line.SAID):

@@ -31,8 +31,9 @@ def newest_rejected(layout: Layout, most: int) -> list[RejectedFile]:
         document = atomic.read_derived(path)
         found.append(
             RejectedFile(
-                name=path.name.removesuffix(ENDING), at=str(document.get("rejected_at", "")),
+                name=path.name.removesuffix(ENDING),
+                at=str(document.get("rejected_at", "")),
                 errors=[str(problem.get("line", "")) for problem in document.get("errors", [])],
             )
-        )  # fmt: skip
+        )
     return found

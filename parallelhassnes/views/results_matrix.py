@@ -62,12 +62,19 @@ class CellTally:
     def cell(self) -> Cell:
         states = Counter(self.states)
         return Cell(
-            n=states.total(), scored=self.scored, undecided=self.undecided, passes=self.passes,
+            n=states.total(),
+            scored=self.scored,
+            undecided=self.undecided,
+            passes=self.passes,
             mean_reward=discrimination.mean(self.rewards),
             rewards={name: discrimination.mean(own) or 0.0 for name, own in self.named.items()},
-            running=states["running"], waiting=states["ready"] + states["blocked"], unscored=self.unscored,
-            failed=sum(states[name] for name in TROUBLE), canceled=states["canceled"], again=self.again,
-        )  # fmt: skip
+            running=states["running"],
+            waiting=states["ready"] + states["blocked"],
+            unscored=self.unscored,
+            failed=sum(states[name] for name in TROUBLE),
+            canceled=states["canceled"],
+            again=self.again,
+        )
 
 
 @dataclass(slots=True)

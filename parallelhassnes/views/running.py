@@ -40,9 +40,7 @@ def attempt_path(status: BatchStatus, key: str, attempt: str) -> str:
     return f"runs/{status.batch_dir.name}/{job_id}/steps/{step_id}/attempts/{attempt}"
 
 
-def describe(
-    root: Path, status: BatchStatus, step: StepStatus, watch: HeartbeatWatch
-) -> RunningStep:
+def describe(root: Path, status: BatchStatus, step: StepStatus, watch: HeartbeatWatch) -> RunningStep:
     """One live attempt from its ``state.json``; copes with one that is only starting or just over."""
     row = step.row
     attempt = row.attempt if row else ""
@@ -70,9 +68,7 @@ def describe(
             if heartbeat and not over
             else None
         ),
-        alive=process_identity.lives(pid, state.get("pid_start"), state.get("pid_table"), host)
-        if pid
-        else None,
+        alive=process_identity.lives(pid, state.get("pid_start"), state.get("pid_table"), host) if pid else None,
         host=host,
         stuck_since=state.get("stuck_since"),
         attempt=path,

@@ -111,13 +111,13 @@ def show(layout: Layout, text: str) -> ShowDocument:
     if found.step_id is not None:
         own = [step for step in own if step.step.step_id == found.step_id]
     document = ShowDocument(
-        what=found.what, id=str(found), state="",  # type: ignore[arg-type]
+        what=found.what,
+        id=str(found),
+        state="",  # type: ignore[arg-type]
         path=str(found.folder(layout).relative_to(layout.root)),
         steps=[_step_line(status, step) for step in own],
-    )  # fmt: skip
-    document.files, document.more_files = _files(
-        found.folder(layout), deep=found.attempt is not None
     )
+    document.files, document.more_files = _files(found.folder(layout), deep=found.attempt is not None)
     if found.job_id is not None:
         job_dir = layout.job(found.batch_id, found.job_id)
         document.verdict = _document(job_dir / "verdict.json")
@@ -131,19 +131,24 @@ def show(layout: Layout, text: str) -> ShowDocument:
 def _step_line(status: batch_status.BatchStatus, found: StepStatus) -> StepLine:
     row, step = found.row, found.step
     return StepLine(
-        step=found.key, kind=step.kind, label=step.label, queue_key=step.queue_key,
-        depends_on=list(step.depends_on), state=found.state, reason=found.reason, gated=found.gated,
+        step=found.key,
+        kind=step.kind,
+        label=step.label,
+        queue_key=step.queue_key,
+        depends_on=list(step.depends_on),
+        state=found.state,
+        reason=found.reason,
+        gated=found.gated,
         attempts=row.number if row else 0,
-        failure=row.failure if row else "", failure_class=row.failure_class if row else None,
+        failure=row.failure if row else "",
+        failure_class=row.failure_class if row else None,
         guessed=row is not None and row.guessed,
         retry_at=row.retry_at if row and found.state == "ready" else None,
         attempt=attempt_path(status, found.key, row.attempt) if row else None,
-    )  # fmt: skip
+    )
 
 
-def _fill_group(
-    layout: Layout, found: Found, document: ShowDocument, own: list[StepStatus]
-) -> None:
+def _fill_group(layout: Layout, found: Found, document: ShowDocument, own: list[StepStatus]) -> None:
     found_group = batch_status.group(own)
     document.counts, document.state = found_group.counts, found_group.state
     if found.job_id is None:
@@ -195,12 +200,17 @@ def _attempt_line(layout: Layout, folder: Path, number: int) -> AttemptLine | No
     sealed = attempts.is_sealed(folder)
     over = state["status"] in TERMINAL
     return AttemptLine(
-        attempt=str(folder.relative_to(layout.root)), number=number,
+        attempt=str(folder.relative_to(layout.root)),
+        number=number,
         status=state["status"] if sealed or not over else "running",
-        started_at=state.get("started_at"), ended_at=state.get("ended_at"), sealed=sealed,
+        started_at=state.get("started_at"),
+        ended_at=state.get("ended_at"),
+        sealed=sealed,
         guessed=bool(failure and failure.get("guessed")),
-        failure=formatting.failure(failure["failure_class"], failure["line"], failure.get("guessed")) if failure else "",
-    )  # fmt: skip
+        failure=formatting.failure(failure["failure_class"], failure["line"], failure.get("guessed"))
+        if failure
+        else "",
+    )
 
 
 def _document(path: Path) -> dict[str, Any] | None:
@@ -216,9 +226,7 @@ def _files(folder: Path, *, deep: bool) -> tuple[list[FileLine], int]:
     """The files of the folder, of an attempt those below it, too; and how many were left out."""
     everything = walk.files(folder) if deep else _plain_files(folder)
     found = [
-        FileLine(path=path, size=size)
-        for path, size in everything
-        if not path.rpartition("/")[2].startswith(".tmp-")
+        FileLine(path=path, size=size) for path, size in everything if not path.rpartition("/")[2].startswith(".tmp-")
     ]
     found.sort(key=lambda line: line.path)
     return found[:MOST_FILES], max(0, len(found) - MOST_FILES)

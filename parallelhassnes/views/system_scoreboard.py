@@ -78,12 +78,18 @@ def system_scoreboard(layout: Layout, *, snapshot: bool = True) -> SystemScorebo
     lines.sort(key=newest_first)
     lines.sort(key=_rank)
     board = SystemScoreboard(
-        at=now_text(), concurrency=config.concurrency, live=len(running), counts=_sum(lines),
-        incoming=_tables(layout.incoming), rejected=_errors(layout.rejected),
+        at=now_text(),
+        concurrency=config.concurrency,
+        live=len(running),
+        counts=_sum(lines),
+        incoming=_tables(layout.incoming),
+        rejected=_errors(layout.rejected),
         queue=_queue(Context(layout, config), lines, running, states, paused),
-        runners=_runners(layout), batches=lines,
-        shortage=space.shortage(layout.runs, config) or "", waiting=health.waiting(layout),
-    )  # fmt: skip
+        runners=_runners(layout),
+        batches=lines,
+        shortage=space.shortage(layout.runs, config) or "",
+        waiting=health.waiting(layout),
+    )
     if snapshot and (last is None or fresh or len(known) != len(lines)):
         _leave(layout, board)
     return board
@@ -129,9 +135,12 @@ def _sum(lines: list[BatchLine]) -> Counts:
 
 
 def _queue(
-    ctx: Context, lines: list[BatchLine], running: list[tickets.Running],
-    states: dict[str, KeyState], holds: concurrency_keys.Holds,
-) -> list[QueueLine]:  # fmt: skip
+    ctx: Context,
+    lines: list[BatchLine],
+    running: list[tickets.Running],
+    states: dict[str, KeyState],
+    holds: concurrency_keys.Holds,
+) -> list[QueueLine]:
     """Every queue key with something live or to start, or that nothing may start on; the busiest first."""
     live: Counter[str] = Counter()
     on_key: dict[str, set[str]] = {}
@@ -158,13 +167,19 @@ def _queue(
         state = states.get(key) or KeyState(queue_key=key)
         limit = concurrency_keys.effective_limit(ctx, state, tables.get(key, {}))
         shown = QueueLine(
-            queue_key=key, live=live[key], ready=ready[key], delayed=delayed[key],
-            limit=limit.number, limit_why=limit.why, ceiling=limit.ceiling, paused="; ".join(paused.get(key, ())),
+            queue_key=key,
+            live=live[key],
+            ready=ready[key],
+            delayed=delayed[key],
+            limit=limit.number,
+            limit_why=limit.why,
+            ceiling=limit.ceiling,
+            paused="; ".join(paused.get(key, ())),
             changes=[f"{entry.at} {entry.what}" for entry in state.history[:-CHANGES:-1]],
-        )  # fmt: skip
+        )
         shown.pauses = [_pause(each) for each in state.breakers.values()]
         if shown.pauses:
-            shown.breaker = "open" if all(each.state == "open" for each in shown.pauses) else "half-open"  # fmt: skip
+            shown.breaker = "open" if all(each.state == "open" for each in shown.pauses) else "half-open"
             shown.probe_at = min(each.probe_at for each in shown.pauses)
         found.append(shown)
     return sorted(found, key=lambda line: (-line.live, -line.ready, line.queue_key))
@@ -172,10 +187,15 @@ def _queue(
 
 def _pause(found: Breaker) -> PauseLine:
     return PauseLine(
-        credential=found.credential.mark, variables=list(found.credential.variables), state=found.state,
-        failure_class=found.failure_class, line=found.line, attempt=found.attempt, batches=list(found.batches),
+        credential=found.credential.mark,
+        variables=list(found.credential.variables),
+        state=found.state,
+        failure_class=found.failure_class,
+        line=found.line,
+        attempt=found.attempt,
+        batches=list(found.batches),
         probe_at=now_text(datetime.fromtimestamp(found.probe_at, UTC)),
-    )  # fmt: skip
+    )
 
 
 def _tables(folder: Path) -> int:
@@ -193,9 +213,13 @@ def _runners(layout: Layout) -> list[RunnerLine]:
 def _runner(folder: Path, name: str) -> RunnerLine:
     health = atomic.read_derived(folder / "health.json")
     return RunnerLine(
-        runner_id=name, host=health.get("host", ""), capacity=health.get("capacity"), live=health.get("live"),
-        draining=members.is_there(folder / "drain"), at=health.get("at", ""),
-    )  # fmt: skip
+        runner_id=name,
+        host=health.get("host", ""),
+        capacity=health.get("capacity"),
+        live=health.get("live"),
+        draining=members.is_there(folder / "drain"),
+        at=health.get("at", ""),
+    )
 
 
 def _listing(folder: Path) -> list[str]:

@@ -95,17 +95,11 @@ class Follower:
         batch_ids: which to follow; None for every one that has something in the queue, from now on.
     """
 
-    def __init__(
-        self,
-        ctx: Context,
-        batch_ids: Iterable[str] | None = None,
-    ) -> None:
+    def __init__(self, ctx: Context, batch_ids: Iterable[str] | None = None) -> None:
         self.ctx, self.layout = ctx, ctx.layout
         self._all = batch_ids is None
         self._followed: dict[str, BatchStatus] = {}
-        self._keys: dict[
-            str, dict[str, str]
-        ] = {}  # batch → the name of each step in its ticket → its key
+        self._keys: dict[str, dict[str, str]] = {}  # batch → the name of each step in its ticket → its key
         self._watch = HeartbeatWatch()
         self._failures: deque[Ended] = deque(maxlen=MOST_FAILURES)
         self._standing_still: dict[str, tuple[str, int]] = {}
@@ -176,9 +170,7 @@ class Follower:
         return Ended(
             step=key,
             status=event["status"],
-            line=formatting.failure(
-                failure["failure_class"], failure["line"], failure.get("guessed")
-            )
+            line=formatting.failure(failure["failure_class"], failure["line"], failure.get("guessed"))
             if failure
             else "",
             reward=said.get("reward"),
@@ -213,14 +205,16 @@ class Follower:
         states = queue_keys.every(self.layout) if on_key else {}
         found = [
             KeyUse(
-                key, len(batch_ids),
+                key,
+                len(batch_ids),
                 concurrency_keys.effective_limit(
-                    self.ctx, states.get(key) or queue_keys.KeyState(queue_key=key),
+                    self.ctx,
+                    states.get(key) or queue_keys.KeyState(queue_key=key),
                     concurrency_keys.table_limits(self.layout, key, set(batch_ids)),
                 ).number,
             )
             for key, batch_ids in on_key.items()
-        ]  # fmt: skip
+        ]
         return sorted(found, key=lambda use: -use.live)
 
     def _key(self, status: BatchStatus, name: tickets.TicketName) -> str:
@@ -239,9 +233,7 @@ class Follower:
         known = self._standing_still.get(batch_id)
         if known is None or known[0] != made_from:
             status = self._followed[batch_id]
-            status = BatchStatus(
-                status.batch_dir, status.jobs, status.fold, held(self.layout, batch_id)
-            )
+            status = BatchStatus(status.batch_dir, status.jobs, status.fold, held(self.layout, batch_id))
             known = made_from, sum(step.state == "blocked" for step in status)
             self._standing_still[batch_id] = known
         return known[1]

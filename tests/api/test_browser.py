@@ -10,18 +10,7 @@ import pytest
 from browsers import accessibility_problems, page, running
 from playwright.sync_api import Page, expect
 from servers import Server, kept_port, serving, token
-from stores import (
-    CHECKOUT,
-    command,
-    context,
-    job,
-    program,
-    put,
-    shell,
-    states,
-    table,
-    wait_for,
-)
+from stores import CHECKOUT, command, context, job, program, put, shell, states, table, wait_for
 
 from parallelhassnes.store.evidence import ledger
 
@@ -47,10 +36,17 @@ def test_submit_watch_read_the_log_of_a_failure_retry_and_see_it_pass(browser, r
     context(root)
     gate = root / "gate"
     text = table(
-        job("mended", shell("s", f"echo looking for {gate.name}; test -e {gate} || {{ echo 'no gate yet' >&2; exit 7; }}", retry={"max_attempts": 1})),
+        job(
+            "mended",
+            shell(
+                "s",
+                f"echo looking for {gate.name}; test -e {gate} || {{ echo 'no gate yet' >&2; exit 7; }}",
+                retry={"max_attempts": 1},
+            ),
+        ),
         job("fine", command("s", "true")),
         experiment="from the page",
-    ).decode()  # fmt: skip
+    ).decode()
     with serving(root) as server, page(browser, server.url) as shown:
         shown.goto("/")
         expect(shown.get_by_text("There is no batch yet.")).to_be_visible()
@@ -63,9 +59,7 @@ def test_submit_watch_read_the_log_of_a_failure_retry_and_see_it_pass(browser, r
         # Nobody touches the page from here on: it tells by itself.
         expect(shown.locator("h1 .state")).to_have_text("needs attention")
         expect(shown.get_by_role("heading", name=re.compile("Failures 1"))).to_be_visible()
-        shown.locator("section[aria-labelledby=failures]").get_by_role(
-            "link", name="mended/s"
-        ).click()
+        shown.locator("section[aria-labelledby=failures]").get_by_role("link", name="mended/s").click()
         expect(shown.locator("[data-lines]")).to_contain_text("no gate yet")
         expect(shown.locator(".notice.bad")).to_contain_text("exit code 7")
         gate.touch()
@@ -84,10 +78,7 @@ def test_a_token_logs_in_and_stands_in_the_ledger(browser, root: Path):
     ctx = context(root)
     batch_id = put(ctx, table(job("j", command("s", "true"))))
     given = token(root, "ann", "operate")
-    with (
-        serving(root, "--auth", "token", "--no-tick") as server,
-        page(browser, server.url) as shown,
-    ):
+    with serving(root, "--auth", "token", "--no-tick") as server, page(browser, server.url) as shown:
         shown.goto(f"/batches/{batch_id}")
         assert accessibility_problems(shown) == []
         shown.get_by_label("Token").fill("wrong")
@@ -98,9 +89,7 @@ def test_a_token_logs_in_and_stands_in_the_ledger(browser, root: Path):
         expect(shown).to_have_url(f"{server.url}/batches/{batch_id}")
         operated(shown, "Pause")
         expect(shown.get_by_role("status")).to_contain_text("is paused")
-        expect(shown.locator("section[aria-labelledby=words]")).to_contain_text(
-            "token:ann paused it"
-        )
+        expect(shown.locator("section[aria-labelledby=words]")).to_contain_text("token:ann paused it")
         shown.get_by_role("status").get_by_role("button", name="Resume").click()
         expect(shown.get_by_role("status")).to_contain_text("goes on")
         shown.get_by_role("button", name="Log out").click()
@@ -132,16 +121,11 @@ def test_a_person_approves_and_rejects_what_waits_for_them(browser, root: Path, 
     gated = {"depends_on": ["build"], "gate": "human"}
     batch_id = put(
         ctx,
-        table(
-            *(job(name, shell("build", "true"), shell("publish", "true", **gated)) for name in ("a", "b", "c", "d"))
-        ),
-    )  # fmt: skip
+        table(*(job(name, shell("build", "true"), shell("publish", "true", **gated)) for name in ("a", "b", "c", "d"))),
+    )
     program(root, "tick", "--until-idle", "--quiet", "--fail-on", "never")
     given = token(root, "ann", "operate")
-    with (
-        serving(root, "--auth", "token") as server,
-        page(browser, server.url, java_script_enabled=scripts) as shown,
-    ):
+    with serving(root, "--auth", "token") as server, page(browser, server.url, java_script_enabled=scripts) as shown:
         shown.goto(f"/batches/{batch_id}")
         shown.get_by_label("Token").fill(given)
         shown.get_by_role("button", name="Log in").click()
@@ -163,9 +147,7 @@ def test_a_person_approves_and_rejects_what_waits_for_them(browser, root: Path, 
         operated(shown, "Approve", within="[id='g-c/publish']")
         expect(shown).to_have_url(re.compile("job=c"))
         expect(shown.get_by_role("status")).to_contain_text("1 step approved")
-    wait_for(
-        lambda: succeeded_in(ctx, batch_id) == {"a": 2, "b": 2, "c": 2, "d": 1}, "what is approved"
-    )
+    wait_for(lambda: succeeded_in(ctx, batch_id) == {"a": 2, "b": 2, "c": 2, "d": 1}, "what is approved")
     said = [event for _, event in ledger.read(ctx.layout.batch(batch_id)) if "reason" in event]
     assert [(event["event"], event["by"]) for event in said] == [("rejected", "token:ann")]
 
@@ -173,16 +155,12 @@ def test_a_person_approves_and_rejects_what_waits_for_them(browser, root: Path, 
 def succeeded_in(ctx, batch_id: str) -> dict[str, int]:
     """Job → its attempts that have succeeded."""
     return dict(
-        Counter(
-            step.partition("/")[0]
-            for step, found in states(ctx, batch_id).items()
-            if found == ["succeeded"]
-        )
+        Counter(step.partition("/")[0] for step, found in states(ctx, batch_id).items() if found == ["succeeded"])
     )
 
 
 def test_budgets_are_raised_where_they_are_shown_and_taken_back(browser, root: Path):
-    ctx = context(root, "[budgets.keys.slow]\nusd = 5\ntokens = 7000\n[budgets.experiments.e]\nusd = 1\n")  # fmt: skip
+    ctx = context(root, "[budgets.keys.slow]\nusd = 5\ntokens = 7000\n[budgets.experiments.e]\nusd = 1\n")
     jobs = job("j", command("s", "true", queue_key="slow"))
     batch_id = put(ctx, table(jobs, experiment="e", budget={"usd": 2.5}))
     with serving(root, "--no-tick") as server, page(browser, server.url) as shown:
@@ -229,9 +207,7 @@ def test_mistakes_of_a_table_stand_at_their_lines(browser, root: Path):
 
 def test_an_uploaded_task_is_named_in_the_form_that_makes_a_table(browser, root: Path):
     context(root, 'environment = "sandbox"\n')
-    archive = shutil.make_archive(
-        str(root / "hello"), "zip", CHECKOUT / "examples" / "tasks", "hello"
-    )
+    archive = shutil.make_archive(str(root / "hello"), "zip", CHECKOUT / "examples" / "tasks", "hello")
     with serving(root, "--no-tick") as server, page(browser, server.url) as shown:
         shown.goto("/submit")
         shown.get_by_label(re.compile("zip or tar")).set_input_files(archive)
@@ -258,11 +234,17 @@ def ended(tmp_path_factory):
         ctx,
         table(
             job("bad", shell("s", script, retry={"max_attempts": 1}), command("after", "true", depends_on=["s"])),
-            job("good", command("s", "true")), job("other", command("s", "true")),
-            *(job(f"asks{n}", command("s", "true"), command("t", "true", depends_on=["s"], gate="human")) for n in (1, 2)),
-            experiment=evil, batch_goal_summary=evil, labels={"<b>": evil},
+            job("good", command("s", "true")),
+            job("other", command("s", "true")),
+            *(
+                job(f"asks{n}", command("s", "true"), command("t", "true", depends_on=["s"], gate="human"))
+                for n in (1, 2)
+            ),
+            experiment=evil,
+            batch_goal_summary=evil,
+            labels={"<b>": evil},
         ),
-    )  # fmt: skip
+    )
     program(root, "tick", "--until-idle", "--quiet", "--fail-on", "never")
     with serving(root, "--no-tick") as server:
         yield server, batch_id
@@ -272,10 +254,20 @@ def pages_of(server: Server, batch_id: str) -> list[str]:
     attempt = server.client.get(f"/attempts/{batch_id}/bad/s", follow_redirects=True).url.path
     parts = ("log", "report", "trajectory", "analysis", "files", "ledger")
     return [
-        "/", "/?show=trouble", "/?q=nothing", f"/batches/{batch_id}", f"/batches/{batch_id}/steps",
-        f"/batches/{batch_id}/steps?job=bad", f"/batches/{batch_id}/steps?gated=1", "/submit", "/operate", "/login", "/batches/unknown",
-        f"{attempt}/search?file=stdout.log&q=onerror", *(f"{attempt}?part={part}" for part in parts),
-    ]  # fmt: skip
+        "/",
+        "/?show=trouble",
+        "/?q=nothing",
+        f"/batches/{batch_id}",
+        f"/batches/{batch_id}/steps",
+        f"/batches/{batch_id}/steps?job=bad",
+        f"/batches/{batch_id}/steps?gated=1",
+        "/submit",
+        "/operate",
+        "/login",
+        "/batches/unknown",
+        f"{attempt}/search?file=stdout.log&q=onerror",
+        *(f"{attempt}?part={part}" for part in parts),
+    ]
 
 
 @pytest.mark.timeout(300)
@@ -322,9 +314,7 @@ def test_a_long_log_is_read_in_windows_and_searched(browser, ended):
             shown.wait_for_timeout(50)
         expect(shown.locator("[data-foot]")).to_contain_text("bytes before this")
         assert shown.evaluate(count) <= 4000
-        numbers = shown.evaluate(
-            "[...document.querySelectorAll('.ln')].map((l) => Number(l.id.slice(1)))"
-        )
+        numbers = shown.evaluate("[...document.querySelectorAll('.ln')].map((l) => Number(l.id.slice(1)))")
         assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
         shown.get_by_label("Find").fill("12345")
         shown.get_by_role("button", name="Find").click()

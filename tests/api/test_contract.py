@@ -24,9 +24,13 @@ from stores import context, job, program, put, shell, table
 
 CASES = int(os.environ.get("PARALLELHASSNES_CASES", "4"))
 CHECKS = [
-    not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance,
-    response_headers_conformance, unsupported_method,
-]  # fmt: skip
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    response_headers_conformance,
+    unsupported_method,
+]
 
 
 @pytest.fixture(scope="module")

@@ -33,12 +33,17 @@ def test_the_oddish_command_line_runs_watches_and_cleans_a_sweep(root, tmp_path)
 
         def called(*arguments: str, **more):
             env = {
-                **os.environ, "ODDISH_API_URL": server.url, "ODDISH_API_KEY": key, "COLUMNS": "200", "TERM": "dumb",
-                "USER": "anna", "LOGNAME": "anna",
-            }  # fmt: skip
+                **os.environ,
+                "ODDISH_API_URL": server.url,
+                "ODDISH_API_KEY": key,
+                "COLUMNS": "200",
+                "TERM": "dumb",
+                "USER": "anna",
+                "LOGNAME": "anna",
+            }
             return subprocess.run(
                 ["oddish", *arguments], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=300, **more
-            )  # fmt: skip
+            )
 
         def oddish(*arguments: str, **more) -> str:
             done = called(*arguments, **more)
@@ -51,13 +56,11 @@ def test_the_oddish_command_line_runs_watches_and_cleans_a_sweep(root, tmp_path)
         watched = oddish("status", "--experiment", "nightly", "--watch")
         assert watched.count("3/3 completed") >= 2
         assert "2/2 tasks done, 2✓/4✗" in watched
-        one = oddish(
-            "run", "set/hello", "-a", "oracle", "--n-trials", "1", "--experiment", "single"
-        )
+        one = oddish("run", "set/hello", "-a", "oracle", "--n-trials", "1", "--experiment", "single")
         assert re.search(r"0 +│ oracle .* success", one)
         tasks = server.client.get("/tasks", params={"experiment_id": "nightly"}).json()
         hello = next(task for task in tasks if task["name"] == "hello")
-        assert (hello["user"], hello["priority"], hello["verdict_status"]) == ("anna", "high", "success")  # fmt: skip
+        assert (hello["user"], hello["priority"], hello["verdict_status"]) == ("anna", "high", "success")
         assert [trial["reward"] for trial in hello["trials"]] == [1, 1, 0]
         shown = oddish("status", hello["id"])
         assert "2 passed, 1 failed" in shown
@@ -73,20 +76,19 @@ def test_the_oddish_command_line_runs_watches_and_cleans_a_sweep(root, tmp_path)
         assert named.json() == {"id": "single", "name": "One of a kind"}
         assert "Name: One of a kind" in oddish("status", "--experiment", "single")
         public = called("run", "set/hello", "-a", "oracle", "--publish")
-        assert (public.returncode, "no experiment is public here" in public.stdout + public.stderr) == (1, True)  # fmt: skip
+        assert (public.returncode, "no experiment is public here" in public.stdout + public.stderr) == (1, True)
     assert len(ctx.layout.batch_ids()) == 3  # nothing under runs/ was deleted
-    events = [json.loads(line) for line in (ctx.layout.batch(ctx.layout.batch_ids()[0]) / "ledger.jsonl").read_text().splitlines()]  # fmt: skip
-    assert {e["by"] for e in events if e["event"] in ("submitted", "canceled", "closed")} == {"token:oddish"}  # fmt: skip
+    events = [
+        json.loads(line)
+        for line in (ctx.layout.batch(ctx.layout.batch_ids()[0]) / "ledger.jsonl").read_text().splitlines()
+    ]
+    assert {e["by"] for e in events if e["event"] in ("submitted", "canceled", "closed")} == {"token:oddish"}
 
 
 def test_what_an_oddish_client_sends_wrong_is_told(root):
     context(root)
     with serving(root, "--no-tick") as server:
-        bad = {
-            "task_id": "nope-0123456789ab01234567",
-            "configs": [{"agent": "oracle"}],
-            "user": "a",
-        }
+        bad = {"task_id": "nope-0123456789ab01234567", "configs": [{"agent": "oracle"}], "user": "a"}
         is_problem(server.client.post("/tasks/sweep", json=bad), 404)
         is_problem(server.client.post("/tasks/sweep", json={**bad, "configs": []}), 422)
         is_problem(server.client.post("/tasks/sweep", json={**bad, "publish": True}), 422)
@@ -104,15 +106,9 @@ def test_the_same_oddish_sweep_of_another_upload_is_another_batch(root, tmp_path
     with serving(root, "--no-tick") as server:
         ids = []
         for _ in range(2):
-            uploaded = server.client.post(
-                "/tasks/upload", files={"file": ("hello.tar.gz", tarred(task))}
-            )
+            uploaded = server.client.post("/tasks/upload", files={"file": ("hello.tar.gz", tarred(task))})
             ids.append(uploaded.json()["task_id"])
-            sweep = {
-                "task_id": ids[-1],
-                "configs": [{"agent": "oracle"}],
-                "github_username": "anna",
-            }
+            sweep = {"task_id": ids[-1], "configs": [{"agent": "oracle"}], "github_username": "anna"}
             for _ in range(2):  # as a client does that lost the answer
                 assert server.client.post("/tasks/sweep", json=sweep).json()["id"] == ids[-1]
         shown = [task["id"] for task in server.client.get("/tasks").json()]
@@ -127,9 +123,7 @@ def test_the_calls_of_the_earlier_parallelhassnes(root):
     with serving(root) as server:
         client = server.client
         assert client.get("/health").json()["ok"] is True
-        sent = json.loads(
-            table(job("j", shell("s", "echo one; echo two"), shell("late", "sleep 100")))
-        )
+        sent = json.loads(table(job("j", shell("s", "echo one; echo two"), shell("late", "sleep 100"))))
         made = client.post("/v1/batches", json=sent).json()
         batch_id = made["batch_id"]
         assert made["accepted_job_ids"] == ["j"]
@@ -140,30 +134,25 @@ def test_the_calls_of_the_earlier_parallelhassnes(root):
         assert client.get("/v1/scoreboards/system").json()["batches"][0]["batch_id"] == batch_id
         board = client.get(f"/v1/batches/{batch_id}/scoreboard").json()
         assert board["jobs"][0]["job_id"] == "j"
-        steps = wait_for(
-            lambda: client.get(f"/v1/batches/{batch_id}/jobs/j/current").json()["steps"],
-            "its state",
-        )
-        named = {
-            "batch_id": batch_id,
-            "job_id": "j",
-            "step_id": "s",
-            "run_id": steps["s"]["run_id"],
-        }
+        steps = wait_for(lambda: client.get(f"/v1/batches/{batch_id}/jobs/j/current").json()["steps"], "its state")
+        named = {"batch_id": batch_id, "job_id": "j", "step_id": "s", "run_id": steps["s"]["run_id"]}
         folder = client.get("/v1/attempts/resolve", params=named).json()["attempt_dir"]
         assert os.path.isdir(folder)
         final = client.get("/v1/attempts/artifact", params={**named, "name": "final.json"})
         assert final.json()["status"]
-        assert client.get("/v1/attempts/artifact", params={"attempt_dir": folder, "name": "stdout.log"}).text == "one\ntwo\n"  # fmt: skip
-        is_problem(client.get("/v1/attempts/artifact", params={"attempt_dir": folder, "name": "../../x"}), 404)  # fmt: skip
-        is_problem(client.get("/v1/attempts/artifact", params={"attempt_dir": "/etc", "name": "passwd"}), 404)  # fmt: skip
+        assert (
+            client.get("/v1/attempts/artifact", params={"attempt_dir": folder, "name": "stdout.log"}).text
+            == "one\ntwo\n"
+        )
+        is_problem(client.get("/v1/attempts/artifact", params={"attempt_dir": folder, "name": "../../x"}), 404)
+        is_problem(client.get("/v1/attempts/artifact", params={"attempt_dir": "/etc", "name": "passwd"}), 404)
         assert client.get("/v1/attempts/events", params={**named, "lines": 1}).text == "two\n"
-        assert client.get("/v1/attempts/events", params={**named, "follow": True}).text == "one\ntwo\n"  # fmt: skip
+        assert client.get("/v1/attempts/events", params={**named, "follow": True}).text == "one\ntwo\n"
         place = f"/v1/batches/{batch_id}/jobs/j/steps"
         assert client.post(f"{place}/s/force-retry").json()["ok"]
         wait_for(lambda: len(list(step.glob("attempts/*/seal.json"))) == 2, "the second attempt")
         late = list(ctx.layout.step(batch_id, "j", "late").glob("attempts/*"))[0]  # noqa: RUF015
-        assert client.post("/v1/attempts/cancel", params={"attempt_dir": str(late)}).json()["attempts"]  # fmt: skip
+        assert client.post("/v1/attempts/cancel", params={"attempt_dir": str(late)}).json()["attempts"]
         wait_for((late / "seal.json").exists, "the end of the canceled one")
         assert client.post(f"{place}/late/mark-failed?reason=no").json()["overrides_path"]
         is_problem(client.post(f"{place}/s/requeue?runner_id=elsewhere"), 409)

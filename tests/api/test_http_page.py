@@ -20,9 +20,7 @@ def test_the_examples_run(tmp_path):
     place, env = readers_place(tmp_path)
     with kept_port() as port:
         script = "\n".join(["set -e", "trap 'kill %1' EXIT", *LINES]).replace("8765", port)
-        done = subprocess.run(
-            ["bash", "-c", script], cwd=place, env=env, capture_output=True, text=True, timeout=280
-        )
+        done = subprocess.run(["bash", "-c", script], cwd=place, env=env, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(LINES) > 20
     assert '"status":"ok"' in done.stdout

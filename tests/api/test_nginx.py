@@ -55,9 +55,22 @@ def behind(tmp_path_factory):
         config = folder / "nginx.conf"
         user = "user root;" if not os.geteuid() else ""
         more = "proxy_http_version 1.1;"
-        config.write_text(CONFIG.format(folder=folder, user=user, url=server.url, left_on=one, taken_off=other, more=more))  # fmt: skip
+        config.write_text(
+            CONFIG.format(folder=folder, user=user, url=server.url, left_on=one, taken_off=other, more=more)
+        )
         with open(folder / "said", "w") as said:
-            process = subprocess.Popen([shutil.which("nginx") or "/usr/sbin/nginx", "-p", str(folder), "-e", f"{folder}/error.log", "-c", str(config)], stderr=said)  # fmt: skip
+            process = subprocess.Popen(
+                [
+                    shutil.which("nginx") or "/usr/sbin/nginx",
+                    "-p",
+                    str(folder),
+                    "-e",
+                    f"{folder}/error.log",
+                    "-c",
+                    str(config),
+                ],
+                stderr=said,
+            )
         try:
             for port in (one, other):
                 wait_for(lambda port=port: process.poll() is None and _answers(port), "nginx", 20)
@@ -79,11 +92,11 @@ def browser(behind, request):
     page = {"Accept": "text/html"}
     with httpx.Client(base_url=behind.urls[request.param], timeout=60, headers=page) as client:
         sent = client.get(f"{PREFIX}/batches/{behind.batch_id}")
-        assert (sent.status_code, sent.headers["location"]) == (303, f"{PREFIX}/login?next=/batches/{behind.batch_id}")  # fmt: skip
+        assert (sent.status_code, sent.headers["location"]) == (303, f"{PREFIX}/login?next=/batches/{behind.batch_id}")
         assert client.get(sent.headers["location"]).status_code == 200
         form = {"token": behind.tokens["operate"], "next": f"/batches/{behind.batch_id}"}
         done = client.post(f"{PREFIX}/login", data=form)
-        assert (done.status_code, done.headers["location"]) == (303, f"{PREFIX}/batches/{behind.batch_id}")  # fmt: skip
+        assert (done.status_code, done.headers["location"]) == (303, f"{PREFIX}/batches/{behind.batch_id}")
         cookie = done.headers["set-cookie"].lower()
         assert f"path={PREFIX}" in cookie
         assert ("; secure" in cookie) == (request.param == "taken off")
@@ -105,12 +118,7 @@ def test_every_link_of_every_page_leads_below_the_prefix(behind, browser):
         for attribute, target in found:
             if target:
                 assert target.startswith(f"{PREFIX}/"), f"{place}: {attribute}={target}"
-            if (
-                target
-                and attribute in ("href", "src")
-                and target not in seen
-                and "/zip" not in target
-            ):
+            if target and attribute in ("href", "src") and target not in seen and "/zip" not in target:
                 left.append(target)
     assert any("/attempts/" in place for place in seen)
     assert any("/static/" in place for place in seen)
@@ -134,24 +142,16 @@ def test_a_change_from_a_page_goes_back_to_the_page(behind, browser):
 @pytest.mark.parametrize("way", ["left on", "taken off"])
 def test_streams_ranges_heads_and_the_document_come_through(behind, way):
     file = f"{PREFIX}/v1/attempts/{behind.run_id}/files/stdout.log"
-    with httpx.Client(
-        base_url=behind.urls[way], headers=bearer(behind.tokens["read"]), timeout=60
-    ) as client:
+    with httpx.Client(base_url=behind.urls[way], headers=bearer(behind.tokens["read"]), timeout=60) as client:
         assert client.get(f"{PREFIX}/openapi.json").json()["servers"] == [{"url": PREFIX}]
         part = client.get(file, headers={"Range": "bytes=4-"})
-        assert (part.status_code, part.text, part.headers["content-range"]) == (
-            206,
-            "two\n",
-            "bytes 4-7/8",
-        )
+        assert (part.status_code, part.text, part.headers["content-range"]) == (206, "two\n", "bytes 4-7/8")
         head = client.head(file, headers={"Range": "bytes=4-"})
         assert (head.status_code, head.headers["content-length"], head.content) == (200, "8", b"")
         tag = head.headers["etag"]
         assert client.get(file, headers={"If-Match": tag}).status_code == 200
         is_problem(client.get(file, headers={"If-Match": '"other"'}), 412)
-        with client.stream(
-            "GET", f"{PREFIX}/v1/events?batch={behind.batch_id}&from=start"
-        ) as events:
+        with client.stream("GET", f"{PREFIX}/v1/events?batch={behind.batch_id}&from=start") as events:
             assert events.status_code == 200
             first = next(iter(events.iter_text()))
             assert first

@@ -28,9 +28,11 @@ def site(tmp_path_factory):
         table(
             job("bad", shell("s", script, retry={"max_attempts": 1}), command("after", "true", depends_on=["s"])),
             job("good", command("s", "true")),
-            experiment=EVIL, batch_goal_summary=EVIL, labels={"a": EVIL},
+            experiment=EVIL,
+            batch_goal_summary=EVIL,
+            labels={"a": EVIL},
         ),
-    )  # fmt: skip
+    )
     program(root, "tick", "--until-idle", "--quiet", "--fail-on", "never")
     with serving(root, "--no-tick") as server:
         yield ctx, batch_id, server.client
@@ -44,23 +46,9 @@ def attempt_of(client, batch_id: str, step: str) -> str:
 def test_every_page_answers_and_holds_no_markup_of_others(site):
     _, batch_id, client = site
     attempt = attempt_of(client, batch_id, "bad/s")
-    addresses = [
-        "/",
-        f"/batches/{batch_id}",
-        f"/batches/{batch_id}/steps",
-        "/submit",
-        "/operate",
-        "/login",
-        attempt,
-    ]
-    addresses += [
-        f"{attempt}?part={part}" for part in ("report", "trajectory", "analysis", "files", "ledger")
-    ]
-    addresses += [
-        f"{attempt}?file=stdout.log",
-        f"{attempt}/search?file=stdout.log&q=script",
-        f"/?q={EVIL}",
-    ]
+    addresses = ["/", f"/batches/{batch_id}", f"/batches/{batch_id}/steps", "/submit", "/operate", "/login", attempt]
+    addresses += [f"{attempt}?part={part}" for part in ("report", "trajectory", "analysis", "files", "ledger")]
+    addresses += [f"{attempt}?file=stdout.log", f"{attempt}/search?file=stdout.log&q=script", f"/?q={EVIL}"]
     for address in addresses:
         answer = client.get(address)
         assert answer.status_code == 200, address
@@ -101,11 +89,7 @@ def test_windows_of_a_log_say_where_they_are(site):
     _, batch_id, client = site
     address = f"{attempt_of(client, batch_id, 'bad/s')}/lines?file=stdout.log"
     whole = client.get(address)
-    assert (whole.headers["x-start"], whole.headers["x-ended"], whole.headers["x-line"]) == (
-        "0",
-        "1",
-        "3",
-    )
+    assert (whole.headers["x-start"], whole.headers["x-ended"], whole.headers["x-line"]) == ("0", "1", "3")
     assert whole.headers["x-end"] == whole.headers["x-size"]
     later = client.get(f"{address}&at={len(EVIL) + 1}&number=2")
     assert 'id="L2"' in later.text
@@ -154,7 +138,7 @@ def test_a_long_matrix_comes_in_pages_trouble_first(root):
             return re.findall(r'<tr data-row id="j-(\w+)">', shown)
 
         assert rows("")[:3] == ["z1", "z2", "j000"]
-        assert (len(rows("")), rows("?number=2"), rows("?number=9")) == (100, ["j098", "j099"], ["j098", "j099"])  # fmt: skip
+        assert (len(rows("")), rows("?number=2"), rows("?number=9")) == (100, ["j098", "j099"], ["j098", "j099"])
         assert rows("?show=trouble") == ["z1", "z2"]
         assert rows("?q=J01") == [f"j01{n}" for n in range(10)]
 

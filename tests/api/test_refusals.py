@@ -94,7 +94,9 @@ def test_every_operation_knows_its_host_and_how_much_it_takes(site):
 def test_every_id_that_names_nothing_is_404(site):
     for operation in site.operations:
         named = re.findall(r"{(\w+)}", operation.path)
-        needs_more = any(p.get("required") for p in operation.described["parameters"] if p["in"] != "path") if named else True  # fmt: skip
+        needs_more = (
+            any(p.get("required") for p in operation.described["parameters"] if p["in"] != "path") if named else True
+        )
         if named == ["runner"] or needs_more or "requestBody" in operation.described:
             continue
         answer = operation.send(site.client, headers=site.headers["operate"])

@@ -26,7 +26,7 @@ def site(tmp_path_factory):
             job("bad", shell("s", "exit 3", retry={"max_attempts": 1}), shell("t", "true", depends_on=["s"])),
             experiment="nightly",
         ),
-    )  # fmt: skip
+    )
     program(root, "tick", "--until-idle", "--quiet", "--fail-on", "never")
     text = token(root, "ops", "operate")
     # No tick: each writes anew when it was that this host was well, which some of the answers tell.
@@ -45,10 +45,7 @@ def test_a_table_is_submitted_once(root):
         first = server.client.post("/v1/batches", content=data)
         assert (first.status_code, first.json()["accepted_job_ids"]) == (201, ["j"])
         again = server.client.post("/v1/batches", content=data)
-        assert (again.json()["duplicate"], again.json()["batch_id"]) == (
-            True,
-            first.json()["batch_id"],
-        )
+        assert (again.json()["duplicate"], again.json()["batch_id"]) == (True, first.json()["batch_id"])
         other = server.client.post("/v1/batches?again=true", content=data)
         assert other.json()["batch_id"] != first.json()["batch_id"]
         state = lambda: server.client.get(f"/v1/batches/{first.json()['batch_id']}").json()["state"]  # noqa: E731
@@ -59,7 +56,7 @@ def test_every_format_that_submit_takes_is_taken(root):
     context(root)
     with serving(root, "--no-tick") as server:
         for name in ("table.json", "sweep.yaml", "harbor_job.yaml", "launch_table.example.json"):
-            text = (CHECKOUT / "examples" / name).read_text().replace("examples/", f"{CHECKOUT}/examples/")  # fmt: skip
+            text = (CHECKOUT / "examples" / name).read_text().replace("examples/", f"{CHECKOUT}/examples/")
             kind = "application/yaml" if name.endswith("yaml") else "application/json"
             done = server.client.post("/v1/validate", content=text, headers={"Content-Type": kind})
             assert done.status_code == 200, done.text
@@ -81,7 +78,7 @@ def test_batches_are_listed_filtered_and_paged(root):
         seen, cursor = [], None
         while True:
             more = {"cursor": cursor} if cursor else {}
-            shown = server.client.get("/v1/batches", params={"limit": 2, "sort": "created", **more}).json()  # fmt: skip
+            shown = server.client.get("/v1/batches", params={"limit": 2, "sort": "created", **more}).json()
             assert shown["total"] == 5
             seen += [line["batch_id"] for line in shown["items"]]
             cursor = shown["next"]
@@ -98,13 +95,28 @@ def test_what_is_polled_has_a_tag(site):
     ctx, batch_id, client = site
     found = run_id(ctx, batch_id, "good/s")
     for path in (
-        "/v1/batches", "/v1/scoreboards/system", "/v1/batches/latest", "/v1/batches/latest/scoreboard",
-        "/v1/batches/latest/jobs", "/v1/batches/latest/steps", "/v1/batches/latest/jobs/good",
-        "/v1/batches/latest/jobs/good/current", "/v1/batches/latest/jobs/good/steps/s", "/v1/batches/latest/budget",
-        f"/v1/attempts/{found}", f"/v1/attempts/{found}/meta", f"/v1/attempts/{found}/state",
-        f"/v1/attempts/{found}/report", f"/v1/attempts/{found}/ledger", f"/v1/attempts/{found}/files",
-        f"/v1/attempts/{found}/files/stdout.log", f"/v1/attempts/{found}/logs", "/v1/queue", "/v1/limits", "/v1/runners",
-    ):  # fmt: skip
+        "/v1/batches",
+        "/v1/scoreboards/system",
+        "/v1/batches/latest",
+        "/v1/batches/latest/scoreboard",
+        "/v1/batches/latest/jobs",
+        "/v1/batches/latest/steps",
+        "/v1/batches/latest/jobs/good",
+        "/v1/batches/latest/jobs/good/current",
+        "/v1/batches/latest/jobs/good/steps/s",
+        "/v1/batches/latest/budget",
+        f"/v1/attempts/{found}",
+        f"/v1/attempts/{found}/meta",
+        f"/v1/attempts/{found}/state",
+        f"/v1/attempts/{found}/report",
+        f"/v1/attempts/{found}/ledger",
+        f"/v1/attempts/{found}/files",
+        f"/v1/attempts/{found}/files/stdout.log",
+        f"/v1/attempts/{found}/logs",
+        "/v1/queue",
+        "/v1/limits",
+        "/v1/runners",
+    ):
         first = client.get(path)
         assert first.status_code == 200, f"{path}: {first.text}"
         again = client.get(path, headers={"If-None-Match": first.headers["etag"]})
@@ -127,22 +139,27 @@ def test_files_come_whole_in_ranges_and_never_through_links(site):
         ("bytes=0-0,2-2", 200, b"one\ntwo\n", None),
     ):
         part = client.get(f"{files}/stdout.log", headers={"Range": said})
-        assert (part.status_code, part.content, part.headers.get("content-range")) == (status, content, place)  # fmt: skip
+        assert (part.status_code, part.content, part.headers.get("content-range")) == (status, content, place)
     for said in ("bytes=8-", "bytes=-0"):
         refused = client.get(f"{files}/stdout.log", headers={"Range": said})
         is_problem(refused, 416)
         assert refused.headers["content-range"] == "bytes */8"
     tag = client.get(f"{files}/stdout.log").headers["etag"]
     for headers, status in (
-        ({"If-Match": f'"x", {tag}'}, 200), ({"If-Match": "*"}, 200), ({"If-Match": f"W/{tag}"}, 412), ({"If-Match": '"x"'}, 412),
-        ({"If-Match": '"x"', "If-None-Match": tag}, 412), ({"If-None-Match": tag, "Range": "bytes=8-"}, 304),
-        ({"If-Range": tag, "Range": "bytes=0-0"}, 206), ({"If-Range": f"W/{tag}", "Range": "bytes=0-0"}, 200),
-    ):  # fmt: skip
+        ({"If-Match": f'"x", {tag}'}, 200),
+        ({"If-Match": "*"}, 200),
+        ({"If-Match": f"W/{tag}"}, 412),
+        ({"If-Match": '"x"'}, 412),
+        ({"If-Match": '"x"', "If-None-Match": tag}, 412),
+        ({"If-None-Match": tag, "Range": "bytes=8-"}, 304),
+        ({"If-Range": tag, "Range": "bytes=0-0"}, 206),
+        ({"If-Range": f"W/{tag}", "Range": "bytes=0-0"}, 200),
+    ):
         assert client.get(f"{files}/stdout.log", headers=headers).status_code == status, headers
     folder = resolve(ctx.layout, f"{batch_id}/good/s/1").folder(ctx.layout)
     links = [p.relative_to(folder).as_posix() for p in folder.rglob("leak.log")]
     assert links
-    for path in (*links, "pipe", "nothing", "..%2f..%2fjob.json", "%2fetc%2fpasswd", "stdout.log/x", "a%00b"):  # fmt: skip
+    for path in (*links, "pipe", "nothing", "..%2f..%2fjob.json", "%2fetc%2fpasswd", "stdout.log/x", "a%00b"):
         is_problem(client.get(f"{files}/{path}"), 404)
     html = client.get(f"{files}/stdout.log").headers
     assert html["content-type"].startswith("text/plain")
@@ -180,7 +197,13 @@ def test_unknown_ids_are_404_with_the_nearest_one(site):
     _, batch_id, client = site
     near = is_problem(client.get(f"/v1/batches/{batch_id}/jobs/goood"), 404)
     assert near["fix"] == "did you mean good?"
-    for path in ("batches/x", "batches/latest/jobs/x/current", "batches/latest/jobs/bad/steps/x", "attempts/x", "attempts/latest/meta"):  # fmt: skip
+    for path in (
+        "batches/x",
+        "batches/latest/jobs/x/current",
+        "batches/latest/jobs/bad/steps/x",
+        "attempts/x",
+        "attempts/latest/meta",
+    ):
         is_problem(client.get(f"/v1/{path}"), 404)
     is_problem(client.get("/v1/batches/latest/jobs/good/verdict"), 404)
     is_problem(client.get("/v1/batches/..%2f.."), 404)
@@ -192,13 +215,18 @@ def test_every_change_stands_in_the_ledger_under_the_tokens_name(root):
     text = token(root, "anna", "operate")
     with serving(root, "--no-tick", "--auth", "token", token=text) as server:
         client = server.client
-        batch_id = client.post("/v1/batches", content=table(job("k", shell("s", "true")))).json()["batch_id"]  # fmt: skip
+        batch_id = client.post("/v1/batches", content=table(job("k", shell("s", "true")))).json()["batch_id"]
         for method, path in (
-            ("post", "batches/latest/pause?reason=lunch"), ("post", "batches/latest/resume"), ("post", "batches/latest/close"),
-            ("post", "batches/latest/reopen"), ("put", "batches/latest/priority?priority=5"),
-            ("post", "batches/latest/jobs/k/steps/s/cancel"), ("post", "batches/latest/jobs/k/retry"),
-            ("post", "batches/latest/cancel"), ("post", "batches/latest/retry?failed=true"),
-        ):  # fmt: skip
+            ("post", "batches/latest/pause?reason=lunch"),
+            ("post", "batches/latest/resume"),
+            ("post", "batches/latest/close"),
+            ("post", "batches/latest/reopen"),
+            ("put", "batches/latest/priority?priority=5"),
+            ("post", "batches/latest/jobs/k/steps/s/cancel"),
+            ("post", "batches/latest/jobs/k/retry"),
+            ("post", "batches/latest/cancel"),
+            ("post", "batches/latest/retry?failed=true"),
+        ):
             done = client.request(method, f"/v1/{path}")
             assert done.status_code == 200, f"{path}: {done.text}"
         assert client.put("/v1/batches/latest/budget", json={"usd": 3}).json()["usd_limit"] == 3
@@ -208,12 +236,22 @@ def test_every_change_stands_in_the_ledger_under_the_tokens_name(root):
     lines = _events(ctx.layout.batch(batch_id))
     events = [line["event"] for line in lines]
     assert events == [
-        "submitted", "paused", "resumed", "closed", "reopened", "priority", "canceled", "retry", "canceled", "retry", "budget",
-    ]  # fmt: skip
+        "submitted",
+        "paused",
+        "resumed",
+        "closed",
+        "reopened",
+        "priority",
+        "canceled",
+        "retry",
+        "canceled",
+        "retry",
+        "budget",
+    ]
     assert {line["by"] for line in lines} == {"token:anna"}
     assert lines[1]["reason"] == "lunch"
     system = _events(ctx.layout.system)
-    assert {line["by"] for line in system if line["event"] in ("key_limit", "key_paused", "drained")} == {"token:anna"}  # fmt: skip
+    assert {line["by"] for line in system if line["event"] in ("key_limit", "key_paused", "drained")} == {"token:anna"}
     assert "k" in str(lines)
 
 
@@ -237,7 +275,9 @@ def test_a_person_decides_about_steps_jobs_and_batches(root):
         assert client.post(f"{place}/jobs/c/reject?reason=late").json()["steps"] == ["c/s"]
         assert client.post(f"{place}/reject?reason=late").json()["steps"] == ["d/s"]
         assert client.get(f"{place}/scoreboard").json()["gates"] == []
-    assert {line["by"] for line in _events(ctx.layout.batch(batch_id)) if line["event"] in ("approved", "rejected")} == {"token:ops"}  # fmt: skip
+    assert {
+        line["by"] for line in _events(ctx.layout.batch(batch_id)) if line["event"] in ("approved", "rejected")
+    } == {"token:ops"}
 
 
 def test_budgets_over_all_batches_are_shown_and_raised(root):
@@ -246,7 +286,7 @@ def test_budgets_over_all_batches_are_shown_and_raised(root):
     ops, reader = token(root, "ops", "operate"), token(root, "sub", "submit")
     with serving(root, "--no-tick", "--auth", "token", token=ops) as server:
         client, wanted = server.client, {"scope": "key", "name": "command", "usd": 7.5}
-        is_problem(client.put("/v1/budgets", json=wanted, headers={"Authorization": f"Bearer {reader}"}), 403)  # fmt: skip
+        is_problem(client.put("/v1/budgets", json=wanted, headers={"Authorization": f"Bearer {reader}"}), 403)
         is_problem(client.put("/v1/budgets", json={**wanted, "name": "comand"}), 404)
         is_problem(client.put("/v1/budgets", json={**wanted, "usd": -1}), 422)
         is_problem(client.put("/v1/budgets", json={**wanted, "dollars": 1}), 422)
@@ -255,10 +295,11 @@ def test_budgets_over_all_batches_are_shown_and_raised(root):
         client.put("/v1/budgets", json={"scope": "experiment", "name": "e", "tokens": 9})
         shown = client.get("/v1/budgets")
         assert [(b["scope"], b["name"], b["usd_limit"], b["tokens_limit"]) for b in shown.json()["items"]] == [
-            ("key", "command", 7.5, None), ("experiment", "e", None, 9),
-        ]  # fmt: skip
-        assert client.get("/v1/budgets", headers={"If-None-Match": shown.headers["etag"]}).status_code == 304  # fmt: skip
-    assert {line["by"] for line in _events(ctx.layout.system) if line["event"] == "budget"} == {"token:ops"}  # fmt: skip
+            ("key", "command", 7.5, None),
+            ("experiment", "e", None, 9),
+        ]
+        assert client.get("/v1/budgets", headers={"If-None-Match": shown.headers["etag"]}).status_code == 304
+    assert {line["by"] for line in _events(ctx.layout.system) if line["event"] == "budget"} == {"token:ops"}
 
 
 def _events(folder) -> list[dict]:
@@ -271,19 +312,25 @@ def test_a_cancel_ends_a_live_attempt(root):
     with serving(root) as server:
 
         def log():
-            return server.client.get("/v1/batches/latest/jobs/j/steps/s").json()["attempts"]  # fmt: skip
+            return server.client.get("/v1/batches/latest/jobs/j/steps/s").json()["attempts"]
 
         wait_for(lambda: log() and log()[0]["status"] == "running", "the attempt")
         found = run_id(ctx, batch_id, "j/s")
         assert server.client.post(f"/v1/attempts/{found}/cancel").json()["attempts"]
-        wait_for(lambda: server.client.get(f"/v1/attempts/{found}/state").json()["status"] == "canceled", "its end")  # fmt: skip
+        wait_for(lambda: server.client.get(f"/v1/attempts/{found}/state").json()["status"] == "canceled", "its end")
         wait_for(lambda: idle(ctx), "the end")
 
 
 def test_a_look_changes_nothing(site):
     ctx, _, client = site
     before = _snapshot(ctx)
-    for path in ("/v1/batches", "/v1/batches/latest/scoreboard", "/v1/batches/latest/steps", "/v1/queue", "/v1/batches/latest/explain"):  # fmt: skip
+    for path in (
+        "/v1/batches",
+        "/v1/batches/latest/scoreboard",
+        "/v1/batches/latest/steps",
+        "/v1/queue",
+        "/v1/batches/latest/explain",
+    ):
         assert client.get(path).status_code == 200
     assert _snapshot(ctx) == before
 
@@ -336,20 +383,30 @@ def test_results_of_trials_are_grouped_compared_and_their_failures_too(root, tmp
     put(
         ctx,
         table(
-            job("j", *[
-                {"step_id": name, "kind": "trial", "task": {"path": str(task)}, "agent": {"name": name}, "environment": TEMP}
-                for name in ("oracle", "nop")
-            ], shell("f", "exit 3", retry={"max_attempts": 1})),
+            job(
+                "j",
+                *[
+                    {
+                        "step_id": name,
+                        "kind": "trial",
+                        "task": {"path": str(task)},
+                        "agent": {"name": name},
+                        "environment": TEMP,
+                    }
+                    for name in ("oracle", "nop")
+                ],
+                shell("f", "exit 3", retry={"max_attempts": 1}),
+            ),
             experiment="e",
         ),
-    )  # fmt: skip
+    )
     paths = {"PYTHONPATH": f"{CHECKOUT}{os.pathsep}{CHECKOUT / 'tests'}"}
     program(root, "tick", "--until-idle", "--quiet", "--fail-on", "never", env=paths)
     with serving(root, "--no-tick") as server:
         client = server.client
         groups = client.get("/v1/results", params={"batch": "latest"}).json()["groups"]
         assert len(groups) == 2
-        assert client.get("/v1/results", params={"experiment": "e", "by": "task"}).json()["by"] == ["task"]  # fmt: skip
+        assert client.get("/v1/results", params={"experiment": "e", "by": "task"}).json()["by"] == ["task"]
         assert len(client.get("/v1/trials").json()["trials"]) == 2
         assert len(client.get("/v1/batches/latest/analyses").json()["trials"]) == 2
         pair = client.get("/v1/compare", params={"a": "latest@oracle", "b": "latest@nop"})
@@ -358,5 +415,5 @@ def test_results_of_trials_are_grouped_compared_and_their_failures_too(root, tmp
         is_problem(client.get("/v1/results", params={"batch": "nope"}), 404)
         is_problem(client.get("/v1/results", params={"by": "colour"}), 400)
         is_problem(client.get("/v1/compare", params={"a": "latest@oracle", "b": "x"}), 404)
-        known = client.get("/v1/results", headers={"If-None-Match": client.get("/v1/results").headers["etag"]})  # fmt: skip
+        known = client.get("/v1/results", headers={"If-None-Match": client.get("/v1/results").headers["etag"]})
         assert known.status_code == 304

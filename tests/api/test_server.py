@@ -33,7 +33,7 @@ def bearer(text: str) -> dict[str, str]:
 def test_it_answers_and_ends_on_a_signal(root):
     with serving(root, "--no-tick") as server:
         assert server.client.get("/health").json()["ticking"] is False
-        assert is_problem(server.client.post("/v1/tick"), 409)["detail"].startswith("this server does not tick")  # fmt: skip
+        assert is_problem(server.client.post("/v1/tick"), 409)["detail"].startswith("this server does not tick")
         server.end(signal.SIGINT)
         assert server.process.returncode == 0
 
@@ -53,7 +53,7 @@ def test_it_ticks_in_a_process_of_its_own_that_ends_with_it(root):
         children = _children(server.process.pid)
         assert len(children) == 1
         server.end(signal.SIGKILL)
-        wait_for(lambda: not process_identity.is_alive(children[0], None), "the end of the ticking process")  # fmt: skip
+        wait_for(lambda: not process_identity.is_alive(children[0], None), "the end of the ticking process")
 
 
 def _children(pid: int) -> list[int]:
@@ -73,12 +73,21 @@ def test_a_ticking_process_that_dies_is_started_again(root):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--host", "0.0.0.0", "--auth", "none"], "0.0.0.0 can be reached from other hosts, and anybody there could do anything; use --auth token"),
-        (["--host", "192.0.2.1", "--auth", "none"], "192.0.2.1 can be reached from other hosts, and anybody there could do anything; use --auth token"),
+        (
+            ["--host", "0.0.0.0", "--auth", "none"],
+            "0.0.0.0 can be reached from other hosts, and anybody there could do anything; use --auth token",
+        ),
+        (
+            ["--host", "192.0.2.1", "--auth", "none"],
+            "192.0.2.1 can be reached from other hosts, and anybody there could do anything; use --auth token",
+        ),
         (["--auth", "tokens"], "--auth tokens: is not known; use user, token or none"),
-        (["--unix-socket", "/dev/null/x"], "cannot listen on /dev/null/x: Not a directory; choose another --unix-socket"),
+        (
+            ["--unix-socket", "/dev/null/x"],
+            "cannot listen on /dev/null/x: Not a directory; choose another --unix-socket",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_would_expose_the_store_is_refused_in_one_line(root, arguments, says):
     done = program(root, "api", "--port", "0", *arguments, check=False)
     assert (done.returncode, done.stderr.strip(), done.stdout) == (2, says, "")
@@ -89,7 +98,10 @@ def test_a_taken_port_is_one_line(root):
         port = server.url.rpartition(":")[2]
         done = program(root, "api", "--port", port, check=False)
         assert done.returncode == 2
-        assert done.stderr == f"cannot listen on 127.0.0.1 port {port}: Address already in use; choose another --port or --host\n"  # fmt: skip
+        assert (
+            done.stderr
+            == f"cannot listen on 127.0.0.1 port {port}: Address already in use; choose another --port or --host\n"
+        )
 
 
 def test_tokens_are_kept_hashed_and_refused_when_revoked(root):
@@ -144,7 +156,7 @@ def test_foreign_hosts_and_pages_are_refused(guarded):
     is_problem(httpx.get(f"{server.url}/health", headers={"Host": "evil.example"}), 421)
     is_problem(httpx.get(f"{server.url}/health", headers={"Host": "[bad"}), 421)
     form = {"token": tokens["operate"]}
-    for foreign in ({"Origin": "http://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}):  # fmt: skip
+    for foreign in ({"Origin": "http://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}):
         is_problem(httpx.post(f"{server.url}/login", data=form, headers=foreign), 403)
 
 
@@ -159,7 +171,7 @@ def test_login_by_cookie_needs_the_csrf_token_for_changes(guarded):
     page = {"Accept": "text/html"}
     with httpx.Client(base_url=server.url) as browser:
         to_login = browser.get("/openapi.json?a=b", headers=page)
-        assert (to_login.status_code, to_login.headers["location"]) == (303, "/login?next=/openapi.json%3Fa%3Db")  # fmt: skip
+        assert (to_login.status_code, to_login.headers["location"]) == (303, "/login?next=/openapi.json%3Fa%3Db")
         done = browser.post("/login", data={"token": tokens["operate"], "next": "//evil.example"})
         assert (done.status_code, done.headers["location"]) == (303, "/")
         cookie = done.headers["set-cookie"].lower()

@@ -32,17 +32,12 @@ def logged_in():
 def test_logging_out_ends_the_session_at_every_server_and_a_kept_cookie_is_none(root, logged_in):
     context(root)
     text = token(root, "me", "operate")
-    with (
-        serving(root, "--no-tick", "--auth", "token") as one,
-        serving(root, "--no-tick", "--auth", "token") as other,
-    ):
+    with serving(root, "--no-tick", "--auth", "token") as one, serving(root, "--no-tick", "--auth", "token") as other:
         browser, second = logged_in(one, text), logged_in(one, text)
         kept = dict(browser.cookies)
         for server in (one, other):
             assert httpx.get(f"{server.url}/v1/batches", cookies=kept).status_code == 200
-        done = httpx.post(
-            f"{other.url}/logout", cookies=kept, data={"csrf_token": csrf_of(browser)}
-        )
+        done = httpx.post(f"{other.url}/logout", cookies=kept, data={"csrf_token": csrf_of(browser)})
         assert done.status_code == 303
         for server in (one, other):
             is_problem(httpx.get(f"{server.url}/v1/batches", cookies=kept), 401)
@@ -72,10 +67,7 @@ def listen(url: str, **how) -> tuple[threading.Thread, list[object]]:
 
     def read() -> None:
         try:
-            with (
-                httpx.Client(timeout=60, **how) as client,
-                client.stream("GET", f"{url}/v1/events") as answer,
-            ):
+            with httpx.Client(timeout=60, **how) as client, client.stream("GET", f"{url}/v1/events") as answer:
                 said.append(answer.status_code)
                 for _ in answer.iter_raw():
                     pass
@@ -95,9 +87,7 @@ def test_a_stream_ends_with_the_token_or_the_session_it_was_asked_for_by(root, l
     mine, others = token(root, "me", "operate"), token(root, "other", "read")
     with serving(root, "--no-tick", "--auth", "token") as server:
         browser = logged_in(server, mine)
-        how = (
-            {"cookies": dict(browser.cookies)} if way == "logged out" else {"headers": bearer(mine)}
-        )
+        how = {"cookies": dict(browser.cookies)} if way == "logged out" else {"headers": bearer(mine)}
         stream, said = listen(server.url, **how)
         other, others_said = listen(server.url, headers=bearer(others))
         time.sleep(1.2)  # beyond what an answer takes that is not looked at
@@ -108,9 +98,7 @@ def test_a_stream_ends_with_the_token_or_the_session_it_was_asked_for_by(root, l
             browser.post("/logout", data={"csrf_token": csrf_of(browser)})
         else:
             path = ctx.layout.tokens / "me.json"
-            path.write_text(
-                json.dumps(json.loads(path.read_text()) | {"expires_at": "2020-01-01T00:00:00Z"})
-            )
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"expires_at": "2020-01-01T00:00:00Z"}))
         stream.join(timeout=20)
         assert said == [200, "whole"]
         assert other.is_alive()
@@ -125,45 +113,41 @@ def test_tokens_expire_and_say_so(root):
     assert 30 * 86_400 - 60 < left <= 30 * 86_400
     for text in ("0d", "30", "d", "-1d", "1y", "999999w"):
         wrong = program(root, "token", "create", "x", f"--expires={text}", check=False)
-        assert (wrong.returncode, wrong.stderr) == (2, f"--expires {text}: is no such time; write 12h, 30d or 8w\n")  # fmt: skip
+        assert (wrong.returncode, wrong.stderr) == (2, f"--expires {text}: is no such time; write 12h, 30d or 8w\n")
     with serving(root, "--no-tick", "--auth", "token") as server:
         mine = bearer(made["token"])
         assert server.client.get("/v1/batches", headers=mine).status_code == 200
         path = ctx.layout.tokens / "ci.json"
-        path.write_text(
-            json.dumps(json.loads(path.read_text()) | {"expires_at": "2020-01-01T00:00:00Z"})
-        )
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"expires_at": "2020-01-01T00:00:00Z"}))
         said = is_problem(server.client.get("/v1/batches", headers=mine), 401)["detail"]
         assert said.startswith("token ci has expired at 2020-01-01T00:00:00Z")
-        refused = server.client.post(
-            "/login", data={"token": made["token"]}, headers={"Accept": "text/html"}
-        )
+        refused = server.client.post("/login", data={"token": made["token"]}, headers={"Accept": "text/html"})
         assert "token ci has expired" in refused.text
     assert "expired 2020-01-01T00:00:00Z" in program(root, "token", "list").stdout
 
 
 def test_a_token_with_scopes_is_for_those_parts_alone(root):
     context(root)
-    made = program(
-        root, "token", "create", "scrape", "--scope", "metrics", "--scope", "results", "--json"
-    )
+    made = program(root, "token", "create", "scrape", "--scope", "metrics", "--scope", "results", "--json")
     mine = bearer(json.loads(made.stdout)["token"])
     wrong = program(root, "token", "create", "x", "--scope", "metric", check=False)
     assert wrong.stderr == "there is no scope metric; did you mean metrics?\n"
     with serving(root, "--no-tick", "--auth", "token") as server:
         for path, status in (
-            ("/metrics", 200), ("/v1/results", 200), ("/health", 503), ("/v1/batches", 403), ("/v1/queue", 403),
-            ("/v1/events", 403), ("/", 403), ("/tasks", 403),
-        ):  # fmt: skip
+            ("/metrics", 200),
+            ("/v1/results", 200),
+            ("/health", 503),
+            ("/v1/batches", 403),
+            ("/v1/queue", 403),
+            ("/v1/events", 403),
+            ("/", 403),
+            ("/tasks", 403),
+        ):
             assert httpx.get(server.url + path, headers=mine).status_code == status, path
         said = is_problem(server.client.get("/v1/queue", headers=mine), 403)["detail"]
         assert said == "token scrape is for metrics, results, not for queue"
         document = server.client.get("/openapi.json", headers=mine).json()
-        parts = {
-            scope_of(way.get("tags", []))
-            for ways in document["paths"].values()
-            for way in ways.values()
-        }
+        parts = {scope_of(way.get("tags", [])) for ways in document["paths"].values() for way in ways.values()}
         assert parts | {"pages"} == set(tokens.SCOPES)
 
 

@@ -46,7 +46,7 @@ def sent(address, *pieces: bytes, pause_sec: float = 0.0) -> tuple[bytes, float]
         ((HEAD, *(b"X-%d: 1\r\n" % n for n in range(60))), b"408"),  # headers without an end
         ((HEAD + b"\r\n" + b'{"jobs"',), b"408"),  # half a body
     ],
-)  # fmt: skip
+)
 def test_who_begins_and_does_not_go_on_is_let_go(address, pieces, status):
     said, took_sec = sent(address, *pieces, pause_sec=0.05)
     assert said[9:12] == status

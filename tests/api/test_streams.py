@@ -42,7 +42,7 @@ def listening(server, path: str, last: str | None = None, **params):
 
 
 def text_of(found: list[dict], file: str = "stdout.log") -> str:
-    return "".join(e["data"]["text"] for e in found if e["event"] == "log" and e["data"]["file"] == file)  # fmt: skip
+    return "".join(e["data"]["text"] for e in found if e["event"] == "log" and e["data"]["file"] == file)
 
 
 def newest(ctx, batch_id: str, step: str = "j/s") -> str:
@@ -59,7 +59,7 @@ def newest(ctx, batch_id: str, step: str = "j/s") -> str:
 def live(root):
     """A server, and an attempt that writes a line whenever the file ``go`` grows, until ``stop`` is there."""
     ctx = context(root)
-    script = f"n=0; while [ ! -e {root}/stop ]; do m=$(wc -c <{root}/go); while [ $n -lt $m ]; do n=$((n+1)); echo line $n; done; sleep 0.05; done"  # fmt: skip
+    script = f"n=0; while [ ! -e {root}/stop ]; do m=$(wc -c <{root}/go); while [ $n -lt $m ]; do n=$((n+1)); echo line $n; done; sleep 0.05; done"
     (root / "go").write_text("xx")
     batch_id = put(ctx, table(job("j", shell("s", script))))
     with serving(root) as server:
@@ -77,7 +77,7 @@ def test_a_log_is_followed_to_the_seal_and_resumed_where_it_was_left(live):
         first = []
         while text_of(first) != "line 1\nline 2\n":
             first.append(next(stream))
-    with listening(server, path, **{"from": "end"}) as fresh, listening(server, path, first[-1]["id"]) as resumed:  # fmt: skip
+    with listening(server, path, **{"from": "end"}) as fresh, listening(server, path, first[-1]["id"]) as resumed:
         (root / "go").write_text("xxxx")
         assert next(fresh)["data"]["text"].startswith("line 3\n")
         rest = [next(resumed)]
@@ -111,7 +111,7 @@ def test_what_happens_is_told_to_all_and_resumed_without_a_gap(root):
         with listening(server, "/v1/events") as stream:
             batch_id = put(ctx, table(job("j", shell("s", "true"))))
             submitted = next(stream)
-            assert (submitted["data"]["event"], submitted["data"]["batch_id"]) == ("submitted", batch_id)  # fmt: skip
+            assert (submitted["data"]["event"], submitted["data"]["batch_id"]) == ("submitted", batch_id)
             program(root, "tick", "--until-idle", "--quiet")
             live = [submitted]
             while sum(e["data"]["event"] == "ended" for e in live) < 2:
@@ -170,7 +170,7 @@ def test_two_hundred_listeners_cost_little_and_leave_nothing(live):
 
 def test_a_slow_reader_hurts_nobody(root):
     ctx = context(root)
-    batch_id = put(ctx, table(job("j", shell("s", "head -c 30000000 /dev/zero | tr '\\0' 'x' | fold -w 99; sleep 3"))))  # fmt: skip
+    batch_id = put(ctx, table(job("j", shell("s", "head -c 30000000 /dev/zero | tr '\\0' 'x' | fold -w 99; sleep 3"))))
     with serving(root) as server:
         run_id = newest(ctx, batch_id)
         log = resolve(ctx.layout, run_id).folder(ctx.layout) / "stdout.log"

@@ -38,7 +38,7 @@ def files_with_the_key(root: Path) -> list[str]:
 def test_the_key_is_where_it_is_used_and_the_rest_waits_for_it(root, tmp_path):
     ctx = context(root, TEMP)
     gate = tmp_path / "go"
-    task = make_task(tmp_path, "greet", solution=f"while [ ! -e {gate} ]; do sleep 0.05; done; echo hi > /app/out")  # fmt: skip
+    task = make_task(tmp_path, "greet", solution=f"while [ ! -e {gate} ]; do sleep 0.05; done; echo hi > /app/out")
     seen = tmp_path / "seen"
     (task / "environment/where.txt").write_text(str(seen))
     with serving(root, env=WITH_TESTS) as server:
@@ -80,7 +80,7 @@ def test_what_is_sent_wrong_is_told(root, tmp_path):
     pause_resume.drain(context(root))  # nothing of what is right here is to run
     task = make_task(tmp_path, "greet")
     with serving(root) as server:
-        for wrong in ({"harness": "other"}, {"n_runs": "0"}, {"n_runs": "101"}, {"openrouter_key": ""}, {"model": ""}):  # fmt: skip
+        for wrong in ({"harness": "other"}, {"n_runs": "0"}, {"n_runs": "101"}, {"openrouter_key": ""}, {"model": ""}):
             is_problem(send(server.client, task, **wrong), 422)
         is_problem(server.client.get("/api/jobs/x"), 404)
         form = {"harness": "harbor", "model": "nop", "openrouter_key": KEY, "n_runs": "1"}

@@ -21,9 +21,9 @@ def test_two_servers_and_a_tick_run_every_step_once_though_one_is_killed(root):
     ctx = context(root, "concurrency = 6\n[api]\ntick_sec = 0.2\n")
     batch_id = put(
         ctx, table(*[job(f"j{n}", shell("s", f"echo x >> {root}/ran.{n}; sleep 0.05")) for n in range(JOBS)])
-    )  # fmt: skip
+    )
     tick = f"while true; do {sys.executable} -m parallelhassnes tick --quiet --root {root}; sleep 0.2; done"
-    cron = subprocess.Popen(["sh", "-c", tick], env=environment(), cwd=CHECKOUT, start_new_session=True)  # fmt: skip
+    cron = subprocess.Popen(["sh", "-c", tick], env=environment(), cwd=CHECKOUT, start_new_session=True)
     try:
         with serving(root) as one, serving(root) as other:
             wait_for(lambda: len(list(root.glob("ran.*"))) > 5, "some runs")
@@ -56,12 +56,7 @@ def test_a_killed_server_leaves_the_runs_as_they_were(root):
     with serving(root, "--no-tick") as server:
         server.client.get("/v1/batches")
         before = _everything(ctx)
-        for path in (
-            "/v1/batches",
-            "/v1/batches/latest/scoreboard",
-            "/v1/batches/latest/steps",
-            "/",
-        ):
+        for path in ("/v1/batches", "/v1/batches/latest/scoreboard", "/v1/batches/latest/steps", "/"):
             assert server.client.get(path).status_code == 200
         server.end(signal.SIGKILL)
     assert _everything(ctx) == before
@@ -72,7 +67,5 @@ def _everything(ctx) -> dict[str, str]:
     return {
         str(path): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in ctx.layout.runs.rglob("*")
-        if ctx.layout.temp not in path.parents
-        and path.is_file()
-        and not path.name.startswith("scoreboard.")
+        if ctx.layout.temp not in path.parents and path.is_file() and not path.name.startswith("scoreboard.")
     }

@@ -58,7 +58,7 @@ def outside(ctx) -> set[str]:
         str(path.relative_to(ctx.layout.root))
         for path in ctx.layout.root.rglob("*")
         if "_tasks" not in path.parts and "_system" not in path.parts and "runners" not in path.parts
-    }  # fmt: skip
+    }
 
 
 def test_a_task_is_stored_once_however_it_is_packed(store, tmp_path):
@@ -71,7 +71,11 @@ def test_a_task_is_stored_once_however_it_is_packed(store, tmp_path):
     place = ctx.layout.root / one["path"]
     assert (place / "task.toml").read_text() == (task / "task.toml").read_text()
     assert os.access(place / "solution/solve.sh", os.X_OK)
-    for name, data in (("greet.tar.gz", tarred(task)), ("x.zip", zipped(task, "greet/")), ("y.tgz", tarred(task, "a/b/greet"))):  # fmt: skip
+    for name, data in (
+        ("greet.tar.gz", tarred(task)),
+        ("x.zip", zipped(task, "greet/")),
+        ("y.tgz", tarred(task, "a/b/greet")),
+    ):
         again = send(client, (name, data)).json()
         assert (again["new"], again["tasks"][0]["sha256"]) == (0, one["sha256"])
     (task / "instruction.md").write_text("Something else.\n")
@@ -90,7 +94,7 @@ def test_a_dataset_is_all_its_tasks_and_they_run(store, tmp_path):
     for name in ("t1", "t2"):
         make_task(tmp_path / "set", name)
     make_task(tmp_path, "t3")
-    done = send(client, ("set.zip", zipped(tmp_path / "set", "set/")), ("t3.tar.gz", tarred(tmp_path / "t3")))  # fmt: skip
+    done = send(client, ("set.zip", zipped(tmp_path / "set", "set/")), ("t3.tar.gz", tarred(tmp_path / "t3")))
     assert [task["name"] for task in done.json()["tasks"]] == ["t1", "t2", "t3"]
     table = {
         "spec_version": "2.0",
@@ -106,7 +110,7 @@ def test_a_dataset_is_all_its_tasks_and_they_run(store, tmp_path):
 
 def test_tasks_whose_names_a_file_system_may_take_for_one_are_refused(store, tmp_path):
     _, client = store
-    archives = [(f"{name}.zip", zipped(make_task(tmp_path / name, name))) for name in ("Greet", "greet")]  # fmt: skip
+    archives = [(f"{name}.zip", zipped(make_task(tmp_path / name, name))) for name in ("Greet", "greet")]
     answer = send(client, *archives)
     assert answer.status_code == 400, answer.text
     assert "'Greet' and 'greet' are one folder on many file systems" in answer.text
@@ -249,7 +253,7 @@ BAD = {
     "text.tar.gz": b"\x1f\x8bnot really",
     "text.txt": b"hello",
     "empty.zip": b"",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -263,7 +267,7 @@ def test_what_is_bad_is_refused_and_leaves_nothing(store, name):
     assert "\n" not in detail
     after = outside(ctx), sorted(os.listdir(ctx.layout.tasks)) if ctx.layout.tasks.exists() else []
     assert after == before
-    assert not [entry for entry in os.listdir(ctx.layout.temp) if (ctx.layout.temp / entry).is_dir()]  # fmt: skip
+    assert not [entry for entry in os.listdir(ctx.layout.temp) if (ctx.layout.temp / entry).is_dir()]
     assert not os.path.exists("/tmp/evil")
 
 
@@ -279,7 +283,10 @@ def test_a_full_disk_is_said_and_leaves_nothing(small_disk, tmp_path):
     ballast = small_disk / "ballast"
     with serving(small_disk, "--no-tick") as server:
         document = is_problem(send(server.client, ("large.zip", sent)), 507)
-        assert (document["detail"], document["fix"]) == ("the server's disk is full", "free some space there and ask again")  # fmt: skip
+        assert (document["detail"], document["fix"]) == (
+            "the server's disk is full",
+            "free some space there and ask again",
+        )
         assert list(ctx.layout.temp.iterdir()) == []
         assert not ctx.layout.tasks.exists()
         with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as stream:
@@ -326,7 +333,12 @@ def test_the_name_of_an_archive_leads_nowhere(store, tmp_path):
     ctx, client = store
     before = outside(ctx)
     data = zipped(make_task(tmp_path, "t"))
-    for name, stored in (("../../evil.zip", "evil"), ("/etc/evil2.zip", "evil2"), ("..", "task"), ("a\\b\\..\\c.zip", "c")):  # fmt: skip
+    for name, stored in (
+        ("../../evil.zip", "evil"),
+        ("/etc/evil2.zip", "evil2"),
+        ("..", "task"),
+        ("a\\b\\..\\c.zip", "c"),
+    ):
         answer = send(client, (name, data))
         assert answer.status_code == 201, answer.text
         assert answer.json()["tasks"][0]["name"] == stored
@@ -337,10 +349,7 @@ def test_the_same_task_sent_by_many_at_once_is_stored_once(store, tmp_path):
     _, client = store
     data = zipped(make_task(tmp_path, "crowd"))
     answers = []
-    threads = [
-        threading.Thread(target=lambda: answers.append(send(client, ("crowd.zip", data))))
-        for _ in range(8)
-    ]
+    threads = [threading.Thread(target=lambda: answers.append(send(client, ("crowd.zip", data)))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

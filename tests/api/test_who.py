@@ -31,7 +31,7 @@ def served(tmp_path_factory):
 
 def posting(url: str) -> list[str]:
     """The command line of a client that submits a command, and prints what it is told and the status."""
-    return ["curl", "-sg", "-w", " %{http_code}", "--data-binary", ATTACK.decode(), f"{url}/v1/batches"]  # fmt: skip
+    return ["curl", "-sg", "-w", " %{http_code}", "--data-binary", ATTACK.decode(), f"{url}/v1/batches"]
 
 
 def said_to(*argv: str) -> tuple[int, str]:
@@ -51,7 +51,7 @@ def test_the_servers_own_user_needs_no_token_and_stands_in_the_ledger(root):
         status, body = said_to(*posting(server.url))
         assert status == 201, body
         batch_id = json.loads(body)["batch_id"]
-        assert server.client.post(f"/v1/batches/{batch_id}/pause", params={"reason": "r"}).is_success  # fmt: skip
+        assert server.client.post(f"/v1/batches/{batch_id}/pause", params={"reason": "r"}).is_success
         lines = (ctx.layout.batch(batch_id) / "ledger.jsonl").read_text().splitlines()
         paused = next(line for line in map(json.loads, lines) if line["event"] == "paused")
         assert paused["by"].endswith(f"@{os.uname().nodename}")
@@ -70,7 +70,7 @@ def as_another_user(*argv: str) -> list[str]:
         (("unshare", "--user", "--map-root-user"), "has a user namespace of its own"),
         (("unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"), "namespace of its own"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.namespaces
 def test_what_is_marked_or_shut_in_needs_a_token(served, before, why):
     root, server = served
@@ -91,9 +91,7 @@ def test_a_process_with_another_root_needs_a_token(served, tmp_path):
         r"s.sendall(b'GET /v1/batches HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n');"
         "print(b''.join(iter(lambda: s.recv(1000), b'')).decode())"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, host, port, tmp_path], capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", code, host, port, tmp_path], capture_output=True, text=True)
     assert done.stdout.startswith("HTTP/1.1 401 "), done
     assert "a root folder of its own" in done.stdout
 
@@ -107,7 +105,7 @@ def test_another_user_needs_a_token(served):
     assert nothing_was_made(root)
 
 
-@pytest.mark.parametrize("header", ["X-Forwarded-For: 10.0.0.7", "Forwarded: for=10.0.0.7", "Via: 1.1 proxy"])  # fmt: skip
+@pytest.mark.parametrize("header", ["X-Forwarded-For: 10.0.0.7", "Forwarded: for=10.0.0.7", "Via: 1.1 proxy"])
 def test_what_comes_through_a_proxy_needs_a_token(served, header):
     _, server = served
     status, body = said_to(*posting(server.url), "-H", header)
@@ -121,7 +119,7 @@ def test_a_socket_shared_with_an_attempt_needs_a_token(served):
     with socket.create_connection((host, int(port))) as shared:
         child = subprocess.Popen(
             ["sleep", "60"], pass_fds=[shared.fileno()], env={"PARALLELHASSNES_RUN_ID": "x"} | os.environ
-        )  # fmt: skip
+        )
         try:
             environ = f"/proc/{child.pid}/environ"
             wait_for(lambda: b"RUN_ID" in Path(environ).read_bytes(), "the child's start")
@@ -150,10 +148,7 @@ while [ ! -s late ]; do sleep 0.05; done; cat late
 
 @pytest.mark.parametrize(
     "engine",
-    [
-        pytest.param("bubblewrap", marks=pytest.mark.bubblewrap),
-        pytest.param("unshare", marks=pytest.mark.namespaces),
-    ],
+    [pytest.param("bubblewrap", marks=pytest.mark.bubblewrap), pytest.param("unshare", marks=pytest.mark.namespaces)],
 )
 @pytest.mark.parametrize(("network", "said"), [("host", "401401"), ("private", "000000")])
 def test_a_trial_cannot_have_the_server_run_a_command(root, tmp_path, engine, network, said):
@@ -169,7 +164,13 @@ touch /app/out
 """
         task = make_task(tmp_path, f"attack-{engine}", solution=solution)
         environment = {"type": "sandbox", "kwargs": {"engine": engine, "network": network}}
-        step = {"step_id": "t", "kind": "trial", "task": {"path": str(task)}, "agent": {"name": "oracle"}, "environment": environment}  # fmt: skip
+        step = {
+            "step_id": "t",
+            "kind": "trial",
+            "task": {"path": str(task)},
+            "agent": {"name": "oracle"},
+            "environment": environment,
+        }
         batch_id = put(ctx, table(job("j", step)))
         server.client.post("/v1/tick")
         (folder,) = wait_for(lambda: list(attempt_dirs(ctx, batch_id)), "the attempt")
@@ -189,7 +190,7 @@ def test_a_socket_in_the_file_system_is_for_its_user_alone(root, tmp_path):
         said = process.stdout.readline() + process.stdout.readline()
         assert f" at {path};" in said
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        ask = ["curl", "-s", "-w", " %{http_code}", "--unix-socket", str(path), "http://localhost/v1/batches"]  # fmt: skip
+        ask = ["curl", "-s", "-w", " %{http_code}", "--unix-socket", str(path), "http://localhost/v1/batches"]
         assert said_to(*ask)[0] == 200
         status, body = said_to("env", MARK, *ask)
         assert (status, "belongs to an attempt" in body) == (401, True)
@@ -201,7 +202,7 @@ def test_a_socket_in_the_file_system_is_for_its_user_alone(root, tmp_path):
             status, body = said_to(*as_another_user(*ask))
             assert (status, "another user" in body) == (401, True)
         second = program(root, "api", "--unix-socket", str(path), check=False)
-        assert second.stderr == f"{path}: another server listens there; choose another --unix-socket\n"  # fmt: skip
+        assert second.stderr == f"{path}: another server listens there; choose another --unix-socket\n"
     finally:
         process.terminate()
         process.communicate(timeout=60)
@@ -225,9 +226,7 @@ class serving_at:  # noqa: N801 - used as a function
 
     def __enter__(self) -> httpx.Client:
         assert json.loads(self.process.stdout.readline())["unix_socket"] == str(self.path)
-        self.client = httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(self.path)), base_url="http://localhost"
-        )
+        self.client = httpx.Client(transport=httpx.HTTPTransport(uds=str(self.path)), base_url="http://localhost")
         return self.client
 
     def __exit__(self, *_):
@@ -239,7 +238,7 @@ class serving_at:  # noqa: N801 - used as a function
 @pytest.mark.parametrize(
     ("toml", "arguments"),
     [("", ["--auth", "token"]), ('[api]\nhosts = ["runs.example.org"]\n', []), ("", ["--host", "0.0.0.0"])],
-)  # fmt: skip
+)
 def test_where_only_tokens_count_the_first_start_makes_one_and_shows_it_once(root, toml, arguments):
     context(root, toml)
     process = started(root, "api", "--port", "0", "--no-tick", "--json", *arguments)
@@ -254,7 +253,7 @@ def test_where_only_tokens_count_the_first_start_makes_one_and_shows_it_once(roo
     finally:
         process.terminate()
         process.communicate(timeout=60)
-    assert [t["name"] for t in json.loads(program(root, "token", "list", "--json").stdout)["tokens"]] == ["first"]  # fmt: skip
+    assert [t["name"] for t in json.loads(program(root, "token", "list", "--json").stdout)["tokens"]] == ["first"]
     with serving(root, "--no-tick", *arguments) as again:
         assert again.client.get("/v1/batches").status_code == 401
 

@@ -8,12 +8,7 @@ from stores import CHECKOUT, context, job, program, put, shell, started, table, 
 
 AGENT = {
     "name": "parrot",
-    "command": [
-        sys.executable,
-        str(CHECKOUT / "tests" / "agent_program.py"),
-        "{prompt_file}",
-        "{output_file}",
-    ],
+    "command": [sys.executable, str(CHECKOUT / "tests" / "agent_program.py"), "{prompt_file}", "{output_file}"],
 }
 
 
@@ -33,9 +28,10 @@ def ran(root):
         table(
             job("j", {"step_id": "s", "prompt": said, "artifacts_expected": wanted}),
             job("k", {"step_id": "s", "prompt": "SAY\nPROMPT_DELTA: say which file"}, shell("c", "seq 30")),
-            agent=AGENT, working_directory=str(work),
+            agent=AGENT,
+            working_directory=str(work),
         ),
-    )  # fmt: skip
+    )
     program(root, "tick", "--until-idle", "--fail-on", "never")
     return root, batch_id
 
@@ -43,18 +39,11 @@ def ran(root):
 def test_artifacts_by_their_names(ran):
     root, batch_id = ran
     listed = json.loads(program(root, "artifact", f"{batch_id}/j", "--json").stdout)
-    assert [(file["name"], file["size"]) for file in listed["files"]] == [
-        ("notes.md", 8), ("texts", 6), ("texts", 7),
-    ]  # fmt: skip
-    assert (
-        "notes.md\t8 B\tagent/artifacts/notes.md/notes.md"
-        in program(root, "artifact", f"{batch_id}/j").stdout
-    )
+    assert [(file["name"], file["size"]) for file in listed["files"]] == [("notes.md", 8), ("texts", 6), ("texts", 7)]
+    assert "notes.md\t8 B\tagent/artifacts/notes.md/notes.md" in program(root, "artifact", f"{batch_id}/j").stdout
     assert program(root, "artifact", f"{batch_id}/j/s", "notes.md").stdout == "# Notes\n"
     assert program(root, "artifact", f"{batch_id}/j/s", "b.txt").stdout == "second\n"
-    assert (
-        json.loads(program(root, "artifact", f"{batch_id}/j", "meta.json").stdout)["job_id"] == "j"
-    )
+    assert json.loads(program(root, "artifact", f"{batch_id}/j", "meta.json").stdout)["job_id"] == "j"
     path = program(root, "artifact", f"{batch_id}/j", "a.txt", "--path").stdout.strip()
     assert path.endswith("agent/artifacts/texts/out/a.txt")
     assert program(root, "artifact", f"{batch_id}/k/c").stderr.endswith("has left no artifacts\n")
@@ -103,23 +92,14 @@ def test_the_last_lines(ran):
     root, batch_id = ran
     shown = program(root, "tail", f"{batch_id}/k/c", "-n", "3").stdout
     assert shown.split() == ["28", "29", "30"]
-    assert json.loads(program(root, "tail", f"{batch_id}/k/c", "-n", "1", "--json").stdout)[
-        "lines"
-    ] == ["30"]
+    assert json.loads(program(root, "tail", f"{batch_id}/k/c", "-n", "1", "--json").stdout)["lines"] == ["30"]
 
 
 def test_following_ends_with_the_attempt(root):
     ctx = context(root)
-    batch_id = put(
-        ctx,
-        table(
-            job("j", shell("s", f"echo one; until [ -e {root}/go ]; do sleep 0.05; done; echo two"))
-        ),
-    )
+    batch_id = put(ctx, table(job("j", shell("s", f"echo one; until [ -e {root}/go ]; do sleep 0.05; done; echo two"))))
     program(root, "tick")
-    wait_for(
-        lambda: list(root.glob(f"runs/{batch_id}/j/steps/s/attempts/*/stdout.log")), "the attempt"
-    )
+    wait_for(lambda: list(root.glob(f"runs/{batch_id}/j/steps/s/attempts/*/stdout.log")), "the attempt")
     following = started(root, "tail", batch_id, "--follow")
     first = following.stdout.readline()
     (root / "go").touch()
@@ -137,12 +117,7 @@ def test_a_shared_workspace_has_no_patch(ran):
 def test_the_folder(ran):
     root, batch_id = ran
     assert program(root, "open", batch_id).stdout.strip() == str(root / "runs" / batch_id)
-    assert (
-        json.loads(program(root, "open", f"{batch_id}/j/s/1", "--json").stdout)["path"].count(
-            "attempts"
-        )
-        == 1
-    )
+    assert json.loads(program(root, "open", f"{batch_id}/j/s/1", "--json").stdout)["path"].count("attempts") == 1
 
 
 def test_feedback_is_gathered_over_a_batch(ran):
@@ -150,9 +125,10 @@ def test_feedback_is_gathered_over_a_batch(ran):
     found = json.loads(program(root, "feedback", batch_id, "--json").stdout)
     assert found["attempts"] == 2
     assert [(line["marker"], line["text"], line["step"], line["number"]) for line in found["lines"]] == [
-        ("PROMPT_AMBIGUITY", "which port?", "j/s", 1), ("MISSING_INPUT", "the key", "j/s", 1),
+        ("PROMPT_AMBIGUITY", "which port?", "j/s", 1),
+        ("MISSING_INPUT", "the key", "j/s", 1),
         ("PROMPT_DELTA", "say which file", "k/s", 1),
-    ]  # fmt: skip
+    ]
     shown = program(root, "feedback", "latest").stdout
     assert "MISSING_INPUT (1)\n  j/s #1: the key\n" in shown
     only = json.loads(program(root, "feedback", "latest", "--marker", "HINT:", "--json").stdout)
@@ -168,7 +144,4 @@ def test_the_report_of_a_step_is_readable(ran):
     assert "Done." in shown
     assert "succeeded" in shown
     assert "notes.md" in shown
-    assert (
-        json.loads(program(root, "report", f"{batch_id}/j/s", "--json").stdout)["report"]["status"]
-        == "succeeded"
-    )
+    assert json.loads(program(root, "report", f"{batch_id}/j/s", "--json").stdout)["report"]["status"] == "succeeded"

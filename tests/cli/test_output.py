@@ -22,24 +22,24 @@ def shell(root: Path, script: str) -> subprocess.CompletedProcess[str]:
     """Run a shell script in which ``$PROGRAM`` and ``$ROOT`` are what they say."""
     values = {"PROGRAM": f"{sys.executable} -m parallelhassnes", "ROOT": str(root)}
     return subprocess.run(
-        ["sh", "-c", script], capture_output=True, text=True, timeout=100, check=False,
-        env=stores.environment(values), cwd=stores.CHECKOUT,
-    )  # fmt: skip
+        ["sh", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        env=stores.environment(values),
+        cwd=stores.CHECKOUT,
+    )
 
 
 @pytest.mark.parametrize("more", ["", "--json"])
 def test_a_full_disk_is_told_in_one_line(root: Path, ctx: Context, more: str) -> None:
     done = shell(root, f"$PROGRAM scoreboard --root $ROOT {more} >/dev/full")
-    assert (done.returncode, done.stderr) == (
-        2,
-        "writing: No space left on device; free some space\n",
-    )
+    assert (done.returncode, done.stderr) == (2, "writing: No space left on device; free some space\n")
 
 
 @pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
-def test_a_closed_standard_output_takes_nothing_from_the_work(
-    root: Path, ctx: Context, closed: str
-) -> None:
+def test_a_closed_standard_output_takes_nothing_from_the_work(root: Path, ctx: Context, closed: str) -> None:
     batch_id = stores.put(ctx, stores.table(stores.job("j", stores.command("c", "echo", "hello"))))
     done = shell(root, f"$PROGRAM tick --until-idle --root $ROOT {closed}")
     assert (done.returncode, "Error" in done.stderr) == (0, False)
@@ -49,9 +49,7 @@ def test_a_closed_standard_output_takes_nothing_from_the_work(
 
 @pytest.mark.bubblewrap
 @pytest.mark.parametrize("command", ["tick", "doctor", "drain"])
-def test_a_root_that_is_read_only_is_told_in_one_line(
-    root: Path, ctx: Context, command: str
-) -> None:
+def test_a_root_that_is_read_only_is_told_in_one_line(root: Path, ctx: Context, command: str) -> None:
     bound = "bwrap --bind / / --ro-bind $ROOT $ROOT --dev /dev --proc /proc"
     done = shell(root, f"{bound} $PROGRAM {command} --root $ROOT --json")
     assert done.returncode == 2
@@ -68,10 +66,7 @@ def test_root_does_not_lock_the_owner_out_of_a_private_store(root: Path, ctx: Co
     for path in (runs, *runs.rglob("*")):
         os.chown(path, 65534, 65534)
     before = {path: path.stat().st_mtime_ns for path in runs.rglob("*")}
-    for command in (
-        ["tick"],
-        ["submit", str(stores.CHECKOUT / "examples/launch_table.example.json")],
-    ):
+    for command in (["tick"], ["submit", str(stores.CHECKOUT / "examples/launch_table.example.json")]):
         done = stores.program(root, *command, check=False)
         (line,) = done.stderr.splitlines()
         assert (done.returncode, done.stdout) == (2, "")
@@ -88,9 +83,7 @@ def test_what_an_encoding_cannot_say_is_escaped(root: Path, ctx: Context) -> Non
     ascii_only = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
     done = stores.program(root, "scoreboard", "latest", env=ascii_only)
     assert "gr\\u00f6\\u00dfer" in done.stdout
-    document = json.loads(
-        stores.program(root, "scoreboard", "latest", "--json", env=ascii_only).stdout
-    )
+    document = json.loads(stores.program(root, "scoreboard", "latest", "--json", env=ascii_only).stdout)
     assert document["experiment"] == "größer"
 
 
@@ -103,9 +96,7 @@ def test_what_an_encoding_cannot_say_is_escaped(root: Path, ctx: Context) -> Non
         (["priority", "latest", "x"], "integer"),
     ],
 )
-def test_a_wrong_command_line_is_a_document_too(
-    root: Path, ctx: Context, arguments: list[str], said: str
-) -> None:
+def test_a_wrong_command_line_is_a_document_too(root: Path, ctx: Context, arguments: list[str], said: str) -> None:
     done = stores.program(root, *arguments, "--json", check=False)
     assert done.returncode == 2
     assert said in done.stderr

@@ -15,9 +15,7 @@ from parallelhassnes.views.watch_model import Follower
 def batch(root: Path, **more: object) -> tuple[stores.Context, str]:
     ctx = stores.context(root)
     jobs = (
-        stores.job(
-            "j1", stores.shell("bad", "exit 3"), stores.command("after", "true", depends_on=["bad"])
-        ),
+        stores.job("j1", stores.shell("bad", "exit 3"), stores.command("after", "true", depends_on=["bad"])),
         stores.job("j2", stores.command("good", "true")),
     )
     return ctx, stores.put(ctx, stores.table(*jobs, **more))
@@ -55,15 +53,11 @@ def test_a_follower_of_all_takes_up_what_is_in_the_queue_and_no_more(root: Path)
     stores.wait_for(lambda: stores.idle(ctx), "the first batch to end")
     follower = Follower(ctx)
     assert follower.look().total == 0
-    second = stores.put(
-        ctx, stores.table(stores.job("x", stores.shell("a", "sleep 0.3")), limits={"command": 2})
-    )
+    second = stores.put(ctx, stores.table(stores.job("x", stores.shell("a", "sleep 0.3")), limits={"command": 2}))
     assert follower.look().total == 1
     stores.program(root, "tick")
     ended = []
-    stores.wait_for(
-        lambda: (ended.extend(follower.look().ended), ended)[1], "the second batch to end"
-    )
+    stores.wait_for(lambda: (ended.extend(follower.look().ended), ended)[1], "the second batch to end")
     assert [(e.step, e.status) for e in ended] == [("x/a", "succeeded")]
     assert second in ended[0].attempt
     assert first not in ended[0].attempt

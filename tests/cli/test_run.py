@@ -22,7 +22,19 @@ def board_of(root, *arguments, code=0):
 
 @pytest.mark.namespaces
 def test_tasks_with_two_agents_in_the_sandbox(root):
-    board = board_of(root, str(TASKS / "hello"), str(TASKS / "config-repair"), "-a", "oracle", "-a", "nop", "-n", "2", "-e", "sandbox")  # fmt: skip
+    board = board_of(
+        root,
+        str(TASKS / "hello"),
+        str(TASKS / "config-repair"),
+        "-a",
+        "oracle",
+        "-a",
+        "nop",
+        "-n",
+        "2",
+        "-e",
+        "sandbox",
+    )
     assert (board["jobs_total"], board["steps_total"]) == (2, 10)
     assert board["counts"]["succeeded"] == 10
     for line in board["jobs"]:
@@ -36,9 +48,7 @@ def test_tasks_with_two_agents_in_the_sandbox(root):
 def test_a_trial_in_docker_leaves_nothing_there(root):
     board = board_of(root, str(TASKS / "hello"), "-a", "oracle")
     assert board["counts"]["succeeded"] == 2
-    report = json.loads(
-        next((root / "runs").glob("*/*/steps/oracle.1/attempts/*/final.json")).read_text()
-    )
+    report = json.loads(next((root / "runs").glob("*/*/steps/oracle.1/attempts/*/final.json")).read_text())
     assert report["trial"]["reward"] == 1
     assert report["trial"]["environment"] == "docker"
     assert not list((root / "runs").glob("*/*/steps/*/attempts/*/tmp"))
@@ -46,9 +56,7 @@ def test_a_trial_in_docker_leaves_nothing_there(root):
 
 @pytest.mark.namespaces
 def test_a_harbor_job_and_an_oddish_sweep_run_as_they_are(root):
-    sweep = board_of(
-        root, "-c", "examples/sweep.yaml", "-e", "sandbox", "-t", "hello", "-t", "leap-years"
-    )
+    sweep = board_of(root, "-c", "examples/sweep.yaml", "-e", "sandbox", "-t", "hello", "-t", "leap-years")
     assert (sweep["jobs_total"], sweep["counts"]["succeeded"]) == (2, 8)
     harbor = board_of(root, "-c", "examples/harbor_job.yaml", "-t", "hello")
     assert harbor["counts"]["succeeded"] == harbor["steps_total"]
@@ -75,7 +83,9 @@ def test_inside_a_task_the_store_is_made_above_it_and_said_where(tmp_path):
     task = make_task(tmp_path / "suite")
     for here, path in ((task, "."), (task / "tests", "..")):
         shutil.rmtree(tmp_path / "suite" / "runs", ignore_errors=True)
-        done = run_in(here, "validate", "-", stdin=json.dumps({"sweep": {"path": path, "agents": [{"name": "oracle"}]}}))  # fmt: skip
+        done = run_in(
+            here, "validate", "-", stdin=json.dumps({"sweep": {"path": path, "agents": [{"name": "oracle"}]}})
+        )
         assert done.returncode == 0, done.stderr
         assert not (tmp_path / "suite" / "runs").exists()
         done = run_in(here, "run", path, "-a", "nop", "-e", "sandbox", "-q", "--fail-on", "never")
@@ -89,16 +99,14 @@ def test_a_store_inside_of_a_task_that_is_run_is_refused(tmp_path):
     ctx = context(task)  # a store that was there before it was a task's folder
     (tmp_path / "aside").rename(task / "task.toml")
     sweep = {"sweep": {"path": str(task), "agents": [{"name": "oracle"}], "environment": "sandbox"}}
-    said = f"the store {task / 'runs'} lies inside the task {task}, and would change it; use a root outside of the task: --root DIR"  # fmt: skip
+    said = f"the store {task / 'runs'} lies inside the task {task}, and would change it; use a root outside of the task: --root DIR"
     done = program(task, "run", str(task), "-e", "sandbox", check=False)
     assert (done.returncode, said in done.stderr) == (2, True), done.stderr
     (ctx.layout.incoming / "dropped.json").write_text(json.dumps(sweep))
     assert said in program(task, "tick").stderr
 
 
-@pytest.mark.parametrize(
-    "command", [("run", ".", "-e", "sandbox"), ("init",), ("validate", "-"), ("tick",)]
-)
+@pytest.mark.parametrize("command", [("run", ".", "-e", "sandbox"), ("init",), ("validate", "-"), ("tick",)])
 @pytest.mark.parametrize("below", ["", "tests"])
 def test_no_store_is_made_in_a_task(tmp_path, command, below):
     task = make_task(tmp_path)
@@ -123,16 +131,20 @@ def test_a_limit_that_is_no_count_is_refused(tmp_path, count):
 def run_in(folder, *arguments, stdin=""):
     """The program as somebody types it there, without --root."""
     return subprocess.run(
-        [sys.executable, "-m", "parallelhassnes", *arguments], cwd=folder, input=stdin, capture_output=True, text=True,
-        check=False, timeout=120, env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
-    )  # fmt: skip
+        [sys.executable, "-m", "parallelhassnes", *arguments],
+        cwd=folder,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+    )
 
 
 def test_without_docker_one_line_says_so_and_names_the_alternative(root):
     context(root)
-    done = program(
-        root, "run", str(TASKS / "hello"), env={"DOCKER_HOST": "unix:///nowhere"}, check=False
-    )
+    done = program(root, "run", str(TASKS / "hello"), env={"DOCKER_HOST": "unix:///nowhere"}, check=False)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "Docker" in done.stderr
@@ -152,10 +164,7 @@ def test_without_docker_one_line_says_so_and_names_the_alternative(root):
         (("run", "examples/tasks/hello", "--fail-on", "x", "-e", "sandbox"), "never"),
         (("run", "examples/tasks/hello", "--ae", "x", "-e", "sandbox"), "NAME=VALUE"),
         (("run", "-c", "no/such/file", "-e", "sandbox"), "no/such/file"),
-        (
-            ("run", "examples/tasks/hello", "-e", "sandbox", "--report", "no/such/x.html"),
-            "no/such/x.html",
-        ),
+        (("run", "examples/tasks/hello", "-e", "sandbox", "--report", "no/such/x.html"), "no/such/x.html"),
         (("submit", "no/such/file"), "no/such/file"),
         (("show", "nothing"), "nothing"),
         (("logs", "nothing"), "nothing"),
@@ -181,9 +190,7 @@ def test_a_root_that_is_not_there_is_not_made_by_accident(root):
 
 
 def test_a_configuration_that_cannot_be_used_is_told_in_full(root):
-    (root / "parallelhassnes.toml").write_text(
-        'concurrency = 0\nheartbeat_sec = "x"\nnonsense = 1\n'
-    )
+    (root / "parallelhassnes.toml").write_text('concurrency = 0\nheartbeat_sec = "x"\nnonsense = 1\n')
     done = program(root, "tick", check=False)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 3

@@ -10,19 +10,7 @@ import threading
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stores import (
-    CHECKOUT,
-    attempt_dirs,
-    command,
-    context,
-    environment,
-    idle,
-    job,
-    program,
-    put,
-    table,
-    wait_for,
-)
+from stores import CHECKOUT, attempt_dirs, command, context, environment, idle, job, program, put, table, wait_for
 
 from parallelhassnes.cli.output.terminal import harmless
 
@@ -47,9 +35,7 @@ HOSTILE = {
 }
 ALL = "".join(f"<{text}>" for text in HOSTILE.values())
 COLOURED = "\x1b[1;31mred\x1b[0m"
-_FORBIDDEN = re.compile(
-    r"\x1b(?!\[[0-9;:]*m)|[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
-)
+_FORBIDDEN = re.compile(r"\x1b(?!\[[0-9;:]*m)|[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _DRAWN = re.compile(r"\x1b\[(?:\?25[lh]|\?1049[lh]|[0-9;]*[AHJK]|[12]K)")
 """What the live displays write themselves."""
 
@@ -71,8 +57,12 @@ def on_terminal(root, *arguments: str, code: int | None = 0) -> str:
 
     process = subprocess.Popen(
         [sys.executable, "-m", "parallelhassnes", *arguments, "--root", str(root)],
-        stdin=subprocess.DEVNULL, stdout=its, stderr=its, env=environment({"TERM": "xterm-256color", "COLUMNS": "200"}), cwd=CHECKOUT,
-    )  # fmt: skip
+        stdin=subprocess.DEVNULL,
+        stdout=its,
+        stderr=its,
+        env=environment({"TERM": "xterm-256color", "COLUMNS": "200"}),
+        cwd=CHECKOUT,
+    )
     os.close(its)
     reader = threading.Thread(target=read)
     reader.start()
@@ -138,9 +128,7 @@ def store(tmp_path_factory):
 )
 def test_what_a_worker_wrote_commands_no_terminal(store, arguments):
     ctx, batch_id = store
-    said = on_terminal(
-        ctx.layout.root, *(batch_id if a == "ID" else a for a in arguments), code=None
-    )
+    said = on_terminal(ctx.layout.root, *(batch_id if a == "ID" else a for a in arguments), code=None)
     assert said.strip()
     assert "Usage:" not in said
     is_harmless(said)
@@ -153,9 +141,14 @@ def test_names_that_a_user_is_told_of_command_no_terminal(store, tmp_path):
         '{"jobs": [{"' + evil.replace("\x1b", "\\u001b").replace("\x07", "\\u0007") + '": 1}]}'
     )
     for arguments in (
-        ("show", evil), ("logs", batch_id, "--file", evil), ("artifact", batch_id, evil), ("validate", str(tmp_path / "t.json")),
-        ("cancel", evil), (evil,), ("scoreboard", f"--{evil}"),
-    ):  # fmt: skip
+        ("show", evil),
+        ("logs", batch_id, "--file", evil),
+        ("artifact", batch_id, evil),
+        ("validate", str(tmp_path / "t.json")),
+        ("cancel", evil),
+        (evil,),
+        ("scoreboard", f"--{evil}"),
+    ):
         is_harmless(on_terminal(ctx.layout.root, *arguments, code=2))
 
 
@@ -164,17 +157,16 @@ def test_colours_and_what_is_readable_come_through_and_raw_is_everything(store):
     root = ctx.layout.root
     said = on_terminal(root, "logs", batch_id, "--file", "stdout.log")
     assert COLOURED in said
-    for arguments in (
-        ("logs", batch_id, "--file", "stdout.log"),
-        ("artifact", batch_id, "stdout.log"),
-    ):
+    for arguments in (("logs", batch_id, "--file", "stdout.log"), ("artifact", batch_id, "stdout.log")):
         raw = on_terminal(root, *arguments, "--raw")
         assert HOSTILE["OSC 52, the clipboard"] in raw
     (folder,) = attempt_dirs(ctx, batch_id)
     piped = subprocess.run(
         [sys.executable, "-m", "parallelhassnes", "artifact", batch_id, "stdout.log", "--root", str(root)],
-        capture_output=True, env=environment(), cwd=CHECKOUT,
-    )  # fmt: skip
+        capture_output=True,
+        env=environment(),
+        cwd=CHECKOUT,
+    )
     assert piped.stdout == (folder / "stdout.log").read_bytes(), "a pipe gets the bytes"
 
 

@@ -27,9 +27,7 @@ def ended(root: Path) -> tuple[Context, str]:
         ctx,
         stores.table(
             stores.job(
-                "first",
-                stores.shell("bad", "echo seen; exit 4"),
-                stores.command("after", "true", depends_on=["bad"]),
+                "first", stores.shell("bad", "echo seen; exit 4"), stores.command("after", "true", depends_on=["bad"])
             ),
             stores.job("second", stores.command("good", "true")),
             experiment="nightly",
@@ -51,10 +49,7 @@ def test_the_system_scoreboard_fits_a_terminal(root: Path, ended: tuple[Context,
     for columns in (80, 200):
         found = lines(root, "scoreboard", columns=columns)
         assert max(map(len, found)) <= columns
-        assert (
-            found[0]
-            == "1 batch, 1 blocked, 1 succeeded, 1 failed; 0 of " + found[0].rpartition("of ")[2]
-        )
+        assert found[0] == "1 batch, 1 blocked, 1 succeeded, 1 failed; 0 of " + found[0].rpartition("of ")[2]
         (row,) = [line for line in found if line.startswith(batch_id)]
         assert row.split()[1:6] == ["attention", "3", "1", "1", "1"]
         assert row.endswith("nightly")
@@ -70,10 +65,7 @@ def test_the_batch_scoreboard_names_trouble_first(root: Path, ended: tuple[Conte
     )
     path = next(line.strip() for line in found if "/attempts/" in line)
     assert (root / path).is_dir(), "a path that wrapped cannot be copied"
-    jobs = [
-        line.split()[0]
-        for line in found[found.index(next(x for x in found if x.startswith("job "))) + 1 :]
-    ]
+    jobs = [line.split()[0] for line in found[found.index(next(x for x in found if x.startswith("job "))) + 1 :]]
     assert jobs == ["first", "second"]
 
 
@@ -118,9 +110,13 @@ def on_a_terminal(root: Path, *arguments: str) -> tuple[subprocess.Popen[bytes],
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "parallelhassnes", *arguments, "--root", str(root)],
-        stdin=theirs, stdout=theirs, stderr=theirs, cwd=stores.CHECKOUT, start_new_session=True,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=stores.CHECKOUT,
+        start_new_session=True,
         env=stores.environment({"COLUMNS": "100", "LINES": "30", "TERM": "xterm-256color"}),
-    )  # fmt: skip
+    )
     os.close(theirs)
     return process, ours
 
@@ -161,9 +157,7 @@ def test_until_idle_shows_progress_on_a_terminal_and_its_attempts_do_not(root: P
         ctx,
         stores.table(
             stores.job(
-                "j",
-                stores.shell("wait", f"until [ -e {gate} ]; do sleep 0.02; done"),
-                stores.shell("bad", "exit 3"),
+                "j", stores.shell("wait", f"until [ -e {gate} ]; do sleep 0.02; done"), stores.shell("bad", "exit 3")
             )
         ),
     )

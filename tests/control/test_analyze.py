@@ -27,9 +27,10 @@ def old(root, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{CHECKOUT}:{CHECKOUT / 'tests'}")
     ctx = context(root)
     sweep = {
-        "path": str(make_task(root)), "agents": [{"name": "oracle"}, {"name": "nop"}],
+        "path": str(make_task(root)),
+        "agents": [{"name": "oracle"}, {"name": "nop"}],
         "environment": "temp_environment:TempEnvironment",
-    }  # fmt: skip
+    }
     batch = put(ctx, json.dumps({"spec_version": "2.0", "sweep": sweep}).encode())
     settle(ctx)
     return ctx, batch
@@ -41,17 +42,12 @@ def settle(ctx):
 
 
 def sealed(ctx, batch):
-    return {
-        p: p.read_bytes() for p in ctx.layout.batch(batch).glob("*/steps/*/attempts/*/seal.json")
-    }
+    return {p: p.read_bytes() for p in ctx.layout.batch(batch).glob("*/steps/*/attempts/*/seal.json")}
 
 
 def said(ctx, batch):
     found = analysis_list.analyses(ctx.layout, batch)
-    return {
-        t.trial: [(o.engine, o.state, o.outcome, o.subtype) for o in t.opinions]
-        for t in found.trials
-    }
+    return {t.trial: [(o.engine, o.state, o.outcome, o.subtype) for o in t.opinions] for t in found.trials}
 
 
 def test_old_trials_are_analysed_once_and_judged_anew(old):
@@ -91,9 +87,13 @@ def test_another_engine_and_how_far_they_agree(old, root, monkeypatch):
     analyze(ctx, batch, RULES)
     settle(ctx)
     document = {
-        "outcome": "good_failure", "subtype": "gave_up", "evidence": [], "root_cause": "It stopped.",
-        "recommendation": "None.", "confidence": 0.5,
-    }  # fmt: skip
+        "outcome": "good_failure",
+        "subtype": "gave_up",
+        "evidence": [],
+        "root_cause": "It stopped.",
+        "recommendation": "None.",
+        "confidence": 0.5,
+    }
     good = {**document, "outcome": "bad_success", "subtype": "too_permissive"}
     turns = {"verified reward 1": [answer(good)], "verified reward 0": [answer(document)]}
     monkeypatch.setenv("SOME_KEY", "scripted")
@@ -104,8 +104,11 @@ def test_another_engine_and_how_far_they_agree(old, root, monkeypatch):
     assert found["outcomes"]["api · scripted"] == {"bad_success": 1, "good_failure": 1}
     (pair,) = found["agreement"]
     assert (pair["engines"], pair["both"], pair["same_outcome"], pair["same_subtype"]) == (
-        ["rules", "api · scripted"], 2, 1, 0,
-    )  # fmt: skip
+        ["rules", "api · scripted"],
+        2,
+        1,
+        0,
+    )
     assert found["disagree"] == ["hello/oracle.1"]
     assert "SOME_KEY" not in (root / "runs" / batch / "launch_table.json").read_text()
     shown = program(root, "analyses", batch).stdout
@@ -162,9 +165,7 @@ def test_an_addition_that_was_changed_is_found(old):
 def test_wrong_inputs_are_one_line(root, old):
     ctx, _ = old
     done = program(root, "analyze", "latest", "--engine", "codexx", check=False)
-    assert (done.returncode, done.stderr.strip()) == (
-        2, "there is no engine codexx; did you mean codex?",
-    )  # fmt: skip
+    assert (done.returncode, done.stderr.strip()) == (2, "there is no engine codexx; did you mean codex?")
     done = program(root, "analyze", "latest", "--engine", "api", check=False)
     assert done.returncode == 2
     assert "the engine api needs a model" in done.stderr
@@ -172,14 +173,13 @@ def test_wrong_inputs_are_one_line(root, old):
         analyze(ctx, "nothing", RULES)
 
 
-@pytest.mark.parametrize(
-    ("engine", "name"), [("codex", "OPENAI_API_KEY"), ("claude", "ANTHROPIC_API_KEY")]
-)
+@pytest.mark.parametrize(("engine", "name"), [("codex", "OPENAI_API_KEY"), ("claude", "ANTHROPIC_API_KEY")])
 def test_a_key_that_an_engine_would_use_and_nobody_passes_on_is_told(root, engine, name):
     sweep = {
-        "path": str(make_task(root)), "agents": [{"name": "nop"}],
+        "path": str(make_task(root)),
+        "agents": [{"name": "nop"}],
         "environment": "temp_environment:TempEnvironment",
-    }  # fmt: skip
+    }
     table = root / "table.json"
     for secrets, told in (([], True), ([name], False)):
         document = {"spec_version": "2.0", "analysis": engine, "sweep": sweep, "secrets": secrets}

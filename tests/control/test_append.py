@@ -4,18 +4,7 @@ import json
 
 import pytest
 from harness import make_task
-from stores import (
-    CHECKOUT,
-    attempt_dirs,
-    context,
-    idle,
-    program,
-    put,
-    read,
-    states,
-    step_of,
-    wait_for,
-)
+from stores import CHECKOUT, attempt_dirs, context, idle, program, put, read, states, step_of, wait_for
 
 from parallelhassnes.actions.append import append
 from parallelhassnes.admin.audit import verify
@@ -33,12 +22,11 @@ def ended(root, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{CHECKOUT}:{CHECKOUT / 'tests'}")
     ctx = context(root)
     sweep = {
-        "path": str(make_task(root)), "agents": [{"name": "oracle", "n_trials": 2}, {"name": "nop"}],
+        "path": str(make_task(root)),
+        "agents": [{"name": "oracle", "n_trials": 2}, {"name": "nop"}],
         "environment": "temp_environment:TempEnvironment",
-    }  # fmt: skip
-    batch = put(
-        ctx, json.dumps({"spec_version": "2.0", "analysis": "rules", "sweep": sweep}).encode()
-    )
+    }
+    batch = put(ctx, json.dumps({"spec_version": "2.0", "analysis": "rules", "sweep": sweep}).encode())
     settle(ctx)
     return ctx, batch
 
@@ -49,8 +37,10 @@ def settle(ctx):
 
 
 def test_a_new_trial_shares_no_folder_with_a_step_whose_name_differs_by_case():
-    steps = (StepSpec(step_id="oracle.1", kind="trial", queue_key="k", label="oracle"),
-             StepSpec(step_id="Oracle.2", kind="command", queue_key="k"))  # fmt: skip
+    steps = (
+        StepSpec(step_id="oracle.1", kind="trial", queue_key="k", label="oracle"),
+        StepSpec(step_id="Oracle.2", kind="command", queue_key="k"),
+    )
     job = JobSpec(batch_id="b", job_id="j", first_seq=0, steps=steps)
     assert [step.step_id for step in trials(job, 1, None)] == ["oracle.2-2"]
 
@@ -64,11 +54,7 @@ def test_only_the_new_trials_run_and_only_they_are_analysed(ended):
     settle(ctx)
     new = [step_of(path) for path in attempt_dirs(ctx, batch) if path.name not in before]
     assert sorted({*new} - {"hello/verdict"}) == sorted(done.trials + done.analyses)
-    assert all(
-        found == ["succeeded"]
-        for step, found in states(ctx, batch).items()
-        if step != "hello/verdict"
-    )
+    assert all(found == ["succeeded"] for step, found in states(ctx, batch).items() if step != "hello/verdict")
     verdict = read(ctx.layout.job(batch, "hello") / "verdict.json")
     assert verdict["counts"]["n"] == 7
     assert verdict["counts"]["passes"] == 4
@@ -90,8 +76,10 @@ def test_twice_and_of_one_agent(ended, root):
     assert told["trials"] == ["hello/nop.3"]
     wait_for(lambda: idle(ctx), "the trial to end")
     assert [each for each in states(ctx, batch) if each.startswith("hello/nop.") and "rules" not in each] == [
-        "hello/nop.1", "hello/nop.2", "hello/nop.3",
-    ]  # fmt: skip
+        "hello/nop.1",
+        "hello/nop.2",
+        "hello/nop.3",
+    ]
 
 
 def test_wrong_inputs(ended):

@@ -52,11 +52,7 @@ def test_a_changed_a_missing_and_an_added_file_are_found(store):
     (attempt / "kept.txt").unlink()
     (attempt / "more").mkdir()
     (attempt / "more" / "new.txt").write_text("")
-    assert sorted(problems(ctx)) == [
-        ("added", "new.txt"),
-        ("changed", "stdout.log"),
-        ("missing", "kept.txt"),
-    ]
+    assert sorted(problems(ctx)) == [("added", "new.txt"), ("changed", "stdout.log"), ("missing", "kept.txt")]
     done = program(ctx.layout.root, "audit", "verify", check=False)
     assert done.returncode == 1
     assert "stdout.log" in done.stdout
@@ -84,20 +80,14 @@ def test_a_seal_that_is_gone_and_an_attempt_that_is_gone_are_found(store):
 def test_a_changed_record_of_the_batch_is_found(store, name):
     ctx, batch, _ = store
     path = ctx.layout.batch(batch) / name
-    path.write_text(
-        path.read_text().replace("echo", "ECHO").replace('"created_at":"2', '"created_at":"3')
-    )
+    path.write_text(path.read_text().replace("echo", "ECHO").replace('"created_at":"2', '"created_at":"3'))
     assert [what for what, _ in problems(ctx)] == ["changed"]
 
 
 def test_a_ledger_without_one_of_its_lines_is_found(store):
     ctx, batch, _ = store
     path = ctx.layout.batch(batch) / "ledger.jsonl"
-    kept = [
-        line
-        for line in path.read_text().splitlines()
-        if '"launched"' not in line or '"a"' not in line
-    ]
+    kept = [line for line in path.read_text().splitlines() if '"launched"' not in line or '"a"' not in line]
     path.write_text("\n".join(kept) + "\n")
     found = problems(ctx)
     assert ("ledger", "ledger.jsonl:2") in found

@@ -63,10 +63,8 @@ def test_what_makes_two_sides_unequal_is_named_task_by_task(writer):
     first = writer.submit(["alpha", "beta"], [MODEL | {"kwargs": {"max_turns": 5}}])
     slow = {"override_timeout_sec": 90, "kwargs": {"max_turns": 50}, "n_trials": 2}
     second = writer.submit(["alpha", "beta"], [MODEL | slow])
-    writer.go_on(in_turn(Left(version="1"), Left(version="1"), Left(version="2"), Left(version="2", checksum="other")))  # fmt: skip
-    document = json.loads(
-        program(writer.ctx.layout.root, "compare", first, second, "--json").stdout
-    )
+    writer.go_on(in_turn(Left(version="1"), Left(version="1"), Left(version="2"), Left(version="2", checksum="other")))
+    document = json.loads(program(writer.ctx.layout.root, "compare", first, second, "--json").stdout)
     (pair,) = document["agents"]
     unequal = {one["what"]: (one["a"], one["b"]) for one in pair["unequal"]}
     assert unequal["agent.kwargs.max_turns"] == ("5", "50")

@@ -30,7 +30,12 @@ def agent(name="oracle", **more):
     if name == "oracle":
         return {"name": name, **more}
     kwargs = {name: value for name, value in more.items() if name != "n_trials"}
-    return {"import_path": "costly_agent:CostlyAgent", "kwargs": kwargs, "n_trials": more.get("n_trials", 1), "queue_key": "costly"}  # fmt: skip
+    return {
+        "import_path": "costly_agent:CostlyAgent",
+        "kwargs": kwargs,
+        "n_trials": more.get("n_trials", 1),
+        "queue_key": "costly",
+    }
 
 
 def batch_of(ctx, task, *agents, **more):
@@ -127,8 +132,18 @@ def test_a_cost_that_cannot_be_true_gives_no_money_back_and_is_told(root, cost):
     verdict = read(layout.job(batch, "hello") / "verdict.json")
     assert any("cannot be true" in warning for warning in verdict["warnings"])
     # As an older version wrote it into the ledger.
-    ledger.append(layout.batch(batch), "ended", job_id="hello", step_id="x", run_id="x", attempt="x", number=1,
-                  status="succeeded", cost_usd=cost, queue_key="costly")  # fmt: skip
+    ledger.append(
+        layout.batch(batch),
+        "ended",
+        job_id="hello",
+        step_id="x",
+        run_id="x",
+        attempt="x",
+        number=1,
+        status="succeeded",
+        cost_usd=cost,
+        queue_key="costly",
+    )
     spent = budgets.spent_on(budgets.accounts(ctx, [batch]))
     assert (spent.cost_usd, spent.cost_unknown) == (None, 2)
 
@@ -141,7 +156,7 @@ def test_several_rewards_stand_by_name_in_every_view(root):
     layout = ctx.layout
     batch = batch_of(ctx, task, agent(n_trials=2))
     found = group(layout, batch)
-    assert (found.scored, found.undecided, found.passes, found.pass_rate, found.mean_reward) == (2, 2, 0, None, None)  # fmt: skip
+    assert (found.scored, found.undecided, found.passes, found.pass_rate, found.mean_reward) == (2, 2, 0, None, None)
     assert {name: mean.mean for name, mean in found.rewards.items()} == rewards
     cell = batch_scoreboard(layout, batch).jobs[0].cells["oracle"]
     assert (cell.scored, cell.undecided, cell.passes, cell.rewards) == (2, 2, 0, rewards)
@@ -159,20 +174,23 @@ def test_several_rewards_stand_by_name_in_every_view(root):
     found = group(layout, named)
     assert (found.undecided, found.passes, found.mean_reward) == (0, 1, 0.9)
     lines = results(layout, collect.choose(layout, named), ("reward",)).groups
-    assert {line.key["reward"]: line.passes for line in lines} == {"accuracy": 1, "format": 0, "runtime_sec": 0}  # fmt: skip
+    assert {line.key["reward"]: line.passes for line in lines} == {"accuracy": 1, "format": 0, "runtime_sec": 0}
 
 
 def test_the_line_of_an_end_carries_what_views_need(root):
     ctx = context(root)
     batch = batch_of(ctx, make_task(root.parent), agent())
-    lines = [
-        event for _, event in ledger.read(ctx.layout.batch(batch)) if event["event"] == "ended"
-    ]
+    lines = [event for _, event in ledger.read(ctx.layout.batch(batch)) if event["event"] == "ended"]
     said = {line["kind"]: line for line in lines}
     trial = said["trial"]["trial"]
     assert trial | {"duration_sec": 0, "task_checksum": ""} == {
-        "result": "scored", "reward": 1.0, "passed": True, "duration_sec": 0, "agent_version": "1.0.0", "task_checksum": "",
-    }  # fmt: skip
+        "result": "scored",
+        "reward": 1.0,
+        "passed": True,
+        "duration_sec": 0,
+        "agent_version": "1.0.0",
+        "task_checksum": "",
+    }
     assert len(trial["task_checksum"]) == 64
     assert len(said["trial"]["phases"]) == 3
     assert said["verdict"]["verdict"]["passes"] == 1

@@ -15,8 +15,12 @@ def test_the_line_ticks_in_a_bare_environment(root):
     assert line.startswith("* * * * * ")
     done = subprocess.run(
         ["/bin/sh", "-c", line.removeprefix("* * * * * ").replace("\\%", "%")],
-        env=CRON | {"PYTHONPATH": str(CHECKOUT)}, cwd="/", capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+        env=CRON | {"PYTHONPATH": str(CHECKOUT)},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     wait_for(lambda: idle(ctx), "the step")
     assert states(ctx, batch) == {"j/s": ["succeeded"]}
@@ -28,8 +32,12 @@ def test_it_speaks_up_when_there_is_trouble(root):
     line = program(root, "cron").stdout.strip()
     done = subprocess.run(
         ["/bin/sh", "-c", line.removeprefix("* * * * * ")],
-        env=CRON | {"PYTHONPATH": str(CHECKOUT)}, cwd="/", capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+        env=CRON | {"PYTHONPATH": str(CHECKOUT)},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert "bad.json" in done.stderr
 
 
@@ -43,12 +51,7 @@ def test_systemd_units_name_this_root(root):
 def test_a_provider_key_that_is_set_and_not_passed_on_is_pointed_out(root):
     context(root)
     path = root / "t.json"
-    trial = {
-        "step_id": "t",
-        "kind": "trial",
-        "task": {"path": "examples/tasks/hello"},
-        "environment": "sandbox",
-    }
+    trial = {"step_id": "t", "kind": "trial", "task": {"path": "examples/tasks/hello"}, "environment": "sandbox"}
     agent = {"name": "terminus-2", "model_name": "openai/gpt-5.2"}
     path.write_bytes(table(job("j", {**trial, "agent": agent})))
     key = {"OPENAI_API_KEY": "x"}
@@ -72,8 +75,12 @@ def test_a_path_for_which_a_line_has_no_room_is_shortened_to_what_attempts_need(
     assert f"left out of PATH, for which the line has no room: {many[0]}" in done.stderr
     ticked = subprocess.run(
         ["/bin/sh", "-c", line.removeprefix("* * * * * ").replace("\\%", "%")],
-        env=CRON | {"PYTHONPATH": str(CHECKOUT)}, cwd="/", capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+        env=CRON | {"PYTHONPATH": str(CHECKOUT)},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert (ticked.returncode, ticked.stdout, ticked.stderr) == (0, "", "")
     short = program(root, "cron", env={"PATH": f"/usr/bin:/usr/bin:{tools}"})
     assert f"PATH=/usr/bin:{tools} " in short.stdout

@@ -35,17 +35,8 @@ def test_rebuild_restores_queue_indexes_and_scoreboards_equal(root):
     batch = put(
         ctx,
         table(
-            job(
-                "a",
-                command("s", "true"),
-                shell("bad", "exit 1"),
-                command("dead", "true", depends_on=["bad"]),
-            ),
-            job(
-                "b",
-                command("far", "true", depends_on=["a/dead"]),
-                command("near", "true", depends_on=["a/s"]),
-            ),
+            job("a", command("s", "true"), shell("bad", "exit 1"), command("dead", "true", depends_on=["bad"])),
+            job("b", command("far", "true", depends_on=["a/dead"]), command("near", "true", depends_on=["a/s"])),
             job("c", command("think", "true", gate="human")),
         ),
     )
@@ -59,9 +50,7 @@ def test_rebuild_restores_queue_indexes_and_scoreboards_equal(root):
 
     wait_for(quiet, "what can run to have run")
     before = snapshot(ctx)
-    boards = [
-        program(root, "scoreboard", *which, "--json").stdout for which in ((), (batch,), (waiting,))
-    ]
+    boards = [program(root, "scoreboard", *which, "--json").stdout for which in ((), (batch,), (waiting,))]
     for path in ctx.layout.runs.iterdir():
         if path.name.startswith("_"):
             shutil.rmtree(path)
@@ -69,9 +58,7 @@ def test_rebuild_restores_queue_indexes_and_scoreboards_equal(root):
         path.unlink()
     program(root, "doctor", "--rebuild", check=False)
     assert snapshot(ctx) == before
-    again = [
-        program(root, "scoreboard", *which, "--json").stdout for which in ((), (batch,), (waiting,))
-    ]
+    again = [program(root, "scoreboard", *which, "--json").stdout for which in ((), (batch,), (waiting,))]
     for one, other in zip(boards, again, strict=True):
         assert timeless(json.loads(one)) == timeless(json.loads(other))
     assert idle(ctx) is False

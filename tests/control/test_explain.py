@@ -23,12 +23,16 @@ def test_it_names_the_dependency_the_limit_the_end_and_who_paused(root):
     batch = put(
         ctx,
         table(
-            job("a", shell("first", hold_on, queue_key="slow"), shell("second", "true", queue_key="slow"),
-                command("after", "true", depends_on=["first"])),
+            job(
+                "a",
+                shell("first", hold_on, queue_key="slow"),
+                shell("second", "true", queue_key="slow"),
+                command("after", "true", depends_on=["first"]),
+            ),
             job("b", shell("bad", "exit 3"), command("never", "true", depends_on=["bad"])),
             job("c", shell("gone", "exit 1")),
         ),
-    )  # fmt: skip
+    )
     tick(ctx)
     wait_for(
         lambda: len(tickets.running(ctx.layout)) == 1 and not tickets.ended(ctx.layout),
@@ -64,9 +68,7 @@ def test_it_says_until_when_a_retry_is_delayed(root):
     retry = {"classes": {"agent_error": {"retry": True, "backoff_sec": 500}}}
     batch = put(ctx, table(job("j", shell("s", "exit 1")), retry=retry))
     tick(ctx)
-    wait_for(
-        lambda: tickets.delayed(ctx.layout) and not tickets.ended(ctx.layout), "the settled failure"
-    )
+    wait_for(lambda: tickets.delayed(ctx.layout) and not tickets.ended(ctx.layout), "the settled failure")
     state, text = why(ctx, batch, "j/s")
     assert state == "ready"
     (delay,) = re.findall(r"another attempt: agent_error: again after (\d+) s", text)

@@ -39,9 +39,16 @@ def test_whole_names_prefixes_and_paths(store) -> None:
     attempt = step._replace(attempt=name)
     run_id = name.partition("_")[2]
     for text in (
-        f"{step}/{name}", f"{step}/{run_id}", f"{step}/1", f"{step}/latest", name, run_id, run_id[:8],
-        f"runs/{batch_id}/alpha/steps/build/attempts/{name}", str(attempt.folder(layout)),
-    ):  # fmt: skip
+        f"{step}/{name}",
+        f"{step}/{run_id}",
+        f"{step}/1",
+        f"{step}/latest",
+        name,
+        run_id,
+        run_id[:8],
+        f"runs/{batch_id}/alpha/steps/build/attempts/{name}",
+        str(attempt.folder(layout)),
+    ):
         assert resolve(layout, text) == attempt, text
     assert (attempt.what, step.what, Found("x").what) == ("attempt", "step", "batch")
 

@@ -21,9 +21,7 @@ from parallelhassnes.results.rows import TrialLine
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
 
 
-def row(
-    task: str, reward: float | None, agent: str = "a", result: str = "scored", **more: object
-) -> TrialRow:
+def row(task: str, reward: float | None, agent: str = "a", result: str = "scored", **more: object) -> TrialRow:
     facts = trial_facts("s", result, reward=reward, task_name=task, agent=agent, **more)
     return TrialRow("b", "e", "j", facts)
 
@@ -34,10 +32,35 @@ def groups(*rows: TrialRow) -> list:
 
 def trial(text: str) -> TrialLine:
     return TrialLine(
-        experiment=text, batch="b", job="j", step="s", task=text, task_checksum=None, task_source=None, agent=text,
-        agent_version=None, model=text, labels={text: text}, result="scored", reward=1.0, rewards={text: 1.0}, passed=True, undecided=None, failure_class=None,
-        exception=None, cost_usd=None, cost_spent_usd=None, cost_incomplete=False, warnings=[], input_tokens=1, cache_tokens=None, output_tokens=None, seconds=0.5, superseded=0, attempt=None,
-    )  # fmt: skip
+        experiment=text,
+        batch="b",
+        job="j",
+        step="s",
+        task=text,
+        task_checksum=None,
+        task_source=None,
+        agent=text,
+        agent_version=None,
+        model=text,
+        labels={text: text},
+        result="scored",
+        reward=1.0,
+        rewards={text: 1.0},
+        passed=True,
+        undecided=None,
+        failure_class=None,
+        exception=None,
+        cost_usd=None,
+        cost_spent_usd=None,
+        cost_incomplete=False,
+        warnings=[],
+        input_tokens=1,
+        cache_tokens=None,
+        output_tokens=None,
+        seconds=0.5,
+        superseded=0,
+        attempt=None,
+    )
 
 
 @settings(deadline=None)
@@ -56,7 +79,7 @@ def test_any_text_comes_back_from_parquet(text, tmp_path):
     path = tmp_path / "x.parquet"
     export.write_parquet(export.of_trials([trial(text)]), path)
     (found,) = parquet.read_table(path).to_pylist()
-    assert (found["task"], json.loads(found["labels"]), found["cost_usd"]) == (text, {text: text}, None)  # fmt: skip
+    assert (found["task"], json.loads(found["labels"]), found["cost_usd"]) == (text, {text: text}, None)
 
 
 def test_the_columns_are_the_same_whatever_is_in_them(tmp_path):
@@ -74,10 +97,8 @@ def test_the_columns_are_the_same_whatever_is_in_them(tmp_path):
         schemas.append(parquet.read_schema(path))
     assert schemas[0].equals(schemas[1])
     assert schemas[0].equals(schemas[2])
-    kinds = {name: str(schemas[0].field(name).type) for name in ("agent", "n", "pass_rate", "cost_usd", "failures")}  # fmt: skip
-    assert kinds == {
-        "agent": "string", "n": "int64", "pass_rate": "double", "cost_usd": "double", "failures": "string",
-    }  # fmt: skip
+    kinds = {name: str(schemas[0].field(name).type) for name in ("agent", "n", "pass_rate", "cost_usd", "failures")}
+    assert kinds == {"agent": "string", "n": "int64", "pass_rate": "double", "cost_usd": "double", "failures": "string"}
     assert export.csv_text(export.of_trials([])).startswith("experiment,batch,job,")
 
 
@@ -93,7 +114,7 @@ def compared(left: list[TrialRow], right: list[TrialRow]) -> tuple:
 
 
 def test_the_same_twice_differs_by_nothing():
-    rows = [row(task, reward, duration_sec=1.0) for task, reward in (("x", 1.0), ("y", 0.3), ("z", 0.0))]  # fmt: skip
+    rows = [row(task, reward, duration_sec=1.0) for task, reward in (("x", 1.0), ("y", 0.3), ("z", 0.0))]
     pair, text = compared(rows, rows)
     assert (pair.reward.difference, pair.reward.low, pair.reward.high) == (0.0, 0.0, 0.0)
     assert (pair.p_value, pair.won, pair.lost) == (1.0, [], [])
@@ -102,13 +123,13 @@ def test_the_same_twice_differs_by_nothing():
 
 def test_one_task_has_a_difference_and_no_interval():
     pair, text = compared([row("x", 0.0)], [row("x", 1.0)])
-    assert (pair.reward.difference, pair.reward.low, pair.won, pair.p_value) == (1.0, None, ["x"], 1.0)  # fmt: skip
+    assert (pair.reward.difference, pair.reward.low, pair.won, pair.p_value) == (1.0, None, ["x"], 1.0)
     assert "+1.00" in text
 
 
 def test_nothing_in_common_and_nothing_scored():
     pair, text = compared([row("x", 1.0)], [row("y", 1.0)])
-    assert (pair.gone, pair.new, pair.reward.tasks, pair.reward.difference) == (["x"], ["y"], 0, None)  # fmt: skip
+    assert (pair.gone, pair.new, pair.reward.tasks, pair.reward.difference) == (["x"], ["y"], 0, None)
     assert "no task has a score on both sides" in text
     assert "McNemar" not in text
     pair, text = compared([row("x", None, result="missing")], [row("x", None, result="unscored")])
@@ -119,7 +140,7 @@ def test_nothing_in_common_and_nothing_scored():
 def test_rewards_beyond_all_bounds_make_no_number_that_is_none():
     (found,) = groups(row("x", 1e299), row("x", -1e299), row("y", 2.0))
     assert (found.mean_reward_low, found.mean_reward_high) == (None, None)
-    assert all(math.isfinite(value) for value in found.model_dump().values() if isinstance(value, float))  # fmt: skip
+    assert all(math.isfinite(value) for value in found.model_dump().values() if isinstance(value, float))
 
 
 def test_pipes_and_lines_in_names_stay_in_their_cells():

@@ -27,19 +27,32 @@ def quick():
 def launched(batch: Path, key: str, number: int = 1, **more: object) -> None:
     job_id, step_id = key.split("/")
     ledger.append(
-        batch, "launched", job_id=job_id, step_id=step_id, run_id=f"r{number}", attempt=f"20261121T000000Z_r{number}",
-        number=number, queue_key="prep", **more,
-    )  # fmt: skip
+        batch,
+        "launched",
+        job_id=job_id,
+        step_id=step_id,
+        run_id=f"r{number}",
+        attempt=f"20261121T000000Z_r{number}",
+        number=number,
+        queue_key="prep",
+        **more,
+    )
 
 
-def ended(
-    batch: Path, key: str, status: str = "succeeded", number: int = 1, **more: object
-) -> None:
+def ended(batch: Path, key: str, status: str = "succeeded", number: int = 1, **more: object) -> None:
     job_id, step_id = key.split("/")
     ledger.append(
-        batch, "ended", job_id=job_id, step_id=step_id, run_id=f"r{number}", attempt=f"20261121T000000Z_r{number}",
-        number=number, status=status, ended_at="2026-11-21T00:00:01.000000Z", **more,
-    )  # fmt: skip
+        batch,
+        "ended",
+        job_id=job_id,
+        step_id=step_id,
+        run_id=f"r{number}",
+        attempt=f"20261121T000000Z_r{number}",
+        number=number,
+        status=status,
+        ended_at="2026-11-21T00:00:01.000000Z",
+        **more,
+    )
 
 
 def statuses(fold: projection.Fold) -> dict[str, str]:
@@ -48,12 +61,8 @@ def statuses(fold: projection.Fold) -> dict[str, str]:
 
 def test_events_are_folded_and_repeated_ones_count_once(tmp_path: Path) -> None:
     launched(tmp_path, "j1/a")
-    ended(
-        tmp_path, "j1/a", "failed", failure={"failure_class": "infrastructure", "line": "no disk"}
-    )
-    ended(
-        tmp_path, "j1/a", "failed", failure={"failure_class": "infrastructure", "line": "no disk"}
-    )
+    ended(tmp_path, "j1/a", "failed", failure={"failure_class": "infrastructure", "line": "no disk"})
+    ended(tmp_path, "j1/a", "failed", failure={"failure_class": "infrastructure", "line": "no disk"})
     launched(tmp_path, "j1/b", stand_in=True)
     fold = projection.load(tmp_path)
     assert statuses(fold) == {"j1/a": "failed", "j1/b": "running"}
@@ -128,15 +137,31 @@ def test_lines_that_are_cut_or_foreign_are_passed_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "odd",
     [
-        {"failure": "text"}, {"trial": [1]}, {"trial": {"tokens": [1]}}, {"trial": {"result": "scored", "tokens": "abc"}},
-        {"number": "two"}, {"event": "retry", "target": 5}, {"event": ["ended"]}, {"event": "canceled", "steps": [["a"]]},
+        {"failure": "text"},
+        {"trial": [1]},
+        {"trial": {"tokens": [1]}},
+        {"trial": {"result": "scored", "tokens": "abc"}},
+        {"number": "two"},
+        {"event": "retry", "target": 5},
+        {"event": ["ended"]},
+        {"event": "canceled", "steps": [["a"]]},
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("long", [False, True])
 def test_a_line_of_any_shape_stops_no_reader(tmp_path: Path, monkeypatch, odd, long) -> None:
     monkeypatch.setattr(projection, "_LONG_TAIL", 0 if long else 1 << 20)
     launched(tmp_path, "j1/a")
-    line = {"event": "ended", "job_id": "x", "step_id": "y", "number": 1, "attempt": "z", "status": "failed", "at": "", "kind": "trial", "steps": []}  # fmt: skip
+    line = {
+        "event": "ended",
+        "job_id": "x",
+        "step_id": "y",
+        "number": 1,
+        "attempt": "z",
+        "status": "failed",
+        "at": "",
+        "kind": "trial",
+        "steps": [],
+    }
     with (tmp_path / ledger.LEDGER).open("a") as stream:
         stream.write(json.dumps(line | odd) + "\n5\n" + "[" * 9000 + "]" * 9000 + "\n")
     ended(tmp_path, "j1/a")
@@ -165,7 +190,7 @@ def test_a_long_tail_is_read_like_a_short_one(tmp_path: Path) -> None:
             projection.advance(followed, tmp_path)
     projection.advance(followed, tmp_path)
     long = projection.load(tmp_path)
-    assert (long.steps, long.offset, long.attempts) == (followed.steps, followed.offset, followed.attempts)  # fmt: skip
+    assert (long.steps, long.offset, long.attempts) == (followed.steps, followed.offset, followed.attempts)
     with (tmp_path / ledger.LEDGER).open("ab") as stream:
         stream.write(b'{"event":"ended","job_id"')
     assert projection.load(tmp_path).offset == long.offset
@@ -190,5 +215,8 @@ def test_tails_and_the_whole_give_the_same(tmp_path_factory, events) -> None:
     (batch / projection.CACHE).unlink(missing_ok=True)
     whole = projection.load(batch)
     assert (followed.steps, +followed.tally, followed.attempts, followed.unread) == (
-        whole.steps, +whole.tally, whole.attempts, whole.unread,
-    )  # fmt: skip
+        whole.steps,
+        +whole.tally,
+        whole.attempts,
+        whole.unread,
+    )

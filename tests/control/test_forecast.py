@@ -38,12 +38,7 @@ def test_other_tasks_of_the_same_agent_tell_something(store):
 def test_what_was_never_run_has_no_forecast(store):
     agents = [{"name": "terminus-2", "model_name": "openai/none"}, {"name": "oracle"}]
     first, oracle = forecast(store.ctx.layout, plan(store, "beta", agents=agents))
-    assert (first.model, first.like_these, first.usd, first.mean_sec) == (
-        "openai/none",
-        0,
-        None,
-        None,
-    )
+    assert (first.model, first.like_these, first.usd, first.mean_sec) == ("openai/none", 0, None, None)
     assert (oracle.usd, oracle.mean_sec is not None) == (None, True)
-    commands = plan_table(store.ctx, table(job("j", command("s", "true"))), name="t.json", folders=[CHECKOUT])  # fmt: skip
+    commands = plan_table(store.ctx, table(job("j", command("s", "true"))), name="t.json", folders=[CHECKOUT])
     assert forecast(store.ctx.layout, commands) == []

@@ -54,13 +54,11 @@ def test_a_step_and_what_follows_run_once_it_is_approved(built):
     assert json.loads(done.stdout)["steps"] == ["release/publish"]
     wait_for(lambda: idle(ctx), "the batch")
     assert states(ctx, batch_id) == {
-        "release/build": ["succeeded"], "release/publish": ["succeeded"], "release/tell": ["succeeded"],
-    }  # fmt: skip
-    (line,) = [
-        event
-        for _, event in ledger.read(ctx.layout.batch(batch_id))
-        if event["event"] == "approved"
-    ]
+        "release/build": ["succeeded"],
+        "release/publish": ["succeeded"],
+        "release/tell": ["succeeded"],
+    }
+    (line,) = [event for _, event in ledger.read(ctx.layout.batch(batch_id)) if event["event"] == "approved"]
     assert line["steps"] == ["release/publish"]
     assert "@" in line["by"]
     with pytest.raises(UserError, match="has started already"):

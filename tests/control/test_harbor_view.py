@@ -33,14 +33,9 @@ def environment(tmp_path):
 
 def make_batch(tmp_path, specs, *, unfinished=()):
     """Run each trial; returns the batch's directory and the attempts."""
-    attempts = [
-        make_attempt(tmp_path, "trial", spec, step_id=f"t{i}") for i, spec in enumerate(specs)
-    ]
+    attempts = [make_attempt(tmp_path, "trial", spec, step_id=f"t{i}") for i, spec in enumerate(specs)]
     steps = [attempt.step for attempt in attempts]
-    steps += [
-        StepSpec(step_id=f"u{i}", kind="trial", queue_key="k", spec=s)
-        for i, s in enumerate(unfinished)
-    ]
+    steps += [StepSpec(step_id=f"u{i}", kind="trial", queue_key="k", spec=s) for i, s in enumerate(unfinished)]
     job_dir = attempts[0].job_dir
     job = JobSpec(batch_id="batch", job_id="job", steps=tuple(steps))
     (job_dir / "job.json").write_text(job.model_dump_json())
@@ -64,18 +59,12 @@ def resume(tmp_path, job):
 
 def snapshot(folder):
     return {
-        str(p.relative_to(folder)): (p.read_bytes(), p.stat().st_mtime_ns)
-        for p in folder.rglob("*")
-        if p.is_file()
+        str(p.relative_to(folder)): (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file()
     }
 
 
 def test_resume_finds_nothing_to_do_and_the_viewer_shows_every_trial(tmp_path):
-    pairs = [
-        (make_task(tmp_path, name), a)
-        for name in ("one", "two")
-        for a in ("oracle", "oracle", "nop")
-    ]
+    pairs = [(make_task(tmp_path, name), a) for name in ("one", "two") for a in ("oracle", "oracle", "nop")]
     batch, _ = make_batch(tmp_path, [trial_spec(task, agent) for task, agent in pairs])
     stored = snapshot(batch)
     target = tmp_path / "view"
@@ -135,12 +124,7 @@ def get(port, path):
 
 def test_what_is_no_rectangle_becomes_several_jobs(tmp_path):
     one, two = make_task(tmp_path, "one"), make_task(tmp_path, "two")
-    specs = [
-        trial_spec(one),
-        trial_spec(one, "nop"),
-        trial_spec(two),
-        trial_spec(two, timeout_multiplier=2),
-    ]
+    specs = [trial_spec(one), trial_spec(one, "nop"), trial_spec(two), trial_spec(two, timeout_multiplier=2)]
     batch, _ = make_batch(tmp_path, specs, unfinished=[trial_spec(two)])
     made = harbor_view.export(batch, tmp_path / "view")
     assert [job.name for job in made.jobs] == ["batch-1", "batch-2", "batch-3"]

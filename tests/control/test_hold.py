@@ -22,7 +22,7 @@ def events(folder):
     return [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize(("stop", "go_on", "field"), [("pause", "resume", "paused"), ("close", "reopen", "closed")])  # fmt: skip
+@pytest.mark.parametrize(("stop", "go_on", "field"), [("pause", "resume", "paused"), ("close", "reopen", "closed")])
 def test_a_held_batch_ends_what_runs_starts_nothing_and_goes_on_at_once(root, stop, go_on, field):
     ctx = context(root, "concurrency = 1\n")
     batch = put(ctx, held_open(root, 3))
@@ -120,9 +120,17 @@ def test_priority_can_be_changed_while_things_run(root):
 
 @pytest.mark.parametrize(
     "words",
-    [("pause", "my/modle"), ("resume", "my/modle"), ("limit", "my/modle=3"), ("drain", "locla"), ("close", "x/y/z"), ("retry", "latest", "--class", "rate_limt"), ("limit", "my/model=x")],
+    [
+        ("pause", "my/modle"),
+        ("resume", "my/modle"),
+        ("limit", "my/modle=3"),
+        ("drain", "locla"),
+        ("close", "x/y/z"),
+        ("retry", "latest", "--class", "rate_limt"),
+        ("limit", "my/model=x"),
+    ],
     ids=" ".join,
-)  # fmt: skip
+)
 def test_unknown_things_are_refused_with_the_nearest_known(root, words):
     ctx = context(root)
     put(ctx, table(job("j", command("s", "true", queue_key="my/model"))))

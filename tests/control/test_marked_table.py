@@ -21,9 +21,7 @@ def test_problems_stand_at_their_lines(root):
         '     "steps": [{"kind": "command"}]}\n  ]\n}\n'
     )
     marked = mark(text, problems_of(root, text))
-    found = {
-        line.number: [p.message for p in line.problems] for line in marked.lines if line.problems
-    }
+    found = {line.number: [p.message for p in line.problems] for line in marked.lines if line.problems}
     assert "unknown key 'stepz'" in found[5][0]
     assert 4 in found
     assert 6 in found
@@ -37,6 +35,8 @@ def test_text_that_does_not_parse_is_marked_where_it_stops(root):
 
 
 def test_what_has_no_line_is_told_apart():
-    marked = mark("a: 1\n", [Problem("t", "", "is empty"), Problem("t", "line 77", "odd"), Problem("t", "/b/0", "gone")])  # fmt: skip
+    marked = mark(
+        "a: 1\n", [Problem("t", "", "is empty"), Problem("t", "line 77", "odd"), Problem("t", "/b/0", "gone")]
+    )
     assert [problem.message for problem in marked.elsewhere] == ["is empty", "gone", "odd"]
     assert [line.problems for line in marked.lines] == [[]]

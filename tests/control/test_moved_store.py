@@ -14,11 +14,7 @@ from parallelhassnes.store import batches
 
 TABLE = table(
     job("a", shell("ok", "echo done"), shell("gated", "true", depends_on=["ok"], gate="human")),
-    job(
-        "b",
-        shell("bad", "exit 3", retry={"max_attempts": 1}),
-        shell("after", "true", depends_on=["bad"]),
-    ),
+    job("b", shell("bad", "exit 3", retry={"max_attempts": 1}), shell("after", "true", depends_on=["bad"])),
     job("c", shell("unlucky", "kill -9 $$", retry={"max_attempts": 2, "backoff_sec": 0.01})),
 )
 
@@ -43,11 +39,14 @@ def submitted_inside(tmp_path):
     (root / "work").mkdir(parents=True)
     (root / "table.json").write_bytes(
         table(
-            job("a", shell("ok", "true", working_directory="work"),
-                shell("there", "pwd", working_directory="work", depends_on=["ok"], gate="human")),
+            job(
+                "a",
+                shell("ok", "true", working_directory="work"),
+                shell("there", "pwd", working_directory="work", depends_on=["ok"], gate="human"),
+            ),
             job("b", {"step_id": "s", "prompt": "{root}/x is text, so is {{ '{root}' }}", "working_directory": "work"}),
         )
-    )  # fmt: skip
+    )
     context(root)
     batch_id = program(root, "submit", "table.json", cwd=root).stdout.strip()
     program(root, "tick", "--until-idle", "--fail-on", "never", "--no-codex")
@@ -65,16 +64,12 @@ def test_what_lies_below_the_root_moves_with_it(submitted_inside, tmp_path):
     root.rename(there)
     program(there, "approve", f"{batch_id}/a/there")
     program(there, "tick", "--until-idle", "--fail-on", "never", "--no-codex")
-    assert program(there, "logs", f"{batch_id}/a/there").stdout.splitlines()[-1] == str(
-        there / "work"
-    )
+    assert program(there, "logs", f"{batch_id}/a/there").stdout.splitlines()[-1] == str(there / "work")
     ctx = open_context(there)
     assert verify.verify(ctx.layout).problems == []
     assert batches.read_batch(ctx.layout.batch(batch_id)).base_dirs == (str(there),)
     new = json.loads(program(there, "rerun", batch_id, "--all", "--json").stdout)["batch_id"]
-    assert batches.read_job(ctx.layout.job(new, "b")).steps[0].spec["working_directory"] == str(
-        there / "work"
-    )
+    assert batches.read_job(ctx.layout.job(new, "b")).steps[0].spec["working_directory"] == str(there / "work")
 
 
 def naming(root, text):
@@ -111,9 +106,11 @@ def test_it_goes_on_elsewhere(was, tmp_path, how):
     program(there, "tick", "--until-idle", "--fail-on", "never")
     ctx = open_context(there)
     assert states(ctx, batch_id) == {
-        "a/ok": ["succeeded"], "a/gated": ["succeeded"], "b/bad": ["failed", "failed"],
+        "a/ok": ["succeeded"],
+        "a/gated": ["succeeded"],
+        "b/bad": ["failed", "failed"],
         "c/unlucky": ["failed"],
-    }  # fmt: skip
+    }
     assert verify.verify(ctx.layout).problems == []
     new = json.loads(program(there, "rerun", batch_id, "--failed", "--json").stdout)["batch_id"]
     program(there, "tick", "--until-idle", "--fail-on", "never")

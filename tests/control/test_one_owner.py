@@ -79,9 +79,7 @@ def test_the_limit_in_force_is_the_strictest_of_all_tables_there_and_says_whose(
 
 def test_of_what_is_over_there_is_nothing_to_cancel(root):
     ctx = context(root)
-    batch = put(
-        ctx, table(job("j", shell("bad", "exit 1"), command("never", "true", depends_on=["bad"])))
-    )
+    batch = put(ctx, table(job("j", shell("bad", "exit 1"), command("never", "true", depends_on=["bad"]))))
     tick(ctx)
     wait_for(lambda: idle(ctx), "the end")
     before = ledger.size(ctx.layout.batch(batch)), states(ctx, batch)

@@ -1,19 +1,6 @@
 """cancel and retry, while ticks run."""
 
-from stores import (
-    attempt_dirs,
-    command,
-    context,
-    idle,
-    job,
-    program,
-    put,
-    read,
-    shell,
-    states,
-    table,
-    wait_for,
-)
+from stores import attempt_dirs, command, context, idle, job, program, put, read, shell, states, table, wait_for
 
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.store.queue import tickets
@@ -24,9 +11,7 @@ def test_cancel_ends_what_runs_and_starts_nothing_more(root):
     batch = put(ctx, table(*(job(f"j{n}", shell("s", "echo half; sleep 300")) for n in range(3))))
     tick(ctx)
     path = wait_for(lambda: next(iter(attempt_dirs(ctx, batch)), None), "an attempt")
-    wait_for(
-        lambda: (path / "stdout.log").exists() and (path / "stdout.log").read_text(), "its output"
-    )
+    wait_for(lambda: (path / "stdout.log").exists() and (path / "stdout.log").read_text(), "its output")
     for _ in range(2):  # doing it twice changes nothing
         program(root, "cancel", batch)
     wait_for(lambda: idle(ctx), "the end")
@@ -82,13 +67,7 @@ def test_a_retried_trial_is_followed_by_a_new_verdict(root):
         table(
             job(
                 "j",
-                {
-                    "step_id": "t",
-                    "kind": "trial",
-                    "task": task,
-                    "agent": {"name": "oracle"},
-                    "environment": "sandbox",
-                },
+                {"step_id": "t", "kind": "trial", "task": task, "agent": {"name": "oracle"}, "environment": "sandbox"},
                 {"step_id": "verdict", "kind": "verdict"},
             )
         ),

@@ -22,26 +22,27 @@ def fold_of(*rows: tuple[str, str, dict | None]) -> Fold:
 def test_the_rate_is_that_of_the_last_minutes():
     now = parse_time("2026-01-01T01:00:00Z")
     fold = fold_of(
-        ("succeeded", "2026-01-01T00:00:00Z", None), ("failed", "2026-01-01T00:55:00Z", None),
-        ("succeeded", "2026-01-01T00:58:00Z", None), ("running", "2026-01-01T00:59:00Z", None),
-    )  # fmt: skip
+        ("succeeded", "2026-01-01T00:00:00Z", None),
+        ("failed", "2026-01-01T00:55:00Z", None),
+        ("succeeded", "2026-01-01T00:58:00Z", None),
+        ("running", "2026-01-01T00:59:00Z", None),
+    )
     found = pace(fold, Counts(ready=3, running=1, blocked=9), now)
     assert found.per_minute == 2 / 10
     assert found.left_sec == 4 / found.per_minute * 60
-    young = fold_of(("succeeded", "2026-01-01T00:58:00Z", None), ("succeeded", "2026-01-01T00:59:00Z", None))  # fmt: skip
+    young = fold_of(("succeeded", "2026-01-01T00:58:00Z", None), ("succeeded", "2026-01-01T00:59:00Z", None))
     assert pace(young, Counts(), now) == (1.0, None)
     assert pace(Fold("b"), Counts(ready=1), now) == (0.0, None)
 
 
 def test_a_verdicts_numbers_are_no_money():
     fold = fold_of(
-        ("succeeded", "2026-01-01T00:02:00Z", TRIAL), ("succeeded", "2026-01-01T00:01:00Z", TRIAL),
-        ("succeeded", "2026-01-01T00:03:00Z", {"task_broken": None, "scored": 4, "passes": 4, "steps": 4}), ("running", "2026-01-01T00:04:00Z", None),
-    )  # fmt: skip
-    assert [(point.at[14:16], point.usd) for point in cost_over_time(fold)] == [
-        ("01", 0.5),
-        ("02", 1.0),
-    ]
+        ("succeeded", "2026-01-01T00:02:00Z", TRIAL),
+        ("succeeded", "2026-01-01T00:01:00Z", TRIAL),
+        ("succeeded", "2026-01-01T00:03:00Z", {"task_broken": None, "scored": 4, "passes": 4, "steps": 4}),
+        ("running", "2026-01-01T00:04:00Z", None),
+    )
+    assert [(point.at[14:16], point.usd) for point in cost_over_time(fold)] == [("01", 0.5), ("02", 1.0)]
 
 
 def test_a_long_history_is_thinned_and_keeps_its_end():

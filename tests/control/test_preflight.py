@@ -43,7 +43,7 @@ def task(root):
 
 def document(task, agent, n=3, **more):
     """A table with some trials of one agent."""
-    trial = {"kind": "trial", "task": {"path": str(task)}, "environment": {"type": "docker"}, "agent": agent}  # fmt: skip
+    trial = {"kind": "trial", "task": {"path": str(task)}, "environment": {"type": "docker"}, "agent": agent}
     steps = [{"step_id": f"t{k}", **trial, **more.pop("step", {})} for k in range(n)]
     return {"spec_version": "2.0", "jobs": [{"job_id": "j", "steps": steps}], **more}
 
@@ -68,13 +68,15 @@ def composed(task, text=COMPOSE):
 def test_a_compose_file_takes_what_nobody_passes_on(root, task):
     composed(task)
     errors, _ = look(root, document(task, "nop"))
-    assert [line.split(" takes ")[1].split(",")[0] for line in errors] == ["TAG_OF_IMAGE", "PLAIN_ONE", "NEEDED"], errors  # fmt: skip
+    assert [line.split(" takes ")[1].split(",")[0] for line in errors] == ["TAG_OF_IMAGE", "PLAIN_ONE", "NEEDED"], (
+        errors
+    )
     assert all("docker-compose.yaml" in line and "--secret" in line for line in errors)
     named = ["TAG_OF_IMAGE", "PLAIN_ONE", "NEEDED"]
     errors, warnings = look(root, document(task, "nop", secrets=named))
     assert errors == []
     assert [line.split()[0] for line in warnings] == named
-    assert all("is not set in the environment" in line and "docker-compose.yaml takes it" in line for line in warnings)  # fmt: skip
+    assert all("is not set in the environment" in line and "docker-compose.yaml takes it" in line for line in warnings)
 
 
 def test_what_is_there_is_not_told(root, task, monkeypatch):
@@ -99,10 +101,10 @@ def test_a_sandbox_reads_no_compose_file(root, task):
 
 
 def test_an_env_file_of_compose_must_be_there(root, task):
-    composed(task, "services: {main: {image: x, env_file: [there.env, {path: maybe.env, required: false}, gone.env]}}")  # fmt: skip
+    composed(task, "services: {main: {image: x, env_file: [there.env, {path: maybe.env, required: false}, gone.env]}}")
     (task / "environment" / "there.env").write_text("")
     errors, _ = look(root, document(task, "nop"))
-    assert [line for line in errors if "names the env_file gone.env, which is not there" in line] == errors  # fmt: skip
+    assert [line for line in errors if "names the env_file gone.env, which is not there" in line] == errors
     assert len(errors) == 1
 
 
@@ -110,7 +112,10 @@ def test_an_env_file_is_looked_for_as_compose_does(root, task, tmp_path, monkeyp
     """Beginning at the first file's folder, in the home, of any shape, and not for a service that no profile starts."""
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "of_home.env").write_text("")
-    composed(task, "services: {main: {image: x, env_file: ['~/of_home.env', /dev/null]}, off: {image: x, profiles: [p], env_file: gone.env}}")  # fmt: skip
+    composed(
+        task,
+        "services: {main: {image: x, env_file: ['~/of_home.env', /dev/null]}, off: {image: x, profiles: [p], env_file: gone.env}}",
+    )
     more = tmp_path / "elsewhere" / "more.yaml"
     more.parent.mkdir()
     more.write_text("services: {main: {env_file: of_extra.env, environment: {A: '${TMPDIR}'}}}")
@@ -141,13 +146,15 @@ def test_an_agent_without_any_key_is_refused_in_one_line(root, task, monkeypatch
     monkeypatch.setenv(name, "a-value-that-is-long")
     (line,), _ = look(root, document(task, agent, n=20))
     assert f"{name} is set but not passed on" in line
-    assert look(root, document(task, agent, n=20), here=False) == ([], [line.removeprefix("t.json: ")])  # fmt: skip
+    assert look(root, document(task, agent, n=20), here=False) == ([], [line.removeprefix("t.json: ")])
     assert look(root, document(task, agent, secrets=[name])) == ([], [])
     assert look(root, document(task, {**agent, "env": {name: f"${{{name}}}"}})) == ([], [])
 
 
 def test_a_named_key_that_is_not_there_is_waited_for(root, task):
-    errors, (line,) = look(root, document(task, {"name": "codex", "model_name": "openai/gpt-5.2"}, secrets=["OPENAI_API_KEY"]))  # fmt: skip
+    errors, (line,) = look(
+        root, document(task, {"name": "codex", "model_name": "openai/gpt-5.2"}, secrets=["OPENAI_API_KEY"])
+    )
     assert errors == []
     assert line == "OPENAI_API_KEY is not set in the environment; steps wait until it is"
     (root / "keys.env").write_text("OPENAI_API_KEY=something-long\n")
@@ -165,20 +172,27 @@ def test_a_named_key_that_is_not_there_is_waited_for(root, task):
         ({"name": "terminus-2", "model_name": "hosted_vllm/x"}, {}),
         ({"name": "codex", "model_name": "openai/x", "env": {"OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}}, {}),
         ({"name": "codex", "model_name": "openai/x", "env": {"CODEX_FORCE_AUTH_JSON": "1"}}, {}),
-        ({"name": "claude-code", "model_name": "claude-x", "env": {"CLAUDE_CODE_OAUTH_TOKEN": "${CLAUDE_CODE_OAUTH_TOKEN}"}}, {}),
+        (
+            {
+                "name": "claude-code",
+                "model_name": "claude-x",
+                "env": {"CLAUDE_CODE_OAUTH_TOKEN": "${CLAUDE_CODE_OAUTH_TOKEN}"},
+            },
+            {},
+        ),
         ({"name": "claude-code", "model_name": "claude-x"}, {"secrets": ["CLAUDE_CODE_OAUTH_TOKEN"]}),
         ({"name": "codex", "model_name": "openai/x"}, {"secrets": ["CODEX_FORCE_AUTH_JSON"]}),
         ({"name": "terminus-2", "model_name": "bedrock/claude"}, {}),
     ],
-)  # fmt: skip
+)
 def test_what_needs_no_key_or_logs_in_otherwise_is_not_refused(root, task, agent, more):
     assert look(root, document(task, agent, **more))[0] == []
 
 
 def test_another_secret_may_be_how_it_logs_in(root, task):
-    errors, warnings = look(root, document(task, {"name": "codex", "model_name": "openai/x"}, secrets=["PROXY_TOKEN"]))  # fmt: skip
+    errors, warnings = look(root, document(task, {"name": "codex", "model_name": "openai/x"}, secrets=["PROXY_TOKEN"]))
     assert errors == []
-    assert warnings[0].startswith("codex with openai/x looks for OPENAI_API_KEY, and none is passed on")  # fmt: skip
+    assert warnings[0].startswith("codex with openai/x looks for OPENAI_API_KEY, and none is passed on")
 
 
 def test_every_way_in_says_so_before_anything_is_queued(root, task):
@@ -198,7 +212,9 @@ def test_every_way_in_says_so_before_anything_is_queued(root, task):
         assert "docker-compose.yaml takes TAG_OF_IMAGE, which is not passed on" in done.stderr
     with serving(root) as server:
         for address in ("/v1/validate", "/v1/batches"):
-            answer = server.client.post(address, content=path.read_bytes(), headers={"Content-Type": "application/json"})  # fmt: skip
+            answer = server.client.post(
+                address, content=path.read_bytes(), headers={"Content-Type": "application/json"}
+            )
             assert answer.status_code == 422, answer.text
             assert "takes TAG_OF_IMAGE" in answer.text
     assert ctx.layout.batch_ids() == []
@@ -215,7 +231,7 @@ def test_many_tasks_are_one_line(root):
         (made / "tests" / "test.sh").write_text("true")
         (made / "environment" / "Dockerfile").write_text("FROM scratch\n")
         (made / "task.toml").write_text('version = "1.0"\n[verifier.env]\nK = "${JUDGE_KEY}"\n')
-    said = {"spec_version": "2.0", "sweep": {"path": str(folder), "agents": [{"name": "nop"}], "environment": "docker"}}  # fmt: skip
+    said = {"spec_version": "2.0", "sweep": {"path": str(folder), "agents": [{"name": "nop"}], "environment": "docker"}}
     errors, _ = look(root, said)
     assert len(errors) == 1
     assert "[verifier.env] takes JUDGE_KEY from the environment" in errors[0]
@@ -245,7 +261,7 @@ def test_a_default_may_take_a_variable_too(root, task, monkeypatch, value, passe
     for name in passed:
         monkeypatch.setenv(name, "v")
     errors, _ = look(root, document(task, "nop", n=1, secrets=list(passed)))
-    assert [line.partition(" takes ")[2].partition(",")[0] for line in errors] == [refused] * bool(refused)  # fmt: skip
+    assert [line.partition(" takes ")[2].partition(",")[0] for line in errors] == [refused] * bool(refused)
 
 
 def test_defaults_inside_of_defaults_have_an_end():

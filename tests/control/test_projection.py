@@ -27,9 +27,13 @@ MODEL = {"name": "terminus-2", "model_name": "openai/x", "n_trials": 3}
 PAID = {"cost_usd": 0.5, "tokens": (100, 40, 10), "version": "2.1", "checksum": "d" * 8}
 CRASH = ("NonZeroAgentExitCodeError", "exit 1")
 ENDS = (
-    Left(**PAID), Left(None, CRASH, **PAID), Left({"a": 1, "b": 0}, **PAID), Left(None, reason="lost"), ZERO,
+    Left(**PAID),
+    Left(None, CRASH, **PAID),
+    Left({"a": 1, "b": 0}, **PAID),
+    Left(None, reason="lost"),
+    ZERO,
     Left({f"reward {number}": number for number in range(400)}, **PAID),
-)  # fmt: skip
+)
 DETAILS = {"agent", "agent_version", "model", "task_name", "task_checksum", "task_source"}
 
 
@@ -37,7 +41,7 @@ def made(root, tasks: int = 3) -> tuple[Writer, str]:
     """A store of ended trials of every kind, some of them retried."""
     writer = Writer(context(root, "durable = false\n"))
     names = [f"task-{number}" for number in range(tasks)]
-    batch = writer.submit(names, [MODEL, {"name": "oracle"}], retry={"max_attempts": 2, "backoff_sec": 0.1})  # fmt: skip
+    batch = writer.submit(names, [MODEL, {"name": "oracle"}], retry={"max_attempts": 2, "backoff_sec": 0.1})
     count = iter(range(10**6))
     writer.go_on(lambda _name, _number: ENDS[next(count) % len(ENDS)], 10**6)
     return writer, batch
@@ -145,9 +149,7 @@ VIEWS = {
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_a_view_opens_as_many_files_of_few_trials_as_of_many_and_none_of_an_attempt(
-    small_and_large, view
-):
+def test_a_view_opens_as_many_files_of_few_trials_as_of_many_and_none_of_an_attempt(small_and_large, view):
     ctx, batches = small_and_large
     counts = []
     VIEWS[view](ctx, batches[0])  # imports what it needs

@@ -6,19 +6,7 @@ import subprocess
 
 import pytest
 from harness import make_task
-from stores import (
-    attempt_dirs,
-    context,
-    idle,
-    job,
-    program,
-    put,
-    read,
-    started,
-    states,
-    table,
-    wait_for,
-)
+from stores import attempt_dirs, context, idle, job, program, put, read, started, states, table, wait_for
 
 from parallelhassnes.admin import clean_up
 from parallelhassnes.execute import processes
@@ -28,16 +16,12 @@ from parallelhassnes.store import identity, process_identity
 
 
 def docker(*arguments):
-    return subprocess.run(
-        ["docker", *arguments], capture_output=True, text=True, timeout=60
-    ).stdout.split()
+    return subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=60).stdout.split()
 
 
 def of_run(run_id):
     """Containers, networks and images that name the run."""
-    seen = docker("ps", "-a", "--format", "{{.Names}}") + docker(
-        "network", "ls", "--format", "{{.Name}}"
-    )
+    seen = docker("ps", "-a", "--format", "{{.Names}}") + docker("network", "ls", "--format", "{{.Name}}")
     seen += docker("image", "ls", "--format", "{{.Repository}}")
     return [name for name in seen if run_id in name]
 
@@ -46,7 +30,13 @@ def running_trial(root):
     """A Docker trial that has reached its agent: context, batch, state."""
     ctx = context(root)
     task = make_task(root, "task", solution="sleep 300")
-    trial = {"step_id": "t", "kind": "trial", "task": {"path": str(task)}, "agent": {"name": "oracle"}, "environment": {"type": "docker"}}  # fmt: skip
+    trial = {
+        "step_id": "t",
+        "kind": "trial",
+        "task": {"path": str(task)},
+        "agent": {"name": "oracle"},
+        "environment": {"type": "docker"},
+    }
     batch = put(ctx, table(job("j", trial), retry={"max_attempts": 1}))
     started(root, "tick").communicate()
 
@@ -72,7 +62,18 @@ def neighbour():
     name = f"neighbour-{os.getpid()}"
     project = ("--label", "com.docker.compose.project=other__abcdefghijkl__env")
     docker("network", "create", *project, name)
-    docker("create", "--name", name, *project, "--label", "parallelhassnes.store=another", "--label", "parallelhassnes.run=abcdefghijkl", "debian:bookworm-slim", "true")  # fmt: skip
+    docker(
+        "create",
+        "--name",
+        name,
+        *project,
+        "--label",
+        "parallelhassnes.store=another",
+        "--label",
+        "parallelhassnes.run=abcdefghijkl",
+        "debian:bookworm-slim",
+        "true",
+    )
     yield name
     docker("rm", "--force", name)
     docker("network", "rm", name)
@@ -91,18 +92,12 @@ def test_a_tick_removes_what_a_killed_docker_trial_left(root, neighbour):
     wait_for(settled, "the repair", 90)
     assert states(ctx, batch) == {"j/t": ["lost"]}
     assert of_run(state["run_id"]) == []
-    assert docker("ps", "-a", "--filter", f"name={neighbour}", "--format", "{{.Names}}") == [
-        neighbour
-    ]
-    assert docker("network", "ls", "--filter", f"name={neighbour}", "--format", "{{.Name}}") == [
-        neighbour
-    ]
+    assert docker("ps", "-a", "--filter", f"name={neighbour}", "--format", "{{.Names}}") == [neighbour]
+    assert docker("network", "ls", "--filter", f"name={neighbour}", "--format", "{{.Name}}") == [neighbour]
 
 
 @pytest.mark.docker
-def test_doctor_shows_and_reaps_what_no_attempt_of_the_store_knows_any_more(
-    root, neighbour, tmp_path
-):
+def test_doctor_shows_and_reaps_what_no_attempt_of_the_store_knows_any_more(root, neighbour, tmp_path):
     ctx, batch, state = running_trial(root)
     assert clean_up.find(ctx) == []
     other = context(tmp_path)
@@ -117,9 +112,7 @@ def test_doctor_shows_and_reaps_what_no_attempt_of_the_store_knows_any_more(
     assert docker("ps", "-q", "--filter", f"label=parallelhassnes.run={state['run_id']}")
     program(root, "doctor", "--reap", check=False)
     assert not docker("ps", "-aq", "--filter", f"label=parallelhassnes.run={state['run_id']}")
-    assert docker("ps", "-a", "--filter", f"name={neighbour}", "--format", "{{.Names}}") == [
-        neighbour
-    ]
+    assert docker("ps", "-a", "--filter", f"name={neighbour}", "--format", "{{.Names}}") == [neighbour]
     assert not docker("image", "ls", "--quiet", image.repository(ctx.layout.runs))
     for kind in ("network", "image"):
         for left in of_run(state["run_id"]):

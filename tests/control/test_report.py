@@ -40,28 +40,49 @@ def report(store):
 def hostile(report: Report) -> Report:
     """The same results with text of the worst kind wherever a task, an agent or a model can put some."""
     rows = [
-        replace(row, facts=replace(row.facts, agent=f"{HOSTILE} {row.agent}", task_name=HOSTILE + row.task, agent_version=HOSTILE))
+        replace(
+            row,
+            facts=replace(
+                row.facts, agent=f"{HOSTILE} {row.agent}", task_name=HOSTILE + row.task, agent_version=HOSTILE
+            ),
+        )
         for row in report.rows
-    ]  # fmt: skip
+    ]
     found = grouped(rows, {name: dimension(name) for name in ("agent", "model")})
-    groups = [group.model_copy(update={"message": HOSTILE, "failure_class": HOSTILE, "agents": [HOSTILE]}) for group in report.errors.groups]  # fmt: skip
+    groups = [
+        group.model_copy(update={"message": HOSTILE, "failure_class": HOSTILE, "agents": [HOSTILE]})
+        for group in report.errors.groups
+    ]
     verdicts = [
-        JobVerdict(each.batch_id, each.job_id, {
-            **each.verdict, "task_quality": "broken", "primary_issue": HOSTILE, "reasons": [HOSTILE],
-            "task": {"name": HOSTILE}, "recommendations": [HOSTILE], "prose": {"engine": HOSTILE, "text": HOSTILE},
-            "findings": [{"text": HOSTILE, "evidence": [f"steps/{HOSTILE}/attempts/x"], "analyses": []}],
-        })
+        JobVerdict(
+            each.batch_id,
+            each.job_id,
+            {
+                **each.verdict,
+                "task_quality": "broken",
+                "primary_issue": HOSTILE,
+                "reasons": [HOSTILE],
+                "task": {"name": HOSTILE},
+                "recommendations": [HOSTILE],
+                "prose": {"engine": HOSTILE, "text": HOSTILE},
+                "findings": [{"text": HOSTILE, "evidence": [f"steps/{HOSTILE}/attempts/x"], "analyses": []}],
+            },
+        )
         for each in report.verdicts
-    ]  # fmt: skip
+    ]
     return replace(
-        report, title=HOSTILE, rows=tuple(rows), agents=(HOSTILE,) * len(report.agents),
+        report,
+        title=HOSTILE,
+        rows=tuple(rows),
+        agents=(HOSTILE,) * len(report.agents),
         results=report.results.model_copy(update={"groups": found}),
-        errors=report.errors.model_copy(update={"groups": groups}), verdicts=tuple(verdicts),
+        errors=report.errors.model_copy(update={"groups": groups}),
+        verdicts=tuple(verdicts),
         tasks=tuple(line._replace(task=HOSTILE) for line in report.tasks),
         spans=tuple(span._replace(queue_key=HOSTILE) for span in report.spans),
         keys=tuple(key._replace(queue_key=HOSTILE) for key in report.keys),
         provenance=report.provenance._replace(tables={"b": HOSTILE}, agents=((HOSTILE, HOSTILE, HOSTILE),)),
-    )  # fmt: skip
+    )
 
 
 class Elements(HTMLParser):
@@ -122,9 +143,10 @@ def test_no_text_becomes_markup(store, report, tmp_path):
 def test_pictures_have_the_pages_colours_and_ids_of_their_own(report):
     rates = [figures.Rate(HOSTILE, 0.5, 0.2, 0.8, cost_usd=cost) for cost in (0.0, 3.0)]
     pictures = [
-        figures.leaderboard(rates), figures.cost_against_success(rates),
+        figures.leaderboard(rates),
+        figures.cost_against_success(rates),
         figures.timeline(report.spans, [key.queue_key for key in report.keys]),
-    ]  # fmt: skip
+    ]
     ids = [name for text in pictures for name in re.findall(r' id="([^"]*)"', text)]
     assert len(ids) == len(set(ids))
     for text in pictures:
@@ -161,10 +183,7 @@ def test_the_command_writes_one_file_or_says_why_not(store, tmp_path):
     assert (said["path"], said["batches"], said["format"]) == (str(out), [store.second], "html")
     assert store.second in out.read_text()
     with pytest.raises(UserError, match="/no/such/folder"):
-        app(
-            ["report", store.first, "-o", "/no/such/folder/r.html", "--root", str(root)],
-            standalone_mode=False,
-        )
+        app(["report", store.first, "-o", "/no/such/folder/r.html", "--root", str(root)], standalone_mode=False)
     done = program(root, "report", check=False)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "name one thing" in done.stderr
@@ -180,7 +199,7 @@ def test_markdown_for_a_comment(store, capsys):
 
 
 def test_names_that_are_alike_when_cut_are_told_apart():
-    long = [f"agent · organisation/a-model-with-a-very-long-name-preview-{day:02d}" for day in range(30)]  # fmt: skip
+    long = [f"agent · organisation/a-model-with-a-very-long-name-preview-{day:02d}" for day in range(30)]
     cut = [f"{'x' * 30}{place}{'y' * 30}" for place in range(3)]
     for names in (long, cut, ["a", "b"]):
         shown = figures.told_apart(names)
@@ -208,7 +227,10 @@ def luminance(colour: str) -> float:
 def test_shades_and_areas_are_told_apart_without_colour():
     """Each step of the heat map is darker (on dark paper brighter) than the one before; phases differ so or by their hatch."""
     style = (Path(page.__file__).parent / "page.html.j2").read_text()
-    light, dark = ({name: luminance(value) for name, value in re.findall(r"--(\w+): (#[0-9a-f]{6})", block)} for block in re.findall(r":root \{(.*?)\}", style, re.DOTALL))  # fmt: skip
+    light, dark = (
+        {name: luminance(value) for name, value in re.findall(r"--(\w+): (#[0-9a-f]{6})", block)}
+        for block in re.findall(r":root \{(.*?)\}", style, re.DOTALL)
+    )
     for look, sign in ((light, -1), (dark, 1)):
         steps = [look[f"h{step}"] for step in range(page.STEPS_OF_SHADE + 1)]
         # Of neighbours the contrast (L + 0.05) / (L + 0.05) is at least 1.15.
@@ -225,17 +247,24 @@ def alone(report: Report, rows: list, agents: list[str]) -> Report:
     shown, tasks = heat(rows, report.verdicts)
     assert list(shown) == agents
     return replace(
-        report, rows=tuple(rows), agents=shown, tasks=tasks, trusted=None,
+        report,
+        rows=tuple(rows),
+        agents=shown,
+        tasks=tasks,
+        trusted=None,
         results=report.results.model_copy(update={"groups": found}),
-    )  # fmt: skip
+    )
 
 
 def odd_reports(report: Report) -> dict[str, Report]:
     """Reports with little in them, or much."""
     first, *_ = report.rows
-    unscored = replace(first, facts=replace(first.facts, result="unscored", reward=None, rewards={}, passed=None))  # fmt: skip
-    models = [f"organisation-with-a-long-name/a-model-with-a-very-long-name-preview-{day:02d}" for day in range(30)]  # fmt: skip
-    many = [replace(first, facts=replace(first.facts, agent="agent", model=model, spent=UsageSum(1.0, 1))) for model in models]  # fmt: skip
+    unscored = replace(first, facts=replace(first.facts, result="unscored", reward=None, rewards={}, passed=None))
+    models = [f"organisation-with-a-long-name/a-model-with-a-very-long-name-preview-{day:02d}" for day in range(30)]
+    many = [
+        replace(first, facts=replace(first.facts, agent="agent", model=model, spent=UsageSum(1.0, 1)))
+        for model in models
+    ]
     none = alone(report, [], [])
     return {
         "none": replace(none, verdicts=(), spans=(), keys=()),
@@ -247,8 +276,7 @@ def odd_reports(report: Report) -> dict[str, Report]:
 
 def test_reports_with_little_in_them(store, report, tmp_path):
     texts = {
-        name: Elements(page.html(shown, store.ctx.layout, tmp_path)).text
-        for name, shown in odd_reports(report).items()
+        name: Elements(page.html(shown, store.ctx.layout, tmp_path)).text for name, shown in odd_reports(report).items()
     }
     assert "There are no trials." in texts["none"]
     assert "No trial is scored." in texts["none"]
@@ -262,12 +290,17 @@ def test_reports_with_little_in_them(store, report, tmp_path):
 def test_a_batch_without_trials_and_one_that_has_not_begun(root, tmp_path):
     """From the store: what the reports above are made of may be missing, too."""
     ctx = context(root)
-    batch = put(ctx, table(job("j", shell("s", "echo '<b>&|' >&2; exit 3")), batch_goal_summary="<i>|</i>", retry={"max_attempts": 1}))  # fmt: skip
+    batch = put(
+        ctx,
+        table(
+            job("j", shell("s", "echo '<b>&|' >&2; exit 3")), batch_goal_summary="<i>|</i>", retry={"max_attempts": 1}
+        ),
+    )
     for _ in ("before", "after"):
         for ending in ("html", "md"):
             out = tmp_path / f"r.{ending}"
             markdown = ["--markdown"] if ending == "md" else []
-            app(["report", batch, "-o", str(out), *markdown, "--root", str(root)], standalone_mode=False)  # fmt: skip
+            app(["report", batch, "-o", str(out), *markdown, "--root", str(root)], standalone_mode=False)
             text = out.read_text()
             assert "There are no trials." in text
             assert not {"b", "i"} & {tag for tag, _ in Elements(text).tags}
@@ -277,8 +310,13 @@ def test_a_batch_without_trials_and_one_that_has_not_begun(root, tmp_path):
 
 def test_nobody_passes_most_where_nobody_passed(report):
     def said(*rates: float) -> str:
-        groups = [group.model_copy(update={"key": {"agent": f"agent{n}"}, "pass_rate": rate, "pass_rate_low": rate, "pass_rate_high": rate}) for n, (group, rate) in enumerate(zip(report.results.groups, rates, strict=False))]  # fmt: skip
-        return " ".join(story.sentences(replace(report, results=report.results.model_copy(update={"groups": groups}))))  # fmt: skip
+        groups = [
+            group.model_copy(
+                update={"key": {"agent": f"agent{n}"}, "pass_rate": rate, "pass_rate_low": rate, "pass_rate_high": rate}
+            )
+            for n, (group, rate) in enumerate(zip(report.results.groups, rates, strict=False))
+        ]
+        return " ".join(story.sentences(replace(report, results=report.results.model_copy(update={"groups": groups}))))
 
     assert "No agent passed anything." in said(0.0, 0.0)
     assert "agent0 passes 50 %" in said(0.5)
@@ -297,8 +335,13 @@ def test_the_page_in_a_browser_light_dark_and_narrow(store, report, tmp_path):
         (folder / f"{name}.html").write_text(page.html(shown, store.ctx.layout, folder))
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=probes.chromium(), args=["--no-sandbox"])
-        for name, scheme, width in (("plain", "light", 1200), ("plain", "dark", 1200), ("hostile", "light", 390), ("hostile", "dark", 390)):  # fmt: skip
-            context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 800})  # fmt: skip
+        for name, scheme, width in (
+            ("plain", "light", 1200),
+            ("plain", "dark", 1200),
+            ("hostile", "light", 390),
+            ("hostile", "dark", 390),
+        ):
+            context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 800})
             look(context, folder / f"{name}.html")
             context.close()
         for name in ("hostile", *odd):
@@ -325,12 +368,10 @@ def look(context, path: Path) -> None:
     tab.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
     tab.evaluate(probes.axe().read_text())
     found = tab.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
-    assert [
-        (each["id"], [node["html"][:200] for node in each["nodes"][:3]]) for each in found
-    ] == []
+    assert [(each["id"], [node["html"][:200] for node in each["nodes"][:3]]) for each in found] == []
     assert trouble == []
 
 
 def wider(tab) -> int:
     """By how many pixels the page is wider than its window."""
-    return tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")  # fmt: skip
+    return tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")

@@ -50,12 +50,13 @@ def test_what_failed_runs_again_and_what_succeeded_stands(ran):
     assert (said["rerun_of"], said["carried"], said["steps"]) == (old, 2, 2)
     drive(ctx)
     assert states(ctx, new) == {
-        "good/a": ["succeeded"], "bad/a": ["succeeded"], "bad/b": ["succeeded"], "bad/c": ["succeeded"],
-    }  # fmt: skip
+        "good/a": ["succeeded"],
+        "bad/a": ["succeeded"],
+        "bad/b": ["succeeded"],
+        "bad/c": ["succeeded"],
+    }
     assert batches.read_batch(ctx.layout.batch(new)).rerun_of == old
-    assert [
-        e["batch_id"] for _, e in ledger.read(ctx.layout.batch(old)) if e["event"] == "rerun"
-    ] == [new]
+    assert [e["batch_id"] for _, e in ledger.read(ctx.layout.batch(old)) if e["event"] == "rerun"] == [new]
     (before,) = ctx.layout.step(old, "good", "a").glob("attempts/*_*")
     (after,) = ctx.layout.step(new, "good", "a").glob("attempts/*_*")
     assert (before / "seal.json").read_bytes() == (after / "seal.json").read_bytes()
@@ -68,11 +69,7 @@ def test_missing_leaves_failures_as_they_are(ran):
     ctx, old = ran
     new = rerun(ctx, old, "missing").batch_id
     drive(ctx)
-    assert states(ctx, new) == {
-        "good/a": ["succeeded"],
-        "bad/a": ["succeeded"],
-        "bad/b": ["failed"],
-    }
+    assert states(ctx, new) == {"good/a": ["succeeded"], "bad/a": ["succeeded"], "bad/b": ["failed"]}
     program(ctx.layout.root, "retry", f"{new}/bad/b")
     drive(ctx)
     assert states(ctx, new)["bad/c"] == ["succeeded"]
@@ -83,12 +80,7 @@ def test_missing_leaves_failures_as_they_are(ran):
 
 def test_all_with_edits(ran):
     ctx, old = ran
-    new = rerun(
-        ctx,
-        old,
-        "all",
-        ["experiment=day", "jobs.bad.steps.b.timeout_sec=700", "/jobs/0/labels/x=1.5e"],
-    )
+    new = rerun(ctx, old, "all", ["experiment=day", "jobs.bad.steps.b.timeout_sec=700", "/jobs/0/labels/x=1.5e"])
     drive(ctx)
     assert len(states(ctx, new.batch_id)) == 4
     batch_dir = ctx.layout.batch(new.batch_id)
@@ -138,8 +130,11 @@ def test_a_crash_while_taking_over_is_made_good(ran, monkeypatch):
     new = read(companion)["batch_id"]
     drive(ctx)
     assert states(ctx, new) == {
-        "good/a": ["succeeded"], "bad/a": ["succeeded"], "bad/b": ["succeeded"], "bad/c": ["succeeded"],
-    }  # fmt: skip
+        "good/a": ["succeeded"],
+        "bad/a": ["succeeded"],
+        "bad/b": ["succeeded"],
+        "bad/c": ["succeeded"],
+    }
     assert verify.verify(ctx.layout).problems == []
 
 

@@ -21,12 +21,7 @@ from parallelhassnes.tables.model import AnalysisPart
 from parallelhassnes.views.batch_scoreboard import batch_scoreboard
 
 OK, BAD = ["succeeded"], ["failed"]
-TABLE = {
-    "hello/nop.1": OK,
-    "hello/oracle.1": OK,
-    "hello/oracle.1.rules": OK,
-    "hello/nop.1.rules": OK,
-}
+TABLE = {"hello/nop.1": OK, "hello/oracle.1": OK, "hello/oracle.1.rules": OK, "hello/nop.1.rules": OK}
 APPENDED = {"hello/oracle.2": OK, "hello/oracle.2.rules": OK}
 ANALYZED = {"hello/oracle.1.api": BAD, "hello/oracle.2.api": BAD}
 
@@ -45,9 +40,10 @@ def grown(tmp_path_factory, environments):
     root.mkdir()
     ctx = context(root, "[retry]\nmax_attempts = 1\n")
     sweep = {
-        "path": str(make_task(root)), "agents": [{"name": "oracle"}, {"name": "nop"}],
+        "path": str(make_task(root)),
+        "agents": [{"name": "oracle"}, {"name": "nop"}],
         "environment": "temp_environment:TempEnvironment",
-    }  # fmt: skip
+    }
     table = {"spec_version": "2.0", "analysis": "rules", "sweep": sweep}
     batch = put(ctx, json.dumps(table).encode())
     settle(ctx)
@@ -108,8 +104,10 @@ def test_what_succeeded_is_taken_over_and_what_failed_runs_also_of_what_was_adde
     again = rerun(ctx, done.batch_id, "all")
     settle(ctx)
     assert of(ctx, again.batch_id) == TABLE | APPENDED | ANALYZED | {
-        "hello/oracle.3": OK, "hello/oracle.3.rules": OK, "hello/oracle.3.api": BAD,
-    }  # fmt: skip
+        "hello/oracle.3": OK,
+        "hello/oracle.3.rules": OK,
+        "hello/oracle.3.api": BAD,
+    }
     whole(ctx, again.batch_id)
 
 
@@ -117,9 +115,7 @@ def test_an_edit_changes_what_was_added_like_the_table(grown):
     ctx, old = grown
     done = rerun(ctx, old, "all", ["analysis=", "sweep.timeout_minutes=2"])
     settle(ctx)
-    assert of(ctx, done.batch_id) == ANALYZED | {
-        f"hello/{step}": OK for step in ("oracle.1", "oracle.2", "nop.1")
-    }
+    assert of(ctx, done.batch_id) == ANALYZED | {f"hello/{step}": OK for step in ("oracle.1", "oracle.2", "nop.1")}
     config = {
         batch: batches.read_job(ctx.layout.job(batch, "hello")).step("oracle.2").spec["config"]
         for batch in (old, done.batch_id)
@@ -137,7 +133,7 @@ def test_what_the_edited_table_has_itself_is_not_added_again(grown):
     settle(ctx)
     assert (done.carried, done.steps) == (7, 2)
     job_dir = ctx.layout.job(done.batch_id, "hello")
-    added = [step.step_id for name in additions.names(job_dir) for step in additions.read(job_dir, name).steps]  # fmt: skip
+    added = [step.step_id for name in additions.names(job_dir) for step in additions.read(job_dir, name).steps]
     assert added == ["oracle.1.api", "oracle.2.api"]
     assert of(ctx, done.batch_id) == TABLE | APPENDED | ANALYZED
     whole(ctx, done.batch_id)
@@ -145,12 +141,10 @@ def test_what_the_edited_table_has_itself_is_not_added_again(grown):
 
 def test_what_has_nothing_to_be_about_is_left_out_and_said(grown):
     ctx, old = grown
-    said = program(
-        ctx.layout.root, "rerun", old, "--all", "--edit", 'sweep.agents=[{"name":"nop"}]'
-    ).stderr
+    said = program(ctx.layout.root, "rerun", old, "--all", "--edit", 'sweep.agents=[{"name":"nop"}]').stderr
     assert [line.split(" was ")[0] for line in said.splitlines() if line.startswith("note: ")] == [
         f"note: hello/{step}" for step in ("oracle.2", "oracle.2.rules", "oracle.1.api", "oracle.2.api")
-    ]  # fmt: skip
+    ]
     settle(ctx)
     batch = ctx.layout.batch_ids()[-1]
     assert of(ctx, batch) == {"hello/nop.1": OK, "hello/nop.1.rules": OK}

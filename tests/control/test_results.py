@@ -42,13 +42,7 @@ def group(found, **key):
 def test_by_agent(store):
     found = results(store.ctx.layout, collect.choose(store.ctx.layout, store.first))
     oracle, nop, mine = (group(found, agent=name) for name in ("oracle", "nop", "ScriptedAgent"))
-    assert (oracle.n, oracle.scored, oracle.passes, oracle.tasks, oracle.pass_rate) == (
-        4,
-        4,
-        4,
-        2,
-        1,
-    )
+    assert (oracle.n, oracle.scored, oracle.passes, oracle.tasks, oracle.pass_rate) == (4, 4, 4, 2, 1)
     assert oracle.pass_at == oracle.pass_hat == {"1": 1, "2": 1}
     assert (oracle.pass_rate_low, oracle.pass_rate_high) == pytest.approx((0.3424, 1), abs=1e-4)
     assert (nop.scored, nop.passes, nop.pass_rate) == (2, 0, 0)
@@ -70,10 +64,13 @@ def test_what_is_not_scored_is_zero_only_when_asked(store):
 
 def test_by_anything(store):
     layout = store.ctx.layout
-    found = results(layout, collect.choose(layout, experiment="nightly"), ["task", "label:team", "batch"])  # fmt: skip
+    found = results(layout, collect.choose(layout, experiment="nightly"), ["task", "label:team", "batch"])
     assert {(g.key["task"], g.key["label:team"]) for g in found.groups} == {
-        ("alpha", "a"), ("beta", "a"), ("beta", ""), ("gamma", ""),
-    }  # fmt: skip
+        ("alpha", "a"),
+        ("beta", "a"),
+        ("beta", ""),
+        ("gamma", ""),
+    }
     whole = results(layout, collect.choose(layout), ["experiment"])
     assert sum(g.n for g in found.groups) == whole.groups[0].n == 20
     with pytest.raises(UserError, match="did you mean agent"):
@@ -93,7 +90,7 @@ def test_a_line_per_trial_agrees_with_the_groups(store):
 
 def test_compare_pairs_by_task(store):
     found = compare(store.ctx.layout, store.first, store.second)
-    assert [(agent.a, agent.b) for agent in found.agents] == [("oracle", "oracle"), ("CostlyAgent", "CostlyAgent")]  # fmt: skip
+    assert [(agent.a, agent.b) for agent in found.agents] == [("oracle", "oracle"), ("CostlyAgent", "CostlyAgent")]
     assert found.only_a == ["nop", "ScriptedAgent"]
     oracle, costs = found.agents
     assert (oracle.new, oracle.gone, oracle.passed_both) == (["gamma"], ["alpha"], 1)
@@ -107,12 +104,7 @@ def test_compare_pairs_by_task(store):
 def test_compare_two_agents_of_one_batch(store):
     found = compare(store.ctx.layout, f"{store.first}@nop", f"{store.first}@CostlyAgent")
     (pair,) = found.agents
-    assert (pair.a, pair.b, pair.won, pair.p_value) == (
-        "nop",
-        "CostlyAgent",
-        ["alpha", "beta"],
-        0.5,
-    )
+    assert (pair.a, pair.b, pair.won, pair.p_value) == ("nop", "CostlyAgent", ["alpha", "beta"], 0.5)
     assert (pair.reward.low, pair.reward.high) == (1, 1)
     with pytest.raises(UserError, match="did you mean @CostlyAgent"):
         compare(store.ctx.layout, f"{store.first}@nop", f"{store.first}@costy")
@@ -125,15 +117,10 @@ def test_compare_two_agents_of_one_batch(store):
 def test_errors_are_grouped(store):
     found = errors(store.ctx.layout, collect.choose(store.ctx.layout))
     (crash,) = found.groups
-    assert (crash.failure_class, crash.attempts, crash.steps, crash.open) == (
-        "agent_error",
-        1,
-        1,
-        1,
-    )
+    assert (crash.failure_class, crash.attempts, crash.steps, crash.open) == ("agent_error", 1, 1, 1)
     assert crash.message == "RuntimeError: the agent broke"
     assert crash.agents == ["ScriptedAgent"]
-    assert json.loads((store.ctx.layout.root / crash.attempt / "state.json").read_text())["status"] == "failed"  # fmt: skip
+    assert json.loads((store.ctx.layout.root / crash.attempt / "state.json").read_text())["status"] == "failed"
 
 
 def test_what_is_printed_is_valid_against_its_schema(store):
@@ -159,7 +146,7 @@ def test_what_is_printed_is_valid_against_its_schema(store):
         ("none at /a/b1/reward.txt or /a/b1/tes…", "none at /c/reward.txt or /c/some-long-na…"),
         ("  \nfirst line\nsecond", "first line"),
     ],
-)  # fmt: skip
+)
 def test_messages_that_say_the_same_become_the_same(one, other):
     assert normalise(one) == normalise(other)
 
@@ -193,7 +180,7 @@ FACTS = st.builds(
 def test_a_line_counts_each_trial_once(facts, as_zero):
     rows = [TrialRow("b", "", "j", each) for each in facts]
     found = line({}, rows, unscored_as_zero=as_zero)
-    parts = [found.scored, found.unscored, found.infrastructure, found.canceled, found.skipped, found.missing]  # fmt: skip
+    parts = [found.scored, found.unscored, found.infrastructure, found.canceled, found.skipped, found.missing]
     assert found.n == sum(parts) == len(facts)
     decided = found.scored - found.undecided
     assert found.counted == decided + (found.n - found.skipped - found.scored if as_zero else 0)
@@ -246,7 +233,7 @@ def test_compare_and_errors_print(store, told):
     done = told("compare", store.first, store.second)
     assert "-1.00" in done
     assert "McNemar" in done
-    assert scored.document(told("compare", store.first, store.second, "--json"))["only_b"] == []  # fmt: skip
+    assert scored.document(told("compare", store.first, store.second, "--json"))["only_b"] == []
     broke = "agent_error (guessed): RuntimeError: the agent broke"
     assert broke in " ".join(told("errors").split())
     (group,) = scored.document(told("errors", store.first, "--json"))["groups"]

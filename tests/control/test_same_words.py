@@ -40,8 +40,12 @@ def lines(writer, batch=None, by=("agent", "model")):
 @pytest.mark.parametrize("what", ["batch", "step"])
 def test_what_was_canceled_before_it_started_is_canceled_in_every_view(writer, what):
     batch = writer.submit(["alpha"], [{**MODEL, "n_trials": 2}])
-    steps = [line.step for line in trial_lines(writer.ctx.layout, collect.choose(writer.ctx.layout)).trials]  # fmt: skip
-    targets = [Target(batch_id=batch)] if what == "batch" else [Target(batch_id=batch, job_id="alpha", step_id=s) for s in steps]  # fmt: skip
+    steps = [line.step for line in trial_lines(writer.ctx.layout, collect.choose(writer.ctx.layout)).trials]
+    targets = (
+        [Target(batch_id=batch)]
+        if what == "batch"
+        else [Target(batch_id=batch, job_id="alpha", step_id=s) for s in steps]
+    )
     assert lines(writer).groups[0].missing == 2
     for target in targets:
         cancel(writer.ctx, target)
@@ -63,29 +67,29 @@ def test_another_pass_rule_makes_the_sides_unequal(writer):
     assert compare(writer.ctx.layout, first, same).agents[0].unequal == []
     found = compare(writer.ctx.layout, first, second)
     (unequal,) = found.agents[0].unequal
-    assert (unequal.what, unequal.a, unequal.b) == ("pass_rule", "main reward >= 1", "main reward >= 0")  # fmt: skip
+    assert (unequal.what, unequal.a, unequal.b) == ("pass_rule", "main reward >= 1", "main reward >= 0")
     (row,) = text_tables.of_comparison(found)[1].rows
     assert row[-1] == "won by another pass rule"
     assert lines(writer, first).notes == []
     (note,) = lines(writer).notes
-    assert note == "The trials have different pass rules: main reward >= 1 (2 trials), main reward >= 0 (1 trial)."  # fmt: skip
+    assert note == "The trials have different pass rules: main reward >= 1 (2 trials), main reward >= 0 (1 trial)."
     assert note in text_tables.of_results(lines(writer)).notes
 
 
 def test_two_agents_of_one_class_name_are_two_in_every_view(writer):
-    one, other = {"import_path": "costly_agent:CostlyAgent"}, {"import_path": "tests.costly_agent:CostlyAgent"}  # fmt: skip
+    one, other = {"import_path": "costly_agent:CostlyAgent"}, {"import_path": "tests.costly_agent:CostlyAgent"}
     second = {**other, "kwargs": {"solves": False}}
     batch = writer.submit(["alpha"], [one, other, second, {"name": "nop"}])
     names = {one["import_path"], other["import_path"], "nop"}
     assert {group.key["agent"] for group in lines(writer, batch).groups} == names
     writer.go_on(lambda name, _number: ZERO if "-2." in name else Left())
     board = batch_scoreboard(writer.ctx.layout, batch)
-    assert board.columns == [one["import_path"], other["import_path"], f"{other['import_path']} #2", "nop"]  # fmt: skip
+    assert board.columns == [one["import_path"], other["import_path"], f"{other['import_path']} #2", "nop"]
     groups = {group.key["agent"]: group.n for group in lines(writer, batch).groups}
     assert groups == {one["import_path"]: 1, other["import_path"]: 2, "nop": 1}
     (verdict,) = (writer.ctx.layout.batch(batch) / "alpha").glob("verdict.json")
     assert {each["agent"] for each in json.loads(verdict.read_text())["agents"]} == names
-    assert compare(writer.ctx.layout, f"{batch}@{one['import_path']}", f"{batch}@{other['import_path']}").agents  # fmt: skip
+    assert compare(writer.ctx.layout, f"{batch}@{one['import_path']}", f"{batch}@{other['import_path']}").agents
 
 
 def test_agents_of_one_class_name_in_two_batches_are_two_in_results_and_compare(writer):
@@ -95,7 +99,7 @@ def test_agents_of_one_class_name_in_two_batches_are_two_in_results_and_compare(
     ]
     found = {group.key["agent"]: group.n for group in lines(writer).groups}
     assert found == {"costly_agent:CostlyAgent": 1, "tests.costly_agent:CostlyAgent": 1, "nop": 2}
-    assert [group.key["agent"] for group in lines(writer, batches[0]).groups] == ["CostlyAgent", "nop"]  # fmt: skip
+    assert [group.key["agent"] for group in lines(writer, batches[0]).groups] == ["CostlyAgent", "nop"]
     assert compare(writer.ctx.layout, *batches).only_a == ["costly_agent:CostlyAgent"]
 
 
@@ -109,7 +113,7 @@ def test_by_reward_counts_the_trials_that_have_it_and_rates_only_what_a_rule_dec
         found = results(layout, chosen, ["reward"], unscored_as_zero=as_zero).groups
         by_name = {group.key["reward"]: group for group in found}
         main, style = by_name["reward"], by_name["style"]
-        assert (main.n, main.scored, main.undecided, main.passes, main.bracket_of) == (3, 2, 0, 1, 3)  # fmt: skip
+        assert (main.n, main.scored, main.undecided, main.passes, main.bracket_of) == (3, 2, 0, 1, 3)
         assert (style.n, style.scored, style.undecided, style.unscored) == (2, 1, 1, 1)
         assert (style.pass_rate, style.pass_rate_planned, style.counted) == (None, None, 0)
         assert (text_tables.bracket(style), style.mean_reward) == ("", 0.25 if as_zero else 0.5)
@@ -118,9 +122,22 @@ def test_by_reward_counts_the_trials_that_have_it_and_rates_only_what_a_rule_dec
 
 @pytest.mark.parametrize(
     ("value", "said"),
-    [(1e308, "1e+308"), (-1e308, "-1e+308"), (0.999999, "0.999999"), (0.9999999, "<1"), (1, "1.00"), (0.75, "0.75"), (0, "0.00"),
-     (1.000001, "1.000001"), (12345.678, "12345.68"), (1e-9, "0.00"), (0.0004, "0.0004"), (-0.996, "-0.996"), (1 - 1e-12, "1.00")],
-)  # fmt: skip
+    [
+        (1e308, "1e+308"),
+        (-1e308, "-1e+308"),
+        (0.999999, "0.999999"),
+        (0.9999999, "<1"),
+        (1, "1.00"),
+        (0.75, "0.75"),
+        (0, "0.00"),
+        (1.000001, "1.000001"),
+        (12345.678, "12345.68"),
+        (1e-9, "0.00"),
+        (0.0004, "0.0004"),
+        (-0.996, "-0.996"),
+        (1 - 1e-12, "1.00"),
+    ],
+)
 def test_a_reward_is_short_and_never_rounded_to_a_pass(value, said):
     assert formatting.reward(value) == said
     assert len(formatting.reward(value, plain=True)) <= 9
@@ -140,7 +157,7 @@ def test_costs_that_nobody_knows_are_counted_wherever_money_stands(writer):
     root = writer.ctx.layout.root
     assert "cost of 2 attempts unknown" in program(root, "scoreboard", batch).stdout
     said = program(root, "budget", batch).stdout
-    assert said == f"{batch}: at least 0.00 of 1.00 USD, 24 tokens spent; the cost of 2 attempts is not known\n"  # fmt: skip
+    assert said == f"{batch}: at least 0.00 of 1.00 USD, 24 tokens spent; the cost of 2 attempts is not known\n"
     assert budget.show(writer.ctx, batch).attempts_unknown == 2
     other = writer.submit(["beta"], [{**MODEL, "n_trials": 2}])
     writer.go_on(lambda name, _n: Left(cost_usd=0.5 if name[-1] == "1" else None, tokens=(6, 0, 6)))
@@ -165,7 +182,7 @@ STRANGE = Left(None, ("StrangeError", "nobody knows"), tokens=(3, 0, 3))
 
 def test_a_class_that_nobody_named_is_a_guess_in_every_view(writer):
     batch = writer.submit(["alpha"], [{**MODEL, "n_trials": 2}])
-    ends = {"1": STRANGE, "2": Left(None, ("RewardFileNotFoundError", "no reward file"), tokens=(3, 0, 3))}  # fmt: skip
+    ends = {"1": STRANGE, "2": Left(None, ("RewardFileNotFoundError", "no reward file"), tokens=(3, 0, 3))}
     writer.go_on(lambda name, _number: ends[name[-1]])
     layout, chosen = writer.ctx.layout, collect.choose(writer.ctx.layout, batch)
     board = batch_scoreboard(layout, batch)
@@ -176,15 +193,20 @@ def test_a_class_that_nobody_named_is_a_guess_in_every_view(writer):
     assert "(agent_error (guessed), attempt 1): StrangeError" in shown.file.getvalue()
     found = trial_lines(layout, chosen)
     assert {one.failure_class: one.guessed for one in found.trials} == classes
-    assert {"agent_error (guessed)", "verifier"} <= {cell for row in text_tables.of_trials(found).rows for cell in row}  # fmt: skip
+    assert {"agent_error (guessed)", "verifier"} <= {cell for row in text_tables.of_trials(found).rows for cell in row}
     assert "guessed" in export.csv_text(export.of_trials(found.trials)).splitlines()[0].split(",")
     (group,) = lines(writer, batch).groups
-    assert (group.failures_guessed, text_tables.not_scored(group)) == ({"agent_error": 1}, "1 agent_error (1 guessed), 1 verifier")  # fmt: skip
+    assert (group.failures_guessed, text_tables.not_scored(group)) == (
+        {"agent_error": 1},
+        "1 agent_error (1 guessed), 1 verifier",
+    )
     csv = export.of_groups(["agent", "model"], [group])
     assert csv.records[0]["failures_guessed"] == "agent_error=1"
     assert {one.failure_class: one.guessed for one in errors(layout, chosen).groups} == classes
     document = show(layout, batch)
-    said = {step.failure_class: (step.guessed, step.failure.partition(":")[0]) for step in document.steps if step.failure}  # fmt: skip
+    said = {
+        step.failure_class: (step.guessed, step.failure.partition(":")[0]) for step in document.steps if step.failure
+    }
     assert said == {"agent_error": (True, "agent_error (guessed)"), "verifier": (False, "verifier")}
     failed = next(step for step in document.steps if step.guessed)
     (attempt,) = show(layout, f"{batch}/{failed.step}").attempts
@@ -196,10 +218,7 @@ def test_a_class_that_nobody_named_is_a_guess_in_every_view(writer):
     with closing(views.Browser()) as browser:
         client = browser.look_at(writer.ctx)
         assert "<small>guessed, attempt 1" in client.get(f"/batches/{batch}").text
-        assert (
-            "agent_error (guessed)"
-            in client.get(f"/batches/{batch}/steps?failure=agent_error").text
-        )
+        assert "agent_error (guessed)" in client.get(f"/batches/{batch}/steps?failure=agent_error").text
         page = client.get("/attempts/" + attempt.attempt.rpartition("_")[2]).text
         assert "<b>agent_error (guessed)</b>" in page
         listed = client.get(f"/v1/batches/{batch}/scoreboard").json()["failures"]
@@ -213,6 +232,11 @@ def test_the_differences_of_huge_rewards_are_short(writer):
         writer.go_on(lambda _name, _number, reward=reward: Left({"reward": reward}, cost_usd=0.5))
     sheet, _ = text_tables.of_comparison(compare(writer.ctx.layout, *batches))
     assert [row[3:] for row in sheet.rows][:2] == [
-        ("1e+300", "-1e+300", "-2e+300 (-2e+300 to -2e+300)"), ("0.5000", "0.5000", "+0.0000 (+0.0000 to +0.0000)"),
-    ]  # fmt: skip
-    assert [formatting.money(1e299), formatting.fixed(1234567.5), formatting.money(1234567.5)] == ["$1e+299", "1234567.50", "$1,234,567.50"]  # fmt: skip
+        ("1e+300", "-1e+300", "-2e+300 (-2e+300 to -2e+300)"),
+        ("0.5000", "0.5000", "+0.0000 (+0.0000 to +0.0000)"),
+    ]
+    assert [formatting.money(1e299), formatting.fixed(1234567.5), formatting.money(1234567.5)] == [
+        "$1e+299",
+        "1234567.50",
+        "$1,234,567.50",
+    ]

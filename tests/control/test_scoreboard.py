@@ -23,9 +23,7 @@ MIXED = (
         stores.command("t1", "true", depends_on=["prepare"]),
         stores.command("t2", "true", depends_on=["t1"]),
     ),
-    stores.job(
-        "j2", stores.command("ok", "true"), stores.command("then", "true", depends_on=["ok"])
-    ),
+    stores.job("j2", stores.command("ok", "true"), stores.command("then", "true", depends_on=["ok"])),
 )
 
 
@@ -47,16 +45,18 @@ def test_counts_reasons_and_failures(root: Path) -> None:
     ctx, batch_id = drained(root, *MIXED, experiment="nightly")
     board = batch_scoreboard(ctx.layout, batch_id)
     assert board.counts.model_dump() == {
-        "blocked": 2, "ready": 0, "running": 0, "succeeded": 2, "failed": 1, "needs_attention": 0, "canceled": 0,
+        "blocked": 2,
+        "ready": 0,
+        "running": 0,
+        "succeeded": 2,
+        "failed": 1,
+        "needs_attention": 0,
+        "canceled": 0,
         "lost": 0,
-    }  # fmt: skip
+    }
     assert (board.state, board.jobs_total, board.steps_total) == ("attention", 2, 5)
     (group,) = board.blocked
-    assert (group.reason, group.steps, group.final) == (
-        "j1/prepare failed",
-        ["j1/t1", "j1/t2"],
-        True,
-    )
+    assert (group.reason, group.steps, group.final) == ("j1/prepare failed", ["j1/t1", "j1/t2"], True)
     (failed,) = board.failures
     assert (failed.step, failed.failure_class) == ("j1/prepare", "agent_error")
     assert "exit code 3" in failed.line
@@ -83,8 +83,7 @@ def test_what_waits_runs_and_is_ready(root: Path) -> None:
     assert (before.state, before.counts.ready, before.counts.blocked) == ("waiting", 2, 1)
     stores.program(root, "tick")
     board = stores.wait_for(
-        lambda: (b := batch_scoreboard(ctx.layout, batch_id)).running[0].phase != "starting" and b,
-        "a beat",
+        lambda: (b := batch_scoreboard(ctx.layout, batch_id)).running[0].phase != "starting" and b, "a beat"
     )
     assert (board.state, board.counts.running, board.counts.ready) == ("running", 1, 1)
     assert board.blocked[0].reason == "waiting for j1/first"
@@ -104,16 +103,10 @@ def test_what_waits_runs_and_is_ready(root: Path) -> None:
 def test_a_missing_secret_blocks_and_a_dry_run_is_marked(root: Path) -> None:
     ctx = stores.context(root)
     secret = stores.put(
-        ctx,
-        stores.table(
-            stores.job("j1", stores.command("a", "true")), secrets=["NO_SUCH_SECRET_HERE"]
-        ),
+        ctx, stores.table(stores.job("j1", stores.command("a", "true")), secrets=["NO_SUCH_SECRET_HERE"])
     )
     agent = stores.put(
-        ctx,
-        stores.table(
-            stores.job("j1", {"step_id": "a", "kind": "agent", "prompt": "Do nothing at all."})
-        ),
+        ctx, stores.table(stores.job("j1", {"step_id": "a", "kind": "agent", "prompt": "Do nothing at all."}))
     )
     stores.program(root, "tick", "--no-codex")
     board = batch_scoreboard(ctx.layout, secret)
@@ -123,11 +116,7 @@ def test_a_missing_secret_blocks_and_a_dry_run_is_marked(root: Path) -> None:
     stores.wait_for(lambda: batch_scoreboard(ctx.layout, agent).state == "done", "the stand-in")
     assert batch_scoreboard(ctx.layout, agent).stand_in
     lines = {line.batch_id: line for line in system_scoreboard(ctx.layout).batches}
-    assert (lines[agent].stand_in, lines[secret].stand_in, lines[secret].trouble) == (
-        True,
-        False,
-        True,
-    )
+    assert (lines[agent].stand_in, lines[secret].stand_in, lines[secret].trouble) == (True, False, True)
 
 
 def test_cancel_and_retry_are_seen_at_once(root: Path) -> None:
@@ -148,10 +137,7 @@ def test_cancel_and_retry_are_seen_at_once(root: Path) -> None:
 def test_caches_may_vanish_rot_or_be_stale(root: Path) -> None:
     ctx, batch_id = drained(root, *MIXED)
     board, system = batch_scoreboard(ctx.layout, batch_id), system_scoreboard(ctx.layout)
-    cache, snapshot = (
-        ctx.layout.batch(batch_id) / "scoreboard.batch.json",
-        ctx.layout.system / SNAPSHOT,
-    )
+    cache, snapshot = (ctx.layout.batch(batch_id) / "scoreboard.batch.json", ctx.layout.system / SNAPSHOT)
     assert snapshot.is_file()
     for text in (None, "", "{", "[1]", '{"schema_version":7}'):
         for path in (cache, snapshot):
@@ -170,9 +156,7 @@ def test_readers_race_with_a_draining_batch(root: Path) -> None:
     """At every moment the counts add up, nothing that ended is forgotten, and no view fails."""
     ctx = stores.context(root, "concurrency = 4\ndurable = false\n")
     jobs = [
-        stores.job(
-            f"j{i}", stores.command("a", "true"), stores.command("b", "true", depends_on=["a"])
-        )
+        stores.job(f"j{i}", stores.command("a", "true"), stores.command("b", "true", depends_on=["a"]))
         for i in range(30)
     ]
     batch_id = stores.put(ctx, stores.table(*jobs))
@@ -191,27 +175,16 @@ def test_readers_race_with_a_draining_batch(root: Path) -> None:
 
 def test_a_sandboxed_sweep_has_a_matrix(root: Path, examples: Path) -> None:
     done = stores.program(
-        root,
-        "run",
-        str(examples / "tasks/hello"),
-        "-a",
-        "oracle",
-        "-a",
-        "nop",
-        "-n",
-        "2",
-        "-e",
-        "sandbox",
-        "--json",
+        root, "run", str(examples / "tasks/hello"), "-a", "oracle", "-a", "nop", "-n", "2", "-e", "sandbox", "--json"
     )
     board = json.loads(done.stdout)
     assert board["columns"] == ["oracle", "nop"]
     (job,) = board["jobs"]
-    assert (
-        job["cells"]["oracle"]["passes"],
-        job["cells"]["oracle"]["scored"],
-        job["cells"]["oracle"]["n"],
-    ) == (2, 2, 2)
+    assert (job["cells"]["oracle"]["passes"], job["cells"]["oracle"]["scored"], job["cells"]["oracle"]["n"]) == (
+        2,
+        2,
+        2,
+    )
     assert (job["cells"]["nop"]["passes"], job["cells"]["nop"]["mean_reward"]) == (0, 0.0)
     assert job["verdict"]["task_broken"] is False
     assert board["verdicts"] == {"good": 1}
@@ -224,17 +197,13 @@ def test_the_boards_are_valid_against_their_schemas(root: Path) -> None:
         ("scoreboard.system.schema.json", system_scoreboard(ctx.layout)),
         ("scoreboard.batch.schema.json", batch_scoreboard(ctx.layout, batch_id)),
     ):
-        jsonschema.validate(
-            json.loads(document.model_dump_json()), json.loads(schemas.text(schemas.SCHEMAS[name]))
-        )
+        jsonschema.validate(json.loads(document.model_dump_json()), json.loads(schemas.text(schemas.SCHEMAS[name])))
 
 
 @pytest.mark.parametrize("name", schemas.SCHEMAS)
 def test_the_published_schemas_are_current(name: str) -> None:
     published = (stores.CHECKOUT / "schemas" / name).read_text()
-    assert published == schemas.text(schemas.SCHEMAS[name]), (
-        "run python -m parallelhassnes.admin.schemas"
-    )
+    assert published == schemas.text(schemas.SCHEMAS[name]), "run python -m parallelhassnes.admin.schemas"
 
 
 def test_the_page_of_all_fields_is_current_and_is_where_the_documents_say() -> None:

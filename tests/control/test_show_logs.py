@@ -32,12 +32,7 @@ def ended(root: Path):
 def test_every_level_has_its_state_and_files(ended) -> None:
     layout, batch_id = ended
     batch = show(layout, batch_id)
-    assert (batch.what, batch.state, batch.counts.failed, batch.counts.blocked) == (
-        "batch",
-        "attention",
-        1,
-        1,
-    )
+    assert (batch.what, batch.state, batch.counts.failed, batch.counts.blocked) == ("batch", "attention", 1, 1)
     assert {"batch_meta.json", "ledger.jsonl"} <= {line.path for line in batch.files}
     job = show(layout, f"{batch_id}/j1")
     assert [step.state for step in job.steps] == ["failed", "blocked"]
@@ -52,11 +47,7 @@ def test_every_level_has_its_state_and_files(ended) -> None:
     assert sizes["stdout.log"] == len("seen\n")
     assert "seal.json" in sizes
     waiting = show(layout, f"{batch_id}/j1/after")
-    assert (waiting.state, waiting.attempts, waiting.record["depends_on"]) == (
-        "blocked",
-        [],
-        ["j1/bad"],
-    )
+    assert (waiting.state, waiting.attempts, waiting.record["depends_on"]) == ("blocked", [], ["j1/bad"])
 
 
 def test_logs_of_what_has_ended(ended) -> None:
@@ -88,9 +79,7 @@ def test_logs_that_are_moved_away_while_they_are_read_hold_nothing_up(ended) -> 
     log.rename(aside)
     read += pieces
     assert {piece.file for piece in read} >= {"stdout.log", "stderr.log"}
-    assert [(piece.file, piece.text) for piece in logs.new()] == [
-        ("trial/steps/one.txt", "of one\n")
-    ]
+    assert [(piece.file, piece.text) for piece in logs.new()] == [("trial/steps/one.txt", "of one\n")]
     for text in ("of two\n", "of three\n"):
         log.write_text(text)
         assert [piece.text for piece in logs.new()] == [text]
@@ -105,9 +94,7 @@ def test_following_sees_every_line_once_and_ends_with_the_attempt(root: Path) ->
     script = f"echo one; until [ -e {gate} ]; do sleep 0.02; done; echo two; printf three"
     batch_id = stores.put(ctx, stores.table(stores.job("j1", stores.shell("talk", script))))
     stores.program(root, "tick")
-    stores.wait_for(
-        lambda: list(ctx.layout.batch(batch_id).glob("*/steps/*/attempts/[!.]*")), "the attempt"
-    )
+    stores.wait_for(lambda: list(ctx.layout.batch(batch_id).glob("*/steps/*/attempts/[!.]*")), "the attempt")
     seen: list[str] = []
     for piece in open_logs(ctx.layout, batch_id).follow("stdout.log"):
         if piece is not None:

@@ -12,12 +12,7 @@ from scipy.stats import binomtest
 from parallelhassnes.results import statistics
 from parallelhassnes.steps.verdict import discrimination as plain
 
-NEWCOMBE = [
-    (81, 263, 0.2553, 0.3662),
-    (15, 148, 0.0624, 0.1605),
-    (0, 20, 0.0, 0.1611),
-    (1, 29, 0.0061, 0.1718),
-]
+NEWCOMBE = [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)]
 """Table I, method 3, of Newcombe, Two-sided confidence intervals for the single proportion (1998)."""
 
 
@@ -49,9 +44,7 @@ def test_rewards_outside_of_0_to_1_have_no_interval():
     assert statistics.clustered_interval([0.5, -0.1], ["a", "b"]) is None
 
 
-VALUES = st.lists(
-    st.tuples(st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.integers(0, 5)), min_size=1, max_size=40
-)
+VALUES = st.lists(st.tuples(st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.integers(0, 5)), min_size=1, max_size=40)
 
 
 @settings(deadline=None)
@@ -149,9 +142,7 @@ def test_nothing_has_no_bootstrap():
 
 
 @settings(deadline=None)
-@given(
-    st.integers(1, 9).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n)))
-)
+@given(st.integers(1, 9).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
 def test_pass_hat_k_against_drawing_every_set_of_k_trials(case):
     n, passes, k = case
     draws = [all(d) for d in itertools.combinations([True] * passes + [False] * (n - passes), k)]

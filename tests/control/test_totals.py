@@ -32,9 +32,10 @@ def batch(ctx):
     for name in ("one", "two"):
         make_task(root / "tasks", name)
     sweep = {
-        "path": str(root / "tasks"), "agents": [{"name": "nop"}],
+        "path": str(root / "tasks"),
+        "agents": [{"name": "nop"}],
         "environment": "temp_environment:TempEnvironment",
-    }  # fmt: skip
+    }
     made = put(ctx, json.dumps({"spec_version": "2.0", "sweep": sweep}).encode())
     tick(ctx)
     wait_for(lambda: idle(ctx), "the batch to end")
@@ -83,7 +84,7 @@ def test_one_who_watches_while_steps_are_added(ctx, batch):
     gate = ctx.layout.root / "gate"
     script = f"until [ -e {gate} ]; do sleep 0.02; done"
     command = {"step_id": "a", "kind": "command", "command": ["sh", "-c", script]}
-    newest = put(ctx, json.dumps({"spec_version": "2.0", "jobs": [{"job_id": "j", "steps": [command]}]}).encode())  # fmt: skip
+    newest = put(ctx, json.dumps({"spec_version": "2.0", "jobs": [{"job_id": "j", "steps": [command]}]}).encode())
     env = {"PYTHONPATH": f"{CHECKOUT}:{CHECKOUT / 'tests'}"}
     watching = started(ctx.layout.root, "tick", "--until-idle", env=env)
     try:

@@ -9,10 +9,14 @@ from hypothesis import strategies as st
 from parallelhassnes.attempt_data.trajectory import MOST_TEXT, PER_PAGE, read_trajectory
 
 TURN = {
-    "step_id": 1, "source": "agent", "message": [{"type": "text", "text": "look"}, {"type": "image"}],
-    "reasoning_content": "hm", "tool_calls": [{"function_name": "bash", "arguments": {"command": "ls"}}],
-    "observation": {"results": [{"content": "a b"}]}, "metrics": {"prompt_tokens": 3},
-}  # fmt: skip
+    "step_id": 1,
+    "source": "agent",
+    "message": [{"type": "text", "text": "look"}, {"type": "image"}],
+    "reasoning_content": "hm",
+    "tool_calls": [{"function_name": "bash", "arguments": {"command": "ls"}}],
+    "observation": {"results": [{"content": "a b"}]},
+    "metrics": {"prompt_tokens": 3},
+}
 
 
 def test_a_turn_has_what_was_said_done_and_seen(tmp_path: Path):
@@ -41,13 +45,11 @@ ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(list(TURN)), inner, max_size=4),
     max_leaves=12,
-)  # fmt: skip
+)
 
 
 @given(ANYTHING)
 def test_nothing_that_an_agent_writes_is_an_error(tmp_path_factory, written):
     path = tmp_path_factory.mktemp("t") / "trajectory.json"
-    path.write_text(
-        json.dumps({"agent": written, "steps": [written, {**TURN, "observation": written}]})
-    )
+    path.write_text(json.dumps({"agent": written, "steps": [written, {**TURN, "observation": written}]}))
     assert read_trajectory(path) is not None

@@ -46,9 +46,7 @@ def settings(root, more=""):
 
 def assert_nothing_else_was_added(ctx, *made):
     """The audit finds what a worker put into the store beside its own folder, by name, and nothing else."""
-    found = {
-        (finding.what, finding.place.rpartition("/")[2]) for finding in verify(ctx.layout).problems
-    }
+    found = {(finding.what, finding.place.rpartition("/")[2]) for finding in verify(ctx.layout).problems}
     assert found <= {("added", name) for name in made}
 
 
@@ -83,9 +81,7 @@ def test_one_that_forks_away_with_another_environment(root):
 
 
 def test_one_that_ignores_sigterm_is_killed_after_the_grace(root):
-    (state,) = run(
-        settings(root), shell("s", "trap '' TERM; sleep 300 & wait; sleep 300", timeout_sec=3)
-    )
+    (state,) = run(settings(root), shell("s", "trap '' TERM; sleep 300 & wait; sleep 300", timeout_sec=3))
     assert (state["status"], state["failure"]["failure_class"]) == ("failed", "agent_timeout")
     assert state["exit_code"] == -signal.SIGKILL
 
@@ -111,9 +107,7 @@ def test_one_that_writes_past_a_file_size_limit(root):
     assert state["status"] == "failed"
 
 
-@pytest.mark.skipif(
-    os.geteuid() != 0, reason="mounting a small file system needs root; run as root"
-)
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root; run as root")
 def test_one_that_fills_the_disk_leaves_the_store_whole(root):
     small = root / "small"
     small.mkdir()
@@ -122,10 +116,7 @@ def test_one_that_fills_the_disk_leaves_the_store_whole(root):
         pytest.skip("no file system can be mounted here; run where mount(8) works")
     try:
         ctx = settings(small)
-        batch = put(
-            ctx,
-            table(job("j", shell("s", "cat /dev/zero > full; true")), retry={"max_attempts": 1}),
-        )
+        batch = put(ctx, table(job("j", shell("s", "cat /dev/zero > full; true")), retry={"max_attempts": 1}))
         tick(ctx)
 
         def ended():
@@ -184,22 +175,19 @@ DONE_TO_ITS_OWN_FILES = {
     "puts folders in the place of records": f"{HERE}; rm -rf {RECORDS}; mkdir {RECORDS}; touch seal.json/x",
     "puts links in the place of records": f"{HERE}; echo mine > ../../outside; for n in {RECORDS} tmp stdout.log; do rm -rf $n; ln -s ../../outside $n; done",
     "puts pipes in the place of records": f"{HERE}; rm -rf {RECORDS} *.log; mkfifo {RECORDS} stdout.log",
-    "forges its seal and its end": f"{HERE}; echo '{{\"files\":{{}}}}' > seal.json; echo '{{\"status\":\"failed\"}}' > state.json",
+    "forges its seal and its end": f'{HERE}; echo \'{{"files":{{}}}}\' > seal.json; echo \'{{"status":"failed"}}\' > state.json',
     "publishes a job of its own": f"{HERE}; mkdir publish; echo garbage > publish/job.json; echo '{{}}' > publish/current.json",
     "takes every permission": f"{HERE}; mkdir -p a/b; touch a/b/c; chmod -R 000 .",
     "asks in a wrong way to be ended": f"{HERE}; echo '[]' > ../../cancel.json",
     "removes its lock": f"{HERE}; rm ../../step.lock",
     "gives files names that are no text": f"{HERE}; touch $(printf 'a\\377b') $(printf '\\033[2J')",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("script", DONE_TO_ITS_OWN_FILES.values(), ids=DONE_TO_ITS_OWN_FILES)
 def test_one_that_spoils_our_files_is_ended_and_sealed_all_the_same(root, script):
     ctx = settings(root)
-    batch = put(
-        ctx,
-        table(job("j", shell("s", f"{script}; sleep 0.3"), shell("t", "true", depends_on=["s"]))),
-    )
+    batch = put(ctx, table(job("j", shell("s", f"{script}; sleep 0.3"), shell("t", "true", depends_on=["s"]))))
     tick(ctx)
 
     def over():  # a batch waits while one of its files cannot be read
@@ -224,7 +212,7 @@ CLOSED = {
     "puts a folder in the place of the log": f"{HERE}; rm supervisor.log; mkdir supervisor.log",
     "puts a pipe in the place of the log": f"{HERE}; rm supervisor.log; mkfifo supervisor.log",
     "puts a link in the place of the log": f"{HERE}; rm supervisor.log; touch ../../../../outside; ln -s ../../../../outside supervisor.log",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("supervisor", ["lives", "dies"])
@@ -236,24 +224,11 @@ def test_one_that_closes_our_files_to_an_ordinary_user_is_ended(root, script, su
     gate = f"test -e {root}/once && exit 0; until test -e {root}/go; do sleep 0.02; done"
     step = shell("s", f"{gate}; {script}; touch {root}/once; {wait}")
     batch = put(ctx, table(job("j", step), retry={"max_attempts": 2, "backoff_sec": 0}))
-    bound = (
-        ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
-    )
-    ticking = [
-        *bound,
-        sys.executable,
-        "-m",
-        "parallelhassnes",
-        "tick",
-        "--json",
-        "--root",
-        str(root),
-    ]
+    bound = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    ticking = [*bound, sys.executable, "-m", "parallelhassnes", "tick", "--json", "--root", str(root)]
 
     def bound_tick():
-        done = subprocess.run(
-            ticking, env=environment(), cwd=CHECKOUT, capture_output=True, text=True
-        )
+        done = subprocess.run(ticking, env=environment(), cwd=CHECKOUT, capture_output=True, text=True)
         assert "Traceback" not in done.stderr, done.stderr
         assert json.loads(done.stdout)["ok"]
         return idle(ctx) and not any(ctx.layout.blocked.glob("*"))
@@ -283,9 +258,7 @@ def test_one_that_closes_our_files_to_an_ordinary_user_is_ended(root, script, su
 )
 def test_one_that_removes_its_own_folder_is_lost_and_not_repeated_for_ever(root, script):
     ctx = settings(root)
-    batch = put(
-        ctx, table(job("j", shell("s", script)), retry={"max_attempts": 2, "backoff_sec": 0})
-    )
+    batch = put(ctx, table(job("j", shell("s", script)), retry={"max_attempts": 2, "backoff_sec": 0}))
     tick(ctx)
     wait_for(lambda: idle(ctx), "the end of both attempts")
     assert states(ctx, batch) == {"j/s": ["lost", "lost"]}

@@ -42,9 +42,7 @@ def test_the_phase_that_is_too_long_is_ended(tmp_path: Path):
     assert "in phase second: timeout" in log.read_text()
 
 
-@pytest.mark.parametrize(
-    ("phase", "seconds"), [("environment_setup", 2100.0), ("agent", 330.0), ("verifier", 330.0)]
-)
+@pytest.mark.parametrize(("phase", "seconds"), [("environment_setup", 2100.0), ("agent", 330.0), ("verifier", 330.0)])
 def test_the_phases_of_a_trial_have_harbors_limits_and_a_grace(tmp_path, phase, seconds):
     config = trial_spec(make_task(tmp_path))["config"]
     assert deadline.phase_deadline_sec(config, phase) == seconds

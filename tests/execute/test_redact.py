@@ -27,10 +27,7 @@ from parallelhassnes.execute import escapes, redact, secret_forms
 from parallelhassnes.execute.redact import Redactor
 
 SECRET = 'p@ss "w/ord"-é\'+12345&x'
-PEM = (
-    "-----BEGIN RSA "
-    "PRIVATE KEY-----\n" + "MIIEpAIBAAKCAQEA7bq\n" * 20 + "-----END RSA PRIVATE KEY-----"
-)
+PEM = "-----BEGIN RSA PRIVATE KEY-----\n" + "MIIEpAIBAAKCAQEA7bq\n" * 20 + "-----END RSA PRIVATE KEY-----"
 
 HEX = SECRET.encode().hex()
 FORMS = {
@@ -66,17 +63,28 @@ FORMS = {
     "basic": base64.b64encode(f"user:{SECRET}".encode()).decode(),
     "base64 of more": base64.b64encode(f"NAME={SECRET}\nOTHER=1".encode()).decode(),
     "base64, wrapped": base64.encodebytes(b"a long first line, " * 3 + SECRET.encode() * 4).decode(),
-    "base64, wrapped, in json": json.dumps(base64.encodebytes(b"a long first line " * 3 + SECRET.encode() * 4).decode()),
+    "base64, wrapped, in json": json.dumps(
+        base64.encodebytes(b"a long first line " * 3 + SECRET.encode() * 4).decode()
+    ),
     **{f"base32, {n} before": base64.b32encode(b"q" * n + SECRET.encode()).decode() for n in range(5)},
     **{f"base85, {n} before": base64.b85encode(b"q" * n + SECRET.encode() + b"zzzz").decode() for n in range(4)},
     **{f"ascii85, {n} before": base64.a85encode(b"q" * n + SECRET.encode() + b"zzzz").decode() for n in range(4)},
-}  # fmt: skip
+}
 
 KEYS = [
-    "sk-" + "proj-a1B2c3D4e5F6g7H8i9J0k1L2", "sk-" + "ant-api03-abcDEF123_456-789xyzABCDEFG", "AKIA" + "IOSFODNN7EXAMPLE",
-    "ghp_" + "a1B2" * 9, "github_pat_" + "a1B2c3" * 8, "xoxb-" + "123456789012-abcdefGHIJKL", "AIza" + "Sy4D_-x" * 5,
-    "hf_" + "aBcD1" * 7, "glpat-" + "x1Y2z" * 4, "npm_" + "a1B2" * 9, PEM, json.dumps(PEM)[1:-1],
-]  # fmt: skip
+    "sk-" + "proj-a1B2c3D4e5F6g7H8i9J0k1L2",
+    "sk-" + "ant-api03-abcDEF123_456-789xyzABCDEFG",
+    "AKIA" + "IOSFODNN7EXAMPLE",
+    "ghp_" + "a1B2" * 9,
+    "github_pat_" + "a1B2c3" * 8,
+    "xoxb-" + "123456789012-abcdefGHIJKL",
+    "AIza" + "Sy4D_-x" * 5,
+    "hf_" + "aBcD1" * 7,
+    "glpat-" + "x1Y2z" * 4,
+    "npm_" + "a1B2" * 9,
+    PEM,
+    json.dumps(PEM)[1:-1],
+]
 
 
 def everything(folder, secrets, chunk=redact.CHUNK):
@@ -124,10 +132,13 @@ def test_a_bearer_token_goes_and_its_word_stays(tmp_path):
 @pytest.mark.parametrize(
     "text",
     [
-        "task-" + "0123456789-abcdefghijklmnopqrst", "the sk-learn documentation sk-" + "toggleable__content-arrow",
-        "Bearer of bad news", "1 true AKIA", "risk-" + "assessment-2024-01-01-of-everything",
+        "task-" + "0123456789-abcdefghijklmnopqrst",
+        "the sk-learn documentation sk-" + "toggleable__content-arrow",
+        "Bearer of bad news",
+        "1 true AKIA",
+        "risk-" + "assessment-2024-01-01-of-everything",
     ],
-)  # fmt: skip
+)
 def test_what_only_resembles_a_key_stays(tmp_path, text):
     assert cleaned(tmp_path, text.encode(), {"SHORT": "true"}) == text.encode()
 
@@ -135,9 +146,7 @@ def test_what_only_resembles_a_key_stays(tmp_path, text):
 def test_a_secret_across_a_border_of_two_pieces_is_found(tmp_path):
     for offset in (*range(39_960, 40_010, 3), *range(23_500, 23_700, 23)):
         for secret in (SECRET.encode(), KEYS[0].encode(), base64.encodebytes(SECRET.encode() * 5)):
-            text = cleaned(
-                tmp_path, b"x" * offset + b" " + secret + b" " + b"y" * 90_000, chunk=40_000
-            )
+            text = cleaned(tmp_path, b"x" * offset + b" " + secret + b" " + b"y" * 90_000, chunk=40_000)
             assert secret[5:20] not in text
             assert text.startswith(b"x" * offset + b" ")
             assert text.endswith(b" " + b"y" * 90_000)
@@ -188,17 +197,7 @@ def test_names_and_links_are_cleaned_and_nothing_outside_is_touched(tmp_path):
 
 @pytest.mark.parametrize(
     "value",
-    [
-        "123456",
-        "48151623",
-        "0.123456789",
-        "1e100000",
-        "reward",
-        "Succeeded",
-        "true",
-        "short12",
-        "agent_timeout",
-    ],
+    ["123456", "48151623", "0.123456789", "1e100000", "reward", "Succeeded", "true", "short12", "agent_timeout"],
 )
 def test_a_value_that_results_consist_of_is_not_looked_for(tmp_path, value):
     text = json.dumps({value: value, "reward": 0.123456, "n": 48151623, "e": "agent_timeout"})
@@ -215,8 +214,12 @@ def test_wide_characters_are_written_over(tmp_path, codec):
 
 
 PACKED = {
-    "gzip": gzip.compress, "bzip2": bz2.compress, "xz": lzma.compress, "zlib": zlib.compress, "zstd": zstandard.compress,
-}  # fmt: skip
+    "gzip": gzip.compress,
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
+    "zlib": zlib.compress,
+    "zstd": zstandard.compress,
+}
 
 
 @pytest.mark.parametrize("pack", PACKED.values(), ids=PACKED)
@@ -261,17 +264,15 @@ def test_a_bomb_is_left_out(tmp_path):
 
 def test_our_own_records_keep_their_structure(tmp_path):
     value = 'x","status":"y'
-    final = {
-        "status": "failed",
-        "summary": f"said {value} so",
-        "trial": {"reward": 0.5, "n": [1, value]},
-    }
+    final = {"status": "failed", "summary": f"said {value} so", "trial": {"reward": 0.5, "n": [1, value]}}
     (tmp_path / "final.json").write_text(json.dumps(final))
     clean(tmp_path, {"MY_KEY": value})
     found = json.loads((tmp_path / "final.json").read_text())
     assert found == {
-        "status": "failed", "summary": "said [REDACTED:MY_KEY] so", "trial": {"reward": 0.5, "n": [1, "[REDACTED:MY_KEY]"]},
-    }  # fmt: skip
+        "status": "failed",
+        "summary": "said [REDACTED:MY_KEY] so",
+        "trial": {"reward": 0.5, "n": [1, "[REDACTED:MY_KEY]"]},
+    }
 
 
 def test_a_typical_attempt_costs_little(tmp_path):
@@ -290,13 +291,79 @@ def test_a_typical_attempt_costs_little(tmp_path):
 
 
 BITS = [
-    b"\\", b"%", b"&", b"\x1b", b"\x1b[", b"\x1b[1;31m", b"\\u001b[0m", b"\\x1B[", b"\\X1b[3m", b"\\033[m", b"\\e[4:3m", b"\\0", b"\\e",
-    b"\\n", b"\\r", b"\\t", b"\\\\n", b'\\"', b"\\x", b"\\x4", b"\\x41", b"\\X7a", b"\\u", b"\\u00", b"\\u0041", b"\\u00e9",
-    b"\\u2014", b"\\ud83d", b"\\uFFff", b"\\U0000", b"\\U00000041", b"\\U0000d800", b"\\U00010000", b"%4", b"%41", b"%zz", b"%2B",
-    b"&#", b"&#;", b"&#65;", b"&#0;", b"&#128;", b"&#9999;", b"&#12345;", b"&#1", b"&#x", b"&#x;", b"&#x41;", b"&#X000041;",
-    b"&#x0000041;", b"&#x141;", b"&#x0;", b"&amp;", b"&lt;", b"&quot;", b"&apos;", b"&gt", b"&AMP;", b"1", b"0", b"[", b";", b"A",
-    b"x", b"\0", b" ", b"\n", b"\xff", b"\xc3\xa9", b"1" * 70, b";" * 70 + b"m", b"plain text ",
-]  # fmt: skip
+    b"\\",
+    b"%",
+    b"&",
+    b"\x1b",
+    b"\x1b[",
+    b"\x1b[1;31m",
+    b"\\u001b[0m",
+    b"\\x1B[",
+    b"\\X1b[3m",
+    b"\\033[m",
+    b"\\e[4:3m",
+    b"\\0",
+    b"\\e",
+    b"\\n",
+    b"\\r",
+    b"\\t",
+    b"\\\\n",
+    b'\\"',
+    b"\\x",
+    b"\\x4",
+    b"\\x41",
+    b"\\X7a",
+    b"\\u",
+    b"\\u00",
+    b"\\u0041",
+    b"\\u00e9",
+    b"\\u2014",
+    b"\\ud83d",
+    b"\\uFFff",
+    b"\\U0000",
+    b"\\U00000041",
+    b"\\U0000d800",
+    b"\\U00010000",
+    b"%4",
+    b"%41",
+    b"%zz",
+    b"%2B",
+    b"&#",
+    b"&#;",
+    b"&#65;",
+    b"&#0;",
+    b"&#128;",
+    b"&#9999;",
+    b"&#12345;",
+    b"&#1",
+    b"&#x",
+    b"&#x;",
+    b"&#x41;",
+    b"&#X000041;",
+    b"&#x0000041;",
+    b"&#x141;",
+    b"&#x0;",
+    b"&amp;",
+    b"&lt;",
+    b"&quot;",
+    b"&apos;",
+    b"&gt",
+    b"&AMP;",
+    b"1",
+    b"0",
+    b"[",
+    b";",
+    b"A",
+    b"x",
+    b"\0",
+    b" ",
+    b"\n",
+    b"\xff",
+    b"\xc3\xa9",
+    b"1" * 70,
+    b";" * 70 + b"m",
+    b"plain text ",
+]
 
 
 @given(st.lists(st.sampled_from(BITS), max_size=60).map(b"".join), st.sampled_from([0, 1000]))
@@ -345,16 +412,19 @@ def at_once():
 
 VALUES = {"MY_KEY": SECRET, "PERCENT": "abc%41%42%43nxyz", "PLAIN": "Zq8-plain-value"}
 SPELLED = [
-    *(form.encode() for form in FORMS.values()), *(value.encode() for value in VALUES.values()),
-    b"Zq8-\\x70lain-value", b"Zq8-plain\\n-va\x1b[0mlue", b"Zq8-" + b" " * 3000 + b"\\u0070lain-value", b"zq8-plain-value",
-    SECRET.encode("utf-16-le"), SECRET.encode("utf-32-be"), b"abcABCnxyz",
-]  # fmt: skip
+    *(form.encode() for form in FORMS.values()),
+    *(value.encode() for value in VALUES.values()),
+    b"Zq8-\\x70lain-value",
+    b"Zq8-plain\\n-va\x1b[0mlue",
+    b"Zq8-" + b" " * 3000 + b"\\u0070lain-value",
+    b"zq8-plain-value",
+    SECRET.encode("utf-16-le"),
+    SECRET.encode("utf-32-be"),
+    b"abcABCnxyz",
+]
 
 
-@given(
-    st.lists(st.sampled_from([*SPELLED, *BITS, b"Zq8-", b"plain", b"-value"]), max_size=25),
-    st.integers(0, 400),
-)
+@given(st.lists(st.sampled_from([*SPELLED, *BITS, b"Zq8-", b"plain", b"-value"]), max_size=25), st.integers(0, 400))
 def test_the_fast_search_finds_what_the_plain_one_does(at_once, parts, filler):
     data = (b"." * filler).join(parts)
     covered = bytearray(len(data))
@@ -369,19 +439,13 @@ def test_the_fast_search_finds_what_the_plain_one_does(at_once, parts, filler):
 
 @given(
     st.lists(st.sampled_from([*SPELLED, *BITS]), min_size=1, max_size=12),
-    st.integers(-2500, 500), st.integers(200, 3000),
-)  # fmt: skip
+    st.integers(-2500, 500),
+    st.integers(200, 3000),
+)
 def test_pieces_of_a_file_are_as_the_whole(at_once, tmp_path_factory, parts, shift, filler):
     """Secrets about where a piece ends, and around the one after it."""
     around = b"-".join(parts)
-    data = (
-        b"x" * (at_once.chunk + shift)
-        + b" "
-        + around
-        + b"y" * filler
-        + around
-        + b"z" * at_once.chunk
-    )
+    data = b"x" * (at_once.chunk + shift) + b" " + around + b"y" * filler + around + b"z" * at_once.chunk
     path = tmp_path_factory.mktemp("pieces") / "file"
     path.write_bytes(data)
     with path.open("rb") as stream:

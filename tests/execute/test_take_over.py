@@ -1,18 +1,6 @@
 """A supervisor whose attempt is sealed goes on with the next one, and harms none that it started before."""
 
-from stores import (
-    attempt_dirs,
-    context,
-    idle,
-    job,
-    put,
-    read,
-    shell,
-    states,
-    step_of,
-    table,
-    wait_for,
-)
+from stores import attempt_dirs, context, idle, job, put, read, shell, states, step_of, table, wait_for
 
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.store import process_identity
@@ -68,9 +56,7 @@ def test_what_it_started_before_lives_on_when_its_next_attempt_ends(tmp_path):
 def test_what_others_started_meanwhile_lives_on_too(tmp_path):
     """A supervisor that has ended leaves behind what it started; none of it may fall to one that still runs."""
     ctx = context(tmp_path, "concurrency = 4\n")
-    begin, first, short, second = (
-        tmp_path / name for name in ("begin", "first", "short", "second")
-    )
+    begin, first, short, second = (tmp_path / name for name in ("begin", "first", "short", "second"))
     steps = [
         waits("a", begin),
         waits("b", first, depends_on=["a"]),

@@ -25,16 +25,7 @@ _LONGEST_SEC = 1.0
 _OF_FILES = 0.1
 _REFUSALS = (errno.ENOSPC, errno.EIO)
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-KINDS = (
-    "stop",
-    "edit",
-    "broken edit",
-    "refusing disk",
-    "other clock",
-    "clock jump",
-    "upgrade",
-    "files away",
-)
+KINDS = ("stop", "edit", "broken edit", "refusing disk", "other clock", "clock jump", "upgrade", "files away")
 _PATHS = {"os.rename": 2, "os.link": 2, "os.mkdir": 1, "os.remove": 1}
 
 
@@ -43,9 +34,7 @@ class Disturber:
     config: the configuration that the store is to end with.
     """
 
-    def __init__(
-        self, ctx: Context, chance: random.Random, done: Counter[str], config: str
-    ) -> None:
+    def __init__(self, ctx: Context, chance: random.Random, done: Counter[str], config: str) -> None:
         self._ctx, self._chance, self._done, self._config = ctx, chance, done, config
         self._around = Surroundings()
         self._file = ctx.layout.root / "parallelhassnes.toml"
@@ -129,10 +118,7 @@ class Disturber:
                 paths = arguments[: _PATHS.get(event, 0)]
             if not paths or time.monotonic() > until:
                 return
-            if (
-                any(isinstance(path, str) and path.startswith(root) for path in paths)
-                and chance.random() < share
-            ):
+            if any(isinstance(path, str) and path.startswith(root) for path in paths) and chance.random() < share:
                 raise OSError(number, os.strerror(number), paths[0])
 
         sys.addaudithook(hook)

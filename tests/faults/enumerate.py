@@ -45,18 +45,14 @@ def main(arguments: list[str]) -> int:
     scenario = scenarios.ALL[given.scenario]
     drive.prepare(trials=scenario is scenarios.TRIAL)
     currents.WHOLE = scenario.whole
-    folder = Path(
-        tempfile.mkdtemp(prefix="faults-", dir=drive.MEMORY if drive.MEMORY.is_dir() else None)
-    )
+    folder = Path(tempfile.mkdtemp(prefix="faults-", dir=drive.MEMORY if drive.MEMORY.is_dir() else None))
     seed = given.seed if given.seed is not None else random.SystemRandom().randrange(1 << 32)
     chance = random.Random(seed)
     try:
         found = _targets(folder, scenario)
         targets = [t for t in found if given.only is None or given.only in t.name][part::parts]
         if given.once:
-            targets = list(
-                {target.name: target for target in chance.sample(targets, len(targets))}.values()
-            )
+            targets = list({target.name: target for target in chance.sample(targets, len(targets))}.values())
         chance.shuffle(targets)
         outcome = _kill_at_each(folder, scenario, targets, given.seconds, given.least)
     finally:
@@ -97,9 +93,7 @@ def _kill_at_each(
             if keep := os.environ.get("FAULTS_KEEP"):
                 shutil.copytree(ctx.layout.root, Path(keep) / str(len(bad)), symlinks=True)
     taken = round(time.monotonic() - began, 1)
-    return {
-        "runs": runs, "reached": len(reached), "seconds": taken, "points": sorted(set(reached)), "broken": bad,
-    }  # fmt: skip
+    return {"runs": runs, "reached": len(reached), "seconds": taken, "points": sorted(set(reached)), "broken": bad}
 
 
 def _fresh(folder: Path) -> Context:
@@ -109,9 +103,7 @@ def _fresh(folder: Path) -> Context:
     return stores.context(folder / "root", CONFIG)
 
 
-def _play(
-    ctx: Context, scenario: scenarios.Scenario, folder: Path, target: Target | None
-) -> list[str]:
+def _play(ctx: Context, scenario: scenarios.Scenario, folder: Path, target: Target | None) -> list[str]:
     """Run the story with a kill at the target; what is wrong at the end."""
 
     def watched(role: str, do: Callable[[Context], object]) -> None:

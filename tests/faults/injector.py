@@ -22,9 +22,16 @@ from typing import Any, NamedTuple
 PACKAGE = f"{os.sep}parallelhassnes{os.sep}"
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _PATHS = {
-    "os.rename": 2, "os.link": 2, "os.symlink": 2, "os.remove": 1, "os.mkdir": 1, "os.rmdir": 1,
-    "os.utime": 1, "os.chmod": 1, "os.truncate": 1,
-}  # fmt: skip
+    "os.rename": 2,
+    "os.link": 2,
+    "os.symlink": 2,
+    "os.remove": 1,
+    "os.mkdir": 1,
+    "os.rmdir": 1,
+    "os.utime": 1,
+    "os.chmod": 1,
+    "os.truncate": 1,
+}
 _ALONE = {"os.fork", "os.kill", "os.killpg", "os.exec", "subprocess.Popen", "os.posix_spawn"}
 _ALIKE = (
     (re.compile(r"\d{8}T\d{6}Z-[a-z2-7]{8}"), "B"),
@@ -75,9 +82,7 @@ def install(root: Path, folder: Path, role: str, target: Target | None) -> None:
     if not fresh:
         return
     sys.addaudithook(_on_event)
-    os.register_at_fork(
-        after_in_parent=lambda: _reach("forked", ""), after_in_child=_in_forked_child
-    )
+    os.register_at_fork(after_in_parent=lambda: _reach("forked", ""), after_in_child=_in_forked_child)
     _wrap_calls()
 
 
@@ -97,11 +102,7 @@ def _on_event(event: str, arguments: tuple[Any, ...]) -> None:
         return
     if event == "open":
         path, _mode, flags = arguments
-        if (
-            isinstance(flags, int)
-            and flags & _WRITES
-            and isinstance(path, str | bytes | os.PathLike)
-        ):
+        if isinstance(flags, int) and flags & _WRITES and isinstance(path, str | bytes | os.PathLike):
             _reach("open", os.fsdecode(path))
     elif event in _PATHS:
         paths = [p for p in arguments[: _PATHS[event]] if isinstance(p, str | bytes | os.PathLike)]
@@ -201,9 +202,7 @@ def _append(path: Path, text: str) -> int:
     """Add to a file in one write; the size right after it."""
     try:
         handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    except (
-        FileNotFoundError
-    ):  # a fork of ours in the root of a sandbox, where what kills it is the sandbox's end
+    except FileNotFoundError:  # a fork of ours in the root of a sandbox, where what kills it is the sandbox's end
         return 0
     try:
         _WRITE(handle, text.encode())

@@ -29,11 +29,7 @@ TWICE = 99
 
 
 def broken(
-    ctx: Context,
-    ends: Mapping[str, Collection[str]] | None = None,
-    *,
-    tables: int = 1,
-    one_clock: bool = True,
+    ctx: Context, ends: Mapping[str, Collection[str]] | None = None, *, tables: int = 1, one_clock: bool = True
 ) -> list[str]:
     """Every promise that does not hold.
 
@@ -52,9 +48,7 @@ def broken(
     return found + _rebuilt(ctx)
 
 
-def _steps(
-    ctx: Context, batch_dir: Path, ends: Mapping[str, Collection[str]] | None, one_clock: bool
-) -> Iterator[str]:
+def _steps(ctx: Context, batch_dir: Path, ends: Mapping[str, Collection[str]] | None, one_clock: bool) -> Iterator[str]:
     for job_dir in batches.job_dirs(ctx.layout, batch_dir.name):
         current = currents.read(job_dir)
         for step in batches.read_job(job_dir).steps:
@@ -68,9 +62,7 @@ def _steps(
             now = current.steps.get(step.step_id)
             if (now.status if now else "-") != status or (now and not now.settled):
                 yield f"{ref}: current.json says {now}"
-            yield from _attempts(
-                ref, [step_dir / "attempts" / name for name in names], one_clock=one_clock
-            )
+            yield from _attempts(ref, [step_dir / "attempts" / name for name in names], one_clock=one_clock)
 
 
 def _attempts(ref: str, folders: list[Path], *, one_clock: bool) -> Iterator[str]:

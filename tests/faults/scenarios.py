@@ -57,9 +57,7 @@ def _steps_table(ctx: Context) -> bytes:
             stores.command("never", "true", depends_on=["bad"]),
         ),
         stores.job(
-            "b",
-            stores.shell("flaky", dies_once),
-            stores.command("last", "true", depends_on=["a/second", "flaky"]),
+            "b", stores.shell("flaky", dies_once), stores.command("last", "true", depends_on=["a/second", "flaky"])
         ),
         retry={"max_attempts": 5, "backoff_sec": 0.02},
     )
@@ -70,10 +68,14 @@ STEPS = Scenario(
     (_submit(_steps_table),),
     {"a/first": OK, "a/second": OK, "a/bad": {"failed"}, "a/never": {"-"}, "b/flaky": OK, "b/last": OK},
     {
-        "a/first": OR_FAILED, "a/second": OR_FAILED, "a/bad": {"failed"}, "a/never": {"-"},
-        "b/flaky": OR_FAILED, "b/last": OR_FAILED,
+        "a/first": OR_FAILED,
+        "a/second": OR_FAILED,
+        "a/bad": {"failed"},
+        "a/never": {"-"},
+        "b/flaky": OR_FAILED,
+        "b/last": OR_FAILED,
     },
-)  # fmt: skip
+)
 
 
 def _trial_table(ctx: Context) -> bytes:
@@ -85,13 +87,16 @@ def _trial_table(ctx: Context) -> bytes:
         stores.job(
             "t",
             {
-                "step_id": "trial", "kind": "trial", "task": {"path": str(task)},
-                "agent": {"name": "oracle"}, "environment": {"type": "sandbox"},
+                "step_id": "trial",
+                "kind": "trial",
+                "task": {"path": str(task)},
+                "agent": {"name": "oracle"},
+                "environment": {"type": "sandbox"},
             },
             {"step_id": "verdict", "kind": "verdict"},
         ),
         retry={"max_attempts": 5, "backoff_sec": 0.02},
-    )  # fmt: skip
+    )
 
 
 TRIAL = Scenario(
@@ -109,9 +114,7 @@ def _go(ctx: Context) -> Path:
 def _waiting_table(ctx: Context) -> bytes:
     wait = f"until test -e {_go(ctx)}; do sleep 0.01; done"
     return stores.table(
-        stores.job(
-            "a", stores.shell("wait", wait), stores.command("next", "true", depends_on=["wait"])
-        ),
+        stores.job("a", stores.shell("wait", wait), stores.command("next", "true", depends_on=["wait"])),
         stores.job("b", stores.shell("wait", wait), stores.shell("queued", wait)),
         concurrency=2,
         retry={"max_attempts": 5, "backoff_sec": 0.02},
@@ -136,10 +139,7 @@ OPERATE = Scenario(
         _submit(_waiting_table),
         Act("cancel", lambda ctx: cancel_retry.cancel(ctx, _target(ctx)), _runs),
         Act("let-go", lambda ctx: _go(ctx).touch(), _nothing_lives),
-        Act(
-            "retry",
-            lambda ctx: cancel_retry.retry(ctx, _target(ctx), cancel_retry.Only(failed=True)),
-        ),
+        Act("retry", lambda ctx: cancel_retry.retry(ctx, _target(ctx), cancel_retry.Only(failed=True))),
     ),
     {"a/wait": OK, "a/next": OK, "b/wait": OK, "b/queued": OK},
     dict.fromkeys(("a/wait", "a/next", "b/wait", "b/queued"), OR_FAILED),

@@ -55,9 +55,7 @@ def main(arguments: list[str]) -> int:
     print(f"seed {seed}", file=sys.stderr, flush=True)
     chance = random.Random(seed)
     drive.prepare(trials=given.trials)
-    folder = Path(
-        tempfile.mkdtemp(prefix="soak-", dir=drive.MEMORY if drive.MEMORY.is_dir() else None)
-    )
+    folder = Path(tempfile.mkdtemp(prefix="soak-", dir=drive.MEMORY if drive.MEMORY.is_dir() else None))
     task = make_task(folder) if given.trials else None
     kills: Counter[str] = Counter()
     disturbed: Counter[str] | None = Counter() if given.disturb else None
@@ -80,9 +78,17 @@ def main(arguments: list[str]) -> int:
         shutil.rmtree(folder, ignore_errors=True)
     print(
         json.dumps(
-            {"seed": seed, "rounds": rounds, "kills": kills, "total": kills.total(), "disturbed": disturbed, "attempts": attempts, "broken": bad}
+            {
+                "seed": seed,
+                "rounds": rounds,
+                "kills": kills,
+                "total": kills.total(),
+                "disturbed": disturbed,
+                "attempts": attempts,
+                "broken": bad,
+            }
         )
-    )  # fmt: skip
+    )
     return 1 if bad else 0
 
 
@@ -93,9 +99,14 @@ def _fresh(folder: Path) -> Context:
 
 
 def _round(
-    ctx: Context, chance: random.Random, kills: Counter[str], task: Path | None, seconds: float,
-    disturbed: Counter[str] | None, before: Path | None,
-) -> list[str]:  # fmt: skip
+    ctx: Context,
+    chance: random.Random,
+    kills: Counter[str],
+    task: Path | None,
+    seconds: float,
+    disturbed: Counter[str] | None,
+    before: Path | None,
+) -> list[str]:
     tables = _begun_by(before, ctx, chance, task) if before else []
     submitting: dict[int, bytes] = {}
     ticking: set[int] = set()
@@ -125,9 +136,7 @@ def _round(
         disturber.over()
     try:
         drive.wait(
-            lambda: (
-                not (_reap(submitting, ticking, disturbing) or submitting or ticking or disturbing)
-            ),
+            lambda: not (_reap(submitting, ticking, disturbing) or submitting or ticking or disturbing),
             "submitters and ticks",
         )
         for table in tables:
@@ -173,9 +182,7 @@ def _reap(submitting: dict[int, bytes], *ticking: set[int]) -> None:
 
 
 def _waiting(ctx: Context) -> int:
-    return sum(
-        stores.tickets.count_ready(path) for *_, path in stores.tickets.ready_folders(ctx.layout)
-    )
+    return sum(stores.tickets.count_ready(path) for *_, path in stores.tickets.ready_folders(ctx.layout))
 
 
 def _submit(ctx: Context, table: bytes) -> None:
@@ -196,18 +203,19 @@ def _table(ctx: Context, chance: random.Random, number: int, task: Path | None) 
     if task is not None and chance.random() < 0.5:
         steps += [
             {
-                "step_id": "trial", "kind": "trial", "task": {"path": str(task)},
-                "agent": {"name": "oracle"}, "environment": {"type": "sandbox"},
+                "step_id": "trial",
+                "kind": "trial",
+                "task": {"path": str(task)},
+                "agent": {"name": "oracle"},
+                "environment": {"type": "sandbox"},
             },
             {"step_id": "verdict", "kind": "verdict"},
-        ]  # fmt: skip
+        ]
     retry = {"max_attempts": 100, "backoff_sec": chance.choice([0, 0.05])}
     return stores.table(stores.job("j", *steps), retry=retry, labels={"n": str(number)})
 
 
-def _kill_one(
-    chance: random.Random, kills: Counter[str], submitting: dict[int, bytes], ticking: set[int]
-) -> None:
+def _kill_one(chance: random.Random, kills: Counter[str], submitting: dict[int, bytes], ticking: set[int]) -> None:
     """SIGKILL a process: first which role, so that the many of one do not stand before the few of another."""
     by_role: dict[str, list[int]] = {}
     for pid in drive.descendants():

@@ -41,9 +41,7 @@ def live_in(module: str, arguments: list[str]) -> int:
     """Run a module of the tests in such surroundings; its exit code."""
     library = probes.faketime_library()
     if library is None:
-        raise SystemExit(
-            "soak: no libfaketime: apt-get install libfaketime, or leave --disturb out"
-        )
+        raise SystemExit("soak: no libfaketime: apt-get install libfaketime, or leave --disturb out")
     place = Path(tempfile.mkdtemp(prefix="soak-around-"))
     try:
         for name in ("clocks", "versions", "lib"):
@@ -55,12 +53,14 @@ def live_in(module: str, arguments: list[str]) -> int:
         (place / "lib" / "sitecustomize.py").write_text(_SLEEP)
         path = (place / "lib", stores.CHECKOUT, stores.CHECKOUT / "tests")
         environment = os.environ | {
-            _PLACE: str(place), _CLOCK: str(place / "clocks" / "host"), "PYTHONPATH": os.pathsep.join(map(str, path)),
-            "LD_PRELOAD": str(library), "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        }  # fmt: skip
-        return subprocess.run(
-            [sys.executable, "-P", "-m", module, *arguments], env=environment
-        ).returncode
+            _PLACE: str(place),
+            _CLOCK: str(place / "clocks" / "host"),
+            "PYTHONPATH": os.pathsep.join(map(str, path)),
+            "LD_PRELOAD": str(library),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+        return subprocess.run([sys.executable, "-P", "-m", module, *arguments], env=environment).returncode
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
@@ -101,13 +101,7 @@ class Surroundings:
         later = self._versions[(now + 1) % _COPIES]
         self._upgrades += 1
         path = later / "__init__.py"
-        path.write_text(
-            re.sub(
-                r'(?m)^__version__ = ".*"',
-                f'__version__ = "99.0.{self._upgrades}"',
-                path.read_text(),
-            )
-        )
+        path.write_text(re.sub(r'(?m)^__version__ = ".*"', f'__version__ = "99.0.{self._upgrades}"', path.read_text()))
         link = self._live.with_name("next")
         link.symlink_to(later)
         link.replace(self._live)
@@ -124,9 +118,7 @@ class Surroundings:
         """Take the package's files, or a part of them, away for a while."""
         self._restore()
         whole = self._live
-        path = chance.choice(
-            [whole, *(folder for folder in whole.iterdir() if (folder / "__init__.py").exists())]
-        )
+        path = chance.choice([whole, *(folder for folder in whole.iterdir() if (folder / "__init__.py").exists())])
         away = path.with_name(f"{path.name}.away")
         path.rename(away)
         self._away = (away, path, now + chance.uniform(0.1, _LONGEST_AWAY_SEC))

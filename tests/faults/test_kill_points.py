@@ -27,8 +27,11 @@ def enumerated(*arguments):
     limits = ["--once", "--seconds", SECONDS, "--least", RUNS]
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.enumerate", *arguments, *limits],
-        capture_output=True, text=True, env=environment(), cwd=CHECKOUT,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        env=environment(),
+        cwd=CHECKOUT,
+    )
     assert done.stdout, done.stderr[-3000:]
     return json.loads(done.stdout), done.stderr
 
@@ -63,8 +66,11 @@ def test_random_kills_under_load(more):
     seconds = os.environ.get("SOAK_SEC", "60")
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.soak", "--seconds", seconds, *more],
-        capture_output=True, text=True, env=environment(), cwd=CHECKOUT,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        env=environment(),
+        cwd=CHECKOUT,
+    )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-3000:]}"
     found = json.loads(done.stdout.splitlines()[-1])  # passes say before it that they succeed again
     assert found["total"] >= 50

@@ -8,19 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from stores import (
-    CHECKOUT,
-    attempt_dirs,
-    command,
-    context,
-    job,
-    program,
-    put,
-    read,
-    states,
-    table,
-    wait_for,
-)
+from stores import CHECKOUT, attempt_dirs, command, context, job, program, put, read, states, table, wait_for
 
 from parallelhassnes.admin import tokens
 from parallelhassnes.admin.audit.verify import verify
@@ -73,14 +61,12 @@ QUEUED = {
 @pytest.mark.parametrize("kind", QUEUED)
 def test_the_others_go_on_beside_a_batch_that_waits(root, kind):
     ctx = context(root, "durable = false\nconcurrency = 20\n")
-    bad = {
-        name: put(ctx, table(job("j", command("s", "true", queue_key=f"k-{name.lower()}")))) for name in ERRNOS
-    }  # fmt: skip
+    bad = {name: put(ctx, table(job("j", command("s", "true", queue_key=f"k-{name.lower()}")))) for name in ERRNOS}
     if kind == "added mark":
         for batch in bad.values():
             (ctx.layout.added / batch).touch()
     good = put(ctx, table(job("g", command("a", "true"), command("b", "true", depends_on=["a"]))))
-    env = faults(*((QUEUED[kind].format(b=re.escape(batch), k=name.lower()), name) for name, batch in bad.items()))  # fmt: skip
+    env = faults(*((QUEUED[kind].format(b=re.escape(batch), k=name.lower()), name) for name, batch in bad.items()))
     without_traces(root, program(root, "tick", env=env, check=False))
     end = {"g/a": ["succeeded"], "g/b": ["succeeded"]}
     wait_for(lambda: states(ctx, good) == end, f"the good batch beside a refused {kind}")
@@ -97,15 +83,11 @@ def test_a_ticket_whose_setting_aside_cannot_be_noted_is_not_lost(root, ticket):
     """By the note it would come back, so it stays where it is."""
     ctx = context(root, "durable = false\n")
     go = root / "go"
-    batch = put(
-        ctx, table(job("j", command("s", "sh", "-c", f"until [ -e {go} ]; do sleep 0.02; done")))
-    )
+    batch = put(ctx, table(job("j", command("s", "sh", "-c", f"until [ -e {go} ]; do sleep 0.02; done"))))
     if ticket != "ready":
         program(root, "tick")
         (path,) = wait_for(lambda: list(attempt_dirs(ctx, batch)), "the attempt")
-        state = wait_for(
-            lambda: (s := read(path / "state.json")).get("worker_pid") and s, "its worker"
-        )
+        state = wait_for(lambda: (s := read(path / "state.json")).get("worker_pid") and s, "its worker")
         os.kill(state["pid"], signal.SIGKILL)
         wait_for(lambda: not processes.is_alive(state["pid"], None), "the supervisor's end")
     if ticket == "ended":
@@ -122,7 +104,7 @@ def test_a_ticket_whose_setting_aside_cannot_be_noted_is_not_lost(root, ticket):
 def test_each_table_that_cannot_be_read_is_left_and_the_others_are_taken_in(root):
     ctx = context(root, "durable = false\n")
     for name in ERRNOS:
-        (ctx.layout.incoming / f"t-{name}.json").write_bytes(table(job("j", command("s", "true")), experiment=name))  # fmt: skip
+        (ctx.layout.incoming / f"t-{name}.json").write_bytes(table(job("j", command("s", "true")), experiment=name))
     (ctx.layout.incoming / "good.json").write_bytes(table(job("g", command("s", "true"))))
     env = faults(*((f"incoming/t-{name}.json$", name) for name in ERRNOS))
     done = program(root, "tick", "--json", env=env, check=False)
@@ -142,8 +124,8 @@ def test_each_table_that_cannot_be_read_is_left_and_the_others_are_taken_in(root
 def test_a_table_with_the_longest_name_there_can_be(root, valid):
     ctx = context(root, "durable = false\n")
     name = "x" * 250 + ".json"
-    (ctx.layout.incoming / name).write_bytes(table(job("j", command("s", "true"))) if valid else b"{}")  # fmt: skip
-    (ctx.layout.incoming / "y.json").write_bytes(table(job("g", command("s", "true")), experiment="y"))  # fmt: skip
+    (ctx.layout.incoming / name).write_bytes(table(job("j", command("s", "true"))) if valid else b"{}")
+    (ctx.layout.incoming / "y.json").write_bytes(table(job("g", command("s", "true")), experiment="y"))
     said = json.loads(program(root, "tick", "--json").stdout)
     assert len(said["accepted"]) == 1 + valid
     assert [line["name"] for line in said["rejected"]] == ([] if valid else [name])
@@ -156,15 +138,18 @@ def test_a_table_with_the_longest_name_there_can_be(root, valid):
 def test_a_bad_table_that_is_another_users_and_a_companion_that_is_none_hold_up_nobody(root):
     ctx = context(root, "durable = false\n")
     (ctx.layout.incoming / "theirs.json").write_bytes(b"{}")
-    for name, companion in (("torn", b"{"), ("foreign", b'{"zork":1}'),
-                            ("outside", b'{"batch_id":"../../x","source_name":"","base_dirs":[]}')):  # fmt: skip
+    for name, companion in (
+        ("torn", b"{"),
+        ("foreign", b'{"zork":1}'),
+        ("outside", b'{"batch_id":"../../x","source_name":"","base_dirs":[]}'),
+    ):
         (ctx.layout.incoming / f"{name}.json").write_bytes(table(job("j", command("s", "true"))))
         (ctx.layout.incoming / f"{name}.json.submit").write_bytes(companion)
     (ctx.layout.incoming / "good.json").write_bytes(table(job("g", command("s", "true"))))
     done = program(root, "tick", "--json", env={"FAULTS": "[]", **chmod_refused("theirs")})
     said = json.loads(done.stdout)
     assert len(said["accepted"]) == 1
-    assert {line["name"] for line in said["rejected"]} == {"theirs.json", "torn.json", "foreign.json", "outside.json"}  # fmt: skip
+    assert {line["name"] for line in said["rejected"]} == {"theirs.json", "torn.json", "foreign.json", "outside.json"}
     assert not list(ctx.layout.incoming.glob("*.json"))
     assert not (root / "x").exists()
 
@@ -175,18 +160,35 @@ def chmod_refused(name: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("kind", "pattern"),
-    [("token", "tokens/{k}.json"), ("uploaded task", "_tasks/{k}"), ("runner", "runners/{k}/"), ("leftover", "_system/tmp/{k}"),
-     ("rejected table", "rejected/{k}"), ("image", "_system/images/{k}"), ("start rate", "_system/starts/{k}")],
-)  # fmt: skip
+    [
+        ("token", "tokens/{k}.json"),
+        ("uploaded task", "_tasks/{k}"),
+        ("runner", "runners/{k}/"),
+        ("leftover", "_system/tmp/{k}"),
+        ("rejected table", "rejected/{k}"),
+        ("image", "_system/images/{k}"),
+        ("start rate", "_system/starts/{k}"),
+    ],
+)
 def test_members_beside_the_batches_hurt_only_themselves(root, kind, pattern):
     ctx = context(root, "durable = false\n")
     for name in ERRNOS:
-        folder = ctx.layout.runs / {"token": "_system/tokens", "uploaded task": "_tasks", "runner": "../runners",
-            "leftover": "_system/tmp", "rejected table": "_queue/rejected", "image": "_system/images", "start rate": "_system/starts"}[kind]  # fmt: skip
+        folder = (
+            ctx.layout.runs
+            / {
+                "token": "_system/tokens",
+                "uploaded task": "_tasks",
+                "runner": "../runners",
+                "leftover": "_system/tmp",
+                "rejected table": "_queue/rejected",
+                "image": "_system/images",
+                "start rate": "_system/starts",
+            }[kind]
+        )
         folder.mkdir(exist_ok=True, parents=True)
         if kind in ("uploaded task", "runner"):
             (folder / name).mkdir()
-            (folder / name / ("upload.json" if kind == "uploaded task" else "health.json")).write_text("{}")  # fmt: skip
+            (folder / name / ("upload.json" if kind == "uploaded task" else "health.json")).write_text("{}")
         else:
             ending = ".error.json" if kind == "rejected table" else ".json"
             (folder / f"{name}{'' if kind == 'leftover' else ending}").write_text("{}")

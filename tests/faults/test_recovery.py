@@ -8,20 +8,7 @@ from pathlib import Path
 
 import pytest
 from harness import make_task
-from stores import (
-    attempt_dirs,
-    context,
-    idle,
-    job,
-    program,
-    put,
-    read,
-    shell,
-    started,
-    states,
-    table,
-    wait_for,
-)  # fmt: skip
+from stores import attempt_dirs, context, idle, job, program, put, read, shell, started, states, table, wait_for
 
 from parallelhassnes.execute import processes
 from parallelhassnes.schedule.tick import tick
@@ -57,11 +44,9 @@ def test_after_the_whole_machine_died_the_next_tick_has_work_running_within_two_
     batch = put(ctx, table(*(job(f"j{n}", shell("s", wait)) for n in range(4))))
     driver = started(root, "tick", "--until-idle", "--quiet")
     wait_for(
-        lambda: sum(
-            bool(read(path / "state.json").get("worker_pid")) for path in attempt_dirs(ctx, batch)
-        ) == 4,
+        lambda: sum(bool(read(path / "state.json").get("worker_pid")) for path in attempt_dirs(ctx, batch)) == 4,
         "four at work",
-    )  # fmt: skip
+    )
     driver.kill()
     driver.communicate()
     dead = kill_everything(ctx, batch)
@@ -91,16 +76,15 @@ def test_a_trial_that_had_its_result_is_kept_and_not_repeated(root):
     ctx = context(root)
     task = make_task(root, "task")
     trial = {
-        "step_id": "t", "kind": "trial", "task": {"path": str(task)},
-        "agent": {"name": "oracle"}, "environment": {"type": "sandbox"},
-    }  # fmt: skip
+        "step_id": "t",
+        "kind": "trial",
+        "task": {"path": str(task)},
+        "agent": {"name": "oracle"},
+        "environment": {"type": "sandbox"},
+    }
     batch = put(ctx, table(job("j", trial)))
     hold = root / "hold"
-    process = started(
-        root,
-        "tick",
-        env={"PYTHONPATH": f"{Path(__file__).parent}/late:{Path.cwd()}", "HOLD": str(hold)},
-    )
+    process = started(root, "tick", env={"PYTHONPATH": f"{Path(__file__).parent}/late:{Path.cwd()}", "HOLD": str(hold)})
     process.communicate()
     (path,) = wait_for(lambda: list(attempt_dirs(ctx, batch)), "the attempt")
 
@@ -124,25 +108,15 @@ def test_a_trial_that_had_its_result_is_kept_and_not_repeated(root):
 @pytest.mark.timeout(200)
 def test_whoever_reads_while_a_batch_runs_sees_only_whole_files(root):
     ctx = context(root, "durable = false\nconcurrency = 4\n")
-    (root / "parallelhassnes.toml").write_text(
-        "durable = false\nconcurrency = 4\nheartbeat_sec = 0.01\n"
-    )
+    (root / "parallelhassnes.toml").write_text("durable = false\nconcurrency = 4\nheartbeat_sec = 0.01\n")
     batch = put(
-        ctx,
-        table(
-            *(
-                job(f"j{n}", shell("a", "sleep 0.1"), shell("b", "exit 1", depends_on=["a"]))
-                for n in range(40)
-            )
-        ),
+        ctx, table(*(job(f"j{n}", shell("a", "sleep 0.1"), shell("b", "exit 1", depends_on=["a"])) for n in range(40)))
     )
     driver = started(root, "tick", "--until-idle", "--quiet")
     looks, torn = 0, []
     while driver.poll() is None:
         for found in ctx.layout.runs.rglob("*.json"):
-            if (
-                ctx.layout.temp in found.parents
-            ):  # what waits there for its rename is nobody's to read
+            if ctx.layout.temp in found.parents:  # what waits there for its rename is nobody's to read
                 continue
             try:
                 text = found.read_text()

@@ -15,22 +15,64 @@ import stat
 LIBC = ctypes.CDLL(None, use_errno=True)
 NUMBERS = {
     "x86_64": {
-        "mount": 165, "umount2": 166, "unshare": 272, "setns": 308, "bpf": 321, "userfaultfd": 323, "perf_event_open": 298,
-        "keyctl": 250, "add_key": 248, "request_key": 249, "kexec_load": 246, "init_module": 175, "finit_module": 313,
-        "open_by_handle_at": 304, "pivot_root": 155, "swapon": 167, "reboot": 169, "acct": 163, "syslog": 103,
-        "clock_settime": 227, "clone": 56,
+        "mount": 165,
+        "umount2": 166,
+        "unshare": 272,
+        "setns": 308,
+        "bpf": 321,
+        "userfaultfd": 323,
+        "perf_event_open": 298,
+        "keyctl": 250,
+        "add_key": 248,
+        "request_key": 249,
+        "kexec_load": 246,
+        "init_module": 175,
+        "finit_module": 313,
+        "open_by_handle_at": 304,
+        "pivot_root": 155,
+        "swapon": 167,
+        "reboot": 169,
+        "acct": 163,
+        "syslog": 103,
+        "clock_settime": 227,
+        "clone": 56,
     },
     "aarch64": {
-        "mount": 40, "umount2": 39, "unshare": 97, "setns": 268, "bpf": 280, "userfaultfd": 282, "perf_event_open": 241,
-        "keyctl": 219, "add_key": 217, "request_key": 218, "kexec_load": 104, "init_module": 105, "finit_module": 273,
-        "open_by_handle_at": 265, "pivot_root": 41, "swapon": 224, "reboot": 142, "acct": 89, "syslog": 116,
-        "clock_settime": 112, "clone": 220,
+        "mount": 40,
+        "umount2": 39,
+        "unshare": 97,
+        "setns": 268,
+        "bpf": 280,
+        "userfaultfd": 282,
+        "perf_event_open": 241,
+        "keyctl": 219,
+        "add_key": 217,
+        "request_key": 218,
+        "kexec_load": 104,
+        "init_module": 105,
+        "finit_module": 273,
+        "open_by_handle_at": 265,
+        "pivot_root": 41,
+        "swapon": 224,
+        "reboot": 142,
+        "acct": 89,
+        "syslog": 116,
+        "clock_settime": 112,
+        "clone": 220,
     },
-}  # fmt: skip
+}
 COMMON = {
-    "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "open_tree": 428, "move_mount": 429,
-    "fsopen": 430, "fsmount": 432, "mount_setattr": 442, "clone3": 435, "newer than the filter": 500,
-}  # fmt: skip
+    "io_uring_setup": 425,
+    "io_uring_enter": 426,
+    "io_uring_register": 427,
+    "open_tree": 428,
+    "move_mount": 429,
+    "fsopen": 430,
+    "fsmount": 432,
+    "mount_setattr": 442,
+    "clone3": 435,
+    "newer than the filter": 500,
+}
 ATTACKS = {}
 
 
@@ -42,9 +84,7 @@ def attack(function):
 def called(number, *arguments):
     """What a system call came to: the errno's name, or its result."""
     ctypes.set_errno(0)
-    result = LIBC.syscall(
-        ctypes.c_long(number), *[ctypes.c_long(a) for a in (*arguments, 0, 0, 0, 0, 0)[:6]]
-    )
+    result = LIBC.syscall(ctypes.c_long(number), *[ctypes.c_long(a) for a in (*arguments, 0, 0, 0, 0, 0)[:6]])
     return errno.errorcode[ctypes.get_errno()] if result == -1 else result
 
 
@@ -63,11 +103,7 @@ def read(path):
 @attack
 def system_calls():
     known = {**NUMBERS[platform.machine()], **COMMON}
-    found = {
-        name: called(number)
-        for name, number in known.items()
-        if name not in ("clone", "setns", "unshare")
-    }
+    found = {name: called(number) for name, number in known.items() if name not in ("clone", "setns", "unshare")}
     found["unshare(user)"] = called(known["unshare"], 0x10000000)
     found["unshare(mount)"] = called(known["unshare"], 0x00020000)
     found["clone(user)"] = called(known["clone"], 0x10000000 | 17)
@@ -81,8 +117,10 @@ def system_calls():
 @attack
 def sockets():
     kinds = {"vsock": 40, "alg": 38, "packet": 17}
-    return {name: refused(lambda f=family: socket.socket(f, socket.SOCK_RAW if f == 17 else socket.SOCK_STREAM) and "open")
-            for name, family in kinds.items()}  # fmt: skip
+    return {
+        name: refused(lambda f=family: socket.socket(f, socket.SOCK_RAW if f == 17 else socket.SOCK_STREAM) and "open")
+        for name, family in kinds.items()
+    }
 
 
 @attack
@@ -125,11 +163,7 @@ def other_files_of_proc():
 
 @attack
 def capabilities():
-    lines = dict(
-        line.split(":\t")
-        for line in read("/proc/self/status").decode().splitlines()
-        if ":\t" in line
-    )
+    lines = dict(line.split(":\t") for line in read("/proc/self/status").decode().splitlines() if ":\t" in line)
     return {
         name: lines[name].strip()
         for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp")
@@ -145,17 +179,11 @@ def users():
 def devices_and_rights():
     def file_capability():
         with open("/app/rights", "w"):
-            os.setxattr(
-                "/app/rights",
-                "security.capability",
-                bytes.fromhex("0100000200040000000000000000000000000000"),
-            )
+            os.setxattr("/app/rights", "security.capability", bytes.fromhex("0100000200040000000000000000000000000000"))
         return "set"
 
     return {
-        "mknod": refused(
-            lambda: os.mknod("/tmp/disk", stat.S_IFBLK | 0o600, os.makedev(254, 0)) or "made"
-        ),
+        "mknod": refused(lambda: os.mknod("/tmp/disk", stat.S_IFBLK | 0o600, os.makedev(254, 0)) or "made"),
         "setfcap": refused(file_capability),
         "sethostname": refused(lambda: socket.sethostname("x") or "set"),
     }
@@ -173,8 +201,10 @@ def set_id_files():
 
 @attack
 def nested_proc():
-    return {"mounts": [line.split()[1] for line in open("/proc/mounts") if line.split()[2] == "proc"],
-            "pids": len(glob.glob("/proc/[0-9]*"))}  # fmt: skip
+    return {
+        "mounts": [line.split()[1] for line in open("/proc/mounts") if line.split()[2] == "proc"],
+        "pids": len(glob.glob("/proc/[0-9]*")),
+    }
 
 
 if __name__ == "__main__":

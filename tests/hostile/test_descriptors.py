@@ -6,20 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from stores import (
-    CHECKOUT,
-    attempt_dirs,
-    context,
-    environment,
-    idle,
-    job,
-    put,
-    read,
-    shell,
-    states,
-    table,
-    wait_for,
-)
+from stores import CHECKOUT, attempt_dirs, context, environment, idle, job, put, read, shell, states, table, wait_for
 
 from parallelhassnes.execute import processes
 from parallelhassnes.schedule.tick import tick
@@ -59,8 +46,12 @@ def test_what_a_caller_passes_in_is_not_kept(root, start):
     ticking = [sys.executable, "-m", "parallelhassnes", "tick", "--root", str(root)]
     done = subprocess.run(
         ["flock", "-n", str(lock), *ticking],
-        env=environment({"PARALLELHASSNES_START": start}), cwd=CHECKOUT, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+        env=environment({"PARALLELHASSNES_START": start}),
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 0, done.stderr
     wait_for(lambda: "fd" in said(ctx, batch), "what the worker has open")
     assert "cron.lock" not in said(ctx, batch)
@@ -72,7 +63,5 @@ def test_what_a_caller_passes_in_is_not_kept(root, start):
 
 def said(ctx, batch):
     return "".join(
-        (path / "stderr.log").read_text()
-        for path in attempt_dirs(ctx, batch)
-        if (path / "stderr.log").exists()
+        (path / "stderr.log").read_text() for path in attempt_dirs(ctx, batch) if (path / "stderr.log").exists()
     )

@@ -17,9 +17,7 @@ TRIALS = {
         "echo 0 >/logs/verifier/reward.txt",
     ),
     "loop": (
-        BACKGROUND.format(
-            shlex.quote("while :; do echo 1 >/logs/verifier/reward.txt; sleep 0.05; done")
-        ),
+        BACKGROUND.format(shlex.quote("while :; do echo 1 >/logs/verifier/reward.txt; sleep 0.05; done")),
         WATCHED,
     ),
     "descriptor": (
@@ -33,10 +31,7 @@ TRIALS = {
     ),
     "tests": (
         BACKGROUND.format(
-            shlex.quote(
-                "until [ -e /tests/data ]; do sleep 0.01; done; "
-                "echo forged >/tests/data; exec sleep 300"
-            )
+            shlex.quote("until [ -e /tests/data ]; do sleep 0.01; done; echo forged >/tests/data; exec sleep 300")
         ),
         WATCHED,
     ),

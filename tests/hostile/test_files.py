@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="puts files where only root may")
-PLACES = ("/opt", "/srv", "/home", "/root", "/var/lib", "/var/cache", "/mnt", "/etc", "/var/tmp", "/tmp")  # fmt: skip
+PLACES = ("/opt", "/srv", "/home", "/root", "/var/lib", "/var/cache", "/mnt", "/etc", "/var/tmp", "/tmp")
 
 
 @pytest.fixture
@@ -30,7 +30,9 @@ def secrets():
 @as_root
 def test_secrets_of_the_host_are_not_there(row, secrets):
     paths = " ".join(f"{place}/{secrets}/secret" for place in PLACES)
-    trial = row.run(f"cat {paths} 2>&1 | sort | uniq -c | sort -rn | grep -v 'No such file'; find / \\( -path /usr -o -path /proc -o -path /sys \\) -prune -o -name {secrets} -print 2>/dev/null")  # fmt: skip
+    trial = row.run(
+        f"cat {paths} 2>&1 | sort | uniq -c | sort -rn | grep -v 'No such file'; find / \\( -path /usr -o -path /proc -o -path /sys \\) -prune -o -name {secrets} -print 2>/dev/null"
+    )
     assert trial["said"][0]["out"] is None
 
 
@@ -57,7 +59,9 @@ def test_what_is_hidden_stays_hidden_when_the_host_replaces_it(row):
     try:
         for name in ("secret", "open"):
             (folder / name).write_text(f"{name}\n")
-        wait = "touch /logs/artifacts/ready; for i in $(seq 1000); do [ -e /logs/artifacts/go ] && break; sleep 0.02; done"
+        wait = (
+            "touch /logs/artifacts/ready; for i in $(seq 1000); do [ -e /logs/artifacts/go ] && break; sleep 0.02; done"
+        )
         look = f"cat {folder}/secret; cat {folder}/open"
 
         def replace() -> None:
@@ -127,8 +131,11 @@ def test_folders_deeper_than_python_goes_are_given_back_and_removed(row):
     left = "( -perm /6000 -o -not -uid {} -o -type l -o -type p ) -print -quit"
     found = subprocess.run(
         ["find", ".", "-depth", *left.format(row.uid).split()],
-        cwd=row.last_folder, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        cwd=row.last_folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert found.stdout == ""
     assert list((row.last_folder / "tmp").iterdir()) == []
     subprocess.run(["rm", "-rf", row.last_folder], check=True)  # pytest removes by recursion

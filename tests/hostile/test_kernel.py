@@ -3,11 +3,39 @@
 import pytest
 
 REFUSED = {
-    "mount", "umount2", "bpf", "userfaultfd", "perf_event_open", "keyctl", "add_key", "request_key", "kexec_load",
-    "init_module", "finit_module", "open_by_handle_at", "pivot_root", "swapon", "reboot", "acct", "syslog", "clock_settime",
-    "io_uring_setup", "io_uring_enter", "io_uring_register", "open_tree", "move_mount", "fsopen", "fsmount",
-    "mount_setattr", "unshare(user)", "unshare(mount)", "clone(user)", "clone(mount)", "setns(mount)", "setns(any)",
-}  # fmt: skip
+    "mount",
+    "umount2",
+    "bpf",
+    "userfaultfd",
+    "perf_event_open",
+    "keyctl",
+    "add_key",
+    "request_key",
+    "kexec_load",
+    "init_module",
+    "finit_module",
+    "open_by_handle_at",
+    "pivot_root",
+    "swapon",
+    "reboot",
+    "acct",
+    "syslog",
+    "clock_settime",
+    "io_uring_setup",
+    "io_uring_enter",
+    "io_uring_register",
+    "open_tree",
+    "move_mount",
+    "fsopen",
+    "fsmount",
+    "mount_setattr",
+    "unshare(user)",
+    "unshare(mount)",
+    "clone(user)",
+    "clone(mount)",
+    "setns(mount)",
+    "setns(any)",
+}
 CAPABILITIES = "00000000000404fb"
 """chown, dac_override, fowner, fsetid, kill, setgid, setuid, net_bind_service, sys_chroot."""
 
@@ -37,9 +65,14 @@ def test_proc_is_masked(attacked):
 def test_few_capabilities_and_no_more_ever(attacked):
     found = attacked["capabilities"]
     assert found == {
-        "CapInh": "0000000000000000", "CapPrm": CAPABILITIES, "CapEff": CAPABILITIES, "CapBnd": CAPABILITIES,
-        "CapAmb": "0000000000000000", "NoNewPrivs": "1", "Seccomp": "2",
-    }  # fmt: skip
+        "CapInh": "0000000000000000",
+        "CapPrm": CAPABILITIES,
+        "CapEff": CAPABILITIES,
+        "CapBnd": CAPABILITIES,
+        "CapAmb": "0000000000000000",
+        "NoNewPrivs": "1",
+        "Seccomp": "2",
+    }
 
 
 def test_root_is_never_the_hosts(attacked, row):

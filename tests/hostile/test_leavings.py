@@ -48,7 +48,7 @@ LEFT = {
     "an attribute": "leave('a'); os.setxattr('a', 'user.k', secret.encode()); os.mkdir('b'); os.setxattr('b', 'user.k', secret.encode())",
     "a folder of 3,000 files": "os.mkdir('many'); [leave(f'many/{n}') for n in range(3000)]",
     "3,000 files of its own folder": "[leave(f'{n}') for n in range(3000)]",
-}  # fmt: skip
+}
 
 
 def in_clear(folder: Path) -> list[str]:

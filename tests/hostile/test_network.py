@@ -12,9 +12,7 @@ import pytest
 
 from parallelhassnes.sandbox import network
 
-pasta = pytest.mark.skipif(
-    shutil.which("pasta") is None, reason="no pasta; apt-get install passt, or .ci/system"
-)
+pasta = pytest.mark.skipif(shutil.which("pasta") is None, reason="no pasta; apt-get install passt, or .ci/system")
 PROBE = """
 import json, socket, errno
 found = {{}}
@@ -127,9 +125,7 @@ def _arranged(folder, agent, options: dict):
     said = {"name": "claude-code", "env": {"ANTHROPIC_BASE_URL": "http://127.0.0.1:8765/v1"}}
     config = TrialConfig.model_validate({"task": {"path": "x"}, "agent": said})
     made = environment(folder, options)
-    verifier_guard.arrange(
-        SimpleNamespace(agent_environment=made, agent=agent, config=config), folder
-    )
+    verifier_guard.arrange(SimpleNamespace(agent_environment=made, agent=agent, config=config), folder)
     return made
 
 
@@ -158,5 +154,12 @@ def test_where_pasta_is_missing_who_needs_a_network_is_refused(monkeypatch, tmp_
 
 
 def test_only_urls_of_the_loopback_open_a_port():
-    values = ["http://127.0.0.1:8080/v1", "https://localhost/x", "http://10.0.0.1:99", "127.0.0.1:5", 7, "http://[::1]:81"]  # fmt: skip
+    values = [
+        "http://127.0.0.1:8080/v1",
+        "https://localhost/x",
+        "http://10.0.0.1:99",
+        "127.0.0.1:5",
+        7,
+        "http://[::1]:81",
+    ]
     assert network.local_ports(values) == [81, 443, 8080]

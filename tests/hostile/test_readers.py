@@ -17,10 +17,35 @@ from parallelhassnes.store import walk
 PACKAGE = Path(parallelhassnes.__file__).parent
 METHODS = {"read_text", "read_bytes", "rglob", "open"}
 FUNCTIONS = {
-    "open", "FileIO", "io.open", "io.FileIO", "os.open", "os.walk", "os.fwalk", "shutil.rmtree", "shutil.copytree",
-    "shutil.copyfile", "shutil.copy", "shutil.copy2", "shutil.move",
-}  # fmt: skip
-CAREFUL = {"AttemptFile", "atomic", "untrusted", "walk", "one", "entry", "self", "os.fdopen", "made", "opened", "zipfile", "tarfile", "webbrowser"}  # fmt: skip
+    "open",
+    "FileIO",
+    "io.open",
+    "io.FileIO",
+    "os.open",
+    "os.walk",
+    "os.fwalk",
+    "shutil.rmtree",
+    "shutil.copytree",
+    "shutil.copyfile",
+    "shutil.copy",
+    "shutil.copy2",
+    "shutil.move",
+}
+CAREFUL = {
+    "AttemptFile",
+    "atomic",
+    "untrusted",
+    "walk",
+    "one",
+    "entry",
+    "self",
+    "os.fdopen",
+    "made",
+    "opened",
+    "zipfile",
+    "tarfile",
+    "webbrowser",
+}
 """What these have an ``open`` or ``read_bytes`` of is careful itself, or no file of an attempt."""
 ALLOWED = {
     "config.py": "the user's own settings",
@@ -143,9 +168,7 @@ def test_no_reader_waits_for_a_pipe_or_follows_a_link(hostile):
     trial = hostile / "trial"
     assert in_time(test_counts.counts, trial) is None
     assert in_time(trajectory.read_trajectory, trial / "verifier" / "trajectory.json") is None
-    assert (
-        in_time(trajectory.read_trajectory, trial / "agent" / "linked" / "trajectory.json") is None
-    )
+    assert in_time(trajectory.read_trajectory, trial / "agent" / "linked" / "trajectory.json") is None
     assert in_time(safe_read.read_bytes, trial / "agent" / "linked" / "x.log", 100) is None
     assert in_time(safe_read.read_bytes, hostile / "stdout.log", 100) is None
     assert walk.files(hostile) == []

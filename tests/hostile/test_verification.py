@@ -119,20 +119,25 @@ def test_services_are_there_to_be_tested(row):
 
 
 def test_clean_kills_first(row):
-    trial = _verified(row, "setsid sleep 300 >/dev/null 2>&1 &", before="grep -lz [s]leep /proc/[0-9]*/cmdline | wc -l", verification="clean")  # fmt: skip
+    trial = _verified(
+        row,
+        "setsid sleep 300 >/dev/null 2>&1 &",
+        before="grep -lz [s]leep /proc/[0-9]*/cmdline | wc -l",
+        verification="clean",
+    )
     assert trial["stdout"] == "0\n"
 
 
 def test_shared_is_as_harbor_has_it_but_begins_empty(row):
-    trial = _verified(row, "echo '{\"reward\": 1}' >/logs/verifier/reward.json", before="ls -A /logs/verifier", verification="shared")  # fmt: skip
+    trial = _verified(
+        row, "echo '{\"reward\": 1}' >/logs/verifier/reward.json", before="ls -A /logs/verifier", verification="shared"
+    )
     assert trial["stdout"] == "test-stdout.txt\n"
     assert trial["record"]["verification"] == "shared"
 
 
 def test_a_task_says_how(row):
-    trial = row.run(
-        "true", tests=TESTS.format(before=""), toml='[metadata]\nverification = "clean"\n'
-    )
+    trial = row.run("true", tests=TESTS.format(before=""), toml='[metadata]\nverification = "clean"\n')
     assert trial["record"]["verification"] == "clean"
     assert json.loads(json.dumps(trial["reward"])) == "0\n"
 

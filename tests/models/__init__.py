@@ -23,9 +23,7 @@ class Model(NamedTuple):
         """Everything it was asked so far: ``{"path", "headers", "body", "at"}``, oldest first."""
         if not self.log.exists():
             return []
-        *whole, _ = self.log.read_text().split(
-            "\n"
-        )  # what is behind the last newline is being written
+        *whole, _ = self.log.read_text().split("\n")  # what is behind the last newline is being written
         return [json.loads(line) for line in whole]
 
 
@@ -39,9 +37,7 @@ def serving(folder: Path, *turns: dict[str, Any], **rules: Any) -> Iterator[Mode
     script, log = folder / "script.json", folder / "requests.jsonl"
     script.write_text(json.dumps({**rules.get("when", {}), "": list(turns)}))
     log.unlink(missing_ok=True)
-    process = subprocess.Popen(
-        [sys.executable, SERVER, script, log], stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([sys.executable, SERVER, script, log], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
         yield Model(f"http://127.0.0.1:{int(process.stdout.readline())}", log)
@@ -85,10 +81,12 @@ ENDPOINT = {"model_providers": {"endpoint": {"request_max_retries": 0, "stream_m
 def provider(url: str) -> dict[str, str]:
     """The variables that send an agent to a server, with keys that it would need."""
     return {
-        "OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": "key-of-openai",
-        "ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": "key-of-anthropic",
+        "OPENAI_BASE_URL": f"{url}/v1",
+        "OPENAI_API_KEY": "key-of-openai",
+        "ANTHROPIC_BASE_URL": url,
+        "ANTHROPIC_API_KEY": "key-of-anthropic",
         "CLAUDE_CODE_MAX_RETRIES": "0",
-    }  # fmt: skip
+    }
 
 
 def surroundings(url: str) -> dict[str, str]:

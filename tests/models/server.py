@@ -166,18 +166,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if "run" in turn:
             arguments = json.dumps({"cmd": turn["run"]})
             item = {
-                "id": f"fc_{number}", "type": "function_call", "name": "exec_command",
-                "arguments": arguments, "call_id": f"call_{number}",
-            }  # fmt: skip
+                "id": f"fc_{number}",
+                "type": "function_call",
+                "name": "exec_command",
+                "arguments": arguments,
+                "call_id": f"call_{number}",
+            }
             self._event("response.output_item.added", output_index=0, item=item)
         else:
             opened = {**item, "status": "in_progress", "content": []}
             self._event("response.output_item.added", output_index=0, item=opened)
             for part in _parts(turn):
                 self._event(
-                    "response.output_text.delta",
-                    item_id=item["id"], output_index=0, content_index=0, delta=part,
-                )  # fmt: skip
+                    "response.output_text.delta", item_id=item["id"], output_index=0, content_index=0, delta=part
+                )
             if turn.get("cut"):
                 return
             item |= {
@@ -187,13 +189,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self._event("response.output_item.done", output_index=0, item=item)
         read, written = turn.get("tokens", [10, 5])
         usage = {
-            "input_tokens": read, "input_tokens_details": {"cached_tokens": turn.get("cached", 0)},
-            "output_tokens": written, "output_tokens_details": {"reasoning_tokens": 0},
+            "input_tokens": read,
+            "input_tokens_details": {"cached_tokens": turn.get("cached", 0)},
+            "output_tokens": written,
+            "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": read + written,
-        }  # fmt: skip
+        }
         self._event(
-            "response.completed",
-            response={**response, "status": "completed", "output": [item], "usage": usage},
+            "response.completed", response={**response, "status": "completed", "output": [item], "usage": usage}
         )
 
     def _messages(self, turn: dict[str, Any], body: dict[str, Any]) -> None:
@@ -207,11 +210,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
         stop = "tool_use" if block["type"] == "tool_use" else "end_turn"
         read, written = turn.get("tokens", [10, 5])
         message = {
-            "id": f"msg_{number}", "type": "message", "role": "assistant", "model": body.get("model", "scripted"),
-            "content": [], "stop_reason": None, "stop_sequence": None,
-            "usage": {"input_tokens": read, "cache_read_input_tokens": turn.get("cached", 0),
-                      "cache_creation_input_tokens": 0, "output_tokens": 1},
-        }  # fmt: skip
+            "id": f"msg_{number}",
+            "type": "message",
+            "role": "assistant",
+            "model": body.get("model", "scripted"),
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": {
+                "input_tokens": read,
+                "cache_read_input_tokens": turn.get("cached", 0),
+                "cache_creation_input_tokens": 0,
+                "output_tokens": 1,
+            },
+        }
         if not body.get("stream"):
             done = {**block, "text": _said(turn)} if stop == "end_turn" else block
             self._json(200, {**message, "content": [done], "stop_reason": stop})
@@ -231,18 +243,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         self._event("content_block_stop", index=0)
         self._event(
-            "message_delta",
-            delta={"stop_reason": stop, "stop_sequence": None}, usage={"output_tokens": written},
-        )  # fmt: skip
+            "message_delta", delta={"stop_reason": stop, "stop_sequence": None}, usage={"output_tokens": written}
+        )
         self._event("message_stop")
 
     def _chat(self, turn: dict[str, Any], body: dict[str, Any]) -> None:
         read, written = turn.get("tokens", [10, 5])
-        usage = {
-            "prompt_tokens": read,
-            "completion_tokens": written,
-            "total_tokens": read + written,
-        }
+        usage = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
         common = {"id": f"chat_{next(_ids)}", "created": 1, "model": body.get("model", "scripted")}
         if not body.get("stream"):
             message = {"role": "assistant", "content": _said(turn)}
@@ -253,11 +260,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self._stream()
         common["object"] = "chat.completion.chunk"
         for part in _parts(turn):
-            choice = {
-                "index": 0,
-                "delta": {"role": "assistant", "content": part},
-                "finish_reason": None,
-            }
+            choice = {"index": 0, "delta": {"role": "assistant", "content": part}, "finish_reason": None}
             self._data("", {**common, "choices": [choice]})
         if turn.get("cut"):
             return
@@ -270,9 +273,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 _ERROR_TYPES = {
-    400: "invalid_request_error", 401: "authentication_error", 403: "permission_error",
-    404: "not_found_error", 429: "rate_limit_error", 529: "overloaded_error",
-}  # fmt: skip
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+    529: "overloaded_error",
+}
 
 
 def _tool(number: int, name: str, arguments: Any) -> dict[str, Any]:

@@ -23,9 +23,12 @@ def main() -> int:
 
     @seed(asked.seed)
     @settings(
-        max_examples=asked.stores, deadline=None, database=None, phases=[Phase.generate],
+        max_examples=asked.stores,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
+    )
     @given(story=stories.stories)
     def tell(story: stories.Story) -> None:
         nonlocal done
@@ -46,9 +49,7 @@ def main() -> int:
             tell()
         finally:
             browser.close()
-    print(
-        f"{done} stores, seed {asked.seed}, {time.monotonic() - began:.0f} s: {sum(faults.values())} with a fault"
-    )
+    print(f"{done} stores, seed {asked.seed}, {time.monotonic() - began:.0f} s: {sum(faults.values())} with a fault")
     for name, count in faults.most_common():
         print(f"{count:>6}  {name}\n        {examples[name]}")
     return 1 if faults else 0

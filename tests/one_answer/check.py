@@ -11,9 +11,7 @@ from one_answer.counted import Batch
 from parallelhassnes.schedule.context import Context
 
 
-def check(
-    story: stories.Story, folder: Path, browser: views.Browser, *, report: bool = False
-) -> None:
+def check(story: stories.Story, folder: Path, browser: views.Browser, *, report: bool = False) -> None:
     """Make the store of a story, have every view say what it has, and compare."""
     root = Path(tempfile.mkdtemp(dir=folder)) / "root"
     try:
@@ -24,9 +22,7 @@ def check(
             look(ctx, browser, batch_id, report=report)
         if not any(_is_torn(ctx.layout.batch(b)) for b in torn):
             views.whole_store(ctx, browser)
-            of_earlier(
-                views.earlier(ctx, browser, ours[-1]), counted.count(ctx.layout.batch(ours[-1]))
-            )
+            of_earlier(views.earlier(ctx, browser, ours[-1]), counted.count(ctx.layout.batch(ours[-1])))
     finally:
         shutil.rmtree(root.parent)
 
@@ -45,9 +41,13 @@ def of_earlier(told: views.Facts, expected: Batch) -> None:
     each = expected.agents.values()
     decided = sum(own.scored - own.undecided for own in each)
     known = {
-        "trials": sum(own.n for own in each), "valued": decided, "decided": decided,
-        "passes": sum(own.passes for own in each), "cost": sum(own.cost for own in each), "input": sum(own.input for own in each),
-    }  # fmt: skip
+        "trials": sum(own.n for own in each),
+        "valued": decided,
+        "decided": decided,
+        "passes": sum(own.passes for own in each),
+        "cost": sum(own.cost for own in each),
+        "input": sum(own.input for own in each),
+    }
     for fact, value in told.items():
         assert value == known[fact], ("earlier client", fact, value, known[fact])
 
@@ -64,9 +64,7 @@ def agree(found: dict[str, views.Facts]) -> None:
         assert all(value == values[0] for value in values), (fact, said)
     names = {name for facts in found.values() for name in facts.get("agents", ())}
     for name in names:
-        own = {
-            view: facts["agents"].get(name) for view, facts in found.items() if "agents" in facts
-        }
+        own = {view: facts["agents"].get(name) for view, facts in found.items() if "agents" in facts}
         facts = {fact for each in own.values() if each for fact in each}
         for fact in facts:
             said = {view: each[fact] for view, each in own.items() if each and fact in each}
@@ -76,11 +74,7 @@ def agree(found: dict[str, views.Facts]) -> None:
 
 def matches(view: str, facts: views.Facts, expected: Batch) -> None:
     """What a view says is what the files say."""
-    state: dict[str, Any] = {
-        "steps": expected.steps,
-        "ended": expected.ended,
-        "skipped": expected.skipped,
-    }
+    state: dict[str, Any] = {"steps": expected.steps, "ended": expected.ended, "skipped": expected.skipped}
     totals = {
         "trials": sum(each.n for each in expected.agents.values()),
         "all scored": sum(each.scored for each in expected.agents.values()),
@@ -100,10 +94,18 @@ def matches(view: str, facts: views.Facts, expected: Batch) -> None:
         each = expected.agents[name]
         mean = sum(each.rewards) / len(each.rewards) if each.rewards else None
         known = {
-            "n": each.n, "scored": each.scored, "passes": each.passes, "undecided": each.undecided,
-            "called off": each.called_off, "missing": each.missing, "superseded": each.superseded, "mean": None if mean is None else round(mean, 9),
-            "cost of all attempts": each.cost, "input": each.input, "output": each.output,
-        }  # fmt: skip
+            "n": each.n,
+            "scored": each.scored,
+            "passes": each.passes,
+            "undecided": each.undecided,
+            "called off": each.called_off,
+            "missing": each.missing,
+            "superseded": each.superseded,
+            "mean": None if mean is None else round(mean, 9),
+            "cost of all attempts": each.cost,
+            "input": each.input,
+            "output": each.output,
+        }
         for fact, value in own.items():
             assert value == known[fact], (view, name, fact, value, known[fact])
 

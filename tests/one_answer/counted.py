@@ -99,11 +99,7 @@ def _count(to: Trials, step: dict[str, Any], over: list[Path], carried: set[str]
             to.priced += 1
             paid += 0 if folder.name in carried else price
         rewards = (result.get("verifier_result") or {}).get("rewards")
-        if (
-            rewards
-            and _json(folder / "final.json")["status"] == "succeeded"
-            and not _silent(result)
-        ):
+        if rewards and _json(folder / "final.json")["status"] == "succeeded" and not _silent(result):
             scored.append(rewards)
     to.superseded += max(0, len(over) - 1)
     ended = over and _json(over[-1] / "final.json")["status"] == "canceled"

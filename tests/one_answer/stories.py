@@ -40,15 +40,24 @@ ENDS: dict[str, Left | None] = {
     "other of one": Left({"quality": 1}, tokens=(4, 0, 4)),
     "silent": SILENT,
     "in steps": Left(
-        {"reward": 1}, cost_usd=None,
+        {"reward": 1},
+        cost_usd=None,
         steps=(
-            {"step_name": "one", "verifier_result": {"rewards": {"reward": 1}}, "agent_result": {"n_input_tokens": 5, "n_output_tokens": 1}},
-            {"step_name": "two", "verifier_result": {"rewards": {"reward": 1}}, "exception_info": {"exception_type": "AgentTimeoutError", "exception_message": ""}},
+            {
+                "step_name": "one",
+                "verifier_result": {"rewards": {"reward": 1}},
+                "agent_result": {"n_input_tokens": 5, "n_output_tokens": 1},
+            },
+            {
+                "step_name": "two",
+                "verifier_result": {"rewards": {"reward": 1}},
+                "exception_info": {"exception_type": "AgentTimeoutError", "exception_message": ""},
+            },
         ),
     ),
     "impossible cost": Left(cost_usd=-3.5, tokens=(6, 0, 6)),
     "running": None,
-}  # fmt: skip
+}
 AGENTS: dict[str, dict[str, Any]] = {
     "oracle": {"name": "oracle"},
     "nop": {"name": "nop"},
@@ -101,9 +110,23 @@ _tables = st.builds(
     st.sampled_from(["oddish.alpha-" + "0" * 20, "terminal-bench.alpha"]),
 )
 _WORDS = (
-    "run", "run", "run", "cancel batch", "cancel job", "cancel step", "retry batch", "retry failed", "retry step",
-    "retry unscored", "append", "rerun failed", "rerun missing", "again", "foreign", "damaged",
-)  # fmt: skip
+    "run",
+    "run",
+    "run",
+    "cancel batch",
+    "cancel job",
+    "cancel step",
+    "retry batch",
+    "retry failed",
+    "retry step",
+    "retry unscored",
+    "append",
+    "rerun failed",
+    "rerun missing",
+    "again",
+    "foreign",
+    "damaged",
+)
 stories = st.builds(
     Story,
     _tables,
@@ -154,10 +177,13 @@ class _Teller:
         if table.gate and {"oracle", "nop"} <= set(table.agents):
             sweep["baseline_gate"] = True
         self.batch = self.writer.submit(
-            list(TASKS[: table.tasks]), [AGENTS[name] for name in table.agents], sweep,
+            list(TASKS[: table.tasks]),
+            [AGENTS[name] for name in table.agents],
+            sweep,
             name=f"{table.client}.json",
-            retry={"max_attempts": table.max_attempts, "backoff_sec": 0.1}, experiment="told",
-        )  # fmt: skip
+            retry={"max_attempts": table.max_attempts, "backoff_sec": 0.1},
+            experiment="told",
+        )
 
     def run(self, most: int) -> None:
         self.writer.go_on(self._end, most)
@@ -180,9 +206,7 @@ class _Teller:
                 append.append(self.ctx, self.batch, 1 + event.number % 2)
             case "rerun":
                 try:
-                    made = rerun.rerun(
-                        self.ctx, self.batch, "failed" if what == "failed" else "missing"
-                    )
+                    made = rerun.rerun(self.ctx, self.batch, "failed" if what == "failed" else "missing")
                 except UserError:  # it is not over
                     return
                 self.batch = made.batch_id or self.batch

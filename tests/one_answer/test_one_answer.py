@@ -31,9 +31,7 @@ def browser() -> Iterator[views.Browser]:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("half", [1, 2])
-def test_every_view_of_every_store_gives_one_answer(
-    folder: Path, browser: views.Browser, half: int
-) -> None:
+def test_every_view_of_every_store_gives_one_answer(folder: Path, browser: views.Browser, half: int) -> None:
     numbers = itertools.count(half)
 
     @settings(max_examples=STORES, deadline=None, suppress_health_check=list(HealthCheck))
@@ -44,9 +42,7 @@ def test_every_view_of_every_store_gives_one_answer(
     tell()
 
 
-def test_a_store_of_real_trials_gives_one_answer_also_to_other_processes(
-    root: Path, browser: views.Browser
-) -> None:
+def test_a_store_of_real_trials_gives_one_answer_also_to_other_processes(root: Path, browser: views.Browser) -> None:
     made = scored.make(root)
     for batch in (made.first, made.second):
         look(made.ctx, browser, batch, report=True)

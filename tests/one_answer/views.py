@@ -68,20 +68,27 @@ def every(ctx: Context, browser: Browser, batch_id: str, *, report: bool) -> dic
     found = {
         "scoreboard": _board(board),
         "system scoreboard": {
-            "state": line.state, "counts": dict(line.counts), "steps": line.steps_total, "skipped": line.skipped,
+            "state": line.state,
+            "counts": dict(line.counts),
+            "steps": line.steps_total,
+            "skipped": line.skipped,
         },
         "show": {
-            "state": shown.state, "counts": dict(shown.counts or ()), "steps": len(shown.steps),
+            "state": shown.state,
+            "counts": dict(shown.counts or ()),
+            "steps": len(shown.steps),
             "attempts": sum(step.attempts for step in shown.steps),
         },
         "results": _groups(aggregate.results(layout, chosen).groups),
         "trials": _trials(trial_lines(layout, chosen).model_dump()["trials"]),
         "run --json": _run(json.loads(run_done(layout, batch_id, 0, None).model_dump_json())),
         "rows": {"trials": len(collect.read(layout, chosen))},
-        "budget": {"cost": budget.of_batches(ctx, [batch_id])[batch_id].usd} if batch_id in budget.of_batches(ctx, [batch_id]) else {},
+        "budget": {"cost": budget.of_batches(ctx, [batch_id])[batch_id].usd}
+        if batch_id in budget.of_batches(ctx, [batch_id])
+        else {},
         "exit code": {"any": exit_code(ctx, [batch_id], "any")},
         "compare": _compare(compare.compare(layout, batch_id, batch_id)),
-    }  # fmt: skip
+    }
     if report:
         found["report"] = _groups(gather.gather(layout, chosen).results.groups)
     verdicts = _verdicts(layout.batch(batch_id), board)
@@ -92,34 +99,49 @@ def every(ctx: Context, browser: Browser, batch_id: str, *, report: bool) -> dic
 
 def _board(board: BatchScoreboard) -> Facts:
     return {
-        "state": board.state, "counts": dict(board.counts), "steps": board.steps_total, "ended": board.attempts,
+        "state": board.state,
+        "counts": dict(board.counts),
+        "steps": board.steps_total,
+        "ended": board.attempts,
         "cost": board.spent.cost_usd or 0.0,
         "agents": {
             _identity(name): {
-                "n": cell.n, "scored": cell.scored, "undecided": getattr(cell, "undecided", 0), "passes": cell.passes,
+                "n": cell.n,
+                "scored": cell.scored,
+                "undecided": getattr(cell, "undecided", 0),
+                "passes": cell.passes,
                 "mean": _round(cell.mean_reward),
                 # What a retry is due of is no longer canceled there, and still is by its last attempt.
                 **({} if cell.waiting or cell.running else {"called off": cell.canceled}),
             }
             for name, cell in board.totals.items()
         }
-        if "undecided" in Cell.model_fields else {},
-    }  # fmt: skip
+        if "undecided" in Cell.model_fields
+        else {},
+    }
 
 
 def _groups(groups: list[GroupLine]) -> Facts:
     return {
         "agents": {
             " · ".join(filter(None, group.key.values())): {
-                "n": group.n, "scored": group.scored, "undecided": group.undecided, "passes": group.passes,
-                "mean": _round(group.mean_reward), "called off": group.canceled + group.skipped, "missing": group.missing, "superseded": group.superseded, "cost of all attempts": group.cost_usd or 0.0,
-                "input": group.input_tokens or 0, "output": group.output_tokens or 0,
+                "n": group.n,
+                "scored": group.scored,
+                "undecided": group.undecided,
+                "passes": group.passes,
+                "mean": _round(group.mean_reward),
+                "called off": group.canceled + group.skipped,
+                "missing": group.missing,
+                "superseded": group.superseded,
+                "cost of all attempts": group.cost_usd or 0.0,
+                "input": group.input_tokens or 0,
+                "output": group.output_tokens or 0,
             }
             for group in groups
         },
         "trials": sum(group.n for group in groups),
         "skipped": sum(group.skipped for group in groups),
-    }  # fmt: skip
+    }
 
 
 def _trials(lines: list[Facts]) -> Facts:
@@ -127,10 +149,7 @@ def _trials(lines: list[Facts]) -> Facts:
     for line in lines:
         name = " · ".join(filter(None, (line["agent"], line["model"])))
         own = agents.setdefault(
-            name,
-            dict.fromkeys(
-                ("n", "scored", "passes", "superseded", "undecided", "called off", "missing"), 0
-            ),
+            name, dict.fromkeys(("n", "scored", "passes", "superseded", "undecided", "called off", "missing"), 0)
         )
         scored = line["result"] == "scored"
         own["n"] += 1
@@ -147,9 +166,12 @@ def _trials(lines: list[Facts]) -> Facts:
 def _run(document: Facts) -> Facts:
     tasks = document["tasks"]
     return {
-        "state": document["state"], "counts": document["counts"], "trials": sum(task["n"] for task in tasks),
-        "all scored": sum(task["scored"] for task in tasks), "all passes": sum(task["passes"] for task in tasks),
-    }  # fmt: skip
+        "state": document["state"],
+        "counts": document["counts"],
+        "trials": sum(task["n"] for task in tasks),
+        "all scored": sum(task["scored"] for task in tasks),
+        "all passes": sum(task["passes"] for task in tasks),
+    }
 
 
 def _compare(found: compare.Comparison) -> Facts:
@@ -157,19 +179,13 @@ def _compare(found: compare.Comparison) -> Facts:
     for agent in found.agents:
         assert (agent.won, agent.lost, agent.new, agent.gone) == ([], [], [], [])
         assert agent.reward.difference in (None, 0.0)
-    return {
-        "compared": {agent.a: sum(pair.a_scored for pair in agent.tasks) for agent in found.agents}
-    }
+    return {"compared": {agent.a: sum(pair.a_scored for pair in agent.tasks) for agent in found.agents}}
 
 
 def _verdicts(batch_dir: Path, board: BatchScoreboard) -> Facts | None:
     """All jobs' verdicts; None where one is to be made (again)."""
     paths = sorted(batch_dir.glob("*/verdict.json"))
-    if (
-        board.state not in ("done", "attention")
-        or len(paths) != board.jobs_total
-        or _dead(batch_dir)
-    ):
+    if board.state not in ("done", "attention") or len(paths) != board.jobs_total or _dead(batch_dir):
         return None
     agents: dict[str, Facts] = {}
     for path in paths:
@@ -185,12 +201,10 @@ def _verdicts(batch_dir: Path, board: BatchScoreboard) -> Facts | None:
 def _dead(batch_dir: Path) -> bool:
     """Whether a verdict was canceled, and so speaks of what was there before."""
     newest = [
-        json.loads(path.read_text())["status"]
-        for path in batch_dir.glob("*/steps/verdict/attempts/*/state.json")
+        json.loads(path.read_text())["status"] for path in batch_dir.glob("*/steps/verdict/attempts/*/state.json")
     ]
     return any(status != "succeeded" for status in newest) or any(
-        "verdict" in json.loads(path.read_text()).get("canceled", {})
-        for path in batch_dir.glob("*/overrides.json")
+        "verdict" in json.loads(path.read_text()).get("canceled", {}) for path in batch_dir.glob("*/overrides.json")
     )
 
 
@@ -207,16 +221,12 @@ def _http(client: TestClient, batch_id: str) -> dict[str, Facts]:
     found = {
         "GET scoreboard": _board(BatchScoreboard.model_validate(document)),
         "GET batch": {key: get(f"/v1/batches/{batch_id}")[key] for key in ("state", "counts")},
-        "GET results": _groups(
-            aggregate.Results.model_validate(get(f"/v1/results?batch={batch_id}")).groups
-        ),
+        "GET results": _groups(aggregate.Results.model_validate(get(f"/v1/results?batch={batch_id}")).groups),
         "GET trials": _trials(get(f"/v1/trials?batch={batch_id}")["trials"]),
         "page": _page(get(f"/batches/{batch_id}")),
         "overview": _overview(get("/"), batch_id),
     }
-    listed = [
-        line for line in get("/v1/batches?limit=100")["items"] if line["batch_id"] == batch_id
-    ]
+    listed = [line for line in get("/v1/batches?limit=100")["items"] if line["batch_id"] == batch_id]
     assert len(listed) == 1
     found["GET batches"] = {key: listed[0][key] for key in ("state", "counts", "skipped")}
     return found
@@ -228,8 +238,7 @@ def whole_store(ctx: Context, browser: Browser) -> None:
     board = system_scoreboard(ctx.layout)
     text = client.get("/metrics").text
     steps = {
-        state: int(float(number))
-        for state, number in re.findall(r'parallelhassnes_steps\{state="(\w+)"\} (\S+)', text)
+        state: int(float(number)) for state, number in re.findall(r'parallelhassnes_steps\{state="(\w+)"\} (\S+)', text)
     }
     assert steps == dict(board.counts)
     batches = Counter(line.state for line in board.batches)
@@ -253,10 +262,13 @@ def earlier(ctx: Context, browser: Browser, batch_id: str) -> Facts:
         task = answer.json()[0]
         trials = task["trials"]
         return {
-            "trials": task["total"], "valued": sum(trial["reward"] is not None for trial in trials),
-            "decided": task["reward_total"] or 0, "passes": task["reward_success"] or 0,
-            "cost": sum(trial["cost_usd"] or 0.0 for trial in trials), "input": sum(trial["input_tokens"] or 0 for trial in trials),
-        }  # fmt: skip
+            "trials": task["total"],
+            "valued": sum(trial["reward"] is not None for trial in trials),
+            "decided": task["reward_total"] or 0,
+            "passes": task["reward_success"] or 0,
+            "cost": sum(trial["cost_usd"] or 0.0 for trial in trials),
+            "input": sum(trial["input_tokens"] or 0 for trial in trials),
+        }
     answer = get(f"/api/jobs/{batch_id}")
     assert answer.status_code == 200, answer.text[:500]
     assert answer.json() in get("/api/jobs?limit=1000").json()
@@ -264,9 +276,10 @@ def earlier(ctx: Context, browser: Browser, batch_id: str) -> Facts:
     # One that has a score may wait or run again, and has not failed.
     assert all(run["status"] != "failed" for run in runs if run["tests_total"]), runs
     return {
-        "trials": len(runs), "decided": sum(run["tests_total"] or 0 for run in runs),
+        "trials": len(runs),
+        "decided": sum(run["tests_total"] or 0 for run in runs),
         "passes": sum(run["tests_passed"] or 0 for run in runs),
-    }  # fmt: skip
+    }
 
 
 def _page(html: str) -> Facts:
@@ -280,10 +293,12 @@ def _page(html: str) -> Facts:
     if rows:
         found["agents"] = {
             " · ".join(unescape(part) for part in (agent, model) if part != "–"): {
-                "scored": int(scored), "n": int(n), "passes": int(passes),
+                "scored": int(scored),
+                "n": int(n),
+                "passes": int(passes),
             }
             for agent, model, scored, n, passes in rows
-        }  # fmt: skip
+        }
     return found
 
 

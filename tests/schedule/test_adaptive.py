@@ -17,7 +17,9 @@ def test_it_halves_once_per_window_and_grows_by_one_after_quiet():
     assert adaptive_limits.after_signal(first, 1030.0, 8, within, CONFIG) is first
     second = adaptive_limits.after_signal(first, 1061.0, 8, within, CONFIG)
     assert second.limit == 4
-    assert [adaptive_limits.limit_now(second, 1061.0 + quiet, within, CONFIG) for quiet in (0, 119, 120, 241, 10_000)] == [4, 4, 5, 6, 16]  # fmt: skip
+    assert [
+        adaptive_limits.limit_now(second, 1061.0 + quiet, within, CONFIG) for quiet in (0, 119, 120, 241, 10_000)
+    ] == [4, 4, 5, 6, 16]
     assert adaptive_limits.after_quiet(second, 1061.0 + 10_000, within, CONFIG) is None
 
 
@@ -33,9 +35,7 @@ def test_bounds_come_from_the_key_the_limit_and_the_host():
     assert not adaptive_limits.is_on(AdaptiveConfig(keys={"a": AdaptiveKey(enabled=False)}), "a")
 
 
-EVENTS = st.lists(
-    st.tuples(st.sampled_from(["signal", "look"]), st.floats(0, 500), st.integers(0, 40)), max_size=60
-)  # fmt: skip
+EVENTS = st.lists(st.tuples(st.sampled_from(["signal", "look"]), st.floats(0, 500), st.integers(0, 40)), max_size=60)
 
 
 @given(EVENTS, st.integers(1, 5), st.integers(1, 40))
@@ -51,9 +51,7 @@ def test_it_stays_within_its_bounds_and_recovers(events, floor, ceiling):
         else:
             known = adaptive_limits.after_quiet(known, now, within, CONFIG)
             assert adaptive_limits.limit_now(known, now, within, CONFIG) == before
-        assert (
-            within.floor <= adaptive_limits.limit_now(known, now, within, CONFIG) <= within.ceiling
-        )
+        assert within.floor <= adaptive_limits.limit_now(known, now, within, CONFIG) <= within.ceiling
     later = now + (ceiling + 1) * CONFIG.quiet_sec
     assert adaptive_limits.limit_now(known, later, within, CONFIG) == within.ceiling
     assert adaptive_limits.after_quiet(known, later, within, CONFIG) is None
@@ -70,18 +68,17 @@ def test_writing_the_growth_down_changes_nothing(events):
         if what == "signal":
             seen = adaptive_limits.after_signal(seen, now, live, within, CONFIG)
             unseen = adaptive_limits.after_signal(unseen, now, live, within, CONFIG)
-        elif (
-            seen is not None
-            and adaptive_limits.limit_now(seen, now, within, CONFIG) < within.ceiling
-        ):
+        elif seen is not None and adaptive_limits.limit_now(seen, now, within, CONFIG) < within.ceiling:
             seen = adaptive_limits.after_quiet(seen, now, within, CONFIG)
-        assert adaptive_limits.limit_now(seen, now, within, CONFIG) == adaptive_limits.limit_now(unseen, now, within, CONFIG)  # fmt: skip
+        assert adaptive_limits.limit_now(seen, now, within, CONFIG) == adaptive_limits.limit_now(
+            unseen, now, within, CONFIG
+        )
 
 
 def trip(known, now, run_id):
     return circuit_breaker.after_failure(
         known, failure_class="auth", line="no", evidence="401", attempt="b/j/s/a", run_id=run_id, now=now, probe_sec=600
-    )  # fmt: skip
+    )
 
 
 def test_a_paused_key_probes_once_and_waits_twice_as_long_after_each_failure():
@@ -93,24 +90,11 @@ def test_a_paused_key_probes_once_and_waits_twice_as_long_after_each_failure():
     assert not circuit_breaker.may_probe(probing, 10_000.0)
     again = trip(probing, 700.0, "r2")
     assert (again.interval_sec, again.probe_at, again.state) == (1200.0, 1900.0, "open")
-    lost = circuit_breaker.after_other_end(
-        circuit_breaker.start_probe(again, "r3"), "r3", "lost", 2000.0
-    )
+    lost = circuit_breaker.after_other_end(circuit_breaker.start_probe(again, "r3"), "r3", "lost", 2000.0)
     assert (lost.interval_sec, lost.probe_at, lost.probe) == (1200.0, 3200.0, None)
-    assert (
-        circuit_breaker.after_other_end(circuit_breaker.start_probe(lost, "r4"), "r5", None, 0.0)
-        is not None
-    )
-    assert (
-        circuit_breaker.after_other_end(circuit_breaker.start_probe(lost, "r4"), "r4", None, 0.0)
-        is None
-    )
-    assert (
-        circuit_breaker.after_other_end(
-            circuit_breaker.start_probe(lost, "r4"), "r4", "rate_limit", 0.0
-        )
-        is None
-    )
+    assert circuit_breaker.after_other_end(circuit_breaker.start_probe(lost, "r4"), "r5", None, 0.0) is not None
+    assert circuit_breaker.after_other_end(circuit_breaker.start_probe(lost, "r4"), "r4", None, 0.0) is None
+    assert circuit_breaker.after_other_end(circuit_breaker.start_probe(lost, "r4"), "r4", "rate_limit", 0.0) is None
 
 
 @given(st.integers(1, 40))

@@ -18,13 +18,7 @@ from parallelhassnes.views.batch_scoreboard import batch_scoreboard
 from parallelhassnes.views.explain import explain
 
 pytestmark = pytest.mark.codex
-REPORT = {
-    "status": "succeeded",
-    "summary": "Fine.",
-    "files_read": [],
-    "files_written": [],
-    "artifacts": [],
-}
+REPORT = {"status": "succeeded", "summary": "Fine.", "files_read": [], "files_written": [], "artifacts": []}
 
 
 @pytest.fixture
@@ -40,20 +34,23 @@ def batch(root, tmp_path):
             variables = provider(server.url)
             url, key = variables["OPENAI_BASE_URL"], variables["OPENAI_API_KEY"]
             jobs = [
-                job(f"j{number}", {
-                    "step_id": "a", "prompt": "Do it.", "working_directory": str(tmp_path), "model": "gpt-5.2", "env": {"OPENAI_BASE_URL": url},
-                    "execution_policy": {"config": ENDPOINT}, **step,
-                })
+                job(
+                    f"j{number}",
+                    {
+                        "step_id": "a",
+                        "prompt": "Do it.",
+                        "working_directory": str(tmp_path),
+                        "model": "gpt-5.2",
+                        "env": {"OPENAI_BASE_URL": url},
+                        "execution_policy": {"config": ENDPOINT},
+                        **step,
+                    },
+                )
                 for number, step in enumerate(steps)
-            ]  # fmt: skip
+            ]
             batch_id = put(ctx, table(*jobs, secrets=["OPENAI_API_KEY"], **more))
             stack.callback(_end, ctx, batch_id)
-            return (
-                ctx,
-                batch_id,
-                lambda *a: program(root, "tick", *a, env={"OPENAI_API_KEY": key}),
-                server,
-            )
+            return (ctx, batch_id, lambda *a: program(root, "tick", *a, env={"OPENAI_API_KEY": key}), server)
 
         yield go
 
@@ -84,9 +81,7 @@ def test_a_rate_limit_is_retried_and_the_tokens_count(batch):
 
 
 def test_a_refused_key_pauses_its_queue_key(batch):
-    ctx, batch_id, tick, _ = batch(
-        [refuse(401, "Incorrect API key provided")], {}, {}, limits={"gpt-5.2": 1}
-    )
+    ctx, batch_id, tick, _ = batch([refuse(401, "Incorrect API key provided")], {}, {}, limits={"gpt-5.2": 1})
     tick()
     held = wait_for(lambda: concurrency_keys.Holds(ctx.layout, ctx.config).every(), "the pause")
     assert "auth" in json.dumps(held)
@@ -112,9 +107,7 @@ def test_what_it_does_is_shown_and_a_cancel_ends_it(batch, root):
 
 @pytest.mark.parametrize("down", [False, True], ids=["silent", "down"])
 def test_a_deadline_ends_what_would_wait_for_ever(batch, down):
-    limit = (
-        6  # long enough for the program to have begun its thread, whatever else the machine does
-    )
+    limit = 6  # long enough for the program to have begun its thread, whatever else the machine does
     with socket.socket() as taken:  # bound and not listening: connections are refused
         taken.bind(("127.0.0.1", 0))
         nobody = {"env": {"OPENAI_BASE_URL": f"http://127.0.0.1:{taken.getsockname()[1]}/v1"}}
@@ -152,10 +145,7 @@ def test_a_killed_supervisor_loses_no_event_and_no_change(batch, tmp_path):
     git = ["git", "-C", str(repository), "-c", "user.name=t", "-c", "user.email=t@t"]
     subprocess.run([*git, "init", "-q"], check=True)
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
-    isolated = {
-        "working_directory": str(repository),
-        "workspace_policy": {"mode": "isolated", "keep": "never"},
-    }
+    isolated = {"working_directory": str(repository), "workspace_policy": {"mode": "isolated", "keep": "never"}}
     turns = [shell("echo half > half.txt; sleep 62", times=1), answer(REPORT)]
     ctx, batch_id, tick, _ = batch(turns, isolated)
     tick()

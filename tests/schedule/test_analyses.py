@@ -25,9 +25,13 @@ def trial(root, monkeypatch):
         (script / "words").write_text(words)
         agent = {"import_path": "scripted_agent:ScriptedAgent", "kwargs": {"script": str(script)}}
         return {
-            "step_id": step_id, "kind": "trial", "task": {"path": str(task)}, "environment": ENVIRONMENT,
-            "agent": agent, **more,
-        }  # fmt: skip
+            "step_id": step_id,
+            "kind": "trial",
+            "task": {"path": str(task)},
+            "environment": ENVIRONMENT,
+            "agent": agent,
+            **more,
+        }
 
     return make
 
@@ -49,9 +53,7 @@ def test_a_failed_trial_is_analysed_and_the_verdict_waits_for_it(root, trial):
     steps = [trial("crash"), {"step_id": "verdict", "kind": "verdict"}]
     batch = put(ctx, table(job("j", *steps), analysis="rules", retry={"max_attempts": 1}))
     run(ctx)
-    assert states(ctx, batch) == {
-        "j/t": ["failed"], "j/t.rules": ["succeeded"], "j/verdict": ["succeeded"],
-    }  # fmt: skip
+    assert states(ctx, batch) == {"j/t": ["failed"], "j/t.rules": ["succeeded"], "j/verdict": ["succeeded"]}
     assert said(ctx, batch) == [("good_failure", "agent_crash")]
     verdict = next(ctx.layout.step(batch, "j", "verdict").glob("attempts/*"))
     analysis = next(ctx.layout.step(batch, "j", "t.rules").glob("attempts/*"))
@@ -73,9 +75,7 @@ def test_a_retried_trial_is_analysed_anew_and_judged_anew(root, trial):
 
 def test_no_trial_no_analysis_but_a_verdict(root, trial):
     ctx = context(root)
-    steps = [
-        shell("first", "exit 3"), trial("ok", depends_on=["first"]), {"step_id": "verdict", "kind": "verdict"},
-    ]  # fmt: skip
+    steps = [shell("first", "exit 3"), trial("ok", depends_on=["first"]), {"step_id": "verdict", "kind": "verdict"}]
     batch = put(ctx, table(job("j", *steps), analysis="rules", retry={"max_attempts": 1}))
     run(ctx)
     assert states(ctx, batch) == {"j/first": ["failed"], "j/verdict": ["succeeded"]}
@@ -91,9 +91,10 @@ def test_a_retry_of_what_blocked_the_trial_brings_its_analysis_back(root, trial)
     ctx = context(root)
     flag = root / "flag"
     steps = [
-        shell("first", f"test -e {flag}"), trial("zero", depends_on=["first"]),
+        shell("first", f"test -e {flag}"),
+        trial("zero", depends_on=["first"]),
         {"step_id": "verdict", "kind": "verdict"},
-    ]  # fmt: skip
+    ]
     batch = put(ctx, table(job("j", *steps), analysis="rules", retry={"max_attempts": 1}))
     run(ctx)
     flag.touch()

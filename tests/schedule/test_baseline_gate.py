@@ -28,12 +28,17 @@ def sweep(root, monkeypatch):
     def submit(ctx, **task):
         path = make_task(root, **task)
         agent = {
-            "import_path": "scripted_agent:ScriptedAgent", "kwargs": {"script": str(root / "script")}, "n_trials": 2,
-        }  # fmt: skip
+            "import_path": "scripted_agent:ScriptedAgent",
+            "kwargs": {"script": str(root / "script")},
+            "n_trials": 2,
+        }
         table = {
-            "spec_version": "2.0", "baseline_gate": True, "analysis": "rules", "retry": {"max_attempts": 1},
+            "spec_version": "2.0",
+            "baseline_gate": True,
+            "analysis": "rules",
+            "retry": {"max_attempts": 1},
             "sweep": {"path": str(path), "agents": [agent], "environment": ENVIRONMENT},
-        }  # fmt: skip
+        }
         return put(ctx, json.dumps(table).encode())
 
     return submit
@@ -54,12 +59,10 @@ def test_a_sound_task_is_tried_after_its_baselines(root, sweep):
     found = states(ctx, batch)
     assert {step: found[f"hello/{step}"] for step in ("oracle.1", "nop.1", "baseline", *AGENTS)} == {
         step: ["succeeded"] for step in ("oracle.1", "nop.1", "baseline", *AGENTS)
-    }  # fmt: skip
+    }
     times = {p.parents[1].name: read(p / "state.json") for p in attempt_dirs(ctx, batch)}
     assert times["baseline"]["ended_at"] < min(times[a]["started_at"] for a in AGENTS)
-    assert (
-        max(times[b]["ended_at"] for b in ("oracle.1", "nop.1")) < times["baseline"]["started_at"]
-    )
+    assert max(times[b]["ended_at"] for b in ("oracle.1", "nop.1")) < times["baseline"]["started_at"]
 
 
 @pytest.mark.parametrize(
@@ -110,7 +113,9 @@ def test_a_mended_baseline_unblocks_the_rest(root, sweep):
 
 def test_the_gate_survives_a_kill_of_everything(root, sweep):
     ctx = context(root)
-    batch = sweep(ctx, test="sleep 1; " + "[ -f /app/out ] && echo 1 > /logs/verifier/reward.txt || echo 0 > /logs/verifier/reward.txt")  # fmt: skip
+    batch = sweep(
+        ctx, test="sleep 1; [ -f /app/out ] && echo 1 > /logs/verifier/reward.txt || echo 0 > /logs/verifier/reward.txt"
+    )
     tick(ctx)
 
     def live():
@@ -142,15 +147,11 @@ def test_jobs_that_are_written_out_need_their_baselines(root):
     ctx = context(root)
     path = str(make_task(root))
     step = {"kind": "trial", "task": {"path": path}, "environment": ENVIRONMENT}
-    oracle, nop, other = (
-        {**step, "step_id": name, "agent": name} for name in ("oracle", "nop", "codex")
-    )
+    oracle, nop, other = ({**step, "step_id": name, "agent": name} for name in ("oracle", "nop", "codex"))
     table = {"spec_version": "2.0", "baseline_gate": True}
     with pytest.raises(InvalidInput, match="has no trial of nop"):
         put(ctx, json.dumps({**table, "jobs": [{"steps": [oracle, other]}]}).encode())
     batch = put(ctx, json.dumps({**table, "jobs": [{"steps": [oracle, nop, other]}]}).encode())
     job = read(ctx.layout.job(batch, "job1") / "job.json")
     waits = {one["step_id"]: one.get("depends_on", []) for one in job["steps"]}
-    assert waits == {
-        "oracle": [], "nop": [], "codex": ["job1/baseline"], "baseline": ["job1/oracle", "job1/nop"],
-    }  # fmt: skip
+    assert waits == {"oracle": [], "nop": [], "codex": ["job1/baseline"], "baseline": ["job1/oracle", "job1/nop"]}

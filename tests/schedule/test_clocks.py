@@ -9,20 +9,7 @@ from pathlib import Path
 
 import pytest
 from probes import faketime_library
-from stores import (
-    attempt_dirs,
-    command,
-    context,
-    idle,
-    job,
-    program,
-    put,
-    read,
-    shell,
-    states,
-    table,
-    wait_for,
-)
+from stores import attempt_dirs, command, context, idle, job, program, put, read, shell, states, table, wait_for
 
 from parallelhassnes.admin import tokens
 from parallelhassnes.plan import Retry
@@ -49,9 +36,7 @@ def faked(clock: str | Path) -> dict[str, str]:
     named = {"FAKETIME": str(clock)}
     if isinstance(clock, Path):
         named = {"FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-    return {
-        "LD_PRELOAD": str(faketime_library()), "FAKETIME_NO_CACHE": "1", **named,
-    }  # fmt: skip
+    return {"LD_PRELOAD": str(faketime_library()), "FAKETIME_NO_CACHE": "1", **named}
 
 
 def end_waker(ctx: Context) -> None:
@@ -84,9 +69,7 @@ def test_a_backoff_noted_under_a_clock_that_was_400_days_ahead_is_as_long_as_it_
 
 @pytest.mark.libfaketime
 @pytest.mark.parametrize(
-    ("backoff", "jump"),
-    [(3600, "+2h"), (6, "-2h")],
-    ids=["forwards, as after a suspend", "backwards"],
+    ("backoff", "jump"), [(3600, "+2h"), (6, "-2h")], ids=["forwards, as after a suspend", "backwards"]
 )
 def test_a_clock_that_is_set_while_a_retry_is_waited_for_is_taken_in(root, backoff, jump):
     ctx = context(root, FAST)
@@ -112,19 +95,11 @@ def test_a_clock_that_is_set_while_a_retry_is_waited_for_is_taken_in(root, backo
 )
 def test_a_batch_ends_whatever_the_wall_clock_shows(root, zone, at):
     ctx = context(root, FAST)
-    steps = [
-        command("s", "false", retry=again_after(2)),
-        shell("t", "sleep 1"),
-        command("u", "true", depends_on=["t"]),
-    ]
+    steps = [command("s", "false", retry=again_after(2)), shell("t", "sleep 1"), command("u", "true", depends_on=["t"])]
     batch = put(ctx, table(job("j", *steps)))
     env = faked(at) | {"TZ": zone}
     program(root, "tick", "--until-idle", "--quiet", "--fail-on", "never", env=env)
-    assert states(ctx, batch) == {
-        "j/s": ["failed", "failed"],
-        "j/t": ["succeeded"],
-        "j/u": ["succeeded"],
-    }
+    assert states(ctx, batch) == {"j/s": ["failed", "failed"], "j/t": ["succeeded"], "j/u": ["succeeded"]}
     first, second = (path for path in attempt_dirs(ctx, batch) if "/steps/s/" in str(path))
     ended = parse_time(read(first / "state.json")["ended_at"])
     waited = parse_time(read(second / "meta.json")["created_at"]) - ended
@@ -141,9 +116,7 @@ def test_a_lane_that_was_served_in_the_future_does_not_starve(root):
     program(root, "tick")
     wait_for(lambda: idle(ctx), "both")
     began = sorted(
-        (read(path / "meta.json")["created_at"], batch)
-        for batch in (ours, other)
-        for path in attempt_dirs(ctx, batch)
+        (read(path / "meta.json")["created_at"], batch) for batch in (ours, other) for path in attempt_dirs(ctx, batch)
     )
     assert ours in [batch for _, batch in began[:3]]
 
@@ -151,9 +124,7 @@ def test_a_lane_that_was_served_in_the_future_does_not_starve(root):
 def test_the_probe_and_the_quiet_period_of_a_queue_key_are_no_further_than_their_rules(root):
     ctx = context(root, FAST)
     then = time.time() + AHEAD
-    broken = Breaker(
-        failure_class="auth", line="no", attempt="a", at=then, interval_sec=2, probe_at=then + 2
-    )
+    broken = Breaker(failure_class="auth", line="no", attempt="a", at=then, interval_sec=2, probe_at=then + 2)
     lowered = Adaptive(limit=1, changed_at=then, decreased_at=then)
     ctx.layout.limits.mkdir(exist_ok=True)
     queue_keys.write(ctx.layout, KeyState(queue_key="k", breaker=broken, adaptive=lowered))
@@ -235,7 +206,7 @@ def test_a_row_of_failures_is_bounded_after_a_clock_was_set_back():
 
 @pytest.mark.parametrize(
     ("at", "most", "due"), [(50.0, 10.0, 50.0), (105.0, 10.0, 105.0), (900.0, 10.0, 110.0), (900.0, -1.0, 100.0)]
-)  # fmt: skip
+)
 def test_an_instant_is_never_further_than_its_rule_allows(at, most, due):
     assert clocks.latest(at, 100.0, most) == due
 

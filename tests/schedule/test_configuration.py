@@ -47,9 +47,7 @@ def metas(ctx: Context, batch: str) -> dict[str, list[dict]]:
     found: dict[str, list[dict]] = {}
     for path in attempt_dirs(ctx, batch):
         meta = read(path / "meta.json")
-        found.setdefault(meta["step_id"], []).append(
-            meta | {"ended_at": read(path / "state.json")["ended_at"]}
-        )
+        found.setdefault(meta["step_id"], []).append(meta | {"ended_at": read(path / "state.json")["ended_at"]})
     return found
 
 
@@ -61,7 +59,7 @@ def metas(ctx: Context, batch: str) -> dict[str, list[dict]]:
         (["tick", "--until-idle"], {}, "[limits]\nk = 6\n", "[limits]\nk = 1\n"),
     ],
     ids=["supervisors", "spawned", "until-idle"],
-)  # fmt: skip
+)
 def test_a_lower_limit_is_obeyed_by_every_pass_after_the_edit(root, arguments, env, before, after):
     ctx = context(root, FAST + before)
     steps = [shell(f"s{n}", "sleep 0.15", queue_key="k") for n in range(16)]
@@ -77,23 +75,14 @@ def test_a_lower_limit_is_obeyed_by_every_pass_after_the_edit(root, arguments, e
     assert {meta["config_sha256"] for meta in every} == {old.sha256(), new.sha256()}
     for meta in every:
         if meta["config_sha256"] == new.sha256():
-            live = [
-                m for m in every if m["created_at"] < meta["created_at"] < m["ended_at"] and m != meta
-            ]  # fmt: skip
+            live = [m for m in every if m["created_at"] < meta["created_at"] < m["ended_at"] and m != meta]
             assert live == [], f"{meta['step_id']} started beside {len(live)} others"
-    events = [
-        json.loads(line) for line in (ctx.layout.system / "ledger.jsonl").read_text().splitlines()
-    ]
-    assert [e["config_sha256"] for e in events if e["event"] == "configured"] == [
-        old.sha256(),
-        new.sha256(),
-    ]
+    events = [json.loads(line) for line in (ctx.layout.system / "ledger.jsonl").read_text().splitlines()]
+    assert [e["config_sha256"] for e in events if e["event"] == "configured"] == [old.sha256(), new.sha256()]
 
 
 def by_time(ctx: Context) -> list[Path]:
-    return sorted(
-        (ctx.layout.system / "config_versions").glob("*.json"), key=lambda p: p.stat().st_mtime_ns
-    )
+    return sorted((ctx.layout.system / "config_versions").glob("*.json"), key=lambda p: p.stat().st_mtime_ns)
 
 
 def test_secrets_names_and_floors_are_those_of_the_pass_that_starts_a_step(root):
@@ -102,7 +91,7 @@ def test_secrets_names_and_floors_are_those_of_the_pass_that_starts_a_step(root)
         waits(root, "a"),
         shell("b", "printenv X_TOKEN | wc -c > seen; cp seen $PARALLELHASSNES_ATTEMPT_DIR/seen", depends_on=["a"]),
         command("c", "true", depends_on=["b"]),
-    ]  # fmt: skip
+    ]
     batch = put(ctx, table(job("j", *steps)))
     program(root, "tick", env={"X_TOKEN": "0123456789abcdef"})
     wait_for((root / "runs-a").exists, "the first step")
@@ -125,9 +114,7 @@ def test_secrets_names_and_floors_are_those_of_the_pass_that_starts_a_step(root)
     wait_for(lambda: states(ctx, batch).get("j/e") == ["succeeded"], "the step after it")
 
 
-AT_LEAST_TWICE = (
-    "[retry]\nmax_attempts = {}\nbackoff_sec = {}\n[retry.classes.agent_error]\nretry = true\n"
-)
+AT_LEAST_TWICE = "[retry]\nmax_attempts = {}\nbackoff_sec = {}\n[retry.classes.agent_error]\nretry = true\n"
 
 
 def waits_and_fails(root: Path, step_id: str, **more) -> dict:
@@ -151,7 +138,7 @@ def test_an_end_is_judged_by_the_retry_of_the_configuration_as_it_is_then(root):
         wait_for((root / f"runs-{name}").exists, f"{name} to run")
     assert "retries: 1 attempts at most (parallelhassnes.toml)" in told(root, "j/open")
     edit(ctx, AT_LEAST_TWICE.format(4, 0.05))
-    assert "retries: 4 attempts at most (parallelhassnes.toml), again after 0.05 s" in told(root, "j/open")  # fmt: skip
+    assert "retries: 4 attempts at most (parallelhassnes.toml), again after 0.05 s" in told(root, "j/open")
     assert "retries: 2 attempts at most (its table), again after 0.05 s" in told(root, "j/own")
     for name in ("open", "own", "own_class", "own_backoff"):
         (root / f"go-{name}").touch()
@@ -194,10 +181,7 @@ def test_the_end_of_a_dead_attempt_is_judged_by_the_configuration_of_then(root):
     os.kill(read(attempt / "state.json")["pid"], signal.SIGKILL)
     edit(ctx, "[retry]\nmax_attempts = 2\n")
     (root / "go-s").touch()
-    wait_for(
-        lambda: program(root, "tick") and states(ctx, batch)["j/s"] == ["lost", "succeeded"],
-        "the second attempt",
-    )
+    wait_for(lambda: program(root, "tick") and states(ctx, batch)["j/s"] == ["lost", "succeeded"], "the second attempt")
 
 
 def test_a_plan_of_an_earlier_version_keeps_the_rule_that_was_filled_in(root):
@@ -206,7 +190,11 @@ def test_a_plan_of_an_earlier_version_keeps_the_rule_that_was_filled_in(root):
     path = ctx.layout.batch(batch) / "j" / "job.json"
     document = read(path)
     assert document["steps"][0]["retry"] == {"open": ["max_attempts", "backoff_sec", "classes"]}
-    document["steps"][0]["retry"] = {"max_attempts": 2, "backoff_sec": 0.05, "classes": {"agent_error": {"retry": True}}}  # fmt: skip
+    document["steps"][0]["retry"] = {
+        "max_attempts": 2,
+        "backoff_sec": 0.05,
+        "classes": {"agent_error": {"retry": True}},
+    }
     path.write_text(json.dumps(document))
     program(root, "tick")
     wait_for((root / "runs-s").exists, "it to run")
@@ -268,13 +256,16 @@ def test_a_broken_edit_keeps_the_last_good_configuration_and_is_told_once_per_ch
     assert answer.status_code == 200
     assert log.count("is not valid TOML") == 1
     said = {
-        "scoreboard": json.dumps(board), "doctor": json.dumps([c for c in checks if c["state"] == "trouble"]),
-        "page": page, "/health": answer.text, "tick": program(root, "tick").stdout,
-    }  # fmt: skip
+        "scoreboard": json.dumps(board),
+        "doctor": json.dumps([c for c in checks if c["state"] == "trouble"]),
+        "page": page,
+        "/health": answer.text,
+        "tick": program(root, "tick").stdout,
+    }
     for view, text in said.items():
         assert "is not valid TOML" in text, view
     # Who brings something new is there to mend it, and is refused.
-    refused = program(root, "submit", "-", input=table(job("k", command("s", "true"))).decode(), check=False)  # fmt: skip
+    refused = program(root, "submit", "-", input=table(job("k", command("s", "true"))).decode(), check=False)
     assert refused.returncode == 2
     assert "is not valid TOML" in refused.stderr
     (root / "go-b").touch()
@@ -338,7 +329,7 @@ def test_the_snapshot_follows_the_file_where_another_process_wrote_it_in_between
     snapshot = ctx.layout.system / configuration.SNAPSHOT
     assert read(snapshot)["config"]["concurrency"] == 1
     assert states(ctx, batch) == {"j/s": ["succeeded"]}
-    (root / "parallelhassnes.toml").write_text("heartbeat_sec = 0.2\ngrace_sec = 3\n" + FAST + "concurrency = 6\n")  # fmt: skip
+    (root / "parallelhassnes.toml").write_text("heartbeat_sec = 0.2\ngrace_sec = 3\n" + FAST + "concurrency = 6\n")
     config = configuration.in_force(ctx.layout).config
     configuration.keep(ctx.layout, config)
     assert read(snapshot)["config"]["concurrency"] == config.concurrency == 6

@@ -85,11 +85,7 @@ def test_a_worker_that_outlives_its_supervisor_is_ended_and_never_doubled(root):
     ctx = context(root)
     survive = "import ctypes, time; ctypes.CDLL(None).prctl(1, 0, 0, 0, 0); print('up', flush=True); time.sleep(300)"
     batch = put(
-        ctx,
-        table(
-            job("j", command("s", "python3", "-c", survive)),
-            retry={"max_attempts": 2, "backoff_sec": 0},
-        ),
+        ctx, table(job("j", command("s", "python3", "-c", survive)), retry={"max_attempts": 2, "backoff_sec": 0})
     )
     tick(ctx)
     state = running_state(ctx, batch)
@@ -111,12 +107,7 @@ def test_a_worker_that_outlives_its_supervisor_is_ended_and_never_doubled(root):
 
 def test_a_killed_tick_loses_nothing(root):
     ctx = context(root, "concurrency = 2\n")
-    batch = put(
-        ctx,
-        table(
-            *(job(f"j{n}", shell("s", "sleep 0.05")) for n in range(12)), retry={"backoff_sec": 0}
-        ),
-    )
+    batch = put(ctx, table(*(job(f"j{n}", shell("s", "sleep 0.05")) for n in range(12)), retry={"backoff_sec": 0}))
     process = started(root, "tick", "--until-idle", "--quiet")
     wait_for(lambda: tickets.running(ctx.layout), "the first attempts")
     process.kill()
@@ -137,10 +128,7 @@ def test_everything_killed_at_once_is_taken_up_again(root):
     batch = put(
         ctx,
         table(
-            *(
-                job(f"j{n}", shell("s", f"until test -e {flag}; do sleep 0.02; done"))
-                for n in range(6)
-            ),
+            *(job(f"j{n}", shell("s", f"until test -e {flag}; do sleep 0.02; done")) for n in range(6)),
             retry={"max_attempts": 3, "backoff_sec": 0},
         ),
     )
@@ -188,9 +176,7 @@ def test_a_finished_attempt_without_a_seal_is_sealed_and_not_repeated(root):
 
 def test_an_attempt_that_was_prepared_but_never_started_is_lost_and_repeated(root):
     ctx = context(root)
-    batch = put(
-        ctx, table(job("j", command("s", "true")), retry={"max_attempts": 2, "backoff_sec": 0})
-    )
+    batch = put(ctx, table(job("j", command("s", "true")), retry={"max_attempts": 2, "backoff_sec": 0}))
     tick(ctx)
     wait_for(lambda: idle(ctx), "the step")
     path = next(attempt_dirs(ctx, batch))
@@ -217,14 +203,7 @@ def test_a_step_past_its_deadline_is_ended_even_if_it_ignores_sigterm(root):
     batch = put(
         ctx,
         table(
-            job(
-                "j",
-                shell(
-                    "s",
-                    "trap '' TERM; setsid sh -c \"trap '' TERM; sleep 300\" & sleep 300",
-                    timeout_sec=0.5,
-                ),
-            )
+            job("j", shell("s", "trap '' TERM; setsid sh -c \"trap '' TERM; sleep 300\" & sleep 300", timeout_sec=0.5))
         ),
     )
     program(root, "tick")
@@ -307,9 +286,7 @@ def test_a_repair_that_comes_late_leaves_the_next_attempts_worker_alone(root, mo
         os.kill(first["worker_pid"], signal.SIGKILL)
         wait_for(lambda: not processes.is_alive(first["worker_pid"], None), "the end of the first")
         tick(ctx)
-        wait_for(
-            lambda: len(states(ctx, batch)["j/s"]) == 2 and running_state(ctx, batch), "the second"
-        )
+        wait_for(lambda: len(states(ctx, batch)["j/s"]) == 2 and running_state(ctx, batch), "the second")
         return looked(lock)
 
     monkeypatch.setattr(processes, "inheritors", late)

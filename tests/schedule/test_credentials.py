@@ -45,11 +45,15 @@ def trial(root):
     (script / "good").write_text(GOOD)
 
     def step(step_id="t", **more):
-        agent = {"import_path": "scripted_agent:ScriptedAgent", "model_name": KEY, "kwargs": {"script": str(script)}}  # fmt: skip
+        agent = {"import_path": "scripted_agent:ScriptedAgent", "model_name": KEY, "kwargs": {"script": str(script)}}
         return {
-            "step_id": step_id, "kind": "trial", "task": {"path": str(task)},
-            "environment": "temp_environment:TempEnvironment", "agent": agent, **more,
-        }  # fmt: skip
+            "step_id": step_id,
+            "kind": "trial",
+            "task": {"path": str(task)},
+            "environment": "temp_environment:TempEnvironment",
+            "agent": agent,
+            **more,
+        }
 
     return step
 
@@ -59,7 +63,7 @@ def run(root, name, data, key, *more, **options):
     path = root / f"{name}.json"
     path.write_bytes(data)
     env = {**PATHS, **({"FAKE_KEY": key} if key else {})}
-    done = program(root, "run", "-c", str(path), "--json", "--fail-on", "never", *more, env=env, check=False, **options)  # fmt: skip
+    done = program(root, "run", "-c", str(path), "--json", "--fail-on", "never", *more, env=env, check=False, **options)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)["batch_id"], done
 
@@ -85,7 +89,7 @@ def test_a_refused_key_holds_up_no_other_and_resume_gives_its_batch_another(root
     assert [entry["variables"] for entry in shown["pauses"]] == [["FAKE_KEY"]]
     assert line in shown["paused"]
     with serving(root) as server:
-        (entry,) = [found for found in server.client.get("/v1/queue").json()["keys"] if found["queue_key"] == KEY]  # fmt: skip
+        (entry,) = [found for found in server.client.get("/v1/queue").json()["keys"] if found["queue_key"] == KEY]
         assert entry["pauses"] == shown["pauses"]
     for value in (BAD, GOOD):
         assert value.encode() not in everything_below(ctx.layout.runs)
@@ -106,16 +110,14 @@ def test_a_batch_without_a_key_pauses_only_what_has_none(root, trial):
     keyed, _ = run(root, "keyed", table(job("j", trial()), secrets=["FAKE_KEY"]), GOOD)
     assert states(ctx, keyed) == {"j/t": ["succeeded"]}
     program(root, "resume", KEY, env=PATHS)  # pauses it again, and nothing else
-    wait_for(lambda: len(states(ctx, first)["j/t"]) + len(states(ctx, second).get("j/t", ())) == 3, "another refusal")  # fmt: skip
+    wait_for(lambda: len(states(ctx, first)["j/t"]) + len(states(ctx, second).get("j/t", ())) == 3, "another refusal")
     again, _ = run(root, "again", table(job("j", trial()), secrets=["FAKE_KEY"]), GOOD)
     assert states(ctx, again) == {"j/t": ["succeeded"]}
 
 
 def test_steps_of_one_batch_with_keys_of_their_own(root, trial):
     ctx = context(root, "concurrency = 1\n")
-    steps = [
-        trial(f"s{n}", env={"FAKE_KEY": "${KEY_B}" if n % 2 else "${KEY_A}"}) for n in range(4)
-    ]
+    steps = [trial(f"s{n}", env={"FAKE_KEY": "${KEY_B}" if n % 2 else "${KEY_A}"}) for n in range(4)]
     batch = put(ctx, table(job("j", *steps)))
     env = {**PATHS, "KEY_A": BAD, "KEY_B": GOOD}
     program(root, "tick", "--until-idle", "--fail-on", "never", env=env)
@@ -143,9 +145,13 @@ def test_a_pause_of_an_earlier_version_holds_for_all_until_it_is_resumed(root, t
     ctx = context(root)
     ctx.layout.limits.mkdir(exist_ok=True)
     breaker = {
-        "failure_class": "auth", "line": "401", "attempt": "b/j/s/a", "at": time.time(), "interval_sec": 600.0,
+        "failure_class": "auth",
+        "line": "401",
+        "attempt": "b/j/s/a",
+        "at": time.time(),
+        "interval_sec": 600.0,
         "probe_at": time.time() + 600,
-    }  # fmt: skip
+    }
     (ctx.layout.limits / "fake__model.json").write_text(
         json.dumps({"schema_version": 1, "queue_key": KEY, "breaker": breaker})
     )
@@ -162,7 +168,9 @@ def test_the_environment_of_a_run_is_its_own_batchs(root, how):
     ctx = context(root, "concurrency = 2\n")
     env = {"FAKE_KEY": GOOD, "PARALLELHASSNES_START": how}
     path = root / "run.json"
-    path.write_bytes(table(job("j", *(shell(f"s{n}", "sleep 0.3") for n in range(6))), secrets=["FAKE_KEY"], concurrency=1))  # fmt: skip
+    path.write_bytes(
+        table(job("j", *(shell(f"s{n}", "sleep 0.3") for n in range(6))), secrets=["FAKE_KEY"], concurrency=1)
+    )
     process = started(root, "run", "-c", str(path), "--json", env=env)
     wait_for(lambda: list(ctx.layout.running.glob("*/*")), "its first step")
     check = f'test "$FAKE_KEY" = {OTHER}'
@@ -200,9 +208,12 @@ def test_a_run_is_gone_on_with_its_own_value_or_not_at_all(root):
         why = program(root, "explain", f"{batch}/j/b").stdout
         assert "FAKE_KEY is not at hand as `run` had it" in why
         assert f"parallelhassnes resume {batch}" in why
-        assert "is not at hand as `run` had it" in program(root, "doctor", env=env, check=False).stdout  # fmt: skip
+        assert "is not at hand as `run` had it" in program(root, "doctor", env=env, check=False).stdout
     program(root, "tick", "--until-idle", "--fail-on", "never", env={"FAKE_KEY": GOOD})
-    assert {step: found[-1] for step, found in states(ctx, batch).items() if step != "j/a"} == {"j/b": "succeeded", "j/c": "succeeded"}  # fmt: skip
+    assert {step: found[-1] for step, found in states(ctx, batch).items() if step != "j/a"} == {
+        "j/b": "succeeded",
+        "j/c": "succeeded",
+    }
 
 
 def test_a_broken_env_file_holds_up_only_what_takes_from_it(root):
@@ -225,7 +236,9 @@ def test_the_key_of_the_marks_is_private_and_outside_of_what_is_shared(root):
     assert not key.is_relative_to(ctx.layout.runs)
     assert key.stat().st_mode & 0o777 == 0o600
     assert key.read_bytes() not in everything_below(ctx.layout.runs)
-    assert [runner["runner_id"] for runner in json.loads(program(root, "scoreboard", "--json").stdout)["runners"]] == [ctx.config.runner_id]  # fmt: skip
+    assert [runner["runner_id"] for runner in json.loads(program(root, "scoreboard", "--json").stdout)["runners"]] == [
+        ctx.config.runner_id
+    ]
 
 
 def asked(layout, what):

@@ -7,20 +7,7 @@ import shutil
 import signal
 
 import pytest
-from stores import (
-    attempt_dirs,
-    command,
-    context,
-    idle,
-    job,
-    program,
-    put,
-    read,
-    shell,
-    states,
-    table,
-    wait_for,
-)
+from stores import attempt_dirs, command, context, idle, job, program, put, read, shell, states, table, wait_for
 
 from parallelhassnes.admin.audit.verify import verify
 from parallelhassnes.execute import processes
@@ -69,12 +56,7 @@ def live(ctx, batch, step="s"):
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [
-        ("j/job.json", "half"),
-        ("j/job.json", "a list"),
-        ("batch_meta.json", "another"),
-        ("control.json", "empty"),
-    ],
+    [("j/job.json", "half"), ("j/job.json", "a list"), ("batch_meta.json", "another"), ("control.json", "empty")],
 )
 def test_a_damaged_batch_waits_for_its_file_and_says_so_and_the_others_go_on(root, name, content):
     ctx = context(root, FAST)
@@ -152,10 +134,7 @@ def test_a_deleted_batch_leaves_nothing_and_holds_up_nobody(root, moment):
                 os.kill(state["pid"], signal.SIGKILL)
     # As a user's rm -r that a live attempt writes against: again until nothing is there.
     wait_for(
-        lambda: (
-            shutil.rmtree(ctx.layout.batch(batch), ignore_errors=True),
-            not ctx.layout.batch(batch).exists(),
-        )[1],
+        lambda: (shutil.rmtree(ctx.layout.batch(batch), ignore_errors=True), not ctx.layout.batch(batch).exists())[1],
         "the removal",
     )
     others_go_on(ctx)
@@ -172,11 +151,7 @@ def test_a_ticket_of_a_batch_that_never_was_is_dropped(root):
     (ticket,) = ctx.layout.ready.glob(f"*/{batch}/*/{batch}.*")
     ghost = "20200101T000000Z-aaaaaa"
     text, name = ticket.read_text().replace(batch, ghost), ticket.name.replace(batch, ghost)
-    for folder in (
-        ctx.layout.ready / "command" / ghost / "00000",
-        ctx.layout.running / "command",
-        ctx.layout.ended,
-    ):
+    for folder in (ctx.layout.ready / "command" / ghost / "00000", ctx.layout.running / "command", ctx.layout.ended):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     (ctx.layout.delayed / f"00000000000001.{name}").write_text(text)
@@ -188,15 +163,7 @@ def test_a_ticket_of_a_batch_that_never_was_is_dropped(root):
 def test_what_is_no_ticket_is_left_alone_everywhere_in_the_queue(root):
     ctx = context(root, FAST + "concurrency = 2\n")
     batch = put(
-        ctx,
-        table(
-            job(
-                "j",
-                shell("s", waits(root)),
-                command("t", "true", depends_on=["s"]),
-                command("u", "true"),
-            )
-        ),
+        ctx, table(job("j", shell("s", waits(root)), command("t", "true", depends_on=["s"]), command("u", "true")))
     )
     tick(ctx)
     live(ctx, batch)
@@ -233,8 +200,7 @@ def test_the_state_of_a_queue_key_that_is_torn_pauses_it_until_somebody_resumes_
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
-    [("state.json", "another"), ("state.json", None), ("meta.json", "half"), ("meta.json", None)],
+    ("name", "content"), [("state.json", "another"), ("state.json", None), ("meta.json", "half"), ("meta.json", None)]
 )
 def test_a_dead_attempt_whose_record_is_spoilt_is_ended_and_repeated(root, name, content):
     ctx = context(root, FAST)

@@ -11,19 +11,7 @@ from pathlib import Path
 
 import pytest
 from harness import make_task
-from stores import (
-    CHECKOUT,
-    context,
-    environment,
-    idle,
-    job,
-    program,
-    put,
-    shell,
-    states,
-    table,
-    wait_for,
-)
+from stores import CHECKOUT, context, environment, idle, job, program, put, shell, states, table, wait_for
 
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.steps.trial import docker_engine
@@ -48,9 +36,13 @@ def test_trials_wait_for_the_engine_instead_of_failing_one_by_one(root, place, m
     batch = put(ctx, json.dumps({"spec_version": "2.0", "sweep": sweep}).encode())
     beside = put(ctx, table(job("j", shell("s", "true"))))
     named = {
-        "step_id": "t", "kind": "trial", "task": {"path": str(root / "hello")}, "agent": {"name": "nop"},
-        "environment": {"type": "docker"}, "env": {"DOCKER_HOST": f"unix://{there}"},
-    }  # fmt: skip
+        "step_id": "t",
+        "kind": "trial",
+        "task": {"path": str(root / "hello")},
+        "agent": {"name": "nop"},
+        "environment": {"type": "docker"},
+        "env": {"DOCKER_HOST": f"unix://{there}"},
+    }
     elsewhere = put(ctx, table(job("j", named)))
     try:
         tick(ctx)
@@ -64,8 +56,11 @@ def test_trials_wait_for_the_engine_instead_of_failing_one_by_one(root, place, m
         assert states(ctx, batch) == {}
         with subprocess.Popen(
             [sys.executable, "-m", "parallelhassnes", "tick", "--until-idle", "--root", str(root)],
-            stderr=subprocess.PIPE, text=True, env=environment(), cwd=CHECKOUT,
-        ) as watching:  # fmt: skip
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+            cwd=CHECKOUT,
+        ) as watching:
             assert f"held: trials in docker wait: {why}\n" in iter(watching.stderr.readline, "")
             watching.send_signal(signal.SIGINT)
             watching.communicate()
@@ -80,15 +75,17 @@ def test_trials_wait_for_the_engine_instead_of_failing_one_by_one(root, place, m
 
 def test_what_can_be_told_of_an_engine(place, tmp_path):
     ask = {"DOCKER_HOST": f"unix://{place}"}
-    assert docker_engine.trouble(ask) == f"no Docker engine answers at {place}: No such file or directory"  # fmt: skip
+    assert docker_engine.trouble(ask) == f"no Docker engine answers at {place}: No such file or directory"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(place))
-        assert docker_engine.trouble(ask) == f"no Docker engine answers at {place}: Connection refused"  # fmt: skip
+        assert docker_engine.trouble(ask) == f"no Docker engine answers at {place}: Connection refused"
         server.listen()
-        assert docker_engine.trouble(ask) == f"the Docker engine at {place} has said nothing for 2 s"  # fmt: skip
+        assert docker_engine.trouble(ask) == f"the Docker engine at {place} has said nothing for 2 s"
     (tmp_path / "config.json").write_text('{"currentContext": "elsewhere"}')
     for unknown in (
-        {"DOCKER_HOST": "ssh://somebody@elsewhere"}, {"DOCKER_HOST": f"unix:///{'x' * 200}"},
-        {"DOCKER_CONTEXT": "elsewhere"}, {"DOCKER_CONFIG": str(tmp_path)},
-    ):  # fmt: skip
+        {"DOCKER_HOST": "ssh://somebody@elsewhere"},
+        {"DOCKER_HOST": f"unix:///{'x' * 200}"},
+        {"DOCKER_CONTEXT": "elsewhere"},
+        {"DOCKER_CONFIG": str(tmp_path)},
+    ):
         assert docker_engine.trouble(unknown) is None

@@ -51,7 +51,9 @@ MEANT = {
 def test_each_form_of_a_line(tmp_path, ends, mark):
     path = tmp_path / "keys.env"
     path.write_bytes((mark + WRITTEN).replace("\n", ends).encode())
-    assert read_env_file(path) == {key: text.replace("\n", ends) if key == "SEVERAL" else text for key, text in MEANT.items()}  # fmt: skip
+    assert read_env_file(path) == {
+        key: text.replace("\n", ends) if key == "SEVERAL" else text for key, text in MEANT.items()
+    }
 
 
 def test_the_values_reach_a_step_whole(root):
@@ -59,7 +61,7 @@ def test_the_values_reach_a_step_whole(root):
     ctx = context(root, 'env_file = "keys.env"\n')
     names = sorted(name for name, value in MEANT.items() if value)
     code = f"import hashlib, json, os; print(json.dumps({{n: hashlib.sha256(os.environ[n].encode()).hexdigest() for n in {names}}}))"
-    batch = put(ctx, table(job("j", shell("s", f"python3 -c '{code.replace(chr(39), chr(34))}'")), secrets=names))  # fmt: skip
+    batch = put(ctx, table(job("j", shell("s", f"python3 -c '{code.replace(chr(39), chr(34))}'")), secrets=names))
     program(root, "tick", "--until-idle", env={"PLAIN": "of-the-environment"})
     assert states(ctx, batch) == {"j/s": ["succeeded"]}
     said = json.loads((next(attempt_dirs(ctx, batch)) / "stdout.log").read_text())
@@ -68,9 +70,15 @@ def test_the_values_reach_a_step_whole(root):
 
 @pytest.mark.parametrize(
     ("text", "line"),
-    [("A=1\n\n\nnot a line\n", 4), ('A=1\nB="never ends\nC=3\n', 2), ("sk-proj-half-a-key\n", 1), ("A=1\nB='x' tail\n", 2),
-     ("=value\n", 1), ("A=nul\0in-it\n", 1)],
-)  # fmt: skip
+    [
+        ("A=1\n\n\nnot a line\n", 4),
+        ('A=1\nB="never ends\nC=3\n', 2),
+        ("sk-proj-half-a-key\n", 1),
+        ("A=1\nB='x' tail\n", 2),
+        ("=value\n", 1),
+        ("A=nul\0in-it\n", 1),
+    ],
+)
 def test_a_line_that_is_none_is_named_by_its_number_alone(root, text, line):
     path = root / "keys.env"
     path.write_text(text)
@@ -83,7 +91,7 @@ def test_a_line_that_is_none_is_named_by_its_number_alone(root, text, line):
 def test_a_batch_waits_for_an_env_file_that_is_none_and_a_pipe_holds_up_nobody(root):
     ctx = context(root, 'env_file = "keys.env"\n')
     os.mkfifo(root / "keys.env")
-    batch = put(ctx, table(job("j", shell("s", 'test "$THE_KEY" = a-good-value')), secrets=["THE_KEY"]))  # fmt: skip
+    batch = put(ctx, table(job("j", shell("s", 'test "$THE_KEY" = a-good-value')), secrets=["THE_KEY"]))
     program(root, "tick", "--until-idle", "--fail-on", "never", timeout_sec=30)
     assert "is no regular file" in read(ctx.layout.blocked / f"{batch}.json")["reason"]
     (root / "keys.env").unlink()

@@ -21,7 +21,7 @@ def graph(chance):
         for place in range(7):
             wanted = chance.sample(known, min(len(known), chance.randrange(5)))
             argv = "false" if chance.random() < 0.2 else "true"
-            more = {"depends_on": wanted, "after": chance.choice(["success", "end"])} if wanted else {}  # fmt: skip
+            more = {"depends_on": wanted, "after": chance.choice(["success", "end"])} if wanted else {}
             steps.append(command(f"s{place}", argv, **more))
             known.append(f"j{number}/s{place}")
         made.append(job(f"j{number}", *steps))
@@ -37,16 +37,13 @@ def looked_at(ctx, batch):
     found = {}
     for job_dir in batches.job_dirs(ctx.layout, batch):
         current = currents.read(job_dir)
-        found[job_dir.name] = (
-            {key: now.attempt for key, now in current.steps.items()},
-            current.dead,
-        )
+        found[job_dir.name] = ({key: now.attempt for key, now in current.steps.items()}, current.dead)
     return found
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("seed", "whole"), [(1, currents.WHOLE), (2, 0), (3, 0)])
-def test_a_graph_that_was_run_canceled_and_retried_stands_as_a_rebuild_makes_it(root, monkeypatch, seed, whole):  # fmt: skip
+def test_a_graph_that_was_run_canceled_and_retried_stands_as_a_rebuild_makes_it(root, monkeypatch, seed, whole):
     monkeypatch.setattr(currents, "WHOLE", whole)
     chance = random.Random(seed)
     ctx = context(root, "concurrency = 4\ndurable = false\n")
@@ -69,7 +66,7 @@ def test_a_fan_in_asks_for_few_dependencies_at_each_end(root, monkeypatch):
     """In whichever order they end: all are asked for once, when the last has ended."""
     asked = []
     real = job_state.JobState._means
-    monkeypatch.setattr(job_state.JobState, "_means", lambda self, ref: asked.append(ref) or real(self, ref))  # fmt: skip
+    monkeypatch.setattr(job_state.JobState, "_means", lambda self, ref: asked.append(ref) or real(self, ref))
     ctx = context(root, "concurrency = 1\ndurable = false\n")
     count = 60
     steps = [command(f"s{n}", "true") for n in range(count)]
@@ -80,7 +77,14 @@ def test_a_fan_in_asks_for_few_dependencies_at_each_end(root, monkeypatch):
         spec = book.job("j")
         for number in range(count):
             step = spec.step(f"s{number}")
-            now = StepNow(status="succeeded", attempt="a", run_id="r", number=1, ended_at="2026-11-21T00:00:00.000000Z", settled=True)  # fmt: skip
+            now = StepNow(
+                status="succeeded",
+                attempt="a",
+                run_id="r",
+                number=1,
+                ended_at="2026-11-21T00:00:00.000000Z",
+                settled=True,
+            )
             book.current("j").put(step.step_id, now)
             asked.clear()
             book.spread(spec, step)

@@ -20,7 +20,7 @@ def test_a_pass_costs_as_much_beside_a_thousand_as_beside_a_hundred(tmp_path, sh
         growth.SHAPES[shape](root, count)
         costs[count] = growth.run(root, tmp_path / f"{count}.passes", PASSES)
         assert len(costs[count]) >= PASSES - 3
-    few, many = ({f: growth.median(costs[n], f) for f in ("files", "listed", "moved", "calls")} for n in (FEW, MANY))  # fmt: skip
+    few, many = ({f: growth.median(costs[n], f) for f in ("files", "listed", "moved", "calls")} for n in (FEW, MANY))
     assert many["files"] <= few["files"] + 8
     assert many["moved"] <= few["moved"] * 1.1 + 500
     # Names and calls: a chunk of the queue holds up to 256 tickets, and a listing of chunks one in 256.

@@ -5,20 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from stores import (
-    CHECKOUT,
-    command,
-    context,
-    idle,
-    job,
-    program,
-    put,
-    read,
-    started,
-    states,
-    table,
-    wait_for,
-)
+from stores import CHECKOUT, command, context, idle, job, program, put, read, started, states, table, wait_for
 
 from parallelhassnes.actions import submit as submitting
 from parallelhassnes.schedule import ingest
@@ -60,7 +47,7 @@ BAD = {
     "not UTF-8": b'{"spec_version":"2.0","jobs":[{"job_id":"\xff\xfe"}]}',
     "a NUL": b'{"spec_version":"2.0",\0"jobs":[]}',
     "100 MB": b'{"spec_version":"2.0","jobs":["' + b"x" * 100_000_000 + b'"]}',
-}  # fmt: skip
+}
 
 
 def drop(ctx, name: str, data: bytes) -> None:
@@ -105,10 +92,7 @@ def test_submit_reports_a_bad_table_at_once_and_leaves_nothing(root):
     assert any("timeout_sec" in line for line in lines)
     answer = json.loads(program(root, "submit", str(path), "--json", check=False).stdout)
     assert answer["ok"] is False
-    assert {error["pointer"] for error in answer["errors"]} == {
-        "/jbos",
-        "/jobs/0/steps/0/timout_sec",
-    }
+    assert {error["pointer"] for error in answer["errors"]} == {"/jbos", "/jobs/0/steps/0/timout_sec"}
     assert list((root / "runs" / "_queue" / "incoming").iterdir()) == []
 
 
@@ -129,9 +113,7 @@ def test_the_same_bytes_are_the_same_batch_unless_asked_otherwise(root):
 
 
 @pytest.mark.parametrize("again", [True, False])
-def test_a_submit_tells_of_its_own_batch_though_a_tick_made_it_and_others_came(
-    root, monkeypatch, again
-):
+def test_a_submit_tells_of_its_own_batch_though_a_tick_made_it_and_others_came(root, monkeypatch, again):
     """What a tick and another submit do between the table's arrival in incoming/ and the lock."""
     ctx = context(root)
     earlier = put(ctx, GOOD)
@@ -197,9 +179,7 @@ def test_yaml_is_taken_and_temporary_names_are_not_looked_at(root):
     ctx = context(root)
     (ctx.layout.incoming / ".hidden.json").write_bytes(b"{")
     drop(
-        ctx,
-        "table.yaml",
-        b"spec_version: '2.0'\njobs:\n- job_id: y\n  steps:\n  - step_id: s\n    command: ['true']\n",
+        ctx, "table.yaml", b"spec_version: '2.0'\njobs:\n- job_id: y\n  steps:\n  - step_id: s\n    command: ['true']\n"
     )
     tick(ctx)
     wait_for(lambda: idle(ctx), "the step")
@@ -216,13 +196,7 @@ def test_an_ingest_that_died_is_done_again_to_the_same_end(root):
     tick(ctx)
     wait_for(lambda: idle(ctx), "the step")
     accepted = ctx.layout.accepted / f"{batch}.json"
-    companion = {
-        "schema_version": 1,
-        "batch_id": batch,
-        "source_name": "table.json",
-        "base_dirs": [],
-        "again": True,
-    }
+    companion = {"schema_version": 1, "batch_id": batch, "source_name": "table.json", "base_dirs": [], "again": True}
     (ctx.layout.incoming / f"{batch}.json.submit").write_text(json.dumps(companion))
     accepted.rename(ctx.layout.incoming / f"{batch}.json")
     tick(ctx)
@@ -236,9 +210,7 @@ def test_an_ingest_that_died_is_done_again_to_the_same_end(root):
 def test_the_examples_are_taken_unchanged(root, name):
     ctx = context(root)
     batch = put(ctx, (Path(CHECKOUT) / "examples" / name).read_bytes())
-    assert (ctx.layout.batch(batch) / "launch_table.json").read_bytes() == (
-        CHECKOUT / "examples" / name
-    ).read_bytes()
+    assert (ctx.layout.batch(batch) / "launch_table.json").read_bytes() == (CHECKOUT / "examples" / name).read_bytes()
 
 
 def test_the_five_commands_of_the_earlier_readme(root):

@@ -26,11 +26,9 @@ def loop(root, good_at, rounds=5, until="report.summary.startswith('accept')", *
     return job(
         "j",
         shell("solve", SOLVE.format(root), **solver),
-        shell(
-            "judge", JUDGE.format(root, good_at), loop={"step_id": "solve", "max_rounds": rounds, "until": until}
-        ),
+        shell("judge", JUDGE.format(root, good_at), loop={"step_id": "solve", "max_rounds": rounds, "until": until}),
         shell("after", f"echo after >> {root}/order", depends_on=["solve"]),
-    )  # fmt: skip
+    )
 
 
 def drive(root, *more):
@@ -53,13 +51,12 @@ def test_they_take_turns_until_the_critic_is_satisfied(root, rounds):
     drive(root)
     assert order(root) == [*["solve", "judge"] * rounds, "after"]
     assert states(ctx, batch_id) == {
-        "j/solve": ["succeeded"] * rounds, "j/judge": ["succeeded"] * rounds, "j/after": ["succeeded"],
-    }  # fmt: skip
+        "j/solve": ["succeeded"] * rounds,
+        "j/judge": ["succeeded"] * rounds,
+        "j/after": ["succeeded"],
+    }
     assert f"satisfied in round {rounds} of 5" in why(ctx, batch_id)[1]
-    metas = [
-        attempts.read_meta(path)
-        for path in sorted(ctx.layout.step(batch_id, "j", "judge").glob("attempts/*"))
-    ]
+    metas = [attempts.read_meta(path) for path in sorted(ctx.layout.step(batch_id, "j", "judge").glob("attempts/*"))]
     solved = attempts.names(ctx.layout.step(batch_id, "j", "solve"))
     assert [meta.inputs["j/solve"] for meta in metas] == solved
     assert verify.verify(ctx.layout).problems == []
@@ -73,10 +70,7 @@ def test_rounds_run_out(root):
     assert order(root) == ["solve", "judge"] * 2
     state, told = why(ctx, batch_id)
     assert (state, "not satisfied after 2 rounds" in told) == ("needs_attention", True)
-    assert (
-        why(ctx, batch_id, "after")[1]
-        == "blocked for good, unless that is retried: j/judge needs attention"
-    )
+    assert why(ctx, batch_id, "after")[1] == "blocked for good, unless that is retried: j/judge needs attention"
     assert verify.verify(ctx.layout).problems == []
     rebuild(ctx)
     drive(root)
@@ -102,9 +96,7 @@ def test_a_solver_that_fails_ends_the_loop(root):
     assert any("solve ended as failed" in line for line in found.why)
     now = currents.read(ctx.layout.job(batch_id, "k")).steps["judge"]
     assert (now.settled, now.unmet) == (True, "solve ended as failed")
-    assert [
-        e["line"] for _, e in ledger.read(ctx.layout.batch(batch_id)) if e["event"] == "unmet"
-    ] == [now.unmet]
+    assert [e["line"] for _, e in ledger.read(ctx.layout.batch(batch_id)) if e["event"] == "unmet"] == [now.unmet]
     assert verify.verify(ctx.layout).problems == []
 
 

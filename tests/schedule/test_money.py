@@ -20,15 +20,16 @@ from parallelhassnes.store.queue import tickets
 
 def sweep(root, n_trials, *, kwargs=None, **more):
     agent = {
-        "import_path": "costly_agent:CostlyAgent", "n_trials": n_trials, "kwargs": kwargs or {}, "queue_key": "costly",
-    }  # fmt: skip
+        "import_path": "costly_agent:CostlyAgent",
+        "n_trials": n_trials,
+        "kwargs": kwargs or {},
+        "queue_key": "costly",
+    }
     task = root.parent / "hello"
     if not task.exists():
         make_task(root.parent)
     enough_part = {"enough": more.pop("enough")} if "enough" in more else {}
-    return table(
-        sweep={"path": str(task), "agents": [agent], "environment": TEMP, **enough_part}, **more
-    )  # fmt: skip
+    return table(sweep={"path": str(task), "agents": [agent], "environment": TEMP, **enough_part}, **more)
 
 
 def trials(ctx, batch):
@@ -90,11 +91,7 @@ def test_until_a_cost_is_known_no_more_than_the_first_wave_runs(root):
     ctx = context(root, "concurrency = 8\n")
     batch = put(ctx, sweep(root, 7, budget={"usd": 100}))
     settle(ctx)
-    found = [
-        read(path / "state.json")
-        for path in attempt_dirs(ctx, batch)
-        if "verdict" not in step_of(path)
-    ]
+    found = [read(path / "state.json") for path in attempt_dirs(ctx, batch) if "verdict" not in step_of(path)]
     assert [state["status"] for state in found] == ["succeeded"] * 7
     first_end = min(state["ended_at"] for state in found)
     assert sum(state["started_at"] < first_end for state in found) <= budgets.FIRST_WAVE

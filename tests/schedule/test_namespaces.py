@@ -35,9 +35,7 @@ from parallelhassnes.store.records import AttemptState
 pytestmark = [
     pytest.mark.timeout(240),
     pytest.mark.namespaces,
-    pytest.mark.skipif(
-        os.geteuid() != 0, reason="needs root, to make a pid namespace with its own /proc"
-    ),
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make a pid namespace with its own /proc"),
 ]
 FAST = "durable = false\n"
 INSIDE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
@@ -49,9 +47,22 @@ HIDDEN = ("unshare", "--pid", "--fork", "--kill-child")
 def ticking(ctx: Context, *inside: str) -> Iterator["subprocess.Popen[str]"]:
     """A tick that waits, in a pid namespace of its own; killed with all that is in there at the end."""
     container = subprocess.Popen(
-        [*inside, sys.executable, "-m", "parallelhassnes", "tick", "--until-idle", "--quiet", "--root", str(ctx.layout.root)],
-        env=environment(), cwd=CHECKOUT, stderr=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
+        [
+            *inside,
+            sys.executable,
+            "-m",
+            "parallelhassnes",
+            "tick",
+            "--until-idle",
+            "--quiet",
+            "--root",
+            str(ctx.layout.root),
+        ],
+        env=environment(),
+        cwd=CHECKOUT,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
     try:
         yield container
     finally:
@@ -67,7 +78,7 @@ def kill_inside(container: "subprocess.Popen[str]") -> None:
 
 
 def tick_inside(ctx: Context, *inside: str) -> None:
-    command = [*inside, sys.executable, "-m", "parallelhassnes", "tick", "--root", str(ctx.layout.root)]  # fmt: skip
+    command = [*inside, sys.executable, "-m", "parallelhassnes", "tick", "--root", str(ctx.layout.root)]
     subprocess.run(command, env=environment(), cwd=CHECKOUT, check=True, capture_output=True)
 
 
@@ -77,9 +88,7 @@ def beats(ctx: Context, batch: str) -> int:
 
 
 def waiting(ctx: Context) -> str:
-    script = (
-        f"touch {ctx.layout.root}/begun; until [ -e {ctx.layout.root}/go ]; do sleep 0.02; done"
-    )
+    script = f"touch {ctx.layout.root}/begun; until [ -e {ctx.layout.root}/go ]; do sleep 0.02; done"
     return put(ctx, table(job("j", shell("s", script))))
 
 
@@ -107,9 +116,7 @@ def test_ticks_of_the_host_leave_the_live_attempts_of_a_container_alone(root, in
     assert states(ctx, batch) == {"j/s": ["succeeded"]}
 
 
-def test_ticks_of_a_container_leave_the_live_attempts_of_the_host_alone_also_where_a_lock_was_removed(
-    root,
-):
+def test_ticks_of_a_container_leave_the_live_attempts_of_the_host_alone_also_where_a_lock_was_removed(root):
     ctx = context(root, FAST)
     batch = waiting(ctx)
     program(root, "tick")
@@ -160,8 +167,12 @@ def test_a_tick_leaves_what_a_process_of_another_namespace_is_writing(root):
     )
     writer = subprocess.Popen(
         [*INSIDE, sys.executable, "-c", code, str(ctx.layout.temp)],
-        env=environment(), cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        env=environment(),
+        cwd=CHECKOUT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     with writer:
         half = Path(writer.stdout.readline().strip())
         program(root, "tick")
@@ -173,11 +184,11 @@ def test_a_tick_leaves_what_a_process_of_another_namespace_is_writing(root):
 
 
 def test_records_of_earlier_versions_go_by_the_hosts_name():
-    earlier = {"status": "running", "run_id": "r", "heartbeat": {"count": 0, "at": "2026-01-01T00:00:00Z"}}  # fmt: skip
+    earlier = {"status": "running", "run_id": "r", "heartbeat": {"count": 0, "at": "2026-01-01T00:00:00Z"}}
     pid, started = os.getpid(), process_identity.start_time(os.getpid())
     here = AttemptState(**earlier, host=os.uname().nodename, pid=pid, pid_start=started)
     assert here.supervisor_lives() is True
     assert here.model_copy(update={"pid_start": 1}).supervisor_lives() is False
     assert here.model_copy(update={"host": "another"}).supervisor_lives() is None
     assert here.model_copy(update={"pid_table": "another boot/1"}).supervisor_lives() is None
-    assert here.model_copy(update={"pid_table": process_identity.table()}).supervisor_lives() is True  # fmt: skip
+    assert here.model_copy(update={"pid_table": process_identity.table()}).supervisor_lives() is True

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from servers import serving
-from stores import (  # fmt: skip
+from stores import (
     CHECKOUT,
     attempt_dirs,
     command,
@@ -47,17 +47,25 @@ def views(root: Path, step: str) -> dict[str, str]:
     return {
         "scoreboard": program(root, "scoreboard", "--json").stdout,
         "explain": program(root, "explain", step).stdout,
-        "doctor": json.dumps([c for c in json.loads(program(root, "doctor", "--json", check=False).stdout)["checks"] if c["state"] == "trouble"]),
+        "doctor": json.dumps(
+            [
+                c
+                for c in json.loads(program(root, "doctor", "--json", check=False).stdout)["checks"]
+                if c["state"] == "trouble"
+            ]
+        ),
         "page": page,
         "/health": answer.text,
-    }  # fmt: skip
+    }
 
 
 def test_a_stopped_process_that_holds_the_lock_is_told_by_every_view_with_its_pid(root):
     ctx = context(root, FAST)
     batch = put(ctx, table(job("j", command("s", "true"))))
     code = "import sys,time; from parallelhassnes.store import locks; locks.hold(sys.argv[1]); print('held', flush=True); time.sleep(300)"
-    holder = subprocess.Popen([sys.executable, "-c", code, str(ctx.layout.tick_lock)], stdout=subprocess.PIPE, env=environment(), text=True)  # fmt: skip
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(ctx.layout.tick_lock)], stdout=subprocess.PIPE, env=environment(), text=True
+    )
     try:
         assert holder.stdout.readline() == "held\n"
         holder.send_signal(signal.SIGSTOP)
@@ -81,21 +89,11 @@ def test_a_stopped_process_that_holds_the_lock_is_told_by_every_view_with_its_pi
     assert health.troubles(ctx.layout) == []
 
 
-def test_a_pass_that_fails_in_a_supervisor_is_told_and_tried_again_until_it_succeeds(
-    root, tmp_path
-):
+def test_a_pass_that_fails_in_a_supervisor_is_told_and_tried_again_until_it_succeeds(root, tmp_path):
     package = tmp_path / "lib" / "parallelhassnes"
-    shutil.copytree(
-        CHECKOUT / "parallelhassnes", package, ignore=shutil.ignore_patterns("__pycache__")
-    )
+    shutil.copytree(CHECKOUT / "parallelhassnes", package, ignore=shutil.ignore_patterns("__pycache__"))
     ctx = context(root, FAST)
-    agent = {
-        "step_id": "b",
-        "kind": "agent",
-        "prompt": "x",
-        "depends_on": ["a"],
-        "working_directory": str(root),
-    }
+    agent = {"step_id": "b", "kind": "agent", "prompt": "x", "depends_on": ["a"], "working_directory": str(root)}
     script = f"touch {root}/runs-now; until [ -e {root}/go ]; do sleep 0.05; done"
     batch = put(ctx, table(job("j", shell("a", script), agent)))
     env = {"PYTHONPATH": str(package.parent)}
@@ -108,10 +106,7 @@ def test_a_pass_that_fails_in_a_supervisor_is_told_and_tried_again_until_it_succ
     assert "ModuleNotFoundError" in found.error or "No module" in found.error, found
     assert "Traceback" in Path(found.log).read_text()
     for view, text in views(root, f"{batch}/j/b").items():
-        if view not in (
-            "tick",
-            "tick --quiet",
-        ):  # a tick of a whole package makes a pass that succeeds
+        if view not in ("tick", "tick --quiet"):  # a tick of a whole package makes a pass that succeeds
             assert "no pass has succeeded since" in text, view
     away.rename(package)
     wait_for(lambda: states(ctx, batch).get("j/b") == ["succeeded"], "somebody to go on")
@@ -195,8 +190,12 @@ def test_between_a_claim_and_its_start_a_process_does_a_bounded_number_of_things
     source = f"OUT = {str(out)!r}\n{COUNTS}"
     done = subprocess.run(
         [sys.executable, "-c", source, "tick", "--root", str(root)],
-        capture_output=True, text=True, env=environment(None), timeout=100, cwd=CHECKOUT,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        env=environment(None),
+        timeout=100,
+        cwd=CHECKOUT,
+    )
     assert done.returncode == 0, done.stderr
     (root / "go").touch()
     wait_for(lambda: idle(ctx), "the batch to end", 150)
@@ -204,9 +203,7 @@ def test_between_a_claim_and_its_start_a_process_does_a_bounded_number_of_things
     claims = [Counter(line.split()) for line in out.read_text().splitlines()]
     assert claims
     for acts in claims:
-        assert acts["settle"] + acts["fork"] + acts["pass"] <= launcher.MOST_ACTS + 2, (
-            acts
-        )  # and the waker's fork
+        assert acts["settle"] + acts["fork"] + acts["pass"] <= launcher.MOST_ACTS + 2, acts  # and the waker's fork
         assert acts["add"] == 0
         assert acts["ticket"] <= launcher.MOST_ACTS, acts
 

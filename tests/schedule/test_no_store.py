@@ -28,9 +28,16 @@ def test_nothing_but_init_and_run_makes_a_store(root, bare):
     before = tree(root)
     text = table(job("j", command("s", "true"))).decode()
     for arguments in (
-        ["tick"], ["tick", "--quiet"], ["tick", "--until-idle"], ["submit", "-"], ["doctor", "--rebuild"],
-        ["cancel", "latest"], ["pause", "latest"], ["api", "--port", "0"], ["audit", "checkpoint"],
-    ):  # fmt: skip
+        ["tick"],
+        ["tick", "--quiet"],
+        ["tick", "--until-idle"],
+        ["submit", "-"],
+        ["doctor", "--rebuild"],
+        ["cancel", "latest"],
+        ["pause", "latest"],
+        ["api", "--port", "0"],
+        ["audit", "checkpoint"],
+    ):
         done = program(root, *arguments, check=False, input=text)
         assert done.returncode == 2, arguments
         (line,) = done.stderr.splitlines()

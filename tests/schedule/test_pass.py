@@ -36,11 +36,7 @@ def spans(ctx, batch_id):
     """(queue key, start, end) of every attempt, from what its supervisor and its tick recorded."""
     for path in attempt_dirs(ctx, batch_id):
         meta, state = read(path / "meta.json"), read(path / "state.json")
-        yield (
-            meta["queue_key"],
-            datetime.fromisoformat(meta["created_at"]),
-            datetime.fromisoformat(state["ended_at"]),
-        )
+        yield (meta["queue_key"], datetime.fromisoformat(meta["created_at"]), datetime.fromisoformat(state["ended_at"]))
 
 
 def most_at_once(found):
@@ -71,10 +67,7 @@ def test_one_tick_drains_a_whole_batch_and_seals_every_attempt(root):
 @pytest.mark.timeout(400)
 def test_forty_ticks_at_once_start_no_step_twice_and_exceed_no_limit(root):
     ctx = context(root, "concurrency = 8\n")
-    steps = [
-        job(f"j{n}", shell("s", "sleep 0.05", queue_key="even" if n % 2 else "odd"))
-        for n in range(200)
-    ]
+    steps = [job(f"j{n}", shell("s", "sleep 0.05", queue_key="even" if n % 2 else "odd")) for n in range(200)]
     batch = put(ctx, table(*steps, limits={"even": 3, "odd": 2}))
     ticks = [started(root, "tick") for _ in range(40)]
     for process in ticks:
@@ -102,9 +95,7 @@ def test_dependencies_hold_inside_a_job_and_across_jobs(root):
     tick(ctx)
     wait_for(lambda: idle(ctx), "three steps")
     assert marker.read_text().split() == ["a/first", "b/only", "a/last"]
-    assert (
-        read(ctx.layout.job(batch, "a") / "current.json")["steps"]["last"]["status"] == "succeeded"
-    )
+    assert read(ctx.layout.job(batch, "a") / "current.json")["steps"]["last"]["status"] == "succeeded"
 
 
 def test_a_failed_dependency_blocks_what_needs_it_and_nothing_else(root):
@@ -139,11 +130,7 @@ def test_a_retry_of_the_failed_step_frees_what_was_blocked(root):
     program(root, "retry", f"{batch}/a/bad")
     program(root, "tick")
     wait_for(lambda: idle(ctx), "the rest")
-    assert states(ctx, batch) == {
-        "a/bad": ["failed", "succeeded"],
-        "a/after": ["succeeded"],
-        "b/far": ["succeeded"],
-    }
+    assert states(ctx, batch) == {"a/bad": ["failed", "succeeded"], "a/after": ["succeeded"], "b/far": ["succeeded"]}
 
 
 def test_a_batch_of_many_does_not_starve_a_later_small_one(root):
@@ -175,9 +162,7 @@ def test_priority_goes_before_age(root):
 
 def test_the_batchs_own_concurrency_holds(root):
     ctx = context(root, "concurrency = 8\n")
-    batch = put(
-        ctx, table(*(job(f"j{n}", shell("s", "sleep 0.1")) for n in range(8)), concurrency=2)
-    )
+    batch = put(ctx, table(*(job(f"j{n}", shell("s", "sleep 0.1")) for n in range(8)), concurrency=2))
     tick(ctx)
     wait_for(lambda: idle(ctx), "the batch")
     assert most_at_once([(a, b) for _, a, b in spans(ctx, batch)]) == 2
@@ -186,12 +171,7 @@ def test_the_batchs_own_concurrency_holds(root):
 def test_a_step_waits_for_its_secret_and_says_so(root):
     ctx = context(root, 'env_file = "secrets.env"\n')
     (root / "secrets.env").write_text("OTHER=1\n")
-    batch = put(
-        ctx,
-        table(
-            job("j", shell("s", 'test "$MY_KEY" = s3cr3t && test -z "$OTHER"')), secrets=["MY_KEY"]
-        ),
-    )
+    batch = put(ctx, table(job("j", shell("s", 'test "$MY_KEY" = s3cr3t && test -z "$OTHER"')), secrets=["MY_KEY"]))
     tick(ctx)
     assert states(ctx, batch) == {}
     assert "MY_KEY" in read(ctx.layout.blocked / f"{batch}.json")["reason"]
@@ -205,11 +185,7 @@ def test_a_step_waits_for_its_secret_and_says_so(root):
 def test_an_infrastructure_failure_is_retried_with_backoff_and_every_attempt_is_kept(root):
     ctx = context(root)
     batch = put(
-        ctx,
-        table(
-            job("j", shell("s", "kill -9 $PPID; sleep 60")),
-            retry={"max_attempts": 3, "backoff_sec": 0.3},
-        ),
+        ctx, table(job("j", shell("s", "kill -9 $PPID; sleep 60")), retry={"max_attempts": 3, "backoff_sec": 0.3})
     )
     tick(ctx)  # each attempt kills its own supervisor: lost, and retried as that
 
@@ -221,9 +197,7 @@ def test_an_infrastructure_failure_is_retried_with_backoff_and_every_attempt_is_
     assert states(ctx, batch) == {"j/s": ["lost"] * 3}
     _, second, third = (read(path / "state.json") for path in attempt_dirs(ctx, batch))
     # The first retry of a lost attempt is immediate.
-    gap = datetime.fromisoformat(third["heartbeat"]["at"]) - datetime.fromisoformat(
-        second["ended_at"]
-    )
+    gap = datetime.fromisoformat(third["heartbeat"]["at"]) - datetime.fromisoformat(second["ended_at"])
     assert gap.total_seconds() >= 0.3
 
 
@@ -241,21 +215,14 @@ def test_a_long_chain_of_supervisors_neither_nests_nor_leaks(root):
     ctx = context(root, "concurrency = 1\ndurable = false\n")
     batch = put(
         ctx,
-        table(
-            *(
-                job(f"j{n}", shell("s", "grep -c . /proc/$PPID/stat; ls /proc/$PPID/fd | wc -l"))
-                for n in range(150)
-            )
-        ),
+        table(*(job(f"j{n}", shell("s", "grep -c . /proc/$PPID/stat; ls /proc/$PPID/fd | wc -l")) for n in range(150))),
     )
     program(root, "tick")
     wait_for(lambda: idle(ctx), "150 generations", 100)
     assert set(map(tuple, states(ctx, batch).values())) == {("succeeded",)}
     open_files = [
         int((path / "stdout.log").read_text().split()[1])
-        for path in sorted(
-            attempt_dirs(ctx, batch), key=lambda path: read(path / "meta.json")["created_at"]
-        )
+        for path in sorted(attempt_dirs(ctx, batch), key=lambda path: read(path / "meta.json")["created_at"])
     ]
     assert max(open_files[-10:]) <= max(open_files[:10]) + 1
 
@@ -284,9 +251,7 @@ def test_a_wish_that_comes_while_the_waker_lets_go_is_served(root, monkeypatch):
         ctx.layout.pass_wanted.unlink()
 
     def release_late(handle):
-        if (
-            len(served) == 1
-        ):  # somebody wishes for a pass now, and leaves it to the waker, whose lock is held
+        if len(served) == 1:  # somebody wishes for a pass now, and leaves it to the waker, whose lock is held
             ctx.layout.pass_wanted.touch()
         release(handle)
 
@@ -301,15 +266,7 @@ def test_the_queue_is_derived_and_comes_back_when_it_is_deleted(root):
 
     ctx = context(root, "concurrency = 1\n")
     flag = root / "go"
-    batch = put(
-        ctx,
-        table(
-            *(
-                job(f"j{n}", shell("s", f"until test -e {flag}; do sleep 0.02; done"))
-                for n in range(4)
-            )
-        ),
-    )
+    batch = put(ctx, table(*(job(f"j{n}", shell("s", f"until test -e {flag}; do sleep 0.02; done")) for n in range(4))))
     tick(ctx)
     wait_for(lambda: tickets.running(ctx.layout), "the first step")
     shutil.rmtree(ctx.layout.queue)
@@ -326,7 +283,9 @@ def test_an_idle_tick_writes_nothing_new(root):
     tick(ctx)
     wait_for(lambda: idle(ctx), "the step")
     tick(ctx)
-    wait_for(lambda: checkpoints.numbers(ctx.layout) and not locks.is_held(ctx.layout.checkpoint_lock), "its checkpoint")  # fmt: skip
+    wait_for(
+        lambda: checkpoints.numbers(ctx.layout) and not locks.is_held(ctx.layout.checkpoint_lock), "its checkpoint"
+    )
 
     def files():  # but for the marks of a pass and of this host's health, which tell the time
         return {
@@ -359,9 +318,7 @@ def test_attempts_of_one_second_sort_in_their_order(root):
         program(root, "tick")
         wait_for(lambda: idle(ctx), "another")
     step_dir = ctx.layout.step(batch, "j", "s")
-    numbers = [
-        attempts.read_meta(step_dir / "attempts" / name).number for name in attempts.names(step_dir)
-    ]
+    numbers = [attempts.read_meta(step_dir / "attempts" / name).number for name in attempts.names(step_dir)]
     assert numbers == [1, 2, 3, 4]
 
 
@@ -401,10 +358,7 @@ def test_an_end_that_is_not_settled_yet_keeps_its_place(root):
     """What it decides (a spent budget, trials that are not needed) is not known before."""
     ctx = context(root, "concurrency = 1\n")
     go = root / "go"
-    batch = put(
-        ctx,
-        table(job("j", shell("s", f"until test -e {go}; do sleep 0.02; done"), shell("t", "true"))),
-    )
+    batch = put(ctx, table(job("j", shell("s", f"until test -e {go}; do sleep 0.02; done"), shell("t", "true"))))
     tick(ctx)
     (live,) = wait_for(lambda: tickets.running(ctx.layout), "the first")
     with locks.held(ctx.layout.tick_lock):  # as in a pass that has settled what had ended

@@ -44,14 +44,14 @@ def near(found, *expected):
 
 def test_the_table_has_every_class_and_the_page_shows_it():
     assert tuple(TABLE) == CLASSES
-    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| ([^|]*) \| ([^|]*) \| (\w+) \|", PAGE.read_text(), re.MULTILINE)  # fmt: skip
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| ([^|]*) \| ([^|]*) \| (\w+) \|", PAGE.read_text(), re.MULTILINE)
     shown = {name: (retry == "yes", uses == "yes") for name, retry, _, _, uses in rows}
     assert shown == {name: (row.retry, row.uses_attempt) for name, row in TABLE.items()}
     for name, _, backoff, most, _ in rows:
         row = TABLE[name]
         if row.backoff and not row.pauses_key:
             assert backoff == ", ".join(f"{sec:g}" for sec in row.backoff), name
-        assert (str(row.max_attempts) in most) if row.max_attempts else not re.search(r"\d+ attempts", most), name  # fmt: skip
+        assert (str(row.max_attempts) in most) if row.max_attempts else not re.search(r"\d+ attempts", most), name
 
 
 def test_infrastructure_backs_off_exponentially_within_the_steps_attempts():
@@ -67,15 +67,24 @@ def test_rate_limits_wait_for_windows_use_no_attempt_and_end_after_the_total_tim
     near(found[:6], 60, 120, 300, 600, 1200, 1800)
     assert found[-1] is None
     assert 4 * 3600 < sum(found[:-1]) <= 6 * 3600
-    near(delays(["rate_limit", "rate_limit", "infrastructure", "infrastructure", "infrastructure"]), 60, 120, 10, 20, None)  # fmt: skip
+    near(
+        delays(["rate_limit", "rate_limit", "infrastructure", "infrastructure", "infrastructure"]),
+        60,
+        120,
+        10,
+        20,
+        None,
+    )
 
 
 def test_a_quiet_time_between_rate_limits_starts_the_windows_anew():
-    mixed = [past(0, "rate_limit", 0.0), past(1, "infrastructure", 30_000.0), past(2, "rate_limit", 30_100.0)]  # fmt: skip
+    mixed = [past(0, "rate_limit", 0.0), past(1, "infrastructure", 30_000.0), past(2, "rate_limit", 30_100.0)]
     near([decide(mixed, Retry()).retry_at - 30_100.0], 60)
 
 
-@pytest.mark.parametrize("name", ["context_length", "refusal", "agent_timeout", "agent_error", "task_definition", "internal"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name", ["context_length", "refusal", "agent_timeout", "agent_error", "task_definition", "internal"]
+)
 def test_results_of_the_agent_and_our_faults_are_not_retried(name):
     near(delays([name]), None)
 
@@ -143,8 +152,9 @@ HISTORIES = st.lists(
         shut_down=st.booleans(),
         scored=st.booleans(),
     ),
-    min_size=1, max_size=30,
-)  # fmt: skip
+    min_size=1,
+    max_size=30,
+)
 RETRIES = st.builds(
     Retry,
     max_attempts=st.integers(1, 10),
@@ -153,13 +163,15 @@ RETRIES = st.builds(
         st.sampled_from(CLASSES),
         st.builds(
             ClassRetry,
-            retry=st.none() | st.booleans(), max_attempts=st.none() | st.integers(1, 10),
-            backoff_sec=st.none() | st.floats(0, 1000), within_sec=st.none() | st.floats(0, 1e5),
+            retry=st.none() | st.booleans(),
+            max_attempts=st.none() | st.integers(1, 10),
+            backoff_sec=st.none() | st.floats(0, 1000),
+            within_sec=st.none() | st.floats(0, 1e5),
         ),
         max_size=3,
     ),
     top_up=st.none() | st.builds(TopUp, extra=st.integers(0, 4)),
-)  # fmt: skip
+)
 
 
 @given(HISTORIES, RETRIES)
@@ -208,7 +220,7 @@ def test_extra_attempts_never_exceed_their_number(extra, count):
         ("retry after the meeting", None),
         ("retried 3 times", None),
     ],
-)  # fmt: skip
+)
 def test_how_long_a_provider_asked_to_wait(message, seconds):
     assert find(message) == pytest.approx(seconds)
 

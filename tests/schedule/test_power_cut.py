@@ -81,17 +81,13 @@ def test_a_batch_goes_on_and_repeats_nothing_that_was_sealed(root):
     wait_for(ended, "the end of the one that was torn")
     wait_for(lambda: states(ctx, batch).get("j/b") == ["succeeded"], "what waited for the first")
     assert states(ctx, batch)["j/a"] == ["succeeded"]
-    wait_for(
-        lambda: states(ctx, batch)["k/long"] == ["lost", "running"], "the lost one's successor"
-    )
+    wait_for(lambda: states(ctx, batch)["k/long"] == ["lost", "running"], "the lost one's successor")
     program(root, "cancel", batch)
     wait_for(lambda: idle(ctx), "the cancel")
     program(root, "tick")
     found = verify(ctx.layout, [batch])
     assert found.ok, found.problems
-    assert (
-        ctx.layout.runners / ctx.config.runner_id / "boot_id"
-    ).read_text().strip() == process_identity.boot_id()
+    assert (ctx.layout.runners / ctx.config.runner_id / "boot_id").read_text().strip() == process_identity.boot_id()
 
 
 def test_a_published_verdict_that_was_torn_is_made_again(root):

@@ -6,20 +6,7 @@ from datetime import datetime
 
 import pytest
 from harness import make_task
-from stores import (
-    CHECKOUT,
-    attempt_dirs,
-    context,
-    idle,
-    job,
-    program,
-    put,
-    read,
-    shell,
-    states,
-    table,
-    wait_for,
-)
+from stores import CHECKOUT, attempt_dirs, context, idle, job, program, put, read, shell, states, table, wait_for
 
 from parallelhassnes.schedule.limits.concurrency_keys import QueueKeys
 from parallelhassnes.schedule.limits.start_rate import TokenBucket
@@ -46,9 +33,15 @@ def scripted(root, monkeypatch):
         script.mkdir(exist_ok=True)
         (script / "words").write_text(words)
         trial = {
-            "kind": "trial", "task": {"path": str(task)}, "environment": ENVIRONMENT,
-            "agent": {"import_path": "scripted_agent:ScriptedAgent", "model_name": KEY, "kwargs": {"script": str(script)}},
-        }  # fmt: skip
+            "kind": "trial",
+            "task": {"path": str(task)},
+            "environment": ENVIRONMENT,
+            "agent": {
+                "import_path": "scripted_agent:ScriptedAgent",
+                "model_name": KEY,
+                "kwargs": {"script": str(script)},
+            },
+        }
         steps = [{"step_id": f"t{n}", **trial} for n in range(trials)]
         return put(ctx, table(job("j", *steps), **({"retry": retry} if retry else {})))
 
@@ -82,7 +75,9 @@ def assert_rebuilds_equal(ctx, batch):
 
 def test_a_rate_limit_waits_as_asked_uses_no_attempt_and_quotes_its_evidence(root, scripted):
     ctx = context(root)
-    batch = scripted(ctx, "rate_limit:1 rate_limit:1 ok", retry={"max_attempts": 2, "classes": {"rate_limit": {"backoff_sec": 1.5}}})  # fmt: skip
+    batch = scripted(
+        ctx, "rate_limit:1 rate_limit:1 ok", retry={"max_attempts": 2, "classes": {"rate_limit": {"backoff_sec": 1.5}}}
+    )
     tick(ctx)  # the only one: what is delayed is woken without cron
     wait_for(lambda: tickets.delayed(ctx.layout), "the first failure")
     wait_for(lambda: idle(ctx), "the third attempt")
@@ -91,7 +86,7 @@ def test_a_rate_limit_waits_as_asked_uses_no_attempt_and_quotes_its_evidence(roo
     first, second, _ = (read(path / "state.json") for path in attempt_dirs(ctx, batch))
     assert "429 Too Many Requests" in first["failure"]["evidence"]
     assert first["failure"]["retry_after_sec"] == 1
-    waited = datetime.fromisoformat(second["heartbeat"]["at"]) - datetime.fromisoformat(first["ended_at"])  # fmt: skip
+    waited = datetime.fromisoformat(second["heartbeat"]["at"]) - datetime.fromisoformat(first["ended_at"])
     assert waited.total_seconds() >= 0.9
     state = queue_keys.read(ctx.layout, KEY)
     assert state.adaptive is not None
@@ -129,25 +124,21 @@ def test_a_probe_opens_the_key_without_anybody(root, scripted):
     state = queue_keys.read(ctx.layout, KEY)
     assert not state.breakers
     said = [entry.what for entry in state.history]
-    assert (
-        said[0]
-        == "paused by its provider for attempts that are given no key: quota; a probe after 1 s"
-    )
-    assert (
-        "paused by its provider for attempts that are given no key: quota; a probe after 2 s"
-        in said
-    )
+    assert said[0] == "paused by its provider for attempts that are given no key: quota; a probe after 1 s"
+    assert "paused by its provider for attempts that are given no key: quota; a probe after 2 s" in said
     assert said[-1] == "the probe reached its provider: open again"
 
 
 def test_what_waits_is_rebuilt_equal(root, scripted):
     ctx = context(root)
-    batch = scripted(ctx, "rate_limit crash rate_limit crash", trials=3, retry={"classes": {"agent_error": {"retry": True, "backoff_sec": 900}, "rate_limit": {"backoff_sec": 900}}})  # fmt: skip
-    tick(ctx)
-    wait_for(
-        lambda: len(tickets.delayed(ctx.layout)) == 3 and not tickets.ended(ctx.layout),
-        "three delayed retries",
+    batch = scripted(
+        ctx,
+        "rate_limit crash rate_limit crash",
+        trials=3,
+        retry={"classes": {"agent_error": {"retry": True, "backoff_sec": 900}, "rate_limit": {"backoff_sec": 900}}},
     )
+    tick(ctx)
+    wait_for(lambda: len(tickets.delayed(ctx.layout)) == 3 and not tickets.ended(ctx.layout), "three delayed retries")
     assert_rebuilds_equal(ctx, batch)
     program(root, "cancel", batch)
     assert idle(ctx)
@@ -168,8 +159,16 @@ def sweep(root, n_valid, words, **more):
     script = root / "script"
     script.mkdir()
     (script / "words").write_text(words)
-    agent = {"import_path": "scripted_agent:ScriptedAgent", "model_name": KEY, "kwargs": {"script": str(script)}, "n_valid": n_valid, **more}  # fmt: skip
-    return table(sweep={"path": str(make_task(root)), "agents": [agent], "environment": ENVIRONMENT}, retry={"max_attempts": 1})  # fmt: skip
+    agent = {
+        "import_path": "scripted_agent:ScriptedAgent",
+        "model_name": KEY,
+        "kwargs": {"script": str(script)},
+        "n_valid": n_valid,
+        **more,
+    }
+    return table(
+        sweep={"path": str(make_task(root)), "agents": [agent], "environment": ENVIRONMENT}, retry={"max_attempts": 1}
+    )
 
 
 def test_unscored_trials_are_topped_up_and_counted_apart(root, monkeypatch):
@@ -204,7 +203,7 @@ def test_trials_start_no_faster_than_their_environments_rate(root, scripted):
     assert len(tick(ctx).launched) == 2
     wait_for(lambda: idle(ctx), "all six, without cron")
     assert time.monotonic() - began >= 1.5
-    made = sorted(datetime.fromisoformat(read(path / "meta.json")["created_at"]) for path in attempt_dirs(ctx, batch))  # fmt: skip
+    made = sorted(datetime.fromisoformat(read(path / "meta.json")["created_at"]) for path in attempt_dirs(ctx, batch))
     for third, first in zip(made[2:], made, strict=False):
         assert (third - first).total_seconds() > 0.4, "no more than two in any half second"
 
@@ -221,7 +220,7 @@ def test_a_probe_that_has_ended_is_the_only_one_until_it_is_settled(root):
     batch = put(ctx, table(job("j", shell("s", "true", queue_key="mine"))))
     opened = circuit_breaker.after_failure(
         None, failure_class="auth", line="", evidence="", attempt="b/j/s/a", run_id="r0", now=time.time(), probe_sec=600
-    )  # fmt: skip
+    )
     probing = circuit_breaker.start_probe(opened, "r1")
     queue_keys.write(ctx.layout, queue_keys.KeyState(queue_key="mine", breakers={"": probing}))
     (ticket,) = ctx.layout.ready.glob(f"*/{batch}/*/{batch}.*")
@@ -234,7 +233,13 @@ def test_a_probe_that_has_ended_is_the_only_one_until_it_is_settled(root):
 
 def test_the_kinds_of_retry_pick_what_they_say(root):
     ctx = context(root)
-    batch = put(ctx, table(job("j", shell("good", "true"), shell("bad", "exit 1"), shell("gone", "kill -9 $PPID; sleep 60")), retry={"max_attempts": 1}))  # fmt: skip
+    batch = put(
+        ctx,
+        table(
+            job("j", shell("good", "true"), shell("bad", "exit 1"), shell("gone", "kill -9 $PPID; sleep 60")),
+            retry={"max_attempts": 1},
+        ),
+    )
 
     def settled():
         tick(ctx)
@@ -243,9 +248,9 @@ def test_the_kinds_of_retry_pick_what_they_say(root):
     wait_for(settled, "all three")
     program(root, "retry", batch, "--lost", "--reason", "the host is back")
     wait_for(settled, "the lost one")
-    assert {step: len(found) for step, found in states(ctx, batch).items()} == {"j/good": 1, "j/bad": 1, "j/gone": 2}  # fmt: skip
+    assert {step: len(found) for step, found in states(ctx, batch).items()} == {"j/good": 1, "j/bad": 1, "j/gone": 2}
     program(root, "retry", batch, "--class", "agent_error")
     wait_for(settled, "the bad one")
-    assert {step: len(found) for step, found in states(ctx, batch).items()} == {"j/good": 1, "j/bad": 2, "j/gone": 2}  # fmt: skip
+    assert {step: len(found) for step, found in states(ctx, batch).items()} == {"j/good": 1, "j/bad": 2, "j/gone": 2}
     program(root, "retry", f"{batch}/j", "--unscored")
     assert idle(ctx), "none of them is a trial"

@@ -7,19 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from stores import (
-    attempt_dirs,
-    context,
-    idle,
-    job,
-    program,
-    put,
-    read,
-    shell,
-    states,
-    table,
-    wait_for,
-)
+from stores import attempt_dirs, context, idle, job, program, put, read, shell, states, table, wait_for
 
 from parallelhassnes.admin.audit.verify import verify
 from parallelhassnes.schedule.tick import tick
@@ -102,9 +90,9 @@ def test_a_failure_that_quotes_a_key_is_clean_in_every_record(planted):
     batch = run(planted, {"step_id": "s", "kind": "command", "command": [f"/nowhere/{FILED}"]})
     wait_for(lambda: idle(planted), "the end")
     table_itself = planted.layout.batch(batch)
-    assert {path.name for path, _ in leaks(planted)} <= {
-        "launch_table.json", "job.json", f"{batch}.json",
-    }, "what the user wrote into the table himself"  # fmt: skip
+    assert {path.name for path, _ in leaks(planted)} <= {"launch_table.json", "job.json", f"{batch}.json"}, (
+        "what the user wrote into the table himself"
+    )
     assert read(next(attempt_dirs(planted, batch)) / "state.json")["status"] == "failed"
     assert table_itself.exists()
 
@@ -113,15 +101,10 @@ def test_a_trial_whose_solution_prints_its_environment(planted, root):
     from harness import TEMP, make_task
 
     task = make_task(
-        root, solution=f"{SAY_SHAPED}; echo said {FILED}; env; echo {NAMED!r} | base64 > /logs/agent/env.b64; echo hi > /app/out"
-    )  # fmt: skip
-    step = {
-        "step_id": "t",
-        "kind": "trial",
-        "task": {"path": str(task)},
-        "agent": "oracle",
-        "environment": TEMP,
-    }
+        root,
+        solution=f"{SAY_SHAPED}; echo said {FILED}; env; echo {NAMED!r} | base64 > /logs/agent/env.b64; echo hi > /app/out",
+    )
+    step = {"step_id": "t", "kind": "trial", "task": {"path": str(task)}, "agent": "oracle", "environment": TEMP}
     batch = run(planted, step)
     wait_for(lambda: idle(planted), "the trial", 90)
     path = next(attempt_dirs(planted, batch))
@@ -133,9 +116,7 @@ def test_a_trial_whose_solution_prints_its_environment(planted, root):
 
 def test_a_rejected_table_with_a_secret_is_its_owners_alone(planted):
     path = planted.layout.incoming / "bad.json"
-    path.write_bytes(
-        table(job("j", {"step_id": "s", "command": ["true"], "env": {"A_KEY": SHAPED}}))
-    )
+    path.write_bytes(table(job("j", {"step_id": "s", "command": ["true"], "env": {"A_KEY": SHAPED}})))
     path.chmod(0o644)
     tick(planted)
     kept = planted.layout.rejected / "bad.json"
@@ -147,10 +128,13 @@ def test_a_rejected_table_with_a_secret_is_its_owners_alone(planted):
 @pytest.mark.parametrize(
     ("value", "why"),
     [
-        ("s3cr3t!", "has fewer than 8 characters"), ("12345678", "is a plain number"), ("0.123456", "is a plain number"),
-        ("succeeded", "is a word that results consist of"), ("exception_info", "is a word that results consist of"),
+        ("s3cr3t!", "has fewer than 8 characters"),
+        ("12345678", "is a plain number"),
+        ("0.123456", "is a plain number"),
+        ("succeeded", "is a word that results consist of"),
+        ("exception_info", "is a word that results consist of"),
     ],
-)  # fmt: skip
+)
 def test_a_value_that_would_damage_results_is_refused_by_its_name(root, monkeypatch, value, why):
     monkeypatch.setenv("BAD_KEY", value)
     program(root, "init")

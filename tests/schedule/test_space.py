@@ -7,20 +7,7 @@ import shutil
 import subprocess
 
 import pytest
-from stores import (
-    attempt_dirs,
-    command,
-    context,
-    idle,
-    job,
-    program,
-    put,
-    read,
-    shell,
-    states,
-    table,
-    wait_for,
-)
+from stores import attempt_dirs, command, context, idle, job, program, put, read, shell, states, table, wait_for
 
 from parallelhassnes.admin.audit.verify import verify
 from parallelhassnes.execute import logs
@@ -60,9 +47,7 @@ def test_a_log_of_300_mb_keeps_its_beginning_and_its_end(root, name):
     # What is written just while the log is being cut may be lost, so the last line comes after that.
     size = f"n=$(stat -c %s $PARALLELHASSNES_ATTEMPT_DIR/{name})"
     cut = f"until {size}; [ $n -gt {1 << 19} ] && [ $n -le {1 << 20} ]; do sleep 0.02; done"
-    script = (
-        f"echo first {to}; head -c 300000000 /dev/zero | tr '\\0' x {to}; {cut}; echo last {to}"
-    )
+    script = f"echo first {to}; head -c 300000000 /dev/zero | tr '\\0' x {to}; {cut}; echo last {to}"
     batch = put(ctx, table(job("j", shell("s", script))))
     tick(ctx)
     wait_for(lambda: idle(ctx), "the step")
@@ -113,15 +98,9 @@ def test_a_disk_that_fills_up_while_a_batch_runs(small_disk):
         else shell("s", f"{wait}; echo done", retry={"max_attempts": 20})
         for n in range(6)
     ]
-    batch = put(
-        ctx,
-        table(*(job(f"j{n}", step) for n, step in enumerate(steps)), retry={"backoff_sec": 0}),
-    )
+    batch = put(ctx, table(*(job(f"j{n}", step) for n, step in enumerate(steps)), retry={"backoff_sec": 0}))
     tick(ctx)
-    wait_for(
-        lambda: all((path / "stdout.log").exists() for path in attempt_dirs(ctx, batch)),
-        "the workers",
-    )
+    wait_for(lambda: all((path / "stdout.log").exists() for path in attempt_dirs(ctx, batch)), "the workers")
     go.touch()
     ballast = small_disk / "ballast"
 
@@ -150,9 +129,7 @@ def test_a_disk_that_fills_up_while_a_batch_runs(small_disk):
     wait_for(settled, "the batch")
     found = states(ctx, batch)
     assert len(found) == 6
-    assert all(statuses[-1] == "succeeded" for step, statuses in found.items() if step != "j1/s"), (
-        found
-    )
+    assert all(statuses[-1] == "succeeded" for step, statuses in found.items() if step != "j1/s"), found
     assert set(found["j1/s"]) <= {"failed", "lost"}
     classes = {
         read(path / "state.json")["failure"]["failure_class"]
@@ -195,18 +172,20 @@ def test_a_file_system_that_takes_no_more_files(small_disk):
 def test_a_limit_on_file_sizes_ends_as_infrastructure(root):
     """A tick under RLIMIT_FSIZE: what its workers cannot write is the host's fault; the store is whole."""
     ctx = context(root, NO_FLOOR)
-    script = "dd if=/dev/zero of=$PARALLELHASSNES_ATTEMPT_DIR/big bs=1M count=3; echo No space left on device >&2; exit 1"
-    batch = put(
-        ctx,
-        table(
-            job("j", shell("s", script)), job("k", command("s", "true")), retry={"max_attempts": 1}
-        ),
+    script = (
+        "dd if=/dev/zero of=$PARALLELHASSNES_ATTEMPT_DIR/big bs=1M count=3; echo No space left on device >&2; exit 1"
     )
+    batch = put(ctx, table(job("j", shell("s", script)), job("k", command("s", "true")), retry={"max_attempts": 1}))
     limit = 400_000
     program(
-        root, "tick", "--until-idle", "--quiet", "--fail-on", "never",
+        root,
+        "tick",
+        "--until-idle",
+        "--quiet",
+        "--fail-on",
+        "never",
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )  # fmt: skip
+    )
     assert states(ctx, batch) == {"j/s": ["failed"], "k/s": ["succeeded"]}
     path = next(attempt_dirs(ctx, batch))
     assert read(path / "state.json")["failure"]["failure_class"] == "infrastructure"

@@ -4,20 +4,7 @@ import shutil
 import time
 
 import pytest
-from stores import (
-    attempt_dirs,
-    command,
-    context,
-    idle,
-    job,
-    program,
-    put,
-    read,
-    shell,
-    states,
-    table,
-    wait_for,
-)
+from stores import attempt_dirs, command, context, idle, job, program, put, read, shell, states, table, wait_for
 
 from parallelhassnes.actions import pause_resume
 from parallelhassnes.actions.cancel_retry import Target, cancel
@@ -31,7 +18,7 @@ from parallelhassnes.store.queue.queue_keys import Breaker
 
 def starts(ctx, batch_ids):
     """The batches in the order in which their first attempts were made."""
-    made = {b: min(read(path / "meta.json")["created_at"] for path in attempt_dirs(ctx, b)) for b in batch_ids}  # fmt: skip
+    made = {b: min(read(path / "meta.json")["created_at"] for path in attempt_dirs(ctx, b)) for b in batch_ids}
     return sorted(batch_ids, key=made.__getitem__)
 
 
@@ -41,7 +28,7 @@ def small(name="s"):
 
 def occupied(ctx, go):
     """A batch whose only step holds the only slot until ``go`` is there."""
-    batch = put(ctx, table(job("j", shell("s", f"until [ -e {go} ]; do sleep 0.02; done")), priority=9))  # fmt: skip
+    batch = put(ctx, table(job("j", shell("s", f"until [ -e {go} ]; do sleep 0.02; done")), priority=9))
     tick(ctx)
     wait_for(lambda: tickets.running(ctx.layout), "the slot to be taken")
     return batch
@@ -70,9 +57,7 @@ def test_a_turn_that_leads_to_nothing_is_removed(root):
     program(root, "tick")
     wait_for(lambda: idle(ctx), "the batch")
     assert states(ctx, batch) == {"j/s": ["succeeded"]}
-    wait_for(
-        lambda: not [p for p in ctx.layout.turns.rglob("*") if p.is_file()], "stale turns to go"
-    )
+    wait_for(lambda: not [p for p in ctx.layout.turns.rglob("*") if p.is_file()], "stale turns to go")
 
 
 def test_a_priority_that_is_set_while_batches_wait_is_obeyed(root, tmp_path):
@@ -88,7 +73,7 @@ def test_a_priority_that_is_set_while_batches_wait_is_obeyed(root, tmp_path):
     assert starts(ctx, [first, *made]) == [first, *(made[n] for n in (4, 5, 0, 2, 3, 1))]
 
 
-def test_more_paused_batches_than_a_pass_looks_at_hide_nothing_and_go_on_when_they_may(root, monkeypatch):  # fmt: skip
+def test_more_paused_batches_than_a_pass_looks_at_hide_nothing_and_go_on_when_they_may(root, monkeypatch):
     monkeypatch.setattr(turns, "_LOOKS", 3)
     ctx = context(root, "concurrency = 1\n")
     made = [put(ctx, small()) for _ in range(8)]
@@ -111,8 +96,8 @@ def test_the_limit_of_a_table_whose_turn_is_far_off_holds_for_those_before_it(ro
     seen = tmp_path / "seen"
     seen.mkdir()
     script = f"touch {seen}/$PARALLELHASSNES_STEP_ID; ls {seen} | wc -l >> {tmp_path}/most; sleep 0.1; rm {seen}/$PARALLELHASSNES_STEP_ID"
-    made = [put(ctx, table(job("j", *(shell(f"b{b}s{n}", script, queue_key="k") for n in range(3))))) for b in range(2)]  # fmt: skip
-    made.append(put(ctx, table(job("j", shell("last", script, queue_key="k")), limits={"k": 1}, priority=-1)))  # fmt: skip
+    made = [put(ctx, table(job("j", *(shell(f"b{b}s{n}", script, queue_key="k") for n in range(3))))) for b in range(2)]
+    made.append(put(ctx, table(job("j", shell("last", script, queue_key="k")), limits={"k": 1}, priority=-1)))
     program(root, "tick")
     wait_for(lambda: idle(ctx), "seven steps")
     assert starts(ctx, made)[-1] == made[2]
@@ -121,12 +106,12 @@ def test_the_limit_of_a_table_whose_turn_is_far_off_holds_for_those_before_it(ro
 
 def test_batches_that_have_been_served_come_after_those_that_have_not_and_take_turns(root):
     ctx = context(root, "concurrency = 1\n")
-    made = [put(ctx, table(job("j", *(command(f"s{n}", "true") for n in range(3))))) for _ in range(3)]  # fmt: skip
+    made = [put(ctx, table(job("j", *(command(f"s{n}", "true") for n in range(3))))) for _ in range(3)]
     program(root, "tick")
     wait_for(lambda: idle(ctx), "nine steps")
     order = sorted(
         (read(path / "meta.json")["created_at"], batch) for batch in made for path in attempt_dirs(ctx, batch)
-    )  # fmt: skip
+    )
     assert [batch for _, batch in order] == made * 3
 
 
@@ -137,9 +122,7 @@ def test_a_turn_that_was_noted_under_a_clock_that_was_ahead_is_placed_anew(root,
     tick(ctx)
     (turn,) = (turn for turn in turns.in_order(ctx.layout, "command") if turn.batch_id == made[0])
     ahead = time.time() + 400 * 86400
-    turns.move(
-        turn, turns.place(ctx.layout, "command", made[0], priority=0, served=ahead, arrival="")
-    )
+    turns.move(turn, turns.place(ctx.layout, "command", made[0], priority=0, served=ahead, arrival=""))
     (tmp_path / "go").touch()
     wait_for(lambda: idle(ctx), "the batches")
     assert starts(ctx, made) == made
@@ -148,7 +131,7 @@ def test_a_turn_that_was_noted_under_a_clock_that_was_ahead_is_placed_anew(root,
 def refused(ctx, key, mark=""):
     """Have the key paused for a credential, for longer than a test takes."""
     now = time.time()
-    pause = Breaker(failure_class="auth", line="no", attempt="b/j/s/a", at=now, interval_sec=900, probe_at=now + 900)  # fmt: skip
+    pause = Breaker(failure_class="auth", line="no", attempt="b/j/s/a", at=now, interval_sec=900, probe_at=now + 900)
     queue_keys.write(ctx.layout, queue_keys.read(ctx.layout, key).with_breaker(mark, pause))
 
 
@@ -172,15 +155,13 @@ def test_what_waits_behind_a_higher_priority_is_not_looked_at(root, tmp_path, lo
     others = [put(ctx, small()) for _ in range(8)]
     tick(ctx)
     assert set(states(ctx, first)) == {"j/s0", "j/s1"}
-    assert len(set(looked)) <= 2, (
-        "the second start of a batch looks no further than the first of a lower priority"
-    )
+    assert len(set(looked)) <= 2, "the second start of a batch looks no further than the first of a lower priority"
     (tmp_path / "go").touch()
     wait_for(lambda: idle(ctx), "all of them")
     assert all(states(ctx, batch) == {"j/s": ["succeeded"]} for batch in others)
 
 
-def test_a_pass_looks_at_a_few_of_those_that_a_paused_key_refuses_and_all_go_on_after_it(root, monkeypatch, looked):  # fmt: skip
+def test_a_pass_looks_at_a_few_of_those_that_a_paused_key_refuses_and_all_go_on_after_it(root, monkeypatch, looked):
     monkeypatch.setattr(turns, "_LOOKS", 3)
     ctx = context(root, "concurrency = 2\n")
     made = [put(ctx, table(job("j", shell("s", "true", queue_key="k")))) for _ in range(12)]
@@ -202,7 +183,7 @@ def test_a_pass_looks_at_a_few_of_those_that_a_paused_key_refuses_and_all_go_on_
     assert all(states(ctx, batch) == {"j/s": ["succeeded"]} for batch in made)
 
 
-def test_a_step_with_a_credential_of_its_own_starts_behind_any_number_of_refused_ones(root, monkeypatch):  # fmt: skip
+def test_a_step_with_a_credential_of_its_own_starts_behind_any_number_of_refused_ones(root, monkeypatch):
     monkeypatch.setenv("API_KEY", "k" * 24)
     ctx = context(root, "concurrency = 2\n")
     many = [shell(f"a{n:03d}", "true", queue_key="k") for n in range(40)]

@@ -6,20 +6,7 @@ import sys
 
 import pytest
 from harness import make_task
-from stores import (
-    CHECKOUT,
-    command,
-    context,
-    idle,
-    job,
-    program,
-    put,
-    read,
-    shell,
-    states,
-    table,
-    wait_for,
-)
+from stores import CHECKOUT, command, context, idle, job, program, put, read, shell, states, table, wait_for
 
 from parallelhassnes.store.evidence.ledger import read as lines_of
 
@@ -65,13 +52,7 @@ def agent_step(step_id, root, prompt, **more):
     program = str(CHECKOUT / "tests" / "agent_program.py")
     argv = [sys.executable, program, "{prompt_file}", "{output_file}"]
     agent = {"name": "parrot", "command": argv}
-    return {
-        "step_id": step_id,
-        "prompt": prompt,
-        "agent": agent,
-        "working_directory": str(root),
-        **more,
-    }
+    return {"step_id": step_id, "prompt": prompt, "agent": agent, "working_directory": str(root), **more}
 
 
 @pytest.mark.namespaces
@@ -83,11 +64,7 @@ def test_what_an_attempt_needs_of_the_package_is_there_before_the_attempt_is(roo
         f"LOG, PACKAGE = {str(log)!r}, {str(CHECKOUT / 'parallelhassnes')!r}\n{LATE}"
     )
     ctx = context(root, FAST)
-    trial = {
-        "kind": "trial",
-        "task": {"path": str(make_task(root))},
-        "environment": {"type": "sandbox"},
-    }
+    trial = {"kind": "trial", "task": {"path": str(make_task(root))}, "environment": {"type": "sandbox"}}
     steps = [
         command("ok", "true"),
         shell("reports", """echo '{"summary": "Heard."}' >$PARALLELHASSNES_REPORT"""),
@@ -98,23 +75,21 @@ def test_what_an_attempt_needs_of_the_package_is_there_before_the_attempt_is(roo
         agent_step("parrot", root, "Say {{ steps.ok.status }}", depends_on=["ok"]),
         agent_step("broken", root, "SAY\n{{ 1 }}", depends_on=["ok"]),
     ]
-    batch = put(
-        ctx, table(job("j", *steps), analysis=NOBODY, verdict=NOBODY, retry={"max_attempts": 1})
-    )
+    batch = put(ctx, table(job("j", *steps), analysis=NOBODY, verdict=NOBODY, retry={"max_attempts": 1}))
     env = {"PYTHONPATH": f"{place}:{CHECKOUT}"}
     program(root, "tick", "--until-idle", "--fail-on", "never", env=env)
     assert {ref for ref, found in states(ctx, batch).items() if found == ["failed"]} == {
-        "j/bad", "j/nop.api", "j/oracle.api",
-    }  # fmt: skip
+        "j/bad",
+        "j/nop.api",
+        "j/oracle.api",
+    }
     assert not log.exists(), log.read_text()
 
 
 def upgraded(away, package, version="99.0"):
     """Put the files back as those of a later version."""
     path = away / "__init__.py"
-    path.write_text(
-        re.sub(r'(?m)^__version__ = ".*"', f'__version__ = "{version}"', path.read_text())
-    )
+    path.write_text(re.sub(r'(?m)^__version__ = ".*"', f'__version__ = "{version}"', path.read_text()))
     away.rename(package)
 
 
@@ -133,9 +108,7 @@ def attempt_of(ctx, batch, step):
     return found
 
 
-def test_an_attempt_that_runs_through_an_upgrade_ends_and_later_ones_are_of_the_later_version(
-    root, package
-):
+def test_an_attempt_that_runs_through_an_upgrade_ends_and_later_ones_are_of_the_later_version(root, package):
     ctx, batch = held_batch(root, package, agent_step("b", root, "SAY\nFine.", depends_on=["a"]))
     first, away = attempt_of(ctx, batch, "a"), package.with_name("away")
     package.rename(away)
@@ -143,14 +116,10 @@ def test_an_attempt_that_runs_through_an_upgrade_ends_and_later_ones_are_of_the_
     wait_for((first / "seal.json").exists, "the end of what ran")
     assert states(ctx, batch)["j/a"] == ["succeeded"]
     upgraded(away, package)
-    wait_for(
-        lambda: states(ctx, batch).get("j/b") == ["succeeded"], "who was there before to go on"
-    )
+    wait_for(lambda: states(ctx, batch).get("j/b") == ["succeeded"], "who was there before to go on")
     wait_for(lambda: idle(ctx), "all of it")
     later = put(ctx, table(job("j", command("c", "true"))))
-    program(
-        root, "tick", "--until-idle", env={"PYTHONPATH": str(package.parent)}, cwd=package.parent
-    )
+    program(root, "tick", "--until-idle", env={"PYTHONPATH": str(package.parent)}, cwd=package.parent)
     assert read(attempt_of(ctx, later, "c") / "meta.json")["harness_version"] == "99.0"
     assert read(first / "meta.json")["harness_version"] != "99.0"
     assert program(root, "audit", "verify", batch).returncode == 0
@@ -164,16 +133,10 @@ def test_an_attempt_that_could_not_begin_without_the_package_is_tried_again(root
     part, away = package / "schedule", package.with_name("away")
     part.rename(away)
     (root / "go").touch()
-    died = wait_for(
-        lambda: [*ctx.layout.step(batch, "j", "b").glob("attempts/*/supervisor.log")], "b"
-    )
+    died = wait_for(lambda: [*ctx.layout.step(batch, "j", "b").glob("attempts/*/supervisor.log")], "b")
     wait_for(lambda: "No module named" in died[0].read_text(), "its words")
     away.rename(part)
-    program(
-        root, "tick", "--until-idle", env={"PYTHONPATH": str(package.parent)}, cwd=package.parent
-    )
+    program(root, "tick", "--until-idle", env={"PYTHONPATH": str(package.parent)}, cwd=package.parent)
     assert states(ctx, batch) == {"j/a": ["succeeded"], "j/b": ["lost", "succeeded"]}
-    launched = [
-        line for _, line in lines_of(ctx.layout.batch(batch)) if line["event"] == "launched"
-    ]
+    launched = [line for _, line in lines_of(ctx.layout.batch(batch)) if line["event"] == "launched"]
     assert [line["step_id"] for line in launched] == ["a", "b", "b"]

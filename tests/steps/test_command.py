@@ -24,9 +24,7 @@ def test_exit_code_zero_is_success(tmp_path):
 
 
 def test_another_exit_code_is_a_failure_that_quotes_stderr(tmp_path):
-    _, outcome, final = run(
-        command(tmp_path, "sh", "-c", "echo first >&2; echo broken pump >&2; exit 3")
-    )
+    _, outcome, final = run(command(tmp_path, "sh", "-c", "echo first >&2; echo broken pump >&2; exit 3"))
     assert (outcome.status, outcome.failure.failure_class) == ("failed", "agent_error")
     assert outcome.failure.line == "ended with exit code 3"
     assert "broken pump" in final["summary"]
@@ -71,11 +69,7 @@ def test_a_report_of_its_own(tmp_path, written, summary):
 
 @pytest.mark.parametrize(
     ("reason", "status", "failure_class"),
-    [
-        ("canceled", "canceled", "canceled"),
-        ("timeout", "failed", "agent_timeout"),
-        ("lost", "lost", "lost"),
-    ],
+    [("canceled", "canceled", "canceled"), ("timeout", "failed", "agent_timeout"), ("lost", "lost", "lost")],
 )
 def test_a_stopped_command(tmp_path, reason, status, failure_class):
     attempt = command(tmp_path, "sh", "-c", "touch started; exec sleep 60")
@@ -110,8 +104,6 @@ def test_the_schema_in_the_package_is_that_of_the_repository(request):
 
 
 def test_every_violation_of_the_schema_is_reported():
-    found = final_report.validate(
-        {**final_report.EMPTY, "status": "ok", "artifacts": [{"path": 1}], "x": 1}
-    )
+    found = final_report.validate({**final_report.EMPTY, "status": "ok", "artifacts": [{"path": 1}], "x": 1})
     assert len(found) == 5
     assert any(line.startswith("/artifacts/0/path: ") for line in found)

@@ -21,15 +21,12 @@ from parallelhassnes.steps import failure_evidence
 from parallelhassnes.steps.step_types import WorkerEnd
 
 PAGE = Path(__file__).parents[2] / "docs" / "failures.md"
-SANDBOX = {
-    "import_path": "parallelhassnes.sandbox.environment:SandboxEnvironment",
-    "kwargs": {"network": "host"},
-}
+SANDBOX = {"import_path": "parallelhassnes.sandbox.environment:SandboxEnvironment", "kwargs": {"network": "host"}}
 CHOSEN = {
     "claude-code": ("credit too low", "tokens per minute", "overloaded", "more credits needed", "prompt too long"),
     "codex": ("quota used up", "no such model", "overloaded", "prompt too long"),
     "terminus-2": ("credit too low", "more credits needed", "content filter"),
-}  # fmt: skip
+}
 AT_ONCE = 4
 """Trials that run beside each other."""
 
@@ -37,16 +34,14 @@ AT_ONCE = 4
 @pytest.mark.timeout(300)
 def test_litellms_exceptions():
     """Every case through litellm, without an agent."""
-    asked = subprocess.run([sys.executable, refusals.__file__, "litellm"], capture_output=True, text=True)  # fmt: skip
-    told = (
-        line for line in asked.stdout.splitlines() if line.startswith("{")
-    )  # litellm prints, too
+    asked = subprocess.run([sys.executable, refusals.__file__, "litellm"], capture_output=True, text=True)
+    told = (line for line in asked.stdout.splitlines() if line.startswith("{"))  # litellm prints, too
     raised = {line["case"]: line for line in map(json.loads, told)}
     expected = {name_of(c): c["class"] for c in CASES if c["through"] == "terminus-2"}
     found = {
         name: failure_evidence.verdict_of(e["type"], e["message"], "agent", e["traceback"]).failure_class
         for name, e in raised.items()
-    }  # fmt: skip
+    }
     assert found == expected, asked.stderr[-2000:]
 
 
@@ -55,7 +50,7 @@ def agent_of(case, url):
     place = f"{url}/{CASES.index(case)}"
     match case["through"]:
         case "claude-code":
-            quick = {"CLAUDE_CODE_MAX_RETRIES": "0", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}  # fmt: skip
+            quick = {"CLAUDE_CODE_MAX_RETRIES": "0", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
             agent = {"name": "claude-code", "model_name": "anthropic/claude-none", "env": quick}
             return agent, {"ANTHROPIC_BASE_URL": place, "ANTHROPIC_API_KEY": KEY}
         case "codex":
@@ -65,10 +60,13 @@ def agent_of(case, url):
             limits = {"max_input_tokens": 10000, "max_output_tokens": 1000}
             info = {**limits, "input_cost_per_token": 1e-6, "output_cost_per_token": 1e-6}
             kwargs = {
-                "api_base": refusals.base_of(case, url), "record_terminal_session": False, "enable_summarize": False,
-                "max_turns": 1, "model_info": info,
-            }  # fmt: skip
-            keys = ("OPENAI", "ANTHROPIC", "GEMINI", "OPENROUTER", "AZURE", "MISTRAL", "HOSTED_VLLM")  # fmt: skip
+                "api_base": refusals.base_of(case, url),
+                "record_terminal_session": False,
+                "enable_summarize": False,
+                "max_turns": 1,
+                "model_info": info,
+            }
+            keys = ("OPENAI", "ANTHROPIC", "GEMINI", "OPENROUTER", "AZURE", "MISTRAL", "HOSTED_VLLM")
             env = {f"{name}_API_KEY": KEY for name in keys} | {"AZURE_API_VERSION": "2024-06-01"}
             return {"name": "terminus-2", "model_name": case["model"], "kwargs": kwargs}, env
 
@@ -88,7 +86,7 @@ def come_to(tmp_path, cases, url):
         for case in waiting[:AT_ONCE]:
             agent, env = agent_of(case, url)
             spec = trial_spec(task, agent, SANDBOX)
-            attempt = make_attempt(tmp_path, "trial", spec, step_id=f"s{CASES.index(case)}", env=env)  # fmt: skip
+            attempt = make_attempt(tmp_path, "trial", spec, step_id=f"s{CASES.index(case)}", env=env)
             running.append((case, attempt, fork_worker(attempt)))
         for case, attempt, pid in running:
             _, reports[name_of(case)] = finish(attempt, WorkerEnd(wait(pid), "exited"))
@@ -113,7 +111,9 @@ def test_real_agents_in_real_trials(tmp_path, through):
     assert cases
     with refusals.serving() as url:
         reports = come_to(tmp_path, cases, url)
-    found = {name: report.get("failure", report["trial"]["exception"] or {}).get("class") for name, report in reports.items()}  # fmt: skip
+    found = {
+        name: report.get("failure", report["trial"]["exception"] or {}).get("class") for name, report in reports.items()
+    }
     assert found == {name_of(case): case["class"] for case in cases}, [
         (report["summary"], report["trial"]["exception"]) for report in reports.values()
     ]
@@ -127,10 +127,9 @@ def test_real_agents_in_real_trials(tmp_path, through):
 
 def test_the_page_shows_each_refusal():
     section = PAGE.read_text().split("<!-- refusals -->")[1].split("<!-- end -->")[0]
-    shown = re.findall(r"^\| ([^|]+) \| ([^|]+) \| (\d+) \| ([\w-]+) \| `(\w+)` \| ([^|]+) \|", section, re.MULTILINE)  # fmt: skip
+    shown = re.findall(r"^\| ([^|]+) \| ([^|]+) \| (\d+) \| ([\w-]+) \| `(\w+)` \| ([^|]+) \|", section, re.MULTILINE)
     assert sorted(row[:5] for row in shown) == sorted(
-        (case["provider"], case["refusal"], str(case["status"]), case["through"], case["class"])
-        for case in CASES
+        (case["provider"], case["refusal"], str(case["status"]), case["through"], case["class"]) for case in CASES
     )
     for *_, name, follows in shown:
         row = TABLE[name]

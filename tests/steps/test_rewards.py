@@ -41,7 +41,7 @@ def standing(found, **rule):
         ({"reward": 1}, {"reward": "accuracy"}, None, None),
         ({"a": 1, "b": 1}, {"at_least": 0.5}, None, None),
     ],
-)  # fmt: skip
+)
 def test_the_rule(found, rule, reward, passed):
     stood = standing(found, **rule)
     assert (stood.reward, stood.passed) == (reward, passed)
@@ -67,18 +67,11 @@ def test_a_score_is_one_of_the_rewards_and_nothing_else(found, name):
         assert stood.passed is None
         assert not found or stood.undecided
     else:
-        assert (
-            stood.reward
-            == found[
-                name if name is not None else "reward" if "reward" in found else next(iter(found))
-            ]
-        )
+        assert stood.reward == found[name if name is not None else "reward" if "reward" in found else next(iter(found))]
         assert name is not None or "reward" in found or len(found) == 1
 
 
-@pytest.mark.parametrize(
-    "value", [math.nan, math.inf, -math.inf, "1", None, [1], {"a": 1}, 10**400]
-)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, "1", None, [1], {"a": 1}, 10**400])
 def test_what_is_no_number_is_no_reward(value):
     found, told = rewards.read({"reward": value, "other": 1})
     assert found == {"other": 1}
@@ -86,7 +79,9 @@ def test_what_is_no_number_is_no_reward(value):
     assert len(told[0]) < 300
 
 
-@pytest.mark.parametrize(("value", "known"), [(0, 0), (1.25, 1.25), (-3.5, None), (1e299, None), (math.nan, None), ("1", None), (True, None)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("value", "known"), [(0, 0), (1.25, 1.25), (-3.5, None), (1e299, None), (math.nan, None), ("1", None), (True, None)]
+)
 def test_a_cost_that_cannot_be_true_is_unknown(value, known):
     found = amounts.usage({"": {"cost_usd": value}}, {"cost_usd": "cost_usd"})
     assert found.cost_usd == known
@@ -105,9 +100,7 @@ def test_a_sum_that_lacks_a_part_says_so():
 
 
 def trial(tmp_path, test, **spec):
-    attempt = make_attempt(
-        tmp_path, "trial", {**trial_spec(make_task(tmp_path, test=test)), **spec}
-    )
+    attempt = make_attempt(tmp_path, "trial", {**trial_spec(make_task(tmp_path, test=test)), **spec})
     _, outcome, report = run(attempt)
     return outcome, report["trial"], attempt
 
@@ -121,12 +114,17 @@ def writes(document):
     ("document", "rule", "reward", "passed"),
     [
         ({"correct": 0, "attempted": 2}, None, None, None),
-        ({"accuracy": 0.9, "format": 1, "runtime_sec": 42.5}, {"reward": "accuracy", "at_least": 0.8, "source": "table"}, 0.9, True),
+        (
+            {"accuracy": 0.9, "format": 1, "runtime_sec": 42.5},
+            {"reward": "accuracy", "at_least": 0.8, "source": "table"},
+            0.9,
+            True,
+        ),
         ({**{f"r{number}": 1 for number in range(10_000)}, "reward": 0}, None, 0.0, False),
         ('{"reward": 1e308}', None, 1e308, True),
         ('{"reward": true}', None, 1.0, True),
     ],
-)  # fmt: skip
+)
 def test_a_trial_is_scored_by_all_of_its_rewards(tmp_path, document, rule, reward, passed):
     more = {} if rule is None else {"pass_rule": rule}
     outcome, part, _ = trial(tmp_path, writes(document), **more)
@@ -159,9 +157,22 @@ def test_what_stood_in_the_file_is_told(tmp_path, text, said):
 
 @pytest.mark.parametrize(
     ("text", "reward"),
-    [("1", 1), (" 0.5\n", 0.5), ("-1.", -1), (".5", 0.5), ("+1e-3", 0.001), ("1_0", None), ("nan", None), ("inf", None), ("0x1", None),
-     ("１", None), ("1 0", None), ("1e999", None), ("1,0", None)],
-)  # fmt: skip
+    [
+        ("1", 1),
+        (" 0.5\n", 0.5),
+        ("-1.", -1),
+        (".5", 0.5),
+        ("+1e-3", 0.001),
+        ("1_0", None),
+        ("nan", None),
+        ("inf", None),
+        ("0x1", None),
+        ("１", None),
+        ("1 0", None),
+        ("1e999", None),
+        ("1,0", None),
+    ],
+)
 def test_a_text_is_a_reward_where_it_is_a_plain_number(tmp_path, text, reward):
     folder = tmp_path / "verifier"
     folder.mkdir()
@@ -169,9 +180,7 @@ def test_a_text_is_a_reward_where_it_is_a_plain_number(tmp_path, text, reward):
     if reward is not None:
         assert reward_file.parse_text(folder / "reward.txt") == {"reward": reward}
         return
-    with pytest.raises(
-        reward_file.NoReward, match=r"verifier/reward\.txt holds .*, which is no (?:finite )?number"
-    ):
+    with pytest.raises(reward_file.NoReward, match=r"verifier/reward\.txt holds .*, which is no (?:finite )?number"):
         reward_file.parse_text(folder / "reward.txt")
 
 
@@ -193,12 +202,13 @@ def test_a_failure_of_ours_to_read_is_not_the_verifiers(tmp_path, monkeypatch):
 
 
 @pytest.mark.namespaces
-@pytest.mark.parametrize(("make", "said"), [("ln -s /etc/hostname", "was a link, which is not followed"), ("mkfifo", "was a pipe, which is not read")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [("ln -s /etc/hostname", "was a link, which is not followed"), ("mkfifo", "was a pipe, which is not read")],
+)
 def test_what_a_sandbox_has_removed_is_told(tmp_path, make, said):
     task = make_task(tmp_path, test=f"{make} /logs/verifier/reward.json")
-    attempt = make_attempt(
-        tmp_path, "trial", trial_spec(task, environment={"import_path": SANDBOX})
-    )
+    attempt = make_attempt(tmp_path, "trial", trial_spec(task, environment={"import_path": SANDBOX}))
     _, outcome, _ = run(attempt)
     assert (outcome.status, outcome.failure.failure_class) == ("failed", "verifier")
     assert f"verifier/reward.json {said}" in outcome.failure.line
@@ -233,18 +243,17 @@ def test_a_link_that_appears_beside_a_reward_is_refused_too(tmp_path):
 # --- silent agents -----------------------------------------------------------------------------------------
 
 
-def concluded(
-    tmp_path, tokens, error, *, steps=None, model="openai/x", kind="NonZeroAgentExitCodeError"
-):
+def concluded(tmp_path, tokens, error, *, steps=None, model="openai/x", kind="NonZeroAgentExitCodeError"):
     spec = {"task_name": "t", "config": {"agent": {"name": "codex", "model_name": model}}}
     attempt = make_attempt(tmp_path, "trial", spec)
     (attempt.dir / "trial" / "agent").mkdir(parents=True)
     result = {
-        "config": spec["config"], "verifier_result": {"rewards": {"reward": 0}},
+        "config": spec["config"],
+        "verifier_result": {"rewards": {"reward": 0}},
         "agent_result": {"n_input_tokens": tokens, "n_output_tokens": tokens},
         "agent_execution": {"started_at": "2026-01-01T00:00:00Z", "finished_at": "2026-01-01T00:00:01Z"},
         "exception_info": {"exception_type": kind, "exception_message": "it broke"} if error else None,
-    }  # fmt: skip
+    }
     if steps is not None:
         document = {"steps": [{"source": source} for source in steps]}
         (attempt.dir / "trial" / "agent" / "trajectory.json").write_text(json.dumps(document))

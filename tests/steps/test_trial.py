@@ -41,9 +41,7 @@ def test_a_passing_trial(tmp_path):
     assert trial["rewards"] == {"reward": 1.0}
     assert trial["task"]["name"] == "hello"
     assert trial["agent"]["name"] == "oracle"
-    assert {"environment_setup", "agent_execution", "verifier", "total"} <= set(
-        trial["timings_sec"]
-    )
+    assert {"environment_setup", "agent_execution", "verifier", "total"} <= set(trial["timings_sec"])
     assert trial["trial_name"] == f"hello__{attempt.run_id}"
     assert (attempt.dir / "stdout.log").read_bytes() == b""
     assert (attempt.dir / "stderr.log").read_bytes() == b""
@@ -86,18 +84,13 @@ def test_a_multi_step_trial(tmp_path):
     for name, reward in (("one", 1), ("two", 0)):
         files[f"steps/{name}/instruction.md"] = "go"
         files[f"steps/{name}/solution/solve.sh"] = "#!/bin/bash\ntrue\n"
-        files[f"steps/{name}/tests/test.sh"] = (
-            f"#!/bin/bash\necho {reward} > /logs/verifier/reward.txt\n"
-        )
+        files[f"steps/{name}/tests/test.sh"] = f"#!/bin/bash\necho {reward} > /logs/verifier/reward.txt\n"
     task = make_task(tmp_path, toml=steps, **files)
     attempt = make_attempt(tmp_path, "trial", trial_spec(task))
     _, outcome, report = run(attempt)
     assert outcome.status == "succeeded", outcome
     assert report["trial"]["reward"] == 0.5
-    assert [(s["name"], s["reward"]) for s in report["trial"]["steps"]] == [
-        ("one", 1.0),
-        ("two", 0.0),
-    ]
+    assert [(s["name"], s["reward"]) for s in report["trial"]["steps"]] == [("one", 1.0), ("two", 0.0)]
 
 
 def test_an_agent_timeout_beside_a_reward_is_a_success(tmp_path):
@@ -171,9 +164,7 @@ def test_the_first_signal_cancels_and_later_ones_are_ignored(tmp_path, number):
 
 def test_a_signal_while_the_environment_stops_leaves_nothing(tmp_path):
     environment = {**TEMP, "kwargs": {"stop_when": str(tmp_path / "signaled")}}
-    attempt = make_attempt(
-        tmp_path, "trial", trial_spec(make_task(tmp_path), environment=environment)
-    )
+    attempt = make_attempt(tmp_path, "trial", trial_spec(make_task(tmp_path), environment=environment))
     pid = fork_worker(attempt)
     until((attempt.dir / "trial" / "stopping").exists)
     os.kill(pid, signal.SIGTERM)
@@ -241,9 +232,7 @@ def test_a_trial_directory_is_never_used_again(tmp_path):
 def test_a_secret_of_the_agent_does_not_stay_in_the_trial_directory(tmp_path):
     task = make_task(tmp_path, solution='touch /app/out; echo "key $MY_API_KEY"')
     agent = {"name": "oracle", "env": {"MY_API_KEY": "${MY_API_KEY}"}}
-    attempt = make_attempt(
-        tmp_path, "trial", trial_spec(task, agent), env={"MY_API_KEY": "sesame-4711"}
-    )
+    attempt = make_attempt(tmp_path, "trial", trial_spec(task, agent), env={"MY_API_KEY": "sesame-4711"})
     _, outcome, _ = run(attempt)
     assert outcome.status == "succeeded"
     kept = [p for p in attempt.dir.rglob("*") if p.is_file() and b"sesame-4711" in p.read_bytes()]
@@ -317,9 +306,9 @@ def test_a_process_that_is_killed_for_want_of_memory_in_a_sandbox_is_the_tasks_a
         pytest.skip("no control group may be written here, so no sandbox has a limit")
     hungry = "tail /dev/zero"  # keeps all that it reads, for it waits for the end of a line
     toml = "[environment]\nmemory_mb = 64\n"
-    for number, (solution, test) in enumerate(((f"{hungry}; touch /app/out", None), ("true", f"exec {hungry}"))):  # fmt: skip
+    for number, (solution, test) in enumerate(((f"{hungry}; touch /app/out", None), ("true", f"exec {hungry}"))):
         task = make_task(tmp_path / str(number), solution=solution, test=test, toml=toml)
-        attempt = make_attempt(tmp_path / str(number), "trial", trial_spec(task, environment=SANDBOX))  # fmt: skip
+        attempt = make_attempt(tmp_path / str(number), "trial", trial_spec(task, environment=SANDBOX))
         _, outcome, report = run(attempt)
         assert "by control group" in report["trial"]["sandbox"]["limits"]["memory_mb"]
         if test is None:

@@ -14,9 +14,23 @@ SECRET = "s3cret-in-arguments-0123456789"
 
 
 def test_the_arguments_get_the_names():
-    command = ["exec", "-w", "/app", "-e", "MY_KEY=a=b\nc", "-e", "PATH=/bin", "-u", "root", "main", "sh", "-c", "-e X=1"]  # fmt: skip
+    command = [
+        "exec",
+        "-w",
+        "/app",
+        "-e",
+        "MY_KEY=a=b\nc",
+        "-e",
+        "PATH=/bin",
+        "-u",
+        "root",
+        "main",
+        "sh",
+        "-c",
+        "-e X=1",
+    ]
     made, values = split(command)
-    assert made == ["exec", "-w", "/app", "-e", "MY_KEY", "-e", "PATH=/bin", "-u", "root", "main", "sh", "-c", "-e X=1"]  # fmt: skip
+    assert made == ["exec", "-w", "/app", "-e", "MY_KEY", "-e", "PATH=/bin", "-u", "root", "main", "sh", "-c", "-e X=1"]
     assert values == {"MY_KEY": "a=b\nc"}
     assert split(["up", "-e", "A=b"]) == (["up", "-e", "A=b"], {})
 
@@ -38,9 +52,7 @@ def test_a_docker_trial_shows_no_value(tmp_path):
     pid = fork_worker(attempt)
     try:
         until(lambda: registry.kind("trial").phase(attempt) == "agent", 120)
-        running = until(
-            lambda: [each for each in arguments() if b"exec" in each and b"MY_KEY" in each], 60
-        )
+        running = until(lambda: [each for each in arguments() if b"exec" in each and b"MY_KEY" in each], 60)
         assert not any(SECRET.encode() in each for each in running)
         assert not any(SECRET.encode() in each for each in arguments())
     finally:

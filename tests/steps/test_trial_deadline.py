@@ -16,9 +16,7 @@ def deadline(tmp_path, toml="", agent=None, **config):
     return registry.kind("trial").deadline_sec(make_attempt(tmp_path, "trial", spec))
 
 
-LIMITS = (
-    "[agent]\ntimeout_sec=100\n[verifier]\ntimeout_sec=20\n[environment]\nbuild_timeout_sec=3\n"
-)
+LIMITS = "[agent]\ntimeout_sec=100\n[verifier]\ntimeout_sec=20\n[environment]\nbuild_timeout_sec=3\n"
 STEPS = LIMITS + (
     '[[steps]]\nname="a"\n[steps.agent]\ntimeout_sec=7\n[[steps]]\nname="b"\n[steps.verifier]\ntimeout_sec=1\n'
 )

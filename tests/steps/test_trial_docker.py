@@ -37,10 +37,10 @@ def left_of(attempt):
         name
         for kind in (("ps", "-a"), ("network", "ls"), ("volume", "ls"))
         for name in docker(
-            *kind, "--format", '{{.Label "com.docker.compose.project"}}', "--filter", f"label={leftovers.PROJECT_LABEL}",
+            *kind, "--format", '{{.Label "com.docker.compose.project"}}', "--filter", f"label={leftovers.PROJECT_LABEL}"
         )
         if attempt.run_id in name
-    ]  # fmt: skip
+    ]
 
 
 def docker_attempt(tmp_path, agent="oracle", **task):
@@ -75,12 +75,8 @@ def test_a_multi_step_trial_in_docker(tmp_path):
     for name in ("one", "two"):
         files[f"steps/{name}/instruction.md"] = "go"
         files[f"steps/{name}/solution/solve.sh"] = f"#!/bin/bash\necho {name} >> /app/out\n"
-        files[f"steps/{name}/tests/test.sh"] = (
-            "#!/bin/bash\nwc -l < /app/out > /logs/verifier/reward.txt\n"
-        )
-    attempt = docker_attempt(
-        tmp_path, toml='[[steps]]\nname="one"\n[[steps]]\nname="two"\n', **files
-    )
+        files[f"steps/{name}/tests/test.sh"] = "#!/bin/bash\nwc -l < /app/out > /logs/verifier/reward.txt\n"
+    attempt = docker_attempt(tmp_path, toml='[[steps]]\nname="one"\n[[steps]]\nname="two"\n', **files)
     _, outcome, report = run(attempt, 120)
     assert outcome.status == "succeeded", outcome
     assert [step["reward"] for step in report["trial"]["steps"]] == [1.0, 2.0]
@@ -90,9 +86,7 @@ def test_a_multi_step_trial_in_docker(tmp_path):
 def test_a_task_with_its_own_compose_file(tmp_path):
     compose = "services:\n  main:\n    environment:\n      HELLO: there\n"
     attempt = docker_attempt(
-        tmp_path,
-        solution='[ "$HELLO" = there ] && touch /app/out',
-        **{"environment/docker-compose.yaml": compose},
+        tmp_path, solution='[ "$HELLO" = there ] && touch /app/out', **{"environment/docker-compose.yaml": compose}
     )
     _, _, report = run(attempt, 120)
     assert report["trial"]["reward"] == 1.0
@@ -125,10 +119,7 @@ def test_labels_and_a_cancel_that_leaves_nothing(tmp_path):
 
 def test_sweeping_after_a_kill_removes_ours_and_nothing_else(tmp_path):
     own_image = {"environment/docker-compose.yaml": "services:\n  main:\n    tty: true\n"}
-    attempt, other = (
-        docker_attempt(tmp_path / "a", solution="sleep 100", **own_image),
-        docker_attempt(tmp_path / "b"),
-    )
+    attempt, other = (docker_attempt(tmp_path / "a", solution="sleep 100", **own_image), docker_attempt(tmp_path / "b"))
     neighbour = f"neighbour-{attempt.run_id}"
     docker("network", "create", "--label", f"{leftovers.PROJECT_LABEL}={neighbour}", neighbour)
     try:
@@ -173,9 +164,7 @@ HUNGRY = "tail /dev/zero"
 def small_attempt(tmp_path, solution, main=""):
     """In a container with little memory; ``main`` is a line of the Compose file about its first program."""
     compose = f"services:\n  main:\n    mem_limit: 64m\n    memswap_limit: 64m\n{main}"
-    return docker_attempt(
-        tmp_path, solution=solution, **{"environment/docker-compose.yaml": compose}
-    )
+    return docker_attempt(tmp_path, solution=solution, **{"environment/docker-compose.yaml": compose})
 
 
 def test_a_container_that_the_kernel_kills_for_want_of_memory_is_the_hosts_fault(tmp_path):
@@ -188,9 +177,7 @@ def test_a_container_that_the_kernel_kills_for_want_of_memory_is_the_hosts_fault
     assert left_of(attempt) == []
 
 
-def test_a_process_that_is_killed_for_want_of_memory_in_a_container_that_lives_on_is_the_tasks_affair(
-    tmp_path,
-):
+def test_a_process_that_is_killed_for_want_of_memory_in_a_container_that_lives_on_is_the_tasks_affair(tmp_path):
     attempt = small_attempt(tmp_path, f"{HUNGRY}; touch /app/out")
     _, outcome, report = run(attempt, 120)
     assert (outcome.status, report["trial"]["reward"]) == ("succeeded", 1.0), outcome

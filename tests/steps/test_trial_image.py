@@ -16,9 +16,7 @@ from parallelhassnes.steps.trial import image, image_build
 from parallelhassnes.store import locks
 
 DOCKER = {"type": "docker"}
-BUILT_ONCE = (
-    "FROM debian:bookworm-slim\nRUN cat /proc/sys/kernel/random/uuid > /built\nWORKDIR /app\n"
-)
+BUILT_ONCE = "FROM debian:bookworm-slim\nRUN cat /proc/sys/kernel/random/uuid > /built\nWORKDIR /app\n"
 TELL = "cp /built /logs/agent/built && touch /app/out"
 
 

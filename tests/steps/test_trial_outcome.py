@@ -46,26 +46,114 @@ def info(name, message=""):
     [
         ({"verifier_result": {"rewards": {"reward": 0}}}, "exited", ("succeeded", None)),
         ({"verifier_result": {"rewards": {"reward": 0}}}, "lost", ("succeeded", None)),
-        ({"verifier_result": {"rewards": {"reward": 0}}, "exception_info": info("AgentTimeoutError")}, "exited", ("succeeded", None)),
-        ({"verifier_result": {"rewards": {"reward": 0}}, "exception_info": info("ApiRateLimitError")}, "exited", ("failed", "rate_limit")),
-        ({"verifier_result": {"rewards": {"reward": 1}}, "exception_info": info("AgentAuthenticationError")}, "exited", ("failed", "auth")),
-        ({"verifier_result": {"rewards": {"reward": 0}}, "exception_info": info("NonZeroAgentExitCodeError", DRY)}, "exited", ("failed", "quota")),
-        ({"verifier_result": {"rewards": {"reward": 1}}, "exception_info": info("UnknownApiError", DRY)}, "exited", ("failed", "quota")),
-        ({"verifier_result": {"rewards": {"reward": 0}}, "exception_info": info("ContextWindowExceededError")}, "exited", ("succeeded", None)),
-        ({"verifier_result": {"rewards": {"reward": 0}}, "exception_info": info("ValueError", "Model name is required")}, "exited", ("failed", "configuration")),
+        (
+            {"verifier_result": {"rewards": {"reward": 0}}, "exception_info": info("AgentTimeoutError")},
+            "exited",
+            ("succeeded", None),
+        ),
+        (
+            {"verifier_result": {"rewards": {"reward": 0}}, "exception_info": info("ApiRateLimitError")},
+            "exited",
+            ("failed", "rate_limit"),
+        ),
+        (
+            {"verifier_result": {"rewards": {"reward": 1}}, "exception_info": info("AgentAuthenticationError")},
+            "exited",
+            ("failed", "auth"),
+        ),
+        (
+            {"verifier_result": {"rewards": {"reward": 0}}, "exception_info": info("NonZeroAgentExitCodeError", DRY)},
+            "exited",
+            ("failed", "quota"),
+        ),
+        (
+            {"verifier_result": {"rewards": {"reward": 1}}, "exception_info": info("UnknownApiError", DRY)},
+            "exited",
+            ("failed", "quota"),
+        ),
+        (
+            {"verifier_result": {"rewards": {"reward": 0}}, "exception_info": info("ContextWindowExceededError")},
+            "exited",
+            ("succeeded", None),
+        ),
+        (
+            {
+                "verifier_result": {"rewards": {"reward": 0}},
+                "exception_info": info("ValueError", "Model name is required"),
+            },
+            "exited",
+            ("failed", "configuration"),
+        ),
         # Harbor's own word, from 0.25 on.
-        ({"verifier_result": {"rewards": {"reward": 0}}, "exception_info": {**info("PodEvictedError"), "policy": {"should_retry": True, "should_grade": False}}}, "exited", ("failed", "infrastructure")),
-        ({"verifier_result": {"rewards": {"reward": 0}}, "exception_info": {**info("QuirkError"), "policy": {"should_retry": True, "should_grade": True, "has_valid_reward": False}}}, "exited", ("failed", "transient_provider")),
-        ({"verifier_result": {"rewards": {"reward": 0}}, "exception_info": info("NonZeroAgentExitCodeError"), "reward_valid": False}, "exited", ("failed", "agent_error")),
-        ({"verifier_result": {"rewards": {"reward": 0}}, "exception_info": info("ContentPolicyViolationError"), "reward_valid": False}, "exited", ("succeeded", None)),
-        ({"verifier_result": {"rewards": {"reward": 0}}, "exception_info": info("BadRequestError", "tool_use ids were found without tool_result"), "reward_valid": False}, "exited", ("succeeded", None)),
+        (
+            {
+                "verifier_result": {"rewards": {"reward": 0}},
+                "exception_info": {**info("PodEvictedError"), "policy": {"should_retry": True, "should_grade": False}},
+            },
+            "exited",
+            ("failed", "infrastructure"),
+        ),
+        (
+            {
+                "verifier_result": {"rewards": {"reward": 0}},
+                "exception_info": {
+                    **info("QuirkError"),
+                    "policy": {"should_retry": True, "should_grade": True, "has_valid_reward": False},
+                },
+            },
+            "exited",
+            ("failed", "transient_provider"),
+        ),
+        (
+            {
+                "verifier_result": {"rewards": {"reward": 0}},
+                "exception_info": info("NonZeroAgentExitCodeError"),
+                "reward_valid": False,
+            },
+            "exited",
+            ("failed", "agent_error"),
+        ),
+        (
+            {
+                "verifier_result": {"rewards": {"reward": 0}},
+                "exception_info": info("ContentPolicyViolationError"),
+                "reward_valid": False,
+            },
+            "exited",
+            ("succeeded", None),
+        ),
+        (
+            {
+                "verifier_result": {"rewards": {"reward": 0}},
+                "exception_info": info("BadRequestError", "tool_use ids were found without tool_result"),
+                "reward_valid": False,
+            },
+            "exited",
+            ("succeeded", None),
+        ),
         ({"verifier_result": {"rewards": {"reward": 1}}, "reward_valid": False}, "exited", ("failed", "verifier")),
         ({"verifier_result": {"rewards": {"reward": 1}}, "reward_valid": "no"}, "exited", ("succeeded", None)),
         # What came up before the tests began is the agent's phase, although they ran afterwards.
-        ({"verifier_result": {"rewards": {"reward": 0}}, "exception_info": {**info("MemoryError"), "occurred_at": "2026-01-01T00:00:01Z"},
-          "agent_execution": {"started_at": "2026-01-01T00:00:00Z"}, "verifier": {"started_at": "2026-01-01T00:00:02Z"}}, "exited", ("failed", "infrastructure")),
-        ({"verifier_result": {"rewards": {"reward": 0}}, "exception_info": {**info("MemoryError"), "occurred_at": "2026-01-01T00:00:03Z"},
-          "agent_execution": {"started_at": "2026-01-01T00:00:00Z"}, "verifier": {"started_at": "2026-01-01T00:00:02Z"}}, "exited", ("succeeded", None)),
+        (
+            {
+                "verifier_result": {"rewards": {"reward": 0}},
+                "exception_info": {**info("MemoryError"), "occurred_at": "2026-01-01T00:00:01Z"},
+                "agent_execution": {"started_at": "2026-01-01T00:00:00Z"},
+                "verifier": {"started_at": "2026-01-01T00:00:02Z"},
+            },
+            "exited",
+            ("failed", "infrastructure"),
+        ),
+        (
+            {
+                "verifier_result": {"rewards": {"reward": 0}},
+                "exception_info": {**info("MemoryError"), "occurred_at": "2026-01-01T00:00:03Z"},
+                "agent_execution": {"started_at": "2026-01-01T00:00:00Z"},
+                "verifier": {"started_at": "2026-01-01T00:00:02Z"},
+            },
+            "exited",
+            ("succeeded", None),
+        ),
         ({"verifier_result": {"rewards": {"a": 1, "b": 0}}}, "exited", ("succeeded", None)),
         ({"verifier_result": {"rewards": {}}}, "exited", ("failed", "verifier")),
         ({"verifier_result": {"rewards": {"reward": "1"}}}, "exited", ("failed", "verifier")),
@@ -73,21 +161,53 @@ def info(name, message=""):
         ({"exception_info": info("CancelledError")}, "exited", ("failed", "infrastructure")),
         ({"exception_info": info("CancelledError")}, "lost", ("lost", "lost")),
         ({"exception_info": info("CancelledError")}, "timeout", ("failed", "infrastructure")),
-        ({"exception_info": info("CancelledError"), "agent_execution": {"started_at": "2026-01-01T00:00:00Z"}}, "timeout", ("failed", "agent_timeout")),
-        ({"exception_info": info("CancelledError"), "verifier": {"started_at": "2026-01-01T00:00:00Z"}}, "timeout", ("failed", "verifier")),
+        (
+            {"exception_info": info("CancelledError"), "agent_execution": {"started_at": "2026-01-01T00:00:00Z"}},
+            "timeout",
+            ("failed", "agent_timeout"),
+        ),
+        (
+            {"exception_info": info("CancelledError"), "verifier": {"started_at": "2026-01-01T00:00:00Z"}},
+            "timeout",
+            ("failed", "verifier"),
+        ),
         ({"exception_info": info("RuntimeError")}, "exited", ("failed", "infrastructure")),
         ({"exception_info": info("RuntimeError")}, "timeout", ("failed", "infrastructure")),
-        ({"exception_info": info("RuntimeError"), "agent_execution": {"started_at": "2026-01-01T00:00:00Z"}}, "exited", ("failed", "agent_error")),
+        (
+            {"exception_info": info("RuntimeError"), "agent_execution": {"started_at": "2026-01-01T00:00:00Z"}},
+            "exited",
+            ("failed", "agent_error"),
+        ),
         ({"config": {"verifier": {"disable": True}}}, "exited", ("succeeded", None)),
         ({"config": {"install_only": True}}, "exited", ("succeeded", None)),
         ({}, "exited", ("failed", "verifier")),
-        ({"step_results": [{"step_name": "a", "verifier_result": {"rewards": {"reward": 1}}},
-                           {"step_name": "b", "exception_info": info("RateLimitError")}],
-          "verifier_result": {"rewards": {"reward": 1}}}, "exited", ("failed", "rate_limit")),
-        ({"step_results": [{"step_name": "a", "verifier_result": {"rewards": {"reward": 1}}, "exception_info": info("AgentTimeoutError")}],
-          "verifier_result": {"rewards": {"reward": 1}}}, "exited", ("succeeded", None)),
+        (
+            {
+                "step_results": [
+                    {"step_name": "a", "verifier_result": {"rewards": {"reward": 1}}},
+                    {"step_name": "b", "exception_info": info("RateLimitError")},
+                ],
+                "verifier_result": {"rewards": {"reward": 1}},
+            },
+            "exited",
+            ("failed", "rate_limit"),
+        ),
+        (
+            {
+                "step_results": [
+                    {
+                        "step_name": "a",
+                        "verifier_result": {"rewards": {"reward": 1}},
+                        "exception_info": info("AgentTimeoutError"),
+                    }
+                ],
+                "verifier_result": {"rewards": {"reward": 1}},
+            },
+            "exited",
+            ("succeeded", None),
+        ),
     ],
-)  # fmt: skip
+)
 def test_the_result_is_the_verdict(attempt, result, reason, expected):
     leave(attempt, "trial/result.json", result)
     outcome, report = finish(attempt, WorkerEnd(0, reason))
@@ -105,14 +225,34 @@ def test_the_result_is_the_verdict(attempt, result, reason, expected):
         ({}, -15, "canceled", ("canceled", "canceled")),
         ({"tmp/phase": "agent"}, -9, "timeout", ("failed", "agent_timeout")),
         ({"tmp/phase": "environment_setup"}, -9, "timeout", ("failed", "infrastructure")),
-        ({"worker_error.json": {"class": "ValueError", "message": "no\nsuch", "phase": "create"}}, 1, "exited", ("failed", "task_definition")),
-        ({"worker_error.json": {"class": "ValueError", "message": 3, "phase": []}}, 1, "exited", ("failed", "task_definition")),
-        ({"worker_error.json": {"class": "CancelledError", "phase": "create"}}, 143, "canceled", ("canceled", "canceled")),
+        (
+            {"worker_error.json": {"class": "ValueError", "message": "no\nsuch", "phase": "create"}},
+            1,
+            "exited",
+            ("failed", "task_definition"),
+        ),
+        (
+            {"worker_error.json": {"class": "ValueError", "message": 3, "phase": []}},
+            1,
+            "exited",
+            ("failed", "task_definition"),
+        ),
+        (
+            {"worker_error.json": {"class": "CancelledError", "phase": "create"}},
+            143,
+            "canceled",
+            ("canceled", "canceled"),
+        ),
         ({"worker_error.json": "{"}, 1, "exited", ("failed", "internal")),
-        ({"trial/exception.txt": "Traceback\n  x\nharbor.trial.errors.AgentSetupTimeoutError: slow\n"}, 1, "exited", ("failed", "infrastructure")),
+        (
+            {"trial/exception.txt": "Traceback\n  x\nharbor.trial.errors.AgentSetupTimeoutError: slow\n"},
+            1,
+            "exited",
+            ("failed", "infrastructure"),
+        ),
         ({"trial/result.json": '{"verifier_result": {"rew'}, -9, "exited", ("failed", "infrastructure")),
     ],
-)  # fmt: skip
+)
 def test_without_a_result(attempt, left, code, reason, expected):
     for name, document in left.items():
         leave(attempt, name, document)
@@ -125,32 +265,48 @@ def test_without_a_result(attempt, left, code, reason, expected):
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4)
-    ),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
     max_leaves=8,
 )
-KEYS = st.sampled_from([
-    "trial_name", "task_name", "task_checksum", "config", "agent_info", "agent_result", "verifier_result",
-    "exception_info", "started_at", "finished_at", "environment_setup", "agent_setup", "agent_execution", "verifier",
-    "step_results", "rewards", "exception_type", "exception_message", "step_name", "n_input_tokens", "cost_usd",
-    "model_info", "environment", "type", "results", "summary", "passed", "tests",
-])  # fmt: skip
+KEYS = st.sampled_from(
+    [
+        "trial_name",
+        "task_name",
+        "task_checksum",
+        "config",
+        "agent_info",
+        "agent_result",
+        "verifier_result",
+        "exception_info",
+        "started_at",
+        "finished_at",
+        "environment_setup",
+        "agent_setup",
+        "agent_execution",
+        "verifier",
+        "step_results",
+        "rewards",
+        "exception_type",
+        "exception_message",
+        "step_name",
+        "n_input_tokens",
+        "cost_usd",
+        "model_info",
+        "environment",
+        "type",
+        "results",
+        "summary",
+        "passed",
+        "tests",
+    ]
+)
 SHAPED = st.recursive(
-    JSON,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=6),
-    max_leaves=12,
+    JSON, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=6), max_leaves=12
 )
 
 
-@settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-@given(
-    st.dictionaries(KEYS, SHAPED),
-    SHAPED,
-    st.sampled_from(["exited", "timeout", "canceled", "lost"]),
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(st.dictionaries(KEYS, SHAPED), SHAPED, st.sampled_from(["exited", "timeout", "canceled", "lost"]))
 def test_garbage_of_any_shape(attempt, result, other, reason):
     leave(attempt, "trial/result.json", result)
     leave(attempt, "trial/verifier/ctrf.json", other)
@@ -158,7 +314,20 @@ def test_garbage_of_any_shape(attempt, result, other, reason):
     finish(attempt, WorkerEnd(0, reason))
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 50_000, "", "\x00", "nul", '{"x": 1e999}', '{"x": NaN}', "9" * 5000, '{"task_name": "\\ud800"}'])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"a":' * 50_000,
+        "",
+        "\x00",
+        "nul",
+        '{"x": 1e999}',
+        '{"x": NaN}',
+        "9" * 5000,
+        '{"task_name": "\\ud800"}',
+    ],
+)
 def test_files_that_are_no_json(attempt, text):
     leave(attempt, "trial/result.json", text)
     _, report = finish(attempt, WorkerEnd(1, "exited"))
@@ -197,13 +366,9 @@ COMPOSE = (
         ("#5 Get:1 http://deb\n" * 5000 + "failed to solve: exit code: 100", "failed to solve: exit code: 100"),
         ("#5 x\nwrite /x: no space left on device", "write /x: no space left on device"),
     ],
-)  # fmt: skip
+)
 def test_a_failed_compose_command_is_told_by_its_reason(attempt, output, reason):
-    leave(
-        attempt,
-        "trial/result.json",
-        {"exception_info": info("RuntimeError", COMPOSE.format(output))},
-    )
+    leave(attempt, "trial/result.json", {"exception_info": info("RuntimeError", COMPOSE.format(output))})
     outcome, final = finish(attempt, WorkerEnd(0, "exited"))
     expected = "RuntimeError: Docker compose command failed for environment hello: "
     assert outcome.failure.line == expected + (reason or output)

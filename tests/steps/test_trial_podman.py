@@ -29,12 +29,12 @@ def podman(*arguments):
 
 def podman_attempt(tmp_path, solution, main="", test=None):
     compose = f"services:\n  main:\n    mem_limit: 64m\n    memswap_limit: 64m\n{main}"
-    made = make_task(tmp_path, solution=solution, test=test, **{"environment/docker-compose.yaml": compose})  # fmt: skip
+    made = make_task(tmp_path, solution=solution, test=test, **{"environment/docker-compose.yaml": compose})
     return make_attempt(tmp_path, "trial", trial_spec(made, "oracle", {"type": "podman"}))
 
 
 def containers(attempt):
-    shown = podman("ps", "--all", "--format", f'{{{{.ID}}}}|{{{{index .Labels "{leftovers.PROJECT_LABEL}"}}}}')  # fmt: skip
+    shown = podman("ps", "--all", "--format", f'{{{{.ID}}}}|{{{{index .Labels "{leftovers.PROJECT_LABEL}"}}}}')
     return [line.partition("|")[0] for line in shown if attempt.run_id in line]
 
 

@@ -43,9 +43,7 @@ def test_no_docker_at_all(tmp_path, monkeypatch):
     assert registry.kind("trial").sweep(attempt_in(tmp_path, {"type": "docker"})) == []
 
 
-@pytest.mark.parametrize(
-    ("trial", "prefix"), [("hello__ab12", "hello__ab12__"), ("-x", "0-x__"), ("A.b", "a-b__")]
-)
+@pytest.mark.parametrize(("trial", "prefix"), [("hello__ab12", "hello__ab12__"), ("-x", "0-x__"), ("A.b", "a-b__")])
 def test_projects_are_named_as_harbor_names_them(trial, prefix):
     from harbor.environments.docker.docker import _sanitize_docker_compose_project_name
 

@@ -24,9 +24,7 @@ from parallelhassnes.steps.trial_data import facts
 from parallelhassnes.steps.verdict import analysis_results, discrimination, judge, quality, versions
 from parallelhassnes.steps.verdict.analysis_results import EngineOpinion
 
-SCHEMA = json.loads(
-    (Path(__file__).parents[2] / "schemas" / "verdict.schema.json").read_text(encoding="utf-8")
-)
+SCHEMA = json.loads((Path(__file__).parents[2] / "schemas" / "verdict.schema.json").read_text(encoding="utf-8"))
 
 
 def test_the_schema_in_the_package_is_the_published_one(request):
@@ -36,9 +34,7 @@ def test_the_schema_in_the_package_is_the_published_one(request):
 
 
 def write_job(job_dir, specs):
-    steps = [
-        StepSpec(step_id=i, kind="trial", queue_key="k", spec=spec) for i, spec in specs.items()
-    ]
+    steps = [StepSpec(step_id=i, kind="trial", queue_key="k", spec=spec) for i, spec in specs.items()]
     verdict = StepSpec(step_id="verdict", kind="verdict", queue_key="v")
     job = JobSpec(batch_id="batch", job_id="job", steps=(*steps, verdict))
     job_dir.mkdir(parents=True, exist_ok=True)
@@ -62,9 +58,7 @@ def test_over_real_trials(tmp_path):
         "oracle": (1, 1, 0),
         "nop": (0, 1, 1),
     }
-    assert final["verdict"] == {
-        "task_quality": "good", "task_broken": False, "scored": 2, "passes": 1, "steps": 3,
-    }  # fmt: skip
+    assert final["verdict"] == {"task_quality": "good", "task_broken": False, "scored": 2, "passes": 1, "steps": 3}
     assert all((attempt.dir / path).resolve().is_file() for path in final["files_read"])
     assert json.loads((attempt.dir / "verdict.json").read_text()) == verdict
 
@@ -83,9 +77,7 @@ def test_what_is_missing_around_a_trial_says_nothing_about_its_task(tmp_path):
     assert verdict["agents"][0]["infrastructure"] == 1
 
 
-@pytest.mark.parametrize(
-    "asks", ["gpus = 1", 'network_mode = "allowlist"\nallowed_hosts = ["a.example"]']
-)
+@pytest.mark.parametrize("asks", ["gpus = 1", 'network_mode = "allowlist"\nallowed_hosts = ["a.example"]'])
 def test_a_task_that_asks_for_more_than_its_environment_can_is_not_broken(asks, tmp_path):
     specs = {"o1": trial_spec(make_task(tmp_path, toml=f"[environment]\n{asks}\n"))}
     attempt = make_attempt(tmp_path, "verdict", {}, step_id="verdict")
@@ -160,9 +152,7 @@ def test_every_trial_is_counted_once_and_never_as_zero(made):
 
 
 @settings(deadline=None)
-@given(
-    st.integers(1, 9).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n)))
-)
+@given(st.integers(1, 9).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
 def test_pass_at_k_against_drawing_every_set_of_k_trials(case):
     n, passes, k = case
     outcomes = [True] * passes + [False] * (n - passes)
@@ -171,11 +161,7 @@ def test_pass_at_k_against_drawing_every_set_of_k_trials(case):
 
 
 @settings(deadline=None)
-@given(
-    st.integers(1, 400).flatmap(
-        lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))
-    )
-)
+@given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
 def test_pass_at_k_against_exact_counts(case):
     n, passes, k = case
     exact = 1 - math.comb(n - passes, k) / math.comb(n, k)
@@ -197,21 +183,27 @@ def trials_of(agent, *rewards, **unscored):
     made = [
         trial_facts(f"{agent}.{i}", "scored", f"steps/{agent}.{i}/attempts/a", agent=agent, reward=r)
         for i, r in enumerate(rewards)
-    ]  # fmt: skip
+    ]
     for name, count in unscored.items():
         result = "infrastructure" if name == "lost" else "unscored"
         made += [
             trial_facts(f"{agent}.{name}{i}", result, f"steps/{agent}.{name}{i}/attempts/a", name, agent=agent)
             for i in range(count)
-        ]  # fmt: skip
+        ]
     return made
 
 
 def said(trial, outcome, subtype="x", confidence=0.9, engine="codex", advice="Mend it."):
     return EngineOpinion(
-        f"{trial}.{engine}", trial, engine, attempt=f"steps/{trial}.{engine}/attempts/a", outcome=outcome,
-        subtype=subtype, recommendation=advice, confidence=confidence,
-    )  # fmt: skip
+        f"{trial}.{engine}",
+        trial,
+        engine,
+        attempt=f"steps/{trial}.{engine}/attempts/a",
+        outcome=outcome,
+        subtype=subtype,
+        recommendation=advice,
+        confidence=confidence,
+    )
 
 
 RIGHT = [*trials_of("oracle", 1.0), *trials_of("nop", 0.0)]
@@ -228,17 +220,65 @@ TABLE = [
     ([*trials_of("oracle", 1.0), *trials_of("nop", 1.0)], [], {}, "nop_passes", "broken", "pre_solved", 0.95),
     ([*trials_of("oracle", 1.0), *trials_of("nop", 1.0, 1.0)], [], {}, "nop_passes", "broken", "pre_solved", 0.99),
     (trials_of("nop", 1.0), [], {}, "nop_passes", "broken", "pre_solved", 0.95),
-    ([*trials_of("oracle", 1.0, 0.0), *trials_of("nop", 0.0)], [], {}, "oracle_varies", "broken", "nondeterministic_tests", 0.99),
+    (
+        [*trials_of("oracle", 1.0, 0.0), *trials_of("nop", 0.0)],
+        [],
+        {},
+        "oracle_varies",
+        "broken",
+        "nondeterministic_tests",
+        0.99,
+    ),
     ([*trials_of("oracle", 0.0), *trials_of("nop", 0.0)], [], {}, "oracle_fails", "broken", "broken_reference", 0.9),
-    ([*trials_of("oracle", 0.999999), *trials_of("nop", 0.0)], [], {}, "oracle_partial", "needs_review", "broken_reference", 0.6),
-    ([*trials_of("oracle", 1.0, 0.5), *trials_of("nop", 0.0)], [], {}, "oracle_partial", "needs_review", "broken_reference", 0.6),
+    (
+        [*trials_of("oracle", 0.999999), *trials_of("nop", 0.0)],
+        [],
+        {},
+        "oracle_partial",
+        "needs_review",
+        "broken_reference",
+        0.6,
+    ),
+    (
+        [*trials_of("oracle", 1.0, 0.5), *trials_of("nop", 0.0)],
+        [],
+        {},
+        "oracle_partial",
+        "needs_review",
+        "broken_reference",
+        0.6,
+    ),
     ([*trials_of("oracle", 1 - 1e-12), *trials_of("nop", 0.0)], [], {}, "baselines_right", "good", None, 0.7),
-    ([*trials_of("oracle", 87.5), *trials_of("nop", 3.0)], [], {}, "nop_above_scale", "needs_review", "pre_solved", 0.5),
+    (
+        [*trials_of("oracle", 87.5), *trials_of("nop", 3.0)],
+        [],
+        {},
+        "nop_above_scale",
+        "needs_review",
+        "pre_solved",
+        0.5,
+    ),
     ([*trials_of("oracle", 87.5), *trials_of("nop", 0.0)], [], {}, "baselines_right", "good", None, 0.7),
     (UNDECIDED, [], {}, "baselines_missing", "unknown", None, 0),
     ([*UNDECIDED, *trials_of("oracle", 1.0)], [], {}, "baselines_missing", "unknown", None, 0),
-    ([*trials_of("oracle", 0.0, 0.0), *trials_of("nop", 0.0)], [], {}, "oracle_fails", "broken", "broken_reference", 0.97),
-    ([*trials_of("oracle", verifier=1), *trials_of("nop", 0.0)], [], {}, "oracle_unscored", "broken", "brittle_tests", 0.8),
+    (
+        [*trials_of("oracle", 0.0, 0.0), *trials_of("nop", 0.0)],
+        [],
+        {},
+        "oracle_fails",
+        "broken",
+        "broken_reference",
+        0.97,
+    ),
+    (
+        [*trials_of("oracle", verifier=1), *trials_of("nop", 0.0)],
+        [],
+        {},
+        "oracle_unscored",
+        "broken",
+        "brittle_tests",
+        0.8,
+    ),
     ([*trials_of("oracle", task_definition=2)], [], {}, "oracle_unscored", "broken", "environment", 0.9),
     ([*trials_of("oracle", agent_timeout=1)], [], {}, "oracle_unscored", "broken", "broken_reference", 0.8),
     # the infrastructure says nothing, and what was not run or scored is not assumed
@@ -249,37 +289,122 @@ TABLE = [
     ([], [], {}, "baselines_missing", "unknown", None, 0),
     # hard is not broken, also where every analysis says why the agents failed
     ([*RIGHT, *HARD], [], {}, "baselines_right", "good", None, 0.7),
-    ([*RIGHT, *HARD], [said(f"codex.{i}", "good_failure", "wrong_approach") for i in range(9)], {}, "baselines_right", "good", None, 0.7),
+    (
+        [*RIGHT, *HARD],
+        [said(f"codex.{i}", "good_failure", "wrong_approach") for i in range(9)],
+        {},
+        "baselines_right",
+        "good",
+        None,
+        0.7,
+    ),
     ([*RIGHT, *trials_of("codex", 1.0, 0.0)], [], {}, "baselines_right", "good", None, 0.7),
     ([*RIGHT, *trials_of("codex", agent_timeout=5)], [], {}, "baselines_right", "good", None, 0.7),
     # what other runs say
-    ([*RIGHT, *trials_of("codex", 1.0, 0.0)], [], {"codex.0": ("ls", "make"), "codex.1": ("ls", "make")},
-     "same_actions_differ", "needs_review", "nondeterministic_tests", 0.8),
-    ([*RIGHT, *trials_of("codex", 1.0, 0.0)], [], {"codex.0": ("ls",), "codex.1": ("ls", "make")}, "baselines_right", "good", None, 0.7),
+    (
+        [*RIGHT, *trials_of("codex", 1.0, 0.0)],
+        [],
+        {"codex.0": ("ls", "make"), "codex.1": ("ls", "make")},
+        "same_actions_differ",
+        "needs_review",
+        "nondeterministic_tests",
+        0.8,
+    ),
+    (
+        [*RIGHT, *trials_of("codex", 1.0, 0.0)],
+        [],
+        {"codex.0": ("ls",), "codex.1": ("ls", "make")},
+        "baselines_right",
+        "good",
+        None,
+        0.7,
+    ),
     ([*RIGHT, *trials_of("codex", 1.0, 0.0)], [], {"codex.0": (), "codex.1": ()}, "baselines_right", "good", None, 0.7),
-    ([*trials_of("oracle", 1.0), *trials_of("nop", verifier=1)], [], {}, "nop_unscored", "needs_review", "brittle_tests", 0.7),
+    (
+        [*trials_of("oracle", 1.0), *trials_of("nop", verifier=1)],
+        [],
+        {},
+        "nop_unscored",
+        "needs_review",
+        "brittle_tests",
+        0.7,
+    ),
     ([*RIGHT, *trials_of("codex", verifier=2)], [], {}, "tests_without_reward", "needs_review", "brittle_tests", 0.6),
     ([*RIGHT, *trials_of("codex", verifier=1)], [], {}, "baselines_right", "good", None, 0.7),
     # what analyses say
-    ([*RIGHT, *HARD], [said("codex.0", "bad_failure", "underspecified", 0.85, "rules")], {}, "proven_by_rules", "needs_review", "underspecified", 0.85),
-    ([*RIGHT, *trials_of("codex", 1.0)], [said("codex.0", "bad_success", "leaked_tests", 0.8, "rules")], {}, "proven_by_rules", "needs_review", "leaked_tests", 0.8),
-    ([*RIGHT, *HARD], [said(f"codex.{i}", "bad_failure", "underspecified") for i in range(3)] + [said(f"codex.{i}", "good_failure") for i in range(3, 9)],
-     {}, "said_by_models", "needs_review", "underspecified", 0.3),
-    ([*RIGHT, *HARD], [said(f"codex.{i}", "bad_failure", "underspecified") for i in range(2)] + [said(f"codex.{i}", "good_failure") for i in range(2, 9)],
-     {}, "baselines_right", "good", None, 0.7),
+    (
+        [*RIGHT, *HARD],
+        [said("codex.0", "bad_failure", "underspecified", 0.85, "rules")],
+        {},
+        "proven_by_rules",
+        "needs_review",
+        "underspecified",
+        0.85,
+    ),
+    (
+        [*RIGHT, *trials_of("codex", 1.0)],
+        [said("codex.0", "bad_success", "leaked_tests", 0.8, "rules")],
+        {},
+        "proven_by_rules",
+        "needs_review",
+        "leaked_tests",
+        0.8,
+    ),
+    (
+        [*RIGHT, *HARD],
+        [said(f"codex.{i}", "bad_failure", "underspecified") for i in range(3)]
+        + [said(f"codex.{i}", "good_failure") for i in range(3, 9)],
+        {},
+        "said_by_models",
+        "needs_review",
+        "underspecified",
+        0.3,
+    ),
+    (
+        [*RIGHT, *HARD],
+        [said(f"codex.{i}", "bad_failure", "underspecified") for i in range(2)]
+        + [said(f"codex.{i}", "good_failure") for i in range(2, 9)],
+        {},
+        "baselines_right",
+        "good",
+        None,
+        0.7,
+    ),
     ([*RIGHT, *HARD], [said("codex.0", "bad_failure", confidence=0.4)], {}, "baselines_right", "good", None, 0.7),
-    ([*RIGHT, *HARD], [said("codex.0", "unknown"), said("codex.1", "harness_error")], {}, "baselines_right", "good", None, 0.7),
-    ([*RIGHT, *HARD], [EngineOpinion("codex.0.codex", "codex.0", "codex", missing=True)], {}, "baselines_right", "good", None, 0.7),
+    (
+        [*RIGHT, *HARD],
+        [said("codex.0", "unknown"), said("codex.1", "harness_error")],
+        {},
+        "baselines_right",
+        "good",
+        None,
+        0.7,
+    ),
+    (
+        [*RIGHT, *HARD],
+        [EngineOpinion("codex.0.codex", "codex.0", "codex", missing=True)],
+        {},
+        "baselines_right",
+        "good",
+        None,
+        0.7,
+    ),
     (RIGHT, [said("oracle.0", "bad_failure"), said("nop.0", "good_failure")], {}, "baselines_right", "good", None, 0.7),
     # the worst counts, all are kept
     ([*trials_of("oracle", 0.0), *trials_of("nop", 1.0)], [], {}, "nop_passes", "broken", "pre_solved", 0.95),
-    ([*trials_of("oracle", 1.0), *trials_of("nop", 1.0), *HARD], [said("codex.0", "bad_failure", engine="rules")], {}, "nop_passes", "broken", "pre_solved", 0.95),
-]  # fmt: skip
+    (
+        [*trials_of("oracle", 1.0), *trials_of("nop", 1.0), *HARD],
+        [said("codex.0", "bad_failure", engine="rules")],
+        {},
+        "nop_passes",
+        "broken",
+        "pre_solved",
+        0.95,
+    ),
+]
 
 
-@pytest.mark.parametrize(
-    ("job", "analyses", "actions", "rule", "quality", "issue", "confidence"), TABLE
-)
+@pytest.mark.parametrize(("job", "analyses", "actions", "rule", "quality", "issue", "confidence"), TABLE)
 def test_the_rules_one_by_one(job, analyses, actions, rule, quality, issue, confidence):
     verdict = judge.judge("b", "j", job, actions, analyses)
     assert report.problems(verdict, SCHEMA) == []
@@ -302,28 +427,27 @@ def test_the_page_holds_the_rules():
     rows = page.split("<!-- rules -->")[1].split("<!-- end -->")[0].strip().splitlines()[2:]
     told = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
     assert [[row[0], row[1], row[3], row[4]] for row in told] == [
-        [f"`{name}`", f"`{kind}`", when, confidence]
-        for name, kind, _, when, confidence in quality.RULES
+        [f"`{name}`", f"`{kind}`", when, confidence] for name, kind, _, when, confidence in quality.RULES
     ]
 
 
 def test_a_verdict_names_what_supports_it_and_repeats_no_advice():
     job = [*trials_of("oracle", 0.0, 0.0), *trials_of("nop", 0.0), *HARD]
-    verdict = judge.judge("b", "j", job, {}, [
-        said("oracle.0", "bad_failure", engine="rules", advice="correct the solution or the tests"),
-        said("codex.0", "bad_failure", engine="rules", advice="Name the file."),
-        said("codex.1", "bad_failure", engine="rules", advice="name the  file"),
-        EngineOpinion("codex.2.rules", "codex.2", "rules", missing=True),
-    ])  # fmt: skip
-    assert [finding["rule"] for finding in verdict["findings"]] == [
-        "oracle_fails",
-        "proven_by_rules",
-    ]
+    verdict = judge.judge(
+        "b",
+        "j",
+        job,
+        {},
+        [
+            said("oracle.0", "bad_failure", engine="rules", advice="correct the solution or the tests"),
+            said("codex.0", "bad_failure", engine="rules", advice="Name the file."),
+            said("codex.1", "bad_failure", engine="rules", advice="name the  file"),
+            EngineOpinion("codex.2.rules", "codex.2", "rules", missing=True),
+        ],
+    )
+    assert [finding["rule"] for finding in verdict["findings"]] == ["oracle_fails", "proven_by_rules"]
     assert verdict["findings"][0]["analyses"] == ["steps/oracle.0.rules/attempts/a"]
-    assert verdict["findings"][0]["evidence"] == [
-        "steps/oracle.0/attempts/a",
-        "steps/oracle.1/attempts/a",
-    ]
+    assert verdict["findings"][0]["evidence"] == ["steps/oracle.0/attempts/a", "steps/oracle.1/attempts/a"]
     assert verdict["recommendations"] == ["Correct the solution or the tests.", "Name the file."]
     assert verdict["analyses"]["missing"] == ["codex.2.rules"]
     assert verdict["analyses"]["outcomes"] == {"bad_failure": 3}
@@ -332,11 +456,7 @@ def test_a_verdict_names_what_supports_it_and_repeats_no_advice():
 def test_a_doubted_pass_is_told():
     job = [*RIGHT, *trials_of("codex", 1.0, 1.0)]
     verdict = judge.judge("b", "j", job, {}, [said("codex.0", "bad_success", engine="rules")])
-    assert [(a["passes"], a["passes_doubted"]) for a in verdict["agents"]] == [
-        (1, 0),
-        (0, 0),
-        (2, 1),
-    ]
+    assert [(a["passes"], a["passes_doubted"]) for a in verdict["agents"]] == [(1, 0), (0, 0), (2, 1)]
 
 
 @settings(deadline=None)
@@ -345,9 +465,11 @@ def test_passes_of_agents_never_decide_and_order_does_not_either(made, random):
     """Hard is not broken: with other rewards of the agents, or in another order, the class is the same."""
     found = quality.judge(made)
     easier = [
-        replace(fact, reward=1.0, passed=True) if fact.agent not in ("oracle", "nop") and fact.result == "scored" else fact
+        replace(fact, reward=1.0, passed=True)
+        if fact.agent not in ("oracle", "nop") and fact.result == "scored"
+        else fact
         for fact in made
-    ]  # fmt: skip
+    ]
     random.shuffle(easier)
     again = quality.judge(easier)
     assert again.quality == found.quality
@@ -399,15 +521,13 @@ def test_an_analysis_of_an_attempt_that_another_followed_does_not_count(tmp_path
     specs = {"t": trial_spec(make_task(tmp_path))}
     write_job(tmp_path, specs)
     job = JobSpec.model_validate_json((tmp_path / "job.json").read_bytes())
-    step = StepSpec(
-        step_id="t.rules", kind="analysis", queue_key="k", spec={"trial": "t", "engine": "rules"}
-    )
+    step = StepSpec(step_id="t.rules", kind="analysis", queue_key="k", spec={"trial": "t", "engine": "rules"})
     job = job.model_copy(update={"steps": (*job.steps, step)})
     place = tmp_path / "steps" / "t.rules" / "attempts" / "20260101T000000Z_r1"
     place.mkdir(parents=True)
     made = {"trial": {"attempt": "1_a"}, "outcome": "bad_failure", "subtype": "x", "confidence": 1}
     (place / "final.json").write_text(json.dumps({"status": "succeeded", "analysis": made}))
-    for attempt, missing in (("steps/t/attempts/1_a", False), ("steps/t/attempts/2_b", True), (None, True)):  # fmt: skip
+    for attempt, missing in (("steps/t/attempts/1_a", False), ("steps/t/attempts/2_b", True), (None, True)):
         (found,) = analysis_results.of_job(tmp_path, job, {"t": attempt})
         assert found.missing is missing
         assert found.blames is not missing
@@ -417,7 +537,7 @@ def test_an_analysis_of_an_attempt_that_another_followed_does_not_count(tmp_path
 @pytest.mark.parametrize(
     ("failure_class", "is_wrong"),
     [("verifier", True), ("task_definition", True), ("rate_limit", False), ("configuration", False), ("quota", False)],
-)  # fmt: skip
+)
 def test_the_gate_blames_the_task_for_nothing_but_its_own_faults(failure_class, is_wrong):
     result = "infrastructure" if failure_class == "configuration" else "unscored"
     oracle = trial_facts("o1", result, "a", failure_class, agent="oracle")

@@ -27,7 +27,7 @@ def judged(tmp_path):
 
     def go(spec, *turns):
         with serving(tmp_path / "model", *turns) as model:
-            attempt = make_attempt(tmp_path, "verdict", spec, step_id="verdict", env=provider(model.url))  # fmt: skip
+            attempt = make_attempt(tmp_path, "verdict", spec, step_id="verdict", env=provider(model.url))
             write_job(attempt.job_dir, specs)
             _, outcome, _ = run(attempt)
             return outcome.publish["verdict.json"], model.requests()
@@ -58,9 +58,11 @@ def test_a_table_asks_for_it(root):
     sweep = {"path": path, "agents": [{"name": "oracle"}], "environment": "sandbox"}
     step = {"kind": "trial", "task": {"path": path}, "agent": "oracle", "environment": "sandbox"}
     table = {
-        "spec_version": "2.0", "verdict": {"engine": "codex", "model": "gpt-5.2"},
-        "sweep": sweep, "jobs": [{"job_id": "j", "steps": [step, {"kind": "verdict"}]}],
-    }  # fmt: skip
+        "spec_version": "2.0",
+        "verdict": {"engine": "codex", "model": "gpt-5.2"},
+        "sweep": sweep,
+        "jobs": [{"job_id": "j", "steps": [step, {"kind": "verdict"}]}],
+    }
     batch = put(ctx, json.dumps(table).encode())
     for job_dir in batches.job_dirs(ctx.layout, batch):
         (verdict,) = [s for s in batches.read_job(job_dir).steps if s.kind == "verdict"]

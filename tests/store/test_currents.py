@@ -19,7 +19,7 @@ def own_memory(monkeypatch):
 
 def now(number=1, status="succeeded"):
     attempt = f"20261121T{number % 86_400:06d}Z_abcdefghijkl"
-    return StepNow(status=status, attempt=attempt, run_id="abcdefghijkl", number=number, settled=True)  # fmt: skip
+    return StepNow(status=status, attempt=attempt, run_id="abcdefghijkl", number=number, settled=True)
 
 
 def large(folder: Path, count: int = 300) -> None:
@@ -80,7 +80,7 @@ def test_processes_that_take_turns_and_readers_see_every_change(tmp_path, monkey
             elif step_id not in truth:
                 because = chance.choice(["", "j/a", "j/b"])
                 standing.bury(step_id, because)
-                dead = {**{k: v for k, v in dead.items() if k != step_id}, **({step_id: because} if because else {})}  # fmt: skip
+                dead = {**{k: v for k, v in dead.items() if k != step_id}, **({step_id: because} if because else {})}
         if chance.random() < 0.1:  # the process dies: what it was about to write comes again
             if (tmp_path / JOURNAL).exists() and chance.random() < 0.5:
                 with (tmp_path / JOURNAL).open("ab") as stream:
@@ -97,9 +97,7 @@ def test_processes_that_take_turns_and_readers_see_every_change(tmp_path, monkey
             assert not (tmp_path / JOURNAL).exists()
         assert currents.read(tmp_path) == Current(steps=truth, dead=dead)
     currents.fold(tmp_path)
-    assert Current(**json.loads((tmp_path / CURRENT).read_bytes())) == Current(
-        steps=truth, dead=dead
-    )
+    assert Current(**json.loads((tmp_path / CURRENT).read_bytes())) == Current(steps=truth, dead=dead)
 
 
 def test_what_was_not_saved_is_not_taken_for_what_is_there(tmp_path):
@@ -162,7 +160,7 @@ def test_a_line_that_a_crash_cut_is_left_alone_and_written_over(tmp_path, keep):
     assert (after["s1"], after["s2"], after["s3"]) == (now(5), now(), now(7))
 
 
-@pytest.mark.parametrize("line", [b"{}", b"[]", b'{"steps":[],"dead":{}}', b"\0\0\0", b'{"steps":{}}', b"[" * 200_000])  # fmt: skip
+@pytest.mark.parametrize("line", [b"{}", b"[]", b'{"steps":[],"dead":{}}', b"\0\0\0", b'{"steps":{}}', b"[" * 200_000])
 def test_a_journal_that_is_none_is_named_and_a_rebuild_is_not_kept_by_it(tmp_path, line):
     large(tmp_path)
     changed(tmp_path, "s1", 5)
@@ -210,8 +208,6 @@ def test_a_change_writes_as_much_beside_a_hundred_as_beside_thousands(tmp_path):
             file, journal = (folder / CURRENT).stat(), (folder / JOURNAL).stat().st_size
             if file.st_ino == before[0].st_ino and file.st_mtime_ns == before[0].st_mtime_ns:
                 sizes.append(journal - before[1])
-        assert (
-            len(sizes) >= count // 2 - 2
-        )  # it is written whole once in a while, and less often the longer it is
+        assert len(sizes) >= count // 2 - 2  # it is written whole once in a while, and less often the longer it is
         written[count] = sorted(sizes)[len(sizes) // 2]
     assert written[6000] < written[300] * 1.2

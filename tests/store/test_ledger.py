@@ -83,10 +83,13 @@ def test_a_line_for_which_there_is_no_space_leaves_the_ledger_as_it_was(tmp_path
     )
     limit = len(before) + 100
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True,
+        [sys.executable, "-c", code, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
         env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )  # fmt: skip
+    )
     assert done.stdout.strip() == "27"  # EFBIG
     assert (tmp_path / ledger.LEDGER).read_bytes() == before
 

@@ -28,8 +28,12 @@ def stopped(root):
     batch_id = put(ctx, table(job("j", shell("s", "true"))))
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(ctx.layout.tick_lock)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(), cwd=CHECKOUT,
-    )  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        cwd=CHECKOUT,
+    )
     assert holder.stdout.readline() == "has it\n"
     holder.send_signal(signal.SIGSTOP)
     yield ctx, batch_id, holder
@@ -43,9 +47,7 @@ def stopped(root):
 def test_who_waits_for_a_stopped_process_is_told_which(stopped, monkeypatch):
     ctx, batch_id, holder = stopped
     monkeypatch.setattr(locks, "PATIENCE_SEC", 0.3)
-    with pytest.raises(
-        StoreBusy, match=rf"process {holder.pid} has held .*tick.lock.*kill -CONT {holder.pid}"
-    ):
+    with pytest.raises(StoreBusy, match=rf"process {holder.pid} has held .*tick.lock.*kill -CONT {holder.pid}"):
         pause(ctx, batch_id)
     assert not (ctx.layout.batch(batch_id) / "control.json").exists()
 

@@ -97,7 +97,7 @@ def test_batches_of_an_earlier_version_that_are_named_by_mtime_are_placed_by_the
         {"batch_id": "zz", "created_at": "some day"},
         [],
     ],
-)  # fmt: skip
+)
 def test_a_folder_of_others_shadows_nothing_and_is_named(ctx, meta):
     folder = ctx.layout.batch("zz")
     folder.mkdir()

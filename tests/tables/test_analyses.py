@@ -40,12 +40,15 @@ def test_each_trial_gets_a_step_per_engine_and_the_verdict_waits_for_all(tasks: 
     plan = expanded(tasks, analysis=["rules", {"engine": "api", "model": "m", "limit": 2}])
     made = steps(plan)
     assert [name for name, step in made.items() if step.kind == "analysis"] == [
-        "oracle.1.rules", "oracle.1.api", "nop.1.rules", "nop.1.api", "codex.1.rules", "codex.1.api",
-    ]  # fmt: skip
+        "oracle.1.rules",
+        "oracle.1.api",
+        "nop.1.rules",
+        "nop.1.api",
+        "codex.1.rules",
+        "codex.1.api",
+    ]
     one = made["nop.1.api"]
-    assert (one.after, one.depends_on, one.queue_key) == (
-        "attempt", (f"{plan.jobs[0].job_id}/nop.1",), "analysis:api",
-    )  # fmt: skip
+    assert (one.after, one.depends_on, one.queue_key) == ("attempt", (f"{plan.jobs[0].job_id}/nop.1",), "analysis:api")
     assert one.spec == {"engine": "api", "model": "m", "trial": "nop.1"}
     assert plan.limits == {"analysis:api": 2}
     assert len(made["verdict"].depends_on) == 9
@@ -70,10 +73,7 @@ def test_secrets_are_named_and_a_literal_is_refused(tasks: Path) -> None:
     ("asked", "said"),
     [
         ("rulez", "/analysis: must be 'rules', 'codex', 'claude', 'api' or 'harbor'"),
-        (
-            {"engine": "codx"},
-            "/analysis/engine: must be 'rules', 'codex', 'claude', 'api' or 'harbor'",
-        ),
+        ({"engine": "codx"}, "/analysis/engine: must be 'rules', 'codex', 'claude', 'api' or 'harbor'"),
         (["rules", {"modle": "m"}], "/analysis/1/modle: unknown key 'modle'"),
         (["rules", {"engine": "api"}], "/analysis/1/model: is missing"),
         ({"limit": 0}, "/analysis/limit: must be greater than or equal to 1, not 0"),
@@ -85,9 +85,7 @@ def test_what_is_wrong_is_said_once_and_where(tasks: Path, asked: object, said: 
 
 def test_an_analysis_that_is_written_out_names_its_trial(tasks: Path) -> None:
     trial = {"step_id": "t", "task": {"path": "tasks/hello"}, "agent": "nop"}
-    jobs = [
-        {"job_id": "j", "steps": [trial, {"step_id": "a", "engine": "rules", "depends_on": ["t"]}]}
-    ]
+    jobs = [{"job_id": "j", "steps": [trial, {"step_id": "a", "engine": "rules", "depends_on": ["t"]}]}]
     plan = expand(json.dumps({"jobs": jobs}).encode(), name="t.json", base_dirs=[tasks])
     assert steps(plan)["a"].spec == {"engine": "rules", "trial": "t"}
     for wrong in ([], ["t", "c"], ["c"]):
@@ -99,9 +97,7 @@ def test_an_analysis_that_is_written_out_names_its_trial(tasks: Path) -> None:
 
 
 def test_the_gate_adds_the_baselines_that_are_missing(tasks: Path) -> None:
-    made = steps(
-        expanded(tasks, baseline_gate=True, sweep={"agents": [{"name": "codex", "n_trials": 2}]})
-    )
+    made = steps(expanded(tasks, baseline_gate=True, sweep={"agents": [{"name": "codex", "n_trials": 2}]}))
     assert list(made) == ["oracle.1", "nop.1", "codex.1", "codex.2", "verdict", "baseline"]
     assert [step.split("/")[1] for step in made["codex.2"].depends_on] == ["baseline"]
     assert [step.split("/")[1] for step in made["baseline"].depends_on] == ["oracle.1", "nop.1"]

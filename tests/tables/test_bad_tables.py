@@ -30,9 +30,7 @@ BAD_BYTES: dict[str, tuple[bytes, str, str, str]] = {
     "a huge number": (b'{"a": ' + b"9" * 5000 + b"}", "t.json", "", "4,300 digits"),
     "deep JSON": (DEEP, "t.json", "", "nested more than"),
     "deep YAML": (b"[" * 50_000, "t.yaml", "line 1", "nested more than"),
-    "somewhat deep": (
-        b'{"jobs": %s1%s}' % (b"[" * 70, b"]" * 70), "t.json", "/jobs/0/0/0/0/0/0/0", "nested",
-    ),
+    "somewhat deep": (b'{"jobs": %s1%s}' % (b"[" * 70, b"]" * 70), "t.json", "/jobs/0/0/0/0/0/0/0", "nested"),
     "100 MB": (b'{"jobs": "' + b"x" * 100_000_000 + b'"}', "t.json", "", "the largest table is 64"),
     "Latin-1": (b'{\n"goal": "caf\xe9"}', "t.json", "line 2", "is not UTF-8"),
     "UTF-16": ('{"jobs": []}'.encode("utf-16"), "t.json", "", "UTF-16"),
@@ -46,7 +44,7 @@ BAD_BYTES: dict[str, tuple[bytes, str, str, str]] = {
     "YAML tag of Python": (b"jobs: !!python/object/apply:os.system [id]\n", "t.yaml", "line 1", "not YAML"),
     "half a character": (b'{"jobs": [], "experiment": "\\ud800"}', "t.json", "/experiment", "half"),
     "a null character": (b'{"jobs": [], "experiment": "\\u0000"}', "t.json", "/experiment", "null"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD_BYTES)
@@ -85,27 +83,29 @@ BAD_TABLES: dict[str, tuple[Any, str, str]] = {
     "long id": (table(command(LONG)), STEP + "/step_id", "not a step id"),
     "number as id": (table(command(7)), STEP + "/step_id", "7 is not a step id"),  # type: ignore[arg-type]
     "null as id": (table(command(None)), STEP + "/step_id", "None is not"),  # type: ignore[arg-type]
-    "job id with a newline": (
-        {"jobs": [{"job_id": "a\nb", "steps": [command()]}]}, "/jobs/0/job_id", "not a job id",
-    ),
+    "job id with a newline": ({"jobs": [{"job_id": "a\nb", "steps": [command()]}]}, "/jobs/0/job_id", "not a job id"),
     "step id twice": (table(command(), command()), "/jobs/0/steps/1/step_id", "is taken"),
-    "job id twice": (
-        {"jobs": [{"job_id": "a", "steps": [command()]}] * 2}, "/jobs/1/job_id", "is taken by /jobs/0",
-    ),
+    "job id twice": ({"jobs": [{"job_id": "a", "steps": [command()]}] * 2}, "/jobs/1/job_id", "is taken by /jobs/0"),
     "job ids that differ by case": (
-        {"jobs": [{"job_id": name, "steps": [command()]} for name in ("Job", "job")]}, "/jobs/1/job_id",
+        {"jobs": [{"job_id": name, "steps": [command()]} for name in ("Job", "job")]},
+        "/jobs/1/job_id",
         "job id 'job' is taken by /jobs/0 ('Job': many file systems take both for one name)",
     ),
     "job ids that differ by a dot at the end": (
-        {"jobs": [{"job_id": name, "steps": [command()]} for name in ("job", "job.")]}, "/jobs/1/job_id",
+        {"jobs": [{"job_id": name, "steps": [command()]} for name in ("job", "job.")]},
+        "/jobs/1/job_id",
         "taken by /jobs/0 ('job'",
     ),
     "a job id that differs from a default by case": (
-        {"jobs": [{"steps": [command()]}, {"job_id": "JOB1", "steps": [command()]}]}, "/jobs/1/job_id", "taken by /jobs/0",
+        {"jobs": [{"steps": [command()]}, {"job_id": "JOB1", "steps": [command()]}]},
+        "/jobs/1/job_id",
+        "taken by /jobs/0",
     ),
     "step ids that differ by case": (table(command("A.x"), command("a.X")), "/jobs/0/steps/1/step_id", "('A.x'"),
     "a job called like a file of the batch": (
-        {"jobs": [{"job_id": "Ledger.jsonl", "steps": [command()]}]}, "/jobs/0/job_id", "a file of the batch (ledger.jsonl)",
+        {"jobs": [{"job_id": "Ledger.jsonl", "steps": [command()]}]},
+        "/jobs/0/job_id",
+        "a file of the batch (ledger.jsonl)",
     ),
     "unknown kind": (table(command(kind="trail")), STEP + "/kind", "must be"),
     "unknown key": (table(command(depend_on=[])), STEP + "/depend_on", "unknown key"),
@@ -114,14 +114,16 @@ BAD_TABLES: dict[str, tuple[Any, str, str]] = {
     "unknown job": (table(command(depends_on=["j9/c1"])), STEP + "/depends_on/0", "not exist"),
     "self": (table(command(depends_on=["c1"])), STEP + "/depends_on/0", "waits for itself"),
     "self in full": (table(command(depends_on=["j1/c1"])), STEP + "/depends_on/0", "waits for itself"),
-    "cycle": (
-        table(command(depends_on=["c2"]), command("c2", depends_on=["c1"])), STEP + "/depends_on", "circle",
-    ),
+    "cycle": (table(command(depends_on=["c2"]), command("c2", depends_on=["c1"])), STEP + "/depends_on", "circle"),
     "cycle across jobs": (
-        {"jobs": [
-            {"job_id": "a", "steps": [command(depends_on=["b/c1"])]},
-            {"job_id": "b", "steps": [command(depends_on=["a/c1"])]},
-        ]}, STEP + "/depends_on", "a/c1 → b/c1 → a/c1",
+        {
+            "jobs": [
+                {"job_id": "a", "steps": [command(depends_on=["b/c1"])]},
+                {"job_id": "b", "steps": [command(depends_on=["a/c1"])]},
+            ]
+        },
+        STEP + "/depends_on",
+        "a/c1 → b/c1 → a/c1",
     ),
     "depends_on as a string": (table(command(depends_on="c2")), STEP + "/depends_on", "an array, not a string"),
     "depends_on of numbers": (table(command(depends_on=[1])), STEP + "/depends_on/0", "not a number"),
@@ -151,74 +153,97 @@ BAD_TABLES: dict[str, tuple[Any, str, str]] = {
     "unknown pack": (table({"prompt": "x", "pack_id": "p"}), STEP + "/pack_id", "unknown pack"),
     "unknown selector": (
         table({"prompt": "x"}, {"prompt": "y", "resume_from": {"step_id": "step1", "selector": "last"}}),
-        "/jobs/0/steps/1/resume_from/selector", "unknown selector",
+        "/jobs/0/steps/1/resume_from/selector",
+        "unknown selector",
     ),
     "resume from nowhere": (
-        table({"prompt": "x", "resume_from": {"step_id": "s9"}}), STEP + "/resume_from/step_id", "unknown step to resume",
+        table({"prompt": "x", "resume_from": {"step_id": "s9"}}),
+        STEP + "/resume_from/step_id",
+        "unknown step to resume",
     ),
     "verdict without trials": (table({"kind": "verdict"}), STEP, "has no trials"),
     "verdict over a command": (
-        table(command(), {"kind": "verdict", "depends_on": ["c1"]}), "/jobs/0/steps/1", "has no trials",
+        table(command(), {"kind": "verdict", "depends_on": ["c1"]}),
+        "/jobs/0/steps/1",
+        "has no trials",
     ),
     "missing task folder": (table(trial(task={"path": "tasks/hullo"})), STEP + "/task/path", "does not exist"),
     "not a task folder": (table(trial(task={"path": "tasks"})), STEP + "/task/path", "not a task folder"),
     "task key": (table(trial(task={"pth": "x"})), STEP + "/task/pth", "unknown key"),
     "task of two sources": (
-        table(trial(task={"path": "tasks/hello", "name": "org/x"})), STEP + "/task", "Cannot set both",
+        table(trial(task={"path": "tasks/hello", "name": "org/x"})),
+        STEP + "/task",
+        "Cannot set both",
     ),
     "package without org": (table(trial(task={"name": "x"})), STEP + "/task", "is no task"),
     "trial without agent": (table(trial(agent=None)), STEP + "/agent", "is missing"),
     "unknown agent": (table(trial(agent={"name": "oracel"})), STEP + "/agent/name", "unknown agent"),
     "agent key": (table(trial(agent={"name": "oracle", "modelname": "x"})), STEP + "/agent/modelname", "unknown"),
     "whole number": (table(command(), priority="high"), "/priority", "must be an integer, not a string"),
-    "agent type": (table(trial(agent={"name": "oracle", "n_concurrent": "x"})), STEP + "/agent/n_concurrent", "integer"),
+    "agent type": (
+        table(trial(agent={"name": "oracle", "n_concurrent": "x"})),
+        STEP + "/agent/n_concurrent",
+        "integer",
+    ),
     "unknown environment": (table(trial(environment="doker")), STEP + "/environment", "unknown environment"),
     "environment key": (
-        table(trial(environment={"type": "docker", "override_cpu": 1})), STEP + "/environment/override_cpu",
+        table(trial(environment={"type": "docker", "override_cpu": 1})),
+        STEP + "/environment/override_cpu",
         "unknown key",
     ),
     "sandbox key": (
-        table(trial(environment={"type": "sandbox", "unsuported": "skip"})), STEP + "/environment/unsuported",
+        table(trial(environment={"type": "sandbox", "unsuported": "skip"})),
+        STEP + "/environment/unsuported",
         "unknown key",
     ),
     "verifier key": (table(trial(verifier={"disabled": True})), STEP + "/verifier/disabled", "unknown key"),
     "artifact key": (
-        table(trial(artifacts=[{"source": "/a", "destnation": "b"}])), STEP + "/artifacts/0/destnation", "unknown",
+        table(trial(artifacts=[{"source": "/a", "destnation": "b"}])),
+        STEP + "/artifacts/0/destnation",
+        "unknown",
     ),
     "multiplier": (table(trial(timeout_multiplier=0)), STEP + "/timeout_multiplier", "greater than 0"),
     "sweep as an array": ({"sweep": []}, "/sweep", "an object, not an array"),
     "sweep without agents": ({"sweep": {"path": "tasks"}}, "/sweep/agents", "is missing"),
     "sweep of no agents": ({"sweep": {"path": "tasks", "agents": []}}, "/sweep/agents", "at least 1"),
     "sweep of nothing": ({"sweep": {"agents": [{"name": "oracle"}]}}, "/sweep", "neither path nor dataset"),
-    "sweep of both": (
-        {"sweep": {"path": "tasks", "dataset": "d", "agents": [{"name": "oracle"}]}}, "/sweep", "both",
-    ),
+    "sweep of both": ({"sweep": {"path": "tasks", "dataset": "d", "agents": [{"name": "oracle"}]}}, "/sweep", "both"),
     "sweep path": ({"sweep": {"path": "task", "agents": [{"name": "nop"}]}}, "/sweep/path", "does not exist"),
     "sweep agent": ({"sweep": {"path": "tasks", "agents": ["oracle"]}}, "/sweep/agents/0", "not a string"),
     "sweep agent without a name": ({"sweep": {"path": "tasks", "agents": [{}]}}, "/sweep/agents/0", "names no agent"),
     "no trials": (
-        {"sweep": {"path": "tasks", "agents": [{"name": "nop", "n_trials": 0}]}}, "/sweep/agents/0/n_trials", "1",
+        {"sweep": {"path": "tasks", "agents": [{"name": "nop", "n_trials": 0}]}},
+        "/sweep/agents/0/n_trials",
+        "1",
     ),
     "a filter that nothing fits": (
-        {"sweep": {"path": "tasks", "task_names": ["x*"], "agents": [{"name": "nop"}]}}, "/sweep/path", "x*",
+        {"sweep": {"path": "tasks", "task_names": ["x*"], "agents": [{"name": "nop"}]}},
+        "/sweep/path",
+        "x*",
     ),
     "a filter that leaves nothing": (
-        {"sweep": {"path": "tasks", "exclude_task_names": ["*"], "agents": [{"name": "nop"}]}}, "/sweep/path",
+        {"sweep": {"path": "tasks", "exclude_task_names": ["*"], "agents": [{"name": "nop"}]}},
+        "/sweep/path",
         "excluded",
     ),
     "secret as a value": (table(command(), secrets=["OPENAI_API_KEY=abc"]), "/secrets/0", "not the name"),
     "secret in env": (
-        table(command(env={"OPENAI_API_KEY": "abcdefgh"})), STEP + "/env/OPENAI_API_KEY", "a secret is written",
+        table(command(env={"OPENAI_API_KEY": "abcdefgh"})),
+        STEP + "/env/OPENAI_API_KEY",
+        "a secret is written",
     ),
     "secret of an agent": (
-        table(trial(agent={"name": "codex", "env": {"TOKEN": "abcdefgh"}})), STEP + "/agent/env/TOKEN", "secret",
+        table(trial(agent={"name": "codex", "env": {"TOKEN": "abcdefgh"}})),
+        STEP + "/agent/env/TOKEN",
+        "secret",
     ),
     "secret in kwargs": (
-        table(trial(agent={"name": "codex", "kwargs": {"api_key": "abcdefgh"}})), STEP + "/agent/kwargs/api_key",
+        table(trial(agent={"name": "codex", "kwargs": {"api_key": "abcdefgh"}})),
+        STEP + "/agent/kwargs/api_key",
         "secret",
     ),
     "secret by its look": (table(command(env={"X": "sk-" + "a1" * 20})), STEP + "/env/X", "looks like a secret"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD_TABLES)
@@ -242,9 +267,15 @@ def test_everything_is_reported_at_once(reject: Reject) -> None:
         )
     )
     assert {problem.pointer for problem in problems} == {
-        "/concurency", "/secrets/0", STEP + "/step_id", STEP + "/timeout_sec", "/jobs/0/steps/1/agent/name",
-        "/jobs/0/steps/1/environment", "/jobs/0/steps/1/task/path", "/jobs/0/steps/2/depends_on/0",
-    }  # fmt: skip
+        "/concurency",
+        "/secrets/0",
+        STEP + "/step_id",
+        STEP + "/timeout_sec",
+        "/jobs/0/steps/1/agent/name",
+        "/jobs/0/steps/1/environment",
+        "/jobs/0/steps/1/task/path",
+        "/jobs/0/steps/2/depends_on/0",
+    }
 
 
 def test_a_close_match_is_suggested(reject: Reject) -> None:

@@ -34,52 +34,30 @@ def test_every_field_has_its_meaning():
     plan = AgentPlan.model_validate(one.spec)
     policy = plan.execution_policy
     assert (policy.sandbox, policy.approval_policy, policy.model_reasoning_effort) == (
-        "workspace-write", "never", "medium",
-    )  # fmt: skip
+        "workspace-write",
+        "never",
+        "medium",
+    )
     assert (policy.add_dirs, policy.skip_git_repo_check) == ((str(EARLIER / "inputs"),), True)
     assert (plan.model, plan.prompt_ref) == ("gpt-5.2", str(EARLIER / "inputs" / "first.md"))
     assert plan.append_prompt == "Braces like {{ this }} and ${{ secrets.X }} are text."
-    assert (plan.output_schema, plan.working_directory, plan.labels) == (
-        None,
-        str(EARLIER),
-        {"area": "docs"},
-    )
-    assert [(each.name, each.glob) for each in plan.artifacts_expected] == [
-        ("NOTES.md", "NOTES.md")
-    ]
-    assert (one.timeout_sec, two.timeout_sec, one.retry.max_attempts, two.retry.max_attempts) == (
-        600,
-        1800,
-        2,
-        1,
-    )
+    assert (plan.output_schema, plan.working_directory, plan.labels) == (None, str(EARLIER), {"area": "docs"})
+    assert [(each.name, each.glob) for each in plan.artifacts_expected] == [("NOTES.md", "NOTES.md")]
+    assert (one.timeout_sec, two.timeout_sec, one.retry.max_attempts, two.retry.max_attempts) == (600, 1800, 2, 1)
     assert (two.depends_on, three.depends_on) == (("job_full/step1",), ("job_full/step1",))
     selectors = [AgentPlan.model_validate(step.spec).resume_from.selector for step in (two, three)]
     assert selectors == ["latest_successful", "latest"]
     assert made.jobs[1].job_id == "job2"
     unread = "\n".join(made.warnings)
-    for name in (
-        "capture_events_jsonl",
-        "job_timeout_seconds",
-        "backoff_seconds",
-        "goal",
-        "cleanup",
-        "kind",
-    ):
+    for name in ("capture_events_jsonl", "job_timeout_seconds", "backoff_seconds", "goal", "cleanup", "kind"):
         assert name in unread, name
 
 
 def test_packs_lie_between_the_table_and_the_job():
     one, two = (AgentPlan.model_validate(job.steps[0].spec) for job in expanded("packs.yaml").jobs)
-    assert (one.execution_policy.model_reasoning_effort, one.workspace_policy.mode) == (
-        "high",
-        "isolated",
-    )
+    assert (one.execution_policy.model_reasoning_effort, one.workspace_policy.mode) == ("high", "isolated")
     assert one.append_prompt == "Change nothing that you were not asked to change."
-    assert (two.pack_prompt_ref, two.model) == (
-        str(EARLIER / "inputs" / "first.md"),
-        "gpt-5.2-mini",
-    )
+    assert (two.pack_prompt_ref, two.model) == (str(EARLIER / "inputs" / "first.md"), "gpt-5.2-mini")
 
 
 def test_they_run(root):

@@ -20,17 +20,43 @@ from .conftest import Expand, Reject, command, make_task, table, trial
 
 EXAMPLE = {
     "$schema": "../schemas/launch_table.schema.json",
-    "spec_version": "2.0", "experiment": "nightly", "labels": {"team": "a"}, "concurrency": 4,
-    "limits": {"OpenAI/GPT-5.2": 3}, "secrets": ["OPENAI_API_KEY"], "retry": {"max_attempts": 3},
-    "jobs": [{"job_id": "j1", "steps": [
-        {"step_id": "prepare", "kind": "command", "command": ["sh", "-c", "true"], "queue_key": "prep",
-         "timeout_sec": 60, "env": {"A": "1"}},
-        {"step_id": "t1", "kind": "trial", "task": {"path": "tasks/hello"}, "agent": {"name": "oracle"},
-         "environment": {"type": "sandbox"}, "depends_on": ["prepare"]},
-        {"step_id": "verdict", "kind": "verdict"}]}],
-    "sweep": {"path": "tasks", "agents": [{"name": "oracle", "n_trials": 2}, {"name": "nop"}],
-              "environment": "sandbox"},
-}  # fmt: skip
+    "spec_version": "2.0",
+    "experiment": "nightly",
+    "labels": {"team": "a"},
+    "concurrency": 4,
+    "limits": {"OpenAI/GPT-5.2": 3},
+    "secrets": ["OPENAI_API_KEY"],
+    "retry": {"max_attempts": 3},
+    "jobs": [
+        {
+            "job_id": "j1",
+            "steps": [
+                {
+                    "step_id": "prepare",
+                    "kind": "command",
+                    "command": ["sh", "-c", "true"],
+                    "queue_key": "prep",
+                    "timeout_sec": 60,
+                    "env": {"A": "1"},
+                },
+                {
+                    "step_id": "t1",
+                    "kind": "trial",
+                    "task": {"path": "tasks/hello"},
+                    "agent": {"name": "oracle"},
+                    "environment": {"type": "sandbox"},
+                    "depends_on": ["prepare"],
+                },
+                {"step_id": "verdict", "kind": "verdict"},
+            ],
+        }
+    ],
+    "sweep": {
+        "path": "tasks",
+        "agents": [{"name": "oracle", "n_trials": 2}, {"name": "nop"}],
+        "environment": "sandbox",
+    },
+}
 
 
 def steps_of(plan: Plan) -> dict[str, list[str]]:
@@ -44,11 +70,7 @@ def test_the_example_of_the_issue(plan: Expand, root: Path) -> None:
     assert made.limits == {"openai/gpt-5.2": 3}
     assert made.secrets == ("OPENAI_API_KEY",)
     swept = ["oracle.1", "oracle.2", "nop.1", "verdict"]
-    assert steps_of(made) == {
-        "j1": ["prepare", "t1", "verdict"],
-        "hello": swept,
-        "org-world": swept,
-    }
+    assert steps_of(made) == {"j1": ["prepare", "t1", "verdict"], "hello": swept, "org-world": swept}
     assert [job.first_seq for job in made.jobs] == [0, 3, 7]
     job = made.jobs[0]
     prepare, t1, verdict = job.steps
@@ -65,9 +87,7 @@ def test_the_example_of_the_issue(plan: Expand, root: Path) -> None:
     world = made.jobs[2]
     assert [TrialSpec.model_validate(step.spec).repeat for step in world.steps[:2]] == [1, 2]
     assert world.steps[0].spec["task_name"] == "org/world"
-    assert world.steps[3].depends_on == (
-        "org-world/oracle.1", "org-world/oracle.2", "org-world/nop.1",
-    )  # fmt: skip
+    assert world.steps[3].depends_on == ("org-world/oracle.1", "org-world/oracle.2", "org-world/nop.1")
     assert Plan.model_validate_json(made.model_dump_json()) == made
 
 
@@ -120,10 +140,7 @@ def test_environments(plan: Expand) -> None:
 
     assert environment(None) == {"type": "docker"}
     assert environment(None, "sandbox") == {"import_path": SANDBOX}
-    assert environment({"override_cpus": 1}, "sandbox") == {
-        "import_path": SANDBOX,
-        "override_cpus": 1,
-    }
+    assert environment({"override_cpus": 1}, "sandbox") == {"import_path": SANDBOX, "override_cpus": 1}
     assert environment("daytona", "sandbox") == {"type": "daytona"}
     assert environment({"type": "sandbox", "unsupported": "skip", "engine": "unshare"}) == {
         "import_path": SANDBOX,
@@ -134,9 +151,7 @@ def test_environments(plan: Expand) -> None:
 
 
 def test_ids_and_kinds_have_defaults(plan: Expand) -> None:
-    made = plan(
-        {"jobs": [{"steps": [command(), {"prompt": "x"}]}, {"steps": [{"command": ["a"]}]}]}
-    )
+    made = plan({"jobs": [{"steps": [command(), {"prompt": "x"}]}, {"steps": [{"command": ["a"]}]}]})
     assert steps_of(made) == {"job1": ["c1", "step2"], "job2": ["step1"]}
     assert [step.kind for step in made.jobs[0].steps] == ["command", "agent"]
     assert made.jobs[0].steps[1].queue_key == "agent:codex"
@@ -156,17 +171,13 @@ def test_depends_on_across_jobs(plan: Expand) -> None:
 
 
 def test_a_verdict_over_named_steps(plan: Expand) -> None:
-    made = plan(
-        table(trial(), trial(step_id="t2"), {"kind": "verdict", "depends_on": ["t2"]}),
-    )
+    made = plan(table(trial(), trial(step_id="t2"), {"kind": "verdict", "depends_on": ["t2"]}))
     assert made.jobs[0].steps[2].depends_on == ("j1/t2",)
     assert made.jobs[0].steps[2].after == "end"
     assert [step.spec["repeat"] for step in made.jobs[0].steps[:2]] == [1, 2]
 
 
-def test_retries_are_taken_from_the_nearest_and_left_open_where_none_says_anything(
-    plan: Expand,
-) -> None:
+def test_retries_are_taken_from_the_nearest_and_left_open_where_none_says_anything(plan: Expand) -> None:
     classes = {"agent_timeout": {"retry": True}}
     made = plan(
         table(
@@ -186,17 +197,22 @@ def test_retries_are_taken_from_the_nearest_and_left_open_where_none_says_anythi
 
 def test_what_is_open_is_the_configurations_and_what_a_table_says_stays() -> None:
     config = RetryConfig(
-        max_attempts=7, backoff_sec=1,
+        max_attempts=7,
+        backoff_sec=1,
         classes={"agent_timeout": {"retry": True, "max_attempts": 4}, "verifier": {"retry": False}},
-    )  # fmt: skip
+    )
     said = Retry(
-        max_attempts=2, classes={"agent_timeout": {"max_attempts": 9}}, top_up=TopUp(extra=3),
+        max_attempts=2,
+        classes={"agent_timeout": {"max_attempts": 9}},
+        top_up=TopUp(extra=3),
         open=("backoff_sec", "classes"),
-    )  # fmt: skip
+    )
     assert said.under(config) == Retry(
-        max_attempts=2, backoff_sec=1, top_up=TopUp(extra=3),
+        max_attempts=2,
+        backoff_sec=1,
+        top_up=TopUp(extra=3),
         classes={"agent_timeout": {"retry": True, "max_attempts": 9}, "verifier": {"retry": False}},
-    )  # fmt: skip
+    )
     filled_in = Retry(backoff_sec=3)  # as earlier versions wrote it
     assert filled_in.under(config) == filled_in
     assert LEFT_OPEN.under(config) == Retry(**config.model_dump())
@@ -238,11 +254,7 @@ def test_agent_steps_keep_their_fields(plan: Expand, root: Path) -> None:
                 {
                     "labels": {"area": "x"},
                     "steps": [
-                        {
-                            "prompt_ref": "p.md",
-                            "pack_id": "p",
-                            "timeouts": {"step_timeout_seconds": 60},
-                        },
+                        {"prompt_ref": "p.md", "pack_id": "p", "timeouts": {"step_timeout_seconds": 60}},
                         {
                             "prompt": "go on",
                             "execution_policy": {"sandbox": "workspace-write"},
@@ -257,11 +269,7 @@ def test_agent_steps_keep_their_fields(plan: Expand, root: Path) -> None:
     assert first.spec["prompt_ref"] == str(root / "work" / "p.md")
     assert first.spec["append_prompt"] == "z"
     assert first.spec["labels"] == {"area": "x"}
-    assert (first.timeout_sec, first.queue_key, first.label) == (
-        60,
-        "openai/gpt-5.2",
-        "codex · gpt-5.2",
-    )
+    assert (first.timeout_sec, first.queue_key, first.label) == (60, "openai/gpt-5.2", "codex · gpt-5.2")
     assert second.depends_on == ("job1/step1",)
     assert first.spec["execution_policy"] == {"sandbox": "read-only"}
     assert (second.spec["model"], "execution_policy" in second.spec) == ("gpt-5.2", False)
@@ -279,9 +287,7 @@ jobs:
 """
     made = plan(text, "t.yaml")
     assert steps_of(made) == {"on": ["no", "y"]}
-    assert made.jobs[0].labels == {
-        "date": "2026-01-14", "answer": "yes", "clock": "1:30", "version": "010",
-    }  # fmt: skip
+    assert made.jobs[0].labels == {"date": "2026-01-14", "answer": "yes", "clock": "1:30", "version": "010"}
     assert made.jobs[0].steps[1].env == {"A": "off", "B": "b"}
 
 
@@ -309,9 +315,7 @@ def test_nothing_heavy_is_imported_to_look_at_commands(root: Path) -> None:
 @pytest.mark.parametrize("shape", ["sweep", "steps"])
 def test_a_hundred_thousand_steps(shape: str, root: Path) -> None:
     if shape == "sweep":
-        document: Any = {
-            "sweep": {"path": "tasks", "agents": [{"name": "nop", "n_trials": 50_000}]}
-        }
+        document: Any = {"sweep": {"path": "tasks", "agents": [{"name": "nop", "n_trials": 50_000}]}}
     else:
         chain = [command(f"c{n}", depends_on=[f"c{n - 1}"] if n else []) for n in range(50_000)]
         trials = [trial(step_id=f"t{n}") for n in range(50_000)]

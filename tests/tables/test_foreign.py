@@ -18,8 +18,12 @@ EARLIER = {
     "batch_goal_summary": "A short goal.",
     "concurrency": 10,
     "execution_policy": {
-        "sandbox": "read-only", "approval_policy": "never", "skip_git_repo_check": True,
-        "web_search_enabled": False, "model_reasoning_effort": "high", "capture_events_jsonl": True,
+        "sandbox": "read-only",
+        "approval_policy": "never",
+        "skip_git_repo_check": True,
+        "web_search_enabled": False,
+        "model_reasoning_effort": "high",
+        "capture_events_jsonl": True,
         "add_dirs": ["/x"],
     },
     "timeouts": {"step_timeout_seconds": 14400},
@@ -43,7 +47,7 @@ EARLIER = {
         },
         {"working_directory": "/elsewhere", "steps": [{"prompt": "x"}, {"prompt": "y"}]},
     ],
-}  # fmt: skip
+}
 
 
 def test_a_table_of_the_earlier_parallelhassnes(plan: Expand) -> None:
@@ -55,9 +59,7 @@ def test_a_table_of_the_earlier_parallelhassnes(plan: Expand) -> None:
     assert first.retry.max_attempts == 1
     assert first.spec["execution_policy"]["sandbox"] == "read-only"
     assert AgentPlan.model_validate(first.spec).workspace_policy.mode == "shared"
-    assert any(
-        "execution_policy/capture_events_jsonl is not read" in line for line in made.warnings
-    )
+    assert any("execution_policy/capture_events_jsonl is not read" in line for line in made.warnings)
     assert second.depends_on == ("job_demo/step1",)
     assert (second.timeout_sec, second.retry.max_attempts) == (14400, 2)
     assert second.spec["prompt_ref"] == "/nowhere/on/this/machine/inputs/second.md"
@@ -86,7 +88,7 @@ def test_an_earlier_table_with_its_folder_here_is_looked_at(reject: Reject, root
         ({"timeouts": {"step_timeout_seconds": "1h"}}, "/timeouts/step_timeout_seconds"),
         ({"retries": {"max_attempts": True}}, "/retries/max_attempts"),
     ],
-)  # fmt: skip
+)
 def test_an_earlier_table_that_is_wrong(change: dict[str, Any], at: str, reject: Reject) -> None:
     assert at in [problem.pointer for problem in reject({**EARLIER, **change})]
 
@@ -121,15 +123,23 @@ def test_an_oddish_sweep(plan: Expand, root: Path) -> None:
     steps = made.jobs[0].steps
     prefix = "claude-code.claude-sonnet-4-5"
     assert [step.step_id for step in steps] == [
-        "oracle.1", "oracle.2", f"{prefix}.1", f"{prefix}.2", f"{prefix}.3", "verdict",
-    ]  # fmt: skip
+        "oracle.1",
+        "oracle.2",
+        f"{prefix}.1",
+        f"{prefix}.2",
+        f"{prefix}.3",
+        "verdict",
+    ]
     assert (steps[0].queue_key, steps[0].label) == ("agent:oracle", "oracle")
     assert steps[2].queue_key == "anthropic/claude-sonnet-4-5"
     assert steps[2].label == "claude-code · claude-sonnet-4-5"
     assert steps[2].spec["config"]["agent"] == {
-        "name": "claude-code", "model_name": "claude-sonnet-4-5", "override_timeout_sec": 7200.0,
-        "env": {"CUSTOM_VAR": "value"}, "kwargs": {"max_thinking_tokens": 8000},
-    }  # fmt: skip
+        "name": "claude-code",
+        "model_name": "claude-sonnet-4-5",
+        "override_timeout_sec": 7200.0,
+        "env": {"CUSTOM_VAR": "value"},
+        "kwargs": {"max_thinking_tokens": 8000},
+    }
     assert steps[2].spec["config"]["environment"] == {"type": "daytona"}
     assert steps[2].spec["config"]["task"]["source"] == "tasks"
 
@@ -150,31 +160,29 @@ def test_oddish_overrides(plan: Expand) -> None:
     assert [step.label for step in steps[:2]] == ["nop", "nop #2"]
     config = steps[0].spec["config"]
     assert config["verifier"] == {"disable": True}
-    assert config["environment"] == {
-        "type": "docker", "override_cpus": 2, "override_gpus": 0, "force_build": True,
-    }  # fmt: skip
+    assert config["environment"] == {"type": "docker", "override_cpus": 2, "override_gpus": 0, "force_build": True}
 
 
 def test_an_oddish_sweep_that_is_wrong(reject: Reject) -> None:
     problems = reject(
-        {
-            "agents": [{"name": "nop", "n_trial": 3}, {"name": "nop", "n_concurrent": 4}],
-            "path": "tasks",
-            "n_task": 3,
-        }
+        {"agents": [{"name": "nop", "n_trial": 3}, {"name": "nop", "n_concurrent": 4}], "path": "tasks", "n_task": 3}
     )
-    assert {problem.pointer for problem in problems} == {
-        "/agents/0/n_trial", "/agents/1/n_concurrent", "/n_task",
-    }  # fmt: skip
+    assert {problem.pointer for problem in problems} == {"/agents/0/n_trial", "/agents/1/n_concurrent", "/n_task"}
 
 
 HARBOR: dict[str, Any] = {
-    "job_name": "night", "n_attempts": 2, "n_concurrent_trials": 3, "timeout_multiplier": 2.0,
-    "retry": {"max_retries": 1, "min_wait_sec": 4.0}, "environment": {"type": "docker", "delete": False},
+    "job_name": "night",
+    "n_attempts": 2,
+    "n_concurrent_trials": 3,
+    "timeout_multiplier": 2.0,
+    "retry": {"max_retries": 1, "min_wait_sec": 4.0},
+    "environment": {"type": "docker", "delete": False},
     "agents": [{"name": "oracle", "n_concurrent": 2}, {"name": "terminus-2", "model_name": "openai/gpt-5.2"}],
-    "datasets": [{"path": "tasks", "exclude_task_names": ["wor*"]}], "tasks": [{"path": "tasks/world"}],
-    "metrics": [{"type": "max"}], "artifacts": ["/app/x"],
-}  # fmt: skip
+    "datasets": [{"path": "tasks", "exclude_task_names": ["wor*"]}],
+    "tasks": [{"path": "tasks/world"}],
+    "metrics": [{"type": "max"}],
+    "artifacts": ["/app/x"],
+}
 
 
 def test_a_harbor_job(plan: Expand, root: Path) -> None:
@@ -184,9 +192,7 @@ def test_a_harbor_job(plan: Expand, root: Path) -> None:
     assert [job.job_id for job in made.jobs] == ["org-world", "hello"]
     steps = made.jobs[1].steps
     terminus = "terminus-2.openai-gpt-5.2"
-    assert [step.step_id for step in steps] == [
-        "oracle.1", "oracle.2", f"{terminus}.1", f"{terminus}.2", "verdict",
-    ]  # fmt: skip
+    assert [step.step_id for step in steps] == ["oracle.1", "oracle.2", f"{terminus}.1", f"{terminus}.2", "verdict"]
     assert steps[0].retry == Retry(max_attempts=2, backoff_sec=4.0, open=("classes",))
     config = steps[0].spec["config"]
     assert config["task"] == {"path": str(root / "tasks" / "hello"), "source": "tasks"}
@@ -231,11 +237,15 @@ def test_a_harbor_job_that_is_wrong(reject: Reject, root: Path) -> None:
         }
     )
     assert {(problem.where, problem.pointer) for problem in problems} >= {
-        ("table.json", "/datasets/0/task_name"), ("table.json", "/datasets/1/path"),
-        ("table.json", "/agents/0/modelname"), ("table.json", "/agents/1/name"),
-        ("table.json", "/verifier/disable"), ("table.json", "/verifier/env/API_KEY"),
-        ("table.json", "/n_attempt"), ("table.json", "/n_concurrent_trials"),
-    }  # fmt: skip
+        ("table.json", "/datasets/0/task_name"),
+        ("table.json", "/datasets/1/path"),
+        ("table.json", "/agents/0/modelname"),
+        ("table.json", "/agents/1/name"),
+        ("table.json", "/verifier/disable"),
+        ("table.json", "/verifier/env/API_KEY"),
+        ("table.json", "/n_attempt"),
+        ("table.json", "/n_concurrent_trials"),
+    }
     assert any(problem.where.endswith("world/task.toml") for problem in problems)
 
 
@@ -250,14 +260,10 @@ def test_a_harbor_job_that_is_wrong(reject: Reject, root: Path) -> None:
 )
 def test_without_a_network_nothing_is_downloaded(document: dict[str, Any], root: Path) -> None:
     with pytest.raises(InvalidInput, match="network is switched off"):
-        expand_document(
-            document, name="t.json", base_dirs=[root], defaults=TableDefaults(no_network=True)
-        )
+        expand_document(document, name="t.json", base_dirs=[root], defaults=TableDefaults(no_network=True))
 
 
 def test_a_failed_download_is_one_line(reject: Reject, root: Path) -> None:
     missing = f"file://{root}/no-such-repository"
-    (problem,) = reject(
-        {"jobs": [{"steps": [{"task": {"git_url": missing, "path": "a"}, "agent": "nop"}]}]}
-    )
+    (problem,) = reject({"jobs": [{"steps": [{"task": {"git_url": missing, "path": "a"}, "agent": "nop"}]}]})
     assert "git failed" in problem.message

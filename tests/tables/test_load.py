@@ -16,17 +16,40 @@ from parallelhassnes.tables.parse.load import load
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
 KEYS = st.sampled_from(
-    ["jobs", "steps", "step_id", "job_id", "sweep", "agents", "path", "command", "task", "agent", "kind",
-     "name", "prompt", "depends_on", "env", "environment", "retry", "max_attempts", "n_trials", "labels",
-     "tasks", "datasets", "verifier", "working_root", "spec_version", "limits", "secrets", "resume_from"]
-)  # fmt: skip
-VALUES = SCALARS | st.sampled_from(
-    ["oracle", "docker", "tasks", "trial", "verdict", "1.0.0", "2.0"]
+    [
+        "jobs",
+        "steps",
+        "step_id",
+        "job_id",
+        "sweep",
+        "agents",
+        "path",
+        "command",
+        "task",
+        "agent",
+        "kind",
+        "name",
+        "prompt",
+        "depends_on",
+        "env",
+        "environment",
+        "retry",
+        "max_attempts",
+        "n_trials",
+        "labels",
+        "tasks",
+        "datasets",
+        "verifier",
+        "working_root",
+        "spec_version",
+        "limits",
+        "secrets",
+        "resume_from",
+    ]
 )
+VALUES = SCALARS | st.sampled_from(["oracle", "docker", "tasks", "trial", "verdict", "1.0.0", "2.0"])
 DOCUMENTS = st.recursive(
-    VALUES,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=5),
-    max_leaves=25,
+    VALUES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=5), max_leaves=25
 )
 TABLES = st.dictionaries(KEYS, DOCUMENTS, max_size=6)
 
@@ -53,10 +76,7 @@ def plain(value: Any) -> bool:
     return True
 
 
-@given(
-    st.binary(max_size=200)
-    | st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace"))
-)
+@given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace")))
 def test_any_bytes(data: bytes) -> None:
     for name in ("x.json", "x.yaml", "-"):
         problems_of(lambda: load(data, name))  # noqa: B023 (called at once)
@@ -89,9 +109,7 @@ def test_a_graph_is_valid_where_it_has_no_circle(size: int, data: st.DataObject)
     ids = [f"s{n}" for n in range(size)]
     steps = []
     for n, step_id in enumerate(ids):
-        depends = (
-            data.draw(st.lists(st.sampled_from(ids[:n]), unique=True, max_size=3)) if n else []
-        )
+        depends = data.draw(st.lists(st.sampled_from(ids[:n]), unique=True, max_size=3)) if n else []
         steps.append({"step_id": step_id, "command": ["true"], "depends_on": depends})
     shuffled = data.draw(st.permutations(steps))
     table = {"jobs": [{"job_id": "j", "steps": shuffled}]}

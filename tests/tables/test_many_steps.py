@@ -20,12 +20,22 @@ def table(tmp_path, kind: str) -> dict:
     agents = [{**agent, "n_trials": 1_000_000} for agent in AGENTS]
     return {
         "sweep": {"spec_version": "2.0", "sweep": {"path": tasks, "agents": agents}},
-        "n_valid": {"spec_version": "2.0", "sweep": {"path": tasks, "agents": [{"name": "oracle", "n_valid": 400_000}]}},
-        "analyses": {"spec_version": "2.0", "analysis": ["rules", "rules"],
-                     "sweep": {"path": tasks, "agents": [{"name": "oracle", "n_trials": 200_000}]}},
-        "harbor": {"datasets": [{"path": tasks}], "agents": [{"name": "oracle"}, {"name": "nop"}], "n_attempts": 1_000_000},
+        "n_valid": {
+            "spec_version": "2.0",
+            "sweep": {"path": tasks, "agents": [{"name": "oracle", "n_valid": 400_000}]},
+        },
+        "analyses": {
+            "spec_version": "2.0",
+            "analysis": ["rules", "rules"],
+            "sweep": {"path": tasks, "agents": [{"name": "oracle", "n_trials": 200_000}]},
+        },
+        "harbor": {
+            "datasets": [{"path": tasks}],
+            "agents": [{"name": "oracle"}, {"name": "nop"}],
+            "n_attempts": 1_000_000,
+        },
         "oddish": {"path": tasks, "agents": agents},
-    }[kind]  # fmt: skip
+    }[kind]
 
 
 @pytest.mark.parametrize(
@@ -48,11 +58,13 @@ def test_a_table_that_unfolds_to_too_much_is_one_line_and_no_memory(root, tmp_pa
             f"sys.argv = ['parallelhassnes', '{command}', {str(path)!r}, '--root', {str(root)!r}];"
             "runpy.run_module('parallelhassnes', run_name='__main__')"
         )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), cwd=CHECKOUT, timeout=100)  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), cwd=CHECKOUT, timeout=100
+        )
         assert done.returncode == 2, done.stderr
         (line,) = done.stderr.strip().splitlines()
         assert says in line
-        assert line.endswith("ask for fewer, in several tables, or raise max_steps in parallelhassnes.toml")  # fmt: skip
+        assert line.endswith("ask for fewer, in several tables, or raise max_steps in parallelhassnes.toml")
     assert not list(root.glob("runs/batch*"))
 
 
@@ -66,7 +78,9 @@ def test_the_bound_is_a_setting_and_counts_what_is_written(root, tmp_path):
         assert program(root, "validate", str(path), check=False).returncode == code
     for trials, code in ((4, 0), (5, 2)):  # and a verdict
         agents = [{"name": "nop", "n_trials": trials}]
-        path.write_text(json.dumps({"spec_version": "2.0", "sweep": {"path": str(tmp_path / "many"), "agents": agents}}))  # fmt: skip
+        path.write_text(
+            json.dumps({"spec_version": "2.0", "sweep": {"path": str(tmp_path / "many"), "agents": agents}})
+        )
         assert program(root, "validate", str(path), check=False).returncode == code
 
 
@@ -74,13 +88,8 @@ def test_the_server_refuses_it_as_fast_and_grows_by_nothing(root, tmp_path):
     context(root)
     data = json.dumps(table(tmp_path, "sweep")).encode()
     with serving(root, "--no-tick") as server:
-        small = {
-            "spec_version": "2.0",
-            "sweep": {"path": str(tmp_path / "many"), "agents": AGENTS},
-        }
-        assert (
-            server.client.post("/v1/validate", json=small).status_code == 200
-        )  # what is imported for it
+        small = {"spec_version": "2.0", "sweep": {"path": str(tmp_path / "many"), "agents": AGENTS}}
+        assert server.client.post("/v1/validate", json=small).status_code == 200  # what is imported for it
         before = _resident_mb(server.process.pid)
         for path in ("/v1/validate", "/v1/batches"):
             answer = server.client.post(path, content=data)
@@ -98,9 +107,16 @@ def test_append_is_bounded_too(root, tmp_path):
     ctx = context(root, 'max_steps = 20\nenvironment = "sandbox"\n')
     make_task(tmp_path / "many", "a")
     agents = [{"name": "oracle"}, {"name": "nop"}]
-    batch_id = put(ctx, json.dumps({"spec_version": "2.0", "analysis": "rules", "sweep": {"path": str(tmp_path / "many"), "agents": agents}}).encode())  # fmt: skip
+    batch_id = put(
+        ctx,
+        json.dumps(
+            {"spec_version": "2.0", "analysis": "rules", "sweep": {"path": str(tmp_path / "many"), "agents": agents}}
+        ).encode(),
+    )
     before = list((root / "runs" / batch_id).rglob("*"))
     done = program(root, "append", batch_id, "-n", "1000000", check=False)
     assert done.returncode == 2
-    assert done.stderr.startswith(f"with 1000000 more of each agent {batch_id} unfolds to 4,000,005 steps, and 20 may be")  # fmt: skip
+    assert done.stderr.startswith(
+        f"with 1000000 more of each agent {batch_id} unfolds to 4,000,005 steps, and 20 may be"
+    )
     assert list((root / "runs" / batch_id).rglob("*")) == before

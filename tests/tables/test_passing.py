@@ -24,11 +24,8 @@ def plan(document, folder):
 def rules(made):
     found = {
         step.step_id: step.spec.get("pass_rule") for job in made.jobs for step in job.steps if step.kind == "trial"
-    }  # fmt: skip
-    return {
-        name: rule and (rule["reward"], rule["at_least"], rule["source"])
-        for name, rule in found.items()
     }
+    return {name: rule and (rule["reward"], rule["at_least"], rule["source"]) for name, rule in found.items()}
 
 
 def sweep(task, **more):
@@ -50,10 +47,7 @@ def test_of_a_sweep(task, table, own, expected):
 
 def test_of_a_step(task):
     step = {"task": {"path": str(task)}, "agent": "oracle", "environment": "sandbox"}
-    steps = [
-        {**step, "step_id": "a", "pass": {"reward": "x", "at_least": 2.5}},
-        {**step, "step_id": "b"},
-    ]
+    steps = [{**step, "step_id": "a", "pass": {"reward": "x", "at_least": 2.5}}, {**step, "step_id": "b"}]
     document = {"spec_version": "2.0", "pass": {"reward": "t"}, "jobs": [{"steps": steps}]}
     assert rules(plan(document, task.parent)) == {"a": ("x", 2.5, "step"), "b": ("t", 1.0, "table")}
     again = merged(document, RunRequest(passing="y>=0.25"), "t.json")
@@ -61,13 +55,14 @@ def test_of_a_step(task):
 
 
 def test_of_other_formats(task):
-    oddish = {"path": str(task), "agents": [{"name": "oracle", "n_trials": 1}], "environment": "sandbox", "pass": {"reward": "o"}}  # fmt: skip
-    assert rules(plan(oddish, task.parent)) == {"oracle.1": ("o", 1.0, "sweep")}
-    harbor = {
-        "tasks": [{"path": str(task)}],
-        "agents": [{"name": "oracle"}],
-        "pass": {"reward": "h"},
+    oddish = {
+        "path": str(task),
+        "agents": [{"name": "oracle", "n_trials": 1}],
+        "environment": "sandbox",
+        "pass": {"reward": "o"},
     }
+    assert rules(plan(oddish, task.parent)) == {"oracle.1": ("o", 1.0, "sweep")}
+    harbor = {"tasks": [{"path": str(task)}], "agents": [{"name": "oracle"}], "pass": {"reward": "h"}}
     assert rules(plan(harbor, task.parent)) == {"oracle.1": ("h", 1.0, "table")}
     for document in (oddish, harbor):
         again = merged(document, RunRequest(passing=">=0.5"), "t.json")
@@ -112,9 +107,7 @@ def test_a_rule_that_is_none_is_refused(task, part, said):
             plan(document, task.parent)
 
 
-@pytest.mark.parametrize(
-    "text", ["pass = 3", "pass = {}", "pass = {reward = 3}", "pass = {other = 1}"]
-)
+@pytest.mark.parametrize("text", ["pass = 3", "pass = {}", "pass = {reward = 3}", "pass = {other = 1}"])
 def test_a_task_with_a_rule_that_is_none_is_refused(tmp_path, text):
     from harness import make_task
 
@@ -125,7 +118,5 @@ def test_a_task_with_a_rule_that_is_none_is_refused(tmp_path, text):
 
 def test_a_rule_means_nothing_to_a_command(tmp_path):
     step = {"command": ["true"], "pass": {"reward": "a"}}
-    with pytest.raises(
-        InvalidInput, match=r"/jobs/0/steps/0/pass.*means nothing to a step of kind command"
-    ):
+    with pytest.raises(InvalidInput, match=r"/jobs/0/steps/0/pass.*means nothing to a step of kind command"):
         plan({"jobs": [{"steps": [step]}]}, tmp_path)

@@ -17,15 +17,29 @@ def ids(document: Any, root: Path) -> list[str]:
 
 def test_options_alone(root: Path) -> None:
     request = RunRequest(
-        paths=("tasks/hello",), agents=("oracle", "terminus-2"), models=("openai/gpt-5.2", "o3"),
-        n_trials=2, environment="sandbox", experiment="e", concurrency=3, limits={"openai/o3": 1},
-        secrets=("OPENAI_API_KEY",), max_attempts=2, timeout_multiplier=2.0, agent_kwargs={"max_turns": 3},
-    )  # fmt: skip
+        paths=("tasks/hello",),
+        agents=("oracle", "terminus-2"),
+        models=("openai/gpt-5.2", "o3"),
+        n_trials=2,
+        environment="sandbox",
+        experiment="e",
+        concurrency=3,
+        limits={"openai/o3": 1},
+        secrets=("OPENAI_API_KEY",),
+        max_attempts=2,
+        timeout_multiplier=2.0,
+        agent_kwargs={"max_turns": 3},
+    )
     document = table_for(request)
     assert ids(document, root) == [
-        "oracle.1", "oracle.2", "terminus-2.openai-gpt-5.2.1", "terminus-2.openai-gpt-5.2.2",
-        "terminus-2.o3.1", "terminus-2.o3.2", "verdict",
-    ]  # fmt: skip
+        "oracle.1",
+        "oracle.2",
+        "terminus-2.openai-gpt-5.2.1",
+        "terminus-2.openai-gpt-5.2.2",
+        "terminus-2.o3.1",
+        "terminus-2.o3.2",
+        "verdict",
+    ]
     made = expand_document(document, name="run", base_dirs=[root])
     assert (made.experiment, made.concurrency, made.limits) == ("e", 3, {"openai/o3": 1})
     assert made.jobs[0].steps[0].retry.max_attempts == 2
@@ -34,10 +48,7 @@ def test_options_alone(root: Path) -> None:
 
 
 def test_the_oracle_is_the_default_agent(root: Path) -> None:
-    assert ids(table_for(RunRequest(paths=("tasks/hello", "tasks/world"))), root) == [
-        "oracle.1",
-        "verdict",
-    ]
+    assert ids(table_for(RunRequest(paths=("tasks/hello", "tasks/world"))), root) == ["oracle.1", "verdict"]
 
 
 def test_no_task_at_all() -> None:
@@ -52,26 +63,23 @@ def test_a_sweep_file_with_a_path_beside_it(root: Path) -> None:
     document = merged(ODDISH, RunRequest(paths=("tasks/hello",)), "s.yaml")
     assert document == {**ODDISH, "path": "tasks/hello"}
     assert ids(document, root) == ["nop.1", "nop.2", "verdict"]
-    document = merged(
-        ODDISH, RunRequest(paths=("tasks/hello",), n_trials=1, concurrency=2), "s.yaml"
-    )
+    document = merged(ODDISH, RunRequest(paths=("tasks/hello",), n_trials=1, concurrency=2), "s.yaml")
     assert document["concurrency"] == 2
     assert ids(document, root) == ["nop.1", "verdict"]
-    assert merged({**ODDISH, "path": "a"}, RunRequest(dataset="d@1"), "s") == {
-        **ODDISH,
-        "dataset": "d@1",
-    }
+    assert merged({**ODDISH, "path": "a"}, RunRequest(dataset="d@1"), "s") == {**ODDISH, "dataset": "d@1"}
 
 
 def test_a_harbor_job_with_options(root: Path) -> None:
-    job = {
-        "datasets": [{"name": "swebench"}],
-        "environment": {"type": "docker", "override_cpus": 2},
-    }
+    job = {"datasets": [{"name": "swebench"}], "environment": {"type": "docker", "override_cpus": 2}}
     request = RunRequest(
-        paths=("tasks",), agents=("nop",), n_trials=2, environment="sandbox", task_names=("hel*",),
-        concurrency=2, max_attempts=3,
-    )  # fmt: skip
+        paths=("tasks",),
+        agents=("nop",),
+        n_trials=2,
+        environment="sandbox",
+        task_names=("hel*",),
+        concurrency=2,
+        max_attempts=3,
+    )
     document = merged(job, request, "job.yaml")
     assert job["datasets"] == [{"name": "swebench"}]
     made = expand_document(document, name="run", base_dirs=[root])
@@ -86,9 +94,7 @@ def test_a_harbor_job_with_options(root: Path) -> None:
 
 
 def test_a_harbor_job_without_tasks_takes_a_single_task_folder(root: Path) -> None:
-    document = merged(
-        {"agents": [{"name": "nop"}], "n_attempts": 1}, RunRequest(paths=("tasks/hello",)), "j"
-    )
+    document = merged({"agents": [{"name": "nop"}], "n_attempts": 1}, RunRequest(paths=("tasks/hello",)), "j")
     assert ids(document, root) == ["nop.1", "verdict"]
 
 
@@ -106,9 +112,7 @@ def test_jobs_take_no_path(root: Path) -> None:
         (RunRequest(paths=("tasks/hello", "tasks/world"), n_tasks=1), ["hello"]),
     ],
 )
-def test_tasks_named_directly_are_filtered_too(
-    root: Path, request_: RunRequest, kept: list[str]
-) -> None:
+def test_tasks_named_directly_are_filtered_too(root: Path, request_: RunRequest, kept: list[str]) -> None:
     made = expand_document(table_for(request_), name="run", base_dirs=[root])
     assert [job.job_id for job in made.jobs] == kept
     harbor = merged({"agents": [{"name": "oracle"}]}, request_, "job.yaml")
@@ -121,25 +125,33 @@ def test_tasks_named_directly_are_filtered_too(
     ("paths", "options", "said"),
     [
         (("tasks/hello",), {"task_names": ("wor*",)}, "no task is named wor*; there are for example hello"),
-        (("tasks/hello",), {"exclude_task_names": ("h*",)}, "every task is excluded by h*; change exclude_task_names (-x)"),
-        (("tasks/hello", "tasks/world"), {"task_names": ("x",)}, "no task is named x; there are for example hello, world"),
+        (
+            ("tasks/hello",),
+            {"exclude_task_names": ("h*",)},
+            "every task is excluded by h*; change exclude_task_names (-x)",
+        ),
+        (
+            ("tasks/hello", "tasks/world"),
+            {"task_names": ("x",)},
+            "no task is named x; there are for example hello, world",
+        ),
         (("tasks",), {"task_names": ("hello",), "exclude_task_names": ("*",)}, "every task is excluded by *"),
     ],
-)  # fmt: skip
+)
 def test_filters_that_leave_no_task_are_an_error(
     root: Path, paths: tuple[str, ...], options: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(UserError) as caught:
         expand_document(table_for(RunRequest(paths=paths, **options)), name="run", base_dirs=[root])
     assert said in str(caught.value)
-    harbor = merged({"agents": [{"name": "oracle"}]}, RunRequest(paths=paths, **options), "job.yaml")  # fmt: skip
+    harbor = merged({"agents": [{"name": "oracle"}]}, RunRequest(paths=paths, **options), "job.yaml")
     with pytest.raises(UserError, match=r"no task is named|every task is excluded"):
         expand_document(harbor, name="run", base_dirs=[root])
 
 
 def test_tasks_that_a_harbor_job_names_are_filtered_too(root: Path) -> None:
-    job = {"agents": [{"name": "oracle"}], "tasks": [{"path": "tasks/hello"}, {"path": "tasks/world"}]}  # fmt: skip
-    made = expand_document(merged(job, RunRequest(task_names=("w*",)), "j"), name="run", base_dirs=[root])  # fmt: skip
+    job = {"agents": [{"name": "oracle"}], "tasks": [{"path": "tasks/hello"}, {"path": "tasks/world"}]}
+    made = expand_document(merged(job, RunRequest(task_names=("w*",)), "j"), name="run", base_dirs=[root])
     assert [job.job_id for job in made.jobs] == ["org-world"]
     with pytest.raises(UserError, match="-t and -x leave none of the file's tasks"):
         merged(job, RunRequest(exclude_task_names=("*",)), "j")
@@ -151,16 +163,14 @@ def test_a_model_that_no_agent_would_use_is_an_error(file: Any) -> None:
         ((), "-m gpt-5: no agent is named that would use it; name one, for example -a terminus-2 -m gpt-5"),
         (("oracle",), "-m gpt-5: oracle takes no model; leave -m out, or name an agent that takes one"),
         (("oracle", "nop"), "-m gpt-5: oracle and nop take no model"),
-    ):  # fmt: skip
+    ):
         request = RunRequest(paths=("tasks/hello",), models=("gpt-5",), agents=agents)
         with pytest.raises(UserError) as caught:
             table_for(request) if file is None else merged(file, request, "f.yaml")
         assert said in str(caught.value)
 
 
-def test_options_of_agents_reach_those_of_a_harbor_job_and_are_refused_where_there_are_none() -> (
-    None
-):
+def test_options_of_agents_reach_those_of_a_harbor_job_and_are_refused_where_there_are_none() -> None:
     request = RunRequest(agent_kwargs={"max_turns": 2}, agent_env={"A": "b"})
     (agent,) = merged({"agents": [{"name": "terminus-2"}], "datasets": []}, request, "j")["agents"]
     assert agent == {"name": "terminus-2", "kwargs": {"max_turns": 2}, "env": {"A": "b"}}
@@ -170,6 +180,4 @@ def test_options_of_agents_reach_those_of_a_harbor_job_and_are_refused_where_the
 
 def test_two_models_that_differ_by_case_have_columns_of_their_own(root: Path) -> None:
     request = RunRequest(paths=("tasks/hello",), agents=("terminus-2",), models=("o/GPT", "o/gpt"))
-    assert ids(table_for(request), root) == [
-        "terminus-2.o-GPT.1", "terminus-2.o-gpt-2.1", "verdict",
-    ]  # fmt: skip
+    assert ids(table_for(request), root) == ["terminus-2.o-GPT.1", "terminus-2.o-gpt-2.1", "verdict"]

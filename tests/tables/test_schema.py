@@ -24,9 +24,7 @@ def test_it_is_a_schema_and_takes_the_example() -> None:
     jsonschema.Draft202012Validator(schema).validate(EXAMPLE)
 
 
-@pytest.mark.parametrize(
-    "bad", [{"jobs": {}}, {"unknown": 1}, {"jobs": [{"steps": []}]}, {"concurrency": 0}]
-)
+@pytest.mark.parametrize("bad", [{"jobs": {}}, {"unknown": 1}, {"jobs": [{"steps": []}]}, {"concurrency": 0}])
 def test_it_refuses_what_the_model_refuses(bad: object) -> None:
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.Draft202012Validator(launch_table_schema()).validate(bad)

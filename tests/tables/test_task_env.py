@@ -41,9 +41,7 @@ def harbor_job(agent: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("shape", [judged_by, sweep, harbor_job])
-def test_a_variable_that_nobody_passes_on_is_refused(
-    shape: Callable[[str], dict[str, Any]], reject: Reject
-) -> None:
+def test_a_variable_that_nobody_passes_on_is_refused(shape: Callable[[str], dict[str, Any]], reject: Reject) -> None:
     lines = [problem.line() for problem in reject(shape("oracle"))]
     assert [line.split(": ")[1].split(",")[0] for line in lines] == [
         "[environment.env] takes MIRROR from the environment",
@@ -63,9 +61,7 @@ def test_what_is_not_verified_needs_no_judge(plan: Expand) -> None:
 
 
 @pytest.mark.parametrize("shape", [judged_by, sweep, harbor_job])
-def test_what_the_configuration_passes_on_is_waited_for(
-    shape: Callable[[str], dict[str, Any]], plan: Expand
-) -> None:
+def test_what_the_configuration_passes_on_is_waited_for(shape: Callable[[str], dict[str, Any]], plan: Expand) -> None:
     made = plan(shape("nop"), defaults=TableDefaults(secrets=("JUDGE_KEY", "MIRROR", "UNUSED")))
     assert made.secrets == ("MIRROR", "JUDGE_KEY")
 
@@ -76,10 +72,7 @@ def test_what_the_step_gives_is_not_taken_from_outside(plan: Expand) -> None:
 
 
 def test_each_step_of_a_task_has_its_verifier(root: Path, reject: Reject) -> None:
-    task = make_task(
-        root / "tasks" / "steps",
-        '[[steps]]\nname = "one"\n[steps.verifier.env]\nA = "${STEP_KEY}"\n',
-    )
+    task = make_task(root / "tasks" / "steps", '[[steps]]\nname = "one"\n[steps.verifier.env]\nA = "${STEP_KEY}"\n')
     (task / "steps" / "one").mkdir(parents=True)
     (task / "steps" / "one" / "instruction.md").write_text("Do it.\n")
     (found,) = reject(table(trial(task={"path": "tasks/steps"}, agent="nop")))

@@ -23,9 +23,7 @@ def test_what_a_prompt_speaks_of_is_waited_for(plan: Expand) -> None:
     made = plan(
         {
             "jobs": [
-                job(
-                    "a", ask(step_id="s-1"), ask("{{ steps['s-1'].report.summary }}", step_id="s2")
-                ),
+                job("a", ask(step_id="s-1"), ask("{{ steps['s-1'].report.summary }}", step_id="s2")),
                 job("b", ask("{{ jobs.a.steps.s2.text }} {{ job.labels.x }}"), labels={"x": "1"}),
             ]
         }
@@ -38,9 +36,7 @@ def test_what_a_prompt_speaks_of_is_waited_for(plan: Expand) -> None:
 def test_a_prompt_file_is_looked_into(plan: Expand, reject: Reject, root: Path) -> None:
     (root / "p.md").write_text("{{ steps.one.text }}")
     one, two = ask(step_id="one"), {"prompt_ref": "p.md"}
-    assert plan({"spec_version": "2.0", "jobs": [job("a", one, two)]}).jobs[0].steps[
-        1
-    ].depends_on == ("a/one",)
+    assert plan({"spec_version": "2.0", "jobs": [job("a", one, two)]}).jobs[0].steps[1].depends_on == ("a/one",)
     (root / "p.md").write_text("{{ steps.on.text }}")
     (problem,) = reject({"spec_version": "2.0", "jobs": [job("a", one, two)]})
     assert (problem.pointer, problem.fix) == ("/jobs/0/steps/1/prompt_ref", "did you mean 'one'?")
@@ -51,12 +47,8 @@ def test_what_may_be_missing_is_let_through(plan: Expand) -> None:
     assert plan({"jobs": [job("a", ask(text))]}).jobs
 
 
-@pytest.mark.parametrize(
-    "text", ["${{ secrets.X }} {% this %}", "{# a heading {#anchor}", "{{ unknown }}"]
-)
-def test_braces_of_earlier_tables_and_of_those_that_say_so_are_text(
-    plan: Expand, text: str
-) -> None:
+@pytest.mark.parametrize("text", ["${{ secrets.X }} {% this %}", "{# a heading {#anchor}", "{{ unknown }}"])
+def test_braces_of_earlier_tables_and_of_those_that_say_so_are_text(plan: Expand, text: str) -> None:
     earlier = plan({"batch_goal_summary": "x", "jobs": [job("a", ask(text))]}).jobs[0].steps[0]
     own = plan({"jobs": [job("a", ask(text, templates=False))]}).jobs[0].steps[0]
     assert "templates" not in earlier.spec
@@ -72,19 +64,17 @@ def test_a_key_comes_before_a_method_of_its_name() -> None:
 
 
 def test_a_fan_in_is_the_steps_of_the_jobs_that_fit(plan: Expand) -> None:
-    docs = [
-        job(f"d{n}", ask(step_id="read"), ask(step_id="write"), labels={"area": f"docs-{n}"})
-        for n in (1, 2)
-    ]
+    docs = [job(f"d{n}", ask(step_id="read"), ask(step_id="write"), labels={"area": f"docs-{n}"}) for n in (1, 2)]
     made = plan(
         {
             "jobs": [
-                *docs, job("code", ask(step_id="read"), labels={"area": "code"}),
+                *docs,
+                job("code", ask(step_id="read"), labels={"area": "code"}),
                 job("all", ask("{{ reports | length }}", fan_in={"labels": {}}), labels={"area": "docs-0"}),
                 job("some", ask(fan_in={"labels": {"area": "docs-*"}, "step_id": "read"}, after="end")),
             ]
         }
-    )  # fmt: skip
+    )
     every, some = made.jobs[3].steps[0], made.jobs[4].steps[0]
     assert every.spec["reports_of"] == ["d1/write", "d2/write", "code/read", "some/step1"]
     assert every.depends_on == tuple(every.spec["reports_of"])
@@ -99,10 +89,7 @@ def test_a_loop_stands_at_both_of_its_steps(plan: Expand) -> None:
             "jobs": [
                 job(
                     "a",
-                    ask(
-                        "{% if round > 1 %}{{ steps.judge.report.summary }}{% endif %}",
-                        step_id="solve",
-                    ),
+                    ask("{% if round > 1 %}{{ steps.judge.report.summary }}{% endif %}", step_id="solve"),
                     ask("Judge {{ steps.solve.text }}", step_id="judge", loop=loop),
                     ask(step_id="publish", depends_on=["solve"]),
                 )
@@ -135,46 +122,62 @@ BAD: dict[str, tuple[Any, str, str]] = {
     "unknown field of the step": ({"jobs": [job("a", ask("{{ step.name }}"))]}, PROMPT, "step.name"),
     "unknown step": ({"jobs": [job("a", ask("{{ steps.x.text }}"))]}, PROMPT, "steps.x"),
     "unknown field of a step": (
-        {"jobs": [job("a", ask("{{ steps.s.summary }}"), ask(step_id="s"))]}, PROMPT, "steps.s.summary",
+        {"jobs": [job("a", ask("{{ steps.s.summary }}"), ask(step_id="s"))]},
+        PROMPT,
+        "steps.s.summary",
     ),
     "unknown job": ({"jobs": [job("a", ask("{{ jobs.b.steps.s.text }}"))]}, PROMPT, "jobs.b"),
     "unknown field of a job": ({"jobs": [job("a", ask("{{ jobs.b.text }}")), job("b", ask())]}, PROMPT, "jobs.…"),
     "unknown step of a job": (
-        {"jobs": [job("a", ask("{{ jobs.b.steps.x.text }}")), job("b", ask())]}, PROMPT, "jobs.b.steps.x",
+        {"jobs": [job("a", ask("{{ jobs.b.steps.x.text }}")), job("b", ask())]},
+        PROMPT,
+        "jobs.b.steps.x",
     ),
     "a prompt that speaks of itself": (
-        {"jobs": [job("a", ask("{{ steps.s.text }}", step_id="s"))]}, "/jobs/0/steps/0/depends_on/0", "waits for itself",
+        {"jobs": [job("a", ask("{{ steps.s.text }}", step_id="s"))]},
+        "/jobs/0/steps/0/depends_on/0",
+        "waits for itself",
     ),
     "prompts that speak of each other": (
         {"jobs": [job("a", ask("{{ steps.t.text }}", step_id="s"), ask("{{ steps.s.text }}", step_id="t"))]},
-        "/jobs/0/steps/0/depends_on", "in a circle",
+        "/jobs/0/steps/0/depends_on",
+        "in a circle",
     ),
     "reports without a fan-in": ({"jobs": [job("a", ask("{{ reports }}"))]}, PROMPT, "has no fan_in"),
     "a fan-in of nothing": (
         {"jobs": [job("a", ask(fan_in={"labels": {"x": "y"}})), job("b", ask(), labels={"x": "z"})]},
-        "/jobs/0/steps/0/fan_in/labels", "fits no other job",
+        "/jobs/0/steps/0/fan_in/labels",
+        "fits no other job",
     ),
     "a fan-in of no label": (
         {"jobs": [job("a", ask(fan_in={"labels": {"aera": "y"}})), job("b", ask(), labels={"area": "y"})]},
-        "/jobs/0/steps/0/fan_in/labels/aera", "unknown label",
+        "/jobs/0/steps/0/fan_in/labels/aera",
+        "unknown label",
     ),
     "a fan-in of itself": (
-        {"jobs": [job("a", ask(fan_in={"labels": {}}), labels={"x": "y"})]}, "/jobs/0/steps/0/fan_in/labels", "fits no",
+        {"jobs": [job("a", ask(fan_in={"labels": {}}), labels={"x": "y"})]},
+        "/jobs/0/steps/0/fan_in/labels",
+        "fits no",
     ),
     "fan-ins of each other": (
         {"jobs": [job("a", ask(fan_in={"labels": {}})), job("b", ask(fan_in={"labels": {}}))]},
-        "/jobs/0/steps/0/depends_on", "in a circle",
+        "/jobs/0/steps/0/depends_on",
+        "in a circle",
     ),
     "a fan-in of an unknown step": (
         {"jobs": [job("a", ask(fan_in={"labels": {}, "step_id": "raed"})), job("b", ask(step_id="read"))]},
-        "/jobs/0/steps/0/fan_in/step_id", "unknown step",
+        "/jobs/0/steps/0/fan_in/step_id",
+        "unknown step",
     ),
     "a fan-in without labels": (
-        {"jobs": [job("a", ask(fan_in={})), job("b", ask())]}, "/jobs/0/steps/0/fan_in/labels", "is missing",
+        {"jobs": [job("a", ask(fan_in={})), job("b", ask())]},
+        "/jobs/0/steps/0/fan_in/labels",
+        "is missing",
     ),
     "a fan-in key": (
         {"jobs": [job("a", ask(fan_in={"labels": {}, "step": "x"})), job("b", ask())]},
-        "/jobs/0/steps/0/fan_in/step", "unknown key",
+        "/jobs/0/steps/0/fan_in/step",
+        "unknown key",
     ),
     "a loop onto itself": (looping(step_id="c"), LOOP + "/step_id", "is the step itself"),
     "a loop of an unknown step": (looping(step_id="sovle"), LOOP + "/step_id", "unknown step"),
@@ -186,16 +189,18 @@ BAD: dict[str, tuple[Any, str, str]] = {
         {
             "jobs": [
                 job(
-                    "a", ask(step_id="s"),
+                    "a",
+                    ask(step_id="s"),
                     *(ask(step_id=c, loop={"step_id": "s", "max_rounds": 2, "until": "true"}) for c in "cd"),
                 )
             ]
         },
-        "/jobs/0/steps/2/loop/step_id", "is in another loop",
+        "/jobs/0/steps/2/loop/step_id",
+        "is in another loop",
     ),
     "a gate for nobody": ({"jobs": [job("a", ask(gate="robot"))]}, "/jobs/0/steps/0/gate", "'human'"),
     "after": ({"jobs": [job("a", ask(after="ever"))]}, "/jobs/0/steps/0/after", "'success' or 'end'"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD)

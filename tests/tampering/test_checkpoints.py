@@ -87,16 +87,28 @@ def test_a_signed_checkpoint_is_verified_with_openssh_alone(root, key, tmp_path)
     kept = tmp_path / "kept.json"
     for ending in ("", ".sig"):
         shutil.copyfile(f"{root / done.path}{ending}", f"{kept}{ending}")
-    argv = ["ssh-keygen", "-Y", "verify", "-f", signers, "-I", "ann@lab", "-n", "checkpoint@parallelhassnes", "-s", f"{kept}.sig"]  # fmt: skip
+    argv = [
+        "ssh-keygen",
+        "-Y",
+        "verify",
+        "-f",
+        signers,
+        "-I",
+        "ann@lab",
+        "-n",
+        "checkpoint@parallelhassnes",
+        "-s",
+        f"{kept}.sig",
+    ]
     assert subprocess.run(argv, input=kept.read_bytes(), capture_output=True).returncode == 0
     program(root, "audit", "verify", "--against", str(kept), "--signers", str(signers))
 
     other = tmp_path / "other"
-    other.write_text(signers.read_text().replace("AAAAC3NzaC1lZDI1NTE5AAAAI", "AAAAC3NzaC1lZDI1NTE5AAAAJ"))  # fmt: skip
+    other.write_text(signers.read_text().replace("AAAAC3NzaC1lZDI1NTE5AAAAI", "AAAAC3NzaC1lZDI1NTE5AAAAJ"))
     said = program(root, "audit", "verify", "--signers", str(other), check=False)
     assert (said.returncode, "is signed by nobody in" in said.stdout) == (1, True)
     kept.write_text(kept.read_text().replace('"by":"', '"by":"x'))
-    said = program(root, "audit", "verify", "--against", str(kept), "--signers", str(signers), check=False)  # fmt: skip
+    said = program(root, "audit", "verify", "--against", str(kept), "--signers", str(signers), check=False)
     assert "is no signature of kept.json" in said.stdout
     assert "kept elsewhere" in said.stdout
     beside = root / f"{done.path}.sig"
@@ -122,26 +134,26 @@ def test_a_hook_keeps_every_checkpoint_in_a_git_remote(root, key, tmp_path, monk
     """The recipe of docs/audit.md, with a bare repository that refuses to be rewritten."""
     remote, anchor = tmp_path / "remote.git", tmp_path / "anchor"
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
-    (tmp_path / "gitconfig").write_text("[user]\nname = a\nemail = a@b\n[init]\ndefaultBranch = main\n[push]\ndefault = current\n")  # fmt: skip
+    (tmp_path / "gitconfig").write_text(
+        "[user]\nname = a\nemail = a@b\n[init]\ndefaultBranch = main\n[push]\ndefault = current\n"
+    )
     for argv in (["init", "-q", "--bare", str(remote)], ["clone", "-q", str(remote), str(anchor)]):
         subprocess.run(["git", *argv], check=True, capture_output=True)
-    subprocess.run(["git", "-C", str(remote), "config", "receive.denyNonFastForwards", "true"], check=True)  # fmt: skip
+    subprocess.run(["git", "-C", str(remote), "config", "receive.denyNonFastForwards", "true"], check=True)
     text = (CHECKOUT / "docs" / "audit.md").read_text()
-    recipe = next(
-        line for line in text.splitlines() if line.startswith("hook = ") and "git push" in line
-    )
-    ctx = context(
-        root, f'[audit]\nkey = "{key[0]}"\n{recipe.replace("/srv/anchor", str(anchor))}\n'
-    )
+    recipe = next(line for line in text.splitlines() if line.startswith("hook = ") and "git push" in line)
+    ctx = context(root, f'[audit]\nkey = "{key[0]}"\n{recipe.replace("/srv/anchor", str(anchor))}\n')
     run_batch(ctx)
 
     def there() -> str:
-        return subprocess.run(["git", "-C", str(remote), "ls-tree", "--name-only", "main"], capture_output=True, text=True).stdout  # fmt: skip
+        return subprocess.run(
+            ["git", "-C", str(remote), "ls-tree", "--name-only", "main"], capture_output=True, text=True
+        ).stdout
 
     newest = wait_for(lambda: made(ctx), "a checkpoint")[-1]["number"]
     wait_for(lambda: f"{newest}.json.sig" in there(), "the remote to have it")
     wait_for(lambda: not checkpoints.unsent(ctx.layout), "the note of it")
-    shown = subprocess.run(["git", "-C", str(remote), "show", f"main:{newest}.json"], capture_output=True)  # fmt: skip
+    shown = subprocess.run(["git", "-C", str(remote), "show", f"main:{newest}.json"], capture_output=True)
     kept = tmp_path / "kept.json"
     kept.write_bytes(shown.stdout)
     assert verify.verify(ctx.layout, against=[kept]).problems == []
@@ -192,7 +204,20 @@ class StampingAuthority:
         if self.answer == "a refusal":  # for it cannot be read
             query = b"\x30\x00"
         (self.folder / "query").write_bytes(query)
-        self._openssl("ts", "-reply", "-config", "tsa.cnf", "-queryfile", "query", "-signer", "tsa.pem", "-inkey", "tsa.key", "-out", "answer")  # fmt: skip
+        self._openssl(
+            "ts",
+            "-reply",
+            "-config",
+            "tsa.cnf",
+            "-queryfile",
+            "query",
+            "-signer",
+            "tsa.pem",
+            "-inkey",
+            "tsa.key",
+            "-out",
+            "answer",
+        )
         return (self.folder / "answer").read_bytes()
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
@@ -219,24 +244,32 @@ def authority(tmp_path):
     made.close()
 
 
-@pytest.mark.skipif(not (shutil.which("openssl") and shutil.which("curl")), reason="needs openssl and curl")  # fmt: skip
-def test_a_hook_has_every_checkpoint_stamped_by_a_time_stamping_authority(
-    root, authority, tmp_path
-):
+@pytest.mark.skipif(not (shutil.which("openssl") and shutil.which("curl")), reason="needs openssl and curl")
+def test_a_hook_has_every_checkpoint_stamped_by_a_time_stamping_authority(root, authority, tmp_path):
     """The recipe of docs/audit.md; what the authority refuses, or does not answer, is told and sent again."""
     anchor = tmp_path / "anchor"
     anchor.mkdir()
     shutil.copyfile(authority.folder / "ca.pem", anchor / "tsa-ca.pem")
     text = (CHECKOUT / "docs" / "audit.md").read_text()
-    (recipe,) = (line for line in text.splitlines() if line.startswith("hook = ") and "ts -query" in line)  # fmt: skip
-    recipe = recipe.replace("/srv/anchor", str(anchor)).replace("https://tsa.example.org", authority.url)  # fmt: skip
+    (recipe,) = (line for line in text.splitlines() if line.startswith("hook = ") and "ts -query" in line)
+    recipe = recipe.replace("/srv/anchor", str(anchor)).replace("https://tsa.example.org", authority.url)
     ctx = context(root, f"[audit]\n{recipe}\n")
     run_batch(ctx)
     newest = wait_for(lambda: made(ctx), "a checkpoint")[-1]["number"]
     wait_for(lambda: not checkpoints.unsent(ctx.layout), "the note that it was sent")
 
     def holds(path: Path, number: int) -> tuple[bool, str]:
-        argv = ["openssl", "ts", "-verify", "-data", str(path), "-in", str(anchor / f"{number}.json.tsr"), "-CAfile", str(anchor / "tsa-ca.pem")]  # fmt: skip
+        argv = [
+            "openssl",
+            "ts",
+            "-verify",
+            "-data",
+            str(path),
+            "-in",
+            str(anchor / f"{number}.json.tsr"),
+            "-CAfile",
+            str(anchor / "tsa-ca.pem"),
+        ]
         done = subprocess.run(argv, capture_output=True, text=True)
         return done.returncode == 0, done.stderr
 
@@ -257,5 +290,5 @@ def test_a_hook_has_every_checkpoint_stamped_by_a_time_stamping_authority(
         assert not (anchor / f"{made(ctx)[-1]['number']}.json.tsr").exists()
     authority.answer = "a stamp"
     program(root, "audit", "checkpoint")
-    assert all(holds(checkpoints.place(ctx.layout, n), n)[0] for n in checkpoints.numbers(ctx.layout) if n >= newest)  # fmt: skip
+    assert all(holds(checkpoints.place(ctx.layout, n), n)[0] for n in checkpoints.numbers(ctx.layout) if n >= newest)
     assert verify.verify(ctx.layout).notes == []

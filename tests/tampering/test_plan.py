@@ -15,7 +15,7 @@ from parallelhassnes.report import planned
 from parallelhassnes.schedule.tick import tick
 
 PLAN = {"question": "Does it pass?", "primary_metric": "pass rate", "stop_rule": "2 trials each"}
-SHA = hashlib.sha256(json.dumps({**PLAN, "exclusions": ""}, sort_keys=True, separators=(",", ":")).encode()).hexdigest()  # fmt: skip
+SHA = hashlib.sha256(json.dumps({**PLAN, "exclusions": ""}, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def test_it_is_the_first_line_of_the_ledger_and_its_hash_is_told_before(root):

@@ -34,18 +34,30 @@ def proof(tmp_path_factory) -> dict[str, Path]:
     tick(ctx)
     wait_for(lambda: idle(ctx) and checkpoints.numbers(ctx.layout), "the batch", 100)
     said = program(
-        root, "audit", "prove", "latest", "--claim", "pass rate of oracle",
-        "--out", str(away / "proof.json"), "--verifier", str(away / "verify_claim.py"),
-    ).stdout  # fmt: skip
+        root,
+        "audit",
+        "prove",
+        "latest",
+        "--claim",
+        "pass rate of oracle",
+        "--out",
+        str(away / "proof.json"),
+        "--verifier",
+        str(away / "verify_claim.py"),
+    ).stdout
     assert "pass rate of oracle is 1.0 (2 of 2 scored trials passed, 2 planned)" in said
     return {"root": root, "batch": ctx.layout.batch(batch), "away": away, "signers": signers}
 
 
 def check(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [PYTHON, "-I", "verify_claim.py", "proof.json", *arguments], cwd=folder, capture_output=True, text=True,
-        env={"PATH": "/usr/bin:/bin"}, timeout=60,
-    )  # fmt: skip
+        [PYTHON, "-I", "verify_claim.py", "proof.json", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={"PATH": "/usr/bin:/bin"},
+        timeout=60,
+    )
 
 
 def test_a_stranger_checks_it_in_an_empty_folder(proof):
@@ -68,13 +80,19 @@ def test_it_says_what_the_verdict_says_and_holds_no_log(proof):
     verdict = read(next(proof["batch"].glob("*/verdict.json")))
     oracle = next(each for each in verdict["agents"] if each["agent"] == "oracle")
     claim = document["claim"]
-    assert (claim["value"], claim["scored"], claim["passes"]) == (oracle["pass_rate"], oracle["scored"], oracle["passes"])  # fmt: skip
-    assert set(document["reports"]) == {line["run_id"] for line in map(json.loads, document["ledger"]) if line.get("label") == "oracle"}  # fmt: skip
+    assert (claim["value"], claim["scored"], claim["passes"]) == (
+        oracle["pass_rate"],
+        oracle["scored"],
+        oracle["passes"],
+    )
+    assert set(document["reports"]) == {
+        line["run_id"] for line in map(json.loads, document["ledger"]) if line.get("label") == "oracle"
+    }
     assert "Make /app/out" not in json.dumps(document)
     out = proof["away"].parent / "nop.json"
-    program(proof["root"], "audit", "prove", "latest", "--claim", "mean reward of nop", "--out", str(out))  # fmt: skip
+    program(proof["root"], "audit", "prove", "latest", "--claim", "mean reward of nop", "--out", str(out))
     assert read(out)["claim"]["value"] == 0.0
-    said = program(proof["root"], "audit", "prove", "latest", "--claim", "pass rate of orcale", check=False)  # fmt: skip
+    said = program(proof["root"], "audit", "prove", "latest", "--claim", "pass rate of orcale", check=False)
     assert "did you mean oracle?" in said.stderr
 
 
@@ -122,10 +140,15 @@ def other_agent(document):
 
 
 CHANGES = {
-    other_number: "value is 1.0, and 0.5 was claimed", other_report: "has been changed", other_seal: "is not the one that was sealed",
-    no_report: "is missing", attempt_left_out: "does not follow", other_plan: "does not follow",
-    other_checkpoint: "is signed by nobody", other_agent: "is missing",
-}  # fmt: skip
+    other_number: "value is 1.0, and 0.5 was claimed",
+    other_report: "has been changed",
+    other_seal: "is not the one that was sealed",
+    no_report: "is missing",
+    attempt_left_out: "does not follow",
+    other_plan: "does not follow",
+    other_checkpoint: "is signed by nobody",
+    other_agent: "is missing",
+}
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)

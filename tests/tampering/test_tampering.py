@@ -17,7 +17,7 @@ from parallelhassnes.refs import resolve
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.store.layout import Layout
 
-DERIVED = {"index.json", "scoreboard.batch.json", "spent.json", "scoreboard.system.json", "current.json", "sent.json"}  # fmt: skip
+DERIVED = {"index.json", "scoreboard.batch.json", "spent.json", "scoreboard.system.json", "current.json", "sent.json"}
 """Files that are made again from the others, or that say nothing of what happened."""
 CHANGES = 200
 
@@ -33,10 +33,17 @@ def written(tmp_path_factory) -> tuple[Path, Path]:
     second = put(
         ctx,
         table(
-            job("a", shell("s", 'echo out; echo more > "$PARALLELHASSNES_ATTEMPT_DIR/kept.txt"'), command("t", "false")),
-            job("b", shell("s", f"test -e {root}/quick || sleep 60"), command("g", "true", gate="human"), command("h", "true", gate="human")),
+            job(
+                "a", shell("s", 'echo out; echo more > "$PARALLELHASSNES_ATTEMPT_DIR/kept.txt"'), command("t", "false")
+            ),
+            job(
+                "b",
+                shell("s", f"test -e {root}/quick || sleep 60"),
+                command("g", "true", gate="human"),
+                command("h", "true", gate="human"),
+            ),
         ),
-    )  # fmt: skip
+    )
     tick(ctx)
     live = ctx.layout.batch(second) / "b" / "steps" / "s" / "attempts"
     wait_for(lambda: live.exists() and any(live.iterdir()), "the step that is canceled")
@@ -145,7 +152,7 @@ def test_a_ledger_that_was_cut_is_found(store):
         before = path.read_bytes()
         path.write_bytes(b"".join(before.splitlines(keepends=True)[:-1]))
         place = str(path.relative_to(layout.runs))
-        assert any(what == "checkpoint" and where == place for what, where, _ in found(layout, kept))  # fmt: skip
+        assert any(what == "checkpoint" and where == place for what, where, _ in found(layout, kept))
         path.write_bytes(before)
 
 
@@ -164,7 +171,9 @@ def test_a_history_that_was_written_anew_is_found(store):
     shutil.rmtree(layout.system / "checkpoints")
     said = found(layout, kept)
     assert any(w == "checkpoint" and "written anew" in text for w, _, text in said)
-    assert ("checkpoint", f"_system/checkpoints/{json.loads(kept.read_text())['number']}.json") in [each[:2] for each in said]  # fmt: skip
+    assert ("checkpoint", f"_system/checkpoints/{json.loads(kept.read_text())['number']}.json") in [
+        each[:2] for each in said
+    ]
 
 
 def test_two_attempts_that_were_swapped_are_found(store):
@@ -191,7 +200,9 @@ def test_steps_that_were_swapped_are_found(store):
 def test_what_operators_never_said_is_found(store, name):
     layout, kept = store
     path = stepped(layout) / name
-    path.write_text(json.dumps({"schema_version": 1, "canceled": {"s": "2026-01-01T00:00:00.000000Z"} if "over" in name else True}))  # fmt: skip
+    path.write_text(
+        json.dumps({"schema_version": 1, "canceled": {"s": "2026-01-01T00:00:00.000000Z"} if "over" in name else True})
+    )
     assert f"{path.relative_to(layout.runs)}" in places(layout, kept)
     path.unlink()
     again = (stepped(layout) / "b" / "overrides.json").read_bytes()
@@ -236,16 +247,11 @@ def records(layout: Layout) -> list[Path]:
     kept = []
     for path in sorted(layout.runs.rglob("*")):
         parts = path.relative_to(layout.runs).parts
-        if (
-            not path.is_file()
-            or path.is_symlink()
-            or path.name in DERIVED
-            or path.suffix == ".lock"
-        ):
+        if not path.is_file() or path.is_symlink() or path.name in DERIVED or path.suffix == ".lock":
             continue
         if (parts[0] == "_queue" and parts[1] != "accepted") or path.name.endswith(".ack.json"):
             continue
-        if parts[0] == "_system" and len(parts) == 2 and path.name not in ("harness_config.json", "ledger.jsonl"):  # fmt: skip
+        if parts[0] == "_system" and len(parts) == 2 and path.name not in ("harness_config.json", "ledger.jsonl"):
             continue
         kept.append(path)
     return kept
@@ -306,7 +312,20 @@ def test_the_ledgers_of_an_earlier_version_are_read_and_what_they_lack_is_said(s
     shutil.rmtree(layout.system / "checkpoints")
     import hashlib
 
-    new = {"audit", "batch_id", "trials", "published", "merkle_root", "label", "kind", "task", "task_sha256", "must_score", "files", "found"}  # fmt: skip
+    new = {
+        "audit",
+        "batch_id",
+        "trials",
+        "published",
+        "merkle_root",
+        "label",
+        "kind",
+        "task",
+        "task_sha256",
+        "must_score",
+        "files",
+        "found",
+    }
     for path in [*layout.runs.glob("2*/ledger.jsonl"), layout.system / "ledger.jsonl"]:
         prev, made, seq = "", b"", 0
         for raw in path.read_bytes().splitlines():
@@ -325,13 +344,13 @@ def test_the_ledgers_of_an_earlier_version_are_read_and_what_they_lack_is_said(s
     assert all("earlier version" in n.text or "no record" in n.text for n in done.notes)
     verdict = next(swept(layout).glob("*/verdict.json"))
     edit(verdict, '"passes":', '"passes":1')
-    assert [each.place.rpartition("/")[2] for each in verify.verify(layout).problems] == ["verdict.json"]  # fmt: skip
+    assert [each.place.rpartition("/")[2] for each in verify.verify(layout).problems] == ["verdict.json"]
 
 
 def test_a_store_that_runs_or_was_moved_does_not_fail(root, tmp_path):
     ctx = context(root)
     flag = root / "go"
-    batch = put(ctx, table(job("j", shell("s", f"until test -e {flag}; do sleep 0.02; done"), shell("t", "exit 1"))))  # fmt: skip
+    batch = put(ctx, table(job("j", shell("s", f"until test -e {flag}; do sleep 0.02; done"), shell("t", "exit 1"))))
     tick(ctx)
     wait_for(lambda: len(list(attempt_dirs(ctx, batch))) == 2, "both")
     pause_resume.pause(ctx, batch)

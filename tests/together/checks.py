@@ -40,21 +40,14 @@ def _differing(shared: Together) -> list[str]:
     shown = []
     for server in shared.servers:
         own = Client([server], random.Random(0), shared.wrong)
-        answers = {
-            batch: own.good("GET", f"/v1/batches/{batch}/scoreboard") for batch in shared.made
-        }
+        answers = {batch: own.good("GET", f"/v1/batches/{batch}/scoreboard") for batch in shared.made}
         listed, cursor = {}, ""
         while cursor is not None:
-            page = own.good(
-                "GET",
-                f"/v1/batches?limit=100&cursor={cursor}" if cursor else "/v1/batches?limit=100",
-            )
+            page = own.good("GET", f"/v1/batches?limit=100&cursor={cursor}" if cursor else "/v1/batches?limit=100")
             listed |= {line["batch_id"]: (line["state"], line["counts"]) for line in page["items"]}
             cursor = page["next"]
         own.close()
-        shown.append(
-            ({batch: (board["state"], board["counts"]) for batch, board in answers.items()}, listed)
-        )
+        shown.append(({batch: (board["state"], board["counts"]) for batch, board in answers.items()}, listed))
     return [
         f"{name} of {batch}: {[page.get(batch) for page in pages]}"
         for pages, name in zip(zip(*shown, strict=True), ("board", "list"), strict=True)
@@ -97,10 +90,7 @@ def differences(shared: Together, alone: dict[str, Outcome]) -> list[str]:
     found = []
     for batch_id, made in shared.made.items():
         there = outcome.outcome(shared.layout, batch_id, made.label)
-        found += [
-            f"{made.shape} {batch_id} {line}"
-            for line in outcome.differences(there, alone[made.shape])
-        ]
+        found += [f"{made.shape} {batch_id} {line}" for line in outcome.differences(there, alone[made.shape])]
     return found
 
 

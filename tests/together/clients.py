@@ -78,8 +78,12 @@ def program(shared: Together, *arguments: str) -> str:
     """Run the command line to its end; what it printed."""
     done = subprocess.run(
         [sys.executable, "-m", "parallelhassnes", *arguments, "--root", str(shared.layout.root)],
-        capture_output=True, text=True, env=environment(), cwd=CHECKOUT, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        env=environment(),
+        cwd=CHECKOUT,
+        check=False,
+    )
     if done.returncode or "Traceback" in done.stderr:
         shared.wrong.say(f"{arguments[:2]}: exit {done.returncode} {done.stderr[-500:]}")
     return done.stdout
@@ -103,24 +107,37 @@ def trouble(shared: Together, client: Client) -> None:
 def cron(shared: Together) -> None:
     """The line of ``crontab`` at an interval, with no more in its environment than cron gives; it has nothing to say."""
     line = crontab_line(shared.layout.root).text.removeprefix("* * * * * ").replace("\\%", "%")
-    bare = {"HOME": str(shared.layout.root.parent), "LOGNAME": "nobody", "SHELL": "/bin/sh", "PATH": "/usr/bin:/bin"}  # fmt: skip
+    bare = {"HOME": str(shared.layout.root.parent), "LOGNAME": "nobody", "SHELL": "/bin/sh", "PATH": "/usr/bin:/bin"}
     while not shared.over.wait(shared.pace.cron_sec):
-        done = subprocess.run(["/bin/sh", "-c", line], env=bare, cwd=bare["HOME"], capture_output=True, text=True, check=False)  # fmt: skip
+        done = subprocess.run(
+            ["/bin/sh", "-c", line], env=bare, cwd=bare["HOME"], capture_output=True, text=True, check=False
+        )
         shared.count("cron ticks")
         if done.returncode or done.stdout or done.stderr:
-            shared.wrong.say(
-                f"cron: exit {done.returncode} {done.stdout[-500:]}{done.stderr[-500:]}"
-            )
+            shared.wrong.say(f"cron: exit {done.returncode} {done.stdout[-500:]}{done.stderr[-500:]}")
 
 
 # --- look ---------------------------------------------------------------------------------------------
 
 PLACES = (
-    "/v1/batches?limit=20", "/v1/scoreboards/system", "/v1/queue", "/v1/runners", "/v1/limits", "/v1/tasks",
-    "/v1/errors", "/health", "/metrics", "/", "/v1/batches/{batch}", "/v1/batches/{batch}/scoreboard",
-    "/v1/batches/{batch}/jobs", "/v1/batches/{batch}/steps", "/v1/batches/{batch}/explain",
-    "/v1/batches/{batch}/analyses", "/batches/{batch}",
-)  # fmt: skip
+    "/v1/batches?limit=20",
+    "/v1/scoreboards/system",
+    "/v1/queue",
+    "/v1/runners",
+    "/v1/limits",
+    "/v1/tasks",
+    "/v1/errors",
+    "/health",
+    "/metrics",
+    "/",
+    "/v1/batches/{batch}",
+    "/v1/batches/{batch}/scoreboard",
+    "/v1/batches/{batch}/jobs",
+    "/v1/batches/{batch}/steps",
+    "/v1/batches/{batch}/explain",
+    "/v1/batches/{batch}/analyses",
+    "/batches/{batch}",
+)
 
 
 def look(shared: Together, client: Client) -> None:
@@ -132,7 +149,7 @@ def look(shared: Together, client: Client) -> None:
             if not shared.made:
                 continue
             place = place.format(batch=client.chance.choice(list(shared.made)))
-        answer = client.ask("GET", place, headers={"If-None-Match": tags[place]} if place in tags else {})  # fmt: skip
+        answer = client.ask("GET", place, headers={"If-None-Match": tags[place]} if place in tags else {})
         if answer.status_code not in (200, 304):
             shared.wrong.say(f"GET {place}: {answer.status_code} {answer.text[:300]}")
         if tag := answer.headers.get("etag"):

@@ -61,9 +61,7 @@ def follow(shared: Together, client: Client) -> None:
 def _live(layout: Layout) -> list[str]:
     """Folders of attempts that the ledger says were launched, and that are not sealed."""
     found = []
-    for batch_id in {
-        tickets.parse_name(ticket.name).batch_id for ticket in tickets.running(layout)
-    }:
+    for batch_id in {tickets.parse_name(ticket.name).batch_id for ticket in tickets.running(layout)}:
         for _, line in ledger.read(layout.batch(batch_id)):
             if line["event"] == "launched":
                 step = layout.batch(batch_id) / line["job_id"] / "steps" / line["step_id"]

@@ -48,10 +48,12 @@ def outcome(layout: Layout, batch_id: str, label: str) -> Outcome:
                 folder = step_dir / "attempts" / name
                 state = attempts.read_state(folder)
                 found[f"{ref}/{number}"] = (
-                    state.status, state.exit_code, state.shut_down,
+                    state.status,
+                    state.exit_code,
+                    state.shut_down,
                     state.failure and (state.failure.failure_class, names.scrub(state.failure.line)),
                     [names.document(folder / document) for document in _DOCUMENTS],
-                )  # fmt: skip
+                )
     found["counts"] = dict(batch_scoreboard(layout, batch_id).counts)
     return found | {f"ledger: {event}": n for event, n in _events(layout.batch(batch_id)).items()}
 
@@ -69,10 +71,7 @@ class _Names:
     """The names that a run has made up, to be taken out of its documents."""
 
     def __init__(self, layout: Layout, batch_id: str, label: str) -> None:
-        run_ids = [
-            path.name.partition("_")[2]
-            for path in layout.batch(batch_id).glob("*/steps/*/attempts/*")
-        ]
+        run_ids = [path.name.partition("_")[2] for path in layout.batch(batch_id).glob("*/steps/*/attempts/*")]
         self._run_ids = re.compile("|".join(run_ids) or r"(?!)")
         self._fixed = {batch_id: "BATCH", str(layout.root): "ROOT", label: "LABEL"}
 
@@ -94,15 +93,10 @@ def _timeless(value: Any) -> Any:
 
 def _events(batch_dir: Path) -> dict[str, int]:
     """What happened to the steps, and how often; an operator's words about the batch are not among it."""
-    lines = [
-        line
-        for _, line in ledger.read(batch_dir)
-        if "step_id" in line or line["event"] == "submitted"
-    ]
+    lines = [line for _, line in ledger.read(batch_dir) if "step_id" in line or line["event"] == "submitted"]
     return Counter(
-        " ".join(str(line.get(key, "")) for key in ("event", "job_id", "step_id", "number", "status"))
-        for line in lines
-    )  # fmt: skip
+        " ".join(str(line.get(key, "")) for key in ("event", "job_id", "step_id", "number", "status")) for line in lines
+    )
 
 
 class Ran(NamedTuple):
@@ -122,9 +116,7 @@ def over_limit(layout: Layout, concurrency: int, limits: Mapping[str, int]) -> l
         limits: queue key → live attempts at most; beside these, what each table says of itself.
     """
     ran = sorted(_ran(layout))
-    metas = {
-        batch_id: batches.read_batch(layout.batch(batch_id)) for batch_id in layout.batch_ids()
-    }
+    metas = {batch_id: batches.read_batch(layout.batch(batch_id)) for batch_id in layout.batch_ids()}
     wrong: list[str] = []
     live: list[Ran] = []
     for each in ran:

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def together(
     folder: Path, seconds: float, seed: int, *, pace: Pace | None = None, only: Sequence[str] = shapes.NAMES
-) -> tuple[list[str], dict[str, Any]]:  # fmt: skip
+) -> tuple[list[str], dict[str, Any]]:
     """Everything at once for so many seconds; what was wrong, and the figures.
 
     Args:
@@ -78,16 +78,22 @@ def together(
                 server.end(signal.SIGKILL)
         worked = time.monotonic() - began
         wrong = [
-            *shared.wrong.lines, *listeners.unheard(shared, seen), *checks.in_order(shared, ctx),
+            *shared.wrong.lines,
+            *listeners.unheard(shared, seen),
+            *checks.in_order(shared, ctx),
             *checks.differences(shared, alone.result()),
-        ]  # fmt: skip
+        ]
     found = list(ctx.layout.runs.glob("*/*/steps/*/attempts/*"))
     figures = {
-        "minutes": round(worked / 60, 1), "batches": len(shared.made), "attempts": len(found),
+        "minutes": round(worked / 60, 1),
+        "batches": len(shared.made),
+        "attempts": len(found),
         "trials": sum((path / "trial").exists() for path in found),
-        "most at once": outcome.most_at_once(ctx.layout), **shared.counts,
-        "events heard": seen.total(), "told twice": sum(n - 1 for n in seen.values()),
-    }  # fmt: skip
+        "most at once": outcome.most_at_once(ctx.layout),
+        **shared.counts,
+        "events heard": seen.total(),
+        "told twice": sum(n - 1 for n in seen.values()),
+    }
     return wrong, figures
 
 
@@ -117,11 +123,16 @@ def _work(shared: Together, ctx: Context, seconds: float) -> Counter[str]:
     own.close()
     over.append(_thread("cron", lambda: clients.cron(shared)))
     busy = [
-        client("submit", clients.submit), client("run", clients.run), client("look 1", clients.look), client("look 2", clients.look),
-        client("operate", clients.operate), client("upload", clients.upload),
-        client("follow 1", listeners.follow), client("follow 2", listeners.follow),
+        client("submit", clients.submit),
+        client("run", clients.run),
+        client("look 1", clients.look),
+        client("look 2", clients.look),
+        client("operate", clients.operate),
+        client("upload", clients.upload),
+        client("follow 1", listeners.follow),
+        client("follow 2", listeners.follow),
         client("trouble", clients.trouble),
-    ]  # fmt: skip
+    ]
     end = time.monotonic() + seconds
     while time.monotonic() < end and len(shared.wrong.lines) < 50:
         shared.stop.wait(min(60.0, max(0.0, end - time.monotonic())))

@@ -52,8 +52,12 @@ class Server:
         with self.log.open("a") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "parallelhassnes", *arguments],
-                stdout=subprocess.PIPE, stderr=log, text=True, env=environment(), cwd=CHECKOUT,
-            )  # fmt: skip
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=environment(),
+                cwd=CHECKOUT,
+            )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         assert line, f"server {self.name} did not start: {self.log.read_text()[-2000:]}"
@@ -151,5 +155,5 @@ def mentioning(folder: Path) -> list[str]:
         except OSError:
             continue
         if line and (wanted in line or wanted in env):
-            found.append(f"{place.name} {line.replace(bytes(1), b' ').decode(errors='replace')[:200]}")  # fmt: skip
+            found.append(f"{place.name} {line.replace(bytes(1), b' ').decode(errors='replace')[:200]}")
     return found

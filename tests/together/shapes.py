@@ -43,20 +43,25 @@ def tables(label: str, marks: Path, uploaded: str) -> dict[str, Table]:
         "commands": _table(*[job(f"c{n}", work(f"c{n}", "sleep 0.2", queue_key="prep")) for n in range(5)]),
         "graph": _graph(work),
         "again": _again(work, marks / f"{label}.again.seen"),
-    }  # fmt: skip
+    }
     for table in made.values():
         table["labels"] = {"n": label}
     # Two that were made for other programs.
     made["harbor job"] = {
-        "job_name": f"nightly-{label}", "n_attempts": 2, "agents": [{"name": "oracle"}, {"name": "nop"}],
+        "job_name": f"nightly-{label}",
+        "n_attempts": 2,
+        "agents": [{"name": "oracle"}, {"name": "nop"}],
         "datasets": [{"path": str(TASKS / "hello")}, {"path": str(TASKS / "config-repair")}],
         "environment": {"type": "sandbox"},
-    }  # fmt: skip
+    }
     made["oddish"] = {
         "agents": [{"name": "oracle", "n_trials": 2, "timeout_minutes": 5}, {"name": "nop", "n_trials": 1}],
-        "path": str(TASKS), "task_names": ["h*", "leap-*"], "environment": "sandbox", "experiment_id": f"nightly-{label}",
+        "path": str(TASKS),
+        "task_names": ["h*", "leap-*"],
+        "environment": "sandbox",
+        "experiment_id": f"nightly-{label}",
         "run_analysis": True,
-    }  # fmt: skip
+    }
     return made
 
 
@@ -68,42 +73,51 @@ def _sweep(tasks: list[str], agents: dict[str, int], **more: Any) -> Table:
     """A sweep over tasks (names of the examples, or paths) by agent → trials."""
     paths = [task if "/" in task else str(TASKS / task) for task in tasks]
     named = [{"name": name, "n_trials": n} for name, n in agents.items()]
-    return {
-        "spec_version": "2.0", **more,
-        "sweep": {"path": paths, "agents": named, "environment": "sandbox"},
-    }  # fmt: skip
+    return {"spec_version": "2.0", **more, "sweep": {"path": paths, "agents": named, "environment": "sandbox"}}
 
 
 def _graph(work: Any) -> Table:
     """Steps that wait for steps, of their job and of another; one fails, so what needs it never starts."""
     trial = {
-        "kind": "trial", "agent": {"name": "oracle"}, "environment": {"type": "sandbox"},
+        "kind": "trial",
+        "agent": {"name": "oracle"},
+        "environment": {"type": "sandbox"},
         "task": {"path": str(TASKS / "hello")},
-    }  # fmt: skip
+    }
     return _table(
         job(
-            "first", work("prepare", queue_key="prep"),
+            "first",
+            work("prepare", queue_key="prep"),
             {"step_id": "t1", "depends_on": ["prepare"], **trial},
             {"step_id": "t2", "depends_on": ["prepare"], **trial},
             {"step_id": "verdict", "kind": "verdict"},
             work("after", depends_on=["t1", "t2"]),
         ),
         job(
-            "second", work("bad", "exit 3"), work("never", depends_on=["bad"]),
+            "second",
+            work("bad", "exit 3"),
+            work("never", depends_on=["bad"]),
             work("whatever", depends_on=["bad"], after="end"),
             work("other", depends_on=["first/after"]),
         ),
         analysis="rules",
-    )  # fmt: skip
+    )
 
 
 def _again(work: Any, seen: Path) -> Table:
     """Steps that fail at first and succeed when they are attempted again."""
     retry = {"max_attempts": 3, "backoff_sec": 1, "classes": {"agent_error": {"retry": True}}}
     return _table(
-        *[job(f"a{n}", work(f"a{n}", f"test -e {seen}{n} || {{ touch {seen}{n}; exit 1; }}"), shell(f"then{n}", "true", depends_on=[f"a{n}"])) for n in range(3)],
+        *[
+            job(
+                f"a{n}",
+                work(f"a{n}", f"test -e {seen}{n} || {{ touch {seen}{n}; exit 1; }}"),
+                shell(f"then{n}", "true", depends_on=[f"a{n}"]),
+            )
+            for n in range(3)
+        ],
         retry=retry,
-    )  # fmt: skip
+    )
 
 
 NAMES = tuple(tables("", Path(), ""))

@@ -37,9 +37,7 @@ class Made(NamedTuple):
 class Together:
     """One run."""
 
-    def __init__(
-        self, root: Path, servers: list[Server], seed: int, pace: Pace, only: Sequence[str]
-    ) -> None:
+    def __init__(self, root: Path, servers: list[Server], seed: int, pace: Pace, only: Sequence[str]) -> None:
         self.layout, self.servers, self.pace = Layout(root), servers, pace
         self._seed, self._only = seed, only
         self.marks = root / "marks"

@@ -73,11 +73,7 @@ class BatchAudit:
             yield self._finding("changed", ledger.LEDGER, text)
         tables = sorted(self.dir.glob("launch_table.*"))
         if not tables:
-            endings = [
-                e
-                for e in _TABLE_ENDINGS
-                if self.layout.accepted.joinpath(self.batch_id + e).exists()
-            ]
+            endings = [e for e in _TABLE_ENDINGS if self.layout.accepted.joinpath(self.batch_id + e).exists()]
             yield self._finding("missing", f"launch_table{(*endings, _TABLE_ENDINGS[0])[0]}")
         for path in tables:
             if ledger.content_hash(path) != submitted.get("table_sha256"):
@@ -191,9 +187,7 @@ class BatchAudit:
             yield self._finding("live", place)
         elif not attempts.is_sealed(folder):
             gone = run_id_of(folder.name) in self.lines.ended
-            text = (
-                "its seal is gone" if gone else "dead, and not ended; run a tick, then look again"
-            )
+            text = "its seal is gone" if gone else "dead, and not ended; run a tick, then look again"
             yield self._finding("unsealed", f"{place}/{attempts.SEAL}" if gone else place, text)
 
     def _compare(self, place: str, then: dict[str, Any], now: dict[str, Any]) -> Iterator[Finding]:
@@ -236,9 +230,7 @@ class BatchAudit:
             text = "is not the one that the ledger names"
             yield self._finding("changed", f"{place}/{attempts.SEAL}", text)
 
-    def _identity(
-        self, folder: Path, place: str, run_id: str, line: dict[str, Any]
-    ) -> Iterator[Finding]:
+    def _identity(self, folder: Path, place: str, run_id: str, line: dict[str, Any]) -> Iterator[Finding]:
         """Where the attempt's records say that they belong, and the ledger that they lie."""
         where = place.split("/")
         lies = {"job_id": where[0], "step_id": where[2], "attempt": where[4]}
@@ -257,9 +249,7 @@ class BatchAudit:
         if report is not None:
             yield from self._belongs(report, f"{place}/{attempts.FINAL}", known)
 
-    def _note_published(
-        self, job_id: str, files: dict[str, Any], ended: dict[str, Any] | None
-    ) -> None:
+    def _note_published(self, job_id: str, files: dict[str, Any], ended: dict[str, Any] | None) -> None:
         prefix = f"{attempts.PUBLISH}/"
         for name, facts in files.items():
             if not name.startswith(prefix) or "sha256" not in facts:
@@ -295,13 +285,13 @@ class BatchAudit:
                 text = "a crash came before it was replaced, or it is just being replaced"
                 yield self._finding("torn", place, text)
             elif not self._is_about_to_settle(place, digest):
-                what: What = "changed" if digest and written.sha256 else "added" if digest else "missing"  # fmt: skip
+                what: What = "changed" if digest and written.sha256 else "added" if digest else "missing"
                 yield self._finding(what, place, "is not what the ledger says was written")
         early = _REPLACED if self.lines.rules < ledger.RULES else frozenset[str]()
         for place, usual in self._present():
             if {place.rpartition("/")[2]} & (usual | early) or place in expected:
                 continue
-            if place in self.seen or self._is_about_to_settle(place, ledger.content_hash(self.dir / place)):  # fmt: skip
+            if place in self.seen or self._is_about_to_settle(place, ledger.content_hash(self.dir / place)):
                 continue
             yield self._finding("added", place, "no record speaks of it")
 
@@ -330,9 +320,7 @@ class BatchAudit:
     def leftover_lines(self) -> Iterator[Finding]:
         """Lines of attempts whose folders are gone."""
         for line in (*self.lines.launched.values(), *self.lines.ended.values()):
-            place = (
-                f"{line.get('job_id')}/steps/{line.get('step_id')}/attempts/{line.get('attempt')}"
-            )
+            place = f"{line.get('job_id')}/steps/{line.get('step_id')}/attempts/{line.get('attempt')}"
             if place not in self.seen:
                 self.seen.add(place)
                 yield self._finding("missing", place, "the attempt's folder is gone")
@@ -351,7 +339,7 @@ def _folders(folder: Path) -> list[Path]:
         with os.scandir(folder) as entries:
             return [
                 Path(entry.path) for entry in entries if entry.name[0] != "." and entry.is_dir(follow_symlinks=False)
-            ]  # fmt: skip
+            ]
     except (FileNotFoundError, NotADirectoryError):
         return []
 

@@ -33,9 +33,7 @@ class _Said(NamedTuple):
 class Checkpoints:
     """All that are known of one store."""
 
-    def __init__(
-        self, layout: Layout, against: Sequence[Path] = (), signers: Path | None = None
-    ) -> None:
+    def __init__(self, layout: Layout, against: Sequence[Path] = (), signers: Path | None = None) -> None:
         self.layout, self.signers = layout, signers
         self.findings: list[Finding] = []
         self.count = 0
@@ -98,7 +96,7 @@ class Checkpoints:
         except FileNotFoundError:
             raise UserError(f"there is no checkpoint {path}", fix="name its file") from None
         except atomic.CorruptFile as error:
-            raise UserError(f"{path} is no checkpoint: {error}", fix="name one that was kept") from None  # fmt: skip
+            raise UserError(f"{path} is no checkpoint: {error}", fix="name one that was kept") from None
         known = ledger.content_hash(self.layout.system / STORE_ID)
         if known is None or given.store_id != (self.layout.system / STORE_ID).read_text().strip():
             text = f"is not that of {path.name}: it is another store's checkpoint, or the store's id has changed"
@@ -118,7 +116,7 @@ class Checkpoints:
         for path in against:
             if text := signatures.check(path, signers):
                 self.findings.append(Finding(what="signature", place=f"{path}", text=text))
-        newest = max((n for n in self._own if signatures.is_signed(checkpoints.place(self.layout, n))), default=0)  # fmt: skip
+        newest = max((n for n in self._own if signatures.is_signed(checkpoints.place(self.layout, n))), default=0)
         if newest == 0:
             text = "no checkpoint of the store is signed"
             self.findings.append(Finding(what="signature", place=_PLACE, text=text))
@@ -129,7 +127,7 @@ class Checkpoints:
             self.findings.append(Finding(what="signature", place=place, text=text))
         if newest < max(self._own):
             text = f"is the newest signed one of {max(self._own)}"
-            self.findings.append(Finding(what="uncovered", place=f"{_PLACE}/{path.name}", text=text))  # fmt: skip
+            self.findings.append(Finding(what="uncovered", place=f"{_PLACE}/{path.name}", text=text))
 
     # --- ledgers ----------------------------------------------------------------------------------------
 
@@ -146,9 +144,7 @@ class Checkpoints:
             if head.lines > lines.count:
                 text = f"ends after {lines.count} lines, and {who} knows {head.lines}"
             elif lines.marked.get(head.lines) != head.head:
-                text = (
-                    f"is not what {who} knows up to line {head.lines}: its history was written anew"
-                )
+                text = f"is not what {who} knows up to line {head.lines}: its history was written anew"
             else:
                 continue
             yield Finding(what="checkpoint", place=place, text=text)

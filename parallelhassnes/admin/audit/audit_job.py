@@ -99,9 +99,7 @@ class JobsAudit:
         for line in lines:
             now = current.steps.get(line["step_id"])
             if now is None or now.attempt < line["attempt"] or not _agrees(now, line):
-                text = (
-                    f"{line['step_id']} is not what the ledger says; doctor --rebuild makes it anew"
-                )
+                text = f"{line['step_id']} is not what the ledger says; doctor --rebuild makes it anew"
                 yield self._finding("changed", place, text)
         for step_id, now in current.steps.items():
             told = now.run_id in self.batch.lines.launched or now.ended_at is None
@@ -113,9 +111,7 @@ class JobsAudit:
                 text = f"{step_id} does not depend on {because}; doctor --rebuild makes it anew"
                 yield self._finding("changed", place, text)
 
-    def _verdict(
-        self, job: JobSpec, step: StepSpec, line: Line, lines: list[Line]
-    ) -> Iterator[Finding]:
+    def _verdict(self, job: JobSpec, step: StepSpec, line: Line, lines: list[Line]) -> Iterator[Finding]:
         """The verdict, made again from the attempts that it was made from, where nothing has ended since it began."""
         launched = self.batch.lines.launched.get(str(line.get("run_id")), line)
         began = launched.get("seq", -1)
@@ -124,12 +120,7 @@ class JobsAudit:
         folder = self.batch.dir / job.job_id / "steps" / step.step_id / "attempts" / line["attempt"]
         place = f"{job.job_id}/{VERDICT_FILE}"
         sealed = safe_read.read_object(folder / attempts.PUBLISH / VERDICT_FILE)
-        if (
-            since
-            or sealed is None
-            or (said is not None and said.seq > began)
-            or self.batch.lines.rules < 2
-        ):
+        if since or sealed is None or (said is not None and said.seq > began) or self.batch.lines.rules < 2:
             return
         meta = safe_read.read_object(folder / attempts.META) or {}
         if meta.get("harness_version") != __version__:
@@ -137,9 +128,7 @@ class JobsAudit:
             yield self._finding("uncovered", place, text)
             return
         found = compute(self.batch.dir / job.job_id, job, step, str(sealed.get("batch_id")))
-        differing = [
-            key for key in found if _plain(found[key], key) != _plain(sealed.get(key), key)
-        ]
+        differing = [key for key in found if _plain(found[key], key) != _plain(sealed.get(key), key)]
         if differing:
             text = f"the sealed attempts give another verdict: {', '.join(differing)}"
             yield self._finding("changed", place, text)
@@ -166,7 +155,7 @@ def _agrees(now: StepNow, line: Line) -> bool:
     if now.attempt > line["attempt"]:
         return True
     failure = now.failure.model_dump(exclude_none=True) if now.failure else None
-    then = (line.get("run_id"), line.get("status"), line.get("number"), line.get("ended_at"), line.get("failure"))  # fmt: skip
+    then = (line.get("run_id"), line.get("status"), line.get("number"), line.get("ended_at"), line.get("failure"))
     return (now.run_id, now.status, now.number, now.ended_at, failure) == then
 
 

@@ -165,7 +165,7 @@ def _take_in(found: Lines, number: int, document: dict[str, Any]) -> None:
     elif event == "submitted":
         found.submitted = document
     elif event == "added":
-        found.added[f"{document.get('job_id')}/{document.get('file')}"] = str(document.get("sha256"))  # fmt: skip
+        found.added[f"{document.get('job_id')}/{document.get('file')}"] = str(document.get("sha256"))
     elif event == "uploaded":
         found.uploads.update(dict.fromkeys(document.get("tasks") or ()))
         found.uploads.update(document.get("records") or {})

@@ -5,12 +5,23 @@ from typing import Literal
 from pydantic import BaseModel
 
 type What = Literal[
-    "changed", "missing", "added", "unsealed", "unreadable", "ledger", "checkpoint", "signature", "torn",
-    "unrecorded", "live", "task", "uncovered", "unsent", "earlier",
-]  # fmt: skip
-NOTES: frozenset[What] = frozenset(
-    {"torn", "unrecorded", "live", "task", "uncovered", "unsent", "earlier"}
-)
+    "changed",
+    "missing",
+    "added",
+    "unsealed",
+    "unreadable",
+    "ledger",
+    "checkpoint",
+    "signature",
+    "torn",
+    "unrecorded",
+    "live",
+    "task",
+    "uncovered",
+    "unsent",
+    "earlier",
+]
+NOTES: frozenset[What] = frozenset({"torn", "unrecorded", "live", "task", "uncovered", "unsent", "earlier"})
 """What counts as no problem: traces of crashes, what still runs, and what no record covers."""
 
 

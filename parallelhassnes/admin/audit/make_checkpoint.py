@@ -42,7 +42,13 @@ def checkpoint(ctx: Context, *, full: bool = False) -> Checkpointed:
     said += ["sent"] if sent else [trouble] if trouble else []
     said += [] if made else ["nothing is new since"]
     return Checkpointed(
-        ok=not trouble, number=number, path=str(path.relative_to(ctx.layout.root)), sha256=digest,
-        batches=len(checkpoints.read(path).batches), new=made is not None, signed=signed, sent=sent,
+        ok=not trouble,
+        number=number,
+        path=str(path.relative_to(ctx.layout.root)),
+        sha256=digest,
+        batches=len(checkpoints.read(path).batches),
+        new=made is not None,
+        signed=signed,
+        sent=sent,
         line=f"{path.relative_to(ctx.layout.root)} sha256:{digest} ({', '.join(said)})",
-    )  # fmt: skip
+    )

@@ -48,36 +48,44 @@ def prove(ctx: Context, batch_id: str, text: str, out: Path, verifier: Path | No
     """
     what, _, agent_text = text.partition(" of ")
     if what not in verify_claim.CLAIMS or not agent_text:
-        raise UserError(f"--claim {text!r}: is no claim", fix='write "pass rate of AGENT" or "mean reward of AGENT"')  # fmt: skip
+        raise UserError(f"--claim {text!r}: is no claim", fix='write "pass rate of AGENT" or "mean reward of AGENT"')
     batch_dir = ctx.layout.batch(batch_id)
     path = _checkpoint(ctx, batch_id)
     head = checkpoints.read(path).batches[batch_id]
     texts = _texts(batch_dir)[: head.lines]
     lines: list[dict[str, Any]] = verify_claim.chain(texts, head.model_dump())
     if lines[0].get("audit", 1) < ledger.RULES:
-        raise UserError(f"{batch_id} was begun by an earlier version: its ledger does not say whose trials it has", fix="rerun it with this one")  # fmt: skip
+        raise UserError(
+            f"{batch_id} was begun by an earlier version: its ledger does not say whose trials it has",
+            fix="rerun it with this one",
+        )
     agent = _agent(lines, agent_text, batch_id)
     ended = verify_claim.ends(lines, agent)
-    parts = {line["run_id"]: _part(batch_dir, line) for line in ended if line["status"] == "succeeded"}  # fmt: skip
+    parts = {line["run_id"]: _part(batch_dir, line) for line in ended if line["status"] == "succeeded"}
     reports = {run_id: json.loads(part["report"]) for run_id, part in parts.items()}
     left_out = _left_out(batch_dir, ended, reports)
     claim = verify_claim.count(lines, reports, what, agent, left_out)
     document: dict[str, Any] = {
-        "schema_version": 1, "claim": {"batch_id": batch_id, **claim}, "checkpoint": path.read_text("utf-8"),
-        "signature": _signature(path), "ledger": texts, "reports": parts,
-    }  # fmt: skip
+        "schema_version": 1,
+        "claim": {"batch_id": batch_id, **claim},
+        "checkpoint": path.read_text("utf-8"),
+        "signature": _signature(path),
+        "ledger": texts,
+        "reports": parts,
+    }
     out.write_text(json.dumps(document, separators=(",", ":")) + "\n", encoding="utf-8")
     if verifier is not None:
         verifier.write_bytes(Path(verify_claim.__file__).read_bytes())
     digest, signed = checkpoints.digest(path), document["signature"] is not None
-    number = (
-        f"{claim['passes']} of {claim['scored']} scored trials passed, {claim['planned']} planned"
-    )
+    number = f"{claim['passes']} of {claim['scored']} scored trials passed, {claim['planned']} planned"
     return Proof(
-        path=str(out), claim=document["claim"], checkpoint_sha256=digest, signed=signed,
+        path=str(out),
+        claim=document["claim"],
+        checkpoint_sha256=digest,
+        signed=signed,
         line=f"{out}: {text} is {claim['value']} ({number}); checkpoint {path.stem}, "
         f"{'signed' if signed else 'not signed'}, sha256:{digest}",
-    )  # fmt: skip
+    )
 
 
 def _checkpoint(ctx: Context, batch_id: str) -> Path:
@@ -88,7 +96,7 @@ def _checkpoint(ctx: Context, batch_id: str) -> Path:
         checkpoint(ctx)
         path = _naming(ctx.layout, batch_id, ledger.head(ctx.layout.batch(batch_id)).head)
     if path is None:  # it goes on meanwhile
-        raise UserError(f"the ledger of {batch_id} grows while we look", fix="prove it once the batch has ended")  # fmt: skip
+        raise UserError(f"the ledger of {batch_id} grows while we look", fix="prove it once the batch has ended")
     return path
 
 
@@ -116,7 +124,7 @@ def _agent(lines: list[dict[str, Any]], text: str, batch_id: str) -> str:
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
-        raise UserError(f"{text} is {len(fitting)} agents of {batch_id}", fix=f"name one: {', '.join(sorted(fitting))}")  # fmt: skip
+        raise UserError(f"{text} is {len(fitting)} agents of {batch_id}", fix=f"name one: {', '.join(sorted(fitting))}")
     near = names.nearest(text, known)
     fix = f"did you mean {near}?" if near else f"there are {', '.join(sorted(known)) or 'none'}"
     raise UnknownId(f"{batch_id} has no trials of an agent {text}", fix=fix)
@@ -128,16 +136,16 @@ def _part(batch_dir: Path, line: dict[str, Any]) -> dict[str, Any]:
     try:
         files = json.loads(atomic.read_bytes(folder / attempts.SEAL))["files"]
         report = atomic.read_bytes(folder / attempts.FINAL).decode()
-        part = {"report": report, "facts": files[attempts.FINAL], "path": merkle.path(files, attempts.FINAL)}  # fmt: skip
+        part = {"report": report, "facts": files[attempts.FINAL], "path": merkle.path(files, attempts.FINAL)}
         verify_claim.opened(part, line)
     except (OSError, ValueError, KeyError, TypeError, verify_claim.Fails) as error:
-        raise UserError(f"{folder}: is not as it was sealed ({error})", fix="see parallelhassnes audit verify") from None  # fmt: skip
+        raise UserError(
+            f"{folder}: is not as it was sealed ({error})", fix="see parallelhassnes audit verify"
+        ) from None
     return part
 
 
-def _left_out(
-    batch_dir: Path, ended: list[dict[str, Any]], reports: dict[str, Any]
-) -> dict[str, str]:
+def _left_out(batch_dir: Path, ended: list[dict[str, Any]], reports: dict[str, Any]) -> dict[str, str]:
     """Attempts with a reward that do not count here, and why.
 
     Raises:
@@ -155,7 +163,9 @@ def _left_out(
         elif alone is not None and known.result != "scored":
             found[line["attempt"]] = "its agent never spoke to its model"
         elif known.result == "scored" and alone != (known.reward, known.passed):
-            raise UserError(f"{line['attempt']}: its report does not say what a pass is", fix="rerun it with this version")  # fmt: skip
+            raise UserError(
+                f"{line['attempt']}: its report does not say what a pass is", fix="rerun it with this version"
+            )
     return found
 
 

@@ -83,10 +83,17 @@ def verify(
         found += _system(layout, known)
     problems = [finding for finding in found if finding.what not in NOTES]
     return Audit(
-        ok=not problems, batches=len(wanted), attempts=whole.attempts, files=whole.files, bytes=whole.size,
-        seconds=round(time.monotonic() - began, 3), heads=heads, checkpoints=known.count, problems=problems,
+        ok=not problems,
+        batches=len(wanted),
+        attempts=whole.attempts,
+        files=whole.files,
+        bytes=whole.size,
+        seconds=round(time.monotonic() - began, 3),
+        heads=heads,
+        checkpoints=known.count,
+        problems=problems,
         notes=[finding for finding in found if finding.what in NOTES],
-    )  # fmt: skip
+    )
 
 
 def _unreadable(found: list[Finding], batch_id: str, error: Exception) -> None:
@@ -100,7 +107,7 @@ def _unreadable(found: list[Finding], batch_id: str, error: Exception) -> None:
 
 def _look(
     layout: Layout, batch_id: str, known: Checkpoints, folders: TaskFolders, pool: ThreadPoolExecutor
-) -> _ReadTally:  # fmt: skip
+) -> _ReadTally:
     """One batch; again where it has gone on while we looked, and something seems to be wrong."""
     for _ in range(_LOOKS):
         before = ledger.size(layout.batch(batch_id))
@@ -114,7 +121,7 @@ def _look(
 
 def _batch(
     layout: Layout, batch_id: str, known: Checkpoints, folders: TaskFolders, pool: ThreadPoolExecutor
-) -> _ReadTally:  # fmt: skip
+) -> _ReadTally:
     batch = BatchAudit(layout, batch_id, known.marks(batch_id))
     done = _ReadTally(head=batch.lines.head)
     done.found += batch.records()

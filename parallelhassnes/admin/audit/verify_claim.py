@@ -39,14 +39,10 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("proof")
     parser.add_argument("--signers", metavar="FILE", help="OpenSSH's allowed_signers")
-    parser.add_argument(
-        "--checkpoint-sha256", metavar="HEX", help="of the checkpoint, as published"
-    )
+    parser.add_argument("--checkpoint-sha256", metavar="HEX", help="of the checkpoint, as published")
     asked = parser.parse_args(arguments)
     if not (asked.signers or asked.checkpoint_sha256):
-        parser.error(
-            "give --signers FILE, or --checkpoint-sha256 HEX of a checkpoint that you trust"
-        )
+        parser.error("give --signers FILE, or --checkpoint-sha256 HEX of a checkpoint that you trust")
     try:
         proof = json.loads(Path(asked.proof).read_text("utf-8"))
     except (OSError, ValueError) as error:
@@ -63,12 +59,8 @@ def main(arguments: Sequence[str]) -> int:
         print(f"does NOT hold: {what}")
         return 1
     print(f"{found['what']} of {found['agent']} in {found['batch_id']}: {found['value']}")
-    print(
-        f"  {found['passes']} of {found['scored']} scored trials passed; {found['planned']} were planned"
-    )
-    print(
-        f"  without a score: {found['planned'] - found['scored']}; attempts started: {found['attempts']}"
-    )
+    print(f"  {found['passes']} of {found['scored']} scored trials passed; {found['planned']} were planned")
+    print(f"  without a score: {found['planned'] - found['scored']}; attempts started: {found['attempts']}")
     for name, why in sorted(found["left_out"].items()):
         print(f"  has a reward, and is left out: {name}: {why}")
     for task, digest in sorted(found["tasks"].items()):
@@ -87,9 +79,7 @@ def trusted(proof: dict[str, Any], signers: str | None, published: str | None) -
             raise Fails(f"the checkpoint is sha256:{digest}, not the one that was published")
         said.append(f"the checkpoint is sha256:{digest}")
     if signers:
-        said.append(
-            f"the checkpoint was signed by {signer(text, proof.get('signature') or '', signers)}"
-        )
+        said.append(f"the checkpoint was signed by {signer(text, proof.get('signature') or '', signers)}")
     at = json.loads(text)["at"]
     return f"{' and '.join(said)}, at {at}"
 
@@ -104,19 +94,7 @@ def signer(text: bytes, signature: str, signers: str) -> str:
         ask = ["ssh-keygen", "-Y", "find-principals", "-f", signers, "-s", beside]
         names = subprocess.run(ask, capture_output=True, check=False).stdout.decode().split()
         for name in names:
-            ask = [
-                "ssh-keygen",
-                "-Y",
-                "verify",
-                "-f",
-                signers,
-                "-I",
-                name,
-                "-n",
-                NAMESPACE,
-                "-s",
-                beside,
-            ]
+            ask = ["ssh-keygen", "-Y", "verify", "-f", signers, "-I", name, "-n", NAMESPACE, "-s", beside]
             if subprocess.run(ask, input=text, capture_output=True, check=False).returncode == 0:
                 return name
     raise Fails("the checkpoint is signed by nobody in " + signers)
@@ -124,10 +102,7 @@ def signer(text: bytes, signature: str, signers: str) -> str:
 
 def follows(proof: dict[str, Any]) -> dict[str, Any]:
     """The claim, made again from what the proof holds."""
-    claim, head = (
-        proof["claim"],
-        json.loads(proof["checkpoint"])["batches"][proof["claim"]["batch_id"]],
-    )
+    claim, head = (proof["claim"], json.loads(proof["checkpoint"])["batches"][proof["claim"]["batch_id"]])
     lines = chain(proof["ledger"], head)
     reports = {}
     for line in ends(lines, claim["agent"]):
@@ -162,14 +137,8 @@ def chain(texts: Sequence[str], head: dict[str, Any]) -> list[dict[str, Any]]:
 
 def ends(lines: Sequence[dict[str, Any]], agent: str) -> list[dict[str, Any]]:
     """The lines of the ends of an agent's attempts, and of those that were taken over from another batch."""
-    mine = {
-        line["run_id"]
-        for line in lines
-        if line["event"] in ("launched", "carried") and line.get("label") == agent
-    }
-    return [
-        line for line in lines if line["event"] in ("ended", "carried") and line["run_id"] in mine
-    ]
+    mine = {line["run_id"] for line in lines if line["event"] in ("launched", "carried") and line.get("label") == agent}
+    return [line for line in lines if line["event"] in ("ended", "carried") and line["run_id"] in mine]
 
 
 def opened(part: dict[str, Any], line: dict[str, Any]) -> Any:
@@ -189,7 +158,7 @@ def opened(part: dict[str, Any], line: dict[str, Any]) -> Any:
 
 def count(
     lines: Sequence[dict[str, Any]], reports: dict[str, Any], what: str, agent: str, left_out: dict[str, str]
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """The number, and what it rests on: of each trial the newest scored attempt counts.
 
     ``left_out`` are attempts with a reward that the harness does not count, and why; they are printed.
@@ -207,12 +176,17 @@ def count(
     values = [passed if what == "pass rate" else reward for reward, passed in counted.values()]
     known = [float(value) for value in values if value is not None]
     return {
-        "what": what, "agent": agent, "planned": planned, "scored": len(counted), "decided": len(known),
+        "what": what,
+        "agent": agent,
+        "planned": planned,
+        "scored": len(counted),
+        "decided": len(known),
         "passes": sum(passed is True for _, passed in counted.values()),
         "value": math.fsum(known) / len(known) if known else None,
-        "attempts": len({line["run_id"] for line in started}), "left_out": left_out,
+        "attempts": len({line["run_id"] for line in started}),
+        "left_out": left_out,
         "tasks": {line["task"]: line.get("task_sha256", "") for line in started if line.get("task")},
-    }  # fmt: skip
+    }
 
 
 def unrepeated(lines: Sequence[dict[str, Any]]) -> Iterable[dict[str, Any]]:
@@ -227,14 +201,10 @@ def unrepeated(lines: Sequence[dict[str, Any]]) -> Iterable[dict[str, Any]]:
 def rewarded(trial: dict[str, Any]) -> tuple[float | None, bool | None] | None:
     """The main reward and whether it passed, each None where that is undecided; None where there is no reward at all."""
     found: Any = trial.get("rewards") if "rewards" in trial else {"reward": trial.get("reward")}
-    if not found or not all(
-        isinstance(v, (int, float)) and math.isfinite(v) for v in found.values()
-    ):
+    if not found or not all(isinstance(v, (int, float)) and math.isfinite(v) for v in found.values()):
         return None
     rule = trial.get("pass_rule") or {}
-    name = rule.get("reward") or (
-        "reward" if "reward" in found or len(found) > 1 else next(iter(found))
-    )
+    name = rule.get("reward") or ("reward" if "reward" in found or len(found) > 1 else next(iter(found)))
     if name not in found:
         return None, None
     reward, limit = float(found[name]), rule.get("at_least", 1.0)

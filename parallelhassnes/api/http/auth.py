@@ -199,9 +199,7 @@ def too_many(wait_sec: int) -> HTTPException:
 
 # --- what routes ask for ------------------------------------------------------------------------------
 
-_bearer = HTTPBearer(
-    auto_error=False, description="A token made by `parallelhassnes token create NAME --role ROLE`."
-)
+_bearer = HTTPBearer(auto_error=False, description="A token made by `parallelhassnes token create NAME --role ROLE`.")
 
 
 def who_asks(request: Request) -> Who:
@@ -219,8 +217,7 @@ def needs(role: Role) -> Callable[..., Who]:
     """
 
     def check(
-        request: Request,
-        _: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer, scopes=[role])] = None,
+        request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer, scopes=[role])] = None
     ) -> Who:
         who = who_asks(request)
         if not tokens.may(who.role, role):

@@ -77,6 +77,4 @@ class Connection(H11Protocol):
 
 def patient_by(settings: ApiConfig) -> type[Connection]:
     """Connections that wait as long as the settings say."""
-    return type(
-        "Connection", (Connection,), {"head_sec": settings.head_sec, "body_sec": settings.body_sec}
-    )
+    return type("Connection", (Connection,), {"head_sec": settings.head_sec, "body_sec": settings.body_sec})

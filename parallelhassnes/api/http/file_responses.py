@@ -30,8 +30,23 @@ _KINDS = {
     ".webp": "image/webp",
 }
 _BINARY = frozenset(
-    {".gz", ".zip", ".tar", ".xz", ".zst", ".bz2", ".pdf", ".parquet", ".sqlite", ".mp4", ".webm", ".bin", ".whl", ".so"}
-)  # fmt: skip
+    {
+        ".gz",
+        ".zip",
+        ".tar",
+        ".xz",
+        ".zst",
+        ".bz2",
+        ".pdf",
+        ".parquet",
+        ".sqlite",
+        ".mp4",
+        ".webm",
+        ".bin",
+        ".whl",
+        ".so",
+    }
+)
 INERT = {"Content-Security-Policy": "default-src 'none'; sandbox", "Accept-Ranges": "bytes"}
 
 
@@ -47,7 +62,7 @@ async def _wanted(
     known: KnownHere,
     range_: Annotated[str | None, Header(alias="Range", description="As `bytes=0-99`; one range.")] = None,
     if_range: Annotated[str | None, Header(description="The `ETag` that the range is of.")] = None,
-) -> ByteRange:  # fmt: skip
+) -> ByteRange:
     return ByteRange(known, range_, if_range)
 
 
@@ -86,9 +101,7 @@ def send_file(wanted: ByteRange, folder: Path, relative: str) -> Response:
     headers["Content-Length"] = str(end - start)
     if part is not None:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
-    return StreamingResponse(
-        _pieces(stream, start, end), 206 if part else 200, headers, media_type(relative)
-    )  # fmt: skip
+    return StreamingResponse(_pieces(stream, start, end), 206 if part else 200, headers, media_type(relative))
 
 
 def _range(wanted: ByteRange, size: int, tag: str) -> tuple[int, int] | None:

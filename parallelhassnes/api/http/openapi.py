@@ -48,10 +48,13 @@ def describe(app: FastAPI) -> None:
             prefix = app.state.site.settings.root_path
             app.openapi_schema = _complete(
                 get_openapi(
-                    title="ParallelHassnes", version=__version__, description=_ABOUT, routes=app.routes,
+                    title="ParallelHassnes",
+                    version=__version__,
+                    description=_ABOUT,
+                    routes=app.routes,
                     servers=[{"url": prefix}] if prefix else None,
                 )
-            )  # fmt: skip
+            )
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]
@@ -73,9 +76,7 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         schema.pop("$defs", None)
         schemas[model.__name__] = schema
-    components["responses"] = {
-        f"Problem{status}": _problem(status, known["errors"]) for status in ERRORS
-    }
+    components["responses"] = {f"Problem{status}": _problem(status, known["errors"]) for status in ERRORS}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             _state(operation, changes=method != "get")

@@ -25,15 +25,8 @@ from parallelhassnes.store.queue import tickets
 CAN_TELL = sys.platform == "linux"
 """Whether this kernel has such tables."""
 
-RELAYED = (
-    "forwarded",
-    "via",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
-    "x-real-ip",
-)
-"""Headers that a proxy adds: whose connection it is then says nothing about who asks."""  # fmt: skip
+RELAYED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
+"""Headers that a proxy adds: whose connection it is then says nothing about who asks."""
 
 _NAMESPACES = ("user", "pid", "net")
 _MARK = f"{processes.RUN_ID_VARIABLE}=".encode()
@@ -124,9 +117,7 @@ def _socket(theirs: Address, ours: Address) -> tuple[int, int] | None:
             with open(f"/proc/net/{table}", "rb") as lines:  # noqa: PTH123 - hot path
                 for line in lines:
                     fields = line.split(None, 10)
-                    if (fields[1], fields[2]) in wanted and fields[
-                        9
-                    ] != b"0":  # 0: nobody's any more
+                    if (fields[1], fields[2]) in wanted and fields[9] != b"0":  # 0: nobody's any more
                         return int(fields[7]), int(fields[9])
         except OSError:
             continue

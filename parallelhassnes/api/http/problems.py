@@ -64,9 +64,7 @@ def problem(
     document = ProblemDocument(
         title=HTTPStatus(status).phrase, status=status, detail=detail, fix=fix, errors=errors or []
     )
-    return Response(
-        document.model_dump_json(), status, dict(headers or {}), "application/problem+json"
-    )
+    return Response(document.model_dump_json(), status, dict(headers or {}), "application/problem+json")
 
 
 def of_user(error: UserError) -> Response:
@@ -128,9 +126,7 @@ def _line(found: Mapping[str, object]) -> ProblemLine:
     place = [str(part) for part in found["loc"]]  # type: ignore[attr-defined]
     where, pointer = place[0] if place else "request", "".join(f"/{part}" for part in place[1:])
     message = str(found["msg"])
-    return ProblemLine(
-        where=where, pointer=pointer, message=message, fix="", line=f"{where} {pointer}: {message}"
-    )
+    return ProblemLine(where=where, pointer=pointer, message=message, fix="", line=f"{where} {pointer}: {message}")
 
 
 class ErrorMiddleware:

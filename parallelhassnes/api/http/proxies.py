@@ -18,9 +18,7 @@ class Proxies:
     def correct(self, scope: Scope, headers: Headers) -> None:
         """Put into the scope what a trusted proxy says: who asks is the last address of which no such proxy speaks."""
         client = scope.get("client")
-        if client and not self._are_trusted(
-            client[0]
-        ):  # without an address: a socket in the file system
+        if client and not self._are_trusted(client[0]):  # without an address: a socket in the file system
             return
         for text in reversed(",".join(headers.getlist("x-forwarded-for")).split(",")):
             if not text.strip():

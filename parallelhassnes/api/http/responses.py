@@ -14,24 +14,16 @@ from starlette.responses import Response
 MOST_ITEMS = 500
 
 Id = Annotated[
-    str,
-    Path(
-        pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$",
-        description="Whole, or a prefix of one thing only.",
-    ),
+    str, Path(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$", description="Whole, or a prefix of one thing only.")
 ]
 Cursor = Annotated[
-    str | None,
-    Query(max_length=500, description="`next` of the page before; left out: the first page."),
+    str | None, Query(max_length=500, description="`next` of the page before; left out: the first page.")
 ]
 Limit = Annotated[int, Query(ge=1, le=MOST_ITEMS, description="Items of a page at most.")]
 Reason = Annotated[str, Query(max_length=500, description="Why; it stands in the ledger.")]
 Why = Annotated[
-    str,
-    Query(
-        min_length=1, max_length=500, pattern=r"\S", description="Why; it stands in the ledger. Needed."
-    ),
-]  # fmt: skip
+    str, Query(min_length=1, max_length=500, pattern=r"\S", description="Why; it stands in the ledger. Needed.")
+]
 
 
 class KnownAnswers(NamedTuple):
@@ -48,11 +40,7 @@ class KnownAnswers(NamedTuple):
             HTTPException: 412.
         """
         strong = not tag.startswith("W/")
-        if (
-            self.wanted is not None
-            and "*" not in self.wanted
-            and not (strong and tag in self.wanted)
-        ):
+        if self.wanted is not None and "*" not in self.wanted and not (strong and tag in self.wanted):
             why = "has changed" if strong else "has a weak tag, which If-Match never means"
             raise HTTPException(412, f"what is there {why}", {"ETag": tag})
         return "*" in self.tags or tag.removeprefix("W/") in self.tags
@@ -65,7 +53,7 @@ async def _known(
     if_match: Annotated[
         str | None, Header(description="The `ETag` of the only answer that is wanted: else 412.")
     ] = None,
-) -> KnownAnswers:  # fmt: skip
+) -> KnownAnswers:
     said = (if_none_match or "").split(",")
     wanted = None if if_match is None else frozenset(text.strip() for text in if_match.split(","))
     return KnownAnswers(frozenset(text.strip().removeprefix("W/") for text in said), wanted)
@@ -75,9 +63,7 @@ KnownHere = Annotated[KnownAnswers, Depends(_known)]
 """Asked for by every route whose answer has a tag; the document says so by it."""
 
 
-def polled(
-    known: KnownAnswers, document: BaseModel, *, apart_from: Collection[str] = ("at",)
-) -> Response:
+def polled(known: KnownAnswers, document: BaseModel, *, apart_from: Collection[str] = ("at",)) -> Response:
     """The document, or 304 where the client has it already.
 
     Args:
@@ -112,9 +98,7 @@ class Paged[T](NamedTuple):
     """What asks for the page after it; None where there is none."""
 
 
-def page[T](
-    items: Sequence[T], name: Callable[[T], str], cursor: str | None, limit: int
-) -> Paged[T]:
+def page[T](items: Sequence[T], name: Callable[[T], str], cursor: str | None, limit: int) -> Paged[T]:
     """The page after the cursor. What the last page ended with is looked for by name, so nothing is shown twice or left
     out because something before it came or went; where it is gone itself, by its place.
 

@@ -48,15 +48,8 @@ class SecurityMiddleware:
     watching: looks at tokens and sessions for the answers that take long.
     """
 
-    def __init__(
-        self, app: ASGIApp, settings: ApiConfig, gatekeeper: Authenticator, watching: Watching
-    ) -> None:
-        self.app, self.settings, self.gatekeeper, self.watching = (
-            app,
-            settings,
-            gatekeeper,
-            watching,
-        )
+    def __init__(self, app: ASGIApp, settings: ApiConfig, gatekeeper: Authenticator, watching: Watching) -> None:
+        self.app, self.settings, self.gatekeeper, self.watching = (app, settings, gatekeeper, watching)
         own = {"localhost", platform.node().lower(), settings.host.lower()}
         self._proxies = Proxies(settings.proxies)
         self._hosts = own | {name.lower() for name in settings.hosts}
@@ -143,9 +136,7 @@ class SecurityMiddleware:
         host = _host_of(headers.get("host", ""))
         if host is None or not (host in self._hosts or _is_address(host)):
             fix = "name it under hosts in [api] of parallelhassnes.toml"
-            raise HTTPException(
-                421, f"this server is not known as {headers.get('host', '')[:100]!r}; {fix}"
-            )
+            raise HTTPException(421, f"this server is not known as {headers.get('host', '')[:100]!r}; {fix}")
 
     def _check_origin(self, headers: Headers) -> None:
         """A browser says from which page a change comes; ours only."""

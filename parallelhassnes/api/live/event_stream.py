@@ -76,9 +76,7 @@ class EventStream:
         self._task: asyncio.Task[None] | None = None
         self.listeners = 0
 
-    async def listen(
-        self, only: str | None, after: ListenerPlace | None, *, whole: bool
-    ) -> AsyncGenerator[bytes]:
+    async def listen(self, only: str | None, after: ListenerPlace | None, *, whole: bool) -> AsyncGenerator[bytes]:
         """The events, from now on; before them a comment, once none can be missed.
 
         Args:
@@ -182,9 +180,7 @@ class EventStream:
         found = self._lines(batch_id, start)
         return [change for change, behind in found if behind <= end]
 
-    def _after(
-        self, place: ListenerPlace, only: str | None, known: dict[str, int]
-    ) -> list[StreamEvent]:
+    def _after(self, place: ListenerPlace, only: str | None, known: dict[str, int]) -> list[StreamEvent]:
         """What came after a place, up to what is known."""
         since = datetime.fromisoformat(place.at).timestamp() - _LATE_SEC
         since_text = now_text(datetime.fromtimestamp(since, UTC))

@@ -111,11 +111,7 @@ class ServerState:
         """
         with self._looking:
             known = self._batch_board
-            if (
-                known is None
-                or known[1].batch_id != batch_id
-                or time.monotonic() - known[0] > _FRESH_SEC
-            ):
+            if known is None or known[1].batch_id != batch_id or time.monotonic() - known[0] > _FRESH_SEC:
                 known = self._batch_board = None  # a large one is let go before the next is made
                 made = batch_scoreboard(self.layout, batch_id, self._heartbeats)
                 known = self._batch_board = time.monotonic(), made

@@ -35,9 +35,7 @@ class Ticker:
     """
 
     def __init__(self, root: Path, every_sec: float) -> None:
-        self._command = [
-            *OURSELVES, "parallelhassnes.admin.tick_loop", str(root), str(every_sec),
-        ]  # fmt: skip
+        self._command = [*OURSELVES, "parallelhassnes.admin.tick_loop", str(root), str(every_sec)]
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._unsent: list[bytes] = []
@@ -58,9 +56,7 @@ class Ticker:
             return "" if young else f"the ticking process has not ticked within {_FIRST_SEC:g} s"
         at, error = self._last
         late = time.monotonic() - at - self._every
-        return error or (
-            f"the last tick ended {late + self._every:.0f} s ago" if late > ANSWER_SEC else ""
-        )
+        return error or (f"the last tick ended {late + self._every:.0f} s ago" if late > ANSWER_SEC else "")
 
     async def start(self) -> None:
         await self._spawn()
@@ -110,9 +106,12 @@ class Ticker:
 
     async def _spawn(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
-            *self._command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-            start_new_session=True, limit=1 << 26,
-        )  # fmt: skip
+            *self._command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,
+            limit=1 << 26,
+        )
         if self._process.stdin is not None:
             self._process.stdin.writelines(self._unsent)
         self._unsent.clear()

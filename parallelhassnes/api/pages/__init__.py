@@ -6,17 +6,7 @@ word or a table and is answered by a redirection to the page where its effect is
 
 from fastapi import APIRouter
 
-from parallelhassnes.api.pages import (
-    assets,
-    attempt,
-    batch,
-    log_view,
-    login,
-    operate,
-    overview,
-    steps,
-    submit,
-)
+from parallelhassnes.api.pages import assets, attempt, batch, log_view, login, operate, overview, steps, submit
 
 router = APIRouter(include_in_schema=False)
 for module in (assets, login, overview, batch, steps, log_view, attempt, submit, operate):

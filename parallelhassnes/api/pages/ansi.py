@@ -33,18 +33,14 @@ def _coloured(text: str) -> Markup:
     parts = []
     for start, end in pairwise(marks):
         styles = [s.style for s in decoded.spans if s.start <= start and s.end >= end]
-        names = _classes(
-            Style.combine([Style.null(), *(s for s in styles if isinstance(s, Style))])
-        )
+        names = _classes(Style.combine([Style.null(), *(s for s in styles if isinstance(s, Style))]))
         piece = escape(_CONTROL.sub("", decoded.plain[start:end]))
         parts.append(Markup('<span class="{}">{}</span>').format(names, piece) if names else piece)
     return Markup("").join(parts)
 
 
 def _classes(style: Style) -> str:
-    names = [
-        name for name in ("bold", "dim", "italic", "underline", "strike") if getattr(style, name)
-    ]
+    names = [name for name in ("bold", "dim", "italic", "underline", "strike") if getattr(style, name)]
     for kind, color in (("fg", style.color), ("bg", style.bgcolor)):
         if color is not None and not color.is_default:
             names.append(f"{kind}{color.downgrade(ColorSystem.STANDARD).number}")

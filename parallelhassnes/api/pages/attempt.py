@@ -26,9 +26,13 @@ router = APIRouter(route_class=PageRoute)
 
 type Part = Literal["log", "report", "trajectory", "analysis", "files", "ledger"]
 NAMES: dict[Part, str] = {
-    "log": "Log", "report": "Report", "trajectory": "Trajectory", "analysis": "Analysis", "files": "Files",
+    "log": "Log",
+    "report": "Report",
+    "trajectory": "Trajectory",
+    "analysis": "Analysis",
+    "files": "Files",
     "ledger": "Ledger",
-}  # fmt: skip
+}
 TRAJECTORY = "trial/agent/trajectory.json"
 
 
@@ -42,10 +46,19 @@ class AttemptTab(NamedTuple):
 
 @router.get("/attempts/{batch}/{job}/{step}/{attempt}")
 def attempt_page(
-    request: Request, site: SiteHere, batch: str, job: str, step: str, attempt: str,
-    part: Part = "log", file: str = "", at: int | None = None, before: int | None = None, line: int = 0,
+    request: Request,
+    site: SiteHere,
+    batch: str,
+    job: str,
+    step: str,
+    attempt: str,
+    part: Part = "log",
+    file: str = "",
+    at: int | None = None,
+    before: int | None = None,
+    line: int = 0,
     number: int = 1,
-) -> Response:  # fmt: skip
+) -> Response:
     """One attempt.
 
     Args:
@@ -63,12 +76,23 @@ def attempt_page(
     address = f"/attempts/{link(str(found))}"
     said_of_it = analyses_of(site.layout, found)
     return page(
-        request, "attempt.html", found=found, state=state, shown=document, part=part, address=address,
-        history=_history(site.layout, found), said=action_list.done(request), ended=attempts.is_sealed(folder),
-        tabs=_tabs(document, address, said_of_it), analyses=said_of_it, commands=commands(site.layout, found),
-        why=_why(site, found), trial=(document.report or {}).get("trial"),
+        request,
+        "attempt.html",
+        found=found,
+        state=state,
+        shown=document,
+        part=part,
+        address=address,
+        history=_history(site.layout, found),
+        said=action_list.done(request),
+        ended=attempts.is_sealed(folder),
+        tabs=_tabs(document, address, said_of_it),
+        analyses=said_of_it,
+        commands=commands(site.layout, found),
+        why=_why(site, found),
+        trial=(document.report or {}).get("trial"),
         **_part(site.layout, found, folder, document, part, file, at, before, line, number),
-    )  # fmt: skip
+    )
 
 
 @router.get("/attempts/{text:path}")
@@ -77,9 +101,7 @@ def elsewhere(site: SiteHere, text: str) -> Response:
     found = resolve(site.layout, text)
     if found.step_id is None:
         place = f"/batches/{link(found.batch_id)}"
-        return RedirectResponse(
-            f"{place}/steps{query(job=found.job_id)}" if found.job_id else place, 303
-        )
+        return RedirectResponse(f"{place}/steps{query(job=found.job_id)}" if found.job_id else place, 303)
     if found.attempt is None:
         ref = attempts.newest(found.folder(site.layout))
         if ref is None:
@@ -104,9 +126,13 @@ def _why(site: SiteHere, found: Found) -> list[str]:
 def _tabs(document: ShowDocument, address: str, said_of_it: list[AnalysisSaid]) -> list[AttemptTab]:
     files = {line.path for line in document.files}
     there: dict[Part, bool] = {
-        "log": True, "report": document.report is not None, "trajectory": TRAJECTORY in files,
-        "analysis": bool(said_of_it), "files": True, "ledger": True,
-    }  # fmt: skip
+        "log": True,
+        "report": document.report is not None,
+        "trajectory": TRAJECTORY in files,
+        "analysis": bool(said_of_it),
+        "files": True,
+        "ledger": True,
+    }
     return [
         AttemptTab(part, name, address + query(part=part if part != "log" else ""))
         for part, name in NAMES.items()
@@ -115,9 +141,17 @@ def _tabs(document: ShowDocument, address: str, said_of_it: list[AnalysisSaid]) 
 
 
 def _part(
-    layout: Layout, found: Found, folder: Path, document: ShowDocument, part: Part,
-    file: str, at: int | None, before: int | None, line: int, number: int,
-) -> dict[str, Any]:  # fmt: skip
+    layout: Layout,
+    found: Found,
+    folder: Path,
+    document: ShowDocument,
+    part: Part,
+    file: str,
+    at: int | None,
+    before: int | None,
+    line: int,
+    number: int,
+) -> dict[str, Any]:
     """What one part of the page shows."""
     if part == "log":
         logs = Logs(layout, folder, found).files()
@@ -126,9 +160,7 @@ def _part(
         seen = log_view.view(folder, chosen, at=at, before=before, line=line) if there else None
         return {"logs": logs, "file": chosen, "view": seen}
     if part == "report":
-        pretty = (
-            json.dumps(document.report, indent=2, ensure_ascii=False) if document.report else ""
-        )
+        pretty = json.dumps(document.report, indent=2, ensure_ascii=False) if document.report else ""
         return {"pretty": pretty}
     if part == "trajectory":
         return {"trajectory": read_trajectory(folder / TRAJECTORY, number)}

@@ -52,9 +52,14 @@ class FailureGroup(NamedTuple):
 
 @router.get("/batches/{text}")
 def batch_page(
-    request: Request, site: SiteHere, text: str, number: int = 1, q: str = "", show: Literal["all", "trouble"] = "all",
+    request: Request,
+    site: SiteHere,
+    text: str,
+    number: int = 1,
+    q: str = "",
+    show: Literal["all", "trouble"] = "all",
     results: bool = False,
-) -> Response:  # fmt: skip
+) -> Response:
     """One batch.
 
     Args:
@@ -73,15 +78,29 @@ def batch_page(
     ctx, control = site.context(), batches.read_control(batch_dir)
     running, few = board.running[:MOST_RUNNING], board.steps_total <= MOST_RESULTS
     return page(
-        request, "batch.html", board=board, pace=pace.pace(fold, board.counts), costs=pace.cost_over_time(fold),
-        found=chosen.found, number=chosen.number, pages=chosen.pages, q=q, show=show, running=running,
+        request,
+        "batch.html",
+        board=board,
+        pace=pace.pace(fold, board.counts),
+        costs=pace.cost_over_time(fold),
+        found=chosen.found,
+        number=chosen.number,
+        pages=chosen.pages,
+        q=q,
+        show=show,
+        running=running,
         lines={step.attempt: _last_line(site.layout, step.attempt) for step in running},
-        failures=_groups(board), control=control, gates=board.gates[:MOST_GATES],
+        failures=_groups(board),
+        control=control,
+        gates=board.gates[:MOST_GATES],
         priority=batches.read_about(batch_dir).get("priority", 0) if control.priority is None else control.priority,
-        budget=budgets.of_batches(ctx, [text]).get(text), shared=_of_experiment(ctx, board.experiment),
-        words=operators_words(batch_dir), said=action_list.done(request), too_many=not few,
+        budget=budgets.of_batches(ctx, [text]).get(text),
+        shared=_of_experiment(ctx, board.experiment),
+        words=operators_words(batch_dir),
+        said=action_list.done(request),
+        too_many=not few,
         results=_results(site.layout, text, ledger.size(batch_dir)) if few or results else [],
-    )  # fmt: skip
+    )
 
 
 @lru_cache(maxsize=16)
@@ -95,9 +114,7 @@ def _results(layout: Layout, batch_id: str, ledger_bytes: int) -> list[GroupLine
 
 def _of_experiment(ctx: Context, experiment: str) -> SharedLine | None:
     shared = budgets.every_shared(ctx) if experiment else []
-    return next(
-        (line for line in shared if (line.scope, line.name) == ("experiment", experiment)), None
-    )
+    return next((line for line in shared if (line.scope, line.name) == ("experiment", experiment)), None)
 
 
 class _Chosen:
@@ -110,11 +127,7 @@ class _Chosen:
         self._q, self._trouble = q, trouble
 
     def __call__(self, rows: list[JobRow]) -> list[JobRow]:
-        rows = [
-            row
-            for row in rows
-            if self._q in row.job_id.lower() and (row.is_trouble or not self._trouble)
-        ]
+        rows = [row for row in rows if self._q in row.job_id.lower() and (row.is_trouble or not self._trouble)]
         self.found, self.pages = len(rows), max(1, -(-len(rows) // JOBS_PER_PAGE))
         self.number = min(max(self.number, 1), self.pages)
         rows.sort(key=lambda row: not row.is_trouble)

@@ -9,17 +9,13 @@ from parallelhassnes.store.records import parse_time
 from parallelhassnes.views.pace import CostPoint
 from parallelhassnes.views.scoreboard_models import Counts
 
-ORDER = (
-    "succeeded", "failed", "lost", "needs_attention", "canceled", "running", "ready", "blocked",
-)  # fmt: skip
+ORDER = ("succeeded", "failed", "lost", "needs_attention", "canceled", "running", "ready", "blocked")
 _WIDTH, _HEIGHT = 640.0, 120.0
 
 
 def bar(counts: Counts, total: int) -> Markup:
     """How the steps of a batch stand, as one bar."""
-    said = ", ".join(
-        f"{getattr(counts, n)} {n.replace('_', ' ')}" for n in ORDER if getattr(counts, n)
-    )
+    said = ", ".join(f"{getattr(counts, n)} {n.replace('_', ' ')}" for n in ORDER if getattr(counts, n))
     parts, at = [], 0.0
     for name in ORDER:
         width = 100.0 * getattr(counts, name) / total if total else 0.0

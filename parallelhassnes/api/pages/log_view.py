@@ -39,24 +39,28 @@ class ShownWindow(NamedTuple):
         )
         return Markup("").join(
             one.format(
-                " at" if line.number == self.marked else "", line.number, line.at, line.end,
-                line.number, line.number, line.number, line_html(line.text),
+                " at" if line.number == self.marked else "",
+                line.number,
+                line.at,
+                line.end,
+                line.number,
+                line.number,
+                line.number,
+                line_html(line.text),
             )
             for line in self.window.lines
-        )  # fmt: skip
+        )
 
 
 def view(
     attempt_dir: Path, file: str, *, at: int | None = None, before: int | None = None, line: int = 0, number: int = 0
-) -> ShownWindow:  # fmt: skip
+) -> ShownWindow:
     """A window of a file of an attempt: from byte ``at``, up to byte ``before``, around ``line``, or else its end.
 
     Raises:
         UnknownId: the attempt has no such file.
     """
-    ended = attempts.is_sealed(
-        attempt_dir
-    )  # looked at first: what is read later is then the whole file
+    ended = attempts.is_sealed(attempt_dir)  # looked at first: what is read later is then the whole file
     with log_window.open_log(attempt_dir, file) as stream:
         if at is not None:
             window = log_window.from_byte(stream, at, whole=ended, number=number or None)
@@ -76,34 +80,38 @@ def attempt_of(site: SiteHere, batch: str, job: str, step: str, attempt: str) ->
 
 @router.get("/attempts/{batch}/{job}/{step}/{attempt}/lines")
 def lines(
-    site: SiteHere, batch: str, job: str, step: str, attempt: str, file: str,
-    at: int | None = None, before: int | None = None, line: int = 0, number: int = 0,
-) -> Response:  # fmt: skip
+    site: SiteHere,
+    batch: str,
+    job: str,
+    step: str,
+    attempt: str,
+    file: str,
+    at: int | None = None,
+    before: int | None = None,
+    line: int = 0,
+    number: int = 0,
+) -> Response:
     """One window."""
     found = attempt_of(site, batch, job, step, attempt)
     shown = view(found.folder(site.layout), file, at=at, before=before, line=line, number=number)
     headers = {
-        "X-Start": str(shown.window.start), "X-End": str(shown.window.end), "X-Size": str(shown.window.size),
-        "X-Line": str(shown.window.next_number), "X-Ended": str(int(shown.ended)), "Cache-Control": "no-store",
-    }  # fmt: skip
+        "X-Start": str(shown.window.start),
+        "X-End": str(shown.window.end),
+        "X-Size": str(shown.window.size),
+        "X-Line": str(shown.window.next_number),
+        "X-Ended": str(int(shown.ended)),
+        "Cache-Control": "no-store",
+    }
     return HTMLResponse(str(shown.html), headers=headers)
 
 
 @router.get("/attempts/{batch}/{job}/{step}/{attempt}/search")
 def search(
     request: Request, site: SiteHere, batch: str, job: str, step: str, attempt: str, file: str, q: str
-) -> Response:  # fmt: skip
+) -> Response:
     """The lines of a file in which a text stands."""
     found = attempt_of(site, batch, job, step, attempt)
     with log_window.open_log(found.folder(site.layout), file) as stream:
         hits = log_window.search(stream, q[:1000])
     address = f"/attempts/{link(str(found))}"
-    return page(
-        request,
-        "search.html",
-        hits=hits,
-        file=file,
-        q=q,
-        address=address,
-        found=found,
-    )
+    return page(request, "search.html", hits=hits, file=file, q=q, address=address, found=found)

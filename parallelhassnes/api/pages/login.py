@@ -42,9 +42,14 @@ def log_in(
         return _form(request, next_page, f"{error.detail.partition(';')[0]}.", error.status_code)
     answer = RedirectResponse(own_page(next_page), 303)
     answer.set_cookie(
-        gatekeeper.cookie, session, max_age=LASTS_SEC, httponly=True, samesite="lax", path=_path(request),
+        gatekeeper.cookie,
+        session,
+        max_age=LASTS_SEC,
+        httponly=True,
+        samesite="lax",
+        path=_path(request),
         secure=request.url.scheme == "https",
-    )  # fmt: skip
+    )
     return answer
 
 

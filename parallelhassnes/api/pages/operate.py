@@ -56,13 +56,17 @@ def operate_page(request: Request, site: SiteHere) -> Response:
     ctx = site.context()
     board = site.board_now()
     return page(
-        request, "operate.html", board=board, words=operators_words(site.layout.system), said=action_list.done(request),
+        request,
+        "operate.html",
+        board=board,
+        words=operators_words(site.layout.system),
+        said=action_list.done(request),
         batches=[b for b in board.batches if b.state in ("running", "waiting", "blocked")][:MOST_BATCHES],
-        budgets=budget.every_shared(ctx), keys=_keys(ctx, [line.queue_key for line in board.queue]), lines={k.queue_key: k for k in board.queue},
-        own_limits={
-            key: state.limit.limit for key, state in queue_keys.every(site.layout).items() if state.limit
-        },
-    )  # fmt: skip
+        budgets=budget.every_shared(ctx),
+        keys=_keys(ctx, [line.queue_key for line in board.queue]),
+        lines={k.queue_key: k for k in board.queue},
+        own_limits={key: state.limit.limit for key, state in queue_keys.every(site.layout).items() if state.limit},
+    )
 
 
 def _keys(ctx: Context, queued: list[str]) -> list[str]:
@@ -88,13 +92,8 @@ def say(
     if act is None:
         near = nearest(word, _ACTS)
         raise UserError(f"there is no word {word}", fix=f"did you mean {near}?" if near else "")
-    came = act(
-        site.context(),
-        FormInput(target, reason, _number(number), only, _amount(usd), _number(tokens)),
-    )
-    return RedirectResponse(
-        action_list.address(own_page(back), came.word or word, came.target, came.touched, was), 303
-    )
+    came = act(site.context(), FormInput(target, reason, _number(number), only, _amount(usd), _number(tokens)))
+    return RedirectResponse(action_list.address(own_page(back), came.word or word, came.target, came.touched, was), 303)
 
 
 def _number(text: str) -> int | None:
@@ -115,9 +114,7 @@ def _amount(text: str) -> float | None:
         raise UserError(f"{text} is not an amount", fix="give USD, as 12.50") from None
 
 
-def _held(
-    act: Callable[[Context, str, str], pause_resume.Held],
-) -> Callable[[Context, FormInput], Came]:
+def _held(act: Callable[[Context, str, str], pause_resume.Held]) -> Callable[[Context, FormInput], Came]:
     def done(ctx: Context, form: FormInput) -> Came:
         act(ctx, form.target, form.reason)
         return Came(form.target)
@@ -145,9 +142,7 @@ def _budget(ctx: Context, form: FormInput) -> Came:
 
 def _shared_budget(scope: budget.Scope) -> Callable[[Context, FormInput], Came]:
     def done(ctx: Context, form: FormInput) -> Came:
-        line = budget.change_shared(
-            ctx, scope, form.target, usd=form.usd, tokens=form.tokens, reason=form.reason
-        )
+        line = budget.change_shared(ctx, scope, form.target, usd=form.usd, tokens=form.tokens, reason=form.reason)
         return Came(line.name)
 
     return done
@@ -178,13 +173,7 @@ def _only(text: str) -> Only:
     """Which ended steps: as the form's list names them; an undone cancel means those that were canceled."""
     if text.startswith("class:"):
         return Only(classes=frozenset({text.removeprefix("class:")}))
-    return (
-        Only()
-        if text == "all"
-        else Only(unscored=True)
-        if text == "unscored"
-        else Only(failed=True)
-    )
+    return Only() if text == "all" else Only(unscored=True) if text == "unscored" else Only(failed=True)
 
 
 def _target(ctx: Context, text: str) -> Target:
@@ -193,9 +182,19 @@ def _target(ctx: Context, text: str) -> Target:
 
 
 _ACTS: dict[str, Callable[[Context, FormInput], Came]] = {
-    "pause": _held(pause_resume.pause), "resume": _held(pause_resume.resume), "close": _held(pause_resume.close),
-    "reopen": _held(pause_resume.reopen), "drain": _held(pause_resume.drain), "undrain": _held(pause_resume.undrain),
-    "limit": _limit, "priority": _priority, "cancel": _cancel, "retry": _retry,
-    "approve": _approve, "reject": _reject, "budget": _budget, "budget-key": _shared_budget("key"),
+    "pause": _held(pause_resume.pause),
+    "resume": _held(pause_resume.resume),
+    "close": _held(pause_resume.close),
+    "reopen": _held(pause_resume.reopen),
+    "drain": _held(pause_resume.drain),
+    "undrain": _held(pause_resume.undrain),
+    "limit": _limit,
+    "priority": _priority,
+    "cancel": _cancel,
+    "retry": _retry,
+    "approve": _approve,
+    "reject": _reject,
+    "budget": _budget,
+    "budget-key": _shared_budget("key"),
     "budget-experiment": _shared_budget("experiment"),
-}  # fmt: skip
+}

@@ -27,9 +27,7 @@ class Tab(NamedTuple):
 
 
 @router.get("/")
-def overview(
-    request: Request, site: SiteHere, show: Show = "all", q: str = "", number: int = 1
-) -> Response:
+def overview(request: Request, site: SiteHere, show: Show = "all", q: str = "", number: int = 1) -> Response:
     """The first page.
 
     Args:
@@ -44,12 +42,21 @@ def overview(
     ctx = site.context()
     lines = chosen[(number - 1) * PER_PAGE : number * PER_PAGE]
     return page(
-        request, "overview.html", board=board, lines=lines, show=show, q=q, number=number, pages=pages,
-        tabs=_tabs(wanted), found=len(chosen), budgets=budget.of_batches(ctx, [line.batch_id for line in lines]),
+        request,
+        "overview.html",
+        board=board,
+        lines=lines,
+        show=show,
+        q=q,
+        number=number,
+        pages=pages,
+        tabs=_tabs(wanted),
+        found=len(chosen),
+        budgets=budget.of_batches(ctx, [line.batch_id for line in lines]),
         key_budgets={line.name: line for line in budget.every_shared(ctx) if line.scope == "key"},
         rejected=newest_rejected(site.layout, MOST_REJECTED) if board.rejected else [],
         ticking=site.ticker is not None,
-    )  # fmt: skip
+    )
 
 
 def _fits(line: BatchLine, q: str) -> bool:
@@ -62,16 +69,9 @@ def _is_open(line: BatchLine) -> bool:
 
 
 def _shown(line: BatchLine, show: Show) -> bool:
-    return {
-        "all": True, "trouble": line.trouble, "open": _is_open(line), "over": not _is_open(line),
-    }[show]  # fmt: skip
+    return {"all": True, "trouble": line.trouble, "open": _is_open(line), "over": not _is_open(line)}[show]
 
 
 def _tabs(lines: list[BatchLine]) -> list[Tab]:
-    names: dict[Show, str] = {
-        "all": "All",
-        "trouble": "Trouble",
-        "open": "Going on",
-        "over": "Over",
-    }
+    names: dict[Show, str] = {"all": "All", "trouble": "Trouble", "open": "Going on", "over": "Over"}
     return [Tab(s, name, sum(_shown(line, s) for line in lines)) for s, name in names.items()]

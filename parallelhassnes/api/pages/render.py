@@ -50,9 +50,7 @@ def _surroundings(request: Request) -> dict[str, Any]:
         "who": who,
         "may_submit": who is not None and tokens.may(who.role, "submit"),
         "may_operate": who is not None and tokens.may(who.role, "operate"),
-        "csrf_input": Markup('<input type="hidden" name="{}" value="{}">').format(
-            CSRF_FIELD, who.csrf if who else ""
-        ),
+        "csrf_input": Markup('<input type="hidden" name="{}" value="{}">').format(CSRF_FIELD, who.csrf if who else ""),
         "path": request.url.path,
         "back": action_list.address_of(request),
         "version": __version__,
@@ -92,17 +90,35 @@ def refusal(request: Request, status: int, message: str, fix: str = "") -> Respo
 @cache
 def _templates() -> Environment:
     found = Environment(
-        loader=PackageLoader("parallelhassnes.api.pages"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=PackageLoader("parallelhassnes.api.pages"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     found.filters.update(
-        duration=formatting.duration, money=formatting.money, number=formatting.number, reward=formatting.reward, size=formatting.size, counted=formatting.counted,
-        between=formatting.between, seconds=icons.seconds, when=icons.when, ago=icons.ago, url=link,
-    )  # fmt: skip
+        duration=formatting.duration,
+        money=formatting.money,
+        number=formatting.number,
+        reward=formatting.reward,
+        size=formatting.size,
+        counted=formatting.counted,
+        between=formatting.between,
+        seconds=icons.seconds,
+        when=icons.when,
+        ago=icons.ago,
+        url=link,
+    )
     found.globals.update(
-        bar=charts.bar, meter=charts.meter, interval=charts.interval, cost_chart=charts.cost,
-        state_word=icons.state_word, query=query, attempt_url=attempt_url, line_html=line_html,
-    )  # fmt: skip
+        bar=charts.bar,
+        meter=charts.meter,
+        interval=charts.interval,
+        cost_chart=charts.cost,
+        state_word=icons.state_word,
+        query=query,
+        attempt_url=attempt_url,
+        line_html=line_html,
+    )
     return found
 
 

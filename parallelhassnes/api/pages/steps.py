@@ -17,9 +17,16 @@ STEPS_PER_PAGE = 200
 
 @router.get("/batches/{text}/steps")
 def steps_page(
-    request: Request, site: SiteHere, text: str, job: str = "", agent: str = "", state: str = "",
-    failure: str = "", gated: bool = False, number: int = 1,
-) -> Response:  # fmt: skip
+    request: Request,
+    site: SiteHere,
+    text: str,
+    job: str = "",
+    agent: str = "",
+    state: str = "",
+    failure: str = "",
+    gated: bool = False,
+    number: int = 1,
+) -> Response:
     """The steps of a batch, of one job, of one agent, in one state or failure class: what a cell of the matrix opens.
 
     Args:
@@ -40,10 +47,22 @@ def steps_page(
     number = min(max(number, 1), pages)
     shown = steps[(number - 1) * STEPS_PER_PAGE : number * STEPS_PER_PAGE]
     return page(
-        request, "steps.html", batch_id=found.batch_id, job=found.job_id or "", agent=agent, state=state,
-        steps=shown, found=len(steps), number=number, pages=pages, failure=failure, verdict=document.verdict,
-        gated=gated, gates=_gates(shown, document.steps), said=action_list.done(request),
-    )  # fmt: skip
+        request,
+        "steps.html",
+        batch_id=found.batch_id,
+        job=found.job_id or "",
+        agent=agent,
+        state=state,
+        steps=shown,
+        found=len(steps),
+        number=number,
+        pages=pages,
+        failure=failure,
+        verdict=document.verdict,
+        gated=gated,
+        gates=_gates(shown, document.steps),
+        said=action_list.done(request),
+    )
 
 
 def _gates(shown: list[StepLine], known: list[StepLine]) -> list[GatedStep]:
@@ -51,9 +70,8 @@ def _gates(shown: list[StepLine], known: list[StepLine]) -> list[GatedStep]:
     attempt = {step.step: step.attempt for step in known if step.attempt}
     return [
         GatedStep(
-            step=step.step, label=step.label,
-            after={key: attempt[key] for key in step.depends_on if key in attempt},
+            step=step.step, label=step.label, after={key: attempt[key] for key in step.depends_on if key in attempt}
         )
         for step in shown
         if step.gated
-    ]  # fmt: skip
+    ]

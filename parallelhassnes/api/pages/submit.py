@@ -76,9 +76,7 @@ def submit_page(request: Request, site: SiteHere) -> Response:
 
 
 @router.post("/submit/upload", dependencies=[Depends(needs("submit"))])
-def from_upload(
-    request: Request, site: SiteHere, file: Annotated[list[UploadFile], File(max_length=100)]
-) -> Response:
+def from_upload(request: Request, site: SiteHere, file: Annotated[list[UploadFile], File(max_length=100)]) -> Response:
     """Store the tasks of some archives, and go on with the form."""
     archives = [Archive(part.filename or "task.zip", part.file) for part in file]
     asked = Asked(environment=site.context().config.environment)
@@ -109,9 +107,17 @@ def from_form(
     """The table that the form makes, and what it would run."""
     pairs = tuple((a.strip(), m.strip()) for a, m in zip(agent or [], model or [], strict=False))
     asked = Asked(
-        path, dataset, tuple(pair for pair in pairs if any(pair)), trials, environment, task_names, experiment,
-        concurrency, limits, priority,
-    )  # fmt: skip
+        path,
+        dataset,
+        tuple(pair for pair in pairs if any(pair)),
+        trials,
+        environment,
+        task_names,
+        experiment,
+        concurrency,
+        limits,
+        priority,
+    )
     try:
         text = json.dumps(_table(asked), indent=2, ensure_ascii=False)
     except UserError as error:
@@ -134,7 +140,7 @@ def from_table(
     try:
         done = control.submit(
             site.context(), text.encode(), name=_name(text), folders=[site.layout.root], again=bool(again)
-        )  # fmt: skip
+        )
     except InvalidInput as error:
         return _page(request, Asked(), text=text, marked=mark(text, error.problems), status=422)
     return RedirectResponse(f"/batches/{link(done.batch_id)}", 303)
@@ -159,14 +165,31 @@ def _preview(ctx: Context, plan: Plan) -> Preview:
 
 
 def _page(
-    request: Request, asked: Asked, *, text: str = "", marked: Marked | None = None, preview: Preview | None = None,
-    known: str | None = None, trouble: Sequence[str] = (), uploaded: Uploaded | None = None, status: int = 200,
-) -> Response:  # fmt: skip
+    request: Request,
+    asked: Asked,
+    *,
+    text: str = "",
+    marked: Marked | None = None,
+    preview: Preview | None = None,
+    known: str | None = None,
+    trouble: Sequence[str] = (),
+    uploaded: Uploaded | None = None,
+    status: int = 200,
+) -> Response:
     problems: list[Problem] = marked.elsewhere if marked else []
     return page(
-        request, "submit.html", status, asked=asked, text=text, marked=marked, preview=preview, known=known,
-        trouble=trouble, uploaded=uploaded, elsewhere=problems,
-    )  # fmt: skip
+        request,
+        "submit.html",
+        status,
+        asked=asked,
+        text=text,
+        marked=marked,
+        preview=preview,
+        known=known,
+        trouble=trouble,
+        uploaded=uploaded,
+        elsewhere=problems,
+    )
 
 
 def _name(text: str) -> str:
@@ -182,11 +205,15 @@ def _table(asked: Asked) -> dict[str, Any]:
     """
     request = RunRequest(
         paths=tuple(line.strip() for line in asked.path.splitlines() if line.strip()),
-        dataset=asked.dataset or None, n_trials=_count(asked.trials, "trials"),
-        environment=asked.environment or None, task_names=tuple(asked.task_names.split()),
-        experiment=asked.experiment or None, concurrency=_count(asked.concurrency, "at once"),
-        limits=_limits(asked.limits), priority=_number(asked.priority),
-    )  # fmt: skip
+        dataset=asked.dataset or None,
+        n_trials=_count(asked.trials, "trials"),
+        environment=asked.environment or None,
+        task_names=tuple(asked.task_names.split()),
+        experiment=asked.experiment or None,
+        concurrency=_count(asked.concurrency, "at once"),
+        limits=_limits(asked.limits),
+        priority=_number(asked.priority),
+    )
     document = table_for(request)
     if asked.agents:
         document["sweep"]["agents"] = [_agent(*pair, request.n_trials) for pair in asked.agents]

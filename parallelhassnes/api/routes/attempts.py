@@ -21,14 +21,15 @@ from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.records import AttemptMeta, AttemptState
 from parallelhassnes.views.show import FileLine, ShowDocument, show
 
-router = APIRouter(
-    prefix="/v1/attempts/{attempt}", tags=["attempts"], dependencies=[Depends(needs("read"))]
-)
+router = APIRouter(prefix="/v1/attempts/{attempt}", tags=["attempts"], dependencies=[Depends(needs("read"))])
 
 FILE: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/octet-stream": {}, "text/plain": {}}, "description": "The file."},
-    206: {"content": {"application/octet-stream": {}, "text/plain": {}}, "description": "The range that was asked for."},
-}  # fmt: skip
+    206: {
+        "content": {"application/octet-stream": {}, "text/plain": {}},
+        "description": "The range that was asked for.",
+    },
+}
 
 
 class FileList(BaseModel):
@@ -123,9 +124,7 @@ def get_file(wanted: WantedHere, site: SiteHere, attempt: Id, path: str) -> Resp
 
 
 @router.get(
-    "/zip",
-    responses={200: {"content": {"application/zip": {}}, "description": "The zip."}},
-    response_class=Response,
+    "/zip", responses={200: {"content": {"application/zip": {}}, "description": "The zip."}}, response_class=Response
 )
 def get_zip(site: SiteHere, attempt: Id) -> Response:
     """All its files, as they are now."""
@@ -141,10 +140,8 @@ def get_logs(
     file: Annotated[
         str | None, Query(max_length=500, pattern=r"^[^\x00]*$", description="Only this log, such as `stdout.log`.")
     ] = None,
-    tail_kb: Annotated[
-        int, Query(ge=1, le=16_384, description="Of each log at most so much, from its end.")
-    ] = 256,
-) -> Response:  # fmt: skip
+    tail_kb: Annotated[int, Query(ge=1, le=16_384, description="Of each log at most so much, from its end.")] = 256,
+) -> Response:
     """The ends of its logs, its agent's and its verifier's."""
     found = site.attempt(attempt)
     logs = Logs(site.layout, found.folder(site.layout), found)

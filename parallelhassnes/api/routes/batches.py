@@ -17,28 +17,13 @@ from parallelhassnes.actions.pause_resume import Held
 from parallelhassnes.actions.rerun import Rerun, What
 from parallelhassnes.actions.submit import Submitted, Validated, submit, validate
 from parallelhassnes.api.http.auth import needs
-from parallelhassnes.api.http.responses import (
-    Cursor,
-    Id,
-    KnownHere,
-    Limit,
-    Reason,
-    Why,
-    page,
-    polled,
-)
+from parallelhassnes.api.http.responses import Cursor, Id, KnownHere, Limit, Reason, Why, page, polled
 from parallelhassnes.api.live.server_state import ServerState, SiteHere
 from parallelhassnes.refs import resolve
 from parallelhassnes.store import batches
 from parallelhassnes.views import explain as explaining
 from parallelhassnes.views.explain import Explained
-from parallelhassnes.views.scoreboard_models import (
-    BatchLine,
-    BatchScoreboard,
-    BatchState,
-    Counts,
-    SystemScoreboard,
-)
+from parallelhassnes.views.scoreboard_models import BatchLine, BatchScoreboard, BatchState, Counts, SystemScoreboard
 from parallelhassnes.views.show import ShowDocument, show
 from parallelhassnes.views.system_scoreboard import newest_first
 
@@ -55,19 +40,20 @@ _TABLE = {
 }
 Name = Annotated[
     str,
-    Query(max_length=200, pattern=r"^[^/\x00]*$", description="File name of the table, for messages; `.yaml` or `.json`."),
-]  # fmt: skip
+    Query(
+        max_length=200, pattern=r"^[^/\x00]*$", description="File name of the table, for messages; `.yaml` or `.json`."
+    ),
+]
 
 
 def _only(
     classes: Annotated[
-        list[str],
-        Query(alias="class", default_factory=list, description="Only steps that failed so, as `rate_limit`."),
+        list[str], Query(alias="class", default_factory=list, description="Only steps that failed so, as `rate_limit`.")
     ],
     failed: Annotated[bool, Query(description="Only steps that did not succeed.")] = False,
     unscored: Annotated[bool, Query(description="Only trials without a score.")] = False,
     lost: Annotated[bool, Query(description="Only steps whose processes died.")] = False,
-) -> Only:  # fmt: skip
+) -> Only:
     return Only(failed=failed, classes=frozenset(classes), unscored=unscored, lost=lost)
 
 
@@ -94,15 +80,13 @@ class BatchPage(BaseModel):
     """Steps by state over all batches."""
 
 
-@router.post(
-    "/batches", status_code=201, dependencies=[Depends(needs("submit"))], openapi_extra=_TABLE
-)
+@router.post("/batches", status_code=201, dependencies=[Depends(needs("submit"))], openapi_extra=_TABLE)
 async def submit_table(
     request: Request,
     site: SiteHere,
     name: Name = "",
     again: Annotated[bool, Query(description="A new batch even if these bytes made one before.")] = False,
-) -> BatchMade:  # fmt: skip
+) -> BatchMade:
     """Submit a launch table of any format that `submit` takes: explicit jobs, a sweep, an Oddish sweep, a Harbor job.
 
     The same bytes submitted twice are one batch; `duplicate` says so. Relative paths are looked for in the root.
@@ -122,9 +106,7 @@ async def validate_table(request: Request, site: SiteHere, name: Name = "") -> V
     """Everything that is wrong with a table, or what it would run; nothing is left behind."""
     data, source = await _table(request, name)
     folders = [site.layout.root]
-    return await run_in_threadpool(
-        lambda: validate(site.context(), data, name=source, folders=folders)
-    )
+    return await run_in_threadpool(lambda: validate(site.context(), data, name=source, folders=folders))
 
 
 async def _table(request: Request, name: str) -> tuple[bytes, str]:
@@ -146,7 +128,7 @@ def list_batches(
     ] = "trouble",
     cursor: Cursor = None,
     limit: Limit = 50,
-) -> Response:  # fmt: skip
+) -> Response:
     """The batches, a page at a time."""
     board = site.board()
     found = [
@@ -162,9 +144,7 @@ def list_batches(
     elif sort == "activity":
         found.sort(key=lambda line: line.last_event_at or line.created_at, reverse=True)
     shown = page(found, lambda line: line.batch_id, cursor, limit)
-    document = BatchPage(
-        items=list(shown.items), next=shown.next, total=len(found), counts=board.counts
-    )
+    document = BatchPage(items=list(shown.items), next=shown.next, total=len(found), counts=board.counts)
     return polled(known, document)
 
 
@@ -282,9 +262,7 @@ def get_budget(known: KnownHere, site: SiteHere, batch: Id) -> Response:
 def set_budget(site: SiteHere, batch: Id, wanted: Annotated[BudgetWanted, Body()]) -> BudgetLine:
     """Let it spend so much in all, from the next pass on."""
     found = batch_id(site, batch)
-    return budgets.change(
-        site.context(), found, usd=wanted.usd, tokens=wanted.tokens, reason=wanted.reason
-    )
+    return budgets.change(site.context(), found, usd=wanted.usd, tokens=wanted.tokens, reason=wanted.reason)
 
 
 def batch_id(site: ServerState, text: str) -> str:

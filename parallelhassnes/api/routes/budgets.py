@@ -44,4 +44,4 @@ def set_shared_budget(site: SiteHere, wanted: Annotated[SharedWanted, Body()]) -
     """Let a queue key or an experiment spend so much in all, from the next pass on."""
     return budget.change_shared(
         site.context(), wanted.scope, wanted.name, usd=wanted.usd, tokens=wanted.tokens, reason=wanted.reason
-    )  # fmt: skip
+    )

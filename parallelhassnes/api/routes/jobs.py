@@ -11,18 +11,7 @@ from parallelhassnes.actions import approve, cancel_retry
 from parallelhassnes.actions.approve import Decided
 from parallelhassnes.actions.cancel_retry import Operated, Target
 from parallelhassnes.api.http.auth import needs
-from parallelhassnes.api.http.responses import (
-    Cursor,
-    Id,
-    KnownHere,
-    Limit,
-    Reason,
-    Why,
-    page,
-    polled,
-    tag_of,
-    tagged,
-)
+from parallelhassnes.api.http.responses import Cursor, Id, KnownHere, Limit, Reason, Why, page, polled, tag_of, tagged
 from parallelhassnes.api.live.server_state import ServerState, SiteHere
 from parallelhassnes.api.routes.batches import Which, batch_id
 from parallelhassnes.refs import Found, resolve
@@ -33,14 +22,10 @@ from parallelhassnes.views.explain import Explained
 from parallelhassnes.views.scoreboard_models import JobLine
 from parallelhassnes.views.show import ShowDocument, StepLine, show
 
-router = APIRouter(
-    prefix="/v1/batches/{batch}", tags=["jobs"], dependencies=[Depends(needs("read"))]
-)
+router = APIRouter(prefix="/v1/batches/{batch}", tags=["jobs"], dependencies=[Depends(needs("read"))])
 _operator = [Depends(needs("operate"))]
 
-type StepState = Literal[
-    "blocked", "ready", "running", "succeeded", "failed", "needs_attention", "canceled", "lost",
-]  # fmt: skip
+type StepState = Literal["blocked", "ready", "running", "succeeded", "failed", "needs_attention", "canceled", "lost"]
 
 
 class JobPage(BaseModel):
@@ -67,8 +52,7 @@ def list_jobs(
     site: SiteHere,
     batch: Id,
     state: Annotated[
-        list[StepState],
-        Query(default_factory=list, description="Only jobs with a step in one of these states."),
+        list[StepState], Query(default_factory=list, description="Only jobs with a step in one of these states.")
     ],
     q: Annotated[str, Query(max_length=200, description="Part of the job's id.")] = "",
     cursor: Cursor = None,
@@ -78,8 +62,7 @@ def list_jobs(
     found = [
         line
         for line in site.batch_board(batch_id(site, batch)).jobs
-        if q.lower() in line.job_id.lower()
-        and (not state or any(getattr(line.counts, name) for name in state))
+        if q.lower() in line.job_id.lower() and (not state or any(getattr(line.counts, name) for name in state))
     ]
     shown = page(found, lambda line: line.job_id, cursor, limit)
     return polled(known, JobPage(items=list(shown.items), next=shown.next, total=len(found)))
@@ -90,9 +73,7 @@ def list_steps(
     known: KnownHere,
     site: SiteHere,
     batch: Id,
-    state: Annotated[
-        list[StepState], Query(default_factory=list, description="Only these states.")
-    ],
+    state: Annotated[list[StepState], Query(default_factory=list, description="Only these states.")],
     kind: Annotated[str | None, Query(max_length=50, description="Only this kind.")] = None,
     cursor: Cursor = None,
     limit: Limit = 100,

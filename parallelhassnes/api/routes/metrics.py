@@ -21,7 +21,7 @@ _BREAKER = {"closed": 0, "half-open": 1, "open": 2}
     "/metrics",
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus text."}},
-)  # fmt: skip
+)
 def metrics(site: SiteHere) -> Response:
     """Steps and batches by state, queue keys, runners, listeners, in Prometheus' text format."""
     registry = CollectorRegistry(auto_describe=False)
@@ -41,12 +41,19 @@ class _Store(Collector):
         yield _gauge("concurrency", "Attempts of this host at most.", [], [((), board.concurrency)])
         yield _gauge("incoming_tables", "Tables to be ingested.", [], [((), board.incoming)])
         yield _gauge("rejected_tables", "Tables that were rejected.", [], [((), board.rejected)])
-        yield _gauge("short_of_space", "1 where nothing starts for lack of disk or memory.", [], [((), bool(board.shortage))])  # fmt: skip
+        yield _gauge(
+            "short_of_space", "1 where nothing starts for lack of disk or memory.", [], [((), bool(board.shortage))]
+        )
         key = ["queue_key"]
         lines = board.queue
-        yield _gauge("queue_live", "Live attempts of a queue key.", key, [((q.queue_key,), q.live) for q in lines])  # fmt: skip
-        yield _gauge("queue_ready", "Steps that could start.", key, [((q.queue_key,), q.ready) for q in lines])  # fmt: skip
-        yield _gauge("queue_delayed", "Steps that wait for the time of a retry.", key, [((q.queue_key,), q.delayed) for q in lines])  # fmt: skip
+        yield _gauge("queue_live", "Live attempts of a queue key.", key, [((q.queue_key,), q.live) for q in lines])
+        yield _gauge("queue_ready", "Steps that could start.", key, [((q.queue_key,), q.ready) for q in lines])
+        yield _gauge(
+            "queue_delayed",
+            "Steps that wait for the time of a retry.",
+            key,
+            [((q.queue_key,), q.delayed) for q in lines],
+        )
         limits = [((q.queue_key,), q.limit) for q in lines if q.limit is not None]
         yield _gauge("queue_limit", "Limit in force; absent for none.", key, limits)
         paused = [((q.queue_key,), bool(q.paused)) for q in lines]
@@ -57,8 +64,8 @@ class _Store(Collector):
         yield _gauge("runner_draining", "1 where a runner starts nothing new.", ["runner"], drains)
         loads = [((r.runner_id,), r.live) for r in board.runners if r.live is not None]
         yield _gauge("runner_live", "Live attempts of a runner, as it reported.", ["runner"], loads)
-        listeners = [(("events",), self._site.changes.listeners), (("logs",), len(self._site.watching))]  # fmt: skip
-        yield _gauge("listened_to", "Listeners of events; attempts whose logs are followed.", ["stream"], listeners)  # fmt: skip
+        listeners = [(("events",), self._site.changes.listeners), (("logs",), len(self._site.watching))]
+        yield _gauge("listened_to", "Listeners of events; attempts whose logs are followed.", ["stream"], listeners)
 
 
 def _steps(board: SystemScoreboard) -> list[tuple[tuple[str, ...], float]]:
@@ -70,9 +77,7 @@ def _batches(board: SystemScoreboard) -> list[tuple[tuple[str, ...], float]]:
     return [((state,), sum(line.state == state for line in board.batches)) for state in states]
 
 
-def _gauge(
-    name: str, about: str, labels: list[str], values: Sequence[tuple[tuple[str, ...], float]]
-) -> Metric:
+def _gauge(name: str, about: str, labels: list[str], values: Sequence[tuple[tuple[str, ...], float]]) -> Metric:
     made = GaugeMetricFamily(f"parallelhassnes_{name}", about, labels=labels)
     for places, value in values:
         made.add_metric(list(places), float(value))

@@ -17,9 +17,7 @@ from parallelhassnes.views.scoreboard_models import QueueLine, RunnerLine
 router = APIRouter(prefix="/v1", tags=["queue"], dependencies=[Depends(needs("read"))])
 _operator = [Depends(needs("operate"))]
 
-Key = Annotated[
-    str, Query(min_length=1, max_length=MAX_KEY, description="A queue key, as `openai/gpt-5.2`.")
-]
+Key = Annotated[str, Query(min_length=1, max_length=MAX_KEY, description="A queue key, as `openai/gpt-5.2`.")]
 
 
 class Queue(BaseModel):
@@ -70,9 +68,13 @@ def get_queue(known: KnownHere, site: SiteHere) -> Response:
     """Per key: limit, live, ready, delayed, breaker, pause and the last changes."""
     board = site.board()
     document = Queue(
-        concurrency=board.concurrency, live=board.live, shortage=board.shortage, incoming=board.incoming,
-        rejected=board.rejected, keys=board.queue,
-    )  # fmt: skip
+        concurrency=board.concurrency,
+        live=board.live,
+        shortage=board.shortage,
+        incoming=board.incoming,
+        rejected=board.rejected,
+        keys=board.queue,
+    )
     return polled(known, document)
 
 
@@ -95,9 +97,11 @@ def get_limits(known: KnownHere, site: SiteHere) -> Response:
     in_force = {line.queue_key: line.limit for line in board.queue if line.limit is not None}
     config = site.context().config
     document = Limits(
-        concurrency=config.concurrency, configured=config.limits, in_force=in_force,
+        concurrency=config.concurrency,
+        configured=config.limits,
+        in_force=in_force,
         why={line.queue_key: line.limit_why for line in board.queue if line.limit is not None},
-    )  # fmt: skip
+    )
     return polled(known, document)
 
 

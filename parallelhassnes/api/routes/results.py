@@ -24,14 +24,11 @@ router = APIRouter(prefix="/v1", tags=["results"], dependencies=[Depends(needs("
 Batch = Annotated[
     str | None,
     Query(max_length=200, pattern=r"^[A-Za-z0-9._-]+$", description="One batch, or `latest`; left out: all of them."),
-]  # fmt: skip
-Experiment = Annotated[
-    str | None, Query(min_length=1, max_length=500, description="The batches of an experiment.")
 ]
+Experiment = Annotated[str | None, Query(min_length=1, max_length=500, description="The batches of an experiment.")]
 Side = Annotated[
-    str,
-    Query(min_length=1, max_length=700, description="`BATCH` or `experiment:NAME`, and perhaps `@AGENT[,MODEL]`."),
-]  # fmt: skip
+    str, Query(min_length=1, max_length=700, description="`BATCH` or `experiment:NAME`, and perhaps `@AGENT[,MODEL]`.")
+]
 
 
 @router.get("/results", response_model=Results)
@@ -40,12 +37,10 @@ def get_results(
     site: SiteHere,
     batch: Batch = None,
     experiment: Experiment = None,
-    by: Annotated[
-        str, Query(max_length=200, description="What to group by, as `agent,model,task`.")
-    ] = ",".join(DEFAULT_BY),
-    unscored_as_zero: Annotated[
-        bool, Query(description="Count trials without a reward as 0.")
-    ] = False,
+    by: Annotated[str, Query(max_length=200, description="What to group by, as `agent,model,task`.")] = ",".join(
+        DEFAULT_BY
+    ),
+    unscored_as_zero: Annotated[bool, Query(description="Count trials without a reward as 0.")] = False,
 ) -> Response:
     """Rates with intervals, pass@k, tokens, money and time, by agent and model or by anything else."""
     chosen = collect.choose(site.layout, batch, experiment)
@@ -55,9 +50,7 @@ def get_results(
 
 
 @router.get("/trials", response_model=TrialLines)
-def get_trials(
-    known: KnownHere, site: SiteHere, batch: Batch = None, experiment: Experiment = None
-) -> Response:
+def get_trials(known: KnownHere, site: SiteHere, batch: Batch = None, experiment: Experiment = None) -> Response:
     """A line per trial: reward, tokens, money, time, agent, task."""
     return polled(known, trial_lines(site.layout, collect.choose(site.layout, batch, experiment)))
 
@@ -75,9 +68,7 @@ def get_analyses(known: KnownHere, site: SiteHere, batch: Id) -> Response:
 
 
 @router.get("/errors", response_model=Errors)
-def get_errors(
-    known: KnownHere, site: SiteHere, batch: Batch = None, experiment: Experiment = None
-) -> Response:
+def get_errors(known: KnownHere, site: SiteHere, batch: Batch = None, experiment: Experiment = None) -> Response:
     """What failed, by class and message, with counts and an example each."""
     chosen = collect.choose(site.layout, batch, experiment)
     return polled(known, error_groups.errors(site.layout, chosen))

@@ -35,10 +35,8 @@ _SLOW_SEC = 60.0
 """A reader that has taken nothing for so long is let go; it can resume."""
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events."}
-}  # fmt: skip
-LastEventId = Annotated[
-    str | None, Header(alias="Last-Event-ID", max_length=4000, description="Go on after this one.")
-]
+}
+LastEventId = Annotated[str | None, Header(alias="Last-Event-ID", max_length=4000, description="Go on after this one.")]
 
 
 class Stream(EventSourceResponse):
@@ -67,9 +65,7 @@ class Stream(EventSourceResponse):
 # --- logs ---------------------------------------------------------------------------------------------
 
 
-@router.get(
-    "/attempts/{attempt}/logs/stream", status_code=200, response_class=Stream, responses=STREAM
-)
+@router.get("/attempts/{attempt}/logs/stream", status_code=200, response_class=Stream, responses=STREAM)
 async def stream_logs(
     site: SiteHere,
     attempt: Id,
@@ -80,7 +76,7 @@ async def stream_logs(
         str | None, Query(max_length=500, pattern=r"^[^\x00]*$", description="Only this log, such as `stdout.log`.")
     ] = None,
     last_event_id: LastEventId = None,
-) -> Stream:  # fmt: skip
+) -> Stream:
     """Its logs as they grow, until it is sealed: events `log` with `file` and `text`, at last `end` with `status`."""
     found = await run_in_threadpool(site.attempt, attempt)
     logs = Logs(site.layout, found.folder(site.layout), found)
@@ -106,9 +102,7 @@ def _places(event_id: str) -> dict[str, int]:
     raise HTTPException(400, "Last-Event-ID is not that of an event of this stream")
 
 
-async def _log_events(
-    site: ServerState, found: Found, logs: Logs, file: str | None
-) -> AsyncIterator[ServerSentEvent]:
+async def _log_events(site: ServerState, found: Found, logs: Logs, file: str | None) -> AsyncIterator[ServerSentEvent]:
     try:
         async for piece in follow_logs(site, found, logs, file):
             yield _event("log", {"file": piece.file, "text": piece.text}, logs)
@@ -118,9 +112,7 @@ async def _log_events(
     yield _event("end", status, logs)
 
 
-async def follow_logs(
-    site: ServerState, found: Found, logs: Logs, file: str | None
-) -> AsyncIterator[LogText]:
+async def follow_logs(site: ServerState, found: Found, logs: Logs, file: str | None) -> AsyncIterator[LogText]:
     """What the logs have got and get, until the attempt is sealed.
 
     Raises:
@@ -163,7 +155,7 @@ async def stream_events(
         Literal["start", "now"], Query(alias="from", description="From the batch's beginning, or from now on.")
     ] = "now",
     last_event_id: LastEventId = None,
-) -> Stream:  # fmt: skip
+) -> Stream:
     """Every line of the ledgers as it is written: who or what did what to which step, with `batch_id`.
 
     An event `missed` says that the reader was too slow for all of them and should look anew.

@@ -55,23 +55,13 @@ class TickAnswer(BaseModel):
 def health(site: SiteHere, response: Response) -> Health:
     """Whether the server answers, and whether anybody ticks; needs no token. 503 where nobody does."""
     layout = site.layout
-    own = (
-        site.ticker.trouble()
-        if site.ticker is not None
-        else "this server does not tick (--no-tick)"
-    )
+    own = site.ticker.trouble() if site.ticker is not None else "this server does not tick (--no-tick)"
     ticking = not own or (site.ticker is None and schedule_health.was_ticked(layout))
     found = Health(version=__version__, ticking=ticking, trouble=schedule_health.troubles(layout))
     if not ticking:
         response.status_code = 503
-        line = (
-            f"{own}; nobody else has ticked for {schedule_health.TICKED_SEC:.0f} s"
-            if site.ticker is None
-            else own
-        )
-        found = found.model_copy(
-            update={"status": "not ticking", "ok": False, "trouble": [line, *found.trouble]}
-        )
+        line = f"{own}; nobody else has ticked for {schedule_health.TICKED_SEC:.0f} s" if site.ticker is None else own
+        found = found.model_copy(update={"status": "not ticking", "ok": False, "trouble": [line, *found.trouble]})
     return found
 
 
@@ -85,7 +75,7 @@ async def tick(
     concurrency: Annotated[
         int | None, Query(ge=1, le=10_000, description="Live attempts on this host at most, for what is started by it.")
     ] = None,
-) -> TickAnswer:  # fmt: skip
+) -> TickAnswer:
     """Ingest tables, end what died, start what may start; waits for no attempt."""
     return TickAnswer(**await tick_now(site, concurrency))
 
@@ -97,9 +87,7 @@ async def tick_now(site: ServerState, concurrency: int | None) -> dict[str, Any]
         HTTPException: 409 where there is none or it cannot tick, 503 where it does not answer.
     """
     if site.ticker is None:
-        raise HTTPException(
-            409, "this server does not tick (--no-tick); run `parallelhassnes tick` on its host"
-        )
+        raise HTTPException(409, "this server does not tick (--no-tick); run `parallelhassnes tick` on its host")
     try:
         report = await site.ticker.tick(concurrency)
     except Unanswered as error:

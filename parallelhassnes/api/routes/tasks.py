@@ -32,9 +32,11 @@ def upload(
     site: SiteHere,
     file: Annotated[
         list[UploadFile],
-        File(min_length=1, max_length=MOST_ARCHIVES, description="zip, tar or tar.gz of a task or of a folder of tasks."),
+        File(
+            min_length=1, max_length=MOST_ARCHIVES, description="zip, tar or tar.gz of a task or of a folder of tasks."
+        ),
     ],
-) -> Uploaded:  # fmt: skip
+) -> Uploaded:
     """Store tasks, checked as `submit` checks them; a table names each by the `path` that comes back.
 
     All of them or none: every problem of every archive is in the answer. The same task is stored once.
@@ -52,9 +54,7 @@ def list_tasks(
     limit: Limit = 100,
 ) -> Response:
     """The stored tasks by name, the newest version of one first."""
-    found = [
-        task for task in uploaded_tasks.every(site.layout) if name.lower() in task.name.lower()
-    ]
+    found = [task for task in uploaded_tasks.every(site.layout) if name.lower() in task.name.lower()]
     shown = page(found, lambda task: task.sha256, cursor, limit)
     return polled(known, TaskPage(items=list(shown.items), next=shown.next, total=len(found)))
 

@@ -22,9 +22,7 @@ def console(stream: IO[str] | None = None) -> Console:
     # A pipe has no width of its own, and a table cut at 80 columns is worth nothing in a file.
     width = None if stream.isatty() or os.environ.get("COLUMNS") else PLAIN_WIDTH
     drawn: Any = _Drawn(stream) if isinstance(stream, Terminal) else stream
-    return _Console(
-        file=drawn, width=width, highlight=False, markup=False, emoji=False, soft_wrap=False
-    )
+    return _Console(file=drawn, width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
 
 
 def show(renderable: RenderableType, stream: IO[str] | None = None) -> None:
@@ -35,18 +33,16 @@ def show(renderable: RenderableType, stream: IO[str] | None = None) -> None:
 def text_of(renderable: RenderableType) -> str:
     """What it looks like in a file: plain, wide."""
     stream = io.StringIO()
-    _Console(
-        file=stream, width=PLAIN_WIDTH, color_system=None, highlight=False, markup=False
-    ).print(renderable, crop=False)
+    _Console(file=stream, width=PLAIN_WIDTH, color_system=None, highlight=False, markup=False).print(
+        renderable, crop=False
+    )
     return stream.getvalue()
 
 
 class _Console(Console):
     """A console whose texts command no terminal; its own styles and drawing do."""
 
-    def render(
-        self, renderable: RenderableType, options: ConsoleOptions | None = None
-    ) -> Iterable[Segment]:
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Make the pieces of a renderable."""
         for text, style, control in super().render(renderable, options):
             yield Segment(text if control else plain(text), style, control)

@@ -64,15 +64,12 @@ class LiveProgress:
         if self._enabled and self._console.is_terminal:
             self._live = Live(
                 console=self._console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
-            )  # fmt: skip
+            )
             self._live.start()
         return self
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if not self._enabled:
             return
@@ -125,17 +122,12 @@ class LiveProgress:
         parts: list[RenderableType] = [_bar(look), summary(look, self._elapsed())]
         if look.keys:
             parts.append(_keys(look.keys, look.live, self._concurrency))
-        parts += [
-            Text(f"held: {line}", style="yellow", overflow="ellipsis", no_wrap=True)
-            for line in look.held[:3]
-        ]
+        parts += [Text(f"held: {line}", style="yellow", overflow="ellipsis", no_wrap=True) for line in look.held[:3]]
         if look.running:
             room = max(1, height - len(parts) - min(len(look.failures), 3) - 4)
             parts.append(running_table(look.running[:room]))
             if look.live > len(look.running[:room]):
-                parts.append(
-                    Text(f"… and {look.live - len(look.running[:room])} more", style="dim")
-                )
+                parts.append(Text(f"… and {look.live - len(look.running[:room])} more", style="dim"))
         parts += [_one_line(ended_line(ended)) for ended in look.failures[:3]]
         return Group(*parts)
 
@@ -145,9 +137,7 @@ def summary(look: Look, elapsed: float) -> Text:
     text = Text(f"{look.over}/{look.total} done", style="bold")
     for name in OVER:
         if look.tally[name]:
-            text.append(
-                f", {look.tally[name]} {name.replace('_', ' ')}", style=f"not bold {STYLES[name]}"
-            )
+            text.append(f", {look.tally[name]} {name.replace('_', ' ')}", style=f"not bold {STYLES[name]}")
     if look.live:
         text.append(f", {look.live} running", style=f"not bold {STYLES['running']}")
     if look.waiting > look.blocked:

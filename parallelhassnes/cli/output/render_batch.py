@@ -8,14 +8,7 @@ from rich.text import Text
 
 from parallelhassnes import formatting
 from parallelhassnes.cli.output.console import line
-from parallelhassnes.cli.output.render_system import (
-    SHORT,
-    STYLES,
-    counts_cells,
-    counts_text,
-    grid,
-    shown_states,
-)
+from parallelhassnes.cli.output.render_system import SHORT, STYLES, counts_cells, counts_text, grid, shown_states
 from parallelhassnes.views.scoreboard_models import (
     BatchScoreboard,
     BlockedGroup,
@@ -38,10 +31,7 @@ def render(board: BatchScoreboard) -> RenderableType:
 def _parts(board: BatchScoreboard) -> Iterator[RenderableType]:
     yield _head(board)
     if board.stand_in:
-        yield Text(
-            "DRY RUN: agent steps were answered by the stand-in; its results mean nothing.",
-            style="bold yellow",
-        )
+        yield Text("DRY RUN: agent steps were answered by the stand-in; its results mean nothing.", style="bold yellow")
     if board.held:
         yield Text(f"held: {board.held}", style="yellow")
     for warning in board.warnings[:MOST_LIST]:
@@ -62,9 +52,7 @@ def _head(board: BatchScoreboard) -> Text:
     head.append(board.state, style=STYLES[board.state])
     if board.experiment:
         head.append(f"  {board.experiment}")
-    head.append(
-        f"\n{formatting.counted(board.jobs_total, 'job')}, {formatting.counted(board.steps_total, 'step')}: "
-    )
+    head.append(f"\n{formatting.counted(board.jobs_total, 'job')}, {formatting.counted(board.steps_total, 'step')}: ")
     head.append_text(counts_text(board.counts))
     return head
 
@@ -121,9 +109,13 @@ def running_table(running: list[RunningStep]) -> Table:
         if step.stuck_since is not None:
             phase.append(f" STUCK since {step.stuck_since[:16]}Z", style="red")
         table.add_row(
-            step.step, phase, step.label, str(step.number), formatting.duration(step.age_sec),
+            step.step,
+            phase,
+            step.label,
+            str(step.number),
+            formatting.duration(step.age_sec),
             Text(f"{beat} DEAD" if dead else beat, style="red" if dead else ""),
-        )  # fmt: skip
+        )
     return table
 
 
@@ -159,9 +151,7 @@ def _jobs(board: BatchScoreboard) -> Table:
         table.add_column("task", no_wrap=True)
     rows = sorted(board.jobs, key=_trouble)
     for job in rows[:MOST_ROWS]:
-        cells = [_cell(job.cells.get(column)) for column in columns] or counts_cells(
-            job.counts, states
-        )
+        cells = [_cell(job.cells.get(column)) for column in columns] or counts_cells(job.counts, states)
         table.add_row(
             job.job_id,
             *cells,
@@ -171,9 +161,7 @@ def _jobs(board: BatchScoreboard) -> Table:
     if len(rows) > MOST_ROWS:
         table.add_row(Text(f"… and {len(rows) - MOST_ROWS} more", style="dim"))
     if columns and len(rows) > 1:
-        table.add_row(
-            Text("all", style="bold"), *(_cell(board.totals[column]) for column in columns)
-        )
+        table.add_row(Text("all", style="bold"), *(_cell(board.totals[column]) for column in columns))
     return table
 
 
@@ -187,9 +175,11 @@ def _task(job: JobLine) -> Text:
     if job.verdict is None:
         return Text("–", style="dim")
     return {
-        "broken": Text("BROKEN", style="red"), "needs_review": Text("review", style="yellow"),
-        "good": Text("good", style="green"), "unknown": Text("?", style="dim"),
-    }[job.verdict.task_quality]  # fmt: skip
+        "broken": Text("BROKEN", style="red"),
+        "needs_review": Text("review", style="yellow"),
+        "good": Text("good", style="green"),
+        "unknown": Text("?", style="dim"),
+    }[job.verdict.task_quality]
 
 
 def _cell(cell: Cell | None) -> Text:
@@ -207,9 +197,12 @@ def _cell(cell: Cell | None) -> Text:
         if cell.mean_reward is not None and cell.mean_reward != cell.passes / (decided or 1):
             text.append(f" ({formatting.reward(cell.mean_reward)})")
     for count, name, style in (
-        (cell.failed, "fail", "red"), (cell.unscored, "unscored", "yellow"), (cell.running, "run", "blue"),
-        (cell.waiting, "wait", "dim"), (cell.canceled, "canc", "dim"),
-    ):  # fmt: skip
+        (cell.failed, "fail", "red"),
+        (cell.unscored, "unscored", "yellow"),
+        (cell.running, "run", "blue"),
+        (cell.waiting, "wait", "dim"),
+        (cell.canceled, "canc", "dim"),
+    ):
         if count:
             text.append(f"{' ' if text else ''}+{count} {name}", style=style)
     if cell.again:
@@ -240,9 +233,7 @@ def _foot(board: BatchScoreboard) -> Iterator[RenderableType]:
         said.append(f"cost of {formatting.counted(spent.cost_unknown, 'attempt')} unknown")
     if spent.input is not None or spent.output is not None:
         cached = f" ({formatting.number(spent.cache)} cached)" if spent.cache else ""
-        said.append(
-            f"tokens {formatting.number(spent.input)} in{cached}, {formatting.number(spent.output)} out"
-        )
+        said.append(f"tokens {formatting.number(spent.input)} in{cached}, {formatting.number(spent.output)} out")
     if spent.attempts_known and spent.attempts_unknown:
         said.append(f"of {spent.attempts_unknown} attempts unknown")
     if said:

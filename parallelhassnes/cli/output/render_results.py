@@ -46,9 +46,7 @@ def _table(sheet: Sheet) -> Table:
     for place, head in enumerate(sheet.heads[1:], 1):
         # Paths and names are to be copied whole.
         number = sheet.is_number(place)
-        table.add_column(
-            head, justify="right" if number else "left", overflow="fold", no_wrap=number
-        )
+        table.add_column(head, justify="right" if number else "left", overflow="fold", no_wrap=number)
     for row in sheet.rows:
         table.add_row(*row)
     return table

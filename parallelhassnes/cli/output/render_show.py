@@ -14,18 +14,7 @@ from parallelhassnes.views.show import ShowDocument
 
 MOST_STEPS = 40
 MOST_FILES = 40
-QUIET = frozenset(
-    {
-        "schema_version",
-        "batch_id",
-        "job_id",
-        "step_id",
-        "warnings",
-        "harbor_job",
-        "spec",
-        "steps_total",
-    }
-)
+QUIET = frozenset({"schema_version", "batch_id", "job_id", "step_id", "warnings", "harbor_job", "spec", "steps_total"})
 """Keys of records that say nothing more here, or too much for a terminal."""
 
 
@@ -58,19 +47,13 @@ def _parts(document: ShowDocument) -> Iterator[RenderableType]:
 
 
 def _record(record: dict[str, Any]) -> Iterator[RenderableType]:
-    said = {
-        key: value
-        for key, value in record.items()
-        if key not in QUIET and value not in ("", {}, [], None, False)
-    }
+    said = {key: value for key, value in record.items() if key not in QUIET and value not in ("", {}, [], None, False)}
     if said:
         yield Text()
         width = max(map(len, said))
         for key, value in said.items():
             shown = value if isinstance(value, str) else _plain(value)
-            yield Text(
-                f"{key.replace('_', ' '):{width}}  {shown}", overflow="ellipsis", no_wrap=True
-            )
+            yield Text(f"{key.replace('_', ' '):{width}}  {shown}", overflow="ellipsis", no_wrap=True)
 
 
 def _plain(value: Any) -> str:
@@ -96,9 +79,7 @@ def _steps(document: ShowDocument) -> Iterator[RenderableType]:
         table.add_row(step.step, state, step.kind, str(step.attempts), said)
     yield table
     if len(document.steps) > MOST_STEPS:
-        yield Text(
-            f"… and {len(document.steps) - MOST_STEPS} more; --json has all of them", style="dim"
-        )
+        yield Text(f"… and {len(document.steps) - MOST_STEPS} more; --json has all of them", style="dim")
 
 
 def _attempts(document: ShowDocument) -> Iterator[RenderableType]:
@@ -119,8 +100,10 @@ def _attempts(document: ShowDocument) -> Iterator[RenderableType]:
 def _verdict(verdict: dict[str, Any]) -> Iterator[RenderableType]:
     found = upgraded(verdict)
     said, style = {
-        "broken": ("broken", "red"), "good": ("good", "green"), "needs_review": ("to be reviewed", "yellow"),
-    }.get(found["task_quality"], ("not known to be good", "yellow"))  # fmt: skip
+        "broken": ("broken", "red"),
+        "good": ("good", "green"),
+        "needs_review": ("to be reviewed", "yellow"),
+    }.get(found["task_quality"], ("not known to be good", "yellow"))
     text = Text("\nverdict: the task is ").append(said, style=style)
     if found["confidence"]:
         text.append(f", confidence {found['confidence']:.2f}")

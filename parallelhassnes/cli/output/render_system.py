@@ -12,13 +12,28 @@ from parallelhassnes.views.scoreboard_models import BatchLine, Counts, QueueLine
 MOST_BATCHES = 40
 MOST_KEYS = 12
 STYLES = {
-    "blocked": "yellow", "ready": "cyan", "running": "blue", "succeeded": "green", "failed": "red",
-    "needs_attention": "magenta", "canceled": "dim", "lost": "red", "waiting": "cyan", "attention": "red", "done": "green",
-}  # fmt: skip
+    "blocked": "yellow",
+    "ready": "cyan",
+    "running": "blue",
+    "succeeded": "green",
+    "failed": "red",
+    "needs_attention": "magenta",
+    "canceled": "dim",
+    "lost": "red",
+    "waiting": "cyan",
+    "attention": "red",
+    "done": "green",
+}
 SHORT = {
-    "running": "run", "ready": "ready", "blocked": "block", "succeeded": "ok", "failed": "fail",
-    "needs_attention": "attn", "lost": "lost", "canceled": "canc",
-}  # fmt: skip
+    "running": "run",
+    "ready": "ready",
+    "blocked": "block",
+    "succeeded": "ok",
+    "failed": "fail",
+    "needs_attention": "attn",
+    "lost": "lost",
+    "canceled": "canc",
+}
 """Heads of the columns; the states in the order in which they are shown."""
 
 
@@ -75,27 +90,21 @@ def counts_text(counts: Counts) -> Text:
 def shown_states(all_counts: list[Counts]) -> list[str]:
     """The states that deserve a column: those that occur, and always ``succeeded`` and ``failed``."""
     return [
-        name
-        for name in SHORT
-        if name in ("succeeded", "failed") or any(getattr(counts, name) for counts in all_counts)
+        name for name in SHORT if name in ("succeeded", "failed") or any(getattr(counts, name) for counts in all_counts)
     ]
 
 
 def counts_cells(counts: Counts, states: list[str]) -> list[Text]:
     """One right-aligned cell per state; a zero is a dot, so that numbers stand out."""
     return [
-        Text(str(count), style=STYLES[name])
-        if (count := getattr(counts, name))
-        else Text("·", style="dim")
+        Text(str(count), style=STYLES[name]) if (count := getattr(counts, name)) else Text("·", style="dim")
         for name in states
     ]
 
 
 def grid(*, first: str) -> Table:
     """A table without lines, its first column for names."""
-    table = Table(
-        box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_edge=False
-    )
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_edge=False)
     table.add_column(first, overflow="fold", no_wrap=True)
     return table
 
@@ -111,13 +120,15 @@ def _batches(lines: list[BatchLine]) -> Table:
     table.add_column("", overflow="ellipsis", no_wrap=True)
     for line in lines:
         state = Text(line.state, style=STYLES[line.state])
-        label = " ".join(
-            filter(None, ("DRY RUN" if line.stand_in else "", line.experiment or line.source_name))
-        )
+        label = " ".join(filter(None, ("DRY RUN" if line.stand_in else "", line.experiment or line.source_name)))
         table.add_row(
-            line.batch_id, state, str(line.steps_total), *counts_cells(line.counts, states),
-            formatting.ago(line.last_event_at or line.created_at), label,
-        )  # fmt: skip
+            line.batch_id,
+            state,
+            str(line.steps_total),
+            *counts_cells(line.counts, states),
+            formatting.ago(line.last_event_at or line.created_at),
+            label,
+        )
     return table
 
 
@@ -129,9 +140,13 @@ def _queue(board: SystemScoreboard) -> Table:
     for line in board.queue[:MOST_KEYS]:
         full = line.limit is not None and line.live >= line.limit
         table.add_row(
-            line.queue_key, Text(str(line.live), style="yellow" if full else ""),
-            "–" if line.limit is None else str(line.limit), str(line.ready), str(line.delayed), _note(line),
-        )  # fmt: skip
+            line.queue_key,
+            Text(str(line.live), style="yellow" if full else ""),
+            "–" if line.limit is None else str(line.limit),
+            str(line.ready),
+            str(line.delayed),
+            _note(line),
+        )
     if len(board.queue) > MOST_KEYS:
         table.add_row(Text(f"… and {len(board.queue) - MOST_KEYS} more", style="dim"))
     return table
@@ -142,9 +157,7 @@ def _note(line: QueueLine) -> Text:
     if line.limit == 0:
         return Text(f"nothing starts: {line.limit_why}", style="yellow")
     if line.paused:
-        return Text(
-            "paused" if line.breaker == "closed" else f"paused ({line.breaker})", style="yellow"
-        )
+        return Text("paused" if line.breaker == "closed" else f"paused ({line.breaker})", style="yellow")
     if line.ceiling is None or not line.changes:
         return Text("")
     at, _, what = line.changes[0].partition(" ")

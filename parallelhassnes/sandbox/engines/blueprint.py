@@ -16,12 +16,29 @@ HOSTNAME = "sandbox"
 # What root in a sandbox keeps, over what belongs to the sandbox. Not in it: SYS_ADMIN (mounts, so read-only stays
 # read-only), MKNOD (disks), DAC_READ_SEARCH (file handles), NET_ADMIN and NET_RAW, SYS_PTRACE, SETFCAP and the rest.
 CAPABILITIES = (
-    "chown", "dac_override", "fowner", "fsetid", "kill", "setgid", "setuid", "net_bind_service", "sys_chroot",
-)  # fmt: skip
+    "chown",
+    "dac_override",
+    "fowner",
+    "fsetid",
+    "kill",
+    "setgid",
+    "setuid",
+    "net_bind_service",
+    "sys_chroot",
+)
 PROC_READ_ONLY = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 PROC_MASKED = (
-    "acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "sched_debug", "scsi", "timer_list", "timer_stats",
-)  # fmt: skip
+    "acpi",
+    "asound",
+    "interrupts",
+    "kcore",
+    "keys",
+    "latency_stats",
+    "sched_debug",
+    "scsi",
+    "timer_list",
+    "timer_stats",
+)
 """What OCI runtimes make read-only, and what they cover, as far as the kernel has it."""
 
 

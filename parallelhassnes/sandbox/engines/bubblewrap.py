@@ -51,13 +51,7 @@ class Bubblewrap:
         if owner is not None:
             argv += ["nsenter", f"--user=/proc/self/fd/{user}", "--setuid=0", "--setgid=0"]
         bounding = "-all," + ",".join(f"+{name}" for name in CAPABILITIES)
-        argv += [
-            "setpriv",
-            "--no-new-privs",
-            "--pdeathsig=KILL",
-            "--inh-caps=-all",
-            "--ambient-caps=-all",
-        ]
+        argv += ["setpriv", "--no-new-privs", "--pdeathsig=KILL", "--inh-caps=-all", "--ambient-caps=-all"]
         argv.append(f"--bounding-set={bounding}")
 
         def prepare() -> None:

@@ -108,19 +108,14 @@ def _try(engine: Engine) -> str | None:
                 return str(error)
     if done.stdout == b"ready\n":
         return None
-    return (
-        " ".join(done.stderr.decode(errors="replace").split()) or f"exit status {done.returncode}"
-    )
+    return " ".join(done.stderr.decode(errors="replace").split()) or f"exit status {done.returncode}"
 
 
 def advice() -> str:
     """What to do where no engine works, from what the kernel's settings say."""
     settings = {
         "/proc/sys/user/max_user_namespaces": ("0", "sysctl user.max_user_namespaces=15000"),
-        "/proc/sys/kernel/unprivileged_userns_clone": (
-            "0",
-            "sysctl kernel.unprivileged_userns_clone=1",
-        ),
+        "/proc/sys/kernel/unprivileged_userns_clone": ("0", "sysctl kernel.unprivileged_userns_clone=1"),
         "/proc/sys/kernel/apparmor_restrict_unprivileged_userns": (
             "1",
             "sysctl kernel.apparmor_restrict_unprivileged_userns=0",

@@ -51,36 +51,115 @@ class _Machine(NamedTuple):
 
 # Of all architectures, by the common numbers: pidfd_getfd is not among them, ptrace's rules hold for it.
 _COMMON = (
-    425, 426, 427,  # io_uring_setup, _enter, _register
-    428, 429, 430, 431, 432, 433, 442,  # open_tree, move_mount, fsopen, fsconfig, fsmount, fspick, mount_setattr
-    443, 457, 458,  # quotactl_fd, statmount, listmount
-)  # fmt: skip
+    425,
+    426,
+    427,  # io_uring_setup, _enter, _register
+    428,
+    429,
+    430,
+    431,
+    432,
+    433,
+    442,  # open_tree, move_mount, fsopen, fsconfig, fsmount, fspick, mount_setattr
+    443,
+    457,
+    458,  # quotactl_fd, statmount, listmount
+)
 _CLONE3 = 435
 
 _MACHINES = {
     "x86_64": _Machine(
-        0xC000003E, clone=56, setns=308, socket=41, ioctl=16,
+        0xC000003E,
+        clone=56,
+        setns=308,
+        socket=41,
+        ioctl=16,
         refused=(
-            134, 136, 139, 153, 155,  # uselib, ustat, sysfs, vhangup, pivot_root
-            156, 163, 164, 165, 166,  # _sysctl, acct, settimeofday, mount, umount2
-            167, 168, 169, 172, 173,  # swapon, swapoff, reboot, iopl, ioperm
-            174, 175, 176, 177, 178, 179, 180,  # create, init, delete_module, get_kernel_syms, query_module, quotactl, nfsservctl
-            103, 212, 227, 246, 248, 249, 250,  # syslog, lookup_dcookie, clock_settime, kexec_load, add_key, request_key, keyctl
-            256, 272, 279, 298, 300, 304,  # migrate_pages, unshare, move_pages, perf_event_open, fanotify_init, open_by_handle_at
-            305, 312, 313, 320, 321, 323,  # clock_adjtime, kcmp, finit_module, kexec_file_load, bpf, userfaultfd
+            134,
+            136,
+            139,
+            153,
+            155,  # uselib, ustat, sysfs, vhangup, pivot_root
+            156,
+            163,
+            164,
+            165,
+            166,  # _sysctl, acct, settimeofday, mount, umount2
+            167,
+            168,
+            169,
+            172,
+            173,  # swapon, swapoff, reboot, iopl, ioperm
+            174,
+            175,
+            176,
+            177,
+            178,
+            179,
+            180,  # create, init, delete_module, get_kernel_syms, query_module, quotactl, nfsservctl
+            103,
+            212,
+            227,
+            246,
+            248,
+            249,
+            250,  # syslog, lookup_dcookie, clock_settime, kexec_load, add_key, request_key, keyctl
+            256,
+            272,
+            279,
+            298,
+            300,
+            304,  # migrate_pages, unshare, move_pages, perf_event_open, fanotify_init, open_by_handle_at
+            305,
+            312,
+            313,
+            320,
+            321,
+            323,  # clock_adjtime, kcmp, finit_module, kexec_file_load, bpf, userfaultfd
         ),
     ),
     "aarch64": _Machine(
-        0xC00000B7, clone=220, setns=268, socket=198, ioctl=29,
+        0xC00000B7,
+        clone=220,
+        setns=268,
+        socket=198,
+        ioctl=29,
         refused=(
-            18, 39, 40, 41, 42, 58, 60, 89,  # lookup_dcookie, umount2, mount, pivot_root, nfsservctl, vhangup, quotactl, acct
-            97, 104, 105, 106, 112, 116,  # unshare, kexec_load, init_module, delete_module, clock_settime, syslog
-            142, 170, 217, 218, 219,  # reboot, settimeofday, add_key, request_key, keyctl
-            224, 225, 238, 239, 241, 262, 265,  # swapon, swapoff, migrate_, move_pages, perf_event_open, fanotify_init, open_by_handle_at
-            266, 272, 273, 280, 282, 294,  # clock_adjtime, kcmp, finit_module, bpf, userfaultfd, kexec_file_load
+            18,
+            39,
+            40,
+            41,
+            42,
+            58,
+            60,
+            89,  # lookup_dcookie, umount2, mount, pivot_root, nfsservctl, vhangup, quotactl, acct
+            97,
+            104,
+            105,
+            106,
+            112,
+            116,  # unshare, kexec_load, init_module, delete_module, clock_settime, syslog
+            142,
+            170,
+            217,
+            218,
+            219,  # reboot, settimeofday, add_key, request_key, keyctl
+            224,
+            225,
+            238,
+            239,
+            241,
+            262,
+            265,  # swapon, swapoff, migrate_, move_pages, perf_event_open, fanotify_init, open_by_handle_at
+            266,
+            272,
+            273,
+            280,
+            282,
+            294,  # clock_adjtime, kcmp, finit_module, bpf, userfaultfd, kexec_file_load
         ),
     ),
-}  # fmt: skip
+}
 
 
 def machine_is_known() -> bool:
@@ -118,12 +197,7 @@ def socket_program() -> bytes:
     here = _MACHINES.get(platform.machine())
     if here is None:
         return b""
-    code = [
-        (_LD, 0, 0, _ARCH),
-        (_JEQ, 1, 0, here.audit),
-        (_RET, 0, 0, _ALLOW),
-        (_LD, 0, 0, _NUMBER),
-    ]
+    code = [(_LD, 0, 0, _ARCH), (_JEQ, 1, 0, here.audit), (_RET, 0, 0, _ALLOW), (_LD, 0, 0, _NUMBER)]
     families = [step for family in _OF_NETWORKS for step in _if(_JEQ, family, _ASK)]
     code += _if_argument(here.socket, _ARGUMENT, families)
     code.append((_RET, 0, 0, _ALLOW))

@@ -62,7 +62,7 @@ def new_owner() -> int | None:
 def make(owner: int | None, *, network: bool) -> Spaces:
     """Make a user namespace, and with ``network`` a network namespace of its own. Raises OSError."""
     wanted = os.CLONE_NEWUSER | (os.CLONE_NEWNET if network else 0)
-    user, group, count = (owner, owner, _RANGE) if owner is not None else (os.geteuid(), os.getegid(), 1)  # fmt: skip
+    user, group, count = (owner, owner, _RANGE) if owner is not None else (os.geteuid(), os.getegid(), 1)
     with kernel.sleeper(wanted) as holder:
         place = Path("/proc", str(holder))
         if owner is None:

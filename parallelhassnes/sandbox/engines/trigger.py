@@ -40,9 +40,7 @@ class Trigger:
         """Once the keeper runs: where the kernel asks us; None where it does not."""
         found = None
         with contextlib.suppress(BlockingIOError):
-            _, more, _, _ = self._ours.recvmsg(
-                1, socket.CMSG_SPACE(4), socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
-            )
+            _, more, _, _ = self._ours.recvmsg(1, socket.CMSG_SPACE(4), socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
             found = next((int(struct.unpack("i", data)[0]) for _, _, data in more), None)
         self.close()
         return found

@@ -27,12 +27,7 @@ from parallelhassnes.sandbox.keeper import KEEPER
 from parallelhassnes.sandbox.root_layout import inside
 
 _SEALED = kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
-_KEPT = {
-    "ro": kernel.MS_RDONLY,
-    "nosuid": kernel.MS_NOSUID,
-    "nodev": kernel.MS_NODEV,
-    "noexec": kernel.MS_NOEXEC,
-}
+_KEPT = {"ro": kernel.MS_RDONLY, "nosuid": kernel.MS_NOSUID, "nodev": kernel.MS_NODEV, "noexec": kernel.MS_NOEXEC}
 _COVERED = {errno.EINVAL, errno.ENOENT}
 """Another mount covers this one, so that its path is no mount point, and nothing reaches it."""
 _MANY = 1 << 20
@@ -49,10 +44,7 @@ class Unshare:
         kept_in = kernel.can_keep_in()
         masked, read_only = proc_entries(PROC_MASKED), proc_entries(PROC_READ_ONLY)
         folders = {path for path in masked if Path(path).is_dir()}
-        covers = [
-            (str(blueprint.scratch / ("empty" if path in folders else "nothing")), path)
-            for path in masked
-        ]
+        covers = [(str(blueprint.scratch / ("empty" if path in folders else "nothing")), path) for path in masked]
 
         def prepare() -> None:
             _fork_into_namespaces(blueprint)
@@ -70,12 +62,7 @@ class Unshare:
 
 
 def confine(
-    given: Spaces,
-    capabilities: tuple[str, ...],
-    program: bytes,
-    trigger: Trigger | None,
-    *,
-    kept_in: bool = False,
+    given: Spaces, capabilities: tuple[str, ...], program: bytes, trigger: Trigger | None, *, kept_in: bool = False
 ) -> None:
     """Become root of the sandbox and of nothing else, for ever.
 
@@ -203,7 +190,7 @@ def _mount_own(root: str, owner: int | None) -> None:
     """What is new in a sandbox: its processes, its terminals, its shared memory."""
     kernel.mount("proc", f"{root}/proc", "proc", _SEALED & ~kernel.MS_RDONLY)
     quiet = kernel.MS_NOSUID | kernel.MS_NOEXEC
-    kernel.mount("devpts", f"{root}/dev/pts", "devpts", quiet, "newinstance,ptmxmode=0666,mode=0620")  # fmt: skip
+    kernel.mount("devpts", f"{root}/dev/pts", "devpts", quiet, "newinstance,ptmxmode=0666,mode=0620")
     whose = "" if owner is None else f",uid={owner},gid={owner}"
     flags = kernel.MS_NOSUID | kernel.MS_NODEV
     kernel.mount("shm", f"{root}/dev/shm", "tmpfs", flags, f"mode=1777{whose}")  # noqa: S108

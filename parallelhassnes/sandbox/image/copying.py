@@ -56,9 +56,7 @@ def copy(context: Path, instruction: Copy, root: RootFolder) -> None:
     ignore = Ignore(context)
     found: list[Path] = []
     for source in instruction.sources:
-        matches = [
-            path for path in _matches(context, source) if not _left_out(context, path, ignore)
-        ]
+        matches = [path for path in _matches(context, source) if not _left_out(context, path, ignore)]
         if not matches:
             raise CopyError(
                 f"{context.name}/Dockerfile line {instruction.line}: nothing in {context.name}/ matches {source!r}"
@@ -97,9 +95,7 @@ def _matches(context: Path, source: str) -> list[Path]:
     return [path for path in level if path.resolve().is_relative_to(inside)]
 
 
-def _copy_one(
-    context: Path, path: Path, instruction: Copy, root: RootFolder, ignore: Ignore, *, into: bool
-) -> None:
+def _copy_one(context: Path, path: Path, instruction: Copy, root: RootFolder, ignore: Ignore, *, into: bool) -> None:
     target = instruction.target
     if path.is_dir():
         for entry in sorted(path.rglob("*")):

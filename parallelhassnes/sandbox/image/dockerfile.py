@@ -16,9 +16,7 @@ from typing import NamedTuple
 
 from parallelhassnes.sandbox.image import shell_words
 
-_HARMLESS = {
-    "CMD", "ENTRYPOINT", "EXPOSE", "HEALTHCHECK", "LABEL", "MAINTAINER", "SHELL", "STOPSIGNAL",
-}  # fmt: skip
+_HARMLESS = {"CMD", "ENTRYPOINT", "EXPOSE", "HEALTHCHECK", "LABEL", "MAINTAINER", "SHELL", "STOPSIGNAL"}
 _DIRECTIVE = re.compile(r"#\s*([A-Za-z]+)\s*=\s*(\S+)\s*")
 _HEREDOC = re.compile(r"<<(-?)\s*([\"']?)([A-Za-z_][A-Za-z0-9_]*)\2")
 _REMOTE = re.compile(r"(?:https?|ftp|git|ssh)://|git@", re.IGNORECASE)
@@ -38,9 +36,7 @@ class Unsupported(NamedTuple):
 
     def line_of(self, folder: str = "environment") -> str:
         """What is wrong, and where; one line."""
-        where = (
-            f"{folder}/Dockerfile line {self.line}" if self.line else f"{folder}/{self.instruction}"
-        )
+        where = f"{folder}/Dockerfile line {self.line}" if self.line else f"{folder}/{self.instruction}"
         return f"{where}: {self.reason}"
 
 
@@ -97,13 +93,9 @@ def read(environment_dir: Path) -> Image:
     if compose.exists():
         image.unsupported.append(Unsupported(0, compose.name, f"services are {_NOT}"))
     elif not path.is_file():
-        image.unsupported.append(
-            Unsupported(0, "Dockerfile", f"there is none, and images are {_NOT}")
-        )
+        image.unsupported.append(Unsupported(0, "Dockerfile", f"there is none, and images are {_NOT}"))
     elif not image.base:
-        image.unsupported.append(
-            Unsupported(0, "Dockerfile", "has no FROM, so that it makes no image")
-        )
+        image.unsupported.append(Unsupported(0, "Dockerfile", "has no FROM, so that it makes no image"))
     return image
 
 
@@ -195,10 +187,7 @@ class _Reader:
 
     def _workdir(self, rest: str) -> None:
         self.image.workdir = (
-            self._absolute(shell_words.expand(rest.strip(), self.variables, self.escape)).rstrip(
-                "/"
-            )
-            or "/"
+            self._absolute(shell_words.expand(rest.strip(), self.variables, self.escape)).rstrip("/") or "/"
         )
 
     def _copy(self, instruction: Instruction) -> str | None:

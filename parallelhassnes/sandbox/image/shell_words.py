@@ -60,9 +60,7 @@ def _piece(text: str, at: int, variables: Mapping[str, str], escape: str) -> tup
     return char, at + 1
 
 
-def _double_quoted(
-    text: str, at: int, variables: Mapping[str, str], escape: str
-) -> tuple[str, int]:
+def _double_quoted(text: str, at: int, variables: Mapping[str, str], escape: str) -> tuple[str, int]:
     pieces: list[str] = []
     while at < len(text):
         char = text[at]

@@ -27,9 +27,7 @@ def add(ctx: Context, batch_id: str, steps: Mapping[str, Sequence[StepSpec]]) ->
     complete(ctx)
 
 
-def add_at_ingest(
-    batch_dir: Path, steps: Mapping[str, Sequence[Sequence[StepSpec]]], by: str
-) -> None:
+def add_at_ingest(batch_dir: Path, steps: Mapping[str, Sequence[Sequence[StepSpec]]], by: str) -> None:
     """Give the jobs of a batch that is being made (job id → additions) what its predecessor's have got; again after a crash."""
     for job_id, every in steps.items():
         for number, own in enumerate(every, 1):
@@ -63,10 +61,15 @@ def _tell(batch_dir: Path, job_id: str, name: str) -> None:
     path = batch_dir / job_id / additions.FOLDER / name
     addition = additions.read(batch_dir / job_id, name)
     ledger.append(
-        batch_dir, "added", by=addition.by, job_id=job_id, file=f"{additions.FOLDER}/{name}",
+        batch_dir,
+        "added",
+        by=addition.by,
+        job_id=job_id,
+        file=f"{additions.FOLDER}/{name}",
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-        steps=[f"{job_id}/{step.step_id}" for step in addition.steps], trials=trials(addition.steps),
-    )  # fmt: skip
+        steps=[f"{job_id}/{step.step_id}" for step in addition.steps],
+        trials=trials(addition.steps),
+    )
 
 
 def trials(steps: Iterable[StepSpec]) -> dict[str, int]:
@@ -91,9 +94,7 @@ def tell(batch_dir: Path, jobs: Sequence[JobSpec]) -> list[JobSpec]:
     found = [(job, names) for job, names in found if names]
     if found:
         told = {
-            (event["job_id"], event["file"])
-            for _, event in ledger.read(batch_dir)
-            if event.get("event") == "added"
+            (event["job_id"], event["file"]) for _, event in ledger.read(batch_dir) if event.get("event") == "added"
         }
         for job, names in found:
             for name in names:

@@ -20,9 +20,7 @@ from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import Overrides
 
 
-def take_over(
-    layout: Layout, batch_id: str, jobs: Sequence[JobSpec], source: str, carry: Mapping[str, str]
-) -> bool:
+def take_over(layout: Layout, batch_id: str, jobs: Sequence[JobSpec], source: str, carry: Mapping[str, str]) -> bool:
     """Give the steps of a new batch the attempts that are named for them; whether there were any."""
     found = False
     for job in jobs:
@@ -33,9 +31,7 @@ def take_over(
     return found
 
 
-def _one(
-    layout: Layout, batch_id: str, job: JobSpec, step: StepSpec, source: str, name: str
-) -> bool:
+def _one(layout: Layout, batch_id: str, job: JobSpec, step: StepSpec, source: str, name: str) -> bool:
     folder = layout.step(source, job.job_id, step.step_id) / "attempts" / name
     if not attempts.is_sealed(folder):  # it was deleted meanwhile: the step runs anew
         return False
@@ -46,9 +42,19 @@ def _one(
     now = stand(step_dir, step, Overrides())
     assert now is not None  # noqa: S101 - it was adopted just now
     ledger.append(
-        layout.batch(batch_id), "carried", job_id=job.job_id, step_id=step.step_id, run_id=now.run_id, attempt=name,
-        number=now.number, status=now.status, failure=now.failure.model_dump(exclude_none=True) if now.failure else None,
-        ended_at=now.ended_at, source=f"{source}/{job.job_id}/{step.step_id}",
-        published=published(adopted) or None, **seal.recorded(adopted), **{**step_facts(step), **ended_line.line(step, now.status, report)},
-    )  # fmt: skip
+        layout.batch(batch_id),
+        "carried",
+        job_id=job.job_id,
+        step_id=step.step_id,
+        run_id=now.run_id,
+        attempt=name,
+        number=now.number,
+        status=now.status,
+        failure=now.failure.model_dump(exclude_none=True) if now.failure else None,
+        ended_at=now.ended_at,
+        source=f"{source}/{job.job_id}/{step.step_id}",
+        published=published(adopted) or None,
+        **seal.recorded(adopted),
+        **{**step_facts(step), **ended_line.line(step, now.status, report)},
+    )
     return True

@@ -41,9 +41,7 @@ def _newest(job: JobSpec, labels: Sequence[str] | None) -> list[StepSpec]:
     return list(newest.values())
 
 
-def again(
-    layout: Layout, jobs: Sequence[JobSpec], source: str
-) -> tuple[dict[str, list[list[StepSpec]]], list[str]]:
+def again(layout: Layout, jobs: Sequence[JobSpec], source: str) -> tuple[dict[str, list[list[StepSpec]]], list[str]]:
     """What the jobs of a rerun get of what was added to those of the batch before; and a line for each step that they do not.
 
     A trial is made anew like the table's trials of its agent now are, with their analyses; an analysis that was added
@@ -98,17 +96,14 @@ def _again(
                 made.append(step)
                 taken.add(step.step_id)
             continue
-        left_out.append(f"{job_id}/{step.step_id} was added to the batch before; it is not here, since what it is about is not")  # fmt: skip
+        left_out.append(
+            f"{job_id}/{step.step_id} was added to the batch before; it is not here, since what it is about is not"
+        )
     return made, left_out
 
 
 def _like(
-    job_id: str,
-    steps: Sequence[StepSpec],
-    like: StepSpec,
-    step_id: str,
-    repeat: int,
-    taken: Ids,
+    job_id: str, steps: Sequence[StepSpec], like: StepSpec, step_id: str, repeat: int, taken: Ids
 ) -> list[StepSpec]:
     """A trial like another, and its analyses like the other's."""
     taken.add(step_id)

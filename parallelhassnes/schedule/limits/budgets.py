@@ -36,9 +36,7 @@ def exceeded(spent: UsageSum, budget: Budget, live: int) -> str | None:
     usd, tokens = spent.cost_usd or 0.0, spent.whole_tokens
     mean_usd = usd / spent.cost_known if spent.cost_known else 0.0
     mean_tokens = tokens / spent.counted if spent.counted else 0.0
-    for limit, used, mean, unit in (
-        (budget.usd, usd, mean_usd, "USD"), (budget.tokens, tokens, mean_tokens, "tokens"),
-    ):  # fmt: skip
+    for limit, used, mean, unit in ((budget.usd, usd, mean_usd, "USD"), (budget.tokens, tokens, mean_tokens, "tokens")):
         if limit is None or used + mean * live < limit:
             continue
         least = "at least " if spent.cost_unknown and unit == "USD" else ""
@@ -107,29 +105,19 @@ class BudgetGuard:
         if budget is not None:
             found = self._exceeded(budget, queue_key, lambda batch, _: batch == batch_id)
             if found:
-                return (
-                    f"budget: {found}; parallelhassnes budget {batch_id} --raise USD or --tokens N"
-                )
+                return f"budget: {found}; parallelhassnes budget {batch_id} --raise USD or --tokens N"
         config = self._shared
         experiment = batches.read_batch(self.ctx.layout.batch(batch_id)).experiment
         if experiment in config.experiments:
-            same = {
-                each
-                for each, account in (self._accounts or {}).items()
-                if account.experiment == experiment
-            }
-            found = self._exceeded(
-                config.experiments[experiment], queue_key, lambda batch, _: batch in same
-            )
+            same = {each for each, account in (self._accounts or {}).items() if account.experiment == experiment}
+            found = self._exceeded(config.experiments[experiment], queue_key, lambda batch, _: batch in same)
             if found:
                 return (
                     f"budget of experiment {experiment}: {found}; "
                     f"parallelhassnes budget --experiment {shlex.quote(experiment)} --raise USD or --tokens N"
                 )
         if queue_key is not None and queue_key in config.keys:
-            found = self._exceeded(
-                config.keys[queue_key], queue_key, lambda _, key: key == queue_key
-            )
+            found = self._exceeded(config.keys[queue_key], queue_key, lambda _, key: key == queue_key)
             if found:
                 return (
                     f"budget of {queue_key}: {found}; "
@@ -223,9 +211,7 @@ def _load(ctx: Context) -> Accounts:
         if document.get("schema_version") != VERSION:
             return {}
         return {
-            batch_id: BatchSpending(
-                offset, experiment, {key: UsageSum.restored(sums) for key, sums in by_key.items()}
-            )
+            batch_id: BatchSpending(offset, experiment, {key: UsageSum.restored(sums) for key, sums in by_key.items()})
             for batch_id, (offset, experiment, by_key) in document["batches"].items()
         }
     except (atomic.CorruptFile, KeyError, TypeError, ValueError, AttributeError):
@@ -234,12 +220,9 @@ def _load(ctx: Context) -> Accounts:
 
 def _save(ctx: Context, accounts: Accounts) -> None:
     document = {
-        batch_id: [
-            account.offset, account.experiment,
-            {key: spent.stored() for key, spent in account.by_key.items()},
-        ]
+        batch_id: [account.offset, account.experiment, {key: spent.stored() for key, spent in account.by_key.items()}]
         for batch_id, account in accounts.items()
-    }  # fmt: skip
+    }
     with waiting_for_space("budgets"):
         whole = {"schema_version": VERSION, "batches": document}
         atomic.write_json(ctx.layout.system / FILE, whole, durable=False)

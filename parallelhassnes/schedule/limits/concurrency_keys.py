@@ -82,9 +82,7 @@ def effective_limit(
     if state.adaptive is None or not adaptive_limits.is_on(config, state.queue_key):
         return said
     within = adaptive_limits.bounds(config, state.queue_key, said.number, ctx.concurrency)
-    number = adaptive_limits.limit_now(
-        state.adaptive, time.time() if now is None else now, within, config
-    )
+    number = adaptive_limits.limit_now(state.adaptive, time.time() if now is None else now, within, config)
     if number >= within.ceiling:
         return Limit(number, said.why or "of the host", within.ceiling)
     last = state.history[-1].what if state.history else "lowered"
@@ -94,9 +92,7 @@ def effective_limit(
 class Holds:
     """What keeps queue keys from starting anything: pauses, for all or of a credential, and limits of 0."""
 
-    def __init__(
-        self, layout: Layout, config: Config, states: Mapping[str, KeyState] | None = None
-    ) -> None:
+    def __init__(self, layout: Layout, config: Config, states: Mapping[str, KeyState] | None = None) -> None:
         """Read the pauses.
 
         Args:
@@ -186,11 +182,16 @@ class QueueKeys:
         probed = [mark for mark, each in state.breakers.items() if each.probe == now.run_id]
         known = state.breakers.get(probed[0] if probed else credential.mark)
         found = circuit_breaker.after_failure(
-            known, failure_class=name, line=failure.line if failure else "",
+            known,
+            failure_class=name,
+            line=failure.line if failure else "",
             evidence=(failure.evidence or "") if failure else "",
-            attempt=f"{step}/{now.attempt}", run_id=now.run_id, now=time.time(),
-            probe_sec=self.ctx.config.adaptive.probe_sec, credential=credential,
-        )  # fmt: skip
+            attempt=f"{step}/{now.attempt}",
+            run_id=now.run_id,
+            now=time.time(),
+            probe_sec=self.ctx.config.adaptive.probe_sec,
+            credential=credential,
+        )
         if found == known:
             return state
         changed = state
@@ -209,9 +210,7 @@ class QueueKeys:
         within = self._bounds(key, said_limit(self.ctx, state, tables).number)
         moment = time.time()
         before = adaptive_limits.limit_now(state.adaptive, moment, within, config)
-        made = adaptive_limits.after_signal(
-            state.adaptive, moment, self._live(key) + 1, within, config
-        )
+        made = adaptive_limits.after_signal(state.adaptive, moment, self._live(key) + 1, within, config)
         if made == state.adaptive:
             return state
         changed = state.model_copy(update={"adaptive": made})
@@ -238,9 +237,7 @@ class QueueKeys:
             risen = adaptive_limits.after_quiet(state.adaptive, time.time(), within, config)
             if risen != state.adaptive:
                 limit = within.ceiling if risen is None else risen.limit
-                what = (
-                    f"limit {state.adaptive.limit} to {limit}: no signal for {config.quiet_sec:g} s"
-                )
+                what = f"limit {state.adaptive.limit} to {limit}: no signal for {config.quiet_sec:g} s"
                 changed = state.model_copy(update={"adaptive": risen})
                 self.put(changed.changed(what, now_text()))
         return effective_limit(self.ctx, self.get(queue_key), tables).number
@@ -258,7 +255,7 @@ class QueueKeys:
     def refuses(self, queue_key: str, credential: Credential, batch_id: str) -> bool:
         """Whether the key is paused for a credential; ``save`` writes that the batch waits for it, or waits no longer."""
         state = self.get(queue_key)
-        own = [state.breakers[mark] for mark in (queue_keys.EVERY, credential.mark) if mark in state.breakers]  # fmt: skip
+        own = [state.breakers[mark] for mark in (queue_keys.EVERY, credential.mark) if mark in state.breakers]
         refused = any(not self._may_probe(each) for each in own)
         for mark, each in state.breakers.items():
             waits = refused and mark == credential.mark
@@ -284,9 +281,7 @@ class QueueKeys:
         mark = meta.credential.mark if meta.credential else ""
         for each in (queue_keys.EVERY, mark):
             if each in state.breakers:
-                probing = circuit_breaker.start_probe(
-                    state.breakers[each], meta.run_id, meta.batch_id
-                )
+                probing = circuit_breaker.start_probe(state.breakers[each], meta.run_id, meta.batch_id)
                 # Without its run id: that stands in the history once its end is taken in.
                 state = state.with_breaker(each, probing).changed("a probe started", now_text())
         self.put(state)
@@ -303,4 +298,4 @@ def _waits(known: Breaker, batch_id: str) -> Breaker:
 def _waits_no_longer(known: Breaker, batch_id: str) -> Breaker:
     if batch_id not in known.batches:
         return known
-    return known.model_copy(update={"batches": tuple(each for each in known.batches if each != batch_id)})  # fmt: skip
+    return known.model_copy(update={"batches": tuple(each for each in known.batches if each != batch_id)})

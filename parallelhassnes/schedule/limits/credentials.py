@@ -75,7 +75,7 @@ def given(ctx: Context, batch_id: str) -> Given:
 
 def _of_environment(
     ctx: Context, batch_id: str, wanted: Iterable[str], bound: Mapping[str, str] | None, fixed: Mapping[str, str]
-) -> dict[str, str]:  # fmt: skip
+) -> dict[str, str]:
     """What of this process's environment is the batch's."""
     own = ctx.options.environment_of
     found = {name: os.environ[name] for name in PASSED_IF_SET if name in os.environ}
@@ -104,9 +104,7 @@ def why_missing(ctx: Context, batch_id: str, known: Given) -> str | None:
     return f"secret {', '.join(known.missing)} is not set in {ctx.config.env_file or 'the environment'}"
 
 
-def of_environment(
-    ctx: Context, steps: Iterable[StepSpec], wanted: Iterable[str]
-) -> dict[str, str] | None:
+def of_environment(ctx: Context, steps: Iterable[StepSpec], wanted: Iterable[str]) -> dict[str, str] | None:
     """The marks of what this process's environment holds for a batch: what ``Control.variables`` keeps.
 
     Args:
@@ -128,11 +126,7 @@ def of_environment(
     except BadEnvFile:  # said where the values are needed
         filed = {}
     names.difference_update(filed, ephemeral_secrets.known())
-    return {
-        name: mark_of(ctx.layout, {name: os.environ[name]})
-        for name in sorted(names)
-        if os.environ.get(name)
-    }
+    return {name: mark_of(ctx.layout, {name: os.environ[name]}) for name in sorted(names) if os.environ.get(name)}
 
 
 def bind_again(ctx: Context, batch_id: str) -> bool:

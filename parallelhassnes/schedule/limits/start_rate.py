@@ -91,11 +91,7 @@ class StartRates:
         step = batches.read_step(self.ctx.layout, ticket)[1]
         name = environment_of(step.spec.get("config") or {})
         needs_engine = name == _DOCKER and not docker_engine.NAMED_BY & step.env.keys()
-        return (
-            StartPlace(name, needs_engine)
-            if needs_engine or name in self.ctx.config.start_rate
-            else None
-        )
+        return StartPlace(name, needs_engine) if needs_engine or name in self.ctx.config.start_rate else None
 
     def _rate(self, environment: str) -> float:
         return self.ctx.config.start_rate.get(environment, _NO_RATE)
@@ -158,11 +154,7 @@ def waiting(layout: Layout) -> list[TokenBucket]:
 
 def held(layout: Layout) -> list[str]:
     """One line per environment whose trials wait for its engine."""
-    return [
-        f"trials in {bucket.environment} wait: {bucket.down}"
-        for bucket in waiting(layout)
-        if bucket.down
-    ]
+    return [f"trials in {bucket.environment} wait: {bucket.down}" for bucket in waiting(layout) if bucket.down]
 
 
 def _known(path: Path | str) -> TokenBucket | None:

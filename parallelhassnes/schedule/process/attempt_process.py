@@ -74,9 +74,15 @@ def run(ctx: Context, assignment: Assignment, lock: int, then: Then) -> None:
     step = batches.read_job(job_dir).step(assignment.step_id)
     meta = _meta(ctx, assignment, step)
     attempt = Attempt(
-        dir=directory, job_dir=job_dir, batch_id=assignment.batch_id, job_id=assignment.job_id,
-        run_id=meta.run_id, number=meta.number, step=step, stand_in=meta.stand_in,
-    )  # fmt: skip
+        dir=directory,
+        job_dir=job_dir,
+        batch_id=assignment.batch_id,
+        job_id=assignment.job_id,
+        run_id=meta.run_id,
+        number=meta.number,
+        step=step,
+        stand_in=meta.stand_in,
+    )
     kind = kind_of(step.kind)
     retry = partial(_retry_now, ctx)
     if assignment.dead:
@@ -91,13 +97,14 @@ def run(ctx: Context, assignment: Assignment, lock: int, then: Then) -> None:
         )
     else:
         timing = Timing(
-            ctx.config.heartbeat_sec, ctx.config.grace_sec, ctx.config.stuck_after_sec,
-            ctx.config.on_stuck == "retry", ctx.config.max_log_mb << 20,
+            ctx.config.heartbeat_sec,
+            ctx.config.grace_sec,
+            ctx.config.stuck_after_sec,
+            ctx.config.on_stuck == "retry",
+            ctx.config.max_log_mb << 20,
             ctx.config.bounds,
-        )  # fmt: skip
-        supervise(
-            attempt, kind, environment(ctx, attempt), lock, timing, secrets_of(ctx, attempt), retry
         )
+        supervise(attempt, kind, environment(ctx, attempt), lock, timing, secrets_of(ctx, attempt), retry)
     logs.go_on_in(health.log_of(ctx.layout))
     # Under the lock: were this process to stand still in between, others would end the ticket, start the step's next attempt,
     # whose ticket has the same name, and lose that one to this process when it goes on.
@@ -123,13 +130,22 @@ def _meta(ctx: Context, assignment: Assignment, step: StepSpec) -> AttemptMeta:
         logs.say(f"{atomic.describe_damage(error)}; made anew from what else is known")
     number = attempts.names(directory.parents[1]).index(assignment.attempt) + 1
     meta = AttemptMeta(
-        run_id=run_id_of(assignment.attempt), batch_id=assignment.batch_id, job_id=assignment.job_id,
-        step_id=step.step_id, kind=step.kind, queue_key=step.queue_key, number=number,
-        created_at=now_text(begun(assignment.attempt)), runner_id=ctx.config.runner_id, host=platform.node(),
-        harness_version=__version__, config_sha256=ctx.config.sha256(), ticket=assignment.ticket,
+        run_id=run_id_of(assignment.attempt),
+        batch_id=assignment.batch_id,
+        job_id=assignment.job_id,
+        step_id=step.step_id,
+        kind=step.kind,
+        queue_key=step.queue_key,
+        number=number,
+        created_at=now_text(begun(assignment.attempt)),
+        runner_id=ctx.config.runner_id,
+        host=platform.node(),
+        harness_version=__version__,
+        config_sha256=ctx.config.sha256(),
+        ticket=assignment.ticket,
         stand_in=step.kind == "agent" and assignment.options.no_codex,
         credential=_credential(ctx, assignment, step),
-    )  # fmt: skip
+    )
     own_files.take_back(directory)
     attempts.put_back_meta(directory, atomic.dumps(dump(meta)).encode())
     return meta
@@ -201,16 +217,17 @@ def secrets_of(ctx: Context, attempt: Attempt) -> dict[str, str]:
 
 def fork_is_safe() -> bool:
     """Whether this process may fork without an exec: Linux, one thread, and nobody said otherwise."""
-    return (
-        sys.platform == "linux"
-        and threading.active_count() == 1
-        and os.environ.get(START_VARIABLE) != "spawn"
-    )
+    return sys.platform == "linux" and threading.active_count() == 1 and os.environ.get(START_VARIABLE) != "spawn"
 
 
 def spawn(assignment: Assignment, lock: int, log: Path) -> None:
     """Start the process as a fresh interpreter that inherits the locked descriptor."""
     launcher.start_module(
-        ENTRY_POINTS, "supervisor", assignment.model_dump_json(), str(lock),
-        log=log, cwd=Path(assignment.root), keep=(lock,),
-    )  # fmt: skip
+        ENTRY_POINTS,
+        "supervisor",
+        assignment.model_dump_json(),
+        str(lock),
+        log=log,
+        cwd=Path(assignment.root),
+        keep=(lock,),
+    )

@@ -10,9 +10,7 @@ from parallelhassnes.store import batches, currents, members
 
 def remove_unneeded(ctx: Context) -> list[str]:
     """Remove the images that no running, ready or waiting trial needs; their tags. Costs a listing where there are none."""
-    return image.remove_unneeded(
-        ctx.layout.runs, lambda batch_id, job_id: _is_over(ctx, batch_id, job_id)
-    )
+    return image.remove_unneeded(ctx.layout.runs, lambda batch_id, job_id: _is_over(ctx, batch_id, job_id))
 
 
 def needed(ctx: Context) -> set[str]:

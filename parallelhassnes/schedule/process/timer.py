@@ -35,7 +35,11 @@ def next_wake(ctx: Context, now: float) -> float | None:
     if not runner_heartbeat.is_draining(ctx):
         times += [bucket.next_at(now) for bucket in start_rate.waiting(ctx.layout)]
         for key, state in queue_keys.every(ctx.layout).items():
-            due = [each.probe_at for mark, each in state.breakers.items() if not each.probe and _has_ready(ctx, key, mark, each)]  # fmt: skip
+            due = [
+                each.probe_at
+                for mark, each in state.breakers.items()
+                if not each.probe and _has_ready(ctx, key, mark, each)
+            ]
             if due and state.paused is None:
                 # One that is due and did not start is kept by something else: do not spin on it.
                 times += [at if at > now else now + LOOK_SEC for at in due]
@@ -61,9 +65,7 @@ def wake(ctx: Context, run_pass: Callable[[Context], bool]) -> None:
         lock = locks.hold(ctx.layout.waker_lock)
         if lock is None:
             return
-        signal.signal(
-            signal.SIGTERM, signal.SIG_DFL
-        )  # a supervisor that has become the waker can be told to end
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a supervisor that has become the waker can be told to end
         processes.set_title(f"waker of {ctx.layout.root}")
         pause, jumps = 0.01, clocks.Jumps()
         try:

@@ -21,9 +21,7 @@ class LimitRange(NamedTuple):
     ceiling: int
 
 
-def bounds(
-    config: AdaptiveConfig, queue_key: str, limit: int | None, concurrency: int
-) -> LimitRange:
+def bounds(config: AdaptiveConfig, queue_key: str, limit: int | None, concurrency: int) -> LimitRange:
     """The bounds of a key: the ceiling is its own, the limit that it would have anyway, or the host's concurrency."""
     own = config.keys.get(queue_key)
     found = [concurrency, *([limit] if limit is not None else [])]
@@ -39,9 +37,7 @@ def is_on(config: AdaptiveConfig, queue_key: str) -> bool:
     return config.enabled and (own is None or own.enabled)
 
 
-def after_signal(
-    known: Adaptive | None, now: float, live: int, within: LimitRange, config: AdaptiveConfig
-) -> Adaptive:
+def after_signal(known: Adaptive | None, now: float, live: int, within: LimitRange, config: AdaptiveConfig) -> Adaptive:
     """The limit after the provider said that there is too much at once.
 
     Args:
@@ -55,9 +51,7 @@ def after_signal(
     return Adaptive(limit=lowered, changed_at=now, decreased_at=now)
 
 
-def limit_now(
-    known: Adaptive | None, now: float, within: LimitRange, config: AdaptiveConfig
-) -> int:
+def limit_now(known: Adaptive | None, now: float, within: LimitRange, config: AdaptiveConfig) -> int:
     """The limit in force: as it was last set, one more for each quiet period since, within the bounds."""
     if known is None:
         return within.ceiling
@@ -65,9 +59,7 @@ def limit_now(
     return max(within.floor, min(known.limit + periods, within.ceiling))
 
 
-def after_quiet(
-    known: Adaptive | None, now: float, within: LimitRange, config: AdaptiveConfig
-) -> Adaptive | None:
+def after_quiet(known: Adaptive | None, now: float, within: LimitRange, config: AdaptiveConfig) -> Adaptive | None:
     """The same with the periods that have passed written down; None where the whole limit is back."""
     if known is None:
         return None

@@ -31,9 +31,11 @@ def _past(folder: Path, step: StepSpec, state: AttemptState) -> Past:
     failure = state.failure
     scored = step.retry.top_up is None or facts.is_scored(folder, step)
     return Past(
-        run_id=state.run_id, status=state.status,
+        run_id=state.run_id,
+        status=state.status,
         failure_class=failure.failure_class if failure else None,
         ended_at=parse_time(state.ended_at or now_text()),
         retry_after=failure.retry_after_sec if failure else None,
-        shut_down=state.shut_down, scored=scored,
-    )  # fmt: skip
+        shut_down=state.shut_down,
+        scored=scored,
+    )

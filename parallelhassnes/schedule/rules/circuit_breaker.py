@@ -12,30 +12,40 @@ from parallelhassnes.store.records import Credential
 
 MOST_SEC = 4 * 3600.0
 """Between two probes at most."""
-SAYS_NOTHING = frozenset(
-    {"infrastructure", "lost", "canceled", "internal", "configuration", "task_definition"}
-)
+SAYS_NOTHING = frozenset({"infrastructure", "lost", "canceled", "internal", "configuration", "task_definition"})
 """Ends that a probe can have without having reached its provider."""
 
 
 def after_failure(
-    known: Breaker | None, *, failure_class: str, line: str, evidence: str, attempt: str, run_id: str,
-    now: float, probe_sec: float, credential: Credential = Credential(),
-) -> Breaker:  # fmt: skip
+    known: Breaker | None,
+    *,
+    failure_class: str,
+    line: str,
+    evidence: str,
+    attempt: str,
+    run_id: str,
+    now: float,
+    probe_sec: float,
+    credential: Credential = Credential(),
+) -> Breaker:
     """An attempt ended in a way that pauses its key for the credential that it had."""
     if known is not None and known.probe != run_id:
         return known
     interval = probe_sec if known is None else min(known.interval_sec * 2, max(MOST_SEC, probe_sec))
     return Breaker(
-        failure_class=failure_class, line=line, evidence=evidence, attempt=attempt, at=now,
-        interval_sec=interval, probe_at=now + interval, credential=credential,
+        failure_class=failure_class,
+        line=line,
+        evidence=evidence,
+        attempt=attempt,
+        at=now,
+        interval_sec=interval,
+        probe_at=now + interval,
+        credential=credential,
         batches=known.batches if known is not None else (),
-    )  # fmt: skip
+    )
 
 
-def after_other_end(
-    known: Breaker | None, run_id: str, failure_class: str | None, now: float
-) -> Breaker | None:
+def after_other_end(known: Breaker | None, run_id: str, failure_class: str | None, now: float) -> Breaker | None:
     """An attempt ended in another way: a probe that reached its provider opens the key again."""
     if known is None or known.probe != run_id:
         return known

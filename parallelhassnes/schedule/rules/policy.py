@@ -45,7 +45,12 @@ _NEVER = ClassPolicy(False, uses_attempt=True, top_up=False)
 TABLE: dict[str, ClassPolicy] = {
     "rate_limit": _PROVIDER._replace(why="the provider's window has to pass; the attempt never had a chance"),
     "overloaded": _PROVIDER._replace(why="as rate_limit"),
-    "transient_provider": ClassPolicy(True, (5.0, 20.0, 60.0), max_attempts=3, why="short troubles of a provider pass soon, long ones are another class"),
+    "transient_provider": ClassPolicy(
+        True,
+        (5.0, 20.0, 60.0),
+        max_attempts=3,
+        why="short troubles of a provider pass soon, long ones are another class",
+    ),
     "auth": _PAUSES._replace(why="every attempt on the key would fail until somebody mends it"),
     "quota": _PAUSES._replace(why="as auth"),
     "unknown_model": _PAUSES._replace(why="as auth"),
@@ -55,12 +60,14 @@ TABLE: dict[str, ClassPolicy] = {
     "agent_error": _NEVER._replace(why="a result of the tested agent, or of the command"),
     "verifier": ClassPolicy(True, max_attempts=2, why="tests that crash sometimes crash once"),
     "infrastructure": ClassPolicy(True, why="the host's fault"),
-    "configuration": _NEVER._replace(why="a key, a name or a package is missing: would fail in the same way, and says nothing about the task"),
+    "configuration": _NEVER._replace(
+        why="a key, a name or a package is missing: would fail in the same way, and says nothing about the task"
+    ),
     "task_definition": _NEVER._replace(why="would fail in the same way"),
     "canceled": ClassPolicy(False, uses_attempt=False, top_up=False, why="somebody said so"),
     "lost": ClassPolicy(True, first_at_once=True, why="its processes died, mostly by a crash of the host"),
     "internal": ClassPolicy(False, why="our own fault, which a repetition would hide"),
-}  # fmt: skip
+}
 
 SHUT_DOWN = ClassPolicy(True, (30.0,), uses_attempt=False, max_attempts=20)
 """A supervisor that was told to end (SIGTERM, no cancel): no attempt; the pause keeps a host that goes down from starting it."""
@@ -110,13 +117,14 @@ def policy_of(failure_class: str, retry: Retry) -> ClassPolicy:
         backoff = tuple(min(sec, cap) for sec in row.backoff)
     return row._replace(
         retry=row.retry if said.retry is None else said.retry,
-        backoff=backoff, cap=cap,
+        backoff=backoff,
+        cap=cap,
         first_at_once=row.first_at_once and said.backoff_sec is None,
         max_attempts=row.max_attempts if said.max_attempts is None else said.max_attempts,
         within_sec=row.within_sec if said.within_sec is None else said.within_sec,
         uses_attempt=row.uses_attempt if said.uses_attempt is None else said.uses_attempt,
         top_up=row.top_up if said.top_up is None else said.top_up,
-    )  # fmt: skip
+    )
 
 
 def decide(history: Sequence[Past], retry: Retry) -> Decision:
@@ -162,9 +170,7 @@ class _Tally:
             return Decision(None, why, self.extra)
         self.extra += 1
         return Decision(
-            past.ended_at + delay,
-            f"not scored ({name}): extra attempt {self.extra} of {wanted.extra}",
-            self.extra,
+            past.ended_at + delay, f"not scored ({name}): extra attempt {self.extra} of {wanted.extra}", self.extra
         )
 
     def _named(self, past: Past) -> tuple[str, ClassPolicy]:
@@ -198,9 +204,7 @@ class _Tally:
             planned = policy.backoff[min(nth, len(policy.backoff)) - 1]
         else:
             doublings = min(nth - 1 - policy.first_at_once, 40)
-            planned = min(
-                self.retry.backoff_sec * 2**doublings, max(policy.cap, self.retry.backoff_sec)
-            )
+            planned = min(self.retry.backoff_sec * 2**doublings, max(policy.cap, self.retry.backoff_sec))
         if past.retry_after is not None:
             # The first time the provider is taken at its word; if that was not enough, the longer counts.
             planned = past.retry_after if nth == 1 else max(planned, past.retry_after)
@@ -225,9 +229,7 @@ class _Tally:
 
     def _said(self, name: str, policy: ClassPolicy, delay: float) -> str:
         counted = (
-            f"{self.used} of {self.retry.max_attempts} attempts used"
-            if policy.uses_attempt
-            else "uses up no attempt"
+            f"{self.used} of {self.retry.max_attempts} attempts used" if policy.uses_attempt else "uses up no attempt"
         )
         if policy.pauses_key:
             return f"{name}: again when the key is open ({counted})"

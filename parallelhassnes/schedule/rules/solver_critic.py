@@ -53,9 +53,7 @@ def _critics_turn(
     why = _over(step_dir, loop, rounds)
     if why is not None:
         unmet = why
-        told = (
-            f"round {rounds}: {why}" if why else f"satisfied in round {rounds} of {loop.max_rounds}"
-        )
+        told = f"round {rounds}: {why}" if why else f"satisfied in round {rounds} of {loop.max_rounds}"
         return retry.Due(None, told), unmet
     if loop.critic in overrides.canceled or loop.solver in overrides.canceled:
         return before, f"canceled after round {rounds}"
@@ -77,9 +75,7 @@ def _solvers_turn(step_dir: Path, loop: Loop, overrides: Overrides, before: retr
         return before
     if {loop.critic, loop.solver} & overrides.canceled.keys():
         return before
-    return retry.Due(
-        state.ended_at, f"round {rounds + 1} of {loop.max_rounds}: {loop.critic} was not satisfied"
-    )
+    return retry.Due(state.ended_at, f"round {rounds + 1} of {loop.max_rounds}: {loop.critic} was not satisfied")
 
 
 def _gave(critic_attempt: Path, solver_dir: Path) -> bool:

@@ -58,9 +58,13 @@ class AgentKind:
         if said.thread_id is None:
             return None
         return LiveRecord(
-            item=said.current_item, thread_id=said.thread_id, input_tokens=tokens.input,
-            output_tokens=tokens.output, cost_usd=said.cost_usd, tool_calls=said.tool_calls,
-        )  # fmt: skip
+            item=said.current_item,
+            thread_id=said.thread_id,
+            input_tokens=tokens.input,
+            output_tokens=tokens.output,
+            cost_usd=said.cost_usd,
+            tool_calls=said.tool_calls,
+        )
 
     def conclude(self, attempt: Attempt, end: WorkerEnd) -> Outcome:
         if attempt.stand_in:

@@ -19,21 +19,13 @@ from typing import Any, BinaryIO, NamedTuple
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import AgentPolicy
 from parallelhassnes.steps import final_report
-from parallelhassnes.steps.agent.adapters.agent_cli import (
-    AgentCli,
-    AgentTokens,
-    EventReader,
-    Request,
-    Transcript,
-)
+from parallelhassnes.steps.agent.adapters.agent_cli import AgentCli, AgentTokens, EventReader, Request, Transcript
 from parallelhassnes.steps.agent.files import clear
 from parallelhassnes.steps.safe_read import first_line, open_file, read_bytes
 from parallelhassnes.steps.step_types import Failure
 from parallelhassnes.store import atomic
 
-PROMPT, SCHEMA, MESSAGE, HOME, ERRORS = (
-    "prompt.txt", "schema.json", "last_message.txt", "home", "agent.stderr.log",
-)  # fmt: skip
+PROMPT, SCHEMA, MESSAGE, HOME, ERRORS = ("prompt.txt", "schema.json", "last_message.txt", "home", "agent.stderr.log")
 MAX_MESSAGE = 16 << 20
 GRACE_SEC = 10.0
 READ_ONLY = AgentPolicy(sandbox="read-only")
@@ -98,11 +90,7 @@ def ask(
 
 
 def request_of(
-    prompt: str,
-    folder: Path,
-    work: Path,
-    schema: Mapping[str, Any] | None,
-    environ: Mapping[str, str],
+    prompt: str, folder: Path, work: Path, schema: Mapping[str, Any] | None, environ: Mapping[str, str]
 ) -> Request:
     """The request, with its files in ``work``; the policy is read-only."""
     work.mkdir(parents=True, exist_ok=True)
@@ -112,10 +100,16 @@ def request_of(
         bare = {name: value for name, value in schema.items() if name != "$schema"}
         (work / SCHEMA).write_text(json.dumps(bare), encoding="utf-8")
     return Request(
-        prompt=prompt, directory=folder, home=home, policy=READ_ONLY, schema=schema,
+        prompt=prompt,
+        directory=folder,
+        home=home,
+        policy=READ_ONLY,
+        schema=schema,
         schema_file=work / SCHEMA if schema is not None else None,
-        output_file=work / MESSAGE, prompt_file=work / PROMPT, environ=environ,
-    )  # fmt: skip
+        output_file=work / MESSAGE,
+        prompt_file=work / PROMPT,
+        environ=environ,
+    )
 
 
 class ProgramEnd(NamedTuple):
@@ -161,39 +155,34 @@ class Conversation:
         if request.schema is not None and failure is None:
             document, problems = parsed(said, text, request.schema)
         return replace(
-            self.so_far(), text=text, document=document, problems=problems, failure=failure,
-            exit_code=ended.exit_code,
-        )  # fmt: skip
+            self.so_far(), text=text, document=document, problems=problems, failure=failure, exit_code=ended.exit_code
+        )
 
     def so_far(self) -> AgentAnswer:
         """What the events have told until now, also of a turn that was broken off."""
         self._offset = read_events(self.events, self._offset, self.reader)
         said = self.reader.transcript
         return AgentAnswer(
-            text=said.message or "", thread_id=said.thread_id,
+            text=said.message or "",
+            thread_id=said.thread_id,
             tokens=tokens_so_far(self.cli, said, self.request.home).minus(self._before),
-            cost_usd=said.cost_usd, tool_calls=said.tool_calls, model=said.model or self.request.model,
+            cost_usd=said.cost_usd,
+            tool_calls=said.tool_calls,
+            model=said.model or self.request.model,
             seconds=self._seconds,
-        )  # fmt: skip
+        )
 
 
-def _run(
-    cli: AgentCli, request: Request, events: Path, errors: Path, timeout_sec: float | None
-) -> ProgramEnd:
+def _run(cli: AgentCli, request: Request, events: Path, errors: Path, timeout_sec: float | None) -> ProgramEnd:
     launch = cli.prepare(request)
     began = time.monotonic()
     assert request.prompt_file is not None  # noqa: S101 - request_of gives one
     environ = {**launch.environ, "PWD": str(request.directory)}
-    with (
-        os.fdopen(open_file(request.prompt_file), "rb") as said,
-        _append(events) as out,
-        _append(errors) as err,
-    ):
+    with os.fdopen(open_file(request.prompt_file), "rb") as said, _append(events) as out, _append(errors) as err:
         try:
             process = subprocess.Popen(
-                launch.argv, stdin=said, stdout=out, stderr=err, env=environ,
-                cwd=request.directory, process_group=0,
-            )  # fmt: skip
+                launch.argv, stdin=said, stdout=out, stderr=err, env=environ, cwd=request.directory, process_group=0
+            )
         except OSError as error:
             raise UserError(f"cannot start {launch.argv[0]}: {error.strerror}") from None
     timed_out = False
@@ -278,9 +267,7 @@ def _message(said: Transcript, output_file: Path) -> str:
     return said.message or "" if not written else written.decode("utf-8", "replace")
 
 
-def _failure(
-    cli: AgentCli, said: Transcript, ended: ProgramEnd, thread_id: str | None, errors: Path
-) -> Failure | None:
+def _failure(cli: AgentCli, said: Transcript, ended: ProgramEnd, thread_id: str | None, errors: Path) -> Failure | None:
     if ended.timed_out:
         return Failure("agent_timeout", f"{cli.name} was ended after {ended.seconds:.0f} s")
     if said.failure is not None and (ended.exit_code != 0 or not said.done):

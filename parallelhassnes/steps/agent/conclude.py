@@ -17,9 +17,7 @@ def conclude(attempt: Attempt, end: WorkerEnd) -> Outcome:
     facts = files.read_outcome(attempt.dir)
     run = files.read_run(attempt.dir)
     status, failure = _stopped(facts, end) if facts is None or not facts.complete else judge(facts)
-    return Outcome(
-        status, _summary(facts, status, failure), failure, _report(attempt, facts, run, status)
-    )
+    return Outcome(status, _summary(facts, status, failure), failure, _report(attempt, facts, run, status))
 
 
 def _stopped(facts: files.OutcomeFacts | None, end: WorkerEnd) -> tuple[Status, Failure]:
@@ -49,9 +47,7 @@ def judge(facts: files.OutcomeFacts) -> tuple[Status, Failure | None]:
     if word in FAILED:
         return "failed", Failure("agent_error", f"the agent reports that it failed: {_said(facts)}")
     if word in ATTENTION:
-        return "needs_attention", Failure(
-            "agent_error", f"the agent asks for attention: {_said(facts)}"
-        )
+        return "needs_attention", Failure("agent_error", f"the agent asks for attention: {_said(facts)}")
     for each in facts.artifacts:
         if each.problems:
             line = f"expected artifact {each.name}: {each.problems[0]}"
@@ -85,11 +81,7 @@ def _summary(facts: files.OutcomeFacts | None, status: Status, failure: Failure 
         said = ""
     if failure is None:
         return said or "The agent ended without a word."
-    return (
-        f"{failure.line[0].upper()}{failure.line[1:]}. {said}".strip()
-        if status != "succeeded"
-        else said
-    )
+    return f"{failure.line[0].upper()}{failure.line[1:]}. {said}".strip() if status != "succeeded" else said
 
 
 def _report(
@@ -98,15 +90,23 @@ def _report(
     own = facts or _from_events(attempt)
     spec = attempt.step.spec
     document: dict[str, Any] = {
-        "agent": str(spec.get("agent") or "codex"), "version": run.version or None,
-        "model": own.model, "thread_id": own.thread_id, "prompt_sha256": run.prompt_sha256 or None,
-        "tokens": own.tokens.model_dump(), "cost_usd": own.cost_usd, "tool_calls": own.tool_calls,
-        "turns": own.turns, "exit_code": own.exit_code, "seconds": own.seconds,
-        "report": own.report, "problems": own.problems,
+        "agent": str(spec.get("agent") or "codex"),
+        "version": run.version or None,
+        "model": own.model,
+        "thread_id": own.thread_id,
+        "prompt_sha256": run.prompt_sha256 or None,
+        "tokens": own.tokens.model_dump(),
+        "cost_usd": own.cost_usd,
+        "tool_calls": own.tool_calls,
+        "turns": own.turns,
+        "exit_code": own.exit_code,
+        "seconds": own.seconds,
+        "report": own.report,
+        "problems": own.problems,
         "artifacts": [each.model_dump() for each in own.artifacts],
         "workspace": run.workspace.model_dump(exclude_none=True) if run.workspace else None,
         "resumed": run.resumed.model_dump(exclude_none=True) if run.resumed else None,
-    }  # fmt: skip
+    }
     made: dict[str, Any] = {"agent": document}
     if status == "succeeded" and not spec.get("output_schema"):  # it fits the common schema
         made |= {name: own.report[name] for name in _COMMON if name in own.report}
@@ -117,7 +117,11 @@ def _from_events(attempt: Attempt) -> files.OutcomeFacts:
     """What the events tell of a run whose worker could not."""
     said, tokens = live.look(attempt)
     return files.OutcomeFacts(
-        complete=False, text=safe_read.text(said.message, files.MOST_TEXT) or "", thread_id=said.thread_id,
-        model=said.model, cost_usd=said.cost_usd, tool_calls=said.tool_calls,
+        complete=False,
+        text=safe_read.text(said.message, files.MOST_TEXT) or "",
+        thread_id=said.thread_id,
+        model=said.model,
+        cost_usd=said.cost_usd,
+        tool_calls=said.tool_calls,
         tokens=files.Count(input=tokens.input, cache=tokens.cache, output=tokens.output),
-    )  # fmt: skip
+    )

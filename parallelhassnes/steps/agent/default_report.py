@@ -4,7 +4,5 @@ import json
 from importlib.resources import files
 from typing import Any
 
-SCHEMA: dict[str, Any] = json.loads(
-    files(__package__).joinpath("agent_report.schema.json").read_text("utf-8")
-)
+SCHEMA: dict[str, Any] = json.loads(files(__package__).joinpath("agent_report.schema.json").read_text("utf-8"))
 """Strict, as providers want it: every key required, none added."""

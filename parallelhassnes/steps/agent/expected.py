@@ -14,9 +14,7 @@ MOST_BYTES = 256 << 20
 """Of one file; a larger one counts, and is not copied."""
 
 
-def check(
-    expected: ArtifactExpected, workspace: Path, into: Path, attempt_dir: Path
-) -> ArtifactFacts:
+def check(expected: ArtifactExpected, workspace: Path, into: Path, attempt_dir: Path) -> ArtifactFacts:
     """Look for an artifact and copy what is found, so that it outlives the workspace.
 
     Args:
@@ -26,10 +24,7 @@ def check(
         UserError: its glob leads out of the workspace.
     """
     if Path(expected.glob).is_absolute() or ".." in Path(expected.glob).parts:
-        raise UserError(
-            f"artifacts_expected: {expected.glob} leads out of the workspace",
-            fix="name files below it",
-        )
+        raise UserError(f"artifacts_expected: {expected.glob} leads out of the workspace", fix="name files below it")
     found = [path for path in sorted(workspace.glob(expected.glob)) if _is_inside(path, workspace)]
     facts = ArtifactFacts(name=expected.name, paths=[], problems=[])
     if not found:

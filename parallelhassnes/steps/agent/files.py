@@ -25,13 +25,7 @@ from parallelhassnes.store import walk
 
 MOST_TEXT = 4000
 """Characters of the last message that ``outcome.json`` has."""
-FOLDER, RUN, OUTCOME, ARTIFACTS, ASKED = (
-    "agent",
-    "run.json",
-    "outcome.json",
-    "artifacts",
-    "asked.txt",
-)
+FOLDER, RUN, OUTCOME, ARTIFACTS, ASKED = ("agent", "run.json", "outcome.json", "artifacts", "asked.txt")
 
 type Phase = Literal["starting", "waiting_for_directory", "workspace", "agent", "repair", "capture"]
 

@@ -15,9 +15,7 @@ def whole(attempt: Attempt, plan: AgentPlan) -> str:
     Raises:
         UserError: a file cannot be read, or a template cannot be filled in.
     """
-    texts = [
-        _text(plan.pack_prompt, plan.pack_prompt_ref), _text(plan.prompt, plan.prompt_ref), plan.append_prompt,
-    ]  # fmt: skip
+    texts = [_text(plan.pack_prompt, plan.pack_prompt_ref), _text(plan.prompt, plan.prompt_ref), plan.append_prompt]
     given = prompt_inputs.rest(attempt, texts if plan.templates else [])
     if plan.templates:
         texts = prompt_inputs.fill(attempt, texts)

@@ -53,9 +53,10 @@ def find(attempt: Attempt, wanted: ResumeFrom) -> Origin | None:
     if named == f"{attempt.job_id}/{attempt.step.step_id}":
         return None
     which = {
-        "latest_successful": "no successful attempt", "latest": "no attempt that has ended",
+        "latest_successful": "no successful attempt",
+        "latest": "no attempt that has ended",
         "run_id": f"no attempt {wanted.run_id}",
-    }  # fmt: skip
+    }
     raise UserError(f"there is nothing to resume: {named} has {which[wanted.selector]}")
 
 
@@ -64,9 +65,7 @@ def _origin(folder: Path, step: str, run_id: str) -> Origin:
     agent = dict(mapping(report.get("agent")))
     thread_id = text(agent.get("thread_id"), 200)
     if not thread_id:
-        raise UserError(
-            f"there is nothing to resume: attempt {run_id} of {step} has no conversation"
-        )
+        raise UserError(f"there is nothing to resume: attempt {run_id} of {step} has no conversation")
     return Origin(folder, step, run_id, thread_id, agent)
 
 

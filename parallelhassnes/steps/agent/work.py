@@ -82,9 +82,7 @@ class _AgentWork:
         self.facts.version = self.cli.version(os.environ)
         asked = prompt.whole(self.attempt, self.plan)
         atomic.write_text(self.dir / files.ASKED, asked, durable=False)
-        self.facts.prompt_sha256 = hashlib.sha256(
-            asked.encode("utf-8", "surrogateescape")
-        ).hexdigest()
+        self.facts.prompt_sha256 = hashlib.sha256(asked.encode("utf-8", "surrogateescape")).hexdigest()
         origin = None
         if self.plan.resume_from is not None:
             origin = resume.find(self.attempt, self.plan.resume_from)
@@ -93,25 +91,22 @@ class _AgentWork:
             if self.answer is not None and self.answer.failure is None:
                 files.clear(self.dir / files.ARTIFACTS)
                 self.artifacts = [
-                    expected.check(each, directory, self.dir, self.attempt.dir)
-                    for each in self.plan.artifacts_expected
+                    expected.check(each, directory, self.dir, self.attempt.dir) for each in self.plan.artifacts_expected
                 ]
 
-    def converse(
-        self, cli: AgentCli, asked: str, directory: Path, origin: resume.Origin | None
-    ) -> None:
+    def converse(self, cli: AgentCli, asked: str, directory: Path, origin: resume.Origin | None) -> None:
         schema = self.plan.output_schema or SCHEMA
         request = replace(
             request_of(asked, directory, self.dir, schema, os.environ),
-            policy=self.plan.execution_policy, model=self.plan.model,
-        )  # fmt: skip
+            policy=self.plan.execution_policy,
+            model=self.plan.model,
+        )
         if origin is not None:
             resume.copy_session(cli, origin, request.home)
             before = cli.thread_tokens(request.home, origin.thread_id)
             self.facts.resumed = files.Resumed(
-                step=origin.step, run_id=origin.run_id, thread_id=origin.thread_id,
-                tokens_before=count(before),
-            )  # fmt: skip
+                step=origin.step, run_id=origin.run_id, thread_id=origin.thread_id, tokens_before=count(before)
+            )
             request = replace(request, thread_id=origin.thread_id)
         self.note("agent")
         self.conversation = Conversation(cli, self.dir, request)
@@ -163,9 +158,12 @@ class _AgentWork:
             before = None
         path = self.layout.worktrees / self.attempt.batch_id / self.attempt.run_id
         self.facts.workspace = files.WorkspaceFacts(
-            mode="isolated", directory=str(path / source.inside), repository=str(source.top),
-            worktree=str(path), base=source.base,
-        )  # fmt: skip
+            mode="isolated",
+            directory=str(path / source.inside),
+            repository=str(source.top),
+            worktree=str(path),
+            base=source.base,
+        )
         self.note("workspace")
         worktree.add(source, path)
         self.facts.workspace.made = True
@@ -184,15 +182,27 @@ class _AgentWork:
         failure = self.failure or answer.failure
         facts = files.OutcomeFacts(
             complete=complete,
-            failure=None if failure is None else files.FailureFacts(
-                failure_class=failure.failure_class, line=failure.line, evidence=failure.evidence,
+            failure=None
+            if failure is None
+            else files.FailureFacts(
+                failure_class=failure.failure_class,
+                line=failure.line,
+                evidence=failure.evidence,
                 guessed=failure.guessed,
             ),
-            report=answer.document, problems=answer.problems[:MOST_PROBLEMS], text=answer.text[: files.MOST_TEXT],
-            thread_id=answer.thread_id, model=answer.model, tokens=count(answer.tokens),
-            cost_usd=answer.cost_usd, tool_calls=answer.tool_calls, turns=self.turns,
-            exit_code=answer.exit_code, seconds=round(answer.seconds, 3), artifacts=self.artifacts,
-        )  # fmt: skip
+            report=answer.document,
+            problems=answer.problems[:MOST_PROBLEMS],
+            text=answer.text[: files.MOST_TEXT],
+            thread_id=answer.thread_id,
+            model=answer.model,
+            tokens=count(answer.tokens),
+            cost_usd=answer.cost_usd,
+            tool_calls=answer.tool_calls,
+            turns=self.turns,
+            exit_code=answer.exit_code,
+            seconds=round(answer.seconds, 3),
+            artifacts=self.artifacts,
+        )
         success = complete and judge(facts)[0] == "succeeded"
         keep = self.plan.workspace_policy.keep
         close_workspace(self.dir, self.facts, keep, success=success, patience_sec=math.inf)
@@ -211,12 +221,7 @@ class _AgentWork:
 
 
 def close_workspace(
-    into: Path,
-    facts: files.RunFacts,
-    keep: str,
-    *,
-    success: bool,
-    patience_sec: float | None = None,
+    into: Path, facts: files.RunFacts, keep: str, *, success: bool, patience_sec: float | None = None
 ) -> list[str]:
     """Capture what changed in an isolated workspace, and remove it if that is the policy; a line per thing removed.
 

@@ -20,12 +20,16 @@ from parallelhassnes.errors import UserError
 from parallelhassnes.store import atomic, locks, walk
 
 LOCK = "parallelhassnes.lock"
-PATCH, STATUS, HEAD, TOUCHED = (
-    "git_diff.patch", "git_status.txt", "git_head.txt", "touched_files.json",
-)  # fmt: skip
+PATCH, STATUS, HEAD, TOUCHED = ("git_diff.patch", "git_status.txt", "git_head.txt", "touched_files.json")
 _AS_PATCH = (
-    "--cached", "--binary", "--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/",
-)  # fmt: skip
+    "--cached",
+    "--binary",
+    "--no-color",
+    "--no-ext-diff",
+    "--no-textconv",
+    "--src-prefix=a/",
+    "--dst-prefix=b/",
+)
 """One that can be applied, whatever the user's own settings."""
 _WAIT_SEC = 600.0
 
@@ -62,9 +66,8 @@ def look(folder: Path, base: str) -> Source:
     if commit.returncode != 0:
         raise UserError(f"{top} has no commit {base!r}", fix="correct workspace_policy.base")
     return Source(
-        Path(top), (folder / common).resolve(), folder.resolve().relative_to(Path(top).resolve()),
-        commit.stdout.strip(),
-    )  # fmt: skip
+        Path(top), (folder / common).resolve(), folder.resolve().relative_to(Path(top).resolve()), commit.stdout.strip()
+    )
 
 
 def add(source: Source, path: Path) -> None:
@@ -113,12 +116,7 @@ def capture(path: Path, base: str, into: Path) -> tuple[str, list[str]]:
         status = _must(path, "status", "--porcelain=v1", "--untracked-files=all", env=here).stdout
         _must(path, "read-tree", base, env=own)
         _must(path, "add", "--all", env=own)
-        for name in (
-            PATCH,
-            HEAD,
-            STATUS,
-            TOUCHED,
-        ):  # where an agent made a link, we would write behind it
+        for name in (PATCH, HEAD, STATUS, TOUCHED):  # where an agent made a link, we would write behind it
             (into / name).unlink(missing_ok=True)
         with (into / PATCH).open("xb") as out:
             _must(path, "diff", *_AS_PATCH, base, env=own, out=out)
@@ -170,32 +168,30 @@ def _is_of(record: Path, path: Path) -> bool:
 
 
 def _git(
-    folder: Path,
-    *arguments: str,
-    env: dict[str, str] | None = None,
-    out: int | IO[bytes] = subprocess.PIPE,
+    folder: Path, *arguments: str, env: dict[str, str] | None = None, out: int | IO[bytes] = subprocess.PIPE
 ) -> subprocess.CompletedProcess[str]:
     """Run git without the user's hooks; its own variables, which a caller's git may have set, stay out."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         return subprocess.run(
             ["git", "-c", "core.hooksPath=/dev/null", "-C", str(folder), *arguments],
-            stdout=out, stderr=subprocess.PIPE, text=True, errors="surrogateescape", check=False,
-            timeout=_WAIT_SEC, stdin=subprocess.DEVNULL, env={**clean, "GIT_TERMINAL_PROMPT": "0", **(env or {})},
-        )  # fmt: skip
+            stdout=out,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="surrogateescape",
+            check=False,
+            timeout=_WAIT_SEC,
+            stdin=subprocess.DEVNULL,
+            env={**clean, "GIT_TERMINAL_PROMPT": "0", **(env or {})},
+        )
     except FileNotFoundError:
         raise UserError("git is not installed", fix="an isolated workspace needs it") from None
     except subprocess.TimeoutExpired:
-        raise UserError(
-            f"git {arguments[0]} in {folder} took longer than {_WAIT_SEC:g} s"
-        ) from None
+        raise UserError(f"git {arguments[0]} in {folder} took longer than {_WAIT_SEC:g} s") from None
 
 
 def _must(
-    folder: Path,
-    *arguments: str,
-    env: dict[str, str] | None = None,
-    out: int | IO[bytes] = subprocess.PIPE,
+    folder: Path, *arguments: str, env: dict[str, str] | None = None, out: int | IO[bytes] = subprocess.PIPE
 ) -> subprocess.CompletedProcess[str]:
     done = _git(folder, *arguments, env=env, out=out)
     if done.returncode != 0:

@@ -10,13 +10,7 @@ import os
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.analysis import asking, evidence, known, material, rules
 from parallelhassnes.steps.analysis.case import Case
-from parallelhassnes.steps.analysis.engine import (
-    AnalysisEngine,
-    EngineFailed,
-    Question,
-    Reply,
-    engine,
-)
+from parallelhassnes.steps.analysis.engine import AnalysisEngine, EngineFailed, Question, Reply, engine
 from parallelhassnes.steps.analysis.record import Analysis, Answer, EngineRef, Tokens, TrialRef
 from parallelhassnes.steps.step_types import Attempt
 from parallelhassnes.steps.trial import trial_paths
@@ -50,15 +44,13 @@ class _Asked:
     """The exchange with one engine."""
 
     def __init__(
-        self, asks: AnalysisEngine, case: Case, facts: list[str], attempt: Attempt, timeout_sec: float,
-    ) -> None:  # fmt: skip
+        self, asks: AnalysisEngine, case: Case, facts: list[str], attempt: Attempt, timeout_sec: float
+    ) -> None:
         self.engine, self.case, self.facts = asks, case, facts
         self.spec, self.folder = attempt.step.spec, attempt.dir / FOLDER
         self.name = trial_paths.trial_name(attempt)
         self.timeout_sec = max(timeout_sec, 1.0)
-        self.material = material.material(
-            case, self.spec.get("max_input_tokens") or material.DEFAULT_TOKENS
-        )
+        self.material = material.material(case, self.spec.get("max_input_tokens") or material.DEFAULT_TOKENS)
         self.replies: list[Reply] = []
 
     def until_taken(self, name: str, trial: TrialRef) -> Analysis:
@@ -70,8 +62,9 @@ class _Asked:
                 break
         by = EngineRef(
             name=name,  # type: ignore[arg-type]
-            model=self.replies[-1].model or self.spec.get("model"), version=self.replies[-1].version,
-        )  # fmt: skip
+            model=self.replies[-1].model or self.spec.get("model"),
+            version=self.replies[-1].version,
+        )
         if read.answer is None:
             raise EngineFailed("agent_error", f"{name} gave no usable answer: {refused}")
         made = _record(self.case, trial, by, read.answer, self.facts)
@@ -79,18 +72,28 @@ class _Asked:
         if refused:
             # What it said is in the words; as an outcome nobody is to count it.
             spent |= {
-                "status": "needs_attention", "outcome": "unknown", "subtype": "unknown", "confidence": 0.0,
+                "status": "needs_attention",
+                "outcome": "unknown",
+                "subtype": "unknown",
+                "confidence": 0.0,
                 "contradiction": refused,
-            }  # fmt: skip
+            }
         return made.model_copy(update=spent)
 
     def _ask(self, refused: str) -> asking.Read:
         folder = self.folder / str(len(self.replies) + 1)
         folder.mkdir(parents=True)
         question = Question(
-            prompt=asking.question(self.facts, self.material, refused), schema=asking.SCHEMA, facts=self.facts, case=self.case, name=self.name,
-            folder=folder, settings=self.spec, environ=dict(os.environ), timeout_sec=self.timeout_sec,
-        )  # fmt: skip
+            prompt=asking.question(self.facts, self.material, refused),
+            schema=asking.SCHEMA,
+            facts=self.facts,
+            case=self.case,
+            name=self.name,
+            folder=folder,
+            settings=self.spec,
+            environ=dict(os.environ),
+            timeout_sec=self.timeout_sec,
+        )
         self.replies.append(self.engine.ask(question))
         return asking.read(self.replies[-1].document, self.case)
 
@@ -108,12 +111,17 @@ class _Asked:
         return sum(costs) if costs else None
 
 
-def _record(
-    case: Case, trial: TrialRef, by: EngineRef, answer: Answer, facts: list[str]
-) -> Analysis:
+def _record(case: Case, trial: TrialRef, by: EngineRef, answer: Answer, facts: list[str]) -> Analysis:
     found, struck, confidence = evidence.look_up(case.files, answer.evidence, answer.confidence)
     return Analysis(
-        trial=trial, engine=by, outcome=answer.outcome, subtype=answer.subtype, evidence=found, struck=struck,
-        root_cause=answer.root_cause, recommendation=answer.recommendation, confidence=confidence,
+        trial=trial,
+        engine=by,
+        outcome=answer.outcome,
+        subtype=answer.subtype,
+        evidence=found,
+        struck=struck,
+        root_cause=answer.root_cause,
+        recommendation=answer.recommendation,
+        confidence=confidence,
         facts=tuple(fact[:4000] for fact in facts),
-    )  # fmt: skip
+    )

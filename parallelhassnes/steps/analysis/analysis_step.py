@@ -46,9 +46,7 @@ class AnalysisKind:
         trial = _trial(job, attempt.step)
         case = None if trial is None else case_of(attempt.job_dir, job, trial)
         if case is None:
-            return _fail(
-                attempt, "task_definition", "there is no ended attempt of its trial to look at"
-            )
+            return _fail(attempt, "task_definition", "there is no ended attempt of its trial to look at")
         try:
             made = analyse.analyse(attempt, case, reference(case, job))
         except EngineFailed as error:
@@ -85,9 +83,7 @@ def _outcome(made: Analysis) -> Outcome:
     who = f"{made.engine.name}{f' · {made.engine.model}' if made.engine.model else ''}"
     summary = f"{who}: {made.outcome}/{made.subtype} ({made.confidence:.2f}). {made.root_cause}"
     folder = f"../../../{made.trial.step_id}/attempts/{made.trial.attempt}"
-    read = dict.fromkeys(
-        quote.file for quote in made.evidence if not quote.file.startswith("task/")
-    )
+    read = dict.fromkeys(quote.file for quote in made.evidence if not quote.file.startswith("task/"))
     report: dict[str, Any] = {
         "analysis": dump(made),
         "artifacts": [{"path": ANALYSIS_FILE, "kind": "report", "description": "the analysis"}],
@@ -109,9 +105,7 @@ def _without(attempt: Attempt, end: WorkerEnd) -> Outcome:
         return Outcome("failed", f"Not analysed: {line}.", Failure("agent_timeout", line))
     said = safe_read.read_object(attempt.dir / ERROR_FILE)
     if said is None:
-        line = (
-            f"the worker ended with exit code {end.exit_code} and left no analysis; see stderr.log"
-        )
+        line = f"the worker ended with exit code {end.exit_code} and left no analysis; see stderr.log"
         return terminal_outcomes.broken(line, f"Not analysed: {line}.")
     line = safe_read.text(said.get("line"), 500) or "no reason given"
     evidence = safe_read.text(said.get("evidence"), 4000) or ""

@@ -25,18 +25,14 @@ SCHEMA: dict[str, Any] = {
                 "type": "object",
                 "additionalProperties": False,
                 "required": ["file", "line", "quote"],
-                "properties": {
-                    "file": {"type": "string"},
-                    "line": {"type": "integer"},
-                    "quote": {"type": "string"},
-                },
+                "properties": {"file": {"type": "string"}, "line": {"type": "integer"}, "quote": {"type": "string"}},
             },
         },
         "root_cause": {"type": "string"},
         "recommendation": {"type": "string"},
         "confidence": {"type": "number"},
     },
-}  # fmt: skip
+}
 """Strict, as providers want it: every key required, none added; bounds are checked afterwards."""
 
 _HEAD = """\
@@ -101,9 +97,7 @@ def read(document: object, case: Case) -> Read:
         return Read(None, f"/{'/'.join(map(str, first['loc']))}: {first['msg']}")
     if answer.outcome == "unknown":
         return Read(None, "unknown is no answer")
-    refused = contradiction(
-        answer.outcome, case.reward, scored=case.scored, passed=case.files.facts.passed
-    )
+    refused = contradiction(answer.outcome, case.reward, scored=case.scored, passed=case.files.facts.passed)
     if refused:
         return Read(answer, refused, contradicts=True)
     if not fits(answer.outcome, answer.subtype):

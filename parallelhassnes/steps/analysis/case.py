@@ -77,8 +77,13 @@ def reference(case: Case, job: JobSpec) -> TrialRef:
     files = case.files
     name = files.attempt_dir.name
     return TrialRef(
-        batch_id=job.batch_id, job_id=job.job_id, step_id=files.step.step_id,
-        attempt=name, run_id=name.partition("_")[2],
-        agent=files.agent, model=files.facts.model,
-        task=safe_read.text(files.step.spec.get("task_name")), reward=case.reward,
-    )  # fmt: skip
+        batch_id=job.batch_id,
+        job_id=job.job_id,
+        step_id=files.step.step_id,
+        attempt=name,
+        run_id=name.partition("_")[2],
+        agent=files.agent,
+        model=files.facts.model,
+        task=safe_read.text(files.step.spec.get("task_name")),
+        reward=case.reward,
+    )

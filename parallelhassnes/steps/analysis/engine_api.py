@@ -31,9 +31,8 @@ class ApiEngine:
         key_name = settings.get("key_name") or KEY
         url = settings.get("base_url") or question.environ.get("OPENAI_BASE_URL")
         client = openai.OpenAI(
-            api_key=question.environ.get(key_name) or "none", base_url=url, max_retries=0,
-            timeout=question.timeout_sec,
-        )  # fmt: skip
+            api_key=question.environ.get(key_name) or "none", base_url=url, max_retries=0, timeout=question.timeout_sec
+        )
         try:
             done = _complete(client, model, question)
         except openai.OpenAIError as error:

@@ -18,18 +18,21 @@ class CliEngine:
         try:
             version = cli.version(question.environ)
             answer = ask(
-                cli, question.prompt, question.case.files.attempt_dir, question.folder,
-                environ=question.environ, schema=question.schema, model=question.settings.get("model"),
+                cli,
+                question.prompt,
+                question.case.files.attempt_dir,
+                question.folder,
+                environ=question.environ,
+                schema=question.schema,
+                model=question.settings.get("model"),
                 timeout_sec=question.timeout_sec,
-            )  # fmt: skip
+            )
         except NotInstalled as error:
             raise EngineFailed("task_definition", str(error)) from None
         if answer.failure is not None:
             failure = answer.failure
             raise EngineFailed(failure.failure_class, failure.line, failure.evidence)
-        used = Tokens(
-            input=answer.tokens.input, cache=answer.tokens.cache, output=answer.tokens.output
-        )
+        used = Tokens(input=answer.tokens.input, cache=answer.tokens.cache, output=answer.tokens.output)
         return Reply(answer.document, answer.model, f"{self.name} {version}", used, answer.cost_usd)
 
 

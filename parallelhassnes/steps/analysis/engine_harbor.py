@@ -42,9 +42,12 @@ class HarborEngine:
         if result.exception_info is not None:
             found = result.exception_info
             verdict = verdict_of(
-                found.exception_type, found.exception_message, "agent", found.exception_traceback,
+                found.exception_type,
+                found.exception_message,
+                "agent",
+                found.exception_traceback,
                 [question.folder / question.name / "agent"],
-            )  # fmt: skip
+            )
             said = verdict.said or found.exception_message
             line = f"{found.exception_type}: {safe_read.first_line(said)}"
             raise EngineFailed(verdict.failure_class, line, said)
@@ -53,9 +56,11 @@ class HarborEngine:
         read, cached, written, cost = result.compute_token_cost_totals()
         return Reply(
             None if document is None else translated(document, passed=question.case.passed),
-            question.settings.get("model"), f"{question.settings.get('agent') or AGENT} on Harbor's rubric",
-            Tokens(input=read, cache=cached, output=written), cost,
-        )  # fmt: skip
+            question.settings.get("model"),
+            f"{question.settings.get('agent') or AGENT} on Harbor's rubric",
+            Tokens(input=read, cache=cached, output=written),
+            cost,
+        )
 
 
 def translated(document: dict[str, Any], *, passed: bool) -> dict[str, Any] | None:
@@ -74,9 +79,13 @@ def translated(document: dict[str, Any], *, passed: bool) -> dict[str, Any] | No
     summary = safe_read.text(document.get("summary"), 1500) or ""
     explained = safe_read.text(what.get("explanation"), 1500) or ""
     return {
-        "outcome": said[0], "subtype": said[1], "evidence": [], "root_cause": f"{summary} {explained}".strip(),
-        "recommendation": "Look at Harbor's explanation.", "confidence": CONFIDENCE,
-    }  # fmt: skip
+        "outcome": said[0],
+        "subtype": said[1],
+        "evidence": [],
+        "root_cause": f"{summary} {explained}".strip(),
+        "recommendation": "Look at Harbor's explanation.",
+        "confidence": CONFIDENCE,
+    }
 
 
 def _wrapper(question: Question) -> Path:
@@ -87,11 +96,13 @@ def _wrapper(question: Question) -> Path:
     rubric = load_rubric(analyzer.DEFAULT_RUBRIC_PATH)
     files = question.case.files
     task = analyzer.assemble_analyze_task(
-        trial_dir=files.attempt_dir / "trial", task_dir=files.task_dir, rubric=rubric,
+        trial_dir=files.attempt_dir / "trial",
+        task_dir=files.task_dir,
+        rubric=rubric,
         template=(analyzer.PROMPTS_DIR / "analyze.txt").read_text(encoding="utf-8"),
         output_schema=build_analyze_response_model(rubric).model_json_schema(),
         dest=question.folder / "task",
-    )  # fmt: skip
+    )
     sure = "\n".join(f"- {fact}" for fact in question.facts)
     with (task / "instruction.md").open("a", encoding="utf-8") as stream:
         stream.write(f"\nWhat is sure about the trial:\n{sure}\n")
@@ -109,9 +120,14 @@ async def _run(question: Question, task: Path) -> "TrialResult":
     if environment["type"] == "sandbox":
         environment = {"import_path": _SANDBOX, "kwargs": {"unsupported": "skip"}}
     config = TrialConfig.model_validate(
-        {"task": {"path": str(task)}, "agent": {**named, "model_name": settings.get("model")},
-         "environment": environment, "trial_name": question.name, "trials_dir": str(question.folder)}
-    )  # fmt: skip
+        {
+            "task": {"path": str(task)},
+            "agent": {**named, "model_name": settings.get("model")},
+            "environment": environment,
+            "trial_name": question.name,
+            "trials_dir": str(question.folder),
+        }
+    )
     return await (await Trial.create(config)).run()
 
 

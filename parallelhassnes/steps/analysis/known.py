@@ -8,9 +8,7 @@ def facts(case: Case) -> list[str]:
     """What is sure about the trial, a line each, whether or not it decides anything."""
     files = case.files
     fact = files.facts
-    reward = fact.undecided or (
-        "not scored" if case.reward is None else f"verified reward {case.reward:g}"
-    )
+    reward = fact.undecided or ("not scored" if case.reward is None else f"verified reward {case.reward:g}")
     if case.scored and len(fact.rewards) > 1:
         some = list(fact.rewards.items())[:20]
         reward += f" (all rewards: {', '.join(f'{name} {value:g}' for name, value in some)})"
@@ -22,9 +20,7 @@ def facts(case: Case) -> list[str]:
             f"an exception ended it or stands beside the reward: {proof.said(case)} (class {case.exception[2]})"
         )
     if files.steps:
-        said.append(
-            f"the agent took {len(files.steps)} steps and ran {len(files.commands)} commands"
-        )
+        said.append(f"the agent took {len(files.steps)} steps and ran {len(files.commands)} commands")
     elif files.agent not in ("oracle", "nop"):
         said.append("there is no trajectory")
     said += [

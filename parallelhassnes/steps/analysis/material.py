@@ -18,15 +18,19 @@ from parallelhassnes.steps.trial_data.trial_files import TrialFiles
 CHARS_PER_TOKEN = 4
 DEFAULT_TOKENS = 30_000
 SHARES = {
-    "instruction": 0.15, "tests": 0.2, "solution": 0.1, "result": 0.05, "exception": 0.05, "verifier": 0.2,
+    "instruction": 0.15,
+    "tests": 0.2,
+    "solution": 0.1,
+    "result": 0.05,
+    "exception": 0.05,
+    "verifier": 0.2,
     "trajectory": 0.25,
-}  # fmt: skip
+}
 """Of the budget, at most; what one part leaves is not given to another."""
 HEAD_STEPS, TAIL_STEPS, MOST_TURNS = 3, 6, 12
 """Steps of a trajectory that are shown from its beginning, its end, and where it turned."""
 _TURN = re.compile(
-    r"error|traceback|no such file|not found|permission denied|failed|cannot|/tests|/solution",
-    re.IGNORECASE,
+    r"error|traceback|no such file|not found|permission denied|failed|cannot|/tests|/solution", re.IGNORECASE
 )
 
 
@@ -61,19 +65,13 @@ def fenced(parts: Sequence[MaterialPart]) -> str:
     for part in parts:
         where = f", from line {part.first_line}" if part.first_line > 1 else ""
         note = f", {part.note}" if part.note else ""
-        made.append(
-            f"==={mark}=== {part.name}{where}{note}\n{part.text.rstrip()}\n==={mark}=== end"
-        )
+        made.append(f"==={mark}=== {part.name}{where}{note}\n{part.text.rstrip()}\n==={mark}=== end")
     return "\n\n".join(made)
 
 
 def _parts(case: Case, room: int) -> Iterator[MaterialPart]:
     files = case.files
-    for kind, names in (
-        ("instruction", files.instructions),
-        ("tests", files.tests),
-        ("solution", files.solutions),
-    ):
+    for kind, names in (("instruction", files.instructions), ("tests", files.tests), ("solution", files.solutions)):
         yield from _heads(files, names, int(room * SHARES[kind]))
     yield _result(case, int(room * SHARES["result"]))
     exceptions = [name for name in files.names if name.endswith("exception.txt")]
@@ -109,12 +107,9 @@ def _result(case: Case, room: int) -> MaterialPart:
         key: value
         for key, value in case.files.trial.items()
         if key in ("task", "agent", "environment", "rewards", "reward", "exception", "timings_sec", "tests", "steps")
-    }  # fmt: skip
+    }
     return MaterialPart(
-        "final.json",
-        json.dumps(shown, ensure_ascii=False, separators=(",", ":"))[:room],
-        1,
-        "a part of it",
+        "final.json", json.dumps(shown, ensure_ascii=False, separators=(",", ":"))[:room], 1, "a part of it"
     )
 
 
@@ -134,9 +129,7 @@ def trajectory(files: TrialFiles, room: int) -> MaterialPart | None:
         lines.append(_step(number + 1, steps[number], each))
         last = number
     text = "\n".join(lines)
-    return MaterialPart(
-        files.trajectories[0], text[:room], 1, f"a digest of its {len(steps)} steps"
-    )
+    return MaterialPart(files.trajectories[0], text[:room], 1, f"a digest of its {len(steps)} steps")
 
 
 def _step(number: int, step: Mapping[str, Any], room: int) -> str:

@@ -46,9 +46,7 @@ def short(text: str, limit: int = 300) -> str:
 def exception_quotes(case: Case) -> tuple[Quote, ...]:
     """Where the exception's type stands: Harbor's trace, its result, our own record, or the report."""
     kind = exception_name(case)
-    steps = [
-        n for n in case.files.names if n.startswith("trial/steps/") and n.endswith("/exception.txt")
-    ]
+    steps = [n for n in case.files.names if n.startswith("trial/steps/") and n.endswith("/exception.txt")]
     for name in ("trial/exception.txt", *steps, TRIAL_RESULT, "worker_error.json", "final.json"):
         text = case.files.text(name)
         if not kind or text is None:

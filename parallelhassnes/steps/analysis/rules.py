@@ -47,13 +47,20 @@ def decide(case: Case) -> Answer:
         found = rule.check(case)
         if found is not None:
             return Answer(
-                outcome=found.outcome, subtype=found.subtype, evidence=found.evidence[:20],
-                root_cause=found.root_cause[:4000], recommendation=found.recommendation, confidence=found.confidence,
-            )  # fmt: skip
+                outcome=found.outcome,
+                subtype=found.subtype,
+                evidence=found.evidence[:20],
+                root_cause=found.root_cause[:4000],
+                recommendation=found.recommendation,
+                confidence=found.confidence,
+            )
     return Answer(
-        outcome="unknown", subtype="unknown", root_cause="The files prove nothing.",
-        recommendation="Have a model or a person look at it.", confidence=0.0,
-    )  # fmt: skip
+        outcome="unknown",
+        subtype="unknown",
+        root_cause="The files prove nothing.",
+        recommendation="Have a model or a person look at it.",
+        confidence=0.0,
+    )
 
 
 # --- trials that were not scored -----------------------------------------------------------------------
@@ -63,14 +70,22 @@ def _stopped(case: Case) -> RuleFinding | None:
     match case.files.status:
         case "canceled":
             return RuleFinding(
-                "harness_error", "canceled", 1.0, "The trial was canceled.", "Retry it if its result is wanted.",
+                "harness_error",
+                "canceled",
+                1.0,
+                "The trial was canceled.",
+                "Retry it if its result is wanted.",
                 tuple(proof.words(case.files, "final.txt", "anceled")),
-            )  # fmt: skip
+            )
         case "lost":
             return RuleFinding(
-                "harness_error", "host", 1.0, "The trial's processes died with the host or its supervisor.",
-                "Retry it.", tuple(proof.words(case.files, "final.txt", "ost")),
-            )  # fmt: skip
+                "harness_error",
+                "host",
+                1.0,
+                "The trial's processes died with the host or its supervisor.",
+                "Retry it.",
+                tuple(proof.words(case.files, "final.txt", "ost")),
+            )
     return None
 
 
@@ -79,35 +94,43 @@ def _provider(case: Case) -> RuleFinding | None:
         return None
     if proof.exception_name(case) == "NetworkConnectionError":
         return RuleFinding(
-            "harness_error", "network", 0.9, f"The agent could not reach the network: {proof.said(case)}.",
-            "Give it the network that it needs, or install it beforehand.", proof.exception_quotes(case),
-        )  # fmt: skip
+            "harness_error",
+            "network",
+            0.9,
+            f"The agent could not reach the network: {proof.said(case)}.",
+            "Give it the network that it needs, or install it beforehand.",
+            proof.exception_quotes(case),
+        )
     return RuleFinding(
-        "harness_error", "provider", 0.95,
+        "harness_error",
+        "provider",
+        0.95,
         f"The model's provider did not serve the agent: {proof.said(case)}.",
-        "Retry when the provider serves again; check key, quota and the model's name.", proof.exception_quotes(case),
-    )  # fmt: skip
+        "Retry when the provider serves again; check key, quota and the model's name.",
+        proof.exception_quotes(case),
+    )
 
 
 _IMAGE = re.compile(
-    r"no such image|manifest unknown|pull access|failed to solve|dockerfile|build failed",
-    re.IGNORECASE,
+    r"no such image|manifest unknown|pull access|failed to solve|dockerfile|build failed", re.IGNORECASE
 )
-_NOT_THERE = re.compile(
-    r"nothing in \S+ matches"
-)  # what the sandbox says of a COPY without its file
-_NETWORK = re.compile(r"could not resolve|name resolution|network is unreachable|connection (?:refused|reset)", re.IGNORECASE)  # fmt: skip
-_NOT_INSTALLED = re.compile(
-    r"command not found|exit (?:code|status) 127|not installed", re.IGNORECASE
+_NOT_THERE = re.compile(r"nothing in \S+ matches")  # what the sandbox says of a COPY without its file
+_NETWORK = re.compile(
+    r"could not resolve|name resolution|network is unreachable|connection (?:refused|reset)", re.IGNORECASE
 )
+_NOT_INSTALLED = re.compile(r"command not found|exit (?:code|status) 127|not installed", re.IGNORECASE)
 
 
 def _infrastructure(case: Case) -> RuleFinding | None:
     if case.failure_class == "configuration":
         return RuleFinding(
-            "harness_error", "install", 0.95, f"Something is missing around the trial: {proof.said(case)}.",
-            "Give it the key, the model's name or the package that it names, then retry.", proof.exception_quotes(case),
-        )  # fmt: skip
+            "harness_error",
+            "install",
+            0.95,
+            f"Something is missing around the trial: {proof.said(case)}.",
+            "Give it the key, the model's name or the package that it names, then retry.",
+            proof.exception_quotes(case),
+        )
     if case.failure_class not in ("infrastructure", "internal"):
         return None
     name, message, _ = case.exception or ("", "", "")
@@ -119,9 +142,13 @@ def _infrastructure(case: Case) -> RuleFinding | None:
     elif _IMAGE.search(message):
         subtype = "image"
     return RuleFinding(
-        "harness_error", subtype, 0.9, f"The trial did not get to a result: {proof.said(case)}.",
-        "Mend the host or the network, then retry.", proof.exception_quotes(case),
-    )  # fmt: skip
+        "harness_error",
+        subtype,
+        0.9,
+        f"The trial did not get to a result: {proof.said(case)}.",
+        "Mend the host or the network, then retry.",
+        proof.exception_quotes(case),
+    )
 
 
 def _definition(case: Case) -> RuleFinding | None:
@@ -133,18 +160,24 @@ def _definition(case: Case) -> RuleFinding | None:
         and proof.exception_name(case) == "SandboxBuildFailedError"
     ):
         return RuleFinding(
-            "harness_error", "image", 0.9, f"The sandbox cannot build this task's environment: {proof.said(case)}.",
-            "Run the task in Docker.", proof.exception_quotes(case),
-        )  # fmt: skip
+            "harness_error",
+            "image",
+            0.9,
+            f"The sandbox cannot build this task's environment: {proof.said(case)}.",
+            "Run the task in Docker.",
+            proof.exception_quotes(case),
+        )
     return RuleFinding(
-        "bad_failure", "environment", 0.9, f"What the task asks for cannot be set up: {proof.said(case)}.",
-        "Correct the task's environment or definition.", proof.exception_quotes(case),
-    )  # fmt: skip
+        "bad_failure",
+        "environment",
+        0.9,
+        f"What the task asks for cannot be set up: {proof.said(case)}.",
+        "Correct the task's environment or definition.",
+        proof.exception_quotes(case),
+    )
 
 
-_WRITE_NO_REWARD = frozenset(
-    {"RewardFileNotFoundError", "RewardFileEmptyError", "VerifierOutputParseError"}
-)
+_WRITE_NO_REWARD = frozenset({"RewardFileNotFoundError", "RewardFileEmptyError", "VerifierOutputParseError"})
 
 
 def _no_reward(case: Case) -> RuleFinding | None:
@@ -153,25 +186,39 @@ def _no_reward(case: Case) -> RuleFinding | None:
     quotes = (*proof.exception_quotes(case), *proof.output_end(case))
     if case.files.agent == "oracle":
         return RuleFinding(
-            "bad_failure", "brittle_tests", 0.95,
+            "bad_failure",
+            "brittle_tests",
+            0.95,
             f"The tests give no reward for the task's own solution: {proof.said(case)}.",
-            "Have the tests write a reward in every case.", quotes,
-        )  # fmt: skip
+            "Have the tests write a reward in every case.",
+            quotes,
+        )
     if proof.exception_name(case) in _WRITE_NO_REWARD:
         return RuleFinding(
-            "bad_failure", "brittle_tests", 0.8, f"The tests ended without a reward: {proof.said(case)}.",
-            "Have the tests write a reward in every case, also where the work is missing or wrong.", quotes,
-        )  # fmt: skip
+            "bad_failure",
+            "brittle_tests",
+            0.8,
+            f"The tests ended without a reward: {proof.said(case)}.",
+            "Have the tests write a reward in every case, also where the work is missing or wrong.",
+            quotes,
+        )
     if any(other.agent == "oracle" and other.failure_class == "verifier" for other in case.others):
         return RuleFinding(
-            "bad_failure", "brittle_tests", 0.85,
+            "bad_failure",
+            "brittle_tests",
+            0.85,
             f"The tests come to no reward, for the task's own solution neither: {proof.said(case)}.",
-            "Have the tests write a reward in every case.", quotes,
-        )  # fmt: skip
+            "Have the tests write a reward in every case.",
+            quotes,
+        )
     return RuleFinding(
-        "harness_error", "verifier", 0.7, f"The verifier came to no reward: {proof.said(case)}.",
-        "Retry; look whether the tests need longer than they are given.", quotes,
-    )  # fmt: skip
+        "harness_error",
+        "verifier",
+        0.7,
+        f"The verifier came to no reward: {proof.said(case)}.",
+        "Retry; look whether the tests need longer than they are given.",
+        quotes,
+    )
 
 
 def _reference_did_not_run(case: Case) -> RuleFinding | None:
@@ -179,10 +226,15 @@ def _reference_did_not_run(case: Case) -> RuleFinding | None:
         return None
     missing = case.files.task_dir is not None and not case.files.solutions
     return RuleFinding(
-        "bad_failure", "missing_reference" if missing else "broken_reference", 0.95,
-        "The task has no solution." if missing else f"The task's own solution does not come to an end: {proof.said(case)}.",
-        "Give the task a solution that passes its tests.", proof.exception_quotes(case),
-    )  # fmt: skip
+        "bad_failure",
+        "missing_reference" if missing else "broken_reference",
+        0.95,
+        "The task has no solution."
+        if missing
+        else f"The task's own solution does not come to an end: {proof.said(case)}.",
+        "Give the task a solution that passes its tests.",
+        proof.exception_quotes(case),
+    )
 
 
 def _agent_ended(case: Case) -> RuleFinding | None:
@@ -195,20 +247,45 @@ def _agent_ended(case: Case) -> RuleFinding | None:
         case "agent_timeout":
             if case.files.agent == "oracle":
                 return None
-            return RuleFinding("good_failure", "timeout", 0.85, "The agent's time was up before the work was done.",
-                           "Give it more time, if other trials come close too.", quotes)  # fmt: skip
+            return RuleFinding(
+                "good_failure",
+                "timeout",
+                0.85,
+                "The agent's time was up before the work was done.",
+                "Give it more time, if other trials come close too.",
+                quotes,
+            )
         case "context_length":
-            return RuleFinding("good_failure", "lost_context", 0.9, "The agent ran out of context.",
-                           "Let it summarise, or take a model with more context.", quotes)  # fmt: skip
+            return RuleFinding(
+                "good_failure",
+                "lost_context",
+                0.9,
+                "The agent ran out of context.",
+                "Let it summarise, or take a model with more context.",
+                quotes,
+            )
         case "refusal":
-            return RuleFinding("good_failure", "refused", 0.9, "The model refused.",
-                           "Look at the instruction's wording.", quotes)  # fmt: skip
+            return RuleFinding(
+                "good_failure", "refused", 0.9, "The model refused.", "Look at the instruction's wording.", quotes
+            )
         case "agent_error" if not case.scored:
             if _NOT_INSTALLED.search(message):
-                return RuleFinding("harness_error", "install", 0.85, f"The agent's program was not there: {name}.",
-                               "Install it in the environment, or retry.", quotes)  # fmt: skip
-            return RuleFinding("good_failure", "agent_crash", 0.7, f"The agent's own program broke: {proof.said(case)}.",
-                           "Look at its log; retry once.", quotes)  # fmt: skip
+                return RuleFinding(
+                    "harness_error",
+                    "install",
+                    0.85,
+                    f"The agent's program was not there: {name}.",
+                    "Install it in the environment, or retry.",
+                    quotes,
+                )
+            return RuleFinding(
+                "good_failure",
+                "agent_crash",
+                0.7,
+                f"The agent's own program broke: {proof.said(case)}.",
+                "Look at its log; retry once.",
+                quotes,
+            )
     return None
 
 
@@ -220,19 +297,34 @@ def _oracle(case: Case) -> RuleFinding | None:
         return None
     passes = case.passes_of("oracle")
     if case.passed:
-        return RuleFinding("good_success", "reference", 1.0, "The task's own solution passes its tests.",
-                       "Nothing to do.", proof.reward_quotes(case))  # fmt: skip
+        return RuleFinding(
+            "good_success",
+            "reference",
+            1.0,
+            "The task's own solution passes its tests.",
+            "Nothing to do.",
+            proof.reward_quotes(case),
+        )
     if (case.reward or 0) > 0:  # a part of it may be all that there is
         return None
     quotes = (*proof.reward_quotes(case), *proof.output_end(case))
     if any(passes):
         return RuleFinding(
-            "bad_failure", "nondeterministic_tests", 0.95,
+            "bad_failure",
+            "nondeterministic_tests",
+            0.95,
             f"The task's own solution passed {sum(passes)} of {len(passes)} times.",
-            "Make the tests give the same reward for the same work.", quotes,
-        )  # fmt: skip
-    return RuleFinding("bad_failure", "broken_reference", 0.95, "The task's own solution does not pass its tests.",
-                   "Correct the solution or the tests.", quotes)  # fmt: skip
+            "Make the tests give the same reward for the same work.",
+            quotes,
+        )
+    return RuleFinding(
+        "bad_failure",
+        "broken_reference",
+        0.95,
+        "The task's own solution does not pass its tests.",
+        "Correct the solution or the tests.",
+        quotes,
+    )
 
 
 def _nop(case: Case) -> RuleFinding | None:
@@ -240,10 +332,17 @@ def _nop(case: Case) -> RuleFinding | None:
         return None
     quotes = (*proof.reward_quotes(case), *proof.output_end(case))
     if case.passed:
-        return RuleFinding("bad_success", "pre_solved", 1.0, "The tests pass although nothing was done.",
-                       "Have the tests look at what was asked for.", quotes)  # fmt: skip
-    return RuleFinding("good_failure", "no_action", 1.0, "Nothing was done, and the tests say so.",
-                   "Nothing to do.", quotes)  # fmt: skip
+        return RuleFinding(
+            "bad_success",
+            "pre_solved",
+            1.0,
+            "The tests pass although nothing was done.",
+            "Have the tests look at what was asked for.",
+            quotes,
+        )
+    return RuleFinding(
+        "good_failure", "no_action", 1.0, "Nothing was done, and the tests say so.", "Nothing to do.", quotes
+    )
 
 
 # --- passes of real agents -------------------------------------------------------------------------------
@@ -255,9 +354,14 @@ def _tampered(case: Case) -> RuleFinding | None:
     writes = [command for command in case.files.commands if proof.WRITE.search(command.text)]
     if not writes:
         return None
-    return RuleFinding("bad_success", "tampered", 0.85, "The agent wrote to the tests or to the reward's folder.",
-                   "Do not count it; keep tests and rewards out of the agent's reach.",
-                   proof.command_quotes(case, writes))  # fmt: skip
+    return RuleFinding(
+        "bad_success",
+        "tampered",
+        0.85,
+        "The agent wrote to the tests or to the reward's folder.",
+        "Do not count it; keep tests and rewards out of the agent's reach.",
+        proof.command_quotes(case, writes),
+    )
 
 
 def _leaked(case: Case) -> RuleFinding | None:
@@ -266,21 +370,36 @@ def _leaked(case: Case) -> RuleFinding | None:
         return None
     solution = any("/solution" in command.text for command in reads)
     return RuleFinding(
-        "bad_success", "leaked_solution" if solution else "leaked_tests", 0.8,
+        "bad_success",
+        "leaked_solution" if solution else "leaked_tests",
+        0.8,
         f"The agent read the task's {'solution' if solution else 'tests'} before it passed.",
-        "Do not count it; keep them out of the environment while the agent works.", proof.command_quotes(case, reads),
-    )  # fmt: skip
+        "Do not count it; keep them out of the environment while the agent works.",
+        proof.command_quotes(case, reads),
+    )
 
 
 def _passed_untouched(case: Case) -> RuleFinding | None:
     if not case.passed:
         return None
     if case.files.steps and not case.files.commands:
-        return RuleFinding("bad_success", "pre_solved", 0.9, "The agent did nothing, and the tests pass.",
-                       "Have the tests look at what was asked for.", proof.reward_quotes(case))  # fmt: skip
+        return RuleFinding(
+            "bad_success",
+            "pre_solved",
+            0.9,
+            "The agent did nothing, and the tests pass.",
+            "Have the tests look at what was asked for.",
+            proof.reward_quotes(case),
+        )
     if any(case.passes_of("nop")):
-        return RuleFinding("bad_success", "pre_solved", 0.9, "The tests also pass when nothing is done (nop).",
-                       "Have the tests look at what was asked for.", proof.reward_quotes(case))  # fmt: skip
+        return RuleFinding(
+            "bad_success",
+            "pre_solved",
+            0.9,
+            "The tests also pass when nothing is done (nop).",
+            "Have the tests look at what was asked for.",
+            proof.reward_quotes(case),
+        )
     return None
 
 
@@ -290,8 +409,14 @@ def _passed_untouched(case: Case) -> RuleFinding | None:
 def _nothing_done(case: Case) -> RuleFinding | None:
     if not case.failed or not case.files.steps or case.files.commands:
         return None
-    return RuleFinding("good_failure", "no_action", 0.9, "The agent did not do a single thing in the environment.",
-                   "Look at what the model answered.", proof.reward_quotes(case))  # fmt: skip
+    return RuleFinding(
+        "good_failure",
+        "no_action",
+        0.9,
+        "The agent did not do a single thing in the environment.",
+        "Look at what the model answered.",
+        proof.reward_quotes(case),
+    )
 
 
 def _same_work_passed(case: Case) -> RuleFinding | None:
@@ -301,20 +426,19 @@ def _same_work_passed(case: Case) -> RuleFinding | None:
     for other in case.others:
         if other.facts.passed and [command.text for command in other.commands] == own:
             return RuleFinding(
-                "bad_failure", "nondeterministic_tests", 0.85,
+                "bad_failure",
+                "nondeterministic_tests",
+                0.85,
                 f"The same commands, word for word, passed in {other.step.step_id}.",
                 "Make the tests give the same reward for the same work.",
                 (*proof.reward_quotes(case), *proof.output_end(case)),
-            )  # fmt: skip
+            )
     return None
 
 
-_PATH = re.compile(
-    r"(?<![\w.*$}-])/(?!tests\b|logs\b|dev\b|proc\b|usr\b|bin\b|etc\b|solution\b)[\w.-]+(?:/[\w.-]+)+"
-)
+_PATH = re.compile(r"(?<![\w.*$}-])/(?!tests\b|logs\b|dev\b|proc\b|usr\b|bin\b|etc\b|solution\b)[\w.-]+(?:/[\w.-]+)+")
 _MISSING = re.compile(
-    r"no such file|cannot open|can't open|cannot stat|does not exist|not found|missing",
-    re.IGNORECASE,
+    r"no such file|cannot open|can't open|cannot stat|does not exist|not found|missing", re.IGNORECASE
 )
 
 
@@ -336,11 +460,13 @@ def _unnamed_file(case: Case) -> RuleFinding | None:
             for line, text in files.lines_with(output, path):
                 if _MISSING.search(text):
                     return RuleFinding(
-                        "bad_failure", "underspecified", 0.9,
+                        "bad_failure",
+                        "underspecified",
+                        0.9,
                         f"The tests look for {path}, which neither the instruction nor the environment names.",
                         f"Name {PurePosixPath(path).name} in the instruction.",
                         (Quote(file=output, line=line, quote=text.strip()[:1000]), *proof.tests_naming(files, path)),
-                    )  # fmt: skip
+                    )
     return None
 
 
@@ -352,13 +478,23 @@ def _out_of_turns(case: Case) -> RuleFinding | None:
     turns = sum(step.get("source") == "agent" for step in case.files.steps)
     if not isinstance(most, int) or turns < most or proof.said_done(case.files):
         return None
-    return RuleFinding("good_failure", "timeout", 0.7, f"The agent's {most} turns were used up.",
-                   "Give it more turns, if other trials come close too.", proof.reward_quotes(case))  # fmt: skip
+    return RuleFinding(
+        "good_failure",
+        "timeout",
+        0.7,
+        f"The agent's {most} turns were used up.",
+        "Give it more turns, if other trials come close too.",
+        proof.reward_quotes(case),
+    )
 
 
 RULES: tuple[Rule, ...] = (
     Rule("stopped", "the attempt was canceled or lost", _stopped),
-    Rule("provider", "the failure is of a provider's class (limits, key, quota, no such model), or of the network to it", _provider),
+    Rule(
+        "provider",
+        "the failure is of a provider's class (limits, key, quota, no such model), or of the network to it",
+        _provider,
+    ),
     Rule("infrastructure", "the failure is of the host, the image, the network or the agent's set-up", _infrastructure),
     Rule("definition", "the environment cannot be built, or the task cannot be read", _definition),
     Rule("no_reward", "the tests ended without a reward", _no_reward),
@@ -371,6 +507,10 @@ RULES: tuple[Rule, ...] = (
     Rule("passed_untouched", "the tests pass without an action: of this agent, or of nop", _passed_untouched),
     Rule("nothing_done", "the trajectory holds no action, and the tests fail", _nothing_done),
     Rule("same_work_passed", "the same commands passed in another trial of the job", _same_work_passed),
-    Rule("unnamed_file", "the tests miss a file whose name is neither in the instruction nor in the environment", _unnamed_file),
+    Rule(
+        "unnamed_file",
+        "the tests miss a file whose name is neither in the instruction nor in the environment",
+        _unnamed_file,
+    ),
     Rule("out_of_turns", "all turns were used, and the agent had not said that it was done", _out_of_turns),
-)  # fmt: skip
+)

@@ -5,9 +5,7 @@
 
 from typing import Literal
 
-type Outcome = Literal[
-    "good_success", "bad_success", "good_failure", "bad_failure", "harness_error", "unknown"
-]
+type Outcome = Literal["good_success", "bad_success", "good_failure", "bad_failure", "harness_error", "unknown"]
 
 OUTCOMES: dict[str, str] = {
     "good_success": "the agent did what was asked, and the tests saw it",
@@ -19,15 +17,39 @@ OUTCOMES: dict[str, str] = {
 }
 
 type Subtype = Literal[
-    "solved", "reference",
-    "pre_solved", "too_permissive", "leaked_solution", "leaked_tests", "tampered",
-    "timeout", "wrong_approach", "implementation_bug", "incomplete", "premature_stop", "lost_context",
-    "gave_up", "no_action", "refused", "agent_crash", "other",
-    "underspecified", "brittle_tests", "nondeterministic_tests", "missing_reference", "broken_reference",
+    "solved",
+    "reference",
+    "pre_solved",
+    "too_permissive",
+    "leaked_solution",
+    "leaked_tests",
+    "tampered",
+    "timeout",
+    "wrong_approach",
+    "implementation_bug",
+    "incomplete",
+    "premature_stop",
+    "lost_context",
+    "gave_up",
+    "no_action",
+    "refused",
+    "agent_crash",
+    "other",
+    "underspecified",
+    "brittle_tests",
+    "nondeterministic_tests",
+    "missing_reference",
+    "broken_reference",
     "environment",
-    "image", "install", "network", "provider", "verifier", "host", "canceled",
+    "image",
+    "install",
+    "network",
+    "provider",
+    "verifier",
+    "host",
+    "canceled",
     "unknown",
-]  # fmt: skip
+]
 
 SUBTYPES: dict[str, dict[str, str]] = {
     "good_success": {

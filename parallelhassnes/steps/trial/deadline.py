@@ -59,10 +59,7 @@ def phase_deadline_sec(config: dict[str, Any], phase: str) -> float | None:
             return GRACE_SEC + max(known) if len(known) == len(limits) else None
         case "verifier":
             # Until the next step's agent starts, a health check included, or the environment is down.
-            longest = max(
-                _verifier(config, task, step, build) + _health(step.get("healthcheck"))
-                for step in steps
-            )
+            longest = max(_verifier(config, task, step, build) + _health(step.get("healthcheck")) for step in steps)
             return GRACE_SEC + longest
         case _:
             return None
@@ -79,9 +76,7 @@ def _agent_setup(config: dict[str, Any]) -> float:
     return _section(config, "agent", "override_setup_timeout_sec") or DEFAULT_SETUP_SEC
 
 
-def _agent(
-    config: dict[str, Any], task: Mapping[str, Any], step: Mapping[str, Any]
-) -> float | None:
+def _agent(config: dict[str, Any], task: Mapping[str, Any], step: Mapping[str, Any]) -> float | None:
     if config.get("install_only"):
         return 0.0
     base = _section(config, "agent", "override_timeout_sec") or _declared(task, step, "agent")
@@ -90,18 +85,11 @@ def _agent(
     return _limit(config, "agent", base, _section(config, "agent", "max_timeout_sec"))
 
 
-def _verifier(
-    config: dict[str, Any], task: Mapping[str, Any], step: Mapping[str, Any], build: float
-) -> float:
+def _verifier(config: dict[str, Any], task: Mapping[str, Any], step: Mapping[str, Any], build: float) -> float:
     if safe_read.mapping(config.get("verifier")).get("disable"):
         return 0.0
     base = _section(config, "verifier", "override_timeout_sec") or _declared(task, step, "verifier")
-    seconds = _limit(
-        config,
-        "verifier",
-        base or DEFAULT_VERIFIER_SEC,
-        _section(config, "verifier", "max_timeout_sec"),
-    )
+    seconds = _limit(config, "verifier", base or DEFAULT_VERIFIER_SEC, _section(config, "verifier", "max_timeout_sec"))
     for part in (task, step):
         verifier = safe_read.mapping(part.get("verifier"))
         for hook in safe_read.sequence(verifier.get("collect")):

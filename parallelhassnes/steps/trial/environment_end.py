@@ -80,7 +80,7 @@ def read(attempt: Attempt) -> str | None:
 def of_container(program: str, project: str) -> str | None:
     """How a Compose project's main container ended, in a line; None where it runs, or where that cannot be told."""
     label = f"label={leftovers.PROJECT_LABEL}={project}"
-    shown = leftovers.engine(program, "ps", "--all", "--no-trunc", "--filter", label, "--format", "{{.ID}}\t{{.Names}}")  # fmt: skip
+    shown = leftovers.engine(program, "ps", "--all", "--no-trunc", "--filter", label, "--format", "{{.ID}}\t{{.Names}}")
     if shown is None:
         away = docker_engine.trouble(os.environ) if program == "docker" else None
         return f"the container's engine went away under the trial: {away}" if away else None

@@ -90,9 +90,17 @@ async def _build(attempt: Attempt, context: Path, tag: str, deadline: float) -> 
     plan_file.write_text(json.dumps(plan), encoding="utf-8")
     with (attempt.dir / LOG).open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            "docker", "compose", "--project-name", tag.partition(":")[0], "--file", str(plan_file), "build",
-            stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
-        )  # fmt: skip
+            "docker",
+            "compose",
+            "--project-name",
+            tag.partition(":")[0],
+            "--file",
+            str(plan_file),
+            "build",
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                 return await process.wait() == 0

@@ -42,14 +42,8 @@ def sweep(attempt: Attempt) -> list[str]:
             for name, project in projects(what, listing)
             if project.startswith(prefix) and remove(what, name)
         ]
-    images = docker(
-        "image", "ls", "--filter", f"reference={prefix}*", "--format", "{{.Repository}}:{{.Tag}}"
-    )
-    removed += [
-        f"image {name}"
-        for name in (images or "").split()
-        if name.startswith(prefix) and remove("image", name)
-    ]
+    images = docker("image", "ls", "--filter", f"reference={prefix}*", "--format", "{{.Repository}}:{{.Tag}}")
+    removed += [f"image {name}" for name in (images or "").split() if name.startswith(prefix) and remove("image", name)]
     return removed
 
 
@@ -63,9 +57,8 @@ def projects(what: str, listing: Iterable[str]) -> list[tuple[str, str]]:
     """(name, Compose project) of every container, network or volume that has one."""
     name = "{{.Names}}" if what == "container" else "{{.Name}}"
     shown = docker(
-        what, *listing, "--filter", f"label={PROJECT_LABEL}", "--format",
-        f'{name}\t{{{{.Label "{PROJECT_LABEL}"}}}}',
-    )  # fmt: skip
+        what, *listing, "--filter", f"label={PROJECT_LABEL}", "--format", f'{name}\t{{{{.Label "{PROJECT_LABEL}"}}}}'
+    )
     rows = (line.partition("\t") for line in (shown or "").splitlines())
     return [(name, project) for name, _, project in rows]
 
@@ -84,11 +77,7 @@ def engine(program: str, *arguments: str) -> str | None:
     """The standard output of a command of an engine's program; None if it failed or took too long."""
     try:
         done = subprocess.run(
-            [program, *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=CALL_SEC,
-            check=False,
+            [program, *arguments], stdin=subprocess.DEVNULL, capture_output=True, timeout=CALL_SEC, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

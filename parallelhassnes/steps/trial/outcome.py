@@ -62,9 +62,7 @@ def _part(attempt: Attempt, result: Mapping[str, Any] | None) -> dict[str, Any]:
         }
         agent = safe_read.mapping(config.get("agent"))
         part["agent"]["name"] = part["agent"]["name"] or safe_read.text(agent.get("import_path"))
-    sandbox = safe_read.read_object(
-        attempt.dir / trial_paths.TRIAL_DIR / "sandbox.json", trial_result.MAX_RECORD_BYTES
-    )
+    sandbox = safe_read.read_object(attempt.dir / trial_paths.TRIAL_DIR / "sandbox.json", trial_result.MAX_RECORD_BYTES)
     if sandbox is not None:
         part["sandbox"] = sandbox
     suspected = tampering.read(attempt.dir)
@@ -145,10 +143,7 @@ def _unverified(attempt: Attempt, result: Mapping[str, Any]) -> bool:
 
 def _without_result(attempt: Attempt, end: WorkerEnd) -> tuple[Status, Failure]:
     error = safe_read.read_object(trial_paths.error_file(attempt), 1 << 20) or {}
-    name, message = (
-        safe_read.text(error.get("class"), 200),
-        safe_read.text(error.get("message"), 4000),
-    )
+    name, message = (safe_read.text(error.get("class"), 200), safe_read.text(error.get("message"), 4000))
     phase = _phase(error.get("phase")) or trial_paths.read_phase(attempt) or "environment_setup"
     if end.reason in ("canceled", "timeout") or name == "CancelledError":
         return _stopped(end, phase)
@@ -159,9 +154,7 @@ def _without_result(attempt: Attempt, end: WorkerEnd) -> tuple[Status, Failure]:
     size = safe_read.size(attempt.dir / RESULT)
     if size is not None and size > safe_read.MAX_JSON_BYTES:
         return "failed", Failure("internal", f"{RESULT} is too large to read ({size} bytes)")
-    trace = safe_read.read_bytes(
-        attempt.dir / trial_paths.TRIAL_DIR / "exception.txt", 65_536, end=True
-    )
+    trace = safe_read.read_bytes(attempt.dir / trial_paths.TRIAL_DIR / "exception.txt", 65_536, end=True)
     if trace:
         lines = trace.decode("utf-8", "replace").strip().splitlines()
         name, _, message = (lines[-1] if lines else "").partition(": ")
@@ -176,9 +169,7 @@ def _stopped(end: WorkerEnd, phase: Phase) -> tuple[Status, Failure]:
         case "canceled":
             return "canceled", Failure("canceled", f"canceled during {where}")
         case "timeout":
-            return "failed", Failure(
-                TIMEOUT_CLASSES[phase], f"past the step's deadline during {where}"
-            )
+            return "failed", Failure(TIMEOUT_CLASSES[phase], f"past the step's deadline during {where}")
         case "lost":
             return "lost", Failure("lost", f"lost during {where}: its supervisor died")
         case _:
@@ -189,9 +180,7 @@ def _stopped(end: WorkerEnd, phase: Phase) -> tuple[Status, Failure]:
 def _unexplained(end: WorkerEnd) -> Failure:
     code = end.exit_code
     if code is not None and code < 0:
-        return Failure(
-            "infrastructure", f"the worker was killed by signal {-code} and left no result"
-        )
+        return Failure("infrastructure", f"the worker was killed by signal {-code} and left no result")
     how = "ended unseen" if code is None else f"ended with exit code {code}"
     return Failure("internal", f"the worker {how} and left no result; see stderr.log")
 
@@ -201,7 +190,7 @@ def _classified(name: str, message: str, phase: Phase, traceback: str = "") -> F
     found = verdict_of(name, message, phase, traceback)
     return _failure(
         {"type": name, "message": message, "class": found.failure_class, "said": found.said, "guessed": found.guessed}
-    )  # fmt: skip
+    )
 
 
 def _failure(exception: Mapping[str, Any]) -> Failure:
@@ -212,9 +201,11 @@ def _failure(exception: Mapping[str, Any]) -> Failure:
         line = safe_read.text(" ".join((said or message).split()), 480) or ""
     told = "\n".join(dict.fromkeys(filter(None, (said, message))))
     return Failure(
-        exception["class"], f"{name}: {line}" if line else name, f"{name}: {told}" if told else name,
+        exception["class"],
+        f"{name}: {line}" if line else name,
+        f"{name}: {told}" if told else name,
         guessed=bool(exception.get("guessed")),
-    )  # fmt: skip
+    )
 
 
 def _unrecorded(attempt: Attempt, failure: Failure) -> dict[str, Any] | None:

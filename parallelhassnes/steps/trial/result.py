@@ -25,9 +25,7 @@ MAX_MESSAGE = 1 << 20
 TIMINGS = ("environment_setup", "agent_setup", "agent_execution", "verifier")
 
 
-def describe(
-    result: Mapping[str, Any], attempt_dir: Path, rule: PassRule = rewards.DEFAULT
-) -> dict[str, Any]:
+def describe(result: Mapping[str, Any], attempt_dir: Path, rule: PassRule = rewards.DEFAULT) -> dict[str, Any]:
     """The report part of a trial with a result. Times are seconds, cost is USD, paths relative to the attempt."""
     config = safe_read.mapping(result.get("config"))
     own = steps_of(result)
@@ -66,9 +64,7 @@ def describe(
 
 def steps_of(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The results of a multi-step trial's steps."""
-    return [
-        safe_read.mapping(s) for s in safe_read.sequence(result.get("step_results"))[:MAX_STEPS]
-    ]
+    return [safe_read.mapping(s) for s in safe_read.sequence(result.get("step_results"))[:MAX_STEPS]]
 
 
 def rewards_of(result: Mapping[str, Any]) -> dict[str, float | int] | None:
@@ -108,11 +104,7 @@ def _removed(attempt_dir: Path) -> Mapping[str, object]:
     """What a sandbox has taken from the verifier's folder, name → what it was; the records name the last verification's."""
     names = ("sandbox.json", "sandbox-verifier.json")
     records = [safe_read.read_object(attempt_dir / TRIAL_DIR / n, MAX_RECORD_BYTES) for n in names]
-    return {
-        name: kind
-        for record in records
-        for name, kind in safe_read.mapping((record or {}).get("removed")).items()
-    }
+    return {name: kind for record in records for name, kind in safe_read.mapping((record or {}).get("removed")).items()}
 
 
 def exception_of(result: Mapping[str, Any], attempt_dir: Path) -> dict[str, Any] | None:
@@ -134,12 +126,13 @@ def exception_of(result: Mapping[str, Any], attempt_dir: Path) -> dict[str, Any]
     if phase == "environment_setup" and rewards_of(result) is not None:
         phase = "agent"
     policy = safe_read.mapping(info.get("policy"))
-    found = verdict_of(
-        name, message, phase, traceback, _logs(result, attempt_dir), _harbors(policy)
-    )
+    found = verdict_of(name, message, phase, traceback, _logs(result, attempt_dir), _harbors(policy))
     made: dict[str, Any] = {
-        "type": name, "message": safe_read.text(message, 4000) or "", "class": found.failure_class, "phase": phase,
-    }  # fmt: skip
+        "type": name,
+        "message": safe_read.text(message, 4000) or "",
+        "class": found.failure_class,
+        "phase": phase,
+    }
     if found.said and found.said != message:
         made["said"] = safe_read.text(found.said, 4000)
     if found.guessed:
@@ -276,6 +269,4 @@ def _used(used: amounts.Usage) -> dict[str, Any]:
     return {"tokens": tokens, "cost_usd": used.cost_usd}
 
 
-_USED = {
-    "input": "n_input_tokens", "cache": "n_cache_tokens", "output": "n_output_tokens", "cost_usd": "cost_usd",
-}  # fmt: skip
+_USED = {"input": "n_input_tokens", "cache": "n_cache_tokens", "output": "n_output_tokens", "cost_usd": "cost_usd"}

@@ -82,9 +82,7 @@ class Witness:
             if kind in looks:
                 looks[kind].add(rest)
             elif kind == "holds" and (process := _process(rest)) in self._left:
-                self._seen.append(
-                    f"process {process[0]}, which the agent left, has a file of /logs/verifier open"
-                )
+                self._seen.append(f"process {process[0]}, which the agent left, has a file of /logs/verifier open")
             elif kind == "test":
                 sha, _, name = rest.partition("  ./")
                 if self._tests.get(name, sha) != sha:

@@ -26,8 +26,4 @@ def _read(path: Path) -> dict[str, int] | None:
         return None
     passed = passed or 0
     failed = failed or 0
-    return {
-        "passed": passed,
-        "failed": failed,
-        "total": total if total is not None else passed + failed,
-    }
+    return {"passed": passed, "failed": failed, "total": total if total is not None else passed + failed}

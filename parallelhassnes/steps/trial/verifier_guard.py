@@ -43,9 +43,7 @@ def arrange(trial: "Trial", attempt_dir: Path) -> None:
         environment.host_ports += local_ports(_values([agent.env, agent.kwargs]))
 
 
-def kept_apart(
-    config: dict[str, Any], sandbox: Mapping[str, Any] | None, suspected: str | None
-) -> str:
+def kept_apart(config: dict[str, Any], sandbox: Mapping[str, Any] | None, suspected: str | None) -> str:
     """How the verifier was kept from the agent, for the report, with what is ``suspected``."""
     if sandbox is not None and isinstance(said := sandbox.get("verification"), str):
         return said

@@ -54,10 +54,15 @@ class UsageSum(NamedTuple):
     def __add__(self, other: "UsageSum") -> "UsageSum":  # type: ignore[override]
         one, two, three = map(_plus, self.tokens, other.tokens)
         return UsageSum(
-            _plus(self.cost_usd, other.cost_usd), self.cost_known + other.cost_known, self.cost_unknown + other.cost_unknown,
-            (one, two, three), self.counted + other.counted, self.attempts + other.attempts, self.said + other.said,
+            _plus(self.cost_usd, other.cost_usd),
+            self.cost_known + other.cost_known,
+            self.cost_unknown + other.cost_unknown,
+            (one, two, three),
+            self.counted + other.counted,
+            self.attempts + other.attempts,
+            self.said + other.said,
             self.silent + other.silent,
-        )  # fmt: skip
+        )
 
     @property
     def whole_tokens(self) -> int:
@@ -67,9 +72,15 @@ class UsageSum(NamedTuple):
     def stored(self) -> list[Any]:
         """As JSON, for a derived file."""
         return [
-            self.cost_usd, self.cost_known, self.cost_unknown, list(self.tokens), self.counted, self.attempts, self.said,
+            self.cost_usd,
+            self.cost_known,
+            self.cost_unknown,
+            list(self.tokens),
+            self.counted,
+            self.attempts,
+            self.said,
             self.silent,
-        ]  # fmt: skip
+        ]
 
     @classmethod
     def restored(cls, stored: Sequence[Any]) -> "UsageSum":
@@ -98,9 +109,15 @@ def one_attempt(
     said = cost_usd is not None or any(count is not None for count in tokens)
     counted = tokens[0] is not None or tokens[2] is not None
     return UsageSum(
-        cost_usd, int(cost_usd is not None), int(cost_unknown), tokens, int(counted), 1, int(said),
+        cost_usd,
+        int(cost_usd is not None),
+        int(cost_unknown),
+        tokens,
+        int(counted),
+        1,
+        int(said),
         int(must_say and not said),
-    )  # fmt: skip
+    )
 
 
 def _plus[N: (int, float)](one: N | None, other: N | None) -> N | None:

@@ -57,8 +57,7 @@ def phases(trial: Mapping[str, Any]) -> list[float]:
     """Seconds of each phase of a trial, by its report; 0 where it says nothing."""
     timings = safe_read.mapping(trial.get("timings_sec"))
     return [
-        round(sum(safe_read.number(timings.get(name)) or 0.0 for name in parts), 3)
-        for parts in PHASE_TIMINGS.values()
+        round(sum(safe_read.number(timings.get(name)) or 0.0 for name in parts), 3) for parts in PHASE_TIMINGS.values()
     ]
 
 
@@ -83,9 +82,7 @@ def spent(line: Mapping[str, Any]) -> amounts.UsageSum:
         tokens: amounts.Tokens = (amounts.tokens(line.get("tokens")), None, None)
     elif kind == "trial":
         found = safe_read.mapping(line.get("trial")).get("tokens")
-        one, two, three = (
-            found if isinstance(found, list | tuple) and len(found) == 3 else (None,) * 3
-        )
+        one, two, three = found if isinstance(found, list | tuple) and len(found) == 3 else (None,) * 3
         tokens = (amounts.tokens(one), amounts.tokens(two), amounts.tokens(three))
     else:
         one, two, three = (used.get(name) for name in amounts.TOKENS)

@@ -25,9 +25,7 @@ type Result = Literal["scored", "unscored", "infrastructure", "canceled", "skipp
 verifier; ``infrastructure`` says nothing about any of these; ``canceled`` was ended, or called off before it started;
 ``skipped`` was not needed any more (``enough``); ``missing`` has no finished attempt."""
 
-RESULTS: tuple[Result, ...] = (
-    "scored", "unscored", "infrastructure", "canceled", "skipped", "missing",
-)  # fmt: skip
+RESULTS: tuple[Result, ...] = ("scored", "unscored", "infrastructure", "canceled", "skipped", "missing")
 MAX_REWARDS_BYTES = 4096
 """Of names of rewards in a line of the ledger; beyond it only the main reward stands there."""
 _SPEAKS = frozenset({"verifier", "canceled", "context_length", "refusal"})
@@ -98,9 +96,7 @@ def counting(attempts: Sequence[AttemptFacts], step: StepSpec) -> TrialFacts:
     The newest scored one counts, or where none is scored the newest: a score gives way to nothing but another score, so
     that no retry can make a result disappear. What no attempt says, the plan does.
     """
-    chosen = next(
-        (each for each in attempts if each.result == "scored"), next(iter(attempts), None)
-    )
+    chosen = next((each for each in attempts if each.result == "scored"), next(iter(attempts), None))
     others = sum((spent_by(each) for each in attempts if each is not chosen), NOTHING)
     return of_trial(step, chosen, others)
 
@@ -117,9 +113,7 @@ def of_trial(step: StepSpec, chosen: AttemptFacts | None, others: UsageSum) -> T
 
 def spent_by(attempt: AttemptFacts) -> UsageSum:
     """What one attempt has used."""
-    return amounts.one_attempt(
-        attempt.cost_usd, attempt.tokens, cost_unknown=attempt.cost_incomplete
-    )
+    return amounts.one_attempt(attempt.cost_usd, attempt.tokens, cost_unknown=attempt.cost_incomplete)
 
 
 def of_steps(job_dir: Path, steps: Sequence[StepSpec]) -> list[TrialFacts]:
@@ -234,9 +228,7 @@ def of_report(status: object, report: Mapping[str, Any], step: StepSpec) -> Atte
     model, cost = safe_read.text(agent.get("model")), amounts.usd(trial.get("cost_usd"))
     asked = model is not None and "agent_execution" in timings
     return AttemptFacts(
-        result="infrastructure"
-        if _refused_by_environment(trial)
-        else _result(status, failure, scored=bool(found)),
+        result="infrastructure" if _refused_by_environment(trial) else _result(status, failure, scored=bool(found)),
         failure_class=failure,
         guessed=failed.get("guessed") is True,
         rewards=found,
@@ -261,9 +253,7 @@ def of_report(status: object, report: Mapping[str, Any], step: StepSpec) -> Atte
         exception=safe_read.text(exception.get("type"), 200),
         exception_class=exception["class"] if exception.get("class") in CLASSES else None,
         exception_guessed=exception.get("guessed") is True,
-        warnings=tuple(
-            filter(None, map(safe_read.text, safe_read.sequence(trial.get("warnings"))))
-        ),
+        warnings=tuple(filter(None, map(safe_read.text, safe_read.sequence(trial.get("warnings"))))),
     )
 
 
@@ -299,10 +289,7 @@ def silence(trial: Mapping[str, Any], attempt_dir: Path) -> Mapping[str, Any] | 
     if found is None or place is None:
         return found
     document = safe_read.read_object(attempt_dir / place) or {}
-    made = any(
-        safe_read.mapping(step).get("source") == "agent"
-        for step in safe_read.sequence(document.get("steps"))
-    )
+    made = any(safe_read.mapping(step).get("source") == "agent" for step in safe_read.sequence(document.get("steps")))
     return None if made else found
 
 
@@ -330,9 +317,24 @@ def _silencing(trial: Mapping[str, Any]) -> Mapping[str, Any] | None:
 # --- in the ledger ------------------------------------------------------------------------------------
 
 _SHORT = (
-    "result", "reward", "rewards", "main", "passed", "undecided", "guessed", "by_default", "cost_usd", "cost_incomplete", "tokens",
-    "duration_sec", "exception", "exception_class", "exception_guessed", "failure_class", "warnings",
-)  # fmt: skip
+    "result",
+    "reward",
+    "rewards",
+    "main",
+    "passed",
+    "undecided",
+    "guessed",
+    "by_default",
+    "cost_usd",
+    "cost_incomplete",
+    "tokens",
+    "duration_sec",
+    "exception",
+    "exception_class",
+    "exception_guessed",
+    "failure_class",
+    "warnings",
+)
 _IDENTITY = ("agent", "agent_version", "model", "task_name", "task_checksum", "task_source")
 """Whose trial it was: in a line where it is not what the plan says."""
 DETAILED = "agent_version"

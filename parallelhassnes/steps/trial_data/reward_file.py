@@ -21,9 +21,7 @@ NAMES = ("reward.json", "reward.txt")
 """In the order in which Harbor looks for them."""
 MAX_BYTES = 64 * 1024 * 1024
 MAX_QUOTED = 200
-EXCEPTIONS = frozenset(
-    {"RewardFileNotFoundError", "RewardFileEmptyError", "VerifierOutputParseError"}
-)
+EXCEPTIONS = frozenset({"RewardFileNotFoundError", "RewardFileEmptyError", "VerifierOutputParseError"})
 """What Harbor raises where the files hold no reward; its message names a path that is gone by the time it is read."""
 
 

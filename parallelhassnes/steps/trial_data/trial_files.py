@@ -115,7 +115,10 @@ class TrialFiles:
 
     def _each(self, suffix: str) -> list[str]:
         """Files called so of the trial, or of each step of a multi-step one in the order of the result."""
-        steps = [safe_read.text(safe_read.mapping(each).get("step_name")) for each in safe_read.sequence(self.result.get("step_results"))]  # fmt: skip
+        steps = [
+            safe_read.text(safe_read.mapping(each).get("step_name"))
+            for each in safe_read.sequence(self.result.get("step_results"))
+        ]
         names = [f"trial/{suffix}", *(f"trial/steps/{step}/{suffix}" for step in steps if step)]
         return [name for name in names if self.path(name) is not None]
 
@@ -155,9 +158,7 @@ class TrialFiles:
         for name in self.trajectories:
             path = self.path(name)
             document = safe_read.read_object(path) if path else None
-            found += [
-                safe_read.mapping(s) for s in safe_read.sequence((document or {}).get("steps"))
-            ]
+            found += [safe_read.mapping(s) for s in safe_read.sequence((document or {}).get("steps"))]
         return found
 
     @cached_property
@@ -171,9 +172,7 @@ class TrialFiles:
                 if name == "mark_task_complete":
                     continue
                 arguments = safe_read.mapping(one.get("arguments"))
-                said = (
-                    arguments.get("keystrokes") or arguments.get("command") or arguments.get("cmd")
-                )
+                said = arguments.get("keystrokes") or arguments.get("command") or arguments.get("cmd")
                 text = said if isinstance(said, str) else f"{name} {json.dumps(arguments)}"
                 if text.strip():
                     found.append(AgentAction(number, text))

@@ -65,9 +65,7 @@ def of_job(job_dir: Path, job: JobSpec, trials: Mapping[str, str | None]) -> lis
     return found
 
 
-def _read(
-    job_dir: Path, step_id: str, trial: str, attempt: str | None, engine: str
-) -> EngineOpinion:
+def _read(job_dir: Path, step_id: str, trial: str, attempt: str | None, engine: str) -> EngineOpinion:
     for folder in _newest_first(job_dir / "steps" / step_id / "attempts"):
         report = safe_read.read_object(folder / "final.json")
         if report is None or report.get("status") != "succeeded":
@@ -78,14 +76,16 @@ def _read(
             break
         by = safe_read.text(safe_read.mapping(found.get("engine")).get("name"), 100)
         return EngineOpinion(
-            step_id, trial, by or engine,
+            step_id,
+            trial,
+            by or engine,
             attempt=folder.relative_to(job_dir).as_posix(),
             outcome=safe_read.text(found.get("outcome"), 100) or "unknown",
             subtype=safe_read.text(found.get("subtype"), 100) or "unknown",
             root_cause=safe_read.text(found.get("root_cause"), 1000) or "",
             recommendation=safe_read.text(found.get("recommendation"), 1000) or "",
             confidence=min(1.0, max(0.0, float(safe_read.number(found.get("confidence")) or 0.0))),
-        )  # fmt: skip
+        )
     return EngineOpinion(step_id, trial, engine, missing=True)
 
 

@@ -12,9 +12,7 @@ def oracle(facts: Sequence[TrialFacts]) -> dict[str, Any]:
     own = [fact for fact in facts if fact.agent == "oracle"]
     scored = [fact for fact in own if fact.decided]
     passes = sum(fact.passed is True for fact in scored)
-    stuck = [
-        fact for fact in own if fact.result == "unscored" and fact.failure_class in TASKS_FAULT
-    ]
+    stuck = [fact for fact in own if fact.result == "unscored" and fact.failure_class in TASKS_FAULT]
     evidence = _evidence("oracle", own, scored, passes)
     evidence += [f"{fact.step_id}: oracle was not scored ({fact.failure_class})" for fact in stuck]
     ok = None if not scored and not stuck else passes == len(scored) and not stuck
@@ -30,9 +28,7 @@ def nop(facts: Sequence[TrialFacts]) -> dict[str, Any]:
     return {"present": bool(own), "ok": ok, "evidence": _evidence("nop", own, scored, passes)}
 
 
-def _evidence(
-    name: str, own: Sequence[TrialFacts], scored: Sequence[TrialFacts], passes: int
-) -> list[str]:
+def _evidence(name: str, own: Sequence[TrialFacts], scored: Sequence[TrialFacts], passes: int) -> list[str]:
     if not own:
         return [f"{name} was not run"]
     undecided = sum(fact.undecided is not None for fact in own)

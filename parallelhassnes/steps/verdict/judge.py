@@ -49,7 +49,11 @@ def judge(
         "flakiness": {
             "agents": [{**vars(each), "rewards": dict(each.rewards)} for each in flakiness.varying(groups)],
             "same_actions": [
-                {"what": each.what, "steps": [fact.step_id for fact in each.trials], "rewards": [fact.reward for fact in each.trials]}
+                {
+                    "what": each.what,
+                    "steps": [fact.step_id for fact in each.trials],
+                    "rewards": [fact.reward for fact in each.trials],
+                }
                 for each in same
             ],
         },
@@ -59,7 +63,7 @@ def judge(
         "analyses": _analyses(opinions),
         "prose": None,
         "warnings": _warnings(trials),
-    }  # fmt: skip
+    }
 
 
 def _finding(finding: QualityFinding) -> dict[str, Any]:
@@ -96,12 +100,8 @@ def _agent(group: Sequence[TrialFacts], opinions: Sequence[EngineOpinion]) -> di
         **counts,
         "passes_doubted": sum(fact.passed is True and fact.step_id in doubted for fact in group),
         "pass_rate": passes / decided if decided else None,
-        "pass_rate_interval": listed(
-            discrimination.wilson(passes / decided, decided) if decided else None
-        ),
-        "bracket": discrimination.bracket(
-            passes, decided, len(group) - counts["skipped"]
-        )._asdict(),
+        "pass_rate_interval": listed(discrimination.wilson(passes / decided, decided) if decided else None),
+        "bracket": discrimination.bracket(passes, decided, len(group) - counts["skipped"])._asdict(),
         "rewards": means_by_name(group),
         "mean_reward": discrimination.mean(rewards),
         "mean_reward_interval": listed(discrimination.mean_interval(rewards)),
@@ -110,14 +110,10 @@ def _agent(group: Sequence[TrialFacts], opinions: Sequence[EngineOpinion]) -> di
         "cost_usd": spent.cost_usd,
         "cost_known": spent.cost_known,
         "cost_unknown": spent.cost_unknown,
-        "cost_per_success_usd": spent.cost_usd / passes
-        if spent.cost_usd is not None and passes
-        else None,
+        "cost_per_success_usd": spent.cost_usd / passes if spent.cost_usd is not None and passes else None,
         "tokens": dict(zip(("input", "cache", "output"), spent.tokens, strict=True)),
         "duration_sec": discrimination.spread(durations),
-        "failures": dict(
-            sorted(Counter(f.failure_class for f in group if f.failure_class).items())
-        ),
+        "failures": dict(sorted(Counter(f.failure_class for f in group if f.failure_class).items())),
     }
 
 
@@ -128,9 +124,7 @@ def means_by_name(trials: Iterable[TrialFacts]) -> dict[str, float]:
         if fact.result == "scored":
             for name, value in fact.rewards.items():
                 found.setdefault(name, []).append(float(value))
-    return {
-        name: mean for name, own in found.items() if (mean := discrimination.mean(own)) is not None
-    }
+    return {name: mean for name, own in found.items() if (mean := discrimination.mean(own)) is not None}
 
 
 def listed(interval: Interval | None) -> list[float] | None:
@@ -173,14 +167,19 @@ def _analyses(opinions: Sequence[EngineOpinion]) -> dict[str, Any]:
         "outcomes": dict(sorted(Counter(o.outcome for o in opinions if not o.missing).items())),
         "said": [
             {
-                "step_id": opinion.step_id, "trial": opinion.trial, "engine": opinion.engine, "attempt": opinion.attempt,
-                "outcome": opinion.outcome, "subtype": opinion.subtype, "confidence": opinion.confidence,
+                "step_id": opinion.step_id,
+                "trial": opinion.trial,
+                "engine": opinion.engine,
+                "attempt": opinion.attempt,
+                "outcome": opinion.outcome,
+                "subtype": opinion.subtype,
+                "confidence": opinion.confidence,
                 "root_cause": opinion.root_cause,
             }
             for opinion in opinions
             if not opinion.missing
         ],
-    }  # fmt: skip
+    }
 
 
 def _warnings(trials: Sequence[TrialFacts]) -> list[str]:
@@ -192,9 +191,7 @@ def _warnings(trials: Sequence[TrialFacts]) -> list[str]:
         known = sorted(value for value in values if value)
         if len(known) > 1:
             warnings.append(f"the trials are of {len(known)} {what}: {', '.join(known[:5])}")
-    said = Counter(
-        line for fact in trials for line in filter(None, (fact.undecided, *fact.warnings))
-    )
+    said = Counter(line for fact in trials for line in filter(None, (fact.undecided, *fact.warnings)))
     warnings += [f"{line} ({words_of(count)})" for line, count in said.most_common(MOST_WARNINGS)]
     return warnings
 

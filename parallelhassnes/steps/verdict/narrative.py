@@ -34,19 +34,17 @@ Write two to five plain sentences: what is known of the task, why, and what to d
 </verdict>
 """
 _SHOWN = (
-    "task", "task_quality", "confidence", "primary_issue", "reasons", "recommendations", "baselines", "flakiness",
+    "task",
+    "task_quality",
+    "confidence",
+    "primary_issue",
+    "reasons",
+    "recommendations",
+    "baselines",
+    "flakiness",
     "warnings",
-)  # fmt: skip
-_OF_AGENT = (
-    "agent",
-    "model",
-    "n",
-    "scored",
-    "passes",
-    "passes_doubted",
-    "pass_rate_interval",
-    "failures",
 )
+_OF_AGENT = ("agent", "model", "n", "scored", "passes", "passes_doubted", "pass_rate_interval", "failures")
 
 
 class NoProse(Exception):
@@ -55,7 +53,7 @@ class NoProse(Exception):
 
 def write(
     verdict: Mapping[str, Any], spec: Mapping[str, Any], attempt_dir: Path, environ: Mapping[str, str]
-) -> dict[str, str]:  # fmt: skip
+) -> dict[str, str]:
     """``{engine, text}`` for the verdict.
 
     Raises:
@@ -102,11 +100,7 @@ def _of_program(
 
 
 def _of_endpoint(
-    asked: str,
-    spec: Mapping[str, Any],
-    model: str | None,
-    environ: Mapping[str, str],
-    seconds: float,
+    asked: str, spec: Mapping[str, Any], model: str | None, environ: Mapping[str, str], seconds: float
 ) -> str:
     import openai
 
@@ -116,9 +110,7 @@ def _of_endpoint(
     url = spec.get("base_url") or environ.get("OPENAI_BASE_URL")
     try:
         with openai.OpenAI(api_key=key, base_url=url, max_retries=1, timeout=seconds) as client:
-            done = client.chat.completions.create(
-                model=model, messages=[{"role": "user", "content": asked}]
-            )
+            done = client.chat.completions.create(model=model, messages=[{"role": "user", "content": asked}])
     except openai.OpenAIError as error:
         failure = failure_of_client(error, url)
         raise NoProse(f"{failure.line} ({failure.failure_class})") from None

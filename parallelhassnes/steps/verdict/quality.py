@@ -23,9 +23,7 @@ SURE_ENOUGH = 0.5
 ENOUGH_SAY_SO = 1 / 3
 """Share of the trials with an opinion that must blame the task."""
 MOST_RECOMMENDATIONS = 5
-WHAT_PASSES = (
-    "Say what a pass is (pass: {reward: NAME, at_least: X}), or correct the solution or the tests."
-)
+WHAT_PASSES = "Say what a pass is (pass: {reward: NAME, at_least: X}), or correct the solution or the tests."
 
 
 class QualityFinding(NamedTuple):
@@ -57,42 +55,105 @@ class Quality(NamedTuple):
 
 RULES: tuple[tuple[str, Class, str, str, str], ...] = (
     ("nop_passes", "broken", "pre_solved", "a scored `nop` trial has passed", "0.95; 0.99 from two on"),
-    ("oracle_varies", "broken", "nondeterministic_tests", "some scored `oracle` trials have passed, others have no part of the reward", "0.99"),
-    ("oracle_fails", "broken", "broken_reference", "no scored `oracle` trial has passed, and one has no part of the reward", "0.9; 0.97 from two on"),
-    ("oracle_unscored", "broken", "broken_reference, brittle_tests, environment",
-     "an `oracle` trial ended without a reward through the task (solution, tests, definition)", "0.8; 0.9 from two on"),
-    ("oracle_partial", "needs_review", "broken_reference",
-     "a scored `oracle` trial has a part of the reward (above 0) and has not passed, and none has no part", "0.6"),
-    ("nop_above_scale", "needs_review", "pre_solved",
-     "a scored `nop` trial has a reward above 1, and nobody has said what a pass is", "0.5"),
-    ("same_actions_differ", "needs_review", "nondeterministic_tests", "two trials ran the same commands and have different rewards", "0.8"),
-    ("nop_unscored", "needs_review", "brittle_tests", "a `nop` trial ended without a reward through the verifier", "0.7"),
-    ("tests_without_reward", "needs_review", "brittle_tests",
-     "two or more trials of other agents ended without a reward through the verifier", "0.6"),
-    ("proven_by_rules", "needs_review", "the analysis's subtype", "an analysis by `rules` of another agent's trial is `bad_failure` or `bad_success`", "the highest of theirs"),
-    ("said_by_models", "needs_review", "the most frequent subtype",
-     "analyses by models, each with confidence 0.5 or more, blame the task in a third or more of the trials that such an analysis classified", "their mean, times that share"),
-    ("baselines_right", "good", "", "every scored `oracle` trial has passed, no scored `nop` trial has, and both were scored and are decided", "0.7, 0.8, 0.9 for one, two, more `oracle` trials"),
+    (
+        "oracle_varies",
+        "broken",
+        "nondeterministic_tests",
+        "some scored `oracle` trials have passed, others have no part of the reward",
+        "0.99",
+    ),
+    (
+        "oracle_fails",
+        "broken",
+        "broken_reference",
+        "no scored `oracle` trial has passed, and one has no part of the reward",
+        "0.9; 0.97 from two on",
+    ),
+    (
+        "oracle_unscored",
+        "broken",
+        "broken_reference, brittle_tests, environment",
+        "an `oracle` trial ended without a reward through the task (solution, tests, definition)",
+        "0.8; 0.9 from two on",
+    ),
+    (
+        "oracle_partial",
+        "needs_review",
+        "broken_reference",
+        "a scored `oracle` trial has a part of the reward (above 0) and has not passed, and none has no part",
+        "0.6",
+    ),
+    (
+        "nop_above_scale",
+        "needs_review",
+        "pre_solved",
+        "a scored `nop` trial has a reward above 1, and nobody has said what a pass is",
+        "0.5",
+    ),
+    (
+        "same_actions_differ",
+        "needs_review",
+        "nondeterministic_tests",
+        "two trials ran the same commands and have different rewards",
+        "0.8",
+    ),
+    (
+        "nop_unscored",
+        "needs_review",
+        "brittle_tests",
+        "a `nop` trial ended without a reward through the verifier",
+        "0.7",
+    ),
+    (
+        "tests_without_reward",
+        "needs_review",
+        "brittle_tests",
+        "two or more trials of other agents ended without a reward through the verifier",
+        "0.6",
+    ),
+    (
+        "proven_by_rules",
+        "needs_review",
+        "the analysis's subtype",
+        "an analysis by `rules` of another agent's trial is `bad_failure` or `bad_success`",
+        "the highest of theirs",
+    ),
+    (
+        "said_by_models",
+        "needs_review",
+        "the most frequent subtype",
+        "analyses by models, each with confidence 0.5 or more, blame the task in a third or more of the trials that such an analysis classified",
+        "their mean, times that share",
+    ),
+    (
+        "baselines_right",
+        "good",
+        "",
+        "every scored `oracle` trial has passed, no scored `nop` trial has, and both were scored and are decided",
+        "0.7, 0.8, 0.9 for one, two, more `oracle` trials",
+    ),
     ("baselines_missing", "unknown", "", "none of the above", "0"),
-)  # fmt: skip
+)
 """Name, class, issue, when, confidence. The class is the worst one that a rule gives: broken, then needs_review."""
 
 
-def judge(
-    trials: Sequence[TrialFacts], same: Sequence[Same] = (), opinions: Sequence[EngineOpinion] = ()
-) -> Quality:
+def judge(trials: Sequence[TrialFacts], same: Sequence[Same] = (), opinions: Sequence[EngineOpinion] = ()) -> Quality:
     """The quality of the task that these trials are of; the same facts always give the same."""
     against = [
-        *_nop(trials), *_oracle(trials), *_stuck(trials), *_same_actions(same), *_nop_unscored(trials), *_without_reward(trials),
-        *_proven(trials, opinions), *_said(trials, opinions),
-    ]  # fmt: skip
+        *_nop(trials),
+        *_oracle(trials),
+        *_stuck(trials),
+        *_same_actions(same),
+        *_nop_unscored(trials),
+        *_without_reward(trials),
+        *_proven(trials, opinions),
+        *_said(trials, opinions),
+    ]
     against.sort(key=lambda finding: finding.quality != "broken")  # stable: the order of the rules
     if against:
         worst = against[0]
         against = [_supported(finding, opinions) for finding in against]
-        return Quality(
-            worst.quality, worst.confidence, worst.issue, tuple(against), _recommendations(against)
-        )
+        return Quality(worst.quality, worst.confidence, worst.issue, tuple(against), _recommendations(against))
     sound = _sound(trials)
     return Quality(sound.quality, sound.confidence, None, (sound,), _recommendations([sound]))
 
@@ -114,18 +175,26 @@ def _nop(trials: Sequence[TrialFacts]) -> list[QualityFinding]:
     if len(above) == len(passed):
         return [
             QualityFinding(
-                "nop_above_scale", "needs_review", "pre_solved", 0.5,
+                "nop_above_scale",
+                "needs_review",
+                "pre_solved",
+                0.5,
                 f"nop has a reward of {_rewards(above)}, and nobody has said what a pass is",
-                WHAT_PASSES, _places(above),
+                WHAT_PASSES,
+                _places(above),
             )
-        ]  # fmt: skip
+        ]
     return [
         QualityFinding(
-            "nop_passes", "broken", "pre_solved", 0.99 if len(passed) > 1 else 0.95,
+            "nop_passes",
+            "broken",
+            "pre_solved",
+            0.99 if len(passed) > 1 else 0.95,
             f"the tests pass although nothing was done: nop passed {len(passed)} of {len(own)} scored trials",
-            "Have the tests look at what was asked for.", _places(passed),
+            "Have the tests look at what was asked for.",
+            _places(passed),
         )
-    ]  # fmt: skip
+    ]
 
 
 def _is_one(fact: TrialFacts) -> bool:
@@ -145,26 +214,38 @@ def _oracle(trials: Sequence[TrialFacts]) -> list[QualityFinding]:
     if all((fact.reward or 0) > 0 for fact in failed):
         return [
             QualityFinding(
-                "oracle_partial", "needs_review", "broken_reference", 0.6,
+                "oracle_partial",
+                "needs_review",
+                "broken_reference",
+                0.6,
                 f"the task's own solution has a part of the reward ({_rewards(failed)}): {passes}",
-                WHAT_PASSES, _places(failed),
+                WHAT_PASSES,
+                _places(failed),
             )
-        ]  # fmt: skip
+        ]
     if len(failed) < len(own):
         return [
             QualityFinding(
-                "oracle_varies", "broken", "nondeterministic_tests", 0.99,
+                "oracle_varies",
+                "broken",
+                "nondeterministic_tests",
+                0.99,
                 f"the task's own solution does not pass every time: {passes}",
-                "Make the tests give the same reward for the same work.", _places(failed),
+                "Make the tests give the same reward for the same work.",
+                _places(failed),
             )
-        ]  # fmt: skip
+        ]
     return [
         QualityFinding(
-            "oracle_fails", "broken", "broken_reference", 0.97 if len(failed) > 1 else 0.9,
+            "oracle_fails",
+            "broken",
+            "broken_reference",
+            0.97 if len(failed) > 1 else 0.9,
             f"the task's own solution does not pass its tests: {passes}",
-            "Correct the solution or the tests.", _places(failed),
+            "Correct the solution or the tests.",
+            _places(failed),
         )
-    ]  # fmt: skip
+    ]
 
 
 def _stuck(trials: Sequence[TrialFacts]) -> list[QualityFinding]:
@@ -172,19 +253,22 @@ def _stuck(trials: Sequence[TrialFacts]) -> list[QualityFinding]:
         fact
         for fact in trials
         if fact.agent == "oracle" and fact.result == "unscored" and fact.failure_class in TASKS_FAULT
-    ]  # fmt: skip
+    ]
     if not stuck:
         return []
     issues = {"verifier": "brittle_tests", "task_definition": "environment"}
     classes = ", ".join(sorted({fact.failure_class or "" for fact in stuck}))
     return [
         QualityFinding(
-            "oracle_unscored", "broken", issues.get(stuck[0].failure_class or "", "broken_reference"),
+            "oracle_unscored",
+            "broken",
+            issues.get(stuck[0].failure_class or "", "broken_reference"),
             0.9 if len(stuck) > 1 else 0.8,
             f"the task's own solution came to no reward in {len(stuck)} trials ({classes})",
-            "Have the solution run to its end, and the tests write a reward in every case.", _places(stuck),
+            "Have the solution run to its end, and the tests write a reward in every case.",
+            _places(stuck),
         )
-    ]  # fmt: skip
+    ]
 
 
 def _same_actions(same: Sequence[Same]) -> list[QualityFinding]:
@@ -194,12 +278,15 @@ def _same_actions(same: Sequence[Same]) -> list[QualityFinding]:
     found = sorted({fact.reward or 0.0 for fact in own[0].trials})
     return [
         QualityFinding(
-            "same_actions_differ", "needs_review", "nondeterministic_tests", 0.8,
+            "same_actions_differ",
+            "needs_review",
+            "nondeterministic_tests",
+            0.8,
             f"{len(own[0].trials)} trials ran the same {own[0].what} and have the rewards {', '.join(f'{r:g}' for r in found)}",
             "Make the tests give the same reward for the same work.",
             tuple(place for each in own for place in _places(each.trials)),
         )
-    ]  # fmt: skip
+    ]
 
 
 def _nop_unscored(trials: Sequence[TrialFacts]) -> list[QualityFinding]:
@@ -212,10 +299,15 @@ def _nop_unscored(trials: Sequence[TrialFacts]) -> list[QualityFinding]:
         return []
     return [
         QualityFinding(
-            "nop_unscored", "needs_review", "brittle_tests", 0.7, "the tests give no reward where nothing was done",
-            "Have the tests write a reward when the work is missing or wrong, too.", _places(own),
+            "nop_unscored",
+            "needs_review",
+            "brittle_tests",
+            0.7,
+            "the tests give no reward where nothing was done",
+            "Have the tests write a reward when the work is missing or wrong, too.",
+            _places(own),
         )
-    ]  # fmt: skip
+    ]
 
 
 def _without_reward(trials: Sequence[TrialFacts]) -> list[QualityFinding]:
@@ -223,21 +315,23 @@ def _without_reward(trials: Sequence[TrialFacts]) -> list[QualityFinding]:
         fact
         for fact in trials
         if fact.agent not in BASELINES and fact.result == "unscored" and fact.failure_class == "verifier"
-    ]  # fmt: skip
+    ]
     if len(own) < 2:
         return []
     return [
         QualityFinding(
-            "tests_without_reward", "needs_review", "brittle_tests", 0.6,
+            "tests_without_reward",
+            "needs_review",
+            "brittle_tests",
+            0.6,
             f"the tests gave no reward in {len(own)} trials",
-            "Have the tests write a reward when the work is missing or wrong, too.", _places(own),
+            "Have the tests write a reward when the work is missing or wrong, too.",
+            _places(own),
         )
-    ]  # fmt: skip
+    ]
 
 
-def _proven(
-    trials: Sequence[TrialFacts], opinions: Sequence[EngineOpinion]
-) -> list[QualityFinding]:
+def _proven(trials: Sequence[TrialFacts], opinions: Sequence[EngineOpinion]) -> list[QualityFinding]:
     blaming = [o for o in _of_agents(trials, opinions) if o.proves and o.blames]
     if not blaming:
         return []
@@ -256,26 +350,27 @@ def _said(trials: Sequence[TrialFacts], opinions: Sequence[EngineOpinion]) -> li
     if not blaming or share < ENOUGH_SAY_SO:
         return []
     mean = sum(opinion.confidence for opinion in blaming) / len(blaming)
-    return [_of_opinions("said_by_models", blaming, round(mean * share, 4), "analyses by models find")]  # fmt: skip
+    return [_of_opinions("said_by_models", blaming, round(mean * share, 4), "analyses by models find")]
 
 
-def _of_opinions(
-    rule: str, blaming: Sequence[EngineOpinion], confidence: float, who: str
-) -> QualityFinding:
+def _of_opinions(rule: str, blaming: Sequence[EngineOpinion], confidence: float, who: str) -> QualityFinding:
     counts = Counter(opinion.subtype for opinion in blaming)
     issue = min(counts, key=lambda name: (-counts[name], name))
     first = next(opinion for opinion in blaming if opinion.subtype == issue)
     number = len({opinion.trial for opinion in blaming})
     return QualityFinding(
-        rule, "needs_review", issue, confidence,
+        rule,
+        "needs_review",
+        issue,
+        confidence,
         f"{who} {issue.replace('_', ' ')} in {number} trial{'s' if number > 1 else ''}: {first.root_cause.rstrip('.')}",
-        first.recommendation, tuple(o.attempt for o in blaming if o.attempt), tuple(blaming),
-    )  # fmt: skip
+        first.recommendation,
+        tuple(o.attempt for o in blaming if o.attempt),
+        tuple(blaming),
+    )
 
 
-def _of_agents(
-    trials: Sequence[TrialFacts], opinions: Sequence[EngineOpinion]
-) -> list[EngineOpinion]:
+def _of_agents(trials: Sequence[TrialFacts], opinions: Sequence[EngineOpinion]) -> list[EngineOpinion]:
     """Those about trials of other agents than the baselines, which speak for themselves."""
     baselines = {fact.step_id for fact in trials if fact.agent in BASELINES}
     return [opinion for opinion in opinions if opinion.trial not in baselines]
@@ -294,10 +389,14 @@ def _sound(trials: Sequence[TrialFacts]) -> QualityFinding:
     oracle, nop = _decided(trials, "oracle"), _decided(trials, "nop")
     if oracle and nop:
         return QualityFinding(
-            "baselines_right", "good", None, {1: 0.7, 2: 0.8}.get(len(oracle), 0.9),
+            "baselines_right",
+            "good",
+            None,
+            {1: 0.7, 2: 0.8}.get(len(oracle), 0.9),
             f"oracle passed {len(oracle)} of {len(oracle)} and nop 0 of {len(nop)} scored trials",
-            "", _places([*oracle, *nop]),
-        )  # fmt: skip
+            "",
+            _places([*oracle, *nop]),
+        )
     missing = []
     for name, own in (("oracle", oracle), ("nop", nop)):
         if not own:
@@ -306,9 +405,13 @@ def _sound(trials: Sequence[TrialFacts]) -> QualityFinding:
             why = open_ones[0] if open_ones else "was not scored" if ran else "was not run"
             missing.append(f"{name} {why}")
     return QualityFinding(
-        "baselines_missing", "unknown", None, 0.0, " and ".join(missing),
+        "baselines_missing",
+        "unknown",
+        None,
+        0.0,
+        " and ".join(missing),
         "Have oracle and nop run on the task and come to a decided reward: without them nothing is known of it.",
-    )  # fmt: skip
+    )
 
 
 def _recommendations(findings: Sequence[QualityFinding]) -> tuple[str, ...]:

@@ -60,17 +60,17 @@ def compute(job_dir: Path, job: JobSpec, step: StepSpec, batch_id: str) -> dict[
     return judge.judge(batch_id, job.job_id, trials, _actions(job_dir, trials, job), said)
 
 
-def _actions(
-    job_dir: Path, trials: Sequence[TrialFacts], job: JobSpec
-) -> dict[str, tuple[str, ...]]:
+def _actions(job_dir: Path, trials: Sequence[TrialFacts], job: JobSpec) -> dict[str, tuple[str, ...]]:
     """step_id → the commands of each scored trial of an agent, where comparing them can tell something."""
     if not flakiness.may_differ(trials):
         return {}
     return {
-        fact.step_id: tuple(command.text for command in TrialFiles(job_dir / fact.attempt, job.step(fact.step_id)).commands)
+        fact.step_id: tuple(
+            command.text for command in TrialFiles(job_dir / fact.attempt, job.step(fact.step_id)).commands
+        )
         for fact in trials
         if fact.result == "scored" and fact.attempt is not None
-    }  # fmt: skip
+    }
 
 
 def _with_prose(found: dict[str, Any], attempt: Attempt) -> dict[str, Any]:
@@ -124,18 +124,13 @@ def _write(path: Path, document: dict[str, Any]) -> None:
 
 def _without_verdict(end: WorkerEnd) -> Outcome:
     line = f"no verdict was written (exit code {end.exit_code}); see stderr.log"
-    return terminal_outcomes.stopped(end) or terminal_outcomes.broken(
-        line, f"The worker ended, and {line}."
-    )
+    return terminal_outcomes.stopped(end) or terminal_outcomes.broken(line, f"The worker ended, and {line}.")
 
 
 def _summary(verdict: dict[str, Any]) -> str:
     counts = verdict["counts"]
     said = f"{counts['passes']} of {counts['scored']} scored trials passed ({counts['n']} planned)"
-    others = {
-        name: counts[name]
-        for name in ("unscored", "infrastructure", "canceled", "skipped", "missing")
-    }
+    others = {name: counts[name] for name in ("unscored", "infrastructure", "canceled", "skipped", "missing")}
     said += "".join(f", {count} {name}" for name, count in others.items() if count)
     if counts["undecided"]:
         said += f", {counts['undecided']} undecided"

@@ -28,10 +28,15 @@ def upgraded(verdict: Mapping[str, Any]) -> dict[str, Any]:
         return dict(verdict)
     found = QUALITY_OF_1[verdict["task_broken"]]
     added = {
-        "task_quality": found, "confidence": 0.0, "primary_issue": None, "recommendations": [], "findings": [],
+        "task_quality": found,
+        "confidence": 0.0,
+        "primary_issue": None,
+        "recommendations": [],
+        "findings": [],
         "flakiness": {"agents": [], "same_actions": []},
-        "analyses": {"n": 0, "missing": [], "outcomes": {}, "said": []}, "prose": None,
-    }  # fmt: skip
+        "analyses": {"n": 0, "missing": [], "outcomes": {}, "said": []},
+        "prose": None,
+    }
     agents = [_agent_of_1(agent) for agent in verdict["agents"]]
     return {**verdict, **added, "agents": agents, "schema_version": SCHEMA_VERSION}
 
@@ -43,9 +48,7 @@ def _agent_of_1(agent: Mapping[str, Any]) -> dict[str, Any]:
         "superseded": agent.get("superseded", 0),
         "passes_doubted": 0,
         "pass_rate": passes / scored if scored else None,
-        "pass_rate_interval": listed(
-            discrimination.wilson(passes / scored, scored) if scored else None
-        ),
+        "pass_rate_interval": listed(discrimination.wilson(passes / scored, scored) if scored else None),
         "mean_reward_interval": None,
         "pass_hat": discrimination.pass_hat_all(scored, passes),
         "cost_per_success_usd": cost / passes if cost is not None and passes else None,

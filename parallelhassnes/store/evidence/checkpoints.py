@@ -115,10 +115,16 @@ def write(layout: Layout, *, by: str, full: bool = False) -> Path | None:
     number = known[-1] + 1 if known else 1
     before = place(layout, number - 1)
     made = Checkpoint(
-        number=number, at=now_text(), by=by, store_id=identity.store_id(layout.runs), full=full or last is None,
-        batches=heads, system=system, prev=ledger.content_hash(before) or "",
+        number=number,
+        at=now_text(),
+        by=by,
+        store_id=identity.store_id(layout.runs),
+        full=full or last is None,
+        batches=heads,
+        system=system,
+        prev=ledger.content_hash(before) or "",
         prev_sig=ledger.content_hash(f"{before}{SIGNATURE}") or "",
-    )  # fmt: skip
+    )
     folder(layout).mkdir(exist_ok=True)
     path = place(layout, number)
     atomic.write_json(path, dump(made))

@@ -40,9 +40,7 @@ WRITES = "writes"
 RULES = 2
 """What a ledger that was begun by this version records: every file that is replaced, and more of each attempt."""
 _BLOCK = 4096
-SYSTEM_FILES = (
-    "harness_config.json", "budgets.json", "oddish_names.json", "config_versions/*.json", "tokens/*.json",
-)  # fmt: skip
+SYSTEM_FILES = ("harness_config.json", "budgets.json", "oddish_names.json", "config_versions/*.json", "tokens/*.json")
 """What the store's own ledger answers for, as patterns."""
 
 
@@ -120,11 +118,17 @@ def append(batch_dir: Path, event: str, *, by: str | None = None, **facts: Any) 
         size = os.fstat(handle).st_size
         end = _end(handle, size)
         document = {
-            "seq": end.seq + 1, "prev": end.prev, "at": now_text(), "event": event,
-            "by": by or _Actor.name, "torn": end.torn or None, "audit": RULES if end.seq < 0 else None,
+            "seq": end.seq + 1,
+            "prev": end.prev,
+            "at": now_text(),
+            "event": event,
+            "by": by or _Actor.name,
+            "torn": end.torn or None,
+            "audit": RULES if end.seq < 0 else None,
             "left": _left(batch_dir, end.promised) or None,
-            "found": (_found(batch_dir) or None) if end.seq < 0 else None, **facts,
-        }  # fmt: skip
+            "found": (_found(batch_dir) or None) if end.seq < 0 else None,
+            **facts,
+        }
         kept = {key: value for key, value in document.items() if value is not None}
         line = atomic.dumps(kept).encode("utf-8", "surrogateescape")
         _write_whole(handle, size, b"\n" + line if end.torn else line)
@@ -140,7 +144,7 @@ def check(batch_dir: Path) -> None:
     Raises:
         OSError: the file system refuses the ledger.
     """
-    os.close(os.open(batch_dir / LEDGER, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666))  # fmt: skip
+    os.close(os.open(batch_dir / LEDGER, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666))
 
 
 def replace(folder: Path, place: str, data: bytes | None) -> None:
@@ -148,9 +152,7 @@ def replace(folder: Path, place: str, data: bytes | None) -> None:
 
     The caller is the ledger's only writer, and writes another line afterwards, which says what it was for.
     """
-    append(
-        folder, WRITES, files={place: None if data is None else hashlib.sha256(data).hexdigest()}
-    )
+    append(folder, WRITES, files={place: None if data is None else hashlib.sha256(data).hexdigest()})
     if data is not None:
         atomic.write_bytes(folder / place, data)
     else:
@@ -204,9 +206,7 @@ def _end(handle: int, size: int) -> _End:
     last = _line_before(handle, size if torn else size - 1)
     prev, at = hashlib.sha256(last).hexdigest(), size - len(last) - (not torn)
     whole = last
-    while (
-        document := _numbered(whole)
-    ) is None and at > 0:  # a torn line says nothing; the one before it does
+    while (document := _numbered(whole)) is None and at > 0:  # a torn line says nothing; the one before it does
         whole = _line_before(handle, at - 1)
         at -= len(whole) + 1
     cut = len(last) if torn else 0
@@ -238,10 +238,7 @@ def _numbered(line: bytes) -> dict[str, Any] | None:
 
 def has_ended(batch_dir: Path, run_id: str) -> bool:
     """Whether the end of this attempt is in the ledger, in a whole line; reads all of it."""
-    return any(
-        document.get("event") == "ended" and document.get("run_id") == run_id
-        for _, document in read(batch_dir)
-    )
+    return any(document.get("event") == "ended" and document.get("run_id") == run_id for _, document in read(batch_dir))
 
 
 def read(batch_dir: Path, offset: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:

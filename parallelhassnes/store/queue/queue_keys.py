@@ -149,24 +149,20 @@ class KeyState(Record):
         """What keeps the key from starting attempts, whosever: a line each, with what to do."""
         if self.paused is not None:
             return (f"{self.queue_key} is paused {self.paused}",)
-        return tuple(each.hold(self.queue_key, of_all=mark == EVERY) for mark, each in self.breakers.items())  # fmt: skip
+        return tuple(each.hold(self.queue_key, of_all=mark == EVERY) for mark, each in self.breakers.items())
 
     def breaker_of(self, batch_id: str) -> Breaker | None:
         """The provider's pause that the attempts of a batch wait for."""
         return next((each for mark, each in self._waited_for(batch_id)), None)
 
     def _waited_for(self, batch_id: str) -> Iterator[tuple[str, Breaker]]:
-        return (
-            (mark, each)
-            for mark, each in self.breakers.items()
-            if mark == EVERY or batch_id in each.batches
-        )
+        return ((mark, each) for mark, each in self.breakers.items() if mark == EVERY or batch_id in each.batches)
 
     def hold_of(self, batch_id: str) -> str:
         """What keeps the key from starting anything of a batch, in one line with what to do; empty where nothing does."""
         if self.paused is not None:
             return self.holds[0]
-        lines = (each.hold(self.queue_key, of_all=mark == EVERY) for mark, each in self._waited_for(batch_id))  # fmt: skip
+        lines = (each.hold(self.queue_key, of_all=mark == EVERY) for mark, each in self._waited_for(batch_id))
         return next(lines, "")
 
     def with_breaker(self, mark: str, breaker: Breaker | None) -> "KeyState":
@@ -179,7 +175,7 @@ class KeyState(Record):
         return self.model_copy(update={"breakers": found})
 
 
-WORDS = {"auth": "authentication failed", "quota": "the quota is used up", "unknown_model": "no such model"}  # fmt: skip
+WORDS = {"auth": "authentication failed", "quota": "the quota is used up", "unknown_model": "no such model"}
 
 
 def read(layout: Layout, queue_key: str) -> KeyState:

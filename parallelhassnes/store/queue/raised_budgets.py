@@ -43,6 +43,5 @@ def in_force(layout: Layout, configured: Budgets) -> Budgets:
     """The budgets over all batches that count now."""
     raised = read(layout)
     return Budgets(
-        keys={**configured.keys, **raised.keys},
-        experiments={**configured.experiments, **raised.experiments},
+        keys={**configured.keys, **raised.keys}, experiments={**configured.experiments, **raised.experiments}
     )

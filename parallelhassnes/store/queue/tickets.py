@@ -289,9 +289,7 @@ def put_delayed(layout: Layout, ticket: Ticket, name: str, step: StepNow) -> Non
         return
     at, delay = parse_time(step.retry_at), delay_of(step)
     folder = layout.delayed
-    atomic.write_json(
-        folder / f"{_due(clocks.latest(at, time.time(), delay), delay)}.{name}", dump(ticket)
-    )
+    atomic.write_json(folder / f"{_due(clocks.latest(at, time.time(), delay), delay)}.{name}", dump(ticket))
 
 
 def delay_of(step: StepNow) -> float:
@@ -355,9 +353,7 @@ def promote_due(
         if at > now:
             if noted > at or delay is None:
                 with members.apart(path, partial(on_damage, path)):
-                    _note_anew(
-                        path, noted, delay if delay is not None else wanted_delay(read(path))
-                    )
+                    _note_anew(path, noted, delay if delay is not None else wanted_delay(read(path)))
             continue
         if moved == MOST_PROMOTED:
             return True

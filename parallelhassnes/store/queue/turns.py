@@ -47,9 +47,7 @@ def announce(layout: Layout, key_folder: str, batch_id: str) -> None:
     _touch(layout.turns / key_folder / _NEW / batch_id)
 
 
-def place(
-    layout: Layout, key_folder: str, batch_id: str, *, priority: int, served: float, arrival: str
-) -> Path:
+def place(layout: Layout, key_folder: str, batch_id: str, *, priority: int, served: float, arrival: str) -> Path:
     """Where the batch's file belongs.
 
     Args:

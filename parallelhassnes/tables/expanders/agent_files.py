@@ -37,9 +37,7 @@ class SearchPlace(NamedTuple):
             # The folder is on another machine; that was warned of.
             return str(inside)
         looked = ", ".join(map(str, dict.fromkeys([self.folder, *bases.folders])))
-        self.context.problems.add(
-            at, f"{what} {text} does not exist; looked in {looked}", "correct the path"
-        )
+        self.context.problems.add(at, f"{what} {text} does not exist; looked in {looked}", "correct the path")
         return text
 
 
@@ -101,14 +99,10 @@ def _checked(
         validator.check_schema(document)
     except wrong as error:
         place = "/".join(map(str, error.absolute_path))
-        context.problems.add(
-            at, f"{what} is no JSON Schema: /{place}: {error.message[:200]}", "correct it"
-        )
+        context.problems.add(at, f"{what} is no JSON Schema: /{place}: {error.message[:200]}", "correct it")
         return None
     for found in re.findall(r'"\$ref": "([^#"][^"]*)"', json.dumps(document)):
-        context.problems.add(
-            at, f"{what} refers to another document: {found}", "put it in below $defs"
-        )
+        context.problems.add(at, f"{what} refers to another document: {found}", "put it in below $defs")
     return document
 
 
@@ -121,9 +115,7 @@ def artifacts(wanted: list[Any], place: SearchPlace, at: str) -> list[dict[str, 
         if one is None:
             continue
         if one["name"] in made:
-            place.context.problems.add(
-                where, f"a second artifact is called {one['name']}", "name it"
-            )
+            place.context.problems.add(where, f"a second artifact is called {one['name']}", "name it")
         made[one["name"]] = one
     return list(made.values())
 
@@ -147,23 +139,14 @@ def _artifact(raw: Any, place: SearchPlace, at: str) -> dict[str, Any] | None:
     json_schema = part.json_schema
     if part.schema_ref is not None:
         path = Path(place.file(part.schema_ref, at + "/schema_ref", "schema file"))
-        json_schema = (
-            _read_schema(path, at + "/schema_ref", place.context) if path.is_file() else None
-        )
+        json_schema = _read_schema(path, at + "/schema_ref", place.context) if path.is_file() else None
     elif json_schema is not None:
         from jsonschema import Draft202012Validator, SchemaError
 
         where = at + "/json_schema"
-        json_schema = _checked(
-            json_schema, where, "it", place.context, Draft202012Validator, SchemaError
-        )
+        json_schema = _checked(json_schema, where, "it", place.context, Draft202012Validator, SchemaError)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", part.name or glob).strip("-.") or "files"
-    return {
-        "name": name[:128],
-        "glob": glob,
-        "non_empty": part.non_empty,
-        "json_schema": json_schema,
-    }
+    return {"name": name[:128], "glob": glob, "non_empty": part.non_empty, "json_schema": json_schema}
 
 
 def _glob_fault(glob: str) -> str:

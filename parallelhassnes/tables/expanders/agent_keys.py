@@ -9,12 +9,35 @@ from parallelhassnes.names import normalise_queue_key
 
 ON_THE_HOST = frozenset({"terminus-2", "computer-1", "dspy-rlm"})
 """Agents whose class has no ``MODEL_CONNECTION``: litellm looks for the key of the model's provider."""
-_WITHOUT_KEYS = frozenset({
-    "amazon-bedrock", "sagemaker", "vertex_ai", "ollama", "ollama_chat", "infinity", "github-copilot", "hosted_vllm", "vllm",
-    "lm_studio", "llamafile", "xinference", "custom_openai",
-})  # fmt: skip
+_WITHOUT_KEYS = frozenset(
+    {
+        "amazon-bedrock",
+        "sagemaker",
+        "vertex_ai",
+        "ollama",
+        "ollama_chat",
+        "infinity",
+        "github-copilot",
+        "hosted_vllm",
+        "vllm",
+        "lm_studio",
+        "llamafile",
+        "xinference",
+        "custom_openai",
+    }
+)
 """Providers that work with a login of the host, or that people run themselves without any key."""
-_OTHER_WAYS = ("OAUTH", "AUTH_JSON", "AUTH_TOKEN", "BEDROCK", "VERTEX", "CREDENTIAL", "AWS_PROFILE", "BASE_URL", "API_BASE")  # fmt: skip
+_OTHER_WAYS = (
+    "OAUTH",
+    "AUTH_JSON",
+    "AUTH_TOKEN",
+    "BEDROCK",
+    "VERTEX",
+    "CREDENTIAL",
+    "AWS_PROFILE",
+    "BASE_URL",
+    "API_BASE",
+)
 """In names of variables by which agents are told to use a subscription, a cloud's login or another endpoint."""
 _ENDPOINTS = ("api_base", "base_url", "api_key", "endpoint", "llm_kwargs", "auth", "proxy")
 """In names of arguments that name another endpoint or a key."""
@@ -39,7 +62,7 @@ def provider_keys(provider: str) -> tuple[str, ...]:
 
 
 _USUAL = {"google": "GEMINI_API_KEY", "gemini": "GEMINI_API_KEY"}
-_ALIASES = {"gemini": "google", "together_ai": "together", "bedrock": "amazon-bedrock", "openai_responses": "openai"}  # fmt: skip
+_ALIASES = {"gemini": "google", "together_ai": "together", "bedrock": "amazon-bedrock", "openai_responses": "openai"}
 
 
 def looked_for(agent: Mapping[str, Any]) -> AgentKeys | None:

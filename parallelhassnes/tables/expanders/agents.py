@@ -47,17 +47,13 @@ def agent_spec(
     workspace = _merged("workspace_policy", WorkspacePolicy, layers, context)
     _check_git(folder, policy, workspace, layers, context)
     if policy.get("add_dirs"):
-        policy["add_dirs"] = agent_files.folders(
-            policy["add_dirs"], place, _owner(layers, "execution_policy")
-        )
+        policy["add_dirs"] = agent_files.folders(policy["add_dirs"], place, _owner(layers, "execution_policy"))
     said |= {"execution_policy": policy, "workspace_policy": workspace}
     said |= _texts(step, at, pack, pack_at, place)
     schema, schema_at = _nearest(layers, "output_schema_ref")
     said["output_schema"] = agent_files.schema(schema, place, schema_at + "/output_schema_ref")
     wanted, wanted_at = _nearest(layers, "artifacts_expected")
-    said["artifacts_expected"] = agent_files.artifacts(
-        wanted or [], place, wanted_at + "/artifacts_expected"
-    )
+    said["artifacts_expected"] = agent_files.artifacts(wanted or [], place, wanted_at + "/artifacts_expected")
     said["repair"] = _nearest(layers, "repair")[0] or 0
     said["labels"] = {**(job.labels if job else {}), **step.labels}
     templates = _nearest(layers, "templates")[0]
@@ -73,12 +69,17 @@ def agent_spec(
         "label": f"{agent} · {model}" if model else agent,
         "timeout_sec": _timeout(step, layers, context),
         "retry": context.retry(
-            step.retry, step.retry_policy, step.retries, job.retries if job else None,
-            pack.retries if pack else None, head.retries, head.retry,
+            step.retry,
+            step.retry_policy,
+            step.retries,
+            job.retries if job else None,
+            pack.retries if pack else None,
+            head.retries,
+            head.retry,
         ),
         "spec": _plan(said, at, context),
         "depends_on": depends_on,
-    }  # fmt: skip
+    }
 
 
 def _plan(said: dict[str, Any], at: str, context: Expansion) -> dict[str, Any]:
@@ -95,18 +96,14 @@ def _plan(said: dict[str, Any], at: str, context: Expansion) -> dict[str, Any]:
 # --- which agent --------------------------------------------------------------------------------------
 
 
-def _agent(
-    step: Step, layers: Sequence[tuple[AgentWork, str]], context: Expansion
-) -> dict[str, Any]:
+def _agent(step: Step, layers: Sequence[tuple[AgentWork, str]], context: Expansion) -> dict[str, Any]:
     given, at = _nearest(layers, "agent")
     at += "/agent"
     said: dict[str, Any] = {"agent": "codex"}
     if isinstance(given, str):
         said["agent"] = given
     elif given is not None:
-        part = _validated(
-            AgentPart, context.known_part(given, known_keys(AgentPart), at), at, context
-        )
+        part = _validated(AgentPart, context.known_part(given, known_keys(AgentPart), at), at, context)
         said |= part.model_dump(exclude_none=True) if part else {}
         said["agent"] = said.pop("name", "template")
     command_at = at + "/command"
@@ -114,9 +111,10 @@ def _agent(
         said["command"], command_at = step.command, layers[-1][1] + "/command"
     if said["agent"] in BUILT_IN and said.get("command"):
         context.problems.add(
-            command_at, f"stands beside agent {said['agent']}, which has its own",
+            command_at,
+            f"stands beside agent {said['agent']}, which has its own",
             'name another agent, such as "template"',
-        )  # fmt: skip
+        )
     elif said["agent"] not in BUILT_IN and not said.get("command"):
         if said["agent"] == "template":
             context.problems.add(at, "is a template without a command", "write the command")
@@ -157,22 +155,27 @@ def _merged(
 
 
 def _check_git(
-    folder: Path, policy: dict[str, Any], workspace: dict[str, Any],
-    layers: Sequence[tuple[AgentWork, str]], context: Expansion,
-) -> None:  # fmt: skip
+    folder: Path,
+    policy: dict[str, Any],
+    workspace: dict[str, Any],
+    layers: Sequence[tuple[AgentWork, str]],
+    context: Expansion,
+) -> None:
     """Refuse a folder that is no git repository where one is needed."""
     if not folder.is_dir() or _in_repository(folder):
         return
     if workspace.get("mode") == "isolated":
         context.problems.add(
             _owner(layers, "workspace_policy") + "/workspace_policy/mode",
-            f"isolated needs a git repository, which {folder} is not in", "git init, or use shared",
-        )  # fmt: skip
+            f"isolated needs a git repository, which {folder} is not in",
+            "git init, or use shared",
+        )
     elif policy.get("skip_git_repo_check") is False:
         context.problems.add(
             _owner(layers, "execution_policy") + "/execution_policy/skip_git_repo_check",
-            f"is false, and {folder} is in no git repository", "git init, or skip the check",
-        )  # fmt: skip
+            f"is false, and {folder} is in no git repository",
+            "git init, or skip the check",
+        )
 
 
 def _in_repository(folder: Path) -> bool:
@@ -189,9 +192,7 @@ def _in_repository(folder: Path) -> bool:
 # --- texts and folders --------------------------------------------------------------------------------
 
 
-def _texts(
-    step: Step, at: str, pack: PackPart | None, pack_at: str, place: SearchPlace
-) -> dict[str, Any]:
+def _texts(step: Step, at: str, pack: PackPart | None, pack_at: str, place: SearchPlace) -> dict[str, Any]:
     problems = place.context.problems
     said: dict[str, Any] = {"prompt": step.prompt}
     if step.prompt is not None and step.prompt_ref is not None:
@@ -211,9 +212,7 @@ def _texts(
     return said
 
 
-def _working_directory(
-    step: Step, job: JobHead | None, head: TableHead, at: str, context: Expansion
-) -> Path:
+def _working_directory(step: Step, job: JobHead | None, head: TableHead, at: str, context: Expansion) -> Path:
     """``working_root`` / ``working_directory``, absolute, each with its default."""
     bases = context.bases
     base = bases.folders[0] if bases.folders else Path.cwd()
@@ -221,9 +220,7 @@ def _working_directory(
     if head.working_root:
         root = bases.find(head.working_root) or base / Path(head.working_root).expanduser()
         _exists(root, "/working_root", "working_root", context)
-    named = (
-        step.working_directory or (job.working_directory if job else None) or head.working_directory
-    )
+    named = step.working_directory or (job.working_directory if job else None) or head.working_directory
     if not named:
         return root
     folder = root / Path(named).expanduser()
@@ -239,16 +236,12 @@ def _exists(folder: Path, at: str, what: str, context: Expansion) -> None:
     if folder.is_dir():
         return
     if context.forgiving:
-        context.problems.warn(
-            f"{what} {folder} does not exist on this machine; its agent steps will fail"
-        )
+        context.problems.warn(f"{what} {folder} does not exist on this machine; its agent steps will fail")
     elif not any(problem.pointer == at for problem in context.problems.found):
         context.problems.add(at, f"folder {folder} does not exist", "correct the path")
 
 
-def _pack(
-    step: Step, job: JobHead | None, head: TableHead, at: str, context: Expansion
-) -> tuple[PackPart | None, str]:
+def _pack(step: Step, job: JobHead | None, head: TableHead, at: str, context: Expansion) -> tuple[PackPart | None, str]:
     """The pack that a step uses, and where it stands."""
     name = step.pack_id or (job.pack_id if job else None) or head.default_pack_id
     if name is None:
@@ -271,9 +264,7 @@ def _pack(
 # --- the rest -----------------------------------------------------------------------------------------
 
 
-def _timeout(
-    step: Step, layers: Sequence[tuple[AgentWork, str]], context: Expansion
-) -> float | None:
+def _timeout(step: Step, layers: Sequence[tuple[AgentWork, str]], context: Expansion) -> float | None:
     found = step.timeout_sec or step.timeout_seconds
     for layer, at in reversed(layers):
         known = context.known_part(layer.timeouts or {}, {"step_timeout_seconds"}, at + "/timeouts")
@@ -288,9 +279,7 @@ def _timeout(
     return found
 
 
-def _resume(
-    raw: dict[str, Any], at: str, context: Expansion
-) -> tuple[dict[str, Any] | None, str | None]:
+def _resume(raw: dict[str, Any], at: str, context: Expansion) -> tuple[dict[str, Any] | None, str | None]:
     """``resume_from`` as the plan has it, and the step that it names."""
     raw = context.known_part(raw, known_keys(ResumeFrom), at)
     selectors = ("latest_successful", "latest", "run_id")

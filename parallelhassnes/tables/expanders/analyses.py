@@ -62,12 +62,7 @@ def limits(found: list[AnalysisPart], context: Expansion) -> dict[str, int]:
 
 
 def analysis_steps(
-    trial: StepSpec,
-    job_id: str,
-    found: list[AnalysisPart],
-    context: Expansion,
-    retry: Retry,
-    taken: Ids,
+    trial: StepSpec, job_id: str, found: list[AnalysisPart], context: Expansion, retry: Retry, taken: Ids
 ) -> list[StepSpec]:
     """The steps that analyse this trial; their ids are put into ``taken``."""
     made = []
@@ -76,11 +71,18 @@ def analysis_steps(
         taken.add(step_id)
         made.append(
             StepSpec(
-                step_id=step_id, kind="analysis", queue_key=_key(part, context), label=part.engine,
-                depends_on=(f"{job_id}/{trial.step_id}",), after="attempt", timeout_sec=part.timeout_sec,
-                env=part.env, retry=retry, spec=spec(part, trial.step_id),
+                step_id=step_id,
+                kind="analysis",
+                queue_key=_key(part, context),
+                label=part.engine,
+                depends_on=(f"{job_id}/{trial.step_id}",),
+                after="attempt",
+                timeout_sec=part.timeout_sec,
+                env=part.env,
+                retry=retry,
+                spec=spec(part, trial.step_id),
             )
-        )  # fmt: skip
+        )
     return made
 
 
@@ -88,7 +90,7 @@ def spec(part: AnalysisPart, trial_id: str) -> dict[str, Any]:
     """What the kind ``analysis`` reads."""
     said = part.model_dump(
         exclude_none=True, exclude={"queue_key", "limit", "timeout_sec", "env"}, exclude_defaults=True
-    )  # fmt: skip
+    )
     return {**said, "engine": part.engine, "trial": trial_id}
 
 

@@ -32,9 +32,13 @@ def gate(job_id: str, steps: list[StepSpec], retry: Retry) -> list[StepSpec]:
         for step in steps
     ]
     looks = StepSpec(
-        step_id=STEP_ID, kind=KIND, queue_key=KIND, after="end", retry=retry,
+        step_id=STEP_ID,
+        kind=KIND,
+        queue_key=KIND,
+        after="end",
+        retry=retry,
         depends_on=tuple(f"{job_id}/{step.step_id}" for step in first),
-    )  # fmt: skip
+    )
     return [*made, looks]
 
 

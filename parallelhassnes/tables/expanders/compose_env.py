@@ -17,11 +17,20 @@ MOST_BYTES = 1 << 20
 """Of a file that is looked at; Compose files are small."""
 MOST_DEPTH = 8
 """Of defaults inside of defaults."""
-OF_HARBOR = frozenset({
-    "MAIN_IMAGE_NAME", "CONTEXT_DIR", "PREBUILT_IMAGE_NAME", "EGRESS_CONTROL_SIDECAR_IMAGE_NAME",
-    "EGRESS_CONTROL_INITIAL_NETWORK_MODE", "EGRESS_CONTROL_INITIAL_ALLOWED_HOSTS", "CPUS", "MEMORY", "HARBOR_CONTAINER_NAME",
-    *(f"{side}_{kind}_PATH" for side in ("ENV", "HOST") for kind in ("VERIFIER_LOGS", "AGENT_LOGS", "ARTIFACTS")),
-})  # fmt: skip
+OF_HARBOR = frozenset(
+    {
+        "MAIN_IMAGE_NAME",
+        "CONTEXT_DIR",
+        "PREBUILT_IMAGE_NAME",
+        "EGRESS_CONTROL_SIDECAR_IMAGE_NAME",
+        "EGRESS_CONTROL_INITIAL_NETWORK_MODE",
+        "EGRESS_CONTROL_INITIAL_ALLOWED_HOSTS",
+        "CPUS",
+        "MEMORY",
+        "HARBOR_CONTAINER_NAME",
+        *(f"{side}_{kind}_PATH" for side in ("ENV", "HOST") for kind in ("VERIFIER_LOGS", "AGENT_LOGS", "ARTIFACTS")),
+    }
+)
 """Variables that Harbor gives to Compose (its ``ComposeInfraEnvVars``, and the names of mounts that it keeps)."""
 OF_COMPOSE = frozenset({"COMPOSE_PROJECT_NAME", "PWD", "HOSTNAME"})
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
@@ -117,7 +126,7 @@ def beside(folder: Path) -> frozenset[str]:
         return frozenset()
     import io
 
-    return frozenset(each.key for each in parse_stream(io.StringIO(text)) if each.key and each.value is not None)  # fmt: skip
+    return frozenset(each.key for each in parse_stream(io.StringIO(text)) if each.key and each.value is not None)
 
 
 def _text(path: Path) -> str | None:

@@ -29,12 +29,8 @@ def loop_of(part: LoopPart, critic: str, at: str, context: Expansion) -> Loop:
 
     fault = expression_fault(part.until)
     if fault is not None:
-        context.problems.add(
-            at + "/loop/until", f"is no expression: {fault}", "write report.verdict == 'accept'"
-        )
-    return Loop(
-        solver=part.step_id, critic=critic, max_rounds=part.max_rounds, until=part.until
-    )  # fmt: skip
+        context.problems.add(at + "/loop/until", f"is no expression: {fault}", "write report.verdict == 'accept'")
+    return Loop(solver=part.step_id, critic=critic, max_rounds=part.max_rounds, until=part.until)
 
 
 def wire(drafts: list[Draft], head: TableHead, context: Expansion) -> list[Draft]:
@@ -64,9 +60,7 @@ class _Wiring:
                     self._loop(draft, step, _at(draft, place))
         made = []
         for draft in self.drafts:
-            steps = [
-                self._step(draft, step, _at(draft, place)) for place, step in enumerate(draft.steps)
-            ]
+            steps = [self._step(draft, step, _at(draft, place)) for place, step in enumerate(draft.steps)]
             made.append(draft._replace(steps=steps))
         return made
 
@@ -82,18 +76,9 @@ class _Wiring:
         elif solver is None:
             ids = [step.step_id for step in draft.steps]
             self.problems.unknown_value(at, f"step of job {draft.job_id}", loop.solver, ids)
-        elif (
-            solver.kind not in ("agent", "command")
-            or f"{draft.job_id}/{solver.step_id}" in self.loops
-        ):
-            why = (
-                "is in another loop"
-                if solver.kind in ("agent", "command")
-                else f"is a {solver.kind}"
-            )
-            self.problems.add(
-                at, f"{loop.solver} {why}", "name an agent or command step in no other loop"
-            )
+        elif solver.kind not in ("agent", "command") or f"{draft.job_id}/{solver.step_id}" in self.loops:
+            why = "is in another loop" if solver.kind in ("agent", "command") else f"is a {solver.kind}"
+            self.problems.add(at, f"{loop.solver} {why}", "name an agent or command step in no other loop")
         else:
             for step_id in (loop.solver, loop.critic):
                 self.loops[f"{draft.job_id}/{step_id}"] = loop
@@ -126,9 +111,7 @@ class _Wiring:
         changed["depends_on"] = tuple(waits)
         return step.model_copy(update=changed)
 
-    def _resume(
-        self, draft: Draft, step: StepSpec, own: str, waits: dict[str, None], at: str
-    ) -> None:
+    def _resume(self, draft: Draft, step: StepSpec, own: str, waits: dict[str, None], at: str) -> None:
         """Check whose conversation a step continues: another's of the same agent, or its own of the round before."""
         source = (step.spec.get("resume_from") or {}).get("step_id")
         if source is None:
@@ -159,8 +142,7 @@ class _Wiring:
         fitting = [
             other
             for other in self.drafts
-            if other is not draft
-            and all(fnmatchcase(other.labels.get(k, "\0"), v) for k, v in labels.items())
+            if other is not draft and all(fnmatchcase(other.labels.get(k, "\0"), v) for k, v in labels.items())
         ]
         if not fitting and not self.partial:
             self._fits_nothing(draft, labels, at)
@@ -179,9 +161,7 @@ class _Wiring:
         for name in labels:
             known = {key for other in others for key in other.labels}
             if name not in known:
-                self.problems.unknown_value(
-                    at + "/labels" + pointer(name), "label of other jobs", name, known
-                )
+                self.problems.unknown_value(at + "/labels" + pointer(name), "label of other jobs", name, known)
                 return
         self.problems.add(at + "/labels", "fits no other job", "correct the labels")
 
@@ -196,9 +176,7 @@ class _Wiring:
         looked = templates.look(text)
         if looked.fault is not None:
             fix = "write {% raw %}…{% endraw %} around text with braces, or templates: false"
-            self.problems.add(
-                at, f"line {looked.fault.line} is no template: {looked.fault.message}", fix
-            )
+            self.problems.add(at, f"line {looked.fault.line} is no template: {looked.fault.message}", fix)
             return []
         for name in looked.unknown:
             self.problems.unknown_value(at, "name in a template:", name, templates.NAMES)
@@ -207,9 +185,7 @@ class _Wiring:
             found += self._path(draft, step, path, looked, at)
         return found
 
-    def _path(
-        self, draft: Draft, step: StepSpec, path: Sequence[str], looked: "Looked", at: str
-    ) -> Iterator[str]:
+    def _path(self, draft: Draft, step: StepSpec, path: Sequence[str], looked: "Looked", at: str) -> Iterator[str]:
         from parallelhassnes.tables.expanders import templates
 
         must = path not in looked.guarded
@@ -232,17 +208,13 @@ class _Wiring:
                 if not self.partial:
                     self._unknown(at, "jobs", job_id, self.jobs)
             case ("jobs", job_id, "steps", step_id, *rest):
-                yield from self._of_step(
-                    self.jobs[job_id], step_id, rest, f"jobs.{job_id}.steps", at
-                )
+                yield from self._of_step(self.jobs[job_id], step_id, rest, f"jobs.{job_id}.steps", at)
             case ("jobs", _, name, *_) if name not in ("labels", "steps"):
                 self._unknown(at, "jobs.…", name, ("labels", "steps"))
             case ("reports", *_) if "reports_of" not in step.spec and "fan_in" not in step.spec:
                 self.problems.add(at, "speaks of reports, and the step has no fan_in", "add fan_in")
 
-    def _of_step(
-        self, draft: Draft, step_id: str, rest: Sequence[str], where: str, at: str
-    ) -> Iterator[str]:
+    def _of_step(self, draft: Draft, step_id: str, rest: Sequence[str], where: str, at: str) -> Iterator[str]:
         from parallelhassnes.tables.expanders import templates
 
         other = _named(draft, step_id)

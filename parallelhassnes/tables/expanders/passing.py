@@ -41,6 +41,5 @@ def of_option(text: str) -> dict[str, Any]:
         return PassPart.model_validate(part).model_dump(exclude_none=True)
     except (ValueError, ValidationError):
         raise UserError(
-            f"--pass {text}: is no rule",
-            fix="write --pass 'NAME>=0.5', --pass NAME or --pass '>=0.5'",
+            f"--pass {text}: is no rule", fix="write --pass 'NAME>=0.5', --pass NAME or --pass '>=0.5'"
         ) from None

@@ -40,11 +40,17 @@ def check_graph(drafts: list[Draft], problems: Problems, *, partial: bool = Fals
         if not partial and step.kind == "analysis":
             about = steps.get(step.depends_on[0])
             if about is not None and about.kind != "trial":
-                problems.add(places.get(ref, "") + "/depends_on",
-                             f"{about.step_id} is no trial, but a {about.kind}", "name a trial")  # fmt: skip
+                problems.add(
+                    places.get(ref, "") + "/depends_on",
+                    f"{about.step_id} is no trial, but a {about.kind}",
+                    "name a trial",
+                )
         if not partial and step.kind == "verdict" and not _sees_trials(step, steps):
-            problems.add(places.get(ref, ""), f"verdict {ref} has no trials to judge",
-                         "add trial steps to its job, or name them in depends_on")  # fmt: skip
+            problems.add(
+                places.get(ref, ""),
+                f"verdict {ref} has no trials to judge",
+                "add trial steps to its job, or name them in depends_on",
+            )
     _cycles(waits, places, problems)
 
 
@@ -67,9 +73,7 @@ def finish(drafts: list[Draft]) -> list[JobSpec]:
                 enough=draft.enough,
                 first_seq=seq,
                 steps=tuple(draft.steps),
-                dependents={
-                    step: tuple(refs) for step, refs in dependents.get(draft.job_id, {}).items()
-                },
+                dependents={step: tuple(refs) for step, refs in dependents.get(draft.job_id, {}).items()},
             )
         )
         seq += len(draft.steps)
@@ -85,9 +89,7 @@ def _told_apart(drafts: list[Draft]) -> list[Draft]:
         paths[name].add(path)
     if all(len(own) == 1 for own in paths.values()):
         return drafts
-    labels: dict[str, dict[str, None]] = defaultdict(
-        dict
-    )  # new → the old ones that it is to replace
+    labels: dict[str, dict[str, None]] = defaultdict(dict)  # new → the old ones that it is to replace
     for step in trials:
         labels[_whole(step, paths)][step.label] = None
 
@@ -124,19 +126,13 @@ def _sees_trials(step: StepSpec, steps: Mapping[str, StepSpec]) -> bool:
     return any(each.kind == "trial" for each in known) or len(known) < len(step.depends_on)
 
 
-def _unknown(
-    ref: str, wanted: str, at: str, steps: Mapping[str, StepSpec], problems: Problems
-) -> None:
+def _unknown(ref: str, wanted: str, at: str, steps: Mapping[str, StepSpec], problems: Problems) -> None:
     job_id, _, step_id = ref.partition("/")
     own = [other.partition("/")[2] for other in steps if other.startswith(f"{job_id}/")]
     short = wanted.removeprefix(f"{job_id}/")
-    guess = nearest(short, own[:1000]) or (
-        nearest(wanted, list(steps)[:1000]) if "/" in short else None
-    )
+    guess = nearest(short, own[:1000]) or (nearest(wanted, list(steps)[:1000]) if "/" in short else None)
     message = f"step {step_id} depends on {short!r}, which does not exist"
-    problems.add(
-        at, message, f"did you mean {guess!r}?" if guess else "name a step, or job_id/step_id"
-    )
+    problems.add(at, message, f"did you mean {guess!r}?" if guess else "name a step, or job_id/step_id")
 
 
 def _cycles(waits: Mapping[str, list[str]], places: Mapping[str, str], problems: Problems) -> None:

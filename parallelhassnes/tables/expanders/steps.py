@@ -15,23 +15,23 @@ from parallelhassnes.tables.expanders.dependencies import loop_of
 from parallelhassnes.tables.expanders.expansion import Draft, Expansion, rule
 from parallelhassnes.tables.expanders.passing import rule_for
 from parallelhassnes.tables.expanders.trials import TrialExpander, trial_spec
-from parallelhassnes.tables.model import (
-    AgentWork,
-    AnalysisPart,
-    JobHead,
-    Step,
-    TableHead,
-    TrialSettings,
-)
+from parallelhassnes.tables.model import AgentWork, AnalysisPart, JobHead, Step, TableHead, TrialSettings
 from parallelhassnes.tables.parse.field_names import check_keys
 from parallelhassnes.tables.parse.located_errors import Problems, json_type, pointer
 from parallelhassnes.tables.parse.secret_check import check_env, templates
 
 _TRIAL_FIELDS = frozenset(TrialSettings.model_fields) | {"task", "agent", "pass_"}
 _AGENT_FIELDS = frozenset(AgentWork.model_fields) | {
-    "prompt", "prompt_ref", "append_prompt", "pack_id", "resume_from", "timeout_seconds", "retry_policy", "fan_in",
+    "prompt",
+    "prompt_ref",
+    "append_prompt",
+    "pack_id",
+    "resume_from",
+    "timeout_seconds",
+    "retry_policy",
+    "fan_in",
     "command",
-}  # fmt: skip
+}
 _FIELDS_OF_KIND = {
     "command": frozenset({"command", "working_directory"}),
     "trial": _TRIAL_FIELDS,
@@ -42,9 +42,7 @@ _FIELDS_OF_KIND = {
 _OF_A_KIND = frozenset().union(*_FIELDS_OF_KIND.values())
 
 
-def explicit_jobs(
-    raw: Any, head: TableHead, context: Expansion, trials: TrialExpander
-) -> list[Draft]:
+def explicit_jobs(raw: Any, head: TableHead, context: Expansion, trials: TrialExpander) -> list[Draft]:
     """The jobs under ``/jobs``. Everything wrong with them is reported; what could be made of the rest comes out."""
     problems = context.problems
     if not isinstance(raw, list):
@@ -77,15 +75,21 @@ class _Places:
     def take(self, name: str, at: str) -> bool:
         """Whether the id is free; ``at`` is the pointer of the job or step."""
         if (file := self._reserved.like(name)) is not None:
-            self._problems.add(f"{at}/{self._what}_id", f"{self._what} id {name!r} is the name of a file of the batch ({file})",
-                               "choose another")  # fmt: skip
+            self._problems.add(
+                f"{at}/{self._what}_id",
+                f"{self._what} id {name!r} is the name of a file of the batch ({file})",
+                "choose another",
+            )
             return False
         other, place = self._found.setdefault(as_folder(name), (name, at))
         if place == at:
             return True
         why = "" if other == name else f" ({other!r}: many file systems take both for one name)"
-        self._problems.add(f"{at}/{self._what}_id", f"{self._what} id {name!r} is taken by {place}{why}",
-                           f"give each {self._what} its own id")  # fmt: skip
+        self._problems.add(
+            f"{at}/{self._what}_id",
+            f"{self._what} id {name!r} is taken by {place}{why}",
+            f"give each {self._what} its own id",
+        )
         return False
 
 
@@ -97,9 +101,7 @@ def _count(raw: list[Any], analyses: int, *, gated: bool) -> int:
     return len(written) + trials * analyses + len(jobs) * gated
 
 
-def _job(
-    raw: Any, index: int, head: TableHead, context: Expansion, trials: TrialExpander
-) -> Draft | None:
+def _job(raw: Any, index: int, head: TableHead, context: Expansion, trials: TrialExpander) -> Draft | None:
     problems = context.problems
     at = pointer("jobs", index)
     if not isinstance(raw, dict):
@@ -129,15 +131,19 @@ def _job(
             indices.append(number)
     if job is None:
         return None
-    return Draft(
-        job_id, dict(job.labels), _complete(steps, job_id), at, tuple(indices), rule(job.enough)
-    )
+    return Draft(job_id, dict(job.labels), _complete(steps, job_id), at, tuple(indices), rule(job.enough))
 
 
 def _step(
-    raw: Any, step_id: str, at: str, job_id: str, job: JobHead | None, head: TableHead,
-    context: Expansion, trials: TrialExpander,
-) -> StepSpec | None:  # fmt: skip
+    raw: Any,
+    step_id: str,
+    at: str,
+    job_id: str,
+    job: JobHead | None,
+    head: TableHead,
+    context: Expansion,
+    trials: TrialExpander,
+) -> StepSpec | None:
     problems = context.problems
     if not isinstance(raw, dict):
         problems.add(at, f"must be an object, not {json_type(raw)}")
@@ -177,9 +183,16 @@ def _step(
 
 
 def _of_kind(
-    kind: str, step: Step, at: str, job_id: str, job: JobHead | None, head: TableHead,
-    context: Expansion, trials: TrialExpander, depends_on: list[str],
-) -> dict[str, Any] | None:  # fmt: skip
+    kind: str,
+    step: Step,
+    at: str,
+    job_id: str,
+    job: JobHead | None,
+    head: TableHead,
+    context: Expansion,
+    trials: TrialExpander,
+    depends_on: list[str],
+) -> dict[str, Any] | None:
     """What a step's kind adds to it; also what the step waits for because of its kind."""
     if kind == "trial":
         return _trial(step, at, head, context, trials)
@@ -201,14 +214,8 @@ def _of_kind(
     return made
 
 
-def _trial(
-    step: Step, at: str, head: TableHead, context: Expansion, trials: TrialExpander
-) -> dict[str, Any] | None:
-    raw = {
-        name: getattr(step, name)
-        for name in TrialSettings.model_fields
-        if getattr(step, name) is not None
-    }
+def _trial(step: Step, at: str, head: TableHead, context: Expansion, trials: TrialExpander) -> dict[str, Any] | None:
+    raw = {name: getattr(step, name) for name in TrialSettings.model_fields if getattr(step, name) is not None}
     if step.agent is None:
         context.problems.add(at + "/agent", "is missing", "name the agent, such as oracle")
         return None
@@ -224,21 +231,15 @@ def _trial(
     return {
         "queue_key": settings.queue_key,
         "label": settings.label,
-        "spec": trial_spec(
-            settings, task, 1, rule_for(task, (step.pass_, "step"), (head.pass_, "table"))
-        ),
+        "spec": trial_spec(settings, task, 1, rule_for(task, (step.pass_, "step"), (head.pass_, "table"))),
     }
 
 
-def _analysis(
-    step: Step, at: str, job_id: str, depends_on: list[str], context: Expansion
-) -> dict[str, Any] | None:
+def _analysis(step: Step, at: str, job_id: str, depends_on: list[str], context: Expansion) -> dict[str, Any] | None:
     """An analysis that is written out: it depends on the one trial of its job that it is about."""
     job, _, trial = depends_on[0].partition("/") if depends_on else ("", "", "")
     if len(depends_on) != 1 or job != job_id:
-        context.problems.add(
-            at + "/depends_on", "must name the one trial of this job that is analysed", "name it"
-        )
+        context.problems.add(at + "/depends_on", "must name the one trial of this job that is analysed", "name it")
         return None
     part = AnalysisPart(engine=step.engine or "rules", model=step.model)
     return {
@@ -249,20 +250,14 @@ def _analysis(
     }
 
 
-def _analysed(
-    draft: Draft, analyses: list[AnalysisPart], context: Expansion, retry: Retry
-) -> Draft:
+def _analysed(draft: Draft, analyses: list[AnalysisPart], context: Expansion, retry: Retry) -> Draft:
     """The job with the table's analyses behind each trial; verdicts that wait for the trial wait for them too."""
     ids = Ids(step.step_id for step in draft.steps)
     steps: list[StepSpec] = []
     indices: list[int] = []
     made: dict[str, list[str]] = {}
     for step, index in zip(draft.steps, draft.indices, strict=True):
-        new = (
-            analysis_steps(step, draft.job_id, analyses, context, retry, ids)
-            if step.kind == "trial"
-            else []
-        )
+        new = analysis_steps(step, draft.job_id, analyses, context, retry, ids) if step.kind == "trial" else []
         made[f"{draft.job_id}/{step.step_id}"] = [f"{draft.job_id}/{s.step_id}" for s in new]
         steps += [step, *new]
         indices += [index] * (1 + len(new))
@@ -328,9 +323,7 @@ def _kind(step: Step, at: str, context: Expansion) -> str | None:
     for name in sorted(foreign):
         if getattr(step, name) is not None:
             written = Step.model_fields[name].alias or name
-            problems.add(
-                at + pointer(written), f"means nothing to a step of kind {kind}", "remove it"
-            )
+            problems.add(at + pointer(written), f"means nothing to a step of kind {kind}", "remove it")
     return kind
 
 
@@ -345,9 +338,7 @@ def _id(raw: dict[str, Any], key: str, default: str, what: str, at: str, context
         return default
 
 
-def _validated[T: BaseModel](
-    model: type[T], raw: dict[str, Any], at: str, context: Expansion
-) -> T | None:
+def _validated[T: BaseModel](model: type[T], raw: dict[str, Any], at: str, context: Expansion) -> T | None:
     try:
         return model.model_validate(raw)
     except ValidationError as error:

@@ -51,11 +51,7 @@ def taken(task: str, envs: SectionEnvs, trial: Mapping[str, Any]) -> list[Taken]
             continue
         own = said.get("env") or {}
         left = {name: value for name, value in env.items() if name not in own}
-        found += [
-            Taken(task, section, variable)
-            for variable in templates(left)
-            if variable not in PASSED_IF_SET
-        ]
+        found += [Taken(task, section, variable) for variable in templates(left) if variable not in PASSED_IF_SET]
     return found
 
 

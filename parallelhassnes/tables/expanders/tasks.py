@@ -45,12 +45,7 @@ def is_task_dir(folder: Path) -> bool:
 
 
 def tasks_in(
-    folder: Path,
-    at: str,
-    problems: Problems,
-    wanted: "TaskFilter | None" = None,
-    *,
-    verify: bool = True,
+    folder: Path, at: str, problems: Problems, wanted: "TaskFilter | None" = None, *, verify: bool = True
 ) -> list[FoundTask]:
     """The task that ``folder`` is, or the tasks that it holds, in order of their names.
 
@@ -68,16 +63,10 @@ def tasks_in(
         found = read_task(folder, problems, verify=verify)
         return [found] if found else []
     children = sorted(
-        child
-        for child in folder.iterdir()
-        if not child.name.startswith(".") and child.is_dir() and is_task_dir(child)
+        child for child in folder.iterdir() if not child.name.startswith(".") and child.is_dir() and is_task_dir(child)
     )
     if not children:
-        problems.add(
-            at,
-            f"{folder} holds no task",
-            "a task folder has task.toml, instruction.md, environment/, tests/",
-        )
+        problems.add(at, f"{folder} holds no task", "a task folder has task.toml, instruction.md, environment/, tests/")
         return []
     kept = wanted.choose(children) if wanted else children
     tasks = [read_task(child, problems, source=folder.name, verify=verify) for child in kept]
@@ -110,10 +99,13 @@ class TaskFilter:
             return
         there = ", ".join(sorted(set(self.seen))[:5])
         if not any(fnmatchcase(name, glob) for name in self.seen for glob in self.names or ("*",)):
-            problems.add(at, f"no task is named {' or '.join(self.names)}", f"there are for example {there}")  # fmt: skip
+            problems.add(at, f"no task is named {' or '.join(self.names)}", f"there are for example {there}")
         else:
-            problems.add(at, f"every task is excluded by {' and '.join(self.excluded)}",
-                         f"change exclude_task_names (-x); there are for example {there}")  # fmt: skip
+            problems.add(
+                at,
+                f"every task is excluded by {' and '.join(self.excluded)}",
+                f"change exclude_task_names (-x); there are for example {there}",
+            )
 
 
 def read_task(  # noqa: C901 - a message for each way in which a task can be broken
@@ -134,9 +126,7 @@ def read_task(  # noqa: C901 - a message for each way in which a task can be bro
         problems.add("", "is missing, though its folder looks like a task", fix, where=str(toml))
         return None
     if not (folder / "environment").is_dir():
-        problems.add(
-            "", "has no environment/ folder", "add one with a Dockerfile", where=str(folder)
-        )
+        problems.add("", "has no environment/ folder", "add one with a Dockerfile", where=str(folder))
         return None
     try:
         text = toml.read_text(encoding="utf-8")
@@ -176,8 +166,12 @@ def read_task(  # noqa: C901 - a message for each way in which a task can be bro
         passing = _passing(task.config.metadata)
     except ValidationError:
         place = _toml_line(text, ["metadata", "parallelhassnes", "pass"])
-        problems.add(place, "metadata.parallelhassnes.pass is no rule",
-                     'write reward = "NAME", at_least = 0.5 or both', where=str(toml))  # fmt: skip
+        problems.add(
+            place,
+            "metadata.parallelhassnes.pass is no rule",
+            'write reward = "NAME", at_least = 0.5 or both',
+            where=str(toml),
+        )
         return None
     return FoundTask(task.name, config, f"sha256:{digest}", envs_of(task.config), passing)
 

@@ -39,9 +39,12 @@ class _Environment(SandboxedEnvironment):
 
 
 ENVIRONMENT = _Environment(
-    undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True,
-    comment_start_string=f"{_NEVER}#", comment_end_string=f"#{_NEVER}",
-)  # fmt: skip
+    undefined=StrictUndefined,
+    autoescape=False,
+    keep_trailing_newline=True,
+    comment_start_string=f"{_NEVER}#",
+    comment_end_string=f"#{_NEVER}",
+)
 
 
 class TemplateFault(NamedTuple):
@@ -84,9 +87,7 @@ def look(text: str) -> Looked:
             found.append(path)
             if is_guarded:
                 guarded.add(path)
-    return Looked(
-        None, tuple(sorted(names - set(NAMES))), tuple(dict.fromkeys(found)), frozenset(guarded)
-    )
+    return Looked(None, tuple(sorted(names - set(NAMES))), tuple(dict.fromkeys(found)), frozenset(guarded))
 
 
 def render(text: str, context: dict[str, Any]) -> str:

@@ -63,22 +63,16 @@ class TrialExpander:
             self._settings[known] = self._make(raw, places, queue_key)
         return self._settings[known]
 
-    def _make(
-        self, raw: dict[str, Any], places: Mapping[str, str], queue_key: str | None
-    ) -> Settings | None:
+    def _make(self, raw: dict[str, Any], places: Mapping[str, str], queue_key: str | None) -> Settings | None:
         from harbor.models.trial.config import TrialConfig
 
         problems = self.context.problems
         before = len(problems.found)
-        raw["environment"] = self.environment(
-            raw.get("environment"), places.get("environment", "/environment")
-        )
+        raw["environment"] = self.environment(raw.get("environment"), places.get("environment", "/environment"))
         raw["agent"] = self.agent(raw.get("agent"), places.get("agent", "/agent"))
         for section, place in places.items():
             if section not in ("environment", "agent") and section in raw:
-                check_keys(
-                    problems, place, TrialConfig.model_fields[section].annotation, raw[section]
-                )
+                check_keys(problems, place, TrialConfig.model_fields[section].annotation, raw[section])
                 self._look_into(raw[section], place)
         self._absolute(raw, "extra_instruction_paths", places)
         if len(problems.found) > before:
@@ -115,10 +109,7 @@ class TrialExpander:
                 for item in error.errors(include_url=False, include_context=False):
                     section = str(item["loc"][0]) if item["loc"] else ""
                     place = places.get(section, next(iter(places.values()), ""))
-                    problems.add(
-                        place + pointer(*item["loc"][1:]),
-                        _plain(str(item["msg"]), item.get("input")),
-                    )
+                    problems.add(place + pointer(*item["loc"][1:]), _plain(str(item["msg"]), item.get("input")))
                 return None
         for warning in caught:
             problems.warn(str(warning.message))
@@ -136,18 +127,10 @@ class TrialExpander:
         if not agent.get("name") and not agent.get("import_path"):
             problems.add(at, "names no agent", "give its name, such as oracle, or its import_path")
         name = agent.get("name")
-        if (
-            isinstance(name, str)
-            and not agent.get("import_path")
-            and name not in AgentName.values()
-        ):
-            problems.unknown_value(
-                at if isinstance(raw, str) else at + "/name", "agent", name, AgentName.values()
-            )
+        if isinstance(name, str) and not agent.get("import_path") and name not in AgentName.values():
+            problems.unknown_value(at if isinstance(raw, str) else at + "/name", "agent", name, AgentName.values())
         model = agent.get("model_name")
-        if isinstance(model, str) and (
-            model.strip().lower() in _NO_MODEL or agent.get("name") in _WITHOUT_MODEL
-        ):
+        if isinstance(model, str) and (model.strip().lower() in _NO_MODEL or agent.get("name") in _WITHOUT_MODEL):
             agent.pop("model_name")
         self._absolute(agent, "skills", {"skills": at + "/skills"}, optional=True)
         return agent
@@ -223,9 +206,7 @@ class TrialExpander:
             if folder.is_dir() and is_task_dir(folder):
                 self._tasks[folder] = read_task(folder, problems, verify=verify)
             else:
-                problems.add(
-                    at + "/path", f"{folder} is not a task folder", "name one, or use a sweep"
-                )
+                problems.add(at + "/path", f"{folder} is not a task folder", "name one, or use a sweep")
                 self._tasks[folder] = None
         found = self._tasks[folder]
         if found and task.source:
@@ -246,12 +227,7 @@ class TrialExpander:
                 check_env(section.get(name), at + pointer(name), self.context.problems)
 
     def _absolute(
-        self,
-        section: dict[str, Any],
-        key: str,
-        places: Mapping[str, str],
-        *,
-        optional: bool = False,
+        self, section: dict[str, Any], key: str, places: Mapping[str, str], *, optional: bool = False
     ) -> None:
         """Make the paths of a list absolute; ``optional`` leaves those that are no file (an ``org/name`` of skills)."""
         value = section.get(key)
@@ -275,11 +251,7 @@ def dump_trial(config: Any) -> dict[str, Any]:
     Harbor blots out values under names such as ``AUTHOR`` when it writes; the table's check has refused real
     secrets already, so the values are put back and the trial gets what the table says.
     """
-    options: dict[str, Any] = {
-        "mode": "json",
-        "exclude_defaults": True,
-        "context": {"redact_sensitive_env": False},
-    }
+    options: dict[str, Any] = {"mode": "json", "exclude_defaults": True, "context": {"redact_sensitive_env": False}}
     dumped: dict[str, Any] = config.model_dump(exclude=_IDENTITY, **options)
     # An agent that is Harbor's default would be left out whole; it is named always.
     dumped["agent"] = config.agent.model_dump(**options)

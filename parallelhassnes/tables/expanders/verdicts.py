@@ -22,4 +22,4 @@ def told(drafts: list[Draft], part: VerdictPart | None, context: Expansion) -> l
             ]
         )
         for draft in drafts
-    ]  # fmt: skip
+    ]

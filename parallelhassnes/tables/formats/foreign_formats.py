@@ -14,33 +14,34 @@ from parallelhassnes.tables.parse.located_errors import Problems, json_type, poi
 type Format = Literal["parallelhassnes-2", "parallelhassnes-1", "oddish-sweep", "harbor-job"]
 
 _HARBOR_KEYS = frozenset(
-    {"datasets", "tasks", "n_attempts", "job_name", "jobs_dir", "n_concurrent_trials", "orchestrator",
-     "metrics", "verifier", "artifacts", "source_jobs", "install_only", "quiet", "debug",
-     "timeout_multiplier", "agent_timeout_multiplier", "verifier_timeout_multiplier",
-     "agent_setup_timeout_multiplier", "environment_build_timeout_multiplier"}
-)  # fmt: skip
+    {
+        "datasets",
+        "tasks",
+        "n_attempts",
+        "job_name",
+        "jobs_dir",
+        "n_concurrent_trials",
+        "orchestrator",
+        "metrics",
+        "verifier",
+        "artifacts",
+        "source_jobs",
+        "install_only",
+        "quiet",
+        "debug",
+        "timeout_multiplier",
+        "agent_timeout_multiplier",
+        "verifier_timeout_multiplier",
+        "agent_setup_timeout_multiplier",
+        "environment_build_timeout_multiplier",
+    }
+)
 _SWEEP_KEYS = frozenset(
-    {
-        "path",
-        "dataset",
-        "task_names",
-        "exclude_task_names",
-        "n_tasks",
-        "experiment_id",
-        "run_analysis",
-    }
+    {"path", "dataset", "task_names", "exclude_task_names", "n_tasks", "experiment_id", "run_analysis"}
 )
-_V1_KEYS = frozenset(
-    {"batch_goal_summary", "working_root", "default_pack_id", "effective_defaults"}
-)
+_V1_KEYS = frozenset({"batch_goal_summary", "working_root", "default_pack_id", "effective_defaults"})
 _V1_MADE_BY_HARNESS = frozenset(
-    {
-        "batch_id",
-        "submitted_at",
-        "launch_table_sha256",
-        "harness_config_version",
-        "effective_defaults",
-    }
+    {"batch_id", "submitted_at", "launch_table_sha256", "harness_config_version", "effective_defaults"}
 )
 
 
@@ -73,8 +74,11 @@ def recognise(document: Any, problems: Problems) -> Format | None:
             return "oddish-sweep"
     if keys & (_HARBOR_KEYS | {"agents"}):
         return "harbor-job"
-    problems.add("", "is no launch table: it has neither jobs nor sweep",
-                 "write jobs or a sweep; an Oddish sweep has agents, a Harbor job datasets or tasks")  # fmt: skip
+    problems.add(
+        "",
+        "is no launch table: it has neither jobs nor sweep",
+        "write jobs or a sweep; an Oddish sweep has agents, a Harbor job datasets or tasks",
+    )
     return None
 
 
@@ -102,9 +106,7 @@ def from_oddish(document: dict[str, Any], problems: Problems) -> OwnShape:
 def from_v1(document: dict[str, Any], problems: Problems) -> OwnShape:
     """A table of the earlier ParallelHassnes; what it has and nothing reads is a warning, a misspelling a problem."""
     made = {
-        key: value
-        for key, value in _kept(document, known_keys(Table), "", problems).items()
-        if key != "spec_version"
+        key: value for key, value in _kept(document, known_keys(Table), "", problems).items() if key != "spec_version"
     }
     _retries(made, "", problems)
     jobs = made.get("jobs")
@@ -130,9 +132,7 @@ def _v1_job(job: Any, at: str, problems: Problems) -> Any:
     return made
 
 
-def _kept(
-    part: dict[str, Any], known: frozenset[str], at: str, problems: Problems
-) -> dict[str, Any]:
+def _kept(part: dict[str, Any], known: frozenset[str], at: str, problems: Problems) -> dict[str, Any]:
     """Without null values (the earlier project took them for absent) and keys that nothing reads."""
     kept: dict[str, Any] = {}
     for key, value in part.items():

@@ -16,13 +16,7 @@ from parallelhassnes.names import BATCH_FILES, Ids
 from parallelhassnes.plan import LEFT_OPEN, Plan, Retry
 from parallelhassnes.tables.expanders.expansion import Expansion
 from parallelhassnes.tables.expanders.plan_check import finish
-from parallelhassnes.tables.expanders.tasks import (
-    FoundTask,
-    TaskFilter,
-    is_task_dir,
-    read_task,
-    tasks_in,
-)
+from parallelhassnes.tables.expanders.tasks import FoundTask, TaskFilter, is_task_dir, read_task, tasks_in
 from parallelhassnes.tables.expanders.trials import SANDBOX, Settings, TrialExpander, dump_trial
 from parallelhassnes.tables.formats.datasets import found_tasks, harbor_plan
 from parallelhassnes.tables.formats.sweep import Column, column, group_by_task
@@ -57,9 +51,7 @@ def expand_harbor_job(document: dict[str, Any], context: Expansion) -> Plan | No
             check_env(part.get("kwargs"), pointer(section, "kwargs"), problems)
     if raw.get("source_jobs"):
         problems.add("/source_jobs", "regrading is not supported here", "use harbor run for it")
-    known = _local_tasks(
-        raw, context, verify=not (isinstance(verifier, dict) and verifier.get("disable"))
-    )
+    known = _local_tasks(raw, context, verify=not (isinstance(verifier, dict) and verifier.get("disable")))
     config = _validated(raw, JobConfig, problems)
     if config is None or problems:
         return None
@@ -86,9 +78,7 @@ def expand_harbor_job(document: dict[str, Any], context: Expansion) -> Plan | No
     return Plan(
         table_format="harbor-job",
         experiment=config.job_name if "job_name" in raw else "",
-        concurrency=config.n_concurrent_trials
-        if "n_concurrent_trials" in config.model_fields_set
-        else None,
+        concurrency=config.n_concurrent_trials if "n_concurrent_trials" in config.model_fields_set else None,
         limits=limits,
         jobs=finish(drafts),
         harbor_job=_portable(config),
@@ -177,12 +167,8 @@ def _local_tasks(raw: dict[str, Any], context: Expansion, *, verify: bool) -> di
     return known
 
 
-def _dataset(
-    folder: Path, entry: dict[str, Any], at: str, problems: Problems, *, verify: bool
-) -> list[FoundTask]:
-    names, excluded, limit = (
-        entry.get(key) for key in ("task_names", "exclude_task_names", "n_tasks")
-    )
+def _dataset(folder: Path, entry: dict[str, Any], at: str, problems: Problems, *, verify: bool) -> list[FoundTask]:
+    names, excluded, limit = (entry.get(key) for key in ("task_names", "exclude_task_names", "n_tasks"))
     wanted = TaskFilter(
         tuple(names) if isinstance(names, list) else (),
         tuple(excluded) if isinstance(excluded, list) else (),
@@ -244,7 +230,5 @@ def _once(tasks: list[FoundTask]) -> list[FoundTask]:
 
 
 def _portable(config: Any) -> dict[str, Any]:
-    dumped: dict[str, Any] = config.model_dump(
-        mode="json", exclude_none=True, context={"redact_sensitive_env": False}
-    )
+    dumped: dict[str, Any] = config.model_dump(mode="json", exclude_none=True, context={"redact_sensitive_env": False})
     return dumped

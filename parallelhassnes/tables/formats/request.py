@@ -110,9 +110,7 @@ def _without_pass(job: Any) -> Any:
     if not isinstance(job, dict) or not isinstance(job.get("steps"), list):
         return job
     steps = [
-        {key: value for key, value in step.items() if key != "pass"}
-        if isinstance(step, dict)
-        else step
+        {key: value for key, value in step.items() if key != "pass"} if isinstance(step, dict) else step
         for step in job["steps"]
     ]
     return {**job, "steps": steps}
@@ -129,10 +127,13 @@ def _check_models(request: RunRequest) -> None:
     model = request.models[0]
     if request.agents:
         which = " and ".join(request.agents)
-        raise UserError(f"-m {model}: {which} {'take' if len(request.agents) > 1 else 'takes'} no model",
-                        fix=f"leave -m out, or name an agent that takes one: -a terminus-2 -m {model}")  # fmt: skip
-    raise UserError(f"-m {model}: no agent is named that would use it",
-                    fix=f"name one, for example -a terminus-2 -m {model}")  # fmt: skip
+        raise UserError(
+            f"-m {model}: {which} {'take' if len(request.agents) > 1 else 'takes'} no model",
+            fix=f"leave -m out, or name an agent that takes one: -a terminus-2 -m {model}",
+        )
+    raise UserError(
+        f"-m {model}: no agent is named that would use it", fix=f"name one, for example -a terminus-2 -m {model}"
+    )
 
 
 def _into_sweep(sweep: dict[str, Any], request: RunRequest) -> None:
@@ -150,10 +151,7 @@ def _into_sweep(sweep: dict[str, Any], request: RunRequest) -> None:
         if getattr(request, name) is not None:
             sweep[name] = getattr(request, name)
     if request.timeout_multiplier is not None:
-        sweep["harbor"] = {
-            **sweep.get("harbor", {}),
-            "timeout_multiplier": request.timeout_multiplier,
-        }
+        sweep["harbor"] = {**sweep.get("harbor", {}), "timeout_multiplier": request.timeout_multiplier}
     if request.passing is not None:
         sweep["pass"] = of_option(request.passing)
     if request.agents:
@@ -221,10 +219,7 @@ def _into_harbor(made: dict[str, Any], request: RunRequest) -> None:
         made["retry"] = {**_object(made.get("retry")), "max_retries": request.max_attempts - 1}
     for option in ("limits", "secrets", "priority", "n_valid", "analyses", "baseline_gate"):
         if getattr(request, option):
-            raise UserError(
-                f"a Harbor job config has no place for {option}",
-                fix="set it in parallelhassnes.toml",
-            )
+            raise UserError(f"a Harbor job config has no place for {option}", fix="set it in parallelhassnes.toml")
 
 
 def _sources_of_harbor(made: dict[str, Any], request: RunRequest) -> None:
@@ -257,8 +252,7 @@ def _chosen(tasks: list[Any], request: RunRequest) -> list[Any]:
     kept = [
         task
         for task in tasks
-        if not isinstance(task, dict)
-        or wanted.takes(PurePath(str(task.get("path") or task.get("name") or "")).name)
+        if not isinstance(task, dict) or wanted.takes(PurePath(str(task.get("path") or task.get("name") or "")).name)
     ]
     return kept[: request.n_tasks]
 
@@ -296,9 +290,18 @@ def _analysis(text: str) -> str | dict[str, Any]:
 
 def _sweep_options(request: RunRequest) -> str:
     given = {
-        "a path": request.paths, "-d": request.dataset, "-a": request.agents, "-m": request.models,
-        "-n": request.n_trials, "--n-valid": request.n_valid, "-e": request.environment, "-t": request.task_names,
-        "-x": request.exclude_task_names, "-l": request.n_tasks, "--ae": request.agent_env, "--ak": request.agent_kwargs,
+        "a path": request.paths,
+        "-d": request.dataset,
+        "-a": request.agents,
+        "-m": request.models,
+        "-n": request.n_trials,
+        "--n-valid": request.n_valid,
+        "-e": request.environment,
+        "-t": request.task_names,
+        "-x": request.exclude_task_names,
+        "-l": request.n_tasks,
+        "--ae": request.agent_env,
+        "--ak": request.agent_kwargs,
         "--timeout-multiplier": request.timeout_multiplier,
-    }  # fmt: skip
+    }
     return ", ".join(name for name, value in given.items() if value)

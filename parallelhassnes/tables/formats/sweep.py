@@ -38,9 +38,16 @@ class Column(NamedTuple):
 
 
 def expand_sweep(
-    sweep: Sweep, at: str, context: Expansion, trials: TrialExpander, retry: Retry, taken: Ids,
-    analysis: AnalysisAsked | None = None, baseline_gate: bool = False, passing: PassPart | None = None,
-) -> list[Draft]:  # fmt: skip
+    sweep: Sweep,
+    at: str,
+    context: Expansion,
+    trials: TrialExpander,
+    retry: Retry,
+    taken: Ids,
+    analysis: AnalysisAsked | None = None,
+    baseline_gate: bool = False,
+    passing: PassPart | None = None,
+) -> list[Draft]:
     """The jobs of a sweep whose pointer is ``at``; ``taken`` are the job ids that exist already.
 
     Args:
@@ -58,15 +65,20 @@ def expand_sweep(
         return []
     rows = [(task, columns) for task in tasks]
     drafts = group_by_task(
-        rows, retry, taken, context, at, sweep.timeout_sec, found,
-        gated=gated, said=((sweep.pass_, "sweep"), (passing, "table")),
-    )  # fmt: skip
+        rows,
+        retry,
+        taken,
+        context,
+        at,
+        sweep.timeout_sec,
+        found,
+        gated=gated,
+        said=((sweep.pass_, "sweep"), (passing, "table")),
+    )
     return [draft._replace(enough=rule(sweep.enough)) for draft in drafts]
 
 
-def analyses_of(
-    sweep: Sweep, at: str, table: AnalysisAsked | None, context: Expansion
-) -> list[AnalysisPart]:
+def analyses_of(sweep: Sweep, at: str, table: AnalysisAsked | None, context: Expansion) -> list[AnalysisPart]:
     """The analyses of a sweep's trials: its own, the table's, or the rules where an Oddish file wants some."""
     if sweep.analysis is not None:
         return checked(sweep.analysis, at + "/analysis", context)
@@ -121,9 +133,7 @@ def group_by_task(
             ]
         ids = Ids(step.step_id for step in steps)
         steps += [
-            made
-            for step in tuple(steps)
-            for made in analysis_steps(step, job_id, list(analyses), context, retry, ids)
+            made for step in tuple(steps) for made in analysis_steps(step, job_id, list(analyses), context, retry, ids)
         ]
         steps.append(
             StepSpec(
@@ -141,9 +151,7 @@ def group_by_task(
     return drafts
 
 
-def column(
-    settings: Settings, n_trials: int, prefixes: Ids, max_extra: int | None = None
-) -> Column:
+def column(settings: Settings, n_trials: int, prefixes: Ids, max_extra: int | None = None) -> Column:
     """A column with step ids of its own, also where an agent stands twice with other arguments."""
     name = safe_id(settings.agent)[:50]
     prefix = f"{name}.{safe_id(settings.model)[:60]}" if settings.model else name
@@ -175,23 +183,15 @@ def _target(agent: SweepAgent, at: str, context: Expansion) -> tuple[int, int | 
             context.problems.add(at + "/max_extra", "is given without n_valid", "give n_valid")
         return agent.n_trials, None
     if "n_trials" in agent.model_fields_set and agent.n_trials != agent.n_valid:
-        context.problems.add(
-            at + "/n_valid", f"is {agent.n_valid}, and n_trials {agent.n_trials}", "give one"
-        )
+        context.problems.add(at + "/n_valid", f"is {agent.n_valid}, and n_trials {agent.n_trials}", "give one")
     return agent.n_valid, 2 * agent.n_valid if agent.max_extra is None else agent.max_extra
 
 
-def _raw_settings(
-    sweep: Sweep, agent: SweepAgent, at: str, place: str
-) -> tuple[dict[str, Any], dict[str, str]]:
+def _raw_settings(sweep: Sweep, agent: SweepAgent, at: str, place: str) -> tuple[dict[str, Any], dict[str, str]]:
     """Harbor's TrialConfig without task, as the sweep says it, and where each part of it was said."""
     harbor = sweep.harbor.model_dump(exclude_none=True) if sweep.harbor else {}
     places = {key: at + pointer("harbor", key) for key in harbor}
-    harbor_agent = {
-        key: value
-        for key, value in agent.model_dump(exclude_none=True).items()
-        if key not in _NOT_HARBOR
-    }
+    harbor_agent = {key: value for key, value in agent.model_dump(exclude_none=True).items() if key not in _NOT_HARBOR}
     minutes = agent.timeout_minutes or sweep.timeout_minutes
     if minutes is not None:
         harbor_agent.setdefault("override_timeout_sec", minutes * 60)
@@ -232,9 +232,7 @@ def _tasks(sweep: Sweep, at: str, context: Expansion) -> list[FoundTask]:
         which = "neither path nor dataset" if sweep.path is None else "both path and dataset"
         problems.add(at, f"names {which}", "name one of them, in the file or with -p or -d")
         return []
-    wanted = TaskFilter(
-        tuple(sweep.task_names or ()), tuple(sweep.exclude_task_names or ()), sweep.n_tasks
-    )
+    wanted = TaskFilter(tuple(sweep.task_names or ()), tuple(sweep.exclude_task_names or ()), sweep.n_tasks)
     verify = not _unverified(sweep)
     if sweep.dataset is not None:
         return dataset_tasks(sweep.dataset, at + "/dataset", wanted, context)

@@ -22,14 +22,7 @@ OLDER_SPELLINGS: dict[str, frozenset[str]] = {
 """Keys that a Harbor model takes in a ``before`` validator, so that they are not among its fields."""
 
 
-def check_keys(
-    problems: Problems,
-    at: str,
-    model: Any,
-    data: object,
-    *,
-    also: frozenset[str] = frozenset(),
-) -> None:
+def check_keys(problems: Problems, at: str, model: Any, data: object, *, also: frozenset[str] = frozenset()) -> None:
     """Report each key of ``data`` that ``model`` (a type, as in an annotation) does not know; ``also`` is known too."""
     if isinstance(data, list):
         item = _item_type(model)

@@ -56,8 +56,11 @@ def load(data: bytes, name: str) -> Any:
 def _decode(data: bytes, problems: Problems) -> str | None:
     if len(data) > MAX_BYTES:
         size = f"{len(data) / 1024 / 1024:.0f} MiB"
-        problems.add("", f"is {size}, the largest table is {MAX_BYTES // 1024 // 1024} MiB",
-                     "split it, or put long prompts into files named by prompt_ref")  # fmt: skip
+        problems.add(
+            "",
+            f"is {size}, the largest table is {MAX_BYTES // 1024 // 1024} MiB",
+            "split it, or put long prompts into files named by prompt_ref",
+        )
         return None
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         problems.add("", "is not UTF-8 but UTF-16", "save it as UTF-8")
@@ -204,9 +207,7 @@ def _yaml_keys(root: Any, problems: Problems) -> bool:
             for key, value in node.value:
                 stack.append(value)
                 line = f"line {key.start_mark.line + 1}"
-                if not isinstance(key, yaml.ScalarNode) or (
-                    not key.tag.endswith((":str", ":merge"))
-                ):
+                if not isinstance(key, yaml.ScalarNode) or (not key.tag.endswith((":str", ":merge"))):
                     problems.add(line, "a key is not a string", "put it into quotes")
                 elif key.value in keys:
                     problems.add(line, f"the key {key.value!r} stands twice", "remove one")

@@ -101,9 +101,7 @@ class Problems:
 
 def _is_branch(part: str | int) -> bool:
     """Whether a part of pydantic's location names the branch of a union, not a place in the document."""
-    return isinstance(part, str) and (
-        part in _BRANCHES or "[" in part or part.startswith("function")
-    )
+    return isinstance(part, str) and (part in _BRANCHES or "[" in part or part.startswith("function"))
 
 
 _BRANCHES = frozenset({"str", "int", "float", "bool", "list", "dict", "none", "ArtifactConfig"})

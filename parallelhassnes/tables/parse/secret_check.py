@@ -44,11 +44,7 @@ def check_shapes(document: Any, problems: Problems) -> None:
         return
     for at, text in _texts(document):
         if _KNOWN_SHAPES.search(text):
-            problems.add(
-                pointer(*at),
-                "holds what looks like a secret",
-                "name its variable in secrets instead",
-            )
+            problems.add(pointer(*at), "holds what looks like a secret", "name its variable in secrets instead")
 
 
 def check_names(names: list[Any], at: str, problems: Problems) -> tuple[str, ...]:

@@ -37,9 +37,7 @@ class Bases:
                 problems.add(at, f"{what} {shown} does not exist", "correct the path")
             else:
                 looked = ", ".join(str(folder) for folder in self.folders) or "nowhere"
-                problems.add(
-                    at, f"{what} {shown} does not exist; looked in {looked}", "correct the path"
-                )
+                problems.add(at, f"{what} {shown} does not exist; looked in {looked}", "correct the path")
         elif not is_text(found):
             problems.add(at, f"{what} {found} has a path that is not UTF-8", "rename it")
             return None

@@ -60,16 +60,12 @@ def table(found: list[Labelled]) -> str:
         rows.append(f"| `{name}` | {sum(own)} | {cells} |")
     decided = [one for one in found if one.said.outcome != "unknown"]
     right = sum(one.outcome == one.said.outcome for one in decided)
-    exact = sum(
-        (one.outcome, one.subtype) == (one.said.outcome, one.said.subtype) for one in decided
-    )
+    exact = sum((one.outcome, one.subtype) == (one.said.outcome, one.said.subtype) for one in decided)
     unknown = len(found) - len(decided)
     told = f"{len(found)} trials. The rules decide {len(decided)} of them and get the outcome of {right} right"
     told += f" ({right / len(decided):.0%}), outcome and subtype of {exact} ({exact / len(decided):.0%})."
     rows += ["", f"{told} Of {unknown} ({unknown / len(found):.0%}) they say `unknown`."]
-    wrong = [
-        one for one in decided if (one.outcome, one.subtype) != (one.said.outcome, one.said.subtype)
-    ]
+    wrong = [one for one in decided if (one.outcome, one.subtype) != (one.said.outcome, one.said.subtype)]
     if wrong:
         rows += ["", "Where they differ from the label:", ""]
         rows += [

@@ -12,9 +12,18 @@ from typing import Any
 
 _FAULTS = [(re.compile(pattern), number) for pattern, number in json.loads(os.environ["FAULTS"])]
 _EVENTS = {
-    "open": 1, "os.listdir": 1, "os.scandir": 1, "os.rename": 2, "os.remove": 1, "os.mkdir": 1, "os.rmdir": 1, "os.chmod": 1,
-    "os.utime": 1, "os.link": 2, "shutil.rmtree": 1,
-}  # fmt: skip
+    "open": 1,
+    "os.listdir": 1,
+    "os.scandir": 1,
+    "os.rename": 2,
+    "os.remove": 1,
+    "os.mkdir": 1,
+    "os.rmdir": 1,
+    "os.chmod": 1,
+    "os.utime": 1,
+    "os.link": 2,
+    "shutil.rmtree": 1,
+}
 
 
 def _refuse(*paths: Any) -> None:

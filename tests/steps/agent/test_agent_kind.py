@@ -13,30 +13,21 @@ from models import run as shell
 from parallelhassnes.steps import registry
 from parallelhassnes.steps.step_types import WorkerEnd
 
-BOTH = [
-    pytest.param("codex", marks=pytest.mark.codex),
-    pytest.param("claude", marks=pytest.mark.claude),
-]
-REPORT = {
-    "status": "succeeded",
-    "summary": "All done.",
-    "files_read": ["a"],
-    "files_written": [],
-    "artifacts": [],
-}
+BOTH = [pytest.param("codex", marks=pytest.mark.codex), pytest.param("claude", marks=pytest.mark.claude)]
+REPORT = {"status": "succeeded", "summary": "All done.", "files_read": ["a"], "files_written": [], "artifacts": []}
 COLOUR = {
-    "type": "object", "properties": {"colour": {"type": "string"}}, "required": ["colour"],
+    "type": "object",
+    "properties": {"colour": {"type": "string"}},
+    "required": ["colour"],
     "additionalProperties": False,
-}  # fmt: skip
+}
 
 
 @pytest.fixture
 def model(tmp_path):
     """Starts a model server of these turns; its URL."""
     with contextlib.ExitStack() as stack:
-        yield lambda *turns, **rules: stack.enter_context(
-            serving(tmp_path / "model", *turns, **rules)
-        )
+        yield lambda *turns, **rules: stack.enter_context(serving(tmp_path / "model", *turns, **rules))
 
 
 @pytest.fixture
@@ -45,24 +36,17 @@ def attempt_of(tmp_path):
 
     def made(name, url, prompt="Do it.", *, step_id="s1", **spec):
         policy = {"config": ENDPOINT if name == "codex" else {}, **spec.pop("execution_policy", {})}
-        plan = {
-            "agent": name,
-            "prompt": prompt,
-            "model": "gpt-5.2" if name == "codex" else "sonnet",
-            **spec,
-        }
+        plan = {"agent": name, "prompt": prompt, "model": "gpt-5.2" if name == "codex" else "sonnet", **spec}
         return make_attempt(
             tmp_path / "root" / "runs", "agent", plan | {"execution_policy": policy}, step_id=step_id, env=provider(url)
-        )  # fmt: skip
+        )
 
     return made
 
 
 @pytest.mark.parametrize("name", BOTH)
 def test_a_report_becomes_the_attempts(attempt_of, model, name):
-    attempt = attempt_of(
-        name, model(answer(REPORT, tokens=[100, 7])).url, append_prompt="And then stop."
-    )
+    attempt = attempt_of(name, model(answer(REPORT, tokens=[100, 7])).url, append_prompt="And then stop.")
     code, outcome, final = run(attempt)
     assert (code, outcome.status, outcome.failure) == (0, "succeeded", None)
     assert (final["summary"], final["files_read"]) == ("All done.", ["a"])
@@ -99,9 +83,7 @@ def test_prose_needs_attention_and_is_kept(attempt_of, model, name):
 
 @pytest.mark.parametrize("name", BOTH)
 def test_it_is_asked_once_more_in_the_same_conversation(attempt_of, model, name):
-    server = model(
-        say("It is red."), when={"not the report that was asked for": [answer({"colour": "red"})]}
-    )
+    server = model(say("It is red."), when={"not the report that was asked for": [answer({"colour": "red"})]})
     attempt = attempt_of(name, server.url, output_schema=COLOUR, repair=1)
     _, outcome, final = run(attempt)
     assert outcome.status == "succeeded"
@@ -130,11 +112,13 @@ def test_a_repair_that_does_not_help_keeps_every_violation(attempt_of, model):
 @pytest.mark.parametrize(
     ("turn", "failure_class"),
     [
-        (refuse(401, "Incorrect API key"), "auth"), (refuse(429, "Slow down, retry in 9s"), "rate_limit"),
-        (refuse(500, "boom"), "transient_provider"), (CUT, "transient_provider"),
+        (refuse(401, "Incorrect API key"), "auth"),
+        (refuse(429, "Slow down, retry in 9s"), "rate_limit"),
+        (refuse(500, "boom"), "transient_provider"),
+        (CUT, "transient_provider"),
     ],
     ids=["401", "429", "500", "cut"],
-)  # fmt: skip
+)
 def test_a_providers_failure_is_the_attempts(attempt_of, model, name, turn, failure_class):
     server = model(turn)
     code, outcome, final = run(attempt_of(name, server.url))
@@ -150,10 +134,8 @@ def test_a_providers_failure_is_the_attempts(attempt_of, model, name, turn, fail
 @pytest.mark.parametrize(
     ("reason", "status", "failure_class"),
     [("timeout", "failed", "agent_timeout"), ("canceled", "canceled", "canceled"), ("lost", "lost", "lost")],
-)  # fmt: skip
-def test_one_that_is_stopped_ends_cleanly_and_tells_what_it_had(
-    attempt_of, model, name, reason, status, failure_class
-):
+)
+def test_one_that_is_stopped_ends_cleanly_and_tells_what_it_had(attempt_of, model, name, reason, status, failure_class):
     server = model(ENDLESS if reason == "timeout" else HANG)
     attempt = attempt_of(name, server.url)
     pid = fork_worker(attempt)
@@ -202,23 +184,29 @@ def attempt_processes(directory):
     ("spec", "line"),
     [
         ({"prompt": "", "prompt_ref": "/none/p.md"}, "prompt_ref /none/p.md cannot be read: No such file or directory"),
-        ({"program": "/none/codex"}, "/none/codex is not installed (not on PATH); install it (npm install -g @openai/codex) or name another agent"),
+        (
+            {"program": "/none/codex"},
+            "/none/codex is not installed (not on PATH); install it (npm install -g @openai/codex) or name another agent",
+        ),
         ({"working_directory": "/none"}, "folder /none does not exist; correct working_directory"),
-        ({"agent": "mine", "command": ["no-such-program"]}, "'no-such-program' is no program; correct the agent's command"),
-        ({"artifacts_expected": [{"name": "a", "glob": "../*"}], "command": ["echo", json.dumps(REPORT)]},
-         "artifacts_expected: ../* leads out of the workspace; name files below it"),
+        (
+            {"agent": "mine", "command": ["no-such-program"]},
+            "'no-such-program' is no program; correct the agent's command",
+        ),
+        (
+            {"artifacts_expected": [{"name": "a", "glob": "../*"}], "command": ["echo", json.dumps(REPORT)]},
+            "artifacts_expected: ../* leads out of the workspace; name files below it",
+        ),
         ({"sandbox": 1}, "the step's plan is not valid: sandbox: Extra inputs are not permitted"),
         ({"resume_from": {"step_id": "s0"}}, "there is nothing to resume: job/s0 has no successful attempt"),
-        ({"agent": "x", "command": ["true"], "workspace_policy": {"mode": "isolated"}, "working_directory": "/"},
-         "/ is in no git repository (fatal: not a git repository (or any of the parent directories): .git); an isolated workspace needs one; or use the mode shared"),
+        (
+            {"agent": "x", "command": ["true"], "workspace_policy": {"mode": "isolated"}, "working_directory": "/"},
+            "/ is in no git repository (fatal: not a git repository (or any of the parent directories): .git); an isolated workspace needs one; or use the mode shared",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_run_is_one_line(tmp_path, spec, line):
-    plan = (
-        {"agent": "x", "command": ["true"], "prompt": "x"}
-        if "program" not in spec
-        else {"prompt": "x"}
-    )
+    plan = {"agent": "x", "command": ["true"], "prompt": "x"} if "program" not in spec else {"prompt": "x"}
     _, outcome, _ = run(make_attempt(tmp_path / "root" / "runs", "agent", plan | spec))
     assert (outcome.status, outcome.failure.failure_class) == ("failed", "task_definition")
     assert outcome.failure.line == line
@@ -234,19 +222,11 @@ def test_any_program_is_an_agent_too(tmp_path):
 
 
 def test_expected_artifacts_decide(tmp_path):
-    expected = [
-        {"name": "notes", "glob": "out/*.md"},
-        {"name": "data", "glob": "**/data.json", "json_schema": COLOUR},
-    ]
+    expected = [{"name": "notes", "glob": "out/*.md"}, {"name": "data", "glob": "**/data.json", "json_schema": COLOUR}]
 
     def outcome_of(script, number):
         write = f"{script}; cat > {{output_file}} <<'E'\n{json.dumps(REPORT)}\nE"
-        plan = {
-            "agent": "mine",
-            "command": ["sh", "-c", write],
-            "prompt": "x",
-            "artifacts_expected": expected,
-        }
+        plan = {"agent": "mine", "command": ["sh", "-c", write], "prompt": "x", "artifacts_expected": expected}
         attempt = make_attempt(tmp_path / f"root{number}" / "runs", "agent", plan)
         _, outcome, final = run(attempt)
         return attempt, outcome, {each["name"]: each for each in final["agent"]["artifacts"]}
@@ -261,10 +241,13 @@ def test_expected_artifacts_decide(tmp_path):
             ("true", "expected artifact notes: no file fits out/*.md"),
             ("mkdir out; touch out/a.md", "expected artifact notes: out/a.md: is empty"),
             ("mkdir out; ln -s /etc/hostname out/a.md", "expected artifact notes: no file fits out/*.md"),
-            ("mkdir out; echo x > out/a.md; echo '{}' > data.json", "expected artifact data: data.json: /: 'colour' is a required property"),
+            (
+                "mkdir out; echo x > out/a.md; echo '{}' > data.json",
+                "expected artifact data: data.json: /: 'colour' is a required property",
+            ),
             ("mkdir out; echo x > out/a.md; echo x > data.json", "expected artifact data: data.json: is not JSON"),
         ],
         2,
-    ):  # fmt: skip
+    ):
         _, outcome, found = outcome_of(script, number)
         assert (outcome.status, outcome.failure.line) == ("failed", line)

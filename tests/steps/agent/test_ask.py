@@ -20,10 +20,7 @@ SMALL = {
     "required": ["colour"],
     "additionalProperties": False,
 }
-BOTH = [
-    pytest.param("codex", marks=pytest.mark.codex),
-    pytest.param("claude", marks=pytest.mark.claude),
-]
+BOTH = [pytest.param("codex", marks=pytest.mark.codex), pytest.param("claude", marks=pytest.mark.claude)]
 
 
 @pytest.fixture
@@ -35,11 +32,16 @@ def asked(tmp_path):
             (tmp_path / "place").mkdir(exist_ok=True)
             began = time.monotonic()
             found = ask(
-                agent(name), prompt, tmp_path / "place", tmp_path / "agent",
-                environ=surroundings(url or model.url), schema=schema, model="gpt-5.2" if name == "codex" else "sonnet",
+                agent(name),
+                prompt,
+                tmp_path / "place",
+                tmp_path / "agent",
+                environ=surroundings(url or model.url),
+                schema=schema,
+                model="gpt-5.2" if name == "codex" else "sonnet",
                 policy=AgentPolicy(**{"sandbox": "read-only", "config": ENDPOINT if name == "codex" else {}, **policy}),
                 timeout_sec=timeout_sec,
-            )  # fmt: skip
+            )
             return found, model.requests(), time.monotonic() - began
 
     return go
@@ -54,28 +56,17 @@ def test_an_answer_that_fits(asked, tmp_path, name):
     cached = 140 if name == "claude" else 120  # Anthropic counts what came from the cache apart
     assert (found.tokens.input, found.tokens.cache, found.tokens.output) == (cached, 20, 30)
     assert (found.cost_usd is not None) == (name == "claude")
-    key = {
-        "codex": ("authorization", "Bearer key-of-openai"),
-        "claude": ("x-api-key", "key-of-anthropic"),
-    }
+    key = {"codex": ("authorization", "Bearer key-of-openai"), "claude": ("x-api-key", "key-of-anthropic")}
     header, value = key[name]
     assert {k.lower(): v for k, v in requests[0]["headers"].items()}[header] == value
     assert "What colour?" in json.dumps(requests[0]["body"])
     left = [path.name for path in (tmp_path / "agent" / "home").rglob("*") if path.is_file()]
-    assert [each for each in left if not each.endswith(".jsonl")] == (
-        ["config.toml"] if name == "codex" else []
-    )
+    assert [each for each in left if not each.endswith(".jsonl")] == (["config.toml"] if name == "codex" else [])
 
 
 @pytest.mark.parametrize("name", BOTH)
 def test_the_schema_that_agents_get_by_default(asked, name):
-    report = {
-        "status": "succeeded",
-        "summary": "s",
-        "files_read": [],
-        "files_written": [],
-        "artifacts": [],
-    }
+    report = {"status": "succeeded", "summary": "s", "files_read": [], "files_written": [], "artifacts": []}
     found, _, _ = asked(name, answer(report), schema=SCHEMA)
     assert (found.document, found.problems, found.failure) == (report, [], None)
 
@@ -111,10 +102,13 @@ def test_claude_gives_up_on_a_schema_after_its_own_tries(asked):
         (refuse(429, "You exceeded your current quota", code="insufficient_quota"), "quota"),
         (refuse(503, "try later"), "overloaded"),
         (refuse(404, "The model `gpt-9` does not exist", code="model_not_found"), "unknown_model"),
-        (refuse(400, "Your input exceeds the context window of this model.", code="context_length_exceeded"), "context_length"),
+        (
+            refuse(400, "Your input exceeds the context window of this model.", code="context_length_exceeded"),
+            "context_length",
+        ),
     ],
     ids=["quota", "503", "404", "context"],
-)  # fmt: skip
+)
 def test_what_a_provider_refuses_is_classified_by_the_events(asked, name, turn, failure_class):
     found, requests, _ = asked(name, turn)
     assert found.failure is not None
@@ -153,34 +147,30 @@ def test_a_tool_call_really_runs_within_the_policy(asked, tmp_path, name):
 
 def test_any_program_by_a_template(tmp_path):
     program = 'test "$(cat)" = "$(cat "$1")" && pwd && echo "{\\"colour\\": \\"$4\\"}" > "$3" && test -s "$2"'
-    command = (
-        "sh",
-        "-c",
-        program,
-        "x",
-        "{prompt_file}",
-        "{schema_file}",
-        "{output_file}",
-        "from {workdir}",
-    )
+    command = ("sh", "-c", program, "x", "{prompt_file}", "{schema_file}", "{output_file}", "from {workdir}")
     (tmp_path / "place").mkdir()
     found = ask(
-        agent("mine", command), "Hello.", tmp_path / "place", tmp_path / "agent",
-        environ={"PATH": os.environ["PATH"]}, schema=SMALL,
-    )  # fmt: skip
+        agent("mine", command),
+        "Hello.",
+        tmp_path / "place",
+        tmp_path / "agent",
+        environ={"PATH": os.environ["PATH"]},
+        schema=SMALL,
+    )
     assert found.document == {"colour": f"from {tmp_path / 'place'}"}
     assert found.valid
     failed = ask(
-        agent("mine", ("sh", "-c", "echo no paper >&2; exit 3")), "Hello.", tmp_path / "place",
-        tmp_path / "again", environ={"PATH": os.environ["PATH"]},
-    )  # fmt: skip
+        agent("mine", ("sh", "-c", "echo no paper >&2; exit 3")),
+        "Hello.",
+        tmp_path / "place",
+        tmp_path / "again",
+        environ={"PATH": os.environ["PATH"]},
+    )
     assert failed.failure.failure_class == "agent_error"
     assert failed.failure.line == "mine ended with exit code 3: no paper"
 
 
-@pytest.mark.parametrize(
-    "left", ["ln -s $0 $1", "ln -s $0.none $1", "mkdir -p $1/in", "mkfifo $1", "rm -f $1"]
-)
+@pytest.mark.parametrize("left", ["ln -s $0 $1", "ln -s $0.none $1", "mkdir -p $1/in", "mkfifo $1", "rm -f $1"])
 @pytest.mark.parametrize("place", ["last_message.txt", "agent.stderr.log", "agent.output.log"])
 def test_what_an_agent_leaves_where_we_write_leads_nowhere(tmp_path, left, place):
     theirs, work = tmp_path / "theirs", tmp_path / "agent"
@@ -189,9 +179,14 @@ def test_what_an_agent_leaves_where_we_write_leads_nowhere(tmp_path, left, place
     script = ("sh", "-c", f"rm -rf $1; {left}; exit 0", str(theirs), str(work / place))
     for _ in range(2):  # the second time, the first one's leavings are there already
         found = ask(
-            agent("mine", script), "Hello.", tmp_path / "place", work,
-            environ={"PATH": os.environ["PATH"]}, schema=SMALL, timeout_sec=60,
-        )  # fmt: skip
+            agent("mine", script),
+            "Hello.",
+            tmp_path / "place",
+            work,
+            environ={"PATH": os.environ["PATH"]},
+            schema=SMALL,
+            timeout_sec=60,
+        )
         assert found.failure is None
         assert not found.valid
     assert theirs.read_text() == "dear\n"
@@ -212,9 +207,7 @@ def test_a_program_that_says_much_is_read_at_the_pace_of_what_it_says():
 
 def test_an_agent_that_is_not_there_is_one_clear_line(tmp_path):
     for name in ("codex", "claude"):
-        with pytest.raises(
-            NotInstalled, match=rf"^{name} is not installed \(not on PATH\); install it"
-        ) as caught:
+        with pytest.raises(NotInstalled, match=rf"^{name} is not installed \(not on PATH\); install it") as caught:
             agent(name).version({"PATH": str(tmp_path)})
         assert len(caught.value.lines()) == 1
     broken = tmp_path / "codex"
@@ -231,9 +224,7 @@ def test_the_versions():
         assert agent(name).version(dict(os.environ)).count(".") == 2
 
 
-@pytest.mark.parametrize(
-    ("name", "login"), [("codex", "auth.json"), ("claude", ".credentials.json")]
-)
+@pytest.mark.parametrize(("name", "login"), [("codex", "auth.json"), ("claude", ".credentials.json")])
 def test_a_login_is_linked_and_not_at_all_beside_a_key(tmp_path, name, login):
     from parallelhassnes.steps.agent.ask import request_of
 

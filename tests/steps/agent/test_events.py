@@ -10,15 +10,7 @@ from parallelhassnes.steps.failure_evidence import failure_of as classify
 @pytest.mark.parametrize("name", ["codex", "claude"])
 def test_lines_that_are_no_events_are_passed_over(name):
     reader = agent(name).reader()
-    for line in (
-        b"",
-        b"{",
-        b"[]",
-        b"null",
-        b'{"type":null}',
-        b'{"type":"result","modelUsage":[1]}',
-        b"\xff\xfe",
-    ):
+    for line in (b"", b"{", b"[]", b"null", b'{"type":null}', b'{"type":"result","modelUsage":[1]}', b"\xff\xfe"):
         reader.feed(line)
     assert reader.transcript.thread_id is None
 
@@ -29,18 +21,11 @@ def test_codex_going_on_after_an_error_is_no_failure():
     reader.feed(b'{"type":"error","message":"Reconnecting... 1/5 (stream disconnected)"}')
     assert reader.transcript.failure is None
     assert reader.transcript.current_item == "Reconnecting... 1/5 (stream disconnected)"
-    reader.feed(
-        b'{"type":"item.started","item":{"type":"command_execution","command":"make test"}}'
-    )
+    reader.feed(b'{"type":"item.started","item":{"type":"command_execution","command":"make test"}}')
     assert reader.transcript.current_item == "command_execution: make test"
     reader.feed(b'{"type":"turn.completed","usage":{"input_tokens":3,"output_tokens":true}}')
     said = reader.transcript
-    assert (said.done, said.current_item, said.tokens.input, said.tokens.output) == (
-        True,
-        None,
-        3,
-        0,
-    )
+    assert (said.done, said.current_item, said.tokens.input, said.tokens.output) == (True, None, 3, 0)
 
 
 @pytest.mark.parametrize(
@@ -54,10 +39,7 @@ def test_codex_going_on_after_an_error_is_no_failure():
         ("API Error: Connection error.", "transient_provider"),
         ("Selected model is at capacity. Please try a different model.", "overloaded"),
         ("Invalid schema for response_format", "task_definition"),
-        (
-            "Rate limit reached for gpt-5.2 on tokens per min (TPM): see your billing page",
-            "rate_limit",
-        ),
+        ("Rate limit reached for gpt-5.2 on tokens per min (TPM): see your billing page", "rate_limit"),
         ("something else", "agent_error"),
         ("", "agent_error"),
     ],
@@ -70,14 +52,7 @@ def test_the_words_of_failures(message, failure_class):
 def test_toml_is_read_back_as_it_was_written():
     import tomllib
 
-    document = {
-        "a b": 'x"\n\\é',
-        "n": 1,
-        "f": 1.5,
-        "t": True,
-        "l": ["p", 2],
-        "d": {"e.f": {"g": False}},
-    }
+    document = {"a b": 'x"\n\\é', "n": 1, "f": 1.5, "t": True, "l": ["p", 2], "d": {"e.f": {"g": False}}}
     assert tomllib.loads(dumps({**document, "none": None})) == document
     with pytest.raises(TypeError, match="no form for object"):
         dumps({"a": object()})

@@ -9,37 +9,26 @@ from models import ENDPOINT, answer, provider, serving
 
 from parallelhassnes.store.seal import seal, survey
 
-BOTH = [
-    pytest.param("codex", marks=pytest.mark.codex),
-    pytest.param("claude", marks=pytest.mark.claude),
-]
-REPORT = {
-    "status": "succeeded",
-    "summary": "s",
-    "files_read": [],
-    "files_written": [],
-    "artifacts": [],
-}
+BOTH = [pytest.param("codex", marks=pytest.mark.codex), pytest.param("claude", marks=pytest.mark.claude)]
+REPORT = {"status": "succeeded", "summary": "s", "files_read": [], "files_written": [], "artifacts": []}
 
 
 @pytest.fixture
 def steps(tmp_path):
     """Runs agent steps, one after the other, against one model server, and seals each."""
     with contextlib.ExitStack() as stack:
-        rules = {
-            word: [answer({**REPORT, "summary": word})]
-            for word in ("ALPHA", "BRAVO", "CHARLIE", "DELTA")
-        }
+        rules = {word: [answer({**REPORT, "summary": word})] for word in ("ALPHA", "BRAVO", "CHARLIE", "DELTA")}
         server = stack.enter_context(serving(tmp_path / "model", answer(REPORT), when=rules))
 
         def go(name, step_id, prompt, **spec):
             plan = {
-                "agent": name, "prompt": prompt, "model": "gpt-5.2" if name == "codex" else "sonnet",
-                "execution_policy": {"config": ENDPOINT if name == "codex" else {}}, **spec,
-            }  # fmt: skip
-            attempt = make_attempt(
-                tmp_path / "root" / "runs", "agent", plan, step_id=step_id, env=provider(server.url)
-            )
+                "agent": name,
+                "prompt": prompt,
+                "model": "gpt-5.2" if name == "codex" else "sonnet",
+                "execution_policy": {"config": ENDPOINT if name == "codex" else {}},
+                **spec,
+            }
+            attempt = make_attempt(tmp_path / "root" / "runs", "agent", plan, step_id=step_id, env=provider(server.url))
             _, outcome, final = run(attempt)
             state = {"status": outcome.status, "run_id": attempt.run_id}
             (attempt.dir / "state.json").write_text(json.dumps(state))
@@ -72,20 +61,11 @@ def test_a_chain_and_two_branches_from_one_attempt(steps, name):
     assert ("Say ALPHA." in heard, "Say BRAVO." in heard) == (True, False)
     assert third["report"]["summary"] == "CHARLIE"
 
-    _, _, fourth, _ = steps(
-        name, "s4", "Say DELTA.", **_after("job/s2", selector="run_id", run_id=left.run_id)
-    )
+    _, _, fourth, _ = steps(name, "s4", "Say DELTA.", **_after("job/s2", selector="run_id", run_id=left.run_id))
     heard = json.dumps(server.requests()[-1]["body"])
-    assert [word in heard for word in ("ALPHA", "BRAVO", "CHARLIE", "DELTA")] == [
-        True,
-        True,
-        False,
-        True,
-    ]
+    assert [word in heard for word in ("ALPHA", "BRAVO", "CHARLIE", "DELTA")] == [True, True, False, True]
     assert fourth["report"]["summary"] == "DELTA"
-    assert (
-        survey(source.dir) == sealed == json.loads((source.dir / "seal.json").read_text())["files"]
-    )
+    assert survey(source.dir) == sealed == json.loads((source.dir / "seal.json").read_text())["files"]
     assert survey(left.dir) == json.loads((left.dir / "seal.json").read_text())["files"]
     assert right.dir != left.dir
 
@@ -99,7 +79,7 @@ def test_which_attempt_is_meant(steps):
     found = {
         selector: steps("codex", f"t-{selector}", "Say CHARLIE.", **_after("s1", selector=selector))[2]["resumed"]
         for selector in ("latest_successful", "latest")
-    }  # fmt: skip
+    }
     assert found["latest_successful"]["run_id"] == good.run_id
     assert found["latest"]["run_id"] == newer.run_id
     assert older.run_id != newer.run_id
@@ -113,9 +93,7 @@ def test_another_agents_conversation_cannot_be_resumed(steps):
     source, _, _, _ = steps("codex", "s1", "Say ALPHA.")
     _, outcome, _, _ = steps("claude", "s2", "Say BRAVO.", **_after("s1"))
     assert outcome.failure.failure_class == "task_definition"
-    assert outcome.failure.line.endswith(
-        f"attempt {source.run_id} of job/s1 has no session of claude"
-    )
+    assert outcome.failure.line.endswith(f"attempt {source.run_id} of job/s1 has no session of claude")
 
 
 @pytest.mark.codex
@@ -129,7 +107,4 @@ def test_a_conversation_that_is_not_the_one_asked_for_is_a_failure(steps, tmp_pa
     liar.chmod(0o755)
     _, outcome, agent, _ = steps("codex", "s2", "Say BRAVO.", program=str(liar), **_after("s1"))
     assert outcome.status == "failed"
-    assert (
-        outcome.failure.line
-        == f"asked to go on with {agent['resumed']['thread_id']}, codex answered in another"
-    )
+    assert outcome.failure.line == f"asked to go on with {agent['resumed']['thread_id']}, codex answered in another"

@@ -15,19 +15,11 @@ from parallelhassnes.steps.step_types import WorkerEnd
 from parallelhassnes.store import locks
 from parallelhassnes.store.seal import seal
 
-REPORT = {
-    "status": "succeeded",
-    "summary": "s",
-    "files_read": [],
-    "files_written": [],
-    "artifacts": [],
-}
+REPORT = {"status": "succeeded", "summary": "s", "files_read": [], "files_written": [], "artifacts": []}
 
 
 def git(folder, *arguments):
-    done = subprocess.run(
-        ["git", "-C", folder, *arguments], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, text=True, check=True)
     return done.stdout
 
 
@@ -52,9 +44,11 @@ def attempt_of(tmp_path):
     def made(script, *, status="succeeded", step_id="s1", **spec):
         document = json.dumps({**REPORT, "status": status})
         plan = {
-            "agent": "mine", "prompt": "x", **spec,
+            "agent": "mine",
+            "prompt": "x",
+            **spec,
             "command": ["sh", "-c", f"{script}\ncat > {{output_file}} <<'E'\n{document}\nE"],
-        }  # fmt: skip
+        }
         return make_attempt(tmp_path / "root" / "runs", "agent", plan, step_id=step_id)
 
     return made
@@ -122,8 +116,13 @@ def test_an_agents_own_commits_are_in_the_patch(attempt_of, repository):
 
 @pytest.mark.parametrize(
     ("keep", "status", "kept"),
-    [("on_failure", "failed", True), ("on_failure", "succeeded", False), ("always", "succeeded", True), ("never", "failed", False)],
-)  # fmt: skip
+    [
+        ("on_failure", "failed", True),
+        ("on_failure", "succeeded", False),
+        ("always", "succeeded", True),
+        ("never", "failed", False),
+    ],
+)
 def test_when_a_worktree_stays(attempt_of, repository, keep, status, kept):
     attempt = attempt_of("echo two > two", status=status, **_isolated(repository, keep=keep))
     _, _, final = run(attempt)
@@ -138,9 +137,7 @@ def test_going_on_in_an_isolated_workspace_begins_with_the_changes(attempt_of, r
     first = attempt_of("echo two >> sub/file.txt; echo n > new", **_isolated(repository))
     run(first)
     final = json.loads((first.dir / "final.json").read_text())
-    final["agent"]["thread_id"] = (
-        "t"  # a program has no conversation; the workspace is what is looked at
-    )
+    final["agent"]["thread_id"] = "t"  # a program has no conversation; the workspace is what is looked at
     (first.dir / "final.json").write_text(json.dumps(final))
     session = first.dir / "agent" / "home" / "sessions" / "x-t.jsonl"
     session.parent.mkdir(parents=True)
@@ -153,15 +150,8 @@ def test_going_on_in_an_isolated_workspace_begins_with_the_changes(attempt_of, r
     program = repository.parent / "codex"
     program.write_text(liar)
     program.chmod(0o755)
-    spec = {
-        "agent": "codex",
-        "program": str(program),
-        "prompt": "x",
-        "resume_from": {"step_id": "s1"},
-    }
-    second = make_attempt(
-        repository.parent / "root" / "runs", "agent", spec | _isolated(repository), step_id="s2"
-    )
+    spec = {"agent": "codex", "program": str(program), "prompt": "x", "resume_from": {"step_id": "s1"}}
+    second = make_attempt(repository.parent / "root" / "runs", "agent", spec | _isolated(repository), step_id="s2")
     _, _, final = run(second)
     assert (second.dir / "agent" / "agent.stderr.log").read_text() == "one\ntwo\nn\n"
     assert final["agent"]["workspace"]["touched"] == ["new", "sub/file.txt"]
@@ -170,9 +160,7 @@ def test_going_on_in_an_isolated_workspace_begins_with_the_changes(attempt_of, r
 def test_the_steps_of_a_job_see_what_those_before_them_changed(attempt_of, repository):
     def step(step_id, script, *depends_on):
         attempt = attempt_of(script, step_id=step_id, **_isolated(repository))
-        own = attempt.step.model_copy(
-            update={"depends_on": tuple(f"job/{ref}" for ref in depends_on)}
-        )
+        own = attempt.step.model_copy(update={"depends_on": tuple(f"job/{ref}" for ref in depends_on)})
         attempt = dataclasses.replace(attempt, step=own)
         _, outcome, final = run(attempt)
         seal(attempt.dir, {})
@@ -180,10 +168,7 @@ def test_the_steps_of_a_job_see_what_those_before_them_changed(attempt_of, repos
         return final["agent"]["workspace"]["touched"]
 
     assert step("s1", "echo two >> sub/file.txt") == ["sub/file.txt"]
-    assert step("s2", "test $(wc -l < sub/file.txt) = 2 && echo 3 > three", "s1") == [
-        "sub/file.txt",
-        "three",
-    ]
+    assert step("s2", "test $(wc -l < sub/file.txt) = 2 && echo 3 > three", "s1") == ["sub/file.txt", "three"]
     assert step("s3", "test -f three && rm sub/file.txt", "s1", "s2") == ["sub/file.txt", "three"]
     assert step("s4", "test ! -f three", "s0") == []
     _unchanged(repository)
@@ -201,10 +186,7 @@ def test_changes_that_cannot_be_captured_are_not_thrown_away(attempt_of, reposit
 def test_a_bad_base_is_one_line(attempt_of, repository):
     _, outcome, _ = run(attempt_of("true", **_isolated(repository, base="--nonsense")))
     assert outcome.failure.failure_class == "task_definition"
-    assert (
-        outcome.failure.line
-        == f"{repository} has no commit '--nonsense'; correct workspace_policy.base"
-    )
+    assert outcome.failure.line == f"{repository} has no commit '--nonsense'; correct workspace_policy.base"
 
 
 @pytest.fixture
@@ -215,10 +197,7 @@ def impatient(monkeypatch):
 
 @pytest.mark.usefixtures("impatient")
 def test_eight_at_once_in_one_repository(attempt_of, repository):
-    attempts = [
-        attempt_of(f"echo {n} >> sub/file.txt", step_id=f"s{n}", **_isolated(repository))
-        for n in range(8)
-    ]
+    attempts = [attempt_of(f"echo {n} >> sub/file.txt", step_id=f"s{n}", **_isolated(repository)) for n in range(8)]
     pids = [fork_worker(attempt) for attempt in attempts]
     for n, (attempt, pid) in enumerate(zip(attempts, pids, strict=True)):
         outcome, _ = finish(attempt, WorkerEnd(wait(pid), "exited"))
@@ -280,12 +259,9 @@ def test_one_at_a_time_in_a_shared_folder(attempt_of, tmp_path):
     attempts = [
         attempt_of(script, step_id=f"s{n}", working_directory=str(place), workspace_policy={"exclusive": True})
         for n in range(3)
-    ]  # fmt: skip
-    pids = [fork_worker(attempt) for attempt in attempts]
-    ends = [
-        finish(each, WorkerEnd(wait(pid), "exited"))
-        for each, pid in zip(attempts, pids, strict=True)
     ]
+    pids = [fork_worker(attempt) for attempt in attempts]
+    ends = [finish(each, WorkerEnd(wait(pid), "exited")) for each, pid in zip(attempts, pids, strict=True)]
     assert [outcome.status for outcome, _ in ends] == ["succeeded"] * 3
 
 

@@ -3,43 +3,32 @@
 import json
 
 import pytest
-from harness import (
-    finish,
-    fork_worker,
-    make_attempt,
-    make_task,
-    run,
-    trial_spec,
-    wait,
-    write_job,
-)  # fmt: skip
+from harness import finish, fork_worker, make_attempt, make_task, run, trial_spec, wait, write_job
 from models import answer, provider, refuse, say, serving
 
 from parallelhassnes.steps.analysis.record import Analysis
 from parallelhassnes.steps.step_types import WorkerEnd
 
-ENGINES = [
-    pytest.param("codex", marks=pytest.mark.codex),
-    pytest.param("claude", marks=pytest.mark.claude),
-    "api",
-]
+ENGINES = [pytest.param("codex", marks=pytest.mark.codex), pytest.param("claude", marks=pytest.mark.claude), "api"]
 MODELS = {"codex": "gpt-5.2", "claude": "sonnet", "api": "openai/scripted"}
 QUOTE = {"file": "trial/verifier/test-stdout.txt", "line": 9, "quote": "there is no file"}
 INVENTED = {"file": "trial/verifier/test-stdout.txt", "line": 1, "quote": "the moon is full"}
-TEST = (
-    "if [ -f /app/out ]; then echo 1; else echo there is no file >&2; echo 0; fi"
-    " > /logs/verifier/reward.txt"
-)
+TEST = "if [ -f /app/out ]; then echo 1; else echo there is no file >&2; echo 0; fi > /logs/verifier/reward.txt"
 
 
 def judged(outcome="good_failure", subtype="incomplete", *quotes, **more):
     return answer(
         {
-            "outcome": outcome, "subtype": subtype, "evidence": list(quotes or (QUOTE,)),
-            "root_cause": "The file was not made.", "recommendation": "Make it.", "confidence": 0.8, **more,
+            "outcome": outcome,
+            "subtype": subtype,
+            "evidence": list(quotes or (QUOTE,)),
+            "root_cause": "The file was not made.",
+            "recommendation": "Make it.",
+            "confidence": 0.8,
+            **more,
         },
         tokens=[100, 20],
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
@@ -85,13 +74,7 @@ def test_an_answer_is_taken_with_its_quotes_looked_up(asked, engine):
     assert made.tokens.input >= 100
     assert made.tokens.output >= 20
     told = prompt_of(requests[-1])
-    for words in (
-        "Make /app/out.",
-        "test.sh",
-        "there is no file",
-        "broken_reference",
-        "verified reward 0",
-    ):
+    for words in ("Make /app/out.", "test.sh", "there is no file", "broken_reference", "verified reward 0"):
         assert words in told, words
 
 
@@ -121,11 +104,7 @@ def test_prose_twice_is_no_analysis_and_no_harness_error(asked, engine):
 
 @pytest.mark.parametrize(
     ("engine", "status", "failure_class"),
-    [
-        ("api", 401, "auth"),
-        ("api", 429, "rate_limit"),
-        pytest.param("claude", 401, "auth", marks=pytest.mark.claude),
-    ],
+    [("api", 401, "auth"), ("api", 429, "rate_limit"), pytest.param("claude", 401, "auth", marks=pytest.mark.claude)],
 )
 def test_what_a_provider_refuses_is_its_failure(asked, engine, status, failure_class):
     said = {401: "Incorrect API key provided", 429: "Rate limit reached"}[status]
@@ -192,17 +171,13 @@ def test_harbors_own_rubric_runs_as_a_trial(tmp_path):
     write_job(trial.job_dir, specs)
     run(trial)
     before = {p: p.stat().st_mtime_ns for p in trial.dir.rglob("*")}
-    spec = {"engine": "harbor", "trial": "t", "agent": "rubric_agent:RubricAgent", "environment": "sandbox"}  # fmt: skip
+    spec = {"engine": "harbor", "trial": "t", "agent": "rubric_agent:RubricAgent", "environment": "sandbox"}
     attempt = make_attempt(tmp_path, "analysis", spec, step_id="a")
     code = wait(fork_worker(attempt))
     outcome, final = finish(attempt, WorkerEnd(code, "exited"))
     assert outcome.status == "succeeded", outcome
     made = record(final)
-    assert (made.engine.name, made.outcome, made.subtype) == (
-        "harbor",
-        "bad_failure",
-        "underspecified",
-    )
+    assert (made.engine.name, made.outcome, made.subtype) == ("harbor", "bad_failure", "underspecified")
     assert "The file's format is not said." in made.root_cause
     assert made.confidence == 0.3, "it quotes nothing"
     assert {p: p.stat().st_mtime_ns for p in trial.dir.rglob("*")} == before

@@ -37,7 +37,7 @@ CASES = {
     "oracle fails": ("oracle", {"solution": "echo no"}, "bad_failure", "broken_reference"),
     "no reward": ("oracle", {"test": "exit 0"}, "bad_failure", "brittle_tests"),
     "no reward for nop": ("nop", {"test": "exit 0"}, "bad_failure", "brittle_tests"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -49,9 +49,7 @@ def test_what_the_files_prove(tmp_path: Path, name: str) -> None:
     assert made.struck == ()
     assert made.confidence >= 0.8
     for path in final["files_read"]:
-        assert (
-            (next((tmp_path / "batch/job/steps/s1/attempts").iterdir()) / path).resolve().is_file()
-        )
+        assert (next((tmp_path / "batch/job/steps/s1/attempts").iterdir()) / path).resolve().is_file()
 
 
 def test_the_trials_own_attempt_is_left_alone(tmp_path: Path) -> None:
@@ -77,9 +75,7 @@ def test_a_trial_that_never_ran_gives_no_analysis(tmp_path: Path) -> None:
     assert "analysis" not in final
 
 
-@pytest.mark.parametrize(
-    "left", [b"", b"[]", b'{"outcome":"good_success"}', b'{"schema_version":1,"outcome":7}']
-)
+@pytest.mark.parametrize("left", [b"", b"[]", b'{"outcome":"good_success"}', b'{"schema_version":1,"outcome":7}'])
 def test_what_a_dead_worker_left_is_no_analysis(tmp_path: Path, left: bytes) -> None:
     attempt = make_attempt(tmp_path, "analysis", {"trial": "t"})
     (attempt.dir / "analysis.json").write_bytes(left)
@@ -93,9 +89,7 @@ def test_every_subtype_has_its_outcome_and_its_line_on_the_page() -> None:
     assert len(named) == len(set(named))
     assert set(taxonomy.Subtype.__value__.__args__) == set(named)
     text = (CHECKOUT / taxonomy_tables.PAGE).read_text()
-    assert taxonomy_tables.filled(text) == text, (
-        "run python -m parallelhassnes.steps.analysis.taxonomy_tables"
-    )
+    assert taxonomy_tables.filled(text) == text, "run python -m parallelhassnes.steps.analysis.taxonomy_tables"
 
 
 def test_whatever_an_agent_left_is_read_within_bounds(tmp_path: Path) -> None:
@@ -111,13 +105,18 @@ def test_whatever_an_agent_left_is_read_within_bounds(tmp_path: Path) -> None:
     os.mkfifo(trial.dir / "trial" / "pipe")
     deep = trial.dir / "trial" / Path(*["d"] * 300)
     deep.mkdir(parents=True)
-    files = TrialFiles(
-        trial.dir, StepSpec(step_id="t", kind="trial", queue_key="k", spec=specs["t"])
-    )
+    files = TrialFiles(trial.dir, StepSpec(step_id="t", kind="trial", queue_key="k", spec=specs["t"]))
     for name in (
-        "trial/link.txt", "trial/out/secret", "trial/pipe", "../secret", "/etc/passwd", "", "task/../secret",
-        "trial/no", "task/no",
-    ):  # fmt: skip
+        "trial/link.txt",
+        "trial/out/secret",
+        "trial/pipe",
+        "../secret",
+        "/etc/passwd",
+        "",
+        "task/../secret",
+        "trial/no",
+        "task/no",
+    ):
         assert files.text(name) is None, name
         quote = Quote(file=name, quote="the combination is 1 2 3")
         assert evidence.look_up(files, [quote], 0.9) == ((), (quote,), 0.3)

@@ -21,8 +21,12 @@ def test_there_are_enough_and_they_are_small() -> None:
     assert len(FOUND) >= 60
     assert len({one.trial for one in FOUND}) == len(FOUND)
     assert {one.outcome for one in FOUND} >= {
-        "good_success", "bad_success", "good_failure", "bad_failure", "harness_error",
-    }  # fmt: skip
+        "good_success",
+        "bad_success",
+        "good_failure",
+        "bad_failure",
+        "harness_error",
+    }
     assert sum(path.stat().st_size for path in DATA.rglob("*") if path.is_file()) < 3_000_000
     for one in FOUND:
         assert one.why, one.trial
@@ -46,10 +50,7 @@ def test_what_the_rules_say_holds(one: confusion.Labelled) -> None:
     assert struck == ()
     assert found or one.said.outcome == "unknown"
     assert not contradiction(
-        one.said.outcome,
-        one.case.reward,
-        scored=one.case.scored,
-        passed=one.case.files.facts.passed,
+        one.said.outcome, one.case.reward, scored=one.case.scored, passed=one.case.files.facts.passed
     )
     assert fits(one.said.outcome, one.said.subtype)
     assert known.facts(one.case)

@@ -45,13 +45,7 @@ def test_the_whole_of_what_is_honoured():
     )
     assert image.unsupported == []
     assert (image.base, image.workdir, image.user) == ("debian:12-slim", "/srv/y", "nobody:")
-    assert image.env == {
-        "ONE": "1",
-        "TWO": "2 ",
-        "THREE": "$ONE",
-        "FOUR": "a b",
-        "LEGACY": "all of  this",
-    }
+    assert image.env == {"ONE": "1", "TWO": "2 ", "THREE": "$ONE", "FOUR": "a b", "LEGACY": "all of  this"}
     assert image.copies[0] == dockerfile.Copy(17, ("a b", "c"), "/srv/y/dir/", 0o755, False)
     assert image.copies[1] == dockerfile.Copy(18, ("d*",), "/srv/y/", None, True)
     assert image.volumes == ["/data", "/srv/z"]
@@ -61,24 +55,15 @@ def test_the_whole_of_what_is_honoured():
     ("text", "found"),
     [
         ("FROM a\n\nRUN apt-get \\\n  update\nRUN x", [(3, "RUN is"), (5, "RUN is")]),
-        (
-            "FROM a AS b\nFROM c\nCOPY --from=b /x /x\n",
-            [(2, "several stages are"), (3, "COPY --from is")],
-        ),
-        (
-            "FROM a\nADD https://x/y /y\nADD git@github.com:a/b.git /b",
-            [(2, "ADD of a URL is"), (3, "ADD of a URL is")],
-        ),
+        ("FROM a AS b\nFROM c\nCOPY --from=b /x /x\n", [(2, "several stages are"), (3, "COPY --from is")]),
+        ("FROM a\nADD https://x/y /y\nADD git@github.com:a/b.git /b", [(2, "ADD of a URL is"), (3, "ADD of a URL is")]),
         (
             "FROM a\nRUN <<EOF\nWORKDIR /not\nEOF\nCOPY <<-'X' <<Y /t/\n1\n\tX\nENV 2\nY\nWORKDIR /yes",
             [(2, "here-documents are"), (5, "here-documents are")],
         ),
         (
             "FROM a\nONBUILD COPY x y\nFOO bar",
-            [
-                (2, "ONBUILD is"),
-                (3, "FOO is not an instruction that the sandbox environment knows"),
-            ],
+            [(2, "ONBUILD is"), (3, "FOO is not an instruction that the sandbox environment knows")],
         ),
         ("FROM a\nENV A='b", [(2, "a single quote is not closed")]),
         ("FROM a\nWORKDIR ${A", [(2, "a ${ is not closed")]),
@@ -119,10 +104,7 @@ def test_check_and_probe_do_not_import_harbor():
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (
-            "$A ${A} ${N:-x} ${A:+y} ${N:+y} ${E-d} ${E:-d} ${N-${A}}",
-            ["1", "1", "x", "y", "", "", "d", "1"],
-        ),
+        ("$A ${A} ${N:-x} ${A:+y} ${N:+y} ${E-d} ${E:-d} ${N-${A}}", ["1", "1", "x", "y", "", "", "d", "1"]),
         ('a"b c"\'d e\'f "\\$A\\"" \'\' $', ["ab cd ef", '$A"', "", "$"]),
         ("$SP${SP}", ["a ba b"]),
     ],
@@ -170,11 +152,7 @@ def build(context: Path, text: str) -> RootFolder:
         ("COPY s*/d*.txt ../../top/", "/top", ["d.txt"]),
         ("COPY ../../sub/../a.txt /", "/", ["a.txt"]),
         ("COPY a.txt /opt/tool/bin/", "/opt/tool", ["bin/a.txt"]),
-        (
-            "COPY . .",
-            "/w",
-            [".dockerignore", ".hidden", "a.txt", "b.txt", "c.py", "sub/d.txt", "sub/deep/e.py"],
-        ),
+        ("COPY . .", "/w", [".dockerignore", ".hidden", "a.txt", "b.txt", "c.py", "sub/d.txt", "sub/deep/e.py"]),
     ],
 )
 def test_copy(context, text, place, found):
@@ -203,9 +181,7 @@ def test_add_unpacks_an_archive(context):
 def test_copy_of_nothing_or_of_what_is_outside_names_the_line(context, tmp_path, source):
     (tmp_path / "secret").write_text("s")
     (context / "out").symlink_to(tmp_path)
-    with pytest.raises(
-        copying.CopyError, match=r"^environment/Dockerfile line 3: nothing in environment/ matches"
-    ):
+    with pytest.raises(copying.CopyError, match=r"^environment/Dockerfile line 3: nothing in environment/ matches"):
         build(context, f"COPY {source} /x/")
 
 
@@ -218,9 +194,7 @@ def test_a_copied_link_does_not_lead_out(context, tmp_path):
     assert (root.path / str(outside).lstrip("/") / "a.txt").exists()
 
 
-@pytest.mark.parametrize(
-    "target", ["/usr/bin/ls", "/lib/x.so", "/usr/lib/x/y", "/etc/ld.so.preload", "/bin/"]
-)
+@pytest.mark.parametrize("target", ["/usr/bin/ls", "/lib/x.so", "/usr/lib/x/y", "/etc/ld.so.preload", "/bin/"])
 def test_programs_and_libraries_of_the_host_cannot_be_replaced(context, target):
     with pytest.raises(copying.CopyError, match=r"line 3: .* belongs to the host's programs"):
         build(context, f"COPY a.txt {target}")

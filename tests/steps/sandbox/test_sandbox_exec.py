@@ -86,18 +86,14 @@ def test_values_arrive_as_they_are(in_sandbox):
 def test_many_commands_at_once(maker):
     async def go():
         async with maker.running() as environment:
-            results = await asyncio.gather(
-                *(environment.exec(f"echo {n}; sleep 0.1; exit {n}") for n in range(20))
-            )
+            results = await asyncio.gather(*(environment.exec(f"echo {n}; sleep 0.1; exit {n}") for n in range(20)))
             return [(result.stdout, result.return_code) for result in results]
 
     assert asyncio.run(go()) == [(f"{n}\n", n) for n in range(20)]
 
 
 def test_200_megabytes_are_read_and_bounded(in_sandbox):
-    result = in_sandbox(
-        "echo first; head -c 200000000 /dev/zero | tr '\\0' x; echo; echo last; echo err >&2"
-    )
+    result = in_sandbox("echo first; head -c 200000000 /dev/zero | tr '\\0' x; echo; echo last; echo err >&2")
     assert result.stdout.startswith("first\nxxx")
     assert result.stdout.endswith("xxx\nlast\n")
     assert "bytes left out" in result.stdout
@@ -129,8 +125,7 @@ def test_a_background_process_does_not_hold_the_command_and_lives_on(maker):
     async def go():
         async with maker.running() as environment:
             first = await environment.exec(
-                "echo started; (while sleep 0.05; do echo tick; echo tick >>/tmp/ticks; done) &",
-                timeout_sec=60,
+                "echo started; (while sleep 0.05; do echo tick; echo tick >>/tmp/ticks; done) &", timeout_sec=60
             )
             for _ in range(2):  # it goes on, also from one command to the next
                 more = "rm -f /tmp/ticks; until [ -s /tmp/ticks ]; do sleep 0.01; done"
@@ -175,9 +170,7 @@ def test_cancellation_kills_the_command_and_nothing_else(maker):
             with pytest.raises(asyncio.CancelledError):
                 await task
             assert not processes(number)
-            return await environment.exec(
-                "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c '[s]leep 777.7'"
-            )
+            return await environment.exec("cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c '[s]leep 777.7'")
 
     assert asyncio.run(go()).return_code == 0
 
@@ -206,9 +199,7 @@ def test_stop_leaves_nothing(maker, tmp_path):
 
     async def go():
         async with maker.running() as environment:
-            await environment.exec(
-                f"(env -i setsid sleep {number} &) ; mkdir -m 0 /tmp/locked; ln -s / /tmp/host"
-            )
+            await environment.exec(f"(env -i setsid sleep {number} &) ; mkdir -m 0 /tmp/locked; ln -s / /tmp/host")
             await asyncio.to_thread(wait_until, lambda: processes(f"sleep\0{number}"))
         assert not processes(number)
         await environment.stop(delete=True)
@@ -243,11 +234,7 @@ def test_kill_9_of_the_harness_ends_everything(maker, engine):
                 await environment.exec("exec 8<>/proc/1/fd/0; sleep {number}")
         asyncio.run(go())
     """
-    environ = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(sys.path),
-        "TMPDIR": str(maker.folder / "tmp"),
-    }
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(maker.folder / "tmp")}
     child = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program)],
         env=environ,
@@ -295,9 +282,7 @@ def test_memory_and_processes_are_limited(maker):
 
     async def go():
         async with maker.running(config={"cpus": 1, "memory_mb": 64}) as environment:
-            eat = await environment.exec(
-                "/usr/bin/python3 -c 'x = bytearray(400 * 2**20); print(len(x))'"
-            )
+            eat = await environment.exec("/usr/bin/python3 -c 'x = bytearray(400 * 2**20); print(len(x))'")
             alive = await environment.exec("echo alive")
             return eat, alive
 
@@ -325,14 +310,9 @@ def test_limits_that_cannot_be_had_are_recorded(maker, monkeypatch):
     monkeypatch.setattr(limits, "parents", dict)
 
     async def go():
-        async with maker.running(
-            config={"cpus": 2, "memory_mb": 64, "storage_mb": 5}
-        ) as environment:
+        async with maker.running(config={"cpus": 2, "memory_mb": 64, "storage_mb": 5}) as environment:
             return type(environment).resource_capabilities()
 
     assert asyncio.run(go()).memory_limit is False
     record = (maker.trial_dir / "sandbox.json").read_text()
-    assert (
-        '"limits":{"cpus":"2, not enforced","memory_mb":"64, not enforced","storage_mb":"5, not enforced"}'
-        in record
-    )
+    assert '"limits":{"cpus":"2, not enforced","memory_mb":"64, not enforced","storage_mb":"5, not enforced"}' in record

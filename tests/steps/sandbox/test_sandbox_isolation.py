@@ -15,20 +15,11 @@ def test_writes_stay_private(in_sandbox, tmp_path):
     )
     assert (result.stdout, result.stderr, result.return_code) == (None, None, 0)
     assert (tmp_path / "trials/one/agent/probe").read_text() == "x\n"
-    for place in (
-        "/probe",
-        "/app/probe",
-        "/tmp/probe",
-        "/root/probe",
-        "/run/probe",
-        "/dev/shm/probe",
-    ):
+    for place in ("/probe", "/app/probe", "/tmp/probe", "/root/probe", "/run/probe", "/dev/shm/probe"):
         assert not Path(place).exists()
 
 
-@pytest.mark.parametrize(
-    "place", ["/usr/bin", "/etc/ssl/certs", "/var/lib/dpkg", "/usr", "/sys/devices/system/cpu"]
-)
+@pytest.mark.parametrize("place", ["/usr/bin", "/etc/ssl/certs", "/var/lib/dpkg", "/usr", "/sys/devices/system/cpu"])
 def test_the_host_is_read_only(in_sandbox, place):
     result = in_sandbox(
         f"touch {place}/probe-of-a-test; echo x >>/etc/passwd; cat /proc/sys/kernel/printk >/proc/sys/kernel/printk"
@@ -88,28 +79,15 @@ def test_the_task_and_other_trials_are_hidden_in_a_folder_that_is_shown(maker, t
 def test_nothing_of_the_hosts_environment_leaks(in_sandbox, monkeypatch):
     monkeypatch.setenv("A_SECRET_OF_THE_HOST", "s")
     result = in_sandbox(
-        "env | cut -d= -f1 | sort | tr '\\n' ' '",
-        "FROM x\nENV DOCKER=1\n",
-        persistent_env={"TRIAL": "2"},
+        "env | cut -d= -f1 | sort | tr '\\n' ' '", "FROM x\nENV DOCKER=1\n", persistent_env={"TRIAL": "2"}
     )
-    assert result.stdout.split() == [
-        "DOCKER",
-        "HOME",
-        "PATH",
-        "PWD",
-        "SANDBOX_JOB",
-        "SHLVL",
-        "TRIAL",
-        "_",
-    ]
+    assert result.stdout.split() == ["DOCKER", "HOME", "PATH", "PWD", "SANDBOX_JOB", "SHLVL", "TRIAL", "_"]
 
 
 def test_processes_of_the_host_cannot_be_seen_or_killed(in_sandbox):
     victim = subprocess.Popen(["sleep", "60"])
     try:
-        result = in_sandbox(
-            f"ls -d /proc/[0-9]* | wc -l; kill -9 {victim.pid}; kill -9 -1; echo unreachable"
-        )
+        result = in_sandbox(f"ls -d /proc/[0-9]* | wc -l; kill -9 {victim.pid}; kill -9 -1; echo unreachable")
         assert victim.poll() is None
         assert result.return_code == 137
     finally:
@@ -131,7 +109,9 @@ def test_orphans_are_reaped(maker):
     async def go():
         async with maker.running() as environment:
             await environment.exec("for i in 1 2 3 4 5; do (setsid sh -c 'sleep 0.01' &) ; done")
-            script = "for i in $(seq 500); do grep -l '^State:.Z' /proc/[0-9]*/status || exit 0; sleep 0.01; done; exit 1"
+            script = (
+                "for i in $(seq 500); do grep -l '^State:.Z' /proc/[0-9]*/status || exit 0; sleep 0.01; done; exit 1"
+            )
             return await environment.exec(script)
 
     assert asyncio.run(go()).return_code == 0
@@ -141,9 +121,7 @@ def test_namespaces_are_its_own(in_sandbox):
     names = "pid ipc uts mnt"
     result = in_sandbox(f"for n in {names}; do readlink /proc/self/ns/$n; done; hostname")
     *inside, hostname = result.stdout.split()
-    assert not set(inside) & {
-        str(Path(f"/proc/self/ns/{name}").readlink()) for name in names.split()
-    }
+    assert not set(inside) & {str(Path(f"/proc/self/ns/{name}").readlink()) for name in names.split()}
     assert hostname == "sandbox"
 
 

@@ -31,9 +31,7 @@ def task(folder: Path, **files: str) -> Path:
         {
             "task.toml": TOML + files.pop("toml", ""),
             "instruction.md": "Write hello to /app/hello.txt\n",
-            "environment/Dockerfile": files.pop(
-                "dockerfile", "FROM debian\nWORKDIR /app\nCOPY data.txt .\n"
-            ),
+            "environment/Dockerfile": files.pop("dockerfile", "FROM debian\nWORKDIR /app\nCOPY data.txt .\n"),
             "environment/data.txt": "data\n",
             "solution/solve.sh": "#!/bin/sh\necho hello >hello.txt\n",
             "tests/test.sh": '#!/bin/bash\n[ "$(cat hello.txt)" = hello ] && cat data.txt; echo $((!$?)) >/logs/verifier/reward.txt\n',
@@ -100,9 +98,7 @@ def test_a_dockerfile_that_needs_more_fails_with_its_line_and_a_result(folder, e
 
 def test_what_is_skipped_is_recorded(folder, engine):
     dockerfile = "FROM x\nWORKDIR /app\nRUN apt-get update && \\\n  true\nCOPY data.txt .\n"
-    result = run(
-        task(folder, dockerfile=dockerfile), folder, engine, kwargs={"unsupported": "skip"}
-    )
+    result = run(task(folder, dockerfile=dockerfile), folder, engine, kwargs={"unsupported": "skip"})
     assert result.verifier_result.rewards == {"reward": 1.0}
     record = json.loads((folder / "trials/one/sandbox.json").read_text())
     assert record["skipped"] == [{"line": 3, "instruction": "RUN apt-get update &&   true"}]
@@ -119,9 +115,7 @@ def test_a_user_whom_the_host_does_not_know_is_recorded(folder, engine):
 def test_a_task_with_only_an_image_is_refused_or_gets_its_files(folder, engine):
     made = task(folder, toml='[environment]\ndocker_image = "x"\nworkdir = "/app"\n')
     (made / "environment/Dockerfile").unlink()
-    assert error(run(made, folder, engine))[1].startswith(
-        "environment/Dockerfile: there is none, and images are"
-    )
+    assert error(run(made, folder, engine))[1].startswith("environment/Dockerfile: there is none, and images are")
     shutil.rmtree(folder / "trials")
     result = run(made, folder, engine, kwargs={"unsupported": "skip"})
     assert result.verifier_result.rewards == {"reward": 1.0}
@@ -134,19 +128,14 @@ def test_healthcheck_users_environment_and_artifacts(folder, engine):
     )
     made = task(
         folder,
-        toml='artifacts = ["/app/out", "/app/single.txt", { source = "/app/some", exclude = ["*.o"] }]\n'
-        + toml,
+        toml='artifacts = ["/app/out", "/app/single.txt", { source = "/app/some", exclude = ["*.o"] }]\n' + toml,
         solution__solve_sh="#!/bin/bash\nmkdir out some; echo $FROM_TASK >out/a; ln -s /etc/passwd out/bad; mkfifo out/pipe;"
         " echo s >single.txt; touch some/x.c some/x.o; echo p >/logs/artifacts/published; echo hello >hello.txt\n",
     )
     toml_path = made / "task.toml"
     text = toml_path.read_text()
     first = text.index("artifacts =")
-    toml_path.write_text(
-        text[first : text.index("\n", first) + 1]
-        + text[:first]
-        + text[text.index("\n", first) + 1 :]
-    )
+    toml_path.write_text(text[first : text.index("\n", first) + 1] + text[:first] + text[text.index("\n", first) + 1 :])
     result = run(made, folder, engine)
     assert error(result) is None
     assert result.verifier_result.rewards == {"reward": 1.0}
@@ -210,16 +199,8 @@ class Model(http.server.BaseHTTPRequestHandler):
     """A scripted model that answers like OpenAI's chat completions, and looks again until it sees what its command prints."""
 
     turns = (
-        {
-            "analysis": "a",
-            "plan": "p",
-            "commands": [{"keystrokes": "export X=hello; cd /app\n", "duration": 0.1}],
-        },
-        {
-            "analysis": "a",
-            "plan": "p",
-            "commands": [{"keystrokes": "echo $X >hello.txt; echo ~\n", "duration": 0.2}],
-        },
+        {"analysis": "a", "plan": "p", "commands": [{"keystrokes": "export X=hello; cd /app\n", "duration": 0.1}]},
+        {"analysis": "a", "plan": "p", "commands": [{"keystrokes": "echo $X >hello.txt; echo ~\n", "duration": 0.2}]},
         {"analysis": "a", "plan": "p", "commands": [{"keystrokes": "", "duration": 0.2}]},
         {"analysis": "a", "plan": "p", "commands": [], "task_complete": True},
     )
@@ -232,14 +213,7 @@ class Model(http.server.BaseHTTPRequestHandler):
         message = {"role": "assistant", "content": json.dumps(turn)}
         usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        body = {
-            "id": "x",
-            "object": "chat.completion",
-            "created": 1,
-            "model": "m",
-            "choices": [choice],
-            "usage": usage,
-        }
+        body = {"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
         data = json.dumps(body).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
@@ -263,9 +237,7 @@ def model():
     server.server_close()
 
 
-def test_terminus_2_works_in_a_terminal_that_lives_between_commands(
-    folder, engine, model, monkeypatch
-):
+def test_terminus_2_works_in_a_terminal_that_lives_between_commands(folder, engine, model, monkeypatch):
     if shutil.which("tmux") is None:
         pytest.skip("tmux is not installed: apt-get install tmux")
     monkeypatch.setenv("OPENAI_API_KEY", "none")

@@ -70,11 +70,7 @@ class AgentTokens:
             return self
         less = (
             max((mine or 0) - (theirs or 0), 0)
-            for mine, theirs in (
-                (self.input, other.input),
-                (self.cache, other.cache),
-                (self.output, other.output),
-            )
+            for mine, theirs in ((self.input, other.input), (self.cache, other.cache), (self.output, other.output))
         )
         return AgentTokens(*less)
 

@@ -16,13 +16,7 @@ from typing import Any
 
 from parallelhassnes.steps.agent import files
 from parallelhassnes.steps.agent.adapters import programs
-from parallelhassnes.steps.agent.adapters.agent_cli import (
-    AgentLaunch,
-    AgentTokens,
-    EventReader,
-    Request,
-    Transcript,
-)
+from parallelhassnes.steps.agent.adapters.agent_cli import AgentLaunch, AgentTokens, EventReader, Request, Transcript
 from parallelhassnes.steps.failure_evidence import failure_of
 from parallelhassnes.steps.safe_read import first_line, mapping, number, sequence, text, whole
 from parallelhassnes.steps.step_types import Failure
@@ -67,14 +61,7 @@ class Claude:
             "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
             "DISABLE_AUTOUPDATER": "1",
         }
-        argv = [
-            self.program,
-            "-p",
-            "--output-format",
-            "stream-json",
-            "--verbose",
-            "--strict-mcp-config",
-        ]
+        argv = [self.program, "-p", "--output-format", "stream-json", "--verbose", "--strict-mcp-config"]
         argv += _permissions(request)
         if request.model:
             argv += ["--model", request.model]
@@ -121,9 +108,7 @@ def _permissions(request: Request) -> list[str]:
         case "workspace-write":
             arguments += ["--permission-mode", "acceptEdits"]
             allowed.append("Bash")
-        case "danger-full-access" if (
-            os.geteuid() == 0
-        ):  # which it refuses to root under its own name
+        case "danger-full-access" if os.geteuid() == 0:  # which it refuses to root under its own name
             arguments += ["--permission-mode", "acceptEdits", "--add-dir", "/"]
             allowed += ["Bash", "Read", *_EDITS]
         case "danger-full-access":

@@ -13,13 +13,7 @@ from typing import Any
 
 from parallelhassnes.steps.agent import files
 from parallelhassnes.steps.agent.adapters import programs, toml_text
-from parallelhassnes.steps.agent.adapters.agent_cli import (
-    AgentLaunch,
-    AgentTokens,
-    EventReader,
-    Request,
-    Transcript,
-)
+from parallelhassnes.steps.agent.adapters.agent_cli import AgentLaunch, AgentTokens, EventReader, Request, Transcript
 from parallelhassnes.steps.failure_evidence import failure_of
 from parallelhassnes.steps.safe_read import first_line, mapping, read_bytes, text, whole
 from parallelhassnes.store import walk
@@ -78,11 +72,7 @@ class Codex:
         return CodexReader()
 
     def sessions(self, home: Path, thread_id: str) -> list[Path]:
-        return [
-            home / path
-            for path, _ in walk.files(home, "sessions")
-            if path.endswith(f"{thread_id}.jsonl")
-        ]
+        return [home / path for path, _ in walk.files(home, "sessions") if path.endswith(f"{thread_id}.jsonl")]
 
     def thread_tokens(self, home: Path, thread_id: str) -> AgentTokens:
         used = AgentTokens()
@@ -117,22 +107,18 @@ def _config(request: Request, environ: Mapping[str, str]) -> dict[str, Any]:
         "sandbox_mode": policy.sandbox,
         "approval_policy": _APPROVALS.get(policy.approval_policy, policy.approval_policy),
         "web_search": "live" if policy.web_search_enabled else "disabled",
-        "sandbox_workspace_write": {
-            "writable_roots": policy.add_dirs, "network_access": policy.network_access,
-        },
+        "sandbox_workspace_write": {"writable_roots": policy.add_dirs, "network_access": policy.network_access},
         "check_for_update_on_startup": False,
         "analytics": {"enabled": False},
         "agents": {"enabled": False},
         "features": {"plugins": False, "apps": False},
         "skills": {"bundled": {"enabled": False}},
-    }  # fmt: skip
+    }
     if environ.get(BASE_URL):
         config["model_provider"] = ENDPOINT
         config["model_providers"] = {
-            ENDPOINT: {
-                "name": ENDPOINT, "base_url": environ[BASE_URL], "wire_api": "responses", "env_key": KEY,
-            }
-        }  # fmt: skip
+            ENDPOINT: {"name": ENDPOINT, "base_url": environ[BASE_URL], "wire_api": "responses", "env_key": KEY}
+        }
     return _merged(config, policy.config)
 
 
@@ -201,9 +187,7 @@ class CodexReader:
             said.current_item = f"{kind}: {_shown(item)}" if _shown(item) else str(kind)
 
 
-_TOOLS = frozenset(
-    {"command_execution", "file_change", "mcp_tool_call", "web_search", "collab_tool_call"}
-)
+_TOOLS = frozenset({"command_execution", "file_change", "mcp_tool_call", "web_search", "collab_tool_call"})
 
 
 def _shown(item: Mapping[str, Any]) -> str:

@@ -27,17 +27,21 @@ def version(program: str, install: str, environ: Mapping[str, str]) -> str:
         raise NotInstalled(f"{program} is not installed (not on PATH)", fix=install)
     try:
         told = subprocess.run(
-            [path, "--version"], capture_output=True, text=True, timeout=_WAIT_SEC,
-            check=False, env=dict(environ), stdin=subprocess.DEVNULL, errors="replace",
-        )  # fmt: skip
+            [path, "--version"],
+            capture_output=True,
+            text=True,
+            timeout=_WAIT_SEC,
+            check=False,
+            env=dict(environ),
+            stdin=subprocess.DEVNULL,
+            errors="replace",
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NotInstalled(f"{path} --version fails: {error}", fix=install) from None
     found = _VERSION.search(told.stdout)
     if told.returncode != 0 or found is None:
         said = (told.stderr or told.stdout).strip().splitlines()[-1:] or ["nothing"]
-        raise NotInstalled(
-            f"{path} --version ends with {told.returncode} and says {said[0][:200]!r}", fix=install
-        )
+        raise NotInstalled(f"{path} --version ends with {told.returncode} and says {said[0][:200]!r}", fix=install)
     return found[0]
 
 

@@ -37,9 +37,11 @@ class Template:
 
     def prepare(self, request: Request) -> AgentLaunch:
         values = {
-            "prompt_file": request.prompt_file, "schema_file": request.schema_file,
-            "output_file": request.output_file, "workdir": request.directory,
-        }  # fmt: skip
+            "prompt_file": request.prompt_file,
+            "schema_file": request.schema_file,
+            "output_file": request.output_file,
+            "workdir": request.directory,
+        }
         return AgentLaunch([_filled(part, values) for part in self.command], dict(request.environ))
 
     def reader(self) -> EventReader:

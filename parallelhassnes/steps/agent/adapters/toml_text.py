@@ -11,9 +11,7 @@ def dumps(document: Mapping[str, Any]) -> str:
     Raises:
         TypeError: a value that TOML has no form for.
     """
-    return "".join(
-        f"{_key(name)} = {_value(value)}\n" for name, value in document.items() if value is not None
-    )
+    return "".join(f"{_key(name)} = {_value(value)}\n" for name, value in document.items() if value is not None)
 
 
 def _key(name: str) -> str:
