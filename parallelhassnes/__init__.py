@@ -3,10 +3,10 @@
 The names of ``parallelhassnes.library`` can be taken from here; nothing is loaded before one of them is used.
 """
 
+from parallelhassnes.version import __version__ as __version__
+
 TYPE_CHECKING = False
 """As ``typing`` has it, which is not imported: under ``python -m`` a ``typing.py`` of the current folder would be taken."""
-
-__version__ = "2.0.0.dev0"
 
 __all__ = [
     "Attempt",

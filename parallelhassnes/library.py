@@ -31,7 +31,6 @@ from parallelhassnes.actions.cancel_retry import cancel as cancel_target
 from parallelhassnes.actions.cancel_retry import retry as retry_target
 from parallelhassnes.actions.run_until_idle import Ticked, until_idle
 from parallelhassnes.admin.init import ensure, init
-from parallelhassnes.attempt_data.run_report import run_reports
 from parallelhassnes.config import find_root
 from parallelhassnes.errors import InvalidInput as InvalidTable
 from parallelhassnes.errors import Problem, StoreBusy, UnknownId, UserError
@@ -52,6 +51,7 @@ from parallelhassnes.store.layout import Layout
 from parallelhassnes.tables.expanders.analyses import part_of
 from parallelhassnes.tables.formats.request import RunRequest
 from parallelhassnes.views.batch_scoreboard import batch_scoreboard
+from parallelhassnes.views.run_report import run_reports
 from parallelhassnes.views.scoreboard_models import BatchScoreboard
 
 if TYPE_CHECKING:

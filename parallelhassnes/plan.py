@@ -16,6 +16,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from parallelhassnes.config import Budget, ClassRetry, FailureClass, RetryConfig
 
 type After = Literal["success", "end", "attempt"]
+SANDBOX = "parallelhassnes.sandbox.environment:SandboxEnvironment"
+"""The sandbox as Harbor's import path of an environment."""
+_SANDBOXES = (SANDBOX, "parallelhassnes.steps.sandbox.environment:SandboxEnvironment")
+
+
+def is_sandbox(import_path: object) -> bool:
+    """Whether an environment's import path names the sandbox, by today's path or by that of earlier plans."""
+    return import_path in _SANDBOXES
 
 
 class Record(BaseModel):

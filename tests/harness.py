@@ -12,19 +12,19 @@ from pathlib import Path
 
 from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.steps import final_report, registry
-from parallelhassnes.steps.step_types import Attempt, WorkerEnd
+from parallelhassnes.steps.step_types import StepAttempt, WorkerEnd
 
 KEPT = ("PATH", "HOME", "DOCKER_HOST", "DOCKER_CONFIG")
 TEMP = {"import_path": "temp_environment:TempEnvironment"}
 
 
-def make_attempt(root: Path, kind: str, spec: dict, *, step_id="s1", stand_in=False, env=None) -> Attempt:
+def make_attempt(root: Path, kind: str, spec: dict, *, step_id="s1", stand_in=False, env=None) -> StepAttempt:
     run_id = uuid.uuid4().hex[:16]
     job_dir = root / "batch" / "job"
     directory = job_dir / "steps" / step_id / "attempts" / f"20260101T000000Z_{run_id}"
     (directory / "tmp").mkdir(parents=True)
     step = StepSpec(step_id=step_id, kind=kind, queue_key="k", spec=spec, env=env or {})
-    return Attempt(
+    return StepAttempt(
         dir=directory,
         job_dir=job_dir,
         batch_id="batch",
@@ -36,7 +36,7 @@ def make_attempt(root: Path, kind: str, spec: dict, *, step_id="s1", stand_in=Fa
     )
 
 
-def fork_worker(attempt: Attempt) -> int:
+def fork_worker(attempt: StepAttempt) -> int:
     """Start the worker of an attempt; returns its pid."""
     kind = registry.kind(attempt.step.kind)
     kind.preload(attempt.step)
@@ -105,7 +105,7 @@ def until(condition, timeout: float = 60):
     return found
 
 
-def finish(attempt: Attempt, end: WorkerEnd):
+def finish(attempt: StepAttempt, end: WorkerEnd):
     """Conclude an attempt, write its files as a supervisor does; returns outcome and report."""
     outcome = registry.kind(attempt.step.kind).conclude(attempt, end)
     final = final_report.build(attempt, outcome)
@@ -115,7 +115,7 @@ def finish(attempt: Attempt, end: WorkerEnd):
     return outcome, final
 
 
-def run(attempt: Attempt, timeout: float = 110):
+def run(attempt: StepAttempt, timeout: float = 110):
     """Run an attempt to its end; returns exit code, outcome and report."""
     code = wait(fork_worker(attempt), timeout)
     return code, *finish(attempt, WorkerEnd(code, "exited"))

@@ -26,7 +26,7 @@ from parallelhassnes.schedule.limits.concurrency_keys import QueueKeys
 from parallelhassnes.schedule.queue_order import line_up
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.steps.registry import kind as kind_of
-from parallelhassnes.steps.step_types import Attempt, WorkerEnd
+from parallelhassnes.steps.step_types import StepAttempt, WorkerEnd
 from parallelhassnes.store import attempts, batches, locks, seal
 from parallelhassnes.store.queue import tickets
 
@@ -151,10 +151,10 @@ class Writer:
             settle.settle_ended(ctx)
         return True
 
-    def _attempt(self, claimed: launch._Claimed) -> Attempt:
+    def _attempt(self, claimed: launch._Claimed) -> StepAttempt:
         meta = claimed.meta
         job_dir = self.ctx.layout.job(meta.batch_id, meta.job_id)
-        return Attempt(
+        return StepAttempt(
             dir=claimed.assignment.attempt_dir(self.ctx.layout),
             job_dir=job_dir,
             batch_id=meta.batch_id,
@@ -170,7 +170,7 @@ class Writer:
         tick(self.ctx)
 
 
-def leave(attempt: Attempt, found: Left) -> None:
+def leave(attempt: StepAttempt, found: Left) -> None:
     """Write Harbor's ``result.json`` of a trial."""
     config = attempt.step.spec["config"]
     agent = config["agent"]

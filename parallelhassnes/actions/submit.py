@@ -14,14 +14,13 @@ from pydantic import BaseModel
 from parallelhassnes.actions import preflight
 from parallelhassnes.admin.doctor import docker_trouble
 from parallelhassnes.errors import UserError
-from parallelhassnes.plan import Plan
+from parallelhassnes.plan import Plan, is_sandbox
 from parallelhassnes.sandbox.image import dockerfile
 from parallelhassnes.schedule import ingest
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.limits import credentials
 from parallelhassnes.store import atomic, batches, locks
 from parallelhassnes.tables.expand import expand
-from parallelhassnes.tables.expanders.trials import SANDBOX
 from parallelhassnes.tables.formats.request import RunRequest, table_for
 from parallelhassnes.views.scoreboard_models import View
 
@@ -147,7 +146,7 @@ def sandbox_refusals(plan: Plan) -> list[str]:
         for step in job.steps:
             config = step.spec.get("config", {}) if step.kind == "trial" else {}
             environment, path = config.get("environment", {}), config.get("task", {}).get("path")
-            if environment.get("import_path") != SANDBOX or not path or path in lines:
+            if not is_sandbox(environment.get("import_path")) or not path or path in lines:
                 continue
             if environment.get("kwargs", {}).get("unsupported") != "skip":
                 found = dockerfile.check(Path(path) / "environment")

@@ -18,12 +18,13 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel
 
+from parallelhassnes import walk
 from parallelhassnes.execute import processes
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.schedule.process import shared_images as images
+from parallelhassnes.schedule.process import shared_images
 from parallelhassnes.steps.trial import image, leftovers
 from parallelhassnes.steps.trial.task_overlay import LABEL
-from parallelhassnes.store import attempts, members, walk
+from parallelhassnes.store import attempts, members
 from parallelhassnes.store.identity import store_id
 from parallelhassnes.store.queue import tickets
 
@@ -111,7 +112,7 @@ def _shared_images(ctx: Context) -> Iterator[Left]:
     """Images of this store that no job needs any more, or that nobody has a record of."""
     if shutil.which("docker") is None:
         return
-    needed = images.needed(ctx)
+    needed = shared_images.needed(ctx)
     mine = image.repository(ctx.layout.runs)
     shown = leftovers.docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", mine)
     for tag in (shown or "").split():

@@ -1,12 +1,13 @@
-"""The application: routes over the functions of ``control``, and nothing that has to be kept.
+"""The application: routes over the functions of ``actions`` and ``views``, and nothing that has to be kept.
 
-LastResort ─▶ Outside (prefix, HEAD) ─▶ Guard (Host, Origin, who, size) ─▶ routes ─▶ control
+LastResort ─▶ Outside (prefix, HEAD) ─▶ Guard (Host, Origin, who, size) ─▶ routes ─▶ actions, views
                                                     └▶ after a change: the ticking process is poked
 """
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import entry_points
 
 from fastapi import Depends, FastAPI
 from starlette.middleware import Middleware
@@ -20,7 +21,9 @@ from parallelhassnes.api.http.problems import ErrorMiddleware, handle
 from parallelhassnes.api.http.security import SecurityMiddleware
 from parallelhassnes.api.live.server_state import ServerState
 from parallelhassnes.api.routes import attempts, batches, budgets, jobs, metrics, queue, results, streams, system, tasks
-from parallelhassnes.compat import hassnes, oddish, terminal_bench
+
+ROUTERS = "parallelhassnes.routers"
+"""Entry points of installed packages, ours among them: routers of calls that other programs make (``compat``)."""
 
 
 class NotifyScheduler:
@@ -75,21 +78,8 @@ def create_app(site: ServerState) -> FastAPI:
     app.state.site, app.state.gatekeeper = site, gatekeeper
     handle(app)
     describe(app)
-    for module in (
-        hassnes,
-        system,
-        batches,
-        jobs,
-        attempts,
-        queue,
-        budgets,
-        tasks,
-        results,
-        metrics,
-        streams,
-        oddish,
-        terminal_bench,
-        pages,
-    ):
+    for entry_point in entry_points(group=ROUTERS):
+        app.include_router(entry_point.load())
+    for module in (system, batches, jobs, attempts, queue, budgets, tasks, results, metrics, streams, pages):
         app.include_router(module.router)
     return app

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import uvicorn
 
-from parallelhassnes import __version__
 from parallelhassnes.admin import tokens
 from parallelhassnes.api.app import create_app
 from parallelhassnes.api.http.connection import patient_by
@@ -20,6 +19,7 @@ from parallelhassnes.config import ApiConfig, Auth
 from parallelhassnes.errors import UserError
 from parallelhassnes.schedule import configuration
 from parallelhassnes.store.layout import Layout
+from parallelhassnes.version import __version__
 
 FIRST_NAME = "first"
 """Name of the token that is made where there is none and nobody could get in without."""

@@ -10,11 +10,11 @@ from typing import BinaryIO, Literal, NamedTuple
 
 from pydantic import BaseModel
 
-from parallelhassnes import names
+from parallelhassnes import names, walk
 from parallelhassnes.attempt_data.safe_open import open_below
 from parallelhassnes.errors import UnknownId, UserError
 from parallelhassnes.refs import Found, newest_attempt
-from parallelhassnes.store import attempts, walk
+from parallelhassnes.store import attempts
 from parallelhassnes.store.layout import Layout
 
 AGENT_ARTIFACTS, TRIAL_ARTIFACTS = "agent/artifacts", "trial/artifacts"

@@ -11,11 +11,11 @@ from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
-from parallelhassnes import names
+from parallelhassnes import names, walk
 from parallelhassnes.attempt_data.safe_open import open_below
 from parallelhassnes.errors import UnknownId
 from parallelhassnes.refs import Found, newest_attempt
-from parallelhassnes.store import attempts, walk
+from parallelhassnes.store import attempts
 from parallelhassnes.store.layout import Layout
 
 FIXED = ("supervisor.log", "stdout.log", "stderr.log", "trial/trial.log")

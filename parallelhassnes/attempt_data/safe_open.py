@@ -7,8 +7,8 @@ relative to the one before, so that nothing can be swapped in between.
 import errno
 from pathlib import Path
 
+from parallelhassnes import walk
 from parallelhassnes.errors import UnknownId
-from parallelhassnes.store import walk
 
 
 def open_below(folder: Path, relative: str) -> int:

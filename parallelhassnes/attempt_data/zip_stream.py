@@ -8,9 +8,9 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from parallelhassnes import walk
 from parallelhassnes.attempt_data.safe_open import open_below
 from parallelhassnes.errors import UnknownId
-from parallelhassnes.store import walk
 
 _CHUNK = 1 << 16
 _FIRST_YEAR = 1980

@@ -13,12 +13,11 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from parallelhassnes import __version__
 from parallelhassnes.cli import (
     analyses,
     append,
     approve,
-    attempts,
+    artifacts,
     audit,
     budget,
     cancel_retry,
@@ -34,6 +33,7 @@ from parallelhassnes.cli import (
 from parallelhassnes.cli.output import terminal
 from parallelhassnes.errors import InvalidInput, Problem, UserError
 from parallelhassnes.execute import processes
+from parallelhassnes.version import __version__
 
 USER_ERROR, OUR_ERROR = 2, 3
 UsageError: type[Any] = typer.BadParameter.__mro__[1]
@@ -70,7 +70,7 @@ for module in (
     cancel_retry,
     pause_resume,
     approve,
-    attempts,
+    artifacts,
     audit,
     budget,
     serve,

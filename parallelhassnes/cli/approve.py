@@ -31,9 +31,9 @@ def approve(
 
     Example: parallelhassnes approve latest --reason "read it"
     """
-    from parallelhassnes.actions import approve as gate
+    from parallelhassnes.actions import approve as action
 
-    _say(gate.approve(open_store(root), target, reason), "approved", json)
+    _say(action.approve(open_store(root), target, reason), "approved", json)
 
 
 def reject(
@@ -46,9 +46,9 @@ def reject(
 
     Example: parallelhassnes reject latest --reason "not this week"
     """
-    from parallelhassnes.actions import approve as gate
+    from parallelhassnes.actions import approve as action
 
-    _say(gate.reject(open_store(root), target, reason), "rejected", json)
+    _say(action.reject(open_store(root), target, reason), "rejected", json)
 
 
 def _say(done: "Decided", word: str, json: bool) -> None:

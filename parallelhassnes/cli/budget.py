@@ -37,7 +37,7 @@ def budget(
     Example: parallelhassnes budget latest --raise 30
     """
     from parallelhassnes import formatting
-    from parallelhassnes.actions import budget as control
+    from parallelhassnes.actions import budget as action
     from parallelhassnes.cli.work import open_store
     from parallelhassnes.refs import resolve
 
@@ -46,18 +46,16 @@ def budget(
         raise UserError("whose budget?", fix="name a batch, or one of --key and --experiment")
     ctx, name = open_store(root), named[0]
     look_only = usd is None and tokens is None
-    done: control.Money
+    done: action.Money
     if batch is not None:
         name = resolve(ctx.layout, batch).batch_id
-        done = (
-            control.show(ctx, name) if look_only else control.change(ctx, name, usd=usd, tokens=tokens, reason=reason)
-        )
+        done = action.show(ctx, name) if look_only else action.change(ctx, name, usd=usd, tokens=tokens, reason=reason)
     else:
-        scope: control.Scope = "key" if key is not None else "experiment"
+        scope: action.Scope = "key" if key is not None else "experiment"
         done = (
-            control.show_shared(ctx, scope, name)
+            action.show_shared(ctx, scope, name)
             if look_only
-            else control.change_shared(ctx, scope, name, usd=usd, tokens=tokens, reason=reason)
+            else action.change_shared(ctx, scope, name, usd=usd, tokens=tokens, reason=reason)
         )
     if json:
         typer.echo(done.model_dump_json())

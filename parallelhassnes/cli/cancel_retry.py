@@ -77,14 +77,14 @@ def rerun(
 
     Example: parallelhassnes rerun latest --failed --edit concurrency=2
     """
-    from parallelhassnes.actions import rerun as control
+    from parallelhassnes.actions import rerun as action
     from parallelhassnes.errors import UserError
 
     chosen = [name for name, on in (("failed", failed), ("missing", missing), ("all", everything)) if on]
     if len(chosen) != 1:
         raise UserError("rerun runs again --failed, --missing or --all", fix="give one of the three")
     ctx, found = _resolve(batch, root)
-    done = control.rerun(ctx, str(found), chosen[0], edit)  # type: ignore[arg-type]
+    done = action.rerun(ctx, str(found), chosen[0], edit)  # type: ignore[arg-type]
     if json:
         typer.echo(done.model_dump_json())
         return

@@ -136,10 +136,10 @@ def explain(target: IdArgument, root: RootOption = None, json: JsonOption = Fals
 
     Example: parallelhassnes explain latest
     """
-    from parallelhassnes.views import explain as control
+    from parallelhassnes.views import explain as action
 
     ctx = open_store(root)
-    found = control.explain(ctx, target)
+    found = action.explain(ctx, target)
     if json:
         typer.echo(found.model_dump_json())
         return

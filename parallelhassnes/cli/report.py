@@ -58,8 +58,8 @@ def report(
 
 
 def _of_attempts(layout: "Layout", what: str, *, json: bool) -> None:
-    from parallelhassnes.attempt_data.run_report import lines, run_reports
     from parallelhassnes.store.atomic import dumps
+    from parallelhassnes.views.run_report import lines, run_reports
 
     found = run_reports(layout, what)
     if json:
@@ -77,10 +77,7 @@ def _of_batches(
     from parallelhassnes.results.collect import choose
 
     chosen = choose(layout, batch, experiment)
-    if markdown:
-        done = write.markdown(layout, chosen, out)
-    else:
-        done = write.html(layout, chosen, out or Path(DEFAULT_OUT))
+    done = write.markdown(layout, chosen, out) if markdown else write.html(layout, chosen, out or Path(DEFAULT_OUT))
     if json:
         typer.echo(done.model_dump_json())
     else:

@@ -59,7 +59,7 @@ def validate(table: TableArgument, root: RootOption = None, json: JsonOption = F
 
     Example: parallelhassnes validate examples/table.json
     """
-    from parallelhassnes.actions import submit as control
+    from parallelhassnes.actions import submit as action
     from parallelhassnes.admin.init import check_apart
     from parallelhassnes.config import load_config
     from parallelhassnes.schedule.context import open_context
@@ -70,7 +70,7 @@ def validate(table: TableArgument, root: RootOption = None, json: JsonOption = F
     ctx = open_context(root_or_default(root))
     check_apart(ctx.layout)
     data, name, folders = _table(table)
-    found = control.validate(ctx, data, name=name, folders=folders)
+    found = action.validate(ctx, data, name=name, folders=folders)
     if json:
         typer.echo(found.model_dump_json())
         return
@@ -96,11 +96,11 @@ def submit(
 
     Example: parallelhassnes submit examples/table.json
     """
-    from parallelhassnes.actions import submit as control
+    from parallelhassnes.actions import submit as action
 
     ctx = open_store(root, strict=True)
     data, name, folders = _table(table)
-    done = control.submit(ctx, data, name=name, folders=folders, again=again)
+    done = action.submit(ctx, data, name=name, folders=folders, again=again)
     if json:
         typer.echo(done.model_dump_json())
         return

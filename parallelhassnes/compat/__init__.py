@@ -1,1 +1,1 @@
-"""The calls that earlier programs make, each program in a module of its own; nothing else knows of them."""
+"""The calls that earlier programs make, each program in a module of its own; the server finds them as entry points."""

@@ -1,6 +1,6 @@
 """Making what a worker left fit to be sealed: within bounds, ours alone, without secrets.
 
-One walk (``store/walk.py``) looks at every entry once:
+One walk (``walk.py``) looks at every entry once:
 
 * What is past the bounds of the configuration (entries, depth, data, time), too long a path for the system, or a device
   is *left out*: put where ticks remove it, and named in the seal. Once the time is over, or the attempt has been cancelled for
@@ -27,11 +27,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from parallelhassnes import walk
 from parallelhassnes.config import Bounds
 from parallelhassnes.execute import own_files, unpacked
 from parallelhassnes.execute.redact import Match, Redactor
-from parallelhassnes.store import atomic, attempts, space, walk
-from parallelhassnes.store.walk import Entry, OutOfTime
+from parallelhassnes.store import atomic, attempts, space
+from parallelhassnes.walk import Entry, OutOfTime
 
 _SNIFFED = 8192
 _LONGEST_PATH = 3_000

@@ -20,13 +20,14 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
+from parallelhassnes import walk
 from parallelhassnes.config import Bounds, RetryConfig
 from parallelhassnes.execute import logs, own_files
 from parallelhassnes.execute.clean import Patience, clean
 from parallelhassnes.execute.redact import Redactor
 from parallelhassnes.steps import final_report, retry_after, safe_read
-from parallelhassnes.steps.step_types import Attempt, Failure, Kind, Outcome, WorkerEnd
-from parallelhassnes.store import atomic, attempts, space, walk
+from parallelhassnes.steps.step_types import Failure, Kind, Outcome, StepAttempt, WorkerEnd
+from parallelhassnes.store import atomic, attempts, space
 from parallelhassnes.store.records import AttemptState, FailureRecord, now_text
 from parallelhassnes.store.seal import seal
 
@@ -38,7 +39,7 @@ _REMOVING_SEC = 2.0
 
 
 def finish(
-    attempt: Attempt,
+    attempt: StepAttempt,
     kind: Kind,
     end: WorkerEnd,
     state: AttemptState,
@@ -87,7 +88,7 @@ def finish(
 
 
 def _write_end(
-    attempt: Attempt,
+    attempt: StepAttempt,
     kind: Kind,
     end: WorkerEnd,
     state: AttemptState,
@@ -112,7 +113,7 @@ def _write_end(
     return state
 
 
-def _blame_the_disk(attempt: Attempt, outcome: Outcome, *, was_full: bool) -> Outcome:
+def _blame_the_disk(attempt: StepAttempt, outcome: Outcome, *, was_full: bool) -> Outcome:
     """The outcome, as a failure of the infrastructure where the disk was full."""
     if outcome.status != "failed" or outcome.failure is None:
         return outcome
@@ -125,7 +126,7 @@ def _blame_the_disk(attempt: Attempt, outcome: Outcome, *, was_full: bool) -> Ou
     return dataclasses.replace(outcome, failure=Failure("infrastructure", line))
 
 
-def _has_report(attempt: Attempt) -> bool:
+def _has_report(attempt: StepAttempt) -> bool:
     try:
         return bool(atomic.read_json_or_none(attempt.dir / attempts.FINAL))
     except atomic.CorruptFile:
@@ -146,7 +147,7 @@ def _failure(outcome: Outcome) -> FailureRecord | None:
     )
 
 
-def _conclude(attempt: Attempt, kind: Kind, end: WorkerEnd, stuck_since: str | None) -> Outcome:
+def _conclude(attempt: StepAttempt, kind: Kind, end: WorkerEnd, stuck_since: str | None) -> Outcome:
     """What the attempt came to; a stuck one that left nothing to salvage is a failure of the infrastructure."""
     if end.reason != "stuck":
         return _ask_the_kind(attempt, kind, end)
@@ -159,13 +160,13 @@ def _conclude(attempt: Attempt, kind: Kind, end: WorkerEnd, stuck_since: str | N
     )
 
 
-def sweep(attempt: Attempt, kind: Kind) -> None:
+def sweep(attempt: StepAttempt, kind: Kind) -> None:
     """Remove what an attempt has outside its folder, where there is no folder any more to write its end into."""
     for line in kind.sweep(attempt):
         logs.say(f"removed {line}")
 
 
-def _ask_the_kind(attempt: Attempt, kind: Kind, end: WorkerEnd) -> Outcome:
+def _ask_the_kind(attempt: StepAttempt, kind: Kind, end: WorkerEnd) -> Outcome:
     try:
         if end.exit_code != 0:
             sweep(attempt, kind)
@@ -178,7 +179,7 @@ def _ask_the_kind(attempt: Attempt, kind: Kind, end: WorkerEnd) -> Outcome:
         return Outcome("failed", f"The harness failed to read this attempt. {line}", Failure("internal", line))
 
 
-def _write_outcome(attempt: Attempt, outcome: Outcome) -> None:
+def _write_outcome(attempt: StepAttempt, outcome: Outcome) -> None:
     if outcome.publish:
         folder = attempt.dir / attempts.PUBLISH
         folder.mkdir(exist_ok=True)

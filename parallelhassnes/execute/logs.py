@@ -10,7 +10,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from parallelhassnes.store import walk
+from parallelhassnes import walk
 from parallelhassnes.store.attempts import LOGS
 from parallelhassnes.store.records import now_text
 

@@ -12,9 +12,10 @@ import stat
 import time
 from pathlib import Path
 
+from parallelhassnes import walk
 from parallelhassnes.execute import logs
 from parallelhassnes.steps import safe_read
-from parallelhassnes.store import atomic, attempts, batches, space, walk
+from parallelhassnes.store import atomic, attempts, batches, space
 
 _BATCH = 4
 """Which of an attempt's parents is its batch."""

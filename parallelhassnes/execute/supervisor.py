@@ -29,7 +29,7 @@ from parallelhassnes.execute.finish import finish, sweep
 from parallelhassnes.execute.progress import MovementWatch
 from parallelhassnes.execute.worker import start_worker
 from parallelhassnes.steps import safe_read
-from parallelhassnes.steps.step_types import Attempt, Kind, LimitsPhases, ShowsItself, WorkerEnd
+from parallelhassnes.steps.step_types import Kind, LimitsPhases, ShowsItself, StepAttempt, WorkerEnd
 from parallelhassnes.store import attempts, space
 from parallelhassnes.store.process_identity import start_time, table
 from parallelhassnes.store.records import AttemptState, Heartbeat, now_text
@@ -53,7 +53,7 @@ class Timing(NamedTuple):
 
 
 def supervise(
-    attempt: Attempt,
+    attempt: StepAttempt,
     kind: Kind,
     environment: Mapping[str, str],
     lock: int,
@@ -113,7 +113,7 @@ class _Watch:
     """The loop of a supervisor while its worker lives."""
 
     def __init__(
-        self, attempt: Attempt, kind: Kind, timing: Timing, wake: int, worker: int, state: AttemptState
+        self, attempt: StepAttempt, kind: Kind, timing: Timing, wake: int, worker: int, state: AttemptState
     ) -> None:
         self.attempt, self.kind, self.timing, self.wake, self.worker = (attempt, kind, timing, wake, worker)
         limit = attempt.step.timeout_sec or kind.deadline_sec(attempt)

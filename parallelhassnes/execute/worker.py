@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from parallelhassnes.execute import processes
 from parallelhassnes.execute.launcher import reset_signals
-from parallelhassnes.steps.step_types import Attempt, Kind
+from parallelhassnes.steps.step_types import Kind, StepAttempt
 from parallelhassnes.store import privacy
 from parallelhassnes.store.attempts import LOGS
 
@@ -15,7 +15,7 @@ CRASHED = 70
 """Exit code of a worker whose kind raised; its traceback is the end of ``stderr.log``."""
 
 
-def start_worker(attempt: Attempt, kind: Kind, environment: Mapping[str, str], lock: int) -> int:
+def start_worker(attempt: StepAttempt, kind: Kind, environment: Mapping[str, str], lock: int) -> int:
     """Fork the worker into a process group of its own; its pid.
 
     It keeps the step's lock: a live worker is a live attempt, whatever became of its supervisor.

@@ -8,7 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parallelhassnes import __version__
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import BatchMeta
 from parallelhassnes.report import planned, spans
@@ -23,6 +22,7 @@ from parallelhassnes.steps.verdict.flakiness import BASELINES
 from parallelhassnes.store import atomic, attempts, batches, members
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import now_text
+from parallelhassnes.version import __version__
 from parallelhassnes.views.batch_scoreboard import batch_scoreboard
 from parallelhassnes.views.scoreboard_models import BatchScoreboard
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from parallelhassnes import names
 from parallelhassnes.errors import UnknownId, UserError
 from parallelhassnes.gc_paused import bulk
-from parallelhassnes.plan import JobSpec, StepSpec
+from parallelhassnes.plan import SANDBOX, JobSpec, StepSpec, is_sandbox
 from parallelhassnes.refs import resolve
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.trial_data import facts, rewards
@@ -258,6 +258,7 @@ def settings_of(step: StepSpec) -> dict[str, str]:
                 if name.rpartition(".")[2] not in _OTHER or name == "environment.import_path"
             ]
         elif value is not None:
+            value = SANDBOX if place == "environment.import_path" and is_sandbox(value) else value
             found[place] = json.dumps(value, ensure_ascii=False).strip('"')[:_MOST_TEXT]
     if step.timeout_sec is not None:
         found["timeout_sec"] = f"{step.timeout_sec:g}"

@@ -130,7 +130,7 @@ class _Side(NamedTuple):
 
 
 def compare(layout: Layout, a: str, b: str) -> Comparison:
-    """Compare two sides; see ``trial_rows.side`` for what names one.
+    """Compare two sides; see ``collect.side`` for what names one.
 
     Raises:
         UnknownId: a side names nothing.

@@ -35,7 +35,7 @@ class Forecast(NamedTuple):
         return None if self.mean_usd is None else self.mean_usd * self.trials
 
 
-class _Kind(NamedTuple):
+class _Likeness(NamedTuple):
     """What trials have in common that are alike, as their tables say it."""
 
     agent: str
@@ -48,7 +48,7 @@ def forecast(layout: Layout, plan: Plan) -> list[Forecast]:
     planned = [_kind(step) for job in plan.jobs for step in job.steps if step.kind == "trial"]
     if not planned:
         return []
-    past: list[tuple[_Kind, TrialFacts]] = []
+    past: list[tuple[_Likeness, TrialFacts]] = []
     for batch_id in layout.batch_ids()[-RECENT:]:
         with members.apart(batch_id, lambda _: None):
             past += _past(layout, batch_id)
@@ -75,11 +75,11 @@ def forecast(layout: Layout, plan: Plan) -> list[Forecast]:
     return found
 
 
-def _past(layout: Layout, batch_id: str) -> Iterator[tuple[_Kind, TrialFacts]]:
+def _past(layout: Layout, batch_id: str) -> Iterator[tuple[_Likeness, TrialFacts]]:
     """The trials of a batch, with what was said of each."""
     return ((_kind(step), found) for _, step, found in collect.of_batch(layout, batch_id))
 
 
-def _kind(step: StepSpec) -> _Kind:
+def _kind(step: StepSpec) -> _Likeness:
     about = facts.counting([], step)
-    return _Kind(about.agent or "", about.model or "", about.task_name or "")
+    return _Likeness(about.agent or "", about.model or "", about.task_name or "")

@@ -1,6 +1,7 @@
 """Results as tables of text: what the terminal, Markdown and the report print alike."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from parallelhassnes import formatting
@@ -102,10 +103,7 @@ def _columns(results: Results) -> Iterator[_Column]:
         )
     if "reward" not in results.by:
         for name in _reward_names(groups):
-            yield _Column(
-                name,
-                lambda g, name=name: formatting.reward(g.rewards[name].mean, plain=True) if name in g.rewards else "–",
-            )  # type: ignore[misc]
+            yield _Column(name, partial(_mean_of, name))
     sizes = {group.k for group in groups if group.k}
     if sizes - {1}:
         one = next(iter(sizes)) if len(sizes) == 1 else None
@@ -118,6 +116,10 @@ def _columns(results: Results) -> Iterator[_Column]:
     yield _Column("time p50", lambda g: formatting.seconds(g.seconds_p50))
     yield _Column("p90", lambda g: formatting.seconds(g.seconds_p90))
     yield _Column(NOT_SCORED, not_scored)
+
+
+def _mean_of(reward: str, group: GroupLine) -> str:
+    return formatting.reward(group.rewards[reward].mean, plain=True) if reward in group.rewards else "–"
 
 
 def _reward_names(groups: Sequence[GroupLine]) -> list[str]:

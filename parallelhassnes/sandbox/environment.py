@@ -26,6 +26,7 @@ from harbor.environments.base import BaseEnvironment, ExecResult, SandboxBuildFa
 from harbor.environments.capabilities import EnvironmentCapabilities, EnvironmentResourceCapabilities
 from harbor.environments.definition import require_agent_environment_definition
 
+from parallelhassnes import walk
 from parallelhassnes.sandbox import limits, owners, placing, transfer, users
 from parallelhassnes.sandbox import verification as ways
 from parallelhassnes.sandbox.box import Box, SandboxError
@@ -35,7 +36,6 @@ from parallelhassnes.sandbox.image import dockerfile
 from parallelhassnes.sandbox.image.copying import CopyError
 from parallelhassnes.sandbox.network import MODES, NEEDS_NETWORK, NO_PASTA, Mode, has_pasta
 from parallelhassnes.sandbox.record import HOST_NETWORK, NO_FILTER, NOT_ISOLATED, SandboxRecord, Skipped
-from parallelhassnes.store import walk
 
 _TEST_OUTPUT = f"{VERIFIER_LOGS}/test-stdout.txt"
 """Where Harbor sends what the tests print: the command that names it is the verifier's last."""

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from parallelhassnes.store import walk
+from parallelhassnes import walk
 
 
 def give(folder: Path, user: int, group: int | None = None) -> None:

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from parallelhassnes import walk
 from parallelhassnes.sandbox import owners
 from parallelhassnes.sandbox.box import Box
 from parallelhassnes.sandbox.build import TESTS, VERIFIER_LOGS, Built
@@ -27,7 +28,6 @@ from parallelhassnes.sandbox.engines import kernel, seccomp, unshare
 from parallelhassnes.sandbox.engines.blueprint import CAPABILITIES, SandboxLaunch
 from parallelhassnes.sandbox.engines.trigger import Trigger
 from parallelhassnes.sandbox.keeper import INSIDE, KEEPER
-from parallelhassnes.store import walk
 
 type Way = Literal["isolated", "clean", "shared"]
 WAYS: tuple[Way, ...] = ("isolated", "clean", "shared")

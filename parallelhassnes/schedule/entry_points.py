@@ -8,13 +8,13 @@ from pathlib import Path
 from parallelhassnes.execute import launcher
 from parallelhassnes.schedule import checkpointing, configuration
 from parallelhassnes.schedule.context import Options, open_context
-from parallelhassnes.schedule.process import timer as waker
+from parallelhassnes.schedule.process import timer
 from parallelhassnes.schedule.process.attempt_process import Assignment, run
 from parallelhassnes.schedule.tick import after_attempt, try_pass
 from parallelhassnes.store import attempts
 
 
-def supervisor(arguments: list[str]) -> None:
+def run_supervisor(arguments: list[str]) -> None:
     """``supervisor ASSIGNMENT LOCK``: run or end one attempt, whose locked descriptor is inherited."""
     assignment = Assignment.model_validate_json(arguments[0])
     os.set_inheritable(int(arguments[1]), False)
@@ -25,9 +25,9 @@ def supervisor(arguments: list[str]) -> None:
     run(ctx, assignment, int(arguments[1]), after_attempt)
 
 
-def timer(arguments: list[str]) -> None:
+def run_timer(arguments: list[str]) -> None:
     """``timer ROOT OPTIONS``: have a pass run whenever something is due."""
-    waker.wake(open_context(Path(arguments[0]), Options.model_validate_json(arguments[1])), try_pass)
+    timer.wake(open_context(Path(arguments[0]), Options.model_validate_json(arguments[1])), try_pass)
 
 
 def send_checkpoints(arguments: list[str]) -> None:
@@ -37,4 +37,4 @@ def send_checkpoints(arguments: list[str]) -> None:
 
 if __name__ == "__main__":
     launcher.reset_signals()
-    {each.__name__: each for each in (supervisor, timer, send_checkpoints)}[sys.argv[1]](sys.argv[2:])
+    {"supervisor": run_supervisor, "timer": run_timer, "send_checkpoints": send_checkpoints}[sys.argv[1]](sys.argv[2:])

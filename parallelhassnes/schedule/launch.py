@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from parallelhassnes import __version__, names
+from parallelhassnes import names
 from parallelhassnes.execute import launcher
 from parallelhassnes.plan import JobSpec, StepSpec, TrialSpec
 from parallelhassnes.schedule import health, quarantine, queue_order, rebuild
@@ -45,6 +45,7 @@ from parallelhassnes.store.records import (
     Ticket,
     now_text,
 )
+from parallelhassnes.version import __version__
 
 
 class Launched(NamedTuple):

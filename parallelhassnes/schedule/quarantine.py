@@ -3,7 +3,7 @@
     _queue/blocked/<batch_id>.json   D   {"reason": …, "damaged": true}: nothing of the batch starts
 
 What meets such a file under way notes it here and removes the ticket that led to it, which is derived. Every tick tries to make
-the batch's tickets anew (``requeue.mend``): as soon as the file is whole again the note goes, and the batch goes on. Attempts
+the batch's tickets anew (``rebuild.mend``): as soon as the file is whole again the note goes, and the batch goes on. Attempts
 that run are not disturbed. A ticket that is torn itself is made anew at once, and those of a batch that somebody has
 deleted are removed.
 """

@@ -164,7 +164,7 @@ def _called_for(ctx: Context, batch_ids: list[str]) -> list[tickets.Running]:
 
 
 def pass_over(ctx: Context, ticket: Path, error: Exception) -> None:
-    """As ``damage.set_aside``, under ``tick.lock``: a ticket that is torn itself is made anew, for another round of this pass."""
+    """As ``quarantine.set_aside``, under ``tick.lock``: a ticket that is torn itself is made anew, for another round of this pass."""
     quarantine.set_aside(ctx, ticket, error)
     if isinstance(error, tickets.Torn) and restore(ctx, quarantine.batch_of(ticket)):
         health.wish(ctx.layout)

@@ -11,7 +11,7 @@ import json
 
 from parallelhassnes.plan import StepSpec
 from parallelhassnes.steps import safe_read, terminal_outcomes
-from parallelhassnes.steps.step_types import Attempt, Failure, Outcome, WorkerEnd
+from parallelhassnes.steps.step_types import Failure, Outcome, StepAttempt, WorkerEnd
 from parallelhassnes.steps.trial_data import facts, rewards
 from parallelhassnes.steps.verdict.quality import TASKS_FAULT
 from parallelhassnes.steps.verdict.verdict_step import trial_steps
@@ -29,10 +29,10 @@ class BaselineKind:
     def preload(self, step: StepSpec) -> None:  # noqa: ARG002 - it needs nothing that is slow to import
         return
 
-    def deadline_sec(self, attempt: Attempt) -> float | None:  # noqa: ARG002 - it only reads small files
+    def deadline_sec(self, attempt: StepAttempt) -> float | None:  # noqa: ARG002 - it only reads small files
         return 600.0
 
-    def work(self, attempt: Attempt) -> int:
+    def work(self, attempt: StepAttempt) -> int:
         job = batches.read_job(attempt.job_dir)
         trials = facts.of_steps(attempt.job_dir, trial_steps(job, attempt.step))
         wrong, open_ones = look(trials)
@@ -41,10 +41,10 @@ class BaselineKind:
         new.replace(attempt.dir / FILE)
         return 0
 
-    def phase(self, attempt: Attempt) -> str | None:  # noqa: ARG002 - it is over before anybody asks
+    def phase(self, attempt: StepAttempt) -> str | None:  # noqa: ARG002 - it is over before anybody asks
         return "baseline"
 
-    def conclude(self, attempt: Attempt, end: WorkerEnd) -> Outcome:
+    def conclude(self, attempt: StepAttempt, end: WorkerEnd) -> Outcome:
         found = safe_read.read_object(attempt.dir / FILE)
         if found is None:
             line = f"the baselines were not looked at (exit code {end.exit_code}); see stderr.log"
@@ -61,7 +61,7 @@ class BaselineKind:
             return Outcome("needs_attention", said, Failure("infrastructure", line), report)
         return Outcome("succeeded", "oracle passes and nop does not.", None, report)
 
-    def sweep(self, attempt: Attempt) -> list[str]:  # noqa: ARG002 - nothing was started
+    def sweep(self, attempt: StepAttempt) -> list[str]:  # noqa: ARG002 - nothing was started
         return []
 
 

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from parallelhassnes.plan import StepSpec
 from parallelhassnes.steps import final_report, safe_read
-from parallelhassnes.steps.step_types import Attempt, Failure, Outcome, WorkerEnd
+from parallelhassnes.steps.step_types import Failure, Outcome, StepAttempt, WorkerEnd
 
 NOT_FOUND, NOT_RUNNABLE = 127, 126
 REPORT_VARIABLE = "PARALLELHASSNES_REPORT"
@@ -32,10 +32,10 @@ class CommandKind:
     def preload(self, step: StepSpec) -> None:  # noqa: ARG002 - any program may write a report
         final_report.schema()
 
-    def deadline_sec(self, attempt: Attempt) -> float | None:  # noqa: ARG002 - a program has no limit of its own
+    def deadline_sec(self, attempt: StepAttempt) -> float | None:  # noqa: ARG002 - a program has no limit of its own
         return None
 
-    def work(self, attempt: Attempt) -> int:
+    def work(self, attempt: StepAttempt) -> int:
         """Become the program; returns only if it cannot be started."""
         command, directory = _command(attempt), _directory(attempt)
         os.environ[REPORT_VARIABLE] = str(attempt.dir / REPORT_FILE)
@@ -52,10 +52,10 @@ class CommandKind:
             (attempt.dir / ERROR_FILE).write_text(f"cannot run {command[:1]}: {error}\n", encoding="utf-8")
             return NOT_FOUND if missing else NOT_RUNNABLE
 
-    def phase(self, attempt: Attempt) -> str | None:  # noqa: ARG002 - we cannot look into a program
+    def phase(self, attempt: StepAttempt) -> str | None:  # noqa: ARG002 - we cannot look into a program
         return "command"
 
-    def conclude(self, attempt: Attempt, end: WorkerEnd) -> Outcome:
+    def conclude(self, attempt: StepAttempt, end: WorkerEnd) -> Outcome:
         failure = _failure(attempt, end)
         command = {"command": _command(attempt), "exit_code": end.exit_code}
         own = _own_report(attempt)
@@ -68,7 +68,7 @@ class CommandKind:
         status = {"canceled": "canceled", "lost": "lost"}.get(failure.failure_class, "failed")
         return Outcome(status, said, failure, {**own, "command": command})  # type: ignore[arg-type]
 
-    def sweep(self, attempt: Attempt) -> list[str]:  # noqa: ARG002 - its processes end with the group
+    def sweep(self, attempt: StepAttempt) -> list[str]:  # noqa: ARG002 - its processes end with the group
         return []
 
 
@@ -78,16 +78,16 @@ def _become(command: list[str]) -> NoReturn:
     os.execvpe(command[0], command, os.environ)  # noqa: S606 - no shell is the point
 
 
-def _command(attempt: Attempt) -> list[str]:
+def _command(attempt: StepAttempt) -> list[str]:
     return [str(part) for part in safe_read.sequence(attempt.step.spec.get("command"))]
 
 
-def _directory(attempt: Attempt) -> Path:
+def _directory(attempt: StepAttempt) -> Path:
     wanted = attempt.step.spec.get("working_directory")
     return Path(wanted) if isinstance(wanted, str) and wanted else attempt.dir / "work"
 
 
-def _failure(attempt: Attempt, end: WorkerEnd) -> Failure | None:
+def _failure(attempt: StepAttempt, end: WorkerEnd) -> Failure | None:
     match end.reason:
         case "canceled":
             return Failure("canceled", "was canceled")
@@ -99,7 +99,7 @@ def _failure(attempt: Attempt, end: WorkerEnd) -> Failure | None:
             return _exit_failure(attempt, end.exit_code)
 
 
-def _exit_failure(attempt: Attempt, code: int | None) -> Failure | None:
+def _exit_failure(attempt: StepAttempt, code: int | None) -> Failure | None:
     if code == 0:
         return None
     refused = safe_read.read_bytes(attempt.dir / ERROR_FILE, 1000)
@@ -112,7 +112,7 @@ def _exit_failure(attempt: Attempt, code: int | None) -> Failure | None:
     return Failure("agent_error", f"ended with exit code {code}")
 
 
-def _own_report(attempt: Attempt) -> dict[str, Any]:
+def _own_report(attempt: StepAttempt) -> dict[str, Any]:
     """What the program reports of itself; nothing where it is not of the report's shape."""
     found = safe_read.read_object(attempt.dir / REPORT_FILE, MAX_REPORT_BYTES) or {}
     own = {key: found[key] for key in final_report.COMMON if key in found}

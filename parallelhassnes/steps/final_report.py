@@ -11,7 +11,7 @@ from importlib.resources import files
 from typing import Any
 
 from parallelhassnes.steps import safe_read
-from parallelhassnes.steps.step_types import Attempt, Outcome
+from parallelhassnes.steps.step_types import Outcome, StepAttempt
 
 SCHEMA_VERSION = "2.0.0"
 SCHEMA_FILE = "run_report.schema.json"
@@ -28,7 +28,7 @@ EMPTY: Mapping[str, Any] = {
 MAX_SUMMARY = 4000
 
 
-def build(attempt: Attempt, outcome: Outcome) -> dict[str, Any]:
+def build(attempt: StepAttempt, outcome: Outcome) -> dict[str, Any]:
     """The report of an attempt, valid against the schema if the kind's own part is."""
     report = {
         **EMPTY,

@@ -10,7 +10,7 @@ from typing import Any
 
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import StepSpec
-from parallelhassnes.steps.step_types import Attempt
+from parallelhassnes.steps.step_types import StepAttempt
 from parallelhassnes.steps.trial_data import step_outputs
 from parallelhassnes.store import attempts, batches
 
@@ -18,7 +18,7 @@ MAX_PROMPT = 16 << 20
 """Characters of a prompt once it is rendered."""
 
 
-def fill(attempt: Attempt, texts: list[str]) -> list[str]:
+def fill(attempt: StepAttempt, texts: list[str]) -> list[str]:
     """The texts of a prompt with their templates filled in, and what they do not speak of after them.
 
     Raises:
@@ -43,7 +43,7 @@ def fill(attempt: Attempt, texts: list[str]) -> list[str]:
     return made
 
 
-def rest(attempt: Attempt, texts: list[str]) -> list[str]:
+def rest(attempt: StepAttempt, texts: list[str]) -> list[str]:
     """What a step is given and its texts do not speak of: the reports of a fan-in, a critic's report; as text.
 
     Args:
@@ -64,7 +64,7 @@ def rest(attempt: Attempt, texts: list[str]) -> list[str]:
     return given
 
 
-def names(attempt: Attempt) -> dict[str, Any]:
+def names(attempt: StepAttempt) -> dict[str, Any]:
     """The names that templates may use, as ``tables.expanders.templates`` lists them."""
     job = batches.read_job(attempt.job_dir)
     batch_dir = attempt.job_dir.parent
@@ -117,7 +117,7 @@ def _round(job_dir: Path, step: StepSpec, own: str) -> int:
     return judged + 1
 
 
-def _critic(attempt: Attempt) -> str | None:
+def _critic(attempt: StepAttempt) -> str | None:
     """The critic of a solver; None of every other step."""
     loop = attempt.step.loop
     return loop.critic if loop is not None and loop.solver == attempt.step.step_id else None

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from parallelhassnes.store import attempts, walk
+from parallelhassnes import walk
+from parallelhassnes.store import attempts
 
 MAX_JSON_BYTES = 64 * 1024 * 1024
 """Harbor's ``result.json`` can hold the token ids of every rollout; past this it is not read."""

@@ -18,7 +18,7 @@ type Status = Literal["succeeded", "failed", "needs_attention", "canceled", "los
 
 
 @dataclass(frozen=True)
-class Attempt:
+class StepAttempt:
     """What a kind is told about the attempt that it works for."""
 
     dir: Path
@@ -87,23 +87,23 @@ class Kind(Protocol):
         version's, while the attempt runs (an upgrade). Where they are away now, this raises before there is an attempt.
         """
 
-    def deadline_sec(self, attempt: Attempt) -> float | None:
+    def deadline_sec(self, attempt: StepAttempt) -> float | None:
         """Seconds that this attempt may take at most, where its step names none; None for no end."""
 
-    def work(self, attempt: Attempt) -> int:
+    def work(self, attempt: StepAttempt) -> int:
         """Do the work, in the worker's process; return its exit code.
 
         The working directory is ``attempt.dir``, stdout and stderr are its log files, ``os.environ`` holds only what
         the step may see, SIGTERM and SIGINT have their default action.
         """
 
-    def phase(self, attempt: Attempt) -> str | None:
+    def phase(self, attempt: StepAttempt) -> str | None:
         """Where the work stands, for the heartbeat: ``environment_setup``, ``agent`` …; cheap, called every beat."""
 
-    def conclude(self, attempt: Attempt, end: WorkerEnd) -> Outcome:
+    def conclude(self, attempt: StepAttempt, end: WorkerEnd) -> Outcome:
         """Read what the worker left and say what it came to; never raises for what a worker can leave."""
 
-    def sweep(self, attempt: Attempt) -> list[str]:
+    def sweep(self, attempt: StepAttempt) -> list[str]:
         """Remove what a dead worker may have left outside its process tree (containers, networks); idempotent.
 
         Returns one line per thing removed.
@@ -114,7 +114,7 @@ class Kind(Protocol):
 class ShowsItself(Protocol):
     """What a kind may do besides: say what its attempt is doing."""
 
-    def live(self, attempt: Attempt) -> LiveRecord | None:
+    def live(self, attempt: StepAttempt) -> LiveRecord | None:
         """What the attempt is doing; cheap, called every beat."""
 
 
@@ -122,5 +122,5 @@ class ShowsItself(Protocol):
 class LimitsPhases(Protocol):
     """What a kind may do besides: set a limit to each phase of its work."""
 
-    def phase_deadline_sec(self, attempt: Attempt, phase: str) -> float | None:
+    def phase_deadline_sec(self, attempt: StepAttempt, phase: str) -> float | None:
         """Seconds that the attempt may stay in this phase; None for no end."""

@@ -23,8 +23,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from parallelhassnes import walk
 from parallelhassnes.errors import UserError
-from parallelhassnes.store import clocks, process_identity, walk
+from parallelhassnes.store import clocks, process_identity
 
 _STALE_SEC = 3600.0
 _SWEEP_SEC = 5.0

@@ -15,7 +15,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from parallelhassnes.store import atomic, walk
+from parallelhassnes import walk
+from parallelhassnes.store import atomic
 from parallelhassnes.store.attempts import SEAL
 from parallelhassnes.store.evidence import merkle
 from parallelhassnes.store.records import now_text

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from parallelhassnes import formatting
+from parallelhassnes import formatting, walk
 from parallelhassnes.refs import Found, resolve
-from parallelhassnes.store import atomic, attempts, batches, rooted, walk
+from parallelhassnes.store import atomic, attempts, batches, rooted
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import TERMINAL
 from parallelhassnes.views import batch_status
@@ -111,9 +111,9 @@ def show(layout: Layout, text: str) -> ShowDocument:
     if found.step_id is not None:
         own = [step for step in own if step.step.step_id == found.step_id]
     document = ShowDocument(
-        what=found.what,
+        what=found.what,  # type: ignore[arg-type]
         id=str(found),
-        state="",  # type: ignore[arg-type]
+        state="",
         path=str(found.folder(layout).relative_to(layout.root)),
         steps=[_step_line(status, step) for step in own],
     )

@@ -27,7 +27,8 @@ from parallelhassnes.execute import escapes, redact, secret_forms
 from parallelhassnes.execute.redact import Redactor
 
 SECRET = 'p@ss "w/ord"-é\'+12345&x'
-PEM = "-----BEGIN RSA PRIVATE KEY-----\n" + "MIIEpAIBAAKCAQEA7bq\n" * 20 + "-----END RSA PRIVATE KEY-----"
+KEY = "RSA PRIVATE KEY-----"
+PEM = f"-----BEGIN {KEY}\n" + "MIIEpAIBAAKCAQEA7bq\n" * 20 + f"-----END {KEY}"
 
 HEX = SECRET.encode().hex()
 FORMS = {

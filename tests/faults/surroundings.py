@@ -100,7 +100,7 @@ class Surroundings:
         now = self._versions.index(self._live.resolve())
         later = self._versions[(now + 1) % _COPIES]
         self._upgrades += 1
-        path = later / "__init__.py"
+        path = later / "version.py"
         path.write_text(re.sub(r'(?m)^__version__ = ".*"', f'__version__ = "99.0.{self._upgrades}"', path.read_text()))
         link = self._live.with_name("next")
         link.symlink_to(later)

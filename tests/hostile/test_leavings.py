@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 from stores import attempt_dirs, command, context, idle, job, put, read, states, table, wait_for
 
+from parallelhassnes import walk
 from parallelhassnes.admin.audit.verify import verify
 from parallelhassnes.config import Bounds
 from parallelhassnes.execute import clean as cleaning
 from parallelhassnes.execute import own_files
 from parallelhassnes.execute.redact import Redactor
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.store import atomic, seal, walk
+from parallelhassnes.store import atomic, seal
 
 SECRET = "s3cret-0123456789-abcdefghij"
 BELOW = """

@@ -88,7 +88,7 @@ def test_what_an_attempt_needs_of_the_package_is_there_before_the_attempt_is(roo
 
 def upgraded(away, package, version="99.0"):
     """Put the files back as those of a later version."""
-    path = away / "__init__.py"
+    path = away / "version.py"
     path.write_text(re.sub(r'(?m)^__version__ = ".*"', f'__version__ = "{version}"', path.read_text()))
     away.rename(package)
 

@@ -8,8 +8,8 @@ PROGRAM = """
 import json, sys
 from pathlib import Path
 from parallelhassnes.plan import StepSpec
-from parallelhassnes.steps import registry, report
-from parallelhassnes.steps.kinds import Attempt, WorkerEnd
+from parallelhassnes.steps import final_report, registry
+from parallelhassnes.steps.step_types import StepAttempt, WorkerEnd
 
 for name in registry.names():
     kind = registry.kind(name)
@@ -17,9 +17,9 @@ for name in registry.names():
     root = Path(sys.argv[1])
     spec = {"task_name": "t", "config": {"task": {"path": "/none"}, "environment": {"type": "x"}}}
     step = StepSpec(step_id="s", kind=name, queue_key="k", spec=spec)
-    attempt = Attempt(root, root, "b", "j", "r1", 1, step)
+    attempt = StepAttempt(root, root, "b", "j", "r1", 1, step)
     kind.deadline_sec(attempt), kind.phase(attempt), kind.sweep(attempt)
-    report.build(attempt, kind.conclude(attempt, WorkerEnd(1, "exited")))
+    final_report.build(attempt, kind.conclude(attempt, WorkerEnd(1, "exited")))
 heavy = {"harbor", "litellm", "asyncio", "jsonschema", "multiprocessing", "yaml"}
 print(json.dumps(sorted(heavy & set(sys.modules))))
 """

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from parallelhassnes.plan import StepSpec
 from parallelhassnes.sandbox import limits
 from parallelhassnes.steps import registry
-from parallelhassnes.steps.step_types import Attempt, WorkerEnd
+from parallelhassnes.steps.step_types import StepAttempt, WorkerEnd
 from parallelhassnes.steps.trial import trial_paths
 
 SLOW = "echo $$ > /app/pid; exec sleep 60"
@@ -207,7 +207,7 @@ def test_temporary_files_lie_in_the_attempt_even_if_the_parent_used_others(tmp_p
 @given(st.text(max_size=80), st.from_regex(r"[a-z0-9]{8,40}", fullmatch=True))
 def test_trial_names_are_lowercase_short_and_unique(task, run_id):
     step = StepSpec(step_id="s", kind="trial", queue_key="k", spec={"task_name": task})
-    attempt = Attempt(Path("/a"), Path("/j"), "b", "j", run_id, 1, step)
+    attempt = StepAttempt(Path("/a"), Path("/j"), "b", "j", run_id, 1, step)
     name = trial_paths.trial_name(attempt)
     assert re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name)
     assert len(name) <= trial_paths.MAX_NAME

@@ -55,10 +55,10 @@ def test_a_trial_imports_nothing_after_preload(tmp_path, agent, environment):
 
 AGENTS = """
 import asyncio, json, sys, threading
-from parallelhassnes.steps import trial_preload
-trial_preload.preload()
+from parallelhassnes.steps.trial import preload
+preload.preload()
 for name in ("terminus-2", "oracle", "no-such-agent", "my.module:Agent"):
-    trial_preload.preload_agent(name)
+    preload.preload_agent(name)
 loop = asyncio.get_event_loop_policy()._local._loop
 print(json.dumps([threading.active_count(), loop is None, "litellm" in sys.modules]))
 """

@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 from parallelhassnes.config import RetryConfig
-from parallelhassnes.plan import LEFT_OPEN, AgentPlan, Plan, ResumeFrom, Retry, TopUp, TrialSpec
+from parallelhassnes.plan import LEFT_OPEN, SANDBOX, AgentPlan, Plan, ResumeFrom, Retry, TopUp, TrialSpec
 from parallelhassnes.tables.expand import expand
 from parallelhassnes.tables.expanders.expansion import TableDefaults
-from parallelhassnes.tables.expanders.trials import SANDBOX
 
 from .conftest import Expand, Reject, command, make_task, table, trial
 

@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 
 from parallelhassnes.errors import InvalidInput
-from parallelhassnes.plan import AgentPlan, Retry
+from parallelhassnes.plan import SANDBOX, AgentPlan, Retry
 from parallelhassnes.tables.expand import expand_document
 from parallelhassnes.tables.expanders.expansion import TableDefaults
-from parallelhassnes.tables.expanders.trials import SANDBOX
 
 from .conftest import Expand, Reject, make_task
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from parallelhassnes import __version__
 from parallelhassnes.admin.audit.audit_batch import BatchAudit
 from parallelhassnes.admin.audit.audit_models import Finding, What
 from parallelhassnes.plan import JobSpec, StepSpec
@@ -14,6 +13,7 @@ from parallelhassnes.steps.verdict.verdict_step import compute
 from parallelhassnes.steps.verdict.versions import VERDICT_FILE
 from parallelhassnes.store import atomic, attempts, batches, currents
 from parallelhassnes.store.records import StepNow
+from parallelhassnes.version import __version__
 
 type Line = dict[str, Any]
 

@@ -10,9 +10,9 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from parallelhassnes import __version__
 from parallelhassnes.admin.tokens import ROLES
 from parallelhassnes.api.http.problems import ProblemDocument, ProblemLine
+from parallelhassnes.version import __version__
 
 _ABOUT = """The files of a ParallelHassnes root over HTTP: the same functions that the command line calls.
 

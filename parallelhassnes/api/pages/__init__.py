@@ -1,6 +1,6 @@
 """The pages that people look at: rendered by the server, readable without scripts, livelier with them.
 
-``router`` is mounted by ``create_app``. A page shows what a function of ``control`` says; a form posts an operator's
+``router`` is mounted by ``create_app``. A page shows what a function of ``views`` says; a form posts an operator's
 word or a table and is answered by a redirection to the page where its effect is seen. Nothing is kept here.
 """
 

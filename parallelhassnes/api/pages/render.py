@@ -18,13 +18,14 @@ from markupsafe import Markup
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, Response
 
-from parallelhassnes import __version__, formatting
+from parallelhassnes import formatting
 from parallelhassnes.admin import tokens
 from parallelhassnes.api.http.auth import CSRF_FIELD, Who
 from parallelhassnes.api.live.server_state import site_of
 from parallelhassnes.api.pages import action_list, charts, icons
 from parallelhassnes.api.pages.ansi import line_html
 from parallelhassnes.errors import UnknownId, UserError
+from parallelhassnes.version import __version__
 
 _ADDRESS = re.compile(r'((?:href|src|action|data-events|data-address)=")/(?!/)')
 """What leads to another page or part of the server; a quote that stands in a text is written otherwise."""

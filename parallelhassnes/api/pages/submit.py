@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple
 from fastapi import APIRouter, Depends, File, Form, Request, UploadFile
 from starlette.responses import RedirectResponse, Response
 
-from parallelhassnes.actions import submit as control
+from parallelhassnes.actions import submit as action
 from parallelhassnes.actions import uploads
 from parallelhassnes.actions.error_annotations import Marked, mark
 from parallelhassnes.actions.submit import plan_table
@@ -138,7 +138,7 @@ def from_table(
     if not go:
         return _checked(request, site, text, Asked())
     try:
-        done = control.submit(
+        done = action.submit(
             site.context(), text.encode(), name=_name(text), folders=[site.layout.root], again=bool(again)
         )
     except InvalidInput as error:
@@ -152,7 +152,7 @@ def _checked(request: Request, site: SiteHere, text: str, asked: Asked) -> Respo
         plan = plan_table(ctx, text.encode(), name=_name(text), folders=[site.layout.root])
     except InvalidInput as error:
         return _page(request, asked, text=text, marked=mark(text, error.problems), status=422)
-    known = control.known(ctx, text.encode())
+    known = action.known(ctx, text.encode())
     return _page(request, asked, text=text, preview=_preview(ctx, plan), known=known)
 
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from parallelhassnes.actions import approve as gate
+from parallelhassnes.actions import approve as action
 from parallelhassnes.actions import budget as budgets
 from parallelhassnes.actions import cancel_retry, pause_resume, rerun
 from parallelhassnes.actions.approve import Decided
@@ -223,13 +223,13 @@ def reopen(site: SiteHere, batch: Id, reason: Reason = "") -> Held:
 @router.post("/batches/{batch}/approve", dependencies=_operator)
 def approve(site: SiteHere, batch: Id, reason: Reason = "") -> Decided:
     """Let its steps start that wait for a person."""
-    return gate.approve(site.context(), batch_id(site, batch), reason)
+    return action.approve(site.context(), batch_id(site, batch), reason)
 
 
 @router.post("/batches/{batch}/reject", dependencies=_operator)
 def reject(site: SiteHere, batch: Id, reason: Why) -> Decided:
     """Have its steps never start that wait for a person, nor what needs them."""
-    return gate.reject(site.context(), batch_id(site, batch), reason)
+    return action.reject(site.context(), batch_id(site, batch), reason)
 
 
 @router.put("/batches/{batch}/priority", dependencies=_operator)

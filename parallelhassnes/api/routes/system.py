@@ -7,11 +7,11 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from parallelhassnes import __version__
 from parallelhassnes.api.http.auth import needs
 from parallelhassnes.api.live.server_state import ServerState, SiteHere
 from parallelhassnes.api.live.tick_process import Unanswered
 from parallelhassnes.schedule import health as schedule_health
+from parallelhassnes.version import __version__
 
 router = APIRouter(tags=["system"])
 

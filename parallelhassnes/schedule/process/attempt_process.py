@@ -17,7 +17,6 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from parallelhassnes import __version__
 from parallelhassnes.config import PASSED_IF_SET, BadEnvFile, Bounds, RetryConfig
 from parallelhassnes.errors import UserError
 from parallelhassnes.execute import launcher, logs, own_files, processes
@@ -30,12 +29,13 @@ from parallelhassnes.schedule import configuration, ephemeral_secrets, health
 from parallelhassnes.schedule.context import ENTRY_POINTS, Context, Options
 from parallelhassnes.schedule.limits import credentials
 from parallelhassnes.steps.registry import kind as kind_of
-from parallelhassnes.steps.step_types import Attempt, Kind, WorkerEnd
+from parallelhassnes.steps.step_types import Kind, StepAttempt, WorkerEnd
 from parallelhassnes.store import atomic, attempts, batches
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import tickets
 from parallelhassnes.store.records import AttemptMeta, AttemptState, Credential, dump, now_text
+from parallelhassnes.version import __version__
 
 type Then = Callable[[Context], None]
 
@@ -73,7 +73,7 @@ def run(ctx: Context, assignment: Assignment, lock: int, then: Then) -> None:
     job_dir = ctx.layout.job(assignment.batch_id, assignment.job_id)
     step = batches.read_job(job_dir).step(assignment.step_id)
     meta = _meta(ctx, assignment, step)
-    attempt = Attempt(
+    attempt = StepAttempt(
         dir=directory,
         job_dir=job_dir,
         batch_id=assignment.batch_id,
@@ -158,7 +158,7 @@ def _credential(ctx: Context, assignment: Assignment, step: StepSpec) -> Credent
 
 
 def end_dead(
-    attempt: Attempt,
+    attempt: StepAttempt,
     kind: Kind,
     state: AttemptState,
     secrets: Mapping[str, str],
@@ -175,7 +175,7 @@ def end_dead(
     finish(attempt, kind, end, state, secrets, log_ceiling, bounds, retry=retry)
 
 
-def environment(ctx: Context, attempt: Attempt) -> dict[str, str]:
+def environment(ctx: Context, attempt: StepAttempt) -> dict[str, str]:
     """The worker's whole environment: the common variables, the named secrets, the step's own, ours."""
     found = credentials.given(ctx, attempt.batch_id)
     known, names = found.values, (*PASSED_IF_SET, *found.named)
@@ -191,7 +191,7 @@ def environment(ctx: Context, attempt: Attempt) -> dict[str, str]:
     }
 
 
-def secrets_of(ctx: Context, attempt: Attempt) -> dict[str, str]:
+def secrets_of(ctx: Context, attempt: StepAttempt) -> dict[str, str]:
     """Name → value of what the attempt was given and must not be readable in its files.
 
     The named secrets, whatever the step's environment takes from elsewhere or calls a key, and passwords of proxies.

@@ -4,11 +4,11 @@ import os
 import platform
 import shutil
 
-from parallelhassnes import __version__
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.store import atomic, clocks, members
 from parallelhassnes.store.queue import tickets
 from parallelhassnes.store.records import now_text
+from parallelhassnes.version import __version__
 
 _HEALTH_EVERY_SEC = 10.0
 

@@ -10,7 +10,7 @@ from parallelhassnes.steps.agent import conclude, dry_run, files
 from parallelhassnes.steps.agent.adapters.by_name import agent
 from parallelhassnes.steps.agent.ask import HOME
 from parallelhassnes.steps.agent.live import EventFollower
-from parallelhassnes.steps.step_types import Attempt, Outcome, WorkerEnd
+from parallelhassnes.steps.step_types import Outcome, StepAttempt, WorkerEnd
 from parallelhassnes.store.records import LiveRecord
 
 DEADLINE_SEC = 4 * 3600.0
@@ -31,22 +31,22 @@ class AgentKind:
         import parallelhassnes.steps.agent.work
         import parallelhassnes.tables.expanders.templates  # noqa: F401
 
-    def deadline_sec(self, attempt: Attempt) -> float | None:
+    def deadline_sec(self, attempt: StepAttempt) -> float | None:
         return 60.0 if attempt.stand_in else DEADLINE_SEC
 
-    def work(self, attempt: Attempt) -> int:
+    def work(self, attempt: StepAttempt) -> int:
         if attempt.stand_in:
             return 0
         from parallelhassnes.steps.agent.work import work
 
         return work(attempt)
 
-    def phase(self, attempt: Attempt) -> str | None:
+    def phase(self, attempt: StepAttempt) -> str | None:
         if attempt.stand_in:
             return "stand_in"
         return files.read_run(attempt.dir).phase
 
-    def live(self, attempt: Attempt) -> LiveRecord | None:
+    def live(self, attempt: StepAttempt) -> LiveRecord | None:
         if attempt.stand_in or not files.folder(attempt.dir).is_dir():
             return None
         if self._follower is None:
@@ -66,12 +66,12 @@ class AgentKind:
             tool_calls=said.tool_calls,
         )
 
-    def conclude(self, attempt: Attempt, end: WorkerEnd) -> Outcome:
+    def conclude(self, attempt: StepAttempt, end: WorkerEnd) -> Outcome:
         if attempt.stand_in:
             return dry_run.conclude(attempt, end)
         return conclude.conclude(attempt, end)
 
-    def sweep(self, attempt: Attempt) -> list[str]:
+    def sweep(self, attempt: StepAttempt) -> list[str]:
         """Tidy up the home, capture and remove the worktree of a worker that was killed before it could."""
         folder = files.folder(attempt.dir)
         if not folder.is_dir() or (folder / files.OUTCOME).exists():

@@ -79,7 +79,7 @@ def ask(
         timeout_sec: after so long it is ended, as a failure of the class ``agent_timeout``.
 
     Raises:
-        UserError: its program cannot be started. ``cli.version`` tells that before, in clearer words.
+        UserError: its program cannot be started. ``agent_cli.version`` tells that before, in clearer words.
     """
     request = request_of(prompt, folder, work, schema, environ)
     conversation = Conversation(cli, work, replace(request, model=model, policy=policy))

@@ -5,14 +5,14 @@ from typing import Any
 
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.agent import files, live
-from parallelhassnes.steps.step_types import Attempt, Failure, Outcome, Status, WorkerEnd
+from parallelhassnes.steps.step_types import Failure, Outcome, Status, StepAttempt, WorkerEnd
 
 FAILED = frozenset({"failed", "failure", "error"})
 ATTENTION = frozenset({"needs_attention", "blocked", "needs_review"})
 _COMMON = ("files_read", "files_written", "artifacts")
 
 
-def conclude(attempt: Attempt, end: WorkerEnd) -> Outcome:
+def conclude(attempt: StepAttempt, end: WorkerEnd) -> Outcome:
     """The outcome of an attempt; one whose worker was killed is told from its events."""
     facts = files.read_outcome(attempt.dir)
     run = files.read_run(attempt.dir)
@@ -85,7 +85,7 @@ def _summary(facts: files.OutcomeFacts | None, status: Status, failure: Failure 
 
 
 def _report(
-    attempt: Attempt, facts: files.OutcomeFacts | None, run: files.RunFacts, status: Status
+    attempt: StepAttempt, facts: files.OutcomeFacts | None, run: files.RunFacts, status: Status
 ) -> Mapping[str, Any]:
     own = facts or _from_events(attempt)
     spec = attempt.step.spec
@@ -113,7 +113,7 @@ def _report(
     return made
 
 
-def _from_events(attempt: Attempt) -> files.OutcomeFacts:
+def _from_events(attempt: StepAttempt) -> files.OutcomeFacts:
     """What the events tell of a run whose worker could not."""
     said, tokens = live.look(attempt)
     return files.OutcomeFacts(

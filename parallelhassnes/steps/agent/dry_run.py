@@ -8,10 +8,10 @@ import json
 from typing import Any
 
 from parallelhassnes.steps import terminal_outcomes
-from parallelhassnes.steps.step_types import Attempt, Outcome, WorkerEnd
+from parallelhassnes.steps.step_types import Outcome, StepAttempt, WorkerEnd
 
 
-def conclude(attempt: Attempt, end: WorkerEnd) -> Outcome:
+def conclude(attempt: StepAttempt, end: WorkerEnd) -> Outcome:
     """What a stand-in's attempt came to."""
     stopped = terminal_outcomes.stopped(end)
     if stopped is not None:

@@ -20,8 +20,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from parallelhassnes import walk
 from parallelhassnes.steps.safe_read import read_object
-from parallelhassnes.store import walk
 
 MOST_TEXT = 4000
 """Characters of the last message that ``outcome.json`` has."""

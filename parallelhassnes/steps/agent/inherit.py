@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from parallelhassnes.steps.agent.resume import Origin
 from parallelhassnes.steps.safe_read import mapping, read_object
-from parallelhassnes.steps.step_types import Attempt
+from parallelhassnes.steps.step_types import StepAttempt
 from parallelhassnes.store import attempts
 
 
@@ -22,7 +22,7 @@ class Changes(NamedTuple):
     patch: Path
 
 
-def changes(attempt: Attempt, origin: Origin | None) -> Changes | None:
+def changes(attempt: StepAttempt, origin: Origin | None) -> Changes | None:
     """The changes to begin with; None to begin at the base."""
     if origin is not None:
         return _of(origin.dir, origin.agent)

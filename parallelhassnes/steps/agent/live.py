@@ -9,7 +9,7 @@ from parallelhassnes.steps.agent import files
 from parallelhassnes.steps.agent.adapters.agent_cli import AgentTokens, Transcript
 from parallelhassnes.steps.agent.adapters.by_name import agent
 from parallelhassnes.steps.agent.ask import HOME, read_events, tokens_so_far
-from parallelhassnes.steps.step_types import Attempt
+from parallelhassnes.steps.step_types import StepAttempt
 
 
 class SeenEvents(NamedTuple):
@@ -27,7 +27,7 @@ class EventFollower:
         ValidationError: the step's plan is not one.
     """
 
-    def __init__(self, attempt: Attempt) -> None:
+    def __init__(self, attempt: StepAttempt) -> None:
         plan = AgentPlan.model_validate(attempt.step.spec)
         self._attempt_dir = attempt.dir
         self._dir = files.folder(attempt.dir)
@@ -47,7 +47,7 @@ class EventFollower:
         return SeenEvents(said, tokens)
 
 
-def look(attempt: Attempt) -> SeenEvents:
+def look(attempt: StepAttempt) -> SeenEvents:
     """What an attempt's events tell, from the first; nothing where its plan is not one."""
     try:
         return EventFollower(attempt).look()

@@ -6,10 +6,10 @@ from typing import Any
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import AgentPlan
 from parallelhassnes.steps import prompt_inputs
-from parallelhassnes.steps.step_types import Attempt
+from parallelhassnes.steps.step_types import StepAttempt
 
 
-def whole(attempt: Attempt, plan: AgentPlan) -> str:
+def whole(attempt: StepAttempt, plan: AgentPlan) -> str:
     """The pack's text, ``prompt`` or the text of ``prompt_ref``, ``append_prompt``, and what the step is given besides.
 
     Raises:

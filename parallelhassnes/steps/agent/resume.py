@@ -14,7 +14,7 @@ from parallelhassnes.steps.agent import files
 from parallelhassnes.steps.agent.adapters.agent_cli import AgentCli
 from parallelhassnes.steps.agent.ask import HOME
 from parallelhassnes.steps.safe_read import mapping, read_object, text
-from parallelhassnes.steps.step_types import Attempt
+from parallelhassnes.steps.step_types import StepAttempt
 from parallelhassnes.store import atomic, attempts
 from parallelhassnes.store.layout import Layout
 
@@ -30,7 +30,7 @@ class Origin(NamedTuple):
     """What its report says of the agent."""
 
 
-def find(attempt: Attempt, wanted: ResumeFrom) -> Origin | None:
+def find(attempt: StepAttempt, wanted: ResumeFrom) -> Origin | None:
     """The attempt that is meant; None for a step that goes on from itself and begins (the first round of a loop).
 
     Raises:

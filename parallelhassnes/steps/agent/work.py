@@ -23,7 +23,7 @@ from parallelhassnes.steps.agent.adapters.by_name import agent
 from parallelhassnes.steps.agent.ask import HOME, AgentAnswer, Conversation, request_of
 from parallelhassnes.steps.agent.conclude import judge
 from parallelhassnes.steps.agent.default_report import SCHEMA
-from parallelhassnes.steps.step_types import Attempt, Failure
+from parallelhassnes.steps.step_types import Failure, StepAttempt
 from parallelhassnes.store import atomic, locks
 from parallelhassnes.store.layout import Layout
 
@@ -36,7 +36,7 @@ class Stopped(BaseException):
     """SIGTERM came."""
 
 
-def work(attempt: Attempt) -> int:
+def work(attempt: StepAttempt) -> int:
     """Do an agent step; the exit code only says whether it was done to its end."""
     signal.signal(signal.SIGTERM, _stop)
     job = _AgentWork(attempt)
@@ -61,7 +61,7 @@ def _stop(_signum: int, _frame: FrameType | None) -> None:
 class _AgentWork:
     """One attempt's work."""
 
-    def __init__(self, attempt: Attempt) -> None:
+    def __init__(self, attempt: StepAttempt) -> None:
         self.attempt = attempt
         self.dir = files.folder(attempt.dir)
         self.dir.mkdir(exist_ok=True)
@@ -251,7 +251,7 @@ def count(tokens: AgentTokens) -> files.Count:
     return files.Count(input=tokens.input, cache=tokens.cache, output=tokens.output)
 
 
-def _plan(attempt: Attempt) -> AgentPlan:
+def _plan(attempt: StepAttempt) -> AgentPlan:
     try:
         return AgentPlan.model_validate(attempt.step.spec)
     except ValidationError as error:

@@ -16,8 +16,9 @@ import subprocess
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from parallelhassnes import walk
 from parallelhassnes.errors import UserError
-from parallelhassnes.store import atomic, locks, walk
+from parallelhassnes.store import atomic, locks
 
 LOCK = "parallelhassnes.lock"
 PATCH, STATUS, HEAD, TOUCHED = ("git_diff.patch", "git_status.txt", "git_head.txt", "touched_files.json")

@@ -12,7 +12,7 @@ from parallelhassnes.steps.analysis import asking, evidence, known, material, ru
 from parallelhassnes.steps.analysis.case import Case
 from parallelhassnes.steps.analysis.engine import AnalysisEngine, EngineFailed, Question, Reply, engine
 from parallelhassnes.steps.analysis.record import Analysis, Answer, EngineRef, Tokens, TrialRef
-from parallelhassnes.steps.step_types import Attempt
+from parallelhassnes.steps.step_types import StepAttempt
 from parallelhassnes.steps.trial import trial_paths
 
 TIMES = 2
@@ -22,7 +22,7 @@ _MARGIN_SEC = 30.0
 """What an engine is given less than the step, so that its end can still be written down."""
 
 
-def analyse(attempt: Attempt, case: Case, trial: TrialRef) -> Analysis:
+def analyse(attempt: StepAttempt, case: Case, trial: TrialRef) -> Analysis:
     """The analysis of a case by the engine that the attempt's step names.
 
     Raises:
@@ -44,7 +44,7 @@ class _Asked:
     """The exchange with one engine."""
 
     def __init__(
-        self, asks: AnalysisEngine, case: Case, facts: list[str], attempt: Attempt, timeout_sec: float
+        self, asks: AnalysisEngine, case: Case, facts: list[str], attempt: StepAttempt, timeout_sec: float
     ) -> None:
         self.engine, self.case, self.facts = asks, case, facts
         self.spec, self.folder = attempt.step.spec, attempt.dir / FOLDER

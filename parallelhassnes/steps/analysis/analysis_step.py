@@ -17,7 +17,7 @@ from parallelhassnes.steps.analysis import analyse
 from parallelhassnes.steps.analysis.case import case_of, reference
 from parallelhassnes.steps.analysis.engine import EngineFailed, engine
 from parallelhassnes.steps.analysis.record import Analysis
-from parallelhassnes.steps.step_types import Attempt, Failure, Outcome, WorkerEnd
+from parallelhassnes.steps.step_types import Failure, Outcome, StepAttempt, WorkerEnd
 from parallelhassnes.steps.trial import leftovers
 from parallelhassnes.store import batches
 from parallelhassnes.store.records import dump
@@ -38,10 +38,10 @@ class AnalysisKind:
         if step.spec.get("engine") == "api":
             import openai.resources.chat.completions  # noqa: F401 - it takes two seconds
 
-    def deadline_sec(self, attempt: Attempt) -> float | None:  # noqa: ARG002
+    def deadline_sec(self, attempt: StepAttempt) -> float | None:  # noqa: ARG002
         return analyse.DEADLINE_SEC
 
-    def work(self, attempt: Attempt) -> int:
+    def work(self, attempt: StepAttempt) -> int:
         job = batches.read_job(attempt.job_dir)
         trial = _trial(job, attempt.step)
         case = None if trial is None else case_of(attempt.job_dir, job, trial)
@@ -54,10 +54,10 @@ class AnalysisKind:
         _write(attempt.dir / ANALYSIS_FILE, dump(made))
         return 0
 
-    def phase(self, attempt: Attempt) -> str | None:
+    def phase(self, attempt: StepAttempt) -> str | None:
         return safe_read.text(attempt.step.spec.get("engine")) or "rules"
 
-    def conclude(self, attempt: Attempt, end: WorkerEnd) -> Outcome:
+    def conclude(self, attempt: StepAttempt, end: WorkerEnd) -> Outcome:
         document = safe_read.read_object(attempt.dir / ANALYSIS_FILE)
         if document is None:
             return _without(attempt, end)
@@ -68,7 +68,7 @@ class AnalysisKind:
             return terminal_outcomes.broken(line)
         return _outcome(made)
 
-    def sweep(self, attempt: Attempt) -> list[str]:
+    def sweep(self, attempt: StepAttempt) -> list[str]:
         """Other engines end with the worker's process group; Harbor's trial may leave a container."""
         return leftovers.sweep(attempt) if attempt.step.spec.get("engine") == "harbor" else []
 
@@ -96,7 +96,7 @@ def _outcome(made: Analysis) -> Outcome:
     return Outcome("succeeded", summary, None, report)
 
 
-def _without(attempt: Attempt, end: WorkerEnd) -> Outcome:
+def _without(attempt: StepAttempt, end: WorkerEnd) -> Outcome:
     stopped = terminal_outcomes.stopped(end)
     if stopped is not None:
         return stopped
@@ -113,7 +113,7 @@ def _without(attempt: Attempt, end: WorkerEnd) -> Outcome:
     return Outcome("failed", f"Not analysed: {line}.", failure)
 
 
-def _fail(attempt: Attempt, failure_class: str, line: str, evidence: str = "") -> int:
+def _fail(attempt: StepAttempt, failure_class: str, line: str, evidence: str = "") -> int:
     _write(attempt.dir / ERROR_FILE, {"class": failure_class, "line": line, "evidence": evidence})
     return EXIT_FAILED
 

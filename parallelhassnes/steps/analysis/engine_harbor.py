@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parallelhassnes.plan import SANDBOX
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.analysis.engine import AnalysisEngine, EngineFailed, Question, Reply
 from parallelhassnes.steps.analysis.record import Tokens
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 AGENT = "claude-code"
 RESULT = "analysis.json"
 CONFIDENCE = 0.6
-_SANDBOX = "parallelhassnes.sandbox.environment:SandboxEnvironment"
 
 
 class HarborEngine:
@@ -118,7 +118,7 @@ async def _run(question: Question, task: Path) -> "TrialResult":
     named = {"import_path": agent} if ":" in agent else {"name": agent}
     environment: dict[str, Any] = {"type": settings.get("environment") or "docker"}
     if environment["type"] == "sandbox":
-        environment = {"import_path": _SANDBOX, "kwargs": {"unsupported": "skip"}}
+        environment = {"import_path": SANDBOX, "kwargs": {"unsupported": "skip"}}
     config = TrialConfig.model_validate(
         {
             "task": {"path": str(task)},

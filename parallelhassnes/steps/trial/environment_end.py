@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parallelhassnes.steps import safe_read
-from parallelhassnes.steps.step_types import Attempt
+from parallelhassnes.steps.step_types import StepAttempt
 from parallelhassnes.steps.trial import docker_engine, leftovers, trial_paths
 
 if TYPE_CHECKING:
@@ -32,13 +32,13 @@ class Watched:
     Harbor calls it once, shielded from cancels; the worker knows a stop that still runs by this method's name.
     """
 
-    def __init__(self, attempt: Attempt, trial: "Trial") -> None:
+    def __init__(self, attempt: StepAttempt, trial: "Trial") -> None:
         self._attempt, self._trial = attempt, trial
         self._environment = trial.agent_environment
         self._stop = self._environment.stop
 
     @classmethod
-    def watch(cls, attempt: Attempt, trial: "Trial") -> None:
+    def watch(cls, attempt: StepAttempt, trial: "Trial") -> None:
         """Have the trial's environment looked at before it is taken down."""
         setattr(trial.agent_environment, "stop", cls(attempt, trial).stop)  # noqa: B010 - a method of this one object
 
@@ -71,7 +71,7 @@ class Watched:
         return of_container(program, f"{prefix}env")
 
 
-def read(attempt: Attempt) -> str | None:
+def read(attempt: StepAttempt) -> str | None:
     """How the attempt's container or sandbox died; None where nobody saw that."""
     found = safe_read.read_object(attempt.dir / FILE, 65_536) or {}
     return safe_read.text(found.get("line"), 500)

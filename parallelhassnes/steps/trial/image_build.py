@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from parallelhassnes.steps import safe_read
-from parallelhassnes.steps.step_types import Attempt
+from parallelhassnes.steps.step_types import StepAttempt
 from parallelhassnes.steps.trial import deadline as trial_deadline
 from parallelhassnes.steps.trial import image, leftovers, task
 from parallelhassnes.store import locks
@@ -35,7 +35,7 @@ def shareable(config: dict[str, Any]) -> Path | None:
     return context.resolve()
 
 
-async def provide(attempt: Attempt) -> str | None:
+async def provide(attempt: StepAttempt) -> str | None:
     """The tag of the image that the trial is to start from, built if it is not there; None to leave it to Harbor."""
     config = attempt.step.spec["config"]
     context = shareable(config)
@@ -83,7 +83,7 @@ async def _claim(path: Path, deadline: float) -> int | None:
     return lock
 
 
-async def _build(attempt: Attempt, context: Path, tag: str, deadline: float) -> bool:
+async def _build(attempt: StepAttempt, context: Path, tag: str, deadline: float) -> bool:
     """Build by Compose, as Harbor does, so that the same builder reads the Dockerfile; whether it went well."""
     plan = {"services": {"main": {"image": tag, "build": {"context": str(context)}}}}
     plan_file = attempt.dir / "tmp" / "image.yaml"

@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Iterable
 
 from parallelhassnes.steps import safe_read
-from parallelhassnes.steps.step_types import Attempt
+from parallelhassnes.steps.step_types import StepAttempt
 from parallelhassnes.steps.trial import trial_paths
 
 CALL_SEC = 30.0
@@ -25,7 +25,7 @@ REMOVING: dict[str, tuple[str, ...]] = {
 LISTINGS = (("container", ("ls", "--all")), ("network", ("ls",)), ("volume", ("ls",)))
 
 
-def sweep(attempt: Attempt) -> list[str]:
+def sweep(attempt: StepAttempt) -> list[str]:
     """Remove what is left of the attempt's trial in Docker; one line per thing removed.
 
     Nothing is called where the trial's environment is another, and nothing raised where Docker is

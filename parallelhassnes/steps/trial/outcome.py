@@ -13,7 +13,7 @@ from typing import Any
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.failure_evidence import verdict_of
 from parallelhassnes.steps.failures import TIMEOUT_CLASSES, Phase
-from parallelhassnes.steps.step_types import Attempt, Failure, Outcome, Status, WorkerEnd
+from parallelhassnes.steps.step_types import Failure, Outcome, Status, StepAttempt, WorkerEnd
 from parallelhassnes.steps.trial import environment_end, tampering, trial_paths, verifier_guard
 from parallelhassnes.steps.trial import result as trial_result
 from parallelhassnes.steps.trial_data import facts, rewards
@@ -27,7 +27,7 @@ ARTIFACTS = (
 )
 
 
-def conclude(attempt: Attempt, end: WorkerEnd) -> Outcome:
+def conclude(attempt: StepAttempt, end: WorkerEnd) -> Outcome:
     """The outcome of a trial attempt; never raises for anything that a worker can leave."""
     result = safe_read.read_object(attempt.dir / RESULT)
     part = _part(attempt, result)
@@ -46,7 +46,7 @@ def conclude(attempt: Attempt, end: WorkerEnd) -> Outcome:
     return Outcome(status, summary, failure, report)
 
 
-def _part(attempt: Attempt, result: Mapping[str, Any] | None) -> dict[str, Any]:
+def _part(attempt: StepAttempt, result: Mapping[str, Any] | None) -> dict[str, Any]:
     """The ``trial`` object; what a missing result cannot say comes from the plan."""
     spec = attempt.step.spec
     config = safe_read.mapping(spec.get("config"))
@@ -71,7 +71,7 @@ def _part(attempt: Attempt, result: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _with_result(
-    attempt: Attempt, result: Mapping[str, Any], part: Mapping[str, Any], end: WorkerEnd
+    attempt: StepAttempt, result: Mapping[str, Any], part: Mapping[str, Any], end: WorkerEnd
 ) -> tuple[Status, Failure | None]:
     exception = part["exception"]
     if exception is not None and exception["class"] == "canceled":
@@ -132,7 +132,7 @@ def _is_ruled_out_by_harbor(part: Mapping[str, Any], result: Mapping[str, Any]) 
     return result.get("reward_valid") is False and not own
 
 
-def _unverified(attempt: Attempt, result: Mapping[str, Any]) -> bool:
+def _unverified(attempt: StepAttempt, result: Mapping[str, Any]) -> bool:
     """Whether the trial was not to be scored at all."""
     for config in (safe_read.mapping(result.get("config")), attempt.step.spec.get("config")):
         wanted = safe_read.mapping(config)
@@ -141,7 +141,7 @@ def _unverified(attempt: Attempt, result: Mapping[str, Any]) -> bool:
     return False
 
 
-def _without_result(attempt: Attempt, end: WorkerEnd) -> tuple[Status, Failure]:
+def _without_result(attempt: StepAttempt, end: WorkerEnd) -> tuple[Status, Failure]:
     error = safe_read.read_object(trial_paths.error_file(attempt), 1 << 20) or {}
     name, message = (safe_read.text(error.get("class"), 200), safe_read.text(error.get("message"), 4000))
     phase = _phase(error.get("phase")) or trial_paths.read_phase(attempt) or "environment_setup"
@@ -208,7 +208,7 @@ def _failure(exception: Mapping[str, Any]) -> Failure:
     )
 
 
-def _unrecorded(attempt: Attempt, failure: Failure) -> dict[str, Any] | None:
+def _unrecorded(attempt: StepAttempt, failure: Failure) -> dict[str, Any] | None:
     """The exception of a trial that Harbor could not write down itself."""
     error = safe_read.read_object(trial_paths.error_file(attempt), 1 << 20) or {}
     name = safe_read.text(error.get("class"), 200)
@@ -248,7 +248,7 @@ def _rewarded(part: Mapping[str, Any]) -> str:
     return f"reward {part['reward']:g}"
 
 
-def _artifacts(attempt: Attempt, part: Mapping[str, Any]) -> list[dict[str, str]]:
+def _artifacts(attempt: StepAttempt, part: Mapping[str, Any]) -> list[dict[str, str]]:
     known = [a for a in ARTIFACTS if safe_read.size(attempt.dir / a[0]) is not None]
     if part["trajectory"] is not None:
         known.append((part["trajectory"], "file", "the agent's trajectory (ATIF)"))

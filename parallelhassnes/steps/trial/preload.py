@@ -12,9 +12,8 @@ import sys
 from collections.abc import MutableMapping
 from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 
-from parallelhassnes.steps.trial.trial_paths import SANDBOX
+from parallelhassnes.plan import SANDBOX
 
 HARBOR_ENVIRONMENT = {
     # Each Harbor command would start a detached sender.
@@ -73,8 +72,7 @@ def preload() -> None:
     set_harbor_environment(os.environ)
     for name in MODULES:
         import_module(name)
-    if find_spec(SANDBOX) is not None:
-        import_module(f"{SANDBOX}.environment")
+    import_module(SANDBOX.partition(":")[0])
     _build_models()
 
 

@@ -9,14 +9,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from parallelhassnes.steps.step_types import Attempt
+from parallelhassnes.steps.step_types import StepAttempt
 from parallelhassnes.store.identity import store_id
 
 LABEL = "parallelhassnes"
 _NOT_BUILT = "\0not built"
 
 
-def labels(attempt: Attempt) -> dict[str, str]:
+def labels(attempt: StepAttempt) -> dict[str, str]:
     """The labels of an attempt's main container."""
     return {
         f"{LABEL}.store": store_id(attempt.job_dir.parent.parent),
@@ -27,7 +27,7 @@ def labels(attempt: Attempt) -> dict[str, str]:
     }
 
 
-def text(attempt: Attempt, image: str | None) -> str:
+def text(attempt: StepAttempt, image: str | None) -> str:
     """The overlay; JSON is YAML, but for the tag that takes a key of an earlier file away."""
     main: dict[str, Any] = {"stop_grace_period": "0s", "labels": labels(attempt)}
     if image is not None:
@@ -36,7 +36,7 @@ def text(attempt: Attempt, image: str | None) -> str:
     return document.replace(json.dumps(_NOT_BUILT), "!reset null")
 
 
-def write(attempt: Attempt, directory: Path, image: str | None = None) -> Path:
+def write(attempt: StepAttempt, directory: Path, image: str | None = None) -> Path:
     """Write the overlay into ``directory``; its path.
 
     Args:

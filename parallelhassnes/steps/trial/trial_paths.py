@@ -10,41 +10,40 @@ import re
 from pathlib import Path
 from typing import Any
 
-from parallelhassnes.plan import TrialSpec
+from parallelhassnes.plan import TrialSpec, is_sandbox
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.failures import Phase
-from parallelhassnes.steps.step_types import Attempt
+from parallelhassnes.steps.step_types import StepAttempt
 
 TRIAL_DIR = "trial"
 ERROR_FILE = "worker_error.json"
-SANDBOX = "parallelhassnes.sandbox"
 MAX_NAME = 48
 """Harbor makes the name of a separate verifier's Compose project from the first 51 characters at least
 of the trial's name; the whole name must be in it, so that ``sweep`` finds it."""
 
 
-def trial_dir(attempt: Attempt) -> Path:
+def trial_dir(attempt: StepAttempt) -> Path:
     return attempt.dir / TRIAL_DIR
 
 
-def tmp_dir(attempt: Attempt) -> Path:
+def tmp_dir(attempt: StepAttempt) -> Path:
     return attempt.dir / "tmp"
 
 
-def phase_file(attempt: Attempt) -> Path:
+def phase_file(attempt: StepAttempt) -> Path:
     return tmp_dir(attempt) / "phase"
 
 
-def error_file(attempt: Attempt) -> Path:
+def error_file(attempt: StepAttempt) -> Path:
     return attempt.dir / ERROR_FILE
 
 
-def spec_of(attempt: Attempt) -> TrialSpec:
+def spec_of(attempt: StepAttempt) -> TrialSpec:
     """The step's ``TrialSpec``; raises ``pydantic.ValidationError`` where the plan is not one."""
     return TrialSpec(**attempt.step.spec)
 
 
-def trial_name(attempt: Attempt) -> str:
+def trial_name(attempt: StepAttempt) -> str:
     """The trial's name: a short form of the task's, then the run id; lowercase and unique.
 
     It becomes part of the name of a Compose project, so only letters, digits, ``_`` and ``-`` are in
@@ -60,12 +59,12 @@ def trial_name(attempt: Attempt) -> str:
 def environment_of(config: dict[str, Any]) -> str:
     """The type or the import path of a trial's environment; ours is ``sandbox``, Harbor's default ``docker``."""
     environment = safe_read.mapping(config.get("environment"))
-    if str(environment.get("import_path")).startswith(SANDBOX):
+    if is_sandbox(environment.get("import_path")):
         return "sandbox"
     return str(environment.get("import_path") or environment.get("type") or "docker")
 
 
-def read_phase(attempt: Attempt) -> Phase | None:
+def read_phase(attempt: StepAttempt) -> Phase | None:
     """What the worker last wrote to ``tmp/phase``; None before its first word and after clearing up."""
     data = safe_read.read_bytes(phase_file(attempt), 64)
     match data:

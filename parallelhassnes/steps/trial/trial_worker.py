@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.failures import Phase
-from parallelhassnes.steps.step_types import Attempt
+from parallelhassnes.steps.step_types import StepAttempt
 from parallelhassnes.steps.trial import (
     arguments,
     environment_end,
@@ -41,7 +41,7 @@ EXIT_CANCELED = 128 + signal.SIGTERM
 EXIT_ERROR = 1
 
 
-def work(attempt: Attempt) -> int:
+def work(attempt: StepAttempt) -> int:
     """Run the trial to its end; 0 if Harbor wrote a result by itself, 143 if it was canceled, else 1."""
     preload.set_harbor_environment(os.environ)
     tmp = trial_paths.tmp_dir(attempt)
@@ -93,7 +93,7 @@ class PhaseNote:
             trial.add_hook(event, enter)
 
 
-async def _run(attempt: Attempt, progress: PhaseNote) -> int:
+async def _run(attempt: StepAttempt, progress: PhaseNote) -> int:
     from harbor.trial.trial import Trial
 
     reward_file.guard_harbor()
@@ -128,7 +128,7 @@ async def _run(attempt: Attempt, progress: PhaseNote) -> int:
     return 0
 
 
-def _trial_config(attempt: Attempt) -> "TrialConfig":
+def _trial_config(attempt: StepAttempt) -> "TrialConfig":
     """The Harbor config of this attempt; makes its fresh directory and the link of the trial's name."""
     from harbor.models.trial.config import TrialConfig
 
@@ -181,7 +181,7 @@ def _name(task: "asyncio.Task[object]") -> str:
     return str(getattr(task.get_coro(), "__qualname__", ""))
 
 
-def _record_error(attempt: Attempt, error: BaseException, phase: Phase) -> None:
+def _record_error(attempt: StepAttempt, error: BaseException, phase: Phase) -> None:
     """Write ``worker_error.json``, by rename; what cannot be written is left to the exit code."""
     message = str(error)
     if isinstance(error, ValidationError):

@@ -3,7 +3,7 @@
 The sandbox does most by itself (``sandbox/verification.py``, ``sandbox/network.py``). In every other environment agent and verifier
 share one place, as Harbor has it, unless the task gives the verifier an environment of its own; ``/logs/verifier`` is then at
 least empty when verification starts: a reward that an agent has left is not taken for the verifier's. What an agent's processes
-do to it later is looked for (``trial_tampering.py``).
+do to it later is looked for (``tampering.py``).
 """
 
 import contextlib

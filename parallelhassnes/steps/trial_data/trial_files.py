@@ -13,10 +13,10 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from parallelhassnes import walk
 from parallelhassnes.plan import StepSpec
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.trial_data import facts
-from parallelhassnes.store import walk
 
 TASK = "task"
 MAX_TEXT_BYTES = 4 * 1024 * 1024

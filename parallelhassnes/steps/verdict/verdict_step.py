@@ -8,7 +8,7 @@ from typing import Any
 
 from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.steps import safe_read, terminal_outcomes
-from parallelhassnes.steps.step_types import Attempt, Outcome, WorkerEnd
+from parallelhassnes.steps.step_types import Outcome, StepAttempt, WorkerEnd
 from parallelhassnes.steps.trial_data import facts
 from parallelhassnes.steps.trial_data.facts import TrialFacts
 from parallelhassnes.steps.trial_data.trial_files import TrialFiles
@@ -28,10 +28,10 @@ class VerdictKind:
         if step.spec.get("engine") == "api":
             import openai.resources.chat.completions  # noqa: F401 - it takes two seconds
 
-    def deadline_sec(self, attempt: Attempt) -> float | None:
+    def deadline_sec(self, attempt: StepAttempt) -> float | None:
         return 600.0 + float(attempt.step.spec.get("timeout_sec") or 0.0)
 
-    def work(self, attempt: Attempt) -> int:
+    def work(self, attempt: StepAttempt) -> int:
         job = batches.read_job(attempt.job_dir)
         found = compute(attempt.job_dir, job, attempt.step, attempt.batch_id)
         _write(attempt.dir / VERDICT_FILE, found)
@@ -39,17 +39,17 @@ class VerdictKind:
             _write(attempt.dir / VERDICT_FILE, _with_prose(found, attempt))
         return 0
 
-    def phase(self, attempt: Attempt) -> str | None:  # noqa: ARG002 - it is over before anybody asks
+    def phase(self, attempt: StepAttempt) -> str | None:  # noqa: ARG002 - it is over before anybody asks
         return "verdict"
 
-    def conclude(self, attempt: Attempt, end: WorkerEnd) -> Outcome:
+    def conclude(self, attempt: StepAttempt, end: WorkerEnd) -> Outcome:
         verdict = safe_read.read_object(attempt.dir / VERDICT_FILE)
         try:
             return _outcome(verdict) if verdict is not None else _without_verdict(end)
         except (KeyError, TypeError):
             return terminal_outcomes.broken(f"{VERDICT_FILE} is no verdict")
 
-    def sweep(self, attempt: Attempt) -> list[str]:  # noqa: ARG002 - nothing was started
+    def sweep(self, attempt: StepAttempt) -> list[str]:  # noqa: ARG002 - nothing was started
         return []
 
 
@@ -73,7 +73,7 @@ def _actions(job_dir: Path, trials: Sequence[TrialFacts], job: JobSpec) -> dict[
     }
 
 
-def _with_prose(found: dict[str, Any], attempt: Attempt) -> dict[str, Any]:
+def _with_prose(found: dict[str, Any], attempt: StepAttempt) -> dict[str, Any]:
     """The verdict with what the engine wrote, or with a warning that it wrote nothing; all else as it was."""
     from parallelhassnes.steps.verdict import narrative
 

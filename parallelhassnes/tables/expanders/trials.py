@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from parallelhassnes.plan import SANDBOX
 from parallelhassnes.tables.expanders.expansion import Expansion
 from parallelhassnes.tables.expanders.tasks import FoundTask, is_task_dir, read_task
 from parallelhassnes.tables.parse.field_names import check_keys
 from parallelhassnes.tables.parse.located_errors import json_type, pointer
 from parallelhassnes.tables.parse.secret_check import check_env, templates
 
-SANDBOX = "parallelhassnes.sandbox.environment:SandboxEnvironment"
 SANDBOX_OPTIONS = frozenset({"unsupported", "engine", "network", "verification"})
 _IDENTITY = {"trial_name", "trials_dir", "job_id"}
 _WITHOUT_MODEL = frozenset({"oracle", "nop"})

@@ -13,11 +13,11 @@ from pydantic import ValidationError
 
 from parallelhassnes.errors import UserError
 from parallelhassnes.names import BATCH_FILES, Ids
-from parallelhassnes.plan import LEFT_OPEN, Plan, Retry
+from parallelhassnes.plan import LEFT_OPEN, Plan, Retry, is_sandbox
 from parallelhassnes.tables.expanders.expansion import Expansion
 from parallelhassnes.tables.expanders.plan_check import finish
 from parallelhassnes.tables.expanders.tasks import FoundTask, TaskFilter, is_task_dir, read_task, tasks_in
-from parallelhassnes.tables.expanders.trials import SANDBOX, Settings, TrialExpander, dump_trial
+from parallelhassnes.tables.expanders.trials import Settings, TrialExpander, dump_trial
 from parallelhassnes.tables.formats.datasets import found_tasks, harbor_plan
 from parallelhassnes.tables.formats.sweep import Column, column, group_by_task
 from parallelhassnes.tables.model import PassPart
@@ -100,7 +100,7 @@ def _for_planning(config: Any) -> Any:
     from harbor.models.trial.config import EnvironmentConfig
 
     changes: dict[str, Any] = {"n_attempts": 1}
-    if config.environment.import_path == SANDBOX:
+    if is_sandbox(config.environment.import_path):
         changes["environment"] = EnvironmentConfig()
     return config.model_copy(update=changes, deep=True)
 

@@ -14,13 +14,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from parallelhassnes import walk
 from parallelhassnes.steps.agent import files
 from parallelhassnes.steps.agent.adapters import programs
 from parallelhassnes.steps.agent.adapters.agent_cli import AgentLaunch, AgentTokens, EventReader, Request, Transcript
 from parallelhassnes.steps.failure_evidence import failure_of
 from parallelhassnes.steps.safe_read import first_line, mapping, number, sequence, text, whole
 from parallelhassnes.steps.step_types import Failure
-from parallelhassnes.store import walk
 
 INSTALL = "install it (npm install -g @anthropic-ai/claude-code) or name another agent"
 KEYS = (

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from parallelhassnes import walk
 from parallelhassnes.steps.agent import files
 from parallelhassnes.steps.agent.adapters import programs, toml_text
 from parallelhassnes.steps.agent.adapters.agent_cli import AgentLaunch, AgentTokens, EventReader, Request, Transcript
 from parallelhassnes.steps.failure_evidence import failure_of
 from parallelhassnes.steps.safe_read import first_line, mapping, read_bytes, text, whole
-from parallelhassnes.store import walk
 
 INSTALL = "install it (npm install -g @openai/codex) or name another agent"
 KEY, OPENAI_KEY, BASE_URL = "CODEX_API_KEY", "OPENAI_API_KEY", "OPENAI_BASE_URL"

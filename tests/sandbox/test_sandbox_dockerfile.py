@@ -95,10 +95,10 @@ def test_check_names_compose_and_a_missing_dockerfile(tmp_path):
 
 def test_check_and_probe_do_not_import_harbor():
     program = (
-        "import sys; from parallelhassnes.sandbox import dockerfile, engines; engines.probe();"
+        "import sys; from parallelhassnes.sandbox.engines import choice; from parallelhassnes.sandbox.image import dockerfile; choice.probe();"
         " sys.exit('harbor' in sys.modules or 'asyncio' in sys.modules and 'litellm' in sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[3])
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[2])
 
 
 @pytest.mark.parametrize(

@@ -75,10 +75,10 @@ def tail(
 
     Example: parallelhassnes tail latest -n 5
     """
-    from parallelhassnes.attempt_data import last_steps as control
+    from parallelhassnes.attempt_data import last_steps as action
     from parallelhassnes.store.atomic import dumps
 
-    lines = control.tail(layout_of(root), target, count, follow=follow)
+    lines = action.tail(layout_of(root), target, count, follow=follow)
     if json:
         document = {"ok": True, "lines": [line for line in lines if line is not None]}
         typer.echo(dumps(document), nl=False)
@@ -151,13 +151,13 @@ def feedback(
 
     Example: parallelhassnes feedback latest
     """
-    from parallelhassnes.attempt_data import feedback as control
+    from parallelhassnes.attempt_data import feedback as action
     from parallelhassnes.refs import resolve
     from parallelhassnes.schedule import configuration
 
     layout = layout_of(root)
     markers = marker or configuration.in_force(layout).config.feedback_markers
-    found = control.feedback(layout, resolve(layout, batch).batch_id, markers)
+    found = action.feedback(layout, resolve(layout, batch).batch_id, markers)
     if json:
         typer.echo(found.model_dump_json())
         return

@@ -13,13 +13,13 @@ from written import NO_REWARD, ZERO, Left, Writer
 from parallelhassnes import formatting
 from parallelhassnes.actions import budget, pause_resume
 from parallelhassnes.actions.cancel_retry import Target, cancel, retry
-from parallelhassnes.attempt_data import run_report
 from parallelhassnes.cli.output import render_batch
 from parallelhassnes.results import collect, export, text_tables
 from parallelhassnes.results.aggregate import results
 from parallelhassnes.results.compare import compare
 from parallelhassnes.results.error_groups import errors
 from parallelhassnes.results.rows import trial_lines
+from parallelhassnes.views import run_report
 from parallelhassnes.views.batch_scoreboard import batch_scoreboard
 from parallelhassnes.views.explain import explain
 from parallelhassnes.views.show import show

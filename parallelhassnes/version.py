@@ -1,0 +1,3 @@
+"""The version of this package, as ``pyproject.toml`` has it."""
+
+__version__ = "2.0.0.dev0"
