@@ -143,7 +143,7 @@ class Writer:
             end = WorkerEnd(0 if found.reason == "exited" else None, found.reason)  # type: ignore[arg-type]
         else:
             kind_of(attempt.step.kind).work(attempt)
-        finish._write_end(attempt, kind_of(attempt.step.kind), end, state, was_full=False)
+        finish._write_end(attempt, kind_of(attempt.step.kind), end, state, lambda: ctx.config.retry, was_full=False)
         seal.seal(attempt.dir, {})
         with locks.held(ctx.layout.tick_lock):
             tickets.end_running(ctx.layout, claimed.assignment.key_dir, claimed.assignment.ticket)
