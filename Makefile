@@ -32,7 +32,7 @@ lint: venv ## style, types, layers
 	@.venv/bin/lint-imports
 
 faults: venv ## kill at every act of submit, cancel, retry, tick, supervisor and worker; takes some minutes
-	@for scenario in steps operate trial; do PYTHONPATH=.:tests $(python) -m tests.faults.enumerate $$scenario || exit 1; done
+	@for scenario in steps operate trial; do PYTHONPATH=.:tests:tests/support $(python) -m tests.faults.enumerate $$scenario || exit 1; done
 
 refusals: venv ## send every refusal of a provider in tests/data to the real agents; takes some minutes
 	@REFUSALS=all $(python) -m pytest tests/steps/test_provider_refusals.py $(args)
@@ -41,22 +41,22 @@ podman: venv ## ask Podman's real engine what died under a trial; needs podman a
 	@PODMAN=1 $(python) -m pytest tests/steps/test_trial_podman.py $(args)
 
 soak: venv ## random kills, stops, edits, clock jumps, upgrades and a refusing disk under load, 30 minutes; SOAK_SEC=600 for ten
-	@PYTHONPATH=.:tests $(python) -m tests.faults.soak --seconds $(SOAK_SEC) --trials --disturb
+	@PYTHONPATH=.:tests:tests/support $(python) -m tests.faults.soak --seconds $(SOAK_SEC) --trials --disturb
 
 one-answer: venv ## have every view of 2,000 random stores say the same, and what the files say; N=200 for fewer
-	@HOME=build PYTHONPATH=.:tests $(python) -m tests.one_answer --stores $(N)
+	@HOME=build PYTHONPATH=.:tests:tests/support $(python) -m tests.one_answer --stores $(N)
 
 together: venv ## two servers, cron and clients on one store, an hour; TOGETHER_SEC=600 for ten minutes
-	@PYTHONPATH=.:tests $(python) -m tests.together.run --seconds $(TOGETHER_SEC)
+	@PYTHONPATH=.:tests:tests/support $(python) -m tests.together.run --seconds $(TOGETHER_SEC)
 
 bench: venv ## measure against harbor run; writes a table and JSON into build/bench
 	@$(python) -m benchmarks $(args)
 
 pictures: venv ## take the pictures of the pages anew, into docs/img
-	@HOME=build PYTHONPATH=.:tests $(python) -m tests.screenshots
+	@HOME=build PYTHONPATH=.:tests:tests/support $(python) -m tests.support.screenshots
 
 examples: venv ## take the examples of the OpenAPI document anew, from real answers
-	@HOME=build PYTHONPATH=.:tests $(python) -m tests.api_examples
+	@HOME=build PYTHONPATH=.:tests:tests/support $(python) -m tests.support.api_examples
 
 lock: ## write requirements.lock anew (args=--upgrade for newer versions)
 	@tools/lock.sh $(args)

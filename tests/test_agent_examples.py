@@ -17,7 +17,14 @@ from parallelhassnes.store import attempts
 
 EXAMPLES = CHECKOUT / "examples" / "agents"
 ANY_AGENT = json.dumps(
-    {"command": [sys.executable, str(CHECKOUT / "tests" / "agent_program.py"), "{prompt_file}", "{output_file}"]}
+    {
+        "command": [
+            sys.executable,
+            str(CHECKOUT / "tests" / "support" / "agent_program.py"),
+            "{prompt_file}",
+            "{output_file}",
+        ]
+    }
 )
 TOML = 'secrets = ["OPENAI_BASE_URL", "OPENAI_API_KEY"]\nconcurrency = 4\n'
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from harness import make_task
 from models import answer, serving
-from stores import CHECKOUT, context, idle, program, put, read, states, wait_for
+from stores import SUPPORT, context, idle, program, put, read, states, wait_for
 
 from parallelhassnes.actions.analyze import analyze
 from parallelhassnes.admin.audit import verify
@@ -24,7 +24,7 @@ RULES = [AnalysisPart(engine="rules")]
 @pytest.fixture
 def old(root, monkeypatch):
     """A root with a batch of oracle and nop on one task, run before anybody thought of analyses."""
-    monkeypatch.setenv("PYTHONPATH", f"{CHECKOUT}:{CHECKOUT / 'tests'}")
+    monkeypatch.setenv("PYTHONPATH", SUPPORT["PYTHONPATH"])
     ctx = context(root)
     sweep = {
         "path": str(make_task(root)),
@@ -135,7 +135,7 @@ def test_a_crash_on_the_way_is_mended_by_the_next_tick(old, monkeypatch, act):
     def crash(*_args, **_more):
         raise KeyboardInterrupt
 
-    where = {"append": add_steps.ledger, "write": index, "place": add_steps.Book}[act]
+    where = {"append": add_steps.ledger, "write": index, "place": add_steps.JobState}[act]
     with monkeypatch.context() as patched:
         patched.setattr(where, act, crash)
         with pytest.raises(KeyboardInterrupt):
@@ -184,7 +184,7 @@ def test_a_key_that_an_engine_would_use_and_nobody_passes_on_is_told(root, engin
     for secrets, told in (([], True), ([name], False)):
         document = {"spec_version": "2.0", "analysis": engine, "sweep": sweep, "secrets": secrets}
         table.write_text(json.dumps(document))
-        env = {name: "set-to-something", "PYTHONPATH": f"{CHECKOUT}:{CHECKOUT / 'tests'}"}
+        env = {name: "set-to-something", "PYTHONPATH": SUPPORT["PYTHONPATH"]}
         said = program(root, "validate", str(table), env=env)
         assert (f"{name} is set but not passed on" in said.stdout + said.stderr) == told
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from harness import make_task
-from stores import CHECKOUT, attempt_dirs, context, idle, program, put, read, states, step_of, wait_for
+from stores import SUPPORT, attempt_dirs, context, idle, program, put, read, states, step_of, wait_for
 
 from parallelhassnes.actions.append import append
 from parallelhassnes.admin.audit import verify
@@ -19,7 +19,7 @@ from parallelhassnes.schedule.tick import tick
 @pytest.fixture
 def ended(root, monkeypatch):
     """A batch of one task with oracle and nop and their analyses, behind a gate, ended."""
-    monkeypatch.setenv("PYTHONPATH", f"{CHECKOUT}:{CHECKOUT / 'tests'}")
+    monkeypatch.setenv("PYTHONPATH", SUPPORT["PYTHONPATH"])
     ctx = context(root)
     sweep = {
         "path": str(make_task(root)),

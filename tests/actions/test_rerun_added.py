@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 from harness import make_task
-from stores import CHECKOUT, context, idle, program, put, read, states, wait_for
+from stores import SUPPORT, context, idle, program, put, read, states, wait_for
 
 from parallelhassnes.actions.analyze import analyze
 from parallelhassnes.actions.append import append
@@ -29,7 +29,7 @@ ANALYZED = {"hello/oracle.1.api": BAD, "hello/oracle.2.api": BAD}
 @pytest.fixture(scope="module", autouse=True)
 def environments():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", f"{CHECKOUT}:{CHECKOUT / 'tests'}")
+        patch.setenv("PYTHONPATH", SUPPORT["PYTHONPATH"])
         yield
 
 

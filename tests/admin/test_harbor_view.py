@@ -15,7 +15,7 @@ from parallelhassnes.admin import harbor_view
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import JobSpec, StepSpec
 
-TESTS = Path(__file__).parents[1]
+SUPPORT = Path(__file__).parents[1] / "support"
 HARBOR = Path(sys.executable).with_name("harbor")
 
 
@@ -25,7 +25,7 @@ def environment(tmp_path):
     return {
         **os.environ,
         "HOME": str(home),
-        "PYTHONPATH": str(TESTS),
+        "PYTHONPATH": str(SUPPORT),
         "HARBOR_TELEMETRY": "0",
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     }

@@ -8,7 +8,7 @@ import pytest
 from api_checks import is_problem
 from harness import TEMP, make_task
 from servers import serving, token
-from stores import CHECKOUT, context, idle, job, program, put, shell, table, wait_for
+from stores import CHECKOUT, SUPPORT, context, idle, job, program, put, shell, table, wait_for
 
 from parallelhassnes.refs import resolve
 from parallelhassnes.store.evidence import ledger
@@ -400,7 +400,7 @@ def test_results_of_trials_are_grouped_compared_and_their_failures_too(root, tmp
             experiment="e",
         ),
     )
-    paths = {"PYTHONPATH": f"{CHECKOUT}{os.pathsep}{CHECKOUT / 'tests'}"}
+    paths = SUPPORT
     program(root, "tick", "--until-idle", "--quiet", "--fail-on", "never", env=paths)
     with serving(root, "--no-tick") as server:
         client = server.client

@@ -13,6 +13,7 @@ import zipfile
 
 import pytest
 from api_checks import is_problem
+from archives import tarred, zipped
 from harness import make_task
 from servers import serving
 from stores import command, context, idle, job, table, wait_for
@@ -22,22 +23,6 @@ from parallelhassnes.actions.unpack_archive import unpack
 from parallelhassnes.admin.audit.verify import verify
 from parallelhassnes.errors import UserError
 from parallelhassnes.store import atomic
-
-
-def zipped(folder, top: str = "") -> bytes:
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                archive.write(path, f"{top}{path.relative_to(folder)}")
-    return made.getvalue()
-
-
-def tarred(folder, top: str = ".") -> bytes:
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w:gz") as archive:
-        archive.add(folder, arcname=top)
-    return made.getvalue()
 
 
 def send(client, *archives: tuple[str, bytes]):

@@ -8,7 +8,12 @@ from stores import CHECKOUT, context, job, program, put, shell, started, table, 
 
 AGENT = {
     "name": "parrot",
-    "command": [sys.executable, str(CHECKOUT / "tests" / "agent_program.py"), "{prompt_file}", "{output_file}"],
+    "command": [
+        sys.executable,
+        str(CHECKOUT / "tests" / "support" / "agent_program.py"),
+        "{prompt_file}",
+        "{output_file}",
+    ],
 }
 
 

@@ -7,13 +7,12 @@ import subprocess
 
 import pytest
 from api_checks import is_problem
+from archives import tarred
 from harness import make_task
 from servers import serving, token
-from stores import CHECKOUT, context, idle, job, put, shell, table, wait_for
-from test_uploads import tarred
+from stores import SUPPORT, context, idle, job, put, shell, table, wait_for
 
 TEMP = 'environment = "temp_environment:TempEnvironment"\n'
-WITH_TESTS = {"PYTHONPATH": f"{CHECKOUT}{os.pathsep}{CHECKOUT / 'tests'}"}
 
 
 # --- Oddish -------------------------------------------------------------------------------------------
@@ -29,7 +28,7 @@ def test_the_oddish_command_line_runs_watches_and_cleans_a_sweep(root, tmp_path)
         "agents:\n- {name: oracle, model_name: default, n_trials: 2}\n- {name: nop, model_name: default}\npriority: high\n"
     )
     key = token(root, "oddish", "operate")
-    with serving(root, "--auth", "token", token=key, env=WITH_TESTS) as server:
+    with serving(root, "--auth", "token", token=key, env=SUPPORT) as server:
 
         def called(*arguments: str, **more):
             env = {

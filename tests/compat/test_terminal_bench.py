@@ -8,15 +8,14 @@ from pathlib import Path
 
 import pytest
 from api_checks import is_problem
+from archives import zipped
 from harness import make_task
 from servers import serving
-from stores import CHECKOUT, context, idle, wait_for
-from test_uploads import zipped
+from stores import SUPPORT, context, idle, wait_for
 
 from parallelhassnes.actions import pause_resume
 
 TEMP = 'environment = "key_environment:KeyEnvironment"\nconcurrency = 1\n[api]\ntick_sec = 0.5\n'
-WITH_TESTS = {"PYTHONPATH": f"{CHECKOUT}{os.pathsep}{CHECKOUT / 'tests'}"}
 KEY = f"sk-or-{'0123456789abcdef' * 2}"
 
 
@@ -41,7 +40,7 @@ def test_the_key_is_where_it_is_used_and_the_rest_waits_for_it(root, tmp_path):
     task = make_task(tmp_path, "greet", solution=f"while [ ! -e {gate} ]; do sleep 0.05; done; echo hi > /app/out")
     seen = tmp_path / "seen"
     (task / "environment/where.txt").write_text(str(seen))
-    with serving(root, env=WITH_TESTS) as server:
+    with serving(root, env=SUPPORT) as server:
         answer = send(server.client, task)
         assert answer.status_code == 200, answer.text
         assert (answer.json()["status"], answer.json()["runs_queued"]) == ("queued", 2)
@@ -56,7 +55,7 @@ def test_the_key_is_where_it_is_used_and_the_rest_waits_for_it(root, tmp_path):
     state = next(root.glob("runs/*/*/steps/run-1/attempts/*/state.json"))
     os.kill(json.loads(state.read_text())["pid"], signal.SIGKILL)
     gate.touch()
-    with serving(root, env=WITH_TESTS) as server:
+    with serving(root, env=SUPPORT) as server:
 
         def job():
             return server.client.get(f"/api/jobs/{job_id}").json()

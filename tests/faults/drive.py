@@ -9,11 +9,12 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import stores
+
 from parallelhassnes.execute import processes
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.steps import final_report
-from tests import stores
 
 MEMORY = Path("/dev/shm")
 """Stores on a disk of memory are laid out and removed several times as fast."""

@@ -20,11 +20,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import stores
+
 from parallelhassnes.execute import processes
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.store import currents
-from tests import stores
 from tests.faults import drive, injector, invariants, scenarios
 from tests.faults.injector import Target
 

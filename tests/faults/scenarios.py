@@ -5,11 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import stores
+from harness import make_task
+
 from parallelhassnes.actions import cancel_retry
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.store import currents
-from tests import stores
-from tests.harness import make_task
 
 OK = {"succeeded"}
 OR_FAILED = {"succeeded", "failed", "-"}

@@ -23,12 +23,13 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import stores
+from harness import make_task
+
 from parallelhassnes.execute import processes
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.tick import tick
-from tests import stores
 from tests.faults import disturb, drive, invariants, surroundings
-from tests.harness import make_task
 
 ROUND_SEC = 6.0
 MEAN_GAP_SEC = 0.02

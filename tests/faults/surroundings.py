@@ -20,7 +20,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests import probes, stores
+import probes
+import stores
 
 PACKAGE = "parallelhassnes"
 _PLACE = "SOAK_PLACE"
@@ -51,7 +52,7 @@ def live_in(module: str, arguments: list[str]) -> int:
         (place / "lib" / PACKAGE).symlink_to(place / "versions" / "0")
         _put(place / "clocks" / "host", "+0s")
         (place / "lib" / "sitecustomize.py").write_text(_SLEEP)
-        path = (place / "lib", stores.CHECKOUT, stores.CHECKOUT / "tests")
+        path = (place / "lib", stores.SUPPORT["PYTHONPATH"])
         environment = os.environ | {
             _PLACE: str(place),
             _CLOCK: str(place / "clocks" / "host"),

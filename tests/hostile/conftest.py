@@ -28,7 +28,7 @@ class Maker:
         script = [str(TESTS / "hostile/account.py")] if becomes else ["-m"]
         self.process = subprocess.Popen(
             [sys.executable, *script, "hostile.one_trial"],
-            env={**os.environ, "PYTHONPATH": f"{TESTS.parent}:{TESTS}"},
+            env={**os.environ, "PYTHONPATH": f"{TESTS.parent}:{TESTS}:{TESTS / 'support'}"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

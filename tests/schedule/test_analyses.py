@@ -2,7 +2,7 @@
 
 import pytest
 from harness import make_task
-from stores import CHECKOUT, context, idle, job, put, read, shell, states, table, wait_for
+from stores import SUPPORT, context, idle, job, put, read, shell, states, table, wait_for
 
 from parallelhassnes.actions import cancel_retry
 from parallelhassnes.actions.cancel_retry import Target
@@ -16,7 +16,7 @@ ENVIRONMENT = "temp_environment:TempEnvironment"
 @pytest.fixture
 def trial(root, monkeypatch):
     """A trial step of the task that the scripted agent solves or not, word by word."""
-    monkeypatch.setenv("PYTHONPATH", f"{CHECKOUT}:{CHECKOUT / 'tests'}")
+    monkeypatch.setenv("PYTHONPATH", SUPPORT["PYTHONPATH"])
     task = make_task(root)
 
     def make(words, step_id="t", **more):

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 from harness import make_task
-from stores import CHECKOUT, attempt_dirs, context, idle, put, read, states, wait_for
+from stores import SUPPORT, attempt_dirs, context, idle, put, read, states, wait_for
 
 from parallelhassnes.actions import cancel_retry
 from parallelhassnes.actions.cancel_retry import Target
@@ -21,7 +21,7 @@ ENVIRONMENT = "temp_environment:TempEnvironment"
 @pytest.fixture
 def sweep(root, monkeypatch):
     """Submits a gated sweep of one task with the scripted agent, which always solves it; the batch id."""
-    monkeypatch.setenv("PYTHONPATH", f"{CHECKOUT}:{CHECKOUT / 'tests'}")
+    monkeypatch.setenv("PYTHONPATH", SUPPORT["PYTHONPATH"])
     (root / "script").mkdir()
     (root / "script" / "words").write_text("ok")
 

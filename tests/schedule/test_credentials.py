@@ -10,7 +10,7 @@ import pytest
 from harness import make_task
 from servers import serving
 from stores import (
-    CHECKOUT,
+    SUPPORT,
     attempt_dirs,
     context,
     idle,
@@ -32,7 +32,6 @@ from parallelhassnes.store.queue import queue_keys
 
 KEY = "fake/model"
 GOOD, BAD, OTHER = "g00d-" + "k" * 20, "b4d-" + "z" * 20, "0ther-" + "q" * 20
-PATHS = {"PYTHONPATH": f"{CHECKOUT}:{CHECKOUT / 'tests'}"}
 
 
 @pytest.fixture
@@ -62,7 +61,7 @@ def run(root, name, data, key, *more, **options):
     """``run`` of a table, with a key in its environment or none."""
     path = root / f"{name}.json"
     path.write_bytes(data)
-    env = {**PATHS, **({"FAKE_KEY": key} if key else {})}
+    env = {**SUPPORT, **({"FAKE_KEY": key} if key else {})}
     done = program(root, "run", "-c", str(path), "--json", "--fail-on", "never", *more, env=env, check=False, **options)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)["batch_id"], done
@@ -94,7 +93,7 @@ def test_a_refused_key_holds_up_no_other_and_resume_gives_its_batch_another(root
     for value in (BAD, GOOD):
         assert value.encode() not in everything_below(ctx.layout.runs)
         assert value.encode() not in everything_below(ctx.layout.runners)
-    program(root, "resume", KEY, env={**PATHS, "FAKE_KEY": GOOD})
+    program(root, "resume", KEY, env={**SUPPORT, "FAKE_KEY": GOOD})
     wait_for(lambda: idle(ctx), "the batch with its new key")
     assert states(ctx, bad) == {"j/a": ["failed", "succeeded"], "j/b": ["succeeded"]}
     assert verify(ctx.layout).ok
@@ -109,7 +108,7 @@ def test_a_batch_without_a_key_pauses_only_what_has_none(root, trial):
     assert "paused for attempts that are given no key" in program(root, "explain", second).stdout
     keyed, _ = run(root, "keyed", table(job("j", trial()), secrets=["FAKE_KEY"]), GOOD)
     assert states(ctx, keyed) == {"j/t": ["succeeded"]}
-    program(root, "resume", KEY, env=PATHS)  # pauses it again, and nothing else
+    program(root, "resume", KEY, env=SUPPORT)  # pauses it again, and nothing else
     wait_for(lambda: len(states(ctx, first)["j/t"]) + len(states(ctx, second).get("j/t", ())) == 3, "another refusal")
     again, _ = run(root, "again", table(job("j", trial()), secrets=["FAKE_KEY"]), GOOD)
     assert states(ctx, again) == {"j/t": ["succeeded"]}
@@ -119,7 +118,7 @@ def test_steps_of_one_batch_with_keys_of_their_own(root, trial):
     ctx = context(root, "concurrency = 1\n")
     steps = [trial(f"s{n}", env={"FAKE_KEY": "${KEY_B}" if n % 2 else "${KEY_A}"}) for n in range(4)]
     batch = put(ctx, table(job("j", *steps)))
-    env = {**PATHS, "KEY_A": BAD, "KEY_B": GOOD}
+    env = {**SUPPORT, "KEY_A": BAD, "KEY_B": GOOD}
     program(root, "tick", "--until-idle", "--fail-on", "never", env=env)
     wait_for(lambda: states(ctx, batch).get("j/s3"), "the last with a good key")
     found = states(ctx, batch)
@@ -131,10 +130,10 @@ def test_another_key_in_the_env_file_starts_at_once(root, trial):
     ctx = context(root, 'env_file = "keys.env"\n')
     (root / "keys.env").write_text(f"FAKE_KEY={BAD}\n")
     batch = put(ctx, table(job("j", trial()), secrets=["FAKE_KEY"]))
-    program(root, "tick", "--until-idle", "--fail-on", "never", env=PATHS)
+    program(root, "tick", "--until-idle", "--fail-on", "never", env=SUPPORT)
     assert states(ctx, batch) == {"j/t": ["failed"]}
     (root / "keys.env").write_text(f"FAKE_KEY={GOOD}\n")
-    program(root, "tick", "--until-idle", env=PATHS)
+    program(root, "tick", "--until-idle", env=SUPPORT)
     assert states(ctx, batch) == {"j/t": ["failed", "succeeded"]}
     meta = [read(path / "meta.json")["credential"] for path in attempt_dirs(ctx, batch)]
     assert meta[0]["variables"] == meta[1]["variables"] == ["FAKE_KEY"]
@@ -158,7 +157,7 @@ def test_a_pause_of_an_earlier_version_holds_for_all_until_it_is_resumed(root, t
     batch, _ = run(root, "batch", table(job("j", trial()), secrets=["FAKE_KEY"]), GOOD)
     assert states(ctx, batch) == {}
     assert f"{KEY} is paused: authentication failed (401)" in program(root, "explain", batch).stdout
-    program(root, "resume", KEY, env={**PATHS, "FAKE_KEY": GOOD})
+    program(root, "resume", KEY, env={**SUPPORT, "FAKE_KEY": GOOD})
     wait_for(lambda: idle(ctx), "the batch")
     assert states(ctx, batch) == {"j/t": ["succeeded"]}
 

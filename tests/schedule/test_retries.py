@@ -6,7 +6,7 @@ from datetime import datetime
 
 import pytest
 from harness import make_task
-from stores import CHECKOUT, attempt_dirs, context, idle, job, program, put, read, shell, states, table, wait_for
+from stores import SUPPORT, attempt_dirs, context, idle, job, program, put, read, shell, states, table, wait_for
 
 from parallelhassnes.schedule.limits.concurrency_keys import QueueKeys
 from parallelhassnes.schedule.limits.start_rate import TokenBucket
@@ -17,7 +17,6 @@ from parallelhassnes.store.queue import queue_keys, tickets
 from parallelhassnes.store.records import Credential
 
 KEY = "fake/model"
-PATHS = {"PYTHONPATH": f"{CHECKOUT}:{CHECKOUT / 'tests'}"}
 """Workers import the scripted agent and its environment from the tests."""
 ENVIRONMENT = "temp_environment:TempEnvironment"
 
@@ -25,7 +24,7 @@ ENVIRONMENT = "temp_environment:TempEnvironment"
 @pytest.fixture
 def scripted(root, monkeypatch):
     """Submits trials of the scripted agent: ``scripted(ctx, "auth ok", trials=2)``; the batch id."""
-    monkeypatch.setenv("PYTHONPATH", PATHS["PYTHONPATH"])
+    monkeypatch.setenv("PYTHONPATH", SUPPORT["PYTHONPATH"])
     task = make_task(root)
 
     def submit(ctx, words, trials=1, retry=None):
@@ -109,7 +108,7 @@ def test_bad_credentials_pause_the_key_and_resume_opens_it(root, scripted):
     assert any(line in why for why in explained["steps"][0]["why"])
     program(root, "tick", "--until-idle", "-q", "--fail-on", "never")  # does not wait for it
     assert classes(ctx, batch) == ["auth"]
-    program(root, "resume", KEY, "--reason", "new key", env=PATHS)
+    program(root, "resume", KEY, "--reason", "new key", env=SUPPORT)
     wait_for(lambda: idle(ctx), "all four")
     assert sorted(map(len, states(ctx, batch).values())) == [1, 1, 1, 2]
     assert {found[-1] for found in states(ctx, batch).values()} == {"succeeded"}
@@ -172,7 +171,7 @@ def sweep(root, n_valid, words, **more):
 
 
 def test_unscored_trials_are_topped_up_and_counted_apart(root, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", PATHS["PYTHONPATH"])
+    monkeypatch.setenv("PYTHONPATH", SUPPORT["PYTHONPATH"])
     ctx = context(root, "concurrency = 1\n")
     batch = put(ctx, sweep(root, 3, "ok silent timeout zero ok"))
     tick(ctx)
@@ -185,7 +184,7 @@ def test_unscored_trials_are_topped_up_and_counted_apart(root, monkeypatch):
 
 
 def test_topping_up_ends_at_its_limit(root, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", PATHS["PYTHONPATH"])
+    monkeypatch.setenv("PYTHONPATH", SUPPORT["PYTHONPATH"])
     ctx = context(root)
     batch = put(ctx, sweep(root, 2, "silent", max_extra=3))
     tick(ctx)

@@ -49,7 +49,7 @@ def package(tmp_path):
 
 
 def agent_step(step_id, root, prompt, **more):
-    program = str(CHECKOUT / "tests" / "agent_program.py")
+    program = str(CHECKOUT / "tests" / "support" / "agent_program.py")
     argv = [sys.executable, program, "{prompt_file}", "{output_file}"]
     agent = {"name": "parrot", "command": argv}
     return {"step_id": step_id, "prompt": prompt, "agent": agent, "working_directory": str(root), **more}

@@ -193,7 +193,7 @@ def test_a_failure_of_ours_to_read_is_not_the_verifiers(tmp_path, monkeypatch):
     def broken(path):
         raise OSError(errno.EIO, "Input/output error", str(path))
 
-    monkeypatch.setattr(reward_file.untrusted, "open_file", broken)
+    monkeypatch.setattr(reward_file.safe_read, "open_file", broken)
     with pytest.raises(reward_file.RewardUnreadableError, match="cannot be read") as caught:
         reward_file.parse_json(folder / "reward.json")
     assert "cannot be read" in reward_file.problem(folder, {})

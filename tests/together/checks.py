@@ -6,10 +6,11 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from stores import context, program, wait_for
+
 from parallelhassnes.admin.audit.verify import verify
 from parallelhassnes.schedule.context import Context
 from tests.faults import invariants
-from tests.stores import context, program, wait_for
 from tests.together import outcome, shapes
 from tests.together.outcome import Outcome
 from tests.together.servers import Client, mentioning

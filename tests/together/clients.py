@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from stores import CHECKOUT, environment, tickets
+
 from parallelhassnes.admin.cron import crontab_line
 from parallelhassnes.store.layout import Layout
-from tests.stores import CHECKOUT, environment, tickets
 from tests.together import shapes
 from tests.together.servers import Client
 from tests.together.shared import Together

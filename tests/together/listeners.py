@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+from stores import tickets
 
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
-from tests.stores import tickets
 from tests.together.servers import Client, Gone
 from tests.together.shared import Together
 

@@ -22,8 +22,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from stores import context, idle, wait_for
+
 from parallelhassnes.schedule.context import Context
-from tests.stores import context, idle, wait_for
 from tests.together import checks, clients, listeners, outcome, shapes
 from tests.together.servers import Server
 from tests.together.shared import Pace, Together

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-
-from tests.stores import CHECKOUT, environment
+from stores import CHECKOUT, environment
 
 START_SEC = 60.0
 STOP_SEC = 30.0

@@ -7,8 +7,9 @@ once, is seen by those who do it. Tables of one shape differ in their label and 
 from pathlib import Path
 from typing import Any
 
+from stores import CHECKOUT, job, shell
+
 from tests.faults.invariants import TWICE
-from tests.stores import CHECKOUT, job, shell
 
 TASKS = CHECKOUT / "examples" / "tasks"
 UPLOADED = "hello"

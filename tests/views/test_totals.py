@@ -4,7 +4,7 @@ import json
 
 import pytest
 from harness import make_task
-from stores import CHECKOUT, context, idle, program, put, started, wait_for
+from stores import SUPPORT, context, idle, program, put, started, wait_for
 
 from parallelhassnes.actions.analyze import analyze
 from parallelhassnes.actions.append import append
@@ -21,7 +21,7 @@ from parallelhassnes.views.watch_model import Follower
 
 @pytest.fixture
 def ctx(root, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", f"{CHECKOUT}:{CHECKOUT / 'tests'}")
+    monkeypatch.setenv("PYTHONPATH", SUPPORT["PYTHONPATH"])
     return context(root, "concurrency = 2\n")
 
 
@@ -85,7 +85,7 @@ def test_one_who_watches_while_steps_are_added(ctx, batch):
     script = f"until [ -e {gate} ]; do sleep 0.02; done"
     command = {"step_id": "a", "kind": "command", "command": ["sh", "-c", script]}
     newest = put(ctx, json.dumps({"spec_version": "2.0", "jobs": [{"job_id": "j", "steps": [command]}]}).encode())
-    env = {"PYTHONPATH": f"{CHECKOUT}:{CHECKOUT / 'tests'}"}
+    env = SUPPORT
     watching = started(ctx.layout.root, "tick", "--until-idle", env=env)
     try:
         wait_for(lambda: batch_scoreboard(ctx.layout, newest).counts.running, "the command")

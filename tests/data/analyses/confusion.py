@@ -1,4 +1,4 @@
-"""The rules against trials labelled by hand; ``PYTHONPATH=.:tests python tests/data/analyses/confusion.py`` writes docs/analyses.md.
+"""The rules against trials labelled by hand; ``PYTHONPATH=.:tests:tests/support python tests/data/analyses/confusion.py`` writes docs/analyses.md.
 
 ``labels.json`` names each trial, what it is and why; ``make.py`` made the trials.
 """

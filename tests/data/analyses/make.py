@@ -1,4 +1,4 @@
-"""Make the labelled trials anew: ``PYTHONPATH=.:tests python tests/data/analyses/make.py`` (some minutes; needs bubblewrap, tmux).
+"""Make the labelled trials anew: ``PYTHONPATH=.:tests:tests/support python tests/data/analyses/make.py`` (some minutes; needs bubblewrap, tmux).
 
 Every trial is a real one in the sandbox, of the tasks under ``examples/``, by oracle, nop, terminus-2 on a scripted model
 server, or an agent whose runs end as a script says. Kept of each are the report, Harbor's result, exception, trajectory and the

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-CASES: list[dict[str, Any]] = json.loads((Path(__file__).parent / "data" / "refusals.json").read_text())
+CASES: list[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "data" / "refusals.json").read_text())
 KEY = "key-of-nobody"
 
 

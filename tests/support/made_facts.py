@@ -33,5 +33,5 @@ def trial_facts(
         by_default=rule.source == "default",
         **more,
     )
-    spent = facts.spent_by(made) if result not in ("missing", "skipped") else facts.Spent()
+    spent = facts.spent_by(made) if result not in ("missing", "skipped") else facts.UsageSum()
     return TrialFacts(**{**vars(made), "spent": spent})

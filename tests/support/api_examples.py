@@ -1,6 +1,6 @@
 """The examples of the OpenAPI document: what a real server is sent, and what it answers.
 
-``make examples`` (``python -m tests.api_examples``) writes them anew into ``parallelhassnes/api/examples.json``; a test
+``make examples`` (``python -m tests.support.api_examples``) writes them anew into ``parallelhassnes/api/examples.json``; a test
 asks the same and compares. Names of folders and of this machine are replaced; nothing else is touched.
 """
 

@@ -1,4 +1,4 @@
-"""Pictures of the pages for the documentation: ``python -m tests.screenshots [FOLDER]``, as ``make pictures`` runs it.
+"""Pictures of the pages for the documentation: ``python -m tests.support.screenshots [FOLDER]``, as ``make pictures`` runs it.
 
 A store in which real things have happened and are happening is made in a temporary folder, served, looked at by Chromium
 in light, dark and on a phone, and taken away again.
@@ -15,7 +15,7 @@ from browsers import page, running
 from PIL import Image
 from playwright.sync_api import Browser
 from servers import serving
-from stores import CHECKOUT, context, job, program, put, shell, table, wait_for
+from stores import CHECKOUT, SUPPORT, context, job, program, put, shell, table, wait_for
 
 from parallelhassnes.actions import pause_resume
 from parallelhassnes.store.queue import tickets
@@ -73,7 +73,7 @@ def make_store(root: Path) -> tuple[Any, str, str]:
         },
     )
     ended = put(ctx, sweep)
-    path = {"PYTHONPATH": f"{CHECKOUT}:{CHECKOUT / 'tests'}"}
+    path = SUPPORT
     program(root, "tick", "--until-idle", "--quiet", "--fail-on", "never", env=path)
     model = {"queue_key": "openai/gpt-5.2"}
     going_on = put(

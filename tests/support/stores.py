@@ -14,7 +14,9 @@ from parallelhassnes.admin.init import ensure
 from parallelhassnes.schedule.context import Context, open_context
 from parallelhassnes.store.queue import tickets
 
-CHECKOUT = Path(__file__).resolve().parent.parent
+CHECKOUT = Path(__file__).resolve().parents[2]
+SUPPORT = {"PYTHONPATH": os.pathsep.join(map(str, (CHECKOUT, CHECKOUT / "tests", CHECKOUT / "tests" / "support")))}
+"""For processes that take agents or environments of this folder by their import path."""
 
 
 def context(root: Path, toml: str = "") -> Context:
