@@ -173,8 +173,8 @@ launcher.take_over, launcher.run_taken = take_over, run_taken
 counted(settle, "_settle", "settle")
 counted(launcher, "start", "fork")
 counted(tick, "launch_ready", "pass")
-counted(tick.add, "complete", "add")
-counted(settle.Book, "put_ticket", "ticket")
+counted(tick.add_steps, "complete", "add")
+counted(settle.JobState, "put_ticket", "ticket")
 main()
 """
 
