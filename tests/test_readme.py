@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 from stores import CHECKOUT, environment, readers_place
+from typer.main import get_command
+
+from parallelhassnes.cli.app import app
 
 README = CHECKOUT / "README.md"
 BLOCKS = re.findall(r"```console\n(.*?)```", README.read_text(), re.DOTALL)
@@ -50,8 +53,18 @@ def help_of(*arguments: str) -> str:
 
 
 def commands() -> list[str]:
-    listed = help_of().split("Commands:")[1]
-    return re.findall(r"^  ([a-z]+) ", listed, re.MULTILINE)
+    return re.findall(r"^  ([a-z]+) +[A-Z]", help_of(), re.MULTILINE)
+
+
+def test_every_command_stands_once_in_the_list_of_commands():
+    assert sorted(commands()) == sorted(get_command(app).commands)
+
+
+def test_a_shell_is_told_how_to_complete_commands():
+    asked = {"_PARALLELHASSNES_COMPLETE": "complete_bash", "COMP_WORDS": "parallelhassnes rer", "COMP_CWORD": "1"}
+    program = [sys.executable, "-c", "from parallelhassnes.cli.app import app; app(prog_name='parallelhassnes')"]
+    done = subprocess.run(program, capture_output=True, text=True, env=environment(asked))
+    assert done.stdout.split() == ["rerun"], done.stderr
 
 
 @pytest.mark.namespaces

@@ -9,9 +9,10 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, override
 
 import typer
+from typer.core import TyperGroup
 
 from parallelhassnes.cli import (
     analyses,
@@ -50,11 +51,36 @@ HOST_TROUBLE = {
 }
 """What a host may refuse anywhere, and what to do about it; any other OSError is our fault."""
 
+SECTIONS = {
+    "Run": ("init", "validate", "submit", "run", "tick", "append", "rerun"),
+    "Look": ("scoreboard", "show", "explain", "logs", "tail", "artifact", "diff", "open"),
+    "Results": ("results", "compare", "errors", "report", "analyze", "analyses", "feedback", "export"),
+    "Steer": (
+        *("cancel", "retry", "pause", "resume", "close", "reopen", "approve", "reject"),
+        *("priority", "limit", "budget", "drain", "undrain"),
+    ),
+    "Look after": ("doctor", "cron", "audit", "api", "token"),
+}
+"""The commands as ``--help`` shows them."""
+
+
+class _Sections(TyperGroup):
+    @override
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        width = max(map(len, self.commands))
+        for title, names in SECTIONS.items():
+            with formatter.section(title):
+                limit = formatter.width - formatter.current_indent - width - 2
+                formatter.write_dl(
+                    [(name.ljust(width), self.commands[name].get_short_help_str(limit)) for name in names]
+                )
+
+
 app = typer.Typer(
     name="parallelhassnes",
+    cls=_Sections,
     help="Run batches of Harbor trials from a directory queue; everything is kept under runs/.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
