@@ -52,7 +52,7 @@ def test_a_limit_of_0_is_said_by_every_view_and_an_operators_limit_opens_the_key
     assert (line.limit, line.limit_why, line.paused) == (0, "configured", CLOSED)
     assert states(ctx, batch) == {"blocked"}
     (step,) = explain(ctx, batch).steps
-    assert (step.state, step.why) == ("blocked", [f"blocked: {CLOSED}"])
+    assert (step.state, step.why[0]) == ("blocked", f"blocked: {CLOSED}")
     assert "nothing starts: configured" in program(root, "scoreboard").stdout
     pause_resume.limit(ctx, "k", 2)
     wait_for(lambda: idle(ctx), "the step")
