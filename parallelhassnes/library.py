@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from parallelhassnes.actions import submit as submission
 from parallelhassnes.actions.analyze import analyze as start_analyses
-from parallelhassnes.actions.cancel_retry import Only, Operated, Target
+from parallelhassnes.actions.cancel_retry import Only, Operated
 from parallelhassnes.actions.cancel_retry import cancel as cancel_target
 from parallelhassnes.actions.cancel_retry import retry as retry_target
 from parallelhassnes.actions.run_until_idle import Ticked, until_idle
@@ -34,7 +34,7 @@ from parallelhassnes.admin.init import ensure, init
 from parallelhassnes.config import find_root
 from parallelhassnes.errors import InvalidInput as InvalidTable
 from parallelhassnes.errors import Problem, StoreBusy, UnknownId, UserError
-from parallelhassnes.refs import newest_attempt, resolve
+from parallelhassnes.refs import Found, newest_attempt, resolve
 from parallelhassnes.results import collect
 from parallelhassnes.results.aggregate import DEFAULT_BY, Results
 from parallelhassnes.results.aggregate import results as results_of
@@ -302,7 +302,7 @@ class Batch:
         picked = {word: True for word in words if word in _PICKED}
         classes = frozenset(word for word in words if word not in _PICKED)
         with self._opened() as ctx:
-            done = retry_target(ctx, Target(batch_id=self.id), Only(classes=classes, **picked), reason)
+            done = retry_target(ctx, Found(batch_id=self.id), Only(classes=classes, **picked), reason)
         done.started = len(self.store.tick().launched)
         return done
 
@@ -313,7 +313,7 @@ class Batch:
             reason: kept in the ledger.
         """
         with self._opened() as ctx:
-            return cancel_target(ctx, Target(batch_id=self.id), reason)
+            return cancel_target(ctx, Found(batch_id=self.id), reason)
 
 
 class Attempt:

@@ -9,10 +9,9 @@ changed until the step has started.
 """
 
 from collections.abc import Iterator
+from typing import ClassVar, Literal
 
-from pydantic import BaseModel
-
-from parallelhassnes.actions.attribution import said
+from parallelhassnes.actions.attribution import ActionResult, said
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.refs import Found, resolve
@@ -23,7 +22,7 @@ from parallelhassnes.store import attempts, batches, locks
 from parallelhassnes.store.evidence import ledger
 
 
-class Decided(BaseModel):
+class Decided(ActionResult):
     """What came of a decision."""
 
     ok: bool = True
@@ -32,6 +31,20 @@ class Decided(BaseModel):
     """``job_id/step_id`` of the steps that it was about; none where nothing waited for it."""
     started: int = 0
     """Attempts that could start because of it."""
+    event: ClassVar[Literal["approved", "rejected"]] = "approved"
+    """In the ledger."""
+
+    @property
+    def touched(self) -> int:
+        return len(self.steps)
+
+    def lines(self) -> list[str]:
+        said = [f"{self.event} {step}" for step in self.steps] or [f"nothing of {self.target} waits for a person"]
+        return [*said, f"{self.started} attempts started"] if self.started else said
+
+
+class _Rejected(Decided):
+    event = "rejected"
 
 
 def approve(ctx: Context, text: str, reason: str = "") -> Decided:
@@ -40,7 +53,7 @@ def approve(ctx: Context, text: str, reason: str = "") -> Decided:
     Raises:
         UserError: the step has no gate, or has started.
     """
-    done = _decide(ctx, text, reason, approved=True)
+    done = _decide(ctx, Decided(target=text), reason)
     done.started = len(pass_and_wake(ctx))
     return done
 
@@ -53,13 +66,13 @@ def reject(ctx: Context, text: str, reason: str) -> Decided:
     """
     if not reason.strip():
         raise UserError("a rejection needs a reason", fix='add --reason "…"')
-    return _decide(ctx, text, reason, approved=False)
+    return _decide(ctx, _Rejected(target=text), reason)
 
 
-def _decide(ctx: Context, text: str, reason: str, *, approved: bool) -> Decided:
-    found = resolve(ctx.layout, text)
-    result = Decided(target=str(found))
-    word = said(reason)
+def _decide(ctx: Context, result: Decided, reason: str) -> Decided:
+    found = resolve(ctx.layout, result.target)
+    result.target = str(found)
+    word, approved = said(reason), result.event == "approved"
     with locks.held(ctx.layout.tick_lock):
         book = JobState(ctx, found.batch_id)
         for job, step in list(_meant(ctx, book, found)):
@@ -74,7 +87,7 @@ def _decide(ctx: Context, text: str, reason: str, *, approved: bool) -> Decided:
         if result.steps:
             ledger.append(
                 book.batch_dir,
-                "approved" if approved else "rejected",
+                result.event,
                 by=word.by,
                 reason=word.reason or None,
                 target=result.target,

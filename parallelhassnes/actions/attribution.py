@@ -1,4 +1,6 @@
-"""Who says it: every word of an operator carries a name, a time and a reason."""
+"""Who says it: every word of an operator carries a name, a time and a reason; and what came of it."""
+
+from pydantic import BaseModel
 
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.records import Attribution, now_text
@@ -7,3 +9,16 @@ from parallelhassnes.store.records import Attribution, now_text
 def said(reason: str = "") -> Attribution:
     """A word of whoever runs this process, now."""
     return Attribution(at=now_text(), by=ledger.person(), reason=" ".join(reason.split())[:500])
+
+
+class ActionResult(BaseModel):
+    """What came of an action."""
+
+    @property
+    def touched(self) -> int:
+        """Attempts and steps that it was about; 0 where these are not counted."""
+        return 0
+
+    def lines(self) -> list[str]:
+        """What is so now, for people."""
+        raise NotImplementedError

@@ -10,13 +10,12 @@ import math
 from collections.abc import Iterable
 from typing import Literal
 
-from pydantic import BaseModel
-
-from parallelhassnes import names
+from parallelhassnes import formatting, names
 from parallelhassnes.actions import pause_resume
-from parallelhassnes.actions.attribution import said
+from parallelhassnes.actions.attribution import ActionResult, said
 from parallelhassnes.config import Budget
 from parallelhassnes.errors import UnknownId, UserError
+from parallelhassnes.refs import resolve
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.limits import budgets
 from parallelhassnes.store import batches, locks, members
@@ -27,7 +26,7 @@ type Scope = Literal["key", "experiment"]
 """What a budget over all batches is of: a queue key, or the batches of an experiment together."""
 
 
-class Money(BaseModel):
+class Money(ActionResult):
     """A budget and what is spent of it."""
 
     ok: bool = True
@@ -41,11 +40,30 @@ class Money(BaseModel):
     """Ended attempts that have cost something nobody knows, in whole or in part: ``usd`` is a lower bound."""
     changed: bool = False
 
+    @property
+    def named(self) -> str:
+        """The batch, queue key or experiment."""
+        raise NotImplementedError
+
+    def lines(self) -> list[str]:
+        of_usd = "" if self.usd_limit is None else f" of {formatting.fixed(self.usd_limit)}"
+        of_tokens = "" if self.tokens_limit is None else f" of {self.tokens_limit}"
+        least, unknown = "", ""
+        if self.attempts_unknown:
+            least = "at least "
+            unknown = f"; the cost of {formatting.counted(self.attempts_unknown, 'attempt')} is not known"
+        spent = f"{least}{formatting.fixed(self.usd)}{of_usd} USD, {self.tokens}{of_tokens} tokens spent{unknown}"
+        return [f"{self.named}: {spent}", *["the new budget counts from the next tick on"] * self.changed]
+
 
 class BudgetLine(Money):
     """A batch's."""
 
     batch_id: str
+
+    @property
+    def named(self) -> str:
+        return self.batch_id
 
 
 class SharedLine(Money):
@@ -55,12 +73,17 @@ class SharedLine(Money):
     name: str
     """The queue key or the experiment."""
 
+    @property
+    def named(self) -> str:
+        return self.name
+
 
 # --- a batch ------------------------------------------------------------------------------------------
 
 
-def show(ctx: Context, batch_id: str) -> BudgetLine:
+def show(ctx: Context, batch: str) -> BudgetLine:
     """As it stands."""
+    batch_id = resolve(ctx.layout, batch).batch_id
     budget = budgets.budget_of(ctx, batch_id) or Budget()
     return _of_batch(batch_id, budget, budgets.accounts(ctx, [batch_id]))
 
@@ -92,13 +115,17 @@ def of_batches(ctx: Context, batch_ids: Iterable[str]) -> dict[str, BudgetLine]:
     }
 
 
-def change(ctx: Context, batch_id: str, *, usd: float | None, tokens: int | None, reason: str = "") -> BudgetLine:
-    """Let the batch spend so much in all, from the next pass on; a part that is None stays as it is.
+def change(ctx: Context, batch: str, *, usd: float | None, tokens: int | None, reason: str = "") -> BudgetLine:
+    """Let the batch spend so much in all, from the next pass on; a part that is None stays as it is, so with two of these
+    it is only shown.
 
     Raises:
         UserError: a limit is negative, or no number.
     """
     _check(usd, tokens)
+    batch_id = resolve(ctx.layout, batch).batch_id
+    if usd is tokens is None:
+        return show(ctx, batch_id)
     with locks.held(ctx.layout.tick_lock):
         batch_dir = ctx.layout.batch(batch_id)
         before = budgets.budget_of(ctx, batch_id) or Budget()
@@ -124,15 +151,6 @@ def change(ctx: Context, batch_id: str, *, usd: float | None, tokens: int | None
 # --- a queue key, an experiment -----------------------------------------------------------------------
 
 
-def show_shared(ctx: Context, scope: Scope, text: str) -> SharedLine:
-    """As it stands.
-
-    Raises:
-        UnknownId: there is no such queue key or experiment.
-    """
-    return _line(ctx, scope, _known(ctx, scope, text), budgets.accounts(ctx))
-
-
 def every_shared(ctx: Context) -> list[SharedLine]:
     """All that are in force; keys first."""
     shared = raised_budgets.in_force(ctx.layout, ctx.config.budgets)
@@ -146,7 +164,8 @@ def every_shared(ctx: Context) -> list[SharedLine]:
 def change_shared(
     ctx: Context, scope: Scope, text: str, *, usd: float | None, tokens: int | None, reason: str = ""
 ) -> SharedLine:
-    """Let a queue key or an experiment spend so much in all, from the next pass on; a part that is None stays as it is.
+    """Let a queue key or an experiment spend so much in all, from the next pass on; a part that is None stays as it is, so
+    with two of these it is only shown.
 
     Raises:
         UnknownId: there is no such queue key or experiment.
@@ -154,6 +173,8 @@ def change_shared(
     """
     _check(usd, tokens)
     name = _known(ctx, scope, text)
+    if usd is tokens is None:
+        return _line(ctx, scope, name, budgets.accounts(ctx))
     with locks.held(ctx.layout.tick_lock):
         before = _budget(ctx, scope, name)
         after = _with(before, usd, tokens)

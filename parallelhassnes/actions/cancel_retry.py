@@ -13,10 +13,12 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from parallelhassnes.actions.attribution import ActionResult
 from parallelhassnes.errors import UserError
 from parallelhassnes.execute import processes
 from parallelhassnes.names import nearest
 from parallelhassnes.plan import JobSpec, StepSpec
+from parallelhassnes.refs import Found, resolve
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.job_state import JobState, ticket_of
 from parallelhassnes.schedule.limits import credentials
@@ -30,18 +32,7 @@ from parallelhassnes.store.records import AttemptState, now_text
 from parallelhassnes.views.scoreboard_models import View
 
 
-class Target(BaseModel):
-    """What an operator's word is about: a batch, one of its jobs, or one step of that."""
-
-    batch_id: str
-    job_id: str | None = None
-    step_id: str | None = None
-
-    def __str__(self) -> str:
-        return "/".join(filter(None, (self.batch_id, self.job_id, self.step_id)))
-
-
-class Operated(View):
+class Operated(View, ActionResult):
     """What came of it."""
 
     ok: bool = True
@@ -55,7 +46,15 @@ class Operated(View):
     changed: bool = True
     """False where nothing was to be done, and nothing was."""
     line: str = ""
-    """What is so now, in words."""
+    """What is so now, in words (cancel)."""
+
+    @property
+    def touched(self) -> int:
+        """Steps that will start again; of a cancel, also attempts that were told to end."""
+        return len(self.steps) + (len(self.attempts) if self.line else 0)
+
+    def lines(self) -> list[str]:
+        return [self.line or f"{len(self.steps)} steps of {self.target} run again, {self.started} started at once"]
 
 
 class Only(BaseModel):
@@ -94,11 +93,12 @@ class Only(BaseModel):
         return said + sorted(self.classes) or None
 
 
-def cancel(ctx: Context, target: Target, reason: str = "") -> Operated:
+def cancel(ctx: Context, target: Found | str, reason: str = "") -> Operated:
     """End what runs, start nothing more; what has ended stays as it is. Doing it twice changes nothing.
 
     Where nothing runs and nothing would start by itself, nothing is canceled: what ended stays what it came to.
     """
+    target = _meant(ctx, target)
     result = Operated(target=str(target))
     with locks.held(ctx.layout.tick_lock):
         book = JobState(ctx, target.batch_id)
@@ -135,7 +135,13 @@ def cancel(ctx: Context, target: Target, reason: str = "") -> Operated:
     return result
 
 
-def _to_cancel(book: JobState, target: Target) -> list[tuple[JobSpec, list[StepSpec]]] | None:
+def _meant(ctx: Context, target: Found | str) -> Found:
+    """What is named; of an attempt its step."""
+    found = resolve(ctx.layout, target) if isinstance(target, str) else target
+    return found._replace(attempt=None)
+
+
+def _to_cancel(book: JobState, target: Found) -> list[tuple[JobSpec, list[StepSpec]]] | None:
     """What runs, or is to start, or would if another step were retried; None where nothing goes on by itself."""
     found, goes_on = [], target.step_id is not None
     for job in _jobs(book.ctx, target):
@@ -177,7 +183,7 @@ def _remove_ready(ctx: Context, job: JobSpec, step: StepSpec) -> None:
             delayed.unlink(missing_ok=True)
 
 
-def retry(ctx: Context, target: Target, only: Only | None = None, reason: str = "") -> Operated:
+def retry(ctx: Context, target: Found | str, only: Only | None = None, reason: str = "") -> Operated:
     """Let ended steps run again, as new attempts, at once; a canceled or blocked one may start after all.
 
     Args:
@@ -188,6 +194,7 @@ def retry(ctx: Context, target: Target, only: Only | None = None, reason: str = 
     """
     only = only or Only()
     _check_classes(only.classes)
+    target = _meant(ctx, target)
     result = Operated(target=str(target))
     with locks.held(ctx.layout.tick_lock):
         book = JobState(ctx, target.batch_id)
@@ -261,7 +268,7 @@ def _picked(step_dir: Path, step: StepSpec, only: Only) -> bool:
     return only.fits(step, ref.dir, attempts.read_state(ref.dir))
 
 
-def _jobs(ctx: Context, target: Target) -> list[JobSpec]:
+def _jobs(ctx: Context, target: Found) -> list[JobSpec]:
     batch_dir = ctx.layout.batch(target.batch_id)
     if target.job_id is not None:
         return [batches.read_job(_existing(batch_dir / target.job_id))]
@@ -274,7 +281,7 @@ def _existing(job_dir: Path) -> Path:
     return job_dir
 
 
-def _steps(job: JobSpec, target: Target) -> list[StepSpec]:
+def _steps(job: JobSpec, target: Found) -> list[StepSpec]:
     if target.step_id is None:
         return list(job.steps)
     if target.step_id not in job.places:

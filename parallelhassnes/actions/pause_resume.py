@@ -12,10 +12,8 @@ start because of it starts at once: a pass follows.
 from collections.abc import Iterable
 from typing import Any
 
-from pydantic import BaseModel
-
 from parallelhassnes import names
-from parallelhassnes.actions.attribution import said
+from parallelhassnes.actions.attribution import ActionResult, said
 from parallelhassnes.errors import UnknownId, UserError
 from parallelhassnes.refs import resolve
 from parallelhassnes.schedule import quarantine
@@ -31,7 +29,7 @@ from parallelhassnes.store.records import Control, dump
 _RECENT_BATCHES = 200
 
 
-class Held(BaseModel):
+class Held(ActionResult):
     """What came of an operator's word."""
 
     ok: bool = True
@@ -43,6 +41,10 @@ class Held(BaseModel):
     """What is so now."""
     started: int = 0
     """Attempts that could start because of it."""
+
+    def lines(self) -> list[str]:
+        line = self.line if self.changed else f"{self.line} (as before)"
+        return [line, f"{self.started} attempts started"] if self.started else [line]
 
 
 # --- a batch ------------------------------------------------------------------------------------------
@@ -167,7 +169,12 @@ def limit(ctx: Context, key_text: str, number: int | None, reason: str = "") -> 
 
     Args:
         number: None takes the operator's limit away again.
+
+    Raises:
+        UserError: the number is less than 1.
     """
+    if number is not None and number < 1:
+        raise UserError("a limit is at least 1", fix="pause the key to start nothing on it")
     key = known_key(ctx, key_text)
     if key is None:
         raise unknown_key(ctx, key_text)

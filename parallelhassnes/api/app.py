@@ -20,7 +20,19 @@ from parallelhassnes.api.http.outside import Outside
 from parallelhassnes.api.http.problems import ErrorMiddleware, handle
 from parallelhassnes.api.http.security import SecurityMiddleware
 from parallelhassnes.api.live.server_state import ServerState
-from parallelhassnes.api.routes import attempts, batches, budgets, jobs, metrics, queue, results, streams, system, tasks
+from parallelhassnes.api.routes import (
+    attempts,
+    batches,
+    budgets,
+    jobs,
+    metrics,
+    operators,
+    queue,
+    results,
+    streams,
+    system,
+    tasks,
+)
 
 ROUTERS = "parallelhassnes.routers"
 """Entry points of installed packages, ours among them: routers of calls that other programs make (``compat``)."""
@@ -80,6 +92,6 @@ def create_app(site: ServerState) -> FastAPI:
     describe(app)
     for entry_point in entry_points(group=ROUTERS):
         app.include_router(entry_point.load())
-    for module in (system, batches, jobs, attempts, queue, budgets, tasks, results, metrics, streams, pages):
+    for module in (system, batches, jobs, attempts, queue, operators, budgets, tasks, results, metrics, streams, pages):
         app.include_router(module.router)
     return app

@@ -14,20 +14,19 @@ from typing import Annotated, Any, NoReturn, override
 import typer
 from typer.core import TyperGroup
 
+from parallelhassnes.actions.registry import ACTIONS
 from parallelhassnes.cli import (
     analyses,
     append,
-    approve,
     artifacts,
     audit,
-    budget,
-    cancel_retry,
-    pause_resume,
+    operators,
     report,
     results,
     run,
     serve,
     token,
+    upkeep,
     watch,
     work,
 )
@@ -55,10 +54,7 @@ SECTIONS = {
     "Run": ("init", "validate", "submit", "run", "tick", "append", "rerun"),
     "Look": ("scoreboard", "show", "explain", "logs", "tail", "artifact", "diff", "open"),
     "Results": ("results", "compare", "errors", "report", "analyze", "analyses", "feedback", "export"),
-    "Steer": (
-        *("cancel", "retry", "pause", "resume", "close", "reopen", "approve", "reject"),
-        *("priority", "limit", "budget", "drain", "undrain"),
-    ),
+    "Steer": tuple(dict.fromkeys(action.command for action in ACTIONS)),
     "Look after": ("doctor", "cron", "audit", "api", "token"),
 }
 """The commands as ``--help`` shows them."""
@@ -85,23 +81,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
-for module in (
-    work,
-    run,
-    watch,
-    results,
-    report,
-    analyses,
-    append,
-    cancel_retry,
-    pause_resume,
-    approve,
-    artifacts,
-    audit,
-    budget,
-    serve,
-    token,
-):
+for module in (work, run, watch, results, report, analyses, append, operators, upkeep, artifacts, audit, serve, token):
     module.register(app)
 
 

@@ -19,6 +19,9 @@ RootOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 
+ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it stands in the ledger.")]
+ID_HELP = "A batch, BATCH/JOB, BATCH/JOB/STEP or an attempt."
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help=ID_HELP)]
 RawOption = Annotated[
     bool, typer.Option("--raw", help="Print the bytes as they are: on a terminal, too, which they may command.")
 ]

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from parallelhassnes.actions import cancel_retry
-from parallelhassnes.actions.cancel_retry import Operated, Target
+from parallelhassnes.actions.cancel_retry import Operated
 from parallelhassnes.api.http.auth import needs
 from parallelhassnes.api.http.file_responses import WantedHere, send_file
 from parallelhassnes.api.live.server_state import ServerState, SiteHere
@@ -105,7 +105,7 @@ StepReason = Annotated[str | None, Query(max_length=500)]
 def force_retry(site: SiteHere, batch: str, job: str, step: str) -> dict[str, Any]:
     """Let a step run again, whatever it came to."""
     found = place(site, batch, job, step)
-    cancel_retry.retry(site.context(), _target(found))
+    cancel_retry.retry(site.context(), found)
     return _said(site, found)
 
 
@@ -124,7 +124,7 @@ def requeue(
     ctx = site.context()
     if different or runner_id not in (None, ctx.config.runner_id):
         raise HTTPException(409, f"attempts run on {ctx.config.runner_id}; another runner cannot be chosen")
-    cancel_retry.retry(ctx, _target(found), reason=reason or "")
+    cancel_retry.retry(ctx, found, reason=reason or "")
     return _said(site, found)
 
 
@@ -135,12 +135,8 @@ def mark_failed(site: SiteHere, batch: str, job: str, step: str, reason: StepRea
     It is shown as canceled: how an attempt ended is written by its supervisor alone.
     """
     found = place(site, batch, job, step)
-    cancel_retry.cancel(site.context(), _target(found), reason or "marked as failed")
+    cancel_retry.cancel(site.context(), found, reason or "marked as failed")
     return _said(site, found)
-
-
-def _target(found: Found) -> Target:
-    return Target(batch_id=found.batch_id, job_id=found.job_id, step_id=found.step_id)
 
 
 def _said(site: ServerState, found: Found) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from fastapi import APIRouter, Depends, Query, UploadFile
 from starlette.exceptions import HTTPException
 
 from parallelhassnes.actions import cancel_retry, pause_resume, uploads
-from parallelhassnes.actions.cancel_retry import Target
 from parallelhassnes.actions.submit import submit
 from parallelhassnes.actions.uploads import Archive
 from parallelhassnes.api.http.auth import needs
@@ -33,6 +32,7 @@ from parallelhassnes.compat.oddish_shapes import (
 from parallelhassnes.compat.trials import OVER, BatchTrials, Trial, log_text, trials_of
 from parallelhassnes.config import RetryConfig
 from parallelhassnes.errors import UnknownId
+from parallelhassnes.refs import Found
 from parallelhassnes.steps import safe_read
 from parallelhassnes.store import atomic, batches, uploaded_tasks
 from parallelhassnes.store.uploaded_tasks import StoredTask
@@ -385,5 +385,5 @@ def _of_experiment(site: ServerState, experiment_id: str) -> list[BatchLine]:
 
 def _delete(site: ServerState, line: BatchLine) -> None:
     ctx = site.context()
-    cancel_retry.cancel(ctx, Target(batch_id=line.batch_id), _DELETED)
+    cancel_retry.cancel(ctx, Found(batch_id=line.batch_id), _DELETED)
     pause_resume.close(ctx, line.batch_id, _DELETED)

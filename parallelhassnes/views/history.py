@@ -1,6 +1,7 @@
 """Lines of a ledger for people: what operators have said, and what was decided about one attempt."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,26 +10,6 @@ from parallelhassnes.store.evidence import ledger
 
 TAIL = 1 << 18
 """Bytes of the end of a ledger in which operators' words are looked for."""
-WORDS = {
-    "submitted": "submitted",
-    "paused": "paused",
-    "resumed": "resumed",
-    "closed": "closed",
-    "reopened": "reopened",
-    "priority": "set the priority of",
-    "canceled": "canceled",
-    "retry": "retried",
-    "bound": "gave its variables to",
-    "approved": "approved",
-    "rejected": "rejected",
-    "budget": "changed the budget of",
-    "key_paused": "paused the key",
-    "key_resumed": "resumed the key",
-    "key_limit": "set the limit of",
-    "drained": "drained the runner",
-    "undrained": "opened the runner",
-}
-"""Event → what somebody did."""
 _SHOWN_ELSEWHERE = frozenset({"seq", "prev", "at", "event", "by", "reason"})
 
 
@@ -60,19 +41,23 @@ class AttemptEvent(NamedTuple):
     """The rest of the line."""
 
 
-def operators_words(folder: Path, most: int = 12) -> list[Word]:
-    """The newest words in the ledger of a batch, or of the store (``_system``); newest first."""
+def operators_words(folder: Path, words: Mapping[str, str], most: int = 12) -> list[Word]:
+    """The newest words in the ledger of a batch, or of the store (``_system``); newest first.
+
+    Args:
+        words: event → what somebody did, as a verb; lines of other events are passed over.
+    """
     start = max(0, ledger.size(folder) - TAIL)
-    found = [_word(event) for _, event in ledger.read(folder, start) if event.get("event") in WORDS]
-    return found[: -most - 1 : -1]
+    found = [event for _, event in ledger.read(folder, start) if event.get("event") in words]
+    return [_word(event, words) for event in found[: -most - 1 : -1]]
 
 
-def _word(event: dict[str, Any]) -> Word:
+def _word(event: dict[str, Any], words: Mapping[str, str]) -> Word:
     return Word(
         at=str(event.get("at", "")),
         by=str(event.get("by", "")),
         event=event["event"],
-        said=WORDS[event["event"]],
+        said=words[event["event"]],
         target=str(event.get("target") or event.get("queue_key") or event.get("runner") or ""),
         reason=str(event.get("reason") or ""),
         value=_value(event),

@@ -9,6 +9,7 @@ import stores
 from harness import make_task
 
 from parallelhassnes.actions import cancel_retry
+from parallelhassnes.refs import Found
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.store import currents
 
@@ -122,8 +123,8 @@ def _waiting_table(ctx: Context) -> bytes:
     )
 
 
-def _target(ctx: Context) -> cancel_retry.Target:
-    return cancel_retry.Target(batch_id=ctx.layout.batch_ids()[0])
+def _target(ctx: Context) -> Found:
+    return Found(batch_id=ctx.layout.batch_ids()[0])
 
 
 def _runs(ctx: Context) -> bool:

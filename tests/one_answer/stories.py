@@ -13,8 +13,9 @@ from stores import context
 from written import ZERO, Left, Writer
 
 from parallelhassnes.actions import append, rerun
-from parallelhassnes.actions.cancel_retry import Only, Target, cancel, retry
+from parallelhassnes.actions.cancel_retry import Only, cancel, retry
 from parallelhassnes.errors import UserError
+from parallelhassnes.refs import Found
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.store import batches
 from parallelhassnes.tables.expanders import tasks as table_tasks
@@ -219,13 +220,13 @@ class _Teller:
             case "damaged":
                 self._damage()
 
-    def _target(self, what: str, number: int) -> Target:
+    def _target(self, what: str, number: int) -> Found:
         if what not in ("job", "step"):
-            return Target(batch_id=self.batch)
+            return Found(batch_id=self.batch)
         jobs = [batches.read_job(path) for path in batches.job_dirs(self.ctx.layout, self.batch)]
         job = jobs[number % len(jobs)]
         step = job.steps[number % len(job.steps)].step_id if what == "step" else None
-        return Target(batch_id=self.batch, job_id=job.job_id, step_id=step)
+        return Found(batch_id=self.batch, job_id=job.job_id, step_id=step)
 
     def _damage(self) -> None:
         """Tear the description of a batch that is there besides."""

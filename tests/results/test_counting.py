@@ -9,6 +9,7 @@ from stores import context, idle, program, put, read, table, wait_for
 from parallelhassnes.actions import cancel_retry
 from parallelhassnes.actions.exit_code import exit_code
 from parallelhassnes.compat.trials import trials_of
+from parallelhassnes.refs import Found
 from parallelhassnes.report import brief, gather
 from parallelhassnes.results import collect
 from parallelhassnes.results.aggregate import results
@@ -44,7 +45,7 @@ def batch_of(ctx, task, *agents, **more):
 
 
 def again(ctx, batch, step):
-    cancel_retry.retry(ctx, cancel_retry.Target(batch_id=batch, job_id="hello", step_id=step))
+    cancel_retry.retry(ctx, Found(batch_id=batch, job_id="hello", step_id=step))
     run(ctx, batch)
 
 

@@ -5,7 +5,7 @@ from harness import make_task
 from stores import SUPPORT, context, idle, job, put, read, shell, states, table, wait_for
 
 from parallelhassnes.actions import cancel_retry
-from parallelhassnes.actions.cancel_retry import Target
+from parallelhassnes.refs import Found
 from parallelhassnes.schedule.rebuild import rebuild
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.views import explain
@@ -65,7 +65,7 @@ def test_a_retried_trial_is_analysed_anew_and_judged_anew(root, trial):
     steps = [trial("crash ok"), {"step_id": "verdict", "kind": "verdict"}]
     batch = put(ctx, table(job("j", *steps), analysis="rules", retry={"max_attempts": 1}))
     run(ctx)
-    cancel_retry.retry(ctx, Target(batch_id=batch, job_id="j", step_id="t"))
+    cancel_retry.retry(ctx, Found(batch_id=batch, job_id="j", step_id="t"))
     wait_for(lambda: idle(ctx), "the retry to end")
     assert said(ctx, batch) == [("good_failure", "agent_crash"), ("unknown", "unknown")]
     assert states(ctx, batch)["j/verdict"][-1] == "succeeded"
@@ -98,7 +98,7 @@ def test_a_retry_of_what_blocked_the_trial_brings_its_analysis_back(root, trial)
     batch = put(ctx, table(job("j", *steps), analysis="rules", retry={"max_attempts": 1}))
     run(ctx)
     flag.touch()
-    cancel_retry.retry(ctx, Target(batch_id=batch, job_id="j", step_id="first"))
+    cancel_retry.retry(ctx, Found(batch_id=batch, job_id="j", step_id="first"))
     wait_for(lambda: idle(ctx), "the retry to end")
     assert states(ctx, batch)["j/t.rules"] == ["succeeded"]
     assert read(ctx.layout.job(batch, "j") / "verdict.json")["counts"]["scored"] == 1

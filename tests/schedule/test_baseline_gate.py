@@ -8,9 +8,9 @@ from harness import make_task
 from stores import SUPPORT, attempt_dirs, context, idle, put, read, states, wait_for
 
 from parallelhassnes.actions import cancel_retry
-from parallelhassnes.actions.cancel_retry import Target
 from parallelhassnes.errors import InvalidInput
 from parallelhassnes.execute import processes
+from parallelhassnes.refs import Found
 from parallelhassnes.schedule.rebuild import rebuild
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.views import explain
@@ -101,7 +101,7 @@ def test_a_mended_baseline_unblocks_the_rest(root, sweep):
     run(ctx)
     assert "hello/ScriptedAgent.1" not in states(ctx, batch)
     flag.touch()
-    cancel_retry.retry(ctx, Target(batch_id=batch, job_id="hello", step_id="oracle.1"))
+    cancel_retry.retry(ctx, Found(batch_id=batch, job_id="hello", step_id="oracle.1"))
     wait_for(lambda: idle(ctx), "the retry to end")
     found = states(ctx, batch)
     assert found["hello/baseline"] == ["failed", "succeeded"]
@@ -128,7 +128,7 @@ def test_the_gate_survives_a_kill_of_everything(root, sweep):
             processes.send(pid, None, signal.SIGKILL)  # the worker dies with its supervisor
     assert not any(f"hello/{agent}" in states(ctx, batch) for agent in AGENTS)
     operate_until_idle(ctx)
-    cancel_retry.retry(ctx, Target(batch_id=batch, job_id="hello"), cancel_retry.Only(lost=True))
+    cancel_retry.retry(ctx, Found(batch_id=batch, job_id="hello"), cancel_retry.Only(lost=True))
     wait_for(lambda: idle(ctx), "what was lost to be done again")
     found = states(ctx, batch)
     assert found["hello/baseline"][-1] == "succeeded"

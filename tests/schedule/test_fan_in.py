@@ -6,6 +6,7 @@ import pytest
 from stores import command, context, idle, job, put, states, table, wait_for
 
 from parallelhassnes.actions import cancel_retry
+from parallelhassnes.refs import Found
 from parallelhassnes.schedule import job_state
 from parallelhassnes.schedule.rebuild import rebuild
 from parallelhassnes.schedule.tick import tick
@@ -29,7 +30,7 @@ def graph(chance):
 
 
 def target(batch, job_id=None, step_id=None):
-    return cancel_retry.Target(batch_id=batch, job_id=job_id, step_id=step_id)
+    return Found(batch_id=batch, job_id=job_id, step_id=step_id)
 
 
 def looked_at(ctx, batch):

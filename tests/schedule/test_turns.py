@@ -7,7 +7,8 @@ import pytest
 from stores import attempt_dirs, command, context, idle, job, program, put, read, shell, states, table, wait_for
 
 from parallelhassnes.actions import pause_resume
-from parallelhassnes.actions.cancel_retry import Target, cancel
+from parallelhassnes.actions.cancel_retry import cancel
+from parallelhassnes.refs import Found
 from parallelhassnes.schedule import queue_order as order
 from parallelhassnes.schedule.limits import credentials
 from parallelhassnes.schedule.tick import run_pass, tick
@@ -198,5 +199,5 @@ def test_a_step_with_a_credential_of_its_own_starts_behind_any_number_of_refused
 
     wait_for(all_own, "the steps that are given another key")
     assert {key[:3] for key in states(ctx, batch)} == {"j/b"}
-    cancel(ctx, Target(batch_id=batch), "")  # nobody is to wait for the next probe
+    cancel(ctx, Found(batch_id=batch), "")  # nobody is to wait for the next probe
     wait_for(lambda: idle(ctx), "the rest to be canceled")

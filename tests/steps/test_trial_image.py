@@ -11,6 +11,7 @@ from harness import make_attempt, make_task, run, trial_spec
 from stores import attempt_dirs, context, idle, put, read, states, table, wait_for
 
 from parallelhassnes.actions import cancel_retry
+from parallelhassnes.refs import Found
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.steps.trial import image, image_build
 from parallelhassnes.store import locks
@@ -120,7 +121,7 @@ def test_an_image_stays_while_a_trial_may_still_start_and_goes_with_a_cancel(tmp
     assert images_of(ctx.layout.runs)
     tick(ctx)
     assert images_of(ctx.layout.runs), "two more trials need it"
-    cancel_retry.cancel(ctx, cancel_retry.Target(batch_id=batch))
+    cancel_retry.cancel(ctx, Found(batch_id=batch))
     wait_for(lambda: idle(ctx), "the cancel", 60)
 
     def is_gone():

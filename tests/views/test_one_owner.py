@@ -6,8 +6,8 @@ from stores import command, context, idle, job, program, put, shell, table, wait
 from written import ZERO, Left, Writer
 
 from parallelhassnes.actions import pause_resume
-from parallelhassnes.actions.cancel_retry import Target, cancel, retry
-from parallelhassnes.refs import newest_attempt
+from parallelhassnes.actions.cancel_retry import cancel, retry
+from parallelhassnes.refs import Found, newest_attempt
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.views.batch_scoreboard import batch_scoreboard
@@ -33,8 +33,8 @@ def test_what_was_skipped_leaves_a_batch_done_in_every_view(root):
     assert (board.counts.succeeded, board.counts.canceled) == (2, 2)
     assert states(writer.ctx, batch) == {"done"}
     pause_resume.drain(writer.ctx, None)
-    retry(writer.ctx, Target(batch_id=batch, job_id="alpha", step_id=show_skipped(writer, batch)))
-    cancel(writer.ctx, Target(batch_id=batch))
+    retry(writer.ctx, Found(batch_id=batch, job_id="alpha", step_id=show_skipped(writer, batch)))
+    cancel(writer.ctx, Found(batch_id=batch))
     assert states(writer.ctx, batch) == {"canceled"}
 
 

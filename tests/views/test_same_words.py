@@ -12,8 +12,9 @@ from written import NO_REWARD, ZERO, Left, Writer
 
 from parallelhassnes import formatting
 from parallelhassnes.actions import budget, pause_resume
-from parallelhassnes.actions.cancel_retry import Target, cancel, retry
+from parallelhassnes.actions.cancel_retry import cancel, retry
 from parallelhassnes.cli.output import render_batch
+from parallelhassnes.refs import Found
 from parallelhassnes.results import collect, export, text_tables
 from parallelhassnes.results.aggregate import results
 from parallelhassnes.results.compare import compare
@@ -42,9 +43,9 @@ def test_what_was_canceled_before_it_started_is_canceled_in_every_view(writer, w
     batch = writer.submit(["alpha"], [{**MODEL, "n_trials": 2}])
     steps = [line.step for line in trial_lines(writer.ctx.layout, collect.choose(writer.ctx.layout)).trials]
     targets = (
-        [Target(batch_id=batch)]
+        [Found(batch_id=batch)]
         if what == "batch"
-        else [Target(batch_id=batch, job_id="alpha", step_id=s) for s in steps]
+        else [Found(batch_id=batch, job_id="alpha", step_id=s) for s in steps]
     )
     assert lines(writer).groups[0].missing == 2
     for target in targets:
@@ -170,7 +171,7 @@ def test_a_scored_trial_that_is_tried_again_counts_once(writer):
     writer.go_on(lambda _name, _number: Left())
     pause_resume.pause(writer.ctx, "openai/x")
     step = trial_lines(writer.ctx.layout, collect.choose(writer.ctx.layout)).trials[0].step
-    retry(writer.ctx, Target(batch_id=batch, job_id="alpha", step_id=step))
+    retry(writer.ctx, Found(batch_id=batch, job_id="alpha", step_id=step))
     board = batch_scoreboard(writer.ctx.layout, batch)
     (cell,) = board.totals.values()
     assert (cell.n, cell.scored, cell.waiting, cell.again) == (2, 2, 0, 1)

@@ -10,6 +10,7 @@ import stores
 
 from parallelhassnes.actions import cancel_retry
 from parallelhassnes.admin import schemas
+from parallelhassnes.refs import Found
 from parallelhassnes.report.run_summary import RunDone
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.views.batch_scoreboard import batch_scoreboard
@@ -124,11 +125,11 @@ def test_cancel_and_retry_are_seen_at_once(root: Path) -> None:
     drain = ctx.layout.runners / ctx.config.runner_id / "drain"
     drain.parent.mkdir(parents=True, exist_ok=True)
     drain.touch()  # a retry starts what it can at once
-    cancel_retry.retry(ctx, cancel_retry.Target(batch_id=batch_id), cancel_retry.Only(failed=True))
+    cancel_retry.retry(ctx, Found(batch_id=batch_id), cancel_retry.Only(failed=True))
     board = batch_scoreboard(ctx.layout, batch_id)
     assert (board.counts.ready, board.counts.failed, board.state) == (1, 0, "waiting")
     assert board.blocked[0].reason == "waiting for j1/prepare"
-    cancel_retry.cancel(ctx, cancel_retry.Target(batch_id=batch_id))
+    cancel_retry.cancel(ctx, Found(batch_id=batch_id))
     board = batch_scoreboard(ctx.layout, batch_id)
     assert (board.counts.canceled, board.counts.ready, board.counts.blocked) == (2, 0, 0)
     assert system_scoreboard(ctx.layout).batches[0].counts == board.counts

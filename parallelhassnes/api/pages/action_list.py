@@ -4,21 +4,20 @@ Only a code and an id travel; the words are ours, so a made-up address can say n
 """
 
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from fastapi import Request
 
 from parallelhassnes import formatting
+from parallelhassnes.actions.registry import BY_NAME
 
 _ID = re.compile(r"[\w./:@+-]{1,600}")
 
 
-class Undo(NamedTuple):
-    """The word that takes another back."""
-
-    word: str
-    label: str
+NOTHING = "nothing"
+"""In the place of an action's name in an address: there was nothing to cancel."""
 
 
 class Done(NamedTuple):
@@ -26,48 +25,12 @@ class Done(NamedTuple):
 
     line: str
     target: str
-    undo: str
-    undo_label: str
-    fields: dict[str, str]
+    undo: str = ""
+    undo_label: str = ""
+    fields: Mapping[str, str] = {}
     """What the undoing sets: the earlier limit, priority or budget."""
 
 
-LINES = {
-    "pause": "{of} is paused: what runs goes on, nothing starts",
-    "resume": "{of} goes on",
-    "close": "{of} is closed: what runs ends, nothing more starts",
-    "reopen": "{of} is open again",
-    "cancel": "{of} is canceled: {n} told to end",
-    "nothing": "{of} is over: there was nothing to cancel",
-    "retry": "{n} of {of} to run again",
-    "approve": "{n} approved of {of}",
-    "reject": "{n} rejected of {of}: neither they nor what needs them will run",
-    "drain": "{of} starts nothing more",
-    "undrain": "{of} starts attempts again",
-    "limit": "{of} has a new limit",
-    "priority": "{of} has a new priority",
-    "budget": "{of} has a new budget",
-    "budget-key": "{of} has a new budget",
-    "budget-experiment": "{of} has a new budget",
-}
-UNDO = {
-    "pause": Undo("resume", "Resume"),
-    "resume": Undo("pause", "Pause again"),
-    "close": Undo("reopen", "Reopen"),
-    "reopen": Undo("close", "Close again"),
-    "cancel": Undo("retry", "Undo: run again what was canceled"),
-    "retry": Undo("cancel", "Undo: cancel these again"),
-    "nothing": Undo("", ""),
-    "approve": Undo("", ""),
-    "reject": Undo("approve", "Undo: approve instead"),
-    "drain": Undo("undrain", "Undo: start attempts again"),
-    "undrain": Undo("drain", "Drain again"),
-    "limit": Undo("limit", "Undo: the earlier limit"),
-    "priority": Undo("priority", "Undo: the earlier priority"),
-    "budget": Undo("budget", "Undo: the earlier budget"),
-    "budget-key": Undo("budget-key", "Undo: the earlier budget"),
-    "budget-experiment": Undo("budget-experiment", "Undo: the earlier budget"),
-}
 _BUDGET = re.compile(r"(?P<usd>\d+(\.\d+)?)?;(?P<tokens>\d+)?")
 """``was`` of a budget: its parts, either of which may be missing."""
 
@@ -97,16 +60,19 @@ def done(request: Request) -> Done | None:
     """What the address says was done; None where it says nothing that makes sense."""
     asked = request.query_params
     word, target = asked.get("did", ""), asked.get("of", "")
-    if word not in LINES or not _ID.fullmatch(target):
+    action = BY_NAME.get("cancel" if word == NOTHING else word)
+    if action is None or not _ID.fullmatch(target):
         return None
+    if word == NOTHING:
+        return Done(action.nothing.format(of=target), target)
     number = asked.get("n", "")
-    touched = formatting.counted(int(number) if number.isdecimal() else 0, "step")
-    undo, fields = UNDO[word], _earlier(word, asked.get("was", ""))
+    line = action.done.format(of=target, n=formatting.counted(int(number) if number.isdecimal() else 0, "step"))
+    fields = _earlier(word, asked.get("was", ""))
     # Of a batch or job: what was rejected waits for nobody any more, so approving that would find nothing.
     of_many = word == "reject" and target.count("/") < 2
-    if fields is None or of_many:
-        undo, fields = Undo("", ""), {}
-    return Done(LINES[word].format(of=target, n=touched), target, undo.word, undo.label, fields)
+    if fields is None or of_many or not action.undo_label:
+        return Done(line, target)
+    return Done(line, target, action.undo, action.undo_label, fields)
 
 
 def _earlier(word: str, was: str) -> dict[str, str] | None:

@@ -8,6 +8,7 @@ from starlette.responses import RedirectResponse, Response
 
 from parallelhassnes.actions import budget as budgets
 from parallelhassnes.actions.budget import SharedLine
+from parallelhassnes.actions.registry import LEDGER_WORDS
 from parallelhassnes.api.live.server_state import SiteHere
 from parallelhassnes.api.pages import action_list
 from parallelhassnes.api.pages.render import PageRoute, link, page
@@ -96,7 +97,7 @@ def batch_page(
         priority=batches.read_about(batch_dir).get("priority", 0) if control.priority is None else control.priority,
         budget=budgets.of_batches(ctx, [text]).get(text),
         shared=_of_experiment(ctx, board.experiment),
-        words=operators_words(batch_dir),
+        words=operators_words(batch_dir, LEDGER_WORDS),
         said=action_list.done(request),
         too_many=not few,
         results=_results(site.layout, text, ledger.size(batch_dir)) if few or results else [],

@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, Response
 
 from parallelhassnes import formatting
+from parallelhassnes.actions.registry import BY_NAME
 from parallelhassnes.admin import tokens
 from parallelhassnes.api.http.auth import CSRF_FIELD, Who
 from parallelhassnes.api.live.server_state import site_of
@@ -119,6 +120,7 @@ def _templates() -> Environment:
         query=query,
         attempt_url=attempt_url,
         line_html=line_html,
+        actions=BY_NAME,
     )
     return found
 

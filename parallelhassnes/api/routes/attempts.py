@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from parallelhassnes.actions import cancel_retry
-from parallelhassnes.actions.cancel_retry import Operated, Target
+from parallelhassnes.actions.cancel_retry import Operated
 from parallelhassnes.api.http.auth import needs
 from parallelhassnes.api.http.file_responses import WantedHere, send_file, send_zip
 from parallelhassnes.api.http.responses import Id, KnownHere, Reason, polled, tag_of, tagged
@@ -161,8 +161,7 @@ def cancel(site: SiteHere, attempt: Id, reason: Reason = "") -> Operated:
     newest = attempts.newest(step_dir)
     if newest is None or newest.name != found.attempt:
         raise UserError(f"{found} is over and was followed by another", fix="cancel the step")
-    target = Target(batch_id=found.batch_id, job_id=found.job_id, step_id=found.step_id)
-    return cancel_retry.cancel(site.context(), target, reason)
+    return cancel_retry.cancel(site.context(), found, reason)
 
 
 def _folder(site: ServerState, text: str) -> Path:

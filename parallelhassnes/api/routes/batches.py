@@ -1,4 +1,4 @@
-"""Batches: submit, list, look, and an operator's word about them."""
+"""Batches: submit, list, look, run again, and their budgets."""
 
 from typing import Annotated, Literal
 
@@ -7,17 +7,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from parallelhassnes.actions import approve as action
 from parallelhassnes.actions import budget as budgets
-from parallelhassnes.actions import cancel_retry, pause_resume, rerun
-from parallelhassnes.actions.approve import Decided
+from parallelhassnes.actions import rerun
 from parallelhassnes.actions.budget import BudgetLine
-from parallelhassnes.actions.cancel_retry import Only, Operated, Target
-from parallelhassnes.actions.pause_resume import Held
 from parallelhassnes.actions.rerun import Rerun, What
 from parallelhassnes.actions.submit import Submitted, Validated, submit, validate
 from parallelhassnes.api.http.auth import needs
-from parallelhassnes.api.http.responses import Cursor, Id, KnownHere, Limit, Reason, Why, page, polled
+from parallelhassnes.api.http.responses import Cursor, Id, KnownHere, Limit, page, polled
 from parallelhassnes.api.live.server_state import ServerState, SiteHere
 from parallelhassnes.refs import resolve
 from parallelhassnes.store import batches
@@ -44,21 +40,6 @@ Name = Annotated[
         max_length=200, pattern=r"^[^/\x00]*$", description="File name of the table, for messages; `.yaml` or `.json`."
     ),
 ]
-
-
-def _only(
-    classes: Annotated[
-        list[str], Query(alias="class", default_factory=list, description="Only steps that failed so, as `rate_limit`.")
-    ],
-    failed: Annotated[bool, Query(description="Only steps that did not succeed.")] = False,
-    unscored: Annotated[bool, Query(description="Only trials without a score.")] = False,
-    lost: Annotated[bool, Query(description="Only steps whose processes died.")] = False,
-) -> Only:
-    return Only(failed=failed, classes=frozenset(classes), unscored=unscored, lost=lost)
-
-
-Which = Annotated[Only, Depends(_only)]
-"""Which ended steps are meant; without a filter all of them."""
 
 
 class BatchMade(Submitted):
@@ -173,74 +154,10 @@ def explain_batch(known: KnownHere, site: SiteHere, batch: Id) -> Response:
     return polled(known, explaining.explain(site.context(), batch_id(site, batch)))
 
 
-# --- an operator's word -------------------------------------------------------------------------------
-
-_operator = [Depends(needs("operate"))]
-
-
-@router.post("/batches/{batch}/cancel", dependencies=_operator)
-def cancel(site: SiteHere, batch: Id, reason: Reason = "") -> Operated:
-    """End what runs, start nothing more; partial results are kept."""
-    return cancel_retry.cancel(site.context(), Target(batch_id=batch_id(site, batch)), reason)
-
-
-@router.post("/batches/{batch}/retry", dependencies=_operator)
-def retry(site: SiteHere, batch: Id, only: Which, reason: Reason = "") -> Operated:
-    """Let ended steps run again, each as a new attempt; without a filter all of them."""
-    return cancel_retry.retry(site.context(), Target(batch_id=batch_id(site, batch)), only, reason)
-
-
 @router.post("/batches/{batch}/rerun", status_code=201, dependencies=[Depends(needs("submit"))])
 def run_again(site: SiteHere, batch: Id, what: What = "failed") -> Rerun:
     """A new batch from the same table, with the results where they are to stay."""
     return rerun.rerun(site.context(), batch_id(site, batch), what)
-
-
-@router.post("/batches/{batch}/pause", dependencies=_operator)
-def pause(site: SiteHere, batch: Id, reason: Reason = "") -> Held:
-    """Start nothing of it until it is resumed; what runs goes on."""
-    return pause_resume.pause(site.context(), batch_id(site, batch), reason)
-
-
-@router.post("/batches/{batch}/resume", dependencies=_operator)
-def resume(site: SiteHere, batch: Id, reason: Reason = "") -> Held:
-    """Let a paused batch go on."""
-    return pause_resume.resume(site.context(), batch_id(site, batch), reason)
-
-
-@router.post("/batches/{batch}/close", dependencies=_operator)
-def close(site: SiteHere, batch: Id, reason: Reason = "") -> Held:
-    """Start nothing more of it; what runs ends, what waits stays undone."""
-    return pause_resume.close(site.context(), batch_id(site, batch), reason)
-
-
-@router.post("/batches/{batch}/reopen", dependencies=_operator)
-def reopen(site: SiteHere, batch: Id, reason: Reason = "") -> Held:
-    """Let a closed batch go on."""
-    return pause_resume.reopen(site.context(), batch_id(site, batch), reason)
-
-
-@router.post("/batches/{batch}/approve", dependencies=_operator)
-def approve(site: SiteHere, batch: Id, reason: Reason = "") -> Decided:
-    """Let its steps start that wait for a person."""
-    return action.approve(site.context(), batch_id(site, batch), reason)
-
-
-@router.post("/batches/{batch}/reject", dependencies=_operator)
-def reject(site: SiteHere, batch: Id, reason: Why) -> Decided:
-    """Have its steps never start that wait for a person, nor what needs them."""
-    return action.reject(site.context(), batch_id(site, batch), reason)
-
-
-@router.put("/batches/{batch}/priority", dependencies=_operator)
-def set_priority(
-    site: SiteHere,
-    batch: Id,
-    priority: Annotated[int, Query(ge=-1000, le=1000, description="Higher starts first.")],
-    reason: Reason = "",
-) -> Held:
-    """Change its priority while it runs."""
-    return pause_resume.priority(site.context(), batch_id(site, batch), priority, reason)
 
 
 class BudgetWanted(BaseModel):
@@ -258,7 +175,7 @@ def get_budget(known: KnownHere, site: SiteHere, batch: Id) -> Response:
     return polled(known, budgets.show(site.context(), batch_id(site, batch)))
 
 
-@router.put("/batches/{batch}/budget", dependencies=_operator)
+@router.put("/batches/{batch}/budget", dependencies=[Depends(needs("operate"))])
 def set_budget(site: SiteHere, batch: Id, wanted: Annotated[BudgetWanted, Body()]) -> BudgetLine:
     """Let it spend so much in all, from the next pass on."""
     found = batch_id(site, batch)

@@ -7,13 +7,10 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from parallelhassnes.actions import approve, cancel_retry
-from parallelhassnes.actions.approve import Decided
-from parallelhassnes.actions.cancel_retry import Operated, Target
 from parallelhassnes.api.http.auth import needs
-from parallelhassnes.api.http.responses import Cursor, Id, KnownHere, Limit, Reason, Why, page, polled, tag_of, tagged
+from parallelhassnes.api.http.responses import Cursor, Id, KnownHere, Limit, page, polled, tag_of, tagged
 from parallelhassnes.api.live.server_state import ServerState, SiteHere
-from parallelhassnes.api.routes.batches import Which, batch_id
+from parallelhassnes.api.routes.batches import batch_id
 from parallelhassnes.refs import Found, resolve
 from parallelhassnes.store import atomic, currents
 from parallelhassnes.store.records import Current
@@ -23,7 +20,6 @@ from parallelhassnes.views.scoreboard_models import JobLine
 from parallelhassnes.views.show import ShowDocument, StepLine, show
 
 router = APIRouter(prefix="/v1/batches/{batch}", tags=["jobs"], dependencies=[Depends(needs("read"))])
-_operator = [Depends(needs("operate"))]
 
 type StepState = Literal["blocked", "ready", "running", "succeeded", "failed", "needs_attention", "canceled", "lost"]
 
@@ -116,30 +112,6 @@ def get_verdict(known: KnownHere, site: SiteHere, batch: Id, job: Id) -> Respons
     return tagged(known, body, tag_of(body), "application/json")
 
 
-@router.post("/jobs/{job}/cancel", dependencies=_operator)
-def cancel_job(site: SiteHere, batch: Id, job: Id, reason: Reason = "") -> Operated:
-    """End what runs of it, start nothing more."""
-    return cancel_retry.cancel(site.context(), _target(place(site, batch, job)), reason)
-
-
-@router.post("/jobs/{job}/retry", dependencies=_operator)
-def retry_job(site: SiteHere, batch: Id, job: Id, only: Which, reason: Reason = "") -> Operated:
-    """Let its ended steps run again; without a filter all of them."""
-    return cancel_retry.retry(site.context(), _target(place(site, batch, job)), only, reason)
-
-
-@router.post("/jobs/{job}/approve", dependencies=_operator)
-def approve_job(site: SiteHere, batch: Id, job: Id, reason: Reason = "") -> Decided:
-    """Let its steps start that wait for a person."""
-    return approve.approve(site.context(), str(place(site, batch, job)), reason)
-
-
-@router.post("/jobs/{job}/reject", dependencies=_operator)
-def reject_job(site: SiteHere, batch: Id, job: Id, reason: Why) -> Decided:
-    """Have its steps never start that wait for a person."""
-    return approve.reject(site.context(), str(place(site, batch, job)), reason)
-
-
 # --- one step -----------------------------------------------------------------------------------------
 
 
@@ -156,31 +128,6 @@ def explain_step(known: KnownHere, site: SiteHere, batch: Id, job: Id, step: Id)
     return polled(known, explaining.explain(site.context(), found))
 
 
-@router.post("/jobs/{job}/steps/{step}/cancel", dependencies=_operator)
-def cancel_step(site: SiteHere, batch: Id, job: Id, step: Id, reason: Reason = "") -> Operated:
-    """End it if it runs; else it does not start."""
-    return cancel_retry.cancel(site.context(), _target(place(site, batch, job, step)), reason)
-
-
-@router.post("/jobs/{job}/steps/{step}/retry", dependencies=_operator)
-def retry_step(site: SiteHere, batch: Id, job: Id, step: Id, reason: Reason = "") -> Operated:
-    """Let it run again, whatever it came to."""
-    target = _target(place(site, batch, job, step))
-    return cancel_retry.retry(site.context(), target, reason=reason)
-
-
-@router.post("/jobs/{job}/steps/{step}/approve", dependencies=_operator)
-def approve_step(site: SiteHere, batch: Id, job: Id, step: Id, reason: Reason = "") -> Decided:
-    """Let it start, where it waits for a person."""
-    return approve.approve(site.context(), str(place(site, batch, job, step)), reason)
-
-
-@router.post("/jobs/{job}/steps/{step}/reject", dependencies=_operator)
-def reject_step(site: SiteHere, batch: Id, job: Id, step: Id, reason: Why) -> Decided:
-    """Have it never start, where it waits for a person."""
-    return approve.reject(site.context(), str(place(site, batch, job, step)), reason)
-
-
 def place(site: ServerState, *parts: str) -> Found:
     """What the parts of an address name.
 
@@ -188,7 +135,3 @@ def place(site: ServerState, *parts: str) -> Found:
         UnknownId: nothing, or more than one thing.
     """
     return resolve(site.layout, "/".join((batch_id(site, parts[0]), *parts[1:])))
-
-
-def _target(found: Found) -> Target:
-    return Target(batch_id=found.batch_id, job_id=found.job_id, step_id=found.step_id)

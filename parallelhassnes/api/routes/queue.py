@@ -1,23 +1,20 @@
-"""The queue: keys with their limits and breakers, runners, and an operator's word about them."""
+"""The queue: keys with their limits and breakers, runners, and setting their limits."""
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Query
+from fastapi import APIRouter, Body, Depends
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from parallelhassnes.actions import pause_resume
 from parallelhassnes.actions.pause_resume import Held
 from parallelhassnes.api.http.auth import needs
-from parallelhassnes.api.http.responses import Id, KnownHere, Reason, polled
+from parallelhassnes.api.http.responses import KnownHere, polled
 from parallelhassnes.api.live.server_state import SiteHere
 from parallelhassnes.names import MAX_KEY
 from parallelhassnes.views.scoreboard_models import QueueLine, RunnerLine
 
 router = APIRouter(prefix="/v1", tags=["queue"], dependencies=[Depends(needs("read"))])
-_operator = [Depends(needs("operate"))]
-
-Key = Annotated[str, Query(min_length=1, max_length=MAX_KEY, description="A queue key, as `openai/gpt-5.2`.")]
 
 
 class Queue(BaseModel):
@@ -78,18 +75,6 @@ def get_queue(known: KnownHere, site: SiteHere) -> Response:
     return polled(known, document)
 
 
-@router.post("/queue/pause", dependencies=_operator)
-def pause_key(site: SiteHere, key: Key, reason: Reason = "") -> Held:
-    """Start nothing on a queue key until it is resumed; what runs goes on."""
-    return pause_resume.pause(site.context(), key, reason)
-
-
-@router.post("/queue/resume", dependencies=_operator)
-def resume_key(site: SiteHere, key: Key, reason: Reason = "") -> Held:
-    """Let a paused queue key go on, also one that its provider's refusals paused."""
-    return pause_resume.resume(site.context(), key, reason)
-
-
 @router.get("/limits", response_model=Limits)
 def get_limits(known: KnownHere, site: SiteHere) -> Response:
     """The limits as configured, and as they count now."""
@@ -105,7 +90,7 @@ def get_limits(known: KnownHere, site: SiteHere) -> Response:
     return polled(known, document)
 
 
-@router.put("/limits", dependencies=_operator)
+@router.put("/limits", dependencies=[Depends(needs("operate"))])
 def set_limit(site: SiteHere, wanted: Annotated[LimitWanted, Body()]) -> Held:
     """Set the live attempts of a queue key while things run, in the place of the configured limit."""
     return pause_resume.limit(site.context(), wanted.key, wanted.limit, wanted.reason)
@@ -115,15 +100,3 @@ def set_limit(site: SiteHere, wanted: Annotated[LimitWanted, Body()]) -> Held:
 def list_runners(known: KnownHere, site: SiteHere) -> Response:
     """Each runner's load, capacity and health as it last reported."""
     return polled(known, Runners(items=site.board().runners))
-
-
-@router.post("/runners/{runner}/drain", dependencies=_operator)
-def drain(site: SiteHere, runner: Id, reason: Reason = "") -> Held:
-    """Have a host start nothing more; what runs there ends."""
-    return pause_resume.drain(site.context(), runner, reason)
-
-
-@router.post("/runners/{runner}/undrain", dependencies=_operator)
-def undrain(site: SiteHere, runner: Id, reason: Reason = "") -> Held:
-    """Let a drained host start attempts again."""
-    return pause_resume.undrain(site.context(), runner, reason)

@@ -1,64 +1,18 @@
-"""``cancel``, ``retry``, ``rerun``, ``doctor``, ``cron``, ``export``."""
+"""``rerun``, ``doctor``, ``cron``, ``export``, ``explain``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from parallelhassnes.cli.options import JsonOption, RootOption, root_or_default
-
-if TYPE_CHECKING:
-    from parallelhassnes.actions.cancel_retry import Operated, Target
-    from parallelhassnes.schedule.context import Context
-
-ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it stands in the ledger.")]
-IdArgument = Annotated[str, typer.Argument(metavar="ID", help="A batch, BATCH/JOB, BATCH/JOB/STEP or an attempt.")]
+from parallelhassnes.cli.options import IdArgument, JsonOption, RootOption, root_or_default
+from parallelhassnes.cli.work import open_store
 
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
-    for command in (cancel, retry, rerun, doctor, cron, export):
+    for command in (rerun, doctor, cron, export, explain):
         app.command()(command)
-
-
-def cancel(target: IdArgument, reason: ReasonOption = "", root: RootOption = None, json: JsonOption = False) -> None:
-    """End what runs of it and start nothing more; partial results are kept.
-
-    Example: parallelhassnes cancel latest
-    """
-    from parallelhassnes.actions import cancel_retry
-
-    ctx, found = _resolve(target, root)
-    done = cancel_retry.cancel(ctx, found, reason)
-    _say(done, json, done.line)
-
-
-def retry(
-    target: IdArgument,
-    failed: Annotated[
-        bool, typer.Option("--failed", help="Of a batch or job: only the steps that did not succeed.")
-    ] = False,
-    failure_class: Annotated[
-        list[str] | None,
-        typer.Option("--class", metavar="CLASS", help="Only steps that failed so, as rate_limit; repeatable."),
-    ] = None,
-    unscored: Annotated[bool, typer.Option("--unscored", help="Only trials without a score.")] = False,
-    lost: Annotated[bool, typer.Option("--lost", help="Only steps whose processes died.")] = False,
-    reason: ReasonOption = "",
-    root: RootOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Let ended steps run again, each as a new attempt; the earlier ones stay.
-
-    Example: parallelhassnes retry latest --failed
-    """
-    from parallelhassnes.actions import cancel_retry
-
-    ctx, found = _resolve(target, root)
-    only = cancel_retry.Only(failed=failed, classes=frozenset(failure_class or ()), unscored=unscored, lost=lost)
-    done = cancel_retry.retry(ctx, found, only, reason)
-    said = f"{len(done.steps)} steps of {done.target} run again, {done.started} started at once"
-    _say(done, json, said)
 
 
 def rerun(
@@ -83,8 +37,7 @@ def rerun(
     chosen = [name for name, on in (("failed", failed), ("missing", missing), ("all", everything)) if on]
     if len(chosen) != 1:
         raise UserError("rerun runs again --failed, --missing or --all", fix="give one of the three")
-    ctx, found = _resolve(batch, root)
-    done = action.rerun(ctx, str(found), chosen[0], edit)  # type: ignore[arg-type]
+    done = action.rerun(open_store(root), batch, chosen[0], edit)  # type: ignore[arg-type]
     if json:
         typer.echo(done.model_dump_json())
         return
@@ -112,12 +65,8 @@ def doctor(
     Example: parallelhassnes doctor --rebuild
     """
     from parallelhassnes.admin.doctor import diagnose
-    from parallelhassnes.admin.init import ensure
-    from parallelhassnes.schedule.context import open_context
 
-    ctx = open_context(root_or_default(root))
-    ensure(ctx)
-    found = diagnose(ctx, rebuild_first=rebuild, reap_first=reap)
+    found = diagnose(open_store(root), rebuild_first=rebuild, reap_first=reap)
     if json:
         typer.echo(found.model_dump_json(exclude_none=True))
     else:
@@ -172,10 +121,11 @@ def export(
     Example: parallelhassnes export latest --to view
     """
     from parallelhassnes.admin.harbor_view import export as make
+    from parallelhassnes.refs import resolve
     from parallelhassnes.store.atomic import dumps
 
-    ctx, found = _resolve(batch, root)
-    done = make(ctx.layout.batch(found.batch_id), to)
+    layout = open_store(root).layout
+    done = make(layout.batch(resolve(layout, batch).batch_id), to)
     if json:
         document = {"ok": True, "jobs": [str(job) for job in done.jobs], "trials": done.trials, "skipped": done.skipped}
         typer.echo(dumps(document), nl=False)
@@ -185,17 +135,20 @@ def export(
         typer.echo(f"left out: {line}", err=True)
 
 
-def _resolve(target: str, root: "RootOption") -> "tuple[Context, Target]":
-    from parallelhassnes.actions.cancel_retry import Target
-    from parallelhassnes.admin.init import ensure
-    from parallelhassnes.refs import resolve
-    from parallelhassnes.schedule.context import open_context
+def explain(target: IdArgument, root: RootOption = None, json: JsonOption = False) -> None:
+    """Say why a step is where it is: what it waits for, until when, or how it ended and what follows.
 
-    ctx = open_context(root_or_default(root))
-    ensure(ctx)
-    found = resolve(ctx.layout, target)
-    return ctx, Target(batch_id=found.batch_id, job_id=found.job_id, step_id=found.step_id)
+    Example: parallelhassnes explain latest
+    """
+    from parallelhassnes.views import explain as action
 
-
-def _say(done: "Operated", json: bool, line: str) -> None:
-    typer.echo(done.model_dump_json() if json else line)
+    found = action.explain(open_store(root), target)
+    if json:
+        typer.echo(found.model_dump_json())
+        return
+    for step in found.steps:
+        typer.echo(f"{step.step}: {step.state}")
+        for line in step.why:
+            typer.echo(f"  {line}")
+    if found.more:
+        typer.echo(f"… and {found.more} more steps; name one, or use --json")
