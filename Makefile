@@ -3,7 +3,7 @@
 SOAK_SEC ?= 1800
 TOGETHER_SEC ?= 3600
 N ?= 2000
-.PHONY: help demo test ci-fresh lint faults refusals podman soak one-answer together bench pictures examples lock clean venv
+.PHONY: help demo test ci-fresh lint faults refusals podman soak one-answer together bench pictures examples docs lock clean venv
 
 python := .venv/bin/python
 # The sandbox environment is made of Linux namespaces; elsewhere the demo uses Docker.
@@ -57,6 +57,12 @@ pictures: venv ## take the pictures of the pages anew, into docs/img
 
 examples: venv ## take the examples of the OpenAPI document anew, from real answers
 	@HOME=build PYTHONPATH=.:tests:tests/support $(python) -m tests.support.api_examples
+
+docs: venv ## build the documents as a site that needs no network, into build/site
+	@$(python) -c "import material" 2>/dev/null || $(python) -m pip install --disable-pip-version-check -q --no-build-isolation -e '.[docs]'
+	@$(python) -m parallelhassnes.cli.reference docs >/dev/null
+	@$(python) -m mkdocs build --quiet --strict
+	@echo "build/site/index.html"
 
 lock: ## write requirements.lock anew (args=--upgrade for newer versions)
 	@tools/lock.sh $(args)

@@ -105,9 +105,13 @@ class ClassRetry(BaseModel):
 
 
 class RetryConfig(BaseModel):
+    """How failed steps are attempted again, for whatever their tables leave out."""
+
     model_config = ConfigDict(extra="forbid", defer_build=True)
     max_attempts: int = Field(default=3, ge=1, le=100)
+    """Attempts of a step at most, the first included."""
     backoff_sec: float = Field(default=10.0, ge=0, le=86_400)
+    """Time before the first retry after a failure of the infrastructure; doubled for each that follows."""
     classes: dict[FailureClass, ClassRetry] = {}
     """Failure class → what differs from docs/failures.md."""
 
@@ -117,8 +121,11 @@ class AdaptiveKey(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     enabled: bool = True
+    """Whether the limit of this key follows its provider."""
     floor: int | None = Field(default=None, ge=1, le=10_000)
+    """Live attempts that this key is never limited below."""
     ceiling: int | None = Field(default=None, ge=1, le=10_000)
+    """Live attempts that its limit grows to at most."""
 
 
 class AdaptiveConfig(BaseModel):
@@ -126,6 +133,7 @@ class AdaptiveConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     enabled: bool = True
+    """Whether limits follow their providers."""
     floor: int = Field(default=1, ge=1, le=10_000)
     """Live attempts that a key is never limited below."""
     window_sec: float = Field(default=60.0, gt=0, le=86_400)
@@ -145,6 +153,7 @@ class Budget(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     usd: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """Money that attempts may cost together."""
     tokens: int | None = Field(default=None, ge=0)
     """Input (from the cache, too) and output together."""
 
@@ -231,6 +240,7 @@ class AuditConfig(BaseModel):
     hook: tuple[str, ...] = ()
     """Command that takes each new checkpoint elsewhere; the file, and that of its signature, are added at its end."""
     hook_timeout_sec: float = Field(default=120.0, gt=0, le=86_400)
+    """Time that the hook has before it is ended."""
 
 
 class Config(BaseModel):
@@ -241,7 +251,7 @@ class Config(BaseModel):
     runner_id: str = Field(default="local", pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$")
     """Name of this host under ``runners/``."""
     concurrency: int = Field(default=max(8, 2 * (os.cpu_count() or 1)), ge=1, le=10_000)
-    """Live attempts on this host at most, over all batches and queue keys."""
+    """Live attempts on this host at most, over all batches and queue keys; by default twice its CPUs, 8 at least."""
     limits: dict[str, Annotated[int, Field(ge=0, le=1_000_000)]] = {}
     """Queue key → live attempts at most."""
     aliases: dict[str, str] = {}

@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from stores import CHECKOUT, environment, readers_place
@@ -98,10 +97,3 @@ def test_every_option_and_command_of_the_readme_exists():
         assert name in known, name
         for option in re.findall(r"(?<![\w-])(--[a-z-]+)", rest.split("&&")[0]):
             assert option in known[name], f"{name} {option}"
-
-
-def test_links_of_the_documents_lead_somewhere():
-    for page in (README, *(CHECKOUT / "docs").glob("*.md")):
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
-    assert isinstance(README, Path)

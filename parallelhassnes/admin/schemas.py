@@ -49,7 +49,7 @@ def text(model: type[BaseModel]) -> str:
     bases: list[type[BaseModel]] = [base for base in reversed(model.__mro__) if issubclass(base, View)] or [model]
     said: dict[tuple[str, str], str] = {}
     for base in bases:
-        said |= _docstrings(sys.modules[base.__module__])
+        said |= docstrings(sys.modules[base.__module__])
         said |= {(model.__name__, field): text for (name, field), text in said.items() if name == base.__name__}
     for name, part in [(model.__name__, schema), *schema["$defs"].items()]:
         for field, described in part.get("properties", {}).items():
@@ -95,8 +95,8 @@ def _kind(part: dict[str, Any]) -> str:
     return str(part.get("type", "anything"))
 
 
-def _docstrings(module: ModuleType) -> dict[tuple[str, str], str]:
-    """(class, field) → the docstring under the field; pydantic's own way costs every import of the models dearly."""
+def docstrings(module: ModuleType) -> dict[tuple[str, str], str]:
+    """Map (class, field) to the docstring under the field; pydantic's own way costs every import of the models dearly."""
     found = {}
     for node in ast.parse(inspect.getsource(module)).body:
         if isinstance(node, ast.ClassDef):
