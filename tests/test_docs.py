@@ -137,3 +137,19 @@ def test_the_messages_of_troubleshooting_are_the_programs():
             char if place not in covered | example else " " for place, char in enumerate(message)
         ).split()
         assert sum(map(len, open_ends)) < 0.3 * len(message), (message, open_ends)
+
+
+def sentences(page: Path) -> Iterator[str]:
+    """The sentences of a page's paragraphs and lists; tables, headings, quotes and code are none."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    lines = (line for line in text.splitlines() if not line.startswith(("|", "#", "!", ">")))
+    for block in re.split(r"\n\s*\n|\n(?=\s*[-\d]+[. ] ?)", re.sub(r"\]\([^)]*\)", "]", "\n".join(lines))):
+        found = re.split(r"(?<=[.?!])\s+(?=[A-Z`*\[])", " ".join(block.split()))
+        yield from (each for each in found if len(each.split()) > 2)
+
+
+def test_sentences_are_short():
+    every = [each for page in [*DOCS.glob("*.md"), *OUTSIDE[:2]] for each in sentences(page)]
+    long = [each for each in every if len(each.split()) > 35]
+    assert len(every) > 1000
+    assert len(long) <= 0.02 * len(every), "\n".join(long)
