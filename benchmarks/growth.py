@@ -62,6 +62,13 @@ def waiting_batches(root: Path, n: int) -> None:
         _copy(layout, first, _batch_name(i), files, folders)
 
 
+def budgeted_batches(root: Path, n: int) -> None:
+    """N batches of one step whose queue key has a budget."""
+    waiting_batches(root, n)
+    with (root / "parallelhassnes.toml").open("a") as stream:
+        stream.write(f"[budgets.keys.{_KEY}]\nusd = 1000\n")
+
+
 def _batch_name(i: int) -> str:
     at = datetime(2026, 11, 1, tzinfo=UTC) + timedelta(seconds=i)
     return f"{at:%Y%m%dT%H%M%SZ}-mmmmmmmm"
@@ -88,6 +95,7 @@ SHAPES: dict[str, Callable[[Path, int], None]] = {
     "fan-in": fan_in,
     "jobs": jobs,
     "batches": waiting_batches,
+    "batches with a budget": budgeted_batches,
 }
 
 

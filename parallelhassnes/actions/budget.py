@@ -17,7 +17,9 @@ from parallelhassnes.config import Budget
 from parallelhassnes.errors import UnknownId, UserError
 from parallelhassnes.refs import resolve
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.schedule.limits import budgets
+from parallelhassnes.schedule.limits import spending
+from parallelhassnes.schedule.limits.budgets import budget_of
+from parallelhassnes.steps.trial_data.amounts import UsageSum
 from parallelhassnes.store import batches, locks, members
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.queue import raised_budgets
@@ -84,12 +86,11 @@ class SharedLine(Money):
 def show(ctx: Context, batch: str) -> BudgetLine:
     """As it stands."""
     batch_id = resolve(ctx.layout, batch).batch_id
-    budget = budgets.budget_of(ctx, batch_id) or Budget()
-    return _of_batch(batch_id, budget, budgets.accounts(ctx, [batch_id]))
+    budget = budget_of(ctx, batch_id) or Budget()
+    return _of_batch(batch_id, budget, spending.accounts(ctx.layout, [batch_id])[batch_id].total)
 
 
-def _of_batch(batch_id: str, budget: Budget, accounts: budgets.Accounts) -> BudgetLine:
-    spent = budgets.spent_on({batch_id: accounts[batch_id]})
+def _of_batch(batch_id: str, budget: Budget, spent: UsageSum) -> BudgetLine:
     return BudgetLine(
         batch_id=batch_id,
         usd=spent.cost_usd or 0.0,
@@ -106,13 +107,11 @@ def of_batches(ctx: Context, batch_ids: Iterable[str]) -> dict[str, BudgetLine]:
     found: dict[str, Budget] = {}
     for batch_id in batch_ids:
         with members.apart(ctx.layout.batch(batch_id)):
-            budget = budgets.budget_of(ctx, batch_id)
+            budget = budget_of(ctx, batch_id)
             if budget is not None:
                 found[batch_id] = budget
-    accounts = budgets.accounts(ctx, found) if found else {}
-    return {
-        batch_id: _of_batch(batch_id, budget, accounts) for batch_id, budget in found.items() if batch_id in accounts
-    }
+    accounts = spending.accounts(ctx.layout, found) if found else {}
+    return {batch_id: _of_batch(batch_id, found[batch_id], account.total) for batch_id, account in accounts.items()}
 
 
 def change(ctx: Context, batch: str, *, usd: float | None, tokens: int | None, reason: str = "") -> BudgetLine:
@@ -128,7 +127,7 @@ def change(ctx: Context, batch: str, *, usd: float | None, tokens: int | None, r
         return show(ctx, batch_id)
     with locks.held(ctx.layout.tick_lock):
         batch_dir = ctx.layout.batch(batch_id)
-        before = budgets.budget_of(ctx, batch_id) or Budget()
+        before = budget_of(ctx, batch_id) or Budget()
         after = _with(before, usd, tokens)
         if after != before:
             control = batches.read_control(batch_dir)
@@ -156,9 +155,8 @@ def every_shared(ctx: Context) -> list[SharedLine]:
     shared = raised_budgets.in_force(ctx.layout, ctx.config.budgets)
     if not (shared.keys or shared.experiments):
         return []
-    accounts = budgets.accounts(ctx)
-    of_keys = [_line(ctx, "key", name, accounts) for name in sorted(shared.keys)]
-    return of_keys + [_line(ctx, "experiment", name, accounts) for name in sorted(shared.experiments)]
+    of_keys = [_line(ctx, "key", name) for name in sorted(shared.keys)]
+    return of_keys + [_line(ctx, "experiment", name) for name in sorted(shared.experiments)]
 
 
 def change_shared(
@@ -193,13 +191,13 @@ def change_shared(
                 usd=after.usd,
                 tokens=after.tokens,
             )
-    line = _line(ctx, scope, name, budgets.accounts(ctx))
+    line = _line(ctx, scope, name)
     return line.model_copy(update={"changed": after != before})
 
 
-def _line(ctx: Context, scope: Scope, name: str, accounts: budgets.Accounts) -> SharedLine:
+def _line(ctx: Context, scope: Scope, name: str) -> SharedLine:
     budget = _budget(ctx, scope, name)
-    spent = budgets.spent_on(accounts, **{scope: name})
+    spent = spending.spent_on(ctx.layout, **{scope: name})
     return SharedLine(
         scope=scope,
         name=name,
@@ -224,8 +222,11 @@ def _known(ctx: Context, scope: Scope, text: str) -> str:
         if key is None:
             raise pause_resume.unknown_key(ctx, text)
         return key
-    known = {account.experiment for account in budgets.accounts(ctx).values()} - {""}
-    known |= set(raised_budgets.in_force(ctx.layout, ctx.config.budgets).experiments)
+    known = set(raised_budgets.in_force(ctx.layout, ctx.config.budgets).experiments)
+    for batch_id in ctx.layout.batch_ids():
+        with members.apart(ctx.layout.batch(batch_id)):
+            known.add(str(batches.read_about(ctx.layout.batch(batch_id)).get("experiment") or ""))
+    known.discard("")
     if text in known:
         return text
     near = names.nearest(text, known)

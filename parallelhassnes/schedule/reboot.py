@@ -36,5 +36,5 @@ def recover(ctx: Context) -> bool:
 def _forget(ctx: Context, runner: Path) -> None:
     """Remove the small files that are written without waiting and that nothing is lost with."""
     shutil.rmtree(ctx.layout.system / "starts", ignore_errors=True)
-    for path in (ctx.layout.system / "spent.json", runner / "health.json", *ctx.layout.system.glob("scoreboard.*")):
+    for path in (runner / "health.json", *ctx.layout.system.glob("scoreboard.*")):
         path.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from parallelhassnes.schedule.additions import add_steps
 from parallelhassnes.schedule.admission import note_blocked
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.job_state import JobState, publish, record_end, ticket_of
+from parallelhassnes.schedule.limits import spending
 from parallelhassnes.schedule.rules import solver_critic
 from parallelhassnes.schedule.rules.step_state import stand
 from parallelhassnes.store import atomic, attempts, batches, currents, index, locks, members
@@ -91,6 +92,7 @@ def rebuild(ctx: Context) -> int:
             shutil.rmtree(folder)
             folder.mkdir()
         shutil.rmtree(ctx.layout.turns, ignore_errors=True)
+        spending.forget_all(ctx.layout)
         batch_ids = ctx.layout.batch_ids()
         for batch_id in batch_ids:
             restore(ctx, batch_id)
@@ -108,6 +110,7 @@ def restore(ctx: Context, batch_id: str) -> bool:
     with members.apart(ctx.layout.batch(batch_id), partial(quarantine.note, ctx, batch_id)):
         _rederive(ctx, batch_id)
         requeue_batch(ctx, batch_id)
+        spending.forget(ctx.layout)
         _complete_ledger(ctx, batch_id)
         (ctx.layout.blocked / f"{batch_id}.json").unlink(missing_ok=True)
         return True

@@ -1,7 +1,7 @@
 """Settle: what follows from an attempt's end. Under ``tick.lock``; doing it twice changes nothing.
 
     ended/<ticket> ─▶ job files published ─▶ current.json ─▶ tickets of what became ready (or of the
-    retry) ─▶ ledger line ─▶ ended/<ticket> removed
+    retry) ─▶ ledger line ─▶ what was spent ─▶ ended/<ticket> removed
 
 A crash anywhere leaves ended/<ticket>, and the next pass does it all again: the files are replaced by
 the same, the tickets have the same names, and a line that is in the ledger already is not written twice.
@@ -18,6 +18,7 @@ from parallelhassnes.schedule import early_stopping, health, quarantine, rebuild
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.job_state import JobState, publish, record_end
 from parallelhassnes.schedule.limits.concurrency_keys import QueueKeys
+from parallelhassnes.schedule.limits.spending import Spending
 from parallelhassnes.schedule.rules import solver_critic
 from parallelhassnes.store import batches, currents, members
 from parallelhassnes.store.evidence import ledger
@@ -33,7 +34,7 @@ def settle_ended(ctx: Context) -> int:
     paths = tickets.ended(ctx.layout)
     books: dict[str, JobState] = {}
     last: dict[str, Path] = {}
-    keys = QueueKeys(ctx)
+    keys, spending = QueueKeys(ctx), Spending(ctx)
     for path in paths:
         if launcher.is_awaited():
             health.wish(ctx.layout)
@@ -46,6 +47,7 @@ def settle_ended(ctx: Context) -> int:
             if ticket.batch_id not in books:
                 books[ticket.batch_id] = JobState(ctx, ticket.batch_id)
             _settle(ctx, books[ticket.batch_id], keys, ticket, path.name)
+            spending.settled(ticket.batch_id)
             if ticket.batch_id in last:
                 last[ticket.batch_id].unlink(missing_ok=True)
             last[ticket.batch_id] = path

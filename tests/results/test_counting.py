@@ -14,7 +14,7 @@ from parallelhassnes.report import brief, gather
 from parallelhassnes.results import collect
 from parallelhassnes.results.aggregate import results
 from parallelhassnes.results.rows import trial_lines
-from parallelhassnes.schedule.limits import budgets
+from parallelhassnes.schedule.limits import spending
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
@@ -108,7 +108,7 @@ def test_what_repeated_attempts_have_cost_is_in_every_sum(root, older):
     board = batch_scoreboard(layout, batch)
     assert (board.spent.cost_usd, board.spent.input, board.spent.output) == (4.0, 18, 2)
     assert board.spent.attempts_known == 2
-    assert budgets.spent_on(budgets.accounts(ctx, [batch])).cost_usd == 4.0
+    assert spending.accounts(layout, [batch])[batch].total.cost_usd == 4.0
     verdict = read(layout.job(batch, "hello") / "verdict.json")
     assert verdict["agents"][0]["cost_usd"] == 4.0
     (line,) = trial_lines(layout, collect.choose(layout, batch)).trials
@@ -124,7 +124,7 @@ def test_a_cost_that_cannot_be_true_gives_no_money_back_and_is_told(root, cost):
     assert (found.cost_usd, found.cost_known, found.cost_unknown) == (None, 0, 1)
     board = batch_scoreboard(layout, batch)
     assert (board.spent.cost_usd, board.spent.cost_unknown) == (None, 1)
-    spent = budgets.spent_on(budgets.accounts(ctx, [batch]))
+    spent = spending.accounts(layout, [batch])[batch].total
     assert (spent.cost_usd, spent.cost_known, spent.cost_unknown) == (None, 0, 1)
     (line,) = trial_lines(layout, collect.choose(layout, batch)).trials
     assert line.cost_incomplete
@@ -145,7 +145,7 @@ def test_a_cost_that_cannot_be_true_gives_no_money_back_and_is_told(root, cost):
         cost_usd=cost,
         queue_key="costly",
     )
-    spent = budgets.spent_on(budgets.accounts(ctx, [batch]))
+    spent = spending.accounts(layout, [batch])[batch].total
     assert (spent.cost_usd, spent.cost_unknown) == (None, 2)
 
 

@@ -9,7 +9,7 @@ from stores import attempt_dirs, context, idle, program, put, read, states, step
 from parallelhassnes.admin.audit.verify import verify
 from parallelhassnes.plan import Enough
 from parallelhassnes.schedule import early_stopping
-from parallelhassnes.schedule.limits import budgets
+from parallelhassnes.schedule.limits import budgets, spending
 from parallelhassnes.schedule.rebuild import rebuild
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.store import locks
@@ -106,11 +106,12 @@ def test_a_budget_over_all_batches(root, scope):
     assert trials(ctx, first) + trials(ctx, second) == 3
     notes = [path.read_text() for path in ctx.layout.blocked.glob("*.json")]
     assert any("3.00 of 3.00 USD" in note for note in notes)
-    spent = (ctx.layout.system / budgets.FILE).read_text()
-    (ctx.layout.system / budgets.FILE).unlink()
+    spent = read(ctx.layout.system / spending.FILE)
+    assert sum(len(spent[scopes]) for scopes in ("keys", "experiments")) == 1
     rebuild(ctx)
     tick(ctx)
-    assert (ctx.layout.system / budgets.FILE).read_text() == spent
+    again = read(ctx.layout.system / spending.FILE)
+    assert (again["keys"], again["experiments"]) == (spent["keys"], spent["experiments"])
     assert trials(ctx, first) + trials(ctx, second) == 3
     whose = ("--key", "costly") if "costly" in scope else ("--experiment", "e")
     assert f"parallelhassnes budget {' '.join(whose)} --raise" in held(ctx, second)

@@ -266,6 +266,17 @@ def read(batch_dir: Path, offset: int = 0) -> Iterator[tuple[int, dict[str, Any]
                 yield offset, document
 
 
+def line_hash(folder: Path, end: int) -> str:
+    """SHA-256 of the line whose newline is the byte before ``end``; of the chain, so of all lines up to there. Empty where no line ends there."""
+    handle = os.open(folder / LEDGER, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if end <= 0 or os.pread(handle, 1, end - 1) != b"\n":
+            return ""
+        return hashlib.sha256(_line_before(handle, end - 1)).hexdigest()
+    finally:
+        os.close(handle)
+
+
 def head(folder: Path) -> Head:
     """Where the ledger ends now; reads all of it."""
     last, lines, seals = b"", 0, 0
