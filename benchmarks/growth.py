@@ -82,7 +82,9 @@ def _copy(layout: Layout, first: str, batch_id: str, files: Mapping[str, str], f
     for name, text in files.items():
         _write(f"{batch_dir}/{name}", text.replace(first, batch_id))
     _put(layout, batch_id, "j", "s", 0, set())
-    _write(f"{layout.ready}/{_KEY}/{batch_id}/{tickets.SERVED}", "")
+    served = f"{layout.ready}/{_KEY}/{batch_id}/{tickets.SERVED}"
+    _write(served, "")
+    os.utime(served, (0, 0))
     turn = turns.place(layout, _KEY, batch_id, priority=0, served=0, arrival=batch_id.partition("-")[0])
     if turn.parent not in folders:
         turn.parent.mkdir(parents=True, exist_ok=True)

@@ -172,7 +172,7 @@ def change_shared(
     _check(usd, tokens)
     name = _known(ctx, scope, text)
     if usd is tokens is None:
-        return _line(ctx, scope, name, budgets.accounts(ctx))
+        return _line(ctx, scope, name)
     with locks.held(ctx.layout.tick_lock):
         before = _budget(ctx, scope, name)
         after = _with(before, usd, tokens)

@@ -5,8 +5,8 @@
                                         "recent": {batch_id: account}, "unread": [batch_id]}
     _system/spent/<batch_id>.json  D   account: {"offset", "mark", "experiment", "keys": {key: sum}}
 
-All of it is written under ``tick.lock``, and only while a budget is set. A sum is as ``UsageSum.stored``. An account speaks of its ledger up to ``offset``; ``mark`` is
-the hash of the line that ends there and, since lines are chained, of everything before. The sums count of each batch exactly what its
+All of it is written under ``tick.lock``, and only while a budget is set. A sum is as ``UsageSum.stored``. An account speaks of
+its ledger up to ``offset``; ``mark`` is the hash of the line that ends there and, since lines are chained, of everything before. The sums count of each batch exactly what its
 account counts, so accounts that have just changed stand in the same file, ``recent``, which is replaced whole, and go before those of
 the folder; when there are more than ``RECENT`` they are written there, and then dropped.
 
