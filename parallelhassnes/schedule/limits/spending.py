@@ -48,7 +48,7 @@ type ByKey = dict[str, UsageSum]
 
 
 @dataclass(frozen=True)
-class Account:
+class BatchSpending:
     """What one batch has spent, by queue key, up to a byte of its ledger."""
 
     offset: int = 0
@@ -64,7 +64,7 @@ class Account:
         return {"offset": self.offset, "mark": self.mark, "experiment": self.experiment, "keys": _stored(self.by_key)}
 
     @classmethod
-    def restored(cls, stored: dict[str, Any]) -> "Account":
+    def restored(cls, stored: dict[str, Any]) -> "BatchSpending":
         return cls(stored["offset"], stored["mark"], stored["experiment"], _restored(stored["keys"]))
 
 
@@ -72,7 +72,7 @@ class Account:
 class _Sums:
     keys: ByKey
     experiments: dict[str, ByKey]
-    recent: dict[str, Account] = field(default_factory=dict)
+    recent: dict[str, BatchSpending] = field(default_factory=dict)
     unread: list[str] = field(default_factory=list)
 
     def add(self, experiment: str, spent: ByKey) -> None:
@@ -103,7 +103,7 @@ class Spending:
         else:
             forget(self._layout)
 
-    def account(self, batch_id: str) -> Account:
+    def account(self, batch_id: str) -> BatchSpending:
         """The batch's own.
 
         Raises:
@@ -139,11 +139,11 @@ class Spending:
                     self._take_in(self._sums, batch_id)
         return self._sums
 
-    def _take_in(self, sums: _Sums, batch_id: str) -> Account:
+    def _take_in(self, sums: _Sums, batch_id: str) -> BatchSpending:
         """Bring the batch's account, and with it the sums, up to date."""
         was_unread = batch_id in sums.unread
         try:
-            before = sums.recent.get(batch_id) or (Account() if was_unread else _read(self._layout, batch_id))
+            before = sums.recent.get(batch_id) or (BatchSpending() if was_unread else _read(self._layout, batch_id))
             after, new = _advanced(self._layout, batch_id, before)
         except (_Replaced, _Spoilt):
             return self._again(sums, batch_id)
@@ -157,7 +157,7 @@ class Spending:
             self._save(sums)
         return after
 
-    def _again(self, sums: _Sums, batch_id: str) -> Account:
+    def _again(self, sums: _Sums, batch_id: str) -> BatchSpending:
         self._recount(sums)
         return _kept(self._layout, batch_id)
 
@@ -202,7 +202,7 @@ def forget_all(layout: Layout) -> None:
     shutil.rmtree(layout.system / FOLDER, ignore_errors=True)
 
 
-def accounts(layout: Layout, batch_ids: Iterable[str]) -> dict[str, Account]:
+def accounts(layout: Layout, batch_ids: Iterable[str]) -> dict[str, BatchSpending]:
     """What these batches have spent as of now; nothing is written. One that cannot be read is not among them."""
     sums = _load(layout)
     recent, found = {} if sums is None else sums.recent, {}
@@ -243,7 +243,7 @@ class _Spoilt(Exception):
     """An account cannot be read."""
 
 
-def _advanced(layout: Layout, batch_id: str, before: Account) -> tuple[Account, ByKey]:
+def _advanced(layout: Layout, batch_id: str, before: BatchSpending) -> tuple[BatchSpending, ByKey]:
     """The account as of now, the same one where no attempt has ended since; and what is new in it.
 
     Raises:
@@ -265,14 +265,14 @@ def _advanced(layout: Layout, batch_id: str, before: Account) -> tuple[Account, 
         return before, {}
     experiment = before.experiment if before.offset else batches.read_batch(batch_dir).experiment
     by_key = {**before.by_key, **{key: before.by_key.get(key, NOTHING) + spent for key, spent in new.items()}}
-    return Account(offset, ledger.line_hash(batch_dir, offset), experiment, by_key), new
+    return BatchSpending(offset, ledger.line_hash(batch_dir, offset), experiment, by_key), new
 
 
-def _as_of_now(layout: Layout, batch_id: str, before: Account) -> Account:
+def _as_of_now(layout: Layout, batch_id: str, before: BatchSpending) -> BatchSpending:
     try:
         return _advanced(layout, batch_id, before)[0]
     except _Replaced:
-        return _advanced(layout, batch_id, Account())[0]
+        return _advanced(layout, batch_id, BatchSpending())[0]
 
 
 def _every(layout: Layout, recent: Iterable[str]) -> list[str]:
@@ -286,7 +286,7 @@ def _place(layout: Layout, batch_id: str) -> Path:
     return layout.system / FOLDER / f"{batch_id}.json"
 
 
-def _read(layout: Layout, batch_id: str) -> Account:
+def _read(layout: Layout, batch_id: str) -> BatchSpending:
     """What is kept of the batch; an empty account where nothing is.
 
     Raises:
@@ -294,20 +294,20 @@ def _read(layout: Layout, batch_id: str) -> Account:
     """
     try:
         document = atomic.read_json_or_none(_place(layout, batch_id))
-        return Account() if document is None else Account.restored(document)
+        return BatchSpending() if document is None else BatchSpending.restored(document)
     except _UNUSABLE as error:
         raise _Spoilt from error
 
 
-def _kept(layout: Layout, batch_id: str) -> Account:
+def _kept(layout: Layout, batch_id: str) -> BatchSpending:
     """As ``_read``; an empty account also where it is spoilt."""
     try:
         return _read(layout, batch_id)
     except _Spoilt:
-        return Account()
+        return BatchSpending()
 
 
-def _keep(layout: Layout, batch_id: str, account: Account) -> None:
+def _keep(layout: Layout, batch_id: str, account: BatchSpending) -> None:
     place = _place(layout, batch_id)
     place.parent.mkdir(exist_ok=True)
     atomic.write_json(place, account.stored(), durable=False)
@@ -325,7 +325,7 @@ def _load(layout: Layout) -> _Sums | None:
         return _Sums(
             _restored(document["keys"]),
             {name: _restored(by_key) for name, by_key in document["experiments"].items()},
-            {batch_id: Account.restored(stored) for batch_id, stored in document["recent"].items()},
+            {batch_id: BatchSpending.restored(stored) for batch_id, stored in document["recent"].items()},
             [str(batch_id) for batch_id in document["unread"]],
         )
     except _UNUSABLE:
