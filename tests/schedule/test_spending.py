@@ -193,7 +193,7 @@ damages = st.tuples(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     story=st.lists(st.one_of(ends, ends, ends, looks, budgets, damages), min_size=5, max_size=40),
     recent=st.sampled_from((0, 1, 3)),
