@@ -6,10 +6,10 @@ The worker's side is ``work``; here is what its supervisor, or a repair, asks. T
 from pydantic import ValidationError
 
 from parallelhassnes.plan import AgentPlan, StepSpec
-from parallelhassnes.steps.agent import conclude, dry_run, files
+from parallelhassnes.steps.agent import conclude, files
 from parallelhassnes.steps.agent.adapters.by_name import agent
 from parallelhassnes.steps.agent.ask import HOME
-from parallelhassnes.steps.agent.live import EventFollower
+from parallelhassnes.steps.agent.conclude import EventFollower
 from parallelhassnes.steps.step_types import Outcome, StepAttempt, WorkerEnd
 from parallelhassnes.store.records import LiveRecord
 
@@ -68,7 +68,7 @@ class AgentKind:
 
     def conclude(self, attempt: StepAttempt, end: WorkerEnd) -> Outcome:
         if attempt.stand_in:
-            return dry_run.conclude(attempt, end)
+            return conclude.stand_in(attempt, end)
         return conclude.conclude(attempt, end)
 
     def sweep(self, attempt: StepAttempt) -> list[str]:

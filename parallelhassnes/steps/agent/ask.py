@@ -19,8 +19,8 @@ from typing import Any, BinaryIO, NamedTuple
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import AgentPolicy
 from parallelhassnes.steps import final_report
-from parallelhassnes.steps.agent.adapters.agent_cli import AgentCli, AgentTokens, EventReader, Request, Transcript
-from parallelhassnes.steps.agent.files import clear
+from parallelhassnes.steps.agent.adapters.agent_cli import AgentCli, EventReader, Request, Transcript
+from parallelhassnes.steps.agent.files import AgentTokens, clear
 from parallelhassnes.steps.safe_read import first_line, open_file, read_bytes
 from parallelhassnes.steps.step_types import Failure
 from parallelhassnes.store import atomic

@@ -1,11 +1,64 @@
-"""What an agent's attempt came to, from the files that its worker left."""
+"""What an agent's attempt is doing, and what it came to, from the files that its worker leaves."""
 
+import hashlib
+import json
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import asdict
+from typing import Any, NamedTuple
 
-from parallelhassnes.steps import safe_read
-from parallelhassnes.steps.agent import files, live
+from pydantic import ValidationError
+
+from parallelhassnes.plan import AgentPlan
+from parallelhassnes.steps import safe_read, terminal_outcomes
+from parallelhassnes.steps.agent import files
+from parallelhassnes.steps.agent.adapters.agent_cli import Transcript
+from parallelhassnes.steps.agent.adapters.by_name import agent
+from parallelhassnes.steps.agent.ask import HOME, read_events, tokens_so_far
+from parallelhassnes.steps.agent.files import AgentTokens
 from parallelhassnes.steps.step_types import Failure, Outcome, Status, StepAttempt, WorkerEnd
+
+
+class SeenEvents(NamedTuple):
+    """One look at an agent's events."""
+
+    said: Transcript
+    tokens: AgentTokens
+    """Of this attempt alone."""
+
+
+class EventFollower:
+    """Reads an attempt's events from where it last stopped.
+
+    Raises:
+        ValidationError: the step's plan is not one.
+    """
+
+    def __init__(self, attempt: StepAttempt) -> None:
+        plan = AgentPlan.model_validate(attempt.step.spec)
+        self._attempt_dir = attempt.dir
+        self._dir = files.folder(attempt.dir)
+        self._cli = agent(plan.agent, plan.command, plan.program)
+        self._reader = self._cli.reader()
+        self._offset = 0
+
+    def look(self) -> SeenEvents:
+        """What the events have told until now."""
+        self._offset = read_events(self._dir / self._cli.events_file, self._offset, self._reader)
+        said = self._reader.transcript
+        tokens = tokens_so_far(self._cli, said, self._dir / HOME)
+        resumed = files.read_run(self._attempt_dir).resumed
+        if resumed is not None:
+            tokens = tokens.minus(resumed.tokens_before)
+        return SeenEvents(said, tokens)
+
+
+def look(attempt: StepAttempt) -> SeenEvents:
+    """What an attempt's events tell, from the first; nothing where its plan is not one."""
+    try:
+        return EventFollower(attempt).look()
+    except ValidationError:
+        return SeenEvents(Transcript(), AgentTokens())
+
 
 FAILED = frozenset({"failed", "failure", "error"})
 ATTENTION = frozenset({"needs_attention", "blocked", "needs_review"})
@@ -95,7 +148,7 @@ def _report(
         "model": own.model,
         "thread_id": own.thread_id,
         "prompt_sha256": run.prompt_sha256 or None,
-        "tokens": own.tokens.model_dump(),
+        "tokens": asdict(own.tokens),
         "cost_usd": own.cost_usd,
         "tool_calls": own.tool_calls,
         "turns": own.turns,
@@ -115,7 +168,7 @@ def _report(
 
 def _from_events(attempt: StepAttempt) -> files.OutcomeFacts:
     """What the events tell of a run whose worker could not."""
-    said, tokens = live.look(attempt)
+    said, tokens = look(attempt)
     return files.OutcomeFacts(
         complete=False,
         text=safe_read.text(said.message, files.MOST_TEXT) or "",
@@ -123,5 +176,24 @@ def _from_events(attempt: StepAttempt) -> files.OutcomeFacts:
         model=said.model,
         cost_usd=said.cost_usd,
         tool_calls=said.tool_calls,
-        tokens=files.Count(input=tokens.input, cache=tokens.cache, output=tokens.output),
+        tokens=tokens,
     )
+
+
+def stand_in(attempt: StepAttempt, end: WorkerEnd) -> Outcome:
+    """The outcome in a dry run (``tick --no-codex``): a report made from the prompt alone, always the same, and marked as such."""
+    stopped = terminal_outcomes.stopped(end)
+    if stopped is not None:
+        return stopped
+    if end.exit_code != 0:
+        return terminal_outcomes.broken(f"the stand-in ended with exit code {end.exit_code}")
+    digest = hashlib.sha256(_prompt_text(attempt.step.spec).encode("utf-8", "replace")).hexdigest()
+    summary = f"Stand-in: no agent was run. The prompt's SHA-256 begins with {digest[:12]}."
+    agent = {"prompt_sha256": digest, "answer": f"stand-in-{digest[:16]}"}
+    return Outcome("succeeded", summary, None, {"agent": agent, "stand_in": True})
+
+
+def _prompt_text(spec: dict[str, Any]) -> str:
+    """The prompt; where the step has it elsewhere (a file), what the step says about that."""
+    prompt = spec.get("prompt")
+    return prompt if isinstance(prompt, str) and prompt else json.dumps(spec, sort_keys=True)

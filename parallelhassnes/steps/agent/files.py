@@ -15,6 +15,7 @@
 A worker that was killed leaves no ``outcome.json``; what is told then comes from the events.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,12 +35,28 @@ class _Document(BaseModel):
     model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
-class Count(_Document):
-    """Tokens used; ``cache`` is part of ``input``. Null where nobody counted."""
+@dataclass
+class AgentTokens:
+    """Tokens used; ``cache`` is part of ``input``. None where nobody counted."""
 
     input: int | None = None
     cache: int | None = None
     output: int | None = None
+
+    def add(self, read: int, cached: int, written: int) -> None:
+        self.input = (self.input or 0) + read
+        self.cache = (self.cache or 0) + cached
+        self.output = (self.output or 0) + written
+
+    def minus(self, other: "AgentTokens") -> "AgentTokens":
+        """Those since ``other``."""
+        if self.input is None:
+            return self
+        less = (
+            max((mine or 0) - (theirs or 0), 0)
+            for mine, theirs in ((self.input, other.input), (self.cache, other.cache), (self.output, other.output))
+        )
+        return AgentTokens(*less)
 
 
 class WorkspaceFacts(_Document):
@@ -75,7 +92,7 @@ class Resumed(_Document):
     """``job_id/step_id``."""
     run_id: str
     thread_id: str
-    tokens_before: Count = Count()
+    tokens_before: AgentTokens = AgentTokens()
     """What the conversation had used by then."""
 
 
@@ -123,7 +140,7 @@ class OutcomeFacts(_Document):
     """The last message's beginning."""
     thread_id: str | None = None
     model: str | None = None
-    tokens: Count = Count()
+    tokens: AgentTokens = AgentTokens()
     cost_usd: float | None = None
     tool_calls: int = 0
     turns: int = 0

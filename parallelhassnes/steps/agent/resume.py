@@ -1,7 +1,11 @@
-"""Going on with another attempt's conversation.
+"""Going on with another attempt's conversation, and with the changes that the job has made so far.
 
 The session's files, and nothing else, are copied from the other attempt's home into this one's: the other is only
 read, and any number of attempts may go on from it without meeting.
+
+An isolated workspace begins with the changes of the attempt whose conversation is continued, else of the last step that
+this one depends on, of the same job, that worked isolated in the same repository. Their patch is since their own base, so
+changes add up along a job.
 """
 
 import shutil
@@ -84,3 +88,43 @@ def copy_session(cli: AgentCli, origin: Origin, home: Path) -> None:
         target = home / path.relative_to(theirs)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)  # its content alone: a sealed file may not be written
+
+
+class Changes(NamedTuple):
+    """Another attempt's changes."""
+
+    repository: str
+    """The top folder of the repository that they were made in."""
+    base: str
+    patch: Path
+
+
+def changes(attempt: StepAttempt, origin: Origin | None) -> Changes | None:
+    """The changes to begin with; None to begin at the base."""
+    if origin is not None:
+        return _of(origin.dir, origin.agent)
+    for reference in reversed(attempt.step.depends_on):
+        job_id, _, step_id = reference.partition("/")
+        if job_id == attempt.job_id:
+            found = _of_step(attempt.job_dir / "steps" / step_id)
+            if found is not None:
+                return found
+    return None
+
+
+def _of_step(step_dir: Path) -> Changes | None:
+    """Those of the step's newest attempt that succeeded."""
+    for name in reversed(attempts.names(step_dir)):
+        folder = step_dir / "attempts" / name
+        report = read_object(folder / attempts.FINAL) or {}
+        if attempts.is_sealed(folder) and report.get("status") == "succeeded":
+            return _of(folder, dict(mapping(report.get("agent"))))
+    return None
+
+
+def _of(attempt_dir: Path, agent: dict[str, Any]) -> Changes | None:
+    place = mapping(agent.get("workspace"))
+    patch = place.get("patch")
+    if not patch or not (attempt_dir / str(patch)).is_file():
+        return None
+    return Changes(str(place.get("repository")), str(place.get("base")), attempt_dir / str(patch))

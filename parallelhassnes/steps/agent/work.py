@@ -5,29 +5,35 @@ SIGTERM ends the agent, and then what there is by then is captured all the same.
 
 import contextlib
 import hashlib
+import json
 import math
 import os
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from pydantic import ValidationError
 
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import AgentPlan
-from parallelhassnes.steps.agent import expected, files, inherit, prompt, resume, worktree
-from parallelhassnes.steps.agent.adapters.agent_cli import AgentCli, AgentTokens
+from parallelhassnes.steps.agent import expected, files, prompt, resume, worktree
+from parallelhassnes.steps.agent.adapters.agent_cli import AgentCli
 from parallelhassnes.steps.agent.adapters.by_name import agent
 from parallelhassnes.steps.agent.ask import HOME, AgentAnswer, Conversation, request_of
 from parallelhassnes.steps.agent.conclude import judge
-from parallelhassnes.steps.agent.default_report import SCHEMA
 from parallelhassnes.steps.step_types import Failure, StepAttempt
 from parallelhassnes.store import atomic, locks
 from parallelhassnes.store.layout import Layout
 
 TOLD_TO_STOP = 143
+SCHEMA: dict[str, Any] = json.loads(
+    resources.files(__package__).joinpath("agent_report.schema.json").read_text("utf-8")
+)
+"""The report that is asked for where a step names no schema; strict, as providers want it: every key required, none added."""
 MOST_PROBLEMS = 1000
 """Violations of its schema that are kept of a report."""
 
@@ -105,7 +111,7 @@ class _AgentWork:
             resume.copy_session(cli, origin, request.home)
             before = cli.thread_tokens(request.home, origin.thread_id)
             self.facts.resumed = files.Resumed(
-                step=origin.step, run_id=origin.run_id, thread_id=origin.thread_id, tokens_before=count(before)
+                step=origin.step, run_id=origin.run_id, thread_id=origin.thread_id, tokens_before=before
             )
             request = replace(request, thread_id=origin.thread_id)
         self.note("agent")
@@ -151,7 +157,7 @@ class _AgentWork:
     def isolate(self, directory: Path, base: str, origin: resume.Origin | None) -> None:
         """Make the worktree, with the changes that the job has made so far in it."""
         source = worktree.look(directory, base)
-        before = inherit.changes(self.attempt, origin)
+        before = resume.changes(self.attempt, origin)
         if before is not None and before.repository == str(source.top):
             source = worktree.look(directory, before.base)
         else:
@@ -195,7 +201,7 @@ class _AgentWork:
             text=answer.text[: files.MOST_TEXT],
             thread_id=answer.thread_id,
             model=answer.model,
-            tokens=count(answer.tokens),
+            tokens=answer.tokens,
             cost_usd=answer.cost_usd,
             tool_calls=answer.tool_calls,
             turns=self.turns,
@@ -245,10 +251,6 @@ def close_workspace(
     there = worktree.remove(Path(place.repository), path, patience_sec)
     place.kept = False
     return [f"worktree {path}"] if there else []
-
-
-def count(tokens: AgentTokens) -> files.Count:
-    return files.Count(input=tokens.input, cache=tokens.cache, output=tokens.output)
 
 
 def _plan(attempt: StepAttempt) -> AgentPlan:

@@ -12,7 +12,7 @@ from parallelhassnes.plan import AgentPolicy
 from parallelhassnes.steps.agent.adapters.agent_cli import NotInstalled
 from parallelhassnes.steps.agent.adapters.by_name import agent
 from parallelhassnes.steps.agent.ask import ask
-from parallelhassnes.steps.agent.default_report import SCHEMA
+from parallelhassnes.steps.agent.work import SCHEMA
 
 SMALL = {
     "type": "object",

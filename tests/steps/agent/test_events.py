@@ -3,7 +3,7 @@
 import pytest
 
 from parallelhassnes.steps.agent.adapters.by_name import agent
-from parallelhassnes.steps.agent.adapters.toml_text import dumps
+from parallelhassnes.steps.agent.adapters.codex import _toml
 from parallelhassnes.steps.failure_evidence import failure_of as classify
 
 
@@ -53,6 +53,6 @@ def test_toml_is_read_back_as_it_was_written():
     import tomllib
 
     document = {"a b": 'x"\n\\é', "n": 1, "f": 1.5, "t": True, "l": ["p", 2], "d": {"e.f": {"g": False}}}
-    assert tomllib.loads(dumps({**document, "none": None})) == document
+    assert tomllib.loads(_toml({**document, "none": None})) == document
     with pytest.raises(TypeError, match="no form for object"):
-        dumps({"a": object()})
+        _toml({"a": object()})

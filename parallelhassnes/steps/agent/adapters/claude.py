@@ -16,8 +16,9 @@ from typing import Any
 
 from parallelhassnes import walk
 from parallelhassnes.steps.agent import files
-from parallelhassnes.steps.agent.adapters import programs
-from parallelhassnes.steps.agent.adapters.agent_cli import AgentLaunch, AgentTokens, EventReader, Request, Transcript
+from parallelhassnes.steps.agent.adapters import agent_cli
+from parallelhassnes.steps.agent.adapters.agent_cli import AgentLaunch, EventReader, Request, Transcript
+from parallelhassnes.steps.agent.files import AgentTokens
 from parallelhassnes.steps.failure_evidence import failure_of
 from parallelhassnes.steps.safe_read import first_line, mapping, number, sequence, text, whole
 from parallelhassnes.steps.step_types import Failure
@@ -48,14 +49,14 @@ class Claude:
         self.program = program
 
     def version(self, environ: Mapping[str, str]) -> str:
-        return programs.version(self.program, INSTALL, environ)
+        return agent_cli.version(self.program, INSTALL, environ)
 
     def prepare(self, request: Request) -> AgentLaunch:
         request.home.mkdir(parents=True, exist_ok=True)
         environ = dict(request.environ)
         has_key = any(environ.get(name) for name in KEYS)
-        own = programs.user_home(environ, "CLAUDE_CONFIG_DIR", ".claude")
-        programs.link_login(".credentials.json", None if has_key else own, request.home)
+        own = agent_cli.user_home(environ, "CLAUDE_CONFIG_DIR", ".claude")
+        agent_cli.link_login(".credentials.json", None if has_key else own, request.home)
         environ |= {
             "CLAUDE_CONFIG_DIR": str(request.home),
             "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",

@@ -13,8 +13,9 @@ from typing import Any
 
 from parallelhassnes import walk
 from parallelhassnes.steps.agent import files
-from parallelhassnes.steps.agent.adapters import programs, toml_text
-from parallelhassnes.steps.agent.adapters.agent_cli import AgentLaunch, AgentTokens, EventReader, Request, Transcript
+from parallelhassnes.steps.agent.adapters import agent_cli
+from parallelhassnes.steps.agent.adapters.agent_cli import AgentLaunch, EventReader, Request, Transcript
+from parallelhassnes.steps.agent.files import AgentTokens
 from parallelhassnes.steps.failure_evidence import failure_of
 from parallelhassnes.steps.safe_read import first_line, mapping, read_bytes, text, whole
 
@@ -38,14 +39,14 @@ class Codex:
         self.program = program
 
     def version(self, environ: Mapping[str, str]) -> str:
-        return programs.version(self.program, INSTALL, environ)
+        return agent_cli.version(self.program, INSTALL, environ)
 
     def prepare(self, request: Request) -> AgentLaunch:
         request.home.mkdir(parents=True, exist_ok=True)
         environ = dict(request.environ)
         key = environ.get(KEY) or environ.get(OPENAI_KEY)
-        own = programs.user_home(environ, "CODEX_HOME", ".codex")
-        programs.link_login("auth.json", None if key else own, request.home)
+        own = agent_cli.user_home(environ, "CODEX_HOME", ".codex")
+        agent_cli.link_login("auth.json", None if key else own, request.home)
         if key:
             environ[KEY] = key
         environ["CODEX_HOME"] = str(request.home)
@@ -53,7 +54,7 @@ class Codex:
             environ["TMPDIR"] = str(request.home / "tmp")
             (request.home / "tmp").mkdir(exist_ok=True)
         config = _config(request, environ)
-        (request.home / "config.toml").write_text(toml_text.dumps(config), encoding="utf-8")
+        (request.home / "config.toml").write_text(_toml(config), encoding="utf-8")
         argv = [self.program, "exec"]
         if request.thread_id is not None:
             argv.append("resume")
@@ -195,3 +196,23 @@ def _shown(item: Mapping[str, Any]) -> str:
         if isinstance(item.get(name), str):
             return first_line(item[name], 200)
     return ""
+
+
+def _toml(document: Mapping[str, Any]) -> str:
+    """The document as TOML, which the standard library only reads; None is left out.
+
+    Raises:
+        TypeError: a value that TOML has no form for.
+    """
+    return "".join(f"{json.dumps(name)} = {_inline(value)}\n" for name, value in document.items() if value is not None)
+
+
+def _inline(value: Any) -> str:
+    match value:
+        case bool() | int() | float() | str():
+            return json.dumps(value)  # a JSON string is a TOML basic string
+        case list() | tuple():
+            return f"[{', '.join(map(_inline, value))}]"
+        case Mapping():
+            return f"{{{', '.join(_toml(value).splitlines())}}}"
+    raise TypeError(f"TOML has no form for {type(value).__name__}")

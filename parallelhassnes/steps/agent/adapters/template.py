@@ -8,14 +8,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from parallelhassnes.steps.agent.adapters.agent_cli import (
-    AgentLaunch,
-    AgentTokens,
-    EventReader,
-    NotInstalled,
-    Request,
-    Transcript,
-)
+from parallelhassnes.steps.agent.adapters.agent_cli import AgentLaunch, EventReader, NotInstalled, Request, Transcript
+from parallelhassnes.steps.agent.files import AgentTokens
 
 PLACES = ("prompt_file", "schema_file", "output_file", "workdir")
 
