@@ -23,7 +23,7 @@ from parallelhassnes.execute import processes
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.process import shared_images
 from parallelhassnes.steps.trial import image, leftovers
-from parallelhassnes.steps.trial.task_overlay import LABEL
+from parallelhassnes.steps.trial.task import LABEL
 from parallelhassnes.store import attempts, members
 from parallelhassnes.store.identity import store_id
 from parallelhassnes.store.queue import tickets

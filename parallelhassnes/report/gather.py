@@ -17,7 +17,7 @@ from parallelhassnes.results import aggregate, collect, error_groups
 from parallelhassnes.results.aggregate import GroupLine, Results
 from parallelhassnes.results.collect import Choice, TrialRow
 from parallelhassnes.results.error_groups import Errors
-from parallelhassnes.steps.verdict import versions
+from parallelhassnes.steps.verdict import judge
 from parallelhassnes.steps.verdict.flakiness import BASELINES
 from parallelhassnes.store import atomic, attempts, batches, members
 from parallelhassnes.store.layout import Layout
@@ -183,7 +183,7 @@ def _verdicts(layout: Layout, batch_ids: Sequence[str]) -> tuple[JobVerdict, ...
         JobVerdict(batch_id, job_dir.name, verdict)
         for batch_id in batch_ids
         for job_dir in batches.job_dirs(layout, batch_id)
-        if (verdict := versions.read(job_dir)) is not None
+        if (verdict := judge.read(job_dir)) is not None
     ]
     return tuple(sorted(found, key=lambda each: WORST_FIRST.index(each.quality)))
 

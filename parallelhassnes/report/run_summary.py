@@ -4,7 +4,7 @@ from pathlib import Path
 
 from parallelhassnes.errors import UserError
 from parallelhassnes.results.collect import Choice, TrialRow, read
-from parallelhassnes.steps.verdict import discrimination, versions
+from parallelhassnes.steps.verdict import discrimination, judge
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.views.batch_scoreboard import batch_scoreboard
 from parallelhassnes.views.scoreboard_models import BatchScoreboard, TaskQuality, View
@@ -70,7 +70,7 @@ def run_done(layout: Layout, batch_id: str, exit_code: int, report: str | None) 
 
 
 def _count(layout: Layout, batch_id: str, job_id: str, rows: list[TrialRow]) -> TaskCount:
-    verdict = versions.read(layout.job(batch_id, job_id))
+    verdict = judge.read(layout.job(batch_id, job_id))
     rewards = [row.facts.reward for row in rows if row.scored and row.facts.reward is not None]
     return TaskCount(
         task=rows[0].task,

@@ -10,7 +10,7 @@ _KINDS: dict[str, tuple[str, str]] = {
     "analysis": ("parallelhassnes.steps.analysis.analysis_step", "AnalysisKind"),
     "baseline": ("parallelhassnes.steps.baseline", "BaselineKind"),
     "command": ("parallelhassnes.steps.command", "CommandKind"),
-    "trial": ("parallelhassnes.steps.trial.trial_step", "TrialKind"),
+    "trial": ("parallelhassnes.steps.trial.outcome", "TrialKind"),
     "verdict": ("parallelhassnes.steps.verdict.verdict_step", "VerdictKind"),
 }
 

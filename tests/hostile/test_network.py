@@ -120,12 +120,12 @@ def _arranged(folder, agent, options: dict):
     from harbor.models.trial.config import TrialConfig
     from hostile.one_trial import environment
 
-    from parallelhassnes.steps.trial import verifier_guard
+    from parallelhassnes.steps.trial import tampering
 
     said = {"name": "claude-code", "env": {"ANTHROPIC_BASE_URL": "http://127.0.0.1:8765/v1"}}
     config = TrialConfig.model_validate({"task": {"path": "x"}, "agent": said})
     made = environment(folder, options)
-    verifier_guard.arrange(SimpleNamespace(agent_environment=made, agent=agent, config=config), folder)
+    tampering.arrange(SimpleNamespace(agent_environment=made, agent=agent, config=config), folder)
     return made
 
 

@@ -12,7 +12,7 @@ from parallelhassnes import walk
 from parallelhassnes.attempt_data import follow_logs, safe_open, trajectory, zip_stream
 from parallelhassnes.errors import UnknownId
 from parallelhassnes.steps import safe_read
-from parallelhassnes.steps.trial import test_counts
+from parallelhassnes.steps.trial import result
 
 PACKAGE = Path(parallelhassnes.__file__).parent
 METHODS = {"read_text", "read_bytes", "rglob", "open"}
@@ -93,7 +93,7 @@ ALLOWED = {
     "steps/analysis/taxonomy_tables.py": "files of the package",
     "steps/final_report.py": "files of the package",
     "sandbox": "in the worker's own process",
-    "steps/trial/image_build.py": "the task's files",
+    "steps/trial/image.py": "the task's files",
     "steps/trial/tampering.py": "the task's tests",
     "walk.py": "its own descriptors",
     "store": "records of the store; its attempts' by atomic, walk and seal",
@@ -167,7 +167,7 @@ def in_time(call, *args):
 
 def test_no_reader_waits_for_a_pipe_or_follows_a_link(hostile):
     trial = hostile / "trial"
-    assert in_time(test_counts.counts, trial) is None
+    assert in_time(result.test_counts, trial) is None
     assert in_time(trajectory.read_trajectory, trial / "verifier" / "trajectory.json") is None
     assert in_time(trajectory.read_trajectory, trial / "agent" / "linked" / "trajectory.json") is None
     assert in_time(safe_read.read_bytes, trial / "agent" / "linked" / "x.log", 100) is None

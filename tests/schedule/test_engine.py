@@ -14,7 +14,7 @@ from harness import make_task
 from stores import CHECKOUT, context, environment, idle, job, program, put, shell, states, table, wait_for
 
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.steps.trial import docker_engine
+from parallelhassnes.steps.trial import leftovers
 
 
 @pytest.fixture
@@ -75,12 +75,12 @@ def test_trials_wait_for_the_engine_instead_of_failing_one_by_one(root, place, m
 
 def test_what_can_be_told_of_an_engine(place, tmp_path):
     ask = {"DOCKER_HOST": f"unix://{place}"}
-    assert docker_engine.trouble(ask) == f"no Docker engine answers at {place}: No such file or directory"
+    assert leftovers.engine_trouble(ask) == f"no Docker engine answers at {place}: No such file or directory"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(place))
-        assert docker_engine.trouble(ask) == f"no Docker engine answers at {place}: Connection refused"
+        assert leftovers.engine_trouble(ask) == f"no Docker engine answers at {place}: Connection refused"
         server.listen()
-        assert docker_engine.trouble(ask) == f"the Docker engine at {place} has said nothing for 2 s"
+        assert leftovers.engine_trouble(ask) == f"the Docker engine at {place} has said nothing for 2 s"
     (tmp_path / "config.json").write_text('{"currentContext": "elsewhere"}')
     for unknown in (
         {"DOCKER_HOST": "ssh://somebody@elsewhere"},
@@ -88,4 +88,4 @@ def test_what_can_be_told_of_an_engine(place, tmp_path):
         {"DOCKER_CONTEXT": "elsewhere"},
         {"DOCKER_CONFIG": str(tmp_path)},
     ):
-        assert docker_engine.trouble(unknown) is None
+        assert leftovers.engine_trouble(unknown) is None

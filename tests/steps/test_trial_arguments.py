@@ -7,7 +7,7 @@ from harness import fork_worker, make_attempt, make_task, trial_spec, until, wai
 
 from parallelhassnes.steps import registry
 from parallelhassnes.steps.trial import image
-from parallelhassnes.steps.trial.arguments import split
+from parallelhassnes.steps.trial.trial_worker import split
 
 DOCKERFILE = "FROM debian:bookworm-slim\nWORKDIR /app\n"
 SECRET = "s3cret-in-arguments-0123456789"

@@ -13,7 +13,7 @@ from stores import attempt_dirs, context, idle, put, read, states, table, wait_f
 from parallelhassnes.actions import cancel_retry
 from parallelhassnes.refs import Found
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.steps.trial import image, image_build
+from parallelhassnes.steps.trial import image
 from parallelhassnes.store import locks
 
 DOCKER = {"type": "docker"}
@@ -43,7 +43,7 @@ def test_the_hash_is_of_names_modes_links_and_content(tmp_path):
         (folder / "sub" / file).write_text(text)
         (folder / "sub" / file).chmod(mode)
         (folder / "link").symlink_to(link)
-        return image_build.content_hash(folder)
+        return image.content_hash(folder)
 
     same = made("a")
     assert made("b") == same
@@ -60,9 +60,9 @@ def test_the_hash_is_of_names_modes_links_and_content(tmp_path):
 )
 def test_a_task_that_says_more_than_a_dockerfile_keeps_its_own_image(tmp_path, files, toml):
     task = make_task(tmp_path, toml=toml, **files)
-    assert image_build.shareable({"task": {"path": str(task)}}) is None
+    assert image.shareable({"task": {"path": str(task)}}) is None
     plain = make_task(tmp_path / "plain", **{"environment/Dockerfile": BUILT_ONCE})
-    assert image_build.shareable({"task": {"path": str(plain)}}) == plain / "environment"
+    assert image.shareable({"task": {"path": str(plain)}}) == plain / "environment"
 
 
 def test_who_comes_second_waits_for_the_builder_and_not_for_ever(tmp_path):
@@ -70,7 +70,7 @@ def test_who_comes_second_waits_for_the_builder_and_not_for_ever(tmp_path):
     first = locks.claim(path)
 
     async def wait_and_let_go():
-        waiting = asyncio.create_task(image_build._claim(path, time.monotonic() + 30))
+        waiting = asyncio.create_task(image._claim(path, time.monotonic() + 30))
         await asyncio.sleep(0)
         assert not waiting.done()
         os.close(first)
@@ -78,7 +78,7 @@ def test_who_comes_second_waits_for_the_builder_and_not_for_ever(tmp_path):
 
     second = asyncio.run(wait_and_let_go())
     assert second is not None
-    assert asyncio.run(image_build._claim(path, time.monotonic())) is None
+    assert asyncio.run(image._claim(path, time.monotonic())) is None
     os.close(second)
 
 
@@ -100,7 +100,7 @@ def test_trials_of_two_tasks_with_one_environment_build_once_and_leave_nothing(t
     assert {read(p / "state.json")["status"] for p in trials} == {"succeeded"}
     told = {(p / "trial" / "agent" / "built").read_text() for p in trials}
     assert len(told) == 1, "each trial started from the same image"
-    assert sum((p / image_build.LOG).exists() for p in trials) == 1
+    assert sum((p / image.LOG).exists() for p in trials) == 1
     wait_for(lambda: not images_of(ctx.layout.runs), "the image to go")
     wait_for(lambda: not list(image.records(ctx.layout.runs)), "its record to go")
 
@@ -139,7 +139,7 @@ def test_an_image_that_does_not_build_fails_in_harbors_words(tmp_path):
     _, outcome, _ = run(attempt, 120)
     assert outcome.status == "failed"
     assert "Docker compose command failed" in outcome.failure.evidence
-    assert "so it goes" in (attempt.dir / image_build.LOG).read_text()
+    assert "so it goes" in (attempt.dir / image.LOG).read_text()
     assert images_of(tmp_path) == []
     image.remove_unneeded(tmp_path, lambda *_: True)
     assert list(image.records(tmp_path)) == []

@@ -21,7 +21,7 @@ from parallelhassnes.steps import baseline
 from parallelhassnes.steps import final_report as report
 from parallelhassnes.steps.step_types import WorkerEnd
 from parallelhassnes.steps.trial_data import facts
-from parallelhassnes.steps.verdict import analysis_results, discrimination, judge, quality, versions
+from parallelhassnes.steps.verdict import analysis_results, discrimination, judge, quality
 from parallelhassnes.steps.verdict.analysis_results import EngineOpinion
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "schemas" / "verdict.schema.json").read_text(encoding="utf-8"))
@@ -494,13 +494,13 @@ def test_flakiness_is_told():
 def test_a_verdict_of_an_older_version_is_read(tmp_path):
     golden = CHECKOUT / "tests" / "data" / "verdict" / "v1.json"
     shutil.copy(golden, tmp_path / "verdict.json")
-    found = versions.read(tmp_path)
+    found = judge.read(tmp_path)
     assert report.problems(found, SCHEMA) == []
     assert (found["task_quality"], found["confidence"]) == ("broken", 0.0)
     assert found["reasons"] == ["the task's own solution does not pass its tests every time"]
     assert found["agents"][0]["pass_rate_interval"] == pytest.approx((0, 0.6576), abs=1e-4)
-    assert versions.upgraded(found) == found
-    assert versions.read(tmp_path / "nowhere") is None
+    assert judge.upgraded(found) == found
+    assert judge.read(tmp_path / "nowhere") is None
 
 
 def test_the_verdict_and_what_it_reads_need_no_numpy():

@@ -9,8 +9,8 @@ from parallelhassnes.admin.audit.audit_batch import BatchAudit
 from parallelhassnes.admin.audit.audit_models import Finding, What
 from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.steps import safe_read
+from parallelhassnes.steps.verdict.judge import VERDICT_FILE
 from parallelhassnes.steps.verdict.verdict_step import compute
-from parallelhassnes.steps.verdict.versions import VERDICT_FILE
 from parallelhassnes.store import atomic, attempts, batches, currents
 from parallelhassnes.store.records import StepNow
 from parallelhassnes.version import __version__

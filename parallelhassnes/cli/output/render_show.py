@@ -9,7 +9,7 @@ from rich.text import Text
 from parallelhassnes import formatting
 from parallelhassnes.cli.output.console import line
 from parallelhassnes.cli.output.render_system import STYLES, counts_text, grid
-from parallelhassnes.steps.verdict.versions import upgraded
+from parallelhassnes.steps.verdict.judge import upgraded
 from parallelhassnes.views.show import ShowDocument
 
 MOST_STEPS = 40

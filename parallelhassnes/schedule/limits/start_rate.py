@@ -16,7 +16,7 @@ from parallelhassnes.errors import UserError
 from parallelhassnes.names import safe_id
 from parallelhassnes.plan import Record
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.steps.trial import docker_engine
+from parallelhassnes.steps.trial import leftovers
 from parallelhassnes.steps.trial.trial_paths import environment_of
 from parallelhassnes.store import atomic, batches, clocks, members
 from parallelhassnes.store.layout import Layout
@@ -90,7 +90,7 @@ class StartRates:
             return None
         step = batches.read_step(self.ctx.layout, ticket)[1]
         name = environment_of(step.spec.get("config") or {})
-        needs_engine = name == _DOCKER and not docker_engine.NAMED_BY & step.env.keys()
+        needs_engine = name == _DOCKER and not leftovers.NAMED_BY & step.env.keys()
         return StartPlace(name, needs_engine) if needs_engine or name in self.ctx.config.start_rate else None
 
     def _rate(self, environment: str) -> float:
@@ -109,7 +109,7 @@ class StartRates:
         if self._engine is None:
             self._engine = ""
             with contextlib.suppress(UserError):  # of an env_file, which its batches wait for
-                self._engine = docker_engine.trouble(self.ctx.secrets()) or ""
+                self._engine = leftovers.engine_trouble(self.ctx.secrets()) or ""
         return self._engine
 
     def started(self, place: StartPlace) -> None:

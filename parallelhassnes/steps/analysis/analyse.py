@@ -8,7 +8,7 @@ the schema is a failure of the engine.
 import os
 
 from parallelhassnes.steps import safe_read
-from parallelhassnes.steps.analysis import asking, evidence, known, material, rules
+from parallelhassnes.steps.analysis import asking, material, proof, rules
 from parallelhassnes.steps.analysis.case import Case
 from parallelhassnes.steps.analysis.engine import AnalysisEngine, EngineFailed, Question, Reply, engine
 from parallelhassnes.steps.analysis.record import Analysis, Answer, EngineRef, Tokens, TrialRef
@@ -30,7 +30,7 @@ def analyse(attempt: StepAttempt, case: Case, trial: TrialRef) -> Analysis:
     """
     spec = attempt.step.spec
     name = safe_read.text(spec.get("engine")) or "rules"
-    facts = known.facts(case)
+    facts = known_facts(case)
     proven = rules.decide(case)
     if name == "rules" or (spec.get("only_unknown") and proven.outcome != "unknown"):
         by = EngineRef(name="rules", version=rules.VERSION)
@@ -38,6 +38,45 @@ def analyse(attempt: StepAttempt, case: Case, trial: TrialRef) -> Analysis:
     limit = attempt.step.timeout_sec or DEADLINE_SEC
     asked = _Asked(engine(name), case, facts, attempt, (limit - _MARGIN_SEC) / TIMES)
     return asked.until_taken(name, trial)
+
+
+def known_facts(case: Case) -> list[str]:
+    """What is sure about the trial, a line each, whether or not it decides anything."""
+    files = case.files
+    fact = files.facts
+    reward = fact.undecided or ("not scored" if case.reward is None else f"verified reward {case.reward:g}")
+    if case.scored and len(fact.rewards) > 1:
+        some = list(fact.rewards.items())[:20]
+        reward += f" (all rewards: {', '.join(f'{name} {value:g}' for name, value in some)})"
+    elif case.failed or case.passed:
+        reward += ", a pass" if case.passed else ", no pass"
+    lines = [f"{reward}; the attempt's status is {files.status}"]
+    if case.exception is not None:
+        lines.append(
+            f"an exception ended it or stands beside the reward: {proof.said(case)} (class {case.exception[2]})"
+        )
+    if files.steps:
+        lines.append(f"the agent took {len(files.steps)} steps and ran {len(files.commands)} commands")
+    elif files.agent not in ("oracle", "nop"):
+        lines.append("there is no trajectory")
+    lines += [
+        f"step {command.step} read below /tests or /solution: {proof.short(command.text)}"
+        for command in proof.read_secrets(case)[:5]
+    ]
+    writes = [command for command in files.commands if proof.WRITE.search(command.text)]
+    lines += [
+        f"step {command.step} wrote below /tests or /logs/verifier: {proof.short(command.text)}"
+        for command in writes[:5]
+    ]
+    for agent, must in (("oracle", "must pass"), ("nop", "must not pass")):
+        own = [other.facts for other in case.others if other.agent == agent and other.facts.decided]
+        if own:
+            passed = sum(fact.passed is True for fact in own)
+            lines.append(f"{agent} ({must}) passed {passed} of {len(own)} trials of this task")
+    answer = rules.decide(case)
+    if answer.outcome != "unknown":
+        lines.append(f"the rules conclude {answer.outcome}/{answer.subtype}: {answer.root_cause}")
+    return lines
 
 
 class _Asked:
@@ -112,7 +151,7 @@ class _Asked:
 
 
 def _record(case: Case, trial: TrialRef, by: EngineRef, answer: Answer, facts: list[str]) -> Analysis:
-    found, struck, confidence = evidence.look_up(case.files, answer.evidence, answer.confidence)
+    found, struck, confidence = proof.look_up(case.files, answer.evidence, answer.confidence)
     return Analysis(
         trial=trial,
         engine=by,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from parallelhassnes.plan import SANDBOX
 from parallelhassnes.steps import safe_read
-from parallelhassnes.steps.analysis.engine import AnalysisEngine, EngineFailed, Question, Reply
+from parallelhassnes.steps.analysis.engine import EngineFailed, Question, Reply
 from parallelhassnes.steps.analysis.record import Tokens
 from parallelhassnes.steps.failure_evidence import verdict_of
 from parallelhassnes.steps.trial import preload
@@ -129,7 +129,3 @@ async def _run(question: Question, task: Path) -> "TrialResult":
         }
     )
     return await (await Trial.create(config)).run()
-
-
-def harbor() -> AnalysisEngine:
-    return HarborEngine()

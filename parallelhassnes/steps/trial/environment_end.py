@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.step_types import StepAttempt
-from parallelhassnes.steps.trial import docker_engine, leftovers, trial_paths
+from parallelhassnes.steps.trial import leftovers, trial_paths
 
 if TYPE_CHECKING:
     from harbor.trial.trial import Trial
+
 
 FILE = "environment_end.json"
 PROGRAMS = {"docker": "docker", "podman": "podman"}
@@ -82,7 +83,7 @@ def of_container(program: str, project: str) -> str | None:
     label = f"label={leftovers.PROJECT_LABEL}={project}"
     shown = leftovers.engine(program, "ps", "--all", "--no-trunc", "--filter", label, "--format", "{{.ID}}\t{{.Names}}")
     if shown is None:
-        away = docker_engine.trouble(os.environ) if program == "docker" else None
+        away = leftovers.engine_trouble(os.environ) if program == "docker" else None
         return f"the container's engine went away under the trial: {away}" if away else None
     rows = [line.split("\t") for line in shown.splitlines() if "\t" in line]
     main = next((row[0] for row in rows if "main" in row[1].removeprefix(project)), None)

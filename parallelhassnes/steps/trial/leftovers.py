@@ -6,12 +6,14 @@ and so belongs to this attempt alone. So does the image that Compose built under
 
 import re
 import shutil
+import socket
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.step_types import StepAttempt
 from parallelhassnes.steps.trial import trial_paths
+from parallelhassnes.store import atomic
 
 CALL_SEC = 30.0
 """How long one call of the docker program may take; an engine that hangs must not hang a tick."""
@@ -23,6 +25,10 @@ REMOVING: dict[str, tuple[str, ...]] = {
     "image": ("rm", "--no-prune"),
 }
 LISTINGS = (("container", ("ls", "--all")), ("network", ("ls",)), ("volume", ("ls",)))
+NAMED_BY = frozenset({"DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG"})
+"""Variables that say which engine it is."""
+_SOCKET = "/var/run/docker.sock"
+_PATIENCE_SEC = 2.0
 
 
 def sweep(attempt: StepAttempt) -> list[str]:
@@ -82,3 +88,42 @@ def engine(program: str, *arguments: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None
+
+
+def engine_trouble(environ: Mapping[str, str]) -> str | None:
+    """Why the Docker engine that trials would use does not answer, in one line; None where it does or where that cannot be told.
+
+    Only a socket on this host is asked, without the Docker command. Of an engine elsewhere the trials find out themselves.
+
+    Args:
+        environ: what the Docker command would go by.
+    """
+    place = _engine_socket(environ)
+    if place is None:
+        return None
+    try:
+        with socket.socket(socket.AF_UNIX) as engine:
+            engine.settimeout(_PATIENCE_SEC)
+            engine.connect(place)
+            engine.sendall(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")
+            answer = engine.recv(256)
+    except TimeoutError:
+        return f"the Docker engine at {place} has said nothing for {_PATIENCE_SEC:g} s"
+    except OSError as error:
+        if error.errno is None:  # a path that is too long to ask
+            return None
+        return f"no Docker engine answers at {place}: {error.strerror}"
+    status = answer.partition(b"\r\n")[0].decode("ascii", "replace")
+    return None if " 200 " in f"{status} " else f"the Docker engine at {place} says {status!r}"
+
+
+def _engine_socket(environ: Mapping[str, str]) -> str | None:
+    """The path of the engine's socket; None where it is another kind of place."""
+    host = environ.get("DOCKER_HOST", "")
+    if host:
+        return host.removeprefix("unix://") if host.startswith("unix://") else None
+    context = environ.get("DOCKER_CONTEXT")
+    if context is None:
+        folder = environ.get("DOCKER_CONFIG") or f"{environ.get('HOME', '')}/.docker"
+        context = str(atomic.read_derived(f"{folder}/config.json").get("currentContext", ""))
+    return _SOCKET if context in ("", "default") else None

@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from parallelhassnes.plan import StepSpec
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.failure_evidence import verdict_of
 from parallelhassnes.steps.failures import TIMEOUT_CLASSES, Phase
 from parallelhassnes.steps.step_types import Failure, Outcome, Status, StepAttempt, WorkerEnd
-from parallelhassnes.steps.trial import environment_end, tampering, trial_paths, verifier_guard
+from parallelhassnes.steps.trial import deadline, environment_end, leftovers, tampering, trial_paths
+from parallelhassnes.steps.trial import preload as trial_preload
 from parallelhassnes.steps.trial import result as trial_result
 from parallelhassnes.steps.trial_data import facts, rewards
 
@@ -66,7 +68,7 @@ def _part(attempt: StepAttempt, result: Mapping[str, Any] | None) -> dict[str, A
     if sandbox is not None:
         part["sandbox"] = sandbox
     suspected = tampering.read(attempt.dir)
-    part["verification"] = verifier_guard.kept_apart(dict(config), sandbox, suspected)
+    part["verification"] = tampering.kept_apart(dict(config), sandbox, suspected)
     return part
 
 
@@ -253,3 +255,38 @@ def _artifacts(attempt: StepAttempt, part: Mapping[str, Any]) -> list[dict[str, 
     if part["trajectory"] is not None:
         known.append((part["trajectory"], "file", "the agent's trajectory (ATIF)"))
     return [{"path": p, "kind": k, "description": d} for p, k, d in known]
+
+
+class TrialKind:
+    """Runs ``TrialSpec.config`` as a Harbor trial in ``<attempt>/trial``."""
+
+    name = "trial"
+
+    def preload(self, step: StepSpec) -> None:
+        trial_preload.preload()
+        config = safe_read.mapping(step.spec.get("config"))
+        agent = safe_read.mapping(config.get("agent")).get("name")
+        if isinstance(agent, str):
+            trial_preload.preload_agent(agent)
+
+    def deadline_sec(self, attempt: StepAttempt) -> float | None:
+        config = safe_read.mapping(attempt.step.spec.get("config"))
+        return deadline.deadline_sec(dict(config))
+
+    def phase_deadline_sec(self, attempt: StepAttempt, phase: str) -> float | None:
+        config = safe_read.mapping(attempt.step.spec.get("config"))
+        return deadline.phase_deadline_sec(dict(config), phase)
+
+    def work(self, attempt: StepAttempt) -> int:
+        from parallelhassnes.steps.trial import trial_worker
+
+        return trial_worker.work(attempt)
+
+    def phase(self, attempt: StepAttempt) -> str | None:
+        return trial_paths.read_phase(attempt)
+
+    def conclude(self, attempt: StepAttempt, end: WorkerEnd) -> Outcome:
+        return conclude(attempt, end)
+
+    def sweep(self, attempt: StepAttempt) -> list[str]:
+        return leftovers.sweep(attempt)

@@ -3,6 +3,7 @@
 Every value may be of any type: what is not of the expected one counts as absent.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -12,8 +13,6 @@ from parallelhassnes.plan import PassRule
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.failure_evidence import verdict_of
 from parallelhassnes.steps.failures import AGENTS_RESULTS, NEVER_SCORED, Phase
-from parallelhassnes.steps.trial import test_counts
-from parallelhassnes.steps.trial.compose_message import told
 from parallelhassnes.steps.trial.trial_paths import TRIAL_DIR, environment_of
 from parallelhassnes.steps.trial_data import amounts, reward_file, rewards
 
@@ -55,7 +54,7 @@ def describe(result: Mapping[str, Any], attempt_dir: Path, rule: PassRule = rewa
         "timings_sec": _timings(result),
         **_used(used),
         "incomplete": list(used.incomplete),
-        "tests": test_counts.counts(attempt_dir / TRIAL_DIR),
+        "tests": test_counts(attempt_dir / TRIAL_DIR),
         "trajectory": trajectory(attempt_dir),
         "steps": [_step(step, attempt_dir, rule) for step in own] or None,
         "warnings": [*told_of_rewards, *used.warnings],
@@ -116,7 +115,7 @@ def exception_of(result: Mapping[str, Any], attempt_dir: Path) -> dict[str, Any]
     name = safe_read.text(info.get("exception_type"), 200)
     if name is None:
         return None
-    message = told(safe_read.text(info.get("exception_message"), MAX_MESSAGE) or "")
+    message = _compose_told(safe_read.text(info.get("exception_message"), MAX_MESSAGE) or "")
     if name in reward_file.EXCEPTIONS:
         folder = _verifier_dir(attempt_dir, result if "step_name" in result else None)
         removed = {} if "step_name" in result else _removed(attempt_dir)
@@ -270,3 +269,49 @@ def _used(used: amounts.Usage) -> dict[str, Any]:
 
 
 _USED = {"input": "n_input_tokens", "cache": "n_cache_tokens", "output": "n_output_tokens", "cost_usd": "cost_usd"}
+
+
+_FAILED = re.compile(
+    r"(Docker compose command failed for environment .*?)\. Command: .*?\. "
+    r"Return code: (-?\d+)\. Stdout: (.*)\. Stderr: (.*)\. ?",
+    re.DOTALL,
+)
+MAX_OUTPUT = 3000
+"""Characters of the output's end that are kept."""
+
+
+def _compose_told(message: str) -> str:
+    """The message with the reason in its first line and the end of the output below; any other message as it is."""
+    failed = _FAILED.fullmatch(message)
+    if failed is None:
+        return message
+    said, code, *streams = failed.groups()
+    output = "\n".join(stream.strip() for stream in streams if stream != "None")
+    reason = next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "")
+    first = f"{said}: {safe_read.text(reason, 600)}" if reason else f"{said}: exit code {code}"
+    return f"{first}\n{output[-MAX_OUTPUT:]}"
+
+
+MAX_CTRF_BYTES = 16 * 1024 * 1024
+CTRF_PATTERNS = ("verifier/ctrf.json", "steps/*/verifier/ctrf.json", "verifier/*ctrf*.json")
+
+
+def test_counts(trial_dir: Path) -> dict[str, int] | None:
+    """``{passed, failed, total}``, summed over the steps of a multi-step trial; None without a report."""
+    for pattern in CTRF_PATTERNS:
+        found = [c for c in map(_read_counts, sorted(trial_dir.glob(pattern))[:1000]) if c is not None]
+        if found:
+            return {key: sum(c[key] for c in found) for key in ("passed", "failed", "total")}
+    return None
+
+
+def _read_counts(path: Path) -> dict[str, int] | None:
+    report = safe_read.read_object(path, MAX_CTRF_BYTES) or {}
+    summary = safe_read.mapping(safe_read.mapping(report.get("results")).get("summary"))
+    passed, failed = safe_read.whole(summary.get("passed")), safe_read.whole(summary.get("failed"))
+    total = safe_read.whole(summary.get("tests"))
+    if passed is None and total is None:
+        return None
+    passed = passed or 0
+    failed = failed or 0
+    return {"passed": passed, "failed": failed, "total": total if total is not None else passed + failed}

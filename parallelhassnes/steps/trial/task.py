@@ -1,10 +1,13 @@
-"""What a trial's task says about itself, read from ``task.toml`` without making a Harbor task of it."""
+"""What a trial's task says about itself, read from ``task.toml`` without a Harbor task, and the Compose overlay it gets."""
 
+import json
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from parallelhassnes.steps import safe_read
+from parallelhassnes.steps.step_types import StepAttempt
+from parallelhassnes.store.identity import store_id
 
 MAX_TOML_BYTES = 4 * 1024 * 1024
 
@@ -54,3 +57,42 @@ def takes_overlay(config: dict[str, Any]) -> bool:
     return bool(environment.get("docker_image")) or any(
         (directory / "environment" / name).is_file() for name in defined
     )
+
+
+LABEL = "parallelhassnes"
+_NOT_BUILT = "\0not built"
+
+
+def labels(attempt: StepAttempt) -> dict[str, str]:
+    """The labels of an attempt's main container, by which ``doctor --reap`` and who reads ``docker ps`` know whose it is."""
+    return {
+        f"{LABEL}.store": store_id(attempt.job_dir.parent.parent),
+        f"{LABEL}.batch": attempt.batch_id,
+        f"{LABEL}.job": attempt.job_id,
+        f"{LABEL}.step": attempt.step.step_id,
+        f"{LABEL}.run": attempt.run_id,
+    }
+
+
+def overlay(attempt: StepAttempt, image: str | None) -> str:
+    """The Compose overlay that every Docker trial gets; JSON is YAML, but for the tag that takes a key of an earlier file away.
+
+    PID 1 of a task's container ignores SIGTERM, so that a stop with a grace period would wait ten seconds for nothing. Where
+    the store provides the image, the service is not built again.
+    """
+    main: dict[str, Any] = {"stop_grace_period": "0s", "labels": labels(attempt)}
+    if image is not None:
+        main |= {"image": image, "pull_policy": "never", "build": _NOT_BUILT}
+    document = json.dumps({"services": {"main": main}}) + "\n"
+    return document.replace(json.dumps(_NOT_BUILT), "!reset null")
+
+
+def write_overlay(attempt: StepAttempt, directory: Path, image: str | None = None) -> Path:
+    """Write the overlay into ``directory``; its path.
+
+    Args:
+        image: the tag to start from; None to have Compose build one for this trial.
+    """
+    path = directory / "compose-overlay.yaml"
+    path.write_text(overlay(attempt, image), encoding="utf-8")
+    return path

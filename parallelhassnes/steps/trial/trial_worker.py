@@ -7,35 +7,31 @@ that. Nothing is printed: a failure outside of Harbor's own record goes to ``wor
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
+import re
 import signal
 import tempfile
 import traceback
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.failures import Phase
 from parallelhassnes.steps.step_types import StepAttempt
-from parallelhassnes.steps.trial import (
-    arguments,
-    environment_end,
-    image_build,
-    preload,
-    task_overlay,
-    trial_paths,
-    verifier_guard,
-)
-from parallelhassnes.steps.trial import task as trial_task
+from parallelhassnes.steps.trial import environment_end, image, preload, tampering, task, trial_paths
 from parallelhassnes.steps.trial_data import reward_file
 
 if TYPE_CHECKING:
     from harbor.models.trial.config import TrialConfig
     from harbor.trial.hooks import TrialHookEvent
     from harbor.trial.trial import Trial
+
 
 EXIT_CANCELED = 128 + signal.SIGTERM
 EXIT_ERROR = 1
@@ -100,21 +96,21 @@ async def _run(attempt: StepAttempt, progress: PhaseNote) -> int:
     canceled = _cancel_on_signal()
     config = _trial_config(attempt)
     compose = list(config.environment.extra_docker_compose)
-    if _is_docker(config) and trial_task.takes_overlay(attempt.step.spec["config"]):
-        image = await image_build.provide(attempt)
-        overlay = task_overlay.write(attempt, trial_paths.tmp_dir(attempt), image)
+    if _is_docker(config) and task.takes_overlay(attempt.step.spec["config"]):
+        tag = await image.provide(attempt)
+        overlay = task.write_overlay(attempt, trial_paths.tmp_dir(attempt), tag)
         config.environment.extra_docker_compose = [*compose, overlay]
     if _is_docker(config):
         from harbor.environments.docker.docker import DockerEnvironment
 
-        arguments.keep_values_out(DockerEnvironment)
+        keep_values_out(DockerEnvironment)
     trial = await Trial.create(config)
     # The environment exists by now. What Harbor records from here on is what the table asked for,
     # without our overlay and our link, so that the record can be replayed and compared.
     config.environment.extra_docker_compose = compose
     config.trials_dir = attempt.dir
     progress.follow(trial)
-    verifier_guard.arrange(trial, attempt.dir)
+    tampering.arrange(trial, attempt.dir)
     environment_end.Watched.watch(attempt, trial)
     try:
         await trial.run()
@@ -199,3 +195,50 @@ def _record_error(attempt: StepAttempt, error: BaseException, phase: Phase) -> N
     with contextlib.suppress(OSError):
         new.write_text(json.dumps(record, separators=(",", ":")) + "\n", encoding="utf-8")
         new.replace(path)
+
+
+_DOCKERS_OWN = re.compile(
+    r"(?:PATH|HOME|USER|PWD|TMPDIR|SHELL|TERM|LANG|(?:LD|LC|DOCKER|COMPOSE|BUILDKIT|BUILDX|XDG|SSH|GO|OTEL)_.*"
+    r"|GODEBUG|GOMAXPROCS|SSL_CERT_(?:FILE|DIR))"
+)
+_values: ContextVar[dict[str, str]] = ContextVar("values")
+
+
+def split(command: list[str]) -> tuple[list[str], dict[str, str]]:
+    """A Compose command with the names alone, and the values that go with them; only ``exec`` has any."""
+    if command[:1] != ["exec"]:
+        return command, {}
+    made, values, at = [command[0]], {}, 1
+    while at + 1 < len(command) and command[at] in ("-e", "-w", "-u"):
+        option, value = command[at], command[at + 1]
+        name, sign, rest = value.partition("=")
+        if option == "-e" and sign and not _DOCKERS_OWN.fullmatch(name):
+            value, values[name] = name, rest
+        made += [option, value]
+        at += 2
+    return [*made, *command[at:]], values
+
+
+def keep_values_out(environment: type[Any]) -> None:
+    """Have Harbor's Docker environment pass values by the environment, in this process."""
+    if hasattr(environment, "_keeps_values_out"):
+        return
+    environment._keeps_values_out = True  # noqa: SLF001 - Harbor offers no other place
+    run: Callable[..., Awaitable[Any]] = environment._run_docker_compose_command  # noqa: SLF001
+    variables: Callable[..., dict[str, str]] = environment._compose_env_vars  # noqa: SLF001
+
+    @functools.wraps(run)
+    async def run_by_names(self: Any, command: list[str], *args: Any, **kwargs: Any) -> Any:
+        command, values = split(command)
+        token = _values.set(values)
+        try:
+            return await run(self, command, *args, **kwargs)
+        finally:
+            _values.reset(token)
+
+    @functools.wraps(variables)
+    def with_values(self: Any, *args: Any, **kwargs: Any) -> dict[str, str]:
+        return {**variables(self, *args, **kwargs), **_values.get({})}
+
+    environment._run_docker_compose_command = run_by_names  # noqa: SLF001
+    environment._compose_env_vars = with_values  # noqa: SLF001

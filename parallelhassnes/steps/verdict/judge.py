@@ -1,12 +1,14 @@
 """From the facts of a job's trials and analyses to its verdict; the same facts always give the same verdict."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.trial_data.amounts import NOTHING
 from parallelhassnes.steps.trial_data.facts import RESULTS, TrialFacts
-from parallelhassnes.steps.verdict import baselines, discrimination, flakiness, quality
+from parallelhassnes.steps.verdict import discrimination, flakiness, quality
 from parallelhassnes.steps.verdict.analysis_results import EngineOpinion
 from parallelhassnes.steps.verdict.discrimination import Interval
 from parallelhassnes.steps.verdict.flakiness import Actions
@@ -45,7 +47,7 @@ def judge(
         "findings": [_finding(each) for each in found.findings],
         "task_broken": BROKEN.get(found.quality),
         "reasons": [each.text for each in found.findings],
-        "baselines": {"nop": baselines.nop(trials), "oracle": baselines.oracle(trials)},
+        "baselines": {"nop": quality.nop(trials), "oracle": quality.oracle(trials)},
         "flakiness": {
             "agents": [{**vars(each), "rewards": dict(each.rewards)} for each in flakiness.varying(groups)],
             "same_actions": [
@@ -203,3 +205,50 @@ def words_of(count: int) -> str:
 def _one(values: Iterable[str | None]) -> str | None:
     """The value that all who have one share; of several, the first."""
     return next((value for value in values if value), None)
+
+
+VERDICT_FILE = "verdict.json"
+QUALITY_OF_1: dict[bool | None, str] = {True: "broken", False: "good", None: "unknown"}
+"""``task_broken``, which was all that verdicts before 2.0.0 said, as ``task_quality``."""
+
+
+def read(job_dir: Path) -> dict[str, Any] | None:
+    """The job's verdict in the shape of this version; None where there is none."""
+    found = safe_read.read_object(job_dir / VERDICT_FILE)
+    return None if found is None else upgraded(found)
+
+
+def upgraded(verdict: Mapping[str, Any]) -> dict[str, Any]:
+    """A verdict of any version as one of this: what an older one did not say is empty.
+
+    Before 2.0.0 a task was broken, sound or neither, and there were no findings, intervals and analyses.
+    """
+    if str(verdict.get("schema_version", "")).partition(".")[0] != "1":
+        return dict(verdict)
+    found = QUALITY_OF_1[verdict["task_broken"]]
+    added = {
+        "task_quality": found,
+        "confidence": 0.0,
+        "primary_issue": None,
+        "recommendations": [],
+        "findings": [],
+        "flakiness": {"agents": [], "same_actions": []},
+        "analyses": {"n": 0, "missing": [], "outcomes": {}, "said": []},
+        "prose": None,
+    }
+    agents = [_agent_of_1(agent) for agent in verdict["agents"]]
+    return {**verdict, **added, "agents": agents, "schema_version": SCHEMA_VERSION}
+
+
+def _agent_of_1(agent: Mapping[str, Any]) -> dict[str, Any]:
+    scored, passes, cost = agent["scored"], agent["passes"], agent["cost_usd"]
+    return {
+        **agent,
+        "superseded": agent.get("superseded", 0),
+        "passes_doubted": 0,
+        "pass_rate": passes / scored if scored else None,
+        "pass_rate_interval": listed(discrimination.wilson(passes / scored, scored) if scored else None),
+        "mean_reward_interval": None,
+        "pass_hat": discrimination.pass_hat_all(scored, passes),
+        "cost_per_success_usd": cost / passes if cost is not None and passes else None,
+    }

@@ -13,7 +13,7 @@ from parallelhassnes.steps.trial_data import facts
 from parallelhassnes.steps.trial_data.facts import TrialFacts
 from parallelhassnes.steps.trial_data.trial_files import TrialFiles
 from parallelhassnes.steps.verdict import analysis_results, flakiness, judge
-from parallelhassnes.steps.verdict.versions import VERDICT_FILE
+from parallelhassnes.steps.verdict.judge import VERDICT_FILE
 from parallelhassnes.store import batches
 
 
@@ -75,12 +75,14 @@ def _actions(job_dir: Path, trials: Sequence[TrialFacts], job: JobSpec) -> dict[
 
 def _with_prose(found: dict[str, Any], attempt: StepAttempt) -> dict[str, Any]:
     """The verdict with what the engine wrote, or with a warning that it wrote nothing; all else as it was."""
+    from parallelhassnes.steps.analysis.engine import EngineFailed
     from parallelhassnes.steps.verdict import narrative
 
     try:
         said = narrative.write(found, attempt.step.spec, attempt.dir, os.environ)
-    except narrative.NoProse as error:
-        return {**found, "warnings": [*found["warnings"], f"no prose: {error}"]}
+    except EngineFailed as error:
+        warning = f"no prose: {error.line} ({error.failure_class})"
+        return {**found, "warnings": [*found["warnings"], warning]}
     return {**found, "prose": said}
 
 

@@ -9,7 +9,7 @@ from harness import finish, make_attempt, make_task, run, trial_spec, write_job
 
 from parallelhassnes.plan import StepSpec
 from parallelhassnes.steps import final_report
-from parallelhassnes.steps.analysis import evidence, taxonomy, taxonomy_tables
+from parallelhassnes.steps.analysis import proof, taxonomy, taxonomy_tables
 from parallelhassnes.steps.analysis.record import Analysis, Quote
 from parallelhassnes.steps.step_types import WorkerEnd
 from parallelhassnes.steps.trial_data.trial_files import TrialFiles
@@ -119,6 +119,6 @@ def test_whatever_an_agent_left_is_read_within_bounds(tmp_path: Path) -> None:
     ):
         assert files.text(name) is None, name
         quote = Quote(file=name, quote="the combination is 1 2 3")
-        assert evidence.look_up(files, [quote], 0.9) == ((), (quote,), 0.3)
+        assert proof.look_up(files, [quote], 0.9) == ((), (quote,), 0.3)
     code, outcome, _ = run(attempt)
     assert (code, outcome.status) == (0, "succeeded")

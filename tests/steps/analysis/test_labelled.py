@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from parallelhassnes.steps.analysis import evidence, known, material, taxonomy_tables
+from parallelhassnes.steps.analysis import analyse, material, proof, taxonomy_tables
 from parallelhassnes.steps.analysis.taxonomy import contradiction, fits
 
 CHECKOUT = Path(__file__).parents[3]
@@ -46,14 +46,14 @@ def test_the_rules_are_right_where_they_decide() -> None:
 @pytest.mark.parametrize("one", FOUND, ids=lambda one: one.trial)
 def test_what_the_rules_say_holds(one: confusion.Labelled) -> None:
     """Every quote stands where it is said to stand; nothing contradicts the reward; the material is within its budget."""
-    found, struck, _ = evidence.look_up(one.case.files, one.said.evidence, 1.0)
+    found, struck, _ = proof.look_up(one.case.files, one.said.evidence, 1.0)
     assert struck == ()
     assert found or one.said.outcome == "unknown"
     assert not contradiction(
         one.said.outcome, one.case.reward, scored=one.case.scored, passed=one.case.files.facts.passed
     )
     assert fits(one.said.outcome, one.said.subtype)
-    assert known.facts(one.case)
+    assert analyse.known_facts(one.case)
     for tokens in (1000, 30_000):
         text = material.material(one.case, tokens)
         assert len(text) < tokens * material.CHARS_PER_TOKEN + 4000
