@@ -1,20 +1,22 @@
-"""``artifact``, ``diff`` and ``open``: what one attempt has left, by the names that a user knows.
+"""``artifact``, ``diff`` and ``open``: what one attempt has left, by the names that a user knows, and how to do it again.
 
 Below the attempt's folder: ``agent/artifacts/<name>/…`` and ``trial/artifacts/…`` are artifacts, ``agent/git_diff.patch`` is
 the patch of an isolated workspace. An id that names a step, a job or a batch means its newest attempt.
 """
 
 import os
+import shlex
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 from pydantic import BaseModel
 
 from parallelhassnes import names, walk
 from parallelhassnes.attempt_data.safe_open import open_below
 from parallelhassnes.errors import UnknownId, UserError
+from parallelhassnes.plan import StepSpec
 from parallelhassnes.refs import Found, newest_attempt
-from parallelhassnes.store import attempts
+from parallelhassnes.store import attempts, batches
 from parallelhassnes.store.layout import Layout
 
 AGENT_ARTIFACTS, TRIAL_ARTIFACTS = "agent/artifacts", "trial/artifacts"
@@ -114,3 +116,36 @@ def patch(layout: Layout, text: str) -> tuple[Found, bytes | None]:
             return found, stream.read()
     except UnknownId:
         return found, None
+
+
+class Command(NamedTuple):
+    """One way to do it again."""
+
+    what: str
+    line: str
+    """For a POSIX shell."""
+
+
+def commands(layout: Layout, found: Found) -> list[Command]:
+    """Of an attempt: as a new attempt of its step, then by itself where that can be said in a line.
+
+    Raises:
+        FileNotFoundError: the job is gone.
+    """
+    step_id = "/".join(found.parts[:3])
+    step = batches.read_job(layout.job(found.batch_id, found.job_id or "")).step(found.step_id or "")
+    root = shlex.quote(str(layout.root))
+    made = [Command("as a new attempt", f"parallelhassnes retry {shlex.quote(step_id)} --root {root}")]
+    alone = _alone(found.folder(layout), step)
+    return [*made, Command("by itself", alone)] if alone else made
+
+
+def _alone(attempt_dir: Path, step: StepSpec) -> str:
+    spec: dict[str, Any] = step.spec
+    if step.kind == "command":
+        env = [f"{name}={value}" for name, value in step.env.items()]
+        return shlex.join([*(["env", *env] if env else []), *spec["command"]])
+    config = attempt_dir / "trial" / "config.json"
+    if step.kind == "trial" and config.is_file():
+        return f"harbor trial start -c {shlex.quote(str(config))} --trials-dir again"
+    return ""

@@ -12,8 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from parallelhassnes.steps import safe_read
-from parallelhassnes.steps.trial_data import step_outputs
+from parallelhassnes.steps import final_report, safe_read
 from parallelhassnes.store import attempts, batches
 from parallelhassnes.store.layout import Layout
 
@@ -88,7 +87,7 @@ def _said(folder: Path, pattern: re.Pattern[str]) -> Iterator[tuple[str, str]]:
 
 
 def _texts(folder: Path) -> Iterator[str]:
-    own = step_outputs.of(folder)
+    own = final_report.of(folder)
     agent = safe_read.mapping(own["report"].get("agent"))
     yield from _strings(agent.get("report"))
     if agent.get("report") is None:  # prose: the whole of it

@@ -75,7 +75,7 @@ def tail(
 
     Example: parallelhassnes tail latest -n 5
     """
-    from parallelhassnes.attempt_data import last_steps as action
+    from parallelhassnes.attempt_data import follow_logs as action
     from parallelhassnes.store.atomic import dumps
 
     lines = action.tail(layout_of(root), target, count, follow=follow)

@@ -18,7 +18,7 @@ from parallelhassnes.actions.submit import submit
 from parallelhassnes.actions.uploads import Archive
 from parallelhassnes.api.http.auth import needs
 from parallelhassnes.api.live.server_state import ServerState, SiteHere
-from parallelhassnes.compat import oddish_names
+from parallelhassnes.compat import oddish_shapes
 from parallelhassnes.compat.oddish_shapes import (
     NameAnswer,
     NameWanted,
@@ -263,7 +263,7 @@ def _task(site: ServerState, line: BatchLine, *, trials: bool) -> TaskAnswer:
         user=meta.labels.get("user", ""),
         task_path=str(task_config.get("path", "")),
         experiment_id=experiment,
-        experiment_name=oddish_names.given(site.layout).get(experiment, experiment),
+        experiment_name=oddish_shapes.given(site.layout).get(experiment, experiment),
         total=len(shown),
         completed=done,
         failed=failed,
@@ -372,7 +372,7 @@ def name_experiment(site: SiteHere, experiment_id: str, wanted: NameWanted) -> N
     """Have these clients show it under another name; its id stays what its tables were submitted under."""
     _of_experiment(site, experiment_id)
     name = wanted.name.strip()
-    oddish_names.give(site.layout, experiment_id, name)
+    oddish_shapes.give(site.layout, experiment_id, name)
     return NameAnswer(id=experiment_id, name=name)
 
 

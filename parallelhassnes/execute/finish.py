@@ -25,7 +25,7 @@ from parallelhassnes.config import Bounds, RetryConfig
 from parallelhassnes.execute import logs, own_files
 from parallelhassnes.execute.clean import Patience, clean
 from parallelhassnes.execute.redact import Redactor
-from parallelhassnes.steps import final_report, retry_after, safe_read
+from parallelhassnes.steps import failure_evidence, final_report, safe_read
 from parallelhassnes.steps.step_types import Failure, Kind, Outcome, StepAttempt, WorkerEnd
 from parallelhassnes.store import atomic, attempts, space
 from parallelhassnes.store.records import AttemptState, FailureRecord, now_text
@@ -142,7 +142,7 @@ def _failure(outcome: Outcome) -> FailureRecord | None:
         failure_class=outcome.failure.failure_class,
         line=line,
         evidence=evidence,
-        retry_after_sec=retry_after.find(outcome.failure.evidence),
+        retry_after_sec=failure_evidence.find(outcome.failure.evidence),
         guessed=outcome.failure.guessed or None,
     )
 

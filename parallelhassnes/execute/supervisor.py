@@ -17,20 +17,23 @@ import os
 import select
 import signal
 import socket
+import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from parallelhassnes.config import Bounds, RetryConfig
 from parallelhassnes.execute import logs, own_files, processes
 from parallelhassnes.execute.finish import finish, sweep
-from parallelhassnes.execute.progress import MovementWatch
-from parallelhassnes.execute.worker import start_worker
+from parallelhassnes.execute.launcher import reset_signals
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.step_types import Kind, LimitsPhases, ShowsItself, StepAttempt, WorkerEnd
-from parallelhassnes.store import attempts, space
+from parallelhassnes.store import attempts, privacy, space
+from parallelhassnes.store.attempts import LOGS
 from parallelhassnes.store.process_identity import start_time, table
 from parallelhassnes.store.records import AttemptState, Heartbeat, now_text
 
@@ -225,3 +228,122 @@ class _Watch:
         if isinstance(self.kind, LimitsPhases):
             limit = self.kind.phase_deadline_sec(self.attempt, phase)
             self.phase_deadline = None if limit is None else now + limit
+
+
+_MAX_ENTRIES = 2000
+"""Files looked at in one beat; a trial with more is judged by these and by its CPU time."""
+_CPU_SEC = 1.0
+"""CPU time that counts as a movement: a process that only waits uses some too."""
+
+
+class Seen(NamedTuple):
+    """One look."""
+
+    phase: str | None
+    bytes: int
+    """Size of the worker's logs and of what the trial or the agent wrote."""
+    cpu_sec: float
+
+
+class MovementWatch:
+    """Remembers when an attempt last moved, by this process's own clock."""
+
+    def __init__(self, attempt_dir: Path, worker: int) -> None:
+        self._dir, self._worker = attempt_dir, worker
+        self._mark = Seen(None, 0, 0.0)
+        self._moved = time.monotonic()
+        self.moved_at = now_text()
+        """When it last moved."""
+
+    def look(self, phase: str | None) -> Seen:
+        """Look now; ``still_sec`` and ``moved_at`` follow from it."""
+        seen = Seen(phase, written_bytes(self._dir), _cpu_sec(self._worker))
+        mark = self._mark
+        # A process of the tree that ended takes its share with it, so less is a movement too.
+        if seen[:2] != mark[:2] or abs(seen.cpu_sec - mark.cpu_sec) >= _CPU_SEC:
+            self._mark, self._moved, self.moved_at = seen, time.monotonic(), now_text()
+        return seen
+
+    def still_sec(self) -> float:
+        """Seconds since the last movement that a look has seen."""
+        return time.monotonic() - self._moved
+
+
+def written_bytes(attempt_dir: Path) -> int:
+    """Bytes in the worker's logs and in the folder of the trial or the agent."""
+    total = 0
+    for name in LOGS:
+        try:
+            total += os.stat(f"{attempt_dir}/{name}").st_size  # noqa: PTH116 - hot path
+        except OSError:  # not there, or closed to us by the worker
+            continue
+    left = _MAX_ENTRIES
+    folders = [f"{attempt_dir}/trial", f"{attempt_dir}/agent"]
+    while folders and left > 0:
+        try:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    left -= 1
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    elif entry.is_file(follow_symlinks=False):
+                        total += entry.stat(follow_symlinks=False).st_size
+        except OSError:  # not there yet, or gone while we looked
+            continue
+    return total
+
+
+def _cpu_sec(pid: int) -> float:
+    """CPU time of a process, its live descendants and those that it has waited for; 0 where it cannot be seen."""
+    ticks, look = 0, [pid]
+    while look:
+        one = look.pop()
+        try:
+            with open(f"/proc/{one}/stat", "rb") as stream:  # noqa: PTH123 - hot path
+                ticks += sum(int(field) for field in stream.read().rpartition(b")")[2].split()[11:15])
+        except (OSError, ValueError):
+            continue
+        look += processes.children(one)
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+CRASHED = 70
+"""Exit code of a worker whose kind raised; its traceback is the end of ``stderr.log``."""
+
+
+def start_worker(attempt: StepAttempt, kind: Kind, environment: Mapping[str, str], lock: int) -> int:
+    """Fork the worker into a process group of its own; its pid.
+
+    It keeps the step's lock: a live worker is a live attempt, whatever became of its supervisor.
+    """
+    supervisor = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    code = CRASHED
+    try:
+        os.setpgid(0, 0)
+        reset_signals()
+        name = f"{attempt.batch_id}/{attempt.job_id}/{attempt.step.step_id}"
+        processes.set_title(f"worker of {name} in {attempt.job_dir.parents[2]}")
+        processes.die_with_parent(supervisor)
+        os.set_inheritable(lock, True)
+        for handle, name in enumerate(LOGS, 1):
+            out = os.open(attempt.dir / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            os.dup2(out, handle)
+            os.close(out)
+        privacy.restore_mask()
+        os.environ.clear()
+        os.environ.update(environment)
+        os.chdir(attempt.dir)
+        code = kind.work(attempt)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:  # noqa: BLE001 - the last frame of a process: its log is where this belongs
+        traceback.print_exc()
+    finally:
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)

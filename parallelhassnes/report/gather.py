@@ -2,6 +2,7 @@
 
 import json
 import platform
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -9,9 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from parallelhassnes.errors import UserError
-from parallelhassnes.plan import BatchMeta
-from parallelhassnes.report import planned, spans
-from parallelhassnes.report.planned import Planned
+from parallelhassnes.plan import BatchMeta, Preregistration
+from parallelhassnes.report import spans
 from parallelhassnes.report.spans import KeyTime, Span
 from parallelhassnes.results import aggregate, collect, error_groups
 from parallelhassnes.results.aggregate import GroupLine, Results
@@ -20,11 +20,84 @@ from parallelhassnes.results.error_groups import Errors
 from parallelhassnes.steps.verdict import judge
 from parallelhassnes.steps.verdict.flakiness import BASELINES
 from parallelhassnes.store import atomic, attempts, batches, members
+from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import now_text
 from parallelhassnes.version import __version__
 from parallelhassnes.views.batch_scoreboard import batch_scoreboard
 from parallelhassnes.views.scoreboard_models import BatchScoreboard
+
+_WORDS = {
+    "closed": "was closed",
+    "reopened": "was reopened",
+    "budget": "had its budget changed",
+    "rejected": "had steps rejected",
+    "retry": "had steps retried by hand",
+    "canceled": "had steps canceled",
+}
+
+
+class Planned(NamedTuple):
+    """One batch with a plan."""
+
+    batch_id: str
+    plan: Preregistration
+    sha256: str
+    at: str
+    """When it was written down."""
+    trials: dict[str, tuple[int, int, int]]
+    """Agent → trials that were planned, that were started, that succeeded at last."""
+    deviations: tuple[str, ...]
+    """One line each; none where it ran as planned."""
+
+
+def planned_of(layout: Layout, batch_id: str) -> Planned | None:
+    """The plan of a batch against its ledger; None where it has none."""
+    batch_dir = layout.batch(batch_id)
+    plan = batches.read_batch(batch_dir).plan
+    if plan is None:
+        return None
+    at, deviations = "", list[str]()
+    wanted, labels, ends = Counter[str](), dict[str, str](), dict[str, str]()
+    for _, line in ledger.read(batch_dir):
+        event = line.get("event")
+        if event == "planned":
+            at = str(line.get("at"))
+            if line.get("plan_sha256") != plan.sha256():
+                deviations.append("the plan in batch_meta.json is not the one of the ledger")
+        elif event == "submitted":
+            wanted = Counter(line.get("trials") or {})
+        elif event in ("launched", "carried") and line.get("label"):
+            labels[f"{line['job_id']}/{line['step_id']}"] = str(line["label"])
+        elif event == "added" and line.get("trials"):
+            deviations.append(_deviation(line, f"{sum(line['trials'].values())} trials were added"))
+        elif event in _WORDS:
+            deviations.append(_deviation(line, f"the batch {_WORDS[event]}"))
+        if event in ("ended", "carried"):
+            ends[f"{line['job_id']}/{line['step_id']}"] = str(line.get("status"))
+    return Planned(
+        batch_id, plan, plan.sha256(), at, _trials(wanted, labels, ends), (*deviations, *_short(wanted, labels, ends))
+    )
+
+
+def _trials(wanted: Counter[str], labels: dict[str, str], ends: dict[str, str]) -> dict[str, tuple[int, int, int]]:
+    started = Counter(labels.values())
+    done = Counter(label for step, label in labels.items() if ends.get(step) == "succeeded")
+    return {name: (wanted[name], started[name], done[name]) for name in {**wanted, **started}}
+
+
+def _short(wanted: Counter[str], labels: dict[str, str], ends: dict[str, str]) -> list[str]:
+    return [
+        f"{name}: {planned} trials were planned, {started} were started and {done} succeeded"
+        for name, (planned, started, done) in _trials(wanted, labels, ends).items()
+        if not planned == started == done
+    ]
+
+
+def _deviation(line: dict[str, Any], what: str) -> str:
+    reason = f": {line['reason']}" if line.get("reason") else ""
+    return f"{what} by {line.get('by')} at {line.get('at')}{reason}"
+
 
 WORST_FIRST = ("broken", "needs_review", "unknown", "good")
 MAX_TABLE_BYTES = 64 * 1024
@@ -139,7 +212,7 @@ def gather(layout: Layout, chosen: Choice) -> Report:
         title=_title(layout, chosen),
         chosen=chosen,
         boards=tuple(boards.values()),
-        plans=tuple(filter(None, (planned.of(layout, batch_id) for batch_id in chosen.batch_ids))),
+        plans=tuple(filter(None, (planned_of(layout, batch_id) for batch_id in chosen.batch_ids))),
         rows=tuple(rows),
         results=_results(rows, chosen),
         trusted=_results(sound, chosen) if sound and len(sound) < len(rows) else None,

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from parallelhassnes.report import brief, page
+from parallelhassnes.report import page, story
 from parallelhassnes.report.gather import gather
 from parallelhassnes.results.collect import Choice
 from parallelhassnes.results.export import write_file
@@ -40,7 +40,7 @@ def markdown(layout: Layout, chosen: Choice, out: Path | None) -> Written:
     Raises:
         UserError: as ``html``.
     """
-    text = brief.markdown(gather(layout, chosen))
+    text = story.markdown(gather(layout, chosen))
     if out is None:
         return Written(format="markdown", path=None, text=text, batches=list(chosen.batch_ids))
     write_file(out.absolute(), text.encode())

@@ -11,7 +11,7 @@ arguments (``environment.kwargs``):
 ``verification`` ``isolated`` (default), ``clean`` or ``shared``: see ``verification.py``
 ``host_ports``   ports of the host's loopback that the private network's loopback is to have
 
-What it does not isolate is in ``record.NOT_ISOLATED``, in each trial's ``sandbox.json`` and in docs/environments.md.
+What it does not isolate is in ``NOT_ISOLATED``, in each trial's ``sandbox.json`` and in docs/environments.md.
 """
 
 import asyncio
@@ -25,9 +25,10 @@ from typing import Any, Literal, override
 from harbor.environments.base import BaseEnvironment, ExecResult, SandboxBuildFailedError
 from harbor.environments.capabilities import EnvironmentCapabilities, EnvironmentResourceCapabilities
 from harbor.environments.definition import require_agent_environment_definition
+from pydantic import BaseModel, ConfigDict
 
 from parallelhassnes import walk
-from parallelhassnes.sandbox import limits, owners, placing, transfer, users
+from parallelhassnes.sandbox import limits, owners, placing, transfer
 from parallelhassnes.sandbox import verification as ways
 from parallelhassnes.sandbox.box import Box, SandboxError
 from parallelhassnes.sandbox.build import TESTS, VERIFIER_LOGS, Bind, Built, Task, build
@@ -35,7 +36,67 @@ from parallelhassnes.sandbox.engines import choice, kernel, seccomp
 from parallelhassnes.sandbox.image import dockerfile
 from parallelhassnes.sandbox.image.copying import CopyError
 from parallelhassnes.sandbox.network import MODES, NEEDS_NETWORK, NO_PASTA, Mode, has_pasta
-from parallelhassnes.sandbox.record import HOST_NETWORK, NO_FILTER, NOT_ISOLATED, SandboxRecord, Skipped
+
+NOT_ISOLATED = (
+    "the kernel is the host's",
+    "the host's programs, libraries and a part of /etc can be read",
+    "the image that FROM names is not used",
+    "disk space is not limited; storage_mb has no effect",
+    "the clock and the kernel's random numbers are the host's",
+)
+NO_FILTER = "no system call is refused: there is no filter for this architecture"
+HOST_NETWORK = "the network is the host's, its loopback and abstract sockets included"
+
+
+class Skipped(BaseModel):
+    """An instruction that was left out because ``unsupported: skip`` was given, or a ``USER`` whom the host does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    line: int
+    """Line of the Dockerfile; 0 where it is not about a line."""
+    instruction: str
+
+
+class SandboxRecord(BaseModel):
+    """The content of ``sandbox.json`` in the trial's folder."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1] = 1
+    engine: str
+    """``bubblewrap`` or ``unshare``."""
+    user_namespace: bool
+    """Whether root inside is another user outside; always so since ``host_uid`` is written."""
+    host_uid: int | None = None
+    """The host's user who is root inside: who started the harness or, if that was root, a number that belongs to nobody."""
+    landlock: bool = False
+    """Whether the agent's processes are kept from those beside them by the kernel's Landlock, too."""
+    base_image: str
+    """What the Dockerfile's FROM names; not used."""
+    network: Literal["private", "host", "none"]
+    """``private``: a network of its own, from which the host cannot be reached."""
+    network_joined: bool = False
+    """Whether a process inside asked for a socket, so that a private network was joined to the world."""
+    network_note: str | None = None
+    """Why there is none although the task allows one."""
+    verification: Literal["isolated", "clean", "shared"] | None = None
+    """How the verifier was kept from the agent; None for a sandbox in which no agent runs."""
+    host_ports: tuple[int, ...] = ()
+    """Ports of the host's loopback that can be reached all the same."""
+    removed: dict[str, str] = {}
+    """What was taken from the verifier's folder after it had ended, name → ``link``, ``pipe``, ``socket`` or ``device``."""
+    skipped: tuple[Skipped, ...]
+    not_isolated: tuple[str, ...]
+    limits: dict[str, str]
+    """``cpus``, ``memory_mb``, ``processes``, ``storage_mb`` → how much and by what, or that it is not enforced."""
+
+    def write(self, path: Path) -> None:
+        """Write as one line, whole or not at all."""
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(self.model_dump_json() + "\n", encoding="utf-8")
+        temporary.replace(path)
+
 
 _TEST_OUTPUT = f"{VERIFIER_LOGS}/test-stdout.txt"
 """Where Harbor sends what the tests print: the command that names it is the verifier's last."""
@@ -234,7 +295,7 @@ class SandboxEnvironment(BaseEnvironment):
     def _skipped(self) -> Iterator[Skipped]:
         for problem in self._image.unsupported:
             yield Skipped(line=problem.line, instruction=problem.instruction)
-        if users.find(self._image.user) is None:
+        if owners.find(self._image.user) is None:
             yield Skipped(line=self._image.user_line, instruction=f"USER {self._image.user}")
 
     def death(self) -> str | None:
@@ -302,7 +363,7 @@ class SandboxEnvironment(BaseEnvironment):
                 await self._end_verification()
         return ExecResult(stdout=done.stdout.text(), stderr=done.stderr.text(), return_code=done.code)
 
-    def _become(self, account: users.Account) -> tuple[str, ...]:
+    def _become(self, account: owners.Account) -> tuple[str, ...]:
         if self._verifier is None or not account.become:
             return account.become
         program, *more = account.become
@@ -346,16 +407,16 @@ class SandboxEnvironment(BaseEnvironment):
         env = {"PATH": dockerfile.PATH, "HOME": home, **self._image.env}
         return env | {"PATH": ":".join([env["PATH"], *self._running().path])}
 
-    async def _account(self, user: str | int | None) -> users.Account:
+    async def _account(self, user: str | int | None) -> owners.Account:
         """The user that a command runs as; root where another one cannot be had."""
         wanted = self._resolve_user(user)
-        account = users.find(self._image.user if wanted is None else wanted)
+        account = owners.find(self._image.user if wanted is None else wanted)
         if account is None:
             self._say_once(f"there is no user {wanted or self._image.user!r} here; root is used instead")
-            return users.ROOT
+            return owners.ROOT
         if account.uid and self._running().spaces.owner is None:
             self._say_once(f"user {account.name or account.uid}: only root exists in a user namespace")
-            return users.ROOT
+            return owners.ROOT
         return account
 
     def _say_once(self, text: str) -> None:
@@ -396,7 +457,7 @@ class SandboxEnvironment(BaseEnvironment):
         built = self._running()
         if self._verifier is not None:
             built = built._replace(box=self._verifier)
-        return built, {"PATH": dockerfile.PATH, "HOME": users.ROOT.home}
+        return built, {"PATH": dockerfile.PATH, "HOME": owners.ROOT.home}
 
 
 def _of_task(environment_dir: Path) -> ways.Way | None:

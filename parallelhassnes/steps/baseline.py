@@ -7,15 +7,13 @@ when a baseline is retried the gate looks again.
     <attempt>/baseline.json     written by the worker, by rename
 """
 
-import json
-
 from parallelhassnes.plan import StepSpec
-from parallelhassnes.steps import safe_read, terminal_outcomes
+from parallelhassnes.steps import safe_read, step_types
 from parallelhassnes.steps.step_types import Failure, Outcome, StepAttempt, WorkerEnd
 from parallelhassnes.steps.trial_data import facts, rewards
 from parallelhassnes.steps.verdict.quality import TASKS_FAULT
 from parallelhassnes.steps.verdict.verdict_step import trial_steps
-from parallelhassnes.store import batches
+from parallelhassnes.store import atomic, batches
 
 FILE = "baseline.json"
 AGENTS = ("oracle", "nop")
@@ -36,9 +34,7 @@ class BaselineKind:
         job = batches.read_job(attempt.job_dir)
         trials = facts.of_steps(attempt.job_dir, trial_steps(job, attempt.step))
         wrong, open_ones = look(trials)
-        new = attempt.dir / f"{FILE}.new"
-        new.write_text(json.dumps({"wrong": wrong, "open": open_ones}) + "\n", encoding="utf-8")
-        new.replace(attempt.dir / FILE)
+        atomic.write_json(attempt.dir / FILE, {"wrong": wrong, "open": open_ones}, durable=False)
         return 0
 
     def phase(self, attempt: StepAttempt) -> str | None:  # noqa: ARG002 - it is over before anybody asks
@@ -48,7 +44,7 @@ class BaselineKind:
         found = safe_read.read_object(attempt.dir / FILE)
         if found is None:
             line = f"the baselines were not looked at (exit code {end.exit_code}); see stderr.log"
-            return terminal_outcomes.stopped(end) or terminal_outcomes.broken(line, f"The worker ended, and {line}.")
+            return step_types.stopped(end) or step_types.broken(line, f"The worker ended, and {line}.")
         wrong, open_ones = _lines(found.get("wrong")), _lines(found.get("open"))
         report = {"files_written": [FILE]}
         if wrong:

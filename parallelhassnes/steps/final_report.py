@@ -8,10 +8,12 @@ import json
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.step_types import Outcome, StepAttempt
+from parallelhassnes.store import attempts
 
 SCHEMA_VERSION = "2.0.0"
 SCHEMA_FILE = "run_report.schema.json"
@@ -72,3 +74,22 @@ def problems(document: object, against: Mapping[str, Any]) -> list[str]:
     errors = Draft202012Validator(dict(against)).iter_errors(document)
     found = sorted(errors, key=lambda error: [str(part) for part in error.absolute_path])
     return [f"/{'/'.join(map(str, error.absolute_path))}: {error.message}" for error in found]
+
+
+MAX_TEXT = 1 << 20
+
+
+def of(attempt_dir: Path) -> dict[str, Any]:
+    """``report``, ``text`` and ``status`` of an ended attempt, as templates and conditions see them.
+
+    ``report`` is the run report with the agent's own report laid over it, so that a key of the step's schema is
+    found at the top.
+    """
+    report = safe_read.read_object(attempt_dir / attempts.FINAL) or {}
+    own = safe_read.mapping(safe_read.mapping(report.get("agent")).get("report"))
+    text = safe_read.read_bytes(attempt_dir / attempts.FINAL_TEXT, MAX_TEXT) or b""
+    return {
+        "report": {**report, **own},
+        "text": text.decode("utf-8", "replace").rstrip("\n"),
+        "status": report.get("status"),
+    }

@@ -124,3 +124,23 @@ class LimitsPhases(Protocol):
 
     def phase_deadline_sec(self, attempt: StepAttempt, phase: str) -> float | None:
         """Seconds that the attempt may stay in this phase; None for no end."""
+
+
+def stopped(end: WorkerEnd) -> Outcome | None:
+    """Canceled or lost; None where the worker ended by itself or at its deadline."""
+    match end.reason:
+        case "canceled":
+            return Outcome("canceled", "Canceled.", Failure("canceled", "canceled"))
+        case "lost":
+            return Outcome("lost", "Lost.", Failure("lost", "its supervisor died"))
+        case _:
+            return None
+
+
+def broken(line: str, said: str = "") -> Outcome:
+    """Failed in a way that only we can mend.
+
+    Args:
+        said: the summary, where it is not just the line.
+    """
+    return Outcome("failed", said or f"{line}.", Failure("internal", line))

@@ -18,13 +18,13 @@ from parallelhassnes.names import BATCH_FILES, Ids
 from parallelhassnes.plan import Plan, Preregistration
 from parallelhassnes.tables.expanders.analyses import limits as analysis_limits
 from parallelhassnes.tables.expanders.analyses import parts
+from parallelhassnes.tables.expanders.analyses import told_verdicts as told
 from parallelhassnes.tables.expanders.dependencies import wire
 from parallelhassnes.tables.expanders.expansion import Draft, Expansion, TableDefaults
 from parallelhassnes.tables.expanders.plan_check import check_graph, finish
 from parallelhassnes.tables.expanders.steps import explicit_jobs
 from parallelhassnes.tables.expanders.task_env import check_taken
 from parallelhassnes.tables.expanders.trials import TrialExpander
-from parallelhassnes.tables.expanders.verdicts import told
 from parallelhassnes.tables.formats.datasets import download
 from parallelhassnes.tables.formats.foreign_formats import from_oddish, from_v1, recognise
 from parallelhassnes.tables.formats.harbor_job import expand_harbor_job

@@ -49,7 +49,7 @@ CAREFUL = {
 """What these have an ``open`` or ``read_bytes`` of is careful itself, or no file of an attempt."""
 ALLOWED = {
     "config.py": "the user's own settings",
-    "compat/tail.py": "what open_below opened",
+    "compat/hassnes.py": "what open_below opened",
     "api/http/file_responses.py": "what open_below opened",
     "api/http/openapi.py": "files of the package",
     "api/http/peers.py": "/proc",
@@ -80,8 +80,7 @@ ALLOWED = {
     "execute/logs.py": "a log of the system, never through a link",
     "execute/own_files.py": "by descriptors of its walk",
     "execute/processes.py": "/proc",
-    "execute/progress.py": "/proc",
-    "execute/worker.py": "the worker's own logs, before it works",
+    "execute/supervisor.py": "/proc, and the worker's own logs before it works",
     "schedule": "tables, tickets, locks and logs of the system",
     "steps/agent/ask.py": "logs that it appends to",
     "steps/agent/expected.py": "what is_inside the workspace",

@@ -14,7 +14,7 @@ from stores import context, job, program, put, shell, table
 
 from parallelhassnes.cli.app import app
 from parallelhassnes.errors import UserError
-from parallelhassnes.report import brief, figures, page, spans, story
+from parallelhassnes.report import figures, page, spans, story
 from parallelhassnes.report.gather import JobVerdict, Report, gather, heat
 from parallelhassnes.results import collect
 from parallelhassnes.results.aggregate import dimension, grouped, results
@@ -135,7 +135,7 @@ def test_no_text_becomes_markup(store, report, tmp_path):
     assert not any(name.startswith("on") for _, attrs in bad.tags for name in attrs)
     assert not any((attrs.get("href") or "").startswith("javascript") for _, attrs in bad.tags)
     assert bad.text.count("<script>alert(1)</script>") > 10
-    markdown = brief.markdown(hostile(report))
+    markdown = story.markdown(hostile(report))
     assert not re.search(r"(?<!\\)<(?!/?sub>)", markdown)
     assert "[a](javascript" not in markdown
 
@@ -172,7 +172,7 @@ def test_a_broken_task_is_set_apart(store, report):
     broken = report.verdicts[0].verdict | {"task_quality": "broken"}
     assert report.trusted is None
     assert "broken" not in {each.quality for each in report.verdicts}
-    text = brief.markdown(replace(report, verdicts=(report.verdicts[0]._replace(verdict=broken),)))
+    text = story.markdown(replace(report, verdicts=(report.verdicts[0]._replace(verdict=broken),)))
     assert "Tasks to look at" in text
 
 
@@ -284,7 +284,7 @@ def test_reports_with_little_in_them(store, report, tmp_path):
     assert "2 have no score" in texts["unscored"]
     assert "1 trial of 1 task by 1 agent: 1 scored, 1 passed." in texts["one"]
     for shown in odd_reports(report).values():
-        brief.markdown(shown)
+        story.markdown(shown)
 
 
 def test_a_batch_without_trials_and_one_that_has_not_begun(root, tmp_path):

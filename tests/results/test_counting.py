@@ -10,7 +10,7 @@ from parallelhassnes.actions import cancel_retry
 from parallelhassnes.actions.exit_code import exit_code
 from parallelhassnes.compat.trials import trials_of
 from parallelhassnes.refs import Found
-from parallelhassnes.report import brief, gather
+from parallelhassnes.report import gather, story
 from parallelhassnes.results import collect
 from parallelhassnes.results.aggregate import results
 from parallelhassnes.results.rows import trial_lines
@@ -91,7 +91,7 @@ def test_a_score_stays_whatever_a_later_attempt_came_to(root, older):
     assert (trial.facts.passed, trial.facts.reward) == (True, 1.0)
     assert exit_code(ctx, [batch], "any") == 0
     report = gather.gather(layout, collect.choose(layout, batch))
-    assert "1 scored, 1 passed" in brief.markdown(report)
+    assert "1 scored, 1 passed" in story.markdown(report)
 
 
 @pytest.mark.parametrize("older", [False, True])

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from parallelhassnes.config import ClassRetry
 from parallelhassnes.plan import Retry, TopUp
 from parallelhassnes.schedule.rules.policy import JITTER, TABLE, Past, decide, policy_of
+from parallelhassnes.steps.failure_evidence import find
 from parallelhassnes.steps.failures import CLASSES
-from parallelhassnes.steps.retry_after import find
 
 PAGE = Path(__file__).parents[2] / "docs" / "failures.md"
 

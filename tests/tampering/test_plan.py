@@ -11,7 +11,7 @@ from parallelhassnes.actions import cancel_retry
 from parallelhassnes.admin.audit import verify
 from parallelhassnes.errors import InvalidInput
 from parallelhassnes.refs import resolve
-from parallelhassnes.report import planned
+from parallelhassnes.report import gather
 from parallelhassnes.schedule.tick import tick
 
 PLAN = {"question": "Does it pass?", "primary_metric": "pass rate", "stop_rule": "2 trials each"}
@@ -42,11 +42,11 @@ def test_the_report_says_what_was_planned_what_ran_and_what_deviates(root, tmp_p
     batch = put(ctx, table(sweep=sweep, plan=PLAN))
     tick(ctx)
     wait_for(lambda: idle(ctx), "the batch")
-    found = planned.of(ctx.layout, batch)
+    found = gather.planned_of(ctx.layout, batch)
     assert (found.sha256, found.trials, found.deviations) == (SHA, {"oracle": (2, 2, 2)}, ())
     cancel_retry.retry(ctx, resolve(ctx.layout, f"{batch}/hello/oracle.1"), reason="once more")
     wait_for(lambda: idle(ctx), "the retry")
-    found = planned.of(ctx.layout, batch)
+    found = gather.planned_of(ctx.layout, batch)
     assert len(found.deviations) == 1
     assert "the batch had steps retried by hand by" in found.deviations[0]
     assert found.deviations[0].endswith(": once more")

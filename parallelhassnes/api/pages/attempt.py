@@ -10,12 +10,12 @@ from starlette.responses import RedirectResponse, Response
 from parallelhassnes.api.live.server_state import SiteHere
 from parallelhassnes.api.pages import action_list, log_view
 from parallelhassnes.api.pages.render import PageRoute, link, page, query
+from parallelhassnes.attempt_data.attempt_files import commands
 from parallelhassnes.attempt_data.follow_logs import Logs
-from parallelhassnes.attempt_data.reproduce import commands
 from parallelhassnes.attempt_data.trajectory import read_trajectory
 from parallelhassnes.errors import UnknownId
 from parallelhassnes.refs import Found, resolve
-from parallelhassnes.results.attempt_analyses import AnalysisSaid, analyses_of
+from parallelhassnes.results.analysis_list import AnalysisSaid, analyses_of
 from parallelhassnes.store import attempts
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.views.explain import explain

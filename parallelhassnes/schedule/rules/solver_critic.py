@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from parallelhassnes.plan import Loop, StepSpec
 from parallelhassnes.schedule.rules import retry
-from parallelhassnes.steps.trial_data import step_outputs
+from parallelhassnes.steps import final_report
 from parallelhassnes.store import attempts, batches
 from parallelhassnes.store.records import AttemptState, Overrides, StepNow
 
@@ -116,7 +116,7 @@ def judge(attempt_dir: Path, until: str, rounds: int) -> Judged:
 
     from parallelhassnes.tables.expanders import templates
 
-    context: dict[str, Any] = {**step_outputs.of(attempt_dir), "round": rounds}
+    context: dict[str, Any] = {**final_report.of(attempt_dir), "round": rounds}
     try:
         return Judged(templates.holds(until, context))
     except (TemplateError, TypeError, ValueError, ArithmeticError) as error:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from parallelhassnes.plan import AgentPlan
-from parallelhassnes.steps import safe_read, terminal_outcomes
+from parallelhassnes.steps import safe_read, step_types
 from parallelhassnes.steps.agent import files
 from parallelhassnes.steps.agent.adapters.agent_cli import Transcript
 from parallelhassnes.steps.agent.adapters.by_name import agent
@@ -182,11 +182,11 @@ def _from_events(attempt: StepAttempt) -> files.OutcomeFacts:
 
 def stand_in(attempt: StepAttempt, end: WorkerEnd) -> Outcome:
     """The outcome in a dry run (``tick --no-codex``): a report made from the prompt alone, always the same, and marked as such."""
-    stopped = terminal_outcomes.stopped(end)
+    stopped = step_types.stopped(end)
     if stopped is not None:
         return stopped
     if end.exit_code != 0:
-        return terminal_outcomes.broken(f"the stand-in ended with exit code {end.exit_code}")
+        return step_types.broken(f"the stand-in ended with exit code {end.exit_code}")
     digest = hashlib.sha256(_prompt_text(attempt.step.spec).encode("utf-8", "replace")).hexdigest()
     summary = f"Stand-in: no agent was run. The prompt's SHA-256 begins with {digest[:12]}."
     agent = {"prompt_sha256": digest, "answer": f"stand-in-{digest[:16]}"}

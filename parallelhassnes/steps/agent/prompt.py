@@ -10,8 +10,8 @@ from typing import Any
 
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import AgentPlan, StepSpec
+from parallelhassnes.steps import final_report
 from parallelhassnes.steps.step_types import StepAttempt
-from parallelhassnes.steps.trial_data import step_outputs
 from parallelhassnes.store import attempts, batches
 
 MAX_PROMPT = 16 << 20
@@ -111,7 +111,7 @@ def names(attempt: StepAttempt) -> dict[str, Any]:
         if job_id not in jobs:
             labels = batches.read_job(batch_dir / job_id).labels
             jobs[job_id] = {"labels": labels, "steps": {}}
-        jobs[job_id]["steps"][step_id] = step_outputs.of(_folder(batch_dir, ref, name))
+        jobs[job_id]["steps"][step_id] = final_report.of(_folder(batch_dir, ref, name))
     reports = []
     for ref in attempt.step.spec.get("reports_of", ()):
         job_id, _, step_id = ref.partition("/")

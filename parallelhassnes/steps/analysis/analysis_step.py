@@ -5,21 +5,19 @@ read, never written: it is sealed.
 """
 
 import contextlib
-import json
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from parallelhassnes.plan import JobSpec, StepSpec
-from parallelhassnes.steps import safe_read, terminal_outcomes
+from parallelhassnes.steps import safe_read, step_types
 from parallelhassnes.steps.analysis import analyse
 from parallelhassnes.steps.analysis.case import case_of, reference
 from parallelhassnes.steps.analysis.engine import EngineFailed, engine
 from parallelhassnes.steps.analysis.record import Analysis
 from parallelhassnes.steps.step_types import Failure, Outcome, StepAttempt, WorkerEnd
 from parallelhassnes.steps.trial import leftovers
-from parallelhassnes.store import batches
+from parallelhassnes.store import atomic, batches
 from parallelhassnes.store.records import dump
 
 ANALYSIS_FILE = "analysis.json"
@@ -51,7 +49,7 @@ class AnalysisKind:
             made = analyse.analyse(attempt, case, reference(case, job))
         except EngineFailed as error:
             return _fail(attempt, error.failure_class, error.line, error.evidence)
-        _write(attempt.dir / ANALYSIS_FILE, dump(made))
+        atomic.write_json(attempt.dir / ANALYSIS_FILE, dump(made), durable=False)
         return 0
 
     def phase(self, attempt: StepAttempt) -> str | None:
@@ -65,7 +63,7 @@ class AnalysisKind:
             made = Analysis.model_validate(document)
         except ValidationError as error:
             line = f"{ANALYSIS_FILE} is no analysis: {error.errors(include_url=False, include_input=False)[0]['msg']}"
-            return terminal_outcomes.broken(line)
+            return step_types.broken(line)
         return _outcome(made)
 
     def sweep(self, attempt: StepAttempt) -> list[str]:
@@ -97,7 +95,7 @@ def _outcome(made: Analysis) -> Outcome:
 
 
 def _without(attempt: StepAttempt, end: WorkerEnd) -> Outcome:
-    stopped = terminal_outcomes.stopped(end)
+    stopped = step_types.stopped(end)
     if stopped is not None:
         return stopped
     if end.reason == "timeout":
@@ -106,7 +104,7 @@ def _without(attempt: StepAttempt, end: WorkerEnd) -> Outcome:
     said = safe_read.read_object(attempt.dir / ERROR_FILE)
     if said is None:
         line = f"the worker ended with exit code {end.exit_code} and left no analysis; see stderr.log"
-        return terminal_outcomes.broken(line, f"Not analysed: {line}.")
+        return step_types.broken(line, f"Not analysed: {line}.")
     line = safe_read.text(said.get("line"), 500) or "no reason given"
     evidence = safe_read.text(said.get("evidence"), 4000) or ""
     failure = Failure(safe_read.text(said.get("class")) or "internal", line, evidence)
@@ -114,11 +112,6 @@ def _without(attempt: StepAttempt, end: WorkerEnd) -> Outcome:
 
 
 def _fail(attempt: StepAttempt, failure_class: str, line: str, evidence: str = "") -> int:
-    _write(attempt.dir / ERROR_FILE, {"class": failure_class, "line": line, "evidence": evidence})
+    document = {"class": failure_class, "line": line, "evidence": evidence}
+    atomic.write_json(attempt.dir / ERROR_FILE, document, durable=False)
     return EXIT_FAILED
-
-
-def _write(path: Path, document: dict[str, Any]) -> None:
-    new = path.with_name(path.name + ".new")
-    new.write_text(json.dumps(document, separators=(",", ":")) + "\n", encoding="utf-8")
-    new.replace(path)

@@ -11,12 +11,12 @@ import contextlib
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.step_types import StepAttempt
 from parallelhassnes.steps.trial import leftovers, trial_paths
+from parallelhassnes.store import atomic
 
 if TYPE_CHECKING:
     from harbor.trial.trial import Trial
@@ -58,7 +58,8 @@ class Watched:
 
             line = await asyncio.to_thread(self._death)
             if line is not None:
-                _write(self._attempt.dir / FILE, line)
+                with contextlib.suppress(OSError):
+                    atomic.write_json(self._attempt.dir / FILE, {"line": line}, durable=False)
 
     def _death(self) -> str | None:
         own = getattr(self._environment, "death", None)
@@ -110,10 +111,3 @@ def _told(state: Mapping[str, Any]) -> str:
         how += ", killed"
     more = safe_read.first_line(safe_read.text(state.get("Error")) or "")
     return f"the container died under the trial: {how}{f' ({more})' if more else ''}"
-
-
-def _write(path: Path, line: str) -> None:
-    new = path.with_name(path.name + ".new")
-    with contextlib.suppress(OSError):
-        new.write_text(json.dumps({"line": line}) + "\n", encoding="utf-8")
-        new.replace(path)

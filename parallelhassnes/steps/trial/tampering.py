@@ -8,7 +8,6 @@ written where nothing was seen. A process that writes only while the verifier ru
 
 import contextlib
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.safe_read import mapping
 from parallelhassnes.steps.trial import task
+from parallelhassnes.store import atomic
 
 if TYPE_CHECKING:
     from harbor.environments.base import BaseEnvironment
@@ -97,13 +97,8 @@ class Witness:
             for line in sorted(looks["second"] - looks["first"])
         ]
         if self._seen:
-            self._write()
-
-    def _write(self) -> None:
-        new = self._path.with_name(self._path.name + ".new")
-        with contextlib.suppress(OSError):
-            new.write_text(json.dumps({"seen": self._seen[:100]}) + "\n", encoding="utf-8")
-            new.replace(self._path)
+            with contextlib.suppress(OSError):
+                atomic.write_json(self._path, {"seen": self._seen[:100]}, durable=False)
 
 
 def read(attempt_dir: Path) -> str | None:

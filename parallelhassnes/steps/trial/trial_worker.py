@@ -8,7 +8,6 @@ that. Nothing is printed: a failure outside of Harbor's own record goes to ``wor
 import asyncio
 import contextlib
 import functools
-import json
 import os
 import re
 import signal
@@ -26,6 +25,7 @@ from parallelhassnes.steps.failures import Phase
 from parallelhassnes.steps.step_types import StepAttempt
 from parallelhassnes.steps.trial import environment_end, image, preload, tampering, task, trial_paths
 from parallelhassnes.steps.trial_data import reward_file
+from parallelhassnes.store import atomic
 
 if TYPE_CHECKING:
     from harbor.models.trial.config import TrialConfig
@@ -66,11 +66,8 @@ class PhaseNote:
 
     def enter(self, phase: Phase) -> None:
         self.phase = phase
-        new = self._file.with_name(self._file.name + ".new")
-        # A full disk must not end a trial that could still end well.
-        with contextlib.suppress(OSError):
-            new.write_text(phase, encoding="ascii")
-            new.replace(self._file)
+        with contextlib.suppress(OSError):  # a full disk must not end a trial that could still end well
+            atomic.write_text(self._file, phase, durable=False)
 
     def follow(self, trial: "Trial") -> None:
         """Have Harbor's hooks report each phase."""
@@ -190,11 +187,8 @@ def _record_error(attempt: StepAttempt, error: BaseException, phase: Phase) -> N
         "phase": phase,
         "traceback": safe_read.text("".join(traceback.format_tb(error.__traceback__)), 20_000),
     }
-    path = trial_paths.error_file(attempt)
-    new = path.with_name(path.name + ".new")
     with contextlib.suppress(OSError):
-        new.write_text(json.dumps(record, separators=(",", ":")) + "\n", encoding="utf-8")
-        new.replace(path)
+        atomic.write_json(trial_paths.error_file(attempt), record, durable=False)
 
 
 _DOCKERS_OWN = re.compile(

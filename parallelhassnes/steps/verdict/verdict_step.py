@@ -1,20 +1,19 @@
 """The kind ``verdict`` itself: ``work`` writes ``verdict.json`` into the attempt, ``conclude`` publishes it."""
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from parallelhassnes.plan import JobSpec, StepSpec
-from parallelhassnes.steps import safe_read, terminal_outcomes
+from parallelhassnes.steps import safe_read, step_types
 from parallelhassnes.steps.step_types import Outcome, StepAttempt, WorkerEnd
 from parallelhassnes.steps.trial_data import facts
 from parallelhassnes.steps.trial_data.facts import TrialFacts
 from parallelhassnes.steps.trial_data.trial_files import TrialFiles
 from parallelhassnes.steps.verdict import analysis_results, flakiness, judge
 from parallelhassnes.steps.verdict.judge import VERDICT_FILE
-from parallelhassnes.store import batches
+from parallelhassnes.store import atomic, batches
 
 
 class VerdictKind:
@@ -34,9 +33,9 @@ class VerdictKind:
     def work(self, attempt: StepAttempt) -> int:
         job = batches.read_job(attempt.job_dir)
         found = compute(attempt.job_dir, job, attempt.step, attempt.batch_id)
-        _write(attempt.dir / VERDICT_FILE, found)
+        atomic.write_json(attempt.dir / VERDICT_FILE, found, durable=False)
         if attempt.step.spec.get("engine"):
-            _write(attempt.dir / VERDICT_FILE, _with_prose(found, attempt))
+            atomic.write_json(attempt.dir / VERDICT_FILE, _with_prose(found, attempt), durable=False)
         return 0
 
     def phase(self, attempt: StepAttempt) -> str | None:  # noqa: ARG002 - it is over before anybody asks
@@ -47,7 +46,7 @@ class VerdictKind:
         try:
             return _outcome(verdict) if verdict is not None else _without_verdict(end)
         except (KeyError, TypeError):
-            return terminal_outcomes.broken(f"{VERDICT_FILE} is no verdict")
+            return step_types.broken(f"{VERDICT_FILE} is no verdict")
 
     def sweep(self, attempt: StepAttempt) -> list[str]:  # noqa: ARG002 - nothing was started
         return []
@@ -118,15 +117,9 @@ def trial_steps(job: JobSpec, step: StepSpec) -> list[StepSpec]:
     return [trial for trial in trials if trial.step_id in named] or trials
 
 
-def _write(path: Path, document: dict[str, Any]) -> None:
-    new = path.with_name(path.name + ".new")
-    new.write_text(json.dumps(document, separators=(",", ":")) + "\n", encoding="utf-8")
-    new.replace(path)
-
-
 def _without_verdict(end: WorkerEnd) -> Outcome:
     line = f"no verdict was written (exit code {end.exit_code}); see stderr.log"
-    return terminal_outcomes.stopped(end) or terminal_outcomes.broken(line, f"The worker ended, and {line}.")
+    return step_types.stopped(end) or step_types.broken(line, f"The worker ended, and {line}.")
 
 
 def _summary(verdict: dict[str, Any]) -> str:

@@ -5,8 +5,8 @@ from typing import Any, get_args
 from parallelhassnes.errors import UserError
 from parallelhassnes.names import Ids, nearest, safe_id
 from parallelhassnes.plan import Retry, StepSpec
-from parallelhassnes.tables.expanders.expansion import Expansion
-from parallelhassnes.tables.model import AnalysisAsked, AnalysisPart, Engine
+from parallelhassnes.tables.expanders.expansion import Draft, Expansion
+from parallelhassnes.tables.model import AnalysisAsked, AnalysisPart, Engine, VerdictPart
 from parallelhassnes.tables.parse.located_errors import pointer
 from parallelhassnes.tables.parse.secret_check import check_env, templates
 
@@ -98,3 +98,27 @@ def _key(part: AnalysisPart, context: Expansion) -> str:
     if part.queue_key:
         return context.key(part.queue_key, "/analysis/queue_key")
     return context.key(f"{KEY}:{part.engine}", "/analysis")
+
+
+VERDICT_KEY = "verdict"
+
+
+def told_verdicts(drafts: list[Draft], part: VerdictPart | None, context: Expansion) -> list[Draft]:
+    """The jobs with the engine's settings in the ``spec`` of their verdicts, which then have a queue key of their own."""
+    if part is None:
+        return drafts
+    spec = part.model_dump(exclude_none=True, exclude={"queue_key"})
+    key = context.key(part.queue_key or f"{VERDICT_KEY}:{part.engine}", "/verdict/queue_key")
+    return [
+        draft._replace(
+            steps=[
+                step.model_copy(
+                    update={"spec": spec, "queue_key": key if step.queue_key == VERDICT_KEY else step.queue_key}
+                )
+                if step.kind == "verdict"
+                else step
+                for step in draft.steps
+            ]
+        )
+        for draft in drafts
+    ]

@@ -5,6 +5,7 @@ TMPDIR, where Codex's sandbox would refuse every command. Login files in it are 
 none where a key is in the environment.
 """
 
+import contextlib
 import re
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ from typing import Any, Protocol
 
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import AgentPolicy
-from parallelhassnes.steps.agent.files import AgentTokens
+from parallelhassnes.steps.agent.files import AgentTokens, clear
 from parallelhassnes.steps.step_types import Failure
 
 
@@ -116,6 +117,27 @@ class AgentCli(Protocol):
 
     def tidy(self, home: Path) -> None:
         """Remove what nobody needs after the run: everything but settings and sessions."""
+
+
+class BuiltInAgent:
+    """What the agents that are known by name have in common: a program that says its version, and a home of its own."""
+
+    install: str
+    """What to do where the program is not there, as an imperative."""
+    kept: tuple[str, ...]
+    """What stays of a home after a run: settings and sessions."""
+
+    def __init__(self, program: str) -> None:
+        self.program = program
+
+    def version(self, environ: Mapping[str, str]) -> str:
+        return version(self.program, self.install, environ)
+
+    def tidy(self, home: Path) -> None:
+        for entry in home.iterdir() if home.is_dir() else ():
+            if entry.name not in self.kept or entry.is_symlink():
+                with contextlib.suppress(OSError):
+                    clear(entry)
 
 
 _VERSION = re.compile(r"\d+\.\d+[^\s)]*")

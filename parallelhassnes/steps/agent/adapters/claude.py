@@ -15,15 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from parallelhassnes import walk
-from parallelhassnes.steps.agent import files
-from parallelhassnes.steps.agent.adapters import agent_cli
-from parallelhassnes.steps.agent.adapters.agent_cli import AgentLaunch, EventReader, Request, Transcript
+from parallelhassnes.steps.agent.adapters.agent_cli import (
+    AgentLaunch,
+    BuiltInAgent,
+    EventReader,
+    Request,
+    Transcript,
+    link_login,
+    user_home,
+)
 from parallelhassnes.steps.agent.files import AgentTokens
 from parallelhassnes.steps.failure_evidence import failure_of
 from parallelhassnes.steps.safe_read import first_line, mapping, number, sequence, text, whole
 from parallelhassnes.steps.step_types import Failure
 
-INSTALL = "install it (npm install -g @anthropic-ai/claude-code) or name another agent"
 KEYS = (
     "ANTHROPIC_API_KEY",
     "ANTHROPIC_AUTH_TOKEN",
@@ -36,27 +41,22 @@ PROBLEMS_OF_THE_REPORT = "error_max_structured_output_retries"
 REPORT_TOOL = "StructuredOutput"
 _EDITS = ("Edit", "Write", "NotebookEdit")
 _WEB = ("WebSearch", "WebFetch")
-_KEPT = ("projects", "sessions")
 
 
-class Claude:
+class Claude(BuiltInAgent):
     """Runs ``claude -p``."""
 
     name = "claude"
     events_file = "claude.events.jsonl"
-
-    def __init__(self, program: str = "claude") -> None:
-        self.program = program
-
-    def version(self, environ: Mapping[str, str]) -> str:
-        return agent_cli.version(self.program, INSTALL, environ)
+    install = "install it (npm install -g @anthropic-ai/claude-code) or name another agent"
+    kept = ("projects", "sessions")
 
     def prepare(self, request: Request) -> AgentLaunch:
         request.home.mkdir(parents=True, exist_ok=True)
         environ = dict(request.environ)
         has_key = any(environ.get(name) for name in KEYS)
-        own = agent_cli.user_home(environ, "CLAUDE_CONFIG_DIR", ".claude")
-        agent_cli.link_login(".credentials.json", None if has_key else own, request.home)
+        own = user_home(environ, "CLAUDE_CONFIG_DIR", ".claude")
+        link_login(".credentials.json", None if has_key else own, request.home)
         environ |= {
             "CLAUDE_CONFIG_DIR": str(request.home),
             "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
@@ -86,15 +86,6 @@ class Claude:
 
     def thread_tokens(self, home: Path, thread_id: str) -> AgentTokens:  # noqa: ARG002 - it counts each run by itself
         return AgentTokens()
-
-    def tidy(self, home: Path) -> None:
-        for entry in home.iterdir() if home.is_dir() else ():
-            if entry.is_dir() and not entry.is_symlink():
-                if entry.name not in _KEPT:
-                    with contextlib.suppress(OSError):
-                        files.clear(entry)
-            else:
-                entry.unlink(missing_ok=True)
 
 
 def _permissions(request: Request) -> list[str]:

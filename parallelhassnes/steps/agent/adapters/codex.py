@@ -12,41 +12,41 @@ from pathlib import Path
 from typing import Any
 
 from parallelhassnes import walk
-from parallelhassnes.steps.agent import files
-from parallelhassnes.steps.agent.adapters import agent_cli
-from parallelhassnes.steps.agent.adapters.agent_cli import AgentLaunch, EventReader, Request, Transcript
+from parallelhassnes.steps.agent.adapters.agent_cli import (
+    AgentLaunch,
+    BuiltInAgent,
+    EventReader,
+    Request,
+    Transcript,
+    link_login,
+    user_home,
+)
 from parallelhassnes.steps.agent.files import AgentTokens
 from parallelhassnes.steps.failure_evidence import failure_of
 from parallelhassnes.steps.safe_read import first_line, mapping, read_bytes, text, whole
 
-INSTALL = "install it (npm install -g @openai/codex) or name another agent"
 KEY, OPENAI_KEY, BASE_URL = "CODEX_API_KEY", "OPENAI_API_KEY", "OPENAI_BASE_URL"
 ENDPOINT = "endpoint"
 """Name of the provider that OPENAI_BASE_URL makes."""
 _APPROVALS = {"untrusted": "on-request"}
 """Words of earlier versions that this one refuses, and the nearest it knows."""
-_KEPT = ("config.toml", "sessions")
 _TAIL = 1 << 20
 
 
-class Codex:
+class Codex(BuiltInAgent):
     """Runs ``codex exec``."""
 
     name = "codex"
     events_file = "codex.events.jsonl"
-
-    def __init__(self, program: str = "codex") -> None:
-        self.program = program
-
-    def version(self, environ: Mapping[str, str]) -> str:
-        return agent_cli.version(self.program, INSTALL, environ)
+    install = "install it (npm install -g @openai/codex) or name another agent"
+    kept = ("config.toml", "sessions")
 
     def prepare(self, request: Request) -> AgentLaunch:
         request.home.mkdir(parents=True, exist_ok=True)
         environ = dict(request.environ)
         key = environ.get(KEY) or environ.get(OPENAI_KEY)
-        own = agent_cli.user_home(environ, "CODEX_HOME", ".codex")
-        agent_cli.link_login("auth.json", None if key else own, request.home)
+        own = user_home(environ, "CODEX_HOME", ".codex")
+        link_login("auth.json", None if key else own, request.home)
         if key:
             environ[KEY] = key
         environ["CODEX_HOME"] = str(request.home)
@@ -88,16 +88,6 @@ class Codex:
                     _count(used, usage)
                     break
         return used
-
-    def tidy(self, home: Path) -> None:
-        for entry in home.iterdir() if home.is_dir() else ():
-            if entry.name in _KEPT:
-                continue
-            if entry.is_dir() and not entry.is_symlink():
-                with contextlib.suppress(OSError):
-                    files.clear(entry)
-            else:
-                entry.unlink(missing_ok=True)
 
 
 def _config(request: Request, environ: Mapping[str, str]) -> dict[str, Any]:
