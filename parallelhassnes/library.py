@@ -39,11 +39,10 @@ from parallelhassnes.results import collect
 from parallelhassnes.results.aggregate import DEFAULT_BY, Results
 from parallelhassnes.results.aggregate import results as results_of
 from parallelhassnes.results.analysis_list import Analysed, analyses
-from parallelhassnes.results.attempt_rows import AttemptRow, attempt_lines
 from parallelhassnes.results.collect import Choice
 from parallelhassnes.results.compare import Comparison
 from parallelhassnes.results.compare import compare as compare_sides
-from parallelhassnes.results.rows import TrialLine, trial_lines
+from parallelhassnes.results.rows import AttemptRow, TrialLine, attempt_lines, trial_lines
 from parallelhassnes.schedule.context import Context, open_context
 from parallelhassnes.store import identity
 from parallelhassnes.store.atomic import advice, describe_damage, dumps

@@ -1,10 +1,13 @@
-"""``results --trials``: a line per trial, for whoever counts in a notebook of their own."""
+"""``results --trials``: a line per trial, and every attempt as a line, for whoever counts in a notebook of their own."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from parallelhassnes.results import collect
 from parallelhassnes.results.collect import Choice, TrialRow
+from parallelhassnes.steps import safe_read
+from parallelhassnes.steps.trial_data import amounts
 from parallelhassnes.store import members
+from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import now_text
 from parallelhassnes.views.scoreboard_models import View
@@ -85,33 +88,125 @@ def trial_lines(layout: Layout, chosen: Choice) -> TrialLines:
 
 def _line(row: TrialRow) -> TrialLine:
     facts = row.facts
-    tokens = dict(zip(("input_tokens", "cache_tokens", "output_tokens"), facts.tokens, strict=True))
+    same: dict[str, Any] = {name: getattr(facts, name) for name in TrialLine.model_fields if hasattr(facts, name)}
     return TrialLine(
+        **same | dict(zip(("input_tokens", "cache_tokens", "output_tokens"), facts.tokens, strict=True)),
         experiment=row.experiment,
         batch=row.batch_id,
         job=row.job_id,
         step=facts.step_id,
         task=row.task,
-        task_checksum=facts.task_checksum,
-        task_source=facts.task_source,
         agent=row.agent,
-        agent_version=facts.agent_version,
-        model=facts.model,
         labels=dict(row.labels),
-        result=facts.result,
-        reward=facts.reward,
-        rewards=dict(facts.rewards),
-        passed=facts.passed,
-        undecided=facts.undecided,
-        failure_class=facts.failure_class,
-        guessed=facts.guessed,
-        exception=facts.exception,
-        cost_usd=facts.cost_usd,
         cost_spent_usd=facts.spent.cost_usd,
         cost_incomplete=facts.spent.cost_unknown > 0,
-        warnings=list(facts.warnings),
-        **tokens,
         seconds=facts.duration_sec,
-        superseded=facts.superseded,
         attempt=row.attempt,
+    )
+
+
+class AttemptRow(View):
+    """One attempt, live or ended."""
+
+    id: str
+    """``batch_id/job_id/step_id/attempt``, as every command takes it."""
+    batch: str
+    job: str
+    step: str
+    attempt: str
+    """Name of its folder."""
+    number: int
+    """1 for the first attempt of the step."""
+    kind: str
+    """``trial``, ``agent``, ``command``, ``analysis``, ``verdict`` or ``baseline``."""
+    label: str | None
+    """Name of the agent under test; trials only."""
+    task: str | None
+    """Trials only."""
+    queue_key: str
+    status: str
+    """``running``, or how it ended: ``succeeded``, ``failed``, ``canceled`` or ``lost``."""
+    failure_class: str | None
+    failure: str | None
+    """The failure in one line."""
+    launched_at: str | None
+    """RFC 3339, UTC."""
+    ended_at: str | None
+    result: str | None
+    """Of a trial: ``scored``, or why there is no reward."""
+    reward: float | None
+    """The main reward of a scored trial."""
+    passed: bool | None
+    """None where the trial has no score, or several rewards and no rule."""
+    seconds: float | None
+    """Wall time of the trial or of the model's work."""
+    cost_usd: float | None
+    """None where it is not known."""
+    tokens: int | None
+    """Input and output; None where it is not known."""
+
+
+class AttemptLines(View):
+    """Attempts, in the order in which they were launched."""
+
+    schema_version: Literal[1] = 1
+    at: str
+    of: str
+    batches: list[str]
+    passed_over: list[str] = []
+    """What of the store could not be read and is not in here, a line each."""
+    attempts: list[AttemptRow]
+
+
+def attempt_lines(layout: Layout, chosen: Choice) -> AttemptLines:
+    """Every attempt that the chosen batches have launched; attempts taken over by a rerun belong to the earlier batch."""
+    found: list[AttemptRow] = []
+    with members.collecting() as passed_over:
+        for batch_id in chosen.batch_ids:
+            with chosen.apart(layout, batch_id):
+                found += _of_batch(layout, batch_id)
+    return AttemptLines(
+        at=now_text(),
+        of=chosen.said,
+        batches=list(chosen.batch_ids),
+        attempts=found,
+        passed_over=[*chosen.passed_over, *passed_over],
+    )
+
+
+def _of_batch(layout: Layout, batch_id: str) -> list[AttemptRow]:
+    launched: dict[str, dict[str, Any]] = {}
+    for _, event in ledger.read(layout.batch(batch_id)):
+        if event.get("event") == "launched":
+            launched[event["attempt"]] = {**event, "launched_at": event["at"], "status": "running"}
+        elif event.get("event") == "ended":  # a crash can have its line written twice, or the other one not at all
+            launched[event["attempt"]] = {**launched.get(event["attempt"], {}), **event}
+    return [_attempt_row(batch_id, facts) for facts in launched.values()]
+
+
+def _attempt_row(batch_id: str, facts: dict[str, Any]) -> AttemptRow:
+    trial, failure = safe_read.mapping(facts.get("trial")), safe_read.mapping(facts.get("failure"))
+    used = safe_read.mapping(facts.get("used"))
+    return AttemptRow(
+        id=f"{batch_id}/{facts['job_id']}/{facts['step_id']}/{facts['attempt']}",
+        batch=batch_id,
+        job=facts["job_id"],
+        step=facts["step_id"],
+        attempt=facts["attempt"],
+        number=facts["number"],
+        kind=facts.get("kind", ""),
+        label=facts.get("label"),
+        task=facts.get("task"),
+        queue_key=facts.get("queue_key") or "",
+        status=facts["status"],
+        failure_class=failure.get("failure_class"),
+        failure=failure.get("line"),
+        launched_at=facts.get("launched_at"),
+        ended_at=facts.get("ended_at"),
+        result=trial.get("result"),
+        reward=trial.get("reward"),
+        passed=trial.get("passed"),
+        seconds=safe_read.number(trial.get("duration_sec") or used.get("seconds")),
+        cost_usd=amounts.usd(facts.get("cost_usd")),
+        tokens=amounts.tokens(facts.get("tokens")),
     )

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -78,9 +79,8 @@ def engine(name: str) -> AnalysisEngine:
         case "api":
             return EndpointEngine()
         case "harbor":
-            from parallelhassnes.steps.analysis.engine_harbor import HarborEngine
-
-            return HarborEngine()
+            made: AnalysisEngine = import_module("parallelhassnes.steps.analysis.engine_harbor").HarborEngine()
+            return made
     raise EngineFailed("task_definition", f"there is no engine {name}")
 
 

@@ -5,9 +5,9 @@ holds the list and how it did against trials labelled by hand.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from parallelhassnes.steps.analysis import proof
 from parallelhassnes.steps.analysis.case import Case
@@ -63,52 +63,74 @@ def decide(case: Case) -> Answer:
     )
 
 
+_FINDINGS = """\
+canceled | harness_error | canceled | 1 | The trial was canceled. | Retry it if its result is wanted.
+lost | harness_error | host | 1 | The trial's processes died with the host or its supervisor. | Retry it.
+no network | harness_error | network | 0.9 | The agent could not reach the network: {said}. | Give it the network that it needs, or install it beforehand.
+provider | harness_error | provider | 0.95 | The model's provider did not serve the agent: {said}. | Retry when the provider serves again; check key, quota and the model's name.
+configuration | harness_error | install | 0.95 | Something is missing around the trial: {said}. | Give it the key, the model's name or the package that it names, then retry.
+infrastructure | harness_error | {subtype} | 0.9 | The trial did not get to a result: {said}. | Mend the host or the network, then retry.
+sandbox build | harness_error | image | 0.9 | The sandbox cannot build this task's environment: {said}. | Run the task in Docker.
+definition | bad_failure | environment | 0.9 | What the task asks for cannot be set up: {said}. | Correct the task's environment or definition.
+oracle without reward | bad_failure | brittle_tests | 0.95 | The tests give no reward for the task's own solution: {said}. | Have the tests write a reward in every case.
+tests without reward | bad_failure | brittle_tests | 0.8 | The tests ended without a reward: {said}. | Have the tests write a reward in every case, also where the work is missing or wrong.
+all without reward | bad_failure | brittle_tests | 0.85 | The tests come to no reward, for the task's own solution neither: {said}. | Have the tests write a reward in every case.
+verifier | harness_error | verifier | 0.7 | The verifier came to no reward: {said}. | Retry; look whether the tests need longer than they are given.
+no solution | bad_failure | missing_reference | 0.95 | The task has no solution. | Give the task a solution that passes its tests.
+solution broke | bad_failure | broken_reference | 0.95 | The task's own solution does not come to an end: {said}. | Give the task a solution that passes its tests.
+agent_timeout | good_failure | timeout | 0.85 | The agent's time was up before the work was done. | Give it more time, if other trials come close too.
+context_length | good_failure | lost_context | 0.9 | The agent ran out of context. | Let it summarise, or take a model with more context.
+refusal | good_failure | refused | 0.9 | The model refused. | Look at the instruction's wording.
+not installed | harness_error | install | 0.85 | The agent's program was not there: {name}. | Install it in the environment, or retry.
+agent crash | good_failure | agent_crash | 0.7 | The agent's own program broke: {said}. | Look at its log; retry once.
+oracle passed | good_success | reference | 1 | The task's own solution passes its tests. | Nothing to do.
+oracle varies | bad_failure | nondeterministic_tests | 0.95 | The task's own solution passed {passes} of {of} times. | Make the tests give the same reward for the same work.
+oracle failed | bad_failure | broken_reference | 0.95 | The task's own solution does not pass its tests. | Correct the solution or the tests.
+nop passed | bad_success | pre_solved | 1 | The tests pass although nothing was done. | Have the tests look at what was asked for.
+nop failed | good_failure | no_action | 1 | Nothing was done, and the tests say so. | Nothing to do.
+tampered | bad_success | tampered | 0.85 | The agent wrote to the tests or to the reward's folder. | Do not count it; keep tests and rewards out of the agent's reach.
+leaked | bad_success | leaked_{what} | 0.8 | The agent read the task's {what} before it passed. | Do not count it; keep them out of the environment while the agent works.
+passed idle | bad_success | pre_solved | 0.9 | The agent did nothing, and the tests pass. | Have the tests look at what was asked for.
+nop passes too | bad_success | pre_solved | 0.9 | The tests also pass when nothing is done (nop). | Have the tests look at what was asked for.
+nothing done | good_failure | no_action | 0.9 | The agent did not do a single thing in the environment. | Look at what the model answered.
+same work | bad_failure | nondeterministic_tests | 0.85 | The same commands, word for word, passed in {step}. | Make the tests give the same reward for the same work.
+unnamed file | bad_failure | underspecified | 0.9 | The tests look for {path}, which neither the instruction nor the environment names. | Name {name} in the instruction.
+out of turns | good_failure | timeout | 0.7 | The agent's {most} turns were used up. | Give it more turns, if other trials come close too.
+"""
+"""Which finding, then outcome, subtype, confidence, root cause and recommendation."""
+_BY_NAME = {cells[0]: cells[1:] for cells in ([c.strip() for c in row.split("|")] for row in _FINDINGS.splitlines())}
+
+
+def _found(name: str, evidence: Iterable[Quote] = (), /, **words: object) -> RuleFinding:
+    """The finding of that name, with what its texts leave open."""
+    outcome, subtype, confidence, cause, advice = (cell.format(**words) for cell in _BY_NAME[name])
+    return RuleFinding(
+        cast("Outcome", outcome), cast("Subtype", subtype), float(confidence), cause, advice, tuple(evidence)
+    )
+
+
+def _excepted(name: str, case: Case, /, **words: object) -> RuleFinding:
+    """A finding that the exception shows."""
+    return _found(name, proof.exception_quotes(case), said=proof.said(case), **words)
+
+
 # --- trials that were not scored -----------------------------------------------------------------------
 
 
 def _stopped(case: Case) -> RuleFinding | None:
     match case.files.status:
         case "canceled":
-            return RuleFinding(
-                "harness_error",
-                "canceled",
-                1.0,
-                "The trial was canceled.",
-                "Retry it if its result is wanted.",
-                tuple(proof.words(case.files, "final.txt", "anceled")),
-            )
+            return _found("canceled", proof.words(case.files, "final.txt", "anceled"))
         case "lost":
-            return RuleFinding(
-                "harness_error",
-                "host",
-                1.0,
-                "The trial's processes died with the host or its supervisor.",
-                "Retry it.",
-                tuple(proof.words(case.files, "final.txt", "ost")),
-            )
+            return _found("lost", proof.words(case.files, "final.txt", "ost"))
     return None
 
 
 def _provider(case: Case) -> RuleFinding | None:
     if case.failure_class not in PROVIDER_CLASSES:
         return None
-    if proof.exception_name(case) == "NetworkConnectionError":
-        return RuleFinding(
-            "harness_error",
-            "network",
-            0.9,
-            f"The agent could not reach the network: {proof.said(case)}.",
-            "Give it the network that it needs, or install it beforehand.",
-            proof.exception_quotes(case),
-        )
-    return RuleFinding(
-        "harness_error",
-        "provider",
-        0.95,
-        f"The model's provider did not serve the agent: {proof.said(case)}.",
-        "Retry when the provider serves again; check key, quota and the model's name.",
-        proof.exception_quotes(case),
-    )
+    is_network = proof.exception_name(case) == "NetworkConnectionError"
+    return _excepted("no network" if is_network else "provider", case)
 
 
 _IMAGE = re.compile(
@@ -123,14 +145,7 @@ _NOT_INSTALLED = re.compile(r"command not found|exit (?:code|status) 127|not ins
 
 def _infrastructure(case: Case) -> RuleFinding | None:
     if case.failure_class == "configuration":
-        return RuleFinding(
-            "harness_error",
-            "install",
-            0.95,
-            f"Something is missing around the trial: {proof.said(case)}.",
-            "Give it the key, the model's name or the package that it names, then retry.",
-            proof.exception_quotes(case),
-        )
+        return _excepted("configuration", case)
     if case.failure_class not in ("infrastructure", "internal"):
         return None
     name, message, _ = case.exception or ("", "", "")
@@ -141,40 +156,18 @@ def _infrastructure(case: Case) -> RuleFinding | None:
         subtype = "network"
     elif _IMAGE.search(message):
         subtype = "image"
-    return RuleFinding(
-        "harness_error",
-        subtype,
-        0.9,
-        f"The trial did not get to a result: {proof.said(case)}.",
-        "Mend the host or the network, then retry.",
-        proof.exception_quotes(case),
-    )
+    return _excepted("infrastructure", case, subtype=subtype)
 
 
 def _definition(case: Case) -> RuleFinding | None:
     if case.failure_class != "task_definition":
         return None
-    if (
+    is_sandboxs = (
         case.files.trial.get("environment") == "sandbox"
         and not _NOT_THERE.search(case.exception[1] if case.exception else "")
         and proof.exception_name(case) == "SandboxBuildFailedError"
-    ):
-        return RuleFinding(
-            "harness_error",
-            "image",
-            0.9,
-            f"The sandbox cannot build this task's environment: {proof.said(case)}.",
-            "Run the task in Docker.",
-            proof.exception_quotes(case),
-        )
-    return RuleFinding(
-        "bad_failure",
-        "environment",
-        0.9,
-        f"What the task asks for cannot be set up: {proof.said(case)}.",
-        "Correct the task's environment or definition.",
-        proof.exception_quotes(case),
     )
+    return _excepted("sandbox build" if is_sandboxs else "definition", case)
 
 
 _WRITE_NO_REWARD = frozenset({"RewardFileNotFoundError", "RewardFileEmptyError", "VerifierOutputParseError"})
@@ -184,57 +177,21 @@ def _no_reward(case: Case) -> RuleFinding | None:
     if case.scored or case.failure_class != "verifier":
         return None
     quotes = (*proof.exception_quotes(case), *proof.output_end(case))
+    name = "verifier"
     if case.files.agent == "oracle":
-        return RuleFinding(
-            "bad_failure",
-            "brittle_tests",
-            0.95,
-            f"The tests give no reward for the task's own solution: {proof.said(case)}.",
-            "Have the tests write a reward in every case.",
-            quotes,
-        )
-    if proof.exception_name(case) in _WRITE_NO_REWARD:
-        return RuleFinding(
-            "bad_failure",
-            "brittle_tests",
-            0.8,
-            f"The tests ended without a reward: {proof.said(case)}.",
-            "Have the tests write a reward in every case, also where the work is missing or wrong.",
-            quotes,
-        )
-    if any(other.agent == "oracle" and other.failure_class == "verifier" for other in case.others):
-        return RuleFinding(
-            "bad_failure",
-            "brittle_tests",
-            0.85,
-            f"The tests come to no reward, for the task's own solution neither: {proof.said(case)}.",
-            "Have the tests write a reward in every case.",
-            quotes,
-        )
-    return RuleFinding(
-        "harness_error",
-        "verifier",
-        0.7,
-        f"The verifier came to no reward: {proof.said(case)}.",
-        "Retry; look whether the tests need longer than they are given.",
-        quotes,
-    )
+        name = "oracle without reward"
+    elif proof.exception_name(case) in _WRITE_NO_REWARD:
+        name = "tests without reward"
+    elif any(other.agent == "oracle" and other.failure_class == "verifier" for other in case.others):
+        name = "all without reward"
+    return _found(name, quotes, said=proof.said(case))
 
 
 def _reference_did_not_run(case: Case) -> RuleFinding | None:
     if case.files.agent != "oracle" or case.scored or case.failure_class is None:
         return None
     missing = case.files.task_dir is not None and not case.files.solutions
-    return RuleFinding(
-        "bad_failure",
-        "missing_reference" if missing else "broken_reference",
-        0.95,
-        "The task has no solution."
-        if missing
-        else f"The task's own solution does not come to an end: {proof.said(case)}.",
-        "Give the task a solution that passes its tests.",
-        proof.exception_quotes(case),
-    )
+    return _excepted("no solution" if missing else "solution broke", case)
 
 
 def _agent_ended(case: Case) -> RuleFinding | None:
@@ -242,51 +199,11 @@ def _agent_ended(case: Case) -> RuleFinding | None:
     if case.passed or case.exception is None:
         return None
     name, message, kind = case.exception
-    quotes = proof.exception_quotes(case)
-    match kind:
-        case "agent_timeout":
-            if case.files.agent == "oracle":
-                return None
-            return RuleFinding(
-                "good_failure",
-                "timeout",
-                0.85,
-                "The agent's time was up before the work was done.",
-                "Give it more time, if other trials come close too.",
-                quotes,
-            )
-        case "context_length":
-            return RuleFinding(
-                "good_failure",
-                "lost_context",
-                0.9,
-                "The agent ran out of context.",
-                "Let it summarise, or take a model with more context.",
-                quotes,
-            )
-        case "refusal":
-            return RuleFinding(
-                "good_failure", "refused", 0.9, "The model refused.", "Look at the instruction's wording.", quotes
-            )
-        case "agent_error" if not case.scored:
-            if _NOT_INSTALLED.search(message):
-                return RuleFinding(
-                    "harness_error",
-                    "install",
-                    0.85,
-                    f"The agent's program was not there: {name}.",
-                    "Install it in the environment, or retry.",
-                    quotes,
-                )
-            return RuleFinding(
-                "good_failure",
-                "agent_crash",
-                0.7,
-                f"The agent's own program broke: {proof.said(case)}.",
-                "Look at its log; retry once.",
-                quotes,
-            )
-    return None
+    if kind in ("context_length", "refusal") or (kind == "agent_timeout" and case.files.agent != "oracle"):
+        return _excepted(kind, case)
+    if kind != "agent_error" or case.scored:
+        return None
+    return _excepted("not installed" if _NOT_INSTALLED.search(message) else "agent crash", case, name=name)
 
 
 # --- baselines -------------------------------------------------------------------------------------------
@@ -297,110 +214,44 @@ def _oracle(case: Case) -> RuleFinding | None:
         return None
     passes = case.passes_of("oracle")
     if case.passed:
-        return RuleFinding(
-            "good_success",
-            "reference",
-            1.0,
-            "The task's own solution passes its tests.",
-            "Nothing to do.",
-            proof.reward_quotes(case),
-        )
+        return _found("oracle passed", proof.reward_quotes(case))
     if (case.reward or 0) > 0:  # a part of it may be all that there is
         return None
     quotes = (*proof.reward_quotes(case), *proof.output_end(case))
-    if any(passes):
-        return RuleFinding(
-            "bad_failure",
-            "nondeterministic_tests",
-            0.95,
-            f"The task's own solution passed {sum(passes)} of {len(passes)} times.",
-            "Make the tests give the same reward for the same work.",
-            quotes,
-        )
-    return RuleFinding(
-        "bad_failure",
-        "broken_reference",
-        0.95,
-        "The task's own solution does not pass its tests.",
-        "Correct the solution or the tests.",
-        quotes,
-    )
+    return _found("oracle varies" if any(passes) else "oracle failed", quotes, passes=sum(passes), of=len(passes))
 
 
 def _nop(case: Case) -> RuleFinding | None:
     if case.files.agent != "nop" or not case.files.facts.decided:
         return None
     quotes = (*proof.reward_quotes(case), *proof.output_end(case))
-    if case.passed:
-        return RuleFinding(
-            "bad_success",
-            "pre_solved",
-            1.0,
-            "The tests pass although nothing was done.",
-            "Have the tests look at what was asked for.",
-            quotes,
-        )
-    return RuleFinding(
-        "good_failure", "no_action", 1.0, "Nothing was done, and the tests say so.", "Nothing to do.", quotes
-    )
+    return _found("nop passed" if case.passed else "nop failed", quotes)
 
 
 # --- passes of real agents -------------------------------------------------------------------------------
 
 
 def _tampered(case: Case) -> RuleFinding | None:
-    if not case.passed:
-        return None
     writes = [command for command in case.files.commands if proof.WRITE.search(command.text)]
-    if not writes:
+    if not case.passed or not writes:
         return None
-    return RuleFinding(
-        "bad_success",
-        "tampered",
-        0.85,
-        "The agent wrote to the tests or to the reward's folder.",
-        "Do not count it; keep tests and rewards out of the agent's reach.",
-        proof.command_quotes(case, writes),
-    )
+    return _found("tampered", proof.command_quotes(case, writes))
 
 
 def _leaked(case: Case) -> RuleFinding | None:
     reads = proof.read_secrets(case)
     if not case.passed or not reads:
         return None
-    solution = any("/solution" in command.text for command in reads)
-    return RuleFinding(
-        "bad_success",
-        "leaked_solution" if solution else "leaked_tests",
-        0.8,
-        f"The agent read the task's {'solution' if solution else 'tests'} before it passed.",
-        "Do not count it; keep them out of the environment while the agent works.",
-        proof.command_quotes(case, reads),
-    )
+    what = "solution" if any("/solution" in command.text for command in reads) else "tests"
+    return _found("leaked", proof.command_quotes(case, reads), what=what)
 
 
 def _passed_untouched(case: Case) -> RuleFinding | None:
     if not case.passed:
         return None
     if case.files.steps and not case.files.commands:
-        return RuleFinding(
-            "bad_success",
-            "pre_solved",
-            0.9,
-            "The agent did nothing, and the tests pass.",
-            "Have the tests look at what was asked for.",
-            proof.reward_quotes(case),
-        )
-    if any(case.passes_of("nop")):
-        return RuleFinding(
-            "bad_success",
-            "pre_solved",
-            0.9,
-            "The tests also pass when nothing is done (nop).",
-            "Have the tests look at what was asked for.",
-            proof.reward_quotes(case),
-        )
-    return None
+        return _found("passed idle", proof.reward_quotes(case))
+    return _found("nop passes too", proof.reward_quotes(case)) if any(case.passes_of("nop")) else None
 
 
 # --- failures of real agents -----------------------------------------------------------------------------
@@ -409,14 +260,7 @@ def _passed_untouched(case: Case) -> RuleFinding | None:
 def _nothing_done(case: Case) -> RuleFinding | None:
     if not case.failed or not case.files.steps or case.files.commands:
         return None
-    return RuleFinding(
-        "good_failure",
-        "no_action",
-        0.9,
-        "The agent did not do a single thing in the environment.",
-        "Look at what the model answered.",
-        proof.reward_quotes(case),
-    )
+    return _found("nothing done", proof.reward_quotes(case))
 
 
 def _same_work_passed(case: Case) -> RuleFinding | None:
@@ -425,14 +269,8 @@ def _same_work_passed(case: Case) -> RuleFinding | None:
     own = [command.text for command in case.files.commands]
     for other in case.others:
         if other.facts.passed and [command.text for command in other.commands] == own:
-            return RuleFinding(
-                "bad_failure",
-                "nondeterministic_tests",
-                0.85,
-                f"The same commands, word for word, passed in {other.step.step_id}.",
-                "Make the tests give the same reward for the same work.",
-                (*proof.reward_quotes(case), *proof.output_end(case)),
-            )
+            quotes = (*proof.reward_quotes(case), *proof.output_end(case))
+            return _found("same work", quotes, step=other.step.step_id)
     return None
 
 
@@ -459,14 +297,9 @@ def _unnamed_file(case: Case) -> RuleFinding | None:
         for path in sorted(wanted):
             for line, text in files.lines_with(output, path):
                 if _MISSING.search(text):
-                    return RuleFinding(
-                        "bad_failure",
-                        "underspecified",
-                        0.9,
-                        f"The tests look for {path}, which neither the instruction nor the environment names.",
-                        f"Name {PurePosixPath(path).name} in the instruction.",
-                        (Quote(file=output, line=line, quote=text.strip()[:1000]), *proof.tests_naming(files, path)),
-                    )
+                    shown = Quote(file=output, line=line, quote=text.strip()[:1000])
+                    name = PurePosixPath(path).name
+                    return _found("unnamed file", (shown, *proof.tests_naming(files, path)), path=path, name=name)
     return None
 
 
@@ -478,14 +311,7 @@ def _out_of_turns(case: Case) -> RuleFinding | None:
     turns = sum(step.get("source") == "agent" for step in case.files.steps)
     if not isinstance(most, int) or turns < most or proof.said_done(case.files):
         return None
-    return RuleFinding(
-        "good_failure",
-        "timeout",
-        0.7,
-        f"The agent's {most} turns were used up.",
-        "Give it more turns, if other trials come close too.",
-        proof.reward_quotes(case),
-    )
+    return _found("out of turns", proof.reward_quotes(case), most=most)
 
 
 RULES: tuple[Rule, ...] = (

@@ -6,8 +6,8 @@ Else it is ``unknown``. How many trials passed plays no part: hard is not broken
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple, cast
 
 from parallelhassnes.steps.trial_data import rewards
 from parallelhassnes.steps.trial_data.facts import TrialFacts
@@ -23,6 +23,8 @@ SURE_ENOUGH = 0.5
 ENOUGH_SAY_SO = 1 / 3
 """Share of the trials with an opinion that must blame the task."""
 MOST_RECOMMENDATIONS = 5
+SAME_REWARD = "Make the tests give the same reward for the same work."
+WRITE_REWARD = "Have the tests write a reward when the work is missing or wrong, too."
 WHAT_PASSES = "Say what a pass is (pass: {reward: NAME, at_least: X}), or correct the solution or the tests."
 
 
@@ -53,87 +55,22 @@ class Quality(NamedTuple):
     recommendations: tuple[str, ...]
 
 
-RULES: tuple[tuple[str, Class, str, str, str], ...] = (
-    ("nop_passes", "broken", "pre_solved", "a scored `nop` trial has passed", "0.95; 0.99 from two on"),
-    (
-        "oracle_varies",
-        "broken",
-        "nondeterministic_tests",
-        "some scored `oracle` trials have passed, others have no part of the reward",
-        "0.99",
-    ),
-    (
-        "oracle_fails",
-        "broken",
-        "broken_reference",
-        "no scored `oracle` trial has passed, and one has no part of the reward",
-        "0.9; 0.97 from two on",
-    ),
-    (
-        "oracle_unscored",
-        "broken",
-        "broken_reference, brittle_tests, environment",
-        "an `oracle` trial ended without a reward through the task (solution, tests, definition)",
-        "0.8; 0.9 from two on",
-    ),
-    (
-        "oracle_partial",
-        "needs_review",
-        "broken_reference",
-        "a scored `oracle` trial has a part of the reward (above 0) and has not passed, and none has no part",
-        "0.6",
-    ),
-    (
-        "nop_above_scale",
-        "needs_review",
-        "pre_solved",
-        "a scored `nop` trial has a reward above 1, and nobody has said what a pass is",
-        "0.5",
-    ),
-    (
-        "same_actions_differ",
-        "needs_review",
-        "nondeterministic_tests",
-        "two trials ran the same commands and have different rewards",
-        "0.8",
-    ),
-    (
-        "nop_unscored",
-        "needs_review",
-        "brittle_tests",
-        "a `nop` trial ended without a reward through the verifier",
-        "0.7",
-    ),
-    (
-        "tests_without_reward",
-        "needs_review",
-        "brittle_tests",
-        "two or more trials of other agents ended without a reward through the verifier",
-        "0.6",
-    ),
-    (
-        "proven_by_rules",
-        "needs_review",
-        "the analysis's subtype",
-        "an analysis by `rules` of another agent's trial is `bad_failure` or `bad_success`",
-        "the highest of theirs",
-    ),
-    (
-        "said_by_models",
-        "needs_review",
-        "the most frequent subtype",
-        "analyses by models, each with confidence 0.5 or more, blame the task in a third or more of the trials that such an analysis classified",
-        "their mean, times that share",
-    ),
-    (
-        "baselines_right",
-        "good",
-        "",
-        "every scored `oracle` trial has passed, no scored `nop` trial has, and both were scored and are decided",
-        "0.7, 0.8, 0.9 for one, two, more `oracle` trials",
-    ),
-    ("baselines_missing", "unknown", "", "none of the above", "0"),
-)
+_TABLE = """\
+nop_passes | broken | pre_solved | a scored `nop` trial has passed | 0.95; 0.99 from two on
+oracle_varies | broken | nondeterministic_tests | some scored `oracle` trials have passed, others have no part of the reward | 0.99
+oracle_fails | broken | broken_reference | no scored `oracle` trial has passed, and one has no part of the reward | 0.9; 0.97 from two on
+oracle_unscored | broken | broken_reference, brittle_tests, environment | an `oracle` trial ended without a reward through the task (solution, tests, definition) | 0.8; 0.9 from two on
+oracle_partial | needs_review | broken_reference | a scored `oracle` trial has a part of the reward (above 0) and has not passed, and none has no part | 0.6
+nop_above_scale | needs_review | pre_solved | a scored `nop` trial has a reward above 1, and nobody has said what a pass is | 0.5
+same_actions_differ | needs_review | nondeterministic_tests | two trials ran the same commands and have different rewards | 0.8
+nop_unscored | needs_review | brittle_tests | a `nop` trial ended without a reward through the verifier | 0.7
+tests_without_reward | needs_review | brittle_tests | two or more trials of other agents ended without a reward through the verifier | 0.6
+proven_by_rules | needs_review | the analysis's subtype | an analysis by `rules` of another agent's trial is `bad_failure` or `bad_success` | the highest of theirs
+said_by_models | needs_review | the most frequent subtype | analyses by models, each with confidence 0.5 or more, blame the task in a third or more of the trials that such an analysis classified | their mean, times that share
+baselines_right | good | | every scored `oracle` trial has passed, no scored `nop` trial has, and both were scored and are decided | 0.7, 0.8, 0.9 for one, two, more `oracle` trials
+baselines_missing | unknown | | none of the above | 0
+"""
+RULES = tuple(tuple(cell.strip() for cell in line.split("|")) for line in _TABLE.splitlines())
 """Name, class, issue, when, confidence. The class is the worst one that a rule gives: broken, then needs_review."""
 
 
@@ -142,9 +79,7 @@ def judge(trials: Sequence[TrialFacts], same: Sequence[Same] = (), opinions: Seq
     against = [
         *_nop(trials),
         *_oracle(trials),
-        *_stuck(trials),
         *_same_actions(same),
-        *_nop_unscored(trials),
         *_without_reward(trials),
         *_proven(trials, opinions),
         *_said(trials, opinions),
@@ -162,39 +97,26 @@ def _decided(trials: Sequence[TrialFacts], agent: str) -> list[TrialFacts]:
     return [fact for fact in trials if fact.agent == agent and fact.decided]
 
 
-def _places(trials: Sequence[TrialFacts]) -> tuple[str, ...]:
-    return tuple(fact.attempt for fact in trials if fact.attempt is not None)
+def _finding(
+    rule: str, confidence: float, text: str, recommendation: str, trials: Sequence[TrialFacts], issue: str = ""
+) -> QualityFinding:
+    """What a rule says, of the class and, where no other is given, the issue that ``RULES`` has for it."""
+    kind, known = next((row[1], row[2]) for row in RULES if row[0] == rule)
+    places = tuple(fact.attempt for fact in trials if fact.attempt is not None)
+    return QualityFinding(rule, cast("Class", kind), issue or known or None, confidence, text, recommendation, places)
 
 
-def _nop(trials: Sequence[TrialFacts]) -> list[QualityFinding]:
+def _nop(trials: Sequence[TrialFacts]) -> Iterator[QualityFinding]:
     own = _decided(trials, "nop")
     passed = [fact for fact in own if fact.passed]
-    if not passed:
-        return []
     above = [fact for fact in passed if fact.by_default and not _is_one(fact)]
-    if len(above) == len(passed):
-        return [
-            QualityFinding(
-                "nop_above_scale",
-                "needs_review",
-                "pre_solved",
-                0.5,
-                f"nop has a reward of {_rewards(above)}, and nobody has said what a pass is",
-                WHAT_PASSES,
-                _places(above),
-            )
-        ]
-    return [
-        QualityFinding(
-            "nop_passes",
-            "broken",
-            "pre_solved",
-            0.99 if len(passed) > 1 else 0.95,
-            f"the tests pass although nothing was done: nop passed {len(passed)} of {len(own)} scored trials",
-            "Have the tests look at what was asked for.",
-            _places(passed),
-        )
-    ]
+    if passed and len(above) == len(passed):
+        said = f"nop has a reward of {_rewards(above)}, and nobody has said what a pass is"
+        yield _finding("nop_above_scale", 0.5, said, WHAT_PASSES, above)
+    elif passed:
+        said = f"the tests pass although nothing was done: nop passed {len(passed)} of {len(own)} scored trials"
+        sure = 0.99 if len(passed) > 1 else 0.95
+        yield _finding("nop_passes", sure, said, "Have the tests look at what was asked for.", passed)
 
 
 def _is_one(fact: TrialFacts) -> bool:
@@ -205,130 +127,45 @@ def _rewards(trials: Sequence[TrialFacts]) -> str:
     return ", ".join(dict.fromkeys(f"{fact.reward:g}" for fact in trials))
 
 
-def _oracle(trials: Sequence[TrialFacts]) -> list[QualityFinding]:
+def _oracle(trials: Sequence[TrialFacts]) -> Iterator[QualityFinding]:
     own = _decided(trials, "oracle")
     failed = [fact for fact in own if not fact.passed]
-    if not failed:
-        return []
     passes = f"oracle passed {len(own) - len(failed)} of {len(own)} scored trials"
-    if all((fact.reward or 0) > 0 for fact in failed):
-        return [
-            QualityFinding(
-                "oracle_partial",
-                "needs_review",
-                "broken_reference",
-                0.6,
-                f"the task's own solution has a part of the reward ({_rewards(failed)}): {passes}",
-                WHAT_PASSES,
-                _places(failed),
-            )
-        ]
-    if len(failed) < len(own):
-        return [
-            QualityFinding(
-                "oracle_varies",
-                "broken",
-                "nondeterministic_tests",
-                0.99,
-                f"the task's own solution does not pass every time: {passes}",
-                "Make the tests give the same reward for the same work.",
-                _places(failed),
-            )
-        ]
-    return [
-        QualityFinding(
-            "oracle_fails",
-            "broken",
-            "broken_reference",
-            0.97 if len(failed) > 1 else 0.9,
-            f"the task's own solution does not pass its tests: {passes}",
-            "Correct the solution or the tests.",
-            _places(failed),
-        )
-    ]
+    if failed and all((fact.reward or 0) > 0 for fact in failed):
+        said = f"the task's own solution has a part of the reward ({_rewards(failed)}): {passes}"
+        yield _finding("oracle_partial", 0.6, said, WHAT_PASSES, failed)
+    elif failed and len(failed) < len(own):
+        said = f"the task's own solution does not pass every time: {passes}"
+        yield _finding("oracle_varies", 0.99, said, SAME_REWARD, failed)
+    elif failed:
+        said = f"the task's own solution does not pass its tests: {passes}"
+        sure = 0.97 if len(failed) > 1 else 0.9
+        yield _finding("oracle_fails", sure, said, "Correct the solution or the tests.", failed)
 
 
-def _stuck(trials: Sequence[TrialFacts]) -> list[QualityFinding]:
-    stuck = [
-        fact
-        for fact in trials
-        if fact.agent == "oracle" and fact.result == "unscored" and fact.failure_class in TASKS_FAULT
-    ]
-    if not stuck:
-        return []
-    issues = {"verifier": "brittle_tests", "task_definition": "environment"}
-    classes = ", ".join(sorted({fact.failure_class or "" for fact in stuck}))
-    return [
-        QualityFinding(
-            "oracle_unscored",
-            "broken",
-            issues.get(stuck[0].failure_class or "", "broken_reference"),
-            0.9 if len(stuck) > 1 else 0.8,
-            f"the task's own solution came to no reward in {len(stuck)} trials ({classes})",
-            "Have the solution run to its end, and the tests write a reward in every case.",
-            _places(stuck),
-        )
-    ]
+def _without_reward(trials: Sequence[TrialFacts]) -> Iterator[QualityFinding]:
+    unscored = [fact for fact in trials if fact.result == "unscored"]
+    if stuck := [fact for fact in unscored if fact.agent == "oracle" and fact.failure_class in TASKS_FAULT]:
+        issues = {"verifier": "brittle_tests", "task_definition": "environment"}
+        classes = ", ".join(sorted({fact.failure_class or "" for fact in stuck}))
+        said = f"the task's own solution came to no reward in {len(stuck)} trials ({classes})"
+        advice = "Have the solution run to its end, and the tests write a reward in every case."
+        issue = issues.get(stuck[0].failure_class or "", "broken_reference")
+        yield _finding("oracle_unscored", 0.9 if len(stuck) > 1 else 0.8, said, advice, stuck, issue)
+    by_tests = [fact for fact in unscored if fact.failure_class == "verifier"]
+    if own := [fact for fact in by_tests if fact.agent == "nop"]:
+        yield _finding("nop_unscored", 0.7, "the tests give no reward where nothing was done", WRITE_REWARD, own)
+    if len(own := [fact for fact in by_tests if fact.agent not in BASELINES]) > 1:
+        said = f"the tests gave no reward in {len(own)} trials"
+        yield _finding("tests_without_reward", 0.6, said, WRITE_REWARD, own)
 
 
-def _same_actions(same: Sequence[Same]) -> list[QualityFinding]:
+def _same_actions(same: Sequence[Same]) -> Iterator[QualityFinding]:
     own = [each for each in same if not each.is_baseline]
-    if not own:
-        return []
-    found = sorted({fact.reward or 0.0 for fact in own[0].trials})
-    return [
-        QualityFinding(
-            "same_actions_differ",
-            "needs_review",
-            "nondeterministic_tests",
-            0.8,
-            f"{len(own[0].trials)} trials ran the same {own[0].what} and have the rewards {', '.join(f'{r:g}' for r in found)}",
-            "Make the tests give the same reward for the same work.",
-            tuple(place for each in own for place in _places(each.trials)),
-        )
-    ]
-
-
-def _nop_unscored(trials: Sequence[TrialFacts]) -> list[QualityFinding]:
-    own = [
-        fact
-        for fact in trials
-        if fact.agent == "nop" and fact.result == "unscored" and fact.failure_class == "verifier"
-    ]
-    if not own:
-        return []
-    return [
-        QualityFinding(
-            "nop_unscored",
-            "needs_review",
-            "brittle_tests",
-            0.7,
-            "the tests give no reward where nothing was done",
-            "Have the tests write a reward when the work is missing or wrong, too.",
-            _places(own),
-        )
-    ]
-
-
-def _without_reward(trials: Sequence[TrialFacts]) -> list[QualityFinding]:
-    own = [
-        fact
-        for fact in trials
-        if fact.agent not in BASELINES and fact.result == "unscored" and fact.failure_class == "verifier"
-    ]
-    if len(own) < 2:
-        return []
-    return [
-        QualityFinding(
-            "tests_without_reward",
-            "needs_review",
-            "brittle_tests",
-            0.6,
-            f"the tests gave no reward in {len(own)} trials",
-            "Have the tests write a reward when the work is missing or wrong, too.",
-            _places(own),
-        )
-    ]
+    if own:
+        found = ", ".join(f"{reward:g}" for reward in sorted({fact.reward or 0.0 for fact in own[0].trials}))
+        said = f"{len(own[0].trials)} trials ran the same {own[0].what} and have the rewards {found}"
+        yield _finding("same_actions_differ", 0.8, said, SAME_REWARD, [fact for each in own for fact in each.trials])
 
 
 def _proven(trials: Sequence[TrialFacts], opinions: Sequence[EngineOpinion]) -> list[QualityFinding]:
@@ -388,15 +225,8 @@ def _supported(finding: QualityFinding, opinions: Sequence[EngineOpinion]) -> Qu
 def _sound(trials: Sequence[TrialFacts]) -> QualityFinding:
     oracle, nop = _decided(trials, "oracle"), _decided(trials, "nop")
     if oracle and nop:
-        return QualityFinding(
-            "baselines_right",
-            "good",
-            None,
-            {1: 0.7, 2: 0.8}.get(len(oracle), 0.9),
-            f"oracle passed {len(oracle)} of {len(oracle)} and nop 0 of {len(nop)} scored trials",
-            "",
-            _places([*oracle, *nop]),
-        )
+        said = f"oracle passed {len(oracle)} of {len(oracle)} and nop 0 of {len(nop)} scored trials"
+        return _finding("baselines_right", {1: 0.7, 2: 0.8}.get(len(oracle), 0.9), said, "", [*oracle, *nop])
     missing = []
     for name, own in (("oracle", oracle), ("nop", nop)):
         if not own:
@@ -404,14 +234,8 @@ def _sound(trials: Sequence[TrialFacts]) -> QualityFinding:
             open_ones = [fact.undecided for fact in ran if fact.undecided]
             why = open_ones[0] if open_ones else "was not scored" if ran else "was not run"
             missing.append(f"{name} {why}")
-    return QualityFinding(
-        "baselines_missing",
-        "unknown",
-        None,
-        0.0,
-        " and ".join(missing),
-        "Have oracle and nop run on the task and come to a decided reward: without them nothing is known of it.",
-    )
+    advice = "Have oracle and nop run on the task and come to a decided reward: without them nothing is known of it."
+    return _finding("baselines_missing", 0.0, " and ".join(missing), advice, [])
 
 
 def _recommendations(findings: Sequence[QualityFinding]) -> tuple[str, ...]:
