@@ -51,7 +51,7 @@ _LIBRARIES = re.compile(
 _PROVIDER_TYPES = frozenset(
     name
     for rule in RULES
-    for name in rule.types
+    for name in rule.types.split()
     if rule.name
     in (
         "rate type",
@@ -146,7 +146,7 @@ def of_exception(
 _OWN_TYPES = frozenset(
     name
     for rule in RULES
-    for name in rule.types
+    for name in rule.types.split()
     if rule.name
     in ("canceled", "context type", "agent's deadline", "verifier", "environment type", "missing extra", "build")
 )

@@ -89,12 +89,12 @@ class FailureRule(NamedTuple):
     """The first and the last HTTP status."""
     not_status: tuple[int, int] | None = None
     """Statuses with which it does not fit."""
-    types: tuple[str, ...] = ()
-    """Names of exception types."""
+    types: str = ""
+    """Names of exception types, separated by spaces."""
     message: str = ""
     """A regular expression searched for in the exception's whole message, also where nobody spoke."""
-    phases: tuple[Phase, ...] = ()
-    """Where the trial must have stood."""
+    phases: str = ""
+    """Where the trial must have stood, the phases separated by spaces."""
     harbor: tuple[str, ...] = ()
     """What Harbor's own table must say."""
     guess: bool = False
@@ -146,49 +146,31 @@ CODEX_5XX = r"\AWe.re currently experiencing high demand, which may cause tempor
 """What Codex says for a 500, which is no overload."""
 
 RULES: tuple[FailureRule, ...] = (
-    FailureRule("canceled", "canceled", types=("CancelledError", "KeyboardInterrupt")),
+    FailureRule("canceled", "canceled", types="CancelledError KeyboardInterrupt"),
     # What is missing around the trial: nobody was asked, or nobody could be.
-    FailureRule("missing extra", "configuration", types=("MissingExtraError", "DspyImportError")),
+    FailureRule("missing extra", "configuration", types="MissingExtraError DspyImportError"),
     FailureRule(
         "missing extra, told",
         "configuration",
-        types=("ImportError", "ModuleNotFoundError"),
+        types="ImportError ModuleNotFoundError",
         message=r"pip install|\[\w+\]['\"]? extra",
     ),
-    FailureRule(
-        "missing module", "configuration", types=("ModuleNotFoundError",), phases=("environment_setup", "agent")
-    ),
+    FailureRule("missing module", "configuration", types="ModuleNotFoundError", phases="environment_setup agent"),
     FailureRule("missing key", "configuration", words=_NO_KEY, unless=_WRONG_KEY),
     FailureRule(
         "missing key, told",
         "configuration",
         message=_NO_KEY,
         unless=_WRONG_KEY,
-        types=(
-            "ValueError",
-            "KeyError",
-            "RuntimeError",
-            "EnvironmentError",
-            "OSError",
-            "InternalServerError",
-            "AuthenticationError",
-            "NoCredentialsError",
-            "PartialCredentialsError",
-            "DefaultCredentialsError",
-            "OpenAIError",
-            "UserError",
-            "Exception",
-        ),
+        types="ValueError KeyError RuntimeError EnvironmentError OSError InternalServerError AuthenticationError NoCredentialsError PartialCredentialsError DefaultCredentialsError OpenAIError UserError Exception",
     ),
     FailureRule(
         "missing credentials",
         "configuration",
-        types=("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"),
+        types="NoCredentialsError PartialCredentialsError DefaultCredentialsError",
     ),
     FailureRule("missing model", "configuration", words=_NO_MODEL),
-    FailureRule(
-        "missing model, told", "configuration", types=("ValueError", "RuntimeError", "UserError"), message=_NO_MODEL
-    ),
+    FailureRule("missing model, told", "configuration", types="ValueError RuntimeError UserError", message=_NO_MODEL),
     FailureRule(
         "unsupported parameter",
         "configuration",
@@ -196,9 +178,7 @@ RULES: tuple[FailureRule, ...] = (
         unless=r"context|too long",
     ),
     FailureRule(
-        "unsupported parameter, type",
-        "configuration",
-        types=("UnsupportedParamsError", "UnsupportedModelParametersError"),
+        "unsupported parameter, type", "configuration", types="UnsupportedParamsError UnsupportedModelParametersError"
     ),
     FailureRule("schema", "task_definition", words=r"invalid schema|invalid_json_schema"),
     FailureRule(
@@ -238,12 +218,7 @@ RULES: tuple[FailureRule, ...] = (
     FailureRule(
         "context type",
         "context_length",
-        types=(
-            "ContextWindowExceededError",
-            "ContextLengthExceededError",
-            "OutputTokenExceededError",
-            "OutputLengthExceededError",
-        ),
+        types="ContextWindowExceededError ContextLengthExceededError OutputTokenExceededError OutputLengthExceededError",
     ),
     FailureRule(
         "refusal code",
@@ -255,7 +230,7 @@ RULES: tuple[FailureRule, ...] = (
         "refusal",
         words=r"content[_ ](?:policy|filter\w*|management policy)|usage policy|\bflagged\b|safety (?:system|measure|policy|polic|filter|reason|guard)|violat\w+ [^.\n]{0,40}(?:usage|content|safety|use) (?:polic|guideline)|safety_check|content exists risk|response was blocked|finish_?reason\W{1,5}(?:safety|recitation|blocklist|spii|content_filter)|prompt (?:was )?blocked|blocked by (?:(?:our )?safety|the provider|content)|prohibited[_ ]content|cyber_policy|invalid_prompt|guardrail",
     ),
-    FailureRule("refusal type", "refusal", types=("AgentSafetyRefusalError", "ContentPolicyViolationError")),
+    FailureRule("refusal type", "refusal", types="AgentSafetyRefusalError ContentPolicyViolationError"),
     FailureRule(
         "model code",
         "unknown_model",
@@ -330,101 +305,53 @@ RULES: tuple[FailureRule, ...] = (
     FailureRule(
         "setup of the agent",
         "infrastructure",
-        phases=("environment_setup",),
-        types=("NonZeroAgentExitCodeError", "NetworkConnectionError", "AgentAuthenticationError"),
+        phases="environment_setup",
+        types="NonZeroAgentExitCodeError NetworkConnectionError AgentAuthenticationError",
     ),
     FailureRule(
         "rate type",
         "rate_limit",
-        types=(
-            "ApiRateLimitError",
-            "RateLimitError",
-            "TooManyRequestsError",
-            "ResourceExhausted",
-            "ThrottlingException",
-        ),
+        types="ApiRateLimitError RateLimitError TooManyRequestsError ResourceExhausted ThrottlingException",
     ),
+    FailureRule("overload type", "overloaded", types="ApiOverloadedError ServiceUnavailableError OverloadedError"),
+    FailureRule("key type", "auth", types="AgentAuthenticationError AuthenticationError PermissionDeniedError"),
+    FailureRule("quota type", "quota", types="ApiUsageLimitError BudgetExceededError"),
     FailureRule(
-        "overload type", "overloaded", types=("ApiOverloadedError", "ServiceUnavailableError", "OverloadedError")
-    ),
-    FailureRule("key type", "auth", types=("AgentAuthenticationError", "AuthenticationError", "PermissionDeniedError")),
-    FailureRule("quota type", "quota", types=("ApiUsageLimitError", "BudgetExceededError")),
-    FailureRule(
-        "model type", "unknown_model", types=("ModelNotFoundError", "NotFoundError", "ApiProviderResourceNotFoundError")
+        "model type", "unknown_model", types="ModelNotFoundError NotFoundError ApiProviderResourceNotFoundError"
     ),
     # A malformed conversation is the agent's own doing; of a request that no agent made, or another status, it cannot be.
     FailureRule("refused, setting", "configuration", words=_SETTING, status=(400, 499), guess=True),
-    FailureRule("refused, 400", "agent_error", status=(400, 400), phases=("agent",), guess=True),
-    FailureRule("refused, 422", "agent_error", status=(422, 422), phases=("agent",), guess=True),
+    FailureRule("refused, 400", "agent_error", status=(400, 400), phases="agent", guess=True),
+    FailureRule("refused, 422", "agent_error", status=(422, 422), phases="agent", guess=True),
     FailureRule("refused, 4xx", "configuration", status=(400, 499), guess=True),
     FailureRule(
         "provider type",
         "transient_provider",
-        types=(
-            "ApiInternalServerError",
-            "ApiConnectionClosedError",
-            "ApiResponseStalledError",
-            "UnknownApiError",
-            "ApiError",
-            "NetworkConnectionError",
-            "ApiConnectionError",
-            "InternalServerError",
-            "APIConnectionError",
-            "APITimeoutError",
-            "APIError",
-            "BadGatewayError",
-            "APIResponseValidationError",
-            "Timeout",
-            "RemoteProtocolError",
-            "ReadTimeout",
-            "ConnectTimeout",
-            "ReadError",
-            "ConnectError",
-            "MidStreamFallbackError",
-        ),
+        types="ApiInternalServerError ApiConnectionClosedError ApiResponseStalledError UnknownApiError ApiError NetworkConnectionError ApiConnectionError InternalServerError APIConnectionError APITimeoutError APIError BadGatewayError APIResponseValidationError Timeout RemoteProtocolError ReadTimeout ConnectTimeout ReadError ConnectError MidStreamFallbackError",
     ),
     FailureRule(
         "refused, setting, type",
         "configuration",
-        types=("BadRequestError", "UnprocessableEntityError"),
+        types="BadRequestError UnprocessableEntityError",
         words=_SETTING,
         guess=True,
     ),
     FailureRule(
-        "refused, type",
-        "agent_error",
-        types=("BadRequestError", "UnprocessableEntityError"),
-        phases=("agent",),
-        guess=True,
+        "refused, type", "agent_error", types="BadRequestError UnprocessableEntityError", phases="agent", guess=True
     ),
-    FailureRule(
-        "refused, elsewhere", "configuration", types=("BadRequestError", "UnprocessableEntityError"), guess=True
-    ),
-    FailureRule("agent's deadline", "agent_timeout", types=("AgentTimeoutError",)),
-    FailureRule("agent's exit code", "agent_error", types=("NonZeroAgentExitCodeError",)),
+    FailureRule("refused, elsewhere", "configuration", types="BadRequestError UnprocessableEntityError", guess=True),
+    FailureRule("agent's deadline", "agent_timeout", types="AgentTimeoutError"),
+    FailureRule("agent's exit code", "agent_error", types="NonZeroAgentExitCodeError"),
     FailureRule(
         "verifier",
         "verifier",
-        types=("VerifierTimeoutError", "RewardFileNotFoundError", "RewardFileEmptyError", "VerifierOutputParseError"),
+        types="VerifierTimeoutError RewardFileNotFoundError RewardFileEmptyError VerifierOutputParseError",
     ),
-    FailureRule("reward not read", "internal", types=("RewardUnreadableError",)),
+    FailureRule("reward not read", "internal", types="RewardUnreadableError"),
     FailureRule(
         "environment type",
         "infrastructure",
-        types=(
-            "EnvironmentStartTimeoutError",
-            "AgentSetupTimeoutError",
-            "HealthcheckError",
-            "AddTestsDirError",
-            "DownloadVerifierDirError",
-            "GKEPodNotFoundError",
-            "GKEExecStreamClosedError",
-            "MemoryLimitExceededError",
-            "SandboxLikelyOutOfMemoryError",
-            "SSHAccessError",
-            "RuntimeRequestError",
-            "VercelScopeError",
-        ),
+        types="EnvironmentStartTimeoutError AgentSetupTimeoutError HealthcheckError AddTestsDirError DownloadVerifierDirError GKEPodNotFoundError GKEExecStreamClosedError MemoryLimitExceededError SandboxLikelyOutOfMemoryError SSHAccessError RuntimeRequestError VercelScopeError",
     ),
     # The machine, whatever the phase.
     FailureRule(
@@ -440,67 +367,51 @@ RULES: tuple[FailureRule, ...] = (
     FailureRule(
         "no Docker",
         "infrastructure",
-        types=("FileNotFoundError",),
+        types="FileNotFoundError",
         message=r"'?docker'?$|no such file or directory: 'docker'",
     ),
-    FailureRule("command deadline", "infrastructure", types=("RuntimeError",), message="command timed out after"),
+    FailureRule("command deadline", "infrastructure", types="RuntimeError", message="command timed out after"),
     FailureRule(
         "machine type",
         "infrastructure",
-        types=("MemoryError", "ConnectionError", "ConnectionResetError", "ConnectionRefusedError", "BrokenPipeError"),
+        types="MemoryError ConnectionError ConnectionResetError ConnectionRefusedError BrokenPipeError",
     ),
     # What was asked for, and would fail again in the same way.
     FailureRule(
-        "unable",
-        "task_definition",
-        types=("RuntimeError", "ValueError", "ServiceOperationsUnsupportedError"),
-        message=UNABLE,
+        "unable", "task_definition", types="RuntimeError ValueError ServiceOperationsUnsupportedError", message=UNABLE
     ),
-    FailureRule("links", "task_definition", types=("OSError",), message="too many levels of symbolic links"),
+    FailureRule("links", "task_definition", types="OSError", message="too many levels of symbolic links"),
     FailureRule(
         "build",
         "task_definition",
-        types=("SandboxBuildFailedError", "UnsupportedTaskError", "ServiceOperationsUnsupportedError"),
+        types="SandboxBuildFailedError UnsupportedTaskError ServiceOperationsUnsupportedError",
     ),
     FailureRule(
         "definition, create",
         "task_definition",
-        phases=("create",),
-        types=(
-            "ValidationError",
-            "ValueError",
-            "FileNotFoundError",
-            "NotADirectoryError",
-            "IsADirectoryError",
-            "KeyError",
-            "TypeError",
-            "ImportError",
-            "ModuleNotFoundError",
-            "AttributeError",
-            "TOMLDecodeError",
-            "NotImplementedError",
-        ),
+        phases="create",
+        types="ValidationError ValueError FileNotFoundError NotADirectoryError IsADirectoryError KeyError TypeError ImportError ModuleNotFoundError AttributeError TOMLDecodeError NotImplementedError",
     ),
     FailureRule(
         "definition, setup",
         "task_definition",
-        types=("ValueError", "FileNotFoundError", "TOMLDecodeError"),
-        phases=("environment_setup",),
+        types="ValueError FileNotFoundError TOMLDecodeError",
+        phases="environment_setup",
     ),
     # Harbor's own word on a type that is not above.
     FailureRule("Harbor: environment", "infrastructure", harbor=("retry, no grade",)),
-    FailureRule("Harbor: provider", "transient_provider", harbor=("retry, no reward",), phases=("agent",)),
+    FailureRule("Harbor: provider", "transient_provider", harbor=("retry, no reward",), phases="agent"),
     FailureRule(
         "Harbor: definition",
         "configuration",
         harbor=("final, no grade", "final, no reward"),
-        phases=("create", "environment_setup", "agent"),
+        phases="create environment_setup agent",
     ),
     # By phase, where the type says nothing: a guess, and told as one.
-    FailureRule("phase create", "internal", phases=("create",), guess=True),
-    FailureRule("phase setup", "infrastructure", phases=("environment_setup",), guess=True),
-    FailureRule("phase agent", "agent_error", phases=("agent",), guess=True),
-    FailureRule("phase verifier", "verifier", phases=("verifier",), guess=True),
+    FailureRule("phase create", "internal", phases="create", guess=True),
+    FailureRule("phase setup", "infrastructure", phases="environment_setup", guess=True),
+    FailureRule("phase agent", "agent_error", phases="agent", guess=True),
+    FailureRule("phase verifier", "verifier", phases="verifier", guess=True),
 )
 
 TIMEOUT_CLASSES: dict[Phase, str] = {
@@ -521,9 +432,9 @@ def classify(found: Evidence) -> FailureVerdict:
 
 
 def _fits(rule: FailureRule, found: Evidence) -> bool:
-    if rule.types and found.type not in rule.types:
+    if rule.types and found.type not in rule.types.split():
         return False
-    if rule.phases and found.phase not in rule.phases:
+    if rule.phases and found.phase not in rule.phases.split():
         return False
     if rule.harbor and found.harbor not in rule.harbor:
         return False
