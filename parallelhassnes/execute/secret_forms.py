@@ -22,63 +22,17 @@ MAX_SHAPE = 16_384
 """No shape matches more bytes than these, so that a match never ends beyond what is held in memory."""
 _LEFT_OUT = b"\0 \t\r\n:,-\\\"'"
 _LOWER = bytes(range(256)).lower()
-_HARBORS_WORDS = (
-    "reward",
-    "rewards",
-    "result",
-    "results",
-    "exception",
-    "exception_info",
-    "exception_type",
-    "exception_message",
-    "verifier_result",
-    "agent_result",
-    "agent_info",
-    "agent_execution",
-    "environment_setup",
-    "agent_setup",
-    "verifier",
-    "started_at",
-    "finished_at",
-    "trial_name",
-    "task_name",
-    "trajectory",
-    "metadata",
-    "step_results",
-    "cost_usd",
-    "n_input_tokens",
-    "n_output_tokens",
-    "n_cache_tokens",
-    "model_name",
-    "observation",
-    "tool_calls",
-    "completed",
-)
-_OUR_WORDS = (
-    "succeeded",
-    "needs_attention",
-    "canceled",
-    "cancelled",
-    "running",
-    "pending",
-    "blocked",
-    "skipped",
-    "analysis",
-    "baseline",
-    "command",
-    "summary",
-    "failure",
-    "failure_class",
-    "evidence",
-    "schema_version",
-    "artifacts",
-    "files_read",
-    "files_written",
-    "infrastructure",
-    "parallelhassnes",
-    "undefined",
-    "password",
-)
+_HARBORS_WORDS = """
+reward rewards result results exception exception_info exception_type exception_message verifier_result agent_result
+agent_info agent_execution environment_setup agent_setup verifier started_at finished_at trial_name task_name
+trajectory metadata step_results cost_usd n_input_tokens n_output_tokens n_cache_tokens model_name observation
+tool_calls completed
+"""
+_OUR_WORDS = """
+succeeded needs_attention canceled cancelled running pending blocked skipped analysis baseline command summary
+failure failure_class evidence schema_version artifacts files_read files_written infrastructure parallelhassnes
+undefined password
+"""
 
 
 _PLACEHOLDERS = frozenset(
@@ -144,8 +98,8 @@ def is_placeholder(value: str) -> bool:
 def _words() -> frozenset[str]:
     return frozenset(
         {
-            *_HARBORS_WORDS,
-            *_OUR_WORDS,
+            *_HARBORS_WORDS.split(),
+            *_OUR_WORDS.split(),
             *get_args(FailureClass.__value__),
             *AttemptState.model_fields,
             *AttemptMeta.model_fields,

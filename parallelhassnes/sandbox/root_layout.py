@@ -22,92 +22,25 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 _LINKED = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
-_OF_ETC = (
-    # who is who, and where names are found
-    "passwd",
-    "group",
-    "nsswitch.conf",
-    "hosts",
-    "host.conf",
-    "hostname",
-    "resolv.conf",
-    "networks",
-    "protocols",
-    "services",
-    "rpc",
-    "ethertypes",
-    "gai.conf",
-    "shells",
-    "login.defs",
-    "skel",
-    # how programs are found, linked and started
-    "alternatives",
-    "ld.so.cache",
-    "ld.so.conf",
-    "ld.so.conf.d",
-    "static",
-    "profile",
-    "bash.bashrc",
-    "bashrc",
-    "inputrc",
-    "bash_completion.d",
-    "zsh",
-    "crypto-policies",
-    # certificates
-    "ssl/certs",
-    "ssl/openssl.cnf",
-    "ssl/cert.pem",
-    "ca-certificates",
-    "ca-certificates.conf",
-    "pki/tls/certs",
-    "pki/tls/openssl.cnf",
-    "pki/tls/cert.pem",
-    "pki/ca-trust/extracted",
-    # what this system is, its language and its time
-    "debian_version",
-    "os-release",
-    "lsb-release",
-    "redhat-release",
-    "alpine-release",
-    "issue",
-    "localtime",
-    "timezone",
-    "locale.alias",
-    "locale.conf",
-    "default/locale",
-    "terminfo",
-    "mime.types",
-    "magic",
-    "magic.mime",
-    # programs that do not start without
-    "fonts",
-    "perl",
-    "python3",
-    "java-17-openjdk",
-    "java-11-openjdk",
-    "java-21-openjdk",
-    "java",
-    "xdg",
-    "vim",
-    "glvnd",
-    "chromium",
-    "chromium.d",
-    "dpkg",
-    "debconf.conf",
-    "adduser.conf",
-    "deluser.conf",
-    "texmf",
-    "ImageMagick-6",
-    "ImageMagick-7",
-    "sgml",
-    "xml",
-    "groff",
-    "manpath.config",
-    "gtk-3.0",
-    "gss",
-    "netconfig",
-    "mke2fs.conf",
-)
+_ETC = """
+# who is who, and where names are found
+passwd group nsswitch.conf hosts host.conf hostname resolv.conf networks protocols services rpc ethertypes gai.conf
+shells login.defs skel
+# how programs are found, linked and started
+alternatives ld.so.cache ld.so.conf ld.so.conf.d static profile bash.bashrc bashrc inputrc bash_completion.d zsh
+crypto-policies
+# certificates
+ssl/certs ssl/openssl.cnf ssl/cert.pem ca-certificates ca-certificates.conf pki/tls/certs pki/tls/openssl.cnf
+pki/tls/cert.pem pki/ca-trust/extracted
+# what this system is, its language and its time
+debian_version os-release lsb-release redhat-release alpine-release issue localtime timezone locale.alias
+locale.conf default/locale terminfo mime.types magic magic.mime
+# programs that do not start without
+fonts perl python3 java-17-openjdk java-11-openjdk java-21-openjdk java xdg vim glvnd chromium chromium.d dpkg
+debconf.conf adduser.conf deluser.conf texmf ImageMagick-6 ImageMagick-7 sgml xml groff manpath.config gtk-3.0 gss
+netconfig mke2fs.conf
+"""
+_OF_ETC = tuple(name for line in _ETC.splitlines() if not line.startswith("#") for name in line.split())
 VISIBLE = (
     *_LINKED,
     "/usr",

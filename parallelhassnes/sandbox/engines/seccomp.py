@@ -50,115 +50,36 @@ class _Machine(NamedTuple):
 
 
 # Of all architectures, by the common numbers: pidfd_getfd is not among them, ptrace's rules hold for it.
-_COMMON = (
-    425,
-    426,
-    427,  # io_uring_setup, _enter, _register
-    428,
-    429,
-    430,
-    431,
-    432,
-    433,
-    442,  # open_tree, move_mount, fsopen, fsconfig, fsmount, fspick, mount_setattr
-    443,
-    457,
-    458,  # quotactl_fd, statmount, listmount
-)
+_COMMON = """
+io_uring_setup 425, io_uring_enter 426, io_uring_register 427, open_tree 428, move_mount 429, fsopen 430, fsconfig
+431, fsmount 432, fspick 433, mount_setattr 442, quotactl_fd 443, statmount 457, listmount 458
+"""
+_X86_64 = """
+uselib 134, ustat 136, sysfs 139, vhangup 153, pivot_root 155, _sysctl 156, acct 163, settimeofday 164, mount 165,
+umount2 166, swapon 167, swapoff 168, reboot 169, iopl 172, ioperm 173, create_module 174, init_module 175,
+delete_module 176, get_kernel_syms 177, query_module 178, quotactl 179, nfsservctl 180, syslog 103, lookup_dcookie
+212, clock_settime 227, kexec_load 246, add_key 248, request_key 249, keyctl 250, migrate_pages 256, unshare 272,
+move_pages 279, perf_event_open 298, fanotify_init 300, open_by_handle_at 304, clock_adjtime 305, kcmp 312,
+finit_module 313, kexec_file_load 320, bpf 321, userfaultfd 323
+"""
+_AARCH64 = """
+lookup_dcookie 18, umount2 39, mount 40, pivot_root 41, nfsservctl 42, vhangup 58, quotactl 60, acct 89, unshare 97,
+kexec_load 104, init_module 105, delete_module 106, clock_settime 112, syslog 116, reboot 142, settimeofday 170,
+add_key 217, request_key 218, keyctl 219, swapon 224, swapoff 225, migrate_pages 238, move_pages 239,
+perf_event_open 241, fanotify_init 262, open_by_handle_at 265, clock_adjtime 266, kcmp 272, finit_module 273, bpf
+280, userfaultfd 282, kexec_file_load 294
+"""
 _CLONE3 = 435
 
+
+def _numbers(calls: str) -> tuple[int, ...]:
+    """The numbers in a list of calls, each with its own behind its name."""
+    return tuple(int(call.split()[1]) for call in calls.split(","))
+
+
 _MACHINES = {
-    "x86_64": _Machine(
-        0xC000003E,
-        clone=56,
-        setns=308,
-        socket=41,
-        ioctl=16,
-        refused=(
-            134,
-            136,
-            139,
-            153,
-            155,  # uselib, ustat, sysfs, vhangup, pivot_root
-            156,
-            163,
-            164,
-            165,
-            166,  # _sysctl, acct, settimeofday, mount, umount2
-            167,
-            168,
-            169,
-            172,
-            173,  # swapon, swapoff, reboot, iopl, ioperm
-            174,
-            175,
-            176,
-            177,
-            178,
-            179,
-            180,  # create, init, delete_module, get_kernel_syms, query_module, quotactl, nfsservctl
-            103,
-            212,
-            227,
-            246,
-            248,
-            249,
-            250,  # syslog, lookup_dcookie, clock_settime, kexec_load, add_key, request_key, keyctl
-            256,
-            272,
-            279,
-            298,
-            300,
-            304,  # migrate_pages, unshare, move_pages, perf_event_open, fanotify_init, open_by_handle_at
-            305,
-            312,
-            313,
-            320,
-            321,
-            323,  # clock_adjtime, kcmp, finit_module, kexec_file_load, bpf, userfaultfd
-        ),
-    ),
-    "aarch64": _Machine(
-        0xC00000B7,
-        clone=220,
-        setns=268,
-        socket=198,
-        ioctl=29,
-        refused=(
-            18,
-            39,
-            40,
-            41,
-            42,
-            58,
-            60,
-            89,  # lookup_dcookie, umount2, mount, pivot_root, nfsservctl, vhangup, quotactl, acct
-            97,
-            104,
-            105,
-            106,
-            112,
-            116,  # unshare, kexec_load, init_module, delete_module, clock_settime, syslog
-            142,
-            170,
-            217,
-            218,
-            219,  # reboot, settimeofday, add_key, request_key, keyctl
-            224,
-            225,
-            238,
-            239,
-            241,
-            262,
-            265,  # swapon, swapoff, migrate_, move_pages, perf_event_open, fanotify_init, open_by_handle_at
-            266,
-            272,
-            273,
-            280,
-            282,
-            294,  # clock_adjtime, kcmp, finit_module, bpf, userfaultfd, kexec_file_load
-        ),
-    ),
+    "x86_64": _Machine(0xC000003E, clone=56, setns=308, socket=41, ioctl=16, refused=_numbers(_X86_64)),
+    "aarch64": _Machine(0xC00000B7, clone=220, setns=268, socket=198, ioctl=29, refused=_numbers(_AARCH64)),
 }
 
 
@@ -177,7 +98,7 @@ def program() -> bytes:
     code = [(_LD, 0, 0, _ARCH), (_JEQ, 1, 0, here.audit), (_RET, 0, 0, gone), (_LD, 0, 0, _NUMBER)]
     code += _if(_JGE, _NEWEST + 1, gone)  # also x32: its numbers have bit 30
     code += _if(_JEQ, _CLONE3, gone)
-    for number in sorted((*here.refused, *_COMMON)):
+    for number in sorted((*here.refused, *_numbers(_COMMON))):
         code += _if(_JEQ, number, forbidden)
     code += _if_argument(here.clone, _ARGUMENT, _if(_JSET, _NEW_NAMESPACE, forbidden))
     # An engine's last step enters the user namespace that was made for it, and nobody has another to enter.
