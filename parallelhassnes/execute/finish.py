@@ -142,7 +142,7 @@ def _failure(outcome: Outcome) -> FailureRecord | None:
         failure_class=outcome.failure.failure_class,
         line=line,
         evidence=evidence,
-        retry_after_sec=failure_evidence.find(outcome.failure.evidence),
+        retry_after_sec=failure_evidence.retry_after_sec(outcome.failure.evidence),
         guessed=outcome.failure.guessed or None,
     )
 

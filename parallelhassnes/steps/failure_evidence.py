@@ -315,7 +315,7 @@ _PATTERNS = tuple(
 _PART = re.compile(rf"({_NUMBER})\s*({_UNIT})", re.IGNORECASE)
 
 
-def find(message: str) -> float | None:
+def retry_after_sec(message: str) -> float | None:
     """Seconds to wait, 0 to a week; None where the message names no time."""
     for pattern in _PATTERNS:
         found = pattern.search(message[:20_000])

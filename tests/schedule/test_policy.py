@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from parallelhassnes.config import ClassRetry
 from parallelhassnes.plan import Retry, TopUp
 from parallelhassnes.schedule.rules.policy import JITTER, TABLE, Past, decide, policy_of
-from parallelhassnes.steps.failure_evidence import find
+from parallelhassnes.steps.failure_evidence import retry_after_sec
 from parallelhassnes.steps.failures import CLASSES
 
 PAGE = Path(__file__).parents[2] / "docs" / "failures.md"
@@ -222,10 +222,10 @@ def test_extra_attempts_never_exceed_their_number(extra, count):
     ],
 )
 def test_how_long_a_provider_asked_to_wait(message, seconds):
-    assert find(message) == pytest.approx(seconds)
+    assert retry_after_sec(message) == pytest.approx(seconds)
 
 
 @given(st.text(max_size=300))
 def test_any_message_gives_a_bounded_wait_or_none(message):
-    found = find(message)
+    found = retry_after_sec(message)
     assert found is None or 0 <= found <= 7 * 86_400

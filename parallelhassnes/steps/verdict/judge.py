@@ -18,6 +18,8 @@ SCHEMA_VERSION = "2.1.0"
 BROKEN = {"broken": True, "good": False}
 MOST_WARNINGS = 20
 """Of those that trials have."""
+_OF_TRIAL = "step_id attempt agent model result reward rewards passed undecided failure_class superseded"
+_OF_OPINION = "step_id trial engine attempt outcome subtype confidence root_cause"
 
 
 def judge(
@@ -66,6 +68,11 @@ def judge(
         "prose": None,
         "warnings": _warnings(trials),
     }
+
+
+def _named(thing: object, names: str) -> dict[str, Any]:
+    """What an object has under these names."""
+    return {name: getattr(thing, name) for name in names.split()}
 
 
 def _finding(finding: QualityFinding) -> dict[str, Any]:
@@ -147,19 +154,7 @@ def _counts(trials: Sequence[TrialFacts]) -> dict[str, int]:
 
 
 def _trial(fact: TrialFacts) -> dict[str, Any]:
-    return {
-        "step_id": fact.step_id,
-        "attempt": fact.attempt,
-        "agent": fact.agent,
-        "model": fact.model,
-        "result": fact.result,
-        "reward": fact.reward,
-        "rewards": dict(fact.rewards),
-        "passed": fact.passed,
-        "undecided": fact.undecided,
-        "failure_class": fact.failure_class,
-        "superseded": fact.superseded,
-    }
+    return _named(fact, _OF_TRIAL) | {"rewards": dict(fact.rewards)}
 
 
 def _analyses(opinions: Sequence[EngineOpinion]) -> dict[str, Any]:
@@ -167,20 +162,7 @@ def _analyses(opinions: Sequence[EngineOpinion]) -> dict[str, Any]:
         "n": len(opinions),
         "missing": [opinion.step_id for opinion in opinions if opinion.missing],
         "outcomes": dict(sorted(Counter(o.outcome for o in opinions if not o.missing).items())),
-        "said": [
-            {
-                "step_id": opinion.step_id,
-                "trial": opinion.trial,
-                "engine": opinion.engine,
-                "attempt": opinion.attempt,
-                "outcome": opinion.outcome,
-                "subtype": opinion.subtype,
-                "confidence": opinion.confidence,
-                "root_cause": opinion.root_cause,
-            }
-            for opinion in opinions
-            if not opinion.missing
-        ],
+        "said": [_named(opinion, _OF_OPINION) for opinion in opinions if not opinion.missing],
     }
 
 
