@@ -61,8 +61,8 @@ class TrialLine(View):
     """Its folder, relative to the root; null where no attempt has finished."""
 
 
-class TrialLines(View):
-    """What ``results --trials --json`` prints."""
+class ChosenLines(View):
+    """What was asked for."""
 
     schema_version: Literal[1] = 1
     at: str
@@ -70,6 +70,11 @@ class TrialLines(View):
     batches: list[str]
     passed_over: list[str] = []
     """What of the store could not be read and is not in here, a line each."""
+
+
+class TrialLines(ChosenLines):
+    """What ``results --trials --json`` prints."""
+
     trials: list[TrialLine]
 
 
@@ -88,21 +93,24 @@ def trial_lines(layout: Layout, chosen: Choice) -> TrialLines:
 
 def _line(row: TrialRow) -> TrialLine:
     facts = row.facts
-    same: dict[str, Any] = {name: getattr(facts, name) for name in TrialLine.model_fields if hasattr(facts, name)}
-    return TrialLine(
-        **same | dict(zip(("input_tokens", "cache_tokens", "output_tokens"), facts.tokens, strict=True)),
-        experiment=row.experiment,
-        batch=row.batch_id,
-        job=row.job_id,
-        step=facts.step_id,
-        task=row.task,
-        agent=row.agent,
-        labels=dict(row.labels),
-        cost_spent_usd=facts.spent.cost_usd,
-        cost_incomplete=facts.spent.cost_unknown > 0,
-        seconds=facts.duration_sec,
-        attempt=row.attempt,
-    )
+    known = {name: getattr(facts, name) for name in TrialLine.model_fields if hasattr(facts, name)}
+    own = {
+        "experiment": row.experiment,
+        "batch": row.batch_id,
+        "job": row.job_id,
+        "step": facts.step_id,
+        "task": row.task,
+        "agent": row.agent,
+        "labels": dict(row.labels),
+        "rewards": dict(facts.rewards),
+        "cost_spent_usd": facts.spent.cost_usd,
+        "cost_incomplete": facts.spent.cost_unknown > 0,
+        "warnings": list(facts.warnings),
+        "seconds": facts.duration_sec,
+        "attempt": row.attempt,
+    }
+    tokens = dict(zip(("input_tokens", "cache_tokens", "output_tokens"), facts.tokens, strict=True))
+    return TrialLine(**known | own | tokens)
 
 
 class AttemptRow(View):
@@ -146,15 +154,9 @@ class AttemptRow(View):
     """Input and output; None where it is not known."""
 
 
-class AttemptLines(View):
+class AttemptLines(ChosenLines):
     """Attempts, in the order in which they were launched."""
 
-    schema_version: Literal[1] = 1
-    at: str
-    of: str
-    batches: list[str]
-    passed_over: list[str] = []
-    """What of the store could not be read and is not in here, a line each."""
     attempts: list[AttemptRow]
 
 

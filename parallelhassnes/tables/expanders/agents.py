@@ -103,7 +103,7 @@ def _agent(step: Step, layers: Sequence[tuple[AgentWork, str]], context: Expansi
     if isinstance(given, str):
         said["agent"] = given
     elif given is not None:
-        part = _validated(AgentPart, context.known_part(given, known_keys(AgentPart), at), at, context)
+        part = context.validated(AgentPart, context.known_part(given, known_keys(AgentPart), at), at)
         said |= part.model_dump(exclude_none=True) if part else {}
         said["agent"] = said.pop("name", "template")
     command_at = at + "/command"
@@ -257,7 +257,7 @@ def _pack(step: Step, job: JobHead | None, head: TableHead, at: str, context: Ex
         return PackPart(prompt_ref=raw), place
     if not any(problem.pointer.startswith(place) for problem in context.problems.found):
         known = context.known_part(raw, known_keys(PackPart), place)
-        return _validated(PackPart, known, place, context), place
+        return context.validated(PackPart, known, place), place
     return None, place
 
 
@@ -287,7 +287,7 @@ def _resume(raw: dict[str, Any], at: str, context: Expansion) -> tuple[dict[str,
     if isinstance(selector, str) and selector not in selectors:
         context.problems.unknown_value(at + "/selector", "selector", selector, selectors)
         return None, None
-    part = _validated(ResumeFrom, raw, at, context)
+    part = context.validated(ResumeFrom, raw, at)
     if part is None:
         return None, None
     if part.selector == "run_id" and not part.run_id:
@@ -316,11 +316,3 @@ def _is_nearer(layers: Sequence[tuple[AgentWork, str]], policy: str, effort_at: 
         if "model_reasoning_effort" in (getattr(layer, policy) or {}):
             return True
     return False
-
-
-def _validated[T: BaseModel](model: type[T], raw: Any, at: str, context: Expansion) -> T | None:
-    try:
-        return model.model_validate(raw)
-    except ValidationError as error:
-        context.problems.add_validation(at, error)
-        return None

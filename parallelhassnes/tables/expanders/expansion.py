@@ -5,6 +5,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from pydantic import BaseModel, ValidationError
+
 from parallelhassnes.errors import UserError
 from parallelhassnes.names import agent_key, normalise_queue_key
 from parallelhassnes.plan import LEFT_OPEN, Enough, Retry, StepSpec, merged_classes
@@ -88,6 +90,14 @@ class Expansion:
         except UserError as error:
             self.problems.add(at, error.message, error.fix)
             return "invalid"
+
+    def validated[T: BaseModel](self, model: type[T], raw: Any, at: str) -> T | None:
+        """What stands at a pointer as a model; None, with problems, where it is not one."""
+        try:
+            return model.model_validate(raw)
+        except ValidationError as error:
+            self.problems.add_validation(at, error)
+            return None
 
     def known_part(self, raw: Any, known: Collection[str], at: str) -> Any:
         """The keys of an object that are known; any other is a problem, or in an earlier table, if it is no misspelling, a warning."""

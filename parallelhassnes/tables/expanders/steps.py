@@ -3,8 +3,6 @@
 from collections.abc import Collection
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
 from parallelhassnes.errors import UserError
 from parallelhassnes.names import BATCH_FILES, Ids, as_folder, check_id
 from parallelhassnes.plan import Retry, StepSpec
@@ -109,7 +107,7 @@ def _job(raw: Any, index: int, head: TableHead, context: Expansion, trials: Tria
         return None
     above = {key: value for key, value in raw.items() if key != "steps"}
     check_keys(problems, at, JobHead, above)
-    job = _validated(JobHead, above, at, context)
+    job = context.validated(JobHead, above, at)
     job_id = _id(raw, "job_id", f"job{index + 1}", "job id", at, context)
     raw_steps = raw.get("steps")
     if not isinstance(raw_steps, list) or not raw_steps:
@@ -149,7 +147,7 @@ def _step(
         problems.add(at, f"must be an object, not {json_type(raw)}")
         return None
     check_keys(problems, at, Step, raw)
-    step = _validated(Step, raw, at, context)
+    step = context.validated(Step, raw, at)
     if step is None:
         return None
     check_env(step.env, at + "/env", problems)
@@ -336,11 +334,3 @@ def _id(raw: dict[str, Any], key: str, default: str, what: str, at: str, context
         context.problems.add(at + pointer(key), error.message, error.fix)
         # Under another name, so that the rest of the job is still looked at.
         return default
-
-
-def _validated[T: BaseModel](model: type[T], raw: dict[str, Any], at: str, context: Expansion) -> T | None:
-    try:
-        return model.model_validate(raw)
-    except ValidationError as error:
-        context.problems.add_validation(at, error)
-        return None
