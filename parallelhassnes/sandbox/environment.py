@@ -28,7 +28,7 @@ from harbor.environments.definition import require_agent_environment_definition
 from pydantic import BaseModel, ConfigDict
 
 from parallelhassnes import walk
-from parallelhassnes.sandbox import limits, owners, placing, transfer
+from parallelhassnes.sandbox import limits, owners, transfer
 from parallelhassnes.sandbox import verification as ways
 from parallelhassnes.sandbox.box import Box, SandboxError
 from parallelhassnes.sandbox.build import TESTS, VERIFIER_LOGS, Bind, Built, Task, build
@@ -382,7 +382,7 @@ class SandboxEnvironment(BaseEnvironment):
         ways.clear(self.trial_paths.verifier_dir)
         tests = built.scratch / "tests"
         ways.clear(tests)
-        await asyncio.to_thread(placing.place, built.root / "tests", tests, "/", built.spaces.owner)
+        await asyncio.to_thread(transfer.place, built.root / "tests", tests, "/", built.spaces.owner)
         self._verifier = await ways.start(built)
 
     async def _end_verification(self) -> None:
@@ -434,7 +434,7 @@ class SandboxEnvironment(BaseEnvironment):
             await self._begin_verification()
             if self._verifier is not None:
                 tests, owner = self._running().scratch / "tests", self._running().spaces.owner
-                await asyncio.to_thread(placing.place, Path(source_dir), tests, "/", owner)
+                await asyncio.to_thread(transfer.place, Path(source_dir), tests, "/", owner)
                 return
         await transfer.upload_dir(*self._ends(), Path(source_dir), target_dir)
 

@@ -1,13 +1,17 @@
 """Files into and out of a running sandbox.
 
 A path inside may be, or lead through, a symbolic link that an agent has made: only inside does it mean what it says. So
-a process inside moves the files, except for a plain upload, where ``placing`` follows no links. Nor does it where a file
+a process inside moves the files, except for a plain upload, where ``place`` follows no links: every step is
+taken relative to an open folder, and what is already there is unlinked, never opened. Nor does it where a file
 arrives on this host: the folders that a sandbox shares with it may hold links too, and only a process inside may follow them.
 """
 
 import asyncio
+import contextlib
+import errno
 import os
 import shutil
+import stat
 import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -16,7 +20,6 @@ from pathlib import Path
 from harbor.environments.base import transfer_tar_filter
 
 from parallelhassnes.sandbox.build import Built
-from parallelhassnes.sandbox.placing import Elsewhere, place
 from parallelhassnes.sandbox.root_layout import inside
 
 _UNPACK = '{ [ -d "$T" ] || mkdir -p -- "$T"; } && tar -xpf - --no-same-owner -C "$T"'
@@ -134,3 +137,81 @@ def _harmless(member: tarfile.TarInfo, target: str) -> tarfile.TarInfo | None:
     except tarfile.FilterError:
         return None
     return kept
+
+
+_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_IN_THE_WAY = {errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY}
+
+
+class Elsewhere(Exception):
+    """The target is not reached by plain folders of the root folder."""
+
+
+def place(source: Path, root: Path, target: str, owner: int | None = None) -> None:
+    """Put the content of ``source`` into ``target``, as files of ``owner`` (None: our own). Raises Elsewhere, OSError."""
+    here = os.open(root, _OPEN)
+    try:
+        for part in Path(target).parts[1:]:
+            here = _enter(here, part, owner)
+        _fill(source, here, owner)
+    except OSError as error:
+        if error.errno in _IN_THE_WAY:
+            raise Elsewhere(target) from error
+        raise
+    finally:
+        os.close(here)
+
+
+def _enter(folder: int, name: str, owner: int | None) -> int:
+    """Open the folder ``name``, made if it is not there, and close the one that it is in."""
+    if name == "..":
+        raise Elsewhere(name)
+    inner = _inner(folder, name, owner)
+    os.close(folder)
+    return inner
+
+
+def _inner(folder: int, name: str, owner: int | None) -> int:
+    try:
+        return os.open(name, _OPEN, dir_fd=folder)
+    except FileNotFoundError:
+        os.mkdir(name, dir_fd=folder)
+        inner = os.open(name, _OPEN, dir_fd=folder)
+        _give(inner, owner)
+        return inner
+
+
+def _give(handle: int, owner: int | None) -> None:
+    if owner is not None:
+        os.chown(handle, owner, owner)
+
+
+def _fill(source: Path, folder: int, owner: int | None) -> None:
+    with os.scandir(source) as entries:
+        for entry in entries:
+            mode = entry.stat(follow_symlinks=False).st_mode
+            if stat.S_ISDIR(mode):
+                inner = _inner(folder, entry.name, owner)
+                try:
+                    _fill(Path(entry.path), inner, owner)
+                    os.fchmod(inner, stat.S_IMODE(mode))
+                finally:
+                    os.close(inner)
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(entry.name, dir_fd=folder)
+            if stat.S_ISLNK(mode):
+                os.symlink(Path(entry.path).readlink(), entry.name, dir_fd=folder)
+                if owner is not None:
+                    os.chown(entry.name, owner, owner, dir_fd=folder, follow_symlinks=False)
+            elif stat.S_ISREG(mode):
+                handle = os.open(entry.name, _NEW, 0o600, dir_fd=folder)
+                _give(handle, owner)
+                _copy(entry.path, handle, mode)
+
+
+def _copy(source: str, handle: int, mode: int) -> None:
+    with os.fdopen(handle, "wb") as new, open(source, "rb") as old:  # noqa: PTH123
+        shutil.copyfileobj(old, new, 2**20)
+        os.fchmod(handle, stat.S_IMODE(mode))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallelhassnes.sandbox.image import copying, dockerfile, shell_words
+from parallelhassnes.sandbox.image import copying, dockerfile
 from parallelhassnes.sandbox.root_layout import RootFolder
 
 
@@ -110,7 +110,7 @@ def test_check_and_probe_do_not_import_harbor():
     ],
 )
 def test_words(text, expected):
-    assert shell_words.split(text, {"A": "1", "E": "", "SP": "a b"}) == expected
+    assert dockerfile.split(text, {"A": "1", "E": "", "SP": "a b"}) == expected
 
 
 @given(st.text(alphabet="abc $\"'\\{}:-+=\n#<[]", max_size=80))

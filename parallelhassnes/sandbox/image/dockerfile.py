@@ -6,15 +6,18 @@ Everything else cannot be had without building an image, and is reported with it
 
 Why not ``dockerfile-parse``: it knows neither here-documents nor the scope of ``ARG``, reads ``COPY`` no further than
 its text, and the rest of it is the part that takes few lines.
+
+In words ``$NAME``, ``${NAME}``, ``${NAME:-default}``, ``${NAME-default}``, ``${NAME:+other}`` and ``${NAME+other}`` are
+replaced, except in single quotes; an unset variable is empty. What a variable holds is never split into words.
+https://docs.docker.com/reference/dockerfile/#environment-replacement
 """
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
-
-from parallelhassnes.sandbox.image import shell_words
 
 _HARMLESS = {"CMD", "ENTRYPOINT", "EXPOSE", "HEALTHCHECK", "LABEL", "MAINTAINER", "SHELL", "STOPSIGNAL"}
 _DIRECTIVE = re.compile(r"#\s*([A-Za-z]+)\s*=\s*(\S+)\s*")
@@ -153,12 +156,12 @@ class _Reader:
             # The last stage is the image; what earlier ones built cannot be had.
             self.image = Image(unsupported=self.image.unsupported)
             self.args = {}
-        parts = [p for p in shell_words.split(rest, self.global_args) if not p.startswith("--")]
+        parts = [p for p in split(rest, self.global_args) if not p.startswith("--")]
         self.image.base = parts[0] if parts else ""
         return f"several stages are {_NOT}" if self.stages > 1 else None
 
     def _arg(self, rest: str) -> None:
-        for word in shell_words.split(rest, self.variables, self.escape):
+        for word in split(rest, self.variables, self.escape):
             name, equals, default = word.partition("=")
             if self.stages == 0:
                 self.global_args[name] = default
@@ -171,24 +174,22 @@ class _Reader:
         variables = self.variables
         first, _, value = rest.strip().partition(" ")
         if "=" not in first:
-            self.image.env[first] = shell_words.expand(value.strip(), variables, self.escape)
+            self.image.env[first] = expand(value.strip(), variables, self.escape)
             return
-        for word in shell_words.split(rest, variables, self.escape):
+        for word in split(rest, variables, self.escape):
             name, equals, value = word.partition("=")
             if not equals or not name:
                 raise ValueError(f"ENV needs NAME=VALUE, not {word!r}")
             self.image.env[name] = value
 
     def _user(self, rest: str) -> None:
-        self.image.user = shell_words.expand(rest.strip(), self.variables, self.escape) or None
+        self.image.user = expand(rest.strip(), self.variables, self.escape) or None
 
     def _volume(self, rest: str) -> None:
         self.image.volumes += [self._absolute(path) for path in self._list(rest)]
 
     def _workdir(self, rest: str) -> None:
-        self.image.workdir = (
-            self._absolute(shell_words.expand(rest.strip(), self.variables, self.escape)).rstrip("/") or "/"
-        )
+        self.image.workdir = self._absolute(expand(rest.strip(), self.variables, self.escape)).rstrip("/") or "/"
 
     def _copy(self, instruction: Instruction) -> str | None:
         rest = instruction.rest
@@ -198,7 +199,7 @@ class _Reader:
             if flag[1] not in _COPY_FLAGS:
                 return f"{instruction.name} --{flag[1]} is {_NOT}"
             if flag[1] == "chmod":
-                mode = int(shell_words.expand(flag[2] or "", self.variables, self.escape), 8)
+                mode = int(expand(flag[2] or "", self.variables, self.escape), 8)
         *sources, target = self._list(rest) or [""]
         if not sources:
             raise ValueError(f"{instruction.name} needs a source and a destination")
@@ -217,8 +218,8 @@ class _Reader:
             except ValueError:
                 parts = None
             if isinstance(parts, list) and all(isinstance(part, str) for part in parts):
-                return [shell_words.expand(part, self.variables, self.escape) for part in parts]
-        return shell_words.split(rest, self.variables, self.escape)
+                return [expand(part, self.variables, self.escape) for part in parts]
+        return split(rest, self.variables, self.escape)
 
     def _absolute(self, path: str) -> str:
         """``path`` seen from WORKDIR, without ``.`` and ``..``; a trailing slash stays."""
@@ -274,3 +275,101 @@ def _logical(lines: list[str], at: int, escape: str) -> tuple[str, int]:
             return (joined + line).strip(), at
         joined += line[: -len(escape)]
     return joined.strip(), at
+
+
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_BRACED = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:(:?[-+])(.*))?", re.DOTALL)
+
+
+def split(text: str, variables: Mapping[str, str], escape: str = "\\") -> list[str]:
+    """The words of ``text``. Raises ValueError for an open quote or a variable that cannot be read."""
+    words: list[str] = []
+    word: list[str] | None = None
+    at = 0
+    while at < len(text):
+        char = text[at]
+        if char.isspace():
+            if word is not None:
+                words.append("".join(word))
+            word = None
+            at += 1
+            continue
+        word = word if word is not None else []
+        piece, at = _piece(text, at, variables, escape)
+        word.append(piece)
+    if word is not None:
+        words.append("".join(word))
+    return words
+
+
+def expand(text: str, variables: Mapping[str, str], escape: str = "\\") -> str:
+    """``text`` as one word: quotes removed, variables replaced, spaces kept."""
+    pieces: list[str] = []
+    at = 0
+    while at < len(text):
+        piece, at = _piece(text, at, variables, escape)
+        pieces.append(piece)
+    return "".join(pieces)
+
+
+def _piece(text: str, at: int, variables: Mapping[str, str], escape: str) -> tuple[str, int]:
+    """What starts at ``at`` outside quotes, replaced, and where the text goes on after it."""
+    char = text[at]
+    if char == "'":
+        end = text.find("'", at + 1)
+        if end < 0:
+            raise ValueError("a single quote is not closed")
+        return text[at + 1 : end], end + 1
+    if char == '"':
+        return _double_quoted(text, at + 1, variables, escape)
+    if char == "$":
+        return _variable(text, at + 1, variables, escape)
+    if char == escape and at + 1 < len(text):
+        return text[at + 1], at + 2
+    return char, at + 1
+
+
+def _double_quoted(text: str, at: int, variables: Mapping[str, str], escape: str) -> tuple[str, int]:
+    pieces: list[str] = []
+    while at < len(text):
+        char = text[at]
+        if char == '"':
+            return "".join(pieces), at + 1
+        if char == "$":
+            piece, at = _variable(text, at + 1, variables, escape)
+            pieces.append(piece)
+        elif char == escape and text[at + 1 : at + 2] in ('"', "$", escape):
+            pieces.append(text[at + 1])
+            at += 2
+        else:
+            pieces.append(char)
+            at += 1
+    raise ValueError("a double quote is not closed")
+
+
+def _variable(text: str, at: int, variables: Mapping[str, str], escape: str) -> tuple[str, int]:
+    """What the variable that starts after ``$`` stands for."""
+    if text[at : at + 1] != "{":
+        plain = _PLAIN.match(text, at)
+        return (variables.get(plain[0], ""), plain.end()) if plain else ("$", at)
+    end = _closing_brace(text, at)
+    braced = _BRACED.fullmatch(text[at + 1 : end])
+    if braced is None:
+        raise ValueError(f"${text[at : end + 1]} is not a variable that can be replaced here")
+    name, operator, other = braced.groups()
+    value = variables.get(name)
+    if operator is None:
+        return value or "", end + 1
+    there = bool(value) if operator.startswith(":") else value is not None
+    if operator.endswith("+"):
+        return (expand(other, variables, escape) if there else ""), end + 1
+    return (value or "" if there else expand(other, variables, escape)), end + 1
+
+
+def _closing_brace(text: str, at: int) -> int:
+    depth = 0
+    for index in range(at, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[index], 0)
+        if depth == 0:
+            return index
+    raise ValueError("a ${ is not closed")

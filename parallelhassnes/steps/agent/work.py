@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,12 +20,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from parallelhassnes.errors import UserError
-from parallelhassnes.plan import AgentPlan
-from parallelhassnes.steps.agent import expected, files, prompt, resume, worktree
+from parallelhassnes.plan import AgentPlan, ArtifactExpected
+from parallelhassnes.steps import final_report, safe_read
+from parallelhassnes.steps.agent import files, prompt, resume, worktree
 from parallelhassnes.steps.agent.adapters.agent_cli import AgentCli
 from parallelhassnes.steps.agent.adapters.by_name import agent
 from parallelhassnes.steps.agent.ask import HOME, AgentAnswer, Conversation, request_of
 from parallelhassnes.steps.agent.conclude import judge
+from parallelhassnes.steps.agent.files import ARTIFACTS, ArtifactFacts
 from parallelhassnes.steps.step_types import Failure, StepAttempt
 from parallelhassnes.store import atomic, locks
 from parallelhassnes.store.layout import Layout
@@ -97,7 +100,7 @@ class _AgentWork:
             if self.answer is not None and self.answer.failure is None:
                 files.clear(self.dir / files.ARTIFACTS)
                 self.artifacts = [
-                    expected.check(each, directory, self.dir, self.attempt.dir) for each in self.plan.artifacts_expected
+                    _artifact(each, directory, self.dir, self.attempt.dir) for each in self.plan.artifacts_expected
                 ]
 
     def converse(self, cli: AgentCli, asked: str, directory: Path, origin: resume.Origin | None) -> None:
@@ -260,3 +263,53 @@ def _plan(attempt: StepAttempt) -> AgentPlan:
         first = error.errors()[0]
         place = "/".join(map(str, first["loc"]))
         raise UserError(f"the step's plan is not valid: {place}: {first['msg']}") from None
+
+
+MOST_FILES = 100
+MOST_BYTES = 256 << 20
+"""Of one file; a larger one counts, and is not copied."""
+
+
+def _artifact(expected: ArtifactExpected, workspace: Path, into: Path, attempt_dir: Path) -> ArtifactFacts:
+    """Look for an artifact and copy what is found, so that it outlives the workspace.
+
+    Args:
+        into: the agent's folder of the attempt.
+
+    Raises:
+        UserError: its glob leads out of the workspace.
+    """
+    if Path(expected.glob).is_absolute() or ".." in Path(expected.glob).parts:
+        raise UserError(f"artifacts_expected: {expected.glob} leads out of the workspace", fix="name files below it")
+    found = [path for path in sorted(workspace.glob(expected.glob)) if _is_inside(path, workspace)]
+    facts = ArtifactFacts(name=expected.name, paths=[], problems=[])
+    if not found:
+        facts.problems.append(f"no file fits {expected.glob}")
+    for path in found[:MOST_FILES]:
+        relative = path.relative_to(workspace)
+        facts.problems += [f"{relative}: {line}" for line in _problems_of(expected, path)]
+        if path.stat().st_size <= MOST_BYTES:
+            target = into / ARTIFACTS / expected.name / relative
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+            facts.paths.append(str(target.relative_to(attempt_dir)))
+    return facts
+
+
+def _is_inside(path: Path, workspace: Path) -> bool:
+    """A regular file that lies in the workspace, also where links are followed."""
+    return path.is_file() and path.resolve().is_relative_to(workspace.resolve())
+
+
+def _problems_of(expected: ArtifactExpected, path: Path) -> list[str]:
+    if expected.non_empty and path.stat().st_size == 0:
+        return ["is empty"]
+    if expected.json_schema is None:
+        return []
+    if path.stat().st_size > MOST_BYTES:
+        return ["is too large to be looked into"]
+    try:
+        document = json.loads(safe_read.read_bytes(path, MOST_BYTES) or b"")
+    except (ValueError, RecursionError):
+        return ["is not JSON"]
+    return final_report.problems(document, expected.json_schema)

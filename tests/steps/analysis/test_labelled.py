@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from parallelhassnes.steps.analysis import analyse, material, proof, taxonomy_tables
+from parallelhassnes.steps.analysis import analysis_step, material, proof, taxonomy_tables
 from parallelhassnes.steps.analysis.taxonomy import contradiction, fits
 
 CHECKOUT = Path(__file__).parents[3]
@@ -53,7 +53,7 @@ def test_what_the_rules_say_holds(one: confusion.Labelled) -> None:
         one.said.outcome, one.case.reward, scored=one.case.scored, passed=one.case.files.facts.passed
     )
     assert fits(one.said.outcome, one.said.subtype)
-    assert analyse.known_facts(one.case)
+    assert analysis_step.known_facts(one.case)
     for tokens in (1000, 30_000):
         text = material.material(one.case, tokens)
         assert len(text) < tokens * material.CHARS_PER_TOKEN + 4000
