@@ -1,4 +1,4 @@
-"""The output of an attempt, as it is or as it grows: its logs, its agent's, its verifier's.
+"""The output of an attempt, as it is or as it grows: its logs, its agent's, its verifier's; and the last of it, told line by line.
 
 Following polls: the files may be written by another host, whose changes no notification tells of.
 """

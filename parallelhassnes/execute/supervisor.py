@@ -11,6 +11,10 @@ It stops the worker when it is told to, past the whole deadline or the one of th
 if that is wanted, when nothing of it has moved for long, and where somebody has removed the attempt's folder: its end is written
 into a new one, unless the job is gone with it. A stop goes: SIGTERM to the worker, which ends cleanly if it can; after ``grace_sec`` SIGKILL to its
 process group and to everything that descends from it; then the kind's own sweep.
+
+Whether an attempt still moves is told by what a worker cannot help but change while it does something: its phase, the size of what
+it writes, the CPU time of its processes. A container's CPU time is not seen from here, but its agent and verifier write into the
+attempt's folder.
 """
 
 import os

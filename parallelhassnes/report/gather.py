@@ -1,4 +1,4 @@
-"""Everything that a report shows, read once."""
+"""Everything that a report shows, read once; what was planned before a batch ran, and what deviates, from its ledger alone."""
 
 import json
 import platform

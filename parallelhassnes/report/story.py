@@ -1,4 +1,4 @@
-"""The summary of a report in words, for the page and for Markdown alike."""
+"""The summary of a report in words, and the report as Markdown, short enough for a comment on a pull request."""
 
 from parallelhassnes import formatting
 from parallelhassnes.report.gather import JobVerdict, Report, is_baseline, label

@@ -1,4 +1,4 @@
-"""The report of an attempt, ``final.json``: made from an outcome, checked against its schema.
+"""The report of an attempt, ``final.json``: made from an outcome, checked against its schema, read for other steps.
 
 The schema is ``run_report.schema.json`` at the top level of the repository; the file of that name in
 this package is a copy for installed use, and a test holds the two equal.

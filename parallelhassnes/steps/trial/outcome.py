@@ -1,4 +1,4 @@
-"""What a trial came to, from what its worker left.
+"""The kind ``trial``: one Harbor trial, and what it came to, from what its worker left.
 
 ``trial/result.json`` is the verdict if it parses, whatever the exit code says. A trial that ran and was
 scored has succeeded, with any reward, also where an exception stands beside the reward, unless that is

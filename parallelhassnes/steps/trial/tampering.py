@@ -1,6 +1,10 @@
-"""Signs that something besides the verifier wrote its reward, where agent and verifier share one container.
+"""What is between a trial's agent, its verifier and this host, and signs that something else wrote the reward.
 
-Asked of the container itself, by its own shell: before verification, which processes the agent has left. If any, after the
+The sandbox does most by itself (``sandbox/verification.py``, ``sandbox/network.py``). In every other environment agent and
+verifier share one place, as Harbor has it, unless the task gives the verifier an environment of its own; ``/logs/verifier`` is
+then at least empty when verification starts, so that no reward which an agent has left is taken for the verifier's.
+
+Signs of tampering are asked of the container itself, by its own shell: before verification, which processes the agent has left. If any, after the
 verifier's command has ended: whether a reward file still changes, whether one of these processes holds a file of ``/logs/verifier``
 open, and whether the tests are still what was brought. What is seen goes to ``tampering.json`` of the attempt, by rename; none is
 written where nothing was seen. A process that writes only while the verifier runs is not told from it.

@@ -3,6 +3,10 @@
 The first SIGTERM or SIGINT cancels the trial, which makes Harbor collect what there is, take the
 environment down and write a full ``result.json``; later ones are ignored, because they would break
 that. Nothing is printed: a failure outside of Harbor's own record goes to ``worker_error.json``.
+
+Harbor runs ``docker compose exec -e NAME=VALUE``, and every user of the host may read a process's arguments. Compose takes the
+value from its own environment where there is only a name, so the arguments get the names and the process the values. What
+Docker's programs read themselves stays as it is: the container's ``PATH`` must not become theirs.
 """
 
 import asyncio

@@ -1,4 +1,7 @@
-"""From the facts of a job's trials and analyses to its verdict; the same facts always give the same verdict."""
+"""From the facts of a job's trials and analyses to its verdict, and reading verdicts of any version.
+
+The same facts always give the same verdict.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

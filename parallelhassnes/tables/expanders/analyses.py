@@ -1,4 +1,6 @@
-"""Analyses in a table: each trial gets a step per engine that is asked for, which waits for an attempt of it to end."""
+"""Analyses in a table: each trial gets a step per engine that is asked for, which waits for an attempt of it to end.
+
+Verdicts may have an engine, too, that writes prose about each."""
 
 from typing import Any, get_args
 
