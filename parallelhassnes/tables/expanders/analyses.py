@@ -1,6 +1,7 @@
 """Analyses in a table: each trial gets a step per engine that is asked for, which waits for an attempt of it to end.
 
-Verdicts may have an engine, too, that writes prose about each."""
+Verdicts may have an engine, too, that writes prose about each.
+"""
 
 from typing import Any, get_args
 
