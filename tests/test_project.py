@@ -150,7 +150,7 @@ def test_tests_have_no_home() -> None:
 def small_suite(tmp_path: Path) -> Path:
     """A test suite of its own under this project's conftest: one test that skips, one that passes."""
     shutil.copy(CONFTEST, tmp_path)
-    shutil.copy(CONFTEST.with_name("probes.py"), tmp_path)
+    shutil.copy(CONFTEST.parent / "support" / "probes.py", tmp_path)
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     (tmp_path / "test_small.py").write_text(
         "import pytest\ndef test_skips(): pytest.skip('no turbine here; apt-get install turbine')\ndef test_passes(): pass\n"
