@@ -59,7 +59,6 @@ examples: venv ## take the examples of the OpenAPI document anew, from real answ
 	@HOME=build PYTHONPATH=.:tests:tests/support $(python) -m tests.support.api_examples
 
 docs: venv ## build the documents as a site that needs no network, into build/site
-	@$(python) -c "import material" 2>/dev/null || $(python) -m pip install --disable-pip-version-check -q --no-build-isolation -e '.[docs]'
 	@$(python) -m parallelhassnes.cli.reference docs >/dev/null
 	@NO_MKDOCS_2_WARNING=1 $(python) -m mkdocs build --quiet --strict
 	@echo "build/site/index.html"

@@ -9,6 +9,6 @@ trap 'rm -rf "$work"' EXIT
 "$(tools/find-python.sh)" -m venv "$work/venv"
 "$work/venv/bin/python" -m pip --disable-pip-version-check -q install uv
 echo 'flit-core>=3.11' >"$work/build.in" # builds the checkout itself, without a network
-"$work/venv/bin/uv" pip compile pyproject.toml "$work/build.in" --extra dev \
+"$work/venv/bin/uv" pip compile pyproject.toml "$work/build.in" --extra dev --extra docs \
     --universal --python-version 3.12 --generate-hashes --no-header --no-annotate \
     --no-emit-index-url --no-emit-find-links --quiet --output-file requirements.lock "$@"
