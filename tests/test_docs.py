@@ -4,6 +4,7 @@ import ast
 import os
 import re
 import subprocess
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
@@ -153,3 +154,15 @@ def test_sentences_are_short():
     long = [each for each in every if len(each.split()) > 35]
     assert len(every) > 1000
     assert len(long) <= 0.02 * len(every), "\n".join(long)
+
+
+def test_the_site_is_built_and_takes_nothing_from_elsewhere(tmp_path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(
+        command, cwd=CHECKOUT, capture_output=True, text=True, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    pages = list((tmp_path / "site").rglob("*.html"))
+    assert len(pages) > len(list(DOCS.glob("*.md")))
+    taken = re.compile(r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=\"(https?:[^\"]+)\"")
+    assert {address for page in pages for address in taken.findall(page.read_text())} == set()

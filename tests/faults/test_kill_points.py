@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 import pytest
-from stores import CHECKOUT, environment
+from stores import CHECKOUT, SUPPORT, environment
 
 from tests.faults import disturb
 
@@ -29,7 +29,7 @@ def enumerated(*arguments):
         [sys.executable, "-m", "tests.faults.enumerate", *arguments, *limits],
         capture_output=True,
         text=True,
-        env=environment(),
+        env=environment(SUPPORT),
         cwd=CHECKOUT,
     )
     assert done.stdout, done.stderr[-3000:]
@@ -68,7 +68,7 @@ def test_random_kills_under_load(more):
         [sys.executable, "-m", "tests.faults.soak", "--seconds", seconds, *more],
         capture_output=True,
         text=True,
-        env=environment(),
+        env=environment(SUPPORT),
         cwd=CHECKOUT,
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-3000:]}"
