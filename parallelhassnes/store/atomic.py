@@ -56,11 +56,13 @@ def set_temp(folder: Path) -> None:
 def temp_path(folder: Path | str) -> Path:
     """A fresh name to prepare something under that will be renamed into ``folder``; nothing is there yet."""
     name = f"{_place()}.{os.getpid()}.{next(_counter)}"
-    if _Settings.temp is None:
-        return Path(folder, f".tmp-{name}")
-    if not os.path.isdir(_Settings.temp):  # noqa: PTH112 - hot path
-        Path(_Settings.temp).mkdir(exist_ok=True)  # not what is above it: a store that is gone stays gone
-    return Path(_Settings.temp, name)
+    if _Settings.temp is not None:
+        if os.path.isdir(_Settings.temp):  # noqa: PTH112 - hot path
+            return Path(_Settings.temp, name)
+        with contextlib.suppress(FileNotFoundError):
+            Path(_Settings.temp).mkdir(exist_ok=True)  # not what is above it: a store that is gone stays gone
+            return Path(_Settings.temp, name)
+    return Path(folder, f".tmp-{name}")
 
 
 def to_be_swept() -> Path | None:
@@ -68,6 +70,8 @@ def to_be_swept() -> Path | None:
     if _Settings.temp is None:
         return None
     made = temp_path(_Settings.temp)
+    if not made.parent.is_dir():
+        return None
     return made.with_name(f"{_place()}.0.{os.getpid()}-{made.name.rpartition('.')[2]}")
 
 

@@ -13,3 +13,13 @@ def test_a_name_that_is_not_utf8_is_read_as_it_was_written(tmp_path: Path) -> No
     for path in tmp_path.iterdir():
         path.read_text(encoding="utf-8")
         assert atomic.read_json(path) == document
+
+
+def test_a_store_that_is_gone_keeps_nobody_from_writing_elsewhere(tmp_path, monkeypatch):
+    """The process works for another store by now; the one that is gone is not made again."""
+    gone = tmp_path / "gone" / "tmp"
+    monkeypatch.setattr(atomic._Settings, "temp", str(gone))
+    atomic.write_json(tmp_path / "a.json", {})
+    assert atomic.read_json(tmp_path / "a.json") == {}
+    assert atomic.to_be_swept() is None
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
