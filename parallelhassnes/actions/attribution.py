@@ -1,5 +1,7 @@
 """Who says it: every word of an operator carries a name, a time and a reason; and what came of it."""
 
+from abc import ABC, abstractmethod
+
 from pydantic import BaseModel
 
 from parallelhassnes.store.evidence import ledger
@@ -11,7 +13,7 @@ def said(reason: str = "") -> Attribution:
     return Attribution(at=now_text(), by=ledger.person(), reason=" ".join(reason.split())[:500])
 
 
-class ActionResult(BaseModel):
+class ActionResult(BaseModel, ABC):
     """What came of an action."""
 
     @property
@@ -19,6 +21,6 @@ class ActionResult(BaseModel):
         """Attempts and steps that it was about; 0 where these are not counted."""
         return 0
 
+    @abstractmethod
     def lines(self) -> list[str]:
         """What is so now, for people."""
-        raise NotImplementedError

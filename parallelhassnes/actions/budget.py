@@ -7,8 +7,9 @@ Under ``tick.lock``. What is said of a batch stands in its ledger, the rest in `
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 from parallelhassnes import formatting, names
 from parallelhassnes.actions import pause_resume
@@ -43,9 +44,9 @@ class Money(ActionResult):
     changed: bool = False
 
     @property
+    @abstractmethod
     def named(self) -> str:
         """The batch, queue key or experiment."""
-        raise NotImplementedError
 
     def lines(self) -> list[str]:
         of_usd = "" if self.usd_limit is None else f" of {formatting.fixed(self.usd_limit)}"
@@ -90,16 +91,20 @@ def show(ctx: Context, batch: str) -> BudgetLine:
     return _of_batch(batch_id, budget, spending.accounts(ctx.layout, [batch_id])[batch_id].total)
 
 
+def _money(budget: Budget, spent: UsageSum) -> dict[str, Any]:
+    """The fields of ``Money``."""
+    return {
+        "usd": spent.cost_usd or 0.0,
+        "usd_limit": budget.usd,
+        "tokens": spent.whole_tokens,
+        "tokens_limit": budget.tokens,
+        "attempts_priced": spent.cost_known,
+        "attempts_unknown": spent.cost_unknown,
+    }
+
+
 def _of_batch(batch_id: str, budget: Budget, spent: UsageSum) -> BudgetLine:
-    return BudgetLine(
-        batch_id=batch_id,
-        usd=spent.cost_usd or 0.0,
-        usd_limit=budget.usd,
-        tokens=spent.whole_tokens,
-        tokens_limit=budget.tokens,
-        attempts_priced=spent.cost_known,
-        attempts_unknown=spent.cost_unknown,
-    )
+    return BudgetLine(batch_id=batch_id, **_money(budget, spent))
 
 
 def of_batches(ctx: Context, batch_ids: Iterable[str]) -> dict[str, BudgetLine]:
@@ -198,16 +203,7 @@ def change_shared(
 def _line(ctx: Context, scope: Scope, name: str) -> SharedLine:
     budget = _budget(ctx, scope, name)
     spent = spending.spent_on(ctx.layout, **{scope: name})
-    return SharedLine(
-        scope=scope,
-        name=name,
-        usd=spent.cost_usd or 0.0,
-        usd_limit=budget.usd,
-        tokens=spent.whole_tokens,
-        tokens_limit=budget.tokens,
-        attempts_priced=spent.cost_known,
-        attempts_unknown=spent.cost_unknown,
-    )
+    return SharedLine(scope=scope, name=name, **_money(budget, spent))
 
 
 def _budget(ctx: Context, scope: Scope, name: str) -> Budget:
