@@ -9,6 +9,8 @@ python := .venv/bin/python
 # The sandbox environment is made of Linux namespaces; elsewhere the demo uses Docker.
 environment := $(if $(filter Linux,$(shell uname -s)),sandbox,docker)
 jobs ?= 2
+# Where the environment forbids it to keep what it has compiled, each of the thousands of programs that tests start would compile all anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 14

@@ -32,6 +32,8 @@ settings.register_profile("patient", patient)
 settings.register_profile("same", patient, derandomize=True)
 settings.load_profile("same" if FORBID_SKIPS else "patient")
 
+_NOT_USUAL = ("CODEX_HOME", "PYTHONDONTWRITEBYTECODE")
+"""With the second, each of the thousands of programs that tests start would compile all that it imports."""
 NO_HOME = "/dev/null/home"
 """A home folder that cannot be made or written, not even by root: its parent is not a directory."""
 
@@ -63,7 +65,7 @@ def _isolate() -> None:
     tmp.mkdir(parents=True, exist_ok=True)
     docker = _docker_without_home()
     for name in [*os.environ]:
-        if name.startswith("XDG_") or name.endswith(("_API_KEY", "_AUTH_TOKEN")) or name == "CODEX_HOME":
+        if name.startswith("XDG_") or name.endswith(("_API_KEY", "_AUTH_TOKEN")) or name in _NOT_USUAL:
             del os.environ[name]
     os.environ |= docker | {
         "HOME": NO_HOME,
