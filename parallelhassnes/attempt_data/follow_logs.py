@@ -1,6 +1,8 @@
 """The output of an attempt, as it is or as it grows: its logs, its agent's, its verifier's; and the last of it, told line by line.
 
-Following polls: the files may be written by another host, whose changes no notification tells of.
+Whoever follows logs does it by ``Logs.follow``: commands, streams over HTTP, the calls of earlier programs. Following polls: the
+files may be written by another host, whose changes no notification tells of. How to wait is the caller's: commands sleep, the
+server has one look for all listeners of an attempt (``api/live/file_watcher.py``).
 """
 
 import contextlib
@@ -75,23 +77,31 @@ class Logs:
             with contextlib.suppress(UnknownId):
                 yield from self._rest(name, done=done)
 
-    def follow(self, only: str | None = None) -> Iterator[LogText | None]:
-        """As ``new``, until the attempt is sealed; None at each look that found nothing."""
+    def follow(self, only: str | None = None, pause_sec: float = POLL_SEC) -> Generator[LogText | None]:
+        """As ``new``, until the attempt is sealed or its folder is gone; None at each look that found nothing.
+
+        Args:
+            only: as in ``new``.
+            pause_sec: the time between such a look and the next; 0 where the caller waits by itself.
+
+        Raises:
+            UnknownId: as in ``new``.
+        """
         while True:
-            ended = self.ended
+            over = self.ended or not self.dir.is_dir()
             some = False
             for piece in self.new(only):
                 some = True
                 yield piece
-            if ended:
+            if over:
                 return
             if not some:
                 yield None
-                time.sleep(POLL_SEC)
+                time.sleep(pause_sec)
 
-    def sizes(self) -> tuple[tuple[str, int], ...]:
-        """Each log with its size in bytes."""
-        return tuple((name, self._size(name)) for name in self.files())
+    def look(self) -> tuple[object, ...]:
+        """What is the same as long as there is nothing new to read: whether the attempt has ended, each log's size in bytes."""
+        return self.ended, self.dir.is_dir(), *((name, self._size(name)) for name in self.files())
 
     @property
     def places(self) -> dict[str, int]:
@@ -104,12 +114,29 @@ class Logs:
 
     def go_to_end(self) -> None:
         """Have ``new`` leave out what is there already, but for a line that has only begun."""
-        for name, size in self.sizes():
-            with contextlib.suppress(UnknownId), self.open(name) as stream:
-                start = max(0, size - CHUNK)
-                stream.seek(start)
-                newline = stream.read(size - start).rfind(b"\n")
-            self._read[name] = start + newline + 1 if newline >= 0 else size
+        for name in self.files():
+            with contextlib.suppress(UnknownId):
+                self.last_lines(name, 0, CHUNK)
+
+    def last_lines(self, name: str, count: int, most: int) -> str:
+        """The last whole lines of one log; ``new`` goes on behind them.
+
+        Args:
+            name: its path in the attempt's folder.
+            count: of lines.
+            most: bytes from the end that are looked at; what is left of a line at their beginning counts as one.
+
+        Raises:
+            UnknownId: there is no such log.
+        """
+        with self.open(name) as stream:
+            start = max(0, os.fstat(stream.fileno()).st_size - most)
+            stream.seek(start)
+            data = stream.read(most)
+        end = data.rfind(b"\n") + 1
+        self._read[name] = start + (end or (len(data) if start else 0))
+        lines = data[:end].splitlines(keepends=True)
+        return b"".join(lines[len(lines) - min(count, len(lines)) :]).decode("utf-8", "replace")
 
     def status(self) -> str:
         """How the attempt stands."""

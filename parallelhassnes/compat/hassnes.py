@@ -5,11 +5,7 @@ The same in both: ``/health``, ``POST /v1/batches`` (``batch_id``, ``accepted_jo
 its folder (``attempt_dir``, relative or whole), or by batch, job, step and run id.
 """
 
-import asyncio
-import os
 from collections.abc import AsyncIterator
-from io import FileIO
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
@@ -24,16 +20,19 @@ from parallelhassnes.api.live.server_state import ServerState, SiteHere
 from parallelhassnes.api.routes.attempts import FILE
 from parallelhassnes.api.routes.attempts import cancel as cancel_attempt
 from parallelhassnes.api.routes.jobs import place
-from parallelhassnes.attempt_data.safe_open import open_below
+from parallelhassnes.api.routes.streams import follow_logs
+from parallelhassnes.attempt_data.follow_logs import Logs, LogText
 from parallelhassnes.errors import UnknownId
 from parallelhassnes.refs import Found, resolve
-from parallelhassnes.store import atomic, attempts, batches
+from parallelhassnes.store import atomic, batches
 
 router = APIRouter(prefix="/v1", tags=["earlier ParallelHassnes"], dependencies=[Depends(needs("read"))])
 _operator = [Depends(needs("operate"))]
 
 EVENTS = ("codex.events.jsonl", "events.jsonl", "stdout.log")
 """What an attempt has its agent's events in; the last where it has no agent."""
+_MOST = 4 << 20
+"""Bytes from the end of them in which the last lines are looked for."""
 
 
 def _named(
@@ -88,10 +87,17 @@ def get_events(
     known = next((name for name in EVENTS if (folder / name).is_file()), None)
     if known is None:
         raise HTTPException(404, f"{found} has no events yet")
-    text, behind = last_lines(folder, known, lines)
+    logs = Logs(site.layout, folder, found)
+    text = logs.last_lines(known, lines, _MOST)
     if not follow_on:
         return PlainTextResponse(text)
-    return StreamingResponse(follow(folder, known, text, behind), media_type="text/plain")
+    return StreamingResponse(_and_on(text, follow_logs(site, logs, known)), media_type="text/plain")
+
+
+async def _and_on(text: str, pieces: AsyncIterator[LogText]) -> AsyncIterator[str]:
+    yield text
+    async for piece in pieces:
+        yield piece.text
 
 
 @router.post("/attempts/cancel", dependencies=_operator)
@@ -148,41 +154,3 @@ def _said(site: ServerState, found: Found) -> dict[str, Any]:
     job_dir = site.layout.job(found.batch_id, found.job_id or "")
     path = job_dir / batches.OVERRIDES
     return {"ok": True, "overrides_path": str(path), "overrides": atomic.read_json_or_none(path) or {}}
-
-
-_MOST = 4 << 20
-_LOOK_SEC = 0.25
-
-
-def last_lines(folder: Path, name: str, count: int) -> tuple[str, int]:
-    """The last whole lines, of the last 4 MiB, and the offset behind them.
-
-    Raises:
-        UnknownId: it is gone.
-    """
-    with FileIO(open_below(folder, name)) as stream:
-        size = os.fstat(stream.fileno()).st_size
-        start = max(0, size - _MOST)
-        stream.seek(start)
-        data = stream.read(size - start)
-    end = data.rfind(b"\n") + 1
-    lines = data[:end].splitlines(keepends=True)[-count:] if count else []
-    return b"".join(lines).decode("utf-8", "replace"), start + end
-
-
-async def follow(folder: Path, name: str, first: str, offset: int) -> AsyncIterator[str]:
-    """The first text, then whole lines as they come, until the attempt is sealed."""
-    yield first
-    while True:
-        over = attempts.is_sealed(folder)
-        with FileIO(open_below(folder, name)) as stream:
-            stream.seek(offset)
-            data = stream.read(_MOST)
-        whole = data if over else data[: data.rfind(b"\n") + 1]
-        offset += len(whole)
-        if whole:
-            yield whole.decode("utf-8", "replace")
-        elif over:
-            return
-        else:
-            await asyncio.sleep(_LOOK_SEC)

@@ -217,7 +217,7 @@ async def _logs(site: ServerState, batch_id: str, number: int) -> AsyncIterator[
             return
         await asyncio.sleep(_LOOK_SEC)
     place = Found(batch_id, trial.status.job_id, trial.status.step.step_id, trial.folder.name)
-    async for piece in follow_logs(site, place, Logs(site.layout, trial.folder, place), None):
+    async for piece in follow_logs(site, Logs(site.layout, trial.folder, place), None):
         source = piece.file.rpartition("/")[2]
         data = {"logs": piece.text, "source": source}
         yield ServerSentEvent(json.dumps(data, ensure_ascii=False))

@@ -1,5 +1,6 @@
 """``show`` and ``logs`` of real attempts."""
 
+import shutil
 import threading
 from pathlib import Path
 
@@ -103,3 +104,30 @@ def test_following_sees_every_line_once_and_ends_with_the_attempt(root: Path) ->
             gate.touch()
     assert "".join(seen) == "one\ntwo\nthree"
     assert {*threading.enumerate()} <= threads
+
+
+def test_last_lines_are_told_once_and_a_line_that_has_only_begun_is_told_when_it_is_whole(ended) -> None:
+    layout, batch_id = ended
+    logs = open_logs(layout, batch_id)
+    log = logs.dir / "trial/verifier/test-stdout.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text("one\ntwo\nthr")
+    name = "trial/verifier/test-stdout.txt"
+    assert logs.last_lines(name, 1, 1 << 16) == "two\n"
+    assert logs.last_lines(name, 5, 1 << 16) == "one\ntwo\n"
+    assert logs.last_lines(name, 0, 1 << 16) == ""
+    with log.open("a") as stream:
+        stream.write("ee\n")
+    assert [piece.text for piece in logs.new(name)] == ["three\n"]
+
+
+def test_following_ends_where_the_attempt_is_deleted(ended) -> None:
+    layout, batch_id = ended
+    logs = open_logs(layout, batch_id)
+    (logs.dir / "seal.json").unlink()
+    seen = 0
+    for piece in logs.follow():
+        seen += 1
+        if piece is None:
+            shutil.rmtree(logs.dir)
+    assert seen > 1

@@ -15,10 +15,10 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from parallelhassnes.admin.tokens import may
-from parallelhassnes.api.file_watcher import Watching
 from parallelhassnes.api.http.auth import SAFE_METHODS, Authenticator, Who
 from parallelhassnes.api.http.problems import problem
 from parallelhassnes.api.http.proxies import Proxies
+from parallelhassnes.api.live.file_watcher import Watching
 from parallelhassnes.config import ApiConfig
 from parallelhassnes.store.evidence import ledger
 

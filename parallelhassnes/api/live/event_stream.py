@@ -7,14 +7,11 @@ again; batch and ``seq`` say which. The memory is a ring that every listener goe
 overtaken is told ``missed`` and goes on with the newest.
 """
 
-import asyncio
 import contextlib
 import json
 import logging
 import os
-import time
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +20,7 @@ from sse_starlette import ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
+from parallelhassnes.api.live.file_watcher import Watching
 from parallelhassnes.names import is_safe_id
 from parallelhassnes.store import batches
 from parallelhassnes.store.evidence import ledger
@@ -31,10 +29,8 @@ from parallelhassnes.store.records import now_text
 
 log = logging.getLogger("parallelhassnes.api")
 
-LOOK_SEC = 0.25
 MEMORY = 5000
 """Events that a listener may lag behind."""
-_SHARE = 20
 _LATE_SEC = 2.0
 """A line may be seen so long after one of another batch that is younger."""
 _SYSTEM = "_system"
@@ -59,22 +55,25 @@ class ListenerPlace(NamedTuple):
     offset: int
 
 
+class Memory(NamedTuple):
+    """What a reader of the ledgers has seen."""
+
+    total: int
+    """Events ever seen."""
+    ring: tuple[StreamEvent, ...]
+    """The last of them."""
+    offsets: dict[str, int]
+    """Batch → bytes of its ledger that were read."""
+
+
 class EventStream:
     """Args:
     layout: the store.
+    watching: looks at the ledgers while anybody listens.
     """
 
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
-        self._offsets: dict[str, int] = {}
-        """Batch → bytes of its ledger that were read."""
-        self._ring: deque[StreamEvent] = deque(maxlen=MEMORY)
-        self._count = 0
-        """Events ever put into the ring."""
-        self._woken = asyncio.Event()
-        self._ready = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        self.listeners = 0
+    def __init__(self, layout: Layout, watching: Watching) -> None:
+        self._layout, self._watching = layout, watching
 
     async def listen(self, only: str | None, after: ListenerPlace | None, *, whole: bool) -> AsyncGenerator[bytes]:
         """The events, from now on; before them a comment, once none can be missed.
@@ -84,88 +83,80 @@ class EventStream:
             after: first what came after that.
             whole: first everything of the batch.
         """
-        async with self._running():
-            await self._ready.wait()
-            position, known = self._count, dict(self._offsets)
+        reader = LedgerReader(self._layout)
+        async with self._watching.on(LedgerReader, reader.look) as watch:
+            while watch.seen is None:
+                await watch.changed(None)
+            position, known = watch.seen.total, watch.seen.offsets
             yield OPENING
             if after is not None:
-                for change in await run_in_threadpool(self._after, after, only, known):
+                for change in await run_in_threadpool(reader.after, after, only, known):
                     yield change.data
             elif whole and only is not None:
-                for change in await run_in_threadpool(self._part, only, 0, known.get(only, 0)):
+                for change in await run_in_threadpool(reader.part, only, 0, known.get(only, 0)):
                     yield change.data
             while True:
-                while position < self._count:
-                    behind = self._count - position
-                    if behind > len(self._ring):
+                while position < watch.seen.total:
+                    behind = watch.seen.total - position
+                    if behind > len(watch.seen.ring):
                         yield MISSED
-                        position = self._count
+                        position = watch.seen.total
                         break
-                    change = self._ring[-behind]
+                    change = watch.seen.ring[-behind]
                     position += 1
                     if only in (None, change.batch_id):
                         yield change.data
-                await self._woken.wait()
+                await watch.changed(watch.seen)
 
-    @contextlib.asynccontextmanager
-    async def _running(self) -> AsyncIterator[None]:
-        """Read the ledgers while anybody listens."""
-        self.listeners += 1
-        if self._task is None:
-            self._ready.clear()
-            self._task = asyncio.create_task(self._follow())
+
+class LedgerReader:
+    """Reads what the ledgers of a store have got since the last look.
+
+    Args:
+        layout: the store.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._memory: Memory | None = None
+
+    def look(self) -> Memory | None:
+        """All that was seen since the first look; as it was before where the ledgers cannot be read now."""
+        before = self._memory
         try:
-            yield
-        finally:
-            self.listeners -= 1
-            if not self.listeners and self._task is not None:
-                self._task.cancel()
-                self._task = None
+            if before is None:
+                self._memory = Memory(0, (), self._sizes({}))
+            elif found := self._new(before.offsets):
+                events, offsets = found
+                self._memory = Memory(before.total + len(events), (*before.ring, *events)[-MEMORY:], offsets)
+        except OSError:  # of one look; what it has missed is there at the next
+            log.exception("the ledgers could not be read")
+        return self._memory
 
-    async def _follow(self) -> None:
-        while True:
-            began = time.monotonic()
-            found: list[StreamEvent] = []
-            try:
-                if self._ready.is_set():
-                    found, self._offsets = await run_in_threadpool(self._look, self._offsets)
-                else:
-                    self._offsets = await run_in_threadpool(self._sizes)
-                    self._ready.set()
-            except OSError:  # of one look; what it has missed is there at the next
-                log.exception("the ledgers could not be read")
-            if found:
-                self._ring.extend(found)
-                self._count += len(found)
-                woken, self._woken = self._woken, asyncio.Event()
-                woken.set()
-            await asyncio.sleep(max(LOOK_SEC, _SHARE * (time.monotonic() - began)))
-
-    # --- reading the ledgers --------------------------------------------------------------------------
-
-    def _look(self, known: dict[str, int]) -> tuple[list[StreamEvent], dict[str, int]]:
+    def _new(self, known: dict[str, int]) -> tuple[list[StreamEvent], dict[str, int]] | None:
         """What has come since, and what is known then."""
         found: list[StreamEvent] = []
-        sizes = self._sizes()
+        sizes = self._sizes(known)
+        if sizes == known:
+            return None
         for batch_id, size in sizes.items():
             before = known.get(batch_id, 0)
             if size > before:
-                offset = before
+                sizes[batch_id] = before
                 for change, behind in self._lines(batch_id, before):
                     found.append(change)
-                    offset = behind
-                sizes[batch_id] = offset
+                    sizes[batch_id] = behind
         found.sort(key=lambda change: change.at)
         return found, sizes
 
-    def _sizes(self) -> dict[str, int]:
+    def _sizes(self, known: dict[str, int]) -> dict[str, int]:
         """Batch → bytes of its ledger, of those that can be looked at."""
         sizes = {_SYSTEM: ledger.size(self._layout.system)}
         for entry in _entries(self._layout.runs):
             if entry[0] in "_.":
                 continue
             size = ledger.size(self._layout.runs / entry)
-            if size and (entry in self._offsets or self._is_whole(entry)):
+            if size and (entry in known or self._is_whole(entry)):
                 sizes[entry] = size
         return sizes
 
@@ -176,11 +167,12 @@ class EventStream:
         for behind, line in ledger.read(self._folder(batch_id), offset):
             yield _change(batch_id, behind, line), behind
 
-    def _part(self, batch_id: str, start: int, end: int) -> list[StreamEvent]:
+    def part(self, batch_id: str, start: int, end: int) -> list[StreamEvent]:
+        """What a batch's ledger has between two offsets."""
         found = self._lines(batch_id, start)
         return [change for change, behind in found if behind <= end]
 
-    def _after(self, place: ListenerPlace, only: str | None, known: dict[str, int]) -> list[StreamEvent]:
+    def after(self, place: ListenerPlace, only: str | None, known: dict[str, int]) -> list[StreamEvent]:
         """What came after a place, up to what is known."""
         since = datetime.fromisoformat(place.at).timestamp() - _LATE_SEC
         since_text = now_text(datetime.fromtimestamp(since, UTC))
@@ -188,11 +180,11 @@ class EventStream:
         for batch_id in [only] if only is not None else list(known):
             folder, end = self._folder(batch_id), known.get(batch_id, 0)
             if batch_id == place.batch_id:
-                found += self._part(batch_id, place.offset, end)
+                found += self.part(batch_id, place.offset, end)
             elif _changed_at(folder / batches.META) >= since:
-                found += self._part(batch_id, 0, end)
+                found += self.part(batch_id, 0, end)
             elif _changed_at(folder / ledger.LEDGER) >= since:
-                part = self._part(batch_id, 0, end)
+                part = self.part(batch_id, 0, end)
                 found += [change for change in part if change.at >= since_text]
         return sorted(found, key=lambda change: change.at)
 

@@ -14,8 +14,8 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from parallelhassnes.admin.init import ensure
-from parallelhassnes.api.file_watcher import Watching
 from parallelhassnes.api.live.event_stream import EventStream
+from parallelhassnes.api.live.file_watcher import Watching
 from parallelhassnes.api.live.tick_process import Ticker
 from parallelhassnes.config import ApiConfig, Auth
 from parallelhassnes.errors import UnknownId
@@ -54,7 +54,7 @@ class ServerState:
         self.loop: asyncio.AbstractEventLoop | None = None
         """Of the server, once it runs."""
         self.watching = Watching()
-        self.changes = EventStream(opened.layout)
+        self.changes = EventStream(opened.layout, self.watching)
         self._looking, self._one_look = threading.Lock(), threading.Lock()
         self._heartbeats = HeartbeatWatch()
         self._board: tuple[float, SystemScoreboard] | None = None

@@ -1,6 +1,7 @@
 """``/metrics``: how the store stands, for Prometheus. Made anew at each scrape, so that no server has to count."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from fastapi import APIRouter, Depends
 from prometheus_client import CollectorRegistry, generate_latest
@@ -64,7 +65,8 @@ class _Store(Collector):
         yield _gauge("runner_draining", "1 where a runner starts nothing new.", ["runner"], drains)
         loads = [((r.runner_id,), r.live) for r in board.runners if r.live is not None]
         yield _gauge("runner_live", "Live attempts of a runner, as it reported.", ["runner"], loads)
-        listeners = [(("events",), self._site.changes.listeners), (("logs",), len(self._site.watching))]
+        watching = self._site.watching
+        listeners = [(("events",), sum(watching.listeners(type))), (("logs",), len(watching.listeners(Path)))]
         yield _gauge("listened_to", "Listeners of events; attempts whose logs are followed.", ["stream"], listeners)
 
 

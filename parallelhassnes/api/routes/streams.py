@@ -25,7 +25,6 @@ from parallelhassnes.api.live.server_state import ServerState, SiteHere
 from parallelhassnes.api.routes.batches import batch_id
 from parallelhassnes.attempt_data.follow_logs import Logs, LogText
 from parallelhassnes.errors import UnknownId
-from parallelhassnes.refs import Found
 
 router = APIRouter(prefix="/v1", tags=["streams"], dependencies=[Depends(needs("read"))])
 log = logging.getLogger("parallelhassnes.api")
@@ -84,7 +83,7 @@ async def stream_logs(
         logs.go_to(_places(last_event_id))
     elif start == "end":
         await run_in_threadpool(logs.go_to_end)
-    return Stream(_log_events(site, found, logs, file))
+    return Stream(_log_events(site, logs, file))
 
 
 def _places(event_id: str) -> dict[str, int]:
@@ -102,9 +101,9 @@ def _places(event_id: str) -> dict[str, int]:
     raise HTTPException(400, "Last-Event-ID is not that of an event of this stream")
 
 
-async def _log_events(site: ServerState, found: Found, logs: Logs, file: str | None) -> AsyncIterator[ServerSentEvent]:
+async def _log_events(site: ServerState, logs: Logs, file: str | None) -> AsyncIterator[ServerSentEvent]:
     try:
-        async for piece in follow_logs(site, found, logs, file):
+        async for piece in follow_logs(site, logs, file):
             yield _event("log", {"file": piece.file, "text": piece.text}, logs)
         status = {"status": await run_in_threadpool(logs.status)}
     except (UnknownId, FileNotFoundError) as error:
@@ -112,28 +111,20 @@ async def _log_events(site: ServerState, found: Found, logs: Logs, file: str | N
     yield _event("end", status, logs)
 
 
-async def follow_logs(site: ServerState, found: Found, logs: Logs, file: str | None) -> AsyncIterator[LogText]:
-    """What the logs have got and get, until the attempt is sealed.
+async def follow_logs(site: ServerState, logs: Logs, file: str | None) -> AsyncIterator[LogText]:
+    """What the logs have got and get, until the attempt is sealed or gone.
 
     Raises:
         UnknownId: there is no such log.
-        FileNotFoundError: the attempt is gone.
     """
-
-    def look() -> tuple[object, ...]:
-        fresh = Logs(site.layout, logs.dir, found)
-        return (fresh.ended, *fresh.sizes())
-
-    async with site.watching.on(logs.dir, look) as watch:
+    async with site.watching.on(logs.dir, logs.look) as watch:
         seen = watch.seen
-        while True:
-            ended = logs.ended
-            with contextlib.closing(logs.new(file)) as pieces:
-                async for piece in iterate_in_threadpool(pieces):
+        with contextlib.closing(logs.follow(file, pause_sec=0)) as pieces:
+            async for piece in iterate_in_threadpool(pieces):
+                if piece is None:
+                    seen = await watch.changed(seen)
+                else:
                     yield piece
-            if ended:
-                return
-            seen = await watch.changed(seen)
 
 
 def _event(name: str, data: dict[str, str], logs: Logs) -> ServerSentEvent:

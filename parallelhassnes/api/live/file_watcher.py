@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Hashable
+from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
@@ -16,32 +17,32 @@ _SHARE = 20
 """A look takes at most one part in so many of the time: a costly one is made less often."""
 
 
-class Watch:
+class Watch[T]:
     """Args:
     look: what the files are like now; runs in a thread. Something that compares equal means no change.
     """
 
-    def __init__(self, look: Callable[[], Hashable]) -> None:
+    def __init__(self, look: Callable[[], T]) -> None:
         self._look = look
         self._woken = asyncio.Event()
-        self.seen: Hashable = None
+        self.seen: T | None = None
+        """None before the first look, and while the files cannot be looked at: those who read them will see why."""
         self.listeners = 0
 
     async def run(self) -> None:
         """Look until canceled."""
         while True:
             began = time.monotonic()
-            try:
+            found = None
+            with contextlib.suppress(OSError):
                 found = await run_in_threadpool(self._look)
-            except OSError as error:  # what is looked at is gone: those who read will see that
-                found = str(error)
             if found != self.seen:
                 self.seen = found
                 woken, self._woken = self._woken, asyncio.Event()
                 woken.set()
             await asyncio.sleep(max(LOOK_SEC, _SHARE * (time.monotonic() - began)))
 
-    async def changed(self, since: Hashable) -> Hashable:
+    async def changed(self, since: T | None) -> T | None:
         """Wait until it is no longer as it was; what it is like then."""
         while self.seen == since:
             await self._woken.wait()
@@ -52,13 +53,14 @@ class Watching:
     """The watches of a server, each for as long as somebody listens."""
 
     def __init__(self) -> None:
-        self._watches: dict[Hashable, tuple[Watch, asyncio.Task[None]]] = {}
+        self._watches: dict[Hashable, tuple[Watch[Any], asyncio.Task[None]]] = {}
 
-    def __len__(self) -> int:
-        return len(self._watches)
+    def listeners(self, kind: type[Hashable]) -> list[int]:
+        """How many listen to each key of that type."""
+        return [watch.listeners for key, (watch, _) in self._watches.items() if isinstance(key, kind)]
 
     @contextlib.asynccontextmanager
-    async def on(self, key: Hashable, look: Callable[[], Hashable]) -> AsyncIterator[Watch]:
+    async def on[T](self, key: Hashable, look: Callable[[], T]) -> AsyncIterator[Watch[T]]:
         """The watch of that key, shared with all who are in such a block now."""
         if key not in self._watches:
             made = Watch(look)
