@@ -25,7 +25,7 @@ from parallelhassnes.schedule.limits import credentials
 from parallelhassnes.schedule.tick import pass_and_wake
 from parallelhassnes.steps.failures import CLASSES
 from parallelhassnes.steps.trial_data import facts
-from parallelhassnes.store import attempts, batches, locks
+from parallelhassnes.store import attempts, batches, hosts
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.queue import tickets
 from parallelhassnes.store.records import AttemptState, now_text
@@ -100,7 +100,7 @@ def cancel(ctx: Context, target: Found | str, reason: str = "") -> Operated:
     """
     target = _meant(ctx, target)
     result = Operated(target=str(target))
-    with locks.held(ctx.layout.tick_lock):
+    with hosts.deciding(ctx.layout):
         book = JobState(ctx, target.batch_id)
         found = _to_cancel(book, target)
         if found is None:
@@ -196,7 +196,7 @@ def retry(ctx: Context, target: Found | str, only: Only | None = None, reason: s
     _check_classes(only.classes)
     target = _meant(ctx, target)
     result = Operated(target=str(target))
-    with locks.held(ctx.layout.tick_lock):
+    with hosts.deciding(ctx.layout):
         book = JobState(ctx, target.batch_id)
         control = batches.read_control(book.batch_dir)
         if control.canceled:

@@ -20,7 +20,7 @@ from parallelhassnes.schedule import quarantine
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.limits import credentials
 from parallelhassnes.schedule.tick import pass_and_wake
-from parallelhassnes.store import atomic, batches, index, locks, members
+from parallelhassnes.store import atomic, batches, hosts, index, members
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.queue import queue_keys, tickets
 from parallelhassnes.store.queue.queue_keys import KeyState, OperatorLimit
@@ -86,7 +86,7 @@ def _control(
 ) -> bool:
     """Replace the batch's ``control.json`` where ``when`` says that it changes anything, and log it."""
     batch_dir = ctx.layout.batch(batch_id)
-    with locks.held(ctx.layout.tick_lock):
+    with hosts.deciding(ctx.layout):
         control: Control = batches.read_control(batch_dir)
         if not when(control):
             return False
@@ -157,7 +157,7 @@ def resume(ctx: Context, target: str, reason: str = "") -> Held:
 def _bind_again(ctx: Context, batch_ids: Iterable[str]) -> bool:
     """Give batches that ``run`` made what the caller's environment holds of their variables; whether any changed."""
     changed = False
-    with locks.held(ctx.layout.tick_lock):
+    with hosts.deciding(ctx.layout):
         for batch_id in batch_ids:
             with members.apart(batch_id, lambda _: None):
                 changed = credentials.bind_again(ctx, batch_id) or changed
@@ -196,7 +196,7 @@ def limit(ctx: Context, key_text: str, number: int | None, reason: str = "") -> 
 
 
 def _key(ctx: Context, key: str, event: str, reason: str, when: Any, change: Any, **facts: Any) -> bool:
-    with locks.held(ctx.layout.tick_lock):
+    with hosts.deciding(ctx.layout):
         state: KeyState = queue_keys.read(ctx.layout, key)
         if not when(state):
             return False
@@ -262,7 +262,7 @@ def drain(ctx: Context, runner: str | None = None, reason: str = "") -> Held:
     runner_id = _runner(ctx, runner)
     path = ctx.layout.runners / runner_id / "drain"
     changed = False
-    with locks.held(ctx.layout.tick_lock):
+    with hosts.deciding(ctx.layout):
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             word = said(reason)
@@ -277,20 +277,20 @@ def undrain(ctx: Context, runner: str | None = None, reason: str = "") -> Held:
     runner_id = _runner(ctx, runner)
     path = ctx.layout.runners / runner_id / "drain"
     changed = False
-    with locks.held(ctx.layout.tick_lock):
+    with hosts.deciding(ctx.layout):
         if path.exists():
             path.unlink()
             word = said(reason)
             ledger.append(ctx.layout.system, "undrained", runner=runner_id, by=word.by, reason=word.reason or None)
             changed = True
-    started = len(pass_and_wake(ctx)) if runner_id == ctx.config.runner_id else 0
+    started = len(pass_and_wake(ctx)) if runner_id == ctx.runner_id else 0
     return Held(target=f"runner {runner_id}", changed=changed, line=f"{runner_id} starts attempts", started=started)
 
 
 def _runner(ctx: Context, text: str | None) -> str:
     if text is None:
-        return ctx.config.runner_id
-    known = {ctx.config.runner_id}
+        return ctx.runner_id
+    known = {ctx.runner_id}
     if ctx.layout.runners.is_dir():
         known |= {entry.name for entry in ctx.layout.runners.iterdir() if entry.name[0] != "."}
     if text in known:

@@ -13,7 +13,7 @@ from parallelhassnes.actions.submit import submit
 from parallelhassnes.errors import UserError
 from parallelhassnes.refs import resolve
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.store import atomic, batches, currents, locks
+from parallelhassnes.store import atomic, batches, currents, hosts
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.records import StepNow
 from parallelhassnes.tables.parse.load import load
@@ -67,7 +67,7 @@ def rerun(ctx: Context, text: str, what: What, edits: list[str] | None = None) -
         data, name = atomic.dumps(document).encode(), f"{Path(name).stem}.json"
     folders = [Path(folder) for folder in meta.base_dirs or [meta.base_dir] if folder]
     made = submit(ctx, data, name=name, folders=folders, again=True, rerun_of=old, carry=carry)
-    with locks.held(ctx.layout.tick_lock):
+    with hosts.deciding(ctx.layout):
         ledger.append(batch_dir, "rerun", by=ledger.person(), batch_id=made.batch_id, what=what)
     new_dir = ctx.layout.batch(made.batch_id)
     carried = len(projection.load(new_dir).carried)

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 from parallelhassnes import names
 from parallelhassnes.errors import UnknownId, UserError
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.store import atomic, locks, members
+from parallelhassnes.store import atomic, hosts, members
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import now_text, parse_time
@@ -117,7 +117,7 @@ def create(ctx: Context, name: str, role: str, *, scopes: Sequence[str] = (), ex
     until = None if expires is None else now_text(_until(expires))
     token = PREFIX + secrets.token_urlsafe(32)
     path = ctx.layout.tokens / f"{name}.json"
-    with locks.held(ctx.layout.tick_lock):
+    with hosts.deciding(ctx.layout):
         files = atomic.json_files(ctx.layout.tokens)
         known = names.Ids(file.rpartition("/")[2].removesuffix(".json") for file in files)
         if (other := known.like(name)) is not None:
@@ -174,7 +174,7 @@ def revoke(ctx: Context, name: str) -> None:
         near = names.nearest(name, known)
         fix = f"did you mean {near}?" if near else f"there are {', '.join(known) or 'none'}"
         raise UnknownId(f"there is no token {name}", fix=fix)
-    with locks.held(ctx.layout.tick_lock):
+    with hosts.deciding(ctx.layout):
         ledger.replace(ctx.layout.system, f"tokens/{name}.json", None)
         ledger.append(ctx.layout.system, "token_revoked", by=ledger.person(), token=name)
 

@@ -133,8 +133,8 @@ def requeue(
     """As ``force-retry``; attempts run on the runner that ticks, so another one cannot be asked for."""
     found = place(site, batch, job, step)
     ctx = site.context()
-    if different or runner_id not in (None, ctx.config.runner_id):
-        raise HTTPException(409, f"attempts run on {ctx.config.runner_id}; another runner cannot be chosen")
+    if different or runner_id not in (None, ctx.runner_id):
+        raise HTTPException(409, f"attempts run on {ctx.runner_id}; another runner cannot be chosen")
     cancel_retry.retry(ctx, found, reason=reason or "")
     return _said(site, found)
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from parallelhassnes.config import Config, read_env_file
 from parallelhassnes.schedule import configuration, ephemeral_secrets
-from parallelhassnes.store import atomic, privacy, seal, space
+from parallelhassnes.store import atomic, hosts, privacy, seal, space
 from parallelhassnes.store.layout import Layout
 
 ENTRY_POINTS = "parallelhassnes.schedule.entry_points"
@@ -39,6 +39,11 @@ class Context:
     options: Options = field(default_factory=Options)
     starts_attempts: bool = True
     """False in a process that must start none (a server): a pass is only wished for, and another process runs it."""
+
+    @property
+    def runner_id(self) -> str:
+        """The name of this host under ``runners/``."""
+        return self.layout.runner or self.config.runner_id
 
     @property
     def concurrency(self) -> int:
@@ -73,7 +78,7 @@ def open_context(root: Path, options: Options | None = None) -> Context:
     Raises:
         UserError: the configuration is invalid and no earlier one is known, or ``runs/`` is private and another user's.
     """
-    layout = Layout(root.absolute())
+    layout = hosts.standing(Layout(root.absolute()))
     atomic.set_temp(layout.temp)
     config = configuration.in_force(layout).config
     _settle(layout, config)

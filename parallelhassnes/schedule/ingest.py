@@ -37,7 +37,7 @@ from parallelhassnes.schedule.additions import add_steps, carry_over, similar_st
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.job_state import ticket_of
 from parallelhassnes.schedule.rebuild import requeue_batch, write_ack
-from parallelhassnes.store import atomic, batches, clocks, index, locks, members, rooted, seal
+from parallelhassnes.store import atomic, batches, clocks, hosts, index, locks, members, rooted, seal
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import tickets
@@ -404,7 +404,7 @@ def _write_batch(
         _sync_everything()
         atomic.write_text(batch_dir / batches.META, about)
         if carried:
-            with locks.held(ctx.layout.tick_lock):
+            with hosts.deciding(ctx.layout):
                 requeue_batch(ctx, batch_id)
         for job in () if carried else jobs:
             for step in job.steps:

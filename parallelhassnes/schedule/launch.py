@@ -277,7 +277,7 @@ def _prepare(
         queue_key=step.queue_key,
         number=len(earlier) + 1,
         created_at=now_text(now),
-        runner_id=ctx.config.runner_id,
+        runner_id=ctx.runner_id,
         host=platform.node(),
         harness_version=__version__,
         config_sha256=ctx.config.sha256(),

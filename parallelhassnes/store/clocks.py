@@ -19,6 +19,11 @@ def age(at: float, now: float | None = None) -> float:
     return abs((time.time() if now is None else now) - at)
 
 
+def boottime() -> float:
+    """Seconds since the host was started, suspends included: the same for every process of this start of it."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
 class Jumps:
     """Notices that the clock was set, or that the host was suspended, between two looks."""
 

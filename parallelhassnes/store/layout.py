@@ -18,6 +18,7 @@ runs/_queue/ended/<ticket>                             sealed, not settled yet
 runs/_queue/added/<batch_id>     steps were added, and have no tickets yet
 runs/_queue/blocked/<batch_id>.json                    why the ready steps of a batch are not started
 runs/_system/directories/<hash>.lock                   held while an agent step works alone in a folder
+runners/.hosts/                  who of several hosts has joined, and who decides (store/hosts.py)
 runners/.credential.key          what marks of credentials are made with; not below runs/, which people share
 worktrees/<batch_id>/<run_id>                          an agent step's isolated workspace
 runs/<batch_id>/<job_id>/steps/<step_id>/attempts/<attempt>/
@@ -39,6 +40,8 @@ class Layout:
     """Paths of one root; makes none of them."""
 
     root: Path
+    runner: str = ""
+    """The runner that this process belongs to, on a root of several hosts (``store.hosts``); empty on one of one host."""
 
     @cached_property
     def runs(self) -> Path:
@@ -47,6 +50,10 @@ class Layout:
     @cached_property
     def runners(self) -> Path:
         return self.root / "runners"
+
+    @cached_property
+    def hosts(self) -> Path:
+        return self.runners / ".hosts"
 
     @cached_property
     def credential_key(self) -> Path:
@@ -74,7 +81,7 @@ class Layout:
 
     @cached_property
     def waker_lock(self) -> Path:
-        return self.system / "waker.lock"
+        return self.runners / self.runner / "loop.lock" if self.runner else self.system / "waker.lock"
 
     @cached_property
     def checkpoint_lock(self) -> Path:

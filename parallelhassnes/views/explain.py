@@ -172,12 +172,12 @@ class _View:
             probe = pause.probe
             at = now_text(datetime.fromtimestamp(pause.probe_at, UTC))
             yield (f"a probe runs now ({probe})" if probe else f"one attempt probes the key after {at}")
-        folder = self.ctx.layout.runners / self.ctx.config.runner_id
+        folder = self.ctx.layout.runners / self.ctx.runner_id
         if (folder / "drain").exists():
-            yield f"runner {self.ctx.config.runner_id} is draining{self._drained_by()}"
+            yield f"runner {self.ctx.runner_id} is draining{self._drained_by()}"
 
     def _drained_by(self) -> str:
-        path = self.ctx.layout.runners / self.ctx.config.runner_id / "drain"
+        path = self.ctx.layout.runners / self.ctx.runner_id / "drain"
         try:
             said = atomic.read_json_or_none(path)
         except atomic.CorruptFile:  # made by hand

@@ -25,7 +25,7 @@ from parallelhassnes.actions import pause_resume
 from parallelhassnes.admin.audit.verify import verify
 from parallelhassnes.schedule import reboot
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.store import process_identity
+from parallelhassnes.store import hosts, process_identity
 from parallelhassnes.store.evidence import ledger
 
 
@@ -87,7 +87,7 @@ def test_a_batch_goes_on_and_repeats_nothing_that_was_sealed(root):
     program(root, "tick")
     found = verify(ctx.layout, [batch])
     assert found.ok, found.problems
-    assert (ctx.layout.runners / ctx.config.runner_id / "boot_id").read_text().strip() == process_identity.boot_id()
+    assert hosts.read_note(ctx.layout.runners / ctx.config.runner_id / hosts.NOTE) == hosts.machine()
 
 
 def test_a_published_verdict_that_was_torn_is_made_again(root):

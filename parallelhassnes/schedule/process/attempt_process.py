@@ -138,7 +138,7 @@ def _meta(ctx: Context, assignment: Assignment, step: StepSpec) -> AttemptMeta:
         queue_key=step.queue_key,
         number=number,
         created_at=now_text(begun(assignment.attempt)),
-        runner_id=ctx.config.runner_id,
+        runner_id=ctx.runner_id,
         host=platform.node(),
         harness_version=__version__,
         config_sha256=ctx.config.sha256(),

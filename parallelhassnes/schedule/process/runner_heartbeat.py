@@ -15,12 +15,12 @@ _HEALTH_EVERY_SEC = 10.0
 
 def is_draining(ctx: Context) -> bool:
     """Whether nothing more is to start on this runner; what cannot be looked at may say so."""
-    return members.is_there(ctx.layout.runners / ctx.config.runner_id / "drain")
+    return members.is_there(ctx.layout.runners / ctx.runner_id / "drain")
 
 
 def report_health(ctx: Context) -> None:
     """``runners/<runner_id>/health.json``, at most once in a few seconds."""
-    path = ctx.layout.runners / ctx.config.runner_id / "health.json"
+    path = ctx.layout.runners / ctx.runner_id / "health.json"
     try:
         if clocks.age(path.stat().st_mtime) < _HEALTH_EVERY_SEC:
             return

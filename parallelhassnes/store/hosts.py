@@ -1,0 +1,389 @@
+"""Several hosts on one root: which runner a process belongs to, who has joined, and who decides.
+
+A *runner* is a machine under one start of it; its name stands for it under ``runners/``. On a root of one host that name
+is ``runner_id`` of the configuration, and nothing of the following is there:
+
+    runners/.hosts/shared               several hosts have joined
+    runners/.hosts/right/<epoch>.json   who has the right to decide; the highest epoch counts
+    runners/.hosts/alive.json           the runners whose beat moves, by the clock of the one that decides
+    runners/<name>/member.json          this runner has shown, by ``doctor --hosts``, that the others see what it writes
+    runners/<name>/beat.json            its sign of life, and what it can take
+    runners/<name>/handed/<ticket>      what it is to run: the decider's assignment
+    runners/<name>/taken/<ticket>       what it runs, until the ticket has ended
+
+One host decides: it alone ingests, settles, repairs what others left, and hands out. Every host runs what it is handed. So no
+fact has two writers, whether or not locks reach from host to host. A right is claimed by ``link()``, so that one claim wins, when
+the one before was given up, or when the beat of its holder has stood still for ``still_sec`` by the claimer's own clock. A holder that
+comes back sees the higher epoch before it acts (``decides``). The one who takes over waits until it must see all that was written before.
+
+A member is one as long as its machine runs on: after a restart, or from another mount, it is a stranger that has to show the
+same again.
+"""
+
+import contextlib
+import functools
+import os
+import platform
+import re
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from parallelhassnes import names
+from parallelhassnes.errors import UserError
+from parallelhassnes.plan import Record
+from parallelhassnes.store import atomic, clocks, locks, members, process_identity
+from parallelhassnes.store.layout import Layout
+from parallelhassnes.store.records import dump, now_text
+
+NAME_VARIABLE = "PARALLELHASSNES_RUNNER"
+MEMBER, BEAT, NOTE = "member.json", "beat.json", "boot_id"
+_EPOCH = re.compile(r"(\d{8})\.json")
+
+
+class Machine(NamedTuple):
+    """What tells this host from others, and its start from earlier ones."""
+
+    boot_id: str
+    machine_id: str
+    host: str
+    """Its name, which may change and which two may share: never enough by itself."""
+
+
+class Member(Record):
+    """``member.json``: a runner that has shown that it and the others see what each writes."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    boot_id: str
+    machine_id: str
+    namespace: str
+    """Inode of its pid namespace."""
+    host: str
+    root: str
+    """Path of the root there."""
+    mount: str
+    """Device and inode of ``runs/`` there: another mount is another view."""
+    version: str
+    locks_cross: bool
+    """Whether a lock that one host holds keeps the others out."""
+    cache_sec: float
+    """Until then at the latest it sees what another has written."""
+    joined_at: str
+    probed_with: tuple[str, ...] = ()
+
+
+class Beat(Record):
+    """``beat.json``: the sign of life of a runner; judged by whether ``count`` moves."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    boot_id: str
+    count: int
+    at: str
+    capacity: int
+    """Attempts that it runs at once at most."""
+    live: int = 0
+    """Attempts that it runs or is about to."""
+    draining: bool = False
+    """It takes nothing more."""
+    left_sec: float | None = None
+    """Time until it ends; it is given nothing that may take longer. None for no end."""
+    gives: tuple[str, ...] = ()
+    """Names of the variables that it can give to an attempt besides the usual ones."""
+
+
+class Right(Record):
+    """``right/<epoch>.json``: who decides from then on."""
+
+    schema_version: Literal[1] = 1
+    epoch: int
+    runner: str
+    boot_id: str
+    at: str
+    given_up: bool = False
+    """Nobody holds it: the one who did has ended, and any member may claim the next."""
+
+
+class SecondHost(UserError):
+    """This host has not shown that it may work on the root beside the others."""
+
+
+class NotHere(UserError):
+    """Another host decides, and its locks do not reach here."""
+
+
+# --- who this is --------------------------------------------------------------------------------------
+
+
+@functools.cache
+def machine() -> Machine:
+    """This host."""
+    found = ""
+    for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
+        with contextlib.suppress(OSError):
+            found = found or Path(path).read_text(encoding="ascii", errors="replace").strip()
+    return Machine(process_identity.boot_id(), found, platform.node())
+
+
+def own_name() -> str:
+    """The name of this runner on a root of several hosts: from the environment, the user's configuration, or the host's name."""
+    said = os.environ.get(NAME_VARIABLE) or _configured_name() or platform.node().partition(".")[0]
+    return re.sub(r"[^A-Za-z0-9._-]", "-", said).lstrip(".")[:128] or "host"
+
+
+def _configured_name() -> str:
+    base = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")  # noqa: PTH111 - "" is no path
+    try:
+        with Path(base, "parallelhassnes", "config.toml").open("rb") as stream:
+            said: Any = tomllib.load(stream).get("runner")
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
+        return ""
+    return said if isinstance(said, str) else ""
+
+
+def mount_of(layout: Layout) -> str:
+    """What tells this mount of the store from another one."""
+    info = os.stat(layout.runs)  # noqa: PTH116 - as the other look-ups here
+    return f"{info.st_dev}:{info.st_ino}"
+
+
+def is_shared(layout: Layout) -> bool:
+    """Whether several hosts have joined."""
+    return os.path.exists(layout.hosts / "shared")  # noqa: PTH110 - at each start of a program
+
+
+def standing(layout: Layout) -> Layout:
+    """The layout as this host's: with its runner where several have joined and it is one of them.
+
+    One that is none of them keeps a layout without a runner, with which it may look; ``check`` refuses the rest.
+    """
+    if not is_shared(layout):
+        return layout
+    found = member(layout, own_name())
+    if found is None or (found.boot_id, found.mount) != (machine().boot_id, mount_of(layout)):
+        return layout
+    return replace(layout, runner=found.name)
+
+
+def check(layout: Layout) -> None:
+    """See that this host may work on the root.
+
+    Raises:
+        SecondHost: it may not; nothing was changed.
+    """
+    if layout.runner:
+        return
+    others = sorted(members_of(layout)) if is_shared(layout) else _strangers(layout)
+    if others:
+        raise SecondHost(
+            f"{layout.root} is worked on by {', '.join(others[:3])}{' and others' if len(others) > 3 else ''}, and this host "
+            f"({machine().host}) has not shown that it sees what they write, and they what it writes",
+            fix=f"run `parallelhassnes doctor --hosts --root {layout.root}` here and there at the same time",
+        )
+
+
+def _strangers(layout: Layout) -> list[str]:
+    """Other hosts that have ticked a root of one host; none where this one has, or nobody can tell."""
+    found = []
+    for name in members.names(layout.runners):
+        with contextlib.suppress(OSError):
+            said = read_note(layout.runners / name / NOTE)
+            if is_here(said):
+                return []
+            found.append(said.host or name)
+    return found
+
+
+def is_here(said: Machine) -> bool:
+    """Whether a note is of this machine, under this start of it or an earlier one. Earlier versions noted only the start."""
+    here = machine()
+    if said.boot_id == here.boot_id or not said.host:
+        return True
+    return (said.machine_id, said.host) == (here.machine_id, here.host)
+
+
+def read_note(path: Path) -> Machine:
+    """What a tick has noted of the machine that it ran on.
+
+    Raises:
+        FileNotFoundError: there is no note.
+    """
+    boot, *more = path.read_text(encoding="utf-8").split("\n")
+    rest = [line.strip() for line in (*more, "", "")]
+    return Machine(boot.strip(), rest[0], rest[1])
+
+
+def note_text() -> str:
+    """What a tick notes of the machine that it runs on."""
+    return "\n".join(machine()) + "\n"
+
+
+# --- who has joined -----------------------------------------------------------------------------------
+
+
+def member(layout: Layout, name: str) -> Member | None:
+    with contextlib.suppress(OSError, atomic.CorruptFile):
+        return atomic.read_record(Member, layout.runners / name / MEMBER)
+    return None
+
+
+def members_of(layout: Layout) -> dict[str, Member]:
+    """Every runner that has joined, by its name."""
+    found = ((name, member(layout, name)) for name in members.names(layout.runners))
+    return {name: each for name, each in found if each is not None}
+
+
+def join(layout: Layout, made: Member) -> None:
+    """Have this runner be one of several: its record, then the mark that there are several."""
+    names.check_id(made.name, "name of a runner")
+    folder = layout.runners / made.name
+    for path in (folder, folder / "handed", folder / "taken", layout.hosts / "right"):
+        path.mkdir(parents=True, exist_ok=True)
+    atomic.write_json(folder / MEMBER, dump(made))
+    atomic.claim(layout.hosts / "shared", b"")
+
+
+def beat_of(layout: Layout, name: str) -> Beat | None:
+    with contextlib.suppress(OSError, atomic.CorruptFile):
+        return atomic.read_record(Beat, layout.runners / name / BEAT)
+    return None
+
+
+def write_beat(layout: Layout, beat: Beat) -> None:
+    atomic.write_json(layout.runners / beat.name / BEAT, dump(beat), durable=False)
+
+
+def cache_sec(layout: Layout) -> float:
+    """Until then at the latest every member sees what another has written."""
+    return max((each.cache_sec for each in members_of(layout).values()), default=0.0)
+
+
+def still_sec(layout: Layout, heartbeat_sec: float) -> float:
+    """After so long without a movement of its counter a runner, or an attempt elsewhere, may be dead."""
+    return max(6 * heartbeat_sec, 2 * cache_sec(layout))
+
+
+# --- who decides --------------------------------------------------------------------------------------
+
+
+def right(layout: Layout) -> Right | None:
+    """Who has the right to decide; None where nobody ever had."""
+    epochs = sorted(name for name in members.names(layout.hosts / "right") if _EPOCH.fullmatch(name))
+    for name in reversed(epochs):
+        with contextlib.suppress(OSError, atomic.CorruptFile):
+            return atomic.read_record(Right, layout.hosts / "right" / name)
+    return None
+
+
+def decides(layout: Layout) -> bool:
+    """Whether this host decides: always where it is the only one. Asked before each act of a decider."""
+    if not layout.runner:
+        return True
+    found = right(layout)
+    return found is not None and not found.given_up and _is_mine(layout, found)
+
+
+def claim_right(layout: Layout, after: Right | None) -> bool:
+    """Claim the epoch after that one; False where another was faster."""
+    return _next_epoch(layout, after, given_up=False)
+
+
+def give_up_right(layout: Layout) -> None:
+    """Have any other member be able to decide at once; nothing where this host does not."""
+    found = right(layout)
+    if found is not None and not found.given_up and _is_mine(layout, found):
+        _next_epoch(layout, found, given_up=True)
+
+
+def _is_mine(layout: Layout, found: Right) -> bool:
+    return (found.runner, found.boot_id) == (layout.runner, machine().boot_id)
+
+
+def _next_epoch(layout: Layout, after: Right | None, *, given_up: bool) -> bool:
+    epoch = 1 if after is None else after.epoch + 1
+    made = Right(epoch=epoch, runner=layout.runner, boot_id=machine().boot_id, at=now_text(), given_up=given_up)
+    path = layout.hosts / "right" / f"{epoch:08d}.json"
+    atomic.claim(path, atomic.dumps(dump(made)).encode())
+    with contextlib.suppress(OSError, atomic.CorruptFile):
+        return atomic.read_record(Right, path) == made
+    return False
+
+
+@contextmanager
+def deciding(layout: Layout) -> Iterator[None]:
+    """Hold ``tick.lock`` for a block that changes what the scheduler goes by: an operator's word.
+
+    Raises:
+        SecondHost: this host may not work on the root.
+        NotHere: another host decides, and locks do not reach from host to host.
+        StoreBusy: somebody else has had the lock for a minute.
+    """
+    check(layout)
+    if layout.runner and not decides(layout):
+        here, found = member(layout, layout.runner), right(layout)
+        if here is None or not here.locks_cross:
+            who = found.runner if found is not None else "none yet"
+            raise NotHere(
+                f"the host that decides on {layout.root} is {who}, and locks do not reach from host to host here",
+                fix=f"run this on {who}" if found is not None else "run `parallelhassnes tick` first",
+            )
+    with locks.held(layout.tick_lock):
+        yield
+
+
+# --- what each is given -------------------------------------------------------------------------------
+
+
+def handed(layout: Layout, name: str) -> list[str]:
+    """Tickets that a runner is to take."""
+    return members.names(layout.runners / name / "handed")
+
+
+def taken(layout: Layout, name: str) -> list[str]:
+    """Tickets of what a runner runs."""
+    return members.names(layout.runners / name / "taken")
+
+
+def loads(layout: Layout, running: set[str]) -> dict[str, set[str]]:
+    """Runner → the running tickets that it was given.
+
+    Args:
+        running: names of all running tickets; others that lie with a runner are of what has ended.
+    """
+    return {
+        name: {*handed(layout, name), *taken(layout, name)} & running
+        for name in members.names(layout.runners)
+        if (layout.runners / name / MEMBER).exists()
+    }
+
+
+def let_go(layout: Layout, name: str, ticket: str) -> None:
+    """Note that a runner has no more to do with what it was given by this ticket."""
+    for folder in ("taken", "handed"):
+        (layout.runners / name / folder / ticket).unlink(missing_ok=True)
+
+
+def alive(layout: Layout) -> set[str]:
+    """The runners whose beat moves, as the decider's loop has seen last; this one always is."""
+    known = atomic.read_derived(layout.hosts / "alive.json")
+    at = known.get("boottime")
+    if known.get("boot_id") != machine().boot_id or not isinstance(at, int | float):
+        return {layout.runner}
+    fresh = 0 <= clocks.boottime() - at < known.get("for_sec", 0)
+    return {layout.runner, *(known.get("runners", ()) if fresh else ())}
+
+
+def note_alive(layout: Layout, runners: set[str], for_sec: float) -> None:
+    """Keep which runners' beats move, for the passes of this host."""
+    document = {
+        "schema_version": 1,
+        "boot_id": machine().boot_id,
+        "boottime": clocks.boottime(),
+        "for_sec": for_sec,
+        "runners": sorted(runners),
+    }
+    atomic.write_json(layout.hosts / "alive.json", document, durable=False)
