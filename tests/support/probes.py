@@ -151,7 +151,39 @@ def libfaketime() -> Missing | None:
     return None
 
 
+@functools.cache
+def hosts() -> Missing | None:
+    """Emulated hosts, and the file systems that they may share."""
+    if os.geteuid() != 0:
+        return Missing("not root, who alone makes emulated hosts", "run as root, as CI does")
+    if why := _fails(
+        "unshare", "--uts", "--pid", "--mount", "--net", "--ipc", "--fork", "mount", "--make-rprivate", "/"
+    ):
+        return Missing(f"no namespaces for emulated hosts ({why})", "needs Linux, and the right to mount")
+    if not Path("/dev/fuse").exists():
+        return Missing("no /dev/fuse", "load the kernel's module fuse, or start the container with --device /dev/fuse")
+    lacking = [name for name in ("bindfs", "ip", "gcc", "pkg-config", "setpriv") if shutil.which(name) is None]
+    if lacking or not Path("/usr/share/doc/libfuse3-dev/examples/passthrough_ll.c").exists():
+        lacking = lacking or ["libfuse3-dev"]
+        return Missing(
+            f"no {', '.join(lacking)}", "apt-get install bindfs fuse3 libfuse3-dev gcc pkg-config, or .ci/system"
+        )
+    return None
+
+
+@functools.cache
+def slurm() -> Missing | None:
+    """The daemons of a Slurm cluster."""
+    path = f"{os.environ['PATH']}:/usr/sbin"
+    for name in ("slurmctld", "slurmd", "munged", "sbatch"):
+        if shutil.which(name, path=path) is None:
+            return Missing(f"no program {name}", "apt-get install slurm-wlm munge, or .ci/system on Debian")
+    return None
+
+
 PROBES = {
+    "hosts": hosts,
+    "slurm": slurm,
     "libfaketime": libfaketime,
     "nginx": nginx,
     "browser": browser,

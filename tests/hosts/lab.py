@@ -1,0 +1,114 @@
+"""A lab: a folder with a store, hosts that see it at one path, a witness; all gone at the end, whatever a test did."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import stores
+
+from parallelhassnes.schedule.context import Context
+from tests.hosts import file_systems
+from tests.hosts.host import Host
+from tests.hosts.witness import Witness
+
+CONFIG = "durable = false\nconcurrency = 8\n"
+
+
+class Lab:
+    """Hosts over one store. Use it as a context manager."""
+
+    def __init__(self, file_system: str = "same", toml: str = CONFIG) -> None:
+        """Make the store.
+
+        Args:
+            file_system: what the hosts' roots lie on, by its name in ``file_systems``.
+            toml: of the configuration, besides fast beats.
+        """
+        self.kind = file_systems.BY_NAME[file_system]
+        self.folder = Path(tempfile.mkdtemp(prefix="lab-"))
+        self.folder.chmod(0o755)
+        self.disk = self.folder / "disk"
+        """The store as this machine sees it."""
+        self.root = self.folder / "srv"
+        """The store as the hosts see it."""
+        self.disk.mkdir()
+        self.root.mkdir()
+        self.witness = Witness(self.folder)
+        self.hosts: dict[str, Host] = {}
+        self.ctx: Context = stores.context(self.disk, toml)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        keep = os.environ.get("HOSTS_KEEP") if kind else None
+        for host in self.hosts.values():
+            host.close()
+        if keep:
+            shutil.copytree(self.folder, Path(keep) / self.folder.name, symlinks=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def host(self, name: str, *, own_network: bool = True) -> Host:
+        """Boot a host that sees the store."""
+        host = Host(name, self.folder / "hosts" / name, own_network=own_network)
+        self.hosts[name] = host
+        host.mount(self.kind, self.disk, self.root)
+        return host
+
+    def three(self) -> tuple[Host, Host, Host]:
+        return self.host("h1"), self.host("h2"), self.host("h3")
+
+    # --- faults, which the witness is told
+
+    def power_cut(self, host: Host) -> None:
+        host.power_cut()
+        self.witness.befell("cut", host.name)
+
+    def freeze(self, host: Host) -> None:
+        host.freeze()
+        self.witness.befell("frozen", host.name)
+
+    def thaw(self, host: Host) -> None:
+        self.witness.befell("thawed", host.name)
+        host.thaw()
+
+    # --- the program on hosts
+
+    def join(self, *hosts: Host) -> None:
+        """Have hosts find out what the root does for them all, as an operator would: the same command on each."""
+        probing = [
+            self.start(host, "doctor", "--hosts", stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for host in hosts
+        ]
+        for host, process in zip(hosts, probing, strict=True):
+            said, _ = process.communicate(timeout=90)
+            assert process.returncode == 0, f"doctor --hosts on {host.name}: exit {process.returncode}\n{said}"
+
+    def start(self, host: Host, *arguments: str, **more: Any) -> "subprocess.Popen[str]":
+        """Start ``parallelhassnes`` on a host and leave it running."""
+        argv = [sys.executable, "-m", "parallelhassnes", *arguments, "--root", str(self.root)]
+        return host.popen(*argv, **more)
+
+    def runner(self, host: Host, *options: str) -> "subprocess.Popen[str]":
+        """Start a runner that a test looks at from outside; what it says goes to a file beside the host."""
+        with (host.place / "runner.log").open("a") as log:
+            return self.start(host, "runner", *options, stdout=log, stderr=log)
+
+    def said(self, host: Host) -> str:
+        path = host.place / "runner.log"
+        return path.read_text() if path.exists() else ""
+
+    def submit(self, steps: int, seconds: float, *, key: str | None = None, **more: Any) -> str:
+        """Put a batch of command steps into the queue, a job each; the batch id."""
+        name = {"queue_key": key} if key else {}
+        jobs = [
+            stores.job(f"j{n}", stores.command("s", *self.witness.command(seconds, key or "-"), **name, **more))
+            for n in range(steps)
+        ]
+        return stores.put(self.ctx, stores.table(*jobs))
