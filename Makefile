@@ -3,7 +3,7 @@
 SOAK_SEC ?= 1800
 TOGETHER_SEC ?= 3600
 N ?= 2000
-.PHONY: help demo test ci-fresh lint faults refusals podman soak one-answer together bench pictures examples docs lock clean venv
+.PHONY: help demo test test-harbor ci-fresh lint faults refusals podman soak one-answer together bench pictures examples docs lock clean venv
 
 python := .venv/bin/python
 # The sandbox environment is made of Linux namespaces; elsewhere the demo uses Docker.
@@ -23,6 +23,10 @@ demo: venv ## run the example tasks with the agents oracle and nop, and show the
 
 test: venv ## run the tests; says what it had to skip and how to get it
 	@$(python) -m pytest -n $(jobs) -p pytest_rerunfailures --reruns 1 -r fER $(args)
+
+test-harbor: venv ## run the tests that speak with Harbor with the newest one that is supported; make test has the oldest
+	@tools/venv-harbor.sh
+	@build/harbor-newest/.venv/bin/python -m pytest -m harbor -n $(jobs) -p pytest_rerunfailures --reruns 1 -r fER $(args)
 
 ci-fresh: ## run .ci/run on a Debian made for it, as root; args='.ci/system' for a part
 	@tools/ci-fresh.sh $(args)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,23 +71,36 @@ def test_no_python_is_one_line_with_a_way_out(tmp_path: Path) -> None:
     assert ended.stderr.startswith("Python >= 3.12 is needed and none was found: install one (uv python install 3.12")
 
 
-def _locked() -> dict[str, str]:
-    lines = (CHECKOUT / "requirements.lock").read_text().splitlines()
+def test_the_locks_have_both_ends_of_the_range_of_harbor() -> None:
+    (said,) = [line for line in _project()["project"]["dependencies"] if line.startswith("harbor")]
+    oldest, below = (tuple(map(int, part.split("."))) for part in re.findall(r"\d+\.\d+", said))
+    locked = [_locked(name)["harbor"] for name in ("requirements.lock", "tools/harbor-newest.lock")]
+    first, last = (tuple(map(int, version.split(".")[:2])) for version in locked)
+    assert (first, (last[0], last[1] + 1)) == (oldest, below)
+
+
+def _project() -> dict[str, Any]:
+    return tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+
+
+def _locked(name: str = "requirements.lock") -> dict[str, str]:
+    lines = (CHECKOUT / name).read_text().splitlines()
     pins = [re.match(r"([a-z0-9-]+)==([^ ;]+)", line) for line in lines]
     return {pin[1]: pin[2] for pin in pins if pin}
 
 
-def test_lock_holds_versions_and_hashes_only() -> None:
-    text = (CHECKOUT / "requirements.lock").read_text()
+@pytest.mark.parametrize("name", ["requirements.lock", "tools/harbor-newest.lock"])
+def test_lock_holds_versions_and_hashes_only(name: str) -> None:
+    text = (CHECKOUT / name).read_text()
     assert "://" not in text
     assert not re.search(r"--(index|extra|find|trusted)", text)
     pins = [block for block in re.split(r"\n(?=\S)", text) if "==" in block]
-    assert len(pins) == len(_locked())
+    assert len(pins) == len(_locked(name))
     assert all("--hash=sha256:" in block for block in pins)
 
 
 def test_lock_holds_every_dependency_and_nothing_heavy() -> None:
-    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+    project = _project()
     wanted = [
         *project["project"]["dependencies"],
         *project["project"]["optional-dependencies"]["dev"],

@@ -19,7 +19,7 @@ import os
 import tempfile
 import tomllib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, override
 
 from harbor.environments.base import BaseEnvironment, ExecResult, SandboxBuildFailedError
@@ -116,9 +116,14 @@ class SandboxEnvironment(BaseEnvironment):
         network: Mode = "private",
         verification: ways.Way | None = None,
         host_ports: Sequence[int] = (),
+        auto_mounting: bool = True,
         **kwargs: Any,
     ) -> None:
-        """See the module for the arguments; the others are Harbor's. Raises ValueError for a bad one."""
+        """See the module for the arguments; the others are Harbor's. Raises ValueError for a bad one.
+
+        Args:
+            auto_mounting: whether Harbor is to rely on the mounts of ``/logs``, which it asks since 0.25; they are there anyway.
+        """
         if engine not in {"auto", *choice.ENGINES}:
             raise ValueError(f"engine: {engine!r} is not one of auto, {', '.join(choice.ENGINES)}")
         if unsupported not in {"error", "skip"}:
@@ -141,7 +146,7 @@ class SandboxEnvironment(BaseEnvironment):
         self._image = dockerfile.Image()
         self._told: set[str] = set()
         self._removed: dict[str, str] = {}
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, auto_mounting=auto_mounting, **kwargs)
 
     @staticmethod
     @override
@@ -157,11 +162,14 @@ class SandboxEnvironment(BaseEnvironment):
     @override
     def resource_capabilities(cls) -> EnvironmentResourceCapabilities:
         can = limits.parents()
-        return EnvironmentResourceCapabilities(cpu_limit="cpu" in can, memory_limit="memory" in can)
+        # Parts of a CPU are known since Harbor 0.26; an earlier one ignores the word.
+        said = {"cpu_limit": "cpu" in can, "memory_limit": "memory" in can, "fractional_cpus": True}
+        return EnvironmentResourceCapabilities.model_validate(said)
 
     @classmethod
     @override
-    def preflight(cls) -> None:
+    def preflight(cls, kwargs: dict[str, Any] | None = None, **_more: Any) -> None:
+        """Raise SystemExit where the sandbox cannot work; ``kwargs`` (since Harbor 0.26) are looked at by ``__init__``."""
         probe = choice.probe()
         if probe.engine is None:
             raise SystemExit("The sandbox environment does not work here: " + "; ".join(probe.lines))
@@ -440,11 +448,24 @@ class SandboxEnvironment(BaseEnvironment):
 
     @override
     async def download_file(self, source_path: str, target_path: Path | str) -> None:
+        if self._is_there(source_path, target_path):
+            return
         await transfer.download_file(*self._ends(), source_path, Path(target_path), self._shared)
 
     @override
     async def download_dir(self, source_dir: str, target_dir: Path | str) -> None:
+        if self._is_there(source_dir, target_dir):
+            return
         await transfer.download_dir(*self._ends(), source_dir, Path(target_dir), self._shared)
+
+    def _is_there(self, source: str, target: Path | str) -> bool:
+        """Whether a path inside is that very path of this host by a mount, so that there is nothing to bring."""
+        places = [(PurePosixPath(m["target"]), Path(m["source"])) for m in self._mounts if m["type"] == "bind"]
+        within = [(inside, host) for inside, host in places if PurePosixPath(source).is_relative_to(inside)]
+        if not within:
+            return False
+        inside, host = max(within, key=lambda pair: len(pair[0].parts))
+        return (host / PurePosixPath(source).relative_to(inside)).resolve() == Path(target).resolve()
 
     @property
     def _shared(self) -> list[Path]:

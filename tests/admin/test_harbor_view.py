@@ -15,6 +15,8 @@ from parallelhassnes.admin import harbor_view
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import JobSpec, StepSpec
 
+pytestmark = pytest.mark.harbor
+
 SUPPORT = Path(__file__).parents[1] / "support"
 HARBOR = Path(sys.executable).with_name("harbor")
 

@@ -12,7 +12,7 @@ import pytest
 from conftest import IMPORT_PATH
 
 # Harbor warns of a property that Harbor itself uses.
-pytestmark = pytest.mark.filterwarnings("ignore:Task.checksum:DeprecationWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore:Task.checksum:DeprecationWarning"), pytest.mark.harbor]
 TOML = 'version = "1.0"\n[agent]\ntimeout_sec = 60.0\n[verifier]\ntimeout_sec = 60.0\n'
 PASS = "#!/bin/bash\necho {} > /logs/verifier/reward.txt\n"
 

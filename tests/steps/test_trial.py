@@ -21,6 +21,8 @@ from parallelhassnes.steps import registry
 from parallelhassnes.steps.step_types import StepAttempt, WorkerEnd
 from parallelhassnes.steps.trial import trial_paths
 
+pytestmark = pytest.mark.harbor
+
 SLOW = "echo $$ > /app/pid; exec sleep 60"
 
 

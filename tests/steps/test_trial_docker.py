@@ -12,7 +12,7 @@ from parallelhassnes.steps import registry
 from parallelhassnes.steps.step_types import WorkerEnd
 from parallelhassnes.steps.trial import image, leftovers
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.harbor]
 
 DOCKERFILE = "FROM debian:bookworm-slim\nWORKDIR /app\n"
 DOCKER = {"type": "docker"}
@@ -67,7 +67,8 @@ def test_a_trial_in_docker(tmp_path):
     assert report["trial"]["environment"] == "docker"
     assert left_of(attempt) == []
     config = json.loads((attempt.dir / "trial" / "config.json").read_text())
-    assert "extra_docker_compose" not in config.get("environment", {})
+    assert not config.get("environment", {}).get("extra_docker_compose")
+    assert "auto_mounting" not in config.get("environment", {}).get("kwargs", {})
 
 
 def test_a_multi_step_trial_in_docker(tmp_path):
@@ -185,3 +186,25 @@ def test_a_process_that_is_killed_for_want_of_memory_in_a_container_that_lives_o
     (tmp_path / "tests" / "hello" / "tests" / "test.sh").write_text(f"#!/bin/bash\nexec {HUNGRY}\n")
     _, outcome, report = run(attempt, 120)
     assert report["failure"]["class"] == "verifier", outcome
+
+
+def test_the_logs_of_a_live_and_of_a_killed_trial_are_there(tmp_path):
+    """Since 0.25 Harbor leaves them inside of the container until a phase has ended, unless it is asked not to."""
+    attempt = docker_attempt(tmp_path, solution="echo hello-from-inside >/logs/agent/own.txt\nsleep 100")
+    pid, _ = start_and_reach_the_agent(attempt)
+    log = attempt.dir / "trial" / "agent" / "own.txt"
+    until(lambda: log.exists() and "hello-from-inside" in log.read_text())
+    os.killpg(pid, signal.SIGKILL)
+    assert wait(pid) == -9
+    registry.kind("trial").sweep(attempt)
+    assert "hello-from-inside" in log.read_text()
+    assert left_of(attempt) == []
+
+
+def test_a_table_may_leave_the_logs_inside(tmp_path):
+    made = make_task(tmp_path, **{"environment/Dockerfile": DOCKERFILE})
+    for asked in (False, True):
+        environment = {**DOCKER, "kwargs": {"auto_mounting": asked}}
+        attempt = make_attempt(tmp_path / str(asked), "trial", trial_spec(made, "oracle", environment))
+        _, outcome, report = run(attempt, 120)
+        assert (outcome.status, report["trial"]["reward"]) == ("succeeded", 1.0), outcome

@@ -9,6 +9,8 @@ from importlib.util import find_spec
 import pytest
 from harness import TEMP, make_task, trial_spec
 
+pytestmark = pytest.mark.harbor
+
 PROGRAM = """
 import asyncio, json, sys, threading
 from pathlib import Path

@@ -24,7 +24,8 @@ class TempEnvironment(BaseEnvironment):
     def __init__(self, *args, **kwargs):
         self._root = Path(tempfile.mkdtemp(prefix="env-"))
         self._stop_when = kwargs.pop("stop_when", None)
-        super().__init__(*args, **kwargs)
+        # It mounts, and Harbor would bring the logs from where they are to where they are.
+        super().__init__(*args, **{"auto_mounting": True, **kwargs})
 
     @staticmethod
     def type():

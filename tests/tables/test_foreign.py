@@ -12,6 +12,8 @@ from parallelhassnes.tables.expanders.expansion import TableDefaults
 
 from .conftest import Expand, Reject, make_task
 
+pytestmark = pytest.mark.harbor
+
 EARLIER = {
     "working_root": "/nowhere/on/this/machine",
     "batch_goal_summary": "A short goal.",

@@ -37,6 +37,7 @@ MODULES = (
     "asyncio.unix_events",
     "encodings.ascii",
     "encodings.utf_8_sig",
+    "gzip",
     "dirhash",
     "scantree",
     "attr",

@@ -12,6 +12,7 @@ Docker's programs read themselves stays as it is: the container's ``PATH`` must 
 import asyncio
 import contextlib
 import functools
+import inspect
 import os
 import re
 import signal
@@ -94,6 +95,7 @@ async def _run(attempt: StepAttempt, progress: PhaseNote) -> int:
     from harbor.trial.trial import Trial
 
     reward_file.guard_harbor()
+    mount_logs()
     canceled = _cancel_on_signal()
     config = _trial_config(attempt)
     compose = list(config.environment.extra_docker_compose)
@@ -193,6 +195,29 @@ def _record_error(attempt: StepAttempt, error: BaseException, phase: Phase) -> N
     }
     with contextlib.suppress(OSError):
         atomic.write_json(trial_paths.error_file(attempt), record, durable=False)
+
+
+def mount_logs() -> None:
+    """Have Harbor bind the logs of its containers to the trial's folder, in this process, unless a table says otherwise.
+
+    Up to 0.24 it did. Since then it brings them when a phase has ended, so that nobody sees the log of a live trial, and
+    a trial that is killed has none.
+    """
+    from harbor.environments.base import BaseEnvironment
+    from harbor.environments.factory import EnvironmentFactory
+
+    make = EnvironmentFactory.create_environment_from_config
+    if "auto_mounting" not in inspect.signature(BaseEnvironment.__init__).parameters or hasattr(make, "__wrapped__"):
+        return
+
+    @functools.wraps(make)
+    def mounted(config: Any, *args: Any, **kwargs: Any) -> Any:
+        kind = None if config.import_path or config.type is None else config.type.value
+        if kind in environment_end.PROGRAMS and "auto_mounting" not in config.kwargs:
+            kwargs["auto_mounting"] = True
+        return make(config, *args, **kwargs)
+
+    EnvironmentFactory.create_environment_from_config = mounted  # type: ignore[method-assign] # Harbor offers no other place
 
 
 _DOCKERS_OWN = re.compile(

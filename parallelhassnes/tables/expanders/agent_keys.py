@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 from functools import lru_cache
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from parallelhassnes.errors import UserError
 from parallelhassnes.names import normalise_queue_key
 
 ON_THE_HOST = frozenset({"terminus-2", "computer-1", "dspy-rlm"})
-"""Agents whose class has no ``MODEL_CONNECTION``: litellm looks for the key of the model's provider."""
+"""Agents that call a model from this host, whatever their class says of other keys: litellm looks for the key of the model's provider."""
 _WITHOUT_KEYS = frozenset(
     {
         "amazon-bedrock",
@@ -54,11 +56,24 @@ class AgentKeys(NamedTuple):
 
 def provider_keys(provider: str) -> tuple[str, ...]:
     """The variables that clients of a provider read, the usual one first; none where Harbor knows no such provider."""
-    from harbor.agents.model_connection import PROVIDERS
-
-    found = PROVIDERS.get(_ALIASES.get(provider, provider))
-    names = found.api_key_envs if found else ()
+    known = _providers()
+    spellings = [provider, *(name for pair in _ALIASES.items() if provider in pair for name in pair)]
+    names = _names(next((known[name] for name in spellings if name in known), None))
     return tuple(sorted(names, key=lambda name: name != _USUAL.get(provider)))
+
+
+def _providers() -> Mapping[str, Any]:
+    """Harbor's table of providers, which moved in 0.25."""
+    for name in ("harbor.agents.agent_auth_resolution", "harbor.agents.model_connection"):
+        if find_spec(name) is not None:
+            found: Mapping[str, Any] = import_module(name).PROVIDERS
+            return found
+    return {}
+
+
+def _names(access: Any) -> tuple[str, ...]:
+    """The variables of a provider's or an agent's key; the field was renamed in Harbor 0.25."""
+    return tuple(getattr(access, "api_key_candidate_names", None) or getattr(access, "api_key_envs", ()))
 
 
 _USUAL = {"google": "GEMINI_API_KEY", "gemini": "GEMINI_API_KEY"}
@@ -107,4 +122,4 @@ def _connection(name: str) -> tuple[str | None, tuple[str, ...]] | None:
         found = getattr(AgentFactory.get_agent_class(AgentName(name)), "MODEL_CONNECTION", None)
     except (ImportError, ValueError):  # a missing extra is told by the trial
         return None
-    return None if found is None else (found.default_provider, found.api_key_envs)
+    return None if found is None else (found.default_provider, _names(getattr(found, "agent_provider_access", found)))

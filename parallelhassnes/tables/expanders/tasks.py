@@ -158,6 +158,8 @@ def read_task(  # noqa: C901 - a message for each way in which a task can be bro
     for warning in caught:
         if issubclass(warning.category, UserWarning):
             problems.warn(f"{toml}: {str(warning.message).splitlines()[0]}")
+    for line in _overlaps(task):
+        problems.warn(f"{toml}: {line}")
     digest, _ = Packager.compute_content_hash(folder)
     config: dict[str, Any] = {"path": str(folder)}
     if source:
@@ -174,6 +176,18 @@ def read_task(  # noqa: C901 - a message for each way in which a task can be bro
         )
         return None
     return FoundTask(task.name, config, f"sha256:{digest}", envs_of(task.config), passing)
+
+
+def _overlaps(task: Any) -> list[str]:
+    """What Harbor says of artifacts that would lie in one place, where it does not warn of them itself, as up to 0.24."""
+    from harbor.models.task import artifacts
+
+    if not hasattr(artifacts, "ArtifactCollision"):
+        return []
+    where = artifacts.convention_source_for_os(task.config.environment.os)
+    entries = [task.config.artifacts, *([*task.config.artifacts, *step.artifacts] for step in task.config.steps or ())]
+    found = (artifacts.validate_artifact_entries(each, convention_source=where) for each in entries)
+    return list(dict.fromkeys(collision.describe() for each in found for collision in each))
 
 
 def _passing(metadata: Any) -> PassPart | None:
