@@ -6,6 +6,7 @@ A folder is a task if it holds ``task.toml``, or most of what a task holds witho
 import re
 import tomllib
 import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
