@@ -1,6 +1,6 @@
 """Which keys an agent of Harbor's looks for, by Harbor's own tables: ``MODEL_CONNECTION`` of its class, and ``PROVIDERS``."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -73,8 +73,8 @@ def _providers() -> Mapping[str, Any]:
 
 def _names(access: Any) -> tuple[str, ...]:
     """The variables of a provider's or an agent's key; the field was renamed in Harbor 0.25."""
-    found: Iterable[str] = getattr(access, "api_key_candidate_names", None) or getattr(access, "api_key_envs", ())
-    return tuple(found)
+    fields = ("api_key_candidate_names", "api_key_envs")
+    return tuple(name for field in fields for name in getattr(access, field, ()))
 
 
 _USUAL = {"google": "GEMINI_API_KEY", "gemini": "GEMINI_API_KEY"}
