@@ -20,7 +20,7 @@ from parallelhassnes.refs import resolve
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.limits import spending
 from parallelhassnes.schedule.limits.budgets import budget_of
-from parallelhassnes.steps.trial_data.amounts import UsageSum
+from parallelhassnes.steps.usage import UsageSum
 from parallelhassnes.store import batches, hosts, members
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.queue import raised_budgets
@@ -96,7 +96,7 @@ def _money(budget: Budget, spent: UsageSum) -> dict[str, Any]:
     return {
         "usd": spent.cost_usd or 0.0,
         "usd_limit": budget.usd,
-        "tokens": spent.whole_tokens,
+        "tokens": spent.tokens.whole or 0,
         "tokens_limit": budget.tokens,
         "attempts_priced": spent.cost_known,
         "attempts_unknown": spent.cost_unknown,

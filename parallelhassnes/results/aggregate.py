@@ -14,7 +14,7 @@ from parallelhassnes.errors import UserError
 from parallelhassnes.results import collect
 from parallelhassnes.results.collect import RULE_OF_PASSING, Choice, TrialRow
 from parallelhassnes.results.statistics import clustered_interval
-from parallelhassnes.steps.trial_data.amounts import NOTHING
+from parallelhassnes.steps.usage import NOTHING
 from parallelhassnes.steps.verdict import discrimination
 from parallelhassnes.store import members
 from parallelhassnes.store.layout import Layout
@@ -321,7 +321,7 @@ def line(
         cost_unknown=spent.cost_unknown,
         cost_counted_usd=discrimination.total([row.facts.cost_usd for row in rows]),
         cost_per_success_usd=spent.cost_usd / passes if spent.cost_usd is not None and passes else None,
-        **{f"{name}_tokens": count for name, count in zip(("input", "cache", "output"), spent.tokens, strict=True)},
+        **{f"{name}_tokens": count for name, count in spent.tokens._asdict().items()},
         **{f"seconds_{name}": times.get(name) for name in ("mean", "p50", "p90", "max")},  # type: ignore[arg-type]
     )
 

@@ -18,8 +18,8 @@ from parallelhassnes.plan import SANDBOX, JobSpec, StepSpec, is_sandbox
 from parallelhassnes.refs import resolve
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.trial_data import facts, rewards
-from parallelhassnes.steps.trial_data.amounts import NOTHING, UsageSum
 from parallelhassnes.steps.trial_data.facts import TrialFacts
+from parallelhassnes.steps.usage import NOTHING, UsageSum
 from parallelhassnes.store import batches, index, members
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.views import batch_status

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 from parallelhassnes.results import collect
 from parallelhassnes.results.collect import Choice, TrialRow
+from parallelhassnes.steps.step_types import Failure
 from parallelhassnes.store import members
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
@@ -70,15 +71,13 @@ class Errors(View):
     """Most attempts first."""
 
 
-class _Failure(NamedTuple):
-    failure_class: str
-    line: str
+class _FailedAttempt(NamedTuple):
+    failure: Failure
     step: str
     attempt: str
     newest: bool
     beside: bool
     agent: str | None
-    guessed: bool = False
 
 
 def normalise(message: str) -> str:
@@ -95,7 +94,7 @@ def errors(layout: Layout, chosen: Choice, rows: Sequence[TrialRow] | None = Non
     Args:
         rows: its trials, where the caller has read them.
     """
-    found: list[_Failure] = []
+    found: list[_FailedAttempt] = []
     with members.collecting() as passed_over:
         rows = collect.read(layout, chosen) if rows is None else rows
         agents = {row.step: row.facts.agent for row in rows}
@@ -112,22 +111,22 @@ def errors(layout: Layout, chosen: Choice, rows: Sequence[TrialRow] | None = Non
     )
 
 
-def grouped(failures: Sequence[_Failure]) -> list[ErrorGroup]:
+def grouped(failures: Sequence[_FailedAttempt]) -> list[ErrorGroup]:
     """The failures by class and normalised message."""
-    groups: dict[tuple[str, str, bool, bool], list[_Failure]] = {}
-    for failure in failures:
-        key = (failure.failure_class, normalise(failure.line), failure.beside, failure.guessed)
-        groups.setdefault(key, []).append(failure)
+    groups: dict[tuple[str, str, bool, bool], list[_FailedAttempt]] = {}
+    for one in failures:
+        key = (one.failure.failure_class, normalise(one.failure.line), one.beside, one.failure.guessed)
+        groups.setdefault(key, []).append(one)
     lines = [
         ErrorGroup(
             failure_class=failure_class,
             message=message,
             attempts=len(own),
-            steps=len({failure.step for failure in own}),
-            open=0 if beside else len({failure.step for failure in own if failure.newest}),
+            steps=len({one.step for one in own}),
+            open=0 if beside else len({one.step for one in own if one.newest}),
             beside_a_score=beside,
-            agents=sorted({failure.agent for failure in own if failure.agent}),
-            example=own[-1].line,
+            agents=sorted({one.agent for one in own if one.agent}),
+            example=own[-1].failure.line,
             attempt=own[-1].attempt,
             guessed=guessed,
         )
@@ -136,7 +135,7 @@ def grouped(failures: Sequence[_Failure]) -> list[ErrorGroup]:
     return sorted(lines, key=lambda line: (line.beside_a_score, -line.attempts))
 
 
-def _of_batch(layout: Layout, batch_id: str, agents: dict[str, str | None]) -> Iterator[_Failure]:
+def _of_batch(layout: Layout, batch_id: str, agents: dict[str, str | None]) -> Iterator[_FailedAttempt]:
     ended = {}
     for _, event in ledger.read(layout.batch(batch_id)):
         if event.get("event") == "ended":
@@ -148,28 +147,25 @@ def _of_batch(layout: Layout, batch_id: str, agents: dict[str, str | None]) -> I
         if event["status"] in ("succeeded", "canceled") or failure is None:
             continue
         step = f"{batch_id}/{event['job_id']}/{event['step_id']}"
-        yield _Failure(
-            failure["failure_class"],
-            failure["line"],
+        yield _FailedAttempt(
+            Failure(failure["failure_class"], failure["line"], guessed=bool(failure.get("guessed"))),
             step,
             f"runs/{batch_id}/{event['job_id']}/steps/{event['step_id']}/attempts/{event['attempt']}",
             newest[event["job_id"], event["step_id"]] == run_id,
             False,
             agents.get(step),
-            bool(failure.get("guessed")),
         )
 
 
-def _beside(rows: Sequence[TrialRow]) -> Iterator[_Failure]:
+def _beside(rows: Sequence[TrialRow]) -> Iterator[_FailedAttempt]:
     for row in rows:
         if row.scored and row.facts.exception is not None and row.attempt is not None:
-            yield _Failure(
-                row.facts.exception_class or "agent_error",
-                row.facts.exception,
+            found = row.facts
+            yield _FailedAttempt(
+                Failure(found.exception_class or "agent_error", row.facts.exception, guessed=found.exception_guessed),
                 row.step,
                 row.attempt,
                 True,
                 True,
                 row.facts.agent,
-                row.facts.exception_guessed,
             )

@@ -4,8 +4,7 @@ from typing import Any, Literal
 
 from parallelhassnes.results import collect
 from parallelhassnes.results.collect import Choice, TrialRow
-from parallelhassnes.steps import safe_read
-from parallelhassnes.steps.trial_data import amounts
+from parallelhassnes.steps import safe_read, usage
 from parallelhassnes.store import members
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
@@ -109,7 +108,7 @@ def _line(row: TrialRow) -> TrialLine:
         "seconds": facts.duration_sec,
         "attempt": row.attempt,
     }
-    tokens = dict(zip(("input_tokens", "cache_tokens", "output_tokens"), facts.tokens, strict=True))
+    tokens = {f"{name}_tokens": count for name, count in facts.tokens._asdict().items()}
     return TrialLine(**known | own | tokens)
 
 
@@ -209,6 +208,6 @@ def _attempt_row(batch_id: str, facts: dict[str, Any]) -> AttemptRow:
         reward=trial.get("reward"),
         passed=trial.get("passed"),
         seconds=safe_read.number(trial.get("duration_sec") or used.get("seconds")),
-        cost_usd=amounts.usd(facts.get("cost_usd")),
-        tokens=amounts.tokens(facts.get("tokens")),
+        cost_usd=usage.usd(facts.get("cost_usd")),
+        tokens=usage.tokens(facts.get("tokens")),
     )

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable
 
 from parallelhassnes.gc_paused import bulk
-from parallelhassnes.steps.trial_data.amounts import TOKENS
 from parallelhassnes.store import batches
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import now_text
@@ -94,7 +93,7 @@ def _spent(fold: Fold) -> Spent:
     found = fold.spent
     return Spent(
         cost_usd=found.cost_usd,
-        **dict(zip(TOKENS, found.tokens, strict=True)),
+        **found.tokens._asdict(),
         attempts_known=found.said,
         attempts_unknown=found.silent,
         cost_unknown=found.cost_unknown,

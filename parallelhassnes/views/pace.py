@@ -3,7 +3,7 @@
 import time
 from typing import NamedTuple
 
-from parallelhassnes.steps.trial_data.amounts import UsageSum
+from parallelhassnes.steps.usage import UsageSum
 from parallelhassnes.store.records import TERMINAL, parse_time
 from parallelhassnes.views.projection import Fold, StepRow
 from parallelhassnes.views.scoreboard_models import Counts

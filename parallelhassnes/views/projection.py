@@ -24,7 +24,7 @@ from parallelhassnes import formatting
 from parallelhassnes.plan import JobSpec
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.trial_data import ended_line, facts
-from parallelhassnes.steps.trial_data.amounts import NOTHING, UsageSum
+from parallelhassnes.steps.usage import NOTHING, UsageSum
 from parallelhassnes.store import atomic, attempts, batches
 from parallelhassnes.store.evidence import ledger
 

@@ -18,7 +18,7 @@ from parallelhassnes.report import figures, page, spans, story
 from parallelhassnes.report.gather import JobVerdict, Report, gather, heat
 from parallelhassnes.results import collect
 from parallelhassnes.results.aggregate import dimension, grouped, results
-from parallelhassnes.steps.trial_data.amounts import UsageSum
+from parallelhassnes.steps.usage import UsageSum
 
 A4 = 794
 """Pixels that a sheet of paper is wide in CSS."""

@@ -14,7 +14,7 @@ from parallelhassnes.plan import BatchMeta
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.limits import spending
 from parallelhassnes.schedule.limits.spending import Spending
-from parallelhassnes.steps.trial_data.amounts import NOTHING
+from parallelhassnes.steps.usage import NOTHING
 from parallelhassnes.store import atomic, batches
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.records import now_text

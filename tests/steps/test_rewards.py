@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parallelhassnes.plan import PassRule
+from parallelhassnes.steps import usage
 from parallelhassnes.steps.failure_evidence import verdict_of
 from parallelhassnes.steps.step_types import WorkerEnd
-from parallelhassnes.steps.trial_data import amounts, reward_file, rewards
+from parallelhassnes.steps.trial_data import reward_file, rewards
 
 SANDBOX = "parallelhassnes.sandbox.environment:SandboxEnvironment"
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
@@ -83,7 +84,7 @@ def test_what_is_no_number_is_no_reward(value):
     ("value", "known"), [(0, 0), (1.25, 1.25), (-3.5, None), (1e299, None), (math.nan, None), ("1", None), (True, None)]
 )
 def test_a_cost_that_cannot_be_true_is_unknown(value, known):
-    found = amounts.usage({"": {"cost_usd": value}}, {"cost_usd": "cost_usd"})
+    found = usage.of_parts({"": {"cost_usd": value}}, {"cost_usd": "cost_usd"})
     assert found.cost_usd == known
     assert len(found.warnings) == (known is None)
     assert all("cannot be true" in line and len(line) < 200 for line in found.warnings)
@@ -91,8 +92,8 @@ def test_a_cost_that_cannot_be_true_is_unknown(value, known):
 
 def test_a_sum_that_lacks_a_part_says_so():
     parts = {"step a": {"cost_usd": 1.0, "n": 5}, "step b": {"cost_usd": -1.0, "n": 3}}
-    found = amounts.usage(parts, {"cost_usd": "cost_usd", "input": "n"})
-    assert (found.cost_usd, found.input, found.incomplete) == (1.0, 8, ("cost_usd",))
+    found = usage.of_parts(parts, {"cost_usd": "cost_usd", "input": "n"})
+    assert (found.cost_usd, found.tokens.input, found.incomplete) == (1.0, 8, ("cost_usd",))
     assert found.warnings == ("step b: cost_usd -1 cannot be true and counts as unknown",)
 
 

@@ -14,7 +14,7 @@ from parallelhassnes.config import Budget
 from parallelhassnes.errors import UserError
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.limits.spending import ByKey, Spending, total
-from parallelhassnes.steps.trial_data.amounts import UsageSum
+from parallelhassnes.steps.usage import UsageSum
 from parallelhassnes.store import batches, members
 from parallelhassnes.store.queue import tickets
 
@@ -23,7 +23,7 @@ FIRST_WAVE = 4
 
 def exceeded(spent: UsageSum, budget: Budget, live: int) -> str | None:
     """Which part of the budget is used up, the reserve for ``live`` attempts included; None where none is."""
-    usd, tokens = spent.cost_usd or 0.0, spent.whole_tokens
+    usd, tokens = spent.cost_usd or 0.0, spent.tokens.whole or 0
     mean_usd = usd / spent.cost_known if spent.cost_known else 0.0
     mean_tokens = tokens / spent.counted if spent.counted else 0.0
     for limit, used, mean, unit in ((budget.usd, usd, mean_usd, "USD"), (budget.tokens, tokens, mean_tokens, "tokens")):

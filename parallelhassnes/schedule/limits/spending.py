@@ -27,7 +27,7 @@ from typing import Any
 from parallelhassnes.config import Budgets
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.steps.trial_data import ended_line
-from parallelhassnes.steps.trial_data.amounts import NOTHING, UsageSum
+from parallelhassnes.steps.usage import NOTHING, UsageSum
 from parallelhassnes.store import atomic, batches, members
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout

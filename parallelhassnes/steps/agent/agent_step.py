@@ -54,15 +54,15 @@ class AgentKind:
                 self._follower = EventFollower(attempt)
             except ValidationError:  # its worker says so, and ends
                 return None
-        said, tokens = self._follower.look()
+        said = self._follower.look()
         if said.thread_id is None:
             return None
         return LiveRecord(
             item=said.current_item,
             thread_id=said.thread_id,
-            input_tokens=tokens.input,
-            output_tokens=tokens.output,
-            cost_usd=said.cost_usd,
+            input_tokens=said.used.tokens.input,
+            output_tokens=said.used.tokens.output,
+            cost_usd=said.used.cost_usd,
             tool_calls=said.tool_calls,
         )
 

@@ -20,9 +20,10 @@ from parallelhassnes.errors import UserError
 from parallelhassnes.plan import AgentPolicy
 from parallelhassnes.steps import final_report
 from parallelhassnes.steps.agent.adapters.agent_cli import AgentCli, EventReader, Request, Transcript
-from parallelhassnes.steps.agent.files import AgentTokens, clear
+from parallelhassnes.steps.agent.files import clear
 from parallelhassnes.steps.safe_read import first_line, open_file, read_bytes
 from parallelhassnes.steps.step_types import Failure
+from parallelhassnes.steps.usage import Tokens, Usage
 from parallelhassnes.store import atomic
 
 PROMPT, SCHEMA, MESSAGE, HOME, ERRORS = ("prompt.txt", "schema.json", "last_message.txt", "home", "agent.stderr.log")
@@ -44,8 +45,7 @@ class AgentAnswer:
     failure: Failure | None = None
     """Why the run failed, where it did; there may be a message all the same."""
     thread_id: str | None = None
-    tokens: AgentTokens = field(default_factory=AgentTokens)
-    cost_usd: float | None = None
+    used: Usage = Usage()
     tool_calls: int = 0
     model: str | None = None
     exit_code: int | None = None
@@ -128,7 +128,7 @@ class Conversation:
         self.events = work / cli.events_file
         self.reader: EventReader = cli.reader()
         self._offset = self.events.stat().st_size if self.events.exists() else 0
-        self._before = AgentTokens()
+        self._before = Tokens()
         self._seconds = 0.0
         if request.thread_id is not None:
             self._before = cli.thread_tokens(request.home, request.thread_id)
@@ -165,8 +165,7 @@ class Conversation:
         return AgentAnswer(
             text=said.message or "",
             thread_id=said.thread_id,
-            tokens=tokens_so_far(self.cli, said, self.request.home).minus(self._before),
-            cost_usd=said.cost_usd,
+            used=used_so_far(self.cli, said, self.request.home, self._before),
             tool_calls=said.tool_calls,
             model=said.model or self.request.model,
             seconds=self._seconds,
@@ -232,12 +231,17 @@ def read_events(path: Path, offset: int, reader: EventReader) -> int:
     return offset
 
 
-def tokens_so_far(cli: AgentCli, said: Transcript, home: Path) -> AgentTokens:
-    """What a conversation has used: by its events or, where these say it only at a turn's end, by its session."""
-    if said.thread_id is None:
-        return said.tokens
-    counted = cli.thread_tokens(home, said.thread_id)
-    return counted if (counted.input or 0) > (said.tokens.input or 0) else said.tokens
+def used_so_far(cli: AgentCli, said: Transcript, home: Path, before: Tokens) -> Usage:
+    """What a conversation has used: by its events or, where these say it only at a turn's end, by its session.
+
+    Args:
+        before: the tokens that it had used before it was gone on with here.
+    """
+    tokens = said.used.tokens
+    if said.thread_id is not None:
+        counted = cli.thread_tokens(home, said.thread_id)
+        tokens = max(tokens, counted, key=lambda each: each.input or 0)
+    return said.used._replace(tokens=tokens.minus(before))
 
 
 def parsed(said: Transcript, text: str, schema: Mapping[str, Any]) -> tuple[Any, list[str]]:

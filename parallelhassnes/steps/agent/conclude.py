@@ -3,8 +3,8 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -13,17 +13,9 @@ from parallelhassnes.steps import safe_read, step_types
 from parallelhassnes.steps.agent import files
 from parallelhassnes.steps.agent.adapters.agent_cli import Transcript
 from parallelhassnes.steps.agent.adapters.by_name import agent
-from parallelhassnes.steps.agent.ask import HOME, read_events, tokens_so_far
-from parallelhassnes.steps.agent.files import AgentTokens
+from parallelhassnes.steps.agent.ask import HOME, read_events, used_so_far
 from parallelhassnes.steps.step_types import Failure, Outcome, Status, StepAttempt, WorkerEnd
-
-
-class SeenEvents(NamedTuple):
-    """One look at an agent's events."""
-
-    said: Transcript
-    tokens: AgentTokens
-    """Of this attempt alone."""
+from parallelhassnes.steps.usage import Tokens
 
 
 class EventFollower:
@@ -41,23 +33,21 @@ class EventFollower:
         self._reader = self._cli.reader()
         self._offset = 0
 
-    def look(self) -> SeenEvents:
-        """What the events have told until now."""
+    def look(self) -> Transcript:
+        """What the events have told until now; what was used is that of this attempt alone."""
         self._offset = read_events(self._dir / self._cli.events_file, self._offset, self._reader)
         said = self._reader.transcript
-        tokens = tokens_so_far(self._cli, said, self._dir / HOME)
         resumed = files.read_run(self._attempt_dir).resumed
-        if resumed is not None:
-            tokens = tokens.minus(resumed.tokens_before)
-        return SeenEvents(said, tokens)
+        before = Tokens() if resumed is None else resumed.tokens_before
+        return replace(said, used=used_so_far(self._cli, said, self._dir / HOME, before))
 
 
-def look(attempt: StepAttempt) -> SeenEvents:
+def look(attempt: StepAttempt) -> Transcript:
     """What an attempt's events tell, from the first; nothing where its plan is not one."""
     try:
         return EventFollower(attempt).look()
     except ValidationError:
-        return SeenEvents(Transcript(), AgentTokens())
+        return Transcript()
 
 
 FAILED = frozenset({"failed", "failure", "error"})
@@ -92,8 +82,7 @@ def _stopped(facts: files.OutcomeFacts | None, end: WorkerEnd) -> tuple[Status, 
 def judge(facts: files.OutcomeFacts) -> tuple[Status, Failure | None]:
     """What an attempt came to whose worker got to its end."""
     if facts.failure is not None:
-        told = facts.failure
-        return "failed", Failure(told.failure_class, told.line, told.evidence, told.guessed)
+        return "failed", facts.failure
     if facts.problems:
         return "needs_attention", Failure("agent_error", _problem_line(facts.problems))
     word = _word(facts.report)
@@ -148,7 +137,7 @@ def _report(
         "model": own.model,
         "thread_id": own.thread_id,
         "prompt_sha256": run.prompt_sha256 or None,
-        "tokens": asdict(own.tokens),
+        "tokens": own.tokens._asdict(),
         "cost_usd": own.cost_usd,
         "tool_calls": own.tool_calls,
         "turns": own.turns,
@@ -168,15 +157,15 @@ def _report(
 
 def _from_events(attempt: StepAttempt) -> files.OutcomeFacts:
     """What the events tell of a run whose worker could not."""
-    said, tokens = look(attempt)
+    said = look(attempt)
     return files.OutcomeFacts(
         complete=False,
         text=safe_read.text(said.message, files.MOST_TEXT) or "",
         thread_id=said.thread_id,
         model=said.model,
-        cost_usd=said.cost_usd,
+        cost_usd=said.used.cost_usd,
         tool_calls=said.tool_calls,
-        tokens=tokens,
+        tokens=said.used.tokens,
     )
 
 

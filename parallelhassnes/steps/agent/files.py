@@ -15,14 +15,15 @@
 A worker that was killed leaves no ``outcome.json``; what is told then comes from the events.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from parallelhassnes import walk
 from parallelhassnes.steps.safe_read import read_object
+from parallelhassnes.steps.step_types import Failure
+from parallelhassnes.steps.usage import StoredTokens, Tokens
 
 MOST_TEXT = 4000
 """Characters of the last message that ``outcome.json`` has."""
@@ -33,30 +34,6 @@ type Phase = Literal["starting", "waiting_for_directory", "workspace", "agent", 
 
 class _Document(BaseModel):
     model_config = ConfigDict(extra="forbid", defer_build=True)
-
-
-@dataclass
-class AgentTokens:
-    """Tokens used; ``cache`` is part of ``input``. None where nobody counted."""
-
-    input: int | None = None
-    cache: int | None = None
-    output: int | None = None
-
-    def add(self, read: int, cached: int, written: int) -> None:
-        self.input = (self.input or 0) + read
-        self.cache = (self.cache or 0) + cached
-        self.output = (self.output or 0) + written
-
-    def minus(self, other: "AgentTokens") -> "AgentTokens":
-        """Those since ``other``."""
-        if self.input is None:
-            return self
-        less = (
-            max((mine or 0) - (theirs or 0), 0)
-            for mine, theirs in ((self.input, other.input), (self.cache, other.cache), (self.output, other.output))
-        )
-        return AgentTokens(*less)
 
 
 class WorkspaceFacts(_Document):
@@ -92,7 +69,7 @@ class Resumed(_Document):
     """``job_id/step_id``."""
     run_id: str
     thread_id: str
-    tokens_before: AgentTokens = AgentTokens()
+    tokens_before: StoredTokens = Field(default_factory=Tokens)
     """What the conversation had used by then."""
 
 
@@ -106,13 +83,6 @@ class RunFacts(_Document):
     prompt_sha256: str = ""
     workspace: WorkspaceFacts | None = None
     resumed: Resumed | None = None
-
-
-class FailureFacts(_Document):
-    failure_class: str
-    line: str
-    evidence: str = ""
-    guessed: bool = False
 
 
 class ArtifactFacts(_Document):
@@ -131,7 +101,7 @@ class OutcomeFacts(_Document):
     schema_version: Literal[1] = 1
     complete: bool
     """False where the worker was told to stop before the agent had ended."""
-    failure: FailureFacts | None = None
+    failure: Failure | None = None
     report: Any = None
     """The agent's report: the JSON of its last message, valid or not."""
     problems: list[str] = []
@@ -140,7 +110,7 @@ class OutcomeFacts(_Document):
     """The last message's beginning."""
     thread_id: str | None = None
     model: str | None = None
-    tokens: AgentTokens = AgentTokens()
+    tokens: StoredTokens = Field(default_factory=Tokens)
     cost_usd: float | None = None
     tool_calls: int = 0
     turns: int = 0

@@ -188,24 +188,16 @@ class _AgentWork:
         if self.conversation is not None and (self.answer is None or not complete):
             self.answer = self.conversation.so_far()
         answer = self.answer or AgentAnswer("")
-        failure = self.failure or answer.failure
         facts = files.OutcomeFacts(
             complete=complete,
-            failure=None
-            if failure is None
-            else files.FailureFacts(
-                failure_class=failure.failure_class,
-                line=failure.line,
-                evidence=failure.evidence,
-                guessed=failure.guessed,
-            ),
+            failure=self.failure or answer.failure,
             report=answer.document,
             problems=answer.problems[:MOST_PROBLEMS],
             text=answer.text[: files.MOST_TEXT],
             thread_id=answer.thread_id,
             model=answer.model,
-            tokens=answer.tokens,
-            cost_usd=answer.cost_usd,
+            tokens=answer.used.tokens,
+            cost_usd=answer.used.cost_usd,
             tool_calls=answer.tool_calls,
             turns=self.turns,
             exit_code=answer.exit_code,
@@ -217,7 +209,7 @@ class _AgentWork:
         close_workspace(self.dir, self.facts, keep, success=success, patience_sec=math.inf)
         if self.facts.workspace and self.facts.workspace.problem and facts.failure is None:
             line = f"what it changed could not be captured: {self.facts.workspace.problem}"
-            facts.failure = files.FailureFacts(failure_class="infrastructure", line=line)
+            facts.failure = Failure("infrastructure", line)
         if self.cli is not None:
             self.cli.tidy(self.dir / HOME)
         self.note("capture")

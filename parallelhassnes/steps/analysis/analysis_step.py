@@ -19,9 +19,10 @@ from parallelhassnes.steps import safe_read, step_types
 from parallelhassnes.steps.analysis import asking, material, proof, rules
 from parallelhassnes.steps.analysis.case import Case, case_of, reference
 from parallelhassnes.steps.analysis.engine import AnalysisEngine, EngineFailed, Question, Reply, engine
-from parallelhassnes.steps.analysis.record import Analysis, Answer, EngineRef, Tokens, TrialRef
+from parallelhassnes.steps.analysis.record import Analysis, Answer, EngineRef, TrialRef
 from parallelhassnes.steps.step_types import Failure, Outcome, StepAttempt, WorkerEnd
 from parallelhassnes.steps.trial import leftovers, trial_paths
+from parallelhassnes.steps.usage import Usage
 from parallelhassnes.store import atomic, batches
 from parallelhassnes.store.records import dump
 
@@ -36,10 +37,10 @@ class AnalysisKind:
     name = "analysis"
 
     def preload(self, step: StepSpec) -> None:
-        with contextlib.suppress(EngineFailed):  # ``work`` says so
+        with contextlib.suppress(EngineFailed, ImportError):  # ``work`` says so
             engine(safe_read.text(step.spec.get("engine")) or "rules")
-        if step.spec.get("engine") == "api":
-            import openai.resources.chat.completions  # noqa: F401 - it takes two seconds
+            if step.spec.get("engine") == "api":
+                import openai.resources.chat.completions  # noqa: F401 - it takes two seconds
 
     def deadline_sec(self, attempt: StepAttempt) -> float | None:  # noqa: ARG002
         return DEADLINE_SEC
@@ -214,7 +215,8 @@ class _Asked:
         if read.answer is None:
             raise EngineFailed("agent_error", f"{name} gave no usable answer: {refused}")
         made = _made(self.case, trial, by, read.answer, self.facts)
-        spent = {"asked": len(self.replies), "tokens": self._tokens(), "cost_usd": self._cost()}
+        used = sum((reply.used for reply in self.replies), Usage())
+        spent = {"asked": len(self.replies), "tokens": used.tokens, "cost_usd": used.cost_usd}
         if refused:
             # What it said is in the words; as an outcome nobody is to count it.
             spent |= {
@@ -242,19 +244,6 @@ class _Asked:
         )
         self.replies.append(self.engine.ask(question))
         return asking.read(self.replies[-1].document, self.case)
-
-    def _tokens(self) -> Tokens:
-        used = [reply.tokens for reply in self.replies]
-        sums = {
-            name: sum(known_ones)
-            for name in Tokens.model_fields
-            if (known_ones := [n for one in used if (n := getattr(one, name)) is not None])
-        }
-        return Tokens(**sums)
-
-    def _cost(self) -> float | None:
-        costs = [reply.cost_usd for reply in self.replies if reply.cost_usd is not None]
-        return sum(costs) if costs else None
 
 
 def _made(case: Case, trial: TrialRef, by: EngineRef, answer: Answer, facts: list[str]) -> Analysis:

@@ -2,17 +2,17 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from parallelhassnes.errors import UserError
+from parallelhassnes.errors import UserError, extra
 from parallelhassnes.steps.agent.adapters.by_name import agent
 from parallelhassnes.steps.agent.ask import AgentAnswer, ask
 from parallelhassnes.steps.analysis.case import Case
-from parallelhassnes.steps.analysis.record import Tokens
 from parallelhassnes.steps.failure_evidence import failure_of_client
+from parallelhassnes.steps.usage import Tokens, Usage
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -56,8 +56,7 @@ class Reply:
     """Of the question's schema, if the engine kept to it; None where it said no JSON."""
     model: str | None = None
     version: str | None = None
-    tokens: Tokens = field(default_factory=Tokens)
-    cost_usd: float | None = None
+    used: Usage = Usage()
 
 
 class AnalysisEngine(Protocol):
@@ -101,8 +100,7 @@ class ProgramEngine:
             timeout_sec=question.timeout_sec,
             schema=question.schema,
         )
-        used = Tokens(input=answer.tokens.input, cache=answer.tokens.cache, output=answer.tokens.output)
-        return Reply(answer.document, answer.model, f"{self.name} {version}", used, answer.cost_usd)
+        return Reply(answer.document, answer.model, f"{self.name} {version}", answer.used)
 
 
 class EndpointEngine:
@@ -116,7 +114,7 @@ class EndpointEngine:
             timeout_sec=question.timeout_sec,
             schema=question.schema,
         )
-        return Reply(_document(done), done.model or question.settings["model"], None, _tokens(done))
+        return Reply(_document(done), done.model or question.settings["model"], None, _used(done))
 
 
 def ask_program(
@@ -166,8 +164,11 @@ def ask_endpoint(
     Raises:
         EngineFailed: no model is named, or the endpoint refuses.
     """
-    import openai
-
+    try:
+        with extra("models", "the engine api needs"):
+            import openai
+    except UserError as error:
+        raise EngineFailed("configuration", str(error)) from None
     if not settings.get("model"):
         raise EngineFailed("configuration", "the engine api needs a model")
     key = environ.get(settings.get("key_name") or KEY) or "none"
@@ -211,9 +212,9 @@ def _document(done: "ChatCompletion") -> Any:
         return None
 
 
-def _tokens(done: "ChatCompletion") -> Tokens:
+def _used(done: "ChatCompletion") -> Usage:
     used = done.usage
     if used is None:
-        return Tokens()
+        return Usage()
     cached = used.prompt_tokens_details.cached_tokens if used.prompt_tokens_details else None
-    return Tokens(input=used.prompt_tokens, cache=cached, output=used.completion_tokens)
+    return Usage(tokens=Tokens(used.prompt_tokens, cached, used.completion_tokens))

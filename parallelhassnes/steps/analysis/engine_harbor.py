@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from parallelhassnes.plan import SANDBOX
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.analysis.engine import EngineFailed, Question, Reply
-from parallelhassnes.steps.analysis.record import Tokens
 from parallelhassnes.steps.failure_evidence import verdict_of
 from parallelhassnes.steps.trial import preload
+from parallelhassnes.steps.usage import Tokens, Usage
 
 if TYPE_CHECKING:
     from harbor.models.trial.result import TrialResult
@@ -58,8 +58,7 @@ class HarborEngine:
             None if document is None else translated(document, passed=question.case.passed),
             question.settings.get("model"),
             f"{question.settings.get('agent') or AGENT} on Harbor's rubric",
-            Tokens(input=read, cache=cached, output=written),
-            cost,
+            Usage(cost, Tokens(read, cached, written)),
         )
 
 

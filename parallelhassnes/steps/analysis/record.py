@@ -11,6 +11,7 @@ from pydantic import Field
 
 from parallelhassnes.plan import Record
 from parallelhassnes.steps.analysis.taxonomy import Outcome, Subtype
+from parallelhassnes.steps.usage import StoredTokens, Tokens
 
 type Text = Annotated[str, Field(max_length=4000)]
 
@@ -51,15 +52,6 @@ class EngineRef(Record):
     """Of the program or rule set, where it says one."""
 
 
-class Tokens(Record):
-    """What the engine's model was sent and sent back."""
-
-    input: int | None = None
-    """Those from the cache included."""
-    cache: int | None = None
-    output: int | None = None
-
-
 class Analysis(Record):
     """What one engine says of one trial."""
 
@@ -88,7 +80,7 @@ class Analysis(Record):
     """What the rules had found; given to the engine."""
     asked: Annotated[int, Field(ge=1)] = 1
     """How often the engine was asked."""
-    tokens: Tokens = Tokens()
+    tokens: StoredTokens = Field(default_factory=Tokens)
     """Over all answers."""
     cost_usd: float | None = None
     """US dollars, where the engine says what it has cost."""

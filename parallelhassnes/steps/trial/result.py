@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from parallelhassnes.plan import PassRule
-from parallelhassnes.steps import safe_read
+from parallelhassnes.steps import safe_read, usage
 from parallelhassnes.steps.failure_evidence import verdict_of
 from parallelhassnes.steps.failures import AGENTS_RESULTS, NEVER_SCORED, Phase
 from parallelhassnes.steps.trial.trial_paths import TRIAL_DIR, environment_of
-from parallelhassnes.steps.trial_data import amounts, reward_file, rewards
+from parallelhassnes.steps.trial_data import reward_file, rewards
 
 MAX_STEPS = 1000
 MAX_RECORD_BYTES = 256 * 1024
@@ -52,7 +52,7 @@ def describe(result: Mapping[str, Any], attempt_dir: Path, rule: PassRule = rewa
         "pass_rule": rule.model_dump(),
         "exception": exception_of(result, attempt_dir),
         "timings_sec": _timings(result),
-        **_used(used),
+        **used.told,
         "incomplete": list(used.incomplete),
         "tests": test_counts(attempt_dir / TRIAL_DIR),
         "trajectory": trajectory(attempt_dir),
@@ -223,7 +223,7 @@ def _step(step: Mapping[str, Any], attempt_dir: Path, rule: PassRule) -> dict[st
         **rewards.stand(found, rule)._asdict(),
         "exception": exception_of(step, attempt_dir),
         "timings_sec": _timings(step),
-        **_used(_usage({"": safe_read.mapping(step.get("agent_result"))})),
+        **_usage({"": safe_read.mapping(step.get("agent_result"))}).told,
     }
 
 
@@ -258,14 +258,9 @@ def _time(part: Mapping[str, Any], key: str, field: str) -> datetime | None:
         return None
 
 
-def _usage(contexts: Mapping[str, Mapping[str, Any]]) -> amounts.Usage:
+def _usage(contexts: Mapping[str, Mapping[str, Any]]) -> usage.Usage:
     """Tokens and cost, summed; None where nobody counted. Cache tokens are part of the input's."""
-    return amounts.usage(contexts, _USED)
-
-
-def _used(used: amounts.Usage) -> dict[str, Any]:
-    tokens = {"input": used.input, "cache": used.cache, "output": used.output}
-    return {"tokens": tokens, "cost_usd": used.cost_usd}
+    return usage.of_parts(contexts, _USED)
 
 
 _USED = {"input": "n_input_tokens", "cache": "n_cache_tokens", "output": "n_output_tokens", "cost_usd": "cost_usd"}

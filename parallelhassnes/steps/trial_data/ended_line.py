@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from parallelhassnes.plan import StepSpec
-from parallelhassnes.steps import safe_read
-from parallelhassnes.steps.trial_data import amounts, facts
+from parallelhassnes.steps import safe_read, usage
+from parallelhassnes.steps.trial_data import facts
+from parallelhassnes.steps.usage import Tokens
 
 SAID = frozenset({"trial", "used", "verdict"})
 """The keys of which a line has one, where its kind has anything to say."""
@@ -34,19 +35,19 @@ def line(step: StepSpec, status: str, report: Mapping[str, Any]) -> dict[str, An
     said: dict[str, Any] = {"kind": step.kind}
     if step.kind == "trial":
         found = facts.of_report(status, report, step)
-        counts = [count for count in (found.tokens[0], found.tokens[2]) if count is not None]
         said |= {"trial": facts.compact(found, step), "cost_usd": found.cost_usd}
         return {
             **said,
-            "tokens": sum(counts) or None,
+            "tokens": found.tokens.whole or None,
             "cost_unknown": found.cost_incomplete or None,
             "phases": phases(safe_read.mapping(report.get("trial"))),
         }
     if step.kind in ("agent", "analysis"):
-        used = _used(safe_read.mapping(report.get(step.kind)))
-        counts = [count for count in (used["input"], used["output"]) if count is not None]
+        part = safe_read.mapping(report.get(step.kind))
+        cost, tokens = usage.usd(part.get("cost_usd")), Tokens.read(part.get("tokens"))
+        used = {"cost_usd": cost, **tokens._asdict(), "seconds": safe_read.number(part.get("seconds"))}
         told = {name: value for name, value in used.items() if value is not None}
-        return {**said, "used": told, "cost_usd": used["cost_usd"], "tokens": sum(counts) or None}
+        return {**said, "used": told, "cost_usd": cost, "tokens": tokens.whole or None}
     if step.kind == "verdict":
         found_verdict = safe_read.mapping(report.get("verdict"))
         said["verdict"] = {name: found_verdict.get(name) for name in VERDICT if found_verdict}
@@ -61,32 +62,22 @@ def phases(trial: Mapping[str, Any]) -> list[float]:
     ]
 
 
-def _used(part: Mapping[str, Any]) -> dict[str, Any]:
-    tokens = safe_read.mapping(part.get("tokens"))
-    return {
-        "cost_usd": amounts.usd(part.get("cost_usd")),
-        **{name: amounts.tokens(tokens.get(name)) for name in amounts.TOKENS},
-        "seconds": safe_read.number(part.get("seconds")),
-    }
-
-
-def spent(line: Mapping[str, Any]) -> amounts.UsageSum:
+def spent(line: Mapping[str, Any]) -> usage.UsageSum:
     """What the attempt of such a line has used.
 
     A line of an older version names the sum of its tokens, which counts as input; what it says is checked again.
     """
     kind, used = line.get("kind"), safe_read.mapping(line.get("used"))
-    cost = amounts.usd(line.get("cost_usd"))
+    cost = usage.usd(line.get("cost_usd"))
     unknown = bool(line.get("cost_unknown")) or (cost is None and line.get("cost_usd") is not None)
     if line.keys().isdisjoint(SAID):
-        tokens: amounts.Tokens = (amounts.tokens(line.get("tokens")), None, None)
+        tokens = Tokens(usage.tokens(line.get("tokens")))
     elif kind == "trial":
         found = safe_read.mapping(line.get("trial")).get("tokens")
-        one, two, three = found if isinstance(found, list | tuple) and len(found) == 3 else (None,) * 3
-        tokens = (amounts.tokens(one), amounts.tokens(two), amounts.tokens(three))
+        counts = found if isinstance(found, list | tuple) and len(found) == 3 else ()
+        tokens = Tokens(*map(usage.tokens, counts))
     else:
-        one, two, three = (used.get(name) for name in amounts.TOKENS)
-        tokens = (one, two, three)
+        tokens = Tokens(*map(used.get, Tokens._fields))
     # An analysis by rules alone costs nothing.
     must_say = kind in ("trial", "agent", None)
-    return amounts.one_attempt(cost, tokens, cost_unknown=unknown, must_say=must_say)
+    return usage.one_attempt(cost, tokens, cost_unknown=unknown, must_say=must_say)

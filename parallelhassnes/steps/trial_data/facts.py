@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from parallelhassnes.plan import PassRule, StepSpec
-from parallelhassnes.steps import safe_read
+from parallelhassnes.steps import safe_read, usage
 from parallelhassnes.steps.failures import CLASSES, INFRASTRUCTURE_CLASSES, UNABLE
-from parallelhassnes.steps.trial_data import amounts, rewards
-from parallelhassnes.steps.trial_data.amounts import NOTHING, Tokens, UsageSum
+from parallelhassnes.steps.trial_data import rewards
+from parallelhassnes.steps.usage import NOTHING, Tokens, UsageSum
 
 type Result = Literal["scored", "unscored", "infrastructure", "canceled", "skipped", "missing"]
 """``scored`` has a reward, or several; ``unscored`` ran to an end without one, through task, agent, model or
@@ -63,7 +63,7 @@ class AttemptFacts:
     cost_usd: float | None = None
     cost_incomplete: bool = False
     """The attempt has cost more than ``cost_usd``, or it is not known what: its agent has a model, and ran."""
-    tokens: Tokens = (None, None, None)
+    tokens: Tokens = Tokens()
     duration_sec: float | None = None
     exception: str | None = None
     """Type of the exception beside, or instead of, the reward."""
@@ -113,7 +113,7 @@ def of_trial(step: StepSpec, chosen: AttemptFacts | None, others: UsageSum) -> T
 
 def spent_by(attempt: AttemptFacts) -> UsageSum:
     """What one attempt has used."""
-    return amounts.one_attempt(attempt.cost_usd, attempt.tokens, cost_unknown=attempt.cost_incomplete)
+    return usage.one_attempt(attempt.cost_usd, attempt.tokens, cost_unknown=attempt.cost_incomplete)
 
 
 def of_steps(job_dir: Path, steps: Sequence[StepSpec]) -> list[TrialFacts]:
@@ -210,7 +210,6 @@ def of_report(status: object, report: Mapping[str, Any], step: StepSpec) -> Atte
     """
     trial = safe_read.mapping(report.get("trial"))
     task, agent = safe_read.mapping(trial.get("task")), safe_read.mapping(trial.get("agent"))
-    tokens = safe_read.mapping(trial.get("tokens"))
     exception = safe_read.mapping(trial.get("exception"))
     timings = safe_read.mapping(trial.get("timings_sec"))
     failed = safe_read.mapping(report.get("failure"))
@@ -225,7 +224,7 @@ def of_report(status: object, report: Mapping[str, Any], step: StepSpec) -> Atte
     said = safe_read.mapping(trial.get("pass_rule"))
     ruled = PassRule.model_validate(said) if said else rewards.rule_of(step.spec)
     standing = rewards.stand(found, ruled)
-    model, cost = safe_read.text(agent.get("model")), amounts.usd(trial.get("cost_usd"))
+    model, cost = safe_read.text(agent.get("model")), usage.usd(trial.get("cost_usd"))
     asked = model is not None and "agent_execution" in timings
     return AttemptFacts(
         result="infrastructure" if _refused_by_environment(trial) else _result(status, failure, scored=bool(found)),
@@ -244,11 +243,7 @@ def of_report(status: object, report: Mapping[str, Any], step: StepSpec) -> Atte
         cost_usd=cost,
         cost_incomplete=(cost is None and (asked or trial.get("cost_usd") is not None))
         or "cost_usd" in safe_read.sequence(trial.get("incomplete")),
-        tokens=(
-            amounts.tokens(tokens.get("input")),
-            amounts.tokens(tokens.get("cache")),
-            amounts.tokens(tokens.get("output")),
-        ),
+        tokens=Tokens.read(trial.get("tokens")),
         duration_sec=safe_read.number(timings.get("total")),
         exception=safe_read.text(exception.get("type"), 200),
         exception_class=exception["class"] if exception.get("class") in CLASSES else None,
@@ -374,9 +369,10 @@ def is_whole(said: Mapping[str, Any]) -> bool:
 def expanded(said: Mapping[str, Any], step: StepSpec | None = None) -> AttemptFacts:
     """The facts that ``compact`` has made such an object of; without the step, whose trial it was is left open."""
     known = {name: said[name] for name in (*_SHORT, *_IDENTITY) if name in said}
-    for name in ("tokens", "warnings"):
-        if name in known:
-            known[name] = tuple(known[name])
+    if "tokens" in known:
+        known["tokens"] = Tokens(*known["tokens"][:3])
+    if "warnings" in known:
+        known["warnings"] = tuple(known["warnings"])
     if "rewards" not in known and known.get("reward") is not None:
         known |= {"rewards": {rewards.MAIN: known["reward"]}, "main": rewards.MAIN}
     expected = AttemptFacts(result="missing") if step is None else _expected(step)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from parallelhassnes.steps import safe_read
-from parallelhassnes.steps.trial_data.amounts import quoted
+from parallelhassnes.steps.usage import quoted
 
 NAMES = ("reward.json", "reward.txt")
 """In the order in which Harbor looks for them."""

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from parallelhassnes.plan import PassRule
 from parallelhassnes.steps import safe_read
-from parallelhassnes.steps.trial_data.amounts import quoted
+from parallelhassnes.steps.usage import quoted
 
 MAIN = "reward"
 """The name of the main reward where nobody names one."""

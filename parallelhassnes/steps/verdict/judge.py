@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from parallelhassnes.steps import safe_read
-from parallelhassnes.steps.trial_data.amounts import NOTHING
 from parallelhassnes.steps.trial_data.facts import RESULTS, TrialFacts
+from parallelhassnes.steps.usage import NOTHING
 from parallelhassnes.steps.verdict import discrimination, flakiness, quality
 from parallelhassnes.steps.verdict.analysis_results import EngineOpinion
 from parallelhassnes.steps.verdict.discrimination import Interval
@@ -123,7 +123,7 @@ def _agent(group: Sequence[TrialFacts], opinions: Sequence[EngineOpinion]) -> di
         "cost_known": spent.cost_known,
         "cost_unknown": spent.cost_unknown,
         "cost_per_success_usd": spent.cost_usd / passes if spent.cost_usd is not None and passes else None,
-        "tokens": dict(zip(("input", "cache", "output"), spent.tokens, strict=True)),
+        "tokens": spent.tokens._asdict(),
         "duration_sec": discrimination.spread(durations),
         "failures": dict(sorted(Counter(f.failure_class for f in group if f.failure_class).items())),
     }

@@ -1,5 +1,6 @@
 """The kind ``verdict`` itself: ``work`` writes ``verdict.json`` into the attempt, ``conclude`` publishes it."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,8 +25,9 @@ class VerdictKind:
     def preload(self, step: StepSpec) -> None:
         if step.spec.get("engine"):
             import parallelhassnes.steps.verdict.narrative  # noqa: F401
-        if step.spec.get("engine") == "api":
-            import openai.resources.chat.completions  # noqa: F401 - it takes two seconds
+        with contextlib.suppress(ImportError):  # ``work`` says so
+            if step.spec.get("engine") == "api":
+                import openai.resources.chat.completions  # noqa: F401 - it takes two seconds
 
     def deadline_sec(self, attempt: StepAttempt) -> float | None:
         return 600.0 + float(attempt.step.spec.get("timeout_sec") or 0.0)

@@ -54,8 +54,8 @@ def test_an_answer_that_fits(asked, tmp_path, name):
     assert found.valid
     assert found.thread_id
     cached = 140 if name == "claude" else 120  # Anthropic counts what came from the cache apart
-    assert (found.tokens.input, found.tokens.cache, found.tokens.output) == (cached, 20, 30)
-    assert (found.cost_usd is not None) == (name == "claude")
+    assert found.used.tokens == (cached, 20, 30)
+    assert (found.used.cost_usd is not None) == (name == "claude")
     key = {"codex": ("authorization", "Bearer key-of-openai"), "claude": ("x-api-key", "key-of-anthropic")}
     header, value = key[name]
     assert {k.lower(): v for k, v in requests[0]["headers"].items()}[header] == value

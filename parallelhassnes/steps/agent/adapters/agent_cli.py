@@ -16,8 +16,9 @@ from typing import Any, Protocol
 
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import AgentPolicy
-from parallelhassnes.steps.agent.files import AgentTokens, clear
+from parallelhassnes.steps.agent.files import clear
 from parallelhassnes.steps.step_types import Failure
+from parallelhassnes.steps.usage import Tokens, Usage
 
 
 class NotInstalled(UserError):
@@ -62,8 +63,7 @@ class Transcript:
 
     thread_id: str | None = None
     model: str | None = None
-    tokens: AgentTokens = field(default_factory=AgentTokens)
-    cost_usd: float | None = None
+    used: Usage = Usage()
     tool_calls: int = 0
     current_item: str | None = None
     """What it is doing, in one line."""
@@ -109,7 +109,7 @@ class AgentCli(Protocol):
     def sessions(self, home: Path, thread_id: str) -> list[Path]:
         """The files of a conversation, below ``home``."""
 
-    def thread_tokens(self, home: Path, thread_id: str) -> AgentTokens:
+    def thread_tokens(self, home: Path, thread_id: str) -> Tokens:
         """What a conversation has used by its session's files, also while it goes on.
 
         Events name the sum over the conversation; where they name each run's own, nothing is told here.

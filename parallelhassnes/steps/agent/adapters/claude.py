@@ -10,7 +10,7 @@ ends with success and an empty result.
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,10 @@ from parallelhassnes.steps.agent.adapters.agent_cli import (
     link_login,
     user_home,
 )
-from parallelhassnes.steps.agent.files import AgentTokens
 from parallelhassnes.steps.failure_evidence import failure_of
 from parallelhassnes.steps.safe_read import first_line, mapping, number, sequence, text, whole
 from parallelhassnes.steps.step_types import Failure
+from parallelhassnes.steps.usage import Tokens, Usage
 
 KEYS = (
     "ANTHROPIC_API_KEY",
@@ -84,8 +84,8 @@ class Claude(BuiltInAgent):
     def sessions(self, home: Path, thread_id: str) -> list[Path]:
         return [home / path for path, _ in walk.files(home) if path.endswith(f"/{thread_id}.jsonl")]
 
-    def thread_tokens(self, home: Path, thread_id: str) -> AgentTokens:  # noqa: ARG002 - it counts each run by itself
-        return AgentTokens()
+    def thread_tokens(self, home: Path, thread_id: str) -> Tokens:  # noqa: ARG002 - it counts each run by itself
+        return Tokens()
 
 
 def _permissions(request: Request) -> list[str]:
@@ -119,9 +119,9 @@ class ClaudeReader:
 
     def __init__(self) -> None:
         self.transcript = Transcript()
-        self._ended = AgentTokens()
+        self._ended = Usage()
         """Of the runs that have ended."""
-        self._counted: dict[str, tuple[int, int, int]] = {}
+        self._counted: dict[str, Tokens] = {}
         """Message id → tokens, of the run that goes on."""
         self._report: Any = None
         """The last report that it tried to give."""
@@ -153,11 +153,8 @@ class ClaudeReader:
             elif block.get("type") == "tool_use":
                 said.tool_calls += 1
                 said.current_item = f"{block.get('name')}: {_shown(mapping(block.get('input')))}"
-        usage = mapping(message.get("usage"))
-        self._counted[str(message.get("id"))] = _usage(usage)
-        said.tokens = AgentTokens(self._ended.input, self._ended.cache, self._ended.output)
-        for counts in self._counted.values():
-            said.tokens.add(*counts)
+        self._counted[str(message.get("id"))] = _tokens(mapping(message.get("usage")), _COUNTS)
+        said.used = self._ended._replace(tokens=sum(self._counted.values(), self._ended.tokens))
 
     def _result(self, event: Mapping[str, Any]) -> None:
         said = self.transcript
@@ -167,25 +164,21 @@ class ClaudeReader:
             said.message = event["result"]
         said.gave_up = event.get("subtype") == PROBLEMS_OF_THE_REPORT
         said.document = self._report if said.gave_up else event.get("structured_output")
-        cost = number(event.get("total_cost_usd"))
-        if cost is not None:
-            said.cost_usd = (said.cost_usd or 0.0) + cost
         models = [mapping(model) for model in mapping(event.get("modelUsage")).values()]
-        for model in models:
-            cached = whole(model.get("cacheReadInputTokens")) or 0
-            made = whole(model.get("cacheCreationInputTokens")) or 0
-            read = whole(model.get("inputTokens")) or 0
-            self._ended.add(read + cached + made, cached, whole(model.get("outputTokens")) or 0)
+        tokens = sum((_tokens(model, _COUNTS_OF_MODEL) for model in models), Tokens())
+        self._ended += Usage(number(event.get("total_cost_usd")), tokens)
         self._counted.clear()
-        said.tokens = AgentTokens(self._ended.input, self._ended.cache, self._ended.output)
+        said.used = self._ended
         said.failure = _failure(event)
 
 
-def _usage(usage: Mapping[str, Any]) -> tuple[int, int, int]:
-    cached = whole(usage.get("cache_read_input_tokens")) or 0
-    made = whole(usage.get("cache_creation_input_tokens")) or 0
-    read = whole(usage.get("input_tokens")) or 0
-    return read + cached + made, cached, whole(usage.get("output_tokens")) or 0
+_COUNTS = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "output_tokens")
+_COUNTS_OF_MODEL = ("inputTokens", "cacheReadInputTokens", "cacheCreationInputTokens", "outputTokens")
+
+
+def _tokens(usage: Mapping[str, Any], names: Sequence[str]) -> Tokens:
+    read, cached, made, written = (whole(usage.get(name)) or 0 for name in names)
+    return Tokens(read + cached + made, cached, written)
 
 
 def _failure(result: Mapping[str, Any]) -> Failure | None:

@@ -21,9 +21,9 @@ from parallelhassnes.steps.agent.adapters.agent_cli import (
     link_login,
     user_home,
 )
-from parallelhassnes.steps.agent.files import AgentTokens
 from parallelhassnes.steps.failure_evidence import failure_of
 from parallelhassnes.steps.safe_read import first_line, mapping, read_bytes, text, whole
+from parallelhassnes.steps.usage import Tokens, Usage
 
 KEY, OPENAI_KEY, BASE_URL = "CODEX_API_KEY", "OPENAI_API_KEY", "OPENAI_BASE_URL"
 ENDPOINT = "endpoint"
@@ -75,8 +75,7 @@ class Codex(BuiltInAgent):
     def sessions(self, home: Path, thread_id: str) -> list[Path]:
         return [home / path for path, _ in walk.files(home, "sessions") if path.endswith(f"{thread_id}.jsonl")]
 
-    def thread_tokens(self, home: Path, thread_id: str) -> AgentTokens:
-        used = AgentTokens()
+    def thread_tokens(self, home: Path, thread_id: str) -> Tokens:
         for path in self.sessions(home, thread_id):
             for line in reversed((read_bytes(path, _TAIL, end=True) or b"").splitlines()):
                 if b"_token_usage" not in line:
@@ -85,9 +84,8 @@ class Codex(BuiltInAgent):
                 info = mapping(payload.get("info"))
                 usage = payload.get("thread_token_usage") or info.get("total_token_usage")
                 if isinstance(usage, dict):
-                    _count(used, usage)
-                    break
-        return used
+                    return _tokens(usage)
+        return Tokens()
 
 
 def _config(request: Request, environ: Mapping[str, str]) -> dict[str, Any]:
@@ -127,10 +125,8 @@ def _parsed(line: bytes) -> Any:
     return None
 
 
-def _count(tokens: AgentTokens, usage: Mapping[str, Any]) -> None:
-    tokens.input = whole(usage.get("input_tokens")) or 0
-    tokens.cache = whole(usage.get("cached_input_tokens")) or 0
-    tokens.output = whole(usage.get("output_tokens")) or 0
+def _tokens(usage: Mapping[str, Any]) -> Tokens:
+    return Tokens(*(whole(usage.get(name)) or 0 for name in ("input_tokens", "cached_input_tokens", "output_tokens")))
 
 
 class CodexReader:
@@ -149,7 +145,7 @@ class CodexReader:
                 said.done, said.failure, said.message = False, None, None
             case "turn.completed":
                 said.done, said.current_item = True, None
-                _count(said.tokens, mapping(event.get("usage")))
+                said.used = Usage(tokens=_tokens(mapping(event.get("usage"))))
             case "turn.failed":
                 message = text(mapping(event.get("error")).get("message"), 20_000) or "turn failed"
                 said.failure, said.current_item = failure_of(message), None
@@ -189,20 +185,19 @@ def _shown(item: Mapping[str, Any]) -> str:
 
 
 def _toml(document: Mapping[str, Any]) -> str:
-    """The document as TOML, which the standard library only reads; None is left out.
+    """The document as TOML; what is None is left out.
 
     Raises:
         TypeError: a value that TOML has no form for.
     """
-    return "".join(f"{json.dumps(name)} = {_inline(value)}\n" for name, value in document.items() if value is not None)
+    import tomli_w
+
+    return tomli_w.dumps(_given(document))
 
 
-def _inline(value: Any) -> str:
-    match value:
-        case bool() | int() | float() | str():
-            return json.dumps(value)  # a JSON string is a TOML basic string
-        case list() | tuple():
-            return f"[{', '.join(map(_inline, value))}]"
-        case Mapping():
-            return f"{{{', '.join(_toml(value).splitlines())}}}"
-    raise TypeError(f"TOML has no form for {type(value).__name__}")
+def _given(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: _given(value) if isinstance(value, Mapping) else value
+        for name, value in document.items()
+        if value is not None
+    }

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from parallelhassnes.steps.agent.adapters.agent_cli import AgentLaunch, EventReader, NotInstalled, Request, Transcript
-from parallelhassnes.steps.agent.files import AgentTokens
+from parallelhassnes.steps.usage import Tokens
 
 PLACES = ("prompt_file", "schema_file", "output_file", "workdir")
 
@@ -44,8 +44,8 @@ class Template:
     def sessions(self, home: Path, thread_id: str) -> list[Path]:  # noqa: ARG002 - it has none
         return []
 
-    def thread_tokens(self, home: Path, thread_id: str) -> AgentTokens:  # noqa: ARG002 - it counts none
-        return AgentTokens()
+    def thread_tokens(self, home: Path, thread_id: str) -> Tokens:  # noqa: ARG002 - it counts none
+        return Tokens()
 
     def tidy(self, home: Path) -> None:  # noqa: ARG002 - it has no home
         return

@@ -3,8 +3,10 @@
 A negative cost would give a budget back what was spent, and 1e299 would end every sum.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import PlainSerializer, WithJsonSchema
 
 from parallelhassnes.steps import safe_read
 
@@ -12,25 +14,76 @@ MOST_USD = 1_000_000.0
 """Of one attempt."""
 MOST_TOKENS = 10**12
 """Of one attempt and kind."""
-TOKENS = ("input", "cache", "output")
-"""Input tokens include those from the cache."""
+
+
+class Tokens(NamedTuple):
+    """Tokens used, by a turn, an attempt or many; None where nobody counted."""
+
+    input: int | None = None
+    """Those from the cache included."""
+    cache: int | None = None
+    output: int | None = None
+
+    def __add__(self, other: "Tokens") -> "Tokens":  # type: ignore[override]
+        return Tokens(*map(_plus, self, other))
+
+    def minus(self, other: "Tokens") -> "Tokens":
+        """Those since ``other``."""
+        if self.input is None:
+            return self
+        return Tokens(*(max((mine or 0) - (theirs or 0), 0) for mine, theirs in zip(self, other, strict=True)))
+
+    @property
+    def whole(self) -> int | None:
+        """Input and output, as far as they are known."""
+        return _plus(self.input, self.output)
+
+    @classmethod
+    def read(cls, said: object) -> "Tokens":
+        """The counts in a document, ``{"input": …, "cache": …, "output": …}``; what cannot be true is None."""
+        counts = safe_read.mapping(said)
+        return cls(*(tokens(counts.get(name)) for name in cls._fields))
+
+
+type StoredTokens = Annotated[
+    Tokens,
+    PlainSerializer(Tokens._asdict),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "additionalProperties": False,
+            "description": "Tokens that a model was sent and sent back; those from the cache are part of the input.",
+            "properties": {
+                name: {"anyOf": [{"type": "integer"}, {"type": "null"}], "default": None} for name in Tokens._fields
+            },
+        }
+    ),
+]
+"""``Tokens`` in a document: an object with these three keys."""
 
 
 class Usage(NamedTuple):
-    """What an attempt used; None where nobody knows."""
+    """What an attempt, a conversation or an answer used; None where nobody knows."""
 
     cost_usd: float | None = None
-    input: int | None = None
-    cache: int | None = None
-    output: int | None = None
+    tokens: Tokens = Tokens()
     incomplete: tuple[str, ...] = ()
-    """Which of these lack a part, or are unknown though something was said of them: the attempt used more."""
+    """Which of cost and counts lack a part, or are unknown though something was said of them: the attempt used more."""
     warnings: tuple[str, ...] = ()
     """A line per value that cannot be true."""
 
+    def __add__(self, other: "Usage") -> "Usage":  # type: ignore[override]
+        return Usage(
+            _plus(self.cost_usd, other.cost_usd),
+            self.tokens + other.tokens,
+            self.incomplete + other.incomplete,
+            self.warnings + other.warnings,
+        )
 
-type Tokens = tuple[int | None, int | None, int | None]
-"""Input (cache included), cache, output."""
+    @property
+    def told(self) -> dict[str, Any]:
+        """As reports have it: ``tokens`` and ``cost_usd``."""
+        return {"tokens": self.tokens._asdict(), "cost_usd": self.cost_usd}
 
 
 class UsageSum(NamedTuple):
@@ -42,7 +95,7 @@ class UsageSum(NamedTuple):
     """How many these are."""
     cost_unknown: int = 0
     """Attempts that have cost something nobody knows, in whole or in part: the sum is at least ``cost_usd``."""
-    tokens: Tokens = (None, None, None)
+    tokens: Tokens = Tokens()
     counted: int = 0
     """Attempts whose input or output tokens are known."""
     attempts: int = 0
@@ -52,35 +105,20 @@ class UsageSum(NamedTuple):
     """Attempts that should have, and did not."""
 
     def __add__(self, other: "UsageSum") -> "UsageSum":  # type: ignore[override]
-        one, two, three = map(_plus, self.tokens, other.tokens)
         return UsageSum(
             _plus(self.cost_usd, other.cost_usd),
             self.cost_known + other.cost_known,
             self.cost_unknown + other.cost_unknown,
-            (one, two, three),
+            self.tokens + other.tokens,
             self.counted + other.counted,
             self.attempts + other.attempts,
             self.said + other.said,
             self.silent + other.silent,
         )
 
-    @property
-    def whole_tokens(self) -> int:
-        """Input and output, as far as they are known."""
-        return (self.tokens[0] or 0) + (self.tokens[2] or 0)
-
     def stored(self) -> list[Any]:
         """As JSON, for a derived file."""
-        return [
-            self.cost_usd,
-            self.cost_known,
-            self.cost_unknown,
-            list(self.tokens),
-            self.counted,
-            self.attempts,
-            self.said,
-            self.silent,
-        ]
+        return [list(part) if isinstance(part, Tokens) else part for part in self]
 
     @classmethod
     def restored(cls, stored: Sequence[Any]) -> "UsageSum":
@@ -90,7 +128,7 @@ class UsageSum(NamedTuple):
             TypeError, ValueError: it is nothing of the kind.
         """
         cost, known, unknown, (one, two, three), counted, attempts, said, silent = stored
-        return cls(cost, known, unknown, (one, two, three), counted, attempts, said, silent)
+        return cls(cost, known, unknown, Tokens(one, two, three), counted, attempts, said, silent)
 
 
 NOTHING = UsageSum()
@@ -107,13 +145,12 @@ def one_attempt(
         must_say: it is one that uses a model; else one that says nothing has used nothing.
     """
     said = cost_usd is not None or any(count is not None for count in tokens)
-    counted = tokens[0] is not None or tokens[2] is not None
     return UsageSum(
         cost_usd,
         int(cost_usd is not None),
         int(cost_unknown),
         tokens,
-        int(counted),
+        int(tokens.whole is not None),
         1,
         int(said),
         int(must_say and not said),
@@ -140,17 +177,17 @@ def tokens(value: object) -> int | None:
     return int(found)
 
 
-def usage(parts: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> Usage:
+def of_parts(parts: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> Usage:
     """The sums over the parts of one attempt.
 
     Args:
         parts: what each part says, by how a warning calls the part (empty for the whole attempt).
-        names: field of ``Usage`` → key in a part.
+        names: ``cost_usd`` or a field of ``Tokens`` → key in a part.
     """
     sums: dict[str, Any] = {}
     incomplete, warnings = [], []
     for field, key in names.items():
-        check = usd if field == "cost_usd" else tokens
+        check: Callable[[object], Any] = usd if field == "cost_usd" else tokens
         known, impossible = [], False
         for where, part in parts.items():
             value = part.get(key)
@@ -164,7 +201,7 @@ def usage(parts: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> U
         sums[field] = sum(known) if known else None
         if impossible or (known and len(known) < len(parts)):
             incomplete.append(field)
-    return Usage(**sums, incomplete=tuple(incomplete), warnings=tuple(warnings))
+    return Usage(sums.pop("cost_usd", None), Tokens(**sums), tuple(incomplete), tuple(warnings))
 
 
 def quoted(value: object, limit: int = 60) -> str:
