@@ -21,7 +21,7 @@ import json
 import os
 import stat
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -32,7 +32,7 @@ from pydantic import BaseModel, ConfigDict
 from parallelhassnes import names
 from parallelhassnes.errors import InvalidInput, Problem, UserError
 from parallelhassnes.execute.secret_forms import is_placeholder, is_public, unfit
-from parallelhassnes.plan import BatchMeta, Plan
+from parallelhassnes.plan import BatchMeta, JobSpec, Plan
 from parallelhassnes.schedule.additions import add_steps, carry_over, similar_steps
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.job_state import ticket_of
@@ -335,85 +335,87 @@ def _write_batch(
     ctx: Context, batch_id: str, path: Path, data: bytes, digest: str, submission: Submission | None, plan: Plan
 ) -> None:
     batch_dir = ctx.layout.batch(batch_id)
-    fresh = not (batch_dir / batches.META).exists()
-    batch_dir.mkdir(exist_ok=True)
-    if fresh:
-        jobs = [job.model_copy(update={"batch_id": batch_id}) for job in plan.jobs]
-        atomic.write_bytes(batch_dir / f"launch_table{path.suffix}", data)
-        index.write(batch_dir, jobs)
-        hashes = b""
-        for job in jobs:
-            (batch_dir / job.job_id).mkdir(exist_ok=True)
-            written = rooted.dumps(_slim(job), ctx.layout.root)
-            hashes += seal.job_line(job.job_id, written.encode("utf-8", "surrogateescape"))
-            atomic.write_text(batch_dir / job.job_id / batches.JOB, written, durable=False)
-        atomic.write_bytes(batch_dir / batches.JOB_HASHES, hashes)
-        rerun_of = submission.rerun_of if submission else ""
-        extra, left_out = similar_steps.again(ctx.layout, jobs, rerun_of) if rerun_of else ({}, [])
-        by = (submission.by if submission else None) or ledger.person(path.stat().st_uid)
-        meta = BatchMeta(
-            batch_id=batch_id,
-            created_at=now_text(),
-            table_sha256=digest,
-            table_format=plan.table_format,
-            source_name=submission.source_name if submission else path.name,
-            base_dir=submission.base_dirs[0] if submission and submission.base_dirs else "",
-            base_dirs=tuple(submission.base_dirs) if submission else (),
-            rerun_of=rerun_of,
-            experiment=plan.experiment,
-            goal=plan.goal,
-            plan=plan.plan,
-            labels=plan.labels,
-            priority=plan.priority,
-            concurrency=plan.concurrency,
-            limits=plan.limits,
-            budget=plan.budget,
-            secrets=plan.secrets,
-            job_ids=tuple(job.job_id for job in jobs),
-            steps_total=sum(len(job.steps) for job in jobs),
-            warnings=(*plan.warnings, *left_out),
-            harbor_job=plan.harbor_job,
-        )
-        about = rooted.dumps(meta.model_dump(mode="json", exclude_none=True), ctx.layout.root)
-        if plan.plan is not None:  # before all else: its hash may stand somewhere already
-            said = plan.plan.model_dump(mode="json")
-            ledger.append(batch_dir, "planned", by=by, plan=said, plan_sha256=plan.plan.sha256())
-        ledger.append(
-            batch_dir,
-            "submitted",
-            by=by,
-            table_sha256=digest,
-            jobs_sha256=hashlib.sha256(hashes).hexdigest(),
-            meta_sha256=hashlib.sha256(about.encode("utf-8", "surrogateescape")).hexdigest(),
-            batch_id=batch_id,
-            jobs=len(jobs),
-            steps=meta.steps_total,
-            rerun_of=meta.rerun_of or None,
-            trials=add_steps.trials(step for job in jobs for step in job.steps),
-        )
-        if extra:
-            add_steps.add_at_ingest(batch_dir, extra, by)
-            jobs = [batches.read_job(batch_dir / job.job_id) for job in jobs]
-            index.write(batch_dir, jobs)
-        carried = submission is not None and carry_over.take_over(
-            ctx.layout, batch_id, jobs, submission.rerun_of, submission.carry
-        )
-        if submission is not None and submission.variables is not None:
-            batches.write_control(ctx.layout, batch_id, Control(variables=submission.variables))
-            ledger.append(batch_dir, "bound", by=by, variables=sorted(submission.variables))
-        _sync_everything()
-        atomic.write_text(batch_dir / batches.META, about)
-        if carried:
-            with hosts.deciding(ctx.layout):
-                requeue_batch(ctx, batch_id)
-        for job in () if carried else jobs:
-            for step in job.steps:
-                if not step.depends_on and not step.gate:
-                    ticket, name = ticket_of(job, step)
-                    tickets.put_ready(ctx.layout, ticket, name, durable=False)
-    else:
+    if (batch_dir / batches.META).exists():
         requeue_batch(ctx, batch_id)
+        _sync_everything()
+        return
+    batch_dir.mkdir(exist_ok=True)
+    jobs = [job.model_copy(update={"batch_id": batch_id}) for job in plan.jobs]
+    atomic.write_bytes(batch_dir / f"launch_table{path.suffix}", data)
+    index.write(batch_dir, jobs)
+    hashes = _write_jobs(ctx, batch_dir, jobs)
+    said = submission or Submission(batch_id=batch_id, source_name=path.name, base_dirs=[])
+    extra, left_out = similar_steps.again(ctx.layout, jobs, said.rerun_of) if said.rerun_of else ({}, [])
+    by = said.by or ledger.person(path.stat().st_uid)
+    meta = BatchMeta(
+        batch_id=batch_id,
+        created_at=now_text(),
+        table_sha256=digest,
+        source_name=said.source_name,
+        base_dir=said.base_dirs[0] if said.base_dirs else "",
+        base_dirs=tuple(said.base_dirs),
+        rerun_of=said.rerun_of,
+        job_ids=tuple(job.job_id for job in jobs),
+        steps_total=sum(len(job.steps) for job in jobs),
+        warnings=(*plan.warnings, *left_out),
+        **{name: value for name, value in plan if name in BatchMeta.model_fields and name != "warnings"},
+    )
+    about = rooted.dumps(meta.model_dump(mode="json", exclude_none=True), ctx.layout.root)
+    if plan.plan is not None:  # before all else: its hash may stand somewhere already
+        planned = plan.plan.model_dump(mode="json")
+        ledger.append(batch_dir, "planned", by=by, plan=planned, plan_sha256=plan.plan.sha256())
+    ledger.append(
+        batch_dir,
+        "submitted",
+        by=by,
+        table_sha256=digest,
+        jobs_sha256=hashlib.sha256(hashes).hexdigest(),
+        meta_sha256=hashlib.sha256(about.encode("utf-8", "surrogateescape")).hexdigest(),
+        batch_id=batch_id,
+        jobs=len(jobs),
+        steps=meta.steps_total,
+        rerun_of=meta.rerun_of or None,
+        trials=add_steps.trials(step for job in jobs for step in job.steps),
+    )
+    if extra:
+        add_steps.add_at_ingest(batch_dir, extra, by)
+        jobs = [batches.read_job(batch_dir / job.job_id) for job in jobs]
+        index.write(batch_dir, jobs)
+    carried = submission is not None and carry_over.take_over(
+        ctx.layout, batch_id, jobs, submission.rerun_of, submission.carry
+    )
+    if said.variables is not None:
+        batches.write_control(ctx.layout, batch_id, Control(variables=said.variables))
+        ledger.append(batch_dir, "bound", by=by, variables=sorted(said.variables))
     _sync_everything()
+    atomic.write_text(batch_dir / batches.META, about)
+    _queue(ctx, batch_id, jobs, carried=carried)
+    _sync_everything()
+
+
+def _write_jobs(ctx: Context, batch_dir: Path, jobs: Sequence[JobSpec]) -> bytes:
+    """Write each ``job.json``, and the file of their hashes; what that holds."""
+    hashes = b""
+    for job in jobs:
+        (batch_dir / job.job_id).mkdir(exist_ok=True)
+        written = rooted.dumps(_slim(job), ctx.layout.root)
+        hashes += seal.job_line(job.job_id, written.encode("utf-8", "surrogateescape"))
+        atomic.write_text(batch_dir / job.job_id / batches.JOB, written, durable=False)
+    atomic.write_bytes(batch_dir / batches.JOB_HASHES, hashes)
+    return hashes
+
+
+def _queue(ctx: Context, batch_id: str, jobs: Sequence[JobSpec], *, carried: bool) -> None:
+    """Make the first tickets of a batch; where ended attempts were taken over, by what these came to."""
+    if carried:
+        with hosts.deciding(ctx.layout):
+            requeue_batch(ctx, batch_id)
+        return
+    for job in jobs:
+        for step in job.steps:
+            if not step.depends_on and not step.gate:
+                ticket, name = ticket_of(job, step)
+                tickets.put_ready(ctx.layout, ticket, name, durable=False)
 
 
 def _slim(job: BaseModel) -> dict[str, Any]:
