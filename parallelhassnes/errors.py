@@ -3,6 +3,8 @@
 Everything else that goes wrong is ours: it goes to a log file with its traceback.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 
@@ -52,3 +54,22 @@ class UnknownId(UserError):
 
 class StoreBusy(UserError):
     """Somebody else holds a lock of the store, and does not let go of it."""
+
+
+@contextmanager
+def extra(name: str, what: str) -> Iterator[None]:
+    """Import packages of an extra within such a block.
+
+    Args:
+        name: the extra, as ``pyproject.toml`` calls it.
+        what: what needs them, with its verb.
+
+    Raises:
+        UserError: one of them is not installed; says what to type.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{what} {error.name}, which is not installed", fix=f"pip install 'parallelhassnes[{name}]'"
+        ) from None

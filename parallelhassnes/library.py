@@ -4,7 +4,7 @@
     store = ph.open_store("root", create=True)
     batch = store.run(["tasks/hello"], agents=["oracle", "nop"], n=2, environment="sandbox")
     batch.results(by=["agent"]).to_dict()
-    ph.trials_df(batch)
+    ph.trials_df(batch)                             # frames.py
 
 Everything here calls the functions that the command line and the HTTP server call, and holds nothing between two calls:
 the files under ``runs/`` are the state. Attempts are started by a child process (``parallelhassnes tick``), never by a fork
@@ -17,12 +17,11 @@ import subprocess
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from parallelhassnes.actions import submit as submission
 from parallelhassnes.actions.analyze import analyze as start_analyses
@@ -42,7 +41,6 @@ from parallelhassnes.results.analysis_list import Analysed, analyses
 from parallelhassnes.results.collect import Choice
 from parallelhassnes.results.compare import Comparison
 from parallelhassnes.results.compare import compare as compare_sides
-from parallelhassnes.results.rows import AttemptRow, TrialLine, attempt_lines, trial_lines
 from parallelhassnes.schedule.context import Context, open_context
 from parallelhassnes.store import identity
 from parallelhassnes.store.atomic import advice, describe_damage, dumps
@@ -53,9 +51,6 @@ from parallelhassnes.views.batch_scoreboard import batch_scoreboard
 from parallelhassnes.views.run_report import run_reports
 from parallelhassnes.views.scoreboard_models import BatchScoreboard
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 __all__ = [
     "Attempt",
     "Batch",
@@ -65,11 +60,8 @@ __all__ = [
     "UnknownId",
     "UserError",
     "analyze",
-    "attempts_df",
     "compare",
     "open_store",
-    "results_df",
-    "trials_df",
 ]
 
 _PICKED = frozenset({"failed", "unscored", "lost"})
@@ -94,7 +86,7 @@ def open_store(root: str | os.PathLike[str] | None = None, *, create: bool = Fal
     elif not Layout(folder).system.is_dir():
         raise UserError(f"{folder}: has no store", fix="open it with create=True to make one")
     store = Store(folder)
-    with _opened(store) as ctx:
+    with opened(store) as ctx:
         ensure(ctx)
     return store
 
@@ -143,13 +135,13 @@ class Store:
         """
         request = _request(
             options,
-            paths=tuple(map(os.fspath, _several(paths))),
-            agents=_several(agents),
-            models=_several(models),
+            paths=tuple(map(os.fspath, several(paths))),
+            agents=several(agents),
+            models=several(models),
             n_trials=n,
             environment=environment,
         )
-        with _opened(self) as ctx:
+        with opened(self) as ctx:
             data = submission.table_of(ctx, request)
             folders = submission.base_dirs(None)
             done = submission.submit(ctx, data, name="run.json", folders=folders, again=True, here=True)
@@ -169,7 +161,7 @@ class Store:
         Raises:
             InvalidTable: the table is wrong; every problem is listed with its place.
         """
-        with _opened(self) as ctx:
+        with opened(self) as ctx:
             if isinstance(table, Mapping):
                 data, name, folders = _bytes(table), "table.json", submission.base_dirs(None)
             else:
@@ -207,7 +199,7 @@ class Store:
         Raises:
             UnknownId: there is no such batch.
         """
-        with _opened(self) as ctx:
+        with opened(self) as ctx:
             return Batch(self, resolve(ctx.layout, batch_id).batch_id)
 
     def batches(self, experiment: str | None = None) -> list["Batch"]:
@@ -216,7 +208,7 @@ class Store:
         Raises:
             UnknownId: no batch belongs to the experiment.
         """
-        with _opened(self) as ctx:
+        with opened(self) as ctx:
             chosen = collect.choose(ctx.layout, experiment=experiment)
         return [Batch(self, batch_id) for batch_id in chosen.batch_ids]
 
@@ -226,7 +218,7 @@ class Store:
         Raises:
             UnknownId: there is none.
         """
-        with _opened(self) as ctx:
+        with opened(self) as ctx:
             return Attempt(self, str(newest_attempt(ctx.layout, attempt_id)))
 
 
@@ -246,7 +238,7 @@ class Batch:
         Raises:
             UnknownId: the batch was deleted.
         """
-        with _opened(self.store) as ctx:
+        with opened(self.store) as ctx:
             resolve(ctx.layout, self.id)
             yield ctx
 
@@ -285,7 +277,7 @@ class Batch:
             UserError: a dimension is not known.
         """
         with self._opened() as ctx:
-            return results_of(ctx.layout, _choice([self]), _several(by))
+            return results_of(ctx.layout, choice([self]), several(by))
 
     def retry(self, only: str | Iterable[str] | None = None, reason: str = "") -> Operated:
         """Have ended steps attempted again, at once; what came of it, with empty lists where nothing was to retry.
@@ -327,19 +319,19 @@ class Attempt:
     @property
     def folder(self) -> Path:
         """The attempt's folder under ``runs/``."""
-        with _opened(self.store) as ctx:
+        with opened(self.store) as ctx:
             return resolve(ctx.layout, self.id).folder(ctx.layout)
 
     @property
     def state(self) -> dict[str, Any]:
         """``state.json``: status, times, failure."""
-        with _opened(self.store) as ctx:
+        with opened(self.store) as ctx:
             return run_reports(ctx.layout, self.id)[0].state
 
     @property
     def report(self) -> dict[str, Any] | None:
         """``final.json``: what the attempt came to; None while it runs."""
-        with _opened(self.store) as ctx:
+        with opened(self.store) as ctx:
             return run_reports(ctx.layout, self.id)[0].report
 
 
@@ -349,8 +341,8 @@ def compare(a: Batch, b: Batch) -> Comparison:
     Raises:
         UserError: the batches are of different stores.
     """
-    store = _store_of([a, b])
-    with _opened(store) as ctx:
+    store = store_of([a, b])
+    with opened(store) as ctx:
         return compare_sides(ctx.layout, a.id, b.id)
 
 
@@ -369,81 +361,20 @@ def analyze(
         UserError: there is no such engine, or it lacks something.
     """
     part = part_of(engine, model)
-    with _opened(batch.store) as ctx:
+    with opened(batch.store) as ctx:
         start_analyses(ctx, batch.id, [part], failed=failed)
     if wait:
         batch.wait()
-    with _opened(batch.store) as ctx:
+    with opened(batch.store) as ctx:
         return analyses(ctx.layout, batch.id)
 
 
-def trials_df(what: Batch | Store | Sequence[Batch]) -> "pd.DataFrame":
-    """One row per trial, by the attempt of it that counts; columns are the fields of ``results --trials`` (docs/python.md).
+def store_of(batches: Sequence[Batch]) -> Store:
+    """The one store that batches belong to.
 
-    ``labels`` and ``rewards`` hold mappings, ``warnings`` lists; what is not known is missing (NaN or None).
+    Raises:
+        UserError: there are several, or no batch is named.
     """
-    store, chosen = _chosen(what)
-    with _opened(store) as ctx:
-        found = trial_lines(ctx.layout, chosen)
-    _warn(found.passed_over)
-    lines = found.trials
-    return _frame([line.model_dump() for line in lines], TrialLine.model_fields)
-
-
-def attempts_df(what: Batch | Store | Sequence[Batch]) -> "pd.DataFrame":
-    """One row per attempt, live and superseded ones included, in order of their launch; times are UTC time stamps."""
-    store, chosen = _chosen(what)
-    with _opened(store) as ctx:
-        found = attempt_lines(ctx.layout, chosen)
-    _warn(found.passed_over)
-    lines = found.attempts
-    frame = _frame([line.model_dump() for line in lines], AttemptRow.model_fields)
-    for name in ("launched_at", "ended_at"):
-        frame[name] = _pandas().to_datetime(frame[name], utc=True, format="ISO8601")
-    return frame
-
-
-def results_df(what: Batch | Store | Sequence[Batch], by: str | Sequence[str] = DEFAULT_BY) -> "pd.DataFrame":
-    """One row per group, best first; the dimensions of ``by`` are columns, then the fields of ``results --json`` groups."""
-    store, chosen = _chosen(what)
-    with _opened(store) as ctx:
-        found = results_of(ctx.layout, chosen, _several(by))
-    _warn(found.passed_over)
-    rows = [{**line.key, **line.model_dump(exclude={"key"})} for line in found.groups]
-    return _frame(rows, _several(by))
-
-
-def _warn(passed_over: Iterable[str]) -> None:
-    for line in passed_over:
-        warnings.warn(f"passed over {line}", stacklevel=3)
-
-
-def _frame(rows: list[dict[str, Any]], columns: Iterable[str]) -> "pd.DataFrame":
-    pd = _pandas()
-    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(columns))
-
-
-def _pandas() -> Any:
-    try:
-        import pandas as pd
-    except ImportError:
-        raise UserError("frames need pandas", fix="pip install 'parallelhassnes[df]'") from None
-    return pd
-
-
-def _chosen(what: Batch | Store | Sequence[Batch]) -> tuple[Store, Choice]:
-    if isinstance(what, Store):
-        with _opened(what) as ctx:
-            return what, collect.choose(ctx.layout)
-    batches = [what] if isinstance(what, Batch) else list(what)
-    store = _store_of(batches)
-    with _opened(store) as ctx:
-        for batch in batches:
-            resolve(ctx.layout, batch.id)
-    return store, _choice(batches)
-
-
-def _store_of(batches: Sequence[Batch]) -> Store:
     roots = {batch.store.root for batch in batches}
     if len(roots) != 1:
         fix = "take batches of one store" if roots else "name at least one batch"
@@ -451,7 +382,8 @@ def _store_of(batches: Sequence[Batch]) -> Store:
     return batches[0].store
 
 
-def _choice(batches: Sequence[Batch]) -> Choice:
+def choice(batches: Sequence[Batch]) -> Choice:
+    """The choice of these batches, for ``results.collect``."""
     return Choice(tuple(batch.id for batch in batches), f"batch {', '.join(batch.id for batch in batches)}")
 
 
@@ -462,13 +394,13 @@ def _request(options: Mapping[str, Any], **given: Any) -> RunRequest:
             raise UserError(f"run() has no option {name}", fix=f"options are {', '.join(known)}")
         if isinstance(known[name].default_factory, type) and not isinstance(value, Mapping):
             raise UserError(f"run(): {name} is no mapping", fix=f"write {name}={{NAME: VALUE}}")
-    several: dict[str, Any] = {
-        name: _several(value) if known[name].default == () else value for name, value in options.items()
+    said: dict[str, Any] = {
+        name: several(value) if known[name].default == () else value for name, value in options.items()
     }
-    return RunRequest(**given, **several)
+    return RunRequest(**given, **said)
 
 
-def _several(value: Any) -> tuple[Any, ...]:
+def several(value: Any) -> tuple[Any, ...]:
     """What was named: one text or path is one name, not its letters."""
     return (value,) if isinstance(value, str | os.PathLike) else tuple(value)
 
@@ -503,7 +435,7 @@ class _CallersMask:
 
 
 @contextmanager
-def _opened(store: Store) -> Iterator[Context]:
+def opened(store: Store) -> Iterator[Context]:
     """The store as configured now, for a process that starts no attempt itself.
 
     The caller's file mode creation mask, which private stores narrow, is put back by the last thread that leaves.

@@ -1,3 +1,3 @@
-"""The version of this package, as ``pyproject.toml`` has it."""
+"""The version of this package: the one place that says it. The build reads it from here."""
 
-__version__ = "2.0.0.dev0"
+__version__ = "2.0.0"

@@ -11,6 +11,8 @@ import zipfile
 import pytest
 from stores import CHECKOUT
 
+from parallelhassnes import __version__
+
 BUILD = "import sys; from flit_core import buildapi; print(getattr(buildapi, 'build_' + sys.argv[1])(sys.argv[2]))"
 
 
@@ -80,6 +82,14 @@ def test_both_have_their_licence_and_the_same_modules(unpacked):
     (info,) = unpacked["wheel"].glob("*.dist-info")
     assert (info / "licenses" / "LICENSE").is_file()
     assert "License-Expression: Apache-2.0" in (info / "METADATA").read_text()
+
+
+def test_what_is_built_has_the_version_of_the_package(unpacked):
+    (info,) = unpacked["wheel"].glob("*.dist-info")
+    assert f"\nVersion: {__version__}\n" in (info / "METADATA").read_text()
+    assert unpacked["sdist"].name == f"parallelhassnes-{__version__}"
+    assert f"\n## {__version__}\n" in (CHECKOUT / "CHANGELOG.md").read_text()
+    assert f"\n## To {__version__}\n" in (CHECKOUT / "docs" / "upgrade.md").read_text()
 
 
 def test_contributors_are_led_to_files_that_are_there():

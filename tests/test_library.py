@@ -263,7 +263,7 @@ def test_importing_the_package_loads_nothing():
 
 def test_the_face_is_about_fifteen_names_each_described():
     assert 10 <= len(ph.__all__) <= 16
-    assert ph.__all__ == library.__all__
+    assert [name for name in ph.__all__ if not name.endswith("_df")] == library.__all__
     for name in ph.__all__:
         assert getattr(ph, name).__doc__, name
         assert f"`{name}" in PAGE.read_text() or f"ph.{name}" in PAGE.read_text(), name
@@ -302,4 +302,4 @@ def test_a_frame_without_pandas_is_one_line(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, env=environment(), cwd=CHECKOUT
     )
-    assert "frames need pandas; pip install 'parallelhassnes[df]'" in done.stderr
+    assert "frames need pandas, which is not installed; pip install 'parallelhassnes[df]'" in done.stderr

@@ -118,6 +118,16 @@ def _decoded(escape: bytes) -> bytes:
     return bytes([number]) if escape[1:2] in b"xX" else chr(number).encode("utf-8", "replace")
 
 
+@functools.cache
+def has_numpy() -> bool:
+    """Whether numpy is installed; it comes with the extras ``stats`` and ``report``."""
+    try:
+        import numpy  # noqa: F401, ICN001
+    except ImportError:
+        return False
+    return True
+
+
 def resolved_fast(data: bytes) -> Resolved | None:
     """The same as ``resolved``, at some hundred MB a second whatever the data are."""
     if not any(each in data for each in _BEGINNINGS):

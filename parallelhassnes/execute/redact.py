@@ -153,7 +153,7 @@ class Redactor:
         if not self._patterns:
             return
         self._seen += len(data)
-        fast = self._seen > _WORTH_NUMPY and len(data) > _WORTH_ARRAYS
+        fast = self._seen > _WORTH_NUMPY and len(data) > _WORTH_ARRAYS and escapes.has_numpy()
         if hits := self._search.hits(secret_forms.squeezed(data)):
             yield from self._located(hits, data, fast=fast)
         found = escapes.resolved_fast(data) if fast else escapes.resolved(data)
@@ -166,7 +166,7 @@ class Redactor:
                     yield Match(found.start(first + start), found.end(first + end), name)
 
     def _located(self, hits: list[tuple[int, int]], data: bytes, *, fast: bool) -> Iterator[Match]:
-        places = _kept_fast(data) if fast or len(data) > _WORTH_PLACES else _kept(data)
+        places = _kept_fast(data) if fast or (len(data) > _WORTH_PLACES and escapes.has_numpy()) else _kept(data)
         for number, end in hits:
             pattern = self._patterns[number]
             first, last = int(places[end - len(pattern.form)]), int(places[end - 1]) + 1

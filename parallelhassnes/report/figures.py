@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from parallelhassnes.errors import extra
 from parallelhassnes.report.spans import PHASES, Span
 
 if TYPE_CHECKING:
@@ -57,6 +58,16 @@ class Rate(NamedTuple):
     baseline: bool = False
     cost_usd: float | None = None
     """Of a trial."""
+
+
+def require() -> None:
+    """Look whether pictures can be drawn.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
+    with extra("report", "a report needs"):
+        import matplotlib as _  # noqa: F401, ICN001
 
 
 def leaderboard(rates: Sequence[Rate]) -> str:

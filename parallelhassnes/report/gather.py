@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -321,7 +322,7 @@ def _provenance(layout: Layout, chosen: Choice, rows: Sequence[TrialRow]) -> Pro
             ("ParallelHassnes", __version__),
             ("Harbor", version("harbor")),
             ("Python", platform.python_version()),
-            ("matplotlib", version("matplotlib")),
+            *((("matplotlib", version("matplotlib")),) if find_spec("matplotlib") else ()),
         ),
     )
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from parallelhassnes.errors import UserError
+from parallelhassnes.report import figures
 from parallelhassnes.results.collect import Choice, TrialRow, read
 from parallelhassnes.steps.verdict import discrimination, judge
 from parallelhassnes.store.layout import Layout
@@ -41,10 +42,12 @@ def check_report(path: Path) -> None:
     """Refuse a report that cannot be written before anything is run for it.
 
     Raises:
-        UserError: its folder is not there.
+        UserError: its folder is not there, or what draws its pictures is not installed.
     """
     if not path.absolute().parent.is_dir():
         raise UserError(f"--report {path}: its folder is not there", fix="make it first")
+    if not _is_markdown(path):
+        figures.require()
 
 
 def write_report(layout: Layout, batch_id: str, path: Path) -> str:
@@ -52,11 +55,15 @@ def write_report(layout: Layout, batch_id: str, path: Path) -> str:
     from parallelhassnes.report import write
 
     chosen = Choice((batch_id,), batch_id)
-    if path.suffix.lower() in (".md", ".markdown"):
+    if _is_markdown(path):
         write.markdown(layout, chosen, path)
     else:
         write.html(layout, chosen, path)
     return str(path.absolute())
+
+
+def _is_markdown(path: Path) -> bool:
+    return path.suffix.lower() in (".md", ".markdown")
 
 
 def run_done(layout: Layout, batch_id: str, exit_code: int, report: str | None) -> RunDone:

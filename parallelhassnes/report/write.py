@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from parallelhassnes.report import page, story
+from parallelhassnes.report import figures, page, story
 from parallelhassnes.report.gather import gather
 from parallelhassnes.results.collect import Choice
 from parallelhassnes.results.export import write_file
@@ -27,8 +27,9 @@ def html(layout: Layout, chosen: Choice, out: Path) -> Written:
     """Write the page.
 
     Raises:
-        UserError: there is nothing to report, or the file cannot be written.
+        UserError: there is nothing to report, the file cannot be written, or matplotlib is not installed.
     """
+    figures.require()
     out = out.absolute()
     write_file(out, page.html(gather(layout, chosen), layout, out.parent).encode())
     return Written(format="html", path=str(out), batches=list(chosen.batch_ids))

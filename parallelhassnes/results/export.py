@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel
 
-from parallelhassnes.errors import UserError
+from parallelhassnes.errors import UserError, extra
 from parallelhassnes.results.aggregate import GroupLine
 from parallelhassnes.results.rows import TrialLine
 from parallelhassnes.store import atomic
@@ -121,11 +121,9 @@ def write_parquet(table: FlatTable, path: Path) -> None:
     Raises:
         UserError: pyarrow is not installed, or the file cannot be written.
     """
-    try:
+    with extra("parquet", "--format parquet needs"):
         import pyarrow as pa
         from pyarrow import parquet
-    except ImportError:
-        raise UserError("--format parquet needs pyarrow", fix="pip install 'parallelhassnes[parquet]'") from None
     kinds = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
     schema = pa.schema([(name, kinds[kind]) for name, kind in table.columns.items()])
     sink = pa.BufferOutputStream()

@@ -1,11 +1,15 @@
 """Statistics across jobs, where trials of one task are not independent of each other.
 
-What a single job needs is in ``steps.verdict.discrimination``, in plain arithmetic; here are numpy and scipy.
+What a single job needs is in ``steps.verdict.discrimination``. The bootstrap of a comparison alone needs numpy, an extra.
 """
 
+import functools
+import math
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 
-from parallelhassnes.steps.verdict.discrimination import Interval, wilson
+from parallelhassnes.errors import extra
+from parallelhassnes.steps.verdict.discrimination import Z_95, Interval, wilson
 
 RESAMPLES = 10_000
 _CHUNK = 500
@@ -27,35 +31,56 @@ def clustered_interval(values: Sequence[float], clusters: Sequence[Hashable]) ->
     """
     if not values or min(values) < 0 or max(values) > 1:
         return None
-    import numpy as np
-
-    numbers = np.asarray(values, dtype=float)
-    _, place = np.unique(_ranks(clusters), return_inverse=True)
-    sizes = np.bincount(place)
-    n, groups = len(numbers), len(sizes)
-    mean = float(numbers.mean())
+    sizes, sums = Counter(clusters), defaultdict[Hashable, float](float)
+    n, groups = len(values), len(sizes)
+    mean = math.fsum(values) / n
     if groups in (1, n):
         return wilson(mean, n)
-    fewest = n**2 / float((sizes**2).sum())
-    sums = np.bincount(place, weights=numbers - mean)
-    variance = float((sums**2).sum()) / n**2
+    fewest = n**2 / sum(size**2 for size in sizes.values())
     if mean * (1 - mean) <= 0:
         return wilson(mean, fewest)
+    for value, cluster in zip(values, clusters, strict=True):
+        sums[cluster] += value - mean
+    variance = math.fsum(each**2 for each in sums.values()) / n**2
     effective = mean * (1 - mean) / variance if variance > 0 else float(n)
-    return wilson(mean, min(max(effective * _few_clusters(n, groups), fewest), float(n)))
+    few = (t_975(n - 1) / t_975(groups - 1)) ** 2
+    return wilson(mean, min(max(effective * few, fewest), float(n)))
 
 
-def _ranks(clusters: Sequence[Hashable]) -> list[int]:
-    """The clusters as numbers, by first appearance."""
-    seen: dict[Hashable, int] = {}
-    return [seen.setdefault(cluster, len(seen)) for cluster in clusters]
+@functools.cache
+def t_975(df: int) -> float:
+    """The 0.975 quantile of Student's t with so many degrees of freedom, to nine digits.
+
+    Abramowitz and Stegun, Handbook of Mathematical Functions (1964): the distribution as a finite sum of an angle, 26.7.3 and
+    26.7.4, halved in; beyond 200 degrees the expansion 26.7.5.
+    """
+    if df > 200:
+        z = Z_95
+        parts = (
+            z,
+            (z**3 + z) / 4,
+            (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+            (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        )
+        return sum(part / float(df) ** power for power, part in enumerate(parts))
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):
+        angle = (low + high) / 2
+        low, high = (angle, high) if _within(angle, df) < 0.95 else (low, angle)
+    return math.sqrt(df) * math.tan(low)
 
 
-def _few_clusters(n: int, groups: int) -> float:
-    """What the effective number shrinks by because the variance comes from so few clusters."""
-    from scipy.special import stdtrit
-
-    return float((stdtrit(n - 1, 0.975) / stdtrit(groups - 1, 0.975)) ** 2)
+def _within(angle: float, df: int) -> float:
+    """The chance that Student's t is at most ``sqrt(df) * tan(angle)`` away from 0."""
+    is_odd = df % 2
+    cosine = math.cos(angle)
+    term = cosine if is_odd else 1.0
+    total = term if df > 1 else 0.0
+    for number in range(2 + is_odd, df, 2):
+        term *= (number - 1) / number * cosine**2
+        total += term
+    total *= math.sin(angle)
+    return (angle + total) * 2 / math.pi if is_odd else total
 
 
 def bootstrap_mean(values: Sequence[float], *, seed: int = 0) -> Interval | None:
@@ -63,10 +88,14 @@ def bootstrap_mean(values: Sequence[float], *, seed: int = 0) -> Interval | None
 
     One value per cluster (the difference of a task), so that what is drawn with replacement are whole tasks (Efron and
     Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13). The same values give the same interval.
+
+    Raises:
+        UserError: numpy is not installed.
     """
     if len(values) < 2:
         return None
-    import numpy as np
+    with extra("stats", "the intervals of a comparison need"):
+        import numpy as np
 
     numbers = np.asarray(values, dtype=float)
     random = np.random.default_rng(seed)
@@ -87,8 +116,8 @@ def mcnemar(lost: int, won: int) -> float:
     Whether a flip is a loss or a win is a fair coin if the sides are equal (McNemar 1947, exact by the binomial
     distribution).
     """
-    if lost + won == 0:
-        return 1.0
-    from scipy.special import bdtr
-
-    return min(1.0, 2 * float(bdtr(min(lost, won), lost + won, 0.5)))
+    flips, ways, total = lost + won, 1, 0
+    for k in range(min(lost, won) + 1):
+        total += ways  # the number of ways in which k of the flips are of one kind
+        ways = ways * (flips - k) // (k + 1)
+    return min(1.0, total * 2 / (1 << flips))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest, t
 
 from parallelhassnes.results import statistics
 from parallelhassnes.steps.verdict import discrimination as plain
@@ -27,6 +27,17 @@ def test_wilson_against_scipy(case):
     passes, n = case
     found = binomtest(passes, n).proportion_ci(method="wilson")
     assert plain.wilson(passes / n, n) == pytest.approx((found.low, found.high), abs=1e-12)
+
+
+@pytest.mark.parametrize("df", [1, 2, 3, 4, 7, 30, 99, 200, 201, 202, 1000, 10**6])
+def test_the_quantile_of_t_against_scipy(df):
+    assert statistics.t_975(df) == pytest.approx(t.ppf(0.975, df), rel=1e-9)
+
+
+@pytest.mark.parametrize(("lost", "won"), [(0, 0), (0, 1), (3, 3), (2, 9), (40, 61), (900, 1100)])
+def test_mcnemar_against_scipy(lost, won):
+    expected = 1.0 if lost + won == 0 else min(1.0, 2 * binom.cdf(min(lost, won), lost + won, 0.5))
+    assert statistics.mcnemar(lost, won) == pytest.approx(expected, rel=1e-9)
 
 
 @settings(deadline=None)

@@ -2,17 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Depends
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from prometheus_client.registry import Collector
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from parallelhassnes.api.http.auth import needs
 from parallelhassnes.api.live.server_state import ServerState, SiteHere
+from parallelhassnes.errors import UserError, extra
 from parallelhassnes.views.scoreboard_models import SystemScoreboard
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 router = APIRouter(tags=["metrics"], dependencies=[Depends(needs("read"))])
 _BREAKER = {"closed": 0, "half-open": 1, "open": 2}
@@ -25,16 +27,21 @@ _BREAKER = {"closed": 0, "half-open": 1, "open": 2}
 )
 def metrics(site: SiteHere) -> Response:
     """Steps and batches by state, queue keys, runners, listeners, in Prometheus' text format."""
+    try:
+        with extra("server", "metrics need"):
+            from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+    except UserError as error:
+        raise HTTPException(501, str(error)) from None
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Store(site))
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
-class _Store(Collector):
+class _Store:
     def __init__(self, site: ServerState) -> None:
         self._site = site
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> "Iterator[Metric]":
         board = self._site.board()
         yield _gauge("steps", "Steps of all batches, by state.", ["state"], _steps(board))
         yield _gauge("batches", "Batches, by state.", ["state"], _batches(board))
@@ -79,7 +86,9 @@ def _batches(board: SystemScoreboard) -> list[tuple[tuple[str, ...], float]]:
     return [((state,), sum(line.state == state for line in board.batches)) for state in states]
 
 
-def _gauge(name: str, about: str, labels: list[str], values: Sequence[tuple[tuple[str, ...], float]]) -> Metric:
+def _gauge(name: str, about: str, labels: list[str], values: Sequence[tuple[tuple[str, ...], float]]) -> "Metric":
+    from prometheus_client.core import GaugeMetricFamily
+
     made = GaugeMetricFamily(f"parallelhassnes_{name}", about, labels=labels)
     for places, value in values:
         made.add_metric(list(places), float(value))
