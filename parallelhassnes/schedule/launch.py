@@ -175,7 +175,7 @@ def preload(step: StepSpec) -> None:
 
 
 def _step_of(ctx: Context, path: Path) -> StepSpec | None:
-    """The step of a ready ticket; None where the ticket is gone."""
+    """Return the step of a ready ticket; None where the ticket is gone."""
     try:
         return batches.read_step(ctx.layout, tickets.read(path))[1]
     except FileNotFoundError:
@@ -292,7 +292,7 @@ def _prepare(
 
 
 def _inputs(book: JobState, job: JobSpec, step: StepSpec) -> dict[str, str]:
-    """The attempts that a step is given: of what it depends on, and a solver that of its critic."""
+    """Return the attempts that a step is given: of what it depends on, and a solver that of its critic."""
     if step.kind != "agent" and step.loop is None:
         return {}
     refs = list(step.depends_on)
