@@ -328,7 +328,7 @@ def load_config(root: Path) -> Config:
 
 
 def parse_config(data: bytes, path: Path) -> Config:
-    """Tell what the bytes of a configuration say.
+    """What the bytes of a configuration say.
 
     Args:
         path: named in what is wrong with them.
@@ -464,5 +464,5 @@ TEMPLATE = """\
 
 
 def template() -> str:
-    """Return the commented configuration that ``init`` writes."""
+    """The commented configuration that ``init`` writes."""
     return TEMPLATE.format(concurrency=Config().concurrency)

@@ -194,7 +194,7 @@ class Store:
         return Ticked(**{name: said[name] for name in Ticked.model_fields})
 
     def batch(self, batch_id: str = "latest") -> "Batch":
-        """Return a batch by its id, an unambiguous beginning of it, or ``latest``.
+        """A batch by its id, an unambiguous beginning of it, or ``latest``.
 
         Raises:
             UnknownId: there is no such batch.
@@ -203,7 +203,7 @@ class Store:
             return Batch(self, resolve(ctx.layout, batch_id).batch_id)
 
     def batches(self, experiment: str | None = None) -> list["Batch"]:
-        """Return the batches that can be read, oldest first; those of one experiment where it is named.
+        """The batches that can be read, oldest first; those of one experiment where it is named.
 
         Raises:
             UnknownId: no batch belongs to the experiment.
@@ -213,7 +213,7 @@ class Store:
         return [Batch(self, batch_id) for batch_id in chosen.batch_ids]
 
     def attempt(self, attempt_id: str = "latest") -> "Attempt":
-        """Return an attempt by its id; of a batch, job or step the newest one.
+        """An attempt by its id; of a batch, job or step the newest one.
 
         Raises:
             UnknownId: there is none.
@@ -263,7 +263,7 @@ class Batch:
         return self
 
     def status(self) -> BatchScoreboard:
-        """Tell how the batch stands: counts by state, the matrix of results, what runs, what waits and why."""
+        """How the batch stands: counts by state, the matrix of results, what runs, what waits and why."""
         with self._opened() as ctx:
             return batch_scoreboard(ctx.layout, self.id)
 
@@ -370,7 +370,7 @@ def analyze(
 
 
 def store_of(batches: Sequence[Batch]) -> Store:
-    """Return the one store that batches belong to.
+    """The one store that batches belong to.
 
     Raises:
         UserError: there are several, or no batch is named.
@@ -383,7 +383,7 @@ def store_of(batches: Sequence[Batch]) -> Store:
 
 
 def choice(batches: Sequence[Batch]) -> Choice:
-    """Return the choice of these batches, for ``results.collect``."""
+    """The choice of these batches, for ``results.collect``."""
     return Choice(tuple(batch.id for batch in batches), f"batch {', '.join(batch.id for batch in batches)}")
 
 
@@ -401,7 +401,7 @@ def _request(options: Mapping[str, Any], **given: Any) -> RunRequest:
 
 
 def several(value: Any) -> tuple[Any, ...]:
-    """Tell what was named: one text or path is one name, not its letters."""
+    """What was named: one text or path is one name, not its letters."""
     return (value,) if isinstance(value, str | os.PathLike) else tuple(value)
 
 
@@ -436,7 +436,7 @@ class _CallersMask:
 
 @contextmanager
 def opened(store: Store) -> Iterator[Context]:
-    """Give the store as configured now, for a process that starts no attempt itself.
+    """The store as configured now, for a process that starts no attempt itself.
 
     The caller's file mode creation mask, which private stores narrow, is put back by the last thread that leaves.
     """

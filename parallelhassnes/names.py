@@ -52,12 +52,12 @@ _RUN_ID_ALPHABET = string.ascii_lowercase + string.digits
 
 
 def is_safe_id(text: object) -> bool:
-    """Tell whether ``text`` can be a file name as it is: ``[A-Za-z0-9._-]``, 1–128 characters, no leading dot."""
+    """Whether ``text`` can be a file name as it is: ``[A-Za-z0-9._-]``, 1–128 characters, no leading dot."""
     return isinstance(text, str) and _SAFE_ID.fullmatch(text) is not None
 
 
 def check_id(text: object, what: str) -> str:
-    """Return ``text`` itself, if it is a safe id; ``what`` is the noun for the message (``job id``).
+    """``text`` itself, if it is a safe id; ``what`` is the noun for the message (``job id``).
 
     Raises UserError.
     """
@@ -70,7 +70,7 @@ def check_id(text: object, what: str) -> str:
 
 
 def as_folder(text: str) -> str:
-    """Tell what a name is to a file system that folds names: two ids that are alike here would share one folder somewhere.
+    """What a name is to a file system that folds names: two ids that are alike here would share one folder somewhere.
 
     Case and Unicode's ways of writing one character (macOS, Windows), dots and spaces at the end (Windows, SMB).
     """
@@ -90,7 +90,7 @@ class Ids(Collection[str]):
         self._names.setdefault(as_folder(name), name)
 
     def like(self, name: str) -> str | None:
-        """Return the name that is taken and that this one would share a folder with."""
+        """The name that is taken and that this one would share a folder with."""
         return self._names.get(as_folder(name))
 
     def __contains__(self, name: object) -> bool:
@@ -104,7 +104,7 @@ class Ids(Collection[str]):
 
 
 def safe_id(text: str, taken: Ids | None = None) -> str:
-    """Return a safe id for any text, the same one every time: ``org/name`` becomes ``org-name``.
+    """A safe id for any text, the same one every time: ``org/name`` becomes ``org-name``.
 
     Long ones are cut and get a short hash of the whole; one that is in ``taken`` gets ``-2``, ``-3`` …
     """
@@ -122,7 +122,7 @@ def safe_id(text: str, taken: Ids | None = None) -> str:
 
 
 def new_batch_id(now: datetime | None = None, after: str = "") -> str:
-    """Return ``20261121T013645Z-k3mzq7ab``: sorts by time to the millisecond, has no dot. ``now`` must be aware of its zone.
+    """``20261121T013645Z-k3mzq7ab``: sorts by time to the millisecond, has no dot. ``now`` must be aware of its zone.
 
     The first two characters behind the dash are the part of the second, the other six (30 bits) are random.
 
@@ -136,20 +136,20 @@ def new_batch_id(now: datetime | None = None, after: str = "") -> str:
 
 
 def arrival_of(moment: datetime) -> str:
-    """Return the part of a batch's id that says when it arrived; these sort by time."""
+    """The part of a batch's id that says when it arrived; these sort by time."""
     part = moment.microsecond * _PARTS // 1_000_000
     return f"{_stamp(moment)}-{_BATCH_ID_ALPHABET[part // 32]}{_BATCH_ID_ALPHABET[part % 32]}"
 
 
 def arrival_in(batch_id: str) -> str | None:
-    """Return the same part of an id; None where it is no id of this form, or one of an earlier version, which says when the table
+    """The same part of an id; None where it is no id of this form, or one of an earlier version, which says when the table
     was last changed.
     """
     return batch_id[:_ARRIVAL] if _BATCH_ID.fullmatch(batch_id) else None
 
 
 def _next(arrival: str) -> str:
-    """Return the arrival that follows at once."""
+    """The arrival that follows at once."""
     moment = datetime.strptime(arrival[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     high, low = (_BATCH_ID_ALPHABET.index(char) for char in arrival[17:_ARRIVAL])
     part = high * 32 + low + 1
@@ -164,22 +164,22 @@ def new_run_id() -> str:
 
 
 def attempt_name(run_id: str, now: datetime | None = None) -> str:
-    """Return the name of an attempt's directory: ``20261121T013645Z_<run_id>``."""
+    """The name of an attempt's directory: ``20261121T013645Z_<run_id>``."""
     return f"{_stamp(now)}_{run_id}"
 
 
 def begun(attempt: str) -> datetime:
-    """Tell when an attempt was prepared, by the name of its directory, to the second."""
+    """When an attempt was prepared, by the name of its directory, to the second."""
     return datetime.strptime(attempt.partition("_")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
 
 
 def run_id_of(attempt: str) -> str:
-    """Return the run id in the name of an attempt's directory."""
+    """The run id in the name of an attempt's directory."""
     return attempt.partition("_")[2]
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word that ``word`` was probably meant to be; None where there is none."""
+    """The known word that ``word`` was probably meant to be; None where there is none."""
     lowered: dict[str, str] = {}
     for candidate in known:
         lowered.setdefault(candidate.lower(), candidate)
@@ -276,7 +276,7 @@ _COMPILED = tuple((re.compile(rule.pattern), rule.key) for rule in KEY_RULES)
 
 
 def normalise_queue_key(text: str, aliases: Mapping[str, str] | None = None) -> str:
-    """Return the one spelling of a queue key: ``Claude Sonnet_4-5`` becomes ``anthropic/claude-sonnet-4-5``.
+    """The one spelling of a queue key: ``Claude Sonnet_4-5`` becomes ``anthropic/claude-sonnet-4-5``.
 
     ``aliases`` maps a key, or a pattern with ``*``, to the key to use instead; it is looked at before and
     after ``KEY_RULES``, and what an alias points to is final. Normalising twice changes nothing.
@@ -287,19 +287,19 @@ def normalise_queue_key(text: str, aliases: Mapping[str, str] | None = None) -> 
 
 
 def queue_key(provider: str | None, model: str, aliases: Mapping[str, str] | None = None) -> str:
-    """Return the key of a model; ``provider`` is put before a model that does not name it already."""
+    """The key of a model; ``provider`` is put before a model that does not name it already."""
     if provider and not model.lower().startswith(f"{provider.lower()}/"):
         model = f"{provider}/{model}"
     return normalise_queue_key(model, aliases)
 
 
 def agent_key(name: str) -> str:
-    """Return the key of an agent that has no model: ``agent:oracle``."""
+    """The key of an agent that has no model: ``agent:oracle``."""
     return _shape(f"agent:{name}")
 
 
 def key_rules_markdown() -> str:
-    """Return ``KEY_RULES`` as the Markdown table of ``docs/queue-keys.md``."""
+    """``KEY_RULES`` as the Markdown table of ``docs/queue-keys.md``."""
     rows = ["| # | the whole key matches | becomes | why |", "|---|---|---|---|"]
     for number, rule in enumerate(KEY_RULES, 1):
         cells = (rule.pattern, rule.key)
@@ -363,7 +363,7 @@ _DECODE = re.compile(
 
 
 def key_dir(key: str) -> str:
-    """Return a normalised queue key as a file name: ``/`` is ``__``, ``:`` is ``_``, other characters are ``_-<hex>-``.
+    """A normalised queue key as a file name: ``/`` is ``__``, ``:`` is ``_``, other characters are ``_-<hex>-``.
 
     Different keys have different names. A name that would be over 128 characters is cut and ends in ``_-h`` and
     a hash. Raises UserError for a key that is not normalised.
@@ -384,7 +384,7 @@ def key_dir(key: str) -> str:
 
 
 def key_from_dir(name: str) -> str:
-    """Return the queue key whose ``key_dir`` is ``name``. Raises UserError for any other name, and for a cut one."""
+    """The queue key whose ``key_dir`` is ``name``. Raises UserError for any other name, and for a cut one."""
     key, position = "", 0
     while position < len(name):
         match = _DECODE.match(name, position)

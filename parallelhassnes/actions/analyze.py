@@ -16,7 +16,7 @@ from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.job_state import JobState, ticket_of
 from parallelhassnes.schedule.tick import pass_and_wake
 from parallelhassnes.store import attempts, batches, hosts
-from parallelhassnes.store.queue import delayed
+from parallelhassnes.store.queue import tickets
 from parallelhassnes.tables.expanders.analyses import analysis_steps, checked, spec
 from parallelhassnes.tables.expanders.expansion import Expansion as TableContext
 from parallelhassnes.tables.model import AnalysisPart
@@ -81,7 +81,7 @@ def analyze(ctx: Context, text: str, parts: list[AnalysisPart], *, failed: bool 
 
 
 def _trials(status: BatchStatus | None, job: JobSpec, only: str | None) -> list[StepSpec]:
-    """Return the job's trials; where a status is given, those that have ended and did not pass."""
+    """The job's trials; where a status is given, those that have ended and did not pass."""
     trials = [s for s in job.steps if s.kind == "trial" and only in (None, s.step_id)]
     if status is None:
         return trials
@@ -94,7 +94,7 @@ def _trials(status: BatchStatus | None, job: JobSpec, only: str | None) -> list[
 
 
 def _has(ctx: Context, book: JobState, job: JobSpec, trial: StepSpec, part: AnalysisPart, result: Analyzed) -> bool:
-    """Tell whether the trial has a step of that engine and model; one that came to no analysis is asked again."""
+    """Whether the trial has a step of that engine and model; one that came to no analysis is asked again."""
     wanted = engine_of(spec(part, trial.step_id))
     for step in job.steps:
         if step.kind != "analysis" or step.spec.get("trial") != trial.step_id:
@@ -111,7 +111,7 @@ def _has(ctx: Context, book: JobState, job: JobSpec, trial: StepSpec, part: Anal
         now = book.look_again(job, step)
         if now is not None and now.retry_at is not None:
             ticket, name = ticket_of(job, step)
-            delayed.put(ctx.layout, ticket, name, now)
+            tickets.put_delayed(ctx.layout, ticket, name, now)
         result.again.append(f"{job.job_id}/{step.step_id}")
         return True
     return False

@@ -8,7 +8,7 @@ Written under ``tick.lock``, so that no pass decides on half of it.
 """
 
 import signal
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -27,7 +27,7 @@ from parallelhassnes.steps.failures import CLASSES
 from parallelhassnes.steps.trial_data import facts
 from parallelhassnes.store import attempts, batches, hosts
 from parallelhassnes.store.evidence import ledger
-from parallelhassnes.store.queue import delayed, tickets
+from parallelhassnes.store.queue import tickets
 from parallelhassnes.store.records import AttemptState, now_text
 from parallelhassnes.views.scoreboard_models import View
 
@@ -44,7 +44,7 @@ class Operated(View, ActionResult):
     started: int = 0
     """Attempts that started at once (retry)."""
     changed: bool = True
-    """False where there was nothing to do."""
+    """False where nothing was to be done, and nothing was."""
     line: str = ""
     """What is so now, in words (cancel)."""
 
@@ -115,10 +115,9 @@ def cancel(ctx: Context, target: Found | str, reason: str = "") -> Operated:
                 _cancel_step(ctx, job, step, result)
                 canceled[step.step_id] = now_text()
             book.replace_canceled(job.job_id, canceled)
-        waiting = delayed.by_ticket(ctx.layout, target.batch_id)
         for job, steps in found:
             for step in steps:
-                _remove_ready(ctx, job, step, waiting)
+                _remove_ready(ctx, job, step)
                 book.look_again(job, step)
                 if target.job_id is not None:
                     book.spread(job, step)
@@ -137,13 +136,13 @@ def cancel(ctx: Context, target: Found | str, reason: str = "") -> Operated:
 
 
 def _meant(ctx: Context, target: Found | str) -> Found:
-    """Tell what is named; of an attempt its step."""
+    """What is named; of an attempt its step."""
     found = resolve(ctx.layout, target) if isinstance(target, str) else target
     return found._replace(attempt=None)
 
 
 def _to_cancel(book: JobState, target: Found) -> list[tuple[JobSpec, list[StepSpec]]] | None:
-    """Tell what runs, or is to start, or would if another step were retried; None where nothing goes on by itself."""
+    """What runs, or is to start, or would if another step were retried; None where nothing goes on by itself."""
     found, goes_on = [], target.step_id is not None
     for job in _jobs(book.ctx, target):
         steps = []
@@ -174,12 +173,14 @@ def _cancel_step(ctx: Context, job: JobSpec, step: StepSpec, result: Operated) -
     result.steps.append(f"{job.job_id}/{step.step_id}")
 
 
-def _remove_ready(ctx: Context, job: JobSpec, step: StepSpec, waiting: Mapping[str, list[delayed.Delayed]]) -> None:
+def _remove_ready(ctx: Context, job: JobSpec, step: StepSpec) -> None:
     _, name = ticket_of(job, step)
     path = tickets.ready_path(ctx.layout, step.queue_key, name)
     path.unlink(missing_ok=True)
     tickets.tidy(path.parent)
-    delayed.drop(ctx.layout, waiting.get(name, ()))
+    for delayed in tickets.delayed_paths(ctx.layout):
+        if delayed.name.split(".", 1)[1] == name:
+            delayed.unlink(missing_ok=True)
 
 
 def retry(ctx: Context, target: Found | str, only: Only | None = None, reason: str = "") -> Operated:
@@ -202,10 +203,9 @@ def retry(ctx: Context, target: Found | str, only: Only | None = None, reason: s
             batches.write_control(ctx.layout, target.batch_id, control.model_copy(update={"canceled": False}))
             book.canceled = False
         credentials.bind_again(ctx, target.batch_id)
-        waiting = delayed.by_ticket(ctx.layout, target.batch_id)
         for job in _jobs(ctx, target):
             for step in _steps(job, target):
-                _retry_step(book, job, step, result, Only() if target.step_id else only, waiting)
+                _retry_step(ctx, book, job, step, result, Only() if target.step_id else only)
         book.save(whole=True)
         ledger.append(
             book.batch_dir,
@@ -229,15 +229,7 @@ def _check_classes(classes: Collection[str]) -> None:
             raise UserError(f"there is no failure class {name}", fix=fix)
 
 
-def _retry_step(
-    book: JobState,
-    job: JobSpec,
-    step: StepSpec,
-    result: Operated,
-    only: Only,
-    waiting: Mapping[str, list[delayed.Delayed]],
-) -> None:
-    ctx = book.ctx
+def _retry_step(ctx: Context, book: JobState, job: JobSpec, step: StepSpec, result: Operated, only: Only) -> None:
     step_dir = ctx.layout.step(job.batch_id, job.job_id, step.step_id)
     if only.selective and not _picked(step_dir, step, only):
         return
@@ -262,8 +254,8 @@ def _retry_step(
     now = book.look_again(job, step)
     if now is not None and now.retry_at is not None:
         ticket, name = ticket_of(job, step)
-        _remove_ready(ctx, job, step, waiting)  # one that was due later
-        delayed.put(ctx.layout, ticket, name, now)
+        _remove_ready(ctx, job, step)  # one that was due later
+        tickets.put_delayed(ctx.layout, ticket, name, now)
         book.spread(job, step)
         result.attempts.append(ref.name)
         result.steps.append(f"{job.job_id}/{step.step_id}")

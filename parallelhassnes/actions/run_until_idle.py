@@ -6,6 +6,7 @@ Supervisors refill freed slots themselves; this only watches, and does what cron
 import contextlib
 import time
 from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
 
 from parallelhassnes.config import BadEnvFile
 from parallelhassnes.errors import UserError
@@ -17,7 +18,7 @@ from parallelhassnes.schedule.limits import concurrency_keys, credentials
 from parallelhassnes.schedule.process import runner_heartbeat
 from parallelhassnes.schedule.tick import TickReport, pass_and_wake, tick
 from parallelhassnes.store import atomic, batches, locks, members
-from parallelhassnes.store.queue import delayed, tickets
+from parallelhassnes.store.queue import tickets
 from parallelhassnes.views.scoreboard_models import View
 
 _LOOK_SEC = 0.05
@@ -71,7 +72,7 @@ def until_idle(
     Args:
         batch_ids: the batches to wait for; None for all.
         on_look: called at every look, about twenty times a second.
-        make_tick: has another process tick; None has this one tick.
+        make_tick: has another process tick; by default this one does.
     """
     next_tick, failed = 0.0, 0
     while True:
@@ -97,7 +98,7 @@ def until_idle(
 
 
 def ticked(ctx: Context, report: TickReport) -> Ticked:
-    """Tell what a tick did, for whoever asked for it."""
+    """What a tick did, for whoever asked for it."""
     launched = [f"{t.batch_id}/{t.job_id}/{t.step_id}/{attempt}" for t, attempt in report.launched]
     return Ticked(
         ok=not report.failed,
@@ -117,7 +118,7 @@ def _tables(found: Iterable[Ingested]) -> list[Rejected]:
 
 
 def waiting(ctx: Context) -> list[str]:
-    """Return one line per reason for which ready steps do not start, other than a limit."""
+    """One line per reason for which ready steps do not start, other than a limit."""
     lines = []
     if (shortage := ctx.shortage()) is not None:
         lines.append(f"nothing starts: {shortage}")
@@ -131,7 +132,7 @@ def waiting(ctx: Context) -> list[str]:
 
 
 def _is_idle_between_passes(ctx: Context, batch_ids: Collection[str] | None) -> bool:
-    """Tell whether nothing is left while no pass is under way, in which what held the rest up is gone before that starts."""
+    """Whether nothing is left while no pass is under way, in which what held the rest up is gone before that starts."""
     with locks.held(ctx.layout.tick_lock):
         idle = _is_idle(ctx, batch_ids)
     if not ctx.layout.pass_wanted.exists():
@@ -150,8 +151,7 @@ def _is_idle(ctx: Context, batch_ids: Collection[str] | None) -> bool:
     if runner_heartbeat.is_draining(ctx):
         return True
     paused = concurrency_keys.Holds(layout, ctx.config)
-    waited_for = (each for each in delayed.batch_ids(layout) if ours(each))
-    if any(_will_start(ctx, batch_id, paused) for batch_id in waited_for):
+    if any(_will_start(ctx, path, paused, ours) for path in tickets.delayed_paths(layout)):
         return False
     known = {key_dir(key): key for key in (*paused.closed, *paused.states)}
     for key, batch_id, folder in tickets.ready_folders(layout):
@@ -167,7 +167,7 @@ def _is_idle(ctx: Context, batch_ids: Collection[str] | None) -> bool:
 
 
 def _waits_for_us(ctx: Context, batch_id: str) -> bool:
-    """Tell whether a batch that another process's pass found to miss a secret waits for one that this process has."""
+    """Whether a batch that another process's pass found to miss a secret waits for one that this process has."""
     note = atomic.read_derived(ctx.layout.blocked / f"{batch_id}.json")
     with members.apart(batch_id, lambda _: None), contextlib.suppress(BadEnvFile):
         return bool(note.get("missing")) and not credentials.given(ctx, batch_id).missing
@@ -175,20 +175,19 @@ def _waits_for_us(ctx: Context, batch_id: str) -> bool:
 
 
 def _is_live(ctx: Context, ours: Callable[[str], bool]) -> bool:
-    """Tell whether an attempt runs, or has ended and is not settled yet."""
+    """Whether an attempt runs, or has ended and is not settled yet."""
     names = [entry.name for entry in tickets.running(ctx.layout)]
     names += [path.name for path in tickets.ended(ctx.layout)]
     return any(ours(tickets.parse_name(name).batch_id) for name in names)
 
 
-def _will_start(ctx: Context, batch_id: str, paused: concurrency_keys.Holds) -> bool:
-    """Whether a delayed retry of the batch is one that is waited for: the batch and its key go on."""
-    with members.apart(batch_id, lambda _: None):  # it is due, or the next tick sees to it
+def _will_start(ctx: Context, path: Path, paused: concurrency_keys.Holds, ours: Callable[[str], bool]) -> bool:
+    """Whether a delayed retry is one that is waited for: its batch and its key go on."""
+    batch_id = tickets.parse_name(path.name.split(".", 1)[1]).batch_id
+    if not ours(batch_id):
+        return False
+    with members.apart(path, lambda _: None):  # it is due, or the next tick sees to it
         if batches.read_control(ctx.layout.batch(batch_id)).hold:
             return False
-    for found in delayed.of_batch(ctx.layout, batch_id):
-        with members.apart(found.path, lambda _: None):
-            if paused.of(tickets.read(found.path).queue_key, batch_id):
-                continue
-        return True
-    return False
+        return not paused.of(tickets.read(path).queue_key, batch_id)
+    return True

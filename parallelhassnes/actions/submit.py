@@ -5,6 +5,7 @@ made at once, so that it can be looked at; should we die before that, the next t
 """
 
 import hashlib
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -19,10 +20,13 @@ from parallelhassnes.sandbox.image import dockerfile
 from parallelhassnes.schedule import ingest
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.limits import credentials
-from parallelhassnes.store import atomic, batches, locks
+from parallelhassnes.store import atomic, batches, hosts, locks
 from parallelhassnes.tables.expand import expand
 from parallelhassnes.tables.formats.request import RunRequest, table_for
 from parallelhassnes.views.scoreboard_models import View
+
+_INGEST_SEC = 60.0
+"""Far longer than the host that decides takes to take in a table."""
 
 
 class Submitted(View):
@@ -59,7 +63,7 @@ class Validated(BaseModel):
 
 
 def read_table(path: Path) -> bytes:
-    """Return the bytes of a table.
+    """The bytes of a table.
 
     Raises:
         UserError: it cannot be read.
@@ -71,7 +75,7 @@ def read_table(path: Path) -> bytes:
 
 
 def table_of(ctx: Context, request: RunRequest) -> bytes:
-    """Return the table that a request amounts to, with the configured environment in it: the same table runs the same elsewhere.
+    """The table that a request amounts to, with the configured environment in it: the same table runs the same elsewhere.
 
     Raises:
         UserError: no task is named.
@@ -82,7 +86,7 @@ def table_of(ctx: Context, request: RunRequest) -> bytes:
 
 
 def base_dirs(table: Path | None) -> list[Path]:
-    """Tell where a table's relative paths are looked for: the current directory, then the table's own folder."""
+    """Where a table's relative paths are looked for: the current directory, then the table's own folder."""
     found = [Path.cwd()]
     if table is not None and table.absolute().parent not in found:
         found.append(table.absolute().parent)
@@ -140,7 +144,7 @@ def check_environments(plan: Plan) -> None:
 
 
 def sandbox_refusals(plan: Plan) -> list[str]:
-    """Return one line per task that the sandbox will refuse to build, each task once."""
+    """One line per task that the sandbox will refuse to build, each task once."""
     lines: dict[str, str] = {}
     for job in plan.jobs:
         for step in job.steps:
@@ -159,7 +163,7 @@ def _is_docker(environment: dict[str, object]) -> bool:
 
 
 def known(ctx: Context, data: bytes) -> str | None:
-    """Return the batch that these bytes have made already; None where there is none."""
+    """The batch that these bytes have made already; None where there is none."""
     return ingest.known_batch(ctx, hashlib.sha256(data).hexdigest())
 
 
@@ -190,6 +194,7 @@ def submit(
     made = None if again else known(ctx, data)
     if made is not None:
         return _describe(ctx, made, duplicate=True)
+    hosts.check(ctx.layout)
     plan = plan_table(ctx, data, name=name, folders=folders, here=here)
     variables = None
     if here:
@@ -203,14 +208,33 @@ def submit(
     path = ctx.layout.incoming / f"{submission.batch_id}{ending if ending in ('.yaml', '.yml') else '.json'}"
     atomic.write_json(path.with_name(path.name + ingest.COMPANION), submission.model_dump(mode="json"))
     atomic.write_bytes(path, data)
-    with locks.held(ctx.layout.ingest_lock):
-        done = ingest.ingest_file(ctx, path, plan)
+    done = None
+    with hosts.deciding_if_free(ctx.layout) as is_ours:
+        if is_ours:
+            with locks.held(ctx.layout.ingest_lock):
+                done = ingest.ingest_file(ctx, path, plan)
+    if not is_ours:
+        _wait_for_ingest(ctx, path)
     if done is None or done.batch_id is None:  # a tick was faster
         own = submission.batch_id
         if not (ctx.layout.batch(own) / batches.META).exists():
             return _describe(ctx, ingest.known_batch(ctx, digest) or own, duplicate=True)
         return _describe(ctx, own, duplicate=False)
     return _describe(ctx, done.batch_id, duplicate=done.duplicate)
+
+
+def _wait_for_ingest(ctx: Context, path: Path) -> None:
+    """Wait until the host that decides has taken in a table."""
+    deadline = time.monotonic() + _INGEST_SEC
+    while path.exists():
+        if time.monotonic() > deadline:
+            found = hosts.right(ctx.layout)
+            raise UserError(
+                f"{found.runner if found else 'the host'} that decides on this root has not taken in the table for "
+                f"{_INGEST_SEC:g} s; it stays in {path}",
+                fix="run `parallelhassnes tick` there, or on another host that has joined",
+            )
+        time.sleep(0.05)
 
 
 def _describe(ctx: Context, batch_id: str, *, duplicate: bool) -> Submitted:

@@ -6,7 +6,7 @@ supervisors are forks. Told by lines of JSON on stdin, it answers by lines of JS
     {"id": 1, "concurrency": 4}    ─▶    {"id": 1, "ingested": […], "repaired": […], "launched": […], "running": 2}
     {"lend": {NAME: value}}        no answer: secrets for one batch, see ``schedule.ephemeral_secrets``; a tick follows
 
-After each tick, asked for or not, a line ``{"ticked": what went wrong}``, empty where nothing went wrong.
+After each tick, asked for or not, a line ``{"ticked": what went wrong}``, empty where nothing did.
 
 It ends when stdin does, which is when the server ends, however it ends; attempts go on without it.
 """
@@ -26,9 +26,9 @@ from parallelhassnes.execute import processes
 from parallelhassnes.schedule import configuration, ephemeral_secrets, health
 from parallelhassnes.schedule.context import Context, Options, open_context
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.store import batches, members
+from parallelhassnes.store import batches
 from parallelhassnes.store.layout import Layout
-from parallelhassnes.store.queue import delayed, tickets
+from parallelhassnes.store.queue import tickets
 from parallelhassnes.store.records import now_text
 
 _CHUNK = 1 << 16
@@ -69,7 +69,7 @@ def _tell(line: str, told: str) -> str:
 
 
 def _work(root: Path, requests: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
-    """Return one tick for all that was asked meanwhile; the answers, and what went wrong."""
+    """One tick for all that was asked meanwhile; the answers, and what went wrong."""
     asked = [request["id"] for request in requests if "id" in request]
     concurrency = next((r["concurrency"] for r in requests[::-1] if r.get("concurrency")), None)
     try:
@@ -108,19 +108,16 @@ def _tick(root: Path, concurrency: int | None) -> dict[str, Any]:
 
 
 def _wanted(ctx: Context) -> set[str]:
-    """Return the names of the secrets of the batches that have something in the queue."""
+    """Names of the secrets of the batches that have something in the queue."""
     if not ephemeral_secrets.known():
         return set()
     layout = ctx.layout
     names = [entry.name for entry in tickets.running(layout)]
     names += [path.name for path in tickets.ended(layout)]
-    queued = {tickets.parse_name(name).batch_id for name in names}.union(delayed.batch_ids(layout))
+    names += [path.name.split(".", 1)[1] for path in tickets.delayed_paths(layout)]
+    queued = {tickets.parse_name(name).batch_id for name in names}
     queued |= {batch_id for _, batch_id, _ in tickets.ready_folders(layout)}
-    wanted: set[str] = set()
-    for batch_id in queued:
-        with members.apart(batch_id):
-            wanted.update(batches.read_batch(layout.batch(batch_id)).secrets)
-    return wanted
+    return {name for batch in queued for name in batches.read_batch(layout.batch(batch)).secrets}
 
 
 if __name__ == "__main__":

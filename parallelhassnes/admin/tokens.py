@@ -28,7 +28,7 @@ from parallelhassnes.store.records import now_text, parse_time
 
 type Role = Literal["read", "submit", "operate"]
 ROLES: tuple[Role, ...] = get_args(Role.__value__)
-"""Each role has the rights of the roles before it."""
+"""Each may do what those before it may."""
 
 SCOPES = (
     "batches",
@@ -96,7 +96,7 @@ class Made(BaseModel):
 
 
 def may(role: Role, wanted: Role) -> bool:
-    """Tell whether who has one role may do what needs another."""
+    """Whether who has one role may do what needs another."""
     return ROLES.index(role) >= ROLES.index(wanted)
 
 
@@ -180,7 +180,7 @@ def revoke(ctx: Context, name: str) -> None:
 
 
 def every(layout: Layout) -> list[Token]:
-    """Return every token, by name; a file that is none, or of another user, gives nobody any right."""
+    """Every token, by name; a file that is none, or of another user, gives nobody any right."""
     found = []
     for name in members.names(layout.tokens):
         if name.endswith(".json"):
@@ -190,7 +190,7 @@ def every(layout: Layout) -> list[Token]:
 
 
 def holder(layout: Layout, text: str) -> Token | None:
-    """Return the token that ``text`` is, which may have expired; None where there is no such token. Takes as long for a wrong one as for a
+    """The token that ``text`` is, which may have expired; None where it is none. Takes as long for a wrong one as for a
     right one.
     """
     digest = _hash(text)
@@ -202,7 +202,7 @@ def holder(layout: Layout, text: str) -> Token | None:
 
 
 def named(layout: Layout, name: str, sha256: str) -> Token | None:
-    """Return the token of that name, if it is still the one with that hash and has not expired."""
+    """The token of that name, if it is still the one with that hash and has not expired."""
     same = (t for t in every(layout) if t.name == name and t.sha256 == sha256 and not t.expired)
     return next(same, None)
 

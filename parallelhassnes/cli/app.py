@@ -165,14 +165,14 @@ def _open_streams() -> None:
 
 
 def _escaped(error: UnicodeError) -> tuple[str, int]:
-    """Tell what a stream's encoding cannot say, as JSON's escapes: a document stays one, and people see what it is."""
+    """What a stream's encoding cannot say, as JSON's escapes: a document stays one, and people see what it is."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return json.dumps(error.object[error.start : error.end])[1:-1], error.end
 
 
 def _drop_output() -> None:
-    """Tell what is still to be written to a standard output that takes nothing goes nowhere."""
+    """What is still to be written to a standard output that takes nothing goes nowhere."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

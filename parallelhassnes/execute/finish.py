@@ -48,6 +48,8 @@ def finish(
     bounds: Bounds = Bounds(),
     meta: bytes | None = None,
     retry: Callable[[], RetryConfig] = RetryConfig,
+    is_fenced: Callable[[], bool] = lambda: False,
+    lacking: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Write the attempt's end and seal it; every process of the attempt but ours has ended.
 
@@ -59,8 +61,11 @@ def finish(
         bounds: what is kept of the attempt, and how long this may take.
         meta: the content of ``meta.json`` before the worker began, where it is known.
         retry: asked when the end is written: what the configuration says of retries, by which this end is judged.
+        is_fenced: asked before each part of it: whether another host has given the attempt up.
+        lacking: name → why its value cannot be looked for here; the seal says so.
 
     Raises:
+        Fenced: it has; what was written by then counts for nothing.
         OSError: there is still no space; the attempt has no seal, and a repair goes on from what there is.
     """
     redactor = Redactor(secrets)
@@ -69,6 +74,7 @@ def finish(
     was_full = space.is_exhausted(attempt.dir)
     while True:
         try:
+            _check(is_fenced)
             own_files.take_over_from_worker(attempt.dir, meta)
             if not (state.terminal and _has_report(attempt)):
                 state = _write_end(attempt, kind, end, state, retry, was_full=was_full)
@@ -76,7 +82,8 @@ def finish(
             logs.trim(attempt.dir, log_ceiling)
             _close_log()
             cleaned = clean(attempt.dir, redactor, bounds, patience)
-            seal(attempt.dir, cleaned.redacted, cleaned.left_out, redactor.unfit, patience.check)
+            _check(is_fenced)
+            seal(attempt.dir, cleaned.redacted, cleaned.left_out, {**redactor.unfit, **lacking}, patience.check)
         except OSError as error:
             if not space.is_full(error) or time.monotonic() > deadline:
                 raise
@@ -85,6 +92,11 @@ def finish(
             time.sleep(0.2)
         else:
             return
+
+
+def _check(is_fenced: Callable[[], bool]) -> None:
+    if is_fenced():
+        raise attempts.Fenced
 
 
 def _write_end(
@@ -114,7 +126,7 @@ def _write_end(
 
 
 def _blame_the_disk(attempt: StepAttempt, outcome: Outcome, *, was_full: bool) -> Outcome:
-    """Return the outcome, as a failure of the infrastructure where the disk was full."""
+    """The outcome, as a failure of the infrastructure where the disk was full."""
     if outcome.status != "failed" or outcome.failure is None:
         return outcome
     said = safe_read.read_bytes(attempt.dir / "stderr.log", 65_536, end=True) or b""
@@ -148,7 +160,7 @@ def _failure(outcome: Outcome) -> FailureRecord | None:
 
 
 def _conclude(attempt: StepAttempt, kind: Kind, end: WorkerEnd, stuck_since: str | None) -> Outcome:
-    """Tell what the attempt came to; a stuck one that left nothing to salvage is a failure of the infrastructure."""
+    """What the attempt came to; a stuck one that left nothing to salvage is a failure of the infrastructure."""
     if end.reason != "stuck":
         return _ask_the_kind(attempt, kind, end)
     outcome = _ask_the_kind(attempt, kind, WorkerEnd(end.exit_code, "lost"))

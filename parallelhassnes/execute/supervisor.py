@@ -57,6 +57,8 @@ class Timing(NamedTuple):
     """Bytes, not seconds."""
     bounds: Bounds = Bounds()
     """What is kept of the attempt."""
+    is_fenced: Callable[[], bool] = lambda: False
+    """Whether another host has given the attempt up: nothing of it may be written any more."""
 
 
 def supervise(
@@ -73,6 +75,9 @@ def supervise(
     Args:
         secrets: those of the environment's values that are taken out of every file at the end.
         retry: as ``finish`` asks it.
+
+    Raises:
+        Fenced: the attempt was given up by another host; its worker is dead, and nothing was written.
     """
     processes.adopt_orphans()
     wake, write = _listen()
@@ -88,6 +93,8 @@ def supervise(
         pid_table=table(),
     )
     meta = safe_read.read_bytes(attempt.dir / attempts.META, 1 << 20)
+    if timing.is_fenced():
+        raise attempts.Fenced
     attempts.write_state(attempt.dir, state)
     pid = start_worker(attempt, kind, environment, lock)
     watch = _Watch(attempt, kind, timing, wake, pid, state)
@@ -97,16 +104,19 @@ def supervise(
     signal.set_wakeup_fd(-1)
     for handle in (wake, write):
         os.close(handle)
+    if timing.is_fenced():
+        sweep(attempt, kind)
+        raise attempts.Fenced
     if own_files.is_gone(attempt.dir):
         end = WorkerEnd(end.exit_code, "lost")
         if not own_files.put_back(attempt.dir, attempt.job_dir, meta):
             sweep(attempt, kind)
             return
-    finish(attempt, kind, end, watch.state, secrets, timing.log_ceiling, timing.bounds, meta, retry)
+    finish(attempt, kind, end, watch.state, secrets, timing.log_ceiling, timing.bounds, meta, retry, timing.is_fenced)
 
 
 def _listen() -> tuple[int, int]:
-    """Return a pipe whose first end becomes readable when a signal arrives."""
+    """A pipe whose first end becomes readable when a signal arrives."""
     wake, write = os.pipe()
     for handle in (wake, write):
         os.set_blocking(handle, False)
@@ -162,7 +172,7 @@ class _Watch:
             own_files.take_back(self.attempt.dir)
 
     def _drain(self) -> bool:
-        """Tell whether a SIGTERM was among the signals since the last look."""
+        """Whether a SIGTERM was among the signals since the last look."""
         try:
             return signal.SIGTERM in os.read(self.wake, 512)
         except BlockingIOError:
@@ -175,7 +185,10 @@ class _Watch:
                 processes.kill_group(self.worker)
                 self.kill_at = now + 1.0
             return
-        if attempts.is_asked_to_end(self.attempt.dir, self.attempt.run_id):
+        if self.timing.is_fenced():
+            self._stop("lost")
+            processes.kill_group(self.worker)
+        elif attempts.is_asked_to_end(self.attempt.dir, self.attempt.run_id):
             self._stop("canceled")
         elif told:
             self.state = self.state.model_copy(update={"shut_down": True})
@@ -213,6 +226,8 @@ class _Watch:
             }
         )
         self.beats += 1
+        if self.timing.is_fenced():
+            return
         try:
             attempts.write_state(self.attempt.dir, self.state)
         except OSError as error:  # a full disk stops the beat, not the work, and so does a worker that is in the way
@@ -269,12 +284,12 @@ class MovementWatch:
         return seen
 
     def still_sec(self) -> float:
-        """Return the seconds since the last movement that a look has seen."""
+        """Seconds since the last movement that a look has seen."""
         return time.monotonic() - self._moved
 
 
 def written_bytes(attempt_dir: Path) -> int:
-    """Return the bytes in the worker's logs and in the folder of the trial or the agent."""
+    """Bytes in the worker's logs and in the folder of the trial or the agent."""
     total = 0
     for name in LOGS:
         try:
@@ -298,7 +313,7 @@ def written_bytes(attempt_dir: Path) -> int:
 
 
 def _cpu_sec(pid: int) -> float:
-    """Return CPU time of a process, its live descendants and those that it has waited for; 0 where it cannot be seen."""
+    """CPU time of a process, its live descendants and those that it has waited for; 0 where it cannot be seen."""
     ticks, look = 0, [pid]
     while look:
         one = look.pop()

@@ -2,7 +2,7 @@
 
 For each ticket in order: take ``step.lock``; look again whether the step is to start; make the
 attempt's folder (it appears whole); move the ticket to ``running/``; write the ledger line; fork the supervisor with
-the locked descriptor; let go of it.
+the locked descriptor; let go of it. What another host is to run is handed to it instead, once the lock is free.
 
 A crash after the folder appeared leaves an attempt without a process: its lock is free, so the next
 launch or repair of that step ends it as ``lost``. A crash before it leaves nothing but the ticket.
@@ -11,6 +11,7 @@ launch or repair of that step ends it as ``lost``. A crash before it leaves noth
 import contextlib
 import os
 import platform
+import shutil
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -28,10 +29,11 @@ from parallelhassnes.schedule.limits.exclusive_dirs import ExclusiveDirs
 from parallelhassnes.schedule.limits.start_rate import StartRates
 from parallelhassnes.schedule.process import runner_heartbeat
 from parallelhassnes.schedule.process.attempt_process import Assignment, Then, fork_is_safe, run, spawn
+from parallelhassnes.schedule.process.places import Places
 from parallelhassnes.schedule.rules import solver_critic
 from parallelhassnes.schedule.rules.step_state import stand
 from parallelhassnes.steps.registry import kind as kind_of
-from parallelhassnes.store import attempts, batches, locks, members
+from parallelhassnes.store import attempts, batches, hosts, locks, members
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.queue import tickets
 from parallelhassnes.store.records import (
@@ -61,9 +63,7 @@ def launch_ready(ctx: Context, then: Then) -> list[Launched]:
     Args:
         then: what each supervisor does when its attempt has been sealed and its slot freed.
     """
-    if runner_heartbeat.is_draining(ctx):
-        return []
-    if ctx.shortage() is not None:
+    if not ctx.layout.runner and (runner_heartbeat.is_draining(ctx) or ctx.shortage() is not None):
         return []
     gate = Gate(ctx)
     keys = QueueKeys(ctx)
@@ -74,7 +74,7 @@ def launch_ready(ctx: Context, then: Then) -> list[Launched]:
     bucket, purse, folders = StartRates(ctx), gate.purse, ExclusiveDirs(ctx)
     started: list[Launched] = []
     while (found := room.next(lines)) is not None:
-        if launcher.is_awaited():
+        if launcher.is_awaited() or not hosts.decides(ctx.layout):
             health.wish(ctx.layout)
             break
         line, lane = found
@@ -83,11 +83,15 @@ def launch_ready(ctx: Context, then: Then) -> list[Launched]:
             break
         claimed = None
         with members.apart(path, partial(_close_lanes, ctx, gate, lines, path)):
-            claimed = _take(ctx, lane, path, gate, keys, folders, bucket)
+            claimed = _take(ctx, lane, path, gate, keys, folders, bucket, room.places)
         if claimed is None:
             continue
-        start(ctx, claimed.assignment, claimed.lock, then)
+        if claimed.meta.runner_id == ctx.runner_id:
+            start(ctx, claimed.assignment, claimed.lock, then)
         os.close(claimed.lock)
+        if claimed.meta.runner_id != ctx.runner_id:  # its process takes the lock
+            hosts.hand(ctx.layout, claimed.meta.runner_id, path.name, claimed.assignment)
+        room.places.take(claimed.meta.runner_id)
         purse.started(lane.batch_id, lane.queue_key)
         load.add(lane.key, lane.batch_id)
         keys.started(lane.queue_key, claimed.meta)
@@ -117,6 +121,7 @@ def _take(
     keys: QueueKeys,
     folders: ExclusiveDirs,
     bucket: StartRates,
+    places: Places,
 ) -> "_Claimed | None":
     """Claim the step at the head of a lane, and write down that it starts; None where it does not start now."""
     refusal = gate.purse.refuses(lane.batch_id, lane.queue_key)
@@ -139,7 +144,7 @@ def _take(
         lane.close()  # the waker has a pass run when the next may start
         return None
     lane.advance()
-    claimed = _claim(ctx, path, lane.key, gate)
+    claimed = _claim(ctx, path, lane, gate, places)
     if claimed is None:
         if place is not None:
             bucket.give_back(place)
@@ -175,14 +180,14 @@ def preload(step: StepSpec) -> None:
 
 
 def _step_of(ctx: Context, path: Path) -> StepSpec | None:
-    """Return the step of a ready ticket; None where the ticket is gone."""
+    """The step of a ready ticket; None where the ticket is gone."""
     try:
         return batches.read_step(ctx.layout, tickets.read(path))[1]
     except FileNotFoundError:
         return None
 
 
-def _claim(ctx: Context, path: Path, key: str, gate: Gate) -> _Claimed | None:
+def _claim(ctx: Context, path: Path, lane: queue_order.Lane, gate: Gate, places: Places) -> _Claimed | None:
     try:
         ticket = tickets.read(path)
     except FileNotFoundError:
@@ -196,14 +201,21 @@ def _claim(ctx: Context, path: Path, key: str, gate: Gate) -> _Claimed | None:
         return None
     try:
         if not _to_start(book, job, step, step_dir):
-            _drop_or_repair(ctx, path, key, step_dir)
+            _drop_or_repair(ctx, path, lane.key, step_dir)
             os.close(lock)
             return None
-        preload(step)
         credential = gate.credentials.of(job.batch_id, step)
+        runner = places.choose(step, credential)
+        if runner is None:
+            gate.note(job.batch_id, "no runner with room has the secrets, or the time left, that its next step needs")
+            lane.close()
+            os.close(lock)
+            return None
+        if runner == ctx.runner_id:
+            preload(step)
         ledger.check(ctx.layout.batch(job.batch_id))  # before there is an attempt to end
-        name, meta = _prepare(ctx, book, job, step, step_dir, path.name, credential)
-        tickets.start_running(ctx.layout, path, key)
+        name, meta = _prepare(ctx, book, job, step, step_dir, path.name, credential, runner)
+        _move_ticket(ctx, path, lane.key, step_dir / "attempts" / name, runner)
     except BaseException:
         os.close(lock)
         raise
@@ -213,11 +225,22 @@ def _claim(ctx: Context, path: Path, key: str, gate: Gate) -> _Claimed | None:
         job_id=job.job_id,
         step_id=step.step_id,
         attempt=name,
-        key_dir=key,
+        key_dir=lane.key,
         ticket=path.name,
         options=ctx.options,
     )
     return _Claimed(ticket, assignment, lock, meta, step)
+
+
+def _move_ticket(ctx: Context, path: Path, key: str, attempt_dir: Path, runner: str) -> None:
+    """Have the ticket be a running one, and lie with this runner where that is one of several."""
+    if ctx.layout.runner == runner:
+        hosts.note_taken(ctx.layout, path.name)
+    try:
+        tickets.start_running(ctx.layout, path, key)
+    except FileNotFoundError:  # somebody else has taken it: nothing of the attempt has run
+        shutil.rmtree(attempt_dir, ignore_errors=True)
+        raise
 
 
 def _record(ctx: Context, claimed: _Claimed) -> None:
@@ -260,7 +283,14 @@ def _drop_or_repair(ctx: Context, path: Path, key: str, step_dir: Path) -> None:
 
 
 def _prepare(
-    ctx: Context, book: JobState, job: JobSpec, step: StepSpec, step_dir: Path, ticket: str, credential: Credential
+    ctx: Context,
+    book: JobState,
+    job: JobSpec,
+    step: StepSpec,
+    step_dir: Path,
+    ticket: str,
+    credential: Credential,
+    runner: str,
 ) -> tuple[str, AttemptMeta]:
     run_id = names.new_run_id()
     now = datetime.now(UTC)
@@ -277,8 +307,8 @@ def _prepare(
         queue_key=step.queue_key,
         number=len(earlier) + 1,
         created_at=now_text(now),
-        runner_id=ctx.runner_id,
-        host=platform.node(),
+        runner_id=runner,
+        host=platform.node() if runner == ctx.runner_id else hosts.host_of(ctx.layout, runner),
         harness_version=__version__,
         config_sha256=ctx.config.sha256(),
         ticket=ticket,
@@ -292,7 +322,7 @@ def _prepare(
 
 
 def _inputs(book: JobState, job: JobSpec, step: StepSpec) -> dict[str, str]:
-    """Return the attempts that a step is given: of what it depends on, and a solver that of its critic."""
+    """The attempts that a step is given: of what it depends on, and a solver that of its critic."""
     if step.kind != "agent" and step.loop is None:
         return {}
     refs = list(step.depends_on)

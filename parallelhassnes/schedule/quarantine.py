@@ -16,7 +16,7 @@ from parallelhassnes.execute import own_files
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.store import atomic, earlier_batches, members
 from parallelhassnes.store.layout import Layout
-from parallelhassnes.store.queue import delayed, tickets
+from parallelhassnes.store.queue import tickets
 
 
 def note(ctx: Context, batch_id: str, error: Exception) -> None:
@@ -39,17 +39,17 @@ def note(ctx: Context, batch_id: str, error: Exception) -> None:
 
 
 def describe(error: Exception) -> str:
-    """Tell why a batch waits that the error keeps from being read, in one line with what to do."""
+    """Why a batch waits that the error keeps from being read, in one line with what to do."""
     return f"damaged: {atomic.describe_damage(error)}; {atomic.advice(error)}"
 
 
 def reason_of(ctx: Context, batch_id: str) -> str | None:
-    """Tell why the batch is set aside; None where it is not."""
+    """Why the batch is set aside; None where it is not."""
     return _reason(_path(ctx, batch_id))
 
 
 def every(layout: Layout) -> dict[str, str]:
-    """Return batch → why it is set aside, of all that are."""
+    """Batch → why it is set aside, of all that are."""
     paths = map(Path, atomic.json_files(layout.blocked))
     return {path.stem: reason for path in paths if (reason := _reason(path)) is not None}
 
@@ -83,8 +83,11 @@ def set_aside(ctx: Context, ticket: Path, error: Exception) -> None:
 
 
 def batch_of(ticket: Path) -> str:
-    """The batch of a ticket, by its name."""
-    return delayed.batch_of(ticket) or tickets.parse_name(ticket.name).batch_id
+    """The batch of a ticket, by its name and the folder that it is in."""
+    name = ticket.name
+    if ticket.parent.name == "delayed":
+        name = name.partition(".")[2]
+    return tickets.parse_name(name).batch_id
 
 
 def is_deleted(ctx: Context, batch_id: str) -> bool:
@@ -98,7 +101,6 @@ def forget(ctx: Context, batch_id: str) -> None:
         _remove(key / batch_id)
         with contextlib.suppress(OSError):
             key.rmdir()
-    delayed.drop(ctx.layout, delayed.of_batch(ctx.layout, batch_id))
     _remove(_path(ctx, batch_id))
 
 

@@ -20,6 +20,7 @@ from parallelhassnes.errors import UserError
 from parallelhassnes.names import key_dir
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.limits.concurrency_keys import QueueKeys, table_limits
+from parallelhassnes.schedule.process.places import Places
 from parallelhassnes.store import batches, members
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import tickets, turns
@@ -66,6 +67,8 @@ class Load:
     """Live attempts, counted from the running tickets under ``tick.lock``."""
 
     total: int = 0
+    running: set[str] = field(default_factory=set)
+    """Names of the running tickets."""
     by_key: Counter[str] = field(default_factory=Counter)
     by_batch: Counter[str] = field(default_factory=Counter)
     unknown: set[str] = field(default_factory=set)
@@ -83,7 +86,7 @@ class Load:
 
 
 def count(ctx: Context) -> tuple[Load, dict[str, set[str]]]:
-    """Return the load now, and for each queue key's folder the batches that have live attempts on it.
+    """The load now, and for each queue key's folder the batches that have live attempts on it.
 
     An attempt that ended after this pass has settled keeps its place: what its end decides (a budget that is spent, trials
     that are not needed any more) is not known yet. Its supervisor has wished for the next pass.
@@ -93,6 +96,7 @@ def count(ctx: Context) -> tuple[Load, dict[str, set[str]]]:
     for ticket in tickets.running(ctx.layout, load.note_unknown):
         batch_id = tickets.parse_name(ticket.name).batch_id
         load.add(ticket.key_dir, batch_id)
+        load.running.add(ticket.name)
         live.setdefault(ticket.key_dir, set()).add(batch_id)
     for path in tickets.ended(ctx.layout):
         with members.apart(path, lambda _: None):  # noted by the pass that could not settle it
@@ -122,7 +126,7 @@ class KeyLanes:
 
     @cached_property
     def queue_key(self) -> str:
-        """The key itself; empty where the folder's name does not tell, and no ticket tells it either."""
+        """The key itself; empty where the folder's name does not tell, and no ticket does."""
         with contextlib.suppress(UserError):
             return names.key_from_dir(self.key)
         for _, _, folder in tickets.folders_of(self.ctx.layout, self.key):
@@ -141,7 +145,7 @@ class KeyLanes:
                 self._put(turn)
 
     def best(self, room: "Room") -> Lane | None:
-        """Return the lane to serve next. What was not looked at comes after one that was found without a live attempt, or of a
+        """The lane to serve next. What was not looked at comes after one that was found without a live attempt, or of a
         higher priority than the last that was looked at.
         """
         self._drop_closed()
@@ -193,7 +197,7 @@ class KeyLanes:
             self.prepare()
 
     def _look(self, turn: QueueTurn) -> Lane | None:
-        """Return the lane that a turn leads to; None where it has nothing to start, or comes at another place."""
+        """The lane that a turn leads to; None where it has nothing to start, or comes at another place."""
         batch_id, folder = turn.batch_id, self.ctx.layout.ready / self.key / turn.batch_id
         if batch_id in self._seen:
             if turn.path != self._seen[batch_id]:
@@ -245,7 +249,7 @@ class KeyLanes:
 
 
 def line_up(ctx: Context, may_start: Callable[[str], bool], on_damage: OnDamage) -> list[KeyLanes]:
-    """Return a line for each queue key that something waits on."""
+    """A line for each queue key that something waits on."""
     found = dict.fromkeys([*turns.keys(ctx.layout), *members.names(ctx.layout.ready)])
     lines = [KeyLanes(ctx, key, may_start, on_damage) for key in found]
     for line in lines:
@@ -269,12 +273,13 @@ class Room:
 
     def __init__(self, ctx: Context, load: Load, live: dict[str, set[str]], keys: QueueKeys) -> None:
         self.ctx, self.load, self.keys = ctx, load, keys
+        self.places = Places(ctx, load.total, load.running)
         self._live = live
         self._batch_limits: dict[str, int | None] = {}
         self._key_limits: dict[str, int | None] = {}
 
     def _key_limit(self, line: KeyLanes) -> int | None:
-        """Return a key's limit: people's, those of every table with live or ready steps on it, its provider's."""
+        """A key's limit: people's, those of every table with live or ready steps on it, its provider's."""
         if line.key not in self._key_limits:
             strictest = turns.strictest(self.ctx.layout, line.key)
             batch_ids = self._live.get(line.key, set()) | ({strictest} if strictest else set())
@@ -288,9 +293,6 @@ class Room:
             self._batch_limits[batch_id] = meta.concurrency
         return self._batch_limits[batch_id]
 
-    def full(self) -> bool:
-        return self.load.total >= self.ctx.concurrency
-
     def _is_open(self, line: KeyLanes) -> bool:
         if line.key in self.load.unknown:
             return False
@@ -298,17 +300,17 @@ class Room:
         return limit is None or self.load.by_key[line.key] < limit
 
     def allows(self, lane: Lane) -> bool:
-        """Tell whether the batch's own limit does."""
+        """Whether the batch's own limit does."""
         limit = self._batch_limit(lane.batch_id)
         return limit is None or self.load.by_batch[lane.batch_id] < limit
 
     def rank(self, lane: Lane) -> tuple[int, int, float, str]:
-        """Tell what lanes are served by, the lowest first."""
+        """What lanes are served by, the lowest first."""
         return -lane.priority, self.load.by_batch[lane.batch_id], lane.served, lane.batch_id
 
     def next(self, lines: list[KeyLanes]) -> tuple[KeyLanes, Lane] | None:
         """The lane to serve next, and its line; None where nothing may start."""
-        if self.full():
+        if self.places.full():
             return None
         open_lines = [line for line in lines if self._is_open(line)]
         found = [(line, lane) for line in open_lines if (lane := line.best(self)) is not None]

@@ -15,7 +15,7 @@ from parallelhassnes.store import atomic, hosts
 
 
 def recover(ctx: Context) -> bool:
-    """Make what is derived anew where the host has been started since the last tick; tell whether it was made anew.
+    """Make what is derived anew where the host has been started since the last tick; whether it was.
 
     Raises:
         SecondHost: the last tick ran on another host, and this one has not joined.

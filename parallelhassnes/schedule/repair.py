@@ -5,19 +5,28 @@ lock, to a process of its own that kills what is left, takes what the worker had
 settles. Where the lock is held by a worker that outlived its supervisor, the worker is killed first. Processes of a container
 on the same root cannot be looked up here, and those that can be seen from the host have other pids there: its attempts
 are judged by lock and heartbeat alone.
+
+On a root of several hosts each ends its own; the loop of the one that decides looks after those whose host is silent (``SilenceWatch``).
+Such an attempt, whose heartbeat and whose runner's beat have both stood still for ``hosts.still_sec``, is fenced: a supervisor that
+lives all the same sees that and writes nothing more. Two heartbeats later, if it is as still as before, its lock's file is replaced, and
+a copy of it is ended as lost (``execute.set_apart``).
 """
 
 import os
 import signal
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from parallelhassnes.execute import processes
+from parallelhassnes.execute.set_apart import name_of_copy
+from parallelhassnes.names import run_id_of
 from parallelhassnes.schedule import quarantine
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.launch import start
 from parallelhassnes.schedule.process.attempt_process import Assignment, Then
-from parallelhassnes.store import attempts, batches, locks, members, process_identity
+from parallelhassnes.store import attempts, batches, hosts, locks, members, process_identity
+from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.queue import tickets
 from parallelhassnes.store.records import AttemptState, Ticket
 
@@ -25,9 +34,12 @@ from parallelhassnes.store.records import AttemptState, Ticket
 def repair(ctx: Context, then: Then) -> list[str]:
     """Hand every dead attempt to a process that ends it; their names."""
     repaired = []
+    own = hosts.taken(ctx.layout, ctx.layout.runner) if ctx.layout.runner else None
     for entry in tickets.running(ctx.layout):
+        if own is not None and entry.name not in own:
+            continue
         with members.apart(entry.path, partial(_set_aside, ctx, entry)):
-            attempt = _repair(ctx, entry, then)
+            attempt = repair_one(ctx, entry, then)
             if attempt is not None:
                 repaired.append(attempt)
     return repaired
@@ -38,7 +50,7 @@ def _set_aside(ctx: Context, entry: tickets.Running, error: Exception) -> None:
         quarantine.set_aside(ctx, entry.path, error)
 
 
-def _repair(ctx: Context, entry: tickets.Running, then: Then) -> str | None:
+def repair_one(ctx: Context, entry: tickets.Running, then: Then) -> str | None:
     """Hand the attempt of a running ticket to a process that ends it, if it is dead; its name."""
     ticket = tickets.read(entry.path)
     step_dir = ctx.layout.step(ticket.batch_id, ticket.job_id, ticket.step_id)
@@ -62,6 +74,8 @@ def _to_end(ctx: Context, entry: tickets.Running, ticket: Ticket, step_dir: Path
     if not entry.path.exists():  # it ended between the listing and the lock
         return None
     ref = attempts.newest(step_dir)
+    if ctx.layout.runner and _is_given_up(step_dir, ref):  # whoever decides goes on with it
+        return None
     if ref is None or attempts.is_sealed(ref.dir):
         tickets.end_running(ctx.layout, entry.key_dir, entry.name)
         return None
@@ -78,6 +92,12 @@ def _to_end(ctx: Context, entry: tickets.Running, ticket: Ticket, step_dir: Path
         dead=True,
         options=ctx.options,
     )
+
+
+def _is_given_up(step_dir: Path, ref: attempts.AttemptRef | None) -> bool:
+    if attempts.half_set_apart(step_dir) is not None:
+        return True
+    return ref is not None and attempts.is_fenced(step_dir, run_id_of(ref.name))
 
 
 def _kill_abandoned_worker(step_dir: Path) -> None:
@@ -107,5 +127,167 @@ def _is_supervised(attempt_dir: Path, heartbeat_sec: float) -> bool:
 
 
 def _supervisor_lives(state: AttemptState) -> bool:
-    """Tell whether it lives as far as can be seen from here; one that has not said its pid yet is just starting."""
+    """Whether it lives as far as can be seen from here; one that has not said its pid yet is just starting."""
     return state.pid is None or state.supervisor_lives() is not False
+
+
+def shut_down(ctx: Context, given: list[str]) -> None:
+    """Tell the supervisors of this runner's attempts to end them, without using an attempt of their steps.
+
+    Args:
+        given: the tickets that it has taken.
+    """
+    for entry in tickets.running(ctx.layout):
+        if entry.name in given:
+            with members.apart(entry.path):
+                ticket = tickets.read(entry.path)
+                ref = attempts.newest(ctx.layout.step(ticket.batch_id, ticket.job_id, ticket.step_id))
+                state = None if ref is None else attempts.read_state(ref.dir)
+                if state is not None and state.supervisor_lives():
+                    processes.send(state.pid, state.pid_start, signal.SIGTERM)
+
+
+class _Foreign(NamedTuple):
+    """An attempt on another host."""
+
+    entry: tickets.Running
+    ticket: Ticket
+    step_dir: Path
+    owner: str
+
+
+class SilenceWatch:
+    """Remembers since when something has not moved, by the clock of this process."""
+
+    def __init__(self) -> None:
+        self._seen: dict[object, tuple[object, float]] = {}
+        self._fenced: dict[str, float] = {}
+
+    def still_for(self, key: object, value: object, now: float) -> float:
+        """Seconds that the value has stood still, as far as looks tell."""
+        before = self._seen.get(key)
+        if before is None or before[0] != value:
+            self._seen[key] = (value, now)
+            return 0.0
+        return now - before[1]
+
+    def silent(self, ctx: Context, alive: set[str], now: float, still: float) -> list[tuple[Assignment, int]]:
+        """What silent hosts have left and is to be ended now, each with its lock, which goes to whoever ends it.
+
+        Args:
+            alive: the runners whose beat moves.
+            still: seconds without a movement after which they, and their attempts, may be dead.
+        """
+        found = []
+        running = tickets.running(ctx.layout)
+        loads = hosts.loads(ctx.layout, {entry.name for entry in running})
+        owners = {name: runner for runner, given in loads.items() for name in given}
+        for entry in running:
+            with members.apart(entry.path):
+                ticket = tickets.read(entry.path)
+                step_dir = ctx.layout.step(ticket.batch_id, ticket.job_id, ticket.step_id)
+                foreign = _Foreign(entry, ticket, step_dir, owners.get(entry.name, ""))
+                dead = self._look(ctx, foreign, alive, now, still)
+                if dead is not None:
+                    found.append(dead)
+        self._forget({entry.name for entry in running})
+        return found
+
+    def _forget(self, running: set[str]) -> None:
+        for name in [name for name in self._seen if name not in running]:
+            self._seen.pop(name)
+            self._fenced.pop(str(name), None)
+
+    def _look(
+        self, ctx: Context, it: _Foreign, alive: set[str], now: float, still: float
+    ) -> tuple[Assignment, int] | None:
+        layout, name = ctx.layout, it.entry.name
+        half = attempts.half_set_apart(it.step_dir)
+        if half is not None:
+            return self._to_end(ctx, it, half, fenced=True)
+        ref = attempts.newest(it.step_dir)
+        if it.owner == layout.runner and not (ref and attempts.is_fenced(it.step_dir, run_id_of(ref.name))):
+            return None
+        if ref is None or attempts.is_sealed(ref.dir):
+            if self.still_for(name, "ended", now) >= still:
+                tickets.end_running(layout, it.entry.key_dir, name)
+                hosts.let_go(layout, it.owner, name) if it.owner else None
+            return None
+        state = attempts.read_state(ref.dir)
+        owner = it.owner or attempts.read_meta(ref.dir).runner_id
+        is_ending = state.status == "queued" and (owner not in alive or self._is_ending(ctx, owner))
+        if is_ending and hosts.take_back(layout, owner, name):  # it never began: no attempt of the step
+            attempts.write_state(ref.dir, state.model_copy(update={"shut_down": True}))
+            return self._to_end(ctx, it, ref.name, fenced=False)
+        waited = self.still_for(name, (state.run_id, state.status, state.heartbeat.count), now)
+        if waited < still:
+            return None
+        if owner in alive and not attempts.is_fenced(it.step_dir, state.run_id):
+            self._remind(ctx, it, ref, owner, state)
+            return None
+        if attempts.is_set_apart(it.step_dir, state.run_id):
+            return self._to_end(ctx, it, ref.name, fenced=False)
+        if not attempts.is_fenced(it.step_dir, state.run_id) and not self._fence(ctx, it, ref.name, owner):
+            return None
+        since = self._fenced.setdefault(name, now)
+        if now - since < 2 * ctx.config.heartbeat_sec + hosts.cache_sec(layout):
+            return None
+        return self._to_end(ctx, it, ref.name, fenced=True)
+
+    def _fence(self, ctx: Context, it: _Foreign, attempt: str, owner: str) -> bool:
+        """Say that the attempt is given up, in the ledger first; False where a pass is being made."""
+        lock = locks.hold(ctx.layout.tick_lock)
+        if lock is None:
+            return False
+        try:
+            ledger.append(
+                ctx.layout.batch(it.ticket.batch_id),
+                "fenced",
+                job_id=it.ticket.job_id,
+                step_id=it.ticket.step_id,
+                run_id=run_id_of(attempt),
+                attempt=attempt,
+                became=name_of_copy(attempt),
+                runner=owner,
+                decider=ctx.layout.runner,
+            )
+            attempts.fence(it.step_dir, run_id_of(attempt), ctx.layout.runner)
+        finally:
+            locks.release(lock)
+        return True
+
+    def _is_ending(self, ctx: Context, owner: str) -> bool:
+        beat = hosts.beat_of(ctx.layout, owner)
+        return beat is not None and beat.draining
+
+    def _remind(self, ctx: Context, it: _Foreign, ref: attempts.AttemptRef, owner: str, state: AttemptState) -> None:
+        """Have a live runner see to an attempt of its own that it may not know of."""
+        if it.owner:
+            return
+        if state.status == "queued":
+            hosts.hand(ctx.layout, owner, it.entry.name, self._assignment(ctx, it, ref.name))
+        else:
+            hosts.note_taken(ctx.layout, it.entry.name, owner)
+
+    def _to_end(self, ctx: Context, it: _Foreign, attempt: str, *, fenced: bool) -> tuple[Assignment, int] | None:
+        path = it.step_dir / "step.lock"
+        lock = locks.claim(path)
+        if lock is None:
+            if not fenced or f"{it.entry.name} ends" in self._fenced:  # a process of ours is at it
+                return None
+            lock = locks.take_away(path)
+        self._fenced[f"{it.entry.name} ends"] = 0.0
+        made = self._assignment(ctx, it, attempt).model_copy(update={"dead": True, "fenced": fenced})
+        return made, lock
+
+    def _assignment(self, ctx: Context, it: _Foreign, attempt: str) -> Assignment:
+        return Assignment(
+            root=str(ctx.layout.root),
+            batch_id=it.ticket.batch_id,
+            job_id=it.ticket.job_id,
+            step_id=it.ticket.step_id,
+            attempt=attempt,
+            key_dir=it.entry.key_dir,
+            ticket=it.entry.name,
+            options=ctx.options,
+        )

@@ -20,10 +20,10 @@ from parallelhassnes.schedule.job_state import JobState, publish, record_end
 from parallelhassnes.schedule.limits.concurrency_keys import QueueKeys
 from parallelhassnes.schedule.limits.spending import Spending
 from parallelhassnes.schedule.rules import solver_critic
-from parallelhassnes.store import batches, currents, members
+from parallelhassnes.store import attempts, batches, currents, hosts, members
 from parallelhassnes.store.evidence import ledger
-from parallelhassnes.store.queue import delayed, tickets
-from parallelhassnes.store.records import Ticket
+from parallelhassnes.store.queue import tickets
+from parallelhassnes.store.records import StepNow, Ticket
 
 _MANY = 64
 """Steps that wait for one, or jobs of a batch that is over: of so many no claimed attempt is to wait for the end."""
@@ -36,7 +36,7 @@ def settle_ended(ctx: Context) -> int:
     last: dict[str, Path] = {}
     keys, spending = QueueKeys(ctx), Spending(ctx)
     for path in paths:
-        if launcher.is_awaited():
+        if launcher.is_awaited() or not hosts.decides(ctx.layout):
             health.wish(ctx.layout)
             break
         with members.apart(path, partial(_give_up, ctx, books, path)):
@@ -46,14 +46,15 @@ def settle_ended(ctx: Context) -> int:
                 break
             if ticket.batch_id not in books:
                 books[ticket.batch_id] = JobState(ctx, ticket.batch_id)
-            _settle(ctx, books[ticket.batch_id], keys, ticket, path.name)
+            if not _settle(ctx, books[ticket.batch_id], keys, ticket, path.name):
+                continue
             spending.settled(ticket.batch_id)
             if ticket.batch_id in last:
                 last[ticket.batch_id].unlink(missing_ok=True)
             last[ticket.batch_id] = path
     for batch_id, path in last.items():
         with members.apart(path, partial(_give_up, ctx, books, path)):
-            if not (tickets.has_any(ctx.layout, batch_id, path.name) or delayed.has_any(ctx.layout, batch_id)):
+            if not tickets.has_any(ctx.layout, batch_id, besides=path.name):
                 folders = batches.job_dirs(ctx.layout, batch_id)
                 if len(folders) > _MANY and launcher.is_too_long():
                     health.wish(ctx.layout)
@@ -64,13 +65,13 @@ def settle_ended(ctx: Context) -> int:
 
 
 def _frees_many(ctx: Context, ticket: Ticket) -> bool:
-    """Tell whether the end of a step is looked at for so many others that no claimed attempt is to wait for it."""
+    """Whether the end of a step is looked at for so many others that no claimed attempt is to wait for it."""
     job, step = batches.read_step(ctx.layout, ticket)
     return len(job.dependents.get(step.step_id, ())) > _MANY
 
 
 def _note_over(ctx: Context, job_dirs: Sequence[Path]) -> None:
-    """Tell what is done where a batch has nothing queued any more, before its last ticket goes."""
+    """What is done where a batch has nothing queued any more, before its last ticket goes."""
     for job_dir in job_dirs:
         currents.fold(job_dir)
     ctx.layout.checkpoint_wanted.touch()
@@ -81,10 +82,13 @@ def _give_up(ctx: Context, books: dict[str, JobState], path: Path, error: Except
     books.pop(quarantine.batch_of(path), None)
 
 
-def _settle(ctx: Context, book: JobState, keys: QueueKeys, ticket: Ticket, name: str) -> None:
+def _settle(ctx: Context, book: JobState, keys: QueueKeys, ticket: Ticket, name: str) -> bool:
+    """Settle one end; False where another host's is not seen yet: not seen is not gone, and the ticket stays."""
     job, step = batches.read_step(book.ctx.layout, ticket)
     before = book.current(ticket.job_id).get(ticket.step_id)
     now = book.look_again(job, step)
+    if ctx.layout.runner and not _is_seen(book.step_dir(job, step), now):
+        return False
     if now is not None and now.ended_at is not None:
         redo = before is not None and (before.run_id, before.ended_at) == (now.run_id, now.ended_at)
         publish(book.batch_dir / job.job_id, book.step_dir(job, step) / "attempts" / now.attempt)
@@ -92,7 +96,7 @@ def _settle(ctx: Context, book: JobState, keys: QueueKeys, ticket: Ticket, name:
         if solver_critic.waits_for_solver(step, now, book.overrides(job.job_id)):
             _begin_round(book, job, step)
         elif now.retry_at is not None:
-            delayed.put(ctx.layout, ticket, name, now)
+            tickets.put_delayed(ctx.layout, ticket, name, now)
         else:
             book.spread(job, step)
             for skipped in early_stopping.skip(book, job, step):
@@ -107,6 +111,11 @@ def _settle(ctx: Context, book: JobState, keys: QueueKeys, ticket: Ticket, name:
         book.save()
     else:  # the newest attempt has not ended: the ticket is that attempt's, unless it has one
         tickets.put_back(ctx.layout, key_dir(step.queue_key), name)
+    return True
+
+
+def _is_seen(step_dir: Path, now: StepNow | None) -> bool:
+    return now is not None and now.ended_at is not None and attempts.is_sealed(step_dir / "attempts" / now.attempt)
 
 
 def _begin_round(book: JobState, job: JobSpec, critic: StepSpec) -> None:

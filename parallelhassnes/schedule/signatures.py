@@ -32,7 +32,7 @@ def sign(path: Path, key: Path) -> None:
 
 
 def check(path: Path, signers: Path | None = None) -> str:
-    """Tell what is wrong with the signature of a file; empty where it is good.
+    """What is wrong with the signature of a file; empty where nothing is.
 
     Args:
         signers: OpenSSH's ``allowed_signers``; None only tells whether the signature is one of this content.

@@ -4,17 +4,18 @@ A *pass* runs under ``tick.lock``: settle what ended, promote what is due, launc
 Whoever wants one first leaves ``pass.wanted``, then tries the lock. Nobody waits for it: the holder looks
 for ``pass.wanted`` again after it has let go, so a wish that came during a pass is served by another one
 and none is lost. A holder that runs no pass (an operator's command), has crashed, failed, or is awaited by an attempt that it
-has taken over leaves the file; the waker, the next pass, or cron's tick serves it. ``health`` tells where nobody ticks.
+has taken over leaves the file; the waker, the next pass, or cron's tick serves it. ``health`` tells where nobody does.
 
 A *tick* is what cron runs: it also ingests tables, repairs what died and reports this runner's health.
 """
 
 import time
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
 from parallelhassnes.execute import launcher, logs
-from parallelhassnes.schedule import checkpointing, configuration, health, ingest, reboot
+from parallelhassnes.schedule import checkpointing, configuration, health, ingest, reboot, runner_loop
 from parallelhassnes.schedule.additions import add_steps
 from parallelhassnes.schedule.context import Context, renewed
 from parallelhassnes.schedule.launch import Launched, launch_ready
@@ -23,8 +24,8 @@ from parallelhassnes.schedule.rebuild import mend, pass_over, rebuild
 from parallelhassnes.schedule.repair import repair
 from parallelhassnes.schedule.rules.step_state import stand
 from parallelhassnes.schedule.settle import settle_ended
-from parallelhassnes.store import atomic, batches, identity, locks, members, process_identity, space
-from parallelhassnes.store.queue import delayed, turns
+from parallelhassnes.store import atomic, batches, hosts, identity, locks, members, process_identity, space
+from parallelhassnes.store.queue import tickets, turns
 from parallelhassnes.store.records import Ticket
 
 
@@ -44,8 +45,14 @@ class TickReport(NamedTuple):
 def tick(ctx: Context) -> TickReport:
     """Ingest, repair, launch, report; waits for no attempt."""
     identity.check(ctx.layout)
+    hosts.check(ctx.layout)
     with members.collecting(alone=True) as passed_over:
-        report = _tick(renewed(ctx))
+        ctx = renewed(ctx)
+        if ctx.layout.runner and not hosts.decides(ctx.layout):
+            _see_to_loop(ctx)
+            report = TickReport([], [], [], [])
+        else:
+            report = _tick(ctx)
     return report._replace(passed_over=passed_over)
 
 
@@ -113,11 +120,16 @@ def try_pass(ctx: Context) -> bool:
 def _pass(ctx: Context, started: list[Launched]) -> None:
     identity.check(ctx.layout)
     health.wish(ctx.layout)
-    while ctx.layout.pass_wanted.exists() and not launcher.is_awaited():
+    while ctx.layout.pass_wanted.exists() and not launcher.is_awaited() and hosts.decides(ctx.layout):
         lock = locks.hold(ctx.layout.tick_lock)
         if lock is None:
             break
         try:
+            if not ctx.layout.runner and hosts.is_marked(lock):  # others have joined since this process began
+                ctx = replace(ctx, layout=hosts.standing(ctx.layout))
+                hosts.check(ctx.layout)
+                if not hosts.decides(ctx.layout):
+                    break
             ctx.layout.pass_wanted.unlink(missing_ok=True)
             ctx = renewed(ctx)
             configuration.keep(ctx.layout, ctx.config)
@@ -127,44 +139,38 @@ def _pass(ctx: Context, started: list[Launched]) -> None:
                     health.wish(ctx.layout)
                 else:
                     add_steps.complete(ctx)
-            _promote_due(ctx)
+            over, delay = partial(pass_over, ctx), partial(_wanted_delay, ctx)
+            if tickets.promote_due(ctx.layout, time.time(), over, delay):
+                health.wish(ctx.layout)
             started += launch_ready(ctx, after_attempt)
             health.succeeded(ctx.layout)
         finally:
             locks.release(lock)
 
 
-def _promote_due(ctx: Context) -> None:
-    over, now = partial(pass_over, ctx), time.time()
-    if delayed.is_out_of_order(ctx.layout, now):
-        if launcher.is_too_long():
-            health.wish(ctx.layout)
-            return
-        delayed.put_in_order(ctx.layout, now, over, partial(_wanted_delay, ctx))
-    if delayed.promote_due(ctx.layout, now, over):
-        health.wish(ctx.layout)
-
-
 def _wanted_delay(ctx: Context, ticket: Ticket) -> float | None:
-    """Return the delay that the step's newest attempt calls for; None where it has none."""
+    """The delay that the step's newest attempt calls for; None where it has none."""
     job, step = batches.read_step(ctx.layout, ticket)
     step_dir = ctx.layout.step(ticket.batch_id, ticket.job_id, ticket.step_id)
     overrides = batches.read_overrides(ctx.layout.job(job.batch_id, job.job_id))
     now = stand(step_dir, step, overrides)
-    return None if now is None or now.retry_at is None else delayed.delay_of(now)
+    return None if now is None or now.retry_at is None else tickets.delay_of(now)
 
 
 def after_attempt(ctx: Context) -> None:
-    """Tell what a supervisor does when its attempt is sealed: a pass, then the next attempt, or waking what is due later."""
+    """What a supervisor does when its attempt is sealed: a pass, then the next attempt, or waking what is due later."""
     launcher.offer()
     try_pass(ctx)
     if launcher.has_taken():
-        timer.ensure(ctx, try_pass)
+        _see_to_waking(ctx)
     launcher.run_taken()
     try:
         shared_images.remove_unneeded(ctx)
     finally:
-        timer.wake(ctx, try_pass)
+        if ctx.layout.runner:
+            _see_to_loop(ctx)
+        else:
+            timer.wake(ctx, try_pass)
 
 
 def pass_and_wake(ctx: Context) -> list[Launched]:
@@ -175,4 +181,35 @@ def pass_and_wake(ctx: Context) -> list[Launched]:
     try:
         return run_pass(ctx)
     finally:
+        _see_to_waking(ctx)
+
+
+def _see_to_waking(ctx: Context) -> None:
+    """See to it that somebody wakes what is due later."""
+    if ctx.layout.runner:
+        _see_to_loop(ctx)
+    else:
         timer.ensure(ctx, try_pass)
+
+
+def _see_to_loop(ctx: Context) -> None:
+    """See to it that this runner's loop runs, where there are several hosts."""
+    if not locks.is_held(ctx.layout.waker_lock):
+        launcher.start(partial(_be_loop, ctx), log=ctx.layout.runners / ctx.layout.runner / "loop.log")
+
+
+def _be_loop(ctx: Context) -> None:
+    run_loop(ctx)
+
+
+def run_loop(
+    ctx: Context, *, capacity: int | None = None, idle_sec: float | None = None, until: float | None = None
+) -> bool:
+    """Be the loop of this runner (``runner_loop``); False where another process is that already.
+
+    Args:
+        capacity: attempts at once at most; as configured where nothing is said.
+        idle_sec: end after so long without anything to do in the whole store; the loop that a tick starts ends soon.
+        until: end by then, by the monotonic clock, and take nothing that may last longer.
+    """
+    return runner_loop.run(ctx, runner_loop.Acts(tick, try_pass, after_attempt), capacity, idle_sec, until)

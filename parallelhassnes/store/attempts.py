@@ -2,6 +2,8 @@
 
     steps/<step_id>/step.lock                    held by the live attempt's processes
     steps/<step_id>/cancel.json                  an operator's word: the attempt of this run_id is to end
+    steps/<step_id>/fence.<run_id>.json          the attempt counts as lost, whatever its processes on another host still do
+    steps/<step_id>/fenced/<name>                what those may still write into; a sealed copy stands among the attempts
     steps/<step_id>/attempts/<name>/meta.json    written before the folder gets its name
                                    /state.json   replaced by the supervisor
                                    /seal.json    written last; nothing changes after it
@@ -40,7 +42,7 @@ _BEATS, _BEAT_PATIENCE_SEC = 3, 5.0
 
 
 def is_name(text: str) -> bool:
-    """Tell whether a folder of that name can be an attempt's."""
+    """Whether a folder of that name can be an attempt's."""
     return _NAME.fullmatch(text) is not None
 
 
@@ -54,7 +56,7 @@ class AttemptRef(NamedTuple):
 
 
 def names(step_dir: Path) -> list[str]:
-    """Return the names of the step's attempts, oldest first."""
+    """Names of the step's attempts, oldest first."""
     try:
         entries = os.listdir(step_dir / "attempts")
     except FileNotFoundError:
@@ -89,7 +91,7 @@ def create(step_dir: Path, name: str, meta: AttemptMeta, state: AttemptState) ->
 
 
 def adopt(source: Path, step_dir: Path) -> Path:
-    """Give a step an attempt of another batch: the same files under the same name, linked where the disk allows that.
+    """Give a step an attempt of another batch: the same files under the same name, linked where the disk can.
 
     It appears whole, by rename; one that is there already stays. A sealed attempt never changes, so two batches can
     share its bytes.
@@ -117,7 +119,7 @@ def read_meta(attempt_dir: Path) -> AttemptMeta:
 
 
 def read_state(attempt_dir: Path) -> AttemptState:
-    """Tell how the attempt stands.
+    """How the attempt stands.
 
     One whose ``state.json`` is torn or gone counts as running, by a dead process; if it is sealed, as what its report says.
 
@@ -145,7 +147,7 @@ def read_state(attempt_dir: Path) -> AttemptState:
 
 
 def has_beaten(attempt_dir: Path, heartbeat_sec: float) -> bool:
-    """Tell whether its supervisor has written ``state.json`` of late, by this host's clock."""
+    """Whether its supervisor has written ``state.json`` of late, by this host's clock."""
     try:
         age = clocks.age((attempt_dir / STATE).stat().st_mtime)
     except OSError:
@@ -172,6 +174,42 @@ def ask_to_end(step_dir: Path, run_id: str) -> None:
 
 def is_asked_to_end(attempt_dir: Path, run_id: str) -> bool:
     return atomic.read_derived(attempt_dir.parent.parent / CANCEL).get("run_id") == run_id
+
+
+def half_set_apart(step_dir: Path) -> str | None:
+    """The attempt whose folder was set apart (``execute.set_apart``) and whose copy is not in its place yet."""
+    try:
+        aside = sorted(os.listdir(step_dir / "fenced"))
+    except FileNotFoundError:
+        return None
+    known = {run_id_of(name) for name in names(step_dir)}
+    return next((name for name in aside if run_id_of(name) not in known), None)
+
+
+def is_set_apart(step_dir: Path, run_id: str) -> bool:
+    """Whether the attempt's folder is the copy that no process on a silent host reaches."""
+    try:
+        return any(run_id_of(name) == run_id for name in os.listdir(step_dir / "fenced"))
+    except FileNotFoundError:
+        return False
+
+
+class Fenced(Exception):
+    """The attempt of this process was given up by the host that decides: nothing more of it is to be written."""
+
+
+def fence(step_dir: Path, run_id: str, by: str) -> None:
+    """Give up an attempt whose host is silent; its supervisor, should it live, sees that and writes nothing more.
+
+    Args:
+        by: the runner that says so.
+    """
+    document = {"schema_version": 1, "run_id": run_id, "by": by, "at": now_text()}
+    atomic.claim(step_dir / f"fence.{run_id}.json", atomic.dumps(document).encode())
+
+
+def is_fenced(step_dir: Path, run_id: str) -> bool:
+    return os.path.exists(f"{step_dir}/fence.{run_id}.json")  # noqa: PTH110 - asked at every beat
 
 
 def is_sealed(attempt_dir: Path) -> bool:

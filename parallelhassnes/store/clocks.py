@@ -10,17 +10,17 @@ import time
 
 
 def latest(at: float, now: float, most: float) -> float:
-    """Tell when something is due that was to be due at ``at``, where the rule that said so lets it wait ``most`` seconds."""
+    """When something is due that was to be due at ``at``, where the rule that said so lets it wait ``most`` seconds."""
     return min(at, now + max(0.0, most))
 
 
 def age(at: float, now: float | None = None) -> float:
-    """Return the seconds since an instant that has passed; one that lies ahead was noted under another clock, and is not fresh."""
+    """Seconds since an instant that has passed; one that lies ahead was noted under another clock, and is not fresh."""
     return abs((time.time() if now is None else now) - at)
 
 
 def boottime() -> float:
-    """Return the seconds since the host was started, suspends included: the same for every process of this start of it."""
+    """Seconds since the host was started, suspends included: the same for every process of this start of it."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
@@ -36,6 +36,6 @@ class Jumps:
         return time.time() - time.monotonic()
 
     def seen(self) -> bool:
-        """Tell whether one came since the last look."""
+        """Whether one came since the last look."""
         before, self._ahead = self._ahead, self._now()
         return abs(self._ahead - before) > self._LEAST_SEC

@@ -32,6 +32,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from pydantic import BaseModel
+
 from parallelhassnes import names
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import Record
@@ -41,6 +43,7 @@ from parallelhassnes.store.records import dump, now_text
 
 NAME_VARIABLE = "PARALLELHASSNES_RUNNER"
 MEMBER, BEAT, NOTE = "member.json", "beat.json", "boot_id"
+_OLD_NOTE_SEC = 60.0
 _EPOCH = re.compile(r"(\d{8})\.json")
 
 
@@ -146,13 +149,13 @@ def _configured_name() -> str:
 
 
 def mount_of(layout: Layout) -> str:
-    """Tell what tells this mount of the store from another one."""
+    """What tells this mount of the store from another one."""
     info = os.stat(layout.runs)  # noqa: PTH116 - as the other look-ups here
     return f"{info.st_dev}:{info.st_ino}"
 
 
 def is_shared(layout: Layout) -> bool:
-    """Tell whether several hosts have joined."""
+    """Whether several hosts have joined."""
     return os.path.exists(layout.hosts / "shared")  # noqa: PTH110 - at each start of a program
 
 
@@ -173,7 +176,7 @@ def check(layout: Layout) -> None:
     """See that this host may work on the root.
 
     Raises:
-        SecondHost: this host may not decide; nothing was changed.
+        SecondHost: it may not; nothing was changed.
     """
     if layout.runner:
         return
@@ -207,7 +210,7 @@ def is_here(said: Machine) -> bool:
 
 
 def read_note(path: Path) -> Machine:
-    """Tell what a tick has noted of the machine that it ran on.
+    """What a tick has noted of the machine that it ran on.
 
     Raises:
         FileNotFoundError: there is no note.
@@ -218,7 +221,7 @@ def read_note(path: Path) -> Machine:
 
 
 def note_text() -> str:
-    """Tell what a tick notes of the machine that it runs on."""
+    """What a tick notes of the machine that it runs on."""
     return "\n".join(machine()) + "\n"
 
 
@@ -232,7 +235,7 @@ def member(layout: Layout, name: str) -> Member | None:
 
 
 def members_of(layout: Layout) -> dict[str, Member]:
-    """Return every runner that has joined, by its name."""
+    """Every runner that has joined, by its name."""
     found = ((name, member(layout, name)) for name in members.names(layout.runners))
     return {name: each for name, each in found if each is not None}
 
@@ -245,6 +248,7 @@ def join(layout: Layout, made: Member) -> None:
         path.mkdir(parents=True, exist_ok=True)
     atomic.write_json(folder / MEMBER, dump(made))
     atomic.claim(layout.hosts / "shared", b"")
+    mark(layout)
 
 
 def beat_of(layout: Layout, name: str) -> Beat | None:
@@ -271,7 +275,7 @@ def still_sec(layout: Layout, heartbeat_sec: float) -> float:
 
 
 def right(layout: Layout) -> Right | None:
-    """Tell who has the right to decide; None where nobody ever had."""
+    """Who has the right to decide; None where nobody ever had."""
     epochs = sorted(name for name in members.names(layout.hosts / "right") if _EPOCH.fullmatch(name))
     for name in reversed(epochs):
         with contextlib.suppress(OSError, atomic.CorruptFile):
@@ -280,7 +284,7 @@ def right(layout: Layout) -> Right | None:
 
 
 def decides(layout: Layout) -> bool:
-    """Tell whether this host decides: always where it is the only one. Asked before each act of a decider."""
+    """Whether this host decides: always where it is the only one. Asked before each act of a decider."""
     if not layout.runner:
         return True
     found = right(layout)
@@ -293,7 +297,7 @@ def claim_right(layout: Layout, after: Right | None) -> bool:
 
 
 def give_up_right(layout: Layout) -> None:
-    """Have any other member be able to decide at once; nothing where this host has not decided."""
+    """Have any other member be able to decide at once; nothing where this host does not."""
     found = right(layout)
     if found is not None and not found.given_up and _is_mine(layout, found):
         _next_epoch(layout, found, given_up=True)
@@ -314,6 +318,23 @@ def _next_epoch(layout: Layout, after: Right | None, *, given_up: bool) -> bool:
 
 
 @contextmanager
+def deciding_if_free(layout: Layout) -> Iterator[bool]:
+    """Whether this host decides within the block: a right that nobody holds is claimed for it, and given up at its end."""
+    if decides(layout):
+        yield True
+        return
+    found = right(layout)
+    is_free = found is None or found.given_up
+    if not (is_free and claim_right(layout, found)):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        give_up_right(layout)
+
+
+@contextmanager
 def deciding(layout: Layout) -> Iterator[None]:
     """Hold ``tick.lock`` for a block that changes what the scheduler goes by: an operator's word.
 
@@ -323,33 +344,49 @@ def deciding(layout: Layout) -> Iterator[None]:
         StoreBusy: somebody else has had the lock for a minute.
     """
     check(layout)
-    if layout.runner and not decides(layout):
-        here, found = member(layout, layout.runner), right(layout)
-        if here is None or not here.locks_cross:
-            who = found.runner if found is not None else "none yet"
+    with deciding_if_free(layout) as is_ours:
+        here = member(layout, layout.runner) if not is_ours else None
+        if not is_ours and not (here is not None and here.locks_cross):
+            found = right(layout)
+            who = found.runner if found is not None else "another one"
             raise NotHere(
                 f"the host that decides on {layout.root} is {who}, and locks do not reach from host to host here",
-                fix=f"run this on {who}" if found is not None else "run `parallelhassnes tick` first",
+                fix=f"run this on {who}",
             )
-    with locks.held(layout.tick_lock):
-        yield
+        with locks.held(layout.tick_lock):
+            yield
+
+
+MARK = b"hosts\n"
+
+
+def mark(layout: Layout) -> None:
+    """Have processes that began when there was one host see that there are several: what they hold ``tick.lock`` by says so."""
+    with layout.tick_lock.open("ab") as stream:
+        if not os.fstat(stream.fileno()).st_size:
+            stream.write(MARK)
+
+
+def is_marked(lock: int) -> bool:
+    """Whether the file of the lock that this process holds says that there are several hosts."""
+    return os.fstat(lock).st_size > 0
 
 
 # --- what each is given -------------------------------------------------------------------------------
 
 
 def handed(layout: Layout, name: str) -> list[str]:
-    """Return the tickets that a runner is to take."""
+    """Tickets that a runner is to take."""
     return members.names(layout.runners / name / "handed")
 
 
 def taken(layout: Layout, name: str) -> list[str]:
-    """Return the tickets of what a runner runs."""
+    """Tickets of what a runner runs."""
     return members.names(layout.runners / name / "taken")
 
 
 def loads(layout: Layout, running: set[str]) -> dict[str, set[str]]:
-    """Return runner → the running tickets that it was given.
+    """Runner → the running tickets that it was given.
 
     Args:
         running: names of all running tickets; others that lie with a runner are of what has ended.
@@ -361,14 +398,57 @@ def loads(layout: Layout, running: set[str]) -> dict[str, set[str]]:
     }
 
 
+def hand(layout: Layout, name: str, ticket: str, assignment: BaseModel) -> None:
+    """Give a runner something to run; the attempt's folder is there, and its ticket in ``running/``."""
+    document = assignment.model_dump(mode="json", exclude={"root"})
+    atomic.write_json(layout.runners / name / "handed" / ticket, document)
+
+
+def take(layout: Layout, ticket: str) -> dict[str, Any] | None:
+    """Take what was handed to this runner; None where it was taken back."""
+    folder = layout.runners / layout.runner
+    try:
+        (folder / "handed" / ticket).rename(folder / "taken" / ticket)
+    except FileNotFoundError:
+        return None
+    return atomic.read_derived(folder / "taken" / ticket)
+
+
+def note_taken(layout: Layout, ticket: str, name: str = "") -> None:
+    """Note that a runner, this one where none is named, runs what it was not handed: on the host that decides."""
+    atomic.write_bytes(layout.runners / (name or layout.runner) / "taken" / ticket, b"", durable=False)
+
+
+def host_of(layout: Layout, name: str) -> str:
+    """The name of a runner's host."""
+    found = member(layout, name)
+    return name if found is None else found.host
+
+
 def let_go(layout: Layout, name: str, ticket: str) -> None:
     """Note that a runner has no more to do with what it was given by this ticket."""
     for folder in ("taken", "handed"):
         (layout.runners / name / folder / ticket).unlink(missing_ok=True)
 
 
+def let_go_old(layout: Layout, name: str, ticket: str) -> None:
+    """As ``let_go``, where the note is a minute old: it is written before the ticket is where it says."""
+    with contextlib.suppress(FileNotFoundError):
+        if clocks.age((layout.runners / name / "taken" / ticket).stat().st_mtime) > _OLD_NOTE_SEC:
+            let_go(layout, name, ticket)
+
+
+def take_back(layout: Layout, name: str, ticket: str) -> bool:
+    """Take back what a runner was handed; False where it has taken it."""
+    try:
+        (layout.runners / name / "handed" / ticket).unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def alive(layout: Layout) -> set[str]:
-    """Return the runners whose beat moves, as the decider's loop has seen last; this one always is."""
+    """The runners whose beat moves, as the decider's loop has seen last; this one always is."""
     known = atomic.read_derived(layout.hosts / "alive.json")
     at = known.get("boottime")
     if known.get("boot_id") != machine().boot_id or not isinstance(at, int | float):

@@ -12,7 +12,7 @@ runs/_queue/incoming/            tables, put there by rename
 runs/_queue/accepted|rejected/   tables as submitted, with .ack.json or .error.json
 runs/_queue/ready/<key>/<batch_id>/<chunk>/<ticket>    what could start now
 runs/_queue/turns/<key>/…         whose turn it is among the batches that wait on a key
-runs/_queue/delayed/…                                  what may start again later, by batch and by time
+runs/_queue/delayed/<time>-<delay>.<ticket>            what may start again at <time>, after <delay> at the latest
 runs/_queue/running/<key>/<ticket>                     one per live attempt
 runs/_queue/ended/<ticket>                             sealed, not settled yet
 runs/_queue/added/<batch_id>     steps were added, and have no tickets yet
@@ -156,7 +156,7 @@ class Layout:
         return self.queue / "added"
 
     def folders(self) -> tuple[Path, ...]:
-        """Return every folder that a store has even when it is empty."""
+        """Every folder that a store has even when it is empty."""
         return (
             self.system,
             self.temp,
@@ -192,18 +192,18 @@ class Layout:
         return self.runs / batch_id / job_id / "steps" / step_id
 
     def batch_ids(self) -> list[str]:
-        """Return every batch that was ingested whole, in the order of arrival; before them folders of others that look like one.
+        """Every batch that was ingested whole, in the order of arrival; before them folders of others that look like one.
 
         One that cannot be looked into is among them: whoever reads it is told.
         """
         return list(self.arrivals())
 
     def newest_batch(self) -> str | None:
-        """Return the batch that arrived last; None where there is none."""
+        """The batch that arrived last; None where there is none."""
         return next((b for b, arrival in reversed(self.arrivals().items()) if arrival), None)
 
     def arrivals(self) -> dict[str, str]:
-        """Return batch → what its arrival sorts by (``names.arrival_of``), in that order; empty for what is no batch of ours.
+        """Batch → what its arrival sorts by (``names.arrival_of``), in that order; empty for what is no batch of ours.
 
         By the batch's id, which this host made at its arrival; of older ids, which say when the table was last changed, and
         of names that we do not make, by the time that ``batch_meta.json`` begins with.
@@ -224,7 +224,7 @@ _SAYS_ITSELF = re.compile(rb'"batch_id":\s*"([^"]+)"\s*,\s*"created_at":\s*"([^"
 
 
 def _arrival(name: str, meta: str) -> str:
-    """Tell when a batch arrived by the beginning of its ``batch_meta.json``; empty where that is none of ours."""
+    """When a batch arrived by the beginning of its ``batch_meta.json``; empty where that is none of ours."""
     try:
         with open(meta, "rb") as stream:  # noqa: PTH123 - hot path
             said = _SAYS_ITSELF.search(stream.read(_BEGINNING))

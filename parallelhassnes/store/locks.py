@@ -9,6 +9,7 @@ the kernel frees it when the last of them closes it or dies. Two uses:
   (``drop_held``), and ``release`` does nothing in a process that does not hold it.
 """
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator
@@ -53,8 +54,35 @@ def release(handle: int) -> None:
         os.close(handle)
 
 
+def take_away(path: Path) -> int:
+    """Put a new file in the place of a lock's, and hold that: who holds the old one, on a host that is silent, holds nothing.
+
+    What is written in it stays. Never done on a root of one host.
+    """
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    handle = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    try:
+        if not lock_descriptor(handle, blocking=False):
+            raise BlockingIOError(f"{fresh}: is locked")
+        with contextlib.suppress(FileNotFoundError):
+            os.write(handle, path.read_bytes())
+        fresh.rename(path)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+def is_current(handle: int, path: Path | str) -> bool:
+    """Whether the lock's file is still the one that this descriptor is of."""
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))  # noqa: PTH116 - beside a descriptor's
+    except FileNotFoundError:
+        return False
+
+
 def is_held(path: Path | str) -> bool:
-    """Tell whether somebody holds the lock now; a missing file is held by nobody."""
+    """Whether somebody holds the lock now; a missing file is held by nobody."""
     try:
         handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -109,7 +137,7 @@ def _wait_for(handle: int, path: Path | str, patience_sec: float) -> None:
 
 
 def holder(path: Path | str) -> int | None:
-    """Return the process that took the lock, where the kernel tells (Linux): ``1: FLOCK  ADVISORY  WRITE 42 fd:00:1234 0 EOF``."""
+    """The process that took the lock, where the kernel tells (Linux): ``1: FLOCK  ADVISORY  WRITE 42 fd:00:1234 0 EOF``."""
     try:
         inode = str(os.stat(path).st_ino)  # noqa: PTH116 - a path of either kind
         lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()

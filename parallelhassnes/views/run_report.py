@@ -32,7 +32,7 @@ class RunReport(View):
 
 
 def run_reports(layout: Layout, text: str) -> list[RunReport]:
-    """Return the report of the attempt; of a step that of its newest attempt, of a job those of its steps in order.
+    """The report of the attempt; of a step that of its newest attempt, of a job those of its steps in order.
 
     Raises:
         UnknownId: it names nothing, or something that was never attempted.
@@ -57,7 +57,7 @@ def _one(layout: Layout, found: Found) -> RunReport:
 
 
 def lines(one: RunReport) -> Iterator[str]:
-    """Yield a report as text."""
+    """A report as text."""
     report, state = one.report or {}, one.state
     took = ""
     if state.get("started_at") and state.get("ended_at"):
@@ -83,7 +83,7 @@ def lines(one: RunReport) -> Iterator[str]:
 
 
 def _used(report: dict[str, Any]) -> str:
-    """Tell who it was, and what that has cost."""
+    """Who it was, and what that has cost."""
     own = mapping(report.get("agent")) or mapping(report.get("trial"))
     who = own.get("agent")
     name = mapping(who).get("name") if isinstance(who, dict) else who

@@ -58,7 +58,7 @@ class BatchAudit:
         self.job_ids: list[str] = []
 
     def records(self) -> Iterator[Finding]:
-        """Yield the ledger's chain, and what its first line says of the batch's own files."""
+        """The ledger's chain, and what its first line says of the batch's own files."""
         for number, what, text in self.lines.faults:
             yield self._finding(what, f"ledger.jsonl:{number}", text)  # type: ignore[arg-type]
         if self.lines.rules < ledger.RULES and self.lines.count:
@@ -95,14 +95,14 @@ class BatchAudit:
         return Finding(what=what, place=f"{self.batch_id}/{place}", text=text)
 
     def _belongs(self, document: Any, place: str, expected: dict[str, str]) -> Iterator[Finding]:
-        """Tell what a record says of where it lies, against where it does."""
+        """What a record says of where it lies, against where it does."""
         for key, value in expected.items():
             said = document.get(key) if isinstance(document, dict) else None
             if said != value:
                 yield self._finding("changed", place, f"says {key} {said}, and lies in {value}")
 
     def _accepted(self, submitted: dict[str, Any]) -> Iterator[Finding]:
-        """Yield the copy of the table in the queue, where there is one; ``gc`` may have removed it."""
+        """The copy of the table in the queue, where there is one; ``gc`` may have removed it."""
         for ending in _TABLE_ENDINGS:
             digest = ledger.content_hash(self.layout.accepted / f"{self.batch_id}{ending}")
             if digest is not None and digest != submitted.get("table_sha256"):
@@ -144,7 +144,7 @@ class BatchAudit:
         return dict(line.split(" ", 1) for line in data.decode().splitlines())
 
     def _additions(self) -> Iterator[Finding]:
-        """Yield the steps that were added later, against the lines that say so; a line whose file never came is no change."""
+        """Steps that were added later, against the lines that say so; a line whose file never came is no change."""
         told = dict(self.lines.added)
         for job_id in self.job_ids:
             for name in additions.names(self.dir / job_id):
@@ -158,7 +158,7 @@ class BatchAudit:
     # --- attempts ---------------------------------------------------------------------------------------
 
     def attempt_dirs(self) -> Iterator[Path]:
-        """Yield every attempt's folder, in no order that matters."""
+        """Every attempt's folder, in no order that matters."""
         for job in _folders(self.dir):
             for step in _folders(job / "steps"):
                 yield from _folders(step / "attempts")
@@ -231,11 +231,12 @@ class BatchAudit:
             yield self._finding("changed", f"{place}/{attempts.SEAL}", text)
 
     def _identity(self, folder: Path, place: str, run_id: str, line: dict[str, Any]) -> Iterator[Finding]:
-        """Tell where the attempt's records say that they belong, and the ledger that they lie."""
+        """Where the attempt's records say that they belong, and the ledger that they lie."""
         where = place.split("/")
         lies = {"job_id": where[0], "step_id": where[2], "attempt": where[4]}
         for key, value in lies.items():
-            if line and line.get(key, value) != value:
+            is_copy = key == "attempt" and line.get("became") == value
+            if line and line.get(key, value) != value and not is_copy:
                 yield self._finding("changed", place, f"the ledger says {key} {line.get(key)}")
         source = str(line.get("source") or f"{self.batch_id}/{where[0]}/{where[2]}").split("/")
         known = dict(zip(("batch_id", "job_id", "step_id"), source, strict=False))
@@ -262,7 +263,7 @@ class BatchAudit:
                 self.by_seal[key] = (number, facts["sha256"])
 
     def _is_settled(self, folder: Path) -> bool:
-        """Tell whether no ticket of the attempt waits to be settled any more."""
+        """Whether no ticket of the attempt waits to be settled any more."""
         ticket = _object(folder / attempts.META).get("ticket")
         if not isinstance(ticket, str) or "/" in ticket:
             return True
@@ -272,7 +273,7 @@ class BatchAudit:
     # --- what lies beside them --------------------------------------------------------------------------
 
     def files(self) -> Iterator[Finding]:
-        """Yield the files that are replaced while a batch lives, and what has no business in its folders; after the attempts."""
+        """The files that are replaced while a batch lives, and what has no business in its folders; after the attempts."""
         expected = dict(self.lines.files)
         if self.lines.rules < ledger.RULES:
             for place, (number, sealed) in self.by_seal.items():
@@ -296,11 +297,11 @@ class BatchAudit:
             yield self._finding("added", place, "no record speaks of it")
 
     def _is_about_to_settle(self, place: str, digest: str | None) -> bool:
-        """Tell whether the file is what an attempt published whose end has no line yet."""
+        """Whether the file is what an attempt published whose end has no line yet."""
         return digest is not None and digest in self.unsettled.get(place.partition("/")[0], ())
 
     def _present(self) -> Iterator[tuple[str, frozenset[str]]]:
-        """Yield everything between the batch's folder and its attempts, with the names that are usual there."""
+        """Everything between the batch's folder and its attempts, with the names that are usual there."""
         tables = {f"launch_table{ending}" for ending in _TABLE_ENDINGS}
         usual = frozenset({*batches.FILES, *tables, *self.job_ids})
         for name in _names(self.dir):
@@ -313,21 +314,22 @@ class BatchAudit:
                 place = f"{job_id}/steps/{step}"
                 yield place, frozenset({step} if (steps / step).is_dir() else ())
                 for name in _names(steps / step):
-                    yield f"{place}/{name}", _IN_STEP
+                    yield f"{place}/{name}", _IN_STEP | self.lines.fenced.get(place, set())
                 for name in _names(steps / step / "attempts"):
                     yield f"{place}/attempts/{name}", frozenset()
 
     def leftover_lines(self) -> Iterator[Finding]:
         """Lines of attempts whose folders are gone."""
         for line in (*self.lines.launched.values(), *self.lines.ended.values()):
-            place = f"{line.get('job_id')}/steps/{line.get('step_id')}/attempts/{line.get('attempt')}"
-            if place not in self.seen:
+            folder = f"{line.get('job_id')}/steps/{line.get('step_id')}/attempts"
+            place = f"{folder}/{line.get('attempt')}"
+            if place not in self.seen and f"{folder}/{line.get('became')}" not in self.seen:
                 self.seen.add(place)
                 yield self._finding("missing", place, "the attempt's folder is gone")
 
 
 def _names(folder: Path) -> list[str]:
-    """Tell what is in a folder, but what a crash of ours leaves there."""
+    """What is in a folder, but what a crash of ours leaves there."""
     try:
         return sorted(name for name in os.listdir(folder) if not name.startswith(_LEFTOVERS))
     except (FileNotFoundError, NotADirectoryError):
@@ -352,12 +354,12 @@ def _parsed(data: bytes) -> Any:
 
 
 def _object(path: Path) -> dict[str, Any]:
-    """Return a record of an attempt, as far as it can be read; its seal says whether it may be what it is."""
+    """A record of an attempt, as far as it can be read; its seal says whether it may be what it is."""
     return safe_read.read_object(path) or {}
 
 
 def _read_seal(folder: Path) -> tuple[dict[str, Any], str] | None:
-    """Return the seal and its hash; an empty one where it is not JSON."""
+    """The seal and its hash; an empty one where it is not JSON."""
     try:
         data = atomic.read_bytes(folder / attempts.SEAL)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -367,5 +369,5 @@ def _read_seal(folder: Path) -> tuple[dict[str, Any], str] | None:
 
 
 def _is_closed_folder(facts: dict[str, Any]) -> bool:
-    """Tell whether a seal says of a folder that nobody could look into it; what is in it has no facts."""
+    """Whether a seal says of a folder that nobody could look into it; what is in it has no facts."""
     return facts.get("type") == "d"

@@ -44,6 +44,8 @@ class Lines:
     launched: dict[str, dict[str, Any]] = field(default_factory=dict)
     """run_id → line."""
     ended: dict[str, dict[str, Any]] = field(default_factory=dict)
+    fenced: dict[str, set[str]] = field(default_factory=dict)
+    """``job_id/steps/step_id`` → what lies there because attempts of a silent host were given up."""
     added: dict[str, str] = field(default_factory=dict)
     """``job_id/file`` of each addition → its hash; where a crash had it written twice the last counts."""
     files: dict[str, FileRecord] = field(default_factory=dict)
@@ -127,7 +129,7 @@ class _Raw(NamedTuple):
 
 
 def _parsed(stream: Any) -> Iterator[_Raw]:
-    """Yield each line, and one more behind them all; a last one without its newline is not whole."""
+    """Each line, and one more behind them all; a last one without its newline is not whole."""
     for data in stream:
         whole = data.endswith(b"\n")
         line = data[:-1] if whole else data
@@ -141,6 +143,22 @@ def _record(raw: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) else None
+
+
+def _take_end(found: Lines, run_id: str, document: dict[str, Any], seq: int) -> None:
+    if document["event"] == "carried":  # its launch stands in the ledger of the batch that it comes from
+        found.launched[run_id] = document
+    found.ended[run_id] = document
+    found.seals += "seal_sha256" in document
+    for name, digest in (document.get("published") or {}).items():
+        found.files[f"{document.get('job_id')}/{name}"] = FileRecord(digest, digest, seq)
+
+
+def _take_fence(found: Lines, run_id: str, document: dict[str, Any]) -> None:
+    """A host was silent: a copy of its attempt under another name is what counts, unless it had ended by then."""
+    found.launched[run_id] = {**found.launched.get(run_id, document), "became": document.get("became")}
+    place = f"{document.get('job_id')}/steps/{document.get('step_id')}"
+    found.fenced.setdefault(place, {"fenced"}).add(f"fence.{run_id}.json")
 
 
 def _take_in(found: Lines, number: int, document: dict[str, Any]) -> None:
@@ -171,10 +189,7 @@ def _take_in(found: Lines, number: int, document: dict[str, Any]) -> None:
         found.uploads.update(document.get("records") or {})
     elif event == "launched":
         found.launched[run_id] = document
+    elif event == "fenced":
+        _take_fence(found, run_id, document)
     elif event in ("ended", "carried"):
-        if event == "carried":  # its launch stands in the ledger of the batch that it comes from
-            found.launched[run_id] = document
-        found.ended[run_id] = document
-        found.seals += "seal_sha256" in document
-        for name, digest in (document.get("published") or {}).items():
-            found.files[f"{document.get('job_id')}/{name}"] = FileRecord(digest, digest, seq)
+        _take_end(found, run_id, document, seq)

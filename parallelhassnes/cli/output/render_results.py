@@ -12,12 +12,12 @@ from parallelhassnes.results.text_tables import Sheet
 
 
 def render(*sheets: Sheet) -> RenderableType:
-    """Return the tables below each other; of an empty one only its title."""
+    """The tables below each other; of an empty one only its title."""
     return Group(*(part for sheet in sheets for part in _parts(sheet)))
 
 
 def errors(found: Errors) -> RenderableType:
-    """Return a few lines per group, the path of its example whole on the last."""
+    """A few lines per group, the path of its example whole on the last."""
     if not found.groups:
         return line(f"Failures of {found.of}: none")
     parts: list[RenderableType] = [line(f"Failures of {found.of}", style="bold")]

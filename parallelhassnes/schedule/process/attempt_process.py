@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 from pydantic import BaseModel, ConfigDict
 
@@ -22,6 +23,7 @@ from parallelhassnes.errors import UserError
 from parallelhassnes.execute import launcher, logs, own_files, processes
 from parallelhassnes.execute.finish import finish
 from parallelhassnes.execute.secret_forms import is_public, looks_secret, url_password
+from parallelhassnes.execute.set_apart import set_apart
 from parallelhassnes.execute.supervisor import Timing, supervise
 from parallelhassnes.names import begun, run_id_of
 from parallelhassnes.plan import StepSpec
@@ -30,7 +32,7 @@ from parallelhassnes.schedule.context import ENTRY_POINTS, Context, Options
 from parallelhassnes.schedule.limits import credentials
 from parallelhassnes.steps.registry import kind as kind_of
 from parallelhassnes.steps.step_types import Kind, StepAttempt, WorkerEnd
-from parallelhassnes.store import atomic, attempts, batches
+from parallelhassnes.store import atomic, attempts, batches, hosts
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import tickets
@@ -57,6 +59,8 @@ class Assignment(BaseModel):
     ticket: str
     dead: bool = False
     """The attempt's processes are gone: end it instead of running it."""
+    fenced: bool = False
+    """They may live on a host that is silent: what is sealed is a copy, which they cannot reach."""
     options: Options = Options()
 
     def attempt_dir(self, layout: Layout) -> Path:
@@ -69,6 +73,8 @@ def run(ctx: Context, assignment: Assignment, lock: int, then: Then) -> None:
     ephemeral_secrets.keep_only(batches.read_batch(ctx.layout.batch(assignment.batch_id)).secrets)
     name = f"{assignment.batch_id}/{assignment.job_id}/{assignment.step_id} in {assignment.root}"
     processes.set_title(f"supervisor of {name}")
+    if assignment.fenced:
+        assignment = assignment.model_copy(update={"attempt": set_apart(assignment.attempt_dir(ctx.layout))})
     directory = assignment.attempt_dir(ctx.layout)
     job_dir = ctx.layout.job(assignment.batch_id, assignment.job_id)
     step = batches.read_job(job_dir).step(assignment.step_id)
@@ -94,6 +100,7 @@ def run(ctx: Context, assignment: Assignment, lock: int, then: Then) -> None:
             ctx.config.max_log_mb << 20,
             ctx.config.bounds,
             retry,
+            lacking(meta, secrets_of(ctx, attempt)),
         )
     else:
         timing = Timing(
@@ -104,17 +111,43 @@ def run(ctx: Context, assignment: Assignment, lock: int, then: Then) -> None:
             ctx.config.max_log_mb << 20,
             ctx.config.bounds,
         )
-        supervise(attempt, kind, environment(ctx, attempt), lock, timing, secrets_of(ctx, attempt), retry)
+        if ctx.layout.runner:
+            timing = timing._replace(is_fenced=partial(attempts.is_fenced, directory.parents[1], meta.run_id))
+        try:
+            supervise(attempt, kind, environment(ctx, attempt), lock, timing, secrets_of(ctx, attempt), retry)
+        except attempts.Fenced:
+            _leave_it(ctx, assignment, lock, then)
+            return
     logs.go_on_in(health.log_of(ctx.layout))
+    if ctx.layout.runner and not assignment.dead and attempts.is_fenced(directory.parents[1], meta.run_id):
+        _leave_it(ctx, assignment, lock, then)
+        return
     # Under the lock: were this process to stand still in between, others would end the ticket, start the step's next attempt,
     # whose ticket has the same name, and lose that one to this process when it goes on.
     tickets.end_running(ctx.layout, assignment.key_dir, assignment.ticket)
+    if ctx.layout.runner:
+        hosts.let_go(ctx.layout, meta.runner_id, assignment.ticket)
     os.close(lock)
     then(ctx)
 
 
+def _leave_it(ctx: Context, assignment: Assignment, lock: int, then: Then) -> None:
+    """End as the process of an attempt that another host has given up: the ticket is not ours any more."""
+    logs.go_on_in(health.log_of(ctx.layout))
+    logs.say(f"{assignment.batch_id}/{assignment.job_id}/{assignment.step_id}: given up by the host that decides")
+    hosts.let_go(ctx.layout, ctx.layout.runner, assignment.ticket)
+    os.close(lock)
+    then(ctx)
+
+
+def lacking(meta: AttemptMeta, known: Mapping[str, str]) -> dict[str, str]:
+    """Of the secrets that an attempt was given, those that this process has no value of: name → why it looks for none."""
+    given = meta.credential.variables if meta.credential is not None else ()
+    return {name: f"its value is not known on {platform.node()}" for name in given if name not in known}
+
+
 def _retry_now(ctx: Context) -> RetryConfig:
-    """Tell what the configuration says of retries now; what it said at the start where that cannot be told."""
+    """What the configuration says of retries now; what it said at the start where that cannot be told."""
     try:
         return configuration.in_force(ctx.layout).config.retry
     except UserError:
@@ -122,7 +155,7 @@ def _retry_now(ctx: Context) -> RetryConfig:
 
 
 def _meta(ctx: Context, assignment: Assignment, step: StepSpec) -> AttemptMeta:
-    """Return the attempt's ``meta.json``; made anew, as far as it can be, where a dead worker has spoilt it."""
+    """The attempt's ``meta.json``; made anew, as far as it can be, where a dead worker has spoilt it."""
     directory = assignment.attempt_dir(ctx.layout)
     try:
         return attempts.read_meta(directory)
@@ -165,6 +198,7 @@ def end_dead(
     log_ceiling: int,
     bounds: Bounds,
     retry: Callable[[], RetryConfig] = RetryConfig,
+    lacking: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Kill what a dead supervisor left, take what its worker had finished, seal."""
     if state.worker_pid and state.worker_lives():
@@ -172,11 +206,11 @@ def end_dead(
     processes.kill_run(attempt.run_id)
     canceled = attempts.is_asked_to_end(attempt.dir, attempt.run_id)
     end = WorkerEnd(None, "canceled" if canceled else "lost")
-    finish(attempt, kind, end, state, secrets, log_ceiling, bounds, retry=retry)
+    finish(attempt, kind, end, state, secrets, log_ceiling, bounds, retry=retry, lacking=lacking)
 
 
 def environment(ctx: Context, attempt: StepAttempt) -> dict[str, str]:
-    """Return the worker's whole environment: the common variables, the named secrets, the step's own, ours."""
+    """The worker's whole environment: the common variables, the named secrets, the step's own, ours."""
     found = credentials.given(ctx, attempt.batch_id)
     known, names = found.values, (*PASSED_IF_SET, *found.named)
     return {

@@ -20,7 +20,7 @@ from parallelhassnes.schedule.limits import start_rate
 from parallelhassnes.schedule.process import runner_heartbeat
 from parallelhassnes.schedule.process.attempt_process import fork_is_safe
 from parallelhassnes.store import clocks, identity, locks
-from parallelhassnes.store.queue import delayed, queue_keys
+from parallelhassnes.store.queue import queue_keys, tickets
 
 LOOK_SEC = 5.0
 """It looks again so often, because what it waits for can be changed meanwhile."""
@@ -30,8 +30,8 @@ WISH_SEC = 0.2
 
 def next_wake(ctx: Context, now: float) -> float | None:
     """When something may be due that no end of an attempt brings about; seconds since the epoch, None for never."""
-    waiting = delayed.next_at(ctx.layout, now)
-    times = [] if waiting is None else [waiting]
+    waiting = tickets.delayed(ctx.layout)
+    times = [waiting[0].at] if waiting else []
     if not runner_heartbeat.is_draining(ctx):
         times += [bucket.next_at(now) for bucket in start_rate.waiting(ctx.layout)]
         for key, state in queue_keys.every(ctx.layout).items():
@@ -47,7 +47,7 @@ def next_wake(ctx: Context, now: float) -> float | None:
 
 
 def _has_ready(ctx: Context, queue_key: str, mark: str, known: queue_keys.Breaker) -> bool:
-    """Tell whether something waits for the probe of a paused key."""
+    """Whether something waits for the probe of a paused key."""
     folder = ctx.layout.ready / key_dir(queue_key)
     if mark == queue_keys.EVERY:
         return folder.is_dir()
@@ -55,7 +55,7 @@ def _has_ready(ctx: Context, queue_key: str, mark: str, known: queue_keys.Breake
 
 
 def wake(ctx: Context, run_pass: Callable[[Context], bool]) -> None:
-    """Stay until nothing is waited for any more, running a pass whenever something is due; one process per root stays.
+    """Stay until nothing is waited for any more, running a pass whenever something is due; one process per root does.
 
     Args:
         run_pass: whether the pass succeeded; one that did not is tried again, a few seconds apart.

@@ -18,7 +18,7 @@ KEY = "analysis"
 
 
 def parts(asked: AnalysisAsked | None) -> list[AnalysisPart]:
-    """Return each engine that is asked for, with its settings."""
+    """Each engine that is asked for, with its settings."""
     if asked is None:
         return []
     every = asked if isinstance(asked, list) else [asked]
@@ -26,7 +26,7 @@ def parts(asked: AnalysisAsked | None) -> list[AnalysisPart]:
 
 
 def part_of(engine: str, model: str | None = None, **settings: object) -> AnalysisPart:
-    """Return an engine by its name, with its settings.
+    """An engine by its name, with its settings.
 
     Raises:
         UserError: there is no such engine.
@@ -67,7 +67,7 @@ def limits(found: list[AnalysisPart], context: Expansion) -> dict[str, int]:
 def analysis_steps(
     trial: StepSpec, job_id: str, found: list[AnalysisPart], context: Expansion, retry: Retry, taken: Ids
 ) -> list[StepSpec]:
-    """Return the steps that analyse this trial; their ids are put into ``taken``."""
+    """The steps that analyse this trial; their ids are put into ``taken``."""
     made = []
     for part in found:
         step_id = safe_id(f"{trial.step_id}.{part.engine}", taken)
@@ -90,7 +90,7 @@ def analysis_steps(
 
 
 def spec(part: AnalysisPart, trial_id: str) -> dict[str, Any]:
-    """Tell what the kind ``analysis`` reads."""
+    """What the kind ``analysis`` reads."""
     said = part.model_dump(
         exclude_none=True, exclude={"queue_key", "limit", "timeout_sec", "env"}, exclude_defaults=True
     )
@@ -107,7 +107,7 @@ VERDICT_KEY = "verdict"
 
 
 def told_verdicts(drafts: list[Draft], part: VerdictPart | None, context: Expansion) -> list[Draft]:
-    """Return the jobs with the engine's settings in the ``spec`` of their verdicts, which then have a queue key of their own."""
+    """The jobs with the engine's settings in the ``spec`` of their verdicts, which then have a queue key of their own."""
     if part is None:
         return drafts
     spec = part.model_dump(exclude_none=True, exclude={"queue_key"})

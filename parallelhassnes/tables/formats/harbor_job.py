@@ -27,7 +27,7 @@ from parallelhassnes.tables.parse.secret_check import check_env
 
 
 def expand_harbor_job(document: dict[str, Any], context: Expansion) -> Plan | None:
-    """Return the plan of a Harbor JobConfig; None where problems were found."""
+    """The plan of a Harbor JobConfig; None where problems were found."""
     from harbor.models.job.config import JobConfig
 
     problems = context.problems
@@ -86,7 +86,7 @@ def expand_harbor_job(document: dict[str, Any], context: Expansion) -> Plan | No
 
 
 def _passing(raw: Any, problems: Problems) -> PassPart | None:
-    """Tell what a pass is, which Harbor's own format has no word for."""
+    """What a pass is, which Harbor's own format has no word for."""
     check_keys(problems, "/pass", PassPart, raw)
     try:
         return None if raw is None else PassPart.model_validate(raw)
@@ -96,7 +96,7 @@ def _passing(raw: Any, problems: Problems) -> PassPart | None:
 
 
 def _for_planning(config: Any) -> Any:
-    """Return the config that Harbor expands: one attempt, and no environment of ours, which Harbor would import to look at."""
+    """The config that Harbor expands: one attempt, and no environment of ours, which Harbor would import to look at."""
     from harbor.models.trial.config import EnvironmentConfig
 
     changes: dict[str, Any] = {"n_attempts": 1}
@@ -205,7 +205,7 @@ def _needs_network(config: Any) -> bool:
 
 
 def _retry(raw: dict[str, Any], config: Any) -> Retry:
-    """Return Harbor's ``max_retries`` counts the attempts after the first; what the file leaves out is ours to say."""
+    """Harbor's ``max_retries`` counts the attempts after the first; what the file leaves out is ours to say."""
     if "retry" not in raw and "orchestrator" not in raw:
         return LEFT_OPEN
     return Retry(
@@ -216,13 +216,13 @@ def _retry(raw: dict[str, Any], config: Any) -> Retry:
 
 
 def _named(task: FoundTask, known: dict[str, FoundTask]) -> FoundTask:
-    """Return a task of Harbor's plan with the name and hash that were read from its folder, where it has one."""
+    """A task of Harbor's plan with the name and hash that were read from its folder, where it has one."""
     read = known.get(str(task.config.get("path")))
     return replace(read, config=task.config) if read else task
 
 
 def _once(tasks: list[FoundTask]) -> list[FoundTask]:
-    """Return each task once: a folder that two datasets name is one job."""
+    """Each task once: a folder that two datasets name is one job."""
     kept: dict[str, FoundTask] = {}
     for task in tasks:
         kept.setdefault(repr(sorted(task.config.items())), task)

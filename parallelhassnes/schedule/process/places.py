@@ -1,0 +1,87 @@
+"""Where the next attempt runs: the room that each host has. Under ``tick.lock``.
+
+On a root of one host that is this host, as many attempts as ``concurrency`` says. On one of several, each runner whose beat moves
+says how many it takes (``store.hosts``); what it has got is what was handed to it and has not ended. The least loaded one that can
+give a step what it needs is chosen.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from parallelhassnes.plan import StepSpec
+from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.process import runner_heartbeat
+from parallelhassnes.steps.registry import kind as kind_of
+from parallelhassnes.steps.step_types import StepAttempt
+from parallelhassnes.store import hosts
+from parallelhassnes.store.records import Credential
+
+
+class _Place(NamedTuple):
+    capacity: int
+    live: int
+    gives: frozenset[str] | None
+    """Names of the variables that it can give; None for all that the process which decides has."""
+    left_sec: float | None
+
+
+class Places:
+    """The runners with room in one pass.
+
+    Args:
+        total: live attempts of the whole root.
+        running: names of their tickets.
+    """
+
+    def __init__(self, ctx: Context, total: int, running: set[str]) -> None:
+        self._own = ctx.runner_id
+        self._free: dict[str, int] = {}
+        self._places: dict[str, _Place] = {}
+        if not ctx.layout.runner:
+            self._add(self._own, _Place(ctx.concurrency, total, None, None))
+            return
+        loads, alive = hosts.loads(ctx.layout, running), hosts.alive(ctx.layout)
+        for name in sorted(loads.keys() & alive):
+            beat = hosts.beat_of(ctx.layout, name)
+            if name == self._own:
+                if not runner_heartbeat.is_draining(ctx) and ctx.shortage() is None:
+                    capacity = beat.capacity if beat is not None else ctx.concurrency
+                    left = beat.left_sec if beat is not None else None
+                    self._add(name, _Place(capacity, len(loads[name]), None, left))
+            elif beat is not None and not beat.draining:
+                self._add(name, _Place(beat.capacity, len(loads[name]), frozenset(beat.gives), beat.left_sec))
+
+    def _add(self, name: str, place: _Place) -> None:
+        self._places[name] = place
+        self._free[name] = place.capacity - place.live
+
+    def full(self) -> bool:
+        """Whether no runner has room."""
+        return all(free <= 0 for free in self._free.values())
+
+    def choose(self, step: StepSpec, credential: Credential) -> str | None:
+        """The runner for a step, by its name; None where none with room can give it what it needs, or has the time."""
+        needed, limit = set(credential.variables), self._limit_sec(step)
+        fitting = [
+            name
+            for name, place in self._places.items()
+            if self._free[name] > 0
+            and (place.gives is None or needed <= place.gives)
+            and (place.left_sec is None or limit is None or limit <= place.left_sec)
+        ]
+        most = max((self._share(name) for name in fitting), default=None)
+        return next((name for name in sorted(fitting, key=lambda n: n != self._own) if self._share(name) == most), None)
+
+    def _limit_sec(self, step: StepSpec) -> float | None:
+        """Seconds that an attempt of the step may take; None for no limit, or where no runner asks."""
+        if all(place.left_sec is None for place in self._places.values()):
+            return None
+        attempt = StepAttempt(Path(), Path(), "", "", "", 1, step)
+        return step.timeout_sec or kind_of(step.kind).deadline_sec(attempt)
+
+    def _share(self, name: str) -> float:
+        return self._free[name] / self._places[name].capacity
+
+    def take(self, name: str) -> None:
+        """Note that an attempt was given to a runner."""
+        self._free[name] -= 1

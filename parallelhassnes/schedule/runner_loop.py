@@ -1,0 +1,308 @@
+"""The loop of one of several hosts: it takes what it is handed, beats, and decides where the right is its own.
+
+One process per runner, which holds ``runners/<name>/loop.lock``; a tick starts it, or ``parallelhassnes runner`` is it. If it dies,
+its attempts go on, and the next tick here starts another. In each turn, about ten times a second, it
+
+* takes what was handed to it: ``handed/<ticket>`` → ``taken/<ticket>``, the step's lock, a supervisor;
+* runs a pass, where it decides and something has ended, is due or was wished for.
+
+At each heartbeat it also writes ``beat.json``, ends what died of its own attempts, looks whose beats move, claims the right to
+decide where nobody holds it or its holder is silent, and, where it decides, gives up what silent hosts have left (``repair``).
+It ends when the store has had nothing to do for a while, or when it is told to, and gives the right up.
+"""
+
+import os
+import select
+import signal
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from parallelhassnes.execute import launcher, logs, processes
+from parallelhassnes.execute.secret_forms import looks_secret
+from parallelhassnes.schedule import rebuild, repair
+from parallelhassnes.schedule.context import Context, renewed
+from parallelhassnes.schedule.launch import preload, start
+from parallelhassnes.schedule.process import runner_heartbeat, timer
+from parallelhassnes.schedule.process.attempt_process import Assignment, Then
+from parallelhassnes.store import atomic, attempts, batches, hosts, identity, locks, members
+from parallelhassnes.store.queue import tickets
+from parallelhassnes.store.records import now_text
+
+TURN_SEC = 0.1
+IDLE_SEC = 20.0
+"""After so long with nothing in the whole store's queue a loop that a tick has started ends."""
+TICK_SEC = 5.0
+
+
+class Acts(NamedTuple):
+    """What a loop does that is built above it."""
+
+    tick: Callable[[Context], Any]
+    run_pass: Callable[[Context], bool]
+    after_attempt: Then
+
+
+def run(ctx: Context, acts: Acts, capacity: int | None, idle_sec: float | None, until: float | None) -> bool:
+    """Be the loop of this runner until there is nothing more to do; False where another process is."""
+    lock = locks.hold(ctx.layout.waker_lock)
+    if lock is None:
+        return False
+    processes.set_title(f"runner {ctx.layout.runner} of {ctx.layout.root}")
+    loop = _Loop(ctx, acts, capacity or ctx.concurrency, until)
+    wake, write = os.pipe()
+    for handle in (wake, write):
+        os.set_blocking(handle, False)
+    before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    signal.signal(signal.SIGTERM, loop.told_to_end)
+    signal.signal(signal.SIGINT, loop.told_to_end)
+    try:
+        while not loop.is_over(IDLE_SEC if idle_sec is None else idle_sec):
+            loop.try_turn()
+            select.select((wake,), (), (), TURN_SEC)
+            with suppress(BlockingIOError):
+                os.read(wake, 512)
+        loop.end()
+    except identity.NoStore as error:
+        logs.say(f"{error}; nothing is left to do here")
+    finally:
+        signal.set_wakeup_fd(before)
+        for handle in (wake, write):
+            os.close(handle)
+        locks.release(lock)
+    return True
+
+
+class _Loop:
+    def __init__(self, ctx: Context, acts: Acts, capacity: int, until: float | None) -> None:
+        self.ctx, self.acts, self.capacity, self.until = ctx, acts, capacity, until
+        self.me = ctx.layout.runner
+        self.count = 0
+        self.next_beat = self.next_tick = self.again_at = 0.0
+        self.wrong = ""
+        self.busy_at = time.monotonic()
+        self.ending = False
+        self.shut_down_at: float | None = None
+        """When what still runs is told to end, without using an attempt of its step."""
+        self.waiting: dict[str, float] = {}
+        """Taken tickets whose step's lock is not free yet → since when."""
+        self.others = repair.SilenceWatch()
+        self.watch = repair.SilenceWatch()
+        self.claimed: hosts.Right | None = None
+        self.acts_from = 0.0
+        """Until then a right that was taken over is not used: what its holder wrote may not be seen yet."""
+
+    def told_to_end(self, *_: object) -> None:
+        """Take nothing more; what runs has ``grace_sec`` to end by itself."""
+        if self.ending:
+            return
+        self.ending, self.next_beat = True, 0.0
+        self.shut_down_at = time.monotonic() + self.ctx.config.grace_sec
+
+    def try_turn(self) -> None:
+        """As ``turn``; what goes wrong is said once, and tried again at the next heartbeat."""
+        if time.monotonic() < self.again_at:
+            return
+        try:
+            self.turn()
+            self.wrong = ""
+        except identity.NoStore:
+            raise
+        except Exception as error:  # noqa: BLE001 - one bad turn must not end those that follow
+            self.again_at = time.monotonic() + self.ctx.config.heartbeat_sec
+            if (line := f"{type(error).__name__}: {error}") != self.wrong:
+                self.wrong = line
+                logs.say(f"a turn failed, and is tried again\n{traceback.format_exc()}")
+
+    def turn(self) -> None:
+        """Do what there is to do now."""
+        now = time.monotonic()
+        if self.until is not None and now >= self.until:
+            self.told_to_end()
+        if self.shut_down_at is not None and now >= self.shut_down_at:
+            self.shut_down_at = now + self.ctx.config.grace_sec
+            repair.shut_down(self.ctx, hosts.taken(self.ctx.layout, self.me))
+        identity.check(self.ctx.layout)
+        self.ctx = renewed(self.ctx)
+        if now >= self.next_beat:
+            self.next_beat = now + self.ctx.config.heartbeat_sec
+            self._beat(now)
+        self._take(now)
+        if self._may_decide(now):
+            self._decide(now)
+        launcher.reap()
+
+    def is_over(self, idle_sec: float) -> bool:
+        """Whether there is nothing more to do here."""
+        now = time.monotonic()
+        layout = self.ctx.layout
+        if hosts.taken(layout, self.me):
+            self.busy_at = now
+            return False
+        if self.ending:
+            return True
+        if now - self.busy_at < idle_sec:
+            return False
+        if (
+            tickets.running(layout)
+            or tickets.ended(layout)
+            or tickets.delayed(layout)
+            or any(True for _ in tickets.ready_folders(layout))
+            or members.names(layout.incoming)
+        ):
+            self.busy_at = now
+        return now - self.busy_at >= idle_sec
+
+    def end(self) -> None:
+        """Say that nothing more is taken, and let another decide."""
+        self.ending = True
+        self._write_beat()
+        hosts.give_up_right(self.ctx.layout)
+
+    # --- at each heartbeat ------------------------------------------------------------------------------
+
+    def _beat(self, now: float) -> None:
+        layout = self.ctx.layout
+        self._write_beat()
+        still = hosts.still_sec(layout, self.ctx.config.heartbeat_sec)
+        alive = {self.me} | self._moving(now, still)
+        self._end_own_dead()
+        self._see_to_right(now, alive)
+        if self._may_decide(now):
+            hosts.note_alive(layout, alive, still)
+            lost = self.watch.silent(self.ctx, alive, now, still)
+            for assignment, lock in lost:
+                start(self.ctx, assignment, lock, self.acts.after_attempt)
+                os.close(lock)
+
+    def _write_beat(self) -> None:
+        ctx, layout = self.ctx, self.ctx.layout
+        draining = self.ending or runner_heartbeat.is_draining(ctx) or ctx.shortage() is not None
+        self.count += 1
+        beat = hosts.Beat(
+            name=self.me,
+            boot_id=hosts.machine().boot_id,
+            count=self.count,
+            at=now_text(),
+            capacity=self.capacity,
+            live=len(hosts.taken(layout, self.me)),
+            draining=draining,
+            left_sec=None if self.until is None else max(0.0, self.until - time.monotonic()),
+            gives=self._gives(),
+        )
+        with suppress(OSError):  # a full disk: the next one is as good
+            hosts.write_beat(layout, beat)
+
+    def _gives(self) -> tuple[str, ...]:
+        try:
+            filed = self.ctx.filed()
+        except Exception:  # noqa: BLE001 - said where its values are needed
+            filed = {}
+        named = {name for name in os.environ if name in self.ctx.config.secrets or looks_secret(name)}
+        return tuple(sorted({*filed, *named}))
+
+    def _moving(self, now: float, still: float) -> set[str]:
+        """The other runners whose beat has moved of late."""
+        found = set()
+        for name in hosts.members_of(self.ctx.layout):
+            beat = hosts.beat_of(self.ctx.layout, name)
+            if (
+                name != self.me
+                and beat is not None
+                and self.others.still_for(name, (beat.boot_id, beat.count), now) < still
+            ):
+                found.add(name)
+        return found
+
+    def _end_own_dead(self) -> None:
+        """End what died of this runner's own attempts."""
+        given = {*hosts.taken(self.ctx.layout, self.me)} - self.waiting.keys()
+        running = {entry.name: entry for entry in tickets.running(self.ctx.layout)} if given else {}
+        for name in given:
+            if name in running:
+                with members.apart(running[name].path):  # it may have ended since
+                    repair.repair_one(self.ctx, running[name], self.acts.after_attempt)
+            elif not members.is_there(self.ctx.layout.ended / name):
+                hosts.let_go_old(self.ctx.layout, self.me, name)
+
+    # --- the right to decide ----------------------------------------------------------------------------
+
+    def _may_decide(self, now: float) -> bool:
+        return now >= self.acts_from and not self.ending and hosts.decides(self.ctx.layout)
+
+    def _see_to_right(self, now: float, alive: set[str]) -> None:
+        """Claim the right where nobody holds it, or its holder is silent."""
+        layout = self.ctx.layout
+        found = hosts.right(layout)
+        if self.ending or (found is not None and not found.given_up and found.runner in alive):
+            return
+        if not hosts.claim_right(layout, found):
+            return
+        logs.say(f"decides from now on{'' if found is None else f', after {found.runner}'}")
+        if found is None or found.runner == self.me:
+            return
+        self.acts_from = now + 2 * hosts.cache_sec(layout)
+        if not found.given_up:  # it may stand still with the lock in its hands
+            for path in (layout.tick_lock, layout.ingest_lock, layout.checkpoint_lock):
+                os.close(locks.take_away(path))
+            self.claimed = hosts.right(layout)
+
+    def _decide(self, now: float) -> None:
+        layout = self.ctx.layout
+        if self.claimed is not None:
+            self.claimed = None
+            rebuild.rebuild(self.ctx)
+        if now >= self.next_tick or members.names(layout.incoming):
+            self.next_tick = now + TICK_SEC
+            with suppress(identity.NoStore):
+                self.acts.tick(self.ctx)
+            return
+        due = timer.next_wake(self.ctx, time.time())
+        if tickets.ended(layout) or layout.pass_wanted.exists() or (due is not None and due <= time.time()):
+            self.acts.run_pass(self.ctx)
+
+    # --- what it was handed -----------------------------------------------------------------------------
+
+    def _take(self, now: float) -> None:
+        """Start what was handed to this runner."""
+        if self.ending:
+            return
+        layout = self.ctx.layout
+        for ticket in [*self.waiting, *hosts.handed(layout, self.me)]:
+            with members.apart(layout.runners / self.me / "taken" / ticket):
+                self._take_one(ticket, now)
+
+    def _take_one(self, ticket: str, now: float) -> None:
+        layout = self.ctx.layout
+        if ticket in self.waiting:
+            document = atomic.read_derived(layout.runners / self.me / "taken" / ticket)
+        else:
+            document = hosts.take(layout, ticket) or {}
+        if not document:
+            self.waiting.pop(ticket, None)
+            return
+        assignment = Assignment.model_validate({**document, "root": str(layout.root)})
+        step_dir = layout.step(assignment.batch_id, assignment.job_id, assignment.step_id)
+        attempt_dir = assignment.attempt_dir(layout)
+        if not attempt_dir.is_dir() and now - self.waiting.setdefault(ticket, now) < hosts.cache_sec(layout) + 1:
+            return  # not seen is not gone
+        state = attempts.read_state(attempt_dir)
+        if state.status != "queued" or attempts.is_fenced(step_dir, state.run_id):  # it was begun, or given up
+            self.waiting.pop(ticket, None)
+            if attempts.is_fenced(step_dir, state.run_id):
+                hosts.let_go(layout, self.me, ticket)
+            return
+        lock = locks.claim(step_dir / "step.lock")
+        if lock is None:
+            self.waiting.setdefault(ticket, now)
+            return
+        try:
+            preload(batches.read_job(layout.job(assignment.batch_id, assignment.job_id)).step(assignment.step_id))
+        except BaseException:
+            os.close(lock)
+            raise
+        self.waiting.pop(ticket, None)
+        start(self.ctx, assignment, lock, self.acts.after_attempt)
+        os.close(lock)
