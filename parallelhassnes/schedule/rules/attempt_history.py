@@ -37,5 +37,6 @@ def _past(folder: Path, step: StepSpec, state: AttemptState) -> Past:
         ended_at=parse_time(state.ended_at or now_text()),
         retry_after=failure.retry_after_sec if failure else None,
         shut_down=state.shut_down,
+        began=state.started_at is not None,
         scored=scored,
     )

@@ -71,6 +71,8 @@ TABLE: dict[str, ClassPolicy] = {
 
 SHUT_DOWN = ClassPolicy(True, (30.0,), uses_attempt=False, max_attempts=20)
 """A supervisor that was told to end (SIGTERM, no cancel): no attempt; the pause keeps a host that goes down from starting it."""
+NOT_BEGUN = ClassPolicy(True, (0.1,), uses_attempt=False, max_attempts=1000)
+"""An attempt that was handed to a host which ended before it took it: nothing of it ran, and another host gets it."""
 UNSCORED = ClassPolicy(False)
 """A trial that ended well and has no valid score."""
 MODEL_SILENT = "no tokens"
@@ -87,6 +89,8 @@ class Past(NamedTuple):
     retry_after: float | None = None
     """Seconds that the provider asked to wait."""
     shut_down: bool = False
+    began: bool = True
+    """Whether its supervisor had begun: one that was handed to a host which then ended had not."""
     scored: bool = True
     """Of a step with ``top_up``: whether it has a score that counts."""
 
@@ -175,7 +179,7 @@ class _Tally:
 
     def _named(self, past: Past) -> tuple[str, ClassPolicy]:
         if past.shut_down and past.status == "lost":
-            return "shut down", SHUT_DOWN
+            return ("shut down", SHUT_DOWN) if past.began else ("not begun", NOT_BEGUN)
         if past.status == "succeeded":
             missing = self.retry.top_up is not None and not past.scored
             return ("unscored", UNSCORED) if missing else ("", UNSCORED)
@@ -215,7 +219,7 @@ class _Tally:
         said = self.retry.classes.get(name)  # type: ignore[call-overload]
         if not policy.retry:
             return f"{name} is not retried"
-        if self.retry.max_attempts == 1 and not (said and said.retry):
+        if self.retry.max_attempts == 1 and policy is not NOT_BEGUN and not (said and said.retry):
             return "its retries are switched off (max_attempts is 1)"
         if policy.max_attempts is not None and self.by_class[name] >= policy.max_attempts:
             return f"{_times(self.by_class[name], 'attempt')} ended as {name}, which is the most"
