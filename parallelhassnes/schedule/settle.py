@@ -88,6 +88,11 @@ def _settle(ctx: Context, book: JobState, keys: QueueKeys, ticket: Ticket, name:
     before = book.current(ticket.job_id).get(ticket.step_id)
     now = book.look_again(job, step)
     if ctx.layout.runner and not _is_seen(book.step_dir(job, step), now):
+        still = hosts.still_sec(ctx.layout, ctx.config.heartbeat_sec)
+        if (
+            hosts.age_of(ctx.layout, ctx.layout.ended / name) > still
+        ):  # it is another attempt's: that one is looked after again
+            tickets.put_back(ctx.layout, key_dir(step.queue_key), name)
         return False
     if now is not None and now.ended_at is not None:
         redo = before is not None and (before.run_id, before.ended_at) == (now.run_id, now.ended_at)

@@ -271,6 +271,15 @@ def still_sec(layout: Layout, heartbeat_sec: float) -> float:
     return max(6 * heartbeat_sec, 2 * cache_sec(layout))
 
 
+def age_of(layout: Layout, path: Path) -> float:
+    """Seconds since a file got its name, by the clock of the file system alone: that of this runner's last beat."""
+    try:
+        beat = (layout.runners / layout.runner / BEAT).stat().st_mtime
+        return beat - path.stat().st_ctime
+    except FileNotFoundError:
+        return 0.0
+
+
 # --- who decides --------------------------------------------------------------------------------------
 
 

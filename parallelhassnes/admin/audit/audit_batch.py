@@ -22,7 +22,7 @@ from parallelhassnes.admin.audit.audit_ledger import FileRecord, Lines, read_lin
 from parallelhassnes.admin.audit.audit_models import Finding, What
 from parallelhassnes.names import run_id_of
 from parallelhassnes.steps import safe_read
-from parallelhassnes.store import additions, atomic, attempts, batches, currents, locks, seal
+from parallelhassnes.store import additions, atomic, attempts, batches, currents, hosts, locks, seal
 from parallelhassnes.store.evidence import ledger, merkle
 from parallelhassnes.store.layout import Layout
 
@@ -50,6 +50,8 @@ class BatchAudit:
     def __init__(self, layout: Layout, batch_id: str, marks: Collection[int] = ()) -> None:
         self.layout, self.batch_id, self.dir = layout, batch_id, layout.batch(batch_id)
         self.lines: Lines = read_lines(self.dir, marks)
+        self.is_shared = hosts.is_shared(layout)
+        """Several hosts: a lock that is free here proves nothing of another's attempt."""
         self.seen: set[str] = set()
         self.unsettled: dict[str, set[str]] = {}
         """Job → hashes of what its sealed attempts publish whose ends have no line yet."""
@@ -183,7 +185,7 @@ class BatchAudit:
 
     def _unsealed(self, folder: Path, place: str) -> Iterator[Finding]:
         self.seen.add(place)
-        if locks.is_held(folder.parents[1] / "step.lock"):
+        if locks.is_held(folder.parents[1] / "step.lock") or (self.is_shared and not self._is_settled(folder)):
             yield self._finding("live", place)
         elif not attempts.is_sealed(folder):
             gone = run_id_of(folder.name) in self.lines.ended
