@@ -12,7 +12,10 @@ if __name__ == "__main__" and not sys.flags.safe_path:
     if sys.path and sys.path[0] not in (_place, *sys.path[1:]):
         del sys.path[0]
 
+import gc
 import signal
+
+gc.set_threshold(50_000, 20, 20)  # what is made while modules are loaded stays; a look for garbage among it finds none
 
 _asked = signal.getsignal(signal.SIGINT)
 if _asked is signal.default_int_handler:

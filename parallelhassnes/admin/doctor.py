@@ -16,11 +16,11 @@ from pydantic import BaseModel
 
 from parallelhassnes.admin.clean_up import Left, find, reap
 from parallelhassnes.config import BadEnvFile
+from parallelhassnes.execute import launcher
 from parallelhassnes.schedule import health, quarantine
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.limits import credentials
 from parallelhassnes.schedule.process import timer
-from parallelhassnes.schedule.process.attempt_process import fork_is_safe
 from parallelhassnes.schedule.rebuild import rebuild
 from parallelhassnes.schedule.tick import try_pass
 from parallelhassnes.steps.agent.adapters.agent_cli import NotInstalled
@@ -74,7 +74,7 @@ def _host(ctx: Context) -> Iterator[Check]:
     yield from _agents()
     yield _docker(ctx)
     yield _sandbox()
-    how = "forked from the tick" if fork_is_safe() else "spawned as fresh interpreters (slower)"
+    how = "forked from the tick" if launcher.fork_is_safe() else "spawned as fresh interpreters (slower)"
     yield Check(name="supervisors", state="ok", text=how)
 
 

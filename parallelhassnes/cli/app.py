@@ -2,37 +2,25 @@
 
 import codecs
 import errno
+import importlib
 import io
 import json
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from functools import partial
+from importlib.machinery import PathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, NoReturn, override
 
 import typer
 from typer.core import TyperGroup
 
-from parallelhassnes.actions.registry import ACTIONS
-from parallelhassnes.cli import (
-    analyses,
-    append,
-    artifacts,
-    audit,
-    operators,
-    report,
-    results,
-    run,
-    serve,
-    token,
-    upkeep,
-    watch,
-    work,
-)
+from parallelhassnes.cli.commands import SECTIONS, Commands
 from parallelhassnes.cli.output import terminal
 from parallelhassnes.errors import InvalidInput, Problem, UserError
-from parallelhassnes.execute import processes
 from parallelhassnes.version import __version__
 
 USER_ERROR, OUR_ERROR = 2, 3
@@ -50,17 +38,11 @@ HOST_TROUBLE = {
 }
 """What a host may refuse anywhere, and what to do about it; any other OSError is our fault."""
 
-SECTIONS = {
-    "Run": ("init", "validate", "submit", "run", "tick", "append", "rerun"),
-    "Look": ("scoreboard", "show", "explain", "logs", "tail", "artifact", "diff", "open"),
-    "Results": ("results", "compare", "errors", "report", "analyze", "analyses", "feedback", "export"),
-    "Steer": tuple(dict.fromkeys(action.command for action in ACTIONS)),
-    "Look after": ("doctor", "cron", "audit", "api", "token"),
-}
-"""The commands as ``--help`` shows them."""
-
 
 class _Sections(TyperGroup):
+    def __init__(self, **said: Any) -> None:
+        super().__init__(**said | {"commands": Commands()})
+
     @override
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         width = max(map(len, self.commands))
@@ -81,8 +63,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
-for module in (work, run, watch, results, report, analyses, append, operators, upkeep, artifacts, audit, serve, token):
-    module.register(app)
 
 
 def _version(value: bool) -> None:
@@ -104,7 +84,11 @@ def main() -> NoReturn:
     """The program. Exit codes: 0 done, 1 something under test failed, 2 the input is wrong, 3 our fault."""
     # pydantic would look through every installed package for plugins: 0.1 s at each start.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    processes.be_init()
+    _import_when_used("importlib.metadata", "entry_points")  # which it takes from there all the same
+    if os.getpid() == 1:
+        from parallelhassnes.execute import processes
+
+        processes.be_init()
     _open_streams()
     try:
         os.getcwd()  # noqa: PTH109 - only whether there is one
@@ -134,6 +118,35 @@ def main() -> NoReturn:
         print(f"parallelhassnes: internal error ({type(error).__name__}); the log is {_log()}", file=sys.stderr)
         sys.exit(OUR_ERROR)
     sys.exit(code)
+
+
+def _import_when_used(name: str, *functions: str) -> None:
+    """Have an import of a package that nothing has imported yet cost nothing until something of it is used.
+
+    Args:
+        functions: of the package, that are taken from it without being called.
+    """
+    if name in sys.modules:
+        return
+    parent, _, own = name.rpartition(".")
+    around = importlib.import_module(parent)
+    spec = PathFinder.find_spec(name, around.__path__)
+    stand_in = ModuleType(name)
+
+    def load(attribute: str) -> Any:
+        if sys.modules.get(name) is stand_in:
+            del sys.modules[name]
+        return getattr(importlib.import_module(name), attribute)
+
+    def call(function: str, *said: Any, **named: Any) -> Any:
+        return load(function)(*said, **named)
+
+    stand_in.__getattr__ = load  # type: ignore[method-assign]
+    stand_in.__path__ = list(spec.submodule_search_locations or ()) if spec else []
+    for function in functions:
+        setattr(stand_in, function, partial(call, function))
+    sys.modules[name] = stand_in
+    setattr(around, own, stand_in)
 
 
 def _obey() -> int:

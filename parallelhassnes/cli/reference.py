@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 from parallelhassnes import config
 from parallelhassnes.admin.schemas import docstrings
-from parallelhassnes.cli.app import OUR_ERROR, SECTIONS, USER_ERROR, app
+from parallelhassnes.cli.app import OUR_ERROR, USER_ERROR, app
+from parallelhassnes.cli.commands import SECTIONS
 
 COMMANDS, CONFIGURATION = "commands.md", "configuration.md"
 WIDTH = 100

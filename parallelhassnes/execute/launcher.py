@@ -15,6 +15,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -24,6 +25,8 @@ from typing import NoReturn
 from parallelhassnes.execute import own_files, processes
 from parallelhassnes.store import locks, space
 
+START_VARIABLE = "PARALLELHASSNES_START"
+"""``spawn`` has every supervisor started as a fresh interpreter, as where fork is not safe."""
 _CANNOT_FORK = 71
 PATIENCE_SEC = 0.2
 """For so long a process goes on with a pass that has taken over an attempt in it."""
@@ -55,6 +58,11 @@ class _Trampoline:
     """When it was taken."""
     acts: int = 0
     """What has been done for others since."""
+
+
+def fork_is_safe() -> bool:
+    """Whether this process may fork without an exec: Linux, one thread, and nobody said otherwise."""
+    return sys.platform == "linux" and threading.active_count() == 1 and os.environ.get(START_VARIABLE) != "spawn"
 
 
 def start(target: Callable[[], None], *, log: Path) -> None:

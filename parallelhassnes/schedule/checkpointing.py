@@ -18,7 +18,6 @@ from parallelhassnes.errors import UserError
 from parallelhassnes.execute import launcher
 from parallelhassnes.schedule import configuration, ephemeral_secrets, signatures
 from parallelhassnes.schedule.context import ENTRY_POINTS, Context, renewed
-from parallelhassnes.schedule.process.attempt_process import fork_is_safe
 from parallelhassnes.store import atomic, clocks, locks
 from parallelhassnes.store.evidence import checkpoints, ledger
 from parallelhassnes.store.evidence.checkpoints import SIGNATURE
@@ -144,7 +143,7 @@ def _say(layout: Layout, line: str) -> None:
 def _send_beside(ctx: Context) -> None:
     """Send in a process of its own."""
     log = ctx.layout.system / _LOG
-    if fork_is_safe():
+    if launcher.fork_is_safe():
         launcher.start(lambda: _send_without_secrets(ctx), log=log)
         return
     root = ctx.layout.root

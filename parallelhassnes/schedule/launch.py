@@ -15,7 +15,8 @@ import shutil
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from types import ModuleType
+from typing import TYPE_CHECKING, NamedTuple
 
 from parallelhassnes import names
 from parallelhassnes.execute import launcher
@@ -28,7 +29,6 @@ from parallelhassnes.schedule.limits.concurrency_keys import QueueKeys
 from parallelhassnes.schedule.limits.exclusive_dirs import ExclusiveDirs
 from parallelhassnes.schedule.limits.start_rate import StartRates
 from parallelhassnes.schedule.process import runner_heartbeat
-from parallelhassnes.schedule.process.attempt_process import Assignment, Then, fork_is_safe, run, spawn
 from parallelhassnes.schedule.process.places import Places
 from parallelhassnes.schedule.rules import solver_critic
 from parallelhassnes.schedule.rules.step_state import stand
@@ -49,6 +49,9 @@ from parallelhassnes.store.records import (
 )
 from parallelhassnes.version import __version__
 
+if TYPE_CHECKING:
+    from parallelhassnes.schedule.process.attempt_process import Assignment, Then
+
 
 class Launched(NamedTuple):
     """One start of an attempt."""
@@ -57,7 +60,7 @@ class Launched(NamedTuple):
     attempt: str
 
 
-def launch_ready(ctx: Context, then: Then) -> list[Launched]:
+def launch_ready(ctx: Context, then: "Then") -> list[Launched]:
     """Start whatever the limits allow; the caller holds ``tick.lock``.
 
     Args:
@@ -166,7 +169,7 @@ class _Claimed(NamedTuple):
     """A step that is ours to start: its attempt prepared, its ticket moved, its lock taken."""
 
     ticket: Ticket
-    assignment: Assignment
+    assignment: "Assignment"
     lock: int
     meta: AttemptMeta
     step: StepSpec
@@ -174,13 +177,21 @@ class _Claimed(NamedTuple):
 
 def preload(step: StepSpec) -> None:
     """Import in this process what an attempt of the step will need in those forked from it."""
+    _attempt_process()
     kind_of(step.kind).preload(step)
     for record in _RECORDS:  # they build themselves at first use, which would be in every child
         record.model_rebuild()
 
 
+def _attempt_process() -> ModuleType:
+    """Return the module of the process that owns an attempt: a pass that starts none does without what an attempt needs."""
+    from parallelhassnes.schedule.process import attempt_process
+
+    return attempt_process
+
+
 def _step_of(ctx: Context, path: Path) -> StepSpec | None:
-    """The step of a ready ticket; None where the ticket is gone."""
+    """Return the step of a ready ticket; None where the ticket is gone."""
     try:
         return batches.read_step(ctx.layout, tickets.read(path))[1]
     except FileNotFoundError:
@@ -219,7 +230,7 @@ def _claim(ctx: Context, path: Path, lane: queue_order.Lane, gate: Gate, places:
     except BaseException:
         os.close(lock)
         raise
-    assignment = Assignment(
+    assignment: Assignment = _attempt_process().Assignment(
         root=str(ctx.layout.root),
         batch_id=job.batch_id,
         job_id=job.job_id,
@@ -341,14 +352,14 @@ def _after(attempt: str) -> datetime:
     return datetime.fromtimestamp(names.begun(attempt).timestamp() + 1, UTC)
 
 
-def start(ctx: Context, assignment: Assignment, lock: int, then: Then) -> None:
+def start(ctx: Context, assignment: "Assignment", lock: int, then: "Then") -> None:
     """Fork (or spawn) the process that owns an attempt, be it to run it or, if it is dead, to end it.
 
     In the child this does not return; nothing on the way up to a pass may undo what the child needs.
     """
-    log = assignment.attempt_dir(ctx.layout) / "supervisor.log"
-    if fork_is_safe():
-        if not launcher.take_over(lambda own: run(ctx, assignment, own, then), log, lock):
-            launcher.start(lambda: run(ctx, assignment, lock, then), log=log)
+    log, attempt_process = assignment.attempt_dir(ctx.layout) / "supervisor.log", _attempt_process()
+    if launcher.fork_is_safe():
+        if not launcher.take_over(lambda own: attempt_process.run(ctx, assignment, own, then), log, lock):
+            launcher.start(lambda: attempt_process.run(ctx, assignment, lock, then), log=log)
     else:
-        spawn(assignment, lock, log)
+        attempt_process.spawn(assignment, lock, log)

@@ -16,7 +16,7 @@ import os
 import signal
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from parallelhassnes.execute import processes
 from parallelhassnes.execute.set_apart import name_of_copy
@@ -24,14 +24,16 @@ from parallelhassnes.names import run_id_of
 from parallelhassnes.schedule import quarantine
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.launch import start
-from parallelhassnes.schedule.process.attempt_process import Assignment, Then
 from parallelhassnes.store import attempts, batches, hosts, locks, members, process_identity
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.queue import tickets
 from parallelhassnes.store.records import AttemptState, Ticket
 
+if TYPE_CHECKING:
+    from parallelhassnes.schedule.process.attempt_process import Assignment, Then
 
-def repair(ctx: Context, then: Then) -> list[str]:
+
+def repair(ctx: Context, then: "Then") -> list[str]:
     """Hand every dead attempt to a process that ends it; their names."""
     repaired = []
     own = hosts.taken(ctx.layout, ctx.layout.runner) if ctx.layout.runner else None
@@ -50,7 +52,7 @@ def _set_aside(ctx: Context, entry: tickets.Running, error: Exception) -> None:
         quarantine.set_aside(ctx, entry.path, error)
 
 
-def repair_one(ctx: Context, entry: tickets.Running, then: Then) -> str | None:
+def repair_one(ctx: Context, entry: tickets.Running, then: "Then") -> str | None:
     """Hand the attempt of a running ticket to a process that ends it, if it is dead; its name."""
     ticket = tickets.read(entry.path)
     step_dir = ctx.layout.step(ticket.batch_id, ticket.job_id, ticket.step_id)
@@ -70,7 +72,7 @@ def repair_one(ctx: Context, entry: tickets.Running, then: Then) -> str | None:
     return assignment.attempt if assignment else None
 
 
-def _to_end(ctx: Context, entry: tickets.Running, ticket: Ticket, step_dir: Path) -> Assignment | None:
+def _to_end(ctx: Context, entry: tickets.Running, ticket: Ticket, step_dir: Path) -> "Assignment | None":
     if not entry.path.exists():  # it ended between the listing and the lock
         return None
     ref = attempts.newest(step_dir)
@@ -81,6 +83,8 @@ def _to_end(ctx: Context, entry: tickets.Running, ticket: Ticket, step_dir: Path
         return None
     if _is_supervised(ref.dir, ctx.config.heartbeat_sec):  # somebody has removed the lock's file under it
         return None
+    from parallelhassnes.schedule.process.attempt_process import Assignment
+
     return Assignment(
         root=str(ctx.layout.root),
         batch_id=ticket.batch_id,
@@ -171,7 +175,7 @@ class SilenceWatch:
             return 0.0
         return now - before[1]
 
-    def silent(self, ctx: Context, alive: set[str], now: float, still: float) -> list[tuple[Assignment, int]]:
+    def silent(self, ctx: Context, alive: set[str], now: float, still: float) -> "list[tuple[Assignment, int]]":
         """What silent hosts have left and is to be ended now, each with its lock, which goes to whoever ends it.
 
         Args:
@@ -200,7 +204,7 @@ class SilenceWatch:
 
     def _look(
         self, ctx: Context, it: _Foreign, alive: set[str], now: float, still: float
-    ) -> tuple[Assignment, int] | None:
+    ) -> "tuple[Assignment, int] | None":
         layout, name = ctx.layout, it.entry.name
         half = attempts.half_set_apart(it.step_dir)
         if half is not None:
@@ -269,7 +273,7 @@ class SilenceWatch:
         else:
             hosts.note_taken(ctx.layout, it.entry.name, owner)
 
-    def _to_end(self, ctx: Context, it: _Foreign, attempt: str, *, fenced: bool) -> tuple[Assignment, int] | None:
+    def _to_end(self, ctx: Context, it: _Foreign, attempt: str, *, fenced: bool) -> "tuple[Assignment, int] | None":
         path = it.step_dir / "step.lock"
         lock = locks.claim(path)
         if lock is None:
@@ -280,7 +284,9 @@ class SilenceWatch:
         made = self._assignment(ctx, it, attempt).model_copy(update={"dead": True, "fenced": fenced})
         return made, lock
 
-    def _assignment(self, ctx: Context, it: _Foreign, attempt: str) -> Assignment:
+    def _assignment(self, ctx: Context, it: _Foreign, attempt: str) -> "Assignment":
+        from parallelhassnes.schedule.process.attempt_process import Assignment
+
         return Assignment(
             root=str(ctx.layout.root),
             batch_id=it.ticket.batch_id,

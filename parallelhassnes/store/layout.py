@@ -92,6 +92,10 @@ class Layout:
         return self.system / "checkpoint.wanted"
 
     @cached_property
+    def images(self) -> Path:
+        return self.system / "images"
+
+    @cached_property
     def limits(self) -> Path:
         return self.system / "limits"
 

@@ -16,8 +16,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import lock_descriptor, unlock_descriptor
-
 from parallelhassnes.errors import StoreBusy
 
 PATIENCE_SEC = 60.0
@@ -25,11 +23,18 @@ PATIENCE_SEC = 60.0
 _held: set[int] = set()
 
 
+def _lock(handle: int) -> bool:
+    """Lock the file of a descriptor; False where somebody else has."""
+    from filelock import lock_descriptor  # by then: most of what only looks asks for no lock
+
+    return lock_descriptor(handle, blocking=False)
+
+
 def claim(path: Path | str) -> int | None:
     """Take a lock that can be handed on; the locked descriptor, or None where somebody else holds it."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        if lock_descriptor(handle, blocking=False):
+        if _lock(handle):
             return handle
     except OSError:
         os.close(handle)
@@ -50,6 +55,8 @@ def release(handle: int) -> None:
     """Free a lock that this process holds."""
     if handle in _held:
         _held.discard(handle)
+        from filelock import unlock_descriptor
+
         unlock_descriptor(handle)
         os.close(handle)
 
@@ -88,7 +95,7 @@ def is_held(path: Path | str) -> bool:
     except FileNotFoundError:
         return False
     try:
-        return not lock_descriptor(handle, blocking=False)
+        return not _lock(handle)
     finally:
         os.close(handle)
 
@@ -125,7 +132,7 @@ def held(path: Path | str, patience_sec: float | None = None) -> Iterator[None]:
 
 def _wait_for(handle: int, path: Path | str, patience_sec: float) -> None:
     deadline = time.monotonic() + patience_sec
-    while not lock_descriptor(handle, blocking=False):
+    while not _lock(handle):
         if time.monotonic() > deadline:
             pid = holder(path)
             who = "another process" if pid is None else f"process {pid}"

@@ -9,8 +9,6 @@ leaves an ended ticket, which any pass settles.
 import contextlib
 import os
 import platform
-import sys
-import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -40,9 +38,6 @@ from parallelhassnes.store.records import AttemptMeta, AttemptState, Credential,
 from parallelhassnes.version import __version__
 
 type Then = Callable[[Context], None]
-
-START_VARIABLE = "PARALLELHASSNES_START"
-"""``spawn`` has every supervisor started as a fresh interpreter, as where fork is not safe."""
 
 
 class Assignment(BaseModel):
@@ -247,11 +242,6 @@ def secrets_of(ctx: Context, attempt: StepAttempt) -> dict[str, str]:
     secret = {name: value for name, value in values.items() if name not in public}
     passwords = {name: found for name, value in public.items() if (found := url_password(value))}
     return secret | passwords
-
-
-def fork_is_safe() -> bool:
-    """Whether this process may fork without an exec: Linux, one thread, and nobody said otherwise."""
-    return sys.platform == "linux" and threading.active_count() == 1 and os.environ.get(START_VARIABLE) != "spawn"
 
 
 def spawn(assignment: Assignment, lock: int, log: Path) -> None:

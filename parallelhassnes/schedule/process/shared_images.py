@@ -4,17 +4,22 @@ from pathlib import Path
 
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.rules.step_state import dependency, known
-from parallelhassnes.steps.trial import image
 from parallelhassnes.store import batches, currents, members
 
 
 def remove_unneeded(ctx: Context) -> list[str]:
-    """Remove the images that no running, ready or waiting trial needs; their tags. Costs a listing where there are none."""
+    """Remove the images that no running, ready or waiting trial needs; their tags. Costs a look where there were never any."""
+    if not members.is_there(ctx.layout.images):
+        return []
+    from parallelhassnes.steps.trial import image
+
     return image.remove_unneeded(ctx.layout.runs, lambda batch_id, job_id: _is_over(ctx, batch_id, job_id))
 
 
 def needed(ctx: Context) -> set[str]:
     """Tags of the images that a trial of this store runs on or may still start from."""
+    from parallelhassnes.steps.trial import image
+
     return {
         record.tag
         for _, record in image.records(ctx.layout.runs)

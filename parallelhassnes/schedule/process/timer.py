@@ -18,7 +18,6 @@ from parallelhassnes.schedule import ephemeral_secrets
 from parallelhassnes.schedule.context import ENTRY_POINTS, Context, renewed
 from parallelhassnes.schedule.limits import start_rate
 from parallelhassnes.schedule.process import runner_heartbeat
-from parallelhassnes.schedule.process.attempt_process import fork_is_safe
 from parallelhassnes.store import clocks, identity, locks
 from parallelhassnes.store.queue import queue_keys, tickets
 
@@ -93,7 +92,7 @@ def ensure(ctx: Context, run_pass: Callable[[Context], bool]) -> None:
     if _next_look(ctx, time.time()) is None or locks.is_held(ctx.layout.waker_lock):
         return
     log = ctx.layout.system / "waker.log"
-    if fork_is_safe():
+    if launcher.fork_is_safe():
         launcher.start(lambda: _wake_without_secrets(ctx, run_pass), log=log)
         return
     root, options = ctx.layout.root, ctx.options.model_dump_json()

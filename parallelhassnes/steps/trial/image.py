@@ -28,6 +28,7 @@ from parallelhassnes.steps.trial import deadline as trial_deadline
 from parallelhassnes.steps.trial import leftovers, task
 from parallelhassnes.store import atomic, locks, members
 from parallelhassnes.store.identity import store_id
+from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import dump
 
 
@@ -41,7 +42,7 @@ class ImageRecord(Record):
 
 
 def folder(runs: Path) -> Path:
-    return runs / "_system" / "images"
+    return Layout(runs.parent).images
 
 
 def repository(runs: Path) -> str:
@@ -92,7 +93,7 @@ def remove(tag: str) -> bool:
 
 def records(runs: Path) -> Iterator[tuple[Path, ImageRecord]]:
     """Every image that this store has built or is building."""
-    for name in atomic.json_files(f"{runs}/_system/images"):
+    for name in atomic.json_files(str(folder(runs))):
         path = Path(name)
         record = _read(path)
         if record is not None:
