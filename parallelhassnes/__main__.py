@@ -21,13 +21,46 @@ _asked = signal.getsignal(signal.SIGINT)
 if _asked is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-from parallelhassnes.cli import app  # noqa: E402 - see above
-
 
 def main() -> None:
     """Run the program, with Ctrl-C as it was."""
+    if sys.argv[1:2] == ["tick"] and _tick_at_rest(sys.argv[2:]):
+        return
+    from parallelhassnes.cli import app
+
     signal.signal(signal.SIGINT, _asked)
     app.main()
+
+
+def _tick_at_rest(arguments: list[str]) -> bool:
+    """Do a tick of a store in which nothing is to be done, as cron asks for it; False where this is not such a one."""
+    quiet, root = False, ""
+    while arguments:
+        match arguments:
+            case ["--quiet" | "-q", *arguments]:
+                quiet = True
+            case ["--root", root, *arguments] if root:
+                pass
+            case _:
+                return False
+    try:
+        for stream in range(3):
+            os.fstat(stream)
+        place = root or os.getcwd()  # noqa: PTH109 - as above
+        if os.getpid() == 1 or not os.path.exists(f"{place}/runs/_system/at_rest.json"):  # noqa: PTH110
+            return False
+        from pathlib import Path
+
+        from parallelhassnes.schedule import at_rest
+        from parallelhassnes.store.layout import find_root
+
+        if not at_rest.tick(Path(root).absolute() if root else find_root(Path.cwd()), quiet=quiet):
+            return False
+        if not quiet:
+            os.write(1, b"0 tables accepted, 0 attempts started, 0 running\n")
+    except OSError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -17,8 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from parallelhassnes.errors import InvalidInput, Problem, UserError
-
-CONFIG_NAME = "parallelhassnes.toml"
+from parallelhassnes.names import CONFIG_NAME
 
 PASSED_IF_SET = (
     "PATH",
@@ -297,18 +296,6 @@ class Config(BaseModel):
 
     def sha256(self) -> str:
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
-
-
-def find_root(start: Path) -> Path:
-    """The nearest folder from ``start`` upwards that holds a configuration, else ``start``.
-
-    Inside a task's folder it is the folder above the task: a store within would be a part of the task.
-    """
-    for folder in (start, *start.parents):
-        if (folder / CONFIG_NAME).is_file():
-            return folder
-    tasks = [folder for folder in (start, *start.parents) if (folder / "task.toml").is_file()]
-    return tasks[-1].parent if tasks else start
 
 
 def load_config(root: Path) -> Config:

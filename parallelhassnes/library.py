@@ -30,7 +30,6 @@ from parallelhassnes.actions.cancel_retry import cancel as cancel_target
 from parallelhassnes.actions.cancel_retry import retry as retry_target
 from parallelhassnes.actions.run_until_idle import Ticked, until_idle
 from parallelhassnes.admin.init import ensure, init
-from parallelhassnes.config import find_root
 from parallelhassnes.errors import InvalidInput as InvalidTable
 from parallelhassnes.errors import Problem, StoreBusy, UnknownId, UserError
 from parallelhassnes.refs import Found, newest_attempt, resolve
@@ -44,7 +43,7 @@ from parallelhassnes.results.compare import compare as compare_sides
 from parallelhassnes.schedule.context import Context, open_context
 from parallelhassnes.store import identity
 from parallelhassnes.store.atomic import advice, describe_damage, dumps
-from parallelhassnes.store.layout import Layout
+from parallelhassnes.store.layout import Layout, find_root
 from parallelhassnes.tables.expanders.analyses import part_of
 from parallelhassnes.tables.formats.request import RunRequest
 from parallelhassnes.views.batch_scoreboard import batch_scoreboard

@@ -4,10 +4,7 @@ Ids become file names, so they are checked here before they touch a path. Everyt
 written as a file name, a queue key above all, is encoded by an injective function of this module.
 """
 
-import difflib
-import hashlib
 import re
-import secrets
 import string
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -38,6 +35,8 @@ BATCH_FILES = frozenset(
 MAX_KEY = 1000
 """Characters of the longest queue key."""
 
+CONFIG_NAME = "parallelhassnes.toml"
+"""A root's settings."""
 _SAFE_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}", re.ASCII)
 _BATCH_ID_ALPHABET = "234567" + string.ascii_lowercase
 """In the order in which file names sort."""
@@ -132,6 +131,8 @@ def new_batch_id(now: datetime | None = None, after: str = "") -> str:
     arrival = arrival_of(now or datetime.now(UTC))
     if arrival <= after:
         arrival = _next(after)
+    import secrets
+
     return arrival + "".join(secrets.choice(_BATCH_ID_ALPHABET) for _ in range(6))
 
 
@@ -160,6 +161,8 @@ def _next(arrival: str) -> str:
 
 def new_run_id() -> str:
     """Twelve lowercase letters and digits (62 bits): unique in the store and beyond, also in lowercase."""
+    import secrets
+
     return "".join(secrets.choice(_RUN_ID_ALPHABET) for _ in range(12))
 
 
@@ -183,6 +186,8 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     lowered: dict[str, str] = {}
     for candidate in known:
         lowered.setdefault(candidate.lower(), candidate)
+    import difflib
+
     hits = difflib.get_close_matches(word.lower()[:200], lowered, n=1, cutoff=0.6)
     return lowered[hits[0]] if hits else None
 
@@ -192,6 +197,8 @@ def _stamp(now: datetime | None) -> str:
 
 
 def _digest(text: str, length: int) -> str:
+    import hashlib
+
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:length]
 
 
@@ -272,7 +279,10 @@ KEY_RULES: tuple[KeyRule, ...] = (
 ``docs/queue-keys.md`` holds this table; a test compares the two.
 """
 
-_COMPILED = tuple((re.compile(rule.pattern), rule.key) for rule in KEY_RULES)
+
+@lru_cache
+def _compiled() -> tuple[tuple[re.Pattern[str], str], ...]:
+    return tuple((re.compile(rule.pattern), rule.key) for rule in KEY_RULES)
 
 
 def normalise_queue_key(text: str, aliases: Mapping[str, str] | None = None) -> str:
@@ -323,7 +333,7 @@ def _normalise(text: str, aliases: tuple[tuple[str, str], ...]) -> str:
 
 
 def _fold(key: str) -> str:
-    for pattern, template in _COMPILED:
+    for pattern, template in _compiled():
         match = pattern.fullmatch(key)
         if match:
             folded = match.expand(template)

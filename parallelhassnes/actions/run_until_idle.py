@@ -57,6 +57,12 @@ class Ticked(View):
     waiting: list[str]
     """Why ready steps do not start, other than for a limit, a line each."""
 
+    @property
+    def had_nothing(self) -> bool:
+        """Whether there was nothing to do and is nothing to tell."""
+        lists = (self.accepted, self.rejected, self.left, self.passed_over, self.repaired, self.launched, self.waiting)
+        return self.ok and not self.running and not any(lists)
+
 
 def until_idle(
     ctx: Context,

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from parallelhassnes.config import CONFIG_NAME, template
+from parallelhassnes.config import template
 from parallelhassnes.errors import UserError
+from parallelhassnes.names import CONFIG_NAME
 from parallelhassnes.schedule import reboot
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.rebuild import rebuild

@@ -33,8 +33,8 @@ def root_or_default(root: Path | None) -> Path:
     Raises:
         UserError: the folder that was named is not there; only ``init`` makes one.
     """
-    from parallelhassnes.config import find_root
     from parallelhassnes.errors import UserError
+    from parallelhassnes.store.layout import find_root
 
     if root is None:
         return find_root(Path.cwd())

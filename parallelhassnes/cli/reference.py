@@ -18,6 +18,7 @@ from parallelhassnes import config
 from parallelhassnes.admin.schemas import docstrings
 from parallelhassnes.cli.app import OUR_ERROR, USER_ERROR, app
 from parallelhassnes.cli.commands import SECTIONS
+from parallelhassnes.names import CONFIG_NAME
 
 COMMANDS, CONFIGURATION = "commands.md", "configuration.md"
 WIDTH = 100
@@ -39,7 +40,7 @@ commands that show something take `--json`, whose [fields](../schemas/fields.md)
 """
 _CONFIGURATION_HEAD = f"""# Configuration
 
-Write settings into `{config.CONFIG_NAME}` in the root; `parallelhassnes init` makes one in which every line is a comment.
+Write settings into `{CONFIG_NAME}` in the root; `parallelhassnes init` makes one in which every line is a comment.
 `python -m parallelhassnes.cli.reference` writes this page from `parallelhassnes/config.py`.
 
 Every setting is optional. An unknown name and a value out of its range are errors that name the place. Passes read the file again

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from parallelhassnes.cli.options import JsonOption, RootOption, root_or_default
+from parallelhassnes.cli.options import JsonOption, RootOption, layout_of, root_or_default
 
 if TYPE_CHECKING:
+    from parallelhassnes.actions.run_until_idle import Ticked
     from parallelhassnes.schedule.context import Context, Options
-    from parallelhassnes.schedule.tick import TickReport
 
 TableArgument = Annotated[
     str, typer.Argument(metavar="TABLE", help="A launch table, JSON or YAML; - for standard input.")
@@ -129,17 +129,22 @@ def tick(
 
     Example: parallelhassnes tick --until-idle --concurrency 4
     """
+    from parallelhassnes.actions.run_until_idle import ticked
+    from parallelhassnes.schedule import at_rest
     from parallelhassnes.schedule.tick import tick as one_tick
 
     check_fail_on(fail_on)
+    before = at_rest.found(layout_of(root))
     ctx = open_store(root, options(concurrency, limit, no_codex))
     if until_idle:
         watch_until_idle(ctx, None, fail_on=fail_on, quiet=quiet, json=json)
         return
-    report = one_tick(ctx)
-    _print_tick(ctx, report, quiet=quiet, json=json)
-    if report.failed:
+    done = ticked(ctx, one_tick(ctx))
+    _print_tick(ctx, done, quiet=quiet, json=json)
+    if not done.ok:
         raise typer.Exit(3)
+    if done.had_nothing:
+        at_rest.note(ctx.layout, before)
 
 
 # --- shared with run ----------------------------------------------------------------------------------
@@ -269,11 +274,9 @@ def _say_how_to_come_back(ctx: "Context", batch_ids: list[str] | None) -> None:
     )
 
 
-def _print_tick(ctx: "Context", report: "TickReport", *, quiet: bool, json: bool) -> None:
-    from parallelhassnes.actions.run_until_idle import ticked
+def _print_tick(ctx: "Context", done: "Ticked", *, quiet: bool, json: bool) -> None:
     from parallelhassnes.store.atomic import dumps
 
-    done = ticked(ctx, report)
     if json:
         typer.echo(dumps(done.to_dict()), nl=False)
         return

@@ -1,6 +1,6 @@
 """Making checkpoints by themselves: at a batch's end, once a day, and when somebody asks.
 
-    settle: a batch has nothing queued any more ─▶ checkpoint.wanted     tick: the newest is a day old ─▶ checkpoint.wanted
+    settle: a batch has nothing queued any more ─▶ checkpoint.wanted     tick: checkpoint.lock is a day old ─▶ checkpoint.wanted
     end of a pass, without tick.lock: wanted? ─▶ checkpoint.lock ─▶ wanted removed ─▶ <number>.json ─▶ .sig ─▶ hook
 
 A crash before the file leaves nothing but the wish, if it came before that was removed; the next day makes up for it. One after it
@@ -8,6 +8,7 @@ leaves a checkpoint without a signature, which the next one binds. The hook runs
 network does; what it has not taken is sent again with the next checkpoint, and ``audit verify`` says so until then.
 """
 
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,15 +17,14 @@ from typing import NamedTuple
 
 from parallelhassnes.errors import UserError
 from parallelhassnes.execute import launcher
-from parallelhassnes.schedule import configuration, ephemeral_secrets, signatures
+from parallelhassnes.schedule import at_rest, ephemeral_secrets, signatures
 from parallelhassnes.schedule.context import ENTRY_POINTS, Context, renewed
-from parallelhassnes.store import atomic, clocks, locks
+from parallelhassnes.store import atomic, locks
 from parallelhassnes.store.evidence import checkpoints, ledger
 from parallelhassnes.store.evidence.checkpoints import SIGNATURE
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import now_text
 
-_DAY_SEC = 86_400.0
 _LOG = "checkpoints.log"
 
 
@@ -36,14 +36,8 @@ class MadeCheckpoint(NamedTuple):
 
 
 def want_daily(ctx: Context) -> None:
-    """Wish for a checkpoint where the newest one is a day old; costs a listing."""
-    known = checkpoints.numbers(ctx.layout)
-    newest = checkpoints.place(ctx.layout, known[-1]) if known else ctx.layout.system / configuration.SNAPSHOT
-    try:
-        age = clocks.age(newest.stat().st_mtime)
-    except FileNotFoundError:
-        return
-    if age > _DAY_SEC:
+    """Wish for a checkpoint where nobody has made one, or found nothing new for one, for a day; costs a look."""
+    if at_rest.checkpoint_is_due(ctx.layout):
         ctx.layout.checkpoint_wanted.touch()
 
 
@@ -82,6 +76,7 @@ def make(ctx: Context, *, full: bool = False) -> MadeCheckpoint | None:
 
 def _make(ctx: Context, *, full: bool) -> MadeCheckpoint | None:
     path = checkpoints.write(ctx.layout, by=ledger.person(), full=full)
+    os.utime(ctx.layout.checkpoint_lock)  # the next look is a day from now, also where nothing is new
     if path is None:
         return None
     if ctx.config.audit.key is not None:

@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from parallelhassnes.config import CONFIG_NAME, Config, parse_config
+from parallelhassnes.config import Config, parse_config
 from parallelhassnes.errors import InvalidInput, UserError
+from parallelhassnes.names import CONFIG_NAME
 from parallelhassnes.store import atomic
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
 
-SNAPSHOT = "harness_config.json"
 _WRITING_SEC = 1.0
 """An empty file, or none, is taken for one that somebody is writing until it is so for that long."""
 
@@ -87,7 +87,7 @@ def trouble(layout: Layout) -> str:
 
 def keep(layout: Layout, config: Config) -> None:
     """Write down what is about to be gone by: the snapshot, and its version. The caller holds ``tick.lock``."""
-    current = layout.system / SNAPSHOT
+    current = layout.configured
     stamp, known = _kept.get(str(current), (None, None))
     if known is config and stamp is not None and stamp == _stamp(current):
         return
@@ -96,7 +96,7 @@ def keep(layout: Layout, config: Config) -> None:
         document = config.model_dump(mode="json")
         ledger.replace_json(layout.system, f"config_versions/{digest}.json", document)
         both = {"sha256": digest, "config": document}
-        ledger.replace_json(layout.system, SNAPSHOT, both)
+        ledger.replace_json(layout.system, current.name, both)
         ledger.append(layout.system, "configured", config_sha256=digest)
     _kept[str(current)] = _stamp(current), config
 
@@ -143,7 +143,7 @@ def version(layout: Layout, sha256: str) -> Config | None:
 
 def _earlier(layout: Layout) -> Config | None:
     """What passes went by last; None where there has been no pass."""
-    return _made(layout, SNAPSHOT, lambda document: document["config"])
+    return _made(layout, layout.configured.name, lambda document: document["config"])
 
 
 def _made(layout: Layout, name: str, of: Callable[[Any], Any]) -> Config | None:

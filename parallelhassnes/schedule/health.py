@@ -23,7 +23,6 @@ from parallelhassnes.store import atomic, clocks, locks, members
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import dump, now_text
 
-FILE = "health.json"
 LOG = "passes.log"
 UNSERVED_SEC = 30.0
 """After so long a wish for a pass is told as one that nobody serves."""
@@ -82,22 +81,22 @@ def failed(layout: Layout, error: Exception) -> None:
             with log.open("a", encoding="utf-8", errors="backslashreplace") as stream:
                 text = "".join(traceback.format_exception(error))
                 stream.write(f"{now_text()} a pass failed in process {os.getpid()}\n{text}")
-        atomic.write_json(layout.system / FILE, dump(made), durable=False)
+        atomic.write_json(layout.failing, dump(made), durable=False)
 
 
 def succeeded(layout: Layout) -> None:
     """Note that a pass succeeded."""
     with contextlib.suppress(OSError):
         os.utime(layout.tick_lock)
-        if os.path.exists(layout.system / FILE):  # noqa: PTH110 - hot path
-            (layout.system / FILE).unlink(missing_ok=True)
+        if os.path.exists(layout.failing):  # noqa: PTH110 - hot path
+            layout.failing.unlink(missing_ok=True)
             logs.say("a pass has succeeded again")
 
 
 def failing(layout: Layout) -> Failing | None:
     """What is known of passes that fail; None where they do not."""
     try:
-        return atomic.read_record(Failing, layout.system / FILE)
+        return atomic.read_record(Failing, layout.failing)
     except (OSError, atomic.CorruptFile):
         return None
 

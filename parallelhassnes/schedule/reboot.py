@@ -38,6 +38,6 @@ def recover(ctx: Context) -> bool:
 
 def forget(ctx: Context, runner: Path) -> None:
     """Remove the small files that are written without waiting and that nothing is lost with."""
-    shutil.rmtree(ctx.layout.system / "starts", ignore_errors=True)
+    shutil.rmtree(ctx.layout.starts, ignore_errors=True)
     for path in (runner / "health.json", *ctx.layout.system.glob("scoreboard.*")):
         path.unlink(missing_ok=True)

@@ -80,9 +80,14 @@ def _tick(ctx: Context) -> TickReport:
         failed = True
     shared_images.remove_unneeded(ctx)
     with space.waiting_for_space("health"):
-        runner_heartbeat.report_health(ctx)
+        live = partial(_live, ctx)
+        runner_heartbeat.report_health(ctx.layout, ctx.runner_id, capacity=ctx.concurrency, live=live)
     launcher.reap()
     return TickReport(ingested, repaired, launched, [], failed)
+
+
+def _live(ctx: Context) -> int:
+    return len(tickets.running(ctx.layout))
 
 
 def run_pass(ctx: Context) -> list[Launched]:

@@ -19,13 +19,14 @@ import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-from pydantic import BaseModel, ValidationError
+from typing import TYPE_CHECKING, Any
 
 from parallelhassnes import walk
 from parallelhassnes.errors import UserError
 from parallelhassnes.store import clocks, process_identity
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 _STALE_SEC = 3600.0
 _SWEEP_SEC = 5.0
@@ -280,12 +281,14 @@ def read_bytes(path: Path | str) -> bytes:
         os.close(handle)
 
 
-def parse[Model: BaseModel](model: type[Model], document: Any, path: Path | str) -> Model:
+def parse[Model: "BaseModel"](model: type[Model], document: Any, path: Path | str) -> Model:
     """The record that was read from ``path``.
 
     Raises:
         CorruptFile: it is not one.
     """
+    from pydantic import ValidationError
+
     try:
         return model.model_validate(document)
     except ValidationError as error:
@@ -294,7 +297,7 @@ def parse[Model: BaseModel](model: type[Model], document: Any, path: Path | str)
         raise CorruptFile(f"{path}: {place and f'/{place}: '}{first['msg']}") from None
 
 
-def read_record[Model: BaseModel](model: type[Model], path: Path | str) -> Model:
+def read_record[Model: "BaseModel"](model: type[Model], path: Path | str) -> Model:
     """The record in ``path``; raises as ``read_json`` and ``parse`` do."""
     return parse(model, read_json(path), path)
 

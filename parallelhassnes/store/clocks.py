@@ -7,6 +7,16 @@ bound back, so that it does arrive. Leap seconds and time zones do not count: al
 """
 
 import time
+from datetime import UTC, datetime
+
+
+def now_text(moment: datetime | None = None) -> str:
+    return (moment or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def parse_time(text: str) -> float:
+    """Seconds since the epoch."""
+    return datetime.fromisoformat(text).timestamp()
 
 
 def latest(at: float, now: float, most: float) -> float:

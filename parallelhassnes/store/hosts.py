@@ -28,7 +28,6 @@ import re
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -169,7 +168,7 @@ def standing(layout: Layout) -> Layout:
     found = member(layout, own_name())
     if found is None or (found.boot_id, found.mount) != (machine().boot_id, mount_of(layout)):
         return layout
-    return replace(layout, runner=found.name)
+    return Layout(layout.root, found.name)
 
 
 def check(layout: Layout) -> None:

@@ -24,24 +24,35 @@ worktrees/<batch_id>/<run_id>                          an agent step's isolated 
 runs/<batch_id>/<job_id>/steps/<step_id>/attempts/<attempt>/
 """
 
-import hashlib
 import os
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import override
 
 from parallelhassnes import names
 
 
-@dataclass(frozen=True)
 class Layout:
     """Paths of one root; makes none of them."""
 
-    root: Path
-    runner: str = ""
-    """The runner that this process belongs to, on a root of several hosts (``store.hosts``); empty on one of one host."""
+    def __init__(self, root: Path, runner: str = "") -> None:
+        """Name the paths of a root.
+
+        Args:
+            runner: the runner that this process belongs to, on a root of several hosts (``store.hosts``); empty on one of one host.
+        """
+        self.root = root
+        self.runner = runner
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Layout) and (self.root, self.runner) == (other.root, other.runner)
+
+    @override
+    def __hash__(self) -> int:
+        return hash((self.root, self.runner))
 
     @cached_property
     def runs(self) -> Path:
@@ -90,6 +101,26 @@ class Layout:
     @cached_property
     def checkpoint_wanted(self) -> Path:
         return self.system / "checkpoint.wanted"
+
+    @cached_property
+    def configured(self) -> Path:
+        return self.system / "harness_config.json"
+
+    @cached_property
+    def failing(self) -> Path:
+        return self.system / "health.json"
+
+    @cached_property
+    def told(self) -> Path:
+        return self.system / "told.json"
+
+    @cached_property
+    def at_rest(self) -> Path:
+        return self.system / "at_rest.json"
+
+    @cached_property
+    def starts(self) -> Path:
+        return self.system / "starts"
 
     @cached_property
     def images(self) -> Path:
@@ -183,6 +214,8 @@ class Layout:
 
     def directory_lock(self, directory: Path) -> Path:
         """The lock of a folder in which one agent step at a time may run."""
+        import hashlib
+
         digest = hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:32]
         return self.system / "directories" / f"{digest}.lock"
 
@@ -221,6 +254,18 @@ class Layout:
         metas = ((name, f"{runs}/{name}/batch_meta.json") for name in found)
         arrivals = [(names.arrival_in(name) or _arrival(name, meta), name) for name, meta in metas if _is_there(meta)]
         return {name: arrival for arrival, name in sorted(arrivals)}
+
+
+def find_root(start: Path) -> Path:
+    """The nearest folder from ``start`` upwards that holds a configuration, else ``start``.
+
+    Inside a task's folder it is the folder above the task: a store within would be a part of the task.
+    """
+    for folder in (start, *start.parents):
+        if (folder / names.CONFIG_NAME).is_file():
+            return folder
+    tasks = [folder for folder in (start, *start.parents) if (folder / "task.toml").is_file()]
+    return tasks[-1].parent if tasks else start
 
 
 _BEGINNING = 4096

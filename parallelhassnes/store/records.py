@@ -3,25 +3,16 @@
 Times are RFC 3339, UTC, to the microsecond. Every record has a ``schema_version``.
 """
 
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 from parallelhassnes.config import Budget, RetryConfig
 from parallelhassnes.plan import Record
-from parallelhassnes.store import process_identity
+from parallelhassnes.store import clocks, process_identity
 
+now_text, parse_time = clocks.now_text, clocks.parse_time
 TERMINAL = frozenset({"succeeded", "failed", "needs_attention", "canceled", "lost"})
 
 type AttemptStatus = Literal["queued", "running", "succeeded", "failed", "needs_attention", "canceled", "lost"]
-
-
-def now_text(moment: datetime | None = None) -> str:
-    return (moment or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def parse_time(text: str) -> float:
-    """Seconds since the epoch."""
-    return datetime.fromisoformat(text).timestamp()
 
 
 class Credential(Record):

@@ -5,8 +5,8 @@ from collections import Counter
 from typing import Any
 
 from parallelhassnes import names
-from parallelhassnes.config import CONFIG_NAME
 from parallelhassnes.errors import UserError
+from parallelhassnes.names import CONFIG_NAME
 from parallelhassnes.schedule.limits import concurrency_keys
 from parallelhassnes.store import batches
 from parallelhassnes.store.evidence.ledger import LEDGER

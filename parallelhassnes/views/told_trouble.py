@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from parallelhassnes.store import atomic
 from parallelhassnes.store.layout import Layout
 
-FILE = "told.json"
 _NUMBER = re.compile(r"(?<!line )(?<!column )(?<![\w.])\d+(\.\d+)?")
 """An amount, such as the seconds of a wait; the place of a mistake is none."""
 
 
 def news(layout: Layout, lines: Sequence[str]) -> list[str]:
     """Those of the lines that the quiet tick before did not tell; what differs only in its numbers is the same."""
-    path = layout.system / FILE
+    path = layout.told
     before = atomic.read_derived(path).get("lines")
     kinds = [_NUMBER.sub("N", line) for line in lines]
     if kinds != before and (kinds or before):

@@ -326,7 +326,7 @@ def test_the_snapshot_follows_the_file_where_another_process_wrote_it_in_between
     configuration.keep(ctx.layout, configuration.in_force(ctx.layout).config)
     edit(ctx, "concurrency = 1\n")
     program(root, "tick", "--until-idle")
-    snapshot = ctx.layout.system / configuration.SNAPSHOT
+    snapshot = ctx.layout.configured
     assert read(snapshot)["config"]["concurrency"] == 1
     assert states(ctx, batch) == {"j/s": ["succeeded"]}
     (root / "parallelhassnes.toml").write_text("heartbeat_sec = 0.2\ngrace_sec = 3\n" + FAST + "concurrency = 6\n")

@@ -147,7 +147,7 @@ class StartRates:
 
 def waiting(layout: Layout) -> list[TokenBucket]:
     """The buckets that a ready step waits for."""
-    paths = atomic.json_files(f"{layout.system}/starts")
+    paths = atomic.json_files(layout.starts)
     found = [bucket for path in paths if (bucket := _known(path)) is not None]
     return [bucket for bucket in found if bucket.waits]
 
@@ -165,4 +165,4 @@ def _known(path: Path | str) -> TokenBucket | None:
 
 
 def _path(layout: Layout, environment: str) -> Path:
-    return layout.system / "starts" / f"{safe_id(environment)}.json"
+    return layout.starts / f"{safe_id(environment)}.json"
