@@ -162,9 +162,7 @@ def test_what_changes_while_a_whole_tick_looks_is_not_noted(store):
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [["tick"], ["tick", "--quiet"], ["tick", "-q"], ["tick", "--json"], ["tick", "-j", "4"]],
-    ids=" ".join,
+    "arguments", [["tick"], ["tick", "--quiet"], ["tick", "-q"], ["tick", "--json"], ["tick", "-j", "4"]], ids=" ".join
 )
 def test_it_answers_as_a_whole_tick_does(store, arguments):
     short = program(store.layout.root, *arguments)
