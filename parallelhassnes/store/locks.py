@@ -69,7 +69,7 @@ def take_away(path: Path) -> int:
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     handle = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
     try:
-        if not lock_descriptor(handle, blocking=False):
+        if not _lock(handle):
             raise BlockingIOError(f"{fresh}: is locked")
         with contextlib.suppress(FileNotFoundError):
             os.write(handle, path.read_bytes())
