@@ -15,7 +15,7 @@ from functools import partial
 from typing import NamedTuple
 
 from parallelhassnes.execute import launcher, logs
-from parallelhassnes.schedule import checkpointing, configuration, health, ingest, reboot, runner_loop
+from parallelhassnes.schedule import checkpointing, configuration, health, ingest, reboot
 from parallelhassnes.schedule.additions import add_steps
 from parallelhassnes.schedule.context import Context, renewed
 from parallelhassnes.schedule.launch import Launched, launch_ready
@@ -217,4 +217,6 @@ def run_loop(
         idle_sec: end after so long without anything to do in the whole store; the loop that a tick starts ends soon.
         until: end by then, by the monotonic clock, and take nothing that may last longer.
     """
+    from parallelhassnes.schedule import runner_loop  # a root of one host does without
+
     return runner_loop.run(ctx, runner_loop.Acts(tick, try_pass, after_attempt), capacity, idle_sec, until)
