@@ -17,10 +17,10 @@ from typing import NamedTuple
 
 from parallelhassnes.errors import UserError
 from parallelhassnes.execute import launcher
-from parallelhassnes.schedule import at_rest, ephemeral_secrets, signatures
+from parallelhassnes.schedule import at_rest, ephemeral_secrets
 from parallelhassnes.schedule.context import ENTRY_POINTS, Context, renewed
 from parallelhassnes.store import atomic, locks
-from parallelhassnes.store.evidence import checkpoints, ledger
+from parallelhassnes.store.evidence import checkpoints, ledger, signatures
 from parallelhassnes.store.evidence.checkpoints import SIGNATURE
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import now_text

@@ -236,18 +236,25 @@ class _Loop:
         """Claim the right where nobody holds it, or its holder is silent."""
         layout = self.ctx.layout
         found = hosts.right(layout)
-        if self.ending or (found is not None and not found.given_up and found.runner in alive):
+        if self.ending or (found is not None and not found.given_up and self._holds_on(found, alive)):
             return
         if not hosts.claim_right(layout, found):
             return
         logs.say(f"decides from now on{'' if found is None else f', after {found.runner}'}")
-        if found is None or found.runner == self.me:
+        if found is None or (found.runner == self.me and found.given_up):
             return
         self.acts_from = now + 2 * hosts.cache_sec(layout)
         if not found.given_up:  # it may stand still with the lock in its hands
             for path in (layout.tick_lock, layout.ingest_lock, layout.checkpoint_lock):
                 os.close(locks.take_away(path))
             self.claimed = hosts.right(layout)
+
+    def _holds_on(self, found: hosts.Right, alive: set[str]) -> bool:
+        """Whether the holder of the right is there, under the same start of its host as when it got it."""
+        if found.runner == self.me:
+            return found.boot_id == hosts.machine().boot_id
+        beat = hosts.beat_of(self.ctx.layout, found.runner)
+        return found.runner in alive and beat is not None and beat.boot_id == found.boot_id
 
     def _decide(self, now: float) -> None:
         layout = self.ctx.layout

@@ -12,9 +12,9 @@ from typing import NamedTuple
 from parallelhassnes.admin.audit.audit_ledger import Lines
 from parallelhassnes.admin.audit.audit_models import Finding
 from parallelhassnes.errors import UserError
-from parallelhassnes.schedule import configuration, signatures
+from parallelhassnes.schedule import configuration
 from parallelhassnes.store import atomic
-from parallelhassnes.store.evidence import checkpoints, ledger
+from parallelhassnes.store.evidence import checkpoints, ledger, signatures
 from parallelhassnes.store.evidence.checkpoints import Checkpoint, LedgerHead
 from parallelhassnes.store.identity import STORE_ID
 from parallelhassnes.store.layout import Layout

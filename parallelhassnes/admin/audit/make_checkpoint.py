@@ -2,9 +2,9 @@
 
 from pydantic import BaseModel
 
-from parallelhassnes.schedule import checkpointing, signatures
+from parallelhassnes.schedule import checkpointing
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.store.evidence import checkpoints
+from parallelhassnes.store.evidence import checkpoints, signatures
 
 
 class Checkpointed(BaseModel):
