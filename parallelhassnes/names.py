@@ -192,6 +192,20 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     return lowered[hits[0]] if hits else None
 
 
+def suggestion(word: str, known: Iterable[str], otherwise: str = "known are", most: int = 10) -> str:
+    """Return what to do about an unknown word: "did you mean X?", else the words that are known.
+
+    Args:
+        otherwise: what stands before these words.
+        most: words that are shown.
+    """
+    known = list(dict.fromkeys(known))
+    if near := nearest(word, known):
+        return f"did you mean {near}?"
+    shown = [*known[:most], *(["…"] if len(known) > most else [])]
+    return f"{otherwise} {', '.join(shown) or 'none'}"
+
+
 def _stamp(now: datetime | None) -> str:
     return (now or datetime.now(UTC)).astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
 

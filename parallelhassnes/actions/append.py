@@ -3,7 +3,7 @@
 from pydantic import BaseModel
 
 from parallelhassnes.errors import UserError
-from parallelhassnes.names import nearest
+from parallelhassnes.names import suggestion
 from parallelhassnes.plan import JobSpec
 from parallelhassnes.refs import resolve
 from parallelhassnes.schedule.additions import add_steps, similar_steps
@@ -69,6 +69,5 @@ def _check(labels: list[str], jobs: list[JobSpec]) -> None:
     known = {step.label for job in jobs for step in job.steps if step.kind == "trial"}
     for label in labels:
         if label not in known:
-            near = nearest(label, known)
-            fix = f"did you mean {near!r}?" if near else f"there are {', '.join(sorted(known))}"
+            fix = suggestion(label, sorted(known), "there are")
             raise UserError(f"there is no agent {label!r}", fix=fix)

@@ -225,15 +225,14 @@ def _known(ctx: Context, scope: Scope, text: str) -> str:
     known.discard("")
     if text in known:
         return text
-    near = names.nearest(text, known)
-    fix = f"did you mean {near}?" if near else f"known are {', '.join(sorted(known)[:5]) or 'none yet'}"
+    fix = names.suggestion(text, sorted(known), most=5)
     raise UnknownId(f"no batch has the experiment {text}", fix=fix)
 
 
 def _check(usd: float | None, tokens: int | None) -> None:
     for name, value in (("--raise", usd), ("--tokens", tokens)):
         if value is not None and not (value >= 0 and math.isfinite(value)):
-            raise UserError(f"{name} {value}: is no amount", fix="give the new limit in all")
+            raise UserError(f"{name} {value}: is not an amount", fix="give the new limit in all")
 
 
 def _with(before: Budget, usd: float | None, tokens: int | None) -> Budget:

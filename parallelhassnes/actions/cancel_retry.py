@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from parallelhassnes.actions.attribution import ActionResult
 from parallelhassnes.errors import UserError
 from parallelhassnes.execute import processes
-from parallelhassnes.names import nearest
+from parallelhassnes.names import suggestion
 from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.refs import Found, resolve
 from parallelhassnes.schedule.context import Context
@@ -224,8 +224,7 @@ def retry(ctx: Context, target: Found | str, only: Only | None = None, reason: s
 def _check_classes(classes: Collection[str]) -> None:
     for name in classes:
         if name not in CLASSES:
-            near = nearest(name, CLASSES)
-            fix = f"did you mean {near}?" if near else f"known are {', '.join(CLASSES)}"
+            fix = suggestion(name, CLASSES)
             raise UserError(f"there is no failure class {name}", fix=fix)
 
 

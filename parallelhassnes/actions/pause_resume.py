@@ -249,8 +249,7 @@ def _batch_or_key(ctx: Context, text: str) -> str:
 def unknown_key(ctx: Context, text: str) -> UnknownId:
     """What is said to somebody who names a key that nothing has."""
     known = sorted(_known_keys(ctx))
-    near = names.nearest(text, known)
-    fix = f"did you mean {near}?" if near else f"known are {', '.join(known[:5]) or 'none yet'}"
+    fix = names.suggestion(text, known, most=5)
     return UnknownId(f"nothing has the queue key {text}", fix=fix)
 
 
@@ -295,6 +294,5 @@ def _runner(ctx: Context, text: str | None) -> str:
         known |= {entry.name for entry in ctx.layout.runners.iterdir() if entry.name[0] != "."}
     if text in known:
         return text
-    near = names.nearest(text, known)
-    fix = f"did you mean {near}?" if near else f"known are {', '.join(sorted(known))}"
+    fix = names.suggestion(text, sorted(known))
     raise UnknownId(f"there is no runner {text}", fix=fix)

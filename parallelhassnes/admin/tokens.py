@@ -150,8 +150,7 @@ def create(ctx: Context, name: str, role: str, *, scopes: Sequence[str] = (), ex
 
 def _check(what: str, text: str, known: Sequence[str]) -> None:
     if text not in known:
-        near = names.nearest(text, known)
-        fix = f"did you mean {near}?" if near else f"use {', '.join(known)}"
+        fix = names.suggestion(text, known, "use")
         raise UserError(f"there is no {what} {text}", fix=fix)
 
 
@@ -159,7 +158,7 @@ def _until(text: str) -> datetime:
     match = re.fullmatch(r"([1-9]\d{0,5})([hdw])", text)
     seconds = int(match[1]) * _UNITS[match[2]] if match else 0
     if not 0 < seconds <= _MOST_SEC:
-        raise UserError(f"--expires {text}: is no such time", fix="write 12h, 30d or 8w")
+        raise UserError(f"--expires {text}: is not a time span", fix="write 12h, 30d or 8w")
     return datetime.fromtimestamp(time.time() + seconds, UTC)
 
 
@@ -171,8 +170,7 @@ def revoke(ctx: Context, name: str) -> None:
     """
     known = [token.name for token in every(ctx.layout)]
     if name not in known:
-        near = names.nearest(name, known)
-        fix = f"did you mean {near}?" if near else f"there are {', '.join(known) or 'none'}"
+        fix = names.suggestion(name, known, "there are")
         raise UnknownId(f"there is no token {name}", fix=fix)
     with hosts.deciding(ctx.layout):
         ledger.replace(ctx.layout.system, f"tokens/{name}.json", None)

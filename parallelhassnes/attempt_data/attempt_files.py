@@ -101,8 +101,7 @@ def artifact(layout: Layout, text: str, name: str) -> AttemptFile:
             return AttemptFile(folder, name)
     except UnknownId:
         known = [file.name for file in files]
-    near = names.nearest(name, known)
-    fix = f"did you mean {near}?" if near else f"it has {', '.join(dict.fromkeys(known)) or 'none'}"
+    fix = names.suggestion(name, known, "it has")
     if not attempts.is_sealed(folder):
         fix += "; it has not ended yet"
     raise UnknownId(f"{found} has no artifact {name}", fix=fix)

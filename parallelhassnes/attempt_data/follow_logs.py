@@ -198,8 +198,7 @@ class Logs:
         if not fitting and self._is_there(wanted):
             fitting = [wanted]
         if not fitting and self.ended:
-            near = names.nearest(only, known)
-            fix = f"did you mean {near}?" if near else f"there are {', '.join(known) or 'none'}"
+            fix = names.suggestion(only, known, "there are")
             raise UnknownId(f"{self.found} has no log {only}", fix=fix)
         return fitting
 

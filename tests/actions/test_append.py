@@ -84,7 +84,7 @@ def test_twice_and_of_one_agent(ended, root):
 
 def test_wrong_inputs(ended):
     ctx, batch = ended
-    with pytest.raises(UserError, match="there is no agent 'orakel'; did you mean 'oracle'"):
+    with pytest.raises(UserError, match="there is no agent 'orakel'; did you mean oracle"):
         append(ctx, batch, 1, ["orakel"])
     with pytest.raises(UserError, match="is a step"):
         append(ctx, f"{batch}/hello/nop.1", 1)

@@ -113,7 +113,7 @@ def test_tokens_expire_and_say_so(root):
     assert 30 * 86_400 - 60 < left <= 30 * 86_400
     for text in ("0d", "30", "d", "-1d", "1y", "999999w"):
         wrong = program(root, "token", "create", "x", f"--expires={text}", check=False)
-        assert (wrong.returncode, wrong.stderr) == (2, f"--expires {text}: is no such time; write 12h, 30d or 8w\n")
+        assert (wrong.returncode, wrong.stderr) == (2, f"--expires {text}: is not a time span; write 12h, 30d or 8w\n")
     with serving(root, "--no-tick", "--auth", "token") as server:
         mine = bearer(made["token"])
         assert server.client.get("/v1/batches", headers=mine).status_code == 200

@@ -128,8 +128,8 @@ def test_a_budget_that_cannot_be_is_refused(root):
     ctx = context(root)
     put(ctx, sweep(root, 1, experiment="ablation"))
     for said, line in (
-        (("latest", "--raise", "-1"), "is no amount"),
-        (("latest", "--raise", "inf"), "is no amount"),
+        (("latest", "--raise", "-1"), "is not an amount"),
+        (("latest", "--raise", "inf"), "is not an amount"),
         (("--key", "costlyy", "--raise", "1"), "did you mean costly?"),
         (("--experiment", "ablatoin", "--raise", "1"), "did you mean ablation?"),
         ((), "name a batch, or one of --key and --experiment"),

@@ -48,7 +48,7 @@ def prove(ctx: Context, batch_id: str, text: str, out: Path, verifier: Path | No
     """
     what, _, agent_text = text.partition(" of ")
     if what not in verify_claim.CLAIMS or not agent_text:
-        raise UserError(f"--claim {text!r}: is no claim", fix='write "pass rate of AGENT" or "mean reward of AGENT"')
+        raise UserError(f"--claim {text!r}: is not a claim", fix='write "pass rate of AGENT" or "mean reward of AGENT"')
     batch_dir = ctx.layout.batch(batch_id)
     path = _checkpoint(ctx, batch_id)
     head = checkpoints.read(path).batches[batch_id]
@@ -125,8 +125,7 @@ def _agent(lines: list[dict[str, Any]], text: str, batch_id: str) -> str:
         return fitting[0]
     if fitting:
         raise UserError(f"{text} is {len(fitting)} agents of {batch_id}", fix=f"name one: {', '.join(sorted(fitting))}")
-    near = names.nearest(text, known)
-    fix = f"did you mean {near}?" if near else f"there are {', '.join(sorted(known)) or 'none'}"
+    fix = names.suggestion(text, sorted(known), "there are")
     raise UnknownId(f"{batch_id} has no trials of an agent {text}", fix=fix)
 
 

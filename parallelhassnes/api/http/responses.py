@@ -103,7 +103,7 @@ def page[T](items: Sequence[T], name: Callable[[T], str], cursor: str | None, li
     out because something before it came or went; where it is gone itself, by its place.
 
     Raises:
-        HTTPException: 400, the cursor is none.
+        HTTPException: 400, no page has handed out this cursor.
     """
     start = 0
     if cursor is not None:
@@ -127,4 +127,4 @@ def _read(cursor: str) -> tuple[int, str]:
             return place, last
     except ValueError:
         pass
-    raise HTTPException(400, "the cursor is none; take `next` of the page before as it is")
+    raise HTTPException(400, "unknown cursor; send `next` of the page before, unchanged")

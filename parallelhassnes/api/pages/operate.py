@@ -17,7 +17,7 @@ from parallelhassnes.api.pages import action_list
 from parallelhassnes.api.pages.login import own_page
 from parallelhassnes.api.pages.render import PageRoute, page
 from parallelhassnes.errors import UserError
-from parallelhassnes.names import nearest
+from parallelhassnes.names import suggestion
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.store.queue import queue_keys
 from parallelhassnes.views.history import operators_words
@@ -67,8 +67,7 @@ def say(
     """Do it, and go back to where it was asked for."""
     action = BY_NAME.get(word)
     if action is None:
-        near = nearest(word, BY_NAME)
-        raise UserError(f"there is no word {word}", fix=f"did you mean {near}?" if near else "")
+        raise UserError(f"unknown action {word}", fix=suggestion(word, BY_NAME))
     values = {
         "retry": _only(only),
         "limit": {"number": _number(number)},

@@ -167,7 +167,7 @@ def _check_git(
     if workspace.get("mode") == "isolated":
         context.problems.add(
             _owner(layers, "workspace_policy") + "/workspace_policy/mode",
-            f"isolated needs a git repository, which {folder} is not in",
+            f"isolated needs a git repository, and {folder} is in none",
             "git init, or use shared",
         )
     elif policy.get("skip_git_repo_check") is False:

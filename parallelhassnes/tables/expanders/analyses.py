@@ -6,7 +6,7 @@ Verdicts may have an engine, too, that writes prose about each.
 from typing import Any, get_args
 
 from parallelhassnes.errors import UserError
-from parallelhassnes.names import Ids, nearest, safe_id
+from parallelhassnes.names import Ids, safe_id, suggestion
 from parallelhassnes.plan import Retry, StepSpec
 from parallelhassnes.tables.expanders.expansion import Draft, Expansion
 from parallelhassnes.tables.model import AnalysisAsked, AnalysisPart, Engine, VerdictPart
@@ -33,8 +33,7 @@ def part_of(engine: str, model: str | None = None, **settings: object) -> Analys
     """
     known = get_args(Engine.__value__)
     if engine not in known:
-        near = nearest(engine, known)
-        fix = f"did you mean {near}?" if near else f"use one of {', '.join(known)}"
+        fix = suggestion(engine, known, "use one of")
         raise UserError(f"there is no engine {engine}", fix=fix)
     return AnalysisPart(engine=engine, model=model, **settings)  # type: ignore[arg-type]
 

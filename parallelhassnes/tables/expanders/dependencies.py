@@ -238,7 +238,7 @@ class _Wiring:
         else:
             names = ", ".join(sorted(known)) or "nothing"
             fix = f"did you mean {guess!r}?" if guess else f"known there: {names}"
-        self.problems.add(at, f"a template asks for {where}.{name}, which there is not", fix)
+        self.problems.add(at, f"a template asks for the unknown {where}.{name}", fix)
 
 
 def _prompts(spec: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
