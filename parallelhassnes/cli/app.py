@@ -178,7 +178,7 @@ def _open_streams() -> None:
 
 
 def _escaped(error: UnicodeError) -> tuple[str, int]:
-    """What a stream's encoding cannot say, as JSON's escapes: a document stays one, and people see what it is."""
+    """Write characters that a stream's encoding lacks as JSON's escapes, so that a document stays JSON."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return json.dumps(error.object[error.start : error.end])[1:-1], error.end

@@ -91,7 +91,7 @@ def _live(ctx: Context) -> int:
 
 
 def run_pass(ctx: Context) -> list[Launched]:
-    """Have a pass run: by us, or by whoever holds the lock; what we started ourselves.
+    """Run a pass, or leave it to the process that holds the lock. Return the attempts that this process has started.
 
     One that fails is noted, and the wish for it stays.
     """
@@ -179,7 +179,7 @@ def after_attempt(ctx: Context) -> None:
 
 
 def pass_and_wake(ctx: Context) -> list[Launched]:
-    """Have a pass run, and see to it that somebody wakes what is due later; what we started ourselves."""
+    """Run a pass, and have the timer wake what is due later. Return the attempts that this process has started."""
     if not ctx.starts_attempts:
         health.wish(ctx.layout)
         return []

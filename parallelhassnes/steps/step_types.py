@@ -42,8 +42,8 @@ class WorkerEnd:
     exit_code: int | None
     """The exit status; negative for a signal, as in ``subprocess``; None where nobody could see it."""
     reason: Literal["exited", "timeout", "canceled", "lost", "stuck"]
-    """Why it ended: by itself, by the supervisor's deadline, by a cancel, unseen, or stopped because nothing of it
-    moved any more; of the last a kind need not know, ``finish`` shows it to it as ``lost``."""
+    """Why the worker ended: by itself, by the supervisor's deadline, by a cancel, unseen, or stopped because nothing of it
+    moved any more. ``finish`` tells a kind of step ``lost`` in the place of ``stuck``."""
 
 
 @dataclass(frozen=True)

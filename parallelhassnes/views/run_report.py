@@ -83,7 +83,7 @@ def lines(one: RunReport) -> Iterator[str]:
 
 
 def _used(report: dict[str, Any]) -> str:
-    """Who it was, and what that has cost."""
+    """Tell which agent made the attempt, and what the attempt has cost."""
     own = mapping(report.get("agent")) or mapping(report.get("trial"))
     who = own.get("agent")
     name = mapping(who).get("name") if isinstance(who, dict) else who

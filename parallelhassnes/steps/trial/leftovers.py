@@ -26,7 +26,7 @@ REMOVING: dict[str, tuple[str, ...]] = {
 }
 LISTINGS = (("container", ("ls", "--all")), ("network", ("ls",)), ("volume", ("ls",)))
 NAMED_BY = frozenset({"DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG"})
-"""Variables that say which engine it is."""
+"""Variables that name the engine."""
 _SOCKET = "/var/run/docker.sock"
 _PATIENCE_SEC = 2.0
 
