@@ -10,7 +10,7 @@ from parallelhassnes.schedule import checkpointing, configuration
 from parallelhassnes.schedule.context import Options, open_context
 from parallelhassnes.schedule.process import timer
 from parallelhassnes.schedule.process.attempt_process import Assignment, run
-from parallelhassnes.schedule.tick import after_attempt, try_pass
+from parallelhassnes.schedule.tick import after_attempt, run_loop, try_pass
 from parallelhassnes.store import attempts
 
 
@@ -30,6 +30,11 @@ def run_timer(arguments: list[str]) -> None:
     timer.wake(open_context(Path(arguments[0]), Options.model_validate_json(arguments[1])), try_pass)
 
 
+def be_loop(arguments: list[str]) -> None:
+    """``loop ROOT OPTIONS``: be the loop of this runner, on a root of several hosts."""
+    run_loop(open_context(Path(arguments[0]), Options.model_validate_json(arguments[1])))
+
+
 def send_checkpoints(arguments: list[str]) -> None:
     """``send_checkpoints ROOT``: hand to the audit hook what it has not got yet."""
     checkpointing.send(open_context(Path(arguments[0])))
@@ -37,4 +42,5 @@ def send_checkpoints(arguments: list[str]) -> None:
 
 if __name__ == "__main__":
     launcher.reset_signals()
-    {"supervisor": run_supervisor, "timer": run_timer, "send_checkpoints": send_checkpoints}[sys.argv[1]](sys.argv[2:])
+    begins = {"supervisor": run_supervisor, "timer": run_timer, "loop": be_loop, "send_checkpoints": send_checkpoints}
+    begins[sys.argv[1]](sys.argv[2:])

@@ -28,6 +28,7 @@ from parallelhassnes.schedule.launch import preload, start
 from parallelhassnes.schedule.process import runner_heartbeat, timer
 from parallelhassnes.schedule.process.attempt_process import Assignment, Then
 from parallelhassnes.store import atomic, attempts, batches, hosts, identity, locks, members
+from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import tickets
 from parallelhassnes.store.records import now_text
 
@@ -73,6 +74,12 @@ def run(ctx: Context, acts: Acts, capacity: int | None, idle_sec: float | None, 
             os.close(handle)
         locks.release(lock)
     return True
+
+
+def has_work(layout: Layout) -> bool:
+    """Whether there is anything in the store's queue."""
+    queued = (layout.incoming, layout.delayed, layout.ready, layout.added)
+    return bool(tickets.running(layout) or tickets.ended(layout)) or any(map(members.names, queued))
 
 
 class _Loop:
@@ -145,13 +152,7 @@ class _Loop:
             return True
         if now - self.busy_at < idle_sec:
             return False
-        if (
-            tickets.running(layout)
-            or tickets.ended(layout)
-            or tickets.delayed(layout)
-            or any(True for _ in tickets.ready_folders(layout))
-            or members.names(layout.incoming)
-        ):
+        if has_work(layout):
             self.busy_at = now
         return now - self.busy_at >= idle_sec
 

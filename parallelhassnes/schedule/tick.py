@@ -17,7 +17,7 @@ from typing import NamedTuple
 from parallelhassnes.execute import launcher, logs
 from parallelhassnes.schedule import checkpointing, configuration, health, ingest, reboot
 from parallelhassnes.schedule.additions import add_steps
-from parallelhassnes.schedule.context import Context, renewed
+from parallelhassnes.schedule.context import ENTRY_POINTS, Context, renewed
 from parallelhassnes.schedule.launch import Launched, launch_ready
 from parallelhassnes.schedule.process import runner_heartbeat, shared_images, timer
 from parallelhassnes.schedule.rebuild import mend, pass_over, rebuild
@@ -199,8 +199,16 @@ def _see_to_waking(ctx: Context) -> None:
 
 def _see_to_loop(ctx: Context) -> None:
     """See to it that this runner's loop runs, where there are several hosts."""
-    if not locks.is_held(ctx.layout.waker_lock):
-        launcher.start(partial(_be_loop, ctx), log=ctx.layout.runners / ctx.layout.runner / "loop.log")
+    from parallelhassnes.schedule import runner_loop  # a root of one host does without
+
+    if locks.is_held(ctx.layout.waker_lock) or not runner_loop.has_work(ctx.layout):
+        return
+    log = ctx.layout.runners / ctx.layout.runner / "loop.log"
+    if launcher.fork_is_safe():
+        launcher.start(partial(_be_loop, ctx), log=log)
+    else:
+        root, options = ctx.layout.root, ctx.options.model_dump_json()
+        launcher.start_module(ENTRY_POINTS, "loop", str(root), options, log=log, cwd=root)
 
 
 def _be_loop(ctx: Context) -> None:
@@ -217,6 +225,6 @@ def run_loop(
         idle_sec: end after so long without anything to do in the whole store; the loop that a tick starts ends soon.
         until: end by then, by the monotonic clock, and take nothing that may last longer.
     """
-    from parallelhassnes.schedule import runner_loop  # a root of one host does without
+    from parallelhassnes.schedule import runner_loop
 
     return runner_loop.run(ctx, runner_loop.Acts(tick, try_pass, after_attempt), capacity, idle_sec, until)

@@ -42,6 +42,7 @@ from parallelhassnes.store.records import dump, now_text
 
 NAME_VARIABLE = "PARALLELHASSNES_RUNNER"
 MEMBER, BEAT, NOTE = "member.json", "beat.json", "boot_id"
+_EPOCHS_KEPT = 32
 _OLD_NOTE_SEC = 60.0
 _EPOCH = re.compile(r"(\d{8})\.json")
 
@@ -320,6 +321,8 @@ def _next_epoch(layout: Layout, after: Right | None, *, given_up: bool) -> bool:
     made = Right(epoch=epoch, runner=layout.runner, boot_id=machine().boot_id, at=now_text(), given_up=given_up)
     path = layout.hosts / "right" / f"{epoch:08d}.json"
     atomic.claim(path, atomic.dumps(dump(made)).encode())
+    for name in members.names(path.parent)[:-_EPOCHS_KEPT]:
+        (path.parent / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError, atomic.CorruptFile):
         return atomic.read_record(Right, path) == made
     return False
