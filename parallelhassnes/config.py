@@ -315,7 +315,7 @@ def load_config(root: Path) -> Config:
 
 
 def parse_config(data: bytes, path: Path) -> Config:
-    """What the bytes of a configuration say.
+    """Tell what the bytes of a configuration say.
 
     Args:
         path: named in what is wrong with them.
@@ -451,5 +451,5 @@ TEMPLATE = """\
 
 
 def template() -> str:
-    """The commented configuration that ``init`` writes."""
+    """Return the commented configuration that ``init`` writes."""
     return TEMPLATE.format(concurrency=Config().concurrency)

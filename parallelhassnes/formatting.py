@@ -8,17 +8,17 @@ GUESSED = " (guessed)"
 
 
 def failure_class(name: str, guessed: bool | None) -> str:
-    """A failure class; one that nobody named says so."""
+    """Return a failure class; one that nobody named says so."""
     return f"{name}{GUESSED}" if guessed else name
 
 
 def failure(name: str | None, line: str | None, guessed: bool | None) -> str:
-    """``verifier: no reward file``; empty where there is no class."""
+    """Return ``verifier: no reward file``; empty where there is no class."""
     return f"{failure_class(name, guessed)}: {line or ''}" if name else ""
 
 
 def duration(seconds: float | None) -> str:
-    """``4s``, ``3m05s``, ``2h07m``, ``3d04h``; ``–`` for None."""
+    """Return ``4s``, ``3m05s``, ``2h07m``, ``3d04h``; ``–`` for None."""
     if seconds is None:
         return "–"
     whole = int(seconds)
@@ -46,7 +46,7 @@ def until(text: str, now: datetime | None = None) -> str:
 
 
 def number(value: float | None) -> str:
-    """``950``, ``12.3k``, ``4.5M``; ``–`` for None."""
+    """Return ``950``, ``12.3k``, ``4.5M``; ``–`` for None."""
     if value is None:
         return "–"
     for limit, suffix in ((1_000_000_000, "G"), (1_000_000, "M"), (10_000, "k")):
@@ -56,14 +56,14 @@ def number(value: float | None) -> str:
 
 
 def fixed(value: float, digits: int = 2, mark: Literal["", "+", ","] = "") -> str:
-    """``0.75``, ``+0.10``, ``1,234.50``, ``1e+300``: so many digits behind the point, three in all from a billion on."""
+    """Return ``0.75``, ``+0.10``, ``1,234.50``, ``1e+300``: so many digits behind the point, three in all from a billion on."""
     if abs(value) >= 1e9:
         return f"{value:{mark.strip(',')}.3g}"
     return f"{value:{mark}.{digits}f}"
 
 
 def money(value: float | None, *, at_least: bool = False) -> str:
-    """``$4.00``, ``≥$4.00`` where a part of it is not known; ``–`` for None."""
+    """Return ``$4.00``, ``≥$4.00`` where a part of it is not known; ``–`` for None."""
     if value is None:
         return "–"
     digits = 2 if value >= 0.01 or value == 0 else 4
@@ -81,7 +81,7 @@ def size(count: int) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """``1 batch``, ``3 batches``."""
+    """Return ``1 batch``, ``3 batches``."""
     if count == 1:
         return f"1 {noun}"
     return f"{count} {noun}{'es' if noun.endswith(('ch', 's')) else 's'}"
@@ -94,19 +94,19 @@ def between(start: str, end: str) -> str:
 
 
 def percent(share: float | None) -> str:
-    """``75 %``; ``–`` for None."""
+    """Return ``75 %``; ``–`` for None."""
     return "–" if share is None else f"{100 * share:.0f} %"
 
 
 def percent_with(share: float | None, low: float | None, high: float | None) -> str:
-    """``75 % (30–95)``: a rate and its interval."""
+    """Return ``75 % (30–95)``: a rate and its interval."""
     if share is None or low is None or high is None:
         return percent(share)
     return f"{percent(share)} ({100 * low:.0f}–{100 * high:.0f})"
 
 
 def value_with(value: float | None, low: float | None, high: float | None) -> str:
-    """``0.75 (0.30–0.95)``: a mean and its interval."""
+    """Return ``0.75 (0.30–0.95)``: a mean and its interval."""
     if value is None:
         return "–"
     if low is None or high is None:
@@ -115,7 +115,7 @@ def value_with(value: float | None, low: float | None, high: float | None) -> st
 
 
 def reward(value: float, *, plain: bool = False) -> str:
-    """``0.75``, ``1.00``, ``0.999999``, ``1e+308``: at most about eight characters.
+    """Return ``0.75``, ``1.00``, ``0.999999``, ``1e+308``: at most about eight characters.
 
     One that is not a whole number is never shown as one, so that what is just short of a pass does not look like it.
 
@@ -140,5 +140,5 @@ def seconds(value: float | None) -> str:
 
 
 def joined(parts: list[str]) -> str:
-    """``a``, ``a and b``, ``a, b and c``."""
+    """Return ``a``, ``a and b``, ``a, b and c``."""
     return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))

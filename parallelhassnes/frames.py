@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def trials_df(what: Batch | Store | Sequence[Batch]) -> "pd.DataFrame":
-    """One row per trial, by the attempt of it that counts; columns are the fields of ``results --trials`` (docs/python.md).
+    """Return one row per trial, by the attempt of it that counts; columns are the fields of ``results --trials`` (docs/python.md).
 
     ``labels`` and ``rewards`` hold mappings, ``warnings`` lists; what is not known is missing (NaN or None).
     """
@@ -34,7 +34,7 @@ def trials_df(what: Batch | Store | Sequence[Batch]) -> "pd.DataFrame":
 
 
 def attempts_df(what: Batch | Store | Sequence[Batch]) -> "pd.DataFrame":
-    """One row per attempt, live and superseded ones included, in order of their launch; times are UTC time stamps."""
+    """Return one row per attempt, live and superseded ones included, in order of their launch; times are UTC time stamps."""
     store, chosen = _chosen(what)
     with opened(store) as ctx:
         found = attempt_lines(ctx.layout, chosen)
@@ -47,7 +47,7 @@ def attempts_df(what: Batch | Store | Sequence[Batch]) -> "pd.DataFrame":
 
 
 def results_df(what: Batch | Store | Sequence[Batch], by: str | Sequence[str] = DEFAULT_BY) -> "pd.DataFrame":
-    """One row per group, best first; the dimensions of ``by`` are columns, then the fields of ``results --json`` groups."""
+    """Return one row per group, best first; the dimensions of ``by`` are columns, then the fields of ``results --json`` groups."""
     store, chosen = _chosen(what)
     with opened(store) as ctx:
         found = results_of(ctx.layout, chosen, several(by))

@@ -193,7 +193,7 @@ class Store:
         return Ticked(**{name: said[name] for name in Ticked.model_fields})
 
     def batch(self, batch_id: str = "latest") -> "Batch":
-        """A batch by its id, an unambiguous beginning of it, or ``latest``.
+        """Return a batch by its id, an unambiguous beginning of it, or ``latest``.
 
         Raises:
             UnknownId: there is no such batch.
@@ -202,7 +202,7 @@ class Store:
             return Batch(self, resolve(ctx.layout, batch_id).batch_id)
 
     def batches(self, experiment: str | None = None) -> list["Batch"]:
-        """The batches that can be read, oldest first; those of one experiment where it is named.
+        """Return the batches that can be read, oldest first; those of one experiment where it is named.
 
         Raises:
             UnknownId: no batch belongs to the experiment.
@@ -212,7 +212,7 @@ class Store:
         return [Batch(self, batch_id) for batch_id in chosen.batch_ids]
 
     def attempt(self, attempt_id: str = "latest") -> "Attempt":
-        """An attempt by its id; of a batch, job or step the newest one.
+        """Return an attempt by its id; of a batch, job or step the newest one.
 
         Raises:
             UnknownId: there is none.
@@ -262,7 +262,7 @@ class Batch:
         return self
 
     def status(self) -> BatchScoreboard:
-        """How the batch stands: counts by state, the matrix of results, what runs, what waits and why."""
+        """Tell how the batch stands: counts by state, the matrix of results, what runs, what waits and why."""
         with self._opened() as ctx:
             return batch_scoreboard(ctx.layout, self.id)
 
@@ -369,7 +369,7 @@ def analyze(
 
 
 def store_of(batches: Sequence[Batch]) -> Store:
-    """The one store that batches belong to.
+    """Return the one store that batches belong to.
 
     Raises:
         UserError: there are several, or no batch is named.
@@ -382,7 +382,7 @@ def store_of(batches: Sequence[Batch]) -> Store:
 
 
 def choice(batches: Sequence[Batch]) -> Choice:
-    """The choice of these batches, for ``results.collect``."""
+    """Return the choice of these batches, for ``results.collect``."""
     return Choice(tuple(batch.id for batch in batches), f"batch {', '.join(batch.id for batch in batches)}")
 
 
@@ -400,7 +400,7 @@ def _request(options: Mapping[str, Any], **given: Any) -> RunRequest:
 
 
 def several(value: Any) -> tuple[Any, ...]:
-    """What was named: one text or path is one name, not its letters."""
+    """Tell what was named: one text or path is one name, not its letters."""
     return (value,) if isinstance(value, str | os.PathLike) else tuple(value)
 
 
@@ -435,7 +435,7 @@ class _CallersMask:
 
 @contextmanager
 def opened(store: Store) -> Iterator[Context]:
-    """The store as configured now, for a process that starts no attempt itself.
+    """Give the store as configured now, for a process that starts no attempt itself.
 
     The caller's file mode creation mask, which private stores narrow, is put back by the last thread that leaves.
     """

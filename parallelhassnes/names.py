@@ -51,12 +51,12 @@ _RUN_ID_ALPHABET = string.ascii_lowercase + string.digits
 
 
 def is_safe_id(text: object) -> bool:
-    """Whether ``text`` can be a file name as it is: ``[A-Za-z0-9._-]``, 1–128 characters, no leading dot."""
+    """Tell whether ``text`` can be a file name as it is: ``[A-Za-z0-9._-]``, 1–128 characters, no leading dot."""
     return isinstance(text, str) and _SAFE_ID.fullmatch(text) is not None
 
 
 def check_id(text: object, what: str) -> str:
-    """``text`` itself, if it is a safe id; ``what`` is the noun for the message (``job id``).
+    """Return ``text`` itself, if it is a safe id; ``what`` is the noun for the message (``job id``).
 
     Raises UserError.
     """
@@ -69,7 +69,7 @@ def check_id(text: object, what: str) -> str:
 
 
 def as_folder(text: str) -> str:
-    """What a name is to a file system that folds names: two ids that are alike here would share one folder somewhere.
+    """Tell what a name is to a file system that folds names: two ids that are alike here would share one folder somewhere.
 
     Case and Unicode's ways of writing one character (macOS, Windows), dots and spaces at the end (Windows, SMB).
     """
@@ -89,7 +89,7 @@ class Ids(Collection[str]):
         self._names.setdefault(as_folder(name), name)
 
     def like(self, name: str) -> str | None:
-        """The name that is taken and that this one would share a folder with."""
+        """Return the name that is taken and that this one would share a folder with."""
         return self._names.get(as_folder(name))
 
     def __contains__(self, name: object) -> bool:
@@ -103,7 +103,7 @@ class Ids(Collection[str]):
 
 
 def safe_id(text: str, taken: Ids | None = None) -> str:
-    """A safe id for any text, the same one every time: ``org/name`` becomes ``org-name``.
+    """Return a safe id for any text, the same one every time: ``org/name`` becomes ``org-name``.
 
     Long ones are cut and get a short hash of the whole; one that is in ``taken`` gets ``-2``, ``-3`` …
     """
@@ -121,7 +121,7 @@ def safe_id(text: str, taken: Ids | None = None) -> str:
 
 
 def new_batch_id(now: datetime | None = None, after: str = "") -> str:
-    """``20261121T013645Z-k3mzq7ab``: sorts by time to the millisecond, has no dot. ``now`` must be aware of its zone.
+    """Return ``20261121T013645Z-k3mzq7ab``: sorts by time to the millisecond, has no dot. ``now`` must be aware of its zone.
 
     The first two characters behind the dash are the part of the second, the other six (30 bits) are random.
 
@@ -137,20 +137,20 @@ def new_batch_id(now: datetime | None = None, after: str = "") -> str:
 
 
 def arrival_of(moment: datetime) -> str:
-    """The part of a batch's id that says when it arrived; these sort by time."""
+    """Return the part of a batch's id that says when it arrived; these sort by time."""
     part = moment.microsecond * _PARTS // 1_000_000
     return f"{_stamp(moment)}-{_BATCH_ID_ALPHABET[part // 32]}{_BATCH_ID_ALPHABET[part % 32]}"
 
 
 def arrival_in(batch_id: str) -> str | None:
-    """The same part of an id; None where it is no id of this form, or one of an earlier version, which says when the table
+    """Return the same part of an id; None where it is no id of this form, or one of an earlier version, which says when the table
     was last changed.
     """
     return batch_id[:_ARRIVAL] if _BATCH_ID.fullmatch(batch_id) else None
 
 
 def _next(arrival: str) -> str:
-    """The arrival that follows at once."""
+    """Return the arrival that follows at once."""
     moment = datetime.strptime(arrival[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     high, low = (_BATCH_ID_ALPHABET.index(char) for char in arrival[17:_ARRIVAL])
     part = high * 32 + low + 1
@@ -167,22 +167,22 @@ def new_run_id() -> str:
 
 
 def attempt_name(run_id: str, now: datetime | None = None) -> str:
-    """The name of an attempt's directory: ``20261121T013645Z_<run_id>``."""
+    """Return the name of an attempt's directory: ``20261121T013645Z_<run_id>``."""
     return f"{_stamp(now)}_{run_id}"
 
 
 def begun(attempt: str) -> datetime:
-    """When an attempt was prepared, by the name of its directory, to the second."""
+    """Tell when an attempt was prepared, by the name of its directory, to the second."""
     return datetime.strptime(attempt.partition("_")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
 
 
 def run_id_of(attempt: str) -> str:
-    """The run id in the name of an attempt's directory."""
+    """Return the run id in the name of an attempt's directory."""
     return attempt.partition("_")[2]
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that ``word`` was probably meant to be; None where there is none."""
+    """Return the known word that ``word`` was probably meant to be; None where there is none."""
     lowered: dict[str, str] = {}
     for candidate in known:
         lowered.setdefault(candidate.lower(), candidate)
@@ -300,7 +300,7 @@ def _compiled() -> tuple[tuple[re.Pattern[str], str], ...]:
 
 
 def normalise_queue_key(text: str, aliases: Mapping[str, str] | None = None) -> str:
-    """The one spelling of a queue key: ``Claude Sonnet_4-5`` becomes ``anthropic/claude-sonnet-4-5``.
+    """Return the one spelling of a queue key: ``Claude Sonnet_4-5`` becomes ``anthropic/claude-sonnet-4-5``.
 
     ``aliases`` maps a key, or a pattern with ``*``, to the key to use instead; it is looked at before and
     after ``KEY_RULES``, and what an alias points to is final. Normalising twice changes nothing.
@@ -311,19 +311,19 @@ def normalise_queue_key(text: str, aliases: Mapping[str, str] | None = None) -> 
 
 
 def queue_key(provider: str | None, model: str, aliases: Mapping[str, str] | None = None) -> str:
-    """The key of a model; ``provider`` is put before a model that does not name it already."""
+    """Return the key of a model; ``provider`` is put before a model that does not name it already."""
     if provider and not model.lower().startswith(f"{provider.lower()}/"):
         model = f"{provider}/{model}"
     return normalise_queue_key(model, aliases)
 
 
 def agent_key(name: str) -> str:
-    """The key of an agent that has no model: ``agent:oracle``."""
+    """Return the key of an agent that has no model: ``agent:oracle``."""
     return _shape(f"agent:{name}")
 
 
 def key_rules_markdown() -> str:
-    """``KEY_RULES`` as the Markdown table of ``docs/queue-keys.md``."""
+    """Return ``KEY_RULES`` as the Markdown table of ``docs/queue-keys.md``."""
     rows = ["| # | the whole key matches | becomes | why |", "|---|---|---|---|"]
     for number, rule in enumerate(KEY_RULES, 1):
         cells = (rule.pattern, rule.key)
@@ -387,7 +387,7 @@ _DECODE = re.compile(
 
 
 def key_dir(key: str) -> str:
-    """A normalised queue key as a file name: ``/`` is ``__``, ``:`` is ``_``, other characters are ``_-<hex>-``.
+    """Return a normalised queue key as a file name: ``/`` is ``__``, ``:`` is ``_``, other characters are ``_-<hex>-``.
 
     Different keys have different names. A name that would be over 128 characters is cut and ends in ``_-h`` and
     a hash. Raises UserError for a key that is not normalised.
@@ -408,7 +408,7 @@ def key_dir(key: str) -> str:
 
 
 def key_from_dir(name: str) -> str:
-    """The queue key whose ``key_dir`` is ``name``. Raises UserError for any other name, and for a cut one."""
+    """Return the queue key whose ``key_dir`` is ``name``. Raises UserError for any other name, and for a cut one."""
     key, position = "", 0
     while position < len(name):
         match = _DECODE.match(name, position)

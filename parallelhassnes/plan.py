@@ -22,7 +22,7 @@ _SANDBOXES = (SANDBOX, "parallelhassnes.steps.sandbox.environment:SandboxEnviron
 
 
 def is_sandbox(import_path: object) -> bool:
-    """Whether an environment's import path names the sandbox, by today's path or by that of earlier plans."""
+    """Tell whether an environment's import path names the sandbox, by today's path or by that of earlier plans."""
     return import_path in _SANDBOXES
 
 
@@ -58,7 +58,7 @@ class Retry(Record):
     name. Empty in plans of earlier versions, where all was filled in when the table was accepted."""
 
     def under(self, config: RetryConfig) -> "Retry":
-        """The whole rule, with what is open taken from the configuration."""
+        """Return the whole rule, with what is open taken from the configuration."""
         if not self.open:
             return self
         given = {
@@ -74,7 +74,7 @@ LEFT_OPEN = Retry(open=("max_attempts", "backoff_sec", "classes"))
 
 
 def merged_classes(*layers: Mapping[FailureClass, ClassRetry]) -> dict[FailureClass, ClassRetry]:
-    """One dict of all; a later layer counts more, value by value."""
+    """Return one dict of all; a later layer counts more, value by value."""
     made: dict[FailureClass, ClassRetry] = {}
     for layer in layers:
         for name, said in layer.items():
@@ -108,8 +108,7 @@ class StepSpec(Record):
     depends_on: tuple[str, ...] = ()
     """Always written in full: ``job_id/step_id``."""
     after: After = "success"
-    """``success``: every dependency must have succeeded; ``end``: it must have ended, however it did, or never be going
-    to start; ``attempt``: it must have been attempted, and that ended, however it did."""
+    """``success``: every dependency must have succeeded; ``end``: it must have ended, well or not, or never be going to start; ``attempt``: an attempt of it must have ended, well or not."""
     gate: Literal["human"] | None = None
     """``human``: besides, somebody must have approved its start."""
     loop: Loop | None = None
@@ -181,7 +180,7 @@ class Preregistration(Record):
     stop_rule: str = ""
 
     def sha256(self) -> str:
-        """What can be published before anything is spent: over its compact JSON with sorted keys, all four of them."""
+        """Tell what can be published before anything is spent: over its compact JSON with sorted keys, all four of them."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -309,7 +308,7 @@ class WorkspacePolicy(Record):
     base: str = "HEAD"
     """Of ``isolated``: the commit that the worktree starts from, as git names it."""
     keep: Literal["never", "on_failure", "always"] = "on_failure"
-    """Of ``isolated``: when the worktree stays after the attempt; its patch always does."""
+    """Of ``isolated``: when the worktree stays after the attempt; its patch always stays."""
 
 
 class ArtifactExpected(Record):

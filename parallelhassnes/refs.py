@@ -47,7 +47,7 @@ class Found(NamedTuple):
         return "/".join(self.parts)
 
     def folder(self, layout: Layout) -> Path:
-        """Its folder in the store."""
+        """Return its folder in the store."""
         if self.job_id is None:
             return layout.batch(self.batch_id)
         if self.step_id is None:
@@ -57,7 +57,7 @@ class Found(NamedTuple):
 
 
 def resolve(layout: Layout, text: str) -> Found:
-    """What ``text`` names.
+    """Tell what ``text`` names.
 
     Raises:
         UnknownId: nothing, or more than one thing; the nearest known names are in the message.
@@ -84,7 +84,7 @@ def resolve(layout: Layout, text: str) -> Found:
 
 
 def newest_attempt(layout: Layout, text: str) -> Found:
-    """The attempt that ``text`` names, or the newest one of the step, the job or the batch.
+    """Return the attempt that ``text`` names, or the newest one of the step, the job or the batch.
 
     Of a job or batch: the newest attempt of a step that works (trial, agent, command, analysis); of one that only speaks
     of others (verdict, baseline) where no other has been attempted.
@@ -117,7 +117,7 @@ def _newest(layout: Layout, found: Found) -> Found:
 
 
 def _parts(layout: Layout, text: str) -> list[str]:
-    """The parts of an id; of a path those that name something."""
+    """Return the parts of an id; of a path those that name something."""
     text = text.strip().removeprefix(f"{layout.root}/").removeprefix("./").strip("/")
     parts = text.split("/") if text else []
     if parts[:1] == ["runs"]:
@@ -180,7 +180,7 @@ def _attempt(layout: Layout, found: Found, text: str) -> str:
 
 
 def _by_run_id(layout: Layout, known: list[str], text: str) -> Found | None:
-    """The attempt whose run id (or name) is or starts with ``text``, by the ledgers, newest batch first."""
+    """Return the attempt whose run id (or name) is or starts with ``text``, by the ledgers, newest batch first."""
     match = _RUN_ID.fullmatch(text)
     if match is None:
         return None

@@ -76,7 +76,7 @@ class Entry:
         self.is_skipped = True
 
     def open(self, flags: int = FILE) -> int:
-        """A descriptor of the regular file.
+        """Return a descriptor of the regular file.
 
         Raises:
             OSError: it cannot be opened, or is no regular file any more.
@@ -95,7 +95,7 @@ class _Level:
 
 
 def walk(top: int, room: Callable[[], int] | None = None) -> Iterator[Entry]:
-    """Everything below the folder: of each folder its files first, then the folders in it, last name first.
+    """Yield everything below the folder: of each folder its files first, then the folders in it, last name first.
 
     A folder that lies on another file system is met, and not gone into.
 
@@ -210,12 +210,12 @@ def _climb(here: int, top: int, levels: list[_Level]) -> tuple[int, _Level | Non
 
 
 def open_folder(path: Path | str) -> int:
-    """A descriptor of a folder, which a link is not; raises OSError."""
+    """Return a descriptor of a folder, never of a link; raises OSError."""
     return os.open(path, FOLDER)
 
 
 def open_file(name: str, folder: int | None = None, flags: int = FILE) -> int:
-    """A descriptor of a regular file: a link is not followed, a pipe not waited for, a device not touched.
+    """Return a descriptor of a regular file: a link is not followed, a pipe not waited for, a device not touched.
 
     Raises:
         OSError: there is none.
@@ -230,7 +230,7 @@ def open_file(name: str, folder: int | None = None, flags: int = FILE) -> int:
 
 
 def open_below(top: Path | str, relative: str) -> int:
-    """A descriptor of a regular file below a folder; no part of the way down may be a link or ``..``.
+    """Return a descriptor of a regular file below a folder; no part of the way down may be a link or ``..``.
 
     Raises:
         OSError: there is no such file, or it is something else.
@@ -253,7 +253,7 @@ MOST_LISTED = 100_000
 
 
 def files(top: Path, below: str = "", most: int = MOST_LISTED) -> list[tuple[str, int]]:
-    """Regular files below a folder, by path relative to ``top``, each with its size; none behind links.
+    """Return regular files below a folder, by path relative to ``top``, each with its size; none behind links.
 
     Args:
         below: the part of ``top`` that is wanted; no part of the way to it may be a link.

@@ -81,7 +81,7 @@ def analyze(ctx: Context, text: str, parts: list[AnalysisPart], *, failed: bool 
 
 
 def _trials(status: BatchStatus | None, job: JobSpec, only: str | None) -> list[StepSpec]:
-    """The job's trials; where a status is given, those that have ended and did not pass."""
+    """Return the job's trials; where a status is given, those that have ended and did not pass."""
     trials = [s for s in job.steps if s.kind == "trial" and only in (None, s.step_id)]
     if status is None:
         return trials
@@ -94,7 +94,7 @@ def _trials(status: BatchStatus | None, job: JobSpec, only: str | None) -> list[
 
 
 def _has(ctx: Context, book: JobState, job: JobSpec, trial: StepSpec, part: AnalysisPart, result: Analyzed) -> bool:
-    """Whether the trial has a step of that engine and model; one that came to no analysis is asked again."""
+    """Tell whether the trial has a step of that engine and model; one that came to no analysis is asked again."""
     wanted = engine_of(spec(part, trial.step_id))
     for step in job.steps:
         if step.kind != "analysis" or step.spec.get("trial") != trial.step_id:

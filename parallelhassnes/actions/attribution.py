@@ -9,7 +9,7 @@ from parallelhassnes.store.records import Attribution, now_text
 
 
 def said(reason: str = "") -> Attribution:
-    """A word of whoever runs this process, now."""
+    """Return a word of whoever runs this process, now."""
     return Attribution(at=now_text(), by=ledger.person(), reason=" ".join(reason.split())[:500])
 
 
@@ -23,4 +23,4 @@ class ActionResult(BaseModel, ABC):
 
     @abstractmethod
     def lines(self) -> list[str]:
-        """What is so now, for people."""
+        """Tell what is so now, for people."""

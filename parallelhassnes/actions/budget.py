@@ -92,7 +92,7 @@ def show(ctx: Context, batch: str) -> BudgetLine:
 
 
 def _money(budget: Budget, spent: UsageSum) -> dict[str, Any]:
-    """The fields of ``Money``."""
+    """Return the fields of ``Money``."""
     return {
         "usd": spent.cost_usd or 0.0,
         "usd_limit": budget.usd,
@@ -108,7 +108,7 @@ def _of_batch(batch_id: str, budget: Budget, spent: UsageSum) -> BudgetLine:
 
 
 def of_batches(ctx: Context, batch_ids: Iterable[str]) -> dict[str, BudgetLine]:
-    """Those of the batches that have a budget of their own; one that cannot be read is passed over."""
+    """Return those of the batches that have a budget of their own; one that cannot be read is passed over."""
     found: dict[str, Budget] = {}
     for batch_id in batch_ids:
         with members.apart(ctx.layout.batch(batch_id)):
@@ -156,7 +156,7 @@ def change(ctx: Context, batch: str, *, usd: float | None, tokens: int | None, r
 
 
 def every_shared(ctx: Context) -> list[SharedLine]:
-    """All that are in force; keys first."""
+    """Return all that are in force; keys first."""
     shared = raised_budgets.in_force(ctx.layout, ctx.config.budgets)
     if not (shared.keys or shared.experiments):
         return []

@@ -44,7 +44,7 @@ class Operated(View, ActionResult):
     started: int = 0
     """Attempts that started at once (retry)."""
     changed: bool = True
-    """False where nothing was to be done, and nothing was."""
+    """False where there was nothing to do."""
     line: str = ""
     """What is so now, in words (cancel)."""
 
@@ -136,13 +136,13 @@ def cancel(ctx: Context, target: Found | str, reason: str = "") -> Operated:
 
 
 def _meant(ctx: Context, target: Found | str) -> Found:
-    """What is named; of an attempt its step."""
+    """Tell what is named; of an attempt its step."""
     found = resolve(ctx.layout, target) if isinstance(target, str) else target
     return found._replace(attempt=None)
 
 
 def _to_cancel(book: JobState, target: Found) -> list[tuple[JobSpec, list[StepSpec]]] | None:
-    """What runs, or is to start, or would if another step were retried; None where nothing goes on by itself."""
+    """Tell what runs, or is to start, or would if another step were retried; None where nothing goes on by itself."""
     found, goes_on = [], target.step_id is not None
     for job in _jobs(book.ctx, target):
         steps = []

@@ -52,7 +52,7 @@ def _nearest(places: dict[str, int], pointer: str) -> int | None:
 
 
 def _places(text: str) -> dict[str, int]:
-    """JSON pointer → line, of JSON and YAML alike; empty where the text is neither."""
+    """Return JSON pointer → line, of JSON and YAML alike; empty where the text is neither."""
     if len(text) > _MOST_TEXT:
         return {}
     try:

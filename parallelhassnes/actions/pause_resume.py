@@ -207,7 +207,7 @@ def _key(ctx: Context, key: str, event: str, reason: str, when: Any, change: Any
 
 
 def known_key(ctx: Context, text: str) -> str | None:
-    """The queue key that a text names, normalised; None where nothing in the store or the configuration has it."""
+    """Return the queue key that a text names, normalised; None where nothing in the store or the configuration has it."""
     try:
         key = names.normalise_queue_key(text, ctx.config.aliases)
     except UserError:
@@ -216,7 +216,7 @@ def known_key(ctx: Context, text: str) -> str | None:
 
 
 def _known_keys(ctx: Context) -> set[str]:
-    """Keys that are configured, have a file, are in the queue, or are in the newest batches."""
+    """Return the keys that are configured, have a file, are in the queue, or are in the newest batches."""
     known = set(ctx.config.limits) | set(queue_keys.every(ctx.layout))
     for entry in tickets.running(ctx.layout):
         known.update(_key_of(entry.key_dir))
@@ -247,7 +247,7 @@ def _batch_or_key(ctx: Context, text: str) -> str:
 
 
 def unknown_key(ctx: Context, text: str) -> UnknownId:
-    """What is said to somebody who names a key that nothing has."""
+    """Tell what is said to somebody who names a key that nothing has."""
     known = sorted(_known_keys(ctx))
     fix = names.suggestion(text, known, most=5)
     return UnknownId(f"nothing has the queue key {text}", fix=fix)

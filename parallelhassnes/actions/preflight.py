@@ -143,14 +143,14 @@ class _Look:
                     self.wanted.add((used.name,), str(path))
 
     def without_keys(self) -> Iterator[tuple[str, str]]:
-        """The agents that are given no key, with what to do."""
+        """Yield the agents that are given no key, with what to do."""
         for names, who in self.keyless:
             here = next((each for each in names if self.known.get(each)), None)
             set_here = f"{here} is set but not passed on" if here else f"{' or '.join(names)} is not passed on"
             yield f"{who} is given no key: {set_here}", _naming(here or names[0])
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        """What cannot work, with what to do."""
+        """Tell what cannot work, with what to do."""
         for (variable,), who in self.compose:
             here = " is set but not passed on" if self.known.get(variable) else " is not passed on"
             yield (
@@ -161,7 +161,7 @@ class _Look:
             yield (f"{who} names the env_file {file}, which is not there", "make it, or say required: false")
 
     def warnings(self) -> Iterator[str]:
-        """What is not here and may come."""
+        """Tell what is not here and may come."""
         for names, who in self.unsure:
             yield f"{who} looks for {' or '.join(names)}, and none is passed on; if that is how it logs in: {_naming(names[0])}"
         users = {variable: who for (variable,), who in self.wanted}
@@ -176,7 +176,7 @@ def _naming(variable: str) -> str:
 
 
 def _of_task(folder: Path) -> frozenset[str]:
-    """The variables that ``[environment.env]`` of a task gives to Compose."""
+    """Return the variables that ``[environment.env]`` of a task gives to Compose."""
     import tomllib
 
     try:
@@ -187,7 +187,7 @@ def _of_task(folder: Path) -> frozenset[str]:
 
 
 def _forgotten(ctx: Context, plan: Plan) -> list[str]:
-    """One line per provider key that is set here, that a model or an analysis of the plan would use, and that nobody passes on."""
+    """Return one line per provider key that is set here, that a model or an analysis of the plan would use, and that nobody passes on."""
     steps = [step for job in plan.jobs for step in job.steps]
     providers = {step.queue_key.partition("/")[0] for step in steps if "/" in step.queue_key}
     providers |= {

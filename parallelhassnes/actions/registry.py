@@ -1,6 +1,6 @@
 """Every word of an operator, described once: what it is called, what it does to what, and how it is taken back.
 
-An ``Action`` is one word. Made from it are
+An ``Action`` is one word. These are made from it:
 
     the command            cli/operators.py            its arguments, options, help and example
     the HTTP routes        api/routes/operators.py     one for each kind of target
@@ -88,7 +88,7 @@ class Action(NamedTuple):
     danger: bool = False
     """It ends, or keeps from running, what cannot be had back for nothing."""
     nothing: str = ""
-    """What a page says where nothing was to be done; empty: as if it was."""
+    """What a page says where there was nothing to do; empty: the same as ``done``."""
     target_help: str = ""
     by_hand: bool = False
     """The command and the route are written out."""
@@ -100,7 +100,7 @@ class Action(NamedTuple):
         return self.name.partition("-")[0]
 
     def load(self) -> "Callable[..., ActionResult]":
-        """The function."""
+        """Return the function."""
         module, function = self.function.split(".")
         found: Callable[..., ActionResult] = getattr(import_module(f"parallelhassnes.actions.{module}"), function)
         return found
@@ -114,7 +114,7 @@ class Action(NamedTuple):
         return function(ctx, *filter(None, (self.scope,)), target, reason=reason, **values)
 
     def button(self, kind: Kind, facts: Mapping[str, object]) -> Button:
-        """The button for a target of that kind, with the facts in its texts."""
+        """Return the button for a target of that kind, with the facts in its texts."""
         does, label, press = (text.format(**facts) for text in self.buttons[kind])
         label = label or self.name.capitalize()
         return Button(does, label, press or label)
@@ -349,5 +349,5 @@ LEDGER_WORDS: Mapping[str, str] = {"submitted": "submitted"} | {
 
 
 def parameter(name: str, annotation: Any, default: Any = Parameter.empty) -> Parameter:
-    """One parameter of a function that is made from an action."""
+    """Return one parameter of a function that is made from an action."""
     return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

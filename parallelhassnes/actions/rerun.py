@@ -77,12 +77,12 @@ def rerun(ctx: Context, text: str, what: What, edits: list[str] | None = None) -
 
 
 def _size(batch_dir: Path) -> int:
-    """Steps of a batch, with those that were added."""
+    """Return the steps of a batch, with those that were added."""
     return sum(len(steps) for steps in batch_status.read_index(batch_dir).values())
 
 
 def _carried(ctx: Context, batch_id: str, what: What) -> dict[str, str]:
-    """``job_id/step_id`` → attempt of the steps that are taken over."""
+    """Return ``job_id/step_id`` → attempt of the steps that are taken over."""
     states = [step.state for step in batch_status.read(ctx.layout, batch_id)]
     moving = states.count("running") + states.count("ready")
     if moving:

@@ -78,7 +78,7 @@ def until_idle(
     Args:
         batch_ids: the batches to wait for; None for all.
         on_look: called at every look, about twenty times a second.
-        make_tick: has another process tick; by default this one does.
+        make_tick: has another process tick; None has this one tick.
     """
     next_tick, failed = 0.0, 0
     while True:
@@ -104,7 +104,7 @@ def until_idle(
 
 
 def ticked(ctx: Context, report: TickReport) -> Ticked:
-    """What a tick did, for whoever asked for it."""
+    """Tell what a tick did, for whoever asked for it."""
     launched = [f"{t.batch_id}/{t.job_id}/{t.step_id}/{attempt}" for t, attempt in report.launched]
     return Ticked(
         ok=not report.failed,
@@ -124,7 +124,7 @@ def _tables(found: Iterable[Ingested]) -> list[Rejected]:
 
 
 def waiting(ctx: Context) -> list[str]:
-    """One line per reason for which ready steps do not start, other than a limit."""
+    """Return one line per reason for which ready steps do not start, other than a limit."""
     lines = []
     if (shortage := ctx.shortage()) is not None:
         lines.append(f"nothing starts: {shortage}")
@@ -138,7 +138,7 @@ def waiting(ctx: Context) -> list[str]:
 
 
 def _is_idle_between_passes(ctx: Context, batch_ids: Collection[str] | None) -> bool:
-    """Whether nothing is left while no pass is under way, in which what held the rest up is gone before that starts."""
+    """Tell whether nothing is left while no pass is under way, in which what held the rest up is gone before that starts."""
     with locks.held(ctx.layout.tick_lock):
         idle = _is_idle(ctx, batch_ids)
     if not ctx.layout.pass_wanted.exists():
@@ -173,7 +173,7 @@ def _is_idle(ctx: Context, batch_ids: Collection[str] | None) -> bool:
 
 
 def _waits_for_us(ctx: Context, batch_id: str) -> bool:
-    """Whether a batch that another process's pass found to miss a secret waits for one that this process has."""
+    """Tell whether a batch that another process's pass found to miss a secret waits for one that this process has."""
     note = atomic.read_derived(ctx.layout.blocked / f"{batch_id}.json")
     with members.apart(batch_id, lambda _: None), contextlib.suppress(BadEnvFile):
         return bool(note.get("missing")) and not credentials.given(ctx, batch_id).missing
@@ -181,7 +181,7 @@ def _waits_for_us(ctx: Context, batch_id: str) -> bool:
 
 
 def _is_live(ctx: Context, ours: Callable[[str], bool]) -> bool:
-    """Whether an attempt runs, or has ended and is not settled yet."""
+    """Tell whether an attempt runs, or has ended and is not settled yet."""
     names = [entry.name for entry in tickets.running(ctx.layout)]
     names += [path.name for path in tickets.ended(ctx.layout)]
     return any(ours(tickets.parse_name(name).batch_id) for name in names)

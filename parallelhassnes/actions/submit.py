@@ -63,7 +63,7 @@ class Validated(BaseModel):
 
 
 def read_table(path: Path) -> bytes:
-    """The bytes of a table.
+    """Return the bytes of a table.
 
     Raises:
         UserError: it cannot be read.
@@ -75,7 +75,7 @@ def read_table(path: Path) -> bytes:
 
 
 def table_of(ctx: Context, request: RunRequest) -> bytes:
-    """The table that a request amounts to, with the configured environment in it: the same table runs the same elsewhere.
+    """Return the table that a request amounts to, with the configured environment in it: the same table runs the same elsewhere.
 
     Raises:
         UserError: no task is named.
@@ -86,7 +86,7 @@ def table_of(ctx: Context, request: RunRequest) -> bytes:
 
 
 def base_dirs(table: Path | None) -> list[Path]:
-    """Where a table's relative paths are looked for: the current directory, then the table's own folder."""
+    """Tell where a table's relative paths are looked for: the current directory, then the table's own folder."""
     found = [Path.cwd()]
     if table is not None and table.absolute().parent not in found:
         found.append(table.absolute().parent)
@@ -144,7 +144,7 @@ def check_environments(plan: Plan) -> None:
 
 
 def sandbox_refusals(plan: Plan) -> list[str]:
-    """One line per task that the sandbox will refuse to build, each task once."""
+    """Return one line per task that the sandbox will refuse to build, each task once."""
     lines: dict[str, str] = {}
     for job in plan.jobs:
         for step in job.steps:
@@ -163,7 +163,7 @@ def _is_docker(environment: dict[str, object]) -> bool:
 
 
 def known(ctx: Context, data: bytes) -> str | None:
-    """The batch that these bytes have made already; None where there is none."""
+    """Return the batch that these bytes have made already; None where there is none."""
     return ingest.known_batch(ctx, hashlib.sha256(data).hexdigest())
 
 

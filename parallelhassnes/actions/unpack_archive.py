@@ -115,7 +115,7 @@ def _write(entries: Generator[tuple[ArchiveEntry, IO[bytes] | None]], name: str,
 
 
 def _parts(entry: str, name: str) -> list[str]:
-    """The folders and the file of an entry; none for the archive's own root.
+    """Return the folders and the file of an entry; none for the archive's own root.
 
     Raises:
         UserError: it would lie elsewhere, or no such file can be made.

@@ -87,7 +87,7 @@ def upload(ctx: Context, archives: list[Archive]) -> Uploaded:
 
 
 def _safe(archive: str) -> str:
-    """The name of a task whose files lie at the top of its archive: the archive's, without its ending."""
+    """Return the name of a task whose files lie at the top of its archive: the archive's, without its ending."""
     name = archive.replace("\\", "/").rpartition("/")[2]
     for ending in (".tar.gz", ".tgz", ".zip", ".tar"):
         name = name.removesuffix(ending)
@@ -95,7 +95,7 @@ def _safe(archive: str) -> str:
 
 
 def _top(folder: Path) -> Path:
-    """The folder that is a task or holds tasks: not one that only holds that one."""
+    """Return the folder that is a task or holds tasks: not one that only holds that one."""
     while not is_task_dir(folder):
         inside = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
         if len(inside) != 1 or not inside[0].is_dir() or is_task_dir(inside[0]):
@@ -105,7 +105,7 @@ def _top(folder: Path) -> Path:
 
 
 def _shown(problem: Problem, work: Path) -> Problem:
-    """The problem with names as they are in the archive instead of the folder that it was unpacked to."""
+    """Return the problem with names as they are in the archive instead of the folder that it was unpacked to."""
 
     def short(text: str) -> str:
         return text.replace(f"{work}/", "")

@@ -1,6 +1,6 @@
 """``doctor --reap``: what dead attempts of this store have left on this host, found and removed.
 
-Repair removes what an attempt leaves as it ends it. This finds what repair could not: an engine that was
+Repair removes what an attempt leaves as it ends it. This finds what repair could not find: an engine that was
 down, a batch's folder that somebody deleted. Ours is what bears this store's mark or the run id of one of
 its attempts, and belongs to none that lives; nothing else is looked at twice.
 
@@ -50,11 +50,11 @@ class _Candidate(NamedTuple):
     name: str
     run_id: str
     ours: bool
-    """It bears this store's mark; else it is ours if the run id is."""
+    """It bears this store's mark; without a mark the run id decides."""
 
 
 def find(ctx: Context) -> list[Left]:
-    """What is left; nothing is changed."""
+    """Tell what is left; nothing is changed."""
     candidates = [*_in_docker(ctx), *_processes(ctx)]
     live = _live(ctx)
     known: dict[str, bool] = {}
@@ -109,7 +109,7 @@ def _in_docker(ctx: Context) -> Iterator[_Candidate]:
 
 
 def _shared_images(ctx: Context) -> Iterator[Left]:
-    """Images of this store that no job needs any more, or that nobody has a record of."""
+    """Yield the images of this store that no job needs any more, or that nobody has a record of."""
     if shutil.which("docker") is None:
         return
     needed = shared_images.needed(ctx)

@@ -45,7 +45,7 @@ class CrontabLine(NamedTuple):
 
 
 def crontab_line(root: Path) -> CrontabLine:
-    """One line for ``crontab -e``: absolute paths, the PATH of now, silent unless there is trouble.
+    """Return one line for ``crontab -e``: absolute paths, the PATH of now, silent unless there is trouble.
 
     Raises:
         UserError: it would be longer than cron reads.
@@ -69,7 +69,7 @@ def _line(folders: list[str], root: Path) -> str:
 
 
 def systemd_units(root: Path) -> Units:
-    """A oneshot service and its timer, for ``~/.config/systemd/user/``."""
+    """Return a oneshot service and its timer, for ``~/.config/systemd/user/``."""
     path = os.environ.get("PATH", os.defpath).replace("%", "%%")
     service = f"""\
 [Unit]

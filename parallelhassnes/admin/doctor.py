@@ -88,7 +88,7 @@ def _harbor() -> Check:
 
 
 def _agents() -> Iterator[Check]:
-    """The command lines that agent steps run."""
+    """Yield the command lines that agent steps run."""
     for name in BUILT_IN:
         try:
             yield Check(name=name, state="ok", text=agent(name).version(os.environ))
@@ -105,7 +105,7 @@ def _docker(ctx: Context) -> Check:
 
 
 def docker_trouble() -> str | None:
-    """Why Docker trials cannot run here, in one line with what to do; None where they can."""
+    """Tell why Docker trials cannot run here, in one line with what to do; None where they can."""
     if shutil.which("docker") is None:
         return "there is no docker program; install Docker Engine"
     for command, missing in (
@@ -200,7 +200,7 @@ def _disk(ctx: Context) -> Check:
 
 
 def _locks(ctx: Context) -> Check:
-    """Whether the file system's locks keep a second process out."""
+    """Tell whether the file system's locks keep a second process out."""
     path = ctx.layout.system / "doctor.lock"
     handle = locks.hold(path)
     if handle is None:
@@ -223,7 +223,7 @@ def _locks(ctx: Context) -> Check:
 
 
 def _closed(ctx: Context) -> Check:
-    """Whether other users of the host can read what holds secrets: ``runs/``, the tokens, the ``env_file``."""
+    """Tell whether other users of the host can read what holds secrets: ``runs/``, the tokens, the ``env_file``."""
     layout, config = ctx.layout, ctx.config
     places = [layout.runs] if config.private else []
     if _is_open(layout.runs):  # else nobody gets to what is below
@@ -238,7 +238,7 @@ def _closed(ctx: Context) -> Check:
 
 
 def _is_open(place: Path) -> bool:
-    """Whether users other than the owner may read it; what is not there is closed."""
+    """Tell whether users other than the owner may read it; what is not there is closed."""
     try:
         return bool(place.stat().st_mode & 0o055)
     except OSError:

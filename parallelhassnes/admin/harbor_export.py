@@ -72,7 +72,7 @@ def _with_result(job_dir: Path, step: StepSpec) -> Iterator[FoundTrial]:
 
 
 def group(found: Sequence[FoundTrial]) -> list[list[FoundTrial]]:
-    """The trials by Harbor job: with the same settings, and each task with the same agents as often."""
+    """Return the trials by Harbor job: with the same settings, and each task with the same agents as often."""
     agents: dict[tuple[str, str], Counter[str]] = {}
     for trial in found:
         agents.setdefault((_settings(trial), _key(trial.config.task)), Counter())[_key(trial.config.agent)] += 1
@@ -85,7 +85,7 @@ def group(found: Sequence[FoundTrial]) -> list[list[FoundTrial]]:
 
 
 def job_config(trials: Sequence[FoundTrial], jobs_dir: Path, name: str, metrics: list[Any]) -> "JobConfig":
-    """The Harbor job that is planned as exactly these trials, which are one of ``group``'s groups."""
+    """Return the Harbor job that is planned as exactly these trials, which are one of ``group``'s groups."""
     from harbor.models.job.config import JobConfig
 
     first = trials[0].config
@@ -108,7 +108,7 @@ def job_config(trials: Sequence[FoundTrial], jobs_dir: Path, name: str, metrics:
 
 
 def metrics_of(batch_dir: Path) -> list[Any]:
-    """The metrics of the Harbor job config that the batch came from, if it came from one."""
+    """Return the metrics of the Harbor job config that the batch came from, if it came from one."""
     meta = safe_read.read_object(batch_dir / "batch_meta.json") or {}
     return safe_read.sequence(safe_read.mapping(meta.get("harbor_job")).get("metrics"))
 

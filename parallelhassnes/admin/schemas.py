@@ -41,7 +41,7 @@ CSV and Parquet the columns are the fields of a group (`results`) or of a trial 
 
 
 def text(model: type[BaseModel]) -> str:
-    """The model's schema (2020-12) as it is published."""
+    """Return the model's schema (2020-12) as it is published."""
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **model.model_json_schema(mode="serialization"),
@@ -59,7 +59,7 @@ def text(model: type[BaseModel]) -> str:
 
 
 def fields() -> str:
-    """The page of all fields: a shape is described where it is first used."""
+    """Return the page of all fields: a shape is described where it is first used."""
     parts, known = [_HEAD], set[str]()
     for name, model in SCHEMAS.items():
         schema = json.loads(text(model))
@@ -79,7 +79,7 @@ def _field(name: str, part: dict[str, Any]) -> str:
 
 
 def _kind(part: dict[str, Any]) -> str:
-    """The type of a field in a few words."""
+    """Return the type of a field in a few words."""
     if "$ref" in part:
         return f"`{part['$ref'].rpartition('/')[2]}`"
     if "anyOf" in part:

@@ -54,7 +54,7 @@ def begin(layout: Layout, token: Token) -> str:
 
 
 def holder(layout: Layout, text: str) -> Token | None:
-    """The token that began the session of that id; None where there is no such session (any more)."""
+    """Return the token that began the session of that id; None where there is no such session (any more)."""
     found = _read(_path(layout, text))
     return tokens.named(layout, found.token, found.token_sha256) if found is not None else None
 
@@ -68,12 +68,12 @@ def end(layout: Layout, text: str) -> None:
 
 
 def names(layout: Layout) -> list[str]:
-    """What sessions there are, to tell when one has been ended."""
+    """Tell what sessions there are, to tell when one has been ended."""
     return [path.name for path in _files(layout) if _read(path) is not None]
 
 
 def csrf(text: str) -> str:
-    """What a change within that session must carry besides the cookie."""
+    """Tell what a change within that session must carry besides the cookie."""
     return hmac.digest(text.encode(), b"csrf", "sha256").hex()[:32]
 
 
@@ -91,7 +91,7 @@ def _files(layout: Layout) -> list[Path]:
 
 
 def _read(path: Path) -> Session | None:
-    """The session; None where there is none, or it has expired, or never was one."""
+    """Return the session; None where there is none, or it has expired, or never was one."""
     try:
         found = Session.model_validate(atomic.read_json(path))
         left = parse_time(found.expires_at) - time.time()

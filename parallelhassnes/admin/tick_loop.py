@@ -6,7 +6,7 @@ supervisors are forks. Told by lines of JSON on stdin, it answers by lines of JS
     {"id": 1, "concurrency": 4}    ─▶    {"id": 1, "ingested": […], "repaired": […], "launched": […], "running": 2}
     {"lend": {NAME: value}}        no answer: secrets for one batch, see ``schedule.ephemeral_secrets``; a tick follows
 
-After each tick, asked for or not, a line ``{"ticked": what went wrong}``, empty where nothing did.
+After each tick, asked for or not, a line ``{"ticked": what went wrong}``, empty where nothing went wrong.
 
 It ends when stdin does, which is when the server ends, however it ends; attempts go on without it.
 """
@@ -69,7 +69,7 @@ def _tell(line: str, told: str) -> str:
 
 
 def _work(root: Path, requests: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
-    """One tick for all that was asked meanwhile; the answers, and what went wrong."""
+    """Return one tick for all that was asked meanwhile; the answers, and what went wrong."""
     asked = [request["id"] for request in requests if "id" in request]
     concurrency = next((r["concurrency"] for r in requests[::-1] if r.get("concurrency")), None)
     try:
@@ -108,7 +108,7 @@ def _tick(root: Path, concurrency: int | None) -> dict[str, Any]:
 
 
 def _wanted(ctx: Context) -> set[str]:
-    """Names of the secrets of the batches that have something in the queue."""
+    """Return the names of the secrets of the batches that have something in the queue."""
     if not ephemeral_secrets.known():
         return set()
     layout = ctx.layout

@@ -28,7 +28,7 @@ from parallelhassnes.store.records import now_text, parse_time
 
 type Role = Literal["read", "submit", "operate"]
 ROLES: tuple[Role, ...] = get_args(Role.__value__)
-"""Each may do what those before it may."""
+"""Each role has the rights of the roles before it."""
 
 SCOPES = (
     "batches",
@@ -96,7 +96,7 @@ class Made(BaseModel):
 
 
 def may(role: Role, wanted: Role) -> bool:
-    """Whether who has one role may do what needs another."""
+    """Tell whether who has one role may do what needs another."""
     return ROLES.index(role) >= ROLES.index(wanted)
 
 
@@ -178,7 +178,7 @@ def revoke(ctx: Context, name: str) -> None:
 
 
 def every(layout: Layout) -> list[Token]:
-    """Every token, by name; a file that is none, or of another user, gives nobody any right."""
+    """Return every token, by name; a file that is none, or of another user, gives nobody any right."""
     found = []
     for name in members.names(layout.tokens):
         if name.endswith(".json"):
@@ -188,7 +188,7 @@ def every(layout: Layout) -> list[Token]:
 
 
 def holder(layout: Layout, text: str) -> Token | None:
-    """The token that ``text`` is, which may have expired; None where it is none. Takes as long for a wrong one as for a
+    """Return the token that ``text`` is, which may have expired; None where there is no such token. Takes as long for a wrong one as for a
     right one.
     """
     digest = _hash(text)
@@ -200,7 +200,7 @@ def holder(layout: Layout, text: str) -> Token | None:
 
 
 def named(layout: Layout, name: str, sha256: str) -> Token | None:
-    """The token of that name, if it is still the one with that hash and has not expired."""
+    """Return the token of that name, if it is still the one with that hash and has not expired."""
     same = (t for t in every(layout) if t.name == name and t.sha256 == sha256 and not t.expired)
     return next(same, None)
 

@@ -39,7 +39,7 @@ ROUTERS = "parallelhassnes.routers"
 
 
 class NotifyScheduler:
-    """After every change that succeeded: have a tick follow, so that what may start because of it does."""
+    """After every change that succeeded: have a tick follow, so that what it has made ready starts."""
 
     def __init__(self, app: ASGIApp, site: ServerState) -> None:
         self.app, self.site = app, site
@@ -58,7 +58,7 @@ class NotifyScheduler:
 
 
 def create_app(site: ServerState) -> FastAPI:
-    """The application that serves one root."""
+    """Return the application that serves one root."""
     gatekeeper = Authenticator(site.layout, auth=site.auth)
 
     @asynccontextmanager

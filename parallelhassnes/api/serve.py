@@ -88,7 +88,7 @@ def listen(
 
 
 def _default(settings: ApiConfig) -> Auth:
-    """Whom to let in where nothing is said: this user, where the kernel tells that it is this user."""
+    """Tell whom to let in where nothing is said: this user, where the kernel tells that it is this user."""
     if settings.unix_socket is not None:
         return "user" if CAN_TELL else "token"
     near = CAN_TELL and is_loopback(settings.host) and not (settings.hosts or settings.root_path)
@@ -96,7 +96,7 @@ def _default(settings: ApiConfig) -> Auth:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this host can reach it."""
+    """Tell whether only this host can reach it."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -138,7 +138,7 @@ def _take_path(place: Path) -> socket.socket:
 
 
 def start_message(serving: Serving) -> list[str]:
-    """What is exposed to whom, and how to log in."""
+    """Tell what is exposed to whom, and how to log in."""
     site = serving.site
     path = site.settings.unix_socket
     names = ", ".join(f"{token.name} ({token.role})" for token in tokens.every(site.layout))

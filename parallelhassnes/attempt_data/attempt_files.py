@@ -59,7 +59,7 @@ class Artifacts(BaseModel):
 
 
 def artifacts(layout: Layout, text: str) -> Artifacts:
-    """What there is.
+    """Tell what there is.
 
     Raises:
         UnknownId: the id names nothing, or something that was never attempted.
@@ -80,7 +80,7 @@ def _name(path: str) -> str:
 
 
 def artifact(layout: Layout, text: str, name: str) -> AttemptFile:
-    """The one file that a name means: an artifact's name, the end of its path, or any path in the attempt.
+    """Return the one file that a name means: an artifact's name, the end of its path, or any path in the attempt.
 
     Raises:
         UnknownId: there is none of that name, with the nearest one.
@@ -108,7 +108,7 @@ def artifact(layout: Layout, text: str, name: str) -> AttemptFile:
 
 
 def patch(layout: Layout, text: str) -> tuple[Found, bytes | None]:
-    """The attempt that is meant and the patch of its isolated workspace; None where it had none."""
+    """Return the attempt that is meant and the patch of its isolated workspace; None where it had none."""
     found = newest_attempt(layout, text)
     try:
         with AttemptFile(found.folder(layout), PATCH).open() as stream:

@@ -51,7 +51,7 @@ class Logs:
         self._read: dict[str, int] = {}
 
     def files(self) -> list[str]:
-        """The logs that are there and not empty, in the order in which they are shown."""
+        """Return the logs that are there and not empty, in the order in which they are shown."""
         found = [name for name in FIXED if self._size(name)]
         agents = [name for name, size in walk.files(self.dir, "agent") if size and name.count("/") == 1]
         found += [name for ending in AGENT for name in agents if name.endswith(ending)]
@@ -61,7 +61,7 @@ class Logs:
         return found
 
     def new(self, only: str | None = None) -> Generator[LogText]:
-        """What the logs have got since the last call: at first, all.
+        """Tell what the logs have got since the last call: at first, all.
 
         Args:
             only: one log, by its path in the attempt's folder or the end of that.
@@ -100,7 +100,7 @@ class Logs:
                 time.sleep(pause_sec)
 
     def look(self) -> tuple[object, ...]:
-        """What is the same as long as there is nothing new to read: whether the attempt has ended, each log's size in bytes."""
+        """Tell what is the same as long as there is nothing new to read: whether the attempt has ended, each log's size in bytes."""
         return self.ended, self.dir.is_dir(), *((name, self._size(name)) for name in self.files())
 
     @property
@@ -119,7 +119,7 @@ class Logs:
                 self.last_lines(name, 0, CHUNK)
 
     def last_lines(self, name: str, count: int, most: int) -> str:
-        """The last whole lines of one log; ``new`` goes on behind them.
+        """Return the last whole lines of one log; ``new`` goes on behind them.
 
         Args:
             name: its path in the attempt's folder.
@@ -139,11 +139,11 @@ class Logs:
         return b"".join(lines[len(lines) - min(count, len(lines)) :]).decode("utf-8", "replace")
 
     def status(self) -> str:
-        """How the attempt stands."""
+        """Tell how the attempt stands."""
         return attempts.read_state(self.dir).status
 
     def tails(self, only: str | None, most: int) -> tuple[dict[str, str], list[str]]:
-        """The end of each log, and the names of those of which something is left out.
+        """Return the end of each log, and the names of those of which something is left out.
 
         Args:
             only: as in ``new``.
@@ -184,7 +184,7 @@ class Logs:
         return True
 
     def open(self, name: str) -> FileIO:
-        """A log by its path in the attempt's folder; never what a link leads to: an agent may have made it.
+        """Return a log by its path in the attempt's folder; never what a link leads to: an agent may have made it.
 
         Raises:
             UnknownId: there is no such file.
@@ -203,7 +203,7 @@ class Logs:
         return fitting
 
     def _rest(self, name: str, *, done: bool) -> Iterator[LogText]:
-        """What was not read yet, in whole lines; at the end of the attempt also what lacks its newline."""
+        """Tell what was not read yet, in whole lines; at the end of the attempt also what lacks its newline."""
         with self.open(name) as stream:
             stream.seek(self._read.get(name, 0))
             kept = b""
@@ -224,7 +224,7 @@ class Logs:
 
 
 def open_logs(layout: Layout, text: str) -> Logs:
-    """The logs of what ``text`` names: an attempt, or the newest one of a step, a job or a batch.
+    """Return the logs of what ``text`` names: an attempt, or the newest one of a step, a job or a batch.
 
     Raises:
         UnknownId: it names nothing, more than one thing, or something that was never attempted.
@@ -237,7 +237,7 @@ EVENTS = ".events.jsonl"
 
 
 def tail(layout: Layout, text: str, count: int, *, follow: bool) -> Iterator[str | None]:
-    """The last lines of the (newest) attempt that an id names, then, with ``follow``, those that come until it ends.
+    """Yield the last lines of the (newest) attempt that an id names, then, with ``follow``, those that come until it ends.
 
     None stands for a look that found nothing new.
 
@@ -282,7 +282,7 @@ class _Teller:
 
 
 def _reader(layout: Layout, logs: Logs) -> EventReader | None:
-    """The reader of an agent's events; None where the attempt is of another kind."""
+    """Return the reader of an agent's events; None where the attempt is of another kind."""
     found = logs.found
     job = batches.read_job(layout.job(found.batch_id, found.job_id or ""))
     step = job.step(found.step_id or "")

@@ -65,7 +65,7 @@ class Hits(NamedTuple):
 
 
 def open_log(attempt_dir: Path, name: str) -> BinaryIO:
-    """A regular file below the attempt's folder, never one that a link points to.
+    """Return a regular file below the attempt's folder, never one that a link points to.
 
     Raises:
         UnknownId: there is none of that name.
@@ -74,7 +74,7 @@ def open_log(attempt_dir: Path, name: str) -> BinaryIO:
 
 
 def from_byte(stream: BinaryIO, at: int, *, whole: bool, number: int | None = None) -> Window:
-    """The window that begins with the line at byte ``at``.
+    """Return the window that begins with the line at byte ``at``.
 
     Args:
         whole: the attempt has ended, so a line without its newline is one.
@@ -90,7 +90,7 @@ def from_byte(stream: BinaryIO, at: int, *, whole: bool, number: int | None = No
 
 
 def before_byte(stream: BinaryIO, end: int, *, whole: bool) -> Window:
-    """The window that ends where the line at byte ``end`` begins."""
+    """Return the window that ends where the line at byte ``end`` begins."""
     size = _size(stream, whole=whole)
     end = min(max(end, 0), size)
     start = max(0, end - WINDOW)
@@ -104,12 +104,12 @@ def before_byte(stream: BinaryIO, end: int, *, whole: bool) -> Window:
 
 
 def at_end(stream: BinaryIO, *, whole: bool) -> Window:
-    """The last window."""
+    """Return the last window."""
     return before_byte(stream, 1 << 62, whole=whole)
 
 
 def at_line(stream: BinaryIO, number: int, *, whole: bool) -> Window:
-    """The window that begins some lines before line ``number``, so that its surroundings are seen."""
+    """Return the window that begins some lines before line ``number``, so that its surroundings are seen."""
     first = max(1, number - CONTEXT)
     at, line = 0, 1
     stream.seek(0)
@@ -128,7 +128,7 @@ def at_line(stream: BinaryIO, number: int, *, whole: bool) -> Window:
 
 
 def search(stream: BinaryIO, text: str, *, most: int = MOST_HITS) -> Hits:
-    """The lines in which ``text`` stands, upper and lower case alike; of a line of megabytes perhaps twice."""
+    """Return the lines in which ``text`` stands, upper and lower case alike; of a line of megabytes perhaps twice."""
     if not text:
         return Hits([], more=False)
     pattern = re.compile(re.escape(text.encode("utf-8", "surrogateescape")), re.IGNORECASE)
@@ -149,7 +149,7 @@ def search(stream: BinaryIO, text: str, *, most: int = MOST_HITS) -> Hits:
 
 
 def last_line(attempt_dir: Path, name: str) -> str:
-    """The last line that says something; empty where there is none, or no file."""
+    """Return the last line that says something; empty where there is none, or no file."""
     try:
         stream = open_log(attempt_dir, name)
     except UnknownId:
@@ -179,7 +179,7 @@ def _search(block: bytes, base: int, number: int, pattern: re.Pattern[bytes], fo
 
 
 def _size(stream: BinaryIO, *, whole: bool) -> int:
-    """Bytes up to the end, or up to behind the last newline."""
+    """Return the bytes up to the end, or up to behind the last newline."""
     size = stream.seek(0, 2)
     if whole:
         return size
@@ -190,7 +190,7 @@ def _size(stream: BinaryIO, *, whole: bool) -> int:
 
 
 def _line_start(stream: BinaryIO, at: int) -> int:
-    """Where the line of byte ``at`` begins; ``at`` itself within a line longer than a window."""
+    """Tell where the line of byte ``at`` begins; ``at`` itself within a line longer than a window."""
     back = min(at, WINDOW)
     stream.seek(at - back)
     newline = stream.read(back).rfind(b"\n")
@@ -198,7 +198,7 @@ def _line_start(stream: BinaryIO, at: int) -> int:
 
 
 def _cut(data: bytes, *, at_end: bool) -> bytes:
-    """What of a reading are whole lines, ``MOST_LINES`` at most."""
+    """Tell what of a reading are whole lines, ``MOST_LINES`` at most."""
     if not at_end and (newline := data.rfind(b"\n")) >= 0:
         data = data[: newline + 1]
     pieces = _pieces(data)
@@ -221,7 +221,7 @@ def _window(data: bytes, start: int, size: int, first: int) -> Window:
 
 
 def _count(stream: BinaryIO, end: int) -> int:
-    """Newlines before byte ``end``."""
+    """Return the newlines before byte ``end``."""
     stream.seek(0)
     count = 0
     while end > 0 and (chunk := stream.read(min(CHUNK, end))):

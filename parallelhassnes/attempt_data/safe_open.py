@@ -12,7 +12,7 @@ from parallelhassnes.errors import UnknownId
 
 
 def open_below(folder: Path, relative: str) -> int:
-    """A descriptor of the regular file.
+    """Return a descriptor of the regular file.
 
     Raises:
         UnknownId: there is no such file, or it is not one that is shown.

@@ -46,7 +46,7 @@ class Trajectory(NamedTuple):
 
 
 def read_trajectory(path: Path, page: int = 1) -> Trajectory | None:
-    """One page of it; None where the file is not there or is no trajectory."""
+    """Return one page of it; None where the file is not there or is no trajectory."""
     document = safe_read.read_object(path)
     steps = document.get("steps") if isinstance(document, dict) else None
     if document is None or not isinstance(steps, list):
@@ -92,7 +92,7 @@ def _object(value: object) -> dict[str, Any]:
 
 
 def _arguments(value: object) -> str:
-    """A call's arguments: a single text as it is, since that is a command; anything else as JSON."""
+    """Return a call's arguments: a single text as it is, since that is a command; anything else as JSON."""
     if isinstance(value, dict) and len(value) == 1:
         only = next(iter(value.values()))
         if isinstance(only, str):
@@ -101,7 +101,7 @@ def _arguments(value: object) -> str:
 
 
 def _text(value: object) -> str:
-    """A message: a text, or parts of which those that are texts are shown."""
+    """Return a message: a text, or parts of which those that are texts are shown."""
     if isinstance(value, list):
         parts = [part if isinstance(part, dict) else {"text": str(part)} for part in value]
         value = "\n".join(str(part.get("text") or f"[{part.get('type', 'part')}]") for part in parts)

@@ -38,7 +38,7 @@ class _Sink(io.RawIOBase):
 
 
 def zip_pieces(folder: Path, name: str) -> Iterator[bytes]:
-    """The zip of all regular files below the folder, under ``name/``; links are left out.
+    """Yield the zip of all regular files below the folder, under ``name/``; links are left out.
 
     A file that grows meanwhile is taken as far as it is when it is read.
     """

@@ -86,7 +86,7 @@ def analyses(target: IdArgument = "latest", root: RootOption = None, json: JsonO
 
 
 def _part(text: str, said: dict[str, object], own: dict[str, dict[str, str | None]]) -> "AnalysisPart":
-    """An engine's settings: what is said for all, and what is said for its kind."""
+    """Return an engine's settings: what is said for all, and what is said for its kind."""
     from parallelhassnes.tables.expanders.analyses import part_of
 
     engine, _, model = text.partition(":")

@@ -185,7 +185,7 @@ def _escaped(error: UnicodeError) -> tuple[str, int]:
 
 
 def _drop_output() -> None:
-    """What is still to be written to a standard output that takes nothing goes nowhere."""
+    """Tell what is still to be written to a standard output that takes nothing goes nowhere."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -28,7 +28,7 @@ RawOption = Annotated[
 
 
 def root_or_default(root: Path | None) -> Path:
-    """The root that a command works on, absolute.
+    """Return the root that a command works on, absolute.
 
     Raises:
         UserError: the folder that was named is not there; only ``init`` makes one.
@@ -44,7 +44,7 @@ def root_or_default(root: Path | None) -> Path:
 
 
 def layout_of(root: Path | None) -> "Layout":
-    """The store of ``--root``, or of the folder that we are in."""
+    """Return the store of ``--root``, or of the folder that we are in."""
     from parallelhassnes.store.layout import Layout
 
     return Layout(root_or_default(root))

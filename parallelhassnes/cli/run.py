@@ -117,7 +117,7 @@ def _request(**given: object) -> "RunRequest":
 
 
 def _table(ctx: "Context", request: "RunRequest", config: Path | None) -> tuple[bytes, str]:
-    """The bytes of the table to submit, and its name; a file without options is submitted as it is."""
+    """Return the bytes of the table to submit, and its name; a file without options is submitted as it is."""
     from parallelhassnes.actions.submit import read_table, table_of
     from parallelhassnes.store.atomic import dumps
     from parallelhassnes.tables.formats.request import RunRequest, merged

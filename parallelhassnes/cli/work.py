@@ -174,14 +174,14 @@ def open_store(
 
 
 def options(concurrency: int | None, limit: list[str] | None, no_codex: bool) -> "Options":
-    """What was said on the command line, as the scheduler's options."""
+    """Tell what was said on the command line, as the scheduler's options."""
     from parallelhassnes.schedule.context import Options
 
     return Options(concurrency=concurrency, limits=parse_limits(limit), no_codex=no_codex)
 
 
 def parse_limits(texts: list[str] | None) -> dict[str, int]:
-    """``KEY=N`` texts as a dict with normalised keys; UserError where one is not of that form."""
+    """Return ``KEY=N`` texts as a dict with normalised keys; UserError where one is not of that form."""
     from parallelhassnes.errors import UserError
     from parallelhassnes.names import normalise_queue_key
 
@@ -254,7 +254,7 @@ def _print_run(ctx: "Context", batch_id: str, code: int, report: Path | None, *,
 
 
 def _ledger_sizes(ctx: "Context") -> dict[str, int]:
-    """Batch → bytes of its ledger: one that something happened to has grown."""
+    """Return batch → bytes of its ledger: one that something happened to has grown."""
     from parallelhassnes.store.evidence import ledger
 
     return {batch_id: ledger.size(ctx.layout.batch(batch_id)) for batch_id in ctx.layout.batch_ids()}
@@ -298,7 +298,7 @@ def _print_tick(ctx: "Context", done: "Ticked", *, quiet: bool, json: bool) -> N
 
 
 def _print_trouble(ctx: "Context", lasting: list[str]) -> None:
-    """What a quiet tick tells of what lasts: once, until it is another."""
+    """Tell what a quiet tick tells of what lasts: once, until it is another."""
     from parallelhassnes.actions.run_until_idle import waiting
     from parallelhassnes.schedule import health, quarantine
     from parallelhassnes.store.queue import tickets

@@ -43,7 +43,7 @@ def _named(
     step_id: Annotated[str | None, Query(max_length=200)] = None,
     run_id: Annotated[str | None, Query(max_length=200)] = None,
 ) -> Found:
-    """The attempt that is meant.
+    """Return the attempt that is meant.
 
     Raises:
         UnknownId: there is none.

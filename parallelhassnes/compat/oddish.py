@@ -102,7 +102,7 @@ def _stored(site: ServerState, task_id: str) -> StoredTask:
 
 
 def _table(wanted: SweepWanted, task: StoredTask, configured: str) -> dict[str, Any]:
-    """The sweep as an Oddish sweep file has it."""
+    """Return the sweep as an Oddish sweep file has it."""
     harbor = dict(wanted.harbor)
     environment = dict(harbor.pop("environment", None) or {})
     table: dict[str, Any] = {
@@ -203,7 +203,7 @@ def get_result(site: SiteHere, trial_id: str) -> dict[str, Any]:
 
 
 def _lines(site: ServerState) -> list[BatchLine]:
-    """The batches of Oddish clients, newest first."""
+    """Return the batches of Oddish clients, newest first."""
     found = [line for line in site.board().batches if line.source_name.startswith(_SOURCE)]
     shown = [line for line in found if not _is_deleted(site, line)]
     return sorted(shown, key=newest_first)

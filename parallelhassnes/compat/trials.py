@@ -59,7 +59,7 @@ class BatchTrials(NamedTuple):
 
 
 def trials_of(layout: Layout, batch_id: str) -> BatchTrials:
-    """The batch as of now.
+    """Return the batch as of now.
 
     Raises:
         FileNotFoundError: there is no such batch.
@@ -88,7 +88,7 @@ def trials_of(layout: Layout, batch_id: str) -> BatchTrials:
 
 
 def log_text(layout: Layout, batch_id: str, trial: Trial, most: int) -> str:
-    """The ends of the trial's logs as one text."""
+    """Return the ends of the trial's logs as one text."""
     if trial.folder is None:
         return ""
     found = Found(batch_id, trial.status.job_id, trial.status.step.step_id, trial.folder.name)

@@ -170,7 +170,7 @@ class _Cleaner:
         self._leave_out(entry, why)
 
     def _excess(self, entry: Entry) -> str | None:
-        """Why the entry is left out; None where it is not."""
+        """Tell why the entry is left out; None where it is kept."""
         info = entry.info
         if self._room < 0:
             return self._too_many()
@@ -204,7 +204,7 @@ class _Cleaner:
             self._more += 1
 
     def _shown(self, entry: Entry) -> str:
-        """The entry's path as a seal can name it: without secrets, and not endless."""
+        """Return the entry's path as a seal can name it: without secrets, and not endless."""
         path = self._redactor.text(entry.path)
         return path if len(path) <= 500 else f"{path[:250]}…{path[-249:]}"
 
@@ -242,7 +242,7 @@ class _Cleaner:
         return info.st_uid != os.geteuid() or (not linked and bool(info.st_mode & bits))
 
     def _bad_attributes(self, entry: Entry) -> list[str]:
-        """Extended attributes that are capabilities or hold a secret."""
+        """Return extended attributes that are capabilities or hold a secret."""
         if not hasattr(os, "listxattr"):
             return []
         place = f"/proc/self/fd/{entry.folder}/{entry.name}"
@@ -326,11 +326,11 @@ class _Cleaner:
             os.close(handle)
 
     def _packed(self, handle: int) -> str | None:
-        """The name of a secret that is in a compressed file; None where there is none."""
+        """Return the name of a secret that is in a compressed file; None where there is none."""
         return self._redactor.first_in(self._bounded(unpacked.pieces(handle, os.pread(handle, 8, 0))))
 
     def _bounded(self, parts: Iterator[bytes]) -> Iterator[bytes]:
-        """The parts, as long as there is time and they are no more data than is kept of an attempt.
+        """Yield the parts, as long as there is time and they are no more data than is kept of an attempt.
 
         Raises:
             OutOfTime: one of both is over.

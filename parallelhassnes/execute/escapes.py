@@ -42,7 +42,7 @@ _COLOUR_ENDS = re.compile(_COLOUR.encode())
 _LONG = 64
 """Characters of a colour code after which it is no longer looked at beside others."""
 _FEW = 32
-"""One escape in so many times as many bytes as a pattern has: less is looked at around each than in all."""
+"""One escape in so many times as many bytes as a pattern has: looking around each escape is then less work than looking at all bytes."""
 _MANY = 64
 """Escapes other than line ends from which arrays are faster than one after the other."""
 _PAD = bytes(16)
@@ -56,7 +56,7 @@ class Resolved:
         self.data, self._starts, self._ends = data, starts, ends
 
     def start(self, place: int) -> int:
-        """Where what this place holds is spelled from."""
+        """Tell where what this place holds is spelled from."""
         number = bisect_right(self._starts, place) - 1
         return int(self._starts[number]) if number >= 0 and place < self._ends[number] else place
 
@@ -66,7 +66,7 @@ class Resolved:
         return int(self._ends[number]) if number >= 0 and place <= self._ends[number] else place
 
     def windows(self, reach: int, is_kept: bytes) -> list[tuple[int, int]]:
-        """Parts of the bytes that hold each escape and, on either side of it, as many bytes as that or all that there are.
+        """Return the parts of the bytes that hold each escape and, on either side of it, as many bytes as that or all that there are.
 
         Args:
             is_kept: byte → 1 where it counts, else 0.
@@ -95,7 +95,7 @@ class Resolved:
 
 
 def resolved(data: bytes) -> Resolved | None:
-    """The bytes with every escape resolved; None where there is none."""
+    """Return the bytes with every escape resolved; None where there is none."""
     spans = [found.span() for found in _ESCAPED.finditer(data)]
     if not spans:
         return None
@@ -107,7 +107,7 @@ def resolved(data: bytes) -> Resolved | None:
 
 
 def _decoded(escape: bytes) -> bytes:
-    """What an escape stands for; a colour code or a line end for nothing."""
+    """Tell what an escape stands for; a colour code or a line end for nothing."""
     if escape.startswith(b"&"):
         return html.unescape(escape.decode()).encode()
     if escape.startswith(b"%"):
@@ -120,7 +120,7 @@ def _decoded(escape: bytes) -> bytes:
 
 @functools.cache
 def has_numpy() -> bool:
-    """Whether numpy is installed; it comes with the extras ``stats`` and ``report``."""
+    """Tell whether numpy is installed; it comes with the extras ``stats`` and ``report``."""
     try:
         import numpy  # noqa: F401, ICN001
     except ImportError:
@@ -129,7 +129,7 @@ def has_numpy() -> bool:
 
 
 def resolved_fast(data: bytes) -> Resolved | None:
-    """The same as ``resolved``, at some hundred MB a second whatever the data are."""
+    """Return the same as ``resolved``, at some hundred MB a second whatever the data are."""
     if not any(each in data for each in _BEGINNINGS):
         return None
     found = _Escapes(data)
@@ -159,7 +159,7 @@ class _Escapes:
             self._one_by_one(at)
 
     def _beginnings(self) -> "_Places":
-        """The places at which an escape may begin."""
+        """Return the places at which an escape may begin."""
         first, *others = (ord(each) for each in _BEGINNINGS if each in self._text)
         is_one = self._data == first
         for each in others:
@@ -201,7 +201,7 @@ class _Escapes:
             self._values += values
 
     def _are(self, at: "_Places", behind: int, *words: bytes) -> "_Places":
-        """Those places at which, so many bytes further on, one of these words stands."""
+        """Return those places at which, so many bytes further on, one of these words stands."""
         if not len(at):
             return at
         is_one = self._np.zeros(len(at), bool)
@@ -213,7 +213,7 @@ class _Escapes:
         return at[is_one]
 
     def _number(self, at: "_Places", digits: int) -> "tuple[_Places, Any]":
-        """(places from which so many hex digits stand, their numbers)."""
+        """Return (places from which so many hex digits stand, their numbers)."""
         value = self._np.zeros(len(at), self._np.int32)
         is_number = self._np.ones(len(at), bool)
         for number in range(digits):
@@ -370,7 +370,7 @@ def _kinds() -> "_Bytes":
 
 @functools.cache
 def _hex_digits() -> "_Bytes":
-    """Byte → the number of a hex digit, 255 for any other."""
+    """Return byte → the number of a hex digit, 255 for any other."""
     import numpy as np
 
     table = np.full(256, 255, np.uint8)

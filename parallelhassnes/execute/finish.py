@@ -126,7 +126,7 @@ def _write_end(
 
 
 def _blame_the_disk(attempt: StepAttempt, outcome: Outcome, *, was_full: bool) -> Outcome:
-    """The outcome, as a failure of the infrastructure where the disk was full."""
+    """Return the outcome, as a failure of the infrastructure where the disk was full."""
     if outcome.status != "failed" or outcome.failure is None:
         return outcome
     said = safe_read.read_bytes(attempt.dir / "stderr.log", 65_536, end=True) or b""
@@ -160,7 +160,7 @@ def _failure(outcome: Outcome) -> FailureRecord | None:
 
 
 def _conclude(attempt: StepAttempt, kind: Kind, end: WorkerEnd, stuck_since: str | None) -> Outcome:
-    """What the attempt came to; a stuck one that left nothing to salvage is a failure of the infrastructure."""
+    """Tell what the attempt came to; a stuck one that left nothing to salvage is a failure of the infrastructure."""
     if end.reason != "stuck":
         return _ask_the_kind(attempt, kind, end)
     outcome = _ask_the_kind(attempt, kind, WorkerEnd(end.exit_code, "lost"))

@@ -139,7 +139,7 @@ def _fork_and_end() -> None:
 
 
 def offer() -> None:
-    """Say that this process is free to take over what it is about to start; only one that ``start`` made is."""
+    """Say that this process is free to take over what it is about to start; only one that ``start`` made can do so."""
     processes.leave_orphans()
     _Trampoline.is_free = _Trampoline.running
 

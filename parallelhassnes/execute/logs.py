@@ -3,7 +3,7 @@
 A worker writes into its logs without anybody in between, at the end (``O_APPEND``). Once a log is past its
 ceiling, the supervisor keeps a quarter of that as the beginning, cuts the file there and puts the end
 back behind a line that says so; a worker that goes on writes behind it. What it writes during these few
-milliseconds may be cut with the rest. Between two beats a log can be past its ceiling; a sealed one is not.
+milliseconds may be cut with the rest. Between two beats a log can be past its ceiling; a sealed log is within it.
 """
 
 import contextlib

@@ -27,7 +27,7 @@ _RECORDS = (attempts.META, attempts.STATE, attempts.FINAL, attempts.FINAL_TEXT)
 
 
 def is_gone(attempt_dir: Path) -> bool:
-    """Whether the attempt's folder is not there any more; a link in its place is not it."""
+    """Tell whether the attempt's folder is not there any more; a link in its place is not it."""
     try:
         return not stat.S_ISDIR(attempt_dir.lstat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
@@ -86,7 +86,7 @@ def reopen(file: Path, top: Path) -> None:
 
 
 def open_log(path: Path) -> int:
-    """A descriptor that appends to a log of ours; what a worker has put in its place, or closed to us, goes or opens.
+    """Return a descriptor that appends to a log of ours; what a worker has put in its place, or closed to us, goes or opens.
 
     Raises:
         OSError: there is no space, or it cannot be had at all.

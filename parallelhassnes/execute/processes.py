@@ -92,7 +92,7 @@ def leave_orphans() -> None:
 
 
 def _has_table() -> bool:
-    """Whether ``/proc`` shows processes by the pids that they have for us."""
+    """Tell whether ``/proc`` shows processes by the pids that they have for us."""
     return IS_LINUX and bool(table())
 
 
@@ -144,13 +144,13 @@ def kill_descendants(deadline_sec: float = 5.0) -> int:
 
 
 def with_run_id(run_id: str) -> list[int]:
-    """Every process whose environment names the attempt; our own process is not one of them."""
+    """Return every process whose environment names the attempt; our own process is not one of them."""
     wanted = f"{RUN_ID_VARIABLE}={run_id}".encode()
     return [pid for pid, environment in environments() if wanted in environment]
 
 
 def environments() -> Iterator[tuple[int, list[bytes]]]:
-    """Every process but ours whose environment can be read, with that: ``NAME=value`` each, as it was started with."""
+    """Yield every process but ours whose environment can be read, with that: ``NAME=value`` each, as it was started with."""
     for name in os.listdir("/proc") if _has_table() else ():
         if name.isdigit() and int(name) != os.getpid():
             with contextlib.suppress(OSError), open(f"/proc/{name}/environ", "rb") as stream:  # noqa: PTH123
@@ -170,7 +170,7 @@ def close_inherited() -> None:
 
 
 def inheritors(lock: Path) -> list[int]:
-    """Processes that hold the lock on this file by a descriptor that an exec passes on: a worker and what it started.
+    """Return the processes that hold the lock on this file by a descriptor that an exec passes on: a worker and what it started.
 
     A supervisor's, or that of a tick that repairs, is closed by an exec.
     """

@@ -2,7 +2,7 @@
 
 A file is looked at in pieces of bounded size that overlap. Two views of a piece are searched for all patterns at once
 (``secret_forms``): the squeezed one, and the squeezed one with escapes and colour codes resolved (``escapes``), where it has any and
-as far around these as a pattern reaches. Only where something is found is it worked out which bytes of the piece it was. Of small attempts
+as far around these as a pattern reaches. Which bytes of the piece it was is worked out for what is found alone. Of small attempts
 Python looks at one escape, and for one pattern, after the other; from some megabytes on Hyperscan and numpy do it at once, with the same result.
 """
 
@@ -50,7 +50,7 @@ class _Search:
         self._database: Any = None
 
     def hits(self, data: bytes) -> list[tuple[int, int]]:
-        """(number of the pattern, where it ends) of each place, or, where that is ``once``, of one of them."""
+        """Return (number of the pattern, where it ends) of each place, or, where that is ``once``, of one of them."""
         self._seen += len(data)
         if self._seen > _WORTH_COMPILING and self._database is None:
             self._database = self._compiled() or False
@@ -66,7 +66,7 @@ class _Search:
         return found
 
     def _compiled(self) -> Any:
-        """Hyperscan's database of them; None where there is no Hyperscan for this machine."""
+        """Return Hyperscan's database of them; None where there is no Hyperscan for this machine."""
         try:
             import hyperscan
         except ImportError:
@@ -102,12 +102,12 @@ class Redactor:
         self.chunk = max(chunk, self._overlap + 1024)
 
     def text(self, said: str) -> str:
-        """The same text without secrets."""
+        """Return the same text without secrets."""
         data = said.encode("utf-8", "surrogateescape")
         return self.replace(data, self.find(data)).decode("utf-8", "surrogateescape")
 
     def pieces(self, handle: int, start: int, end: int) -> Iterator[tuple[int, bytes, list[Match]]]:
-        """(offset, bytes, matches in them), this part of a file's bytes in order, each once; no match is across two pieces."""
+        """Yield (offset, bytes, matches in them), this part of a file's bytes in order, each once; no match is across two pieces."""
         offset, held, at_end = start, b"", False
         while not at_end:
             wanted = min(self.chunk, end - offset - len(held))
@@ -124,7 +124,7 @@ class Redactor:
             offset, held = offset + cut, data[cut:]
 
     def first_in(self, parts: Iterable[bytes]) -> str | None:
-        """The name of a secret in bytes that come in parts, as far as it is the first; None where there is none."""
+        """Return the name of a secret in bytes that come in parts, as far as it is the first; None where there is none."""
         held = b""
         for part in parts:
             held += part
@@ -136,7 +136,7 @@ class Redactor:
         return found[0].name if found else None
 
     def find(self, data: bytes) -> list[Match]:
-        """Every secret in the bytes, in order, none inside another."""
+        """Return every secret in the bytes, in order, none inside another."""
         found = [*self._named(data), *self._shaped(data)]
         if not found:
             return found
@@ -180,7 +180,7 @@ class Redactor:
                 yield Match(*hit.span(group), shape.name)
 
     def replace(self, data: bytes, matches: list[Match], *, same_size: bool = False) -> bytes:
-        """The bytes with something else in the place of the matches."""
+        """Return the bytes with something else in the place of the matches."""
         if not matches:
             return data
         parts, at = [], 0
@@ -191,7 +191,7 @@ class Redactor:
 
 
 def _kept(data: bytes) -> Sequence[int]:
-    """Where each of the squeezed bytes is in the bytes themselves."""
+    """Tell where each of the squeezed bytes is in the bytes themselves."""
     return array("I", compress(range(len(data)), data.translate(secret_forms.KEPT)))
 
 

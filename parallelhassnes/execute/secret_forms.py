@@ -50,7 +50,7 @@ class Pattern(NamedTuple):
 
 
 def squeezed(data: bytes) -> bytes:
-    """The bytes in which patterns are looked for."""
+    """Return the bytes in which patterns are looked for."""
     return data.translate(_LOWER, _LEFT_OUT)
 
 
@@ -63,7 +63,7 @@ KEPT = bytes(byte not in _LEFT_OUT for byte in range(256))
 
 
 def patterns(values: Mapping[str, str]) -> list[Pattern]:
-    """Every form of every value that is looked for."""
+    """Return every form of every value that is looked for."""
     found: dict[bytes, Pattern] = {}
     for name, value in values.items():
         for part in _parts(value):
@@ -79,7 +79,7 @@ _MIN_FORM = 6
 
 
 def unfit(value: str) -> str | None:
-    """Why a value cannot be a secret that is taken out of files: it would damage results. None where it can."""
+    """Tell why a value cannot be a secret that is taken out of files: it would damage results. None where it can be looked for."""
     bare = value.strip()
     if len(bare) < MIN_VALUE:
         return f"has fewer than {MIN_VALUE} characters"
@@ -91,7 +91,7 @@ def unfit(value: str) -> str | None:
 
 
 def is_placeholder(value: str) -> bool:
-    """Whether a value only says that no key is needed, as servers of local models want it."""
+    """Tell whether a value only says that no key is needed, as servers of local models want it."""
     return len(value.strip()) <= 2 or value.strip().lower() in _PLACEHOLDERS
 
 
@@ -144,7 +144,7 @@ SHAPES = (
 
 
 def _parts(value: str) -> Iterator[str]:
-    """The value, the lines of one that has several, the password of one that is a URL."""
+    """Yield the value, the lines of one that has several, the password of one that is a URL."""
     if unfit(value) is not None:
         return
     yield value.strip()
@@ -161,17 +161,17 @@ _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH")
 
 
 def is_public(name: str) -> bool:
-    """Whether a variable by that name is no secret: ``OPENAI_BASE_URL``, ``MODEL``; only a password in it is one."""
+    """Tell whether a variable by that name is no secret: ``OPENAI_BASE_URL``, ``MODEL``; only a password in it is one."""
     return bool(_PUBLIC_NAME.search(name)) and not _SECRET_NAME.search(name)
 
 
 def looks_secret(name: str) -> bool:
-    """Whether a variable by that name holds a secret, without anybody having said so."""
+    """Tell whether a variable by that name holds a secret, without anybody having said so."""
     return bool(_SECRET_NAME.search(name.upper()))
 
 
 def url_password(value: str) -> str | None:
-    """The password inside ``scheme://user:password@host``."""
+    """Return the password inside ``scheme://user:password@host``."""
     if "://" not in value or "@" not in value:
         return None
     try:
@@ -181,7 +181,7 @@ def url_password(value: str) -> str | None:
 
 
 def _forms(value: str) -> Iterator[tuple[bytes, bool]]:
-    """(form, whether its case matters) of a value."""
+    """Yield (form, whether its case matters) of a value."""
     raw = value.encode("utf-8", "surrogateescape")
     yield raw, True
     if not value.isascii():
@@ -203,7 +203,7 @@ def _forms(value: str) -> Iterator[tuple[bytes, bool]]:
 
 
 def _inner(raw: bytes, encode: Callable[[bytes], bytes], group: int, length: int) -> Iterator[bytes]:
-    """The characters that depend on ``raw`` alone, wherever it begins in a group of bytes.
+    """Yield the characters that depend on ``raw`` alone, wherever it begins in a group of bytes.
 
     Args:
         group: bytes that are encoded together.

@@ -116,7 +116,7 @@ def supervise(
 
 
 def _listen() -> tuple[int, int]:
-    """A pipe whose first end becomes readable when a signal arrives."""
+    """Return a pipe whose first end becomes readable when a signal arrives."""
     wake, write = os.pipe()
     for handle in (wake, write):
         os.set_blocking(handle, False)
@@ -172,7 +172,7 @@ class _Watch:
             own_files.take_back(self.attempt.dir)
 
     def _drain(self) -> bool:
-        """Whether a SIGTERM was among the signals since the last look."""
+        """Tell whether a SIGTERM was among the signals since the last look."""
         try:
             return signal.SIGTERM in os.read(self.wake, 512)
         except BlockingIOError:
@@ -284,12 +284,12 @@ class MovementWatch:
         return seen
 
     def still_sec(self) -> float:
-        """Seconds since the last movement that a look has seen."""
+        """Return the seconds since the last movement that a look has seen."""
         return time.monotonic() - self._moved
 
 
 def written_bytes(attempt_dir: Path) -> int:
-    """Bytes in the worker's logs and in the folder of the trial or the agent."""
+    """Return the bytes in the worker's logs and in the folder of the trial or the agent."""
     total = 0
     for name in LOGS:
         try:
@@ -313,7 +313,7 @@ def written_bytes(attempt_dir: Path) -> int:
 
 
 def _cpu_sec(pid: int) -> float:
-    """CPU time of a process, its live descendants and those that it has waited for; 0 where it cannot be seen."""
+    """Return CPU time of a process, its live descendants and those that it has waited for; 0 where it cannot be seen."""
     ticks, look = 0, [pid]
     while look:
         one = look.pop()

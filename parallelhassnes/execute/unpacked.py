@@ -45,9 +45,9 @@ def _zstd() -> Any:
 
 
 def pieces(handle: int, beginning: bytes) -> Iterator[bytes]:
-    """What the file holds once it is decompressed, piece by piece; nothing where it is not compressed.
+    """Tell what the file holds once it is decompressed, piece by piece; nothing where it is not compressed.
 
-    What does not decompress to its end is given as far as it does. Pieces of a member follow each other; a zip's members are
+    Of what cannot be decompressed to its end, the part before the fault is given. Pieces of a member follow each other; a zip's members are
     given one after the other.
 
     Args:

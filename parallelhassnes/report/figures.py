@@ -71,7 +71,7 @@ def require() -> None:
 
 
 def leaderboard(rates: Sequence[Rate]) -> str:
-    """A row per agent, its pass rate as a dot with its interval; baselines are hollow."""
+    """Return a row per agent, its pass rate as a dot with its interval; baselines are hollow."""
     shown = list(rates)[:MOST_ROWS]
     figure, (axes,) = _figure(0.9 + 0.36 * len(shown))
     places = range(len(shown), 0, -1)
@@ -168,11 +168,11 @@ def timeline(spans: Sequence[Span], keys: Sequence[str]) -> str:
 
 
 def _occupancy(starts: "NDArray[Any]", ends: "NDArray[Any]", edges: "NDArray[Any]") -> "NDArray[Any]":
-    """How many of the intervals are open on average in each bin."""
+    """Tell how many of the intervals are open on average in each bin."""
     import numpy as np
 
     def passed(moments: "NDArray[Any]") -> "NDArray[Any]":
-        """The time since each moment that has come, summed, at each edge."""
+        """Return the time since each moment that has come, summed, at each edge."""
         ordered = np.sort(moments)
         sums = np.concatenate([[0.0], np.cumsum(ordered)])
         count = np.searchsorted(ordered, edges)
@@ -209,13 +209,13 @@ def _percent_axis(axes: "Axes", which: str) -> None:
 
 
 def told_apart(texts: Sequence[str]) -> list[str]:
-    """The names, short; those that are alike when short have their number in the list before them."""
+    """Return the names, short; those that are alike when short have their number in the list before them."""
     short = [_short(text) for text in texts]
     return [name if short.count(name) == 1 else f"{number}. {name}" for number, name in enumerate(short, 1)]
 
 
 def together(places: Sequence[tuple[float, float]]) -> list[list[int]]:
-    """Indexes of points, in groups that would cover each other.
+    """Return the indexes of points, in groups that would cover each other.
 
     Args:
         places: from 0 to 1 each way.
@@ -241,7 +241,7 @@ def _short(text: str, length: int = NAME_LENGTH) -> str:
 
 
 def _svg(figure: "Figure", name: str) -> str:
-    """The picture as an element for a page: no size of its own, its ids its own, its colours the page's."""
+    """Return the picture as an element for a page: no size of its own, its ids its own, its colours the page's."""
     import matplotlib as mpl
 
     out = io.StringIO()

@@ -53,7 +53,7 @@ class Planned(NamedTuple):
 
 
 def planned_of(layout: Layout, batch_id: str) -> Planned | None:
-    """The plan of a batch against its ledger; None where it has none."""
+    """Return the plan of a batch against its ledger; None where it has none."""
     batch_dir = layout.batch(batch_id)
     plan = batches.read_batch(batch_dir).plan
     if plan is None:
@@ -176,7 +176,7 @@ class Report:
     results: Results
     """By agent and model."""
     trusted: Results | None
-    """The same without the tasks that are broken; None where none is, or all are."""
+    """The same without the tasks that are broken; None where that leaves all tasks, or none."""
     agents: tuple[str, ...]
     """Columns of the heat map."""
     tasks: tuple[TaskLine, ...]
@@ -190,7 +190,7 @@ class Report:
 
 
 def gather(layout: Layout, chosen: Choice) -> Report:
-    """The report of the choice.
+    """Return the report of the choice.
 
     Raises:
         UserError: there is nothing to report.
@@ -233,7 +233,7 @@ def is_baseline(group: GroupLine) -> bool:
 
 
 def label(group: GroupLine) -> str:
-    """``agent · model``."""
+    """Return ``agent · model``."""
     return " · ".join(value for value in group.key.values() if value)
 
 
@@ -263,7 +263,7 @@ def _verdicts(layout: Layout, batch_ids: Sequence[str]) -> tuple[JobVerdict, ...
 
 
 def heat(rows: Sequence[TrialRow], verdicts: Sequence[JobVerdict]) -> tuple[tuple[str, ...], tuple[TaskLine, ...]]:
-    """Columns and lines: tasks by how seldom they are passed, the hardest first."""
+    """Return the columns and lines: tasks by how seldom they are passed, the hardest first."""
     qualities = {(each.batch_id, each.job_id): each.quality for each in verdicts}
     groups: dict[str, dict[str, list[TrialRow]]] = {}
     worst: dict[str, int] = {}

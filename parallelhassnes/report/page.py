@@ -19,7 +19,7 @@ STEPS_OF_SHADE = 5
 
 
 def html(report: Report, layout: Layout, folder: Path) -> str:
-    """The page; its links to files are relative to the folder that it will be in."""
+    """Return the page; its links to files are relative to the folder that it will be in."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -72,14 +72,14 @@ class Links:
 
 
 def shade(cell: ReportCell | None) -> str:
-    """The class of a cell's shade: by fifths of the mean reward."""
+    """Return the class of a cell's shade: by fifths of the mean reward."""
     if cell is None or cell.mean_reward is None:
         return "none"
     return f"h{round(min(1.0, max(0.0, cell.mean_reward)) * STEPS_OF_SHADE)}"
 
 
 def cell_text(cell: ReportCell | None) -> str:
-    """``2/3``, with the mean where rewards lie between, what is undecided and what is not scored: ``2/3 (0.81) ?1 +1``."""
+    """Return ``2/3``, with the mean where rewards lie between, what is undecided and what is not scored: ``2/3 (0.81) ?1 +1``."""
     if cell is None:
         return ""
     text = f"{cell.passes}/{cell.decided}" if cell.decided else "–"
@@ -120,7 +120,7 @@ def _trusted(report: Report) -> Sheet | None:
 
 
 def _costs(report: Report) -> Sheet | None:
-    """The numbers of the picture of cost against success."""
+    """Return the numbers of the picture of cost against success."""
     groups = [g for g in report.results.groups if g.pass_rate is not None and g.cost_usd is not None]
     if not groups:
         return None
@@ -141,7 +141,7 @@ def _costs(report: Report) -> Sheet | None:
 
 
 def _times(report: Report) -> Sheet:
-    """The numbers of the timeline."""
+    """Return the numbers of the timeline."""
     rows: list[tuple[Any, ...]] = [
         (
             key.queue_key,

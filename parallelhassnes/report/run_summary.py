@@ -67,7 +67,7 @@ def _is_markdown(path: Path) -> bool:
 
 
 def run_done(layout: Layout, batch_id: str, exit_code: int, report: str | None) -> RunDone:
-    """The batch as of now."""
+    """Return the batch as of now."""
     board = batch_scoreboard(layout, batch_id)
     jobs: dict[str, list[TrialRow]] = {}
     for row in read(layout, Choice((batch_id,), batch_id)):

@@ -44,12 +44,12 @@ class KeyTime(NamedTuple):
 
 
 def of_batches(layout: Layout, batch_ids: Sequence[str]) -> list[Span]:
-    """Every ended attempt of these batches."""
+    """Return every ended attempt of these batches."""
     return [span for batch_id in batch_ids for span in _of_batch(layout, batch_id)]
 
 
 def by_key(spans: Sequence[Span]) -> list[KeyTime]:
-    """The queue keys, those with the most time first."""
+    """Return the queue keys, those with the most time first."""
     keys: dict[str, list[Span]] = {}
     for span in spans:
         keys.setdefault(span.queue_key, []).append(span)

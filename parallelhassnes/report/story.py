@@ -16,7 +16,7 @@ QUALITY_WORDS = {
 
 
 def sentences(report: Report) -> list[str]:
-    """What came of it, in a few sentences."""
+    """Tell what came of it, in a few sentences."""
     rows = report.rows
     scored = sum(row.scored for row in rows)
     passes = sum(row.facts.passed is True for row in rows)
@@ -69,7 +69,7 @@ def _best(report: Report) -> list[str]:
 
 
 def rate(group: GroupLine) -> str:
-    """``59 % (54 to 63 %)``, and between what it lies where some trials have no score."""
+    """Return ``59 % (54 to 63 %)``, and between what it lies where some trials have no score."""
     text = formatting.percent_with(group.pass_rate, group.pass_rate_low, group.pass_rate_high)
     between = text_tables.bracket(group)
     return f"{text}, {between} if all unscored failed or passed" if between else text
@@ -107,7 +107,7 @@ def _money(report: Report) -> list[str]:
 
 
 def took(report: Report) -> float | None:
-    """Seconds from the first batch's start to the last attempt's end."""
+    """Return the seconds from the first batch's start to the last attempt's end."""
     if not report.spans:
         return None
     return max(span.times[-1] for span in report.spans) - min(s.times[0] for s in report.spans)

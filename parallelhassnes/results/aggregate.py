@@ -152,7 +152,7 @@ class Results(View):
 def results(
     layout: Layout, chosen: Choice, by: Sequence[str] = DEFAULT_BY, *, unscored_as_zero: bool = False
 ) -> Results:
-    """The results of the choice.
+    """Return the results of the choice.
 
     Raises:
         UserError: a dimension is not known.
@@ -182,7 +182,7 @@ def _notes(rows: Sequence[TrialRow]) -> list[str]:
 
 
 def dimension(name: str) -> Callable[[TrialRow], str]:
-    """What gives a row's value in a dimension.
+    """Tell what gives a row's value in a dimension.
 
     Raises:
         UserError: there is no such dimension.
@@ -199,7 +199,7 @@ def dimension(name: str) -> Callable[[TrialRow], str]:
 def grouped(
     rows: Sequence[TrialRow], keys: Mapping[str, Callable[[TrialRow], str]], *, unscored_as_zero: bool = False
 ) -> list[GroupLine]:
-    """A line per combination of values, sorted as ``Results.groups``."""
+    """Return a line per combination of values, sorted as ``Results.groups``."""
     groups: dict[tuple[str, ...], list[TrialRow]] = {}
     for row in _by_reward(rows, keys) if BY_REWARD in keys else rows:
         groups.setdefault(tuple(value(row) for value in keys.values()), []).append(row)
@@ -218,7 +218,7 @@ def grouped(
 
 
 def _by_reward(rows: Sequence[TrialRow], keys: Mapping[str, Callable[[TrialRow], str]]) -> Iterator[TrialRow]:
-    """Each row once for each reward that it has, as if this were the trial's only one; an unscored one for each of its group's.
+    """Yield each row once for each reward that it has, as if this were the trial's only one; an unscored one for each of its group's.
 
     Whether the trial passed is said where the reward is the main one.
     """
@@ -250,7 +250,7 @@ def _by_reward(rows: Sequence[TrialRow], keys: Mapping[str, Callable[[TrialRow],
 
 
 def _is_ruled(rows: Sequence[TrialRow]) -> bool:
-    """Whether a rule decides by the reward that the rows share, or nothing is known of any."""
+    """Tell whether a rule decides by the reward that the rows share, or nothing is known of any."""
     return any(row.facts.decided for row in rows) or not any(row.scored for row in rows)
 
 
@@ -261,7 +261,7 @@ def _worse(line: GroupLine) -> tuple[float, float]:
 def line(
     key: dict[str, str], rows: Sequence[TrialRow], *, unscored_as_zero: bool = False, ruled: bool = True
 ) -> GroupLine:
-    """One group.
+    """Return one group.
 
     Args:
         ruled: a trial of it can pass; else there is neither a rate nor its worst and best case.

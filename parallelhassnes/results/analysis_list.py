@@ -78,7 +78,7 @@ class Analysed(View):
 
 
 def analyses(layout: Layout, text: str) -> Analysed:
-    """The analyses under an id.
+    """Return the analyses under an id.
 
     Raises:
         UnknownId: there is no such thing.
@@ -88,7 +88,7 @@ def analyses(layout: Layout, text: str) -> Analysed:
 
 
 def collected(name: str, trials: list[AnalysedTrial]) -> Analysed:
-    """The same of these trials."""
+    """Return the same of these trials."""
     outcomes: dict[str, dict[str, int]] = {}
     for trial in trials:
         for opinion in trial.opinions:
@@ -111,7 +111,7 @@ class _Pair(NamedTuple):
 
 
 def agreement(trials: list[AnalysedTrial], engines: tuple[str, str]) -> Agreement:
-    """How far two engines agree."""
+    """Tell how far two engines agree."""
     pairs = []
     for trial in trials:
         said = {opinion.engine: opinion for opinion in trial.opinions if _says(opinion)}
@@ -127,7 +127,7 @@ def agreement(trials: list[AnalysedTrial], engines: tuple[str, str]) -> Agreemen
 
 
 def kappa(pairs: list[tuple[str, str]]) -> float | None:
-    """Cohen's kappa: (p_o - p_e) / (1 - p_e); None of nothing, and where chance alone agrees always."""
+    """Return Cohen's kappa: (p_o - p_e) / (1 - p_e); None of nothing, and where chance alone agrees always."""
     if not pairs:
         return None
     n = len(pairs)
@@ -171,7 +171,7 @@ def _of_job(layout: Layout, status: BatchStatus, job: JobSpec, only: str | None)
 
 
 def engine_of(spec: dict[str, Any]) -> str:
-    """How an engine is called: by its name, and its model where one is named."""
+    """Tell how an engine is called: by its name, and its model where one is named."""
     return " · ".join(str(part) for part in (spec.get("engine"), spec.get("model")) if part)
 
 
@@ -211,7 +211,7 @@ class AnalysisSaid(NamedTuple):
 
 
 def analyses_of(layout: Layout, found: Found) -> list[AnalysisSaid]:
-    """The analyses that an attempt made, or that were made of it; the newest of each step."""
+    """Return the analyses that an attempt made, or that were made of it; the newest of each step."""
     job_dir = layout.job(found.batch_id, found.job_id or "")
     made = []
     for step in batches.read_job(job_dir).steps:

@@ -84,7 +84,7 @@ class Choice(NamedTuple):
     """Nobody named one of them: one that cannot be read is passed over."""
 
     def apart(self, layout: Layout, batch_id: str) -> members.apart:
-        """What is done with one of the batches; one that was named and cannot be read is an error."""
+        """Tell what is done with one of the batches; one that was named and cannot be read is an error."""
         return members.apart(layout.batch(batch_id), None if self.several else _refuse)
 
 
@@ -93,7 +93,7 @@ def _refuse(error: Exception) -> None:
 
 
 def choose(layout: Layout, batch: str | None = None, experiment: str | None = None) -> Choice:
-    """One batch, those of an experiment, or all; of several those that can be read.
+    """Return one batch, those of an experiment, or all; of several those that can be read.
 
     Raises:
         CorruptFile: the one that was asked for cannot be read.
@@ -114,7 +114,7 @@ def choose(layout: Layout, batch: str | None = None, experiment: str | None = No
 
 
 def side(layout: Layout, text: str) -> Choice:
-    """One side of a comparison: ``BATCH`` or ``experiment:NAME``, then perhaps ``@AGENT`` or ``@AGENT,MODEL``.
+    """Return one side of a comparison: ``BATCH`` or ``experiment:NAME``, then perhaps ``@AGENT`` or ``@AGENT,MODEL``.
 
     Raises:
         UnknownId: it names nothing.
@@ -130,7 +130,7 @@ def side(layout: Layout, text: str) -> Choice:
 
 
 def _experiments(layout: Layout) -> dict[str, str]:
-    """Batch → its experiment, of all that can be read."""
+    """Return batch → its experiment, of all that can be read."""
     known = {}
     for batch_id in layout.batch_ids():
         with members.apart(layout.batch(batch_id)):
@@ -151,7 +151,7 @@ def _of_experiment(known: Mapping[str, str], experiment: str) -> tuple[str, ...]
 
 @bulk
 def read(layout: Layout, chosen: Choice) -> list[TrialRow]:
-    """Every trial of the choice, in the tables' order.
+    """Return every trial of the choice, in the tables' order.
 
     Raises:
         UnknownId: the agent or model that was asked for has no trial there.
@@ -171,7 +171,7 @@ def read(layout: Layout, chosen: Choice) -> list[TrialRow]:
 
 
 def told_apart(rows: Sequence[TrialRow]) -> list[TrialRow]:
-    """The rows; agents of several import paths and one name, which no batch's plan has told apart, by these paths."""
+    """Return the rows; agents of several import paths and one name, which no batch's plan has told apart, by these paths."""
     paths: dict[str, set[str | None]] = {}
     for row in rows:
         name = row.agent if row.agent != row.import_path else row.agent.rsplit(":", 1)[-1]
@@ -201,7 +201,7 @@ def _of_batch(layout: Layout, batch_id: str) -> list[TrialRow]:
 
 
 def of_batch(layout: Layout, batch_id: str) -> Iterator[tuple[JobSpec, StepSpec, TrialFacts]]:
-    """Every trial of a batch, in the table's order; a job that cannot be read is passed over, and named."""
+    """Yield every trial of a batch, in the table's order; a job that cannot be read is passed over, and named."""
     status = batch_status.read_told(layout, batch_id)
     for job_id in status.jobs:
         with members.apart(layout.job(batch_id, job_id)):
@@ -211,7 +211,7 @@ def of_batch(layout: Layout, batch_id: str) -> Iterator[tuple[JobSpec, StepSpec,
 
 
 def of_job(status: BatchStatus, job: JobSpec) -> dict[str, TrialFacts]:
-    """The trials of a job by their steps, as ``statuses.read_told`` knows them."""
+    """Return the trials of a job by their steps, as ``statuses.read_told`` knows them."""
     return {
         step.step_id: of_step(status, status.of(job.job_id, index.of(step)), step)
         for step in job.steps
@@ -220,7 +220,7 @@ def of_job(status: BatchStatus, job: JobSpec) -> dict[str, TrialFacts]:
 
 
 def of_step(status: BatchStatus, entry: StepStatus, step: StepSpec) -> TrialFacts:
-    """The facts of one trial step."""
+    """Return the facts of one trial step."""
     row = entry.row
     if row is None or row.said is None:
         found = facts.of_trial(step, None, NOTHING)
@@ -242,9 +242,9 @@ _MOST_TEXT = 100
 
 
 def settings_of(step: StepSpec) -> dict[str, str]:
-    """How a trial is run, by its plan: ``agent.kwargs.max_turns`` → ``20``; what is at its default is not there.
+    """Tell how a trial is run, by its plan: ``agent.kwargs.max_turns`` → ``20``; what is at its default is not there.
 
-    When it has passed always is: the default says one thing, and another rule may say the same.
+    When it has passed is always told: the default says one thing, and another rule may say the same.
     """
     found: dict[str, str] = {}
     open_parts: list[tuple[str, Any]] = [("", safe_read.mapping(step.spec.get("config")))]

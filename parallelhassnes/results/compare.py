@@ -2,7 +2,7 @@
 
 The two sides are batches, experiments, or an agent's trials in one. Agents are compared with themselves; where each
 side has one agent only, these two are compared. The unit is the task: its mean reward on each side, and whether it
-passed there (more than half of its scored trials did).
+passed there (more than half of its scored trials passed).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +39,7 @@ class TaskPair(View):
 
 
 class SideRate(View):
-    """Passes of one side, on the tasks that both have."""
+    """Passes of one side, on the tasks that the sides share."""
 
     passes: int
     scored: int
@@ -92,7 +92,7 @@ class PairedAgent(View):
     seconds: Difference
     """Wall time of a trial."""
     passed_both: int
-    """Tasks that pass on both sides: more than half of their scored trials do."""
+    """Tasks that pass on both sides: more than half of their scored trials pass."""
     passed_neither: int
     won: list[str]
     """Tasks that pass in B only."""
@@ -177,7 +177,7 @@ def by_agent(rows: Sequence[TrialRow]) -> dict[str, _Side]:
 
 
 def paired(a: _Side, b: _Side) -> PairedAgent:
-    """Two agents on the tasks that both have."""
+    """Return two agents on the tasks that they share."""
     both = [task for task in a.tasks if task in b.tasks]
     rewards = _pairs(a, b, both, lambda row: row.facts.reward)
     passes = _pairs(a, b, both, lambda row: float(row.facts.passed) if row.facts.passed is not None else None)
@@ -220,7 +220,7 @@ def paired(a: _Side, b: _Side) -> PairedAgent:
 def _pairs(
     a: _Side, b: _Side, tasks: Sequence[str], value: Callable[[TrialRow], float | None]
 ) -> dict[str, tuple[float, float]]:
-    """Task → the means of both sides, where both have one."""
+    """Return task → the means of both sides, where both have one."""
     found = {}
     for task in tasks:
         one, other = (
@@ -261,7 +261,7 @@ type _Tasks = Mapping[str, Sequence[TrialRow]]
 
 
 def unequal_of(a: _Tasks, b: _Tasks, tasks: Sequence[str]) -> list[Unequal]:
-    """What differs between the sides of these tasks, the same difference of several tasks in one line."""
+    """Tell what differs between the sides of these tasks, the same difference of several tasks in one line."""
     found: dict[tuple[str, str, str], list[str]] = {}
     for task in tasks:
         one, other = _circumstances(a[task]), _circumstances(b[task])
@@ -274,7 +274,7 @@ def unequal_of(a: _Tasks, b: _Tasks, tasks: Sequence[str]) -> list[Unequal]:
 
 
 def _circumstances(rows: Sequence[TrialRow]) -> dict[str, str]:
-    """What a task's trials on one side were run with; several values of one thing are all named."""
+    """Tell what a task's trials on one side were run with; several values of one thing are all named."""
     values: dict[str, dict[str, None]] = {}
     for row in rows:
         reported = {CHECKSUM: row.facts.task_checksum or "", "agent_version": row.facts.agent_version or ""}

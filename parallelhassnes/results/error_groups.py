@@ -81,7 +81,7 @@ class _FailedAttempt(NamedTuple):
 
 
 def normalise(message: str) -> str:
-    """The first line of a message without what differs between two tellings of one failure."""
+    """Return the first line of a message without what differs between two tellings of one failure."""
     line = next((line.strip() for line in message.splitlines() if line.strip()), "")
     for pattern, instead in _RULES:
         line = pattern.sub(instead, line)
@@ -89,7 +89,7 @@ def normalise(message: str) -> str:
 
 
 def errors(layout: Layout, chosen: Choice, rows: Sequence[TrialRow] | None = None) -> Errors:
-    """The failures of the choice.
+    """Return the failures of the choice.
 
     Args:
         rows: its trials, where the caller has read them.
@@ -112,7 +112,7 @@ def errors(layout: Layout, chosen: Choice, rows: Sequence[TrialRow] | None = Non
 
 
 def grouped(failures: Sequence[_FailedAttempt]) -> list[ErrorGroup]:
-    """The failures by class and normalised message."""
+    """Return the failures by class and normalised message."""
     groups: dict[tuple[str, str, bool, bool], list[_FailedAttempt]] = {}
     for one in failures:
         key = (one.failure.failure_class, normalise(one.failure.line), one.beside, one.failure.guessed)

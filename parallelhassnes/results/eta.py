@@ -76,7 +76,7 @@ def forecast(layout: Layout, plan: Plan) -> list[Forecast]:
 
 
 def _past(layout: Layout, batch_id: str) -> Iterator[tuple[_Likeness, TrialFacts]]:
-    """The trials of a batch, with what was said of each."""
+    """Return the trials of a batch, with what was said of each."""
     return ((_kind(step), found) for _, step, found in collect.of_batch(layout, batch_id))
 
 

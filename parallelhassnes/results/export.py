@@ -26,7 +26,7 @@ class FlatTable(NamedTuple):
 
 
 def of_groups(by: Sequence[str], groups: Sequence[GroupLine]) -> FlatTable:
-    """A record per group: its dimensions first; of pass@k and pass^k those for 1 and for the largest k."""
+    """Return a record per group: its dimensions first; of pass@k and pass^k those for 1 and for the largest k."""
     left_out = {"key", "pass_at", "pass_hat", "failures", "failures_guessed", "rewards"}
     shares = ("pass_at_1", "pass_at_k", "pass_hat_k")
     columns = {
@@ -58,7 +58,7 @@ def of_groups(by: Sequence[str], groups: Sequence[GroupLine]) -> FlatTable:
 
 
 def of_trials(lines: Sequence[TrialLine]) -> FlatTable:
-    """A record per trial; its labels, its rewards by name and its warnings as JSON."""
+    """Return a record per trial; its labels, its rewards by name and its warnings as JSON."""
     records = [
         {
             **line.model_dump(),
@@ -72,7 +72,7 @@ def of_trials(lines: Sequence[TrialLine]) -> FlatTable:
 
 
 def _columns(model: type[BaseModel], left_out: Collection[str]) -> dict[str, type]:
-    """The fields with their types; what is no plain value (labels) is text."""
+    """Return the fields with their types; what is no plain value (labels) is text."""
     found = {}
     for name, field in model.model_fields.items():
         if name not in left_out:
@@ -92,7 +92,7 @@ def _words(counts: dict[str, int]) -> str:
 
 
 def csv_text(table: FlatTable) -> str:
-    """CSV (RFC 4180, with plain newlines) under a head; what is not known is empty."""
+    """Return CSV (RFC 4180, with plain newlines) under a head; what is not known is empty."""
     return "".join(map(_csv_line, (table.columns, *(record.values() for record in table.records))))
 
 
@@ -104,13 +104,13 @@ def _csv_line(values: Iterable[Any]) -> str:
 
 
 def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in GitHub's Markdown; no cell can end its cell or become markup."""
+    """Return a table in GitHub's Markdown; no cell can end its cell or become markup."""
     lines = [heads, ["---"] * len(heads), *([markdown_text(cell) for cell in row] for row in rows)]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def markdown_text(text: str) -> str:
-    """Text as Markdown that shows it as it is, on one line."""
+    """Return text as Markdown that shows it as it is, on one line."""
     plain = " ".join(text.split())
     return "".join(f"\\{char}" if char in "\\`*_[]<>|#~&@!" else char for char in plain)
 

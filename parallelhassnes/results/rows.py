@@ -78,7 +78,7 @@ class TrialLines(ChosenLines):
 
 
 def trial_lines(layout: Layout, chosen: Choice) -> TrialLines:
-    """Every trial of the choice, in the tables' order."""
+    """Return every trial of the choice, in the tables' order."""
     with members.collecting() as passed_over:
         rows = collect.read(layout, chosen)
     return TrialLines(
@@ -160,7 +160,7 @@ class AttemptLines(ChosenLines):
 
 
 def attempt_lines(layout: Layout, chosen: Choice) -> AttemptLines:
-    """Every attempt that the chosen batches have launched; attempts taken over by a rerun belong to the earlier batch."""
+    """Return every attempt that the chosen batches have launched; attempts taken over by a rerun belong to the earlier batch."""
     found: list[AttemptRow] = []
     with members.collecting() as passed_over:
         for batch_id in chosen.batch_ids:

@@ -17,7 +17,7 @@ _CHUNK = 500
 
 
 def clustered_interval(values: Sequence[float], clusters: Sequence[Hashable]) -> Interval | None:
-    """The 95 % interval of the mean of values from 0 to 1, of which those of one cluster (task) may be alike.
+    """Return the 95 % interval of the mean of values from 0 to 1, of which those of one cluster (task) may be alike.
 
     Wilson's interval with the effective number of trials, after Korn and Graubard, Confidence intervals for
     proportions with small expected number of positive counts estimated from survey data (1998): the number of
@@ -49,7 +49,7 @@ def clustered_interval(values: Sequence[float], clusters: Sequence[Hashable]) ->
 
 @functools.cache
 def t_975(df: int) -> float:
-    """The 0.975 quantile of Student's t with so many degrees of freedom, to nine digits.
+    """Return the 0.975 quantile of Student's t with so many degrees of freedom, to nine digits.
 
     Abramowitz and Stegun, Handbook of Mathematical Functions (1964): the distribution as a finite sum of an angle, 26.7.3 and
     26.7.4, halved in; beyond 200 degrees the expansion 26.7.5.
@@ -71,7 +71,7 @@ def t_975(df: int) -> float:
 
 
 def _within(angle: float, df: int) -> float:
-    """The chance that Student's t is at most ``sqrt(df) * tan(angle)`` away from 0."""
+    """Return the chance that Student's t is at most ``sqrt(df) * tan(angle)`` away from 0."""
     is_odd = df % 2
     cosine = math.cos(angle)
     term = cosine if is_odd else 1.0
@@ -84,7 +84,7 @@ def _within(angle: float, df: int) -> float:
 
 
 def bootstrap_mean(values: Sequence[float], *, seed: int = 0) -> Interval | None:
-    """The 95 % percentile bootstrap interval of a mean; None of fewer than two values.
+    """Return the 95 % percentile bootstrap interval of a mean; None of fewer than two values.
 
     One value per cluster (the difference of a task), so that what is drawn with replacement are whole tasks (Efron and
     Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13). The same values give the same interval.
@@ -111,7 +111,7 @@ def bootstrap_mean(values: Sequence[float], *, seed: int = 0) -> Interval | None
 
 
 def mcnemar(lost: int, won: int) -> float:
-    """The exact two-sided p-value of McNemar's test, from the tasks that flipped; 1 where none did.
+    """Return the exact two-sided p-value of McNemar's test, from the tasks that flipped; 1 where no task flipped.
 
     Whether a flip is a loss or a win is a fair coin if the sides are equal (McNemar 1947, exact by the binomial
     distribution).

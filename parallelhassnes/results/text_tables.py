@@ -32,12 +32,12 @@ class Sheet(NamedTuple):
     """Columns from the right that hold text again."""
 
     def is_number(self, place: int) -> bool:
-        """Whether the column holds numbers."""
+        """Tell whether the column holds numbers."""
         return self.texts <= place < len(self.heads) - self.texts_right
 
 
 def markdown(sheet: Sheet) -> str:
-    """The table in GitHub's Markdown."""
+    """Return the table in GitHub's Markdown."""
     table = markdown_table(sheet.heads, sheet.rows) if sheet.rows else "Nothing.\n"
     notes = "".join(f"\n{markdown_text(note)}\n" for note in sheet.notes)
     return f"**{markdown_text(sheet.title)}**\n\n{table}{notes}"
@@ -47,7 +47,7 @@ def markdown(sheet: Sheet) -> str:
 
 
 def of_results(results: Results) -> Sheet:
-    """A row per group; what no group says anything under has no column."""
+    """Return a row per group; what no group says anything under has no column."""
     groups = results.groups
     by = {name.replace("_", " ") for name in results.by}
     columns = [
@@ -123,13 +123,13 @@ def _mean_of(reward: str, group: GroupLine) -> str:
 
 
 def _reward_names(groups: Sequence[GroupLine]) -> list[str]:
-    """The rewards that get a column each: all names where trials have more than the main one, the first of many."""
+    """Return the rewards that get a column each: all names where trials have more than the main one, the first of many."""
     names = list(dict.fromkeys(name for group in groups for name in group.rewards))
     return names[:MOST_REWARDS] if names not in ([], ["reward"]) else []
 
 
 def _at_k(group: GroupLine, which: str, *, said: bool) -> str:
-    """The estimate for the largest k, which is said where it differs between groups."""
+    """Return the estimate for the largest k, which is said where it differs between groups."""
     if not group.k:
         return "–"
     text = formatting.percent(getattr(group, which)[str(group.k)])
@@ -137,14 +137,14 @@ def _at_k(group: GroupLine, which: str, *, said: bool) -> str:
 
 
 def bracket(group: GroupLine) -> str:
-    """``238–271 of 438``: passes in the worst and the best case; empty where every trial that was due is decided."""
+    """Return ``238–271 of 438``: passes in the worst and the best case; empty where every trial that was due is decided."""
     if group.passes_worst == group.passes_best:
         return ""
     return f"{group.passes_worst}–{group.passes_best} of {group.bracket_of}"
 
 
 def not_scored(group: GroupLine) -> str:
-    """``2 verifier, 1 missing``: what the trials without a reward came to; empty where all have one."""
+    """Return ``2 verifier, 1 missing``: what the trials without a reward came to; empty where all have one."""
     other = group.n - group.scored - group.canceled - group.skipped - group.missing
     parts = [
         f"{count} {name}{f' ({guessed} guessed)' if (guessed := group.failures_guessed.get(name)) else ''}"
@@ -162,7 +162,7 @@ def not_scored(group: GroupLine) -> str:
 
 
 def of_trials(lines: TrialLines) -> Sheet:
-    """A row per trial."""
+    """Return a row per trial."""
     names = list(dict.fromkeys(name for line in lines.trials for name in line.rewards))
     names = names[:MOST_REWARDS] if names not in ([], ["reward"]) else []
     heads = ("task", "agent", "model", "step", "result", "reward", *names, "failure", "cost", "time")
@@ -193,7 +193,7 @@ def of_trials(lines: TrialLines) -> Sheet:
 
 
 def of_comparison(comparison: Comparison) -> list[Sheet]:
-    """A table of the differences, and one of the tasks that flipped."""
+    """Return a table of the differences, and one of the tasks that flipped."""
     rows = [
         row
         for agent in comparison.agents
@@ -297,7 +297,7 @@ def _flips(agent: PairedAgent) -> list[tuple[str, ...]]:
 
 
 def of_errors(errors: Errors) -> Sheet:
-    """A row per group."""
+    """Return a row per group."""
     rows = [
         (
             f"{formatting.failure_class(group.failure_class, group.guessed)}{' (scored)' if group.beside_a_score else ''}",

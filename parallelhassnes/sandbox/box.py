@@ -151,13 +151,13 @@ class Box:
         return Finished(_KILLED if job.code is None else job.code, *job.streams)
 
     def processes(self) -> list[int]:
-        """The keeper, as the host numbers it: all there is in the sandbox before the first job."""
+        """Return the keeper, as the host numbers it: all there is in the sandbox before the first job."""
         return _children(self._process.pid)
 
     def death(self) -> str | None:
-        """How the sandbox has ended by itself, in a line; None while it lives.
+        """Tell how the sandbox has ended by itself, in a line; None while it lives.
 
-        The process around the keeper has memory to give back, so it may end some time after the keeper has.
+        The process around the keeper has memory to give back, so it may end some time after the keeper.
         """
         deadline = time.monotonic() + _DYING_SEC
         while (code := self._exit_code()) is None:
@@ -280,7 +280,7 @@ class _JobPipes:
         return int(said) if said.isdigit() else None
 
     def is_under_way(self) -> bool:
-        """The keeper's shell for it is there; takes what that says from the status, so for a job that is given up."""
+        """Return the keeper's shell for it is there; takes what that says from the status, so for a job that is given up."""
         if self._pipe is None or self._pipe.closed:
             return False
         try:
@@ -303,7 +303,7 @@ def _same(stream: PipeReader) -> PipeReader:
 
 
 def _children(pid: int) -> list[int]:
-    """Processes started by a process."""
+    """Return the processes started by a process."""
     known = Path(f"/proc/{pid}/task/{pid}/children")
     if known.exists():  # not in every kernel
         return [int(child) for child in known.read_text(encoding="ascii").split()]

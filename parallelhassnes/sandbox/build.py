@@ -177,7 +177,7 @@ def _lay_out(task: Task, scratch: Path, owner: int | None) -> _Layout:
 
 
 def _from(mount: Mount, places: Sequence[tuple[str, str]]) -> Mount:
-    """The mount with its source where a shown folder is mounted first."""
+    """Return the mount with its source where a shown folder is mounted first."""
     for path, place in places:
         if mount.kind == "ro" and inside(mount.source, path):
             return mount._replace(source=place + mount.source[len(path.rstrip("/")) :])
@@ -185,7 +185,7 @@ def _from(mount: Mount, places: Sequence[tuple[str, str]]) -> Mount:
 
 
 def _interpreter(show: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Where the host's only Python lies in a hidden place (a home folder), show that, and what to add to PATH."""
+    """Tell where the host's only Python lies in a hidden place (a home folder), show that, and what to add to PATH."""
     real = [os.path.realpath(folder) for folder in show]
     if any(Path(python).exists() for python in _PYTHONS) or shutil.which("python3") is None:
         return real, []

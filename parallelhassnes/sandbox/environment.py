@@ -257,7 +257,7 @@ class SandboxEnvironment(BaseEnvironment):
         return self._network == "none" != self._asked_network and not self._network_disabled
 
     def no_network_for(self, agent: str) -> str | None:
-        """Why an agent that runs inside and calls its model from there cannot; None where it can."""
+        """Tell why an agent that runs inside and calls its model from there cannot reach it; None where it can reach it."""
         if self._lacks_pasta:
             return f"agent {agent}: {NEEDS_NETWORK}"
         return None
@@ -307,7 +307,7 @@ class SandboxEnvironment(BaseEnvironment):
             yield Skipped(line=self._image.user_line, instruction=f"USER {self._image.user}")
 
     def death(self) -> str | None:
-        """How the sandbox ended although nobody stopped it, in a line; None while it lives."""
+        """Tell how the sandbox ended although nobody stopped it, in a line; None while it lives."""
         if self._built is None:
             return None
         return self._built.network.trouble or self._built.box.death()
@@ -378,7 +378,7 @@ class SandboxEnvironment(BaseEnvironment):
         return (program, *ways.BECOME, *more)
 
     async def _begin_verification(self) -> None:
-        """Harbor brings the tests: make a place for the verifier in which nothing of the agent's is."""
+        """Harbor brings the tests: make a place for the verifier that holds nothing of the agent's."""
         built = self._running()
         if self._verifier is not None:
             return
@@ -411,12 +411,12 @@ class SandboxEnvironment(BaseEnvironment):
         return self._built
 
     def _environment(self, home: str) -> dict[str, str]:
-        """What a command sees before Harbor's own variables: nothing of the host's environment."""
+        """Tell what a command sees before Harbor's own variables: nothing of the host's environment."""
         env = {"PATH": dockerfile.PATH, "HOME": home, **self._image.env}
         return env | {"PATH": ":".join([env["PATH"], *self._running().path])}
 
     async def _account(self, user: str | int | None) -> owners.Account:
-        """The user that a command runs as; root where another one cannot be had."""
+        """Return the user that a command runs as; root where the sandbox has no other user."""
         wanted = self._resolve_user(user)
         account = owners.find(self._image.user if wanted is None else wanted)
         if account is None:
@@ -459,7 +459,7 @@ class SandboxEnvironment(BaseEnvironment):
         await transfer.download_dir(*self._ends(), source_dir, Path(target_dir), self._shared)
 
     def _is_there(self, source: str, target: Path | str) -> bool:
-        """Whether a path inside is that very path of this host by a mount, so that there is nothing to bring."""
+        """Tell whether a path inside is that very path of this host by a mount, so that there is nothing to bring."""
         places = [(PurePosixPath(m["target"]), Path(m["source"])) for m in self._mounts if m["type"] == "bind"]
         within = [(inside, host) for inside, host in places if PurePosixPath(source).is_relative_to(inside)]
         if not within:
@@ -482,7 +482,7 @@ class SandboxEnvironment(BaseEnvironment):
 
 
 def _of_task(environment_dir: Path) -> ways.Way | None:
-    """``verification`` under ``[metadata]`` of the task's ``task.toml``."""
+    """Return ``verification`` under ``[metadata]`` of the task's ``task.toml``."""
     try:
         said = tomllib.loads((environment_dir.parent / "task.toml").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -493,5 +493,5 @@ def _of_task(environment_dir: Path) -> ways.Way | None:
 
 
 def _new_folder() -> Path:
-    """An empty folder under TMPDIR as it is now: a forked worker has its own, and ``tempfile`` remembers the parent's."""
+    """Return an empty folder under TMPDIR as it is now: a forked worker has its own, and ``tempfile`` remembers the parent's."""
     return Path(tempfile.mkdtemp(prefix="sandbox-", dir=os.environ.get("TMPDIR") or None)).resolve()

@@ -1,7 +1,7 @@
 """The first process of a sandbox, and the protocol by which it runs commands.
 
 The keeper is ``bash`` as process 1 of the sandbox: it reaps every orphan, no signal from inside ends it, and it ends,
-with everything in the sandbox, when its standard input does. The host and the keeper share one folder, which the
+with everything in the sandbox, when its standard input closes. The host and the keeper share one folder, which the
 sandbox sees read-only as ``/run/sandbox``. To run job ``N`` the host
 
 1. makes the named pipes ``N.out``, ``N.err`` and ``N.rc`` and opens them for reading,
@@ -34,7 +34,7 @@ _FIXED = frozenset({"BASHOPTS", "BASH_VERSINFO", "EUID", "PPID", "SHELLOPTS", "U
 
 
 def script(command: str, *, cwd: str, env: Mapping[str, str], become: Sequence[str] = ()) -> str:
-    """The content of ``N.sh``: run ``command`` with bash in ``cwd`` with exactly ``env``.
+    """Return the content of ``N.sh``: run ``command`` with bash in ``cwd`` with exactly ``env``.
 
     ``become``: a command in front of it that changes the user.
     """
@@ -44,12 +44,12 @@ def script(command: str, *, cwd: str, env: Mapping[str, str], become: Sequence[s
 
 
 def inner_script(command: str, *, env: Mapping[str, str]) -> str:
-    """The content of ``N.sh`` for one simple command of ours: without a shell of its own, which takes milliseconds."""
+    """Return the content of ``N.sh`` for one simple command of ours: without a shell of its own, which takes milliseconds."""
     return _job(_exports(env)[0], "/", f"{{ {command}; }}")
 
 
 def _exports(env: Mapping[str, str]) -> tuple[list[str], list[str]]:
-    """The variables as lines of shell, and those with names that no shell can export."""
+    """Return the variables as lines of shell, and those with names that no shell can export."""
     plain = [n for n in env if _NAME.fullmatch(n) and n not in _FIXED]
     odd = [f"{name}={value}" for name, value in env.items() if name not in plain]
     return [f"export {name}={shlex.quote(env[name])}" for name in plain], odd

@@ -38,7 +38,7 @@ def parents() -> Mapping[str, Path]:
 
 
 def _own_groups() -> list[tuple[str, str]]:
-    """The groups of this process: (controller, or "" for version 2; path)."""
+    """Return the groups of this process: (controller, or "" for version 2; path)."""
     groups: list[tuple[str, str]] = []
     for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
         _, controllers, path = line.split(":", 2)
@@ -57,7 +57,7 @@ def _cgroup_mounts() -> list[tuple[str, Path, set[str]]]:
 
 
 def _writable(point: Path, own: str, controller: str | None) -> Path | None:
-    """The nearest group at or above this process's own whose children can have the controller."""
+    """Return the nearest group at or above this process's own whose children can have the controller."""
     group = point / own.lstrip("/")
     while group.is_relative_to(point):
         enabled = group / "cgroup.subtree_control"
@@ -91,7 +91,7 @@ class ControlGroup:
 
 
 def make(cpus: float | None, memory_mb: int | None) -> ControlGroup:
-    """A group with these limits, as far as they can be had."""
+    """Return a group with these limits, as far as they can be had."""
     group = ControlGroup()
     name = f"{_PREFIX}{os.getpid()}-{next(_numbers)}"
     wanted: dict[str, float | None] = {"cpu": cpus, "memory": memory_mb, "pids": PROCESSES}
@@ -136,7 +136,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _sweep(parent: Path) -> None:
-    """Remove groups whose maker is dead: a harness that was killed could not."""
+    """Remove groups whose maker is dead: a harness that was killed could not remove them."""
     for name in os.listdir(parent):
         maker = name.removeprefix(_PREFIX).partition("-")[0]
         if name.startswith(_PREFIX) and maker.isdigit() and not Path("/proc", maker).exists():

@@ -49,19 +49,19 @@ _RESOLV = Path("/etc/resolv.conf")
 
 
 def has_pasta() -> bool:
-    """Whether a private network can reach anything."""
+    """Tell whether a private network can reach anything."""
     return shutil.which("pasta", path=search_path()) is not None
 
 
 def resolver_is_local() -> bool:
-    """Whether the host asks for names at an address of its loopback."""
+    """Tell whether the host asks for names at an address of its loopback."""
     text = _RESOLV.read_text(encoding="utf-8", errors="replace") if _RESOLV.is_file() else ""
     first = re.search(r"^\s*nameserver\s+(\S+)", text, re.MULTILINE)
     return first is not None and (first[1].startswith("127.") or first[1] == "::1")
 
 
 def own_addresses() -> list[bytes]:
-    """Every address of this host but those of its loopback, and the clouds' address for credentials, packed."""
+    """Return every address of this host but those of its loopback, and the clouds' address for credentials, packed."""
     found = {socket.inet_pton(socket.AF_INET, METADATA)}
     with contextlib.suppress(OSError):
         lines = Path("/proc/self/net/fib_trie").read_text(encoding="ascii").splitlines()
@@ -75,7 +75,7 @@ def own_addresses() -> list[bytes]:
 
 
 def local_ports(values: Iterable[object]) -> list[int]:
-    """The ports of this host's loopback that URLs among these values name."""
+    """Return the ports of this host's loopback that URLs among these values name."""
     ports: set[int] = set()
     for value in values:
         if isinstance(value, str) and value.startswith(("http://", "https://", "ws://")):

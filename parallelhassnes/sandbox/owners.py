@@ -29,7 +29,7 @@ def give(folder: Path, user: int, group: int | None = None) -> None:
 
 
 def everything(folder: Path, first: Callable[[int], None] = lambda _: None) -> Iterator[walk.Entry]:
-    """Each entry below a folder once, folders before what is in them; those that are closed to us are opened.
+    """Yield each entry below a folder once, folders before what is in them; those that are closed to us are opened.
 
     Args:
         first: is called with the folder's own descriptor.
@@ -73,7 +73,7 @@ ROOT = Account("root", 0, 0, "/root")
 
 
 def find(user: str | int | None) -> Account | None:
-    """The account for ``1000``, ``name``, ``name:group`` or ``1000:1000``; None where there is no such name."""
+    """Return the account for ``1000``, ``name``, ``name:group`` or ``1000:1000``; None where there is no such name."""
     name, _, group = str("root" if user is None else user).partition(":")
     try:
         account = _user(name)

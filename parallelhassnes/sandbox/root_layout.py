@@ -95,7 +95,7 @@ def make(root: str, places: Iterable[EmptyPlace]) -> None:
 
 
 def inside(path: str, folder: str) -> bool:
-    """Whether ``path`` is ``folder`` or below it; both absolute."""
+    """Tell whether ``path`` is ``folder`` or below it; both absolute."""
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
@@ -111,7 +111,7 @@ class RootFolder:
         self.visible |= dict.fromkeys(top for top in shown if not self._seen(top))
         self.mounts: list[Mount] = []
         self.in_memory: list[str] = []
-        """Which of ``IN_MEMORY`` are: those in which the trial had nothing when something was to be mounted there."""
+        """Those of ``IN_MEMORY`` in which the trial had nothing when something was to be mounted there."""
         self.places: dict[str, EmptyPlace] = {}
         """What is to be made there, by path."""
         path.mkdir(mode=0o755)
@@ -120,7 +120,7 @@ class RootFolder:
         self._devices()
 
     def place(self, path: str) -> Path:
-        """Where ``path`` of the sandbox lies on the host while the sandbox does not run yet.
+        """Tell where ``path`` of the sandbox lies on the host while the sandbox does not run yet.
 
         Symbolic links, private ones and those of the visible host folders, are followed as they will be inside, so
         that no path leads out of the root folder. Raises OSError for a loop of links.
@@ -142,7 +142,7 @@ class RootFolder:
         return Path(self._root + resolved)
 
     def _link(self, path: str) -> str | None:
-        """Where the symbolic link that will be at ``path`` inside points to; None where there is none."""
+        """Tell where the symbolic link that will be at ``path`` inside points to; None where there is none."""
         # Strings, not Paths: this runs for every component of every path of every start.
         private = self._root + path
         if (place := self.places.get(path)) is not None:
@@ -154,13 +154,13 @@ class RootFolder:
         return None
 
     def folder(self, path: str) -> Path:
-        """A private folder at ``path`` of the sandbox, made with its parents."""
+        """Return a private folder at ``path`` of the sandbox, made with its parents."""
         place = self.place(path)
         place.mkdir(parents=True, exist_ok=True)
         return place
 
     def is_folder(self, path: str) -> bool:
-        """Whether ``path`` will be a folder inside."""
+        """Tell whether ``path`` will be a folder inside."""
         place = self.place(path)
         host = "/" + str(place.relative_to(self.path))
         return place.is_dir() or (self._seen(host) and Path(host).is_dir())
@@ -172,7 +172,7 @@ class RootFolder:
         self.mounts.append(Mount("ro" if read_only else "rw", source, inner))
 
     def finish(self, empty_file: Path) -> list[Mount]:
-        """All mounts, in order. Called once, last."""
+        """Return all mounts, in order. Called once, last."""
         extra, self.mounts = self.mounts, []
         self._resolver()
         for path in self.hidden:
@@ -188,7 +188,7 @@ class RootFolder:
         return self.mounts + extra
 
     def _is_in_memory(self, path: str) -> bool:
-        """Whether it is in a folder that is made in memory; from the first answer on, that is so for good."""
+        """Tell whether it is in a folder that is made in memory; from the first answer on, that is so for good."""
         top = path[:4]
         if top not in IN_MEMORY or path[4:5] not in ("", "/"):
             return False
@@ -198,7 +198,7 @@ class RootFolder:
         return top in self.in_memory
 
     def _seen(self, path: str) -> bool:
-        """Whether it is one of what can be seen of the host, or in one."""
+        """Tell whether it is one of what can be seen of the host, or in one."""
         while path not in self.visible:
             if not path:
                 return False
@@ -254,7 +254,7 @@ class RootFolder:
             make(self._root, [place])
 
     def _is_untouched(self, path: str, *, there: bool) -> bool:
-        """The trial has nothing at this path, nor where it leads to, and nothing in it is hidden."""
+        """Return the trial has nothing at this path, nor where it leads to, and nothing in it is hidden."""
         real = os.path.realpath(path)
         return not (
             there

@@ -81,7 +81,7 @@ class PipeReader(asyncio.Protocol):
         return bytes(self.head) + gap + b"".join(self.tail)
 
     def text(self) -> str | None:
-        """What was printed; None for nothing, as Harbor's own environments have it."""
+        """Tell what was printed; None for nothing, as Harbor's own environments have it."""
         return self.content().decode(errors="replace") or None
 
     async def listen(self, listener: Listener) -> None:

@@ -131,7 +131,7 @@ def _unpack(archive: Path, target: Path) -> None:
 
 
 def _harmless(member: tarfile.TarInfo, target: str) -> tarfile.TarInfo | None:
-    """Harbor's filter, except that one bad link does not lose the whole folder."""
+    """Return Harbor's filter, except that one bad link does not lose the whole folder."""
     try:
         kept: tarfile.TarInfo | None = transfer_tar_filter(member, target)
     except tarfile.FilterError:

@@ -96,7 +96,7 @@ def kill_agents(built: Built) -> None:
 
 
 def _own_proc(keeper: int) -> str:
-    """The ``/proc`` of the sandbox, as the host reaches it."""
+    """Return the ``/proc`` of the sandbox, as the host reaches it."""
     return str(Path("/proc", str(keeper), "root", "proc"))
 
 

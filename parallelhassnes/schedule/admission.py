@@ -1,4 +1,4 @@
-"""Admission: which batches may start anything now, limits aside, and why the others may not.
+"""Admission: which batches may start anything now, limits aside, and what keeps the others from it.
 
 Under ``tick.lock``. The reason is written down in ``_queue/blocked/<batch_id>.json`` (derived: the next pass writes it anew, or
 removes it), where ``explain`` and the views find it.
@@ -27,7 +27,7 @@ class Gate:
         self.purse = BudgetGuard(ctx)
 
     def book(self, batch_id: str) -> JobState:
-        """The batch's jobs in this pass, which nothing else changes meanwhile."""
+        """Return the batch's jobs in this pass, which nothing else changes meanwhile."""
         if batch_id not in self._books:
             self._books[batch_id] = JobState(self.ctx, batch_id)
         return self._books[batch_id]
@@ -61,7 +61,7 @@ class Gate:
         atomic.write_json(self.ctx.layout.blocked / f"{batch_id}.json", note, durable=False)
 
     def _reason(self, batch_id: str) -> tuple[str | None, tuple[str, ...]]:
-        """Why a batch may not start anything, and the secrets that this process lacks for it."""
+        """Tell why a batch may not start anything, and the secrets that this process lacks for it."""
         batch_dir = self.ctx.layout.batch(batch_id)
         hold = batches.read_control(batch_dir).hold
         if hold:

@@ -4,8 +4,7 @@
     end of a pass, without tick.lock: wanted? ─▶ checkpoint.lock ─▶ wanted removed ─▶ <number>.json ─▶ .sig ─▶ hook
 
 A crash before the file leaves nothing but the wish, if it came before that was removed; the next day makes up for it. One after it
-leaves a checkpoint without a signature, which the next one binds. The hook runs in a process of its own, since it may take as long as a
-network does; what it has not taken is sent again with the next checkpoint, and ``audit verify`` says so until then.
+leaves a checkpoint without a signature, which the next one binds. The hook runs in a process of its own, since it may take as long as a network takes; what it has not taken is sent again with the next checkpoint, and ``audit verify`` says so until then.
 """
 
 import os
@@ -86,7 +85,7 @@ def _make(ctx: Context, *, full: bool) -> MadeCheckpoint | None:
 
 
 def send(ctx: Context) -> str:
-    """Have the hook take every checkpoint that it has not taken, oldest first; what is wrong, empty where nothing is."""
+    """Have the hook take every checkpoint that it has not taken, oldest first; return what is wrong, empty where all is well."""
     with _sending(ctx.layout) as alone:
         if not alone:
             return ""
@@ -115,7 +114,7 @@ def send(ctx: Context) -> str:
 
 @contextmanager
 def _sending(layout: Layout) -> Iterator[bool]:
-    """Whether nobody else is sending, as long as the block runs."""
+    """Tell whether nobody else is sending, as long as the block runs."""
     lock = locks.hold(layout.system / "checkpoint.sending.lock")
     try:
         yield lock is not None

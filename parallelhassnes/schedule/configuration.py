@@ -52,7 +52,7 @@ _kept: dict[str, tuple[_Stamp, Config]] = {}
 
 
 def in_force(layout: Layout) -> InForce:
-    """The configuration that passes of this root go by; the same object for as long as the file is the same.
+    """Return the configuration that passes of this root go by; the same object for as long as the file is the same.
 
     Raises:
         UserError: the file cannot be used, and there is no earlier one.
@@ -78,7 +78,7 @@ def in_force(layout: Layout) -> InForce:
 
 
 def trouble(layout: Layout) -> str:
-    """Why the file as it is now is not in force, in one line with what to do; empty where it is, or nothing ever was."""
+    """Tell why the file as it is now is not in force, in one line with what to do; empty where it is, or nothing ever was."""
     try:
         return in_force(layout).trouble
     except UserError:
@@ -110,7 +110,7 @@ def _stamp(path: str | Path) -> _Stamp:
 
 
 def _is_writing(layout: Layout, stamp: _Stamp) -> bool:
-    """Whether a file without content has been so for a moment only: editors empty it, or move it away, before they write."""
+    """Tell whether a file without content has been so for a moment only: editors empty it, or move it away, before they write."""
     since = stamp or _stamp(layout.root)
     return since is not None and 0 <= time.time() - since[0] / 1e9 < _WRITING_SEC
 
@@ -123,7 +123,7 @@ def _read(layout: Layout, data: bytes) -> InForce:
 
 
 def _instead(layout: Layout, error: UserError) -> InForce:
-    """What is in force instead of a file that cannot be used.
+    """Tell what is in force instead of a file that cannot be used.
 
     Raises:
         UserError: there is nothing; what is wrong with the file.
@@ -137,7 +137,7 @@ def _instead(layout: Layout, error: UserError) -> InForce:
 
 
 def version(layout: Layout, sha256: str) -> Config | None:
-    """The configuration of that digest, which attempts name; None where it is not there any more."""
+    """Return the configuration of that digest, which attempts name; None where it is not there any more."""
     return _made(layout, f"config_versions/{sha256}.json", lambda document: document)
 
 
@@ -147,7 +147,7 @@ def _earlier(layout: Layout) -> Config | None:
 
 
 def _made(layout: Layout, name: str, of: Callable[[Any], Any]) -> Config | None:
-    """What ``keep`` wrote; None where a version did that knew other settings."""
+    """Tell what ``keep`` wrote; None where a version did that knew other settings."""
     try:
         return Config.model_validate(of(atomic.read_json(layout.system / name)))
     except (OSError, atomic.CorruptFile, KeyError, ValidationError):

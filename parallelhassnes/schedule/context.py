@@ -50,11 +50,11 @@ class Context:
         return self.options.concurrency or self.config.concurrency
 
     def shortage(self) -> str | None:
-        """Why nothing may start on this host now (disk, memory), in one line; None where there is enough."""
+        """Tell why nothing may start on this host now (disk, memory), in one line; None where there is enough."""
         return space.shortage(self.layout.runs, self.config)
 
     def secrets(self) -> dict[str, str]:
-        """Every variable at hand: the process's own, those of ``env_file``, what was lent; ``credentials`` has what a batch gets.
+        """Return every variable at hand: the process's own, those of ``env_file``, what was lent; ``credentials`` has what a batch gets.
 
         Raises:
             BadEnvFile: the env_file is named and cannot be read.
@@ -62,7 +62,7 @@ class Context:
         return {**os.environ, **self.filed(), **ephemeral_secrets.known()}
 
     def filed(self) -> dict[str, str]:
-        """What stands in ``env_file``; nothing where none is named.
+        """Tell what stands in ``env_file``; nothing where none is named.
 
         Raises:
             BadEnvFile: it cannot be read.
@@ -73,7 +73,7 @@ class Context:
 
 
 def open_context(root: Path, options: Options | None = None) -> Context:
-    """The context of a root; sets this process's durability and file mode creation mask, for it and its children.
+    """Return the context of a root; sets this process's durability and file mode creation mask, for it and its children.
 
     Raises:
         UserError: the configuration is invalid and no earlier one is known, or ``runs/`` is private and another user's.
@@ -86,7 +86,7 @@ def open_context(root: Path, options: Options | None = None) -> Context:
 
 
 def renewed(ctx: Context) -> Context:
-    """The context with the configuration as it is now; the same one where that has not changed."""
+    """Return the context with the configuration as it is now; the same one where that has not changed."""
     config = configuration.in_force(ctx.layout).config
     if config is ctx.config:
         return ctx

@@ -29,7 +29,7 @@ def half_width(passes: int, n: int) -> float:
 
 
 def reason(rule: Enough, passes: int, n: int) -> str | None:
-    """Why no more trials are needed after ``passes`` of ``n`` scored ones; None where they are."""
+    """Tell why no more trials are needed after ``passes`` of ``n`` scored ones; None where more are needed."""
     if rule.successes is not None and passes >= rule.successes:
         return f"enough: {passes} of {n} scored trials have passed"
     if rule.half_width is not None and n and half_width(passes, n) <= rule.half_width:

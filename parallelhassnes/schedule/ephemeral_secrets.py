@@ -31,7 +31,7 @@ def keep_only(names: Collection[str]) -> None:
 
 
 def missing(names: Collection[str], batch_id: str) -> str | None:
-    """Why the batch waits, if what it waits for was lent; None where the names are of another kind."""
+    """Tell why the batch waits, if what it waits for was lent; None where the names are of another kind."""
     if not any(name.startswith(PREFIX) for name in names):
         return None
     return (

@@ -49,7 +49,7 @@ class Failing(Record):
 
 
 def log_of(layout: Layout) -> Path:
-    """Where processes of the root write what they say outside of an attempt."""
+    """Tell where processes of the root write what they say outside of an attempt."""
     path = layout.system / LOG
     with contextlib.suppress(OSError):
         if path.stat().st_size > _MOST_LOG:
@@ -102,7 +102,7 @@ def failing(layout: Layout) -> Failing | None:
 
 
 def was_ticked(layout: Layout) -> bool:
-    """Whether any runner has ticked of late; one that cron ticks does once a minute."""
+    """Tell whether any runner has ticked of late; one that cron ticks does once a minute."""
     for name in members.names(layout.runners):
         with contextlib.suppress(OSError):
             if clocks.age((layout.runners / name / "health.json").stat().st_mtime) < TICKED_SEC:
@@ -118,7 +118,7 @@ def _last_success(layout: Layout) -> str:
 
 
 def troubles(layout: Layout) -> list[str]:
-    """What keeps passes from being made as they should, in lines with what to do; none where nothing does."""
+    """Tell what keeps passes from being made as they should, in lines with what to do; none where nothing does."""
     found = failing(layout)
     lines = [configuration.trouble(layout)]
     if found is not None:
@@ -130,12 +130,12 @@ def troubles(layout: Layout) -> list[str]:
 
 
 def waiting(layout: Layout) -> list[str]:
-    """What keeps ready steps of every batch from starting, a line each with what to do: no passes, no engine."""
+    """Tell what keeps ready steps of every batch from starting, a line each with what to do: no passes, no engine."""
     return [*troubles(layout), *start_rate.held(layout)]
 
 
 def unserved_sec(layout: Layout) -> float | None:
-    """For how long a pass has been wished for, where that is longer than it should be."""
+    """For how long a pass has been wished for, where that is too long."""
     try:
         waited = clocks.age(layout.pass_wanted.stat().st_mtime)
     except OSError:

@@ -115,7 +115,7 @@ def _leave(done: list[Ingested], path: Path, error: Exception) -> None:
 
 
 def defaults(ctx: Context) -> "TableDefaults":
-    """What the configuration says about tables that leave it open."""
+    """Tell what the configuration says about tables that leave it open."""
     from parallelhassnes.tables.expand import TableDefaults
 
     return TableDefaults(
@@ -214,7 +214,7 @@ def check_secrets(ctx: Context, plan: Plan, name: str) -> None:
 
 
 def known_batch(ctx: Context, digest: str) -> str | None:
-    """The newest batch that was made, to the last ticket, from these bytes."""
+    """Return the newest batch that was made, to the last ticket, from these bytes."""
     batch_id = _claimed(ctx, digest)
     if batch_id is None or not (ctx.layout.accepted / f"{batch_id}.ack.json").exists():
         return None
@@ -222,7 +222,7 @@ def known_batch(ctx: Context, digest: str) -> str | None:
 
 
 def _claimed(ctx: Context, digest: str) -> str | None:
-    """The batch that these bytes make, whether or not it is whole."""
+    """Return the batch that these bytes make, whether or not it is whole."""
     document = atomic.read_json_or_none(ctx.layout.tables_by_sha / digest)
     return str(document["batch_id"]) if document else None
 
@@ -243,7 +243,7 @@ def _tables(ctx: Context) -> Iterator[Path]:
 
 
 def _is_table(ctx: Context, path: Path, listed: list[str]) -> bool:
-    """Whether it is a whole table; what is none goes, or stays for whose it is."""
+    """Tell whether it is a whole table; anything else is removed, or stays for its owner."""
     name = path.name
     if path.suffix == COMPANION and name.removesuffix(COMPANION) not in listed:
         if _age_sec(path) > _ABANDONED_SEC:  # its submitter died before the table came
@@ -259,7 +259,7 @@ def _is_table(ctx: Context, path: Path, listed: list[str]) -> bool:
 
 
 def _is_being_written(path: Path) -> bool:
-    """Whether some process has the file open for writing; elsewhere than on Linux, whether it is very young."""
+    """Tell whether some process has the file open for writing; elsewhere than on Linux, whether it is very young."""
     try:
         with path.open("rb") as stream:
             fcntl.fcntl(stream, fcntl.F_SETLEASE, fcntl.F_RDLCK)
@@ -272,7 +272,7 @@ def _is_being_written(path: Path) -> bool:
 
 
 def _still_growing(path: Path, data: bytes) -> bool:
-    """Whether a table that does not parse may be the first part of one: it just stops, and is young."""
+    """Tell whether a table that does not parse may be the first part of one: it just stops, and is young."""
     if _age_sec(path) > _SETTLING_SEC:
         return False
     if path.suffix != ".json":
@@ -294,7 +294,7 @@ def _age_sec(path: Path) -> float:
 
 
 def _companion(path: Path) -> Submission | None:
-    """What ``submit`` says of the table; None where it came otherwise.
+    """Tell what ``submit`` says of the table; None where it came otherwise.
 
     Raises:
         CorruptFile: it cannot be understood.
@@ -320,7 +320,7 @@ def _base_dirs(ctx: Context, submission: Submission | None) -> list[Path]:
 
 
 def new_batch_id(layout: Layout) -> str:
-    """The id of a batch that arrives now: after every batch that the store has, whatever the clock says.
+    """Return the id of a batch that arrives now: after every batch that the store has, whatever the clock says.
 
     A redo finds the id under ``by_sha256``.
     """
@@ -419,7 +419,7 @@ def _queue(ctx: Context, batch_id: str, jobs: Sequence[JobSpec], *, carried: boo
 
 
 def _slim(job: BaseModel) -> dict[str, Any]:
-    """``job.json`` without what is at its default anyway: a batch may have 100,000 of them."""
+    """Return ``job.json`` without what is at its default anyway: a batch may have 100,000 of them."""
     return job.model_dump(mode="json", exclude_defaults=True) | {"schema_version": 1}
 
 
@@ -461,7 +461,7 @@ def _reject(ctx: Context, path: Path, problems: list[Problem]) -> None:
 
 
 def _short(path: Path) -> str:
-    """The table's name, cut where nothing could be put behind it any more."""
+    """Return the table's name, cut where nothing could be put behind it any more."""
     return path.name if len(os.fsencode(path.name)) <= _LONGEST else names.safe_id(path.stem) + path.suffix
 
 
@@ -480,7 +480,7 @@ def new_submission(
     carry: Mapping[str, str] = MappingProxyType({}),
     variables: dict[str, str] | None = None,
 ) -> Submission:
-    """The companion of a table about to be submitted, with its batch id."""
+    """Return the companion of a table about to be submitted, with its batch id."""
     return Submission(
         batch_id=new_batch_id(layout),
         source_name=source_name,

@@ -106,7 +106,7 @@ class JobState:
         return self.evaluate(job, step)
 
     def _has_open(self, job: JobSpec, step: StepSpec) -> bool:
-        """Whether a dependency has neither ended nor is dead; looks from where one was found the last time."""
+        """Tell whether a dependency has neither ended nor is dead; looks from where one was found the last time."""
         count, key = len(step.depends_on), (self.batch_dir, job.job_id, step.step_id)
         first = min(_last_open.get(key, count), count) - 1
         for place in chain(range(first, -1, -1), range(count - 1, first, -1)):
@@ -118,7 +118,7 @@ class JobState:
         return False
 
     def _means(self, reference: str) -> Dependency:
-        """What a dependency (``job_id/step_id``) means to what waits for it."""
+        """Tell what a dependency (``job_id/step_id``) means to what waits for it."""
         job_id, _, step_id = reference.partition("/")
         current = self.current(job_id)
         now = current.get(step_id)
@@ -126,7 +126,7 @@ class JobState:
         return dependency(known(now, called_off=self.is_canceled(job_id, step_id), dead=dead))
 
     def is_gated(self, job: JobSpec, step: StepSpec) -> bool:
-        """Whether somebody must still approve the start of the step."""
+        """Tell whether somebody must still approve the start of the step."""
         return step.gate is not None and step.step_id not in self.overrides(job.job_id).approved
 
     def spread(self, job: JobSpec, step: StepSpec, *, write_tickets: bool = True) -> None:
@@ -141,7 +141,7 @@ class JobState:
                     open_ends.append((waiting_job, step_id))
 
     def _follow(self, job: JobSpec, step_id: str, changed: str, write_tickets: bool) -> bool:
-        """What follows for a step from the change of one that it depends on; whether it is dead since, or is no more."""
+        """Tell what follows for a step from the change of one that it depends on; whether it is dead since, or is no more."""
         if self.is_canceled(job.job_id, step_id):
             return False
         step, current = job.step(step_id), self.current(job.job_id)
@@ -171,7 +171,7 @@ class JobState:
         return self.canceled or step_id in self.overrides(job_id).canceled
 
     def _again(self, job: JobSpec, step: StepSpec, now: StepNow) -> None:
-        """A step that speaks of others' ends runs again when one of them has ended anew, a critic when its solver has."""
+        """A step that speaks of others' ends runs again when one of them has ended anew, a critic when its solver has ended anew."""
         if solver_critic.waits_for_solver(step, now, self.overrides(job.job_id)):
             self.put_ticket(job, step)
         elif now.settled and step.after != "success":
@@ -243,7 +243,7 @@ class JobState:
 
 
 def ticket_of(job: JobSpec, step: StepSpec) -> tuple[Ticket, str]:
-    """The step's ticket and its name, the same whenever it is made."""
+    """Return the step's ticket and its name, the same whenever it is made."""
     seq = job.first_seq + job.places[step.step_id]
     ticket = Ticket(
         batch_id=job.batch_id, job_id=job.job_id, step_id=step.step_id, queue_key=step.queue_key, kind=step.kind
@@ -277,7 +277,7 @@ def record_end(batch_dir: Path, job: JobSpec, step: StepSpec, now: StepNow) -> N
 
 
 def step_facts(step: StepSpec) -> dict[str, Any]:
-    """What a ledger's lines say of an attempt's step besides its name: whose trial it is, and of which task."""
+    """Tell what a ledger's lines say of an attempt's step besides its name: whose trial it is, and of which task."""
     if step.kind != "trial":
         return {"kind": step.kind}
     checksum = step.spec.get("task_checksum")

@@ -333,7 +333,7 @@ def _prepare(
 
 
 def _inputs(book: JobState, job: JobSpec, step: StepSpec) -> dict[str, str]:
-    """The attempts that a step is given: of what it depends on, and a solver that of its critic."""
+    """Return the attempts that a step is given: of what it depends on, and a solver that of its critic."""
     if step.kind != "agent" and step.loop is None:
         return {}
     refs = list(step.depends_on)

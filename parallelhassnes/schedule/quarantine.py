@@ -39,17 +39,17 @@ def note(ctx: Context, batch_id: str, error: Exception) -> None:
 
 
 def describe(error: Exception) -> str:
-    """Why a batch waits that the error keeps from being read, in one line with what to do."""
+    """Tell why a batch waits that the error keeps from being read, in one line with what to do."""
     return f"damaged: {atomic.describe_damage(error)}; {atomic.advice(error)}"
 
 
 def reason_of(ctx: Context, batch_id: str) -> str | None:
-    """Why the batch is set aside; None where it is not."""
+    """Tell why the batch is set aside; None where it is not."""
     return _reason(_path(ctx, batch_id))
 
 
 def every(layout: Layout) -> dict[str, str]:
-    """Batch → why it is set aside, of all that are."""
+    """Return batch → why it is set aside, of all that are."""
     paths = map(Path, atomic.json_files(layout.blocked))
     return {path.stem: reason for path in paths if (reason := _reason(path)) is not None}
 

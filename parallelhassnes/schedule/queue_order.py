@@ -86,7 +86,7 @@ class Load:
 
 
 def count(ctx: Context) -> tuple[Load, dict[str, set[str]]]:
-    """The load now, and for each queue key's folder the batches that have live attempts on it.
+    """Return the load now, and for each queue key's folder the batches that have live attempts on it.
 
     An attempt that ended after this pass has settled keeps its place: what its end decides (a budget that is spent, trials
     that are not needed any more) is not known yet. Its supervisor has wished for the next pass.
@@ -126,7 +126,7 @@ class KeyLanes:
 
     @cached_property
     def queue_key(self) -> str:
-        """The key itself; empty where the folder's name does not tell, and no ticket does."""
+        """The key itself; empty where the folder's name does not tell, and no ticket tells it either."""
         with contextlib.suppress(UserError):
             return names.key_from_dir(self.key)
         for _, _, folder in tickets.folders_of(self.ctx.layout, self.key):
@@ -145,7 +145,7 @@ class KeyLanes:
                 self._put(turn)
 
     def best(self, room: "Room") -> Lane | None:
-        """The lane to serve next. What was not looked at comes after one that was found without a live attempt, or of a
+        """Return the lane to serve next. What was not looked at comes after one that was found without a live attempt, or of a
         higher priority than the last that was looked at.
         """
         self._drop_closed()
@@ -197,7 +197,7 @@ class KeyLanes:
             self.prepare()
 
     def _look(self, turn: QueueTurn) -> Lane | None:
-        """The lane that a turn leads to; None where it has nothing to start, or comes at another place."""
+        """Return the lane that a turn leads to; None where it has nothing to start, or comes at another place."""
         batch_id, folder = turn.batch_id, self.ctx.layout.ready / self.key / turn.batch_id
         if batch_id in self._seen:
             if turn.path != self._seen[batch_id]:
@@ -249,7 +249,7 @@ class KeyLanes:
 
 
 def line_up(ctx: Context, may_start: Callable[[str], bool], on_damage: OnDamage) -> list[KeyLanes]:
-    """A line for each queue key that something waits on."""
+    """Return a line for each queue key that something waits on."""
     found = dict.fromkeys([*turns.keys(ctx.layout), *members.names(ctx.layout.ready)])
     lines = [KeyLanes(ctx, key, may_start, on_damage) for key in found]
     for line in lines:
@@ -279,7 +279,7 @@ class Room:
         self._key_limits: dict[str, int | None] = {}
 
     def _key_limit(self, line: KeyLanes) -> int | None:
-        """A key's limit: people's, those of every table with live or ready steps on it, its provider's."""
+        """Return a key's limit: people's, those of every table with live or ready steps on it, its provider's."""
         if line.key not in self._key_limits:
             strictest = turns.strictest(self.ctx.layout, line.key)
             batch_ids = self._live.get(line.key, set()) | ({strictest} if strictest else set())
@@ -300,12 +300,12 @@ class Room:
         return limit is None or self.load.by_key[line.key] < limit
 
     def allows(self, lane: Lane) -> bool:
-        """Whether the batch's own limit does."""
+        """Tell whether the batch's own limit does."""
         limit = self._batch_limit(lane.batch_id)
         return limit is None or self.load.by_batch[lane.batch_id] < limit
 
     def rank(self, lane: Lane) -> tuple[int, int, float, str]:
-        """What lanes are served by, the lowest first."""
+        """Tell what lanes are served by, the lowest first."""
         return -lane.priority, self.load.by_batch[lane.batch_id], lane.served, lane.batch_id
 
     def next(self, lines: list[KeyLanes]) -> tuple[KeyLanes, Lane] | None:

@@ -15,7 +15,7 @@ from parallelhassnes.store import atomic, hosts
 
 
 def recover(ctx: Context) -> bool:
-    """Make what is derived anew where the host has been started since the last tick; whether it was.
+    """Make what is derived anew where the host has been started since the last tick; tell whether it was made anew.
 
     Raises:
         SecondHost: the last tick ran on another host, and this one has not joined.

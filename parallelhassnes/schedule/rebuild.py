@@ -130,7 +130,7 @@ def _rederive(ctx: Context, batch_id: str) -> None:
 
 
 def _complete_ledger(ctx: Context, batch_id: str) -> None:
-    """Write down the additions and ends that nobody else will: their notes went with the queue."""
+    """Write down the additions and ends that nobody else will write: their notes went with the queue."""
     batch_dir = ctx.layout.batch(batch_id)
     add_steps.tell(batch_dir, [batches.read_job(p) for p in batches.job_dirs(ctx.layout, batch_id)])
     known = {event.get("run_id") for _, event in ledger.read(batch_dir) if event.get("event") in ("ended", "carried")}
@@ -154,7 +154,7 @@ def write_ack(ctx: Context, meta: BatchMeta) -> None:
 
 
 def _called_for(ctx: Context, batch_ids: list[str]) -> list[tickets.Running]:
-    """The running tickets of attempts that have not been sealed."""
+    """Return the running tickets of attempts that have not been sealed."""
     found = []
     for entry in tickets.running(ctx.layout):
         with members.apart(entry.path):

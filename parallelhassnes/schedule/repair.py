@@ -131,7 +131,7 @@ def _is_supervised(attempt_dir: Path, heartbeat_sec: float) -> bool:
 
 
 def _supervisor_lives(state: AttemptState) -> bool:
-    """Whether it lives as far as can be seen from here; one that has not said its pid yet is just starting."""
+    """Tell whether it lives as far as can be seen from here; one that has not said its pid yet is just starting."""
     return state.pid is None or state.supervisor_lives() is not False
 
 

@@ -65,13 +65,13 @@ def settle_ended(ctx: Context) -> int:
 
 
 def _frees_many(ctx: Context, ticket: Ticket) -> bool:
-    """Whether the end of a step is looked at for so many others that no claimed attempt is to wait for it."""
+    """Tell whether the end of a step is looked at for so many others that no claimed attempt is to wait for it."""
     job, step = batches.read_step(ctx.layout, ticket)
     return len(job.dependents.get(step.step_id, ())) > _MANY
 
 
 def _note_over(ctx: Context, job_dirs: Sequence[Path]) -> None:
-    """What is done where a batch has nothing queued any more, before its last ticket goes."""
+    """Tell what is done where a batch has nothing queued any more, before its last ticket goes."""
     for job_dir in job_dirs:
         currents.fold(job_dir)
     ctx.layout.checkpoint_wanted.touch()

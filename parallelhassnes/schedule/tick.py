@@ -4,7 +4,7 @@ A *pass* runs under ``tick.lock``: settle what ended, promote what is due, launc
 Whoever wants one first leaves ``pass.wanted``, then tries the lock. Nobody waits for it: the holder looks
 for ``pass.wanted`` again after it has let go, so a wish that came during a pass is served by another one
 and none is lost. A holder that runs no pass (an operator's command), has crashed, failed, or is awaited by an attempt that it
-has taken over leaves the file; the waker, the next pass, or cron's tick serves it. ``health`` tells where nobody does.
+has taken over leaves the file; the waker, the next pass, or cron's tick serves it. ``health`` tells where nobody ticks.
 
 A *tick* is what cron runs: it also ingests tables, repairs what died and reports this runner's health.
 """
@@ -154,7 +154,7 @@ def _pass(ctx: Context, started: list[Launched]) -> None:
 
 
 def _wanted_delay(ctx: Context, ticket: Ticket) -> float | None:
-    """The delay that the step's newest attempt calls for; None where it has none."""
+    """Return the delay that the step's newest attempt calls for; None where it has none."""
     job, step = batches.read_step(ctx.layout, ticket)
     step_dir = ctx.layout.step(ticket.batch_id, ticket.job_id, ticket.step_id)
     overrides = batches.read_overrides(ctx.layout.job(job.batch_id, job.job_id))
@@ -163,7 +163,7 @@ def _wanted_delay(ctx: Context, ticket: Ticket) -> float | None:
 
 
 def after_attempt(ctx: Context) -> None:
-    """What a supervisor does when its attempt is sealed: a pass, then the next attempt, or waking what is due later."""
+    """Tell what a supervisor does when its attempt is sealed: a pass, then the next attempt, or waking what is due later."""
     launcher.offer()
     try_pass(ctx)
     if launcher.has_taken():

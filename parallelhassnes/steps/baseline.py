@@ -1,7 +1,7 @@
 """The kind ``baseline``: the gate in front of a task's other trials.
 
 It waits for the end of the task's ``oracle`` and ``nop`` trials and succeeds if all of them came out as they
-must: the task's own solution passes, doing nothing does not. What waits for its success starts then, and else never;
+must: the task's own solution passes, and doing nothing fails. What waits for its success starts then, and else never;
 when a baseline is retried the gate looks again.
 
     <attempt>/baseline.json     written by the worker, by rename
@@ -62,7 +62,7 @@ class BaselineKind:
 
 
 def look(trials: list[facts.TrialFacts]) -> tuple[list[str], list[str]]:
-    """What came out wrong, and what came to no result; a line each."""
+    """Tell what came out wrong, and what came to no result; a line each."""
     wrong: list[str] = []
     open_ones: list[str] = []
     for agent in AGENTS:
@@ -85,7 +85,7 @@ def look(trials: list[facts.TrialFacts]) -> tuple[list[str], list[str]]:
 
 
 def is_unsure(trial: facts.TrialFacts) -> bool:
-    """Whether the reward is one that a person has to judge: a part of it, or above a scale that nobody has named."""
+    """Tell whether the reward is one that a person has to judge: a part of it, or above a scale that nobody has named."""
     reward = trial.reward or 0.0
     if trial.agent == "oracle":
         return reward > 0

@@ -113,14 +113,14 @@ def _exit_failure(attempt: StepAttempt, code: int | None) -> Failure | None:
 
 
 def _own_report(attempt: StepAttempt) -> dict[str, Any]:
-    """What the program reports of itself; nothing where it is not of the report's shape."""
+    """Tell what the program reports of itself; nothing where it is not of the report's shape."""
     found = safe_read.read_object(attempt.dir / REPORT_FILE, MAX_REPORT_BYTES) or {}
     own = {key: found[key] for key in final_report.COMMON if key in found}
     return own if own and not final_report.validate({**final_report.EMPTY, **own}) else {}
 
 
 def _tail(path: Path) -> str:
-    """The last lines of a log, for a summary."""
+    """Return the last lines of a log, for a summary."""
     data = safe_read.read_bytes(path, TAIL_BYTES, end=True) or b""
     lines = [line.strip() for line in data.decode("utf-8", "replace").splitlines() if line.strip()]
     return safe_read.text(" / ".join(lines[-TAIL_LINES:]), 1000) or ""

@@ -100,7 +100,7 @@ class Event(NamedTuple):
 
 
 def of_provider(said: str, status: int | None = None, type_name: str = "") -> Evidence:
-    """What a provider's answer, or a program's event about it, gives to go by.
+    """Tell what a provider's answer, or a program's event about it, gives to go by.
 
     Args:
         said: the message, or the body as it came: JSON, HTML or nothing.
@@ -117,7 +117,7 @@ def of_provider(said: str, status: int | None = None, type_name: str = "") -> Ev
 def of_exception(
     type_name: str, message: str, phase: Phase | None, traceback: str = "", logs: Iterable[Path] = ()
 ) -> Evidence:
-    """What an exception gives to go by.
+    """Tell what an exception gives to go by.
 
     Args:
         type_name: the exception's name; a qualified one counts by its last part.
@@ -156,19 +156,19 @@ _OWN_TYPES = frozenset(
 def verdict_of(
     type_name: str, message: str, phase: Phase | None, traceback: str = "", logs: Iterable[Path] = (), harbor: str = ""
 ) -> FailureVerdict:
-    """The class of an exception; the arguments are those of ``of_exception``, and ``Evidence.harbor``."""
+    """Return the class of an exception; the arguments are those of ``of_exception``, and ``Evidence.harbor``."""
     return classify(of_exception(type_name, message, phase, traceback, logs)._replace(harbor=harbor))
 
 
 def failure_of(said: str, status: int | None = None) -> Failure:
-    """The failure that a provider's answer or a program's event speaks of; the arguments are those of ``of_provider``."""
+    """Return the failure that a provider's answer or a program's event speaks of; the arguments are those of ``of_provider``."""
     found = classify(of_provider(said, status))
     line = safe_read.first_line(said) or "its provider refused and did not say why"
     return Failure(found.failure_class, line, said, found.guessed)
 
 
 def failure_of_client(error: Exception, where: str | None) -> Failure:
-    """The failure that an exception of the ``openai`` client is; ``where`` is the endpoint's address."""
+    """Return the failure that an exception of the ``openai`` client is; ``where`` is the endpoint's address."""
     body = getattr(error, "body", None)
     said = str(getattr(error, "message", "") or error)
     more = json.dumps(body, default=str)[:MOST_SAID] if isinstance(body, dict) else ""
@@ -179,7 +179,7 @@ def failure_of_client(error: Exception, where: str | None) -> Failure:
 
 
 def _of_program(plain: Evidence, logs: Iterable[Path]) -> Evidence:
-    """What an agent's program that ended badly gives to go by."""
+    """Tell what an agent's program that ended badly gives to go by."""
     message, phase = plain.message, plain.phase
     output = message.partition("\nstdout: ")[2] if message.startswith(_OF_OUTPUT) else message
     output = output.replace("\nstderr: ", "\n")
@@ -198,7 +198,7 @@ def _of_program(plain: Evidence, logs: Iterable[Path]) -> Evidence:
 
 
 def last_event(output: str) -> Event:
-    """How the events in a program's output, JSON objects one a line, say that it ended."""
+    """Tell how the events in a program's output, JSON objects one a line, say that it ended."""
     found, seen = Event(False), False
     for line in map(str.strip, output.splitlines()):
         if not line.startswith("{"):
@@ -215,7 +215,7 @@ def last_event(output: str) -> Event:
 
 
 def _end(event: Mapping[str, Any]) -> Event | None:
-    """What one event says of the end; None where it is about something else."""
+    """Tell what one event says of the end; None where it is about something else."""
     kind, subtype = event.get("type"), safe_read.text(event.get("subtype")) or ""
     if kind == "result":
         if not event.get("is_error") and not subtype.startswith("error"):
@@ -233,7 +233,7 @@ def _end(event: Mapping[str, Any]) -> Event | None:
 
 
 def _words(event: Mapping[str, Any]) -> str:
-    """What an error event says: its message, and the whole of it below where that holds more."""
+    """Tell what an error event says: its message, and the whole of it below where that holds more."""
     error = event.get("error")
     own = safe_read.mapping(error)
     data = safe_read.mapping(own.get("data"))
@@ -261,7 +261,7 @@ def _status(event: Mapping[str, Any]) -> int | None:
 
 
 def _fragment(output: str) -> str:
-    """The end of an output whose last event was cut, if what is left is an error."""
+    """Return the end of an output whose last event was cut, if what is left is an error."""
     for line in reversed(output.splitlines()):
         if re.search(r'"api_error_status"\s*:\s*[45]\d\d|"type"\s*:\s*"turn\.failed"', line):
             return line
@@ -279,7 +279,7 @@ def _error_lines(output: str) -> list[str]:
 
 
 def _texts(folders: Iterable[Path]) -> Iterable[str]:
-    """The ends of the log files that an agent's program may have left, those of known programs first."""
+    """Yield the ends of the log files that an agent's program may have left, those of known programs first."""
     for folder in folders:
         if folder.is_symlink():
             continue
@@ -316,7 +316,7 @@ _PART = re.compile(rf"({_NUMBER})\s*({_UNIT})", re.IGNORECASE)
 
 
 def retry_after_sec(message: str) -> float | None:
-    """Seconds to wait, 0 to a week; None where the message names no time."""
+    """Return the seconds to wait, 0 to a week; None where the message names no time."""
     for pattern in _PATTERNS:
         found = pattern.search(message[:20_000])
         if found is None:

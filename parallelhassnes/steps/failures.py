@@ -424,7 +424,7 @@ TIMEOUT_CLASSES: dict[Phase, str] = {
 
 
 def classify(found: Evidence) -> FailureVerdict:
-    """The class of what there is to go by; ``internal``, guessed, where no rule fits, which only happens without a phase."""
+    """Return the class of what there is to go by; ``internal``, guessed, where no rule fits, which only happens without a phase."""
     for rule in RULES:
         if _fits(rule, found):
             return FailureVerdict(rule.failure_class, rule.name, rule.guess, found.said)

@@ -31,7 +31,7 @@ MAX_SUMMARY = 4000
 
 
 def build(attempt: StepAttempt, outcome: Outcome) -> dict[str, Any]:
-    """The report of an attempt, valid against the schema if the kind's own part is."""
+    """Return the report of an attempt, valid against the schema where the kind's own part is valid."""
     report = {
         **EMPTY,
         "status": outcome.status,
@@ -54,13 +54,13 @@ def build(attempt: StepAttempt, outcome: Outcome) -> dict[str, Any]:
 
 @cache
 def schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of a report."""
+    """Return the JSON Schema (2020-12) of a report."""
     loaded: dict[str, Any] = json.loads(files(__package__).joinpath(SCHEMA_FILE).read_text("utf-8"))
     return loaded
 
 
 def validate(report: object) -> list[str]:
-    """Every way in which ``report`` is not a valid report, as ``pointer: what is wrong``; empty if it is.
+    """Return every way in which ``report`` is not a valid report, as ``pointer: what is wrong``; empty where the report is valid.
 
     The first call in a process imports jsonschema (0.2 s of CPU): for reports that others wrote, not for our own.
     """
@@ -68,7 +68,7 @@ def validate(report: object) -> list[str]:
 
 
 def problems(document: object, against: Mapping[str, Any]) -> list[str]:
-    """Every violation of a JSON Schema (2020-12), in the order of the document."""
+    """Return every violation of a JSON Schema (2020-12), in the order of the document."""
     from jsonschema import Draft202012Validator
 
     errors = Draft202012Validator(dict(against)).iter_errors(document)
@@ -80,7 +80,7 @@ MAX_TEXT = 1 << 20
 
 
 def of(attempt_dir: Path) -> dict[str, Any]:
-    """``report``, ``text`` and ``status`` of an ended attempt, as templates and conditions see them.
+    """Return ``report``, ``text`` and ``status`` of an ended attempt, as templates and conditions see them.
 
     ``report`` is the run report with the agent's own report laid over it, so that a key of the step's schema is
     found at the top.

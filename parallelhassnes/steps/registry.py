@@ -16,12 +16,12 @@ _KINDS: dict[str, tuple[str, str]] = {
 
 
 def names() -> tuple[str, ...]:
-    """Every kind that this version can run, sorted."""
+    """Return every kind that this version can run, sorted."""
     return tuple(sorted(_KINDS))
 
 
 def kind(name: str) -> Kind:
-    """The kind called ``name``; raises ``UserError`` where this version has none of that name."""
+    """Return the kind called ``name``; raises ``UserError`` where this version has none of that name."""
     if name not in _KINDS:
         known = ", ".join(names())
         raise UserError(f"unknown kind of step {name!r}", fix=f"use one of {known}")

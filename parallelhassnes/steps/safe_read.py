@@ -19,7 +19,7 @@ MAX_JSON_BYTES = 64 * 1024 * 1024
 
 
 def read_bytes(path: Path, limit: int, *, end: bool = False) -> bytes | None:
-    """The first (or, with ``end``, the last) ``limit`` bytes of a regular file; None where there is none.
+    """Return the first (or, with ``end``, the last) ``limit`` bytes of a regular file; None where there is none.
 
     No link is followed below an attempt's folder, elsewhere none as the last component; a pipe is not waited for.
     """
@@ -44,7 +44,7 @@ def read_bytes(path: Path, limit: int, *, end: bool = False) -> bytes | None:
 
 
 def open_file(path: Path) -> int:
-    """A descriptor of a regular file; see ``read_bytes``.
+    """Return a descriptor of a regular file; see ``read_bytes``.
 
     Raises:
         OSError: there is none, or a link is on the way to it.
@@ -57,7 +57,7 @@ def open_file(path: Path) -> int:
 
 
 def read_object(path: Path, limit: int = MAX_JSON_BYTES) -> dict[str, Any] | None:
-    """The JSON object in a file, or None: absent, larger than ``limit`` bytes, no JSON, no object.
+    """Return the JSON object in a file, or None: absent, larger than ``limit`` bytes, no JSON, no object.
 
     ``NaN`` and infinities are read as None, because what we write must be JSON.
     """
@@ -72,7 +72,7 @@ def read_object(path: Path, limit: int = MAX_JSON_BYTES) -> dict[str, Any] | Non
 
 
 def size(path: Path) -> int | None:
-    """The size of a file in bytes, or None."""
+    """Return the size of a file in bytes, or None."""
     try:
         return path.lstat().st_size
     except (OSError, ValueError):
@@ -80,17 +80,17 @@ def size(path: Path) -> int | None:
 
 
 def mapping(value: object) -> Mapping[str, Any]:
-    """``value`` if it is an object, else an empty one."""
+    """Return ``value`` if it is an object, else an empty one."""
     return value if isinstance(value, dict) else {}
 
 
 def sequence(value: object) -> list[Any]:
-    """``value`` if it is an array, else an empty one."""
+    """Return ``value`` if it is an array, else an empty one."""
     return value if isinstance(value, list) else []
 
 
 def text(value: object, limit: int = 1000) -> str | None:
-    """``value`` if it is a string, at most ``limit`` characters of it and always encodable; else None."""
+    """Return ``value`` if it is a string, at most ``limit`` characters of it and always encodable; else None."""
     if not isinstance(value, str):
         return None
     shown = value if len(value) <= limit else value[: limit - 1] + "…"
@@ -98,7 +98,7 @@ def text(value: object, limit: int = 1000) -> str | None:
 
 
 def number(value: object) -> float | int | None:
-    """``value`` if it is a finite number (and no truth value) of ordinary size, else None."""
+    """Return ``value`` if it is a finite number (and no truth value) of ordinary size, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     # An integer may be beyond every float, which ``isfinite`` refuses to look at.
@@ -106,13 +106,13 @@ def number(value: object) -> float | int | None:
 
 
 def whole(value: object) -> int | None:
-    """``value`` if it is an integer that is not negative, else None."""
+    """Return ``value`` if it is an integer that is not negative, else None."""
     found = number(value)
     return found if isinstance(found, int) and found >= 0 else None
 
 
 def first_line(value: str, limit: int = 300) -> str:
-    """The first line of ``value`` with something in it, for a scoreboard."""
+    """Return the first line of ``value`` with something in it, for a scoreboard."""
     for line in value.splitlines():
         if line.strip():
             return text(line.strip(), limit) or ""

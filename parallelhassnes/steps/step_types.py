@@ -88,7 +88,7 @@ class Kind(Protocol):
         """
 
     def deadline_sec(self, attempt: StepAttempt) -> float | None:
-        """Seconds that this attempt may take at most, where its step names none; None for no end."""
+        """Return the seconds that this attempt may take at most, where its step names none; None for no end."""
 
     def work(self, attempt: StepAttempt) -> int:
         """Do the work, in the worker's process; return its exit code.
@@ -98,7 +98,7 @@ class Kind(Protocol):
         """
 
     def phase(self, attempt: StepAttempt) -> str | None:
-        """Where the work stands, for the heartbeat: ``environment_setup``, ``agent`` …; cheap, called every beat."""
+        """Tell where the work stands, for the heartbeat: ``environment_setup``, ``agent`` …; cheap, called every beat."""
 
     def conclude(self, attempt: StepAttempt, end: WorkerEnd) -> Outcome:
         """Read what the worker left and say what it came to; never raises for what a worker can leave."""
@@ -115,7 +115,7 @@ class ShowsItself(Protocol):
     """What a kind may do besides: say what its attempt is doing."""
 
     def live(self, attempt: StepAttempt) -> LiveRecord | None:
-        """What the attempt is doing; cheap, called every beat."""
+        """Tell what the attempt is doing; cheap, called every beat."""
 
 
 @runtime_checkable
@@ -123,7 +123,7 @@ class LimitsPhases(Protocol):
     """What a kind may do besides: set a limit to each phase of its work."""
 
     def phase_deadline_sec(self, attempt: StepAttempt, phase: str) -> float | None:
-        """Seconds that the attempt may stay in this phase; None for no end."""
+        """Return the seconds that the attempt may stay in this phase; None for no end."""
 
 
 def stopped(end: WorkerEnd) -> Outcome | None:

@@ -28,7 +28,7 @@ class Tokens(NamedTuple):
         return Tokens(*map(_plus, self, other))
 
     def minus(self, other: "Tokens") -> "Tokens":
-        """Those since ``other``."""
+        """Return those since ``other``."""
         if self.input is None:
             return self
         return Tokens(*(max((mine or 0) - (theirs or 0), 0) for mine, theirs in zip(self, other, strict=True)))
@@ -40,7 +40,7 @@ class Tokens(NamedTuple):
 
     @classmethod
     def read(cls, said: object) -> "Tokens":
-        """The counts in a document, ``{"input": …, "cache": …, "output": …}``; what cannot be true is None."""
+        """Return the counts in a document, ``{"input": …, "cache": …, "output": …}``; what cannot be true is None."""
         counts = safe_read.mapping(said)
         return cls(*(tokens(counts.get(name)) for name in cls._fields))
 
@@ -102,7 +102,7 @@ class UsageSum(NamedTuple):
     said: int = 0
     """Attempts that said anything of this."""
     silent: int = 0
-    """Attempts that should have, and did not."""
+    """Attempts that should have said something, and were silent."""
 
     def __add__(self, other: "UsageSum") -> "UsageSum":  # type: ignore[override]
         return UsageSum(
@@ -122,7 +122,7 @@ class UsageSum(NamedTuple):
 
     @classmethod
     def restored(cls, stored: Sequence[Any]) -> "UsageSum":
-        """What ``stored`` has made.
+        """Tell what ``stored`` has made.
 
         Raises:
             TypeError, ValueError: it is nothing of the kind.
@@ -138,7 +138,7 @@ NOTHING = UsageSum()
 def one_attempt(
     cost_usd: float | None, tokens: Tokens, *, cost_unknown: bool = False, must_say: bool = True
 ) -> UsageSum:
-    """What one ended attempt has used.
+    """Tell what one ended attempt has used.
 
     Args:
         cost_unknown: it has cost more than ``cost_usd``, or nobody knows what.
@@ -164,13 +164,13 @@ def _plus[N: (int, float)](one: N | None, other: N | None) -> N | None:
 
 
 def usd(value: object) -> float | None:
-    """A cost in USD; None where the value is none that can be true."""
+    """Return a cost in USD; None where the value is none that can be true."""
     found = safe_read.number(value)
     return float(found) if found is not None and 0 <= found <= MOST_USD else None
 
 
 def tokens(value: object) -> int | None:
-    """A count of tokens, also as ``12.0``; None where the value is none that can be true."""
+    """Return a count of tokens, also as ``12.0``; None where the value is none that can be true."""
     found = safe_read.number(value)
     if found is None or not 0 <= found <= MOST_TOKENS or found != int(found):
         return None
@@ -178,7 +178,7 @@ def tokens(value: object) -> int | None:
 
 
 def of_parts(parts: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> Usage:
-    """The sums over the parts of one attempt.
+    """Return the sums over the parts of one attempt.
 
     Args:
         parts: what each part says, by how a warning calls the part (empty for the whole attempt).
@@ -205,7 +205,7 @@ def of_parts(parts: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -
 
 
 def quoted(value: object, limit: int = 60) -> str:
-    """A value as it was given, cut, on one line."""
+    """Return a value as it was given, cut, on one line."""
     if isinstance(value, float):
         return f"{value:g}"
     try:

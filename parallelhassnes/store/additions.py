@@ -17,7 +17,7 @@ FOLDER = "additions"
 
 
 def names(job_dir: Path) -> tuple[str, ...]:
-    """The additions of a job, oldest first."""
+    """Return the additions of a job, oldest first."""
     try:
         return tuple(sorted(p.name for p in (job_dir / FOLDER).iterdir() if p.name[0] != "."))
     except FileNotFoundError:
@@ -36,7 +36,7 @@ def write(job_dir: Path, name: str, addition: Addition) -> None:
 
 
 def merged(job: JobSpec, job_dir: Path, found: tuple[str, ...]) -> JobSpec:
-    """The job with its additions; a verdict also waits for the trials and analyses that were added."""
+    """Return the job with its additions; a verdict also waits for the trials and analyses that were added."""
     added = [step for name in found for step in read(job_dir, name).steps]
     mine = f"{job.job_id}/"
     judged = tuple(f"{mine}{step.step_id}" for step in added if step.kind in ("trial", "analysis"))
@@ -58,5 +58,5 @@ def merged(job: JobSpec, job_dir: Path, found: tuple[str, ...]) -> JobSpec:
 
 
 def name_of(number: int) -> str:
-    """The file of a job's addition, counted from 1."""
+    """Return the file of a job's addition, counted from 1."""
     return f"{number:04d}.json"

@@ -41,7 +41,7 @@ class _Settings:
 
 
 def set_durable(on: bool) -> None:
-    """Whether writes wait for the disk, for this process and those it forks."""
+    """Tell whether writes wait for the disk, for this process and those it forks."""
     _Settings.durable = on
 
 
@@ -50,12 +50,12 @@ def is_durable() -> bool:
 
 
 def set_temp(folder: Path) -> None:
-    """Where content waits for its rename, for this process and those it forks; on the store's file system."""
+    """Tell where content waits for its rename, for this process and those it forks; on the store's file system."""
     _Settings.temp = str(folder)
 
 
 def temp_path(folder: Path | str) -> Path:
-    """A fresh name to prepare something under that will be renamed into ``folder``; nothing is there yet."""
+    """Return a fresh name to prepare something under that will be renamed into ``folder``; nothing is there yet."""
     name = f"{_place()}.{os.getpid()}.{next(_counter)}"
     if _Settings.temp is not None:
         if os.path.isdir(_Settings.temp):  # noqa: PTH112 - hot path
@@ -67,7 +67,7 @@ def temp_path(folder: Path | str) -> Path:
 
 
 def to_be_swept() -> Path | None:
-    """A fresh name for something that the next tick removes: it belongs to no process. None where no folder is set."""
+    """Return a fresh name for something that the next tick removes: it belongs to no process. None where no folder is set."""
     if _Settings.temp is None:
         return None
     made = temp_path(_Settings.temp)
@@ -77,7 +77,7 @@ def to_be_swept() -> Path | None:
 
 
 def _place() -> str:
-    """Where pids of the names are looked up: this host's name and pid namespace."""
+    """Tell where pids of the names are looked up: this host's name and pid namespace."""
     return f"{platform.node()}.{process_identity.namespace()}"
 
 
@@ -111,7 +111,7 @@ def sweep_temp(folder: Path, is_alive: Callable[[int], bool]) -> int:
 
 
 class CorruptFile(UserError):
-    """A file of the store that does not hold what it must; the message names it."""
+    """A file of the store with content of a wrong form; the message names it."""
 
 
 _OF_THE_HOST = frozenset(
@@ -120,21 +120,21 @@ _OF_THE_HOST = frozenset(
 
 
 def is_damage(error: BaseException) -> bool:
-    """Whether it says something of the one file or folder that it came of; a full disk says nothing of that."""
+    """Tell whether it says something of the one file or folder that it came of; a full disk says nothing of that."""
     if isinstance(error, OSError):
         return error.errno not in _OF_THE_HOST
     return isinstance(error, CorruptFile)
 
 
 def describe_damage(error: BaseException) -> str:
-    """One line on damage: which file, and what is wrong with it."""
+    """Return one line on damage: which file, and what is wrong with it."""
     if isinstance(error, OSError):
         return f"{error.filename or 'a file'}: {error.strerror or type(error).__name__}"
     return str(error)
 
 
 def advice(error: BaseException) -> str:
-    """What to do about damage, as an imperative."""
+    """Tell what to do about damage, as an imperative."""
     if isinstance(error, PermissionError):
         return "make it readable for the user who ticks"
     if isinstance(error, OSError) and not isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
@@ -241,7 +241,7 @@ def sync_dir(folder: Path | str) -> None:
 
 
 def json_files(folder: Path | str) -> list[str]:
-    """Paths of the folder's JSON files, sorted; none where there is no such folder."""
+    """Return the paths of the folder's JSON files, sorted; none where there is no such folder."""
     try:
         with os.scandir(folder) as entries:
             found = [entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)]
@@ -251,7 +251,7 @@ def json_files(folder: Path | str) -> list[str]:
 
 
 def read_json(path: Path | str) -> Any:
-    """The document in ``path``, which is an object as all documents of the store are.
+    """Return the document in ``path``, which is an object as all documents of the store are.
 
     Raises:
         FileNotFoundError: there is none.
@@ -267,7 +267,7 @@ def read_json(path: Path | str) -> Any:
 
 
 def read_bytes(path: Path | str) -> bytes:
-    """The bytes of a regular file: a pipe or a device in its place is not waited for."""
+    """Return the bytes of a regular file: a pipe or a device in its place is not waited for."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         info = os.fstat(handle)
@@ -311,7 +311,7 @@ def read_json_or_none(path: Path | str) -> Any:
 
 
 def read_derived(path: Path | str) -> dict[str, Any]:
-    """The document in a file that can be made anew; an empty one where it is gone or spoilt."""
+    """Return the document in a file that can be made anew; an empty one where it is gone or spoilt."""
     try:
         document: dict[str, Any] = read_json(path)
     except (CorruptFile, OSError):

@@ -42,7 +42,7 @@ _BEATS, _BEAT_PATIENCE_SEC = 3, 5.0
 
 
 def is_name(text: str) -> bool:
-    """Whether a folder of that name can be an attempt's."""
+    """Tell whether a folder of that name can be an attempt's."""
     return _NAME.fullmatch(text) is not None
 
 
@@ -56,7 +56,7 @@ class AttemptRef(NamedTuple):
 
 
 def names(step_dir: Path) -> list[str]:
-    """Names of the step's attempts, oldest first."""
+    """Return the names of the step's attempts, oldest first."""
     try:
         entries = os.listdir(step_dir / "attempts")
     except FileNotFoundError:
@@ -91,7 +91,7 @@ def create(step_dir: Path, name: str, meta: AttemptMeta, state: AttemptState) ->
 
 
 def adopt(source: Path, step_dir: Path) -> Path:
-    """Give a step an attempt of another batch: the same files under the same name, linked where the disk can.
+    """Give a step an attempt of another batch: the same files under the same name, linked where the disk allows that.
 
     It appears whole, by rename; one that is there already stays. A sealed attempt never changes, so two batches can
     share its bytes.
@@ -119,7 +119,7 @@ def read_meta(attempt_dir: Path) -> AttemptMeta:
 
 
 def read_state(attempt_dir: Path) -> AttemptState:
-    """How the attempt stands.
+    """Tell how the attempt stands.
 
     One whose ``state.json`` is torn or gone counts as running, by a dead process; if it is sealed, as what its report says.
 
@@ -147,7 +147,7 @@ def read_state(attempt_dir: Path) -> AttemptState:
 
 
 def has_beaten(attempt_dir: Path, heartbeat_sec: float) -> bool:
-    """Whether its supervisor has written ``state.json`` of late, by this host's clock."""
+    """Tell whether its supervisor has written ``state.json`` of late, by this host's clock."""
     try:
         age = clocks.age((attempt_dir / STATE).stat().st_mtime)
     except OSError:

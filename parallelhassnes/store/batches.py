@@ -25,7 +25,7 @@ FILES = frozenset({META, JOB_HASHES, ledger.LEDGER, "index.json", "scoreboard.ba
 
 
 def read_job(job_dir: Path) -> JobSpec:
-    """The job with everything that was added to it.
+    """Return the job with everything that was added to it.
 
     Raises:
         FileNotFoundError: there is no such batch.
@@ -35,7 +35,7 @@ def read_job(job_dir: Path) -> JobSpec:
 
 
 def read_step(layout: Layout, ticket: Ticket) -> tuple[JobSpec, StepSpec]:
-    """The step of a ticket, and its job.
+    """Return the step of a ticket, and its job.
 
     Raises:
         Torn: there is none.
@@ -72,7 +72,7 @@ def read_batch(batch_dir: Path) -> BatchMeta:
 
 
 def read_about(batch_dir: Path) -> dict[str, Any]:
-    """``batch_meta.json`` as it is, for views that look at thousands of batches; what every batch says of itself is in it."""
+    """Return ``batch_meta.json`` as it is, for views that look at thousands of batches; what every batch says of itself is in it."""
     document: dict[str, Any] = atomic.read_json(batch_dir / META)
     if earlier_batches.is_one(document):
         return earlier_batches.about(batch_dir, document)
@@ -106,7 +106,7 @@ def write_overrides(job_dir: Path, overrides: Overrides) -> None:
 
 
 def strangers(layout: Layout, known: Collection[str]) -> list[str]:
-    """Folders of ``runs/`` that hold attempts and are no batch among the known: their ``batch_meta.json`` is gone."""
+    """Return the folders of ``runs/`` that hold attempts and are no batch among the known: their ``batch_meta.json`` is gone."""
     found = []
     for name in members.names(layout.runs):
         if name[0] != "_" and name not in known:
@@ -117,6 +117,6 @@ def strangers(layout: Layout, known: Collection[str]) -> list[str]:
 
 
 def job_dirs(layout: Layout, batch_id: str) -> list[Path]:
-    """The folders of the batch's jobs, in the table's order."""
+    """Return the folders of the batch's jobs, in the table's order."""
     batch_dir = layout.batch(batch_id)
     return [batch_dir / job_id for job_id in read_batch(batch_dir).job_ids]

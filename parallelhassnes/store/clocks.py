@@ -20,17 +20,17 @@ def parse_time(text: str) -> float:
 
 
 def latest(at: float, now: float, most: float) -> float:
-    """When something is due that was to be due at ``at``, where the rule that said so lets it wait ``most`` seconds."""
+    """Tell when something is due that was to be due at ``at``, where the rule that said so lets it wait ``most`` seconds."""
     return min(at, now + max(0.0, most))
 
 
 def age(at: float, now: float | None = None) -> float:
-    """Seconds since an instant that has passed; one that lies ahead was noted under another clock, and is not fresh."""
+    """Return the seconds since an instant that has passed; one that lies ahead was noted under another clock, and is not fresh."""
     return abs((time.time() if now is None else now) - at)
 
 
 def boottime() -> float:
-    """Seconds since the host was started, suspends included: the same for every process of this start of it."""
+    """Return the seconds since the host was started, suspends included: the same for every process of this start of it."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
@@ -46,6 +46,6 @@ class Jumps:
         return time.time() - time.monotonic()
 
     def seen(self) -> bool:
-        """Whether one came since the last look."""
+        """Tell whether one came since the last look."""
         before, self._ahead = self._ahead, self._now()
         return abs(self._ahead - before) > self._LEAST_SEC

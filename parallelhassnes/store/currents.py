@@ -38,7 +38,7 @@ _KEPT, _KEPT_STEPS = 64, 200_000
 
 
 def read(job_dir: Path) -> Current:
-    """The job as of now, for whoever only looks.
+    """Return the job as of now, for whoever only looks.
 
     Raises:
         CorruptFile: it cannot be understood.
@@ -47,7 +47,7 @@ def read(job_dir: Path) -> Current:
 
 
 def take(job_dir: Path) -> "Standing":
-    """The job as of now, for a holder of ``tick.lock``; raises as ``read``."""
+    """Return the job as of now, for a holder of ``tick.lock``; raises as ``read``."""
     kept = _known.get(job_dir)
     if kept is not None and kept.catch_up():
         return kept
@@ -55,7 +55,7 @@ def take(job_dir: Path) -> "Standing":
 
 
 def begin_anew(job_dir: Path) -> "Standing":
-    """A job of which nothing is known, whatever its files say or fail to; ``save`` it whole."""
+    """Return a job of which nothing is known, whatever its files say or fail to; ``save`` it whole."""
     return Standing(job_dir, _Read(_empty(), 0, "", b"", 0, None))
 
 
@@ -85,12 +85,12 @@ class Standing:
         return len(self._steps)
 
     def get(self, step_id: str) -> StepNow | None:
-        """How a step stands; None where it was never attempted."""
+        """Tell how a step stands; None where it was never attempted."""
         text = self._steps.get(step_id)
         return None if text is None else atomic.parse(StepNow, json.loads(text), self.job_dir / CURRENT)
 
     def killer(self, step_id: str) -> str:
-        """The dependency because of which a step cannot start; empty where it may."""
+        """Return the dependency because of which a step cannot start; empty where it may start."""
         return self._dead.get(step_id, "")
 
     @property
@@ -112,7 +112,7 @@ class Standing:
         self.bury(step_id, "")
 
     def bury(self, step_id: str, because: str) -> None:
-        """Note because of which dependency a step never can start; empty where it may."""
+        """Note because of which dependency a step never can start; empty where it may start."""
         if self._dead.get(step_id, "") == because:
             return
         self._touch()
@@ -127,7 +127,7 @@ class Standing:
         """Write what was changed.
 
         Args:
-            whole: into ``current.json``, however long that is, and even where nothing was.
+            whole: into ``current.json``, however long that is, also where nothing was changed.
         """
         journal = self._offset - len(self._header)
         if whole or (self.is_changed and (self._size <= WHOLE or journal > self._size)):
@@ -292,7 +292,7 @@ def _empty() -> dict[str, Any]:
 
 
 def _journal(job_dir: Path, offset: int = 0, header: int = 0) -> tuple[bytes, bytes]:
-    """The first line of the journal, its newline included, and what stands from ``offset`` on; both empty without one.
+    """Return the first line of the journal, its newline included, and what stands from ``offset`` on; both empty without one.
 
     Args:
         header: length of the first line, where it is known.
@@ -312,7 +312,7 @@ def _journal(job_dir: Path, offset: int = 0, header: int = 0) -> tuple[bytes, by
 
 
 def _of(header: bytes) -> str | None:
-    """What a journal with this first line belongs to; None where that is none."""
+    """Tell what a journal with this first line belongs to; None where that is none."""
     try:
         document = json.loads(header)
     except (ValueError, RecursionError):
@@ -321,7 +321,7 @@ def _of(header: bytes) -> str | None:
 
 
 def _changes(lines: bytes, job_dir: Path) -> tuple[list[_Change], int]:
-    """The whole lines of a journal, and how many bytes they are."""
+    """Return the whole lines of a journal, and how many bytes they are."""
     end = lines.rfind(b"\n") + 1
     try:
         found = [_Change(**json.loads(line)) for line in lines[:end].split(b"\n")[:-1]]

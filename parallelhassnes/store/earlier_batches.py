@@ -45,7 +45,7 @@ class EarlierStep(NamedTuple):
 
 
 def is_one(document: Any) -> bool:
-    """Whether a ``batch_meta.json`` is the earlier project's."""
+    """Tell whether a ``batch_meta.json`` is the earlier project's."""
     return (
         isinstance(document, dict)
         and isinstance(document.get("jobs"), list)
@@ -62,7 +62,7 @@ def check_ours(meta: Path) -> None:
 
 
 def about(batch_dir: Path, document: dict[str, Any]) -> dict[str, Any]:
-    """What such a batch says of itself, as ``batches.read_about`` has it."""
+    """Tell what such a batch says of itself, as ``batches.read_about`` has it."""
     jobs = [job_id for job_id, _ in _jobs(document)]
     steps = sum(len(own) for _, own in _jobs(document))
     return {
@@ -75,7 +75,7 @@ def about(batch_dir: Path, document: dict[str, Any]) -> dict[str, Any]:
 
 
 def steps(batch_dir: Path, document: dict[str, Any]) -> Iterator[EarlierStep]:
-    """Every step, in the table's order."""
+    """Yield every step, in the table's order."""
     for job_id, own in _jobs(document):
         for step in own:
             step_id = str(step.get("step_id") or "")

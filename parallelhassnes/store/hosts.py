@@ -149,13 +149,13 @@ def _configured_name() -> str:
 
 
 def mount_of(layout: Layout) -> str:
-    """What tells this mount of the store from another one."""
+    """Tell what tells this mount of the store from another one."""
     info = os.stat(layout.runs)  # noqa: PTH116 - as the other look-ups here
     return f"{info.st_dev}:{info.st_ino}"
 
 
 def is_shared(layout: Layout) -> bool:
-    """Whether several hosts have joined."""
+    """Tell whether several hosts have joined."""
     return os.path.exists(layout.hosts / "shared")  # noqa: PTH110 - at each start of a program
 
 
@@ -176,7 +176,7 @@ def check(layout: Layout) -> None:
     """See that this host may work on the root.
 
     Raises:
-        SecondHost: it may not; nothing was changed.
+        SecondHost: this host may not decide; nothing was changed.
     """
     if layout.runner:
         return
@@ -210,7 +210,7 @@ def is_here(said: Machine) -> bool:
 
 
 def read_note(path: Path) -> Machine:
-    """What a tick has noted of the machine that it ran on.
+    """Tell what a tick has noted of the machine that it ran on.
 
     Raises:
         FileNotFoundError: there is no note.
@@ -221,7 +221,7 @@ def read_note(path: Path) -> Machine:
 
 
 def note_text() -> str:
-    """What a tick notes of the machine that it runs on."""
+    """Tell what a tick notes of the machine that it runs on."""
     return "\n".join(machine()) + "\n"
 
 
@@ -235,7 +235,7 @@ def member(layout: Layout, name: str) -> Member | None:
 
 
 def members_of(layout: Layout) -> dict[str, Member]:
-    """Every runner that has joined, by its name."""
+    """Return every runner that has joined, by its name."""
     found = ((name, member(layout, name)) for name in members.names(layout.runners))
     return {name: each for name, each in found if each is not None}
 
@@ -284,7 +284,7 @@ def age_of(layout: Layout, path: Path) -> float:
 
 
 def right(layout: Layout) -> Right | None:
-    """Who has the right to decide; None where nobody ever had."""
+    """Tell who has the right to decide; None where nobody ever had."""
     epochs = sorted(name for name in members.names(layout.hosts / "right") if _EPOCH.fullmatch(name))
     for name in reversed(epochs):
         with contextlib.suppress(OSError, atomic.CorruptFile):
@@ -293,7 +293,7 @@ def right(layout: Layout) -> Right | None:
 
 
 def decides(layout: Layout) -> bool:
-    """Whether this host decides: always where it is the only one. Asked before each act of a decider."""
+    """Tell whether this host decides: always where it is the only one. Asked before each act of a decider."""
     if not layout.runner:
         return True
     found = right(layout)
@@ -306,7 +306,7 @@ def claim_right(layout: Layout, after: Right | None) -> bool:
 
 
 def give_up_right(layout: Layout) -> None:
-    """Have any other member be able to decide at once; nothing where this host does not."""
+    """Have any other member be able to decide at once; nothing where this host has not decided."""
     found = right(layout)
     if found is not None and not found.given_up and _is_mine(layout, found):
         _next_epoch(layout, found, given_up=True)
@@ -387,17 +387,17 @@ def is_marked(lock: int) -> bool:
 
 
 def handed(layout: Layout, name: str) -> list[str]:
-    """Tickets that a runner is to take."""
+    """Return the tickets that a runner is to take."""
     return members.names(layout.runners / name / "handed")
 
 
 def taken(layout: Layout, name: str) -> list[str]:
-    """Tickets of what a runner runs."""
+    """Return the tickets of what a runner runs."""
     return members.names(layout.runners / name / "taken")
 
 
 def loads(layout: Layout, running: set[str]) -> dict[str, set[str]]:
-    """Runner → the running tickets that it was given.
+    """Return runner → the running tickets that it was given.
 
     Args:
         running: names of all running tickets; others that lie with a runner are of what has ended.
@@ -459,7 +459,7 @@ def take_back(layout: Layout, name: str, ticket: str) -> bool:
 
 
 def alive(layout: Layout) -> set[str]:
-    """The runners whose beat moves, as the decider's loop has seen last; this one always is."""
+    """Return the runners whose beat moves, as the decider's loop has seen last; this one always is."""
     known = atomic.read_derived(layout.hosts / "alive.json")
     at = known.get("boottime")
     if known.get("boot_id") != machine().boot_id or not isinstance(at, int | float):

@@ -24,7 +24,7 @@ def check(layout: Layout) -> None:
     """See that the store is there.
 
     Raises:
-        NoStore: it is not; nothing was made.
+        NoStore: there is no store; nothing was made.
     """
     # Earlier versions made the id when it was first needed; a store whose system folder was lost has batches.
     if members.is_there(layout.system / STORE_ID) or layout.system.is_dir() or layout.arrivals():
@@ -36,7 +36,7 @@ def check(layout: Layout) -> None:
 
 
 def store_id(runs: Path) -> str:
-    """The id of the store whose ``runs`` folder this is; makes it where there is none, or what is there names nothing."""
+    """Return the id of the store whose ``runs`` folder this is; makes it where there is none, or what is there names nothing."""
     path = runs / "_system" / STORE_ID
     while True:
         try:

@@ -31,7 +31,7 @@ class IndexedStep(NamedTuple):
 
 
 def of(step: StepSpec) -> IndexedStep:
-    """The entry of a step."""
+    """Return the entry of a step."""
     return IndexedStep(
         step.step_id,
         step.kind,

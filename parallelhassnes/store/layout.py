@@ -191,7 +191,7 @@ class Layout:
         return self.queue / "added"
 
     def folders(self) -> tuple[Path, ...]:
-        """Every folder that a store has even when it is empty."""
+        """Return every folder that a store has even when it is empty."""
         return (
             self.system,
             self.temp,
@@ -229,18 +229,18 @@ class Layout:
         return self.runs / batch_id / job_id / "steps" / step_id
 
     def batch_ids(self) -> list[str]:
-        """Every batch that was ingested whole, in the order of arrival; before them folders of others that look like one.
+        """Return every batch that was ingested whole, in the order of arrival; before them folders of others that look like one.
 
         One that cannot be looked into is among them: whoever reads it is told.
         """
         return list(self.arrivals())
 
     def newest_batch(self) -> str | None:
-        """The batch that arrived last; None where there is none."""
+        """Return the batch that arrived last; None where there is none."""
         return next((b for b, arrival in reversed(self.arrivals().items()) if arrival), None)
 
     def arrivals(self) -> dict[str, str]:
-        """Batch → what its arrival sorts by (``names.arrival_of``), in that order; empty for what is no batch of ours.
+        """Return batch → what its arrival sorts by (``names.arrival_of``), in that order; empty for what is no batch of ours.
 
         By the batch's id, which this host made at its arrival; of older ids, which say when the table was last changed, and
         of names that we do not make, by the time that ``batch_meta.json`` begins with.
@@ -273,7 +273,7 @@ _SAYS_ITSELF = re.compile(rb'"batch_id":\s*"([^"]+)"\s*,\s*"created_at":\s*"([^"
 
 
 def _arrival(name: str, meta: str) -> str:
-    """When a batch arrived by the beginning of its ``batch_meta.json``; empty where that is none of ours."""
+    """Tell when a batch arrived by the beginning of its ``batch_meta.json``; empty where that is none of ours."""
     try:
         with open(meta, "rb") as stream:  # noqa: PTH123 - hot path
             said = _SAYS_ITSELF.search(stream.read(_BEGINNING))

@@ -89,7 +89,7 @@ def is_current(handle: int, path: Path | str) -> bool:
 
 
 def is_held(path: Path | str) -> bool:
-    """Whether somebody holds the lock now; a missing file is held by nobody."""
+    """Tell whether somebody holds the lock now; a missing file is held by nobody."""
     try:
         handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -144,7 +144,7 @@ def _wait_for(handle: int, path: Path | str, patience_sec: float) -> None:
 
 
 def holder(path: Path | str) -> int | None:
-    """The process that took the lock, where the kernel tells (Linux): ``1: FLOCK  ADVISORY  WRITE 42 fd:00:1234 0 EOF``."""
+    """Return the process that took the lock, where the kernel tells (Linux): ``1: FLOCK  ADVISORY  WRITE 42 fd:00:1234 0 EOF``."""
     try:
         inode = str(os.stat(path).st_ino)  # noqa: PTH116 - a path of either kind
         lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()

@@ -58,7 +58,7 @@ def say(line: str) -> None:
 
 @contextmanager
 def collecting(*, alone: bool = False) -> Iterator[list[str]]:
-    """A list that gets a line for each member that is passed over in the block.
+    """Give a list that gets a line for each member that is passed over in the block.
 
     Args:
         alone: whoever collects around the block is not told too.
@@ -74,7 +74,7 @@ def collecting(*, alone: bool = False) -> Iterator[list[str]]:
 
 
 def names(folder: Path | str, told: Told | None = None) -> list[str]:
-    """The names in a member's folder, sorted, without hidden ones; none where it is not there or cannot be listed."""
+    """Return the names in a member's folder, sorted, without hidden ones; none where it is not there or cannot be listed."""
     with apart(folder, told):
         try:
             return sorted(name for name in os.listdir(folder) if name[0] != ".")
@@ -84,7 +84,7 @@ def names(folder: Path | str, told: Told | None = None) -> list[str]:
 
 
 def is_there(path: Path | str) -> bool:
-    """Whether something is there; what cannot be looked at is: not seen is not gone."""
+    """Tell whether something is there; what cannot be looked at counts as there: not seen is not gone."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):

@@ -1,6 +1,6 @@
 """Keeping other users of the host out of the store.
 
-``runs/`` is closed to them, and so is everything below it, whatever its own mode is. The files that we make are
+``runs/`` is closed to them, and so is everything below it, whatever its own mode. The files that we make are
 0600 besides, and sealing takes what is left of others' permissions from the rest. A worker has the mask that the
 harness was started with: what a container or an agent makes must not depend on how the store is kept.
 """
@@ -37,7 +37,7 @@ def check_owner(folder: Path) -> None:
     """See to it that what this process makes in a private folder can be read by whoever the folder belongs to.
 
     Raises:
-        UserError: it is another user's, who could not; root may write anywhere.
+        UserError: it is another user's, who could not go on with it; root may write anywhere.
     """
     try:
         owner = folder.stat().st_uid

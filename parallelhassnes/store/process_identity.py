@@ -17,13 +17,13 @@ IS_LINUX = sys.platform == "linux"
 
 
 def boot_id() -> str:
-    """What names this start of the host; the same text for ever where the system does not tell."""
+    """Tell what names this start of the host; the same text for ever where the system does not tell."""
     return _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else "unknown"
 
 
 @functools.cache
 def table() -> str:
-    """The table that this process's pid is a number in: ``<boot id>/<inode of the pid namespace>``.
+    """Return the table that this process's pid is a number in: ``<boot id>/<inode of the pid namespace>``.
 
     Empty where ``/proc`` shows another one, as below ``unshare --pid`` without ``--mount-proc``: nobody can look into it.
     """
@@ -38,12 +38,12 @@ def table() -> str:
 
 
 def namespace() -> str:
-    """Inode of the pid namespace, for names of files of this host; 0 where ``/proc`` shows another one."""
+    """Return inode of the pid namespace, for names of files of this host; 0 where ``/proc`` shows another one."""
     return table().rpartition("/")[2] or "0"
 
 
 def is_ours(of: str | None, host: str) -> bool:
-    """Whether pids of a record can be looked up here.
+    """Tell whether pids of a record can be looked up here.
 
     Args:
         of: the record's table; None in those of earlier versions, which go by the host's name alone.
@@ -52,12 +52,12 @@ def is_ours(of: str | None, host: str) -> bool:
 
 
 def is_of_this_kernel(of: str | None) -> bool:
-    """Whether the table is one of this start of this host, be it ours or a container's: its locks and clock are ours."""
+    """Tell whether the table is one of this start of this host, be it ours or a container's: its locks and clock are ours."""
     return of is not None and of.partition("/")[0] in (boot_id(), "")
 
 
 def lives(pid: int | None, started: int | None, of: str | None, host: str) -> bool | None:
-    """Whether the very process still runs; None where that cannot be seen from here."""
+    """Tell whether the very process still runs; None where that cannot be seen from here."""
     return is_alive(pid, started) if is_ours(of, host) else None
 
 
@@ -71,7 +71,7 @@ def start_time(pid: int) -> int | None:
 
 
 def is_alive(pid: int | None, started: int | None) -> bool:
-    """Whether the very process of our table still runs; a zombie does not."""
+    """Tell whether the very process of our table still runs; a zombie has ended."""
     if pid is None:
         return False
     if not IS_LINUX:

@@ -207,7 +207,7 @@ class Control(Record):
 
     @property
     def hold(self) -> str:
-        """What keeps the batch from starting anything, in words; empty where nothing does."""
+        """What keeps the batch from starting anything, in words; empty where it may start."""
         if self.canceled:
             return "canceled"
         if self.closed is not None:
@@ -220,17 +220,17 @@ class Overrides(Record):
 
     schema_version: Literal[1] = 1
     canceled: dict[str, str] = {}
-    """step_id → when; a step that has not started will not."""
+    """step_id → when; a step that has not started stays so."""
     enough: dict[str, str] = {}
     """step_id → why it is not needed any more; those that were canceled by the job's own rule."""
     approved: dict[str, Attribution] = {}
     """step_id → who let it through its gate."""
     rejected: dict[str, Attribution] = {}
-    """step_id → who did not; such a step is among ``canceled``, too."""
+    """step_id → who rejected the step; such a step is among ``canceled``, too."""
     retries: dict[str, str] = {}
     """step_id → run_id of the attempt that was asked to be followed by another, whatever it came to."""
 
 
 def dump(record: Record) -> dict[str, Any]:
-    """The record as it goes to disk: what was not set stays out, ``status`` and the like always in."""
+    """Return the record as it goes to disk: what was not set stays out, ``status`` and the like always in."""
     return record.model_dump(mode="json", exclude_none=True)

@@ -17,7 +17,7 @@ _MARKED = re.compile(r"\{+root\}")
 
 
 def dumps(document: dict[str, Any], root: Path) -> str:
-    """The document as it goes to disk."""
+    """Return the document as it goes to disk."""
     written = atomic.dumps(document)
     tops = tuple(dict.fromkeys((str(root), str(root.resolve()))))
     if not any(atomic.dumps(top).strip()[1:-1] in written for top in tops):
@@ -33,7 +33,7 @@ def dumps(document: dict[str, Any], root: Path) -> str:
 
 
 def unfold(document: dict[str, Any], root: Path) -> dict[str, Any]:
-    """The document as it was, with the root that it has now."""
+    """Return the document as it was, with the root that it has now."""
     if not document.pop(KEY, False):
         return document
     top = str(root)

@@ -69,7 +69,7 @@ class _Privacy:
 
 
 def set_private(on: bool) -> None:
-    """Whether other users are kept out, for this process and those it forks."""
+    """Tell whether other users are kept out, for this process and those it forks."""
     _Privacy.on = on
 
 
@@ -78,7 +78,7 @@ def is_private() -> bool:
 
 
 def recorded(attempt_dir: Path) -> dict[str, str]:
-    """What the ledger's line of an attempt's end says of its seal: the hash of ``seal.json``, and the Merkle root.
+    """Tell what the ledger's line of an attempt's end says of its seal: the hash of ``seal.json``, and the Merkle root.
 
     A seal of an earlier version has no root in it; it follows from its files.
     """
@@ -92,7 +92,7 @@ def recorded(attempt_dir: Path) -> dict[str, str]:
 
 
 def job_line(job_id: str, content: bytes) -> bytes:
-    """What ``jobs_sha256`` of a batch's ledger is made over, for one ``job.json``, in the table's order."""
+    """Tell what ``jobs_sha256`` of a batch's ledger is made over, for one ``job.json``, in the table's order."""
     return f"{job_id} {hashlib.sha256(content).hexdigest()}\n".encode()
 
 
@@ -163,7 +163,7 @@ def _sync_folder(entry: walk.Entry) -> None:
 def _describe(
     entry: walk.Entry, then: Mapping[str, Any], sync: bool, check: Callable[[], None], late: list[str]
 ) -> dict[str, Any]:
-    """What the seal says of one file; see ``survey``. ``late`` gets why there is no time any more."""
+    """Tell what the seal says of one file; see ``survey``. ``late`` gets why there is no time any more."""
     try:
         if entry.is_link:
             return {"link": os.readlink(entry.name, dir_fd=entry.folder)}
@@ -207,7 +207,7 @@ def _has_large_holes(handle: int, size: int) -> bool:
 
 
 def _sparse_digest(handle: int, check: Callable[[], None]) -> tuple[str, int]:
-    """SHA-256 over each MiB of the file that is not all zeros, its number (8 bytes, big endian) before it.
+    """Return SHA-256 over each MiB of the file that is not all zeros, its number (8 bytes, big endian) before it.
 
     It is the same wherever the file system keeps the holes, and costs only what is in the file.
     """

@@ -20,7 +20,7 @@ class Floors(Protocol):
 
 
 def shortage(runs: Path, floors: Floors) -> str | None:
-    """Why nothing may start now, in one line with what to do; None where there is enough of all."""
+    """Tell why nothing may start now, in one line with what to do; None where there is enough of all."""
     disk = _disk(runs)
     free, floor = disk.f_bavail * disk.f_frsize // 1_000_000, floors.min_free_disk_mb
     if free < floor:
@@ -38,7 +38,7 @@ def shortage(runs: Path, floors: Floors) -> str | None:
 
 
 def free_disk(folder: Path) -> int:
-    """Bytes that we may still write there, or where it would be made."""
+    """Return the bytes that we may still write there, or where it would be made."""
     found = _disk(folder)
     return found.f_bavail * found.f_frsize
 
@@ -50,7 +50,7 @@ def _disk(folder: Path) -> os.statvfs_result:
 
 
 def free_memory() -> int | None:
-    """Bytes of memory that processes could still get without swapping; None where the system does not say."""
+    """Return the bytes of memory that processes could still get without swapping; None where the system does not say."""
     try:
         with open("/proc/meminfo", "rb") as stream:  # noqa: PTH123 - hot path
             for line in stream:
@@ -62,12 +62,12 @@ def free_memory() -> int | None:
 
 
 def is_full(error: OSError) -> bool:
-    """Whether it came of a full disk, a quota or a limit on file sizes."""
+    """Tell whether it came of a full disk, a quota or a limit on file sizes."""
     return error.errno in _FULL
 
 
 def is_exhausted(folder: Path) -> bool:
-    """Whether next to nothing can be written there now."""
+    """Tell whether next to nothing can be written there now."""
     return free_disk(folder) < _NOTHING_LEFT
 
 

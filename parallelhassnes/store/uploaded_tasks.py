@@ -42,7 +42,7 @@ class StoredTask(BaseModel):
 
 
 def every(layout: Layout) -> list[StoredTask]:
-    """Every stored task, by name, the newest version of one first."""
+    """Return every stored task, by name, the newest version of one first."""
     listed = members.names(layout.tasks)
     found = [task for name in listed if (task := read(layout.tasks / name)) is not None]
     found.sort(key=lambda task: task.uploaded_at, reverse=True)
@@ -50,7 +50,7 @@ def every(layout: Layout) -> list[StoredTask]:
 
 
 def find(layout: Layout, text: str) -> StoredTask:
-    """The stored task with that SHA-256, or the beginning of it.
+    """Return the stored task with that SHA-256, or the beginning of it.
 
     Raises:
         UnknownId: there is none, or several.
@@ -67,20 +67,20 @@ def find(layout: Layout, text: str) -> StoredTask:
 
 
 def content_of(folder: Path) -> str:
-    """The SHA-256 that a stored task has by what is in its folder now; empty where there is none in it."""
+    """Return the SHA-256 that a stored task has by what is in its folder now; empty where there is none in it."""
     inside = [entry for entry in folder.iterdir() if entry.is_dir()]
     return survey(inside[0], sync=False)[0] if len(inside) == 1 else ""
 
 
 def read(folder: Path) -> StoredTask | None:
-    """The record of a stored task; None where there is none that can be read."""
+    """Return the record of a stored task; None where there is none that can be read."""
     with members.apart(folder):
         return atomic.read_record(StoredTask, folder / RECORD)
     return None
 
 
 def survey(task: Path, *, sync: bool = True) -> tuple[str, int, int]:
-    """The hash of the task, how many files it has and their bytes; with ``sync`` every file is on disk afterwards."""
+    """Return the hash of the task, how many files it has and their bytes; with ``sync`` every file is on disk afterwards."""
     whole, count, size = hashlib.sha256(f"{task.name}\0".encode()), 0, 0
     for path in sorted(path for path in task.rglob("*") if path.is_file()):
         digest = hashlib.sha256()

@@ -40,7 +40,7 @@ __all__ = ["TableDefaults", "expand", "expand_document"]
 
 
 def expand(data: bytes, *, name: str, base_dirs: list[Path], defaults: TableDefaults | None = None) -> Plan:
-    """The plan of the table in ``data``; ``name`` is its file name, for messages and for telling YAML from JSON.
+    """Return the plan of the table in ``data``; ``name`` is its file name, for messages and for telling YAML from JSON.
 
     A relative path in the table is looked for in each of ``base_dirs``, in order.
 

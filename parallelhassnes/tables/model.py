@@ -21,7 +21,7 @@ class Part(BaseModel):
 
 
 def _open(description: str, **more: Any) -> Any:
-    """A field that may be left out."""
+    """Return a field that may be left out."""
     return Field(default=None, description=description, **more)
 
 
@@ -113,7 +113,7 @@ class VerdictPart(Part):
 
 
 def _form(value: Any) -> str:
-    """How an engine was written, so that what is wrong with it is said of that form alone."""
+    """Tell how an engine was written, so that what is wrong with it is said of that form alone."""
     match value:
         case list():
             return "list"

@@ -11,7 +11,7 @@ SCHEMA_PATH = Path("schemas") / "launch_table.schema.json"
 
 
 def launch_table_schema() -> dict[str, Any]:
-    """JSON Schema, draft 2020-12, of our own shape."""
+    """Return JSON Schema, draft 2020-12, of our own shape."""
     made = Table.model_json_schema(by_alias=True)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

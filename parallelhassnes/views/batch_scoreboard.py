@@ -35,7 +35,7 @@ def batch_scoreboard(
     fold: Fold | None = None,
     pick: Callable[[list[JobRow]], list[JobRow]] = list,
 ) -> BatchScoreboard:
-    """One batch as of now; leaves the fold's cache behind where that is worth it.
+    """Return one batch as of now; leaves the fold's cache behind where that is worth it.
 
     Args:
         watch: kept by the caller between looks, to judge the heartbeats of other hosts.
@@ -106,7 +106,7 @@ def _running(layout: Layout, status: BatchStatus, steps: list[StepStatus], watch
 
 
 def gate_of(status: BatchStatus, step: StepStatus) -> GatedStep:
-    """What a person who decides about the step is told."""
+    """Tell what a person who decides about the step is told."""
     rows = {key: status.fold.steps.get(key) for key in step.step.depends_on}
     after = {key: attempt_path(status, key, row.attempt) for key, row in rows.items() if row}
     return GatedStep(step=step.key, label=step.step.label, after=after)

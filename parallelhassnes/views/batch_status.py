@@ -101,7 +101,7 @@ class Hold(NamedTuple):
 
     canceled: bool
     reason: str
-    """Empty where nothing does."""
+    """Empty where it may start."""
 
 
 def held(layout: Layout, batch_id: str) -> Hold:
@@ -126,7 +126,7 @@ class BatchStatus:
     fold: Fold
     held: Hold
     paused: dict[str, str] = field(default_factory=dict)
-    """Queue key → why nothing of the batch starts on it; empty where something may."""
+    """Queue key → why nothing of the batch starts on it; empty where something may start."""
 
     def __post_init__(self) -> None:
         # ``job/step`` → the step, in the table's order.
@@ -166,7 +166,7 @@ class BatchStatus:
         return StepStatus(job_id, step, "ready", row=row)
 
     def dead(self, key: str) -> str:
-        """The step because of which ``key`` can never start: the first in the chain; empty where there is none."""
+        """Return the step because of which ``key`` can never start: the first in the chain; empty where there is none."""
         stack = [key]
         while stack:
             top = stack[-1]
@@ -186,7 +186,7 @@ class BatchStatus:
         return self._dead[key]
 
     def _means(self, reference: str) -> Dependency:
-        """What a dependency means to what waits for it; whether it is dead has been found out."""
+        """Tell what a dependency means to what waits for it; whether it is dead has been found out."""
         row = self.fold.steps.get(reference)
         called_off = self._called_off(reference)
         if row is None:
@@ -198,7 +198,7 @@ class BatchStatus:
         return self.held.canceled or key in self.fold.canceled
 
     def _open_dependency(self, step: IndexedStep) -> str | None:
-        """The first dependency that has neither ended nor is dead."""
+        """Return the first dependency that has neither ended nor is dead."""
         for reference in step.depends_on:
             if reference not in self.fold.steps:
                 self.dead(reference)
@@ -207,7 +207,7 @@ class BatchStatus:
         return None
 
     def _why(self, key: str) -> str:
-        """Why what waits for this step can never start."""
+        """Tell why what waits for this step can never start."""
         row = self.fold.steps.get(key)
         if self.steps[key].kind == "baseline" and row is not None and row.line:
             return f"baseline: {row.line}"
@@ -224,7 +224,7 @@ class BatchStatus:
 def read(
     layout: Layout, batch_id: str, fold: Fold | None = None, paused: concurrency_keys.Holds | None = None
 ) -> BatchStatus:
-    """The status of a batch as of now.
+    """Return the status of a batch as of now.
 
     Args:
         fold: the batch's fold, where the caller has it already; it is advanced.
@@ -259,7 +259,7 @@ def read_told(layout: Layout, batch_id: str, fold: Fold | None = None) -> BatchS
 
 
 def _of_earlier(batch_dir: Path, document: dict[str, Any]) -> BatchStatus:
-    """The status of a batch of the earlier ParallelHassnes, from its own files."""
+    """Return the status of a batch of the earlier ParallelHassnes, from its own files."""
     jobs: dict[str, list[IndexedStep]] = {job: [] for job in earlier_batches.about(batch_dir, document)["job_ids"]}
     fold = Fold(batch_dir.name)
     for step in earlier_batches.steps(batch_dir, document):
@@ -277,7 +277,7 @@ def _of_earlier(batch_dir: Path, document: dict[str, Any]) -> BatchStatus:
 
 
 def read_index(batch_dir: Path) -> dict[str, list[IndexedStep]]:
-    """The batch's index; written anew from its jobs where it is gone or cannot be read.
+    """Return the batch's index; written anew from its jobs where it is gone or cannot be read.
 
     Raises:
         FileNotFoundError: there is no such batch.

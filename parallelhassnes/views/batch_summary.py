@@ -18,7 +18,7 @@ from parallelhassnes.views.scoreboard_models import BatchLine, Counts, KeyLoad
 
 
 def stamp(layout: Layout, batch_id: str, live: int) -> str:
-    """What a line depends on, in a few stats: the same stamp means the same line.
+    """Tell what a line depends on, in a few stats: the same stamp means the same line.
 
     Args:
         live: running tickets of the batch.
@@ -43,7 +43,7 @@ def _stat(path: str) -> tuple[int, int]:
 
 
 def make(layout: Layout, batch_id: str, live: int, paused: concurrency_keys.Holds) -> BatchLine:
-    """The batch's line as of now; leaves the fold's cache behind where that is worth it.
+    """Return the batch's line as of now; leaves the fold's cache behind where that is worth it.
 
     Args:
         live: running tickets of the batch.
@@ -63,7 +63,7 @@ def make(layout: Layout, batch_id: str, live: int, paused: concurrency_keys.Hold
 
 
 def damaged(batch_id: str, reason: str) -> BatchLine:
-    """The line of a batch that cannot be read; it has no stamp, so each look looks again."""
+    """Return the line of a batch that cannot be read; it has no stamp, so each look looks again."""
     return BatchLine(
         batch_id=batch_id,
         state="blocked",
@@ -78,7 +78,7 @@ def damaged(batch_id: str, reason: str) -> BatchLine:
 
 
 def from_steps(status: BatchStatus, steps: list[StepStatus], meta: dict[str, Any], made_from: str = "") -> BatchLine:
-    """The line from the status of every step."""
+    """Return the line from the status of every step."""
     found, held, fold = batch_status.group(steps), status.held, status.fold
     return BatchLine(
         batch_id=meta["batch_id"],
@@ -110,7 +110,7 @@ def _queue(steps: list[StepStatus]) -> dict[str, KeyLoad]:
 
 
 def key_of(folder: str) -> str:
-    """The queue key of a folder of the queue; the folder's own name where that is too long to be read back."""
+    """Return the queue key of a folder of the queue; the folder's own name where that is too long to be read back."""
     try:
         return names.key_from_dir(folder)
     except UserError:

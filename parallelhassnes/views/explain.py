@@ -44,13 +44,13 @@ class Explained(View):
     id: str
     """What was asked about."""
     steps: list[ExplainedStep]
-    """Of a batch or job the first that are not over well; all of them where all are."""
+    """Of a batch or job the first that are not over well; all of them where all are over well."""
     more: int = 0
     """Steps left out."""
 
 
 def explain(ctx: Context, text: str) -> Explained:
-    """Why the steps under an id are where they are; changes nothing.
+    """Tell why the steps under an id are where they are; changes nothing.
 
     Raises:
         UnknownId: there is no such thing.
@@ -86,7 +86,7 @@ class _View:
         self.waiting = [(key, batch_id) for key, batch_id, _ in tickets.ready_folders(ctx.layout)]
 
     def lines(self, found: StepStatus) -> Iterator[str]:
-        """The lines of one step."""
+        """Yield the lines of one step."""
         if found.state == "running":
             attempt = found.row.attempt if found.row else "an attempt"
             yield f"attempt {found.row.number if found.row else 1} ({attempt}) runs; `show` has its phase"
@@ -203,7 +203,7 @@ class _View:
             yield "ready: the next pass with room starts it, in the order of the batch"
 
     def _folder(self, found: StepStatus) -> str:
-        """The folder that another step works alone in; empty for a step that needs none or has it free."""
+        """Return the folder that another step works alone in; empty for a step that needs none or has it free."""
         if found.step.kind != "agent":
             return ""
         folder = exclusive_dirs.own_folder(self._spec(found))
@@ -212,7 +212,7 @@ class _View:
         return f"another step works in {folder}, and only one may at a time"
 
     def _key_limit(self, key: str) -> Limit:
-        """The limit in force of a key."""
+        """Return the limit in force of a key."""
         on_key = {batch_id for folder, batch_id in self.waiting if folder == key_dir(key)} | {
             tickets.parse_name(entry.name).batch_id for entry in self.live if entry.key_dir == key_dir(key)
         }

@@ -42,7 +42,7 @@ class AttemptEvent(NamedTuple):
 
 
 def operators_words(folder: Path, words: Mapping[str, str], most: int = 12) -> list[Word]:
-    """The newest words in the ledger of a batch, or of the store (``_system``); newest first.
+    """Return the newest words in the ledger of a batch, or of the store (``_system``); newest first.
 
     Args:
         words: event → what somebody did, as a verb; lines of other events are passed over.
@@ -79,7 +79,7 @@ def _value(event: dict[str, Any]) -> str:
 
 
 def about_attempt(batch_dir: Path, attempt: str) -> list[AttemptEvent]:
-    """Every line of the batch's ledger that names the attempt, oldest first."""
+    """Return every line of the batch's ledger that names the attempt, oldest first."""
     run_id = attempt.partition("_")[2].encode()
     found = []
     with (batch_dir / ledger.LEDGER).open("rb") as stream:

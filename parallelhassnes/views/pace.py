@@ -31,7 +31,7 @@ class CostPoint(NamedTuple):
 
 
 def pace(fold: Fold, counts: Counts, now: float | None = None) -> Pace:
-    """The rate, and what is ready or running divided by it."""
+    """Return the rate, and what is ready or running divided by it."""
     now = time.time() if now is None else now
     ended = [parse_time(row.at) for row in fold.steps.values() if row.status in TERMINAL]
     recent = [at for at in ended if at > now - WINDOW_SEC]

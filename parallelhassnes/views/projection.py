@@ -78,7 +78,7 @@ class StepRow(NamedTuple):
 
 
 def started(before: StepRow | None, attempt: str, number: int, at: str, queue_key: str) -> StepRow:
-    """A step of which an attempt has started."""
+    """Return a step of which an attempt has started."""
     return StepRow("running", attempt, number, at, queue_key, None, None, None, *(before.kept if before else ()))
 
 
@@ -98,7 +98,7 @@ class Fold:
     last_at: str = ""
     """Time of the newest event of a step; empty before the first."""
     canceled: dict[str, bool] = field(default_factory=dict)
-    """``job/step`` of steps that were canceled before they started; False where the job's own rule (``enough``) did."""
+    """``job/step`` of steps that were canceled before they started; False where the job's own rule (``enough``) canceled them."""
     carried: dict[str, str] = field(default_factory=dict)
     """``job/step`` → the attempt that was taken over from an earlier batch."""
     added: dict[str, int] = field(default_factory=dict)
@@ -133,7 +133,7 @@ def _counted_as(row: StepRow) -> str:
 
 
 def load(batch_dir: Path) -> Fold:
-    """The fold as of now: the cache, if it fits, and the ledger's tail."""
+    """Return the fold as of now: the cache, if it fits, and the ledger's tail."""
     fold = _from_cache(batch_dir) or Fold(batch_dir.name)
     advance(fold, batch_dir)
     return fold
@@ -228,7 +228,7 @@ def _from_cache(batch_dir: Path) -> Fold | None:
 
 
 def _fits(batch_dir: Path, offset: int) -> bool:
-    """Whether the ledger reaches that far and a line ends there."""
+    """Tell whether the ledger reaches that far and a line ends there."""
     if offset == 0:
         return True
     try:

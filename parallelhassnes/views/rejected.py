@@ -19,7 +19,7 @@ class RejectedFile(NamedTuple):
 
 
 def newest_rejected(layout: Layout, most: int) -> list[RejectedFile]:
-    """The last tables that were rejected, newest first."""
+    """Return the last tables that were rejected, newest first."""
     listed = []
     for name in members.names(layout.rejected):
         path = layout.rejected / name

@@ -123,24 +123,24 @@ class Matrix:
         return list(self.totals)
 
     def line(self, row: JobRow) -> JobLine:
-        """The row as it is shown."""
+        """Return the row as it is shown."""
         cells = {name: row.cells[name].cell() for name in self.totals if name in row.cells}
         counts = Counts(**row.states)
         return JobLine(job_id=row.job_id, counts=counts, cells=cells, verdict=row.verdict)
 
 
 def column(step: StepStatus) -> str:
-    """The column of a step."""
+    """Return the column of a step."""
     return step.step.label or step.step.step_id
 
 
 def is_unscored(step: StepStatus) -> bool:
-    """Whether it is a trial that succeeded and has no reward."""
+    """Tell whether it is a trial that succeeded and has no reward."""
     return step.step.kind == "trial" and step.state == "succeeded" and _scored(step) is None
 
 
 def _scored(step: StepStatus) -> dict[str, Any] | None:
-    """What is said of a trial that is scored, by whichever of its attempts counts."""
+    """Tell what is said of a trial that is scored, by whichever of its attempts counts."""
     return step.row.said if step.row is not None and step.row.scored else None
 
 

@@ -32,7 +32,7 @@ class RunReport(View):
 
 
 def run_reports(layout: Layout, text: str) -> list[RunReport]:
-    """The report of the attempt; of a step that of its newest attempt, of a job those of its steps in order.
+    """Return the report of the attempt; of a step that of its newest attempt, of a job those of its steps in order.
 
     Raises:
         UnknownId: it names nothing, or something that was never attempted.
@@ -57,7 +57,7 @@ def _one(layout: Layout, found: Found) -> RunReport:
 
 
 def lines(one: RunReport) -> Iterator[str]:
-    """A report as text."""
+    """Yield a report as text."""
     report, state = one.report or {}, one.state
     took = ""
     if state.get("started_at") and state.get("ended_at"):

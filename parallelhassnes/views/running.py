@@ -23,7 +23,7 @@ class HeartbeatWatch:
         return host == self._host
 
     def age_sec(self, run_id: str, count: int, at: str, host: str) -> float | None:
-        """Seconds since the counter last moved; None for another host's at the first look."""
+        """Return the seconds since the counter last moved; None for another host's at the first look."""
         if self.is_here(host):
             return max(0.0, time.time() - parse_time(at))
         now = time.monotonic()
@@ -41,7 +41,7 @@ def attempt_path(status: BatchStatus, key: str, attempt: str) -> str:
 
 
 def describe(root: Path, status: BatchStatus, step: StepStatus, watch: HeartbeatWatch) -> RunningStep:
-    """One live attempt from its ``state.json``; copes with one that is only starting or just over."""
+    """Return one live attempt from its ``state.json``; copes with one that is only starting or just over."""
     row = step.row
     attempt = row.attempt if row else ""
     path = attempt_path(status, step.key, attempt)

@@ -17,7 +17,7 @@ class View(BaseModel):
     model_config = ConfigDict(extra="forbid", defer_build=True)
 
     def to_dict(self) -> dict[str, Any]:
-        """The view as the JSON that the command line and the HTTP server give, in Python's own types."""
+        """Return the view as the JSON that the command line and the HTTP server give, in Python's own types."""
         return self.model_dump(mode="json")
 
 
@@ -72,7 +72,7 @@ class BatchLine(View):
     stand_in: bool = False
     """Agent steps were answered by the deterministic stand-in: a dry run."""
     held: str = ""
-    """What keeps the whole batch from starting anything; empty where nothing does."""
+    """What keeps the whole batch from starting anything; empty where it may start."""
     concurrency: int | None = None
     """Live attempts of this batch at most; null for no limit of its own."""
     limits: dict[str, int] = {}
@@ -117,7 +117,7 @@ class QueueLine(View):
     """Steps that could start now, those that wait for a time not included."""
     delayed: int
     ceiling: int | None = None
-    """What the limit grows back to where the provider's answers have lowered it; null where they have not."""
+    """What the limit grows back to where the provider's answers have lowered it; null where the limit was not lowered."""
     paused: str = ""
     """Why nothing starts on the key, and what to do; empty where it is open."""
     breaker: Literal["closed", "open", "half-open"] = "closed"
@@ -182,7 +182,7 @@ class Spent(View):
     attempts_known: int = 0
     """Attempts that said anything of that kind."""
     attempts_unknown: int = 0
-    """Attempts that did not."""
+    """Attempts that said nothing."""
     cost_unknown: int = 0
     """Attempts that have cost something nobody knows, in whole or in part: the sum is at least ``cost_usd``."""
 
@@ -300,7 +300,7 @@ class FailedStep(View):
     """Attempts so far."""
     ended_at: str
     retry_at: str | None = None
-    """When it is tried again; null where it is not."""
+    """When it is tried again; null where it is not to be tried again."""
     attempt: str
     """The newest attempt's folder, relative to the root."""
 

@@ -100,7 +100,7 @@ class ShowDocument(View):
 
 
 def show(layout: Layout, text: str) -> ShowDocument:
-    """What the store has on ``text``, any id that ``find.resolve`` takes.
+    """Tell what the store has on ``text``, any id that ``find.resolve`` takes.
 
     Raises:
         UnknownId: it names nothing, or more than one thing.
@@ -214,7 +214,7 @@ def _attempt_line(layout: Layout, folder: Path, number: int) -> AttemptLine | No
 
 
 def _document(path: Path) -> dict[str, Any] | None:
-    """A JSON object of the store; None where it is not there, or is not one."""
+    """Return a JSON object of the store; None where it is not there, or is not one."""
     try:
         document = atomic.read_json_or_none(path)
     except (atomic.CorruptFile, OSError):
@@ -223,7 +223,7 @@ def _document(path: Path) -> dict[str, Any] | None:
 
 
 def _files(folder: Path, *, deep: bool) -> tuple[list[FileLine], int]:
-    """The files of the folder, of an attempt those below it, too; and how many were left out."""
+    """Return the files of the folder, of an attempt those below it, too; and how many were left out."""
     everything = walk.files(folder) if deep else _plain_files(folder)
     found = [
         FileLine(path=path, size=size) for path, size in everything if not path.rpartition("/")[2].startswith(".tmp-")

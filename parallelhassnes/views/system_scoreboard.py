@@ -37,7 +37,7 @@ CHANGES = 11
 
 @bulk
 def system_scoreboard(layout: Layout, *, snapshot: bool = True) -> SystemScoreboard:
-    """The whole store as of now.
+    """Return the whole store as of now.
 
     Args:
         snapshot: use the last snapshot, and leave the new one behind.
@@ -107,7 +107,7 @@ def _rank(line: BatchLine) -> int:
 
 
 def _last(layout: Layout) -> SystemScoreboard | None:
-    """The last snapshot; None where there is none that can be used."""
+    """Return the last snapshot; None where there is none that can be used."""
     try:
         return SystemScoreboard.model_validate_json((layout.system / SNAPSHOT).read_bytes())
     except (OSError, ValidationError):
@@ -141,7 +141,7 @@ def _queue(
     states: dict[str, KeyState],
     holds: concurrency_keys.Holds,
 ) -> list[QueueLine]:
-    """Every queue key with something live or to start, or that nothing may start on; the busiest first."""
+    """Return every queue key with something live or to start, or that nothing may start on; the busiest first."""
     live: Counter[str] = Counter()
     on_key: dict[str, set[str]] = {}
     for entry in running:

@@ -74,7 +74,7 @@ class Look:
     held: list[str] = field(default_factory=list)
     """What keeps whole batches, or all trials of an environment, from starting."""
     blocked: int = 0
-    """Of the waiting steps those that cannot start as things are; known only while nothing runs."""
+    """Of the waiting steps those that cannot start as things are; counted only while nothing runs."""
     stand_in: bool = False
 
     @property
@@ -108,7 +108,7 @@ class Follower:
             self._follow(batch_id)
 
     def look(self, most_running: int = 10) -> Look:
-        """What there is to see now; ``ended`` is what is new since the last look."""
+        """Tell what there is to see now; ``ended`` is what is new since the last look."""
         live = tickets.running(self.layout)
         if self._all:
             self._follow_queue(live)
@@ -182,7 +182,7 @@ class Follower:
     # --- live attempts ----------------------------------------------------------------------------
 
     def _running(self, live: list[tickets.Running]) -> list[tuple[BatchStatus, StepStatus]]:
-        """The followed batches' live attempts that their ledgers know, oldest first."""
+        """Return the followed batches' live attempts that their ledgers know, oldest first."""
         found = []
         for entry in live:
             name = tickets.parse_name(entry.name)
@@ -197,7 +197,7 @@ class Follower:
         return sorted(found, key=lambda pair: pair[1].row.at if pair[1].row else "")
 
     def _key_use(self, live: list[tickets.Running]) -> list[KeyUse]:
-        """The keys with live attempts, the busiest first."""
+        """Return the keys with live attempts, the busiest first."""
         on_key: dict[str, list[str]] = {}
         for entry in live:
             batch_id = tickets.parse_name(entry.name).batch_id
@@ -218,7 +218,7 @@ class Follower:
         return sorted(found, key=lambda use: -use.live)
 
     def _key(self, status: BatchStatus, name: tickets.TicketName) -> str:
-        """``job_id/step_id`` of a ticket; empty where the step was added since the last look."""
+        """Return ``job_id/step_id`` of a ticket; empty where the step was added since the last look."""
         if name.batch_id not in self._keys:
             concurrency_keys = {tickets.digest(name.batch_id, key): key for key in status.steps}
             self._keys[name.batch_id] = concurrency_keys
@@ -228,7 +228,7 @@ class Follower:
         return describe(self.layout.root, status, step, self._watch)
 
     def _blocked(self, batch_id: str) -> int:
-        """The batch's blocked steps; counted again only when something has changed."""
+        """Return the batch's blocked steps; counted again only when something has changed."""
         made_from = stamp(self.layout, batch_id, 0)
         known = self._standing_still.get(batch_id)
         if known is None or known[0] != made_from:

@@ -60,7 +60,7 @@ class BatchAudit:
         self.job_ids: list[str] = []
 
     def records(self) -> Iterator[Finding]:
-        """The ledger's chain, and what its first line says of the batch's own files."""
+        """Yield the ledger's chain, and what its first line says of the batch's own files."""
         for number, what, text in self.lines.faults:
             yield self._finding(what, f"ledger.jsonl:{number}", text)  # type: ignore[arg-type]
         if self.lines.rules < ledger.RULES and self.lines.count:
@@ -97,14 +97,14 @@ class BatchAudit:
         return Finding(what=what, place=f"{self.batch_id}/{place}", text=text)
 
     def _belongs(self, document: Any, place: str, expected: dict[str, str]) -> Iterator[Finding]:
-        """What a record says of where it lies, against where it does."""
+        """Tell what a record says of where it lies, against where it does."""
         for key, value in expected.items():
             said = document.get(key) if isinstance(document, dict) else None
             if said != value:
                 yield self._finding("changed", place, f"says {key} {said}, and lies in {value}")
 
     def _accepted(self, submitted: dict[str, Any]) -> Iterator[Finding]:
-        """The copy of the table in the queue, where there is one; ``gc`` may have removed it."""
+        """Yield the copy of the table in the queue, where there is one; ``gc`` may have removed it."""
         for ending in _TABLE_ENDINGS:
             digest = ledger.content_hash(self.layout.accepted / f"{self.batch_id}{ending}")
             if digest is not None and digest != submitted.get("table_sha256"):
@@ -146,7 +146,7 @@ class BatchAudit:
         return dict(line.split(" ", 1) for line in data.decode().splitlines())
 
     def _additions(self) -> Iterator[Finding]:
-        """Steps that were added later, against the lines that say so; a line whose file never came is no change."""
+        """Yield the steps that were added later, against the lines that say so; a line whose file never came is no change."""
         told = dict(self.lines.added)
         for job_id in self.job_ids:
             for name in additions.names(self.dir / job_id):
@@ -160,7 +160,7 @@ class BatchAudit:
     # --- attempts ---------------------------------------------------------------------------------------
 
     def attempt_dirs(self) -> Iterator[Path]:
-        """Every attempt's folder, in no order that matters."""
+        """Yield every attempt's folder, in no order that matters."""
         for job in _folders(self.dir):
             for step in _folders(job / "steps"):
                 yield from _folders(step / "attempts")
@@ -233,7 +233,7 @@ class BatchAudit:
             yield self._finding("changed", f"{place}/{attempts.SEAL}", text)
 
     def _identity(self, folder: Path, place: str, run_id: str, line: dict[str, Any]) -> Iterator[Finding]:
-        """Where the attempt's records say that they belong, and the ledger that they lie."""
+        """Tell where the attempt's records say that they belong, and the ledger that they lie."""
         where = place.split("/")
         lies = {"job_id": where[0], "step_id": where[2], "attempt": where[4]}
         for key, value in lies.items():
@@ -265,7 +265,7 @@ class BatchAudit:
                 self.by_seal[key] = (number, facts["sha256"])
 
     def _is_settled(self, folder: Path) -> bool:
-        """Whether no ticket of the attempt waits to be settled any more."""
+        """Tell whether no ticket of the attempt waits to be settled any more."""
         ticket = _object(folder / attempts.META).get("ticket")
         if not isinstance(ticket, str) or "/" in ticket:
             return True
@@ -275,7 +275,7 @@ class BatchAudit:
     # --- what lies beside them --------------------------------------------------------------------------
 
     def files(self) -> Iterator[Finding]:
-        """The files that are replaced while a batch lives, and what has no business in its folders; after the attempts."""
+        """Yield the files that are replaced while a batch lives, and what has no business in its folders; after the attempts."""
         expected = dict(self.lines.files)
         if self.lines.rules < ledger.RULES:
             for place, (number, sealed) in self.by_seal.items():
@@ -299,11 +299,11 @@ class BatchAudit:
             yield self._finding("added", place, "no record speaks of it")
 
     def _is_about_to_settle(self, place: str, digest: str | None) -> bool:
-        """Whether the file is what an attempt published whose end has no line yet."""
+        """Tell whether the file is what an attempt published whose end has no line yet."""
         return digest is not None and digest in self.unsettled.get(place.partition("/")[0], ())
 
     def _present(self) -> Iterator[tuple[str, frozenset[str]]]:
-        """Everything between the batch's folder and its attempts, with the names that are usual there."""
+        """Yield everything between the batch's folder and its attempts, with the names that are usual there."""
         tables = {f"launch_table{ending}" for ending in _TABLE_ENDINGS}
         usual = frozenset({*batches.FILES, *tables, *self.job_ids})
         for name in _names(self.dir):
@@ -331,7 +331,7 @@ class BatchAudit:
 
 
 def _names(folder: Path) -> list[str]:
-    """What is in a folder, but what a crash of ours leaves there."""
+    """Tell what is in a folder, but what a crash of ours leaves there."""
     try:
         return sorted(name for name in os.listdir(folder) if not name.startswith(_LEFTOVERS))
     except (FileNotFoundError, NotADirectoryError):
@@ -356,12 +356,12 @@ def _parsed(data: bytes) -> Any:
 
 
 def _object(path: Path) -> dict[str, Any]:
-    """A record of an attempt, as far as it can be read; its seal says whether it may be what it is."""
+    """Return a record of an attempt, as far as it can be read; its seal says whether it may be what it is."""
     return safe_read.read_object(path) or {}
 
 
 def _read_seal(folder: Path) -> tuple[dict[str, Any], str] | None:
-    """The seal and its hash; an empty one where it is not JSON."""
+    """Return the seal and its hash; an empty one where it is not JSON."""
     try:
         data = atomic.read_bytes(folder / attempts.SEAL)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -371,5 +371,5 @@ def _read_seal(folder: Path) -> tuple[dict[str, Any], str] | None:
 
 
 def _is_closed_folder(facts: dict[str, Any]) -> bool:
-    """Whether a seal says of a folder that nobody could look into it; what is in it has no facts."""
+    """Tell whether a seal says of a folder that nobody could look into it; what is in it has no facts."""
     return facts.get("type") == "d"

@@ -132,11 +132,11 @@ class Checkpoints:
     # --- ledgers ----------------------------------------------------------------------------------------
 
     def marks(self, batch_id: str | None) -> set[int]:
-        """Numbers of the lines that a reader of the ledger is to remember; None for the store's own."""
+        """Return the numbers of the lines that a reader of the ledger is to remember; None for the store's own."""
         return {said.head.lines for said in self._of(batch_id)} - {0}
 
     def compare(self, batch_id: str | None, lines: Lines) -> Iterator[Finding]:
-        """What a ledger is not any more."""
+        """Tell what a ledger is not any more."""
         place = f"{batch_id or '_system'}/{ledger.LEDGER}"
         for head, who in self._of(batch_id):
             if head.lines == 0:
@@ -151,7 +151,7 @@ class Checkpoints:
             return
 
     def gone(self, batch_ids: Sequence[str]) -> Iterator[Finding]:
-        """Batches that a checkpoint knows, and that are not there any more."""
+        """Yield the batches that a checkpoint knows, and that are not there any more."""
         for batch_id in sorted(self._batches.keys() - set(batch_ids)):
             text = f"{self._batches[batch_id][-1].who} knows this batch"
             yield Finding(what="missing", place=batch_id, text=text)

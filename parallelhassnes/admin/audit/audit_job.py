@@ -62,7 +62,7 @@ class JobsAudit:
         self._told: set[str] = set()
 
     def findings(self) -> Iterator[Finding]:
-        """Everything that differs."""
+        """Yield everything that differs."""
         ended: dict[str, list[Line]] = {job_id: [] for job_id in self.batch.job_ids}
         for (job_id, _), line in self.newest.items():
             ended.get(job_id, []).append(line)
@@ -86,7 +86,7 @@ class JobsAudit:
         return Finding(what=what, place=f"{self.batch.batch_id}/{place}", text=text)
 
     def _current(self, job: JobSpec, lines: list[Line]) -> Iterator[Finding]:
-        """``current.json`` against the lines of the ends; the rest of it is derived, and made anew by ``doctor --rebuild``."""
+        """Yield ``current.json`` against the lines of the ends; the rest of it is derived, and made anew by ``doctor --rebuild``."""
         place = f"{job.job_id}/{currents.CURRENT}"
         try:
             current = currents.read(self.batch.dir / job.job_id)
@@ -112,7 +112,7 @@ class JobsAudit:
                 yield self._finding("changed", place, text)
 
     def _verdict(self, job: JobSpec, step: StepSpec, line: Line, lines: list[Line]) -> Iterator[Finding]:
-        """The verdict, made again from the attempts that it was made from, where nothing has ended since it began."""
+        """Yield the verdict, made again from the attempts that it was made from, where nothing has ended since it began."""
         launched = self.batch.lines.launched.get(str(line.get("run_id")), line)
         began = launched.get("seq", -1)
         since = [each for each in lines if each is not line and each.get("seq", 0) > began]
@@ -134,7 +134,7 @@ class JobsAudit:
             yield self._finding("changed", place, text)
 
     def _tasks(self, job: JobSpec) -> Iterator[Finding]:
-        """The tasks of the trials that were started, as they are now."""
+        """Yield the tasks of the trials that were started, as they are now."""
         for step in job.steps:
             line = self.newest.get((job.job_id, step.step_id))
             if step.kind != "trial" or line is None:
@@ -151,7 +151,7 @@ class JobsAudit:
 
 
 def _agrees(now: StepNow, line: Line) -> bool:
-    """Whether an entry of ``current.json`` is what the line of that end says; a later attempt has no line yet."""
+    """Tell whether an entry of ``current.json`` is what the line of that end says; a later attempt has no line yet."""
     if now.attempt > line["attempt"]:
         return True
     failure = now.failure.model_dump(exclude_none=True) if now.failure else None
@@ -160,7 +160,7 @@ def _agrees(now: StepNow, line: Line) -> bool:
 
 
 def _plain(value: Any, key: str) -> Any:
-    """A part of a verdict as JSON has it; without what a model's prose adds to it."""
+    """Return a part of a verdict as JSON has it; without what a model's prose adds to it."""
     if key == "prose":
         return None
     if key == "warnings":

@@ -129,7 +129,7 @@ class _Raw(NamedTuple):
 
 
 def _parsed(stream: Any) -> Iterator[_Raw]:
-    """Each line, and one more behind them all; a last one without its newline is not whole."""
+    """Yield each line, and one more behind them all; a last one without its newline is not whole."""
     for data in stream:
         whole = data.endswith(b"\n")
         line = data[:-1] if whole else data

@@ -11,14 +11,14 @@ from parallelhassnes.store.layout import Layout
 
 
 def read(layout: Layout, marks: set[int]) -> Lines:
-    """The store's own ledger; an empty one where there is none, as in a new store."""
+    """Return the store's own ledger; an empty one where there is none, as in a new store."""
     if not (layout.system / ledger.LEDGER).exists():
         return Lines(rules=1)
     return read_lines(layout.system, marks)
 
 
 def findings(layout: Layout, lines: Lines) -> Iterator[Finding]:
-    """Everything that differs."""
+    """Yield everything that differs."""
     for number, fault, text in lines.faults:
         yield Finding(what=fault, place=f"_system/{ledger.LEDGER}:{number}", text=text)  # type: ignore[arg-type]
     for place, written in lines.files.items():
@@ -52,7 +52,7 @@ def _unrecorded(layout: Layout, lines: Lines) -> Iterator[Finding]:
 
 
 def _tasks(layout: Layout, lines: Lines) -> Iterator[Finding]:
-    """Uploaded tasks, whose folders are named by what is in them."""
+    """Yield the uploaded tasks, whose folders are named by what is in them."""
     try:
         folders = sorted(path for path in layout.tasks.iterdir() if path.is_dir())
     except (FileNotFoundError, NotADirectoryError):

@@ -89,7 +89,7 @@ def prove(ctx: Context, batch_id: str, text: str, out: Path, verifier: Path | No
 
 
 def _checkpoint(ctx: Context, batch_id: str) -> Path:
-    """The newest checkpoint that names the batch's ledger as it is; a new one where none does."""
+    """Return the newest checkpoint that names the batch's ledger as it is; a new one where there is no such checkpoint."""
     now = ledger.head(ctx.layout.batch(batch_id))
     path = _naming(ctx.layout, batch_id, now.head)
     if path is None:
@@ -110,13 +110,13 @@ def _naming(layout: Layout, batch_id: str, head: str) -> Path | None:
 
 
 def _texts(batch_dir: Path) -> list[str]:
-    """The whole lines of the ledger."""
+    """Return the whole lines of the ledger."""
     text = (batch_dir / ledger.LEDGER).read_bytes().decode("utf-8", "surrogateescape")
     return text.split("\n")[:-1]
 
 
 def _agent(lines: list[dict[str, Any]], text: str, batch_id: str) -> str:
-    """The column that is meant: its whole name, or the agent's alone where only one has it."""
+    """Return the column that is meant: its whole name, or the agent's alone where only one has it."""
     known: set[str] = {name for line in lines for name in (line.get("trials") or {})}
     if text in known:
         return text
@@ -130,7 +130,7 @@ def _agent(lines: list[dict[str, Any]], text: str, batch_id: str) -> str:
 
 
 def _part(batch_dir: Path, line: dict[str, Any]) -> dict[str, Any]:
-    """The report of an attempt, with what leads from it to the root in the ledger's line."""
+    """Return the report of an attempt, with what leads from it to the root in the ledger's line."""
     folder = batch_dir / line["job_id"] / "steps" / line["step_id"] / "attempts" / line["attempt"]
     try:
         files = json.loads(atomic.read_bytes(folder / attempts.SEAL))["files"]
@@ -145,7 +145,7 @@ def _part(batch_dir: Path, line: dict[str, Any]) -> dict[str, Any]:
 
 
 def _left_out(batch_dir: Path, ended: list[dict[str, Any]], reports: dict[str, Any]) -> dict[str, str]:
-    """Attempts with a reward that do not count here, and why.
+    """Return the attempts with a reward that do not count here, and why.
 
     Raises:
         UserError: a report alone, as of an earlier version, does not say whether its trial passed.

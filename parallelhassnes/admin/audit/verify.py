@@ -108,7 +108,7 @@ def _unreadable(found: list[Finding], batch_id: str, error: Exception) -> None:
 def _look(
     layout: Layout, batch_id: str, known: Checkpoints, folders: TaskFolders, pool: ThreadPoolExecutor
 ) -> _ReadTally:
-    """One batch; again where it has gone on while we looked, and something seems to be wrong."""
+    """Return one batch; again where it has gone on while we looked, and something seems to be wrong."""
     for _ in range(_LOOKS):
         before = ledger.size(layout.batch(batch_id))
         done = _batch(layout, batch_id, known, folders, pool)
@@ -149,14 +149,14 @@ def _system(layout: Layout, known: Checkpoints) -> Iterator[Finding]:
 
 
 def _is_restarted(layout: Layout) -> bool:
-    """Whether the host has been started since its last tick, which makes anew what a power cut may have taken."""
+    """Tell whether the host has been started since its last tick, which makes anew what a power cut may have taken."""
     notes = layout.runners.glob("*/boot_id")
     seen = [note.read_text(encoding="utf-8").strip() for note in notes]
     return bool(seen) and process_identity.boot_id() not in seen
 
 
 def _strangers(layout: Layout, known: list[str]) -> Iterator[Finding]:
-    """What is no batch: a folder with attempts whose ``batch_meta.json`` is gone, and any file."""
+    """Tell what is no batch: a folder with attempts whose ``batch_meta.json`` is gone, and any file."""
     for entry in sorted(layout.runs.iterdir()):
         if entry.name[0] in "_." or entry.name in known:
             continue

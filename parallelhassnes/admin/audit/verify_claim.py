@@ -3,12 +3,12 @@
     python3 -I verify_claim.py PROOF.json --signers allowed_signers
     python3 -I verify_claim.py PROOF.json --checkpoint-sha256 HEX
 
-PROOF.json is what ``parallelhassnes audit prove`` wrote. Needs Python 3.8 or later, and ssh-keygen for ``--signers``. Checked are:
+PROOF.json is what ``parallelhassnes audit prove`` wrote. Needs Python 3.8 or later, and ssh-keygen for ``--signers``. The following is checked:
 1. the checkpoint: signed by somebody in OpenSSH's ``allowed_signers``, or the one whose SHA-256 you were given another way;
 2. the batch's ledger, line by line: it is the one that the checkpoint names, and has every attempt that was started;
 3. each report that counts: its hash leads to the Merkle root (RFC 6962) in the ledger's line of the attempt's end;
 4. the number: it follows from them. That the reports are true is not shown; they are what the harness wrote at the time.
-Exit code: 0 it holds, 1 it does not, 2 it could not be checked.
+Exit code: 0 the claim holds, 1 the claim is wrong, 2 the check could not be made.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def trusted(proof: dict[str, Any], signers: str | None, published: str | None) -> str:
-    """Who stands for the checkpoint, in words."""
+    """Tell who stands for the checkpoint, in words."""
     text = proof["checkpoint"].encode()
     digest = hashlib.sha256(text).hexdigest()
     said = []
@@ -85,7 +85,7 @@ def trusted(proof: dict[str, Any], signers: str | None, published: str | None) -
 
 
 def signer(text: bytes, signature: str, signers: str) -> str:
-    """Who in ``allowed_signers`` has signed the text."""
+    """Tell who in ``allowed_signers`` has signed the text."""
     if not Path(signers).is_file():
         raise FileNotFoundError(2, "no such file", signers)
     with tempfile.TemporaryDirectory() as folder:
@@ -101,7 +101,7 @@ def signer(text: bytes, signature: str, signers: str) -> str:
 
 
 def follows(proof: dict[str, Any]) -> dict[str, Any]:
-    """The claim, made again from what the proof holds."""
+    """Return the claim, made again from what the proof holds."""
     claim, head = (proof["claim"], json.loads(proof["checkpoint"])["batches"][proof["claim"]["batch_id"]])
     lines = chain(proof["ledger"], head)
     reports = {}
@@ -118,7 +118,7 @@ def follows(proof: dict[str, Any]) -> dict[str, Any]:
 
 
 def chain(texts: Sequence[str], head: dict[str, Any]) -> list[dict[str, Any]]:
-    """The lines of a ledger that ends where the checkpoint says."""
+    """Return the lines of a ledger that ends where the checkpoint says."""
     prev, found = "", []
     for number, text in enumerate(texts, 1):
         try:
@@ -136,13 +136,13 @@ def chain(texts: Sequence[str], head: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def ends(lines: Sequence[dict[str, Any]], agent: str) -> list[dict[str, Any]]:
-    """The lines of the ends of an agent's attempts, and of those that were taken over from another batch."""
+    """Return the lines of the ends of an agent's attempts, and of those that were taken over from another batch."""
     mine = {line["run_id"] for line in lines if line["event"] in ("launched", "carried") and line.get("label") == agent}
     return [line for line in lines if line["event"] in ("ended", "carried") and line["run_id"] in mine]
 
 
 def opened(part: dict[str, Any], line: dict[str, Any]) -> Any:
-    """The report of an attempt, once it is shown to be the one that was sealed."""
+    """Return the report of an attempt, once it is shown to be the one that was sealed."""
     data, facts = part["report"].encode("utf-8"), part["facts"]
     if facts.get("sha256") != hashlib.sha256(data).hexdigest():
         raise Fails(f"the report of attempt {line['attempt']} has been changed")
@@ -159,7 +159,7 @@ def opened(part: dict[str, Any], line: dict[str, Any]) -> Any:
 def count(
     lines: Sequence[dict[str, Any]], reports: dict[str, Any], what: str, agent: str, left_out: dict[str, str]
 ) -> dict[str, Any]:
-    """The number, and what it rests on: of each trial the newest scored attempt counts.
+    """Return the number, and what it rests on: of each trial the newest scored attempt counts.
 
     ``left_out`` are attempts with a reward that the harness does not count, and why; they are printed.
     """
@@ -190,7 +190,7 @@ def count(
 
 
 def unrepeated(lines: Sequence[dict[str, Any]]) -> Iterable[dict[str, Any]]:
-    """The lines that plan trials; one that a crash had written twice counts once, the last time."""
+    """Return the lines that plan trials; one that a crash had written twice counts once, the last time."""
     found = {}
     for line in lines:
         if line["event"] in ("submitted", "added"):
@@ -199,7 +199,7 @@ def unrepeated(lines: Sequence[dict[str, Any]]) -> Iterable[dict[str, Any]]:
 
 
 def rewarded(trial: dict[str, Any]) -> tuple[float | None, bool | None] | None:
-    """The main reward and whether it passed, each None where that is undecided; None where there is no reward at all."""
+    """Return the main reward and whether it passed, each None where that is undecided; None where there is no reward at all."""
     found: Any = trial.get("rewards") if "rewards" in trial else {"reward": trial.get("reward")}
     if not found or not all(isinstance(v, (int, float)) and math.isfinite(v) for v in found.values()):
         return None

@@ -74,7 +74,7 @@ class Failures:
             self._seen.popitem(last=False)
 
     def wait_sec(self, client: str) -> int:
-        """Seconds until the client may try again; 0 where it may now."""
+        """Return the seconds until the client may try again; 0 where it may now."""
         times = self._seen.get(client)
         if times is None or len(times) < MOST_FAILURES:
             return 0
@@ -92,7 +92,7 @@ class Authenticator:
         self._failures = Failures()
 
     async def who(self, headers: Headers, client: str, peer: Peer | None) -> Who:
-        """Who asks.
+        """Tell who asks.
 
         Raises:
             HTTPException: 401 for somebody unknown or a token that is none, 429 where that has happened too often. A
@@ -120,7 +120,7 @@ class Authenticator:
         return Who(ledger.person(), "operate", "user")
 
     async def _stranger(self, headers: Headers, peer: Peer | None) -> str:
-        """Why who is at the other end needs a token; empty for this user."""
+        """Tell why who is at the other end needs a token; empty for this user."""
         if is_relayed(headers):
             return "it comes through a proxy"
         if peer is None:
@@ -157,14 +157,14 @@ class Authenticator:
             sessions.end(self._layout, session)
 
     def is_still(self, who: Who) -> bool:
-        """Whether who was let in would be let in again: no token revoked or expired, no session ended."""
+        """Tell whether who was let in would be let in again: no token revoked or expired, no session ended."""
         if who.session:
             return sessions.holder(self._layout, who.session) is not None
         mine = who.token
         return mine is None or tokens.named(self._layout, mine.name, mine.sha256) is not None
 
     def standing(self) -> Hashable:
-        """What tokens and sessions there are: as long as it is the same, nobody has been shut out."""
+        """Tell what tokens and sessions there are: as long as it is the same, nobody has been shut out."""
         known = [token.sha256 for token in tokens.every(self._layout) if not token.expired]
         return *known, *sessions.names(self._layout)
 
@@ -182,7 +182,7 @@ class Authenticator:
 
 
 def _user_of(headers: Headers, client: str, peer: Peer | None) -> str:
-    """Whom the kernel names, where everybody is let in."""
+    """Tell whom the kernel names, where everybody is let in."""
     user = peer.user() if peer is not None and not is_relayed(headers) else None
     return f"anybody@{client}" if user is None else ledger.person(user)
 
@@ -203,14 +203,14 @@ _bearer = HTTPBearer(auto_error=False, description="A token made by `parallelhas
 
 
 def who_asks(request: Request) -> Who:
-    """The identity that the guard has found."""
+    """Return the identity that the guard has found."""
     found = request.scope["state"]["who"]
     assert isinstance(found, Who)  # noqa: S101 - the guard lets nobody through without
     return found
 
 
 def needs(role: Role) -> Callable[..., Who]:
-    """A dependency: who asks, if they have that role.
+    """Return a dependency: who asks, if they have that role.
 
     Raises:
         HTTPException: 403.
@@ -228,7 +228,7 @@ def needs(role: Role) -> Callable[..., Who]:
 
 
 def scope_of(tags: Sequence[str | Enum]) -> str:
-    """The part of the interface that a route with these tags belongs to, as tokens name it."""
+    """Return the part of the interface that a route with these tags belongs to, as tokens name it."""
     return str(tags[0]).split()[0].lower() if tags else "pages"
 
 

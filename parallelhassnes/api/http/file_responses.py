@@ -70,7 +70,7 @@ WantedHere = Annotated[ByteRange, Depends(_wanted)]
 
 
 def media_type(path: str) -> str:
-    """What a browser is told; nothing that it would run."""
+    """Tell what a browser is told; nothing that it would run."""
     ending = PurePosixPath(path).suffix.lower()
     if ending in _BINARY:
         return "application/octet-stream"
@@ -78,7 +78,7 @@ def media_type(path: str) -> str:
 
 
 def send_file(wanted: ByteRange, folder: Path, relative: str) -> Response:
-    """The file below the folder, or the range of it that was asked for.
+    """Return the file below the folder, or the range of it that was asked for.
 
     Raises:
         UnknownId: there is none that is shown.
@@ -105,7 +105,7 @@ def send_file(wanted: ByteRange, folder: Path, relative: str) -> Response:
 
 
 def _range(wanted: ByteRange, size: int, tag: str) -> tuple[int, int] | None:
-    """The one range that was asked for, as start and end; None for the whole.
+    """Return the one range that was asked for, as start and end; None for the whole.
 
     Raises:
         HTTPException: 416.
@@ -141,7 +141,7 @@ async def _pieces(stream: FileIO, start: int, end: int) -> AsyncIterator[bytes]:
 
 
 def send_zip(folder: Path, name: str) -> Response:
-    """A zip of everything below the folder, made while it is sent."""
+    """Return a zip of everything below the folder, made while it is sent."""
     headers = {**INERT, "Content-Disposition": f'attachment; filename="{name}.zip"'}
     del headers["Accept-Ranges"]
     return StreamingResponse(zip_pieces(folder, name), 200, headers, "application/zip")

@@ -61,7 +61,7 @@ def describe(app: FastAPI) -> None:
 
 
 def examples() -> dict[str, Any]:
-    """``METHOD /path`` → what was sent, as ``body`` or ``yaml``, and the ``answer``; below ``errors``, a problem of each status."""
+    """Return ``METHOD /path`` → what was sent, as ``body`` or ``yaml``, and the ``answer``; below ``errors``, a problem of each status."""
     text = (files("parallelhassnes.api") / "examples.json").read_text("utf-8")
     return dict(json.loads(text))
 

@@ -36,7 +36,7 @@ class Outside:
             await self.app(inside, receive, self._placed(send))
 
     def _own(self, path: str) -> str:
-        """The path without the prefix, where the proxy has left it on."""
+        """Return the path without the prefix, where the proxy has left it on."""
         if self.prefix and (path == self.prefix or path.startswith(f"{self.prefix}/")):
             return path[len(self.prefix) :] or "/"
         return path

@@ -58,7 +58,7 @@ class Peer:
             pass
 
     def user(self) -> int | None:
-        """The user id of who is at the other end; None where the kernel does not tell."""
+        """Return the user id of who is at the other end; None where the kernel does not tell."""
         if self._process is not None:
             return self._process[1]
         entry = _socket(*self._ends) if CAN_TELL and self._ends else None
@@ -95,7 +95,7 @@ class Peer:
 
 
 def live_supervisors(layout: Layout) -> set[int]:
-    """The process ids of the supervisors of this store's attempts; what cannot be read is passed over."""
+    """Return the process ids of the supervisors of this store's attempts; what cannot be read is passed over."""
     found = set()
     for entry in tickets.running(layout):
         try:
@@ -110,7 +110,7 @@ def live_supervisors(layout: Layout) -> set[int]:
 
 
 def _socket(theirs: Address, ours: Address) -> tuple[int, int] | None:
-    """User id and inode of the socket that connects these ends, seen from the other one; None where there is none."""
+    """Return User id and inode of the socket that connects these ends, seen from the other one; None where there is none."""
     wanted = {(a.encode(), b.encode()) for a, b in zip(_forms(*theirs), _forms(*ours), strict=True)}
     for table in ("tcp", "tcp6"):
         try:
@@ -125,7 +125,7 @@ def _socket(theirs: Address, ours: Address) -> tuple[int, int] | None:
 
 
 def _forms(host: str, port: int) -> tuple[str, str]:
-    """An address as the two tables write it; one of IPv4 may stand in both."""
+    """Return an address as the two tables write it; one of IPv4 may stand in both."""
     try:
         four = socket.inet_aton(host.removeprefix("::ffff:"))
         both = four, bytes(10) + b"\xff\xff" + four
@@ -138,7 +138,7 @@ def _forms(host: str, port: int) -> tuple[str, str]:
 
 
 def _holders(inode: int) -> Iterator[int]:
-    """The processes that hold the socket, of those that this user may look at."""
+    """Yield the processes that hold the socket, of those that this user may look at."""
     wanted = f"socket:[{inode}]"
     for pid in os.listdir("/proc"):
         folder = f"/proc/{pid}/fd"
@@ -180,7 +180,7 @@ def _of_attempt(pid: int, supervisors: Collection[int]) -> str:
 
 
 def _marks(pid: int) -> set[bytes]:
-    """The attempts that the process was started by; those that started this server are no reason to refuse."""
+    """Return the attempts that the process was started by; those that started this server are no reason to refuse."""
     with open(f"/proc/{pid}/environ", "rb") as stream:  # noqa: PTH123
         return {entry for entry in stream.read().split(b"\0") if entry.startswith(_MARK)}
 
@@ -194,5 +194,5 @@ def _parent(pid: int) -> int:
 
 
 def is_relayed(headers: Mapping[str, str]) -> bool:
-    """Whether a proxy says that it passes somebody else's request on."""
+    """Tell whether a proxy says that it passes somebody else's request on."""
     return any(name in headers for name in RELAYED)

@@ -60,7 +60,7 @@ def problem(
     errors: list[ProblemLine] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """The answer."""
+    """Return the answer."""
     document = ProblemDocument(
         title=HTTPStatus(status).phrase, status=status, detail=detail, fix=fix, errors=errors or []
     )
@@ -68,7 +68,7 @@ def problem(
 
 
 def of_user(error: UserError) -> Response:
-    """What the user can mend: an unknown id is 404, a bad input 422, a store that is locked 409, anything else 400."""
+    """Tell what the user can mend: an unknown id is 404, a bad input 422, a store that is locked 409, anything else 400."""
     lines = [
         ProblemLine(**found._asdict(), line=found.line())
         for found in (error.problems if isinstance(error, InvalidInput) else [])

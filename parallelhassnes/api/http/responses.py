@@ -34,7 +34,7 @@ class KnownAnswers(NamedTuple):
     """Of ``If-Match``, as they were sent; None for any."""
 
     def has(self, tag: str) -> bool:
-        """Whether the client has it; raises where it wants another one (RFC 9110, 13.2.2).
+        """Tell whether the client has it; raises where it wants another one (RFC 9110, 13.2.2).
 
         Raises:
             HTTPException: 412.
@@ -64,7 +64,7 @@ KnownHere = Annotated[KnownAnswers, Depends(_known)]
 
 
 def polled(known: KnownAnswers, document: BaseModel, *, apart_from: Collection[str] = ("at",)) -> Response:
-    """The document, or 304 where the client has it already.
+    """Return the document, or 304 where the client has it already.
 
     Args:
         apart_from: top-level fields that say when it was made and make no difference.
@@ -83,7 +83,7 @@ def tag_of(data: bytes) -> str:
 
 
 def tagged(known: KnownAnswers, body: bytes, tag: str, media_type: str) -> Response:
-    """The body under its tag, or 304."""
+    """Return the body under its tag, or 304."""
     headers = {"ETag": tag}
     if known.has(tag):
         return Response(status_code=304, headers=headers)
@@ -99,7 +99,7 @@ class Paged[T](NamedTuple):
 
 
 def page[T](items: Sequence[T], name: Callable[[T], str], cursor: str | None, limit: int) -> Paged[T]:
-    """The page after the cursor. What the last page ended with is looked for by name, so nothing is shown twice or left
+    """Return the page after the cursor. What the last page ended with is looked for by name, so nothing is shown twice or left
     out because something before it came or went; where it is gone itself, by its place.
 
     Raises:

@@ -177,7 +177,7 @@ def _is_public(path: str) -> bool:
 
 
 def _host_of(text: str) -> str | None:
-    """The host of ``host:port``, lowercase, without the brackets of an IPv6 address; None where it is not one."""
+    """Return the host of ``host:port``, lowercase, without the brackets of an IPv6 address; None where it is not one."""
     try:
         return urlsplit(f"//{text}").hostname if text else None
     except ValueError:

@@ -76,7 +76,7 @@ class EventStream:
         self._layout, self._watching = layout, watching
 
     async def listen(self, only: str | None, after: ListenerPlace | None, *, whole: bool) -> AsyncGenerator[bytes]:
-        """The events, from now on; before them a comment, once none can be missed.
+        """Yield the events, from now on; before them a comment, once none can be missed.
 
         Args:
             only: of this batch.
@@ -121,7 +121,7 @@ class LedgerReader:
         self._memory: Memory | None = None
 
     def look(self) -> Memory | None:
-        """All that was seen since the first look; as it was before where the ledgers cannot be read now."""
+        """Return all that was seen since the first look; as it was before where the ledgers cannot be read now."""
         before = self._memory
         try:
             if before is None:
@@ -134,7 +134,7 @@ class LedgerReader:
         return self._memory
 
     def _new(self, known: dict[str, int]) -> tuple[list[StreamEvent], dict[str, int]] | None:
-        """What has come since, and what is known then."""
+        """Tell what has come since, and what is known then."""
         found: list[StreamEvent] = []
         sizes = self._sizes(known)
         if sizes == known:
@@ -150,7 +150,7 @@ class LedgerReader:
         return found, sizes
 
     def _sizes(self, known: dict[str, int]) -> dict[str, int]:
-        """Batch → bytes of its ledger, of those that can be looked at."""
+        """Return batch → bytes of its ledger, of those that can be looked at."""
         sizes = {_SYSTEM: ledger.size(self._layout.system)}
         for entry in _entries(self._layout.runs):
             if entry[0] in "_.":
@@ -168,12 +168,12 @@ class LedgerReader:
             yield _change(batch_id, behind, line), behind
 
     def part(self, batch_id: str, start: int, end: int) -> list[StreamEvent]:
-        """What a batch's ledger has between two offsets."""
+        """Tell what a batch's ledger has between two offsets."""
         found = self._lines(batch_id, start)
         return [change for change, behind in found if behind <= end]
 
     def after(self, place: ListenerPlace, only: str | None, known: dict[str, int]) -> list[StreamEvent]:
-        """What came after a place, up to what is known."""
+        """Tell what came after a place, up to what is known."""
         since = datetime.fromisoformat(place.at).timestamp() - _LATE_SEC
         since_text = now_text(datetime.fromtimestamp(since, UTC))
         found: list[StreamEvent] = []
@@ -200,7 +200,7 @@ def _change(batch_id: str, offset: int, line: dict[str, Any]) -> StreamEvent:
 
 
 def place_of(event_id: str) -> ListenerPlace:
-    """Where an event was.
+    """Tell where an event was.
 
     Raises:
         HTTPException: 400, it is the id of none.

@@ -56,12 +56,12 @@ class Watching:
         self._watches: dict[Hashable, tuple[Watch[Any], asyncio.Task[None]]] = {}
 
     def listeners(self, kind: type[Hashable]) -> list[int]:
-        """How many listen to each key of that type."""
+        """Tell how many listen to each key of that type."""
         return [watch.listeners for key, (watch, _) in self._watches.items() if isinstance(key, kind)]
 
     @contextlib.asynccontextmanager
     async def on[T](self, key: Hashable, look: Callable[[], T]) -> AsyncIterator[Watch[T]]:
-        """The watch of that key, shared with all who are in such a block now."""
+        """Give the watch of that key, shared with all who are in such a block now."""
         if key not in self._watches:
             made = Watch(look)
             self._watches[key] = made, asyncio.create_task(made.run())

@@ -62,7 +62,7 @@ class ServerState:
         self.ticker = Ticker(self.layout.root, settings.tick_sec) if ticking else None
 
     def context(self) -> Context:
-        """The context with the configuration as it is now; passes are left to the ticking process.
+        """Return the context with the configuration as it is now; passes are left to the ticking process.
 
         Raises:
             UserError: the configuration cannot be read.
@@ -70,7 +70,7 @@ class ServerState:
         return dataclasses.replace(self._opened, config=configuration.in_force(self.layout).config)
 
     def attempt(self, text: str) -> Found:
-        """The attempt of a run id, a prefix of one, or an attempt's name.
+        """Return the attempt of a run id, a prefix of one, or an attempt's name.
 
         Raises:
             UnknownId: it names none, or several.
@@ -88,7 +88,7 @@ class ServerState:
         return found
 
     def board_now(self) -> SystemScoreboard:
-        """The system scoreboard as of this moment. Looks wait for each other: each finds what the one before has left.
+        """Return the system scoreboard as of this moment. Looks wait for each other: each finds what the one before has left.
 
         Raises:
             UserError: the configuration cannot be read.
@@ -97,14 +97,14 @@ class ServerState:
             return system_scoreboard(self.layout)
 
     def board(self) -> SystemScoreboard:
-        """The system scoreboard, at most ``_FRESH_SEC`` old: many may ask at once."""
+        """Return the system scoreboard, at most ``_FRESH_SEC`` old: many may ask at once."""
         with self._looking:
             if self._board is None or time.monotonic() - self._board[0] > _FRESH_SEC:
                 self._board = time.monotonic(), self.board_now()
             return self._board[1]
 
     def batch_board(self, batch_id: str) -> BatchScoreboard:
-        """One batch's scoreboard, at most ``_FRESH_SEC`` old.
+        """Return one batch's scoreboard, at most ``_FRESH_SEC`` old.
 
         Raises:
             FileNotFoundError: there is no such batch.

@@ -48,7 +48,7 @@ class Ticker:
         self._died = False
 
     def trouble(self) -> str:
-        """Why it does not tick, in one line; empty where it does."""
+        """Tell why it does not tick, in one line; empty while it ticks."""
         if self._last is None:
             if self._died:
                 return "the ticking process dies; see the server's log"
@@ -78,11 +78,11 @@ class Ticker:
         self._say({"id": 0})
 
     def lend(self, name: str, value: str) -> None:
-        """Hand it a secret for one batch; it is nowhere else, so it is gone when the process is."""
+        """Hand it a secret for one batch; the secret is nowhere else, so it goes with the process."""
         self._say({"lend": {name: value}})
 
     async def tick(self, concurrency: int | None = None) -> dict[str, Any]:
-        """One tick; what it did.
+        """Run one tick, and tell what it did.
 
         Raises:
             Unanswered: nothing came back.

@@ -39,12 +39,12 @@ _OURS = ("did", "of", "n", "was")
 
 
 def address_of(request: Request) -> str:
-    """The page's own address, without what it was told was done."""
+    """Return the page's own address, without what it was told was done."""
     return _address(request.url.path, request.url.query, {})
 
 
 def address(back: str, word: str, target: str, touched: int, was: str) -> str:
-    """The page to go back to, told what was done."""
+    """Return the page to go back to, told what was done."""
     values = {"did": word, "of": target, "n": str(touched or ""), "was": was}
     parts = urlsplit(back)
     return _address(parts.path, parts.query, values)
@@ -57,7 +57,7 @@ def _address(path: str, query: str, more: dict[str, str]) -> str:
 
 
 def done(request: Request) -> Done | None:
-    """What the address says was done; None where it says nothing that makes sense."""
+    """Tell what the address says was done; None where it says nothing that makes sense."""
     asked = request.query_params
     word, target = asked.get("did", ""), asked.get("of", "")
     action = BY_NAME.get("cancel" if word == NOTHING else word)
@@ -76,7 +76,7 @@ def done(request: Request) -> Done | None:
 
 
 def _earlier(word: str, was: str) -> dict[str, str] | None:
-    """What takes a change of a number back; None where that is not known."""
+    """Tell what takes a change of a number back; None where that is not known."""
     if word.startswith("budget"):
         found = _BUDGET.fullmatch(was)
         return {k: v for k, v in found.groupdict().items() if v} or None if found else None

@@ -18,7 +18,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
 def line_html(text: str) -> Markup:
-    """One line, its last state where carriage returns have overwritten it."""
+    """Return one line, its last state where carriage returns have overwritten it."""
     left = len(text) - LONGEST
     text = text[:LONGEST].rstrip("\r").rpartition("\r")[2]
     html = _coloured(text) if "\x1b" in text else escape(_CONTROL.sub("", text))

@@ -111,12 +111,12 @@ def elsewhere(site: SiteHere, text: str) -> Response:
 
 
 def _history(layout: Layout, found: Found) -> list[Any]:
-    """Every attempt of the step, oldest first."""
+    """Return every attempt of the step, oldest first."""
     return show(layout, "/".join(found.parts[:3])).attempts
 
 
 def _why(site: SiteHere, found: Found) -> list[str]:
-    """What follows this attempt, where it is the step's newest one."""
+    """Tell what follows this attempt, where it is the step's newest one."""
     ref = attempts.newest(site.layout.step(found.batch_id, found.job_id or "", found.step_id or ""))
     if ref is None or ref.name != found.attempt or not attempts.is_sealed(ref.dir):
         return []
@@ -152,7 +152,7 @@ def _part(
     line: int,
     number: int,
 ) -> dict[str, Any]:
-    """What one part of the page shows."""
+    """Tell what one part of the page shows."""
     if part == "log":
         logs = Logs(layout, folder, found).files()
         chosen = file or _first(logs, document)
@@ -170,7 +170,7 @@ def _part(
 
 
 def _first(logs: list[str], document: ShowDocument) -> str:
-    """The log that says most at the first look: of a failed attempt the errors, else what the worker or the trial says."""
+    """Return the log that says most at the first look: of a failed attempt the errors, else what the worker or the trial says."""
     failed = document.state not in ("running", "succeeded")
     order = ("stderr.log", "stdout.log") if failed else ("stdout.log", "stderr.log")
     preferred = (*order, "trial/trial.log", "supervisor.log")

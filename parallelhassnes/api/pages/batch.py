@@ -149,7 +149,7 @@ def _groups(board: BatchScoreboard) -> list[FailureGroup]:
 
 
 def _last_line(layout: Layout, attempt: str) -> str:
-    """What a live attempt said last, in any of its logs."""
+    """Tell what a live attempt said last, in any of its logs."""
     folder, found = layout.root / attempt, []
     for name in (*LOGS, "trial/trial.log"):
         try:

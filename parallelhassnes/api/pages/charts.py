@@ -14,7 +14,7 @@ _WIDTH, _HEIGHT = 640.0, 120.0
 
 
 def bar(counts: Counts, total: int) -> Markup:
-    """How the steps of a batch stand, as one bar."""
+    """Tell how the steps of a batch stand, as one bar."""
     said = ", ".join(f"{getattr(counts, n)} {n.replace('_', ' ')}" for n in ORDER if getattr(counts, n))
     parts, at = [], 0.0
     for name in ORDER:
@@ -27,7 +27,7 @@ def bar(counts: Counts, total: int) -> Markup:
 
 
 def meter(used: float, limit: float | None) -> Markup:
-    """How much of a limit is in use."""
+    """Tell how much of a limit is in use."""
     if limit is None:
         return Markup("")
     share = min(100.0, 100.0 * used / limit) if limit else 100.0
@@ -37,7 +37,7 @@ def meter(used: float, limit: float | None) -> Markup:
 
 
 def interval(value: float, low: float, high: float) -> Markup:
-    """A share between 0 and 1 with its interval."""
+    """Return a share between 0 and 1 with its interval."""
     piece = Markup(
         '<line class="axis" x1="0%" x2="100%" y1="50%" y2="50%"/>'
         '<line class="range" x1="{}%" x2="{}%" y1="50%" y2="50%"/>'

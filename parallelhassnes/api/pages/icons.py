@@ -8,12 +8,12 @@ STATE_WORDS = {"needs_attention": "needs attention", "attention": "needs attenti
 
 
 def when(text: str | None) -> Markup:
-    """A time: in UTC as it comes, in the reader's zone where scripts run, exact in its title."""
+    """Return a time: in UTC as it comes, in the reader's zone where scripts run, exact in its title."""
     return _time(text, "when")
 
 
 def ago(text: str | None) -> Markup:
-    """A time that scripts show as how long ago it was."""
+    """Return a time that scripts show as how long ago it was."""
     return _time(text, "ago")
 
 
@@ -26,10 +26,10 @@ def _time(text: str | None, kind: str) -> Markup:
 
 
 def seconds(value: float | None) -> str:
-    """A time span; short ones with a tenth."""
+    """Return a time span; short ones with a tenth."""
     return f"{value:.1f}s" if value is not None and value < 10 else formatting.duration(value)
 
 
 def state_word(state: str) -> str:
-    """A state as it is said."""
+    """Return a state as it is said."""
     return STATE_WORDS.get(state, state)

@@ -55,7 +55,7 @@ class ShownWindow(NamedTuple):
 def view(
     attempt_dir: Path, file: str, *, at: int | None = None, before: int | None = None, line: int = 0, number: int = 0
 ) -> ShownWindow:
-    """A window of a file of an attempt: from byte ``at``, up to byte ``before``, around ``line``, or else its end.
+    """Return a window of a file of an attempt: from byte ``at``, up to byte ``before``, around ``line``, or else its end.
 
     Raises:
         UnknownId: the attempt has no such file.
@@ -74,7 +74,7 @@ def view(
 
 
 def attempt_of(site: SiteHere, batch: str, job: str, step: str, attempt: str) -> Found:
-    """The attempt that an address names."""
+    """Return the attempt that an address names."""
     return resolve(site.layout, f"{batch}/{job}/{step}/{attempt}")
 
 

@@ -72,7 +72,7 @@ def _form(request: Request, next_page: str, trouble: str = "", code: int = 200) 
 
 
 def own_page(target: str) -> str:
-    """The target if it is a page of this server, else the first one."""
+    """Return the target if it is a page of this server, else the first one."""
     parts = urlsplit(target.replace("\\", "/"))
     if parts.scheme or parts.netloc or not target.startswith("/") or target.startswith("//"):
         return "/"

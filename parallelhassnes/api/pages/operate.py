@@ -99,7 +99,7 @@ def _amount(text: str) -> float | None:
 
 
 def _only(text: str) -> dict[str, Any]:
-    """Which ended steps: as the form's list names them; an undone cancel means those that were canceled."""
+    """Tell which ended steps: as the form's list names them; an undone cancel means those that were canceled."""
     if text.startswith("class:"):
         return {"classes": [text.removeprefix("class:")]}
     return {} if text == "all" else {"unscored" if text == "unscored" else "failed": True}

@@ -33,7 +33,7 @@ _ADDRESS = re.compile(r'((?:href|src|action|data-events|data-address)=")/(?!/)')
 
 
 def page(request: Request, template: str, code: int = 200, **values: Any) -> Response:
-    """The rendered page; 304 where the reader has the very same already."""
+    """Return the rendered page; 304 where the reader has the very same already."""
     body = _templates().get_template(template).render(_surroundings(request) | values)
     prefix = site_of(request).settings.root_path
     if prefix:
@@ -46,7 +46,7 @@ def page(request: Request, template: str, code: int = 200, **values: Any) -> Res
 
 
 def _surroundings(request: Request) -> dict[str, Any]:
-    """What every page is given: who looks and what they may do, and how forms say that they are ours."""
+    """Tell what every page is given: who looks and what they may do, and how forms say that they are ours."""
     who: Who | None = request.scope.get("state", {}).get("who")
     return {
         "who": who,
@@ -85,7 +85,7 @@ class PageRoute(APIRoute):
 
 
 def refusal(request: Request, status: int, message: str, fix: str = "") -> Response:
-    """The page of an error."""
+    """Return the page of an error."""
     return page(request, "error.html", status, status=status, message=message, fix=fix)
 
 
@@ -133,17 +133,17 @@ def compile_all() -> None:
 
 
 def link(identity: str) -> str:
-    """An id (``BATCH/JOB``…) as a part of a path."""
+    """Return an id (``BATCH/JOB``…) as a part of a path."""
     return quote(identity)
 
 
 def attempt_url(folder: str) -> str:
-    """The page of an attempt, from its folder relative to the root."""
+    """Return the page of an attempt, from its folder relative to the root."""
     parts = folder.split("/")  # runs/BATCH/JOB/steps/STEP/attempts/NAME
     return link("/attempts/" + "/".join((parts[1], parts[2], parts[4], parts[6])))
 
 
 def query(**values: object) -> str:
-    """``?a=b`` of the values that are not empty."""
+    """Return ``?a=b`` of the values that are not empty."""
     kept = {name: value for name, value in values.items() if value not in (None, "", 0)}
     return f"?{urlencode(kept)}" if kept else ""

@@ -66,7 +66,7 @@ def steps_page(
 
 
 def _gates(shown: list[StepLine], known: list[StepLine]) -> list[GatedStep]:
-    """Those that wait for a person, with what they follow."""
+    """Return those that wait for a person, with what they follow."""
     attempt = {step.step: step.attempt for step in known if step.attempt}
     return [
         GatedStep(

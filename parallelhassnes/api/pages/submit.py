@@ -193,15 +193,15 @@ def _page(
 
 
 def _name(text: str) -> str:
-    """A file name whose ending says how to read it."""
+    """Return a file name whose ending says how to read it."""
     return "page.json" if text.lstrip().startswith("{") else "page.yaml"
 
 
 def _table(asked: Asked) -> dict[str, Any]:
-    """The launch table of the form.
+    """Return the launch table of the form.
 
     Raises:
-        UserError: something in it cannot be.
+        UserError: something in it is impossible.
     """
     request = RunRequest(
         paths=tuple(line.strip() for line in asked.path.splitlines() if line.strip()),

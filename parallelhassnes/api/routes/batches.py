@@ -171,7 +171,7 @@ class BudgetWanted(BaseModel):
 
 @router.get("/batches/{batch}/budget", response_model=BudgetLine)
 def get_budget(known: KnownHere, site: SiteHere, batch: Id) -> Response:
-    """What it has spent, and what it may."""
+    """What the batch has spent, and its budget."""
     return polled(known, budgets.show(site.context(), batch_id(site, batch)))
 
 
@@ -183,7 +183,7 @@ def set_budget(site: SiteHere, batch: Id, wanted: Annotated[BudgetWanted, Body()
 
 
 def batch_id(site: ServerState, text: str) -> str:
-    """The batch that an id names, or that has what it names.
+    """Return the batch that an id names, or that has what it names.
 
     Raises:
         UnknownId: there is none.

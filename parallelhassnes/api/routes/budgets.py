@@ -35,7 +35,7 @@ class SharedWanted(BaseModel):
 
 @router.get("/budgets", response_model=SharedBudgets)
 def list_budgets(known: KnownHere, site: SiteHere) -> Response:
-    """What queue keys and experiments have spent, and what they may."""
+    """What queue keys and experiments have spent, and their budgets."""
     return polled(known, SharedBudgets(items=budget.every_shared(site.context())))
 
 

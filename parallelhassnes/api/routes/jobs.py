@@ -129,7 +129,7 @@ def explain_step(known: KnownHere, site: SiteHere, batch: Id, job: Id, step: Id)
 
 
 def place(site: ServerState, *parts: str) -> Found:
-    """What the parts of an address name.
+    """Tell what the parts of an address name.
 
     Raises:
         UnknownId: nothing, or more than one thing.

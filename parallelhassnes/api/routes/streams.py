@@ -87,7 +87,7 @@ async def stream_logs(
 
 
 def _places(event_id: str) -> dict[str, int]:
-    """What has been read of which log, from the id of an event.
+    """Tell what has been read of which log, from the id of an event.
 
     Raises:
         HTTPException: 400, it is the id of none.
@@ -112,7 +112,7 @@ async def _log_events(site: ServerState, logs: Logs, file: str | None) -> AsyncI
 
 
 async def follow_logs(site: ServerState, logs: Logs, file: str | None) -> AsyncIterator[LogText]:
-    """What the logs have got and get, until the attempt is sealed or gone.
+    """Tell what the logs have got and get, until the attempt is sealed or gone.
 
     Raises:
         UnknownId: there is no such log.
@@ -128,7 +128,7 @@ async def follow_logs(site: ServerState, logs: Logs, file: str | None) -> AsyncI
 
 
 def _event(name: str, data: dict[str, str], logs: Logs) -> ServerSentEvent:
-    """An event whose id says what of which log has been sent."""
+    """Return an event whose id says what of which log has been sent."""
     place = base64.urlsafe_b64encode(json.dumps(logs.places).encode()).decode()
     return ServerSentEvent(json.dumps(data, ensure_ascii=False), event=name, id=place)
 

@@ -53,7 +53,7 @@ class TickAnswer(BaseModel):
 
 @router.get("/health", responses={503: {"model": Health, "description": "Nothing ticks."}})
 def health(site: SiteHere, response: Response) -> Health:
-    """Whether the server answers, and whether anybody ticks; needs no token. 503 where nobody does."""
+    """Whether the server answers, and whether anybody ticks; needs no token. 503 where nobody ticks."""
     layout = site.layout
     own = site.ticker.trouble() if site.ticker is not None else "this server does not tick (--no-tick)"
     ticking = not own or (site.ticker is None and schedule_health.was_ticked(layout))
@@ -81,7 +81,7 @@ async def tick(
 
 
 async def tick_now(site: ServerState, concurrency: int | None) -> dict[str, Any]:
-    """What the ticking process says that it did.
+    """Tell what the ticking process says that it did.
 
     Raises:
         HTTPException: 409 where there is none or it cannot tick, 503 where it does not answer.

@@ -17,7 +17,7 @@ PLAIN_WIDTH = 160
 
 
 def console(stream: IO[str] | None = None) -> Console:
-    """A console on the stream, stdout unless said otherwise."""
+    """Return a console on the stream, stdout unless said otherwise."""
     stream = stream or sys.stdout
     # A pipe has no width of its own, and a table cut at 80 columns is worth nothing in a file.
     width = None if stream.isatty() or os.environ.get("COLUMNS") else PLAIN_WIDTH
@@ -31,7 +31,7 @@ def show(renderable: RenderableType, stream: IO[str] | None = None) -> None:
 
 
 def text_of(renderable: RenderableType) -> str:
-    """What it looks like in a file: plain, wide."""
+    """Tell what it looks like in a file: plain, wide."""
     stream = io.StringIO()
     _Console(file=stream, width=PLAIN_WIDTH, color_system=None, highlight=False, markup=False).print(
         renderable, crop=False
@@ -40,7 +40,7 @@ def text_of(renderable: RenderableType) -> str:
 
 
 class _Console(Console):
-    """A console whose texts command no terminal; its own styles and drawing do."""
+    """A console that lets no text command the terminal, only its own styles and drawing."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Make the pieces of a renderable."""
@@ -60,7 +60,7 @@ class _Drawn:
 
 
 def line(text: str | Text, style: str = "") -> Text:
-    """A line that is never broken: a path that is to be copied."""
+    """Return a line that is never broken: a path that is to be copied."""
     whole = text if isinstance(text, Text) else Text(text, style=style)
     whole.no_wrap, whole.overflow = True, "ignore"
     return whole

@@ -133,7 +133,7 @@ class LiveProgress:
 
 
 def summary(look: Look, elapsed: float) -> Text:
-    """``12/40 done, 10 succeeded, 2 failed, 4 running, 24 waiting; 3.2/min, about 7m left, 4m10s so far``."""
+    """Return ``12/40 done, 10 succeeded, 2 failed, 4 running, 24 waiting; 3.2/min, about 7m left, 4m10s so far``."""
     text = Text(f"{look.over}/{look.total} done", style="bold")
     for name in OVER:
         if look.tally[name]:
@@ -157,7 +157,7 @@ def summary(look: Look, elapsed: float) -> Text:
 
 
 def ended_line(ended: Ended, place: str = "") -> Text:
-    """One ended attempt; what went wrong and where, if it did."""
+    """Return one ended attempt; of a failed one also what went wrong and where."""
     text = Text(f"{datetime.now(UTC):%H:%M:%S} " if place else "")
     text.append(ended.status.replace("_", " "), style=STYLES.get(ended.status, ""))
     text.append(f" {ended.step}")

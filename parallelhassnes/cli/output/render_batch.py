@@ -24,7 +24,7 @@ MOST_COLUMNS = 8
 
 
 def render(board: BatchScoreboard) -> RenderableType:
-    """The whole, ready to print."""
+    """Return the whole, ready to print."""
     return Group(*_parts(board))
 
 
@@ -96,7 +96,7 @@ def _running(running: list[RunningStep]) -> Iterator[RenderableType]:
 
 
 def running_table(running: list[RunningStep]) -> Table:
-    """Live attempts: how long they run, and since when their heartbeat stands still."""
+    """Return live attempts: how long they run, and since when their heartbeat stands still."""
     table = grid(first="running")
     for name in ("phase", "label"):
         table.add_column(name, no_wrap=True)
@@ -120,7 +120,7 @@ def running_table(running: list[RunningStep]) -> Table:
 
 
 def doing_table(running: list[RunningStep]) -> Table:
-    """What live attempts do, and what they have used so far, where their kind can tell."""
+    """Tell what live attempts do, and what they have used so far, where their kind can tell."""
     table = grid(first="doing")
     table.add_column("item", no_wrap=True, overflow="ellipsis")
     for name in ("tokens", "cost"):
@@ -183,7 +183,7 @@ def _task(job: JobLine) -> Text:
 
 
 def _cell(cell: Cell | None) -> Text:
-    """``2/3`` passes of scored trials, then what is not scored: ``+1 run``, ``+1 fail``; a mean between 0 and 1."""
+    """Return ``2/3`` passes of scored trials, then what is not scored: ``+1 run``, ``+1 fail``; a mean between 0 and 1."""
     if cell is None:
         return Text("")
     text = Text()

@@ -12,12 +12,12 @@ from parallelhassnes.results.text_tables import Sheet
 
 
 def render(*sheets: Sheet) -> RenderableType:
-    """The tables below each other; of an empty one only its title."""
+    """Return the tables below each other; of an empty one only its title."""
     return Group(*(part for sheet in sheets for part in _parts(sheet)))
 
 
 def errors(found: Errors) -> RenderableType:
-    """A few lines per group, the path of its example whole on the last."""
+    """Return a few lines per group, the path of its example whole on the last."""
     if not found.groups:
         return line(f"Failures of {found.of}: none")
     parts: list[RenderableType] = [line(f"Failures of {found.of}", style="bold")]

@@ -19,7 +19,7 @@ QUIET = frozenset({"schema_version", "batch_id", "job_id", "step_id", "warnings"
 
 
 def render(document: ShowDocument) -> RenderableType:
-    """The whole, ready to print."""
+    """Return the whole, ready to print."""
     return Group(*_parts(document))
 
 

@@ -38,7 +38,7 @@ SHORT = {
 
 
 def render(board: SystemScoreboard, *, most: int = MOST_BATCHES) -> RenderableType:
-    """The whole, ready to print; at most so many batches."""
+    """Return the whole, ready to print; at most so many batches."""
     return Group(*_parts(board, most))
 
 
@@ -79,7 +79,7 @@ def _head(board: SystemScoreboard) -> Text:
 
 
 def counts_text(counts: Counts) -> Text:
-    """``3 running, 2 failed …``: the states that occur, in one line."""
+    """Return ``3 running, 2 failed …``: the states that occur, in one line."""
     found = [(name, getattr(counts, name)) for name in SHORT if getattr(counts, name)]
     text = Text("nothing" if not found else "")
     for place, (name, count) in enumerate(found):
@@ -88,14 +88,14 @@ def counts_text(counts: Counts) -> Text:
 
 
 def shown_states(all_counts: list[Counts]) -> list[str]:
-    """The states that deserve a column: those that occur, and always ``succeeded`` and ``failed``."""
+    """Return the states that deserve a column: those that occur, and always ``succeeded`` and ``failed``."""
     return [
         name for name in SHORT if name in ("succeeded", "failed") or any(getattr(counts, name) for counts in all_counts)
     ]
 
 
 def counts_cells(counts: Counts, states: list[str]) -> list[Text]:
-    """One right-aligned cell per state; a zero is a dot, so that numbers stand out."""
+    """Return one right-aligned cell per state; a zero is a dot, so that numbers stand out."""
     return [
         Text(str(count), style=STYLES[name]) if (count := getattr(counts, name)) else Text("·", style="dim")
         for name in states
@@ -103,7 +103,7 @@ def counts_cells(counts: Counts, states: list[str]) -> list[Text]:
 
 
 def grid(*, first: str) -> Table:
-    """A table without lines, its first column for names."""
+    """Return a table without lines, its first column for names."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_edge=False)
     table.add_column(first, overflow="fold", no_wrap=True)
     return table
@@ -153,7 +153,7 @@ def _queue(board: SystemScoreboard) -> Table:
 
 
 def _note(line: QueueLine) -> Text:
-    """What is special about a key: paused, or its limit lowered, with the last change."""
+    """Tell what is special about a key: paused, or its limit lowered, with the last change."""
     if line.limit == 0:
         return Text(f"nothing starts: {line.limit_why}", style="yellow")
     if line.paused:

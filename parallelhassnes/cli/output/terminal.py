@@ -22,11 +22,11 @@ _CONTROLS = {
     for code in (*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
     if chr(code) not in "\n\t"
 }
-"""Characters that command a terminal, or show text in another order than it has."""
+"""Characters that command a terminal, or show text out of order."""
 
 
 def harmless(text: str) -> str:
-    """The text and its colours; every other command to a terminal is taken out, what is left of one is made visible.
+    """Return the text and its colours; every other command to a terminal is taken out, what is left of one is made visible.
 
     A line that was written over itself (``\\r``) becomes several, so that nothing is hidden by what follows it.
     """
@@ -59,7 +59,7 @@ class Terminal(io.TextIOWrapper):
 
 
 def guard(stream: IO[str]) -> IO[str]:
-    """The stream, or what takes its place where it is a terminal."""
+    """Return the stream, or what takes its place where it is a terminal."""
     if type(stream) is not io.TextIOWrapper or not stream.isatty():
         return stream
     encoding, errors, lines = stream.encoding, stream.errors, stream.line_buffering

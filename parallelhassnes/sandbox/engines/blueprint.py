@@ -118,14 +118,14 @@ class Engine(Protocol):
         """What must be installed."""
 
     def launch(self, blueprint: Blueprint) -> SandboxLaunch:
-        """How the sandbox is made and the keeper started in it."""
+        """Tell how the sandbox is made and the keeper started in it."""
 
 
 def proc_entries(names: Sequence[str]) -> list[str]:
-    """Those of ``/proc`` that this kernel has."""
+    """Return those of ``/proc`` that this kernel has."""
     return [f"/proc/{name}" for name in names if Path("/proc", name).exists()]
 
 
 def search_path() -> str:
-    """Where the engines' programs are looked for: ``PATH``, and the folders that a bare one leaves out."""
+    """Tell where the engines' programs are looked for: ``PATH``, and the folders that a bare one leaves out."""
     return os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"

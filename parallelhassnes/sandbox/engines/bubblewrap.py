@@ -18,7 +18,7 @@ from parallelhassnes.sandbox.keeper import KEEPER
 class Bubblewrap:
     """``bwrap``, 0.5 or later.
 
-    An ordinary user's is started in the user namespace. Root's is not: it has to reach folders of the host that are
+    An ordinary user's is started in the user namespace. Root's cannot be of that kind: it has to reach folders of the host that are
     closed to others, so the keeper enters the user namespace at the very end, by ``nsenter``.
     """
 
@@ -70,7 +70,7 @@ class Bubblewrap:
 
 
 def _file(content: bytes) -> int:
-    """An open file with this content, at its beginning."""
+    """Return an open file with this content, at its beginning."""
     handle = os.memfd_create("seccomp")
     os.write(handle, content)
     os.lseek(handle, 0, os.SEEK_SET)

@@ -41,13 +41,13 @@ class EngineProbe(NamedTuple):
 
 
 def usable(wanted: str = "auto") -> list[Engine]:
-    """The engines whose programs are installed, in the order in which they are tried."""
+    """Return the engines whose programs are installed, in the order in which they are tried."""
     names = list(ENGINES) if wanted == "auto" else [wanted]
     return [ENGINES[name] for name in names if not missing_programs(ENGINES[name])]
 
 
 def missing_programs(engine: Engine) -> list[str]:
-    """Programs of an engine that are not installed."""
+    """Return the programs of an engine that are not installed."""
     return [name for name in engine.programs if shutil.which(name, path=search_path()) is None]
 
 
@@ -71,7 +71,7 @@ def _not_installed(wanted: str) -> Iterator[str]:
 
 
 def _try(engine: Engine) -> str | None:
-    """Why this engine does not work; None where it does."""
+    """Tell why this engine does not work; None where it works."""
     with tempfile.TemporaryDirectory(prefix="sandbox-") as folder:
         scratch = Path(folder).resolve()
         for name in ("shared", "empty"):
@@ -112,7 +112,7 @@ def _try(engine: Engine) -> str | None:
 
 
 def advice() -> str:
-    """What to do where no engine works, from what the kernel's settings say."""
+    """Tell what to do where no engine works, from what the kernel's settings say."""
     settings = {
         "/proc/sys/user/max_user_namespaces": ("0", "sysctl user.max_user_namespaces=15000"),
         "/proc/sys/kernel/unprivileged_userns_clone": ("0", "sysctl kernel.unprivileged_userns_clone=1"),

@@ -73,7 +73,7 @@ def unmount(target: str, flags: int = MNT_DETACH) -> None:
 
 @contextlib.contextmanager
 def sleeper(namespaces: int) -> Iterator[int]:
-    """A child that only waits, in new namespaces (``CLONE_NEW…``), until the end of the block; its number.
+    """Give a child that only waits, in new namespaces (``CLONE_NEW…``), until the end of the block; its number.
 
     It runs ``pause`` of the C library on a stack of its own in this process's memory, so nothing is copied for it, and no signal is
     ever delivered to it but the one that ends it. One at a time.
@@ -148,7 +148,7 @@ def filter_calls(program: bytes) -> None:
 
 
 def listen_for_calls(program: bytes) -> int:
-    """Install a filter that has the kernel ask; the descriptor where it does."""
+    """Install a filter that has the kernel ask; return the descriptor on which it asks."""
     number = _SECCOMP.get(platform.machine())
     if number is None or not program:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), "seccomp")
@@ -160,7 +160,7 @@ def listen_for_calls(program: bytes) -> int:
 
 @contextlib.contextmanager
 def _filter(program: bytes) -> Iterator[int]:
-    """The address of a ``struct sock_fprog``."""
+    """Give the address of a ``struct sock_fprog``."""
     array = ctypes.create_string_buffer(program, len(program))
     header = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(array))
     held = ctypes.create_string_buffer(header, len(header))
@@ -169,7 +169,7 @@ def _filter(program: bytes) -> Iterator[int]:
 
 @functools.cache
 def can_keep_in() -> bool:
-    """Whether this kernel's Landlock keeps signals in: version 6, Linux 6.12."""
+    """Tell whether this kernel's Landlock keeps signals in: version 6, Linux 6.12."""
     return int(_syscall(_LANDLOCK, None, ctypes.c_size_t(0), ctypes.c_uint(1))) >= 6
 
 

@@ -73,7 +73,7 @@ _CLONE3 = 435
 
 
 def _numbers(calls: str) -> tuple[int, ...]:
-    """The numbers in a list of calls, each with its own behind its name."""
+    """Return the numbers in a list of calls, each with its own behind its name."""
     return tuple(int(call.split()[1]) for call in calls.split(","))
 
 
@@ -84,13 +84,13 @@ _MACHINES = {
 
 
 def machine_is_known() -> bool:
-    """Whether there is a filter for this architecture."""
+    """Tell whether there is a filter for this architecture."""
     return platform.machine() in _MACHINES
 
 
 @functools.cache
 def program() -> bytes:
-    """The filter for this architecture; empty where there is none."""
+    """Return the filter for this architecture; empty where there is none."""
     here = _MACHINES.get(platform.machine())
     if here is None:
         return b""
@@ -114,7 +114,7 @@ def program() -> bytes:
 
 @functools.cache
 def socket_program() -> bytes:
-    """A filter that has the kernel ask us before a process gets a socket of a network; empty where there is none."""
+    """Return a filter that has the kernel ask us before a process gets a socket of a network; empty where there is none."""
     here = _MACHINES.get(platform.machine())
     if here is None:
         return b""

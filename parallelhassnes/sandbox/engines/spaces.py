@@ -44,7 +44,7 @@ class Spaces:
 
 @functools.cache
 def _maps_ranges() -> bool:
-    """Whether this process is root over the numbers of which the ranges are taken."""
+    """Tell whether this process is root over the numbers of which the ranges are taken."""
     if os.geteuid() != 0:
         return False
     for line in Path("/proc/self/uid_map").read_text(encoding="ascii").splitlines():
@@ -55,7 +55,7 @@ def _maps_ranges() -> bool:
 
 
 def new_owner() -> int | None:
-    """The first of this process's range; None for an ordinary user, and for root of a container without such numbers."""
+    """Return the first of this process's range; None for an ordinary user, and for root of a container without such numbers."""
     return _FIRST + os.getpid() % _RANGES * _RANGE if _maps_ranges() else None
 
 

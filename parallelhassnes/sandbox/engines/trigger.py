@@ -37,7 +37,7 @@ class Trigger:
             os.close(listener)
 
     def listener(self) -> int | None:
-        """Once the keeper runs: where the kernel asks us; None where it does not."""
+        """Once the keeper runs: the descriptor on which the kernel asks us; None where it asks nobody."""
         found = None
         with contextlib.suppress(BlockingIOError):
             _, more, _, _ = self._ours.recvmsg(1, socket.CMSG_SPACE(4), socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
@@ -51,7 +51,7 @@ class Trigger:
 
 
 def question(listener: int) -> bytes | None:
-    """The number of a call that waits; None where there is none, or it waits no more."""
+    """Return the number of a call that waits; None where there is none, or it waits no more."""
     poll = select.poll()
     poll.register(listener, select.POLLIN)
     if not any(event & select.POLLIN for _, event in poll.poll(0)):
@@ -67,7 +67,7 @@ def question(listener: int) -> bytes | None:
 
 
 def is_over(listener: int) -> bool:
-    """Whether no process is left that could ask."""
+    """Tell whether no process is left that could ask."""
     poll = select.poll()
     poll.register(listener, 0)
     return any(event & select.POLLHUP for _, event in poll.poll(0))

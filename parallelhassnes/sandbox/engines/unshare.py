@@ -67,7 +67,7 @@ def confine(
     """Become root of the sandbox and of nothing else, for ever.
 
     Args:
-        kept_in: without a way to what runs beside it: a verifier is not, which has to see the agent's processes.
+        kept_in: without a way to what runs beside it: not so a verifier, which has to see the agent's processes.
     """
     if given.owner is not None:  # else we are in it already
         os.setns(given.user, os.CLONE_NEWUSER)
@@ -164,7 +164,7 @@ def _mount_all(blueprint: Blueprint, root: str) -> None:
 
 
 def _is_in_one(path: str, tops: set[str]) -> bool:
-    """Whether the path is one of these, or in one."""
+    """Tell whether the path is one of these, or in one."""
     while path not in tops:
         if not path:
             return False
@@ -187,7 +187,7 @@ def _mounts_below(root: str) -> list[tuple[str, int]]:
 
 
 def _mount_own(root: str, owner: int | None) -> None:
-    """What is new in a sandbox: its processes, its terminals, its shared memory."""
+    """Tell what is new in a sandbox: its processes, its terminals, its shared memory."""
     kernel.mount("proc", f"{root}/proc", "proc", _SEALED & ~kernel.MS_RDONLY)
     quiet = kernel.MS_NOSUID | kernel.MS_NOEXEC
     kernel.mount("devpts", f"{root}/dev/pts", "devpts", quiet, "newinstance,ptmxmode=0666,mode=0620")

@@ -34,7 +34,7 @@ class Ignore:
             self.rules.append((re.compile(_regex(cleaned)), again))
 
     def __call__(self, relative: str) -> bool:
-        """Whether ``relative`` (to the context, with ``/``) is left out."""
+        """Tell whether ``relative`` (to the context, with ``/``) is left out."""
         left_out = False
         for pattern, again in self.rules:
             if pattern.fullmatch(relative):
@@ -43,7 +43,7 @@ class Ignore:
 
 
 def _regex(pattern: str) -> str:
-    """A .dockerignore pattern as a regular expression; it also matches everything below what it names."""
+    """Return a .dockerignore pattern as a regular expression; it also matches everything below what it names."""
     out = ""
     for part in re.split(r"(\*\*/?|\*|\?)", pattern):
         special = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
@@ -76,7 +76,7 @@ def _left_out(context: Path, path: Path, ignore: Ignore) -> bool:
 
 
 def _matches(context: Path, source: str) -> list[Path]:
-    """What a source names: patterns match within one path component, nothing leaves the context."""
+    """Tell what a source names: patterns match within one path component, nothing leaves the context."""
     level = [context]
     for part in PurePosixPath("/" + source).parts[1:]:
         if part == "..":

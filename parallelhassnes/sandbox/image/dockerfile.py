@@ -38,7 +38,7 @@ class Unsupported(NamedTuple):
     reason: str
 
     def line_of(self, folder: str = "environment") -> str:
-        """What is wrong, and where; one line."""
+        """Tell what is wrong, and where; one line."""
         where = f"{folder}/Dockerfile line {self.line}" if self.line else f"{folder}/{self.instruction}"
         return f"{where}: {self.reason}"
 
@@ -83,12 +83,12 @@ class Image:
 
 
 def check(environment_dir: Path) -> list[Unsupported]:
-    """What of the task's environment the sandbox cannot do; empty where it can do all of it."""
+    """Tell what of the task's environment the sandbox cannot do; empty where it can do all of it."""
     return read(environment_dir).unsupported
 
 
 def read(environment_dir: Path) -> Image:
-    """The Dockerfile of ``environment_dir``; a compose file or a missing Dockerfile is reported as unsupported."""
+    """Return the Dockerfile of ``environment_dir``; a compose file or a missing Dockerfile is reported as unsupported."""
     path = environment_dir / "Dockerfile"
     compose = environment_dir / "docker-compose.yaml"
     text = path.read_text(encoding="utf-8-sig", errors="replace") if path.is_file() else ""
@@ -211,7 +211,7 @@ class _Reader:
         return None
 
     def _list(self, rest: str) -> list[str]:
-        """The arguments of an instruction in JSON or in shell form."""
+        """Return the arguments of an instruction in JSON or in shell form."""
         if rest.startswith("["):
             try:
                 parts = json.loads(rest)
@@ -222,7 +222,7 @@ class _Reader:
         return split(rest, self.variables, self.escape)
 
     def _absolute(self, path: str) -> str:
-        """``path`` seen from WORKDIR, without ``.`` and ``..``; a trailing slash stays."""
+        """Return ``path`` seen from WORKDIR, without ``.`` and ``..``; a trailing slash stays."""
         parts: list[str] = []
         for part in PurePosixPath(self.image.workdir, path).parts[1:]:
             if part == "..":
@@ -234,7 +234,7 @@ class _Reader:
 
 
 def _instructions(text: str) -> tuple[str, list[Instruction]]:
-    """The escape character and the logical lines of a Dockerfile."""
+    """Return the escape character and the logical lines of a Dockerfile."""
     lines = text.split("\n")
     escape = "\\"
     for line in lines:
@@ -262,7 +262,7 @@ def _instructions(text: str) -> tuple[str, list[Instruction]]:
 
 
 def _logical(lines: list[str], at: int, escape: str) -> tuple[str, int]:
-    """The logical line that starts at ``at``, without comments, and where the next one starts."""
+    """Return the logical line that starts at ``at``, without comments, and where the next one starts."""
     joined = ""
     while at < len(lines):
         line = lines[at].rstrip()
@@ -282,7 +282,7 @@ _BRACED = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:(:?[-+])(.*))?", re.DOTALL)
 
 
 def split(text: str, variables: Mapping[str, str], escape: str = "\\") -> list[str]:
-    """The words of ``text``. Raises ValueError for an open quote or a variable that cannot be read."""
+    """Return the words of ``text``. Raises ValueError for an open quote or a variable that cannot be read."""
     words: list[str] = []
     word: list[str] | None = None
     at = 0
@@ -303,7 +303,7 @@ def split(text: str, variables: Mapping[str, str], escape: str = "\\") -> list[s
 
 
 def expand(text: str, variables: Mapping[str, str], escape: str = "\\") -> str:
-    """``text`` as one word: quotes removed, variables replaced, spaces kept."""
+    """Return ``text`` as one word: quotes removed, variables replaced, spaces kept."""
     pieces: list[str] = []
     at = 0
     while at < len(text):
@@ -313,7 +313,7 @@ def expand(text: str, variables: Mapping[str, str], escape: str = "\\") -> str:
 
 
 def _piece(text: str, at: int, variables: Mapping[str, str], escape: str) -> tuple[str, int]:
-    """What starts at ``at`` outside quotes, replaced, and where the text goes on after it."""
+    """Tell what starts at ``at`` outside quotes, replaced, and where the text goes on after it."""
     char = text[at]
     if char == "'":
         end = text.find("'", at + 1)
@@ -348,7 +348,7 @@ def _double_quoted(text: str, at: int, variables: Mapping[str, str], escape: str
 
 
 def _variable(text: str, at: int, variables: Mapping[str, str], escape: str) -> tuple[str, int]:
-    """What the variable that starts after ``$`` stands for."""
+    """Tell what the variable that starts after ``$`` stands for."""
     if text[at : at + 1] != "{":
         plain = _PLAIN.match(text, at)
         return (variables.get(plain[0], ""), plain.end()) if plain else ("$", at)

@@ -38,7 +38,7 @@ def add_at_ingest(batch_dir: Path, steps: Mapping[str, Sequence[Sequence[StepSpe
 
 
 def is_wanted(ctx: Context) -> bool:
-    """Whether there is anything for ``complete`` to do."""
+    """Tell whether there is anything for ``complete`` to do."""
     return ctx.layout.added.is_dir() and bool(members.names(ctx.layout.added))
 
 
@@ -73,7 +73,7 @@ def _tell(batch_dir: Path, job_id: str, name: str) -> None:
 
 
 def trials(steps: Iterable[StepSpec]) -> dict[str, int]:
-    """Column of a scoreboard → trials that are planned of it, as the ledger has them from the start."""
+    """Return column of a scoreboard → trials that are planned of it, as the ledger has them from the start."""
     return dict(Counter(step.label for step in steps if step.kind == "trial"))
 
 

@@ -9,7 +9,7 @@ from parallelhassnes.store.layout import Layout
 
 
 def trials(job: JobSpec, n: int, labels: Sequence[str] | None) -> list[StepSpec]:
-    """``n`` trials like the newest one of each agent, with their analyses.
+    """Return ``n`` trials like the newest one of each agent, with their analyses.
 
     Args:
         labels: only of agents whose column is one of these.
@@ -26,14 +26,14 @@ def trials(job: JobSpec, n: int, labels: Sequence[str] | None) -> list[StepSpec]
 
 
 def count(job: JobSpec, n: int, labels: Sequence[str] | None) -> int:
-    """How many steps ``trials`` would make."""
+    """Tell how many steps ``trials`` would make."""
     likes = {like.step_id for like in _newest(job, labels)}
     analyses = sum(s.kind == "analysis" and s.spec.get("trial") in likes for s in job.steps)
     return n * (len(likes) + analyses)
 
 
 def _newest(job: JobSpec, labels: Sequence[str] | None) -> list[StepSpec]:
-    """The newest trial of each agent."""
+    """Return the newest trial of each agent."""
     newest: dict[str, StepSpec] = {}
     for step in job.steps:
         if step.kind == "trial" and (labels is None or step.label in labels):
@@ -42,10 +42,10 @@ def _newest(job: JobSpec, labels: Sequence[str] | None) -> list[StepSpec]:
 
 
 def again(layout: Layout, jobs: Sequence[JobSpec], source: str) -> tuple[dict[str, list[list[StepSpec]]], list[str]]:
-    """What the jobs of a rerun get of what was added to those of the batch before; and a line for each step that they do not.
+    """Tell what the jobs of a rerun get of what was added to those of the batch before; and a line for each step that is left out.
 
     A trial is made anew like the table's trials of its agent now are, with their analyses; an analysis that was added
-    by itself stays as it was. What the table has by now under that name, it has.
+    by itself stays as it was. A name that the table has taken by now stays the table's.
 
     Returns:
         job id → additions, in their order.
@@ -76,7 +76,7 @@ def again(layout: Layout, jobs: Sequence[JobSpec], source: str) -> tuple[dict[st
 def _again(
     job_id: str, steps: list[StepSpec], old: JobSpec, added: Sequence[StepSpec]
 ) -> tuple[list[StepSpec], list[str]]:
-    """One addition."""
+    """Return one addition."""
     taken = Ids(step.step_id for step in steps)
     came_together = {step.step_id for step in added if step.kind == "trial"}
     made: list[StepSpec] = []
@@ -105,7 +105,7 @@ def _again(
 def _like(
     job_id: str, steps: Sequence[StepSpec], like: StepSpec, step_id: str, repeat: int, taken: Ids
 ) -> list[StepSpec]:
-    """A trial like another, and its analyses like the other's."""
+    """Return a trial like another, and its analyses like the other's."""
     taken.add(step_id)
     made = [like.model_copy(update={"step_id": step_id, "spec": {**like.spec, "repeat": repeat}})]
     for step in steps:

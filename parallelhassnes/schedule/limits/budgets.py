@@ -22,7 +22,7 @@ FIRST_WAVE = 4
 
 
 def exceeded(spent: UsageSum, budget: Budget, live: int) -> str | None:
-    """Which part of the budget is used up, the reserve for ``live`` attempts included; None where none is."""
+    """Tell which part of the budget is used up, the reserve for ``live`` attempts included; None while something is left."""
     usd, tokens = spent.cost_usd or 0.0, spent.tokens.whole or 0
     mean_usd = usd / spent.cost_known if spent.cost_known else 0.0
     mean_tokens = tokens / spent.counted if spent.counted else 0.0
@@ -53,7 +53,7 @@ class BudgetGuard:
             self._live.append((batch_id, queue_key))
 
     def refuses(self, batch_id: str, queue_key: str | None = None) -> str | None:
-        """Why nothing (of this queue key) of the batch may start; None where it may.
+        """Tell why nothing (of this queue key) of the batch may start; None where something may start.
 
         Raises:
             CorruptFile, OSError: what the batch has spent, or may, cannot be read.
@@ -112,7 +112,7 @@ class BudgetGuard:
 
 
 def budget_of(ctx: Context, batch_id: str) -> Budget | None:
-    """The batch's own budget: the table's, as an operator has raised it."""
+    """Return the batch's own budget: the table's, as an operator has raised it."""
     batch_dir = ctx.layout.batch(batch_id)
     return batches.read_control(batch_dir).budget or batches.read_batch(batch_dir).budget
 
@@ -125,7 +125,7 @@ def _of_ticket(path: Path) -> tuple[str, str]:
 
 
 def key_of(path: Path) -> str:
-    """The queue key in a running ticket's path; empty where its folder's name is too long to be read back."""
+    """Return the queue key in a running ticket's path; empty where its folder's name is too long to be read back."""
     try:
         return names.key_from_dir(path.parent.name)
     except UserError:

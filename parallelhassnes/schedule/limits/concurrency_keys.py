@@ -37,7 +37,7 @@ _NO_TABLES: Mapping[str, int] = MappingProxyType({})
 
 
 def table_limits(layout: Layout, queue_key: str, batch_ids: Iterable[str]) -> dict[str, int]:
-    """Batch → its table's limit of a key, of those of these batches whose table has one."""
+    """Return batch → its table's limit of a key, of those of these batches whose table has one."""
     found = {}
     for batch_id in batch_ids:
         with members.apart(batch_id, lambda _: None):  # one that runs on, and was deleted
@@ -48,7 +48,7 @@ def table_limits(layout: Layout, queue_key: str, batch_ids: Iterable[str]) -> di
 
 
 def said_limit(ctx: Context, state: KeyState, tables: Mapping[str, int] = _NO_TABLES) -> Limit:
-    """The strictest limit that people have set: an operator's in the place of the configured one, the command line's,
+    """Return the strictest limit that people have set: an operator's in the place of the configured one, the command line's,
     those of tables.
 
     Args:
@@ -72,7 +72,7 @@ def said_limit(ctx: Context, state: KeyState, tables: Mapping[str, int] = _NO_TA
 def effective_limit(
     ctx: Context, state: KeyState, tables: Mapping[str, int] = _NO_TABLES, now: float | None = None
 ) -> Limit:
-    """The limit in force of a key: the strictest that people have set, and what its provider's answers have made of it.
+    """Return the limit in force of a key: the strictest that people have set, and what its provider's answers have made of it.
 
     Args:
         tables: as for ``said_limit``.
@@ -102,7 +102,7 @@ class Holds:
         self.closed = _closed(config, self.states)
 
     def of(self, queue_key: str, batch_id: str) -> str:
-        """Why nothing of a batch starts on a key, as the last pass found; empty where something may."""
+        """Tell why nothing of a batch starts on a key, as the last pass found; empty where something may start."""
         state = self.states.get(queue_key)
         return (state.hold_of(batch_id) if state else "") or self.closed.get(queue_key, "")
 
@@ -147,7 +147,7 @@ class QueueKeys:
             self._noted.discard(state.queue_key)
 
     def save(self) -> None:
-        """Write down which batches wait for a key: once in a pass, however many do."""
+        """Write down which batches wait for a key: once in a pass, however many wait."""
         for queue_key in self._noted:
             queue_keys.write(self.ctx.layout, self._states[queue_key])
         self._noted.clear()
@@ -226,7 +226,7 @@ class QueueKeys:
     # --- what a key lets start ------------------------------------------------------------------------
 
     def limit(self, queue_key: str, tables: Mapping[str, int]) -> int | None:
-        """The limit in force; None for none. What quiet periods have added to it is written down.
+        """Return the limit in force; None for none. What quiet periods have added to it is written down.
 
         Args:
             tables: as for ``effective_limit``.
@@ -243,17 +243,17 @@ class QueueKeys:
         return effective_limit(self.ctx, self.get(queue_key), tables).number
 
     def may_start(self, queue_key: str) -> bool:
-        """Whether anything may start on the key, with whatever credential."""
+        """Tell whether anything may start on the key, with whatever credential."""
         state = self.get(queue_key)
         every = state.breakers.get(queue_keys.EVERY)
         return state.paused is None and (every is None or self._may_probe(every))
 
     def may_refuse(self, queue_key: str) -> bool:
-        """Whether it must be asked with whose credential an attempt would start."""
+        """Tell whether it must be asked with whose credential an attempt would start."""
         return bool(self.get(queue_key).breakers)
 
     def refuses(self, queue_key: str, credential: Credential, batch_id: str) -> bool:
-        """Whether the key is paused for a credential; ``save`` writes that the batch waits for it, or waits no longer."""
+        """Tell whether the key is paused for a credential; ``save`` writes that the batch waits for it, or waits no longer."""
         state = self.get(queue_key)
         own = [state.breakers[mark] for mark in (queue_keys.EVERY, credential.mark) if mark in state.breakers]
         refused = any(not self._may_probe(each) for each in own)
@@ -267,7 +267,7 @@ class QueueKeys:
         return refused
 
     def _may_probe(self, known: Breaker) -> bool:
-        """Whether one attempt may start; a probe without a ticket of its batch on its way is one whose batch was deleted."""
+        """Tell whether one attempt may start; a probe without a ticket of its batch on its way is one whose batch was deleted."""
         if known.probe is not None:
             running = [ticket.name for ticket in tickets.running(self.ctx.layout)]
             names = [*running, *(path.name for path in tickets.ended(self.ctx.layout))]

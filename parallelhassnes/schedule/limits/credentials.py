@@ -51,7 +51,7 @@ class Given(NamedTuple):
 
 
 def given(ctx: Context, batch_id: str) -> Given:
-    """What this process can give to the steps of a batch.
+    """Tell what this process can give to the steps of a batch.
 
     Raises:
         BadEnvFile: the ``env_file`` cannot be read, and the batch takes something from outside.
@@ -76,7 +76,7 @@ def given(ctx: Context, batch_id: str) -> Given:
 def _of_environment(
     ctx: Context, batch_id: str, wanted: Iterable[str], bound: Mapping[str, str] | None, fixed: Mapping[str, str]
 ) -> dict[str, str]:
-    """What of this process's environment is the batch's."""
+    """Tell what of this process's environment is the batch's."""
     own = ctx.options.environment_of
     found = {name: os.environ[name] for name in PASSED_IF_SET if name in os.environ}
     if own is None or batch_id in own:
@@ -90,7 +90,7 @@ def _of_environment(
 
 
 def why_missing(ctx: Context, batch_id: str, known: Given) -> str | None:
-    """Why a batch waits, in one line with what to do; None where nothing is missing."""
+    """Tell why a batch waits, in one line with what to do; None where nothing is missing."""
     if (gone := ephemeral_secrets.missing(known.missing, batch_id)) is not None:
         return gone
     if known.bound:
@@ -105,7 +105,7 @@ def why_missing(ctx: Context, batch_id: str, known: Given) -> str | None:
 
 
 def of_environment(ctx: Context, steps: Iterable[StepSpec], wanted: Iterable[str]) -> dict[str, str] | None:
-    """The marks of what this process's environment holds for a batch: what ``Control.variables`` keeps.
+    """Return the marks of what this process's environment holds for a batch: what ``Control.variables`` keeps.
 
     Args:
         steps: those of the batch, whose ``env`` may take more than is named.
@@ -148,7 +148,7 @@ def bind_again(ctx: Context, batch_id: str) -> bool:
 
 
 def of_step(ctx: Context, known: Given, step: StepSpec) -> Credential:
-    """Whose keys an attempt of a step is given."""
+    """Tell whose keys an attempt of a step is given."""
     values = {name: known.values[name] for name in known.named if known.values.get(name)}
     config = mapping(step.spec.get("config")) if step.kind == "trial" else {}
     for env in (step.env, mapping(mapping(config.get("agent")).get("env"))):
@@ -168,13 +168,13 @@ def resolve(text: str, known: Mapping[str, str]) -> str:
 
 
 def mark_of(layout: Layout, values: Mapping[str, str]) -> str:
-    """The mark of these variables; 32 hexadecimal digits."""
+    """Return the mark of these variables; 32 hexadecimal digits."""
     said = atomic.dumps(sorted(values.items())).encode("utf-8", "surrogateescape")
     return hmac.new(_key(layout), said, hashlib.sha256).hexdigest()[:32]
 
 
 def _key(layout: Layout) -> bytes:
-    """The store's key; one that was cut short is as good as lost, and made anew."""
+    """Return the store's key; one that was cut short is as good as lost, and made anew."""
     path = layout.credential_key
     while True:
         try:
@@ -202,5 +202,5 @@ class Credentials:
         return self._given[batch_id]
 
     def of(self, batch_id: str, step: StepSpec) -> Credential:
-        """Whose keys an attempt of the step is given."""
+        """Tell whose keys an attempt of the step is given."""
         return of_step(self._ctx, self.given(batch_id), step)

@@ -25,7 +25,7 @@ class ExclusiveDirs:
         self._looks: dict[str, int] = {}
 
     def refuse(self, path: Path) -> bool:
-        """Whether the step of a ready ticket must not start now; one that may has its folder from here on."""
+        """Tell whether the step of a ready ticket must not start now; one that may has its folder from here on."""
         if tickets.parse_name(path.name).kind != "agent":
             return False
         try:
@@ -49,7 +49,7 @@ class ExclusiveDirs:
 
 
 def own_folder(step: StepSpec) -> Path | None:
-    """The folder in which the step must be alone; None for any other step."""
+    """Return the folder in which the step must be alone; None for any other step."""
     policy = mapping(step.spec.get("workspace_policy"))
     folder = step.spec.get("working_directory")
     if not folder or not policy.get("exclusive") or policy.get("mode", "shared") != "shared":

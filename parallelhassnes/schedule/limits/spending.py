@@ -104,7 +104,7 @@ class Spending:
             forget(self._layout)
 
     def account(self, batch_id: str) -> BatchSpending:
-        """The batch's own.
+        """Return the batch's own.
 
         Raises:
             CorruptFile, OSError: its ledger cannot be read.
@@ -203,7 +203,7 @@ def forget_all(layout: Layout) -> None:
 
 
 def accounts(layout: Layout, batch_ids: Iterable[str]) -> dict[str, BatchSpending]:
-    """What these batches have spent as of now; nothing is written. One that cannot be read is not among them."""
+    """Tell what these batches have spent as of now; nothing is written. One that cannot be read is not among them."""
     sums = _load(layout)
     recent, found = {} if sums is None else sums.recent, {}
     for batch_id in batch_ids:
@@ -213,7 +213,7 @@ def accounts(layout: Layout, batch_ids: Iterable[str]) -> dict[str, BatchSpendin
 
 
 def spent_on(layout: Layout, *, key: str | None = None, experiment: str | None = None) -> UsageSum:
-    """What was spent on a queue key, or by the batches of an experiment: the sum that passes go by, or, without a budget, one made now."""
+    """Tell what was spent on a queue key, or by the batches of an experiment: the sum that passes go by, or, without a budget, one made now."""
     sums = _load(layout)
     if sums is not None and key in sums.keys:
         return sums.keys[key]
@@ -244,7 +244,7 @@ class _Spoilt(Exception):
 
 
 def _advanced(layout: Layout, batch_id: str, before: BatchSpending) -> tuple[BatchSpending, ByKey]:
-    """The account as of now, the same one where no attempt has ended since; and what is new in it.
+    """Return the account as of now, the same one where no attempt has ended since; and what is new in it.
 
     Raises:
         _Replaced: the ledger is another one.
@@ -276,7 +276,7 @@ def _as_of_now(layout: Layout, batch_id: str, before: BatchSpending) -> BatchSpe
 
 
 def _every(layout: Layout, recent: Iterable[str]) -> list[str]:
-    """All batches, and those whose account alone is left."""
+    """Return all batches, and those whose account alone is left."""
     found = layout.batch_ids()
     kept = {name.removesuffix(".json") for name in members.names(layout.system / FOLDER)}
     return found + sorted(kept.union(recent).difference(found))
@@ -287,7 +287,7 @@ def _place(layout: Layout, batch_id: str) -> Path:
 
 
 def _read(layout: Layout, batch_id: str) -> BatchSpending:
-    """What is kept of the batch; an empty account where nothing is.
+    """Tell what is kept of the batch; an empty account where there is no record.
 
     Raises:
         _Spoilt: it cannot be read.
@@ -317,7 +317,7 @@ def _keep(layout: Layout, batch_id: str, account: BatchSpending) -> None:
 
 
 def _load(layout: Layout) -> _Sums | None:
-    """The sums as they are kept; None where there are none that can be used."""
+    """Return the sums as they are kept; None where there are none that can be used."""
     try:
         document = atomic.read_json_or_none(layout.system / FILE)
         if document is None or document["schema_version"] != VERSION or not (layout.system / FOLDER).is_dir():

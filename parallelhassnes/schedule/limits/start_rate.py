@@ -58,7 +58,7 @@ class TokenBucket(Record):
         return whole.model_copy(update={"tokens": whole.tokens - 1.0})
 
     def next_at(self, now: float) -> float:
-        """When it has a whole token, or its engine is asked again."""
+        """Tell when it has a whole token, or its engine is asked again."""
         most = _LOOK_SEC if self.down else max(0.0, 1.0 - self.tokens) / self.rate
         return clocks.latest(self.at + most, now, most)
 
@@ -81,7 +81,7 @@ class StartRates:
         """Why Docker's engine does not answer; None where nobody has asked yet."""
 
     def place(self, ticket_path: Path) -> StartPlace | None:
-        """Where the step of this ticket starts; None where nothing is asked or counted there."""
+        """Tell where the step of this ticket starts; None where nothing is asked or counted there."""
         if not ticket_path.name.endswith(".trial"):
             return None
         try:
@@ -153,12 +153,12 @@ def waiting(layout: Layout) -> list[TokenBucket]:
 
 
 def held(layout: Layout) -> list[str]:
-    """One line per environment whose trials wait for its engine."""
+    """Return one line per environment whose trials wait for its engine."""
     return [f"trials in {bucket.environment} wait: {bucket.down}" for bucket in waiting(layout) if bucket.down]
 
 
 def _known(path: Path | str) -> TokenBucket | None:
-    """The bucket in a file; None where there is none, or one that is torn: it is full again then."""
+    """Return the bucket in a file; None where there is none, or one that is torn: it is full again then."""
     with members.apart(path, lambda _: None):
         return atomic.read_record(TokenBucket, path)
     return None

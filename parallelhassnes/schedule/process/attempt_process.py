@@ -142,7 +142,7 @@ def lacking(meta: AttemptMeta, known: Mapping[str, str]) -> dict[str, str]:
 
 
 def _retry_now(ctx: Context) -> RetryConfig:
-    """What the configuration says of retries now; what it said at the start where that cannot be told."""
+    """Tell what the configuration says of retries now; what it said at the start where that cannot be told."""
     try:
         return configuration.in_force(ctx.layout).config.retry
     except UserError:
@@ -150,7 +150,7 @@ def _retry_now(ctx: Context) -> RetryConfig:
 
 
 def _meta(ctx: Context, assignment: Assignment, step: StepSpec) -> AttemptMeta:
-    """The attempt's ``meta.json``; made anew, as far as it can be, where a dead worker has spoilt it."""
+    """Return the attempt's ``meta.json``; made anew, as far as it can be, where a dead worker has spoilt it."""
     directory = assignment.attempt_dir(ctx.layout)
     try:
         return attempts.read_meta(directory)
@@ -205,7 +205,7 @@ def end_dead(
 
 
 def environment(ctx: Context, attempt: StepAttempt) -> dict[str, str]:
-    """The worker's whole environment: the common variables, the named secrets, the step's own, ours."""
+    """Return the worker's whole environment: the common variables, the named secrets, the step's own, ours."""
     found = credentials.given(ctx, attempt.batch_id)
     known, names = found.values, (*PASSED_IF_SET, *found.named)
     return {

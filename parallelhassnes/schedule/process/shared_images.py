@@ -28,7 +28,7 @@ def needed(ctx: Context) -> set[str]:
 
 
 def _is_over(ctx: Context, batch_id: str, job_id: str) -> bool:
-    """Whether no trial of the job runs or may still start; a batch that is reopened has its images built again."""
+    """Tell whether no trial of the job runs or may still start; a batch that is reopened has its images built again."""
     job_dir = ctx.layout.job(batch_id, job_id)
     if not members.is_there(job_dir.parent):  # somebody deleted the batch
         return True

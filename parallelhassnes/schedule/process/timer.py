@@ -46,7 +46,7 @@ def next_wake(ctx: Context, now: float) -> float | None:
 
 
 def _has_ready(ctx: Context, queue_key: str, mark: str, known: queue_keys.Breaker) -> bool:
-    """Whether something waits for the probe of a paused key."""
+    """Tell whether something waits for the probe of a paused key."""
     folder = ctx.layout.ready / key_dir(queue_key)
     if mark == queue_keys.EVERY:
         return folder.is_dir()
@@ -54,7 +54,7 @@ def _has_ready(ctx: Context, queue_key: str, mark: str, known: queue_keys.Breake
 
 
 def wake(ctx: Context, run_pass: Callable[[Context], bool]) -> None:
-    """Stay until nothing is waited for any more, running a pass whenever something is due; one process per root does.
+    """Stay until nothing is waited for any more, running a pass whenever something is due; one process per root stays.
 
     Args:
         run_pass: whether the pass succeeded; one that did not is tried again, a few seconds apart.

@@ -22,7 +22,7 @@ class LimitRange(NamedTuple):
 
 
 def bounds(config: AdaptiveConfig, queue_key: str, limit: int | None, concurrency: int) -> LimitRange:
-    """The bounds of a key: the ceiling is its own, the limit that it would have anyway, or the host's concurrency."""
+    """Return the bounds of a key: the ceiling is its own, the limit that it would have anyway, or the host's concurrency."""
     own = config.keys.get(queue_key)
     found = [concurrency, *([limit] if limit is not None else [])]
     if own is not None and own.ceiling is not None:
@@ -38,7 +38,7 @@ def is_on(config: AdaptiveConfig, queue_key: str) -> bool:
 
 
 def after_signal(known: Adaptive | None, now: float, live: int, within: LimitRange, config: AdaptiveConfig) -> Adaptive:
-    """The limit after the provider said that there is too much at once.
+    """Return the limit after the provider said that there is too much at once.
 
     Args:
         live: attempts that were live on the key, the one that ended included: a limit far above what ran is
@@ -52,7 +52,7 @@ def after_signal(known: Adaptive | None, now: float, live: int, within: LimitRan
 
 
 def limit_now(known: Adaptive | None, now: float, within: LimitRange, config: AdaptiveConfig) -> int:
-    """The limit in force: as it was last set, one more for each quiet period since, within the bounds."""
+    """Return the limit in force: as it was last set, one more for each quiet period since, within the bounds."""
     if known is None:
         return within.ceiling
     periods = max(0, math.floor((now - known.changed_at) / config.quiet_sec))
@@ -60,7 +60,7 @@ def limit_now(known: Adaptive | None, now: float, within: LimitRange, config: Ad
 
 
 def after_quiet(known: Adaptive | None, now: float, within: LimitRange, config: AdaptiveConfig) -> Adaptive | None:
-    """The same with the periods that have passed written down; None where the whole limit is back."""
+    """Return the same with the periods that have passed written down; None where the whole limit is back."""
     if known is None:
         return None
     limit = limit_now(known, now, within, config)

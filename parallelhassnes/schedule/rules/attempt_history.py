@@ -10,7 +10,7 @@ from parallelhassnes.store.records import AttemptState, now_text, parse_time
 
 
 def read(step_dir: Path, step: StepSpec, newest: AttemptState, asked: str | None) -> list[Past]:
-    """Every attempt since the step began, or since the one that an operator had followed by another; oldest first.
+    """Return every attempt since the step began, or since the one that an operator had followed by another; oldest first.
 
     Args:
         newest: the state of the newest attempt, which has ended.

@@ -28,7 +28,7 @@ def after_failure(
     probe_sec: float,
     credential: Credential = Credential(),
 ) -> Breaker:
-    """An attempt ended in a way that pauses its key for the credential that it had."""
+    """Return an attempt ended in a way that pauses its key for its credential."""
     if known is not None and known.probe != run_id:
         return known
     interval = probe_sec if known is None else min(known.interval_sec * 2, max(MOST_SEC, probe_sec))
@@ -46,7 +46,7 @@ def after_failure(
 
 
 def after_other_end(known: Breaker | None, run_id: str, failure_class: str | None, now: float) -> Breaker | None:
-    """An attempt ended in another way: a probe that reached its provider opens the key again."""
+    """Return an attempt ended in another way: a probe that reached its provider opens the key again."""
     if known is None or known.probe != run_id:
         return known
     if failure_class in SAYS_NOTHING:
@@ -55,7 +55,7 @@ def after_other_end(known: Breaker | None, run_id: str, failure_class: str | Non
 
 
 def may_probe(known: Breaker, now: float) -> bool:
-    """Whether one attempt may start on the paused key."""
+    """Tell whether one attempt may start on the paused key."""
     return known.probe is None and now >= known.probe_at
 
 

@@ -107,7 +107,7 @@ class Decision(NamedTuple):
 
 
 def policy_of(failure_class: str, retry: Retry) -> ClassPolicy:
-    """The row of a class with what the table or the configuration says otherwise."""
+    """Return the row of a class with what the table or the configuration says otherwise."""
     row = TABLE[failure_class]
     said = retry.classes.get(failure_class)  # type: ignore[call-overload]
     if said is None:
@@ -132,7 +132,7 @@ def policy_of(failure_class: str, retry: Retry) -> ClassPolicy:
 
 
 def decide(history: Sequence[Past], retry: Retry) -> Decision:
-    """What follows the last of these attempts: all those since the step began or an operator had it retried.
+    """Tell what follows the last of these attempts: all those since the step began or an operator had it retried.
 
     Args:
         history: the ended attempts, oldest first.
@@ -215,7 +215,7 @@ class _Tally:
         return planned * (1 + JITTER * _unit(past.run_id))
 
     def _refused(self, name: str, policy: ClassPolicy, past: Past, delay: float) -> str:
-        """Why there is no retry; empty where there is."""
+        """Tell why there is no retry; empty where there is."""
         said = self.retry.classes.get(name)  # type: ignore[call-overload]
         if not policy.retry:
             return f"{name} is not retried"
@@ -241,12 +241,12 @@ class _Tally:
 
 
 def _asked(said: object) -> int:
-    """The attempts that a class override speaks of: it may be more than the step's own."""
+    """Return the attempts that a class override speaks of: it may be more than the step's own."""
     return getattr(said, "max_attempts", None) or 0
 
 
 def _unit(run_id: str) -> float:
-    """A number from 0 to 1 that is the same for a run whenever it is asked for."""
+    """Return a number from 0 to 1 that is the same for a run whenever it is asked for."""
     return int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:8]) / 2**64
 
 

@@ -19,9 +19,9 @@ class Due(NamedTuple):
 
 
 def due(step_dir: Path, step: StepSpec, newest: AttemptState, overrides: Overrides) -> Due:
-    """What follows the newest attempt, which has ended; derived from the step's folder and ``overrides.json`` alone.
+    """Tell what follows the newest attempt, which has ended; derived from the step's folder and ``overrides.json`` alone.
 
-    What the table leaves open follows ``[retry]`` as it was when that attempt ended, which its ``state.json`` has: a decision
+    What the table leaves open follows ``[retry]`` as it was when that attempt ended, as noted in its ``state.json``: a decision
     stays what it was, whatever is edited afterwards and however often it is derived.
 
     A retry that an operator asked for is due at once, whatever the attempt came to, and starts the counts anew.

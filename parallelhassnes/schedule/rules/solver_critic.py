@@ -6,8 +6,7 @@ disk. ``meta.json`` of each says which attempt of the other it was given (``inpu
     solver 1 ─▶ critic 1 (given solver 1): not enough ─▶ solver 2 (given critic 1) ─▶ critic 2 (given solver 2): enough
 
 A critic's attempt that succeeded, is not satisfied and has rounds left is not settled: what depends on the loop waits. While
-the solver's newest attempt is the one that the critic was given, the solver is due; once a newer one has succeeded,
-the critic is. Settle writes the ticket of whose turn it is; doing that twice changes nothing, and a rebuild finds the
+the solver's newest attempt is the one that the critic was given, the solver is due; once a newer one has succeeded, it is the critic's turn. Settle writes the ticket of whose turn it is; doing that twice changes nothing, and a rebuild finds the
 same. Without rounds left, or with a solver that failed, the critic stands as ``unmet``, which stops what depends
 on it. Failures within a turn are retried as anywhere; an operator's ``retry`` of the critic starts the count anew.
 """
@@ -34,7 +33,7 @@ class Judged(NamedTuple):
 def turn(
     step_dir: Path, step: StepSpec, state: AttemptState, overrides: Overrides, before: retry.Due
 ) -> tuple[retry.Due, str]:
-    """What follows the newest attempt of a step in a loop, which succeeded and is not to be retried; and why it is unmet.
+    """Tell what follows the newest attempt of a step in a loop, which succeeded and is not to be retried; and why it is unmet.
 
     Args:
         before: what follows it outside of any loop.
@@ -79,7 +78,7 @@ def _solvers_turn(step_dir: Path, loop: Loop, overrides: Overrides, before: retr
 
 
 def _gave(critic_attempt: Path, solver_dir: Path) -> bool:
-    """Whether the solver's newest attempt is the one that this attempt of the critic was given."""
+    """Tell whether the solver's newest attempt is the one that this attempt of the critic was given."""
     newest = attempts.newest(solver_dir)
     job_id = solver_dir.parents[1].name
     given = attempts.read_meta(critic_attempt).inputs.get(f"{job_id}/{solver_dir.name}")
@@ -98,7 +97,7 @@ def _rounds(critic_dir: Path, asked: str | None) -> int:
 
 
 def _over(critic_dir: Path, loop: Loop, rounds: int) -> str | None:
-    """Empty where the critic is satisfied, why it is over where it is not; None where it goes on."""
+    """Tell why the loop is over, empty where the critic is satisfied; None while it goes on."""
     ref = attempts.newest(critic_dir)
     assert ref is not None  # noqa: S101 - it has been attempted
     judged = judge(ref.dir, loop.until, rounds)
@@ -111,7 +110,7 @@ def _over(critic_dir: Path, loop: Loop, rounds: int) -> str | None:
 
 @lru_cache(maxsize=256)
 def judge(attempt_dir: Path, until: str, rounds: int) -> Judged:
-    """Whether a critic's sealed attempt says enough."""
+    """Tell whether a critic's sealed attempt says enough."""
     from jinja2 import TemplateError
 
     from parallelhassnes.tables.expanders import templates
@@ -124,7 +123,7 @@ def judge(attempt_dir: Path, until: str, rounds: int) -> Judged:
 
 
 def _solver_failed(critic_dir: Path, loop: Loop, overrides: Overrides) -> str:
-    """Why the critic's next turn will not come; empty where it may."""
+    """Tell why the critic's next turn will not come; empty where it may come."""
     job = batches.read_job(critic_dir.parents[1])
     solver_dir = critic_dir.parent / loop.solver
     ref = attempts.newest(solver_dir)
@@ -139,7 +138,7 @@ def _solver_failed(critic_dir: Path, loop: Loop, overrides: Overrides) -> str:
 
 
 def waits_for_solver(step: StepSpec, now: StepNow, overrides: Overrides) -> bool:
-    """Whether a critic's next attempt is that of the next round, so that the solver's comes first."""
+    """Tell whether a critic's next attempt is that of the next round, so that the solver's comes first."""
     return (
         step.loop is not None
         and step.step_id == step.loop.critic

@@ -17,7 +17,7 @@ type Readiness = Literal["ready", "waiting", "dead"]
 
 
 def stand(step_dir: Path, step: StepSpec, overrides: Overrides) -> StepNow | None:
-    """The step by its newest attempt; None where it has not been attempted."""
+    """Return the step by its newest attempt; None where it has not been attempted."""
     ref = attempts.newest(step_dir)
     if ref is None:
         return None
@@ -61,12 +61,12 @@ class Known(NamedTuple):
 
 
 def known(now: StepNow | None, *, called_off: bool, dead: bool) -> Known:
-    """What a job's files say of a step.
+    """Tell what a job's files say of a step.
 
     Args:
         now: its entry in ``current.json``, where it has one.
         called_off: it, or the whole batch, is not to start.
-        dead: it never can.
+        dead: it never can start.
     """
     if now is None:
         return Known(called_off=called_off, dead=dead)
@@ -78,7 +78,7 @@ type Dependency = Literal["success", "end", "never", "open"]
 
 
 def dependency(found: Known) -> Dependency:
-    """What a step means to those that wait for it: it succeeded, ended otherwise, will never start, or none of that yet."""
+    """Tell what a step means to those that wait for it: it succeeded, ended otherwise, will never start, or none of that yet."""
     if found.settled:
         return "success" if found.status == "succeeded" else "end"
     if not found.status and (found.called_off or found.dead):
@@ -87,7 +87,7 @@ def dependency(found: Known) -> Dependency:
 
 
 def kills(after: str, found: Dependency) -> bool:
-    """Whether a dependency that stands so means that a step can never start.
+    """Tell whether a dependency that stands so means that a step can never start.
 
     Args:
         after: what the step waits for: ``success``, ``attempt`` or ``end`` of its dependencies.
@@ -101,7 +101,7 @@ def kills(after: str, found: Dependency) -> bool:
 
 
 def readiness(after: str, seen: Collection[Dependency]) -> Readiness:
-    """Whether a step that waits for these may start now, must wait, or never can."""
+    """Tell whether a step that waits for these may start now, must wait, or never can start."""
     if any(kills(after, found) for found in seen):
         return "dead"
     return "waiting" if "open" in seen else "ready"

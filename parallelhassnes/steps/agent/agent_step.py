@@ -72,7 +72,7 @@ class AgentKind:
         return conclude.conclude(attempt, end)
 
     def sweep(self, attempt: StepAttempt) -> list[str]:
-        """Tidy up the home, capture and remove the worktree of a worker that was killed before it could."""
+        """Tidy up the home, capture and remove the worktree of a worker that was killed before it had done so."""
         folder = files.folder(attempt.dir)
         if not folder.is_dir() or (folder / files.OUTCOME).exists():
             return []

@@ -43,7 +43,7 @@ class AgentAnswer:
     problems: list[str] = field(default_factory=list)
     """Every way in which the message does not fit the schema; a document with problems is kept all the same."""
     failure: Failure | None = None
-    """Why the run failed, where it did; there may be a message all the same."""
+    """Why the run failed; there may be a message all the same. None where the run succeeded."""
     thread_id: str | None = None
     used: Usage = Usage()
     tool_calls: int = 0
@@ -92,7 +92,7 @@ def ask(
 def request_of(
     prompt: str, folder: Path, work: Path, schema: Mapping[str, Any] | None, environ: Mapping[str, str]
 ) -> Request:
-    """The request, with its files in ``work``; the policy is read-only."""
+    """Return the request, with its files in ``work``; the policy is read-only."""
     work.mkdir(parents=True, exist_ok=True)
     home = work / HOME
     home.mkdir(exist_ok=True)
@@ -159,7 +159,7 @@ class Conversation:
         )
 
     def so_far(self) -> AgentAnswer:
-        """What the events have told until now, also of a turn that was broken off."""
+        """Tell what the events have told until now, also of a turn that was broken off."""
         self._offset = read_events(self.events, self._offset, self.reader)
         said = self.reader.transcript
         return AgentAnswer(
@@ -195,7 +195,7 @@ def _run(cli: AgentCli, request: Request, events: Path, errors: Path, timeout_se
 
 
 def _append(path: Path) -> BinaryIO:
-    """A log that is added to; what is no file of its own there, such as a link, is removed."""
+    """Return a log that is added to; what is no file of its own there, such as a link, is removed."""
     if path.is_symlink() or not path.is_file():
         clear(path)
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -232,7 +232,7 @@ def read_events(path: Path, offset: int, reader: EventReader) -> int:
 
 
 def used_so_far(cli: AgentCli, said: Transcript, home: Path, before: Tokens) -> Usage:
-    """What a conversation has used: by its events or, where these say it only at a turn's end, by its session.
+    """Tell what a conversation has used: by its events or, where these say it only at a turn's end, by its session.
 
     Args:
         before: the tokens that it had used before it was gone on with here.
@@ -245,7 +245,7 @@ def used_so_far(cli: AgentCli, said: Transcript, home: Path, before: Tokens) -> 
 
 
 def parsed(said: Transcript, text: str, schema: Mapping[str, Any]) -> tuple[Any, list[str]]:
-    """The document in an agent's last message, and every way in which it does not fit the schema."""
+    """Return the document in an agent's last message, and every way in which it does not fit the schema."""
     document = said.document
     if document is None:
         try:
@@ -257,7 +257,7 @@ def parsed(said: Transcript, text: str, schema: Mapping[str, Any]) -> tuple[Any,
 
 
 def _unfenced(text: str) -> str:
-    """The text without a Markdown fence around the whole of it."""
+    """Return the text without a Markdown fence around the whole of it."""
     lines = text.strip().splitlines()
     if len(lines) >= 2 and lines[0] in ("```", "```json") and lines[-1] == "```":
         return "\n".join(lines[1:-1])

@@ -34,7 +34,7 @@ class EventFollower:
         self._offset = 0
 
     def look(self) -> Transcript:
-        """What the events have told until now; what was used is that of this attempt alone."""
+        """Tell what the events have told until now; what was used is that of this attempt alone."""
         self._offset = read_events(self._dir / self._cli.events_file, self._offset, self._reader)
         said = self._reader.transcript
         resumed = files.read_run(self._attempt_dir).resumed
@@ -43,7 +43,7 @@ class EventFollower:
 
 
 def look(attempt: StepAttempt) -> Transcript:
-    """What an attempt's events tell, from the first; nothing where its plan is not one."""
+    """Tell what an attempt's events tell, from the first; nothing where its plan is not one."""
     try:
         return EventFollower(attempt).look()
     except ValidationError:
@@ -56,7 +56,7 @@ _COMMON = ("files_read", "files_written", "artifacts")
 
 
 def conclude(attempt: StepAttempt, end: WorkerEnd) -> Outcome:
-    """The outcome of an attempt; one whose worker was killed is told from its events."""
+    """Return the outcome of an attempt; one whose worker was killed is told from its events."""
     facts = files.read_outcome(attempt.dir)
     run = files.read_run(attempt.dir)
     status, failure = _stopped(facts, end) if facts is None or not facts.complete else judge(facts)
@@ -64,7 +64,7 @@ def conclude(attempt: StepAttempt, end: WorkerEnd) -> Outcome:
 
 
 def _stopped(facts: files.OutcomeFacts | None, end: WorkerEnd) -> tuple[Status, Failure]:
-    """What an attempt came to whose worker did not get to its end."""
+    """Tell what an attempt came to whose worker did not get to its end."""
     match end.reason:
         case "canceled":
             return "canceled", Failure("canceled", "was canceled")
@@ -80,7 +80,7 @@ def _stopped(facts: files.OutcomeFacts | None, end: WorkerEnd) -> tuple[Status, 
 
 
 def judge(facts: files.OutcomeFacts) -> tuple[Status, Failure | None]:
-    """What an attempt came to whose worker got to its end."""
+    """Tell what an attempt came to whose worker got to its end."""
     if facts.failure is not None:
         return "failed", facts.failure
     if facts.problems:
@@ -156,7 +156,7 @@ def _report(
 
 
 def _from_events(attempt: StepAttempt) -> files.OutcomeFacts:
-    """What the events tell of a run whose worker could not."""
+    """Tell what the events tell of a run whose worker was killed."""
     said = look(attempt)
     return files.OutcomeFacts(
         complete=False,
@@ -170,7 +170,7 @@ def _from_events(attempt: StepAttempt) -> files.OutcomeFacts:
 
 
 def stand_in(attempt: StepAttempt, end: WorkerEnd) -> Outcome:
-    """The outcome in a dry run (``tick --no-codex``): a report made from the prompt alone, always the same, and marked as such."""
+    """Return the outcome in a dry run (``tick --no-codex``): a report made from the prompt alone, always the same, and marked as such."""
     stopped = step_types.stopped(end)
     if stopped is not None:
         return stopped
@@ -183,6 +183,6 @@ def stand_in(attempt: StepAttempt, end: WorkerEnd) -> Outcome:
 
 
 def _prompt_text(spec: dict[str, Any]) -> str:
-    """The prompt; where the step has it elsewhere (a file), what the step says about that."""
+    """Return the prompt; where the step has it elsewhere (a file), what the step says about that."""
     prompt = spec.get("prompt")
     return prompt if isinstance(prompt, str) and prompt else json.dumps(spec, sort_keys=True)

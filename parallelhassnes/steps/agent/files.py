@@ -92,7 +92,7 @@ class ArtifactFacts(_Document):
     paths: list[str]
     """Of the copies, relative to the attempt."""
     problems: list[str]
-    """Why it does not count; empty if it does."""
+    """Why it does not count; empty where it counts."""
 
 
 class OutcomeFacts(_Document):
@@ -120,7 +120,7 @@ class OutcomeFacts(_Document):
 
 
 def read_run(attempt_dir: Path) -> RunFacts:
-    """``run.json``; an empty one where there is none that can be read."""
+    """Return ``run.json``; an empty one where there is none that can be read."""
     try:
         return RunFacts.model_validate(read_object(folder(attempt_dir) / RUN) or {})
     except ValidationError:
@@ -128,7 +128,7 @@ def read_run(attempt_dir: Path) -> RunFacts:
 
 
 def read_outcome(attempt_dir: Path) -> OutcomeFacts | None:
-    """``outcome.json``, where there is one that can be read."""
+    """Return ``outcome.json``, where there is one that can be read."""
     try:
         return OutcomeFacts.model_validate(read_object(folder(attempt_dir) / OUTCOME))
     except ValidationError:
@@ -136,7 +136,7 @@ def read_outcome(attempt_dir: Path) -> OutcomeFacts | None:
 
 
 def folder(attempt_dir: Path) -> Path:
-    """The agent's folder of an attempt."""
+    """Return the agent's folder of an attempt."""
     return attempt_dir / FOLDER
 
 

@@ -19,7 +19,7 @@ MAX_PROMPT = 16 << 20
 
 
 def whole(attempt: StepAttempt, plan: AgentPlan) -> str:
-    """The pack's text, ``prompt`` or the text of ``prompt_ref``, ``append_prompt``, and what the step is given besides.
+    """Return the pack's text, ``prompt`` or the text of ``prompt_ref``, ``append_prompt``, and what the step is given besides.
 
     Raises:
         UserError: a file cannot be read, or a template cannot be filled in.
@@ -43,7 +43,7 @@ def _text(text: str, path: str) -> str:
 
 
 def repair(problems: list[str], schema: dict[str, Any]) -> str:
-    """What is said to an agent whose report was not valid."""
+    """Tell what is said to an agent whose report was not valid."""
     shown = "\n".join(f"- {line}" for line in problems[:50])
     return (
         "Your last message is not the report that was asked for:\n"
@@ -54,10 +54,10 @@ def repair(problems: list[str], schema: dict[str, Any]) -> str:
 
 
 def fill(attempt: StepAttempt, texts: list[str]) -> list[str]:
-    """The texts of a prompt with their templates filled in, and what they do not speak of after them.
+    """Return the texts of a prompt with their templates filled in, and what they do not speak of after them.
 
     Raises:
-        UserError: a text is no template, or asks for something that there is not.
+        UserError: a text is no template, or names something unknown.
     """
     from jinja2 import TemplateError
 
@@ -79,7 +79,7 @@ def fill(attempt: StepAttempt, texts: list[str]) -> list[str]:
 
 
 def rest(attempt: StepAttempt, texts: list[str]) -> list[str]:
-    """What a step is given and its texts do not speak of: the reports of a fan-in, a critic's report; as text.
+    """Tell what a step is given and its texts do not speak of: the reports of a fan-in, a critic's report; as text.
 
     Args:
         texts: as they are in the table, before they are filled in.
@@ -100,7 +100,7 @@ def rest(attempt: StepAttempt, texts: list[str]) -> list[str]:
 
 
 def names(attempt: StepAttempt) -> dict[str, Any]:
-    """The names that templates may use, as ``tables.expanders.templates`` lists them."""
+    """Return the names that templates may use, as ``tables.expanders.templates`` lists them."""
     job = batches.read_job(attempt.job_dir)
     batch_dir = attempt.job_dir.parent
     batch = batches.read_batch(batch_dir)
@@ -141,7 +141,7 @@ def _folder(batch_dir: Path, ref: str, name: str) -> Path:
 
 
 def _round(job_dir: Path, step: StepSpec, own: str) -> int:
-    """Which round of its loop an attempt belongs to: one more than the critic has judged before it."""
+    """Tell which round of its loop an attempt belongs to: one more than the critic has judged before it."""
     if step.loop is None:
         return 1
     step_dir = job_dir / "steps" / step.loop.critic
@@ -153,7 +153,7 @@ def _round(job_dir: Path, step: StepSpec, own: str) -> int:
 
 
 def _critic(attempt: StepAttempt) -> str | None:
-    """The critic of a solver; None of every other step."""
+    """Return the critic of a solver; None of every other step."""
     loop = attempt.step.loop
     return loop.critic if loop is not None and loop.solver == attempt.step.step_id else None
 

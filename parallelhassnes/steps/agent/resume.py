@@ -35,7 +35,7 @@ class Origin(NamedTuple):
 
 
 def find(attempt: StepAttempt, wanted: ResumeFrom) -> Origin | None:
-    """The attempt that is meant; None for a step that goes on from itself and begins (the first round of a loop).
+    """Return the attempt that is meant; None for a step that goes on from itself and begins (the first round of a loop).
 
     Raises:
         UserError: there is none, or it left no conversation.
@@ -100,7 +100,7 @@ class Changes(NamedTuple):
 
 
 def changes(attempt: StepAttempt, origin: Origin | None) -> Changes | None:
-    """The changes to begin with; None to begin at the base."""
+    """Return the changes to begin with; None to begin at the base."""
     if origin is not None:
         return _of(origin.dir, origin.agent)
     for reference in reversed(attempt.step.depends_on):
@@ -113,7 +113,7 @@ def changes(attempt: StepAttempt, origin: Origin | None) -> Changes | None:
 
 
 def _of_step(step_dir: Path) -> Changes | None:
-    """Those of the step's newest attempt that succeeded."""
+    """Return those of the step's newest attempt that succeeded."""
     for name in reversed(attempts.names(step_dir)):
         folder = step_dir / "attempts" / name
         report = read_object(folder / attempts.FINAL) or {}

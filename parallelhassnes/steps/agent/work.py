@@ -289,7 +289,7 @@ def _artifact(expected: ArtifactExpected, workspace: Path, into: Path, attempt_d
 
 
 def _is_inside(path: Path, workspace: Path) -> bool:
-    """A regular file that lies in the workspace, also where links are followed."""
+    """Return a regular file that lies in the workspace, also where links are followed."""
     return path.is_file() and path.resolve().is_relative_to(workspace.resolve())
 
 

@@ -49,7 +49,7 @@ class Source(NamedTuple):
 
 
 def look(folder: Path, base: str) -> Source:
-    """The repository around a folder.
+    """Return the repository around a folder.
 
     Raises:
         UserError: it is in none, or there is no such commit.
@@ -154,13 +154,13 @@ def remove(repository: Path, path: Path, patience_sec: float | None = None) -> b
 
 
 def _remove(folder: Path) -> None:
-    """Remove what an agent worked in, as far as that can be."""
+    """Remove what an agent worked in, as far as possible."""
     with contextlib.suppress(OSError):
         walk.remove_tree(folder)
 
 
 def _is_of(record: Path, path: Path) -> bool:
-    """Whether git's record is that of the worktree; one that was killed early has nothing but its name."""
+    """Tell whether git's record is that of the worktree; one that was killed early has nothing but its name."""
     try:
         told = (record / "gitdir").read_text(encoding="utf-8", errors="surrogateescape").strip()
     except OSError:

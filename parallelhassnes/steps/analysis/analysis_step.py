@@ -73,12 +73,12 @@ class AnalysisKind:
         return _outcome(made)
 
     def sweep(self, attempt: StepAttempt) -> list[str]:
-        """Other engines end with the worker's process group; Harbor's trial may leave a container."""
+        """Return other engines end with the worker's process group; Harbor's trial may leave a container."""
         return leftovers.sweep(attempt) if attempt.step.spec.get("engine") == "harbor" else []
 
 
 def _trial(job: JobSpec, step: StepSpec) -> StepSpec | None:
-    """The trial step that an analysis step is about."""
+    """Return the trial step that an analysis step is about."""
     named = safe_read.text(step.spec.get("trial"))
     return job.step(named) if named in job.places else None
 
@@ -131,7 +131,7 @@ _MARGIN_SEC = 30.0
 
 
 def analyse(attempt: StepAttempt, case: Case, trial: TrialRef) -> Analysis:
-    """The analysis of a case by the engine that the attempt's step names.
+    """Return the analysis of a case by the engine that the attempt's step names.
 
     Raises:
         EngineFailed: the engine did not answer, or not in its schema.
@@ -149,7 +149,7 @@ def analyse(attempt: StepAttempt, case: Case, trial: TrialRef) -> Analysis:
 
 
 def known_facts(case: Case) -> list[str]:
-    """What is sure about the trial, a line each, whether or not it decides anything."""
+    """Tell what is sure about the trial, a line each, whether or not it decides anything."""
     files = case.files
     fact = files.facts
     reward = fact.undecided or ("not scored" if case.reward is None else f"verified reward {case.reward:g}")

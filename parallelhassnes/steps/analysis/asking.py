@@ -58,13 +58,13 @@ class Read(NamedTuple):
 
     answer: Answer | None
     problem: str
-    """Why it cannot be taken as it is; empty where it can."""
+    """Why it cannot be taken as it is; empty where it is fine."""
     contradicts: bool = False
     """The problem is that it contradicts the verified reward."""
 
 
 def question(facts: Sequence[str], material: str, refused: str = "") -> str:
-    """The prompt.
+    """Return the prompt.
 
     Args:
         facts: what the rules have found.
@@ -82,7 +82,7 @@ def question(facts: Sequence[str], material: str, refused: str = "") -> str:
 
 
 def read(document: object, case: Case) -> Read:
-    """The answer in a document, and what is wrong with it."""
+    """Return the answer in a document, and what is wrong with it."""
     if not isinstance(document, Mapping):
         return Read(None, "it is no JSON object")
     evidence = [

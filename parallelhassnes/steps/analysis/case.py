@@ -53,13 +53,13 @@ class Case:
         return self.files.failure_class
 
     def passes_of(self, agent: str) -> list[bool]:
-        """Whether each decided trial of an agent in the job has passed, this one included."""
+        """Tell whether each decided trial of an agent in the job has passed, this one included."""
         found = [each.facts for each in (self.files, *self.others) if each.agent == agent]
         return [fact.passed for fact in found if fact.passed is not None]
 
 
 def case_of(job_dir: Path, job: JobSpec, trial: StepSpec) -> Case | None:
-    """The case of a trial step; None where no attempt of it has finished."""
+    """Return the case of a trial step; None where no attempt of it has finished."""
     steps = [step for step in job.steps if step.kind == "trial"]
     found: dict[str, TrialFiles] = {}
     reports = facts.of_steps(job_dir, steps)
@@ -73,7 +73,7 @@ def case_of(job_dir: Path, job: JobSpec, trial: StepSpec) -> Case | None:
 
 
 def reference(case: Case, job: JobSpec) -> TrialRef:
-    """Which trial the case is about."""
+    """Tell which trial the case is about."""
     files = case.files
     name = files.attempt_dir.name
     return TrialRef(

@@ -71,7 +71,7 @@ class AnalysisEngine(Protocol):
 
 
 def engine(name: str) -> AnalysisEngine:
-    """The engine of that name; raises EngineFailed where there is none."""
+    """Return the engine of that name; raises EngineFailed where there is none."""
     match name:
         case "codex" | "claude":
             return ProgramEngine(name)
@@ -198,12 +198,12 @@ def _complete(client: "OpenAI", model: str, prompt: str, schema: Mapping[str, An
 
 
 def text_of(done: "ChatCompletion") -> str:
-    """The answer's text; empty where it has none."""
+    """Return the answer's text; empty where it has none."""
     return (done.choices[0].message.content or "") if done.choices else ""
 
 
 def _document(done: "ChatCompletion") -> Any:
-    """The JSON of the answer, also inside a Markdown fence; None where there is none."""
+    """Return the JSON of the answer, also inside a Markdown fence; None where there is none."""
     text = text_of(done)
     first, last = text.find("{"), text.rfind("}")
     try:

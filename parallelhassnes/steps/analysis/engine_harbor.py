@@ -63,7 +63,7 @@ class HarborEngine:
 
 
 def translated(document: dict[str, Any], *, passed: bool) -> dict[str, Any] | None:
-    """Harbor's checks as an answer; None where they are not of its shape."""
+    """Return Harbor's checks as an answer; None where they are not of its shape."""
     checks = safe_read.mapping(document.get("checks"))
     hacking = safe_read.mapping(checks.get("reward_hacking"))
     specified = safe_read.mapping(checks.get("task_specification"))
@@ -88,7 +88,7 @@ def translated(document: dict[str, Any], *, passed: bool) -> dict[str, Any] | No
 
 
 def _wrapper(question: Question) -> Path:
-    """Harbor's task around the trial, with what the rules have found."""
+    """Return Harbor's task around the trial, with what the rules have found."""
     from harbor.analyze import analyzer
     from harbor.analyze.models import build_analyze_response_model, load_rubric
 

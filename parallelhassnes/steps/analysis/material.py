@@ -47,14 +47,14 @@ class MaterialPart(NamedTuple):
 
 
 def material(case: Case, max_tokens: int = DEFAULT_TOKENS) -> str:
-    """The fenced material of a case."""
+    """Return the fenced material of a case."""
     room = max(1000, max_tokens) * CHARS_PER_TOKEN
     parts = list(_parts(case, room))
     return fenced(parts)
 
 
 def fenced(parts: Sequence[MaterialPart]) -> str:
-    """Every part between two lines that hold a mark which no part holds."""
+    """Return every part between two lines that hold a mark which no part holds."""
     joined = "\0".join(part.text for part in parts)
     mark = hashlib.sha256(joined.encode("utf-8", "replace")).hexdigest()[:16]
     while mark in joined:  # to know its own hash a text would have to be a fixed point of SHA-256
@@ -102,7 +102,7 @@ def _tails(files: TrialFiles, names: Sequence[str], room: int) -> Iterator[Mater
 
 
 def _result(case: Case, room: int) -> MaterialPart:
-    """The report's trial part: what was verified."""
+    """Return the report's trial part: what was verified."""
     shown = {
         key: value
         for key, value in case.files.trial.items()
@@ -114,7 +114,7 @@ def _result(case: Case, room: int) -> MaterialPart:
 
 
 def trajectory(files: TrialFiles, room: int) -> MaterialPart | None:
-    """The digest of what the agent did: its beginning, its end, and the steps at which something turned."""
+    """Return the digest of what the agent did: its beginning, its end, and the steps at which something turned."""
     if not files.steps:
         return None
     steps = files.steps
@@ -154,7 +154,7 @@ def _observed(step: Mapping[str, Any]) -> str:
 
 
 def _cut(text: str, room: int) -> str:
-    """The text with its middle left out."""
+    """Return the text with its middle left out."""
     if len(text) <= room:
         return text
     half = max(40, room // 2)

@@ -1,7 +1,7 @@
 """What rules quote: the lines of a trial's files that show what a rule has found; and looking up the quotes of engines.
 
 A quote must stand word for word in a file of the trial, or it is struck out. It may be of several lines; spaces at the ends
-of its lines and of the whole do not count, everything else does. The line that an engine gave is corrected to where the words
+of its lines and of the whole do not count, everything else counts. The line that an engine gave is corrected to where the words
 stand. Each struck quote halves the confidence, and an answer without one that holds is worth ``MAX_WITHOUT`` at most.
 """
 
@@ -25,7 +25,7 @@ ABSENT = re.compile(r"no such file or directory|cannot access|not found", re.IGN
 
 
 def words(files: TrialFiles, name: str, *words: str) -> Iterator[Quote]:
-    """The first line of the file that holds the words, as a quote."""
+    """Yield the first line of the file that holds the words, as a quote."""
     for line, text in files.lines_with(name, *words):
         yield Quote(file=name, line=line, quote=text.strip()[:1000])
         return
@@ -36,7 +36,7 @@ def exception_name(case: Case) -> str:
 
 
 def said(case: Case) -> str:
-    """The exception, or the failure where none was recorded, in one line."""
+    """Return the exception, or the failure where none was recorded, in one line."""
     if case.exception is None:
         failure = case.files.report.get("failure")
         return str(failure.get("line")) if isinstance(failure, dict) else "no exception"
@@ -50,7 +50,7 @@ def short(text: str, limit: int = 300) -> str:
 
 
 def exception_quotes(case: Case) -> tuple[Quote, ...]:
-    """Where the exception's type stands: Harbor's trace, its result, our own record, or the report."""
+    """Tell where the exception's type stands: Harbor's trace, its result, our own record, or the report."""
     kind = exception_name(case)
     steps = [n for n in case.files.names if n.startswith("trial/steps/") and n.endswith("/exception.txt")]
     for name in ("trial/exception.txt", *steps, TRIAL_RESULT, "worker_error.json", "final.json"):
@@ -73,7 +73,7 @@ def reward_quotes(case: Case) -> tuple[Quote, ...]:
 
 
 def output_end(case: Case) -> tuple[Quote, ...]:
-    """The last line that the tests printed."""
+    """Return the last line that the tests printed."""
     for name in reversed(case.files.verifier_outputs):
         numbered = [
             (number, line)
@@ -91,7 +91,7 @@ def tests_naming(files: TrialFiles, path: str) -> Iterator[Quote]:
 
 
 def command_quotes(case: Case, commands: list[AgentAction]) -> tuple[Quote, ...]:
-    """The commands as they stand in the trajectory."""
+    """Return the commands as they stand in the trajectory."""
     found = []
     for command in commands[:5]:
         lines = [line.strip() for line in command.text.splitlines()]
@@ -102,7 +102,7 @@ def command_quotes(case: Case, commands: list[AgentAction]) -> tuple[Quote, ...]
 
 
 def read_secrets(case: Case) -> list[AgentAction]:
-    """Commands that read below /tests or /solution and did not just hear that nothing is there."""
+    """Return the commands that read below /tests or /solution and did not just hear that nothing is there."""
     found = []
     for command in case.files.commands:
         if not READ.search(command.text) or WRITE.search(command.text):
@@ -136,7 +136,7 @@ class LookedUp(NamedTuple):
 
 
 def look_up(files: TrialFiles, quotes: Sequence[Quote], confidence: float) -> LookedUp:
-    """Sort the quotes into those that stand in the trial's files and those that do not."""
+    """Sort the quotes into those that stand in the trial's files and those that are not there."""
     found: list[Quote] = []
     struck: list[Quote] = []
     for quote in quotes:
@@ -152,7 +152,7 @@ def look_up(files: TrialFiles, quotes: Sequence[Quote], confidence: float) -> Lo
 
 
 def place(files: TrialFiles, quote: Quote) -> int | None:
-    """The number of the line where the quote begins; None where it does not stand in that file.
+    """Return the number of the line where the quote begins; None where it does not stand in that file.
 
     Of several places the one nearest to the line that the engine gave. Text inside a JSON file may also be quoted
     as it reads when its escapes are undone.

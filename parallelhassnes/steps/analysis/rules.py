@@ -42,7 +42,7 @@ class Rule(NamedTuple):
 
 
 def decide(case: Case) -> Answer:
-    """The answer of the first rule that fits."""
+    """Return the answer of the first rule that fits."""
     for rule in RULES:
         found = rule.check(case)
         if found is not None:
@@ -102,7 +102,7 @@ _BY_NAME = {cells[0]: cells[1:] for cells in ([c.strip() for c in row.split("|")
 
 
 def _found(name: str, evidence: Iterable[Quote] = (), /, **words: object) -> RuleFinding:
-    """The finding of that name, with what its texts leave open."""
+    """Return the finding of that name, with what its texts leave open."""
     outcome, subtype, confidence, cause, advice = (cell.format(**words) for cell in _BY_NAME[name])
     return RuleFinding(
         cast("Outcome", outcome), cast("Subtype", subtype), float(confidence), cause, advice, tuple(evidence)
@@ -110,7 +110,7 @@ def _found(name: str, evidence: Iterable[Quote] = (), /, **words: object) -> Rul
 
 
 def _excepted(name: str, case: Case, /, **words: object) -> RuleFinding:
-    """A finding that the exception shows."""
+    """Return a finding that the exception shows."""
     return _found(name, proof.exception_quotes(case), said=proof.said(case), **words)
 
 
@@ -195,7 +195,7 @@ def _reference_did_not_run(case: Case) -> RuleFinding | None:
 
 
 def _agent_ended(case: Case) -> RuleFinding | None:
-    """The agent's own end, be there a reward below 1 beside it or none."""
+    """Return the agent's own end, be there a reward below 1 beside it or none."""
     if case.passed or case.exception is None:
         return None
     name, message, kind = case.exception
@@ -281,7 +281,7 @@ _MISSING = re.compile(
 
 
 def _unnamed_file(case: Case) -> RuleFinding | None:
-    """The tests want a file by a name that nobody was told."""
+    """Return the tests want a file by a name that nobody was told."""
     files = case.files
     if not case.failed or not files.commands or not files.instructions:
         return None

@@ -101,7 +101,7 @@ FAILURES = frozenset({"good_failure", "bad_failure"})
 
 
 def contradiction(outcome: str, reward: float | None, *, scored: bool, passed: bool | None) -> str:
-    """Why the outcome cannot be, given the verified reward; empty where it can.
+    """Tell why the outcome is impossible, given the verified reward; empty where it is possible.
 
     A success needs a pass, a failure needs none, and a trial that was scored is no ``harness_error``. Of one that was scored
     and is not decided (``passed`` None) either may be said.
@@ -120,5 +120,5 @@ def _said(reward: float | None) -> str:
 
 
 def fits(outcome: str, subtype: str) -> bool:
-    """Whether the subtype belongs to the outcome."""
+    """Tell whether the subtype belongs to the outcome."""
     return subtype in SUBTYPES.get(outcome, {})

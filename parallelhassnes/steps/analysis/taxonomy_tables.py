@@ -11,7 +11,7 @@ END = "<!-- end -->"
 
 
 def taxonomy() -> str:
-    """Outcomes, and their subtypes."""
+    """Return the outcomes, and their subtypes."""
     rows = ["| outcome | means | subtypes |", "|---|---|---|"]
     for outcome, meaning in OUTCOMES.items():
         named = "<br>".join(f"`{name}`: {said}" for name, said in SUBTYPES[outcome].items())
@@ -20,21 +20,21 @@ def taxonomy() -> str:
 
 
 def rules() -> str:
-    """The rules in their order."""
+    """Return the rules in their order."""
     rows = ["| # | rule | decides when |", "|---|---|---|"]
     rows += [f"| {n} | `{rule.name}` | {rule.proves} |" for n, rule in enumerate(RULES, 1)]
     return "\n".join(rows)
 
 
 def put(text: str, name: str, table: str) -> str:
-    """The page with a table in its place."""
+    """Return the page with a table in its place."""
     begin = f"<!-- {name} -->\n"
     head, _, rest = text.partition(begin)
     return f"{head}{begin}{table}\n{END}{rest.partition(END)[2]}"
 
 
 def filled(text: str) -> str:
-    """The page with its tables as they are now."""
+    """Return the page with its tables as they are now."""
     for name, table in (("taxonomy", taxonomy()), ("rules", rules())):
         text = put(text, name, table)
     return text

@@ -19,7 +19,7 @@ DEFAULT_COLLECT_SEC = 60.0
 
 
 def deadline_sec(config: dict[str, Any]) -> float | None:
-    """Seconds from the start of a trial to its deadline; None where Harbor lets the agent run without end."""
+    """Return the seconds from the start of a trial to its deadline; None where Harbor lets the agent run without end."""
     task = trial_task.task_toml(config)
     environment = safe_read.mapping(task.get("environment"))
     build = build_sec(config)
@@ -40,7 +40,7 @@ def deadline_sec(config: dict[str, Any]) -> float | None:
 
 
 def phase_deadline_sec(config: dict[str, Any], phase: str) -> float | None:
-    """Seconds that a trial may stay in a phase at most: what Harbor allows it, and the grace; None for no end."""
+    """Return the seconds that a trial may stay in a phase at most: what Harbor allows it, and the grace; None for no end."""
     task = trial_task.task_toml(config)
     environment = safe_read.mapping(task.get("environment"))
     build = build_sec(config)
@@ -66,7 +66,7 @@ def phase_deadline_sec(config: dict[str, Any], phase: str) -> float | None:
 
 
 def build_sec(config: dict[str, Any]) -> float:
-    """Seconds that the environment's image may take to build."""
+    """Return the seconds that the environment's image may take to build."""
     environment = safe_read.mapping(trial_task.task_toml(config).get("environment"))
     declared = _seconds(environment, "build_timeout_sec", DEFAULT_BUILD_SEC)
     return _limit(config, "environment_build", declared)
@@ -100,7 +100,7 @@ def _verifier(config: dict[str, Any], task: Mapping[str, Any], step: Mapping[str
 
 
 def _health(check: object) -> float:
-    """Seconds that a health check may take at most (``harbor.environments.base.run_healthcheck``)."""
+    """Return the seconds that a health check may take at most (``harbor.environments.base.run_healthcheck``)."""
     if not isinstance(check, dict):
         return 0.0
     tries = _seconds(check, "retries", 3.0)

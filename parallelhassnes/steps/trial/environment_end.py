@@ -1,7 +1,7 @@
 """Whether a trial's container or sandbox died under it, asked of its engine while it can be asked.
 
 Harbor sees such a death only as commands that fail: an agent that ends badly, a verifier that leaves no reward. Whose
-fault that was only the engine knows, and after Harbor has taken the environment down nobody does. So the worker asks just
+fault that was only the engine knows, and after Harbor has taken the environment down nobody knows. So the worker asks just
 before that, and only of a trial that has no reward or has an exception. What died is told in ``environment_end.json`` of
 the attempt, written by rename; a container or sandbox that lives leaves none. A process that was killed inside of
 one that lives on is the task's or the agent's own affair.
@@ -74,13 +74,13 @@ class Watched:
 
 
 def read(attempt: StepAttempt) -> str | None:
-    """How the attempt's container or sandbox died; None where nobody saw that."""
+    """Tell how the attempt's container or sandbox died; None where nobody saw that."""
     found = safe_read.read_object(attempt.dir / FILE, 65_536) or {}
     return safe_read.text(found.get("line"), 500)
 
 
 def of_container(program: str, project: str) -> str | None:
-    """How a Compose project's main container ended, in a line; None where it runs, or where that cannot be told."""
+    """Tell how a Compose project's main container ended, in a line; None where it runs, or where that cannot be told."""
     label = f"label={leftovers.PROJECT_LABEL}={project}"
     shown = leftovers.engine(program, "ps", "--all", "--no-trunc", "--filter", label, "--format", "{{.ID}}\t{{.Names}}")
     if shown is None:

@@ -46,12 +46,12 @@ def folder(runs: Path) -> Path:
 
 
 def repository(runs: Path) -> str:
-    """What the names of this store's images are before the colon."""
+    """Tell what the names of this store's images are before the colon."""
     return f"parallelhassnes-{store_id(runs)}"
 
 
 def lock_path(runs: Path, digest: str) -> Path:
-    """The lock of this hash's image and record; makes its folder."""
+    """Return the lock of this hash's image and record; makes its folder."""
     folder(runs).mkdir(parents=True, exist_ok=True)
     return folder(runs) / f"{digest}.lock"
 
@@ -125,7 +125,7 @@ _LOOK_SEC = 0.05
 
 
 def shareable(config: dict[str, Any]) -> Path | None:
-    """The folder that the trial's image is built from; None where the task says more about it than a Dockerfile."""
+    """Return the folder that the trial's image is built from; None where the task says more about it than a Dockerfile."""
     directory = task.task_dir(config)
     environment = safe_read.mapping(task.task_toml(config).get("environment"))
     if directory is None or environment.get("docker_image"):
@@ -137,7 +137,7 @@ def shareable(config: dict[str, Any]) -> Path | None:
 
 
 async def provide(attempt: StepAttempt) -> str | None:
-    """The tag of the image that the trial is to start from, built if it is not there; None to leave it to Harbor."""
+    """Return the tag of the image that the trial is to start from, built if it is not there; None to leave it to Harbor."""
     config = attempt.step.spec["config"]
     context = shareable(config)
     if context is None:
@@ -176,7 +176,7 @@ def content_hash(context: Path) -> str:
 
 
 async def _claim(path: Path, deadline: float) -> int | None:
-    """Wait for whoever builds; None if that takes longer than a build may."""
+    """Wait for whoever builds; None after the longest time that a build may take."""
     while (lock := locks.claim(path)) is None:
         if time.monotonic() > deadline:
             return None

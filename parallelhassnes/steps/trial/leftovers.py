@@ -54,13 +54,13 @@ def sweep(attempt: StepAttempt) -> list[str]:
 
 
 def project_prefix(trial_name: str) -> str:
-    """What the names of a trial's Compose projects begin with: its environment's and its verifiers'."""
+    """Tell what the names of a trial's Compose projects begin with: its environment's and its verifiers'."""
     name = re.sub(r"[^a-z0-9_-]", "-", trial_name.lower())
     return (name if re.match(r"[a-z0-9]", name) else "0" + name) + "__"
 
 
 def projects(what: str, listing: Iterable[str]) -> list[tuple[str, str]]:
-    """(name, Compose project) of every container, network or volume that has one."""
+    """Return (name, Compose project) of every container, network or volume that has one."""
     name = "{{.Names}}" if what == "container" else "{{.Name}}"
     shown = docker(
         what, *listing, "--filter", f"label={PROJECT_LABEL}", "--format", f'{name}\t{{{{.Label "{PROJECT_LABEL}"}}}}'
@@ -75,12 +75,12 @@ def remove(what: str, name: str) -> bool:
 
 
 def docker(*arguments: str) -> str | None:
-    """The standard output of a docker command; None if it failed or took too long."""
+    """Return the standard output of a docker command; None if it failed or took too long."""
     return engine("docker", *arguments)
 
 
 def engine(program: str, *arguments: str) -> str | None:
-    """The standard output of a command of an engine's program; None if it failed or took too long."""
+    """Return the standard output of a command of an engine's program; None if it failed or took too long."""
     try:
         done = subprocess.run(
             [program, *arguments], stdin=subprocess.DEVNULL, capture_output=True, timeout=CALL_SEC, check=False
@@ -91,7 +91,7 @@ def engine(program: str, *arguments: str) -> str | None:
 
 
 def engine_trouble(environ: Mapping[str, str]) -> str | None:
-    """Why the Docker engine that trials would use does not answer, in one line; None where it does or where that cannot be told.
+    """Tell why the Docker engine that trials would use does not answer, in one line; None where it does or where that cannot be told.
 
     Only a socket on this host is asked, without the Docker command. Of an engine elsewhere the trials find out themselves.
 
@@ -118,7 +118,7 @@ def engine_trouble(environ: Mapping[str, str]) -> str | None:
 
 
 def _engine_socket(environ: Mapping[str, str]) -> str | None:
-    """The path of the engine's socket; None where it is another kind of place."""
+    """Return the path of the engine's socket; None where it is another kind of place."""
     host = environ.get("DOCKER_HOST", "")
     if host:
         return host.removeprefix("unix://") if host.startswith("unix://") else None

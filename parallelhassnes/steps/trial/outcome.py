@@ -30,7 +30,7 @@ ARTIFACTS = (
 
 
 def conclude(attempt: StepAttempt, end: WorkerEnd) -> Outcome:
-    """The outcome of a trial attempt; never raises for anything that a worker can leave."""
+    """Return the outcome of a trial attempt; never raises for anything that a worker can leave."""
     result = safe_read.read_object(attempt.dir / RESULT)
     part = _part(attempt, result)
     status: Status
@@ -49,7 +49,7 @@ def conclude(attempt: StepAttempt, end: WorkerEnd) -> Outcome:
 
 
 def _part(attempt: StepAttempt, result: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The ``trial`` object; what a missing result cannot say comes from the plan."""
+    """Return the ``trial`` object; what a missing result cannot say comes from the plan."""
     spec = attempt.step.spec
     config = safe_read.mapping(spec.get("config"))
     rule = rewards.rule_of(spec)
@@ -114,7 +114,7 @@ def _with_result(
 
 
 def _broken_step(part: Mapping[str, Any]) -> Failure | None:
-    """The exception that left a step of a multi-step trial unscored, or with a score that is not its agent's.
+    """Return the exception that left a step of a multi-step trial unscored, or with a score that is not its agent's.
 
     Harbor averages the steps that were scored and stops after such a step, so that its reward is one of
     another, shorter task.
@@ -128,14 +128,14 @@ def _broken_step(part: Mapping[str, Any]) -> Failure | None:
 
 
 def _is_ruled_out_by_harbor(part: Mapping[str, Any], result: Mapping[str, Any]) -> bool:
-    """Whether Harbor, from 0.25 on, calls the reward invalid for something that is not the tested agent's own result."""
+    """Tell whether Harbor, from 0.25 on, calls the reward invalid for something that is not the tested agent's own result."""
     exceptions = [part["exception"], *(step["exception"] for step in part["steps"] or ())]
     own = any(each and trial_result.is_agents_result(each) for each in exceptions)
     return result.get("reward_valid") is False and not own
 
 
 def _unverified(attempt: StepAttempt, result: Mapping[str, Any]) -> bool:
-    """Whether the trial was not to be scored at all."""
+    """Tell whether the trial was not to be scored at all."""
     for config in (safe_read.mapping(result.get("config")), attempt.step.spec.get("config")):
         wanted = safe_read.mapping(config)
         if wanted.get("install_only") or safe_read.mapping(wanted.get("verifier")).get("disable"):
@@ -165,7 +165,7 @@ def _without_result(attempt: StepAttempt, end: WorkerEnd) -> tuple[Status, Failu
 
 
 def _stopped(end: WorkerEnd, phase: Phase) -> tuple[Status, Failure]:
-    """The end of a trial that was stopped before it had a reward."""
+    """Return the end of a trial that was stopped before it had a reward."""
     where = phase.replace("_", " ")
     match end.reason:
         case "canceled":
@@ -188,7 +188,7 @@ def _unexplained(end: WorkerEnd) -> Failure:
 
 
 def _classified(name: str, message: str, phase: Phase, traceback: str = "") -> Failure:
-    """The failure of a trial whose end only an exception's name and message tell."""
+    """Return the failure of a trial whose end only an exception's name and message tell."""
     found = verdict_of(name, message, phase, traceback)
     return _failure(
         {"type": name, "message": message, "class": found.failure_class, "said": found.said, "guessed": found.guessed}
@@ -196,7 +196,7 @@ def _classified(name: str, message: str, phase: Phase, traceback: str = "") -> F
 
 
 def _failure(exception: Mapping[str, Any]) -> Failure:
-    """The failure that an exception is; its line is what a provider or a program said, where one of them did."""
+    """Return the failure that an exception is; its line is what a provider or a program said, where one of them said something."""
     name, message, said = exception["type"], exception["message"], exception.get("said") or ""
     line = safe_read.first_line(said) or safe_read.first_line(message)
     if exception["class"] == "configuration":  # what to do often stands further below
@@ -211,7 +211,7 @@ def _failure(exception: Mapping[str, Any]) -> Failure:
 
 
 def _unrecorded(attempt: StepAttempt, failure: Failure) -> dict[str, Any] | None:
-    """The exception of a trial that Harbor could not write down itself."""
+    """Return the exception of a trial that Harbor could not write down itself."""
     error = safe_read.read_object(trial_paths.error_file(attempt), 1 << 20) or {}
     name = safe_read.text(error.get("class"), 200)
     if name is None:

@@ -25,7 +25,7 @@ TIMINGS = ("environment_setup", "agent_setup", "agent_execution", "verifier")
 
 
 def describe(result: Mapping[str, Any], attempt_dir: Path, rule: PassRule = rewards.DEFAULT) -> dict[str, Any]:
-    """The report part of a trial with a result. Times are seconds, cost is USD, paths relative to the attempt."""
+    """Return the report part of a trial with a result. Times are seconds, cost is USD, paths relative to the attempt."""
     config = safe_read.mapping(result.get("config"))
     own = steps_of(result)
     found, told_of_rewards = _rewards(result, attempt_dir, own)
@@ -62,18 +62,18 @@ def describe(result: Mapping[str, Any], attempt_dir: Path, rule: PassRule = rewa
 
 
 def steps_of(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The results of a multi-step trial's steps."""
+    """Return the results of a multi-step trial's steps."""
     return [safe_read.mapping(s) for s in safe_read.sequence(result.get("step_results"))[:MAX_STEPS]]
 
 
 def rewards_of(result: Mapping[str, Any]) -> dict[str, float | int] | None:
-    """All rewards by name; None where the verifier gave none, or one of them is no number."""
+    """Return all rewards by name; None where the verifier gave none, or one of them is no number."""
     found, told_of = rewards.read(safe_read.mapping(result.get("verifier_result")).get("rewards"))
     return found if found and not told_of else None
 
 
 def link_of(attempt_dir: Path, own: list[Mapping[str, Any]]) -> str | None:
-    """That a reward file of the trial or of a step is a link, in one line; None where none is."""
+    """That a reward file of the trial or of a step is a link, in one line; None where there is no link."""
     folders = [_verifier_dir(attempt_dir, None), *(_verifier_dir(attempt_dir, s) for s in own)]
     return next(filter(None, map(reward_file.link, filter(None, folders))), None)
 
@@ -81,7 +81,7 @@ def link_of(attempt_dir: Path, own: list[Mapping[str, Any]]) -> str | None:
 def _rewards(
     result: Mapping[str, Any], attempt_dir: Path, own: list[Mapping[str, Any]]
 ) -> tuple[dict[str, float | int] | None, list[str]]:
-    """The trial's rewards, and what is wrong with them."""
+    """Return the trial's rewards, and what is wrong with them."""
     _, told_of = rewards.read(safe_read.mapping(result.get("verifier_result")).get("rewards"))
     link = link_of(attempt_dir, own)
     if link is not None:
@@ -90,7 +90,7 @@ def _rewards(
 
 
 def _verifier_dir(attempt_dir: Path, step: Mapping[str, Any] | None) -> Path | None:
-    """Where the verifier of the trial, or of a step, has left its files; None where the step's name leads elsewhere."""
+    """Tell where the verifier of the trial, or of a step, has left its files; None where the step's name leads elsewhere."""
     if step is None:
         return attempt_dir / TRIAL_DIR / "verifier"
     name = safe_read.text(step.get("step_name"), 200)
@@ -100,14 +100,14 @@ def _verifier_dir(attempt_dir: Path, step: Mapping[str, Any] | None) -> Path | N
 
 
 def _removed(attempt_dir: Path) -> Mapping[str, object]:
-    """What a sandbox has taken from the verifier's folder, name → what it was; the records name the last verification's."""
+    """Tell what a sandbox has taken from the verifier's folder, name → what it was; the records name the last verification's."""
     names = ("sandbox.json", "sandbox-verifier.json")
     records = [safe_read.read_object(attempt_dir / TRIAL_DIR / n, MAX_RECORD_BYTES) for n in names]
     return {name: kind for record in records for name, kind in safe_read.mapping((record or {}).get("removed")).items()}
 
 
 def exception_of(result: Mapping[str, Any], attempt_dir: Path) -> dict[str, Any] | None:
-    """The exception of a trial or a step, as the report has it; None where there was none.
+    """Return the exception of a trial or a step, as the report has it; None where there was none.
 
     Where it is about the verifier's files, its message is what stands in them.
     """
@@ -142,7 +142,7 @@ def exception_of(result: Mapping[str, Any], attempt_dir: Path) -> dict[str, Any]
 
 
 def rules_out(exception: Mapping[str, Any]) -> bool:
-    """Whether a reward beside this exception is not the agent's."""
+    """Tell whether a reward beside this exception is not the agent's."""
     name = exception["class"]
     if name in NEVER_SCORED:
         return True
@@ -152,13 +152,13 @@ def rules_out(exception: Mapping[str, Any]) -> bool:
 
 
 def is_agents_result(exception: Mapping[str, Any]) -> bool:
-    """Whether a provider refused because of the tested agent; a guessed ``agent_error`` is a request that it made wrongly."""
+    """Tell whether a provider refused because of the tested agent; a guessed ``agent_error`` is a request that it made wrongly."""
     name = exception["class"]
     return name in AGENTS_RESULTS or (name == "agent_error" and exception.get("guessed") is True)
 
 
 def _harbors(policy: Mapping[str, Any]) -> str:
-    """Harbor's word on the type, from 0.25 on."""
+    """Return Harbor's word on the type, from 0.25 on."""
     if not isinstance(policy.get("should_retry"), bool):
         return ""
     again = "retry" if policy["should_retry"] else "final"
@@ -168,7 +168,7 @@ def _harbors(policy: Mapping[str, Any]) -> str:
 
 
 def _logs(result: Mapping[str, Any], attempt_dir: Path) -> list[Path]:
-    """Where the agent's program has left its output."""
+    """Tell where the agent's program has left its output."""
     trial, step = attempt_dir / TRIAL_DIR, safe_read.text(result.get("step_name"), 200)
     if step is None:
         return [trial / "agent"]
@@ -176,7 +176,7 @@ def _logs(result: Mapping[str, Any], attempt_dir: Path) -> list[Path]:
 
 
 def _phase_at(result: Mapping[str, Any], moment: object) -> Phase:
-    """The phase of a trial or a step at a moment; its last where the moment is not known."""
+    """Return the phase of a trial or a step at a moment; its last where the moment is not known."""
     at = _time({"": {"at": moment}}, "", "at")
     begun = _time(result, "verifier", "started_at")
     if at and begun and (at.tzinfo is None) == (begun.tzinfo is None) and at < begun:
@@ -185,7 +185,7 @@ def _phase_at(result: Mapping[str, Any], moment: object) -> Phase:
 
 
 def last_phase(result: Mapping[str, Any]) -> Phase:
-    """The last phase that a trial or a step began."""
+    """Return the last phase that a trial or a step began."""
     parts = [result, *steps_of(result)[-1:]]
     for key, phase in _PHASES:
         if any(_time(part, key, "started_at") for part in parts):
@@ -197,7 +197,7 @@ _PHASES: tuple[tuple[str, Phase], ...] = (("verifier", "verifier"), ("agent_exec
 
 
 def trajectory(attempt_dir: Path) -> str | None:
-    """The path of the trajectory; of a multi-step trial, that of its last step which has one."""
+    """Return the path of the trajectory; of a multi-step trial, that of its last step which has one."""
     found = attempt_dir / TRIAL_DIR / "agent" / "trajectory.json"
     if safe_read.size(found) is None:
         name = "agent/trajectory.json"
@@ -240,7 +240,7 @@ def _agent(info: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _timings(result: Mapping[str, Any]) -> dict[str, float]:
-    """Seconds of each phase that has both ends, and of the whole as ``total``."""
+    """Return the seconds of each phase that has both ends, and of the whole as ``total``."""
     spans = {name: safe_read.mapping(result.get(name)) for name in TIMINGS}
     seconds = {}
     for name, span in {**spans, "total": result}.items():
@@ -259,7 +259,7 @@ def _time(part: Mapping[str, Any], key: str, field: str) -> datetime | None:
 
 
 def _usage(contexts: Mapping[str, Mapping[str, Any]]) -> usage.Usage:
-    """Tokens and cost, summed; None where nobody counted. Cache tokens are part of the input's."""
+    """Return tokens and cost, summed; None where nobody counted. Cache tokens are part of the input's."""
     return usage.of_parts(contexts, _USED)
 
 
@@ -276,7 +276,7 @@ MAX_OUTPUT = 3000
 
 
 def _compose_told(message: str) -> str:
-    """The message with the reason in its first line and the end of the output below; any other message as it is."""
+    """Return the message with the reason in its first line and the end of the output below; any other message as it is."""
     failed = _FAILED.fullmatch(message)
     if failed is None:
         return message
@@ -292,7 +292,7 @@ CTRF_PATTERNS = ("verifier/ctrf.json", "steps/*/verifier/ctrf.json", "verifier/*
 
 
 def test_counts(trial_dir: Path) -> dict[str, int] | None:
-    """``{passed, failed, total}``, summed over the steps of a multi-step trial; None without a report."""
+    """Return ``{passed, failed, total}``, summed over the steps of a multi-step trial; None without a report."""
     for pattern in CTRF_PATTERNS:
         found = [c for c in map(_read_counts, sorted(trial_dir.glob(pattern))[:1000]) if c is not None]
         if found:

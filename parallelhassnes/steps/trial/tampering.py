@@ -106,7 +106,7 @@ class Witness:
 
 
 def read(attempt_dir: Path) -> str | None:
-    """What is suspected, in a line; None where nothing was seen."""
+    """Tell what is suspected, in a line; None where nothing was seen."""
     found: Mapping[str, Any] = safe_read.read_object(attempt_dir / FILE, 65_536) or {}
     seen = found.get("seen")
     lines = [line for line in seen if isinstance(line, str)] if isinstance(seen, list) else []
@@ -141,7 +141,7 @@ SHARED = "verifier shared with agent"
 
 
 def arrange(trial: "Trial", attempt_dir: Path) -> None:
-    """Before a trial runs. Raises SandboxBuildFailedError where its agent needs a network that there will not be."""
+    """Before a trial runs. Raises SandboxBuildFailedError where its agent needs a network and will have none."""
     from harbor.environments.base import SandboxBuildFailedError
 
     from parallelhassnes.sandbox.environment import SandboxEnvironment
@@ -161,7 +161,7 @@ def arrange(trial: "Trial", attempt_dir: Path) -> None:
 
 
 def kept_apart(config: dict[str, Any], sandbox: Mapping[str, Any] | None, suspected: str | None) -> str:
-    """How the verifier was kept from the agent, for the report, with what is ``suspected``."""
+    """Tell how the verifier was kept from the agent, for the report, with what is ``suspected``."""
     if sandbox is not None and isinstance(said := sandbox.get("verification"), str):
         return said
     verifier = mapping(task.task_toml(config).get("verifier"))
@@ -171,7 +171,7 @@ def kept_apart(config: dict[str, Any], sandbox: Mapping[str, Any] | None, suspec
 
 
 def _runs_inside(agent: object) -> bool:
-    """Whether an agent is a program of the environment; by name, because importing Harbor's class takes as long as a trial."""
+    """Tell whether an agent is a program of the environment; by name, because importing Harbor's class takes as long as a trial."""
     return any(base.__name__ == "BaseInstalledAgent" for base in type(agent).__mro__)
 
 

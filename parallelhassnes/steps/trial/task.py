@@ -13,7 +13,7 @@ MAX_TOML_BYTES = 4 * 1024 * 1024
 
 
 def task_dir(config: dict[str, Any]) -> Path | None:
-    """The task's directory on this machine; None where it cannot be told.
+    """Return the task's directory on this machine; None where it cannot be told.
 
     A task of a git repository or a package lies in Harbor's cache, which only Harbor can name.
     """
@@ -30,7 +30,7 @@ def task_dir(config: dict[str, Any]) -> Path | None:
 
 
 def task_toml(config: dict[str, Any]) -> dict[str, Any]:
-    """The content of ``task.toml``; empty where it is missing or does not parse."""
+    """Return the content of ``task.toml``; empty where it is missing or does not parse."""
     directory = task_dir(config)
     data = directory and safe_read.read_bytes(directory / "task.toml", MAX_TOML_BYTES)
     if not data:
@@ -42,7 +42,7 @@ def task_toml(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def takes_overlay(config: dict[str, Any]) -> bool:
-    """Whether a Compose overlay changes nothing for this task but what the overlay says.
+    """Tell whether a Compose overlay changes nothing for this task but what the overlay says.
 
     An overlay alone makes Harbor accept a task without a definition of its environment, and refuse
     to stream; Windows containers stop in their own way.
@@ -64,7 +64,7 @@ _NOT_BUILT = "\0not built"
 
 
 def labels(attempt: StepAttempt) -> dict[str, str]:
-    """The labels of an attempt's main container, by which ``doctor --reap`` and who reads ``docker ps`` know whose it is."""
+    """Return the labels of an attempt's main container, by which ``doctor --reap`` and who reads ``docker ps`` know whose it is."""
     return {
         f"{LABEL}.store": store_id(attempt.job_dir.parent.parent),
         f"{LABEL}.batch": attempt.batch_id,
@@ -75,7 +75,7 @@ def labels(attempt: StepAttempt) -> dict[str, str]:
 
 
 def overlay(attempt: StepAttempt, image: str | None) -> str:
-    """The Compose overlay that every Docker trial gets; JSON is YAML, but for the tag that takes a key of an earlier file away.
+    """Return the Compose overlay that every Docker trial gets; JSON is YAML, but for the tag that takes a key of an earlier file away.
 
     PID 1 of a task's container ignores SIGTERM, so that a stop with a grace period would wait ten seconds for nothing. Where
     the store provides the image, the service is not built again.

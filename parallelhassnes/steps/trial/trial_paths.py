@@ -39,12 +39,12 @@ def error_file(attempt: StepAttempt) -> Path:
 
 
 def spec_of(attempt: StepAttempt) -> TrialSpec:
-    """The step's ``TrialSpec``; raises ``pydantic.ValidationError`` where the plan is not one."""
+    """Return the step's ``TrialSpec``; raises ``pydantic.ValidationError`` where the plan is not one."""
     return TrialSpec(**attempt.step.spec)
 
 
 def trial_name(attempt: StepAttempt) -> str:
-    """The trial's name: a short form of the task's, then the run id; lowercase and unique.
+    """Return the trial's name: a short form of the task's, then the run id; lowercase and unique.
 
     It becomes part of the name of a Compose project, so only letters, digits, ``_`` and ``-`` are in
     it, at most ``MAX_NAME`` of them.
@@ -57,7 +57,7 @@ def trial_name(attempt: StepAttempt) -> str:
 
 
 def environment_of(config: dict[str, Any]) -> str:
-    """The type or the import path of a trial's environment; ours is ``sandbox``, Harbor's default ``docker``."""
+    """Return the type or the import path of a trial's environment; ours is ``sandbox``, Harbor's default ``docker``."""
     environment = safe_read.mapping(config.get("environment"))
     if is_sandbox(environment.get("import_path")):
         return "sandbox"
@@ -65,7 +65,7 @@ def environment_of(config: dict[str, Any]) -> str:
 
 
 def read_phase(attempt: StepAttempt) -> Phase | None:
-    """What the worker last wrote to ``tmp/phase``; None before its first word and after clearing up."""
+    """Tell what the worker last wrote to ``tmp/phase``; None before its first word and after clearing up."""
     data = safe_read.read_bytes(phase_file(attempt), 64)
     match data:
         case b"create":

@@ -128,7 +128,7 @@ async def _run(attempt: StepAttempt, progress: PhaseNote) -> int:
 
 
 def _trial_config(attempt: StepAttempt) -> "TrialConfig":
-    """The Harbor config of this attempt; makes its fresh directory and the link of the trial's name."""
+    """Return the Harbor config of this attempt; makes its fresh directory and the link of the trial's name."""
     from harbor.models.trial.config import TrialConfig
 
     spec = trial_paths.spec_of(attempt)
@@ -200,7 +200,7 @@ def _record_error(attempt: StepAttempt, error: BaseException, phase: Phase) -> N
 def mount_logs() -> None:
     """Have Harbor bind the logs of its containers to the trial's folder, in this process, unless a table says otherwise.
 
-    Up to 0.24 it did. Since then it brings them when a phase has ended, so that nobody sees the log of a live trial, and
+    Harbor up to 0.24 bound them by itself. Since then it brings them when a phase has ended, so that nobody sees the log of a live trial, and
     a trial that is killed has none.
     """
     from harbor.environments.base import BaseEnvironment
@@ -228,7 +228,7 @@ _values: ContextVar[dict[str, str]] = ContextVar("values")
 
 
 def split(command: list[str]) -> tuple[list[str], dict[str, str]]:
-    """A Compose command with the names alone, and the values that go with them; only ``exec`` has any."""
+    """Return a Compose command with the names alone, and the values that go with them; only ``exec`` has any."""
     if command[:1] != ["exec"]:
         return command, {}
     made, values, at = [command[0]], {}, 1

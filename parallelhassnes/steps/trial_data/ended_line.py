@@ -31,7 +31,7 @@ VERDICT = ("task_broken", "scored", "passes", "steps", "task_quality")
 
 
 def line(step: StepSpec, status: str, report: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts of an attempt of the step that ended so, for its line."""
+    """Return the facts of an attempt of the step that ended so, for its line."""
     said: dict[str, Any] = {"kind": step.kind}
     if step.kind == "trial":
         found = facts.of_report(status, report, step)
@@ -55,7 +55,7 @@ def line(step: StepSpec, status: str, report: Mapping[str, Any]) -> dict[str, An
 
 
 def phases(trial: Mapping[str, Any]) -> list[float]:
-    """Seconds of each phase of a trial, by its report; 0 where it says nothing."""
+    """Return the seconds of each phase of a trial, by its report; 0 where it says nothing."""
     timings = safe_read.mapping(trial.get("timings_sec"))
     return [
         round(sum(safe_read.number(timings.get(name)) or 0.0 for name in parts), 3) for parts in PHASE_TIMINGS.values()
@@ -63,7 +63,7 @@ def phases(trial: Mapping[str, Any]) -> list[float]:
 
 
 def spent(line: Mapping[str, Any]) -> usage.UsageSum:
-    """What the attempt of such a line has used.
+    """Tell what the attempt of such a line has used.
 
     A line of an older version names the sum of its tokens, which counts as input; what it says is checked again.
     """

@@ -91,10 +91,10 @@ class TrialFacts(AttemptFacts):
 
 
 def counting(attempts: Sequence[AttemptFacts], step: StepSpec) -> TrialFacts:
-    """The facts of a step by its ended attempts, newest first.
+    """Return the facts of a step by its ended attempts, newest first.
 
     The newest scored one counts, or where none is scored the newest: a score gives way to nothing but another score, so
-    that no retry can make a result disappear. What no attempt says, the plan does.
+    that no retry can make a result disappear. What no attempt says is taken from the plan.
     """
     chosen = next((each for each in attempts if each.result == "scored"), next(iter(attempts), None))
     others = sum((spent_by(each) for each in attempts if each is not chosen), NOTHING)
@@ -102,7 +102,7 @@ def counting(attempts: Sequence[AttemptFacts], step: StepSpec) -> TrialFacts:
 
 
 def of_trial(step: StepSpec, chosen: AttemptFacts | None, others: UsageSum) -> TrialFacts:
-    """The facts of a step by the attempt that counts, None where none has ended, and by what its other ended ones have used."""
+    """Return the facts of a step by the attempt that counts, None where none has ended, and by what its other ended ones have used."""
     if chosen is None:
         return _planned(TrialFacts(step_id=step.step_id, result="missing"), step)
     known = {part.name: getattr(chosen, part.name) for part in fields(AttemptFacts)}
@@ -112,12 +112,12 @@ def of_trial(step: StepSpec, chosen: AttemptFacts | None, others: UsageSum) -> T
 
 
 def spent_by(attempt: AttemptFacts) -> UsageSum:
-    """What one attempt has used."""
+    """Tell what one attempt has used."""
     return usage.one_attempt(attempt.cost_usd, attempt.tokens, cost_unknown=attempt.cost_incomplete)
 
 
 def of_steps(job_dir: Path, steps: Sequence[StepSpec]) -> list[TrialFacts]:
-    """The facts of these trial steps of a job, in their order, from their attempts' files and from what people said of them."""
+    """Return the facts of these trial steps of a job, in their order, from their attempts' files and from what people said of them."""
     said = safe_read.read_object(job_dir / "overrides.json") or {}
     control = safe_read.read_object(job_dir.parent / "control.json") or {}
     skipped, canceled = (safe_read.mapping(said.get(name)) for name in ("enough", "canceled"))
@@ -134,7 +134,7 @@ def of_steps(job_dir: Path, steps: Sequence[StepSpec]) -> list[TrialFacts]:
 
 
 def _is_begun(job_dir: Path, step_id: str) -> bool:
-    """Whether an attempt of the step is there, ended or not; one that is being made does not count."""
+    """Tell whether an attempt of the step is there, ended or not; one that is being made does not count."""
     try:
         names = [path.name for path in (job_dir / "steps" / step_id / "attempts").iterdir()]
     except OSError:
@@ -143,7 +143,7 @@ def _is_begun(job_dir: Path, step_id: str) -> bool:
 
 
 def agent_of(step: StepSpec) -> str | None:
-    """The agent's name in every view, whether the trial ran or not: as the table names it, of an import path the class.
+    """Return the agent's name in every view, whether the trial ran or not: as the table names it, of an import path the class.
 
     Where several agents of the batch would be called so, the plan's label begins with the whole import path, and so does
     the name.
@@ -156,7 +156,7 @@ def agent_of(step: StepSpec) -> str | None:
 
 
 def import_path_of(step: StepSpec) -> str | None:
-    """Where the agent's code is, of one that is no agent of Harbor's."""
+    """Tell where the agent's code is, of one that is no agent of Harbor's."""
     agent = safe_read.mapping(safe_read.mapping(step.spec.get("config")).get("agent"))
     return safe_read.text(agent.get("import_path"))
 
@@ -175,7 +175,7 @@ def _planned[F: AttemptFacts](found: F, step: StepSpec) -> F:
 
 
 def _finished(job_dir: Path, step: StepSpec) -> Iterator[AttemptFacts]:
-    """Every finished attempt, newest first; names of attempts sort by time."""
+    """Yield every finished attempt, newest first; names of attempts sort by time."""
     attempts = job_dir / "steps" / step.step_id / "attempts"
     try:
         names = sorted((path.name for path in attempts.iterdir()), reverse=True)
@@ -188,7 +188,7 @@ def _finished(job_dir: Path, step: StepSpec) -> Iterator[AttemptFacts]:
 
 
 def of_attempt(attempt_dir: Path, step: StepSpec) -> AttemptFacts | None:
-    """The facts of one attempt by its ``state.json`` and ``final.json``; None where one of them is not there."""
+    """Return the facts of one attempt by its ``state.json`` and ``final.json``; None where one of them is not there."""
     state = safe_read.read_object(attempt_dir / "state.json")
     report = safe_read.read_object(attempt_dir / "final.json")
     if state is None or report is None:
@@ -197,15 +197,15 @@ def of_attempt(attempt_dir: Path, step: StepSpec) -> AttemptFacts | None:
 
 
 def is_scored(attempt_dir: Path, step: StepSpec) -> bool:
-    """Whether the attempt has ended with a score."""
+    """Tell whether the attempt has ended with a score."""
     found = of_attempt(attempt_dir, step)
     return found is not None and found.result == "scored"
 
 
 def of_report(status: object, report: Mapping[str, Any], step: StepSpec) -> AttemptFacts:
-    """The facts of an attempt of the step that ended with this status and report.
+    """Return the facts of an attempt of the step that ended with this status and report.
 
-    The step says what a pass is where the report, of an older version, does not. Where it has to be scored (``n_valid``),
+    The step says what a pass is where the report, of an older version, says nothing of it. Where it has to be scored (``n_valid``),
     a score without a token is none, whether or not the agent ended by an error.
     """
     trial = safe_read.mapping(report.get("trial"))
@@ -253,7 +253,7 @@ def of_report(status: object, report: Mapping[str, Any], step: StepSpec) -> Atte
 
 
 def _refused_by_environment(trial: Mapping[str, Any]) -> bool:
-    """Whether the environment could not do what the task asks: its limit, not the task's fault."""
+    """Tell whether the environment could not do what the task asks: its limit, not the task's fault."""
     exception = safe_read.mapping(trial.get("exception"))
     if exception.get("class") != "task_definition":
         return False
@@ -274,9 +274,9 @@ def _result(status: object, failure: str | None, *, scored: bool) -> Result:
 
 
 def silence(trial: Mapping[str, Any], attempt_dir: Path) -> Mapping[str, Any] | None:
-    """The exception that ended an agent which has never spoken to its model; None where it has, or may have.
+    """Return the exception that ended an agent which has never spoken to its model; None where it has spoken, or may have spoken.
 
-    Such an agent was rewarded for nothing that it did: the model was named, no token was used, no step made. A trial that
+    Such an agent was rewarded for no work of its own: the model was named, no token was used, no step made. A trial that
     does not count its tokens (null) is believed.
     """
     found = _silencing(trial)
@@ -294,7 +294,7 @@ def is_silent(trial: Mapping[str, Any]) -> bool:
 
 
 def _is_tokenless(trial: Mapping[str, Any]) -> bool:
-    """Whether the model was named and the trial has counted its tokens, and they are none."""
+    """Tell whether the model was named and the trial has counted its tokens, and they are none."""
     tokens = safe_read.mapping(trial.get("tokens"))
     agent = safe_read.mapping(trial.get("agent"))
     counted = [safe_read.whole(tokens.get(name)) for name in ("input", "output")]
@@ -342,7 +342,7 @@ def _expected(step: StepSpec) -> AttemptFacts:
 
 
 def compact(found: AttemptFacts, step: StepSpec) -> dict[str, Any]:
-    """The facts for a line of the ledger, without what is as usual or planned; many rewards stay out (``rewards`` is then null)."""
+    """Return the facts for a line of the ledger, without what is as usual or planned; many rewards stay out (``rewards`` is then null)."""
     named = sum(len(name) + 8 for name in found.rewards)
     said = {name: getattr(found, name) for name in _SHORT}
     said["rewards"] = dict(found.rewards) if named <= MAX_REWARDS_BYTES else None
@@ -359,7 +359,7 @@ def compact(found: AttemptFacts, step: StepSpec) -> dict[str, Any]:
 
 
 def is_whole(said: Mapping[str, Any]) -> bool:
-    """Whether ``expanded`` makes all facts of this; else what it lacks stands in the attempt's files alone.
+    """Tell whether ``expanded`` makes all facts of this; else what it lacks stands in the attempt's files alone.
 
     A line of an older version lacks whose trial it was, one with more than ``MAX_REWARDS_BYTES`` of names lacks the rewards.
     """
@@ -367,7 +367,7 @@ def is_whole(said: Mapping[str, Any]) -> bool:
 
 
 def expanded(said: Mapping[str, Any], step: StepSpec | None = None) -> AttemptFacts:
-    """The facts that ``compact`` has made such an object of; without the step, whose trial it was is left open."""
+    """Return the facts that ``compact`` has made such an object of; without the step, whose trial it was is left open."""
     known = {name: said[name] for name in (*_SHORT, *_IDENTITY) if name in said}
     if "tokens" in known:
         known["tokens"] = Tokens(*known["tokens"][:3])

@@ -44,7 +44,7 @@ _OF_THE_FILE = (errno.ENOENT, errno.EACCES, errno.EPERM)
 
 
 def parse_json(path: Path) -> dict[str, float | int]:
-    """The rewards of ``reward.json``: an object of finite numbers.
+    """Return the rewards of ``reward.json``: an object of finite numbers.
 
     Raises:
         NoReward: it holds anything else, or is a link.
@@ -75,7 +75,7 @@ def parse_json(path: Path) -> dict[str, float | int]:
 
 
 def parse_text(path: Path) -> dict[str, float | int]:
-    """The reward of ``reward.txt``: one finite number.
+    """Return the reward of ``reward.txt``: one finite number.
 
     Raises:
         NoReward: it holds anything else, or is a link.
@@ -92,7 +92,7 @@ def parse_text(path: Path) -> dict[str, float | int]:
 
 
 def problem(folder: Path, removed: Mapping[str, object]) -> str | None:
-    """Why a verifier's folder holds no reward, in one line; None where it seems to hold one.
+    """Tell why a verifier's folder holds no reward, in one line; None where it seems to hold one.
 
     Args:
         removed: what a sandbox has taken from the folder, name → what it was.
@@ -113,7 +113,7 @@ def problem(folder: Path, removed: Mapping[str, object]) -> str | None:
 
 
 def link(folder: Path) -> str | None:
-    """That one of the files is a link, in one line; None where none is."""
+    """That one of the files is a link, in one line; None where there is no link."""
     for name in NAMES:
         if (folder / name).is_symlink():
             return f"verifier/{name} is a link, which is not followed: it is no reward"
@@ -184,5 +184,5 @@ def _said(path: Path) -> str:
 
 
 def _quote(data: bytes) -> str:
-    """The start of the content on one line."""
+    """Return the start of the content on one line."""
     return quoted(data[: 4 * MAX_QUOTED].decode("utf-8", "replace").strip(), MAX_QUOTED)

@@ -40,7 +40,7 @@ class RewardStanding(NamedTuple):
 
 
 def read(found: object) -> tuple[dict[str, float | int], list[str]]:
-    """The rewards by name that are numbers, however many, and a line for each value that is none."""
+    """Return the rewards by name that are numbers, however many, and a line for each value that is none."""
     rewards: dict[str, float | int] = {}
     told = []
     for name, value in safe_read.mapping(found).items():
@@ -64,7 +64,7 @@ def _finite(value: object) -> float | int | None:
 
 
 def stand(rewards: Rewards | None, rule: PassRule = DEFAULT) -> RewardStanding:
-    """The main reward, and whether it passes."""
+    """Return the main reward, and whether it passes."""
     if not rewards:
         return RewardStanding(None, None, None)
     name = main_name(rewards, rule)
@@ -75,7 +75,7 @@ def stand(rewards: Rewards | None, rule: PassRule = DEFAULT) -> RewardStanding:
 
 
 def main_name(rewards: Rewards, rule: PassRule = DEFAULT) -> str | None:
-    """The name of the main reward; None where there is none."""
+    """Return the name of the main reward; None where there is none."""
     if rule.reward is not None:
         return rule.reward if rule.reward in rewards else None
     if MAIN in rewards:
@@ -84,12 +84,12 @@ def main_name(rewards: Rewards, rule: PassRule = DEFAULT) -> str | None:
 
 
 def passes(reward: float, at_least: float = DEFAULT.at_least) -> bool:
-    """Whether a reward reaches the limit."""
+    """Tell whether a reward reaches the limit."""
     return reward >= at_least - TOLERANCE * abs(at_least)
 
 
 def said(rule: PassRule) -> str:
-    """The rule in words, whoever says it: ``reward >= 1``."""
+    """Return the rule in words, whoever says it: ``reward >= 1``."""
     return f"{rule.reward or 'main reward'} >= {rule.at_least:g}"
 
 
@@ -106,6 +106,6 @@ def _how_to_decide(rewards: Rewards, rule: PassRule) -> str:
 
 
 def rule_of(spec: Mapping[str, Any]) -> PassRule:
-    """The rule of a trial step's ``spec``; the default where it has none."""
+    """Return the rule of a trial step's ``spec``; the default where it has none."""
     found = safe_read.mapping(spec.get("pass_rule"))
     return PassRule.model_validate(found) if found else DEFAULT

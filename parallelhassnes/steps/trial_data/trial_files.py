@@ -66,7 +66,7 @@ class TrialFiles:
 
     @property
     def failure_class(self) -> str | None:
-        """Why the attempt did not succeed; None where it did."""
+        """Why the attempt did not succeed; None where it succeeded."""
         return safe_read.text(safe_read.mapping(self.report.get("failure")).get("class"))
 
     @property
@@ -83,7 +83,7 @@ class TrialFiles:
     # --- files ------------------------------------------------------------------------------------------
 
     def path(self, name: str) -> Path | None:
-        """Where the file of that name is; None where there is none, or it is not one of the trial's."""
+        """Tell where the file of that name is; None where there is none, or the file is not the trial's."""
         parts = PurePosixPath(name).parts
         if not parts or name.startswith("/") or ".." in parts:
             return None
@@ -100,7 +100,7 @@ class TrialFiles:
         return path if path.is_file() else None
 
     def text(self, name: str, limit: int = MAX_TEXT_BYTES, *, end: bool = False) -> str | None:
-        """The first (or last) ``limit`` bytes of a file as text; None where there is no such file."""
+        """Return the first (or last) ``limit`` bytes of a file as text; None where there is no such file."""
         path = self.path(name)
         data = None if path is None else safe_read.read_bytes(path, limit, end=end)
         return None if data is None else data.decode("utf-8", "replace")
@@ -114,7 +114,7 @@ class TrialFiles:
         return found
 
     def _each(self, suffix: str) -> list[str]:
-        """Files called so of the trial, or of each step of a multi-step one in the order of the result."""
+        """Return the files called so of the trial, or of each step of a multi-step one in the order of the result."""
         steps = [
             safe_read.text(safe_read.mapping(each).get("step_name"))
             for each in safe_read.sequence(self.result.get("step_results"))
@@ -179,13 +179,13 @@ class TrialFiles:
         return found[:MAX_COMMANDS]
 
     def lines_with(self, name: str, *words: str) -> Iterator[tuple[int, str]]:
-        """(number, line) of the file's lines that hold all the words."""
+        """Yield (number, line) of the file's lines that hold all the words."""
         for number, line in enumerate((self.text(name) or "").splitlines(), 1):
             if all(word in line for word in words):
                 yield number, line
 
 
 def _below(folder: Path, prefix: str) -> Iterator[str]:
-    """Regular files below a folder; nothing behind links."""
+    """Yield regular files below a folder; nothing behind links."""
     for path, _ in walk.files(folder):
         yield f"{prefix}{path}"

@@ -51,7 +51,7 @@ class EngineOpinion:
 
 
 def of_job(job_dir: Path, job: JobSpec, trials: Mapping[str, str | None]) -> list[EngineOpinion]:
-    """The newest analysis of each trial by each engine, in the job's order.
+    """Return the newest analysis of each trial by each engine, in the job's order.
 
     Args:
         trials: step_id → the folder of the attempt that counts, relative to the job's; None where there is none.

@@ -23,7 +23,7 @@ class Bracket(NamedTuple):
 
 
 def bracket(passes: int, decided: int, due: int) -> Bracket:
-    """The worst and the best case over what is unscored.
+    """Return the worst and the best case over what is unscored.
 
     Args:
         decided: trials of which it is known whether they passed.
@@ -33,7 +33,7 @@ def bracket(passes: int, decided: int, due: int) -> Bracket:
 
 
 def wilson(mean: float, n: float) -> Interval:
-    """The 95 % score interval of a rate, or of any mean of values from 0 to 1, of ``n`` trials (more than 0).
+    """Return the 95 % score interval of a rate, or of any mean of values from 0 to 1, of ``n`` trials (more than 0).
 
     Wilson, Probable inference, the law of succession, and statistical inference (1927). For values between 0 and 1 it
     errs on the wide side: no such distribution varies more than the one of passes and fails with the same mean
@@ -47,7 +47,7 @@ def wilson(mean: float, n: float) -> Interval:
 
 
 def mean_interval(values: Sequence[float]) -> Interval | None:
-    """``wilson`` of the mean of independent values; None of nothing, and where one is not from 0 to 1."""
+    """Return ``wilson`` of the mean of independent values; None of nothing, and where one is not from 0 to 1."""
     average = mean(values)
     if average is None or min(values) < 0 or max(values) > 1:
         return None
@@ -55,7 +55,7 @@ def mean_interval(values: Sequence[float]) -> Interval | None:
 
 
 def pass_at(n: int, passes: int, k: int) -> float:
-    """The unbiased estimate of the chance that at least one of ``k`` trials passes.
+    """Return the unbiased estimate of the chance that at least one of ``k`` trials passes.
 
     1 - C(n - passes, k) / C(n, k), after Chen et al., Evaluating Large Language Models Trained on Code
     (2021), as a product, so that large numbers stay exact enough. Needs 1 <= k <= n and 0 <= passes <= n.
@@ -66,12 +66,12 @@ def pass_at(n: int, passes: int, k: int) -> float:
 
 
 def pass_at_all(n: int, passes: int) -> dict[str, float]:
-    """``pass_at`` for each k from 1 to n; the keys are strings, because they become JSON."""
+    """Return ``pass_at`` for each k from 1 to n; the keys are strings, because they become JSON."""
     return {str(k): pass_at(n, passes, k) for k in range(1, n + 1)}
 
 
 def pass_hat(n: int, passes: int, k: int) -> float:
-    """The unbiased estimate of the chance that all of ``k`` trials pass, pass^k.
+    """Return the unbiased estimate of the chance that all of ``k`` trials pass, pass^k.
 
     C(passes, k) / C(n, k), after Yao et al., tau-bench (2024), as a product. Needs 1 <= k <= n and 0 <= passes <= n.
     """
@@ -79,12 +79,12 @@ def pass_hat(n: int, passes: int, k: int) -> float:
 
 
 def pass_hat_all(n: int, passes: int) -> dict[str, float]:
-    """``pass_hat`` for each k from 1 to n; the keys are strings, because they become JSON."""
+    """Return ``pass_hat`` for each k from 1 to n; the keys are strings, because they become JSON."""
     return {str(k): pass_hat(n, passes, k) for k in range(1, n + 1)}
 
 
 def mean(values: Sequence[float]) -> float | None:
-    """The arithmetic mean, None of nothing."""
+    """Return the arithmetic mean, None of nothing."""
     if not values:
         return None
     try:
@@ -94,7 +94,7 @@ def mean(values: Sequence[float]) -> float | None:
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:
-    """The value below which ``share`` (0 to 1) of ``values`` lie, interpolated between neighbours."""
+    """Return the value below which ``share`` (0 to 1) of ``values`` lie, interpolated between neighbours."""
     if not values:
         return None
     ordered = sorted(values)
@@ -106,7 +106,7 @@ def percentile(values: Sequence[float], share: float) -> float | None:
 
 
 def spread(values: Sequence[float]) -> dict[str, float] | None:
-    """``{mean, p50, p90, max}`` of ``values``; None of nothing."""
+    """Return ``{mean, p50, p90, max}`` of ``values``; None of nothing."""
     average, half, most = mean(values), percentile(values, 0.5), percentile(values, 0.9)
     if average is None or half is None or most is None:
         return None
@@ -114,6 +114,6 @@ def spread(values: Sequence[float]) -> dict[str, float] | None:
 
 
 def total(values: Sequence[float | int | None]) -> float | int | None:
-    """The sum of what is known; None where nothing is."""
+    """Return the sum of the known values; None where all are unknown."""
     known = [value for value in values if value is not None]
     return sum(known) if known else None

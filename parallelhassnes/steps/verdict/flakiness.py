@@ -37,7 +37,7 @@ class Same:
 
 
 def varying(groups: Sequence[Sequence[TrialFacts]]) -> list[Varying]:
-    """The agents whose scored trials differ in their reward; this alone says nothing against the task."""
+    """Return the agents whose scored trials differ in their reward; this alone says nothing against the task."""
     found = []
     for group in groups:
         counts = Counter(f"{fact.reward:g}" for fact in group if fact.reward is not None)
@@ -47,7 +47,7 @@ def varying(groups: Sequence[Sequence[TrialFacts]]) -> list[Varying]:
 
 
 def same_actions(trials: Sequence[TrialFacts], actions: Actions) -> list[Same]:
-    """The sets of scored trials with the same actions whose rewards differ."""
+    """Return the sets of scored trials with the same actions whose rewards differ."""
     groups: dict[tuple[str, tuple[str, ...]], list[TrialFacts]] = {}
     for fact in trials:
         if fact.reward is None:  # without a main one, timings and counts would pass for rewards
@@ -69,6 +69,6 @@ def _differ(values: Sequence[float]) -> bool:
 
 
 def may_differ(trials: Sequence[TrialFacts]) -> bool:
-    """Whether trajectories are worth reading: the scored trials of real agents do not all have one reward."""
+    """Tell whether trajectories are worth reading: the scored trials of real agents do not all have one reward."""
     own = [f.reward for f in trials if f.reward is not None and f.agent not in BASELINES]
     return bool(own) and _differ(own)

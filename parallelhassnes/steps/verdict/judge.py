@@ -32,7 +32,7 @@ def judge(
     actions: Actions | None = None,
     opinions: Sequence[EngineOpinion] = (),
 ) -> dict[str, Any]:
-    """The content of ``verdict.json``; see ``schemas/verdict.schema.json``."""
+    """Return the content of ``verdict.json``; see ``schemas/verdict.schema.json``."""
     groups = _groups(trials)
     same = flakiness.same_actions(trials, actions or {})
     found = quality.judge(trials, same, opinions)
@@ -74,7 +74,7 @@ def judge(
 
 
 def _named(thing: object, names: str) -> dict[str, Any]:
-    """What an object has under these names."""
+    """Tell what an object has under these names."""
     return {name: getattr(thing, name) for name in names.split()}
 
 
@@ -91,7 +91,7 @@ def _finding(finding: QualityFinding) -> dict[str, Any]:
 
 
 def _groups(trials: Sequence[TrialFacts]) -> list[list[TrialFacts]]:
-    """The trials by agent and model, in the order in which these first appear."""
+    """Return the trials by agent and model, in the order in which these first appear."""
     groups: dict[tuple[str | None, str | None], list[TrialFacts]] = {}
     for fact in trials:
         groups.setdefault((fact.agent, fact.model), []).append(fact)
@@ -130,7 +130,7 @@ def _agent(group: Sequence[TrialFacts], opinions: Sequence[EngineOpinion]) -> di
 
 
 def means_by_name(trials: Iterable[TrialFacts]) -> dict[str, float]:
-    """The mean of each reward over the scored trials that have it, in the order in which the names first appear."""
+    """Return the mean of each reward over the scored trials that have it, in the order in which the names first appear."""
     found: dict[str, list[float]] = {}
     for fact in trials:
         if fact.result == "scored":
@@ -140,7 +140,7 @@ def means_by_name(trials: Iterable[TrialFacts]) -> dict[str, float]:
 
 
 def listed(interval: Interval | None) -> list[float] | None:
-    """An interval as JSON has it."""
+    """Return an interval as JSON has it."""
     return None if interval is None else list(interval)
 
 
@@ -188,7 +188,7 @@ def words_of(count: int) -> str:
 
 
 def _one(values: Iterable[str | None]) -> str | None:
-    """The value that all who have one share; of several, the first."""
+    """Return the value that all who have one share; of several, the first."""
     return next((value for value in values if value), None)
 
 
@@ -198,13 +198,13 @@ QUALITY_OF_1: dict[bool | None, str] = {True: "broken", False: "good", None: "un
 
 
 def read(job_dir: Path) -> dict[str, Any] | None:
-    """The job's verdict in the shape of this version; None where there is none."""
+    """Return the job's verdict in the shape of this version; None where there is none."""
     found = safe_read.read_object(job_dir / VERDICT_FILE)
     return None if found is None else upgraded(found)
 
 
 def upgraded(verdict: Mapping[str, Any]) -> dict[str, Any]:
-    """A verdict of any version as one of this: what an older one did not say is empty.
+    """Return a verdict of any version as one of this: what an older one did not say is empty.
 
     Before 2.0.0 a task was broken, sound or neither, and there were no findings, intervals and analyses.
     """

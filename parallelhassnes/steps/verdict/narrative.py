@@ -46,7 +46,7 @@ _OF_AGENT = ("agent", "model", "n", "scored", "passes", "passes_doubted", "pass_
 def write(
     verdict: Mapping[str, Any], spec: Mapping[str, Any], attempt_dir: Path, environ: Mapping[str, str]
 ) -> dict[str, str]:
-    """``{engine, text}`` for the verdict.
+    """Return ``{engine, text}`` for the verdict.
 
     Raises:
         EngineFailed: why there is none.
@@ -67,7 +67,7 @@ def write(
 
 
 def _shown(verdict: Mapping[str, Any]) -> str:
-    """What the model is told; ``<`` is escaped, so that no text in it closes the marks."""
+    """Tell what the model is told; ``<`` is escaped, so that no text in it closes the marks."""
     agents = [{key: agent[key] for key in _OF_AGENT} for agent in verdict["agents"]]
     document = {
         **{key: verdict[key] for key in _SHOWN},

@@ -34,7 +34,7 @@ class QualityFinding(NamedTuple):
     rule: str
     quality: Class
     issue: str | None
-    """What is wrong, in the words of the analyses' taxonomy; None where nothing is."""
+    """What is wrong, in the words of the analyses' taxonomy; None where all is well."""
     confidence: float
     """0 to 1."""
     text: str
@@ -75,7 +75,7 @@ RULES = tuple(tuple(cell.strip() for cell in line.split("|")) for line in _TABLE
 
 
 def judge(trials: Sequence[TrialFacts], same: Sequence[Same] = (), opinions: Sequence[EngineOpinion] = ()) -> Quality:
-    """The quality of the task that these trials are of; the same facts always give the same."""
+    """Return the quality of the task that these trials are of; the same facts always give the same."""
     against = [
         *_nop(trials),
         *_oracle(trials),
@@ -100,7 +100,7 @@ def _decided(trials: Sequence[TrialFacts], agent: str) -> list[TrialFacts]:
 def _finding(
     rule: str, confidence: float, text: str, recommendation: str, trials: Sequence[TrialFacts], issue: str = ""
 ) -> QualityFinding:
-    """What a rule says, of the class and, where no other is given, the issue that ``RULES`` has for it."""
+    """Tell what a rule says, of the class and, where no other is given, the issue that ``RULES`` has for it."""
     kind, known = next((row[1], row[2]) for row in RULES if row[0] == rule)
     places = tuple(fact.attempt for fact in trials if fact.attempt is not None)
     return QualityFinding(rule, cast("Class", kind), issue or known or None, confidence, text, recommendation, places)
@@ -208,13 +208,13 @@ def _of_opinions(rule: str, blaming: Sequence[EngineOpinion], confidence: float,
 
 
 def _of_agents(trials: Sequence[TrialFacts], opinions: Sequence[EngineOpinion]) -> list[EngineOpinion]:
-    """Those about trials of other agents than the baselines, which speak for themselves."""
+    """Return those about trials of other agents than the baselines, which speak for themselves."""
     baselines = {fact.step_id for fact in trials if fact.agent in BASELINES}
     return [opinion for opinion in opinions if opinion.trial not in baselines]
 
 
 def _supported(finding: QualityFinding, opinions: Sequence[EngineOpinion]) -> QualityFinding:
-    """The finding with the analyses of the trials that it is about, where they blame the task too."""
+    """Return the finding with the analyses of the trials that it is about, where they blame the task too."""
     if finding.analyses:
         return finding
     trials = {place.split("/")[1] for place in finding.evidence}
@@ -239,7 +239,7 @@ def _sound(trials: Sequence[TrialFacts]) -> QualityFinding:
 
 
 def _recommendations(findings: Sequence[QualityFinding]) -> tuple[str, ...]:
-    """What to do, each once whatever its dots and capitals, the worst first."""
+    """Tell what to do, each once whatever its dots and capitals, the worst first."""
     said: dict[str, str] = {}
     for finding in findings:
         for text in (finding.recommendation, *(o.recommendation for o in finding.analyses)):
@@ -249,7 +249,7 @@ def _recommendations(findings: Sequence[QualityFinding]) -> tuple[str, ...]:
 
 
 def oracle(facts: Sequence[TrialFacts]) -> dict[str, Any]:
-    """``{present, ok, evidence}`` of the oracle; ``ok`` is None where it was never scored."""
+    """Return ``{present, ok, evidence}`` of the oracle; ``ok`` is None where it was never scored."""
     own = [fact for fact in facts if fact.agent == "oracle"]
     scored = [fact for fact in own if fact.decided]
     passes = sum(fact.passed is True for fact in scored)
@@ -261,7 +261,7 @@ def oracle(facts: Sequence[TrialFacts]) -> dict[str, Any]:
 
 
 def nop(facts: Sequence[TrialFacts]) -> dict[str, Any]:
-    """``{present, ok, evidence}`` of the agent that does nothing; ``ok`` is None where it was never scored."""
+    """Return ``{present, ok, evidence}`` of the agent that does nothing; ``ok`` is None where it was never scored."""
     own = [fact for fact in facts if fact.agent == "nop"]
     scored = [fact for fact in own if fact.decided]
     passes = sum(fact.passed is True for fact in scored)

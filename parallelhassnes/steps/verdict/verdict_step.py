@@ -55,7 +55,7 @@ class VerdictKind:
 
 
 def compute(job_dir: Path, job: JobSpec, step: StepSpec, batch_id: str) -> dict[str, Any]:
-    """The verdict on a job as its trials and analyses stand, without prose; what ``work`` writes and an audit compares."""
+    """Return the verdict on a job as its trials and analyses stand, without prose; what ``work`` writes and an audit compares."""
     trials = facts.of_steps(job_dir, trial_steps(job, step))
     said = analysis_results.of_job(job_dir, job, {fact.step_id: fact.attempt for fact in trials})
     return judge.judge(batch_id, job.job_id, trials, _actions(job_dir, trials, job), said)
@@ -75,7 +75,7 @@ def _actions(job_dir: Path, trials: Sequence[TrialFacts], job: JobSpec) -> dict[
 
 
 def _with_prose(found: dict[str, Any], attempt: StepAttempt) -> dict[str, Any]:
-    """The verdict with what the engine wrote, or with a warning that it wrote nothing; all else as it was."""
+    """Return the verdict with what the engine wrote, or with a warning that it wrote nothing; all else as it was."""
     from parallelhassnes.steps.analysis.engine import EngineFailed
     from parallelhassnes.steps.verdict import narrative
 
@@ -113,7 +113,7 @@ def _outcome(verdict: dict[str, Any]) -> Outcome:
 
 
 def trial_steps(job: JobSpec, step: StepSpec) -> list[StepSpec]:
-    """The trials that a verdict is about: those of its job that it depends on, or all where it names none."""
+    """Return the trials that a verdict is about: those of its job that it depends on, or all where it names none."""
     trials = [other for other in job.steps if other.kind == "trial"]
     named = {name.removeprefix(f"{job.job_id}/") for name in step.depends_on}
     return [trial for trial in trials if trial.step_id in named] or trials

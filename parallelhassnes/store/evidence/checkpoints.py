@@ -70,17 +70,17 @@ def folder(layout: Layout) -> Path:
 
 
 def place(layout: Layout, number: int) -> Path:
-    """The file of a checkpoint."""
+    """Return the file of a checkpoint."""
     return folder(layout) / f"{number}.json"
 
 
 def numbers(layout: Layout) -> list[int]:
-    """Those that there are, in order."""
+    """Return those that there are, in order."""
     return sorted(int(found[1]) for name in listing(layout) if (found := _NAME.fullmatch(name)))
 
 
 def listing(layout: Layout) -> set[str]:
-    """Every name in the folder of checkpoints, but what waits for its rename."""
+    """Return every name in the folder of checkpoints, but what waits for its rename."""
     try:
         return {name for name in os.listdir(folder(layout)) if not name.startswith(".tmp-")}
     except (FileNotFoundError, NotADirectoryError):
@@ -88,7 +88,7 @@ def listing(layout: Layout) -> set[str]:
 
 
 def read(path: Path) -> Checkpoint:
-    """A checkpoint, of this store or kept elsewhere.
+    """Return a checkpoint, of this store or kept elsewhere.
 
     Raises:
         FileNotFoundError: there is none.
@@ -133,7 +133,7 @@ def write(layout: Layout, *, by: str, full: bool = False) -> Path | None:
 
 
 def _news(layout: Layout, heads: dict[str, LedgerHead], known: list[int]) -> dict[str, LedgerHead]:
-    """Those of the heads that the newest checkpoints do not have: within the margin a ledger is looked at twice."""
+    """Return those of the heads that the newest checkpoints do not have: within the margin a ledger is looked at twice."""
     rest = dict(heads)
     for number in reversed(known[-_LOOK_BACK:]):
         if not rest:
@@ -146,7 +146,7 @@ def _news(layout: Layout, heads: dict[str, LedgerHead], known: list[int]) -> dic
 
 
 def digest(path: Path) -> str:
-    """The SHA-256 of a checkpoint's file."""
+    """Return the SHA-256 of a checkpoint's file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -166,7 +166,7 @@ def _changed_ns(batch_dir: Path) -> int:
 
 
 def unsent(layout: Layout) -> Iterable[int]:
-    """The numbers that the hook has not taken yet."""
+    """Return the numbers that the hook has not taken yet."""
     done = atomic.read_derived(folder(layout) / "sent.json").get("number", 0)
     return [number for number in numbers(layout) if number > done]
 

@@ -75,7 +75,7 @@ class _End(NamedTuple):
 
 
 def acting_as(name: str) -> None:
-    """Who this process, and those it forks, writes lines as: ``tick`` or ``supervisor``."""
+    """Tell who this process, and those it forks, writes lines as: ``tick`` or ``supervisor``."""
     _Actor.name = name
 
 
@@ -90,12 +90,12 @@ def speaking_for(name: str | None) -> Iterator[None]:
 
 
 def speaker() -> str | None:
-    """Whom this thread speaks for; None for whoever runs the process."""
+    """Tell whom this thread speaks for; None for whoever runs the process."""
     return _speaker.get()
 
 
 def person(uid: int | None = None) -> str:
-    """Whom this thread speaks for, else ``user@host`` of the one who runs this process; or that of a user id."""
+    """Tell whom this thread speaks for, else ``user@host`` of the one who runs this process; or that of a user id."""
     if uid is None and (named := _speaker.get()) is not None:
         return named
     uid = os.getuid() if uid is None else uid
@@ -166,7 +166,7 @@ def replace_json(folder: Path, place: str, document: Any) -> None:
 
 
 def content_hash(path: Path | str) -> str | None:
-    """The SHA-256 of a file's bytes; None where there is none."""
+    """Return the SHA-256 of a file's bytes; None where there is none."""
     try:
         with open(path, "rb") as stream:  # noqa: PTH123 - hot path
             return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -175,7 +175,7 @@ def content_hash(path: Path | str) -> str | None:
 
 
 def _found(folder: Path) -> dict[str, str | None]:
-    """What lies in ``_system`` already when its ledger begins, as in a store of an earlier version."""
+    """Tell what lies in ``_system`` already when its ledger begins, as in a store of an earlier version."""
     if folder.name != "_system":
         return {}
     places = [path for pattern in SYSTEM_FILES for path in sorted(folder.glob(pattern))]
@@ -183,7 +183,7 @@ def _found(folder: Path) -> dict[str, str | None]:
 
 
 def _left(folder: Path, promised: dict[str, str | None]) -> dict[str, str | None]:
-    """The files of the last line that a crash kept from being replaced, with what they are."""
+    """Return the files of the last line that a crash kept from being replaced, with what they are."""
     found = {place: content_hash(folder / place) for place in promised}
     return {place: digest for place, digest in found.items() if digest != promised[place]}
 
@@ -199,7 +199,7 @@ def _write_whole(handle: int, size: int, data: bytes) -> None:
 
 
 def _end(handle: int, size: int) -> _End:
-    """The state of the chain, from the file's end."""
+    """Return the state of the chain, from the file's end."""
     if size == 0:
         return _End(-1, "", 0, {})
     torn = os.pread(handle, 1, size - 1) != b"\n"
@@ -217,7 +217,7 @@ def _end(handle: int, size: int) -> _End:
 
 
 def _line_before(handle: int, end: int) -> bytes:
-    """The bytes from behind the last newline before ``end`` up to ``end``."""
+    """Return the bytes from behind the last newline before ``end`` up to ``end``."""
     data = b""
     while end > len(data):
         start = max(0, end - len(data) - _BLOCK)
@@ -237,12 +237,12 @@ def _numbered(line: bytes) -> dict[str, Any] | None:
 
 
 def has_ended(batch_dir: Path, run_id: str) -> bool:
-    """Whether the end of this attempt is in the ledger, in a whole line; reads all of it."""
+    """Tell whether the end of this attempt is in the ledger, in a whole line; reads all of it."""
     return any(document.get("event") == "ended" and document.get("run_id") == run_id for _, document in read(batch_dir))
 
 
 def read(batch_dir: Path, offset: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Each whole line from byte ``offset`` on, with the offset behind it.
+    """Yield each whole line from byte ``offset`` on, with the offset behind it.
 
     Lines that are not JSON are passed over, and ``writes``, which the line behind it explains.
     """
@@ -267,7 +267,7 @@ def read(batch_dir: Path, offset: int = 0) -> Iterator[tuple[int, dict[str, Any]
 
 
 def line_hash(folder: Path, end: int) -> str:
-    """SHA-256 of the line whose newline is the byte before ``end``; of the chain, so of all lines up to there. Empty where no line ends there."""
+    """Return SHA-256 of the line whose newline is the byte before ``end``; of the chain, so of all lines up to there. Empty where no line ends there."""
     handle = os.open(folder / LEDGER, os.O_RDONLY | os.O_CLOEXEC)
     try:
         if end <= 0 or os.pread(handle, 1, end - 1) != b"\n":
@@ -278,7 +278,7 @@ def line_hash(folder: Path, end: int) -> str:
 
 
 def head(folder: Path) -> Head:
-    """Where the ledger ends now; reads all of it."""
+    """Tell where the ledger ends now; reads all of it."""
     last, lines, seals = b"", 0, 0
     try:
         stream = (folder / LEDGER).open("rb")
@@ -293,7 +293,7 @@ def head(folder: Path) -> Head:
 
 
 def size(batch_dir: Path) -> int:
-    """Bytes in the ledger; 0 where there is none."""
+    """Return the bytes in the ledger; 0 where there is none."""
     try:
         return os.stat(batch_dir / LEDGER).st_size  # noqa: PTH116 - hot path
     except FileNotFoundError:

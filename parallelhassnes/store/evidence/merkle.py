@@ -12,7 +12,7 @@ from typing import Any
 
 
 def root(files: Mapping[str, Any]) -> str:
-    """The root over a seal's ``files``, hexadecimal; the hash of nothing where there are none."""
+    """Return the root over a seal's ``files``, hexadecimal; the hash of nothing where there are none."""
     row = [_leaf(name, files[name]) for name in sorted(files)]
     if not row:
         return hashlib.sha256(b"").hexdigest()
@@ -22,7 +22,7 @@ def root(files: Mapping[str, Any]) -> str:
 
 
 def path(files: Mapping[str, Any], name: str) -> list[str]:
-    """What leads from the leaf of ``name`` to the root: ``L<hash>`` and ``R<hash>``, the sibling on that side, upwards.
+    """Tell what leads from the leaf of ``name`` to the root: ``L<hash>`` and ``R<hash>``, the sibling on that side, upwards.
 
     Raises:
         KeyError: there is no such file.

@@ -32,7 +32,7 @@ def sign(path: Path, key: Path) -> None:
 
 
 def check(path: Path, signers: Path | None = None) -> str:
-    """What is wrong with the signature of a file; empty where nothing is.
+    """Tell what is wrong with the signature of a file; empty where it is good.
 
     Args:
         signers: OpenSSH's ``allowed_signers``; None only tells whether the signature is one of this content.

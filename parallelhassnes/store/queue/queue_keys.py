@@ -92,7 +92,7 @@ class Breaker(Record):
         return "half-open" if self.probe else "open"
 
     def hold(self, queue_key: str, *, of_all: bool = False) -> str:
-        """What keeps the key from starting attempts with the credential, in one line with what to do."""
+        """Tell what keeps the key from starting attempts with the credential, in one line with what to do."""
         whose = "" if of_all else f" for attempts {self.credential.words}"
         why = WORDS.get(self.failure_class, self.failure_class)
         return f"{queue_key} is paused{whose}: {why} ({self.line}); cure it, then `parallelhassnes resume {queue_key}`"
@@ -129,7 +129,7 @@ class KeyState(Record):
         return self.model_copy(update={"history": (*self.history, entry)[-MOST_CHANGES:]})
 
     def bounded(self, now: float) -> "KeyState":
-        """The same with instants that a clock which was ahead has noted brought back to what their rules allow."""
+        """Return the same with instants that a clock which was ahead has noted brought back to what their rules allow."""
         found = self
         late = {
             mark: {"at": min(b.at, now), "probe_at": clocks.latest(b.probe_at, now, b.interval_sec)}
@@ -152,14 +152,14 @@ class KeyState(Record):
         return tuple(each.hold(self.queue_key, of_all=mark == EVERY) for mark, each in self.breakers.items())
 
     def breaker_of(self, batch_id: str) -> Breaker | None:
-        """The provider's pause that the attempts of a batch wait for."""
+        """Return the provider's pause that the attempts of a batch wait for."""
         return next((each for mark, each in self._waited_for(batch_id)), None)
 
     def _waited_for(self, batch_id: str) -> Iterator[tuple[str, Breaker]]:
         return ((mark, each) for mark, each in self.breakers.items() if mark == EVERY or batch_id in each.batches)
 
     def hold_of(self, batch_id: str) -> str:
-        """What keeps the key from starting anything of a batch, in one line with what to do; empty where nothing does."""
+        """Tell what keeps the key from starting anything of a batch, in one line with what to do; empty where it may start."""
         if self.paused is not None:
             return self.holds[0]
         lines = (each.hold(self.queue_key, of_all=mark == EVERY) for mark, each in self._waited_for(batch_id))
@@ -179,7 +179,7 @@ WORDS = {"auth": "authentication failed", "quota": "the quota is used up", "unkn
 
 
 def read(layout: Layout, queue_key: str) -> KeyState:
-    """The key's state; an empty one where nothing is known of it. A pass writes back what it ``bounded``."""
+    """Return the key's state; an empty one where nothing is known of it. A pass writes back what it ``bounded``."""
     try:
         return _read(layout.limits / f"{key_dir(queue_key)}.json", queue_key)
     except FileNotFoundError:
@@ -187,7 +187,7 @@ def read(layout: Layout, queue_key: str) -> KeyState:
 
 
 def _read(path: Path, queue_key: str) -> KeyState:
-    """The state in a file; one that is torn may have said that the key is paused, so it is until somebody resumes it."""
+    """Return the state in a file; one that is torn may have said that the key is paused, so it is until somebody resumes it."""
     try:
         return atomic.read_record(KeyState, path)
     except FileNotFoundError:
@@ -223,7 +223,7 @@ def every(layout: Layout) -> dict[str, KeyState]:
 
 
 def _key_of(folder: str) -> str:
-    """The queue key that a file is of, by its name; the name itself where that is too long to be read back."""
+    """Return the queue key that a file is of, by its name; the name itself where that is too long to be read back."""
     try:
         return key_from_dir(folder)
     except UserError:
@@ -242,6 +242,6 @@ def write(layout: Layout, state: KeyState) -> None:
 
 
 def _closed(state: KeyState) -> object:
-    """What views make of the state."""
+    """Tell what views make of the state."""
     waiting = {mark: each.batches for mark, each in state.breakers.items()}
     return state.paused is None, state.limit is None, waiting

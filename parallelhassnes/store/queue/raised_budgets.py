@@ -27,7 +27,7 @@ class Raised(Record):
 
 
 def read(layout: Layout) -> Raised:
-    """What was said; nothing where the file is gone or spoilt, so that the configured budgets hold."""
+    """Tell what was said; nothing where the file is gone or spoilt, so that the configured budgets hold."""
     try:
         return atomic.read_record(Raised, layout.system / FILE)
     except (OSError, atomic.CorruptFile):
@@ -40,7 +40,7 @@ def write(layout: Layout, raised: Raised) -> None:
 
 
 def in_force(layout: Layout, configured: Budgets) -> Budgets:
-    """The budgets over all batches that count now."""
+    """Return the budgets over all batches that count now."""
     raised = read(layout)
     return Budgets(
         keys={**configured.keys, **raised.keys}, experiments={**configured.experiments, **raised.experiments}

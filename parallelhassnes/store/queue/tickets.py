@@ -69,7 +69,7 @@ class Running(NamedTuple):
 
 
 class Torn(atomic.CorruptFile):
-    """A ticket that cannot be read; its name still says which batch's it is."""
+    """A ticket that cannot be read; its name still tells its batch."""
 
 
 def ticket_name(batch_id: str, seq: int, job_id: str, step_id: str, kind: str) -> str:
@@ -77,7 +77,7 @@ def ticket_name(batch_id: str, seq: int, job_id: str, step_id: str, kind: str) -
 
 
 def digest(batch_id: str, key: str) -> str:
-    """What names a step in its ticket.
+    """Tell what names a step in its ticket.
 
     Args:
         key: ``job_id/step_id``.
@@ -91,7 +91,7 @@ def parse_name(name: str) -> TicketName:
 
 
 def read(path: Path) -> Ticket:
-    """The ticket's content.
+    """Return the ticket's content.
 
     Raises:
         FileNotFoundError: it has moved on.
@@ -149,7 +149,7 @@ def announce(layout: Layout, batch_id: str) -> None:
 
 
 def ready_folders(layout: Layout) -> Iterator[tuple[str, str, Path]]:
-    """Each (key folder, batch id, path) that may hold ready tickets."""
+    """Yield each (key folder, batch id, path) that may hold ready tickets."""
     for key in _listing(layout.ready):
         yield from folders_of(layout, key)
 
@@ -161,7 +161,7 @@ def folders_of(layout: Layout, key: str) -> Iterator[tuple[str, str, Path]]:
 
 
 def in_order(folder: Path) -> Iterator[Path]:
-    """The batch's ready tickets of one key, first to start first; lists no more than it must."""
+    """Yield the batch's ready tickets of one key, first to start first; lists no more than it must."""
     for chunk in members.names(folder):
         if chunk != SERVED:
             for name in _tickets(members.names(folder / chunk)):
@@ -169,7 +169,7 @@ def in_order(folder: Path) -> Iterator[Path]:
 
 
 def sample(folder: Path, most: int) -> list[Path]:
-    """A few of the batch's ready tickets of one key, from anywhere; lists as many chunks at most."""
+    """Return a few of the batch's ready tickets of one key, from anywhere; lists as many chunks at most."""
     chunks = [name for name in members.names(folder) if name != SERVED]
     picked = random.sample(chunks, min(most, len(chunks)))
     found: list[Path] = []
@@ -185,7 +185,7 @@ def count_ready(folder: Path) -> int:
 
 
 def last_served(folder: Path) -> float:
-    """When one of them was started last; the caller holds ``tick.lock``. One noted under a clock that was ahead is now."""
+    """Tell when one of them was started last; the caller holds ``tick.lock``. One noted under a clock that was ahead is now."""
     with contextlib.suppress(OSError):
         found, now = (folder / SERVED).stat().st_mtime, time.time()
         if found > now:
@@ -235,7 +235,7 @@ def drop_empty(folder: Path) -> bool:
 
 
 def running(layout: Layout, told: members.Told | None = None) -> list[Running]:
-    """Every running ticket; counting these is the concurrency limit.
+    """Return every running ticket; counting these is the concurrency limit.
 
     Args:
         told: what is done about a key's folder that cannot be listed.
@@ -377,7 +377,7 @@ def _tickets(listed: list[str]) -> list[str]:
 
 
 def _listing(folder: Path) -> list[str]:
-    """The names in a folder of the queue, sorted. One that cannot be listed is no member's: it is the store's."""
+    """Return the names in a folder of the queue, sorted. One that cannot be listed is no member's: it is the store's."""
     try:
         return sorted(name for name in os.listdir(folder) if name[0] != ".")
     except (FileNotFoundError, NotADirectoryError):

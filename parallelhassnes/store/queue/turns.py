@@ -48,7 +48,7 @@ def announce(layout: Layout, key_folder: str, batch_id: str) -> None:
 
 
 def place(layout: Layout, key_folder: str, batch_id: str, *, priority: int, served: float, arrival: str) -> Path:
-    """Where the batch's file belongs.
+    """Tell where the batch's file belongs.
 
     Args:
         served: seconds since the epoch; 0 for never.
@@ -66,23 +66,23 @@ def place(layout: Layout, key_folder: str, batch_id: str, *, priority: int, serv
 
 
 def keys(layout: Layout) -> list[str]:
-    """The folders of queue keys that have turns."""
+    """Return the folders of queue keys that have turns."""
     return members.names(layout.turns)
 
 
 def fresh(layout: Layout, key_folder: str) -> list[QueueTurn]:
-    """The batches whose places are to be found."""
+    """Return the batches whose places are to be found."""
     return _named(layout.turns / key_folder / _NEW)
 
 
 def held(layout: Layout, key_folder: str) -> list[QueueTurn]:
-    """Batches that could start nothing when their turn came."""
+    """Return the batches that could start nothing when their turn came."""
     found = _named(layout.turns / key_folder / _HELD)
     return found if len(found) <= _LOOKS else random.sample(found, _LOOKS)
 
 
 def held_ids(layout: Layout, key_folder: str) -> set[str]:
-    """Every batch that waits until it may start something again."""
+    """Return every batch that waits until it may start something again."""
     return set(members.names(layout.turns / key_folder / _HELD))
 
 
@@ -109,7 +109,7 @@ def _named(folder: Path) -> list[QueueTurn]:
 
 
 def in_order(layout: Layout, key_folder: str) -> Iterator[QueueTurn]:
-    """The turns on a key, first to be served first; lists no more than it must.
+    """Yield the turns on a key, first to be served first; lists no more than needed.
 
     Within a priority those noted under a clock that was ahead come before all others: whoever looks at one finds that its
     place is another.
@@ -185,7 +185,7 @@ def note_limit(layout: Layout, key_folder: str, batch_id: str, number: int) -> N
 
 
 def strictest(layout: Layout, key_folder: str) -> str | None:
-    """The batch with the lowest limit of its table among those that wait on the key; None where none has one."""
+    """Return the batch with the lowest limit of its table among those that wait on the key; None where none has one."""
     top = layout.turns / key_folder / _LIMITS
     for number in members.names(top):
         with members.apart(top / number), os.scandir(top / number) as entries:

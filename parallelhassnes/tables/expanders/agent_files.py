@@ -25,7 +25,7 @@ class SearchPlace(NamedTuple):
     context: Expansion
 
     def file(self, text: str, at: str, what: str) -> str:
-        """The absolute path of a file; where it is not there, that is reported and it comes back as it was."""
+        """Return the absolute path of a file; where it is not there, that is reported and it comes back as it was."""
         inside = self.folder / Path(text).expanduser()
         if inside.is_file():
             return str(inside.resolve())
@@ -42,7 +42,7 @@ class SearchPlace(NamedTuple):
 
 
 def folders(wanted: Any, place: SearchPlace, at: str) -> list[str]:
-    """``add_dirs``, absolute."""
+    """Return ``add_dirs``, absolute."""
     made = []
     for index, text in enumerate(wanted if isinstance(wanted, list) else []):
         folder = place.folder / Path(str(text)).expanduser()
@@ -57,7 +57,7 @@ def folders(wanted: Any, place: SearchPlace, at: str) -> list[str]:
 
 
 def schema(named: str | None, place: SearchPlace, at: str) -> dict[str, Any] | None:
-    """The JSON Schema in a file; None for the built-in one."""
+    """Return the JSON Schema in a file; None for the built-in one."""
     if named is None:
         return None
     if Path(named).name == DEFAULT_SCHEMA and _is_built_in(named, place):
@@ -67,7 +67,7 @@ def schema(named: str | None, place: SearchPlace, at: str) -> dict[str, Any] | N
 
 
 def _is_built_in(named: str, place: SearchPlace) -> bool:
-    """Whether the default's name means the built-in schema: nothing of that name is here, or it is one of ours."""
+    """Tell whether the default's name means the built-in schema: nothing of that name is here, or it is one of ours."""
     own = place.folder / named
     if not own.is_file():
         return place.context.bases.find(named) is None or named == DEFAULT_SCHEMA
@@ -107,7 +107,7 @@ def _checked(
 
 
 def artifacts(wanted: list[Any], place: SearchPlace, at: str) -> list[dict[str, Any]]:
-    """``artifacts_expected`` as the plan has them."""
+    """Return ``artifacts_expected`` as the plan has them."""
     made: dict[str, dict[str, Any]] = {}
     for index, raw in enumerate(wanted):
         where = at + pointer(index)

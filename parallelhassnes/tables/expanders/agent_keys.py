@@ -63,7 +63,7 @@ def provider_keys(provider: str) -> tuple[str, ...]:
 
 
 def _providers() -> Mapping[str, Any]:
-    """Harbor's table of providers, which moved in 0.25."""
+    """Return Harbor's table of providers, which moved in 0.25."""
     for name in ("harbor.agents.agent_auth_resolution", "harbor.agents.model_connection"):
         if find_spec(name) is not None:
             found: Mapping[str, Any] = import_module(name).PROVIDERS
@@ -72,7 +72,7 @@ def _providers() -> Mapping[str, Any]:
 
 
 def _names(access: Any) -> tuple[str, ...]:
-    """The variables of a provider's or an agent's key; the field was renamed in Harbor 0.25."""
+    """Return the variables of a provider's or an agent's key; the field was renamed in Harbor 0.25."""
     fields = ("api_key_candidate_names", "api_key_envs")
     return tuple(name for field in fields for name in getattr(access, field, ()))
 
@@ -82,7 +82,7 @@ _ALIASES = {"gemini": "google", "together_ai": "together", "bedrock": "amazon-be
 
 
 def looked_for(agent: Mapping[str, Any]) -> AgentKeys | None:
-    """The keys that a trial's agent looks for; None for one that needs none, or of which Harbor does not say."""
+    """Return the keys that a trial's agent looks for; None for one that needs none, or of which Harbor does not say."""
     name, model = agent.get("name"), agent.get("model_name")
     if agent.get("import_path") or not isinstance(name, str) or name in ("oracle", "nop"):
         return None
@@ -102,7 +102,7 @@ def looked_for(agent: Mapping[str, Any]) -> AgentKeys | None:
 
 
 def points_elsewhere(variable: str) -> bool:
-    """Whether a variable by that name is another way to a model than the provider's key."""
+    """Tell whether a variable by that name is another way to a model than the provider's key."""
     return any(sign in variable.upper() for sign in _OTHER_WAYS)
 
 

@@ -28,7 +28,7 @@ PLACES = ("prompt_file", "schema_file", "output_file", "workdir")
 def agent_spec(
     step: Step, at: str, job_id: str, job: JobHead | None, head: TableHead, context: Expansion
 ) -> dict[str, Any]:
-    """``queue_key``, ``label``, ``timeout_sec``, ``retry``, ``spec`` and ``depends_on`` of an agent step."""
+    """Return ``queue_key``, ``label``, ``timeout_sec``, ``retry``, ``spec`` and ``depends_on`` of an agent step."""
     pack, pack_at = _pack(step, job, head, at, context)
     above = at.split("/steps/", maxsplit=1)[0]
     layers: list[tuple[AgentWork, str]] = [(head, "")]
@@ -83,7 +83,7 @@ def agent_spec(
 
 
 def _plan(said: dict[str, Any], at: str, context: Expansion) -> dict[str, Any]:
-    """What was said as ``AgentPlan`` has it; without what is at its default."""
+    """Tell what was said as ``AgentPlan`` has it; without what is at its default."""
     try:
         plan = AgentPlan.model_validate({k: v for k, v in said.items() if v is not None})
     except ValidationError as error:  # a part of it was reported with its own pointer already
@@ -138,7 +138,7 @@ def _check_places(text: str, at: str, context: Expansion) -> None:
 def _merged(
     name: str, model: type[BaseModel], layers: Sequence[tuple[AgentWork, str]], context: Expansion
 ) -> dict[str, Any]:
-    """A policy of all layers, key by key; what is wrong with it is reported where it stands."""
+    """Return a policy of all layers, key by key; what is wrong with it is reported where it stands."""
     merged: dict[str, Any] = {}
     also = {"model"} if name == "execution_policy" else set()
     for layer, at in layers:
@@ -179,7 +179,7 @@ def _check_git(
 
 
 def _in_repository(folder: Path) -> bool:
-    """Whether git would find a repository from there; it looks no further up than ``GIT_CEILING_DIRECTORIES`` say."""
+    """Tell whether git would find a repository from there; it looks no further up than ``GIT_CEILING_DIRECTORIES`` say."""
     ceilings = os.environ.get("GIT_CEILING_DIRECTORIES", "").split(os.pathsep)
     for parent in (folder, *folder.parents):
         if parent != folder and str(parent) in ceilings:
@@ -213,7 +213,7 @@ def _texts(step: Step, at: str, pack: PackPart | None, pack_at: str, place: Sear
 
 
 def _working_directory(step: Step, job: JobHead | None, head: TableHead, at: str, context: Expansion) -> Path:
-    """``working_root`` / ``working_directory``, absolute, each with its default."""
+    """Return ``working_root`` / ``working_directory``, absolute, each with its default."""
     bases = context.bases
     base = bases.folders[0] if bases.folders else Path.cwd()
     root = base
@@ -242,7 +242,7 @@ def _exists(folder: Path, at: str, what: str, context: Expansion) -> None:
 
 
 def _pack(step: Step, job: JobHead | None, head: TableHead, at: str, context: Expansion) -> tuple[PackPart | None, str]:
-    """The pack that a step uses, and where it stands."""
+    """Return the pack that a step uses, and where it stands."""
     name = step.pack_id or (job.pack_id if job else None) or head.default_pack_id
     if name is None:
         return None, ""
@@ -280,7 +280,7 @@ def _timeout(step: Step, layers: Sequence[tuple[AgentWork, str]], context: Expan
 
 
 def _resume(raw: dict[str, Any], at: str, context: Expansion) -> tuple[dict[str, Any] | None, str | None]:
-    """``resume_from`` as the plan has it, and the step that it names."""
+    """Return ``resume_from`` as the plan has it, and the step that it names."""
     raw = context.known_part(raw, known_keys(ResumeFrom), at)
     selectors = ("latest_successful", "latest", "run_id")
     selector = raw.get("selector", "latest_successful")
@@ -296,7 +296,7 @@ def _resume(raw: dict[str, Any], at: str, context: Expansion) -> tuple[dict[str,
 
 
 def _nearest(layers: Sequence[tuple[AgentWork, str]], name: str) -> tuple[Any, str]:
-    """The value nearest to the step, and where its owner stands."""
+    """Return the value nearest to the step, and where its owner stands."""
     for layer, at in reversed(layers):
         value = getattr(layer, name)
         if value is not None:
@@ -309,7 +309,7 @@ def _owner(layers: Sequence[tuple[AgentWork, str]], name: str) -> str:
 
 
 def _is_nearer(layers: Sequence[tuple[AgentWork, str]], policy: str, effort_at: str) -> bool:
-    """Whether a layer below the one that says ``effort`` names the effort in its policy."""
+    """Tell whether a layer below the one that says ``effort`` names the effort in its policy."""
     for layer, at in reversed(layers):
         if at == effort_at:
             return False

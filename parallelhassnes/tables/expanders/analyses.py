@@ -18,7 +18,7 @@ KEY = "analysis"
 
 
 def parts(asked: AnalysisAsked | None) -> list[AnalysisPart]:
-    """Each engine that is asked for, with its settings."""
+    """Return each engine that is asked for, with its settings."""
     if asked is None:
         return []
     every = asked if isinstance(asked, list) else [asked]
@@ -26,7 +26,7 @@ def parts(asked: AnalysisAsked | None) -> list[AnalysisPart]:
 
 
 def part_of(engine: str, model: str | None = None, **settings: object) -> AnalysisPart:
-    """An engine by its name, with its settings.
+    """Return an engine by its name, with its settings.
 
     Raises:
         UserError: there is no such engine.
@@ -66,7 +66,7 @@ def limits(found: list[AnalysisPart], context: Expansion) -> dict[str, int]:
 def analysis_steps(
     trial: StepSpec, job_id: str, found: list[AnalysisPart], context: Expansion, retry: Retry, taken: Ids
 ) -> list[StepSpec]:
-    """The steps that analyse this trial; their ids are put into ``taken``."""
+    """Return the steps that analyse this trial; their ids are put into ``taken``."""
     made = []
     for part in found:
         step_id = safe_id(f"{trial.step_id}.{part.engine}", taken)
@@ -89,7 +89,7 @@ def analysis_steps(
 
 
 def spec(part: AnalysisPart, trial_id: str) -> dict[str, Any]:
-    """What the kind ``analysis`` reads."""
+    """Tell what the kind ``analysis`` reads."""
     said = part.model_dump(
         exclude_none=True, exclude={"queue_key", "limit", "timeout_sec", "env"}, exclude_defaults=True
     )
@@ -106,7 +106,7 @@ VERDICT_KEY = "verdict"
 
 
 def told_verdicts(drafts: list[Draft], part: VerdictPart | None, context: Expansion) -> list[Draft]:
-    """The jobs with the engine's settings in the ``spec`` of their verdicts, which then have a queue key of their own."""
+    """Return the jobs with the engine's settings in the ``spec`` of their verdicts, which then have a queue key of their own."""
     if part is None:
         return drafts
     spec = part.model_dump(exclude_none=True, exclude={"queue_key"})

@@ -10,20 +10,20 @@ AGENTS = ("oracle", "nop")
 
 
 def with_baselines(sweep: Sweep) -> Sweep:
-    """The sweep with a trial of each baseline that it lacks."""
+    """Return the sweep with a trial of each baseline that it lacks."""
     named = {agent.name for agent in sweep.agents}
     missing = [SweepAgent(name=name) for name in AGENTS if name not in named]
     return sweep.model_copy(update={"agents": [*missing, *sweep.agents]}) if missing else sweep
 
 
 def lacking(steps: list[StepSpec]) -> list[str]:
-    """Baselines that no trial among these is of."""
+    """Return the baselines that no trial among these is of."""
     found = {_agent(step) for step in steps}
     return [name for name in AGENTS if name not in found]
 
 
 def gate(job_id: str, steps: list[StepSpec], retry: Retry) -> list[StepSpec]:
-    """The job's trials behind a gate, which stands last; every other step stays as it is, in its place."""
+    """Return the job's trials behind a gate, which stands last; every other step stays as it is, in its place."""
     first = [step for step in steps if _agent(step) in AGENTS]
     made = [
         step.model_copy(update={"depends_on": (*step.depends_on, f"{job_id}/{STEP_ID}")})

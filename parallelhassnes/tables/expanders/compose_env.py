@@ -49,7 +49,7 @@ class Used(NamedTuple):
 
 
 def variables(text: str, depth: int = 0) -> Iterator[Used]:
-    """The variables of one value; those inside of defaults, too, to a depth that nobody writes."""
+    """Yield the variables of one value; those inside of defaults, too, to a depth that nobody writes."""
     at = 0
     while (at := text.find("$", at)) >= 0:
         at += 1
@@ -71,7 +71,7 @@ def variables(text: str, depth: int = 0) -> Iterator[Used]:
 
 
 def _closing(text: str, at: int) -> int:
-    """Where the brace that is open closes; the end of the text where none does."""
+    """Tell where the brace that is open closes; the end of the text where the brace is never closed."""
     depth = 1
     while depth and at < len(text):
         depth += (text[at] == "{") - (text[at] == "}")
@@ -99,11 +99,11 @@ class ComposeFile(NamedTuple):
 
     used: tuple[Used, ...]
     missing_files: tuple[str, ...]
-    """Those of its ``env_file`` that must be there and are not."""
+    """Those of its ``env_file`` that are missing and needed."""
 
 
 def read(path: Path, project: Path) -> ComposeFile | None:
-    """What a Compose file takes; None where it is none that can be read, which Compose tells.
+    """Tell what a Compose file takes; None where it is none that can be read, which Compose tells.
 
     Args:
         project: the folder of the first Compose file; the paths in every one of them begin there.
@@ -118,7 +118,7 @@ def read(path: Path, project: Path) -> ComposeFile | None:
 
 
 def beside(folder: Path) -> frozenset[str]:
-    """The variables of the ``.env`` that Compose reads beside its files."""
+    """Return the variables of the ``.env`` that Compose reads beside its files."""
     from dotenv.parser import parse_stream
 
     text = _text(folder / ".env")
@@ -150,7 +150,7 @@ def _document(path: Path) -> dict[str, Any] | None:
 
 
 def _texts(document: dict[str, Any]) -> Iterator[str]:
-    """Every text that is interpolated, each once, however often it is referred to."""
+    """Yield every text that is interpolated, each once, however often it is referred to."""
     stack: list[Any] = [document]
     seen: set[int] = set()
     while stack:

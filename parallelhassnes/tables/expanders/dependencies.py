@@ -24,7 +24,7 @@ _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def loop_of(part: LoopPart, critic: str, at: str, context: Expansion) -> Loop:
-    """The loop that a critic's step speaks of."""
+    """Return the loop that a critic's step speaks of."""
     from parallelhassnes.tables.expanders.templates import expression_fault
 
     fault = expression_fault(part.until)
@@ -34,7 +34,7 @@ def loop_of(part: LoopPart, critic: str, at: str, context: Expansion) -> Loop:
 
 
 def wire(drafts: list[Draft], head: TableHead, context: Expansion) -> list[Draft]:
-    """The jobs with what their steps give to each other; everything wrong with that is reported."""
+    """Return the jobs with what their steps give to each other; everything wrong with that is reported."""
     if not any(_is_wired(step) for draft in drafts for step in draft.steps):
         return drafts
     return _Wiring(drafts, head, context).done()
@@ -168,7 +168,7 @@ class _Wiring:
     # --- templates ----------------------------------------------------------------------------------
 
     def _named_in(self, draft: Draft, step: StepSpec, text: str, at: str) -> list[str]:
-        """The steps that a prompt speaks of, as ``job_id/step_id``."""
+        """Return the steps that a prompt speaks of, as ``job_id/step_id``."""
         from parallelhassnes.tables.expanders import templates
 
         if not templates.is_template(text):
@@ -242,7 +242,7 @@ class _Wiring:
 
 
 def _prompts(spec: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Every text of a step that is a template, and its key."""
+    """Yield every text of a step that is a template, and its key."""
     for name in ("prompt", "append_prompt"):
         if spec.get(name):
             yield pointer(name), spec[name]

@@ -47,13 +47,13 @@ class Draft(NamedTuple):
 
 
 def too_many(steps: int, most: int, at: str) -> tuple[str, str, str]:
-    """The problem of a table that unfolds to so many steps: where, what, and what to do."""
+    """Return the problem of a table that unfolds to so many steps: where, what, and what to do."""
     what = f"unfolds to {steps:,} steps, and {most:,} may be"
     return at, what, "ask for fewer, in several tables, or raise max_steps in parallelhassnes.toml"
 
 
 def rule(part: EnoughPart | None) -> Enough | None:
-    """The table's ``enough`` as the plan has it."""
+    """Return the table's ``enough`` as the plan has it."""
     return None if part is None else Enough.model_validate(part.model_dump())
 
 
@@ -84,7 +84,7 @@ class Expansion:
         return False
 
     def key(self, text: str, at: str) -> str:
-        """A queue key of the table, normalised."""
+        """Return a queue key of the table, normalised."""
         try:
             return normalise_queue_key(text, self.defaults.aliases)
         except UserError as error:
@@ -92,7 +92,7 @@ class Expansion:
             return "invalid"
 
     def validated[T: BaseModel](self, model: type[T], raw: Any, at: str) -> T | None:
-        """What stands at a pointer as a model; None, with problems, where it is not one."""
+        """Tell what stands at a pointer as a model; None, with problems, where it is not one."""
         try:
             return model.model_validate(raw)
         except ValidationError as error:
@@ -100,7 +100,7 @@ class Expansion:
             return None
 
     def known_part(self, raw: Any, known: Collection[str], at: str) -> Any:
-        """The keys of an object that are known; any other is a problem, or in an earlier table, if it is no misspelling, a warning."""
+        """Return the keys of an object that are known; any other is a problem, or in an earlier table, if it is no misspelling, a warning."""
         if not isinstance(raw, dict):
             return raw
         for key in raw.keys() - known:
@@ -120,7 +120,7 @@ class Expansion:
         return normalise_queue_key(agent_key(name), self.defaults.aliases)
 
     def retry(self, *parts: RetryPart | None) -> Retry:
-        """The first that says anything, value by value; what none says is left open to the configuration."""
+        """Return the first that says anything, value by value; what none says is left open to the configuration."""
         attempts = [part.max_attempts for part in parts if part and part.max_attempts is not None]
         backoffs = [part.backoff_sec for part in parts if part and part.backoff_sec is not None]
         classes = [part.classes for part in parts if part and part.classes is not None]

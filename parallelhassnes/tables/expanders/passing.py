@@ -17,7 +17,7 @@ _OPTION = re.compile(r"(?P<name>[^<>=]*?)\s*(?:>=\s*(?P<limit>\S+))?", re.DOTALL
 
 
 def rule_for(task: FoundTask, *said: Said) -> dict[str, Any] | None:
-    """The rule of a trial of this task, for its ``spec``; None where nobody says anything."""
+    """Return the rule of a trial of this task, for its ``spec``; None where nobody says anything."""
     for part, source in (*said, (task.passing, "task")):
         if part is not None:
             rule = PassRule(**part.model_dump(exclude_none=True), source=source)
@@ -26,7 +26,7 @@ def rule_for(task: FoundTask, *said: Said) -> dict[str, Any] | None:
 
 
 def of_option(text: str) -> dict[str, Any]:
-    """``NAME``, ``NAME>=X`` or ``>=X`` of a command line as a table says it.
+    """Return ``NAME``, ``NAME>=X`` or ``>=X`` of a command line as a table says it.
 
     Raises:
         UserError: it is none of these.

@@ -55,7 +55,7 @@ def check_graph(drafts: list[Draft], problems: Problems, *, partial: bool = Fals
 
 
 def finish(drafts: list[Draft]) -> list[JobSpec]:
-    """JobSpecs, with ``first_seq`` and ``dependents``; the graph must be valid."""
+    """Return JobSpecs, with ``first_seq`` and ``dependents``; the graph must be valid."""
     dependents: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     drafts = _told_apart(drafts)
     for draft in drafts:
@@ -81,7 +81,7 @@ def finish(drafts: list[Draft]) -> list[JobSpec]:
 
 
 def _told_apart(drafts: list[Draft]) -> list[Draft]:
-    """Label the trials by the whole import path where several agents of the plan would have one name."""
+    """Return label the trials by the whole import path where several agents of the plan would have one name."""
     trials = [step for draft in drafts for step in draft.steps if step.kind == "trial"]
     paths: dict[str, set[str | None]] = defaultdict(set)
     for step in trials:
@@ -105,14 +105,14 @@ def _told_apart(drafts: list[Draft]) -> list[Draft]:
 
 
 def _named(step: StepSpec) -> tuple[str, str | None]:
-    """The name of a trial's agent, and its import path."""
+    """Return the name of a trial's agent, and its import path."""
     agent = step.spec["config"]["agent"]
     path = agent.get("import_path")
     return agent.get("name") or str(path).rsplit(":", 1)[-1], path
 
 
 def _whole(step: StepSpec, paths: dict[str, set[str | None]]) -> str:
-    """The label by the whole import path; empty where it is to stay."""
+    """Return the label by the whole import path; empty where it is to stay."""
     name, path = _named(step)
     if path is None or len(paths[name]) == 1:
         return ""

@@ -41,7 +41,7 @@ _OF_A_KIND = frozenset().union(*_FIELDS_OF_KIND.values())
 
 
 def explicit_jobs(raw: Any, head: TableHead, context: Expansion, trials: TrialExpander) -> list[Draft]:
-    """The jobs under ``/jobs``. Everything wrong with them is reported; what could be made of the rest comes out."""
+    """Return the jobs under ``/jobs``. Everything wrong with them is reported; what could be made of the rest comes out."""
     problems = context.problems
     if not isinstance(raw, list):
         problems.add("/jobs", f"must be an array, not {json_type(raw)}", 'write "jobs": [ … ]')
@@ -71,7 +71,7 @@ class _Places:
         self._found: dict[str, tuple[str, str]] = {}
 
     def take(self, name: str, at: str) -> bool:
-        """Whether the id is free; ``at`` is the pointer of the job or step."""
+        """Tell whether the id is free; ``at`` is the pointer of the job or step."""
         if (file := self._reserved.like(name)) is not None:
             self._problems.add(
                 f"{at}/{self._what}_id",
@@ -92,7 +92,7 @@ class _Places:
 
 
 def _count(raw: list[Any], analyses: int, *, gated: bool) -> int:
-    """Steps that these jobs unfold to: what is written, an analysis of each kind per trial, and the gates."""
+    """Return the steps that these jobs unfold to: what is written, an analysis of each kind per trial, and the gates."""
     jobs = [job for job in raw if isinstance(job, dict) and isinstance(job.get("steps"), list)]
     written = [step for job in jobs for step in job["steps"] if isinstance(step, dict)]
     trials = len([step for step in written if step.get("kind") == "trial" or "task" in step])
@@ -191,7 +191,7 @@ def _of_kind(
     trials: TrialExpander,
     depends_on: list[str],
 ) -> dict[str, Any] | None:
-    """What a step's kind adds to it; also what the step waits for because of its kind."""
+    """Tell what a step's kind adds to it; also what the step waits for because of its kind."""
     if kind == "trial":
         return _trial(step, at, head, context, trials)
     if kind == "command":
@@ -234,7 +234,7 @@ def _trial(step: Step, at: str, head: TableHead, context: Expansion, trials: Tri
 
 
 def _analysis(step: Step, at: str, job_id: str, depends_on: list[str], context: Expansion) -> dict[str, Any] | None:
-    """An analysis that is written out: it depends on the one trial of its job that it is about."""
+    """Return an analysis that is written out: it depends on the one trial of its job that it is about."""
     job, _, trial = depends_on[0].partition("/") if depends_on else ("", "", "")
     if len(depends_on) != 1 or job != job_id:
         context.problems.add(at + "/depends_on", "must name the one trial of this job that is analysed", "name it")
@@ -249,7 +249,7 @@ def _analysis(step: Step, at: str, job_id: str, depends_on: list[str], context: 
 
 
 def _analysed(draft: Draft, analyses: list[AnalysisPart], context: Expansion, retry: Retry) -> Draft:
-    """The job with the table's analyses behind each trial; verdicts that wait for the trial wait for them too."""
+    """Return the job with the table's analyses behind each trial; verdicts that wait for the trial wait for them too."""
     ids = Ids(step.step_id for step in draft.steps)
     steps: list[StepSpec] = []
     indices: list[int] = []
@@ -267,7 +267,7 @@ def _analysed(draft: Draft, analyses: list[AnalysisPart], context: Expansion, re
 
 
 def _gated(draft: Draft, context: Expansion, retry: Retry) -> Draft:
-    """The job with a gate before its other trials; a job that has none needs none."""
+    """Return the job with a gate before its other trials; a job that has none needs none."""
     trials = [step for step in draft.steps if step.kind == "trial"]
     lacking = baseline_check.lacking(trials)
     if len(trials) == 0:
@@ -282,7 +282,7 @@ def _gated(draft: Draft, context: Expansion, retry: Retry) -> Draft:
 
 
 def _complete(steps: list[StepSpec], job_id: str) -> list[StepSpec]:
-    """Verdicts without references wait for every trial and analysis of the job; repeats of a trial are numbered."""
+    """Return the verdicts without references wait for every trial and analysis of the job; repeats of a trial are numbered."""
     trials = tuple(f"{job_id}/{s.step_id}" for s in steps if s.kind in ("trial", "analysis"))
     counts: dict[tuple[str, str], int] = {}
     made = []

@@ -2,7 +2,7 @@
 
 Harbor looks such a variable up when the part starts, the verifier's after the agent has run. A worker has only the variables
 that a table or the configuration names, so a task that takes another one could never be scored: it is refused before anything
-is spent on it. It is not passed on unasked, as what the table itself takes is: a task may be a stranger's, and name any key.
+is spent on it. Unlike what the table itself takes, it is not passed on unasked: a task may be a stranger's, and name any key.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ class Taken(NamedTuple):
 
 
 def envs_of(config: Any) -> SectionEnvs:
-    """The sections of Harbor's task config that take something from outside."""
+    """Return the sections of Harbor's task config that take something from outside."""
     found: list[tuple[str, dict[str, str]]] = [
         ("environment", config.environment.env),
         ("verifier", config.verifier.env),
@@ -41,7 +41,7 @@ def envs_of(config: Any) -> SectionEnvs:
 
 
 def taken(task: str, envs: SectionEnvs, trial: Mapping[str, Any]) -> list[Taken]:
-    """What a trial of the task takes; ``trial`` is Harbor's TrialConfig in JSON mode, whose own ``env`` comes first."""
+    """Tell what a trial of the task takes; ``trial`` is Harbor's TrialConfig in JSON mode, whose own ``env`` comes first."""
     found = []
     for section, env in envs.items():
         said = trial.get(section) or {}
@@ -56,7 +56,7 @@ def taken(task: str, envs: SectionEnvs, trial: Mapping[str, Any]) -> list[Taken]
 
 
 def check_taken(found: Mapping[Taken, None], passed: set[str], problems: Problems) -> list[str]:
-    """The variables that the tasks need and that are passed on; one that is not is a problem, however many take it."""
+    """Return the variables that the tasks need and that are passed on; one that is not is a problem, however many take it."""
     missing: dict[tuple[str, str], list[str]] = {}
     for each in found:
         if each.variable not in passed:

@@ -48,7 +48,7 @@ def is_task_dir(folder: Path) -> bool:
 def tasks_in(
     folder: Path, at: str, problems: Problems, wanted: "TaskFilter | None" = None, *, verify: bool = True
 ) -> list[FoundTask]:
-    """The task that ``folder`` is, or the tasks that it holds, in order of their names.
+    """Return the task that ``folder`` is, or the tasks that it holds, in order of their names.
 
     Every broken one is a problem that names file and line, and so is a folder without a task.
 
@@ -85,13 +85,13 @@ class TaskFilter:
     """The names that were there to choose from."""
 
     def takes(self, name: str) -> bool:
-        """Whether a task of that name is meant; the limit aside."""
+        """Tell whether a task of that name is meant; the limit aside."""
         self.seen.append(name)
         named = not self.names or any(fnmatchcase(name, glob) for glob in self.names)
         return named and not any(fnmatchcase(name, glob) for glob in self.excluded)
 
     def choose(self, folders: list[Path]) -> list[Path]:
-        """Those of the task folders that are meant."""
+        """Return those of the task folders that are meant."""
         return [folder for folder in folders if self.takes(folder.name)][: self.limit]
 
     def report_none_left(self, at: str, problems: Problems) -> None:
@@ -112,7 +112,7 @@ class TaskFilter:
 def read_task(  # noqa: C901 - a message for each way in which a task can be broken
     folder: Path, problems: Problems, *, source: str | None = None, verify: bool = True
 ) -> FoundTask | None:
-    """One task, read and checked as Harbor will at its start; None where a problem was reported."""
+    """Return one task, read and checked as Harbor will at its start; None where a problem was reported."""
     from harbor.models.task.task import Task
     from harbor.publisher.packager import Packager
 
@@ -180,7 +180,7 @@ def read_task(  # noqa: C901 - a message for each way in which a task can be bro
 
 
 def _overlaps(task: Any) -> list[str]:
-    """What Harbor says of artifacts that would lie in one place, where it does not warn of them itself, as up to 0.24."""
+    """Tell what Harbor says of artifacts that would lie in one place, where it does not warn of them itself, as up to 0.24."""
     from harbor.models.task import artifacts
 
     if not hasattr(artifacts, "ArtifactCollision"):
@@ -201,7 +201,7 @@ def _passing(metadata: Any) -> PassPart | None:
 
 
 def _not_utf8(folder: Path) -> Path:
-    """The instruction that Harbor could not decode."""
+    """Return the instruction that Harbor could not decode."""
     for path in (folder / "instruction.md", *sorted(folder.glob("steps/*/instruction.md"))):
         try:
             path.read_text(encoding="utf-8")
@@ -213,7 +213,7 @@ def _not_utf8(folder: Path) -> Path:
 
 
 def _toml_line(text: str, loc: list[str]) -> str:
-    """The line of a key in a TOML text, as near as can be told without a parser that keeps lines."""
+    """Return the line of a key in a TOML text, as near as can be told without a parser that keeps lines."""
     for name in reversed(loc):
         for number, line in enumerate(text.splitlines(), 1):
             if re.match(rf"\s*(?:\[+[^\]]*\b{re.escape(name)}\s*\]|{re.escape(name)}\s*=)", line):

@@ -59,7 +59,7 @@ class Looked(NamedTuple):
 
     fault: TemplateFault | None
     unknown: tuple[str, ...]
-    """Names at the top that there are not."""
+    """Names at the top that are unknown."""
     paths: tuple[tuple[str, ...], ...]
     """Every chain of constants from a known name on, as ``("steps", "s1", "report", "summary")``."""
     guarded: frozenset[tuple[str, ...]]
@@ -67,7 +67,7 @@ class Looked(NamedTuple):
 
 
 def is_template(text: str) -> bool:
-    """Whether there is anything to render in a text."""
+    """Tell whether there is anything to render in a text."""
     return "{{" in text or "{%" in text
 
 
@@ -91,12 +91,12 @@ def look(text: str) -> Looked:
 
 
 def render(text: str, context: dict[str, Any]) -> str:
-    """The text with everything filled in; raises jinja2's TemplateError, as for a name that is not known."""
+    """Return the text with everything filled in; raises jinja2's TemplateError, as for a name that is not known."""
     return ENVIRONMENT.from_string(text).render(context)
 
 
 def holds(expression: str, context: dict[str, Any]) -> bool:
-    """Whether an expression is true.
+    """Tell whether an expression is true.
 
     Raises:
         TemplateError: it is not an expression, or asks for something that is not there.
@@ -109,7 +109,7 @@ def holds(expression: str, context: dict[str, Any]) -> bool:
 
 
 def expression_fault(expression: str) -> str | None:
-    """Why a text is no expression; None where it is one."""
+    """Tell why a text is no expression; None where it is one."""
     try:
         ENVIRONMENT.compile_expression(expression)
     except TemplateSyntaxError as error:
@@ -118,7 +118,7 @@ def expression_fault(expression: str) -> str | None:
 
 
 def _chains(node: nodes.Node, *, guarded: bool) -> Iterator[tuple[tuple[str, ...], bool]]:
-    """Every longest chain of constants that begins with a name, and whether it may be missing."""
+    """Yield every longest chain of constants that begins with a name, and whether it may be missing."""
     path = _chain(node)
     if path is not None:
         yield path, guarded

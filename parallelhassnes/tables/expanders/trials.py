@@ -51,7 +51,7 @@ class TrialExpander:
     def settings(
         self, raw: Mapping[str, Any], places: Mapping[str, str], queue_key: str | None = None
     ) -> Settings | None:
-        """``raw`` holds Harbor's TrialConfig without ``task``; ``places`` the pointer of each of its keys.
+        """Return ``raw`` holds Harbor's TrialConfig without ``task``; ``places`` the pointer of each of its keys.
 
         None where something was wrong with it; that was reported.
         """
@@ -83,7 +83,7 @@ class TrialExpander:
         return self.described(config, queue_key, places.get("queue_key", ""))
 
     def described(self, config: dict[str, Any], queue_key: str | None, at: str) -> Settings:
-        """Key and label of a TrialConfig in JSON mode, whose ``task`` is dropped."""
+        """Return key and label of a TrialConfig in JSON mode, whose ``task`` is dropped."""
         config.pop("task", None)
         agent = config["agent"]
         name = agent.get("name") or str(agent.get("import_path")).rsplit(":", 1)[-1]
@@ -116,7 +116,7 @@ class TrialExpander:
         return dump_trial(config)
 
     def agent(self, raw: Any, at: str) -> dict[str, Any]:
-        """An agent by name, or Harbor's AgentConfig, checked."""
+        """Return an agent by name, or Harbor's AgentConfig, checked."""
         from harbor.models.agent.name import AgentName
         from harbor.models.trial.config import AgentConfig
 
@@ -136,7 +136,7 @@ class TrialExpander:
         return agent
 
     def environment(self, raw: Any, at: str) -> dict[str, Any]:
-        """An environment by type, or Harbor's EnvironmentConfig, checked; ``sandbox`` becomes its import path."""
+        """Return an environment by type, or Harbor's EnvironmentConfig, checked; ``sandbox`` becomes its import path."""
         from harbor.models.environment_type import EnvironmentType
         from harbor.models.trial.config import EnvironmentConfig
 
@@ -172,7 +172,7 @@ class TrialExpander:
         return environment
 
     def task(self, raw: Mapping[str, Any], at: str, *, verify: bool = True) -> FoundTask | None:
-        """A step's task: a folder, checked; or one to be downloaded, as it stands."""
+        """Return a step's task: a folder, checked; or one to be downloaded, as it stands."""
         known = json.dumps([raw, verify], sort_keys=True)
         if known not in self._named:
             found = self._find(raw, at, verify=verify)
@@ -244,9 +244,9 @@ class TrialExpander:
 
 
 def dump_trial(config: Any) -> dict[str, Any]:
-    """A Harbor TrialConfig in JSON mode, without what names one attempt and without Harbor's defaults.
+    """Return a Harbor TrialConfig in JSON mode, without what names one attempt and without Harbor's defaults.
 
-    100,000 trials are written into the store, so a kilobyte of defaults in each is not.
+    100,000 trials are written into the store, so a kilobyte of defaults in each would be too much.
 
     Harbor blots out values under names such as ``AUTHOR`` when it writes; the table's check has refused real
     secrets already, so the values are put back and the trial gets what the table says.
@@ -266,7 +266,7 @@ def dump_trial(config: Any) -> dict[str, Any]:
 def trial_spec(
     settings: Settings, task: FoundTask, repeat: int, pass_rule: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The content of ``plan.TrialSpec``; made by hand, because a model would copy the shared settings."""
+    """Return the content of ``plan.TrialSpec``; made by hand, because a model would copy the shared settings."""
     spec = {
         "config": {"task": task.config, **settings.config},
         "task_name": task.name,

@@ -21,7 +21,7 @@ def run_async[T](work: Coroutine[Any, Any, T]) -> T:
 
 
 def harbor_plan(config: Any) -> Any:
-    """``JobPlan.from_config``, its failures as one line.
+    """Return ``JobPlan.from_config``, its failures as one line.
 
     Raises UserError: the dataset is unknown or empty, the network or git failed.
     """
@@ -46,7 +46,7 @@ def harbor_plan(config: Any) -> Any:
 
 
 def dataset_tasks(text: str, at: str, wanted: TaskFilter, context: Expansion) -> list[FoundTask]:
-    """The tasks of ``name@version`` (registry) or ``org/name@ref`` (package), downloaded."""
+    """Return the tasks of ``name@version`` (registry) or ``org/name@ref`` (package), downloaded."""
     from harbor.models.job.config import DatasetConfig, JobConfig
 
     if context.defaults.no_network:
@@ -75,7 +75,7 @@ def dataset_tasks(text: str, at: str, wanted: TaskFilter, context: Expansion) ->
 
 
 def found_tasks(plan: Any) -> list[FoundTask]:
-    """The tasks of a Harbor plan, in its order, with the content hash where Harbor knows it."""
+    """Return the tasks of a Harbor plan, in its order, with the content hash where Harbor knows it."""
     hashes = {lock.task.name: lock.task.digest for lock in plan.trial_locks if lock.task}
     found = []
     for task in plan.task_configs:

@@ -54,7 +54,7 @@ class OwnShape(NamedTuple):
 
 
 def recognise(document: Any, problems: Problems) -> Format | None:
-    """The format of a document; None, with a problem, where it is none of them."""
+    """Return the format of a document; None, with a problem, where it is none of them."""
     if not isinstance(document, dict):
         problems.add("", f"must be an object, not {json_type(document)}", 'write {"jobs": [ … ]}')
         return None
@@ -83,7 +83,7 @@ def recognise(document: Any, problems: Problems) -> Format | None:
 
 
 def from_oddish(document: dict[str, Any], problems: Problems) -> OwnShape:
-    """An Oddish sweep file as our ``sweep``."""
+    """Return an Oddish sweep file as our ``sweep``."""
     sweep = dict(document)
     agents = sweep.get("agents")
     if isinstance(agents, list):
@@ -104,7 +104,7 @@ def from_oddish(document: dict[str, Any], problems: Problems) -> OwnShape:
 
 
 def from_v1(document: dict[str, Any], problems: Problems) -> OwnShape:
-    """A table of the earlier ParallelHassnes; what it has and nothing reads is a warning, a misspelling a problem."""
+    """Return a table of the earlier ParallelHassnes; what it has and nothing reads is a warning, a misspelling a problem."""
     made = {
         key: value for key, value in _kept(document, known_keys(Table), "", problems).items() if key != "spec_version"
     }

@@ -27,7 +27,7 @@ from parallelhassnes.tables.parse.secret_check import check_env
 
 
 def expand_harbor_job(document: dict[str, Any], context: Expansion) -> Plan | None:
-    """The plan of a Harbor JobConfig; None where problems were found."""
+    """Return the plan of a Harbor JobConfig; None where problems were found."""
     from harbor.models.job.config import JobConfig
 
     problems = context.problems
@@ -86,7 +86,7 @@ def expand_harbor_job(document: dict[str, Any], context: Expansion) -> Plan | No
 
 
 def _passing(raw: Any, problems: Problems) -> PassPart | None:
-    """What a pass is, which Harbor's own format has no word for."""
+    """Tell what a pass is, which Harbor's own format has no word for."""
     check_keys(problems, "/pass", PassPart, raw)
     try:
         return None if raw is None else PassPart.model_validate(raw)
@@ -96,7 +96,7 @@ def _passing(raw: Any, problems: Problems) -> PassPart | None:
 
 
 def _for_planning(config: Any) -> Any:
-    """The config that Harbor expands: one attempt, and no environment of ours, which Harbor would import to look at."""
+    """Return the config that Harbor expands: one attempt, and no environment of ours, which Harbor would import to look at."""
     from harbor.models.trial.config import EnvironmentConfig
 
     changes: dict[str, Any] = {"n_attempts": 1}
@@ -205,7 +205,7 @@ def _needs_network(config: Any) -> bool:
 
 
 def _retry(raw: dict[str, Any], config: Any) -> Retry:
-    """Harbor's ``max_retries`` counts the attempts after the first; what the file leaves out is ours to say."""
+    """Return Harbor's ``max_retries`` counts the attempts after the first; what the file leaves out is ours to say."""
     if "retry" not in raw and "orchestrator" not in raw:
         return LEFT_OPEN
     return Retry(
@@ -216,13 +216,13 @@ def _retry(raw: dict[str, Any], config: Any) -> Retry:
 
 
 def _named(task: FoundTask, known: dict[str, FoundTask]) -> FoundTask:
-    """A task of Harbor's plan with the name and hash that were read from its folder, where it has one."""
+    """Return a task of Harbor's plan with the name and hash that were read from its folder, where it has one."""
     read = known.get(str(task.config.get("path")))
     return replace(read, config=task.config) if read else task
 
 
 def _once(tasks: list[FoundTask]) -> list[FoundTask]:
-    """Each task once: a folder that two datasets name is one job."""
+    """Return each task once: a folder that two datasets name is one job."""
     kept: dict[str, FoundTask] = {}
     for task in tasks:
         kept.setdefault(repr(sorted(task.config.items())), task)

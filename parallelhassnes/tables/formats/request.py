@@ -54,7 +54,7 @@ class RunRequest:
 
 
 def table_for(request: RunRequest) -> dict[str, Any]:
-    """The launch table, in our own shape, that a command line without ``-c`` amounts to.
+    """Return the launch table, in our own shape, that a command line without ``-c`` amounts to.
 
     Raises UserError where no task is named.
     """
@@ -71,7 +71,7 @@ def table_for(request: RunRequest) -> dict[str, Any]:
 
 
 def merged(document: Any, request: RunRequest, name: str) -> dict[str, Any]:
-    """A copy of a table of any format with the options put in; an option counts more than the file.
+    """Return a copy of a table of any format with the options put in; an option counts more than the file.
 
     Raises InvalidInput where the document is no table, UserError where an option has no place in its format.
     """
@@ -106,7 +106,7 @@ def merged(document: Any, request: RunRequest, name: str) -> dict[str, Any]:
 
 
 def _without_pass(job: Any) -> Any:
-    """The job without what its steps say of passing, since an option counts more."""
+    """Return the job without what its steps say of passing, since an option counts more."""
     if not isinstance(job, dict) or not isinstance(job.get("steps"), list):
         return job
     steps = [
@@ -247,7 +247,7 @@ def _sources_of_harbor(made: dict[str, Any], request: RunRequest) -> None:
 
 
 def _chosen(tasks: list[Any], request: RunRequest) -> list[Any]:
-    """The tasks of a Harbor job that the options leave, by the last part of their path or name."""
+    """Return the tasks of a Harbor job that the options leave, by the last part of their path or name."""
     wanted = TaskFilter(request.task_names, request.exclude_task_names)
     kept = [
         task

@@ -30,7 +30,7 @@ class Column(NamedTuple):
     """Of a target of scored trials (``n_valid``): extra attempts of all its trials together; None for no target."""
 
     def retry(self, base: Retry, repeat: int) -> Retry:
-        """How the trial number ``repeat`` is retried: each has its share of the extra attempts, the first ones one more."""
+        """Tell how the trial number ``repeat`` is retried: each has its share of the extra attempts, the first ones one more."""
         if self.max_extra is None:
             return base
         share, left = divmod(self.max_extra, self.n_trials)
@@ -48,7 +48,7 @@ def expand_sweep(
     baseline_gate: bool = False,
     passing: PassPart | None = None,
 ) -> list[Draft]:
-    """The jobs of a sweep whose pointer is ``at``; ``taken`` are the job ids that exist already.
+    """Return the jobs of a sweep whose pointer is ``at``; ``taken`` are the job ids that exist already.
 
     Args:
         analysis: the table's, where the sweep has none of its own.
@@ -79,7 +79,7 @@ def expand_sweep(
 
 
 def analyses_of(sweep: Sweep, at: str, table: AnalysisAsked | None, context: Expansion) -> list[AnalysisPart]:
-    """The analyses of a sweep's trials: its own, the table's, or the rules where an Oddish file wants some."""
+    """Return the analyses of a sweep's trials: its own, the table's, or the rules where an Oddish file wants some."""
     if sweep.analysis is not None:
         return checked(sweep.analysis, at + "/analysis", context)
     if table is not None:
@@ -99,7 +99,7 @@ def group_by_task(
     gated: bool = False,
     said: Sequence[Said] = (),
 ) -> list[Draft]:
-    """A job for each task, with the trials of its columns, their analyses, and a verdict that waits for the end of all.
+    """Return a job for each task, with the trials of its columns, their analyses, and a verdict that waits for the end of all.
 
     Args:
         at: pointer of what asks for so many.
@@ -152,7 +152,7 @@ def group_by_task(
 
 
 def column(settings: Settings, n_trials: int, prefixes: Ids, max_extra: int | None = None) -> Column:
-    """A column with step ids of its own, also where an agent stands twice with other arguments."""
+    """Return a column with step ids of its own, also where an agent stands twice with other arguments."""
     name = safe_id(settings.agent)[:50]
     prefix = f"{name}.{safe_id(settings.model)[:60]}" if settings.model else name
     first, number = prefix, 1
@@ -188,7 +188,7 @@ def _target(agent: SweepAgent, at: str, context: Expansion) -> tuple[int, int | 
 
 
 def _raw_settings(sweep: Sweep, agent: SweepAgent, at: str, place: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """Harbor's TrialConfig without task, as the sweep says it, and where each part of it was said."""
+    """Return Harbor's TrialConfig without task, as the sweep says it, and where each part of it was said."""
     harbor = sweep.harbor.model_dump(exclude_none=True) if sweep.harbor else {}
     places = {key: at + pointer("harbor", key) for key in harbor}
     harbor_agent = {key: value for key, value in agent.model_dump(exclude_none=True).items() if key not in _NOT_HARBOR}

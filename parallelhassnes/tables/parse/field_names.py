@@ -51,14 +51,14 @@ def check_keys(problems: Problems, at: str, model: Any, data: object, *, also: f
 
 
 def known_keys(model: type[BaseModel]) -> frozenset[str]:
-    """The keys that a model takes, aliases included."""
+    """Return the keys that a model takes, aliases included."""
     _, fields = _fields(model)
     return frozenset(fields or ())
 
 
 @cache
 def _fields(annotation: Any) -> tuple[Any, dict[str, Any] | None]:
-    """The one model or TypedDict in an annotation with its keys; (None, None) where there is none or several."""
+    """Return the one model or TypedDict in an annotation with its keys; (None, None) where there is none or several."""
     found = [part for part in _parts(annotation) if _is_model(part) or is_typeddict(part)]
     if len(found) != 1:
         return None, None
@@ -94,7 +94,7 @@ def _value_type(annotation: Any) -> Any:
 
 
 def _parts(annotation: Any) -> list[Any]:
-    """The members of a union, with aliases and ``Annotated`` taken off."""
+    """Return the members of a union, with aliases and ``Annotated`` taken off."""
     if isinstance(annotation, TypeAliasType):
         return _parts(annotation.__value__)
     origin = get_origin(annotation)

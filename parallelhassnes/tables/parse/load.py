@@ -36,7 +36,7 @@ class Twice(NamedTuple):
 
 
 def load(data: bytes, name: str) -> Any:
-    """The document in ``data``; ``name`` is the file's name, or ``-``.
+    """Return the document in ``data``; ``name`` is the file's name, or ``-``.
 
     Raises InvalidInput: too large, empty, not UTF-8, not JSON or YAML (with the line), or beyond the limits above.
     """
@@ -192,7 +192,7 @@ def _yaml_is_tame(text: str, problems: Problems) -> bool:
 
 
 def _yaml_keys(root: Any, problems: Problems) -> bool:
-    """Keys are strings and stand once."""
+    """Return the keys are strings and stand once."""
     before = len(problems.found)
     stack, seen = [root], set()
     while stack:

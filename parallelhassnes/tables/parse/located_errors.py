@@ -13,7 +13,7 @@ MAX_REPORTED = 100
 
 
 def pointer(*parts: str | int) -> str:
-    """A JSON pointer (RFC 6901): ``pointer("jobs", 0, "a/b")`` is ``/jobs/0/a~1b``."""
+    """Return a JSON pointer (RFC 6901): ``pointer("jobs", 0, "a/b")`` is ``/jobs/0/a~1b``."""
     made = ""
     for part in parts:
         text = part if isinstance(part, str) else str(part)
@@ -24,7 +24,7 @@ def pointer(*parts: str | int) -> str:
 
 
 def json_type(value: object) -> str:
-    """What JSON calls the type of a value, for messages."""
+    """Tell what JSON calls the type of a value, for messages."""
     match value:
         case None:
             return "null"
@@ -100,7 +100,7 @@ class Problems:
 
 
 def _is_branch(part: str | int) -> bool:
-    """Whether a part of pydantic's location names the branch of a union, not a place in the document."""
+    """Tell whether a part of pydantic's location names the branch of a union, not a place in the document."""
     return isinstance(part, str) and (part in _BRANCHES or "[" in part or part.startswith("function"))
 
 

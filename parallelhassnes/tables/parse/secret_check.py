@@ -48,7 +48,7 @@ def check_shapes(document: Any, problems: Problems) -> None:
 
 
 def check_names(names: list[Any], at: str, problems: Problems) -> tuple[str, ...]:
-    """The names in ``secrets``; anything that is not the name of a variable may be a value, and is not repeated."""
+    """Return the names in ``secrets``; anything that is not the name of a variable may be a value, and is not repeated."""
     for index, name in enumerate(names):
         if not isinstance(name, str):
             continue  # reported by the model
@@ -62,7 +62,7 @@ def check_names(names: list[Any], at: str, problems: Problems) -> tuple[str, ...
 
 
 def templates(env: Mapping[str, Any] | None) -> list[str]:
-    """The variables that an ``env`` takes from outside, those with a default left out."""
+    """Return the variables that an ``env`` takes from outside, those with a default left out."""
     found = []
     for value in (env or {}).values():
         match = _TEMPLATE.fullmatch(value) if isinstance(value, str) else None

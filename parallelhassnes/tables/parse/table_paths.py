@@ -13,7 +13,7 @@ class Bases:
         self._found: dict[str, Path | None] = {}
 
     def find(self, text: str) -> Path | None:
-        """The first that exists, absolute and without ``..``; None where none does. Looked for once."""
+        """Return the first that exists, absolute and without ``..``; None where there is no such thing. Looked for once."""
         if text not in self._found:
             self._found[text] = self._look(text)
         return self._found[text]
@@ -45,7 +45,7 @@ class Bases:
 
 
 def is_text(path: Path) -> bool:
-    """Whether a path can be written as UTF-8, as Harbor and the store must."""
+    """Tell whether a path can be written as UTF-8, as Harbor and the store must."""
     try:
         str(path).encode("utf-8")
     except UnicodeEncodeError:

@@ -98,19 +98,19 @@ class AgentCli(Protocol):
     """Name of the file that its standard output goes to, in the attempt's directory."""
 
     def version(self, environ: Mapping[str, str]) -> str:
-        """Its version, by asking the program; raises ``NotInstalled``."""
+        """Return its version, by asking the program; raises ``NotInstalled``."""
 
     def prepare(self, request: Request) -> AgentLaunch:
         """Write the home's settings and link the login; how to start the program."""
 
     def reader(self) -> EventReader:
-        """A fresh reader of its events."""
+        """Return a fresh reader of its events."""
 
     def sessions(self, home: Path, thread_id: str) -> list[Path]:
-        """The files of a conversation, below ``home``."""
+        """Return the files of a conversation, below ``home``."""
 
     def thread_tokens(self, home: Path, thread_id: str) -> Tokens:
-        """What a conversation has used by its session's files, also while it goes on.
+        """Tell what a conversation has used by its session's files, also while it goes on.
 
         Events name the sum over the conversation; where they name each run's own, nothing is told here.
         """
@@ -145,7 +145,7 @@ _WAIT_SEC = 30.0
 
 
 def version(program: str, install: str, environ: Mapping[str, str]) -> str:
-    """The version that ``program --version`` prints.
+    """Return the version that ``program --version`` prints.
 
     Args:
         program: a name to look up in ``environ``'s PATH, or a path.
@@ -190,7 +190,7 @@ def link_login(name: str, user_home: Path | None, home: Path) -> None:
 
 
 def user_home(environ: Mapping[str, str], variable: str, folder: str) -> Path | None:
-    """The agent's home of this user: what ``variable`` says, else ``folder`` below HOME."""
+    """Return the agent's home of this user: what ``variable`` says, else ``folder`` below HOME."""
     if environ.get(variable):
         return Path(environ[variable])
     return Path(environ["HOME"]) / folder if environ.get("HOME") else None

@@ -9,7 +9,7 @@ BUILT_IN = ("codex", "claude")
 
 
 def agent(name: str, command: tuple[str, ...] = (), program: str = "") -> AgentCli:
-    """The agent of that name; one that is not built in is the program of ``command``.
+    """Return the agent of that name; one that is not built in is the program of ``command``.
 
     Args:
         program: the path of a built-in agent's CLI, where it is not the one on PATH.

@@ -185,7 +185,7 @@ def _shown(item: Mapping[str, Any]) -> str:
 
 
 def _toml(document: Mapping[str, Any]) -> str:
-    """The document as TOML; what is None is left out.
+    """Return the document as TOML; what is None is left out.
 
     Raises:
         TypeError: a value that TOML has no form for.

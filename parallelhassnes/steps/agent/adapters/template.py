@@ -52,7 +52,7 @@ class Template:
 
 
 def _filled(part: str, values: Mapping[str, Path | None]) -> str:
-    """The argument with its places filled in; other braces are left alone."""
+    """Return the argument with its places filled in; other braces are left alone."""
     for name, value in values.items():
         part = part.replace(f"{{{name}}}", str(value or ""))
     return part
