@@ -18,7 +18,7 @@ help: ## this list
 demo: venv ## run the example tasks with the agents oracle and nop, and show the scoreboard
 	@rm -rf build/demo
 	@mkdir -p build/demo
-	$(python) -m parallelhassnes run examples/tasks -a oracle -a nop -n 2 -e $(environment) --root build/demo --fail-on never
+	$(python) -m parallelhassnes run examples/tasks -a oracle -a nop -k 2 -e $(environment) --root build/demo --fail-on never
 	$(python) -m parallelhassnes scoreboard --root build/demo
 
 test: venv ## run the tests; says what it had to skip and how to get it

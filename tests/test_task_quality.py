@@ -106,7 +106,7 @@ def test_each_example_gets_its_class(root):
         }
         (root / "table.json").write_text(json.dumps(table))
         program(root, "run", "-c", str(root / "table.json"), "-q", "--fail-on", "never", env=keys, timeout_sec=350)
-    flaky = ("run", str(TASKS / "flaky-tests"), "-a", "oracle", "-n", str(FLAKES), "-e", "sandbox", "-q")
+    flaky = ("run", str(TASKS / "flaky-tests"), "-a", "oracle", "-k", str(FLAKES), "-e", "sandbox", "-q")
     program(root, *flaky)
     made = {k: v for batch in Layout(root).batch_ids() for k, v in found(root, batch).items()}
     assert made == told()

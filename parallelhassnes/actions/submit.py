@@ -6,13 +6,13 @@ made at once, so that it can be looked at; should we die before that, the next t
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 from pydantic import BaseModel
 
-from parallelhassnes.actions import preflight
+from parallelhassnes.actions import outline, preflight
 from parallelhassnes.admin.doctor import docker_trouble
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import Plan, is_sandbox
@@ -50,6 +50,8 @@ class Validated(BaseModel):
 
     ok: bool = True
     table_format: str
+    outline: str = ""
+    """What it amounts to, in a line: ``72 trials = 9 tasks × 4 agents × 2; keys needed: …; at most 8 at once``."""
     jobs: int
     steps: int
     kinds: dict[str, int]
@@ -81,7 +83,9 @@ def table_of(ctx: Context, request: RunRequest) -> bytes:
         UserError: no task is named.
     """
     document = table_for(request)
-    document["sweep"].setdefault("environment", ctx.config.environment)
+    environment = document["sweep"].setdefault("environment", ctx.config.environment)
+    if isinstance(environment, dict):
+        environment.setdefault("type", ctx.config.environment)
     return atomic.dumps(document).encode()
 
 
@@ -117,6 +121,7 @@ def validate(ctx: Context, data: bytes, *, name: str, folders: list[Path]) -> Va
             keys[step.queue_key] = keys.get(step.queue_key, 0) + 1
     return Validated(
         table_format=plan.table_format,
+        outline=outline.of(ctx, plan),
         jobs=len(plan.jobs),
         steps=sum(kinds.values()),
         kinds=kinds,
@@ -177,6 +182,7 @@ def submit(
     here: bool = False,
     rerun_of: str = "",
     carry: Mapping[str, str] = MappingProxyType({}),
+    told: Callable[[str], None] = lambda _: None,
 ) -> Submitted:
     """Validate a table and put it into the queue.
 
@@ -189,6 +195,7 @@ def submit(
             environment holds (``schedule.limits.credentials``).
         rerun_of: the batch that it runs again.
         carry: ``job_id/step_id`` → the attempt of that batch which is taken over instead of being made anew.
+        told: is given the line of what the table amounts to, before anything of it is queued.
     """
     digest = hashlib.sha256(data).hexdigest()
     made = None if again else known(ctx, data)
@@ -196,6 +203,7 @@ def submit(
         return _describe(ctx, made, duplicate=True)
     hosts.check(ctx.layout)
     plan = plan_table(ctx, data, name=name, folders=folders, here=here)
+    told(outline.of(ctx, plan))
     variables = None
     if here:
         check_environments(plan)

@@ -16,24 +16,28 @@ def register(app: typer.Typer) -> None:
 
 def append(
     target: Annotated[str, typer.Argument(metavar="ID", help="A batch, or BATCH/JOB.")],
-    n: TrialsOption = None,
+    n_trials: TrialsOption = None,
     agent: Annotated[
         Texts,
         typer.Option(
             "--agent", "-a", metavar="COLUMN", help="Only of this agent, as the scoreboard names it; may be repeated."
         ),
     ] = None,
+    n: Annotated[int | None, typer.Option("-n", hidden=True)] = None,
     root: RootOption = None,
     json: JsonOption = False,
 ) -> None:
     """Add trials to a batch: like its newest ones, with their analyses; the verdicts are made anew.
 
-    Example: parallelhassnes append latest -n 1
+    Example: parallelhassnes append latest -k 1
     """
     from parallelhassnes.actions.append import append as add
+    from parallelhassnes.errors import UserError
     from parallelhassnes.store.atomic import dumps
 
-    done = add(open_store(root), target, n or 1, agent)
+    if n is not None:
+        raise UserError("append has no -n, which is how many run at once, as in Harbor", fix=f"write -k {n}")
+    done = add(open_store(root), target, n_trials or 1, agent)
     if json:
         typer.echo(dumps(done.model_dump(mode="json")), nl=False)
         return

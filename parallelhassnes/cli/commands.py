@@ -19,6 +19,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "validate": "work",
         "submit": "work",
         "run": "run",
+        "harbor": "harbor",
         "tick": "work",
         "append": "append",
         "rerun": "upkeep",

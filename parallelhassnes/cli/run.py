@@ -3,7 +3,7 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
@@ -40,6 +40,7 @@ def run(
     n_trials: opt.TrialsOption = None,
     n_valid: opt.ValidOption = None,
     environment: opt.EnvironmentOption = None,
+    environment_kwarg: opt.EnvironmentKwargOption = None,
     task: opt.TaskOption = None,
     exclude: opt.ExcludeOption = None,
     n_tasks: opt.TasksOption = None,
@@ -50,6 +51,8 @@ def run(
     secret: opt.SecretOption = None,
     agent_env: opt.AgentEnvOption = None,
     agent_kwarg: opt.AgentKwargOption = None,
+    verifier_env: opt.VerifierEnvOption = None,
+    env_file: opt.EnvFileOption = None,
     timeout_multiplier: opt.TimeoutMultiplierOption = None,
     analyze: opt.AnalyzeOption = False,
     analyze_with: opt.AnalyzeWithOption = None,
@@ -57,6 +60,8 @@ def run(
     passing: opt.PassOption = None,
     no_codex: NoCodexOption = False,
     fail_on: FailOnOption = "infrastructure",
+    dry_run: opt.DryRunOption = False,
+    detach: opt.DetachOption = False,
     quiet: opt.QuietOption = False,
     report: opt.ReportOption = None,
     root: RootOption = None,
@@ -64,9 +69,9 @@ def run(
 ) -> None:
     """Run tasks with agents, wait, and print what came of it.
 
-    Example: parallelhassnes run examples/tasks/hello -a oracle -a nop -n 2 -e sandbox
+    Example: parallelhassnes run examples/tasks/hello -a oracle -a nop -k 2 -e sandbox
     """
-    from parallelhassnes.actions.submit import base_dirs, submit
+    from parallelhassnes.actions.submit import base_dirs
     from parallelhassnes.errors import UserError
 
     check_fail_on(fail_on)
@@ -75,7 +80,11 @@ def run(
 
         check_report(report)
     if n_trials is not None and n_valid is not None:
-        raise UserError("both --n-trials and --n-valid are given", fix="give one")
+        raise UserError("both -k and --n-valid are given", fix="give one")
+    if concurrency is not None and n_trials is None and any(each == "-n" for each in sys.argv):
+        print(f"note: -n {concurrency} is how many run at once, as in Harbor; trials per task are -k", file=sys.stderr)
+    if env_file is not None:
+        _set_from(env_file)
     request = _request(
         paths=(*(paths or ()), *(path or ())),
         dataset=dataset,
@@ -84,6 +93,8 @@ def run(
         n_trials=n_trials,
         n_valid=n_valid,
         environment=environment,
+        environment_kwargs=_values(environment_kwarg, "--ek"),
+        verifier_env=_pairs(verifier_env, "--ve"),
         task_names=tuple(task or ()),
         exclude_task_names=tuple(exclude or ()),
         n_tasks=n_tasks,
@@ -92,8 +103,8 @@ def run(
         concurrency=concurrency,
         limits=parse_limits(limit),
         secrets=tuple(secret or ()),
-        agent_env=_pairs(agent_env, "--agent-env"),
-        agent_kwargs=_values(agent_kwarg),
+        agent_env=_pairs(agent_env, "--ae"),
+        agent_kwargs=_values(agent_kwarg, "--ak"),
         timeout_multiplier=timeout_multiplier,
         passing=passing,
         baseline_gate=baseline_gate,
@@ -101,13 +112,67 @@ def run(
     )
     ctx = open_store(root, options(None, None, no_codex), strict=True, make=True)
     data, name = _table(ctx, request, config)
-    done = submit(ctx, data, name=name, folders=base_dirs(config), again=True, here=True)
+    table = Table(data, name, base_dirs(config))
+    if dry_run:
+        say_what_would_run(ctx, table, json=json)
+    elif (made := started(ctx, table, detach=detach, json=json)) is not None:
+        watch_until_idle(*made, fail_on=fail_on, quiet=quiet, json=json, report=report)
+
+
+class Table(NamedTuple):
+    """What is to run."""
+
+    data: bytes
+    name: str
+    folders: list[Path]
+    """Where its relative paths are looked for."""
+
+
+def say_what_would_run(ctx: "Context", table: Table, *, json: bool) -> None:
+    """Print what a table amounts to; nothing is left behind."""
+    from parallelhassnes.actions.submit import validate
+
+    found = validate(ctx, table.data, name=table.name, folders=table.folders)
+    typer.echo(found.model_dump_json() if json else found.outline)
+    for warning in found.warnings if not json else ():
+        print(f"note: {warning}", file=sys.stderr)
+
+
+def started(ctx: "Context", table: Table, *, detach: bool, json: bool) -> "tuple[Context, list[str]] | None":
+    """Put a table into the queue, after saying what it amounts to; what is to be watched, or None where nothing is."""
+    from parallelhassnes.actions.submit import submit
+    from parallelhassnes.schedule.tick import tick
+
+    done = submit(
+        ctx,
+        table.data,
+        name=table.name,
+        folders=table.folders,
+        again=True,
+        here=True,
+        told=lambda line: print(line, file=sys.stderr),
+    )
     print(f"batch {done.batch_id}: {done.jobs} jobs, {done.steps} steps", file=sys.stderr)
     for warning in done.warnings:
         print(f"note: {warning}", file=sys.stderr)
     own = ctx.options.model_copy(update={"environment_of": (done.batch_id,)})
     ctx = replace(ctx, options=own)
-    watch_until_idle(ctx, [done.batch_id], fail_on=fail_on, quiet=quiet, json=json, report=report)
+    if not detach:
+        return ctx, [done.batch_id]
+    tick(ctx)
+    typer.echo(done.model_dump_json() if json else done.batch_id)
+    return None
+
+
+def _set_from(env_file: Path) -> None:
+    """Set the variables of a file in this process, where they count more than what was set before, as in Harbor."""
+    from dotenv import load_dotenv
+
+    from parallelhassnes.errors import UserError
+
+    if not env_file.is_file():
+        raise UserError(f"--env-file {env_file}: there is no such file", fix="name one with lines NAME=VALUE")
+    load_dotenv(env_file, override=True)
 
 
 def _request(**given: object) -> "RunRequest":
@@ -143,11 +208,11 @@ def _pairs(texts: opt.Texts, option: str) -> dict[str, str]:
     return found
 
 
-def _values(texts: opt.Texts) -> dict[str, object]:
+def _values(texts: opt.Texts, option: str) -> dict[str, object]:
     import json
 
     found: dict[str, object] = {}
-    for name, value in _pairs(texts, "--agent-kwarg").items():
+    for name, value in _pairs(texts, option).items():
         try:
             found[name] = json.loads(value)
         except ValueError:

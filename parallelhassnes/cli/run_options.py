@@ -22,7 +22,12 @@ ModelOption = Annotated[
 TrialsOption = Annotated[
     int | None,
     typer.Option(
-        "--n-trials", "-n", "-k", "--n-attempts", min=1, max=1_000_000, help="Trials per task and agent. [default: 1]"
+        "--n-attempts",
+        "-k",
+        "--n-trials",
+        min=1,
+        max=1_000_000,
+        help="Trials per task and agent, as Harbor's -k. [default: 1]",
     ),
 ]
 ValidOption = Annotated[
@@ -31,16 +36,30 @@ ValidOption = Annotated[
 EnvironmentOption = Annotated[
     str | None, typer.Option("--env", "-e", help="docker, sandbox or another Harbor environment.")
 ]
-TaskOption = Annotated[Texts, typer.Option("--task-name", "-t", help="Only tasks that match; may be repeated.")]
+EnvironmentKwargOption = Annotated[
+    Texts, typer.Option("--ek", "--environment-kwarg", metavar="NAME=VALUE", help="For the environment; JSON or text.")
+]
+VerifierEnvOption = Annotated[
+    Texts, typer.Option("--ve", "--verifier-env", metavar="NAME=VALUE", help="For the verifier.")
+]
+EnvFileOption = Annotated[
+    Path | None, typer.Option("--env-file", metavar="FILE", help="Variables to set here first, as lines NAME=VALUE.")
+]
+TaskOption = Annotated[
+    Texts,
+    typer.Option(
+        "--task-name", "-t", "--include-task-name", "-i", help="Only tasks that match; may be repeated (Harbor's -i)."
+    ),
+]
 ExcludeOption = Annotated[
     Texts, typer.Option("--exclude-task-name", "-x", help="No tasks that match; may be repeated.")
 ]
 TasksOption = Annotated[int | None, typer.Option("--n-tasks", "-l", min=1, help="The first N tasks only.")]
 ConcurrencyOption = Annotated[
     int | None,
-    typer.Option("--concurrency", "-j", "--n-concurrent", min=1, help="Live attempts at most (Harbor's -n)."),
+    typer.Option("--n-concurrent", "-n", "--concurrency", "-j", min=1, help="Live attempts at most, as Harbor's -n."),
 ]
-ExperimentOption = Annotated[str | None, typer.Option("--experiment", "-E", help="Label of the batch.")]
+ExperimentOption = Annotated[str | None, typer.Option("--experiment", "-E", "--job-name", help="Label of the batch.")]
 PriorityOption = Annotated[int | None, typer.Option("--priority", "-P", help="Higher starts first.")]
 SecretOption = Annotated[
     Texts, typer.Option("--secret", metavar="NAME", help="Environment variable to pass on; may be repeated.")
@@ -65,6 +84,8 @@ BaselineGateOption = Annotated[
         "--baseline-gate", help="Run oracle and nop of a task first; the others only if these come out as they must."
     ),
 ]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would run, and leave it at that.")]
+DetachOption = Annotated[bool, typer.Option("--detach", help="Start, print the batch id and do not wait.")]
 PassOption = Annotated[
     str | None,
     typer.Option(

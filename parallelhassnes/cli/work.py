@@ -17,7 +17,14 @@ TableArgument = Annotated[
 ]
 ConcurrencyOption = Annotated[
     int | None,
-    typer.Option("--concurrency", "-j", min=1, help="Live attempts on this host at most. [default: as configured]"),
+    typer.Option(
+        "--n-concurrent",
+        "-n",
+        "--concurrency",
+        "-j",
+        min=1,
+        help="Live attempts on this host at most. [default: as configured]",
+    ),
 ]
 LimitOption = Annotated[
     list[str] | None,
@@ -54,7 +61,16 @@ def init(root: RootOption = None, json: JsonOption = False) -> None:
         typer.echo(f"{done.root} is set up already; nothing changed")
 
 
-def validate(table: TableArgument, root: RootOption = None, json: JsonOption = False) -> None:
+def validate(
+    table: Annotated[
+        str,
+        typer.Argument(
+            metavar="TABLE", help="A launch table, a folder of tasks or a dataset (name@version); - for standard input."
+        ),
+    ],
+    root: RootOption = None,
+    json: JsonOption = False,
+) -> None:
     """Check a table and say what it would run; every error at once.
 
     Example: parallelhassnes validate examples/table.json
@@ -69,12 +85,13 @@ def validate(table: TableArgument, root: RootOption = None, json: JsonOption = F
     load_config(root_or_default(root))
     ctx = open_context(root_or_default(root))
     check_apart(ctx.layout)
-    data, name, folders = _table(table)
+    data, name, folders = _table_or_tasks(ctx, table)
     found = action.validate(ctx, data, name=name, folders=folders)
     if json:
         typer.echo(found.model_dump_json())
         return
     typer.echo(f"{name}: valid ({found.table_format}): {found.jobs} jobs, {found.steps} steps")
+    typer.echo(f"  {found.outline}")
     if found.plan_sha256 is not None:
         typer.echo(f"  plan sha256:{found.plan_sha256}")
     for key, count in found.queue_keys.items():
@@ -310,6 +327,21 @@ def _print_trouble(ctx: "Context", lasting: list[str]) -> None:
     lasting += [f"batch {batch_id} waits: {why}" for batch_id, why in sorted(quarantine.every(ctx.layout).items())]
     for line in news(ctx.layout, lasting):
         typer.echo(line, err=True)
+
+
+def _table_or_tasks(ctx: "Context", table: str) -> tuple[bytes, str, list[Path]]:
+    """As ``_table``; of tasks, the table that ``run`` would make of them."""
+    from parallelhassnes.actions.submit import base_dirs, table_of
+    from parallelhassnes.tables.formats.request import RunRequest
+
+    path = Path(table)
+    if table == "-" or path.is_file():
+        return _table(table)
+    if path.is_dir():
+        return table_of(ctx, RunRequest(paths=(table,))), table, base_dirs(None)
+    if "@" in table and not path.exists():
+        return table_of(ctx, RunRequest(dataset=table)), table, base_dirs(None)
+    return _table(table)
 
 
 def _table(table: str) -> tuple[bytes, str, list[Path]]:

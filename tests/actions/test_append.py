@@ -72,7 +72,7 @@ def test_twice_and_of_one_agent(ended, root):
     ctx, batch = ended
     assert append(ctx, f"{batch}/hello", 1, ["nop"]).trials == ["hello/nop.2"]
     settle(ctx)
-    told = json.loads(program(root, "append", batch, "-n", "1", "--agent", "nop", "--json").stdout)
+    told = json.loads(program(root, "append", batch, "-k", "1", "--agent", "nop", "--json").stdout)
     assert told["trials"] == ["hello/nop.3"]
     wait_for(lambda: idle(ctx), "the trial to end")
     assert [each for each in states(ctx, batch) if each.startswith("hello/nop.") and "rules" not in each] == [

@@ -30,7 +30,7 @@ def test_tasks_with_two_agents_in_the_sandbox(root):
         "oracle",
         "-a",
         "nop",
-        "-n",
+        "-k",
         "2",
         "-e",
         "sandbox",

@@ -64,7 +64,7 @@ def reports(tmp_path_factory) -> dict:
     (top / "table.json").write_text(json.dumps({"sweep": sweep, "retry": {"max_attempts": 1}}))
     (top / "root").mkdir()
     command = [sys.executable, "-m", "parallelhassnes", "run", "-c", str(top / "table.json")]
-    command += ["-e", "docker", "-n", "5", "--root", str(top / "root"), "--fail-on", "never"]
+    command += ["-e", "docker", "-k", "5", "--root", str(top / "root"), "--fail-on", "never"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     found = {}

@@ -114,7 +114,7 @@ def test_append_is_bounded_too(root, tmp_path):
         ).encode(),
     )
     before = list((root / "runs" / batch_id).rglob("*"))
-    done = program(root, "append", batch_id, "-n", "1000000", check=False)
+    done = program(root, "append", batch_id, "-k", "1000000", check=False)
     assert done.returncode == 2
     assert done.stderr.startswith(
         f"with 1000000 more of each agent {batch_id} unfolds to 4,000,005 steps, and 20 may be"

@@ -99,7 +99,7 @@ def test_a_harbor_job_without_tasks_takes_a_single_task_folder(root: Path) -> No
 
 
 def test_jobs_take_no_path(root: Path) -> None:
-    with pytest.raises(UserError, match="no sweep that a path, -n could change"):
+    with pytest.raises(UserError, match="no sweep that a path, -k could change"):
         merged({"jobs": []}, RunRequest(paths=("x",), n_trials=3), "t.json")
 
 

@@ -176,7 +176,7 @@ def test_readers_race_with_a_draining_batch(root: Path) -> None:
 
 def test_a_sandboxed_sweep_has_a_matrix(root: Path, examples: Path) -> None:
     done = stores.program(
-        root, "run", str(examples / "tasks/hello"), "-a", "oracle", "-a", "nop", "-n", "2", "-e", "sandbox", "--json"
+        root, "run", str(examples / "tasks/hello"), "-a", "oracle", "-a", "nop", "-k", "2", "-e", "sandbox", "--json"
     )
     board = json.loads(done.stdout)
     assert board["columns"] == ["oracle", "nop"]

@@ -57,9 +57,13 @@ class AgentKeys(NamedTuple):
 def provider_keys(provider: str) -> tuple[str, ...]:
     """The variables that clients of a provider read, the usual one first; none where Harbor knows no such provider."""
     known = _providers()
-    spellings = [provider, *(name for pair in _ALIASES.items() if provider in pair for name in pair)]
-    names = _names(next((known[name] for name in spellings if name in known), None))
+    names = _names(next((known[name] for name in _spellings(provider) if name in known), None))
     return tuple(sorted(names, key=lambda name: name != _USUAL.get(provider)))
+
+
+def _spellings(provider: str) -> list[str]:
+    """The names of a provider, as its model is written and as Harbor's table may have it."""
+    return [provider, *(name for pair in _ALIASES.items() if provider in pair for name in pair)]
 
 
 def _providers() -> Mapping[str, Any]:
@@ -99,6 +103,20 @@ def looked_for(agent: Mapping[str, Any]) -> AgentKeys | None:
     elsewhere = any(sign in key.upper() for key in env for sign in _OTHER_WAYS)
     elsewhere = elsewhere or any(sign in key.lower() for key in kwargs for sign in _ENDPOINTS)
     return AgentKeys(names, certain=not elsewhere)
+
+
+def read_by(agent: Mapping[str, Any]) -> tuple[str, ...]:
+    """All variables of this host that Harbor's own tables name for an agent: keys, endpoints, and what goes with them."""
+    name, model = agent.get("name"), agent.get("model_name")
+    if agent.get("import_path") or not isinstance(name, str):
+        return ()
+    connection = _connection(name)
+    provider = (connection[0] if connection else None) or (_provider(model) if isinstance(model, str) else "")
+    known = _providers()
+    access = next((known[each] for each in _spellings(provider) if each in known), None)
+    fields = ("base_url_candidate_names", "base_url_envs", "extra_env_names", "extra_envs")
+    more = [each for field in fields for each in getattr(access, field, ())]
+    return tuple(dict.fromkeys((*(connection[1] if connection else ()), *_names(access), *more)))
 
 
 def points_elsewhere(variable: str) -> bool:

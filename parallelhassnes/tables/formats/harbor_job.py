@@ -23,7 +23,7 @@ from parallelhassnes.tables.formats.sweep import Column, column, group_by_task
 from parallelhassnes.tables.model import PassPart
 from parallelhassnes.tables.parse.field_names import check_keys
 from parallelhassnes.tables.parse.located_errors import Problems, json_type, pointer
-from parallelhassnes.tables.parse.secret_check import check_env
+from parallelhassnes.tables.parse.secret_check import check_env, check_names
 
 
 def expand_harbor_job(document: dict[str, Any], context: Expansion) -> Plan | None:
@@ -34,6 +34,10 @@ def expand_harbor_job(document: dict[str, Any], context: Expansion) -> Plan | No
     raw = dict(document)
     raw.pop("$schema", None)
     passing = _passing(raw.pop("pass", None), problems)
+    named = raw.pop("secrets", None)
+    secrets = check_names(named if isinstance(named, list) else [], "/secrets", problems)
+    if (version := raw.pop("schema_version", 1)) != 1:  # of Harbor's files since 0.25; without, it is the same
+        problems.add("/schema_version", f"{version!r} is not known", "write 1, or leave it out")
     check_keys(problems, "", JobConfig, raw)
     trials = TrialExpander(context)
     if isinstance(raw.get("environment", {}), dict | str):
@@ -80,6 +84,7 @@ def expand_harbor_job(document: dict[str, Any], context: Expansion) -> Plan | No
         experiment=config.job_name if "job_name" in raw else "",
         concurrency=config.n_concurrent_trials if "n_concurrent_trials" in config.model_fields_set else None,
         limits=limits,
+        secrets=secrets,
         jobs=finish(drafts),
         harbor_job=_portable(config),
     )

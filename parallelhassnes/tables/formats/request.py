@@ -34,6 +34,8 @@ class RunRequest:
     n_valid: int | None = None
     """Scored trials per task and agent, instead of ``n_trials``."""
     environment: str | None = None
+    environment_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    verifier_env: Mapping[str, str] = field(default_factory=dict)
     task_names: tuple[str, ...] = ()
     exclude_task_names: tuple[str, ...] = ()
     n_tasks: int | None = None
@@ -150,8 +152,14 @@ def _into_sweep(sweep: dict[str, Any], request: RunRequest) -> None:
     for name in ("n_tasks", "environment"):
         if getattr(request, name) is not None:
             sweep[name] = getattr(request, name)
+    if request.environment_kwargs:
+        said = sweep.get("environment")
+        sweep["environment"] = _with_kwargs({"type": said} if isinstance(said, str) else said, request)
     if request.timeout_multiplier is not None:
         sweep["harbor"] = {**sweep.get("harbor", {}), "timeout_multiplier": request.timeout_multiplier}
+    if request.verifier_env:
+        harbor = sweep.get("harbor", {})
+        sweep["harbor"] = {**harbor, "verifier": _with_env(harbor.get("verifier"), request)}
     if request.passing is not None:
         sweep["pass"] = of_option(request.passing)
     if request.agents:
@@ -204,9 +212,9 @@ def _into_harbor(made: dict[str, Any], request: RunRequest) -> None:
         made["agents"] = [_changed(agent, own) for agent in made["agents"]]
     if request.n_trials is not None:
         made["n_attempts"] = request.n_trials
-    if request.environment is not None:
-        made["environment"] = {**_object(made.get("environment")), "type": request.environment}
-        made["environment"].pop("import_path", None)
+    _environment_of_harbor(made, request)
+    if request.secrets:
+        made["secrets"] = [*made.get("secrets", []), *request.secrets]
     if request.concurrency is not None:
         made["n_concurrent_trials"] = request.concurrency
     if request.timeout_multiplier is not None:
@@ -217,9 +225,29 @@ def _into_harbor(made: dict[str, Any], request: RunRequest) -> None:
         made["pass"] = of_option(request.passing)
     if request.max_attempts is not None:
         made["retry"] = {**_object(made.get("retry")), "max_retries": request.max_attempts - 1}
-    for option in ("limits", "secrets", "priority", "n_valid", "analyses", "baseline_gate"):
+    for option in ("limits", "priority", "n_valid", "analyses", "baseline_gate"):
         if getattr(request, option):
             raise UserError(f"a Harbor job config has no place for {option}", fix="set it in parallelhassnes.toml")
+
+
+def _environment_of_harbor(made: dict[str, Any], request: RunRequest) -> None:
+    if request.environment is not None:
+        made["environment"] = {**_object(made.get("environment")), "type": request.environment}
+        made["environment"].pop("import_path", None)
+    if request.environment_kwargs:
+        made["environment"] = _with_kwargs(made.get("environment"), request)
+    if request.verifier_env:
+        made["verifier"] = _with_env(made.get("verifier"), request)
+
+
+def _with_kwargs(environment: Any, request: RunRequest) -> dict[str, Any]:
+    made = _object(environment)
+    return {**made, "kwargs": {**_object(made.get("kwargs")), **request.environment_kwargs}}
+
+
+def _with_env(verifier: Any, request: RunRequest) -> dict[str, Any]:
+    made = _object(verifier)
+    return {**made, "env": {**_object(made.get("env")), **request.verifier_env}}
 
 
 def _sources_of_harbor(made: dict[str, Any], request: RunRequest) -> None:
@@ -294,9 +322,11 @@ def _sweep_options(request: RunRequest) -> str:
         "-d": request.dataset,
         "-a": request.agents,
         "-m": request.models,
-        "-n": request.n_trials,
+        "-k": request.n_trials,
         "--n-valid": request.n_valid,
         "-e": request.environment,
+        "--ek": request.environment_kwargs,
+        "--ve": request.verifier_env,
         "-t": request.task_names,
         "-x": request.exclude_task_names,
         "-l": request.n_tasks,
