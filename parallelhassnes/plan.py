@@ -51,6 +51,10 @@ class Retry(Record):
     """Seconds before the first retry after a failure of the infrastructure; doubled for each that follows."""
     classes: dict[FailureClass, ClassRetry] = {}
     """Failure class → what differs from the table."""
+    only: tuple[str, ...] = ()
+    """Types of exceptions: a trial that ended by one is retried, whatever its class; by another type it is not. Empty: by class."""
+    never: tuple[str, ...] = ()
+    """Types of exceptions by which no trial is retried."""
     top_up: TopUp | None = None
     """Of a trial whose agent has a target of scored trials (``n_valid``)."""
     open: tuple[RetryValue, ...] = ()

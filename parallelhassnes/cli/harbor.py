@@ -6,7 +6,7 @@ import typer
 
 from parallelhassnes.cli import run_options as opt
 from parallelhassnes.cli.options import JsonOption, RootOption
-from parallelhassnes.cli.run import Table, say_what_would_run, started
+from parallelhassnes.cli.run import GivenTable, say_what_would_run, started
 from parallelhassnes.cli.work import FailOnOption, check_fail_on, open_store, watch_until_idle
 
 
@@ -16,8 +16,8 @@ def register(app: typer.Typer) -> None:
         help="Run Harbor's own command lines here.\n\nExample: parallelhassnes harbor run -p examples/tasks -a oracle -k 2",
         no_args_is_help=True,
     )
-    # Harbor's own options are read by Harbor's own parser, --help included.
-    settings = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+    # Harbor's own options are read by Harbor's own parser.
+    settings = {"allow_extra_args": True, "ignore_unknown_options": True}
     group.command("run", context_settings=settings)(run)
     app.add_typer(group, name="harbor")
 
@@ -40,8 +40,6 @@ def run(line: typer.Context) -> None:
 
     set_harbor_environment(os.environ)
     found = read(line.args, _own, "parallelhassnes harbor run")
-    if isinstance(found, int):
-        raise typer.Exit(found)
     own: dict[str, Any] = found.own
     check_fail_on(own["fail_on"])
     if own["report"] is not None:
@@ -52,7 +50,7 @@ def run(line: typer.Context) -> None:
     if secrets := [*document.get("secrets", []), *(own["secret"] or ())]:
         document["secrets"] = list(dict.fromkeys(secrets))
     ctx = open_store(own["root"], strict=True, make=True)
-    table = Table(dumps(document).encode(), "harbor-run.json", base_dirs(None))
+    table = GivenTable(dumps(document).encode(), "harbor-run.json", base_dirs(None))
     if own["dry_run"]:
         say_what_would_run(ctx, table, json=own["json"])
     elif (made := started(ctx, table, detach=own["detach"], json=own["json"])) is not None:

@@ -112,14 +112,14 @@ def run(
     )
     ctx = open_store(root, options(None, None, no_codex), strict=True, make=True)
     data, name = _table(ctx, request, config)
-    table = Table(data, name, base_dirs(config))
+    table = GivenTable(data, name, base_dirs(config))
     if dry_run:
         say_what_would_run(ctx, table, json=json)
     elif (made := started(ctx, table, detach=detach, json=json)) is not None:
         watch_until_idle(*made, fail_on=fail_on, quiet=quiet, json=json, report=report)
 
 
-class Table(NamedTuple):
+class GivenTable(NamedTuple):
     """What is to run."""
 
     data: bytes
@@ -128,7 +128,7 @@ class Table(NamedTuple):
     """Where its relative paths are looked for."""
 
 
-def say_what_would_run(ctx: "Context", table: Table, *, json: bool) -> None:
+def say_what_would_run(ctx: "Context", table: GivenTable, *, json: bool) -> None:
     """Print what a table amounts to; nothing is left behind."""
     from parallelhassnes.actions.submit import validate
 
@@ -138,7 +138,7 @@ def say_what_would_run(ctx: "Context", table: Table, *, json: bool) -> None:
         print(f"note: {warning}", file=sys.stderr)
 
 
-def started(ctx: "Context", table: Table, *, detach: bool, json: bool) -> "tuple[Context, list[str]] | None":
+def started(ctx: "Context", table: GivenTable, *, detach: bool, json: bool) -> "tuple[Context, list[str]] | None":
     """Put a table into the queue, after saying what it amounts to; what is to be watched, or None where nothing is."""
     from parallelhassnes.actions.submit import submit
     from parallelhassnes.schedule.tick import tick

@@ -229,3 +229,17 @@ def test_how_long_a_provider_asked_to_wait(message, seconds):
 def test_any_message_gives_a_bounded_wait_or_none(message):
     found = retry_after_sec(message)
     assert found is None or 0 <= found <= 7 * 86_400
+
+
+def test_types_that_a_table_names_count_more_than_classes():
+    def after(rule, name, exception):
+        return decide([past(0, name, 0.0, exception=exception)], rule).retry_at is not None
+
+    only = Retry(max_attempts=2, only=("AgentTimeoutError",))
+    assert after(only, "agent_timeout", "AgentTimeoutError")
+    assert not after(only, "infrastructure", "HealthcheckError")
+    assert after(only, "lost", "")  # nobody raised anything
+    never = Retry(max_attempts=2, only=("A", "B"), never=("A",))
+    assert not after(never, "infrastructure", "A")
+    assert after(never, "infrastructure", "B")
+    assert not decide([past(n, "agent_timeout", n, exception="AgentTimeoutError") for n in range(2)], only).retry_at

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from parallelhassnes.errors import InvalidInput
-from parallelhassnes.plan import SANDBOX, AgentPlan, Retry
+from parallelhassnes.plan import LEFT_OPEN, SANDBOX, AgentPlan, Retry
 from parallelhassnes.tables.expand import expand_document
 from parallelhassnes.tables.expanders.expansion import TableDefaults
 
@@ -219,6 +219,31 @@ def test_a_harbor_job_of_older_spelling(plan: Expand) -> None:
     made = plan({"orchestrator": {"n_concurrent_trials": 2}, "datasets": [{"path": "tasks"}]})
     assert made.concurrency == 2
     assert any("deprecated" in line for line in made.warnings)
+
+
+def test_the_older_spelling_leaves_out_what_it_does_not_say(plan: Expand) -> None:
+    """docs/launch-tables.md promises: without retry the configuration's holds, without a number there is none."""
+    made = plan({"orchestrator": {"quiet": True}, "datasets": [{"path": "tasks"}]})
+    assert made.concurrency is None
+    assert made.jobs[0].steps[0].retry == LEFT_OPEN
+    made = plan({"orchestrator": {"retry": {"max_retries": 4}}, "datasets": [{"path": "tasks"}]})
+    assert made.jobs[0].steps[0].retry.max_attempts == 5
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_the_retry_filters_of_a_harbor_job(plan: Expand, inside: bool) -> None:
+    retry = {"retry": {"max_retries": 2, "include_exceptions": ["B", "A"], "exclude_exceptions": ["C"]}}
+    made = plan({"datasets": [{"path": "tasks"}], **({"orchestrator": retry} if inside else retry)})
+    found = made.jobs[0].steps[0].retry
+    assert (found.max_attempts, found.only, found.never) == (3, ("A", "B"), ("C",))
+    made = plan({"datasets": [{"path": "tasks"}], "retry": {"max_retries": 2}})
+    assert (made.jobs[0].steps[0].retry.only, made.jobs[0].steps[0].retry.never) == ((), ())
+
+
+def test_a_harbor_job_of_a_version_to_come(plan: Expand, reject: Reject) -> None:
+    assert plan({"schema_version": 1, "datasets": [{"path": "tasks"}]}).jobs
+    (problem,) = reject({"schema_version": 2, "datasets": [{"path": "tasks"}]})
+    assert (problem.pointer, problem.message) == ("/schema_version", "2 is not known")
 
 
 def test_a_harbor_job_in_the_sandbox(plan: Expand) -> None:

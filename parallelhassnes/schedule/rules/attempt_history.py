@@ -4,6 +4,7 @@ from pathlib import Path
 
 from parallelhassnes.plan import StepSpec
 from parallelhassnes.schedule.rules.policy import Past
+from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.trial_data import facts
 from parallelhassnes.store import attempts
 from parallelhassnes.store.records import AttemptState, now_text, parse_time
@@ -38,5 +39,18 @@ def _past(folder: Path, step: StepSpec, state: AttemptState) -> Past:
         retry_after=failure.retry_after_sec if failure else None,
         shut_down=state.shut_down,
         began=state.started_at is not None,
+        exception=_exception(folder) if step.retry.only or step.retry.never else "",
         scored=scored,
     )
+
+
+def _exception(folder: Path) -> str:
+    """The type of the exception that a trial ended by; empty where it ended by none, or nothing says."""
+    report = safe_read.read_object(folder / "final.json", safe_read.MAX_JSON_BYTES) or {}
+    trial = safe_read.mapping(report.get("trial"))
+    steps = [
+        safe_read.mapping(step.get("exception"))
+        for step in map(safe_read.mapping, safe_read.sequence(trial.get("steps")))
+    ]
+    found = (safe_read.text(each.get("type"), 200) for each in (safe_read.mapping(trial.get("exception")), *steps))
+    return next(filter(None, found), "")

@@ -91,6 +91,8 @@ class Past(NamedTuple):
     shut_down: bool = False
     began: bool = True
     """Whether its supervisor had begun: one that was handed to a host which then ended had not."""
+    exception: str = ""
+    """The type of the exception that a trial ended by, where the step's rule names types."""
     scored: bool = True
     """Of a step with ``top_up``: whether it has a score that counts."""
 
@@ -217,7 +219,10 @@ class _Tally:
     def _refused(self, name: str, policy: ClassPolicy, past: Past, delay: float) -> str:
         """Tell why there is no retry; empty where there is."""
         said = self.retry.classes.get(name)  # type: ignore[call-overload]
-        if not policy.retry:
+        named = past.exception in self.retry.only
+        if past.exception and (past.exception in self.retry.never or (self.retry.only and not named)):
+            return f"{past.exception} is not retried, as the table says"
+        if not policy.retry and not named:
             return f"{name} is not retried"
         if self.retry.max_attempts == 1 and policy is not NOT_BEGUN and not (said and said.retry):
             return "its retries are switched off (max_attempts is 1)"

@@ -82,12 +82,21 @@ def expand_harbor_job(document: dict[str, Any], context: Expansion) -> Plan | No
     return Plan(
         table_format="harbor-job",
         experiment=config.job_name if "job_name" in raw else "",
-        concurrency=config.n_concurrent_trials if "n_concurrent_trials" in config.model_fields_set else None,
+        concurrency=config.n_concurrent_trials if _says_how_many(raw) else None,
         limits=limits,
         secrets=secrets,
         jobs=finish(drafts),
         harbor_job=_portable(config),
     )
+
+
+def _says_how_many(raw: dict[str, Any]) -> bool:
+    """Harbor puts its own default in where the older spelling leaves the number out."""
+    return "n_concurrent_trials" in raw or "n_concurrent_trials" in _object(raw.get("orchestrator"))
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _passing(raw: Any, problems: Problems) -> PassPart | None:
@@ -210,10 +219,24 @@ def _needs_network(config: Any) -> bool:
 
 
 def _retry(raw: dict[str, Any], config: Any) -> Retry:
-    """Return Harbor's ``max_retries`` counts the attempts after the first; what the file leaves out is ours to say."""
-    if "retry" not in raw and "orchestrator" not in raw:
-        return LEFT_OPEN
+    """Make the rule of retries; Harbor's ``max_retries`` counts the attempts after the first, and what the file leaves out stays open.
+
+    The filters are obeyed where the file has them: those that Harbor has by itself are its table of errors, and here is another.
+    """
+    said = raw.get("retry", _object(raw.get("orchestrator")).get("retry"))
+    policies = {
+        name: _object(each).get("should_retry") for name, each in _object(raw.get("override_error_policy")).items()
+    }
+    never = {
+        *(_object(said).get("exclude_exceptions") or ()),
+        *(name for name, again in policies.items() if again is False),
+    }
+    only = {*(_object(said).get("include_exceptions") or ())}
+    filters: dict[str, Any] = {"only": tuple(sorted(only)), "never": tuple(sorted(never))}
+    if said is None:
+        return LEFT_OPEN.model_copy(update=filters) if never else LEFT_OPEN
     return Retry(
+        **filters,
         max_attempts=min(config.retry.max_retries + 1, 100),
         backoff_sec=min(max(config.retry.min_wait_sec, 0.0), 86_400.0),
         open=("classes",),

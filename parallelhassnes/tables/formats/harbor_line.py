@@ -50,7 +50,7 @@ INSTEAD: dict[str, tuple[str, str]] = {
 """Parameter of Harbor's function → its option, and what to do instead: what cannot hold here."""
 
 
-class Line(NamedTuple):
+class HarborLine(NamedTuple):
     """A command line, read."""
 
     document: dict[str, Any]
@@ -59,15 +59,12 @@ class Line(NamedTuple):
     """The values of our options, and of Harbor's ``quiet`` and ``dry_run``."""
 
 
-def read(arguments: Sequence[str], own: Callable[..., Any], name: str) -> Line | int:
+def read(arguments: Sequence[str], own: Callable[..., Any], name: str) -> HarborLine:
     """Read the arguments of ``harbor run``.
 
     Args:
         own: a function whose parameters are our options.
-        name: of the command, for its help.
-
-    Returns:
-        The line; the exit code where it asked for help.
+        name: of the command, for messages.
 
     Raises:
         UserError: Harbor refuses the line, or it asks for what cannot be here.
@@ -76,8 +73,6 @@ def read(arguments: Sequence[str], own: Callable[..., Any], name: str) -> Line |
     from pydantic import ValidationError
 
     given = _parse(arguments, own, jobs.build_job_config, name)
-    if isinstance(given, int):
-        return given
     ours = {key: given.pop(key) for key in inspect.signature(own).parameters}
     for parameter, (option, fix) in INSTEAD.items():
         if given.get(parameter):
@@ -93,12 +88,10 @@ def read(arguments: Sequence[str], own: Callable[..., Any], name: str) -> Line |
         raise UserError(f"harbor run refuses this line: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     except (ValueError, OSError) as error:
         raise UserError(f"harbor run refuses this line: {str(error).splitlines()[0]}") from None
-    return Line(_document(config), ours)
+    return HarborLine(_document(config), ours)
 
 
-def _parse(
-    arguments: Sequence[str], own: Callable[..., Any], theirs: Callable[..., Any], name: str
-) -> dict[str, Any] | int:
+def _parse(arguments: Sequence[str], own: Callable[..., Any], theirs: Callable[..., Any], name: str) -> dict[str, Any]:
     import typer
     from typer.main import get_command
 
@@ -112,9 +105,9 @@ def _parse(
     line.__annotations__ = {each.name: each.annotation for each in parameters}
     line.__doc__ = own.__doc__
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command(context_settings={"help_option_names": ["-h", "--help"]})(line)
-    found = get_command(app).main(args=list(arguments), prog_name=name, standalone_mode=False)
-    return found if isinstance(found, dict) else int(found or 0)
+    app.command(context_settings={"help_option_names": []})(line)
+    given: dict[str, Any] = get_command(app).main(args=list(arguments), prog_name=name, standalone_mode=False)
+    return given
 
 
 def _document(config: Any) -> dict[str, Any]:
