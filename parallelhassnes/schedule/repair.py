@@ -151,6 +151,10 @@ def shut_down(ctx: Context, given: list[str]) -> None:
                     processes.send(state.pid, state.pid_start, signal.SIGTERM)
 
 
+_OTHERS_PATIENCE = 10
+"""After so many times the time after which a host counts as silent, the one that decides ends what another was to end."""
+
+
 class _Foreign(NamedTuple):
     """An attempt on another host."""
 
@@ -165,7 +169,10 @@ class SilenceWatch:
 
     def __init__(self) -> None:
         self._seen: dict[object, tuple[object, float]] = {}
-        self._fenced: dict[str, float] = {}
+        self._fenced: dict[str, tuple[str, float]] = {}
+        """Ticket → the attempt that was fenced, and since when."""
+        self._given: dict[str, tuple[str, float]] = {}
+        """Ticket → the attempt that a process was started for, or a runner asked, to end, and when."""
 
     def still_for(self, key: object, value: object, now: float) -> float:
         """Seconds that the value has stood still, as far as looks tell."""
@@ -194,13 +201,11 @@ class SilenceWatch:
                 dead = self._look(ctx, foreign, alive, now, still)
                 if dead is not None:
                     found.append(dead)
-        self._forget({entry.name for entry in running})
+        names = {entry.name for entry in running}
+        for known in (self._seen, self._fenced, self._given):
+            for name in [name for name in known if name not in names]:
+                known.pop(name)  # type: ignore[call-overload]
         return found
-
-    def _forget(self, running: set[str]) -> None:
-        for name in [name for name in self._seen if name not in running]:
-            self._seen.pop(name)
-            self._fenced.pop(str(name), None)
 
     def _look(
         self, ctx: Context, it: _Foreign, alive: set[str], now: float, still: float
@@ -233,10 +238,35 @@ class SilenceWatch:
             return self._to_end(ctx, it, ref.name, fenced=False)
         if not attempts.is_fenced(it.step_dir, state.run_id) and not self._fence(ctx, it, ref.name, owner):
             return None
-        since = self._fenced.setdefault(name, now)
+        fenced, since = self._fenced.get(name, ("", now))
+        if fenced != ref.name:
+            self._fenced[name] = (ref.name, now)
+            return None
         if now - since < 2 * ctx.config.heartbeat_sec + hosts.cache_sec(layout):
             return None
+        if self._leave_to_another(ctx, it, ref, alive, now, still):
+            return None
         return self._to_end(ctx, it, ref.name, fenced=True)
+
+    def _leave_to_another(
+        self, ctx: Context, it: _Foreign, ref: attempts.AttemptRef, alive: set[str], now: float, still: float
+    ) -> bool:
+        """Have a runner end the attempt that can look for all of its secrets, where this one cannot; whether there is one."""
+        credential = attempts.read_meta(ref.dir).credential
+        needed = set(credential.variables) if credential is not None else set[str]()
+        if needed <= ctx.secrets().keys():
+            return False
+        given, since = self._given.get(it.entry.name, ("", now))
+        if given == ref.name:
+            return now - since < _OTHERS_PATIENCE * still
+        for name in sorted(alive - {ctx.layout.runner}):
+            beat = hosts.beat_of(ctx.layout, name)
+            if beat is not None and needed <= set(beat.gives) and not beat.draining:
+                asked = self._assignment(ctx, it, ref.name).model_copy(update={"dead": True, "fenced": True})
+                hosts.hand(ctx.layout, name, it.entry.name, asked)
+                self._given[it.entry.name] = (ref.name, now)
+                return True
+        return False
 
     def _fence(self, ctx: Context, it: _Foreign, attempt: str, owner: str) -> bool:
         """Say that the attempt is given up, in the ledger first; False where a pass is being made."""
@@ -277,10 +307,10 @@ class SilenceWatch:
         path = it.step_dir / "step.lock"
         lock = locks.claim(path)
         if lock is None:
-            if not fenced or f"{it.entry.name} ends" in self._fenced:  # a process of ours is at it
+            if not fenced or self._given.get(it.entry.name, ("",))[0] == attempt:  # a process of ours is at it
                 return None
             lock = locks.take_away(path)
-        self._fenced[f"{it.entry.name} ends"] = 0.0
+        self._given[it.entry.name] = (attempt, 0.0)
         made = self._assignment(ctx, it, attempt).model_copy(update={"dead": True, "fenced": fenced})
         return made, lock
 

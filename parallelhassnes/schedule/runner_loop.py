@@ -296,6 +296,12 @@ class _Loop:
         attempt_dir = assignment.attempt_dir(layout)
         if not attempt_dir.is_dir() and now - self.waiting.setdefault(ticket, now) < hosts.cache_sec(layout) + 1:
             return  # not seen is not gone
+        if assignment.dead:  # this runner has the secrets to look for, and the one that decides has not
+            self.waiting.pop(ticket, None)
+            taken = locks.take_away(step_dir / "step.lock")
+            start(self.ctx, assignment, taken, self.acts.after_attempt)
+            os.close(taken)
+            return
         state = attempts.read_state(attempt_dir)
         if state.status != "queued" or attempts.is_fenced(step_dir, state.run_id):  # it was begun, or given up
             self.waiting.pop(ticket, None)

@@ -121,7 +121,8 @@ def run(ctx: Context, assignment: Assignment, lock: int, then: Then) -> None:
     # whose ticket has the same name, and lose that one to this process when it goes on.
     tickets.end_running(ctx.layout, assignment.key_dir, assignment.ticket)
     if ctx.layout.runner:
-        hosts.let_go(ctx.layout, meta.runner_id, assignment.ticket)
+        for name in {meta.runner_id, ctx.layout.runner}:
+            hosts.let_go(ctx.layout, name, assignment.ticket)
     os.close(lock)
     then(ctx)
 
