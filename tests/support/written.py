@@ -28,7 +28,7 @@ from parallelhassnes.schedule.tick import tick
 from parallelhassnes.steps.registry import kind as kind_of
 from parallelhassnes.steps.step_types import StepAttempt, WorkerEnd
 from parallelhassnes.store import attempts, batches, locks, seal
-from parallelhassnes.store.queue import tickets
+from parallelhassnes.store.queue import delayed, tickets
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Writer:
         ctx = self.ctx
         with locks.held(ctx.layout.tick_lock):
             settle.settle_ended(ctx)
-            tickets.promote_due(ctx.layout, time.time() + 10 * 365 * 86400, _refuse, lambda _: None)
+            delayed.promote_due(ctx.layout, time.time() + 10 * 365 * 86400, _refuse)
             gate = launch.Gate(ctx)
             keys = QueueKeys(ctx)
             found = [
