@@ -28,6 +28,7 @@ BATCH_FILES = frozenset(
         "launch_table.yml",
         "ledger.jsonl",
         "scoreboard.batch.json",
+        "scoreboard.shown.json",
     }
 )
 """What lies in a batch's folder beside its jobs' folders, so that no job can be called so."""

@@ -1,17 +1,30 @@
-"""The scoreboard of one batch: results by job and agent, what runs, what waits and why, what went wrong."""
+"""The scoreboard of one batch: results by job and agent, what runs, what waits and why, what went wrong.
 
+    ledger, index, control, pauses … ──▶ BatchScoreboard ◀──▶ scoreboard.shown.json   (derived: may be deleted)
+
+A board is made from every step of its batch. That of a batch of many steps which shows few lines is kept beside the ledger, with
+the stamp of what it was made from (``batch_summary.stamp``, with the tickets that run) and this version. As long as the stamp is the same, a look
+reads that file and the states of what runs: it costs what it shows. Any reader may write it, at any time, by rename.
+"""
+
+import contextlib
+import hashlib
 from collections import Counter
 from collections.abc import Callable
 
+from pydantic import ValidationError
+
 from parallelhassnes.gc_paused import bulk
-from parallelhassnes.store import batches
+from parallelhassnes.store import atomic, batches
 from parallelhassnes.store.layout import Layout
+from parallelhassnes.store.queue import tickets
 from parallelhassnes.store.records import now_text
-from parallelhassnes.views import batch_status, batch_summary
+from parallelhassnes.version import __version__
+from parallelhassnes.views import batch_status, batch_summary, projection
 from parallelhassnes.views.batch_status import BatchStatus, StepStatus
 from parallelhassnes.views.projection import Fold
 from parallelhassnes.views.results_matrix import JobRow, Matrix, column, is_unscored
-from parallelhassnes.views.running import HeartbeatWatch, attempt_path, describe
+from parallelhassnes.views.running import HeartbeatWatch, attempt_path, describe, look_again
 from parallelhassnes.views.scoreboard_models import (
     BatchScoreboard,
     BlockedGroup,
@@ -25,6 +38,11 @@ from parallelhassnes.views.scoreboard_models import (
 FIRST_STEPS = 5
 """Steps that a group of blocked ones names."""
 MAX_GROUPS = 50
+KEPT = "scoreboard.shown.json"
+MANY_STEPS = 1_000
+"""From so many on a board is kept: fewer are counted as fast."""
+MOST_ROWS = 1_000
+"""Lines of a board that is kept: of more it costs what it shows to make it."""
 
 
 @bulk
@@ -45,6 +63,52 @@ def batch_scoreboard(
     Raises:
         FileNotFoundError: there is no such batch.
     """
+    if fold is not None or pick is not list:
+        return _made(layout, batch_id, watch, fold, pick)
+    made_from = _stamp(layout, batch_id)
+    board = _kept(layout, batch_id, made_from)
+    if board is not None:
+        running = [look_again(layout.root, step, watch or HeartbeatWatch()) for step in board.running]
+        return board.model_copy(update={"at": now_text(), "running": _oldest_first(running)})
+    board = _made(layout, batch_id, watch, None, pick)
+    _keep(layout, board, made_from)
+    return board
+
+
+def _stamp(layout: Layout, batch_id: str) -> str:
+    names = sorted(entry.name for entry in tickets.running(layout) if entry.name.startswith(f"{batch_id}."))
+    live = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+    return f"{__version__}.{projection.VERSION}.{batch_summary.stamp(layout, batch_id, live)}"
+
+
+def _kept(layout: Layout, batch_id: str, made_from: str) -> BatchScoreboard | None:
+    """Return the board that was made from the same; None where there is none that can be used."""
+    document = atomic.read_derived(layout.batch(batch_id) / KEPT)
+    if document.get("made_from") != made_from:
+        return None
+    try:
+        return BatchScoreboard.model_validate(document.get("board"))
+    except ValidationError:
+        return None
+
+
+def _keep(layout: Layout, board: BatchScoreboard, made_from: str) -> None:
+    """Leave a board behind that took long to make and is short; a store that cannot be written to is read all the same."""
+    rows = len(board.jobs) + len(board.failures) + len(board.unscored) + len(board.gates)
+    if board.steps_total < MANY_STEPS or rows > MOST_ROWS:
+        return
+    document = {"made_from": made_from, "board": board.model_dump(mode="json")}
+    with contextlib.suppress(OSError):  # a reader with no right to write, a full disk, a batch being deleted
+        atomic.write_json(layout.batch(board.batch_id) / KEPT, document, durable=False)
+
+
+def _made(
+    layout: Layout,
+    batch_id: str,
+    watch: HeartbeatWatch | None,
+    fold: Fold | None,
+    pick: Callable[[list[JobRow]], list[JobRow]],
+) -> BatchScoreboard:
     status = batch_status.read_told(layout, batch_id, fold)
     steps = list(status)
     meta = batches.read_about(status.batch_dir)
@@ -102,7 +166,11 @@ def _spent(fold: Fold) -> Spent:
 
 def _running(layout: Layout, status: BatchStatus, steps: list[StepStatus], watch: HeartbeatWatch) -> list[RunningStep]:
     found = [describe(layout.root, status, step, watch) for step in steps if step.state == "running"]
-    return sorted(found, key=lambda step: -(step.age_sec or 0.0))
+    return _oldest_first(found)
+
+
+def _oldest_first(running: list[RunningStep]) -> list[RunningStep]:
+    return sorted(running, key=lambda step: -(step.age_sec or 0.0))
 
 
 def gate_of(status: BatchStatus, step: StepStatus) -> GatedStep:

@@ -17,11 +17,11 @@ from parallelhassnes.views.batch_status import BatchStatus, StepStatus
 from parallelhassnes.views.scoreboard_models import BatchLine, Counts, KeyLoad
 
 
-def stamp(layout: Layout, batch_id: str, live: int) -> str:
+def stamp(layout: Layout, batch_id: str, live: int | str) -> str:
     """Tell what a line depends on, in a few stats: the same stamp means the same line.
 
     Args:
-        live: running tickets of the batch.
+        live: running tickets of the batch: how many, or a digest of which.
     """
     # Plain strings: a store may have 10,000 batches, and a Path costs more than a stat.
     size, _ = _stat(f"{layout.runs}/{batch_id}/{LEDGER}")

@@ -43,9 +43,24 @@ def attempt_path(status: BatchStatus, key: str, attempt: str) -> str:
 def describe(root: Path, status: BatchStatus, step: StepStatus, watch: HeartbeatWatch) -> RunningStep:
     """Return one live attempt from its ``state.json``; copes with one that is only starting or just over."""
     row = step.row
-    attempt = row.attempt if row else ""
-    path = attempt_path(status, step.key, attempt)
-    state = _state(root / path)
+    who = RunningStep(
+        step=step.key,
+        label=step.step.label or step.step.step_id,
+        queue_key=step.step.queue_key,
+        number=row.number if row else 1,
+        phase="starting",
+        age_sec=None,
+        heartbeat_age_sec=None,
+        alive=None,
+        host="",
+        attempt=attempt_path(status, step.key, row.attempt if row else ""),
+    )
+    return look_again(root, who, watch)
+
+
+def look_again(root: Path, shown: RunningStep, watch: HeartbeatWatch) -> RunningStep:
+    """Return the same live attempt as it is now."""
+    state = _state(root / shown.attempt)
     started = state.get("started_at")
     heartbeat = state.get("heartbeat") or {}
     host = str(state.get("host", ""))
@@ -54,10 +69,10 @@ def describe(root: Path, status: BatchStatus, step: StepStatus, watch: Heartbeat
     live = state.get("live") or {}
     counts = [n for n in (live.get("input_tokens"), live.get("output_tokens")) if n is not None]
     return RunningStep(
-        step=step.key,
-        label=step.step.label or step.step.step_id,
-        queue_key=step.step.queue_key,
-        number=row.number if row else 1,
+        step=shown.step,
+        label=shown.label,
+        queue_key=shown.queue_key,
+        number=shown.number,
         phase="ended" if over else str(state.get("phase") or "starting"),
         item=live.get("item"),
         tokens=sum(counts) if counts else None,
@@ -71,7 +86,7 @@ def describe(root: Path, status: BatchStatus, step: StepStatus, watch: Heartbeat
         alive=process_identity.lives(pid, state.get("pid_start"), state.get("pid_table"), host) if pid else None,
         host=host,
         stuck_since=state.get("stuck_since"),
-        attempt=path,
+        attempt=shown.attempt,
     )
 
 

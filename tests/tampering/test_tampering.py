@@ -17,7 +17,15 @@ from parallelhassnes.refs import resolve
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.store.layout import Layout
 
-DERIVED = {"index.json", "scoreboard.batch.json", "spent.json", "scoreboard.system.json", "current.json", "sent.json"}
+DERIVED = {
+    "index.json",
+    "scoreboard.batch.json",
+    "scoreboard.shown.json",
+    "spent.json",
+    "scoreboard.system.json",
+    "current.json",
+    "sent.json",
+}
 """Files that are made again from the others, or that say nothing of what happened."""
 CHANGES = 200
 

@@ -8,7 +8,7 @@
     */current.json                                               the lines of the ends that it speaks of
 
 What is in a record of where it belongs (batch, job, step, run) is compared with the folder that it lies in, so nothing can
-be copied or moved. What is in no record and is not derived (``index.json``, ``scoreboard.batch.json``) is ``added``.
+be copied or moved. What is in no record and is not derived (``batches.DERIVED``) is ``added``.
 """
 
 import hashlib
