@@ -1,9 +1,10 @@
 # `make demo` and `make test` need nothing but Python >= 3.12 (see tools/find-python.sh) and do all the set-up.
 .DEFAULT_GOAL := help
 SOAK_SEC ?= 1800
+SEC ?= 1800
 TOGETHER_SEC ?= 3600
 N ?= 2000
-.PHONY: help demo test test-harbor ci-fresh lint faults refusals podman soak one-answer together bench pictures examples docs lock clean venv
+.PHONY: help demo test test-harbor ci-fresh lint faults hosts refusals podman soak one-answer together bench pictures examples docs lock clean venv
 
 python := .venv/bin/python
 # The sandbox environment is made of Linux namespaces; elsewhere the demo uses Docker.
@@ -48,6 +49,9 @@ podman: venv ## ask Podman's real engine what died under a trial; needs podman a
 
 soak: venv ## random kills, stops, edits, clock jumps, upgrades and a refusing disk under load, 30 minutes; SOAK_SEC=600 for ten
 	@PYTHONPATH=.:tests:tests/support $(python) -m tests.faults.soak --seconds $(SOAK_SEC) --trials --disturb
+
+hosts: venv ## three hosts on one root that lose power, are cut off and come back, 30 minutes, as root; SEC=600 for ten
+	@PYTHONPATH=.:tests:tests/support $(python) -m tests.hosts.run --seconds $(SEC) $(args)
 
 one-answer: venv ## have every view of 2,000 random stores say the same, and what the files say; N=200 for fewer
 	@HOME=build PYTHONPATH=.:tests:tests/support $(python) -m tests.one_answer --stores $(N)

@@ -45,6 +45,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "export": "upkeep",
     },
     "Steer": dict.fromkeys((action.command for action in ACTIONS), "operators"),
+    "Many hosts": {"runner": "runners", "runners": "runners", "pilot": "runners"},
     "Look after": {"doctor": "upkeep", "cron": "upkeep", "audit": "audit", "api": "serve", "token": "token"},
 }
 """Title in ``--help`` → name of a command → module that registers it."""

@@ -71,6 +71,10 @@ class Layout:
         return self.runners / ".credential.key"
 
     @cached_property
+    def pilots(self) -> Path:
+        return self.runners / ".pilots"
+
+    @cached_property
     def system(self) -> Path:
         return self.runs / "_system"
 

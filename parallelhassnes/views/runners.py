@@ -1,0 +1,151 @@
+"""The runners of a root: what each can take, what it runs, and whether its beat moves.
+
+Whether a runner lives is told by its counter alone, and by the reader's own clock: a look takes as long as one beat at most, unless it is
+to be quick. One that is not seen to move in that time is not dead yet; the host that decides waits for six beats.
+"""
+
+import time
+from pathlib import Path
+
+from parallelhassnes.config import Config
+from parallelhassnes.schedule import configuration
+from parallelhassnes.store import atomic, hosts, members
+from parallelhassnes.store.layout import Layout
+from parallelhassnes.store.queue import tickets
+from parallelhassnes.views.scoreboard_models import View
+
+_LOOK_SEC = 0.1
+_SLACK_SEC = 0.5
+
+
+class RunnerNow(View):
+    """One runner."""
+
+    name: str
+    host: str
+    version: str
+    capacity: int | None
+    """Attempts at once at most; null where it has not said."""
+    live: int | None
+    draining: bool
+    """It starts nothing new."""
+    decides: bool
+    """It says what is to run where."""
+    beats: int | None
+    """Its counter; null where it has none, as on a root of one host."""
+    moves: bool | None
+    """Whether the counter moved while we looked; null where nobody waited for it, or there is none."""
+    watched_sec: float
+    """For how long we looked at the counter."""
+    left_sec: float | None
+    """Time until it ends, as it said last; null for no end."""
+    runs: list[str]
+    """``batch/job/step`` of what it runs."""
+    handed: int
+    """What waits for it to be taken."""
+    job_id: str | None = None
+    """The cluster's job that it is in."""
+
+
+class RunnersNow(View):
+    """Every runner of a root."""
+
+    ok: bool = True
+    shared: bool
+    """Whether several hosts have joined."""
+    decider: str | None
+    """Who says what is to run where; null where nobody does now."""
+    runners: list[RunnerNow]
+
+
+def runners(layout: Layout, *, quick: bool = False) -> RunnersNow:
+    """Every runner, by name.
+
+    Args:
+        quick: do not wait for a beat.
+
+    Raises:
+        UserError: the configuration cannot be read.
+    """
+    config = configuration.in_force(layout).config
+    shared = hosts.is_shared(layout)
+    right = hosts.right(layout) if shared else None
+    decider = right.runner if right and not right.given_up else None
+    running = {entry.name: entry.path for entry in tickets.running(layout)}
+    names = members.names(layout.runners)
+    before = {name: hosts.beat_of(layout, name) for name in names} if shared else {}
+    moved, watched = ({}, 0.0) if quick else _watch(layout, config, before)
+    found = [
+        _joined(layout, name, before[name], running, decider) if shared else _only(layout, name, running)
+        for name in names
+    ]
+    for each in found:
+        each.moves, each.watched_sec = moved.get(each.name), watched if each.name in moved else 0.0
+    return RunnersNow(shared=shared, decider=decider, runners=found)
+
+
+def _watch(layout: Layout, config: Config, before: dict[str, hosts.Beat | None]) -> tuple[dict[str, bool], float]:
+    """Runner → whether its counter moved; looks until all have, or for a beat and what caches may hold back."""
+    began = time.monotonic()
+    end = began + config.heartbeat_sec + hosts.cache_sec(layout) + _SLACK_SEC
+    moved = {name: False for name, beat in before.items() if beat is not None}
+    while not all(moved.values()) and time.monotonic() < end:
+        time.sleep(_LOOK_SEC)
+        for name in [name for name, did in moved.items() if not did]:
+            now, then = hosts.beat_of(layout, name), before[name]
+            moved[name] = (
+                now is not None and then is not None and (now.boot_id, now.count) != (then.boot_id, then.count)
+            )
+    return moved, round(time.monotonic() - began, 2)
+
+
+def _joined(
+    layout: Layout, name: str, beat: hosts.Beat | None, running: dict[str, Path], decider: str | None
+) -> RunnerNow:
+    member = hosts.member(layout, name)
+    taken = [ticket for ticket in hosts.taken(layout, name) if ticket in running]
+    return RunnerNow(
+        name=name,
+        host=member.host if member else "",
+        version=member.version if member else "",
+        capacity=beat.capacity if beat else None,
+        live=len(taken),
+        draining=bool(beat and beat.draining) or members.is_there(layout.runners / name / "drain"),
+        decides=name == decider,
+        beats=beat.count if beat else None,
+        moves=None,
+        watched_sec=0.0,
+        left_sec=beat.left_sec if beat else None,
+        runs=[_step(running[ticket]) for ticket in taken],
+        handed=len(hosts.handed(layout, name)),
+        job_id=atomic.read_derived(layout.runners / name / "job.json").get("job_id"),
+    )
+
+
+def _only(layout: Layout, name: str, running: dict[str, Path]) -> RunnerNow:
+    """A runner of a root that one host works on: all that runs is its own."""
+    health = atomic.read_derived(layout.runners / name / "health.json")
+    return RunnerNow(
+        name=name,
+        host=health.get("host", ""),
+        version=health.get("harness_version", ""),
+        capacity=health.get("capacity"),
+        live=len(running),
+        draining=members.is_there(layout.runners / name / "drain"),
+        decides=True,
+        beats=None,
+        moves=None,
+        watched_sec=0.0,
+        left_sec=None,
+        runs=[_step(path) for path in running.values()],
+        handed=0,
+    )
+
+
+def _step(path: Path) -> str:
+    """``batch/job/step`` of a running ticket; its batch alone where it has just ended or cannot be read."""
+    try:
+        ticket = tickets.read(path)
+    except (OSError, atomic.CorruptFile):
+        return tickets.parse_name(path.name).batch_id
+    return f"{ticket.batch_id}/{ticket.job_id}/{ticket.step_id}"
