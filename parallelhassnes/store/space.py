@@ -21,13 +21,16 @@ class Floors(Protocol):
 
 def shortage(runs: Path, floors: Floors) -> str | None:
     """Tell why nothing may start now, in one line with what to do; None where there is enough of all."""
-    disk = _disk(runs)
-    free, floor = disk.f_bavail * disk.f_frsize // 1_000_000, floors.min_free_disk_mb
-    if free < floor:
-        return f"disk: {free} MB free for {runs}, the floor is {floor} MB; free some, or lower min_free_disk_mb"
-    free, floor = disk.f_favail, floors.min_free_files
-    if free < floor and disk.f_files:  # one that has no inodes counts none
-        return f"disk: room for {free} files for {runs}, the floor is {floor}; delete some, or lower min_free_files"
+    for place in (runs, *_of_docker(runs)):
+        disk = _disk(place)
+        free, floor = disk.f_bavail * disk.f_frsize // 1_000_000, floors.min_free_disk_mb
+        if free < floor:
+            return f"disk: {free} MB free for {place}, the floor is {floor} MB; free some, or lower min_free_disk_mb"
+        free, floor = disk.f_favail, floors.min_free_files
+        if free < floor and disk.f_files:  # one that has no inodes counts none
+            return (
+                f"disk: room for {free} files for {place}, the floor is {floor}; delete some, or lower min_free_files"
+            )
     memory, floor = free_memory(), floors.min_free_memory_mb
     if memory is not None and memory // 1_000_000 < floor:
         return (
@@ -35,6 +38,22 @@ def shortage(runs: Path, floors: Floors) -> str | None:
             "free some, or lower min_free_memory_mb"
         )
     return None
+
+
+def docker_root(runs: Path) -> Path:
+    """Return the file that names the folder in which Docker keeps images and containers, once a trial has run there."""
+    return runs / "_system" / "docker_root"
+
+
+def _of_docker(runs: Path) -> Iterator[Path]:
+    """Yield Docker's own folder, where it is one of this host."""
+    try:
+        with open(docker_root(runs), "rb") as stream:  # noqa: PTH123 - hot path
+            named = os.fsdecode(stream.read(4096)).strip()
+    except OSError:
+        return
+    if os.path.isabs(named) and os.path.isdir(named):  # noqa: PTH117, PTH112 - hot path
+        yield Path(named)
 
 
 def free_disk(folder: Path) -> int:

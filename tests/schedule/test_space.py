@@ -12,6 +12,7 @@ from stores import attempt_dirs, command, context, idle, job, program, put, read
 from parallelhassnes.admin.audit.verify import verify
 from parallelhassnes.execute import logs
 from parallelhassnes.schedule.tick import tick
+from parallelhassnes.store import space
 from parallelhassnes.store.queue import tickets
 
 NO_FLOOR = "min_free_disk_mb = 0\n"
@@ -38,6 +39,26 @@ def test_below_a_floor_nothing_starts_and_everything_says_so(root, floor):
     assert states(ctx, batch) == {"j/s": ["succeeded"]}
     cron = program(root, "tick", "--quiet")
     assert (cron.stdout, cron.stderr) == ("", "")
+
+
+def test_the_disk_of_docker_has_the_same_floor(root, small_disk):
+    ctx = context(root, "min_free_disk_mb = 20\nmin_free_files = 0\n")
+    batch = put(ctx, table(job("j", command("s", "true"))))
+    note = space.docker_root(ctx.layout.runs)
+    note.write_text(f"{small_disk}\n")
+    tick(ctx)
+    assert states(ctx, batch) == {}
+    told = json.loads(program(root, "scoreboard", "--json").stdout)["shortage"]
+    assert f"MB free for {small_disk}, the floor is 20 MB" in told
+    found = json.loads(program(root, "doctor", "--json", check=False).stdout)
+    assert any(check["state"] == "trouble" and str(small_disk) in check["text"] for check in found["checks"])
+    # One that is not of this host, or no path at all, says nothing.
+    for other in ("/nowhere/at/all\n", "relative\n", "\0\xff\n", ""):
+        note.write_text(other)
+        assert ctx.shortage() is None
+    tick(ctx)
+    wait_for(lambda: idle(ctx), "the step")
+    assert states(ctx, batch) == {"j/s": ["succeeded"]}
 
 
 @pytest.mark.parametrize("name", logs.LOGS)

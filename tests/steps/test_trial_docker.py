@@ -11,6 +11,7 @@ from harness import finish, fork_worker, make_attempt, make_task, run, trial_spe
 from parallelhassnes.steps import registry
 from parallelhassnes.steps.step_types import WorkerEnd
 from parallelhassnes.steps.trial import image, leftovers
+from parallelhassnes.store import space
 
 pytestmark = [pytest.mark.docker, pytest.mark.harbor]
 
@@ -68,6 +69,8 @@ def test_a_trial_in_docker(tmp_path):
     assert left_of(attempt) == []
     config = json.loads((attempt.dir / "trial" / "config.json").read_text())
     assert not config.get("environment", {}).get("extra_docker_compose")
+    told = subprocess.check_output(["docker", "info", "--format", "{{.DockerRootDir}}"], text=True)
+    assert space.docker_root(tmp_path).read_text() == told
     assert "auto_mounting" not in config.get("environment", {}).get("kwargs", {})
 
 

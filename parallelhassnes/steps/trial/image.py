@@ -12,6 +12,7 @@ build, and so to fail with Harbor's own words.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -26,7 +27,7 @@ from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.step_types import StepAttempt
 from parallelhassnes.steps.trial import deadline as trial_deadline
 from parallelhassnes.steps.trial import leftovers, task
-from parallelhassnes.store import atomic, locks, members
+from parallelhassnes.store import atomic, locks, members, space
 from parallelhassnes.store.identity import store_id
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import dump
@@ -156,6 +157,17 @@ async def provide(attempt: StepAttempt) -> str | None:
         return record.tag
     finally:
         os.close(lock)
+
+
+def note_data_root(runs: Path) -> None:
+    """Write down where Docker keeps images and containers, so that passes watch the space there; once for a store."""
+    place = space.docker_root(runs)
+    if place.exists():
+        return
+    named = (leftovers.docker("info", "--format", "{{.DockerRootDir}}") or "").strip()
+    if named:
+        with contextlib.suppress(OSError):
+            atomic.write_text(place, named + "\n", durable=False)
 
 
 def content_hash(context: Path) -> str:

@@ -107,6 +107,7 @@ async def _run(attempt: StepAttempt, progress: PhaseNote) -> int:
         from harbor.environments.docker.docker import DockerEnvironment
 
         keep_values_out(DockerEnvironment)
+        await asyncio.to_thread(image.note_data_root, attempt.job_dir.parent.parent)
     trial = await Trial.create(config)
     # The environment exists by now. What Harbor records from here on is what the table asked for,
     # without our overlay and our link, so that the record can be replayed and compared.
