@@ -21,15 +21,17 @@ from benchmarks.meter import measure
 from benchmarks.results import Figure, Row
 from benchmarks.setting import Setting
 from parallelhassnes.plan import BatchMeta, JobSpec, StepSpec
-from parallelhassnes.store import atomic, batches, index
+from parallelhassnes.store import atomic, batches, index, locks
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
-from parallelhassnes.store.queue import tickets, turns
-from parallelhassnes.store.records import Current, StepNow, dump, now_text
+from parallelhassnes.store.queue import delayed, tickets, turns
+from parallelhassnes.store.records import Current, StepNow, Ticket, dump, now_text
 
 MOST_SEC = 220.0
 """A store that would take longer to write, by how long the one before it took, is left out."""
 _KEY = "command"
+_FEW = 64
+"""Batches that run beside what is delayed."""
 _SLIM: dict[str, Any] = {"mode": "json", "exclude_defaults": True}
 
 
@@ -69,6 +71,29 @@ def budgeted_batches(root: Path, n: int) -> None:
         stream.write(f"[budgets.keys.{_KEY}]\nusd = 1000\n")
 
 
+def delayed_steps(root: Path, n: int) -> None:
+    """A few batches of one step beside N steps of as many others that may start again in some hours."""
+    waiting_batches(root, _FEW)
+    layout = Layout(root)
+    atomic.set_durable(False)
+    for i in range(_FEW, _FEW + n):
+        batch_id = _batch_name(i)
+        ended = datetime.now(UTC) - timedelta(seconds=i % 1000)
+        again = StepNow(
+            status="failed",
+            attempt="20261121T000000Z_abcdefghijkl",
+            run_id="abcdefghijkl",
+            number=1,
+            ended_at=now_text(ended),
+            retry_at=now_text(ended + timedelta(hours=10)),
+            settled=True,
+        )
+        name = tickets.ticket_name(batch_id, 0, "j", "s", "command")
+        delayed.put(
+            layout, Ticket(batch_id=batch_id, job_id="j", step_id="s", queue_key=_KEY, kind="command"), name, again
+        )
+
+
 def _batch_name(i: int) -> str:
     at = datetime(2026, 11, 1, tzinfo=UTC) + timedelta(seconds=i)
     return f"{at:%Y%m%dT%H%M%SZ}-mmmmmmmm"
@@ -98,6 +123,7 @@ SHAPES: dict[str, Callable[[Path, int], None]] = {
     "jobs": jobs,
     "batches": waiting_batches,
     "batches with a budget": budgeted_batches,
+    "delayed steps": delayed_steps,
 }
 
 
@@ -106,7 +132,14 @@ def run(root: Path, out: Path, most: int, how: str = "counted") -> list[passes.C
     drain = root / "runners" / "local" / "drain"
     drain.unlink(missing_ok=True)
     command = [*s.ours("tick")[:1], "-m", "benchmarks.passes", str(out), str(most), how, "tick", "--root", str(root)]
-    measure(command, out.with_suffix(".log"), s.environment())
+    layout = Layout(root)
+    waits = delayed.next_at(layout, time.time()) is not None
+    lock = locks.hold(layout.waker_lock) if waits else None  # nobody stays to wake what is due in some hours
+    try:
+        measure(command, out.with_suffix(".log"), s.environment())
+    finally:
+        if lock is not None:
+            locks.release(lock)
     return [cost for cost in passes.read(out) if (cost.settled, cost.launched) == (1, 1)]
 
 

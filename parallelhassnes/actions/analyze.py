@@ -16,7 +16,7 @@ from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.job_state import JobState, ticket_of
 from parallelhassnes.schedule.tick import pass_and_wake
 from parallelhassnes.store import attempts, batches, hosts
-from parallelhassnes.store.queue import tickets
+from parallelhassnes.store.queue import delayed
 from parallelhassnes.tables.expanders.analyses import analysis_steps, checked, spec
 from parallelhassnes.tables.expanders.expansion import Expansion as TableContext
 from parallelhassnes.tables.model import AnalysisPart
@@ -111,7 +111,7 @@ def _has(ctx: Context, book: JobState, job: JobSpec, trial: StepSpec, part: Anal
         now = book.look_again(job, step)
         if now is not None and now.retry_at is not None:
             ticket, name = ticket_of(job, step)
-            tickets.put_delayed(ctx.layout, ticket, name, now)
+            delayed.put(ctx.layout, ticket, name, now)
         result.again.append(f"{job.job_id}/{step.step_id}")
         return True
     return False

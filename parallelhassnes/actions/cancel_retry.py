@@ -8,7 +8,7 @@ Written under ``tick.lock``, so that no pass decides on half of it.
 """
 
 import signal
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -27,7 +27,7 @@ from parallelhassnes.steps.failures import CLASSES
 from parallelhassnes.steps.trial_data import facts
 from parallelhassnes.store import attempts, batches, hosts
 from parallelhassnes.store.evidence import ledger
-from parallelhassnes.store.queue import tickets
+from parallelhassnes.store.queue import delayed, tickets
 from parallelhassnes.store.records import AttemptState, now_text
 from parallelhassnes.views.scoreboard_models import View
 
@@ -115,9 +115,10 @@ def cancel(ctx: Context, target: Found | str, reason: str = "") -> Operated:
                 _cancel_step(ctx, job, step, result)
                 canceled[step.step_id] = now_text()
             book.replace_canceled(job.job_id, canceled)
+        waiting = delayed.by_ticket(ctx.layout, target.batch_id)
         for job, steps in found:
             for step in steps:
-                _remove_ready(ctx, job, step)
+                _remove_ready(ctx, job, step, waiting)
                 book.look_again(job, step)
                 if target.job_id is not None:
                     book.spread(job, step)
@@ -173,14 +174,12 @@ def _cancel_step(ctx: Context, job: JobSpec, step: StepSpec, result: Operated) -
     result.steps.append(f"{job.job_id}/{step.step_id}")
 
 
-def _remove_ready(ctx: Context, job: JobSpec, step: StepSpec) -> None:
+def _remove_ready(ctx: Context, job: JobSpec, step: StepSpec, waiting: Mapping[str, list[delayed.Delayed]]) -> None:
     _, name = ticket_of(job, step)
     path = tickets.ready_path(ctx.layout, step.queue_key, name)
     path.unlink(missing_ok=True)
     tickets.tidy(path.parent)
-    for delayed in tickets.delayed_paths(ctx.layout):
-        if delayed.name.split(".", 1)[1] == name:
-            delayed.unlink(missing_ok=True)
+    delayed.drop(ctx.layout, waiting.get(name, ()))
 
 
 def retry(ctx: Context, target: Found | str, only: Only | None = None, reason: str = "") -> Operated:
@@ -203,9 +202,10 @@ def retry(ctx: Context, target: Found | str, only: Only | None = None, reason: s
             batches.write_control(ctx.layout, target.batch_id, control.model_copy(update={"canceled": False}))
             book.canceled = False
         credentials.bind_again(ctx, target.batch_id)
+        waiting = delayed.by_ticket(ctx.layout, target.batch_id)
         for job in _jobs(ctx, target):
             for step in _steps(job, target):
-                _retry_step(ctx, book, job, step, result, Only() if target.step_id else only)
+                _retry_step(book, job, step, result, Only() if target.step_id else only, waiting)
         book.save(whole=True)
         ledger.append(
             book.batch_dir,
@@ -228,7 +228,15 @@ def _check_classes(classes: Collection[str]) -> None:
             raise UserError(f"there is no failure class {name}", fix=fix)
 
 
-def _retry_step(ctx: Context, book: JobState, job: JobSpec, step: StepSpec, result: Operated, only: Only) -> None:
+def _retry_step(
+    book: JobState,
+    job: JobSpec,
+    step: StepSpec,
+    result: Operated,
+    only: Only,
+    waiting: Mapping[str, list[delayed.Delayed]],
+) -> None:
+    ctx = book.ctx
     step_dir = ctx.layout.step(job.batch_id, job.job_id, step.step_id)
     if only.selective and not _picked(step_dir, step, only):
         return
@@ -253,8 +261,8 @@ def _retry_step(ctx: Context, book: JobState, job: JobSpec, step: StepSpec, resu
     now = book.look_again(job, step)
     if now is not None and now.retry_at is not None:
         ticket, name = ticket_of(job, step)
-        _remove_ready(ctx, job, step)  # one that was due later
-        tickets.put_delayed(ctx.layout, ticket, name, now)
+        _remove_ready(ctx, job, step, waiting)  # one that was due later
+        delayed.put(ctx.layout, ticket, name, now)
         book.spread(job, step)
         result.attempts.append(ref.name)
         result.steps.append(f"{job.job_id}/{step.step_id}")

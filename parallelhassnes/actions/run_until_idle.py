@@ -6,7 +6,6 @@ Supervisors refill freed slots themselves; this only watches, and does what cron
 import contextlib
 import time
 from collections.abc import Callable, Collection, Iterable
-from pathlib import Path
 
 from parallelhassnes.config import BadEnvFile
 from parallelhassnes.errors import UserError
@@ -18,7 +17,7 @@ from parallelhassnes.schedule.limits import concurrency_keys, credentials
 from parallelhassnes.schedule.process import runner_heartbeat
 from parallelhassnes.schedule.tick import TickReport, pass_and_wake, tick
 from parallelhassnes.store import atomic, batches, locks, members
-from parallelhassnes.store.queue import tickets
+from parallelhassnes.store.queue import delayed, tickets
 from parallelhassnes.views.scoreboard_models import View
 
 _LOOK_SEC = 0.05
@@ -157,7 +156,8 @@ def _is_idle(ctx: Context, batch_ids: Collection[str] | None) -> bool:
     if runner_heartbeat.is_draining(ctx):
         return True
     paused = concurrency_keys.Holds(layout, ctx.config)
-    if any(_will_start(ctx, path, paused, ours) for path in tickets.delayed_paths(layout)):
+    waited_for = (each for each in delayed.batch_ids(layout) if ours(each))
+    if any(_will_start(ctx, batch_id, paused) for batch_id in waited_for):
         return False
     known = {key_dir(key): key for key in (*paused.closed, *paused.states)}
     for key, batch_id, folder in tickets.ready_folders(layout):
@@ -187,13 +187,14 @@ def _is_live(ctx: Context, ours: Callable[[str], bool]) -> bool:
     return any(ours(tickets.parse_name(name).batch_id) for name in names)
 
 
-def _will_start(ctx: Context, path: Path, paused: concurrency_keys.Holds, ours: Callable[[str], bool]) -> bool:
-    """Whether a delayed retry is one that is waited for: its batch and its key go on."""
-    batch_id = tickets.parse_name(path.name.split(".", 1)[1]).batch_id
-    if not ours(batch_id):
-        return False
-    with members.apart(path, lambda _: None):  # it is due, or the next tick sees to it
+def _will_start(ctx: Context, batch_id: str, paused: concurrency_keys.Holds) -> bool:
+    """Whether a delayed retry of the batch is one that is waited for: the batch and its key go on."""
+    with members.apart(batch_id, lambda _: None):  # it is due, or the next tick sees to it
         if batches.read_control(ctx.layout.batch(batch_id)).hold:
             return False
-        return not paused.of(tickets.read(path).queue_key, batch_id)
-    return True
+    for found in delayed.of_batch(ctx.layout, batch_id):
+        with members.apart(found.path, lambda _: None):
+            if paused.of(tickets.read(found.path).queue_key, batch_id):
+                continue
+        return True
+    return False

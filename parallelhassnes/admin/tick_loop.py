@@ -26,9 +26,9 @@ from parallelhassnes.execute import processes
 from parallelhassnes.schedule import configuration, ephemeral_secrets, health
 from parallelhassnes.schedule.context import Context, Options, open_context
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.store import batches
+from parallelhassnes.store import batches, members
 from parallelhassnes.store.layout import Layout
-from parallelhassnes.store.queue import tickets
+from parallelhassnes.store.queue import delayed, tickets
 from parallelhassnes.store.records import now_text
 
 _CHUNK = 1 << 16
@@ -114,10 +114,13 @@ def _wanted(ctx: Context) -> set[str]:
     layout = ctx.layout
     names = [entry.name for entry in tickets.running(layout)]
     names += [path.name for path in tickets.ended(layout)]
-    names += [path.name.split(".", 1)[1] for path in tickets.delayed_paths(layout)]
-    queued = {tickets.parse_name(name).batch_id for name in names}
+    queued = {tickets.parse_name(name).batch_id for name in names}.union(delayed.batch_ids(layout))
     queued |= {batch_id for _, batch_id, _ in tickets.ready_folders(layout)}
-    return {name for batch in queued for name in batches.read_batch(layout.batch(batch)).secrets}
+    wanted: set[str] = set()
+    for batch_id in queued:
+        with members.apart(batch_id):
+            wanted.update(batches.read_batch(layout.batch(batch_id)).secrets)
+    return wanted
 
 
 if __name__ == "__main__":

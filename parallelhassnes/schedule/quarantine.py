@@ -16,7 +16,7 @@ from parallelhassnes.execute import own_files
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.store import atomic, earlier_batches, members
 from parallelhassnes.store.layout import Layout
-from parallelhassnes.store.queue import tickets
+from parallelhassnes.store.queue import delayed, tickets
 
 
 def note(ctx: Context, batch_id: str, error: Exception) -> None:
@@ -83,11 +83,8 @@ def set_aside(ctx: Context, ticket: Path, error: Exception) -> None:
 
 
 def batch_of(ticket: Path) -> str:
-    """The batch of a ticket, by its name and the folder that it is in."""
-    name = ticket.name
-    if ticket.parent.name == "delayed":
-        name = name.partition(".")[2]
-    return tickets.parse_name(name).batch_id
+    """The batch of a ticket, by its name."""
+    return delayed.batch_of(ticket) or tickets.parse_name(ticket.name).batch_id
 
 
 def is_deleted(ctx: Context, batch_id: str) -> bool:
@@ -101,6 +98,7 @@ def forget(ctx: Context, batch_id: str) -> None:
         _remove(key / batch_id)
         with contextlib.suppress(OSError):
             key.rmdir()
+    delayed.drop(ctx.layout, delayed.of_batch(ctx.layout, batch_id))
     _remove(_path(ctx, batch_id))
 
 

@@ -21,7 +21,7 @@ from parallelhassnes.schedule.rules import solver_critic
 from parallelhassnes.schedule.rules.step_state import stand
 from parallelhassnes.store import atomic, attempts, batches, currents, hosts, index, locks, members
 from parallelhassnes.store.evidence import ledger
-from parallelhassnes.store.queue import tickets
+from parallelhassnes.store.queue import delayed, tickets
 from parallelhassnes.store.records import dump
 
 
@@ -76,7 +76,7 @@ def _requeue(ctx: Context, book: JobState, job: JobSpec, step: StepSpec) -> None
         if book.evaluate(job, step)[0] == "ready":
             tickets.put_ready(ctx.layout, ticket, name)
     elif now.retry_at is not None:
-        tickets.put_delayed(ctx.layout, ticket, name, now)
+        delayed.put(ctx.layout, ticket, name, now)
 
 
 def rebuild(ctx: Context) -> int:

@@ -22,7 +22,7 @@ from parallelhassnes.schedule.limits.spending import Spending
 from parallelhassnes.schedule.rules import solver_critic
 from parallelhassnes.store import attempts, batches, currents, hosts, members
 from parallelhassnes.store.evidence import ledger
-from parallelhassnes.store.queue import tickets
+from parallelhassnes.store.queue import delayed, tickets
 from parallelhassnes.store.records import StepNow, Ticket
 
 _MANY = 64
@@ -54,7 +54,7 @@ def settle_ended(ctx: Context) -> int:
             last[ticket.batch_id] = path
     for batch_id, path in last.items():
         with members.apart(path, partial(_give_up, ctx, books, path)):
-            if not tickets.has_any(ctx.layout, batch_id, besides=path.name):
+            if not (tickets.has_any(ctx.layout, batch_id, path.name) or delayed.has_any(ctx.layout, batch_id)):
                 folders = batches.job_dirs(ctx.layout, batch_id)
                 if len(folders) > _MANY and launcher.is_too_long():
                     health.wish(ctx.layout)
@@ -101,7 +101,7 @@ def _settle(ctx: Context, book: JobState, keys: QueueKeys, ticket: Ticket, name:
         if solver_critic.waits_for_solver(step, now, book.overrides(job.job_id)):
             _begin_round(book, job, step)
         elif now.retry_at is not None:
-            tickets.put_delayed(ctx.layout, ticket, name, now)
+            delayed.put(ctx.layout, ticket, name, now)
         else:
             book.spread(job, step)
             for skipped in early_stopping.skip(book, job, step):

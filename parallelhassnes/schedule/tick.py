@@ -25,7 +25,7 @@ from parallelhassnes.schedule.repair import repair
 from parallelhassnes.schedule.rules.step_state import stand
 from parallelhassnes.schedule.settle import settle_ended
 from parallelhassnes.store import atomic, batches, hosts, identity, locks, members, process_identity, space
-from parallelhassnes.store.queue import tickets, turns
+from parallelhassnes.store.queue import delayed, tickets, turns
 from parallelhassnes.store.records import Ticket
 
 
@@ -144,13 +144,22 @@ def _pass(ctx: Context, started: list[Launched]) -> None:
                     health.wish(ctx.layout)
                 else:
                     add_steps.complete(ctx)
-            over, delay = partial(pass_over, ctx), partial(_wanted_delay, ctx)
-            if tickets.promote_due(ctx.layout, time.time(), over, delay):
-                health.wish(ctx.layout)
+            _promote_due(ctx)
             started += launch_ready(ctx, after_attempt)
             health.succeeded(ctx.layout)
         finally:
             locks.release(lock)
+
+
+def _promote_due(ctx: Context) -> None:
+    over, now = partial(pass_over, ctx), time.time()
+    if delayed.is_out_of_order(ctx.layout, now):
+        if launcher.is_too_long():
+            health.wish(ctx.layout)
+            return
+        delayed.put_in_order(ctx.layout, now, over, partial(_wanted_delay, ctx))
+    if delayed.promote_due(ctx.layout, now, over):
+        health.wish(ctx.layout)
 
 
 def _wanted_delay(ctx: Context, ticket: Ticket) -> float | None:
@@ -159,7 +168,7 @@ def _wanted_delay(ctx: Context, ticket: Ticket) -> float | None:
     step_dir = ctx.layout.step(ticket.batch_id, ticket.job_id, ticket.step_id)
     overrides = batches.read_overrides(ctx.layout.job(job.batch_id, job.job_id))
     now = stand(step_dir, step, overrides)
-    return None if now is None or now.retry_at is None else tickets.delay_of(now)
+    return None if now is None or now.retry_at is None else delayed.delay_of(now)
 
 
 def after_attempt(ctx: Context) -> None:

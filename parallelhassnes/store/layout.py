@@ -12,7 +12,7 @@ runs/_queue/incoming/            tables, put there by rename
 runs/_queue/accepted|rejected/   tables as submitted, with .ack.json or .error.json
 runs/_queue/ready/<key>/<batch_id>/<chunk>/<ticket>    what could start now
 runs/_queue/turns/<key>/…         whose turn it is among the batches that wait on a key
-runs/_queue/delayed/<time>-<delay>.<ticket>            what may start again at <time>, after <delay> at the latest
+runs/_queue/delayed/…                                  what may start again later, by batch and by time
 runs/_queue/running/<key>/<ticket>                     one per live attempt
 runs/_queue/ended/<ticket>                             sealed, not settled yet
 runs/_queue/added/<batch_id>     steps were added, and have no tickets yet

@@ -18,7 +18,7 @@ from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.limits.start_rate import TokenBucket
 from parallelhassnes.schedule.rules import policy
 from parallelhassnes.store import clocks, locks
-from parallelhassnes.store.queue import queue_keys, tickets
+from parallelhassnes.store.queue import delayed, queue_keys
 from parallelhassnes.store.queue.queue_keys import Adaptive, Breaker, KeyState
 from parallelhassnes.store.records import dump, now_text, parse_time
 
@@ -52,7 +52,7 @@ def test_a_backoff_noted_under_a_clock_that_was_400_days_ahead_is_as_long_as_it_
     ctx = context(root, FAST)
     batch = put(ctx, table(job("j", command("s", "false", retry=again_after(8)))))
     program(root, "tick", env=faked("+400d"))
-    (waiting,) = wait_for(lambda: tickets.delayed(ctx.layout), "the retry to be noted")
+    (waiting,) = wait_for(lambda: delayed.every(ctx.layout), "the retry to be noted")
     end_waker(ctx)
     assert waiting.noted - time.time() > AHEAD - 3600
     assert waiting.at - time.time() < 12
@@ -77,7 +77,7 @@ def test_a_clock_that_is_set_while_a_retry_is_waited_for_is_taken_in(root, backo
     clock.write_text("+0s")
     batch = put(ctx, table(job("j", command("s", "false", retry=again_after(backoff)))))
     program(root, "tick", env=faked(clock))
-    wait_for(lambda: tickets.delayed(ctx.layout), "the retry to be noted")
+    wait_for(lambda: delayed.every(ctx.layout), "the retry to be noted")
     wait_for(lambda: locks.is_held(ctx.layout.waker_lock), "who wakes it")
     clock.write_text(jump)
     wait_for(lambda: states(ctx, batch)["j/s"] == ["failed", "failed"], "the retry", 60)

@@ -13,7 +13,7 @@ from parallelhassnes.schedule.limits.start_rate import TokenBucket
 from parallelhassnes.schedule.rebuild import rebuild
 from parallelhassnes.schedule.rules import circuit_breaker
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.store.queue import queue_keys, tickets
+from parallelhassnes.store.queue import delayed, queue_keys, tickets
 from parallelhassnes.store.records import Credential
 
 KEY = "fake/model"
@@ -78,7 +78,7 @@ def test_a_rate_limit_waits_as_asked_uses_no_attempt_and_quotes_its_evidence(roo
         ctx, "rate_limit:1 rate_limit:1 ok", retry={"max_attempts": 2, "classes": {"rate_limit": {"backoff_sec": 1.5}}}
     )
     tick(ctx)  # the only one: what is delayed is woken without cron
-    wait_for(lambda: tickets.delayed(ctx.layout), "the first failure")
+    wait_for(lambda: delayed.every(ctx.layout), "the first failure")
     wait_for(lambda: idle(ctx), "the third attempt")
     assert classes(ctx, batch) == ["rate_limit", "rate_limit", None]
     assert states(ctx, batch) == {"j/t0": ["failed", "failed", "succeeded"]}
@@ -137,7 +137,7 @@ def test_what_waits_is_rebuilt_equal(root, scripted):
         retry={"classes": {"agent_error": {"retry": True, "backoff_sec": 900}, "rate_limit": {"backoff_sec": 900}}},
     )
     tick(ctx)
-    wait_for(lambda: len(tickets.delayed(ctx.layout)) == 3 and not tickets.ended(ctx.layout), "three delayed retries")
+    wait_for(lambda: len(delayed.every(ctx.layout)) == 3 and not tickets.ended(ctx.layout), "three delayed retries")
     assert_rebuilds_equal(ctx, batch)
     program(root, "cancel", batch)
     assert idle(ctx)

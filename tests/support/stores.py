@@ -12,7 +12,7 @@ from typing import Any
 from parallelhassnes.actions.submit import submit
 from parallelhassnes.admin.init import ensure
 from parallelhassnes.schedule.context import Context, open_context
-from parallelhassnes.store.queue import tickets
+from parallelhassnes.store.queue import delayed, tickets
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SUPPORT = {"PYTHONPATH": os.pathsep.join(map(str, (CHECKOUT, CHECKOUT / "tests", CHECKOUT / "tests" / "support")))}
@@ -124,7 +124,7 @@ def idle(ctx: Context) -> bool:
         or any(True for _ in tickets.ready_folders(layout))
         or tickets.running(layout)
         or tickets.ended(layout)
-        or tickets.delayed(layout)
+        or delayed.every(layout)
         for _ in range(2)
     )
 

@@ -7,7 +7,7 @@ from stores import command, context, idle, job, program, put, shell, table, wait
 
 from parallelhassnes.actions import pause_resume
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.store.queue import tickets
+from parallelhassnes.store.queue import delayed, tickets
 from parallelhassnes.views.explain import explain
 
 
@@ -68,7 +68,7 @@ def test_it_says_until_when_a_retry_is_delayed(root):
     retry = {"classes": {"agent_error": {"retry": True, "backoff_sec": 500}}}
     batch = put(ctx, table(job("j", shell("s", "exit 1")), retry=retry))
     tick(ctx)
-    wait_for(lambda: tickets.delayed(ctx.layout) and not tickets.ended(ctx.layout), "the settled failure")
+    wait_for(lambda: delayed.every(ctx.layout) and not tickets.ended(ctx.layout), "the settled failure")
     state, text = why(ctx, batch, "j/s")
     assert state == "ready"
     (delay,) = re.findall(r"another attempt: agent_error: again after (\d+) s", text)

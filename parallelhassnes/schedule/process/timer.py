@@ -19,7 +19,7 @@ from parallelhassnes.schedule.context import ENTRY_POINTS, Context, renewed
 from parallelhassnes.schedule.limits import start_rate
 from parallelhassnes.schedule.process import runner_heartbeat
 from parallelhassnes.store import clocks, identity, locks
-from parallelhassnes.store.queue import queue_keys, tickets
+from parallelhassnes.store.queue import delayed, queue_keys
 
 LOOK_SEC = 5.0
 """It looks again so often, because what it waits for can be changed meanwhile."""
@@ -29,8 +29,8 @@ WISH_SEC = 0.2
 
 def next_wake(ctx: Context, now: float) -> float | None:
     """When something may be due that no end of an attempt brings about; seconds since the epoch, None for never."""
-    waiting = tickets.delayed(ctx.layout)
-    times = [waiting[0].at] if waiting else []
+    waiting = delayed.next_at(ctx.layout, now)
+    times = [] if waiting is None else [waiting]
     if not runner_heartbeat.is_draining(ctx):
         times += [bucket.next_at(now) for bucket in start_rate.waiting(ctx.layout)]
         for key, state in queue_keys.every(ctx.layout).items():

@@ -2,8 +2,8 @@
 
     ready/<key>/<batch_id>/<chunk>/<ticket>   ── launch (rename) ──▶  running/<key>/<ticket>
     running/<key>/<ticket>                    ── sealed (rename) ──▶  ended/<ticket>
-    ended/<ticket>                            ── settle ──▶  gone, or delayed/<ms>-<delay>.<ticket>, or ready again
-    delayed/<ms>-<delay>.<ticket>             ── due (rename) ──▶  ready/…
+    ended/<ticket>                            ── settle ──▶  gone, or delayed/… (``delayed``), or ready again
+    delayed/…                                 ── due ──▶  ready/…
 
 A ticket is named ``<batch_id>.<seq>.<hash>.<kind>``, the same at every write, so doing a thing twice
 leaves one ticket. ``seq`` is the step's place in its batch (a step that was
@@ -11,9 +11,6 @@ added later goes on counting from its job's last one): a sorted listing of a bat
 order of starting. Chunks of 256 keep a look at the head of a queue of any length at two short
 listings; between batches the scheduler is fair, so the batch is a folder and not part of the order: ``turns`` has that.
 ``ready/<key>/<batch_id>/_served`` carries, as its mtime, when the batch was last served there.
-
-A delayed one is named by when it is due, and by its delay, both in milliseconds: it is due after that delay at the latest,
-whatever clock it was named under (``clocks``). Earlier versions left the delay out.
 
 Renames are atomic and happen under ``tick.lock``, but for running → ended, which the attempt's own
 supervisor does. Tickets are written at ingest without that lock, so a folder found empty may be in use
@@ -28,25 +25,19 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from parallelhassnes.errors import UserError
 from parallelhassnes.names import key_dir
-from parallelhassnes.store import atomic, clocks, members
+from parallelhassnes.store import atomic, members
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import turns
-from parallelhassnes.store.records import StepNow, Ticket, dump, parse_time
+from parallelhassnes.store.records import Ticket, dump
 
 CHUNK = 256
 SERVED = "_served"
-MOST_PROMOTED = 256
-"""Tickets that one pass moves from ``delayed/``; the next follows at once."""
-MOST_DELAY_SEC = 7 * 86_400 * 1.2
-"""Longer than any rule lets a step wait (``config.Wait``, stretched by the jitter)."""
-_DUE = re.compile(r"(\d+)(?:-(\d+))?")
 _NAME = re.compile(r"[A-Za-z0-9._-]+\.\d{7,}\.[0-9a-f]{12}\.[a-z]+")
 
 
@@ -269,7 +260,7 @@ def ended(layout: Layout) -> list[Path]:
 
 
 def has_any(layout: Layout, batch_id: str, besides: str = "") -> bool:
-    """Whether anything of the batch is queued, runs, or waits to be settled.
+    """Whether anything of the batch is ready, runs, or waits to be settled.
 
     Args:
         besides: name of an ended ticket that does not count.
@@ -278,102 +269,17 @@ def has_any(layout: Layout, batch_id: str, besides: str = "") -> bool:
         return True
     prefix = f"{batch_id}."
     over = (path.name for path in ended(layout) if path.name != besides)
-    if any(name.startswith(prefix) for name in (*(entry.name for entry in running(layout)), *over)):
-        return True
-    return any(path.name.partition(".")[2].startswith(prefix) for path in delayed_paths(layout))
+    return any(name.startswith(prefix) for name in (*(entry.name for entry in running(layout)), *over))
 
 
-def put_delayed(layout: Layout, ticket: Ticket, name: str, step: StepNow) -> None:
-    """Let the step start again at its ``retry_at``, not earlier."""
-    if step.retry_at is None or step.ended_at is None:
-        return
-    at, delay = parse_time(step.retry_at), delay_of(step)
-    folder = layout.delayed
-    atomic.write_json(folder / f"{_due(clocks.latest(at, time.time(), delay), delay)}.{name}", dump(ticket))
-
-
-def delay_of(step: StepNow) -> float:
-    """Seconds from the end of the newest attempt to the next."""
-    if step.retry_at is None or step.ended_at is None:
-        return 0.0
-    return max(0.0, parse_time(step.retry_at) - parse_time(step.ended_at))
-
-
-def _due(at: float, delay: float) -> str:
-    """How the name of a delayed ticket begins; it sorts by when that is due."""
-    return f"{int(at * 1000):014d}-{int(delay * 1000)}"
-
-
-class Delayed(NamedTuple):
-    """A delayed ticket."""
-
-    at: float
-    """Not before this; never later than its delay from now."""
-    path: Path
-    noted: float
-    """When it is due by its name."""
-    delay: float | None
-    """None where an earlier version named it."""
-
-
-def delayed(layout: Layout) -> list[Delayed]:
-    """Every delayed one, soonest first."""
-    found, now = [], time.time()
-    for listed in _listing(layout.delayed):
-        due, _, name = listed.partition(".")
-        said = _DUE.fullmatch(due)
-        if said and _NAME.fullmatch(name):
-            noted, delay = int(said[1]) / 1000, int(said[2]) / 1000 if said[2] else None
-            at = clocks.latest(noted, now, MOST_DELAY_SEC if delay is None else delay)
-            found.append(Delayed(at, layout.delayed / listed, noted, delay))
-    return sorted(found)
-
-
-def delayed_paths(layout: Layout) -> list[Path]:
-    """The delayed tickets, soonest first."""
-    return [found.path for found in delayed(layout)]
-
-
-def promote_due(
-    layout: Layout,
-    now: float,
-    on_damage: Callable[[Path, Exception], None],
-    wanted_delay: Callable[[Ticket], float | None],
-) -> bool:
-    """Move what is due from ``delayed/`` to ``ready/``, the first ``MOST_PROMOTED``; whether there is more of it.
-
-    What was noted under a clock that was ahead is noted anew.
-
-    Args:
-        on_damage: what is to become of a ticket that cannot be read.
-        wanted_delay: the delay that one of an earlier version was given; None where that is not known any more.
-    """
-    moved = 0
-    for at, path, noted, delay in delayed(layout):
-        if at > now:
-            if noted > at or delay is None:
-                with members.apart(path, partial(on_damage, path)):
-                    _note_anew(path, noted, delay if delay is not None else wanted_delay(read(path)))
-            continue
-        if moved == MOST_PROMOTED:
-            return True
-        with members.apart(path, partial(on_damage, path)):
-            put_ready(layout, read(path), path.name.split(".", 1)[1])
-            path.unlink()
-            moved += 1
-    return False
-
-
-def _note_anew(path: Path, noted: float, delay: float | None) -> None:
-    """Have a delayed ticket wait its delay from now, at most."""
-    delay = MOST_DELAY_SEC if delay is None else delay
-    name = path.name.partition(".")[2]
-    path.rename(path.with_name(f"{_due(clocks.latest(noted, time.time(), delay), delay)}.{name}"))
+def is_name(name: str) -> bool:
+    """Whether a file is named as a ticket."""
+    return _NAME.fullmatch(name) is not None
 
 
 def _tickets(listed: list[str]) -> list[str]:
     """Those of the names that are tickets'."""
-    return [name for name in listed if _NAME.fullmatch(name)]
+    return [name for name in listed if is_name(name)]
 
 
 def _listing(folder: Path) -> list[str]:
