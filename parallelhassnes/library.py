@@ -86,7 +86,7 @@ def open_store(root: str | os.PathLike[str] | None = None, *, create: bool = Fal
         raise UserError(f"{folder}: has no store", fix="open it with create=True to make one")
     store = Store(folder)
     with opened(store) as ctx:
-        ensure(ctx)
+        ensure(ctx, look=True)
     return store
 
 

@@ -19,6 +19,7 @@ from parallelhassnes.plan import Plan, is_sandbox
 from parallelhassnes.sandbox.image import dockerfile
 from parallelhassnes.schedule import ingest
 from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.joining import check_host
 from parallelhassnes.schedule.limits import credentials
 from parallelhassnes.store import atomic, batches, hosts, locks
 from parallelhassnes.tables.expand import expand
@@ -197,11 +198,11 @@ def submit(
         carry: ``job_id/step_id`` → the attempt of that batch which is taken over instead of being made anew.
         told: is given the line of what the table amounts to, before anything of it is queued.
     """
+    check_host.check(ctx)
     digest = hashlib.sha256(data).hexdigest()
     made = None if again else known(ctx, data)
     if made is not None:
         return _describe(ctx, made, duplicate=True)
-    hosts.check(ctx.layout)
     plan = plan_table(ctx, data, name=name, folders=folders, here=here)
     told(outline.of(ctx, plan))
     variables = None

@@ -51,6 +51,7 @@ def upload(ctx: Context, archives: list[Archive]) -> Uploaded:
         UserError: an archive cannot be unpacked.
         InvalidInput: a task is broken, or there is none; every problem is listed.
     """
+    hosts.check(ctx.layout)
     work = atomic.temp_path(ctx.layout.temp)
     work.mkdir(parents=True)
     try:

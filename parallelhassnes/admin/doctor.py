@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +20,7 @@ from parallelhassnes.config import BadEnvFile
 from parallelhassnes.execute import launcher
 from parallelhassnes.schedule import health, quarantine
 from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.joining import check_host
 from parallelhassnes.schedule.limits import credentials
 from parallelhassnes.schedule.process import timer
 from parallelhassnes.schedule.rebuild import rebuild
@@ -27,6 +29,7 @@ from parallelhassnes.steps.agent.adapters.agent_cli import NotInstalled
 from parallelhassnes.steps.agent.adapters.by_name import BUILT_IN, agent
 from parallelhassnes.store import attempts, batches, earlier_batches, hosts, locks, members, space
 from parallelhassnes.store.queue import tickets
+from parallelhassnes.views import host_lines
 
 
 class Check(BaseModel):
@@ -50,6 +53,8 @@ class Diagnosis(BaseModel):
 
 def diagnose(ctx: Context, *, rebuild_first: bool = False, reap_first: bool = False) -> Diagnosis:
     """Run every check, after rebuilding what is derived and removing what is left, where that is asked for."""
+    if rebuild_first or reap_first:
+        check_host.check(ctx)
     rebuilt = rebuild(ctx) if rebuild_first else None
     if rebuild_first:
         timer.ensure(ctx, try_pass)
@@ -137,6 +142,7 @@ def _sandbox() -> Check:
 def _store(ctx: Context) -> Iterator[Check]:
     yield _disk(ctx)
     yield _locks(ctx)
+    yield from _hosts(ctx)
     yield _secrets(ctx)
     yield _closed(ctx)
     yield from _damage(ctx)
@@ -216,10 +222,29 @@ def _locks(ctx: Context) -> Check:
         )
     finally:
         locks.release(handle)
+    apart = [name for name, each in hosts.members_of(ctx.layout).items() if not each.locks_cross]
+    if done.returncode == 0 and apart:
+        text = (
+            f"keep two processes of one host apart, and do not reach from host to host ({', '.join(apart)}): operators' "
+            "commands work on the host that decides"
+        )
+        return Check(name="locks", state="note", text=text)
     if done.returncode == 0:
         return Check(name="locks", state="ok", text="this file system keeps two processes apart")
     text = "this file system does not lock files between processes; put the root on a local one"
     return Check(name="locks", state="trouble", text=text)
+
+
+def _hosts(ctx: Context) -> Iterator[Check]:
+    """Who works on the root besides this host, and whether this one may; nothing on a root of one host."""
+    try:
+        check_host.check(replace(ctx, starts_attempts=False))
+    except hosts.SecondHost as error:
+        yield Check(name="hosts", state="trouble", text=str(error))
+    for name, line in host_lines.every(ctx.layout).items():
+        does = "decides" if line.decides else "runs what it is handed"
+        text = "; ".join([f"{line.host} {does}, sees files within {line.cache_sec:g} s", *line.trouble])
+        yield Check(name=f"host {name}", state="note" if line.trouble else "ok", text=text)
 
 
 def _closed(ctx: Context) -> Check:

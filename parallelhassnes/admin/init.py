@@ -8,6 +8,7 @@ from parallelhassnes.errors import UserError
 from parallelhassnes.names import CONFIG_NAME
 from parallelhassnes.schedule import reboot
 from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.joining import check_host
 from parallelhassnes.schedule.rebuild import rebuild
 from parallelhassnes.store import identity
 from parallelhassnes.store.layout import Layout
@@ -48,19 +49,24 @@ def init(root: Path) -> Initialised:
     return Initialised(layout.root, made)
 
 
-def ensure(ctx: Context, *, make: bool = False) -> None:
+def ensure(ctx: Context, *, make: bool = False, look: bool = False) -> None:
     """Make the store's folders where they are missing: a queue that was deleted, or torn by a power cut, comes back.
 
     Args:
+        look: for whoever only looks: nothing is made where another host works on the root.
         make: make a store where there is none.
 
     Raises:
         NoStore: there is none, and none is to be made.
+        SecondHost: another host works on the root, and this one has not joined; nothing was changed.
         UserError: the folders cannot be made there, or a new store would lie in a task.
     """
     check_apart(ctx.layout)
     if not make:
         identity.check(ctx.layout)
+    if look and not check_host.may_work(ctx):
+        return
+    check_host.check(ctx)
     try:
         if not all(folder.is_dir() for folder in ctx.layout.folders()):
             rebuild(ctx)

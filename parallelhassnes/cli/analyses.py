@@ -82,7 +82,7 @@ def analyses(target: IdArgument = "latest", root: RootOption = None, json: JsonO
     """
     from parallelhassnes.results import analysis_list as views
 
-    _print(views.analyses(open_store(root).layout, target), json=json)
+    _print(views.analyses(open_store(root, look=True).layout, target), json=json)
 
 
 def _part(text: str, said: dict[str, object], own: dict[str, dict[str, str | None]]) -> "AnalysisPart":

@@ -57,6 +57,12 @@ def doctor(
     reap: Annotated[
         bool, typer.Option("--reap", help="Show and remove what dead attempts have left on this host.")
     ] = False,
+    hosts: Annotated[
+        bool, typer.Option("--hosts", help="Find out with the other hosts what each sees of the others, and join them.")
+    ] = False,
+    alone: Annotated[
+        bool, typer.Option("--alone", help="Forget the root's other hosts, which are gone: this one goes on alone.")
+    ] = False,
     root: RootOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -66,7 +72,9 @@ def doctor(
     """
     from parallelhassnes.admin.doctor import diagnose
 
-    found = diagnose(open_store(root), rebuild_first=rebuild, reap_first=reap)
+    if hosts or alone:
+        raise typer.Exit(_hosts(root_or_default(root), alone=alone, json=json))
+    found = diagnose(open_store(root, look=True), rebuild_first=rebuild, reap_first=reap)
     if json:
         typer.echo(found.model_dump_json(exclude_none=True))
     else:
@@ -79,6 +87,39 @@ def doctor(
         for check in found.checks:
             typer.echo(f"{check.state:8}{check.name:12}{check.text}")
     raise typer.Exit(0 if found.ok else 1)
+
+
+def _hosts(root: Path, *, alone: bool, json: bool) -> int:
+    """Forget the other hosts, or probe them; the exit code."""
+    from parallelhassnes.admin import host_probe
+    from parallelhassnes.schedule.context import open_context
+    from parallelhassnes.store import identity
+    from parallelhassnes.store.atomic import dumps
+
+    ctx = open_context(root)
+    identity.check(ctx.layout)
+    if alone:
+        gone = host_probe.forget_others(ctx)
+        said = f"forgot {', '.join(gone)}; this host goes on alone" if gone else "this host is the only one already"
+        typer.echo(dumps({"ok": True, "forgotten": gone}) if json else said, nl=not json)
+        return 0
+    typer.echo("asking the other hosts: run the same command there, unless they tick by themselves", err=True)
+    found = host_probe.probe(ctx)
+    if json:
+        typer.echo(found.model_dump_json(exclude_none=True))
+        return 0 if found.ok else 1
+    for other in found.hosts:
+        typer.echo(f"host {other.name}{f' ({other.host})' if other.host not in ('', other.name) else ''}")
+        for check in other.checks:
+            typer.echo(f"  {check.state:8}{check.name:10}{check.text}")
+    for line in found.trouble:
+        typer.echo(f"trouble {line}")
+    if found.joined:
+        locks = "locks reach from host to host" if found.locks_cross else "locks do not reach from host to host"
+        typer.echo(
+            f"{found.runner} is one of the hosts of {found.root}: {locks}, files are seen within {found.cache_sec:g} s"
+        )
+    return 0 if found.ok else 1
 
 
 def cron(
@@ -124,7 +165,7 @@ def export(
     from parallelhassnes.refs import resolve
     from parallelhassnes.store.atomic import dumps
 
-    layout = open_store(root).layout
+    layout = open_store(root, look=True).layout
     done = make(layout.batch(resolve(layout, batch).batch_id), to)
     if json:
         document = {"ok": True, "jobs": [str(job) for job in done.jobs], "trials": done.trials, "skipped": done.skipped}
@@ -142,7 +183,7 @@ def explain(target: IdArgument, root: RootOption = None, json: JsonOption = Fals
     """
     from parallelhassnes.views import explain as action
 
-    found = action.explain(open_store(root), target)
+    found = action.explain(open_store(root, look=True), target)
     if json:
         typer.echo(found.model_dump_json())
         return

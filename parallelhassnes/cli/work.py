@@ -168,12 +168,13 @@ def tick(
 
 
 def open_store(
-    root: Path | None, said: "Options | None" = None, *, strict: bool = False, make: bool = False
+    root: Path | None, said: "Options | None" = None, *, strict: bool = False, make: bool = False, look: bool = False
 ) -> "Context":
     """The context of a root whose folders exist; where they are made now, a line on stderr says so.
 
     Args:
         make: make a store where there is none, which is an error else.
+        look: nothing is to be changed, so it works on a host that may not work on the root, too.
         strict: a configuration that cannot be used is an error, also where an earlier one is in force.
     """
     from parallelhassnes.admin.init import ensure
@@ -184,7 +185,7 @@ def open_store(
         load_config(root_or_default(root))
     ctx = open_context(root_or_default(root), said)
     is_new = not ctx.layout.system.is_dir()
-    ensure(ctx, make=make)
+    ensure(ctx, make=make, look=look)
     if is_new:
         print(f"made a store in {ctx.layout.runs}", file=sys.stderr)
     return ctx

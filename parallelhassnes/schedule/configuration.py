@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from parallelhassnes.config import Config, parse_config
 from parallelhassnes.errors import InvalidInput, UserError
 from parallelhassnes.names import CONFIG_NAME
-from parallelhassnes.store import atomic
+from parallelhassnes.store import atomic, hosts
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
 
@@ -83,6 +83,17 @@ def trouble(layout: Layout) -> str:
         return in_force(layout).trouble
     except UserError:
         return ""
+
+
+def names_runner(layout: Layout) -> str:
+    """Why the file, which all hosts of a root read, keeps them from having names of their own; empty where it does not."""
+    found = in_force(layout)
+    if found.trouble or "runner_id" not in found.config.model_fields_set:
+        return ""
+    return (
+        f"runner_id stands in {layout.root}/{CONFIG_NAME}, which all hosts of this root read; remove the line there: a host's "
+        f"name is {hosts.NAME_VARIABLE}, or runner in its user's configuration, or its host name"
+    )
 
 
 def keep(layout: Layout, config: Config) -> None:

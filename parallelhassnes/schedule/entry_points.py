@@ -40,7 +40,28 @@ def send_checkpoints(arguments: list[str]) -> None:
     checkpointing.send(open_context(Path(arguments[0])))
 
 
+def answer_probes(arguments: list[str]) -> None:
+    """``answer ROOT SECONDS``: answer what other hosts of the root ask."""
+    from parallelhassnes.schedule.joining.answer_probe import answer
+
+    answer(open_context(Path(arguments[0])), float(arguments[1]))
+
+
+def join_again(arguments: list[str]) -> None:
+    """``join ROOT``: be one of the root's hosts again, after a start of this one."""
+    from parallelhassnes.schedule.joining.ask_probe import join_alone
+
+    join_alone(open_context(Path(arguments[0])))
+
+
 if __name__ == "__main__":
     launcher.reset_signals()
-    begins = {"supervisor": run_supervisor, "timer": run_timer, "loop": be_loop, "send_checkpoints": send_checkpoints}
+    begins = {
+        "supervisor": run_supervisor,
+        "timer": run_timer,
+        "loop": be_loop,
+        "send_checkpoints": send_checkpoints,
+        "answer": answer_probes,
+        "join": join_again,
+    }
     begins[sys.argv[1]](sys.argv[2:])

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.joining import check_host
 from parallelhassnes.schedule.rebuild import rebuild
 from parallelhassnes.store import atomic, hosts
 
@@ -18,22 +19,36 @@ def recover(ctx: Context) -> bool:
     """Make what is derived anew where the host has been started since the last tick; tell whether it was made anew.
 
     Raises:
-        SecondHost: the last tick ran on another host, and this one has not joined.
+        SecondHost: another host works on the root, and this one has not joined; nothing was changed.
     """
-    note = ctx.layout.runners / ctx.runner_id / hosts.NOTE
-    here, before = hosts.machine(), None
+    here, note = hosts.machine(), _note(ctx)
+    check_host.check(ctx)
     with contextlib.suppress(FileNotFoundError):
         before = hosts.read_note(note)
-    if before == here:
-        return False
-    hosts.check(ctx.layout)
-    was_restarted = before is not None and before.boot_id != here.boot_id
-    if was_restarted and not ctx.layout.runner:
-        forget(ctx, note.parent)
-        rebuild(ctx)
+        if before == here:
+            return False
+        if before.boot_id == here.boot_id or ctx.layout.runner:
+            atomic.write_text(note, hosts.note_text())
+            return False
+        take_over(ctx)
+        return True
     note.parent.mkdir(parents=True, exist_ok=True)
+    atomic.claim(note, hosts.note_text().encode())
+    check_host.check(ctx)  # two hosts may have been here at once: one of them has made the note
+    return False
+
+
+def take_over(ctx: Context) -> None:
+    """Make what is derived anew, and note that this start of this host works on the root."""
+    note = _note(ctx)
+    note.parent.mkdir(parents=True, exist_ok=True)
+    forget(ctx, note.parent)
+    rebuild(ctx)
     atomic.write_text(note, hosts.note_text())
-    return was_restarted
+
+
+def _note(ctx: Context) -> Path:
+    return ctx.layout.runners / ctx.runner_id / hosts.NOTE
 
 
 def forget(ctx: Context, runner: Path) -> None:

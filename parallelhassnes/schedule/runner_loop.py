@@ -24,6 +24,7 @@ from parallelhassnes.execute import launcher, logs, processes
 from parallelhassnes.execute.secret_forms import looks_secret
 from parallelhassnes.schedule import rebuild, repair
 from parallelhassnes.schedule.context import Context, renewed
+from parallelhassnes.schedule.joining import check_host
 from parallelhassnes.schedule.launch import preload, start
 from parallelhassnes.schedule.process import runner_heartbeat, timer
 from parallelhassnes.schedule.process.attempt_process import Assignment, Then
@@ -166,7 +167,12 @@ class _Loop:
 
     def _beat(self, now: float) -> None:
         layout = self.ctx.layout
+        if not members.is_there(layout.runners / self.me / hosts.MEMBER):
+            logs.say("this host was forgotten by `doctor --alone`: its runner ends")
+            self.told_to_end()
+            return
         self._write_beat()
+        check_host.answer_others(self.ctx)
         still = hosts.still_sec(layout, self.ctx.config.heartbeat_sec)
         alive = {self.me} | self._moving(now, still)
         self._end_own_dead()

@@ -18,6 +18,7 @@ from parallelhassnes.execute import launcher, logs
 from parallelhassnes.schedule import checkpointing, configuration, health, ingest, reboot
 from parallelhassnes.schedule.additions import add_steps
 from parallelhassnes.schedule.context import ENTRY_POINTS, Context, renewed
+from parallelhassnes.schedule.joining import check_host
 from parallelhassnes.schedule.launch import Launched, launch_ready
 from parallelhassnes.schedule.process import runner_heartbeat, shared_images, timer
 from parallelhassnes.schedule.rebuild import mend, pass_over, rebuild
@@ -45,7 +46,8 @@ class TickReport(NamedTuple):
 def tick(ctx: Context) -> TickReport:
     """Ingest, repair, launch, report; waits for no attempt."""
     identity.check(ctx.layout)
-    hosts.check(ctx.layout)
+    check_host.check(ctx)
+    check_host.answer_others(ctx)
     with members.collecting(alone=True) as passed_over:
         ctx = renewed(ctx)
         if ctx.layout.runner and not hosts.decides(ctx.layout):

@@ -115,6 +115,10 @@ class SecondHost(UserError):
     """This host has not shown that it may work on the root beside the others."""
 
 
+class StartedAnew(SecondHost):
+    """This host had joined, and runs under another start, or sees the root by another mount, since."""
+
+
 class NotHere(UserError):
     """Another host decides, and its locks do not reach here."""
 
@@ -132,9 +136,14 @@ def machine() -> Machine:
     return Machine(process_identity.boot_id(), found, platform.node())
 
 
+def said_name() -> str:
+    """The name that the environment or the user's configuration gives this runner; empty where neither does."""
+    return os.environ.get(NAME_VARIABLE) or _configured_name()
+
+
 def own_name() -> str:
     """The name of this runner on a root of several hosts: from the environment, the user's configuration, or the host's name."""
-    said = os.environ.get(NAME_VARIABLE) or _configured_name() or platform.node().partition(".")[0]
+    said = said_name() or platform.node().partition(".")[0]
     return re.sub(r"[^A-Za-z0-9._-]", "-", said).lstrip(".")[:128] or "host"
 
 
@@ -162,14 +171,22 @@ def is_shared(layout: Layout) -> bool:
 def standing(layout: Layout) -> Layout:
     """The layout as this host's: with its runner where several have joined and it is one of them.
 
-    One that is none of them keeps a layout without a runner, with which it may look; ``check`` refuses the rest.
+    One that is none of them keeps a layout without a runner, with which it may look; ``check`` refuses the rest. A container
+    is the runner of its kernel, whatever it calls itself, unless it is told a name.
     """
     if not is_shared(layout):
         return layout
     found = member(layout, own_name())
-    if found is None or (found.boot_id, found.mount) != (machine().boot_id, mount_of(layout)):
+    if (found is None or not is_current(layout, found)) and not said_name():
+        found = next((each for each in members_of(layout).values() if is_current(layout, each)), None)
+    if found is None or not is_current(layout, found):
         return layout
     return Layout(layout.root, found.name)
+
+
+def is_current(layout: Layout, found: Member) -> bool:
+    """Whether a record is of this start of this host, and of this mount."""
+    return (found.boot_id, found.mount) == (machine().boot_id, mount_of(layout))
 
 
 def check(layout: Layout) -> None:
@@ -180,33 +197,52 @@ def check(layout: Layout) -> None:
     """
     if layout.runner:
         return
-    others = sorted(members_of(layout)) if is_shared(layout) else _strangers(layout)
-    if others:
-        raise SecondHost(
-            f"{layout.root} is worked on by {', '.join(others[:3])}{' and others' if len(others) > 3 else ''}, and this host "
-            f"({machine().host}) has not shown that it sees what they write, and they what it writes",
-            fix=f"run `parallelhassnes doctor --hosts --root {layout.root}` here and there at the same time",
+    known = members_of(layout) if is_shared(layout) else {}
+    others = sorted(known) if known else strangers(layout)
+    if not others:
+        return
+    here, root = machine().host, layout.root
+    probe = f"run `parallelhassnes doctor --hosts --root {root}` here and there at the same time"
+    mine = known.get(own_name())
+    if mine is not None and is_same_machine(mine.boot_id, mine.machine_id, mine.host):
+        raise StartedAnew(
+            f"this host ({here}) was started anew, or {root} was mounted anew, since it joined the other hosts",
+            fix=probe,
         )
+    if mine is not None:
+        raise SecondHost(
+            f"this host ({here}) is called {mine.name}, as another host ({mine.host}) on {root} is",
+            fix=f"give it another name by {NAME_VARIABLE}, then {probe}",
+        )
+    raise SecondHost(
+        f"{root} is worked on by {', '.join(others[:3])}{' and others' if len(others) > 3 else ''}, and this host "
+        f"({here}) has not shown that it sees what they write, and they what it writes",
+        fix=f"{probe}; or, if those hosts are gone for good, `parallelhassnes doctor --alone --root {root}`",
+    )
 
 
-def _strangers(layout: Layout) -> list[str]:
-    """Other hosts that have ticked a root of one host; none where this one has, or nobody can tell."""
+def strangers(layout: Layout) -> list[str]:
+    """Other hosts that have ticked a root of one host; none where this one has, or nobody has."""
     found = []
     for name in members.names(layout.runners):
         with contextlib.suppress(OSError):
             said = read_note(layout.runners / name / NOTE)
-            if is_here(said):
+            if is_same_machine(*said):
                 return []
             found.append(said.host or name)
     return found
 
 
-def is_here(said: Machine) -> bool:
-    """Whether a note is of this machine, under this start of it or an earlier one. Earlier versions noted only the start."""
+def is_same_machine(boot_id: str, machine_id: str, host: str) -> bool:
+    """Whether a note is of this machine, under this start of it or an earlier one.
+
+    Images of machines are copied with their machine-id, and a name is given twice: only both together tell. Earlier versions
+    noted the start and, in ``health.json``, the host's name.
+    """
     here = machine()
-    if said.boot_id == here.boot_id or not said.host:
+    if boot_id == here.boot_id and boot_id != "unknown":
         return True
-    return (said.machine_id, said.host) == (here.machine_id, here.host)
+    return host == here.host and machine_id in (here.machine_id, "")
 
 
 def read_note(path: Path) -> Machine:
@@ -217,7 +253,8 @@ def read_note(path: Path) -> Machine:
     """
     boot, *more = path.read_text(encoding="utf-8").split("\n")
     rest = [line.strip() for line in (*more, "", "")]
-    return Machine(boot.strip(), rest[0], rest[1])
+    host = rest[1] or str(atomic.read_derived(path.with_name("health.json")).get("host", "")) or machine().host
+    return Machine(boot.strip(), rest[0], host)
 
 
 def note_text() -> str:

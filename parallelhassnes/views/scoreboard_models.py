@@ -130,6 +130,28 @@ class QueueLine(View):
     """The last changes of limit and pause, as ``time what``, newest first."""
 
 
+class JoinedHost(View):
+    """A runner as one of several hosts of the root, as ``doctor --hosts`` found it."""
+
+    host: str
+    root: str
+    """Path of the root there."""
+    version: str
+    decides: bool
+    """It settles, hands out and starts for all of them."""
+    locks_cross: bool
+    """Whether a lock that another host holds keeps it out."""
+    cache_sec: float
+    """After so long at the latest it sees what another host has written."""
+    skew_sec: float | None = None
+    """How far its clock is ahead of that of the host that it was probed with; null where nobody knows."""
+    probed_with: list[str]
+    """Runners with which that was found out."""
+    joined_at: str
+    trouble: list[str] = []
+    """What is not as it should be, a line each with what follows or what to do."""
+
+
 class RunnerLine(View):
     """One runner, as it last reported."""
 
@@ -141,6 +163,8 @@ class RunnerLine(View):
     """A file ``drain`` is there: it starts nothing new."""
     at: str
     """When it reported, by its own clock."""
+    joined: JoinedHost | None = None
+    """What is known of it as one of several hosts; null on a root of one host."""
 
 
 class SystemScoreboard(View):

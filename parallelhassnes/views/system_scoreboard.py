@@ -15,15 +15,16 @@ from parallelhassnes.gc_paused import bulk
 from parallelhassnes.schedule import configuration, health, quarantine
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.limits import concurrency_keys
-from parallelhassnes.store import atomic, members, space
+from parallelhassnes.store import atomic, hosts, members, space
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import queue_keys, tickets
 from parallelhassnes.store.queue.queue_keys import Breaker, KeyState
 from parallelhassnes.store.records import now_text
-from parallelhassnes.views import batch_summary
+from parallelhassnes.views import batch_summary, host_lines
 from parallelhassnes.views.scoreboard_models import (
     BatchLine,
     Counts,
+    JoinedHost,
     PauseLine,
     QueueLine,
     RunnerLine,
@@ -207,23 +208,29 @@ def _errors(folder: Path) -> int:
 
 
 def _runners(layout: Layout) -> list[RunnerLine]:
-    return [_runner(layout.runners / name, name) for name in sorted(_listing(layout.runners))]
+    joined = host_lines.every(layout)
+    names = sorted(_listing(layout.runners) & joined.keys() if joined else _listing(layout.runners))
+    return [_runner(layout.runners / name, name, joined.get(name)) for name in names]
 
 
-def _runner(folder: Path, name: str) -> RunnerLine:
+def _runner(folder: Path, name: str, joined: JoinedHost | None) -> RunnerLine:
+    """A runner by its beat, where several hosts have joined, which is newer than its health."""
     health = atomic.read_derived(folder / "health.json")
+    if joined is not None:
+        health = {**health, "host": joined.host, **atomic.read_derived(folder / hosts.BEAT)}
     return RunnerLine(
         runner_id=name,
         host=health.get("host", ""),
         capacity=health.get("capacity"),
         live=health.get("live"),
-        draining=members.is_there(folder / "drain"),
+        draining=members.is_there(folder / "drain") or bool(health.get("draining")),
         at=health.get("at", ""),
+        joined=joined,
     )
 
 
-def _listing(folder: Path) -> list[str]:
+def _listing(folder: Path) -> set[str]:
     try:
-        return [entry.name for entry in folder.iterdir() if entry.name[0] != "."]
+        return {entry.name for entry in folder.iterdir() if entry.name[0] != "."}
     except (FileNotFoundError, NotADirectoryError):
-        return []
+        return set()

@@ -45,7 +45,7 @@ class ServerState:
 
     def __init__(self, root: Path, settings: ApiConfig, auth: Auth, *, ticking: bool) -> None:
         opened = open_context(root)
-        ensure(opened)
+        ensure(opened, look=not ticking)
         self._opened = dataclasses.replace(opened, starts_attempts=False)
         self.layout = opened.layout
         self.settings, self.auth = settings, auth

@@ -72,6 +72,13 @@ class _Store:
         yield _gauge("runner_draining", "1 where a runner starts nothing new.", ["runner"], drains)
         loads = [((r.runner_id,), r.live) for r in board.runners if r.live is not None]
         yield _gauge("runner_live", "Live attempts of a runner, as it reported.", ["runner"], loads)
+        joined = [((r.runner_id,), r.joined) for r in board.runners]
+        decides = [(label, each.decides) for label, each in joined if each]
+        yield _gauge("runner_decides", "1 where a runner decides for all hosts of the root.", ["runner"], decides)
+        caches = [(label, each.cache_sec) for label, each in joined if each]
+        yield _gauge("runner_cache_seconds", "Time until a runner sees what others write.", ["runner"], caches)
+        skews = [(label, each.skew_sec) for label, each in joined if each and each.skew_sec is not None]
+        yield _gauge("runner_clock_ahead_seconds", "How far a runner's clock is ahead.", ["runner"], skews)
         watching = self._site.watching
         listeners = [(("events",), sum(watching.listeners(type))), (("logs",), len(watching.listeners(Path)))]
         yield _gauge("listened_to", "Listeners of events; attempts whose logs are followed.", ["stream"], listeners)
