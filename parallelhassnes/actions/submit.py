@@ -184,6 +184,7 @@ def submit(
     rerun_of: str = "",
     carry: Mapping[str, str] = MappingProxyType({}),
     told: Callable[[str], None] = lambda _: None,
+    found_good: Callable[[], None] = lambda: None,
 ) -> Submitted:
     """Validate a table and put it into the queue.
 
@@ -197,6 +198,7 @@ def submit(
         rerun_of: the batch that it runs again.
         carry: ``job_id/step_id`` → the attempt of that batch which is taken over instead of being made anew.
         told: is given the line of what the table amounts to, before anything of it is queued.
+        found_good: is called before anything is written.
     """
     check_host.check(ctx)
     digest = hashlib.sha256(data).hexdigest()
@@ -208,6 +210,8 @@ def submit(
     variables = None
     if here:
         check_environments(plan)
+    found_good()
+    if here:
         steps = (step for job in plan.jobs for step in job.steps)
         variables = credentials.of_environment(ctx, steps, plan.secrets)
     submission = ingest.new_submission(

@@ -7,7 +7,7 @@ import typer
 from parallelhassnes.cli import run_options as opt
 from parallelhassnes.cli.options import JsonOption, RootOption
 from parallelhassnes.cli.run import GivenTable, say_what_would_run, started
-from parallelhassnes.cli.work import FailOnOption, check_fail_on, open_store, watch_until_idle
+from parallelhassnes.cli.work import FailOnOption, check_fail_on, open_to_run, watch_until_idle
 
 
 def register(app: typer.Typer) -> None:
@@ -49,7 +49,7 @@ def run(line: typer.Context) -> None:
     document = {**found.document}
     if secrets := [*document.get("secrets", []), *(own["secret"] or ())]:
         document["secrets"] = list(dict.fromkeys(secrets))
-    ctx = open_store(own["root"], strict=True, make=True)
+    ctx = open_to_run(own["root"])
     table = GivenTable(dumps(document).encode(), "harbor-run.json", base_dirs(None))
     if own["dry_run"]:
         say_what_would_run(ctx, table, json=own["json"])

@@ -27,18 +27,21 @@ RawOption = Annotated[
 ]
 
 
-def root_or_default(root: Path | None) -> Path:
+def root_or_default(root: Path | None, *, may_be_made: bool = False) -> Path:
     """Return the root that a command works on, absolute.
 
+    Args:
+        may_be_made: the command makes a store where there is none, so the folder may be missing.
+
     Raises:
-        UserError: the folder that was named is not there; only ``init`` makes one.
+        UserError: the folder that was named is not there, or is none.
     """
     from parallelhassnes.errors import UserError
     from parallelhassnes.store.layout import find_root
 
     if root is None:
         return find_root(Path.cwd())
-    if not root.is_dir():
+    if not (root.is_dir() or (may_be_made and not root.exists())):
         raise UserError(f"--root {root}: is not a folder", fix="make it with `parallelhassnes init --root DIR`")
     return root.absolute()
 

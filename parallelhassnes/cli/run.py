@@ -14,7 +14,8 @@ from parallelhassnes.cli.work import (
     LimitOption,
     NoCodexOption,
     check_fail_on,
-    open_store,
+    make_store,
+    open_to_run,
     options,
     parse_limits,
     watch_until_idle,
@@ -110,7 +111,7 @@ def run(
         baseline_gate=baseline_gate,
         analyses=(*(("rules",) if analyze else ()), *(analyze_with or ())),
     )
-    ctx = open_store(root, options(None, None, no_codex), strict=True, make=True)
+    ctx = open_to_run(root, options(None, None, no_codex))
     data, name = _table(ctx, request, config)
     table = GivenTable(data, name, base_dirs(config))
     if dry_run:
@@ -151,6 +152,7 @@ def started(ctx: "Context", table: GivenTable, *, detach: bool, json: bool) -> "
         again=True,
         here=True,
         told=lambda line: print(line, file=sys.stderr),
+        found_good=lambda: make_store(ctx),
     )
     print(f"batch {done.batch_id}: {done.jobs} jobs, {done.steps} steps", file=sys.stderr)
     for warning in done.warnings:

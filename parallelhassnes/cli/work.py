@@ -168,12 +168,11 @@ def tick(
 
 
 def open_store(
-    root: Path | None, said: "Options | None" = None, *, strict: bool = False, make: bool = False, look: bool = False
+    root: Path | None, said: "Options | None" = None, *, strict: bool = False, look: bool = False
 ) -> "Context":
-    """The context of a root whose folders exist; where they are made now, a line on stderr says so.
+    """The context of a root whose folders exist.
 
     Args:
-        make: make a store where there is none, which is an error else.
         look: nothing is to be changed, so it works on a host that may not work on the root, too.
         strict: a configuration that cannot be used is an error, also where an earlier one is in force.
     """
@@ -184,11 +183,31 @@ def open_store(
     if strict:
         load_config(root_or_default(root))
     ctx = open_context(root_or_default(root), said)
+    ensure(ctx, look=look)
+    return ctx
+
+
+def open_to_run(root: Path | None, said: "Options | None" = None) -> "Context":
+    """The context of a root that may have no store yet: ``make_store`` makes it, once what is to run was found good."""
+    from parallelhassnes.admin.init import check_apart
+    from parallelhassnes.config import load_config
+    from parallelhassnes.schedule.context import open_context
+
+    folder = root_or_default(root, may_be_made=True)
+    load_config(folder)
+    ctx = open_context(folder, said)
+    check_apart(ctx.layout)
+    return ctx
+
+
+def make_store(ctx: "Context") -> None:
+    """Make a store where there is none, and say so on stderr."""
+    from parallelhassnes.admin.init import ensure
+
     is_new = not ctx.layout.system.is_dir()
-    ensure(ctx, make=make, look=look)
+    ensure(ctx, make=True)
     if is_new:
         print(f"made a store in {ctx.layout.runs}", file=sys.stderr)
-    return ctx
 
 
 def options(concurrency: int | None, limit: list[str] | None, no_codex: bool) -> "Options":

@@ -58,6 +58,51 @@ def test_run_makes_a_store_and_says_so(root):
     assert (root / "runs" / "_system" / identity.STORE_ID).exists()
 
 
+@pytest.mark.parametrize("root_is_there", [True, False], ids=["", "with a root that is not there yet"])
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["run", "nosuch"], "path nosuch does not exist"),
+        (["run", TASK[0], "-a", "nosuch"], "unknown agent 'nosuch'"),
+        (["run", TASK[0], "-e", "nosuch"], "nosuch"),
+        (["run", "-c", "nosuch.json"], "nosuch.json"),
+        (["run", *TASK, "--detach", "--limit", "nosuch"], "nosuch"),
+        (["harbor", "run", "-p", "nosuch"], "dataset nosuch does not exist"),
+    ],
+)
+def test_a_run_that_is_refused_makes_nothing(tmp_path, arguments, why, root_is_there):
+    root = tmp_path / "root"
+    if root_is_there:
+        root.mkdir()
+    done = program(root, *arguments, check=False)
+    assert done.returncode == 2, done.stderr
+    assert why in done.stderr
+    assert tree(tmp_path) == (["root"] if root_is_there else [])
+
+
+def test_a_dry_run_makes_nothing(tmp_path):
+    root = tmp_path / "root"
+    assert "1 trial" in program(root, "run", *TASK, "--dry-run").stdout
+    assert tree(tmp_path) == []
+
+
+@pytest.mark.namespaces
+def test_run_makes_the_folder_of_its_root(tmp_path):
+    root = tmp_path / "above" / "root"
+    done = program(root, "run", *TASK, "--fail-on", "never", "-q", check=False)
+    assert f"made a store in {root / 'runs'}" in done.stderr
+    assert program(root, "scoreboard").stdout
+
+
+def test_a_root_that_is_a_file_is_refused(tmp_path):
+    root = tmp_path / "root"
+    root.write_text("")
+    for arguments in (["run", *TASK], ["scoreboard"]):
+        done = program(root, *arguments, check=False)
+        assert (done.returncode, "is not a folder" in done.stderr) == (2, True), done.stderr
+    assert root.read_text() == ""
+
+
 def test_a_store_of_an_earlier_version_and_one_that_lost_its_system_folder_are_known(root):
     ctx = context(root, FAST)
     batch = put(ctx, table(job("j", command("s", "true"))))
