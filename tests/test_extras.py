@@ -87,7 +87,7 @@ def program(bare, tmp_path_factory):
     (home / "tasks").mkdir()
     for name in ("hello", "offline-report"):
         (home / "tasks" / name).symlink_to(CHECKOUT / "examples" / "tasks" / name)
-    done = run("-m", "parallelhassnes", "run", "tasks", "-a", "oracle", "-n", "2", "-e", "sandbox", "--json", "-q")
+    done = run("-m", "parallelhassnes", "run", "tasks", "-a", "oracle", "-k", "2", "-e", "sandbox", "--json", "-q")
     assert done.returncode == 0, done.stderr
     return run
 
