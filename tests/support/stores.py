@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import warm
+
 from parallelhassnes.actions.submit import submit
 from parallelhassnes.admin.init import ensure
 from parallelhassnes.schedule.context import Context, open_context
@@ -57,16 +59,20 @@ def program(
     timeout_sec: float = 100,
     **more: Any,
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``parallelhassnes ARGUMENTS --root ROOT`` to its end."""
-    done = subprocess.run(
-        [sys.executable, "-m", "parallelhassnes", *arguments, "--root", str(root)],
-        capture_output=True,
-        text=True,
-        env=environment(env),
-        timeout=timeout_sec,
-        cwd=more.pop("cwd", CHECKOUT),
-        **more,
-    )
+    """Run ``parallelhassnes ARGUMENTS --root ROOT`` to its end: as a fork of a warm process, where nothing asks for a fresh one."""
+    words, cwd = [*arguments, "--root", str(root)], more.pop("cwd", CHECKOUT)
+    if not more and warm.serves(environment(env)):
+        done = warm.run(words, env=environment(env), cwd=cwd, timeout=timeout_sec)
+    else:
+        done = subprocess.run(
+            [sys.executable, "-m", "parallelhassnes", *words],
+            capture_output=True,
+            text=True,
+            env=environment(env),
+            timeout=timeout_sec,
+            cwd=cwd,
+            **more,
+        )
     if check:
         assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
