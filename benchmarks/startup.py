@@ -9,12 +9,13 @@ from benchmarks.setting import Setting
 
 
 def startup(setting: Setting) -> Row:
-    """``--help`` and a tick on an empty store, beside ``harbor --help``."""
+    """``--help``, and a tick and the scoreboard of an empty store, beside ``harbor --help``."""
     row = Row(name="startup", work="the program's start")
     folder = setting.root("startup")
     programs: dict[str, tuple[list[str], float | None]] = {
-        "--help": (s.ours("--help"), 0.25),
-        "idle tick": (s.ours("tick", "--quiet", "--root", str(folder)), 0.2),
+        "--help": (s.ours("--help"), 0.1),
+        "idle tick": (s.ours("tick", "--quiet", "--root", str(folder)), 0.08),
+        "scoreboard": (s.ours("scoreboard", "--root", str(folder)), 0.15),
     }
     if (program := s.harbor()) is not None:
         programs["harbor --help"] = ([program, "--help"], None)

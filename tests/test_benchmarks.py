@@ -33,7 +33,7 @@ def test_the_smallest_row_is_measured_and_written_down(tmp_path):
         assert run["cpu_sec"] > 0
         assert 0 < run["wall_sec"] <= run["settled_sec"]
         assert side["command"]
-    assert {figure["measure"] for figure in row["figures"]} == {"--help: wall", "idle tick: wall"}
+    assert {figure["measure"] for figure in row["figures"]} == {"--help: wall", "idle tick: wall", "scoreboard: wall"}
     assert all(figure["met"] in (True, False) for figure in row["figures"])
     assert "idle tick" in done.stdout
     assert not (tmp_path / "work").exists()

@@ -25,6 +25,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import setproctitle
+
 from parallelhassnes import __main__ as entry
 from parallelhassnes.cli import app
 from parallelhassnes.errors import UserError
@@ -113,6 +115,7 @@ def _server() -> socket.socket:
 
 def _serve(number: int) -> None:
     """Fork a program for each request until the test process has ended; in a fork, be the program."""
+    setproctitle.getproctitle()  # it takes the room for a title from the environment as it is now
     _warm_up()
     gc.collect()
     gc.freeze()  # so that forks share it
