@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -23,6 +24,7 @@ from parallelhassnes.names import key_dir
 from parallelhassnes.schedule import launch, settle
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.limits.concurrency_keys import QueueKeys
+from parallelhassnes.schedule.process.places import Places
 from parallelhassnes.schedule.queue_order import line_up
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.steps.registry import kind as kind_of
@@ -124,7 +126,8 @@ class Writer:
         ctx = self.ctx
         ticket = tickets.read(path)
         with locks.held(ctx.layout.tick_lock), mock.patch.object(launch, "preload"):
-            claimed = launch._claim(ctx, path, key_dir(ticket.queue_key), launch.Gate(ctx))
+            lane = SimpleNamespace(key=key_dir(ticket.queue_key))
+            claimed = launch._claim(ctx, path, lane, launch.Gate(ctx), Places(ctx, 0, set()))
             if claimed is None:
                 return True
             launch._record(ctx, claimed)
