@@ -22,16 +22,17 @@ def recover(ctx: Context) -> bool:
         SecondHost: another host works on the root, and this one has not joined; nothing was changed.
     """
     here, note = hosts.machine(), _note(ctx)
-    check_host.check(ctx)
     with contextlib.suppress(FileNotFoundError):
         before = hosts.read_note(note)
-        if before == here:
+        if before == here:  # whoever is at the door has looked at who else there is
             return False
+        check_host.check(ctx)
         if before.boot_id == here.boot_id or ctx.layout.runner:
             atomic.write_text(note, hosts.note_text())
             return False
         take_over(ctx)
         return True
+    check_host.check(ctx)
     note.parent.mkdir(parents=True, exist_ok=True)
     atomic.claim(note, hosts.note_text().encode())
     check_host.check(ctx)  # two hosts may have been here at once: one of them has made the note
