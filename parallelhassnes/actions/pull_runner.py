@@ -11,11 +11,11 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 
 from parallelhassnes import names
 from parallelhassnes.admin import slurm
+from parallelhassnes.admin.host_probe import join
 from parallelhassnes.admin.init import ensure
 from parallelhassnes.errors import UserError
 from parallelhassnes.schedule.context import Context, open_context
@@ -59,7 +59,6 @@ def pull(
 
 def _joined(root: Path, name: str | None) -> Context:
     """The context of this host as a runner that has joined."""
-    join = import_module("parallelhassnes.admin.host_probe").join
     layout = Layout(root.absolute())
     os.environ[hosts.NAME_VARIABLE] = names.check_id(name, "name of a runner") if name else _free_name(layout)
     ctx = open_context(root)

@@ -15,7 +15,9 @@ say() {
     echo "$now $1 $PARALLELHASSNES_BATCH_ID/$PARALLELHASSNES_JOB_ID/$PARALLELHASSNES_STEP_ID $PARALLELHASSNES_RUN_ID $host $$ $key" >>"$witness"
 }
 say S
-sleep "$2"
+trap 'say E; exit 143' TERM
+sleep "$2" &
+wait $!
 say E
 """
 

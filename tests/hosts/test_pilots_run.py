@@ -1,0 +1,72 @@
+"""Pilots on three Slurm nodes: jobs that become runners, do the work, lose a node and the controller, and end by themselves."""
+
+import json
+
+import pytest
+from stores import wait_for
+
+from tests.hosts.cluster import NODES, Cluster
+from tests.hosts.judge import judge
+from tests.hosts.lab import Lab
+from tests.hosts.scenarios import KEY, LIMIT, TOML
+
+pytestmark = [pytest.mark.timeout(240), pytest.mark.hosts, pytest.mark.slurm]
+STEPS = 30
+
+
+@pytest.fixture
+def cluster():
+    with Lab("same", TOML) as lab, Cluster(lab) as made:
+        yield made
+
+
+def ours(cluster, *arguments):
+    return cluster.login.ours(*arguments, root=cluster.lab.root, env=cluster.environment, timeout_sec=90).stdout
+
+
+def ran(cluster):
+    return len({run.step for run in cluster.lab.witness.runs() if run.ended is not None})
+
+
+def began(cluster):
+    """Start pilots, find out with the login node what the file system does, and submit."""
+    ours(cluster, "pilot", "slurm", "-N", "3", "--time", "30", "--idle", "12")
+    ours(cluster, "doctor", "--hosts")
+    cluster.lab.submit(cluster.login, STEPS, 0.5, key=KEY)
+
+
+def is_over(cluster):
+    return ran(cluster) >= STEPS and not cluster.jobs()
+
+
+def test_pilots_do_the_work_while_the_controller_is_killed_and_are_gone_without_work(cluster):
+    began(cluster)
+    wait_for(lambda: ran(cluster) >= 5, "some to end", 90)
+    said = json.loads(ours(cluster, "runners", "--quick", "--json"))
+    at_work = {each["name"]: each for each in said["runners"] if each["job_id"]}
+    assert set(at_work) <= set(NODES)
+    assert {each["job_id"] for each in at_work.values()} <= {pilot["job_id"] for pilot in said["slurm"]["pilots"]}
+    assert {each["capacity"] for each in at_work.values()} == {8}
+    assert all(0 < each["left_sec"] <= 1800 for each in at_work.values())
+    cluster.kill_controller()
+    wait_for(lambda: ran(cluster) >= 20, "others to go on without it", 90)
+    cluster.start_controller()
+    wait_for(lambda: is_over(cluster), "the end of the work, and of the jobs", 90)
+    found = judge(cluster.lab.witness, cluster.lab.disk, cluster.nodes.values(), steps=STEPS, limits={KEY: LIMIT})
+    assert not found.faults, found
+    assert found.begun == STEPS
+    assert len(found.by_host) >= 2
+
+
+def test_a_node_is_lost(cluster):
+    began(cluster)
+    wait_for(lambda: ran(cluster) >= 5, "some to end", 90)
+    busy = {run.host for run in cluster.lab.witness.runs() if run.ended is None} or {"n1"}
+    lost = cluster.nodes[min(busy & set(NODES))]
+    cluster.lab.power_cut(lost)
+    wait_for(lambda: ran(cluster) >= STEPS, "the others to do it all", 120)
+    ours(cluster, "pilot", "slurm", "--cancel")
+    nodes = [node for node in cluster.nodes.values() if node is not lost]
+    wait_for(lambda: not any("runner" in line for node in nodes for line in node.programs()), "the runners to end", 60)
+    found = judge(cluster.lab.witness, cluster.lab.disk, nodes, steps=STEPS, limits={KEY: LIMIT})
+    assert not found.faults, found
