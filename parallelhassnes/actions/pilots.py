@@ -171,7 +171,7 @@ def _script(ctx: Context, capacity: int | None, idle_sec: float) -> str:
 
 
 def every(layout: Layout) -> tuple[list[PilotLine], bool]:
-    """All pilots that are remembered, the oldest first, by one look at this user's jobs; and whether anybody answered it.
+    """List all pilots that are remembered, the oldest first, by one look at this user's jobs; and whether anybody answered it.
 
     Nobody is asked where there are no pilots.
     """

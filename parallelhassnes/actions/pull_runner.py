@@ -58,7 +58,7 @@ def pull(
 
 
 def _joined(root: Path, name: str | None) -> Context:
-    """The context of this host as a runner that has joined."""
+    """Open the root as a runner that has joined."""
     layout = Layout(root.absolute())
     os.environ[hosts.NAME_VARIABLE] = names.check_id(name, "name of a runner") if name else _free_name(layout)
     ctx = open_context(root)

@@ -54,7 +54,7 @@ def own_left_sec() -> float | None:
 
 
 def seconds(text: str) -> float | None:
-    """Seconds of ``days-hours:minutes:seconds`` as Slurm writes a time; None for ``UNLIMITED`` and the like."""
+    """Read the seconds of ``days-hours:minutes:seconds`` as Slurm writes a time; None for ``UNLIMITED`` and the like."""
     found = _TIME.fullmatch(text)
     if found is None:
         return None

@@ -59,7 +59,7 @@ class RunnersNow(View):
 
 
 def runners(layout: Layout, *, quick: bool = False) -> RunnersNow:
-    """Every runner, by name.
+    """Tell of every runner, by name.
 
     Args:
         quick: do not wait for a beat.
@@ -123,7 +123,7 @@ def _joined(
 
 
 def _only(layout: Layout, name: str, running: dict[str, Path]) -> RunnerNow:
-    """A runner of a root that one host works on: all that runs is its own."""
+    """Tell of the runner of a root that one host works on: all that runs is its own."""
     health = atomic.read_derived(layout.runners / name / "health.json")
     return RunnerNow(
         name=name,

@@ -84,7 +84,7 @@ def _open(layout: Layout) -> list[Path]:
 
 
 def _has_own(layout: Layout) -> bool:
-    """Whether this host asks, so that others are likely to ask it."""
+    """Tell whether this host asks, so that others are likely to ask it."""
     folders = [probe_files.probes(layout) / nonce for nonce in members.names(probe_files.probes(layout))]
     return any(ask.boot_id == hosts.machine().boot_id for ask in map(_asked, folders) if ask is not None)
 
@@ -97,12 +97,12 @@ def _asked(folder: Path) -> Ask | None:
 
 
 def _own_folder(layout: Layout) -> str:
-    """The name of this host's folder in a probe."""
+    """Give the name of this host's folder in a probe."""
     return f"{layout.runner or hosts.own_name()}-{hosts.machine().boot_id[:8]}"
 
 
 def _claim(ctx: Context, folder: Path) -> Path | None:
-    """The folder of this host's conversation; None where another host's answer is the one."""
+    """Give the folder of this host's conversation; None where another host's answer is the one."""
     place = folder / _own_folder(ctx.layout)
     try:
         ask = _asked(folder)
@@ -175,7 +175,7 @@ def _follow(talk: Talk) -> None:
 
 
 def _is_kept_out(path: Path) -> bool:
-    """Whether a lock that the other holds is not given."""
+    """Tell whether a lock that the other holds is not given."""
     try:
         handle = locks.claim(path)
     except OSError:
@@ -186,7 +186,7 @@ def _is_kept_out(path: Path) -> bool:
 
 
 def _locked_by_another(path: Path) -> "subprocess.Popen[bytes] | None":
-    """A process of this host that holds the lock and can be killed; None where it is not given."""
+    """Start a process of this host that holds the lock and can be killed; None where it is not given."""
     try:
         handle = locks.claim(path)
     except OSError:

@@ -132,7 +132,7 @@ def ask(ctx: Context, *, one: bool) -> Probed:
 
 
 def _joined(ctx: Context, good: list[Measured]) -> list[Measured]:
-    """Those by which this host may join; several that join a fresh root at once wait for the first of them."""
+    """Choose those by which this host may join; several that join a fresh root at once wait for the first of them."""
     end = time.monotonic() + _JOINED_SEC
     while good and time.monotonic() < end:
         found = [each for each in good if may_join(ctx, each.host)]
@@ -264,7 +264,7 @@ def _rounds(talk: Talk) -> tuple[dict[str, float], float | None, float | None]:
 
 
 def _lock_or_none(path: Path) -> int | None:
-    """The locked descriptor; None where somebody else has it, or it cannot be had."""
+    """Give the locked descriptor; None where somebody else has it, or it cannot be had."""
     try:
         return locks.claim(path)
     except OSError:
@@ -272,7 +272,7 @@ def _lock_or_none(path: Path) -> int | None:
 
 
 def _locks(talk: Talk, mine: int | None, kept_out: bool) -> tuple[bool, str, float | None]:
-    """Whether locks reach from host to host, in words, and when a dead host's process has let go."""
+    """Tell whether locks reach from host to host, in words, and when a dead host's process has let go."""
     if mine is not None:
         os.close(mine)
         return False, "a lock that one host holds is given to the other, too", None

@@ -35,7 +35,7 @@ def answer_others(ctx: Context) -> None:
 
 
 def may_work(ctx: Context) -> bool:
-    """Whether this host may work on the root, for whoever only looks."""
+    """Tell whether this host may work on the root, for whoever only looks."""
     try:
         hosts.check(ctx.layout)
     except hosts.SecondHost:

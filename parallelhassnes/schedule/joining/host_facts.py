@@ -44,7 +44,7 @@ class Side(Record):
 
 
 def of_this_host(ctx: Context) -> Side:
-    """The facts of this host; takes as long as its container engines take to answer, some seconds at most."""
+    """Gather the facts of this host; takes as long as its container engines take to answer, some seconds at most."""
     from parallelhassnes.sandbox.engines.choice import probe
 
     here = hosts.machine()
@@ -74,7 +74,7 @@ def of_this_host(ctx: Context) -> Side:
 
 
 def is_inside(ctx: Context) -> bool:
-    """Whether this host belongs to the root by what is on disk: it has joined, be it under an earlier start, or ticks alone."""
+    """Tell whether this host belongs to the root by what is on disk: it has joined, be it under an earlier start, or ticks alone."""
     if ctx.layout.runner:
         return True
     if hosts.members_of(ctx.layout):
@@ -84,7 +84,7 @@ def is_inside(ctx: Context) -> bool:
 
 
 def is_ticked(ctx: Context) -> bool:
-    """Whether any host has ticked the root, or joined."""
+    """Tell whether any host has ticked the root, or joined."""
     folders = [ctx.layout.runners / name for name in members.names(ctx.layout.runners)]
     return any((folder / kept).exists() for folder in folders for kept in (hosts.NOTE, hosts.MEMBER))
 

@@ -29,7 +29,7 @@ class Measured(Record):
     host: Side
     """The other."""
     why: str = ""
-    """Why the two cannot work on the root together; empty where they can."""
+    """Why the two cannot work on the root together; empty where nothing keeps them from it."""
     links: str = ""
     """What is wrong with link(); empty where each name has had one winner."""
     renames: str = ""
@@ -54,7 +54,7 @@ def rounded_up(seconds: float) -> float:
 
 
 def refusal(one: Side, other: Side) -> str:
-    """Why two hosts cannot work on the root together, whatever it does; empty where they can."""
+    """Tell why two hosts cannot work on the root together, whatever it does; empty where nothing keeps them from it."""
     if one.name == other.name:
         return f"{one.host} and {other.host} both call themselves {one.name}; give one another name by {hosts.NAME_VARIABLE}"
     return ""
