@@ -13,7 +13,7 @@ from parallelhassnes.cli.work import FailOnOption, check_fail_on, open_to_run, w
 def register(app: typer.Typer) -> None:
     """Add this group."""
     group = typer.Typer(
-        help="Run Harbor's own command lines here.\n\nExample: parallelhassnes harbor run -p examples/tasks -a oracle -k 2",
+        help="Run Harbor's own command lines here.\n\nExample: parallelhassnes harbor run -p examples/tasks/hello --dry-run",
         no_args_is_help=True,
     )
     # Harbor's own options are read by Harbor's own parser.
@@ -29,7 +29,7 @@ def run(line: typer.Context) -> None:
     --dry-run says what would run, -o, --launch, --upload, --server and --diff cannot be, and keys that the agents look for are
     passed on from this environment.
 
-    Example: parallelhassnes harbor run -p examples/tasks/hello -a oracle -e docker -k 2 -n 4
+    Example: parallelhassnes harbor run -p examples/tasks/hello --dry-run
     """
     import os
 
