@@ -61,7 +61,7 @@ def run(ctx: Context, acts: Acts, capacity: int | None, idle_sec: float | None, 
     signal.signal(signal.SIGTERM, loop.told_to_end)
     signal.signal(signal.SIGINT, loop.told_to_end)
     try:
-        while not loop.is_over(IDLE_SEC if idle_sec is None else idle_sec):
+        while not loop.is_over(idle_sec):
             loop.try_turn()
             select.select((wake,), (), (), TURN_SEC)
             with suppress(BlockingIOError):
@@ -83,6 +83,14 @@ def has_work(layout: Layout) -> bool:
     return bool(tickets.running(layout) or tickets.ended(layout)) or any(map(members.names, queued))
 
 
+def has_ready(layout: Layout) -> bool:
+    """Whether anything is ready, or about to be, of a batch that nothing keeps from starting."""
+    if any(map(members.names, (layout.incoming, layout.delayed, layout.added))):
+        return True
+    ready = {batch_id for _, batch_id, _ in tickets.ready_folders(layout)}
+    return any(not members.is_there(layout.blocked / f"{batch_id}.json") for batch_id in ready)
+
+
 class _Loop:
     def __init__(self, ctx: Context, acts: Acts, capacity: int, until: float | None) -> None:
         self.ctx, self.acts, self.capacity, self.until = ctx, acts, capacity, until
@@ -98,7 +106,8 @@ class _Loop:
         """Taken tickets whose step's lock is not free yet → since when."""
         self.others = repair.SilenceWatch()
         self.watch = repair.SilenceWatch()
-        self.claimed: hosts.Right | None = None
+        self.was_restarted = False
+        """The right was this runner's before its host was started anew."""
         self.acts_from = 0.0
         """Until then a right that was taken over is not used: what its holder wrote may not be seen yet."""
 
@@ -142,8 +151,13 @@ class _Loop:
             self._decide(now)
         launcher.reap()
 
-    def is_over(self, idle_sec: float) -> bool:
-        """Whether there is nothing more to do here."""
+    def is_over(self, idle_sec: float | None) -> bool:
+        """Whether there is nothing more to do here.
+
+        Args:
+            idle_sec: seconds without anything that this runner has, or might get; None for the loop that a tick has started,
+                which ends when nothing has been in the whole store's queue for ``IDLE_SEC``.
+        """
         now = time.monotonic()
         layout = self.ctx.layout
         if hosts.taken(layout, self.me):
@@ -151,11 +165,10 @@ class _Loop:
             return False
         if self.ending:
             return True
-        if now - self.busy_at < idle_sec:
-            return False
-        if has_work(layout):
+        limit = IDLE_SEC if idle_sec is None else idle_sec
+        if now - self.busy_at >= limit and (has_work(layout) if idle_sec is None else has_ready(layout)):
             self.busy_at = now
-        return now - self.busy_at >= idle_sec
+        return now - self.busy_at >= limit
 
     def end(self) -> None:
         """Say that nothing more is taken, and let another decide."""
@@ -254,7 +267,7 @@ class _Loop:
         if not found.given_up:  # it may stand still with the lock in its hands
             for path in (layout.tick_lock, layout.ingest_lock, layout.checkpoint_lock):
                 os.close(locks.take_away(path))
-            self.claimed = hosts.right(layout)
+            self.was_restarted = found.runner == self.me
 
     def _holds_on(self, found: hosts.Right, alive: set[str]) -> bool:
         """Whether the holder of the right is there, under the same start of its host as when it got it."""
@@ -265,8 +278,8 @@ class _Loop:
 
     def _decide(self, now: float) -> None:
         layout = self.ctx.layout
-        if self.claimed is not None:
-            self.claimed = None
+        if self.was_restarted:  # what did not wait for its disk may be torn, or gone
+            self.was_restarted = False
             rebuild.rebuild(self.ctx)
         if now >= self.next_tick or members.names(layout.incoming):
             self.next_tick = now + TICK_SEC
