@@ -219,6 +219,7 @@ OF_NO_CONCERN = {
     "runs/_system/budgets.json": "says what steps that are ready may spend",
     "runs/_system/waker.lock": "is held where something is waited for",
     "runners/.hosts/shared": "lies in a folder that is looked at",
+    "runners/.hosts/probe": "the same",
     "runs/_queue/delayed/batches": "lies in a folder that is looked at, and goes with the last of what waits",
     "runs/_queue/delayed/due": "the same",
     "runs/_system/checkpoints": "is listed when one is due, which the time of checkpoint.lock says",
