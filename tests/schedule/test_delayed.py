@@ -22,7 +22,6 @@ from parallelhassnes.store.records import StepNow, Ticket, dump, now_text
 
 BATCH, OTHER = "20261121T000000Z-mmmmmmmm", "20261121T000001Z-mmmmmmmm"
 AHEAD = 400 * 86_400.0
-START = time.time()
 
 
 class Died(BaseException):
@@ -31,6 +30,8 @@ class Died(BaseException):
 
 class _Acts:
     left: int | None = None
+    began: float = 0.0
+    """The end that an act notes a retry of, the same when it is done again."""
 
 
 def _on_event(event: str, _arguments: object) -> None:
@@ -139,7 +140,7 @@ def prepare_set_back(layout: Layout, ahead: Callable[[float], None]) -> None:
 
 
 def act_put(layout: Layout) -> None:
-    note(layout, 100, now=START)
+    note(layout, 100, now=_Acts.began)
 
 
 def act_pass(layout: Layout) -> None:
@@ -163,7 +164,7 @@ def act_due(layout: Layout) -> None:
 )
 def test_an_act_that_dies_anywhere_and_is_done_again_loses_and_doubles_nothing(tmp_path, ahead, prepare, act):
     for dies_at in count():
-        layout = fresh(tmp_path / "root")
+        layout, _Acts.began = fresh(tmp_path / "root"), time.time()
         prepare(layout, ahead)
         before = {found.ticket for found in delayed.every(layout)}
         try:
@@ -260,6 +261,7 @@ def test_what_an_earlier_version_noted_is_taken_over_and_starts(root, kept):
     batch = put(ctx, table(job("j", command("s", "false", retry=retry))))
     program(root, "tick")
     (found,) = wait_for(lambda: delayed.every(ctx.layout), "the retry to be noted")
+    wait_for(lambda: list(ctx.layout.ended.iterdir()) == [], "the end to be settled")
     said = re.fullmatch(r"(\d+)-(\d+)\.(.*)", found.path.name)
     assert said
     old = ctx.layout.delayed / f"{said[1]}{kept.format(delay=said[2])}.{said[3]}"
