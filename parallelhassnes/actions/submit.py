@@ -206,10 +206,10 @@ def submit(
     if made is not None:
         return _describe(ctx, made, duplicate=True)
     plan = plan_table(ctx, data, name=name, folders=folders, here=here)
-    told(outline.of(ctx, plan))
     variables = None
     if here:
         check_environments(plan)
+    told(outline.of(ctx, plan))
     found_good()
     if here:
         steps = (step for job in plan.jobs for step in job.steps)

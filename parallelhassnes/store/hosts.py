@@ -337,6 +337,12 @@ def decides(layout: Layout) -> bool:
     return found is not None and not found.given_up and _is_mine(layout, found)
 
 
+def claim_first_right(layout: Layout) -> bool:
+    """Claim the first right of a root that is about to have several hosts; False where there has been one."""
+    (layout.hosts / "right").mkdir(parents=True, exist_ok=True)
+    return right(layout) is None and claim_right(layout, None)
+
+
 def claim_right(layout: Layout, after: Right | None) -> bool:
     """Claim the epoch after that one; False where another was faster."""
     return _next_epoch(layout, after, given_up=False)

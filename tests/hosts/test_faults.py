@@ -60,7 +60,7 @@ def test_a_host_is_cut_off_replaced_and_comes_back(story, which):
 
 
 def test_a_runner_that_is_told_to_end_ends_what_it_runs_and_no_attempt_is_used(story):
-    story.begin(9, 6.0, retry={"max_attempts": 2})
+    story.begin(9, 10.0, retry={"max_attempts": 2})
     story.wait(lambda: len(story.lab.witness.runs()) == 9, "all to begin", 60)
     story.drain(story.hosts[1])
     found = story.end()

@@ -10,7 +10,7 @@ from parallelhassnes.schedule import configuration
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.joining import host_facts
 from parallelhassnes.schedule.joining.host_facts import Side
-from parallelhassnes.store import atomic, clocks, hosts
+from parallelhassnes.store import atomic, clocks, hosts, locks
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import dump, now_text
 
@@ -123,12 +123,14 @@ def join_by(ctx: Context, me: Side, found: list[Measured]) -> hosts.Member:
         joined_at=known.joined_at if known else now_text(),
         probed_with=tuple(partners),
     )
-    if not hosts.is_shared(layout) and host_facts.is_inside(ctx):
-        # What runs here decides; so it goes on to, until it is seen to have ended.
-        (layout.hosts / "right").mkdir(parents=True, exist_ok=True)
-        if hosts.right(layout) is None:
-            hosts.claim_right(Layout(layout.root, me.name), None)
+    own = Layout(layout.root, me.name)
+    if hosts.is_shared(layout) or not host_facts.is_inside(ctx) or not hosts.claim_first_right(own):
+        hosts.join(layout, made)
+        return made
+    # What runs here has decided so far: nobody else is to, before a pass that may be under way is over. The next one sees the mark.
     hosts.join(layout, made)
+    with locks.held(layout.tick_lock):
+        hosts.give_up_right(own)
     return made
 
 
