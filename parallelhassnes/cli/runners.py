@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
     app.command()(runner)
     app.command()(runners)
     group = typer.Typer(
-        help="Have a cluster start runners.\n\nExample: parallelhassnes pilot slurm -N 3",
+        help="Have a cluster start runners.\n\nExample: parallelhassnes pilot slurm -N 3 --dry-run",
         no_args_is_help=True,
         rich_markup_mode=None,
     )
@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
 def _group() -> None:
     """Have a cluster start runners.
 
-    Example: parallelhassnes pilot slurm -N 3
+    Example: parallelhassnes pilot slurm -N 3 --dry-run
     """
 
 
@@ -156,7 +156,7 @@ def slurm(
 ) -> None:
     """Submit single-node jobs, each a runner of this root; `runners` shows what became of them.
 
-    Example: parallelhassnes pilot slurm -N 3 --time 4:00:00
+    Example: parallelhassnes pilot slurm -N 3 --time 4:00:00 --dry-run
     """
     from parallelhassnes.actions import pilots
     from parallelhassnes.schedule.context import open_context
