@@ -226,7 +226,9 @@ def _claim(ctx: Context, path: Path, lane: queue_order.Lane, gate: Gate, places:
             preload(step)
         ledger.check(ctx.layout.batch(job.batch_id))  # before there is an attempt to end
         name, meta = _prepare(ctx, book, job, step, step_dir, path.name, credential, runner)
-        _move_ticket(ctx, path, lane.key, step_dir / "attempts" / name, runner)
+        if not _move_ticket(ctx, path, lane.key, step_dir / "attempts" / name, runner):
+            os.close(lock)
+            return None
     except BaseException:
         os.close(lock)
         raise
@@ -243,15 +245,23 @@ def _claim(ctx: Context, path: Path, lane: queue_order.Lane, gate: Gate, places:
     return _Claimed(ticket, assignment, lock, meta, step)
 
 
-def _move_ticket(ctx: Context, path: Path, key: str, attempt_dir: Path, runner: str) -> None:
-    """Have the ticket be a running one, and lie with this runner where that is one of several."""
+def _move_ticket(ctx: Context, path: Path, key: str, attempt_dir: Path, runner: str) -> bool:
+    """Have the ticket be a running one, and lie with this runner where that is one of several.
+
+    Returns:
+        False where another host has come to decide meanwhile: nothing of the attempt has run, and it is taken away.
+    """
     if ctx.layout.runner == runner:
         hosts.note_taken(ctx.layout, path.name)
     try:
-        tickets.start_running(ctx.layout, path, key)
-    except FileNotFoundError:  # somebody else has taken it: nothing of the attempt has run
-        shutil.rmtree(attempt_dir, ignore_errors=True)
-        raise
+        if hosts.decides(ctx.layout):  # looked at last: a host may stand still anywhere before
+            tickets.start_running(ctx.layout, path, key)
+            return True
+    except FileNotFoundError:
+        if not ctx.layout.runner:
+            raise
+    shutil.rmtree(attempt_dir, ignore_errors=True)
+    return False
 
 
 def _record(ctx: Context, claimed: _Claimed) -> None:

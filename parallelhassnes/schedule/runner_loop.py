@@ -256,7 +256,7 @@ class _Loop:
         """Claim the right where nobody holds it, or its holder is silent."""
         layout = self.ctx.layout
         found = hosts.right(layout)
-        if self.ending or (found is not None and not found.given_up and self._holds_on(found, alive)):
+        if self.ending or (found is not None and not found.given_up and self._holds_on(found, alive, now)):
             return
         if not hosts.claim_right(layout, found):
             return
@@ -269,12 +269,18 @@ class _Loop:
                 os.close(locks.take_away(path))
             self.was_restarted = found.runner == self.me
 
-    def _holds_on(self, found: hosts.Right, alive: set[str]) -> bool:
-        """Whether the holder of the right is there, under the same start of its host as when it got it."""
+    def _holds_on(self, found: hosts.Right, alive: set[str], now: float) -> bool:
+        """Tell whether the holder of the right is there, under the same start of its host as when it got it."""
         if found.runner == self.me:
             return found.boot_id == hosts.machine().boot_id
         beat = hosts.beat_of(self.ctx.layout, found.runner)
-        return found.runner in alive and beat is not None and beat.boot_id == found.boot_id
+        if found.runner not in alive or beat is None:
+            return False
+        if beat.boot_id == found.boot_id:
+            return True
+        # Either it was started anew since, or its beat is an old one that is still seen here.
+        differs = self.others.still_for("right", (found.epoch, beat.boot_id), now)
+        return differs < 2 * hosts.cache_sec(self.ctx.layout) + self.ctx.config.heartbeat_sec
 
     def _decide(self, now: float) -> None:
         layout = self.ctx.layout

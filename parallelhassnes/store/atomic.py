@@ -1,6 +1,6 @@
 """Writing to the store: whole files, by rename.
 
-Protocol: the content goes to ``runs/_system/tmp/<host>.<pid namespace>.<pid>.<n>``, is fsynced, renamed over its name, and
+Protocol: the content goes to ``runs/_system/tmp/<host>.<start>.<pid namespace>.<pid>.<n>``, is fsynced, renamed over its name, and
 the directory is fsynced. A crash before the rename leaves a file there that nobody reads and that the
 next tick removes (``sweep_temp``); after it, the new content. One folder for all, so that a look for what
 crashes left costs one listing. Where no folder is set, or the target is on another file system, the
@@ -77,8 +77,9 @@ def to_be_swept() -> Path | None:
 
 
 def _place() -> str:
-    """Tell where pids of the names are looked up: this host's name and pid namespace."""
-    return f"{platform.node()}.{process_identity.namespace()}"
+    """Tell where pids of the names are looked up: this host's name and start, and the pid namespace. Two hosts may share a name."""
+    boot = process_identity.table().partition("-")[0]
+    return f"{platform.node()}.{boot}.{process_identity.namespace()}"
 
 
 def sweep_temp(folder: Path, is_alive: Callable[[int], bool]) -> int:
@@ -87,7 +88,7 @@ def sweep_temp(folder: Path, is_alive: Callable[[int], bool]) -> int:
     Args:
         is_alive: whether a process lives; those of another host, or of a container, leave what goes when it is an hour old.
     """
-    removed = 0
+    removed, now = 0, None
     end = time.monotonic() + _SWEEP_SEC
 
     def check() -> None:
@@ -98,7 +99,8 @@ def sweep_temp(folder: Path, is_alive: Callable[[int], bool]) -> int:
         place, _, rest = entry.name.rpartition(".")[0].rpartition(".")
         here = place == _place() and rest.isdigit()
         try:
-            stale = clocks.age(entry.stat(follow_symlinks=False).st_mtime) > _STALE_SEC
+            now = _time_of_disk(folder) if now is None else now
+            stale = clocks.age(entry.stat(follow_symlinks=False).st_mtime, now) > _STALE_SEC
             if stale or (here and not is_alive(int(rest))):
                 walk.remove_tree(entry.path, check)
                 removed += 1
@@ -108,6 +110,16 @@ def sweep_temp(folder: Path, is_alive: Callable[[int], bool]) -> int:
             if not is_damage(error):
                 raise
     return removed
+
+
+def _time_of_disk(folder: Path) -> float:
+    """Return what the file system takes the time for: a host whose clock is ahead would find every other one's files old."""
+    fresh = folder / f"{_place()}.{os.getpid()}.{next(_counter)}"
+    fresh.touch()
+    try:
+        return fresh.stat().st_mtime
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 class CorruptFile(UserError):

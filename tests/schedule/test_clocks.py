@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import re
 import signal
 import time
@@ -17,7 +18,7 @@ from parallelhassnes.schedule import health
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.limits.start_rate import TokenBucket
 from parallelhassnes.schedule.rules import policy
-from parallelhassnes.store import clocks, locks
+from parallelhassnes.store import clocks, locks, process_identity
 from parallelhassnes.store.queue import delayed, queue_keys
 from parallelhassnes.store.queue.queue_keys import Adaptive, Breaker, KeyState
 from parallelhassnes.store.records import dump, now_text, parse_time
@@ -214,3 +215,16 @@ def test_an_instant_is_never_further_than_its_rule_allows(at, most, due):
 def test_an_age_is_a_distance():
     assert clocks.age(90.0, 100.0) == 10.0
     assert clocks.age(110.0, 100.0) == 10.0
+
+
+@pytest.mark.libfaketime
+def test_a_host_whose_clock_is_ahead_leaves_what_others_are_writing(root):
+    ctx = context(root, FAST)
+    program(root, "tick")
+    written = ctx.layout.temp / f"another-host.{'0' * 8}.4026531836.{os.getpid()}.0"
+    same_name = ctx.layout.temp / f"{platform.node()}.{'0' * 8}.{process_identity.namespace()}.999999.0"
+    for path in (written, same_name):
+        path.write_text("half")
+    program(root, "tick", env=faked("+3h") | {"NO_FAKE_STAT": "1"})
+    assert written.exists(), "its time is the file system's, which this clock says nothing of"
+    assert same_name.exists(), "a host of the same name is another one, whose processes cannot be seen from here"
