@@ -26,6 +26,8 @@ class Options(BaseModel):
     """Queue key → live attempts at most, besides the configured ones."""
     no_codex: bool = False
     """Answer agent steps by the deterministic stand-in."""
+    is_pulled: bool = False
+    """This runner's loop is one that somebody else starts and ends (``parallelhassnes runner``): the end of an attempt starts none."""
     environment_of: tuple[str, ...] | None = None
     """Batches that the environment variables of this process and its children are for; None for all (``credentials``)."""
 

@@ -212,6 +212,8 @@ def _see_to_loop(ctx: Context) -> None:
     """See to it that this runner's loop runs, where there are several hosts."""
     from parallelhassnes.schedule import runner_loop  # a root of one host does without
 
+    if ctx.options.is_pulled:
+        return
     if locks.is_held(ctx.layout.waker_lock) or not runner_loop.has_work(ctx.layout):
         return
     log = ctx.layout.runners / ctx.layout.runner / "loop.log"
@@ -238,4 +240,6 @@ def run_loop(
     """
     from parallelhassnes.schedule import runner_loop
 
+    said = {"concurrency": capacity or ctx.options.concurrency, "is_pulled": idle_sec is not None}
+    ctx = replace(ctx, options=ctx.options.model_copy(update=said))
     return runner_loop.run(ctx, runner_loop.Acts(tick, try_pass, after_attempt), capacity, idle_sec, until)
