@@ -316,7 +316,8 @@ class _Loop:
         if not document:
             self.waiting.pop(ticket, None)
             return
-        assignment = Assignment.model_validate({**document, "root": str(layout.root)})
+        given = Assignment.model_validate({**document, "root": str(layout.root)})
+        assignment = given.model_copy(update={"options": self.ctx.options})
         step_dir = layout.step(assignment.batch_id, assignment.job_id, assignment.step_id)
         attempt_dir = assignment.attempt_dir(layout)
         if not attempt_dir.is_dir() and now - self.waiting.setdefault(ticket, now) < hosts.cache_sec(layout) + 1:
