@@ -128,6 +128,14 @@ def start_module(name: str, *arguments: str, log: Path, cwd: Path, keep: tuple[i
     _launched.add(process.pid)
 
 
+def start_beside(target: Callable[[], None], module: str, *arguments: str, log: Path, cwd: Path) -> None:
+    """Run ``target`` in a detached process: a fork, or where this process may not fork, the module with these arguments."""
+    if fork_is_safe():
+        start(target, log=log)
+    else:
+        start_module(module, *arguments, log=log, cwd=cwd)
+
+
 def _fork_and_end() -> None:
     """Go on in a child of this process, which ends here: nothing of its parent's is undone on the way out."""
     try:

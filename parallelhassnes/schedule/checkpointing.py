@@ -9,8 +9,7 @@ leaves a checkpoint without a signature, which the next one binds. The hook runs
 
 import os
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,42 +84,54 @@ def _make(ctx: Context, *, full: bool) -> MadeCheckpoint | None:
 
 
 def send(ctx: Context) -> str:
-    """Have the hook take every checkpoint that it has not taken, oldest first; return what is wrong, empty where all is well."""
-    with _sending(ctx.layout) as alone:
-        if not alone:
-            return ""
-        for number in checkpoints.unsent(ctx.layout):
-            path = checkpoints.place(ctx.layout, number)
-            beside = path.with_name(path.name + SIGNATURE)
-            files = [str(path), *([str(beside)] if beside.exists() else [])]
-            try:
-                done = subprocess.run(
-                    [*ctx.config.audit.hook, *files],
-                    cwd=ctx.layout.root,
-                    stdin=subprocess.DEVNULL,
-                    capture_output=True,
-                    timeout=ctx.config.audit.hook_timeout_sec,
-                    check=False,
-                )
-            except (OSError, subprocess.TimeoutExpired) as error:
-                return _failed(ctx.layout, number, str(error))
-            if done.returncode != 0:
-                said = (done.stderr or done.stdout).decode("utf-8", "replace").strip().splitlines()
-                line = f"audit.hook ended with {done.returncode}: {said[-1] if said else ''}"
-                return _failed(ctx.layout, number, line)
-            checkpoints.note_sent(ctx.layout, number)
-    return ""
+    """Have the hook take every checkpoint that it has not taken, oldest first; return what is wrong, empty where all is well.
+
+    Raises:
+        StoreBusy: another process has been sending for longer than a hook may take.
+    """
+    with locks.held(_sending_lock(ctx.layout), ctx.config.audit.hook_timeout_sec + locks.PATIENCE_SEC):
+        return _send_all(ctx)
 
 
-@contextmanager
-def _sending(layout: Layout) -> Iterator[bool]:
-    """Tell whether nobody else is sending, as long as the block runs."""
-    lock = locks.hold(layout.system / "checkpoint.sending.lock")
-    try:
-        yield lock is not None
-    finally:
-        if lock is not None:
+def send_unless_sent(ctx: Context) -> None:
+    """Send what there is; who is at it already sees, after its own, to what came meanwhile."""
+    trouble = ""
+    while not trouble and checkpoints.unsent(ctx.layout):
+        lock = locks.hold(_sending_lock(ctx.layout))
+        if lock is None:
+            return
+        try:
+            trouble = _send_all(ctx)
+        finally:
             locks.release(lock)
+
+
+def _sending_lock(layout: Layout) -> Path:
+    return layout.system / "checkpoint.sending.lock"
+
+
+def _send_all(ctx: Context) -> str:
+    for number in checkpoints.unsent(ctx.layout):
+        path = checkpoints.place(ctx.layout, number)
+        beside = path.with_name(path.name + SIGNATURE)
+        files = [str(path), *([str(beside)] if beside.exists() else [])]
+        try:
+            done = subprocess.run(
+                [*ctx.config.audit.hook, *files],
+                cwd=ctx.layout.root,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=ctx.config.audit.hook_timeout_sec,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return _failed(ctx.layout, number, str(error))
+        if done.returncode != 0:
+            said = (done.stderr or done.stdout).decode("utf-8", "replace").strip().splitlines()
+            line = f"audit.hook ended with {done.returncode}: {said[-1] if said else ''}"
+            return _failed(ctx.layout, number, line)
+        checkpoints.note_sent(ctx.layout, number)
+    return ""
 
 
 def _failed(layout: Layout, number: int, line: str) -> str:
@@ -136,14 +147,11 @@ def _say(layout: Layout, line: str) -> None:
 
 def _send_beside(ctx: Context) -> None:
     """Send in a process of its own."""
-    log = ctx.layout.system / _LOG
-    if launcher.fork_is_safe():
-        launcher.start(lambda: _send_without_secrets(ctx), log=log)
-        return
-    root = ctx.layout.root
-    launcher.start_module(ENTRY_POINTS, "send_checkpoints", str(root), log=log, cwd=root)
+    root, log = ctx.layout.root, ctx.layout.system / _LOG
+    sends = partial(_send_without_secrets, ctx)
+    launcher.start_beside(sends, ENTRY_POINTS, "send_checkpoints", str(root), log=log, cwd=root)
 
 
 def _send_without_secrets(ctx: Context) -> None:
     ephemeral_secrets.keep_only(())
-    send(ctx)
+    send_unless_sent(ctx)

@@ -37,7 +37,7 @@ def be_loop(arguments: list[str]) -> None:
 
 def send_checkpoints(arguments: list[str]) -> None:
     """``send_checkpoints ROOT``: hand to the audit hook what it has not got yet."""
-    checkpointing.send(open_context(Path(arguments[0])))
+    checkpointing.send_unless_sent(open_context(Path(arguments[0])))
 
 
 def answer_probes(arguments: list[str]) -> None:

@@ -216,12 +216,9 @@ def _see_to_loop(ctx: Context) -> None:
         return
     if locks.is_held(ctx.layout.waker_lock) or not runner_loop.has_work(ctx.layout):
         return
+    root, options = ctx.layout.root, ctx.options.model_dump_json()
     log = ctx.layout.runners / ctx.layout.runner / "loop.log"
-    if launcher.fork_is_safe():
-        launcher.start(partial(_be_loop, ctx), log=log)
-    else:
-        root, options = ctx.layout.root, ctx.options.model_dump_json()
-        launcher.start_module(ENTRY_POINTS, "loop", str(root), options, log=log, cwd=root)
+    launcher.start_beside(partial(_be_loop, ctx), ENTRY_POINTS, "loop", str(root), options, log=log, cwd=root)
 
 
 def _be_loop(ctx: Context) -> None:

@@ -8,13 +8,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from stores import CHECKOUT, command, context, idle, job, program, put, read, shell, table, wait_for
+from stores import CHECKOUT, command, context, idle, job, program, put, read, shell, started, table, wait_for
 
 from parallelhassnes.admin.audit import verify
 from parallelhassnes.admin.audit.make_checkpoint import checkpoint
 from parallelhassnes.errors import UserError
 from parallelhassnes.schedule.context import open_context
 from parallelhassnes.schedule.tick import tick
+from parallelhassnes.store import locks
 from parallelhassnes.store.evidence import checkpoints, ledger
 
 pytestmark = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs OpenSSH's client")
@@ -292,3 +293,35 @@ def test_a_hook_has_every_checkpoint_stamped_by_a_time_stamping_authority(root, 
     program(root, "audit", "checkpoint")
     assert all(holds(checkpoints.place(ctx.layout, n), n)[0] for n in checkpoints.numbers(ctx.layout) if n >= newest)
     assert verify.verify(ctx.layout).notes == []
+
+
+def test_who_asks_for_a_checkpoint_waits_for_the_process_that_sends(root, tmp_path):
+    """One that is made while an earlier one is being sent is sent, and who asked is not told of success before it is."""
+    go, got = tmp_path / "go", tmp_path / "got"
+    hook = f"until test -e {go}; do sleep 0.01; done; echo $0 >> {got}"
+    ctx = context(root, f"[audit]\nhook = {json.dumps(['sh', '-c', hook])}\n")
+    run_batch(ctx)
+    wait_for(lambda: locks.is_held(ctx.layout.system / "checkpoint.sending.lock"), "the first to be sent")
+    second = run_batch(ctx)
+    wait_for(lambda: any(second in each["batches"] for each in made(ctx)), "the second checkpoint")
+    with started(root, "audit", "checkpoint") as asked:
+        with pytest.raises(subprocess.TimeoutExpired):
+            asked.wait(0.5)
+        go.touch()
+        said, _ = asked.communicate(timeout=60)
+    assert (asked.returncode, "sent" in said) == (0, True)
+    assert checkpoints.unsent(ctx.layout) == []
+    sent = [Path(line).name for line in got.read_text().splitlines()]
+    assert sent == [f"{number}.json" for number in checkpoints.numbers(ctx.layout)]
+
+
+def test_who_sends_sees_to_what_came_meanwhile(root, tmp_path):
+    go = tmp_path / "go"
+    hook = f"until test -e {go}; do sleep 0.01; done"
+    ctx = context(root, f"[audit]\nhook = {json.dumps(['sh', '-c', hook])}\n")
+    run_batch(ctx)
+    wait_for(lambda: locks.is_held(ctx.layout.system / "checkpoint.sending.lock"), "the first to be sent")
+    second = run_batch(ctx)
+    wait_for(lambda: any(second in each["batches"] for each in made(ctx)), "the second checkpoint")
+    go.touch()
+    wait_for(lambda: not checkpoints.unsent(ctx.layout), "both to be sent, though nobody asks again")

@@ -99,7 +99,7 @@ def test_what_runs_is_looked_at_again_though_the_board_is_kept(root: Path) -> No
 
     def beats() -> BatchScoreboard | None:
         board = batch_scoreboard(ctx.layout, batch_id)
-        is_beating = board.running and board.running[0].heartbeat_age_sec is not None
+        is_beating = board.running and None not in (board.running[0].age_sec, board.running[0].heartbeat_age_sec)
         return board if is_beating and is_kept(ctx.layout, batch_id) else None
 
     first = wait_for(beats, "a heartbeat")

@@ -4,6 +4,7 @@ import os
 import subprocess
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 from parallelhassnes import walk
@@ -34,12 +35,9 @@ def answer_open_probes(ctx: Context, linger_sec: float = LINGER_SEC) -> None:
     """
     if linger_sec <= LINGER_SEC and not _open(ctx.layout):
         return
-    log = ctx.layout.system / _LOG
-    if launcher.fork_is_safe():
-        launcher.start(lambda: answer(ctx, linger_sec), log=log)
-        return
-    root = ctx.layout.root
-    launcher.start_module(ENTRY_POINTS, "answer", str(root), str(linger_sec), log=log, cwd=root)
+    root, log = ctx.layout.root, ctx.layout.system / _LOG
+    answers = partial(answer, ctx, linger_sec)
+    launcher.start_beside(answers, ENTRY_POINTS, "answer", str(root), str(linger_sec), log=log, cwd=root)
 
 
 def answer(ctx: Context, linger_sec: float) -> None:

@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,12 +84,8 @@ def join_in_background(ctx: Context) -> None:
     place = ctx.layout.hosts / f".joining.{hosts.machine().boot_id}"
     if locks.is_held(place):
         return
-    log = ctx.layout.system / _LOG
-    if launcher.fork_is_safe():
-        launcher.start(lambda: join_alone(ctx), log=log)
-        return
-    root = ctx.layout.root
-    launcher.start_module(ENTRY_POINTS, "join", str(root), log=log, cwd=root)
+    root, log = ctx.layout.root, ctx.layout.system / _LOG
+    launcher.start_beside(partial(join_alone, ctx), ENTRY_POINTS, "join", str(root), log=log, cwd=root)
 
 
 def join_alone(ctx: Context) -> None:

@@ -11,6 +11,7 @@ import select
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 
 from parallelhassnes.execute import launcher, logs, processes
 from parallelhassnes.names import key_dir
@@ -91,12 +92,9 @@ def ensure(ctx: Context, run_pass: Callable[[Context], bool]) -> None:
     """See to it that somebody wakes what is waited for: start a process that does, unless there is one."""
     if _next_look(ctx, time.time()) is None or locks.is_held(ctx.layout.waker_lock):
         return
-    log = ctx.layout.system / "waker.log"
-    if launcher.fork_is_safe():
-        launcher.start(lambda: _wake_without_secrets(ctx, run_pass), log=log)
-        return
-    root, options = ctx.layout.root, ctx.options.model_dump_json()
-    launcher.start_module(ENTRY_POINTS, "timer", str(root), options, log=log, cwd=root)
+    root, options, log = ctx.layout.root, ctx.options.model_dump_json(), ctx.layout.system / "waker.log"
+    wakes = partial(_wake_without_secrets, ctx, run_pass)
+    launcher.start_beside(wakes, ENTRY_POINTS, "timer", str(root), options, log=log, cwd=root)
 
 
 def _wake_without_secrets(ctx: Context, run_pass: Callable[[Context], bool]) -> None:
