@@ -21,7 +21,8 @@ from probes import PROBES
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 BUILD = CHECKOUT / "build" / "test"
-collect_ignore = [] if os.environ.get("PODMAN") else ["steps/test_trial_podman.py"]
+PODMAN = os.environ.get("PODMAN") == "1"
+collect_ignore = [] if PODMAN else ["steps/test_trial_podman.py"]
 """``make podman`` has the tests of an engine that few have, and that CI does not install."""
 KILLS = CHECKOUT / "tests" / "faults"
 FORBID_SKIPS = os.environ.get("PARALLELHASSNES_FORBID_SKIPS") == "1"
@@ -34,8 +35,8 @@ settings.load_profile("same" if FORBID_SKIPS else "patient")
 
 _NOT_USUAL = ("CODEX_HOME", "PYTHONDONTWRITEBYTECODE")
 """With the second, each of the thousands of programs that tests start would compile all that it imports."""
-NO_HOME = "/dev/null/home"
-"""A home folder that cannot be made or written, not even by root: its parent is not a directory."""
+NO_HOME = str(BUILD / "no-home") if PODMAN else "/dev/null/home"
+"""A home folder that cannot be made or written, not even by root: its parent is not a directory. Podman starts nothing there."""
 
 
 def _docker_without_home() -> dict[str, str]:

@@ -42,8 +42,8 @@ def containers(attempt):
 def test_a_container_that_dies_under_a_trial_is_the_hosts_fault(tmp_path, how):
     attempt = podman_attempt(tmp_path, "touch /logs/agent/begun; exec sleep 60")
     pid = fork_worker(attempt)
-    until(lambda: registry.kind("trial").phase(attempt) == "agent", 90)
-    (container,) = until(lambda: containers(attempt))
+    until(lambda: [*attempt.dir.glob("trial/agent/begun")], 90)
+    (container,) = containers(attempt)
     podman(*(("kill", container) if how == "kill" else ("rm", "--force", container)))
     _, report = finish(attempt, WorkerEnd(wait(pid), "exited"))
     assert report["failure"]["class"] == "infrastructure"
