@@ -28,7 +28,7 @@ from parallelhassnes.schedule.tick import try_pass
 from parallelhassnes.steps.agent.adapters.agent_cli import NotInstalled
 from parallelhassnes.steps.agent.adapters.by_name import BUILT_IN, agent
 from parallelhassnes.store import attempts, batches, earlier_batches, hosts, locks, members, space
-from parallelhassnes.store.queue import tickets
+from parallelhassnes.store.queue import handed, tickets
 from parallelhassnes.views import host_lines
 
 
@@ -189,7 +189,7 @@ def _damage(ctx: Context) -> Iterator[Check]:
 
 def _is_dead(ctx: Context, entry: tickets.Running) -> bool:
     """Whether nobody has an attempt any more; those of other hosts are looked after by the one that decides."""
-    if hosts.is_shared(ctx.layout) and entry.name not in hosts.taken(ctx.layout, ctx.layout.runner or "."):
+    if hosts.is_shared(ctx.layout) and entry.name not in handed.taken(ctx.layout, ctx.layout.runner or "."):
         return False
     with members.apart(entry.path, lambda _: None):
         ticket = tickets.read(entry.path)

@@ -35,7 +35,7 @@ from parallelhassnes.schedule.rules.step_state import stand
 from parallelhassnes.steps.registry import kind as kind_of
 from parallelhassnes.store import attempts, batches, hosts, locks, members
 from parallelhassnes.store.evidence import ledger
-from parallelhassnes.store.queue import tickets
+from parallelhassnes.store.queue import handed, tickets
 from parallelhassnes.store.records import (
     AttemptMeta,
     AttemptState,
@@ -93,7 +93,7 @@ def launch_ready(ctx: Context, then: "Then") -> list[Launched]:
             start(ctx, claimed.assignment, claimed.lock, then)
         os.close(claimed.lock)
         if claimed.meta.runner_id != ctx.runner_id:  # its process takes the lock
-            hosts.hand(ctx.layout, claimed.meta.runner_id, path.name, claimed.assignment)
+            handed.hand(ctx.layout, claimed.meta.runner_id, path.name, claimed.assignment)
         room.places.take(claimed.meta.runner_id)
         purse.started(lane.batch_id, lane.queue_key)
         load.add(lane.key, lane.batch_id)
@@ -252,7 +252,7 @@ def _move_ticket(ctx: Context, path: Path, key: str, attempt_dir: Path, runner: 
         False where another host has come to decide meanwhile: nothing of the attempt has run, and it is taken away.
     """
     if ctx.layout.runner == runner:
-        hosts.note_taken(ctx.layout, path.name)
+        handed.note_taken(ctx.layout, path.name)
     try:
         if hosts.decides(ctx.layout):  # looked at last: a host may stand still anywhere before
             tickets.start_running(ctx.layout, path, key)

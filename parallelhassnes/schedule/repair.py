@@ -26,7 +26,7 @@ from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.launch import start
 from parallelhassnes.store import attempts, batches, hosts, locks, members, process_identity
 from parallelhassnes.store.evidence import ledger
-from parallelhassnes.store.queue import tickets
+from parallelhassnes.store.queue import handed, tickets
 from parallelhassnes.store.records import AttemptState, Ticket
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 def repair(ctx: Context, then: "Then") -> list[str]:
     """Hand every dead attempt to a process that ends it; their names."""
     repaired = []
-    own = hosts.taken(ctx.layout, ctx.layout.runner) if ctx.layout.runner else None
+    own = handed.taken(ctx.layout, ctx.layout.runner) if ctx.layout.runner else None
     for entry in tickets.running(ctx.layout):
         if own is not None and entry.name not in own:
             continue
@@ -191,7 +191,7 @@ class SilenceWatch:
         """
         found = []
         running = tickets.running(ctx.layout)
-        loads = hosts.loads(ctx.layout, {entry.name for entry in running})
+        loads = handed.loads(ctx.layout, {entry.name for entry in running})
         owners = {name: runner for runner, given in loads.items() for name in given}
         for entry in running:
             with members.apart(entry.path):
@@ -220,12 +220,12 @@ class SilenceWatch:
         if ref is None or attempts.is_sealed(ref.dir):
             if self.still_for(name, "ended", now) >= still:
                 tickets.end_running(layout, it.entry.key_dir, name)
-                hosts.let_go(layout, it.owner, name) if it.owner else None
+                handed.let_go(layout, it.owner, name) if it.owner else None
             return None
         state = attempts.read_state(ref.dir)
         owner = it.owner or attempts.read_meta(ref.dir).runner_id
         is_ending = state.status == "queued" and (owner not in alive or self._is_ending(ctx, owner))
-        if is_ending and hosts.take_back(layout, owner, name):  # it never began: no attempt of the step
+        if is_ending and handed.take_back(layout, owner, name):  # it never began: no attempt of the step
             attempts.write_state(ref.dir, state.model_copy(update={"shut_down": True}))
             return self._to_end(ctx, it, ref.name, fenced=False)
         waited = self.still_for(name, (state.run_id, state.status, state.heartbeat.count), now)
@@ -263,7 +263,7 @@ class SilenceWatch:
             beat = hosts.beat_of(ctx.layout, name)
             if beat is not None and needed <= set(beat.gives) and not beat.draining:
                 asked = self._assignment(ctx, it, ref.name).model_copy(update={"dead": True, "fenced": True})
-                hosts.hand(ctx.layout, name, it.entry.name, asked)
+                handed.hand(ctx.layout, name, it.entry.name, asked)
                 self._given[it.entry.name] = (ref.name, now)
                 return True
         return False
@@ -299,9 +299,9 @@ class SilenceWatch:
         if it.owner:
             return
         if state.status == "queued":
-            hosts.hand(ctx.layout, owner, it.entry.name, self._assignment(ctx, it, ref.name))
+            handed.hand(ctx.layout, owner, it.entry.name, self._assignment(ctx, it, ref.name))
         else:
-            hosts.note_taken(ctx.layout, it.entry.name, owner)
+            handed.note_taken(ctx.layout, it.entry.name, owner)
 
     def _to_end(self, ctx: Context, it: _Foreign, attempt: str, *, fenced: bool) -> "tuple[Assignment, int] | None":
         path = it.step_dir / "step.lock"

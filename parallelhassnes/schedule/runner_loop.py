@@ -30,7 +30,7 @@ from parallelhassnes.schedule.process import runner_heartbeat, timer
 from parallelhassnes.schedule.process.attempt_process import Assignment, Then
 from parallelhassnes.store import atomic, attempts, batches, hosts, identity, locks, members
 from parallelhassnes.store.layout import Layout
-from parallelhassnes.store.queue import tickets
+from parallelhassnes.store.queue import handed, tickets
 from parallelhassnes.store.records import now_text
 
 TURN_SEC = 0.1
@@ -140,7 +140,7 @@ class _Loop:
             self.told_to_end()
         if self.shut_down_at is not None and now >= self.shut_down_at:
             self.shut_down_at = now + self.ctx.config.grace_sec
-            repair.shut_down(self.ctx, hosts.taken(self.ctx.layout, self.me))
+            repair.shut_down(self.ctx, handed.taken(self.ctx.layout, self.me))
         identity.check(self.ctx.layout)
         self.ctx = renewed(self.ctx)
         if now >= self.next_beat:
@@ -160,7 +160,7 @@ class _Loop:
         """
         now = time.monotonic()
         layout = self.ctx.layout
-        if hosts.taken(layout, self.me):
+        if handed.taken(layout, self.me):
             self.busy_at = now
             return False
         if self.ending:
@@ -207,7 +207,7 @@ class _Loop:
             count=self.count,
             at=now_text(),
             capacity=self.capacity,
-            live=len(hosts.taken(layout, self.me)),
+            live=len(handed.taken(layout, self.me)),
             draining=draining,
             left_sec=None if self.until is None else max(0.0, self.until - time.monotonic()),
             gives=self._gives(),
@@ -238,14 +238,14 @@ class _Loop:
 
     def _end_own_dead(self) -> None:
         """End what died of this runner's own attempts."""
-        given = {*hosts.taken(self.ctx.layout, self.me)} - self.waiting.keys()
+        given = {*handed.taken(self.ctx.layout, self.me)} - self.waiting.keys()
         running = {entry.name: entry for entry in tickets.running(self.ctx.layout)} if given else {}
         for name in given:
             if name in running:
                 with members.apart(running[name].path):  # it may have ended since
                     repair.repair_one(self.ctx, running[name], self.acts.after_attempt)
             elif not members.is_there(self.ctx.layout.ended / name):
-                hosts.let_go_old(self.ctx.layout, self.me, name)
+                handed.let_go_old(self.ctx.layout, self.me, name)
 
     # --- the right to decide ----------------------------------------------------------------------------
 
@@ -303,7 +303,7 @@ class _Loop:
         if self.ending:
             return
         layout = self.ctx.layout
-        for ticket in [*self.waiting, *hosts.handed(layout, self.me)]:
+        for ticket in [*self.waiting, *handed.handed(layout, self.me)]:
             with members.apart(layout.runners / self.me / "taken" / ticket):
                 self._take_one(ticket, now)
 
@@ -312,7 +312,7 @@ class _Loop:
         if ticket in self.waiting:
             document = atomic.read_derived(layout.runners / self.me / "taken" / ticket)
         else:
-            document = hosts.take(layout, ticket) or {}
+            document = handed.take(layout, ticket) or {}
         if not document:
             self.waiting.pop(ticket, None)
             return
@@ -332,7 +332,7 @@ class _Loop:
         if state.status != "queued" or attempts.is_fenced(step_dir, state.run_id):  # it was begun, or given up
             self.waiting.pop(ticket, None)
             if attempts.is_fenced(step_dir, state.run_id):
-                hosts.let_go(layout, self.me, ticket)
+                handed.let_go(layout, self.me, ticket)
             return
         lock = locks.claim(step_dir / "step.lock")
         if lock is None:

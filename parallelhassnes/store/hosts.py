@@ -8,8 +8,7 @@ is ``runner_id`` of the configuration, and nothing of the following is there:
     runners/.hosts/alive.json           the runners whose beat moves, by the clock of the one that decides
     runners/<name>/member.json          this runner has shown, by ``doctor --hosts``, that the others see what it writes
     runners/<name>/beat.json            its sign of life, and what it can take
-    runners/<name>/handed/<ticket>      what it is to run: the decider's assignment
-    runners/<name>/taken/<ticket>       what it runs, until the ticket has ended
+    runners/<name>/handed/, taken/      what it is given (``queue/handed.py``)
 
 One host decides: it alone ingests, settles, repairs what others left, and hands out. Every host runs what it is handed. So no
 fact has two writers, whether or not locks reach from host to host. A right is claimed by ``link()``, so that one claim wins, when
@@ -31,8 +30,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel
-
 from parallelhassnes import names
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import Record
@@ -43,7 +40,6 @@ from parallelhassnes.store.records import dump, now_text
 NAME_VARIABLE = "PARALLELHASSNES_RUNNER"
 MEMBER, BEAT, NOTE = "member.json", "beat.json", "boot_id"
 _EPOCHS_KEPT = 32
-_OLD_NOTE_SEC = 60.0
 _EPOCH = re.compile(r"(\d{8})\.json")
 
 
@@ -56,8 +52,8 @@ class Machine(NamedTuple):
     """Its name, which may change and which two may share: never enough by itself."""
 
 
-class Member(Record):
-    """``member.json``: a runner that has shown that it and the others see what each writes."""
+class RunnerFacts(Record):
+    """What a runner is, as it sees itself and the root."""
 
     schema_version: Literal[1] = 1
     name: str
@@ -71,6 +67,11 @@ class Member(Record):
     mount: str
     """Device and inode of ``runs/`` there: another mount is another view."""
     version: str
+
+
+class Member(RunnerFacts):
+    """``member.json``: a runner that has shown that it and the others see what each writes."""
+
     locks_cross: bool
     """Whether a lock that one host holds keeps the others out."""
     cache_sec: float
@@ -277,6 +278,12 @@ def members_of(layout: Layout) -> dict[str, Member]:
     return {name: each for name, each in found if each is not None}
 
 
+def host_of(layout: Layout, name: str) -> str:
+    """The name of a runner's host."""
+    found = member(layout, name)
+    return name if found is None else found.host
+
+
 def join(layout: Layout, made: Member) -> None:
     """Have this runner be one of several: its record, then the mark that there are several."""
     names.check_id(made.name, "name of a runner")
@@ -426,79 +433,7 @@ def is_marked(lock: int) -> bool:
     return os.fstat(lock).st_size > 0
 
 
-# --- what each is given -------------------------------------------------------------------------------
-
-
-def handed(layout: Layout, name: str) -> list[str]:
-    """Return the tickets that a runner is to take."""
-    return members.names(layout.runners / name / "handed")
-
-
-def taken(layout: Layout, name: str) -> list[str]:
-    """Return the tickets of what a runner runs."""
-    return members.names(layout.runners / name / "taken")
-
-
-def loads(layout: Layout, running: set[str]) -> dict[str, set[str]]:
-    """Return runner → the running tickets that it was given.
-
-    Args:
-        running: names of all running tickets; others that lie with a runner are of what has ended.
-    """
-    return {
-        name: {*handed(layout, name), *taken(layout, name)} & running
-        for name in members.names(layout.runners)
-        if (layout.runners / name / MEMBER).exists()
-    }
-
-
-def hand(layout: Layout, name: str, ticket: str, assignment: BaseModel) -> None:
-    """Give a runner something to run; the attempt's folder is there, and its ticket in ``running/``."""
-    document = assignment.model_dump(mode="json", exclude={"root"})
-    atomic.write_json(layout.runners / name / "handed" / ticket, document)
-
-
-def take(layout: Layout, ticket: str) -> dict[str, Any] | None:
-    """Take what was handed to this runner; None where it was taken back."""
-    folder = layout.runners / layout.runner
-    try:
-        (folder / "handed" / ticket).rename(folder / "taken" / ticket)
-    except FileNotFoundError:
-        return None
-    return atomic.read_derived(folder / "taken" / ticket)
-
-
-def note_taken(layout: Layout, ticket: str, name: str = "") -> None:
-    """Note that a runner, this one where none is named, runs what it was not handed: on the host that decides."""
-    atomic.write_bytes(layout.runners / (name or layout.runner) / "taken" / ticket, b"", durable=False)
-
-
-def host_of(layout: Layout, name: str) -> str:
-    """The name of a runner's host."""
-    found = member(layout, name)
-    return name if found is None else found.host
-
-
-def let_go(layout: Layout, name: str, ticket: str) -> None:
-    """Note that a runner has no more to do with what it was given by this ticket."""
-    for folder in ("taken", "handed"):
-        (layout.runners / name / folder / ticket).unlink(missing_ok=True)
-
-
-def let_go_old(layout: Layout, name: str, ticket: str) -> None:
-    """As ``let_go``, where the note is a minute old: it is written before the ticket is where it says."""
-    with contextlib.suppress(FileNotFoundError):
-        if clocks.age((layout.runners / name / "taken" / ticket).stat().st_mtime) > _OLD_NOTE_SEC:
-            let_go(layout, name, ticket)
-
-
-def take_back(layout: Layout, name: str, ticket: str) -> bool:
-    """Take back what a runner was handed; False where it has taken it."""
-    try:
-        (layout.runners / name / "handed" / ticket).unlink()
-    except FileNotFoundError:
-        return False
-    return True
+# --- whose beat moves ---------------------------------------------------------------------------------
 
 
 def alive(layout: Layout) -> set[str]:

@@ -11,7 +11,7 @@ from parallelhassnes.config import Config
 from parallelhassnes.schedule import configuration
 from parallelhassnes.store import atomic, hosts, members
 from parallelhassnes.store.layout import Layout
-from parallelhassnes.store.queue import tickets
+from parallelhassnes.store.queue import handed, tickets
 from parallelhassnes.views.scoreboard_models import View
 
 _LOOK_SEC = 0.1
@@ -103,7 +103,7 @@ def _joined(
     layout: Layout, name: str, beat: hosts.Beat | None, running: dict[str, Path], decider: str | None
 ) -> RunnerNow:
     member = hosts.member(layout, name)
-    taken = [ticket for ticket in hosts.taken(layout, name) if ticket in running]
+    taken = [ticket for ticket in handed.taken(layout, name) if ticket in running]
     return RunnerNow(
         name=name,
         host=member.host if member else "",
@@ -117,7 +117,7 @@ def _joined(
         watched_sec=0.0,
         left_sec=beat.left_sec if beat else None,
         runs=[_step(running[ticket]) for ticket in taken],
-        handed=len(hosts.handed(layout, name)),
+        handed=len(handed.handed(layout, name)),
         job_id=atomic.read_derived(layout.runners / name / "job.json").get("job_id"),
     )
 

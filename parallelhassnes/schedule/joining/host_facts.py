@@ -3,10 +3,8 @@
 import os
 import shutil
 import subprocess
-from typing import Literal
 
 from parallelhassnes.config import BadEnvFile
-from parallelhassnes.plan import Record
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.store import hosts, members, process_identity
 from parallelhassnes.version import __version__
@@ -15,19 +13,9 @@ _ANSWER_SEC = 5.0
 """Time that an engine has to say that it runs."""
 
 
-class Side(Record):
-    """One host, as it sees itself and the root."""
+class Side(hosts.RunnerFacts):
+    """One host, as it sees itself and the root, and what differs from host to host."""
 
-    schema_version: Literal[1] = 1
-    name: str
-    boot_id: str
-    machine_id: str
-    namespace: str
-    """Inode of its pid namespace."""
-    host: str
-    root: str
-    mount: str
-    version: str
     config_sha256: str
     uid: int
     secrets: tuple[str, ...]

@@ -110,14 +110,7 @@ def join_by(ctx: Context, me: Side, found: list[Measured]) -> hosts.Member:
         known = None
     partners = dict.fromkeys([*(known.probed_with if known else ()), *(each.host.name for each in found)])
     made = hosts.Member(
-        name=me.name,
-        boot_id=me.boot_id,
-        machine_id=me.machine_id,
-        namespace=me.namespace,
-        host=me.host,
-        root=me.root,
-        mount=me.mount,
-        version=me.version,
+        **{name: getattr(me, name) for name in hosts.RunnerFacts.model_fields},
         locks_cross=all(each.locks_cross for each in (*found, *([known] if known else ()))),
         cache_sec=max(each.cache_sec for each in (*found, *([known] if known else ()))),
         joined_at=known.joined_at if known else now_text(),

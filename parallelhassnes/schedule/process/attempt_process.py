@@ -30,10 +30,10 @@ from parallelhassnes.schedule.context import ENTRY_POINTS, Context, Options
 from parallelhassnes.schedule.limits import credentials
 from parallelhassnes.steps.registry import kind as kind_of
 from parallelhassnes.steps.step_types import Kind, StepAttempt, WorkerEnd
-from parallelhassnes.store import atomic, attempts, batches, hosts
+from parallelhassnes.store import atomic, attempts, batches
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
-from parallelhassnes.store.queue import tickets
+from parallelhassnes.store.queue import handed, tickets
 from parallelhassnes.store.records import AttemptMeta, AttemptState, Credential, dump, now_text
 from parallelhassnes.version import __version__
 
@@ -122,7 +122,7 @@ def run(ctx: Context, assignment: Assignment, lock: int, then: Then) -> None:
     tickets.end_running(ctx.layout, assignment.key_dir, assignment.ticket)
     if ctx.layout.runner:
         for name in {meta.runner_id, ctx.layout.runner}:
-            hosts.let_go(ctx.layout, name, assignment.ticket)
+            handed.let_go(ctx.layout, name, assignment.ticket)
     os.close(lock)
     then(ctx)
 
@@ -131,7 +131,7 @@ def _leave_it(ctx: Context, assignment: Assignment, lock: int, then: Then) -> No
     """End as the process of an attempt that another host has given up: the ticket is not ours any more."""
     logs.go_on_in(health.log_of(ctx.layout))
     logs.say(f"{assignment.batch_id}/{assignment.job_id}/{assignment.step_id}: given up by the host that decides")
-    hosts.let_go(ctx.layout, ctx.layout.runner, assignment.ticket)
+    handed.let_go(ctx.layout, ctx.layout.runner, assignment.ticket)
     os.close(lock)
     then(ctx)
 

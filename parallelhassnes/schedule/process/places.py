@@ -14,6 +14,7 @@ from parallelhassnes.schedule.process import runner_heartbeat
 from parallelhassnes.steps.registry import kind as kind_of
 from parallelhassnes.steps.step_types import StepAttempt
 from parallelhassnes.store import hosts
+from parallelhassnes.store.queue import handed
 from parallelhassnes.store.records import Credential
 
 
@@ -40,7 +41,7 @@ class Places:
         if not ctx.layout.runner:
             self._add(self._own, _Place(ctx.concurrency, total, None, None))
             return
-        loads, alive = hosts.loads(ctx.layout, running), hosts.alive(ctx.layout)
+        loads, alive = handed.loads(ctx.layout, running), hosts.alive(ctx.layout)
         for name in sorted(loads.keys() & alive):
             beat = hosts.beat_of(ctx.layout, name)
             if name == self._own:

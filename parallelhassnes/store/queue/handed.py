@@ -1,0 +1,85 @@
+"""What each of several runners is given, by tickets.
+
+    runners/<name>/handed/<ticket>   what it is to run: the decider's assignment
+    runners/<name>/taken/<ticket>    what it runs, until the ticket has ended
+
+The decider writes ``handed/`` after the attempt's folder is there and its ticket is in ``running/``. The runner takes it by rename, so it
+is either taken or taken back (``take_back``), never both. A crash leaves a note of what has ended, which ``loads`` passes over by ``running/``.
+"""
+
+import contextlib
+from typing import Any
+
+from pydantic import BaseModel
+
+from parallelhassnes.store import atomic, clocks, members
+from parallelhassnes.store.hosts import MEMBER
+from parallelhassnes.store.layout import Layout
+
+_OLD_NOTE_SEC = 60.0
+
+
+def handed(layout: Layout, name: str) -> list[str]:
+    """Return the tickets that a runner is to take."""
+    return members.names(layout.runners / name / "handed")
+
+
+def taken(layout: Layout, name: str) -> list[str]:
+    """Return the tickets of what a runner runs."""
+    return members.names(layout.runners / name / "taken")
+
+
+def loads(layout: Layout, running: set[str]) -> dict[str, set[str]]:
+    """Return runner → the running tickets that it was given.
+
+    Args:
+        running: names of all running tickets; others that lie with a runner are of what has ended.
+    """
+    return {
+        name: {*handed(layout, name), *taken(layout, name)} & running
+        for name in members.names(layout.runners)
+        if (layout.runners / name / MEMBER).exists()
+    }
+
+
+def hand(layout: Layout, name: str, ticket: str, assignment: BaseModel) -> None:
+    """Give a runner something to run; the attempt's folder is there, and its ticket in ``running/``."""
+    document = assignment.model_dump(mode="json", exclude={"root"})
+    atomic.write_json(layout.runners / name / "handed" / ticket, document)
+
+
+def take(layout: Layout, ticket: str) -> dict[str, Any] | None:
+    """Take what was handed to this runner; None where it was taken back."""
+    folder = layout.runners / layout.runner
+    try:
+        (folder / "handed" / ticket).rename(folder / "taken" / ticket)
+    except FileNotFoundError:
+        return None
+    return atomic.read_derived(folder / "taken" / ticket)
+
+
+def note_taken(layout: Layout, ticket: str, name: str = "") -> None:
+    """Note that a runner, this one where none is named, runs what it was not handed: on the host that decides."""
+    atomic.write_bytes(layout.runners / (name or layout.runner) / "taken" / ticket, b"", durable=False)
+
+
+def let_go(layout: Layout, name: str, ticket: str) -> None:
+    """Note that a runner has no more to do with what it was given by this ticket."""
+    for folder in ("taken", "handed"):
+        (layout.runners / name / folder / ticket).unlink(missing_ok=True)
+
+
+def let_go_old(layout: Layout, name: str, ticket: str) -> None:
+    """As ``let_go``, where the note is a minute old: it is written before the ticket is where it says."""
+    with contextlib.suppress(FileNotFoundError):
+        if clocks.age((layout.runners / name / "taken" / ticket).stat().st_mtime) > _OLD_NOTE_SEC:
+            let_go(layout, name, ticket)
+
+
+def take_back(layout: Layout, name: str, ticket: str) -> bool:
+    """Take back what a runner was handed; False where it has taken it."""
+    try:
+        (layout.runners / name / "handed" / ticket).unlink()
+    except FileNotFoundError:
+        return False
+    return True
