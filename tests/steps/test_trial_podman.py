@@ -6,7 +6,6 @@ import subprocess
 import pytest
 from harness import finish, fork_worker, make_attempt, make_task, run, trial_spec, until, wait
 
-from parallelhassnes.steps import registry
 from parallelhassnes.steps.step_types import WorkerEnd
 from parallelhassnes.steps.trial import leftovers
 
