@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from parallelhassnes.steps import safe_read
+from parallelhassnes.steps.usage import Tokens, tokens, usd
 
 MOST_TEXT = 20_000
 """Characters of one text that are shown."""
@@ -31,7 +32,8 @@ class Turn(NamedTuple):
     calls: list[Call]
     results: list[str]
     """What came back from the tools."""
-    metrics: dict[str, Any]
+    tokens: Tokens
+    cost_usd: float | None
 
 
 class Trajectory(NamedTuple):
@@ -65,6 +67,7 @@ def read_trajectory(path: Path, page: int = 1) -> Trajectory | None:
 
 
 def _turn(number: int, step: dict[str, Any]) -> Turn:
+    metrics = _object(step.get("metrics"))
     results = _object(step.get("observation")).get("results")
     calls = step.get("tool_calls")
     return Turn(
@@ -83,7 +86,8 @@ def _turn(number: int, step: dict[str, Any]) -> Turn:
             for result in (results if isinstance(results, list) else [])
             if isinstance(result, dict)
         ],
-        metrics=_object(step.get("metrics")),
+        tokens=Tokens(tokens(metrics.get("prompt_tokens")), None, tokens(metrics.get("completion_tokens"))),
+        cost_usd=usd(metrics.get("cost_usd")),
     )
 
 

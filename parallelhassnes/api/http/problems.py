@@ -146,9 +146,14 @@ class ErrorMiddleware:
         try:
             await self.app(scope, receive, sending)
         except Exception:  # the one place where what we did not foresee becomes an answer and a log
-            number = secrets.token_hex(4)
-            log.exception("incident %s: %s %s", number, scope.get("method"), scope.get("path"))
+            said = incident(scope)
             if scope["type"] != "http" or begun:
                 raise
-            answer = problem(500, f"internal error; it is incident {number} in the server's log")
-            await answer(scope, receive, send)
+            await problem(500, said)(scope, receive, send)
+
+
+def incident(scope: Scope) -> str:
+    """Log what was not foreseen, from inside its ``except``, under a number; return the line that names it."""
+    number = secrets.token_hex(4)
+    log.exception("incident %s: %s %s", number, scope.get("method"), scope.get("path"))
+    return f"internal error; it is incident {number} in the server's log"

@@ -9,6 +9,7 @@ from starlette.responses import RedirectResponse, Response
 
 from parallelhassnes.api.live.server_state import SiteHere
 from parallelhassnes.api.pages import action_list, log_view
+from parallelhassnes.api.pages.foreign import RecordSaid, ReportSaid
 from parallelhassnes.api.pages.render import PageRoute, link, page, query
 from parallelhassnes.attempt_data.attempt_files import commands
 from parallelhassnes.attempt_data.follow_logs import Logs
@@ -90,7 +91,8 @@ def attempt_page(
         analyses=said_of_it,
         commands=commands(site.layout, found),
         why=_why(site, found),
-        trial=(document.report or {}).get("trial"),
+        record=RecordSaid.of(document.record),
+        report=None if document.report is None else ReportSaid.of(document.report),
         **_part(site.layout, found, folder, document, part, file, at, before, line, number),
     )
 

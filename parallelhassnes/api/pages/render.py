@@ -22,10 +22,13 @@ from parallelhassnes import formatting
 from parallelhassnes.actions.registry import BY_NAME
 from parallelhassnes.admin import tokens
 from parallelhassnes.api.http.auth import CSRF_FIELD, Who
+from parallelhassnes.api.http.problems import incident
 from parallelhassnes.api.live.server_state import site_of
 from parallelhassnes.api.pages import action_list, charts, icons
 from parallelhassnes.api.pages.ansi import line_html
 from parallelhassnes.errors import UnknownId, UserError
+from parallelhassnes.store.atomic import CorruptFile
+from parallelhassnes.store.space import is_full
 from parallelhassnes.version import __version__
 
 _ADDRESS = re.compile(r'((?:href|src|action|data-events|data-address)=")/(?!/)')
@@ -80,6 +83,12 @@ class PageRoute(APIRoute):
                 return refusal(request, 422, f"{place}: {first['msg']}")
             except FileNotFoundError:
                 return refusal(request, 404, "it was there and is gone", "look again")
+            except CorruptFile as error:
+                return refusal(request, 409, str(error), "parallelhassnes audit verify says more")
+            except Exception as error:  # noqa: BLE001 - logged under the number that the page names
+                if isinstance(error, OSError) and is_full(error):
+                    return refusal(request, 507, "the server's disk is full", "free some space there and ask again")
+                return refusal(request, 500, incident(request.scope))
 
         return handled
 

@@ -5,6 +5,7 @@ from starlette.responses import Response
 
 from parallelhassnes.api.live.server_state import SiteHere
 from parallelhassnes.api.pages import action_list
+from parallelhassnes.api.pages.foreign import VerdictSaid
 from parallelhassnes.api.pages.render import PageRoute, page
 from parallelhassnes.refs import resolve
 from parallelhassnes.views.scoreboard_models import GatedStep
@@ -58,7 +59,7 @@ def steps_page(
         number=number,
         pages=pages,
         failure=failure,
-        verdict=document.verdict,
+        verdict=None if document.verdict is None else VerdictSaid.of(document.verdict),
         gated=gated,
         gates=_gates(shown, document.steps),
         said=action_list.done(request),
