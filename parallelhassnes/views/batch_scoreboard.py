@@ -19,8 +19,7 @@ from parallelhassnes.store import atomic, batches
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import tickets
 from parallelhassnes.store.records import now_text
-from parallelhassnes.version import __version__
-from parallelhassnes.views import batch_status, batch_summary, projection
+from parallelhassnes.views import batch_status, batch_summary
 from parallelhassnes.views.batch_status import BatchStatus, StepStatus
 from parallelhassnes.views.projection import Fold
 from parallelhassnes.views.results_matrix import JobRow, Matrix, column, is_unscored
@@ -78,7 +77,7 @@ def batch_scoreboard(
 def _stamp(layout: Layout, batch_id: str) -> str:
     names = sorted(entry.name for entry in tickets.running(layout) if entry.name.startswith(f"{batch_id}."))
     live = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
-    return f"{__version__}.{projection.VERSION}.{batch_summary.stamp(layout, batch_id, live)}"
+    return batch_summary.stamp(layout, batch_id, live)
 
 
 def _kept(layout: Layout, batch_id: str, made_from: str) -> BatchScoreboard | None:
@@ -112,8 +111,8 @@ def _made(
     status = batch_status.read_told(layout, batch_id, fold)
     steps = list(status)
     meta = batches.read_about(status.batch_dir)
-    line = batch_summary.from_steps(status, steps, meta)
     matrix = Matrix(steps)
+    line = batch_summary.from_steps(status, steps, meta, matrix)
     known = [row.verdict for row in matrix.rows if row.verdict is not None]
     failures = _failures(status, steps)
     return BatchScoreboard(
@@ -130,6 +129,7 @@ def _made(
         jobs_total=line.jobs_total,
         steps_total=line.steps_total,
         counts=line.counts,
+        unpassed=line.unpassed,
         columns=matrix.columns,
         totals={name: total.cell() for name, total in matrix.totals.items()},
         jobs=[matrix.line(row) for row in pick(matrix.rows)],

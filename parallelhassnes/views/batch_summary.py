@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from itertools import islice
 from typing import Any
 
 from parallelhassnes import names
@@ -12,9 +13,16 @@ from parallelhassnes.store import batches
 from parallelhassnes.store.evidence.ledger import LEDGER
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import queue_keys
+from parallelhassnes.version import __version__
 from parallelhassnes.views import batch_status, projection
 from parallelhassnes.views.batch_status import BatchStatus, StepStatus
+from parallelhassnes.views.results_matrix import Matrix
 from parallelhassnes.views.scoreboard_models import BatchLine, Counts, KeyLoad
+
+_MADE_BY = f"{__version__}.{projection.VERSION}.1"
+"""What a kept line was made by: a line of another version is made anew. The last number is raised with the line's fields."""
+MOST_COLUMNS = 6
+"""Columns of the matrix that a line has; the batch's own scoreboard has all."""
 
 
 def stamp(layout: Layout, batch_id: str, live: int | str) -> str:
@@ -30,7 +38,7 @@ def stamp(layout: Layout, batch_id: str, live: int | str) -> str:
     _, note = _stat(f"{layout.blocked}/{batch_id}.json")
     _, paused = _stat(f"{layout.limits}/{queue_keys.PAUSED_MARK}")
     _, configured = _stat(f"{layout.root}/{CONFIG_NAME}")  # a limit of 0 closes a key
-    return f"{size}.{about}.{control}.{note}.{live}.{paused}.{configured}"
+    return f"{_MADE_BY}.{size}.{about}.{control}.{note}.{live}.{paused}.{configured}"
 
 
 def _stat(path: str) -> tuple[int, int]:
@@ -57,7 +65,8 @@ def make(layout: Layout, batch_id: str, live: int, paused: concurrency_keys.Hold
     meta = batches.read_about(batch_dir)
     fold = projection.load(batch_dir)
     status = batch_status.read(layout, batch_id, fold, paused)
-    line = from_steps(status, list(status), meta, made_from)
+    steps = list(status)
+    line = from_steps(status, steps, meta, Matrix(steps), made_from)
     projection.save(fold, batch_dir)
     return line
 
@@ -77,8 +86,11 @@ def damaged(batch_id: str, reason: str) -> BatchLine:
     )
 
 
-def from_steps(status: BatchStatus, steps: list[StepStatus], meta: dict[str, Any], made_from: str = "") -> BatchLine:
-    """Return the line from the status of every step."""
+def from_steps(
+    status: BatchStatus, steps: list[StepStatus], meta: dict[str, Any], matrix: Matrix, made_from: str = ""
+) -> BatchLine:
+    """Return the line from the status of every step, and the results of these."""
+    totals = {name: total.cell() for name, total in matrix.totals.items()}
     found, held, fold = batch_status.group(steps), status.held, status.fold
     return BatchLine(
         batch_id=meta["batch_id"],
@@ -88,6 +100,9 @@ def from_steps(status: BatchStatus, steps: list[StepStatus], meta: dict[str, Any
         steps_total=len(steps),
         counts=found.counts,
         skipped=found.skipped,
+        unpassed=sum(cell.scored - cell.passes for cell in totals.values()),
+        columns=len(totals),
+        totals=dict(islice(totals.items(), MOST_COLUMNS)),
         experiment=meta.get("experiment", ""),
         source_name=meta.get("source_name", ""),
         created_at=meta["created_at"],

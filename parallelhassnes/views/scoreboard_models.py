@@ -46,6 +46,33 @@ class KeyLoad(View):
     """Of the ready ones, those that wait for the time of their retry."""
 
 
+class Cell(View):
+    """The trials of one job by one agent."""
+
+    n: int = 0
+    """Trials in the table."""
+    scored: int = 0
+    """Trials with a reward, by the newest attempt that has one."""
+    undecided: int = 0
+    """Of these those with several rewards and no main one: neither a pass nor a fail."""
+    passes: int = 0
+    """Trials whose main reward is enough (``pass``; at least 1 where nobody says)."""
+    mean_reward: float | None = None
+    """Of the main rewards; null if there are none."""
+    rewards: dict[str, float] = {}
+    """Name → mean of that reward, where trials have others than ``reward``; at most 20."""
+    running: int = 0
+    waiting: int = 0
+    """Ready or blocked."""
+    unscored: int = 0
+    """Succeeded without a reward."""
+    failed: int = 0
+    """Failed, lost or in need of attention: no trial counts as a zero because of that."""
+    canceled: int = 0
+    again: int = 0
+    """Scored ones of which another attempt waits or runs: they count once, as scored."""
+
+
 class BatchLine(View):
     """One batch in the system scoreboard."""
 
@@ -60,6 +87,12 @@ class BatchLine(View):
     counts: Counts
     skipped: int = 0
     """Of the canceled steps those that were not needed any more (``enough``)."""
+    unpassed: int = 0
+    """Of the trials those that are scored and did not pass, or where nobody has said what passes."""
+    columns: int = 0
+    """Columns (agents) of the batch's matrix."""
+    totals: dict[str, Cell] = {}
+    """Column → all its trials; the first six columns, in the table's order."""
     experiment: str = ""
     source_name: str = ""
     """The file name under which the table was submitted."""
@@ -211,33 +244,6 @@ class Spent(View):
     """Attempts that have cost something nobody knows, in whole or in part: the sum is at least ``cost_usd``."""
 
 
-class Cell(View):
-    """The trials of one job by one agent."""
-
-    n: int = 0
-    """Trials in the table."""
-    scored: int = 0
-    """Trials with a reward, by the newest attempt that has one."""
-    undecided: int = 0
-    """Of these those with several rewards and no main one: neither a pass nor a fail."""
-    passes: int = 0
-    """Trials whose main reward is enough (``pass``; at least 1 where nobody says)."""
-    mean_reward: float | None = None
-    """Of the main rewards; null if there are none."""
-    rewards: dict[str, float] = {}
-    """Name → mean of that reward, where trials have others than ``reward``; at most 20."""
-    running: int = 0
-    waiting: int = 0
-    """Ready or blocked."""
-    unscored: int = 0
-    """Succeeded without a reward."""
-    failed: int = 0
-    """Failed, lost or in need of attention: no trial counts as a zero because of that."""
-    canceled: int = 0
-    again: int = 0
-    """Scored ones of which another attempt waits or runs: they count once, as scored."""
-
-
 class Verdict(View):
     """A job's verdict in short; the whole is its ``verdict.json``."""
 
@@ -355,6 +361,8 @@ class BatchScoreboard(View):
     jobs_total: int
     steps_total: int
     counts: Counts
+    unpassed: int = 0
+    """Of the trials those that are scored and did not pass, or where nobody has said what passes."""
     columns: list[str]
     """Agents of the matrix, in the table's order."""
     totals: dict[str, Cell]

@@ -57,7 +57,9 @@ def mutations(document: Any) -> Iterator[Any]:
 
 
 def _places(document: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    parts = document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    parts = (
+        document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    )
     for key, value in parts:
         yield (*place, key)
         yield from _places(value, (*place, key))

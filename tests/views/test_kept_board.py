@@ -16,6 +16,7 @@ from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.views import batch_scoreboard as boards
+from parallelhassnes.views import batch_summary
 from parallelhassnes.views.batch_scoreboard import KEPT, batch_scoreboard
 from parallelhassnes.views.scoreboard_models import BatchScoreboard
 
@@ -126,7 +127,7 @@ def test_a_kept_board_may_vanish_or_rot(root: Path, rot: str, monkeypatch) -> No
     elif rot == "of another version":
         kept["board"]["state"] = "done"
         path.write_text(json.dumps(kept))
-        monkeypatch.setattr(boards, "__version__", "0.0.1")
+        monkeypatch.setattr(batch_summary, "_MADE_BY", "0.0.1")
     else:
         path.write_text(json.dumps({**kept, "board": {"at": 1}}) if rot == "board" else rot)
     assert still(batch_scoreboard(ctx.layout, batch_id)) == still(board)

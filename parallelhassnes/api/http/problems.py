@@ -145,15 +145,15 @@ class ErrorMiddleware:
 
         try:
             await self.app(scope, receive, sending)
-        except Exception:  # the one place where what we did not foresee becomes an answer and a log
-            said = incident(scope)
+        except Exception as error:
+            said = incident(scope, error)
             if scope["type"] != "http" or begun:
                 raise
             await problem(500, said)(scope, receive, send)
 
 
-def incident(scope: Scope) -> str:
-    """Log what was not foreseen, from inside its ``except``, under a number; return the line that names it."""
+def incident(scope: Scope, error: Exception) -> str:
+    """Log what was not foreseen under a number; return the line that names it."""
     number = secrets.token_hex(4)
-    log.exception("incident %s: %s %s", number, scope.get("method"), scope.get("path"))
+    log.error("incident %s: %s %s", number, scope.get("method"), scope.get("path"), exc_info=error)
     return f"internal error; it is incident {number} in the server's log"

@@ -9,16 +9,25 @@ from parallelhassnes.store.records import parse_time
 from parallelhassnes.views.pace import CostPoint
 from parallelhassnes.views.scoreboard_models import Counts
 
-ORDER = ("succeeded", "failed", "lost", "needs_attention", "canceled", "running", "ready", "blocked")
+_UNPASSED = "unpassed"
+_WORDS = {_UNPASSED: "scored without a pass", "needs_attention": "needs attention"}
+ORDER = ("succeeded", _UNPASSED, "failed", "lost", "needs_attention", "canceled", "running", "ready", "blocked")
 _WIDTH, _HEIGHT = 640.0, 120.0
 
 
-def bar(counts: Counts, total: int) -> Markup:
-    """Tell how the steps of a batch stand, as one bar."""
-    said = ", ".join(f"{getattr(counts, n)} {n.replace('_', ' ')}" for n in ORDER if getattr(counts, n))
+def bar(counts: Counts, total: int, unpassed: int) -> Markup:
+    """Tell how the steps of a batch stand, as one bar; a trial that is scored and did not pass is not shown as one that went well.
+
+    Args:
+        unpassed: of the steps that succeeded, the trials that did not pass.
+    """
+    found = {name: getattr(counts, name) for name in ORDER if name != _UNPASSED}
+    found[_UNPASSED] = min(unpassed, found["succeeded"])
+    found["succeeded"] -= found[_UNPASSED]
+    said = ", ".join(f"{found[name]} {_WORDS.get(name, name)}" for name in ORDER if found[name])
     parts, at = [], 0.0
     for name in ORDER:
-        width = 100.0 * getattr(counts, name) / total if total else 0.0
+        width = 100.0 * found[name] / total if total else 0.0
         if width:
             piece = Markup('<rect class="s-{}" x="{}%" width="{}%" height="100%"/>')
             parts.append(piece.format(name, f"{at:.3f}", f"{width:.3f}"))

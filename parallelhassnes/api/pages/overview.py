@@ -73,5 +73,5 @@ def _shown(line: BatchLine, show: Show) -> bool:
 
 
 def _tabs(lines: list[BatchLine]) -> list[Tab]:
-    names: dict[Show, str] = {"all": "All", "trouble": "Trouble", "open": "Going on", "over": "Over"}
+    names: dict[Show, str] = {"all": "All", "trouble": "Trouble", "open": "Active", "over": "Finished"}
     return [Tab(s, name, sum(_shown(line, s) for line in lines)) for s, name in names.items()]

@@ -88,7 +88,7 @@ class PageRoute(APIRoute):
             except Exception as error:  # noqa: BLE001 - logged under the number that the page names
                 if isinstance(error, OSError) and is_full(error):
                     return refusal(request, 507, "the server's disk is full", "free some space there and ask again")
-                return refusal(request, 500, incident(request.scope))
+                return refusal(request, 500, incident(request.scope, error))
 
         return handled
 
