@@ -5,10 +5,12 @@ to be quick. One that is not seen to move in that time is not dead yet; the host
 """
 
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from parallelhassnes.config import Config
 from parallelhassnes.schedule import configuration
+from parallelhassnes.schedule.context import Context
 from parallelhassnes.store import atomic, hosts, members
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import handed, tickets
@@ -68,7 +70,7 @@ def runners(layout: Layout, *, quick: bool = False) -> RunnersNow:
         UserError: the configuration cannot be read.
     """
     config = configuration.in_force(layout).config
-    shared = hosts.is_shared(layout)
+    ctx, shared = Context(layout, config), hosts.is_shared(layout)
     right = hosts.right(layout) if shared else None
     decider = right.runner if right and not right.given_up else None
     running = {entry.name: entry.path for entry in tickets.running(layout)}
@@ -76,8 +78,7 @@ def runners(layout: Layout, *, quick: bool = False) -> RunnersNow:
     before = {name: hosts.beat_of(layout, name) for name in names} if shared else {}
     moved, watched = ({}, 0.0) if quick else _watch(layout, config, before)
     found = [
-        _joined(layout, name, before[name], running, decider) if shared else _only(layout, name, running)
-        for name in names
+        _joined(ctx, name, before[name], running, decider) if shared else _only(ctx, name, running) for name in names
     ]
     for each in found:
         each.moves, each.watched_sec = moved.get(each.name), watched if each.name in moved else 0.0
@@ -100,46 +101,55 @@ def _watch(layout: Layout, config: Config, before: dict[str, hosts.Beat | None])
 
 
 def _joined(
-    layout: Layout, name: str, beat: hosts.Beat | None, running: dict[str, Path], decider: str | None
+    ctx: Context, name: str, beat: hosts.Beat | None, running: dict[str, Path], decider: str | None
 ) -> RunnerNow:
+    layout = ctx.layout
     member = hosts.member(layout, name)
-    taken = [ticket for ticket in handed.taken(layout, name) if ticket in running]
+    runs = run_by(ctx, name, running, shared=True)
     return RunnerNow(
         name=name,
         host=member.host if member else "",
         version=member.version if member else "",
         capacity=beat.capacity if beat else None,
-        live=len(taken),
+        live=len(runs),
         draining=bool(beat and beat.draining) or members.is_there(layout.runners / name / "drain"),
         decides=name == decider,
         beats=beat.count if beat else None,
         moves=None,
         watched_sec=0.0,
         left_sec=beat.left_sec if beat else None,
-        runs=[_step(running[ticket]) for ticket in taken],
+        runs=[_step(running[ticket]) for ticket in runs],
         handed=len(handed.handed(layout, name)),
         job_id=atomic.read_derived(layout.runners / name / "job.json").get("job_id"),
     )
 
 
-def _only(layout: Layout, name: str, running: dict[str, Path]) -> RunnerNow:
-    """Tell of the runner of a root that one host works on: all that runs is its own."""
-    health = atomic.read_derived(layout.runners / name / "health.json")
+def _only(ctx: Context, name: str, running: dict[str, Path]) -> RunnerNow:
+    """Tell of the runner of a root that one host works on."""
+    runs = run_by(ctx, name, running, shared=False)
+    health = atomic.read_derived(ctx.layout.runners / name / "health.json")
     return RunnerNow(
         name=name,
         host=health.get("host", ""),
         version=health.get("harness_version", ""),
         capacity=health.get("capacity"),
-        live=len(running),
-        draining=members.is_there(layout.runners / name / "drain"),
+        live=len(runs),
+        draining=members.is_there(ctx.layout.runners / name / "drain"),
         decides=True,
         beats=None,
         moves=None,
         watched_sec=0.0,
         left_sec=None,
-        runs=[_step(path) for path in running.values()],
+        runs=[_step(running[ticket]) for ticket in runs],
         handed=0,
     )
+
+
+def run_by(ctx: Context, name: str, running: Collection[str], *, shared: bool) -> list[str]:
+    """Return which of the running tickets are a runner's: on a root that one host works on, all are that host's own runner's."""
+    if shared:
+        return [ticket for ticket in handed.taken(ctx.layout, name) if ticket in running]
+    return list(running) if name == ctx.runner_id else []
 
 
 def _step(path: Path) -> str:

@@ -21,6 +21,7 @@ from parallelhassnes.store.queue import queue_keys, tickets
 from parallelhassnes.store.queue.queue_keys import Breaker, KeyState
 from parallelhassnes.store.records import now_text
 from parallelhassnes.views import batch_summary, host_lines
+from parallelhassnes.views.runners import run_by
 from parallelhassnes.views.scoreboard_models import (
     BatchLine,
     Counts,
@@ -86,7 +87,7 @@ def system_scoreboard(layout: Layout, *, snapshot: bool = True) -> SystemScorebo
         incoming=_tables(layout.incoming),
         rejected=_errors(layout.rejected),
         queue=_queue(Context(layout, config), lines, running, states, paused),
-        runners=_runners(layout),
+        runners=_runners(Context(layout, config), {entry.name for entry in running}),
         batches=lines,
         shortage=space.shortage(layout.runs, config) or "",
         waiting=health.waiting(layout),
@@ -207,14 +208,15 @@ def _errors(folder: Path) -> int:
     return sum(name.endswith(".error.json") for name in _listing(folder))
 
 
-def _runners(layout: Layout) -> list[RunnerLine]:
-    joined = host_lines.every(layout)
-    names = sorted(_listing(layout.runners) & joined.keys() if joined else _listing(layout.runners))
-    return [_runner(layout.runners / name, name, joined.get(name)) for name in names]
+def _runners(ctx: Context, running: set[str]) -> list[RunnerLine]:
+    joined = host_lines.every(ctx.layout)
+    names = sorted(_listing(ctx.layout.runners) & joined.keys() if joined else _listing(ctx.layout.runners))
+    return [_runner(ctx, name, joined.get(name), running) for name in names]
 
 
-def _runner(folder: Path, name: str, joined: JoinedHost | None) -> RunnerLine:
+def _runner(ctx: Context, name: str, joined: JoinedHost | None, running: set[str]) -> RunnerLine:
     """A runner by its beat, where several hosts have joined, which is newer than its health."""
+    folder = ctx.layout.runners / name
     health = atomic.read_derived(folder / "health.json")
     if joined is not None:
         health = {**health, "host": joined.host, **atomic.read_derived(folder / hosts.BEAT)}
@@ -222,7 +224,7 @@ def _runner(folder: Path, name: str, joined: JoinedHost | None) -> RunnerLine:
         runner_id=name,
         host=health.get("host", ""),
         capacity=health.get("capacity"),
-        live=health.get("live"),
+        live=len(run_by(ctx, name, running, shared=joined is not None)),
         draining=members.is_there(folder / "drain") or bool(health.get("draining")),
         at=health.get("at", ""),
         joined=joined,

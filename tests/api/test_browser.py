@@ -166,7 +166,7 @@ def test_budgets_are_raised_where_they_are_shown_and_taken_back(browser, root: P
     with serving(root, "--no-tick") as server, page(browser, server.url) as shown:
         shown.goto("/")
         expect(shown.locator("section[aria-labelledby=queue]")).to_contain_text("$0.00 of $5.00")
-        shown.get_by_role("link", name=batch_id).click()
+        shown.locator(f"a[href='/batches/{batch_id}']").click()
         expect(shown.locator(".facts")).to_contain_text("$0.00 of $2.50")
         act = shown.locator("details.act").filter(has=shown.get_by_text("Budget", exact=True))
         act.locator("summary").click()
@@ -287,7 +287,7 @@ def test_without_scripts_everything_can_be_read(browser, ended):
     server, batch_id = ended
     with page(browser, server.url, java_script_enabled=False) as shown:
         shown.goto("/")
-        shown.get_by_role("link", name=batch_id).click()
+        shown.locator(f"a[href='/batches/{batch_id}']").click()
         shown.locator("section[aria-labelledby=failures]").get_by_role("link").first.click()
         shown.get_by_label("File").select_option("stdout.log")
         shown.get_by_role("button", name="Show").click()

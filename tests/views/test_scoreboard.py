@@ -13,6 +13,8 @@ from parallelhassnes.admin import schemas
 from parallelhassnes.refs import Found
 from parallelhassnes.report.run_summary import RunDone
 from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.tick import tick
+from parallelhassnes.views import runners
 from parallelhassnes.views.batch_scoreboard import batch_scoreboard
 from parallelhassnes.views.scoreboard_models import BatchScoreboard
 from parallelhassnes.views.system_scoreboard import SNAPSHOT, system_scoreboard
@@ -229,3 +231,16 @@ def test_an_index_that_is_gone_is_made_anew(root: Path) -> None:
     path.unlink()
     assert still(batch_scoreboard(ctx.layout, batch_id)) == still(before)
     assert path.read_text() == text
+
+
+def test_a_runner_runs_what_runs_now_and_not_what_ran_when_it_last_looked(root: Path) -> None:
+    ctx = stores.context(root)
+    stores.put(ctx, stores.table(stores.job("j", stores.shell("s", f"until [ -e {root}/go ]; do sleep 0.02; done"))))
+    tick(ctx)
+    (root / "runners" / "earlier").mkdir()
+    live = {line.runner_id: line.live for line in system_scoreboard(ctx.layout).runners}
+    assert live == {"local": 1, "earlier": 0}
+    (root / "go").touch()
+    stores.wait_for(lambda: stores.idle(ctx), "its end")
+    assert [line.live for line in system_scoreboard(ctx.layout).runners] == [0, 0]
+    assert [each.live for each in runners.runners(ctx.layout).runners] == [0, 0]

@@ -39,8 +39,18 @@ MOST_GATES = 20
 MOST_RESULTS = 3_000
 """Steps of a batch whose results are worked out unasked."""
 MOST_FAILURES = 8
-"""Failures of a class that are named."""
+"""Lines of a class that are shown."""
+MOST_SAME = 5
+"""Steps that are named of those that say the same."""
 _watch = HeartbeatWatch()
+
+
+class SameFailure(NamedTuple):
+    """Failures of one class that say the same."""
+
+    line: str
+    steps: int
+    first: list[FailedStep]
 
 
 class FailureGroup(NamedTuple):
@@ -48,7 +58,9 @@ class FailureGroup(NamedTuple):
 
     failure_class: str
     steps: int
-    first: list[FailedStep]
+    told: int
+    """Of these the steps that ``lines`` stand for."""
+    lines: list[SameFailure]
 
 
 @router.get("/batches/{text}")
@@ -142,10 +154,16 @@ def _look(layout: Layout, batch_id: str, chosen: _Chosen) -> tuple[Fold, BatchSc
 
 
 def _groups(board: BatchScoreboard) -> list[FailureGroup]:
-    groups: dict[str, list[FailedStep]] = {name: [] for name in board.failure_classes}
+    groups: dict[str, dict[str, list[FailedStep]]] = {name: {} for name in board.failure_classes}
     for failed in board.failures:
-        groups[failed.failure_class].append(failed)
-    return [FailureGroup(name, len(own), own[:MOST_FAILURES]) for name, own in groups.items()]
+        groups[failed.failure_class].setdefault(failed.line, []).append(failed)
+    found = []
+    for name, by_line in groups.items():
+        most = sorted(by_line.items(), key=lambda line: -len(line[1]))[:MOST_FAILURES]
+        lines = [SameFailure(line, len(own), own[:MOST_SAME]) for line, own in most]
+        steps = sum(map(len, by_line.values()))
+        found.append(FailureGroup(name, steps, sum(each.steps for each in lines), lines))
+    return found
 
 
 def _last_line(layout: Layout, attempt: str) -> str:
