@@ -75,6 +75,7 @@ type FailureClass = Literal[
     "task_definition",
     "canceled",
     "lost",
+    "job_time_limit",
     "internal",
 ]
 """Every failure class; what each means is in ``steps/failures.py``."""
@@ -242,6 +243,17 @@ class AuditConfig(BaseModel):
     """Time that the hook has before it is ended."""
 
 
+class SlurmConfig(BaseModel):
+    """Attempts of steps with ``resources``, each a job of Slurm of its own."""
+
+    model_config = ConfigDict(extra="forbid", defer_build=True)
+
+    jobs: int = Field(default=0, ge=0, le=100_000)
+    """Such jobs at once at most, those that are pending among them; 0 refuses steps with ``resources``."""
+    options: tuple[str, ...] = ()
+    """Further options of sbatch for each of them: ``["--account=x"]``."""
+
+
 class Config(BaseModel):
     """The settings of one root. Times are in seconds."""
 
@@ -291,6 +303,7 @@ class Config(BaseModel):
     budgets: Budgets = Budgets()
     api: ApiConfig = ApiConfig()
     audit: AuditConfig = AuditConfig()
+    slurm: SlurmConfig = SlurmConfig()
     durable: bool = True
     """Wait for the disk (fsync) before the queue says that something is there. Off only for throw-away runs."""
 

@@ -99,6 +99,17 @@ class Loop(Record):
     """Expression over the critic's ``report`` (and ``round``) that ends the loop where it is true."""
 
 
+class Resources(Record):
+    """What a step asks a cluster for; each of its attempts is then a job of its own. What is None is the cluster's default."""
+
+    cpus: int | None = None
+    memory_mb: int | None = None
+    gpus: int | None = None
+    partition: str | None = None
+    time: str | None = None
+    """The time limit, as Slurm writes it; None for the step's own limit and its grace."""
+
+
 class StepSpec(Record):
     """One node of a job's graph, ready to run."""
 
@@ -119,6 +130,8 @@ class StepSpec(Record):
     """Of a solver and of its critic: the loop that they are."""
     timeout_sec: float | None = None
     """Seconds from start to the supervisor's deadline; None lets the kind decide."""
+    resources: Resources | None = None
+    """What each of its attempts, as a job of its own, asks a cluster for; None for a step that a runner runs."""
     env: dict[str, str] = {}
     retry: Retry = Retry()
     spec: dict[str, Any] = {}

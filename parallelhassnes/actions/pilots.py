@@ -9,8 +9,6 @@ finds it. The job is a shell that becomes ``parallelhassnes runner``. What Slurm
 submitter's environment stays here, and a runner takes values from ``env_file`` or from its node.
 """
 
-import math
-import os
 import secrets
 import shlex
 import sys
@@ -19,8 +17,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from parallelhassnes.actions.attribution import ActionResult
-from parallelhassnes.admin import slurm
 from parallelhassnes.errors import UserError
+from parallelhassnes.execute import slurm
 from parallelhassnes.plan import Record
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.store import atomic, members
@@ -29,10 +27,6 @@ from parallelhassnes.store.records import dump, now_text
 from parallelhassnes.views.scoreboard_models import View
 
 PREFIX = "parallelhassnes-"
-_CARRIED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "PYTHONPATH", "VIRTUAL_ENV")
-"""Of the submitter's environment, for the script: what programs are found by, and no variable that may hold a secret."""
-_END_SEC = 15
-"""For a runner to write down the ends of what it had to stop, besides their grace."""
 _KEPT_SEC = 86_400.0
 """Pilots that are over are forgotten after so long."""
 
@@ -140,34 +134,15 @@ def submit(
 
 
 def _options(ctx: Context, pilot: str) -> list[str]:
-    folder = ctx.layout.pilots
-    before_end = math.ceil(ctx.config.grace_sec) + _END_SEC
-    return [
-        f"--job-name={PREFIX}{pilot}",
-        "--no-requeue",
-        "--export=NIL",
-        "--nodes=1",
-        "--ntasks=1",
-        f"--chdir={ctx.layout.root}",
-        f"--output={folder / pilot}.log",
-        "--open-mode=append",
-        f"--signal=B:TERM@{before_end}",
-    ]
+    log = ctx.layout.pilots / f"{pilot}.log"
+    return slurm.batch_options(f"{PREFIX}{pilot}", ctx.layout.root, log, slurm.before_end_sec(ctx.config.grace_sec))
 
 
 def _script(ctx: Context, capacity: int | None, idle_sec: float) -> str:
-    carried = [f"export {name}={shlex.quote(os.environ[name])}" for name in _CARRIED if name in os.environ]
     argv = [sys.executable, "-m", "parallelhassnes", "runner", "--root", str(ctx.layout.root), f"--idle={idle_sec:g}"]
     given = f"--capacity={capacity}" if capacity else '--capacity="${SLURM_CPUS_ON_NODE:-1}"'
-    lines = [
-        "#!/bin/sh",
-        f"# A runner of {shlex.quote(str(ctx.layout.root))}, asked for by `parallelhassnes pilot slurm`.",
-        *carried,
-        '[ -n "$HOME" ] || HOME=$(getent passwd "$(id -u)" | cut -d: -f6)',
-        "export HOME",
-        f"exec {shlex.join(argv)} {given}",
-    ]
-    return "\n".join(lines) + "\n"
+    what = f"A runner of {shlex.quote(str(ctx.layout.root))}, asked for by `parallelhassnes pilot slurm`."
+    return slurm.script(what, f"{shlex.join(argv)} {given}")
 
 
 def every(layout: Layout) -> tuple[list[PilotLine], bool]:
@@ -176,7 +151,8 @@ def every(layout: Layout) -> tuple[list[PilotLine], bool]:
     Nobody is asked where there are no pilots.
     """
     records = _records(layout)
-    found = slurm.jobs() if records else {}
+    jobs = slurm.jobs() if records else []
+    found = None if jobs is None else {job.name: job for job in jobs}
     lines = [_line(layout, record, found) for record in sorted(records, key=lambda each: each.asked_at)]
     return lines, found is not None
 

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from parallelhassnes import names
-from parallelhassnes.admin import slurm
 from parallelhassnes.admin.host_probe import join
 from parallelhassnes.admin.init import ensure
 from parallelhassnes.errors import UserError
+from parallelhassnes.execute import slurm
 from parallelhassnes.schedule.context import Context, open_context
 from parallelhassnes.store import atomic, hosts, identity, locks
 from parallelhassnes.store.layout import Layout

@@ -107,6 +107,7 @@ def plan_table(ctx: Context, data: bytes, *, name: str, folders: list[Path], her
     plan = expand(data, name=name, base_dirs=[*folders, ctx.layout.root], defaults=ingest.defaults(ctx))
     ingest.check_apart(ctx, plan, name)
     ingest.check_secrets(ctx, plan, name)
+    ingest.check_resources(ctx, plan, name)
     plan.warnings = (*plan.warnings, *sandbox_refusals(plan), *preflight.check(ctx, plan, name, here=here))
     return plan
 

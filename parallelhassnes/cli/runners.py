@@ -77,13 +77,19 @@ def runners(
     """
     from parallelhassnes.actions import pilots
     from parallelhassnes.store.atomic import dumps
+    from parallelhassnes.views.runners import jobs_of
     from parallelhassnes.views.runners import runners as look
 
     layout = layout_of(root)
     found = look(layout, quick=quick)
     waiting, answered = pilots.every(layout)
+    jobs = jobs_of(layout)
     if json:
-        slurm = {"answers": answered if waiting else None, "pilots": [each.to_dict() for each in waiting]}
+        slurm = {
+            "answers": answered if waiting else None,
+            "pilots": [each.to_dict() for each in waiting],
+            "jobs": [each.to_dict() for each in jobs],
+        }
         typer.echo(dumps({**found.to_dict(), "slurm": slurm}), nl=False)
         return
     for each in found.runners:
@@ -92,6 +98,8 @@ def runners(
     for job in waiting:
         if job.state != "OVER":
             typer.echo(_pilot_line(job))
+    for step in jobs:
+        typer.echo(f"{step.step}: {step.line}")
     if not answered:
         typer.echo("Slurm does not answer: what became of the jobs is not known", err=True)
     if not found.runners:

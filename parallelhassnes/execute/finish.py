@@ -160,16 +160,16 @@ def _failure(outcome: Outcome) -> FailureRecord | None:
 
 
 def _conclude(attempt: StepAttempt, kind: Kind, end: WorkerEnd, stuck_since: str | None) -> Outcome:
-    """Tell what the attempt came to; a stuck one that left nothing to salvage is a failure of the infrastructure."""
-    if end.reason != "stuck":
+    """Tell what the attempt came to; one that was stopped from outside and left something to salvage is what that says."""
+    if end.reason not in ("stuck", "job_time_limit"):
         return _ask_the_kind(attempt, kind, end)
     outcome = _ask_the_kind(attempt, kind, WorkerEnd(end.exit_code, "lost"))
     if outcome.status != "lost":
         return outcome
-    line = f"stuck: nothing of it had moved since {stuck_since}"
-    return replace(
-        outcome, status="failed", summary=f"The attempt was {line}.", failure=Failure("infrastructure", line)
-    )
+    failure = Failure("job_time_limit", "ended by the time limit of its cluster's job")
+    if end.reason == "stuck":
+        failure = Failure("infrastructure", f"stuck: nothing of it had moved since {stuck_since}")
+    return replace(outcome, status="failed", summary=f"The attempt was {failure.line}.", failure=failure)
 
 
 def sweep(attempt: StepAttempt, kind: Kind) -> None:

@@ -41,7 +41,7 @@ from parallelhassnes.store.attempts import LOGS
 from parallelhassnes.store.process_identity import start_time, table
 from parallelhassnes.store.records import AttemptState, Heartbeat, now_text
 
-type Reason = Literal["exited", "timeout", "canceled", "lost", "stuck"]
+type Reason = Literal["exited", "timeout", "canceled", "lost", "stuck", "job_time_limit"]
 
 
 class Timing(NamedTuple):
@@ -59,6 +59,8 @@ class Timing(NamedTuple):
     """What is kept of the attempt."""
     is_fenced: Callable[[], bool] = lambda: False
     """Whether another host has given the attempt up: nothing of it may be written any more."""
+    is_out_of_time: Callable[[], bool] = lambda: False
+    """Asked when this process is told to end: whether that is because the time of its cluster's job is up."""
 
 
 def supervise(
@@ -190,6 +192,8 @@ class _Watch:
             processes.kill_group(self.worker)
         elif attempts.is_asked_to_end(self.attempt.dir, self.attempt.run_id):
             self._stop("canceled")
+        elif told and self.timing.is_out_of_time():
+            self._stop("job_time_limit")
         elif told:
             self.state = self.state.model_copy(update={"shut_down": True})
             self._stop("lost")

@@ -54,6 +54,20 @@ def join_again(arguments: list[str]) -> None:
     join_alone(open_context(Path(arguments[0])))
 
 
+def be_job(arguments: list[str]) -> None:
+    """``job ROOT TICKET ATTEMPT``: be the job of Slurm that is this attempt."""
+    from parallelhassnes.schedule.cluster.cluster_attempt import run as run_job
+
+    run_job(Path(arguments[0]), arguments[1], arguments[2])
+
+
+def see_to_jobs(arguments: list[str]) -> None:
+    """``jobs ROOT OPTIONS``: ask Slurm for the jobs that are wanted, once."""
+    from parallelhassnes.schedule.cluster.cluster_jobs import see_to
+
+    see_to(open_context(Path(arguments[0]), Options.model_validate_json(arguments[1])))
+
+
 if __name__ == "__main__":
     launcher.reset_signals()
     begins = {
@@ -63,5 +77,7 @@ if __name__ == "__main__":
         "send_checkpoints": send_checkpoints,
         "answer": answer_probes,
         "join": join_again,
+        "job": be_job,
+        "jobs": see_to_jobs,
     }
     begins[sys.argv[1]](sys.argv[2:])

@@ -157,6 +157,7 @@ def ingest_file(ctx: Context, path: Path, plan: Plan | None = None) -> Ingested 
             plan = expand(data, name=path.name, base_dirs=_base_dirs(ctx, submission), defaults=defaults(ctx))
             check_apart(ctx, plan, path.name)
             check_secrets(ctx, plan, path.name)
+            check_resources(ctx, plan, path.name)
     except InvalidInput as error:
         if submission is None and _still_growing(path, data):
             return None
@@ -191,6 +192,22 @@ def check_apart(ctx: Context, plan: Plan, name: str) -> None:
             message = f"the store {ctx.layout.runs} lies inside the task {path}, and would change it"
             fix = "use a root outside of the task: --root DIR"
             raise InvalidInput([Problem(name, "", message, fix)])
+
+
+def check_resources(ctx: Context, plan: Plan, name: str) -> None:
+    """Refuse steps with resources where nothing is there to give them.
+
+    Raises:
+        InvalidInput: naming the first such step and what to do; ``name`` is the table's.
+    """
+    if ctx.config.slurm.jobs:
+        return
+    asking = next((f"{job.job_id}/{step.step_id}" for job in plan.jobs for step in job.steps if step.resources), None)
+    if asking is not None:
+        fix = 'say how many jobs of Slurm there may be, by "[slurm]" and "jobs = 50" in parallelhassnes.toml, or remove resources'
+        raise InvalidInput(
+            [Problem(name, "", f"{asking} asks for resources, and nothing gives them to steps here", fix)]
+        )
 
 
 def check_secrets(ctx: Context, plan: Plan, name: str) -> None:

@@ -218,8 +218,11 @@ def _claim(ctx: Context, path: Path, lane: queue_order.Lane, gate: Gate, places:
         credential = gate.credentials.of(job.batch_id, step)
         runner = places.choose(step, credential)
         if runner is None:
-            gate.note(job.batch_id, "no runner with room has the secrets, or the time left, that its next step needs")
-            lane.close()
+            why = places.refusal(step, credential)
+            if why:
+                gate.note(job.batch_id, why)
+            if why or places.gives_up(f"{lane.key}/{lane.batch_id}"):
+                lane.close()
             os.close(lock)
             return None
         if runner == ctx.runner_id:

@@ -22,6 +22,7 @@ from parallelhassnes.execute import processes
 from parallelhassnes.execute.set_apart import name_of_copy
 from parallelhassnes.names import run_id_of
 from parallelhassnes.schedule import quarantine
+from parallelhassnes.schedule.cluster import cluster_jobs
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.launch import start
 from parallelhassnes.store import attempts, batches, hosts, locks, members, process_identity
@@ -224,6 +225,8 @@ class SilenceWatch:
             return None
         state = attempts.read_state(ref.dir)
         owner = it.owner or attempts.read_meta(ref.dir).runner_id
+        if owner == handed.JOBS and state.status == "queued" and name not in handed.taken(layout, owner):
+            return self._of_job(ctx, it, ref, state, now, still)
         is_ending = state.status == "queued" and (owner not in alive or self._is_ending(ctx, owner))
         if is_ending and handed.take_back(layout, owner, name):  # it never began: no attempt of the step
             attempts.write_state(ref.dir, state.model_copy(update={"shut_down": True}))
@@ -247,6 +250,16 @@ class SilenceWatch:
         if self._leave_to_another(ctx, it, ref, alive, now, still):
             return None
         return self._to_end(ctx, it, ref.name, fenced=True)
+
+    def _of_job(
+        self, ctx: Context, it: _Foreign, ref: attempts.AttemptRef, state: AttemptState, now: float, still: float
+    ) -> "tuple[Assignment, int] | None":
+        """See to an attempt whose job of Slurm has not begun it: it waits for that as long as it takes, unless it was canceled."""
+        if attempts.is_asked_to_end(ref.dir, state.run_id) and handed.take_back(ctx.layout, handed.JOBS, it.entry.name):
+            return self._to_end(ctx, it, ref.name, fenced=False)
+        if not it.owner and self.still_for(it.entry.name, (state.run_id, "to hand"), now) >= still:
+            handed.hand(ctx.layout, handed.JOBS, it.entry.name, self._assignment(ctx, it, ref.name))
+        return None
 
     def _leave_to_another(
         self, ctx: Context, it: _Foreign, ref: attempts.AttemptRef, alive: set[str], now: float, still: float
@@ -311,8 +324,20 @@ class SilenceWatch:
                 return None
             lock = locks.take_away(path)
         self._given[it.entry.name] = (attempt, 0.0)
-        made = self._assignment(ctx, it, attempt).model_copy(update={"dead": True, "fenced": fenced})
-        return made, lock
+        ended = {"dead": True, "fenced": fenced, **self._of_cluster(ctx, it, attempt)}
+        return self._assignment(ctx, it, attempt).model_copy(update=ended), lock
+
+    def _of_cluster(self, ctx: Context, it: _Foreign, attempt: str) -> dict[str, bool]:
+        """Tell whether an attempt that was a job of Slurm counts, now that it is given up: by what Slurm says of the job."""
+        record = cluster_jobs.record_of(ctx.layout, attempt)
+        if record is None:
+            return {}
+        begun = attempts.read_state(it.step_dir / "attempts" / attempt).started_at is not None
+        return {
+            # A job that Slurm believes to run has not ended: it is its node that is silent.
+            "spared": not begun or record.is_live or record.state in cluster_jobs.TAKEN_AWAY,
+            "out_of_time": record.state == cluster_jobs.OUT_OF_TIME,
+        }
 
     def _assignment(self, ctx: Context, it: _Foreign, attempt: str) -> "Assignment":
         from parallelhassnes.schedule.process.attempt_process import Assignment

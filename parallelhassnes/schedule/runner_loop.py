@@ -18,12 +18,14 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 from parallelhassnes.execute import launcher, logs, processes
 from parallelhassnes.execute.secret_forms import looks_secret
 from parallelhassnes.schedule import rebuild, repair
-from parallelhassnes.schedule.context import Context, renewed
+from parallelhassnes.schedule.cluster import cluster_jobs
+from parallelhassnes.schedule.context import ENTRY_POINTS, Context, renewed
 from parallelhassnes.schedule.joining import check_host
 from parallelhassnes.schedule.launch import preload, start
 from parallelhassnes.schedule.process import runner_heartbeat, timer
@@ -108,6 +110,8 @@ class _Loop:
         self.watch = repair.SilenceWatch()
         self.was_restarted = False
         """The right was this runner's before its host was started anew."""
+        self.asked: set[str] = set()
+        """Tickets of attempts that jobs of Slurm were asked for since the last beat."""
         self.acts_from = 0.0
         """Until then a right that was taken over is not used: what its holder wrote may not be seen yet."""
 
@@ -149,6 +153,7 @@ class _Loop:
         self._take(now)
         if self._may_decide(now):
             self._decide(now)
+            self._see_to_jobs()
         launcher.reap()
 
     def is_over(self, idle_sec: float | None) -> bool:
@@ -185,6 +190,7 @@ class _Loop:
             self.told_to_end()
             return
         self._write_beat()
+        self.asked.clear()
         check_host.answer_others(self.ctx)
         still = hosts.still_sec(layout, self.ctx.config.heartbeat_sec)
         alive = {self.me} | self._moving(now, still)
@@ -295,6 +301,19 @@ class _Loop:
         due = timer.next_wake(self.ctx, time.time())
         if tickets.ended(layout) or layout.pass_wanted.exists() or (due is not None and due <= time.time()):
             self.acts.run_pass(self.ctx)
+
+    def _see_to_jobs(self) -> None:
+        """Have Slurm asked for what is handed to its jobs, at each heartbeat and for each new one; by a process that may wait for it."""
+        layout = self.ctx.layout
+        given = handed.handed(layout, handed.JOBS)
+        is_new = not self.asked.issuperset(given) or (not self.asked and cluster_jobs.is_wanted(layout))
+        if not is_new or cluster_jobs.is_under_way(layout):
+            return
+        self.asked = {*given, ""}
+        root, options = layout.root, self.ctx.options.model_dump_json()
+        log = cluster_jobs.folder(layout) / "asking.log"
+        see_to = partial(cluster_jobs.see_to, self.ctx)
+        launcher.start_beside(see_to, ENTRY_POINTS, "jobs", str(root), options, log=log, cwd=root)
 
     # --- what it was handed -----------------------------------------------------------------------------
 

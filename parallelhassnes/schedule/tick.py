@@ -46,10 +46,10 @@ class TickReport(NamedTuple):
 def tick(ctx: Context) -> TickReport:
     """Ingest, repair, launch, report; waits for no attempt."""
     identity.check(ctx.layout)
+    ctx = check_host.as_one_of_several(renewed(ctx))
     check_host.check(ctx)
     check_host.answer_others(ctx)
     with members.collecting(alone=True) as passed_over:
-        ctx = renewed(ctx)
         if ctx.layout.runner and not hosts.decides(ctx.layout):
             _see_to_loop(ctx)
             report = TickReport([], [], [], [])

@@ -18,7 +18,7 @@ the setup of the agent."""
 CLASSES: tuple[str, ...] = get_args(FailureClass.__value__)
 """Every failure class there is. ``task_definition`` is whatever is wrong with what was asked for (task,
 table, program name); ``configuration`` is what is missing around it (a key, a model's name, a pip extra);
-``internal`` is our own fault; ``lost`` is an attempt whose end nobody saw."""
+``internal`` is our own fault; ``lost`` is an attempt whose end nobody saw; ``job_time_limit`` one whose cluster's job was out of time."""
 
 PROVIDER_CLASSES = frozenset({"rate_limit", "overloaded", "transient_provider", "auth", "quota", "unknown_model"})
 """The classes in which a provider did not serve the agent."""
@@ -33,7 +33,7 @@ AGENTS_RESULTS = frozenset({"context_length", "refusal"})
 """The classes of what a provider refused because of the tested agent: a score beside them counts, whatever Harbor makes
 of the type that it came with."""
 
-INFRASTRUCTURE_CLASSES = frozenset({"infrastructure", "configuration", "lost", "internal"})
+INFRASTRUCTURE_CLASSES = frozenset({"infrastructure", "configuration", "lost", "job_time_limit", "internal"})
 """The classes that say nothing about the task, the agent or its model."""
 
 

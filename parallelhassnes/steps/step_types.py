@@ -41,9 +41,9 @@ class WorkerEnd:
 
     exit_code: int | None
     """The exit status; negative for a signal, as in ``subprocess``; None where nobody could see it."""
-    reason: Literal["exited", "timeout", "canceled", "lost", "stuck"]
-    """Why the worker ended: by itself, by the supervisor's deadline, by a cancel, unseen, or stopped because nothing of it
-    moved any more. ``finish`` tells a kind of step ``lost`` in the place of ``stuck``."""
+    reason: Literal["exited", "timeout", "canceled", "lost", "stuck", "job_time_limit"]
+    """Why the worker ended: by itself, by the supervisor's deadline, by a cancel, unseen, stopped because nothing of it
+    moved any more, or because the cluster's job that it was in was out of time. ``finish`` tells a kind of step ``lost`` in the place of the last two."""
 
 
 @dataclass(frozen=True)

@@ -279,9 +279,9 @@ def members_of(layout: Layout) -> dict[str, Member]:
 
 
 def host_of(layout: Layout, name: str) -> str:
-    """The name of a runner's host."""
+    """The name of a runner's host; of jobs of Slurm, whose nodes are not known yet, theirs."""
     found = member(layout, name)
-    return name if found is None else found.host
+    return name.lstrip(".") if found is None else found.host
 
 
 def join(layout: Layout, made: Member) -> None:

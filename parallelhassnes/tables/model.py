@@ -207,6 +207,26 @@ class ArtifactPart(Part):
     schema_ref: Name | None = _open("File with that schema.")
 
 
+class ResourcesPart(Part):
+    """What each attempt asks a cluster for, as a job of its own; docs/cluster.md says what that needs."""
+
+    cpus: Annotated[int, Field(ge=1, le=100_000)] | None = _open("CPUs; default: the cluster's.")
+    memory_mb: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = _open("Memory in MB; default: the cluster's.")
+    gpus: Annotated[int, Field(ge=1, le=10_000)] | None = _open("GPUs.")
+    partition: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.,+-]{0,255}$")] | None = _open(
+        "Where; default: the cluster's."
+    )
+    time: Annotated[str, Field(pattern=r"^([0-9]{1,4}-[0-9]{1,2}|[0-9]{1,7})(:[0-9]{1,2}){0,2}$")] | None = _open(
+        "Time limit as Slurm writes it, such as `30` (minutes), `4:00:00` or `2-12`; default: the step's own limit and its grace."
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not any(getattr(self, name) is not None for name in type(self).model_fields):
+            raise ValueError("says nothing: give cpus, memory_mb, gpus, partition or time")
+        return self
+
+
 class TrialSettings(Part):
     """Harbor's settings of a trial besides task and agent, in Harbor's own types."""
 
@@ -240,6 +260,7 @@ class Step(AgentWork, TrialSettings):
         default_factory=list, description="Steps that must have succeeded: `step_id`, or `job_id/step_id`."
     )
     timeout_sec: Seconds | None = _open("Seconds from start to the step's end by force.")
+    resources: ResourcesPart | None = _open("Have each attempt be a job of a cluster with these resources.")
     after: Literal["success", "end"] | None = _open(
         "`end`: it starts once what it depends on has ended, however it did; default: `success`."
     )
@@ -329,6 +350,7 @@ class Sweep(Part):
     harbor: TrialSettings | None = _open("Settings in Harbor's types.")
     timeout_minutes: Annotated[float, Field(gt=0, le=525_600)] | None = _open("Minutes that each agent may take.")
     timeout_sec: Seconds | None = _open("Seconds until a trial is ended by force.")
+    resources: ResourcesPart | None = _open("Have each trial be a job of a cluster with these resources.")
     analysis: AnalysisAsked | None = _open("Engines that analyse each trial; instead of the table's.")
     baseline_gate: bool | None = _open("Instead of the table's.")
     pass_: PassPart | None = _open("What a pass is; instead of the table's.", alias="pass")

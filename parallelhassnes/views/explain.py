@@ -9,6 +9,7 @@ from parallelhassnes.names import key_dir
 from parallelhassnes.plan import StepSpec
 from parallelhassnes.refs import resolve
 from parallelhassnes.schedule import health
+from parallelhassnes.schedule.cluster import cluster_jobs
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.limits import exclusive_dirs, start_rate
 from parallelhassnes.schedule.limits.concurrency_keys import Limit, effective_limit, table_limits
@@ -89,7 +90,12 @@ class _View:
         """Yield the lines of one step."""
         if found.state == "running":
             attempt = found.row.attempt if found.row else "an attempt"
-            yield f"attempt {found.row.number if found.row else 1} ({attempt}) runs; `show` has its phase"
+            job = cluster_jobs.record_of(self.ctx.layout, attempt)
+            if job is not None:
+                silent = "" if cluster_jobs.has_answered(self.ctx.layout) else "; Slurm does not answer now"
+                yield f"attempt {found.row.number if found.row else 1} ({attempt}): {job.line()}{silent}"
+            else:
+                yield f"attempt {found.row.number if found.row else 1} ({attempt}) runs; `show` has its phase"
             yield self._rule(found)
             return
         over = found.row is not None and found.row.retry_at is None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from parallelhassnes.config import Config
 from parallelhassnes.schedule import configuration
+from parallelhassnes.schedule.cluster import cluster_jobs
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.store import atomic, hosts, members
 from parallelhassnes.store.layout import Layout
@@ -47,6 +48,25 @@ class RunnerNow(View):
     """What waits for it to be taken."""
     job_id: str | None = None
     """The cluster's job that it is in."""
+
+
+class JobNow(View):
+    """A job of Slurm that is, or is to be, one attempt."""
+
+    step: str
+    """``batch/job/step``."""
+    attempt: str
+    slurm_id: str | None
+    """Null where there is no job yet."""
+    state: str | None
+    """As Slurm had it last, such as ``PENDING`` or ``RUNNING``; null before it was seen."""
+    reason: str
+    """Why it is pending."""
+    node: str
+    trouble: str
+    """Why there is no job now."""
+    line: str
+    """All of it, in words."""
 
 
 class RunnersNow(View):
@@ -150,6 +170,23 @@ def run_by(ctx: Context, name: str, running: Collection[str], *, shared: bool) -
     if shared:
         return [ticket for ticket in handed.taken(ctx.layout, name) if ticket in running]
     return list(running) if name == ctx.runner_id else []
+
+
+def jobs_of(layout: Layout) -> list[JobNow]:
+    """Tell of every job of Slurm that is an attempt, as Slurm had it when it was asked last."""
+    return [
+        JobNow(
+            step=f"{each.batch_id}/{each.job_id}/{each.step_id}",
+            attempt=each.attempt,
+            slurm_id=each.slurm_id,
+            state=each.state or None,
+            reason=each.reason if each.state == "PENDING" else "",
+            node=each.node,
+            trouble=each.trouble,
+            line=each.line(),
+        )
+        for each in cluster_jobs.records(layout)
+    ]
 
 
 def _step(path: Path) -> str:

@@ -8,7 +8,7 @@ import time
 import pytest
 from stores import context, program, wait_for
 
-from parallelhassnes.admin import slurm
+from parallelhassnes.execute import slurm
 from tests.hosts.cluster import NODES, Cluster
 from tests.hosts.lab import Lab
 
@@ -66,7 +66,7 @@ def test_pilots_are_submitted_once_each_and_shown_with_why_they_wait_and_nothing
 def test_what_slurm_refuses_is_one_line_and_leaves_nothing(cluster):
     refused = ask(cluster, "pilot", "slurm", "--partition", "nowhere", check=False)
     assert refused.returncode == 2
-    assert refused.stderr.splitlines()[-1].startswith("sbatch: error: ")
+    assert refused.stderr.splitlines()[-1].startswith("sbatch: Batch job submission failed: ")
     assert "partition" in refused.stderr
     assert not list(cluster.lab.disk.glob("runners/.pilots/*.json"))
 

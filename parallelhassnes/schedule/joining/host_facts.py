@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from typing import Any
 
 from parallelhassnes.config import BadEnvFile
 from parallelhassnes.schedule.context import Context
@@ -35,20 +36,12 @@ def of_this_host(ctx: Context) -> Side:
     """Gather the facts of this host; takes as long as its container engines take to answer, some seconds at most."""
     from parallelhassnes.sandbox.engines.choice import probe
 
-    here = hosts.machine()
     try:
         given = ctx.secrets()
     except BadEnvFile:
         given = dict(os.environ)
     return Side(
-        name=ctx.layout.runner or hosts.own_name(),
-        boot_id=here.boot_id,
-        machine_id=here.machine_id,
-        namespace=process_identity.namespace(),
-        host=here.host,
-        root=str(ctx.layout.root),
-        mount=hosts.mount_of(ctx.layout),
-        version=__version__,
+        **runner(ctx),
         config_sha256=ctx.config.sha256(),
         uid=os.getuid(),
         secrets=tuple(name for name in ctx.config.secrets if given.get(name)),
@@ -59,6 +52,21 @@ def of_this_host(ctx: Context) -> Side:
         apptainer=_answers("apptainer", "--version") or _answers("singularity", "--version"),
         inside=is_inside(ctx),
     )
+
+
+def runner(ctx: Context) -> dict[str, Any]:
+    """Gather what this host is as a runner: the fields of ``hosts.RunnerFacts``."""
+    here = hosts.machine()
+    return {
+        "name": ctx.layout.runner or hosts.own_name(),
+        "boot_id": here.boot_id,
+        "machine_id": here.machine_id,
+        "namespace": process_identity.namespace(),
+        "host": here.host,
+        "root": str(ctx.layout.root),
+        "mount": hosts.mount_of(ctx.layout),
+        "version": __version__,
+    }
 
 
 def is_inside(ctx: Context) -> bool:

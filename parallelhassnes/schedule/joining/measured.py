@@ -116,15 +116,33 @@ def join_by(ctx: Context, me: Side, found: list[Measured]) -> hosts.Member:
         joined_at=known.joined_at if known else now_text(),
         probed_with=tuple(partners),
     )
-    own = Layout(layout.root, me.name)
+    _become(ctx, made)
+    return made
+
+
+def join_first(ctx: Context) -> None:
+    """Be the first of several hosts, before there is another to show anything to: jobs of a cluster join later, each by a probe.
+
+    Raises:
+        UserError: the shared configuration names the runner.
+    """
+    check_own(ctx)
+    made = hosts.Member(
+        **host_facts.runner(ctx), locks_cross=True, cache_sec=LEAST_CACHE_SEC, joined_at=now_text(), schema_version=1
+    )
+    _become(ctx, made)
+
+
+def _become(ctx: Context, made: hosts.Member) -> None:
+    layout = ctx.layout
+    own = Layout(layout.root, made.name)
     if hosts.is_shared(layout) or not host_facts.is_inside(ctx) or not hosts.claim_first_right(own):
         hosts.join(layout, made)
-        return made
+        return
     # What runs here has decided so far: nobody else is to, before a pass that may be under way is over. The next one sees the mark.
     hosts.join(layout, made)
     with locks.held(layout.tick_lock):
         hosts.give_up_right(own)
-    return made
 
 
 def keep(ctx: Context, name: str, found: list[Measured]) -> None:

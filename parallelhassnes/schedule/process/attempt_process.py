@@ -56,14 +56,24 @@ class Assignment(BaseModel):
     """The attempt's processes are gone: end it instead of running it."""
     fenced: bool = False
     """They may live on a host that is silent: what is sealed is a copy, which they cannot reach."""
+    spared: bool = False
+    """It uses no attempt of its step: it had not begun, or the cluster has taken its node away."""
+    out_of_time: bool = False
+    """The cluster's job that it was in was out of time."""
     options: Options = Options()
 
     def attempt_dir(self, layout: Layout) -> Path:
         return layout.step(self.batch_id, self.job_id, self.step_id) / "attempts" / self.attempt
 
 
-def run(ctx: Context, assignment: Assignment, lock: int, then: Then) -> None:
-    """Own the attempt; this process holds ``step.lock`` and nothing else that matters."""
+def run(
+    ctx: Context, assignment: Assignment, lock: int, then: Then, is_out_of_time: Callable[[], bool] = lambda: False
+) -> None:
+    """Own the attempt; this process holds ``step.lock`` and nothing else that matters.
+
+    Args:
+        is_out_of_time: of a job of a cluster that is told to end: whether that is because its time is up.
+    """
     ledger.acting_as("supervisor")
     ephemeral_secrets.keep_only(batches.read_batch(ctx.layout.batch(assignment.batch_id)).secrets)
     name = f"{assignment.batch_id}/{assignment.job_id}/{assignment.step_id} in {assignment.root}"
@@ -87,15 +97,17 @@ def run(ctx: Context, assignment: Assignment, lock: int, then: Then) -> None:
     kind = kind_of(step.kind)
     retry = partial(_retry_now, ctx)
     if assignment.dead:
+        state = attempts.read_state(directory)
         end_dead(
             attempt,
             kind,
-            attempts.read_state(directory),
+            state.model_copy(update={"shut_down": True}) if assignment.spared else state,
             secrets_of(ctx, attempt),
             ctx.config.max_log_mb << 20,
             ctx.config.bounds,
             retry,
             lacking(meta, secrets_of(ctx, attempt)),
+            out_of_time=assignment.out_of_time,
         )
     else:
         timing = Timing(
@@ -107,7 +119,8 @@ def run(ctx: Context, assignment: Assignment, lock: int, then: Then) -> None:
             ctx.config.bounds,
         )
         if ctx.layout.runner:
-            timing = timing._replace(is_fenced=partial(attempts.is_fenced, directory.parents[1], meta.run_id))
+            is_fenced = partial(attempts.is_fenced, directory.parents[1], meta.run_id)
+            timing = timing._replace(is_fenced=is_fenced, is_out_of_time=is_out_of_time)
         try:
             supervise(attempt, kind, environment(ctx, attempt), lock, timing, secrets_of(ctx, attempt), retry)
         except attempts.Fenced:
@@ -195,13 +208,15 @@ def end_dead(
     bounds: Bounds,
     retry: Callable[[], RetryConfig] = RetryConfig,
     lacking: Mapping[str, str] = MappingProxyType({}),
+    *,
+    out_of_time: bool = False,
 ) -> None:
     """Kill what a dead supervisor left, take what its worker had finished, seal."""
     if state.worker_pid and state.worker_lives():
         processes.kill_group(state.worker_pid)
     processes.kill_run(attempt.run_id)
     canceled = attempts.is_asked_to_end(attempt.dir, attempt.run_id)
-    end = WorkerEnd(None, "canceled" if canceled else "lost")
+    end = WorkerEnd(None, "canceled" if canceled else "job_time_limit" if out_of_time else "lost")
     finish(attempt, kind, end, state, secrets, log_ceiling, bounds, retry=retry, lacking=lacking)
 
 

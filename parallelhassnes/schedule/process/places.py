@@ -2,7 +2,8 @@
 
 On a root of one host that is this host, as many attempts as ``concurrency`` says. On one of several, each runner whose beat moves
 says how many it takes (``store.hosts``); what it has got is what was handed to it and has not ended. The least loaded one that can
-give a step what it needs is chosen.
+give a step what it needs is chosen. A step with ``resources`` goes to a job of Slurm of its own (``schedule/cluster``), of which there
+are as many at once as ``[slurm] jobs`` says.
 """
 
 from pathlib import Path
@@ -16,6 +17,9 @@ from parallelhassnes.steps.step_types import StepAttempt
 from parallelhassnes.store import hosts
 from parallelhassnes.store.queue import handed
 from parallelhassnes.store.records import Credential
+
+_MOST_LOOKS = 16
+"""Ready steps of a lane that a pass passes over for want of a place before it leaves the lane alone."""
 
 
 class _Place(NamedTuple):
@@ -35,13 +39,18 @@ class Places:
     """
 
     def __init__(self, ctx: Context, total: int, running: set[str]) -> None:
+        self._ctx = ctx
         self._own = ctx.runner_id
+        self._jobs = 0
+        """Jobs of Slurm that there may be besides those that there are."""
+        self._passed_over: dict[str, int] = {}
         self._free: dict[str, int] = {}
         self._places: dict[str, _Place] = {}
         if not ctx.layout.runner:
             self._add(self._own, _Place(ctx.concurrency, total, None, None))
             return
         loads, alive = handed.loads(ctx.layout, running), hosts.alive(ctx.layout)
+        self._jobs = ctx.config.slurm.jobs - len(loads[handed.JOBS])
         for name in sorted(loads.keys() & alive):
             beat = hosts.beat_of(ctx.layout, name)
             if name == self._own:
@@ -57,11 +66,13 @@ class Places:
         self._free[name] = place.capacity - place.live
 
     def full(self) -> bool:
-        """Whether no runner has room."""
-        return all(free <= 0 for free in self._free.values())
+        """Whether no runner has room, and no job of Slurm may be asked for."""
+        return self._jobs <= 0 and all(free <= 0 for free in self._free.values())
 
     def choose(self, step: StepSpec, credential: Credential) -> str | None:
         """The runner for a step, by its name; None where none with room can give it what it needs, or has the time."""
+        if step.resources is not None:
+            return handed.JOBS if self._jobs > 0 and not self._not_filed(credential) else None
         needed, limit = set(credential.variables), self._limit_sec(step)
         fitting = [
             name
@@ -72,6 +83,28 @@ class Places:
         ]
         most = max((self._share(name) for name in fitting), default=None)
         return next((name for name in sorted(fitting, key=lambda n: n != self._own) if self._share(name) == most), None)
+
+    def refusal(self, step: StepSpec, credential: Credential) -> str:
+        """Tell why no place fits a step, for whoever reads of its batch; empty where one will once something has ended."""
+        if step.resources is None:
+            fitting = any(free > 0 for free in self._free.values())
+            return "no runner with room has the secrets, or the time left, that its next step needs" if fitting else ""
+        if not self._ctx.config.slurm.jobs:
+            return "its next step asks for resources, and [slurm] jobs in parallelhassnes.toml is 0"
+        if missing := self._not_filed(credential):
+            return f"Slurm would give its next step's job no value of {', '.join(missing)}: put it into env_file"
+        return ""
+
+    def gives_up(self, lane: str) -> bool:
+        """Note that a step of a lane was passed over for want of a place; whether the pass is to leave the lane alone now."""
+        self._passed_over[lane] = self._passed_over.get(lane, 0) + 1
+        return self._passed_over[lane] >= _MOST_LOOKS
+
+    def _not_filed(self, credential: Credential) -> list[str]:
+        """Names of what a step needs and a job, which is given nothing of this process's environment, would not find."""
+        if not credential.variables:
+            return []
+        return sorted(set(credential.variables) - self._ctx.filed().keys())
 
     def _limit_sec(self, step: StepSpec) -> float | None:
         """Seconds that an attempt of the step may take; None for no limit, or where no runner asks."""
@@ -84,5 +117,8 @@ class Places:
         return self._free[name] / self._places[name].capacity
 
     def take(self, name: str) -> None:
-        """Note that an attempt was given to a runner."""
-        self._free[name] -= 1
+        """Note that an attempt was given to a runner, or to a job of Slurm."""
+        if name == handed.JOBS:
+            self._jobs -= 1
+        else:
+            self._free[name] -= 1

@@ -12,7 +12,9 @@ from parallelhassnes.store.records import Credential
 
 MOST_SEC = 4 * 3600.0
 """Between two probes at most."""
-SAYS_NOTHING = frozenset({"infrastructure", "lost", "canceled", "internal", "configuration", "task_definition"})
+SAYS_NOTHING = frozenset(
+    {"infrastructure", "lost", "job_time_limit", "canceled", "internal", "configuration", "task_definition"}
+)
 """Ends that a probe can have without having reached its provider."""
 
 

@@ -66,6 +66,7 @@ TABLE: dict[str, ClassPolicy] = {
     "task_definition": _NEVER._replace(why="would fail in the same way"),
     "canceled": ClassPolicy(False, uses_attempt=False, top_up=False, why="somebody said so"),
     "lost": ClassPolicy(True, first_at_once=True, why="its processes died, mostly by a crash of the host"),
+    "job_time_limit": ClassPolicy(True, why="its cluster's job was out of time; a longer `resources.time` helps"),
     "internal": ClassPolicy(False, why="our own fault, which a repetition would hide"),
 }
 

@@ -16,6 +16,8 @@ from parallelhassnes.store import atomic, clocks, members
 from parallelhassnes.store.hosts import MEMBER
 from parallelhassnes.store.layout import Layout
 
+JOBS = ".slurm"
+"""In the place of a runner's name: what is run by jobs of Slurm, one for each attempt (``schedule/cluster``)."""
 _OLD_NOTE_SEC = 60.0
 
 
@@ -35,22 +37,22 @@ def loads(layout: Layout, running: set[str]) -> dict[str, set[str]]:
     Args:
         running: names of all running tickets; others that lie with a runner are of what has ended.
     """
-    return {
-        name: {*handed(layout, name), *taken(layout, name)} & running
-        for name in members.names(layout.runners)
-        if (layout.runners / name / MEMBER).exists()
-    }
+    found = [name for name in members.names(layout.runners) if (layout.runners / name / MEMBER).exists()]
+    return {name: {*handed(layout, name), *taken(layout, name)} & running for name in (*found, JOBS)}
 
 
 def hand(layout: Layout, name: str, ticket: str, assignment: BaseModel) -> None:
     """Give a runner something to run; the attempt's folder is there, and its ticket in ``running/``."""
     document = assignment.model_dump(mode="json", exclude={"root"})
+    if name == JOBS:
+        for folder in ("handed", "taken", "jobs"):
+            (layout.runners / name / folder).mkdir(parents=True, exist_ok=True)
     atomic.write_json(layout.runners / name / "handed" / ticket, document)
 
 
-def take(layout: Layout, ticket: str) -> dict[str, Any] | None:
-    """Take what was handed to this runner; None where it was taken back."""
-    folder = layout.runners / layout.runner
+def take(layout: Layout, ticket: str, name: str = "") -> dict[str, Any] | None:
+    """Take what was handed to a runner, this one where none is named; None where it was taken back."""
+    folder = layout.runners / (name or layout.runner)
     try:
         (folder / "handed" / ticket).rename(folder / "taken" / ticket)
     except FileNotFoundError:

@@ -9,10 +9,10 @@ from pydantic import BaseModel, ValidationError
 
 from parallelhassnes.errors import UserError
 from parallelhassnes.names import agent_key, normalise_queue_key
-from parallelhassnes.plan import LEFT_OPEN, Enough, Retry, StepSpec, merged_classes
+from parallelhassnes.plan import LEFT_OPEN, Enough, Resources, Retry, StepSpec, merged_classes
 from parallelhassnes.tables.expanders.task_env import Taken, taken
 from parallelhassnes.tables.expanders.tasks import FoundTask
-from parallelhassnes.tables.model import EnoughPart, RetryPart
+from parallelhassnes.tables.model import EnoughPart, ResourcesPart, RetryPart
 from parallelhassnes.tables.parse.located_errors import Problems
 from parallelhassnes.tables.parse.table_paths import Bases
 
@@ -55,6 +55,11 @@ def too_many(steps: int, most: int, at: str) -> tuple[str, str, str]:
 def rule(part: EnoughPart | None) -> Enough | None:
     """Return the table's ``enough`` as the plan has it."""
     return None if part is None else Enough.model_validate(part.model_dump())
+
+
+def asked_of_cluster(part: ResourcesPart | None) -> Resources | None:
+    """Return a step's ``resources`` as the plan has them."""
+    return None if part is None else Resources.model_validate(part.model_dump())
 
 
 @dataclass

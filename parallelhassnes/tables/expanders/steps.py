@@ -10,7 +10,7 @@ from parallelhassnes.tables.expanders import baseline_check
 from parallelhassnes.tables.expanders.agents import agent_spec
 from parallelhassnes.tables.expanders.analyses import analysis_steps, checked, spec
 from parallelhassnes.tables.expanders.dependencies import loop_of
-from parallelhassnes.tables.expanders.expansion import Draft, Expansion, rule
+from parallelhassnes.tables.expanders.expansion import Draft, Expansion, asked_of_cluster, rule
 from parallelhassnes.tables.expanders.passing import rule_for
 from parallelhassnes.tables.expanders.trials import TrialExpander, trial_spec
 from parallelhassnes.tables.model import AgentWork, AnalysisPart, JobHead, Step, TableHead, TrialSettings
@@ -163,6 +163,7 @@ def _step(
         "step_id": step_id,
         "kind": kind,
         "timeout_sec": step.timeout_sec,
+        "resources": asked_of_cluster(step.resources),
         "env": step.env,
         "retry": context.retry(step.retry, head.retry),
         "gate": step.gate,

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from parallelhassnes.names import Ids, safe_id
-from parallelhassnes.plan import Retry, StepSpec, TopUp
+from parallelhassnes.plan import Resources, Retry, StepSpec, TopUp
 from parallelhassnes.tables.expanders.analyses import analysis_steps, checked
 from parallelhassnes.tables.expanders.baseline_check import gate, with_baselines
-from parallelhassnes.tables.expanders.expansion import Draft, Expansion, rule
+from parallelhassnes.tables.expanders.expansion import Draft, Expansion, asked_of_cluster, rule
 from parallelhassnes.tables.expanders.passing import Said, rule_for
 from parallelhassnes.tables.expanders.tasks import FoundTask, TaskFilter, tasks_in
 from parallelhassnes.tables.expanders.trials import Settings, TrialExpander, trial_spec
@@ -74,6 +74,7 @@ def expand_sweep(
         found,
         gated=gated,
         said=((sweep.pass_, "sweep"), (passing, "table")),
+        resources=asked_of_cluster(sweep.resources),
     )
     return [draft._replace(enough=rule(sweep.enough)) for draft in drafts]
 
@@ -98,11 +99,13 @@ def group_by_task(
     *,
     gated: bool = False,
     said: Sequence[Said] = (),
+    resources: Resources | None = None,
 ) -> list[Draft]:
     """Return a job for each task, with the trials of its columns, their analyses, and a verdict that waits for the end of all.
 
     Args:
         at: pointer of what asks for so many.
+        resources: what each trial asks a cluster for.
 
     Returns:
         The jobs; none where they would be more than a table may unfold to, which is reported.
@@ -126,6 +129,7 @@ def group_by_task(
                     queue_key=column.settings.queue_key,
                     label=column.label,
                     timeout_sec=timeout_sec,
+                    resources=resources,
                     retry=column.retry(retry, repeat),
                     spec={**spec, "config": config, "repeat": repeat},
                 )

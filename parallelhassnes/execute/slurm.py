@@ -3,10 +3,13 @@
 What the controller says is a hint: while it is down, or just back, it knows less than it did. So nothing is ended by it.
 """
 
+import math
 import os
 import re
+import shlex
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from parallelhassnes.errors import UserError
@@ -20,12 +23,22 @@ _TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
 _GONE = re.compile("Invalid job id|Job/step already completing or completed")
 
 
+_CARRIED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "PYTHONPATH", "VIRTUAL_ENV")
+"""Of the submitter's environment, for the script: what programs are found by, and no variable that may hold a secret."""
+_END_SEC = 15
+"""For a job to write down the ends of what it had to stop, besides their grace."""
+LIVE = frozenset(
+    {"PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "COMPLETING", "STOPPED", "SIGNALING", "STAGE_OUT", "REQUEUED"}
+)
+"""States of jobs that are not over."""
+
+
 class Refused(UserError):
     """Slurm has not taken a job, for certain."""
 
 
 class ClusterJob(NamedTuple):
-    """A job that is pending or running, by the controller's word."""
+    """A job, by the controller's word."""
 
     job_id: str
     name: str
@@ -35,13 +48,18 @@ class ClusterJob(NamedTuple):
     node: str
 
 
-def jobs() -> dict[str, ClusterJob] | None:
-    """This user's jobs by their names, in one call; None where nobody answers in time."""
-    said = _ask("squeue", "--noheader", f"--user={os.getuid()}", f"--format={_FORMAT}")
+def jobs(*, over: bool = False) -> list[ClusterJob] | None:
+    """List this user's jobs in one call; None where nobody answers in time.
+
+    Args:
+        over: also those that have ended within the last minutes (``MinJobAge`` of Slurm).
+    """
+    states = ["--states=all"] if over else []
+    said = _ask("squeue", "--noheader", f"--user={os.getuid()}", f"--format={_FORMAT}", *states)
     if said is None:
         return None
     rows = (line.split("|") for line in said.splitlines())
-    return {row[1]: ClusterJob(*row) for row in rows if len(row) == len(ClusterJob._fields)}
+    return [ClusterJob(*row) for row in rows if len(row) == len(ClusterJob._fields)]
 
 
 def own_left_sec() -> float | None:
@@ -66,6 +84,43 @@ def seconds(text: str) -> float | None:
     for number in numbers:
         total = total * 60 + number
     return float(total + 86_400 * int(days or 0))
+
+
+def before_end_sec(grace_sec: float) -> int:
+    """How long before its end a job is told to end, in seconds."""
+    return math.ceil(grace_sec) + _END_SEC
+
+
+def batch_options(name: str, root: Path, log: Path, before_end: int) -> list[str]:
+    """Options of sbatch for a job on one node that is told to end before its time is up, and never started again by Slurm.
+
+    Args:
+        log: what the job says is appended to it.
+        before_end: seconds.
+    """
+    return [
+        f"--job-name={name}",
+        "--no-requeue",
+        "--export=NIL",
+        "--nodes=1",
+        "--ntasks=1",
+        f"--chdir={root}",
+        f"--output={log}",
+        "--open-mode=append",
+        f"--signal=B:TERM@{before_end}",
+    ]
+
+
+def script(what: str, command: str) -> str:
+    """Make the script of a job that becomes a program of ours; no secret is in it.
+
+    Args:
+        what: the job is, for whoever reads the script.
+        command: as the shell takes it.
+    """
+    carried = [f"export {name}={shlex.quote(os.environ[name])}" for name in _CARRIED if name in os.environ]
+    home = '[ -n "$HOME" ] || HOME=$(getent passwd "$(id -u)" | cut -d: -f6)'
+    return "\n".join(["#!/bin/sh", f"# {what}", *carried, home, "export HOME", f"exec {command}", ""])
 
 
 def submit(script: str, options: Sequence[str]) -> str:
@@ -106,7 +161,7 @@ def _do(argv: list[str], given: str = "") -> str:
         ) from None
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        raise Refused(f"{argv[0]}: {said[-1].removeprefix(f'{argv[0]}: ')}")
+        raise Refused(f"{argv[0]}: {said[-1].removeprefix(f'{argv[0]}: ').removeprefix('error: ')}")
     return done.stdout
 
 

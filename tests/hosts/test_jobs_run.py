@@ -1,0 +1,160 @@
+"""Attempts that are jobs of Slurm of their own, on three nodes: begun, out of time, preempted, canceled, lost; none is left."""
+
+import json
+import os
+import shutil
+
+import pytest
+from stores import command, job, table, wait_for
+
+from parallelhassnes.store.layout import Layout
+from tests.hosts.cluster import CPUS, Cluster
+from tests.hosts.judge import judge
+from tests.hosts.lab import Lab
+
+pytestmark = [pytest.mark.timeout(240), pytest.mark.hosts, pytest.mark.slurm]
+TOML = "durable = false\nconcurrency = 8\n[retry]\nbackoff_sec = 0.1\n[slurm]\njobs = 6\n"
+SECRET = "never-in-the-controllers-state-5e3c"
+
+
+@pytest.fixture
+def cluster():
+    with Lab("same", TOML) as lab, Cluster(lab) as made:
+        made.environment["CLUSTER_TEST_TOKEN"] = SECRET
+        yield made
+
+
+def ours(cluster, *arguments, check=True):
+    done = cluster.login.ours(*arguments, root=cluster.lab.root, env=cluster.environment, timeout_sec=90, check=check)
+    return done.stdout + done.stderr
+
+
+def submit(cluster, steps, seconds, resources, **more):
+    """A batch of steps that are jobs, a job of the table each."""
+    run = cluster.lab.witness.command(seconds)
+    made = [job(f"j{n}", command("s", *run, resources=resources, **more)) for n in range(steps)]
+    path = cluster.lab.folder / "table.json"
+    path.write_bytes(table(*made))
+    batch = ours(cluster, "submit", "--again", str(path)).split()[0]
+    ours(cluster, "tick")
+    return batch
+
+
+def runs(cluster, *, ended=False):
+    return [run for run in cluster.lab.witness.runs() if run.ended is not None or not ended]
+
+
+def explained(cluster, step):
+    return ours(cluster, "explain", step)
+
+
+def jobs(cluster):
+    """What the store knows of its jobs."""
+    return json.loads(ours(cluster, "runners", "--quick", "--json"))["slurm"]["jobs"]
+
+
+def counts(cluster, batch):
+    return json.loads(ours(cluster, "scoreboard", batch, "--json", check=False))["counts"]
+
+
+def nothing_left(cluster):
+    """No job at Slurm, no record of one, nothing handed over."""
+    wait_for(lambda: not cluster.jobs() and not jobs(cluster), "the end of all jobs", 40)
+    place = Layout(cluster.lab.disk).runners / ".slurm"
+    assert [path for name in ("handed", "taken", "jobs") for path in (place / name).iterdir()] == []
+
+
+def test_each_attempt_is_a_job_with_its_resources_and_without_secrets(cluster):
+    batch = submit(cluster, 8, 1, {"cpus": 2, "memory_mb": 100}, timeout_sec=60)
+    seen = wait_for(lambda: jobs(cluster), "the first jobs", 30)
+    wait_for(lambda: len(runs(cluster)) >= 2, "two to begin", 60)
+    cluster.kill_controller()
+    wait_for(lambda: len(runs(cluster, ended=True)) >= 2, "those to end without it", 60)
+    cluster.start_controller()
+    wait_for(lambda: counts(cluster, batch).get("succeeded") == 8, "all of them", 120)
+    said = cluster.tool("scontrol", "show", "job", "--oneliner")
+    own = [line for line in said.splitlines() if f"JobName={seen[0]['attempt']}" in line]
+    assert own, said
+    assert all("NumCPUs=2" in line and "MinMemoryNode=100M" in line for line in own), said
+    assert all("Requeue=0" in line and "TimeLimit=00:03:00" in line for line in own)
+    nothing_left(cluster)
+    found = judge(cluster.lab.witness, cluster.lab.disk, cluster.nodes.values(), steps=8)
+    assert not found.faults, found
+    assert found.begun == 8
+    kept = b"".join(path.read_bytes() for path in (cluster.folder / "state").rglob("*") if path.is_file())
+    assert seen[0]["attempt"].encode() in kept
+    assert SECRET.encode() not in kept
+
+
+def test_what_waits_says_why_and_what_is_canceled_leaves_no_job(cluster):
+    batch = submit(cluster, 4, 300, {"cpus": CPUS})
+    wait_for(lambda: len(runs(cluster)) == 3, "the nodes to be full", 60)
+    waiting = wait_for(lambda: [each for each in jobs(cluster) if each["state"] == "PENDING"], "one to wait", 20)[0]
+    told = wait_for(
+        lambda: (t := explained(cluster, waiting["step"])) and "(Resources)" in t and t, "Slurm's reason", 20
+    )
+    assert f"job {waiting['slurm_id']} of Slurm is pending (Resources)" in told
+    ours(cluster, "cancel", waiting["step"])
+    wait_for(lambda: counts(cluster, batch).get("canceled") == 1, "the waiting one to be over", 30)
+    ours(cluster, "cancel", batch)
+    wait_for(lambda: counts(cluster, batch).get("canceled") == 4, "the others to be over", 30)
+    nothing_left(cluster)
+    assert len(runs(cluster)) == 3
+
+
+def test_a_refused_submit_is_no_attempt_and_is_told(cluster):
+    batch = submit(cluster, 1, 1, {"partition": "nowhere"})
+    told = wait_for(lambda: (t := explained(cluster, f"{batch}/j0/s")) and "Invalid partition" in t and t, "why", 30)
+    assert "no job of Slurm yet: sbatch: Batch job submission failed: " in told
+    assert "asked again" in told
+    assert counts(cluster, batch).get("running") == 1
+    ours(cluster, "cancel", batch)
+    wait_for(lambda: counts(cluster, batch).get("canceled") == 1, "its end", 30)
+    nothing_left(cluster)
+
+
+def test_whoever_asks_dies_between_sbatch_and_its_note(cluster):
+    place = cluster.lab.folder / "bin"
+    place.mkdir()
+    died = place / "died"
+    wrapper = place / "sbatch"
+    wrapper.write_text(
+        f'#!/bin/sh\n{shutil.which("sbatch")} "$@"; code=$?\n[ -e {died} ] || {{ : > {died}; kill -9 $PPID; }}\nexit $code\n'
+    )
+    wrapper.chmod(0o755)
+    cluster.environment["PATH"] = f"{place}:{os.environ['PATH']}"
+    batch = submit(cluster, 1, 1, {"cpus": 1})
+    wait_for(lambda: counts(cluster, batch).get("succeeded") == 1, "its end", 60)
+    assert died.exists()
+    assert len(cluster.tool("squeue", "--noheader", "--states=all", "--format=%i").splitlines()) == 1
+    nothing_left(cluster)
+
+
+def test_a_second_start_finds_nothing_to_do_and_nodes_that_are_taken_away_use_no_attempt(cluster):
+    batch = submit(cluster, 3, 8, {"cpus": CPUS, "partition": "low"}, retry={"max_attempts": 2})
+    wait_for(lambda: len(runs(cluster)) == 3, "all to begin", 60)
+    first = jobs(cluster)[0]
+    script = cluster.tool("scontrol", "write", "batch_script", first["slurm_id"], "-")
+    place = cluster.lab.folder / "script"
+    place.write_text(script)
+    said = cluster.nodes["n1"].run("/bin/sh", str(place), env=cluster.environment)
+    assert "is not to be begun here: another job has" in said.stderr + said.stdout
+    preempted, lost = (next(each for each in jobs(cluster) if each["node"] == node) for node in ("n1", "n2"))
+    cluster.tool("sbatch", "--partition=high", "--nodelist=n1", "--exclusive", "--wrap=true")
+    cluster.lab.witness.befell("cut", "n1")
+    cluster.lab.power_cut(cluster.nodes["n2"])
+    for each in (preempted, lost):
+        told = wait_for(
+            lambda each=each: (t := explained(cluster, each["step"])) and "shut down: again" in t and t, "its end", 60
+        )
+        assert "(uses up no attempt)" in told
+    ours(cluster, "cancel", batch)
+    wait_for(lambda: counts(cluster, batch).get("running", 0) == 0, "the others to be over", 30)
+
+
+def test_the_time_limit_of_a_job_uses_an_attempt(cluster):
+    batch = submit(cluster, 1, 300, {"time": "1"}, retry={"max_attempts": 1})
+    wait_for(lambda: counts(cluster, batch).get("failed") == 1, "its end", 120)
+    told = explained(cluster, f"{batch}/j0/s")
+    assert "ended by the time limit of its cluster's job" in told, told
+    nothing_left(cluster)
