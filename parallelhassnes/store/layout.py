@@ -217,10 +217,12 @@ class Layout:
         return self.root / "worktrees"
 
     def directory_lock(self, directory: Path) -> Path:
-        """The lock of a folder in which one agent step at a time may run."""
+        """The lock of a folder in which one agent step at a time may run; of one below the root the same wherever the root is."""
         import hashlib
 
-        digest = hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:32]
+        place, root = directory.resolve(), self.root.resolve()
+        named = f"{{root}}/{place.relative_to(root)}" if place.is_relative_to(root) else place
+        digest = hashlib.sha256(os.fsencode(named)).hexdigest()[:32]
         return self.system / "directories" / f"{digest}.lock"
 
     def batch(self, batch_id: str) -> Path:
