@@ -299,6 +299,16 @@ def test_without_scripts_everything_can_be_read(browser, ended):
         expect(shown.locator("time").first).to_contain_text("UTC")
 
 
+def test_a_command_is_copied(browser, ended):
+    server, batch_id = ended
+    with page(browser, server.url, permissions=["clipboard-read", "clipboard-write"]) as shown:
+        shown.goto(f"/attempts/{batch_id}/bad/s")
+        shown.get_by_text("Do it again from a shell").click()
+        shown.get_by_role("button", name="Copy").first.click()
+        expect(shown.get_by_role("button", name="Copied")).to_be_visible()
+        assert shown.evaluate("navigator.clipboard.readText()").startswith(f"parallelhassnes retry {batch_id}/bad/s ")
+
+
 def test_a_long_log_is_read_in_windows_and_searched(browser, ended):
     server, batch_id = ended
     attempt = server.client.get(f"/attempts/{batch_id}/bad/s", follow_redirects=True).url.path

@@ -29,7 +29,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Any, P
     tmp_path = tmp_path_factory.mktemp("foreign")
     root = tmp_path / "root"
     root.mkdir()
-    sweep = {"path": str(make_task(tmp_path)), "agents": [{"name": "oracle"}], "environment": TEMP}
+    task = make_task(tmp_path, test="echo looked; echo 1 > /logs/verifier/reward.txt")
+    sweep = {"path": str(task), "agents": [{"name": "oracle"}], "environment": TEMP}
     ctx = context(root, "durable = false\n")
     batch_id = put(ctx, table(sweep=sweep))
     wait_for(lambda: (tick(ctx), idle(ctx))[1], "the batch", 90)
@@ -122,6 +123,35 @@ def test_a_trajectory(site):
     assert "3 in, 4 out</small>" in shown, "what a model without a known price has used"
     path.unlink()
     assert_shown_whatever_is_in(client, path, document, address)
+
+
+def test_an_attempt_opens_on_what_tells_most_and_has_its_task_beside_it(site):
+    client, batch_id, attempt = site
+    address = address_of(batch_id, attempt)
+    assert 'data-file="trial/verifier/test-stdout.txt"' in client.get(address).text, "what the tests said"
+    for folder, named in (("trial/agent", "trial"), ("trial/steps/two/agent", "two")):
+        path = attempt / folder / "trajectory.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.chmod(0o755)
+        path.write_text(
+            json.dumps({"agent": {"name": named}, "steps": [{"source": "agent", "message": f"by {named}"}]})
+        )
+    result = attempt / "trial" / "result.json"
+    kept = result.read_bytes()
+    result.chmod(0o644)
+    result.write_text(json.dumps({**json.loads(kept), "step_results": [{"step_name": "two"}]}))
+    try:
+        assert "by trial" in client.get(address).text
+        assert "by two" in client.get(f"{address}?part=trajectory&file=trial/steps/two/agent/trajectory.json").text
+        assert "by trial" in client.get(f"{address}?part=trajectory&file=../../final.json").text
+    finally:
+        result.write_bytes(kept)
+        for path in attempt.glob("trial/**/trajectory.json"):
+            path.unlink()
+    task = client.get(f"{address}?part=task").text
+    assert "instruction.md" in task
+    assert "tests/test.sh" in task
+    assert "solution" not in task
 
 
 def test_a_batch_that_is_damaged_is_said_by_a_page(site):

@@ -1,7 +1,7 @@
 """``/attempts/…``: one attempt, with its logs, files, report, trajectory, analysis and ledger lines."""
 
 import json
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 from fastapi import APIRouter, Request
@@ -17,7 +17,8 @@ from parallelhassnes.attempt_data.trajectory import read_trajectory
 from parallelhassnes.errors import UnknownId
 from parallelhassnes.refs import Found, resolve
 from parallelhassnes.results.analysis_list import AnalysisSaid, analyses_of
-from parallelhassnes.store import attempts
+from parallelhassnes.steps.trial_data.trial_files import TrialFiles
+from parallelhassnes.store import attempts, batches
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.views.explain import explain
 from parallelhassnes.views.history import about_attempt
@@ -25,16 +26,27 @@ from parallelhassnes.views.show import ShowDocument, show
 
 router = APIRouter(route_class=PageRoute)
 
-type Part = Literal["log", "report", "trajectory", "analysis", "files", "ledger"]
+type Part = Literal["log", "trajectory", "task", "report", "analysis", "files", "ledger"]
 NAMES: dict[Part, str] = {
     "log": "Log",
-    "report": "Report",
     "trajectory": "Trajectory",
+    "task": "Task",
+    "report": "Report",
     "analysis": "Analysis",
     "files": "Files",
     "ledger": "Ledger",
 }
-TRAJECTORY = "trial/agent/trajectory.json"
+MOST_TASK_FILES = 20
+MOST_TASK_BYTES = 64 << 10
+"""Of a file of the task that are shown."""
+
+
+class TaskFile(NamedTuple):
+    """A file of the task, as it is now."""
+
+    name: str
+    text: str
+    is_cut: bool
 
 
 class AttemptTab(NamedTuple):
@@ -53,7 +65,7 @@ def attempt_page(
     job: str,
     step: str,
     attempt: str,
-    part: Part = "log",
+    part: Part | None = None,
     file: str = "",
     at: int | None = None,
     before: int | None = None,
@@ -63,8 +75,8 @@ def attempt_page(
     """One attempt.
 
     Args:
-        part: what is shown below its head.
-        file: which log or other text, relative to the attempt's folder.
+        part: what is shown below its head; left out: what tells most.
+        file: which log, trajectory or other text, relative to the attempt's folder.
         at: byte from which the log is shown, ``before``: byte up to which, ``line``: line around which; left out: its end.
         number: page of the trajectory, from 1.
     """
@@ -76,6 +88,10 @@ def attempt_page(
     state = attempts.read_state(folder)
     address = f"/attempts/{link(str(found))}"
     said_of_it = analyses_of(site.layout, found)
+    plan = batches.read_job(site.layout.job(batch, job)).step(step)
+    trial = TrialFiles(folder, plan) if plan.kind == "trial" else None
+    report = None if document.report is None else ReportSaid.of(document.report)
+    part = part or _opens_on(trial, report, file)
     return page(
         request,
         "attempt.html",
@@ -87,13 +103,13 @@ def attempt_page(
         history=_history(site.layout, found),
         said=action_list.done(request),
         ended=attempts.is_sealed(folder),
-        tabs=_tabs(document, address, said_of_it),
+        tabs=_tabs(document, address, said_of_it, trial),
         analyses=said_of_it,
         commands=commands(site.layout, found),
         why=_why(site, found),
         record=RecordSaid.of(document.record),
-        report=None if document.report is None else ReportSaid.of(document.report),
-        **_part(site.layout, found, folder, document, part, file, at, before, line, number),
+        report=report,
+        **_part(site.layout, found, document, trial, part, file, at, before, line, number),
     )
 
 
@@ -125,28 +141,32 @@ def _why(site: SiteHere, found: Found) -> list[str]:
     return explain(site.context(), "/".join(found.parts[:3])).steps[0].why
 
 
-def _tabs(document: ShowDocument, address: str, said_of_it: list[AnalysisSaid]) -> list[AttemptTab]:
-    files = {line.path for line in document.files}
+def _opens_on(trial: TrialFiles | None, report: ReportSaid | None, file: str) -> Part:
+    """Tell which part says most: of a trial that passed what its agent did, of any other what was said last."""
+    is_passed = report is not None and report.trial is not None and report.trial.passed
+    return "trajectory" if trial is not None and is_passed and not file and trial.trajectories else "log"
+
+
+def _tabs(
+    document: ShowDocument, address: str, said_of_it: list[AnalysisSaid], trial: TrialFiles | None
+) -> list[AttemptTab]:
     there: dict[Part, bool] = {
         "log": True,
         "report": document.report is not None,
-        "trajectory": TRAJECTORY in files,
+        "trajectory": bool(trial and trial.trajectories),
+        "task": bool(trial and trial.task_dir),
         "analysis": bool(said_of_it),
         "files": True,
         "ledger": True,
     }
-    return [
-        AttemptTab(part, name, address + query(part=part if part != "log" else ""))
-        for part, name in NAMES.items()
-        if there[part]
-    ]
+    return [AttemptTab(part, name, address + query(part=part)) for part, name in NAMES.items() if there[part]]
 
 
 def _part(
     layout: Layout,
     found: Found,
-    folder: Path,
     document: ShowDocument,
+    trial: TrialFiles | None,
     part: Part,
     file: str,
     at: int | None,
@@ -155,9 +175,10 @@ def _part(
     number: int,
 ) -> dict[str, Any]:
     """Tell what one part of the page shows."""
+    folder = found.folder(layout)
     if part == "log":
         logs = Logs(layout, folder, found).files()
-        chosen = file or _first(logs, document)
+        chosen = file or _first(logs, document, trial)
         there = bool(chosen) and (chosen in logs or bool(file))
         seen = log_view.view(folder, chosen, at=at, before=before, line=line) if there else None
         return {"logs": logs, "file": chosen, "view": seen}
@@ -165,15 +186,29 @@ def _part(
         pretty = json.dumps(document.report, indent=2, ensure_ascii=False) if document.report else ""
         return {"pretty": pretty}
     if part == "trajectory":
-        return {"trajectory": read_trajectory(folder / TRAJECTORY, number)}
+        there_are = trial.trajectories if trial else []
+        chosen = file if file in there_are else next(iter(there_are), "")
+        read = read_trajectory(folder / chosen, number) if chosen else None
+        return {"trajectory": read, "trajectories": there_are, "file": chosen}
+    if part == "task":
+        return {"task_files": list(_task_files(trial)) if trial else []}
     if part == "ledger":
         return {"events": about_attempt(layout.batch(found.batch_id), found.attempt or "")}
     return {}
 
 
-def _first(logs: list[str], document: ShowDocument) -> str:
-    """Return the log that says most at the first look: of a failed attempt the errors, else what the worker or the trial says."""
+def _first(logs: list[str], document: ShowDocument, trial: TrialFiles | None) -> str:
+    """Return the log that says most at the first look: of a trial its tests' output, of a failed attempt the errors, else what the worker says."""
     failed = document.state not in ("running", "succeeded")
     order = ("stderr.log", "stdout.log") if failed else ("stdout.log", "stderr.log")
-    preferred = (*order, "trial/trial.log", "supervisor.log")
+    tests = trial.verifier_outputs[-1:] if trial is not None and not failed else []
+    preferred = (*tests, *order, "trial/trial.log", "supervisor.log")
     return next((name for name in preferred if name in logs), logs[0] if logs else "")
+
+
+def _task_files(trial: TrialFiles) -> Iterator[TaskFile]:
+    """Yield what the agent was asked, then the tests that judged it."""
+    for name in [*trial.instructions, *trial.tests][:MOST_TASK_FILES]:
+        text = trial.text(name, MOST_TASK_BYTES)
+        if text is not None:
+            yield TaskFile(name.partition("/")[2], text, is_cut=len(text.encode()) >= MOST_TASK_BYTES)

@@ -56,6 +56,7 @@ class TrialSaid(Foreign):
     reward: float | None = None
     rewards: dict[str, float] = {}
     undecided: str = ""
+    passed: bool | None = None
     agent: AgentSaid = AgentSaid()
     tokens: Annotated[Tokens, BeforeValidator(Tokens.read)] = Tokens()
     cost_usd: Annotated[float | None, BeforeValidator(usd)] = None

@@ -1,10 +1,12 @@
 // What scripts add to pages that can be read without them.
+import { copy } from "./copy.js";
 import { keys } from "./keys.js";
 import { live } from "./live.js";
 import { log } from "./log.js";
 import { times } from "./times.js";
 
 times();
+copy();
 keys();
 log();
 live();
