@@ -7,6 +7,7 @@ any command runs, and no other can leave it. Where there is no such group nothin
 import functools
 import itertools
 import os
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ PROCESSES = 8192
 _PERIOD_USEC = 100_000
 _PREFIX = "parallelhassnes-"
 _CONTROLLERS = ("cpu", "memory", "pids")
+_FOREIGN_SEC = 600.0
+"""A group that was made in another pid namespace and is empty for so long is nobody's."""
 _numbers = itertools.count()
 
 
@@ -93,7 +96,7 @@ class ControlGroup:
 def make(cpus: float | None, memory_mb: int | None) -> ControlGroup:
     """Return a group with these limits, as far as they can be had."""
     group = ControlGroup()
-    name = f"{_PREFIX}{os.getpid()}-{next(_numbers)}"
+    name = f"{_PREFIX}{_namespace()}-{os.getpid()}-{next(_numbers)}"
     wanted: dict[str, float | None] = {"cpu": cpus, "memory": memory_mb, "pids": PROCESSES}
     for controller, parent in parents().items():
         amount = wanted[controller]
@@ -135,12 +138,29 @@ def _write(path: Path, text: str) -> None:
         file.write(text)
 
 
+@functools.cache
+def _namespace() -> int:
+    """Inode of this process's pid namespace: containers of one kernel see one tree of groups, and each counts pids from 1."""
+    return os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116 - not of the link itself
+
+
 def _sweep(parent: Path) -> None:
-    """Remove groups whose maker is dead: a harness that was killed could not remove them."""
+    """Remove groups whose maker is dead: a harness that was killed could not remove them. One that is in use stays."""
     for name in os.listdir(parent):
-        maker = name.removeprefix(_PREFIX).partition("-")[0]
-        if name.startswith(_PREFIX) and maker.isdigit() and not Path("/proc", maker).exists():
-            _remove(parent / name)
+        maker = name.removeprefix(_PREFIX).split("-")
+        if not name.startswith(_PREFIX) or len(maker) != 3 or not all(part.isdigit() for part in maker):
+            continue
+        folder = parent / name
+        is_ours = int(maker[0]) == _namespace()
+        if not Path("/proc", maker[1]).exists() if is_ours else _age(folder) > _FOREIGN_SEC:
+            _remove(folder)
+
+
+def _age(folder: Path) -> float:
+    try:
+        return time.time() - folder.stat().st_ctime
+    except OSError:
+        return 0.0
 
 
 def _remove(folder: Path) -> None:

@@ -11,6 +11,7 @@ the kernel frees it when the last of them closes it or dies. Two uses:
 
 import contextlib
 import os
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,7 +67,7 @@ def take_away(path: Path) -> int:
 
     What is written in it stays. Never done on a root of one host.
     """
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(6)}")  # pids of other hosts are the same numbers
     handle = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
     try:
         if not _lock(handle):

@@ -38,7 +38,7 @@ def own_seconds() -> str:
 
 def groups() -> set[Path]:
     """The control groups of this process's sandboxes."""
-    name = f"parallelhassnes-{os.getpid()}-*"
+    name = f"parallelhassnes-*-{os.getpid()}-*"
     return {path for parent in limits.parents().values() for path in parent.glob(name)}
 
 
@@ -304,6 +304,30 @@ def test_a_fork_bomb_stays_inside(maker, monkeypatch):
             return await environment.exec("echo alive")
 
     assert asyncio.run(go()).stdout == "alive\n"
+
+
+def test_groups_of_dead_makers_go_and_those_of_another_table_of_processes_stay(monkeypatch):
+    """Containers of one kernel share the tree of groups, and a group is empty until its first process is in it."""
+    parent = limits.parents().get("pids")
+    if parent is None:
+        pytest.skip("no control group may be written here")
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    own = os.stat("/proc/self/ns/pid").st_ino
+    gone, foreign = (parent / f"parallelhassnes-{number}-{dead.pid}-{uuid.uuid4().int}" for number in (own, own + 1))
+    try:
+        gone.mkdir()
+        foreign.mkdir()
+        limits.make(None, None).remove()
+        assert not gone.exists()
+        assert foreign.exists()
+        monkeypatch.setattr(limits, "_FOREIGN_SEC", -1.0)
+        limits.make(None, None).remove()
+        assert not foreign.exists()
+    finally:
+        for folder in (gone, foreign):
+            if folder.exists():
+                folder.rmdir()
 
 
 def test_limits_that_cannot_be_had_are_recorded(maker, monkeypatch):
