@@ -252,7 +252,7 @@ def _move_ticket(ctx: Context, path: Path, key: str, attempt_dir: Path, runner: 
     """Have the ticket be a running one, and lie with this runner where that is one of several.
 
     Returns:
-        False where another host has come to decide meanwhile: nothing of the attempt has run, and it is taken away.
+        False where another host has come to decide meanwhile: the attempt is taken away, unless that one has had it begun.
     """
     if ctx.layout.runner == runner:
         handed.note_taken(ctx.layout, path.name)
@@ -263,7 +263,9 @@ def _move_ticket(ctx: Context, path: Path, key: str, attempt_dir: Path, runner: 
     except FileNotFoundError:
         if not ctx.layout.runner:
             raise
-    shutil.rmtree(attempt_dir, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        if attempts.read_state(attempt_dir).status == "queued":
+            shutil.rmtree(attempt_dir, ignore_errors=True)
     return False
 
 

@@ -13,6 +13,7 @@ a copy of it is ended as lost (``execute.set_apart``).
 """
 
 import os
+import platform
 import signal
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from parallelhassnes.schedule import quarantine
 from parallelhassnes.schedule.cluster import cluster_jobs
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.launch import start
-from parallelhassnes.store import attempts, batches, hosts, locks, members, process_identity
+from parallelhassnes.store import atomic, attempts, batches, hosts, locks, members, process_identity
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.queue import handed, tickets
 from parallelhassnes.store.records import AttemptState, Ticket
@@ -77,6 +78,11 @@ def _to_end(ctx: Context, entry: tickets.Running, ticket: Ticket, step_dir: Path
     if not entry.path.exists():  # it ended between the listing and the lock
         return None
     ref = attempts.newest(step_dir)
+    if (
+        ctx.layout.runner and ref is not None and _runner_of(ctx, ref.dir) != ctx.layout.runner
+    ):  # locks may not reach its host
+        handed.forget_taken(ctx.layout, entry.name)
+        return None
     if ctx.layout.runner and _is_given_up(step_dir, ref):  # whoever decides goes on with it
         return None
     if ref is None or attempts.is_sealed(ref.dir):
@@ -97,6 +103,14 @@ def _to_end(ctx: Context, entry: tickets.Running, ticket: Ticket, step_dir: Path
         dead=True,
         options=ctx.options,
     )
+
+
+def _runner_of(ctx: Context, attempt_dir: Path) -> str:
+    """Name the runner that an attempt was made for; where its worker has spoilt that, this one if it began on this host."""
+    try:
+        return attempts.read_meta(attempt_dir).runner_id
+    except (atomic.CorruptFile, FileNotFoundError):
+        return ctx.layout.runner if attempts.read_state(attempt_dir).host == platform.node() else ""
 
 
 def _is_given_up(step_dir: Path, ref: attempts.AttemptRef | None) -> bool:
@@ -162,7 +176,12 @@ class _Foreign(NamedTuple):
     entry: tickets.Running
     ticket: Ticket
     step_dir: Path
-    owner: str
+    given: frozenset[str]
+    """Runners that the ticket lies with: the one that runs it, one that was asked to end it, what a crash has left."""
+
+    def owner(self, made_for: str) -> str:
+        """Name the runner that runs it; empty where it lies with none."""
+        return made_for if made_for in self.given else min(self.given, default="")
 
 
 class SilenceWatch:
@@ -172,13 +191,15 @@ class SilenceWatch:
         self._seen: dict[object, tuple[object, float]] = {}
         self._fenced: dict[str, tuple[str, float]] = {}
         """Ticket → the attempt that was fenced, and since when."""
-        self._given: dict[str, tuple[str, float]] = {}
-        """Ticket → the attempt that a process was started for, or a runner asked, to end, and when."""
+        self._given: dict[str, str] = {}
+        """Ticket → the attempt that a process was started for to end."""
+        self._asked: dict[str, tuple[str, float]] = {}
+        """Ticket → the attempt that another runner was asked to end, and since when that is known."""
 
     def still_for(self, key: object, value: object, now: float) -> float:
-        """Seconds that the value has stood still, as far as looks tell."""
+        """Seconds that the value has stood still, as far as looks tell; None is one that could not be looked at just now."""
         before = self._seen.get(key)
-        if before is None or before[0] != value:
+        if before is None or (value is not None and before[0] != value):
             self._seen[key] = (value, now)
             return 0.0
         return now - before[1]
@@ -193,17 +214,17 @@ class SilenceWatch:
         found = []
         running = tickets.running(ctx.layout)
         loads = handed.loads(ctx.layout, {entry.name for entry in running})
-        owners = {name: runner for runner, given in loads.items() for name in given}
         for entry in running:
             with members.apart(entry.path):
                 ticket = tickets.read(entry.path)
                 step_dir = ctx.layout.step(ticket.batch_id, ticket.job_id, ticket.step_id)
-                foreign = _Foreign(entry, ticket, step_dir, owners.get(entry.name, ""))
+                given = frozenset(runner for runner, names in loads.items() if entry.name in names)
+                foreign = _Foreign(entry, ticket, step_dir, given)
                 dead = self._look(ctx, foreign, alive, now, still)
                 if dead is not None:
                     found.append(dead)
         names = {entry.name for entry in running}
-        for known in (self._seen, self._fenced, self._given):
+        for known in (self._seen, self._fenced, self._given, self._asked):
             for name in [name for name in known if name not in names]:
                 known.pop(name)  # type: ignore[call-overload]
         return found
@@ -214,17 +235,30 @@ class SilenceWatch:
         layout, name = ctx.layout, it.entry.name
         half = attempts.half_set_apart(it.step_dir)
         if half is not None:
+            if self._another_is_at_it(ctx, it, it.step_dir / "fenced" / half, alive, now, still):
+                return None
             return self._to_end(ctx, it, half, fenced=True)
         ref = attempts.newest(it.step_dir)
-        if it.owner == layout.runner and not (ref and attempts.is_fenced(it.step_dir, run_id_of(ref.name))):
+        if it.given == {layout.runner} and not (ref and attempts.is_fenced(it.step_dir, run_id_of(ref.name))):
             return None
         if ref is None or attempts.is_sealed(ref.dir):
             if self.still_for(name, "ended", now) >= still:
                 tickets.end_running(layout, it.entry.key_dir, name)
-                handed.let_go(layout, it.owner, name) if it.owner else None
+                for runner in it.given:
+                    handed.let_go(layout, runner, name)
             return None
-        state = attempts.read_state(ref.dir)
-        owner = it.owner or attempts.read_meta(ref.dir).runner_id
+        return self._look_at(ctx, it, ref, alive, now, still)
+
+    def _look_at(
+        self, ctx: Context, it: _Foreign, ref: attempts.AttemptRef, alive: set[str], now: float, still: float
+    ) -> "tuple[Assignment, int] | None":
+        """Look at an attempt that has no end."""
+        layout, name = ctx.layout, it.entry.name
+        state, made_for = attempts.read_state(ref.dir), _runner_of(ctx, ref.dir)
+        owner = it.owner(made_for) or made_for
+        is_fenced = attempts.is_fenced(it.step_dir, state.run_id)
+        if it.owner(made_for) == layout.runner and not is_fenced:
+            return None
         if owner == handed.JOBS and state.status == "queued" and name not in handed.taken(layout, owner):
             return self._of_job(ctx, it, ref, state, now, still)
         is_ending = state.status == "queued" and (owner not in alive or self._is_ending(ctx, owner))
@@ -234,12 +268,14 @@ class SilenceWatch:
         waited = self.still_for(name, (state.run_id, state.status, state.heartbeat.count), now)
         if waited < still:
             return None
-        if owner in alive and not attempts.is_fenced(it.step_dir, state.run_id):
+        if owner in alive and not is_fenced:
             self._remind(ctx, it, ref, owner, state)
+            return None
+        if self._another_is_at_it(ctx, it, ref.dir, alive, now, still):
             return None
         if attempts.is_set_apart(it.step_dir, state.run_id):
             return self._to_end(ctx, it, ref.name, fenced=False)
-        if not attempts.is_fenced(it.step_dir, state.run_id) and not self._fence(ctx, it, ref.name, owner):
+        if not is_fenced and not self._fence(ctx, it, ref.name, owner):
             return None
         fenced, since = self._fenced.get(name, ("", now))
         if fenced != ref.name:
@@ -247,7 +283,7 @@ class SilenceWatch:
             return None
         if now - since < 2 * ctx.config.heartbeat_sec + hosts.cache_sec(layout):
             return None
-        if self._leave_to_another(ctx, it, ref, alive, now, still):
+        if self._leave_to_another(ctx, it, ref, alive):
             return None
         return self._to_end(ctx, it, ref.name, fenced=True)
 
@@ -257,27 +293,37 @@ class SilenceWatch:
         """See to an attempt whose job of Slurm has not begun it: it waits for that as long as it takes, unless it was canceled."""
         if attempts.is_asked_to_end(ref.dir, state.run_id) and handed.take_back(ctx.layout, handed.JOBS, it.entry.name):
             return self._to_end(ctx, it, ref.name, fenced=False)
-        if not it.owner and self.still_for(it.entry.name, (state.run_id, "to hand"), now) >= still:
+        if not it.given and self.still_for(it.entry.name, (state.run_id, "to hand"), now) >= still:
             handed.hand(ctx.layout, handed.JOBS, it.entry.name, self._assignment(ctx, it, ref.name))
         return None
 
-    def _leave_to_another(
-        self, ctx: Context, it: _Foreign, ref: attempts.AttemptRef, alive: set[str], now: float, still: float
+    def _another_is_at_it(
+        self, ctx: Context, it: _Foreign, attempt_dir: Path, alive: set[str], now: float, still: float
     ) -> bool:
+        """Tell whether another runner, which lives, was asked to end a fenced attempt; one that does not take it is asked no more.
+
+        By the notes on disk: whoever decides now need not have asked.
+        """
+        layout, name, run_id = ctx.layout, it.entry.name, run_id_of(attempt_dir.name)
+        asked = (it.given & alive) - {layout.runner, _runner_of(ctx, attempt_dir)}
+        if not asked or not attempts.is_fenced(it.step_dir, run_id):
+            return False
+        if (known := self._asked.get(name)) is None or known[0] != run_id:
+            known = self._asked[name] = (run_id, now)
+        is_patient = now - known[1] < _OTHERS_PATIENCE * still
+        return any(is_patient or not handed.take_back(layout, runner, name) for runner in asked)
+
+    def _leave_to_another(self, ctx: Context, it: _Foreign, ref: attempts.AttemptRef, alive: set[str]) -> bool:
         """Have a runner end the attempt that can look for all of its secrets, where this one cannot; whether there is one."""
         credential = attempts.read_meta(ref.dir).credential
         needed = set(credential.variables) if credential is not None else set[str]()
-        if needed <= ctx.secrets().keys():
+        if needed <= ctx.secrets().keys() or self._asked.get(it.entry.name, ("",))[0] == run_id_of(ref.name):
             return False
-        given, since = self._given.get(it.entry.name, ("", now))
-        if given == ref.name:
-            return now - since < _OTHERS_PATIENCE * still
         for name in sorted(alive - {ctx.layout.runner}):
             beat = hosts.beat_of(ctx.layout, name)
             if beat is not None and needed <= set(beat.gives) and not beat.draining:
                 asked = self._assignment(ctx, it, ref.name).model_copy(update={"dead": True, "fenced": True})
                 handed.hand(ctx.layout, name, it.entry.name, asked)
-                self._given[it.entry.name] = (ref.name, now)
                 return True
         return False
 
@@ -287,6 +333,8 @@ class SilenceWatch:
         if lock is None:
             return False
         try:
+            if not hosts.decides(ctx.layout):  # looked at last: this host may have stood still
+                return False
             ledger.append(
                 ctx.layout.batch(it.ticket.batch_id),
                 "fenced",
@@ -309,7 +357,7 @@ class SilenceWatch:
 
     def _remind(self, ctx: Context, it: _Foreign, ref: attempts.AttemptRef, owner: str, state: AttemptState) -> None:
         """Have a live runner see to an attempt of its own that it may not know of."""
-        if it.owner:
+        if it.given:
             return
         if state.status == "queued":
             handed.hand(ctx.layout, owner, it.entry.name, self._assignment(ctx, it, ref.name))
@@ -320,10 +368,10 @@ class SilenceWatch:
         path = it.step_dir / "step.lock"
         lock = locks.claim(path)
         if lock is None:
-            if not fenced or self._given.get(it.entry.name, ("",))[0] == attempt:  # a process of ours is at it
+            if not fenced or self._given.get(it.entry.name) == attempt:  # a process of ours is at it
                 return None
             lock = locks.take_away(path)
-        self._given[it.entry.name] = (attempt, 0.0)
+        self._given[it.entry.name] = attempt
         ended = {"dead": True, "fenced": fenced, **self._of_cluster(ctx, it, attempt)}
         return self._assignment(ctx, it, attempt).model_copy(update=ended), lock
 

@@ -19,10 +19,12 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from parallelhassnes.execute import launcher, logs, processes
 from parallelhassnes.execute.secret_forms import looks_secret
+from parallelhassnes.names import run_id_of
 from parallelhassnes.schedule import rebuild, repair
 from parallelhassnes.schedule.cluster import cluster_jobs
 from parallelhassnes.schedule.context import ENTRY_POINTS, Context, renewed
@@ -107,6 +109,8 @@ class _Loop:
         self.waiting: dict[str, float] = {}
         """Taken tickets whose step's lock is not free yet → since when."""
         self.others = repair.SilenceWatch()
+        self.known: set[str] = set()
+        """Runners that were seen to have joined."""
         self.watch = repair.SilenceWatch()
         self.was_restarted = False
         """The right was this runner's before its host was started anew."""
@@ -230,15 +234,12 @@ class _Loop:
         return tuple(sorted({*filed, *named}))
 
     def _moving(self, now: float, still: float) -> set[str]:
-        """The other runners whose beat has moved of late."""
+        """Name the other runners whose beat has moved of late; one that cannot be read just now has not stood still by that."""
+        self.known |= hosts.members_of(self.ctx.layout).keys()
         found = set()
-        for name in hosts.members_of(self.ctx.layout):
+        for name in self.known - {self.me}:
             beat = hosts.beat_of(self.ctx.layout, name)
-            if (
-                name != self.me
-                and beat is not None
-                and self.others.still_for(name, (beat.boot_id, beat.count), now) < still
-            ):
+            if self.others.still_for(name, beat and (beat.boot_id, beat.count), now) < still:
                 found.add(name)
         return found
 
@@ -251,7 +252,8 @@ class _Loop:
                 with members.apart(running[name].path):  # it may have ended since
                     repair.repair_one(self.ctx, running[name], self.acts.after_attempt)
             elif not members.is_there(self.ctx.layout.ended / name):
-                handed.let_go_old(self.ctx.layout, self.me, name)
+                with members.apart(name):
+                    handed.let_go_old(self.ctx.layout, self.me, name)
 
     # --- the right to decide ----------------------------------------------------------------------------
 
@@ -279,10 +281,13 @@ class _Loop:
         """Tell whether the holder of the right is there, under the same start of its host as when it got it."""
         if found.runner == self.me:
             return found.boot_id == hosts.machine().boot_id
-        beat = hosts.beat_of(self.ctx.layout, found.runner)
-        if found.runner not in alive or beat is None:
+        if not found.runner:  # it cannot be read, now or ever
+            still = hosts.still_sec(self.ctx.layout, self.ctx.config.heartbeat_sec)
+            return self.others.still_for("unread", found.epoch, now) < still
+        if found.runner not in alive:
             return False
-        if beat.boot_id == found.boot_id:
+        beat = hosts.beat_of(self.ctx.layout, found.runner)
+        if beat is None or beat.boot_id == found.boot_id:
             return True
         # Either it was started anew since, or its beat is an old one that is still seen here.
         differs = self.others.still_for("right", (found.epoch, beat.boot_id), now)
@@ -335,14 +340,17 @@ class _Loop:
         if not document:
             self.waiting.pop(ticket, None)
             return
-        given = Assignment.model_validate({**document, "root": str(layout.root)})
-        assignment = given.model_copy(update={"options": self.ctx.options})
+        said = {**document, "root": str(layout.root), "options": self.ctx.options}
+        assignment = atomic.parse(Assignment, said, layout.runners / self.me / "taken" / ticket)
         step_dir = layout.step(assignment.batch_id, assignment.job_id, assignment.step_id)
         attempt_dir = assignment.attempt_dir(layout)
         if not attempt_dir.is_dir() and now - self.waiting.setdefault(ticket, now) < hosts.cache_sec(layout) + 1:
             return  # not seen is not gone
         if assignment.dead:  # this runner has the secrets to look for, and the one that decides has not
             self.waiting.pop(ticket, None)
+            if not _is_to_be_ended(step_dir, assignment.attempt):
+                handed.let_go(layout, self.me, ticket)
+                return
             taken = locks.take_away(step_dir / "step.lock")
             start(self.ctx, assignment, taken, self.acts.after_attempt)
             os.close(taken)
@@ -365,3 +373,11 @@ class _Loop:
         self.waiting.pop(ticket, None)
         start(self.ctx, assignment, lock, self.acts.after_attempt)
         os.close(lock)
+
+
+def _is_to_be_ended(step_dir: Path, attempt: str) -> bool:
+    """Tell whether an attempt that this runner was asked to end is still the step's newest, and has no end yet."""
+    half = attempts.half_set_apart(step_dir)
+    ref = attempts.newest(step_dir)
+    newest = half or (ref.name if ref is not None and not attempts.is_sealed(ref.dir) else "")
+    return bool(newest) and run_id_of(newest) == run_id_of(attempt)

@@ -30,6 +30,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from pydantic import ConfigDict
+
 from parallelhassnes import names
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import Record
@@ -52,7 +54,13 @@ class Machine(NamedTuple):
     """Its name, which may change and which two may share: never enough by itself."""
 
 
-class RunnerFacts(Record):
+class Told(Record):
+    """What hosts tell each other, be they of other versions: keys that this one does not know are passed over."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class RunnerFacts(Told):
     """What a runner is, as it sees itself and the root."""
 
     schema_version: Literal[1] = 1
@@ -80,7 +88,7 @@ class Member(RunnerFacts):
     probed_with: tuple[str, ...] = ()
 
 
-class Beat(Record):
+class Beat(Told):
     """``beat.json``: the sign of life of a runner; judged by whether ``count`` moves."""
 
     schema_version: Literal[1] = 1
@@ -100,7 +108,7 @@ class Beat(Record):
     """Names of the variables that it can give to an attempt besides the usual ones."""
 
 
-class Right(Record):
+class Right(Told):
     """``right/<epoch>.json``: who decides from then on."""
 
     schema_version: Literal[1] = 1
@@ -166,7 +174,7 @@ def mount_of(layout: Layout) -> str:
 
 def is_shared(layout: Layout) -> bool:
     """Tell whether several hosts have joined."""
-    return os.path.exists(layout.hosts / "shared")  # noqa: PTH110 - at each start of a program
+    return members.is_there(layout.hosts / "shared")
 
 
 def standing(layout: Layout) -> Layout:
@@ -200,7 +208,7 @@ def check(layout: Layout) -> None:
         return
     known = members_of(layout) if is_shared(layout) else {}
     others = sorted(known) if known else strangers(layout)
-    if not others:
+    if not others and not is_shared(layout):
         return
     here, root = machine().host, layout.root
     probe = f"run `parallelhassnes doctor --hosts --root {root}` here and there at the same time"
@@ -216,7 +224,7 @@ def check(layout: Layout) -> None:
             fix=f"give it another name by {NAME_VARIABLE}, then {probe}",
         )
     raise SecondHost(
-        f"{root} is worked on by {', '.join(others[:3])}{' and others' if len(others) > 3 else ''}, and this host "
+        f"{root} is worked on by {', '.join(others[:3]) or 'others'}{' and others' if len(others) > 3 else ''}, and this host "
         f"({here}) has not shown that it sees what they write, and they what it writes",
         fix=f"{probe}; or, if those hosts are gone for good, `parallelhassnes doctor --alone --root {root}`",
     )
@@ -328,12 +336,14 @@ def age_of(layout: Layout, path: Path) -> float:
 
 
 def right(layout: Layout) -> Right | None:
-    """Tell who has the right to decide; None where nobody ever had."""
-    epochs = sorted(name for name in members.names(layout.hosts / "right") if _EPOCH.fullmatch(name))
-    for name in reversed(epochs):
-        with contextlib.suppress(OSError, atomic.CorruptFile):
-            return atomic.read_record(Right, layout.hosts / "right" / name)
-    return None
+    """Tell who has the right to decide; None where nobody ever had. Of an epoch that cannot be read nobody is known, but it counts."""
+    epochs = [name for name in members.names(layout.hosts / "right") if _EPOCH.fullmatch(name)]
+    if not epochs:
+        return None
+    try:
+        return atomic.read_record(Right, layout.hosts / "right" / epochs[-1])
+    except (OSError, atomic.CorruptFile):
+        return Right(epoch=int(epochs[-1].partition(".")[0]), runner="", boot_id="", at="")
 
 
 def decides(layout: Layout) -> bool:
@@ -409,7 +419,7 @@ def deciding(layout: Layout) -> Iterator[None]:
         here = member(layout, layout.runner) if not is_ours else None
         if not is_ours and not (here is not None and here.locks_cross):
             found = right(layout)
-            who = found.runner if found is not None else "another one"
+            who = (found and found.runner) or "another one"
             raise NotHere(
                 f"the host that decides on {layout.root} is {who}, and locks do not reach from host to host here",
                 fix=f"run this on {who}",

@@ -118,12 +118,7 @@ def held(path: Path | str, patience_sec: float | None = None) -> Iterator[None]:
     Raises:
         StoreBusy: somebody else has had it for all that time.
     """
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        _wait_for(handle, path, PATIENCE_SEC if patience_sec is None else patience_sec)
-    except BaseException:
-        os.close(handle)
-        raise
+    handle = _wait_for(path, PATIENCE_SEC if patience_sec is None else patience_sec)
     _held.add(handle)
     try:
         yield
@@ -131,9 +126,12 @@ def held(path: Path | str, patience_sec: float | None = None) -> Iterator[None]:
         release(handle)
 
 
-def _wait_for(handle: int, path: Path | str, patience_sec: float) -> None:
+def _wait_for(path: Path | str, patience_sec: float) -> int:
+    """Return the locked descriptor of the file that has that name by then (``take_away``)."""
     deadline = time.monotonic() + patience_sec
-    while not _lock(handle):
+    while (handle := claim(path)) is None or not is_current(handle, path):
+        if handle is not None:
+            os.close(handle)
         if time.monotonic() > deadline:
             pid = holder(path)
             who = "another process" if pid is None else f"process {pid}"
@@ -142,6 +140,7 @@ def _wait_for(handle: int, path: Path | str, patience_sec: float) -> None:
                 fix="try again later" if pid is None else f"if it is stopped, kill -CONT {pid}; else try again later",
             )
         time.sleep(0.005)
+    return handle
 
 
 def holder(path: Path | str) -> int | None:

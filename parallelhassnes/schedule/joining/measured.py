@@ -5,7 +5,6 @@ from typing import Literal
 
 from parallelhassnes import names
 from parallelhassnes.errors import UserError
-from parallelhassnes.plan import Record
 from parallelhassnes.schedule import configuration
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.joining import host_facts
@@ -21,7 +20,7 @@ _BEATS_SEC = 60.0
 """A beat that was written longer ago is that of a runner that is gone, for whoever takes its name."""
 
 
-class Measured(Record):
+class Measured(hosts.Told):
     """What a host has found out with one other."""
 
     schema_version: Literal[1] = 1

@@ -23,8 +23,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from parallelhassnes.plan import Record
 from parallelhassnes.store import atomic
+from parallelhassnes.store.hosts import Told
 from parallelhassnes.store.layout import Layout
 
 ALL_SEC = 60.0
@@ -39,7 +39,7 @@ LOOK_SEC = 0.005
 _REFRESH_SEC = 0.2
 
 
-class Ask(Record):
+class Ask(Told):
     """``ask.json``."""
 
     schema_version: Literal[1] = 1
@@ -244,7 +244,7 @@ class Talk:
 # --- races --------------------------------------------------------------------------------------------
 
 
-class Won(Record):
+class Won(Told):
     """What one side won."""
 
     links: tuple[int, ...]

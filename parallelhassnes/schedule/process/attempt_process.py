@@ -41,9 +41,9 @@ type Then = Callable[[Context], None]
 
 
 class Assignment(BaseModel):
-    """What such a process is told; it crosses the process border where supervisors are spawned."""
+    """What such a process is told; it crosses the border of processes, and of hosts, which may be of other versions."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
 
     root: str
     batch_id: str
@@ -81,6 +81,9 @@ def run(
     if assignment.fenced:
         assignment = assignment.model_copy(update={"attempt": set_apart(assignment.attempt_dir(ctx.layout))})
     directory = assignment.attempt_dir(ctx.layout)
+    if assignment.dead and attempts.is_sealed(directory):  # by another one, who was asked too
+        _leave_it(ctx, assignment, lock, then, "ended by another host")
+        return
     job_dir = ctx.layout.job(assignment.batch_id, assignment.job_id)
     step = batches.read_job(job_dir).step(assignment.step_id)
     meta = _meta(ctx, assignment, step)
@@ -140,10 +143,12 @@ def run(
     then(ctx)
 
 
-def _leave_it(ctx: Context, assignment: Assignment, lock: int, then: Then) -> None:
-    """End as the process of an attempt that another host has given up: the ticket is not ours any more."""
+def _leave_it(
+    ctx: Context, assignment: Assignment, lock: int, then: Then, why: str = "given up by the host that decides"
+) -> None:
+    """End as the process of an attempt that another host has given up, or ended: the ticket is not ours any more."""
     logs.go_on_in(health.log_of(ctx.layout))
-    logs.say(f"{assignment.batch_id}/{assignment.job_id}/{assignment.step_id}: given up by the host that decides")
+    logs.say(f"{assignment.batch_id}/{assignment.job_id}/{assignment.step_id}: {why}")
     handed.let_go(ctx.layout, ctx.layout.runner, assignment.ticket)
     os.close(lock)
     then(ctx)

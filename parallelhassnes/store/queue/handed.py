@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from parallelhassnes.store import atomic, clocks, members
 from parallelhassnes.store.hosts import MEMBER
 from parallelhassnes.store.layout import Layout
+from parallelhassnes.store.queue import tickets
 
 JOBS = ".slurm"
 """In the place of a runner's name: what is run by jobs of Slurm, one for each attempt (``schedule/cluster``)."""
@@ -23,12 +24,12 @@ _OLD_NOTE_SEC = 60.0
 
 def handed(layout: Layout, name: str) -> list[str]:
     """Return the tickets that a runner is to take."""
-    return members.names(layout.runners / name / "handed")
+    return [ticket for ticket in members.names(layout.runners / name / "handed") if tickets.is_name(ticket)]
 
 
 def taken(layout: Layout, name: str) -> list[str]:
     """Return the tickets of what a runner runs."""
-    return members.names(layout.runners / name / "taken")
+    return [ticket for ticket in members.names(layout.runners / name / "taken") if tickets.is_name(ticket)]
 
 
 def loads(layout: Layout, running: set[str]) -> dict[str, set[str]]:
@@ -43,7 +44,7 @@ def loads(layout: Layout, running: set[str]) -> dict[str, set[str]]:
 
 def hand(layout: Layout, name: str, ticket: str, assignment: BaseModel) -> None:
     """Give a runner something to run; the attempt's folder is there, and its ticket in ``running/``."""
-    document = assignment.model_dump(mode="json", exclude={"root"})
+    document = assignment.model_dump(mode="json", exclude={"root", "options"})
     if name == JOBS:
         for folder in ("handed", "taken", "jobs"):
             (layout.runners / name / folder).mkdir(parents=True, exist_ok=True)
@@ -69,6 +70,11 @@ def let_go(layout: Layout, name: str, ticket: str) -> None:
     """Note that a runner has no more to do with what it was given by this ticket."""
     for folder in ("taken", "handed"):
         (layout.runners / name / folder / ticket).unlink(missing_ok=True)
+
+
+def forget_taken(layout: Layout, ticket: str) -> None:
+    """Remove what a crash has left of an attempt that this runner had: the ticket is that of another's by now."""
+    (layout.runners / layout.runner / "taken" / ticket).unlink(missing_ok=True)
 
 
 def let_go_old(layout: Layout, name: str, ticket: str) -> None:

@@ -1,0 +1,382 @@
+"""What one of several hosts makes of files that it cannot read just now, that are of another version, or that a crash has left."""
+
+import os
+import select
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from stores import CHECKOUT, context, environment, job, put, shell, table
+
+from parallelhassnes import names
+from parallelhassnes.schedule import launch, repair, runner_loop
+from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.process import attempt_process
+from parallelhassnes.store import atomic, attempts, hosts, locks
+from parallelhassnes.store.layout import Layout
+from parallelhassnes.store.queue import handed, tickets
+from parallelhassnes.store.records import AttemptMeta, AttemptState, Heartbeat, dump, now_text
+
+
+def member(layout: Layout, name: str, boot_id: str) -> hosts.Member:
+    return hosts.Member(
+        name=name,
+        boot_id=boot_id,
+        machine_id="m",
+        namespace="0",
+        host=f"{name}.example",
+        root=str(layout.root),
+        mount=hosts.mount_of(layout),
+        version="1",
+        locks_cross=False,
+        cache_sec=0.2,
+        joined_at=now_text(),
+    )
+
+
+@pytest.fixture
+def ctx(root: Path) -> Context:
+    """This host is h1 of three; a step of a batch is ready."""
+    alone = context(root)
+    put(alone, table(job("j", shell("s", "true"))))
+    for name in ("h1", "h2", "h3"):
+        hosts.join(
+            alone.layout, member(alone.layout, name, hosts.machine().boot_id if name == "h1" else f"boot-{name}")
+        )
+    return replace(alone, layout=Layout(root, "h1"))
+
+
+def as_host(ctx: Context, name: str) -> Context:
+    return replace(ctx, layout=Layout(ctx.layout.root, name))
+
+
+def beats(ctx: Context, name: str, count: int) -> None:
+    boot_id = hosts.machine().boot_id if name == "h1" else f"boot-{name}"
+    hosts.write_beat(ctx.layout, hosts.Beat(name=name, boot_id=boot_id, count=count, at=now_text(), capacity=4))
+
+
+def has_right(ctx: Context, epoch: int, runner: str, **more: object) -> Path:
+    path = ctx.layout.hosts / "right" / f"{epoch:08d}.json"
+    right = hosts.Right(epoch=epoch, runner=runner, boot_id=f"boot-{runner}", at=now_text())
+    atomic.write_json(path, {**dump(right), **more})
+    return path
+
+
+class Made(NamedTuple):
+    """An attempt that stands on disk as a host has left it."""
+
+    dir: Path
+    step_dir: Path
+    ticket: str
+    assignment: attempt_process.Assignment
+
+
+def attempt(ctx: Context, runner: str, *, status: str = "running", at: datetime | None = None) -> Made:
+    """An attempt of the step, made for a runner, with its ticket in ``running/``."""
+    found = list(ctx.layout.ready.rglob("*.command")) or [each.path for each in tickets.running(ctx.layout)]
+    path = found[0]
+    ticket = tickets.read(path)
+    run_id, moment = names.new_run_id(), at or datetime.now(UTC)
+    step_dir = ctx.layout.step(ticket.batch_id, ticket.job_id, ticket.step_id)
+    meta = AttemptMeta(
+        run_id=run_id,
+        batch_id=ticket.batch_id,
+        job_id=ticket.job_id,
+        step_id=ticket.step_id,
+        kind="command",
+        queue_key=ticket.queue_key,
+        number=1,
+        created_at=now_text(),
+        runner_id=runner,
+        host=f"{runner}.example",
+        harness_version="1",
+        config_sha256=ctx.config.sha256(),
+        ticket=path.name,
+    )
+    state = AttemptState(
+        status=status,
+        run_id=run_id,
+        heartbeat=Heartbeat(count=3, at=now_text()),
+        host=meta.host,
+        pid=7,
+        pid_table="boot-x/1",
+    )
+    name = names.attempt_name(run_id, moment)
+    folder = attempts.create(step_dir, name, meta, state)
+    key = names.key_dir(ticket.queue_key)
+    if ctx.layout.ready in path.parents:
+        tickets.start_running(ctx.layout, path, key)
+    assignment = attempt_process.Assignment(
+        root=str(ctx.layout.root),
+        batch_id=ticket.batch_id,
+        job_id=ticket.job_id,
+        step_id=ticket.step_id,
+        attempt=name,
+        key_dir=key,
+        ticket=path.name,
+    )
+    return Made(folder, step_dir, path.name, assignment)
+
+
+@pytest.fixture
+def started(monkeypatch) -> list[str]:
+    """Names of the attempts that a process was started for, in place of the process."""
+    found: list[str] = []
+
+    def start(_ctx, assignment, _lock, _then) -> None:
+        found.append(assignment.attempt)
+
+    for module in (repair, runner_loop):
+        monkeypatch.setattr(module, "start", start)
+    return found
+
+
+def loop(ctx: Context) -> runner_loop._Loop:
+    acts = runner_loop.Acts(lambda _: None, lambda _: True, lambda _: None)
+    return runner_loop._Loop(ctx, acts, 4, None)
+
+
+# --- who decides
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff{", b'{"schema_version": 2}'])
+def test_an_epoch_that_cannot_be_read_ends_the_one_before_and_is_followed_once_it_stays_so(ctx, content):
+    hosts.claim_right(ctx.layout, None)
+    assert hosts.decides(ctx.layout)
+    path = ctx.layout.hosts / "right" / "00000002.json"
+    path.write_bytes(content)
+    assert not hosts.decides(ctx.layout), "whoever has written that may decide"
+    with hosts.deciding_if_free(ctx.layout) as is_ours:
+        assert not is_ours
+    here, still = loop(ctx), hosts.still_sec(ctx.layout, ctx.config.heartbeat_sec)
+    here._see_to_right(100.0, {"h1"})
+    here._see_to_right(100.0 + still / 2, {"h1"})
+    assert not hosts.decides(ctx.layout)
+    here._see_to_right(100.0 + still + 1, {"h1"})
+    assert hosts.decides(ctx.layout)
+    right = hosts.right(ctx.layout)
+    assert right is not None
+    assert right.epoch == 3
+
+
+def test_what_a_host_of_a_later_version_says_besides_changes_nothing(ctx):
+    has_right(ctx, 1, "h2", reason="of a later version")
+    beat = ctx.layout.runners / "h2" / hosts.BEAT
+    beats(ctx, "h2", 1)
+    atomic.write_json(beat, {**atomic.read_json(beat), "gpus": 8})
+    record = ctx.layout.runners / "h2" / hosts.MEMBER
+    atomic.write_json(record, {**atomic.read_json(record), "gpus": 8})
+    right, found = hosts.right(ctx.layout), hosts.beat_of(ctx.layout, "h2")
+    assert right is not None
+    assert found is not None
+    assert (right.runner, found.count) == ("h2", 1)
+    assert set(hosts.members_of(ctx.layout)) == {"h1", "h2", "h3"}
+
+
+def test_a_beat_that_cannot_be_read_once_takes_no_right_and_no_work_from_its_host(ctx):
+    has_right(ctx, 1, "h2")
+    here, still = loop(ctx), hosts.still_sec(ctx.layout, ctx.config.heartbeat_sec)
+    beats(ctx, "h2", 1)
+    assert here._moving(100.0, still) == {"h2", "h3"}
+    for kept in (hosts.BEAT, hosts.MEMBER):  # what a client of NFS says of a file that was just replaced
+        path = ctx.layout.runners / "h2" / kept
+        path.unlink()
+        path.symlink_to(path.name)
+    with pytest.raises(OSError, match="symbolic links"):
+        atomic.read_bytes(ctx.layout.runners / "h2" / hosts.BEAT)
+    alive = {"h1"} | here._moving(100.1, still)
+    here._see_to_right(100.1, alive)
+    assert "h2" in alive
+    right = hosts.right(ctx.layout)
+    assert right is not None
+    assert right.runner == "h2"
+    assert "h2" not in here._moving(101 + still, still), "it is silent once that stays so"
+    here._see_to_right(101 + still, {"h1"})
+    assert hosts.decides(ctx.layout)
+
+
+def test_a_mark_that_cannot_be_looked_at_makes_no_host_the_only_one(ctx):
+    shared = ctx.layout.hosts / "shared"
+    atomic.write_text(ctx.layout.runners / "h1" / hosts.NOTE, hosts.note_text())
+    shared.unlink()
+    shared.symlink_to(shared.name)  # one whose state cannot be told
+    for name in ("h1", "h2", "h3"):
+        (ctx.layout.runners / name / hosts.MEMBER).write_text("{")
+    assert hosts.is_shared(ctx.layout)
+    with pytest.raises(hosts.SecondHost, match="has not shown that it sees"):
+        hosts.check(hosts.standing(Layout(ctx.layout.root)))
+    shared.unlink()
+    hosts.check(hosts.standing(Layout(ctx.layout.root)))
+
+
+# --- whose an attempt is
+
+
+def test_a_note_that_a_crash_has_left_ends_no_attempt_of_another_host(ctx, started):
+    """Its supervisor dies between the end of its ticket and of its note; the retry, whose ticket has the same name, runs elsewhere."""
+    made = attempt(ctx, "h2")
+    handed.note_taken(ctx.layout, made.ticket)
+    handed.note_taken(ctx.layout, made.ticket, "h2")
+    assert repair.repair(ctx, lambda _: None) == []
+    assert started == []
+    assert not attempts.is_sealed(made.dir)
+    assert handed.taken(ctx.layout, "h1") == []
+    assert handed.taken(ctx.layout, "h2") == [made.ticket]
+
+
+def test_a_dead_attempt_whose_worker_has_spoilt_its_record_is_ended_by_its_own_host(ctx, started):
+    made = attempt(ctx, "h1")
+    handed.note_taken(ctx.layout, made.ticket)
+    (made.dir / attempts.META).write_text("{")
+    state = attempts.read_state(made.dir)
+    attempts.write_state(made.dir, state.model_copy(update={"host": hosts.machine().host}))
+    assert repair.repair(ctx, lambda _: None) == [made.dir.name]
+    assert started == [made.dir.name]
+
+
+def test_an_old_note_of_a_live_host_hides_no_attempt_of_a_silent_one(ctx, started):
+    hosts.claim_right(ctx.layout, None)
+    made = attempt(ctx, "h2")
+    handed.note_taken(ctx.layout, made.ticket, "h2")
+    handed.note_taken(ctx.layout, made.ticket, "h3")
+    watch, still = repair.SilenceWatch(), 1.2
+    for now in (0.0, 2.0, 4.0):
+        watch.silent(ctx, {"h1", "h3"}, now, still)
+    assert attempts.is_fenced(made.step_dir, names.run_id_of(made.dir.name))
+
+
+def test_what_is_no_ticket_keeps_no_loop_from_its_work(ctx):
+    for folder in ("handed", "taken"):
+        (ctx.layout.runners / "h1" / folder / "notes").mkdir()
+    (ctx.layout.runners / "h1" / "handed" / "b.0000000.0123456789ab.command").write_text('{"batch_id": ["no"]}')
+    here = loop(ctx)
+    here.turn()
+    assert here.count == 1
+    assert hosts.decides(ctx.layout)
+    assert here._gives() is not None
+    assert handed.handed(ctx.layout, "h1") == []
+
+
+# --- one end
+
+
+def test_a_host_that_was_asked_late_ends_nothing_again(ctx, started):
+    made = attempt(ctx, "h2")
+    asked = made.assignment.model_copy(update={"dead": True, "fenced": True})
+    attempts.fence(made.step_dir, names.run_id_of(made.dir.name), "h3")
+    (made.dir / attempts.SEAL).write_text('{"files": {}}')
+    before = sorted(os.listdir(made.step_dir))
+    handed.hand(ctx.layout, "h1", made.ticket, asked)
+    lock = locks.claim(made.step_dir / "step.lock")
+    assert lock is not None
+    loop(ctx)._take(0.0)
+    assert locks.is_current(lock, made.step_dir / "step.lock"), "the lock may be that of the step's next attempt"
+    os.close(lock)
+    assert started == []
+    assert handed.taken(ctx.layout, "h1") == []
+    assert sorted({*os.listdir(made.step_dir)} - {"step.lock"}) == before
+    handle = locks.claim(made.step_dir / "step.lock")
+    assert handle is not None
+    attempt_process.run(ctx, asked.model_copy(update={"fenced": False}), handle, lambda _: None)
+    assert (made.dir / attempts.SEAL).read_text() == '{"files": {}}'
+    assert [each.name for each in tickets.running(ctx.layout)] == [made.ticket]
+
+
+def test_an_attempt_that_another_host_is_ending_is_ended_by_no_second_one(ctx, started):
+    """Locks do not reach from host to host here, and whoever decides now is not the one who has asked."""
+    hosts.claim_right(ctx.layout, None)
+    made = attempt(ctx, "h2")
+    run_id = names.run_id_of(made.dir.name)
+    attempts.fence(made.step_dir, run_id, "h1")
+    handed.note_taken(ctx.layout, made.ticket, "h2")
+    handed.hand(ctx.layout, "h3", made.ticket, made.assignment.model_copy(update={"dead": True, "fenced": True}))
+    assert handed.take(as_host(ctx, "h3").layout, made.ticket)
+    aside = made.step_dir / "fenced" / made.dir.name
+    aside.parent.mkdir()
+    made.dir.rename(aside)
+    watch = repair.SilenceWatch()
+    for now in range(50):
+        assert watch.silent(ctx, {"h1", "h3"}, float(now), 1.2) == [], "h3 lives, and is at it"
+    ((assignment, lock),) = watch.silent(ctx, {"h1"}, 51.0, 1.2)
+    os.close(lock)
+    assert assignment.attempt == made.dir.name, "h3 is silent too"
+
+
+def test_a_host_that_does_not_take_what_it_was_asked_to_end_is_asked_no_more(ctx, started):
+    hosts.claim_right(ctx.layout, None)
+    made = attempt(ctx, "h2")
+    attempts.fence(made.step_dir, names.run_id_of(made.dir.name), "h1")
+    handed.hand(ctx.layout, "h3", made.ticket, made.assignment.model_copy(update={"dead": True, "fenced": True}))
+    watch, found = repair.SilenceWatch(), []
+    for now in range(40):
+        found += watch.silent(ctx, {"h1", "h3"}, float(now), 1.2)
+        assert now > 10 or not found
+    assert {assignment.attempt for assignment, _ in found} == {made.dir.name}
+    assert handed.handed(ctx.layout, "h3") == []
+    for _, lock in found:
+        os.close(lock)
+
+
+@pytest.mark.parametrize(("status", "stays"), [("queued", False), ("running", True), ("succeeded", True)])
+def test_a_host_that_comes_back_while_it_launches_takes_away_nothing_that_another_has_begun(ctx, status, stays):
+    made = attempt(ctx, "h2", status=status)
+    has_right(ctx, 1, "h3")
+    path = tickets.ready_path(ctx.layout, "k", made.ticket)
+    assert not launch._move_ticket(ctx, path, "k", made.dir, "h2")
+    assert made.dir.exists() == stays
+
+
+def test_a_silence_is_said_by_no_host_that_decides_no_more(ctx):
+    hosts.claim_right(ctx.layout, None)
+    made = attempt(ctx, "h2")
+    watch = repair.SilenceWatch()
+    watch.silent(ctx, {"h1"}, 0.0, 1.2)
+    has_right(ctx, 2, "h3")
+    before = (ctx.layout.batch(made.assignment.batch_id) / "ledger.jsonl").read_bytes()
+    watch.silent(ctx, {"h1"}, 5.0, 1.2)
+    assert not attempts.is_fenced(made.step_dir, names.run_id_of(made.dir.name))
+    assert (ctx.layout.batch(made.assignment.batch_id) / "ledger.jsonl").read_bytes() == before
+
+
+# --- locks that were taken away
+
+WAITS = """
+import sys
+from parallelhassnes.store import locks
+print("waits", flush=True)
+with locks.held(sys.argv[1], 30):
+    print("has it", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_who_waits_for_a_lock_that_is_taken_away_waits_for_the_new_one(tmp_path):
+    path = tmp_path / "tick.lock"
+    old = locks.hold(path)
+    assert old is not None
+    waiter = subprocess.Popen(
+        [sys.executable, "-c", WAITS, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        cwd=CHECKOUT,
+    )
+    assert waiter.stdin is not None
+    assert waiter.stdout is not None
+    try:
+        assert waiter.stdout.readline() == "waits\n"
+        new = locks.take_away(path)
+        locks.release(old)
+        assert not select.select([waiter.stdout], [], [], 0.5)[0], "it holds a lock that excludes nobody"
+        os.close(new)
+        assert waiter.stdout.readline() == "has it\n"
+    finally:
+        waiter.kill()
+        waiter.wait()
+        waiter.stdin.close()
+        waiter.stdout.close()
