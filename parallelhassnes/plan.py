@@ -55,6 +55,8 @@ class Retry(Record):
     """Types of exceptions: a trial that ended by one is retried, whatever its class; by another type it is not. Empty: by class."""
     never: tuple[str, ...] = ()
     """Types of exceptions by which no trial is retried."""
+    on_statuses: tuple[Literal["failed", "needs_attention"], ...] = ()
+    """After which ends there is another attempt, ``backoff_sec`` later each time; empty: by class. ``lost`` counts as failed."""
     top_up: TopUp | None = None
     """Of a trial whose agent has a target of scored trials (``n_valid``)."""
     open: tuple[RetryValue, ...] = ()
@@ -308,6 +310,8 @@ class AgentPolicy(Record):
     """Such as ``low``, ``medium``, ``high``; None for the agent's own default."""
     add_dirs: tuple[str, ...] = ()
     """Absolute folders that it may write to besides the workspace."""
+    user_config: bool = False
+    """Of Codex, where no key is in the environment: the user's own ``config.toml`` is in force, under what stands here."""
     skip_git_repo_check: bool = True
     """False refuses to work in a folder that is no git repository."""
     config: dict[str, Any] = {}
@@ -335,6 +339,8 @@ class ArtifactExpected(Record):
     """What ``artifact ID NAME`` calls it."""
     glob: str
     """Relative to the workspace; ``**`` crosses folders. At least one file must fit."""
+    of_attempt: bool = False
+    """``glob`` is the name of a file of the attempt's folder instead, as the earlier ParallelHassnes called it."""
     non_empty: bool = True
     """Each file that fits must have content."""
     json_schema: dict[str, Any] | None = None
@@ -349,6 +355,8 @@ class ResumeFrom(Record):
     selector: Literal["latest_successful", "latest", "run_id"] = "latest_successful"
     run_id: str | None = None
     """Of the selector ``run_id``: which attempt of that step."""
+    thread_id: str | None = None
+    """Which conversation of that attempt, where it is not the one that it ended with."""
 
 
 class AgentPlan(Record):
@@ -376,13 +384,17 @@ class AgentPlan(Record):
     model: str | None = None
     """None for the agent's own default."""
     output_schema: dict[str, Any] | None = None
-    """JSON Schema of the agent's report; None for ``agent_report.schema.json``."""
+    """JSON Schema of the agent's report; None for the built-in one."""
+    report_version: Literal[1, 2] = 2
+    """Which built-in report is asked for (``steps.agent.reports``); 1 is that of the earlier ParallelHassnes."""
     working_directory: str = ""
     """Empty for the fresh directory ``work`` of the attempt."""
     execution_policy: AgentPolicy = AgentPolicy()
     workspace_policy: WorkspacePolicy = WorkspacePolicy()
     artifacts_expected: tuple[ArtifactExpected, ...] = ()
     resume_from: ResumeFrom | None = None
+    retries_resume: bool = False
+    """An attempt goes on with the conversation of this step's attempt before it, where that left one."""
     repair: int = Field(default=0, ge=0, le=5)
     """How often the agent is asked again, in the same conversation, for a report that was not valid."""
     labels: dict[str, str] = {}

@@ -25,8 +25,9 @@ from parallelhassnes.tables.expanders.plan_check import check_graph, finish
 from parallelhassnes.tables.expanders.steps import explicit_jobs
 from parallelhassnes.tables.expanders.task_env import check_taken
 from parallelhassnes.tables.expanders.trials import TrialExpander
+from parallelhassnes.tables.formats import earlier_tables
 from parallelhassnes.tables.formats.datasets import download
-from parallelhassnes.tables.formats.foreign_formats import from_oddish, from_v1, recognise
+from parallelhassnes.tables.formats.foreign_formats import from_oddish, recognise
 from parallelhassnes.tables.formats.harbor_job import expand_harbor_job
 from parallelhassnes.tables.formats.sweep import expand_sweep
 from parallelhassnes.tables.model import PRIORITY_WORDS, TableHead
@@ -78,7 +79,7 @@ def expand_document(document: Any, *, name: str, base_dirs: list[Path], defaults
         if shape == "oddish-sweep":
             document, strip = from_oddish(document, problems)
         elif shape == "parallelhassnes-1":
-            document, strip = from_v1(document, problems)
+            document = earlier_tables.turned(document, problems)
         plan = _own(document, context)
         if strip:
             problems.found = [each._replace(pointer=each.pointer.removeprefix(strip)) for each in problems.found]

@@ -41,7 +41,12 @@ class RetryPart(Part):
         "Seconds before the first retry after a failure of the infrastructure; doubled for each after it."
     )
     classes: dict[FailureClass, ClassRetry] | None = _open("Failure class → what differs from docs/failures.md.")
-    retry_on_statuses: list[str] | None = _open("Of earlier tables; kept for agent steps.")
+    retry_on_statuses: Annotated[list[Literal["failed", "needs_attention"]], Field(min_length=1)] | None = _open(
+        "Instead of by class: after which ends there is another attempt, `backoff_sec` later each time."
+    )
+    mode: Literal["begin_anew", "resume_last_attempt"] | None = _open(
+        "kind `agent`: whether a retry goes on with the conversation of the attempt before it."
+    )
 
 
 class BudgetPart(Part):
@@ -283,7 +288,7 @@ class Step(AgentWork, TrialSettings):
     append_prompt: str | None = _open("kind `agent`: text after the prompt.")
     pack_id: Name | None = _open("kind `agent`: name of a pack in `packs`.")
     resume_from: dict[str, Any] | None = _open(
-        "kind `agent`: `{step_id, selector: latest_successful | latest | run_id, run_id}`."
+        "kind `agent`: `{step_id, selector: latest_successful | latest | run_id, run_id, thread_id}`."
     )
     fan_in: FanInPart | None = _open("kind `agent`: it is given the reports of many jobs.")
     loop: LoopPart | None = _open("It is a critic: `{step_id, max_rounds, until}`.")

@@ -159,6 +159,8 @@ class _Tally:
         self.extra = 0
 
     def take(self, past: Past) -> Decision:
+        if self.retry.on_statuses and not past.shut_down:
+            return self._by_status(past)
         name, policy = self._named(past)
         if not name:
             return Decision(None, "", self.extra)
@@ -179,6 +181,20 @@ class _Tally:
         return Decision(
             past.ended_at + delay, f"not scored ({name}): extra attempt {self.extra} of {wanted.extra}", self.extra
         )
+
+    def _by_status(self, past: Past) -> Decision:
+        """Go by how the attempt ended, whatever the class of its failure."""
+        self.used += 1
+        status = "failed" if past.status == "lost" else past.status
+        if status == "succeeded":
+            return Decision(None, "", self.extra)
+        if status not in self.retry.on_statuses:
+            return Decision(None, f"{status} is not retried, as the table says (retry_on_statuses)", self.extra)
+        if self.used >= self.retry.max_attempts:
+            return Decision(None, f"{_times(self.used, 'attempt')} used up", self.extra)
+        delay = self.retry.backoff_sec
+        counted = f"{self.used} of {self.retry.max_attempts} attempts used"
+        return Decision(past.ended_at + delay, f"{status}: again after {delay:.0f} s ({counted})", self.extra)
 
     def _named(self, past: Past) -> tuple[str, ClassPolicy]:
         if past.shut_down and past.status == "lost":

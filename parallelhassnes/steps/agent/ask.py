@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import AgentPolicy
-from parallelhassnes.steps import final_report
+from parallelhassnes.steps.agent import reports
 from parallelhassnes.steps.agent.adapters.agent_cli import AgentCli, EventReader, Request, Transcript
 from parallelhassnes.steps.agent.files import clear
 from parallelhassnes.steps.safe_read import first_line, open_file, read_bytes
@@ -253,7 +253,7 @@ def parsed(said: Transcript, text: str, schema: Mapping[str, Any]) -> tuple[Any,
         except (ValueError, RecursionError):
             what = "is prose, not JSON" if text.strip() else "is empty"
             return None, [f"/: the last message {what}"]
-    return document, final_report.problems(document, schema)
+    return document, reports.problems(document, schema)
 
 
 def _unfenced(text: str) -> str:

@@ -27,6 +27,19 @@ from parallelhassnes.steps.usage import StoredTokens, Tokens
 
 MOST_TEXT = 4000
 """Characters of the last message that ``outcome.json`` has."""
+EARLIER_NAMES = {
+    "codex_home": "agent/home",
+    "codex.events.jsonl": "agent/codex.events.jsonl",
+    "codex.stdout.txt": "agent/codex.events.jsonl",
+    "codex.stderr.txt": "agent/agent.stderr.log",
+    "git_diff.patch": "agent/git_diff.patch",
+    "git_head.txt": "agent/git_head.txt",
+    "git_status.txt": "agent/git_status.txt",
+    "files_touched.json": "agent/touched_files.json",
+}
+"""Files of an attempt as the earlier ParallelHassnes called them → where they are now; others are where they were."""
+MADE_AFTER = frozenset({"meta.json", "state.json", "final.json", "final.txt", "handoff.json"})
+"""Files that every attempt has or gets once its worker has ended."""
 FOLDER, RUN, OUTCOME, ARTIFACTS, ASKED = ("agent", "run.json", "outcome.json", "artifacts", "asked.txt")
 
 type Phase = Literal["starting", "waiting_for_directory", "workspace", "agent", "repair", "capture"]
@@ -143,3 +156,9 @@ def folder(attempt_dir: Path) -> Path:
 def clear(path: Path) -> None:
     """Remove what an agent has left in a place where we write: a link would have us write to any file of the user's."""
     walk.remove_tree(path)
+
+
+def by_earlier_name(name: str) -> str:
+    """Return where a file of an attempt is that the earlier ParallelHassnes had under this name."""
+    first, _, rest = name.partition("/")
+    return "/".join(part for part in (EARLIER_NAMES.get(first, first), rest) if part)

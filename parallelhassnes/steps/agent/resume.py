@@ -8,6 +8,7 @@ this one depends on, of the same job, that worked isolated in the same repositor
 changes add up along a job.
 """
 
+import contextlib
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,7 +54,7 @@ def find(attempt: StepAttempt, wanted: ResumeFrom) -> Origin | None:
             continue
         if wanted.selector == "run_id" and state.get("run_id") != wanted.run_id:
             continue
-        return _origin(folder, named, str(state.get("run_id")))
+        return _origin(folder, named, str(state.get("run_id")), wanted.thread_id)
     if named == f"{attempt.job_id}/{attempt.step.step_id}":
         return None
     which = {
@@ -64,10 +65,24 @@ def find(attempt: StepAttempt, wanted: ResumeFrom) -> Origin | None:
     raise UserError(f"there is nothing to resume: {named} has {which[wanted.selector]}")
 
 
-def _origin(folder: Path, step: str, run_id: str) -> Origin:
+def before(attempt: StepAttempt) -> Origin | None:
+    """Return the newest attempt of the same step that left a conversation; None without one."""
+    named = f"{attempt.job_id}/{attempt.step.step_id}"
+    step_dir = attempt.dir.parent.parent
+    for name in reversed(attempts.names(step_dir)):
+        folder = step_dir / "attempts" / name
+        if folder == attempt.dir or not attempts.is_sealed(folder):
+            continue
+        run_id = str(mapping(atomic.read_json_or_none(folder / attempts.STATE)).get("run_id"))
+        with contextlib.suppress(UserError):
+            return _origin(folder, named, run_id, None)
+    return None
+
+
+def _origin(folder: Path, step: str, run_id: str, thread: str | None) -> Origin:
     report = read_object(folder / attempts.FINAL) or {}
     agent = dict(mapping(report.get("agent")))
-    thread_id = text(agent.get("thread_id"), 200)
+    thread_id = thread or text(agent.get("thread_id"), 200)
     if not thread_id:
         raise UserError(f"there is nothing to resume: attempt {run_id} of {step} has no conversation")
     return Origin(folder, step, run_id, thread_id, agent)

@@ -12,17 +12,15 @@ import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from pydantic import ValidationError
 
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import AgentPlan, ArtifactExpected
 from parallelhassnes.steps import final_report, safe_read
-from parallelhassnes.steps.agent import files, prompt, resume, worktree
+from parallelhassnes.steps.agent import files, prompt, reports, resume, worktree
 from parallelhassnes.steps.agent.adapters.agent_cli import AgentCli
 from parallelhassnes.steps.agent.adapters.by_name import agent
 from parallelhassnes.steps.agent.ask import HOME, AgentAnswer, Conversation, request_of
@@ -33,10 +31,6 @@ from parallelhassnes.store import atomic, locks
 from parallelhassnes.store.layout import Layout
 
 TOLD_TO_STOP = 143
-SCHEMA: dict[str, Any] = json.loads(
-    resources.files(__package__).joinpath("agent_report.schema.json").read_text("utf-8")
-)
-"""The report that is asked for where a step names no schema; strict, as providers want it: every key required, none added."""
 MOST_PROBLEMS = 1000
 """Violations of its schema that are kept of a report."""
 
@@ -95,6 +89,8 @@ class _AgentWork:
         origin = None
         if self.plan.resume_from is not None:
             origin = resume.find(self.attempt, self.plan.resume_from)
+        elif self.plan.retries_resume:
+            origin = resume.before(self.attempt)
         with self.workspace(origin) as directory:
             self.converse(self.cli, asked, directory, origin)
             if self.answer is not None and self.answer.failure is None:
@@ -104,7 +100,7 @@ class _AgentWork:
                 ]
 
     def converse(self, cli: AgentCli, asked: str, directory: Path, origin: resume.Origin | None) -> None:
-        schema = self.plan.output_schema or SCHEMA
+        schema = self.plan.output_schema or reports.SCHEMAS[self.plan.report_version]
         request = replace(
             request_of(asked, directory, self.dir, schema, os.environ),
             policy=self.plan.execution_policy,
@@ -271,6 +267,8 @@ def _artifact(expected: ArtifactExpected, workspace: Path, into: Path, attempt_d
     Raises:
         UserError: its glob leads out of the workspace.
     """
+    if expected.of_attempt:
+        return _of_attempt(expected, attempt_dir)
     if Path(expected.glob).is_absolute() or ".." in Path(expected.glob).parts:
         raise UserError(f"artifacts_expected: {expected.glob} leads out of the workspace", fix="name files below it")
     found = [path for path in sorted(workspace.glob(expected.glob)) if _is_inside(path, workspace)]
@@ -285,6 +283,17 @@ def _artifact(expected: ArtifactExpected, workspace: Path, into: Path, attempt_d
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
             facts.paths.append(str(target.relative_to(attempt_dir)))
+    return facts
+
+
+def _of_attempt(expected: ArtifactExpected, attempt_dir: Path) -> ArtifactFacts:
+    """Look for a file of the attempt itself, by the name that it had in the earlier ParallelHassnes."""
+    facts = ArtifactFacts(name=expected.name, paths=[], problems=[])
+    path = files.by_earlier_name(expected.glob)
+    if path not in files.MADE_AFTER and not os.path.lexists(attempt_dir / path):
+        facts.problems.append(f"the attempt has no file {expected.glob}")
+    elif (attempt_dir / path).is_file():
+        facts.paths.append(path)
     return facts
 
 

@@ -129,6 +129,7 @@ def _artifact(raw: Any, place: SearchPlace, at: str) -> dict[str, Any] | None:
         problems.add_validation(at, error)
         return None
     glob = part.glob or part.path or part.name
+    of_attempt = place.context.forgiving and not (part.glob or part.path) and part.name is not None
     if glob is None:
         problems.add(at, "names no file", "write a glob, such as reports/*.json")
         return None
@@ -146,7 +147,8 @@ def _artifact(raw: Any, place: SearchPlace, at: str) -> dict[str, Any] | None:
         where = at + "/json_schema"
         json_schema = _checked(json_schema, where, "it", place.context, Draft202012Validator, SchemaError)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", part.name or glob).strip("-.") or "files"
-    return {"name": name[:128], "glob": glob, "non_empty": part.non_empty, "json_schema": json_schema}
+    made = {"name": name[:128], "glob": glob, "non_empty": part.non_empty, "json_schema": json_schema}
+    return {**made, "of_attempt": True, "non_empty": False} if of_attempt else made
 
 
 def _glob_fault(glob: str) -> str:

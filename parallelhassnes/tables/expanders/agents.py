@@ -52,6 +52,7 @@ def agent_spec(
     said |= _texts(step, at, pack, pack_at, place)
     schema, schema_at = _nearest(layers, "output_schema_ref")
     said["output_schema"] = agent_files.schema(schema, place, schema_at + "/output_schema_ref")
+    said["report_version"] = 1 if context.forgiving else 2
     wanted, wanted_at = _nearest(layers, "artifacts_expected")
     said["artifacts_expected"] = agent_files.artifacts(wanted or [], place, wanted_at + "/artifacts_expected")
     said["repair"] = _nearest(layers, "repair")[0] or 0
@@ -63,20 +64,24 @@ def agent_spec(
         said["resume_from"], source = _resume(step.resume_from, at + "/resume_from", context)
         if source is not None:
             depends_on.append(source if "/" in source else f"{job_id}/{source}")
+    rules = (
+        step.retry,
+        step.retry_policy,
+        step.retries,
+        job.retries if job else None,
+        pack.retries if pack else None,
+        head.retries,
+        head.retry,
+    )
+    modes = [rule.mode for rule in rules if rule and rule.mode is not None]
+    if step.resume_from is None and modes[:1] == ["resume_last_attempt"]:
+        said["retries_resume"] = True
     model, agent = said["model"], said["agent"]
     return {
         "queue_key": context.key(str(model), at) if model else context.agent_key(agent),
         "label": f"{agent} · {model}" if model else agent,
         "timeout_sec": _timeout(step, layers, context),
-        "retry": context.retry(
-            step.retry,
-            step.retry_policy,
-            step.retries,
-            job.retries if job else None,
-            pack.retries if pack else None,
-            head.retries,
-            head.retry,
-        ),
+        "retry": context.retry(*rules),
         "spec": _plan(said, at, context),
         "depends_on": depends_on,
     }
@@ -169,6 +174,11 @@ def _check_git(
             _owner(layers, "workspace_policy") + "/workspace_policy/mode",
             f"isolated needs a git repository, and {folder} is in none",
             "git init, or use shared",
+        )
+    elif policy.get("skip_git_repo_check") is False and context.forgiving:
+        context.problems.warn(
+            f"{folder} is in no git repository: Codex works there only if its config.toml trusts the folder; "
+            "execution_policy.skip_git_repo_check: true has it work anyway"
         )
     elif policy.get("skip_git_repo_check") is False:
         context.problems.add(

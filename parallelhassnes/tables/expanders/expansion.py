@@ -1,6 +1,5 @@
 """What every part of an expansion needs at hand."""
 
-import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -105,14 +104,11 @@ class Expansion:
             return None
 
     def known_part(self, raw: Any, known: Collection[str], at: str) -> Any:
-        """Return the keys of an object that are known; any other is a problem, or in an earlier table, if it is no misspelling, a warning."""
+        """Return the keys of an object that are known; any other is a problem."""
         if not isinstance(raw, dict):
             return raw
         for key in raw.keys() - known:
-            if self.forgiving and not difflib.get_close_matches(key, known, n=1, cutoff=0.85):
-                self.problems.warn(f"{at}/{key} is not read by this version")
-            else:
-                self.problems.unknown_key(at, key, known)
+            self.problems.unknown_key(at, key, known)
         return {key: value for key, value in raw.items() if key in known}
 
     def take(self, task: FoundTask, trial: Mapping[str, Any], env: Collection[str] = ()) -> None:
@@ -129,11 +125,14 @@ class Expansion:
         attempts = [part.max_attempts for part in parts if part and part.max_attempts is not None]
         backoffs = [part.backoff_sec for part in parts if part and part.backoff_sec is not None]
         classes = [part.classes for part in parts if part and part.classes is not None]
+        statuses = [part.retry_on_statuses for part in parts if part and part.retry_on_statuses is not None]
         said: dict[str, Any] = {}
         if attempts:
             said["max_attempts"] = attempts[0]
         if backoffs:
             said["backoff_sec"] = backoffs[0]
+        if statuses:
+            said["on_statuses"] = tuple(statuses[0])
         if not said and not classes:
             return LEFT_OPEN
         left = tuple(name for name in LEFT_OPEN.open if name not in said)

@@ -1,14 +1,11 @@
 """The formats that a table may come in, told apart by their shape.
 
-``parallelhassnes-1`` and ``oddish-sweep`` are turned into our own shape here; ``harbor-job`` is
-expanded by Harbor's own plan, in ``tables.formats.harbor_job``.
+``oddish-sweep`` is turned into our own shape here, ``parallelhassnes-1`` in ``tables.formats.earlier_tables``;
+``harbor-job`` is expanded by Harbor's own plan, in ``tables.formats.harbor_job``.
 """
 
-import difflib
 from typing import Any, Literal, NamedTuple
 
-from parallelhassnes.tables.model import Job, RetryPart, Step, Table
-from parallelhassnes.tables.parse.field_names import known_keys
 from parallelhassnes.tables.parse.located_errors import Problems, json_type, pointer
 
 type Format = Literal["parallelhassnes-2", "parallelhassnes-1", "oddish-sweep", "harbor-job"]
@@ -39,9 +36,15 @@ _HARBOR_KEYS = frozenset(
 _SWEEP_KEYS = frozenset(
     {"path", "dataset", "task_names", "exclude_task_names", "n_tasks", "experiment_id", "run_analysis"}
 )
-_V1_KEYS = frozenset({"batch_goal_summary", "working_root", "default_pack_id", "effective_defaults"})
-_V1_MADE_BY_HARNESS = frozenset(
-    {"batch_id", "submitted_at", "launch_table_sha256", "harness_config_version", "effective_defaults"}
+_V1_KEYS = frozenset(
+    {
+        "batch_goal_summary",
+        "working_root",
+        "default_pack_id",
+        "effective_defaults",
+        "defaults_overrides",
+        "effective_defaults_overrides",
+    }
 )
 
 
@@ -101,55 +104,3 @@ def from_oddish(document: dict[str, Any], problems: Problems) -> OwnShape:
             kept.append(made)
         sweep["agents"] = kept
     return OwnShape({"spec_version": "2.0", "sweep": sweep}, "/sweep")
-
-
-def from_v1(document: dict[str, Any], problems: Problems) -> OwnShape:
-    """Return a table of the earlier ParallelHassnes; what it has and nothing reads is a warning, a misspelling a problem."""
-    made = {
-        key: value for key, value in _kept(document, known_keys(Table), "", problems).items() if key != "spec_version"
-    }
-    _retries(made, "", problems)
-    jobs = made.get("jobs")
-    if isinstance(jobs, list):
-        made["jobs"] = [_v1_job(job, pointer("jobs", i), problems) for i, job in enumerate(jobs)]
-    return OwnShape(made)
-
-
-def _v1_job(job: Any, at: str, problems: Problems) -> Any:
-    if not isinstance(job, dict):
-        return job
-    made = _kept(job, known_keys(Job), at, problems)
-    _retries(made, at, problems)
-    if isinstance(made.get("steps"), list):
-        steps = []
-        for index, step in enumerate(made["steps"]):
-            if isinstance(step, dict):
-                place = at + pointer("steps", index)
-                step = _kept(step, known_keys(Step), place, problems)  # noqa: PLW2901
-                _retries(step, place, problems)
-            steps.append(step)
-        made["steps"] = steps
-    return made
-
-
-def _kept(part: dict[str, Any], known: frozenset[str], at: str, problems: Problems) -> dict[str, Any]:
-    """Without null values (the earlier project took them for absent) and keys that nothing reads."""
-    kept: dict[str, Any] = {}
-    for key, value in part.items():
-        if key in known:
-            if value is not None:
-                kept[key] = value
-        elif key in _V1_MADE_BY_HARNESS:
-            problems.warn(f"{at}/{key} is assigned by the harness and was left out")
-        elif difflib.get_close_matches(key, known, n=1, cutoff=0.85):
-            problems.unknown_key(at, key, known)
-        else:
-            problems.warn(f"{at}/{key} is not read by this version")
-    return kept
-
-
-def _retries(part: dict[str, Any], at: str, problems: Problems) -> None:
-    known = known_keys(RetryPart)
-    for name in ("retries", "retry_policy"):
-        if isinstance(part.get(name), dict):
-            part[name] = _kept(part[name], known, at + pointer(name), problems)

@@ -12,7 +12,7 @@ from parallelhassnes.plan import AgentPolicy
 from parallelhassnes.steps.agent.adapters.agent_cli import NotInstalled
 from parallelhassnes.steps.agent.adapters.by_name import agent
 from parallelhassnes.steps.agent.ask import ask
-from parallelhassnes.steps.agent.work import SCHEMA
+from parallelhassnes.steps.agent.reports import SCHEMAS
 
 SMALL = {
     "type": "object",
@@ -67,7 +67,7 @@ def test_an_answer_that_fits(asked, tmp_path, name):
 @pytest.mark.parametrize("name", BOTH)
 def test_the_schema_that_agents_get_by_default(asked, name):
     report = {"status": "succeeded", "summary": "s", "files_read": [], "files_written": [], "artifacts": []}
-    found, _, _ = asked(name, answer(report), schema=SCHEMA)
+    found, _, _ = asked(name, answer(report), schema=SCHEMAS[2])
     assert (found.document, found.problems, found.failure) == (report, [], None)
 
 

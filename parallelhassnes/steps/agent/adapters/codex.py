@@ -1,7 +1,8 @@
 """Codex CLI (``codex exec``), as version 0.169 behaves.
 
 Settings go into ``config.toml`` of the home rather than into the command line, because ``exec resume`` takes fewer
-options than ``exec``. The prompt goes to standard input, events come from standard output. An error of the provider
+options than ``exec``. Where the user's own settings are to be in force, that file is a link to theirs, which goes with
+the attempt's end, so that no key in it is copied; what the table says are options then. The prompt goes to standard input, events come from standard output. An error of the provider
 is only in the event ``turn.failed``. The usage that ``turn.completed`` names is that of the whole conversation.
 """
 
@@ -54,8 +55,14 @@ class Codex(BuiltInAgent):
             environ["TMPDIR"] = str(request.home / "tmp")
             (request.home / "tmp").mkdir(exist_ok=True)
         config = _config(request, environ)
-        (request.home / "config.toml").write_text(_toml(config), encoding="utf-8")
         argv = [self.program, "exec"]
+        theirs = own / "config.toml" if own and not key and request.policy.user_config else None
+        if theirs is not None and theirs.is_file():
+            (request.home / "config.toml").unlink(missing_ok=True)
+            (request.home / "config.toml").symlink_to(theirs.absolute())
+            argv += _options(_said(request))
+        else:
+            (request.home / "config.toml").write_text(_toml(config), encoding="utf-8")
         if request.thread_id is not None:
             argv.append("resume")
         argv.append("--json")
@@ -109,6 +116,34 @@ def _config(request: Request, environ: Mapping[str, str]) -> dict[str, Any]:
             ENDPOINT: {"name": ENDPOINT, "base_url": environ[BASE_URL], "wire_api": "responses", "env_key": KEY}
         }
     return _merged(config, policy.config)
+
+
+def _said(request: Request) -> dict[str, Any]:
+    """Return what a table says and the user's own settings are to give way to."""
+    policy = request.policy
+    config: dict[str, Any] = {
+        "model": request.model,
+        "model_reasoning_effort": policy.model_reasoning_effort,
+        "sandbox_mode": policy.sandbox,
+        "approval_policy": _APPROVALS.get(policy.approval_policy, policy.approval_policy),
+        "web_search": "live" if policy.web_search_enabled else None,
+    }
+    if policy.add_dirs:
+        config["sandbox_workspace_write"] = {"writable_roots": list(policy.add_dirs)}
+    return _merged(config, policy.config)
+
+
+def _options(config: Mapping[str, Any]) -> list[str]:
+    """Return settings as options, which count more than those of ``config.toml``."""
+    import tomli_w
+
+    made: list[str] = []
+    for name, value in _given(config).items():
+        if isinstance(value, Mapping):
+            made += [part if part == "-c" else f"{name}.{part}" for part in _options(value)]
+        else:
+            made += ["-c", f"{name}={tomli_w.dumps({'v': value}).removeprefix('v =').strip()}"]
+    return made
 
 
 def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
