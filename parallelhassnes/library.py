@@ -28,6 +28,8 @@ from parallelhassnes.actions.analyze import analyze as start_analyses
 from parallelhassnes.actions.cancel_retry import Only, Operated
 from parallelhassnes.actions.cancel_retry import cancel as cancel_target
 from parallelhassnes.actions.cancel_retry import retry as retry_target
+from parallelhassnes.actions.imports.import_jobs import ImportResult
+from parallelhassnes.actions.imports.import_jobs import import_jobs as import_harbor_jobs
 from parallelhassnes.actions.run_until_idle import Ticked, until_idle
 from parallelhassnes.admin.init import ensure, init
 from parallelhassnes.errors import InvalidInput as InvalidTable
@@ -169,6 +171,18 @@ class Store:
                 folders = submission.base_dirs(path)
             done = submission.submit(ctx, data, name=name, folders=folders, again=again)
         return Batch(self, done.batch_id)
+
+    def import_jobs(self, *paths: str | os.PathLike[str], dry_run: bool = False) -> ImportResult:
+        """Bring Harbor job folders, or the jobs in such folders, in as batches; what was imported before is not imported again.
+
+        Raises:
+            UserError: this host may not work on the store. What is wrong with a folder is in ``problems``.
+        """
+        with opened(self) as ctx:
+            done = import_harbor_jobs(ctx, [Path(path) for path in paths], dry_run=dry_run)
+        if not dry_run:
+            self.tick()
+        return done
 
     def tick(self, *, concurrency: int | None = None, limits: Mapping[str, int] | None = None) -> Ticked:
         """Ingest what waits, repair what died, start what may start; waits for no attempt.

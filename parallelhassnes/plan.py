@@ -204,6 +204,27 @@ class Preregistration(Record):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+class ImportedJob(Record):
+    """The job of another program that a batch was imported from."""
+
+    source: Literal["harbor"]
+    job_id: str
+    """Harbor's id of it; ``config-…`` where it has none."""
+    job_name: str
+    path: str
+    """Its folder when it was imported."""
+    harbor_version: str = ""
+    """That planned it; empty where it does not say."""
+    planned: int | None = None
+    """Trials that it planned; None where it does not say."""
+    retries: int | None = None
+    """Attempts that Harbor deleted before it tried again; nothing else is known of them. None where it does not say."""
+    ended: bool = False
+    """It had ended when it was imported."""
+    files: dict[str, str] = {}
+    """Its own files → SHA-256."""
+
+
 class BatchMeta(Record):
     """Facts about an accepted table; the content of ``batch_meta.json``, written last at ingest."""
 
@@ -242,6 +263,8 @@ class BatchMeta(Record):
     warnings: tuple[str, ...] = ()
     harbor_job: dict[str, Any] | None = None
     """The Harbor JobConfig that this batch amounts to, where it came from one."""
+    imported: ImportedJob | None = None
+    """Where its trials ran, where that was not here."""
 
 
 class Plan(BaseModel):
@@ -263,6 +286,7 @@ class Plan(BaseModel):
     """With ``batch_id`` empty, ``first_seq`` and ``dependents`` already right."""
     warnings: tuple[str, ...] = ()
     harbor_job: dict[str, Any] | None = None
+    imported: ImportedJob | None = None
 
 
 type PassSource = Literal["default", "table", "sweep", "task", "step"]
@@ -293,6 +317,10 @@ class TrialSpec(Record):
     """Which of the trials of this task and agent this is, from 1."""
     pass_rule: PassRule | None = None
     """What the step, the sweep, the table or the task says of passing; None for the default."""
+    source_key: str = ""
+    """Of an imported batch: what the trial of its source has in common with those of the same task and settings there."""
+    source_trial: str = ""
+    """The name of that trial; empty where it was planned there, and there was nothing of it."""
 
 
 class AgentPolicy(Record):

@@ -202,7 +202,6 @@ def submit(
         found_good: is called before anything is written.
     """
     check_host.check(ctx)
-    digest = hashlib.sha256(data).hexdigest()
     made = None if again else known(ctx, data)
     if made is not None:
         return _describe(ctx, made, duplicate=True)
@@ -218,6 +217,11 @@ def submit(
     submission = ingest.new_submission(
         ctx.layout, name, folders, again=again, rerun_of=rerun_of, carry=carry, variables=variables
     )
+    return put_in(ctx, submission, data, name, plan)
+
+
+def put_in(ctx: Context, submission: ingest.Submission, data: bytes, name: str, plan: Plan) -> Submitted:
+    """Put a table with its companion where ingest finds it, and have it ingested; ``plan`` was made from the same bytes."""
     ending = Path(name).suffix.lower()
     path = ctx.layout.incoming / f"{submission.batch_id}{ending if ending in ('.yaml', '.yml') else '.json'}"
     atomic.write_json(path.with_name(path.name + ingest.COMPANION), submission.model_dump(mode="json"))
@@ -232,6 +236,7 @@ def submit(
     if done is None or done.batch_id is None:  # a tick was faster
         own = submission.batch_id
         if not (ctx.layout.batch(own) / batches.META).exists():
+            digest = hashlib.sha256(data).hexdigest()
             return _describe(ctx, ingest.known_batch(ctx, digest) or own, duplicate=True)
         return _describe(ctx, own, duplicate=False)
     return _describe(ctx, done.batch_id, duplicate=done.duplicate)

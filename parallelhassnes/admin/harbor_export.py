@@ -30,6 +30,8 @@ class FoundTrial(NamedTuple):
     config: "TrialConfig"
     """As the plan has it: without what the worker added."""
     result: "TrialResult"
+    retries: int
+    """Attempts before it, which the job of Harbor would have deleted."""
 
 
 def find_trials(batch_dir: Path) -> tuple[list[FoundTrial], list[str]]:
@@ -59,7 +61,8 @@ def _with_result(job_dir: Path, step: StepSpec) -> Iterator[FoundTrial]:
     from harbor.models.trial.config import TrialConfig
     from harbor.models.trial.result import TrialResult
 
-    for attempt in sorted((job_dir / "steps" / step.step_id / "attempts").glob("*"), reverse=True):
+    every = sorted((job_dir / "steps" / step.step_id / "attempts").glob("*"))
+    for number, attempt in reversed(list(enumerate(every))):
         text = safe_read.read_bytes(attempt / "trial" / "result.json", safe_read.MAX_JSON_BYTES)
         if not text:
             continue
@@ -68,7 +71,7 @@ def _with_result(job_dir: Path, step: StepSpec) -> Iterator[FoundTrial]:
         except ValidationError:
             continue
         config = TrialConfig.model_validate(TrialSpec(**step.spec).config)
-        yield FoundTrial(attempt / "trial", config, result)
+        yield FoundTrial(attempt / "trial", config, result, number)
 
 
 def group(found: Sequence[FoundTrial]) -> list[list[FoundTrial]]:
@@ -111,6 +114,12 @@ def metrics_of(batch_dir: Path) -> list[Any]:
     """Return the metrics of the Harbor job config that the batch came from, if it came from one."""
     meta = safe_read.read_object(batch_dir / "batch_meta.json") or {}
     return safe_read.sequence(safe_read.mapping(meta.get("harbor_job")).get("metrics"))
+
+
+def deleted_elsewhere(batch_dir: Path) -> int:
+    """Return the retries of the Harbor job that the batch was imported from."""
+    meta = safe_read.read_object(batch_dir / "batch_meta.json") or {}
+    return safe_read.whole(safe_read.mapping(meta.get("imported")).get("retries")) or 0
 
 
 def _settings(trial: FoundTrial) -> str:

@@ -60,13 +60,14 @@ def export(batch_dir: Path, target: Path) -> Export:
             raise UserError(f"{target / name} exists already", fix="remove it or name another folder")
     target.mkdir(parents=True, exist_ok=True)
     metrics = harbor_export.metrics_of(batch_dir)
+    deleted = harbor_export.deleted_elsewhere(batch_dir) if len(groups) == 1 else 0  # whose they were is not known
     for name, trials in zip(names, groups, strict=True):
         config = harbor_export.job_config(trials, target, name, metrics)
-        _write_job(target, name, config, trials)
+        _write_job(target, name, config, trials, deleted)
     return Export(tuple(target / name for name in names), len(found), tuple(skipped))
 
 
-def _write_job(target: Path, name: str, config: "JobConfig", trials: Sequence[FoundTrial]) -> None:
+def _write_job(target: Path, name: str, config: "JobConfig", trials: Sequence[FoundTrial], deleted: int) -> None:
     from harbor.job_plan import JobPlan
 
     new = target / f".{name}.new"
@@ -91,7 +92,12 @@ def _write_job(target: Path, name: str, config: "JobConfig", trials: Sequence[Fo
     # Harbor's own job times have no zone, and it subtracts them from each other.
     starts = [r.started_at.astimezone().replace(tzinfo=None) for r in results if r.started_at]
     ends = [r.finished_at.astimezone().replace(tzinfo=None) for r in results if r.finished_at]
-    result = plan.aggregate(results, started_at=min(starts, default=None), finished_at=max(ends, default=None))
+    result = plan.aggregate(
+        results,
+        started_at=min(starts, default=None),
+        finished_at=max(ends, default=None),
+        n_retries=deleted + sum(trial.retries for trial in trials),
+    )
     (new / "result.json").write_text(result.model_dump_json(indent=4, exclude={"trial_results"}))
     (new / "job.log").write_text(f"Exported by parallelhassnes: {len(trials)} trials.\n")
     new.rename(target / name)

@@ -23,6 +23,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "tick": "work",
         "append": "append",
         "rerun": "upkeep",
+        "import": "harbor",
     },
     "Look": {
         "scoreboard": "watch",

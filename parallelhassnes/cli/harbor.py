@@ -1,17 +1,18 @@
-"""``harbor run``: a command line of Harbor's, run here."""
+"""What comes from Harbor: ``harbor run``, a command line of its own that is run here, and ``import``, jobs that it has run."""
 
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from parallelhassnes.cli import run_options as opt
 from parallelhassnes.cli.options import JsonOption, RootOption
 from parallelhassnes.cli.run import GivenTable, say_what_would_run, started
-from parallelhassnes.cli.work import FailOnOption, check_fail_on, open_to_run, watch_until_idle
+from parallelhassnes.cli.work import FailOnOption, check_fail_on, make_store, open_to_run, watch_until_idle
 
 
 def register(app: typer.Typer) -> None:
-    """Add this group."""
+    """Add this group, and the command beside it."""
     group = typer.Typer(
         help="Run Harbor's own command lines here.\n\nExample: parallelhassnes harbor run -p examples/tasks/hello --dry-run",
         no_args_is_help=True,
@@ -20,6 +21,7 @@ def register(app: typer.Typer) -> None:
     settings = {"allow_extra_args": True, "ignore_unknown_options": True}
     group.command("run", context_settings=settings)(run)
     app.add_typer(group, name="harbor")
+    app.command("import")(import_jobs)
 
 
 def run(line: typer.Context) -> None:
@@ -68,3 +70,38 @@ def _own(
     json: JsonOption = False,
 ) -> None:
     """Run a command line of Harbor's here. Harbor's options come first, ours are the last."""
+
+
+def import_jobs(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Harbor job folders, or folders of them.")],
+    experiment: Annotated[
+        str | None, typer.Option("--experiment", metavar="NAME", help="Of the new batches, instead of each job's name.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be imported; change nothing.")] = False,
+    root: RootOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Bring finished or stopped Harbor jobs in as batches; what was imported before is not imported again.
+
+    Example: parallelhassnes import jobs/ --dry-run
+    """
+    from parallelhassnes.actions.imports.import_jobs import import_jobs as bring_in
+
+    ctx = open_to_run(root)
+    done = bring_in(ctx, paths, experiment=experiment, dry_run=dry_run, found_good=lambda: make_store(ctx))
+    if json:
+        typer.echo(done.model_dump_json())
+        raise typer.Exit(0 if done.ok else 2)
+    for job in done.jobs:
+        where = " ".join(filter(None, (job.batch_id, *job.more_batches))) or "a new batch"
+        word = "would import" if dry_run else "imported"
+        parts = [f"{job.trials} new trials"]
+        parts += [f"{job.unfinished} of them without a result"] if job.unfinished else []
+        parts += [f"{job.known} imported before"] if job.known else []
+        parts += [f"{job.not_run} planned and not run there"] if job.not_run else []
+        typer.echo(f"{word} {job.path} as {where}: {', '.join(parts)}")
+        for note in job.notes:
+            typer.echo(f"note: {job.job_name}: {note}", err=True)
+    for line in done.problems:
+        typer.echo(f"error: {line}", err=True)
+    raise typer.Exit(0 if done.ok else 2)

@@ -109,13 +109,13 @@ def _write_end(
     was_full: bool,
 ) -> AttemptState:
     outcome = _blame_the_disk(attempt, _conclude(attempt, kind, end, state.stuck_since), was_full=was_full)
-    _write_outcome(attempt, outcome)
+    write_outcome(attempt, outcome)
     state = state.model_copy(
         update={
             "status": outcome.status,
             "ended_at": now_text(),
             "exit_code": end.exit_code,
-            "failure": _failure(outcome),
+            "failure": failure_of(outcome),
             "retry": retry() if attempt.step.retry.open else None,
             "stuck_since": None,
             "live": None,
@@ -145,7 +145,8 @@ def _has_report(attempt: StepAttempt) -> bool:
         return False
 
 
-def _failure(outcome: Outcome) -> FailureRecord | None:
+def failure_of(outcome: Outcome) -> FailureRecord | None:
+    """Return why the attempt did not succeed, as files keep it."""
     if outcome.failure is None:
         return None
     line = " ".join(outcome.failure.line.split())[:500]
@@ -191,7 +192,8 @@ def _ask_the_kind(attempt: StepAttempt, kind: Kind, end: WorkerEnd) -> Outcome:
         return Outcome("failed", f"The harness failed to read this attempt. {line}", Failure("internal", line))
 
 
-def _write_outcome(attempt: StepAttempt, outcome: Outcome) -> None:
+def write_outcome(attempt: StepAttempt, outcome: Outcome) -> None:
+    """Write what an attempt publishes, and its report."""
     if outcome.publish:
         folder = attempt.dir / attempts.PUBLISH
         folder.mkdir(exist_ok=True)

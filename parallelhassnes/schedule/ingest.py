@@ -4,7 +4,7 @@
     incoming/<name>.submit                 what ``submit`` knows besides: batch id, base directories
 
     by_sha256/<sha> ─▶ runs/<batch_id>/launch_table.*  ─▶ index.json ─▶ <job_id>/job.json … ─▶ ledger
-    ─▶ additions and attempts taken over (``rerun``) ─▶ batch_meta.json ─▶ tickets ─▶ accepted/<batch_id>.ack.json ─▶ companion removed ─▶ table to accepted/
+    ─▶ additions and attempts taken over (``rerun``, ``import``) ─▶ batch_meta.json ─▶ tickets ─▶ accepted/<batch_id>.ack.json ─▶ companion removed ─▶ table to accepted/
 
 ``batch_meta.json`` makes the batch one; before it the folder is garbage that the redo writes over. A crash
 anywhere leaves the table in ``incoming/``. ``by_sha256`` says from the start which batch these bytes make, the
@@ -68,6 +68,8 @@ class Submission(BaseModel):
     """The batch that is run again."""
     carry: dict[str, str] = {}
     """``job_id/step_id`` → name of the attempt of that batch which is taken over instead of being made anew."""
+    imported: bool = False
+    """The batch's attempts were made aside by ``import``: ``schedule.additions.carry_over``."""
     variables: dict[str, str] | None = None
     """What the environment of ``run`` holds for the batch: see ``Control.variables``."""
     by: str | None = None
@@ -375,7 +377,12 @@ def _write_batch(
         job_ids=tuple(job.job_id for job in jobs),
         steps_total=sum(len(job.steps) for job in jobs),
         warnings=(*plan.warnings, *left_out),
-        **{name: value for name, value in plan if name in BatchMeta.model_fields and name != "warnings"},
+        imported=plan.imported if said.imported else None,  # else its table runs here
+        **{
+            name: value
+            for name, value in plan
+            if name in BatchMeta.model_fields and name not in ("warnings", "imported")
+        },
     )
     about = rooted.dumps(meta.model_dump(mode="json", exclude_none=True), ctx.layout.root)
     if plan.plan is not None:  # before all else: its hash may stand somewhere already
@@ -398,15 +405,15 @@ def _write_batch(
         add_steps.add_at_ingest(batch_dir, extra, by)
         jobs = [batches.read_job(batch_dir / job.job_id) for job in jobs]
         index.write(batch_dir, jobs)
-    carried = submission is not None and carry_over.take_over(
-        ctx.layout, batch_id, jobs, submission.rerun_of, submission.carry
-    )
+    carried = carry_over.take_over(ctx.layout, batch_id, jobs, said.rerun_of, said.carry)
+    if said.imported:
+        carry_over.take_in(ctx.layout, batch_id, jobs, by)
     if said.variables is not None:
         batches.write_control(ctx.layout, batch_id, Control(variables=said.variables))
         ledger.append(batch_dir, "bound", by=by, variables=sorted(said.variables))
     _sync_everything()
     atomic.write_text(batch_dir / batches.META, about)
-    _queue(ctx, batch_id, jobs, carried=carried)
+    _queue(ctx, batch_id, jobs, carried=carried or said.imported)
     _sync_everything()
 
 
@@ -496,6 +503,7 @@ def new_submission(
     rerun_of: str = "",
     carry: Mapping[str, str] = MappingProxyType({}),
     variables: dict[str, str] | None = None,
+    imported: bool = False,
 ) -> Submission:
     """Return the companion of a table about to be submitted, with its batch id."""
     return Submission(
@@ -505,6 +513,7 @@ def new_submission(
         again=again,
         rerun_of=rerun_of,
         carry=dict(carry),
+        imported=imported,
         variables=variables,
         by=ledger.speaker(),
     )

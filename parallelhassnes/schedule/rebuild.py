@@ -12,7 +12,7 @@ from pathlib import Path
 from parallelhassnes.names import key_dir
 from parallelhassnes.plan import BatchMeta, JobSpec, StepSpec
 from parallelhassnes.schedule import health, quarantine
-from parallelhassnes.schedule.additions import add_steps
+from parallelhassnes.schedule.additions import add_steps, carry_over
 from parallelhassnes.schedule.admission import note_blocked
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.job_state import JobState, publish, record_end, ticket_of
@@ -133,7 +133,12 @@ def _rederive(ctx: Context, batch_id: str) -> None:
 def _complete_ledger(ctx: Context, batch_id: str) -> None:
     """Write down the additions and ends that nobody else will write: their notes went with the queue."""
     batch_dir = ctx.layout.batch(batch_id)
-    add_steps.tell(batch_dir, [batches.read_job(p) for p in batches.job_dirs(ctx.layout, batch_id)])
+    jobs = [batches.read_job(p) for p in batches.job_dirs(ctx.layout, batch_id)]
+    add_steps.tell(batch_dir, jobs)
+    if batches.read_batch(batch_dir).imported is not None:
+        book = JobState(ctx, batch_id)
+        carry_over.complete(book, jobs)
+        book.save(whole=True)
     known = {event.get("run_id") for _, event in ledger.read(batch_dir) if event.get("event") in ("ended", "carried")}
     for job_dir in batches.job_dirs(ctx.layout, batch_id):
         job = batches.read_job(job_dir)

@@ -41,9 +41,10 @@ class WorkerEnd:
 
     exit_code: int | None
     """The exit status; negative for a signal, as in ``subprocess``; None where nobody could see it."""
-    reason: Literal["exited", "timeout", "canceled", "lost", "stuck", "job_time_limit"]
+    reason: Literal["exited", "timeout", "canceled", "lost", "stuck", "job_time_limit", "elsewhere"]
     """Why the worker ended: by itself, by the supervisor's deadline, by a cancel, unseen, stopped because nothing of it
-    moved any more, or because the cluster's job that it was in was out of time. ``finish`` tells a kind of step ``lost`` in the place of the last two."""
+    moved any more, or because the cluster's job that it was in was out of time; ``elsewhere`` where another program ran it, and only
+    its files are here. ``finish`` tells a kind of step ``lost`` in the place of ``stuck``."""
 
 
 @dataclass(frozen=True)

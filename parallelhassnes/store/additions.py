@@ -6,6 +6,9 @@
 Written under ``tick.lock``: the mark first, then the files, then for each a line of the ledger with its hash, then index
 and tickets, then the mark goes. A crash between any two leaves the mark, and the next pass does the rest. A rerun's are written at its ingest, before
 ``batch_meta.json``, and need no mark.
+
+Attempts that ``import`` adds to steps of a batch go the same way: the mark, then each attempt's folder by rename, then their lines and
+``current.json``, then the mark goes.
 """
 
 from pathlib import Path

@@ -8,6 +8,7 @@ runs/_tasks/<sha256>/            a task that was uploaded
 runs/_system/tokens/<name>.json  who may use the HTTP interface, and for what
 runs/_system/checkpoints/        how far the ledgers had come, signed
 runs/_system/sessions/<sha256>.json  browsers that have logged in with a token
+runs/_system/imports/<batch_id>/…    attempts of another program on their way into a batch; under import.lock
 runs/_queue/incoming/            tables, put there by rename
 runs/_queue/accepted|rejected/   tables as submitted, with .ack.json or .error.json
 runs/_queue/ready/<key>/<batch_id>/<chunk>/<ticket>    what could start now
@@ -137,6 +138,14 @@ class Layout:
     @cached_property
     def tasks(self) -> Path:
         return self.runs / "_tasks"
+
+    @cached_property
+    def imports(self) -> Path:
+        return self.system / "imports"
+
+    @cached_property
+    def import_lock(self) -> Path:
+        return self.system / "import.lock"
 
     @cached_property
     def tokens(self) -> Path:

@@ -32,6 +32,24 @@ class Credential(Record):
         return f"with {names or 'their variables'} ({self.mark[:6]})"
 
 
+class ImportedAttempt(Record):
+    """Where an attempt was made that was not made here."""
+
+    source: Literal["harbor"]
+    job_id: str
+    trial: str
+    """The name of the trial there."""
+    path: str
+    """Its folder when it was imported."""
+    result_sha256: str
+    """Of its ``result.json``; empty where it had none."""
+    merkle_root: str
+    """Over all of its files as they were there, as a seal has it."""
+    began: str | None = None
+    """None where the source does not say, or without a zone; ``ended`` likewise."""
+    ended: str | None = None
+
+
 class AttemptMeta(Record):
     """``meta.json``: what an attempt was started as. Written once, before anything runs."""
 
@@ -57,6 +75,8 @@ class AttemptMeta(Record):
     """Whose keys it is given; None in attempts of earlier versions."""
     inputs: dict[str, str] = {}
     """Of an agent step or one in a loop: ``job_id/step_id`` of what it depends on → the attempt that it was given."""
+    imported: ImportedAttempt | None = None
+    """Of an attempt of another program; then ``created_at`` is when it was imported, and who ran it is not known."""
 
 
 class Heartbeat(Record):

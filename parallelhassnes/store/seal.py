@@ -32,6 +32,7 @@ def seal(
     left_out: Sequence[Mapping[str, Any]] = (),
     not_looked_for: Mapping[str, str] = MappingProxyType({}),
     check: Callable[[], None] = lambda: None,
+    imported: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Write the seal of an attempt whose processes have all ended; return its document.
 
@@ -41,6 +42,7 @@ def seal(
         not_looked_for: name → why its value was not taken out.
         check: is called now and then, and raises ``walk.OutOfTime``; files that were not read by then are named
             with ``{"unread"}``.
+        imported: of an attempt of another program: where from, and the hashes of its files there.
     """
     document: dict[str, Any] = {
         "schema_version": 1,
@@ -48,6 +50,8 @@ def seal(
         "files": survey(attempt_dir, check=check, protect=True),
     }
     document["merkle_root"] = merkle.root(document["files"])
+    if imported:
+        document["imported"] = dict(imported)
     if redacted:
         document["redacted"] = redacted
     if left_out:

@@ -29,6 +29,7 @@ from parallelhassnes.tables.formats import earlier_tables
 from parallelhassnes.tables.formats.datasets import download
 from parallelhassnes.tables.formats.foreign_formats import from_oddish, recognise
 from parallelhassnes.tables.formats.harbor_job import expand_harbor_job
+from parallelhassnes.tables.formats.imported_job import expand_imported_job
 from parallelhassnes.tables.formats.sweep import expand_sweep
 from parallelhassnes.tables.model import PRIORITY_WORDS, TableHead
 from parallelhassnes.tables.parse.field_names import check_keys
@@ -74,6 +75,8 @@ def expand_document(document: Any, *, name: str, base_dirs: list[Path], defaults
     context.forgiving = shape == "parallelhassnes-1"
     if shape == "harbor-job":
         plan = expand_harbor_job(document, context)
+    elif shape == "imported-job":
+        plan = expand_imported_job(document, context)
     else:
         strip = ""
         if shape == "oddish-sweep":

@@ -67,6 +67,8 @@ class AttemptLine(View):
     """Nobody named the cause of the failure: its class is a guess."""
     sealed: bool
     """Nothing in its folder changes any more."""
+    imported: str = ""
+    """The trial of another program that it was; then the times are those that its files say, and what they do not say is missing."""
 
 
 class ShowDocument(View):
@@ -199,12 +201,14 @@ def _attempt_line(layout: Layout, folder: Path, number: int) -> AttemptLine | No
     failure = state.get("failure")
     sealed = attempts.is_sealed(folder)
     over = state["status"] in TERMINAL
+    imported = (_document(folder / attempts.META) or {}).get("imported") or {}
     return AttemptLine(
         attempt=str(folder.relative_to(layout.root)),
         number=number,
         status=state["status"] if sealed or not over else "running",
         started_at=state.get("started_at"),
-        ended_at=state.get("ended_at"),
+        ended_at=imported.get("ended") if imported else state.get("ended_at"),
+        imported=f"{imported['source']} {imported['job_id']}/{imported['trial']}" if imported else "",
         sealed=sealed,
         guessed=bool(failure and failure.get("guessed")),
         failure=formatting.failure(failure["failure_class"], failure["line"], failure.get("guessed"))

@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     part, parts = map(int, given.shard.split("/"))
     scenario = scenarios.ALL[given.scenario]
-    drive.prepare(trials=scenario is scenarios.TRIAL)
+    drive.prepare(trials=scenario in (scenarios.TRIAL, scenarios.IMPORT))
     currents.WHOLE = scenario.whole
     folder = Path(tempfile.mkdtemp(prefix="faults-", dir=drive.MEMORY if drive.MEMORY.is_dir() else None))
     seed = given.seed if given.seed is not None else random.SystemRandom().randrange(1 << 32)

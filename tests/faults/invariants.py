@@ -86,7 +86,7 @@ def _attempts(ref: str, folders: list[Path], *, one_clock: bool) -> Iterator[str
     for (_, before), (after, _) in itertools.pairwise(seen):
         if one_clock and (before.ended_at or "") > after.created_at:
             yield f"{ref}: {after.run_id} was started before {before.run_id} had ended"
-        if before.status == "succeeded":
+        if before.status == "succeeded" and after.kind != "verdict":  # that is given anew when a trial has come to it
             yield f"{ref}: was run again after it had succeeded"
     if [meta.number for meta, _ in seen] != list(range(1, len(seen) + 1)):
         yield f"{ref}: attempts are numbered {[meta.number for meta, _ in seen]}"
@@ -97,7 +97,7 @@ def _ledger(batch_dir: Path) -> Iterator[str]:
     if not any(line["event"] == "submitted" for line in lines):
         yield "ledger: has no line of the submission"
     folders = [path.name for path in batch_dir.glob("*/steps/*/attempts/*")]
-    ended = Counter(line["attempt"] for line in lines if line["event"] == "ended")
+    ended = Counter(line["attempt"] for line in lines if line["event"] in ("ended", "carried"))
     launched = Counter(line["attempt"] for line in lines if line["event"] == "launched")
     for name in folders:
         if not ended[name]:
@@ -135,7 +135,8 @@ def _junk(ctx: Context) -> Iterator[str]:
             half = name.startswith(".tmp-") or name == currents.JOURNAL
             if half or (name == "tmp" and in_attempt):
                 yield f"junk: {path.relative_to(ctx.layout.root)}"
-    yield from (f"junk: {path.relative_to(ctx.layout.root)}" for path in ctx.layout.temp.iterdir())
+    left = [*ctx.layout.temp.iterdir(), *(ctx.layout.imports.iterdir() if ctx.layout.imports.exists() else ())]
+    yield from (f"junk: {path.relative_to(ctx.layout.root)}" for path in left)
 
 
 def _rebuilt(ctx: Context) -> list[str]:

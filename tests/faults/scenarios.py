@@ -1,5 +1,6 @@
 """What is done to a store while something is killed: tables, the acts of a user, and how each step must end."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import stores
 from harness import make_task
 
 from parallelhassnes.actions import cancel_retry
+from parallelhassnes.actions.imports.import_jobs import import_jobs
 from parallelhassnes.refs import Found
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.store import currents
@@ -150,4 +152,53 @@ OPERATE = Scenario(
 JOURNAL = STEPS._replace(name="journal", whole=0)
 """Small jobs whose ``current.json`` is kept as that of a large one is."""
 
-ALL = {scenario.name: scenario for scenario in (STEPS, TRIAL, OPERATE, JOURNAL)}
+
+def _source(ctx: Context, *trials: str) -> Path:
+    """A Harbor job that planned two trials of ``easy`` and one of ``hard``, and has these; a name with ``?`` for one without a result."""
+    folder = ctx.layout.root.parent / f"source-{len(trials)}"
+    if folder.exists():
+        return folder
+    made = ctx.layout.root.parent / f".source-{os.getpid()}"
+    agent = {"name": "oracle"}
+
+    def task(name: str) -> dict[str, str]:
+        return {"path": f"/tasks/{name}"}
+
+    def lock(name: str) -> dict[str, object]:
+        return {"task": {"name": name, "type": "local", **task(name)}, "agent": agent}
+
+    def write(place: Path, document: dict[str, object]) -> None:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(json.dumps(document))
+
+    write(made / "config.json", {"job_name": "source", "agents": [agent]})
+    write(made / "lock.json", {"trials": [lock("easy"), lock("hard"), lock("easy")]})
+    write(made / "result.json", {"id": "11111111-2222", "stats": {"n_retries": 1}})
+    for name in trials:
+        place, kind = made / name.strip("?"), name.partition("_")[0]
+        write(place / "lock.json", lock(kind))
+        write(place / "config.json", {"task": task(kind), "agent": agent, "trial_name": place.name})
+        write(place / "agent" / "trajectory.json", {"steps": []})
+        if not name.endswith("?"):
+            reward = {"rewards": {"reward": 1.0}}
+            write(place / "result.json", {"task_name": kind, "trial_name": place.name, "verifier_result": reward})
+    made.rename(folder)
+    return folder
+
+
+def _import(*trials: str) -> Act:
+    return Act("import", lambda ctx: import_jobs(ctx, [_source(ctx, *trials)]))
+
+
+IMPORT = Scenario(
+    "import",
+    (_import("easy__1", "easy__2?"), _import("easy__1", "easy__3", "hard__1")),
+    dict.fromkeys(("easy/oracle.1", "easy/oracle.2", "easy/verdict", "hard/oracle.1", "hard/verdict"), OK),
+    {
+        **dict.fromkeys(("easy/oracle.1", "easy/oracle.2", "hard/oracle.1"), OK),
+        **dict.fromkeys(("easy/verdict", "hard/verdict"), OR_FAILED),
+    },
+)
+"""A job that had stopped, and has grown since."""
+
+ALL = {scenario.name: scenario for scenario in (STEPS, TRIAL, OPERATE, JOURNAL, IMPORT)}

@@ -16,7 +16,7 @@ from stores import CHECKOUT, SUPPORT, environment
 from tests.faults import disturb
 
 # Enough points that a scenario which stopped passing them, or a hook which stopped seeing them, is noticed.
-LEAST = {"steps": 120, "operate": 170, "trial": 150, "journal": 130}
+LEAST = {"steps": 120, "operate": 170, "trial": 150, "journal": 130, "import": 100}
 SHARDS = 2
 SECONDS = os.environ.get("PARALLELHASSNES_FAULTS_SEC", "12")
 RUNS = "8"
@@ -55,6 +55,16 @@ def test_killed_anywhere_a_sandbox_trial_ends_as_it_should():
     print("\n".join(found["points"]))
     assert not found["broken"], f"{json.dumps(found['broken'], indent=1)}\n{errors[-3000:]}"
     assert len(found["known"]) >= LEAST["trial"]
+    assert found["reached"] >= 3
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.harbor
+def test_killed_anywhere_an_import_is_completed_by_the_next():
+    found, errors = enumerated("import", "0/1")
+    print("\n".join(found["points"]))
+    assert not found["broken"], f"{json.dumps(found['broken'], indent=1)}\n{errors[-3000:]}"
+    assert len(found["known"]) >= LEAST["import"]
     assert found["reached"] >= 3
 
 

@@ -70,6 +70,7 @@ ALLOWED = {
     "actions/rerun.py": "a batch's table",
     "views/system_scoreboard.py": "a snapshot of the system",
     "actions/submit.py": "the user's table",
+    "actions/imports/stage_attempt.py": "files that it makes itself, in a fresh folder",
     "actions/unpack_archive.py": "what it makes itself, by descriptors",
     "actions/uploads.py": "uploads before they are tasks",
     "admin/audit/verify_claim.py": "the one file that its user names",

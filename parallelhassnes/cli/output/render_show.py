@@ -87,6 +87,8 @@ def _attempts(document: ShowDocument) -> Iterator[RenderableType]:
     for attempt in document.attempts:
         text = Text(f"attempt {attempt.number} ")
         text.append(attempt.status, style=STYLES.get(attempt.status, ""))
+        if attempt.imported:
+            text.append(f", imported: {attempt.imported}")
         if attempt.started_at:
             text.append(f", started {formatting.ago(attempt.started_at)} ago")
         if attempt.started_at and attempt.ended_at:

@@ -1,4 +1,6 @@
-"""Adding steps to jobs that were accepted before; ``store.additions`` says what is written, and in which order."""
+"""Adding steps to jobs that were accepted before, and imported attempts to their steps; ``store.additions`` says what is written, and in
+which order.
+"""
 
 import hashlib
 from collections import Counter
@@ -8,6 +10,7 @@ from pathlib import Path
 
 from parallelhassnes.plan import Addition, JobSpec, StepSpec
 from parallelhassnes.schedule import quarantine
+from parallelhassnes.schedule.additions import carry_over
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.job_state import JobState
 from parallelhassnes.store import additions, attempts, batches, index, members
@@ -24,6 +27,18 @@ def add(ctx: Context, batch_id: str, steps: Mapping[str, Sequence[StepSpec]]) ->
         job_dir = batch_dir / job_id
         name = additions.name_of(len(additions.names(job_dir)) + 1)
         additions.write(job_dir, name, Addition(at=now_text(), by=by, steps=tuple(own)))
+    complete(ctx)
+
+
+def add_attempts(ctx: Context, batch_id: str, staged: Iterable[tuple[Path, Path]]) -> None:
+    """Add imported attempts to steps of a batch that was imported; the caller holds ``tick.lock``.
+
+    Args:
+        staged: a sealed attempt's folder, and the step's.
+    """
+    (ctx.layout.added / batch_id).touch()
+    for folder, step_dir in staged:
+        attempts.adopt(folder, step_dir)
     complete(ctx)
 
 
@@ -81,6 +96,8 @@ def _complete(ctx: Context, batch_id: str) -> None:
     book = JobState(ctx, batch_id)
     jobs = [batches.read_job(path) for path in batches.job_dirs(ctx.layout, batch_id)]
     index.write(book.batch_dir, jobs)
+    if batches.read_batch(book.batch_dir).imported is not None:
+        carry_over.complete(book, jobs)
     for job in tell(book.batch_dir, jobs):
         for step in job.steps:
             if attempts.newest(book.step_dir(job, step)) is None:

@@ -161,7 +161,7 @@ def _without_result(attempt: StepAttempt, end: WorkerEnd) -> tuple[Status, Failu
         lines = trace.decode("utf-8", "replace").strip().splitlines()
         name, _, message = (lines[-1] if lines else "").partition(": ")
         return "failed", _classified(name, message, phase, trace.decode("utf-8", "replace"))
-    return "failed", _unexplained(end)
+    return _stopped(end, phase) if end.reason == "elsewhere" else ("failed", _unexplained(end))
 
 
 def _stopped(end: WorkerEnd, phase: Phase) -> tuple[Status, Failure]:
@@ -174,6 +174,8 @@ def _stopped(end: WorkerEnd, phase: Phase) -> tuple[Status, Failure]:
             return "failed", Failure(TIMEOUT_CLASSES[phase], f"past the step's deadline during {where}")
         case "lost":
             return "lost", Failure("lost", f"lost during {where}: its supervisor died")
+        case "elsewhere":
+            return "lost", Failure("lost", "no result where it was imported from: it was stopped there, or still ran")
         case _:
             line = f"stopped during {where} by a signal that no cancel had sent"
             return "failed", Failure("infrastructure", line)

@@ -22,7 +22,7 @@ from parallelhassnes.tables.parse.secret_check import check_env, templates
 
 SANDBOX_OPTIONS = frozenset({"unsupported", "engine", "network", "verification"})
 _IDENTITY = {"trial_name", "trials_dir", "job_id"}
-_WITHOUT_MODEL = frozenset({"oracle", "nop"})
+WITHOUT_MODEL = frozenset({"oracle", "nop"})
 _NO_MODEL = frozenset({"", "-", "none", "null", "nil", "n/a", "na", "default"})
 
 
@@ -130,7 +130,7 @@ class TrialExpander:
         if isinstance(name, str) and not agent.get("import_path") and name not in AgentName.values():
             problems.unknown_value(at if isinstance(raw, str) else at + "/name", "agent", name, AgentName.values())
         model = agent.get("model_name")
-        if isinstance(model, str) and (model.strip().lower() in _NO_MODEL or agent.get("name") in _WITHOUT_MODEL):
+        if isinstance(model, str) and (model.strip().lower() in _NO_MODEL or agent.get("name") in WITHOUT_MODEL):
             agent.pop("model_name")
         self._absolute(agent, "skills", {"skills": at + "/skills"}, optional=True)
         return agent

@@ -81,3 +81,35 @@ def _texts(document: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
             stack.extend((child, (*path, key)) for key, child in value.items())
         elif isinstance(value, list):
             stack.extend((child, (*path, index)) for index, child in enumerate(value))
+
+
+def without_secrets(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a document that others wrote without what the checks here refuse: a literal under such a name in an ``env`` or ``kwargs``
+    becomes ``${NAME}``, text with the shape of a provider's key ``[REDACTED]``.
+    """
+    made: dict[str, Any] = _blanked(document)
+    return made
+
+
+def _blanked(value: Any) -> Any:
+    if isinstance(value, str):
+        return _KNOWN_SHAPES.sub("[REDACTED]", value)
+    if isinstance(value, list):
+        return [_blanked(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    made = {_KNOWN_SHAPES.sub("[REDACTED]", str(key)): _blanked(part) for key, part in value.items()}
+    for name in ("env", "kwargs"):
+        section = made.get(name)
+        if isinstance(section, dict):
+            made[name] = {key: _named(key, text) for key, text in section.items()}
+    return made
+
+
+def _named(name: str, value: Any) -> Any:
+    """Return ``${NAME}`` in the place of a literal secret, and of what Harbor has blotted out."""
+    if not isinstance(value, str) or not _SENSITIVE_KEY.search(name):
+        return value
+    if _TEMPLATE.fullmatch(value) or _HARMLESS.fullmatch(value):
+        return value
+    return f"${{{name.upper()}}}" if _NAME.fullmatch(name) else "[REDACTED]"
