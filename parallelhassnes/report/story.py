@@ -58,14 +58,32 @@ def _best(report: Report) -> list[str]:
     found = [g for g in report.results.groups if not is_baseline(g) and g.pass_rate is not None]
     if not found:
         return []
-    best = max(found, key=lambda group: group.pass_rate or 0.0)
-    rest = [group for group in found if group is not best]
-    if not best.pass_rate:
+    highest = max(group.pass_rate or 0.0 for group in found)
+    if not highest:
         return ["No agent passed anything."]
-    text = f"{label(best)} passes {'most: ' if rest else ''}{rate(best)}"
-    if rest and any(_overlap(best, other) for other in rest):
-        text += "; its interval overlaps with that of others, which may be as good"
-    return [f"{text}."]
+    first = [group for group in found if group.pass_rate == highest]
+    others = [group for group in found if group.pass_rate != highest]
+    if len(first) > 1:
+        text = f"{formatting.joined([label(group) for group in first])} have the same pass rate: {rate(first[0])}"
+    else:
+        text = f"{label(first[0])} has {'the highest' if others else 'a'} pass rate{':' if others else ' of'} {rate(first[0])}"
+    near = [group for group in others if _overlap(first[0], group)]
+    if near:
+        text += f"; the intervals of {formatting.counted(len(near), 'other agent')} overlap with it, so which is better is not shown"
+    return [f"{text}.", *_beside_nop(report, first[0])]
+
+
+def _beside_nop(report: Report, best: GroupLine) -> list[str]:
+    """Tell where an agent that does nothing passes as much, or may do so: the tasks then say little about any agent."""
+    idle = [g for g in report.results.groups if g.key.get("agent") == "nop" and g.pass_rate]
+    for group in idle:
+        if (group.pass_rate or 0.0) >= (best.pass_rate or 0.0):
+            return [
+                f"nop, which does nothing, passes as much: {rate(group)}. These tasks show nothing about the agents."
+            ]
+        if _overlap(best, group):
+            return [f"nop, which does nothing, has {rate(group)}, and the intervals overlap."]
+    return []
 
 
 def rate(group: GroupLine) -> str:

@@ -308,19 +308,34 @@ def test_a_batch_without_trials_and_one_that_has_not_begun(root, tmp_path):
     assert "&lt;b&gt;" in (tmp_path / "r.html").read_text()
 
 
-def test_nobody_passes_most_where_nobody_passed(report):
-    def said(*rates: float) -> str:
+def test_no_agent_is_called_better_than_what_the_trials_show(report):
+    def said(*rates: float, width: float = 0.0, **others: float) -> str:
+        named = {**{f"agent{n}": rate for n, rate in enumerate(rates)}, **others}
+        group = report.results.groups[0]
         groups = [
             group.model_copy(
-                update={"key": {"agent": f"agent{n}"}, "pass_rate": rate, "pass_rate_low": rate, "pass_rate_high": rate}
+                update={
+                    "key": {"agent": name},
+                    "pass_rate": rate,
+                    "pass_rate_low": max(0.0, rate - width),
+                    "pass_rate_high": min(1.0, rate + width),
+                }
             )
-            for n, (group, rate) in enumerate(zip(report.results.groups, rates, strict=False))
+            for name, rate in named.items()
         ]
         return " ".join(story.sentences(replace(report, results=report.results.model_copy(update={"groups": groups}))))
 
     assert "No agent passed anything." in said(0.0, 0.0)
-    assert "agent0 passes 50 %" in said(0.5)
-    assert "agent1 passes most: 50 %" in said(0.2, 0.5)
+    assert "agent0 has a pass rate of 50 %" in said(0.5)
+    assert "agent1 has the highest pass rate: 50 %" in said(0.2, 0.5)
+    assert "overlap" not in said(0.2, 0.5)
+    same = said(0.12, 0.12, 0.05)
+    assert "agent0 and agent1 have the same pass rate: 12 %" in same
+    assert "highest" not in same
+    assert "overlap with it, so which is better is not shown" in said(0.4, 0.5, width=0.2)
+    assert "nop, which does nothing, passes as much: 12 %" in said(0.12, nop=0.12)
+    assert "and the intervals overlap" in said(0.5, width=0.2, nop=0.4)
+    assert "nop" not in said(0.5, nop=0.0)
 
 
 @pytest.mark.browser
