@@ -4,7 +4,8 @@
     fenced/<name>               by rename: whoever has a file of it open writes here, and whoever goes by its path finds nothing
     attempts/<one second later> the copy, by rename: the same run_id, another name
 
-A crash between the two renames leaves the step without that attempt; doing it again copies from ``fenced/``. The copy is by
+A crash between the two renames leaves the step without that attempt; doing it again copies from ``fenced/``. A copy whose end another
+host had begun to write, and that is silent by now, is set apart in the same way. The copy is by
 descriptors and never through a link. Nothing but files, folders and links is copied, and no deeper than ``DEEPEST``.
 """
 

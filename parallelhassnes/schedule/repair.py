@@ -192,7 +192,7 @@ class SilenceWatch:
         self._fenced: dict[str, tuple[str, float]] = {}
         """Ticket → the attempt that was fenced, and since when."""
         self._given: dict[str, str] = {}
-        """Ticket → the attempt that a process was started for to end."""
+        """Ticket → the run id of the attempt that a process was started for to end."""
         self._asked: dict[str, tuple[str, float]] = {}
         """Ticket → the attempt that another runner was asked to end, and since when that is known."""
 
@@ -273,13 +273,13 @@ class SilenceWatch:
             return None
         if self._another_is_at_it(ctx, it, ref.dir, alive, now, still):
             return None
-        if attempts.is_set_apart(it.step_dir, state.run_id):
+        is_apart = attempts.is_set_apart(it.step_dir, state.run_id)
+        if is_apart and self._given.get(name) == state.run_id:
             return self._to_end(ctx, it, ref.name, fenced=False)
-        if not is_fenced and not self._fence(ctx, it, ref.name, owner):
-            return None
         fenced, since = self._fenced.get(name, ("", now))
-        if fenced != ref.name:
-            self._fenced[name] = (ref.name, now)
+        if fenced != ref.name:  # a copy that another host had begun to end is set apart, too: that one may be back
+            if (is_fenced and not is_apart) or self._fence(ctx, it, ref.name, owner):
+                self._fenced[name] = (ref.name, now)
             return None
         if now - since < 2 * ctx.config.heartbeat_sec + hosts.cache_sec(layout):
             return None
@@ -368,10 +368,10 @@ class SilenceWatch:
         path = it.step_dir / "step.lock"
         lock = locks.claim(path)
         if lock is None:
-            if not fenced or self._given.get(it.entry.name) == attempt:  # a process of ours is at it
+            if not fenced or self._given.get(it.entry.name) == run_id_of(attempt):  # a process of ours is at it
                 return None
             lock = locks.take_away(path)
-        self._given[it.entry.name] = attempt
+        self._given[it.entry.name] = run_id_of(attempt)
         ended = {"dead": True, "fenced": fenced, **self._of_cluster(ctx, it, attempt)}
         return self._assignment(ctx, it, attempt).model_copy(update=ended), lock
 

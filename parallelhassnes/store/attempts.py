@@ -179,7 +179,7 @@ def is_asked_to_end(attempt_dir: Path, run_id: str) -> bool:
 def half_set_apart(step_dir: Path) -> str | None:
     """The attempt whose folder was set apart (``execute.set_apart``) and whose copy is not in its place yet."""
     try:
-        aside = sorted(os.listdir(step_dir / "fenced"))
+        aside = sorted(os.listdir(step_dir / "fenced"), reverse=True)
     except FileNotFoundError:
         return None
     known = {run_id_of(name) for name in names(step_dir)}

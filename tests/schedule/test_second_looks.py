@@ -1,5 +1,6 @@
 """What one of several hosts makes of files that it cannot read just now, that are of another version, or that a crash has left."""
 
+import json
 import os
 import select
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from stores import CHECKOUT, context, environment, job, put, shell, table
 
 from parallelhassnes import names
+from parallelhassnes.execute.set_apart import set_apart
 from parallelhassnes.schedule import launch, repair, runner_loop
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.process import attempt_process
@@ -133,6 +135,20 @@ def started(monkeypatch) -> list[str]:
     for module in (repair, runner_loop):
         monkeypatch.setattr(module, "start", start)
     return found
+
+
+def ended(ctx: Context, assignment: attempt_process.Assignment, lock: int) -> None:
+    """Be, in a process of its own, the one that ends an attempt, without the pass that follows."""
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            attempt_process.run(ctx, assignment, lock, lambda _: None)
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(lock)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def loop(ctx: Context) -> runner_loop._Loop:
@@ -281,7 +297,7 @@ def test_a_host_that_was_asked_late_ends_nothing_again(ctx, started):
     assert sorted({*os.listdir(made.step_dir)} - {"step.lock"}) == before
     handle = locks.claim(made.step_dir / "step.lock")
     assert handle is not None
-    attempt_process.run(ctx, asked.model_copy(update={"fenced": False}), handle, lambda _: None)
+    ended(ctx, asked.model_copy(update={"fenced": False}), handle)
     assert (made.dir / attempts.SEAL).read_text() == '{"files": {}}'
     assert [each.name for each in tickets.running(ctx.layout)] == [made.ticket]
 
@@ -340,6 +356,45 @@ def test_a_silence_is_said_by_no_host_that_decides_no_more(ctx):
     watch.silent(ctx, {"h1"}, 5.0, 1.2)
     assert not attempts.is_fenced(made.step_dir, names.run_id_of(made.dir.name))
     assert (ctx.layout.batch(made.assignment.batch_id) / "ledger.jsonl").read_bytes() == before
+
+
+def test_a_copy_that_a_silent_host_had_begun_to_end_is_set_apart_too(ctx, started):
+    """The host that ended what h2 had left stands still, and may go on with it at any time."""
+    hosts.claim_right(ctx.layout, None)
+    made = attempt(ctx, "h2")
+    run_id, handles = names.run_id_of(made.dir.name), []
+    attempts.fence(made.step_dir, run_id, "h3")
+    handed.note_taken(ctx.layout, made.ticket, "h2")
+    copy = set_apart(made.dir)
+    begun = (made.step_dir / "attempts" / copy / "stdout.log").open("w")
+    watch, found = repair.SilenceWatch(), []
+    for now in range(8):
+        found += watch.silent(ctx, {"h1"}, float(now), 1.2)
+    handles = [lock for _, lock in found]
+    assert {(each.attempt, each.fenced) for each, _ in found} == {(copy, True)}
+    (made.step_dir / "attempts" / copy).rename(made.step_dir / "fenced" / copy)  # killed between the two renames
+    assert attempts.half_set_apart(made.step_dir) == copy, "not what it was a copy of"
+    last = set_apart(made.step_dir / "attempts" / copy)
+    begun.write("late")
+    begun.close()
+    assert os.listdir(made.step_dir / "attempts") == [last]
+    assert (made.step_dir / "attempts" / last / "stdout.log").read_text() == ""
+    line = json.loads((ctx.layout.batch(made.assignment.batch_id) / "ledger.jsonl").read_text().splitlines()[-1])
+    assert (line["event"], line["became"]) == ("fenced", last)
+    for lock in handles:
+        os.close(lock)
+
+
+def test_a_host_that_comes_back_ends_no_ticket_of_the_next_attempt(ctx):
+    early = attempt(ctx, "h1", at=datetime(2026, 1, 1, tzinfo=UTC))
+    attempt(ctx, "h2")
+    handed.note_taken(ctx.layout, early.ticket)
+    lock = locks.claim(early.step_dir / "step.lock")
+    assert lock is not None
+    ended(ctx, early.assignment.model_copy(update={"dead": True}), lock)
+    assert attempts.is_sealed(early.dir)
+    assert [each.name for each in tickets.running(ctx.layout)] == [early.ticket]
+    assert tickets.ended(ctx.layout) == []
 
 
 # --- locks that were taken away

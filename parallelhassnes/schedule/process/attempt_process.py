@@ -130,7 +130,7 @@ def run(
             _leave_it(ctx, assignment, lock, then)
             return
     logs.go_on_in(health.log_of(ctx.layout))
-    if ctx.layout.runner and not assignment.dead and attempts.is_fenced(directory.parents[1], meta.run_id):
+    if ctx.layout.runner and _is_taken_over(directory, meta.run_id, assignment):
         _leave_it(ctx, assignment, lock, then)
         return
     # Under the lock: were this process to stand still in between, others would end the ticket, start the step's next attempt,
@@ -141,6 +141,14 @@ def run(
             handed.let_go(ctx.layout, name, assignment.ticket)
     os.close(lock)
     then(ctx)
+
+
+def _is_taken_over(directory: Path, run_id: str, assignment: Assignment) -> bool:
+    """Tell whether another host has given the attempt up, or has ended it and started the next, whose ticket has the same name."""
+    newest = attempts.newest(directory.parents[1])
+    if newest is None or newest.name != directory.name:
+        return True
+    return not assignment.dead and attempts.is_fenced(directory.parents[1], run_id)
 
 
 def _leave_it(
