@@ -18,6 +18,7 @@ from pathlib import Path
 from parallelhassnes import walk
 from parallelhassnes.names import attempt_name, begun, run_id_of
 from parallelhassnes.store import atomic
+from parallelhassnes.store.attempts import SEAL
 
 DEEPEST = 128
 _CHUNK = 1 << 20
@@ -25,7 +26,7 @@ _NOT_HERE = (errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 def set_apart(attempt_dir: Path) -> str:
-    """Put a copy in the place of an attempt; the copy's name."""
+    """Put a copy in the place of an attempt; the copy's name, or its own where it is sealed."""
     step_dir, name = attempt_dir.parents[1], attempt_dir.name
     made = name_of_copy(name)
     target, aside = attempt_dir.with_name(made), step_dir / "fenced" / name
@@ -35,6 +36,9 @@ def set_apart(attempt_dir: Path) -> str:
     fresh = atomic.temp_path(attempt_dir.parent)
     _copy(source, fresh)
     if source is attempt_dir:
+        if (attempt_dir / SEAL).exists():  # its own host has ended it meanwhile: what is sealed stays
+            walk.remove_tree(fresh)
+            return name
         aside.parent.mkdir(exist_ok=True)
         attempt_dir.rename(aside)
         atomic.sync_dir(aside.parent)

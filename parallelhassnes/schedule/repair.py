@@ -28,6 +28,7 @@ from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.launch import start
 from parallelhassnes.store import atomic, attempts, batches, hosts, locks, members, process_identity
 from parallelhassnes.store.evidence import ledger
+from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import handed, tickets
 from parallelhassnes.store.records import AttemptState, Ticket
 
@@ -78,9 +79,7 @@ def _to_end(ctx: Context, entry: tickets.Running, ticket: Ticket, step_dir: Path
     if not entry.path.exists():  # it ended between the listing and the lock
         return None
     ref = attempts.newest(step_dir)
-    if (
-        ctx.layout.runner and ref is not None and _runner_of(ctx, ref.dir) != ctx.layout.runner
-    ):  # locks may not reach its host
+    if ctx.layout.runner and ref is not None and not _is_ours(ctx, ref.dir):  # locks may not reach its host
         handed.forget_taken(ctx.layout, entry.name)
         return None
     if ctx.layout.runner and _is_given_up(step_dir, ref):  # whoever decides goes on with it
@@ -111,6 +110,13 @@ def _runner_of(ctx: Context, attempt_dir: Path) -> str:
         return attempts.read_meta(attempt_dir).runner_id
     except (atomic.CorruptFile, FileNotFoundError):
         return ctx.layout.runner if attempts.read_state(attempt_dir).host == platform.node() else ""
+
+
+def _is_ours(ctx: Context, attempt_dir: Path) -> bool:
+    """Tell whether an attempt is of this runner and of this very host: another one may have had the runner's name before."""
+    state = attempts.read_state(attempt_dir)
+    is_here = state.host == platform.node() or process_identity.is_of_this_kernel(state.pid_table)
+    return is_here and _runner_of(ctx, attempt_dir) == ctx.layout.runner
 
 
 def _is_given_up(step_dir: Path, ref: attempts.AttemptRef | None) -> bool:
@@ -164,6 +170,14 @@ def shut_down(ctx: Context, given: list[str]) -> None:
                 state = None if ref is None else attempts.read_state(ref.dir)
                 if state is not None and state.supervisor_lives():
                     processes.send(state.pid, state.pid_start, signal.SIGTERM)
+
+
+def _is_of_another_host(layout: Layout, runner: str, state: AttemptState) -> bool:
+    """Tell whether an attempt began on a host that had the runner's name before the one that has it now."""
+    found = hosts.member(layout, runner)
+    if found is None or not state.pid_table:
+        return False
+    return state.pid_table.partition("/")[0] != found.boot_id and state.host != found.host
 
 
 _OTHERS_PATIENCE = 10
@@ -268,7 +282,7 @@ class SilenceWatch:
         waited = self.still_for(name, (state.run_id, state.status, state.heartbeat.count), now)
         if waited < still:
             return None
-        if owner in alive and not is_fenced:
+        if owner in alive and not is_fenced and not _is_of_another_host(layout, owner, state):
             self._remind(ctx, it, ref, owner, state)
             return None
         if self._another_is_at_it(ctx, it, ref.dir, alive, now, still):

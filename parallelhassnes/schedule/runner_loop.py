@@ -104,6 +104,8 @@ class _Loop:
         self.wrong = ""
         self.busy_at = time.monotonic()
         self.ending = False
+        self.is_replaced = False
+        """The name of this runner is another one's by now; what runs here ends by itself."""
         self.shut_down_at: float | None = None
         """When what still runs is told to end, without using an attempt of its step."""
         self.waiting: dict[str, float] = {}
@@ -169,6 +171,8 @@ class _Loop:
         """
         now = time.monotonic()
         layout = self.ctx.layout
+        if self.is_replaced:
+            return True
         if handed.taken(layout, self.me):
             self.busy_at = now
             return False
@@ -182,7 +186,8 @@ class _Loop:
     def end(self) -> None:
         """Say that nothing more is taken, and let another decide."""
         self.ending = True
-        self._write_beat()
+        if not self.is_replaced:
+            self._write_beat()
         hosts.give_up_right(self.ctx.layout)
 
     # --- at each heartbeat ------------------------------------------------------------------------------
@@ -192,6 +197,11 @@ class _Loop:
         if not members.is_there(layout.runners / self.me / hosts.MEMBER):
             logs.say("this host was forgotten by `doctor --alone`: its runner ends")
             self.told_to_end()
+            return
+        found = hosts.member(layout, self.me)
+        if found is not None and not hosts.is_current(layout, found):
+            logs.say(f"{found.host} has joined as {self.me} since, or this host by another mount: its runner ends")
+            self.ending = self.is_replaced = True
             return
         self._write_beat()
         self.asked.clear()

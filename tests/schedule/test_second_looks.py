@@ -14,6 +14,7 @@ import pytest
 from stores import CHECKOUT, context, environment, job, put, shell, table
 
 from parallelhassnes import names
+from parallelhassnes.execute import set_apart as set_apart_module
 from parallelhassnes.execute.set_apart import set_apart
 from parallelhassnes.schedule import launch, repair, runner_loop
 from parallelhassnes.schedule.context import Context
@@ -30,7 +31,7 @@ def member(layout: Layout, name: str, boot_id: str) -> hosts.Member:
         boot_id=boot_id,
         machine_id="m",
         namespace="0",
-        host=f"{name}.example",
+        host=hosts.machine().host if boot_id == hosts.machine().boot_id else f"{name}.example",
         root=str(layout.root),
         mount=hosts.mount_of(layout),
         version="1",
@@ -252,6 +253,47 @@ def test_a_dead_attempt_whose_worker_has_spoilt_its_record_is_ended_by_its_own_h
     attempts.write_state(made.dir, state.model_copy(update={"host": hosts.machine().host}))
     assert repair.repair(ctx, lambda _: None) == [made.dir.name]
     assert started == [made.dir.name]
+
+
+@pytest.mark.parametrize("is_fenced", [False, True])
+def test_an_attempt_of_the_host_that_had_this_ones_name_before_is_left_to_its_fence(ctx, started, is_fenced):
+    """h1 stood still for long, another machine took its name, and h1 is back: what runs there is no dead attempt of here."""
+    hosts.claim_right(ctx.layout, None)
+    made = attempt(ctx, "h1")  # its state is of another boot, and of a host of another name
+    handed.note_taken(ctx.layout, made.ticket)
+    assert repair.repair(ctx, lambda _: None) == []
+    assert started == []
+    watch, still = repair.SilenceWatch(), 1.2
+    for now in (0.0, 1.0, 2.0) if is_fenced else (0.0, 1.0):
+        watch.silent(ctx, {"h1"}, now, still)
+    assert attempts.is_fenced(made.step_dir, names.run_id_of(made.dir.name)) == is_fenced
+
+
+def test_a_loop_ends_whose_name_is_another_hosts_by_now(ctx):
+    here = loop(ctx)
+    here.turn()
+    hosts.join(ctx.layout, member(ctx.layout, "h1", "boot-of-another"))
+    beat = hosts.beat_of(ctx.layout, "h1")
+    handed.note_taken(ctx.layout, "b.0000000.0123456789ab.command")
+    here.next_beat = 0.0
+    here.turn()
+    assert here.is_over(None)
+    here.end()
+    assert hosts.beat_of(ctx.layout, "h1") == beat, "the other one writes that now"
+
+
+def test_an_attempt_that_its_own_host_seals_just_then_stays_as_it_is(ctx, monkeypatch):
+    made = attempt(ctx, "h2")
+    copied = set_apart_module._copy
+
+    def and_seal(source: Path, target: Path) -> None:
+        copied(source, target)
+        (made.dir / attempts.SEAL).write_text("{}")
+
+    monkeypatch.setattr(set_apart_module, "_copy", and_seal)
+    assert set_apart(made.dir) == made.dir.name
+    assert os.listdir(made.step_dir / "attempts") == [made.dir.name]
+    assert not os.listdir(ctx.layout.temp)
 
 
 def test_an_old_note_of_a_live_host_hides_no_attempt_of_a_silent_one(ctx, started):
