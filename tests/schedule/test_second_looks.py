@@ -5,6 +5,7 @@ import os
 import select
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from parallelhassnes.execute import set_apart as set_apart_module
 from parallelhassnes.execute.set_apart import set_apart
 from parallelhassnes.schedule import launch, repair, runner_loop
 from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.joining.measured import check_own
 from parallelhassnes.schedule.process import attempt_process
 from parallelhassnes.store import atomic, attempts, hosts, locks
 from parallelhassnes.store.layout import Layout
@@ -280,6 +282,36 @@ def test_a_loop_ends_whose_name_is_another_hosts_by_now(ctx):
     assert here.is_over(None)
     here.end()
     assert hosts.beat_of(ctx.layout, "h1") == beat, "the other one writes that now"
+
+
+@pytest.mark.parametrize("lives", [True, False])
+def test_a_copy_of_a_machine_does_not_take_the_name_of_the_live_one(ctx, lives):
+    """Machine-id and host name are the same, so it might be this one under an earlier start: but that would not beat."""
+    here = hosts.machine()
+    twin = member(ctx.layout, "h1", "boot-of-the-twin").model_copy(
+        update={"machine_id": here.machine_id, "host": here.host}
+    )
+    hosts.join(ctx.layout, twin)
+    beat = hosts.Beat(name="h1", boot_id=twin.boot_id, count=1, at=now_text(), capacity=4)
+    hosts.write_beat(ctx.layout, beat)
+    over = threading.Event()
+
+    def go_on() -> None:
+        count = 1
+        while lives and not over.wait(0.05):
+            hosts.write_beat(ctx.layout, beat.model_copy(update={"count": (count := count + 1)}))
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    try:
+        if lives:
+            with pytest.raises(hosts.SecondHost, match="is called h1, as another host"):
+                check_own(ctx)
+        else:
+            check_own(ctx)
+    finally:
+        over.set()
+        thread.join()
 
 
 def test_an_attempt_that_its_own_host_seals_just_then_stays_as_it_is(ctx, monkeypatch):

@@ -1,6 +1,7 @@
 """What two hosts have found out together, and how a host joins by it."""
 
 import math
+import time
 from typing import Literal
 
 from parallelhassnes import names
@@ -16,6 +17,7 @@ from parallelhassnes.store.records import dump, now_text
 LEAST_CACHE_SEC = 0.2
 MOST_CACHE_SEC = 60.0
 PROBE = "probe.json"
+_LOOK_SEC = 0.1
 _BEATS_SEC = 60.0
 """A beat that was written longer ago is that of a runner that is gone, for whoever takes its name."""
 
@@ -71,13 +73,32 @@ def check_own(ctx: Context) -> None:
         names.check_id(said, f"name of a runner ({hosts.NAME_VARIABLE}, or runner in config.toml)")
     name = ctx.layout.runner or hosts.own_name()
     known = hosts.member(ctx.layout, name)
-    if known is None or hosts.is_same_machine(known.boot_id, known.machine_id, known.host) or _is_gone(ctx, name):
+    if known is None:
+        return
+    if hosts.is_same_machine(known.boot_id, known.machine_id, known.host):
+        if not _beats_on(ctx, known):
+            return
+    elif _is_gone(ctx, name):
         return
     raise hosts.SecondHost(
         f"this host ({hosts.machine().host}) is called {name}, as another host ({known.host}) on {ctx.layout.root} is",
         fix=f"give it another name by {hosts.NAME_VARIABLE}; or, if that host is gone for good, remove "
         f"{ctx.layout.runners / name / hosts.MEMBER}",
     )
+
+
+def _beats_on(ctx: Context, known: hosts.Member) -> bool:
+    """Tell whether a runner's beat moves that this host had under an earlier start: a copy of this machine has it."""
+    before = hosts.beat_of(ctx.layout, known.name)
+    if before is None or hosts.machine().boot_id in (known.boot_id, before.boot_id):
+        return False
+    end = time.monotonic() + 2 * ctx.config.heartbeat_sec + hosts.cache_sec(ctx.layout)
+    while time.monotonic() < end and not _is_gone(ctx, known.name):
+        now = hosts.beat_of(ctx.layout, known.name)
+        if now is not None and now.boot_id == before.boot_id and now.count != before.count:
+            return True
+        time.sleep(_LOOK_SEC)
+    return False
 
 
 def _is_gone(ctx: Context, name: str) -> bool:
