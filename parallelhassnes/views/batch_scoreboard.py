@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pydantic import ValidationError
 
 from parallelhassnes.gc_paused import bulk
+from parallelhassnes.steps import safe_read
+from parallelhassnes.steps.verdict import judge
 from parallelhassnes.store import atomic, batches
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import tickets
@@ -27,16 +29,20 @@ from parallelhassnes.views.running import HeartbeatWatch, attempt_path, describe
 from parallelhassnes.views.scoreboard_models import (
     BatchScoreboard,
     BlockedGroup,
+    BrokenTask,
     FailedStep,
     GatedStep,
     RunningStep,
     Spent,
+    TrialCounts,
     UnscoredStep,
 )
 
 FIRST_STEPS = 5
 """Steps that a group of blocked ones names."""
 MAX_GROUPS = 50
+MOST_BROKEN = 20
+"""Broken tasks of which the verdict is read."""
 KEPT = "scoreboard.shown.json"
 MANY_STEPS = 1_000
 """From so many on a board is kept: fewer are counted as fast."""
@@ -115,6 +121,7 @@ def _made(
     line = batch_summary.from_steps(status, steps, meta, matrix)
     known = [row.verdict for row in matrix.rows if row.verdict is not None]
     failures = _failures(status, steps)
+    shown = pick(matrix.rows)
     return BatchScoreboard(
         at=now_text(),
         batch_id=batch_id,
@@ -130,9 +137,11 @@ def _made(
         steps_total=line.steps_total,
         counts=line.counts,
         unpassed=line.unpassed,
+        trials=line.trials or TrialCounts(),
+        other_steps=line.other_steps,
         columns=matrix.columns,
         totals={name: total.cell() for name, total in matrix.totals.items()},
-        jobs=[matrix.line(row) for row in pick(matrix.rows)],
+        jobs=[matrix.line(row) for row in shown],
         running=_running(layout, status, steps, watch or HeartbeatWatch()),
         blocked=_blocked(status.batch_dir.name, steps),
         gates=[gate_of(status, step) for step in steps if step.gated],
@@ -144,10 +153,24 @@ def _made(
             if step.row is not None and is_unscored(step)
         ],
         verdicts=dict(Counter(verdict.task_quality for verdict in known)),
+        broken_tasks=_broken(layout, batch_id, shown),
         attempts=status.fold.attempts,
         spent=_spent(status.fold),
         warnings=meta.get("warnings", []),
     )
+
+
+def _broken(layout: Layout, batch_id: str, rows: list[JobRow]) -> list[BrokenTask]:
+    """Return the first of the broken tasks, with what their verdicts say."""
+    found = []
+    for row in [row for row in rows if row.verdict is not None and row.verdict.task_broken is True][:MOST_BROKEN]:
+        verdict = safe_read.mapping(judge.read(layout.job(batch_id, row.job_id)))
+        why, to_do = (
+            next((text for text in safe_read.sequence(verdict.get(name)) if isinstance(text, str)), "")
+            for name in ("reasons", "recommendations")
+        )
+        found.append(BrokenTask(job=row.job_id, why=why, to_do=to_do))
+    return found
 
 
 # --- what was spent, what runs, waits, failed ----------------------------------------------------------

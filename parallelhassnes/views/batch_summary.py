@@ -16,10 +16,11 @@ from parallelhassnes.store.queue import queue_keys
 from parallelhassnes.version import __version__
 from parallelhassnes.views import batch_status, projection
 from parallelhassnes.views.batch_status import BatchStatus, StepStatus
+from parallelhassnes.views.outcome import count_trials, standing
 from parallelhassnes.views.results_matrix import Matrix
 from parallelhassnes.views.scoreboard_models import BatchLine, Counts, KeyLoad
 
-_MADE_BY = f"{__version__}.{projection.VERSION}.1"
+_MADE_BY = f"{__version__}.{projection.VERSION}.2"
 """What a kept line was made by: a line of another version is made anew. The last number is raised with the line's fields."""
 MOST_COLUMNS = 6
 """Columns of the matrix that a line has; the batch's own scoreboard has all."""
@@ -65,6 +66,7 @@ def make(layout: Layout, batch_id: str, live: int, paused: concurrency_keys.Hold
     meta = batches.read_about(batch_dir)
     fold = projection.load(batch_dir)
     status = batch_status.read(layout, batch_id, fold, paused)
+    projection.take_in(fold, batch_dir)
     steps = list(status)
     line = from_steps(status, steps, meta, Matrix(steps), made_from)
     projection.save(fold, batch_dir)
@@ -99,6 +101,8 @@ def from_steps(
         jobs_total=len(meta.get("job_ids", ())),
         steps_total=len(steps),
         counts=found.counts,
+        trials=count_trials(standing_of(step) for step in steps if step.step.kind == "trial"),
+        other_steps=batch_status.group(step for step in steps if step.step.kind != "trial").counts,
         skipped=found.skipped,
         unpassed=sum(cell.scored - cell.passes for cell in totals.values()),
         columns=len(totals),
@@ -114,6 +118,11 @@ def from_steps(
         queue=_queue(steps),
         stamp=made_from,
     )
+
+
+def standing_of(step: StepStatus) -> str:
+    """Return what a step has come to, in a word."""
+    return standing(step.step.kind, step.state, step.row.said if step.row else None)
 
 
 def _queue(steps: list[StepStatus]) -> dict[str, KeyLoad]:

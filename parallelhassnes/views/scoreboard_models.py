@@ -38,6 +38,26 @@ class Counts(View):
     """Its processes died without an end of their own."""
 
 
+class TrialCounts(View):
+    """Trials by what they have come to; steps of other kinds are not among them."""
+
+    total: int = 0
+    passed: int = 0
+    scored: int = 0
+    """With a reward that is no pass, or with several of which none decides."""
+    no_score: int = 0
+    """Over, without a reward."""
+    running: int = 0
+    waiting: int = 0
+    """Ready or blocked."""
+    canceled: int = 0
+
+    @property
+    def over(self) -> int:
+        """Trials that ended for good."""
+        return self.passed + self.scored + self.no_score + self.canceled
+
+
 class KeyLoad(View):
     """The steps of one batch on one queue key that are to start."""
 
@@ -85,6 +105,10 @@ class BatchLine(View):
     jobs_total: int
     steps_total: int
     counts: Counts
+    trials: TrialCounts | None = None
+    """Of the steps those that are trials; null in a line of an older version."""
+    other_steps: Counts = Counts()
+    """The states of the steps that are no trials."""
     skipped: int = 0
     """Of the canceled steps those that were not needed any more (``enough``)."""
     unpassed: int = 0
@@ -343,6 +367,16 @@ class UnscoredStep(View):
     attempt: str
 
 
+class BrokenTask(View):
+    """A task that its verdict calls broken."""
+
+    job: str
+    why: str
+    """The verdict's first reason; empty where it gives none."""
+    to_do: str
+    """Its first recommendation."""
+
+
 class BatchScoreboard(View):
     """One batch."""
 
@@ -363,6 +397,10 @@ class BatchScoreboard(View):
     counts: Counts
     unpassed: int = 0
     """Of the trials those that are scored and did not pass, or where nobody has said what passes."""
+    trials: TrialCounts = TrialCounts()
+    """Of the steps those that are trials."""
+    other_steps: Counts = Counts()
+    """The states of the steps that are no trials."""
     columns: list[str]
     """Agents of the matrix, in the table's order."""
     totals: dict[str, Cell]
@@ -381,6 +419,8 @@ class BatchScoreboard(View):
     unscored: list[UnscoredStep]
     verdicts: dict[str, int]
     """Task quality → jobs with such a verdict."""
+    broken_tasks: list[BrokenTask] = []
+    """Of the jobs shown, those whose task is broken."""
     attempts: int
     """Attempts that ended."""
     spent: Spent

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from parallelhassnes import formatting, walk
+from parallelhassnes.plan import StepSpec
 from parallelhassnes.refs import Found, resolve
+from parallelhassnes.steps.trial_data import ended_line
 from parallelhassnes.store import atomic, attempts, batches, rooted
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import TERMINAL
-from parallelhassnes.views import batch_status
+from parallelhassnes.views import batch_status, batch_summary
 from parallelhassnes.views.batch_status import StepStatus
+from parallelhassnes.views.outcome import Outcome, count_trials, outcome
 from parallelhassnes.views.running import attempt_path
-from parallelhassnes.views.scoreboard_models import Counts, View
+from parallelhassnes.views.scoreboard_models import Counts, TrialCounts, View
 
 MOST_FILES = 500
 
@@ -38,6 +41,10 @@ class StepLine(View):
     queue_key: str
     depends_on: list[str]
     state: str
+    outcome: str = ""
+    """In words: ``passed``, ``scored 0.4``, ``no score: rate_limit``; of what is not over and of other kinds its state."""
+    standing: str = ""
+    """``passed``, ``scored`` or ``no_score``; of what is not over and of other kinds its state."""
     reason: str = ""
     """Why it is blocked."""
     gated: bool = False
@@ -60,6 +67,9 @@ class AttemptLine(View):
     """Its folder, relative to the root."""
     number: int
     status: str
+    outcome: str = ""
+    """As of a step, of this attempt alone."""
+    standing: str = ""
     started_at: str | None = None
     ended_at: str | None = None
     failure: str = ""
@@ -82,11 +92,18 @@ class ShowDocument(View):
     """Its folder, relative to the root."""
     state: str
     """Of a step or attempt its own; of a batch or job ``running``, ``waiting``, ``blocked``, ``attention``, ``canceled`` or ``done``."""
+    outcome: str = ""
+    """Of a step or attempt what it has come to, in words."""
+    standing: str = ""
     summary: str = ""
     """The newest report's summary."""
     failure: str = ""
     counts: Counts | None = None
     """Steps by state, of a batch or job."""
+    trials: TrialCounts | None = None
+    """Of the steps those that are trials, of a batch or job."""
+    other_steps: Counts | None = None
+    """Of a batch or job the states of its steps that are no trials."""
     steps: list[StepLine] = []
     attempts: list[AttemptLine] = []
     """Of a step or attempt: oldest first."""
@@ -108,7 +125,7 @@ def show(layout: Layout, text: str) -> ShowDocument:
         UnknownId: it names nothing, or more than one thing.
     """
     found = resolve(layout, text)
-    status = batch_status.read(layout, found.batch_id)
+    status = batch_status.read_told(layout, found.batch_id)
     own = [step for step in status if found.job_id in (None, step.job_id)]
     if found.step_id is not None:
         own = [step for step in own if step.step.step_id == found.step_id]
@@ -132,6 +149,7 @@ def show(layout: Layout, text: str) -> ShowDocument:
 
 def _step_line(status: batch_status.BatchStatus, found: StepStatus) -> StepLine:
     row, step = found.row, found.step
+    said = _outcome(found)
     return StepLine(
         step=found.key,
         kind=step.kind,
@@ -139,6 +157,8 @@ def _step_line(status: batch_status.BatchStatus, found: StepStatus) -> StepLine:
         queue_key=step.queue_key,
         depends_on=list(step.depends_on),
         state=found.state,
+        outcome=said.text,
+        standing=said.standing,
         reason=found.reason,
         gated=found.gated,
         attempts=row.number if row else 0,
@@ -150,9 +170,18 @@ def _step_line(status: batch_status.BatchStatus, found: StepStatus) -> StepLine:
     )
 
 
+def _outcome(found: StepStatus) -> Outcome:
+    row = found.row
+    if row is None:
+        return outcome(found.step.kind, found.state)
+    return outcome(found.step.kind, found.state, row.said, row.failure_class, guessed=row.guessed)
+
+
 def _fill_group(layout: Layout, found: Found, document: ShowDocument, own: list[StepStatus]) -> None:
     found_group = batch_status.group(own)
     document.counts, document.state = found_group.counts, found_group.state
+    document.trials = count_trials(batch_summary.standing_of(step) for step in own if step.step.kind == "trial")
+    document.other_steps = batch_status.group(step for step in own if step.step.kind != "trial").counts
     if found.job_id is None:
         record = dict(atomic.read_json(layout.batch(found.batch_id) / batches.META))
         record.pop("job_ids", None)
@@ -167,16 +196,18 @@ def _fill_group(layout: Layout, found: Found, document: ShowDocument, own: list[
 def _fill_step(layout: Layout, found: Found, document: ShowDocument, step: StepStatus) -> None:
     step_dir = layout.step(found.batch_id, found.job_id or "", found.step_id or "")
     every = attempts.names(step_dir)
+    plan = _spec(layout, found)
     document.attempts = [
         line
         for number, name in enumerate(every, 1)
         if found.attempt in (None, name)
-        and (line := _attempt_line(layout, step_dir / "attempts" / name, number)) is not None
+        and (line := _attempt_line(layout, step_dir / "attempts" / name, number, plan)) is not None
     ]
     document.state = step.state
+    document.standing, document.outcome = _outcome(step)
     newest = found.attempt or (every[-1] if every else None)
     if newest is None:
-        document.record = _plan(layout, found)
+        document.record = _dumped(plan)
         return
     folder = step_dir / "attempts" / newest
     document.report = _document(folder / attempts.FINAL)
@@ -184,17 +215,22 @@ def _fill_step(layout: Layout, found: Found, document: ShowDocument, step: StepS
     document.failure = next((line.failure for line in reversed(document.attempts)), "")
     if found.attempt is not None:
         document.state = document.attempts[0].status if document.attempts else "lost"
+        document.outcome = document.attempts[0].outcome if document.attempts else "lost"
+        document.standing = document.attempts[0].standing if document.attempts else "lost"
         document.record = _document(folder / attempts.META) or {}
     else:
-        document.record = _plan(layout, found)
+        document.record = _dumped(plan)
 
 
-def _plan(layout: Layout, found: Found) -> dict[str, Any]:
-    job = batches.read_job(layout.job(found.batch_id, found.job_id or ""))
-    return job.step(found.step_id or "").model_dump(mode="json", exclude_defaults=True)
+def _spec(layout: Layout, found: Found) -> StepSpec:
+    return batches.read_job(layout.job(found.batch_id, found.job_id or "")).step(found.step_id or "")
 
 
-def _attempt_line(layout: Layout, folder: Path, number: int) -> AttemptLine | None:
+def _dumped(step: StepSpec) -> dict[str, Any]:
+    return step.model_dump(mode="json", exclude_defaults=True)
+
+
+def _attempt_line(layout: Layout, folder: Path, number: int, step: StepSpec) -> AttemptLine | None:
     state = _document(folder / attempts.STATE)
     if state is None:
         return None
@@ -202,10 +238,22 @@ def _attempt_line(layout: Layout, folder: Path, number: int) -> AttemptLine | No
     sealed = attempts.is_sealed(folder)
     over = state["status"] in TERMINAL
     imported = (_document(folder / attempts.META) or {}).get("imported") or {}
+    status = state["status"] if sealed or not over else "running"
+    said = ended_line.line(step, status, _document(folder / attempts.FINAL) or {}) if sealed else {}
+    known = said.get(step.kind) if step.kind in ("trial", "verdict") else None
+    came_to = outcome(
+        step.kind,
+        status,
+        known,
+        failure["failure_class"] if failure else None,
+        guessed=bool(failure and failure.get("guessed")),
+    )
     return AttemptLine(
         attempt=str(folder.relative_to(layout.root)),
         number=number,
-        status=state["status"] if sealed or not over else "running",
+        status=status,
+        outcome=came_to.text,
+        standing=came_to.standing,
         started_at=state.get("started_at"),
         ended_at=imported.get("ended") if imported else state.get("ended_at"),
         imported=f"{imported['source']} {imported['job_id']}/{imported['trial']}" if imported else "",

@@ -18,9 +18,10 @@ from parallelhassnes.store.queue import queue_keys, tickets
 from parallelhassnes.views import projection
 from parallelhassnes.views.batch_status import TROUBLE, BatchStatus, StepStatus, held, read_index
 from parallelhassnes.views.batch_summary import key_of, stamp
+from parallelhassnes.views.outcome import Outcome, outcome, standing
 from parallelhassnes.views.projection import Fold
 from parallelhassnes.views.running import HeartbeatWatch, attempt_path, describe
-from parallelhassnes.views.scoreboard_models import RunningStep
+from parallelhassnes.views.scoreboard_models import RunningStep, TrialCounts
 
 RATE_WINDOW_SEC = 60.0
 MOST_FAILURES = 5
@@ -32,13 +33,12 @@ class Ended(NamedTuple):
 
     step: str
     """``job_id/step_id``."""
+    is_trial: bool
     status: str
+    outcome: Outcome
+    """What it came to, in words."""
     line: str
     """Failure class and line; empty where it succeeded."""
-    reward: float | None
-    """The main one, of a trial that is scored."""
-    undecided: bool
-    """It has several and no main one."""
     retry_at: str | None
     attempt: str
     """Its folder, relative to the root."""
@@ -59,6 +59,8 @@ class Look:
     total: int = 0
     tally: Counter[str] = field(default_factory=Counter)
     """Status → steps; ``retry`` for those whose retry is due."""
+    trials: TrialCounts = field(default_factory=TrialCounts)
+    """Of the steps those that are trials; by their last end, also while they run again."""
     running: list[RunningStep] = field(default_factory=list)
     """Of the live attempts the oldest ones."""
     live: int = 0
@@ -99,6 +101,8 @@ class Follower:
         self.ctx, self.layout = ctx, ctx.layout
         self._all = batch_ids is None
         self._followed: dict[str, BatchStatus] = {}
+        self._trials: dict[str, Counter[str]] = {}  # batch → what its trials have come to → how many
+        self._counted: dict[str, dict[str, str]] = {}  # batch → trial → what it is counted as
         self._keys: dict[str, dict[str, str]] = {}  # batch → the name of each step in its ticket → its key
         self._watch = HeartbeatWatch()
         self._failures: deque[Ended] = deque(maxlen=MOST_FAILURES)
@@ -119,10 +123,13 @@ class Follower:
             status = self._followed[batch_id]
             look.total += len(status.steps)
             look.tally.update(status.fold.tally)
+            for name, count in self._trials.get(batch_id, Counter()).items():
+                setattr(look.trials, name, getattr(look.trials, name) + count)
             look.stand_in = look.stand_in or status.fold.stand_in
             reason = held(self.layout, batch_id).reason
             if reason:
                 look.held.append(f"{batch_id}: {reason}")
+        look.trials.waiting = max(0, look.trials.total - look.trials.over - look.trials.running)
         look.held += health.waiting(self.layout)
         self._failures.extendleft(ended for ended in look.ended if ended.status in TROUBLE)
         look.failures = list(self._failures)
@@ -151,6 +158,7 @@ class Follower:
             fold = projection.load(batch_dir) if self._all else Fold(batch_id)
             status = BatchStatus(batch_dir, jobs, fold, held(self.layout, batch_id))
             self._followed[batch_id] = status
+            self._count(status, status.steps)
 
     def _advance(self, batch_id: str) -> list[Ended]:
         status = self._followed[batch_id]
@@ -160,21 +168,47 @@ class Follower:
             status = BatchStatus(batch_dir, read_index(batch_dir), status.fold, status.held)
             self._followed[batch_id] = status
             self._keys.pop(batch_id, None)
+            self._count(status, status.steps)
+        else:
+            self._count(status, {f"{event['job_id']}/{event['step_id']}" for event in events if "step_id" in event})
         return [self._ended(status, event) for event in events if event["event"] == "ended"]
+
+    def _count(self, status: BatchStatus, keys: Iterable[str]) -> None:
+        """Count these steps as what they have come to now, as far as they are trials."""
+        batch_id = status.batch_dir.name
+        tally, counted = self._trials.setdefault(batch_id, Counter()), self._counted.setdefault(batch_id, {})
+        for key in keys:
+            step = status.steps.get(key)
+            if step is None or step.kind != "trial":
+                continue
+            row = status.fold.steps.get(key)
+            said = row.said if row is not None else None
+            now = standing(step.kind, row.status, said) if row is not None and row.retry_at is None else "waiting"
+            tally["total"] += key not in counted
+            if key in counted:
+                tally[counted[key]] -= 1
+            counted[key] = now
+            tally[now] += 1
 
     def _ended(self, status: BatchStatus, event: dict[str, Any]) -> Ended:
         key = f"{event['job_id']}/{event['step_id']}"
         path = attempt_path(status, key, event["attempt"])
         failure = event.get("failure")
-        said = event.get("trial") or {}
+        kind = str(event.get("kind") or (status.steps[key].kind if key in status.steps else ""))
         return Ended(
             step=key,
+            is_trial=kind == "trial",
             status=event["status"],
+            outcome=outcome(
+                kind,
+                event["status"],
+                event.get("trial") or event.get("verdict"),
+                failure["failure_class"] if failure else None,
+                guessed=bool(failure and failure.get("guessed")),
+            ),
             line=formatting.failure(failure["failure_class"], failure["line"], failure.get("guessed"))
             if failure
             else "",
-            reward=said.get("reward"),
-            undecided=said.get("undecided") is not None,
             retry_at=event.get("retry_at"),
             attempt=path,
         )
@@ -246,5 +280,5 @@ class Follower:
         began, before = self._samples[0]
         if over > before and now > began:
             look.per_minute = (over - before) / (now - began) * 60
-            if look.waiting + look.live > look.blocked:
+            if look.waiting + look.live > look.blocked and not look.held:
                 look.left_sec = (look.total - over - look.blocked) / look.per_minute * 60

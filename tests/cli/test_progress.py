@@ -36,7 +36,7 @@ def test_plain_lines_and_the_last_word(root: Path, monkeypatch: pytest.MonkeyPat
     assert " failed j1/bad agent_error: ended with exit code 3 [" in bad
     assert (root / bad.split()[-1]).is_dir()
     assert any(" succeeded j2/good [" in line for line in found)
-    assert found[-1].startswith("2/3 done, 1 succeeded, 1 failed, 1 blocked; ")
+    assert found[-1].startswith("2/3 steps done: 1 succeeded, 1 failed; 1 blocked; ")
 
 
 def test_it_says_nothing_when_it_is_not_enabled(root: Path) -> None:

@@ -49,7 +49,7 @@ def test_the_system_scoreboard_fits_a_terminal(root: Path, ended: tuple[Context,
     for columns in (80, 200):
         found = lines(root, "scoreboard", columns=columns)
         assert max(map(len, found)) <= columns
-        assert found[0] == "1 batch, 1 blocked, 1 succeeded, 1 failed; 0 of " + found[0].rpartition("of ")[2]
+        assert found[0] == "1 batch, 3 steps: 1 blocked, 1 succeeded, 1 failed; 0 of " + found[0].rpartition("of ")[2]
         (row,) = [line for line in found if line.startswith(batch_id)]
         assert row.split()[1:6] == ["attention", "3", "1", "1", "1"]
         assert row.endswith("nightly")
@@ -163,7 +163,7 @@ def test_until_idle_shows_progress_on_a_terminal_and_its_attempts_do_not(root: P
     )
     process, terminal = on_a_terminal(root, "tick", "--until-idle", "--fail-on", "never")
     try:
-        seen = read_until(terminal, "1/2 done")
+        seen = read_until(terminal, "1/2 steps done")
         gate.touch()
         seen += read_until(terminal, None)
         assert process.wait(60) == 0
@@ -174,7 +174,7 @@ def test_until_idle_shows_progress_on_a_terminal_and_its_attempts_do_not(root: P
     text = ANSI.sub("", seen)
     assert "j/wait" in text
     assert "failed j/bad agent_error: ended with exit code 3" in text
-    assert "2/2 done, 1 succeeded, 1 failed" in text
+    assert "2/2 steps done: 1 succeeded, 1 failed" in text
     for log in ctx.layout.batch(batch_id).glob("*/steps/*/attempts/*/*.log"):
         assert "done" not in log.read_text()
         assert "\x1b" not in log.read_text()

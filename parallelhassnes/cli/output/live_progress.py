@@ -23,6 +23,7 @@ from parallelhassnes.cli.output.console import console
 from parallelhassnes.cli.output.render_batch import running_table
 from parallelhassnes.cli.output.render_system import STYLES
 from parallelhassnes.schedule.context import Context
+from parallelhassnes.views.outcome import trials_text
 from parallelhassnes.views.watch_model import OVER, Ended, Follower, KeyUse, Look
 
 REDRAW_SEC = 0.3
@@ -104,9 +105,12 @@ class LiveProgress:
 
     def _print(self, look: Look, moment: float) -> None:
         over = look.over - sum(ended.retry_at is None for ended in look.ended)
+        trials = look.trials.over - sum(ended.is_trial and ended.retry_at is None for ended in look.ended)
         for ended in look.ended:
             over += ended.retry_at is None
-            self._console.print(ended_line(ended, f"{over}/{look.total}"), soft_wrap=True)
+            trials += ended.is_trial and ended.retry_at is None
+            place = f"{trials}/{look.trials.total} trials" if look.trials.total else f"{over}/{look.total}"
+            self._console.print(ended_line(ended, place), soft_wrap=True)
         for line in look.held:
             if line not in self._held:
                 self._console.print(f"held: {line}", soft_wrap=True, highlight=False, markup=False)
@@ -133,40 +137,50 @@ class LiveProgress:
 
 
 def summary(look: Look, elapsed: float) -> Text:
-    """Return ``12/40 done, 10 succeeded, 2 failed, 4 running, 24 waiting; 3.2/min, about 7m left, 4m10s so far``."""
-    text = Text(f"{look.over}/{look.total} done", style="bold")
-    for name in OVER:
-        if look.tally[name]:
-            text.append(f", {look.tally[name]} {name.replace('_', ' ')}", style=f"not bold {STYLES[name]}")
+    """Return ``12/40 trials: 8 passed, 2 scored without passing …; 3.2/min, about 7m left, 4m10s so far``.
+
+    Where there are no trials, ``12/40 steps: 10 succeeded, 2 failed …``; where there are, other steps are told behind them.
+    """
+    trials = look.trials
+    if trials.total:
+        text = Text(f"{trials.over}/{formatting.counted(trials.total, 'trial')} done", style="bold")
+        told = [(count, style) for count, style in trials_text(trials) if style not in ("running", "waiting")]
+    else:
+        text = Text(f"{look.over}/{formatting.counted(look.total, 'step')} done", style="bold")
+        told = [(f"{look.tally[name]} {name.replace('_', ' ')}", name) for name in OVER if look.tally[name]]
+    for place, (said, style) in enumerate(told):
+        text.append(f"{', ' if place else ': '}{said}", style=f"not bold {STYLES[style]}")
+    others = look.total - trials.total
+    if trials.total and others:
+        text.append(f"; {look.over - trials.over} of {formatting.counted(others, 'other step')} done", style="not bold")
     if look.live:
-        text.append(f", {look.live} running", style=f"not bold {STYLES['running']}")
+        text.append(f"; {look.live} running", style=f"not bold {STYLES['running']}")
     if look.waiting > look.blocked:
-        text.append(f", {look.waiting - look.blocked} waiting", style="not bold dim")
+        text.append(f"; {look.waiting - look.blocked} waiting", style="not bold dim")
     if look.blocked:
-        text.append(f", {look.blocked} blocked", style=f"not bold {STYLES['blocked']}")
-    said = []
-    if look.per_minute:
-        said.append(f"{look.per_minute:,.{0 if look.per_minute >= 10 else 1}f}/min")
-    if look.left_sec is not None:
-        said.append(f"about {formatting.duration(look.left_sec)} left")
-    said.append(f"{formatting.duration(elapsed)} so far")
-    text.append("; " + ", ".join(said), style="not bold")
+        text.append(f"; {look.blocked} blocked", style=f"not bold {STYLES['blocked']}")
+    said_of_time = []
+    if look.live and look.per_minute:
+        said_of_time.append(f"{look.per_minute:,.{0 if look.per_minute >= 10 else 1}f} steps a minute")
+    if look.left_sec is not None and look.over < look.total:
+        said_of_time.append(f"about {formatting.duration(look.left_sec)} left")
+    said_of_time.append(
+        f"{formatting.duration(elapsed)} so far" if look.over < look.total else f"in {formatting.duration(elapsed)}"
+    )
+    text.append("; " + ", ".join(said_of_time), style="not bold")
     if look.stand_in:
-        text.append("; DRY RUN: agents are answered by the stand-in", style="not bold yellow")
+        text.append("; DRY RUN: no agent is called, their answers are made up", style="not bold yellow")
     return text
 
 
 def ended_line(ended: Ended, place: str = "") -> Text:
     """Return one ended attempt; of a failed one also what went wrong and where."""
     text = Text(f"{datetime.now(UTC):%H:%M:%S} " if place else "")
-    text.append(ended.status.replace("_", " "), style=STYLES.get(ended.status, ""))
+    text.append(ended.outcome.text, style=STYLES.get(ended.outcome.standing, ""))
     text.append(f" {ended.step}")
-    if ended.reward is not None:
-        text.append(f" reward {formatting.reward(ended.reward, plain=True)}")
-    elif ended.undecided:
-        text.append(" several rewards, undecided")
     if ended.line:
-        text.append(f" {ended.line}")
+        said = ended.line.partition(": ")[2] if ended.outcome.standing == "no_score" else ended.line
+        text.append(f" {said}" if said else "")
     if ended.retry_at:
         text.append(f", again in {formatting.until(ended.retry_at)}", style="yellow")
     if place:

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from parallelhassnes import formatting
 from parallelhassnes.cli.output.console import line
-from parallelhassnes.cli.output.render_system import SHORT, STYLES, counts_cells, counts_text, grid, shown_states
+from parallelhassnes.cli.output.render_system import SHORT, STYLES, counts_cells, counts_text, grid, shown_states, tally
 from parallelhassnes.views.scoreboard_models import (
     BatchScoreboard,
     BlockedGroup,
@@ -52,8 +52,8 @@ def _head(board: BatchScoreboard) -> Text:
     head.append(board.state, style=STYLES[board.state])
     if board.experiment:
         head.append(f"  {board.experiment}")
-    head.append(f"\n{formatting.counted(board.jobs_total, 'job')}, {formatting.counted(board.steps_total, 'step')}: ")
-    head.append_text(counts_text(board.counts))
+    head.append(f"\n{formatting.counted(board.jobs_total, 'job')}, ")
+    head.append_text(tally(board.trials, board.other_steps, board.counts))
     return head
 
 

@@ -8,8 +8,9 @@ from rich.text import Text
 
 from parallelhassnes import formatting
 from parallelhassnes.cli.output.console import line
-from parallelhassnes.cli.output.render_system import STYLES, counts_text, grid
+from parallelhassnes.cli.output.render_system import STYLES, grid, tally
 from parallelhassnes.steps.verdict.judge import upgraded
+from parallelhassnes.views.scoreboard_models import Counts
 from parallelhassnes.views.show import ShowDocument
 
 MOST_STEPS = 40
@@ -25,10 +26,11 @@ def render(document: ShowDocument) -> RenderableType:
 
 def _parts(document: ShowDocument) -> Iterator[RenderableType]:
     head = Text(f"{document.what} {document.id} ", style="bold")
-    yield line(head.append(document.state, style=STYLES.get(document.state, "")))
+    shown = document.standing or document.state
+    yield line(head.append(document.outcome or document.state, style=STYLES.get(shown, "")))
     yield line(document.path, style="dim")
     if document.counts is not None:
-        yield counts_text(document.counts)
+        yield tally(document.trials, document.other_steps or Counts(), document.counts)
     if document.failure:
         yield Text(document.failure, style="red")
     if document.summary:
@@ -67,7 +69,7 @@ def _plain(value: Any) -> str:
 def _steps(document: ShowDocument) -> Iterator[RenderableType]:
     yield Text()
     table = grid(first="step")
-    for name in ("state", "kind"):
+    for name in ("outcome", "kind"):
         table.add_column(name, no_wrap=True)
     table.add_column("tries", justify="right", no_wrap=True)
     table.add_column("", overflow="fold")
@@ -75,7 +77,7 @@ def _steps(document: ShowDocument) -> Iterator[RenderableType]:
         said = step.reason or step.failure or step.label
         if step.retry_at:
             said = f"again in {formatting.until(step.retry_at)}; {said}"
-        state = Text(step.state, style=STYLES.get(step.state, ""))
+        state = Text(step.outcome, style=STYLES.get(step.standing, ""))
         table.add_row(step.step, state, step.kind, str(step.attempts), said)
     yield table
     if len(document.steps) > MOST_STEPS:
@@ -86,7 +88,7 @@ def _attempts(document: ShowDocument) -> Iterator[RenderableType]:
     yield Text()
     for attempt in document.attempts:
         text = Text(f"attempt {attempt.number} ")
-        text.append(attempt.status, style=STYLES.get(attempt.status, ""))
+        text.append(attempt.outcome, style=STYLES.get(attempt.standing, ""))
         if attempt.imported:
             text.append(f", imported: {attempt.imported}")
         if attempt.started_at:

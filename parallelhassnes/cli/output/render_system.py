@@ -1,5 +1,6 @@
 """The system scoreboard as text: a line per batch, trouble first."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
@@ -7,7 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from parallelhassnes import formatting
-from parallelhassnes.views.scoreboard_models import BatchLine, Counts, QueueLine, SystemScoreboard
+from parallelhassnes.views.outcome import trials_text
+from parallelhassnes.views.scoreboard_models import BatchLine, Counts, QueueLine, SystemScoreboard, TrialCounts
 
 MOST_BATCHES = 40
 MOST_KEYS = 12
@@ -16,6 +18,9 @@ STYLES = {
     "ready": "cyan",
     "running": "blue",
     "succeeded": "green",
+    "passed": "green",
+    "scored": "yellow",
+    "no_score": "red",
     "failed": "red",
     "needs_attention": "magenta",
     "canceled": "dim",
@@ -66,7 +71,11 @@ def _parts(board: SystemScoreboard, most: int) -> Iterator[RenderableType]:
 
 def _head(board: SystemScoreboard) -> Text:
     head = Text(f"{formatting.counted(len(board.batches), 'batch')}, ")
-    head.append_text(counts_text(board.counts))
+    trials, others = sum_trials(board.batches), Counts()
+    for batch in board.batches:
+        for name in SHORT:
+            setattr(others, name, getattr(others, name) + getattr(batch.other_steps, name))
+    head.append_text(tally(trials, others, board.counts))
     head.append(f"; {board.live} of {board.concurrency} live")
     if board.incoming:
         head.append(f"; {formatting.counted(board.incoming, 'table')} incoming", style="cyan")
@@ -84,6 +93,27 @@ def counts_text(counts: Counts) -> Text:
     text = Text("nothing" if not found else "")
     for place, (name, count) in enumerate(found):
         text.append(f"{', ' if place else ''}{count} {name.replace('_', ' ')}", style=STYLES[name])
+    return text
+
+
+def sum_trials(batches: list[BatchLine]) -> TrialCounts:
+    """Return the trials of all batches together."""
+    total: Counter[str] = Counter()
+    for batch in batches:
+        total.update(dict(batch.trials or ()))
+    return TrialCounts(**total)
+
+
+def tally(trials: TrialCounts | None, others: Counts, counts: Counts) -> Text:
+    """Return ``36 trials: 15 passed, 21 scored without passing; 9 other steps: 9 succeeded``."""
+    steps = sum(dict(counts).values())
+    if trials is None or not trials.total:
+        return Text(f"{formatting.counted(steps, 'step')}: ").append_text(counts_text(counts))
+    text = Text(f"{formatting.counted(trials.total, 'trial')}: ")
+    for place, (said, style) in enumerate(trials_text(trials)):
+        text.append(f"{', ' if place else ''}{said}", style=STYLES[style])
+    if steps > trials.total:
+        text.append(f"; {formatting.counted(steps - trials.total, 'other step')}: ").append_text(counts_text(others))
     return text
 
 
