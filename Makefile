@@ -16,11 +16,10 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 14
 
-demo: venv ## run the example tasks with the agents oracle and nop, and show the scoreboard
+demo: venv ## run the example tasks with the agents oracle and nop, and show what came of it
 	@rm -rf build/demo
 	@mkdir -p build/demo
 	$(python) -m parallelhassnes run examples/tasks -a oracle -a nop -k 2 -e $(environment) --root build/demo --fail-on never
-	$(python) -m parallelhassnes scoreboard --root build/demo
 
 test: venv ## run the tests; says what it had to skip and how to get it
 	@$(python) -m pytest -n $(jobs) -p pytest_rerunfailures --reruns 1 -r fER $(args)

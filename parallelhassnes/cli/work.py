@@ -285,9 +285,15 @@ def _print_run(ctx: "Context", batch_id: str, code: int, report: Path | None, *,
 
         typer.echo(run_done(ctx.layout, batch_id, code, written).model_dump_json())
     elif not quiet:
+        from parallelhassnes.cli.output import run_end
+        from parallelhassnes.views.batch_scoreboard import batch_scoreboard
+
         print_scoreboard(ctx.layout, batch_id, json=False)
+        sys.stdout.flush()
+        for line in ("", *run_end.lines(ctx.layout, batch_scoreboard(ctx.layout, batch_id))):
+            print(line, file=sys.stderr)
         if written is not None:
-            print(f"report: {written}", file=sys.stderr)
+            print(f"written:     {written}", file=sys.stderr)
 
 
 def _ledger_sizes(ctx: "Context") -> dict[str, int]:

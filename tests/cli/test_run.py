@@ -218,3 +218,18 @@ def test_init_overwrites_nothing(root):
     assert config.read_text() == "concurrency = 3\n"
     assert (root / "runs").is_dir()
     assert (root / "runners").is_dir()
+
+
+def test_run_ends_with_where_the_files_are_and_what_to_type_next(root):
+    context(root)
+    path = root / "table.json"
+    path.write_bytes(table(job("j", shell("s", "exit 1"))))
+    done = program(root, "run", "-c", str(path), "--fail-on", "never")
+    last = done.stderr.splitlines()[-5:]
+    assert [line.partition(":")[0] for line in last] == ["files", "a failure", "in browser", "report", "own task"]
+    files = last[0].partition(":")[2].strip()
+    assert (CHECKOUT / files / "ledger.jsonl").is_file()
+    command = last[1].partition(":")[2].split()
+    assert command[command.index("show") + 1].endswith("/j/s")
+    assert command[-2:] == ["--root", str(root)]
+    assert program(root, "show", command[command.index("show") + 1]).returncode == 0

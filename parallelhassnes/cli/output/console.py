@@ -12,8 +12,8 @@ from rich.text import Text
 
 from parallelhassnes.cli.output.terminal import Terminal, plain
 
-PLAIN_WIDTH = 160
-"""Columns of output that goes into a file or a pipe."""
+PLAIN_WIDTH = 100_000
+"""Columns of output that goes into a file or a pipe: nothing is cut or broken there, unless COLUMNS says how wide it is to be."""
 
 
 def console(stream: IO[str] | None = None) -> Console:
@@ -23,6 +23,11 @@ def console(stream: IO[str] | None = None) -> Console:
     width = None if stream.isatty() or os.environ.get("COLUMNS") else PLAIN_WIDTH
     drawn: Any = _Drawn(stream) if isinstance(stream, Terminal) else stream
     return _Console(file=drawn, width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
+
+
+def at_most(count: int) -> int:
+    """Return how many rows of a long list are printed: so many on a terminal, all of them elsewhere."""
+    return count if sys.stdout.isatty() else sys.maxsize
 
 
 def show(renderable: RenderableType, stream: IO[str] | None = None) -> None:

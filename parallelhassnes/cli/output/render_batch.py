@@ -3,15 +3,16 @@
 from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from parallelhassnes import formatting
-from parallelhassnes.cli.output.console import line
-from parallelhassnes.cli.output.render_system import SHORT, STYLES, counts_cells, counts_text, grid, shown_states, tally
+from parallelhassnes.cli.output.console import at_most, line
+from parallelhassnes.cli.output.grid import Grid
+from parallelhassnes.cli.output.render_system import SHORT, STYLES, counts_cells, counts_text, shown_states, tally
 from parallelhassnes.views.scoreboard_models import (
     BatchScoreboard,
     BlockedGroup,
+    BrokenTask,
     Cell,
     FailedStep,
     JobLine,
@@ -34,7 +35,7 @@ def _parts(board: BatchScoreboard) -> Iterator[RenderableType]:
         yield Text("DRY RUN: agent steps were answered by the stand-in; its results mean nothing.", style="bold yellow")
     if board.held:
         yield Text(f"held: {board.held}", style="yellow")
-    for warning in board.warnings[:MOST_LIST]:
+    for warning in board.warnings[: at_most(MOST_LIST)]:
         yield Text(f"warning: {warning}", style="yellow")
     if board.failures:
         yield from _failures(board.failures)
@@ -64,7 +65,7 @@ def _more(count: int) -> Iterator[Text]:
 
 def _failures(failures: list[FailedStep]) -> Iterator[RenderableType]:
     yield Text()
-    for failed in failures[:MOST_LIST]:
+    for failed in failures[: at_most(MOST_LIST)]:
         again = f", again in {formatting.until(failed.retry_at)}" if failed.retry_at else ""
         text = Text(f"{failed.status} ", style=STYLES[failed.status])
         text.append(failed.step, style="bold")
@@ -73,35 +74,35 @@ def _failures(failures: list[FailedStep]) -> Iterator[RenderableType]:
         )
         yield text
         yield line(f"    {failed.attempt}", style="dim")
-    yield from _more(len(failures) - MOST_LIST)
+    yield from _more(len(failures) - at_most(MOST_LIST))
 
 
 def _blocked(groups: list[BlockedGroup]) -> Iterator[RenderableType]:
     yield Text()
-    for group in groups[:MOST_LIST]:
+    for group in groups[: at_most(MOST_LIST)]:
         shown = ", ".join(group.steps[:3]) + (" …" if group.count > 3 else "")
         text = Text("blocked ", style="red" if group.final else "yellow")
         yield text.append(f"{group.count}: {group.reason} ({shown})")
-    yield from _more(len(groups) - MOST_LIST)
+    yield from _more(len(groups) - at_most(MOST_LIST))
 
 
 def _running(running: list[RunningStep]) -> Iterator[RenderableType]:
     yield Text()
-    yield running_table(running[:MOST_LIST])
-    telling = [step for step in running[:MOST_LIST] if step.item or step.tokens]
+    yield running_table(running[: at_most(MOST_LIST)])
+    telling = [step for step in running[: at_most(MOST_LIST)] if step.item or step.tokens]
     if telling:
         yield Text()
         yield doing_table(telling)
-    yield from _more(len(running) - MOST_LIST)
+    yield from _more(len(running) - at_most(MOST_LIST))
 
 
-def running_table(running: list[RunningStep]) -> Table:
+def running_table(running: list[RunningStep]) -> Grid:
     """Return live attempts: how long they run, and since when their heartbeat stands still."""
-    table = grid(first="running")
-    for name in ("phase", "label"):
-        table.add_column(name, no_wrap=True)
+    table = Grid("running")
+    table.add_column("phase", rank=2)
+    table.add_column("label", rank=1)
     for name in ("try", "age", "heartbeat"):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, right=True, rank=int(name == "age"))
     for step in running:
         beat = formatting.duration(step.heartbeat_age_sec)
         dead = step.alive is False
@@ -119,12 +120,12 @@ def running_table(running: list[RunningStep]) -> Table:
     return table
 
 
-def doing_table(running: list[RunningStep]) -> Table:
+def doing_table(running: list[RunningStep]) -> Grid:
     """Tell what live attempts do, and what they have used so far, where their kind can tell."""
-    table = grid(first="doing")
-    table.add_column("item", no_wrap=True, overflow="ellipsis")
+    table = Grid("doing")
+    table.add_column("item", rank=1)
     for name in ("tokens", "cost"):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, right=True)
     for step in running:
         used = formatting.number(step.tokens), formatting.money(step.cost_usd)
         table.add_row(step.step, Text(step.item or ""), *used)
@@ -134,23 +135,23 @@ def doing_table(running: list[RunningStep]) -> Table:
 # --- results ------------------------------------------------------------------------------------------
 
 
-def _jobs(board: BatchScoreboard) -> Table:
-    columns = board.columns[:MOST_COLUMNS]
+def _jobs(board: BatchScoreboard) -> Grid:
+    columns, most = board.columns[: at_most(MOST_COLUMNS)], at_most(MOST_ROWS)
     states = shown_states([job.counts for job in board.jobs])
-    table = grid(first="job")
+    table = Grid("job")
     for column in columns:
-        table.add_column(column, justify="right", overflow="fold")
+        table.add_column(column, right=True)
     if not columns:
         for name in states:
-            table.add_column(SHORT[name], justify="right", no_wrap=True)
+            table.add_column(SHORT[name], right=True)
     others = bool(columns) and any(not job.cells for job in board.jobs)
     if others:
         table.add_column("steps")
     judged = bool(board.verdicts)
     if judged:
-        table.add_column("task", no_wrap=True)
+        table.add_column("task", rank=1)
     rows = sorted(board.jobs, key=_trouble)
-    for job in rows[:MOST_ROWS]:
+    for job in rows[:most]:
         cells = [_cell(job.cells.get(column)) for column in columns] or counts_cells(job.counts, states)
         table.add_row(
             job.job_id,
@@ -158,8 +159,8 @@ def _jobs(board: BatchScoreboard) -> Table:
             *([Text() if job.cells else counts_text(job.counts)] if others else []),
             *([_task(job)] if judged else []),
         )
-    if len(rows) > MOST_ROWS:
-        table.add_row(Text(f"… and {len(rows) - MOST_ROWS} more", style="dim"))
+    if len(rows) > most:
+        table.add_row(Text(f"… and {len(rows) - most} more", style="dim"))
     if columns and len(rows) > 1:
         table.add_row(Text("all", style="bold"), *(_cell(board.totals[column]) for column in columns))
     return table
@@ -210,17 +211,26 @@ def _cell(cell: Cell | None) -> Text:
     return text
 
 
+def _broken(task: BrokenTask) -> Text:
+    """Return ``broken: flaky-tests: the task's own solution does not pass every time. Make the tests …``."""
+    text = Text("broken: ", style="red").append(task.job, style="bold")
+    text.append(f": {task.why or 'its verdict gives no reason'}", style="not bold default")
+    return text.append(f". {task.to_do}" if task.to_do else "", style="not bold default")
+
+
 def _foot(board: BatchScoreboard) -> Iterator[RenderableType]:
     if board.columns:
         again = any(cell.again for cell in board.totals.values())
         more = ", again: scored and to be tried once more" if again else ""
         yield Text(f"passes/scored (mean reward), + what is not scored{more}", style="dim")
-    if len(board.columns) > MOST_COLUMNS:
-        yield from _more(len(board.columns) - MOST_COLUMNS)
+    yield from _more(len(board.columns) - at_most(MOST_COLUMNS))
     said = []
     if board.unscored:
         said.append(f"{len(board.unscored)} unscored")
     broken = board.verdicts.get("broken", 0)
+    for task in board.broken_tasks[: at_most(MOST_LIST)]:
+        yield _broken(task)
+    yield from _more(broken - len(board.broken_tasks[: at_most(MOST_LIST)]))
     if broken:
         said.append(f"{formatting.counted(broken, 'task')} broken")
     review = board.verdicts.get("needs_review", 0)

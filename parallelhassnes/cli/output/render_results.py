@@ -1,14 +1,16 @@
 """Tables of ``results.text_tables`` on a terminal."""
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from parallelhassnes import formatting
 from parallelhassnes.cli.output.console import line
-from parallelhassnes.cli.output.render_system import grid
+from parallelhassnes.cli.output.grid import Grid
 from parallelhassnes.results.error_groups import Errors
 from parallelhassnes.results.text_tables import Sheet
+
+TELLING = frozenset({"passes/scored", "pass rate", "result", "reward", "change", "B − A (95 %)"})
+"""Heads of the columns that say how it went."""
 
 
 def render(*sheets: Sheet) -> RenderableType:
@@ -41,12 +43,16 @@ def _parts(sheet: Sheet) -> list[RenderableType]:
     return [line(title), _table(sheet), *notes, Text()]
 
 
-def _table(sheet: Sheet) -> Table:
-    table = grid(first=sheet.heads[0])
+def _rank(sheet: Sheet, place: int) -> int:
+    """Return how long the column stays where there is little room: what tells the result longest."""
+    return 99 if sheet.heads[place] in TELLING else len(sheet.heads) - place
+
+
+def _table(sheet: Sheet) -> Grid:
+    table = Grid(sheet.heads[0])
     for place, head in enumerate(sheet.heads[1:], 1):
-        # Paths and names are to be copied whole.
-        number = sheet.is_number(place)
-        table.add_column(head, justify="right" if number else "left", overflow="fold", no_wrap=number)
+        is_key = place < sheet.texts
+        table.add_column(head, right=sheet.is_number(place), key=is_key, rank=_rank(sheet, place))
     for row in sheet.rows:
         table.add_row(*row)
     return table

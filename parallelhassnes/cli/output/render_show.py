@@ -7,8 +7,9 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from parallelhassnes import formatting
-from parallelhassnes.cli.output.console import line
-from parallelhassnes.cli.output.render_system import STYLES, grid, tally
+from parallelhassnes.cli.output.console import at_most, line
+from parallelhassnes.cli.output.grid import Grid
+from parallelhassnes.cli.output.render_system import STYLES, tally
 from parallelhassnes.steps.verdict.judge import upgraded
 from parallelhassnes.views.scoreboard_models import Counts
 from parallelhassnes.views.show import ShowDocument
@@ -55,7 +56,7 @@ def _record(record: dict[str, Any]) -> Iterator[RenderableType]:
         width = max(map(len, said))
         for key, value in said.items():
             shown = value if isinstance(value, str) else _plain(value)
-            yield Text(f"{key.replace('_', ' '):{width}}  {shown}", overflow="ellipsis", no_wrap=True)
+            yield Text(f"{key.replace('_', ' '):{width}}  {shown}", overflow="fold")
 
 
 def _plain(value: Any) -> str:
@@ -68,20 +69,21 @@ def _plain(value: Any) -> str:
 
 def _steps(document: ShowDocument) -> Iterator[RenderableType]:
     yield Text()
-    table = grid(first="step")
-    for name in ("outcome", "kind"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("tries", justify="right", no_wrap=True)
-    table.add_column("", overflow="fold")
-    for step in document.steps[:MOST_STEPS]:
+    table = Grid("step")
+    table.add_column("outcome", key=True)
+    table.add_column("kind")
+    table.add_column("tries", right=True)
+    table.add_column("what happened", rank=1)
+    most = at_most(MOST_STEPS)
+    for step in document.steps[:most]:
         said = step.reason or step.failure or step.label
         if step.retry_at:
             said = f"again in {formatting.until(step.retry_at)}; {said}"
         state = Text(step.outcome, style=STYLES.get(step.standing, ""))
         table.add_row(step.step, state, step.kind, str(step.attempts), said)
     yield table
-    if len(document.steps) > MOST_STEPS:
-        yield Text(f"… and {len(document.steps) - MOST_STEPS} more; --json has all of them", style="dim")
+    if len(document.steps) > most:
+        yield Text(f"… and {len(document.steps) - most} more; --json has all of them", style="dim")
 
 
 def _attempts(document: ShowDocument) -> Iterator[RenderableType]:
@@ -124,12 +126,13 @@ def _verdict(verdict: dict[str, Any]) -> Iterator[RenderableType]:
 
 def _files(document: ShowDocument) -> Iterator[RenderableType]:
     yield Text()
-    table = grid(first="file")
-    table.add_column("size", justify="right", no_wrap=True)
-    for file in document.files[:MOST_FILES]:
+    table = Grid("file")
+    table.add_column("size", right=True)
+    most = at_most(MOST_FILES)
+    for file in document.files[:most]:
         table.add_row(file.path, formatting.size(file.size))
     yield table
-    more = len(document.files) - MOST_FILES
+    more = len(document.files) - most
     more = max(0, more) + document.more_files
     if more:
         yield Text(f"… and {more} more files", style="dim")

@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from parallelhassnes import formatting
+from parallelhassnes.cli.output.console import at_most
+from parallelhassnes.cli.output.grid import Grid
 from parallelhassnes.views.outcome import trials_text
 from parallelhassnes.views.scoreboard_models import BatchLine, Counts, QueueLine, SystemScoreboard, TrialCounts
 
@@ -42,9 +43,9 @@ SHORT = {
 """Heads of the columns; the states in the order in which they are shown."""
 
 
-def render(board: SystemScoreboard, *, most: int = MOST_BATCHES) -> RenderableType:
-    """Return the whole, ready to print; at most so many batches."""
-    return Group(*_parts(board, most))
+def render(board: SystemScoreboard) -> RenderableType:
+    """Return the whole, ready to print."""
+    return Group(*_parts(board, at_most(MOST_BATCHES)))
 
 
 def _parts(board: SystemScoreboard, most: int) -> Iterator[RenderableType]:
@@ -132,22 +133,15 @@ def counts_cells(counts: Counts, states: list[str]) -> list[Text]:
     ]
 
 
-def grid(*, first: str) -> Table:
-    """Return a table without lines, its first column for names."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_edge=False)
-    table.add_column(first, overflow="fold", no_wrap=True)
-    return table
-
-
-def _batches(lines: list[BatchLine]) -> Table:
+def _batches(lines: list[BatchLine]) -> Grid:
     states = shown_states([line.counts for line in lines])
-    table = grid(first="batch")
-    table.add_column("state", no_wrap=True)
-    table.add_column("steps", justify="right", no_wrap=True)
+    table = Grid("batch")
+    table.add_column("state", rank=3)
+    table.add_column("steps", right=True, rank=2)
     for name in states:
-        table.add_column(SHORT[name], justify="right", no_wrap=True)
-    table.add_column("last", justify="right", no_wrap=True)
-    table.add_column("", overflow="ellipsis", no_wrap=True)
+        table.add_column(SHORT[name], right=True, rank=1)
+    table.add_column("last", right=True)
+    table.add_column("name", rank=2)
     for line in lines:
         state = Text(line.state, style=STYLES[line.state])
         label = " ".join(filter(None, ("DRY RUN" if line.stand_in else "", line.experiment or line.source_name)))
@@ -162,12 +156,13 @@ def _batches(lines: list[BatchLine]) -> Table:
     return table
 
 
-def _queue(board: SystemScoreboard) -> Table:
-    table = grid(first="queue key")
+def _queue(board: SystemScoreboard) -> Grid:
+    table = Grid("queue key")
     for name in ("live", "limit", "ready", "delayed"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("", overflow="ellipsis", no_wrap=True)
-    for line in board.queue[:MOST_KEYS]:
+        table.add_column(name, right=True, rank=1)
+    table.add_column("notes", rank=2)
+    most = at_most(MOST_KEYS)
+    for line in board.queue[:most]:
         full = line.limit is not None and line.live >= line.limit
         table.add_row(
             line.queue_key,
@@ -177,8 +172,8 @@ def _queue(board: SystemScoreboard) -> Table:
             str(line.delayed),
             _note(line),
         )
-    if len(board.queue) > MOST_KEYS:
-        table.add_row(Text(f"… and {len(board.queue) - MOST_KEYS} more", style="dim"))
+    if len(board.queue) > most:
+        table.add_row(Text(f"… and {len(board.queue) - most} more", style="dim"))
     return table
 
 
