@@ -26,6 +26,8 @@ from parallelhassnes.version import __version__
 USER_ERROR, OUR_ERROR = 2, 3
 UsageError: type[Any] = typer.BadParameter.__mro__[1]
 """What typer raises for a wrong command line; it has no public name."""
+WHOLE_HELP = 1000
+"""Characters of a command's line in ``--help``: more than any has, so that none is cut."""
 HOST_TROUBLE = {
     errno.EROFS: "make it writable, or choose another --root",
     errno.EACCES: "change its permissions, or choose another --root",
@@ -48,9 +50,8 @@ class _Sections(TyperGroup):
         width = max(map(len, self.commands))
         for title, names in SECTIONS.items():
             with formatter.section(title):
-                limit = formatter.width - formatter.current_indent - width - 2
                 formatter.write_dl(
-                    [(name.ljust(width), self.commands[name].get_short_help_str(limit)) for name in names]
+                    [(name.ljust(width), self.commands[name].get_short_help_str(WHOLE_HELP)) for name in names]
                 )
 
 
@@ -74,7 +75,7 @@ def _version(value: bool) -> None:
 @app.callback()
 def _global(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Run batches of Harbor trials from a directory queue; everything is kept under runs/."""

@@ -26,6 +26,8 @@ SECTIONS: dict[str, dict[str, str]] = {
         "import": "harbor",
     },
     "Look": {
+        "status": "watch",
+        "ls": "watch",
         "scoreboard": "watch",
         "show": "watch",
         "explain": "upkeep",

@@ -1,6 +1,7 @@
 """``run``: table, submit, tick until idle and results in one command."""
 
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -9,6 +10,7 @@ import typer
 
 from parallelhassnes.cli import run_options as opt
 from parallelhassnes.cli.options import JsonOption, RootOption
+from parallelhassnes.cli.typed import told_by_options
 from parallelhassnes.cli.work import (
     FailOnOption,
     LimitOption,
@@ -114,9 +116,13 @@ def run(
     ctx = open_to_run(root, options(None, None, no_codex))
     data, name = _table(ctx, request, config)
     table = GivenTable(data, name, base_dirs(config))
-    if dry_run:
-        say_what_would_run(ctx, table, json=json)
-    elif (made := started(ctx, table, detach=detach, json=json)) is not None:
+    made = None
+    with told_by_options(data, name) if config is None else nullcontext():
+        if dry_run:
+            say_what_would_run(ctx, table, json=json)
+        else:
+            made = started(ctx, table, detach=detach, json=json)
+    if made is not None:
         watch_until_idle(*made, fail_on=fail_on, quiet=quiet, json=json, report=report)
 
 
@@ -141,6 +147,7 @@ def say_what_would_run(ctx: "Context", table: GivenTable, *, json: bool) -> None
 
 def started(ctx: "Context", table: GivenTable, *, detach: bool, json: bool) -> "tuple[Context, list[str]] | None":
     """Put a table into the queue, after saying what it amounts to; what is to be watched, or None where nothing is."""
+    from parallelhassnes import formatting
     from parallelhassnes.actions.submit import submit
     from parallelhassnes.schedule.tick import tick
 
@@ -154,7 +161,8 @@ def started(ctx: "Context", table: GivenTable, *, detach: bool, json: bool) -> "
         told=lambda line: print(line, file=sys.stderr),
         found_good=lambda: make_store(ctx),
     )
-    print(f"batch {done.batch_id}: {done.jobs} jobs, {done.steps} steps", file=sys.stderr)
+    made = f"{formatting.counted(done.jobs, 'job')}, {formatting.counted(done.steps, 'step')}"
+    print(f"batch {done.batch_id}: {made}", file=sys.stderr)
     for warning in done.warnings:
         print(f"note: {warning}", file=sys.stderr)
     own = ctx.options.model_copy(update={"environment_of": (done.batch_id,)})

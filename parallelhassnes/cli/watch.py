@@ -1,4 +1,4 @@
-"""``scoreboard``, ``show``, ``logs``."""
+"""``status``, ``ls``, ``scoreboard``, ``show``, ``logs``."""
 
 import sys
 import time
@@ -19,14 +19,56 @@ if TYPE_CHECKING:
 WATCH_SEC = 1.0
 
 IdArgument = Annotated[
-    str, typer.Argument(metavar="ID", help="A batch, BATCH/JOB, BATCH/JOB/STEP, an attempt, or latest.")
+    str,
+    typer.Argument(
+        metavar="ID", help="A batch, BATCH/JOB, BATCH/JOB/STEP, an attempt, or latest.", show_default="latest"
+    ),
+]
+BatchesArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="BATCH", help="Batches, or latest; left out: all of them together.")
 ]
 
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
-    for command in (scoreboard, show, logs):
+    for command in (status, ls, scoreboard, show, logs):
         app.command()(command)
+
+
+def status(batches: BatchesArgument = None, root: RootOption = None, json: JsonOption = False) -> None:
+    """Show how all batches stand, or some of them with their results: the scoreboard, once.
+
+    Example: parallelhassnes status latest
+    """
+    layout = _layout(root)
+    if json and len(batches or ()) > 1:
+        from parallelhassnes.errors import UserError
+
+        raise UserError("--json prints one document", fix="name one batch, or none for all of them")
+    for number, batch_id in enumerate([_batch_id(layout, each) for each in batches] if batches else [None]):
+        if number:
+            typer.echo("")
+        print_scoreboard(layout, batch_id, json=json)
+
+
+def ls(root: RootOption = None, json: JsonOption = False) -> None:
+    """List the batches, newest first, one a line: id, state, trials, name.
+
+    Example: parallelhassnes ls
+    """
+    from parallelhassnes.views.outcome import trials_text, work
+    from parallelhassnes.views.system_scoreboard import newest_first, system_scoreboard
+
+    board = system_scoreboard(_layout(root))
+    if json:
+        _print_json(board)
+        return
+    for batch in sorted(board.batches, key=newest_first):
+        trials = batch.trials
+        counts = ", ".join(text for text, _ in trials_text(trials)) if trials is not None else ""
+        made = work(batch.steps_total, trials.total if trials is not None else 0)
+        name = batch.experiment or batch.source_name
+        typer.echo("  ".join(filter(None, (batch.batch_id, batch.state, made, counts, name))))
 
 
 def scoreboard(
@@ -49,7 +91,7 @@ def scoreboard(
     print_scoreboard(layout, batch_id, json=json)
 
 
-def show(target: IdArgument, root: RootOption = None, json: JsonOption = False) -> None:
+def show(target: IdArgument = "latest", root: RootOption = None, json: JsonOption = False) -> None:
     """Show what the store has on a batch, job, step or attempt: state, report, verdict, files.
 
     Example: parallelhassnes show latest
@@ -67,7 +109,7 @@ def show(target: IdArgument, root: RootOption = None, json: JsonOption = False) 
 
 
 def logs(
-    target: IdArgument,
+    target: IdArgument = "latest",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the attempt has ended.")] = False,
     file: Annotated[
         str | None, typer.Option("--file", metavar="NAME", help="Only this log, such as stdout.log.")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from parallelhassnes import formatting
 from parallelhassnes.cli.options import JsonOption, RootOption, layout_of, root_or_default
 
 if TYPE_CHECKING:
@@ -90,13 +91,16 @@ def validate(
     if json:
         typer.echo(found.model_dump_json())
         return
-    typer.echo(f"{name}: valid ({found.table_format}): {found.jobs} jobs, {found.steps} steps")
+    made = f"{formatting.counted(found.jobs, 'job')}, {formatting.counted(found.steps, 'step')}"
+    typer.echo(f"{name}: valid ({found.table_format}): {made}")
     typer.echo(f"  {found.outline}")
     if found.plan_sha256 is not None:
         typer.echo(f"  plan sha256:{found.plan_sha256}")
     for key, count in found.queue_keys.items():
         limit = effective_limit(ctx, queue_keys.read(ctx.layout, key)).number
-        typer.echo(f"  {key}: {count} steps{'' if limit is None else f', at most {limit} at once'}")
+        typer.echo(
+            f"  {key}: {formatting.counted(count, 'step')}{'' if limit is None else f', at most {limit} at once'}"
+        )
     for warning in found.warnings:
         typer.echo(f"  note: {warning}")
 
@@ -123,7 +127,10 @@ def submit(
         return
     typer.echo(done.batch_id)
     said = "was submitted before; --again makes a new batch" if done.duplicate else "is queued"
-    typer.echo(f"{name} {said}: {done.jobs} jobs, {done.steps} steps", err=True)
+    made = f"{formatting.counted(done.jobs, 'job')}, {formatting.counted(done.steps, 'step')}"
+    typer.echo(f"{name} {said}: {made}", err=True)
+    if not done.duplicate:
+        typer.echo("nothing starts before a tick: parallelhassnes tick --until-idle", err=True)
     if done.plan_sha256 is not None:
         typer.echo(f"plan sha256:{done.plan_sha256}", err=True)
     for warning in done.warnings:
@@ -309,7 +316,7 @@ def _say_how_to_come_back(ctx: "Context", batch_ids: list[str] | None) -> None:
     live = len(tickets.running(ctx.layout))
     root = f" --root {ctx.layout.root}"
     print(
-        f"\nstopped watching; {live} attempts go on by themselves.\n"
+        f"\nstopped watching; {formatting.counted(live, 'live attempt')}, which nothing here stops.\n"
         f"  watch again:  parallelhassnes tick --until-idle{root}\n"
         f"  look:         parallelhassnes scoreboard{root}\n"
         f"  cancel:       parallelhassnes cancel {batch_ids[0] if batch_ids else 'latest'}{root}",
@@ -337,7 +344,10 @@ def _print_tick(ctx: "Context", done: "Ticked", *, quiet: bool, json: bool) -> N
         typer.echo(line, err=True)
     for line in done.waiting:
         typer.echo(line)
-    typer.echo(f"{len(done.accepted)} tables accepted, {len(done.launched)} attempts started, {done.running} running")
+    accepted = formatting.counted(len(done.accepted), "table")
+    typer.echo(
+        f"{accepted} accepted, {formatting.counted(len(done.launched), 'attempt')} started, {done.running} running"
+    )
 
 
 def _print_trouble(ctx: "Context", lasting: list[str]) -> None:

@@ -24,7 +24,7 @@ TASK = {
 """Task quality → the words of its verdict."""
 
 
-class Outcome(NamedTuple):
+class StepOutcome(NamedTuple):
     """A step's outcome."""
 
     standing: Standing
@@ -38,7 +38,7 @@ def outcome(
     failure_class: str | None = None,
     *,
     guessed: bool = False,
-) -> Outcome:
+) -> StepOutcome:
     """Return what a step or an attempt has come to.
 
     Args:
@@ -49,18 +49,18 @@ def outcome(
     said, plain = said or {}, state.replace("_", " ")
     if kind == "verdict" and state == "succeeded":
         quality = said.get("task_quality") or QUALITY_OF_1.get(said.get("task_broken"))
-        return Outcome(state, TASK.get(str(quality), "done"))
+        return StepOutcome(state, TASK.get(str(quality), "done"))
     if kind != "trial" or state not in OVER:
-        return Outcome(state, plain)
+        return StepOutcome(state, plain)
     if said.get("result") != "scored":
         why = failure_class or ("" if state == "succeeded" else state)
-        return Outcome("no_score", f"no score{f': {formatting.failure_class(why, guessed)}' if why else ''}")
+        return StepOutcome("no_score", f"no score{f': {formatting.failure_class(why, guessed)}' if why else ''}")
     reward, passed = said.get("reward"), said.get("passed")
     if passed is True:
-        return Outcome("passed", "passed" if reward in (None, 1) else f"passed, scored {_number(reward)}")
+        return StepOutcome("passed", "passed" if reward in (None, 1) else f"passed, scored {_number(reward)}")
     if reward is None:
-        return Outcome("scored", "scored, several rewards and none decides")
-    return Outcome("scored", f"scored {_number(reward)}")
+        return StepOutcome("scored", "scored, several rewards and none decides")
+    return StepOutcome("scored", f"scored {_number(reward)}")
 
 
 def _number(reward: float) -> str:

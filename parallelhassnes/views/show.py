@@ -15,7 +15,7 @@ from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import TERMINAL
 from parallelhassnes.views import batch_status, batch_summary
 from parallelhassnes.views.batch_status import StepStatus
-from parallelhassnes.views.outcome import Outcome, count_trials, outcome
+from parallelhassnes.views.outcome import StepOutcome, count_trials, outcome
 from parallelhassnes.views.running import attempt_path
 from parallelhassnes.views.scoreboard_models import Counts, TrialCounts, View
 
@@ -170,7 +170,7 @@ def _step_line(status: batch_status.BatchStatus, found: StepStatus) -> StepLine:
     )
 
 
-def _outcome(found: StepStatus) -> Outcome:
+def _outcome(found: StepStatus) -> StepOutcome:
     row = found.row
     if row is None:
         return outcome(found.step.kind, found.state)

@@ -18,7 +18,7 @@ from parallelhassnes.store.queue import queue_keys, tickets
 from parallelhassnes.views import projection
 from parallelhassnes.views.batch_status import TROUBLE, BatchStatus, StepStatus, held, read_index
 from parallelhassnes.views.batch_summary import key_of, stamp
-from parallelhassnes.views.outcome import Outcome, outcome, standing
+from parallelhassnes.views.outcome import StepOutcome, outcome, standing
 from parallelhassnes.views.projection import Fold
 from parallelhassnes.views.running import HeartbeatWatch, attempt_path, describe
 from parallelhassnes.views.scoreboard_models import RunningStep, TrialCounts
@@ -35,7 +35,7 @@ class Ended(NamedTuple):
     """``job_id/step_id``."""
     is_trial: bool
     status: str
-    outcome: Outcome
+    outcome: StepOutcome
     """What it came to, in words."""
     line: str
     """Failure class and line; empty where it succeeded."""

@@ -78,7 +78,7 @@ def test_two_rows_of_results_can_be_told_apart(width):
     assert "nop" in said
     assert "0/2" in said
     for head in heads:
-        assert bare(head) in said, "neither shown nor named as left out"
+        assert all(part in said for part in re.split("[ /]", head)), "neither shown nor named as left out"
 
 
 def test_a_short_table_is_as_wide_as_it_is_and_ends_without_spaces():
@@ -94,9 +94,9 @@ def test_a_pipe_is_cut_neither_in_width_nor_in_rows(root):
     jobs = [stores.job(f"{long}-{number}", stores.command("c", "true")) for number in range(60)]
     batch_id = stores.put(ctx, stores.table(*jobs))
     for arguments in (("scoreboard", batch_id), ("show", batch_id)):
-        done = stores.program(root, *arguments)
+        done = stores.program(root, *arguments, env={"COLUMNS": ""})
         for number in range(60):
             assert re.search(rf"^{long}-{number}\b", done.stdout, re.MULTILINE), arguments
-        assert "more" not in done.stdout
+        assert "… and" not in done.stdout
     narrow = stores.program(root, "scoreboard", batch_id, env={"COLUMNS": "50"}).stdout
     assert max(map(cell_len, narrow.splitlines()[2:])) <= 50

@@ -91,7 +91,7 @@ def test_what_an_encoding_cannot_say_is_escaped(root: Path, ctx: Context) -> Non
     ("arguments", "said"),
     [
         (["nonsense"], "No such command"),
-        (["show"], "Missing argument"),
+        (["cancel"], "Missing argument"),
         (["scoreboard", "--nope"], "No such option"),
         (["priority", "latest", "x"], "integer"),
     ],

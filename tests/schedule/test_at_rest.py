@@ -173,7 +173,7 @@ def test_it_answers_as_a_whole_tick_does(store, arguments):
 
 def test_a_batch_is_run_after_a_rest_and_the_store_rests_again(store):
     batch = put(store, table(job("again", command("s", "true"))))
-    assert "1 attempts started, 1 running" in program(store.layout.root, "tick").stdout
+    assert "1 attempt started, 1 running" in program(store.layout.root, "tick").stdout
     wait_for(lambda: idle(store) and not store.layout.checkpoint_wanted.exists(), "the batch")
     assert read(store.layout.job(batch, "again") / "current.json")["steps"]["s"]["status"] == "succeeded"
     wait_for(lambda: rests(store.layout), "a whole tick to find nothing")

@@ -17,7 +17,7 @@ GAP = 2
 _PIECE = re.compile(r"\s+|[^\s\-/._,]*[\-/._,]|[^\s\-/._,]+")
 
 
-class _Column(NamedTuple):
+class _GridColumn(NamedTuple):
     head: Text
     right: bool
     key: bool
@@ -28,7 +28,7 @@ class Grid:
     """A table without lines."""
 
     def __init__(self, first: str) -> None:
-        self._columns: list[_Column] = []
+        self._columns: list[_GridColumn] = []
         self._rows: list[list[Text]] = []
         self.add_column(first, key=True)
 
@@ -40,7 +40,7 @@ class Grid:
             key: it tells rows apart, so it never goes.
             rank: of those that may go, the lowest go first.
         """
-        self._columns.append(_Column(Text(head, style="bold"), right, key, rank))
+        self._columns.append(_GridColumn(Text(head, style="bold"), right, key, rank))
 
     def add_row(self, *cells: str | Text) -> None:
         """Add a row; cells that are left out at its end are empty."""

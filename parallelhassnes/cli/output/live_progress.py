@@ -80,7 +80,7 @@ class LiveProgress:
             if self._live is not None:
                 self._live.stop()
                 self._live = None
-        self._console.print(summary(self.last, self._elapsed()))
+        self._console.print(summary(self.last, self._elapsed()), soft_wrap=True)
 
     def update(self, *, now: bool = False) -> None:
         """Look and show, if it is time to; call as often as you like.
