@@ -10,7 +10,7 @@ import typer
 
 from parallelhassnes.cli import run_options as opt
 from parallelhassnes.cli.options import JsonOption, RootOption
-from parallelhassnes.cli.typed import told_by_options
+from parallelhassnes.cli.output.typed import told_by_options
 from parallelhassnes.cli.work import (
     FailOnOption,
     LimitOption,
