@@ -18,7 +18,7 @@ from typing import Annotated, Any, NoReturn, override
 import typer
 from typer.core import TyperGroup
 
-from parallelhassnes.cli.commands import SECTIONS, Commands
+from parallelhassnes.cli.commands import SECTIONS, Commands, of_today
 from parallelhassnes.cli.output import terminal
 from parallelhassnes.errors import InvalidInput, Problem, UserError
 from parallelhassnes.version import __version__
@@ -44,6 +44,10 @@ HOST_TROUBLE = {
 class _Sections(TyperGroup):
     def __init__(self, **said: Any) -> None:
         super().__init__(**said | {"commands": Commands()})
+
+    @override
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        return super().resolve_command(ctx, of_today(args))
 
     @override
     def format_commands(self, ctx: Any, formatter: Any) -> None:

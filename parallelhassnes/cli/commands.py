@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from parallelhassnes.actions.registry import ACTIONS
+from parallelhassnes.errors import UserError
 
 SECTIONS: dict[str, dict[str, str]] = {
     "Run": {
@@ -53,6 +54,35 @@ SECTIONS: dict[str, dict[str, str]] = {
 }
 """Title in ``--help`` → name of a command → module that registers it."""
 _MODULES = {name: module for section in SECTIONS.values() for name, module in section.items()}
+
+
+_SAME = {"close-batch": "close"}
+_OF_A_STEP = {"force-retry": "retry", "requeue": "retry", "mark-failed": "cancel"}
+_GONE = {
+    "serve": "`parallelhassnes api` stays up and ticks; `parallelhassnes cron` prints the line for cron",
+    "tail-events": "use `parallelhassnes tail ID`, or `logs ID --follow`",
+    "gc": "nothing is deleted by itself; docs/files.md says what may be deleted",
+    "lint-terminology": "it was for the earlier program's own documents",
+}
+EARLIER = {*_SAME, *_OF_A_STEP, *_GONE}
+"""Commands of the earlier ParallelHassnes that have another name here, or none."""
+
+
+def of_today(args: list[str]) -> list[str]:
+    """Return a command line of the earlier ParallelHassnes as it is written today; any other as it is.
+
+    Raises:
+        UserError: its command is gone.
+    """
+    name, words = args[0], args[1:]
+    if name in _SAME:
+        return [_SAME[name], *words]
+    if name in _OF_A_STEP and len(words) >= 3 and not any(word.startswith("-") for word in words[:3]):
+        return [_OF_A_STEP[name], "/".join(words[:3]), *words[3:]]
+    if name in EARLIER:
+        fix = _GONE.get(name) or f"use `parallelhassnes {_OF_A_STEP[name]} BATCH/JOB/STEP`"
+        raise UserError(f"{name} is a command of the earlier ParallelHassnes", fix=fix)
+    return args
 
 
 class Commands(Mapping[str, Any]):

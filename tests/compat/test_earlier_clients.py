@@ -5,12 +5,15 @@ import os
 import re
 import subprocess
 
+import models
 import pytest
 from api_checks import is_problem
 from archives import tarred
 from harness import make_task
 from servers import serving, token
-from stores import SUPPORT, context, idle, job, put, shell, table, wait_for
+from stores import SUPPORT, context, idle, job, program, put, shell, table, wait_for
+
+from parallelhassnes.cli.commands import EARLIER
 
 TEMP = 'environment = "temp_environment:TempEnvironment"\n'
 
@@ -159,3 +162,50 @@ def test_the_calls_of_the_earlier_parallelhassnes(root):
         is_problem(client.get("/v1/attempts/resolve"), 404)
         wait_for(lambda: idle(ctx), "the end")
     assert put(ctx, table(job("x", shell("s", "true"))))
+
+
+@pytest.mark.codex
+def test_the_earlier_calls_find_what_the_real_codex_left(root, tmp_path):
+    ctx = context(root, 'secrets = ["OPENAI_BASE_URL", "OPENAI_API_KEY"]\n')
+    report = {"schema_version": "1.0.0", "status": "ok", "summary": "Done.", "files_read": [], "files_written": ["a"]}
+    sent = {
+        "working_root": str(root),
+        "execution_policy": {"skip_git_repo_check": True},
+        "jobs": [{"job_id": "j", "working_directory": ".", "steps": [{"step_id": "s", "prompt": "Go."}]}],
+    }
+    with models.serving(tmp_path / "model", models.answer({**report, "artifacts": []})) as model:
+        batch_id = put(ctx, json.dumps(sent).encode())
+        program(root, "tick", "--until-idle", env=models.provider(model.url))
+    with serving(root, "--no-tick") as server:
+        client = server.client
+        step = client.get(f"/v1/batches/{batch_id}/jobs/j/current").json()["steps"]["s"]
+        latest = step["latest"]
+        assert step["latest_successful"] == latest
+        assert step["by_run_id"][latest["run_id"]]["status"] == "succeeded"
+        assert latest["codex_thread_id"]
+        assert os.path.isdir(latest["resume_base_dir"])
+        named = {"attempt_dir": latest["attempt_dir"]}
+        events = client.get("/v1/attempts/events", params=named).text.splitlines()
+        assert json.loads(events[0]) == {"type": "thread.started", "thread_id": latest["codex_thread_id"]}
+        got = client.get("/v1/attempts/artifact", params={**named, "name": "codex.events.jsonl"}).text
+        assert got.splitlines() == events
+        handoff = client.get("/v1/attempts/artifact", params={**named, "name": "handoff.json"}).json()
+        assert {name: handoff[name] for name in report} == report
+        assert os.path.isfile(handoff["final_json_path"])
+        is_problem(client.get("/v1/attempts/artifact", params={**named, "name": "git_diff.patch"}), 404)
+
+
+def test_its_commands_work_or_say_their_new_name(root):
+    ctx = context(root)
+    batch_id = put(ctx, table(job("j", shell("s", "exit 1"))))
+    program(root, "tick", "--until-idle", "--fail-on", "never")
+    for line in ("force-retry", "requeue"):
+        program(root, line, batch_id, "j", "s")
+    program(root, "mark-failed", batch_id, "j", "s", "--reason", "no")
+    program(root, "close-batch", batch_id)
+    said = (ctx.layout.batch(batch_id) / "ledger.jsonl").read_text()
+    assert {"retry", "closed"} <= {json.loads(line)["event"] for line in said.splitlines()}
+    for name in EARLIER:
+        said = program(root, name, check=False)
+        assert said.returncode == 2, name
+        assert name == "close-batch" or "is a command of the earlier ParallelHassnes" in said.stderr, said.stderr

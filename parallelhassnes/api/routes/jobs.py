@@ -93,7 +93,6 @@ def get_job(known: KnownHere, site: SiteHere, batch: Id, job: Id) -> Response:
     return polled(known, show(site.layout, str(place(site, batch, job))))
 
 
-@router.get("/jobs/{job}/current", response_model=Current)
 @router.get("/jobs/{job}/current.json", response_model=Current)
 def get_current(known: KnownHere, site: SiteHere, batch: Id, job: Id) -> Response:
     """`current.json`: how every attempted step of the job stands."""
