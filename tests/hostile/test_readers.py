@@ -86,6 +86,7 @@ ALLOWED = {
     "steps/agent/ask.py": "logs that it appends to",
     "steps/agent/prompt.py": "the user's prompt",
     "steps/agent/work.py": "files of the package, and what is_inside the workspace",
+    "steps/agent/reports.py": "the schemas of the package",
     "steps/agent/resume.py": "sessions of a sealed attempt, which walk.files named",
     "steps/agent/worktree.py": "the user's repository",
     "steps/analysis/engine_harbor.py": "files of Harbor's package",
