@@ -136,7 +136,6 @@ def _made(
         jobs_total=line.jobs_total,
         steps_total=line.steps_total,
         counts=line.counts,
-        unpassed=line.unpassed,
         trials=line.trials or TrialCounts(),
         other_steps=line.other_steps,
         columns=matrix.columns,

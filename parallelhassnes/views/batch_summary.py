@@ -104,7 +104,6 @@ def from_steps(
         trials=count_trials(standing_of(step) for step in steps if step.step.kind == "trial"),
         other_steps=batch_status.group(step for step in steps if step.step.kind != "trial").counts,
         skipped=found.skipped,
-        unpassed=sum(cell.scored - cell.passes for cell in totals.values()),
         columns=len(totals),
         totals=dict(islice(totals.items(), MOST_COLUMNS)),
         experiment=meta.get("experiment", ""),

@@ -111,8 +111,6 @@ class BatchLine(View):
     """The states of the steps that are no trials."""
     skipped: int = 0
     """Of the canceled steps those that were not needed any more (``enough``)."""
-    unpassed: int = 0
-    """Of the trials those that are scored and did not pass, or where nobody has said what passes."""
     columns: int = 0
     """Columns (agents) of the batch's matrix."""
     totals: dict[str, Cell] = {}
@@ -395,8 +393,6 @@ class BatchScoreboard(View):
     jobs_total: int
     steps_total: int
     counts: Counts
-    unpassed: int = 0
-    """Of the trials those that are scored and did not pass, or where nobody has said what passes."""
     trials: TrialCounts = TrialCounts()
     """Of the steps those that are trials."""
     other_steps: Counts = Counts()

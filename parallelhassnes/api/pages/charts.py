@@ -7,22 +7,18 @@ from markupsafe import Markup
 from parallelhassnes import formatting
 from parallelhassnes.store.records import parse_time
 from parallelhassnes.views.pace import CostPoint
-from parallelhassnes.views.scoreboard_models import Counts
+from parallelhassnes.views.scoreboard_models import Counts, TrialCounts
 
 _UNPASSED = "unpassed"
-_WORDS = {_UNPASSED: "scored without a pass", "needs_attention": "needs attention"}
+_WORDS = {_UNPASSED: "scored without passing", "needs_attention": "needs attention"}
 ORDER = ("succeeded", _UNPASSED, "failed", "lost", "needs_attention", "canceled", "running", "ready", "blocked")
 _WIDTH, _HEIGHT = 640.0, 120.0
 
 
-def bar(counts: Counts, total: int, unpassed: int) -> Markup:
-    """Tell how the steps of a batch stand, as one bar; a trial that is scored and did not pass is not shown as one that went well.
-
-    Args:
-        unpassed: of the steps that succeeded, the trials that did not pass.
-    """
+def bar(counts: Counts, total: int, trials: TrialCounts | None) -> Markup:
+    """Tell how the steps of a batch stand, as one bar; a trial that is scored and did not pass is not shown as one that went well."""
     found = {name: getattr(counts, name) for name in ORDER if name != _UNPASSED}
-    found[_UNPASSED] = min(unpassed, found["succeeded"])
+    found[_UNPASSED] = min(trials.scored if trials else 0, found["succeeded"])
     found["succeeded"] -= found[_UNPASSED]
     said = ", ".join(f"{found[name]} {_WORDS.get(name, name)}" for name in ORDER if found[name])
     parts, at = [], 0.0
