@@ -29,6 +29,7 @@ BATCH_FILES = frozenset(
         "ledger.jsonl",
         "scoreboard.batch.json",
         "scoreboard.shown.json",
+        "trials.batch.json",
     }
 )
 """What lies in a batch's folder beside its jobs' folders, so that no job can be called so."""

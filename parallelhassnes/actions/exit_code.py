@@ -5,6 +5,7 @@ from typing import Literal
 from parallelhassnes.plan import StepSpec
 from parallelhassnes.results import collect
 from parallelhassnes.schedule.context import Context
+from parallelhassnes.steps.trial_data import facts
 from parallelhassnes.store import batches, index
 from parallelhassnes.views import batch_status
 from parallelhassnes.views.batch_status import BatchStatus, StepStatus
@@ -46,7 +47,7 @@ def _step_fails(status: BatchStatus, entry: StepStatus, row: StepRow, step: Step
     """Of a trial whose score an attempt gave that another followed, the score counts."""
     if step.kind == "trial":
         if row.scored:
-            found = collect.of_step(status, entry, step)
+            found = collect.of_step(status, entry, facts.plan_of(step))
             return fail_on == "any" and found.passed is not True
         if fail_on == "any":
             return True

@@ -7,6 +7,7 @@ from parallelhassnes.attempt_data.follow_logs import Logs
 from parallelhassnes.plan import BatchMeta, StepSpec
 from parallelhassnes.refs import Found
 from parallelhassnes.results import collect
+from parallelhassnes.steps.trial_data import facts
 from parallelhassnes.steps.trial_data.facts import TrialFacts
 from parallelhassnes.store import atomic, attempts, batches
 from parallelhassnes.store.layout import Layout
@@ -80,7 +81,7 @@ def trials_of(layout: Layout, batch_id: str) -> BatchTrials:
                 len(found),
                 step,
                 spec,
-                collect.of_step(status, step, spec),
+                collect.of_step(status, step, facts.plan_of(spec)),
                 folder / step.row.attempt if step.row else None,
             )
         )

@@ -20,11 +20,12 @@ from parallelhassnes.results.collect import Choice, TrialRow
 from parallelhassnes.results.error_groups import Errors
 from parallelhassnes.steps.verdict import judge
 from parallelhassnes.steps.verdict.flakiness import BASELINES
-from parallelhassnes.store import atomic, attempts, batches, members
+from parallelhassnes.store import atomic, batches, members
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import now_text
 from parallelhassnes.version import __version__
+from parallelhassnes.views import batch_status
 from parallelhassnes.views.batch_scoreboard import batch_scoreboard
 from parallelhassnes.views.scoreboard_models import BatchScoreboard
 
@@ -254,10 +255,11 @@ def _results(rows: Sequence[TrialRow], chosen: Choice) -> Results:
 
 def _verdicts(layout: Layout, batch_ids: Sequence[str]) -> tuple[JobVerdict, ...]:
     found = [
-        JobVerdict(batch_id, job_dir.name, verdict)
+        JobVerdict(batch_id, job_id, verdict)
         for batch_id in batch_ids
-        for job_dir in batches.job_dirs(layout, batch_id)
-        if (verdict := judge.read(job_dir)) is not None
+        for job_id, steps in batch_status.read_index(layout.batch(batch_id)).items()
+        if any(step.kind == "verdict" for step in steps)
+        if (verdict := judge.read(layout.job(batch_id, job_id))) is not None
     ]
     return tuple(sorted(found, key=lambda each: WORST_FIRST.index(each.quality)))
 
@@ -303,18 +305,14 @@ def _ease(line: TaskLine) -> tuple[float, str]:
 
 def _provenance(layout: Layout, chosen: Choice, rows: Sequence[TrialRow]) -> Provenance:
     metas = [batches.read_batch(layout.batch(batch_id)) for batch_id in chosen.batch_ids]
-    started = [
-        attempts.read_meta(layout.root / row.attempt)
-        for row in rows
-        if row.attempt is not None and (layout.root / row.attempt / attempts.META).is_file()
-    ]
-    shas = sorted({meta.config_sha256 for meta in started})
+    started = [origin for meta in metas for origin in batch_status.origins(layout, meta.batch_id)]
+    shas = sorted({sha for _, _, sha in started})
     facts = [row.facts for row in rows]
     return Provenance(
         metas=tuple(metas),
         tables={meta.batch_id: _table(layout.batch(meta.batch_id)) for meta in metas},
-        harness=tuple(sorted({meta.harness_version for meta in started})),
-        hosts=tuple(sorted({meta.host for meta in started})),
+        harness=tuple(sorted({harness for harness, _, _ in started})),
+        hosts=tuple(sorted({host for _, host, _ in started})),
         configurations={sha: _configuration(layout, sha) for sha in shas},
         agents=tuple(sorted({(f.agent or "", f.agent_version or "", f.model or "") for f in facts})),
         tasks=tuple(sorted({(row.task, row.facts.task_checksum or "", row.facts.task_source or "") for row in rows})),

@@ -12,8 +12,9 @@ from typing import Literal
 from parallelhassnes import formatting, names
 from parallelhassnes.errors import UserError
 from parallelhassnes.results import collect
-from parallelhassnes.results.collect import RULE_OF_PASSING, Choice, TrialRow
+from parallelhassnes.results.collect import Choice, TrialRow
 from parallelhassnes.results.statistics import clustered_interval
+from parallelhassnes.results.trial_plans import RULE_OF_PASSING
 from parallelhassnes.steps.usage import NOTHING
 from parallelhassnes.steps.verdict import discrimination
 from parallelhassnes.store import members

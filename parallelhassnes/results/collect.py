@@ -2,23 +2,23 @@
 
 Of each trial step the attempt counts that counts for its verdict (``steps.trial_data.facts``), so all numbers agree. What
 is said of it stands in the ledger's lines of ended attempts, as the batch's fold keeps them; per batch a few files are
-opened, and per job its plan. An attempt's own report is opened only for what its line lacks: whose trial it was, in lines of
+opened (``trial_plans`` has what its plan says). An attempt's own report is opened only for what its line lacks: whose trial it was, in lines of
 older versions, and rewards whose names are too many for a line.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from parallelhassnes import names
 from parallelhassnes.errors import UnknownId, UserError
 from parallelhassnes.gc_paused import bulk
-from parallelhassnes.plan import SANDBOX, JobSpec, StepSpec, is_sandbox
+from parallelhassnes.plan import JobSpec
 from parallelhassnes.refs import resolve
-from parallelhassnes.steps import safe_read
-from parallelhassnes.steps.trial_data import facts, rewards
-from parallelhassnes.steps.trial_data.facts import TrialFacts
+from parallelhassnes.results import trial_plans
+from parallelhassnes.results.trial_plans import JobTrials
+from parallelhassnes.steps.trial_data import facts
+from parallelhassnes.steps.trial_data.facts import TrialFacts, TrialPlan
 from parallelhassnes.steps.usage import NOTHING, UsageSum
 from parallelhassnes.store import batches, index, members
 from parallelhassnes.store.layout import Layout
@@ -26,8 +26,6 @@ from parallelhassnes.views import batch_status
 from parallelhassnes.views.batch_status import BatchStatus, StepStatus
 
 EXPERIMENT = "experiment:"
-RULE_OF_PASSING = "pass_rule"
-"""The setting that says when a trial has passed."""
 
 
 @dataclass(frozen=True)
@@ -150,8 +148,11 @@ def _of_experiment(known: Mapping[str, str], experiment: str) -> tuple[str, ...]
 
 
 @bulk
-def read(layout: Layout, chosen: Choice) -> list[TrialRow]:
+def read(layout: Layout, chosen: Choice, known: dict[str, list[TrialRow]] | None = None) -> list[TrialRow]:
     """Return every trial of the choice, in the tables' order.
+
+    Args:
+        known: batch → all its trials, of batches that the caller has had read; those that are read now are added.
 
     Raises:
         UnknownId: the agent or model that was asked for has no trial there.
@@ -159,7 +160,11 @@ def read(layout: Layout, chosen: Choice) -> list[TrialRow]:
     rows: list[TrialRow] = []
     for batch_id in chosen.batch_ids:
         with chosen.apart(layout, batch_id):
-            rows += _of_batch(layout, batch_id)
+            own = known.get(batch_id) if known is not None else None
+            own = _of_batch(layout, batch_id) if own is None else own
+            if known is not None:
+                known[batch_id] = own
+            rows += own
     kept = [
         row
         for row in rows
@@ -186,84 +191,55 @@ def told_apart(rows: Sequence[TrialRow]) -> list[TrialRow]:
 
 def _of_batch(layout: Layout, batch_id: str) -> list[TrialRow]:
     meta = batches.read_batch(layout.batch(batch_id))
-    return [
-        TrialRow(
-            batch_id,
-            meta.experiment,
-            job.job_id,
-            found,
-            {**meta.labels, **job.labels},
-            facts.import_path_of(step),
-            settings_of(step),
-        )
-        for job, step, found in of_batch(layout, batch_id)
-    ]
+    rows = []
+    for job_id, plan, found in of_batch(layout, batch_id):
+        labels = {**meta.labels, **plan.labels}
+        for step_id, fact in found.items():
+            own, settings = plan.trials[step_id]
+            rows.append(TrialRow(batch_id, meta.experiment, job_id, fact, labels, own.import_path, settings))
+    return rows
 
 
-def of_batch(layout: Layout, batch_id: str) -> Iterator[tuple[JobSpec, StepSpec, TrialFacts]]:
-    """Yield every trial of a batch, in the table's order; a job that cannot be read is passed over, and named."""
+def of_batch(layout: Layout, batch_id: str) -> Iterator[tuple[str, JobTrials, dict[str, TrialFacts]]]:
+    """Yield the jobs of a batch and the trials of each by their steps, in the table's order.
+
+    A job that cannot be read is passed over, and named.
+    """
     status = batch_status.read_told(layout, batch_id)
-    for job_id in status.jobs:
-        with members.apart(layout.job(batch_id, job_id)):
-            job = batches.read_job(layout.job(batch_id, job_id))
-            found = of_job(status, job)
-            yield from ((job, step, found[step.step_id]) for step in job.steps if step.step_id in found)
+    for job_id, plan in trial_plans.read(layout, status).items():
+        trials = (step for step in status.jobs[job_id] if step.step_id in plan.trials)
+        yield (
+            job_id,
+            plan,
+            {step.step_id: of_step(status, status.of(job_id, step), plan.trials[step.step_id].plan) for step in trials},
+        )
 
 
 def of_job(status: BatchStatus, job: JobSpec) -> dict[str, TrialFacts]:
     """Return the trials of a job by their steps, as ``statuses.read_told`` knows them."""
     return {
-        step.step_id: of_step(status, status.of(job.job_id, index.of(step)), step)
+        step.step_id: of_step(status, status.of(job.job_id, index.of(step)), facts.plan_of(step))
         for step in job.steps
         if step.kind == "trial"
     }
 
 
-def of_step(status: BatchStatus, entry: StepStatus, step: StepSpec) -> TrialFacts:
+def of_step(status: BatchStatus, entry: StepStatus, plan: TrialPlan) -> TrialFacts:
     """Return the facts of one trial step."""
-    row = entry.row
+    row, step_id = entry.row, entry.step.step_id
     if row is None or row.said is None:
-        found = facts.of_trial(step, None, NOTHING)
+        found = facts.of_trial(step_id, plan, None, NOTHING)
         if row is None and entry.state == "canceled":
             return replace(found, result="skipped" if entry.skipped else "canceled")
         return found
-    place = f"steps/{step.step_id}/attempts/{row.counting}"
-    chosen = None
-    if not facts.is_whole(row.said):
-        chosen = facts.of_attempt(status.batch_dir / entry.job_id / place, step)
-    chosen = chosen or facts.expanded(row.said, step)
+    place = f"steps/{step_id}/attempts/{row.counting}"
     others = UsageSum.restored(row.others) if row.others else NOTHING
-    return facts.of_trial(step, replace(chosen, attempt=place), others)
-
-
-_OTHER = frozenset({"task", "name", "import_path", "model_name", "env", "trial_name", "trials_dir", "job_id"})
-"""Parts of a trial's configuration that say what is tried and where, or may hold what nobody is to read."""
-_MOST_TEXT = 100
-
-
-def settings_of(step: StepSpec) -> dict[str, str]:
-    """Tell how a trial is run, by its plan: ``agent.kwargs.max_turns`` → ``20``; what is at its default is not there.
-
-    When it has passed is always told: the default says one thing, and another rule may say the same.
-    """
-    found: dict[str, str] = {}
-    open_parts: list[tuple[str, Any]] = [("", safe_read.mapping(step.spec.get("config")))]
-    while open_parts:
-        place, value = open_parts.pop()
-        if isinstance(value, Mapping):
-            inner = [(f"{place}.{key}".strip("."), part) for key, part in value.items()]
-            open_parts += [
-                (name, part)
-                for name, part in inner
-                if name.rpartition(".")[2] not in _OTHER or name == "environment.import_path"
-            ]
-        elif value is not None:
-            value = SANDBOX if place == "environment.import_path" and is_sandbox(value) else value
-            found[place] = json.dumps(value, ensure_ascii=False).strip('"')[:_MOST_TEXT]
-    if step.timeout_sec is not None:
-        found["timeout_sec"] = f"{step.timeout_sec:g}"
-    found[RULE_OF_PASSING] = rewards.said(rewards.rule_of(step.spec))
-    return dict(sorted(found.items()))
+    if not facts.is_whole(row.said):
+        job_dir = status.batch_dir / entry.job_id
+        chosen = facts.of_attempt(job_dir / place, batches.read_job(job_dir).step(step_id))
+        if chosen is not None:
+            return facts.of_trial(step_id, plan, replace(chosen, attempt=place), others)
+    return facts.of_line(step_id, plan, row.said, place, others)
 
 
 def _no_such_agent(rows: Sequence[TrialRow], chosen: Choice) -> UnknownId:

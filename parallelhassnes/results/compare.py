@@ -138,7 +138,8 @@ def compare(layout: Layout, a: str, b: str) -> Comparison:
     """
     with members.collecting() as passed_over:
         chosen = collect.side(layout, a), collect.side(layout, b)
-        read = [collect.read(layout, each) for each in chosen]
+        known: dict[str, list[TrialRow]] = {}
+        read = [collect.read(layout, each, known) for each in chosen]
     together = collect.told_apart([row for rows in read for row in rows])
     sides = [by_agent(together[: len(read[0])]), by_agent(together[len(read[0]) :])]
     for side, each in zip(sides, chosen, strict=True):
@@ -276,7 +277,8 @@ def unequal_of(a: _Tasks, b: _Tasks, tasks: Sequence[str]) -> list[Unequal]:
 def _circumstances(rows: Sequence[TrialRow]) -> dict[str, str]:
     """Tell what a task's trials on one side were run with; several values of one thing are all named."""
     values: dict[str, dict[str, None]] = {}
-    for row in rows:
+    alike = {(id(row.settings), row.facts.task_checksum, row.facts.agent_version): row for row in rows}
+    for row in alike.values():
         reported = {CHECKSUM: row.facts.task_checksum or "", "agent_version": row.facts.agent_version or ""}
         for what, value in (reported | dict(row.settings)).items():
             if value:

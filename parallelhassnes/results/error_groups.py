@@ -1,6 +1,6 @@
 """``errors``: every attempt that failed, grouped by failure class and what its message has in common with others.
 
-Taken from the ledgers, which name every end. Exceptions that stand beside a reward are no failures of an attempt; they
+Taken from what the ledgers say of every end (``views.projection``). Exceptions that stand beside a reward are no failures of an attempt; they
 are listed as well, because they tell of one that was cut short.
 """
 
@@ -12,9 +12,9 @@ from parallelhassnes.results import collect
 from parallelhassnes.results.collect import Choice, TrialRow
 from parallelhassnes.steps.step_types import Failure
 from parallelhassnes.store import members
-from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import now_text
+from parallelhassnes.views import projection
 from parallelhassnes.views.scoreboard_models import View
 
 BESIDE = "beside a score"
@@ -136,24 +136,16 @@ def grouped(failures: Sequence[_FailedAttempt]) -> list[ErrorGroup]:
 
 
 def _of_batch(layout: Layout, batch_id: str, agents: dict[str, str | None]) -> Iterator[_FailedAttempt]:
-    ended = {}
-    for _, event in ledger.read(layout.batch(batch_id)):
-        if event.get("event") == "ended":
-            # A crash can have a line written twice.
-            ended[event["run_id"]] = event
-    newest = {(event["job_id"], event["step_id"]): event["run_id"] for event in ended.values()}
-    for run_id, event in ended.items():
-        failure = event.get("failure")
-        if event["status"] in ("succeeded", "canceled") or failure is None:
-            continue
-        step = f"{batch_id}/{event['job_id']}/{event['step_id']}"
+    fold = projection.load(layout.batch(batch_id))
+    for run_id, (key, attempt, failure_class, line, guessed) in fold.failures.items():
+        job_id, _, step_id = key.partition("/")
         yield _FailedAttempt(
-            Failure(failure["failure_class"], failure["line"], guessed=bool(failure.get("guessed"))),
-            step,
-            f"runs/{batch_id}/{event['job_id']}/steps/{event['step_id']}/attempts/{event['attempt']}",
-            newest[event["job_id"], event["step_id"]] == run_id,
+            Failure(failure_class, line, guessed=guessed),
+            f"{batch_id}/{key}",
+            f"runs/{batch_id}/{job_id}/steps/{step_id}/attempts/{attempt}",
+            fold.last_ended[key] == run_id,
             False,
-            agents.get(step),
+            agents.get(f"{batch_id}/{key}"),
         )
 
 

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from statistics import fmean
 from typing import NamedTuple
 
-from parallelhassnes.plan import Plan, StepSpec
+from parallelhassnes.plan import Plan
 from parallelhassnes.results import collect
 from parallelhassnes.steps.trial_data import facts
-from parallelhassnes.steps.trial_data.facts import TrialFacts
+from parallelhassnes.steps.trial_data.facts import TrialFacts, TrialPlan
 from parallelhassnes.store import members
 from parallelhassnes.store.layout import Layout
 
@@ -45,7 +45,7 @@ class _Likeness(NamedTuple):
 
 def forecast(layout: Layout, plan: Plan) -> list[Forecast]:
     """By agent and model, in the plan's order."""
-    planned = [_kind(step) for job in plan.jobs for step in job.steps if step.kind == "trial"]
+    planned = [_kind(facts.plan_of(step)) for job in plan.jobs for step in job.steps if step.kind == "trial"]
     if not planned:
         return []
     past: list[tuple[_Likeness, TrialFacts]] = []
@@ -77,9 +77,12 @@ def forecast(layout: Layout, plan: Plan) -> list[Forecast]:
 
 def _past(layout: Layout, batch_id: str) -> Iterator[tuple[_Likeness, TrialFacts]]:
     """Return the trials of a batch, with what was said of each."""
-    return ((_kind(step), found) for _, step, found in collect.of_batch(layout, batch_id))
+    return (
+        (_kind(plan.trials[step_id].plan), fact)
+        for _, plan, found in collect.of_batch(layout, batch_id)
+        for step_id, fact in found.items()
+    )
 
 
-def _kind(step: StepSpec) -> _Likeness:
-    about = facts.counting([], step)
-    return _Likeness(about.agent or "", about.model or "", about.task_name or "")
+def _kind(plan: TrialPlan) -> _Likeness:
+    return _Likeness(plan.agent or "", plan.model or "", plan.task_name or "")

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 from parallelhassnes import formatting
 from parallelhassnes.results.aggregate import GroupLine, Results
-from parallelhassnes.results.collect import RULE_OF_PASSING
 from parallelhassnes.results.compare import CHECKSUM, Comparison, Difference, PairedAgent
 from parallelhassnes.results.error_groups import Errors
 from parallelhassnes.results.export import markdown_table, markdown_text
 from parallelhassnes.results.rows import TrialLines
+from parallelhassnes.results.trial_plans import RULE_OF_PASSING
 
 MOST_NAMES = 8
 MOST_REWARDS = 8

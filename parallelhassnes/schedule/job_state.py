@@ -21,7 +21,7 @@ from parallelhassnes.store import atomic, attempts, batches, currents, seal
 from parallelhassnes.store.currents import Standing
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.queue import tickets
-from parallelhassnes.store.records import Attribution, Overrides, StepNow, Ticket
+from parallelhassnes.store.records import AttemptMeta, Attribution, Overrides, StepNow, Ticket
 
 _MOST_HINTS = 1024
 
@@ -288,6 +288,11 @@ def step_facts(step: StepSpec) -> dict[str, Any]:
         "task_sha256": checksum or None,
         "must_score": step.retry.top_up is not None or None,
     }
+
+
+def ran_under(meta: AttemptMeta) -> dict[str, str]:
+    """Tell what a ledger's line of an attempt's start says of who runs it, and under which configuration."""
+    return {"harness_version": meta.harness_version, "host": meta.host, "config_sha256": meta.config_sha256}
 
 
 def publish(job_dir: Path, attempt_dir: Path) -> None:

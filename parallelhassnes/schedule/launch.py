@@ -24,7 +24,7 @@ from parallelhassnes.plan import JobSpec, StepSpec, TrialSpec
 from parallelhassnes.schedule import health, quarantine, queue_order, rebuild
 from parallelhassnes.schedule.admission import Gate
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.schedule.job_state import JobState, step_facts
+from parallelhassnes.schedule.job_state import JobState, ran_under, step_facts
 from parallelhassnes.schedule.limits.concurrency_keys import QueueKeys
 from parallelhassnes.schedule.limits.exclusive_dirs import ExclusiveDirs
 from parallelhassnes.schedule.limits.start_rate import StartRates
@@ -281,6 +281,7 @@ def _record(ctx: Context, claimed: _Claimed) -> None:
         number=meta.number,
         queue_key=meta.queue_key,
         stand_in=meta.stand_in or None,
+        **ran_under(meta),
         **step_facts(claimed.step),
     )
 

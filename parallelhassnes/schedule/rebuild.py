@@ -121,8 +121,9 @@ def _rederive(ctx: Context, batch_id: str) -> None:
     batch_dir = ctx.layout.batch(batch_id)
     meta = batches.read_batch(batch_dir)
     index.write(batch_dir, (batches.read_job(path) for path in batches.job_dirs(ctx.layout, batch_id)))
-    for name in ("scoreboard.batch.json", "scoreboard.shown.json"):
-        (batch_dir / name).unlink(missing_ok=True)
+    for name in batches.DERIVED:
+        if name != index.INDEX:
+            (batch_dir / name).unlink(missing_ok=True)
     atomic.write_json(ctx.layout.tables_by_sha / meta.table_sha256, {"batch_id": batch_id})
     if not (ctx.layout.accepted / f"{batch_id}.ack.json").exists():
         for table in batch_dir.glob("launch_table.*"):

@@ -258,6 +258,15 @@ def read_told(layout: Layout, batch_id: str, fold: Fold | None = None) -> BatchS
     return status
 
 
+def origins(layout: Layout, batch_id: str) -> list[list[str]]:
+    """Return the versions, hosts and configurations under which attempts of the batch ran, as ``Fold.origins``."""
+    batch_dir = layout.batch(batch_id)
+    fold = projection.load(batch_dir)
+    many = projection.take_origins(fold, batch_dir)
+    projection.save(fold, batch_dir, force=many > MANY)
+    return fold.origins
+
+
 def _of_earlier(batch_dir: Path, document: dict[str, Any]) -> BatchStatus:
     """Return the status of a batch of the earlier ParallelHassnes, from its own files."""
     jobs: dict[str, list[IndexedStep]] = {job: [] for job in earlier_batches.about(batch_dir, document)["job_ids"]}

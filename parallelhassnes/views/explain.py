@@ -3,7 +3,8 @@
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal
 
 from parallelhassnes.names import key_dir
 from parallelhassnes.plan import StepSpec
@@ -142,17 +143,19 @@ class _View:
         return f"retries: {rule.max_attempts} attempts at most ({whose}){again}"
 
     def _canceled_by(self, key: str) -> str:
-        from parallelhassnes.store.evidence import ledger
-
-        found = [
-            event
-            for _, event in ledger.read(self.status.batch_dir)
-            if event["event"] in ("canceled", "rejected") and key in event["steps"]
-        ]
+        found = [event for event in self._called_off if key in event["steps"]]
         if not found or "by" not in found[-1]:
             return ""
         reason = found[-1].get("reason")
         return f" by {found[-1]['by']}{f': {reason}' if reason else ''}"
+
+    @cached_property
+    def _called_off(self) -> list[dict[str, Any]]:
+        """What the ledger says of steps that were called off."""
+        from parallelhassnes.store.evidence import ledger
+
+        lines = (event for _, event in ledger.read(self.status.batch_dir))
+        return [event for event in lines if event["event"] in ("canceled", "rejected")]
 
     def _delay(self, found: StepStatus) -> Iterator[str]:
         row, now = found.row, time.time()

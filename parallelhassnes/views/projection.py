@@ -7,9 +7,10 @@ that does not fit (another version, an offset beyond the file, not JSON) is igno
 the whole ledger. Any reader may write it, at any time, by rename; the newest offset need not win,
 since a cache that is behind only costs a longer tail.
 
-Shape: ``{"schema_version": 4, "batch_id", "ledger_offset", "stand_in", "attempts", "last_at", "canceled",
+Shape: ``{"schema_version": 5, "batch_id", "ledger_offset", "stand_in", "attempts", "last_at", "canceled",
 "approved", "carried", "added", "steps": {"job/step": [status, attempt, number, at, queue_key, retry_at, class, line, said, counting,
-others, guessed]}, "unread": [["job/step", attempt]], "spent": […]}``; times are the ledger's.
+others, guessed]}, "unread": [["job/step", attempt]], "failures": {run_id: ["job/step", attempt, class, line, guessed]}, "last_ended":
+{"job/step": run_id}, "origins": [[version, host, config_sha256]], "unread_origins": [["job/step", attempt]], "spent": […]}``; times are the ledger's.
 """
 
 import json
@@ -29,7 +30,7 @@ from parallelhassnes.store import atomic, attempts, batches
 from parallelhassnes.store.evidence import ledger
 
 CACHE = "scoreboard.batch.json"
-VERSION = 4
+VERSION = 5
 _UNMET = "needs_attention"
 """How a critic stands whose attempt succeeded and whose loop is over without it being satisfied."""
 _LONG_TAIL = 1 << 20
@@ -109,6 +110,14 @@ class Fold:
     unread: list[list[Any]] = field(default_factory=list)
     """``[job/step, attempt, status, paid]`` of ended attempts whose line, of an older version, says nothing of the report;
     ``paid`` where the attempt was not taken over from another batch."""
+    failures: dict[str, list[Any]] = field(default_factory=dict)
+    """run_id → ``[job/step, attempt, class, line, guessed]`` of each attempt that failed, in the order in which they ended."""
+    last_ended: dict[str, str] = field(default_factory=dict)
+    """Of the steps of ``failures``: ``job/step`` → run_id of the newest attempt that has ended."""
+    origins: list[list[str]] = field(default_factory=list)
+    """``[version of ParallelHassnes, host, config_sha256]`` under which attempts ran, each once."""
+    unread_origins: list[list[str]] = field(default_factory=list)
+    """``[job/step, attempt]`` whose line, of an older version, does not say that."""
     spent: UsageSum = NOTHING
     """By all ended attempts that this batch has paid for."""
     tally: Counter[str] = field(default_factory=Counter)
@@ -188,6 +197,10 @@ def save(fold: Fold, batch_dir: Path, *, force: bool = False) -> bool:
         "added": fold.added,
         "steps": fold.steps,
         "unread": fold.unread,
+        "failures": fold.failures,
+        "last_ended": fold.last_ended,
+        "origins": fold.origins,
+        "unread_origins": fold.unread_origins,
         "spent": fold.spent.stored(),
     }
     try:
@@ -219,6 +232,10 @@ def _from_cache(batch_dir: Path) -> Fold | None:
             added=dict(document["added"]),
             steps=dict(zip(document["steps"], map(StepRow._make, document["steps"].values()), strict=True)),
             unread=list(document["unread"]),
+            failures=dict(document["failures"]),
+            last_ended=dict(document["last_ended"]),
+            origins=list(document["origins"]),
+            unread_origins=list(document["unread_origins"]),
             spent=UsageSum.restored(document["spent"]),
         )
         fold.tally.update(map(_counted_as, fold.steps.values()))
@@ -261,6 +278,7 @@ def _apply(fold: Fold, event: dict[str, Any]) -> bool:
         case "carried":
             key = f"{event['job_id']}/{event['step_id']}"
             fold.carried[key] = event["attempt"]
+            _note_origin(fold, key, event)
             if _ended(fold, key, event):
                 fold.attempts -= 1
             return True
@@ -283,6 +301,7 @@ def _apply(fold: Fold, event: dict[str, Any]) -> bool:
 
 
 def _launched(fold: Fold, key: str, event: dict[str, Any]) -> bool:
+    _note_origin(fold, key, event)
     row = fold.steps.get(key)
     now = started(row, event["attempt"], event["number"], event["at"], event["queue_key"])
     # A view may have taken in a live attempt before its line was written.
@@ -298,9 +317,11 @@ def _launched(fold: Fold, key: str, event: dict[str, Any]) -> bool:
 def _ended(fold: Fold, key: str, event: dict[str, Any]) -> bool:
     row = fold.steps.get(key)
     number = event["number"]
+    failure = event.get("failure") or {}
+    if event["event"] == "ended":
+        _note_failure(fold, key, event, failure)
     if row is not None and (row.number > number or (row.number == number and row.status != "running")):
         return False
-    failure = event.get("failure") or {}
     unmet = event.get("unmet")
     now = StepRow(
         _UNMET if unmet else event["status"],
@@ -323,6 +344,26 @@ def _ended(fold: Fold, key: str, event: dict[str, Any]) -> bool:
     fold.attempts += 1
     fold.last_at = event["at"]
     return True
+
+
+def _note_origin(fold: Fold, key: str, event: dict[str, Any]) -> None:
+    if "harness_version" not in event:
+        fold.unread_origins.append([key, event["attempt"]])
+        return
+    origin = [event["harness_version"], event["host"], event["config_sha256"]]
+    if origin not in fold.origins:
+        fold.origins.append(origin)
+
+
+def _note_failure(fold: Fold, key: str, event: dict[str, Any], failure: dict[str, Any]) -> None:
+    """Keep how the attempt failed, if it did; a crash can have its line written twice."""
+    run_id = event["run_id"]
+    if failure and event["status"] not in ("succeeded", "canceled"):
+        said = [key, event["attempt"], failure["failure_class"], failure["line"], bool(failure.get("guessed"))]
+        fold.failures[run_id] = said
+        fold.last_ended[key] = run_id
+    elif key in fold.last_ended:
+        fold.last_ended[key] = run_id
 
 
 def _retry(fold: Fold, event: dict[str, Any]) -> None:
@@ -362,6 +403,22 @@ def take_in(fold: Fold, batch_dir: Path) -> int:
         _take(fold, key, attempt, ended_line.line(step, status, report), paid=paid)
     count = len(fold.unread)
     fold.unread.clear()
+    return count
+
+
+def take_origins(fold: Fold, batch_dir: Path) -> int:
+    """As ``take_in``, of who ran the attempts whose lines of older versions do not say that."""
+    for key, attempt in fold.unread_origins:
+        job_id, _, step_id = key.partition("/")
+        try:
+            meta = attempts.read_meta(batch_dir / job_id / "steps" / step_id / "attempts" / attempt)
+        except (atomic.CorruptFile, OSError):
+            continue
+        origin = [meta.harness_version, meta.host, meta.config_sha256]
+        if origin not in fold.origins:
+            fold.origins.append(origin)
+    count = len(fold.unread_origins)
+    fold.unread_origins.clear()
     return count
 
 

@@ -341,7 +341,7 @@ def _snapshot(ctx) -> dict[str, int]:
         str(path): os.lstat(path).st_mtime_ns
         for batch_id in ctx.layout.batch_ids()
         for path in ctx.layout.batch(batch_id).rglob("*")
-        if path.name not in ("scoreboard.batch.json", "scoreboard.shown.json")
+        if path.name not in ("scoreboard.batch.json", "scoreboard.shown.json", "trials.batch.json")
     }
 
 

@@ -21,6 +21,7 @@ DERIVED = {
     "index.json",
     "scoreboard.batch.json",
     "scoreboard.shown.json",
+    "trials.batch.json",
     "spent.json",
     "scoreboard.system.json",
     "current.json",

@@ -4,14 +4,15 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import cycle
 
 import pytest
-from stores import context
+from stores import context, program
 from written import ZERO, Left, Writer
 
 from parallelhassnes.actions.exit_code import exit_code
 from parallelhassnes.report import gather
-from parallelhassnes.results import collect
+from parallelhassnes.results import collect, trial_plans
 from parallelhassnes.results.aggregate import results
 from parallelhassnes.results.collect import Choice
 from parallelhassnes.results.compare import compare
@@ -19,9 +20,13 @@ from parallelhassnes.results.error_groups import errors
 from parallelhassnes.results.export import csv_text, of_trials
 from parallelhassnes.results.rows import trial_lines
 from parallelhassnes.steps.trial_data import facts
+from parallelhassnes.store import batches
 from parallelhassnes.store.evidence import ledger
+from parallelhassnes.views import batch_status
 from parallelhassnes.views.batch_scoreboard import batch_scoreboard
+from parallelhassnes.views.explain import explain
 from parallelhassnes.views.projection import CACHE
+from parallelhassnes.views.show import show
 
 MODEL = {"name": "terminus-2", "model_name": "openai/x", "n_trials": 3}
 PAID = {"cost_usd": 0.5, "tokens": (100, 40, 10), "version": "2.1", "checksum": "d" * 8}
@@ -34,6 +39,7 @@ ENDS = (
     ZERO,
     Left({f"reward {number}": number for number in range(400)}, **PAID),
 )
+ORIGIN = ("harness_version", "host", "config_sha256")
 DETAILS = {"agent", "agent_version", "model", "task_name", "task_checksum", "task_source"}
 
 
@@ -83,9 +89,9 @@ def without(writer: Writer, batch: str, names: set[str], inner: set[str]) -> Non
 @pytest.mark.parametrize(
     ("names", "inner"),
     [
-        ({"trial", "verdict", "used", "cost_unknown", "phases"}, set()),
-        ({"phases"}, DETAILS),
-        ({"phases", "kind", "label", "task", "task_sha256", "trial", "verdict"}, DETAILS),
+        ({"trial", "verdict", "used", "cost_unknown", "phases", *ORIGIN}, set()),
+        ({"phases", *ORIGIN}, DETAILS),
+        ({*ORIGIN, "phases", "kind", "label", "task", "task_sha256", "trial", "verdict"}, DETAILS),
     ],
     ids=["before lines had facts", "before they had the trial's identity", "the oldest"],
 )
@@ -99,9 +105,10 @@ def test_lines_of_older_versions_lead_to_the_same_answers(root, names, inner):
 
 def test_what_lines_say_is_what_the_attempts_files_say(root):
     writer, batch = made(root)
-    for job, step, found in collect.of_batch(writer.ctx.layout, batch):
-        job_dir = writer.ctx.layout.job(batch, job.job_id)
-        assert found == facts.of_steps(job_dir, [step])[0], step.step_id
+    for job_id, _, found in collect.of_batch(writer.ctx.layout, batch):
+        job_dir = writer.ctx.layout.job(batch, job_id)
+        trials = [step for step in batches.read_job(job_dir).steps if step.kind == "trial"]
+        assert list(found.values()) == facts.of_steps(job_dir, trials)
 
 
 watchers: list[list[str]] = []
@@ -127,14 +134,16 @@ def opening() -> Iterator[list[str]]:
 
 @pytest.fixture(scope="module")
 def small_and_large(tmp_path_factory):
-    """Two batches of finished trials that differ in how many these are."""
+    """Batches of finished trials that differ in how many these are: of one task, and of one trial each."""
     root = tmp_path_factory.mktemp("projection") / "root"
     root.mkdir()
     writer = Writer(context(root, "durable = false\n"))
     found = []
-    for trials in (2, 20):
-        found.append(writer.submit(["alpha", "beta"], [{**MODEL, "n_trials": trials}]))
-        writer.go_on(lambda _name, _number: Left(**PAID), 10**6)
+    for tasks, trials in ((2, 2), (2, 20), (25, 2)):
+        names = [f"task-{number}" for number in range(tasks)]
+        found.append(writer.submit(names, [{**MODEL, "n_trials": trials}]))
+        ends = cycle([Left(**PAID)] * 3 + [Left(None, CRASH, **PAID)])
+        writer.go_on(lambda _name, _number, ends=ends: next(ends), 10**6)  # type: ignore[misc]
     return writer.ctx, found
 
 
@@ -143,8 +152,9 @@ VIEWS = {
     "trials": lambda ctx, batch: trial_lines(ctx.layout, Choice((batch,), batch)),
     "errors": lambda ctx, batch: errors(ctx.layout, Choice((batch,), batch)),
     "compare": lambda ctx, batch: compare(ctx.layout, batch, batch),
+    "report": lambda ctx, batch: gather.gather(ctx.layout, Choice((batch,), batch)),
     "scoreboard": lambda ctx, batch: batch_scoreboard(ctx.layout, batch),
-    "exit code": lambda ctx, batch: exit_code(ctx, [batch], "any"),
+    "show": lambda ctx, batch: show(ctx.layout, batch),
 }
 
 
@@ -154,16 +164,77 @@ def test_a_view_opens_as_many_files_of_few_trials_as_of_many_and_none_of_an_atte
     counts = []
     VIEWS[view](ctx, batches[0])  # imports what it needs
     for batch in batches:
+        VIEWS[view](ctx, batch)  # reads the plan of every job, once
         with opening() as files:
             VIEWS[view](ctx, batch)
         assert [path for path in files if "/attempts/" in path] == []
+        counts.append(sum(not path.endswith("verdict.json") for path in files))  # one a task, in a report
+    assert max(counts) <= counts[0] + 10 < 50, "a long ledger leaves a cache"
+
+
+def test_the_exit_code_opens_no_file_of_an_attempt(small_and_large):
+    ctx, batches = small_and_large
+    for batch in batches:
+        with opening() as files:
+            assert exit_code(ctx, [batch], "any") == 1
+        assert [path for path in files if "/attempts/" in path] == []
+
+
+def test_one_step_shown_opens_what_it_shows(small_and_large):
+    ctx, batches = small_and_large
+    counts = []
+    for batch in batches:
+        step = next(iter(batch_status.read(ctx.layout, batch).steps))
+        with opening() as files:
+            assert show(ctx.layout, f"{batch}/{step}").attempts
+            assert explain(ctx, f"{batch}/{step}").steps
         counts.append(len(files))
-    assert counts[1] <= counts[0] + 10 < 40, "a long ledger leaves a cache"
+    assert max(counts) <= counts[0] + 5 < 60
 
 
-def test_a_report_opens_of_an_attempt_what_no_line_says_alone(small_and_large):
-    ctx, (_, batch) = small_and_large
-    with opening() as files:
-        gather.gather(ctx.layout, Choice((batch,), batch))
-    of_attempts = {path.rpartition("/")[2] for path in files if "/attempts/" in path}
-    assert of_attempts == {"meta.json"}, "host, program and configuration"
+# --- what the plans say ---------------------------------------------------------------------------------
+
+
+def test_what_the_plans_say_is_kept_and_made_anew_where_it_is_wrong_old_or_gone(root):
+    writer, batch = made(root)
+    layout = writer.ctx.layout
+    first = answers(writer, batch)
+    path = layout.batch(batch) / trial_plans.CACHE
+    whole = path.read_bytes()
+    assert answers(writer, batch) == first, "from the kept plans"
+    kept = json.loads(whole)
+    others: dict[str, object] = {
+        "of another version": {**kept, "schema_version": 0},
+        "of other jobs": {**kept, "made_from": kept["made_from"][:-1], "plans": []},
+        "without jobs": {name: part for name, part in kept.items() if name != "jobs"},
+        "with places beyond its plans": {**kept, "plans": []},
+        "a list": [],
+    }
+    for said, document in others.items():
+        path.write_text(json.dumps(document))
+        assert answers(writer, batch) == first, said
+    for damaged in (b"", b"{", whole[: len(whole) // 2]):
+        path.write_bytes(damaged)
+        assert answers(writer, batch) == first
+    path.unlink()
+    assert answers(writer, batch) == first
+    assert path.read_bytes() == whole
+
+
+def test_a_job_that_is_damaged_after_its_plan_was_kept_is_named(root):
+    writer, batch = made(root)
+
+    def look() -> tuple[list[str], int]:
+        """By a process of its own, which has no job in memory."""
+        found = json.loads(program(root, "results", batch, "--json").stdout)
+        return found["passed_over"], sum(group["n"] for group in found["groups"])
+
+    whole = look()
+    assert whole == ([], 12)
+    path = writer.ctx.layout.job(batch, "task-1") / "job.json"
+    sound = path.read_bytes()
+    path.write_text("no job")
+    (line,), count = look()
+    assert ("task-1" in line, count) == (True, 8)
+    path.write_bytes(sound)
+    assert look() == whole

@@ -14,7 +14,7 @@ from typing import Any
 
 from parallelhassnes.names import run_id_of
 from parallelhassnes.plan import JobSpec, StepSpec
-from parallelhassnes.schedule.job_state import JobState, publish, published, step_facts
+from parallelhassnes.schedule.job_state import JobState, publish, published, ran_under, step_facts
 from parallelhassnes.schedule.rules.step_state import stand
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.trial_data import ended_line
@@ -127,5 +127,6 @@ def tell(layout: Layout, batch_id: str, job: JobSpec, step: StepSpec, adopted: P
         published=published(adopted) or None,
         **origin,
         **seal.recorded(adopted),
+        **ran_under(attempts.read_meta(adopted)),
         **{**step_facts(step), **ended_line.line(step, now.status, report)},
     )

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from parallelhassnes.plan import PassRule, StepSpec
 from parallelhassnes.steps import safe_read, usage
@@ -90,6 +90,31 @@ class TrialFacts(AttemptFacts):
     """By all attempts of the step."""
 
 
+class TrialPlan(NamedTuple):
+    """Whose trial a step is, and of which task, as its plan says."""
+
+    agent: str | None
+    """Its name in every view, whether the trial ran or not: as the table names it, of an import path the class."""
+    import_path: str | None
+    """Where the agent's code is, of one that is no agent of Harbor's."""
+    model: str | None
+    task_name: str | None
+    task_source: str | None
+
+
+def plan_of(step: StepSpec) -> TrialPlan:
+    """Return what the plan of a trial step says of whose it is."""
+    config = safe_read.mapping(step.spec.get("config"))
+    agent, task = safe_read.mapping(config.get("agent")), safe_read.mapping(config.get("task"))
+    return TrialPlan(
+        agent_of(step),
+        safe_read.text(agent.get("import_path")),
+        safe_read.text(agent.get("model_name")),
+        safe_read.text(step.spec.get("task_name")),
+        safe_read.text(task.get("source")),
+    )
+
+
 def counting(attempts: Sequence[AttemptFacts], step: StepSpec) -> TrialFacts:
     """Return the facts of a step by its ended attempts, newest first.
 
@@ -98,17 +123,29 @@ def counting(attempts: Sequence[AttemptFacts], step: StepSpec) -> TrialFacts:
     """
     chosen = next((each for each in attempts if each.result == "scored"), next(iter(attempts), None))
     others = sum((spent_by(each) for each in attempts if each is not chosen), NOTHING)
-    return of_trial(step, chosen, others)
+    return of_trial(step.step_id, plan_of(step), chosen, others)
 
 
-def of_trial(step: StepSpec, chosen: AttemptFacts | None, others: UsageSum) -> TrialFacts:
+def of_trial(step_id: str, plan: TrialPlan, chosen: AttemptFacts | None, others: UsageSum) -> TrialFacts:
     """Return the facts of a step by the attempt that counts, None where none has ended, and by what its other ended ones have used."""
     if chosen is None:
-        return _planned(TrialFacts(step_id=step.step_id, result="missing"), step)
-    known = {part.name: getattr(chosen, part.name) for part in fields(AttemptFacts)}
+        return TrialFacts(step_id=step_id, **_planned({"result": "missing"}, plan))
     spent = spent_by(chosen) + others
-    found = TrialFacts(step_id=step.step_id, superseded=others.attempts, spent=spent, **known)
-    return _planned(found, step)
+    return TrialFacts(step_id=step_id, superseded=others.attempts, spent=spent, **_planned(vars(chosen), plan))
+
+
+def of_line(step_id: str, plan: TrialPlan, said: Mapping[str, Any], attempt: str, others: UsageSum) -> TrialFacts:
+    """As ``of_trial``, by what the line of the attempt that counts says (``compact``).
+
+    Args:
+        attempt: its directory, relative to the job's.
+    """
+    known = _said(said)
+    unknown = known.get("cost_incomplete", False)
+    spent = usage.one_attempt(known.get("cost_usd"), known.get("tokens", Tokens()), cost_unknown=unknown)
+    spent = spent if others is NOTHING else spent + others
+    known["attempt"] = attempt
+    return TrialFacts(step_id=step_id, superseded=others.attempts, spent=spent, **_planned(known, plan))
 
 
 def spent_by(attempt: AttemptFacts) -> UsageSum:
@@ -149,29 +186,21 @@ def agent_of(step: StepSpec) -> str | None:
     the name.
     """
     agent = safe_read.mapping(safe_read.mapping(step.spec.get("config")).get("agent"))
-    path = import_path_of(step)
+    path = safe_read.text(agent.get("import_path"))
     if path and (step.label == path or step.label.startswith(f"{path} ")):
         return path
     return safe_read.text(agent.get("name")) or (path and path.rsplit(":", 1)[-1])
 
 
-def import_path_of(step: StepSpec) -> str | None:
-    """Tell where the agent's code is, of one that is no agent of Harbor's."""
-    agent = safe_read.mapping(safe_read.mapping(step.spec.get("config")).get("agent"))
-    return safe_read.text(agent.get("import_path"))
-
-
-def _planned[F: AttemptFacts](found: F, step: StepSpec) -> F:
-    config = safe_read.mapping(step.spec.get("config"))
-    agent = safe_read.mapping(config.get("agent"))
-    task = safe_read.mapping(config.get("task"))
-    return replace(
-        found,
-        agent=agent_of(step) or found.agent,
-        model=safe_read.text(agent.get("model_name")) or found.model,
-        task_name=found.task_name or safe_read.text(step.spec.get("task_name")),
-        task_source=found.task_source or safe_read.text(task.get("source")),
-    )
+def _planned(known: Mapping[str, Any], plan: TrialPlan) -> dict[str, Any]:
+    """Return the fields of facts with what the plan says of whose trial it was."""
+    return {
+        **known,
+        "agent": plan.agent or known.get("agent"),
+        "model": plan.model or known.get("model"),
+        "task_name": known.get("task_name") or plan.task_name,
+        "task_source": known.get("task_source") or plan.task_source,
+    }
 
 
 def _finished(job_dir: Path, step: StepSpec) -> Iterator[AttemptFacts]:
@@ -332,13 +361,10 @@ _SHORT = (
 )
 _IDENTITY = ("agent", "agent_version", "model", "task_name", "task_checksum", "task_source")
 """Whose trial it was: in a line where it is not what the plan says."""
+_KNOWN = frozenset({*_SHORT, *_IDENTITY})
 DETAILED = "agent_version"
 """Is in every line of this version; older ones leave the identity to the report."""
 _DEFAULTS = {part.name: part.default for part in fields(AttemptFacts)} | {"rewards": {}}
-
-
-def _expected(step: StepSpec) -> AttemptFacts:
-    return _planned(AttemptFacts(result="missing"), step)
 
 
 def compact(found: AttemptFacts, step: StepSpec) -> dict[str, Any]:
@@ -349,9 +375,9 @@ def compact(found: AttemptFacts, step: StepSpec) -> dict[str, Any]:
     if found.main == rewards.MAIN and len(found.rewards) == 1:
         said |= {"rewards": {}, "main": None}
     short = {name: value for name, value in said.items() if value != _DEFAULTS[name]}
-    expected, planned = _expected(step), _planned(found, step)
-    own = {name: getattr(planned, name) for name in _IDENTITY}
-    differs = {name: own[name] for name in _IDENTITY if own[name] != getattr(expected, name)}
+    plan = plan_of(step)
+    expected, own = _planned({}, plan), _planned(vars(found), plan)
+    differs = {name: own[name] for name in _IDENTITY if own[name] != expected.get(name)}
     return {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in {**short, **differs, DETAILED: own[DETAILED]}.items()
@@ -366,14 +392,18 @@ def is_whole(said: Mapping[str, Any]) -> bool:
     return DETAILED in said and said.get("rewards", {}) is not None
 
 
-def expanded(said: Mapping[str, Any], step: StepSpec | None = None) -> AttemptFacts:
-    """Return the facts that ``compact`` has made such an object of; without the step, whose trial it was is left open."""
-    known = {name: said[name] for name in (*_SHORT, *_IDENTITY) if name in said}
+def expanded(said: Mapping[str, Any]) -> AttemptFacts:
+    """Return the facts that ``compact`` has made such an object of; whose trial it was is left open where the plan says it."""
+    return AttemptFacts(**_said(said))
+
+
+def _said(said: Mapping[str, Any]) -> dict[str, Any]:
+    known = {"result": "missing", **{name: value for name, value in said.items() if name in _KNOWN}}
     if "tokens" in known:
         known["tokens"] = Tokens(*known["tokens"][:3])
     if "warnings" in known:
         known["warnings"] = tuple(known["warnings"])
     if "rewards" not in known and known.get("reward") is not None:
         known |= {"rewards": {rewards.MAIN: known["reward"]}, "main": rewards.MAIN}
-    expected = AttemptFacts(result="missing") if step is None else _expected(step)
-    return replace(expected, **{**known, "rewards": known.get("rewards") or {}})
+    known["rewards"] = known.get("rewards") or {}
+    return known

@@ -1,0 +1,132 @@
+"""What the plans of a batch's trials say, in one file for views that must not open every ``job.json``.
+
+    index.json, job.json … ──▶ JobTrials ◀──▶ trials.batch.json   (derived: may be deleted)
+
+The file begins with the size and time of the index and of every ``job.json``; as long as these are the same, they alone are looked at.
+Any reader may write the file, at any time, by rename. Where a job cannot be read none is written, so that every look says so.
+
+Shape: ``{"schema_version": 1, "made_from": [[size, mtime_ns], …], "settings": [{name: text}, …], "plans": [[agent, import_path, model,
+task_name, task_source, place in settings], …], "jobs": [[job_id, labels, [[step_id, place in plans], …]], …]}``.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from parallelhassnes.plan import SANDBOX, StepSpec, is_sandbox
+from parallelhassnes.steps import safe_read
+from parallelhassnes.steps.trial_data import facts, rewards
+from parallelhassnes.steps.trial_data.facts import TrialPlan
+from parallelhassnes.store import atomic, batches, index, members
+from parallelhassnes.store.layout import Layout
+from parallelhassnes.views.batch_status import BatchStatus
+
+CACHE = "trials.batch.json"
+VERSION = 1
+RULE_OF_PASSING = "pass_rule"
+"""The setting that says when a trial has passed."""
+
+
+class PlannedTrial(NamedTuple):
+    """What the plan says of one trial."""
+
+    plan: TrialPlan
+    settings: Mapping[str, str]
+    """How it is run, as ``settings_of``; trials that are run alike share it."""
+
+
+class JobTrials(NamedTuple):
+    """What the plan says of one job's trials."""
+
+    labels: Mapping[str, str]
+    trials: dict[str, PlannedTrial]
+    """step_id → its plan; trials only, in the table's order."""
+
+
+def read(layout: Layout, status: BatchStatus) -> dict[str, JobTrials]:
+    """Return the jobs of a batch, in the table's order; one that cannot be read is passed over, and named."""
+    made_from = _made_from(status)
+    kept = atomic.read_derived(status.batch_dir / CACHE)
+    if kept.get("schema_version") == VERSION and kept.get("made_from") == made_from:
+        with contextlib.suppress(KeyError, TypeError, ValueError, IndexError):
+            return _expanded(kept)
+    found: dict[str, JobTrials] = {}
+    for job_id in status.jobs:
+        with members.apart(layout.job(status.batch_dir.name, job_id)):
+            job = batches.read_job(layout.job(status.batch_dir.name, job_id))
+            trials = (step for step in job.steps if step.kind == "trial")
+            planned = {step.step_id: PlannedTrial(facts.plan_of(step), settings_of(step)) for step in trials}
+            found[job_id] = JobTrials(job.labels, planned)
+    if len(found) == len(status.jobs) and None not in made_from:
+        with contextlib.suppress(OSError):  # a reader with no right to write, a full disk, a batch being deleted
+            document = {"schema_version": VERSION, "made_from": made_from, **_compact(found)}
+            atomic.write_json(status.batch_dir / CACHE, document, durable=False)
+    return found
+
+
+def _made_from(status: BatchStatus) -> list[list[int] | None]:
+    """Return size and time of the files that say what is planned; None for one that is not there."""
+    folder = str(status.batch_dir)
+    return [_stamp(f"{folder}/{index.INDEX}"), *(_stamp(f"{folder}/{job_id}/{batches.JOB}") for job_id in status.jobs)]
+
+
+def _stamp(path: str) -> list[int] | None:
+    try:
+        info = os.lstat(path)
+    except OSError:
+        return None
+    return [info.st_size, info.st_mtime_ns]
+
+
+def _compact(found: Mapping[str, JobTrials]) -> dict[str, Any]:
+    settings: dict[str, int] = {}
+    plans: dict[tuple[Any, ...], int] = {}
+    jobs = []
+    for job_id, job in found.items():
+        steps = []
+        for step_id, (plan, own) in job.trials.items():
+            place = settings.setdefault(json.dumps(own, ensure_ascii=False), len(settings))
+            steps.append([step_id, plans.setdefault((*plan, place), len(plans))])
+        jobs.append([job_id, job.labels, steps])
+    return {"settings": [json.loads(text) for text in settings], "plans": list(plans), "jobs": jobs}
+
+
+def _expanded(kept: Mapping[str, Any]) -> dict[str, JobTrials]:
+    settings = kept["settings"]
+    plans = [PlannedTrial(TrialPlan(*plan[:-1]), settings[plan[-1]]) for plan in kept["plans"]]
+    return {
+        job_id: JobTrials(labels, {step_id: plans[place] for step_id, place in steps})
+        for job_id, labels, steps in kept["jobs"]
+    }
+
+
+_OTHER = frozenset({"task", "name", "import_path", "model_name", "env", "trial_name", "trials_dir", "job_id"})
+"""Parts of a trial's configuration that say what is tried and where, or may hold what nobody is to read."""
+_MOST_TEXT = 100
+
+
+def settings_of(step: StepSpec) -> dict[str, str]:
+    """Tell how a trial is run, by its plan: ``agent.kwargs.max_turns`` → ``20``; what is at its default is not there.
+
+    When it has passed is always told: the default says one thing, and another rule may say the same.
+    """
+    found: dict[str, str] = {}
+    open_parts: list[tuple[str, Any]] = [("", safe_read.mapping(step.spec.get("config")))]
+    while open_parts:
+        place, value = open_parts.pop()
+        if isinstance(value, Mapping):
+            inner = [(f"{place}.{key}".strip("."), part) for key, part in value.items()]
+            open_parts += [
+                (name, part)
+                for name, part in inner
+                if name.rpartition(".")[2] not in _OTHER or name == "environment.import_path"
+            ]
+        elif value is not None:
+            value = SANDBOX if place == "environment.import_path" and is_sandbox(value) else value
+            found[place] = json.dumps(value, ensure_ascii=False).strip('"')[:_MOST_TEXT]
+    if step.timeout_sec is not None:
+        found["timeout_sec"] = f"{step.timeout_sec:g}"
+    found[RULE_OF_PASSING] = rewards.said(rewards.rule_of(step.spec))
+    return dict(sorted(found.items()))
