@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import drain, growth, ingest, live, machine, setting, slots, startup, terminus, trials
+from benchmarks import drain, growth, ingest, live, machine, setting, slots, startup, terminus, trials, views
 from benchmarks.meter import CommandFailed
 from benchmarks.results import Row
 from benchmarks.setting import Setting
@@ -26,6 +26,7 @@ ROWS: dict[str, Callable[[Setting], Row]] = {
     "memory": slots.supervisor_memory,
     "live": live.live,
     "ingest": ingest.ingest,
+    "views": views.views,
     "sweep": trials.sweep,
 }
 

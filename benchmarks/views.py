@@ -8,7 +8,6 @@ The stores are written as files, as ticks leave them, but for the attempts' own 
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -151,34 +150,10 @@ def views(setting: Setting) -> Row:
 
 
 def _look(setting: Setting, folder: Path, arguments: tuple[str, ...]) -> float:
-    (folder / "runs" / BATCH / "scoreboard.batch.json").unlink(missing_ok=True)
+    for kept in ("scoreboard.batch.json", "trials.batch.json"):
+        (folder / "runs" / BATCH / kept).unlink(missing_ok=True)
     command = s.ours(*arguments, "--root", str(folder))
     return measure(command, setting.work / "views.log", s.environment()).wall_sec
-
-
-def opens(look: Callable[[], object]) -> list[str]:
-    """The files that a look opens, in this process."""
-    found: list[str] = []
-    _watchers.append(found)
-    try:
-        look()
-    finally:
-        _watchers.remove(found)
-    return found
-
-
-_watchers: list[list[str]] = []
-
-
-def watch() -> None:
-    """Have ``opens`` see what is opened; for good, since an audit hook cannot be taken back."""
-
-    def note(event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "open":
-            for found in _watchers:
-                found.append(str(arguments[0]))
-
-    sys.addaudithook(note)
 
 
 def main(folder: str, jobs: str, trials: str) -> None:
