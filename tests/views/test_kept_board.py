@@ -30,7 +30,7 @@ def still(board: BatchScoreboard) -> dict:
     """A board without what differs from one look to the next."""
     document = board.model_dump(exclude={"at"})
     for step in document["running"]:
-        for name in ("age_sec", "heartbeat_age_sec", "phase"):
+        for name in ("age_sec", "heartbeat_age_sec", "phase", "alive", "host"):
             step.pop(name)
     return document
 
