@@ -70,3 +70,40 @@ def test_a_node_is_lost(cluster):
     wait_for(lambda: not any("runner" in line for node in nodes for line in node.programs()), "the runners to end", 60)
     found = judge(cluster.lab.witness, cluster.lab.disk, nodes, steps=STEPS, limits={KEY: LIMIT})
     assert not found.faults, found
+
+
+def pilots(cluster):
+    return json.loads(ours(cluster, "runners", "--quick", "--json"))["slurm"]["pilots"]
+
+
+def test_pilots_are_preempted_and_not_requeued(cluster):
+    began(cluster)
+    wait_for(lambda: ran(cluster) >= 5, "some to end", 90)
+    on = {each["node"]: each["job_id"] for each in pilots(cluster)}
+    assert set(on) == set(NODES)
+    cluster.tool("sbatch", "--partition=high", "--nodelist=n1", "--exclusive", "--wrap=sleep 2")
+    refused = cluster.tool("scontrol", "requeue", on["n2"], check=False)
+    assert refused == ""
+    wait_for(
+        lambda: "PREEMPTED" in cluster.tool("squeue", "--noheader", "--states=all", "-j", on["n1"], "-o", "%T"),
+        "it",
+        30,
+    )
+    wait_for(lambda: ran(cluster) >= STEPS, "the others to do it all", 120)
+    assert cluster.tool("squeue", "--noheader", "--states=all", "-j", on["n2"], "-o", "%T") in ("RUNNING", "COMPLETED")
+    wait_for(lambda: not cluster.jobs(), "the end of the jobs", 60)
+    found = judge(cluster.lab.witness, cluster.lab.disk, cluster.nodes.values(), steps=STEPS, limits={KEY: LIMIT})
+    assert not found.faults, found
+
+
+def test_the_end_of_a_pilots_time_uses_no_attempt(cluster):
+    ours(cluster, "pilot", "slurm", "--cpus", "1", "--time", "1", "--idle", "100")
+    ours(cluster, "doctor", "--hosts")
+    ours(cluster, "drain", "login", "--reason", "test")
+    batch = cluster.lab.submit(cluster.login, 1, 300.0, retry={"max_attempts": 2})
+    wait_for(lambda: [run for run in cluster.lab.witness.runs() if run.host in NODES], "it to begin", 60)
+    told = wait_for(lambda: (t := ours(cluster, "explain", batch)) and "shut down: again" in t and t, "its end", 90)
+    assert "(uses up no attempt)" in told
+    wait_for(lambda: not cluster.jobs(), "the end of the job", 30)
+    over = cluster.tool("squeue", "--noheader", "--states=all", "-o", "%T").split()
+    assert over == ["COMPLETED"], "it ended by itself, before Slurm had to end it"
