@@ -13,6 +13,7 @@ from parallelhassnes.names import key_dir
 from parallelhassnes.schedule import health
 from parallelhassnes.schedule.context import Context, renewed
 from parallelhassnes.schedule.ingest import Ingested
+from parallelhassnes.schedule.joining import check_host
 from parallelhassnes.schedule.limits import concurrency_keys, credentials
 from parallelhassnes.schedule.process import runner_heartbeat
 from parallelhassnes.schedule.tick import TickReport, pass_and_wake, tick
@@ -91,7 +92,7 @@ def until_idle(
         else:
             moved = False
         on_look()
-        ctx = renewed(ctx)
+        ctx = check_host.as_one_of_several(renewed(ctx))
         if any(_waits_for_us(ctx, batch_id) for batch_id in batch_ids or ()):
             next_tick = min(next_tick, time.monotonic() + _OWN_SEC)
         if not moved and _is_idle(ctx, batch_ids):

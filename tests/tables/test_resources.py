@@ -4,12 +4,17 @@ import json
 
 import pytest
 from harness import make_task
-from stores import command, context, job, table
+from stores import command, context, job, put, states, table
 
+from parallelhassnes.actions.run_until_idle import until_idle
 from parallelhassnes.actions.submit import plan_table
+from parallelhassnes.api.http.auth import Authenticator
+from parallelhassnes.api.live.server_state import ServerState
+from parallelhassnes.config import ApiConfig
 from parallelhassnes.errors import InvalidInput, UserError
 from parallelhassnes.plan import Resources
 from parallelhassnes.schedule.tick import tick
+from parallelhassnes.store import hosts
 from parallelhassnes.tables.expand import expand
 
 
@@ -75,6 +80,21 @@ def test_they_are_refused_where_nothing_gives_them(tmp_path):
     (ctx.layout.incoming / "dropped.json").write_bytes(data)
     (rejected,) = tick(ctx).ingested
     assert "j/a asks for resources" in rejected.problems[0].line()
+
+
+def test_a_program_that_began_before_the_root_had_several_hosts_goes_on(tmp_path):
+    """A server, or whoever waits for a batch, is not a stranger to the host that it runs on."""
+    ctx = context(tmp_path)
+    server = ServerState(tmp_path, ApiConfig(), Authenticator(ctx.layout, auth="none"), ticking=False)
+    toml = tmp_path / "parallelhassnes.toml"
+    toml.write_text(toml.read_text() + "[slurm]\njobs = 3\n")
+    until_idle(ctx, None, lambda: None)
+    assert (ctx.layout.hosts / "shared").exists()
+    now = server.context()
+    assert now.layout.runner == hosts.own_name()
+    batch = put(now, table(job("j", command("s", "true"))))
+    until_idle(ctx, [batch], lambda: None)
+    assert states(now, batch) == {"j/s": ["succeeded"]}
 
 
 def test_the_first_host_of_several_is_made_by_the_setting_and_not_under_a_shared_name(tmp_path):

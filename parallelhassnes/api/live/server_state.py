@@ -22,6 +22,7 @@ from parallelhassnes.errors import UnknownId
 from parallelhassnes.refs import Found, resolve
 from parallelhassnes.schedule import configuration
 from parallelhassnes.schedule.context import Context, open_context
+from parallelhassnes.schedule.joining import check_host
 from parallelhassnes.views.batch_scoreboard import batch_scoreboard
 from parallelhassnes.views.running import HeartbeatWatch
 from parallelhassnes.views.scoreboard_models import BatchScoreboard, SystemScoreboard
@@ -67,7 +68,8 @@ class ServerState:
         Raises:
             UserError: the configuration cannot be read.
         """
-        return dataclasses.replace(self._opened, config=configuration.in_force(self.layout).config)
+        now = dataclasses.replace(self._opened, config=configuration.in_force(self.layout).config)
+        return check_host.as_one_of_several(now)  # others may have joined since
 
     def attempt(self, text: str) -> Found:
         """Return the attempt of a run id, a prefix of one, or an attempt's name.
