@@ -13,6 +13,7 @@ from stores import wait_for
 from tests.hosts import judge as judging
 from tests.hosts.cluster import NODES, Cluster
 from tests.hosts.lab import Lab
+from tests.hosts.throughput import measured
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.hosts]
 LOCK = """import fcntl, sys
@@ -154,3 +155,9 @@ def test_a_cluster_runs_jobs_on_its_nodes_survives_its_controller_and_leaves_not
         wait_for(lambda: cluster.tool("sinfo", "-h", "-o", "%D", "-p", "low", check=False) == "3", "the controller")
         daemons = [str(daemon.pid) for daemon in cluster.daemons.values()]
     assert not any(pid in os.listdir("/proc") for pid in daemons if pid not in before)
+
+
+def test_throughput_is_measured():
+    found = measured("local", 2)
+    assert found["seconds"] >= 1
+    assert found["cpu_ms_per_step"] >= found["cpu_ms_per_step_of_submit_host"] > 0
