@@ -140,7 +140,7 @@ def test_a_second_start_finds_nothing_to_do_and_nodes_that_are_taken_away_use_no
     said = cluster.nodes["n1"].run("/bin/sh", str(place), env=cluster.environment)
     assert "is not to be begun here: another job has" in said.stderr + said.stdout
     preempted, lost = (next(each for each in jobs(cluster) if each["node"] == node) for node in ("n1", "n2"))
-    cluster.tool("sbatch", "--partition=high", "--nodelist=n1", "--exclusive", "--wrap=true")
+    cluster.tool("sbatch", "--partition=high", "--nodelist=n1", "--exclusive", "--output=/dev/null", "--wrap=true")
     cluster.lab.witness.befell("cut", "n1")
     cluster.lab.power_cut(cluster.nodes["n2"])
     for each in (preempted, lost):

@@ -81,7 +81,7 @@ def test_pilots_are_preempted_and_not_requeued(cluster):
     wait_for(lambda: ran(cluster) >= 5, "some to end", 90)
     on = {each["node"]: each["job_id"] for each in pilots(cluster)}
     assert set(on) == set(NODES)
-    cluster.tool("sbatch", "--partition=high", "--nodelist=n1", "--exclusive", "--wrap=sleep 2")
+    cluster.tool("sbatch", "--partition=high", "--nodelist=n1", "--exclusive", "--output=/dev/null", "--wrap=sleep 2")
     refused = cluster.tool("scontrol", "requeue", on["n2"], check=False)
     assert refused == ""
     wait_for(
