@@ -30,7 +30,7 @@ def sentences(report: Report) -> list[str]:
         else "There are no trials."
     ]
     if rows and scored < due:
-        said.append(f"{due - scored} have no score and count nowhere as zero.")
+        said.append(f"{due - scored} have no score, which is never counted as zero.")
     undecided = [row.facts.undecided for row in rows if row.facts.undecided]
     if undecided:
         said.append(f"Whether {formatting.counted(len(undecided), 'trial')} passed is {undecided[0]}.")
@@ -50,7 +50,7 @@ def sentences(report: Report) -> list[str]:
         left = sum(b.counts.running + b.counts.ready + b.counts.blocked for b in unfinished)
         said.append(f"It is not over: {formatting.counted(left, 'step')} still to come.")
     if any(board.stand_in for board in report.boards):
-        said.append("This was a dry run: agent steps were answered by a stand-in, and mean nothing.")
+        said.append("This was a dry run: no agent was called, and the answers mean nothing.")
     return said
 
 

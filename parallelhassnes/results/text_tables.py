@@ -58,7 +58,7 @@ def of_results(results: Results) -> Sheet:
     notes = [
         "Trials without a reward count as 0, as asked for; skipped ones do not count."
         if results.unscored_as_zero
-        else "Rates are over the scored trials; what is not scored counts nowhere as 0."
+        else "Rates are over the scored trials; what is not scored is never counted as 0."
     ]
     notes.append("In parentheses: 95 % intervals (Wilson); trials of one task count as alike as far as they were.")
     if any(group.superseded and group.cost_usd for group in groups):
