@@ -32,7 +32,8 @@ LimitOption = Annotated[
     typer.Option("--limit", metavar="KEY=N", help="Live attempts of a queue key at most; may be repeated."),
 ]
 NoCodexOption = Annotated[
-    bool, typer.Option("--no-codex", help="Dry run: call no agent; each agent step gets a made-up answer, marked as such.")
+    bool,
+    typer.Option("--no-codex", help="Dry run: call no agent; each agent step gets a made-up answer, marked as such."),
 ]
 FailOnOption = Annotated[
     str, typer.Option("--fail-on", metavar="never|infrastructure|any", help="What makes the exit code 1.")

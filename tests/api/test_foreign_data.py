@@ -90,6 +90,8 @@ def test_a_report(site):
     client, batch_id, attempt = site
     report = json.loads((attempt / "final.json").read_text())
     assert report["trial"]["reward"] == 1.0
+    report["failure"] = {"class": "agent_error", "line": "x"}
+    report["trial"]["exception"] = {"type": "T", "class": "agent_error", "message": "m"}
     address = address_of(batch_id, attempt)
     assert_shown_whatever_is_in(client, attempt / "final.json", report, f"{address}?part=report")
 

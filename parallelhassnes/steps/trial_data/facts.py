@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from pydantic import ValidationError
+
 from parallelhassnes.plan import PassRule, StepSpec
 from parallelhassnes.steps import safe_read, usage
 from parallelhassnes.steps.failures import CLASSES, INFRASTRUCTURE_CLASSES, UNABLE
@@ -242,7 +244,7 @@ def of_report(status: object, report: Mapping[str, Any], step: StepSpec) -> Atte
     exception = safe_read.mapping(trial.get("exception"))
     timings = safe_read.mapping(trial.get("timings_sec"))
     failed = safe_read.mapping(report.get("failure"))
-    failure = failed.get("class") if failed.get("class") in CLASSES else None
+    failure = _class(failed)
     given = trial.get("rewards")
     if "rewards" not in trial and trial.get("reward") is not None:
         given = {rewards.MAIN: trial["reward"]}
@@ -250,8 +252,7 @@ def of_report(status: object, report: Mapping[str, Any], step: StepSpec) -> Atte
     tokenless = step.retry.top_up is not None and _is_tokenless(trial)
     if status != "succeeded" or wrong or is_silent(trial) or tokenless:
         found = {}
-    said = safe_read.mapping(trial.get("pass_rule"))
-    ruled = PassRule.model_validate(said) if said else rewards.rule_of(step.spec)
+    ruled = _rule_said(trial) or rewards.rule_of(step.spec)
     standing = rewards.stand(found, ruled)
     model, cost = safe_read.text(agent.get("model")), usage.usd(trial.get("cost_usd"))
     asked = model is not None and "agent_execution" in timings
@@ -275,10 +276,23 @@ def of_report(status: object, report: Mapping[str, Any], step: StepSpec) -> Atte
         tokens=Tokens.read(trial.get("tokens")),
         duration_sec=safe_read.number(timings.get("total")),
         exception=safe_read.text(exception.get("type"), 200),
-        exception_class=exception["class"] if exception.get("class") in CLASSES else None,
+        exception_class=_class(exception),
         exception_guessed=exception.get("guessed") is True,
         warnings=tuple(filter(None, map(safe_read.text, safe_read.sequence(trial.get("warnings"))))),
     )
+
+
+def _class(said: Mapping[str, Any]) -> str | None:
+    found = safe_read.text(said.get("class"))
+    return found if found in CLASSES else None
+
+
+def _rule_said(trial: Mapping[str, Any]) -> PassRule | None:
+    """Return what a pass is by the report; None where it says nothing of that, or nothing that can be read."""
+    try:
+        return PassRule.model_validate(trial["pass_rule"])
+    except (KeyError, ValidationError):
+        return None
 
 
 def _refused_by_environment(trial: Mapping[str, Any]) -> bool:
