@@ -107,6 +107,16 @@ def _is_branch(part: str | int) -> bool:
 _BRANCHES = frozenset({"str", "int", "float", "bool", "list", "dict", "none", "ArtifactConfig"})
 
 
+_SPELLED = {
+    r"^[A-Za-z_][A-Za-z0-9_]*$": "must be letters, digits and _, and not begin with a digit",
+    r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$": "must be at most 128 letters, digits, '.', '_' and '-', and not begin with a dot",
+    r"^[A-Za-z0-9_][A-Za-z0-9_.,+-]{0,255}$": "must be letters, digits, '_', '.', ',', '+' and '-'",
+    r"^([0-9]{1,4}-[0-9]{1,2}|[0-9]{1,7})(:[0-9]{1,2}){0,2}$": "must be a time as Slurm writes it: 30 (minutes), 4:00:00 or 2-12",
+    r"^2(\.\d+){0,2}$": "must be 2, 2.0 or 2.0.0",
+}
+"""Pattern of a table's field → what it asks for, in words."""
+
+
 def _message(item: Any) -> str:
     text = str(item["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if item["type"] == "missing":
@@ -115,6 +125,8 @@ def _message(item: Any) -> str:
         return text.splitlines()[0].rstrip(".")[:300]
     if item["type"] == "path_type":
         return f"must be a path, not {json_type(item.get('input'))}"
+    if item["type"] == "string_pattern_mismatch":
+        return _SPELLED.get(text.partition("'")[2].removesuffix("'"), text)
     text = text.replace("Input should be", "must be").replace("a valid dictionary", "an object")
     text = (
         text.replace("a valid integer", "an integer")
