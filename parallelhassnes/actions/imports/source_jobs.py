@@ -51,7 +51,7 @@ class SourceTrial(NamedTuple):
     ended_at: datetime | None
 
 
-class PlannedTrial(NamedTuple):
+class LockedTrial(NamedTuple):
     """A trial that a job has planned."""
 
     key: str
@@ -65,7 +65,7 @@ class SourceJob(NamedTuple):
     job_id: str
     name: str
     harbor_version: str
-    planned: tuple[PlannedTrial, ...]
+    planned: tuple[LockedTrial, ...]
     """Empty where the job does not say."""
     retries: int | None
     """Attempts that Harbor has deleted before it tried again; None where it does not say."""
@@ -134,7 +134,7 @@ def read(folder: Path) -> SourceJob:
         job_id=next(filter(None, own), f"config-{files.get(CONFIG, '')[:32]}"),
         name=safe_read.text(config.get("job_name"), 200) or safe_read.text(folder.name, 200) or "job",
         harbor_version=safe_read.text(safe_read.mapping(lock.get("harbor")).get("version"), 50) or "",
-        planned=tuple(PlannedTrial(key_of(each), each) for each in planned if each.get("task") and each.get("agent")),
+        planned=tuple(LockedTrial(key_of(each), each) for each in planned if each.get("task") and each.get("agent")),
         retries=safe_read.whole(stats.get("n_retries")),
         ended=bool(result.get("finished_at")),
         trials=tuple(sorted(trials, key=_by_time)),
