@@ -246,6 +246,7 @@ def test_agent_steps_keep_their_fields(plan: Expand, root: Path) -> None:
     (root / "work" / "p.md").write_text("Do it.")
     made = plan(
         {
+            "spec_version": "2.0",
             "working_root": "work",
             "execution_policy": {"sandbox": "read-only", "model": "gpt-5.2"},
             "packs": {"p": {"append_prompt": "z"}},
