@@ -172,6 +172,7 @@ def small_suite(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("forbid", ["0", "1"])
 def test_skips_are_listed_or_forbidden(small_suite: Path, forbid: str) -> None:
     ended = subprocess.run(
