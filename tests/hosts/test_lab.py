@@ -160,4 +160,6 @@ def test_a_cluster_runs_jobs_on_its_nodes_survives_its_controller_and_leaves_not
 def test_throughput_is_measured():
     found = measured("local", 2)
     assert found["seconds"] >= 1
-    assert found["cpu_ms_per_step"] >= found["cpu_ms_per_step_of_submit_host"] > 0
+    own = found["cpu_ms_per_step_of_submit_host"]
+    assert own > 0
+    assert found["cpu_ms_per_step"] >= 0.8 * own, "one host's is nearly all; the two are read at moments of their own"
