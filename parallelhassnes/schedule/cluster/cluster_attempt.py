@@ -86,7 +86,7 @@ def _joined(root: Path) -> Context:
         with locks.held(ctx.layout.hosts / f".joining.{hosts.machine().boot_id}", _LOCK_SEC * 2):
             ctx = open_context(root, options)
             if not ctx.layout.runner:
-                join(ctx)
+                join(ctx, answers=False)
         ctx = open_context(root, options)
     if not ctx.layout.runner:
         raise UserError(f"this host has not joined {root}", fix="see `parallelhassnes doctor --hosts`")

@@ -52,8 +52,12 @@ class Probed(NamedTuple):
     """As what this host has joined; None where it has not."""
 
 
-def join(ctx: Context) -> hosts.Member:
+def join(ctx: Context, *, answers: bool = True) -> hosts.Member:
     """Be one of the hosts of this root: at once where this one is, else by a probe that one other answers.
+
+    Args:
+        answers: other hosts' probes are answered meanwhile, and a little longer; not by a process whose end takes with it all that it
+            has started, for whom it has begun to answer would wait in vain.
 
     Raises:
         UserError: it cannot, or nobody answers; what to do.
@@ -67,7 +71,7 @@ def join(ctx: Context) -> hosts.Member:
         made = same.model_copy(update={"name": hosts.own_name(), "joined_at": now_text()})
         hosts.join(ctx.layout, made)
         return made
-    probed = ask(ctx, one=True)
+    probed = ask(ctx, one=True, answers=answers)
     if probed.member is not None:
         return probed.member
     why = probed.found[0].why if probed.found else ""
@@ -99,18 +103,20 @@ def join_alone(ctx: Context) -> None:
         locks.release(lock)
 
 
-def ask(ctx: Context, *, one: bool) -> Probed:
+def ask(ctx: Context, *, one: bool, answers: bool = True) -> Probed:
     """Ask the other hosts, answer them meanwhile, and join by what was found where it allows that.
 
     Args:
         one: one answer is enough.
+        answers: as ``join`` has it.
 
     Raises:
         UserError: this host cannot join, whatever the files do.
     """
     check_own(ctx)
     begun = time.monotonic()
-    answer_open_probes(ctx, linger_sec=_ANSWERING_SEC)
+    if answers:
+        answer_open_probes(ctx, linger_sec=_ANSWERING_SEC)
     me = host_facts.of_this_host(ctx)
     folder = probe_files.probes(ctx.layout) / names.new_run_id()
     folder.mkdir(parents=True)
