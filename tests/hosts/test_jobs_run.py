@@ -13,8 +13,8 @@ from tests.hosts.cluster import CPUS, Cluster
 from tests.hosts.judge import judge
 from tests.hosts.lab import Lab
 
-pytestmark = [pytest.mark.timeout(1200), pytest.mark.hosts, pytest.mark.slurm]
-PATIENT_SEC = 300
+pytestmark = [pytest.mark.timeout(480), pytest.mark.hosts, pytest.mark.slurm]
+PATIENT_SEC = 120
 """For what Slurm, or the host that decides, comes to after some seconds on a machine with nothing else to do."""
 TOML = "durable = false\nconcurrency = 8\n[retry]\nbackoff_sec = 0.1\n[slurm]\njobs = 6\n"
 SECRET = "never-in-the-controllers-state-5e3c"
@@ -79,6 +79,9 @@ def kept(cluster):
 def test_each_attempt_is_a_job_with_its_resources_and_without_secrets(cluster):
     batch = submit(cluster, 8, 1, {"cpus": 2, "memory_mb": 100}, timeout_sec=60)
     wait_for(lambda: len(runs(cluster)) >= 2, "two to begin", PATIENT_SEC)
+    cluster.kill_controller()
+    wait_for(lambda: len(runs(cluster, ended=True)) >= 2, "those to end without it", PATIENT_SEC)
+    cluster.start_controller()
     wait_for(lambda: counts(cluster, batch).get("succeeded") == 8, "all of them", PATIENT_SEC)
     said = cluster.tool("scontrol", "show", "job", "--oneliner")
     own = [line for line in said.splitlines() if "/runners/.slurm/jobs/" in line]
