@@ -7,7 +7,7 @@ a pipe, a link to another file of the host, a gigabyte, JSON of the wrong shape.
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,17 @@ def read_bytes(path: Path, limit: int, *, end: bool = False) -> bytes | None:
 
     No link is followed below an attempt's folder, elsewhere none as the last component; a pipe is not waited for.
     """
+    return _bytes(lambda: open_file(path), limit, end=end)
+
+
+def bytes_below(folder: Path, relative: str, limit: int) -> bytes | None:
+    """Return the same of a file by its path below a folder; no link is followed on the way to it."""
+    return _bytes(lambda: walk.open_below(folder, relative), limit)
+
+
+def _bytes(opened: Callable[[], int], limit: int, *, end: bool = False) -> bytes | None:
     try:
-        descriptor = open_file(path)
+        descriptor = opened()
     except (OSError, ValueError):
         return None
     try:
@@ -61,7 +70,11 @@ def read_object(path: Path, limit: int = MAX_JSON_BYTES) -> dict[str, Any] | Non
 
     ``NaN`` and infinities are read as None, because what we write must be JSON.
     """
-    data = read_bytes(path, limit + 1)
+    return object_of(read_bytes(path, limit + 1), limit)
+
+
+def object_of(data: bytes | None, limit: int = MAX_JSON_BYTES) -> dict[str, Any] | None:
+    """Return the JSON object that some bytes are; see ``read_object``."""
     if data is None or len(data) > limit:
         return None
     try:

@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parallelhassnes import walk
 from parallelhassnes.errors import UserError
 from parallelhassnes.steps import safe_read
 
@@ -163,7 +162,7 @@ def _trial(folder: Path, name: str) -> SourceTrial | str:
         return "its name is no printable text"
     lock, config = _object(folder, f"{name}/{LOCK}") or {}, _object(folder, f"{name}/{CONFIG}") or {}
     data = _read(folder, f"{name}/{RESULT}")
-    result = _parsed(data)
+    result = safe_read.object_of(data)
     config = config or dict(safe_read.mapping((result or {}).get("config")))
     if not config and not lock:
         return "is no trial"
@@ -240,35 +239,13 @@ def _folders(folder: Path) -> list[str]:
 
 
 def _read(folder: Path, relative: str) -> bytes | None:
-    try:
-        handle = walk.open_below(folder, relative)
-    except (OSError, ValueError):
-        return None
-    try:
-        data = bytearray()
-        while part := os.read(handle, 1 << 20):
-            data += part
-            if len(data) > safe_read.MAX_JSON_BYTES:
-                return None
-        return bytes(data)
-    except OSError:
-        return None
-    finally:
-        os.close(handle)
-
-
-def _parsed(data: bytes | None) -> dict[str, Any] | None:
-    if not data:
-        return None
-    try:
-        value = json.loads(data, parse_constant=lambda _: None)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
+    """Return a file whole; None where it is larger than is read of any."""
+    data = safe_read.bytes_below(folder, relative, safe_read.MAX_JSON_BYTES + 1)
+    return data if data is None or len(data) <= safe_read.MAX_JSON_BYTES else None
 
 
 def _object(folder: Path, relative: str) -> dict[str, Any] | None:
-    return _parsed(_read(folder, relative))
+    return safe_read.object_of(_read(folder, relative))
 
 
 def _sha256(folder: Path, relative: str) -> str:
