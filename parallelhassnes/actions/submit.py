@@ -21,6 +21,7 @@ from parallelhassnes.schedule import ingest
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.joining import check_host
 from parallelhassnes.schedule.limits import credentials
+from parallelhassnes.schedule.rules import plan_fits
 from parallelhassnes.store import atomic, batches, hosts, locks
 from parallelhassnes.tables.expand import expand
 from parallelhassnes.tables.formats.request import RunRequest, table_for
@@ -105,9 +106,7 @@ def plan_table(ctx: Context, data: bytes, *, name: str, folders: list[Path], her
         here: it is to run on this host at once.
     """
     plan = expand(data, name=name, base_dirs=[*folders, ctx.layout.root], defaults=ingest.defaults(ctx))
-    ingest.check_apart(ctx, plan, name)
-    ingest.check_secrets(ctx, plan, name)
-    ingest.check_resources(ctx, plan, name)
+    plan_fits.check(ctx, plan, name)
     plan.warnings = (*plan.warnings, *sandbox_refusals(plan), *preflight.check(ctx, plan, name, here=here))
     return plan
 

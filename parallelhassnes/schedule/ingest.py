@@ -31,12 +31,12 @@ from pydantic import BaseModel, ConfigDict
 
 from parallelhassnes import names
 from parallelhassnes.errors import InvalidInput, Problem, UserError
-from parallelhassnes.execute.secret_forms import is_placeholder, is_public, unfit
 from parallelhassnes.plan import BatchMeta, JobSpec, Plan
 from parallelhassnes.schedule.additions import add_steps, carry_over, similar_steps
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.job_state import ticket_of
 from parallelhassnes.schedule.rebuild import requeue_batch, write_ack
+from parallelhassnes.schedule.rules import plan_fits
 from parallelhassnes.store import atomic, batches, clocks, hosts, index, locks, members, rooted, seal
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
@@ -157,9 +157,7 @@ def ingest_file(ctx: Context, path: Path, plan: Plan | None = None) -> Ingested 
     try:
         if plan is None:
             plan = expand(data, name=path.name, base_dirs=_base_dirs(ctx, submission), defaults=defaults(ctx))
-            check_apart(ctx, plan, path.name)
-            check_secrets(ctx, plan, path.name)
-            check_resources(ctx, plan, path.name)
+            plan_fits.check(ctx, plan, path.name)
     except InvalidInput as error:
         if submission is None and _still_growing(path, data):
             return None
@@ -179,57 +177,6 @@ def ingest_file(ctx: Context, path: Path, plan: Plan | None = None) -> Ingested 
     _write_batch(ctx, batch_id, path, data, digest, submission, plan)
     _accept(ctx, path, batch_id, duplicate=False)
     return Ingested(path.name, batch_id)
-
-
-def check_apart(ctx: Context, plan: Plan, name: str) -> None:
-    """Refuse tasks that the store lies in: what is written there would change what the task is.
-
-    Raises:
-        InvalidInput: naming the task and what to do; ``name`` is the table's.
-    """
-    runs = ctx.layout.runs.resolve()
-    steps = (step for job in plan.jobs for step in job.steps if step.kind == "trial")
-    for path in sorted({step.spec["config"].get("task", {}).get("path") or "" for step in steps}):
-        if path and runs.is_relative_to(Path(path).resolve()):
-            message = f"the store {ctx.layout.runs} lies inside the task {path}, and would change it"
-            fix = "use a root outside of the task: --root DIR"
-            raise InvalidInput([Problem(name, "", message, fix)])
-
-
-def check_resources(ctx: Context, plan: Plan, name: str) -> None:
-    """Refuse steps with resources where nothing is there to give them.
-
-    Raises:
-        InvalidInput: naming the first such step and what to do; ``name`` is the table's.
-    """
-    if ctx.config.slurm.jobs:
-        return
-    asking = next((f"{job.job_id}/{step.step_id}" for job in plan.jobs for step in job.steps if step.resources), None)
-    if asking is not None:
-        fix = 'say how many jobs of Slurm there may be, by "[slurm]" and "jobs = 50" in parallelhassnes.toml, or remove resources'
-        raise InvalidInput(
-            [Problem(name, "", f"{asking} asks for resources, and nothing gives them to steps here", fix)]
-        )
-
-
-def check_secrets(ctx: Context, plan: Plan, name: str) -> None:
-    """Refuse secrets whose values cannot be taken out of files without damage to results.
-
-    Raises:
-        InvalidInput: naming the variables and what to do, never a value; ``name`` is the table's.
-    """
-    try:
-        known = ctx.secrets()
-    except UserError:  # said where the values are needed
-        return
-    fix = "give it a value of its own that is longer and no word, or take it out of secrets and write it in env, if it is no secret"
-    problems = [
-        Problem(name, "/secrets", f"{each}: its value {why}; taking it out of files would damage results", fix)
-        for each in dict.fromkeys([*ctx.config.secrets, *plan.secrets])
-        if each in known and not is_public(each) and not is_placeholder(known[each]) and (why := unfit(known[each]))
-    ]
-    if problems:
-        raise InvalidInput(problems)
 
 
 def known_batch(ctx: Context, digest: str) -> str | None:
