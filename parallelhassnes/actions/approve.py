@@ -11,6 +11,7 @@ changed until the step has started.
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
+from parallelhassnes import formatting
 from parallelhassnes.actions.attribution import ActionResult, said
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import JobSpec, StepSpec
@@ -40,7 +41,7 @@ class Decided(ActionResult):
 
     def lines(self) -> list[str]:
         said = [f"{self.event} {step}" for step in self.steps] or [f"nothing of {self.target} waits for a person"]
-        return [*said, f"{self.started} attempts started"] if self.started else said
+        return [*said, f"{formatting.counted(self.started, 'attempt')} started"] if self.started else said
 
 
 class _Rejected(Decided):

@@ -12,7 +12,7 @@ start because of it starts at once: a pass follows.
 from collections.abc import Iterable
 from typing import Any
 
-from parallelhassnes import names
+from parallelhassnes import formatting, names
 from parallelhassnes.actions.attribution import ActionResult, said
 from parallelhassnes.errors import UnknownId, UserError
 from parallelhassnes.refs import resolve
@@ -44,7 +44,7 @@ class Held(ActionResult):
 
     def lines(self) -> list[str]:
         line = self.line if self.changed else f"{self.line} (as before)"
-        return [line, f"{self.started} attempts started"] if self.started else [line]
+        return [line, f"{formatting.counted(self.started, 'attempt')} started"] if self.started else [line]
 
 
 # --- a batch ------------------------------------------------------------------------------------------

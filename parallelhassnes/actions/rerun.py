@@ -8,6 +8,7 @@ relative paths are looked for where they were looked for then.
 from pathlib import Path
 from typing import Literal
 
+from parallelhassnes import formatting
 from parallelhassnes.actions import table_edits as editing
 from parallelhassnes.actions.submit import submit
 from parallelhassnes.errors import UserError
@@ -87,7 +88,7 @@ def _carried(ctx: Context, batch_id: str, what: What) -> dict[str, str]:
     moving = states.count("running") + states.count("ready")
     if moving:
         raise UserError(
-            f"{batch_id} is not over: {moving} steps run or are about to",
+            f"{batch_id} is not over: {formatting.counted(moving, 'step')} to come, or running",
             fix="wait, or cancel it; --all runs everything again beside it",
         )
     return {

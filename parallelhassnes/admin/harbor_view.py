@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import NAMESPACE_URL, uuid5
 
+from parallelhassnes import formatting
 from parallelhassnes.admin import harbor_export
 from parallelhassnes.admin.harbor_export import FoundTrial
 from parallelhassnes.errors import UserError
@@ -99,7 +100,7 @@ def _write_job(target: Path, name: str, config: "JobConfig", trials: Sequence[Fo
         n_retries=deleted + sum(trial.retries for trial in trials),
     )
     (new / "result.json").write_text(result.model_dump_json(indent=4, exclude={"trial_results"}))
-    (new / "job.log").write_text(f"Exported by parallelhassnes: {len(trials)} trials.\n")
+    (new / "job.log").write_text(f"Exported by parallelhassnes: {formatting.counted(len(trials), 'trial')}.\n")
     new.rename(target / name)
 
 

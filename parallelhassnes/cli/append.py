@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from parallelhassnes import formatting
 from parallelhassnes.cli.options import JsonOption, RootOption
 from parallelhassnes.cli.run_options import Texts, TrialsOption
 from parallelhassnes.cli.work import open_store
@@ -42,4 +43,6 @@ def append(
         typer.echo(dumps(done.model_dump(mode="json")), nl=False)
         return
     analyses = f" and {len(done.analyses)} analyses" if done.analyses else ""
-    typer.echo(f"batch {done.batch_id}: {len(done.trials)} trials{analyses} added, {done.started} attempts started")
+    typer.echo(
+        f"batch {done.batch_id}: {formatting.counted(len(done.trials), 'trial')}{analyses} added, {formatting.counted(done.started, 'attempt')} started"
+    )

@@ -152,6 +152,7 @@ def feedback(
     Example: parallelhassnes feedback latest
     """
     from parallelhassnes.attempt_data import feedback as action
+    from parallelhassnes.formatting import counted
     from parallelhassnes.refs import resolve
     from parallelhassnes.schedule import configuration
 
@@ -168,4 +169,4 @@ def feedback(
         for line in own:
             typer.echo(f"  {line.step} #{line.number}: {line.text}")
     if not found.lines:
-        typer.echo(f"nothing in the final texts of {found.attempts} attempts", err=True)
+        typer.echo(f"nothing in the final texts of {counted(found.attempts, 'attempt')}", err=True)

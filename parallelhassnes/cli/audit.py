@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from parallelhassnes import formatting
 from parallelhassnes.cli.options import JsonOption, RootOption, layout_of
 
 if TYPE_CHECKING:
@@ -88,8 +89,8 @@ def _show(done: "Audit") -> None:
         typer.echo(f"and {more} more; --json has all of them")
     word = "everything is as it was written" if done.ok else f"{len(done.problems)} things are not as they were written"
     typer.echo(
-        f"{done.batches} batches, {done.attempts} attempts, {done.files} files, {done.bytes / 1e6:.1f} MB, "
-        f"{done.checkpoints} checkpoints: {word}"
+        f"{formatting.counted(done.batches, 'batch')}, {formatting.counted(done.attempts, 'attempt')}, {formatting.counted(done.files, 'file')}, {done.bytes / 1e6:.1f} MB, "
+        f"{formatting.counted(done.checkpoints, 'checkpoint')}: {word}"
     )
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from parallelhassnes import formatting
 from parallelhassnes.cli.options import IdArgument, JsonOption, RootOption, root_or_default
 from parallelhassnes.cli.work import open_store
 
@@ -45,7 +46,10 @@ def rerun(
         typer.echo(f"nothing of {done.rerun_of} is to be run again")
         return
     typer.echo(done.batch_id)
-    typer.echo(f"runs {done.steps} steps of {done.rerun_of} again; {done.carried} were taken over", err=True)
+    typer.echo(
+        f"runs {formatting.counted(done.steps, 'step')} of {done.rerun_of} again; {done.carried} were taken over",
+        err=True,
+    )
     for warning in done.warnings:
         typer.echo(f"note: {warning}", err=True)
 
@@ -79,7 +83,9 @@ def doctor(
         typer.echo(found.model_dump_json(exclude_none=True))
     else:
         if found.rebuilt_batches is not None:
-            typer.echo(f"rebuilt the queue, the indexes and the scoreboards of {found.rebuilt_batches} batches")
+            typer.echo(
+                f"rebuilt the queue, the indexes and the scoreboards of {formatting.counted(found.rebuilt_batches, 'batch')}"
+            )
         for left in found.left:
             done = "removed" if left.removed else "found" if not reap else "kept"
             of = f" (run {left.run_id})" if left.run_id else ""
@@ -171,7 +177,9 @@ def export(
         document = {"ok": True, "jobs": [str(job) for job in done.jobs], "trials": done.trials, "skipped": done.skipped}
         typer.echo(dumps(document), nl=False)
         return
-    typer.echo(f"{done.trials} trials in {', '.join(str(job) for job in done.jobs)}; open: harbor view {to}")
+    typer.echo(
+        f"{formatting.counted(done.trials, 'trial')} in {', '.join(str(job) for job in done.jobs)}; open: harbor view {to}"
+    )
     for line in done.skipped:
         typer.echo(f"left out: {line}", err=True)
 

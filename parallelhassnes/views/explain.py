@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Literal
 
+from parallelhassnes import formatting
 from parallelhassnes.names import key_dir
 from parallelhassnes.plan import StepSpec
 from parallelhassnes.refs import resolve
@@ -140,7 +141,7 @@ class _View:
         rule = said.under(self.ctx.config.retry)
         whose = "parallelhassnes.toml" if "max_attempts" in said.open else "its table"
         again = f", again after {rule.backoff_sec:g} s at first" if rule.max_attempts > 1 else ""
-        return f"retries: {rule.max_attempts} attempts at most ({whose}){again}"
+        return f"retries: {formatting.counted(rule.max_attempts, 'attempt')} at most ({whose}){again}"
 
     def _canceled_by(self, key: str) -> str:
         found = [event for event in self._called_off if key in event["steps"]]

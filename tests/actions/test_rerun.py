@@ -141,7 +141,7 @@ def test_a_crash_while_taking_over_is_made_good(ran, monkeypatch):
 def test_a_batch_that_goes_on_is_refused(root):
     ctx = context(root)
     old = put(ctx, table(job("j", shell("a", "true"))))
-    with pytest.raises(UserError, match="is not over: 1 steps"):
+    with pytest.raises(UserError, match="is not over: 1 step "):
         rerun(ctx, old, "failed")
     assert rerun(ctx, old, "all").batch_id
 

@@ -136,7 +136,7 @@ def test_an_end_is_judged_by_the_retry_of_the_configuration_as_it_is_then(root):
     program(root, "tick")
     for name in ("open", "own", "own_class", "own_backoff"):
         wait_for((root / f"runs-{name}").exists, f"{name} to run")
-    assert "retries: 1 attempts at most (parallelhassnes.toml)" in told(root, "j/open")
+    assert "retries: 1 attempt at most (parallelhassnes.toml)" in told(root, "j/open")
     edit(ctx, AT_LEAST_TWICE.format(4, 0.05))
     assert "retries: 4 attempts at most (parallelhassnes.toml), again after 0.05 s" in told(root, "j/open")
     assert "retries: 2 attempts at most (its table), again after 0.05 s" in told(root, "j/own")

@@ -231,7 +231,7 @@ def test_what_a_pass_is_about_to_start_is_waited_for(root):
     """A batch that was held up by what ran: that has been settled, and the pass has not come to the note yet."""
     ctx = context(root)
     batch = put(ctx, table(job("j", command("s", "true"))))
-    (ctx.layout.blocked / f"{batch}.json").write_text('{"reason":"budget: 1 attempts running"}')
+    (ctx.layout.blocked / f"{batch}.json").write_text('{"reason":"budget: 1 attempt running"}')
     lock = locks.claim(ctx.layout.tick_lock)
     driver = started(root, "tick", "--until-idle", "--quiet")
     health = ctx.layout.runners / ctx.config.runner_id / "health.json"

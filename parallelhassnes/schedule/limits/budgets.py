@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from parallelhassnes import names
+from parallelhassnes import formatting, names
 from parallelhassnes.config import Budget
 from parallelhassnes.errors import UserError
 from parallelhassnes.schedule.context import Context
@@ -31,7 +31,7 @@ def exceeded(spent: UsageSum, budget: Budget, live: int) -> str | None:
             continue
         least = "at least " if spent.cost_unknown and unit == "USD" else ""
         shown = f"{used:.2f} of {limit:.2f}" if unit == "USD" else f"{int(used)} of {limit}"
-        held = f" and {live} attempts running" if used < limit else ""
+        held = f" and {formatting.counted(live, 'attempt')} running" if used < limit else ""
         return f"{least}{shown} {unit} spent{held}"
     return None
 
