@@ -257,7 +257,7 @@ def _retry_step(
     state = attempts.read_state(ref.dir)
     if not only.fits(step, ref.dir, state):
         return
-    book.ask_again(job, step, state.run_id)
+    book.ask_again(job, step, state.run_id, is_told=True)
     now = book.look_again(job, step)
     if now is not None and now.retry_at is not None:
         ticket, name = ticket_of(job, step)

@@ -179,11 +179,18 @@ class JobState:
             self.look_again(job, step)
             self.put_ticket(job, step)
 
-    def ask_again(self, job: JobSpec, step: StepSpec, run_id: str) -> None:
-        """Note that the attempt ``run_id`` is to be followed by another, whatever it came to."""
+    def ask_again(self, job: JobSpec, step: StepSpec, run_id: str, *, is_told: bool = False) -> None:
+        """Note that the attempt ``run_id`` is to be followed by another, whatever it came to.
+
+        Args:
+            is_told: the caller has one line of the ledger say so of all such steps. Else the step has a line of its own: views, which
+                read the ledger, would take it for ended.
+        """
         overrides = self.overrides(job.job_id)
         retries = {**overrides.retries, step.step_id: run_id}
         self._write_overrides(job.job_id, overrides.model_copy(update={"retries": retries}))
+        if not is_told:
+            ledger.append(self.batch_dir, "again", job_id=job.job_id, step_id=step.step_id, run_id=run_id)
 
     def replace_canceled(
         self, job_id: str, canceled: dict[str, str], enough: Mapping[str, str] = MappingProxyType({})

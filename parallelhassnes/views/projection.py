@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from parallelhassnes import formatting
+from parallelhassnes.names import run_id_of
 from parallelhassnes.plan import JobSpec
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.trial_data import ended_line, facts
@@ -296,6 +297,12 @@ def _apply(fold: Fold, event: dict[str, Any]) -> bool:
             return True
         case "retry":
             _retry(fold, event)
+            return True
+        case "again":
+            key = f"{event['job_id']}/{event['step_id']}"
+            row = fold.steps.get(key)
+            if row is not None and row.status != "running" and run_id_of(row.attempt) == event["run_id"]:
+                fold.put(key, row._replace(retry_at=row.at))
             return True
     return False
 

@@ -42,6 +42,33 @@ def test_every_view_of_every_store_gives_one_answer(folder: Path, browser: views
     tell()
 
 
+TOLD_WRONGLY_ONCE = {
+    "a verdict that is to be made again, after trials were added": stories.Story(
+        first=stories.Table(
+            tasks=1,
+            agents=("ours", "valid"),
+            max_attempts=3,
+            enough=False,
+            gate=False,
+            client="oddish.alpha-00000000000000000000",
+        ),
+        ends=("several", "several", "half", "rate limit"),
+        events=(
+            stories.Event("run", 6),
+            stories.Event("append", 4),
+            stories.Event("run", 2),
+            stories.Event("again", 5),
+        ),
+        finish=False,
+    )
+}
+
+
+@pytest.mark.parametrize("name", TOLD_WRONGLY_ONCE)
+def test_what_was_told_wrongly_once(folder: Path, browser: views.Browser, name: str) -> None:
+    check(TOLD_WRONGLY_ONCE[name], folder, browser, report=True)
+
+
 def test_a_store_of_real_trials_gives_one_answer_also_to_other_processes(root: Path, browser: views.Browser) -> None:
     made = scored.make(root)
     for batch in (made.first, made.second):
