@@ -46,7 +46,10 @@ def test_pilots_are_submitted_once_each_and_shown_with_why_they_wait_and_nothing
     text = ask(cluster, "runners", "--quick")
     assert f"job {pilots[0]['job_id']}: pending ({pilots[0]['reason']})" in text
     state = cluster.folder / "state"
-    wait_for(lambda: list(state.glob("hash.*/job.*/script")), "the controller to write its state down")
+    # What a controller was given in its last seconds it knows nothing of when it is back.
+    names = [f"/{p['pilot']}.log".encode() for p in said["pilots"]]
+    job_state = state / "job_state"
+    wait_for(lambda: job_state.exists() and all(n in job_state.read_bytes() for n in names), "its state on disk")
     kept = [path for path in state.rglob("*") if path.is_file()]
     assert not [path for path in kept if SECRET.encode() in path.read_bytes()]
     cluster.kill_controller()
