@@ -359,7 +359,7 @@ class _Cleaner:
         os.rename(temporary, entry.name, src_dir_fd=self._top, dst_dir_fd=entry.folder)
         self.redacted.setdefault(entry.path, {}).update(count)
 
-    def _pieces(self, handle: int) -> Iterator[tuple[int, bytes, list[Match]]]:
+    def _pieces(self, handle: int) -> Iterator[tuple[int, memoryview, list[Match]]]:
         for start, end in walk.data_of(handle):
             for piece in self._redactor.pieces(handle, start, end):
                 self._check()

@@ -37,12 +37,16 @@ _ESCAPED = re.compile(
         )
     ).encode()
 )
+_LINE_END = 2
+"""Bytes of ``\\n``, ``\\r`` and ``\\t``; every other escape has more."""
 _BEGINNINGS = (b"\\", b"%", b"&", b"\x1b")
 _COLOUR_ENDS = re.compile(_COLOUR.encode())
 _LONG = 64
 """Characters of a colour code after which it is no longer looked at beside others."""
 _FEW = 32
 """One escape in so many times as many bytes as a pattern has: looking around each escape is then less work than looking at all bytes."""
+_SPARE = 64
+"""Bytes more than a pattern has that are looked at on either side of an escape: so many of them may be left out at once."""
 _MANY = 64
 """Escapes other than line ends from which arrays are faster than one after the other."""
 _PAD = bytes(16)
@@ -50,10 +54,16 @@ _PAD = bytes(16)
 
 
 class Resolved:
-    """Bytes in which what an escape stands for is where the escape begins, and NULs fill the rest of its place."""
+    """Bytes in which what an escape stands for is where the escape begins, and NULs fill the rest of its place.
 
-    def __init__(self, data: bytes, starts: Sequence[int], ends: Sequence[int]) -> None:
-        self.data, self._starts, self._ends = data, starts, ends
+    Args:
+        starts: where each escape begins, in order.
+        ends: where it ends.
+        line_ends: where ``\\n`` and its like begin, which are none of these: nothing that is looked for begins or ends in one.
+    """
+
+    def __init__(self, data: bytes, starts: Sequence[int], ends: Sequence[int], line_ends: Sequence[int] = ()) -> None:
+        self.data, self._starts, self._ends, self._line_ends = data, starts, ends, line_ends
 
     def start(self, place: int) -> int:
         """Tell where what this place holds is spelled from."""
@@ -65,33 +75,41 @@ class Resolved:
         number = bisect_right(self._starts, place - 1) - 1
         return int(self._ends[number]) if number >= 0 and place <= self._ends[number] else place
 
-    def windows(self, reach: int, is_kept: bytes) -> list[tuple[int, int]]:
+    def windows(self, reach: int, squeezed: Callable[[bytes], bytes]) -> list[tuple[int, int]]:
         """Return the parts of the bytes that hold each escape and, on either side of it, as many bytes as that or all that there are.
 
         Args:
-            is_kept: byte → 1 where it counts, else 0.
+            squeezed: leaves out the bytes that do not count.
         """
         size = len(self.data)
-        if len(self._starts) * reach * _FEW > size:
+        if (len(self._starts) + len(self._line_ends)) * reach * _FEW > size:
             return [(0, size)]
+        spans = [(int(start), int(end)) for start, end in zip(self._starts, self._ends, strict=True)]
         found: list[tuple[int, int]] = []
-        for start, end in zip(self._starts, self._ends, strict=True):
-            first = self._beyond(int(start), reach, -1, is_kept)
-            last = self._beyond(int(end), reach, 1, is_kept)
-            while found and found[-1][1] >= first:
-                before = found.pop()
-                first, last = min(first, before[0]), max(last, before[1])
+        last = 0
+        for start, end in sorted([*spans, *((int(start), int(start) + _LINE_END) for start in self._line_ends)]):
+            first = self._before(start, reach, squeezed)
+            if found and last >= first:
+                first = min(first, found.pop()[0])
+            last = max(last, self._behind(end, reach, squeezed))
             found.append((first, last))
         return found
 
-    def _beyond(self, place: int, reach: int, way: int, is_kept: bytes) -> int:
-        width = reach * 2
-        while True:
-            other = min(max(0, place + way * width), len(self.data))
-            between = self.data[min(place, other) : max(place, other)]
-            if other in (0, len(self.data)) or between.translate(is_kept).count(1) >= reach:
+    def _before(self, place: int, reach: int, squeezed: Callable[[bytes], bytes]) -> int:
+        width = reach + _SPARE
+        while (other := place - width) > 0:
+            if len(squeezed(self.data[other:place])) >= reach:
                 return other
             width *= 2
+        return 0
+
+    def _behind(self, place: int, reach: int, squeezed: Callable[[bytes], bytes]) -> int:
+        width = reach + _SPARE
+        while (other := place + width) < len(self.data):
+            if len(squeezed(self.data[place:other])) >= reach:
+                return other
+            width *= 2
+        return len(self.data)
 
 
 def resolved(data: bytes) -> Resolved | None:
@@ -103,7 +121,9 @@ def resolved(data: bytes) -> Resolved | None:
     for start, end in spans:
         parts += [data[at:start], _decoded(data[start:end]).ljust(end - start, b"\0")]
         at = end
-    return Resolved(b"".join([*parts, data[at:]]), [start for start, _ in spans], [end for _, end in spans])
+    line_ends = [start for start, end in spans if end - start == _LINE_END]
+    spans = [(start, end) for start, end in spans if end - start != _LINE_END]
+    return Resolved(b"".join([*parts, data[at:]]), [start for start, _ in spans], [end for _, end in spans], line_ends)
 
 
 def _decoded(escape: bytes) -> bytes:
@@ -133,7 +153,7 @@ def resolved_fast(data: bytes) -> Resolved | None:
     if not any(each in data for each in _BEGINNINGS):
         return None
     found = _Escapes(data)
-    return found.resolved() if found.spans else None
+    return found.resolved() if found.spans or len(found.line_ends) else None
 
 
 class _Escapes:
@@ -151,7 +171,7 @@ class _Escapes:
         is_any = kind > 0
         at, kind = at[is_any], kind[is_any]
         is_end = kind == int(_Kind.LINE_END)
-        self._note(at[is_end], 2)
+        self.line_ends: Any = at[is_end]
         at, kind = at[~is_end], kind[~is_end]
         if len(at) > _MANY:
             self._side_by_side({each: at[kind == int(each)] for each in _Kind})
@@ -162,8 +182,9 @@ class _Escapes:
         """Return the places at which an escape may begin."""
         first, *others = (ord(each) for each in _BEGINNINGS if each in self._text)
         is_one = self._data == first
+        is_other = self._np.empty_like(is_one)
         for each in others:
-            is_one |= self._data == each
+            is_one |= self._np.equal(self._data, each, out=is_other)
         return self._np.flatnonzero(is_one)
 
     def _one_by_one(self, at: "_Places") -> None:
@@ -308,15 +329,17 @@ class _Escapes:
 
     def resolved(self) -> Resolved:
         np = self._np
-        starts = np.concatenate([starts for starts, _ in self.spans])
-        ends = np.concatenate([ends for _, ends in self.spans])
-        if len(self.spans) > 1:
-            order = np.argsort(starts, kind="stable")
-            starts, ends = starts[order], ends[order]
+        none = np.zeros(0, np.intp)
+        starts = np.concatenate([none, *(starts for starts, _ in self.spans)])
+        ends = np.concatenate([none, *(ends for _, ends in self.spans)])
+        order = np.argsort(starts, kind="stable")
+        starts, ends = starts[order], ends[order]
         out = self._data[: len(self._text)].copy()
+        out[self.line_ends] = 0
+        out[self.line_ends + 1] = 0
         widths = ends - starts
         left = starts
-        for further in range(min(_LONG, int(widths.max()))):
+        for further in range(min(_LONG, int(widths.max(initial=0)))):
             left = left[widths > further]
             widths = widths[widths > further]
             out[left + further] = 0
@@ -324,7 +347,7 @@ class _Escapes:
             out[start : start + width] = 0
         for places, values in self._values:
             out[places] = values
-        return Resolved(out.tobytes(), starts, ends)
+        return Resolved(out.tobytes(), starts, ends, self.line_ends)
 
 
 class _Kind(enum.IntEnum):

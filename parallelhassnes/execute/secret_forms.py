@@ -1,6 +1,6 @@
 """What a secret looks like in a file: the named values in each of their encodings, and the usual shapes of keys.
 
-Bytes are compared *squeezed*: without spaces, line ends, NULs and the separators of hex dumps, quotes and backslashes, in lower
+Bytes are compared *squeezed*: without spaces, line ends, NULs and the separators of hex dumps, quotes and backslashes, in any
 case. So one pattern finds a value as it is, wrapped, in UTF-16 and UTF-32, quoted for a shell or in JSON; hex in either case with or
 without spaces; base64, base32 and base85 at any alignment and with line breaks. Escapes and
 colour codes are resolved before (``escapes.py``). Shapes (``sk-…``, ``AKIA…``, a PEM private key …) are found in bytes as they
@@ -20,8 +20,9 @@ MIN_VALUE = 8
 """Characters below which a value is not looked for: ``1`` or ``true`` stand everywhere."""
 MAX_SHAPE = 16_384
 """No shape matches more bytes than these, so that a match never ends beyond what is held in memory."""
+BEFORE_MARK = 64
+"""No match begins more bytes than these before the end of its mark."""
 _LEFT_OUT = b"\0 \t\r\n:,-\\\"'"
-_LOWER = bytes(range(256)).lower()
 _HARBORS_WORDS = """
 reward rewards result results exception exception_info exception_type exception_message verifier_result agent_result
 agent_info agent_execution environment_setup agent_setup verifier started_at finished_at trial_name task_name
@@ -45,16 +46,15 @@ class Pattern(NamedTuple):
 
     name: str
     form: bytes
+    """In lower case."""
     exact: bytes | None
     """The same in its own case, where that matters: base64 of another value may differ in case alone."""
+    plain: bytes
+    """As it mostly stands in a file: not squeezed."""
 
 
 def squeezed(data: bytes) -> bytes:
-    """Return the bytes in which patterns are looked for."""
-    return data.translate(_LOWER, _LEFT_OUT)
-
-
-def squeezed_in_case(data: bytes) -> bytes:
+    """Return the bytes in which patterns are looked for, in any case of letters."""
     return data.translate(None, _LEFT_OUT)
 
 
@@ -68,10 +68,10 @@ def patterns(values: Mapping[str, str]) -> list[Pattern]:
     for name, value in values.items():
         for part in _parts(value):
             for form, in_case in _forms(part):
-                key = squeezed(form)
+                exact = squeezed(form)
+                key = exact.lower()
                 if len(key) >= _MIN_FORM:
-                    exact = squeezed_in_case(form) if in_case else None
-                    found.setdefault(key, Pattern(name, key, exact))
+                    found.setdefault(key, Pattern(name, key, exact if in_case else None, form.strip(_LEFT_OUT)))
     return sorted(found.values(), key=lambda each: -len(each.form))
 
 

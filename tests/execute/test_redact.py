@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from parallelhassnes.config import Bounds
@@ -368,6 +368,7 @@ BITS = [
 
 
 @given(st.lists(st.sampled_from(BITS), max_size=60).map(b"".join), st.sampled_from([0, 1000]))
+@example(b"\\033[m\x1b[1;31m", 0)
 def test_escapes_are_resolved_side_by_side_as_one_after_the_other(data, many):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(escapes, "_MANY", many)
@@ -388,12 +389,12 @@ def plainly(values: dict[str, str], data: bytes) -> set[tuple[int, int, str]]:
     seen = escapes.resolved(data)
     for view in (data, seen.data if seen else data):
         kept = [place for place, byte in enumerate(view) if secret_forms.KEPT[byte]]
-        looked_at = secret_forms.squeezed(view)
+        looked_at = secret_forms.squeezed(view).lower()
         for pattern in secret_forms.patterns(values):
             at = looked_at.find(pattern.form)
             while at >= 0:
                 start, end = kept[at], kept[at + len(pattern.form) - 1] + 1
-                as_is = secret_forms.squeezed_in_case(view[start:end])
+                as_is = secret_forms.squeezed(view[start:end])
                 if pattern.exact is None or as_is == pattern.exact:
                     if seen is not None and view is seen.data:
                         start, end = seen.start(start), seen.end(end)
