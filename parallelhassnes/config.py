@@ -68,6 +68,7 @@ type FailureClass = Literal[
     "context_length",
     "refusal",
     "agent_timeout",
+    "capped",
     "agent_error",
     "verifier",
     "infrastructure",

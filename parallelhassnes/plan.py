@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -112,6 +112,24 @@ class Resources(Record):
     """The time limit, as Slurm writes it; None for the step's own limit and its grace."""
 
 
+type CapName = Literal["max_cost_usd", "max_tokens", "max_turns", "max_wall_sec"]
+
+
+CAPS: tuple[CapName, ...] = get_args(CapName.__value__)
+
+
+class Caps(Record):
+    """What the agent of one attempt may use; where it has used so much it is ended, as ``capped``. None: no such limit."""
+
+    max_cost_usd: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    max_tokens: int | None = Field(default=None, gt=0)
+    """Input (from the cache, too) and output together."""
+    max_turns: int | None = Field(default=None, gt=0)
+    """Answers of the model."""
+    max_wall_sec: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Seconds that the agent works; of a trial with several steps those of all of them."""
+
+
 class StepSpec(Record):
     """One node of a job's graph, ready to run."""
 
@@ -134,6 +152,8 @@ class StepSpec(Record):
     """Seconds from start to the supervisor's deadline; None lets the kind decide."""
     resources: Resources | None = None
     """What each of its attempts, as a job of its own, asks a cluster for; None for a step that a runner runs."""
+    caps: Caps | None = None
+    """Of a trial or an agent step; an operator's word (``control.json``) changes it while it runs."""
     env: dict[str, str] = {}
     retry: Retry = Retry()
     spec: dict[str, Any] = {}

@@ -13,7 +13,7 @@ from parallelhassnes.views.projection import StepRow
 
 type FailOn = Literal["never", "infrastructure", "any"]
 
-UNDER_TEST = frozenset({"agent_timeout", "agent_error", "verifier", "refusal", "context_length", "canceled"})
+UNDER_TEST = frozenset({"agent_timeout", "capped", "agent_error", "verifier", "refusal", "context_length", "canceled"})
 """Failure classes of a trial that say something about what is tested, or were wanted."""
 
 

@@ -39,7 +39,8 @@ class Value(NamedTuple):
     """The argument of the function."""
     word: str
     """The option, and the query parameter."""
-    shape: Literal["flag", "texts", "number"]
+    shape: Literal["flag", "texts", "number", "amount"]
+    """``number`` must be given; an ``amount`` may be, with a fraction."""
     help: str
     metavar: str | None = None
     least: int | None = None
@@ -101,7 +102,7 @@ class Action(NamedTuple):
 
     def load(self) -> "Callable[..., ActionResult]":
         """Return the function."""
-        module, function = self.function.split(".")
+        module, function = self.function.rsplit(".", 1)
         found: Callable[..., ActionResult] = getattr(import_module(f"parallelhassnes.actions.{module}"), function)
         return found
 
@@ -128,7 +129,7 @@ _MONEY = "It may spend so much in all, from the next start on. What runs goes on
 def _budget(name: str, function: str, kind: Kind, example: str, scope: str = "", **buttons: str) -> Action:
     return Action(
         name,
-        f"budget.{function}",
+        f"limits.budget.{function}",
         (kind,),
         "Show what a batch (or queue key, or experiment) has spent, or raise what it may.",
         example,
@@ -304,6 +305,30 @@ ACTIONS: tuple[Action, ...] = (
             )
         },
         by_hand=True,
+    ),
+    Action(
+        "cap",
+        "limits.capping.cap",
+        _ANY,
+        "Change what the agent of each attempt may use, while it runs; without options: show it.",
+        "latest --max-wall-sec 600",
+        done="the agents of {of} have other caps",
+        undo="cap",
+        undo_label="Undo: the earlier caps",
+        ledger={"caps": "set the caps of"},
+        buttons={
+            "batch": Button(
+                "An agent that has used so much is ended, and its work is verified all the same. Empty: as it is; 0: no cap.",
+                "Caps",
+                "Set the caps",
+            )
+        },
+        values=(
+            Value("max_cost_usd", "max-cost-usd", "amount", "US dollars; 0 for no cap.", "USD"),
+            Value("max_tokens", "max-tokens", "amount", "Input and output tokens together; 0 for no cap.", "N"),
+            Value("max_turns", "max-turns", "amount", "Answers of its model; 0 for no cap.", "N"),
+            Value("max_wall_sec", "max-wall-sec", "amount", "Seconds that it works; 0 for no cap.", "SEC"),
+        ),
     ),
     _budget("budget", "change", "batch", "latest --raise 30", batch=""),
     _budget("budget-key", "change_shared", "key", "--key agent:oracle --raise 30", "key", key="Budget"),

@@ -55,6 +55,8 @@ def _value(value: Value) -> Parameter:
         argument = typer.Argument(metavar=value.metavar, help=value.help, min=value.least, max=value.most)
         return parameter(value.name, Annotated[int, argument])
     option = typer.Option(f"--{value.word}", metavar=value.metavar, help=value.help)
+    if value.shape == "amount":
+        return parameter(value.name, Annotated[float | None, option], None)
     if value.shape == "flag":
         return parameter(value.name, Annotated[bool, option], default=False)
     return parameter(value.name, Annotated[list[str] | None, option], None)

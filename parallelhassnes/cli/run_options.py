@@ -94,6 +94,19 @@ PassOption = Annotated[
         help="What a pass is: a reward's name, what it must reach, or both. [default: reward>=1]",
     ),
 ]
+MaxCostOption = Annotated[
+    float | None,
+    typer.Option(
+        "--max-cost-usd", metavar="USD", help="End an agent that has cost so much; it is scored all the same."
+    ),
+]
+MaxTokensOption = Annotated[
+    int | None, typer.Option("--max-tokens", metavar="N", help="Likewise: input and output tokens together.")
+]
+MaxTurnsOption = Annotated[int | None, typer.Option("--max-turns", metavar="N", help="Likewise: answers of its model.")]
+MaxWallOption = Annotated[
+    float | None, typer.Option("--max-wall-sec", metavar="SEC", help="Likewise: seconds that it works.")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no scoreboard.")]
 ReportOption = Annotated[
     Path | None, typer.Option("--report", metavar="FILE", help="Write a report at the end: .html, or .md for Markdown.")

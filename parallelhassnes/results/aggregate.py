@@ -75,6 +75,8 @@ class GroupLine(View):
     """Without a finished attempt."""
     superseded: int
     """Finished attempts that another attempt of their trial stands for."""
+    capped: int = 0
+    """Trials whose agent was ended by a cap, scored or not."""
     passes: int
     """Main rewards that are enough (``pass``; at least 1 where nobody says)."""
     counted: int
@@ -299,6 +301,7 @@ def line(
         skipped=results["skipped"],
         missing=results["missing"],
         superseded=sum(row.facts.superseded for row in rows),
+        capped=sum(row.facts.capped for row in rows),
         passes=passes,
         counted=len(counted),
         rewards=_means(rows),

@@ -50,6 +50,8 @@ class SideRate(View):
     """Passes if all of these had passed."""
     of: int
     """Trials planned that were not skipped."""
+    capped: int = 0
+    """Trials whose agent was ended by a cap, scored or not."""
 
 
 class Unequal(View):
@@ -255,7 +257,14 @@ def _rate(side: _Side, tasks: Sequence[str]) -> SideRate:
     passes, decided = (sum(row.facts.passed is True for row in rows), sum(row.facts.decided for row in rows))
     due = sum(row.facts.result != "skipped" for row in rows)
     found = discrimination.bracket(passes, decided, due)
-    return SideRate(passes=passes, scored=decided, worst=found.worst, best=found.best, of=found.of)
+    return SideRate(
+        passes=passes,
+        scored=decided,
+        worst=found.worst,
+        best=found.best,
+        of=found.of,
+        capped=sum(row.facts.capped for row in rows),
+    )
 
 
 type _Tasks = Mapping[str, Sequence[TrialRow]]

@@ -41,6 +41,8 @@ class TrialLine(View):
     """Nobody named the cause: the failure class is a guess."""
     exception: str | None
     """Type of the exception beside, or instead of, the reward."""
+    capped: bool = False
+    """Its agent was ended by a cap, be there a reward or none."""
     cost_usd: float | None
     """Of the attempt that counts."""
     cost_spent_usd: float | None

@@ -109,6 +109,8 @@ def _columns(results: Results) -> Iterator[_Column]:
         one = next(iter(sizes)) if len(sizes) == 1 else None
         for sign, which in (("@", "pass_at"), ("^", "pass_hat")):
             yield _Column(f"pass{sign}{one or 'k'}", lambda g, which=which: _at_k(g, which, said=one is None))  # type: ignore[misc]
+    if any(group.capped for group in groups):
+        yield _Column("capped", lambda g: str(g.capped))
     yield _Column("cost", lambda g: formatting.money(g.cost_usd, at_least=g.cost_unknown > 0))
     yield _Column("per pass", lambda g: formatting.money(g.cost_per_success_usd, at_least=g.cost_unknown > 0))
     yield _Column("tokens in", lambda g: formatting.number(g.input_tokens))
@@ -179,7 +181,9 @@ def of_trials(lines: TrialLines) -> Sheet:
             if line.reward is None
             else formatting.reward(line.reward, plain=True),
             *(formatting.reward(line.rewards[name], plain=True) if name in line.rewards else "–" for name in names),
-            formatting.failure_class(line.failure_class or line.exception or "", line.guessed),
+            formatting.failure_class(
+                line.failure_class or ("capped" if line.capped else line.exception) or "", line.guessed
+            ),
             formatting.money(line.cost_spent_usd, at_least=line.cost_incomplete),
             formatting.seconds(line.seconds),
         )
@@ -255,7 +259,8 @@ def _notes(agent: PairedAgent) -> list[str]:
             if found.worst == found.best
             else f"; {found.worst}–{found.best} of {found.of} if all unscored failed or passed"
         )
-        notes.append(f"{who(agent)}: {side} passed {found.passes}/{found.scored}{between}")
+        capped = f"; {formatting.counted(found.capped, 'trial')} ended by a cap" if found.capped else ""
+        notes.append(f"{who(agent)}: {side} passed {found.passes}/{found.scored}{between}{capped}")
     notes += [
         f"{who(agent)}: not equal: {one.what} is {one.a} in A, {one.b} in B: {_names(one.tasks)}"
         for one in agent.unequal

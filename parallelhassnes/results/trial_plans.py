@@ -128,5 +128,7 @@ def settings_of(step: StepSpec) -> dict[str, str]:
             found[place] = json.dumps(value, ensure_ascii=False).strip('"')[:_MOST_TEXT]
     if step.timeout_sec is not None:
         found["timeout_sec"] = f"{step.timeout_sec:g}"
+    if step.caps is not None:
+        found |= {name: f"{value:g}" for name, value in step.caps.model_dump(exclude_none=True).items()}
     found[RULE_OF_PASSING] = rewards.said(rewards.rule_of(step.spec))
     return dict(sorted(found.items()))

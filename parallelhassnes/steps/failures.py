@@ -18,7 +18,7 @@ the setup of the agent."""
 CLASSES: tuple[str, ...] = get_args(FailureClass.__value__)
 """Every failure class there is. ``task_definition`` is whatever is wrong with what was asked for (task,
 table, program name); ``configuration`` is what is missing around it (a key, a model's name, a pip extra);
-``internal`` is our own fault; ``lost`` is an attempt whose end nobody saw; ``job_time_limit`` one whose cluster's job was out of time."""
+``capped`` is an agent that was ended because it had used what a table or an operator lets it use; ``internal`` is our own fault; ``lost`` is an attempt whose end nobody saw; ``job_time_limit`` one whose cluster's job was out of time."""
 
 PROVIDER_CLASSES = frozenset({"rate_limit", "overloaded", "transient_provider", "auth", "quota", "unknown_model"})
 """The classes in which a provider did not serve the agent."""
@@ -147,6 +147,7 @@ CODEX_5XX = r"\AWe.re currently experiencing high demand, which may cause tempor
 
 RULES: tuple[FailureRule, ...] = (
     FailureRule("canceled", "canceled", types="CancelledError KeyboardInterrupt"),
+    FailureRule("cap reached", "capped", types="AgentCappedError"),
     # What is missing around the trial: nobody was asked, or nobody could be.
     FailureRule("missing extra", "configuration", types="MissingExtraError DspyImportError"),
     FailureRule(

@@ -6,7 +6,7 @@ Times are RFC 3339, UTC, to the microsecond. Every record has a ``schema_version
 from typing import Any, Literal
 
 from parallelhassnes.config import Budget, RetryConfig
-from parallelhassnes.plan import Record
+from parallelhassnes.plan import CapName, Record
 from parallelhassnes.store import clocks, process_identity
 
 now_text, parse_time = clocks.now_text, clocks.parse_time
@@ -217,6 +217,8 @@ class Control(Record):
     priority: int | None = None
     budget: Budget | None = None
     """Instead of the table's."""
+    caps: dict[str, dict[CapName, float]] = {}
+    """``""`` (the whole batch), ``job_id`` or ``job_id/step_id`` → caps in the place of the plan's; 0 for none."""
     paused: Attribution | None = None
     """Nothing starts until it is resumed."""
     closed: Attribution | None = None

@@ -133,6 +133,7 @@ def _own(document: dict[str, Any], context: Expansion) -> Plan | None:
             usable.analysis,
             baseline_gate=usable.baseline_gate,
             passing=usable.pass_,
+            head=usable,
         )
     drafts = told(drafts, usable.verdict, context)
     if not drafts and not problems:

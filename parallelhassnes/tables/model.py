@@ -156,6 +156,15 @@ class FanInPart(Part):
     step_id: Name | None = _open("Which step of each job; default: its last one.")
 
 
+class CapFields(Part):
+    """What the agent of one attempt may use; where it has, it is ended, and its work is verified all the same."""
+
+    max_cost_usd: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = _open("US dollars.")
+    max_tokens: Annotated[int, Field(gt=0)] | None = _open("Input (from the cache, too) and output tokens together.")
+    max_turns: Count | None = _open("Answers of its model.")
+    max_wall_sec: Seconds | None = _open("Seconds that it may work.")
+
+
 class AgentWork(Part):
     """What may be said about agent steps at the table, the job and the step; the nearest one counts."""
 
@@ -251,7 +260,7 @@ class TrialSettings(Part):
     install_only: bool | None = _open("Only set the agent up; no run, no verification.")
 
 
-class Step(AgentWork, TrialSettings):
+class Step(AgentWork, TrialSettings, CapFields):
     """One node of a job's graph."""
 
     step_id: Any = _open(
@@ -314,7 +323,7 @@ class Job(JobHead):
     steps: Annotated[list[Step], Field(min_length=1)]
 
 
-class SweepAgent(Part):
+class SweepAgent(CapFields):
     """An agent of a sweep: Harbor's AgentConfig, and how often it runs."""
 
     name: Name | None = _open("Harbor's name of the agent.")
@@ -342,7 +351,7 @@ class SweepAgent(Part):
     mcp_servers: list[HarborObject] | None = None
 
 
-class Sweep(Part):
+class Sweep(CapFields):
     """Tasks × agents × repeats; one job per task, with a trial per agent and repeat and one verdict."""
 
     path: Name | list[Name] | None = _open("A task folder, a folder of tasks, or several of them.")
@@ -382,7 +391,7 @@ class PlanPart(Part):
     stop_rule: Annotated[str, Field(max_length=2000)] = ""
 
 
-class TableHead(AgentWork):
+class TableHead(AgentWork, CapFields):
     """A launch table without its jobs."""
 
     schema_: str | None = _open("For editors; not read.", alias="$schema")

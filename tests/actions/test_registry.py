@@ -115,6 +115,7 @@ MONEY = [{"usd": 5.0, "tokens": None}, {"usd": 9.0, "tokens": None}]
 VALUES = {
     "limit": [{"number": 3}, {"number": None}],
     "priority": [{"number": 7}, {"number": 0}],
+    "cap": [{"max_tokens": 500}, {"max_tokens": 0}],
     "budget": MONEY,
     "budget-key": MONEY,
     "budget-experiment": MONEY,

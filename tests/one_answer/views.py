@@ -11,8 +11,8 @@ from typing import Any
 from anyio.from_thread import start_blocking_portal
 from starlette.testclient import TestClient
 
-from parallelhassnes.actions import budget
 from parallelhassnes.actions.exit_code import exit_code
+from parallelhassnes.actions.limits import budget
 from parallelhassnes.api.app import create_app
 from parallelhassnes.api.live.server_state import ServerState
 from parallelhassnes.config import ApiConfig

@@ -126,6 +126,7 @@ OF_RULE = {
     "refused, setting, type": ("UnprocessableEntityError", "no such parameter", "agent"),
     "refused, type": ("UnprocessableEntityError", "no", "agent"),
     "refused, elsewhere": ("UnprocessableEntityError", "no", "verifier"),
+    "cap reached": ("AgentCappedError", "max_tokens 9 is reached: 12 so far", "agent"),
     "agent's deadline": ("AgentTimeoutError", "", "agent"),
     "agent's exit code": (PROGRAM, told("Segmentation fault"), "agent"),
     "verifier": ("RewardFileNotFoundError", "", "verifier"),
@@ -584,6 +585,7 @@ def test_the_types_exist():
         "TOMLDecodeError",
         "MidStreamFallbackError",
         "RewardUnreadableError",
+        "AgentCappedError",
     }
     named = {name for rule in RULES for name in rule.types.split()} - others
     assert {n for n in named if f"class {n}" not in source and not hasattr(builtins, n)} == set()

@@ -11,8 +11,9 @@ from stores import context, program
 from written import NO_REWARD, ZERO, Left, Writer
 
 from parallelhassnes import formatting
-from parallelhassnes.actions import budget, pause_resume
+from parallelhassnes.actions import pause_resume
 from parallelhassnes.actions.cancel_retry import cancel, retry
+from parallelhassnes.actions.limits import budget
 from parallelhassnes.cli.output import render_batch
 from parallelhassnes.refs import Found
 from parallelhassnes.results import collect, export, text_tables

@@ -12,6 +12,7 @@ from fastapi import Request
 
 from parallelhassnes import formatting
 from parallelhassnes.actions.registry import BY_NAME
+from parallelhassnes.plan import CAPS
 
 _ID = re.compile(r"[\w./:@+-]{1,600}")
 
@@ -33,6 +34,8 @@ class Done(NamedTuple):
 
 _BUDGET = re.compile(r"(?P<usd>\d+(\.\d+)?)?;(?P<tokens>\d+)?")
 """``was`` of a budget: its parts, either of which may be missing."""
+_CAPS = re.compile(r"[\d.]+(;[\d.]+){3}")
+"""``was`` of caps: what an operator had said of each, 0 for none."""
 
 
 _OURS = ("did", "of", "n", "was")
@@ -77,6 +80,8 @@ def done(request: Request) -> Done | None:
 
 def _earlier(word: str, was: str) -> dict[str, str] | None:
     """Tell what takes a change of a number back; None where that is not known."""
+    if word == "cap":
+        return dict(zip(CAPS, was.split(";"), strict=True)) if _CAPS.fullmatch(was) else None
     if word.startswith("budget"):
         found = _BUDGET.fullmatch(was)
         return {k: v for k, v in found.groupdict().items() if v} or None if found else None

@@ -6,8 +6,8 @@ from typing import Literal, NamedTuple
 from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
-from parallelhassnes.actions import budget as budgets
-from parallelhassnes.actions.budget import SharedLine
+from parallelhassnes.actions.limits import budget as budgets
+from parallelhassnes.actions.limits.budget import SharedLine
 from parallelhassnes.actions.registry import LEDGER_WORDS
 from parallelhassnes.api.live.server_state import SiteHere
 from parallelhassnes.api.pages import action_list

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Form, Request
 from starlette.responses import RedirectResponse, Response
 
-from parallelhassnes.actions import budget
+from parallelhassnes.actions.limits import budget
 from parallelhassnes.actions.registry import BY_NAME, LEDGER_WORDS
 from parallelhassnes.api.http.auth import needs
 from parallelhassnes.api.live.server_state import SiteHere
@@ -18,6 +18,7 @@ from parallelhassnes.api.pages.login import own_page
 from parallelhassnes.api.pages.render import PageRoute, page
 from parallelhassnes.errors import UserError
 from parallelhassnes.names import suggestion
+from parallelhassnes.plan import CAPS
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.store.queue import queue_keys
 from parallelhassnes.views.history import operators_words
@@ -63,12 +64,18 @@ def say(
     usd: Annotated[str, Form(max_length=25)] = "",
     tokens: Annotated[str, Form(max_length=25)] = "",
     only: Annotated[str, Form(max_length=100)] = "",
+    max_cost_usd: Annotated[str, Form(max_length=25)] = "",
+    max_tokens: Annotated[str, Form(max_length=25)] = "",
+    max_turns: Annotated[str, Form(max_length=25)] = "",
+    max_wall_sec: Annotated[str, Form(max_length=25)] = "",
 ) -> Response:
     """Do it, and go back to where it was asked for."""
     action = BY_NAME.get(word)
     if action is None:
         raise UserError(f"unknown action {word}", fix=suggestion(word, BY_NAME))
-    values = {
+    caps = dict(zip(CAPS, (max_cost_usd, max_tokens, max_turns, max_wall_sec), strict=True))
+    values: dict[str, dict[str, Any]] = {
+        "cap": {name: _amount(text) for name, text in caps.items()},
         "retry": _only(only),
         "limit": {"number": _number(number)},
         "priority": {"number": _number(number) or 0},
@@ -95,7 +102,7 @@ def _amount(text: str) -> float | None:
     try:
         return float(text)
     except ValueError:
-        raise UserError(f"{text} is not an amount", fix="give USD, as 12.50") from None
+        raise UserError(f"{text} is not an amount", fix="give a number, as 12.50") from None
 
 
 def _only(text: str) -> dict[str, Any]:

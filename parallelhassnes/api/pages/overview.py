@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from parallelhassnes.actions import budget
+from parallelhassnes.actions.limits import budget
 from parallelhassnes.api.live.server_state import SiteHere
 from parallelhassnes.api.pages.render import PageRoute, page
 from parallelhassnes.views.rejected import newest_rejected

@@ -7,9 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from parallelhassnes.actions import budget as budgets
 from parallelhassnes.actions import rerun
-from parallelhassnes.actions.budget import BudgetLine
+from parallelhassnes.actions.limits import budget as budgets
+from parallelhassnes.actions.limits.budget import BudgetLine
 from parallelhassnes.actions.rerun import Rerun, What
 from parallelhassnes.actions.submit import Submitted, Validated, submit, validate
 from parallelhassnes.api.http.auth import needs

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Body, Depends
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from parallelhassnes.actions import budget
-from parallelhassnes.actions.budget import Scope, SharedLine
+from parallelhassnes.actions.limits import budget
+from parallelhassnes.actions.limits.budget import Scope, SharedLine
 from parallelhassnes.api.http.auth import needs
 from parallelhassnes.api.http.responses import KnownHere, polled
 from parallelhassnes.api.live.server_state import SiteHere

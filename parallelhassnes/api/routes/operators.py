@@ -36,8 +36,8 @@ def _add(action: Action, kind: Kind) -> None:
     tag, path = _PATHS[kind]
     parts = dict.fromkeys(re.findall(r"{(\w+)}", path), Id) or {"key": Key}
     # A step that is named is meant whatever it came to, so nothing chooses among what ended.
-    values = action.values if kind != "step" else ()
-    sets = any(value.shape == "number" for value in values)
+    values = [value for value in action.values if kind != "step" or value.shape in ("number", "amount")]
+    sets = any(value.shape in ("number", "amount") for value in values)
 
     def endpoint(*, site: ServerState, reason: str, **said: Any) -> ActionResult:
         named = [said.pop(part) for part in parts]
@@ -68,6 +68,8 @@ def _value(value: Value) -> Parameter:
     query: dict[str, Any] = {"alias": value.word, "description": value.help}
     if value.shape == "number":
         return parameter(value.name, Annotated[int, Query(ge=value.least, le=value.most, **query)])
+    if value.shape == "amount":
+        return parameter(value.name, Annotated[float | None, Query(ge=0, allow_inf_nan=False, **query)], None)
     if value.shape == "flag":
         return parameter(value.name, Annotated[bool, Query(**query)], default=False)
     return parameter(value.name, Annotated[list[str], Query(default_factory=list, **query)])

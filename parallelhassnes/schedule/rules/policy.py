@@ -57,6 +57,7 @@ TABLE: dict[str, ClassPolicy] = {
     "context_length": _NEVER._replace(why="a result of the tested agent"),
     "refusal": _NEVER._replace(why="a result of the tested agent"),
     "agent_timeout": _NEVER._replace(why="a result of the tested agent"),
+    "capped": _NEVER._replace(why="it has used what it may; another attempt would cost as much again"),
     "agent_error": _NEVER._replace(why="a result of the tested agent, or of the command"),
     "verifier": ClassPolicy(True, max_attempts=2, why="tests that crash sometimes crash once"),
     "infrastructure": ClassPolicy(True, why="the host's fault"),

@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -21,6 +21,7 @@ from parallelhassnes.plan import AgentPolicy
 from parallelhassnes.steps.agent import reports
 from parallelhassnes.steps.agent.adapters.agent_cli import AgentCli, EventReader, Request, Transcript
 from parallelhassnes.steps.agent.files import clear
+from parallelhassnes.steps.caps import LOOK_SEC, CapWatch, UsedSoFar
 from parallelhassnes.steps.safe_read import first_line, open_file, read_bytes
 from parallelhassnes.steps.step_types import Failure
 from parallelhassnes.steps.usage import Tokens, Usage
@@ -118,13 +119,15 @@ class ProgramEnd(NamedTuple):
     exit_code: int
     timed_out: bool
     seconds: float
+    capped: str | None = None
+    """The cap that ended it, in a line."""
 
 
 class Conversation:
     """One or more turns with an agent; the later ones go on with the conversation of the first."""
 
-    def __init__(self, cli: AgentCli, work: Path, request: Request) -> None:
-        self.cli, self.work, self.request = cli, work, request
+    def __init__(self, cli: AgentCli, work: Path, request: Request, watch: CapWatch | None = None) -> None:
+        self.cli, self.work, self.request, self._watch = cli, work, request, watch
         self.events = work / cli.events_file
         self.reader: EventReader = cli.reader()
         self._offset = self.events.stat().st_size if self.events.exists() else 0
@@ -142,7 +145,7 @@ class Conversation:
         clear(request.prompt_file)
         atomic.write_text(request.prompt_file, prompt, durable=False)
         clear(self.work / MESSAGE)
-        ended = _run(self.cli, request, self.events, self.work / ERRORS, timeout_sec)
+        ended = _run(self.cli, request, self.events, self.work / ERRORS, timeout_sec, self._over)
         self._seconds += ended.seconds
         self._offset = read_events(self.events, self._offset, self.reader)
         said = self.reader.transcript
@@ -158,6 +161,18 @@ class Conversation:
             self.so_far(), text=text, document=document, problems=problems, failure=failure, exit_code=ended.exit_code
         )
 
+    def _over(self) -> str | None:
+        """Tell which cap is reached by now."""
+        if self._watch is None:
+            return None
+        if not self._watch.runs:
+            self._watch.begin()
+        if self._watch.look() is None:
+            return None
+        answer = self.so_far()
+        used = UsedSoFar(answer.used.cost_usd, answer.used.tokens.whole, self.reader.transcript.turns)
+        return self._watch.reached(used)
+
     def so_far(self) -> AgentAnswer:
         """Tell what the events have told until now, also of a turn that was broken off."""
         self._offset = read_events(self.events, self._offset, self.reader)
@@ -172,7 +187,14 @@ class Conversation:
         )
 
 
-def _run(cli: AgentCli, request: Request, events: Path, errors: Path, timeout_sec: float | None) -> ProgramEnd:
+def _run(
+    cli: AgentCli,
+    request: Request,
+    events: Path,
+    errors: Path,
+    timeout_sec: float | None,
+    over: Callable[[], str | None],
+) -> ProgramEnd:
     launch = cli.prepare(request)
     began = time.monotonic()
     assert request.prompt_file is not None  # noqa: S101 - request_of gives one
@@ -184,14 +206,17 @@ def _run(cli: AgentCli, request: Request, events: Path, errors: Path, timeout_se
             )
         except OSError as error:
             raise UserError(f"cannot start {launch.argv[0]}: {error.strerror}") from None
-    timed_out = False
+    timed_out, capped = False, None
     try:
-        process.wait(timeout_sec)
-    except subprocess.TimeoutExpired:
-        timed_out = True
+        while capped is None and not timed_out:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(LOOK_SEC)
+                break
+            capped = over()
+            timed_out = timeout_sec is not None and time.monotonic() - began >= timeout_sec
     finally:  # also where a signal of ours ends the wait by an exception
         stop(process)
-    return ProgramEnd(process.returncode, timed_out, time.monotonic() - began)
+    return ProgramEnd(process.returncode, timed_out, time.monotonic() - began, capped)
 
 
 def _append(path: Path) -> BinaryIO:
@@ -272,6 +297,8 @@ def _message(said: Transcript, output_file: Path) -> str:
 
 
 def _failure(cli: AgentCli, said: Transcript, ended: ProgramEnd, thread_id: str | None, errors: Path) -> Failure | None:
+    if ended.capped is not None:
+        return Failure("capped", f"{cli.name} was ended: {ended.capped}")
     if ended.timed_out:
         return Failure("agent_timeout", f"{cli.name} was ended after {ended.seconds:.0f} s")
     if said.failure is not None and (ended.exit_code != 0 or not said.done):

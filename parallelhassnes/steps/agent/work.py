@@ -26,6 +26,7 @@ from parallelhassnes.steps.agent.adapters.by_name import agent
 from parallelhassnes.steps.agent.ask import HOME, AgentAnswer, Conversation, request_of
 from parallelhassnes.steps.agent.conclude import judge
 from parallelhassnes.steps.agent.files import ARTIFACTS, ArtifactFacts
+from parallelhassnes.steps.caps import CapWatch
 from parallelhassnes.steps.step_types import Failure, StepAttempt
 from parallelhassnes.store import atomic, locks
 from parallelhassnes.store.layout import Layout
@@ -114,7 +115,7 @@ class _AgentWork:
             )
             request = replace(request, thread_id=origin.thread_id)
         self.note("agent")
-        self.conversation = Conversation(cli, self.dir, request)
+        self.conversation = Conversation(cli, self.dir, request, CapWatch(self.attempt))
         self.answer = self.turn(asked)
         for _ in range(self.plan.repair):
             if self.answer.failure or not self.answer.problems or not self.answer.thread_id:

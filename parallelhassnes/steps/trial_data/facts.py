@@ -28,6 +28,8 @@ verifier; ``infrastructure`` says nothing about any of these; ``canceled`` was e
 ``skipped`` was not needed any more (``enough``); ``missing`` has no finished attempt."""
 
 RESULTS: tuple[Result, ...] = ("scored", "unscored", "infrastructure", "canceled", "skipped", "missing")
+CAPPED = "capped"
+"""The class of what a cap has ended."""
 MAX_REWARDS_BYTES = 4096
 """Of names of rewards in a line of the ledger; beyond it only the main reward stands there."""
 _SPEAKS = frozenset({"verifier", "canceled", "context_length", "refusal"})
@@ -74,6 +76,11 @@ class AttemptFacts:
     """That class was guessed."""
     warnings: tuple[str, ...] = ()
     """What was reported and cannot be true."""
+
+    @property
+    def capped(self) -> bool:
+        """Whether its agent was ended by a cap, be there a reward or none."""
+        return CAPPED in (self.exception_class, self.failure_class)
 
     @property
     def decided(self) -> bool:

@@ -16,7 +16,7 @@ from parallelhassnes.steps.verdict.flakiness import BASELINES, Same
 
 type Class = Literal["good", "needs_review", "broken", "unknown"]
 
-TASKS_FAULT = frozenset({"verifier", "task_definition", "agent_error", "agent_timeout"})
+TASKS_FAULT = frozenset({"verifier", "task_definition", "agent_error", "agent_timeout", "capped"})
 """Classes that leave the oracle unscored through the task: its solution or its tests do not run."""
 SURE_ENOUGH = 0.5
 """Confidence below which a model's opinion is not heard."""

@@ -5,8 +5,8 @@ from typing import Any
 
 from parallelhassnes.errors import UserError
 from parallelhassnes.names import BATCH_FILES, Ids, as_folder, check_id
-from parallelhassnes.plan import Retry, StepSpec
-from parallelhassnes.tables.expanders import baseline_check
+from parallelhassnes.plan import CAPS, Retry, StepSpec
+from parallelhassnes.tables.expanders import baseline_check, caps
 from parallelhassnes.tables.expanders.agents import agent_spec
 from parallelhassnes.tables.expanders.analyses import analysis_steps, checked, spec
 from parallelhassnes.tables.expanders.dependencies import loop_of
@@ -18,8 +18,8 @@ from parallelhassnes.tables.parse.field_names import check_keys
 from parallelhassnes.tables.parse.located_errors import Problems, json_type, pointer
 from parallelhassnes.tables.parse.secret_check import check_env, templates
 
-_TRIAL_FIELDS = frozenset(TrialSettings.model_fields) | {"task", "agent", "pass_"}
-_AGENT_FIELDS = frozenset(AgentWork.model_fields) | {
+_TRIAL_FIELDS = frozenset(TrialSettings.model_fields) | {"task", "agent", "pass_"} | frozenset(CAPS)
+_AGENT_FIELDS = frozenset((*AgentWork.model_fields, *CAPS)) | {
     "prompt",
     "prompt_ref",
     "append_prompt",
@@ -176,6 +176,11 @@ def _step(
     if made is None:
         return None
     common |= made
+    if kind in ("trial", "agent"):
+        common["caps"] = caps.asked(step, head)
+        own = made["spec"]["config"]["agent"] if kind == "trial" else {"name": made["label"].partition(" · ")[0]}
+        agent = str(own.get("import_path") or own.get("name"))
+        caps.tell_unseen(common["caps"], agent, context, of_step=kind == "agent")
     if step.queue_key:
         common["queue_key"] = context.key(step.queue_key, at + "/queue_key")
     return StepSpec(depends_on=tuple(dict.fromkeys(depends_on)), **common)

@@ -10,6 +10,7 @@ from pathlib import PurePath
 from typing import Any
 
 from parallelhassnes.errors import InvalidInput, UserError
+from parallelhassnes.plan import CAPS
 from parallelhassnes.tables.expanders.passing import of_option
 from parallelhassnes.tables.expanders.tasks import TaskFilter
 from parallelhassnes.tables.formats.foreign_formats import recognise
@@ -47,6 +48,10 @@ class RunRequest:
     agent_env: Mapping[str, str] = field(default_factory=dict)
     agent_kwargs: Mapping[str, Any] = field(default_factory=dict)
     timeout_multiplier: float | None = None
+    max_cost_usd: float | None = None
+    max_tokens: int | None = None
+    max_turns: int | None = None
+    max_wall_sec: float | None = None
     max_attempts: int | None = None
     analyses: tuple[str, ...] = ()
     """Engines that analyse each trial: ``rules``, or ``ENGINE:MODEL``."""
@@ -225,7 +230,7 @@ def _into_harbor(made: dict[str, Any], request: RunRequest) -> None:
         made["pass"] = of_option(request.passing)
     if request.max_attempts is not None:
         made["retry"] = {**_object(made.get("retry")), "max_retries": request.max_attempts - 1}
-    for option in ("limits", "priority", "n_valid", "analyses", "baseline_gate"):
+    for option in ("limits", "priority", "n_valid", "analyses", "baseline_gate", *CAPS):
         if getattr(request, option):
             raise UserError(f"a Harbor job config has no place for {option}", fix="set it in parallelhassnes.toml")
 
@@ -299,6 +304,7 @@ def _above(document: dict[str, Any], request: RunRequest) -> None:
     for name in ("priority", "experiment", "concurrency"):
         if getattr(request, name) is not None:
             document[name] = getattr(request, name)
+    document.update({name: value for name in CAPS if (value := getattr(request, name)) is not None})
     if request.analyses:
         document["analysis"] = [_analysis(text) for text in request.analyses]
     if request.baseline_gate:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from parallelhassnes.names import Ids, safe_id
-from parallelhassnes.plan import Resources, Retry, StepSpec, TopUp
+from parallelhassnes.plan import CAPS, Caps, Resources, Retry, StepSpec, TopUp
+from parallelhassnes.tables.expanders import caps
 from parallelhassnes.tables.expanders.analyses import analysis_steps, checked
 from parallelhassnes.tables.expanders.baseline_check import gate, with_baselines
 from parallelhassnes.tables.expanders.expansion import Draft, Expansion, asked_of_cluster, rule
@@ -12,10 +13,10 @@ from parallelhassnes.tables.expanders.passing import Said, rule_for
 from parallelhassnes.tables.expanders.tasks import FoundTask, TaskFilter, tasks_in
 from parallelhassnes.tables.expanders.trials import Settings, TrialExpander, trial_spec
 from parallelhassnes.tables.formats.datasets import dataset_tasks
-from parallelhassnes.tables.model import AnalysisAsked, AnalysisPart, PassPart, Sweep, SweepAgent
+from parallelhassnes.tables.model import AnalysisAsked, AnalysisPart, CapFields, PassPart, Sweep, SweepAgent
 from parallelhassnes.tables.parse.located_errors import pointer
 
-_NOT_HARBOR = {"n_trials", "n_valid", "max_extra", "timeout_minutes", "environment", "queue_key"}
+_NOT_HARBOR = {"n_trials", "n_valid", "max_extra", "timeout_minutes", "environment", "queue_key", *CAPS}
 
 
 class Column(NamedTuple):
@@ -26,6 +27,7 @@ class Column(NamedTuple):
     label: str
     n_trials: int
     settings: Settings
+    caps: Caps | None = None
     max_extra: int | None = None
     """Of a target of scored trials (``n_valid``): extra attempts of all its trials together; None for no target."""
 
@@ -47,6 +49,7 @@ def expand_sweep(
     analysis: AnalysisAsked | None = None,
     baseline_gate: bool = False,
     passing: PassPart | None = None,
+    head: CapFields | None = None,
 ) -> list[Draft]:
     """Return the jobs of a sweep whose pointer is ``at``; ``taken`` are the job ids that exist already.
 
@@ -54,12 +57,13 @@ def expand_sweep(
         analysis: the table's, where the sweep has none of its own.
         baseline_gate: likewise.
         passing: likewise.
+        head: the table's caps.
     """
     found = analyses_of(sweep, at, analysis, context)
     gated = baseline_gate if sweep.baseline_gate is None else sweep.baseline_gate
     if gated:
         sweep = with_baselines(sweep)
-    columns = _columns(sweep, at, trials)
+    columns = _columns(sweep, at, trials, head)
     tasks = _tasks(sweep, at, context)
     if not columns:
         return []
@@ -130,6 +134,7 @@ def group_by_task(
                     label=column.label,
                     timeout_sec=timeout_sec,
                     resources=resources,
+                    caps=column.caps,
                     retry=column.retry(retry, repeat),
                     spec={**spec, "config": config, "repeat": repeat},
                 )
@@ -165,10 +170,10 @@ def column(settings: Settings, n_trials: int, prefixes: Ids, max_extra: int | No
         prefix = f"{first}-{number}"
     prefixes.add(prefix)
     label = settings.label if number == 1 else f"{settings.label} #{number}"
-    return Column(prefix, label, n_trials, settings, max_extra)
+    return Column(prefix, label, n_trials, settings, max_extra=max_extra)
 
 
-def _columns(sweep: Sweep, at: str, trials: TrialExpander) -> list[Column]:
+def _columns(sweep: Sweep, at: str, trials: TrialExpander, head: CapFields | None) -> list[Column]:
     columns, prefixes = [], Ids()
     for index, agent in enumerate(sweep.agents):
         place = at + pointer("agents", index)
@@ -176,7 +181,9 @@ def _columns(sweep: Sweep, at: str, trials: TrialExpander) -> list[Column]:
         settings = trials.settings(raw, places, agent.queue_key)
         if settings is not None:
             count, extra = _target(agent, place, trials.context)
-            columns.append(column(settings, count, prefixes, extra))
+            found = caps.asked(agent, sweep, head)
+            caps.tell_unseen(found, settings.config["agent"].get("import_path") or settings.agent, trials.context)
+            columns.append(column(settings, count, prefixes, extra)._replace(caps=found))
     return columns
 
 

@@ -65,6 +65,8 @@ class Transcript:
     model: str | None = None
     used: Usage = Usage()
     tool_calls: int = 0
+    turns: int = 0
+    """Answers of the model, as far as events tell them apart: of Codex its messages and its calls of tools."""
     current_item: str | None = None
     """What it is doing, in one line."""
     message: str | None = None

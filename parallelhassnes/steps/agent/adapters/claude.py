@@ -153,6 +153,7 @@ class ClaudeReader:
             elif block.get("type") == "tool_use":
                 said.tool_calls += 1
                 said.current_item = f"{block.get('name')}: {_shown(mapping(block.get('input')))}"
+        said.turns += str(message.get("id")) not in self._counted
         self._counted[str(message.get("id"))] = _tokens(mapping(message.get("usage")), _COUNTS)
         said.used = self._ended._replace(tokens=sum(self._counted.values(), self._ended.tokens))
 

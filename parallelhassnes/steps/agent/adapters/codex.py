@@ -203,6 +203,8 @@ class CodexReader:
             said.message = message if isinstance(message, str) else None
         elif kind in _TOOLS and event == "item.completed":
             said.tool_calls += 1
+        if event == "item.completed" and (kind in _TOOLS or kind == "agent_message"):
+            said.turns += 1
         if event == "item.completed":
             said.current_item = None
         else:

@@ -1,0 +1,261 @@
+"""Caps: what an agent may use, enforced while it works, its work verified all the same."""
+
+import json
+import shutil
+import time
+
+import pytest
+from harness import make_task, until
+from models import ENDPOINT, provider, say, serving
+from models import run as shell
+from stores import SUPPORT, context, job, program, put, table
+
+from parallelhassnes.actions.limits.capping import cap
+from parallelhassnes.actions.registry import LEDGER_WORDS
+from parallelhassnes.errors import UserError
+from parallelhassnes.plan import Caps
+from parallelhassnes.results import collect
+from parallelhassnes.results.aggregate import results
+from parallelhassnes.results.compare import compare
+from parallelhassnes.results.rows import trial_lines
+from parallelhassnes.results.text_tables import markdown, of_comparison, of_results, of_trials
+from parallelhassnes.steps import caps
+from parallelhassnes.steps.trial.capped_agent import used_in
+from parallelhassnes.store import batches
+from parallelhassnes.store.layout import Layout
+from parallelhassnes.views.history import operators_words
+
+pytestmark = pytest.mark.harbor
+AGENT = {"import_path": "slow_agent:CountingAgent"}
+TEMP = {"import_path": "temp_environment:TempEnvironment"}
+
+
+def sweep(root, *, agent=None, **more):
+    agents = [{**AGENT, **(agent or {})}]
+    own = {"path": [str(make_task(root))], "agents": agents, "environment": TEMP, **more}
+    return json.dumps({"spec_version": "2.0", "sweep": own}).encode()
+
+
+def run(root, data):
+    """Run a table to its end; the reports of its trials."""
+    (root / "table.json").write_bytes(data)
+    program(root, "run", "-c", str(root / "table.json"), "-q", "--fail-on", "never", env=SUPPORT)
+    return reports(root)
+
+
+def reports(root):
+    batch = Layout(root).batch(Layout(root).batch_ids()[-1])
+    found = [json.loads(path.read_text()) for path in sorted(batch.glob("*/steps/*/attempts/*/final.json"))]
+    return [each for each in found if "trial" in each or "agent" in each]
+
+
+@pytest.mark.parametrize(
+    ("caps", "line"),
+    [
+        ({"max_tokens": 300}, "max_tokens 300 is reached"),
+        ({"max_cost_usd": 1.5}, "max_cost_usd 1.5 is reached"),
+        ({"max_turns": 4}, "max_turns 4 is reached"),
+        ({"max_wall_sec": 0.4}, "max_wall_sec 0.4 is reached"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_an_agent_is_ended_at_its_cap_and_its_work_is_scored(tmp_path, caps, line):
+    context(tmp_path)
+    began = time.monotonic()
+    (report,) = run(tmp_path, sweep(tmp_path, **caps))
+    assert time.monotonic() - began < 40  # of the fifty seconds that it would go on
+    trial = report["trial"]
+    assert (report["status"], trial["reward"], trial["passed"]) == ("succeeded", 1.0, True)
+    assert (trial["exception"]["type"], trial["exception"]["class"]) == ("AgentCappedError", "capped")
+    assert trial["exception"]["message"].startswith(line)
+
+
+def test_an_agent_that_ends_by_itself_below_its_caps_is_not_capped(tmp_path):
+    context(tmp_path)
+    (report,) = run(
+        tmp_path, sweep(tmp_path, agent={"kwargs": {"turns": 3}}, max_tokens=301, max_turns=3, max_cost_usd=9)
+    )
+    assert (report["trial"]["reward"], report["trial"]["exception"]) == (1.0, None)
+
+
+def test_one_that_went_beyond_a_cap_in_its_last_turn_is_capped_whenever_it_was_looked_at(tmp_path):
+    context(tmp_path)
+    (report,) = run(tmp_path, sweep(tmp_path, agent={"kwargs": {"turns": 1, "tokens": 500}}, max_tokens=300))
+    assert report["trial"]["exception"]["class"] == "capped"
+
+
+def test_a_capped_trial_without_a_reward_has_failed_so_and_is_not_tried_again(tmp_path):
+    ctx = context(tmp_path)
+    task = make_task(tmp_path, "mute", test="true")
+    own = {"path": [str(task)], "agents": [AGENT], "environment": TEMP, "max_tokens": 200}
+    (report,) = run(tmp_path, json.dumps({"spec_version": "2.0", "sweep": own}).encode())
+    assert report["status"] == "failed"
+    assert report["failure"]["class"] == "capped"
+    (row,) = collect.read(ctx.layout, collect.choose(ctx.layout, "latest"))
+    assert row.facts.capped
+
+
+def test_results_and_comparisons_know_caps(tmp_path):
+    ctx = context(tmp_path)
+    run(tmp_path, sweep(tmp_path, max_tokens=200))
+    run(tmp_path, sweep(tmp_path, agent={"kwargs": {"turns": 2}}))
+    one, other = ctx.layout.batch_ids()
+    found = results(ctx.layout, collect.choose(ctx.layout, one))
+    assert (found.groups[0].capped, found.groups[0].scored) == (1, 1)
+    assert "capped" in markdown(of_results(found))
+    lines = trial_lines(ctx.layout, collect.choose(ctx.layout, one))
+    assert lines.trials[0].capped
+    assert "capped" in markdown(of_trials(lines))
+    compared = compare(ctx.layout, one, other)
+    (pair,) = compared.agents
+    assert (pair.a_rate.capped, pair.b_rate.capped) == (1, 0)
+    assert {each.what: (each.a, each.b) for each in pair.unequal}["max_tokens"] == ("200", "–")
+    assert "1 trial ended by a cap" in markdown(of_comparison(compared)[0])
+
+
+def test_an_operator_caps_a_trial_that_runs(tmp_path):
+    ctx = context(tmp_path)
+    (tmp_path / "table.json").write_bytes(sweep(tmp_path))
+    program(tmp_path, "run", "-c", str(tmp_path / "table.json"), "--detach", env=SUPPORT)
+    (batch_id,) = ctx.layout.batch_ids()
+    shown = program(tmp_path, "cap", batch_id).stdout
+    assert "no operator has said what its agents may use" in shown
+    until(lambda: list(ctx.layout.batch(batch_id).glob("*/steps/*/attempts/*/trial/config.json")))
+    said = program(tmp_path, "cap", f"{batch_id}/hello/CountingAgent.1", "--max-tokens", "1", "--reason", "dear").stdout
+    assert "max_tokens 1; each running agent obeys within a second" in said
+    program(tmp_path, "tick", "--until-idle", "--fail-on", "never", env=SUPPORT)
+    (report,) = reports(tmp_path)
+    assert (report["trial"]["reward"], report["trial"]["exception"]["class"]) == (1.0, "capped")
+    (word,) = [each for each in operators_words(ctx.layout.batch(batch_id), LEDGER_WORDS) if each.event == "caps"]
+    assert (word.said, word.reason) == ("set the caps of", "dear")
+
+
+def test_a_cap_is_changed_per_value_and_taken_away(tmp_path):
+    ctx = context(tmp_path)
+    batch_id = put(ctx, sweep(tmp_path, max_tokens=200))
+    step = f"{batch_id}/hello/CountingAgent.1"
+    assert cap(ctx, batch_id, max_turns=7).changed
+    assert not cap(ctx, batch_id, max_turns=7).changed
+    cap(ctx, step, max_tokens=0)
+    control = batches.read_control(ctx.layout.batch(batch_id))
+    assert caps.merged(Caps(max_tokens=200), control.caps, "hello/CountingAgent.1") == Caps(max_turns=7)
+    assert caps.merged(Caps(max_tokens=200), control.caps, "hello/other") == Caps(max_tokens=200, max_turns=7)
+    with pytest.raises(UserError, match=r"--max-turns 1\.5: is out of range"):
+        cap(ctx, batch_id, max_turns=1.5)
+
+
+def test_a_batch_without_agents_has_nothing_to_cap(tmp_path):
+    ctx = context(tmp_path)
+    batch_id = put(ctx, table(job("j", {"step_id": "s", "command": ["true"]})))
+    with pytest.raises(UserError, match="has neither trials nor agent steps"):
+        cap(ctx, batch_id, max_turns=3)
+
+
+def test_what_nobody_sees_of_an_agent_is_said_at_submission(tmp_path):
+    context(tmp_path)
+    task = make_task(tmp_path)
+    said = program(tmp_path, "run", str(task), "-a", "aider", "-m", "openai/x", "--max-tokens", "9", "--dry-run").stderr
+    assert "max_tokens: aider does not say while it runs what that is; max_wall_sec holds in any case" in said
+    said = program(
+        tmp_path, "run", str(task), "-a", "aider", "-m", "openai/x", "--max-wall-sec", "9", "--dry-run"
+    ).stderr
+    assert "max_wall_sec" not in said
+
+
+def test_the_nearest_word_of_a_table_counts(tmp_path):
+    ctx = context(tmp_path)
+    document = json.loads(sweep(tmp_path, agent={"max_turns": 3}, max_turns=4, max_tokens=50)) | {
+        "max_cost_usd": 2,
+        "max_tokens": 9,
+    }
+    batch_id = put(ctx, json.dumps(document).encode())
+    (trial, _) = batches.read_job(ctx.layout.job(batch_id, "hello")).steps
+    assert trial.caps == Caps(max_cost_usd=2, max_tokens=50, max_turns=3)
+
+
+def test_a_trajectory_tells_what_was_used():
+    steps = [
+        {"source": "user"},
+        {"source": "agent", "metrics": {"prompt_tokens": 5, "completion_tokens": 2, "cost_usd": 0.5}},
+    ]
+    assert used_in({"steps": [*steps, {"source": "agent", "is_copied_context": True}]}) == (0.5, 7, 1)
+    assert used_in({"steps": steps, "final_metrics": {"total_prompt_tokens": 50, "total_completion_tokens": 1}}) == (
+        0.5,
+        51,
+        1,
+    )
+    assert used_in({"steps": "x", "final_metrics": 3}) == caps.NOTHING
+
+
+@pytest.mark.namespaces
+@pytest.mark.timeout(200)
+def test_terminus_2_is_ended_at_its_tokens_and_scored(tmp_path):
+    if shutil.which("tmux") is None:
+        pytest.skip("terminus-2 needs tmux: apt-get install tmux")
+    context(tmp_path)
+    first = {
+        "analysis": "a",
+        "plan": "p",
+        "commands": [{"keystrokes": "touch /app/out\n", "duration": 0.2}],
+        "task_complete": False,
+    }
+    info = {
+        "max_input_tokens": 30000,
+        "max_output_tokens": 2000,
+        "input_cost_per_token": 1e-6,
+        "output_cost_per_token": 1e-6,
+    }
+    with serving(tmp_path / "model", say(json.dumps(first), tokens=[900, 100])) as model:
+        keys = provider(model.url)
+        kwargs = {
+            "api_base": f"{model.url}/v1",
+            "record_terminal_session": False,
+            "enable_summarize": False,
+            "model_info": info,
+        }
+        agent = {"name": "terminus-2", "model_name": "openai/scripted", "kwargs": kwargs}
+        own = {"path": [str(make_task(tmp_path))], "agents": [agent], "environment": "sandbox", "max_tokens": 2500}
+        data = json.dumps({"spec_version": "2.0", "secrets": list(keys), "sweep": own})
+        (tmp_path / "table.json").write_text(data)
+        program(
+            tmp_path, "run", "-c", str(tmp_path / "table.json"), "-q", "--fail-on", "never", env=keys, timeout_sec=150
+        )
+    (report,) = reports(tmp_path)
+    trial = report["trial"]
+    assert (report["status"], trial["reward"]) == ("succeeded", 1.0)
+    assert trial["exception"]["class"] == "capped", trial["exception"]
+    assert 2500 <= trial["tokens"]["input"] + trial["tokens"]["output"] <= 5000
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param("codex", marks=pytest.mark.codex), pytest.param("claude", marks=pytest.mark.claude)]
+)
+@pytest.mark.timeout(150)
+def test_an_agent_step_is_ended_at_its_turns_and_what_it_did_is_kept(tmp_path, name):
+    context(tmp_path)
+    (tmp_path / "work").mkdir()
+    again = shell("echo more >> notes.txt; sleep 0.5", tokens=[100, 10])
+    with serving(tmp_path / "model", *[again] * 40, say("done")) as model:
+        step = {
+            "step_id": "s",
+            "agent": name,
+            "model": "gpt-5.2" if name == "codex" else "sonnet",
+            "prompt": "Go on.",
+            "max_turns": 3,
+            "working_directory": str(tmp_path / "work"),
+            "execution_policy": {"config": ENDPOINT if name == "codex" else {}, "sandbox": "danger-full-access"},
+            "env": provider(model.url),
+        }
+        step["env"] = {key: value for key, value in step["env"].items() if "KEY" not in key and "TOKEN" not in key}
+        (tmp_path / "table.json").write_bytes(
+            table(job("j", step), secrets=[k for k in provider(model.url) if k not in step["env"]])
+        )
+        program(
+            tmp_path, "run", "-c", str(tmp_path / "table.json"), "-q", "--fail-on", "never", env=provider(model.url)
+        )
+        asked = len([each for each in model.requests() if each["path"].endswith(("/responses", "/messages"))])
+    (report,) = reports(tmp_path)
+    assert (report["status"], report["failure"]["class"]) == ("failed", "capped"), report
+    assert "max_turns 3 is reached" in report["failure"]["line"]
+    assert 3 <= asked < 15
+    assert (tmp_path / "work" / "notes.txt").read_text().startswith("more\n")
