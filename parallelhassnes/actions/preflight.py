@@ -68,7 +68,7 @@ def check(ctx: Context, plan: Plan, name: str, *, here: bool = False) -> list[st
     for step in (step for job in plan.jobs for step in job.steps):
         found.at(step)
     keyless = list(found.without_keys())
-    refused = [*found.problems(), *(keyless if here else ())]
+    refused = [*found.without_models(), *found.problems(), *(keyless if here else ())]
     if refused:
         raise InvalidInput([Problem(name, "", message, fix) for message, fix in refused])
     told = [f"{message}; {fix}" for message, fix in keyless]
@@ -89,6 +89,7 @@ class _Look:
             self.place = f"the environment, and {ctx.config.env_file} cannot be read"
         self.keyless, self.unsure = _Needs(), _Needs()
         self.compose, self.files, self.wanted = _Needs(), _Needs(), _Needs()
+        self.modelless: dict[str, None] = {}
         self._agents: dict[tuple[int, frozenset[str]], None] = {}
         self._folders: dict[tuple[str, frozenset[str]], None] = {}
 
@@ -113,6 +114,13 @@ class _Look:
                 self._at_compose(Path(path), [Path(each) for each in extra], given)
 
     def _at_agent(self, agent: Mapping[str, Any], passed: frozenset[str]) -> None:
+        if (
+            agent.get("name") in agent_keys.NEED_A_MODEL
+            and not agent.get("model_name")
+            and not agent.get("import_path")
+        ):
+            self.modelless[str(agent["name"])] = None
+            return
         keys = agent_keys.looked_for(agent)
         if keys is None:
             return
@@ -141,6 +149,11 @@ class _Look:
                     self.compose.add((used.name,), str(path))
                 elif used.name in self.named:
                     self.wanted.add((used.name,), str(path))
+
+    def without_models(self) -> Iterator[tuple[str, str]]:
+        """Yield the agents that do nothing without a model and are given none, with what to do."""
+        for name in self.modelless:
+            yield f"{name} is given no model, and needs one", "name it in model_name, or add -m openai/gpt-5.2"
 
     def without_keys(self) -> Iterator[tuple[str, str]]:
         """Yield the agents that are given no key, with what to do."""

@@ -74,6 +74,9 @@ def read_table(path: Path) -> bytes:
     """
     try:
         return path.read_bytes()
+    except IsADirectoryError:
+        fix = f"run its tasks with `parallelhassnes run {path}`, or name a file"
+        raise UserError(f"{path}: is a folder, not a table", fix=fix) from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}", fix="name a table file") from None
 
@@ -146,7 +149,7 @@ def check_environments(plan: Plan) -> None:
     )
     trouble = docker_trouble() if needs_docker else None
     if trouble is not None:
-        raise UserError(f"these trials run in Docker: {trouble}", fix="or use -e sandbox")
+        raise UserError(f"these trials run in Docker: {trouble}", fix="or run them without it: -e sandbox")
 
 
 def sandbox_refusals(plan: Plan) -> list[str]:

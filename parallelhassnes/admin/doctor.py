@@ -109,6 +109,9 @@ def _docker(ctx: Context) -> Check:
     return Check(name="docker", state=state, text=f"{text}; or use environment: sandbox")
 
 
+_NO_RIGHT = "the Docker engine runs, but this user may not use its socket; have root type `usermod -aG docker $USER`, and log in anew"
+
+
 def docker_trouble() -> str | None:
     """Tell why Docker trials cannot run here, in one line with what to do; None where they can."""
     if shutil.which("docker") is None:
@@ -122,7 +125,7 @@ def docker_trouble() -> str | None:
         except (OSError, subprocess.TimeoutExpired):
             return missing
         if done.returncode:
-            return missing
+            return _NO_RIGHT if b"permission denied" in done.stderr.lower() else missing
     return None
 
 

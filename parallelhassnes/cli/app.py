@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from parallelhassnes.cli.commands import SECTIONS, Commands, of_today
-from parallelhassnes.cli.output import terminal
+from parallelhassnes.cli.output import terminal, usage
 from parallelhassnes.errors import InvalidInput, Problem, UserError
 from parallelhassnes.version import __version__
 
@@ -104,8 +104,12 @@ def main() -> NoReturn:
     try:
         code = _obey()
     except UsageError as error:
-        error.show()
-        _print_document(error.format_message())
+        line = usage.line(error)
+        if line is None:
+            error.show()  # a group without a command prints its help
+        else:
+            print(line, file=sys.stderr)
+        _print_document(line or error.format_message())
         sys.exit(USER_ERROR)
     except typer.Abort:
         sys.exit(1)

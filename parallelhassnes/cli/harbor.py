@@ -5,9 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
+from parallelhassnes import formatting
 from parallelhassnes.cli import run_options as opt
 from parallelhassnes.cli.options import JsonOption, RootOption
-from parallelhassnes.cli.run import GivenTable, say_what_would_run, started
+from parallelhassnes.cli.output.typed import told_by_options
+from parallelhassnes.cli.run import GivenTable, check_secrets, say_what_would_run, started
 from parallelhassnes.cli.work import FailOnOption, check_fail_on, make_store, open_to_run, watch_until_idle
 
 
@@ -53,9 +55,15 @@ def run(line: typer.Context) -> None:
         document["secrets"] = list(dict.fromkeys(secrets))
     ctx = open_to_run(own["root"])
     table = GivenTable(dumps(document).encode(), "harbor-run.json", base_dirs(None))
-    if own["dry_run"]:
-        say_what_would_run(ctx, table, json=own["json"])
-    elif (made := started(ctx, table, detach=own["detach"], json=own["json"])) is not None:
+    if not own["dry_run"]:
+        check_secrets(ctx, own["secret"])
+    made = None
+    with told_by_options(table.data, table.name, "harbor run"):
+        if own["dry_run"]:
+            say_what_would_run(ctx, table, json=own["json"])
+        else:
+            made = started(ctx, table, detach=own["detach"], json=own["json"])
+    if made is not None:
         watch_until_idle(
             *made, fail_on=own["fail_on"], quiet=bool(own["quiet"]), json=own["json"], report=own["report"]
         )
@@ -95,7 +103,7 @@ def import_jobs(
     for job in done.jobs:
         where = " ".join(filter(None, (job.batch_id, *job.more_batches))) or "a new batch"
         word = "would import" if dry_run else "imported"
-        parts = [f"{job.trials} new trials"]
+        parts = [formatting.counted(job.trials, "new trial")]
         parts += [f"{job.unfinished} of them without a result"] if job.unfinished else []
         parts += [f"{job.known} imported before"] if job.known else []
         parts += [f"{job.not_run} planned and not run there"] if job.not_run else []
@@ -103,5 +111,5 @@ def import_jobs(
         for note in job.notes:
             typer.echo(f"note: {job.job_name}: {note}", err=True)
     for line in done.problems:
-        typer.echo(f"error: {line}", err=True)
+        typer.echo(line, err=True)
     raise typer.Exit(0 if done.ok else 2)

@@ -1,7 +1,6 @@
 """``run``: table, submit, tick until idle and results in one command."""
 
 import sys
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -122,16 +121,33 @@ def run(
         analyses=(*(("rules",) if analyze else ()), *(analyze_with or ())),
     )
     ctx = open_to_run(root, options(None, None, no_codex))
+    if not dry_run:
+        check_secrets(ctx, secret)
     data, name = _table(ctx, request, config)
     table = GivenTable(data, name, base_dirs(config))
     made = None
-    with told_by_options(data, name) if config is None else nullcontext():
+    with told_by_options(data, name, file=str(config or "")):
         if dry_run:
             say_what_would_run(ctx, table, json=json)
         else:
             made = started(ctx, table, detach=detach, json=json)
     if made is not None:
         watch_until_idle(*made, fail_on=fail_on, quiet=quiet, json=json, report=report)
+
+
+def check_secrets(ctx: "Context", names: "opt.Texts") -> None:
+    """Refuse names that were typed and have no value here: nothing would start.
+
+    Raises:
+        UserError: one of them has none.
+    """
+    from parallelhassnes.errors import UserError
+
+    for name in names or ():
+        if not ctx.secrets().get(name):
+            place = f"here and in {ctx.config.env_file}" if ctx.config.env_file else "here"
+            fix = f"type `export {name}=...` first, or name a file that has it: --env-file FILE"
+            raise UserError(f"--secret {name}: is not set {place}", fix=fix)
 
 
 class GivenTable(NamedTuple):

@@ -63,6 +63,8 @@ def ls(root: RootOption = None, json: JsonOption = False) -> None:
     if json:
         _print_json(board)
         return
+    if not board.batches:
+        print("no batch yet; `parallelhassnes run PATH` makes one", file=sys.stderr)
     for batch in sorted(board.batches, key=newest_first):
         trials = batch.trials
         counts = ", ".join(text for text, _ in trials_text(trials)) if trials is not None else ""

@@ -46,6 +46,8 @@ def check_report(path: Path) -> None:
     """
     if not path.absolute().parent.is_dir():
         raise UserError(f"--report {path}: its folder is not there", fix="make it first")
+    if path.suffix.lower() not in (".html", ".htm", ".md", ".markdown"):
+        raise UserError(f"--report {path}: is neither HTML nor Markdown", fix="end its name with .html or .md")
     if not _is_markdown(path):
         figures.require()
 

@@ -247,4 +247,5 @@ def _no_such_agent(rows: Sequence[TrialRow], chosen: Choice) -> UnknownId:
     wanted = ",".join(filter(None, (chosen.agent, chosen.model)))
     near = names.nearest(wanted, known)
     fix = f"did you mean @{near}?" if near else f"there are {', '.join(known[:5])}"
-    return UnknownId(f"{chosen.said} has no trial of {wanted}", fix=fix)
+    batch = chosen.said.removesuffix(f" {wanted}")
+    return UnknownId(f"{batch} has no trial of {wanted}", fix=fix)

@@ -109,7 +109,8 @@ def _exit_failure(attempt: StepAttempt, code: int | None) -> Failure | None:
         return Failure("lost", "ended unseen")
     if code < 0:
         return Failure("agent_error", f"was killed by signal {-code}")
-    return Failure("agent_error", f"ended with exit code {code}")
+    last = _tail(attempt.dir / "stderr.log", 1) or _tail(attempt.dir / "stdout.log", 1)
+    return Failure("agent_error", f"ended with exit code {code}{f': {last}' if last else ''}")
 
 
 def _own_report(attempt: StepAttempt) -> dict[str, Any]:
@@ -119,8 +120,8 @@ def _own_report(attempt: StepAttempt) -> dict[str, Any]:
     return own if own and not final_report.validate({**final_report.EMPTY, **own}) else {}
 
 
-def _tail(path: Path) -> str:
-    """Return the last lines of a log, for a summary."""
+def _tail(path: Path, count: int = TAIL_LINES) -> str:
+    """Return the last lines of a log, as one."""
     data = safe_read.read_bytes(path, TAIL_BYTES, end=True) or b""
     lines = [line.strip() for line in data.decode("utf-8", "replace").splitlines() if line.strip()]
-    return safe_read.text(" / ".join(lines[-TAIL_LINES:]), 1000) or ""
+    return safe_read.text(" / ".join(lines[-count:]), 1000) or ""

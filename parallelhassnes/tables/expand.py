@@ -7,6 +7,7 @@ package tasks are brought into Harbor's cache.
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 
 from parallelhassnes.config import Budget
 from parallelhassnes.errors import InvalidInput, UserError
-from parallelhassnes.names import BATCH_FILES, Ids
+from parallelhassnes.names import BATCH_FILES, Ids, nearest
 from parallelhassnes.plan import Plan, Preregistration
 from parallelhassnes.tables.expanders.analyses import limits as analysis_limits
 from parallelhassnes.tables.expanders.analyses import parts
@@ -31,14 +32,15 @@ from parallelhassnes.tables.formats.foreign_formats import from_oddish, recognis
 from parallelhassnes.tables.formats.harbor_job import expand_harbor_job
 from parallelhassnes.tables.formats.imported_job import expand_imported_job
 from parallelhassnes.tables.formats.sweep import expand_sweep
-from parallelhassnes.tables.model import PRIORITY_WORDS, TableHead
-from parallelhassnes.tables.parse.field_names import check_keys
+from parallelhassnes.tables.model import PRIORITY_WORDS, Sweep, TableHead
+from parallelhassnes.tables.parse.field_names import check_keys, known_keys
 from parallelhassnes.tables.parse.load import load
 from parallelhassnes.tables.parse.located_errors import Problems
 from parallelhassnes.tables.parse.secret_check import check_names, check_shapes
 from parallelhassnes.tables.parse.table_paths import Bases
 
 __all__ = ["TableDefaults", "expand", "expand_document"]
+HEAD_KEYS, SWEEP_KEYS = known_keys(TableHead), known_keys(Sweep)
 
 
 def expand(data: bytes, *, name: str, base_dirs: list[Path], defaults: TableDefaults | None = None) -> Plan:
@@ -108,6 +110,7 @@ def _own(document: dict[str, Any], context: Expansion) -> Plan | None:
         head = TableHead.model_validate(above)
     except ValidationError as error:
         problems.add_validation("", error)
+        head = _as_meant(above, error)
     usable = head or TableHead()
     named = above.get("secrets")
     secrets = check_names(named if isinstance(named, list) else [], "/secrets", problems)
@@ -164,6 +167,33 @@ def _own(document: dict[str, Any], context: Expansion) -> Plan | None:
         secrets=secrets,
         jobs=finish(drafts),
     )
+
+
+def _as_meant(above: dict[str, Any], error: ValidationError) -> TableHead | None:
+    """Return a table with its unknown keys read as what they were probably meant to be, so that what is wrong besides is found, too.
+
+    None where it would still be none; the unknown keys are reported already.
+    """
+    document = deepcopy(above)
+    for item in error.errors(include_url=False, include_context=False, include_input=False):
+        if item["type"] != "extra_forbidden":
+            return None
+        *way, key = item["loc"]
+        place: Any = document
+        for part in way:
+            here = dict(enumerate(place)) if isinstance(place, list) else place
+            if isinstance(here, dict) and part in here:
+                place = here[part]
+        if not isinstance(place, dict) or key not in place:
+            return None
+        value = place.pop(key)
+        known = SWEEP_KEYS if place is document.get("sweep") else HEAD_KEYS if place is document else frozenset()
+        if (meant := nearest(str(key), known)) is not None:
+            place.setdefault(meant, value)
+    try:
+        return TableHead.model_validate(document)
+    except ValidationError:
+        return None
 
 
 def _download(trials: TrialExpander, problems: Problems) -> None:

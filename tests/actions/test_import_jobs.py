@@ -241,8 +241,8 @@ def test_what_is_no_job_is_one_clear_line_and_holds_up_no_other(root, jobs, name
     place = jobs.parent / name.replace("TRIAL", next((jobs / "whole").glob("easy__*")).name)
     done = program(root, "import", str(place), str(jobs / "retries"), check=False)
     assert done.returncode == 2
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert line.startswith(f"error: {place} {says}")
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith(str(place))]
+    assert line.startswith(f"{place} {says}")
     assert "4 new trials" in done.stdout
 
 

@@ -90,10 +90,10 @@ def test_what_an_encoding_cannot_say_is_escaped(root: Path, ctx: Context) -> Non
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nonsense"], "No such command"),
-        (["cancel"], "Missing argument"),
-        (["scoreboard", "--nope"], "No such option"),
-        (["priority", "latest", "x"], "integer"),
+        (["nonsense"], "there is no such command"),
+        (["cancel"], "ID is missing"),
+        (["scoreboard", "--nope"], "there is no such option"),
+        (["priority", "latest", "x"], "is no whole number"),
     ],
 )
 def test_a_wrong_command_line_is_a_document_too(root: Path, ctx: Context, arguments: list[str], said: str) -> None:

@@ -101,7 +101,9 @@ def test_an_unknown_id_is_one_line_and_exit_2(root: Path, ended: tuple[Context, 
 
 
 def test_an_empty_store_says_how_to_begin(root: Path) -> None:
-    assert "No batches yet: `parallelhassnes submit TABLE` makes one." in lines(root, "scoreboard")
+    assert "No batch yet: `parallelhassnes run PATH` makes one." in lines(root, "scoreboard")
+    done = stores.program(root, "ls")
+    assert (done.stdout, done.stderr) == ("", "no batch yet; `parallelhassnes run PATH` makes one\n")
     assert not (root / "runs").exists()
 
 

@@ -26,7 +26,7 @@ def test_exit_code_zero_is_success(tmp_path):
 def test_another_exit_code_is_a_failure_that_quotes_stderr(tmp_path):
     _, outcome, final = run(command(tmp_path, "sh", "-c", "echo first >&2; echo broken pump >&2; exit 3"))
     assert (outcome.status, outcome.failure.failure_class) == ("failed", "agent_error")
-    assert outcome.failure.line == "ended with exit code 3"
+    assert outcome.failure.line == "ended with exit code 3: broken pump"
     assert "broken pump" in final["summary"]
 
 

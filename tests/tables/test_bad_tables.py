@@ -218,12 +218,12 @@ BAD_TABLES: dict[str, tuple[Any, str, str]] = {
     ),
     "a filter that nothing fits": (
         {"sweep": {"path": "tasks", "task_names": ["x*"], "agents": [{"name": "nop"}]}},
-        "/sweep/path",
+        "/sweep/task_names",
         "x*",
     ),
     "a filter that leaves nothing": (
         {"sweep": {"path": "tasks", "exclude_task_names": ["*"], "agents": [{"name": "nop"}]}},
-        "/sweep/path",
+        "/sweep/exclude_task_names",
         "excluded",
     ),
     "secret as a value": (table(command(), secrets=["OPENAI_API_KEY=abc"]), "/secrets/0", "not the name"),

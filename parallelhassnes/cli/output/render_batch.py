@@ -32,7 +32,10 @@ def render(board: BatchScoreboard) -> RenderableType:
 def _parts(board: BatchScoreboard) -> Iterator[RenderableType]:
     yield _head(board)
     if board.stand_in:
-        yield Text("DRY RUN: agent steps were answered by the stand-in; its results mean nothing.", style="bold yellow")
+        yield Text(
+            "DRY RUN: no agent was called, their answers are made up, and these results mean nothing.",
+            style="bold yellow",
+        )
     if board.held:
         yield Text(f"held: {board.held}", style="yellow")
     for warning in board.warnings[: at_most(MOST_LIST)]:
@@ -179,7 +182,7 @@ def _task(job: JobLine) -> Text:
         "broken": Text("BROKEN", style="red"),
         "needs_review": Text("review", style="yellow"),
         "good": Text("good", style="green"),
-        "unknown": Text("?", style="dim"),
+        "unknown": Text("not judged", style="dim"),
     }[job.verdict.task_quality]
 
 

@@ -53,7 +53,7 @@ def _parts(board: SystemScoreboard, most: int) -> Iterator[RenderableType]:
     for reason in board.waiting:
         yield Text(reason, style="red")
     if not board.batches:
-        yield Text("No batches yet: `parallelhassnes submit TABLE` makes one.")
+        yield Text("No batch yet: `parallelhassnes run PATH` makes one.")
         return
     if board.shortage:
         yield Text(f"nothing starts: {board.shortage}", style="red")

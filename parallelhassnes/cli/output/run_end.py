@@ -28,6 +28,8 @@ def _closer(board: BatchScoreboard, program: str) -> str:
         return f"a failure:   {program} show {shlex.quote(f'{batch}/{board.failures[0].step}')}"
     if board.broken_tasks:
         return f"broken task: {program} show {shlex.quote(f'{batch}/{board.broken_tasks[0].job}')}"
+    if board.blocked or board.held:
+        return f"it waits:    {program} explain {batch}"
     return f"rates:       {program} results {batch} --by agent,task"
 
 

@@ -11,6 +11,8 @@ from parallelhassnes.names import normalise_queue_key
 
 ON_THE_HOST = frozenset({"terminus-2", "computer-1", "dspy-rlm"})
 """Agents that call a model from this host, whatever their class says of other keys: litellm looks for the key of the model's provider."""
+NEED_A_MODEL = frozenset({"terminus-2", "computer-1"})
+"""Agents that cannot be made without a model; what others do without one is theirs to say."""
 _WITHOUT_KEYS = frozenset(
     {
         "amazon-bedrock",

@@ -95,15 +95,20 @@ class TaskFilter:
         return [folder for folder in folders if self.takes(folder.name)][: self.limit]
 
     def report_none_left(self, at: str, problems: Problems) -> None:
-        """Say why no task is left; nothing where there was none to choose from, which is reported elsewhere."""
+        """Say why no task is left; nothing where there was none to choose from, which is reported elsewhere.
+
+        Args:
+            at: pointer to the object that has ``task_names`` and ``exclude_task_names``.
+        """
         if not self.seen or not (self.names or self.excluded):
             return
         there = ", ".join(sorted(set(self.seen))[:5])
         if not any(fnmatchcase(name, glob) for name in self.seen for glob in self.names or ("*",)):
-            problems.add(at, f"no task is named {' or '.join(self.names)}", f"there are for example {there}")
+            message = f"no task is named {' or '.join(self.names)}"
+            problems.add(at + "/task_names", message, f"there are for example {there}")
         else:
             problems.add(
-                at,
+                at + "/exclude_task_names",
                 f"every task is excluded by {' and '.join(self.excluded)}",
                 f"change exclude_task_names (-x); there are for example {there}",
             )

@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 import warnings
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,6 +12,8 @@ from pydantic import ValidationError
 from parallelhassnes.errors import UserError
 from parallelhassnes.tables.expanders.expansion import Expansion
 from parallelhassnes.tables.expanders.tasks import FoundTask, TaskFilter
+
+_MOST_CAUSES = 5
 
 
 def run_async[T](work: Coroutine[Any, Any, T]) -> T:
@@ -41,8 +43,34 @@ def harbor_plan(config: Any) -> Any:
             fix="check the network, or use a local path",
         ) from None
     except (ValueError, OSError, RuntimeError, LookupError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(first.rstrip(".")) from None
+        if unreachable := _unreachable(error):
+            raise UserError(
+                f"the registry could not be reached: {unreachable}", fix="check the network, or use a local path"
+            ) from None
+        raise UserError(_causes(error)) from None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and what it came of, the outermost first."""
+    seen: BaseException | None = error
+    for _ in range(_MOST_CAUSES):
+        if seen is None:
+            return
+        yield seen
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
+
+
+def _unreachable(error: BaseException) -> str:
+    """Return why the network failed, where that is what the error came of."""
+    import httpx
+
+    return next((str(each) or type(each).__name__ for each in _chain(error) if isinstance(each, httpx.HTTPError)), "")
+
+
+def _causes(error: BaseException) -> str:
+    """Return what an error says, and what it came of, in one line."""
+    lines = [(str(each).strip() or type(each).__name__).splitlines()[0].rstrip(".") for each in _chain(error)]
+    return ": ".join(dict.fromkeys(lines))
 
 
 def dataset_tasks(text: str, at: str, wanted: TaskFilter, context: Expansion) -> list[FoundTask]:

@@ -190,7 +190,7 @@ def _dataset(folder: Path, entry: dict[str, Any], at: str, problems: Problems, *
     )
     found = tasks_in(folder, at + "/path", problems, wanted, verify=verify)
     if not found and not problems:
-        wanted.report_none_left(at + "/path", problems)
+        wanted.report_none_left(at, problems)
     return found
 
 

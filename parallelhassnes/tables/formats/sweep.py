@@ -258,7 +258,7 @@ def _tasks(sweep: Sweep, at: str, context: Expansion) -> list[FoundTask]:
             for task in tasks_in(folder, place, problems, wanted, verify=verify):
                 tasks.setdefault(task.config["path"], task)
     if not tasks and not problems:
-        wanted.report_none_left(at + "/path", problems)
+        wanted.report_none_left(at, problems)
     return list(tasks.values())[: sweep.n_tasks]
 
 

@@ -101,7 +101,7 @@ def _json(text: str, twice: list[Twice], problems: Problems) -> Any:
     try:
         return json.loads(text, object_pairs_hook=pairs)
     except json.JSONDecodeError as error:
-        problems.add(f"line {error.lineno}", f"is not JSON: {error.msg} (column {error.colno})")
+        problems.add(f"line {error.lineno}", f"is not JSON: {error.msg} (column {error.colno})", "correct it there")
     except RecursionError:
         problems.add("", f"is nested more than {MAX_DEPTH} deep", "flatten it")
     except ValueError:
@@ -142,7 +142,7 @@ def _yaml(text: str, problems: Problems) -> Any:
         return yaml.load(text, _Loader)  # noqa: S506 (the loader is a SafeLoader)
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        problems.add(line, f"is not YAML: {error.problem or error.context}")
+        problems.add(line, f"is not YAML: {error.problem or error.context}", "correct it there")
     except yaml.reader.ReaderError as error:
         number = text.count("\n", 0, error.position) + 1
         problems.add(f"line {number}", f"is not YAML: {error.reason}")
