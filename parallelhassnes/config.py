@@ -87,7 +87,7 @@ type Wait = Annotated[float, Field(ge=0, le=604_800, allow_inf_nan=False)]
 class ClassRetry(BaseModel):
     """What is to differ from the table in docs/failures.md for one failure class; what is left out stays."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     retry: bool | None = None
     """Whether a step is attempted again after such an end."""
@@ -120,7 +120,7 @@ class RetryConfig(BaseModel):
 class AdaptiveKey(BaseModel):
     """The bounds of one queue key."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
     enabled: bool = True
     """Whether the limit of this key follows its provider."""
     floor: int | None = Field(default=None, ge=1, le=10_000)
@@ -132,7 +132,7 @@ class AdaptiveKey(BaseModel):
 class AdaptiveConfig(BaseModel):
     """How the limit of a queue key follows what its provider says."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
     enabled: bool = True
     """Whether limits follow their providers."""
     floor: int = Field(default=1, ge=1, le=10_000)
@@ -152,7 +152,7 @@ class AdaptiveConfig(BaseModel):
 class Budget(BaseModel):
     """What may be spent; at least one of the two."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
     usd: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """Money that attempts may cost together."""
     tokens: int | None = Field(default=None, ge=0)
@@ -162,7 +162,7 @@ class Budget(BaseModel):
 class Budgets(BaseModel):
     """What may be spent over all batches."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
     keys: dict[str, Budget] = {}
     """Queue key → budget."""
     experiments: dict[str, Budget] = {}
@@ -177,7 +177,7 @@ attempt, and holders of tokens; holders of tokens alone."""
 class ApiConfig(BaseModel):
     """The HTTP interface: ``parallelhassnes api``."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: int = Field(default=8765, ge=0, le=65_535)
@@ -218,7 +218,7 @@ class ApiConfig(BaseModel):
 class Bounds(BaseModel):
     """What is kept of an attempt, and how long its end may take; what is past them is left out, and its seal says so."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
     max_mb: int = Field(default=51_200, ge=1)
     """Data of all its files together; holes of sparse files do not count."""
     max_files: int = Field(default=1_000_000, ge=100)
@@ -234,7 +234,7 @@ class Bounds(BaseModel):
 class AuditConfig(BaseModel):
     """Checkpoints: who signs them, and where they are sent."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
     key: str | None = None
     """File of an SSH key without a passphrase, or of the public half of one that an ssh-agent holds; relative to the root.
     Best that of a user that workers do not run as."""

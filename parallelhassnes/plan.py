@@ -290,7 +290,7 @@ class BatchMeta(Record):
 class Plan(BaseModel):
     """A whole table, expanded and valid. ``batch_id`` is filled in at ingest."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     table_format: str
     experiment: str = ""

@@ -17,6 +17,7 @@ from servers import kept_port
 from stores import CHECKOUT, readers_place
 
 from parallelhassnes.cli import reference
+from parallelhassnes.cli.commands import SUMMARIES
 from parallelhassnes.config import Config
 
 DOCS = CHECKOUT / "docs"
@@ -57,6 +58,12 @@ def test_the_reference_is_what_the_code_says(name, monkeypatch):
     monkeypatch.setenv("COLUMNS", "47")  # as a narrow terminal sets it
     made = reference.commands() if name == reference.COMMANDS else reference.configuration()
     assert (DOCS / name).read_text(encoding="utf-8") == made, "run `python -m parallelhassnes.cli.reference`"
+
+
+def test_help_lists_what_the_commands_say_of_themselves():
+    assert SUMMARIES.read_text(encoding="utf-8") == reference.summaries(), (
+        "run `python -m parallelhassnes.cli.reference`"
+    )
 
 
 def test_the_reference_has_every_command_and_every_setting():

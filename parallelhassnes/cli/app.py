@@ -7,7 +7,6 @@ import io
 import json
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from functools import partial
 from importlib.machinery import PathFinder
@@ -18,7 +17,7 @@ from typing import Annotated, Any, NoReturn, override
 import typer
 from typer.core import TyperGroup
 
-from parallelhassnes.cli.commands import SECTIONS, Commands, of_today
+from parallelhassnes.cli.commands import SECTIONS, Commands, of_today, summaries
 from parallelhassnes.cli.output import terminal, usage
 from parallelhassnes.errors import InvalidInput, Problem, UserError
 from parallelhassnes.version import __version__
@@ -26,8 +25,6 @@ from parallelhassnes.version import __version__
 USER_ERROR, OUR_ERROR = 2, 3
 UsageError: type[Any] = typer.BadParameter.__mro__[1]
 """What typer raises for a wrong command line; it has no public name."""
-WHOLE_HELP = 1000
-"""Characters of a command's line in ``--help``: more than any has, so that none is cut."""
 HOST_TROUBLE = {
     errno.EROFS: "make it writable, or choose another --root",
     errno.EACCES: "change its permissions, or choose another --root",
@@ -51,12 +48,10 @@ class _Sections(TyperGroup):
 
     @override
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        width = max(map(len, self.commands))
+        width, said = max(map(len, self.commands)), summaries()
         for title, names in SECTIONS.items():
             with formatter.section(title):
-                formatter.write_dl(
-                    [(name.ljust(width), self.commands[name].get_short_help_str(WHOLE_HELP)) for name in names]
-                )
+                formatter.write_dl([(name.ljust(width), said[name]) for name in names])
 
 
 app = typer.Typer(
@@ -221,6 +216,7 @@ def _print_document(error: str, problems: Sequence[Problem] = ()) -> None:
 def _log() -> Path:
     """Write the traceback to a file and name it."""
     import tempfile
+    import traceback
 
     from parallelhassnes.cli.options import root_or_default
     from parallelhassnes.store.records import now_text

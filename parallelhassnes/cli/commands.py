@@ -1,10 +1,13 @@
 """The commands: in which order ``--help`` has them, and which module of this folder makes each.
 
-A module is imported when one of its commands is asked for: a program that looks at a store costs what it uses.
+A module is imported when one of its commands is asked for: a program that looks at a store costs what it uses. What ``--help``
+says of each is in ``summaries.json``, which ``reference.py`` writes from their docstrings, so that a list of them imports none.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any, override
 
 import typer
@@ -83,6 +86,15 @@ def of_today(args: list[str]) -> list[str]:
         fix = _GONE.get(name) or f"use `parallelhassnes {_OF_A_STEP[name]} BATCH/JOB/STEP`"
         raise UserError(f"{name} is a command of the earlier ParallelHassnes", fix=fix)
     return args
+
+
+SUMMARIES = Path(__file__).with_name("summaries.json")
+
+
+def summaries() -> dict[str, str]:
+    """Return the first line of each command's help, by its name."""
+    found: dict[str, str] = json.loads(SUMMARIES.read_text(encoding="utf-8"))
+    return found
 
 
 class Commands(Mapping[str, Any]):

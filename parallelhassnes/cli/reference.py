@@ -1,8 +1,9 @@
-"""The reference pages of the commands and of the configuration, written from the code.
+"""The reference pages of the commands and of the configuration, and what ``--help`` says of each command, written from the code.
 
-``python -m parallelhassnes.cli.reference [FOLDER]`` writes both pages; a test compares them with the committed ones.
+``python -m parallelhassnes.cli.reference [FOLDER]`` writes them; a test compares them with the committed ones.
 """
 
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -17,10 +18,12 @@ from typer.testing import CliRunner
 from parallelhassnes import config
 from parallelhassnes.admin.schemas import docstrings
 from parallelhassnes.cli.app import OUR_ERROR, USER_ERROR, app
-from parallelhassnes.cli.commands import SECTIONS
+from parallelhassnes.cli.commands import SECTIONS, SUMMARIES
 from parallelhassnes.names import CONFIG_NAME
 
 COMMANDS, CONFIGURATION = "commands.md", "configuration.md"
+_WHOLE = 1000
+"""Characters of a command's line in ``--help``: more than any has, so that none is cut."""
 WIDTH = 100
 """Columns of the help texts."""
 
@@ -59,6 +62,12 @@ def commands() -> str:
             every = [(name,), *((name, each) for each in below)]
             parts += [f"\n### parallelhassnes {' '.join(words)}\n{_text(words)}" for words in every]
     return "".join(parts)
+
+
+def summaries() -> str:
+    """Make the first lines of the commands' help texts, which ``--help`` lists."""
+    every = app_group().commands
+    return json.dumps({name: each.get_short_help_str(_WHOLE) for name, each in every.items()}, indent=1) + "\n"
 
 
 def app_group() -> TyperGroup:
@@ -165,7 +174,8 @@ def _line(text: str) -> str:
 
 
 def write(folder: Path) -> list[Path]:
-    """Write both pages into the folder."""
+    """Write both pages into the folder, and the summaries into the package."""
+    SUMMARIES.write_text(summaries(), encoding="utf-8")  # the first page shows it
     pages = {folder / COMMANDS: commands(), folder / CONFIGURATION: configuration()}
     for path, text in pages.items():
         path.write_text(text, encoding="utf-8")

@@ -25,7 +25,7 @@ from parallelhassnes.config import Bounds, RetryConfig
 from parallelhassnes.execute import logs, own_files
 from parallelhassnes.execute.clean import Patience, clean
 from parallelhassnes.execute.redact import Redactor
-from parallelhassnes.steps import failure_evidence, final_report, safe_read
+from parallelhassnes.steps import final_report, safe_read
 from parallelhassnes.steps.step_types import Failure, Kind, Outcome, StepAttempt, WorkerEnd
 from parallelhassnes.store import atomic, attempts, space
 from parallelhassnes.store.records import AttemptState, FailureRecord, now_text
@@ -155,9 +155,17 @@ def failure_of(outcome: Outcome) -> FailureRecord | None:
         failure_class=outcome.failure.failure_class,
         line=line,
         evidence=evidence,
-        retry_after_sec=failure_evidence.retry_after_sec(outcome.failure.evidence),
+        retry_after_sec=_retry_after_sec(outcome.failure.evidence),
         guessed=outcome.failure.guessed or None,
     )
+
+
+def _retry_after_sec(evidence: str) -> float | None:
+    if not evidence:
+        return None
+    from parallelhassnes.steps import failure_evidence  # its many expressions are compiled where something failed
+
+    return failure_evidence.retry_after_sec(evidence)
 
 
 def _conclude(attempt: StepAttempt, kind: Kind, end: WorkerEnd, stuck_since: str | None) -> Outcome:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from parallelhassnes.config import Config
 from parallelhassnes.schedule import configuration
-from parallelhassnes.schedule.cluster import cluster_jobs
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.store import atomic, hosts, members
 from parallelhassnes.store.layout import Layout
@@ -174,6 +173,8 @@ def run_by(ctx: Context, name: str, running: Collection[str], *, shared: bool) -
 
 def jobs_of(layout: Layout) -> list[JobNow]:
     """Tell of every job of Slurm that is an attempt, as Slurm had it when it was asked last."""
+    from parallelhassnes.schedule.cluster import cluster_jobs
+
     return [
         JobNow(
             step=f"{each.batch_id}/{each.job_id}/{each.step_id}",

@@ -1,0 +1,47 @@
+"""What the program loads before it does what it was asked to: most of what a short command costs."""
+
+import subprocess
+import sys
+
+import pytest
+from stores import environment
+
+PROGRAM = """
+import sys
+from parallelhassnes import __main__
+try:
+    __main__.main()
+finally:
+    print("\\n", *sys.modules, file=sys.stderr)
+"""
+
+
+def loaded(*arguments: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True, env=environment(), timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stderr.splitlines()[-1].split())
+
+
+def test_help_loads_no_command():
+    found = loaded("--help")
+    assert not found & {"pydantic", "pydantic_core", "rich", "filelock", "yaml", "asyncio", "tempfile"}
+    ours = {name for name in found if name.startswith("parallelhassnes")}
+    assert "parallelhassnes.cli.app" in ours
+    assert len(ours) < 20, sorted(ours)
+
+
+@pytest.mark.parametrize("command", ["scoreboard", "status", "ls"])
+def test_a_look_loads_nothing_that_runs_attempts(command, root):
+    loaded("init", "--root", str(root))
+    found = loaded(command, "--root", str(root))
+    assert "parallelhassnes.views.system_scoreboard" in found
+    ours = (
+        "execute.supervisor",
+        "execute.finish",
+        "steps.failure_evidence",
+        "schedule.launch",
+        "schedule.cluster.cluster_jobs",
+    )
+    assert not found & ({f"parallelhassnes.{name}" for name in ours} | {"harbor", "asyncio", "filelock", "yaml"})
