@@ -7,7 +7,6 @@ any command runs, and no other can leave it. Where there is no such group nothin
 import functools
 import itertools
 import os
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,10 +101,10 @@ def make(cpus: float | None, memory_mb: int | None) -> ControlGroup:
         amount = wanted[controller]
         if amount is None:
             continue
-        _sweep(parent)
         folder = parent / name
         try:
             folder.mkdir(exist_ok=True)
+            _sweep(parent, folder.stat().st_ctime)
             said = _set(folder, controller, amount)
         except OSError:  # seen as writable, and yet not: then this limit is not enforced
             continue
@@ -144,21 +143,25 @@ def _namespace() -> int:
     return os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116 - not of the link itself
 
 
-def _sweep(parent: Path) -> None:
-    """Remove groups whose maker is dead: a harness that was killed could not remove them. One that is in use stays."""
+def _sweep(parent: Path, now: float) -> None:
+    """Remove groups whose maker is dead: a harness that was killed could not remove them. One that is in use stays.
+
+    Args:
+        now: when a group was made just now, by the kernel's clock: this process's own may be another.
+    """
     for name in os.listdir(parent):
         maker = name.removeprefix(_PREFIX).split("-")
         if not name.startswith(_PREFIX) or len(maker) != 3 or not all(part.isdigit() for part in maker):
             continue
         folder = parent / name
         is_ours = int(maker[0]) == _namespace()
-        if not Path("/proc", maker[1]).exists() if is_ours else _age(folder) > _FOREIGN_SEC:
+        if not Path("/proc", maker[1]).exists() if is_ours else _age(folder, now) > _FOREIGN_SEC:
             _remove(folder)
 
 
-def _age(folder: Path) -> float:
+def _age(folder: Path, now: float) -> float:
     try:
-        return time.time() - folder.stat().st_ctime
+        return now - folder.stat().st_ctime
     except OSError:
         return 0.0
 

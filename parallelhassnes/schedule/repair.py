@@ -82,7 +82,10 @@ def _to_end(ctx: Context, entry: tickets.Running, ticket: Ticket, step_dir: Path
     if ctx.layout.runner and ref is not None and not _is_ours(ctx, ref.dir):  # locks may not reach its host
         handed.forget_taken(ctx.layout, entry.name)
         return None
-    if ctx.layout.runner and _is_given_up(step_dir, ref):  # whoever decides goes on with it
+    if ctx.layout.runner and _is_given_up(
+        step_dir, ref
+    ):  # whoever decides goes on with it; nothing of it runs here any more
+        handed.forget_taken(ctx.layout, entry.name)
         return None
     if ref is None or attempts.is_sealed(ref.dir):
         tickets.end_running(ctx.layout, entry.key_dir, entry.name)

@@ -36,11 +36,14 @@ from parallelhassnes.store import atomic, attempts, batches, hosts, identity, lo
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import handed, tickets
 from parallelhassnes.store.records import now_text
+from parallelhassnes.version import __version__
 
 TURN_SEC = 0.1
 IDLE_SEC = 20.0
 """After so long with nothing in the whole store's queue a loop that a tick has started ends."""
 TICK_SEC = 5.0
+_OLD_NOTE_SEC, _ENDING_NOTE_SEC = 60.0, 5.0
+"""After so long a note of what is neither running nor has ended counts as left by a crash."""
 
 
 class Acts(NamedTuple):
@@ -153,6 +156,8 @@ class _Loop:
             repair.shut_down(self.ctx, handed.taken(self.ctx.layout, self.me))
         identity.check(self.ctx.layout)
         self.ctx = renewed(self.ctx)
+        if self.ending and not self.is_replaced:
+            self._hand_over()
         if now >= self.next_beat:
             self.next_beat = now + self.ctx.config.heartbeat_sec
             self._beat(now)
@@ -188,7 +193,14 @@ class _Loop:
         self.ending = True
         if not self.is_replaced:
             self._write_beat()
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Let another decide, and have what has not begun here: what runs may go on for long, and nobody else may decide meanwhile."""
         hosts.give_up_right(self.ctx.layout)
+        for ticket in self.waiting:
+            handed.give_back(self.ctx.layout, ticket)
+        self.waiting.clear()
 
     # --- at each heartbeat ------------------------------------------------------------------------------
 
@@ -231,6 +243,7 @@ class _Loop:
             draining=draining,
             left_sec=None if self.until is None else max(0.0, self.until - time.monotonic()),
             gives=self._gives(),
+            version=__version__,
         )
         with suppress(OSError):  # a full disk: the next one is as good
             hosts.write_beat(layout, beat)
@@ -263,7 +276,9 @@ class _Loop:
                     repair.repair_one(self.ctx, running[name], self.acts.after_attempt)
             elif not members.is_there(self.ctx.layout.ended / name):
                 with members.apart(name):
-                    handed.let_go_old(self.ctx.layout, self.me, name)
+                    handed.let_go_old(
+                        self.ctx.layout, self.me, name, _ENDING_NOTE_SEC if self.ending else _OLD_NOTE_SEC
+                    )
 
     # --- the right to decide ----------------------------------------------------------------------------
 

@@ -106,6 +106,8 @@ class Beat(Told):
     """Time until it ends; it is given nothing that may take longer. None for no end."""
     gives: tuple[str, ...] = ()
     """Names of the variables that it can give to an attempt besides the usual ones."""
+    version: str = ""
+    """Of the program that beats, which may have been upgraded since the host joined; empty from an earlier one."""
 
 
 class Right(Told):
@@ -307,6 +309,11 @@ def beat_of(layout: Layout, name: str) -> Beat | None:
     with contextlib.suppress(OSError, atomic.CorruptFile):
         return atomic.read_record(Beat, layout.runners / name / BEAT)
     return None
+
+
+def version_of(found: Member, beat: Beat | None) -> str:
+    """Tell which version a runner is of."""
+    return (beat.version if beat is not None else "") or found.version
 
 
 def write_beat(layout: Layout, beat: Beat) -> None:

@@ -20,21 +20,24 @@ def every(layout: Layout) -> dict[str, JoinedHost]:
     right = hosts.right(layout)
     decides = right.runner if right is not None and not right.given_up else ""
     skews = _skews(layout)
-    return {name: _line(found, decides, skews.get(name)) for name, found in known.items()}
+    return {
+        name: _line(found, hosts.version_of(found, hosts.beat_of(layout, name)), decides, skews.get(name))
+        for name, found in known.items()
+    }
 
 
-def _line(found: hosts.Member, decides: str, skew: float | None) -> JoinedHost:
+def _line(found: hosts.Member, version: str, decides: str, skew: float | None) -> JoinedHost:
     trouble = []
     if not found.locks_cross:
         trouble.append("locks do not reach it from other hosts: operators' commands work on the host that decides")
     if skew is not None and abs(skew) > SKEW_SEC:
         trouble.append(f"its clock is {abs(skew):.1f} s {'ahead' if skew > 0 else 'behind'}: set it")
-    if found.version != __version__:
-        trouble.append(f"it runs version {found.version}, and this is {__version__}: upgrade the older one soon")
+    if version != __version__:
+        trouble.append(f"it runs version {version}, and this is {__version__}: upgrade the older one soon")
     return JoinedHost(
         host=found.host,
         root=found.root,
-        version=found.version,
+        version=version,
         decides=found.name == decides,
         locks_cross=found.locks_cross,
         cache_sec=found.cache_sec,

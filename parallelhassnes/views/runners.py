@@ -128,7 +128,7 @@ def _joined(
     return RunnerNow(
         name=name,
         host=member.host if member else "",
-        version=member.version if member else "",
+        version=hosts.version_of(member, beat) if member else "",
         capacity=beat.capacity if beat else None,
         live=len(runs),
         draining=bool(beat and beat.draining) or members.is_there(layout.runners / name / "drain"),

@@ -6,15 +6,18 @@
 | ``own_locks`` | each host's own, as NFS with ``nolock`` or Lustre with ``localflock`` | none |
 | ``forwarded`` | cross hosts | none |
 | ``stale`` | cross hosts | what a host knows of a file may be ten seconds old: another in its place, or none |
+| ``stale_briefly`` | cross hosts | the same, of one second |
 """
 
 import shutil
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 CACHE_SEC = 10
+BRIEFLY_SEC = 1
 _EXAMPLES = Path("/usr/share/doc/libfuse3-dev/examples")
 
 
@@ -27,8 +30,8 @@ class FileSystem(NamedTuple):
     """Whether the command serves the mount as long as it runs."""
 
 
-def _stale(source: Path, target: Path) -> list[str]:
-    options = f"source={source},timeout={CACHE_SEC},flock,cache=auto"
+def _stale(cache_sec: int, source: Path, target: Path) -> list[str]:
+    options = f"source={source},timeout={cache_sec},flock,cache=auto,allow_other"  # a sandbox runs as another user
     return [str(passthrough()), "-f", "-o", options, str(target)]
 
 
@@ -38,8 +41,9 @@ FORWARDED = FileSystem(
     lambda source, target: ["bindfs", "-f", "--multithreaded", "--enable-lock-forwarding", str(source), str(target)],
     stays=True,
 )
-STALE = FileSystem(_stale, stays=True)
-BY_NAME = {"same": SAME, "own_locks": OWN_LOCKS, "forwarded": FORWARDED, "stale": STALE}
+STALE = FileSystem(partial(_stale, CACHE_SEC), stays=True)
+STALE_BRIEFLY = FileSystem(partial(_stale, BRIEFLY_SEC), stays=True)
+BY_NAME = {"same": SAME, "own_locks": OWN_LOCKS, "forwarded": FORWARDED, "stale": STALE, "stale_briefly": STALE_BRIEFLY}
 
 
 def passthrough() -> Path:

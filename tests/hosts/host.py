@@ -46,6 +46,8 @@ class Host:
         self.name, self.place, self.own_network = name, place, own_network
         self.clock = "+0s"
         """How far the host's clock is off, as in ``+2h``, for what is started from now on."""
+        self.package: Path | None = None
+        """Folder of another copy of the package, which what is started from now on is of; None for this checkout's."""
         self._mounts: list[tuple[FileSystem, Path, Path]] = []
         self._outside: list[subprocess.Popen[bytes]] = []
         self.started: list[subprocess.Popen[Any]] = []
@@ -106,7 +108,7 @@ class Host:
         spaces = "uts,ipc,pid,mnt" + (",net" if self.own_network else "")
         process = subprocess.Popen(
             [*PYTHON, str(HERE / "enter.py"), str(self.pid), spaces, *argv],
-            env={**os.environ, **SUPPORT, **self._clock_environment(), **(env or {})},
+            env={**os.environ, **self._clock_environment(), "PYTHONPATH": self._python_path(), **(env or {})},
             cwd=cwd or "/",
             stdin=subprocess.DEVNULL,
             text=True,
@@ -142,8 +144,11 @@ class Host:
             "FAKETIME": self.clock,
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "NO_FAKE_STAT": "1",
-            "PYTHONPATH": os.pathsep.join((str(self.place), SUPPORT["PYTHONPATH"])),
         }
+
+    def _python_path(self) -> str:
+        own = [] if self.clock == "+0s" else [str(self.place)]  # where sitecustomize.py is
+        return os.pathsep.join((*own, *([str(self.package)] if self.package else ()), SUPPORT["PYTHONPATH"]))
 
     def pids(self) -> list[int]:
         """Every process of the host, as seen from outside; without its first, and without what its kernel would do: mounts."""

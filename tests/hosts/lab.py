@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import stores
+from harness import make_task
 
 from parallelhassnes.schedule.context import Context
 from tests.hosts import file_systems
@@ -17,6 +18,7 @@ from tests.hosts.host import Host
 from tests.hosts.witness import Witness
 
 CONFIG = "durable = false\nconcurrency = 8\n"
+NEXT_VERSION = "2.0.1+next"
 
 
 class Lab:
@@ -53,14 +55,15 @@ class Lab:
         for host in self.hosts.values():
             host.close()
         if keep:
-            shutil.copytree(self.folder, Path(keep) / self.folder.name, symlinks=True)
+            subprocess.run(["cp", "-a", str(self.folder), keep], check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def host(self, name: str, *, own_network: bool = True) -> Host:
-        """Boot a host that sees the store."""
+    def host(self, name: str, *, own_network: bool = True, file_system: str | None = None) -> Host:
+        """Boot a host that sees the store, through the lab's file system or one of its own."""
         host = Host(name, self.folder / "hosts" / name, own_network=own_network)
         self.hosts[name] = host
-        host.mount(self.kind, self.disk, self.root)
+        kind = self.kind if file_system is None else file_systems.BY_NAME[file_system]
+        host.mount(kind, self.disk, self.root)
         return host
 
     def three(self) -> tuple[Host, Host, Host]:
@@ -115,3 +118,24 @@ class Lab:
         table = self.folder / "table.json"
         table.write_bytes(stores.table(*jobs))
         return host.ours("submit", "--again", str(table), root=self.root).stdout.strip()
+
+    def submit_trials(self, host: Host, count: int, seconds: float, model: str) -> str:
+        """Submit a sweep of one task on a host: so many sandbox trials, whose agent runs so long inside, and a verdict on them; the batch id."""
+        task = make_task(self.folder) if not (self.folder / "hello").exists() else self.folder / "hello"
+        agent = {
+            "import_path": "tests.hosts.witness_agent:WitnessAgent",
+            "model_name": model,
+            "n_trials": count,
+            "kwargs": {"witness": str(self.witness.path), "seconds": seconds},
+        }
+        table = self.folder / "sweep.json"
+        table.write_bytes(stores.table(sweep={"path": str(task), "agents": [agent], "environment": "sandbox"}))
+        return host.ours("submit", "--again", str(table), root=self.root).stdout.strip()
+
+    def next_version(self) -> Path:
+        """Make a copy of the package that calls itself the next version; the folder to find it in."""
+        folder = self.folder / "next"
+        if not folder.exists():
+            shutil.copytree(stores.CHECKOUT / "parallelhassnes", folder / "parallelhassnes")
+            (folder / "parallelhassnes" / "version.py").write_text(f'__version__ = "{NEXT_VERSION}"\n')
+        return folder

@@ -1,7 +1,7 @@
 """Random faults on several hosts under load: ``python -m tests.hosts.run --seconds 1800 [--seed N]``.
 
-Rounds of half a minute: a store on one of the file systems, three hosts with a runner each and clocks of their own, steps under a limit; hosts lose power, are
-cut off, their loops are killed or told to end, at random moments, and come back. Each round is judged by the steps' own witness. Prints one JSON
+Rounds of half a minute: a store on one of the file systems, three hosts with a runner each and clocks of their own, commands and sandbox trials under limits; hosts lose
+power, are cut off, upgraded, their loops are killed or told to end, at random moments, and come back. Each round is judged by the steps' own witness. Prints one JSON
 object with the counts; exits 1 where something was not as it must be.
 """
 
@@ -16,10 +16,10 @@ import probes
 
 from tests.hosts.file_systems import BY_NAME
 from tests.hosts.lab import Lab
-from tests.hosts.scenarios import KEY, LIMIT, SKEWS, TOML, Round
+from tests.hosts.scenarios import LIMITS, SKEWS, TOML, Round
 
 DISTURBED_SEC = 12.0
-STEPS, STEP_SEC = 60, 0.5
+STEPS, STEP_SEC, TRIALS = 60, 0.5, 6
 
 
 def main(arguments: list[str]) -> int:
@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--file-system", choices=[*BY_NAME], default=None)
     given = parser.parse_args(arguments)
-    for probe in (probes.hosts, probes.libfaketime):
+    for probe in (probes.hosts, probes.libfaketime, probes.bubblewrap):
         if missing := probe():
             raise SystemExit(f"hosts: {missing.reason}; {missing.remedy}")
     seed = given.seed if given.seed is not None else random.SystemRandom().randrange(1 << 32)
@@ -61,9 +61,9 @@ def one_round(kind: str, chance: random.Random, counts: Counter[str]) -> None:
         story = Round(lab, chance=chance)
         for host in story.hosts[1:]:
             host.clock = chance.choice(("+0s", *SKEWS))
-        story.begin(STEPS, STEP_SEC)
+        story.begin(STEPS, STEP_SEC, trials=TRIALS)
         story.disturb(DISTURBED_SEC)
-        found = story.end(240, limits={KEY: LIMIT})
+        found = story.end(240, limits=LIMITS)
         counts.update(each.split()[0] for each in story.told)
         counts.update({"steps": found.steps, "runs": found.begun})
 

@@ -9,6 +9,9 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
+
+from stores import wait_for
 
 from parallelhassnes.store.layout import Layout
 from tests.hosts.host import Host
@@ -18,7 +21,10 @@ from tests.hosts.lab import Lab
 CAPACITY = 4
 KEY, LIMIT = "model/one", 5
 """Half of the steps are on this key."""
-TOML = f'durable = false\nconcurrency = 8\n[limits]\n"{KEY}" = {LIMIT}\n[retry]\nbackoff_sec = 0.1\n'
+MODEL, MODEL_LIMIT = "openai/tiny", 3
+"""Of the trials' agent."""
+LIMITS = {KEY: LIMIT, MODEL: MODEL_LIMIT}
+TOML = f'durable = false\nconcurrency = 8\n[limits]\n"{KEY}" = {LIMIT}\n"{MODEL}" = {MODEL_LIMIT}\n[retry]\nbackoff_sec = 0.1\n'
 KILLED = -signal.SIGTERM & 0xFF
 """How a runner ends that was told to while it still joined."""
 SKEWS = ("+2h", "-2h", "+90s")
@@ -28,10 +34,20 @@ class Round:
     """One store and its hosts, for as long as the lab."""
 
     def __init__(
-        self, lab: Lab, names: tuple[str, ...] = ("h1", "h2", "h3"), *, chance: random.Random | None = None
+        self,
+        lab: Lab,
+        names: tuple[str, ...] = ("h1", "h2", "h3"),
+        *,
+        chance: random.Random | None = None,
+        own: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
+        """Boot the hosts.
+
+        Args:
+            own: host → the file system that it sees the store through, where that is not the lab's.
+        """
         self.lab, self.chance = lab, chance or random.Random(0)
-        self.hosts = [lab.host(name) for name in names]
+        self.hosts = [lab.host(name, file_system=own.get(name)) for name in names]
         self.runners: dict[str, subprocess.Popen[str]] = {}
         self.away: set[str] = set()
         """Hosts that are frozen or without power."""
@@ -39,13 +55,16 @@ class Round:
         self.told: list[str] = []
         """The faults, for whoever reads of a failure."""
 
-    def begin(self, steps: int, seconds: float, **more: object) -> None:
-        """Have the hosts join, submit, and start their runners."""
+    def begin(self, steps: int, seconds: float, *, trials: int = 0, **more: object) -> None:
+        """Have the hosts join, submit command steps and sandbox trials that take so long each, and start their runners."""
         self.lab.join(*self.hosts)
         for number, key in enumerate((None, KEY)):
             count = steps // 2 + (steps % 2 if number else 0)
             self.lab.submit(self.hosts[0], count, seconds, key=key, **more)
         self.steps += steps
+        if trials:
+            self.lab.submit_trials(self.hosts[0], trials, seconds, MODEL)
+            self.steps += trials + 1  # their verdict
         self.keep_runners()
 
     def keep_runners(self) -> None:
@@ -87,6 +106,11 @@ class Round:
         for host in self.hosts:
             if host.name not in self.away:
                 assert self.runners[host.name].wait(30) in (0, KILLED), self.state()
+        for host in self.hosts:
+            if host.name not in self.away:
+                wait_for(
+                    lambda host=host: not host.programs(), f"the last program on {host.name}: {host.programs()}", 20
+                )
         capacity = {host.name: CAPACITY for host in self.hosts}
         found = judge(self.lab.witness, self.lab.disk, self.hosts, steps=self.steps, capacity=capacity, limits=limits)
         assert not found.faults, f"{found.faults}\n{found}\n{self.state()}"
@@ -125,6 +149,12 @@ class Round:
         self.told.append(f"drain {host.name}")
         self.runners[host.name].terminate()
 
+    def upgrade(self, host: Host) -> None:
+        """Have a host go on with the next version: its runner is told to end, and the one that follows is of that."""
+        self.told.append(f"upgrade {host.name}")
+        host.package = self.lab.next_version()
+        self.runners[host.name].terminate()
+
     def disturb(self, seconds: float) -> None:
         """Random faults for so long; every host is there again at the end."""
         end = time.monotonic() + seconds
@@ -135,7 +165,10 @@ class Round:
                 due[1](due[2])
             there = [host for host in self.hosts if host.name not in self.away]
             if time.monotonic() < end and len(there) > 1 and self.chance.random() < 0.05:
-                host, what = self.chance.choice(there), self.chance.choice(("cut", "freeze", "kill", "drain"))
+                host, what = (
+                    self.chance.choice(there),
+                    self.chance.choice(("cut", "freeze", "kill", "drain", "upgrade")),
+                )
                 later = time.monotonic() + self.chance.uniform(0.3, 6.0)
                 if what == "cut":
                     self.cut(host)
@@ -145,6 +178,8 @@ class Round:
                     back.append((later, self.thaw, host))
                 elif what == "kill":
                     self.kill_runner(host)
+                elif what == "upgrade":
+                    self.upgrade(host)
                 else:
                     self.drain(host)
             self.keep_runners()

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -206,3 +207,26 @@ def test_a_root_that_was_moved_goes_on_alone_once_the_other_host_is_gone():
         two.ours("tick", root=lab.root)
         one.boot()
         assert "is worked on by h2" in one.ours("tick", root=lab.root, check=False).stderr
+
+
+def test_a_probe_that_cannot_be_removed_yet_is_removed_by_a_later_one():
+    """A file that is open leaves another in the folder, on FUSE as on NFS, so the folder cannot go."""
+    code = """import os, sys
+from pathlib import Path
+from parallelhassnes.schedule.joining.probe_files import put_away
+folder, later = Path(sys.argv[1], "one"), Path(sys.argv[1], "two")
+folder.mkdir(parents=True)
+with (folder / "file").open("w") as stream:
+    stream.write("x")
+    put_away(folder)
+    assert [name[:5] for name in os.listdir(folder)] == [".fuse"], os.listdir(folder)
+    later.mkdir()
+    put_away(later)
+    assert folder.exists(), "it may be of a probe that has just begun"
+os.utime(folder, (0, 0))
+later.mkdir()
+put_away(later)
+assert os.listdir(sys.argv[1]) == []
+"""
+    with Lab("own_locks") as lab:
+        lab.host("h1").run(sys.executable, "-c", code, str(lab.root / "probes"))

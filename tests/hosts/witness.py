@@ -1,7 +1,7 @@
 """What steps say themselves of when and where they ran, in a file outside the store.
 
 A line each: ``<seconds since the machine's start> S|E <batch/job/step> <run_id> <host> <pid> <queue key>``; the machine's clock is the same on all its
-hosts, whatever their own say. The lab adds what befell a host: ``<seconds> cut|frozen|thawed <host>``.
+hosts, whatever their own say. A trial's agent says them for it (``witness_agent``). The lab adds what befell a host: ``<seconds> cut|frozen|thawed <host>``.
 """
 
 import time

@@ -6,6 +6,7 @@ import select
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -509,3 +510,85 @@ def test_who_waits_for_a_lock_that_is_taken_away_waits_for_the_new_one(tmp_path)
         waiter.wait()
         waiter.stdin.close()
         waiter.stdout.close()
+
+
+# --- a runner that is told to end
+
+
+def test_a_runner_that_is_told_to_end_lets_another_decide_while_its_last_attempt_goes_on(ctx):
+    here = loop(ctx)
+    here.turn()
+    assert hosts.decides(ctx.layout)
+    made = attempt(ctx, "h1")
+    lock = locks.claim(made.step_dir / "step.lock")
+    assert lock is not None
+    handed.note_taken(ctx.layout, made.ticket)
+    here.told_to_end()
+    here.turn()
+    assert not here.is_over(None), "something runs here"
+    os.close(lock)
+    right = hosts.right(ctx.layout)
+    assert right is not None
+    assert right.given_up
+    other = as_host(ctx, "h2")
+    assert hosts.claim_right(other.layout, right)
+
+
+def test_what_has_not_begun_when_its_runner_is_told_to_end_is_taken_back(ctx):
+    has_right(ctx, 1, "h2")
+    beats(ctx, "h2", 1)
+    made = attempt(ctx, "h1", status="queued")
+    lock = locks.claim(made.step_dir / "step.lock")
+    assert lock is not None
+    handed.hand(ctx.layout, "h1", made.ticket, made.assignment)
+    here = loop(ctx)
+    here.turn()
+    assert handed.taken(ctx.layout, "h1") == [made.ticket], "it waits for the lock"
+    here.told_to_end()
+    here.turn()
+    assert here.is_over(None)
+    assert handed.take_back(ctx.layout, "h1", made.ticket)
+    os.close(lock)
+
+
+def test_a_runner_does_not_wait_for_an_attempt_of_its_own_that_was_given_up_and_is_dead(ctx, started):
+    """Its host lost power, and the one that fenced it has ended since, so nobody is there to end it but whoever decides next."""
+    made = attempt(ctx, "h1")
+    state = attempts.read_state(made.dir)
+    attempts.write_state(made.dir, state.model_copy(update={"host": hosts.machine().host}))
+    handed.note_taken(ctx.layout, made.ticket)
+    attempts.fence(made.step_dir, names.run_id_of(made.dir.name), "h2")
+    here = loop(ctx)
+    here.told_to_end()
+    here.turn()
+    assert here.is_over(None)
+    assert started == []
+    other, still = as_host(ctx, "h2"), 1.2
+    has_right(ctx, 9, "h2")
+    watch = repair.SilenceWatch()
+    found = [each for now in (0.0, 1.3, 2.6, 5.0) for each in watch.silent(other, {"h1", "h2"}, now, still)]
+    assert [(each.attempt, each.fenced) for each, _ in found] == [(made.dir.name, True)]
+    os.close(found[0][1])
+
+
+def test_a_runner_that_is_told_to_end_waits_for_no_note_that_a_crash_has_left(ctx):
+    note = ctx.layout.runners / "h1" / "taken" / "b.0000000.0123456789ab.command"
+    here = loop(ctx)
+    here.turn()
+    handed.note_taken(ctx.layout, note.name)
+    here.told_to_end()
+    here.turn()
+    assert not here.is_over(None), "it may be about to run"
+    beat = ctx.layout.runners / "h1" / hosts.BEAT
+    write, later = hosts.write_beat, time.time() + 6
+    here.next_beat = 0.0
+
+    def write_later(*given) -> None:
+        write(*given)
+        os.utime(beat, (later, later))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hosts, "write_beat", write_later)
+        here.turn()
+    assert here.is_over(None)
+    assert not note.exists()

@@ -7,7 +7,6 @@ import time
 from functools import partial
 from pathlib import Path
 
-from parallelhassnes import walk
 from parallelhassnes.errors import UserError
 from parallelhassnes.execute import launcher, logs, processes
 from parallelhassnes.schedule.context import ENTRY_POINTS, Context
@@ -125,7 +124,7 @@ def _converse(ctx: Context, me: Side, place: Path) -> None:
     except (OSError, UserError, atomic.CorruptFile) as error:  # the asking host has removed it, as a rule
         logs.say(f"a probe of another host was given up: {error}")
     if not (place.parent / "ask.json").exists():
-        walk.remove_tree(place.parent)
+        probe_files.put_away(place.parent)
 
 
 def _say_all(ctx: Context, me: Side, talk: Talk) -> None:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from parallelhassnes import names, walk
+from parallelhassnes import names
 from parallelhassnes.errors import UserError
 from parallelhassnes.execute import launcher
 from parallelhassnes.schedule.context import ENTRY_POINTS, Context
@@ -126,7 +126,7 @@ def ask(ctx: Context, *, one: bool, answers: bool = True) -> Probed:
         atomic.write_json(folder / "ask.json", dump(asked), durable=False)
         _meet(ctx, me, folder, begun, found, one=one)
     finally:
-        walk.remove_tree(folder)
+        probe_files.put_away(folder)
     good = _joined(ctx, [each for each in found if not each.why])
     member = join_by(ctx, me, good) if good else None
     keep(ctx, me.name, found)

@@ -23,7 +23,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from parallelhassnes.store import atomic
+from parallelhassnes import walk
+from parallelhassnes.store import atomic, members
 from parallelhassnes.store.hosts import Told
 from parallelhassnes.store.layout import Layout
 
@@ -55,6 +56,22 @@ class Silent(Exception):
 
 def probes(layout: Layout) -> Path:
     return layout.hosts / "probe"
+
+
+def put_away(folder: Path) -> None:
+    """Remove a probe that is over, and what earlier ones have left.
+
+    A host that is just looking may still write there, and a file that is open on another host leaves one that cannot be removed
+    until it is closed (``.nfs…``, ``.fuse_hidden…``): what stays is removed by a later probe.
+    """
+    folders = [folder]
+    with contextlib.suppress(OSError):
+        now = folder.stat().st_mtime
+        others = [folder.with_name(name) for name in members.names(folder.parent) if name != folder.name]
+        folders += [each for each in others if each.is_dir() and now - each.stat().st_mtime > 2 * ALL_SEC]
+    for each in folders:
+        with contextlib.suppress(OSError):
+            walk.remove_tree(each)
 
 
 # --- what is done, and seen ---------------------------------------------------------------------------

@@ -12,14 +12,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from parallelhassnes.store import atomic, clocks, members
-from parallelhassnes.store.hosts import MEMBER
+from parallelhassnes.store import atomic, hosts, members
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import tickets
 
 JOBS = ".slurm"
 """In the place of a runner's name: what is run by jobs of Slurm, one for each attempt (``schedule/cluster``)."""
-_OLD_NOTE_SEC = 60.0
 
 
 def handed(layout: Layout, name: str) -> list[str]:
@@ -38,7 +36,7 @@ def loads(layout: Layout, running: set[str]) -> dict[str, set[str]]:
     Args:
         running: names of all running tickets; others that lie with a runner are of what has ended.
     """
-    found = [name for name in members.names(layout.runners) if (layout.runners / name / MEMBER).exists()]
+    found = [name for name in members.names(layout.runners) if (layout.runners / name / hosts.MEMBER).exists()]
     return {name: {*handed(layout, name), *taken(layout, name)} & running for name in (*found, JOBS)}
 
 
@@ -61,6 +59,13 @@ def take(layout: Layout, ticket: str, name: str = "") -> dict[str, Any] | None:
     return atomic.read_derived(folder / "taken" / ticket)
 
 
+def give_back(layout: Layout, ticket: str) -> None:
+    """Let this runner's taken ticket, whose attempt has not begun, be taken back, or be taken again."""
+    folder = layout.runners / layout.runner
+    with contextlib.suppress(FileNotFoundError):
+        (folder / "taken" / ticket).rename(folder / "handed" / ticket)
+
+
 def note_taken(layout: Layout, ticket: str, name: str = "") -> None:
     """Note that a runner, this one where none is named, runs what it was not handed: on the host that decides."""
     atomic.write_bytes(layout.runners / (name or layout.runner) / "taken" / ticket, b"", durable=False)
@@ -77,11 +82,10 @@ def forget_taken(layout: Layout, ticket: str) -> None:
     (layout.runners / layout.runner / "taken" / ticket).unlink(missing_ok=True)
 
 
-def let_go_old(layout: Layout, name: str, ticket: str) -> None:
-    """As ``let_go``, where the note is a minute old: it is written before the ticket is where it says."""
-    with contextlib.suppress(FileNotFoundError):
-        if clocks.age((layout.runners / name / "taken" / ticket).stat().st_mtime) > _OLD_NOTE_SEC:
-            let_go(layout, name, ticket)
+def let_go_old(layout: Layout, name: str, ticket: str, old_sec: float) -> None:
+    """As ``let_go``, where the note is so old by the clock of the file system: it is written before the ticket is where it says."""
+    if hosts.age_of(layout, layout.runners / name / "taken" / ticket) > old_sec:
+        let_go(layout, name, ticket)
 
 
 def take_back(layout: Layout, name: str, ticket: str) -> bool:
