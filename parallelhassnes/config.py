@@ -244,6 +244,31 @@ class AuditConfig(BaseModel):
     """Time that the hook has before it is ended."""
 
 
+type NotifyEvent = Literal["batch_ended", "gate_waits", "key_paused", "budget_reached", "nothing_ticks"]
+"""What people can be told of."""
+
+
+class NotifyConfig(BaseModel):
+    """Whom to tell of what happens, by Apprise: mail, chats, web hooks."""
+
+    model_config = ConfigDict(extra="forbid", defer_build=True)
+
+    to: tuple[str, ...] = ()
+    """Names of variables, set in ``env_file`` or in the environment of whatever ticks, each with the URL of a service of
+    Apprise (``json://host/path``). A URL itself is refused here: it may hold a secret."""
+    events: tuple[NotifyEvent, ...] = ("batch_ended", "gate_waits", "key_paused", "budget_reached", "nothing_ticks")
+    """What to tell of."""
+    timeout_sec: float = Field(default=30.0, gt=0, le=600)
+    """Time that a service has for one message."""
+
+    @field_validator("to")
+    @classmethod
+    def _are_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is None for name in value):
+            raise ValueError("name the variables that hold the URLs; no URL stands here")
+        return value
+
+
 class SlurmConfig(BaseModel):
     """Attempts of steps with ``resources``, each a job of Slurm of its own."""
 
@@ -305,6 +330,7 @@ class Config(BaseModel):
     api: ApiConfig = ApiConfig()
     audit: AuditConfig = AuditConfig()
     slurm: SlurmConfig = SlurmConfig()
+    notify: NotifyConfig = NotifyConfig()
     durable: bool = True
     """Wait for the disk (fsync) before the queue says that something is there. Off only for throw-away runs."""
 

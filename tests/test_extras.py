@@ -12,7 +12,7 @@ import pytest
 from stores import CHECKOUT
 
 PACKAGE = CHECKOUT / "parallelhassnes"
-MODULES = {"matplotlib", "numpy", "scipy", "pandas", "pyarrow", "prometheus_client", "openai"}
+MODULES = {"matplotlib", "numpy", "scipy", "pandas", "pyarrow", "prometheus_client", "openai", "apprise", "mcp"}
 """Top-level modules that an extra brings."""
 GUARDED = {
     "report/figures.py": "`require` is called before anything is drawn",

@@ -22,12 +22,13 @@ from parallelhassnes.refs import Found, resolve
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.job_state import JobState, ticket_of
 from parallelhassnes.schedule.limits import credentials
+from parallelhassnes.schedule.process import notifying
 from parallelhassnes.schedule.tick import pass_and_wake
 from parallelhassnes.steps.failures import CLASSES
 from parallelhassnes.steps.trial_data import facts
 from parallelhassnes.store import attempts, batches, hosts
 from parallelhassnes.store.evidence import ledger
-from parallelhassnes.store.queue import delayed, tickets
+from parallelhassnes.store.queue import delayed, notices, tickets
 from parallelhassnes.store.records import AttemptState, now_text
 from parallelhassnes.views.scoreboard_models import View
 
@@ -132,6 +133,9 @@ def cancel(ctx: Context, target: Found | str, reason: str = "") -> Operated:
             steps=result.steps,
             reason=reason or None,
         )
+        if not result.attempts:  # else the end of the last one that runs is the batch's
+            notices.note_end(ctx.layout, ctx.config.notify, target.batch_id)
+    notifying.keep(ctx)
     result.line = f"canceled {target}: {len(result.attempts)} running told to end, {len(result.steps)} not started"
     return result
 

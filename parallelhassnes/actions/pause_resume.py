@@ -19,10 +19,11 @@ from parallelhassnes.refs import resolve
 from parallelhassnes.schedule import quarantine
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.limits import credentials
+from parallelhassnes.schedule.process import notifying
 from parallelhassnes.schedule.tick import pass_and_wake
 from parallelhassnes.store import atomic, batches, hosts, index, members
 from parallelhassnes.store.evidence import ledger
-from parallelhassnes.store.queue import queue_keys, tickets
+from parallelhassnes.store.queue import notices, queue_keys, tickets
 from parallelhassnes.store.queue.queue_keys import KeyState, OperatorLimit
 from parallelhassnes.store.records import Control, dump
 
@@ -125,6 +126,10 @@ def pause(ctx: Context, target: str, reason: str = "") -> Held:
         lambda state: state.paused is None,
         lambda state: state.model_copy(update={"paused": word}).changed(f"paused {word}", word.at),
     )
+    if changed:
+        line = f"{key} is paused {word}; `parallelhassnes resume {key}` lets it go on"
+        notices.note(ctx.layout, ctx.config.notify, "key_paused", key, word.at, line=line)
+        notifying.keep(ctx)
     return Held(target=f"key {key}", changed=changed, line=f"{key} is paused; resume lets it go on")
 
 

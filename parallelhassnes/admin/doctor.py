@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from parallelhassnes.admin.clean_up import Left, find, reap
 from parallelhassnes.config import BadEnvFile
+from parallelhassnes.errors import UserError
 from parallelhassnes.execute import launcher
 from parallelhassnes.schedule import health, quarantine
 from parallelhassnes.schedule.context import Context
@@ -147,6 +148,7 @@ def _store(ctx: Context) -> Iterator[Check]:
     yield _locks(ctx)
     yield from _hosts(ctx)
     yield _secrets(ctx)
+    yield _notify(ctx)
     yield _closed(ctx)
     yield from _damage(ctx)
     trouble = health.troubles(ctx.layout)
@@ -248,6 +250,24 @@ def _hosts(ctx: Context) -> Iterator[Check]:
         does = "decides" if line.decides else "runs what it is handed"
         text = "; ".join([f"{line.host} {does}, sees files within {line.cache_sec:g} s", *line.trouble])
         yield Check(name=f"host {name}", state="note" if line.trouble else "ok", text=text)
+
+
+def _notify(ctx: Context) -> Check:
+    """Tell whether people can be told of what happens; no message is sent."""
+    if not ctx.config.notify.to:
+        return Check(name="notify", state="ok", text="nobody is to be told of events")
+    from parallelhassnes.admin import notifications
+
+    try:
+        found = notifications.services(ctx)
+    except UserError as error:
+        return Check(name="notify", state="trouble", text="; ".join(error.lines()))
+    if trouble := [service.trouble for service in found if service.trouble]:
+        return Check(name="notify", state="trouble", text="; ".join(trouble))
+    names = ", ".join(f"{service.name} ({service.kind})" for service in found)
+    if last := notifications.last_trouble(ctx.layout):
+        return Check(name="notify", state="note", text=f"{names}; last: {last}; try `parallelhassnes notify --test`")
+    return Check(name="notify", state="ok", text=names)
 
 
 def _closed(ctx: Context) -> Check:

@@ -53,7 +53,15 @@ SECTIONS: dict[str, dict[str, str]] = {
     },
     "Steer": dict.fromkeys((action.command for action in ACTIONS), "operators"),
     "Many hosts": {"runner": "runners", "runners": "runners", "pilot": "runners"},
-    "Look after": {"doctor": "upkeep", "cron": "upkeep", "audit": "audit", "api": "serve", "token": "token"},
+    "Look after": {
+        "doctor": "upkeep",
+        "notify": "upkeep",
+        "cron": "upkeep",
+        "audit": "audit",
+        "api": "serve",
+        "mcp": "serve",
+        "token": "token",
+    },
 }
 """Title in ``--help`` → name of a command → module that registers it."""
 _MODULES = {name: module for section in SECTIONS.values() for name, module in section.items()}

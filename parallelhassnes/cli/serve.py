@@ -1,4 +1,4 @@
-"""``api``."""
+"""``api``, ``mcp``."""
 
 import contextlib
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
     app.command()(api)
+    app.command()(mcp)
 
 
 def api(
@@ -80,3 +81,31 @@ def _auth(text: str | None) -> "Auth | None":
     if text is not None and found is None:
         raise UserError(f"--auth {text}: is not known", fix="use user, token or none")
     return found
+
+
+def mcp(
+    allow: Annotated[
+        str,
+        typer.Option(
+            "--allow", metavar="read|submit|operate", help="What the client may do, as roles of tokens have it."
+        ),
+    ] = "read",
+    budget: Annotated[
+        float | None, typer.Option("--budget", metavar="USD", min=0, help="What one submission may ask for at most.")
+    ] = None,
+    root: RootOption = None,
+) -> None:
+    """Serve a coding agent by the Model Context Protocol, on standard input and output: list, explain, logs, results, and what --allow adds.
+
+    Example: parallelhassnes mcp --allow submit --budget 5
+    """
+    from parallelhassnes.admin.tokens import ROLES
+    from parallelhassnes.api import mcp_tools
+    from parallelhassnes.cli.options import root_or_default
+    from parallelhassnes.errors import UserError
+
+    role = next((role for role in ROLES if role == allow), None)
+    if role is None:
+        raise UserError(f"--allow {allow}: is not known", fix=f"use {', '.join(ROLES)}")
+    with contextlib.suppress(KeyboardInterrupt):
+        mcp_tools.serve(root_or_default(root), role, budget)

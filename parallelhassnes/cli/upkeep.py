@@ -1,4 +1,4 @@
-"""``rerun``, ``doctor``, ``cron``, ``export``, ``explain``."""
+"""``rerun``, ``doctor``, ``notify``, ``cron``, ``export``, ``explain``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,7 @@ from parallelhassnes.cli.work import open_store
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
-    for command in (rerun, doctor, cron, export, explain):
+    for command in (rerun, doctor, notify, cron, export, explain):
         app.command()(command)
 
 
@@ -126,6 +126,32 @@ def _hosts(root: Path, *, alone: bool, json: bool) -> int:
             f"{found.runner} is one of the hosts of {found.root}: {locks}, files are seen within {found.cache_sec:g} s"
         )
     return 0 if found.ok else 1
+
+
+def notify(
+    test: Annotated[
+        bool, typer.Option("--test", help="Send a message to each of them, which says that messages come through.")
+    ] = False,
+    root: RootOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Tell the services of [notify] what is new, and of a store that nothing ticks; exit 1 if one takes no message.
+
+    Example: parallelhassnes notify --test
+    """
+    from parallelhassnes.admin import notifications
+    from parallelhassnes.store.atomic import dumps
+
+    ctx = open_store(root, look=True)
+    told = notifications.test(ctx) if test else notifications.look(ctx)
+    if json:
+        typer.echo(dumps({"ok": all(each.ok for each in told), "told": [each.model_dump() for each in told]}), nl=False)
+    else:
+        for each in told:
+            typer.echo(each.line)
+        if not told:
+            typer.echo("nothing is new")
+    raise typer.Exit(0 if all(each.ok for each in told) else 1)
 
 
 def cron(

@@ -117,6 +117,7 @@ def _entries(layout: Layout) -> Iterator[str]:
     ):
         yield from _listing(folder)
     yield from (name for name in _listing(layout.images) if name.endswith(".json"))
+    yield from _listing(layout.notices / "new")
 
 
 def _is_ours(layout: Layout, *, private: bool) -> bool:

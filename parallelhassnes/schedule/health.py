@@ -70,7 +70,7 @@ def failed(layout: Layout, error: Exception) -> None:
     line = f"{type(error).__name__}: {error}".splitlines()[0][:500]
     log = log_of(layout)
     made = Failing(
-        since=known.since if known else _last_success(layout),
+        since=known.since if known else last_pass(layout),
         at=now_text(),
         times=known.times + 1 if known else 1,
         error=line,
@@ -110,7 +110,8 @@ def was_ticked(layout: Layout) -> bool:
     return False
 
 
-def _last_success(layout: Layout) -> str:
+def last_pass(layout: Layout) -> str:
+    """Tell when a pass last succeeded; now, where nobody knows."""
     try:
         return now_text(datetime.fromtimestamp(layout.tick_lock.stat().st_mtime, UTC))
     except OSError:

@@ -40,7 +40,7 @@ from parallelhassnes.schedule.rules import plan_fits
 from parallelhassnes.store import atomic, batches, clocks, hosts, index, locks, members, rooted, seal
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
-from parallelhassnes.store.queue import tickets
+from parallelhassnes.store.queue import notices, tickets
 from parallelhassnes.store.records import Control, now_text
 
 if TYPE_CHECKING:
@@ -384,7 +384,9 @@ def _queue(ctx: Context, batch_id: str, jobs: Sequence[JobSpec], *, carried: boo
         return
     for job in jobs:
         for step in job.steps:
-            if not step.depends_on and not step.gate:
+            if not step.depends_on and step.gate:
+                notices.note_gate(ctx.layout, ctx.config.notify, batch_id, job.job_id, step.step_id)
+            elif not step.depends_on:
                 ticket, name = ticket_of(job, step)
                 tickets.put_ready(ctx.layout, ticket, name, durable=False)
 

@@ -20,7 +20,7 @@ from parallelhassnes.steps.trial_data import ended_line
 from parallelhassnes.store import atomic, attempts, batches, currents, seal
 from parallelhassnes.store.currents import Standing
 from parallelhassnes.store.evidence import ledger
-from parallelhassnes.store.queue import tickets
+from parallelhassnes.store.queue import notices, tickets
 from parallelhassnes.store.records import AttemptMeta, Attribution, Overrides, StepNow, Ticket
 
 _MOST_HINTS = 1024
@@ -84,6 +84,7 @@ class JobState:
         if verdict == "dead":
             return verdict, killer
         if verdict == "ready" and gate and self.is_gated(job, step):
+            notices.note_gate(self.ctx.layout, self.ctx.config.notify, job.batch_id, job.job_id, step.step_id)
             return "waiting", ""
         return verdict, ""
 

@@ -22,7 +22,7 @@ from parallelhassnes.schedule.limits.spending import Spending
 from parallelhassnes.schedule.rules import solver_critic
 from parallelhassnes.store import attempts, batches, currents, hosts, members
 from parallelhassnes.store.evidence import ledger
-from parallelhassnes.store.queue import delayed, tickets
+from parallelhassnes.store.queue import delayed, notices, tickets
 from parallelhassnes.store.records import StepNow, Ticket
 
 _MANY = 64
@@ -59,7 +59,7 @@ def settle_ended(ctx: Context) -> int:
                 if len(folders) > _MANY and launcher.is_too_long():
                     health.wish(ctx.layout)
                     continue
-                _note_over(ctx, folders)
+                _note_over(ctx, batch_id, folders)
             path.unlink(missing_ok=True)
     return len(paths)
 
@@ -70,11 +70,12 @@ def _frees_many(ctx: Context, ticket: Ticket) -> bool:
     return len(job.dependents.get(step.step_id, ())) > _MANY
 
 
-def _note_over(ctx: Context, job_dirs: Sequence[Path]) -> None:
+def _note_over(ctx: Context, batch_id: str, job_dirs: Sequence[Path]) -> None:
     """Tell what is done where a batch has nothing queued any more, before its last ticket goes."""
     for job_dir in job_dirs:
         currents.fold(job_dir)
     ctx.layout.checkpoint_wanted.touch()
+    notices.note_end(ctx.layout, ctx.config.notify, batch_id)
 
 
 def _give_up(ctx: Context, books: dict[str, JobState], path: Path, error: Exception) -> None:

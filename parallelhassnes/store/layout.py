@@ -8,6 +8,7 @@ runs/_tasks/<sha256>/            a task that was uploaded
 runs/_system/tokens/<name>.json  who may use the HTTP interface, and for what
 runs/_system/checkpoints/        how far the ledgers had come, signed
 runs/_system/sessions/<sha256>.json  browsers that have logged in with a token
+runs/_system/notices/new|told/   what people are to be told of, and what they were told of
 runs/_system/imports/<batch_id>/…    attempts of another program on their way into a batch; under import.lock
 runs/_queue/incoming/            tables, put there by rename
 runs/_queue/accepted|rejected/   tables as submitted, with .ack.json or .error.json
@@ -134,6 +135,10 @@ class Layout:
     @cached_property
     def limits(self) -> Path:
         return self.system / "limits"
+
+    @cached_property
+    def notices(self) -> Path:
+        return self.system / "notices"
 
     @cached_property
     def tasks(self) -> Path:

@@ -90,6 +90,7 @@ DISTURBED = {
     "a day without a look for a checkpoint": lambda s: age(s.checkpoint_lock, 90_000),
     "a clock that was ahead": lambda s: age(s.checkpoint_lock, -90_000),
     "an image that may go": lambda s: write(s.images / "h.json", "{}"),
+    "something that nobody was told of": lambda s: write(s.notices / "new" / "key_paused.x.json", "{}"),
     "a queue key of which something is known": lambda s: write(s.limits / "k.json", "{}"),
     "a start rate that is waited for": lambda s: write(s.starts / "docker.json", "{}"),
     "an edit of the configuration": lambda s: write(s.root / "parallelhassnes.toml", RESTING),

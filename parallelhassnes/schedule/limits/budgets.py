@@ -16,7 +16,7 @@ from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.limits.spending import ByKey, Spending, total
 from parallelhassnes.steps.usage import UsageSum
 from parallelhassnes.store import batches, members
-from parallelhassnes.store.queue import tickets
+from parallelhassnes.store.queue import notices, tickets
 
 FIRST_WAVE = 4
 
@@ -68,26 +68,38 @@ class BudgetGuard:
                 self._own[batch_id] = self._spending.account(batch_id).by_key
             found = self._exceeded(budget, queue_key, self._own[batch_id], lambda batch, _: batch == batch_id)
             if found:
-                return f"budget: {found}; parallelhassnes budget {batch_id} --raise USD or --tokens N"
+                line = f"budget: {found}; parallelhassnes budget {batch_id} --raise USD or --tokens N"
+                self._note_spent(batch_id, budget, self._own[batch_id], f"{batch_id}: {line}")
+                return line
         experiment = self._experiment(batch_id) if shared.experiments else ""
         if experiment in shared.experiments:
             spent = self._spending.by_experiment(experiment)
             limit = shared.experiments[experiment]
             found = self._exceeded(limit, queue_key, spent, lambda batch, _: self._experiment(batch) == experiment)
             if found:
-                return (
+                line = (
                     f"budget of experiment {experiment}: {found}; "
                     f"parallelhassnes budget --experiment {shlex.quote(experiment)} --raise USD or --tokens N"
                 )
+                self._note_spent(f"experiment {experiment}", limit, spent, line)
+                return line
         if queue_key is not None and queue_key in shared.keys:
             spent = {queue_key: self._spending.on_key(queue_key)}
             found = self._exceeded(shared.keys[queue_key], queue_key, spent, lambda _, key: key == queue_key)
             if found:
-                return (
+                line = (
                     f"budget of {queue_key}: {found}; "
                     f"parallelhassnes budget --key {queue_key} --raise USD or --tokens N"
                 )
+                self._note_spent(f"key {queue_key}", shared.keys[queue_key], spent, line)
+                return line
         return None
+
+    def _note_spent(self, name: str, budget: Budget, spent: ByKey, line: str) -> None:
+        """Note that a budget is reached by what was spent, not only by what is reserved; another limit is another time."""
+        config = self.ctx.config.notify
+        if config.to and exceeded(total(spent), budget, 0):
+            notices.note(self.ctx.layout, config, "budget_reached", name, budget.usd, budget.tokens, line=line)
 
     def _exceeded(
         self, budget: Budget, queue_key: str | None, spent: ByKey, counts: Callable[[str, str], bool]

@@ -17,7 +17,7 @@ from parallelhassnes.schedule.rules import adaptive_limits, circuit_breaker
 from parallelhassnes.schedule.rules.policy import TABLE
 from parallelhassnes.store import attempts, batches, members
 from parallelhassnes.store.layout import Layout
-from parallelhassnes.store.queue import queue_keys, tickets
+from parallelhassnes.store.queue import notices, queue_keys, tickets
 from parallelhassnes.store.queue.queue_keys import Breaker, KeyState
 from parallelhassnes.store.records import AttemptMeta, Credential, StepNow, now_text
 
@@ -198,6 +198,9 @@ class QueueKeys:
         for mark in probed:
             changed = changed.with_breaker(mark, None)
         changed = changed.with_breaker(credential.mark, _waits(found, batch_id))
+        if credential.mark not in state.breakers:
+            line = found.hold(state.queue_key)
+            notices.note(self.ctx.layout, self.ctx.config.notify, "key_paused", state.queue_key, now.run_id, line=line)
         what = f"paused by its provider for attempts {credential.words}: {name}; a probe after {found.interval_sec:g} s"
         return changed.changed(what, now_text(), now.run_id)
 
