@@ -1,8 +1,4 @@
-"""Pilots: jobs of a cluster that are runners of this root.
-
-    runners/.pilots/<pilot>.json      what was asked for, written before Slurm is; then with the job's id
-    runners/.pilots/<pilot>.log       what the runner said; appended to
-    runners/<runner>/job.json         the job that a runner is in, as long as it is (``actions/pull_runner.py``)
+"""Pilots: jobs of a cluster that are runners of this root. ``schedule/cluster/pilot_jobs.py`` has their files.
 
 A job's name holds the pilot's, so a crash between the first write and the second loses nothing: one look at the user's jobs
 finds it. The job is a shell that becomes ``parallelhassnes runner``. What Slurm keeps of it is the script, in which no secret stands: the
@@ -14,47 +10,21 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from typing import Literal
 
 from parallelhassnes.actions.attribution import ActionResult
 from parallelhassnes.errors import UserError
 from parallelhassnes.execute import slurm
-from parallelhassnes.plan import Record
+from parallelhassnes.schedule.cluster import pilot_jobs
+from parallelhassnes.schedule.cluster.pilot_jobs import OVER, Pilot, PilotWord
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.store import atomic, members
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import dump, now_text
-from parallelhassnes.views.scoreboard_models import View
+from parallelhassnes.views.runners import pilot_line
+from parallelhassnes.views.scoreboard_models import PilotLine
 
-PREFIX = "parallelhassnes-"
 _KEPT_SEC = 86_400.0
 """Pilots that are over are forgotten after so long."""
-
-
-class Pilot(Record):
-    """``<pilot>.json``."""
-
-    schema_version: Literal[1] = 1
-    pilot: str
-    engine: Literal["slurm"] = "slurm"
-    job_id: str | None = None
-    """None where whoever asked for it has not lived to note it, or Slurm has refused."""
-    asked_at: str
-    options: tuple[str, ...]
-
-
-class PilotLine(View):
-    """A pilot, and what Slurm says of its job."""
-
-    pilot: str
-    job_id: str | None
-    state: str | None
-    """As Slurm has it, such as ``PENDING`` or ``RUNNING``; ``OVER`` where it has no such job any more; null where nobody answers."""
-    reason: str
-    """Why it is pending."""
-    node: str
-    log: str
-    """File with what its runner has said."""
 
 
 class PilotsAsked(ActionResult):
@@ -129,13 +99,15 @@ def submit(
             path.unlink()
             raise
         atomic.write_json(path, dump(record.model_copy(update={"job_id": job_id})))
-        made.append(_line(ctx.layout, record.model_copy(update={"job_id": job_id}), {}))
+        made.append(pilot_line(ctx.layout, record, PilotWord(job_id, OVER)))
     return PilotsAsked(pilots=made, command=["sbatch", "--parsable", *options], script=script, dry_run=dry_run)
 
 
 def _options(ctx: Context, pilot: str) -> list[str]:
     log = ctx.layout.pilots / f"{pilot}.log"
-    return slurm.batch_options(f"{PREFIX}{pilot}", ctx.layout.root, log, slurm.before_end_sec(ctx.config.grace_sec))
+    return slurm.batch_options(
+        f"{pilot_jobs.PREFIX}{pilot}", ctx.layout.root, log, slurm.before_end_sec(ctx.config.grace_sec)
+    )
 
 
 def _script(ctx: Context, capacity: int | None, idle_sec: float) -> str:
@@ -150,11 +122,12 @@ def every(layout: Layout) -> tuple[list[PilotLine], bool]:
 
     Nobody is asked where there are no pilots.
     """
-    records = _records(layout)
+    records = pilot_jobs.records(layout)
     jobs = slurm.jobs() if records else []
-    found = None if jobs is None else {job.name: job for job in jobs}
-    lines = [_line(layout, record, found) for record in sorted(records, key=lambda each: each.asked_at)]
-    return lines, found is not None
+    if jobs is None:
+        return [pilot_line(layout, each, PilotWord(each.job_id, "")) for each in records], False
+    found = {job.name: job for job in jobs}
+    return [pilot_line(layout, each, pilot_jobs.word_on(each, found)) for each in records], True
 
 
 def cancel(ctx: Context, *, at_once: bool = False) -> PilotsCanceled:
@@ -169,31 +142,10 @@ def cancel(ctx: Context, *, at_once: bool = False) -> PilotsCanceled:
     lines, answered = every(ctx.layout)
     if not answered:
         raise UserError("Slurm does not answer", fix="try again later, or run this where squeue works")
-    jobs = [line.job_id for line in lines if line.job_id and line.state not in ("OVER", None)]
+    jobs = [line.job_id for line in lines if line.job_id and line.state not in (OVER, None)]
     if jobs:
         slurm.cancel(jobs, at_once=at_once)
     return PilotsCanceled(jobs=jobs)
-
-
-def _records(layout: Layout) -> list[Pilot]:
-    found = []
-    for name in members.names(layout.pilots):
-        if name.endswith(".json"):
-            with members.apart(layout.pilots / name):
-                found.append(atomic.read_record(Pilot, layout.pilots / name))
-    return found
-
-
-def _line(layout: Layout, record: Pilot, found: dict[str, slurm.ClusterJob] | None) -> PilotLine:
-    job = (found or {}).get(PREFIX + record.pilot)
-    return PilotLine(
-        pilot=record.pilot,
-        job_id=job.job_id if job else record.job_id,
-        state=None if found is None else job.state if job else "OVER",
-        reason=job.reason if job and job.state == "PENDING" else "",
-        node=job.node if job else "",
-        log=str(layout.pilots / f"{record.pilot}.log"),
-    )
 
 
 def _forget_old(layout: Layout) -> None:
@@ -204,6 +156,6 @@ def _forget_old(layout: Layout) -> None:
     for line in lines:
         path = layout.pilots / f"{line.pilot}.json"
         with members.apart(path):
-            if line.state == "OVER" and time.time() - path.stat().st_mtime > _KEPT_SEC:
+            if line.state == OVER and time.time() - path.stat().st_mtime > _KEPT_SEC:
                 path.with_suffix(".log").unlink(missing_ok=True)
                 path.unlink(missing_ok=True)

@@ -7,8 +7,8 @@ import typer
 from parallelhassnes.cli.options import JsonOption, RootOption, layout_of, root_or_default
 
 if TYPE_CHECKING:
-    from parallelhassnes.actions.pilots import PilotLine
     from parallelhassnes.views.runners import RunnerNow
+    from parallelhassnes.views.scoreboard_models import PilotLine
 
 CapacityOption = Annotated[
     int | None,
@@ -125,8 +125,7 @@ def _runner_lines(each: "RunnerNow") -> list[str]:
 
 
 def _pilot_line(job: "PilotLine") -> str:
-    why = f" ({job.reason})" if job.reason else f" on {job.node}" if job.node else ""
-    return f"job {job.job_id or 'not noted'}: {(job.state or 'not known').lower()}{why}; says {job.log}"
+    return f"job {job.job_id or 'not noted'}: {job.line}; says {job.log}"
 
 
 def slurm(

@@ -153,7 +153,7 @@ def _take(
             bucket.give_back(place)
         return None
     try:
-        _record(ctx, claimed)  # before the fork: whatever ran has a line
+        _record(ctx, claimed.meta, claimed.assignment.attempt, claimed.step)  # before the fork: whatever ran has a line
     except OSError:  # a full disk; a repair ends what was prepared
         os.close(claimed.lock)
         raise
@@ -269,20 +269,28 @@ def _move_ticket(ctx: Context, path: Path, key: str, attempt_dir: Path, runner: 
     return False
 
 
-def _record(ctx: Context, claimed: _Claimed) -> None:
-    meta = claimed.meta
+def record_if_missing(ctx: Context, attempt_dir: Path) -> None:
+    """Add the line of a launch that a host did not live to write, before its attempt is handed out again. Under ``tick.lock``."""
+    meta = attempts.read_meta(attempt_dir)
+    lines = ledger.read(ctx.layout.batch(meta.batch_id))
+    if not any(line.get("event") == "launched" and line.get("run_id") == meta.run_id for _, line in lines):
+        step = batches.read_job(ctx.layout.job(meta.batch_id, meta.job_id)).step(meta.step_id)
+        _record(ctx, meta, attempt_dir.name, step)
+
+
+def _record(ctx: Context, meta: AttemptMeta, attempt: str, step: StepSpec) -> None:
     ledger.append(
         ctx.layout.batch(meta.batch_id),
         "launched",
         job_id=meta.job_id,
         step_id=meta.step_id,
         run_id=meta.run_id,
-        attempt=claimed.assignment.attempt,
+        attempt=attempt,
         number=meta.number,
         queue_key=meta.queue_key,
         stand_in=meta.stand_in or None,
         **ran_under(meta),
-        **step_facts(claimed.step),
+        **step_facts(step),
     )
 
 

@@ -15,6 +15,8 @@ a copy of it is ended as lost (``execute.set_apart``).
 import os
 import platform
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -25,7 +27,7 @@ from parallelhassnes.names import run_id_of
 from parallelhassnes.schedule import quarantine
 from parallelhassnes.schedule.cluster import cluster_jobs
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.schedule.launch import start
+from parallelhassnes.schedule.launch import record_if_missing, start
 from parallelhassnes.store import atomic, attempts, batches, hosts, locks, members, process_identity
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
@@ -183,6 +185,19 @@ def _is_of_another_host(layout: Layout, runner: str, state: AttemptState) -> boo
     return state.pid_table.partition("/")[0] != found.boot_id and state.host != found.host
 
 
+@contextmanager
+def _deciding(ctx: Context) -> Iterator[bool]:
+    """Hold ``tick.lock`` for the block, if it is free; whether it is held, and this host decides."""
+    lock = locks.hold(ctx.layout.tick_lock)
+    if lock is None:
+        yield False
+        return
+    try:
+        yield hosts.decides(ctx.layout)  # looked at last: this host may have stood still
+    finally:
+        locks.release(lock)
+
+
 _OTHERS_PATIENCE = 10
 """After so many times the time after which a host counts as silent, the one that decides ends what another was to end."""
 
@@ -311,8 +326,15 @@ class SilenceWatch:
         if attempts.is_asked_to_end(ref.dir, state.run_id) and handed.take_back(ctx.layout, handed.JOBS, it.entry.name):
             return self._to_end(ctx, it, ref.name, fenced=False)
         if not it.given and self.still_for(it.entry.name, (state.run_id, "to hand"), now) >= still:
-            handed.hand(ctx.layout, handed.JOBS, it.entry.name, self._assignment(ctx, it, ref.name))
+            self._hand_again(ctx, it, ref, handed.JOBS)
         return None
+
+    def _hand_again(self, ctx: Context, it: _Foreign, ref: attempts.AttemptRef, owner: str) -> None:
+        """Hand out what a host that decided has left with nobody; not while a pass is being made, which may be about to."""
+        with _deciding(ctx) as decides:
+            if decides:
+                record_if_missing(ctx, ref.dir)
+                handed.hand(ctx.layout, owner, it.entry.name, self._assignment(ctx, it, ref.name))
 
     def _another_is_at_it(
         self, ctx: Context, it: _Foreign, attempt_dir: Path, alive: set[str], now: float, still: float
@@ -346,11 +368,8 @@ class SilenceWatch:
 
     def _fence(self, ctx: Context, it: _Foreign, attempt: str, owner: str) -> bool:
         """Say that the attempt is given up, in the ledger first; False where a pass is being made."""
-        lock = locks.hold(ctx.layout.tick_lock)
-        if lock is None:
-            return False
-        try:
-            if not hosts.decides(ctx.layout):  # looked at last: this host may have stood still
+        with _deciding(ctx) as decides:
+            if not decides:
                 return False
             ledger.append(
                 ctx.layout.batch(it.ticket.batch_id),
@@ -364,8 +383,6 @@ class SilenceWatch:
                 decider=ctx.layout.runner,
             )
             attempts.fence(it.step_dir, run_id_of(attempt), ctx.layout.runner)
-        finally:
-            locks.release(lock)
         return True
 
     def _is_ending(self, ctx: Context, owner: str) -> bool:
@@ -377,7 +394,7 @@ class SilenceWatch:
         if it.given:
             return
         if state.status == "queued":
-            handed.hand(ctx.layout, owner, it.entry.name, self._assignment(ctx, it, ref.name))
+            self._hand_again(ctx, it, ref, owner)
         else:
             handed.note_taken(ctx.layout, it.entry.name, owner)
 

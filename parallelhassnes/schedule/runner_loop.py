@@ -26,7 +26,7 @@ from parallelhassnes.execute import launcher, logs, processes
 from parallelhassnes.execute.secret_forms import looks_secret
 from parallelhassnes.names import run_id_of
 from parallelhassnes.schedule import rebuild, repair
-from parallelhassnes.schedule.cluster import cluster_jobs
+from parallelhassnes.schedule.cluster import cluster_jobs, pilot_jobs
 from parallelhassnes.schedule.context import ENTRY_POINTS, Context, renewed
 from parallelhassnes.schedule.joining import check_host
 from parallelhassnes.schedule.launch import preload, start
@@ -121,6 +121,8 @@ class _Loop:
         """The right was this runner's before its host was started anew."""
         self.asked: set[str] = set()
         """Tickets of attempts that jobs of Slurm were asked for since the last beat."""
+        self.pilots_at = 0.0
+        """When Slurm is asked about pilots next, where it is not asked for more."""
         self.acts_from = 0.0
         """Until then a right that was taken over is not used: what its holder wrote may not be seen yet."""
 
@@ -337,11 +339,15 @@ class _Loop:
         layout = self.ctx.layout
         given = handed.handed(layout, handed.JOBS)
         is_new = not self.asked.issuperset(given) or (not self.asked and cluster_jobs.is_wanted(layout))
+        if not is_new and time.monotonic() >= self.pilots_at:
+            self.pilots_at = time.monotonic() + pilot_jobs.LOOK_SEC
+            is_new = pilot_jobs.are_wanted(layout)
         if not is_new or cluster_jobs.is_under_way(layout):
             return
         self.asked = {*given, ""}
         root, options = layout.root, self.ctx.options.model_dump_json()
         log = cluster_jobs.folder(layout) / "asking.log"
+        log.parent.mkdir(exist_ok=True)
         see_to = partial(cluster_jobs.see_to, self.ctx)
         launcher.start_beside(see_to, ENTRY_POINTS, "jobs", str(root), options, log=log, cwd=root)
 

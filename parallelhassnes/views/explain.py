@@ -17,12 +17,13 @@ from parallelhassnes.schedule.limits import exclusive_dirs, start_rate
 from parallelhassnes.schedule.limits.concurrency_keys import Limit, effective_limit, table_limits
 from parallelhassnes.schedule.rules.step_state import stand
 from parallelhassnes.steps.trial.trial_paths import environment_of
-from parallelhassnes.store import atomic, batches, clocks, locks
-from parallelhassnes.store.queue import queue_keys, tickets
+from parallelhassnes.store import atomic, batches, clocks, hosts, locks
+from parallelhassnes.store.queue import handed, queue_keys, tickets
 from parallelhassnes.store.queue.queue_keys import KeyState
 from parallelhassnes.store.records import now_text, parse_time
 from parallelhassnes.views import batch_status
 from parallelhassnes.views.batch_status import BatchStatus, StepStatus
+from parallelhassnes.views.runners import slurm_now
 from parallelhassnes.views.scoreboard_models import View
 
 MOST_STEPS = 20
@@ -94,8 +95,8 @@ class _View:
             attempt = found.row.attempt if found.row else "an attempt"
             job = cluster_jobs.record_of(self.ctx.layout, attempt)
             if job is not None:
-                silent = "" if cluster_jobs.has_answered(self.ctx.layout) else "; Slurm does not answer now"
-                yield f"attempt {found.row.number if found.row else 1} ({attempt}): {job.line()}{silent}"
+                line = cluster_jobs.line_of(self.ctx.layout, job)
+                yield f"attempt {found.row.number if found.row else 1} ({attempt}): {line}"
             else:
                 yield f"attempt {found.row.number if found.row else 1} ({attempt}) runs; `show` has its phase"
             yield self._rule(found)
@@ -195,10 +196,8 @@ class _View:
         return f" (by {said['by']}: {said.get('reason') or 'no reason given'})" if said else ""
 
     def _limits(self, found: StepStatus) -> Iterator[str]:
-        ctx, key = self.ctx, found.step.queue_key
-        everywhere = len(self.live)
-        if everywhere >= ctx.concurrency:
-            yield f"the host is full: {everywhere} of {ctx.concurrency} live"
+        key = found.step.queue_key
+        yield from self._room(found)
         own = sum(tickets.parse_name(t.name).batch_id == self.batch_id for t in self.live)
         if self.meta.concurrency is not None and own >= self.meta.concurrency:
             yield f"the batch is full: {own} of {self.meta.concurrency} live"
@@ -211,6 +210,29 @@ class _View:
                 yield waits
         if found.state == "ready":
             yield "ready: the next pass with room starts it, in the order of the batch"
+
+    def _room(self, found: StepStatus) -> Iterator[str]:
+        """Where there is no place for it now: on this host, on any of several, or at Slurm."""
+        ctx, everywhere = self.ctx, len(self.live)
+        if not hosts.is_shared(ctx.layout):
+            if everywhere >= ctx.concurrency:
+                yield f"the host is full: {everywhere} of {ctx.concurrency} live"
+            return
+        loads = handed.loads(ctx.layout, {entry.name for entry in self.live})
+        if self._spec(found).resources is not None:
+            jobs = ctx.config.slurm.jobs
+            if len(loads[handed.JOBS]) >= jobs:
+                yield f"[slurm] jobs is full: {len(loads[handed.JOBS])} of {jobs} pending or running"
+            return
+        beats = {name: hosts.beat_of(ctx.layout, name) for name in loads.keys() - {handed.JOBS}}
+        taking = {name: beat for name, beat in sorted(beats.items()) if beat is not None and not beat.draining}
+        if all(len(loads[name]) >= beat.capacity for name, beat in taking.items()):
+            said = ", ".join(f"{name} {len(loads[name])} of {beat.capacity}" for name, beat in taking.items())
+            yield f"every runner is full: {said} live" if said else "no runner takes anything now"
+            slurm = slurm_now(ctx.layout)
+            for pilot in slurm.pilots if slurm is not None else ():
+                if pilot.state == "PENDING":
+                    yield f"job {pilot.job_id} of Slurm, a runner to be, is {pilot.line}"
 
     def _folder(self, found: StepStatus) -> str:
         """Return the folder that another step works alone in; empty for a step that needs none or has it free."""

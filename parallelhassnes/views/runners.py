@@ -7,6 +7,7 @@ to be quick. One that is not seen to move in that time is not dead yet; the host
 import time
 from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from parallelhassnes.config import Config
 from parallelhassnes.schedule import configuration
@@ -14,7 +15,10 @@ from parallelhassnes.schedule.context import Context
 from parallelhassnes.store import atomic, hosts, members
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import handed, tickets
-from parallelhassnes.views.scoreboard_models import View
+from parallelhassnes.views.scoreboard_models import JobNow, PilotLine, RunnerLine, SlurmNow, View
+
+if TYPE_CHECKING:
+    from parallelhassnes.schedule.cluster.pilot_jobs import Pilot, PilotWord
 
 _LOOK_SEC = 0.1
 _SLACK_SEC = 0.5
@@ -47,25 +51,6 @@ class RunnerNow(View):
     """What waits for it to be taken."""
     job_id: str | None = None
     """The cluster's job that it is in."""
-
-
-class JobNow(View):
-    """A job of Slurm that is, or is to be, one attempt."""
-
-    step: str
-    """``batch/job/step``."""
-    attempt: str
-    slurm_id: str | None
-    """Null where there is no job yet."""
-    state: str | None
-    """As Slurm had it last, such as ``PENDING`` or ``RUNNING``; null before it was seen."""
-    reason: str
-    """Why it is pending."""
-    node: str
-    trouble: str
-    """Why there is no job now."""
-    line: str
-    """All of it, in words."""
 
 
 class RunnersNow(View):
@@ -137,7 +122,7 @@ def _joined(
         moves=None,
         watched_sec=0.0,
         left_sec=beat.left_sec if beat else None,
-        runs=[_step(running[ticket]) for ticket in runs],
+        runs=[step_of(running[ticket]) for ticket in runs],
         handed=len(handed.handed(layout, name)),
         job_id=atomic.read_derived(layout.runners / name / "job.json").get("job_id"),
     )
@@ -159,7 +144,7 @@ def _only(ctx: Context, name: str, running: dict[str, Path]) -> RunnerNow:
         moves=None,
         watched_sec=0.0,
         left_sec=None,
-        runs=[_step(running[ticket]) for ticket in runs],
+        runs=[step_of(running[ticket]) for ticket in runs],
         handed=0,
     )
 
@@ -169,6 +154,22 @@ def run_by(ctx: Context, name: str, running: Collection[str], *, shared: bool) -
     if shared:
         return [ticket for ticket in handed.taken(ctx.layout, name) if ticket in running]
     return list(running) if name == ctx.runner_id else []
+
+
+def with_what_they_run(ctx: Context, lines: list[RunnerLine]) -> list[RunnerLine]:
+    """Return the runners, each with the steps that it runs."""
+    running = {entry.name: entry.path for entry in tickets.running(ctx.layout)}
+    return [
+        line.model_copy(
+            update={
+                "runs": [
+                    step_of(running[ticket])
+                    for ticket in run_by(ctx, line.runner_id, running, shared=line.joined is not None)
+                ]
+            }
+        )
+        for line in lines
+    ]
 
 
 def jobs_of(layout: Layout) -> list[JobNow]:
@@ -184,13 +185,41 @@ def jobs_of(layout: Layout) -> list[JobNow]:
             reason=each.reason if each.state == "PENDING" else "",
             node=each.node,
             trouble=each.trouble,
-            line=each.line(),
+            line=cluster_jobs.line_of(layout, each),
         )
         for each in cluster_jobs.records(layout)
     ]
 
 
-def _step(path: Path) -> str:
+def pilot_line(layout: Layout, record: "Pilot", word: "PilotWord") -> PilotLine:
+    """Tell of a pilot by what Slurm says of its job."""
+    return PilotLine(
+        pilot=record.pilot,
+        job_id=word.job_id,
+        state=word.state or None,
+        reason=word.reason,
+        node=word.node,
+        log=str(layout.pilots / f"{record.pilot}.log"),
+    )
+
+
+def slurm_now(layout: Layout) -> SlurmNow | None:
+    """Tell of all jobs of Slurm, as the host that decides has had it last; None on a root without any."""
+    if not any(map(members.is_there, (layout.pilots, layout.runners / handed.JOBS / "jobs"))):
+        return None
+    from parallelhassnes.schedule.cluster import cluster_jobs, pilot_jobs
+
+    pilots, words = pilot_jobs.records(layout), pilot_jobs.words(layout)
+    jobs = jobs_of(layout)
+    if not pilots and not jobs:
+        return None
+    lines = [pilot_line(layout, each, words.get(each.pilot, pilot_jobs.PilotWord(each.job_id, ""))) for each in pilots]
+    return SlurmNow(
+        answers=cluster_jobs.has_answered(layout), pilots=[p for p in lines if p.state != pilot_jobs.OVER], jobs=jobs
+    )
+
+
+def step_of(path: Path) -> str:
     """``batch/job/step`` of a running ticket; its batch alone where it has just ended or cannot be read."""
     try:
         ticket = tickets.read(path)

@@ -207,6 +207,56 @@ class JoinedHost(View):
     """What is not as it should be, a line each with what follows or what to do."""
 
 
+class JobNow(View):
+    """A job of Slurm that is, or is to be, one attempt."""
+
+    step: str
+    """``batch/job/step``."""
+    attempt: str
+    slurm_id: str | None
+    """Null where there is no job yet."""
+    state: str | None
+    """As Slurm had it last, such as ``PENDING`` or ``RUNNING``; null before it was seen."""
+    reason: str
+    """Why it is pending."""
+    node: str
+    trouble: str
+    """Why there is no job now."""
+    line: str
+    """All of it, in words."""
+
+
+class PilotLine(View):
+    """A pilot, and what Slurm says of its job."""
+
+    pilot: str
+    job_id: str | None
+    state: str | None
+    """As Slurm has it, such as ``PENDING`` or ``RUNNING``; ``OVER`` where it has no such job any more; null where nobody answers."""
+    reason: str
+    """Why it is pending."""
+    node: str
+    log: str
+    """File with what its runner has said."""
+
+    @property
+    def line(self) -> str:
+        """How it stands, in a few words."""
+        why = f" ({self.reason})" if self.reason else f" on {self.node}" if self.node else ""
+        return f"{(self.state or 'not known').lower()}{why}"
+
+
+class SlurmNow(View):
+    """Jobs of Slurm, as the host that decides has had them last."""
+
+    answers: bool
+    """Whether Slurm answered it then."""
+    pilots: list[PilotLine]
+    """Jobs that are runners, or wait to be one; the oldest first."""
+    jobs: list[JobNow]
+    """Jobs that are one attempt each."""
+
+
 class RunnerLine(View):
     """One runner, as it last reported."""
 
@@ -220,6 +270,12 @@ class RunnerLine(View):
     """When it reported, by its own clock."""
     joined: JoinedHost | None = None
     """What is known of it as one of several hosts; null on a root of one host."""
+    job_id: str | None = None
+    """The cluster's job that it is in."""
+    left_sec: float | None = None
+    """Time until it ends, as it said last; null for no end."""
+    runs: list[str] = []
+    """``batch/job/step`` of what it runs; only ``/v1/runners`` tells."""
 
 
 class SystemScoreboard(View):
@@ -244,6 +300,8 @@ class SystemScoreboard(View):
     """One line for whatever keeps every batch waiting: no pass succeeds, nobody makes one, an environment's engine does not answer."""
     queue: list[QueueLine]
     runners: list[RunnerLine]
+    slurm: SlurmNow | None = None
+    """Jobs of Slurm; null where there are none."""
     batches: list[BatchLine]
     """First those with something failed, lost, in need of attention or blocked, then those that go on, then those that
     are over; in each the newest first."""

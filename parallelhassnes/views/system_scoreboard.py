@@ -21,7 +21,7 @@ from parallelhassnes.store.queue import queue_keys, tickets
 from parallelhassnes.store.queue.queue_keys import Breaker, KeyState
 from parallelhassnes.store.records import now_text
 from parallelhassnes.views import batch_summary, host_lines
-from parallelhassnes.views.runners import run_by
+from parallelhassnes.views.runners import run_by, slurm_now
 from parallelhassnes.views.scoreboard_models import (
     BatchLine,
     Counts,
@@ -88,6 +88,7 @@ def system_scoreboard(layout: Layout, *, snapshot: bool = True) -> SystemScorebo
         rejected=_errors(layout.rejected),
         queue=_queue(Context(layout, config), lines, running, states, paused),
         runners=_runners(Context(layout, config), {entry.name for entry in running}),
+        slurm=slurm_now(layout),
         batches=lines,
         shortage=space.shortage(layout.runs, config) or "",
         waiting=health.waiting(layout),
@@ -228,6 +229,8 @@ def _runner(ctx: Context, name: str, joined: JoinedHost | None, running: set[str
         draining=members.is_there(folder / "drain") or bool(health.get("draining")),
         at=health.get("at", ""),
         joined=joined,
+        job_id=atomic.read_derived(folder / "job.json").get("job_id") if joined is not None else None,
+        left_sec=health.get("left_sec"),
     )
 
 

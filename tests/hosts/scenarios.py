@@ -25,6 +25,8 @@ MODEL, MODEL_LIMIT = "openai/tiny", 3
 """Of the trials' agent."""
 LIMITS = {KEY: LIMIT, MODEL: MODEL_LIMIT}
 TOML = f'durable = false\nconcurrency = 8\n[limits]\n"{KEY}" = {LIMIT}\n"{MODEL}" = {MODEL_LIMIT}\n[retry]\nbackoff_sec = 0.1\n'
+ANSWERING_SEC = 75
+"""A process that answers a host which has asked and lost power meanwhile ends after a minute."""
 KILLED = -signal.SIGTERM & 0xFF
 """How a runner ends that was told to while it still joined."""
 SKEWS = ("+2h", "-2h", "+90s")
@@ -51,7 +53,8 @@ class Round:
         self.runners: dict[str, subprocess.Popen[str]] = {}
         self.away: set[str] = set()
         """Hosts that are frozen or without power."""
-        self.steps = 0
+        self.steps = self.own = 0
+        """Steps that are to succeed, and those of them that speak to the witness."""
         self.told: list[str] = []
         """The faults, for whoever reads of a failure."""
 
@@ -61,10 +64,11 @@ class Round:
         for number, key in enumerate((None, KEY)):
             count = steps // 2 + (steps % 2 if number else 0)
             self.lab.submit(self.hosts[0], count, seconds, key=key, **more)
-        self.steps += steps
+        self.own += steps + trials
+        self.steps += steps + trials
         if trials:
             self.lab.submit_trials(self.hosts[0], trials, seconds, MODEL)
-            self.steps += trials + 1  # their verdict
+            self.steps += 1  # their verdict
         self.keep_runners()
 
     def keep_runners(self) -> None:
@@ -99,7 +103,7 @@ class Round:
 
     def end(self, deadline_sec: float = 120.0, limits: Mapping[str, int] | None = None) -> Judgement:
         """Wait until the store is at rest, have the runners end, and judge."""
-        self.wait(self.at_rest, "the store to be at rest", deadline_sec)
+        self.wait(lambda: self.at_rest() and self.ran() >= self.own, "the store to be at rest", deadline_sec)
         for host in self.hosts:
             if host.name not in self.away and self.runners[host.name].poll() is None:
                 self.runners[host.name].terminate()
@@ -109,7 +113,9 @@ class Round:
         for host in self.hosts:
             if host.name not in self.away:
                 wait_for(
-                    lambda host=host: not host.programs(), f"the last program on {host.name}: {host.programs()}", 20
+                    lambda host=host: not host.programs(),
+                    f"the last program on {host.name}: {host.programs()}",
+                    ANSWERING_SEC,
                 )
         capacity = {host.name: CAPACITY for host in self.hosts}
         found = judge(self.lab.witness, self.lab.disk, self.hosts, steps=self.steps, capacity=capacity, limits=limits)

@@ -1,5 +1,6 @@
 """``/metrics``: how the store stands, for Prometheus. Made anew at each scrape, so that no server has to count."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from starlette.responses import Response
 from parallelhassnes.api.http.auth import needs
 from parallelhassnes.api.live.server_state import ServerState, SiteHere
 from parallelhassnes.errors import UserError, extra
-from parallelhassnes.views.scoreboard_models import SystemScoreboard
+from parallelhassnes.views.scoreboard_models import SlurmNow, SystemScoreboard
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -72,6 +73,10 @@ class _Store:
         yield _gauge("runner_draining", "1 where a runner starts nothing new.", ["runner"], drains)
         loads = [((r.runner_id,), r.live) for r in board.runners if r.live is not None]
         yield _gauge("runner_live", "Live attempts of a runner, as it reported.", ["runner"], loads)
+        rooms = [((r.runner_id,), r.capacity) for r in board.runners if r.capacity is not None]
+        yield _gauge("runner_capacity", "Attempts of a runner at most, as it reported.", ["runner"], rooms)
+        if board.slurm is not None:
+            yield from _cluster(board.slurm)
         joined = [((r.runner_id,), r.joined) for r in board.runners]
         decides = [(label, each.decides) for label, each in joined if each]
         yield _gauge("runner_decides", "1 where a runner decides for all hosts of the root.", ["runner"], decides)
@@ -82,6 +87,16 @@ class _Store:
         watching = self._site.watching
         listeners = [(("events",), sum(watching.listeners(type))), (("logs",), len(watching.listeners(Path)))]
         yield _gauge("listened_to", "Listeners of events; attempts whose logs are followed.", ["stream"], listeners)
+
+
+def _cluster(slurm: SlurmNow) -> "Iterator[Metric]":
+    yield _gauge("slurm_answers", "1 where Slurm answered when it was asked last.", [], [((), slurm.answers)])
+    for name, about, states in (
+        ("slurm_pilots", "Jobs of Slurm that are runners, by Slurm's state.", [p.state for p in slurm.pilots]),
+        ("slurm_jobs", "Jobs of Slurm that are one attempt each, by Slurm's state.", [j.state for j in slurm.jobs]),
+    ):
+        counts = Counter((state or "unknown").lower() for state in states)
+        yield _gauge(name, about, ["state"], [((state,), count) for state, count in sorted(counts.items())])
 
 
 def _steps(board: SystemScoreboard) -> list[tuple[tuple[str, ...], float]]:

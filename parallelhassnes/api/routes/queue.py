@@ -12,7 +12,8 @@ from parallelhassnes.api.http.auth import needs
 from parallelhassnes.api.http.responses import KnownHere, polled
 from parallelhassnes.api.live.server_state import SiteHere
 from parallelhassnes.names import MAX_KEY
-from parallelhassnes.views.scoreboard_models import QueueLine, RunnerLine
+from parallelhassnes.views.runners import with_what_they_run
+from parallelhassnes.views.scoreboard_models import QueueLine, RunnerLine, SlurmNow
 
 router = APIRouter(prefix="/v1", tags=["queue"], dependencies=[Depends(needs("read"))])
 
@@ -35,6 +36,8 @@ class Runners(BaseModel):
     """The places where attempts run."""
 
     items: list[RunnerLine]
+    slurm: SlurmNow | None = None
+    """Jobs of Slurm that are runners, or one attempt each; null where there are none."""
 
 
 class Limits(BaseModel):
@@ -98,5 +101,6 @@ def set_limit(site: SiteHere, wanted: Annotated[LimitWanted, Body()]) -> Held:
 
 @router.get("/runners", response_model=Runners)
 def list_runners(known: KnownHere, site: SiteHere) -> Response:
-    """Each runner's load, capacity and health as it last reported."""
-    return polled(known, Runners(items=site.board().runners))
+    """Each runner's load, capacity and health as it last reported, what it runs, and the jobs of Slurm with why they wait."""
+    board = site.board()
+    return polled(known, Runners(items=with_what_they_run(site.context(), board.runners), slurm=board.slurm))

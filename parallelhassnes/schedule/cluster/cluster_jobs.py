@@ -5,6 +5,7 @@
     runners/.slurm/jobs/<attempt>.json   what Slurm was asked for, written before it is; then the job's id, and Slurm's word on it
     runners/.slurm/jobs/<attempt>.log    what the job said
     runners/.slurm/answer.json           whether Slurm answered last
+    runners/.slurm/pilots.json           its word on pilots (``pilot_jobs``), which a round notes, too
 
 A job's name is its attempt's. The loop of the host that decides has a *round* run in a process of its own, at each heartbeat and when
 something was handed over, so a controller that does not answer holds up nothing else. A round asks Slurm once what jobs there are.
@@ -36,6 +37,7 @@ from parallelhassnes.errors import UserError
 from parallelhassnes.execute import logs, slurm
 from parallelhassnes.names import run_id_of
 from parallelhassnes.plan import Record, StepSpec
+from parallelhassnes.schedule.cluster import pilot_jobs
 from parallelhassnes.schedule.context import ENTRY_POINTS, Context
 from parallelhassnes.schedule.process.attempt_process import Assignment
 from parallelhassnes.steps.registry import kind as kind_of
@@ -129,6 +131,11 @@ def has_answered(layout: Layout) -> bool:
     return bool(atomic.read_derived(folder(layout) / "answer.json").get("answered", True))
 
 
+def line_of(layout: Layout, record: JobRecord) -> str:
+    """Tell how a job stands, and whether that is of an older day: in the same words wherever it is told."""
+    return record.line() + ("" if has_answered(layout) else "; Slurm does not answer now")
+
+
 def is_wanted(layout: Layout) -> bool:
     """Whether there is anything that a round may have to see to."""
     top = folder(layout)
@@ -142,6 +149,7 @@ def is_under_way(layout: Layout) -> bool:
 
 def see_to(ctx: Context) -> None:
     """Make one round; nothing where another process of this host is at one."""
+    folder(ctx.layout).mkdir(parents=True, exist_ok=True)
     lock = locks.hold(folder(ctx.layout) / "lock")
     if lock is None:
         return
@@ -160,7 +168,8 @@ class _Round:
     def run(self) -> None:
         given = self._given()
         known = {each.attempt: each for each in records(self.layout)}
-        if not given and not known:
+        pilots = pilot_jobs.are_wanted(self.layout)
+        if not given and not known and not pilots:
             return
         found = slurm.jobs(over=True)
         if has_answered(self.layout) != (found is not None):
@@ -168,6 +177,8 @@ class _Round:
             atomic.write_json(folder(self.layout) / "answer.json", answer, durable=False)
         if found is None:
             return
+        if pilots:
+            pilot_jobs.note(self.layout, found)
         for job in found:
             self.jobs[job.name].append(job)
         for record in known.values():
