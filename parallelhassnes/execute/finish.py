@@ -95,7 +95,7 @@ def finish(
 
 
 def _check(is_fenced: Callable[[], bool]) -> None:
-    if is_fenced():
+    if attempts.wait_until_told(is_fenced):
         raise attempts.Fenced
 
 

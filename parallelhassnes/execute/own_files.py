@@ -32,7 +32,7 @@ def is_gone(attempt_dir: Path) -> bool:
         return not stat.S_ISDIR(attempt_dir.lstat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
         return True
-    except PermissionError:  # the worker has closed a folder above it
+    except OSError:  # the worker has closed a folder above it, or the file server does not answer: not seen is not gone
         return False
 
 

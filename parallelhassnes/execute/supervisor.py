@@ -58,7 +58,7 @@ class Timing(NamedTuple):
     bounds: Bounds = Bounds()
     """What is kept of the attempt."""
     is_fenced: Callable[[], bool] = lambda: False
-    """Whether another host has given the attempt up: nothing of it may be written any more."""
+    """Whether another host has given the attempt up: nothing of it may be written any more. Raises OSError where that cannot be told."""
     is_out_of_time: Callable[[], bool] = lambda: False
     """Asked when this process is told to end: whether that is because the time of its cluster's job is up."""
 
@@ -95,7 +95,7 @@ def supervise(
         pid_table=table(),
     )
     meta = safe_read.read_bytes(attempt.dir / attempts.META, 1 << 20)
-    if timing.is_fenced():
+    if attempts.wait_until_told(timing.is_fenced):
         raise attempts.Fenced
     attempts.write_state(attempt.dir, state)
     pid = start_worker(attempt, kind, environment, lock)
@@ -106,7 +106,7 @@ def supervise(
     signal.set_wakeup_fd(-1)
     for handle in (wake, write):
         os.close(handle)
-    if timing.is_fenced():
+    if attempts.wait_until_told(timing.is_fenced):
         sweep(attempt, kind)
         raise attempts.Fenced
     if own_files.is_gone(attempt.dir):
@@ -187,7 +187,7 @@ class _Watch:
                 processes.kill_group(self.worker)
                 self.kill_at = now + 1.0
             return
-        if self.timing.is_fenced():
+        if self._is_fenced() is True:
             self._stop("lost")
             processes.kill_group(self.worker)
         elif attempts.is_asked_to_end(self.attempt.dir, self.attempt.run_id):
@@ -203,6 +203,13 @@ class _Watch:
             self._stop("timeout")
         elif self.timing.stop_stuck and self.state.stuck_since is not None:
             self._stop("stuck")
+
+    def _is_fenced(self) -> bool | None:
+        """Tell whether the attempt was given up; None where that cannot be told now."""
+        try:
+            return self.timing.is_fenced()
+        except OSError:
+            return None
 
     def _stop(self, reason: Reason) -> None:
         self.reason = reason
@@ -230,7 +237,7 @@ class _Watch:
             }
         )
         self.beats += 1
-        if self.timing.is_fenced():
+        if self._is_fenced() is not False:  # where that cannot be told nothing is written, and the work goes on
             return
         try:
             attempts.write_state(self.attempt.dir, self.state)

@@ -12,6 +12,7 @@ lives all the same sees that and writes nothing more. Two heartbeats later, if i
 a copy of it is ended as lost (``execute.set_apart``).
 """
 
+import errno
 import os
 import platform
 import signal
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from parallelhassnes.schedule.process.attempt_process import Assignment, Then
 
 
+_OF_THE_SERVER = (errno.EIO, errno.ESTALE)
+
+
 def repair(ctx: Context, then: "Then") -> list[str]:
     """Hand every dead attempt to a process that ends it; their names."""
     repaired = []
@@ -53,7 +57,9 @@ def repair(ctx: Context, then: "Then") -> list[str]:
 
 
 def _set_aside(ctx: Context, entry: tickets.Running, error: Exception) -> None:
-    if members.is_there(entry.path):  # else it ended just then
+    if ctx.layout.runner and isinstance(error, OSError) and error.errno in _OF_THE_SERVER:
+        members.pass_over(error)  # what cannot be read over the network now may be in order
+    elif members.is_there(entry.path):  # else it ended just then
         quarantine.set_aside(ctx, entry.path, error)
 
 

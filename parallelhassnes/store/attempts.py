@@ -17,6 +17,8 @@ import os
 import platform
 import re
 import shutil
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -37,6 +39,7 @@ META, STATE, FINAL, FINAL_TEXT, SEAL, PUBLISH = (
 CANCEL = "cancel.json"
 _NAME = re.compile(r"\d{8}T\d{6}Z_[a-z0-9]+")
 LOGS = ("stdout.log", "stderr.log")
+_ASK_AGAIN_SEC = 0.2
 _BEATS, _BEAT_PATIENCE_SEC = 3, 5.0
 """After so many heartbeats and so long without one a supervisor that cannot be seen is taken for dead."""
 
@@ -209,7 +212,25 @@ def fence(step_dir: Path, run_id: str, by: str) -> None:
 
 
 def is_fenced(step_dir: Path, run_id: str) -> bool:
-    return os.path.exists(f"{step_dir}/fence.{run_id}.json")  # noqa: PTH110 - asked at every beat
+    """Tell whether an attempt was given up.
+
+    Raises:
+        OSError: that cannot be told now, as when the file server has lost this host's locks or handles (EIO, ESTALE).
+    """
+    try:
+        os.stat(f"{step_dir}/fence.{run_id}.json")  # noqa: PTH116 - asked at every beat
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def wait_until_told(is_fenced: Callable[[], bool]) -> bool:
+    """Ask whether an attempt was given up until that can be told: who does not know may write nothing."""
+    while True:
+        try:
+            return is_fenced()
+        except OSError:
+            time.sleep(_ASK_AGAIN_SEC)
 
 
 def is_sealed(attempt_dir: Path) -> bool:

@@ -42,7 +42,8 @@ def run(root: Path, ticket: str, attempt: str) -> None:
     attempt_dir = assignment.attempt_dir(ctx.layout)
     step_dir = attempt_dir.parents[1]
     lock = _lock(step_dir / "step.lock")
-    if lock is None or attempts.is_fenced(step_dir, run_id_of(attempt)):
+    is_fenced = partial(attempts.is_fenced, step_dir, run_id_of(attempt))
+    if lock is None or attempts.wait_until_told(is_fenced):
         logs.say(f"{attempt} was given up by the host that decides")
         handed.let_go(ctx.layout, handed.JOBS, ticket)
         return

@@ -148,7 +148,7 @@ def _is_taken_over(directory: Path, run_id: str, assignment: Assignment) -> bool
     newest = attempts.newest(directory.parents[1])
     if newest is None or newest.name != directory.name:
         return True
-    return not assignment.dead and attempts.is_fenced(directory.parents[1], run_id)
+    return not assignment.dead and attempts.wait_until_told(partial(attempts.is_fenced, directory.parents[1], run_id))
 
 
 def _leave_it(
