@@ -21,6 +21,9 @@ MAX_NAME = 128
 BATCH_FILES = frozenset(
     {
         "batch_meta.json",
+        "packed.tar.zst",
+        "packed.seals.jsonl",
+        "packed.json",
         "control.json",
         "index.json",
         "launch_table.json",

@@ -5,6 +5,8 @@ system takes, links, pipes, names that are no text. So nothing here makes a path
 opened, renamed and removed relative to the descriptor of the folder that it is in. One descriptor is open at a time, however
 deep the walk is: the way up is ``..``, believed only where it leads to the very folder that the walk came from; where somebody
 has moved a folder meanwhile, the walk goes down again from the top by names.
+
+Files of attempts whose batch was packed are read from its archive (``packed``) by the same functions: where nothing is at their path.
 """
 
 import contextlib
@@ -16,6 +18,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from parallelhassnes import packed
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -220,7 +224,13 @@ def open_file(name: str, folder: int | None = None, flags: int = FILE) -> int:
     Raises:
         OSError: there is none.
     """
-    if not stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+    try:
+        mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+    except FileNotFoundError:
+        if folder is not None:
+            raise
+        return packed.open_file(name)
+    if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "is no regular file", name)
     handle = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
@@ -238,7 +248,10 @@ def open_below(top: Path | str, relative: str) -> int:
     parts = relative.split("/")
     if any(part in ("", ".", "..") or "\0" in part for part in parts):
         raise OSError(errno.EINVAL, "is not the path of a file", relative)
-    handle = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        handle = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return packed.open_file(f"{top}/{relative}")
     try:
         for part in parts[:-1]:
             below = os.open(part, FOLDER, dir_fd=handle)
@@ -261,7 +274,10 @@ def files(top: Path, below: str = "", most: int = MOST_LISTED) -> list[tuple[str
     """
     found: list[tuple[str, int]] = []
     with contextlib.suppress(OSError), contextlib.ExitStack() as opened:
-        handle = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            handle = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return packed.files(top, below)[:most]
         opened.callback(os.close, handle)
         for part in below.split("/") if below else ():
             handle = os.open(part, FOLDER, dir_fd=handle)
@@ -271,6 +287,20 @@ def files(top: Path, below: str = "", most: int = MOST_LISTED) -> list[tuple[str
                 path = f"{below}/{entry.path}" if below else entry.path
                 found.append((path, entry.info.st_size))
     return sorted(found)
+
+
+def kind(path: Path | str) -> str:
+    """Tell what is at a path of the store, packed or not: ``file``, ``folder``, ``link`` or ``other``; empty for nothing."""
+    try:
+        mode = os.lstat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        found = packed.member(path)
+        if found is None:
+            return ""
+        return "file" if found.isreg() else "folder" if found.isdir() else "link" if found.issym() else "other"
+    if stat.S_ISREG(mode):
+        return "file"
+    return "folder" if stat.S_ISDIR(mode) else "link" if stat.S_ISLNK(mode) else "other"
 
 
 def set_mode(folder: int | None, name: str, change: Callable[[int], int]) -> None:

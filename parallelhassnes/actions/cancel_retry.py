@@ -27,6 +27,7 @@ from parallelhassnes.schedule.tick import pass_and_wake
 from parallelhassnes.steps.failures import CLASSES
 from parallelhassnes.steps.trial_data import facts
 from parallelhassnes.store import attempts, batches, hosts
+from parallelhassnes.store.archives import packing
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.queue import delayed, notices, tickets
 from parallelhassnes.store.records import AttemptState, now_text
@@ -201,6 +202,7 @@ def retry(ctx: Context, target: Found | str, only: Only | None = None, reason: s
     result = Operated(target=str(target))
     with hosts.deciding(ctx.layout):
         book = JobState(ctx, target.batch_id)
+        packing.check_unpacked(book.batch_dir)
         control = batches.read_control(book.batch_dir)
         if control.canceled:
             batches.write_control(ctx.layout, target.batch_id, control.model_copy(update={"canceled": False}))

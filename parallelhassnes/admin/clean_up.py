@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel
 
-from parallelhassnes import walk
+from parallelhassnes import packed, walk
 from parallelhassnes.execute import processes
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.process import shared_images
@@ -152,7 +152,10 @@ def _live(ctx: Context) -> set[str]:
 
 
 def _is_of_this_store(ctx: Context, run_id: str) -> bool:
-    return any(ctx.layout.runs.glob(f"*/*/steps/*/attempts/*_{run_id}"))
+    if any(ctx.layout.runs.glob(f"*/*/steps/*/attempts/*_{run_id}")):
+        return True
+    archives = (packed.of(index.parent) for index in ctx.layout.runs.glob(f"*/{packed.INDEX}"))
+    return any(place.endswith(f"_{run_id}") for pack in archives if pack for place in pack.attempts)
 
 
 def _remove(left: Left) -> bool:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from parallelhassnes.plan import StepSpec, TrialSpec
 from parallelhassnes.steps import safe_read
-from parallelhassnes.store import batches
+from parallelhassnes.store import attempts, batches
 
 if TYPE_CHECKING:
     from harbor.models.job.config import JobConfig
@@ -61,8 +61,9 @@ def _with_result(job_dir: Path, step: StepSpec) -> Iterator[FoundTrial]:
     from harbor.models.trial.config import TrialConfig
     from harbor.models.trial.result import TrialResult
 
-    every = sorted((job_dir / "steps" / step.step_id / "attempts").glob("*"))
-    for number, attempt in reversed(list(enumerate(every))):
+    step_dir = job_dir / "steps" / step.step_id
+    for number, name in reversed(list(enumerate(attempts.names(step_dir)))):
+        attempt = step_dir / "attempts" / name
         text = safe_read.read_bytes(attempt / "trial" / "result.json", safe_read.MAX_JSON_BYTES)
         if not text:
             continue

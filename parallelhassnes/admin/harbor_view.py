@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import NAMESPACE_URL, uuid5
 
-from parallelhassnes import formatting
+from parallelhassnes import formatting, walk
 from parallelhassnes.admin import harbor_export
 from parallelhassnes.admin.harbor_export import FoundTrial
 from parallelhassnes.errors import UserError
@@ -111,6 +111,9 @@ def _link_tree(source: Path, target: Path) -> None:
     sockets and devices are left out.
     """
     target.mkdir()
+    if walk.kind(source) == "folder" and not source.exists():
+        _copy_packed(source, target)
+        return
     for entry in source.iterdir():
         place = target / entry.name
         if entry.is_symlink():
@@ -119,6 +122,17 @@ def _link_tree(source: Path, target: Path) -> None:
             _link_tree(entry, place)
         elif entry.is_file() and entry.name not in OWN_FILES:
             _link(entry, place)
+
+
+def _copy_packed(source: Path, target: Path) -> None:
+    """Copy files out of a batch's archive; what is no file is left out."""
+    for relative, _ in walk.files(source):
+        place = target / relative
+        if place.name in OWN_FILES:
+            continue
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with open(walk.open_below(source, relative), "rb") as stream, place.open("xb") as made:  # noqa: PTH123 - by descriptor
+            shutil.copyfileobj(stream, made)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -145,6 +145,6 @@ def _alone(attempt_dir: Path, step: StepSpec) -> str:
         env = [f"{name}={value}" for name, value in step.env.items()]
         return shlex.join([*(["env", *env] if env else []), *spec["command"]])
     config = attempt_dir / "trial" / "config.json"
-    if step.kind == "trial" and config.is_file():
+    if step.kind == "trial" and walk.kind(config) == "file":
         return f"harbor trial start -c {shlex.quote(str(config))} --trials-dir again"
     return ""

@@ -88,7 +88,7 @@ class Logs:
             UnknownId: as in ``new``.
         """
         while True:
-            over = self.ended or not self.dir.is_dir()
+            over = self.ended or walk.kind(self.dir) != "folder"
             some = False
             for piece in self.new(only):
                 some = True
@@ -101,7 +101,7 @@ class Logs:
 
     def look(self) -> tuple[object, ...]:
         """Tell what is the same as long as there is nothing new to read: whether the attempt has ended, each log's size in bytes."""
-        return self.ended, self.dir.is_dir(), *((name, self._size(name)) for name in self.files())
+        return self.ended, walk.kind(self.dir) == "folder", *((name, self._size(name)) for name in self.files())
 
     @property
     def places(self) -> dict[str, int]:

@@ -9,6 +9,7 @@ import typer
 
 from parallelhassnes.cli.options import JsonOption, RawOption, RootOption, layout_of
 from parallelhassnes.cli.output import terminal
+from parallelhassnes.steps import safe_read
 
 IdArgument = Annotated[
     str, typer.Argument(metavar="ID", help="An attempt; or a step, job, batch or latest, for its newest attempt.")
@@ -53,7 +54,7 @@ def artifact(
         return
     one = attempt_files.artifact(layout, target, name)
     if json:
-        document = {"ok": True, "path": str(one.path), "size": one.path.stat().st_size}
+        document = {"ok": True, "path": str(one.path), "size": safe_read.size(one.path)}
         typer.echo(dumps(document), nl=False)
     elif path:
         typer.echo(one.path)

@@ -61,6 +61,8 @@ SECTIONS: dict[str, dict[str, str]] = {
         "api": "serve",
         "mcp": "serve",
         "token": "token",
+        "pack": "upkeep",
+        "unpack": "upkeep",
     },
 }
 """Title in ``--help`` → name of a command → module that registers it."""

@@ -1,7 +1,7 @@
-"""``rerun``, ``doctor``, ``notify``, ``cron``, ``export``, ``explain``."""
+"""``rerun``, ``doctor``, ``notify``, ``cron``, ``export``, ``explain``, ``pack``, ``unpack``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,10 +9,13 @@ from parallelhassnes import formatting
 from parallelhassnes.cli.options import IdArgument, JsonOption, RootOption, root_or_default
 from parallelhassnes.cli.work import open_store
 
+if TYPE_CHECKING:
+    from parallelhassnes.actions.packs import Packed
+
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
-    for command in (rerun, doctor, notify, cron, export, explain):
+    for command in (rerun, doctor, notify, cron, export, explain, pack, unpack):
         app.command()(command)
 
 
@@ -227,3 +230,59 @@ def explain(target: IdArgument, root: RootOption = None, json: JsonOption = Fals
             typer.echo(f"  {line}")
     if found.more:
         typer.echo(f"… and {found.more} more steps; name one, or use --json")
+
+
+def pack(
+    batches: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[BATCH]...", help="Batches, or latest; with --finished-days left out."),
+    ] = None,
+    finished_days: Annotated[
+        float | None,
+        typer.Option("--finished-days", metavar="N", min=0, help="Every batch that ended so many days ago or earlier."),
+    ] = None,
+    root: RootOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Put the attempts of finished batches into one archive each; every view reads them there, unpack brings them back.
+
+    Example: parallelhassnes pack --finished-days 30
+    """
+    from parallelhassnes.actions import packs
+    from parallelhassnes.errors import UserError
+
+    if bool(batches) == (finished_days is not None):
+        raise UserError("pack takes batches, or --finished-days N", fix="give one of the two")
+    ctx = open_store(root)
+    done = [packs.pack(ctx, each) for each in batches or packs.finished(ctx, finished_days or 0.0)]
+    _print_packed(done, json=json)
+
+
+def unpack(
+    batches: Annotated[list[str], typer.Argument(metavar="BATCH...", help="Batches, or latest.")],
+    root: RootOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Bring the files of packed batches back as they were.
+
+    Example: parallelhassnes unpack latest
+    """
+    from parallelhassnes.actions import packs
+
+    ctx = open_store(root)
+    _print_packed([packs.unpack(ctx, each) for each in batches], json=json)
+
+
+def _print_packed(done: "list[Packed]", *, json: bool) -> None:
+    from parallelhassnes.store.atomic import dumps
+
+    if json:
+        typer.echo(dumps({"ok": True, "batches": [each.model_dump(mode="json") for each in done]}), nl=False)
+        return
+    for each in done:
+        line = f"{each.batch_id}  {each.state}  {formatting.counted(each.attempts, 'attempt')}"
+        if each.state == "packed":
+            line += f" in {each.archive_bytes / 1e6:.2f} MB; {each.freed_bytes / 1e6:.2f} MB and {each.freed_inodes} files and folders freed"
+        typer.echo(line)
+    if not done:
+        typer.echo("nothing is to be packed")

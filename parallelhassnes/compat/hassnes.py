@@ -81,7 +81,7 @@ def get_artifact(
 ) -> Response:
     """A file of an attempt, by the name that it has or had in the earlier program."""
     folder = found.folder(site.layout)
-    if name == HANDOFF and not (folder / name).exists():
+    if name == HANDOFF and not walk.kind(folder / name):
         return JSONResponse(_handoff(folder))
     return send_file(wanted, folder, files.by_earlier_name(name))
 
@@ -192,7 +192,7 @@ def get_events(
 def _events(folder: Path) -> str | None:
     """Return what an attempt has its agent's events in; its standard output where it has no agent."""
     names = [name for name, _ in walk.files(folder, files.FOLDER) if name.endswith(".events.jsonl")]
-    return next((name for name in (*names, "events.jsonl", "stdout.log") if (folder / name).is_file()), None)
+    return next((name for name in (*names, "events.jsonl", "stdout.log") if walk.kind(folder / name) == "file"), None)
 
 
 async def _and_on(text: str, pieces: AsyncIterator[LogText]) -> AsyncIterator[str]:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Query, UploadFile
 from starlette.exceptions import HTTPException
 
+from parallelhassnes import walk
 from parallelhassnes.actions import cancel_retry, pause_resume, uploads
 from parallelhassnes.actions.submit import submit
 from parallelhassnes.actions.uploads import Archive
@@ -320,7 +321,7 @@ def _trial(task_id: str, found: BatchTrials, trial: Trial, retry: RetryConfig) -
         cache_tokens=spent.tokens.cache,
         output_tokens=spent.tokens.output,
         cost_usd=spent.cost_usd,
-        has_trajectory=bool(trial.folder and (trial.folder / "trial/agent/trajectory.json").is_file()),
+        has_trajectory=bool(trial.folder and walk.kind(trial.folder / "trial/agent/trajectory.json") == "file"),
         created_at=found.meta.created_at,
         started_at=trial.started_at,
         finished_at=trial.ended_at,

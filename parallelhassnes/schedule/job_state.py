@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from parallelhassnes import walk
 from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.rules import solver_critic
@@ -305,16 +306,12 @@ def ran_under(meta: AttemptMeta) -> dict[str, str]:
 
 def publish(job_dir: Path, attempt_dir: Path) -> None:
     """Copy what an attempt has for its job (``verdict.json``) into the job's folder."""
-    folder = attempt_dir / attempts.PUBLISH
-    if folder.is_dir():
-        for document in folder.iterdir():
-            atomic.write_bytes(job_dir / document.name, atomic.read_bytes(document))
+    for path, _ in walk.files(attempt_dir, attempts.PUBLISH):
+        atomic.write_bytes(job_dir / path.rpartition("/")[2], atomic.read_bytes(attempt_dir / path))
 
 
 def published(attempt_dir: Path) -> dict[str, str]:
     """Name → hash of what ``publish`` gives the job."""
-    folder = attempt_dir / attempts.PUBLISH
-    if not folder.is_dir():
-        return {}
-    found = {path.name: ledger.content_hash(path) for path in sorted(folder.iterdir())}
+    paths = [path for path, _ in walk.files(attempt_dir, attempts.PUBLISH)]
+    found = {path.rpartition("/")[2]: ledger.content_hash(attempt_dir / path) for path in paths}
     return {name: digest for name, digest in found.items() if digest}

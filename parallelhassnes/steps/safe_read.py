@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from parallelhassnes import walk
+from parallelhassnes import packed, walk
 from parallelhassnes.store import attempts
 
 MAX_JSON_BYTES = 64 * 1024 * 1024
@@ -89,7 +89,8 @@ def size(path: Path) -> int | None:
     try:
         return path.lstat().st_size
     except (OSError, ValueError):
-        return None
+        found = packed.member(path)
+        return found.size if found else None
 
 
 def mapping(value: object) -> Mapping[str, Any]:

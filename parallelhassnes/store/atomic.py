@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parallelhassnes import walk
+from parallelhassnes import packed, walk
 from parallelhassnes.errors import UserError
 from parallelhassnes.store import clocks, process_identity
 
@@ -281,7 +281,10 @@ def read_json(path: Path | str) -> Any:
 
 def read_bytes(path: Path | str) -> bytes:
     """Return the bytes of a regular file: a pipe or a device in its place is not waited for."""
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        handle = packed.open_file(path)
     try:
         info = os.fstat(handle)
         if stat.S_ISDIR(info.st_mode):

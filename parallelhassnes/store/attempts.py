@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from parallelhassnes import packed, walk
 from parallelhassnes.names import run_id_of
 from parallelhassnes.store import atomic, clocks
 from parallelhassnes.store.evidence import ledger
@@ -63,7 +64,7 @@ def names(step_dir: Path) -> list[str]:
     try:
         entries = os.listdir(step_dir / "attempts")
     except FileNotFoundError:
-        return []
+        return packed.names(step_dir)
     return sorted(name for name in entries if _NAME.fullmatch(name))
 
 
@@ -234,4 +235,4 @@ def wait_until_told(is_fenced: Callable[[], bool]) -> bool:
 
 
 def is_sealed(attempt_dir: Path) -> bool:
-    return (attempt_dir / SEAL).exists()
+    return walk.kind(attempt_dir / SEAL) != ""

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from parallelhassnes import packed
 from parallelhassnes.plan import BatchMeta, JobSpec, StepSpec
 from parallelhassnes.store import additions, atomic, earlier_batches, members, rooted
 from parallelhassnes.store.evidence import ledger
@@ -22,7 +23,7 @@ JOB_HASHES = "jobs.sha256"
 """``<job_id> <SHA-256>`` of each ``job.json``, in the table's order; the hash of it all stands in the ledger."""
 DERIVED = ("index.json", "scoreboard.batch.json", "scoreboard.shown.json", "trials.batch.json")
 """What is made anew from the rest of a batch's folder."""
-FILES = frozenset({META, JOB_HASHES, ledger.LEDGER, *DERIVED})
+FILES = frozenset({META, JOB_HASHES, ledger.LEDGER, *packed.FILES, *DERIVED})
 """What is in a batch's folder besides its table, its jobs, and what its ledger names."""
 
 

@@ -13,9 +13,9 @@ import stat
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import IO, Any
 
-from parallelhassnes import walk
+from parallelhassnes import packed, walk
 from parallelhassnes.store import atomic
 from parallelhassnes.store.attempts import SEAL
 from parallelhassnes.store.evidence import merkle
@@ -122,7 +122,13 @@ def survey(
     files: dict[str, dict[str, Any]] = {}
     shared: dict[tuple[int, int], list[str]] = {}
     late: list[str] = []
-    top = walk.open_folder(attempt_dir)
+    try:
+        top = walk.open_folder(attempt_dir)
+    except FileNotFoundError:
+        found = packed.find(attempt_dir)
+        if found is None:
+            raise
+        return survey_packed(*found, like=like)
     try:
         for entry in walk.walk(top):
             if not entry.is_folder:
@@ -146,6 +152,41 @@ def survey(
     finally:
         os.close(top)
     return dict(sorted(files.items()))
+
+
+def survey_packed(pack: packed.Pack, place: str, *, like: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """As ``survey``, of an attempt in an archive; in one go, and never more than a piece of a file in memory.
+
+    Raises:
+        OSError: the archive cannot be read.
+    """
+    files: dict[str, dict[str, Any]] = {}
+    for info, content in pack.read(place):
+        path = info.name[len(place) + 1 :]
+        if info.isdir() or path == SEAL:
+            continue
+        then = like.get(path, {})
+        if info.issym():
+            files[path] = {"link": info.linkname}
+        elif content is None:
+            files[path] = {"type": "p"}
+        elif "unread" in then:
+            files[path] = {"unread": then["unread"], "size": info.size}
+        elif "sparse_sha256" in then:
+            files[path] = {"sparse_sha256": _sparse_digest_of(content), "size": info.size}
+        else:
+            files[path] = {"sha256": hashlib.file_digest(content, "sha256").hexdigest(), "size": info.size}  # type: ignore[arg-type]
+    return dict(sorted(files.items()))
+
+
+def _sparse_digest_of(content: IO[bytes]) -> str:
+    """Return the same digest of a file that is read from its beginning."""
+    digest, number = hashlib.sha256(), 0
+    while block := content.read(_CHUNK):
+        if block.strip(b"\0"):
+            digest.update(number.to_bytes(8, "big") + block)
+        number += 1
+    return digest.hexdigest()
 
 
 def _protect_shared(entry: walk.Entry, shared: Mapping[tuple[int, int], list[str]]) -> None:

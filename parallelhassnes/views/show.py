@@ -1,6 +1,5 @@
 """``show``: everything that the store has on one batch, job, step or attempt, in one document."""
 
-import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -286,7 +285,10 @@ def _files(folder: Path, *, deep: bool) -> tuple[list[FileLine], int]:
 
 def _plain_files(folder: Path) -> Iterator[tuple[str, int]]:
     """Name and size of what is no folder in it; nothing where it is not there yet."""
-    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
-        for entry in entries:
-            if not entry.is_dir(follow_symlinks=False):
-                yield entry.name, entry.stat(follow_symlinks=False).st_size
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not entry.is_dir(follow_symlinks=False):
+                    yield entry.name, entry.stat(follow_symlinks=False).st_size
+    except FileNotFoundError:
+        yield from ((path, size) for path, size in walk.files(folder) if "/" not in path)

@@ -12,10 +12,11 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from parallelhassnes import packed, walk
 from parallelhassnes.execute import processes
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.rebuild import rebuild
-from parallelhassnes.store import attempts, batches, currents
+from parallelhassnes.store import atomic, attempts, batches, currents
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.seal import survey
 
@@ -73,13 +74,13 @@ def _attempts(ref: str, folders: list[Path], *, one_clock: bool) -> Iterator[str
         seen.append((meta, state))
         if not attempts.is_sealed(folder):
             yield f"{where}: is not sealed"
-        elif json.loads((folder / "seal.json").read_text())["files"] != survey(folder):
+        elif atomic.read_json(folder / "seal.json")["files"] != survey(folder):
             yield f"{where}: is not as it was sealed"
         if not state.terminal or state.ended_at is None:
             yield f"{where}: ended as {state.status} at {state.ended_at}"
         if state.exit_code == TWICE:
             yield f"{where}: ran while another attempt of its step did"
-        if not (folder / "final.json").exists():
+        if walk.kind(folder / "final.json") != "file":
             yield f"{where}: has no report"
         if left := processes.with_run_id(meta.run_id):
             yield f"{where}: left processes {left}"
@@ -96,7 +97,12 @@ def _ledger(batch_dir: Path) -> Iterator[str]:
     lines = [document for _, document in ledger.read(batch_dir)]
     if not any(line["event"] == "submitted" for line in lines):
         yield "ledger: has no line of the submission"
+    pack = packed.of(batch_dir)
     folders = [path.name for path in batch_dir.glob("*/steps/*/attempts/*")]
+    if pack is not None:
+        if folders:
+            yield f"packed, and {folders} are still there"
+        folders = [place.rpartition("/")[2] for place in pack.attempts]
     ended = Counter(line["attempt"] for line in lines if line["event"] in ("ended", "carried"))
     launched = Counter(line["attempt"] for line in lines if line["event"] == "launched")
     for name in folders:

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import stores
 from harness import make_task
 
-from parallelhassnes.actions import cancel_retry
+from parallelhassnes import packed
+from parallelhassnes.actions import cancel_retry, packs
 from parallelhassnes.actions.imports.import_jobs import import_jobs
 from parallelhassnes.refs import Found
 from parallelhassnes.schedule.context import Context
@@ -201,4 +202,29 @@ IMPORT = Scenario(
 )
 """A job that had stopped, and has grown since."""
 
-ALL = {scenario.name: scenario for scenario in (STEPS, TRIAL, OPERATE, JOURNAL, IMPORT)}
+
+def _unpack(ctx: Context) -> None:
+    batch_dir = ctx.layout.batch(ctx.layout.batch_ids()[0])
+    if any((batch_dir / name).exists() for name in packed.FILES):
+        packs.unpack(ctx, batch_dir.name)
+
+
+def _pack(ctx: Context) -> None:
+    packs.pack(ctx, ctx.layout.batch_ids()[0])
+
+
+PACK = Scenario(
+    "pack",
+    (
+        _submit(
+            lambda _: stores.table(stores.job("a", stores.command("first", "true"), stores.shell("bad", "exit 3")))
+        ),
+        Act("pack", _pack, stores.idle),
+        Act("unpack", _unpack),
+        Act("pack-again", _pack),
+    ),
+    {"a/first": OK, "a/bad": {"failed"}},
+    {"a/first": OR_FAILED, "a/bad": {"failed"}},
+)
+
+ALL = {scenario.name: scenario for scenario in (STEPS, TRIAL, OPERATE, JOURNAL, IMPORT, PACK)}

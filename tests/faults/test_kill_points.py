@@ -16,7 +16,7 @@ from stores import CHECKOUT, SUPPORT, environment
 from tests.faults import disturb
 
 # Enough points that a scenario which stopped passing them, or a hook which stopped seeing them, is noticed.
-LEAST = {"steps": 120, "operate": 170, "trial": 150, "journal": 130, "import": 100}
+LEAST = {"steps": 120, "operate": 170, "trial": 150, "journal": 130, "import": 100, "pack": 40}
 SHARDS = 2
 SECONDS = os.environ.get("PARALLELHASSNES_FAULTS_SEC", "12")
 RUNS = "8"
@@ -44,6 +44,16 @@ def test_killed_anywhere_nothing_is_lost_doubled_or_left(scenario, shard):
     print("\n".join(found["points"]))
     assert not found["broken"], f"{json.dumps(found['broken'], indent=1)}\n{errors[-3000:]}"
     assert len(found["known"]) >= LEAST[scenario]
+    assert found["reached"] >= found["runs"] * 0.5
+    assert found["reached"] >= 3
+
+
+@pytest.mark.timeout(300)
+def test_killed_anywhere_a_packed_batch_has_every_file_at_its_path_or_in_the_archive():
+    found, errors = enumerated("pack", "0/1", "--only", "pack")
+    print("\n".join(found["points"]))
+    assert not found["broken"], f"{json.dumps(found['broken'], indent=1)}\n{errors[-3000:]}"
+    assert len(found["known"]) >= LEAST["pack"]
     assert found["reached"] >= found["runs"] * 0.5
     assert found["reached"] >= 3
 

@@ -96,6 +96,7 @@ ALLOWED = {
     "steps/trial/image.py": "the task's files",
     "steps/trial/tampering.py": "the task's tests",
     "walk.py": "its own descriptors",
+    "packed.py": "a batch's archive and its index, which the store made",
     "store": "records of the store; its attempts' by atomic, walk and seal",
     "tables": "the user's tables and tasks",
 }

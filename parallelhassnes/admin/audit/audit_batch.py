@@ -18,6 +18,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from parallelhassnes import packed
 from parallelhassnes.admin.audit.audit_ledger import FileRecord, Lines, read_lines
 from parallelhassnes.admin.audit.audit_models import Finding, What
 from parallelhassnes.names import run_id_of
@@ -58,6 +59,7 @@ class BatchAudit:
         self.by_seal: dict[str, tuple[int, str]] = {}
         """``job/name`` → number of the line, and hash, of what was published last, by the seals."""
         self.job_ids: list[str] = []
+        self.packed = packed.of(self.dir)
 
     def records(self) -> Iterator[Finding]:
         """Yield the ledger's chain, and what its first line says of the batch's own files."""
@@ -164,10 +166,37 @@ class BatchAudit:
         for job in _folders(self.dir):
             for step in _folders(job / "steps"):
                 yield from _folders(step / "attempts")
+        for place in self.packed.attempts if self.packed else ():
+            if not (self.dir / place).exists():
+                yield self.dir / place
+
+    def archive(self) -> Iterator[Finding]:
+        """Yield the archive of a batch that is packed, against the ledger's line; what is in it is looked at as attempts are."""
+        if self.packed is None:
+            return
+        said = self.lines.packed or {}
+        if not said:
+            yield self._finding("torn", packed.INDEX, "a crash came before its line; `parallelhassnes pack` goes on")
+        for name, key in (
+            (packed.ARCHIVE, "archive_sha256"),
+            (packed.SEALS, "seals_sha256"),
+            (packed.INDEX, "index_sha256"),
+        ):
+            if said and ledger.content_hash(self.dir / name) != said.get(key):
+                yield self._finding("changed", name, "is not what the ledger says was packed")
 
     def attempt(self, folder: Path) -> Checked:
         """Compare an attempt with its seal and its lines."""
         place = folder.relative_to(self.dir).as_posix()
+        try:
+            return self._attempt(folder, place)
+        except OSError as error:
+            if self.packed is None or folder.exists():
+                raise
+            self.seen.add(place)
+            return Checked([self._finding("unreadable", place, error.strerror or str(error))])
+
+    def _attempt(self, folder: Path, place: str) -> Checked:
         sealed = _read_seal(folder)
         if sealed is None:
             return Checked(list(self._unsealed(folder, place)))

@@ -52,6 +52,8 @@ class Lines:
     """Path below the ledger's folder → what stands there."""
     promised: tuple[str, ...] = ()
     """Files that the last line was about to replace: each may still be what it was before."""
+    packed: dict[str, Any] | None = None
+    """The line that says what the batch's archive is; None where it has none."""
     uploads: dict[str, str | None] = field(default_factory=dict)
     """Hash of an uploaded task → hash of its record."""
     head: str = ""
@@ -187,6 +189,8 @@ def _take_in(found: Lines, number: int, document: dict[str, Any]) -> None:
     elif event == "uploaded":
         found.uploads.update(dict.fromkeys(document.get("tasks") or ()))
         found.uploads.update(document.get("records") or {})
+    elif event in ("packed", "unpacked"):
+        found.packed = document if event == "packed" else None
     elif event == "launched":
         found.launched[run_id] = document
     elif event == "fenced":

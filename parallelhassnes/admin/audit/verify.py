@@ -125,6 +125,7 @@ def _batch(
     batch = BatchAudit(layout, batch_id, known.marks(batch_id))
     done = _ReadTally(head=batch.lines.head)
     done.found += batch.records()
+    done.found += batch.archive()
     done.found += known.compare(batch_id, batch.lines)
     for checked in pool.map(batch.attempt, batch.attempt_dirs(), chunksize=16):
         done.found += checked.findings

@@ -86,7 +86,7 @@ def send_file(wanted: ByteRange, folder: Path, relative: str) -> Response:
     """
     stream = FileIO(open_below(folder, relative))
     info = os.fstat(stream.fileno())
-    size, tag = info.st_size, f'"{info.st_mtime_ns:x}-{info.st_size:x}-{info.st_ino:x}"'
+    size, tag = info.st_size, f'"{info.st_mtime_ns:x}-{info.st_size:x}-{info.st_ino if info.st_nlink else 0:x}"'
     headers = {**INERT, "ETag": tag}
     try:
         is_known = wanted.known.has(tag)

@@ -14,6 +14,7 @@ from parallelhassnes.schedule.additions import carry_over
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.job_state import JobState
 from parallelhassnes.store import additions, attempts, batches, index, members
+from parallelhassnes.store.archives import packing
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.records import now_text
 
@@ -21,6 +22,7 @@ from parallelhassnes.store.records import now_text
 def add(ctx: Context, batch_id: str, steps: Mapping[str, Sequence[StepSpec]]) -> None:
     """Add these steps (job id → steps) to a batch; the caller holds ``tick.lock``."""
     batch_dir = ctx.layout.batch(batch_id)
+    packing.check_unpacked(batch_dir)
     by = ledger.person()
     (ctx.layout.added / batch_id).touch()
     for job_id, own in steps.items():
@@ -36,6 +38,7 @@ def add_attempts(ctx: Context, batch_id: str, staged: Iterable[tuple[Path, Path]
     Args:
         staged: a sealed attempt's folder, and the step's.
     """
+    packing.check_unpacked(ctx.layout.batch(batch_id))
     (ctx.layout.added / batch_id).touch()
     for folder, step_dir in staged:
         attempts.adopt(folder, step_dir)

@@ -13,6 +13,7 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from parallelhassnes import walk
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import ResumeFrom
 from parallelhassnes.steps.agent import files
@@ -140,6 +141,6 @@ def _of_step(step_dir: Path) -> Changes | None:
 def _of(attempt_dir: Path, agent: dict[str, Any]) -> Changes | None:
     place = mapping(agent.get("workspace"))
     patch = place.get("patch")
-    if not patch or not (attempt_dir / str(patch)).is_file():
+    if not patch or walk.kind(attempt_dir / str(patch)) != "file":
         return None
     return Changes(str(place.get("repository")), str(place.get("base")), attempt_dir / str(patch))

@@ -21,6 +21,7 @@ from parallelhassnes.steps import safe_read, usage
 from parallelhassnes.steps.failures import CLASSES, INFRASTRUCTURE_CLASSES, UNABLE
 from parallelhassnes.steps.trial_data import rewards
 from parallelhassnes.steps.usage import NOTHING, Tokens, UsageSum
+from parallelhassnes.store import attempts
 
 type Result = Literal["scored", "unscored", "infrastructure", "canceled", "skipped", "missing"]
 """``scored`` has a reward, or several; ``unscored`` ran to an end without one, through task, agent, model or
@@ -181,11 +182,7 @@ def of_steps(job_dir: Path, steps: Sequence[StepSpec]) -> list[TrialFacts]:
 
 def _is_begun(job_dir: Path, step_id: str) -> bool:
     """Tell whether an attempt of the step is there, ended or not; one that is being made does not count."""
-    try:
-        names = [path.name for path in (job_dir / "steps" / step_id / "attempts").iterdir()]
-    except OSError:
-        return False
-    return any(not name.startswith(".") for name in names)
+    return bool(attempts.names(job_dir / "steps" / step_id))
 
 
 def agent_of(step: StepSpec) -> str | None:
@@ -214,15 +211,12 @@ def _planned(known: Mapping[str, Any], plan: TrialPlan) -> dict[str, Any]:
 
 def _finished(job_dir: Path, step: StepSpec) -> Iterator[AttemptFacts]:
     """Yield every finished attempt, newest first; names of attempts sort by time."""
-    attempts = job_dir / "steps" / step.step_id / "attempts"
-    try:
-        names = sorted((path.name for path in attempts.iterdir()), reverse=True)
-    except OSError:
-        return
-    for name in names:
-        found = of_attempt(attempts / name, step)
+    step_dir = job_dir / "steps" / step.step_id
+    for name in reversed(attempts.names(step_dir)):
+        folder = step_dir / "attempts" / name
+        found = of_attempt(folder, step)
         if found is not None:
-            yield replace(found, attempt=(attempts / name).relative_to(job_dir).as_posix())
+            yield replace(found, attempt=folder.relative_to(job_dir).as_posix())
 
 
 def of_attempt(attempt_dir: Path, step: StepSpec) -> AttemptFacts | None:

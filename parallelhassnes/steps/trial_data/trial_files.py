@@ -97,7 +97,7 @@ class TrialFiles:
             path = path / part
             if path.is_symlink():
                 return None
-        return path if path.is_file() else None
+        return path if path.is_file() or (base == self.attempt_dir and walk.kind(path) == "file") else None
 
     def text(self, name: str, limit: int = MAX_TEXT_BYTES, *, end: bool = False) -> str | None:
         """Return the first (or last) ``limit`` bytes of a file as text; None where there is no such file."""

@@ -1,11 +1,12 @@
 """What the analyses of a job's trials say, as far as a verdict needs it: one entry per trial and engine."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from parallelhassnes.plan import JobSpec
 from parallelhassnes.steps import safe_read
+from parallelhassnes.store import attempts
 
 KIND = "analysis"
 PROVING_ENGINE = "rules"
@@ -66,7 +67,9 @@ def of_job(job_dir: Path, job: JobSpec, trials: Mapping[str, str | None]) -> lis
 
 
 def _read(job_dir: Path, step_id: str, trial: str, attempt: str | None, engine: str) -> EngineOpinion:
-    for folder in _newest_first(job_dir / "steps" / step_id / "attempts"):
+    step_dir = job_dir / "steps" / step_id
+    for name in reversed(attempts.names(step_dir)):
+        folder = step_dir / "attempts" / name
         report = safe_read.read_object(folder / "final.json")
         if report is None or report.get("status") != "succeeded":
             continue
@@ -87,11 +90,3 @@ def _read(job_dir: Path, step_id: str, trial: str, attempt: str | None, engine: 
             confidence=min(1.0, max(0.0, float(safe_read.number(found.get("confidence")) or 0.0))),
         )
     return EngineOpinion(step_id, trial, engine, missing=True)
-
-
-def _newest_first(attempts: Path) -> Iterator[Path]:
-    try:
-        names = sorted((path.name for path in attempts.iterdir()), reverse=True)
-    except OSError:
-        return
-    yield from (attempts / name for name in names if not name.startswith("."))

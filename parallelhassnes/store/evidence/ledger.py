@@ -32,6 +32,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from parallelhassnes import packed
 from parallelhassnes.store import atomic
 from parallelhassnes.store.records import now_text
 
@@ -170,7 +171,13 @@ def content_hash(path: Path | str) -> str | None:
     try:
         with open(path, "rb") as stream:  # noqa: PTH123 - hot path
             return hashlib.file_digest(stream, "sha256").hexdigest()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+    except (FileNotFoundError, NotADirectoryError):
+        try:
+            with open(packed.open_file(path), "rb") as stream:  # noqa: PTH123 - by descriptor
+                return hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError:
+            return None
+    except IsADirectoryError:
         return None
 
 

@@ -1,0 +1,254 @@
+"""``pack`` and ``unpack``: a finished batch's attempts in one archive, and back.
+
+What an archive is stands in ``parallelhassnes.packed``, how it is made and proved in ``store/archives/packing.py``. Here is who may be packed:
+a batch in which nothing runs, waits or is held, and whose every attempt is sealed as the ledger says.
+"""
+
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from parallelhassnes import packed, walk
+from parallelhassnes.errors import UserError
+from parallelhassnes.refs import resolve
+from parallelhassnes.schedule.context import Context
+from parallelhassnes.store import atomic, attempts, earlier_batches, hosts, members
+from parallelhassnes.store.archives import packing
+from parallelhassnes.store.evidence import ledger
+from parallelhassnes.store.queue import tickets
+from parallelhassnes.store.records import parse_time
+from parallelhassnes.views import batch_status, projection
+
+_MOVES = {"running": "runs", "waiting": "waits to run", "blocked": "is not over"}
+
+
+class Packed(BaseModel):
+    """What came of one batch."""
+
+    ok: bool = True
+    batch_id: str
+    state: str
+    """``packed``, ``unpacked``, or ``was packed`` where nothing was left to do."""
+    attempts: int
+    archive_bytes: int = 0
+    """Of the archive."""
+    freed_bytes: int = 0
+    """Of the originals on disk, less the archive, its seals and its index."""
+    freed_inodes: int = 0
+
+
+def finished(ctx: Context, days: float) -> list[str]:
+    """Return the batches that ended so many days ago or earlier and are not packed, oldest first."""
+    found = []
+    for batch_id in ctx.layout.batch_ids():
+        with members.apart(ctx.layout.batch(batch_id)):
+            batch_dir = ctx.layout.batch(batch_id)
+            if packed.of(batch_dir) is not None or _why_not(ctx, batch_id):
+                continue
+            fold = projection.load(batch_dir)
+            projection.take_in(fold, batch_dir)
+            last = parse_time(fold.last_at) if fold.last_at else batch_dir.stat().st_mtime
+            if time.time() - last >= days * 86_400:
+                found.append(batch_id)
+    return found
+
+
+def pack(ctx: Context, text: str) -> Packed:
+    """Put a batch's attempts into an archive; goes on with what was cut off, and does nothing where all is done.
+
+    Raises:
+        UnknownId: there is no such batch.
+        UserError: it is not over, not whole, or holds what an archive cannot.
+    """
+    batch_id, batch_dir = _batch(ctx, text)
+    pack = packed.of(batch_dir)
+    if pack is None:
+        _refuse(ctx, batch_id)
+        _make(ctx, batch_id)
+        pack = packed.of(batch_dir)
+        assert pack is not None  # noqa: S101 - it was just made
+        state = "packed"
+    else:
+        state = "packed" if _originals(batch_dir, pack) else "was packed"
+    freed, inodes = _tell_and_clear(ctx, batch_id, pack)
+    own = sum((batch_dir / name).stat().st_blocks * 512 for name in packed.FILES)
+    return Packed(
+        batch_id=batch_id,
+        state=state,
+        attempts=len(pack.attempts),
+        archive_bytes=pack.index["archive_size"],
+        freed_bytes=freed - own if freed else 0,
+        freed_inodes=inodes,
+    )
+
+
+def _make(ctx: Context, batch_id: str) -> None:
+    batch_dir = ctx.layout.batch(batch_id)
+    before, seals = ledger.size(batch_dir), _seals(batch_dir)
+    aside = atomic.temp_path(batch_dir)
+    aside.mkdir()
+    try:
+        made = packing.write(batch_dir, aside)
+        packing.prove(made, seals, batch_dir)
+        with hosts.deciding(ctx.layout):
+            if ledger.size(batch_dir) != before or _why_not(ctx, batch_id):
+                raise UserError(f"{batch_id} was changed while it was packed", fix="pack it again")
+            for name in (packed.ARCHIVE, packed.SEALS, packed.INDEX):
+                (aside / name).rename(batch_dir / name)
+                atomic.sync_dir(batch_dir)
+    finally:
+        walk.remove_tree(aside)
+
+
+def _tell_and_clear(ctx: Context, batch_id: str, pack: packed.Pack) -> tuple[int, int]:
+    """Give the ledger its line, unless it has it, and take the originals away; the bytes and inodes that they had."""
+    batch_dir = ctx.layout.batch(batch_id)
+    away: list[Path] = []
+    with hosts.deciding(ctx.layout):
+        said = _last(batch_dir)
+        digest = ledger.content_hash(batch_dir / packed.INDEX)
+        if said.get("event") != "packed" or said.get("index_sha256") != digest:
+            ledger.append(
+                batch_dir,
+                "packed",
+                by=ledger.person(),
+                archive_sha256=pack.index["archive_sha256"],
+                seals_sha256=pack.index["seals_sha256"],
+                index_sha256=digest,
+                attempts=len(pack.attempts),
+            )
+        for steps in _originals(batch_dir, pack):
+            place = atomic.to_be_swept() or atomic.temp_path(batch_dir)
+            (batch_dir / steps).rename(place)
+            atomic.sync_dir((batch_dir / steps).parent)
+            away.append(place)
+    size = inodes = 0
+    for place in away:
+        top = walk.open_folder(place)
+        try:
+            for entry in walk.walk(top):
+                if not entry.leaving:
+                    size, inodes = size + entry.info.st_blocks * 512, inodes + 1
+        finally:
+            os.close(top)
+        walk.remove_tree(place)
+    return size, inodes
+
+
+def _originals(batch_dir: Path, pack: packed.Pack) -> list[str]:
+    return [steps for steps in pack.rest if (batch_dir / steps).is_dir()]
+
+
+def unpack(ctx: Context, text: str) -> Packed:
+    """Bring the files of a packed batch back, as they were: contents, permissions, times.
+
+    Raises:
+        UnknownId: there is no such batch.
+        UserError: it is not packed, or its archive is not what was packed.
+    """
+    batch_id, batch_dir = _batch(ctx, text)
+    pack = packed.of(batch_dir)
+    if pack is None:
+        said = _last(batch_dir)
+        if said.get("event") != "packed":
+            raise UserError(f"{batch_id} is not packed", fix=f"`parallelhassnes pack {batch_id}` packs it")
+        with hosts.deciding(ctx.layout):  # a crash came when all was back
+            _drop(batch_dir, said["attempts"])
+        return Packed(batch_id=batch_id, state="unpacked", attempts=said["attempts"])
+    packing.prove(pack, _seals(batch_dir))
+    aside = atomic.temp_path(batch_dir)
+    aside.mkdir()
+    try:
+        packing.extract(pack, aside)
+        with hosts.deciding(ctx.layout):
+            for steps in pack.rest:
+                if not (batch_dir / steps).is_dir():
+                    (aside / steps).rename(batch_dir / steps)
+                    atomic.sync_dir((batch_dir / steps).parent)
+            _drop(batch_dir, len(pack.attempts))
+    finally:
+        walk.remove_tree(aside)
+    return Packed(batch_id=batch_id, state="unpacked", attempts=len(pack.attempts))
+
+
+def _drop(batch_dir: Path, number: int) -> None:
+    """Remove the archive of a batch whose files are back."""
+    for name in (packed.INDEX, packed.SEALS, packed.ARCHIVE):
+        (batch_dir / name).unlink(missing_ok=True)
+        atomic.sync_dir(batch_dir)
+    ledger.append(batch_dir, "unpacked", by=ledger.person(), attempts=number)
+
+
+def _batch(ctx: Context, text: str) -> tuple[str, Path]:
+    found = resolve(ctx.layout, text)
+    if found.job_id is not None:
+        raise UserError(f"{found} is a {found.what}, and batches are packed whole", fix=f"name {found.batch_id}")
+    return found.batch_id, ctx.layout.batch(found.batch_id)
+
+
+def _refuse(ctx: Context, batch_id: str) -> None:
+    why = _why_not(ctx, batch_id)
+    if why:
+        raise UserError(f"{batch_id} {why}, and is not packed", fix="pack it once it has ended")
+
+
+def _why_not(ctx: Context, batch_id: str) -> str:
+    """Tell why a batch is not to be packed; empty where it may be."""
+    layout, batch_dir = ctx.layout, ctx.layout.batch(batch_id)
+    try:
+        status = batch_status.read(layout, batch_id)
+    except earlier_batches.EarlierBatch:
+        return "is of the earlier ParallelHassnes, which sealed nothing"
+    if status.held.reason:
+        return f"is held ({status.held.reason})"
+    state = batch_status.group(status).state
+    if state in _MOVES:
+        return _MOVES[state]
+    if any(tickets.parse_name(entry.name).batch_id == batch_id for entry in tickets.running(layout)):
+        return "runs"
+    ended = (name for name in members.names(layout.ended) if tickets.parse_name(name).batch_id == batch_id)
+    if any(ended) or members.is_there(layout.added / batch_id):
+        return "is to be settled by the next tick"
+    return _unsealed(batch_dir)
+
+
+def _unsealed(batch_dir: Path) -> str:
+    known = _seals(batch_dir)
+    for place in _places(batch_dir):
+        if place.split("/")[3:4] == ["fenced"] or place.endswith("/fenced"):
+            return f"has an attempt of a silent host ({place})"
+        if place not in known or not attempts.is_sealed(batch_dir / place):
+            return f"has an attempt that is not sealed ({place})"
+    return ""
+
+
+def _places(batch_dir: Path) -> Iterable[str]:
+    for step_dir in sorted(batch_dir.glob("*/steps/*")):
+        place = step_dir.relative_to(batch_dir).as_posix()
+        if (step_dir / "fenced").exists():
+            yield f"{place}/fenced"
+        for name in attempts.names(step_dir):
+            yield f"{place}/{packed.ATTEMPTS}/{name}"
+
+
+def _seals(batch_dir: Path) -> dict[str, str]:
+    """Return place of each attempt → SHA-256 of its seal, by the lines of their ends."""
+    found = {}
+    for _, line in ledger.read(batch_dir):
+        if line.get("event") in ("ended", "carried") and "seal_sha256" in line:
+            place = f"{line['job_id']}/{packed.STEPS}/{line['step_id']}/{packed.ATTEMPTS}/{line['attempt']}"
+            found[place] = str(line["seal_sha256"])
+    return found
+
+
+def _last(batch_dir: Path) -> dict[str, Any]:
+    """Return the newest line about the batch's archive; empty where there is none."""
+    last: dict[str, Any] = {}
+    for _, line in ledger.read(batch_dir):
+        if line.get("event") in ("packed", "unpacked"):
+            last = line
+    return last

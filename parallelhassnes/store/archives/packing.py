@@ -1,0 +1,357 @@
+"""Making a batch's archive (``parallelhassnes.packed``), proving it, and bringing its files back.
+
+An archive is made and proved aside, from attempts that are sealed and so do not change. Then, under ``tick.lock``, archive and seals get
+their names, the index gets its, the ledger a line ``packed``, and the originals are moved away job by job, to be removed.
+Coming back is the same the other way: everything is unpacked and proved aside; under ``tick.lock`` each job gets its folder, the index
+goes, and the ledger gets a line ``unpacked``. After a crash anywhere each file is at its path or in the archive, and the command that
+was cut off goes on where it is asked for again (``actions/packs.py``).
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import stat
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Self
+
+from parallelhassnes import packed, walk
+from parallelhassnes.errors import UserError
+from parallelhassnes.store import atomic, attempts, seal
+from parallelhassnes.store.evidence import merkle
+
+_FRAME = 1 << 20
+"""Bytes of tar from which the next attempt begins another frame: as much is unpacked to read one file."""
+_LEVEL = 12
+_CHUNK = 1 << 20
+_DEEPEST = 200
+"""Folders within each other that are packed: so many are open at once when they come back."""
+
+
+class NotPackable(UserError):
+    """Something in the batch does not fit into an archive."""
+
+
+def check_unpacked(batch_dir: Path) -> None:
+    """Look whether something may be added to the batch's attempts.
+
+    Raises:
+        UserError: it is packed.
+    """
+    if packed.of(batch_dir) is not None:
+        raise UserError(f"{batch_dir.name} is packed", fix=f"`parallelhassnes unpack {batch_dir.name}`, then again")
+
+
+# --- making -----------------------------------------------------------------------------------------------------
+
+
+class _Writer:
+    """A tar in frames of zstd, with the SHA-256 of all of it."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        import zstandard
+
+        self._stream, self._compressor = stream, zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True)
+        self.digest, self.size, self.at, self.raw = hashlib.sha256(), 0, 0, 0
+        self._frame = self._compressor.compressobj()
+
+    def _out(self, data: bytes) -> None:
+        self.digest.update(data)
+        self.size += len(data)
+        self._stream.write(data)
+
+    def write(self, data: bytes) -> None:
+        self.raw += len(data)
+        self._out(self._frame.compress(data))
+
+    def cut(self) -> None:
+        """End the frame."""
+        self._out(self._frame.flush())
+        self._frame = self._compressor.compressobj()
+        self.at, self.raw = self.size, 0
+
+
+def write(batch_dir: Path, target: Path) -> packed.Pack:
+    """Make archive, seals and index of a batch in a folder that is empty.
+
+    Raises:
+        NotPackable: there is something that an archive cannot hold.
+    """
+    kept: dict[str, list[int]] = {}
+    rest: dict[str, list[int]] = {}
+    seals = hashlib.sha256()
+    with (target / packed.ARCHIVE).open("xb") as stream, (target / packed.SEALS).open("xb") as told:
+        writer = _Writer(stream)
+        for job in _jobs(batch_dir):
+            steps = f"{job}/{packed.STEPS}"
+            inside: list[str] = []
+            rest[steps] = _section(writer, batch_dir, steps, inside)
+            for place in sorted(inside):
+                kept[place] = _section(writer, batch_dir, place, None)
+                data = atomic.read_bytes(batch_dir / place / attempts.SEAL)
+                line = {"attempt": place, "seal_sha256": hashlib.sha256(data).hexdigest(), "seal": json.loads(data)}
+                text = atomic.dumps(line).encode()
+                seals.update(text)
+                told.write(text)
+        writer.write(b"\0" * 1024)
+        writer.cut()
+        for each in (stream, told):
+            each.flush()
+            os.fsync(each.fileno())
+    index = {
+        "schema_version": 1,
+        "archive_sha256": writer.digest.hexdigest(),
+        "archive_size": writer.size,
+        "seals_sha256": seals.hexdigest(),
+        "rest": rest,
+        "attempts": kept,
+    }
+    atomic.write_new(target / packed.INDEX, index)
+    return packed.Pack(str(target), index)
+
+
+def _jobs(batch_dir: Path) -> list[str]:
+    return sorted(name for name in os.listdir(batch_dir) if (batch_dir / name / packed.STEPS).is_dir())
+
+
+def _section(writer: _Writer, batch_dir: Path, place: str, inside: list[str] | None) -> list[int]:
+    """Write a folder and everything in it; with ``inside``, attempts are named there instead of written."""
+    if writer.raw >= _FRAME:
+        writer.cut()
+    at, skip = writer.at, writer.raw
+    folder = batch_dir / place
+    _add(writer, place, folder.lstat(), None)
+    top = walk.open_folder(folder)
+    try:
+        for entry in walk.walk(top):
+            name = f"{place}/{entry.path}"
+            if entry.leaving:
+                if entry.error is not None:
+                    raise NotPackable(f"{batch_dir.name}/{name} cannot be looked into: {entry.error.strerror}")
+                continue
+            parts = entry.path.split("/")
+            if (
+                inside is not None
+                and parts[1:2] == [packed.ATTEMPTS]
+                and len(parts) == 3
+                and attempts.is_name(parts[2])
+            ):
+                inside.append(name)
+                entry.skip()
+                continue
+            if entry.depth > _DEEPEST:
+                raise NotPackable(
+                    f"{batch_dir.name}/{'/'.join(name.split('/')[:6])}… has more than {_DEEPEST} folders within each other"
+                )
+            _add_entry(writer, batch_dir, name, entry)
+    finally:
+        os.close(top)
+    return [at, skip, writer.raw - skip]
+
+
+def _add_entry(writer: _Writer, batch_dir: Path, name: str, entry: walk.Entry) -> None:
+    try:
+        if entry.is_link:
+            _add(writer, name, entry.info, None, os.readlink(entry.name, dir_fd=entry.folder))
+        elif not entry.is_file:
+            _add(writer, name, entry.info, None)
+        else:
+            handle = entry.open()
+            try:
+                _add(writer, name, os.fstat(handle), handle)
+            finally:
+                os.close(handle)
+    except OSError as error:
+        raise NotPackable(f"{batch_dir.name}/{name} cannot be read: {error.strerror}") from None
+
+
+def _add(writer: _Writer, name: str, info: os.stat_result, handle: int | None, link: str = "") -> None:
+    kinds = {
+        stat.S_IFREG: tarfile.REGTYPE,
+        stat.S_IFDIR: tarfile.DIRTYPE,
+        stat.S_IFLNK: tarfile.SYMTYPE,
+        stat.S_IFIFO: tarfile.FIFOTYPE,
+    }
+    kind = kinds.get(stat.S_IFMT(info.st_mode))
+    if kind is None:
+        raise NotPackable(f"{name} is neither file, folder, link nor pipe, and an archive holds nothing else")
+    made = tarfile.TarInfo(name)
+    made.type, made.linkname, made.mode = kind, link, stat.S_IMODE(info.st_mode)
+    made.uid, made.gid, made.size = info.st_uid, info.st_gid, info.st_size if handle is not None else 0
+    made.mtime = int(info.st_mtime_ns // 1_000_000_000)
+    made.pax_headers = {"mtime": f"{info.st_mtime_ns // 1_000_000_000}.{info.st_mtime_ns % 1_000_000_000:09d}"}
+    writer.write(made.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"))
+    left = made.size
+    while handle is not None and left:
+        data = os.read(handle, min(_CHUNK, left))
+        if not data:
+            raise NotPackable(f"{name} became shorter while it was packed", fix="pack the batch again")
+        writer.write(data)
+        left -= len(data)
+    writer.write(b"\0" * (-made.size % 512))
+
+
+# --- proving ----------------------------------------------------------------------------------------------------
+
+
+def prove(pack: packed.Pack, seals: Mapping[str, str], compare_with: Path | None = None) -> None:
+    """Read the whole archive, and compare every file with what its attempt's seal says.
+
+    Args:
+        seals: place of each attempt → SHA-256 of its seal, by the ledger.
+        compare_with: the batch's folder, whose files that are in no attempt must be the same.
+
+    Raises:
+        UserError: something is not what it was.
+    """
+    wrong = UserError(
+        f"the archive {pack.folder}/{packed.ARCHIVE} is not what was packed",
+        fix="the originals are untouched; pack again",
+    )
+    with (Path(pack.folder) / packed.ARCHIVE).open("rb") as stream:
+        if hashlib.file_digest(stream, "sha256").hexdigest() != pack.index["archive_sha256"]:
+            raise wrong
+    if pack.attempts.keys() != seals.keys():
+        raise wrong
+    for place, said in seals.items():
+        handle = pack.open(f"{place}/{attempts.SEAL}")
+        with os.fdopen(handle, "rb") as stream:
+            data = stream.read()
+        document = json.loads(data)
+        found = seal.survey_packed(pack, place, like=document["files"])
+        if hashlib.sha256(data).hexdigest() != said or merkle.root(found) != merkle.root(document["files"]):
+            raise wrong
+    if compare_with is None:
+        return
+    for key in pack.rest:
+        for info, content in pack.read(key):
+            if content is not None and content.read() != atomic.read_bytes(compare_with / info.name):
+                raise wrong
+
+
+# --- coming back ------------------------------------------------------------------------------------------------
+
+
+def adopt(source: Path, step_dir: Path) -> Path:
+    """As ``attempts.adopt``, of an attempt that may be packed: then its files are copies."""
+    found = None if source.is_dir() else packed.find(source)
+    target = step_dir / packed.ATTEMPTS / source.name
+    if found is None or target.exists():
+        return attempts.adopt(source, step_dir)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = atomic.temp_path(target.parent)
+    fresh.mkdir()
+    try:
+        extract(found[0], fresh, [found[1]])
+        (fresh / found[1]).rename(target)
+    finally:
+        walk.remove_tree(fresh)
+    atomic.sync_dir(target.parent)
+    return target
+
+
+def extract(pack: packed.Pack, target: Path, keys: Iterable[str] = ()) -> None:
+    """Bring files back below an empty folder: contents, permissions, times, links; owners, too, as root.
+
+    Args:
+        keys: sections that are wanted; none: all.
+
+    Raises:
+        OSError: the archive, or a file of it, cannot be read or made.
+    """
+    late: list[tuple[str, tarfile.TarInfo]] = []
+    for key in tuple(keys) or (*pack.rest, *pack.attempts):
+        above = key.rpartition("/")[0]
+        (target / above).mkdir(parents=True, exist_ok=True)
+        with _Folders(target / above, above) as folders:
+            for info, content in pack.read(key):
+                folders.make(info, content)
+                if info.isdir() and key in pack.rest:
+                    late.append((info.name, info))
+    for name, info in reversed(late):  # attempts have come into these since
+        handle = walk.open_folder(target / name)
+        try:
+            _finish(handle, info)
+        finally:
+            os.close(handle)
+
+
+class _Folders:
+    """Makes members below a folder, each by the descriptor of the folder that it is in: no link is ever followed."""
+
+    def __init__(self, top: Path, place: str) -> None:
+        self._open: list[tuple[str, int, tarfile.TarInfo | None]] = [(place, walk.open_folder(top), None)]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._open:
+            self._leave()
+
+    def _leave(self) -> None:
+        _, handle, info = self._open.pop()
+        try:
+            if info is not None:
+                _finish(handle, info)
+        finally:
+            os.close(handle)
+
+    def make(self, info: tarfile.TarInfo, content: IO[bytes] | None) -> None:
+        above, name = os.path.split(info.name)
+        while self._open[-1][0] != above and len(self._open) > 1:
+            self._leave()
+        if self._open[-1][0] != above or name in ("", ".", ".."):
+            raise OSError(f"{info.name}: is not where an archive of ours has it")
+        here = self._open[-1][1]
+        if info.isdir():
+            os.mkdir(name, 0o700, dir_fd=here)
+            self._open.append((info.name, os.open(name, walk.FOLDER, dir_fd=here), info))
+        elif content is not None:
+            handle = os.open(
+                name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=here
+            )
+            try:
+                _fill(handle, content, info.size)
+                _finish(handle, info)
+                if atomic.is_durable():
+                    os.fsync(handle)
+            finally:
+                os.close(handle)
+        else:
+            if info.issym():
+                os.symlink(info.linkname, name, dir_fd=here)
+            else:
+                os.mkfifo(name, info.mode & 0o7777, dir_fd=here)
+            if os.geteuid() == 0:
+                os.chown(name, info.uid, info.gid, dir_fd=here, follow_symlinks=False)
+            os.utime(name, ns=(packed.mtime_ns(info),) * 2, dir_fd=here, follow_symlinks=False)
+
+
+def _fill(handle: int, content: IO[bytes], size: int) -> None:
+    """Write a file; blocks of zeros stay holes."""
+    for data in _chunks(content):
+        if not data.strip(b"\0"):
+            os.lseek(handle, len(data), os.SEEK_CUR)
+            continue
+        view = memoryview(data)
+        while view:
+            view = view[os.write(handle, view) :]
+    os.ftruncate(handle, size)
+
+
+def _chunks(content: IO[bytes]) -> Iterator[bytes]:
+    while data := content.read(_CHUNK):
+        yield data
+
+
+def _finish(handle: int, info: tarfile.TarInfo) -> None:
+    if os.geteuid() == 0:
+        os.fchown(handle, info.uid, info.gid)
+    os.fchmod(handle, info.mode & 0o7777)
+    os.utime(handle, ns=(packed.mtime_ns(info),) * 2)
+    if info.isdir() and atomic.is_durable():
+        with contextlib.suppress(OSError):
+            os.fsync(handle)
