@@ -13,6 +13,7 @@ where it is large. A member is found by its path below the batch's folder, and n
 
 import contextlib
 import errno
+import io
 import json
 import os
 import stat
@@ -32,6 +33,8 @@ _DEPTH = 5
 _IN_MEMORY = 64 << 20
 """Bytes up to which a member is given as memory."""
 _CHUNK = 1 << 20
+_KEPT = 2 << 20
+"""Bytes of a frame that are kept in memory for who reads on."""
 
 
 class Section(NamedTuple):
@@ -75,8 +78,13 @@ class Pack:
 
     @contextlib.contextmanager
     def raw(self, section: Section, skip: int = 0) -> "Iterator[_Stretch]":
-        """Give what a section is made of, from byte ``skip`` on; unpacked while it is read."""
+        """Give what a section is made of, from byte ``skip`` on; unpacked while it is read, unless its frame was read of late."""
         import zstandard
+
+        end = section.skip + section.size
+        if end <= _KEPT and len(data := _frame(self, section.at)) >= end:
+            yield _Stretch(io.BytesIO(data[section.skip + skip : end]), section.size - skip)
+            return
 
         with open(f"{self.folder}/{ARCHIVE}", "rb") as stream:  # noqa: PTH123 - the store's own file
             stream.seek(section.at)
@@ -148,6 +156,9 @@ class _Stretch:
         self.left -= len(data)
         return data
 
+    def all(self) -> bytes:
+        return b"".join(iter(lambda: self.read(_CHUNK), b""))
+
 
 def of(batch_dir: Path | str) -> Pack | None:
     """Return the archive of a batch; None where it is not packed.
@@ -172,6 +183,17 @@ def _load(folder: str, *_stamp: int) -> Pack:
             return Pack(folder, json.loads(stream.read()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise OSError(errno.EIO, f"is no index of an archive ({error})", f"{folder}/{INDEX}") from None
+
+
+@lru_cache(maxsize=4)
+def _frame(pack: Pack, at: int) -> bytes:
+    """Return the beginning of a frame's content; readers of one attempt, and of the next, come to the same frame."""
+    import zstandard
+
+    with open(f"{pack.folder}/{ARCHIVE}", "rb") as stream:  # noqa: PTH123 - the store's own file
+        stream.seek(at)
+        with zstandard.ZstdDecompressor().stream_reader(stream) as plain:
+            return _Stretch(plain, _KEPT).all()
 
 
 @lru_cache(maxsize=64)

@@ -63,6 +63,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "token": "token",
         "pack": "upkeep",
         "unpack": "upkeep",
+        "du": "upkeep",
     },
 }
 """Title in ``--help`` → name of a command → module that registers it."""

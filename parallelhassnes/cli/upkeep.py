@@ -1,4 +1,4 @@
-"""``rerun``, ``doctor``, ``notify``, ``cron``, ``export``, ``explain``, ``pack``, ``unpack``."""
+"""``rerun``, ``doctor``, ``notify``, ``cron``, ``export``, ``explain``, ``pack``, ``unpack``, ``du``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
-    for command in (rerun, doctor, notify, cron, export, explain, pack, unpack):
+    for command in (rerun, doctor, notify, cron, export, explain, pack, unpack, du):
         app.command()(command)
 
 
@@ -286,3 +286,34 @@ def _print_packed(done: "list[Packed]", *, json: bool) -> None:
         typer.echo(line)
     if not done:
         typer.echo("nothing is to be packed")
+
+
+def du(
+    batches: Annotated[
+        list[str] | None, typer.Argument(metavar="[BATCH]...", help="Batches, or latest; left out: the whole store.")
+    ] = None,
+    by: Annotated[
+        str, typer.Option("--by", metavar="batch|kind|environment", help="What the bytes are told apart by.")
+    ] = "batch",
+    root: RootOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show what the store takes on disk, the largest first: bytes, files and attempts.
+
+    Example: parallelhassnes du --by kind
+    """
+    from parallelhassnes.admin.disk_use import disk_use
+    from parallelhassnes.errors import UserError
+    from parallelhassnes.refs import resolve
+
+    if by not in ("batch", "kind", "environment"):
+        raise UserError(f"--by {by}: is not known", fix="it is batch, kind or environment")
+    layout = open_store(root, look=True).layout
+    found = disk_use(layout, by, [resolve(layout, each).batch_id for each in batches or ()])  # type: ignore[arg-type]
+    if json:
+        typer.echo(found.model_dump_json())
+        return
+    for use in found.rows:
+        attempts = f"  {formatting.counted(use.attempts, 'attempt')}" if use.attempts else ""
+        typer.echo(f"{use.bytes / 1e6:12,.2f} MB {use.files:10,} files  {use.name}{attempts}")
+    typer.echo(f"{found.bytes / 1e6:12,.2f} MB {found.files:10,} files  in all")
