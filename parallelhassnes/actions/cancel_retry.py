@@ -95,16 +95,19 @@ class Only(BaseModel):
         return said + sorted(self.classes) or None
 
 
-def cancel(ctx: Context, target: Found | str, reason: str = "") -> Operated:
+def cancel(ctx: Context, target: Found | str, reason: str = "", *, ended: bool = False) -> Operated:
     """End what runs, start nothing more; what has ended stays as it is. Doing it twice changes nothing.
 
     Where nothing runs and nothing would start by itself, nothing is canceled: what ended stays what it came to.
+
+    Args:
+        ended: keep steps that have ended, too, from running again by themselves, as one does that speaks of others' ends.
     """
     target = _meant(ctx, target)
     result = Operated(target=str(target))
     with hosts.deciding(ctx.layout):
         book = JobState(ctx, target.batch_id)
-        found = _to_cancel(book, target)
+        found = _to_cancel(book, target, ended=ended)
         if found is None:
             result.changed, result.line = False, f"nothing to cancel: {target} is over"
             return result
@@ -147,19 +150,19 @@ def _meant(ctx: Context, target: Found | str) -> Found:
     return found._replace(attempt=None)
 
 
-def _to_cancel(book: JobState, target: Found) -> list[tuple[JobSpec, list[StepSpec]]] | None:
-    """Tell what runs, or is to start, or would if another step were retried; None where nothing goes on by itself."""
+def _to_cancel(book: JobState, target: Found, *, ended: bool) -> list[tuple[JobSpec, list[StepSpec]]] | None:
+    """Tell what runs, or is to start, or would if another step were retried or, if asked for, has ended; None where nothing goes on by itself."""
     found, goes_on = [], target.step_id is not None
     for job in _jobs(book.ctx, target):
         steps = []
         for step in _steps(job, target):
             now = book.look_again(job, step)
             open_now = now is not None and (now.ended_at is None or now.retry_at is not None)
-            never = now is None and not book.is_canceled(job.job_id, step.step_id)
+            never = (now is None or ended) and not book.is_canceled(job.job_id, step.step_id)
             if open_now or never:
                 steps.append(step)
                 dead = bool(book.current(job.job_id).killer(step.step_id))
-                goes_on = goes_on or open_now or not dead
+                goes_on = goes_on or ended or open_now or not dead
         if steps:
             found.append((job, steps))
     return found if found and goes_on else None

@@ -161,6 +161,7 @@ ACTIONS: tuple[Action, ...] = (
             ),
             "step": Button("This attempt is told to end; its partial results are kept.", press="Cancel the attempt"),
         },
+        values=(Value("ended", "ended", "flag", "Steps that have ended, too: they do not run again by themselves."),),
         danger=True,
         nothing="{of} is over: there was nothing to cancel",
     ),

@@ -71,7 +71,7 @@ _MODULES = {name: module for section in SECTIONS.values() for name, module in se
 
 
 _SAME = {"close-batch": "close"}
-_OF_A_STEP = {"force-retry": "retry", "requeue": "retry", "mark-failed": "cancel"}
+_OF_A_STEP = {"force-retry": "retry", "requeue": "retry", "mark-failed": "cancel --ended"}
 _GONE = {
     "serve": "`parallelhassnes api` stays up and ticks; `parallelhassnes cron` prints the line for cron",
     "tail-events": "use `parallelhassnes tail ID`, or `logs ID --follow`",
@@ -92,7 +92,8 @@ def of_today(args: list[str]) -> list[str]:
     if name in _SAME:
         return [_SAME[name], *words]
     if name in _OF_A_STEP and len(words) >= 3 and not any(word.startswith("-") for word in words[:3]):
-        return [_OF_A_STEP[name], "/".join(words[:3]), *words[3:]]
+        command, *options = _OF_A_STEP[name].split()
+        return [command, "/".join(words[:3]), *options, *words[3:]]
     if name in EARLIER:
         fix = _GONE.get(name) or f"use `parallelhassnes {_OF_A_STEP[name]} BATCH/JOB/STEP`"
         raise UserError(f"{name} is a command of the earlier ParallelHassnes", fix=fix)

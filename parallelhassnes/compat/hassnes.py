@@ -244,10 +244,11 @@ def requeue(
 def mark_failed(site: SiteHere, batch: str, job: str, step: str, reason: StepReason = None) -> dict[str, Any]:
     """Have a step never run (again): what runs of it ends, and what waits for its success cannot start.
 
-    It is shown as canceled: how an attempt ended is written by its supervisor alone.
+    One that has not ended is shown as canceled, one that has as what it came to: how an attempt ended is written by its supervisor
+    alone. `force-retry` takes the mark back.
     """
     found = place(site, batch, job, step)
-    cancel_retry.cancel(site.context(), found, reason or "marked as failed")
+    cancel_retry.cancel(site.context(), found, reason or "marked as failed", ended=True)
     return _said(site, found)
 
 

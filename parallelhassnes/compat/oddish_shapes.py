@@ -1,4 +1,4 @@
-"""What the command line of Oddish 0.1.1 sends and reads, and what it calls an experiment.
+"""What the command line of Oddish sends and reads, and what it calls an experiment.
 
     runs/_system/oddish_names.json   A   experiment → name
 
@@ -51,6 +51,10 @@ class SweepWanted(BaseModel):
     harbor: dict[str, Any] = {}
     github_username: str | None = None
     publish_experiment: bool | None = None
+    append_to_task: bool = False
+    """More trials of a task that has some."""
+    content_hash: str | None = None
+    """Theirs; the id carries ours."""
 
 
 class SweepAnswer(BaseModel):
@@ -63,6 +67,8 @@ class SweepAnswer(BaseModel):
     trials_count: int
     providers: dict[str, int]
     """Queue key → trials."""
+    experiment_id: str
+    experiment_name: str
     created_at: str
 
 
@@ -72,6 +78,7 @@ class TrialAnswer(BaseModel):
     id: str
     name: str
     task_id: str
+    experiment_id: str
     task_path: str
     agent: str
     provider: str
@@ -120,6 +127,138 @@ class TaskAnswer(BaseModel):
     created_at: str
     started_at: str | None
     finished_at: str | None
+
+
+class CancelWanted(BaseModel):
+    """The body of ``POST /tasks/cancel``."""
+
+    model_config = ConfigDict(extra="forbid")
+    task_ids: list[str] = Field(min_length=1, max_length=1000)
+
+
+class CancelAnswer(BaseModel):
+    """Of ``POST /tasks/cancel``."""
+
+    status: str = "success"
+    tasks_cancelled: int
+    trials_cancelled: int
+
+
+class ShareAnswer(BaseModel):
+    """Of ``GET /experiments/{id}/share``."""
+
+    id: str
+    name: str
+    is_public: bool = False
+    public_token: None = None
+
+
+class InitWanted(BaseModel):
+    """The body of ``POST /tasks/upload/init``."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str = Field(min_length=1, max_length=128)
+    content_hash: str = Field(max_length=128)
+    message: str | None = Field(default=None, max_length=10_000)
+
+
+class UploadPlace(BaseModel):
+    """Where an archive is sent: part of the answers to both ``init`` calls."""
+
+    upload_url: str
+    upload_method: str = "PUT"
+    upload_headers: dict[str, str]
+    requires_completion: bool = True
+
+
+class InitAnswer(UploadPlace):
+    """Of ``POST /tasks/upload/init``."""
+
+    task_id: str
+    """What ``complete`` names the archive by; the task's own id comes from there."""
+    name: str
+    version: int = 1
+    existing_task: bool = False
+    content_unchanged: bool = False
+    content_hash: str
+
+
+class CompleteWanted(BaseModel):
+    """The body of ``POST /tasks/upload/complete``."""
+
+    model_config = ConfigDict(extra="forbid")
+    task_id: str = Field(max_length=200)
+    name: str = Field(min_length=1, max_length=128)
+    version: int = Field(ge=1)
+    content_hash: str = Field(max_length=128)
+    message: str | None = Field(default=None, max_length=10_000)
+    register_task: bool = False
+    user: str | None = Field(default=None, max_length=200)
+    priority: Literal["low", "high"] | None = None
+
+
+class CompleteAnswer(BaseModel):
+    """Of ``POST /tasks/upload/complete``."""
+
+    task_id: str
+    name: str
+    task_path: str
+    version: int = 1
+    existing_task: bool = False
+    content_unchanged: bool = False
+    content_hash: str
+
+
+class ImportWanted(BaseModel):
+    """The body of ``POST /trials/import/init``. What it says of the trial is read from the trial's own files instead."""
+
+    model_config = ConfigDict(extra="forbid")
+    task_id: str = Field(max_length=200)
+    experiment_id: str | None = Field(default=None, max_length=500)
+    trial: dict[str, Any]
+    upload_artifacts: bool = True
+
+
+class ImportPlace(UploadPlace):
+    """Of ``POST /trials/import/init``."""
+
+    trial_id: str
+    """What ``complete`` names the archive by."""
+    task_id: str
+    experiment_id: str
+    experiment_name: str
+
+
+class ImportEnd(BaseModel):
+    """The body of ``POST /trials/import/complete``."""
+
+    model_config = ConfigDict(extra="forbid")
+    trial_id: str = Field(max_length=200)
+
+
+class ImportAnswer(BaseModel):
+    """Of ``POST /trials/import/complete``."""
+
+    trial_id: str
+    """``BATCH/JOB/STEP`` of the step that the trial has become; the batch, where it was there already."""
+    trial_s3_key: str
+    """The batch that has it."""
+    files_extracted: int
+
+
+class ListedFile(BaseModel):
+    """One file of a trial or a task."""
+
+    path: str
+    size: int
+    """Bytes."""
+
+
+class ListedFiles(BaseModel):
+    """Of ``GET /trials/{id}/files`` and ``GET /tasks/{id}/files``."""
+
+    id: str
+    files: list[ListedFile]
 
 
 class NameWanted(BaseModel):

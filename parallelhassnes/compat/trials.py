@@ -88,10 +88,15 @@ def trials_of(layout: Layout, batch_id: str) -> BatchTrials:
     return BatchTrials(batches.read_batch(layout.batch(batch_id)), found, verdict)
 
 
+def log_texts(layout: Layout, batch_id: str, trial: Trial, most: int) -> dict[str, str]:
+    """Return the ends of the trial's logs by name; none before it has begun."""
+    if trial.folder is None:
+        return {}
+    found = Found(batch_id, trial.status.job_id, trial.status.step.step_id, trial.folder.name)
+    return Logs(layout, trial.folder, found).tails(None, most)[0]
+
+
 def log_text(layout: Layout, batch_id: str, trial: Trial, most: int) -> str:
     """Return the ends of the trial's logs as one text."""
-    if trial.folder is None:
-        return ""
-    found = Found(batch_id, trial.status.job_id, trial.status.step.step_id, trial.folder.name)
-    texts, _ = Logs(layout, trial.folder, found).tails(None, most)
+    texts = log_texts(layout, batch_id, trial, most)
     return "\n".join(f"=== {name} ===\n{text}" for name, text in texts.items())

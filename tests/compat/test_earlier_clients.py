@@ -4,16 +4,19 @@ import json
 import os
 import re
 import subprocess
+from contextlib import contextmanager
 
+import harbor_jobs
 import models
 import pytest
 from api_checks import is_problem
 from archives import tarred
 from harness import make_task
 from servers import serving, token
-from stores import SUPPORT, context, idle, job, program, put, shell, table, wait_for
+from stores import SUPPORT, context, idle, job, program, put, shell, states, table, wait_for
 
 from parallelhassnes.cli.commands import EARLIER
+from parallelhassnes.schedule.tick import tick
 
 TEMP = 'environment = "temp_environment:TempEnvironment"\n'
 
@@ -21,37 +24,59 @@ TEMP = 'environment = "temp_environment:TempEnvironment"\n'
 # --- Oddish -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.oddish
-@pytest.mark.timeout(400)
-def test_the_oddish_command_line_runs_watches_and_cleans_a_sweep(root, tmp_path):
-    ctx = context(root, TEMP)
-    make_task(tmp_path / "set", "hello")
-    make_task(tmp_path / "set", "world", solution="exit 0")
-    (tmp_path / "sweep.yaml").write_text(
-        "agents:\n- {name: oracle, model_name: default, n_trials: 2}\n- {name: nop, model_name: default}\npriority: high\n"
-    )
-    key = token(root, "oddish", "operate")
-    with serving(root, "--auth", "token", token=key, env=SUPPORT) as server:
+TIMED = "[environment]\nbuild_timeout_sec = 60.0\n"
+"""Without it 0.1.10 refuses a task."""
 
-        def called(*arguments: str, **more):
+
+@pytest.fixture
+def oddish(request, tmp_path):
+    """Runs a version of the Oddish command line against a server; what it says."""
+
+    class Client:
+        name, server, key = request.param, None, ""
+
+        def called(self, *arguments: str, **more):
             env = {
                 **os.environ,
-                "ODDISH_API_URL": server.url,
-                "ODDISH_API_KEY": key,
+                "ODDISH_API_URL": self.server.url,
+                "ODDISH_API_KEY": self.key,
                 "COLUMNS": "200",
                 "TERM": "dumb",
                 "USER": "anna",
                 "LOGNAME": "anna",
             }
             return subprocess.run(
-                ["oddish", *arguments], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=300, **more
+                [self.name, *arguments], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=300, **more
             )
 
-        def oddish(*arguments: str, **more) -> str:
-            done = called(*arguments, **more)
+        def __call__(self, *arguments: str, **more) -> str:
+            done = self.called(*arguments, **more)
             assert done.returncode == 0, done.stdout + done.stderr
             return done.stdout
 
+    return Client()
+
+
+@contextmanager
+def served(root, oddish):
+    oddish.key = token(root, "oddish", "operate")
+    with serving(root, "--auth", "token", token=oddish.key, env=SUPPORT) as server:
+        oddish.server = server
+        yield server
+
+
+@pytest.mark.oddish
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("oddish", ["oddish", "oddish-0.1.10"], indirect=True)
+def test_the_oddish_command_line_runs_watches_and_cleans_a_sweep(root, tmp_path, oddish):
+    ctx = context(root, TEMP)
+    make_task(tmp_path / "set", "hello", toml=TIMED)
+    make_task(tmp_path / "set", "world", solution="exit 0", toml=TIMED)
+    (tmp_path / "sweep.yaml").write_text(
+        "agents:\n- {name: oracle, model_name: default, n_trials: 2}\n- {name: nop, model_name: default}\npriority: high\n"
+    )
+    clean = "clean" if oddish.name == "oddish" else "delete"
+    with served(root, oddish) as server:
         said = oddish("run", "set", "-c", "sweep.yaml", "--experiment", "nightly")
         assert "2 tasks submitted!" in said
         assert "Total trials: 6" in said
@@ -65,19 +90,20 @@ def test_the_oddish_command_line_runs_watches_and_cleans_a_sweep(root, tmp_path)
         assert (hello["user"], hello["priority"], hello["verdict_status"]) == ("anna", "high", "success")
         assert [trial["reward"] for trial in hello["trials"]] == [1, 1, 0]
         shown = oddish("status", hello["id"])
-        assert "2 passed, 1 failed" in shown
+        assert re.search("2 passed, 1 failed|2 perfect, 1 zero", shown), shown
         assert "1/3" in shown
         trial = server.client.get(f"/tasks/{hello['id']}/trials/0").json()
         assert trial == hello["trials"][0]
         assert "trial/trial.log" in server.client.get(f"/trials/{trial['id']}/logs").json()["logs"]
         assert server.client.get(f"/trials/{trial['id']}/result").json()["trial_name"]
-        assert "is canceled" in oddish("clean", hello["id"], input="y\n")
+        assert "is canceled" in oddish(clean, hello["id"], input="y\n")
         is_problem(server.client.get(f"/tasks/{hello['id']}"), 404)
-        assert "1 tasks are canceled" in oddish("clean", "--experiment", "nightly", input="y\n")
+        assert "1 tasks are canceled" in oddish(clean, "--experiment", "nightly", input="y\n")
         named = server.client.patch("/experiments/single", json={"name": " One of a kind "})
         assert named.json() == {"id": "single", "name": "One of a kind"}
         assert "Name: One of a kind" in oddish("status", "--experiment", "single")
-        public = called("run", "set/hello", "-a", "oracle", "--publish")
+        assert server.client.get("/experiments/single/share").json()["public_token"] is None
+        public = oddish.called("run", "set/hello", "-a", "oracle", "--publish")
         assert (public.returncode, "no experiment is public here" in public.stdout + public.stderr) == (1, True)
     assert len(ctx.layout.batch_ids()) == 3  # nothing under runs/ was deleted
     events = [
@@ -85,6 +111,66 @@ def test_the_oddish_command_line_runs_watches_and_cleans_a_sweep(root, tmp_path)
         for line in (ctx.layout.batch(ctx.layout.batch_ids()[0]) / "ledger.jsonl").read_text().splitlines()
     ]
     assert {e["by"] for e in events if e["event"] in ("submitted", "canceled", "closed")} == {"token:oddish"}
+
+
+@pytest.mark.oddish
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("oddish", ["oddish-0.1.10"], indirect=True)
+def test_oddish_appends_pulls_cancels_and_uploads_a_job(root, tmp_path, oddish):
+    ctx = context(root, TEMP)
+    task = make_task(tmp_path / "set", "hello", toml=TIMED)
+    harbor_jobs.tasks(tmp_path)
+    harbor_jobs.end(harbor_jobs.start(tmp_path, "past", "-a", "oracle"))
+    with served(root, oddish) as server:
+        sent = json.loads(oddish("upload", "set/hello", "--json"))["tasks"][0]["id"]
+        made = json.loads(oddish("run", "--task", sent, "-a", "oracle", "--experiment", "first", "--json"))["tasks"][0]
+        assert made["id"] == sent
+        for _ in range(2):  # the same again is more, as there
+            oddish("run", "--task", sent, "-a", "nop", "--experiment", "second")
+        found = server.client.get(f"/tasks/{sent}").json()
+        assert [(trial["agent"], trial["experiment_id"]) for trial in found["trials"]] == [
+            ("oracle", "first"),
+            ("nop", "second"),
+            ("nop", "second"),
+        ]
+        (one,) = server.client.get("/tasks", params={"experiment_id": "second"}).json()
+        assert [trial["id"] for trial in one["trials"]] == [f"{sent}-1", f"{sent}-2"]
+        assert oddish("pull", sent, "--include-task-files", "--structured", "--out", "got")
+        got = tmp_path / "got"
+        for trial in found["trials"]:
+            place = got / "trials" / trial["id"]
+            (folder,) = [
+                f for f in ctx.layout.runs.glob("*/*/steps/*/attempts/*/trial") if trial_name(place) == trial_name(f)
+            ]
+            for path in (path for path in folder.rglob("*") if path.is_file()):
+                assert (place / path.relative_to(folder)).read_bytes() == path.read_bytes(), path
+            assert "trial.log" in (place / "logs.txt").read_text()
+            assert json.loads((place / "logs_structured.json").read_text())["trial_id"] == trial["id"]
+            assert not (place / "_pull_errors").exists()
+        for path in (path for path in task.rglob("*") if path.is_file()):
+            assert (got / "tasks" / sent / "files" / path.relative_to(task)).read_text() == path.read_text()
+        is_problem(server.client.get(f"/trials/{sent}-0/files/../../../meta.json"), 404)
+        is_problem(server.client.get(f"/trials/{sent}-0/files/%2e%2e/%2e%2e/meta.json"), 404)
+        assert "No active runs found" in oddish("cancel", sent, "--force")
+        slow = make_task(tmp_path / "set", "slow", solution="sleep 100", toml=TIMED)
+        waits = json.loads(oddish("run", str(slow), "-a", "oracle", "--background", "--json"))["tasks"][0]["id"]
+        wait_for(lambda: server.client.get(f"/tasks/{waits}").json()["status"] == "running", "its trial")
+        assert "Trials stopped: " in oddish("cancel", waits, "--force")
+        assert "not found" in oddish.called("cancel", "nope-0123456789ab01234567", "--force").stdout
+        done = json.loads(oddish("upload", "jobs/past", "--task", sent, "--experiment", "of-old", "-q", "--json"))
+        assert [trial["status"] for trial in done["trials"]] == ["imported"] * 2
+        again = json.loads(oddish("upload", "jobs/past", "--task", sent, "--experiment", "of-old", "-q", "--json"))
+        assert [trial["status"] for trial in again["trials"]] == ["imported"] * 2
+        bare = oddish.called("upload", "jobs/past", "--task", sent, "--skip-artifacts")
+        assert "leave --skip-artifacts out" in bare.stdout + bare.stderr
+        wait_for(lambda: idle(ctx), "the end")
+    results = json.loads(program(root, "results", "--experiment", "of-old", "--by", "agent", "--json").stdout)
+    assert [(group["scored"], group["passes"]) for group in results["groups"]] == [(2, 1)]
+    assert os.listdir(ctx.layout.system / "oddish_uploads") == []
+
+
+def trial_name(folder):
+    return json.loads((folder / "result.json").read_text())["trial_name"]
 
 
 def test_what_an_oddish_client_sends_wrong_is_told(root):
@@ -193,6 +279,30 @@ def test_the_earlier_calls_find_what_the_real_codex_left(root, tmp_path):
         assert {name: handoff[name] for name in report} == report
         assert os.path.isfile(handoff["final_json_path"])
         is_problem(client.get("/v1/attempts/artifact", params={**named, "name": "git_diff.patch"}), 404)
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_mark_failed_keeps_an_ended_step_from_running_again_by_itself(root, marked):
+    """``sum`` speaks of others' ends, so it runs again after one of them has ended anew."""
+    ctx = context(root)
+    batch = put(ctx, table(job("j", shell("s", "true"), shell("sum", "exit 1", depends_on=["s"], after="end"))))
+    wait_for(lambda: (tick(ctx), idle(ctx))[1], "the batch")
+    if marked:
+        said = json.loads(program(root, "mark-failed", batch, "j", "sum", "--reason", "no", "--json").stdout)
+        assert said["steps"] == ["j/sum"]
+        assert program(root, "mark-failed", batch, "j", "sum").stdout.startswith("nothing to cancel")
+    program(root, "retry", f"{batch}/j/s")
+    wait_for(lambda: (tick(ctx), idle(ctx))[1], "the retry")
+    assert states(ctx, batch) == {"j/s": ["succeeded"] * 2, "j/sum": ["failed"] * (1 if marked else 2)}
+    (row,) = [
+        s
+        for s in json.loads(program(root, "show", f"{batch}/j", "--json").stdout)["steps"]
+        if s["step"].endswith("sum")
+    ]
+    assert row["state"] == "failed"
+    program(root, "force-retry", batch, "j", "sum")
+    wait_for(lambda: (tick(ctx), idle(ctx))[1], "the word of an operator")
+    assert len(states(ctx, batch)["j/sum"]) == (2 if marked else 3)
 
 
 def test_its_commands_work_or_say_their_new_name(root):

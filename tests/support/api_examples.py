@@ -9,6 +9,7 @@ import io
 import json
 import os
 import platform
+import re
 import resource
 import shutil
 import signal
@@ -261,15 +262,27 @@ def _earlier(made: Recorder, batch: str) -> None:
         "/tasks/{task_id}",
         "/tasks/{task_id}/trials/{index}",
         "/trials/{trial_id}/logs",
+        "/trials/{trial_id}/logs/structured",
         "/trials/{trial_id}/result",
+        "/trials/{trial_id}/files",
+        "/tasks/{task_id}/files",
+        "/experiments/{experiment_id}/share",
     ):
         ask(f"GET {path}", **names)
+    ask("GET /tasks/{task_id}/files/{path}", path="task.toml", **names)
+    begun = ask("POST /tasks/upload/init", {"name": "hello", "content_hash": "0" * 64})
+    made.client.put(begun["upload_url"], content=archive[1][1])
+    ended = {name: begun[name] for name in ("task_id", "name", "version", "content_hash")}
+    ask("POST /tasks/upload/complete", ended | {"register_task": True, "user": "anna"})
+    ask("POST /trials/import/init", {"task_id": task_id, "experiment_id": "smoke", "trial": {"agent": "oracle"}})
+    ask("POST /tasks/cancel", {"task_ids": [task_id]})
     ask("PATCH /experiments/{experiment_id}", {"name": "Smoke test"}, **names)
     ask("DELETE /tasks/{task_id}", **names)
     other = ask("POST /tasks/upload", files=[archive])["task_id"]
     made.client.post("/tasks/sweep", json={**sweep, "task_id": other})
     ask("DELETE /experiments/{experiment_id}", **names)
 
+    _harbor(made)
     form = {"harness": "harbor", "model": "oracle", "openrouter_key": KEY, "n_runs": 2}
     job_id = ask("POST /api/upload", form=form, files=[archive])["job_id"]
     # A run that could not start at once waits for a process that has the key: for a tick of the server.
@@ -279,6 +292,23 @@ def _earlier(made: Recorder, batch: str) -> None:
     ask("GET /api/jobs/{job_id}", job_id=job_id)
     ask("POST /api/jobs/{job_id}/key", form={"openrouter_key": KEY}, job_id=job_id)
     ask("POST /api/upload/batch", form=form, files=[("files", archive[1])])
+
+
+def _harbor(made: Recorder) -> None:
+    """What Harbor's own client asks."""
+    ask = made.ask
+    config = {"job_name": "nightly", "tasks": [{"path": "tasks/hello"}], "agents": [{"name": "oracle"}]}
+    job = ask("POST /harbor/jobs/submit", {"config": config})["job_id"]
+    look = lambda: made.client.get(f"/harbor/jobs/{job}").json()["job"]["state"] == "finished"  # noqa: E731
+    wait_for(look, "the job")
+    (rollout,) = ask("GET /harbor/rollouts", query={"job_ids": [job]})["items"]
+    ask("GET /harbor/jobs", query={"name": "nightly"})
+    ask("GET /harbor/jobs/{job_id}", job_id=job)
+    ask("GET /harbor/rollouts/{rollout_id}", rollout_id=rollout["id"])
+    for verb, body in (("pause", None), ("resume", None), ("cancel", {"force": True})):
+        ask(f"POST /harbor/jobs/{{job_id}}/{verb}", body, job_id=job)
+    ask("POST /harbor/rollouts/{rollout_id}/cancel", {"force": True}, rollout_id=rollout["id"])
+    ask("POST /harbor/rollouts/{rollout_id}/retry", rollout_id=rollout["id"])
 
 
 def _fail(made: Recorder, server: Server, batch: str, root: Path) -> None:
@@ -351,6 +381,7 @@ def _neutral(examples: Examples, root: Path) -> Examples:
         (platform.node(), "evals-1"),
     ):
         text = text.replace(own, shown)
+    text = re.sub(r"phs_[\w-]{20,}", "phs_example", re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:8765", text))
     neutral: Examples = json.loads(text)
     return neutral
 

@@ -97,9 +97,12 @@ def claude() -> Missing | None:
 
 @functools.cache
 def oddish() -> Missing | None:
-    """The Oddish command line."""
-    if why := _fails("oddish", "--help"):
-        return Missing(f"no Oddish ({why})", ".ci/oddish installs 0.1.1 into an environment of its own")
+    """The Oddish command line, in both versions."""
+    for program in ("oddish", "oddish-0.1.10"):
+        if why := _fails(program, "--help"):
+            return Missing(
+                f"no {program} ({why})", ".ci/oddish installs 0.1.1 and 0.1.10 into environments of their own"
+            )
     return None
 
 
