@@ -42,6 +42,7 @@ SCOPES = (
     "metrics",
     "pages",
     "earlier",
+    "harbor",
     "oddish",
     "terminal-bench",
 )
