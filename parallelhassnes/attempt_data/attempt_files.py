@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 from pydantic import BaseModel
 
 from parallelhassnes import names, walk
-from parallelhassnes.attempt_data.safe_open import open_below
+from parallelhassnes.attempt_data.safe_open import FileName, open_below
 from parallelhassnes.errors import UnknownId, UserError
 from parallelhassnes.plan import StepSpec
 from parallelhassnes.refs import Found, newest_attempt
@@ -41,9 +41,9 @@ class AttemptFile(NamedTuple):
 class ArtifactFile(BaseModel):
     """One file of an artifact."""
 
-    name: str
+    name: FileName
     """Of the artifact; of a trial's the path below ``trial/artifacts``."""
-    path: str
+    path: FileName
     """Relative to the attempt's folder."""
     size: int
     """Bytes."""

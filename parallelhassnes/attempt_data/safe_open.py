@@ -6,9 +6,17 @@ relative to the one before, so that nothing can be swapped in between.
 
 import errno
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import PlainSerializer
 
 from parallelhassnes import walk
 from parallelhassnes.errors import UnknownId
+
+FileName = Annotated[
+    str, PlainSerializer(lambda name: name.encode("utf-8", "replace").decode(), return_type=str, when_used="json")
+]
+"""The name of a file that an agent may have made: bytes that are no text open it here, and are question marks in JSON."""
 
 
 def open_below(folder: Path, relative: str) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from parallelhassnes import formatting, walk
+from parallelhassnes.attempt_data.safe_open import FileName
 from parallelhassnes.plan import StepSpec
 from parallelhassnes.refs import Found, resolve
 from parallelhassnes.steps.trial_data import ended_line
@@ -24,7 +25,7 @@ MOST_FILES = 500
 class FileLine(View):
     """One file below what is shown."""
 
-    path: str
+    path: FileName
     """Relative to the folder shown."""
     size: int
     """Bytes."""

@@ -41,6 +41,7 @@ def page(request: Request, template: str, code: int = 200, **values: Any) -> Res
     prefix = site_of(request).settings.root_path
     if prefix:
         body = _ADDRESS.sub(rf"\1{prefix}/", body)
+    body = body.encode("utf-8", "replace").decode()  # names of files may be no text
     tag = f'W/"{hashlib.sha256(body.encode()).hexdigest()[:24]}"'
     headers = {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Cookie"}
     if code == 200 and request.headers.get("if-none-match") == tag:
@@ -143,7 +144,7 @@ def compile_all() -> None:
 
 def link(identity: str) -> str:
     """Return an id (``BATCH/JOB``…) as a part of a path."""
-    return quote(identity)
+    return quote(identity, errors="surrogateescape")
 
 
 def attempt_url(folder: str) -> str:
@@ -155,4 +156,4 @@ def attempt_url(folder: str) -> str:
 def query(**values: object) -> str:
     """Return ``?a=b`` of the values that are not empty."""
     kept = {name: value for name, value in values.items() if value not in (None, "", 0)}
-    return f"?{urlencode(kept)}" if kept else ""
+    return f"?{urlencode(kept, errors='surrogateescape')}" if kept else ""

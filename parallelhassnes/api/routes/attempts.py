@@ -15,6 +15,7 @@ from parallelhassnes.api.http.file_responses import WantedHere, send_file, send_
 from parallelhassnes.api.http.responses import Id, KnownHere, Reason, polled, tag_of, tagged
 from parallelhassnes.api.live.server_state import ServerState, SiteHere
 from parallelhassnes.attempt_data.follow_logs import Logs
+from parallelhassnes.attempt_data.safe_open import FileName
 from parallelhassnes.errors import UserError
 from parallelhassnes.store import atomic, attempts
 from parallelhassnes.store.evidence import ledger
@@ -48,9 +49,9 @@ class LogTexts(BaseModel):
     id: str
     ended: bool
     """Nothing will be added."""
-    logs: dict[str, str]
+    logs: dict[FileName, str]
     """Path in its folder → text."""
-    cut: list[str] = []
+    cut: list[FileName] = []
     """Of those only the end is here: the stream and the file have the rest."""
 
 
