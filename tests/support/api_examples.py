@@ -168,6 +168,8 @@ def _operate(made: Recorder, batch: str) -> None:
     ask(f"POST {b}/reopen", **names)
     ask(f"PUT {b}/priority", query={"priority": 10}, **names)
     ask(f"PUT {b}/budget", {"usd": 20.0, "tokens": 5_000_000}, **names)
+    for path in (b, f"{b}/jobs/{{job}}", step):
+        ask(f"PUT {path}/cap", query={"max-cost-usd": 2}, batch=batch, job="hello", step="oracle")
     ask(f"POST {step}/reject", query=query, **names)
     ask(f"POST {step}/approve", **{**names, "step": "ship"})
     ask("POST /v1/queue/pause", query={"key": "command"} | query)
