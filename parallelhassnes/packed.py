@@ -213,11 +213,16 @@ def mtime_ns(info: "tarfile.TarInfo") -> int:
 
 
 def _nameless(folder: str, size: int) -> int:
+    """Return a descriptor of a file without a name; a large one is beside the archive, or where its reader may make files."""
     if size <= _IN_MEMORY and hasattr(os, "memfd_create"):
         return os.memfd_create("packed", os.MFD_CLOEXEC)
+    with contextlib.suppress(
+        OSError, AttributeError
+    ):  # a reader with no right to write, or a file system without such files
+        return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
     import tempfile
 
-    handle, path = tempfile.mkstemp(dir=folder, prefix=".tmp-")
+    handle, path = tempfile.mkstemp()
     os.unlink(path)  # noqa: PTH108 - as it was made
     return handle
 

@@ -228,7 +228,7 @@ def test_by_rule_only_batches_that_ended_long_ago(batch):
     assert [line["event"] for _, line in ledger.read(ctx.layout.batch(batch_id))][-1] == "packed"
 
 
-def test_what_reads_a_file_of_it_never_leaves_the_archive_and_opens_no_other_file(batch):
+def test_what_reads_a_file_of_it_never_leaves_the_archive_and_opens_no_other_file(batch, monkeypatch):
     ctx, batch_id = batch
     folder = next(path for path in attempt_dirs(ctx, batch_id) if path.parts[-3] == "a")
     packs.pack(ctx, batch_id)
@@ -240,6 +240,9 @@ def test_what_reads_a_file_of_it_never_leaves_the_archive_and_opens_no_other_fil
         assert safe_read.read_bytes(out / name, 100) is None, name
     assert (walk.kind(out / "link"), walk.kind(out / "a"), walk.kind(out / "gone")) == ("link", "folder", "")
     assert atomic.read_json(folder / attempts.META)["step_id"] == "a"
+    monkeypatch.setattr(packed, "_IN_MEMORY", 4)  # a large file
+    assert safe_read.read_bytes(out / "holes", 10, end=True) == b"\0" * 7 + b"end"
+    assert not [path for path in ctx.layout.batch(batch_id).iterdir() if path.name[0] == "."]
     opened = _opened_by_show(ctx, batch_id)
     assert sum(path.endswith(packed.ARCHIVE) for path in opened) <= 8
     assert not any("/_system/tmp/" in path for path in opened)
