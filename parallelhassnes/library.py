@@ -112,6 +112,7 @@ class Store:
         environment: str | None = None,
         wait: bool = True,
         timeout: float | None = None,
+        reuse: bool = False,
         **options: Any,
     ) -> "Batch":
         """Run tasks with agents, like ``parallelhassnes run``, and wait for the end.
@@ -126,6 +127,7 @@ class Store:
             environment: ``docker``, ``sandbox`` or another that Harbor knows; None means the configured one.
             wait: False returns as soon as the batch is queued and a first tick has run.
             timeout: seconds to wait at most; None means no limit.
+            reuse: take over trials that a batch of the store has scored by the same content, instead of running them.
             options: any other field of ``RunRequest``: ``dataset``, ``n_valid``, ``experiment``, ``priority``,
                 ``concurrency``, ``limits``, ``secrets``, ``agent_env``, ``agent_kwargs``, ``timeout_multiplier``,
                 ``max_attempts``, ``analyses``, ``task_names``, ``exclude_task_names``, ``n_tasks``, ``passing``.
@@ -145,19 +147,22 @@ class Store:
         with opened(self) as ctx:
             data = submission.table_of(ctx, request)
             folders = submission.base_dirs(None)
-            done = submission.submit(ctx, data, name="run.json", folders=folders, again=True, here=True)
+            done = submission.submit(ctx, data, name="run.json", folders=folders, again=True, here=True, reuse=reuse)
         batch = Batch(self, done.batch_id)
         if wait:
             return batch.wait(timeout)
         self.tick()
         return batch
 
-    def submit(self, table: Mapping[str, Any] | str | os.PathLike[str], *, again: bool = False) -> "Batch":
+    def submit(
+        self, table: Mapping[str, Any] | str | os.PathLike[str], *, again: bool = False, reuse: bool = False
+    ) -> "Batch":
         """Put a launch table into the queue; nothing starts before a tick, or ``Batch.wait``.
 
         Args:
             table: the table as a mapping, or the path of a JSON or YAML file.
             again: make a new batch even where the same table made one before.
+            reuse: as in ``run``.
 
         Raises:
             InvalidTable: the table is wrong; every problem is listed with its place.
@@ -169,7 +174,7 @@ class Store:
                 path = Path(table)
                 data, name = submission.read_table(path), str(path)
                 folders = submission.base_dirs(path)
-            done = submission.submit(ctx, data, name=name, folders=folders, again=again)
+            done = submission.submit(ctx, data, name=name, folders=folders, again=again, reuse=reuse)
         return Batch(self, done.batch_id)
 
     def import_jobs(self, *paths: str | os.PathLike[str], dry_run: bool = False) -> ImportResult:

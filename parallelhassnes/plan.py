@@ -245,6 +245,16 @@ class ImportedJob(Record):
     """Its own files → SHA-256."""
 
 
+class RegradedBatch(Record):
+    """What a batch judges once more."""
+
+    batch: str
+    verifier: tuple[str, ...]
+    """The tasks whose tests judge."""
+    left_out: int = 0
+    """Trials of that batch that are not judged again."""
+
+
 class BatchMeta(Record):
     """Facts about an accepted table; the content of ``batch_meta.json``, written last at ingest."""
 
@@ -285,6 +295,8 @@ class BatchMeta(Record):
     """The Harbor JobConfig that this batch amounts to, where it came from one."""
     imported: ImportedJob | None = None
     """Where its trials ran, where that was not here."""
+    regrade: RegradedBatch | None = None
+    """Of a batch that judges the trials of another by other tests."""
 
 
 class Plan(BaseModel):
@@ -307,6 +319,7 @@ class Plan(BaseModel):
     warnings: tuple[str, ...] = ()
     harbor_job: dict[str, Any] | None = None
     imported: ImportedJob | None = None
+    regrade: RegradedBatch | None = None
 
 
 type PassSource = Literal["default", "table", "sweep", "task", "step"]
@@ -323,6 +336,25 @@ class PassRule(Record):
     """Who says so."""
 
 
+class Regraded(Record):
+    """The attempt whose work a trial judges once more, and what was said of it then."""
+
+    attempt: str
+    """``batch_id/job_id/step_id/attempt``."""
+    seal_sha256: str
+    """Of its seal, as the ledger of its batch has it."""
+    by: Literal["workspace", "artifacts"]
+    """What of it is judged: the kept working directory, or the artifacts that Harbor has collected."""
+    agent: str | None = None
+    agent_version: str | None = None
+    model: str | None = None
+    task_checksum: str = ""
+    reward: float | None = None
+    passed: bool | None = None
+    result: str = ""
+    """``scored``, or why there was no reward."""
+
+
 class TrialSpec(Record):
     """``StepSpec.spec`` of a step of kind ``trial``."""
 
@@ -337,6 +369,10 @@ class TrialSpec(Record):
     """Which of the trials of this task and agent this is, from 1."""
     pass_rule: PassRule | None = None
     """What the step, the sweep, the table or the task says of passing; None for the default."""
+    keep_workspace: bool = False
+    """Keep what the agent has left in its working directory beside the attempt."""
+    regrade: Regraded | None = None
+    """Of a trial that runs no agent."""
     source_key: str = ""
     """Of an imported batch: what the trial of its source has in common with those of the same task and settings there."""
     source_trial: str = ""

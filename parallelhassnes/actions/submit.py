@@ -45,6 +45,8 @@ class Submitted(View):
     plan_sha256: str | None = None
     """Of the table's ``plan``; line 0 of the ledger has both."""
     warnings: list[str] = []
+    reused: str = ""
+    """How many trials are taken over from other batches, and from which; empty where that was not asked for."""
 
 
 class Validated(BaseModel):
@@ -186,6 +188,7 @@ def submit(
     here: bool = False,
     rerun_of: str = "",
     carry: Mapping[str, str] = MappingProxyType({}),
+    reuse: bool = False,
     told: Callable[[str], None] = lambda _: None,
     found_good: Callable[[], None] = lambda: None,
 ) -> Submitted:
@@ -200,6 +203,7 @@ def submit(
             environment holds (``schedule.limits.credentials``).
         rerun_of: the batch that it runs again.
         carry: ``job_id/step_id`` → the attempt of that batch which is taken over instead of being made anew.
+        reuse: take over attempts of any batch that the store has scored by the same content (``actions.reuse``).
         told: is given the line of what the table amounts to, before anything of it is queued.
         found_good: is called before anything is written.
     """
@@ -212,6 +216,13 @@ def submit(
     if here:
         check_environments(plan)
     told(outline.of(ctx, plan))
+    taken = ""
+    if reuse:
+        from parallelhassnes.actions import reuse as stored
+
+        carry = {**stored.find(ctx, plan), **carry}
+        taken = stored.said(carry, plan)
+        told(taken)
     found_good()
     if here:
         steps = (step for job in plan.jobs for step in job.steps)
@@ -219,7 +230,7 @@ def submit(
     submission = ingest.new_submission(
         ctx.layout, name, folders, again=again, rerun_of=rerun_of, carry=carry, variables=variables
     )
-    return put_in(ctx, submission, data, name, plan)
+    return put_in(ctx, submission, data, name, plan).model_copy(update={"reused": taken})
 
 
 def put_in(ctx: Context, submission: ingest.Submission, data: bytes, name: str, plan: Plan) -> Submitted:

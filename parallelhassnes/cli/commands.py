@@ -27,6 +27,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "tick": "work",
         "append": "append",
         "rerun": "upkeep",
+        "regrade": "upkeep",
         "import": "harbor",
     },
     "Look": {

@@ -51,3 +51,8 @@ def layout_of(root: Path | None) -> "Layout":
     from parallelhassnes.store.layout import Layout
 
     return Layout(root_or_default(root))
+
+
+ReuseOption = Annotated[
+    bool, typer.Option("--reuse", help="Take over trials that a batch of the store has scored by the same content.")
+]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import typer
 
 from parallelhassnes.cli import run_options as opt
-from parallelhassnes.cli.options import JsonOption, RootOption
+from parallelhassnes.cli.options import JsonOption, ReuseOption, RootOption
 from parallelhassnes.cli.output.typed import told_by_options
 from parallelhassnes.cli.work import (
     FailOnOption,
@@ -60,6 +60,8 @@ def run(
     max_tokens: opt.MaxTokensOption = None,
     max_turns: opt.MaxTurnsOption = None,
     max_wall_sec: opt.MaxWallOption = None,
+    keep_workspace: opt.KeepOption = False,
+    reuse: ReuseOption = False,
     analyze: opt.AnalyzeOption = False,
     analyze_with: opt.AnalyzeWithOption = None,
     baseline_gate: opt.BaselineGateOption = False,
@@ -116,6 +118,7 @@ def run(
         max_tokens=max_tokens,
         max_turns=max_turns,
         max_wall_sec=max_wall_sec,
+        keep_workspace=keep_workspace,
         passing=passing,
         baseline_gate=baseline_gate,
         analyses=(*(("rules",) if analyze else ()), *(analyze_with or ())),
@@ -130,7 +133,7 @@ def run(
         if dry_run:
             say_what_would_run(ctx, table, json=json)
         else:
-            made = started(ctx, table, detach=detach, json=json)
+            made = started(ctx, table, detach=detach, json=json, reuse=reuse)
     if made is not None:
         watch_until_idle(*made, fail_on=fail_on, quiet=quiet, json=json, report=report)
 
@@ -169,7 +172,9 @@ def say_what_would_run(ctx: "Context", table: GivenTable, *, json: bool) -> None
         print(f"note: {warning}", file=sys.stderr)
 
 
-def started(ctx: "Context", table: GivenTable, *, detach: bool, json: bool) -> "tuple[Context, list[str]] | None":
+def started(
+    ctx: "Context", table: GivenTable, *, detach: bool, json: bool, reuse: bool = False
+) -> "tuple[Context, list[str]] | None":
     """Put a table into the queue, after saying what it amounts to; what is to be watched, or None where nothing is."""
     from parallelhassnes import formatting
     from parallelhassnes.actions.submit import submit
@@ -182,6 +187,7 @@ def started(ctx: "Context", table: GivenTable, *, detach: bool, json: bool) -> "
         folders=table.folders,
         again=True,
         here=True,
+        reuse=reuse,
         told=lambda line: print(line, file=sys.stderr),
         found_good=lambda: make_store(ctx),
     )

@@ -107,6 +107,9 @@ MaxTurnsOption = Annotated[int | None, typer.Option("--max-turns", metavar="N", 
 MaxWallOption = Annotated[
     float | None, typer.Option("--max-wall-sec", metavar="SEC", help="Likewise: seconds that it works.")
 ]
+KeepOption = Annotated[
+    bool, typer.Option("--keep-workspace", help="Keep what an agent leaves in its working directory, for regrade.")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no scoreboard.")]
 ReportOption = Annotated[
     Path | None, typer.Option("--report", metavar="FILE", help="Write a report at the end: .html, or .md for Markdown.")

@@ -1,4 +1,4 @@
-"""``rerun``, ``doctor``, ``notify``, ``cron``, ``export``, ``explain``, ``pack``, ``unpack``, ``du``."""
+"""``rerun``, ``regrade``, ``doctor``, ``notify``, ``cron``, ``export``, ``explain``, ``pack``, ``unpack``, ``du``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
-    for command in (rerun, doctor, notify, cron, export, explain, pack, unpack, du):
+    for command in (rerun, regrade, doctor, notify, cron, export, explain, pack, unpack, du):
         app.command()(command)
 
 
@@ -55,6 +55,46 @@ def rerun(
     )
     for warning in done.warnings:
         typer.echo(f"note: {warning}", err=True)
+
+
+def regrade(
+    batch: Annotated[str, typer.Argument(metavar="BATCH", help="A batch id, or latest.")],
+    verifier: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--verifier", metavar="TASKS", help="Task folder, or folder of tasks, whose tests judge; repeatable."
+        ),
+    ] = None,
+    experiment: Annotated[str | None, typer.Option("--experiment", "-E", help="Label of the new batch.")] = None,
+    root: RootOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Judge a batch's trials by other tests, as a new batch and without their agents; of a regrade: say what flips.
+
+    Example: parallelhassnes regrade latest --verifier examples/tasks
+    """
+    from parallelhassnes.cli.output import console, render_results
+    from parallelhassnes.results.regraded import conclusions
+    from parallelhassnes.results.text_tables import of_conclusions
+
+    if verifier:
+        from parallelhassnes.actions.stored.regrade import regrade as action
+
+        done = action(open_store(root), batch, verifier, experiment=experiment)
+        if json:
+            typer.echo(done.model_dump_json())
+            return
+        typer.echo(done.batch_id)
+        judged = formatting.counted(done.trials, "trial")
+        typer.echo(f"judges {judged} of {done.regrade_of} again; regrade {done.batch_id} says what flips", err=True)
+        for note in done.notes:
+            typer.echo(f"note: {note}", err=True)
+        return
+    found = conclusions(open_store(root).layout, batch)
+    if json:
+        typer.echo(found.model_dump_json())
+        return
+    console.show(render_results.render(*of_conclusions(found)))
 
 
 def doctor(

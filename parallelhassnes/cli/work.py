@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from parallelhassnes import formatting
-from parallelhassnes.cli.options import JsonOption, RootOption, layout_of, root_or_default
+from parallelhassnes.cli.options import JsonOption, ReuseOption, RootOption, layout_of, root_or_default
 
 if TYPE_CHECKING:
     from parallelhassnes.actions.run_until_idle import Ticked
@@ -111,6 +111,7 @@ def submit(
     again: Annotated[
         bool, typer.Option("--again", help="Make a new batch even if this table was submitted before.")
     ] = False,
+    reuse: ReuseOption = False,
     root: RootOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -122,7 +123,7 @@ def submit(
 
     ctx = open_store(root, strict=True)
     data, name, folders = _table(table)
-    done = action.submit(ctx, data, name=name, folders=folders, again=again)
+    done = action.submit(ctx, data, name=name, folders=folders, again=again, reuse=reuse)
     if json:
         typer.echo(done.model_dump_json())
         return
@@ -130,6 +131,8 @@ def submit(
     said = "was submitted before; --again makes a new batch" if done.duplicate else "is queued"
     made = f"{formatting.counted(done.jobs, 'job')}, {formatting.counted(done.steps, 'step')}"
     typer.echo(f"{name} {said}: {made}", err=True)
+    if done.reused:
+        typer.echo(done.reused, err=True)
     if not done.duplicate:
         typer.echo("nothing starts before a tick: parallelhassnes tick --until-idle", err=True)
     if done.plan_sha256 is not None:

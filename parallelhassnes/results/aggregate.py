@@ -176,12 +176,17 @@ def results(
 
 
 def _notes(rows: Sequence[TrialRow]) -> list[str]:
+    reused = Counter(row.reused.partition("/")[0] for row in rows if row.reused)
+    notes = []
+    if reused:
+        where = ", ".join(f"{batch} ({count})" for batch, count in reused.most_common(MOST_RULES))
+        notes.append(f"{reused.total()} of {formatting.counted(len(rows), 'trial')} reused, not run: from {where}.")
     rules = Counter(row.settings.get(RULE_OF_PASSING, "") for row in rows)
     if len(rules) < 2:
-        return []
+        return notes
     some = [f"{rule} ({formatting.counted(count, 'trial')})" for rule, count in rules.most_common(MOST_RULES)]
     more = len(rules) - len(some)
-    return [f"The trials have different pass rules: {', '.join(some)}{f' and {more} more' if more else ''}."]
+    return [*notes, f"The trials have different pass rules: {', '.join(some)}{f' and {more} more' if more else ''}."]
 
 
 def dimension(name: str) -> Callable[[TrialRow], str]:

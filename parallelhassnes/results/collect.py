@@ -21,8 +21,9 @@ from parallelhassnes.steps.trial_data import facts
 from parallelhassnes.steps.trial_data.facts import TrialFacts, TrialPlan
 from parallelhassnes.steps.usage import NOTHING, UsageSum
 from parallelhassnes.store import batches, index, members
+from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
-from parallelhassnes.views import batch_status
+from parallelhassnes.views import batch_status, projection
 from parallelhassnes.views.batch_status import BatchStatus, StepStatus
 
 EXPERIMENT = "experiment:"
@@ -42,6 +43,9 @@ class TrialRow:
     """Of the agent's code, where it is none of Harbor's."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """What the plan says of how the trial is run: timeouts, limits, caps, arguments of the agent; for comparisons."""
+
+    reused: str = ""
+    """The attempt of another batch that was taken over because its content is the same: ``batch_id/job_id/step_id/attempt``."""
 
     @property
     def task(self) -> str:
@@ -191,13 +195,25 @@ def told_apart(rows: Sequence[TrialRow]) -> list[TrialRow]:
 
 def _of_batch(layout: Layout, batch_id: str) -> list[TrialRow]:
     meta = batches.read_batch(layout.batch(batch_id))
-    rows = []
+    rows, reused = [], _reused(layout, batch_id)
     for job_id, plan, found in of_batch(layout, batch_id):
         labels = {**meta.labels, **plan.labels}
         for step_id, fact in found.items():
             own, settings = plan.trials[step_id]
-            rows.append(TrialRow(batch_id, meta.experiment, job_id, fact, labels, own.import_path, settings))
+            taken = reused.get(f"{job_id}/{fact.attempt}", "") if reused else ""
+            rows.append(TrialRow(batch_id, meta.experiment, job_id, fact, labels, own.import_path, settings, taken))
     return rows
+
+
+def _reused(layout: Layout, batch_id: str) -> dict[str, str]:
+    """Return ``job_id/<attempt's folder>`` → where it was reused from."""
+    if not projection.load(layout.batch(batch_id)).carried:
+        return {}
+    return {
+        f"{event['job_id']}/steps/{event['step_id']}/attempts/{event['attempt']}": f"{event['source']}/{event['attempt']}"
+        for _, event in ledger.read(layout.batch(batch_id))
+        if event.get("event") == "carried" and event.get("reused")
+    }
 
 
 def of_batch(layout: Layout, batch_id: str) -> Iterator[tuple[str, JobTrials, dict[str, TrialFacts]]]:

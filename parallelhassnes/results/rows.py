@@ -60,6 +60,8 @@ class TrialLine(View):
     superseded: int
     attempt: str | None
     """Its folder, relative to the root; null where no attempt has finished."""
+    reused: str = ""
+    """The attempt of another batch that it was taken from instead of being run: ``batch_id/job_id/step_id/attempt``."""
 
 
 class ChosenLines(View):
@@ -109,6 +111,7 @@ def _line(row: TrialRow) -> TrialLine:
         "warnings": list(facts.warnings),
         "seconds": facts.duration_sec,
         "attempt": row.attempt,
+        "reused": row.reused,
     }
     tokens = {f"{name}_tokens": count for name, count in facts.tokens._asdict().items()}
     return TrialLine(**known | own | tokens)

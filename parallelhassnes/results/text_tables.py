@@ -9,6 +9,7 @@ from parallelhassnes.results.aggregate import GroupLine, Results
 from parallelhassnes.results.compare import CHECKSUM, Comparison, Difference, PairedAgent
 from parallelhassnes.results.error_groups import Errors
 from parallelhassnes.results.export import markdown_table, markdown_text
+from parallelhassnes.results.regraded import ComparisonFlip, Conclusions
 from parallelhassnes.results.rows import TrialLines
 from parallelhassnes.results.trial_plans import RULE_OF_PASSING
 
@@ -296,6 +297,57 @@ def _flips(agent: PairedAgent) -> list[tuple[str, ...]]:
         for pair in agent.tasks
         if pair.task in flipped
     ]
+
+
+# --- regrade ------------------------------------------------------------------------------------------
+
+
+def of_conclusions(found: Conclusions) -> list[Sheet]:
+    """Return a table of the trials that flipped, one of what else is concluded otherwise, and one of pass rates."""
+    flips = [
+        (trial.task, trial.agent, trial.step, *(_reward_or_none(value) for value in (trial.before, trial.after)))
+        for trial in found.trials
+        if trial.flipped or (trial.before is None) != (trial.after is None)
+    ]
+    changed = sum(trial.before != trial.after for trial in found.trials)
+    judged, flipped = formatting.counted(len(found.trials), "trial"), sum(trial.flipped for trial in found.trials)
+    by = f"judged again by {_names(found.verifier)}"
+    notes = [f"{judged} of {found.regrade_of} {by}: {changed} with another reward, {flipped} flipped"]
+    if found.pending:
+        notes.append(f"{formatting.counted(found.pending, 'trial')} still to be judged")
+    if found.left_out:
+        notes.append(f"{formatting.counted(found.left_out, 'trial')} of {found.regrade_of} could not be judged again")
+    other = [
+        *((f"verdict of {each.job}", each.before or "–", each.after or "–") for each in found.verdicts if each.flipped),
+        *(
+            (f"{each.a} against {each.b}", _said_better(each, each.before), _said_better(each, each.after))
+            for each in found.comparisons
+            if each.flipped or each.turned
+        ),
+    ]
+    rates = [
+        (each.agent, str(each.trials), formatting.percent(each.before), formatting.percent(each.after))
+        for each in found.rates
+    ]
+    return [
+        Sheet(
+            f"Trials of {found.batch} that come to something else",
+            ("task", "agent", "step", "before", "after"),
+            flips,
+            tuple(notes),
+            3,
+        ),
+        Sheet("Conclusions that flip", ("what", "before", "after"), other, (), 3),
+        Sheet("Pass rates", ("agent", "trials", "before", "after"), rates),
+    ]
+
+
+def _reward_or_none(value: float | None) -> str:
+    return "–" if value is None else formatting.reward(value, plain=True)
+
+
+def _said_better(each: ComparisonFlip, better: str) -> str:
+    return {"a": f"{each.a} is better", "b": f"{each.b} is better"}.get(better, better)
 
 
 # --- errors -------------------------------------------------------------------------------------------

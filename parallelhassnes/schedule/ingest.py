@@ -67,7 +67,8 @@ class Submission(BaseModel):
     rerun_of: str = ""
     """The batch that is run again."""
     carry: dict[str, str] = {}
-    """``job_id/step_id`` → name of the attempt of that batch which is taken over instead of being made anew."""
+    """``job_id/step_id`` → name of the attempt of that batch which is taken over instead of being made anew; of one that is reused
+    ``batch_id/job_id/step_id/attempt``, of any batch."""
     imported: bool = False
     """The batch's attempts were made aside by ``import``: ``schedule.additions.carry_over``."""
     variables: dict[str, str] | None = None

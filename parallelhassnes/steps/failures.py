@@ -352,7 +352,7 @@ RULES: tuple[FailureRule, ...] = (
     FailureRule(
         "environment type",
         "infrastructure",
-        types="EnvironmentStartTimeoutError AgentSetupTimeoutError HealthcheckError AddTestsDirError DownloadVerifierDirError GKEPodNotFoundError GKEExecStreamClosedError MemoryLimitExceededError SandboxLikelyOutOfMemoryError SSHAccessError RuntimeRequestError VercelScopeError",
+        types="EnvironmentStartTimeoutError AgentSetupTimeoutError HealthcheckError AddTestsDirError DownloadVerifierDirError GKEPodNotFoundError GKEExecStreamClosedError MemoryLimitExceededError SandboxLikelyOutOfMemoryError SSHAccessError RuntimeRequestError VercelScopeError WorkspaceError",
     ),
     # The machine, whatever the phase.
     FailureRule(
@@ -382,6 +382,7 @@ RULES: tuple[FailureRule, ...] = (
         "unable", "task_definition", types="RuntimeError ValueError ServiceOperationsUnsupportedError", message=UNABLE
     ),
     FailureRule("links", "task_definition", types="OSError", message="too many levels of symbolic links"),
+    FailureRule("regrade", "task_definition", types="RegradeError"),
     FailureRule(
         "build",
         "task_definition",

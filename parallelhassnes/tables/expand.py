@@ -31,6 +31,7 @@ from parallelhassnes.tables.formats.datasets import download
 from parallelhassnes.tables.formats.foreign_formats import from_oddish, recognise
 from parallelhassnes.tables.formats.harbor_job import expand_harbor_job
 from parallelhassnes.tables.formats.imported_job import expand_imported_job
+from parallelhassnes.tables.formats.regrade_table import expand_regrade
 from parallelhassnes.tables.formats.sweep import expand_sweep
 from parallelhassnes.tables.model import PRIORITY_WORDS, Sweep, TableHead
 from parallelhassnes.tables.parse.field_names import check_keys, known_keys
@@ -79,6 +80,8 @@ def expand_document(document: Any, *, name: str, base_dirs: list[Path], defaults
         plan = expand_harbor_job(document, context)
     elif shape == "imported-job":
         plan = expand_imported_job(document, context)
+    elif shape == "regrade":
+        plan = expand_regrade(document, context)
     else:
         strip = ""
         if shape == "oddish-sweep":

@@ -156,6 +156,14 @@ class FanInPart(Part):
     step_id: Name | None = _open("Which step of each job; default: its last one.")
 
 
+class KeepField(Part):
+    """Whether a trial's work is kept."""
+
+    keep_workspace: bool | None = _open(
+        "Keep what an agent leaves in its working directory, so that `regrade` can judge it again."
+    )
+
+
 class CapFields(Part):
     """What the agent of one attempt may use; where it has, it is ended, and its work is verified all the same."""
 
@@ -260,7 +268,7 @@ class TrialSettings(Part):
     install_only: bool | None = _open("Only set the agent up; no run, no verification.")
 
 
-class Step(AgentWork, TrialSettings, CapFields):
+class Step(AgentWork, TrialSettings, CapFields, KeepField):
     """One node of a job's graph."""
 
     step_id: Any = _open(
@@ -351,7 +359,7 @@ class SweepAgent(CapFields):
     mcp_servers: list[HarborObject] | None = None
 
 
-class Sweep(CapFields):
+class Sweep(CapFields, KeepField):
     """Tasks × agents × repeats; one job per task, with a trial per agent and repeat and one verdict."""
 
     path: Name | list[Name] | None = _open("A task folder, a folder of tasks, or several of them.")
@@ -391,7 +399,7 @@ class PlanPart(Part):
     stop_rule: Annotated[str, Field(max_length=2000)] = ""
 
 
-class TableHead(AgentWork, CapFields):
+class TableHead(AgentWork, CapFields, KeepField):
     """A launch table without its jobs."""
 
     schema_: str | None = _open("For editors; not read.", alias="$schema")

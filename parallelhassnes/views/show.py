@@ -77,6 +77,8 @@ class AttemptLine(View):
     """Nobody named the cause of the failure: its class is a guess."""
     sealed: bool
     """Nothing in its folder changes any more."""
+    taken_from: str = ""
+    """``batch_id/job_id/step_id`` of the step that has made it, where that is another: it was reused, or a rerun took it over."""
     imported: str = ""
     """The trial of another program that it was; then the times are those that its files say, and what they do not say is missing."""
 
@@ -237,7 +239,10 @@ def _attempt_line(layout: Layout, folder: Path, number: int, step: StepSpec) -> 
     failure = state.get("failure")
     sealed = attempts.is_sealed(folder)
     over = state["status"] in TERMINAL
-    imported = (_document(folder / attempts.META) or {}).get("imported") or {}
+    meta = _document(folder / attempts.META) or {}
+    imported = meta.get("imported") or {}
+    made_by = "/".join(str(meta.get(name)) for name in ("batch_id", "job_id", "step_id"))
+    own = f"{folder.parents[4].name}/{folder.parents[3].name}/{folder.parents[1].name}"
     status = state["status"] if sealed or not over else "running"
     said = ended_line.line(step, status, _document(folder / attempts.FINAL) or {}) if sealed else {}
     known = said.get(step.kind) if step.kind in ("trial", "verdict") else None
@@ -257,6 +262,7 @@ def _attempt_line(layout: Layout, folder: Path, number: int, step: StepSpec) -> 
         started_at=state.get("started_at"),
         ended_at=imported.get("ended") if imported else state.get("ended_at"),
         imported=f"{imported['source']} {imported['job_id']}/{imported['trial']}" if imported else "",
+        taken_from=made_by if made_by != own and not imported else "",
         sealed=sealed,
         guessed=bool(failure and failure.get("guessed")),
         failure=formatting.failure(failure["failure_class"], failure["line"], failure.get("guessed"))

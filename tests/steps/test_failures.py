@@ -147,6 +147,7 @@ OF_RULE = {
         "create",
     ),
     "links": ("OSError", "[Errno 40] Too many levels of symbolic links: '/t/environment/x'", "create"),
+    "regrade": ("RegradeError", "artifact coverage cannot be verified", "environment_setup"),
     "build": ("SandboxBuildFailedError", "", "environment_setup"),
     "definition, create": ("FileNotFoundError", "[Errno 2] No such file or directory: '/t/Dockerfile'", "create"),
     "definition, setup": ("ValueError", "no support for skills", "environment_setup"),
@@ -586,6 +587,7 @@ def test_the_types_exist():
         "MidStreamFallbackError",
         "RewardUnreadableError",
         "AgentCappedError",
+        "WorkspaceError",
     }
     named = {name for rule in RULES for name in rule.types.split()} - others
     assert {n for n in named if f"class {n}" not in source and not hasattr(builtins, n)} == set()

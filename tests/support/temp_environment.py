@@ -61,6 +61,8 @@ class TempEnvironment(BaseEnvironment):
         return ROOTS.sub(rf"{self._root}/\1", text)
 
     def _path(self, path):
+        if str(path).startswith("/tmp/tmp."):  # of a command's own mktemp, which ran on the host
+            return Path(path)
         rewritten = self._rewrite(str(path))
         return Path(rewritten) if rewritten != str(path) else self._root / str(path).lstrip("/")
 

@@ -11,11 +11,13 @@ from parallelhassnes.actions import rerun
 from parallelhassnes.actions.limits import budget as budgets
 from parallelhassnes.actions.limits.budget import BudgetLine
 from parallelhassnes.actions.rerun import Rerun, What
+from parallelhassnes.actions.stored.regrade import RegradeMade, regrade
 from parallelhassnes.actions.submit import Submitted, Validated, submit, validate
 from parallelhassnes.api.http.auth import needs
 from parallelhassnes.api.http.responses import Cursor, Id, KnownHere, Limit, page, polled
 from parallelhassnes.api.live.server_state import ServerState, SiteHere
 from parallelhassnes.refs import resolve
+from parallelhassnes.results.regraded import Conclusions, conclusions
 from parallelhassnes.store import batches
 from parallelhassnes.views import explain as explaining
 from parallelhassnes.views.explain import Explained
@@ -67,17 +69,20 @@ async def submit_table(
     site: SiteHere,
     name: Name = "",
     again: Annotated[bool, Query(description="A new batch even if these bytes made one before.")] = False,
+    reuse: Annotated[
+        bool, Query(description="Take over trials that a batch of the store has scored by the same content.")
+    ] = False,
 ) -> BatchMade:
     """Submit a launch table of any format that `submit` takes: explicit jobs, a sweep, an Oddish sweep, a Harbor job.
 
     The same bytes submitted twice are one batch; `duplicate` says so. Relative paths are looked for in the root.
     """
     data, source = await _table(request, name)
-    return await run_in_threadpool(lambda: _submit(site, data, source, again=again))
+    return await run_in_threadpool(lambda: _submit(site, data, source, again=again, reuse=reuse))
 
 
-def _submit(site: ServerState, data: bytes, name: str, *, again: bool) -> BatchMade:
-    done = submit(site.context(), data, name=name, folders=[site.layout.root], again=again)
+def _submit(site: ServerState, data: bytes, name: str, *, again: bool, reuse: bool) -> BatchMade:
+    done = submit(site.context(), data, name=name, folders=[site.layout.root], again=again, reuse=reuse)
     meta = batches.read_batch(site.layout.batch(done.batch_id))
     return BatchMade(**dict(done), accepted_job_ids=list(meta.job_ids))
 
@@ -158,6 +163,29 @@ def explain_batch(known: KnownHere, site: SiteHere, batch: Id) -> Response:
 def run_again(site: SiteHere, batch: Id, what: What = "failed") -> Rerun:
     """A new batch from the same table, with the results where they are to stay."""
     return rerun.rerun(site.context(), batch_id(site, batch), what)
+
+
+class RegradeWanted(BaseModel):
+    """By which tests a batch is to be judged again."""
+
+    model_config = ConfigDict(extra="forbid")
+    verifier: list[Annotated[str, Field(min_length=1, max_length=4096)]] = Field(min_length=1, max_length=100)
+    """Task folders, or folders of tasks, on the server's host; absolute, or below the root."""
+    experiment: str | None = Field(default=None, max_length=200)
+
+
+@router.post("/batches/{batch}/regrade", status_code=201, dependencies=[Depends(needs("submit"))])
+def judge_again(site: SiteHere, batch: Id, wanted: Annotated[RegradeWanted, Body()]) -> RegradeMade:
+    """A new batch that judges the trials of this one by other tests, without running their agents."""
+    ctx = site.context()
+    places = [ctx.layout.root / text for text in wanted.verifier]
+    return regrade(ctx, batch_id(site, batch), places, experiment=wanted.experiment)
+
+
+@router.get("/batches/{batch}/regrade", response_model=Conclusions)
+def get_conclusions(known: KnownHere, site: SiteHere, batch: Id) -> Response:
+    """What a regrade changes: rewards, verdicts and comparisons, by the tests then and by those that judge now."""
+    return polled(known, conclusions(site.layout, batch_id(site, batch)))
 
 
 class BudgetWanted(BaseModel):

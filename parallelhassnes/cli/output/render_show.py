@@ -91,6 +91,8 @@ def _attempts(document: ShowDocument) -> Iterator[RenderableType]:
     for attempt in document.attempts:
         text = Text(f"attempt {attempt.number} ")
         text.append(attempt.outcome, style=STYLES.get(attempt.standing, ""))
+        if attempt.taken_from:
+            text.append(f", taken over from {attempt.taken_from}")
         if attempt.imported:
             text.append(f", imported: {attempt.imported}")
         if attempt.started_at:

@@ -1,4 +1,4 @@
-"""Attempts that a batch gets instead of making them: what a rerun takes over, byte for byte, and what was imported.
+"""Attempts that a batch gets instead of making them: what a rerun takes over, byte for byte, what is reused, and what was imported.
 
     runs/<old>/…/attempts/<name>                        ──linked──▶  runs/<new>/…/attempts/<name>   ledger: ``carried``, with ``source``
     _system/imports/<batch_id>/<job>/<step>/attempts/…  ──linked──▶  runs/<batch_id>/…/attempts/…   ledger: ``carried``, with ``imported``
@@ -26,16 +26,23 @@ from parallelhassnes.store.records import Overrides, now_text
 
 
 def take_over(layout: Layout, batch_id: str, jobs: Sequence[JobSpec], source: str, carry: Mapping[str, str]) -> bool:
-    """Give the steps of a new batch the attempts that are named for them; whether there were any."""
+    """Give the steps of a new batch the attempts that are named for them; whether there were any.
+
+    Args:
+        source: the batch that is run again.
+        carry: as ``ingest.Submission``.
+    """
     found = False
     for job in jobs:
         for step in job.steps:
             name = carry.get(f"{job.job_id}/{step.step_id}")
             if name is None:
                 continue
-            folder = layout.step(source, job.job_id, step.step_id) / "attempts" / name
+            place, _, attempt = name.rpartition("/")
+            origin = {"source": place, "reused": True} if place else {"source": f"{source}/{job.job_id}/{step.step_id}"}
+            folder = layout.step(*str(origin["source"]).split("/")) / "attempts" / attempt
             if attempts.is_sealed(folder):  # else it was deleted meanwhile: the step runs anew
-                take(layout, batch_id, job, step, folder, source=f"{source}/{job.job_id}/{step.step_id}")
+                take(layout, batch_id, job, step, folder, **origin)
                 found = True
     return found
 

@@ -15,10 +15,11 @@ from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.failure_evidence import verdict_of
 from parallelhassnes.steps.failures import TIMEOUT_CLASSES, Phase
 from parallelhassnes.steps.step_types import Failure, Outcome, Status, StepAttempt, WorkerEnd
-from parallelhassnes.steps.trial import deadline, environment_end, leftovers, tampering, trial_paths
+from parallelhassnes.steps.trial import deadline, environment_end, leftovers, tampering, trial_paths, workspace
 from parallelhassnes.steps.trial import preload as trial_preload
 from parallelhassnes.steps.trial import result as trial_result
 from parallelhassnes.steps.trial_data import facts, rewards
+from parallelhassnes.steps.usage import Tokens
 
 RESULT = f"{trial_paths.TRIAL_DIR}/result.json"
 ARTIFACTS = (
@@ -67,6 +68,12 @@ def _part(attempt: StepAttempt, result: Mapping[str, Any] | None) -> dict[str, A
     sandbox = safe_read.read_object(attempt.dir / trial_paths.TRIAL_DIR / "sandbox.json", trial_result.MAX_RECORD_BYTES)
     if sandbox is not None:
         part["sandbox"] = sandbox
+    if again := safe_read.mapping(spec.get("regrade")):
+        # What its agent used was paid for then; Harbor's own record of a regrade repeats it.
+        part |= {"tokens": Tokens(0, 0, 0)._asdict(), "cost_usd": 0.0, "incomplete": [], "regrade": dict(again)}
+    kept = safe_read.read_object(attempt.dir / workspace.FOLDER / workspace.MANIFEST, workspace.MOST_MANIFEST)
+    if kept is not None:
+        part["workspace"] = workspace.said_of(kept)
     suspected = tampering.read(attempt.dir)
     part["verification"] = tampering.kept_apart(dict(config), sandbox, suspected)
     return part

@@ -43,6 +43,7 @@ MODULES = (
     "attr",
     "multiprocessing.pool",
     "concurrent.futures.thread",
+    "parallelhassnes.steps.trial.restored_agent",
     "parallelhassnes.steps.trial.trial_worker",
 )
 

@@ -28,7 +28,16 @@ from pydantic import ValidationError
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.failures import Phase
 from parallelhassnes.steps.step_types import StepAttempt
-from parallelhassnes.steps.trial import capped_agent, environment_end, image, preload, tampering, task, trial_paths
+from parallelhassnes.steps.trial import (
+    capped_agent,
+    environment_end,
+    image,
+    preload,
+    tampering,
+    task,
+    trial_paths,
+    workspace,
+)
 from parallelhassnes.steps.trial_data import reward_file
 from parallelhassnes.store import atomic
 
@@ -117,6 +126,7 @@ async def _run(attempt: StepAttempt, progress: PhaseNote) -> int:
     tampering.arrange(trial, attempt.dir)
     environment_end.Watched.watch(attempt, trial)
     capped_agent.arrange(trial, attempt)
+    workspace.arrange(trial, attempt)
     try:
         await trial.run()
     except asyncio.CancelledError:

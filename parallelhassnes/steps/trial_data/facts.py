@@ -116,6 +116,8 @@ def plan_of(step: StepSpec) -> TrialPlan:
     """Return what the plan of a trial step says of whose it is."""
     config = safe_read.mapping(step.spec.get("config"))
     agent, task = safe_read.mapping(config.get("agent")), safe_read.mapping(config.get("task"))
+    if again := safe_read.mapping(step.spec.get("regrade")):
+        agent = {"name": again.get("agent"), "model_name": again.get("model")}
     return TrialPlan(
         agent_of(step),
         safe_read.text(agent.get("import_path")),
@@ -191,6 +193,8 @@ def agent_of(step: StepSpec) -> str | None:
     Where several agents of the batch would be called so, the plan's label begins with the whole import path, and so does
     the name.
     """
+    if again := safe_read.mapping(step.spec.get("regrade")):
+        return safe_read.text(again.get("agent"))
     agent = safe_read.mapping(safe_read.mapping(step.spec.get("config")).get("agent"))
     path = safe_read.text(agent.get("import_path"))
     if path and (step.label == path or step.label.startswith(f"{path} ")):

@@ -18,7 +18,7 @@ from parallelhassnes.tables.parse.field_names import check_keys
 from parallelhassnes.tables.parse.located_errors import Problems, json_type, pointer
 from parallelhassnes.tables.parse.secret_check import check_env, templates
 
-_TRIAL_FIELDS = frozenset(TrialSettings.model_fields) | {"task", "agent", "pass_"} | frozenset(CAPS)
+_TRIAL_FIELDS = frozenset(TrialSettings.model_fields) | {"task", "agent", "pass_", "keep_workspace"} | frozenset(CAPS)
 _AGENT_FIELDS = frozenset((*AgentWork.model_fields, *CAPS)) | {
     "prompt",
     "prompt_ref",
@@ -235,7 +235,13 @@ def _trial(step: Step, at: str, head: TableHead, context: Expansion, trials: Tri
     return {
         "queue_key": settings.queue_key,
         "label": settings.label,
-        "spec": trial_spec(settings, task, 1, rule_for(task, (step.pass_, "step"), (head.pass_, "table"))),
+        "spec": trial_spec(
+            settings,
+            task,
+            1,
+            rule_for(task, (step.pass_, "step"), (head.pass_, "table")),
+            keep=(step.keep_workspace, head.keep_workspace),
+        ),
     }
 
 

@@ -6,7 +6,7 @@ distinct set of settings, and the result is shared by all repeats and tasks.
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -264,15 +264,26 @@ def dump_trial(config: Any) -> dict[str, Any]:
 
 
 def trial_spec(
-    settings: Settings, task: FoundTask, repeat: int, pass_rule: dict[str, Any] | None = None
+    settings: Settings,
+    task: FoundTask,
+    repeat: int,
+    pass_rule: dict[str, Any] | None = None,
+    *,
+    keep: Sequence[bool | None] = (),
 ) -> dict[str, Any]:
-    """Return the content of ``plan.TrialSpec``; made by hand, because a model would copy the shared settings."""
+    """Return the content of ``plan.TrialSpec``; made by hand, because a model would copy the shared settings.
+
+    Args:
+        keep: what is said of keeping the workspace, the nearest first.
+    """
     spec = {
         "config": {"task": task.config, **settings.config},
         "task_name": task.name,
         "task_checksum": task.checksum,
         "repeat": repeat,
     }
+    if next((said for said in keep if said is not None), False):
+        spec["keep_workspace"] = True
     return spec if pass_rule is None else {**spec, "pass_rule": pass_rule}
 
 

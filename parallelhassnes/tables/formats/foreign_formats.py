@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from parallelhassnes.tables.parse.located_errors import Problems, json_type, pointer
 
-type Format = Literal["parallelhassnes-2", "parallelhassnes-1", "oddish-sweep", "harbor-job", "imported-job"]
+type Format = Literal["parallelhassnes-2", "parallelhassnes-1", "oddish-sweep", "harbor-job", "imported-job", "regrade"]
 
 _HARBOR_KEYS = frozenset(
     {
@@ -64,6 +64,8 @@ def recognise(document: Any, problems: Problems) -> Format | None:
     keys = document.keys()
     if "imported_job" in keys:
         return "imported-job"
+    if "regrade" in keys:
+        return "regrade"
     version = document.get("spec_version")
     if isinstance(version, str) and version.startswith("1"):
         return "parallelhassnes-1"

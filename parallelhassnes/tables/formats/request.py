@@ -52,6 +52,7 @@ class RunRequest:
     max_tokens: int | None = None
     max_turns: int | None = None
     max_wall_sec: float | None = None
+    keep_workspace: bool = False
     max_attempts: int | None = None
     analyses: tuple[str, ...] = ()
     """Engines that analyse each trial: ``rules``, or ``ENGINE:MODEL``."""
@@ -230,7 +231,7 @@ def _into_harbor(made: dict[str, Any], request: RunRequest) -> None:
         made["pass"] = of_option(request.passing)
     if request.max_attempts is not None:
         made["retry"] = {**_object(made.get("retry")), "max_retries": request.max_attempts - 1}
-    for option in ("limits", "priority", "n_valid", "analyses", "baseline_gate", *CAPS):
+    for option in ("limits", "priority", "n_valid", "analyses", "baseline_gate", "keep_workspace", *CAPS):
         if getattr(request, option):
             raise UserError(f"a Harbor job config has no place for {option}", fix="set it in parallelhassnes.toml")
 
@@ -307,8 +308,9 @@ def _above(document: dict[str, Any], request: RunRequest) -> None:
     document.update({name: value for name in CAPS if (value := getattr(request, name)) is not None})
     if request.analyses:
         document["analysis"] = [_analysis(text) for text in request.analyses]
-    if request.baseline_gate:
-        document["baseline_gate"] = True
+    for name in ("baseline_gate", "keep_workspace"):
+        if getattr(request, name):
+            document[name] = True
     if request.limits:
         document["limits"] = {**document.get("limits", {}), **request.limits}
     if request.secrets:

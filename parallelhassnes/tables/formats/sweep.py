@@ -13,7 +13,7 @@ from parallelhassnes.tables.expanders.passing import Said, rule_for
 from parallelhassnes.tables.expanders.tasks import FoundTask, TaskFilter, tasks_in
 from parallelhassnes.tables.expanders.trials import Settings, TrialExpander, trial_spec
 from parallelhassnes.tables.formats.datasets import dataset_tasks
-from parallelhassnes.tables.model import AnalysisAsked, AnalysisPart, CapFields, PassPart, Sweep, SweepAgent
+from parallelhassnes.tables.model import AnalysisAsked, AnalysisPart, PassPart, Sweep, SweepAgent, TableHead
 from parallelhassnes.tables.parse.located_errors import pointer
 
 _NOT_HARBOR = {"n_trials", "n_valid", "max_extra", "timeout_minutes", "environment", "queue_key", *CAPS}
@@ -49,7 +49,7 @@ def expand_sweep(
     analysis: AnalysisAsked | None = None,
     baseline_gate: bool = False,
     passing: PassPart | None = None,
-    head: CapFields | None = None,
+    head: TableHead | None = None,
 ) -> list[Draft]:
     """Return the jobs of a sweep whose pointer is ``at``; ``taken`` are the job ids that exist already.
 
@@ -57,7 +57,7 @@ def expand_sweep(
         analysis: the table's, where the sweep has none of its own.
         baseline_gate: likewise.
         passing: likewise.
-        head: the table's caps.
+        head: the table, for its caps and whether workspaces are kept.
     """
     found = analyses_of(sweep, at, analysis, context)
     gated = baseline_gate if sweep.baseline_gate is None else sweep.baseline_gate
@@ -79,6 +79,7 @@ def expand_sweep(
         gated=gated,
         said=((sweep.pass_, "sweep"), (passing, "table")),
         resources=asked_of_cluster(sweep.resources),
+        keep=(sweep.keep_workspace, head.keep_workspace if head else None),
     )
     return [draft._replace(enough=rule(sweep.enough)) for draft in drafts]
 
@@ -104,12 +105,14 @@ def group_by_task(
     gated: bool = False,
     said: Sequence[Said] = (),
     resources: Resources | None = None,
+    keep: Sequence[bool | None] = (),
 ) -> list[Draft]:
     """Return a job for each task, with the trials of its columns, their analyses, and a verdict that waits for the end of all.
 
     Args:
         at: pointer of what asks for so many.
         resources: what each trial asks a cluster for.
+        keep: as ``trial_spec``.
 
     Returns:
         The jobs; none where they would be more than a table may unfold to, which is reported.
@@ -125,7 +128,7 @@ def group_by_task(
         for column in columns:
             config = {"task": task.config, **column.settings.config}
             context.take(task, column.settings.config)
-            spec = trial_spec(column.settings, task, 1, rule_for(task, *said))
+            spec = trial_spec(column.settings, task, 1, rule_for(task, *said), keep=keep)
             steps += [
                 StepSpec(
                     step_id=f"{column.prefix}.{repeat}",
@@ -173,7 +176,7 @@ def column(settings: Settings, n_trials: int, prefixes: Ids, max_extra: int | No
     return Column(prefix, label, n_trials, settings, max_extra=max_extra)
 
 
-def _columns(sweep: Sweep, at: str, trials: TrialExpander, head: CapFields | None) -> list[Column]:
+def _columns(sweep: Sweep, at: str, trials: TrialExpander, head: TableHead | None) -> list[Column]:
     columns, prefixes = [], Ids()
     for index, agent in enumerate(sweep.agents):
         place = at + pointer("agents", index)
