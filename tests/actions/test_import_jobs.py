@@ -323,3 +323,23 @@ def test_the_configuration_of_no_job_makes_a_folder_one(tmp_path):
     (tmp_path / "config.json").write_text('{"name": "something else"}')
     with pytest.raises(UserError, match="is no Harbor job and holds none"):
         source_jobs.find(tmp_path)
+
+
+def test_a_known_trial_of_which_another_file_has_changed_is_named(root, jobs):
+    ctx = context(root, 'secrets = ["IMPORTED_KEY"]\n')
+    trial = next(path for path in sorted((jobs / "whole").iterdir()) if (path / "result.json").is_file())
+    (trial / "agent" / "key.txt").write_text("sesame-open-98765\n")
+    os.environ["IMPORTED_KEY"] = "sesame-open-98765"
+    try:
+        import_jobs(ctx, [jobs / "whole"])
+    finally:
+        del os.environ["IMPORTED_KEY"]
+    assert import_jobs(ctx, [jobs / "whole"]).jobs[0].notes == []
+    (trial / "trial.log").write_text("something else\n")
+    (trial / "agent" / "more.txt").write_text("more\n")
+    (trial / "agent" / "key.txt").unlink()
+    (done,) = import_jobs(ctx, [jobs / "whole"]).jobs
+    assert (done.trials, done.known) == (0, 4)
+    said = f"{trial.name}: not as it was imported: agent/key.txt, agent/more.txt, trial.log; what was imported stays"
+    assert done.notes == [said]
+    clean_audit(ctx)

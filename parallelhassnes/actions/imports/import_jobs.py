@@ -35,6 +35,8 @@ from parallelhassnes.store import atomic, attempts, batches, hosts, locks, membe
 from parallelhassnes.tables.expand import expand
 from parallelhassnes.views.scoreboard_models import View
 
+_MOST_NAMED = 5
+
 
 class ImportedFolder(View):
     """What became of one job folder."""
@@ -182,6 +184,7 @@ class _Import:
         ]
         self.said.trials, self.said.known = len(new), len(self.job.trials) - len(new)
         self.said.unfinished = sum(not trial.result_sha256 for trial in new)
+        self._tell_changed(here, {trial.name for trial in new})
         rest = new
         if self.batch_ids:
             placed, rest = _placed(new, here, {trial.name for trial in self.job.trials})
@@ -197,6 +200,24 @@ class _Import:
         elif not self.batch_ids:
             self.said.notes.append("it has no trials yet")
         return self.said
+
+    def _tell_changed(self, here: "Sequence[_Step]", new: set[str]) -> None:
+        """Say of which known trials the source has other files than were imported; what was imported stays."""
+        there = {
+            (own["trial"], own["result_sha256"]): entry.dir / "attempts" / name
+            for entry in here
+            for name, own in entry.imported.items()
+        }
+        for trial in self.job.trials:
+            folder = there.get((trial.name, trial.result_sha256))
+            if folder is None or trial.name in new or not attempts.is_sealed(folder):
+                continue
+            changed = stage_attempt.changed_since(self.job.folder / trial.name, folder)
+            if changed:
+                more = f" and {len(changed) - _MOST_NAMED} more" if len(changed) > _MOST_NAMED else ""
+                self.said.notes.append(
+                    f"{trial.name}: not as it was imported: {', '.join(changed[:_MOST_NAMED])}{more}; what was imported stays"
+                )
 
     # --- a new batch ------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from parallelhassnes.execute.redact import Redactor
 from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.job_state import ticket_of
+from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.step_types import StepAttempt, WorkerEnd
 from parallelhassnes.steps.trial import outcome as trial_outcome
 from parallelhassnes.steps.trial.trial_paths import TRIAL_DIR
@@ -132,6 +133,52 @@ def stage(
         said["changed_here"] = changed  # type: ignore[assignment] # JSON
     seal(folder, cleaned.redacted, [*copy.left_out, *cleaned.left_out], redactor.unfit, patience.check, imported=said)
     return folder
+
+
+def changed_since(source: Path, attempt_dir: Path) -> list[str]:
+    """Return the files of a trial that are not what was imported, by their paths in it: other, new or gone.
+
+    A file of the same size and time is taken for the same; of any other the hash decides.
+    """
+    document = safe_read.read_object(attempt_dir / attempts.SEAL) or {}
+    before = {
+        path.removeprefix(f"{TRIAL_DIR}/"): safe_read.mapping(said)
+        for path, said in safe_read.mapping(document.get("files")).items()
+        if path.startswith(f"{TRIAL_DIR}/")
+    }
+    there = safe_read.mapping(safe_read.mapping(document.get("imported")).get("changed_here"))
+    left_out = {str(safe_read.mapping(each).get("path")) for each in safe_read.sequence(document.get("left_out"))}
+    found: list[str] = []
+    seen: set[str] = set()
+    top = walk.open_folder(source)
+    try:
+        for entry in walk.walk(top):
+            path = entry.path
+            if not entry.is_file or f"{TRIAL_DIR}/{path}" in left_out:
+                continue
+            seen.add(path)
+            said = safe_read.mapping(there.get(path)) or before.get(path)
+            if said is None or not (_looks_same(entry, attempt_dir / TRIAL_DIR / path) or _is_same(entry, said)):
+                found.append(path)
+    finally:
+        os.close(top)
+    return sorted({*found, *(path for path, said in before.items() if "link" not in said and path not in seen)})
+
+
+def _looks_same(entry: walk.Entry, copy: Path) -> bool:
+    try:
+        info = copy.lstat()
+    except OSError:
+        return False
+    return (info.st_size, info.st_mtime_ns) == (entry.info.st_size, entry.info.st_mtime_ns)
+
+
+def _is_same(entry: walk.Entry, said: Mapping[str, Any]) -> bool:
+    try:
+        with os.fdopen(entry.open(), "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest() == said.get("sha256")
+    except OSError:
+        return False
 
 
 class _Copy:
