@@ -35,7 +35,7 @@ def rerun(
 
     Example: parallelhassnes rerun latest --failed --edit concurrency=2
     """
-    from parallelhassnes.actions import rerun as action
+    from parallelhassnes.actions.stored import rerun as action
     from parallelhassnes.errors import UserError
 
     chosen = [name for name, on in (("failed", failed), ("missing", missing), ("all", everything)) if on]

@@ -7,7 +7,7 @@ import pytest
 from stores import context, job, program, put, read, shell, states, table
 
 from parallelhassnes.actions import table_edits
-from parallelhassnes.actions.rerun import rerun
+from parallelhassnes.actions.stored.rerun import rerun
 from parallelhassnes.admin.audit import verify
 from parallelhassnes.errors import InvalidInput, UserError
 from parallelhassnes.schedule import ingest

@@ -10,7 +10,7 @@ from stores import SUPPORT, context, idle, program, put, read, states, wait_for
 
 from parallelhassnes.actions.analyze import analyze
 from parallelhassnes.actions.append import append
-from parallelhassnes.actions.rerun import rerun
+from parallelhassnes.actions.stored.rerun import rerun
 from parallelhassnes.admin.audit import verify
 from parallelhassnes.schedule import ingest
 from parallelhassnes.schedule.additions import carry_over

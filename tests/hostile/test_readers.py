@@ -69,7 +69,7 @@ ALLOWED = {
     "actions/preflight.py": "the user's tasks",
     "admin/audit/prove.py": "ledgers, checkpoints and the package's own script",
     "report": "records of a batch, above its attempts",
-    "actions/rerun.py": "a batch's table",
+    "actions/stored/rerun.py": "a batch's table",
     "views/system_scoreboard.py": "a snapshot of the system",
     "actions/submit.py": "the user's table",
     "actions/imports/stage_attempt.py": "files that it makes itself, in a fresh folder",

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from stores import context
 from written import ZERO, Left, Writer
 
-from parallelhassnes.actions import append, rerun
+from parallelhassnes.actions import append
 from parallelhassnes.actions.cancel_retry import Only, cancel, retry
+from parallelhassnes.actions.stored import rerun
 from parallelhassnes.errors import UserError
 from parallelhassnes.refs import Found
 from parallelhassnes.schedule.context import Context

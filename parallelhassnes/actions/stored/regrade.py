@@ -173,6 +173,8 @@ def _entry(ctx: Context, trial: _Trial, task: FoundTask) -> dict[str, Any] | str
     if told is None:
         return "their seals are not what the ledger names"
     by_artifacts = _judges_artifacts(task) and _has_artifacts(folder)
+    if by_artifacts and not folder.is_dir():
+        return "Harbor cannot read artifacts of a packed batch: unpack it"
     if not by_artifacts and not workspace.read(folder)[0]:
         return f"no workspace: {workspace.read(folder)[1]}"
     config.pop("task", None)

@@ -7,11 +7,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from parallelhassnes.actions import rerun
 from parallelhassnes.actions.limits import budget as budgets
 from parallelhassnes.actions.limits.budget import BudgetLine
-from parallelhassnes.actions.rerun import Rerun, What
+from parallelhassnes.actions.stored import rerun
 from parallelhassnes.actions.stored.regrade import RegradeMade, regrade
+from parallelhassnes.actions.stored.rerun import Rerun, What
 from parallelhassnes.actions.submit import Submitted, Validated, submit, validate
 from parallelhassnes.api.http.auth import needs
 from parallelhassnes.api.http.responses import Cursor, Id, KnownHere, Limit, page, polled
