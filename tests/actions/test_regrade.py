@@ -155,6 +155,15 @@ def test_a_workspace_that_was_changed_after_its_seal_is_not_judged(tmp_path):
         regrade(ctx, old, [tmp_path / "new" / "hello"])
 
 
+def test_a_packed_batch_is_judged_again_from_its_archive(tmp_path):
+    ctx = context(tmp_path)
+    old = run(tmp_path, agents=("oracle",))
+    program(tmp_path, "pack", old)
+    new = regrade(ctx, old, [make_task(tmp_path / "new", "hello", test=STRICT)]).batch_id
+    drain(tmp_path)
+    assert rewards(ctx, new) == {"oracle": 0.0}
+
+
 def test_where_nothing_is_kept_that_is_one_line(tmp_path):
     ctx = context(tmp_path)
     old = run(tmp_path, keep_workspace=False)
