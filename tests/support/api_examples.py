@@ -31,6 +31,7 @@ from stores import CHECKOUT, context, wait_for
 FILE = CHECKOUT / "parallelhassnes/api/examples.json"
 TOML = 'environment = "sandbox"\n[api]\ntick_sec = 3600\nmax_body_mb = 1\nmax_upload_mb = 1\n'
 TABLE = {
+    "keep_workspace": True,
     "spec_version": "2.0",
     "experiment": "nightly",
     "jobs": [
@@ -233,6 +234,9 @@ def _look(made: Recorder, batch: str) -> None:
     ask(f"POST {b}/retry", query={"failed": True}, **check)
     ask(f"POST {b}/cancel", query={"reason": "wrong model"}, **check)
     _wait(made, batch, 0)
+    again = ask(f"POST {b}/regrade", {"verifier": ["tasks"]}, **check)["batch_id"]
+    made.client.post(f"/v1/batches/{again}/cancel")
+    ask(f"GET {b}/regrade", batch=again)
     ask(f"POST {b}/rerun", query={"what": "failed"}, **check)
     made.client.post("/v1/batches/latest/cancel")
     for verb in ("approve", "reject"):
