@@ -28,7 +28,7 @@ from parallelhassnes.store import attempts, members
 from parallelhassnes.store.identity import store_id
 from parallelhassnes.store.queue import tickets
 
-type What = Literal["container", "network", "volume", "image", "process", "folder"]
+type What = Literal["container", "network", "volume", "pod", "image", "process", "folder"]
 
 _PROJECT = re.compile(r"(?:^|__)([a-z0-9]{12})__")
 """Where the run id is in the name of a trial's Compose project."""
@@ -39,7 +39,9 @@ class Left(BaseModel):
 
     what: What
     name: str
-    """Name in Docker, process id, or path."""
+    """Name in Docker or Podman, process id, or path."""
+    engine: Literal["docker", "podman"] | None = None
+    """Where it is; null for what is in no engine."""
     run_id: str = ""
     """The attempt's; empty for an image that trials shared."""
     removed: bool = False
@@ -51,11 +53,12 @@ class _Candidate(NamedTuple):
     run_id: str
     ours: bool
     """It bears this store's mark; without a mark the run id decides."""
+    engine: Literal["docker", "podman"] | None = None
 
 
 def find(ctx: Context) -> list[Left]:
     """Tell what is left; nothing is changed."""
-    candidates = [*_in_docker(ctx), *_processes(ctx)]
+    candidates = [*_in_docker(ctx), *_in_projects("docker"), *_in_projects("podman"), *_processes(ctx)]
     live = _live(ctx)
     known: dict[str, bool] = {}
     found = []
@@ -67,7 +70,7 @@ def find(ctx: Context) -> list[Left]:
                 known[one.run_id] = _is_of_this_store(ctx, one.run_id)
             if not known[one.run_id]:
                 continue
-        found.append(Left(what=one.what, name=one.name, run_id=one.run_id))
+        found.append(Left(what=one.what, name=one.name, run_id=one.run_id, engine=one.engine))
     return [*found, *_shared_images(ctx), *_folders(ctx, live)]
 
 
@@ -92,20 +95,15 @@ def _in_docker(ctx: Context) -> Iterator[_Candidate]:
     )
     for line in (shown or "").splitlines():
         name, its_store, run_id = line.split("\t")
-        yield _Candidate("container", name, run_id, its_store == mine)
-    kinds: tuple[tuple[What, tuple[str, ...]], ...] = (
-        ("container", ("ls", "--all")),
-        ("network", ("ls",)),
-        ("volume", ("ls",)),
-    )
-    for what, listing in kinds:
-        for name, project in leftovers.projects(what, listing):
-            if found := _PROJECT.search(project):
-                yield _Candidate(what, name, found[1], ours=False)
-    images = leftovers.docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}")
-    for name in (images or "").split():
-        if found := _PROJECT.search(name):
-            yield _Candidate("image", name, found[1], ours=False)
+        yield _Candidate("container", name, run_id, its_store == mine, "docker")
+
+
+def _in_projects(engine: Literal["docker", "podman"]) -> Iterator[_Candidate]:
+    if shutil.which(engine) is None:
+        return
+    for what, name, project in leftovers.of_projects(engine):
+        if found := _PROJECT.search(project):
+            yield _Candidate(what, name, found[1], ours=False, engine=engine)
 
 
 def _shared_images(ctx: Context) -> Iterator[Left]:
@@ -117,7 +115,7 @@ def _shared_images(ctx: Context) -> Iterator[Left]:
     shown = leftovers.docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", mine)
     for tag in (shown or "").split():
         if tag not in needed:
-            yield Left(what="image", name=tag)
+            yield Left(what="image", name=tag, engine="docker")
 
 
 def _processes(ctx: Context) -> Iterator[_Candidate]:
@@ -168,5 +166,5 @@ def _remove(left: Left) -> bool:
             return not os.path.lexists(Path(left.name))
         case "image" if not left.run_id:
             return image.remove(left.name)
-        case _:
-            return leftovers.remove(left.what, left.name)
+        case "container" | "network" | "volume" | "pod" | "image":
+            return leftovers.remove(left.what, left.name, left.engine or "docker")

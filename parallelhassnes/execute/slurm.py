@@ -62,6 +62,23 @@ def jobs(*, over: bool = False) -> list[ClusterJob] | None:
     return [ClusterJob(*row) for row in rows if len(row) == len(ClusterJob._fields)]
 
 
+class OwnJob(NamedTuple):
+    """The job that this process is in, by the controller's word."""
+
+    state: str
+    reason: str
+    left_sec: float | None
+    """Time until its end; None for no end."""
+
+
+def own_job() -> OwnJob | None:
+    """Tell of the job that this process is in; None where it is in none, or nobody answers."""
+    job_id = os.environ.get(JOB_VARIABLE)
+    said = _ask("squeue", "--noheader", "--states=all", f"--jobs={job_id}", "--format=%T|%r|%L") if job_id else None
+    words = said.strip().split("|") if said else []
+    return OwnJob(words[0], words[1], seconds(words[2])) if len(words) == len(OwnJob._fields) else None
+
+
 def own_left_sec() -> float | None:
     """Time until the end of the job that this process is in; None where it is in none, has no end, or nobody answers."""
     job_id = os.environ.get(JOB_VARIABLE)

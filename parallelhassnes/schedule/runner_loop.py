@@ -33,8 +33,9 @@ from parallelhassnes.schedule.launch import preload, start
 from parallelhassnes.schedule.process import runner_heartbeat, timer
 from parallelhassnes.schedule.process.attempt_process import Assignment, Then
 from parallelhassnes.store import atomic, attempts, batches, hosts, identity, locks, members
+from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
-from parallelhassnes.store.queue import handed, tickets
+from parallelhassnes.store.queue import delayed, handed, tickets
 from parallelhassnes.store.records import now_text
 from parallelhassnes.version import __version__
 
@@ -98,6 +99,13 @@ def has_ready(layout: Layout) -> bool:
     return any(not members.is_there(layout.blocked / f"{batch_id}.json") for batch_id in ready)
 
 
+def _at_work(layout: Layout) -> set[str]:
+    """Return the batches of which anything is in the queue."""
+    named = {tickets.parse_name(entry.name).batch_id for entry in tickets.running(layout)}
+    named |= {tickets.parse_name(path.name).batch_id for path in tickets.ended(layout)}
+    return named | {batch_id for _, batch_id, _ in tickets.ready_folders(layout)} | set(delayed.batch_ids(layout))
+
+
 class _Loop:
     def __init__(self, ctx: Context, acts: Acts, capacity: int, until: float | None) -> None:
         self.ctx, self.acts, self.capacity, self.until = ctx, acts, capacity, until
@@ -119,6 +127,8 @@ class _Loop:
         self.watch = repair.SilenceWatch()
         self.was_restarted = False
         """The right was this runner's before its host was started anew."""
+        self.took_over = False
+        """The right was that of a host which may stand still in the middle of writing."""
         self.asked: set[str] = set()
         """Tickets of attempts that jobs of Slurm were asked for since the last beat."""
         self.pilots_at = 0.0
@@ -302,7 +312,7 @@ class _Loop:
         if not found.given_up:  # it may stand still with the lock in its hands
             for path in (layout.tick_lock, layout.ingest_lock, layout.checkpoint_lock):
                 os.close(locks.take_away(path))
-            self.was_restarted = found.runner == self.me
+            self.was_restarted, self.took_over = found.runner == self.me, True
 
     def _holds_on(self, found: hosts.Right, alive: set[str], now: float) -> bool:
         """Tell whether the holder of the right is there, under the same start of its host as when it got it."""
@@ -322,6 +332,10 @@ class _Loop:
 
     def _decide(self, now: float) -> None:
         layout = self.ctx.layout
+        if self.took_over:
+            for folder in (layout.system, *(layout.batch(batch_id) for batch_id in _at_work(layout))):
+                ledger.renew(folder)
+            self.took_over = False
         if self.was_restarted:  # what did not wait for its disk may be torn, or gone
             self.was_restarted = False
             rebuild.rebuild(self.ctx)

@@ -174,3 +174,16 @@ def test_the_time_limit_of_a_job_uses_an_attempt(cluster):
     told = explained(cluster, f"{batch}/j0/s")
     assert "ended by the time limit of its cluster's job" in told, told
     nothing_left(cluster)
+
+
+def test_a_job_that_is_canceled_in_its_last_minute_uses_no_attempt(cluster):
+    """Slurm tells a job that its time is up as it tells one that it is canceled: by SIGTERM."""
+    batch = submit(cluster, 1, 300, {"time": "1"}, retry={"max_attempts": 2})
+    wait_for(lambda: runs(cluster), "it to begin", PATIENT_SEC)
+    cluster.tool("scancel", jobs(cluster)[0]["slurm_id"])
+    told = wait_for(
+        lambda: (t := explained(cluster, f"{batch}/j0/s")) and "(uses up no attempt)" in t and t, "its end", PATIENT_SEC
+    )
+    assert "job_time_limit" not in told
+    ours(cluster, "cancel", batch)
+    wait_for(lambda: counts(cluster, batch).get("running", 0) == 0, "it to be over", PATIENT_SEC)

@@ -53,17 +53,17 @@ def measured(way: str, steps: int) -> dict[str, float]:
         everyone = [front, *others, *(cluster.nodes.values() if cluster is not None else ())]
         daemons = [daemon.pid for daemon in cluster.daemons.values()] if cluster is not None else []
         asked = resource.getrusage(resource.RUSAGE_CHILDREN)
-        before, own_before, began = _cpu(everyone, daemons), _cpu([front]), time.monotonic()
+        before, own_before, began = cpu_sec(everyone, daemons), cpu_sec([front]), time.monotonic()
         env = cluster.environment if cluster is not None else {}
         front.ours("submit", str(path), root=lab.root, env=env, timeout_sec=120)
         front.ours("tick", root=lab.root, env=env, timeout_sec=120)
-        stores.wait_for(lambda: _sealed(lab.disk) >= steps, "the end", 900)
+        stores.wait_for(lambda: sealed(lab.disk) >= steps, "the end", 900)
         seconds = time.monotonic() - began
         done = resource.getrusage(
             resource.RUSAGE_CHILDREN
         )  # the submit and the tick, which are this process's children
         asking = done.ru_utime + done.ru_stime - asked.ru_utime - asked.ru_stime
-        total, own = _cpu(everyone, daemons) - before + asking, _cpu([front]) - own_before + asking
+        total, own = cpu_sec(everyone, daemons) - before + asking, cpu_sec([front]) - own_before + asking
     return {
         "seconds": round(seconds, 1),
         "steps_per_sec": round(steps / seconds, 1),
@@ -88,11 +88,11 @@ def _begin(way: str, lab: Lab, cluster: Cluster | None, front: Host) -> list[Hos
     return []
 
 
-def _sealed(root: Path) -> int:
+def sealed(root: Path) -> int:
     return sum(1 for _ in root.glob("runs/*/*/steps/*/attempts/*/seal.json"))
 
 
-def _cpu(hosts: Iterable[Host], more: Iterable[int] = ()) -> float:
+def cpu_sec(hosts: Iterable[Host], more: Iterable[int] = ()) -> float:
     """Seconds of processor time of what runs on these hosts, and of what has ended there and was waited for."""
     return sum(_seconds(pid) for pid in (*more, *(pid for host in hosts for pid in _pids(host))))
 

@@ -515,3 +515,27 @@ def test_what_a_host_has_left_with_nobody_gets_the_line_of_its_launch_before_it_
     assert handed.handed(ctx.layout, "h2") == [made.ticket]
     lines = [line for _, line in ledger.read(ctx.layout.batch(meta.batch_id)) if line["event"] == "launched"]
     assert [(line["run_id"], line["attempt"]) for line in lines] == [(meta.run_id, made.dir.name)]
+
+
+def test_a_host_that_stood_still_in_the_middle_of_a_line_writes_it_to_nothing_that_counts(ctx, monkeypatch):
+    """It has read the end of the ledger, and stops; h1 takes over and adds a line; then the other goes on."""
+    made = attempt(ctx, "h2")
+    batch = ctx.layout.batch(made.assignment.batch_id)
+    has_right(ctx, 1, "h2")
+    wrote = ledger._write_whole
+
+    def and_stand_still(handle: int, size: int, data: bytes) -> None:
+        monkeypatch.undo()
+        here, still = loop(ctx), hosts.still_sec(ctx.layout, ctx.config.heartbeat_sec)
+        here._see_to_right(100.0 + still, {"h1"})
+        assert hosts.decides(ctx.layout)
+        here._decide(100.0 + still)
+        ledger.append(batch, "paused", reason="of the one that has taken over")
+        wrote(handle, size, data)
+
+    monkeypatch.setattr(ledger, "_write_whole", and_stand_still)
+    with pytest.raises(OSError, match="another host has taken over meanwhile"):
+        ledger.append(batch, "resumed", reason="of the one that stood still")
+    lines = [line for _, line in ledger.read(batch)]
+    assert [line["seq"] for line in lines] == list(range(len(lines)))
+    assert lines[-1]["reason"] == "of the one that has taken over"

@@ -2,12 +2,15 @@
 
 import json
 import subprocess
+from dataclasses import replace
 
 import pytest
-from harness import finish, fork_worker, make_attempt, make_task, run, trial_spec, until, wait
+from harness import finish, fork_worker, kill_group, make_attempt, make_task, run, trial_spec, until, wait
+from stores import context
 
+from parallelhassnes.admin import clean_up
 from parallelhassnes.steps.step_types import WorkerEnd
-from parallelhassnes.steps.trial import leftovers
+from parallelhassnes.steps.trial import leftovers, trial_paths
 
 pytestmark = pytest.mark.podman
 
@@ -65,3 +68,34 @@ def test_a_process_that_is_killed_in_a_container_that_lives_on_is_the_tasks_affa
     attempt = podman_attempt(tmp_path, "true", test=f"exec {HUNGRY}")
     _, outcome, report = run(attempt, 120)
     assert report["failure"]["class"] == "verifier", outcome
+
+
+def named_as_launched(attempt):
+    """As a launch names an attempt: by a run id of twelve letters, which is what things in an engine are known by."""
+    run_id = attempt.run_id[:12]
+    folder = attempt.dir.rename(attempt.dir.with_name(f"20260101T000000Z_{run_id}"))
+    return replace(attempt, run_id=run_id, dir=folder)
+
+
+@pytest.mark.parametrize("way", ["repair", "reap"])
+def test_what_a_killed_worker_leaves_is_removed_by_repair_and_by_reap(tmp_path, way):
+    ctx = context(tmp_path)
+    (tmp_path / "runs").mkdir(exist_ok=True)
+    main = "    volumes: [kept:/kept]\nvolumes:\n  kept: {}\n"
+    attempt = named_as_launched(podman_attempt(tmp_path / "runs", "touch /logs/agent/begun; exec sleep 60", main))
+
+    def left():
+        prefix = leftovers.project_prefix(trial_paths.trial_name(attempt))
+        return {what for what, _, project in leftovers.of_projects("podman") if project.startswith(prefix)}
+
+    pid = fork_worker(attempt)
+    until(lambda: [*attempt.dir.glob("trial/agent/begun")], 90)
+    kill_group(pid)
+    assert left() >= {"container", "network", "volume"}
+    if way == "repair":
+        assert leftovers.sweep(attempt)
+    else:
+        found = [each for each in clean_up.reap(ctx) if each.engine == "podman"]
+        assert {each.what for each in found} >= {"container", "network", "volume"}
+        assert all(each.removed for each in found), found
+    assert not left()

@@ -67,9 +67,15 @@ def _watch_time() -> Callable[[Context], bool]:
     began, left = time.monotonic(), slurm.own_left_sec()
 
     def is_out_of_time(ctx: Context) -> bool:
-        if left is None:
+        soon = slurm.before_end_sec(ctx.config.grace_sec) + _EARLY_SEC
+        if left is None or began + left - time.monotonic() > soon:
             return False
-        return time.monotonic() >= began + left - slurm.before_end_sec(ctx.config.grace_sec) - _EARLY_SEC
+        now = slurm.own_job()  # it may be canceled, or taken away, in its last minute, too
+        if now is None:
+            return True
+        if now.state != "RUNNING":
+            return "TIMEOUT" in now.state or now.reason == "TimeLimit"
+        return now.left_sec is not None and now.left_sec <= soon
 
     return is_out_of_time
 

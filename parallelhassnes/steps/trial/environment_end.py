@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 
 FILE = "environment_end.json"
-PROGRAMS = {"docker": "docker", "podman": "podman"}
-"""Environment → the program that speaks with its engine."""
 
 
 class Watched:
@@ -66,7 +64,7 @@ class Watched:
         if own is not None:
             return safe_read.text(own())
         config = self._attempt.step.spec.get("config")
-        program = PROGRAMS.get(trial_paths.environment_of(dict(safe_read.mapping(config))))
+        program = leftovers.PROGRAMS.get(trial_paths.environment_of(dict(safe_read.mapping(config))))
         if program is None:
             return None
         prefix = leftovers.project_prefix(trial_paths.trial_name(self._attempt))

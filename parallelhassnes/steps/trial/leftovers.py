@@ -1,14 +1,16 @@
-"""Removing what a dead worker left in Docker: containers, networks and volumes of its Compose projects.
+"""Removing what a dead worker left in Docker or Podman: containers, networks, volumes and pods of its Compose projects.
 
 They are found by the label that Compose gives them and the trial's name, which ends in the run id
 and so belongs to this attempt alone. So does the image that Compose built under the project's name.
 """
 
+import json
 import re
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Literal
 
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.step_types import StepAttempt
@@ -18,13 +20,22 @@ from parallelhassnes.store import atomic
 CALL_SEC = 30.0
 """How long one call of the docker program may take; an engine that hangs must not hang a tick."""
 PROJECT_LABEL = "com.docker.compose.project"
-REMOVING: dict[str, tuple[str, ...]] = {
+PROGRAMS = {"docker": "docker", "podman": "podman"}
+"""Environment → the program that speaks with its engine."""
+type What = Literal["container", "network", "volume", "pod", "image"]
+_REMOVING: dict[What, tuple[str, ...]] = {
     "container": ("rm", "--force", "--volumes"),
     "network": ("rm",),
     "volume": ("rm", "--force"),
+    "pod": ("rm", "--force"),
     "image": ("rm", "--no-prune"),
 }
-LISTINGS = (("container", ("ls", "--all")), ("network", ("ls",)), ("volume", ("ls",)))
+_AT_ONCE: dict[tuple[str, What], tuple[str, ...]] = {
+    ("podman", "container"): ("--time", "0"),
+    ("podman", "pod"): ("--time", "0"),
+}
+"""Podman waits ten seconds for what does not stop, Docker does not."""
+_LISTINGS: dict[What, tuple[str, ...]] = {"container": ("ls", "--all"), "network": ("ls",), "volume": ("ls",)}
 NAMED_BY = frozenset({"DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG"})
 """Variables that name the engine."""
 _SOCKET = "/var/run/docker.sock"
@@ -38,19 +49,15 @@ def sweep(attempt: StepAttempt) -> list[str]:
     absent, down or slow: the next sweep, or ``doctor --reap``, finds the rest.
     """
     config = dict(safe_read.mapping(attempt.step.spec.get("config")))
-    if trial_paths.environment_of(config) != "docker" or shutil.which("docker") is None:
+    program = PROGRAMS.get(trial_paths.environment_of(config))
+    if program is None or shutil.which(program) is None:
         return []
     prefix = project_prefix(trial_paths.trial_name(attempt))
-    removed: list[str] = []
-    for what, listing in LISTINGS:
-        removed += [
-            f"{what} {name}"
-            for name, project in projects(what, listing)
-            if project.startswith(prefix) and remove(what, name)
-        ]
-    images = docker("image", "ls", "--filter", f"reference={prefix}*", "--format", "{{.Repository}}:{{.Tag}}")
-    removed += [f"image {name}" for name in (images or "").split() if name.startswith(prefix) and remove("image", name)]
-    return removed
+    return [
+        f"{what} {name}"
+        for what, name, project in of_projects(program)
+        if project.startswith(prefix) and remove(what, name, program)
+    ]
 
 
 def project_prefix(trial_name: str) -> str:
@@ -59,8 +66,18 @@ def project_prefix(trial_name: str) -> str:
     return (name if re.match(r"[a-z0-9]", name) else "0" + name) + "__"
 
 
-def projects(what: str, listing: Iterable[str]) -> list[tuple[str, str]]:
-    """Return (name, Compose project) of every container, network or volume that has one."""
+def of_projects(program: str) -> Iterator[tuple[What, str, str]]:
+    """Yield (what, name, Compose project) of whatever an engine has that is a project's; of an image and a pod by their names."""
+    for what, listing in _LISTINGS.items():
+        rows = _in_podman(what, listing) if program == "podman" else _in_docker(what, listing)
+        yield from ((what, name, project) for name, project in rows)
+    if program == "podman":
+        yield from (("pod", name, name.removeprefix("pod_")) for name, _ in _in_podman("pod", ("ls",), labelled=False))
+    for name in (engine(program, "image", "ls", "--format", "{{.Repository}}:{{.Tag}}") or "").split():
+        yield "image", name, name.removeprefix("localhost/")
+
+
+def _in_docker(what: What, listing: Iterable[str]) -> list[tuple[str, str]]:
     name = "{{.Names}}" if what == "container" else "{{.Name}}"
     shown = docker(
         what, *listing, "--filter", f"label={PROJECT_LABEL}", "--format", f'{name}\t{{{{.Label "{PROJECT_LABEL}"}}}}'
@@ -69,9 +86,25 @@ def projects(what: str, listing: Iterable[str]) -> list[tuple[str, str]]:
     return [(name, project) for name, _, project in rows]
 
 
-def remove(what: str, name: str) -> bool:
-    """Remove one thing from Docker; whether that went well."""
-    return docker(what, *REMOVING[what], name) is not None
+def _in_podman(what: What, listing: Iterable[str], *, labelled: bool = True) -> list[tuple[str, str]]:
+    """As of Docker; which fields there are, and how they are spelt, differs from kind to kind."""
+    only = ("--filter", f"label={PROJECT_LABEL}") if labelled else ()
+    try:
+        rows = json.loads(engine("podman", what, *listing, *only, "--format", "json") or "[]")
+    except (ValueError, RecursionError):
+        return []
+    found = []
+    for row in rows if isinstance(rows, list) else ():
+        facts = {key.lower(): value for key, value in safe_read.mapping(row).items()}
+        name = facts.get("names") or facts.get("name")
+        name = name[0] if isinstance(name, list) and name else name
+        found.append((str(name), str(safe_read.mapping(facts.get("labels")).get(PROJECT_LABEL, ""))))
+    return found
+
+
+def remove(what: What, name: str, program: str = "docker") -> bool:
+    """Remove one thing from an engine; whether that went well."""
+    return engine(program, what, *_REMOVING[what], *_AT_ONCE.get((program, what), ()), name) is not None
 
 
 def docker(*arguments: str) -> str | None:

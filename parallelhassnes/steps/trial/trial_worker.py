@@ -32,6 +32,7 @@ from parallelhassnes.steps.trial import (
     capped_agent,
     environment_end,
     image,
+    leftovers,
     preload,
     tampering,
     task,
@@ -225,7 +226,7 @@ def mount_logs() -> None:
     @functools.wraps(make)
     def mounted(config: Any, *args: Any, **kwargs: Any) -> Any:
         kind = None if config.import_path or config.type is None else config.type.value
-        if kind in environment_end.PROGRAMS and "auto_mounting" not in config.kwargs:
+        if kind in leftovers.PROGRAMS and "auto_mounting" not in config.kwargs:
             kwargs["auto_mounting"] = True
         return make(config, *args, **kwargs)
 

@@ -21,6 +21,8 @@ by which rules it was kept (``audit``), so that an audit knows what must have a 
 did not record; in the store's own it also says what was there before it (``found``).
 """
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -111,7 +113,7 @@ def append(batch_dir: Path, event: str, *, by: str | None = None, **facts: Any) 
     """Add one line, and wait for the disk; facts that are None are left out. The caller is the only writer.
 
     Raises:
-        OSError: there is no space for it; the ledger is as it was.
+        OSError: there is no space for it, or another host has taken over since (``renew``); the ledger is as it was.
     """
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
     handle = os.open(batch_dir / LEDGER, flags, 0o666)
@@ -135,8 +137,19 @@ def append(batch_dir: Path, event: str, *, by: str | None = None, **facts: Any) 
         _write_whole(handle, size, b"\n" + line if end.torn else line)
         if atomic.is_durable():
             os.fsync(handle)
+        if not os.fstat(handle).st_nlink:
+            raise OSError(errno.ESTALE, "another host has taken over meanwhile", str(batch_dir / LEDGER))
     finally:
         os.close(handle)
+
+
+def renew(batch_dir: Path) -> None:
+    """Put a copy in the ledger's place, so that a writer of a host that stands still in the middle of ``append`` reaches nothing that counts.
+
+    For whoever takes over the right to decide from a silent host, before its first line. Nothing where there is no ledger.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        atomic.write_bytes(batch_dir / LEDGER, (batch_dir / LEDGER).read_bytes())
 
 
 def check(batch_dir: Path) -> None:
