@@ -118,7 +118,7 @@ def patch(layout: Layout, text: str) -> tuple[Found, bytes | None]:
 
 
 class Command(NamedTuple):
-    """One way to do it again."""
+    """One way to do it again, or to look at it with other programs."""
 
     what: str
     line: str
@@ -126,7 +126,7 @@ class Command(NamedTuple):
 
 
 def commands(layout: Layout, found: Found) -> list[Command]:
-    """Of an attempt: as a new attempt of its step, then by itself where that can be said in a line.
+    """Of an attempt: as a new attempt of its step, then by itself where that can be said in a line; of a trial Harbor's viewer.
 
     Raises:
         FileNotFoundError: the job is gone.
@@ -136,7 +136,12 @@ def commands(layout: Layout, found: Found) -> list[Command]:
     root = shlex.quote(str(layout.root))
     made = [Command("as a new attempt", f"parallelhassnes retry {shlex.quote(step_id)} --root {root}")]
     alone = _alone(found.folder(layout), step)
-    return [*made, Command("by itself", alone)] if alone else made
+    if alone:
+        made.append(Command("by itself", alone))
+    if step.kind == "trial" and (found.folder(layout) / "trial" / "result.json").is_file():
+        line = f"parallelhassnes export {shlex.quote(found.batch_id)} --to view --root {root} && harbor view view"
+        made.append(Command("in Harbor's viewer, with the other trials of the batch", line))
+    return made
 
 
 def _alone(attempt_dir: Path, step: StepSpec) -> str:

@@ -47,18 +47,18 @@ class Trajectory(NamedTuple):
     pages: int
 
 
-def read_trajectory(path: Path, page: int = 1) -> Trajectory | None:
-    """Return one page of it; None where the file is not there or is no trajectory."""
+def read_trajectory(path: Path, page: int = 1, per_page: int = PER_PAGE) -> Trajectory | None:
+    """Return one page of it, of so many turns; None where the file is not there or is no trajectory."""
     document = safe_read.read_object(path)
     steps = document.get("steps") if isinstance(document, dict) else None
     if document is None or not isinstance(steps, list):
         return None
-    pages = max(1, -(-len(steps) // PER_PAGE))
+    pages = max(1, -(-len(steps) // per_page))
     page = min(max(page, 1), pages)
-    first = (page - 1) * PER_PAGE
+    first = (page - 1) * per_page
     found = [
         _turn(number, step)
-        for number, step in enumerate(steps[first : first + PER_PAGE], first + 1)
+        for number, step in enumerate(steps[first : first + per_page], first + 1)
         if isinstance(step, dict)
     ]
     agent = _object(document.get("agent"))

@@ -9,6 +9,7 @@ import typer
 from parallelhassnes.cli.options import JsonOption, RootOption, layout_of
 
 if TYPE_CHECKING:
+    from parallelhassnes.report.transcripts import Which
     from parallelhassnes.store.layout import Layout
 
 DEFAULT_OUT = "report.html"
@@ -32,6 +33,13 @@ def report(
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Markdown for a pull request, on stdout or in FILE.")
     ] = False,
+    bundle: Annotated[
+        Path | None,
+        typer.Option("--bundle", metavar="PATH", help="A folder, or FILE.zip: the report with transcripts of trials."),
+    ] = None,
+    trials: Annotated[
+        str | None, typer.Option("--trials", metavar="failed|all|sample", help="Whose transcripts. [default: failed]")
+    ] = None,
     root: RootOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -42,6 +50,7 @@ def report(
     from parallelhassnes.errors import UserError
 
     layout = layout_of(root)
+    which = _which(trials, bundle, alone=out is None and not markdown)
     if (what is None) == (experiment is None):
         raise UserError("name one thing to report", fix="write BATCH, latest or --experiment NAME")
     if what is not None:
@@ -49,12 +58,27 @@ def report(
 
         found = resolve(layout, what)
         if found.what != "batch":
-            if out is not None or markdown:
-                fix = f"write report {found.batch_id}, or leave --out and --markdown out"
+            if out is not None or markdown or bundle is not None:
+                fix = f"write report {found.batch_id}, or leave --out, --markdown and --bundle out"
                 raise UserError(f"{found} is a {found.what}, whose report is printed", fix=fix)
             _of_attempts(layout, what, json=json)
             return
-    _of_batches(layout, what, experiment, out, markdown=markdown, json=json)
+    _of_batches(layout, what, experiment, out, bundle=bundle, which=which, markdown=markdown, json=json)
+
+
+def _which(trials: str | None, bundle: Path | None, *, alone: bool) -> "Which":
+    from parallelhassnes.errors import UserError
+    from parallelhassnes.names import suggestion
+    from parallelhassnes.report.transcripts import WHICH
+
+    if bundle is not None and not alone:
+        raise UserError("--bundle has a page of its own", fix="leave --out and --markdown out")
+    if trials is not None and bundle is None:
+        raise UserError(f"--trials {trials}: only a bundle has transcripts", fix="add --bundle PATH")
+    for which in WHICH:
+        if trials in (None, which):
+            return which
+    raise UserError(f"--trials {trials}: is not known", fix=suggestion(trials or "", WHICH))
 
 
 def _of_attempts(layout: "Layout", what: str, *, json: bool) -> None:
@@ -71,13 +95,24 @@ def _of_attempts(layout: "Layout", what: str, *, json: bool) -> None:
 
 
 def _of_batches(
-    layout: "Layout", batch: str | None, experiment: str | None, out: Path | None, *, markdown: bool, json: bool
+    layout: "Layout",
+    batch: str | None,
+    experiment: str | None,
+    out: Path | None,
+    *,
+    bundle: Path | None,
+    which: "Which",
+    markdown: bool,
+    json: bool,
 ) -> None:
     from parallelhassnes.report import write
     from parallelhassnes.results.collect import choose
 
     chosen = choose(layout, batch, experiment)
-    done = write.markdown(layout, chosen, out) if markdown else write.html(layout, chosen, out or Path(DEFAULT_OUT))
+    if bundle is not None:
+        done = write.bundle(layout, chosen, bundle, which)
+    else:
+        done = write.markdown(layout, chosen, out) if markdown else write.html(layout, chosen, out or Path(DEFAULT_OUT))
     if json:
         typer.echo(done.model_dump_json())
     else:

@@ -20,7 +20,10 @@ ExperimentOption = Annotated[
     str | None, typer.Option("--experiment", "-E", metavar="NAME", help="The batches of an experiment.")
 ]
 SideArgument = Annotated[
-    str, typer.Argument(metavar="SIDE", help="BATCH or experiment:NAME, and perhaps @AGENT[,MODEL].")
+    str,
+    typer.Argument(
+        metavar="SIDE", help="BATCH, experiment:NAME or label:NAME=VALUE, and perhaps @AGENT[,MODEL][,NAME=VALUE…]."
+    ),
 ]
 FORMATS = ("table", "json", "csv", "parquet", "markdown")
 
@@ -126,7 +129,7 @@ def _put(document: "View", table: "FlatTable", sheet: "Sheet", form: str, out: P
     from parallelhassnes.results import export, text_tables
 
     if form == "parquet" and out is not None:
-        export.write_parquet(table, out)
+        export.write_file(out, export.parquet_bytes(table))
         return
     if form == "table":
         if out is None:

@@ -249,12 +249,6 @@ def _pairs(texts: opt.Texts, option: str) -> dict[str, str]:
 
 
 def _values(texts: opt.Texts, option: str) -> dict[str, object]:
-    import json
+    from parallelhassnes.tables.formats.request import value_of
 
-    found: dict[str, object] = {}
-    for name, value in _pairs(texts, option).items():
-        try:
-            found[name] = json.loads(value)
-        except ValueError:
-            found[name] = value
-    return found
+    return {name: value_of(value) for name, value in _pairs(texts, option).items()}

@@ -1,27 +1,119 @@
 """The report as one HTML file: no script, no network, every text escaped by the template."""
 
 import os
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import quote
 
 from parallelhassnes import formatting
-from parallelhassnes.report import figures, story
+from parallelhassnes.report import figures, story, transcripts
 from parallelhassnes.report.figures import Rate
-from parallelhassnes.report.gather import JobVerdict, Report, ReportCell, is_baseline, label
+from parallelhassnes.report.gather import Report, ReportCell, is_baseline, label
 from parallelhassnes.report.spans import PHASES
+from parallelhassnes.report.transcripts import TrialTranscript, Which
 from parallelhassnes.results import text_tables
 from parallelhassnes.results.aggregate import GroupLine
+from parallelhassnes.results.collect import TrialRow
 from parallelhassnes.results.text_tables import Sheet
-from parallelhassnes.store.layout import Layout
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 STEPS_OF_SHADE = 5
 
 
-def html(report: Report, layout: Layout, folder: Path) -> str:
-    """Return the page; its links to files are relative to the folder that it will be in."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+class LinkMaker(Protocol):
+    """From the page to what it speaks of."""
+
+    def to(self, path: str) -> str:
+        """To a path relative to the root; empty where nothing can be linked."""
+        ...
+
+
+class Links:
+    """To files of the store, relative, so that both can be moved together."""
+
+    def __init__(self, root: Path, folder: Path) -> None:
+        self._up = os.path.relpath(root, folder)
+
+    def to(self, path: str) -> str:
+        return quote(f"{self._up}/{path}")
+
+
+class Bundled(NamedTuple):
+    """A trial whose transcript is in the bundle."""
+
+    row: TrialRow
+    file: str
+    """Relative to the report."""
+    outcome: str
+
+    @property
+    def who(self) -> str:
+        return transcripts.who(self.row)
+
+
+class LinksInBundle:
+    """To transcripts of the bundle, and nothing else: the store stays where it is."""
+
+    def __init__(self, bundled: Sequence[Bundled]) -> None:
+        self._files = {str(each.row.attempt): each.file for each in bundled}
+
+    def to(self, path: str) -> str:
+        return self._files.get(path.rstrip("/"), "")
+
+
+def html(report: Report, links: LinkMaker, bundled: Sequence[Bundled] | None = None, which: Which = "failed") -> str:
+    """Return the page.
+
+    Args:
+        bundled: the transcripts beside the page; None where the page stands alone.
+        which: trials have one.
+    """
     from markupsafe import Markup
+
+    pictures = {name: Markup(svg) for name, svg in _pictures(report).items()}  # noqa: S704 - matplotlib has escaped every text in it
+    by_cell: dict[tuple[str, str], str] = {}
+    for each in bundled or ():
+        by_cell.setdefault((each.row.task, each.who), each.file)
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            report=report,
+            story=story.sentences(report),
+            took=story.took(report),
+            pictures=pictures,
+            leaderboard=text_tables.of_results(report.results),
+            trusted=_trusted(report),
+            costs=_costs(report),
+            times=_times(report),
+            failures=text_tables.of_errors(report.errors),
+            link=links.to,
+            attempt_link=lambda verdict, place: links.to(f"runs/{verdict.batch_id}/{verdict.job_id}/{place}/"),
+            words=story.QUALITY_WORDS,
+            phases=PHASES,
+            bundled=bundled,
+            by_cell=by_cell,
+            which=which,
+        )
+    )
+
+
+def transcript(found: TrialTranscript, title: str) -> str:
+    """Return the page of one trial.
+
+    Args:
+        title: of the report that leads to it.
+    """
+    return _environment().get_template("transcript.html.j2").render(found=found, facts=found.row.facts, title=title)
+
+
+@cache
+def _environment() -> "Environment":
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
         loader=PackageLoader(__package__, "."),
@@ -33,42 +125,12 @@ def html(report: Report, layout: Layout, folder: Path) -> str:
     environment.filters |= {
         "percent": formatting.percent,
         "money": formatting.money,
+        "number": formatting.number,
         "seconds": formatting.seconds,
         "shade": shade,
         "cell": cell_text,
     }
-    pictures = {name: Markup(svg) for name, svg in _pictures(report).items()}  # noqa: S704 - matplotlib has escaped every text in it
-    links = Links(layout.root, folder)
-    return environment.get_template("page.html.j2").render(
-        report=report,
-        story=story.sentences(report),
-        took=story.took(report),
-        pictures=pictures,
-        leaderboard=text_tables.of_results(report.results),
-        trusted=_trusted(report),
-        costs=_costs(report),
-        times=_times(report),
-        failures=text_tables.of_errors(report.errors),
-        link=links.to,
-        attempt_link=links.of_verdict,
-        words=story.QUALITY_WORDS,
-        phases=PHASES,
-    )
-
-
-class Links:
-    """From the page to files of the store, relative, so that both can be moved together."""
-
-    def __init__(self, root: Path, folder: Path) -> None:
-        self._up = os.path.relpath(root, folder)
-
-    def to(self, path: str) -> str:
-        """To a path relative to the root."""
-        return quote(f"{self._up}/{path}")
-
-    def of_verdict(self, verdict: JobVerdict, place: str) -> str:
-        """To a path relative to the job of a verdict."""
-        return self.to(f"runs/{verdict.batch_id}/{verdict.job_id}/{place}/")
+    return environment
 
 
 def shade(cell: ReportCell | None) -> str:

@@ -26,7 +26,7 @@ from parallelhassnes.store.layout import Layout
 from parallelhassnes.views import batch_status, projection
 from parallelhassnes.views.batch_status import BatchStatus, StepStatus
 
-EXPERIMENT = "experiment:"
+EXPERIMENT, LABEL = "experiment:", "label:"
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,25 @@ class Choice(NamedTuple):
     """What the user asked for, in words."""
     agent: str | None = None
     model: str | None = None
+    labels: tuple[tuple[str, str], ...] = ()
+    """Only trials that have each of these."""
     passed_over: tuple[str, ...] = ()
     """Batches that cannot be read, and are not among these; a line each."""
     several: bool = False
     """Nobody named one of them: one that cannot be read is passed over."""
+
+    def takes(self, row: TrialRow) -> bool:
+        """Tell whether a trial of these batches is meant."""
+        return (
+            self.agent in (None, row.facts.agent, row.import_path)
+            and self.model in (None, row.facts.model)
+            and all(row.labels.get(name) == value for name, value in self.labels)
+        )
+
+    @property
+    def who(self) -> str:
+        """Whose trials, as a side of a comparison names them; empty for everybody's."""
+        return ",".join([*filter(None, (self.agent, self.model)), *(f"{n}={value}" for n, value in self.labels)])
 
     def apart(self, layout: Layout, batch_id: str) -> members.apart:
         """Tell what is done with one of the batches; one that was named and cannot be read is an error."""
@@ -115,20 +130,61 @@ def choose(layout: Layout, batch: str | None = None, experiment: str | None = No
     return Choice((found,), found)
 
 
+class SideName(NamedTuple):
+    """What a side of a comparison is called, taken apart: ``WHERE[@AGENT[,MODEL][,NAME=VALUE…]]``.
+
+    ``WHERE`` is a batch, ``experiment:NAME``, or ``label:NAME=VALUE`` for all trials that have this label.
+    """
+
+    where: str
+    agent: str = ""
+    model: str = ""
+    labels: tuple[str, ...] = ()
+    """Each as ``NAME=VALUE``."""
+
+    @classmethod
+    def of(cls, text: str) -> "SideName":
+        """Take a name apart. What has no ``=`` behind a label goes on with its value, which may have commas."""
+        where, _, who = text.strip().partition("@")
+        whose: list[str] = []
+        labels: list[str] = []
+        for part in who.split(",") if who else ():
+            if "=" in part:
+                labels.append(part)
+            elif labels:
+                labels[-1] += f",{part}"
+            else:
+                whose.append(part)
+        agent, model = (*whose, "", "")[:2]
+        return cls(where, agent.strip(), model.strip(), tuple(label.strip() for label in labels))
+
+    def __str__(self) -> str:
+        whose = [self.agent, self.model] if self.model else list(filter(None, [self.agent]))
+        who = ",".join([*whose, *self.labels])
+        return f"{self.where}@{who}" if who else self.where
+
+
 def side(layout: Layout, text: str) -> Choice:
-    """Return one side of a comparison: ``BATCH`` or ``experiment:NAME``, then perhaps ``@AGENT`` or ``@AGENT,MODEL``.
+    """Return one side of a comparison, see ``SideName``.
 
     Raises:
         UnknownId: it names nothing.
+        UserError: a label has no name.
     """
-    where, _, who = text.partition("@")
-    if where.startswith(EXPERIMENT):
-        chosen = choose(layout, experiment=where.removeprefix(EXPERIMENT))
+    name = SideName.of(text)
+    labels = list(name.labels)
+    if name.where.startswith(LABEL):
+        labels.insert(0, name.where.removeprefix(LABEL))
+        chosen = choose(layout)
+    elif name.where.startswith(EXPERIMENT):
+        chosen = choose(layout, experiment=name.where.removeprefix(EXPERIMENT))
     else:
-        chosen = choose(layout, where)
-    agent, _, model = who.partition(",")
-    said = f"{chosen.said} {who}" if who else chosen.said
-    return chosen._replace(said=said, agent=agent or None, model=model or None)
+        chosen = choose(layout, name.where)
+    pairs = tuple((key, value) for key, _, value in (label.partition("=") for label in labels))
+    if not all(key and f"{key}=" in label for (key, _), label in zip(pairs, labels, strict=True)):
+        raise UserError(f"{text}: a label is written NAME=VALUE", fix=f"write {LABEL}tier=hard or @tier=hard")
+    found = chosen._replace(agent=name.agent or None, model=name.model or None, labels=pairs)
+    return found._replace(said=f"{chosen.said} {found.who}" if found.who else chosen.said)
 
 
 def _experiments(layout: Layout) -> dict[str, str]:
@@ -169,11 +225,7 @@ def read(layout: Layout, chosen: Choice, known: dict[str, list[TrialRow]] | None
             if known is not None:
                 known[batch_id] = own
             rows += own
-    kept = [
-        row
-        for row in rows
-        if chosen.agent in (None, row.facts.agent, row.import_path) and chosen.model in (None, row.facts.model)
-    ]
+    kept = [row for row in rows if chosen.takes(row)]
     if rows and not kept:
         raise _no_such_agent(rows, chosen)
     return told_apart(kept)
@@ -259,9 +311,14 @@ def of_step(status: BatchStatus, entry: StepStatus, plan: TrialPlan) -> TrialFac
 
 
 def _no_such_agent(rows: Sequence[TrialRow], chosen: Choice) -> UnknownId:
+    whose = chosen._replace(labels=())
+    batch = chosen.said.removesuffix(f" {chosen.who}")
+    if chosen.labels and any(whose.takes(row) for row in rows):
+        known = sorted({f"{name}={value}" for row in rows if whose.takes(row) for name, value in row.labels.items()})
+        wanted = ",".join(f"{name}={value}" for name, value in chosen.labels)
+        fix = names.suggestion(wanted, known, "its labels are") if known else "none of its trials has a label"
+        return UnknownId(f"{batch} has no trial with {wanted}", fix=fix)
     known = sorted({",".join(filter(None, (row.agent, row.facts.model))) for row in rows})
-    wanted = ",".join(filter(None, (chosen.agent, chosen.model)))
-    near = names.nearest(wanted, known)
+    near = names.nearest(whose.who, known)
     fix = f"did you mean @{near}?" if near else f"there are {', '.join(known[:5])}"
-    batch = chosen.said.removesuffix(f" {wanted}")
-    return UnknownId(f"{batch} has no trial of {wanted}", fix=fix)
+    return UnknownId(f"{batch} has no trial of {whose.who}", fix=fix)

@@ -1,6 +1,6 @@
 """``compare A B``: two sides paired by task, and whether the difference is more than chance.
 
-The two sides are batches, experiments, or an agent's trials in one. Agents are compared with themselves; where each
+The two sides are batches, experiments, trials with a label, or an agent's trials in one. Agents are compared with themselves; where each
 side has one agent only, these two are compared. The unit is the task: its mean reward on each side, and whether it
 passed there (more than half of its scored trials passed).
 """
@@ -36,6 +36,27 @@ class TaskPair(View):
     """The task's files differ between the sides (checksums), so the pair compares two tasks."""
     unequal: list[str]
     """What else differs between its sides: see ``PairedAgent.unequal``."""
+
+
+class PairedTrial(View):
+    """One trial of a task, on one side."""
+
+    step: str
+    """``batch_id/job_id/step_id``."""
+    attempt: str | None
+    """Folder of the attempt that counts, relative to the root; null where none has finished."""
+    passed: bool | None
+    reward: float | None
+
+
+class Flip(View):
+    """A task that passes on one side only, with its trials on both."""
+
+    task: str
+    change: Literal["won", "lost"]
+    """``won``: it passes in B only."""
+    a: list[PairedTrial]
+    b: list[PairedTrial]
 
 
 class SideRate(View):
@@ -100,6 +121,8 @@ class PairedAgent(View):
     """Tasks that pass in B only."""
     lost: list[str]
     """Tasks that pass in A only."""
+    flips: list[Flip]
+    """The tasks of ``lost``, then those of ``won``."""
     p_value: float
     """McNemar's exact test on won and lost."""
     new: list[str]
@@ -201,6 +224,7 @@ def paired(a: _Side, b: _Side) -> PairedAgent:
         passed_neither=sum(verdicts == (False, False) for verdicts in passed.values()),
         won=won,
         lost=lost,
+        flips=[*_flips(a, b, lost, "lost"), *_flips(a, b, won, "won")],
         p_value=mcnemar(len(lost), len(won)),
         new=[task for task in b.tasks if task not in a.tasks],
         gone=[task for task in a.tasks if task not in b.tasks],
@@ -246,6 +270,17 @@ def _difference(pairs: dict[str, tuple[float, float]]) -> Difference:
         low=interval[0],
         high=interval[1],
     )
+
+
+def _flips(a: _Side, b: _Side, tasks: Sequence[str], change: Literal["won", "lost"]) -> list[Flip]:
+    return [Flip(task=task, change=change, a=_trials(a.tasks[task]), b=_trials(b.tasks[task])) for task in tasks]
+
+
+def _trials(rows: Sequence[TrialRow]) -> list[PairedTrial]:
+    return [
+        PairedTrial(step=row.step, attempt=row.attempt, passed=row.facts.passed, reward=row.facts.reward)
+        for row in rows
+    ]
 
 
 def _scored(rows: Sequence[TrialRow]) -> int:

@@ -115,20 +115,21 @@ def markdown_text(text: str) -> str:
     return "".join(f"\\{char}" if char in "\\`*_[]<>|#~&@!" else char for char in plain)
 
 
-def write_parquet(table: FlatTable, path: Path) -> None:
-    """Write a Parquet file.
+def parquet_bytes(table: FlatTable) -> bytes:
+    """Return a Parquet file.
 
     Raises:
-        UserError: pyarrow is not installed, or the file cannot be written.
+        UserError: pyarrow is not installed.
     """
-    with extra("parquet", "--format parquet needs"):
+    with extra("parquet", "Parquet needs"):
         import pyarrow as pa
         from pyarrow import parquet
     kinds = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
     schema = pa.schema([(name, kinds[kind]) for name, kind in table.columns.items()])
     sink = pa.BufferOutputStream()
     parquet.write_table(pa.Table.from_pylist(table.records, schema), sink)
-    write_file(path, sink.getvalue().to_pybytes())
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
 
 
 def write_file(path: Path, data: bytes) -> None:

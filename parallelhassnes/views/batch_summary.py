@@ -26,20 +26,27 @@ MOST_COLUMNS = 6
 """Columns of the matrix that a line has; the batch's own scoreboard has all."""
 
 
-def stamp(layout: Layout, batch_id: str, live: int | str) -> str:
+def around(layout: Layout) -> str:
+    """Tell what the lines of all batches depend on besides."""
+    _, paused = _stat(f"{layout.limits}/{queue_keys.PAUSED_MARK}")
+    _, configured = _stat(f"{layout.root}/{CONFIG_NAME}")  # a limit of 0 closes a key
+    return f"{paused}.{configured}"
+
+
+def stamp(layout: Layout, batch_id: str, live: int | str, surroundings: str | None = None) -> str:
     """Tell what a line depends on, in a few stats: the same stamp means the same line.
 
     Args:
         live: running tickets of the batch: how many, or a digest of which.
+        surroundings: ``around``, where the caller has it already, of a look at many batches.
     """
     # Plain strings: a store may have 10,000 batches, and a Path costs more than a stat.
+    surroundings = around(layout) if surroundings is None else surroundings
     size, _ = _stat(f"{layout.runs}/{batch_id}/{LEDGER}")
     about, _ = _stat(f"{layout.runs}/{batch_id}/{batches.META}")
     _, control = _stat(f"{layout.runs}/{batch_id}/{batches.CONTROL}")
     _, note = _stat(f"{layout.blocked}/{batch_id}.json")
-    _, paused = _stat(f"{layout.limits}/{queue_keys.PAUSED_MARK}")
-    _, configured = _stat(f"{layout.root}/{CONFIG_NAME}")  # a limit of 0 closes a key
-    return f"{_MADE_BY}.{size}.{about}.{control}.{note}.{live}.{paused}.{configured}"
+    return f"{_MADE_BY}.{size}.{about}.{control}.{note}.{live}.{surroundings}"
 
 
 def _stat(path: str) -> tuple[int, int]:

@@ -4,6 +4,7 @@
 by what it says of the task, and trials are counted apart from the steps around them.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -78,14 +79,9 @@ def standing(kind: str, state: str, said: Mapping[str, Any] | None) -> Standing:
 
 def count_trials(standings: Iterable[Standing]) -> TrialCounts:
     """Count trials by what they have come to."""
-    found = TrialCounts()
-    for name in standings:
-        found.total += 1
-        if name in ("ready", "blocked"):
-            found.waiting += 1
-        else:
-            setattr(found, name, getattr(found, name) + 1)
-    return found
+    found = Counter(standings)
+    waiting = found.pop("ready", 0) + found.pop("blocked", 0)
+    return TrialCounts(total=found.total() + waiting, waiting=waiting, **found)
 
 
 def trials_text(counts: TrialCounts) -> list[tuple[str, str]]:

@@ -85,12 +85,11 @@ class JobRow:
     states: dict[str, int] = field(default_factory=dict)
     """State → steps."""
     cells: dict[str, CellTally] = field(default_factory=dict)
+    classes: set[str] = field(default_factory=set)
+    """Why its steps that did not succeed have failed."""
     verdict: Verdict | None = None
-
-    @property
-    def is_trouble(self) -> bool:
-        """A step of it did not succeed."""
-        return any(name in self.states for name in TROUBLE)
+    is_trouble: bool = False
+    """A step of it did not succeed."""
 
 
 class Matrix:
@@ -107,6 +106,9 @@ class Matrix:
             if row is None:
                 row = rows[step.job_id] = JobRow(step.job_id)
             row.states[step.state] = row.states.get(step.state, 0) + 1
+            row.is_trouble |= step.state in TROUBLE
+            if step.row is not None and step.row.status in TROUBLE:
+                row.classes.add(step.row.failure_class or step.row.status)
             if step.step.kind in RESULT_KINDS:
                 name, said = column(step), _scored(step)
                 unscored = is_unscored(step)

@@ -7,6 +7,7 @@ look at a large store costs a few stats per batch and the tails of the ledgers t
 
 from collections import Counter
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -55,10 +56,10 @@ def system_scoreboard(layout: Layout, *, snapshot: bool = True) -> SystemScorebo
     running = tickets.running(layout)
     live = Counter(tickets.parse_name(entry.name).batch_id for entry in running)
     lines, fresh = [], 0
-    arrivals = layout.arrivals()
+    arrivals, surroundings = layout.arrivals(), batch_summary.around(layout)
     for batch_id, arrival in arrivals.items():
         line = known.get(batch_id)
-        if line is None or line.stamp != batch_summary.stamp(layout, batch_id, live[batch_id]):
+        if line is None or line.stamp != batch_summary.stamp(layout, batch_id, live[batch_id], surroundings):
             damage_found: list[Exception] = []
             with members.apart(layout.batch(batch_id), damage_found.append):
                 line = batch_summary.make(layout, batch_id, live[batch_id], paused)
@@ -98,9 +99,12 @@ def system_scoreboard(layout: Layout, *, snapshot: bool = True) -> SystemScorebo
     return board
 
 
-def newest_first(line: BatchLine) -> tuple[int, ...]:
+_TURNED = bytes(range(255, -1, -1))
+
+
+def newest_first(line: BatchLine) -> bytes:
     """Sorts lines by arrival, the newest first: the one order in which every view lists batches."""
-    return tuple(-ord(char) for char in f"{line.arrival}/{line.batch_id}")
+    return f"{line.arrival}/{line.batch_id}".encode("utf-8", "surrogatepass").translate(_TURNED)
 
 
 def _rank(line: BatchLine) -> int:
@@ -112,9 +116,16 @@ def _rank(line: BatchLine) -> int:
 def _last(layout: Layout) -> SystemScoreboard | None:
     """Return the last snapshot; None where there is none that can be used."""
     try:
-        return SystemScoreboard.model_validate_json((layout.system / SNAPSHOT).read_bytes())
+        found = (layout.system / SNAPSHOT).stat()
+        return _parsed(layout, (found.st_ino, found.st_size, found.st_mtime_ns))
     except (OSError, ValidationError):
         return None
+
+
+@lru_cache(maxsize=2)
+def _parsed(layout: Layout, _: tuple[int, int, int]) -> SystemScoreboard:
+    """Read the snapshot; a process that stays reads each version once. Its lines are only looked at."""
+    return SystemScoreboard.model_validate_json((layout.system / SNAPSHOT).read_bytes())
 
 
 def _leave(layout: Layout, board: SystemScoreboard) -> None:
@@ -128,10 +139,7 @@ def _leave(layout: Layout, board: SystemScoreboard) -> None:
 
 
 def _sum(lines: list[BatchLine]) -> Counts:
-    total: Counter[str] = Counter()
-    for line in lines:
-        total.update(dict(line.counts))
-    return Counts(**total)
+    return Counts(**{name: sum(getattr(line.counts, name) for line in lines) for name in Counts.model_fields})
 
 
 # --- the queue ----------------------------------------------------------------------------------------

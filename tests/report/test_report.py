@@ -102,7 +102,7 @@ class Elements(HTMLParser):
 
 
 def test_the_page_has_the_numbers_of_the_results(store, report, tmp_path):
-    text = page.html(report, store.ctx.layout, tmp_path)
+    text = page.html(report, page.Links(store.ctx.layout.root, tmp_path))
     elements = Elements(text)
     assert report.results.groups == results(store.ctx.layout, report.chosen).groups
     for group in report.results.groups:
@@ -116,7 +116,7 @@ def test_the_page_has_the_numbers_of_the_results(store, report, tmp_path):
 
 
 def test_the_page_needs_no_network_and_its_links_lead_to_files(store, report, tmp_path):
-    elements = Elements(page.html(report, store.ctx.layout, tmp_path))
+    elements = Elements(page.html(report, page.Links(store.ctx.layout.root, tmp_path)))
     assert not {"script", "link", "iframe", "object", "img"} & {tag for tag, _ in elements.tags}
     found = [attrs["href"] for tag, attrs in elements.tags if tag == "a"]
     assert len(found) > 10
@@ -129,8 +129,8 @@ def test_the_page_needs_no_network_and_its_links_lead_to_files(store, report, tm
 
 
 def test_no_text_becomes_markup(store, report, tmp_path):
-    plain = Elements(page.html(report, store.ctx.layout, tmp_path))
-    bad = Elements(page.html(hostile(report), store.ctx.layout, tmp_path))
+    plain = Elements(page.html(report, page.Links(store.ctx.layout.root, tmp_path)))
+    bad = Elements(page.html(hostile(report), page.Links(store.ctx.layout.root, tmp_path)))
     assert {tag for tag, _ in bad.tags} <= {tag for tag, _ in plain.tags} | {"h3", "ul", "li"}
     assert not any(name.startswith("on") for _, attrs in bad.tags for name in attrs)
     assert not any((attrs.get("href") or "").startswith("javascript") for _, attrs in bad.tags)
@@ -226,7 +226,7 @@ def luminance(colour: str) -> float:
 
 def test_shades_and_areas_are_told_apart_without_colour():
     """Each step of the heat map is darker (on dark paper brighter) than the one before; phases differ so or by their hatch."""
-    style = (Path(page.__file__).parent / "page.html.j2").read_text()
+    style = (Path(page.__file__).parent / "style.css.j2").read_text()
     light, dark = (
         {name: luminance(value) for name, value in re.findall(r"--(\w+): (#[0-9a-f]{6})", block)}
         for block in re.findall(r":root \{(.*?)\}", style, re.DOTALL)
@@ -276,7 +276,8 @@ def odd_reports(report: Report) -> dict[str, Report]:
 
 def test_reports_with_little_in_them(store, report, tmp_path):
     texts = {
-        name: Elements(page.html(shown, store.ctx.layout, tmp_path)).text for name, shown in odd_reports(report).items()
+        name: Elements(page.html(shown, page.Links(store.ctx.layout.root, tmp_path))).text
+        for name, shown in odd_reports(report).items()
     }
     assert "There are no trials." in texts["none"]
     assert "No trial is scored." in texts["none"]
@@ -347,7 +348,7 @@ def test_the_page_in_a_browser_light_dark_and_narrow(store, report, tmp_path):
     folder.mkdir()
     odd = {f"odd-{name}": shown for name, shown in odd_reports(report).items()}
     for name, shown in {"plain": report, "hostile": hostile(report), **odd}.items():
-        (folder / f"{name}.html").write_text(page.html(shown, store.ctx.layout, folder))
+        (folder / f"{name}.html").write_text(page.html(shown, page.Links(store.ctx.layout.root, folder)))
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=probes.chromium(), args=["--no-sandbox"])
         for name, scheme, width in (

@@ -77,7 +77,7 @@ def test_any_text_comes_back_from_csv(text):
 @pytest.mark.parametrize("text", ["a\rb", "a\r\nb", 'a"b', "a,b", "a\nb", "\U0001f600é中", ""])
 def test_any_text_comes_back_from_parquet(text, tmp_path):
     path = tmp_path / "x.parquet"
-    export.write_parquet(export.of_trials([trial(text)]), path)
+    path.write_bytes(export.parquet_bytes(export.of_trials([trial(text)])))
     (found,) = parquet.read_table(path).to_pylist()
     assert (found["task"], json.loads(found["labels"]), found["cost_usd"]) == (text, {text: text}, None)
 
@@ -93,7 +93,7 @@ def test_the_columns_are_the_same_whatever_is_in_them(tmp_path):
         assert head == list(table.columns)
         assert all(list(record) == head for record in table.records)
         path = tmp_path / f"{number}.parquet"
-        export.write_parquet(table, path)
+        path.write_bytes(export.parquet_bytes(table))
         schemas.append(parquet.read_schema(path))
     assert schemas[0].equals(schemas[1])
     assert schemas[0].equals(schemas[2])

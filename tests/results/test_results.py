@@ -18,7 +18,7 @@ from parallelhassnes.cli.app import app
 from parallelhassnes.errors import UserError
 from parallelhassnes.results import collect
 from parallelhassnes.results.aggregate import line, results
-from parallelhassnes.results.collect import TrialRow
+from parallelhassnes.results.collect import SideName, TrialRow
 from parallelhassnes.results.compare import compare
 from parallelhassnes.results.error_groups import errors, normalise
 from parallelhassnes.results.export import markdown_table
@@ -112,6 +112,28 @@ def test_compare_two_agents_of_one_batch(store):
         compare(store.ctx.layout, f"{store.first}@nop", store.second)
     with pytest.raises(UserError, match="did you mean nightly"):
         compare(store.ctx.layout, "experiment:nigthly", store.first)
+
+
+def test_a_side_may_be_the_trials_with_a_label(store):
+    layout = store.ctx.layout
+    found = compare(layout, "label:team=a@oracle", f"{store.second}@oracle")
+    (pair,) = found.agents
+    assert (found.a, pair.gone, pair.new) == ("all batches oracle,team=a", ["alpha"], ["gamma"])
+    whole, part = compare(layout, store.first, store.first), compare(layout, store.first, f"{store.first}@team=a")
+    assert [agent.tasks for agent in whole.agents] == [agent.tasks for agent in part.agents]
+    with pytest.raises(UserError, match="has no trial with team=aa; did you mean team=a"):
+        compare(layout, f"{store.first}@team=aa", store.second)
+    with pytest.raises(UserError, match="its labels are task=beta, task=gamma"):
+        compare(layout, f"{store.second}@team=a", store.first)
+
+
+LABEL_PART = st.text(st.characters(codec="utf-8", exclude_characters="@,=")).map(str.strip).filter(bool)
+
+
+@given(LABEL_PART, st.lists(LABEL_PART, max_size=2), st.lists(st.tuples(LABEL_PART, LABEL_PART), max_size=3))
+def test_the_name_of_a_side_can_be_taken_apart_again(where, whose, labels):
+    name = SideName(where, *whose, labels=tuple("=".join(label) for label in labels))
+    assert SideName.of(str(name)) == name
 
 
 def test_errors_are_grouped(store):

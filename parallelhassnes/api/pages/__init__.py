@@ -6,8 +6,8 @@ word or a table and is answered by a redirection to the page where its effect is
 
 from fastapi import APIRouter
 
-from parallelhassnes.api.pages import assets, attempt, batch, log_view, login, operate, overview, steps, submit
+from parallelhassnes.api.pages import assets, attempt, batch, compare, log_view, login, operate, overview, steps, submit
 
 router = APIRouter(include_in_schema=False)
-for module in (assets, login, overview, batch, steps, log_view, attempt, submit, operate):
+for module in (assets, login, overview, batch, steps, compare, log_view, attempt, submit, operate):
     router.include_router(module.router)

@@ -1,6 +1,7 @@
 """``/batches/…``: one batch."""
 
-from functools import lru_cache
+from functools import cache, lru_cache
+from importlib.util import find_spec
 from typing import Literal, NamedTuple
 
 from fastapi import APIRouter, Request
@@ -10,7 +11,8 @@ from parallelhassnes.actions.limits import budget as budgets
 from parallelhassnes.actions.limits.budget import SharedLine
 from parallelhassnes.actions.registry import LEDGER_WORDS
 from parallelhassnes.api.live.server_state import SiteHere
-from parallelhassnes.api.pages import action_list
+from parallelhassnes.api.pages import action_list, matrix
+from parallelhassnes.api.pages.matrix import Labels, MatrixQuery, MatrixRows, Reward, Sort
 from parallelhassnes.api.pages.render import PageRoute, link, page
 from parallelhassnes.attempt_data.log_window import last_line
 from parallelhassnes.gc_paused import bulk
@@ -27,13 +29,11 @@ from parallelhassnes.views import pace, projection
 from parallelhassnes.views.batch_scoreboard import batch_scoreboard
 from parallelhassnes.views.history import operators_words
 from parallelhassnes.views.projection import Fold
-from parallelhassnes.views.results_matrix import JobRow
 from parallelhassnes.views.running import HeartbeatWatch
 from parallelhassnes.views.scoreboard_models import BatchScoreboard, FailedStep
 
 router = APIRouter(route_class=PageRoute)
 
-JOBS_PER_PAGE = 100
 MOST_RUNNING = 50
 MOST_GATES = 20
 MOST_RESULTS = 3_000
@@ -71,6 +71,11 @@ def batch_page(
     number: int = 1,
     q: str = "",
     show: Literal["all", "trouble"] = "all",
+    agent: str = "",
+    reward: Reward = "",
+    failure: str = "",
+    tag: str = "",
+    sort: Sort = "",
     results: bool = False,
 ) -> Response:
     """One batch.
@@ -78,15 +83,16 @@ def batch_page(
     Args:
         text: a batch id, the beginning of one, or ``latest``.
         number: page of the matrix, from 1.
-        q: only jobs with this in their id.
-        show: ``trouble``: only jobs with a step that failed.
+        q: and the others up to ``sort``: see ``MatrixQuery``.
         results: work them out, however many steps there are.
     """
     found = resolve(site.layout, text)
     if found.batch_id != text:
         return RedirectResponse(f"/batches/{link(found.batch_id)}", 303)
     batch_dir = site.layout.batch(text)
-    chosen = _Chosen(q.lower(), trouble=show == "trouble", number=number)
+    asked = MatrixQuery(q, show, agent, reward, failure, tag, sort)
+    tagged = _labels(site.layout, text, ledger.size(batch_dir)).jobs.get(tag, frozenset()) if tag else None
+    chosen = MatrixRows(asked, number, tagged)
     fold, board = _look(site.layout, text, chosen)
     ctx, control = site.context(), batches.read_control(batch_dir)
     running, few = board.running[:MOST_RUNNING], board.steps_total <= MOST_RESULTS
@@ -99,8 +105,9 @@ def batch_page(
         found=chosen.found,
         number=chosen.number,
         pages=chosen.pages,
-        q=q,
-        show=show,
+        asked=asked,
+        columns=matrix.columns_of(board, agent),
+        tags=_labels(site.layout, text, ledger.size(batch_dir)).tags if few else [],
         running=running,
         lines={step.attempt: _last_line(site.layout, step.attempt) for step in running},
         failures=_groups(board),
@@ -112,8 +119,19 @@ def batch_page(
         words=operators_words(batch_dir, LEDGER_WORDS),
         said=action_list.done(request),
         too_many=not few,
+        has_parquet=_has_parquet(),
         results=_results(site.layout, text, ledger.size(batch_dir)) if few or results else [],
     )
+
+
+@lru_cache(maxsize=16)
+def _labels(layout: Layout, batch_id: str, ledger_bytes: int) -> Labels:  # noqa: ARG001 - steps are added by a line of the ledger
+    return matrix.labels_of(layout, batch_id)
+
+
+@cache
+def _has_parquet() -> bool:
+    return find_spec("pyarrow") is not None
 
 
 @lru_cache(maxsize=16)
@@ -130,25 +148,8 @@ def _of_experiment(ctx: Context, experiment: str) -> SharedLine | None:
     return next((line for line in shared if (line.scope, line.name) == ("experiment", experiment)), None)
 
 
-class _Chosen:
-    """The rows of the matrix that a page shows, trouble first."""
-
-    def __init__(self, q: str, *, trouble: bool, number: int) -> None:
-        self.number = number
-        """Page of the matrix, from 1."""
-        self.pages = self.found = 0
-        self._q, self._trouble = q, trouble
-
-    def __call__(self, rows: list[JobRow]) -> list[JobRow]:
-        rows = [row for row in rows if self._q in row.job_id.lower() and (row.is_trouble or not self._trouble)]
-        self.found, self.pages = len(rows), max(1, -(-len(rows) // JOBS_PER_PAGE))
-        self.number = min(max(self.number, 1), self.pages)
-        rows.sort(key=lambda row: not row.is_trouble)
-        return rows[(self.number - 1) * JOBS_PER_PAGE : self.number * JOBS_PER_PAGE]
-
-
 @bulk
-def _look(layout: Layout, batch_id: str, chosen: _Chosen) -> tuple[Fold, BatchScoreboard]:
+def _look(layout: Layout, batch_id: str, chosen: MatrixRows) -> tuple[Fold, BatchScoreboard]:
     fold = projection.load(layout.batch(batch_id))
     return fold, batch_scoreboard(layout, batch_id, _watch, fold, chosen)
 

@@ -5,7 +5,7 @@ Everything is escaped by the template engine; what is HTML already is ``Markup``
 
 import hashlib
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from functools import cache
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -33,6 +33,9 @@ from parallelhassnes.version import __version__
 
 _ADDRESS = re.compile(r'((?:href|src|action|data-events|data-address)=")/(?!/)')
 """What leads to another page or part of the server; a quote that stands in a text is written otherwise."""
+
+
+_FOLDS = re.compile(r"(?<=[-_./:,@])")
 
 
 def page(request: Request, template: str, code: int = 200, **values: Any) -> Response:
@@ -120,6 +123,7 @@ def _templates() -> Environment:
         when=icons.when,
         ago=icons.ago,
         url=link,
+        folds=folds,
     )
     found.globals.update(
         bar=charts.bar,
@@ -128,6 +132,7 @@ def _templates() -> Environment:
         cost_chart=charts.cost,
         state_word=icons.state_word,
         query=query,
+        pairs=pairs,
         attempt_url=attempt_url,
         line_html=line_html,
         actions=BY_NAME,
@@ -145,6 +150,16 @@ def compile_all() -> None:
 def link(identity: str) -> str:
     """Return an id (``BATCH/JOB``…) as a part of a path."""
     return quote(identity, errors="surrogateescape")
+
+
+def folds(name: str) -> Markup:
+    """Return a name that may be broken behind what separates its words, and nowhere else."""
+    return Markup("<wbr>").join(part for part in _FOLDS.split(name) if part)
+
+
+def pairs(values: Iterable[str]) -> list[tuple[str, str]]:
+    """Return choices whose texts are their values."""
+    return [(value, value) for value in values]
 
 
 def attempt_url(folder: str) -> str:

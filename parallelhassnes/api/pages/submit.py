@@ -4,7 +4,10 @@ Nothing is kept between the steps: the table itself goes back and forth in the f
 """
 
 import json
+import re
+import shlex
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Depends, File, Form, Request, UploadFile
@@ -22,14 +25,25 @@ from parallelhassnes.errors import InvalidInput, Problem, UserError
 from parallelhassnes.plan import Plan
 from parallelhassnes.results.eta import Forecast, forecast
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.tables.formats.request import RunRequest, table_for
+from parallelhassnes.tables.formats.request import RunRequest, table_for, value_of
 
 router = APIRouter(route_class=PageRoute)
 
 MOST_TABLE = 8 << 20
 """Characters of a table that the page takes; larger ones go through the command line or ``/v1/batches``."""
 ROWS = 3
-"""Agents that the form has room for."""
+"""Agents that the form has room for, and how many more it gets room for when asked."""
+MOST_AGENTS = 100
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class AskedAgent(NamedTuple):
+    """One agent of the form."""
+
+    name: str = ""
+    model: str = ""
+    kwargs: str = ""
+    """``NAME=VALUE``, several apart by spaces; what has spaces stands in quotes."""
 
 
 class Asked(NamedTuple):
@@ -38,8 +52,7 @@ class Asked(NamedTuple):
     path: str = ""
     """One a line."""
     dataset: str = ""
-    agents: tuple[tuple[str, str], ...] = ()
-    """Agent and model."""
+    agents: tuple[AskedAgent, ...] = ()
     trials: str = "1"
     environment: str = ""
     task_names: str = ""
@@ -47,11 +60,19 @@ class Asked(NamedTuple):
     concurrency: str = ""
     limits: str = ""
     priority: str = ""
+    secrets: str = ""
+    """Names of variables."""
+    analysis: str = ""
+    """``rules``, or ``ENGINE:MODEL``; several apart by spaces."""
+    budget_usd: str = ""
+    budget_tokens: str = ""
+    room: int = 0
+    """Rows for agents that were asked for besides."""
 
     @property
-    def rows(self) -> list[tuple[str, str]]:
+    def rows(self) -> list[AskedAgent]:
         """The agents, and room for more."""
-        return [*self.agents, *[("", "")] * max(1, ROWS - len(self.agents))]
+        return [*self.agents, *[AskedAgent()] * max(1, ROWS - len(self.agents), self.room)]
 
 
 class Preview(NamedTuple):
@@ -96,6 +117,7 @@ def from_form(
     dataset: Annotated[str, Form(max_length=300)] = "",
     agent: Annotated[list[str] | None, Form(max_length=300)] = None,
     model: Annotated[list[str] | None, Form(max_length=300)] = None,
+    kwargs: Annotated[list[str] | None, Form(max_length=4000)] = None,
     trials: Annotated[str, Form(max_length=10)] = "1",
     environment: Annotated[str, Form(max_length=300)] = "",
     task_names: Annotated[str, Form(max_length=4000)] = "",
@@ -103,13 +125,19 @@ def from_form(
     concurrency: Annotated[str, Form(max_length=10)] = "",
     limits: Annotated[str, Form(max_length=2000)] = "",
     priority: Annotated[str, Form(max_length=10)] = "",
+    secrets: Annotated[str, Form(max_length=4000)] = "",
+    analysis: Annotated[str, Form(max_length=1000)] = "",
+    budget_usd: Annotated[str, Form(max_length=30)] = "",
+    budget_tokens: Annotated[str, Form(max_length=30)] = "",
+    more: Annotated[str, Form(max_length=10)] = "",
 ) -> Response:
-    """The table that the form makes, and what it would run."""
-    pairs = tuple((a.strip(), m.strip()) for a, m in zip(agent or [], model or [], strict=False))
+    """The table that the form makes, and what it would run; with ``more`` the form with room for more agents."""
+    each = zip_longest(agent or [], model or [], kwargs or [], fillvalue="")
+    rows = tuple(AskedAgent(*(text.strip() for text in row)) for row in each)
     asked = Asked(
         path,
         dataset,
-        tuple(pair for pair in pairs if any(pair)),
+        tuple(row for row in rows if any(row))[:MOST_AGENTS],
         trials,
         environment,
         task_names,
@@ -117,7 +145,17 @@ def from_form(
         concurrency,
         limits,
         priority,
+        secrets,
+        analysis,
+        budget_usd,
+        budget_tokens,
+        len(rows) - sum(map(any, rows)) + ROWS if more else 0,
     )
+    if more:
+        return _page(request, asked)
+    if not all(_VARIABLE.fullmatch(name) for name in secrets.split()):
+        line = "Secrets: name the variables whose values the trials are given; a value must not be typed here"
+        return _page(request, asked._replace(secrets=""), trouble=[line], status=422)
     try:
         text = json.dumps(_table(asked), indent=2, ensure_ascii=False)
     except UserError as error:
@@ -213,22 +251,56 @@ def _table(asked: Asked) -> dict[str, Any]:
         concurrency=_count(asked.concurrency, "at once"),
         limits=_limits(asked.limits),
         priority=_number(asked.priority),
+        secrets=tuple(asked.secrets.split()),
+        analyses=tuple(asked.analysis.split()),
     )
     document = table_for(request)
     if asked.agents:
-        document["sweep"]["agents"] = [_agent(*pair, request.n_trials) for pair in asked.agents]
+        document["sweep"]["agents"] = [_agent(row, request.n_trials) for row in asked.agents]
+    budget = {"usd": _usd(asked.budget_usd), "tokens": _number(asked.budget_tokens)}
+    known = {name: value for name, value in budget.items() if value is not None}
+    if known:
+        document["budget"] = known
     return document
 
 
-def _agent(name: str, model: str, trials: int | None) -> dict[str, Any]:
-    if not name:
-        raise UserError(f"the model {model} has no agent", fix="name one beside it")
-    made: dict[str, Any] = {"import_path" if ":" in name else "name": name}
-    if model:
-        made["model_name"] = model
+def _agent(row: AskedAgent, trials: int | None) -> dict[str, Any]:
+    if not row.name:
+        raise UserError(f"{row.model or row.kwargs} has no agent", fix="name one beside it")
+    made: dict[str, Any] = {"import_path" if ":" in row.name else "name": row.name}
+    if row.model:
+        made["model_name"] = row.model
     if trials is not None:
         made["n_trials"] = trials
+    if row.kwargs:
+        made["kwargs"] = _kwargs(row.kwargs)
     return made
+
+
+def _kwargs(text: str) -> dict[str, object]:
+    try:
+        parts = shlex.split(text)
+    except ValueError as error:
+        raise UserError(f"arguments {text}: {str(error).lower()}", fix="close the quotes") from None
+    found = {}
+    for part in parts:
+        name, sign, value = part.partition("=")
+        if not sign or not name:
+            raise UserError(f"argument {part}: is not NAME=VALUE", fix="write max_turns=20")
+        found[name] = value_of(value)
+    return found
+
+
+def _usd(text: str) -> float | None:
+    if not text.strip():
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise UserError(f"budget {text.strip()}: is no sum of money", fix="give US dollars, as 25 or 2.50")
+    return value
 
 
 def _number(text: str) -> int | None:

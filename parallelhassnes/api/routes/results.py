@@ -1,22 +1,30 @@
 """Results, comparisons and errors across batches."""
 
-from typing import Annotated
+import tempfile
+from collections.abc import Iterator
+from typing import Annotated, Any, BinaryIO, Literal
 
 from fastapi import APIRouter, Depends, Query
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from parallelhassnes.api.http.auth import needs
-from parallelhassnes.api.http.responses import Id, KnownHere, polled
+from parallelhassnes.api.http.file_responses import INERT
+from parallelhassnes.api.http.responses import Id, KnownAnswers, KnownHere, polled, tag_of, tagged
 from parallelhassnes.api.live.server_state import SiteHere
 from parallelhassnes.api.routes.batches import batch_id
+from parallelhassnes.report import bundle as bundles
+from parallelhassnes.report import write
+from parallelhassnes.report.transcripts import Which
 from parallelhassnes.results import aggregate as grouping
 from parallelhassnes.results import analysis_list as analysing
-from parallelhassnes.results import collect, error_groups
+from parallelhassnes.results import collect, error_groups, export
 from parallelhassnes.results import compare as comparing
 from parallelhassnes.results.aggregate import DEFAULT_BY, Results
 from parallelhassnes.results.analysis_list import Analysed
+from parallelhassnes.results.collect import Choice
 from parallelhassnes.results.compare import Comparison
 from parallelhassnes.results.error_groups import Errors
+from parallelhassnes.results.export import FlatTable
 from parallelhassnes.results.rows import TrialLines, trial_lines
 
 router = APIRouter(prefix="/v1", tags=["results"], dependencies=[Depends(needs("read"))])
@@ -27,11 +35,26 @@ Batch = Annotated[
 ]
 Experiment = Annotated[str | None, Query(min_length=1, max_length=500, description="The batches of an experiment.")]
 Side = Annotated[
-    str, Query(min_length=1, max_length=700, description="`BATCH` or `experiment:NAME`, and perhaps `@AGENT[,MODEL]`.")
+    str,
+    Query(
+        min_length=1,
+        max_length=700,
+        description="`BATCH`, `experiment:NAME` or `label:NAME=VALUE`, and perhaps `@AGENT[,MODEL][,NAME=VALUE…]`.",
+    ),
 ]
+Form = Annotated[
+    Literal["json", "csv", "parquet"],
+    Query(alias="format", description="`csv` and `parquet` are files; `parquet` needs the extra of that name."),
+]
+_TYPES = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
+_FILES: dict[int | str, dict[str, Any]] = {200: {"content": {kind.partition(";")[0]: {} for kind in _TYPES.values()}}}
+_REPORT: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/html": {}, "text/markdown": {}, "application/zip": {}}, "description": "The report."}
+}
+_CHUNK = 1 << 17
 
 
-@router.get("/results", response_model=Results)
+@router.get("/results", response_model=Results, responses=_FILES)
 def get_results(
     known: KnownHere,
     site: SiteHere,
@@ -41,18 +64,80 @@ def get_results(
         DEFAULT_BY
     ),
     unscored_as_zero: Annotated[bool, Query(description="Count trials without a reward as 0.")] = False,
+    form: Form = "json",
 ) -> Response:
     """Rates with intervals, pass@k, tokens, money and time, by agent and model or by anything else."""
     chosen = collect.choose(site.layout, batch, experiment)
     names = [name.strip() for name in by.split(",") if name.strip()]
     found = grouping.results(site.layout, chosen, names, unscored_as_zero=unscored_as_zero)
-    return polled(known, found)
+    if form == "json":
+        return polled(known, found)
+    return _table(known, export.of_groups(names, found.groups), form, f"results-{_named(chosen)}")
 
 
-@router.get("/trials", response_model=TrialLines)
-def get_trials(known: KnownHere, site: SiteHere, batch: Batch = None, experiment: Experiment = None) -> Response:
+@router.get("/trials", response_model=TrialLines, responses=_FILES)
+def get_trials(
+    known: KnownHere, site: SiteHere, batch: Batch = None, experiment: Experiment = None, form: Form = "json"
+) -> Response:
     """A line per trial: reward, tokens, money, time, agent, task."""
-    return polled(known, trial_lines(site.layout, collect.choose(site.layout, batch, experiment)))
+    chosen = collect.choose(site.layout, batch, experiment)
+    found = trial_lines(site.layout, chosen)
+    if form == "json":
+        return polled(known, found)
+    return _table(known, export.of_trials(found.trials), form, f"trials-{_named(chosen)}")
+
+
+@router.get("/report", response_class=Response, responses=_REPORT)
+def get_report(
+    site: SiteHere,
+    batch: Batch = None,
+    experiment: Experiment = None,
+    form: Annotated[
+        Literal["html", "markdown", "zip"],
+        Query(alias="format", description="`zip`: with transcripts of trials, to be unpacked anywhere."),
+    ] = "html",
+    trials: Annotated[Which, Query(description="Whose transcripts a zip has.")] = "failed",
+) -> Response:
+    """The report of a batch, of an experiment or of all batches, as a file; HTML needs the extra `report`."""
+    chosen = collect.choose(site.layout, batch, experiment)
+    name = f"report-{_named(chosen)}"
+    if form == "markdown":
+        text = write.markdown(site.layout, chosen, None).text or ""
+        return Response(text, headers=_attached(f"{name}.md"), media_type="text/markdown")
+    if form == "html":
+        html = write.page_of(site.layout, chosen, None)
+        return Response(html, headers=_attached(f"{name}.html"), media_type="text/html")
+    stream = tempfile.SpooledTemporaryFile(max_size=16 << 20)  # noqa: SIM115 - closed when the last piece is sent
+    try:
+        bundles.write_zip(bundles.make(site.layout, chosen, trials), stream)  # type: ignore[arg-type]
+    except BaseException:
+        stream.close()
+        raise
+    return StreamingResponse(_pieces(stream), headers=_attached(f"{name}.zip"), media_type="application/zip")  # type: ignore[arg-type]
+
+
+def _pieces(stream: BinaryIO) -> Iterator[bytes]:
+    with stream:
+        stream.seek(0)
+        while data := stream.read(_CHUNK):
+            yield data
+
+
+def _table(known: KnownAnswers, table: FlatTable, form: Literal["csv", "parquet"], name: str) -> Response:
+    data = export.csv_text(table).encode() if form == "csv" else export.parquet_bytes(table)
+    answer = tagged(known, data, tag_of(data), _TYPES[form])
+    answer.headers.update(_attached(f"{name}.{form}"))
+    return answer
+
+
+def _named(chosen: Choice) -> str:
+    """Return what a file is called after: the one batch that it is of, or how many."""
+    return chosen.batch_ids[0] if len(chosen.batch_ids) == 1 else f"{len(chosen.batch_ids)}-batches"
+
+
+def _attached(name: str) -> dict[str, str]:
+    """Return the headers of a file that is saved and not shown: what is in it is others' text."""
+    return {**INERT, "Content-Disposition": f'attachment; filename="{name}"'}
 
 
 @router.get("/compare", response_model=Comparison)

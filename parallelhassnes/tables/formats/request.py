@@ -4,6 +4,7 @@
 ``-c``, in that table's own format.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
@@ -59,6 +60,14 @@ class RunRequest:
     baseline_gate: bool = False
     passing: str | None = None
     """What a pass is: ``NAME``, ``NAME>=X`` or ``>=X``."""
+
+
+def value_of(text: str) -> object:
+    """Return what somebody has typed as the value of an argument: JSON, or else the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def table_for(request: RunRequest) -> dict[str, Any]:

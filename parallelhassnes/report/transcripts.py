@@ -1,0 +1,165 @@
+"""The transcripts of a bundle: of each chosen trial what its agent was told, did and saw, and what its tests said, as one page.
+
+Only sealed attempts are read, whose files have been looked through for secrets. Every text is bounded, and is escaped by
+the template.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from parallelhassnes.attempt_data.trajectory import Turn, read_trajectory
+from parallelhassnes.results.collect import TrialRow
+from parallelhassnes.steps.trial_data.trial_files import TrialFiles
+from parallelhassnes.store import attempts, batches, members
+from parallelhassnes.store.layout import Layout
+
+type Which = Literal["failed", "all", "sample"]
+WHICH: tuple[Which, ...] = ("failed", "all", "sample")
+
+MOST_TRANSCRIPTS = 2_000
+SAMPLE = 5
+"""Of an agent's trials that passed, and of those that did not, in a sample."""
+MOST_TURNS = 1_000
+MOST_LOG_BYTES = 64 << 10
+"""Of the end of one log."""
+MOST_LOGS = 20
+_CONTROL = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[P\]X^_][^\n\x07\x1b]*(?:\x1b\\|\x07)?|\x1b.?|\r(?=\n)|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+)
+
+
+class TranscriptLog(NamedTuple):
+    """A log of a trial."""
+
+    name: str
+    text: str
+    is_cut: bool
+    """Only its end is here."""
+
+
+class TranscriptTurns(NamedTuple):
+    """What an agent did in one step of a trial."""
+
+    name: str
+    agent: str
+    turns: list[Turn]
+    left_out: int
+
+
+class TrialTranscript(NamedTuple):
+    """One trial."""
+
+    number: int
+    row: TrialRow
+    outcome: str
+    said: str
+    """What its report says in a line."""
+    trajectories: list[TranscriptTurns]
+    logs: list[TranscriptLog]
+
+    @property
+    def file(self) -> str:
+        """Where its page is, relative to the report."""
+        return file_of(self.number)
+
+    @property
+    def who(self) -> str:
+        return who(self.row)
+
+
+def file_of(number: int) -> str:
+    """Return where the page of a transcript is, relative to the report."""
+    return f"trials/{number}.html"
+
+
+def who(row: TrialRow) -> str:
+    return " · ".join(filter(None, (row.agent, row.facts.model)))
+
+
+def outcome(row: TrialRow) -> str:
+    """Return what the trial came to, in the words of all views."""
+    found = row.facts
+    if found.result != "scored":
+        return f"no score: {found.failure_class}" if found.failure_class else f"no score: {found.result}"
+    if found.passed:
+        return "passed"
+    return f"scored {found.reward:g}" if found.reward is not None else "scored, undecided"
+
+
+def chosen(layout: Layout, rows: Sequence[TrialRow], which: Which) -> list[TrialRow]:
+    """Return the trials whose transcripts are wanted and can be given: those that ended and are sealed.
+
+    Args:
+        which: ``failed``: all that did not pass; ``sample``: of each agent a few that passed and a few that did not, spread over
+            its tasks.
+    """
+    there = [row for row in rows if row.attempt and attempts.is_sealed(layout.root / row.attempt)]
+    if which == "failed":
+        there = [row for row in there if not row.facts.passed]
+    elif which == "sample":
+        groups: dict[tuple[str, bool], list[TrialRow]] = {}
+        for row in there:
+            groups.setdefault((who(row), bool(row.facts.passed)), []).append(row)
+        kept = {id(row) for own in groups.values() for row in _spread(own)}
+        there = [row for row in there if id(row) in kept]
+    return there[:MOST_TRANSCRIPTS]
+
+
+def _spread(rows: Sequence[TrialRow]) -> list[TrialRow]:
+    count = min(SAMPLE, len(rows))
+    return [rows[place * len(rows) // count] for place in range(count)]
+
+
+def read(layout: Layout, number: int, row: TrialRow) -> TrialTranscript:
+    """Read one; what is missing or cannot be read is left out."""
+    found = [TrialTranscript(number, row, outcome(row), "", [], [])]
+    with members.apart(layout.job(row.batch_id, row.job_id)):
+        step = batches.read_job(layout.job(row.batch_id, row.job_id)).step(row.facts.step_id)
+        found.append(_of_files(found[0], TrialFiles(layout.root / (row.attempt or ""), step)))
+    return found[-1]
+
+
+def _of_files(found: TrialTranscript, trial: TrialFiles) -> TrialTranscript:
+    turns = [turns for name in trial.trajectories if (turns := _turns(trial, name)) is not None]
+    names = [*trial.verifier_outputs, "trial/exception.txt"]
+    if not turns:
+        names += [name for name in trial.names if _is_agents_log(name)]
+    logs = [log for name in names[:MOST_LOGS] if (log := _log(trial, name)) is not None]
+    said = _plain(str(trial.report.get("summary") or ""))
+    return found._replace(said=said, trajectories=turns, logs=logs)
+
+
+def _is_agents_log(name: str) -> bool:
+    return name.startswith("trial/") and "/agent/" in name and name.endswith((".txt", ".log"))
+
+
+def _turns(trial: TrialFiles, name: str) -> TranscriptTurns | None:
+    path = trial.path(name)
+    found = read_trajectory(path, per_page=MOST_TURNS) if path else None
+    if found is None:
+        return None
+    step = name.split("/")[2] if name.startswith("trial/steps/") else ""
+    return TranscriptTurns(step, found.agent, [_shown(turn) for turn in found.turns], max(0, found.total - MOST_TURNS))
+
+
+def _shown(turn: Turn) -> Turn:
+    return turn._replace(
+        source=_plain(turn.source),
+        message=_plain(turn.message),
+        reasoning=_plain(turn.reasoning),
+        calls=[call._replace(name=_plain(call.name), arguments=_plain(call.arguments)) for call in turn.calls],
+        results=[_plain(result) for result in turn.results],
+    )
+
+
+def _log(trial: TrialFiles, name: str) -> TranscriptLog | None:
+    text = trial.text(name, MOST_LOG_BYTES, end=True)
+    if not text:
+        return None
+    return TranscriptLog(name.removeprefix("trial/"), _plain(text), is_cut=len(text.encode()) >= MOST_LOG_BYTES)
+
+
+def _plain(text: str) -> str:
+    """Return a text without what would move a terminal's cursor or colour it."""
+    return _CONTROL.sub("", text)

@@ -1,0 +1,161 @@
+"""A bundle: whole without the store and without network, of the trials that were chosen, safe with any text."""
+
+import io
+import json
+import re
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+import scored
+from browsers import accessibility_problems, page, running
+from servers import serving
+from stores import program
+
+from parallelhassnes.report import transcripts, write
+from parallelhassnes.report.gather import gather
+from parallelhassnes.results import collect
+
+EVIL = "</pre><script>alert(1)</script><img src=x onerror=alert(2)>"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Two batches, one of whose trials has left text of the worst kind."""
+    root = tmp_path_factory.mktemp("bundled") / "root"
+    root.mkdir()
+    made = scored.make(root)
+    row = next(row for row in rows_of(made) if row.agent == "ScriptedAgent" and not row.facts.passed)
+    turn = {"source": EVIL, "message": f"{EVIL}\x1b[31mred\x1b[0m", "reasoning_content": EVIL}
+    turn |= {"tool_calls": [{"function_name": EVIL, "arguments": {"command": EVIL}}]}
+    turn |= {"observation": {"results": [{"content": EVIL}, None, 3]}, "metrics": []}
+    put_in(root / row.attempt, "trial/agent/trajectory.json", json.dumps({"agent": {"name": EVIL}, "steps": [turn, 7]}))
+    put_in(root / row.attempt, "trial/exception.txt", EVIL + "x" * (100 << 10) + "the end")
+    return made
+
+
+def put_in(attempt: Path, name: str, text: str) -> None:
+    path = attempt / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.chmod(0o755)
+    path.unlink(missing_ok=True)
+    path.write_text(text)
+
+
+def rows_of(made: scored.Scored) -> list:
+    return collect.read(made.ctx.layout, collect.choose(made.ctx.layout, experiment="nightly"))
+
+
+def links_of(file: Path) -> list[str]:
+    return [unquote(link) for link in re.findall(r'<a href="([^"]*)"', file.read_text())]
+
+
+@pytest.mark.parametrize("which", transcripts.WHICH)
+def test_every_link_leads_to_something_in_the_bundle(store, tmp_path, which):
+    out = tmp_path / "b"
+    chosen = collect.choose(store.ctx.layout, experiment="nightly")
+    done = write.bundle(store.ctx.layout, chosen, out, which)
+    rows = [row for row in rows_of(store) if which != "failed" or not row.facts.passed]
+    if which == "sample":  # of six that passed by oracle
+        rows = rows[1:]
+    assert done.transcripts == len(list((out / "trials").iterdir())) == len(rows)
+    assert json.loads((out / "bundle.json").read_text())["trials"] == which
+    for file in (out / "index.html", *(out / "trials").iterdir()):
+        text = file.read_text()
+        assert "<script" not in text
+        assert not re.search(r"<[^>]+\son\w+=", text)
+        assert "\x1b" not in text
+        for link in links_of(file):
+            place, _, anchor = link.partition("#")
+            target = (file.parent / place).resolve() if place else file
+            assert target.is_relative_to(out), link
+            assert target.is_file(), link
+            assert not anchor or f'id="{anchor}"' in target.read_text(), link
+    whole = "".join(file.read_text() for file in (out / "trials").iterdir())
+    assert "&lt;script&gt;alert(1)" in whole
+    assert "the end" in whole
+    assert str(store.ctx.layout.root) not in whole
+
+
+def test_what_is_not_sealed_has_not_been_looked_through_and_stays_where_it_is(store):
+    layout, rows = store.ctx.layout, rows_of(store)
+    live = replace(rows[0], facts=replace(rows[0].facts, attempt=f"{rows[0].facts.attempt}-not-there"))
+    none = replace(rows[1], facts=replace(rows[1].facts, attempt=None))
+    assert transcripts.chosen(layout, [live, none, rows[2]], "all") == [rows[2]]
+
+
+def test_a_sample_has_some_of_each(store):
+    layout, rows = store.ctx.layout, rows_of(store)
+    many = [replace(row) for row in rows for _ in range(20)]
+    found = transcripts.chosen(layout, many, "sample")
+    groups = {(transcripts.who(row), bool(row.facts.passed)) for row in rows}
+    assert len(found) == transcripts.SAMPLE * len(groups)
+    assert {(transcripts.who(row), bool(row.facts.passed)) for row in found} == groups
+
+
+def test_the_command_writes_a_folder_or_a_zip_and_replaces_only_what_is_its_own(store, tmp_path):
+    root = store.ctx.layout.root
+    said = scored.document(program(root, "report", store.first, "--bundle", str(tmp_path / "b.zip"), "--json").stdout)
+    assert said["format"] == "bundle"
+    with zipfile.ZipFile(tmp_path / "b.zip") as found:
+        assert {"index.html", "bundle.json", "trials/1.html"} <= set(found.namelist())
+        assert len(found.namelist()) == 2 + said["transcripts"]
+    for trials in ("all", "sample"):
+        program(root, "report", store.first, "--bundle", str(tmp_path / "b"), "--trials", trials)
+        assert json.loads((tmp_path / "b" / "bundle.json").read_text())["trials"] == trials
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "b.zip"]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "index.html").write_text("mine")
+    for arguments, why in (
+        (["--bundle", str(tmp_path / "mine")], "is there already and is no bundle"),
+        (["--bundle", "x", "--markdown"], "has a page of its own"),
+        (["--trials", "all"], "add --bundle PATH"),
+        (["--bundle", "x", "--trials", "fialed"], "did you mean failed?"),
+    ):
+        refused = program(root, "report", store.first, *arguments, check=False)
+        assert (refused.returncode, why in refused.stderr) == (2, True), refused.stderr
+    assert (tmp_path / "mine" / "index.html").read_text() == "mine"
+
+
+def test_the_server_gives_reports_and_tables_as_files(store):
+    with serving(store.ctx.layout.root, "--no-tick") as server:
+        shown = server.client.get(f"/batches/{store.first}").text
+        links = [link.replace("&amp;", "&") for link in re.findall(r'href="(/v1/[^"]+)" download', shown)]
+        assert len(links) == 4
+        for link in (*links, f"/v1/results?batch={store.first}&format=csv", "/v1/report?format=markdown"):
+            answer = server.client.get(link)
+            assert answer.status_code == 200, link
+            assert answer.headers["content-disposition"].startswith("attachment; filename="), link
+            assert answer.headers["content-security-policy"] == "default-src 'none'; sandbox", link
+            if "zip" in link:
+                with zipfile.ZipFile(io.BytesIO(answer.content)) as found:
+                    assert found.testzip() is None
+                    assert "index.html" in found.namelist()
+            if "format=csv" in link and "trials" in link:
+                assert len(answer.text.splitlines()) == 1 + sum(row.batch_id == store.first for row in rows_of(store))
+        assert server.client.get("/v1/report", params={"batch": "nosuch"}).status_code == 404
+        assert (
+            gather(store.ctx.layout, collect.choose(store.ctx.layout, store.first)).title
+            in server.client.get(links[0]).text
+        )
+
+
+@pytest.mark.browser
+@pytest.mark.timeout(200)
+def test_a_disk_shows_it_to_everybody(store, tmp_path):
+    out = tmp_path / "b"
+    write.bundle(store.ctx.layout, collect.choose(store.ctx.layout, experiment="nightly"), out, "failed")
+    row = next(path for path in (out / "trials").iterdir() if "the end" in path.read_text())
+    with running(tmp_path / "home") as browser:
+        for options in ({"viewport": {"width": 390, "height": 844}}, {"color_scheme": "dark"}):
+            with page(browser, out.as_uri(), bypass_csp=True, **options) as shown:
+                shown.goto((out / "index.html").as_uri())
+                shown.locator(f"#transcripts a[href='trials/{row.name}']").click()
+                shown.get_by_text("the end").wait_for()
+                assert accessibility_problems(shown) == []
+                assert shown.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+                shown.locator("header a").click()
+                assert shown.url.endswith("index.html#transcripts")
+                assert accessibility_problems(shown) == []
