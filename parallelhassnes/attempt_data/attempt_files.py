@@ -138,7 +138,7 @@ def commands(layout: Layout, found: Found) -> list[Command]:
     alone = _alone(found.folder(layout), step)
     if alone:
         made.append(Command("by itself", alone))
-    if step.kind == "trial" and (found.folder(layout) / "trial" / "result.json").is_file():
+    if step.kind == "trial" and walk.kind(found.folder(layout) / "trial" / "result.json") == "file":
         line = f"parallelhassnes export {shlex.quote(found.batch_id)} --to view --root {root} && harbor view view"
         made.append(Command("in Harbor's viewer, with the other trials of the batch", line))
     return made

@@ -116,18 +116,19 @@ def read(layout: Layout, number: int, row: TrialRow) -> TrialTranscript:
     found = [TrialTranscript(number, row, outcome(row), "", [], [])]
     with members.apart(layout.job(row.batch_id, row.job_id)):
         step = batches.read_job(layout.job(row.batch_id, row.job_id)).step(row.facts.step_id)
-        found.append(_of_files(found[0], TrialFiles(layout.root / (row.attempt or ""), step)))
+        found.append(of_files(number, row, TrialFiles(layout.root / (row.attempt or ""), step)))
     return found[-1]
 
 
-def _of_files(found: TrialTranscript, trial: TrialFiles) -> TrialTranscript:
+def of_files(number: int, row: TrialRow, trial: TrialFiles) -> TrialTranscript:
+    """Read one from the files of its attempt."""
     turns = [turns for name in trial.trajectories if (turns := _turns(trial, name)) is not None]
     names = [*trial.verifier_outputs, "trial/exception.txt"]
     if not turns:
         names += [name for name in trial.names if _is_agents_log(name)]
     logs = [log for name in names[:MOST_LOGS] if (log := _log(trial, name)) is not None]
     said = _plain(str(trial.report.get("summary") or ""))
-    return found._replace(said=said, trajectories=turns, logs=logs)
+    return TrialTranscript(number, row, outcome(row), said, turns, logs)
 
 
 def _is_agents_log(name: str) -> bool:

@@ -36,7 +36,7 @@ def test_everything_that_is_filled_in_stands_in_the_table(site):
         "path": str(task),
         "agent": names,
         "model": ["openai/gpt-5.2", *[""] * 11],
-        "kwargs": ["max_turns=20 note='two words' deep={\"a\":1}", *[""] * 11],
+        "kwargs": ["max_turns=20 note='two words' 'deep={\"a\": 1}'", *[""] * 11],
         "secrets": "OPENAI_API_KEY OTHER_KEY",
         "analysis": "rules",
         "budget_usd": "2.50",

@@ -11,12 +11,17 @@ from urllib.parse import unquote
 import pytest
 import scored
 from browsers import accessibility_problems, page, running
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from servers import serving
 from stores import program
 
+from parallelhassnes.report import page as report_page
 from parallelhassnes.report import transcripts, write
 from parallelhassnes.report.gather import gather
 from parallelhassnes.results import collect
+from parallelhassnes.steps.trial_data.trial_files import TrialFiles
+from parallelhassnes.store import batches
 
 EVIL = "</pre><script>alert(1)</script><img src=x onerror=alert(2)>"
 
@@ -77,6 +82,31 @@ def test_every_link_leads_to_something_in_the_bundle(store, tmp_path, which):
     assert "&lt;script&gt;alert(1)" in whole
     assert "the end" in whole
     assert str(store.ctx.layout.root) not in whole
+
+
+ODD = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from([EVIL, "", "agent", "\ud800", "\x1b[1m"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["message", "tool_calls", "observation", "results", "metrics", "x"]), inner)
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(ODD, max_size=3) | ODD, agent=ODD, summary=ODD)
+def test_whatever_stands_in_a_trajectory_and_a_report_it_is_a_page(store, tmp_path, steps, agent, summary):
+    layout = store.ctx.layout
+    row = rows_of(store)[-1]
+    copy = layout.root / "copied" / row.attempt.removeprefix("runs/")
+    put_in(copy, "trial/agent/trajectory.json", json.dumps({"agent": agent, "steps": steps}))
+    put_in(copy, "final.json", json.dumps({"summary": summary}))
+    trial = TrialFiles(copy, batches.read_job(layout.job(row.batch_id, row.job_id)).step(row.facts.step_id))
+    text = report_page.transcript(transcripts.of_files(1, row, trial), EVIL)
+    assert "<script" not in text
+    assert "<img" not in text
+    assert "\x1b" not in text
 
 
 def test_what_is_not_sealed_has_not_been_looked_through_and_stays_where_it_is(store):

@@ -10,6 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from browsers import page, running
 from PIL import Image
@@ -139,10 +140,12 @@ def main(folder: Path) -> None:
             time.sleep(4)  # for logs that fill a window
             at = server.client.get(f"/attempts/{going_on}/service-auth/migrate", follow_redirects=True).url.path
             failed = server.client.get(f"/attempts/{going_on}/service-reports/migrate", follow_redirects=True).url.path
+            compared = {"a": f"{ended}@oracle", "b": f"{ended}@nop"}
             addresses = {
                 "overview": "/",
                 "batch": f"/batches/{going_on}",
                 "results": f"/batches/{ended}",
+                "compare": f"/compare?{urlencode(compared)}",
                 "attempt": at,
                 "failure": f"{failed}?file=stdout.log",
                 "submit": "/submit",
