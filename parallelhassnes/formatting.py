@@ -80,11 +80,14 @@ def size(count: int) -> str:
     return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
 
 
+def plural(noun: str) -> str:
+    """Return ``batches`` of ``batch``, ``analyses`` of ``analysis``."""
+    return f"{noun[:-2]}es" if noun.endswith("sis") else f"{noun}{'es' if noun.endswith(('ch', 's')) else 's'}"
+
+
 def counted(count: int, noun: str) -> str:
     """Return ``1 batch``, ``3 batches``."""
-    if count == 1:
-        return f"1 {noun}"
-    return f"{count} {noun}{'es' if noun.endswith(('ch', 's')) else 's'}"
+    return f"{count} {noun if count == 1 else plural(noun)}"
 
 
 def between(start: str, end: str) -> str:

@@ -116,7 +116,7 @@ def test_the_commands_of_a_page_run_in_their_order(name, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     if name == "start.md":
-        assert "OPENAI_API_KEY is not passed on; name it in secrets, or add --secret OPENAI_API_KEY" in done.stderr
+        assert "OPENAI_API_KEY is not passed on; add --secret OPENAI_API_KEY" in done.stderr
         assert '"status":"ok"' in done.stdout
 
 

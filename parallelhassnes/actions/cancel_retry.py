@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from parallelhassnes import formatting
 from parallelhassnes.actions.attribution import ActionResult
 from parallelhassnes.errors import UserError
 from parallelhassnes.execute import processes
@@ -56,7 +57,12 @@ class Operated(View, ActionResult):
         return len(self.steps) + (len(self.attempts) if self.line else 0)
 
     def lines(self) -> list[str]:
-        return [self.line or f"{len(self.steps)} steps of {self.target} run again, {self.started} started at once"]
+        if not (self.line or self.steps):
+            return [f"nothing of {self.target} is to be run again"]
+        return [
+            self.line
+            or f"to run again of {self.target}: {formatting.counted(len(self.steps), 'step')}, {self.started} started at once"
+        ]
 
 
 class Only(BaseModel):

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 
+from parallelhassnes import formatting
 from parallelhassnes.plan import Plan, StepSpec
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.steps.safe_read import mapping
@@ -49,5 +50,4 @@ def _keys(trials: list[StepSpec], named: set[str]) -> Iterator[str]:
 
 
 def _counted(count: int, noun: str) -> str:
-    plural = noun[:-1] + "es" if noun == "analysis" else noun + "s"
-    return f"{count:,} {noun if count == 1 else plural}"
+    return f"{count:,} {noun if count == 1 else formatting.plural(noun)}"

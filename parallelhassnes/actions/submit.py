@@ -165,7 +165,7 @@ def sandbox_refusals(plan: Plan) -> list[str]:
                 continue
             if environment.get("kwargs", {}).get("unsupported") != "skip":
                 found = dockerfile.check(Path(path) / "environment")
-                lines[path] = f"{path}: {found[0].line_of()}" if found else ""
+                lines[path] = f"{path}: {found[0].line_of()}; {dockerfile.WAY_OUT}" if found else ""
     return [line for line in lines.values() if line]
 
 

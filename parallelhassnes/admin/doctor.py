@@ -3,6 +3,7 @@
 Each check is one line: what, how it is, what to do. Nothing is changed but by ``--rebuild`` and ``--reap``.
 """
 
+import getpass
 import os
 import platform
 import shutil
@@ -15,6 +16,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from parallelhassnes import formatting
 from parallelhassnes.admin.clean_up import Left, find, reap
 from parallelhassnes.config import BadEnvFile
 from parallelhassnes.errors import UserError
@@ -70,7 +72,7 @@ def _left(found: list[Left]) -> Check:
     open_ends = sum(1 for left in found if not left.removed)
     if not open_ends:
         return Check(name="leftovers", state="ok", text="dead attempts have left nothing on this host")
-    text = f"{open_ends} things of dead attempts; remove them by doctor --reap"
+    text = f"{formatting.counted(open_ends, 'thing')} of dead attempts; remove them by doctor --reap"
     return Check(name="leftovers", state="note", text=text)
 
 
@@ -110,7 +112,9 @@ def _docker(ctx: Context) -> Check:
     return Check(name="docker", state=state, text=f"{text}; or use environment: sandbox")
 
 
-_NO_RIGHT = "the Docker engine runs, but this user may not use its socket; have root type `usermod -aG docker $USER`, and log in anew"
+def _no_right() -> str:
+    who = getpass.getuser()
+    return f"{who} may not use the Docker engine's socket; have root type `usermod -aG docker {who}`, and log in anew"
 
 
 def docker_trouble() -> str | None:
@@ -126,7 +130,7 @@ def docker_trouble() -> str | None:
         except (OSError, subprocess.TimeoutExpired):
             return missing
         if done.returncode:
-            return _NO_RIGHT if b"permission denied" in done.stderr.lower() else missing
+            return _no_right() if b"permission denied" in done.stderr.lower() else missing
     return None
 
 

@@ -28,6 +28,7 @@ FIXED = ("supervisor.log", "stdout.log", "stderr.log", "trial/trial.log")
 FOLDERS = ("trial/agent", "trial/verifier", "trial/steps")
 AGENT = (".events.jsonl", ".log")
 ENDINGS = (".log", ".txt", ".out", ".err", ".jsonl")
+EVENTS = ".events.jsonl"
 POLL_SEC = 0.2
 CHUNK = 1 << 16
 
@@ -138,6 +139,24 @@ class Logs:
         lines = data[:end].splitlines(keepends=True)
         return b"".join(lines[len(lines) - min(count, len(lines)) :]).decode("utf-8", "replace")
 
+    def last_said(self, count: int, most: int = 8192) -> tuple[str, list[str]]:
+        """Return the log that was written last, and its last lines that are not empty; nothing where none is there.
+
+        Args:
+            count: of lines.
+            most: bytes from its end that are looked at.
+        """
+        newest: tuple[float, str] = (0.0, "")
+        for name in self.files():
+            with contextlib.suppress(UnknownId), self.open(name) as stream:
+                if not name.endswith(EVENTS):
+                    newest = max(newest, (os.fstat(stream.fileno()).st_mtime, name))
+        with contextlib.suppress(UnknownId):
+            texts, _ = self.tails(newest[1], most) if newest[1] else ({}, [])
+            lines = [line for text in texts.values() for line in text.splitlines() if line.strip()]
+            return newest[1], lines[-count:]
+        return "", []
+
     def status(self) -> str:
         """Tell how the attempt stands."""
         return attempts.read_state(self.dir).status
@@ -231,9 +250,6 @@ def open_logs(layout: Layout, text: str) -> Logs:
     """
     found = newest_attempt(layout, text)
     return Logs(layout, found.folder(layout), found)
-
-
-EVENTS = ".events.jsonl"
 
 
 def tail(layout: Layout, text: str, count: int, *, follow: bool) -> Iterator[str | None]:

@@ -5,15 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from parallelhassnes.cli.options import JsonOption, RootOption
+from parallelhassnes import formatting
+from parallelhassnes.cli.options import JsonOption, LookArgument, RootOption, WideOption
 from parallelhassnes.cli.run_options import SecretOption
 from parallelhassnes.cli.work import open_store
 
 if TYPE_CHECKING:
     from parallelhassnes.results.analysis_list import Analysed
     from parallelhassnes.tables.model import AnalysisPart
-
-IdArgument = Annotated[str, typer.Argument(metavar="ID", help="A batch, BATCH/JOB, or BATCH/JOB/STEP of a trial.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -23,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 
 def analyze(
-    target: IdArgument = "latest",
+    target: LookArgument = "latest",
     engine: Annotated[
         list[str] | None,
         typer.Option(
@@ -61,7 +60,9 @@ def analyze(
     parts = [_part(text, said, own) for text in engine or ["rules"]]
     ctx = open_store(root)
     done = start(ctx, target, parts, failed=failed)
-    counts = f"{len(done.added)} analyses added, {len(done.again)} asked again, {done.had} were there"
+    counts = (
+        f"{formatting.counted(len(done.added), 'analysis')} added, {len(done.again)} asked again, {done.had} were there"
+    )
     print(f"batch {done.batch_id}: {counts}", file=sys.stderr)
     if no_wait:
         if json:
@@ -75,14 +76,16 @@ def analyze(
     _print(views.analyses(ctx.layout, target), json=json)
 
 
-def analyses(target: IdArgument = "latest", root: RootOption = None, json: JsonOption = False) -> None:
+def analyses(
+    target: LookArgument = "latest", wide: WideOption = False, root: RootOption = None, json: JsonOption = False
+) -> None:
     """Show what the analyses say, and how far the engines agree.
 
     Example: parallelhassnes analyses latest
     """
     from parallelhassnes.results import analysis_list as views
 
-    _print(views.analyses(open_store(root, look=True).layout, target), json=json)
+    _print(views.analyses(open_store(root, look=True).layout, target), json=json, wide=wide)
 
 
 def _part(text: str, said: dict[str, object], own: dict[str, dict[str, str | None]]) -> "AnalysisPart":
@@ -93,8 +96,7 @@ def _part(text: str, said: dict[str, object], own: dict[str, dict[str, str | Non
     return part_of(engine, model or None, **said, **own.get(engine, {}))
 
 
-def _print(found: "Analysed", *, json: bool) -> None:
-    from parallelhassnes import formatting
+def _print(found: "Analysed", *, json: bool, wide: bool = False) -> None:
     from parallelhassnes.store.atomic import dumps
 
     if json:
@@ -103,15 +105,24 @@ def _print(found: "Analysed", *, json: bool) -> None:
     if not any(trial.opinions for trial in found.trials):
         typer.echo(f"no trial of {found.id} has an analysis; `analyze {found.id}` makes them")
         return
-    width = max((len(trial.trial) for trial in found.trials), default=0)
+    from parallelhassnes.cli.output import console
+    from parallelhassnes.cli.output.grid import Grid
+
+    table = Grid("trial")
+    table.add_column("reward", right=True, rank=3)
+    table.add_column("engine", key=True)
+    table.add_column("analysis", rank=4)
+    table.add_column("confidence", right=True, rank=1)
+    table.add_column("root cause", rank=2)
     for trial in found.trials:
         reward = trial.result if trial.reward is None else formatting.reward(trial.reward, plain=True)
-        for number, said in enumerate(trial.opinions):
-            head = f"{trial.trial:<{width}}  {reward:<8}" if number == 0 else " " * (width + 10)
+        for said in trial.opinions:
             what = f"{said.outcome}/{said.subtype}" if said.outcome else said.state
-            sure = f" {said.confidence:.2f}" if said.confidence is not None else ""
             old = " (of an earlier attempt)" if said.stale else ""
-            typer.echo(f"{head}  {said.engine}: {what}{sure}{old} {said.root_cause}".rstrip())
+            sure = f"{said.confidence:.2f}" if said.confidence is not None else ""
+            table.add_row(trial.trial, reward, said.engine, f"{what}{old}", sure, said.root_cause or "")
+    console.widen(wide=wide)
+    console.show(table)
     for engine, counts in found.outcomes.items():
         told = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
         typer.echo(f"{engine}: {told}")

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from parallelhassnes import formatting
-from parallelhassnes.cli.options import JsonOption, RootOption
+from parallelhassnes.cli.options import JsonOption, RootOption, complete
 from parallelhassnes.cli.run_options import Texts, TrialsOption
 from parallelhassnes.cli.work import open_store
 
@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
 
 
 def append(
-    target: Annotated[str, typer.Argument(metavar="ID", help="A batch, or BATCH/JOB.")],
+    target: Annotated[str, typer.Argument(metavar="ID", help="A batch, or BATCH/JOB.", autocompletion=complete)],
     n_trials: TrialsOption = None,
     agent: Annotated[
         Texts,
@@ -42,7 +42,7 @@ def append(
     if json:
         typer.echo(dumps(done.model_dump(mode="json")), nl=False)
         return
-    analyses = f" and {len(done.analyses)} analyses" if done.analyses else ""
+    analyses = f" and {formatting.counted(len(done.analyses), 'analysis')}" if done.analyses else ""
     typer.echo(
         f"batch {done.batch_id}: {formatting.counted(len(done.trials), 'trial')}{analyses} added, {formatting.counted(done.started, 'attempt')} started"
     )

@@ -7,13 +7,17 @@ from typing import Annotated
 
 import typer
 
-from parallelhassnes.cli.options import JsonOption, RawOption, RootOption, layout_of
+from parallelhassnes.cli.options import (
+    JsonOption,
+    LookArgument,
+    LookBatchArgument,
+    NewestArgument,
+    RawOption,
+    RootOption,
+    layout_of,
+)
 from parallelhassnes.cli.output import terminal
 from parallelhassnes.steps import safe_read
-
-IdArgument = Annotated[
-    str, typer.Argument(metavar="ID", help="An attempt; or a step, job, batch or latest, for its newest attempt.")
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -24,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 
 def artifact(
-    target: IdArgument,
+    target: NewestArgument = "latest",
     name: Annotated[
         str | None, typer.Argument(metavar="[NAME]", help="Whose content is printed; left out: lists them.")
     ] = None,
@@ -65,7 +69,7 @@ def artifact(
 
 
 def tail(
-    target: IdArgument,
+    target: NewestArgument = "latest",
     count: Annotated[int, typer.Option("--lines", "-n", metavar="N", help="So many.", min=0)] = 20,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the attempt has ended.")] = False,
     raw: RawOption = False,
@@ -95,7 +99,9 @@ def tail(
         return
 
 
-def diff(target: IdArgument, raw: RawOption = False, root: RootOption = None, json: JsonOption = False) -> None:
+def diff(
+    target: NewestArgument = "latest", raw: RawOption = False, root: RootOption = None, json: JsonOption = False
+) -> None:
     """Print the patch that an agent's isolated workspace ended with; git apply takes it.
 
     Example: parallelhassnes diff latest
@@ -115,11 +121,7 @@ def diff(target: IdArgument, raw: RawOption = False, root: RootOption = None, js
     terminal.copy(io.BytesIO(patch))
 
 
-def open_folder(
-    target: Annotated[str, typer.Argument(metavar="ID", help="A batch, job, step, attempt, or latest.")],
-    root: RootOption = None,
-    json: JsonOption = False,
-) -> None:
+def open_folder(target: LookArgument = "latest", root: RootOption = None, json: JsonOption = False) -> None:
     """Print the folder of a batch, job, step or attempt; on a terminal with a desktop also open it there.
 
     Example: parallelhassnes open latest
@@ -140,7 +142,7 @@ def open_folder(
 
 
 def feedback(
-    batch: Annotated[str, typer.Argument(metavar="BATCH", help="A batch id, or latest.")],
+    batch: LookBatchArgument = "latest",
     marker: Annotated[
         list[str] | None,
         typer.Option("--marker", metavar="WORD", help="Look for this instead of the configured ones; repeatable."),

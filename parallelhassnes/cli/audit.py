@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from parallelhassnes import formatting
-from parallelhassnes.cli.options import JsonOption, RootOption, layout_of
+from parallelhassnes.cli.commands import CommandGroup
+from parallelhassnes.cli.options import BatchArgument, JsonOption, RootOption, complete_batch, layout_of
 
 if TYPE_CHECKING:
     from parallelhassnes.admin.audit.audit_models import Audit
@@ -17,6 +18,7 @@ SHOWN = 100
 def register(app: typer.Typer) -> None:
     """Add this group."""
     group = typer.Typer(
+        cls=CommandGroup,
         help="Prove that the store is as it was written.\n\nExample: parallelhassnes audit verify",
         no_args_is_help=True,
         rich_markup_mode=None,
@@ -37,7 +39,10 @@ def _group() -> None:
 
 def verify(
     batch: Annotated[
-        str | None, typer.Argument(metavar="[BATCH]", help="A batch id, or latest; left out: every batch.")
+        str | None,
+        typer.Argument(
+            metavar="[BATCH]", help="A batch id, or latest; left out: every batch.", autocompletion=complete_batch
+        ),
     ] = None,
     against: Annotated[
         list[Path] | None,
@@ -87,7 +92,11 @@ def _show(done: "Audit") -> None:
     more = len(done.notes) + len(done.problems) - SHOWN
     if more > 0:
         typer.echo(f"and {more} more; --json has all of them")
-    word = "everything is as it was written" if done.ok else f"{len(done.problems)} things are not as they were written"
+    word = (
+        "everything is as it was written"
+        if done.ok
+        else f"not as written: {formatting.counted(len(done.problems), 'thing')}"
+    )
     typer.echo(
         f"{formatting.counted(done.batches, 'batch')}, {formatting.counted(done.attempts, 'attempt')}, {formatting.counted(done.files, 'file')}, {done.bytes / 1e6:.1f} MB, "
         f"{formatting.counted(done.checkpoints, 'checkpoint')}: {word}"
@@ -116,7 +125,7 @@ def checkpoint(
 
 
 def prove(
-    batch: Annotated[str, typer.Argument(metavar="BATCH", help="A batch id, or latest.")],
+    batch: BatchArgument,
     claim: Annotated[
         str,
         typer.Option(

@@ -33,6 +33,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Look": {
         "status": "watch",
         "ls": "watch",
+        "watch": "watch",
         "scoreboard": "watch",
         "show": "watch",
         "explain": "upkeep",
@@ -41,8 +42,10 @@ SECTIONS: dict[str, dict[str, str]] = {
         "artifact": "artifacts",
         "diff": "artifacts",
         "open": "artifacts",
+        "view": "serve",
+        "help": "upkeep",
     },
-    "Results": {
+    "Report": {
         "results": "results",
         "compare": "results",
         "errors": "results",
@@ -52,9 +55,8 @@ SECTIONS: dict[str, dict[str, str]] = {
         "feedback": "artifacts",
         "export": "upkeep",
     },
-    "Steer": dict.fromkeys((action.command for action in ACTIONS), "operators"),
-    "Many hosts": {"runner": "runners", "runners": "runners", "pilot": "runners"},
-    "Look after": {
+    "Operate": dict.fromkeys((action.command for action in ACTIONS), "operators"),
+    "Administer": {
         "doctor": "upkeep",
         "notify": "upkeep",
         "cron": "upkeep",
@@ -65,12 +67,17 @@ SECTIONS: dict[str, dict[str, str]] = {
         "pack": "upkeep",
         "unpack": "upkeep",
         "du": "upkeep",
+        "runner": "runners",
+        "runners": "runners",
+        "pilot": "runners",
     },
 }
 """Title in ``--help`` → name of a command → module that registers it."""
 _MODULES = {name: module for section in SECTIONS.values() for name, module in section.items()}
 
 
+WHOLE_HELP = 1000
+"""Characters of a command's line in ``--help``: more than any has, so that none is cut."""
 _SAME = {"close-batch": "close"}
 _OF_A_STEP = {"force-retry": "retry", "requeue": "retry", "mark-failed": "cancel --ended"}
 _GONE = {
@@ -108,6 +115,15 @@ def summaries() -> dict[str, str]:
     """Return the first line of each command's help, by its name."""
     found: dict[str, str] = json.loads(SUMMARIES.read_text(encoding="utf-8"))
     return found
+
+
+class CommandGroup(TyperGroup):
+    """Commands below a command; none of their lines is cut."""
+
+    @override
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, each.get_short_help_str(WHOLE_HELP)) for name, each in self.commands.items()])
 
 
 class Commands(Mapping[str, Any]):

@@ -7,6 +7,7 @@ import typer
 
 from parallelhassnes import formatting
 from parallelhassnes.cli import run_options as opt
+from parallelhassnes.cli.commands import CommandGroup
 from parallelhassnes.cli.options import JsonOption, RootOption
 from parallelhassnes.cli.output.typed import told_by_options
 from parallelhassnes.cli.run import GivenTable, check_secrets, say_what_would_run, started
@@ -16,6 +17,7 @@ from parallelhassnes.cli.work import FailOnOption, check_fail_on, make_store, op
 def register(app: typer.Typer) -> None:
     """Add this group, and the command beside it."""
     group = typer.Typer(
+        cls=CommandGroup,
         help="Run Harbor's own command lines here.\n\nExample: parallelhassnes harbor run -p examples/tasks/hello --dry-run",
         no_args_is_help=True,
     )

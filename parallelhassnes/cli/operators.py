@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from parallelhassnes.actions.registry import ACTIONS, BY_NAME, Action, Value, parameter
-from parallelhassnes.cli.options import ID_HELP, JsonOption, ReasonOption, RootOption
+from parallelhassnes.cli.options import ID_HELP, JsonOption, ReasonOption, RootOption, complete, complete_batch
 from parallelhassnes.cli.work import open_store
 from parallelhassnes.errors import UserError
+from parallelhassnes.refs import resolve
 
 if TYPE_CHECKING:
     from parallelhassnes.actions.attribution import ActionResult
@@ -33,14 +34,26 @@ def register(app: typer.Typer) -> None:
 
 
 def _command(action: Action) -> Callable[..., None]:
-    def command(*, target: str | None, root: Path | None, json: bool, **values: Any) -> None:
-        _print(action.do(open_store(root), target, **values), json=json)
-
     metavar, about = _TARGETS[action.targets]
-    argument = typer.Argument(metavar=metavar, help=action.target_help or about)
+    # Several can be named, where no other argument follows.
+    many = metavar != "RUNNER" and not any(value.shape == "number" for value in action.values)
+
+    def command(*, target: list[str] | str | None, root: Path | None, json: bool, **values: Any) -> None:
+        ctx = open_store(root)
+        if isinstance(target, list) and len(target) > 1:
+            if json:
+                raise UserError("--json prints one document", fix="name one id")
+            if "key" not in action.targets:  # before the first is done, see that all are there
+                target = [str(resolve(ctx.layout, each)) for each in target]
+        for each in target if isinstance(target, list) else [target]:
+            _print(action.do(ctx, each, **values), json=json)
+
+    completion = None if metavar == "RUNNER" else complete if "step" in action.targets else complete_batch
+    argument = typer.Argument(metavar=metavar, help=action.target_help or about, autocompletion=completion)
+    kind: Any = list[str] if many else str | None
     command.__signature__ = Signature(  # type: ignore[attr-defined]
         [
-            parameter("target", Annotated[str | None, argument], None if metavar == "RUNNER" else Parameter.empty),
+            parameter("target", Annotated[kind, argument], None if metavar == "RUNNER" else Parameter.empty),
             *map(_value, action.values),
             parameter("reason", ReasonOption, Parameter.empty if action.needs_reason else ""),
             parameter("root", RootOption, None),
@@ -76,7 +89,9 @@ def limit(
 
 
 def budget(
-    batch: Annotated[str | None, typer.Argument(metavar="BATCH", help="A batch id, or latest.")] = None,
+    batch: Annotated[
+        str | None, typer.Argument(metavar="[BATCH]", help="A batch id, or latest.", autocompletion=complete_batch)
+    ] = None,
     key: Annotated[
         str | None, typer.Option("--key", metavar="KEY", help="Instead: of a queue key, over all batches.")
     ] = None,
@@ -96,7 +111,7 @@ def budget(
     named = {"budget": batch, "budget-key": key, "budget-experiment": experiment}
     chosen = [(name, target) for name, target in named.items() if target is not None]
     if len(chosen) != 1:
-        raise UserError("whose budget?", fix="name a batch, or one of --key and --experiment")
+        raise UserError("budget: whose is not said", fix="name a batch, --key KEY or --experiment NAME")
     [(name, target)] = chosen
     # A part that is None stays as it is, so without any the budget is only shown.
     _print(BY_NAME[name].do(open_store(root), target, reason, usd=usd, tokens=tokens), json=json)

@@ -1,5 +1,6 @@
-"""Options that several commands share, and how a command gets its root."""
+"""Options and arguments that several commands share, what a shell completes them to, and how a command gets its root."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,6 +8,44 @@ import typer
 
 if TYPE_CHECKING:
     from parallelhassnes.store.layout import Layout
+
+_LATEST = "latest"
+_MOST = 200
+"""Names that a shell is offered at most, the newest."""
+
+
+def complete(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return what an id may go on as: batches, newest first; behind ``BATCH/`` its jobs, behind ``BATCH/JOB/`` its steps."""
+    from parallelhassnes.errors import UserError
+
+    try:
+        layout = layout_of(ctx.params.get("root"))
+        known = layout.batch_ids()[::-1]
+    except (UserError, OSError):  # a shell has no use for messages
+        return []
+    batch, *below = incomplete.split("/")
+    if not below:
+        return [name for name in (_LATEST, *known) if name.startswith(batch)][:_MOST]
+    place = layout.batch(known[0] if batch == _LATEST and known else batch)
+    for number, part in enumerate(below[:-1]):
+        place = place / "steps" / part if number else place / part
+    folder = place if len(below) == 1 else place / ("steps" if len(below) == len(("job", "step")) else "attempts")
+    before = incomplete.rpartition("/")[0]
+    return [f"{before}/{name}" for name in _folders(folder) if name.startswith(below[-1])][:_MOST]
+
+
+def complete_batch(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the batches that an id may go on as."""
+    return complete(ctx, incomplete.partition("/")[0])
+
+
+def _folders(place: Path) -> list[str]:
+    try:
+        with os.scandir(place) as found:
+            return sorted(entry.name for entry in found if entry.is_dir(follow_symlinks=False))
+    except OSError:
+        return []
+
 
 RootOption = Annotated[
     Path | None,
@@ -20,11 +59,40 @@ RootOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 
 ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it stands in the ledger.")]
-ID_HELP = "A batch, BATCH/JOB, BATCH/JOB/STEP or an attempt."
-IdArgument = Annotated[str, typer.Argument(metavar="ID", help=ID_HELP)]
+WideOption = Annotated[
+    bool, typer.Option("--wide", help="Draw tables with all their columns, wider than the terminal.")
+]
 RawOption = Annotated[
     bool, typer.Option("--raw", help="Print the bytes as they are: on a terminal, too, which they may command.")
 ]
+
+ID_HELP = "A batch, BATCH/JOB, BATCH/JOB/STEP or an attempt."
+LookArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="[ID]", help=f"{ID_HELP} [default: the newest batch]", show_default=False, autocompletion=complete
+    ),
+]
+"""Of what only looks."""
+NewestArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="[ID]",
+        help="An attempt; or a step, job or batch, for its newest attempt. [default: the newest batch's]",
+        show_default=False,
+        autocompletion=complete,
+    ),
+]
+LookBatchArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="[BATCH]", help="A batch. [default: the newest]", show_default=False, autocompletion=complete_batch
+    ),
+]
+BatchArgument = Annotated[
+    str, typer.Argument(metavar="BATCH", help="A batch id, or latest.", autocompletion=complete_batch)
+]
+"""Of what changes something: it is to be named."""
 
 
 def root_or_default(root: Path | None, *, may_be_made: bool = False) -> Path:

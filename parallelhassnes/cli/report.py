@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from parallelhassnes.cli.options import JsonOption, RootOption, layout_of
+from parallelhassnes.cli.options import JsonOption, RootOption, complete, layout_of
 
 if TYPE_CHECKING:
     from parallelhassnes.report.transcripts import Which
@@ -22,7 +22,12 @@ def register(app: typer.Typer) -> None:
 
 def report(
     what: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="A batch or latest; or a job, a step, an attempt.")
+        str | None,
+        typer.Argument(
+            metavar="[ID]",
+            help="A batch; or a job, a step, an attempt. [default: the newest batch]",
+            autocompletion=complete,
+        ),
     ] = None,
     experiment: Annotated[
         str | None, typer.Option("--experiment", "-E", metavar="NAME", help="All batches of an experiment.")
@@ -51,8 +56,10 @@ def report(
 
     layout = layout_of(root)
     which = _which(trials, bundle, alone=out is None and not markdown)
-    if (what is None) == (experiment is None):
-        raise UserError("name one thing to report", fix="write BATCH, latest or --experiment NAME")
+    if what is not None and experiment is not None:
+        raise UserError("both an id and --experiment are given", fix="give one")
+    if experiment is None:
+        what = what or "latest"
     if what is not None:
         from parallelhassnes.refs import resolve
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from parallelhassnes.cli.options import JsonOption, RootOption, layout_of
+from parallelhassnes.cli.options import JsonOption, RootOption, WideOption, complete_batch, layout_of
 
 if TYPE_CHECKING:
     from parallelhassnes.results.export import FlatTable
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from parallelhassnes.views.scoreboard_models import View
 
 BatchArgument = Annotated[
-    str | None, typer.Argument(metavar="[BATCH]", help="One batch, or latest; left out: all of them.")
+    str | None,
+    typer.Argument(
+        metavar="[BATCH]", help="One batch, or latest; left out: all of them.", autocompletion=complete_batch
+    ),
 ]
 ExperimentOption = Annotated[
     str | None, typer.Option("--experiment", "-E", metavar="NAME", help="The batches of an experiment.")
@@ -22,7 +25,9 @@ ExperimentOption = Annotated[
 SideArgument = Annotated[
     str,
     typer.Argument(
-        metavar="SIDE", help="BATCH, experiment:NAME or label:NAME=VALUE, and perhaps @AGENT[,MODEL][,NAME=VALUE…]."
+        metavar="SIDE",
+        help="BATCH, experiment:NAME or label:NAME=VALUE, and perhaps @AGENT[,MODEL][,NAME=VALUE…].",
+        autocompletion=complete_batch,
     ),
 ]
 FORMATS = ("table", "json", "csv", "parquet", "markdown")
@@ -52,6 +57,7 @@ def results(
         bool, typer.Option("--unscored-as-zero", help="Count trials without a reward as 0.")
     ] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write it to a file.")] = None,
+    wide: WideOption = False,
     root: RootOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -59,11 +65,13 @@ def results(
 
     Example: parallelhassnes results latest --by agent,task --format markdown
     """
+    from parallelhassnes.cli.output import console
     from parallelhassnes.errors import UserError
     from parallelhassnes.results import collect, export, text_tables
     from parallelhassnes.results.aggregate import results as group
     from parallelhassnes.results.rows import trial_lines
 
+    console.widen(wide=wide)
     form = "json" if json else form
     _check(form, out)
     layout = layout_of(root)
@@ -79,7 +87,9 @@ def results(
     _put(found, export.of_groups(names, found.groups), text_tables.of_results(found), form, out)
 
 
-def compare(a: SideArgument, b: SideArgument, root: RootOption = None, json: JsonOption = False) -> None:
+def compare(
+    a: SideArgument, b: SideArgument, wide: WideOption = False, root: RootOption = None, json: JsonOption = False
+) -> None:
     """Compare two batches, experiments or agents task by task: difference, flips, cost and time.
 
     Example: parallelhassnes compare latest@oracle latest@nop
@@ -92,6 +102,7 @@ def compare(a: SideArgument, b: SideArgument, root: RootOption = None, json: Jso
     if json:
         typer.echo(found.model_dump_json())
         return
+    console.widen(wide=wide)
     console.show(render_results.render(*text_tables.of_comparison(found)))
 
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from parallelhassnes.cli.commands import CommandGroup
 from parallelhassnes.cli.options import JsonOption, RootOption, layout_of, root_or_default
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ def register(app: typer.Typer) -> None:
     app.command()(runner)
     app.command()(runners)
     group = typer.Typer(
+        cls=CommandGroup,
         help="Have a cluster start runners.\n\nExample: parallelhassnes pilot slurm -N 3 --dry-run",
         no_args_is_help=True,
         rich_markup_mode=None,

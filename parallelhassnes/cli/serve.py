@@ -1,20 +1,26 @@
-"""``api``, ``mcp``."""
+"""``api``, ``mcp``, and ``view``, the page of a batch in a browser."""
 
 import contextlib
+import os
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from parallelhassnes.cli.options import JsonOption, RootOption
+from parallelhassnes.cli.options import JsonOption, LookArgument, RootOption, layout_of
 
 if TYPE_CHECKING:
-    from parallelhassnes.config import Auth
+    from parallelhassnes.config import ApiConfig, Auth
+
+_ASK_SEC = 2.0
+_DRAWN_ON = ("DISPLAY", "WAYLAND_DISPLAY")
 
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
     app.command()(api)
     app.command()(mcp)
+    app.command()(view)
 
 
 def api(
@@ -109,3 +115,80 @@ def mcp(
         raise UserError(f"--allow {allow}: is not known", fix=f"use {', '.join(ROLES)}")
     with contextlib.suppress(KeyboardInterrupt):
         mcp_tools.serve(root_or_default(root), role, budget)
+
+
+def view(
+    target: LookArgument = "latest",
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address, and open nothing.")] = False,
+    no_tick: Annotated[bool, typer.Option("--no-tick", help="Of a server that is started: only show.")] = False,
+    root: RootOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show the page of a batch, job, step or attempt in the browser; a server is started if none runs, until Ctrl-C.
+
+    Example: parallelhassnes view latest --no-browser
+    """
+    from urllib.parse import quote
+
+    from parallelhassnes.refs import resolve
+    from parallelhassnes.schedule import configuration
+    from parallelhassnes.store.atomic import dumps
+
+    layout = layout_of(root)
+    found = resolve(layout, target)
+    kind = "batches" if found.what == "batch" else "attempts"
+    page = f"/{kind}/{quote(str(found))}"
+    settings = configuration.in_force(layout).config.api
+    serving, there = None, _running(settings, found.batch_id)
+    if there is None:
+        from parallelhassnes.api import serve
+
+        port = None if _is_free(settings) else 0
+        serving = serve.listen(layout.root, host=None, port=port, unix_socket=None, auth=None, ticking=not no_tick)
+        there = f"{serving.url}{settings.root_path}"
+    address = f"{there}{page}"
+    typer.echo(dumps({"ok": True, "url": address}) if json else address, nl=not json)
+    sys.stdout.flush()
+    if not (no_browser or json) and _has_browser():
+        import webbrowser
+
+        webbrowser.open(address)  # the socket listens already: a browser waits for the server
+    if serving is not None:
+        print("a server was started for it; Ctrl-C ends it, attempts go on", file=sys.stderr)
+        with contextlib.suppress(KeyboardInterrupt):
+            serve.run(serving)
+
+
+def _running(settings: "ApiConfig", batch_id: str) -> str | None:
+    """Return the address of a server that has this batch; None where there is none at the configured port."""
+    import urllib.request
+    from http import HTTPStatus
+
+    if settings.unix_socket is not None:
+        return None
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::", "localhost") else settings.host  # noqa: S104 - compared
+    base = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}{settings.root_path}"
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{base}/v1/batches/{batch_id}", timeout=_ASK_SEC):
+            return base
+    except urllib.error.HTTPError as error:
+        return base if error.code == HTTPStatus.UNAUTHORIZED else None  # its page asks for a login
+    except OSError:
+        return None
+
+
+def _is_free(settings: "ApiConfig") -> bool:
+    """Tell whether nobody listens at the configured port."""
+    import socket
+
+    with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as asking:
+        asking.settimeout(_ASK_SEC)
+        return asking.connect_ex((settings.host, settings.port)) != 0
+
+
+def _has_browser() -> bool:
+    """Tell whether this is a desktop: over ssh, or without a display, the address is all there is."""
+    if os.environ.get("SSH_CONNECTION") or not sys.stdout.isatty():
+        return False
+    return sys.platform == "darwin" or any(os.environ.get(name) for name in _DRAWN_ON)

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from parallelhassnes.cli.commands import CommandGroup
 from parallelhassnes.cli.options import JsonOption, RootOption
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="What the ledger calls its holder.")]
@@ -12,7 +13,9 @@ NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="What the ledg
 def register(app: typer.Typer) -> None:
     """Add this group."""
     group = typer.Typer(
-        help="Say who may use the HTTP interface.\n\nExample: parallelhassnes token list", no_args_is_help=True
+        cls=CommandGroup,
+        help="Say who may use the HTTP interface.\n\nExample: parallelhassnes token list",
+        no_args_is_help=True,
     )
     for command in (create, revoke):
         group.command()(command)

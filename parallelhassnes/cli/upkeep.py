@@ -1,4 +1,4 @@
-"""``rerun``, ``regrade``, ``doctor``, ``notify``, ``cron``, ``export``, ``explain``, ``pack``, ``unpack``, ``du``."""
+"""``rerun``, ``regrade``, ``doctor``, ``notify``, ``cron``, ``export``, ``explain``, ``pack``, ``unpack``, ``du``, ``help``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from parallelhassnes import formatting
-from parallelhassnes.cli.options import IdArgument, JsonOption, RootOption, root_or_default
+from parallelhassnes.cli.options import (
+    BatchArgument,
+    JsonOption,
+    LookArgument,
+    LookBatchArgument,
+    RootOption,
+    complete_batch,
+    root_or_default,
+)
 from parallelhassnes.cli.work import open_store
 
 if TYPE_CHECKING:
@@ -17,10 +25,11 @@ def register(app: typer.Typer) -> None:
     """Add this group's commands."""
     for command in (rerun, regrade, doctor, notify, cron, export, explain, pack, unpack, du):
         app.command()(command)
+    app.command("help")(explain_command)
 
 
 def rerun(
-    batch: Annotated[str, typer.Argument(metavar="BATCH", help="A batch id, or latest.")],
+    batch: BatchArgument,
     failed: Annotated[bool, typer.Option("--failed", help="Take over what succeeded; the rest runs.")] = False,
     missing: Annotated[bool, typer.Option("--missing", help="Take over whatever has ended; the rest runs.")] = False,
     everything: Annotated[bool, typer.Option("--all", help="Take over nothing; everything runs.")] = False,
@@ -227,7 +236,8 @@ def cron(
 
 
 def export(
-    batch: Annotated[str, typer.Argument(metavar="BATCH", help="A batch id, or latest.")],
+    batch: LookBatchArgument = "latest",
+    *,
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Folder to make it in.")],
     root: RootOption = None,
     json: JsonOption = False,
@@ -253,7 +263,7 @@ def export(
         typer.echo(f"left out: {line}", err=True)
 
 
-def explain(target: IdArgument, root: RootOption = None, json: JsonOption = False) -> None:
+def explain(target: LookArgument = "latest", root: RootOption = None, json: JsonOption = False) -> None:
     """Say why a step is where it is: what it waits for, until when, or how it ended and what follows.
 
     Example: parallelhassnes explain latest
@@ -275,7 +285,9 @@ def explain(target: IdArgument, root: RootOption = None, json: JsonOption = Fals
 def pack(
     batches: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[BATCH]...", help="Batches, or latest; with --finished-days left out."),
+        typer.Argument(
+            metavar="BATCH", help="Batches, or latest; with --finished-days left out.", autocompletion=complete_batch
+        ),
     ] = None,
     finished_days: Annotated[
         float | None,
@@ -299,7 +311,9 @@ def pack(
 
 
 def unpack(
-    batches: Annotated[list[str], typer.Argument(metavar="BATCH...", help="Batches, or latest.")],
+    batches: Annotated[
+        list[str], typer.Argument(metavar="BATCH", help="Batches, or latest.", autocompletion=complete_batch)
+    ],
     root: RootOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -330,7 +344,10 @@ def _print_packed(done: "list[Packed]", *, json: bool) -> None:
 
 def du(
     batches: Annotated[
-        list[str] | None, typer.Argument(metavar="[BATCH]...", help="Batches, or latest; left out: the whole store.")
+        list[str] | None,
+        typer.Argument(
+            metavar="BATCH", help="Batches, or latest; left out: the whole store.", autocompletion=complete_batch
+        ),
     ] = None,
     by: Annotated[
         str, typer.Option("--by", metavar="batch|kind|environment", help="What the bytes are told apart by.")
@@ -357,3 +374,15 @@ def du(
         attempts = f"  {formatting.counted(use.attempts, 'attempt')}" if use.attempts else ""
         typer.echo(f"{use.bytes / 1e6:12,.2f} MB {use.files:10,} files  {use.name}{attempts}")
     typer.echo(f"{found.bytes / 1e6:12,.2f} MB {found.files:10,} files  in all")
+
+
+def explain_command(
+    words: Annotated[list[str] | None, typer.Argument(metavar="COMMAND", help="Which; left out: all of them.")] = None,
+) -> None:
+    """Explain a command, as its --help does, or list all of them.
+
+    Example: parallelhassnes help run
+    """
+    from parallelhassnes.cli.app import app
+
+    app([*(words or ()), "--help"], prog_name="parallelhassnes", standalone_mode=False)

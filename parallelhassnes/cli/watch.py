@@ -1,12 +1,23 @@
-"""``status``, ``ls``, ``scoreboard``, ``show``, ``logs``."""
+"""``status``, ``ls``, ``watch``, ``scoreboard``, ``show``, ``logs``."""
 
+import contextlib
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from parallelhassnes.cli.options import JsonOption, RawOption, RootOption, root_or_default
+from parallelhassnes.cli.options import (
+    ID_HELP,
+    JsonOption,
+    NewestArgument,
+    RawOption,
+    RootOption,
+    WideOption,
+    complete,
+    complete_batch,
+    root_or_default,
+)
 from parallelhassnes.cli.output import terminal
 
 if TYPE_CHECKING:
@@ -17,25 +28,25 @@ if TYPE_CHECKING:
     from parallelhassnes.views.scoreboard_models import View
 
 WATCH_SEC = 1.0
+LOOK_SEC = 0.05
 
-IdArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="ID", help="A batch, BATCH/JOB, BATCH/JOB/STEP, an attempt, or latest.", show_default="latest"
-    ),
-]
 BatchesArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="BATCH", help="Batches, or latest; left out: all of them together.")
+    list[str] | None,
+    typer.Argument(
+        metavar="BATCH", help="Batches, or latest; left out: all of them together.", autocompletion=complete_batch
+    ),
 ]
 
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
-    for command in (status, ls, scoreboard, show, logs):
+    for command in (status, ls, watch, scoreboard, show, logs):
         app.command()(command)
 
 
-def status(batches: BatchesArgument = None, root: RootOption = None, json: JsonOption = False) -> None:
+def status(
+    batches: BatchesArgument = None, wide: WideOption = False, root: RootOption = None, json: JsonOption = False
+) -> None:
     """Show how all batches stand, or some of them with their results: the scoreboard, once.
 
     Example: parallelhassnes status latest
@@ -48,7 +59,7 @@ def status(batches: BatchesArgument = None, root: RootOption = None, json: JsonO
     for number, batch_id in enumerate([_batch_id(layout, each) for each in batches] if batches else [None]):
         if number:
             typer.echo("")
-        print_scoreboard(layout, batch_id, json=json)
+        print_scoreboard(layout, batch_id, json=json, wide=wide)
 
 
 def ls(root: RootOption = None, json: JsonOption = False) -> None:
@@ -69,15 +80,47 @@ def ls(root: RootOption = None, json: JsonOption = False) -> None:
         trials = batch.trials
         counts = ", ".join(text for text, _ in trials_text(trials)) if trials is not None else ""
         made = work(batch.steps_total, trials.total if trials is not None else 0)
-        name = batch.experiment or batch.source_name
-        typer.echo("  ".join(filter(None, (batch.batch_id, batch.state, made, counts, name))))
+        typer.echo("  ".join(filter(None, (batch.batch_id, batch.state, made, counts, batch.name))))
+
+
+def watch(
+    batches: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="BATCH", help="Batches. [default: the newest]", autocompletion=complete_batch),
+    ] = None,
+    root: RootOption = None,
+) -> None:
+    """Watch batches until nothing of them runs or waits: what runs, its last line, trouble; keys open a log, cancel, pause.
+
+    It starts nothing: what ticks goes on by itself. Without a terminal it prints a line per attempt that ends.
+
+    Example: parallelhassnes watch latest
+    """
+    from parallelhassnes.admin.init import ensure
+    from parallelhassnes.cli.output.live_progress import LiveProgress
+    from parallelhassnes.schedule.context import open_context
+
+    ctx = open_context(root_or_default(root))
+    ensure(ctx, look=True)
+    ids = [_batch_id(ctx.layout, each) for each in batches or ["latest"]]
+    with contextlib.suppress(KeyboardInterrupt), LiveProgress(ctx, ids) as progress:
+        while True:
+            progress.update()
+            look = progress.last
+            if look.total and not look.live and look.waiting <= look.blocked:
+                return
+            time.sleep(LOOK_SEC)
 
 
 def scoreboard(
     batch: Annotated[
-        str | None, typer.Argument(metavar="[BATCH]", help="One batch, or latest; left out: all of them.")
+        str | None,
+        typer.Argument(
+            metavar="[BATCH]", help="One batch, or latest; left out: all of them.", autocompletion=complete_batch
+        ),
     ] = None,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Draw it again every second until Ctrl-C.")] = False,
+    wide: WideOption = False,
+    again: Annotated[bool, typer.Option("--watch", "-w", help="Draw it again every second until Ctrl-C.")] = False,
     root: RootOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -87,31 +130,48 @@ def scoreboard(
     """
     layout = _layout(root)
     batch_id = None if batch is None else _batch_id(layout, batch)
-    if watch and not json:
+    if again and not json:
         _watch(layout, batch_id)
         return
-    print_scoreboard(layout, batch_id, json=json)
+    print_scoreboard(layout, batch_id, json=json, wide=wide)
 
 
-def show(target: IdArgument = "latest", root: RootOption = None, json: JsonOption = False) -> None:
+def show(
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ID", help=f"{ID_HELP} [default: the newest batch]", autocompletion=complete),
+    ] = None,
+    wide: WideOption = False,
+    root: RootOption = None,
+    json: JsonOption = False,
+) -> None:
     """Show what the store has on a batch, job, step or attempt: state, report, verdict, files.
 
     Example: parallelhassnes show latest
     """
     from parallelhassnes.views.show import show as find_out
 
-    document = find_out(_layout(root), target)
+    layout = _layout(root)
+    documents = [find_out(layout, target) for target in targets or ["latest"]]
     if json:
-        _print_json(document)
+        if len(documents) > 1:
+            from parallelhassnes.errors import UserError
+
+            raise UserError("--json prints one document", fix="name one id")
+        _print_json(documents[0])
         return
     from parallelhassnes.cli.output import console
     from parallelhassnes.cli.output.render_show import render
 
-    console.show(render(document))
+    console.widen(wide=wide)
+    for number, document in enumerate(documents):
+        if number:
+            typer.echo("")
+        console.show(render(document))
 
 
 def logs(
-    target: IdArgument = "latest",
+    target: NewestArgument = "latest",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the attempt has ended.")] = False,
     file: Annotated[
         str | None, typer.Option("--file", metavar="NAME", help="Only this log, such as stdout.log.")
@@ -155,13 +215,14 @@ def logs(
         return
 
 
-def print_scoreboard(layout: "Layout", batch_id: str | None, *, json: bool) -> None:
+def print_scoreboard(layout: "Layout", batch_id: str | None, *, json: bool, wide: bool = False) -> None:
     """Print the scoreboard of the whole store, or of one batch, on stdout."""
     if json:
         _print_json(_board(layout, batch_id))
         return
     from parallelhassnes.cli.output import console
 
+    console.widen(wide=wide)
     console.show(_rendered(layout, batch_id))
 
 

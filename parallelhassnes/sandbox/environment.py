@@ -186,8 +186,7 @@ class SandboxEnvironment(BaseEnvironment):
         if problems and not self._skip:
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             raise SandboxBuildFailedError(
-                f"{problems[0].line_of(self.environment_dir.name)}{more}; use the docker environment, "
-                "or set unsupported: skip"
+                f"{problems[0].line_of(self.environment_dir.name)}{more}; {dockerfile.WAY_OUT}"
             )
         self._group = limits.make(self._effective_cpus, self._effective_memory_mb)
         self._scratch = _new_folder()

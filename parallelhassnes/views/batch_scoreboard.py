@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from parallelhassnes.gc_paused import bulk
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.verdict import judge
-from parallelhassnes.store import atomic, batches
+from parallelhassnes.store import atomic, batches, rooted
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import tickets
 from parallelhassnes.store.records import now_text
@@ -126,6 +126,7 @@ def _made(
         at=now_text(),
         batch_id=batch_id,
         state=line.state,
+        name=line.name,
         experiment=line.experiment,
         goal=meta.get("goal", ""),
         labels=meta.get("labels", {}),
@@ -155,7 +156,7 @@ def _made(
         broken_tasks=_broken(layout, batch_id, shown),
         attempts=status.fold.attempts,
         spent=_spent(status.fold),
-        warnings=meta.get("warnings", []),
+        warnings=rooted.unfold({key: meta.get(key) for key in (rooted.KEY, "warnings")}, layout.root)["warnings"] or [],
     )
 
 

@@ -1,15 +1,19 @@
 """The line of one batch: its counts and its state, from the status of every step."""
 
+import contextlib
 import os
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
-from parallelhassnes import names
+from parallelhassnes import formatting, names
 from parallelhassnes.errors import UserError
 from parallelhassnes.names import CONFIG_NAME
 from parallelhassnes.schedule.limits import concurrency_keys
-from parallelhassnes.store import batches
+from parallelhassnes.steps.safe_read import mapping
+from parallelhassnes.store import atomic, batches
 from parallelhassnes.store.evidence.ledger import LEDGER
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import queue_keys
@@ -20,8 +24,10 @@ from parallelhassnes.views.outcome import count_trials, standing
 from parallelhassnes.views.results_matrix import Matrix
 from parallelhassnes.views.scoreboard_models import BatchLine, Counts, KeyLoad
 
-_MADE_BY = f"{__version__}.{projection.VERSION}.2"
+_MADE_BY = f"{__version__}.{projection.VERSION}.3"
 """What a kept line was made by: a line of another version is made anew. The last number is raised with the line's fields."""
+MOST_NAMED = 3
+"""Tasks, and agents, that are named in a batch's name; more are counted."""
 MOST_COLUMNS = 6
 """Columns of the matrix that a line has; the batch's own scoreboard has all."""
 
@@ -114,6 +120,7 @@ def from_steps(
         columns=len(totals),
         totals=dict(islice(totals.items(), MOST_COLUMNS)),
         experiment=meta.get("experiment", ""),
+        name=name_of(status.batch_dir, meta, list(totals)),
         source_name=meta.get("source_name", ""),
         created_at=meta["created_at"],
         last_event_at=fold.last_at,
@@ -124,6 +131,32 @@ def from_steps(
         queue=_queue(steps),
         stamp=made_from,
     )
+
+
+def name_of(batch_dir: Path, meta: Mapping[str, Any], agents: Sequence[str]) -> str:
+    """Return what people call a batch: its experiment, or what runs with whom: ``hello × oracle, nop``, ``9 tasks × 4 agents``.
+
+    Args:
+        agents: the columns of its matrix; none where it has no trials.
+    """
+    if meta.get("experiment"):
+        return str(meta["experiment"])
+    jobs = [str(job_id) for job_id in meta.get("job_ids", ())]
+    shown = [_task_of(batch_dir / job_id) for job_id in jobs] if len(jobs) <= MOST_NAMED else jobs
+    what = _listed(shown, "task" if agents else "job")
+    return f"{what} × {_listed(agents, 'agent')}" if agents else what
+
+
+def _task_of(job_dir: Path) -> str:
+    """Return the name of a job's task without that of its organisation; of any other job, its id."""
+    with contextlib.suppress(OSError, atomic.CorruptFile):
+        task = mapping(mapping(atomic.read_json(job_dir / batches.JOB)).get("labels")).get("task")
+        return str(task or job_dir.name).rpartition("/")[2]
+    return job_dir.name
+
+
+def _listed(members: Sequence[str], noun: str) -> str:
+    return ", ".join(members) if 0 < len(members) <= MOST_NAMED else formatting.counted(len(members), noun)
 
 
 def standing_of(step: StepStatus) -> str:

@@ -116,6 +116,8 @@ class BatchLine(View):
     totals: dict[str, Cell] = {}
     """Column → all its trials; the first six columns, in the table's order."""
     experiment: str = ""
+    name: str = ""
+    """What people call it: its experiment, or what runs with whom, as ``hello × oracle, nop``."""
     source_name: str = ""
     """The file name under which the table was submitted."""
     created_at: str
@@ -125,7 +127,7 @@ class BatchLine(View):
     last_event_at: str = ""
     """Time of the newest event of a step; empty before the first."""
     stand_in: bool = False
-    """Agent steps were answered by the deterministic stand-in: a dry run."""
+    """A dry run: no agent was called, and the answers of agent steps are made up."""
     held: str = ""
     """What keeps the whole batch from starting anything; empty where it may start."""
     concurrency: int | None = None
@@ -440,13 +442,15 @@ class BatchScoreboard(View):
     at: str
     batch_id: str
     state: BatchState
+    name: str = ""
+    """As in the system scoreboard."""
     experiment: str
     goal: str
     labels: dict[str, str]
     source_name: str
     created_at: str
     stand_in: bool
-    """Agent steps were answered by the deterministic stand-in: a dry run, its results mean nothing."""
+    """A dry run: no agent was called, the answers of agent steps are made up, and its results mean nothing."""
     held: str
     jobs_total: int
     steps_total: int

@@ -185,13 +185,12 @@ def _fill_group(layout: Layout, found: Found, document: ShowDocument, own: list[
     document.trials = count_trials(batch_summary.standing_of(step) for step in own if step.step.kind == "trial")
     document.other_steps = batch_status.group(step for step in own if step.step.kind != "trial").counts
     if found.job_id is None:
-        record = dict(atomic.read_json(layout.batch(found.batch_id) / batches.META))
+        record = rooted.unfold(atomic.read_json(layout.batch(found.batch_id) / batches.META), layout.root)
         record.pop("job_ids", None)
     else:
-        record = dict(atomic.read_json(found.folder(layout) / batches.JOB))
+        record = rooted.unfold(atomic.read_json(found.folder(layout) / batches.JOB), layout.root)
         record.pop("steps", None)
         record.pop("dependents", None)
-    record.pop(rooted.KEY, None)
     document.record = record
 
 

@@ -75,6 +75,8 @@ class Look:
     """Estimate of the time left; None before anything got done."""
     held: list[str] = field(default_factory=list)
     """What keeps whole batches, or all trials of an environment, from starting."""
+    slowed: list[str] = field(default_factory=list)
+    """What keeps queue keys from starting more, in words: a pause, a limit that a provider's answers have lowered."""
     blocked: int = 0
     """Of the waiting steps those that cannot start as things are; counted only while nothing runs."""
     stand_in: bool = False
@@ -139,6 +141,7 @@ class Follower:
         if not running and look.waiting:
             look.blocked = sum(self._blocked(batch_id) for batch_id in self._followed)
         look.keys = self._key_use(live)
+        look.slowed = self._slowed()
         self._measure(look)
         return look
 
@@ -250,6 +253,20 @@ class Follower:
             for key, batch_ids in on_key.items()
         ]
         return sorted(found, key=lambda use: -use.live)
+
+    def _slowed(self) -> list[str]:
+        """Return a line per key that is paused or has a lowered limit, of those that the followed batches use."""
+        used = {step.queue_key for status in self._followed.values() for step in status.steps.values()}
+        lines: list[str] = []
+        for key, state in queue_keys.every(self.layout).items():
+            if key not in used:
+                continue
+            lines += state.holds
+            limit = concurrency_keys.effective_limit(self.ctx, state, {})
+            if not state.holds and limit.ceiling is not None:
+                what = f": {state.history[-1].what}" if state.history else ""
+                lines.append(f"{key}: at most {limit.number} at once, of {limit.ceiling}{what}")
+        return lines
 
     def _key(self, status: BatchStatus, name: tickets.TicketName) -> str:
         """Return ``job_id/step_id`` of a ticket; empty where the step was added since the last look."""

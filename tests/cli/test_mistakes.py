@@ -3,6 +3,7 @@
 Each is tried in a fresh folder or in a store with one batch, exits 2 and leaves nothing behind.
 """
 
+import getpass
 import json
 import os
 import socket
@@ -98,6 +99,9 @@ BEFORE_A_STORE = {
     "validate cut.json": ["cut.json line 2: is not JSON: Expecting value (column 1); correct it there"],
     "harbor run -p nosuch": ["-p nosuch: does not exist; looked in {here}; correct the path"],
     f"harbor run -p {HELLO} -a orcale": ["-a orcale: unknown agent 'orcale'; did you mean 'oracle'?"],
+    f"run {HELLO} -a terminus-2 -m openai/gpt-5 --env-file short.env --secret SHORT -e sandbox": [
+        "--secret: SHORT: its value has fewer than 8 characters; taking it out of files would damage results; give it a value of its own that is longer and no word, or take it out of secrets and write it in env, if it is no secret"
+    ],
     "import nosuch": ["nosuch is not there; name a Harbor job folder, or a folder of them such as jobs/"],
     "scorebord": ["scorebord: there is no such command; did you mean scoreboard?"],
     "submit two.json": [
@@ -119,7 +123,7 @@ IN_A_STORE = {
     "budget latest --raise much": ["budget --raise much: is no number; see `parallelhassnes budget --help`"],
     "rerun latest": ["rerun runs again --failed, --missing or --all; give one of the three"],
     "compare latest": [
-        "compare: SIDE is missing (BATCH or experiment:NAME, and perhaps @AGENT[,MODEL]); for example: parallelhassnes compare latest@oracle latest@nop"
+        "compare: SIDE is missing (BATCH, experiment:NAME or label:NAME=VALUE, and perhaps @AGENT[,MODEL][,NAME=VALUE…]); for example: parallelhassnes compare latest@oracle latest@nop"
     ],
     "results --by agnt": ["--by agnt: is not known; did you mean agent?"],
     "results --format xml": ["--format xml: is not known; use table, json, csv, parquet, markdown"],
@@ -137,6 +141,7 @@ def here(tmp_path: Path) -> Path:
     (folder / "examples").symlink_to(stores.CHECKOUT / "examples")
     for name, document in TABLES.items():
         (folder / name).write_text(json.dumps(document))
+    (folder / "short.env").write_text("SHORT=abc\n")
     (folder / "cut.json").write_text('{"jobs": [\n')
     return folder
 
@@ -188,7 +193,8 @@ def test_a_docker_engine_that_is_not_there_and_one_that_refuses_are_told_apart(h
         "#!/bin/sh\necho 'permission denied while trying to connect to the Docker daemon socket' >&2\nexit 1\n"
     )
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    right = "these trials run in Docker: the Docker engine runs, but this user may not use its socket; have root type `usermod -aG docker $USER`, and log in anew; or run them without it: -e sandbox"
+    who = getpass.getuser()
+    right = f"these trials run in Docker: {who} may not use the Docker engine's socket; have root type `usermod -aG docker {who}`, and log in anew; or run them without it: -e sandbox"
     refused(line, here, [right], PATH=f"{program.parent}{os.pathsep}{os.environ['PATH']}")
 
 

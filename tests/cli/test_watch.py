@@ -2,21 +2,14 @@
 
 import json
 import os
-import pty
-import re
-import select
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import stores
+from terminals import ANSI, on_a_terminal, read_until
 
 from parallelhassnes.schedule.context import Context
-
-ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 @pytest.fixture
@@ -105,39 +98,6 @@ def test_an_empty_store_says_how_to_begin(root: Path) -> None:
     done = stores.program(root, "ls")
     assert (done.stdout, done.stderr) == ("", "no batch yet; `parallelhassnes run PATH` makes one\n")
     assert not (root / "runs").exists()
-
-
-def on_a_terminal(root: Path, *arguments: str) -> tuple[subprocess.Popen[bytes], int]:
-    """The program with stdout and stderr on a terminal of 100 columns; it and our end of that."""
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "parallelhassnes", *arguments, "--root", str(root)],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        cwd=stores.CHECKOUT,
-        start_new_session=True,
-        env=stores.environment({"COLUMNS": "100", "LINES": "30", "TERM": "xterm-256color"}),
-    )
-    os.close(theirs)
-    return process, ours
-
-
-def read_until(handle: int, wanted: str | None, deadline_sec: float = 60.0) -> str:
-    """What comes from the terminal until ``wanted`` was in it, or it is closed."""
-    data, end = b"", time.monotonic() + deadline_sec
-    while wanted is None or wanted not in ANSI.sub("", data.decode("utf-8", "replace")):
-        left = end - time.monotonic()
-        assert left > 0, f"{wanted!r} did not come: {data[-500:]!r}"
-        if select.select([handle], [], [], left)[0]:
-            try:
-                chunk = os.read(handle, 65536)
-            except OSError:  # the other end is closed
-                chunk = b""
-            if not chunk:
-                break
-            data += chunk
-    return data.decode("utf-8", "replace")
 
 
 def test_watch_draws_until_ctrl_c(root: Path, ended: tuple[Context, str]) -> None:

@@ -91,7 +91,7 @@ def test_a_dockerfile_that_needs_more_fails_with_its_line_and_a_result(folder, e
     assert kind == "SandboxBuildFailedError"
     assert message == (
         "environment/Dockerfile line 3: RUN is not supported by the sandbox environment;"
-        " use the docker environment, or set unsupported: skip"
+        " run it in Docker (-e docker), or leave it out where this host has what is needed (--ek unsupported=skip)"
     )
     assert (folder / "trials/one/result.json").is_file()
 

@@ -148,8 +148,9 @@ def _serve(number: int) -> None:
         entry.main()
     except SystemExit as end:
         code = end.code or 0
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(ValueError):  # a program may close its own
+            stream.flush()
     os._exit(code if isinstance(code, int) else 1)  # what an interpreter does at its end it would do to a copy
 
 

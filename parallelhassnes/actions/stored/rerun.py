@@ -10,7 +10,7 @@ from typing import Literal
 
 from parallelhassnes import formatting
 from parallelhassnes.actions import table_edits as editing
-from parallelhassnes.actions.submit import submit
+from parallelhassnes.actions.submit import plan_table, submit
 from parallelhassnes.errors import UserError
 from parallelhassnes.refs import resolve
 from parallelhassnes.schedule.context import Context
@@ -67,6 +67,10 @@ def rerun(ctx: Context, text: str, what: What, edits: list[str] | None = None) -
         editing.apply(document, edits)
         data, name = atomic.dumps(document).encode(), f"{Path(name).stem}.json"
     folders = [Path(folder) for folder in meta.base_dirs or [meta.base_dir] if folder]
+    if len(carry) == _size(batch_dir):  # nothing runs, unless the edits make more steps
+        plan = plan_table(ctx, data, name=name, folders=folders)
+        if all(f"{job.job_id}/{step.step_id}" in carry for job in plan.jobs for step in job.steps):
+            return Rerun(rerun_of=old, carried=len(carry))
     made = submit(ctx, data, name=name, folders=folders, again=True, rerun_of=old, carry=carry)
     with hosts.deciding(ctx.layout):
         ledger.append(batch_dir, "rerun", by=ledger.person(), batch_id=made.batch_id, what=what)

@@ -16,11 +16,21 @@ PLAIN_WIDTH = 100_000
 """Columns of output that goes into a file or a pipe: nothing is cut or broken there, unless COLUMNS says how wide it is to be."""
 
 
+def widen(*, wide: bool) -> None:
+    """Draw tables on standard output as in a file from now on: all columns, however wide the terminal is."""
+    global _wide  # noqa: PLW0603 - as the streams, it is this process's
+    _wide = wide
+
+
+_wide = False
+
+
 def console(stream: IO[str] | None = None) -> Console:
     """Return a console on the stream, stdout unless said otherwise."""
+    wide = _wide and stream is None
     stream = stream or sys.stdout
     # A pipe has no width of its own, and a table cut at 80 columns is worth nothing in a file.
-    width = None if stream.isatty() or os.environ.get("COLUMNS") else PLAIN_WIDTH
+    width = None if not wide and (stream.isatty() or os.environ.get("COLUMNS")) else PLAIN_WIDTH
     drawn: Any = _Drawn(stream) if isinstance(stream, Terminal) else stream
     return _Console(file=drawn, width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
 

@@ -70,7 +70,7 @@ class Grid:
             yield from self._row([row[place] for place in shown], shown, widths)
         gone = [self._columns[place].head.plain or "notes" for place in range(len(self._columns)) if place not in shown]
         if gone:
-            said = f"no room for: {', '.join(gone)}; a wider terminal, --json or `| less -S` has them"
+            said = f"no room for: {', '.join(gone)}; `--wide`, `| less -S` or --json has them"
             yield from _folded(Text(said, style="dim"), width)
 
     def _widths(self) -> tuple[list[int], list[int]]:

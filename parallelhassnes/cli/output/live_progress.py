@@ -20,15 +20,20 @@ from rich.text import Text
 
 from parallelhassnes import formatting
 from parallelhassnes.cli.output.console import console
-from parallelhassnes.cli.output.render_batch import running_table
-from parallelhassnes.cli.output.render_system import STYLES
+from parallelhassnes.cli.output.grid import Grid
+from parallelhassnes.cli.output.live_keys import Choices, Keyboard
+from parallelhassnes.cli.output.render_system import STYLES, style_of
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.views.outcome import trials_text
+from parallelhassnes.views.scoreboard_models import RunningStep
 from parallelhassnes.views.watch_model import OVER, Ended, Follower, KeyUse, Look
 
 REDRAW_SEC = 0.3
 SUMMARY_SEC = 30.0
+LINES_SEC = 1.0
 MOST_KEYS = 6
+MOST_RUNNING = 200
+"""Live attempts that are looked into: those that a filter is to find."""
 
 
 class LiveProgress:
@@ -58,6 +63,11 @@ class LiveProgress:
         self._summary_due = self._began + SUMMARY_SEC
         self._said = -1
         self._held: list[str] = []
+        self._told: dict[str, str] = {}  # what went wrong → the first step of which it was told
+        self._keyboard = Keyboard()
+        self._choices = Choices(ctx, [*(batch_ids or ())])
+        self._lines: dict[str, str] = {}  # attempt → what it said last
+        self._lines_due = 0.0
         self.last = Look()
         """What the last look saw."""
 
@@ -67,6 +77,7 @@ class LiveProgress:
                 console=self._console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
             )
             self._live.start()
+            self._keyboard.start()
         return self
 
     def __exit__(
@@ -77,6 +88,7 @@ class LiveProgress:
         try:
             self.update(now=True)
         finally:
+            self._keyboard.stop()
             if self._live is not None:
                 self._live.stop()
                 self._live = None
@@ -89,9 +101,14 @@ class LiveProgress:
             now: whether it is time or not.
         """
         moment = time.monotonic()
-        if not self._enabled or (moment < self._due and not now):
+        if not self._enabled:
             return
-        self.last = look = self._follower.look()
+        for key in self._keyboard.pressed() if self._keyboard.is_there else ():
+            self._choices.press(key, self.last.running)
+            now = True
+        if moment < self._due and not now:
+            return
+        self.last = look = self._follower.look(MOST_RUNNING)
         if self._live is not None:
             self._live.update(self._draw(look), refresh=True)
         else:
@@ -110,11 +127,13 @@ class LiveProgress:
             over += ended.retry_at is None
             trials += ended.is_trial and ended.retry_at is None
             place = f"{trials}/{look.trials.total} trials" if look.trials.total else f"{over}/{look.total}"
-            self._console.print(ended_line(ended, place), soft_wrap=True)
-        for line in look.held:
+            said = f"{ended.outcome.text} {ended.line}"
+            self._console.print(ended_line(ended, place, self._told.setdefault(said, ended.step)), soft_wrap=True)
+        told = [*(f"held: {line}" for line in look.held), *look.slowed]
+        for line in told:
             if line not in self._held:
-                self._console.print(f"held: {line}", soft_wrap=True, highlight=False, markup=False)
-        self._held = look.held
+                self._console.print(line, soft_wrap=True, highlight=False, markup=False)
+        self._held = told
         if moment >= self._summary_due and look.over != self._said:
             self._console.print(summary(look, self._elapsed()), soft_wrap=True)
             self._summary_due, self._said = moment + SUMMARY_SEC, look.over
@@ -126,22 +145,52 @@ class LiveProgress:
         parts: list[RenderableType] = [_bar(look), summary(look, self._elapsed())]
         if look.keys:
             parts.append(_keys(look.keys, look.live, self._concurrency))
-        parts += [Text(f"held: {line}", style="yellow", overflow="ellipsis", no_wrap=True) for line in look.held[:3]]
-        if look.running:
-            room = max(1, height - len(parts) - min(len(look.failures), 3) - 4)
-            parts.append(running_table(look.running[:room]))
-            if look.live > len(look.running[:room]):
-                parts.append(Text(f"… and {look.live - len(look.running[:room])} more", style="dim"))
+        parts += [_one_line(Text(f"held: {line}", style="yellow")) for line in look.held[:3]]
+        parts += [_one_line(Text(line, style="yellow")) for line in look.slowed[:3]]
+        foot = [self._choices.foot()] if self._keyboard.is_there else []
+        room = max(1, height - len(parts) - min(len(look.failures), 3) - len(foot) - 3)
+        if self._choices.log is not None:
+            parts += [_one_line(Text(line)) for line in self._choices.log_lines(room)]
+        elif look.running:
+            shown = self._choices.shown(look.running)
+            parts.append(self._running(shown[:room]))
+            hidden = look.live - len(shown[:room])
+            parts += [Text(f"… and {hidden} more", style="dim")] if hidden > 0 else []
         parts += [_one_line(ended_line(ended)) for ended in look.failures[:3]]
-        return Group(*parts)
+        return Group(*parts, *foot)
+
+    def _running(self, shown: list[RunningStep]) -> RenderableType:
+        """Draw live attempts: phase, age, and what each said last, read once a second."""
+        moment = time.monotonic()
+        if moment >= self._lines_due or any(step.attempt not in self._lines for step in shown):
+            self._lines = {step.attempt: self._choices.last_line(step) for step in shown}
+            self._lines_due = moment + LINES_SEC
+        chosen = self._choices.chosen(shown) if self._keyboard.is_there else None
+        table = Grid("running")
+        table.add_column("phase", rank=3)
+        table.add_column("age", right=True, rank=2)
+        table.add_column("said last", rank=1)
+        room = self._console.size.width - max([len(step.step) for step in shown], default=0) - 34
+        for step in shown:
+            late = step.alive is False or step.stuck_since is not None
+            phase = Text(step.phase.replace("_", " "), style="red" if late else "")
+            phase.append(" DEAD" if step.alive is False else " STUCK" if step.stuck_since is not None else "")
+            phase.append(f", try {step.number}" if step.number > 1 else "")
+            name = Text(step.step, style="reverse" if step is chosen else "")
+            said = Text(self._lines.get(step.attempt, ""), style="dim")
+            said.truncate(max(16, room), overflow="ellipsis")
+            table.add_row(name, phase, formatting.duration(step.age_sec), said)
+        return table
 
 
 def summary(look: Look, elapsed: float) -> Text:
-    """Return ``12/40 trials: 8 passed, 2 scored without passing …; 3.2/min, about 7m left, 4m10s so far``.
+    """Return ``12/40 trials: 8 passed, 2 scored without passing …; 3.2 steps a minute, about 7m left, 4m10s so far``.
 
     Where there are no trials, ``12/40 steps: 10 succeeded, 2 failed …``; where there are, other steps are told behind them.
     """
     trials = look.trials
+    if not look.total:
+        return Text("nothing runs and nothing waits", style="bold")
     if trials.total:
         text = Text(f"{trials.over}/{formatting.counted(trials.total, 'trial')} done", style="bold")
         told = [(count, style) for count, style in trials_text(trials) if style not in ("running", "waiting")]
@@ -173,12 +222,18 @@ def summary(look: Look, elapsed: float) -> Text:
     return text
 
 
-def ended_line(ended: Ended, place: str = "") -> Text:
-    """Return one ended attempt; of a failed one also what went wrong and where."""
+def ended_line(ended: Ended, place: str = "", first: str = "") -> Text:
+    """Return one ended attempt; of a failed one also what went wrong and where.
+
+    Args:
+        first: the step of which the same was told before, or this one.
+    """
     text = Text(f"{datetime.now(UTC):%H:%M:%S} " if place else "")
-    text.append(ended.outcome.text, style=STYLES.get(ended.outcome.standing, ""))
+    text.append(ended.outcome.text, style=style_of(ended.outcome.standing, ended.outcome.text))
     text.append(f" {ended.step}")
-    if ended.line:
+    if ended.line and first not in ("", ended.step):
+        text.append(f": as {first}")
+    elif ended.line:
         said = ended.line.partition(": ")[2] if ended.outcome.standing == "no_score" else ended.line
         text.append(f" {said}" if said else "")
     if ended.retry_at:

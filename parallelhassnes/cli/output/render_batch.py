@@ -54,8 +54,8 @@ def _parts(board: BatchScoreboard) -> Iterator[RenderableType]:
 def _head(board: BatchScoreboard) -> Text:
     head = Text(f"{board.batch_id} ", style="bold")
     head.append(board.state, style=STYLES[board.state])
-    if board.experiment:
-        head.append(f"  {board.experiment}")
+    if board.name:
+        head.append(f"  {board.name}")
     head.append(f"\n{formatting.counted(board.jobs_total, 'job')}, ")
     head.append_text(tally(board.trials, board.other_steps, board.counts))
     return head
@@ -68,16 +68,20 @@ def _more(count: int) -> Iterator[Text]:
 
 def _failures(failures: list[FailedStep]) -> Iterator[RenderableType]:
     yield Text()
-    for failed in failures[: at_most(MOST_LIST)]:
+    groups: dict[tuple[str, ...], list[FailedStep]] = {}
+    for failed in failures:
+        groups.setdefault((failed.status, failed.failure_class, failed.line, str(failed.retry_at)), []).append(failed)
+    for failed, *same in [*groups.values()][: at_most(MOST_LIST)]:
         again = f", again in {formatting.until(failed.retry_at)}" if failed.retry_at else ""
         text = Text(f"{failed.status} ", style=STYLES[failed.status])
         text.append(failed.step, style="bold")
+        text.append(f" and {formatting.counted(len(same), 'more step')}" if same else "")
         text.append(
             f" ({formatting.failure_class(failed.failure_class, failed.guessed)}, attempt {failed.number}{again}): {failed.line}"
         )
         yield text
         yield line(f"    {failed.attempt}", style="dim")
-    yield from _more(len(failures) - at_most(MOST_LIST))
+    yield from _more(len(groups) - at_most(MOST_LIST))
 
 
 def _blocked(groups: list[BlockedGroup]) -> Iterator[RenderableType]:
@@ -196,11 +200,10 @@ def _cell(cell: Cell | None) -> Text:
         style = "green" if cell.passes == decided else "red" if not cell.passes else "yellow"
         if decided:
             text.append(f"{cell.passes}/{decided}", style=style)
-        if cell.undecided:
-            text.append(f"{' ' if decided else ''}?{cell.undecided}", style="yellow")
         if cell.mean_reward is not None and cell.mean_reward != cell.passes / (decided or 1):
             text.append(f" ({formatting.reward(cell.mean_reward)})")
     for count, name, style in (
+        (cell.undecided, "undecided", "yellow"),
         (cell.failed, "fail", "red"),
         (cell.unscored, "unscored", "yellow"),
         (cell.running, "run", "blue"),
@@ -248,6 +251,6 @@ def _foot(board: BatchScoreboard) -> Iterator[RenderableType]:
         cached = f" ({formatting.number(spent.cache)} cached)" if spent.cache else ""
         said.append(f"tokens {formatting.number(spent.input)} in{cached}, {formatting.number(spent.output)} out")
     if spent.attempts_known and spent.attempts_unknown:
-        said.append(f"of {spent.attempts_unknown} attempts unknown")
+        said.append(f"of {formatting.counted(spent.attempts_unknown, 'attempt')} unknown")
     if said:
         yield Text("; ".join(said))

@@ -22,17 +22,19 @@ def errors(found: Errors) -> RenderableType:
     """Return a few lines per group, the path of its example whole on the last."""
     if not found.groups:
         return line(f"Failures of {found.of}: none")
-    parts: list[RenderableType] = [line(f"Failures of {found.of}", style="bold")]
+    table = Grid("class")
+    for name in ("attempts", "steps", "open"):
+        table.add_column(name, right=True, rank=2)
+    table.add_column("agents", rank=1)
+    table.add_column("what it said", key=True)
     for group in found.groups:
-        attempts = formatting.counted(group.attempts, "attempt")
-        of_steps = f"of {formatting.counted(group.steps, 'step')}, {group.open} open"
-        text = Text(f"{attempts} ", style="bold")
-        text.append(f"{'beside a score' if group.beside_a_score else of_steps}, ")
-        text.append(formatting.failure_class(group.failure_class, group.guessed), style="red")
-        parts += [text.append(f": {group.message}"), line(f"    {group.attempt}", style="dim")]
-        if group.agents:
-            parts.append(Text(f"    {', '.join(group.agents)}", style="dim"))
-    return Group(*parts)
+        name = formatting.failure_class(group.failure_class, group.guessed)
+        beside = " beside a score" if group.beside_a_score else ""
+        counts = (str(group.attempts), str(group.steps), str(group.open))
+        table.add_row(Text(f"{name}{beside}", style="red"), *counts, ", ".join(group.agents), group.message)
+    title = line(f"Failures of {found.of}", style="bold")
+    examples = [line(f"    {group.attempt}", style="dim") for group in found.groups]
+    return Group(title, table, Text(), line("an attempt of each:", style="dim"), *examples)
 
 
 def _parts(sheet: Sheet) -> list[RenderableType]:

@@ -9,14 +9,16 @@ from rich.text import Text
 from parallelhassnes import formatting
 from parallelhassnes.cli.output.console import at_most, line
 from parallelhassnes.cli.output.grid import Grid
-from parallelhassnes.cli.output.render_system import STYLES, tally
+from parallelhassnes.cli.output.render_system import STYLES, style_of, tally
 from parallelhassnes.steps.verdict.judge import upgraded
 from parallelhassnes.views.scoreboard_models import Counts
 from parallelhassnes.views.show import ShowDocument
 
 MOST_STEPS = 40
 MOST_FILES = 40
-QUIET = frozenset({"schema_version", "batch_id", "job_id", "step_id", "warnings", "harbor_job", "spec", "steps_total"})
+QUIET = frozenset(
+    {"schema_version", "retry", "batch_id", "job_id", "step_id", "warnings", "harbor_job", "spec", "steps_total"}
+)
 """Keys of records that say nothing more here, or too much for a terminal."""
 
 
@@ -79,7 +81,7 @@ def _steps(document: ShowDocument) -> Iterator[RenderableType]:
         said = step.reason or step.failure or step.label
         if step.retry_at:
             said = f"again in {formatting.until(step.retry_at)}; {said}"
-        state = Text(step.outcome, style=STYLES.get(step.standing, ""))
+        state = Text(step.outcome, style=style_of(step.standing, step.outcome))
         table.add_row(step.step, state, step.kind, str(step.attempts), said)
     yield table
     if len(document.steps) > most:

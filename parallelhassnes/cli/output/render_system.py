@@ -9,7 +9,7 @@ from rich.text import Text
 from parallelhassnes import formatting
 from parallelhassnes.cli.output.console import at_most
 from parallelhassnes.cli.output.grid import Grid
-from parallelhassnes.views.outcome import trials_text
+from parallelhassnes.views.outcome import TASK, trials_text
 from parallelhassnes.views.scoreboard_models import BatchLine, Counts, QueueLine, SystemScoreboard, TrialCounts
 
 MOST_BATCHES = 40
@@ -30,6 +30,7 @@ STYLES = {
     "attention": "red",
     "done": "green",
 }
+_OF_TASKS = {TASK["broken"]: "red", TASK["needs_review"]: "yellow", TASK["unknown"]: "yellow"}
 SHORT = {
     "running": "run",
     "ready": "ready",
@@ -41,6 +42,11 @@ SHORT = {
     "canceled": "canc",
 }
 """Heads of the columns; the states in the order in which they are shown."""
+
+
+def style_of(standing: str, text: str) -> str:
+    """Return the style of what a step has come to; of a verdict, that of what it says of the task."""
+    return _OF_TASKS.get(text, STYLES.get(standing, ""))
 
 
 def render(board: SystemScoreboard) -> RenderableType:
@@ -144,7 +150,7 @@ def _batches(lines: list[BatchLine]) -> Grid:
     table.add_column("name", rank=2)
     for line in lines:
         state = Text(line.state, style=STYLES[line.state])
-        label = " ".join(filter(None, ("DRY RUN" if line.stand_in else "", line.experiment or line.source_name)))
+        label = " ".join(filter(None, ("DRY RUN" if line.stand_in else "", line.name)))
         table.add_row(
             line.batch_id,
             state,

@@ -16,7 +16,7 @@ def lines(layout: Layout, board: BatchScoreboard) -> Iterator[str]:
     batch = board.batch_id
     yield f"files:       {_short(layout.batch(batch))}"
     yield f"{_closer(board, program)}{root}"
-    yield f"in browser:  {program} api{root}   # then http://127.0.0.1:8765/batches/{batch}"
+    yield f"in browser:  {program} view {batch}{root}"
     yield f"report:      {program} report {batch} -o report.html{root}"
     yield f"own task:    {program} run PATH -a terminus-2 -m openai/gpt-5.2 --secret OPENAI_API_KEY{root}"
 

@@ -73,17 +73,20 @@ def _typed(problem: Problem, table: Any, command: str) -> Problem:
     )  # a table's way; here there are options alone
     for pattern, option in OPTIONS.items():
         if re.fullmatch(pattern, problem.pointer):
-            value = (
-                _value(table, problem.pointer) if option not in MAY_BE_SECRET else problem.pointer.rpartition("/")[2]
-            )
-            value = (
-                " ".join(value) if isinstance(value, list) and all(isinstance(each, str) for each in value) else value
-            )
+            value = _value(table, problem.pointer) if option not in MAY_BE_SECRET else _named(problem.pointer)
+            if isinstance(value, list) and all(isinstance(each, str) for each in value):
+                value = " ".join(value)
             said = f"{option or command} {value}" if isinstance(value, str | int | float) else option or command
             # "run nosuch: path nosuch does not exist" says it twice.
             message = re.sub(rf"^(path|dataset) {re.escape(str(value))} ", "", problem.message)
             return problem._replace(where=said, pointer="", message=message, fix=fix)
     return problem._replace(where=command, fix=fix)
+
+
+def _named(pointer: str) -> str | None:
+    """Return the variable or argument that a pointer leads to; None where it leads to all of them."""
+    name = pointer.rpartition("/")[2]
+    return None if name.isdecimal() or name in ("secrets", "env", "kwargs") else name
 
 
 def _value(table: Any, pointer: str) -> Any:

@@ -24,6 +24,8 @@ _DIRECTIVE = re.compile(r"#\s*([A-Za-z]+)\s*=\s*(\S+)\s*")
 _HEREDOC = re.compile(r"<<(-?)\s*([\"']?)([A-Za-z_][A-Za-z0-9_]*)\2")
 _REMOTE = re.compile(r"(?:https?|ftp|git|ssh)://|git@", re.IGNORECASE)
 _NOT = "not supported by the sandbox environment"
+WAY_OUT = "run it in Docker (-e docker), or leave it out where this host has what is needed (--ek unsupported=skip)"
+"""What to do about an instruction that cannot be done."""
 _COPY_FLAGS = {"chown", "chmod", "link"}
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """What an image has to begin with, and ``$PATH`` stands for in its Dockerfile."""

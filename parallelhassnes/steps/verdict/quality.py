@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
+from parallelhassnes.formatting import counted
 from parallelhassnes.steps.trial_data import rewards
 from parallelhassnes.steps.trial_data.facts import TrialFacts
 from parallelhassnes.steps.verdict.analysis_results import EngineOpinion
@@ -148,7 +149,7 @@ def _without_reward(trials: Sequence[TrialFacts]) -> Iterator[QualityFinding]:
     if stuck := [fact for fact in unscored if fact.agent == "oracle" and fact.failure_class in TASKS_FAULT]:
         issues = {"verifier": "brittle_tests", "task_definition": "environment"}
         classes = ", ".join(sorted({fact.failure_class or "" for fact in stuck}))
-        said = f"the task's own solution came to no reward in {len(stuck)} trials ({classes})"
+        said = f"the task's own solution came to no reward in {counted(len(stuck), 'trial')} ({classes})"
         advice = "Have the solution run to its end, and the tests write a reward in every case."
         issue = issues.get(stuck[0].failure_class or "", "broken_reference")
         yield _finding("oracle_unscored", 0.9 if len(stuck) > 1 else 0.8, said, advice, stuck, issue)
@@ -156,7 +157,7 @@ def _without_reward(trials: Sequence[TrialFacts]) -> Iterator[QualityFinding]:
     if own := [fact for fact in by_tests if fact.agent == "nop"]:
         yield _finding("nop_unscored", 0.7, "the tests give no reward where nothing was done", WRITE_REWARD, own)
     if len(own := [fact for fact in by_tests if fact.agent not in BASELINES]) > 1:
-        said = f"the tests gave no reward in {len(own)} trials"
+        said = f"the tests gave no reward in {counted(len(own), 'trial')}"
         yield _finding("tests_without_reward", 0.6, said, WRITE_REWARD, own)
 
 
