@@ -130,7 +130,7 @@ class Writer:
             claimed = launch._claim(ctx, path, lane, launch.Gate(ctx), Places(ctx, 0, set()))
             if claimed is None:
                 return True
-            launch._record(ctx, claimed)
+            launch._record(ctx, claimed.meta, claimed.assignment.attempt, claimed.step)
         attempt = self._attempt(claimed)
         name = f"{ticket.batch_id}/{ticket.job_id}/{ticket.step_id}"
         state = attempts.read_state(attempt.dir)
