@@ -387,7 +387,7 @@ def _neutral(examples: Examples, root: Path) -> Examples:
         (platform.node(), "evals-1"),
     ):
         text = text.replace(own, shown)
-    text = re.sub(r"phs_[\w-]{20,}", "phs_example", re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:8765", text))
+    text = re.sub(r"phs_[\w-]{20,}", "TOKEN", re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:8765", text))
     neutral: Examples = json.loads(text)
     return neutral
 
