@@ -128,7 +128,7 @@ def test_the_base_install_runs_shows_and_counts(program):
         ),
         (
             ["-m", "parallelhassnes", "results", "latest", "--format", "parquet", "-o", "results.parquet"],
-            "--format parquet needs pyarrow, which is not installed; pip install 'parallelhassnes[parquet]'\n",
+            "Parquet needs pyarrow, which is not installed; pip install 'parallelhassnes[parquet]'\n",
         ),
     ],
 )

@@ -12,15 +12,19 @@ from parallelhassnes.admin.disk_use import RECORDS, STORE, disk_use
 MEGABYTE = 1 << 20
 
 
-@pytest.fixture
-def batch(root):
+def ran(root, last="true"):
     ctx = context(root, "durable = false\n")
     large = f"head -c {MEGABYTE} /dev/urandom > $PARALLELHASSNES_ATTEMPT_DIR/noise"
-    batch_id = put(ctx, table(job("j", shell("large", large), command("small", "true"))))
+    batch_id = put(ctx, table(job("j", shell("large", large), command("small", last))))
     program(root, "tick")
     wait_for(lambda: idle(ctx), "the batch to end")
     program(root, "tick")
     return ctx, batch_id
+
+
+@pytest.fixture
+def batch(root):
+    return ran(root)
 
 
 def on_disk(*folders):
@@ -58,8 +62,8 @@ def test_a_step_has_what_its_files_take_also_in_an_archive(batch):
     assert after["command"].attempts == 2
 
 
-def test_what_another_batch_shares_counts_once_and_the_store_has_a_row(batch):
-    ctx, batch_id = batch
+def test_what_another_batch_shares_counts_once_and_the_store_has_a_row(root):
+    ctx, batch_id = ran(root, last="false")
     made = json.loads(
         program(ctx.layout.root, "rerun", batch_id, "--failed", "--edit", "concurrency=1", "--json").stdout
     )

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import httpx
 import pytest
@@ -29,7 +30,8 @@ class Operation(NamedTuple):
 
     def send(self, client: httpx.Client, **more: Any) -> httpx.Response:
         """With ids that name nothing."""
-        path = re.sub(r"{[^}]*}", "77", self.path)
+        uuids = {p["name"] for p in self.described.get("parameters", []) if p["schema"].get("format") == "uuid"}
+        path = re.sub(r"{([^}]*)}", lambda found: str(UUID(int=77)) if found[1] in uuids else "77", self.path)
         with client.stream(self.method, path, **more) as answer:
             kind = answer.headers.get("content-type", "")
             if self.method == "head" or not kind.startswith("text/event-stream"):  # it has no end

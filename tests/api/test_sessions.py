@@ -143,7 +143,7 @@ def test_a_token_with_scopes_is_for_those_parts_alone(root):
             ("/", 403),
             ("/tasks", 403),
         ):
-            assert httpx.get(server.url + path, headers=mine).status_code == status, path
+            assert server.client.get(path, headers=mine).status_code == status, path
         said = is_problem(server.client.get("/v1/queue", headers=mine), 403)["detail"]
         assert said == "token scrape is for metrics, results, not for queue"
         document = server.client.get("/openapi.json", headers=mine).json()

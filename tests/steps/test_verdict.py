@@ -90,14 +90,15 @@ def test_a_task_that_asks_for_more_than_its_environment_can_is_not_broken(asks, 
 
 def test_only_the_newest_finished_attempt_counts(tmp_path):
     attempts = tmp_path / "steps" / "t" / "attempts"
-    for name, reward in (("1_a", 0.0), ("2_b", 1.0), ("3_c", 0.5)):
+    first, second, third = (f"20261121T00000{number}Z_{letter * 12}" for number, letter in enumerate("abc"))
+    for name, reward in ((first, 0.0), (second, 1.0), (third, 0.5)):
         (attempts / name).mkdir(parents=True)
         report = {"trial": {"rewards": {"reward": reward}, "reward": reward}}
         (attempts / name / "final.json").write_text(json.dumps(report))
-        if name != "3_c":
+        if name != third:
             (attempts / name / "state.json").write_text('{"status":"succeeded"}')
     (found,) = facts.of_steps(tmp_path, [StepSpec(step_id="t", kind="trial", queue_key="k")])
-    assert (found.attempt, found.reward) == ("steps/t/attempts/2_b", 1.0)
+    assert (found.attempt, found.reward) == (f"steps/t/attempts/{second}", 1.0)
 
 
 RESULTS = st.sampled_from(facts.RESULTS)
