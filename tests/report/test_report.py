@@ -184,9 +184,9 @@ def test_the_command_writes_one_file_or_says_why_not(store, tmp_path):
     assert store.second in out.read_text()
     with pytest.raises(UserError, match="/no/such/folder"):
         app(["report", store.first, "-o", "/no/such/folder/r.html", "--root", str(root)], standalone_mode=False)
-    done = program(root, "report", check=False)
+    done = program(root, "report", store.first, "-E", "nightly", check=False)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert "name one thing" in done.stderr
+    assert "both an id and --experiment are given" in done.stderr
 
 
 def test_markdown_for_a_comment(store, capsys):
