@@ -111,7 +111,8 @@ def budget(
     named = {"budget": batch, "budget-key": key, "budget-experiment": experiment}
     chosen = [(name, target) for name, target in named.items() if target is not None]
     if len(chosen) != 1:
-        raise UserError("budget: whose is not said", fix="name a batch, --key KEY or --experiment NAME")
+        why = "several are named" if chosen else "whose is not said"
+        raise UserError(f"budget: {why}", fix="name one batch, --key KEY or --experiment NAME")
     [(name, target)] = chosen
     # A part that is None stays as it is, so without any the budget is only shown.
     _print(BY_NAME[name].do(open_store(root), target, reason, usd=usd, tokens=tokens), json=json)

@@ -132,8 +132,8 @@ def test_a_budget_that_cannot_be_is_refused(root):
         (("latest", "--raise", "inf"), "is not an amount"),
         (("--key", "costlyy", "--raise", "1"), "did you mean costly?"),
         (("--experiment", "ablatoin", "--raise", "1"), "did you mean ablation?"),
-        ((), "name a batch, or one of --key and --experiment"),
-        (("latest", "--key", "costly"), "name a batch, or one of --key and --experiment"),
+        ((), "whose is not said; name one batch, --key KEY or --experiment NAME"),
+        (("latest", "--key", "costly"), "several are named; name one batch, --key KEY or --experiment NAME"),
     ):
         refused = program(root, "budget", *said, check=False)
         assert refused.returncode == 2, said
