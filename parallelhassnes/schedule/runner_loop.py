@@ -124,6 +124,8 @@ class _Loop:
         self.others = repair.SilenceWatch()
         self.known: set[str] = set()
         """Runners that were seen to have joined."""
+        self.deciding: set[str] = set()
+        """Others that were not about to end when they were looked at last: they take the right if it is free."""
         self.watch = repair.SilenceWatch()
         self.was_restarted = False
         """The right was this runner's before its host was started anew."""
@@ -169,7 +171,7 @@ class _Loop:
         identity.check(self.ctx.layout)
         self.ctx = renewed(self.ctx)
         if self.ending and not self.is_replaced:
-            self._hand_over()
+            self._give_back()
         if now >= self.next_beat:
             self.next_beat = now + self.ctx.config.heartbeat_sec
             self._beat(now)
@@ -205,11 +207,11 @@ class _Loop:
         self.ending = True
         if not self.is_replaced:
             self._write_beat()
-            self._hand_over()
+            self._give_back()
+            hosts.give_up_right(self.ctx.layout)
 
-    def _hand_over(self) -> None:
-        """Let another decide, and have what has not begun here: what runs may go on for long, and nobody else may decide meanwhile."""
-        hosts.give_up_right(self.ctx.layout)
+    def _give_back(self) -> None:
+        """Let another have what has not begun here."""
         for ticket in self.waiting:
             handed.give_back(self.ctx.layout, ticket)
         self.waiting.clear()
@@ -233,6 +235,8 @@ class _Loop:
         still = hosts.still_sec(layout, self.ctx.config.heartbeat_sec)
         alive = {self.me} | self._moving(now, still)
         self._end_own_dead()
+        if self.ending and alive & self.deciding:
+            hosts.give_up_right(layout)  # what runs here may go on for long, and nobody else may decide meanwhile
         self._see_to_right(now, alive)
         if self._may_decide(now):
             hosts.note_alive(layout, alive, still)
@@ -253,6 +257,7 @@ class _Loop:
             capacity=self.capacity,
             live=len(handed.taken(layout, self.me)),
             draining=draining,
+            ending=self.ending,
             left_sec=None if self.until is None else max(0.0, self.until - time.monotonic()),
             gives=self._gives(),
             version=__version__,
@@ -276,6 +281,7 @@ class _Loop:
             beat = hosts.beat_of(self.ctx.layout, name)
             if self.others.still_for(name, beat and (beat.boot_id, beat.count), now) < still:
                 found.add(name)
+            (self.deciding.discard if beat is None or beat.ending else self.deciding.add)(name)
         return found
 
     def _end_own_dead(self) -> None:

@@ -102,6 +102,8 @@ class Beat(Told):
     """Attempts that it runs or is about to."""
     draining: bool = False
     """It takes nothing more."""
+    ending: bool = False
+    """It ends once what runs there has, and decides nothing."""
     left_sec: float | None = None
     """Time until it ends; it is given nothing that may take longer. None for no end."""
     gives: tuple[str, ...] = ()
