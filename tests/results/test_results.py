@@ -256,10 +256,11 @@ def test_compare_and_errors_print(store, told):
     assert "-1.00" in done
     assert "McNemar" in done
     assert scored.document(told("compare", store.first, store.second, "--json"))["only_b"] == []
-    broke = "agent_error (guessed): RuntimeError: the agent broke"
-    assert broke in " ".join(told("errors").split())
+    errors = " ".join(told("errors").split())
+    assert "agent_error (guessed) 1 1 1 ScriptedAgent RuntimeError: the agent broke" in errors
     (group,) = scored.document(told("errors", store.first, "--json"))["groups"]
     _, batch_id, job_id, _, step_id, *_ = group["attempt"].split("/")
+    broke = "agent_error (guessed): RuntimeError: the agent broke"
     assert broke in " ".join(told("show", f"{batch_id}/{job_id}/{step_id}").split())
     assert scored.document(told("errors", store.second, "--json"))["groups"] == []
 

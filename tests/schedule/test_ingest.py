@@ -225,6 +225,6 @@ def test_the_five_commands_of_the_earlier_readme(root):
     board = json.loads(program(root, "scoreboard", batch, "--json").stdout)
     assert board["counts"]["succeeded"] == board["steps_total"] == 5
     assert board["stand_in"] is True
-    assert "stand-in" in program(root, "scoreboard", batch).stdout.lower()
+    assert "DRY RUN" in program(root, "scoreboard", batch).stdout
     for report in ctx.layout.batch(batch).glob("*/steps/*/attempts/*/final.json"):
         assert read(report)["stand_in"] is True

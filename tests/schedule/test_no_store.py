@@ -62,12 +62,12 @@ def test_run_makes_a_store_and_says_so(root):
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (["run", "nosuch"], "path nosuch does not exist"),
+        (["run", "nosuch"], "run nosuch: does not exist; looked in "),
         (["run", TASK[0], "-a", "nosuch"], "unknown agent 'nosuch'"),
         (["run", TASK[0], "-e", "nosuch"], "nosuch"),
         (["run", "-c", "nosuch.json"], "nosuch.json"),
         (["run", *TASK, "--detach", "--limit", "nosuch"], "nosuch"),
-        (["harbor", "run", "-p", "nosuch"], "dataset nosuch does not exist"),
+        (["harbor", "run", "-p", "nosuch"], "-p nosuch: does not exist; looked in "),
     ],
 )
 def test_a_run_that_is_refused_makes_nothing(tmp_path, arguments, why, root_is_there):
