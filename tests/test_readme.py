@@ -83,6 +83,8 @@ def test_every_command_has_help_with_an_example_that_runs(shell):
         if name == "run":
             again = shell("parallelhassnes run examples/tasks/hello -a oracle -e sandbox --keep-workspace --json")
             kept = json.loads(again.stdout)["batch_id"]
+        if name == "unpack":
+            assert shell("parallelhassnes pack latest").returncode == 0
         if name == "regrade":  # what can be judged again
             line = line.replace("latest", kept)
         if name == "import":  # the job that an export has made
