@@ -96,7 +96,8 @@ def _make(ctx: Context, batch_id: str) -> None:
         packing.prove(made, seals, batch_dir)
         with hosts.deciding(ctx.layout):
             if ledger.size(batch_dir) != before or _why_not(ctx, batch_id):
-                raise UserError(f"{batch_id} was changed while it was packed", fix="pack it again")
+                raise _changed(batch_id, "packed")
+            _still(batch_id, batch_dir, None, "packed")
             for name in (packed.ARCHIVE, packed.SEALS, packed.INDEX):
                 (aside / name).rename(batch_dir / name)
                 atomic.sync_dir(batch_dir)
@@ -109,6 +110,7 @@ def _tell_and_clear(ctx: Context, batch_id: str, pack: packed.Pack) -> tuple[int
     batch_dir = ctx.layout.batch(batch_id)
     away: list[Path] = []
     with hosts.deciding(ctx.layout):
+        _still(batch_id, batch_dir, pack, "packed")
         said = _last(batch_dir)
         digest = ledger.content_hash(batch_dir / packed.INDEX)
         if said.get("event") != "packed" or said.get("index_sha256") != digest:
@@ -157,6 +159,7 @@ def unpack(ctx: Context, text: str) -> Packed:
         if said.get("event") != "packed":
             raise UserError(f"{batch_id} is not packed", fix=f"`parallelhassnes pack {batch_id}` packs it")
         with hosts.deciding(ctx.layout):  # a crash came when all was back
+            _still(batch_id, batch_dir, None, "unpacked")
             _drop(batch_dir, said["attempts"])
         return Packed(batch_id=batch_id, state="unpacked", attempts=said["attempts"])
     packing.prove(pack, _seals(batch_dir))
@@ -165,6 +168,7 @@ def unpack(ctx: Context, text: str) -> Packed:
     try:
         packing.extract(pack, aside)
         with hosts.deciding(ctx.layout):
+            _still(batch_id, batch_dir, pack, "unpacked")
             for steps in pack.rest:
                 if not (batch_dir / steps).is_dir():
                     (aside / steps).rename(batch_dir / steps)
@@ -173,6 +177,17 @@ def unpack(ctx: Context, text: str) -> Packed:
     finally:
         walk.remove_tree(aside)
     return Packed(batch_id=batch_id, state="unpacked", attempts=len(pack.attempts))
+
+
+def _still(batch_id: str, batch_dir: Path, pack: packed.Pack | None, what: str) -> None:
+    """Refuse to go on where the batch has by now another archive than what was made or read before ``tick.lock`` was held, or none."""
+    now = packed.of(batch_dir)
+    if (now and now.index) != (pack and pack.index):
+        raise _changed(batch_id, what)
+
+
+def _changed(batch_id: str, what: str) -> UserError:
+    return UserError(f"{batch_id} was changed while it was {what}", fix=f"{what.removesuffix("ed")} it again")
 
 
 def _drop(batch_dir: Path, number: int) -> None:

@@ -268,3 +268,38 @@ finally:
     )
     assert done.returncode == 0, done.stderr
     return done.stderr.splitlines()
+
+
+def test_a_pack_whose_batch_was_unpacked_meanwhile_takes_nothing_away(batch):
+    ctx, batch_id = batch
+    batch_dir = ctx.layout.batch(batch_id)
+    packs._make(ctx, batch_id)
+    made = packed.of(batch_dir)
+    before = facts(batch_dir / "j" / "steps")
+    packs.unpack(ctx, batch_id)
+    with pytest.raises(UserError, match="was changed while it was packed"):
+        packs._tell_and_clear(ctx, batch_id, made)
+    assert facts(batch_dir / "j" / "steps") == before
+    assert packs._last(batch_dir)["event"] == "unpacked"
+    assert verify(ctx.layout).ok
+
+
+def test_an_unpack_that_another_has_overtaken_puts_no_earlier_archive_back(batch, monkeypatch):
+    ctx, batch_id = batch
+    batch_dir = ctx.layout.batch(batch_id)
+    packs.pack(ctx, batch_id)
+    extract = packs.packing.extract
+
+    def overtaken(pack, target):
+        extract(pack, target)
+        monkeypatch.setattr(packs.packing, "extract", extract)
+        packs.unpack(ctx, batch_id)
+        program(ctx.layout.root, "retry", f"{batch_id}/j/b")
+        program(ctx.layout.root, "tick", "--until-idle")
+        packs.pack(ctx, batch_id)
+
+    monkeypatch.setattr(packs.packing, "extract", overtaken)
+    with pytest.raises(UserError, match="was changed while it was unpacked"):
+        packs.unpack(ctx, batch_id)
+    assert len(attempts.names(batch_dir / "j" / "steps" / "b")) == 2
+    assert verify(ctx.layout).ok
