@@ -181,6 +181,11 @@ def _notes(rows: Sequence[TrialRow]) -> list[str]:
     if reused:
         where = ", ".join(f"{batch} ({count})" for batch, count in reused.most_common(MOST_RULES))
         notes.append(f"{reused.total()} of {formatting.counted(len(rows), 'trial')} reused, not run: from {where}.")
+    if again := len(rows) - len(collect.each_once(rows)):
+        notes.append(
+            f"{formatting.counted(again, 'trial')} taken over from, or judging again, another of these batches: "
+            "each agent's run counts once in a group, as it was judged first."
+        )
     rules = Counter(row.settings.get(RULE_OF_PASSING, "") for row in rows)
     if len(rules) < 2:
         return notes
@@ -218,7 +223,7 @@ def grouped(
             unscored_as_zero=unscored_as_zero,
             ruled=BY_REWARD not in keys or _is_ruled(own),
         )
-        for values, own in groups.items()
+        for values, own in ((values, collect.each_once(own)) for values, own in groups.items())
     ]
     task_order = list(dict.fromkeys(line.key.get("task", "") for line in lines))
     places = {task: place for place, task in enumerate(task_order)}

@@ -46,6 +46,8 @@ class TrialRow:
 
     reused: str = ""
     """The attempt of another batch that was taken over because its content is the same: ``batch_id/job_id/step_id/attempt``."""
+    judges: str = ""
+    """Of a regrade: the trial whose work it judges again, ``batch_id/job_id/step_id``."""
 
     @property
     def task(self) -> str:
@@ -231,6 +233,21 @@ def read(layout: Layout, chosen: Choice, known: dict[str, list[TrialRow]] | None
     return told_apart(kept)
 
 
+def each_once(rows: Sequence[TrialRow]) -> list[TrialRow]:
+    """Return the rows without those whose agent's run stands among them already: of an attempt that was taken over, and of a regrade.
+
+    Several batches together would else count a run twice, and with other tests. The first of them counts; on its own each batch is whole.
+    """
+    places, known, found = {row.step for row in rows}, set[str](), list[TrialRow]()
+    for row in rows:
+        run_id = names.run_id_of(row.facts.attempt.rpartition("/")[2]) if row.facts.attempt else ""
+        if run_id not in known and row.judges not in places:
+            found.append(row)
+        if run_id:
+            known.add(run_id)
+    return found
+
+
 def told_apart(rows: Sequence[TrialRow]) -> list[TrialRow]:
     """Return the rows; agents of several import paths and one name, which no batch's plan has told apart, by these paths."""
     paths: dict[str, set[str | None]] = {}
@@ -248,12 +265,16 @@ def told_apart(rows: Sequence[TrialRow]) -> list[TrialRow]:
 def _of_batch(layout: Layout, batch_id: str) -> list[TrialRow]:
     meta = batches.read_batch(layout.batch(batch_id))
     rows, reused = [], _reused(layout, batch_id)
+    judged = f"{meta.regrade.batch}/" if meta.regrade else ""
     for job_id, plan, found in of_batch(layout, batch_id):
         labels = {**meta.labels, **plan.labels}
         for step_id, fact in found.items():
             own, settings = plan.trials[step_id]
             taken = reused.get(f"{job_id}/{fact.attempt}", "") if reused else ""
-            rows.append(TrialRow(batch_id, meta.experiment, job_id, fact, labels, own.import_path, settings, taken))
+            judges = f"{judged}{job_id}/{step_id}" if judged else ""
+            rows.append(
+                TrialRow(batch_id, meta.experiment, job_id, fact, labels, own.import_path, settings, taken, judges)
+            )
     return rows
 
 

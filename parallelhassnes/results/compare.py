@@ -166,7 +166,8 @@ def compare(layout: Layout, a: str, b: str) -> Comparison:
         known: dict[str, list[TrialRow]] = {}
         read = [collect.read(layout, each, known) for each in chosen]
     together = collect.told_apart([row for rows in read for row in rows])
-    sides = [by_agent(together[: len(read[0])]), by_agent(together[len(read[0]) :])]
+    own = together[: len(read[0])], together[len(read[0]) :]
+    sides = [by_agent(collect.each_once(rows)) for rows in own]
     for side, each in zip(sides, chosen, strict=True):
         if not side:
             raise UserError(f"{each.said} has no trials", fix="name a batch with trials")

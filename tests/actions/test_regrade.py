@@ -14,6 +14,7 @@ from parallelhassnes.actions.stored.regrade import regrade
 from parallelhassnes.admin.audit.verify import verify
 from parallelhassnes.errors import UserError
 from parallelhassnes.results import collect
+from parallelhassnes.results.aggregate import results
 from parallelhassnes.results.compare import compare
 from parallelhassnes.results.regraded import conclusions
 from parallelhassnes.results.text_tables import markdown, of_conclusions
@@ -285,3 +286,16 @@ def test_two_jobs_of_harbor_come_in_are_compared_with_a_batch_of_today_and_one_i
         regrade(ctx, imported["retries"], [changed])
     assert batches.read_batch(ctx.layout.batch(new)).regrade.batch == today
     assert verify(ctx.layout).ok
+
+
+def test_an_experiment_counts_a_run_as_it_was_judged_first(tmp_path):
+    ctx = context(tmp_path)
+    old = run(tmp_path, agents=("oracle",), experiment_id="e")
+    strict = make_task(tmp_path / "strict", test=STRICT)
+    new = regrade(ctx, old, [strict]).batch_id
+    drain(tmp_path)
+    assert (rewards(ctx, old), rewards(ctx, new)) == ({"oracle": 1.0}, {"oracle": 0.0})
+    (whole,) = results(ctx.layout, collect.choose(ctx.layout, experiment="e")).groups
+    assert (whole.n, whole.mean_reward) == (1, 1.0)
+    (other,) = results(ctx.layout, collect.choose(ctx.layout, new)).groups
+    assert (other.n, other.mean_reward) == (1, 0.0)

@@ -13,6 +13,7 @@ from parallelhassnes.admin.audit.verify import verify
 from parallelhassnes.plan import StepSpec
 from parallelhassnes.results import collect
 from parallelhassnes.results.aggregate import results
+from parallelhassnes.results.compare import compare
 from parallelhassnes.results.rows import trial_lines
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
@@ -147,3 +148,15 @@ def test_submit_and_python_reuse_too(ctx, tmp_path):
     assert f"2 of 2 trials reused, not run: from {old} (2)" in done.stderr
     program(tmp_path, "tick", "--until-idle", env=SUPPORT)
     assert launched(ctx, ctx.layout.batch_ids()[-1]) == 0
+
+
+def test_a_run_that_two_batches_have_counts_once_where_they_come_together(ctx, tmp_path):
+    old, _ = run(tmp_path, reused=False, experiment_id="e")
+    run(tmp_path, agents=(("oracle", 3),), experiment_id="e")
+    chosen = collect.choose(ctx.layout, experiment="e")
+    (whole,) = results(ctx.layout, chosen).groups
+    assert (whole.n, whole.passes) == (3, 3)
+    assert [group.n for group in results(ctx.layout, chosen, ["batch"]).groups] == [2, 3]
+    assert any(note.startswith("2 trials taken over from") for note in results(ctx.layout, chosen).notes)
+    (pair,) = compare(ctx.layout, "experiment:e", old).agents
+    assert [(task.a_scored, task.b_scored) for task in pair.tasks] == [(3, 2)]
