@@ -187,7 +187,7 @@ def _still(batch_id: str, batch_dir: Path, pack: packed.Pack | None, what: str) 
 
 
 def _changed(batch_id: str, what: str) -> UserError:
-    return UserError(f"{batch_id} was changed while it was {what}", fix=f"{what.removesuffix("ed")} it again")
+    return UserError(f"{batch_id} was changed while it was {what}", fix=f"{what.removesuffix('ed')} it again")
 
 
 def _drop(batch_dir: Path, number: int) -> None:

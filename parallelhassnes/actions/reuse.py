@@ -3,8 +3,8 @@
     the plan's trials, by what decides their outcome ──▶ scored attempts of the store with the same ──▶ ``carry`` of the submission, done at ingest
 
 The same is: the task by its content hash, the agent with its arguments, model, settings and environment as Harbor's config has them, what a pass is, deadlines and
-caps, and the step's environment variables. What is not known to be the same is not reused: an agent of yours (its code may be another by now), a task without a hash,
-imported attempts and regrades, an attempt of another version of the agent than the newest that the store has seen, one under caps that an operator had changed, and one
+caps, and the step's environment variables. What is not known to be the same is not reused: an agent, an environment or a verifier of yours (its code may be another by
+now), whatever is told by the path of a file (its text may be) or by a variable of this host that is no credential, a task without a hash, imported attempts and regrades, an attempt of another version of the agent than the newest that the store has seen, one under caps that an operator had changed, and one
 whose files or seal are not what the ledger names. Each attempt is taken once, so repeats are as many different attempts; the newest first. The ledger of the
 new batch names, in its lines ``carried``, where each comes from and the hash of its seal (``schedule.additions.carry_over``).
 """
@@ -12,12 +12,15 @@ new batch names, in its lines ``carried``, where each comes from and the hash of
 import contextlib
 import hashlib
 import json
+import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from parallelhassnes import formatting, names
+from parallelhassnes.execute.secret_forms import looks_secret
 from parallelhassnes.plan import Plan, StepSpec, is_sandbox
 from parallelhassnes.results import collect
 from parallelhassnes.schedule.context import Context
@@ -30,6 +33,9 @@ from parallelhassnes.store.records import Control
 from parallelhassnes.views import batch_status
 
 _MOST_NAMED = 5
+_PATHS = re.compile(r"(^|_)(paths?|files?|dirs?|skills|mounts|load_trajectory|compose)$")
+"""Names of settings that say where something is which may be another by now."""
+_VARIABLE = re.compile(r"\$\{(\w+)")
 
 
 class Reusable(NamedTuple):
@@ -78,20 +84,16 @@ def said(carry: Mapping[str, str], plan: Plan) -> str:
 def identity(step: StepSpec) -> str | None:
     """Return what decides the outcome of a trial, as one hash; None where that is not known, or it is no trial that could be reused."""
     spec, config = step.spec, dict(safe_read.mapping(step.spec.get("config")))
-    agent = safe_read.mapping(config.get("agent"))
     checksum = spec.get("task_checksum")
-    if (
-        step.kind != "trial"
-        or not checksum
-        or agent.get("import_path")
-        or spec.get("regrade")
-        or spec.get("source_key")
-    ):
+    if step.kind != "trial" or not checksum or spec.get("regrade") or spec.get("source_key"):
         return None
     config.pop("task", None)
     environment = dict(safe_read.mapping(config.get("environment")))
     if is_sandbox(environment.get("import_path")):
-        environment["import_path"] = "sandbox"
+        del environment["import_path"]
+        environment["type"] = "sandbox"
+    if _may_be_another([{**config, "environment": environment}, step.env]):
+        return None
     decides = {
         "task": [spec.get("task_name"), checksum],
         "config": {**config, "environment": environment},
@@ -101,6 +103,19 @@ def identity(step: StepSpec) -> str | None:
         "caps": step.caps.model_dump(exclude_none=True) if step.caps else {},
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _may_be_another(value: Any, name: str = "") -> bool:
+    """Tell whether settings name something whose content they do not say: code, files of this host, or its variables."""
+    if isinstance(value, Mapping):
+        return any(_may_be_another(part, key) for key, part in value.items())
+    if isinstance(value, (list, tuple)):
+        return any(_may_be_another(part, name) for part in value) or bool(value and _PATHS.search(name))
+    if not isinstance(value, str) or not value:
+        return False
+    if name == "import_path" or _PATHS.search(name) or (Path(value).is_absolute() and os.path.lexists(value)):
+        return True
+    return any(not looks_secret(variable) for variable in _VARIABLE.findall(value))
 
 
 def _store(ctx: Context, wanted: Mapping[str, object]) -> dict[str, list[Reusable]]:

@@ -19,8 +19,7 @@ from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.views.show import show
 
-pytestmark = pytest.mark.harbor
-TEMP = {"import_path": "temp_environment:TempEnvironment"}
+pytestmark = [pytest.mark.harbor, pytest.mark.namespaces]
 
 
 def run(root, *, agents=(("oracle", 2),), reused=True, env=None, task=None, **more):
@@ -28,7 +27,7 @@ def run(root, *, agents=(("oracle", 2),), reused=True, env=None, task=None, **mo
     own = {
         "path": [str(task or root / "hello")],
         "agents": [{"name": name, "n_trials": count} for name, count in agents],
-        "environment": TEMP,
+        "environment": "sandbox",
         **more,
     }
     (root / "table.json").write_text(json.dumps({"spec_version": "2.0", "sweep": own}))
@@ -129,17 +128,36 @@ def test_what_cannot_be_trusted_is_not_reused(ctx, tmp_path):
     assert "nothing of the 2 trials is reused" in said
 
 
-def test_an_agent_of_ones_own_a_regrade_and_an_import_are_not_reused():
+def test_what_may_be_another_by_now_a_regrade_and_an_import_are_not_reused():
     spec = {"task_name": "t", "task_checksum": "sha256:1", "config": {"agent": {"name": "oracle"}}}
     step = StepSpec(step_id="s", kind="trial", queue_key="k", spec=spec)
     assert reuse.identity(step)
     for more in (
         {"config": {"agent": {"import_path": "a:B"}}},
+        {"config": {"environment": {"import_path": "a:B"}}},
+        {"config": {"verifier": {"import_path": "a:B"}}},
+        {"config": {"user_agent": {"name": "oracle", "user_persona_path": "p.md"}}},
+        {"config": {"agent": {"name": "terminus-2", "kwargs": {"prompt_template_path": "p.j2"}}}},
+        {"config": {"agent": {"name": "terminus-2", "kwargs": {"config": "/etc/passwd"}}}},
+        {"config": {"agent": {"name": "terminus-2", "skills": ["org/name"]}}},
+        {"config": {"agent": {"name": "terminus-2", "env": {"URL": "${MY_PROVIDER}"}}}},
+        {"config": {"environment": {"mounts": [{"type": "bind", "source": "/nowhere", "target": "/data"}]}}},
+        {"config": {"environment": {"extra_docker_compose": ["more.yaml"]}}},
+        {"config": {"extra_instruction_paths": ["more.md"]}},
         {"regrade": {"attempt": "x"}},
         {"source_key": "k"},
         {"task_checksum": ""},
     ):
-        assert reuse.identity(step.model_copy(update={"spec": spec | more})) is None
+        assert reuse.identity(step.model_copy(update={"spec": spec | more})) is None, more
+    assert reuse.identity(step.model_copy(update={"env": {"LEVEL": "${LEVEL}"}})) is None
+    same = {
+        "agent": {
+            "name": "terminus-2",
+            "env": {"K": "${OPENAI_API_KEY}"},
+            "kwargs": {"max_turns": 5, "note": "costs $5"},
+        }
+    }
+    assert reuse.identity(step.model_copy(update={"spec": spec | {"config": same}}))
 
 
 def test_submit_and_python_reuse_too(ctx, tmp_path):
