@@ -194,6 +194,38 @@ def test_a_hostile_tar_becomes_no_file_elsewhere(tmp_path):
     assert not any(tmp_path.glob("*/manifest.json"))
 
 
+@pytest.mark.parametrize(
+    "members",
+    [
+        [("x", tarfile.SYMTYPE, "/usr/local/bin"), ("x/pytest", tarfile.REGTYPE, "")],
+        [("x", tarfile.DIRTYPE, ""), ("x", tarfile.SYMTYPE, "/tests"), ("x/test.sh", tarfile.REGTYPE, "")],
+        [("x", tarfile.LNKTYPE, "/etc/passwd")],
+        [("x", tarfile.LNKTYPE, "../../etc/passwd")],
+    ],
+)
+def test_a_tar_whose_links_lead_out_is_not_kept(tmp_path, members):
+    with tarfile.open(tmp_path / "w.tar", "w") as archive:
+        for name, kind, target in members:
+            member = tarfile.TarInfo(f"./{name}")
+            member.type, member.linkname = kind, target
+            archive.addfile(member)
+    assert workspace.take_apart(tmp_path / "w.tar", tmp_path / "w", "/app") == "it has a name that leads out of it"
+
+
+def test_a_part_of_a_tar_is_not_taken_for_the_whole(tmp_path):
+    tar = tmp_path / "w.tar"
+    with tarfile.open(tar, "w") as archive:
+        for name in (".", "./one", "./two"):
+            member = tarfile.TarInfo(name)
+            member.type = tarfile.DIRTYPE if name == "." else tarfile.REGTYPE
+            archive.addfile(member)
+    whole = tar.read_bytes()
+    assert workspace.take_apart(tar, tmp_path / "whole", "/app") == ""
+    for number, data in enumerate((whole[:1024], whole[:1100], whole[:1024] + b"broken!!" * 64 + whole[1536:])):
+        tar.write_bytes(data)
+        assert workspace.take_apart(tar, tmp_path / f"{number}", "/app") == "what came is no whole tar"
+
+
 @pytest.mark.namespaces
 def test_in_the_sandbox(tmp_path):
     ctx = context(tmp_path)

@@ -113,6 +113,7 @@ def take_apart(tar: Path, into: Path, place: str) -> str:
     import tarfile
 
     entries: list[dict[str, Any]] = []
+    kinds = {".": "folder"}
     data = 0
     (into / BLOBS).mkdir(parents=True, exist_ok=True)
     descriptor = safe_read.open_file(tar)
@@ -126,15 +127,38 @@ def take_apart(tar: Path, into: Path, place: str) -> str:
                 data += member.size
                 if data > MOST_BYTES or len(entries) >= MOST_ENTRIES:
                     return f"it has more than {MOST_ENTRIES} entries or {MOST_BYTES >> 20} MB"
-                if path.is_absolute() or ".." in path.parts or len(member.name) > _LONGEST_PATH:
+                if _leads_out(path, member, kinds):
                     return "it has a name that leads out of it"
+                if member.issparse():
+                    return "it has a file with holes, which come as no content"
                 entry = _entry(archive, member, path.as_posix(), into / BLOBS)
-                if entry is not None:
+                if path.name:
+                    kinds[path.as_posix()] = entry["type"] if entry else ""
+                if entry is not None and (entry["type"] != "same" or kinds[entry["target"]]):
                     entries.append(entry)
+            stream.seek(archive.offset)
+            if stream.read(512) != bytes(512):  # ``tarfile`` takes whatever is no header for the end
+                return "what came is no whole tar"
     except (tarfile.TarError, OSError, ValueError, OverflowError, EOFError) as error:
         return f"what came is no tar: {type(error).__name__}"
     _write(into, {"directory": place, "entries": entries})
     return ""
+
+
+def _leads_out(path: PurePosixPath, member: "tarfile.TarInfo", kinds: Mapping[str, str]) -> bool:
+    """Tell whether a member would be put elsewhere: by its name, by a link in the place of its folder, or as another name of a file that is not there.
+
+    Args:
+        kinds: what was before it, by path; a name that comes again may be a link by then.
+    """
+    return (
+        path.is_absolute()
+        or ".." in path.parts
+        or len(member.name) > _LONGEST_PATH
+        or (bool(path.name) and path.as_posix() in kinds)
+        or kinds.get(path.parent.as_posix()) != "folder"
+        or (member.islnk() and PurePosixPath(member.linkname).as_posix() not in kinds)
+    )
 
 
 def _entry(archive: "tarfile.TarFile", member: "tarfile.TarInfo", path: str, blobs: Path) -> dict[str, Any] | None:
@@ -152,7 +176,7 @@ def _entry(archive: "tarfile.TarFile", member: "tarfile.TarInfo", path: str, blo
         return facts | {"type": "link", "target": member.linkname}
     if member.islnk():
         return facts | {"type": "same", "target": PurePosixPath(member.linkname).as_posix()}
-    if not member.isreg() or member.issparse():
+    if not member.isreg():
         return None
     source = archive.extractfile(member)
     assert source is not None  # noqa: S101 - it is a regular file
