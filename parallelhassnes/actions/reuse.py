@@ -4,7 +4,7 @@
 
 The same is: the task by its content hash, the agent with its arguments, model, settings and environment as Harbor's config has them, what a pass is, deadlines and
 caps, and the step's environment variables. What is not known to be the same is not reused: an agent, an environment or a verifier of yours (its code may be another by
-now), whatever is told by the path of a file (its text may be) or by a variable of this host that is no credential, a task without a hash, imported attempts and regrades, an attempt of another version of the agent than the newest that the store has seen, one under caps that an operator had changed, and one
+now), whatever is told by the path of a file (its text may be) or by a variable of this host that is no credential, a task without a hash, imported attempts and regrades, an attempt of another version of the agent than the newest that the store has seen, one whose caps an operator has ever changed, and one
 whose files or seal are not what the ledger names. Each attempt is taken once, so repeats are as many different attempts; the newest first. The ledger of the
 new batch names, in its lines ``carried``, where each comes from and the hash of its seal (``schedule.additions.carry_over``).
 """
@@ -24,12 +24,11 @@ from parallelhassnes.execute.secret_forms import looks_secret
 from parallelhassnes.plan import Plan, StepSpec, is_sandbox
 from parallelhassnes.results import collect
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.steps import caps, safe_read
+from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.trial import workspace
 from parallelhassnes.steps.trial_data import rewards
 from parallelhassnes.store import attempts, batches, members, seal
 from parallelhassnes.store.evidence import ledger
-from parallelhassnes.store.records import Control
 from parallelhassnes.views import batch_status
 
 _MOST_NAMED = 5
@@ -132,7 +131,7 @@ def _of_batch(ctx: Context, batch_id: str, wanted: Mapping[str, object]) -> Iter
     batch_dir = ctx.layout.batch(batch_id)
     if batches.read_batch(batch_dir).imported is not None:
         return
-    status, control = batch_status.read_told(ctx.layout, batch_id), batches.read_control(batch_dir)
+    status, capped = batch_status.read_told(ctx.layout, batch_id), _capped_by_operators(batch_dir)
     for job_id in status.jobs:
         with members.apart(batch_dir / job_id):
             job = batches.read_job(batch_dir / job_id)
@@ -142,14 +141,15 @@ def _of_batch(ctx: Context, batch_id: str, wanted: Mapping[str, object]) -> Iter
                 facts = trials[step_id]
                 if facts.result != "scored" or facts.attempt is None:
                     continue
-                if _is_under_other_caps(control, job.step(step_id), f"{job_id}/{step_id}"):
+                if capped & {batch_id, job_id, f"{job_id}/{step_id}"} or (facts.capped and not job.step(step_id).caps):
                     continue
                 folder = batch_dir / job_id / facts.attempt
                 yield key, Reusable(f"{batch_id}/{job_id}/{step_id}/{folder.name}", folder, facts.agent_version)
 
 
-def _is_under_other_caps(control: Control, step: StepSpec, place: str) -> bool:
-    return caps.merged(step.caps, control.caps, place) != step.caps
+def _capped_by_operators(batch_dir: Path) -> set[str]:
+    """Return what operators have set caps of, whether these still hold or not: the batch, ``job_id`` or ``job_id/step_id``."""
+    return {str(event.get("target")) for _, event in ledger.read(batch_dir) if event.get("event") == "caps"}
 
 
 def _trusted(ctx: Context, found: list[Reusable]) -> Iterator[Reusable]:

@@ -178,3 +178,18 @@ def test_a_run_that_two_batches_have_counts_once_where_they_come_together(ctx, t
     assert any(note.startswith("2 trials taken over from") for note in results(ctx.layout, chosen).notes)
     (pair,) = compare(ctx.layout, "experiment:e", old).agents
     assert [(task.a_scored, task.b_scored) for task in pair.tasks] == [(3, 2)]
+
+
+def test_what_an_operator_has_capped_is_not_reused_though_the_cap_is_gone(ctx, tmp_path):
+    make_task(tmp_path, solution="sleep 20; echo hi > /app/out")
+    own = {"path": [str(tmp_path / "hello")], "agents": [{"name": "oracle"}], "environment": "sandbox"}
+    (tmp_path / "table.json").write_text(json.dumps({"spec_version": "2.0", "sweep": own}))
+    program(tmp_path, "submit", str(tmp_path / "table.json"), env=SUPPORT)
+    (old,) = ctx.layout.batch_ids()
+    cap(ctx, old, max_wall_sec=0.5)
+    program(tmp_path, "tick", "--until-idle", "--fail-on", "never", env=SUPPORT)
+    (row,) = collect.read(ctx.layout, collect.choose(ctx.layout, old))
+    assert (row.scored, row.facts.capped, row.facts.reward) == (True, True, 0.0)
+    cap(ctx, old, max_wall_sec=0)
+    done = program(tmp_path, "submit", str(tmp_path / "table.json"), "--again", "--reuse", env=SUPPORT)
+    assert "nothing of the 1 trial is reused" in done.stderr
