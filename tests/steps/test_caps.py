@@ -1,5 +1,6 @@
 """Caps: what an agent may use, enforced while it works, its work verified all the same."""
 
+import asyncio
 import json
 import shutil
 import time
@@ -20,7 +21,7 @@ from parallelhassnes.results.compare import compare
 from parallelhassnes.results.rows import trial_lines
 from parallelhassnes.results.text_tables import markdown, of_comparison, of_results, of_trials
 from parallelhassnes.steps import caps
-from parallelhassnes.steps.trial.capped_agent import used_in
+from parallelhassnes.steps.trial.capped_agent import AgentUnderCaps, used_in
 from parallelhassnes.store import batches
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.views.history import operators_words
@@ -259,3 +260,41 @@ def test_an_agent_step_is_ended_at_its_turns_and_what_it_did_is_kept(tmp_path, n
     assert "max_turns 3 is reached" in report["failure"]["line"]
     assert 3 <= asked < 15
     assert (tmp_path / "work" / "notes.txt").read_text().startswith("more\n")
+
+
+def test_what_ended_the_agent_during_a_look_is_not_taken_for_the_cap():
+    """So that a provider's refusal makes no score of 0."""
+    falls = asyncio.Event()
+
+    class Watch:
+        caps, runs, line = Caps(max_turns=1), False, None
+
+        def begin(self): ...
+
+        def pause(self): ...
+
+        def look(self):
+            return self.caps
+
+        def reached(self, _used):
+            return self.line
+
+    class Meter:
+        used = caps.NOTHING
+
+        def begin(self, _context): ...
+
+        def end(self): ...
+
+        async def look(self, *, last=False):
+            falls.set()
+            await asyncio.wait([task for task in asyncio.all_tasks() if task.get_coro().__name__ == "own"])
+            watch.line = "max_turns 1 is reached: 2 so far"
+
+    async def own():
+        await falls.wait()
+        raise ConnectionError("the provider is gone")
+
+    watch = Watch()
+    with pytest.raises(ConnectionError, match="the provider is gone"):
+        asyncio.run(AgentUnderCaps(own, watch, Meter(), None).run())

@@ -116,7 +116,7 @@ class AgentUnderCaps:
                 return None
             if self._watch.look():
                 await self._meter.look()
-            if line := self._watch.reached(self._meter.used):
+            if (line := self._watch.reached(self._meter.used)) and not task.done():  # a look takes time
                 return line
 
     async def _end_programs(self) -> None:
