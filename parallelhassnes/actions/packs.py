@@ -4,9 +4,10 @@ What an archive is stands in ``parallelhassnes.packed``, how it is made and prov
 a batch in which nothing runs, waits or is held, and whose every attempt is sealed as the ledger says.
 """
 
+import contextlib
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,8 @@ def pack(ctx: Context, text: str) -> Packed:
     pack = packed.of(batch_dir)
     if pack is None:
         _refuse(ctx, batch_id)
-        _make(ctx, batch_id)
+        with _told(batch_id):
+            _make(ctx, batch_id)
         pack = packed.of(batch_dir)
         assert pack is not None  # noqa: S101 - it was just made
         state = "packed"
@@ -162,11 +164,12 @@ def unpack(ctx: Context, text: str) -> Packed:
             _still(batch_id, batch_dir, None, "unpacked")
             _drop(batch_dir, said["attempts"])
         return Packed(batch_id=batch_id, state="unpacked", attempts=said["attempts"])
-    packing.prove(pack, _seals(batch_dir))
     aside = atomic.temp_path(batch_dir)
-    aside.mkdir()
     try:
-        packing.extract(pack, aside)
+        with _told(batch_id):
+            packing.prove(pack, _seals(batch_dir))
+            aside.mkdir()
+            packing.extract(pack, aside)
         with hosts.deciding(ctx.layout):
             _still(batch_id, batch_dir, pack, "unpacked")
             for steps in pack.rest:
@@ -184,6 +187,16 @@ def _still(batch_id: str, batch_dir: Path, pack: packed.Pack | None, what: str) 
     now = packed.of(batch_dir)
     if (now and now.index) != (pack and pack.index):
         raise _changed(batch_id, what)
+
+
+@contextlib.contextmanager
+def _told(batch_id: str) -> Iterator[None]:
+    """Tell of files that are gone meanwhile, as those of the store may be, in one line."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        fix = f"see whether another pack or unpack is at it, and what `parallelhassnes audit verify {batch_id}` says"
+        raise UserError(f"{batch_id}: {error.filename} is not there any more", fix=fix) from None
 
 
 def _changed(batch_id: str, what: str) -> UserError:

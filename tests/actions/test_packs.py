@@ -303,3 +303,13 @@ def test_an_unpack_that_another_has_overtaken_puts_no_earlier_archive_back(batch
         packs.unpack(ctx, batch_id)
     assert len(attempts.names(batch_dir / "j" / "steps" / "b")) == 2
     assert verify(ctx.layout).ok
+
+
+def test_an_archive_that_is_gone_is_told_in_a_line(batch):
+    ctx, batch_id = batch
+    packs.pack(ctx, batch_id)
+    archive = ctx.layout.batch(batch_id) / packed.ARCHIVE
+    archive.unlink()
+    done = program(ctx.layout.root, "unpack", batch_id, check=False)
+    assert (done.returncode, f"{archive} is not there any more" in done.stderr) == (2, True), done.stderr
+    assert not any(path.name.startswith(".") for path in ctx.layout.batch(batch_id).iterdir())
