@@ -125,7 +125,7 @@ def take_apart(tar: Path, into: Path, place: str) -> str:
             for member in archive:
                 path = PurePosixPath(member.name)
                 data += member.size
-                if data > MOST_BYTES or len(entries) >= MOST_ENTRIES:
+                if data > MOST_BYTES or len(kinds) > MOST_ENTRIES:
                     return f"it has more than {MOST_ENTRIES} entries or {MOST_BYTES >> 20} MB"
                 if _leads_out(path, member, kinds):
                     return "it has a name that leads out of it"
