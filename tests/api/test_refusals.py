@@ -1,4 +1,8 @@
-"""Every operation of the document says no as the document says: by role, by host, by size, by id, in one shape."""
+"""Every operation of the document says no as the document says: by role, by host, by size, by id, in one shape.
+
+What the server answers besides, pages and what old clients call, is asked of the application itself, so that nothing
+new goes without.
+"""
 
 import re
 from collections.abc import Iterator
@@ -8,11 +12,19 @@ from uuid import UUID
 import httpx
 import pytest
 from api_checks import is_problem
+from fastapi.routing import iter_route_contexts
 from servers import serving, token
 from stores import context
 
 from parallelhassnes.admin.tokens import ROLES
+from parallelhassnes.api.app import create_app
+from parallelhassnes.api.http.auth import SAFE_METHODS
 from parallelhassnes.api.http.problems import ProblemDocument
+from parallelhassnes.api.live.server_state import ServerState
+from parallelhassnes.config import ApiConfig
+
+OPEN = {("GET", "/login"), ("POST", "/login"), ("GET", "/static/{name}")}
+"""What is answered without a token, besides /health: the way in, and what its page is drawn with."""
 
 
 class Operation(NamedTuple):
@@ -45,6 +57,8 @@ class Site(NamedTuple):
     client: httpx.Client
     headers: dict[str, dict[str, str]]
     operations: list[Operation]
+    others: list[Operation]
+    """What is answered and does not stand in the document."""
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +70,14 @@ def site(tmp_path_factory) -> Iterator[Site]:
         paths = server.client.get("/openapi.json", headers=headers["read"]).json()["paths"]
         found = [Operation(m, path, how) for path, ways in paths.items() for m, how in ways.items()]
         assert len(found) > 80
-        yield Site(server.client, headers, found)
+        app = create_app(ServerState(root, ApiConfig(), "token", ticking=False))
+        others = [
+            Operation(method, route.path, {})
+            for route in iter_route_contexts(app.routes)
+            for method in sorted(route.methods or ())
+            if route.path and method.lower() not in paths.get(route.path, {})
+        ]
+        yield Site(server.client, headers, found, others)
 
 
 def refused(operation: Operation, answer: httpx.Response, status: int) -> None:
@@ -82,6 +103,27 @@ def test_every_operation_needs_the_role_that_it_says_and_no_more(site):
             else:
                 assert answer.status_code not in (401, 403), f"{operation.path}: {answer.text}"
                 assert str(answer.status_code) in operation.described["responses"], operation.path
+
+
+def test_what_is_new_is_among_what_is_asked(site):
+    asked = {path for _, path, _ in site.operations + site.others}
+    for path in ("/v1/report", "/v1/results", "/v1/trials", "/compare", "/operate/{word}"):
+        assert path in asked
+    for part in ("/cap", "/regrade", "/harbor/", "/trials/import"):
+        assert any(part in path for path in asked), part
+
+
+def test_what_the_document_does_not_show_needs_a_token_too_and_a_change_more_than_to_read(site):
+    assert {(method, path) for method, path, _ in site.others} > OPEN
+    for operation in site.others:
+        if (operation.method, operation.path) in OPEN:
+            continue
+        unknown = operation.send(site.client)
+        assert unknown.status_code == 401, operation
+        reader = operation.send(site.client, headers=site.headers["read"])
+        operator = operation.send(site.client, headers=site.headers["operate"])
+        assert (reader.status_code == 403) == (operation.method not in SAFE_METHODS), operation
+        assert operator.status_code not in (401, 403), f"{operation}: {operator.text}"
 
 
 def test_every_operation_knows_its_host_and_how_much_it_takes(site):
