@@ -193,8 +193,26 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
         lowered.setdefault(candidate.lower(), candidate)
     import difflib
 
-    hits = difflib.get_close_matches(word.lower()[:200], lowered, n=1, cutoff=0.6)
-    return lowered[hits[0]] if hits else None
+    meant = word.lower()[:200]
+    hits = difflib.get_close_matches(meant, lowered, n=5, cutoff=0.6)
+    # Their order is by letters in common, which calls n_trials as near to n_trails as n_tasks is.
+    return lowered[min(hits, key=lambda hit: edits(meant, hit))] if hits else None
+
+
+def edits(one: str, other: str) -> int:
+    """Count the letters that are put in, left out, changed, or changed for the next one to make one word of another.
+
+    The optimal string alignment distance: two neighbours that changed places count once.
+    """
+    before, last = list[int](), list(range(len(other) + 1))
+    for row, letter in enumerate(one, 1):
+        line = [row]
+        for column, wanted in enumerate(other, 1):
+            least = min(last[column] + 1, line[-1] + 1, last[column - 1] + (letter != wanted))
+            swapped = row > 1 and column > 1 and (letter, one[row - 2]) == (other[column - 2], wanted)
+            line.append(min(least, before[column - 2] + 1) if swapped else least)
+        before, last = last, line
+    return last[-1]
 
 
 def suggestion(word: str, known: Iterable[str], otherwise: str = "known are", most: int = 10) -> str:

@@ -16,6 +16,7 @@ from parallelhassnes.names import (
     agent_key,
     attempt_name,
     check_id,
+    edits,
     is_safe_id,
     key_dir,
     key_from_dir,
@@ -154,6 +155,13 @@ def test_nearest() -> None:
     assert nearest("depend_on", ["depends_on", "env"]) == "depends_on"
     assert nearest("Docker", ["docker", "podman"]) == "docker"
     assert nearest("zzz", ["docker"]) is None
+    assert nearest("n_trails", ["n_tasks", "n_valid", "n_trials"]) == "n_trials"
+    assert nearest("n_trails", ["n_trials", "n_tasks"]) == "n_trials"
+
+
+def test_two_letters_that_changed_places_are_one_edit() -> None:
+    for one, other, count in (("", "ab", 2), ("ab", "ba", 1), ("trails", "trials", 1), ("ca", "abc", 3), ("a", "a", 0)):
+        assert edits(one, other) == edits(other, one) == count
 
 
 def test_user_aliases_win_and_are_final() -> None:
