@@ -33,6 +33,7 @@ from parallelhassnes.compat.oddish_shapes import (
 )
 from parallelhassnes.compat.oddish_tasks import DELETED, OddishTask
 from parallelhassnes.compat.trials import trials_of
+from parallelhassnes.formatting import counted
 from parallelhassnes.refs import Found
 from parallelhassnes.store.uploaded_tasks import StoredTask
 
@@ -206,7 +207,7 @@ def delete_experiment(site: SiteHere, experiment_id: str) -> dict[str, Any]:
         _delete(site, task)
     return {
         "status": "success",
-        "message": f"{len(tasks)} tasks are canceled; their results stay under runs/",
+        "message": f"canceled: {counted(len(tasks), 'task')}; all results stay under runs/",
         "deleted": {"experiment_id": experiment_id, "tasks": len(tasks)},
     }
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from parallelhassnes.errors import UserError
+from parallelhassnes.formatting import counted
 from parallelhassnes.plan import BatchMeta, Preregistration
 from parallelhassnes.report import spans
 from parallelhassnes.report.spans import KeyTime, Span
@@ -72,7 +73,7 @@ def planned_of(layout: Layout, batch_id: str) -> Planned | None:
         elif event in ("launched", "carried") and line.get("label"):
             labels[f"{line['job_id']}/{line['step_id']}"] = str(line["label"])
         elif event == "added" and line.get("trials"):
-            deviations.append(_deviation(line, f"{sum(line['trials'].values())} trials were added"))
+            deviations.append(_deviation(line, _were(sum(line["trials"].values()), "added")))
         elif event in _WORDS:
             deviations.append(_deviation(line, f"the batch {_WORDS[event]}"))
         if event in ("ended", "carried"):
@@ -90,10 +91,14 @@ def _trials(wanted: Counter[str], labels: dict[str, str], ends: dict[str, str]) 
 
 def _short(wanted: Counter[str], labels: dict[str, str], ends: dict[str, str]) -> list[str]:
     return [
-        f"{name}: {planned} trials were planned, {started} were started and {done} succeeded"
+        f"{name}: {_were(planned, 'planned')}, {started} {'was' if started == 1 else 'were'} started and {done} succeeded"
         for name, (planned, started, done) in _trials(wanted, labels, ends).items()
         if not planned == started == done
     ]
+
+
+def _were(count: int, done: str) -> str:
+    return f"{counted(count, 'trial')} {'was' if count == 1 else 'were'} {done}"
 
 
 def _deviation(line: dict[str, Any], what: str) -> str:

@@ -98,7 +98,7 @@ def test_the_oddish_command_line_runs_watches_and_cleans_a_sweep(root, tmp_path,
         assert server.client.get(f"/trials/{trial['id']}/result").json()["trial_name"]
         assert "is canceled" in oddish(clean, hello["id"], input="y\n")
         is_problem(server.client.get(f"/tasks/{hello['id']}"), 404)
-        assert "1 tasks are canceled" in oddish(clean, "--experiment", "nightly", input="y\n")
+        assert "canceled: 1 task;" in oddish(clean, "--experiment", "nightly", input="y\n")
         named = server.client.patch("/experiments/single", json={"name": " One of a kind "})
         assert named.json() == {"id": "single", "name": "One of a kind"}
         assert "Name: One of a kind" in oddish("status", "--experiment", "single")

@@ -165,7 +165,7 @@ def _same_actions(same: Sequence[Same]) -> Iterator[QualityFinding]:
     own = [each for each in same if not each.is_baseline]
     if own:
         found = ", ".join(f"{reward:g}" for reward in sorted({fact.reward or 0.0 for fact in own[0].trials}))
-        said = f"{len(own[0].trials)} trials ran the same {own[0].what} and have the rewards {found}"
+        said = f"{counted(len(own[0].trials), 'trial')} ran the same {own[0].what} and have the rewards {found}"
         yield _finding("same_actions_differ", 0.8, said, SAME_REWARD, [fact for each in own for fact in each.trials])
 
 
