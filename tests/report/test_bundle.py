@@ -4,6 +4,7 @@ import io
 import json
 import re
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
@@ -170,6 +171,18 @@ def test_the_server_gives_reports_and_tables_as_files(store):
             gather(store.ctx.layout, collect.choose(store.ctx.layout, store.first)).title
             in server.client.get(links[0]).text
         )
+
+
+def test_many_who_ask_for_figures_at_once_are_told_to_ask_again_and_leave_the_server_free(store):
+    with serving(store.ctx.layout.root, "--no-tick") as server, ThreadPoolExecutor(12) as pool:
+        asked = [pool.submit(server.client.get, "/v1/report", params={"format": form}) for form in ("html", "zip") * 6]
+        answers = [each.result() for each in asked]
+        assert {answer.status_code for answer in answers} == {200, 503}
+        for answer in answers:
+            if answer.status_code == 503:
+                assert "other reports are being made" in answer.json()["detail"]
+                assert int(answer.headers["retry-after"]) > 0
+        assert server.client.get("/v1/report").status_code == 200  # the turn is given back
 
 
 @pytest.mark.browser

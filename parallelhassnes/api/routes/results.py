@@ -1,10 +1,13 @@
 """Results, comparisons and errors across batches."""
 
 import tempfile
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, BinaryIO, Literal
 
 from fastapi import APIRouter, Depends, Query
+from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 
 from parallelhassnes.api.http.auth import needs
@@ -49,9 +52,13 @@ Form = Annotated[
 _TYPES = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
 _FILES: dict[int | str, dict[str, Any]] = {200: {"content": {kind.partition(";")[0]: {} for kind in _TYPES.values()}}}
 _REPORT: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/html": {}, "text/markdown": {}, "application/zip": {}}, "description": "The report."}
+    200: {"content": {"text/html": {}, "text/markdown": {}, "application/zip": {}}, "description": "The report."},
+    503: {"description": "Others are being made; `Retry-After` says when to ask again."},
 }
 _CHUNK = 1 << 17
+_ASKING, _DRAWING = threading.BoundedSemaphore(4), threading.Lock()
+"""Who may wait for figures, each of whom takes a thread of the server; who has them drawn, seconds of a whole core."""
+_WAIT_SEC = 10.0
 
 
 @router.get("/results", response_model=Results, responses=_FILES)
@@ -98,22 +105,48 @@ def get_report(
     ] = "html",
     trials: Annotated[Which, Query(description="Whose transcripts a zip has.")] = "failed",
 ) -> Response:
-    """The report of a batch, of an experiment or of all batches, as a file; HTML needs the extra `report`."""
+    """The report of a batch, of an experiment or of all batches, as a file; HTML needs the extra `report`.
+
+    Figures are drawn for one request at a time.
+    """
     chosen = collect.choose(site.layout, batch, experiment)
     name = f"report-{_named(chosen)}"
     if form == "markdown":
         text = write.markdown(site.layout, chosen, None).text or ""
         return Response(text, headers=_attached(f"{name}.md"), media_type="text/markdown")
     if form == "html":
-        html = write.page_of(site.layout, chosen, None)
+        with _drawing():
+            html = write.page_of(site.layout, chosen, None)
         return Response(html, headers=_attached(f"{name}.html"), media_type="text/html")
     stream = tempfile.SpooledTemporaryFile(max_size=16 << 20)  # noqa: SIM115 - closed when the last piece is sent
     try:
-        bundles.write_zip(bundles.make(site.layout, chosen, trials), stream)  # type: ignore[arg-type]
+        with _drawing():
+            bundles.write_zip(bundles.make(site.layout, chosen, trials), stream)  # type: ignore[arg-type]
     except BaseException:
         stream.close()
         raise
     return StreamingResponse(_pieces(stream), headers=_attached(f"{name}.zip"), media_type="application/zip")  # type: ignore[arg-type]
+
+
+@contextmanager
+def _drawing() -> Iterator[None]:
+    """Hold the turn to draw figures.
+
+    Raises:
+        HTTPException: 503 where too many wait for it, or the turn has not come in time.
+    """
+    busy = HTTPException(503, "other reports are being made just now; ask again soon", {"Retry-After": "5"})
+    if not _ASKING.acquire(blocking=False):
+        raise busy
+    try:
+        if not _DRAWING.acquire(timeout=_WAIT_SEC):
+            raise busy
+        try:
+            yield
+        finally:
+            _DRAWING.release()
+    finally:
+        _ASKING.release()
 
 
 def _pieces(stream: BinaryIO) -> Iterator[bytes]:
