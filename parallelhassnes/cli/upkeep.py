@@ -370,10 +370,18 @@ def du(
     if json:
         typer.echo(found.model_dump_json())
         return
+    from parallelhassnes.cli.output import console
+    from parallelhassnes.cli.output.grid import Grid
+
+    table = Grid(by)
+    for head in ("MB", "files", "attempts"):
+        table.add_column(head, right=True, rank=1)
     for use in found.rows:
-        attempts = f"  {formatting.counted(use.attempts, 'attempt')}" if use.attempts else ""
-        typer.echo(f"{use.bytes / 1e6:12,.2f} MB {use.files:10,} files  {use.name}{attempts}")
-    typer.echo(f"{found.bytes / 1e6:12,.2f} MB {found.files:10,} files  in all")
+        table.add_row(
+            use.name, f"{use.bytes / 1e6:,.2f}", f"{use.files:,}", f"{use.attempts:,}" if use.attempts else ""
+        )
+    table.add_row("in all", f"{found.bytes / 1e6:,.2f}", f"{found.files:,}")
+    console.show(table)
 
 
 def explain_command(

@@ -77,3 +77,11 @@ def test_what_another_batch_shares_counts_once_and_the_store_has_a_row(root):
     assert abs(found["bytes"] - on_disk(ctx.layout.runs, ctx.layout.runners)[0]) < MEGABYTE / 4
     done = program(ctx.layout.root, "du", "--by", "colour", check=False)
     assert (done.returncode, "--by colour: is not known" in done.stderr) == (2, True)
+
+
+def test_what_is_shown_is_a_table_with_heads_and_a_sum(batch):
+    ctx, batch_id = batch
+    heads, *shown, total = program(ctx.layout.root, "du").stdout.splitlines()
+    assert heads.split() == ["batch", "MB", "files", "attempts"]
+    assert {line.split()[0] for line in shown} == {batch_id, STORE}
+    assert total.split()[:2] == ["in", "all"]
