@@ -2,7 +2,7 @@
 
 A task of theirs is an uploaded task and the batches that its sweeps made: the first, and one for each time that trials were appended to
 it. All have the file name ``oddish.<task id>.json``, so that any server finds them. Trials are numbered over all of them, in the order in which
-the batches arrived, so a number stays a trial's.
+the batches arrived, so a number stays a trial's. A rerun stands in the place of the batch whose trials it took over or made anew.
 """
 
 import secrets
@@ -50,8 +50,12 @@ class OddishTrial(NamedTuple):
 def every(site: ServerState) -> list[OddishTask]:
     """Return the tasks of Oddish clients, newest first."""
     found: dict[str, list[BatchLine]] = {}
+    replaced: set[str] = set()
     for line in sorted(site.board().batches, key=newest_first):
         if line.source_name.startswith(SOURCE) and not _is_deleted(site, line):
+            replaced.add(batches.read_batch(site.layout.batch(line.batch_id)).rerun_of)
+            if line.batch_id in replaced:
+                continue
             name = line.source_name.removeprefix(SOURCE).removesuffix(".json")
             found.setdefault(name, []).insert(0, line)
     return [OddishTask(name, lines) for name, lines in found.items()]

@@ -9,6 +9,7 @@ from one_answer import counted, stories, views
 from one_answer.counted import Batch
 
 from parallelhassnes.schedule.context import Context
+from parallelhassnes.store import batches
 
 
 def check(story: stories.Story, folder: Path, browser: views.Browser, *, report: bool = False) -> None:
@@ -22,7 +23,7 @@ def check(story: stories.Story, folder: Path, browser: views.Browser, *, report:
             look(ctx, browser, batch_id, report=report)
         if not any(_is_torn(ctx.layout.batch(b)) for b in torn):
             views.whole_store(ctx, browser)
-            of_earlier(views.earlier(ctx, browser, ours[-1]), counted.count(ctx.layout.batch(ours[-1])))
+            of_earlier(views.earlier(ctx, browser, ours[-1]), [counted.count(b) for b in _of_one_task(ctx, ours)])
     finally:
         shutil.rmtree(root.parent)
 
@@ -36,9 +37,18 @@ def look(ctx: Context, browser: views.Browser, batch_id: str, *, report: bool) -
         matches(view, facts, expected)
 
 
-def of_earlier(told: views.Facts, expected: Batch) -> None:
+def _of_one_task(ctx: Context, ours: list[str]) -> list[Path]:
+    """What the newest batch is to the client that has sent it: of Oddish a task, with all that was sent for it; a rerun replaces what it reruns."""
+    metas = {name: batches.read_batch(ctx.layout.batch(name)) for name in ours}
+    if not metas[ours[-1]].source_name.startswith("oddish."):
+        return [ctx.layout.batch(ours[-1])]
+    replaced = {meta.rerun_of for meta in metas.values()}
+    return [ctx.layout.batch(name) for name in ours if name not in replaced]
+
+
+def of_earlier(told: views.Facts, expected: list[Batch]) -> None:
     """What an earlier program's client is told is what the files say."""
-    each = expected.agents.values()
+    each = [own for batch in expected for own in batch.agents.values()]
     decided = sum(own.scored - own.undecided for own in each)
     known = {
         "trials": sum(own.n for own in each),

@@ -43,6 +43,19 @@ def test_every_view_of_every_store_gives_one_answer(folder: Path, browser: views
 
 
 TOLD_WRONGLY_ONCE = {
+    "a task that a client has sent again, and that was run again here": stories.Story(
+        first=stories.Table(
+            tasks=1,
+            agents=("model",),
+            max_attempts=1,
+            enough=False,
+            gate=False,
+            client="oddish.alpha-00000000000000000000",
+        ),
+        ends=("crash",),
+        events=(stories.Event("again", 0), stories.Event("run", 7), stories.Event("rerun failed", 0)),
+        finish=True,
+    ),
     "a verdict that is to be made again, after trials were added": stories.Story(
         first=stories.Table(
             tasks=1,
@@ -60,7 +73,7 @@ TOLD_WRONGLY_ONCE = {
             stories.Event("again", 5),
         ),
         finish=False,
-    )
+    ),
 }
 
 
