@@ -423,6 +423,7 @@ def test_who_waits_for_a_lock_that_is_taken_away_waits_for_the_new_one(tmp_path)
 
 
 def test_a_runner_that_is_told_to_end_lets_another_decide_while_its_last_attempt_goes_on(ctx):
+    beats(ctx, "h2", 1)
     here = loop(ctx)
     here.turn()
     assert hosts.decides(ctx.layout)
@@ -431,6 +432,7 @@ def test_a_runner_that_is_told_to_end_lets_another_decide_while_its_last_attempt
     assert lock is not None
     handed.note_taken(ctx.layout, made.ticket)
     here.told_to_end()
+    beats(ctx, "h2", 2)
     here.turn()
     assert not here.is_over(None), "something runs here"
     os.close(lock)

@@ -1,13 +1,12 @@
 """Paths of the root that stand in documents move with it: whole, within arguments, and as names of locks."""
 
 import json
-import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stores import command, context, job, put, table, wait_for
+from stores import command, context, job, put, states, table, wait_for
 
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.store import batches, rooted
@@ -74,8 +73,8 @@ def test_an_argument_of_a_moved_store_names_the_new_place(tmp_path):
     assert json.loads((job_dir / "job.json").read_text())["rooted"] == rooted.WITHIN
     assert batches.read_job(job_dir).step("s").spec["command"][4] == f"--in={tmp_path}/new/in"
     tick(there)
-    wait_for((tmp_path / "new" / "out").exists, "the step", 20)
-    assert re.fullmatch("here", (tmp_path / "new" / "out").read_text())
+    wait_for(lambda: states(there, batch) == {"j/s": ["succeeded"]}, "the step", 20)
+    assert (tmp_path / "new" / "out").read_text() == "here"
 
 
 def test_the_lock_of_a_folder_is_the_same_wherever_the_root_is(tmp_path):
