@@ -90,7 +90,7 @@ def pack(ctx: Context, text: str) -> Packed:
 
 def _make(ctx: Context, batch_id: str) -> None:
     batch_dir = ctx.layout.batch(batch_id)
-    before, seals = ledger.size(batch_dir), _seals(batch_dir)
+    before, seals = ledger.size(batch_dir), ledger.seals(batch_dir)
     aside = atomic.temp_path(batch_dir)
     aside.mkdir()
     try:
@@ -167,7 +167,7 @@ def unpack(ctx: Context, text: str) -> Packed:
     aside = atomic.temp_path(batch_dir)
     try:
         with _told(batch_id):
-            packing.prove(pack, _seals(batch_dir))
+            packing.prove(pack, ledger.seals(batch_dir))
             aside.mkdir()
             packing.extract(pack, aside)
         with hosts.deciding(ctx.layout):
@@ -245,7 +245,7 @@ def _why_not(ctx: Context, batch_id: str) -> str:
 
 
 def _unsealed(batch_dir: Path) -> str:
-    known = _seals(batch_dir)
+    known = ledger.seals(batch_dir)
     for place in _places(batch_dir):
         if place.split("/")[3:4] == ["fenced"] or place.endswith("/fenced"):
             return f"has an attempt of a silent host ({place})"
@@ -261,16 +261,6 @@ def _places(batch_dir: Path) -> Iterable[str]:
             yield f"{place}/fenced"
         for name in attempts.names(step_dir):
             yield f"{place}/{packed.ATTEMPTS}/{name}"
-
-
-def _seals(batch_dir: Path) -> dict[str, str]:
-    """Return place of each attempt → SHA-256 of its seal, by the lines of their ends."""
-    found = {}
-    for _, line in ledger.read(batch_dir):
-        if line.get("event") in ("ended", "carried") and "seal_sha256" in line:
-            place = f"{line['job_id']}/{packed.STEPS}/{line['step_id']}/{packed.ATTEMPTS}/{line['attempt']}"
-            found[place] = str(line["seal_sha256"])
-    return found
 
 
 def _last(batch_dir: Path) -> dict[str, Any]:

@@ -45,6 +45,8 @@ class Reusable(NamedTuple):
     folder: Path
     version: str | None
     """Of its agent."""
+    told: str | None
+    """SHA-256 of its seal, by the ledger."""
 
 
 def find(ctx: Context, plan: Plan) -> dict[str, str]:
@@ -60,7 +62,7 @@ def find(ctx: Context, plan: Plan) -> dict[str, str]:
     found = _store(ctx, wanted)
     carry: dict[str, str] = {}
     for key, steps in wanted.items():
-        there = iter(_trusted(ctx, found.get(key, [])))
+        there = iter(_trusted(found.get(key, [])))
         for place, step in steps:
             keeps = bool(step.spec.get("keep_workspace"))
             fit = next((each for each in there if not keeps or workspace.read(each.folder)[0]), None)
@@ -132,6 +134,7 @@ def _of_batch(ctx: Context, batch_id: str, wanted: Mapping[str, object]) -> Iter
     if batches.read_batch(batch_dir).imported is not None:
         return
     status, capped = batch_status.read_told(ctx.layout, batch_id), _capped_by_operators(batch_dir)
+    seals = ledger.seals(batch_dir)
     for job_id in status.jobs:
         with members.apart(batch_dir / job_id):
             job = batches.read_job(batch_dir / job_id)
@@ -144,7 +147,8 @@ def _of_batch(ctx: Context, batch_id: str, wanted: Mapping[str, object]) -> Iter
                 if capped & {batch_id, job_id, f"{job_id}/{step_id}"} or (facts.capped and not job.step(step_id).caps):
                     continue
                 folder = batch_dir / job_id / facts.attempt
-                yield key, Reusable(f"{batch_id}/{job_id}/{step_id}/{folder.name}", folder, facts.agent_version)
+                told = seals.get(f"{job_id}/{facts.attempt}")
+                yield key, Reusable(f"{batch_id}/{job_id}/{step_id}/{folder.name}", folder, facts.agent_version, told)
 
 
 def _capped_by_operators(batch_dir: Path) -> set[str]:
@@ -152,31 +156,25 @@ def _capped_by_operators(batch_dir: Path) -> set[str]:
     return {str(event.get("target")) for _, event in ledger.read(batch_dir) if event.get("event") == "caps"}
 
 
-def _trusted(ctx: Context, found: list[Reusable]) -> Iterator[Reusable]:
+def _trusted(found: list[Reusable]) -> Iterator[Reusable]:
     """Yield those of the newest version of the agent whose files are what their ledger and their seal say, each run once."""
     known: set[str] = set()
     for each in found:
         run_id = names.run_id_of(each.folder.name)
-        if each.version == found[0].version and run_id not in known and _is_as_sealed(ctx, each):
+        if each.version == found[0].version and run_id not in known and _is_as_sealed(each):
             known.add(run_id)
             yield each
 
 
-def _is_as_sealed(ctx: Context, each: Reusable) -> bool:
-    batch_id, _, _ = each.place.partition("/")
+def _is_as_sealed(each: Reusable) -> bool:
     with contextlib.suppress(OSError, ValueError, KeyError):
         meta = attempts.read_meta(each.folder)
-        said = seal.recorded(each.folder)["seal_sha256"]
-        told = [
-            event.get("seal_sha256")
-            for _, event in ledger.read(ctx.layout.batch(batch_id))
-            if event.get("event") in ("ended", "carried") and event.get("attempt") == each.folder.name
-        ]
         document: Mapping[str, Any] = safe_read.read_object(each.folder / attempts.SEAL) or {}
         files = safe_read.mapping(document.get("files"))
         return (
             not (meta.stand_in or meta.imported)
-            and said in told
+            and each.told is not None
+            and seal.recorded(each.folder)["seal_sha256"] == each.told
             and seal.survey(each.folder, sync=False, like=files) == dict(files)
         )
     return False

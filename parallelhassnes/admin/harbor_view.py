@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import NAMESPACE_URL, uuid5
 
-from parallelhassnes import formatting, walk
+from parallelhassnes import formatting, packed, walk
 from parallelhassnes.admin import harbor_export
 from parallelhassnes.admin.harbor_export import FoundTrial
 from parallelhassnes.errors import UserError
 from parallelhassnes.steps.trial import preload
+from parallelhassnes.store import atomic
+from parallelhassnes.store.archives import packing
 
 if TYPE_CHECKING:
     from harbor.models.job.config import JobConfig
@@ -82,7 +84,7 @@ def _write_job(target: Path, name: str, config: "JobConfig", trials: Sequence[Fo
         raise UserError(f"Harbor cannot plan the job {name}: {error}", fix="put the task back where it was") from error
     for trial in trials:
         place = new / trial.result.trial_name
-        _link_tree(trial.directory, place)
+        _link_trial(trial.directory, place)
         own = trial.config.model_copy(
             update={"trial_name": trial.result.trial_name, "trials_dir": target / name, "job_id": identity}
         )
@@ -104,35 +106,42 @@ def _write_job(target: Path, name: str, config: "JobConfig", trials: Sequence[Fo
     new.rename(target / name)
 
 
-def _link_tree(source: Path, target: Path) -> None:
+def _link_trial(source: Path, target: Path) -> None:
+    """Link a trial's files but for its own ``config.json``; those of a packed one are brought back, beside, and linked from there."""
+    found = None if source.is_dir() else packed.find(source)
+    if found is None:
+        _link_tree(source, target, without=OWN_FILES)
+        return
+    pack, place = found
+    fresh = atomic.temp_path(target.parent)
+    fresh.mkdir()
+    try:
+        packing.extract(pack, fresh, ["/".join(Path(place).parts[:5])])
+        _link_tree(fresh / place, target, without=OWN_FILES)
+    finally:
+        walk.remove_tree(fresh)
+
+
+def _link_tree(source: Path, target: Path, without: frozenset[str] = frozenset()) -> None:
     """Hard links of all files below ``source``; copies where the file system makes no such link.
 
     Symbolic links stay what they are, so that none leads out of the target which did not before; pipes,
     sockets and devices are left out.
+
+    Args:
+        without: names directly below ``source`` that are left out.
     """
     target.mkdir()
-    if walk.kind(source) == "folder" and not source.exists():
-        _copy_packed(source, target)
-        return
     for entry in source.iterdir():
         place = target / entry.name
+        if entry.name in without:
+            continue
         if entry.is_symlink():
             place.symlink_to(entry.readlink())
         elif entry.is_dir():
             _link_tree(entry, place)
-        elif entry.is_file() and entry.name not in OWN_FILES:
+        elif entry.is_file():
             _link(entry, place)
-
-
-def _copy_packed(source: Path, target: Path) -> None:
-    """Copy files out of a batch's archive; what is no file is left out."""
-    for relative, _ in walk.files(source):
-        place = target / relative
-        if place.name in OWN_FILES:
-            continue
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with open(walk.open_below(source, relative), "rb") as stream, place.open("xb") as made:  # noqa: PTH123 - by descriptor
-            shutil.copyfileobj(stream, made)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -83,7 +83,7 @@ def verify(
 
 
 def _show(done: "Audit") -> None:
-    from parallelhassnes.cli.output.terminal import plain
+    from parallelhassnes.harmless import plain
 
     for finding in [*done.notes, *done.problems][:SHOWN]:
         text = f": {finding.text}" if finding.text else ""

@@ -4,15 +4,16 @@ Only sealed attempts are read, whose files have been looked through for secrets.
 the template.
 """
 
-import re
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from parallelhassnes.attempt_data.trajectory import Turn, read_trajectory
+from parallelhassnes.harmless import colourless
 from parallelhassnes.results.collect import TrialRow
 from parallelhassnes.steps.trial_data.trial_files import TrialFiles
 from parallelhassnes.store import attempts, batches, members
 from parallelhassnes.store.layout import Layout
+from parallelhassnes.views.outcome import outcome as of_step
 
 type Which = Literal["failed", "all", "sample"]
 WHICH: tuple[Which, ...] = ("failed", "all", "sample")
@@ -24,9 +25,6 @@ MOST_TURNS = 1_000
 MOST_LOG_BYTES = 64 << 10
 """Of the end of one log."""
 MOST_LOGS = 20
-_CONTROL = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[P\]X^_][^\n\x07\x1b]*(?:\x1b\\|\x07)?|\x1b.?|\r(?=\n)|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
-)
 
 
 class TranscriptLog(NamedTuple):
@@ -80,11 +78,8 @@ def who(row: TrialRow) -> str:
 def outcome(row: TrialRow) -> str:
     """Return what the trial came to, in the words of all views."""
     found = row.facts
-    if found.result != "scored":
-        return f"no score: {found.failure_class}" if found.failure_class else f"no score: {found.result}"
-    if found.passed:
-        return "passed"
-    return f"scored {found.reward:g}" if found.reward is not None else "scored, undecided"
+    said = {"result": found.result, "reward": found.reward, "passed": found.passed}
+    return of_step("trial", "failed", said, found.failure_class).text
 
 
 def chosen(layout: Layout, rows: Sequence[TrialRow], which: Which) -> list[TrialRow]:
@@ -127,7 +122,7 @@ def of_files(number: int, row: TrialRow, trial: TrialFiles) -> TrialTranscript:
     if not turns:
         names += [name for name in trial.names if _is_agents_log(name)]
     logs = [log for name in names[:MOST_LOGS] if (log := _log(trial, name)) is not None]
-    said = _plain(str(trial.report.get("summary") or ""))
+    said = colourless(str(trial.report.get("summary") or ""))
     return TrialTranscript(number, row, outcome(row), said, turns, logs)
 
 
@@ -146,11 +141,11 @@ def _turns(trial: TrialFiles, name: str) -> TranscriptTurns | None:
 
 def _shown(turn: Turn) -> Turn:
     return turn._replace(
-        source=_plain(turn.source),
-        message=_plain(turn.message),
-        reasoning=_plain(turn.reasoning),
-        calls=[call._replace(name=_plain(call.name), arguments=_plain(call.arguments)) for call in turn.calls],
-        results=[_plain(result) for result in turn.results],
+        source=colourless(turn.source),
+        message=colourless(turn.message),
+        reasoning=colourless(turn.reasoning),
+        calls=[call._replace(name=colourless(call.name), arguments=colourless(call.arguments)) for call in turn.calls],
+        results=[colourless(result) for result in turn.results],
     )
 
 
@@ -158,9 +153,4 @@ def _log(trial: TrialFiles, name: str) -> TranscriptLog | None:
     text = trial.text(name, MOST_LOG_BYTES, end=True)
     if not text:
         return None
-    return TranscriptLog(name.removeprefix("trial/"), _plain(text), is_cut=len(text.encode()) >= MOST_LOG_BYTES)
-
-
-def _plain(text: str) -> str:
-    """Return a text without what would move a terminal's cursor or colour it."""
-    return _CONTROL.sub("", text)
+    return TranscriptLog(name.removeprefix("trial/"), colourless(text), is_cut=len(text.encode()) >= MOST_LOG_BYTES)

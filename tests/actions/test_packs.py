@@ -13,6 +13,7 @@ from stores import attempt_dirs, command, context, environment, idle, job, progr
 
 from parallelhassnes import packed, walk
 from parallelhassnes.actions import packs
+from parallelhassnes.admin import harbor_view
 from parallelhassnes.admin.audit.verify import verify
 from parallelhassnes.errors import UserError
 from parallelhassnes.schedule.additions import add_steps
@@ -119,6 +120,20 @@ def test_the_server_reads_it_as_before(batch):
         assert {answer.status_code for answer in after} == {200}
         part = server.client.get(asked[4], headers={"Range": "bytes=1-2"})
         assert (part.status_code, part.content) == (206, b"ai")
+
+
+def test_an_export_of_it_has_all_that_an_export_had_before(batch, tmp_path):
+    ctx, batch_id = batch
+    (attempt,) = (path for path in attempt_dirs(ctx, batch_id) if path.parts[-3] == "a")
+    trial = attempt / "agent" / "artifacts"
+    harbor_view._link_trial(trial, tmp_path / "before")
+    packs.pack(ctx, batch_id)
+    harbor_view._link_trial(trial, tmp_path / "after")
+    after = {path: (said[0], said[3]) for path, said in facts(tmp_path / "after").items()}
+    assert after == {path: (said[0], said[3]) for path, said in facts(tmp_path / "before").items()}
+    assert after[b"out/link"][1] == b"/etc/passwd"
+    assert {os.fsdecode(path).rpartition("/")[2] for path in after} >= {"deep.txt", "empty", "holes"}
+    assert {path.name for path in tmp_path.iterdir()} == {"before", "after"}
 
 
 def test_standard_tools_read_what_lies_beside_the_ledger(batch):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stores import CHECKOUT, attempt_dirs, command, context, environment, idle, job, program, put, table, wait_for
 
-from parallelhassnes.cli.output.terminal import harmless
+from parallelhassnes.harmless import harmless
 
 HOSTILE = {
     "OSC 52, the clipboard": "\x1b]52;c;ZXZpbA==\x07",

@@ -76,14 +76,14 @@ def regrade(ctx: Context, text: str, verifier: Sequence[Path], *, experiment: st
     old = found.batch_id
     tasks = _tasks(verifier)
     rows = collect.read(ctx.layout, collect.choose(ctx.layout, old))
-    notes = _Notes()
+    notes, told = _Notes(), ledger.seals(ctx.layout.batch(old))
     made: list[dict[str, Any]] = []
     for trial in _trials(ctx, rows, notes):
         task = tasks.get(trial.row.task) or tasks.get(trial.row.task.rpartition("/")[2])
         if task is None:
             notes.add("their task is not among those of --verifier", trial.row)
             continue
-        entry = _entry(ctx, trial, task)
+        entry = _entry(trial, task, told.get(f"{trial.row.job_id}/{trial.row.facts.attempt}"))
         if isinstance(entry, str):
             notes.add(entry, trial.row)
         else:
@@ -165,12 +165,15 @@ def _trials(ctx: Context, rows: Sequence[TrialRow], notes: _Notes) -> list[_Tria
     return found
 
 
-def _entry(ctx: Context, trial: _Trial, task: FoundTask) -> dict[str, Any] | str:
-    """Return the entry of the table; a text that says why there is none."""
+def _entry(trial: _Trial, task: FoundTask, told: str | None) -> dict[str, Any] | str:
+    """Return the entry of the table; a text that says why there is none.
+
+    Args:
+        told: SHA-256 of the attempt's seal, by the ledger.
+    """
     row, step, folder = trial
     facts, config = row.facts, dict(safe_read.mapping(step.spec.get("config")))
-    told = _sealed_as_told(ctx, trial)
-    if told is None:
+    if told is None or seal.recorded(folder)["seal_sha256"] != told:
         return "their seals are not what the ledger names"
     by_artifacts = _judges_artifacts(task) and _has_artifacts(folder)
     if by_artifacts and not folder.is_dir():
@@ -219,15 +222,6 @@ def _rule(step: StepSpec) -> dict[str, Any] | None:
     said = step.spec.get("pass_rule")
     rule = PassRule.model_validate(said) if said else None
     return rule.model_dump(mode="json") if rule and rule.source in ("table", "sweep", "step") else None
-
-
-def _sealed_as_told(ctx: Context, trial: _Trial) -> str | None:
-    """Return the hash of the attempt's seal, where the ledger names the same."""
-    found = seal.recorded(trial.folder)["seal_sha256"]
-    for _, event in ledger.read(ctx.layout.batch(trial.row.batch_id)):
-        if event.get("event") in ("ended", "carried") and event.get("attempt") == trial.folder.name:
-            return found if event.get("seal_sha256") == found else None
-    return None
 
 
 def _judges_artifacts(task: FoundTask) -> bool:

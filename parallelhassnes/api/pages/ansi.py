@@ -4,7 +4,6 @@ Colours are brought down to the sixteen of a terminal, which the style sheet has
 other control sequences are left out.
 """
 
-import re
 from itertools import pairwise
 
 from markupsafe import Markup, escape
@@ -12,16 +11,17 @@ from rich.color import ColorSystem
 from rich.style import Style
 from rich.text import Text
 
+from parallelhassnes.harmless import plain
+
 LONGEST = 20_000
 """Characters of a line that are shown."""
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
 def line_html(text: str) -> Markup:
     """Return one line, its last state where carriage returns have overwritten it."""
     left = len(text) - LONGEST
     text = text[:LONGEST].rstrip("\r").rpartition("\r")[2]
-    html = _coloured(text) if "\x1b" in text else escape(_CONTROL.sub("", text))
+    html = _coloured(text) if "\x1b" in text else escape(plain(text))
     if left > 0:
         html += Markup('<span class="cut"> … {} more characters of this line</span>').format(left)
     return html
@@ -34,7 +34,7 @@ def _coloured(text: str) -> Markup:
     for start, end in pairwise(marks):
         styles = [s.style for s in decoded.spans if s.start <= start and s.end >= end]
         names = _classes(Style.combine([Style.null(), *(s for s in styles if isinstance(s, Style))]))
-        piece = escape(_CONTROL.sub("", decoded.plain[start:end]))
+        piece = escape(plain(decoded.plain[start:end]))
         parts.append(Markup('<span class="{}">{}</span>').format(names, piece) if names else piece)
     return Markup("").join(parts)
 

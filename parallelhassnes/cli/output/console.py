@@ -10,7 +10,8 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from parallelhassnes.cli.output.terminal import Terminal, plain
+from parallelhassnes.cli.output.terminal import Terminal
+from parallelhassnes.harmless import plain
 
 PLAIN_WIDTH = 100_000
 """Columns of output that goes into a file or a pipe: nothing is cut or broken there, unless COLUMNS says how wide it is to be."""

@@ -312,6 +312,16 @@ def head(folder: Path) -> Head:
     return Head(hashlib.sha256(last[:-1]).hexdigest() if lines else "", lines, seals)
 
 
+def seals(batch_dir: Path) -> dict[str, str]:
+    """Return place of each attempt, below the batch → SHA-256 of its seal, by the lines of their ends."""
+    found = {}
+    for _, line in read(batch_dir):
+        if line.get("event") in ("ended", "carried") and "seal_sha256" in line:
+            place = f"{line['job_id']}/{packed.STEPS}/{line['step_id']}/{packed.ATTEMPTS}/{line['attempt']}"
+            found[place] = str(line["seal_sha256"])
+    return found
+
+
 def size(batch_dir: Path) -> int:
     """Return the bytes in the ledger; 0 where there is none."""
     try:
