@@ -133,7 +133,7 @@ def test_an_export_of_it_has_all_that_an_export_had_before(batch, tmp_path):
     assert after == {path: (said[0], said[3]) for path, said in facts(tmp_path / "before").items()}
     assert after[b"out/link"][1] == b"/etc/passwd"
     assert {os.fsdecode(path).rpartition("/")[2] for path in after} >= {"deep.txt", "empty", "holes"}
-    assert {path.name for path in tmp_path.iterdir()} == {"before", "after"}
+    assert {path.name for path in tmp_path.iterdir()} == {"root", "before", "after"}
 
 
 def test_standard_tools_read_what_lies_beside_the_ledger(batch):
