@@ -75,6 +75,9 @@ def regrade(
         ),
     ] = None,
     experiment: Annotated[str | None, typer.Option("--experiment", "-E", help="Label of the new batch.")] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Make a new batch even if these tests have judged these trials before.")
+    ] = False,
     root: RootOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -89,13 +92,16 @@ def regrade(
     if verifier:
         from parallelhassnes.actions.stored.regrade import regrade as action
 
-        done = action(open_store(root), batch, verifier, experiment=experiment)
+        done = action(open_store(root), batch, verifier, experiment=experiment, again=again)
         if json:
             typer.echo(done.model_dump_json())
             return
         typer.echo(done.batch_id)
         judged = formatting.counted(done.trials, "trial")
-        typer.echo(f"judges {judged} of {done.regrade_of} again; regrade {done.batch_id} says what flips", err=True)
+        known = "; these tests have judged them before, --again makes a new batch" if done.duplicate else ""
+        typer.echo(
+            f"judges {judged} of {done.regrade_of} again; regrade {done.batch_id} says what flips{known}", err=True
+        )
         for note in done.notes:
             typer.echo(f"note: {note}", err=True)
         return

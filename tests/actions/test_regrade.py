@@ -226,6 +226,21 @@ def test_a_part_of_a_tar_is_not_taken_for_the_whole(tmp_path):
         assert workspace.take_apart(tar, tmp_path / f"{number}", "/app") == "what came is no whole tar"
 
 
+def test_the_same_tests_judge_the_same_trials_once_unless_asked(tmp_path):
+    ctx = context(tmp_path)
+    old = run(tmp_path, agents=("oracle",))
+    tests = make_task(tmp_path / "new", "hello", test=STRICT)
+    first = regrade(ctx, old, [tests])
+    same = program(tmp_path, "regrade", old, "--verifier", str(tests))
+    assert same.stdout.strip() == first.batch_id
+    assert "these tests have judged them before, --again makes a new batch" in same.stderr
+    told = [event["batch_id"] for _, event in ledger.read(ctx.layout.batch(old)) if event["event"] == "regraded"]
+    assert told == [first.batch_id]
+    assert regrade(ctx, old, [tests], again=True).batch_id != first.batch_id
+    (tests / "tests" / "test.sh").write_text("#!/bin/bash\necho 1 > /logs/verifier/reward.txt\n")
+    assert not regrade(ctx, old, [tests]).duplicate
+
+
 @pytest.mark.namespaces
 def test_in_the_sandbox(tmp_path):
     ctx = context(tmp_path)

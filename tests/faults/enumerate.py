@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     part, parts = map(int, given.shard.split("/"))
     scenario = scenarios.ALL[given.scenario]
-    drive.prepare(trials=scenario in (scenarios.TRIAL, scenarios.IMPORT))
+    drive.prepare(trials=scenario in scenarios.WITH_TRIALS)
     currents.WHOLE = scenario.whole
     folder = Path(tempfile.mkdtemp(prefix="faults-", dir=drive.MEMORY if drive.MEMORY.is_dir() else None))
     seed = given.seed if given.seed is not None else random.SystemRandom().randrange(1 << 32)
@@ -120,9 +120,14 @@ def _play(ctx: Context, scenario: scenarios.Scenario, folder: Path, target: Targ
         drive.until_nothing_is_left(ctx)
     except drive.TookTooLong as error:
         processes.kill_descendants()
-        return [str(error), *invariants.broken(ctx, scenario.ends)]
+        return [str(error), *_broken(ctx, scenario, scenario.ends)]
     by_worker = target is not None and target.name.startswith("worker:")
-    return invariants.broken(ctx, scenario.worker_ends if by_worker else scenario.ends)
+    return _broken(ctx, scenario, scenario.worker_ends if by_worker else scenario.ends)
+
+
+def _broken(ctx: Context, scenario: scenarios.Scenario, ends: dict[str, set[str]]) -> list[str]:
+    found = invariants.broken(ctx, ends, tables=scenario.tables)
+    return found + (scenario.broken(ctx) if len(ctx.layout.batch_ids()) == scenario.tables else [])
 
 
 if __name__ == "__main__":

@@ -12,9 +12,13 @@ from harness import make_task
 from parallelhassnes import packed
 from parallelhassnes.actions import cancel_retry, packs
 from parallelhassnes.actions.imports.import_jobs import import_jobs
+from parallelhassnes.actions.stored.regrade import regrade
+from parallelhassnes.actions.submit import submit
 from parallelhassnes.refs import Found
+from parallelhassnes.results import collect
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.store import currents
+from parallelhassnes.store.evidence import ledger
 
 OK = {"succeeded"}
 OR_FAILED = {"succeeded", "failed", "-"}
@@ -38,6 +42,10 @@ class Scenario(NamedTuple):
     """``job/step`` → what its last attempt may come to."""
     worker_ends: dict[str, set[str]]
     """The same where a worker was killed: a program killed by a signal has failed by itself."""
+    tables: int = 1
+    """How many batches there are at the end."""
+    broken: Callable[[Context], list[str]] = lambda _: []
+    """What else is wrong at the end."""
     whole: int = currents.WHOLE
     """Bytes up to which ``current.json`` is replaced at each change; beyond, its journal gets a line."""
 
@@ -83,30 +91,22 @@ STEPS = Scenario(
 )
 
 
-def _trial_table(ctx: Context) -> bytes:
+def _one_trial(ctx: Context, label: str, environment: object, **more: object) -> bytes:
     task = ctx.layout.root.parent / "task"
     if not task.exists():
         made = make_task(ctx.layout.root.parent / f".task-{os.getpid()}", "task")
         made.rename(task)
+    trial = {"step_id": "trial", "kind": "trial", "task": {"path": str(task)}, "agent": {"name": "oracle"}}
     return stores.table(
-        stores.job(
-            "t",
-            {
-                "step_id": "trial",
-                "kind": "trial",
-                "task": {"path": str(task)},
-                "agent": {"name": "oracle"},
-                "environment": {"type": "sandbox"},
-            },
-            {"step_id": "verdict", "kind": "verdict"},
-        ),
+        stores.job("t", {**trial, "environment": environment, **more}, {"step_id": "verdict", "kind": "verdict"}),
+        experiment=label,
         retry={"max_attempts": 5, "backoff_sec": 0.02},
     )
 
 
 TRIAL = Scenario(
     "trial",
-    (_submit(_trial_table),),
+    (_submit(lambda ctx: _one_trial(ctx, "", {"type": "sandbox"})),),
     {"t/trial": OK, "t/verdict": OK},
     {"t/trial": OK, "t/verdict": {"succeeded", "failed"}},
 )
@@ -227,4 +227,74 @@ PACK = Scenario(
     {"a/first": OR_FAILED, "a/bad": {"failed"}},
 )
 
-ALL = {scenario.name: scenario for scenario in (STEPS, TRIAL, OPERATE, JOURNAL, IMPORT, PACK)}
+
+def _reuse(ctx: Context) -> None:
+    data = _one_trial(ctx, "second", {"type": "sandbox"})
+    submit(ctx, data, name="second.json", folders=[stores.CHECKOUT], reuse=True)
+
+
+def _paid_twice(ctx: Context) -> list[str]:
+    """Whatever was killed, the second batch has the attempt of the first, once, and has launched none of its own."""
+    old, new = ctx.layout.batch_ids()
+    lines = [event for _, event in ledger.read(ctx.layout.batch(new)) if event.get("step_id") == "trial"]
+    found = [f"reuse: {event['attempt']} was launched" for event in lines if event["event"] == "launched"]
+    sources = {event.get("source") for event in lines if event["event"] == "carried" and event.get("reused")}
+    if sources != {f"{old}/t/trial"}:
+        found.append(f"reuse: the ledger says that it is from {sources}")
+    return found
+
+
+REUSE = Scenario(
+    "reuse",
+    (_submit(lambda ctx: _one_trial(ctx, "first", {"type": "sandbox"})), Act("reuse", _reuse, stores.idle)),
+    {"t/trial": OK, "t/verdict": OK},
+    {"t/trial": OK, "t/verdict": {"succeeded", "failed"}},
+    tables=2,
+    broken=_paid_twice,
+)
+
+
+def _regrade(ctx: Context) -> None:
+    tests = ctx.layout.root.parent / "tests"
+    if not tests.exists():
+        made = ctx.layout.root.parent / f".tests-{os.getpid()}"
+        make_task(made, "task", test=ZERO)
+        made.rename(tests)
+    regrade(ctx, ctx.layout.batch_ids()[0], [tests])
+
+
+def _judged_otherwise(ctx: Context) -> list[str]:
+    """Both rewards are there, each with its batch, and the old ledger names the new batch, once."""
+    old, new = ctx.layout.batch_ids()
+    found = []
+    rewards = [
+        [row.facts.reward for row in collect.read(ctx.layout, collect.choose(ctx.layout, batch_id))]
+        for batch_id in (old, new)
+    ]
+    if rewards != [[1.0], [0.0]]:
+        found.append(f"regrade: rewards are {rewards}")
+    told = [event["batch_id"] for _, event in ledger.read(ctx.layout.batch(old)) if event["event"] == "regraded"]
+    if told != [new]:
+        found.append(f"regrade: the ledger of {old} names {told}")
+    return found
+
+
+ZERO = "[ -f /app/out ] && echo 0 > /logs/verifier/reward.txt"
+"""Tests that find what the agent has left, and think little of it."""
+
+REGRADE = Scenario(
+    "regrade",
+    (
+        _submit(
+            lambda ctx: _one_trial(ctx, "", {"import_path": "temp_environment:TempEnvironment"}, keep_workspace=True)
+        ),
+        Act("regrade", _regrade, stores.idle),
+    ),
+    {"t/trial": OK, "t/verdict": OK},
+    {"t/trial": OK, "t/verdict": {"succeeded", "failed"}},
+    tables=2,
+    broken=_judged_otherwise,
+)
+
+ALL = {scenario.name: scenario for scenario in (STEPS, TRIAL, OPERATE, JOURNAL, IMPORT, PACK, REUSE, REGRADE)}
+WITH_TRIALS = (TRIAL, IMPORT, REUSE, REGRADE)

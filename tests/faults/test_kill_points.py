@@ -16,7 +16,16 @@ from stores import CHECKOUT, SUPPORT, environment
 from tests.faults import disturb
 
 # Enough points that a scenario which stopped passing them, or a hook which stopped seeing them, is noticed.
-LEAST = {"steps": 120, "operate": 170, "trial": 150, "journal": 130, "import": 100, "pack": 40}
+LEAST = {
+    "steps": 120,
+    "operate": 170,
+    "trial": 150,
+    "journal": 130,
+    "import": 100,
+    "pack": 40,
+    "reuse": 250,
+    "regrade": 250,
+}
 SHARDS = 2
 SECONDS = os.environ.get("PARALLELHASSNES_FAULTS_SEC", "12")
 RUNS = "8"
@@ -75,6 +84,19 @@ def test_killed_anywhere_an_import_is_completed_by_the_next():
     print("\n".join(found["points"]))
     assert not found["broken"], f"{json.dumps(found['broken'], indent=1)}\n{errors[-3000:]}"
     assert len(found["known"]) >= LEAST["import"]
+    assert found["reached"] >= 3
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.harbor
+@pytest.mark.parametrize("scenario", [pytest.param("reuse", marks=pytest.mark.namespaces), "regrade"])
+def test_killed_anywhere_what_is_made_of_stored_trials_is_made_once(scenario):
+    """No agent is paid again, no test judges twice, and both rewards are kept."""
+    found, errors = enumerated(scenario, "0/1", "--only", f"{scenario}:")
+    print("\n".join(found["points"]))
+    assert not found["broken"], f"{json.dumps(found['broken'], indent=1)}\n{errors[-3000:]}"
+    assert len(found["known"]) >= LEAST[scenario]
+    assert found["reached"] >= found["runs"] * 0.5
     assert found["reached"] >= 3
 
 

@@ -6,6 +6,9 @@ Of each trial that attempt is judged that counts. What of it is judged is, in th
 verifier of the task has an environment of its own and the attempt has a record of artifacts; else the workspace that was kept (``keep_workspace``), which is put into
 a fresh environment of the task. A trial with neither is left out, and named. Nothing of the old batch changes but a line in its ledger, so both rewards stay; the new
 batch names each attempt that it judges, with the hash of its seal.
+
+The table names the attempts by their seals and the tests by their task's hash, so the same regrade is the same bytes: one that was killed half-way and is made again
+comes to one batch, as any submission does.
 """
 
 from collections.abc import Sequence
@@ -49,6 +52,8 @@ class RegradeMade(View):
     """Trials of the old batch that are not."""
     notes: list[str] = []
     """Why, a line each."""
+    duplicate: bool = False
+    """The same tests have judged the same attempts before, as that batch; nothing was made."""
 
 
 class _Trial(NamedTuple):
@@ -58,13 +63,16 @@ class _Trial(NamedTuple):
     """Of its attempt."""
 
 
-def regrade(ctx: Context, text: str, verifier: Sequence[Path], *, experiment: str | None = None) -> RegradeMade:
+def regrade(
+    ctx: Context, text: str, verifier: Sequence[Path], *, experiment: str | None = None, again: bool = False
+) -> RegradeMade:
     """Make the new batch.
 
     Args:
         text: the batch.
         verifier: task folders, or folders of tasks, whose tests judge; a trial is judged by the task of its task's name.
         experiment: of the new batch; None for that of the old one.
+        again: make a new batch even if the same tests have judged the same attempts before.
 
     Raises:
         UnknownId, UserError: it is no batch, or none of its trials can be judged again: in one line, why.
@@ -100,16 +108,26 @@ def regrade(ctx: Context, text: str, verifier: Sequence[Path], *, experiment: st
         "experiment": meta.experiment if experiment is None else experiment,
         "trials": made,
     }
-    done = submit(ctx, atomic.dumps(document).encode(), name=f"regrade-{old}.json", folders=[Path.cwd()], again=True)
+    done = submit(ctx, atomic.dumps(document).encode(), name=f"regrade-{old}.json", folders=[Path.cwd()], again=again)
     with hosts.deciding(ctx.layout):
-        ledger.append(ctx.layout.batch(old), "regraded", by=ledger.person(), batch_id=done.batch_id, trials=len(made))
+        if not (done.duplicate and _is_told(ctx.layout.batch(old), done.batch_id)):
+            ledger.append(
+                ctx.layout.batch(old), "regraded", by=ledger.person(), batch_id=done.batch_id, trials=len(made)
+            )
     return RegradeMade(
         regrade_of=old,
         batch_id=done.batch_id,
         trials=len(made),
         left_out=notes.count,
         notes=[*notes.lines(), *done.warnings],
+        duplicate=done.duplicate,
     )
+
+
+def _is_told(batch_dir: Path, batch_id: str) -> bool:
+    """Tell whether the ledger says already that a batch judges this one."""
+    said = (event for _, event in ledger.read(batch_dir))
+    return any(event.get("event") == "regraded" and event.get("batch_id") == batch_id for event in said)
 
 
 class _Notes:
@@ -211,6 +229,7 @@ def _entry(trial: _Trial, task: FoundTask, told: str | None) -> dict[str, Any] |
         "step_id": facts.step_id,
         "label": step.label,
         "task": task.config["path"],
+        "task_checksum": task.checksum,
         "config": config,
         "pass_rule": _rule(step),
         "regrade": again.model_dump(mode="json", exclude_defaults=True),

@@ -172,6 +172,8 @@ class RegradeWanted(BaseModel):
     verifier: list[Annotated[str, Field(min_length=1, max_length=4096)]] = Field(min_length=1, max_length=100)
     """Task folders, or folders of tasks, on the server's host; absolute, or below the root."""
     experiment: str | None = Field(default=None, max_length=200)
+    again: bool = False
+    """A new batch even if these tests have judged these trials before."""
 
 
 @router.post("/batches/{batch}/regrade", status_code=201, dependencies=[Depends(needs("submit"))])
@@ -179,7 +181,7 @@ def judge_again(site: SiteHere, batch: Id, wanted: Annotated[RegradeWanted, Body
     """A new batch that judges the trials of this one by other tests, without running their agents."""
     ctx = site.context()
     places = [ctx.layout.root / text for text in wanted.verifier]
-    return regrade(ctx, batch_id(site, batch), places, experiment=wanted.experiment)
+    return regrade(ctx, batch_id(site, batch), places, experiment=wanted.experiment, again=wanted.again)
 
 
 @router.get("/batches/{batch}/regrade", response_model=Conclusions)

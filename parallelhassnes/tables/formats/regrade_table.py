@@ -1,6 +1,6 @@
 """The tables that ``regrade`` writes: trials of another batch, whose work is judged by the tests of other tasks.
 
-    {"regrade": {"batch", "verifier", "left_out"}, "experiment", "trials": [{"job_id", "step_id", "label", "task", "config", "pass_rule",
+    {"regrade": {"batch", "verifier", "left_out"}, "experiment", "trials": [{"job_id", "step_id", "label", "task", "task_checksum", "config", "pass_rule",
      "regrade": {"attempt", "seal_sha256", "by", "agent", …}}, …]}
 
 The jobs and steps are called as they were, so that both batches can be laid side by side; a verdict of each job follows, as in a sweep. The folder of
@@ -35,6 +35,8 @@ class RegradedTrialPart(BaseModel):
     label: str
     task: str = Field(min_length=1)
     """The folder of the task whose tests judge."""
+    task_checksum: str = ""
+    """Harbor's content hash of the task when the regrade was asked for; empty in tables of earlier versions."""
     config: dict[str, Any]
     """Harbor's TrialConfig, without its task."""
     pass_rule: PassRule | None = None
@@ -69,6 +71,10 @@ def expand_regrade(document: dict[str, Any], context: Expansion) -> Plan | None:
             tasks[trial.task] = _task(trial.task, pointer("trials", place, "task"), context)
         task = tasks[trial.task]
         if task is None:
+            continue
+        if trial.task_checksum and trial.task_checksum != task.checksum:
+            at = pointer("trials", place, "task")
+            context.problems.add(at, f"{trial.task} has changed since it was to judge", "ask for the regrade again")
             continue
         names[trial.job_id] = task.name
         jobs.setdefault(trial.job_id, []).append(_step(trial, task, context))
