@@ -28,6 +28,7 @@ from parallelhassnes.store.records import now_text
 from parallelhassnes.version import __version__
 from parallelhassnes.views import batch_status
 from parallelhassnes.views.batch_scoreboard import batch_scoreboard
+from parallelhassnes.views.projection import Fold
 from parallelhassnes.views.scoreboard_models import BatchScoreboard
 
 _WORDS = {
@@ -208,7 +209,8 @@ def gather(layout: Layout, chosen: Choice) -> Report:
         with members.apart(layout.batch(batch_id)):
             boards[batch_id] = batch_scoreboard(layout, batch_id)
     chosen = chosen._replace(batch_ids=tuple(boards))
-    rows = collect.read(layout, chosen)
+    folds: dict[str, Fold] = {}
+    rows = collect.read(layout, chosen, folds=folds)
     verdicts = _verdicts(layout, chosen.batch_ids)
     broken = {(each.batch_id, each.job_id) for each in verdicts if each.quality == "broken"}
     sound = [row for row in rows if (row.batch_id, row.job_id) not in broken]
@@ -226,7 +228,7 @@ def gather(layout: Layout, chosen: Choice) -> Report:
         agents=agents,
         tasks=tasks[:MOST_TASKS],
         tasks_left_out=max(0, len(tasks) - MOST_TASKS),
-        errors=error_groups.errors(layout, chosen, rows),
+        errors=error_groups.errors(layout, chosen, rows, folds),
         verdicts=verdicts,
         spans=found,
         keys=tuple(spans.by_key(found)),

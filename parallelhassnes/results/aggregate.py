@@ -15,7 +15,7 @@ from parallelhassnes.results import collect
 from parallelhassnes.results.collect import Choice, TrialRow
 from parallelhassnes.results.statistics import clustered_interval
 from parallelhassnes.results.trial_plans import RULE_OF_PASSING
-from parallelhassnes.steps.usage import NOTHING
+from parallelhassnes.steps.usage import total
 from parallelhassnes.steps.verdict import discrimination
 from parallelhassnes.store import members
 from parallelhassnes.store.layout import Layout
@@ -292,7 +292,7 @@ def line(
     mean = clustered_interval(rewards, [row.task for row in valued])
     k, pass_at, pass_hat = _at_k(counted)
     bracket = discrimination.bracket(passes, sum(row.facts.decided for row in rows), len(due) if ruled else 0)
-    spent = sum((row.facts.spent for row in rows), NOTHING)
+    spent = total(row.facts.spent for row in rows)
     seconds = [row.facts.duration_sec for row in rows if row.facts.duration_sec is not None]
     times = discrimination.spread(seconds) or {}
     failed = [row.facts for row in rows if not row.scored]

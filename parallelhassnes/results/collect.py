@@ -21,17 +21,17 @@ from parallelhassnes.steps.trial_data import facts
 from parallelhassnes.steps.trial_data.facts import TrialFacts, TrialPlan
 from parallelhassnes.steps.usage import NOTHING, UsageSum
 from parallelhassnes.store import batches, index, members
-from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
-from parallelhassnes.views import batch_status, projection
+from parallelhassnes.views import batch_status
 from parallelhassnes.views.batch_status import BatchStatus, StepStatus
+from parallelhassnes.views.projection import Fold
 
 EXPERIMENT, LABEL = "experiment:", "label:"
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class TrialRow:
-    """One trial step of a batch."""
+    """One trial step of a batch; never changed, as its facts."""
 
     batch_id: str
     experiment: str
@@ -210,11 +210,14 @@ def _of_experiment(known: Mapping[str, str], experiment: str) -> tuple[str, ...]
 
 
 @bulk
-def read(layout: Layout, chosen: Choice, known: dict[str, list[TrialRow]] | None = None) -> list[TrialRow]:
+def read(
+    layout: Layout, chosen: Choice, known: dict[str, list[TrialRow]] | None = None, folds: dict[str, Fold] | None = None
+) -> list[TrialRow]:
     """Return every trial of the choice, in the tables' order.
 
     Args:
         known: batch → all its trials, of batches that the caller has had read; those that are read now are added.
+        folds: batch → the fold of its ledger, where the caller has a use for it; those that are read now are added.
 
     Raises:
         UnknownId: the agent or model that was asked for has no trial there.
@@ -223,7 +226,11 @@ def read(layout: Layout, chosen: Choice, known: dict[str, list[TrialRow]] | None
     for batch_id in chosen.batch_ids:
         with chosen.apart(layout, batch_id):
             own = known.get(batch_id) if known is not None else None
-            own = _of_batch(layout, batch_id) if own is None else own
+            if own is None:
+                status = batch_status.read_told(layout, batch_id)
+                own = _of_batch(layout, status)
+                if folds is not None:
+                    folds[batch_id] = status.fold
             if known is not None:
                 known[batch_id] = own
             rows += own
@@ -238,6 +245,8 @@ def each_once(rows: Sequence[TrialRow]) -> list[TrialRow]:
 
     Several batches together would else count a run twice, and with other tests. The first of them counts; on its own each batch is whole.
     """
+    if not any(row.reused for row in rows) and len({row.batch_id for row in rows}) < 2:
+        return list(rows)
     places, known, found = {row.step for row in rows}, set[str](), list[TrialRow]()
     for row in rows:
         run_id = names.run_id_of(row.facts.attempt.rpartition("/")[2]) if row.facts.attempt else ""
@@ -250,6 +259,8 @@ def each_once(rows: Sequence[TrialRow]) -> list[TrialRow]:
 
 def told_apart(rows: Sequence[TrialRow]) -> list[TrialRow]:
     """Return the rows; agents of several import paths and one name, which no batch's plan has told apart, by these paths."""
+    if not any(row.import_path for row in rows):
+        return list(rows)
     paths: dict[str, set[str | None]] = {}
     for row in rows:
         name = row.agent if row.agent != row.import_path else row.agent.rsplit(":", 1)[-1]
@@ -262,39 +273,28 @@ def told_apart(rows: Sequence[TrialRow]) -> list[TrialRow]:
     ]
 
 
-def _of_batch(layout: Layout, batch_id: str) -> list[TrialRow]:
-    meta = batches.read_batch(layout.batch(batch_id))
-    rows, reused = [], _reused(layout, batch_id)
+def _of_batch(layout: Layout, status: BatchStatus) -> list[TrialRow]:
+    meta = batches.read_batch(status.batch_dir)
+    rows, reused = [], status.fold.reused
     judged = f"{meta.regrade.batch}/" if meta.regrade else ""
-    for job_id, plan, found in of_batch(layout, batch_id):
+    for job_id, plan, found in of_batch(layout, status):
         labels = {**meta.labels, **plan.labels}
         for step_id, fact in found.items():
             own, settings = plan.trials[step_id]
-            taken = reused.get(f"{job_id}/{fact.attempt}", "") if reused else ""
+            name = (fact.attempt or "").rpartition("/")[2]
+            taken = reused.get(f"{job_id}/{step_id}/{name}", "") if reused else ""
             judges = f"{judged}{job_id}/{step_id}" if judged else ""
             rows.append(
-                TrialRow(batch_id, meta.experiment, job_id, fact, labels, own.import_path, settings, taken, judges)
+                TrialRow(meta.batch_id, meta.experiment, job_id, fact, labels, own.import_path, settings, taken, judges)
             )
     return rows
 
 
-def _reused(layout: Layout, batch_id: str) -> dict[str, str]:
-    """Return ``job_id/<attempt's folder>`` → where it was reused from."""
-    if not projection.load(layout.batch(batch_id)).carried:
-        return {}
-    return {
-        f"{event['job_id']}/steps/{event['step_id']}/attempts/{event['attempt']}": f"{event['source']}/{event['attempt']}"
-        for _, event in ledger.read(layout.batch(batch_id))
-        if event.get("event") == "carried" and event.get("reused")
-    }
-
-
-def of_batch(layout: Layout, batch_id: str) -> Iterator[tuple[str, JobTrials, dict[str, TrialFacts]]]:
-    """Yield the jobs of a batch and the trials of each by their steps, in the table's order.
+def of_batch(layout: Layout, status: BatchStatus) -> Iterator[tuple[str, JobTrials, dict[str, TrialFacts]]]:
+    """Yield the jobs of a batch and the trials of each by their steps, in the table's order, as ``batch_status.read_told`` knows them.
 
     A job that cannot be read is passed over, and named.
     """
-    status = batch_status.read_told(layout, batch_id)
     for job_id, plan in trial_plans.read(layout, status).items():
         trials = (step for step in status.jobs[job_id] if step.step_id in plan.trials)
         yield (

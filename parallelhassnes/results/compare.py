@@ -212,6 +212,10 @@ def paired(a: _Side, b: _Side) -> PairedAgent:
     won = [task for task, verdicts in passed.items() if verdicts == (False, True)]
     lost = [task for task, verdicts in passed.items() if verdicts == (True, False)]
     unequal = unequal_of(a.tasks, b.tasks, both)
+    differing: dict[str, list[str]] = {}
+    for one in unequal:
+        for task in one.tasks:
+            differing.setdefault(task, []).append(one.what)
     return PairedAgent(
         a=a.label,
         b=b.label,
@@ -237,8 +241,8 @@ def paired(a: _Side, b: _Side) -> PairedAgent:
                 b=other,
                 a_scored=_scored(a.tasks[task]),
                 b_scored=_scored(b.tasks[task]),
-                changed=any(one.what == CHECKSUM and task in one.tasks for one in unequal),
-                unequal=[one.what for one in unequal if task in one.tasks and one.what != CHECKSUM],
+                changed=CHECKSUM in differing.get(task, ()),
+                unequal=[what for what in differing.get(task, ()) if what != CHECKSUM],
             )
             for task, (one, other) in rewards.items()
         ],

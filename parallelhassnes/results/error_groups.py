@@ -15,6 +15,7 @@ from parallelhassnes.store import members
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import now_text
 from parallelhassnes.views import projection
+from parallelhassnes.views.projection import Fold
 from parallelhassnes.views.scoreboard_models import View
 
 BESIDE = "beside a score"
@@ -88,19 +89,24 @@ def normalise(message: str) -> str:
     return line if len(line) <= MAX_MESSAGE else line[: MAX_MESSAGE - 1] + "…"
 
 
-def errors(layout: Layout, chosen: Choice, rows: Sequence[TrialRow] | None = None) -> Errors:
+def errors(
+    layout: Layout, chosen: Choice, rows: Sequence[TrialRow] | None = None, folds: dict[str, Fold] | None = None
+) -> Errors:
     """Return the failures of the choice.
 
     Args:
         rows: its trials, where the caller has read them.
+        folds: what ``collect.read`` made of its batches' ledgers on the way.
     """
     found: list[_FailedAttempt] = []
     with members.collecting() as passed_over:
-        rows = collect.read(layout, chosen) if rows is None else rows
+        folds = {} if folds is None else folds
+        rows = collect.read(layout, chosen, folds=folds) if rows is None else rows
         agents = {row.step: row.facts.agent for row in rows}
         for batch_id in chosen.batch_ids:
             with chosen.apart(layout, batch_id):
-                found += _of_batch(layout, batch_id, agents)
+                fold = folds.get(batch_id) or projection.load(layout.batch(batch_id))
+                found += _of_batch(fold, batch_id, agents)
     return Errors(
         passed_over=[*chosen.passed_over, *passed_over],
         at=now_text(),
@@ -135,8 +141,7 @@ def grouped(failures: Sequence[_FailedAttempt]) -> list[ErrorGroup]:
     return sorted(lines, key=lambda line: (line.beside_a_score, -line.attempts))
 
 
-def _of_batch(layout: Layout, batch_id: str, agents: dict[str, str | None]) -> Iterator[_FailedAttempt]:
-    fold = projection.load(layout.batch(batch_id))
+def _of_batch(fold: Fold, batch_id: str, agents: dict[str, str | None]) -> Iterator[_FailedAttempt]:
     for run_id, (key, attempt, failure_class, line, guessed) in fold.failures.items():
         job_id, _, step_id = key.partition("/")
         yield _FailedAttempt(

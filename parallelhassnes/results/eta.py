@@ -10,6 +10,7 @@ from parallelhassnes.steps.trial_data import facts
 from parallelhassnes.steps.trial_data.facts import TrialFacts, TrialPlan
 from parallelhassnes.store import members
 from parallelhassnes.store.layout import Layout
+from parallelhassnes.views import batch_status
 
 RECENT = 30
 """Batches that are looked at, the newest ones."""
@@ -79,7 +80,7 @@ def _past(layout: Layout, batch_id: str) -> Iterator[tuple[_Likeness, TrialFacts
     """Return the trials of a batch, with what was said of each."""
     return (
         (_kind(plan.trials[step_id].plan), fact)
-        for _, plan, found in collect.of_batch(layout, batch_id)
+        for _, plan, found in collect.of_batch(layout, batch_status.read_told(layout, batch_id))
         for step_id, fact in found.items()
     )
 

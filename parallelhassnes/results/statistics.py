@@ -13,6 +13,8 @@ from parallelhassnes.steps.verdict.discrimination import Z_95, Interval, wilson
 
 RESAMPLES = 10_000
 _CHUNK = 500
+_ALIKE = 20
+"""Values of which each comes so often, in the mean, are drawn by their counts."""
 """Resamples drawn at once, which bounds the memory."""
 
 
@@ -99,12 +101,16 @@ def bootstrap_mean(values: Sequence[float], *, seed: int = 0) -> Interval | None
 
     numbers = np.asarray(values, dtype=float)
     random = np.random.default_rng(seed)
-    means = np.concatenate(
-        [
-            numbers[random.integers(0, len(numbers), (_CHUNK, len(numbers)))].mean(axis=1)
-            for _ in range(RESAMPLES // _CHUNK)
-        ]
-    )
+    distinct, counts = np.unique(numbers, return_counts=True)
+    if len(distinct) * _ALIKE <= len(numbers):  # how often each value is drawn says as much as which tasks are
+        means = random.multinomial(len(numbers), counts / len(numbers), RESAMPLES) @ distinct / len(numbers)
+    else:
+        means = np.concatenate(
+            [
+                numbers[random.integers(0, len(numbers), (_CHUNK, len(numbers)))].mean(axis=1)
+                for _ in range(RESAMPLES // _CHUNK)
+            ]
+        )
     # A mean of equal values may differ from them in the last digit.
     low, high = np.quantile(means.clip(numbers.min(), numbers.max()), [0.025, 0.975])
     return float(low), float(high)

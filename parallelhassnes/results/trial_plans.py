@@ -12,7 +12,7 @@ task_name, task_source, place in settings], …], "jobs": [[job_id, labels, [[st
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from parallelhassnes.plan import SANDBOX, StepSpec, is_sandbox
@@ -53,16 +53,35 @@ def read(layout: Layout, status: BatchStatus) -> dict[str, JobTrials]:
         with contextlib.suppress(KeyError, TypeError, ValueError, IndexError):
             return _expanded(kept)
     found: dict[str, JobTrials] = {}
+    settings: dict[tuple[tuple[str, str], ...], Mapping[str, str]] = {}
     for job_id in status.jobs:
         with members.apart(layout.job(status.batch_dir.name, job_id)):
             job = batches.read_job(layout.job(status.batch_dir.name, job_id))
-            trials = (step for step in job.steps if step.kind == "trial")
-            planned = {step.step_id: PlannedTrial(facts.plan_of(step), settings_of(step)) for step in trials}
-            found[job_id] = JobTrials(job.labels, planned)
+            trials = [step for step in job.steps if step.kind == "trial"]
+            found[job_id] = JobTrials(job.labels, _planned(trials, settings))
     if len(found) == len(status.jobs) and None not in made_from:
         with contextlib.suppress(OSError):  # a reader with no right to write, a full disk, a batch being deleted
             document = {"schema_version": VERSION, "made_from": made_from, **_compact(found)}
             atomic.write_json(status.batch_dir / CACHE, document, durable=False)
+    return found
+
+
+def _planned(
+    trials: Sequence[StepSpec], settings: dict[tuple[tuple[str, str], ...], Mapping[str, str]]
+) -> dict[str, PlannedTrial]:
+    """Return the plans of a job's trials; those that differ in nothing but their repeat share one.
+
+    Args:
+        settings: those that are known of other jobs; what is new is added.
+    """
+    known: dict[str, PlannedTrial] = {}
+    found = {}
+    for step in trials:
+        alike = repr((step.label, step.timeout_sec, step.caps, {**step.spec, "repeat": 0}))
+        if alike not in known:
+            own = settings_of(step)
+            known[alike] = PlannedTrial(facts.plan_of(step), settings.setdefault(tuple(own.items()), own))
+        found[step.step_id] = known[alike]
     return found
 
 
@@ -81,16 +100,17 @@ def _stamp(path: str) -> list[int] | None:
 
 
 def _compact(found: Mapping[str, JobTrials]) -> dict[str, Any]:
-    settings: dict[str, int] = {}
-    plans: dict[tuple[Any, ...], int] = {}
-    jobs = []
-    for job_id, job in found.items():
-        steps = []
-        for step_id, (plan, own) in job.trials.items():
-            place = settings.setdefault(json.dumps(own, ensure_ascii=False), len(settings))
-            steps.append([step_id, plans.setdefault((*plan, place), len(plans))])
-        jobs.append([job_id, job.labels, steps])
-    return {"settings": [json.loads(text) for text in settings], "plans": list(plans), "jobs": jobs}
+    planned = {id(trial): trial for job in found.values() for trial in job.trials.values()}
+    settings = {id(trial.settings): trial.settings for trial in planned.values()}
+    places, of_settings = ({key: place for place, key in enumerate(each)} for each in (planned, settings))
+    return {
+        "settings": list(settings.values()),
+        "plans": [[*trial.plan, of_settings[id(trial.settings)]] for trial in planned.values()],
+        "jobs": [
+            [job_id, job.labels, [[step_id, places[id(trial)]] for step_id, trial in job.trials.items()]]
+            for job_id, job in found.items()
+        ],
+    }
 
 
 def _expanded(kept: Mapping[str, Any]) -> dict[str, JobTrials]:

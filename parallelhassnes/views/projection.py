@@ -2,13 +2,13 @@
 
     ledger.jsonl ──(tail)──▶ Fold ◀──▶ scoreboard.batch.json   (derived: may be deleted)
 
-The cache says up to which byte of the ledger it speaks, so a later view reads only what came after. One
-that does not fit (another version, an offset beyond the file, not JSON) is ignored and made anew from
-the whole ledger. Any reader may write it, at any time, by rename; the newest offset need not win,
-since a cache that is behind only costs a longer tail.
+The cache says up to which byte of the ledger it speaks, and what the line before that hashes to, which of a chained ledger vouches for
+all of it; so a later view reads only what came after. One that does not fit (another version, another ledger, not JSON) is ignored
+and made anew from the whole ledger. Any reader may write it, at any time, by rename; the newest offset need not win, since a cache
+that is behind only costs a longer tail.
 
-Shape: ``{"schema_version": 5, "batch_id", "ledger_offset", "stand_in", "attempts", "last_at", "canceled",
-"approved", "carried", "added", "steps": {"job/step": [status, attempt, number, at, queue_key, retry_at, class, line, said, counting,
+Shape: ``{"schema_version": 6, "batch_id", "ledger_offset", "ledger_line", "stand_in", "attempts", "last_at", "canceled",
+"approved", "carried", "reused", "added", "steps": {"job/step": [status, attempt, number, at, queue_key, retry_at, class, line, said, counting,
 others, guessed]}, "unread": [["job/step", attempt]], "failures": {run_id: ["job/step", attempt, class, line, guessed]}, "last_ended":
 {"job/step": run_id}, "origins": [[version, host, config_sha256]], "unread_origins": [["job/step", attempt]], "spent": […]}``; times are the ledger's.
 """
@@ -26,12 +26,12 @@ from parallelhassnes.names import run_id_of
 from parallelhassnes.plan import JobSpec
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.trial_data import ended_line, facts
-from parallelhassnes.steps.usage import NOTHING, UsageSum
+from parallelhassnes.steps.usage import NOTHING, UsageSum, total
 from parallelhassnes.store import atomic, attempts, batches
 from parallelhassnes.store.evidence import ledger
 
 CACHE = "scoreboard.batch.json"
-VERSION = 5
+VERSION = 6
 _UNMET = "needs_attention"
 """How a critic stands whose attempt succeeded and whose loop is over without it being satisfied."""
 _LONG_TAIL = 1 << 20
@@ -103,6 +103,8 @@ class Fold:
     """``job/step`` of steps that were canceled before they started; False where the job's own rule (``enough``) canceled them."""
     carried: dict[str, str] = field(default_factory=dict)
     """``job/step`` → the attempt that was taken over from an earlier batch."""
+    reused: dict[str, str] = field(default_factory=dict)
+    """``job/step/attempt`` of those of these that were not run because their content is the same → ``batch/job/step/attempt`` there."""
     added: dict[str, int] = field(default_factory=dict)
     """``job/file`` of each addition → steps in it. By file, since a crash may have its line written twice."""
     approved: list[str] = field(default_factory=list)
@@ -121,6 +123,8 @@ class Fold:
     """``[job/step, attempt]`` whose line, of an older version, does not say that."""
     spent: UsageSum = NOTHING
     """By all ended attempts that this batch has paid for."""
+    unsummed: list[UsageSum] = field(default_factory=list)
+    """By attempts that are being taken in, and are not in ``spent`` yet."""
     tally: Counter[str] = field(default_factory=Counter)
     """Status → steps; those whose retry is due count as ``retry``."""
 
@@ -128,6 +132,11 @@ class Fold:
     def steps_added(self) -> int:
         """Steps that the batch got since it was accepted."""
         return sum(self.added.values())
+
+    def sum_up(self) -> None:
+        """Add what was taken in to ``spent``."""
+        self.spent = total((self.spent, *self.unsummed))
+        self.unsummed.clear()
 
     def put(self, key: str, row: StepRow) -> None:
         """Set how a step stands."""
@@ -159,6 +168,7 @@ def advance(fold: Fold, batch_dir: Path) -> list[dict[str, Any]]:
                 new.append(event)
         except (KeyError, TypeError, ValueError, AttributeError):  # one that no writer of ours has written
             continue
+    fold.sum_up()
     return new
 
 
@@ -189,12 +199,14 @@ def save(fold: Fold, batch_dir: Path, *, force: bool = False) -> bool:
         "schema_version": VERSION,
         "batch_id": fold.batch_id,
         "ledger_offset": fold.offset,
+        "ledger_line": _line_hash(batch_dir, fold.offset),
         "stand_in": fold.stand_in,
         "attempts": fold.attempts,
         "last_at": fold.last_at,
         "canceled": fold.canceled,
         "approved": fold.approved,
         "carried": fold.carried,
+        "reused": fold.reused,
         "added": fold.added,
         "steps": fold.steps,
         "unread": fold.unread,
@@ -218,7 +230,8 @@ def _from_cache(batch_dir: Path) -> Fold | None:
         if document is None or document["schema_version"] != VERSION:
             return None
         offset = int(document["ledger_offset"])
-        if document["batch_id"] != batch_dir.name or not _fits(batch_dir, offset):
+        line = _line_hash(batch_dir, offset)
+        if document["batch_id"] != batch_dir.name or line is None or document["ledger_line"] != line:
             return None
         fold = Fold(
             batch_id=batch_dir.name,
@@ -230,6 +243,7 @@ def _from_cache(batch_dir: Path) -> Fold | None:
             canceled=dict(document["canceled"]),
             approved=list(document["approved"]),
             carried=dict(document["carried"]),
+            reused=dict(document["reused"]),
             added=dict(document["added"]),
             steps=dict(zip(document["steps"], map(StepRow._make, document["steps"].values()), strict=True)),
             unread=list(document["unread"]),
@@ -245,16 +259,12 @@ def _from_cache(batch_dir: Path) -> Fold | None:
     return fold
 
 
-def _fits(batch_dir: Path, offset: int) -> bool:
-    """Tell whether the ledger reaches that far and a line ends there."""
-    if offset == 0:
-        return True
+def _line_hash(batch_dir: Path, offset: int) -> str | None:
+    """Return what the last line of these bytes of the ledger hashes to; None where none ends there, which fits nothing."""
     try:
-        with (batch_dir / ledger.LEDGER).open("rb") as stream:
-            stream.seek(offset - 1)
-            return stream.read(1) == b"\n"
+        return (ledger.line_hash(batch_dir, offset) or None) if offset else ""
     except OSError:
-        return False
+        return None
 
 
 # --- events -------------------------------------------------------------------------------------------
@@ -277,11 +287,7 @@ def _apply(fold: Fold, event: dict[str, Any]) -> bool:
                 fold.put(key, row._replace(status=_UNMET, retry_at=None, line=event["line"]))
             return True
         case "carried":
-            key = f"{event['job_id']}/{event['step_id']}"
-            fold.carried[key] = event["attempt"]
-            _note_origin(fold, key, event)
-            if _ended(fold, key, event):
-                fold.attempts -= 1
+            _carried(fold, f"{event['job_id']}/{event['step_id']}", event)
             return True
         case "added":
             fold.added[f"{event['job_id']}/{event['file']}"] = len(event["steps"])
@@ -319,6 +325,15 @@ def _launched(fold: Fold, key: str, event: dict[str, Any]) -> bool:
     fold.put(key, now)
     fold.last_at = event["at"]
     return True
+
+
+def _carried(fold: Fold, key: str, event: dict[str, Any]) -> None:
+    fold.carried[key] = event["attempt"]
+    if event.get("reused"):
+        fold.reused[f"{key}/{event['attempt']}"] = f"{event['source']}/{event['attempt']}"
+    _note_origin(fold, key, event)
+    if _ended(fold, key, event):
+        fold.attempts -= 1
 
 
 def _ended(fold: Fold, key: str, event: dict[str, Any]) -> bool:
@@ -408,6 +423,7 @@ def take_in(fold: Fold, batch_dir: Path) -> int:
         folder = batch_dir / job_id / "steps" / step_id / "attempts" / attempt
         report = safe_read.read_object(folder / attempts.FINAL) or {}
         _take(fold, key, attempt, ended_line.line(step, status, report), paid=paid)
+    fold.sum_up()
     count = len(fold.unread)
     fold.unread.clear()
     return count
@@ -433,7 +449,7 @@ def _take(fold: Fold, key: str, attempt: str, line: dict[str, Any], *, paid: boo
     """Count what one attempt's report says; ``line`` is that of its end, or what would stand there."""
     said = line.get("trial") or line.get("used") or line.get("verdict")
     if paid:
-        fold.spent += ended_line.spent(line)
+        fold.unsummed.append(ended_line.spent(line))
     row = fold.steps.get(key)
     if said is None or row is None:
         return

@@ -14,7 +14,7 @@ from parallelhassnes.plan import BatchMeta
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.limits import spending
 from parallelhassnes.schedule.limits.spending import Spending
-from parallelhassnes.steps.usage import NOTHING
+from parallelhassnes.steps.usage import NOTHING, total
 from parallelhassnes.store import atomic, batches
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.records import now_text
@@ -74,7 +74,7 @@ def check(ctx: Context) -> None:
         assert (spent.cost_usd or 0, spent.attempts) == counted(ctx, key=key), key
         assert spending.spent_on(ctx.layout, key=key) == spent
     for name in now.shared.experiments:
-        spent = spending.total(now.by_experiment(name))
+        spent = total(now.by_experiment(name).values())
         assert (spent.cost_usd or 0, spent.attempts) == counted(ctx, experiment=name), name
         assert spending.spent_on(ctx.layout, experiment=name) == spent
     for name, account in spending.accounts(ctx.layout, ctx.layout.batch_ids()).items():
@@ -93,7 +93,7 @@ def consistent(ctx: Context) -> None:
         assert spent == sum((one.by_key.get(key, NOTHING) for one in accounts), NOTHING), key
     for name, by_key in sums.experiments.items():
         own = [one.total for one in accounts if one.experiment == name]
-        assert spending.total(by_key) == sum(own, NOTHING), name
+        assert total(by_key.values()) == sum(own, NOTHING), name
 
 
 class Crashing:

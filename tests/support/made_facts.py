@@ -1,5 +1,6 @@
 """Facts of trials, made up for tests of what counts them."""
 
+from dataclasses import replace
 from typing import Any
 
 from parallelhassnes.plan import PassRule
@@ -34,4 +35,4 @@ def trial_facts(
         **more,
     )
     spent = facts.spent_by(made) if result not in ("missing", "skipped") else facts.UsageSum()
-    return TrialFacts(**{**vars(made), "spent": spent})
+    return replace(made, spent=spent)

@@ -106,6 +106,8 @@ def test_a_cache_is_continued_from_where_it_ends(tmp_path: Path) -> None:
         lambda text: json.dumps(json.loads(text) | {"schema_version": 99}),
         lambda text: json.dumps(json.loads(text) | {"ledger_offset": 10**9}),
         lambda text: json.dumps(json.loads(text) | {"ledger_offset": 17}),
+        lambda text: json.dumps(json.loads(text) | {"ledger_line": "0" * 64}),
+        lambda text: json.dumps(json.loads(text) | {"ledger_line": None}),
         lambda text: json.dumps(json.loads(text) | {"batch_id": "another"}),
         lambda text: json.dumps(json.loads(text) | {"steps": {"j1/a": ["succeeded"]}}),
         lambda text: json.dumps(json.loads(text) | {"steps": None}),
@@ -121,6 +123,17 @@ def test_a_cache_that_does_not_fit_is_made_anew(tmp_path: Path, damage) -> None:
     found = projection.load(tmp_path)
     assert found.cached == -1
     assert (found.steps, found.offset, found.tally) == (whole.steps, whole.offset, whole.tally)
+
+
+def test_a_cache_of_another_ledger_that_is_as_long_is_made_anew(tmp_path: Path) -> None:
+    launched(tmp_path, "j1/a")
+    path = tmp_path / ledger.LEDGER
+    sound = path.read_bytes()
+    projection.save(projection.load(tmp_path), tmp_path, force=True)
+    path.write_bytes(sound.replace(b'"j1"', b'"j2"'))
+    assert list(projection.load(tmp_path).steps) == ["j2/a"]
+    path.unlink()
+    assert projection.load(tmp_path).steps == {}
 
 
 def test_lines_that_are_cut_or_foreign_are_passed_over(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_lines_of_older_versions_lead_to_the_same_answers(root, names, inner):
 
 def test_what_lines_say_is_what_the_attempts_files_say(root):
     writer, batch = made(root)
-    for job_id, _, found in collect.of_batch(writer.ctx.layout, batch):
+    for job_id, _, found in collect.of_batch(writer.ctx.layout, batch_status.read_told(writer.ctx.layout, batch)):
         job_dir = writer.ctx.layout.job(batch, job_id)
         trials = [step for step in batches.read_job(job_dir).steps if step.kind == "trial"]
         assert list(found.values()) == facts.of_steps(job_dir, trials)

@@ -13,8 +13,8 @@ from parallelhassnes import formatting, names
 from parallelhassnes.config import Budget
 from parallelhassnes.errors import UserError
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.schedule.limits.spending import ByKey, Spending, total
-from parallelhassnes.steps.usage import UsageSum
+from parallelhassnes.schedule.limits.spending import ByKey, Spending
+from parallelhassnes.steps.usage import UsageSum, total
 from parallelhassnes.store import batches, members
 from parallelhassnes.store.queue import notices, tickets
 
@@ -98,7 +98,7 @@ class BudgetGuard:
     def _note_spent(self, name: str, budget: Budget, spent: ByKey, line: str) -> None:
         """Note that a budget is reached by what was spent, not only by what is reserved; another limit is another time."""
         config = self.ctx.config.notify
-        if config.to and exceeded(total(spent), budget, 0):
+        if config.to and exceeded(total(spent.values()), budget, 0):
             notices.note(self.ctx.layout, config, "budget_reached", name, budget.usd, budget.tokens, line=line)
 
     def _exceeded(
@@ -113,7 +113,7 @@ class BudgetGuard:
         first = live.count(queue_key) if queue_key is not None and not is_known else 0
         if first >= FIRST_WAVE:
             return f"what an attempt of {queue_key} costs is not known yet, and {first} are running"
-        return exceeded(total(spent), budget, len(live))
+        return exceeded(total(spent.values()), budget, len(live))
 
     def _experiment(self, batch_id: str) -> str:
         if batch_id not in self._experiments:

@@ -27,7 +27,7 @@ from typing import Any
 from parallelhassnes.config import Budgets
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.steps.trial_data import ended_line
-from parallelhassnes.steps.usage import NOTHING, UsageSum
+from parallelhassnes.steps.usage import NOTHING, UsageSum, total
 from parallelhassnes.store import atomic, batches, members
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
@@ -58,7 +58,7 @@ class BatchSpending:
 
     @property
     def total(self) -> UsageSum:
-        return total(self.by_key)
+        return total(self.by_key.values())
 
     def stored(self) -> dict[str, Any]:
         return {"offset": self.offset, "mark": self.mark, "experiment": self.experiment, "keys": _stored(self.by_key)}
@@ -147,7 +147,7 @@ class Spending:
             after, new = _advanced(self._layout, batch_id, before)
         except (_Replaced, _Spoilt):
             return self._again(sums, batch_id)
-        if not (before.by_key or was_unread) and total(new).attempts > 1:
+        if not (before.by_key or was_unread) and total(new.values()).attempts > 1:
             # A settle writes one end: its account is gone, and with it what the sums have of the batch.
             return self._again(sums, batch_id)
         if after is not before or was_unread:
@@ -218,7 +218,7 @@ def spent_on(layout: Layout, *, key: str | None = None, experiment: str | None =
     if sums is not None and key in sums.keys:
         return sums.keys[key]
     if sums is not None and experiment in sums.experiments:
-        return total(sums.experiments[experiment])
+        return total(sums.experiments[experiment].values())
     found = NOTHING
     for account in accounts(layout, _every(layout, () if sums is None else sums.recent)).values():
         if key is not None:
@@ -226,10 +226,6 @@ def spent_on(layout: Layout, *, key: str | None = None, experiment: str | None =
         elif account.experiment == experiment:
             found += account.total
     return found
-
-
-def total(by_key: ByKey) -> UsageSum:
-    return sum(by_key.values(), NOTHING)
 
 
 # --- accounts -----------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.trial_data.facts import RESULTS, TrialFacts
-from parallelhassnes.steps.usage import NOTHING
+from parallelhassnes.steps.usage import total
 from parallelhassnes.steps.verdict import discrimination, flakiness, quality
 from parallelhassnes.steps.verdict.analysis_results import EngineOpinion
 from parallelhassnes.steps.verdict.discrimination import Interval
@@ -102,7 +102,7 @@ def _agent(group: Sequence[TrialFacts], opinions: Sequence[EngineOpinion]) -> di
     rewards = [fact.reward for fact in group if fact.result == "scored" and fact.reward is not None]
     counts = _counts(group)
     decided, passes = counts["scored"] - counts["undecided"], counts["passes"]
-    spent = sum((fact.spent for fact in group), NOTHING)
+    spent = total(fact.spent for fact in group)
     durations = [fact.duration_sec for fact in group if fact.duration_sec is not None]
     doubted = {o.trial for o in opinions if o.outcome == "bad_success"}
     return {
