@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import drain, growth, ingest, live, machine, setting, slots, startup, terminus, trials, views
+from benchmarks import drain, growth, ingest, live, machine, scale, setting, slots, startup, terminus, trials, views
 from benchmarks.meter import CommandFailed
 from benchmarks.results import Row
 from benchmarks.setting import Setting
@@ -27,6 +27,7 @@ ROWS: dict[str, Callable[[Setting], Row]] = {
     "live": live.live,
     "ingest": ingest.ingest,
     "views": views.views,
+    "scale": scale.scale,
     "sweep": trials.sweep,
 }
 

@@ -52,14 +52,10 @@ def main(jobs: int) -> None:
 
 def measure(layout: Layout) -> dict[str, Any]:
     """The figures of one store."""
-    command = [sys.executable, "-m", "parallelhassnes", "api", "--port", "0", "--json", "--no-tick"]
-    server = subprocess.Popen([*command, "--root", str(layout.root)], stdout=subprocess.PIPE, text=True)
-    assert server.stdout is not None
-    url = json.loads(server.stdout.readline())["url"]
     batch_id = layout.batch_ids()[-1]
-    try:
-        _get(f"{url}/health")
-        found: dict[str, Any] = {"memory_mb": [_memory_mb(server.pid)]}
+    with serving(layout.root) as (url, pid):
+        get(f"{url}/health")
+        found: dict[str, Any] = {"memory_mb": [_memory_mb(pid)]}
         with _moving(layout, batch_id):
             before = _ticks(layout.root)
         listeners = [_listen(url) for _ in range(LISTENERS)]
@@ -69,17 +65,28 @@ def measure(layout: Layout) -> dict[str, Any]:
             ("batch_page_ms", f"/batches/{batch_id}"),
             ("batch_ms", f"/v1/batches/{batch_id}/scoreboard"),
         ):
-            times = [_look(layout, batch_id, lambda path=path: _get(url + path)) for _ in range(LOOKS)]
+            times = [_look(layout, batch_id, lambda path=path: get(url + path)) for _ in range(LOOKS)]
             found[name] = [round(statistics.median(times)), round(max(times))]
         with _moving(layout, batch_id, listeners):
             found["tick_ms"] = [before, _ticks(layout.root)]
-        found["memory_mb"].append(_memory_mb(server.pid))
+        found["memory_mb"].append(_memory_mb(pid))
         for one in listeners:
             one.close()
         return found
+
+
+@contextmanager
+def serving(root: Path) -> Iterator[tuple[str, int]]:
+    """A server over the store, which does not tick; its address and its pid."""
+    command = [sys.executable, "-m", "parallelhassnes", "api", "--port", "0", "--json", "--no-tick"]
+    server = subprocess.Popen([*command, "--root", str(root)], stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    try:
+        yield json.loads(server.stdout.readline())["url"], server.pid
     finally:
         server.terminate()
         server.wait(20)
+        server.stdout.close()
 
 
 def _look(layout: Layout, batch_id: str, act: Callable[[], object]) -> float:
@@ -157,7 +164,8 @@ def _ticks(root: Path) -> float:
     return round(statistics.median(times[2:]), 1)
 
 
-def _get(url: str) -> bytes:
+def get(url: str) -> bytes:
+    """The answer's body."""
     with urllib.request.urlopen(url, timeout=60) as answer:
         data: bytes = answer.read()
     return data
