@@ -68,7 +68,7 @@ def main(out: str, log: str, sample: str, *command: str) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     began = time.monotonic()
     with Path(log).open("wb") as stream:
-        pid = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream).pid
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
     peak = 0
     wall, code = 0.0, -1
     while True:
@@ -76,8 +76,9 @@ def main(out: str, log: str, sample: str, *command: str) -> None:
             ended, status = os.waitpid(-1, os.WNOHANG if sample == "1" else 0)
         except ChildProcessError:
             break
-        if ended == pid:
+        if ended == process.pid:
             wall, code = time.monotonic() - began, os.waitstatus_to_exitcode(status)
+            process.returncode = code
         elif not ended:
             peak = max(peak, tree_pss())
             time.sleep(_SAMPLE_SEC)
