@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from parallelhassnes import names
 from parallelhassnes.errors import UnknownId
+from parallelhassnes.formatting import counted
 from parallelhassnes.store import attempts, batches, members
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
@@ -201,5 +202,5 @@ def _by_run_id(layout: Layout, known: list[str], text: str) -> Found | None:
         if run_id in hits:
             return hits[run_id]
     if len(hits) > 1:
-        raise UnknownId(f"{text} is {len(hits)} attempts", fix="write more of the run id")
+        raise UnknownId(f"{text} is {counted(len(hits), 'attempt')}", fix="write more of the run id")
     return next(iter(hits.values()), None)

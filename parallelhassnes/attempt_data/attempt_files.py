@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from parallelhassnes import names, walk
 from parallelhassnes.attempt_data.safe_open import FileName, open_below
 from parallelhassnes.errors import UnknownId, UserError
+from parallelhassnes.formatting import counted
 from parallelhassnes.plan import StepSpec
 from parallelhassnes.refs import Found, newest_attempt
 from parallelhassnes.store import attempts, batches
@@ -95,7 +96,7 @@ def artifact(layout: Layout, text: str, name: str) -> AttemptFile:
         return AttemptFile(folder, fitting[0].path)
     if fitting:
         shown = ", ".join(file.path for file in fitting[:5]) + (" …" if len(fitting) > 5 else "")
-        raise UserError(f"{name} is {len(fitting)} files: {shown}", fix="name one by its path")
+        raise UserError(f"{name} is {counted(len(fitting), 'file')}: {shown}", fix="name one by its path")
     try:
         with AttemptFile(folder, name).open():
             return AttemptFile(folder, name)

@@ -285,7 +285,7 @@ def explain(target: LookArgument = "latest", root: RootOption = None, json: Json
         for line in step.why:
             typer.echo(f"  {line}")
     if found.more:
-        typer.echo(f"… and {found.more} more steps; name one, or use --json")
+        typer.echo(f"… and {formatting.counted(found.more, 'more step')}; name one, or use --json")
 
 
 def pack(

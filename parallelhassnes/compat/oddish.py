@@ -50,7 +50,7 @@ def upload_task(site: SiteHere, file: UploadFile) -> OddishUpload:
     """Store the task, as 0.1.1 sends it; the id carries the beginning of its hash."""
     done = uploads.upload(site.context(), [Archive(file.filename or "task.tar.gz", file.file)])
     if len(done.tasks) != 1:
-        raise HTTPException(400, f"the archive holds {len(done.tasks)} tasks; send one at a time")
+        raise HTTPException(400, f"the archive holds {counted(len(done.tasks), 'task')}; send one at a time")
     task = done.tasks[0]
     return OddishUpload(task_id=oddish_tasks.new_id(task), name=task.name, task_path=task.path)
 

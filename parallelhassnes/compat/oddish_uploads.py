@@ -36,6 +36,7 @@ from parallelhassnes.compat.oddish_shapes import (
     InitAnswer,
     InitWanted,
 )
+from parallelhassnes.formatting import counted
 from parallelhassnes.names import is_safe_id
 from parallelhassnes.store import atomic, clocks, hosts, members
 from parallelhassnes.store.layout import Layout
@@ -69,7 +70,7 @@ def end_task(site: SiteHere, wanted: CompleteWanted) -> CompleteAnswer:
         done = uploads.upload(site.context(), [Archive(f"{name}.tar.gz", archive)])
     _drop(site.layout, nonce)
     if len(done.tasks) != 1:
-        raise HTTPException(400, f"the archive holds {len(done.tasks)} tasks; send one at a time")
+        raise HTTPException(400, f"the archive holds {counted(len(done.tasks), 'task')}; send one at a time")
     task = done.tasks[0]
     return CompleteAnswer(
         task_id=oddish_tasks.new_id(task), name=task.name, task_path=task.path, content_hash=wanted.content_hash

@@ -27,6 +27,7 @@ from parallelhassnes.api.routes.streams import STREAM, Stream, follow_logs
 from parallelhassnes.attempt_data.follow_logs import Logs
 from parallelhassnes.compat.trials import OVER, BatchTrials, Trial, trials_of
 from parallelhassnes.errors import UserError
+from parallelhassnes.formatting import counted
 from parallelhassnes.refs import Found, resolve
 from parallelhassnes.schedule import ephemeral_secrets
 from parallelhassnes.steps import safe_read
@@ -135,14 +136,14 @@ def _queue(site: ServerState, file: UploadFile, harness: str, model: str, key: s
     ctx = site.context()
     stored = uploads.upload(ctx, [Archive(file.filename or "task.zip", file.file)]).tasks
     if len(stored) != 1:
-        raise HTTPException(400, f"the archive holds {len(stored)} tasks; send one at a time")
+        raise HTTPException(400, f"the archive holds {counted(len(stored), 'task')}; send one at a time")
     task, name = stored[0], f"{ephemeral_secrets.PREFIX}{secrets.token_hex(8)}"
     table = _table(task.path, task.name, harness, model, name, n_runs)
     done = submit(
         ctx, json.dumps(table).encode(), name=f"{_SOURCE}{task.name[:80]}.json", folders=[site.layout.root], again=True
     )
     site.lend(name, key)
-    message = f"Task '{task.name}' uploaded successfully. {n_runs} runs queued."
+    message = f"Task '{task.name}' uploaded successfully. {counted(n_runs, 'run')} queued."
     return TerminalBenchUpload(job_id=done.batch_id, status="queued", runs_queued=n_runs, message=message)
 
 
@@ -173,7 +174,7 @@ def give_key(site: SiteHere, job_id: str, openrouter_key: Key) -> TerminalBenchU
     for name in names:
         site.lend(name, openrouter_key)
     waiting = sum(trial.status.state not in OVER for trial in found.trials)
-    message = f"{waiting} runs go on."
+    message = f"{counted(waiting, 'run')} still to come."
     return TerminalBenchUpload(job_id=found.meta.batch_id, status="queued", runs_queued=waiting, message=message)
 
 

@@ -31,6 +31,7 @@ from parallelhassnes import walk
 from parallelhassnes.config import Bounds
 from parallelhassnes.execute import own_files, unpacked
 from parallelhassnes.execute.redact import Match, Redactor
+from parallelhassnes.formatting import counted
 from parallelhassnes.store import atomic, attempts, space
 from parallelhassnes.walk import Entry, OutOfTime
 
@@ -146,7 +147,7 @@ class _Cleaner:
         self._note(f"{count - kept} entries of the attempt's folder", self._too_many())
 
     def _too_many(self) -> str:
-        return f"past {self._bounds.max_files} files (bounds.max_files)"
+        return f"past {counted(self._bounds.max_files, 'file')} (bounds.max_files)"
 
     def _visit(self, entry: Entry) -> None:
         self._room -= 1

@@ -63,8 +63,12 @@ def make(layout: Layout, chosen: Choice, which: Which) -> Bundle:
 
     def pages() -> Iterator[tuple[str, str]]:
         yield "index.html", page.html(report, page.LinksInBundle(bundled), bundled, which)
+        room = transcripts.PictureRoom()
         for number, row in enumerate(rows, 1):
-            yield transcripts.file_of(number), page.transcript(transcripts.read(layout, number, row), report.title)
+            yield (
+                transcripts.file_of(number),
+                page.transcript(transcripts.read(layout, number, row, room), report.title),
+            )
         yield MARK, manifest.model_dump_json(indent=2) + "\n"
 
     return Bundle(manifest, pages())

@@ -108,7 +108,11 @@ def transcript(found: TrialTranscript, title: str) -> str:
     Args:
         title: of the report that leads to it.
     """
-    return _environment().get_template("transcript.html.j2").render(found=found, facts=found.row.facts, title=title)
+    return (
+        _environment()
+        .get_template("transcript.html.j2")
+        .render(found=found, facts=found.row.facts, title=title, most_pictures=transcripts.MOST_PICTURE_BYTES)
+    )
 
 
 @cache
@@ -127,6 +131,7 @@ def _environment() -> "Environment":
         "money": formatting.money,
         "number": formatting.number,
         "seconds": formatting.seconds,
+        "size": formatting.size,
         "shade": shade,
         "cell": cell_text,
     }

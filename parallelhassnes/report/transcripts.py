@@ -1,12 +1,15 @@
 """The transcripts of a bundle: of each chosen trial what its agent was told, did and saw, and what its tests said, as one page.
 
 Only sealed attempts are read, whose files have been looked through for secrets. Every text is bounded, and is escaped by
-the template.
+the template. Pictures stand in the page itself, each and all of them bounded.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple
 
+from parallelhassnes.attempt_data import pictures
+from parallelhassnes.attempt_data.pictures import Picture
 from parallelhassnes.attempt_data.trajectory import Turn, read_trajectory
 from parallelhassnes.harmless import colourless
 from parallelhassnes.results.collect import TrialRow
@@ -25,6 +28,22 @@ MOST_TURNS = 1_000
 MOST_LOG_BYTES = 64 << 10
 """Of the end of one log."""
 MOST_LOGS = 20
+MOST_PICTURE_BYTES = 50_000_000
+"""Of all pictures of a bundle."""
+
+
+class PictureRoom:
+    """How many bytes of pictures a bundle still takes."""
+
+    def __init__(self, left: int = MOST_PICTURE_BYTES) -> None:
+        self.left = left
+
+    def take(self, folder: Path, picture: Picture) -> str:
+        """Return a picture as an address that holds it; empty where there is no room for it."""
+        if picture.size > self.left:
+            return ""
+        self.left -= picture.size
+        return pictures.data_uri(folder, picture)
 
 
 class TranscriptLog(NamedTuple):
@@ -36,12 +55,22 @@ class TranscriptLog(NamedTuple):
     """Only its end is here."""
 
 
+class TranscriptPicture(NamedTuple):
+    """A picture of a turn."""
+
+    name: str
+    address: str
+    """It holds the picture; empty where the bundle has no room for it."""
+
+
 class TranscriptTurns(NamedTuple):
     """What an agent did in one step of a trial."""
 
     name: str
     agent: str
     turns: list[Turn]
+    pictures: dict[int, list[TranscriptPicture]]
+    """Number of a turn → its pictures, where it has some."""
     left_out: int
 
 
@@ -106,18 +135,23 @@ def _spread(rows: Sequence[TrialRow]) -> list[TrialRow]:
     return [rows[place * len(rows) // count] for place in range(count)]
 
 
-def read(layout: Layout, number: int, row: TrialRow) -> TrialTranscript:
-    """Read one; what is missing or cannot be read is left out."""
+def read(layout: Layout, number: int, row: TrialRow, room: PictureRoom | None = None) -> TrialTranscript:
+    """Read one; what is missing or cannot be read is left out.
+
+    Args:
+        room: of the bundle; left out: one of its own.
+    """
     found = [TrialTranscript(number, row, outcome(row), "", [], [])]
     with members.apart(layout.job(row.batch_id, row.job_id)):
         step = batches.read_job(layout.job(row.batch_id, row.job_id)).step(row.facts.step_id)
-        found.append(of_files(number, row, TrialFiles(layout.root / (row.attempt or ""), step)))
+        found.append(of_files(number, row, TrialFiles(layout.root / (row.attempt or ""), step), room))
     return found[-1]
 
 
-def of_files(number: int, row: TrialRow, trial: TrialFiles) -> TrialTranscript:
+def of_files(number: int, row: TrialRow, trial: TrialFiles, room: PictureRoom | None = None) -> TrialTranscript:
     """Read one from the files of its attempt."""
-    turns = [turns for name in trial.trajectories if (turns := _turns(trial, name)) is not None]
+    room = room or PictureRoom()
+    turns = [turns for name in trial.trajectories if (turns := _turns(trial, name, room)) is not None]
     names = [*trial.verifier_outputs, "trial/exception.txt"]
     if not turns:
         names += [name for name in trial.names if _is_agents_log(name)]
@@ -130,13 +164,19 @@ def _is_agents_log(name: str) -> bool:
     return name.startswith("trial/") and "/agent/" in name and name.endswith((".txt", ".log"))
 
 
-def _turns(trial: TrialFiles, name: str) -> TranscriptTurns | None:
+def _turns(trial: TrialFiles, name: str, room: PictureRoom) -> TranscriptTurns | None:
     path = trial.path(name)
     found = read_trajectory(path, per_page=MOST_TURNS) if path else None
-    if found is None:
+    if path is None or found is None:
         return None
     step = name.split("/")[2] if name.startswith("trial/steps/") else ""
-    return TranscriptTurns(step, found.agent, [_shown(turn) for turn in found.turns], max(0, found.total - MOST_TURNS))
+    drawn = {
+        turn.number: [TranscriptPicture(each.name, room.take(path.parent, each)) for each in turn.pictures]
+        for turn in found.turns
+        if turn.pictures
+    }
+    turns = [_shown(turn) for turn in found.turns]
+    return TranscriptTurns(step, found.agent, turns, drawn, max(0, found.total - MOST_TURNS))
 
 
 def _shown(turn: Turn) -> Turn:

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from parallelhassnes.formatting import counted
+
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NOTHING_LEFT = 256 * 1024
 
@@ -28,9 +30,7 @@ def shortage(runs: Path, floors: Floors) -> str | None:
             return f"disk: {free} MB free for {place}, the floor is {floor} MB; free some, or lower min_free_disk_mb"
         free, floor = disk.f_favail, floors.min_free_files
         if free < floor and disk.f_files:  # one that has no inodes counts none
-            return (
-                f"disk: room for {free} files for {place}, the floor is {floor}; delete some, or lower min_free_files"
-            )
+            return f"disk: room for {counted(free, 'file')} for {place}, the floor is {floor}; delete some, or lower min_free_files"
     memory, floor = free_memory(), floors.min_free_memory_mb
     if memory is not None and memory // 1_000_000 < floor:
         return (

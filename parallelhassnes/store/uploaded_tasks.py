@@ -15,6 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from parallelhassnes.errors import UnknownId
+from parallelhassnes.formatting import counted
 from parallelhassnes.names import nearest
 from parallelhassnes.store import atomic, members
 from parallelhassnes.store.layout import Layout
@@ -60,7 +61,7 @@ def find(layout: Layout, text: str) -> StoredTask:
     if len(fitting) == 1:
         return known[fitting[0]]
     if fitting:
-        raise UnknownId(f"{text} is {len(fitting)} tasks", fix="write more of the SHA-256")
+        raise UnknownId(f"{text} is {counted(len(fitting), 'task')}", fix="write more of the SHA-256")
     near = nearest(text, known)
     fix = f"did you mean {near}?" if near else "upload it"
     raise UnknownId(f"there is no task {text}", fix=fix)

@@ -71,7 +71,7 @@ def _value(event: dict[str, Any]) -> str:
     if event["event"] == "budget":
         usd, tokens = event.get("usd"), event.get("tokens")
         parts = ([f"{formatting.fixed(usd)} USD"] if usd is not None else []) + (
-            [f"{tokens} tokens"] if tokens is not None else []
+            [formatting.counted(tokens, "token")] if tokens is not None else []
         )
         return " and ".join(parts)
     number = event.get("limit", event.get("priority"))

@@ -355,6 +355,40 @@ def test_keys_go_from_row_to_row_and_open(browser, ended):
         expect(shown).to_have_url(f"{server.url}/batches/{batch_id}")
 
 
+def test_an_attempt_leads_to_its_neighbours_in_the_list_that_it_was_opened_from(browser, ended):
+    server, batch_id = ended
+    with page(browser, server.url) as shown:
+        beside = shown.get_by_role("navigation", name="Beside it in the list")
+
+        def pressed(key: str) -> None:
+            expect(shown.locator("#beside-keys")).to_be_visible()  # scripts are there
+            shown.keyboard.press(key)
+
+        shown.goto(f"/batches/{batch_id}/steps?state=succeeded")
+        shown.get_by_role("link", name="good/s").click()
+        expect(beside).to_contain_text("1 of 4 steps, succeeded")
+        expect(beside.get_by_role("link", name="Previous")).to_have_count(0)
+        shown.get_by_role("link", name="Ledger", exact=True).click()
+        expect(shown).to_have_url(re.compile("/good/s/.*part=ledger"))
+        pressed("ArrowRight")
+        expect(shown).to_have_url(re.compile("/other/s/.*part=ledger"))
+        expect(beside).to_contain_text("2 of 4 steps, succeeded")
+        beside.get_by_role("link", name="Next").click()
+        expect(beside).to_contain_text("3 of 4 steps")
+        pressed("ArrowLeft")
+        expect(beside).to_contain_text("2 of 4 steps")
+        beside.get_by_role("link", name="succeeded").click()
+        expect(shown.get_by_role("heading", name="4 steps")).to_be_visible()
+        shown.goto(f"/attempts/{batch_id}/bad/s?part=log")
+        expect(beside).to_contain_text("1 of 5 commands")
+        shown.get_by_label("Find").press("ArrowRight")
+        expect(beside).to_contain_text("1 of 5 commands")
+        shown.goto(f"/batches/{batch_id}")
+        shown.locator("section[aria-labelledby=failures]").get_by_role("link").first.click()
+        expect(shown.locator("h1")).to_contain_text("attempt 1")
+        expect(beside).to_have_count(0)  # nothing else has failed so
+
+
 def test_times_are_the_readers_and_exact_when_pointed_at(browser, ended):
     server, batch_id = ended
     with page(browser, server.url, timezone_id="Asia/Tokyo", locale="en-GB") as shown:

@@ -113,7 +113,9 @@ def test_a_trajectory(site):
         "source": "agent",
         "message": "look",
         "tool_calls": [{"function_name": "bash", "arguments": {"command": "ls"}}],
-        "observation": {"results": [{"content": "a b"}]},
+        "observation": {
+            "results": [{"content": "a b"}, {"content": [{"type": "image", "source": {"path": "i/1.png"}}]}]
+        },
         "metrics": {"prompt_tokens": 3, "completion_tokens": 4},
     }
     document = {"agent": {"name": "a"}, "steps": [turn]}
@@ -121,8 +123,13 @@ def test_a_trajectory(site):
     path.parent.chmod(0o755)
     address = f"{address_of(batch_id, attempt)}?part=trajectory"
     path.write_text(json.dumps(document))
+    (path.parent / "i").mkdir()
+    (path.parent / "i" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     shown = client.get(address).text
     assert "3 in, 4 out</small>" in shown, "what a model without a known price has used"
+    (place,) = re.findall(r'<img src="([^"]*)"', shown)
+    answer = client.get(place)
+    assert (answer.headers["content-type"], answer.headers["x-content-type-options"]) == ("image/png", "nosniff")
     path.unlink()
     assert_shown_whatever_is_in(client, path, document, address)
 

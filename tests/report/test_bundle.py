@@ -1,5 +1,6 @@
 """A bundle: whole without the store and without network, of the trials that were chosen, safe with any text."""
 
+import base64
 import io
 import json
 import re
@@ -24,6 +25,7 @@ from parallelhassnes.results import collect
 from parallelhassnes.steps.trial_data.trial_files import TrialFiles
 from parallelhassnes.store import batches
 
+PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg==")
 EVIL = "</pre><script>alert(1)</script><img src=x onerror=alert(2)>"
 
 
@@ -37,7 +39,10 @@ def store(tmp_path_factory):
     turn = {"source": EVIL, "message": f"{EVIL}\x1b[31mred\x1b[0m", "reasoning_content": EVIL}
     turn |= {"tool_calls": [{"function_name": EVIL, "arguments": {"command": EVIL}}]}
     turn |= {"observation": {"results": [{"content": EVIL}, None, 3]}, "metrics": []}
+    turn["observation"]["results"].append({"content": [{"type": "image", "source": {"path": "images/1.png"}}]})
     put_in(root / row.attempt, "trial/agent/trajectory.json", json.dumps({"agent": {"name": EVIL}, "steps": [turn, 7]}))
+    put_in(root / row.attempt, "trial/agent/images/1.png", "")
+    (root / row.attempt / "trial/agent/images/1.png").write_bytes(PNG)
     put_in(root / row.attempt, "trial/exception.txt", EVIL + "x" * (100 << 10) + "the end")
     return made
 
@@ -108,6 +113,28 @@ def test_whatever_stands_in_a_trajectory_and_a_report_it_is_a_page(store, tmp_pa
     assert "<script" not in text
     assert "<img" not in text
     assert "\x1b" not in text
+
+
+def test_pictures_stand_in_the_page_as_far_as_the_bundle_has_room(store):
+    layout = store.ctx.layout
+    row = rows_of(store)[-1]
+    copy = layout.root / "drawn" / row.attempt.removeprefix("runs/")
+    parts = [
+        {"type": "image", "source": {"path": name}} for name in ("images/a.png", "images/b.png", "images/evil.png")
+    ]
+    steps = [{"source": "agent", "observation": {"results": [{"content": parts}]}}]
+    put_in(copy, "trial/agent/trajectory.json", json.dumps({"steps": steps}))
+    for name in ("a", "b", "evil"):
+        put_in(copy, f"trial/agent/images/{name}.png", EVIL)
+        if name != "evil":
+            (copy / f"trial/agent/images/{name}.png").write_bytes(PNG)
+    trial = TrialFiles(copy, batches.read_job(layout.job(row.batch_id, row.job_id)).step(row.facts.step_id))
+    room = transcripts.PictureRoom(len(PNG) + 1)
+    text = report_page.transcript(transcripts.of_files(1, row, trial, room), "t")
+    assert re.findall(r'<img src="([^"]*)"', text) == [f"data:image/png;base64,{base64.b64encode(PNG).decode()}"]
+    assert "images/b.png is left out: a bundle holds 50.0 MB of pictures" in text
+    assert "[image images/evil.png: is no PNG" in text
+    assert "alert" not in text
 
 
 def test_what_is_not_sealed_has_not_been_looked_through_and_stays_where_it_is(store):
@@ -197,6 +224,7 @@ def test_a_disk_shows_it_to_everybody(store, tmp_path):
                 shown.goto((out / "index.html").as_uri())
                 shown.locator(f"#transcripts a[href='trials/{row.name}']").click()
                 shown.get_by_text("the end").wait_for()
+                assert shown.evaluate("[...document.images].map((i) => i.naturalWidth)") == [1]
                 assert accessibility_problems(shown) == []
                 assert shown.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
                 shown.locator("header a").click()

@@ -301,4 +301,4 @@ def test_no_message_repeats_a_secret(reject: Reject) -> None:
 def test_many_problems_are_counted(reject: Reject) -> None:
     problems = reject(table(*[command(f"c{n}", timeout_sec=0) for n in range(500)]))
     assert len(problems) == 101
-    assert problems[-1].message == "400 more problems are not listed"
+    assert problems[-1].message == "400 more problems not listed"

@@ -22,6 +22,7 @@ from parallelhassnes.config import Bounds
 from parallelhassnes.execute import finish
 from parallelhassnes.execute.clean import Patience, clean
 from parallelhassnes.execute.redact import Redactor
+from parallelhassnes.formatting import counted
 from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.job_state import ticket_of
@@ -226,7 +227,7 @@ class _Copy:
         """Copy an entry; why it was left out."""
         self._room -= 1
         if self._room < 0:
-            return f"past {self._bounds.max_files} files (bounds.max_files)"
+            return f"past {counted(self._bounds.max_files, 'file')} (bounds.max_files)"
         if entry.depth > self._bounds.max_depth:
             return f"in more than {self._bounds.max_depth} folders (bounds.max_depth)"
         path = entry.path

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from parallelhassnes import formatting
 from parallelhassnes.admin.audit.audit_ledger import Lines, read_lines
 from parallelhassnes.admin.audit.audit_models import Finding, What
 from parallelhassnes.store import uploaded_tasks
@@ -46,7 +47,7 @@ def _unrecorded(layout: Layout, lines: Lines) -> Iterator[Finding]:
     unknown = [place for place in places if place not in lines.files]
     covered = lines.rules >= ledger.RULES
     for place in unknown if covered else unknown[:1]:
-        rest = "" if covered or len(unknown) == 1 else f", nor do {len(unknown) - 1} more files"
+        rest = "" if covered or len(unknown) == 1 else f", nor do {formatting.counted(len(unknown) - 1, 'more file')}"
         text = f"has no record in the store's ledger{rest}"
         yield Finding(what="added" if covered else "uncovered", place=f"_system/{place}", text=text)
 

@@ -20,6 +20,7 @@ from parallelhassnes import names
 from parallelhassnes.admin.audit import verify_claim
 from parallelhassnes.admin.audit.make_checkpoint import checkpoint
 from parallelhassnes.errors import UnknownId, UserError
+from parallelhassnes.formatting import counted
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.steps.trial_data import facts as trial_facts
 from parallelhassnes.store import atomic, attempts, batches
@@ -124,7 +125,9 @@ def _agent(lines: list[dict[str, Any]], text: str, batch_id: str) -> str:
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
-        raise UserError(f"{text} is {len(fitting)} agents of {batch_id}", fix=f"name one: {', '.join(sorted(fitting))}")
+        raise UserError(
+            f"{text} is {counted(len(fitting), 'agent')} of {batch_id}", fix=f"name one: {', '.join(sorted(fitting))}"
+        )
     fix = names.suggestion(text, sorted(known), "there are")
     raise UnknownId(f"{batch_id} has no trials of an agent {text}", fix=fix)
 

@@ -17,18 +17,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 
 from parallelhassnes.api.http.responses import KnownAnswers, KnownHere
+from parallelhassnes.attempt_data import pictures
 from parallelhassnes.attempt_data.safe_open import open_below
 from parallelhassnes.attempt_data.zip_stream import zip_pieces
 
 _CHUNK = 1 << 17
-_KINDS = {
-    ".json": "application/json",
-    ".png": "image/png",
-    ".jpg": "image/jpeg",
-    ".jpeg": "image/jpeg",
-    ".gif": "image/gif",
-    ".webp": "image/webp",
-}
+_KINDS = {".json": "application/json", **pictures.ENDINGS}
 _BINARY = frozenset(
     {
         ".gz",

@@ -1,7 +1,7 @@
 """``/attempts/…``: one attempt, with its logs, files, report, trajectory, analysis and ledger lines."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
 from fastapi import APIRouter, Request
@@ -11,6 +11,7 @@ from parallelhassnes.api.live.server_state import SiteHere
 from parallelhassnes.api.pages import action_list, log_view
 from parallelhassnes.api.pages.foreign import RecordSaid, ReportSaid
 from parallelhassnes.api.pages.render import PageRoute, link, page, query
+from parallelhassnes.api.pages.steps import neighbours
 from parallelhassnes.attempt_data.attempt_files import commands
 from parallelhassnes.attempt_data.follow_logs import Logs
 from parallelhassnes.attempt_data.trajectory import read_trajectory
@@ -71,6 +72,7 @@ def attempt_page(
     before: int | None = None,
     line: int = 0,
     number: int = 1,
+    among: str = "",
 ) -> Response:
     """One attempt.
 
@@ -79,7 +81,9 @@ def attempt_page(
         file: which log, trajectory or other text, relative to the attempt's folder.
         at: byte from which the log is shown, ``before``: byte up to which, ``line``: line around which; left out: its end.
         number: page of the trajectory, from 1.
+        among: the list of steps that it was opened from, as the address of that list says it.
     """
+    asked = part
     found = resolve(site.layout, f"{batch}/{job}/{step}/{attempt}")
     if found.parts != [batch, job, step, attempt]:
         return RedirectResponse(f"/attempts/{link(str(found))}{query(**request.query_params)}", 303)
@@ -103,7 +107,11 @@ def attempt_page(
         history=_history(site.layout, found),
         said=action_list.done(request),
         ended=attempts.is_sealed(folder),
-        tabs=_tabs(document, address, said_of_it, trial),
+        tabs=_tabs(document, lambda part: address + query(part=part, among=among), said_of_it, trial),
+        here=lambda **values: address + query(**values, among=among),
+        among=among,
+        asked=asked or "",
+        beside_it=neighbours(site.layout, found, plan.kind, among),
         analyses=said_of_it,
         commands=commands(site.layout, found),
         why=_why(site, found),
@@ -148,7 +156,7 @@ def _opens_on(trial: TrialFiles | None, report: ReportSaid | None, file: str) ->
 
 
 def _tabs(
-    document: ShowDocument, address: str, said_of_it: list[AnalysisSaid], trial: TrialFiles | None
+    document: ShowDocument, place: Callable[[Part], str], said_of_it: list[AnalysisSaid], trial: TrialFiles | None
 ) -> list[AttemptTab]:
     there: dict[Part, bool] = {
         "log": True,
@@ -159,7 +167,7 @@ def _tabs(
         "files": True,
         "ledger": True,
     }
-    return [AttemptTab(part, name, address + query(part=part)) for part, name in NAMES.items() if there[part]]
+    return [AttemptTab(part, name, place(part)) for part, name in NAMES.items() if there[part]]
 
 
 def _part(
@@ -189,7 +197,7 @@ def _part(
         there_are = trial.trajectories if trial else []
         chosen = file if file in there_are else next(iter(there_are), "")
         read = read_trajectory(folder / chosen, number) if chosen else None
-        return {"trajectory": read, "trajectories": there_are, "file": chosen}
+        return {"trajectory": read, "trajectories": there_are, "file": chosen, "beside": chosen.rpartition("/")[0]}
     if part == "task":
         return {"task_files": list(_task_files(trial)) if trial else []}
     if part == "ledger":

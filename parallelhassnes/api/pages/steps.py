@@ -1,4 +1,11 @@
-"""``/batches/…/steps``: the steps behind a cell of the matrix, and the verdict of a job."""
+"""``/batches/…/steps``: the steps behind a cell of the matrix, and the verdict of a job.
+
+What the list was asked for goes along to the pages of its attempts, which lead to the next and the previous of them.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple, Self
+from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -6,14 +13,122 @@ from starlette.responses import Response
 from parallelhassnes.api.live.server_state import SiteHere
 from parallelhassnes.api.pages import action_list
 from parallelhassnes.api.pages.foreign import VerdictSaid
-from parallelhassnes.api.pages.render import PageRoute, page
-from parallelhassnes.refs import resolve
+from parallelhassnes.api.pages.render import PageRoute, page, query
+from parallelhassnes.refs import Found, resolve
+from parallelhassnes.store.evidence import ledger
+from parallelhassnes.store.layout import Layout
+from parallelhassnes.views import batch_status
+from parallelhassnes.views.results_matrix import column
+from parallelhassnes.views.running import attempt_path
 from parallelhassnes.views.scoreboard_models import GatedStep
 from parallelhassnes.views.show import ShowDocument, StepLine, show
 
 router = APIRouter(route_class=PageRoute)
 
 STEPS_PER_PAGE = 200
+
+
+class StepQuery(NamedTuple):
+    """What an address asks of the list."""
+
+    job: str = ""
+    agent: str = ""
+    """Only this column of the matrix."""
+    state: str = ""
+    failure: str = ""
+    """Only failures of this class."""
+    gated: bool = False
+
+    @classmethod
+    def of(cls, among: str) -> Self:
+        """Return what the part of an address behind its ``?`` asks; what it has beyond that is left out."""
+        said = dict(parse_qsl(among[:2000], errors="surrogateescape"))
+        texts = {name: said.get(name, "") for name in cls._fields if name != "gated"}
+        return cls(**texts, gated=bool(said.get("gated")))
+
+    @property
+    def among(self) -> str:
+        """What an address needs to ask the same, as one text; empty where everything is asked for."""
+        return query(**{**self._asdict(), "gated": int(self.gated)}).removeprefix("?")
+
+    @property
+    def words(self) -> str:
+        """Name what the list is narrowed to."""
+        return ", ".join(filter(None, (self.job, self.agent, self.state.replace("_", " "), self.failure)))
+
+
+class AttemptedStep(NamedTuple):
+    """A step that was attempted, as far as lists ask for it."""
+
+    key: str
+    kind: str
+    agent: str
+    state: str
+    failure: str
+    attempt: str
+    """The newest attempt's folder, relative to the root."""
+
+
+class Neighbours(NamedTuple):
+    """An attempt's place among those of a list: the newest attempt of each step, in the table's order."""
+
+    place: int
+    """From 1."""
+    total: int
+    before: str
+    """Folder of the attempt before it, relative to the root; empty where it is the first."""
+    after: str
+    words: str
+    """What the list is narrowed to; empty where it is every attempted step of the kind."""
+    among: str
+    """What leads to the list; empty where it is every attempted step of the kind."""
+
+
+def neighbours(layout: Layout, found: Found, kind: str, among: str) -> Neighbours | None:
+    """Return what stands beside a step in the list from which its attempt was opened; None where it stands alone.
+
+    Args:
+        kind: of the step; without a list its neighbours are steps of that kind.
+        among: see ``StepQuery.among``.
+    """
+    asked = StepQuery.of(among)
+    own = "/".join(found.parts[1:3])
+    every = _attempted(layout, found.batch_id, ledger.size(layout.batch(found.batch_id)))
+    kept = [step for step in every if step.key == own or _fits(step, asked, "" if among else kind)]
+    place = next((place for place, step in enumerate(kept) if step.key == own), None)
+    if place is None or len(kept) < 2:
+        return None
+    before = kept[place - 1].attempt if place else ""
+    after = kept[place + 1].attempt if place + 1 < len(kept) else ""
+    return Neighbours(place + 1, len(kept), before, after, asked.words, asked.among)
+
+
+def _fits(step: AttemptedStep, asked: StepQuery, kind: str) -> bool:
+    return (
+        kind in ("", step.kind)
+        and asked.job in ("", step.key.partition("/")[0])
+        and asked.agent in ("", step.agent)
+        and asked.state in ("", step.state)
+        and asked.failure in ("", step.failure)
+        and not asked.gated
+    )
+
+
+@lru_cache(maxsize=8)
+def _attempted(layout: Layout, batch_id: str, ledger_bytes: int) -> list[AttemptedStep]:  # noqa: ARG001 - what the ledger has not grown by has not changed
+    status = batch_status.read(layout, batch_id)
+    return [
+        AttemptedStep(
+            step.key,
+            step.step.kind,
+            column(step),
+            step.state,
+            step.row.failure_class or "",
+            attempt_path(status, step.key, step.row.attempt),
+        )
+        for step in status
+        if step.row is not None
+    ]
 
 
 @router.get("/batches/{text}/steps")
@@ -59,6 +174,7 @@ def steps_page(
         number=number,
         pages=pages,
         failure=failure,
+        among=StepQuery(found.job_id or "", agent, state, failure, gated).among,
         verdict=None if document.verdict is None else VerdictSaid.of(document.verdict),
         gated=gated,
         gates=_gates(shown, document.steps),

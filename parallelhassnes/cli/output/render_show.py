@@ -139,4 +139,4 @@ def _files(document: ShowDocument) -> Iterator[RenderableType]:
     more = len(document.files) - most
     more = max(0, more) + document.more_files
     if more:
-        yield Text(f"… and {more} more files", style="dim")
+        yield Text(f"… and {formatting.counted(more, 'more file')}", style="dim")

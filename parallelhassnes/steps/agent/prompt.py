@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from parallelhassnes.errors import UserError
+from parallelhassnes.formatting import counted
 from parallelhassnes.plan import AgentPlan, StepSpec
 from parallelhassnes.steps import final_report
 from parallelhassnes.steps.step_types import StepAttempt
@@ -90,7 +91,7 @@ def rest(attempt: StepAttempt, texts: list[str]) -> list[str]:
     spoken = [path for text in texts if templates.is_template(text) for path in templates.look(text).paths]
     if attempt.step.spec.get("reports_of") and not any(path[0] == "reports" for path in spoken):
         found = names(attempt)["reports"]
-        given.append(f"The reports of {len(found)} steps, as JSON:\n{_json(found)}")
+        given.append(f"The reports of {counted(len(found), 'step')}, as JSON:\n{_json(found)}")
     critic = _critic(attempt)
     if critic is not None and not any(path[:2] == ("steps", critic) for path in spoken):
         report = names(attempt)["steps"].get(critic)

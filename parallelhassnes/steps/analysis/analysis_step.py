@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from parallelhassnes.formatting import counted
 from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.steps import safe_read, step_types
 from parallelhassnes.steps.analysis import asking, material, proof, rules
@@ -164,7 +165,9 @@ def known_facts(case: Case) -> list[str]:
             f"an exception ended it or stands beside the reward: {proof.said(case)} (class {case.exception[2]})"
         )
     if files.steps:
-        lines.append(f"the agent took {len(files.steps)} steps and ran {len(files.commands)} commands")
+        lines.append(
+            f"the agent took {counted(len(files.steps), 'step')} and ran {counted(len(files.commands), 'command')}"
+        )
     elif files.agent not in ("oracle", "nop"):
         lines.append("there is no trajectory")
     lines += [
@@ -180,7 +183,7 @@ def known_facts(case: Case) -> list[str]:
         own = [other.facts for other in case.others if other.agent == agent and other.facts.decided]
         if own:
             passed = sum(fact.passed is True for fact in own)
-            lines.append(f"{agent} ({must}) passed {passed} of {len(own)} trials of this task")
+            lines.append(f"{agent} ({must}) passed {passed} of {counted(len(own), 'trial')} of this task")
     answer = rules.decide(case)
     if answer.outcome != "unknown":
         lines.append(f"the rules conclude {answer.outcome}/{answer.subtype}: {answer.root_cause}")

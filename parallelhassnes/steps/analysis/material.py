@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from parallelhassnes.formatting import counted
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.analysis.case import Case
 from parallelhassnes.steps.trial_data.trial_files import TrialFiles
@@ -125,11 +126,11 @@ def trajectory(files: TrialFiles, room: int) -> MaterialPart | None:
     each = max(200, room // (len(shown) + 1))
     for number in sorted(n for n in shown if 0 <= n < len(steps)):
         if number > last + 1:
-            lines.append(f"[{number - last - 1} steps left out]")
+            lines.append(f"[{counted(number - last - 1, 'step')} left out]")
         lines.append(_step(number + 1, steps[number], each))
         last = number
     text = "\n".join(lines)
-    return MaterialPart(files.trajectories[0], text[:room], 1, f"a digest of its {len(steps)} steps")
+    return MaterialPart(files.trajectories[0], text[:room], 1, f"a digest of its {counted(len(steps), 'step')}")
 
 
 def _step(number: int, step: Mapping[str, Any], room: int) -> str:

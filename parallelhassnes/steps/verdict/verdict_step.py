@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from parallelhassnes.formatting import counted
 from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.steps import safe_read, step_types
 from parallelhassnes.steps.step_types import Outcome, StepAttempt, WorkerEnd
@@ -132,7 +133,7 @@ def _summary(verdict: dict[str, Any]) -> str:
     if counts["undecided"]:
         said += f", {counts['undecided']} undecided"
     if counts["superseded"]:
-        said += f"; {counts['superseded']} earlier attempts are superseded"
+        said += f"; {counted(counts['superseded'], 'earlier attempt')} superseded"
     quality = {
         "good": "The task is good",
         "needs_review": "The task needs review",

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from parallelhassnes.errors import InvalidInput, Problem
+from parallelhassnes.formatting import counted
 from parallelhassnes.names import nearest
 
 MAX_REPORTED = 100
@@ -95,7 +96,7 @@ class Problems:
         shown = unique[:MAX_REPORTED]
         if len(unique) > len(shown):
             rest = len(unique) - len(shown)
-            shown.append(Problem(self.where, "", f"{rest} more problems are not listed"))
+            shown.append(Problem(self.where, "", f"{counted(rest, 'more problem')} not listed"))
         raise InvalidInput(shown)
 
 

@@ -1,4 +1,5 @@
-// j and k go from row to row, Enter opens (the row's link has the focus), / goes to the search field.
+// j and k go from row to row, Enter opens (the row's link has the focus), / goes to the search field, ← and → to what stands beside
+// an attempt in its list.
 function move(step) {
   const links = [...document.querySelectorAll("[data-row] a[href], [data-row] summary")];
   const rows = [...new Map(links.map((link) => [link.closest("[data-row]"), link]).reverse()).values()].reverse();
@@ -19,7 +20,11 @@ function pressed(event) {
     return;
   }
   if (event.target.matches("input, textarea, select")) return;
-  if (event.key === "j") move(1);
+  if (event.key === "ArrowLeft" || event.key === "ArrowRight") {
+    // What has the focus and is wider than its place is moved by these keys.
+    const wide = event.target.closest("[tabindex='0']");
+    if (!event.shiftKey && !(wide && wide.scrollWidth > wide.clientWidth)) document.querySelector(`a[data-beside="${event.key}"]`)?.click();
+  } else if (event.key === "j") move(1);
   else if (event.key === "k") move(-1);
   else if (event.key === "/") {
     const field = document.querySelector("[data-find]");
@@ -34,6 +39,8 @@ export function keys() {
   document.addEventListener("keydown", pressed);
   const hint = document.getElementById("keys");
   if (hint && document.querySelector("[data-row]")) hint.hidden = false;
+  const beside = document.getElementById("beside-keys");
+  if (beside && document.querySelector("a[data-beside]")) beside.hidden = false;
   // One open form at a time; a click elsewhere closes it.
   document.addEventListener("click", (event) => {
     for (const act of document.querySelectorAll("details.act[open]")) {
