@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-from probes import PROBES
+from probes import PROBES, programs
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 BUILD = CHECKOUT / "build" / "test"
@@ -121,8 +121,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(KILLS):  # what a kill broke once is broken
             item.add_marker(pytest.mark.flaky(reruns=0))
-        for marker, probe in PROBES.items():
-            if item.get_closest_marker(marker) and (missing := probe()):
+        asked = [probe() for marker, probe in PROBES.items() if item.get_closest_marker(marker)]
+        for missing in (*asked, *(programs(*mark.args) for mark in item.iter_markers("programs"))):
+            if missing:
                 item.add_marker(pytest.mark.skip(reason=f"{missing.reason}; {missing.remedy}"))
 
 

@@ -2,7 +2,6 @@
 is refused and talks nonsense; analyses by the rules, the real Codex CLI and the real Claude Code; verdicts; the report."""
 
 import json
-import shutil
 
 import pytest
 from models import answer, provider, refuse, say, serving
@@ -64,9 +63,8 @@ PATHS = [
 @pytest.mark.codex
 @pytest.mark.claude
 @pytest.mark.timeout(400)
+@pytest.mark.programs("tmux")
 def test_a_sweep_its_analyses_its_verdicts_and_its_report(root):
-    if shutil.which("tmux") is None:
-        pytest.skip("terminus-2 needs tmux: apt-get install tmux")
     with serving(root / "model", say("nothing"), when=TURNS) as model:
         keys = provider(model.url)
         names = list(keys)

@@ -1,7 +1,6 @@
 """A key whose credit ends in the middle of a batch: no trial gets a zero for it, and all are scored once it is mended."""
 
 import json
-import shutil
 
 import pytest
 from harness import make_task
@@ -83,9 +82,8 @@ def results(root):
 
 @pytest.mark.namespaces
 @pytest.mark.timeout(900)
+@pytest.mark.programs("tmux")
 def test_credit_that_ends_after_the_third_of_ten_trials(tmp_path):
-    if shutil.which("tmux") is None:
-        pytest.skip("terminus-2 needs tmux: apt-get install tmux")
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     for root in (whole, cut):
         root.mkdir()

@@ -1,7 +1,6 @@
 """The faulty example tasks and the hard one get the class that they deserve, from real trials; docs/verdicts.md says the same."""
 
 import json
-import shutil
 
 import pytest
 from models import answer, provider, say, serving
@@ -71,9 +70,8 @@ def found(root, batch) -> dict[str, tuple[str, str, str]]:
 
 @pytest.mark.namespaces
 @pytest.mark.timeout(400)
+@pytest.mark.programs("tmux")
 def test_each_example_gets_its_class(root):
-    if shutil.which("tmux") is None:
-        pytest.skip("terminus-2 needs tmux: apt-get install tmux")
     with serving(root / "model", say("nothing"), when=MODEL) as model:
         keys = provider(model.url)
         terminus = {

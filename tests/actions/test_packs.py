@@ -136,6 +136,7 @@ def test_an_export_of_it_has_all_that_an_export_had_before(batch, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"root", "before", "after"}
 
 
+@pytest.mark.programs("zstd", "zstdgrep")
 def test_standard_tools_read_what_lies_beside_the_ledger(batch):
     ctx, batch_id = batch
     batch_dir = ctx.layout.batch(batch_id)

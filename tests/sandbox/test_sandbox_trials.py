@@ -237,9 +237,8 @@ def model():
     server.server_close()
 
 
+@pytest.mark.programs("tmux")
 def test_terminus_2_works_in_a_terminal_that_lives_between_commands(folder, engine, model, monkeypatch):
-    if shutil.which("tmux") is None:
-        pytest.skip("tmux is not installed: apt-get install tmux")
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     agent = {
         "name": "terminus-2",

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import shutil
 import time
 
 import pytest
@@ -190,9 +189,8 @@ def test_a_trajectory_tells_what_was_used():
 
 @pytest.mark.namespaces
 @pytest.mark.timeout(200)
+@pytest.mark.programs("tmux")
 def test_terminus_2_is_ended_at_its_tokens_and_scored(tmp_path):
-    if shutil.which("tmux") is None:
-        pytest.skip("terminus-2 needs tmux: apt-get install tmux")
     context(tmp_path)
     first = {
         "analysis": "a",

@@ -6,7 +6,6 @@ A dozen of the cases go through real agents here; ``make refusals`` sends all of
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -101,12 +100,10 @@ def come_to(tmp_path, cases, url):
     [
         pytest.param("claude-code", marks=pytest.mark.claude),
         pytest.param("codex", marks=pytest.mark.codex),
-        "terminus-2",
+        pytest.param("terminus-2", marks=pytest.mark.programs("tmux")),
     ],
 )
 def test_real_agents_in_real_trials(tmp_path, through):
-    if through == "terminus-2" and shutil.which("tmux") is None:
-        pytest.skip("terminus-2 needs tmux: apt-get install tmux")
     cases = chosen(through)
     assert cases
     with refusals.serving() as url:

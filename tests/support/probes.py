@@ -184,6 +184,26 @@ def slurm() -> Missing | None:
     return None
 
 
+PACKAGES = {
+    "curl": "curl",
+    "openssl": "openssl",
+    "pasta": "passt",
+    "ssh-keygen": "openssh-client",
+    "tmux": "tmux",
+    "zstd": "zstd",
+    "zstdgrep": "zstd",
+}
+"""Program → the Debian package that it is in."""
+
+
+def programs(*names: str) -> Missing | None:
+    """The programs."""
+    missing = [name for name in names if shutil.which(name) is None]
+    packages = " ".join(sorted({PACKAGES[name] for name in missing}))
+    said = f"no program {' and '.join(missing)}"
+    return Missing(said, f"apt-get install {packages}, or .ci/system on Debian") if missing else None
+
+
 PROBES = {
     "hosts": hosts,
     "slurm": slurm,

@@ -18,7 +18,7 @@ from parallelhassnes.schedule.tick import tick
 from parallelhassnes.store import locks
 from parallelhassnes.store.evidence import checkpoints, ledger
 
-pytestmark = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs OpenSSH's client")
+pytestmark = pytest.mark.programs("ssh-keygen")
 
 
 def made(ctx) -> list[dict]:
@@ -245,7 +245,7 @@ def authority(tmp_path):
     made.close()
 
 
-@pytest.mark.skipif(not (shutil.which("openssl") and shutil.which("curl")), reason="needs openssl and curl")
+@pytest.mark.programs("openssl", "curl")
 def test_a_hook_has_every_checkpoint_stamped_by_a_time_stamping_authority(root, authority, tmp_path):
     """The recipe of docs/audit.md; what the authority refuses, or does not answer, is told and sent again."""
     anchor = tmp_path / "anchor"

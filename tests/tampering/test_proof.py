@@ -13,6 +13,7 @@ from parallelhassnes.admin.audit import verify_claim
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.store.evidence import checkpoints
 
+pytestmark = pytest.mark.programs("ssh-keygen")
 PYTHON = shutil.which("python3.11") or "/usr/bin/python3"
 """One that does not have the program, and is not the one that runs it."""
 
@@ -20,8 +21,6 @@ PYTHON = shutil.which("python3.11") or "/usr/bin/python3"
 @pytest.fixture(scope="module")
 def proof(tmp_path_factory) -> dict[str, Path]:
     """A batch of real trials, the proof of a pass rate of it, the script that checks it, and whose signature counts."""
-    if shutil.which("ssh-keygen") is None:
-        pytest.skip("needs OpenSSH's client")
     root, away = tmp_path_factory.mktemp("root"), tmp_path_factory.mktemp("away")
     key, signers = tmp_path_factory.mktemp("keys") / "key", away / "allowed_signers"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
