@@ -15,6 +15,7 @@ from typing import BinaryIO, NamedTuple, cast
 
 from parallelhassnes.sandbox import keeper
 from parallelhassnes.sandbox.engines.blueprint import SandboxLaunch, search_path
+from parallelhassnes.sandbox.root_layout import UMASK
 from parallelhassnes.sandbox.streams import Listener, PipeReader
 
 _START_SEC = 30.0
@@ -216,6 +217,7 @@ async def _start(launch: SandboxLaunch) -> asyncio.subprocess.Process:
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
             preexec_fn=launch.prepare,
+            umask=UMASK,
             pass_fds=launch.handles,
         )
 

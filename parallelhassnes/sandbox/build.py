@@ -16,7 +16,7 @@ from parallelhassnes.sandbox.engines.spaces import Spaces
 from parallelhassnes.sandbox.image import copying
 from parallelhassnes.sandbox.image.dockerfile import Image
 from parallelhassnes.sandbox.network import Network
-from parallelhassnes.sandbox.root_layout import Mount, RootFolder, inside
+from parallelhassnes.sandbox.root_layout import Mount, RootFolder, containers_mask, inside
 
 TESTS = "/tests"
 VERIFIER_LOGS = "/logs/verifier"
@@ -90,7 +90,8 @@ async def build(task: Task, scratch: Path, *, engine: str = "auto") -> Built:
         on_failure.callback(given.close)
         joined = Network(given, scratch, task.host_ports, wanted=task.network == "private")
         on_failure.push_async_callback(joined.stop)
-        layout = _lay_out(task, scratch, owner)
+        with containers_mask():
+            layout = _lay_out(task, scratch, owner)
         blueprint = Blueprint(
             scratch / "root",
             layout.mounts,

@@ -14,10 +14,11 @@ sandbox (``make``): on a disk each of these places costs more than its mount. An
 something stays in the root folder.
 """
 
+import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -81,6 +82,20 @@ class EmptyPlace(NamedTuple):
     """Absolute path in the sandbox."""
     leads_to: str = ""
     """Of a link."""
+
+
+UMASK = 0o022
+"""A container's: whatever the user's own is, others in the sandbox can read what its image and its programs make."""
+
+
+@contextlib.contextmanager
+def containers_mask() -> Iterator[None]:
+    """Have this process make files as a container does; what is made lies in a folder that is closed to others."""
+    before = os.umask(UMASK)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def make(root: str, places: Iterable[EmptyPlace]) -> None:

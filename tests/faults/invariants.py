@@ -50,6 +50,7 @@ def broken(
 
 
 def _steps(ctx: Context, batch_dir: Path, ends: Mapping[str, Collection[str]] | None, one_clock: bool) -> Iterator[str]:
+    carried = {line["attempt"] for _, line in ledger.read(batch_dir) if line["event"] == "carried"}
     for job_dir in batches.job_dirs(ctx.layout, batch_dir.name):
         current = currents.read(job_dir)
         for step in batches.read_job(job_dir).steps:
@@ -63,10 +64,11 @@ def _steps(ctx: Context, batch_dir: Path, ends: Mapping[str, Collection[str]] | 
             now = current.steps.get(step.step_id)
             if (now.status if now else "-") != status or (now and not now.settled):
                 yield f"{ref}: current.json says {now}"
-            yield from _attempts(ref, [step_dir / "attempts" / name for name in names], one_clock=one_clock)
+            folders = [step_dir / "attempts" / name for name in names]
+            yield from _attempts(ref, folders, one_clock=one_clock, taken_over=bool(carried & set(names)))
 
 
-def _attempts(ref: str, folders: list[Path], *, one_clock: bool) -> Iterator[str]:
+def _attempts(ref: str, folders: list[Path], *, one_clock: bool, taken_over: bool) -> Iterator[str]:
     seen = []
     for folder in folders:
         where = f"{ref} {folder.name}"
@@ -89,7 +91,8 @@ def _attempts(ref: str, folders: list[Path], *, one_clock: bool) -> Iterator[str
             yield f"{ref}: {after.run_id} was started before {before.run_id} had ended"
         if before.status == "succeeded" and after.kind != "verdict":  # that is given anew when a trial has come to it
             yield f"{ref}: was run again after it had succeeded"
-    if [meta.number for meta, _ in seen] != list(range(1, len(seen) + 1)):
+    first = seen[0][0].number if seen and taken_over else 1  # an attempt that was taken over keeps its number
+    if [meta.number for meta, _ in seen] != list(range(first, first + len(seen))):
         yield f"{ref}: attempts are numbered {[meta.number for meta, _ in seen]}"
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import http.server
 import json
+import os
 import shutil
 import threading
 import warnings
@@ -145,6 +146,17 @@ def test_healthcheck_users_environment_and_artifacts(folder, engine):
     assert sorted(path.name for path in (out / "app/some").iterdir()) == ["x.c"]
     assert (out / "logs/artifacts/published").read_text() == "p\n"
     assert not (out / "app/out/bad").exists()
+
+
+def test_the_users_mask_closes_nothing_inside(folder, engine):
+    """A user's 077 left ``/etc/ssl`` closed to the sandbox's own root, so that Node, for one, did not start."""
+    solution = "set -e; [ $(umask) = 0022 ]; ls /etc/ssl /usr >/dev/null; cat /etc/ssl/openssl.cnf >/dev/null; echo hello >hello.txt"
+    before = os.umask(0o077)
+    try:
+        result = run(task(folder, solution__solve_sh=f"#!/bin/sh\n{solution}\n"), folder, engine)
+    finally:
+        os.umask(before)
+    assert result.verifier_result.rewards == {"reward": 1.0}, result
 
 
 def test_steps(folder, engine):

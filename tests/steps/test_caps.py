@@ -160,6 +160,10 @@ def test_what_nobody_sees_of_an_agent_is_said_at_submission(tmp_path):
         tmp_path, "run", str(task), "-a", "aider", "-m", "openai/x", "--max-wall-sec", "9", "--dry-run"
     ).stderr
     assert "max_wall_sec" not in said
+    for model, known in (("openai/gpt-5.2", True), ("anthropic/claude-sonnet-4-5", True), ("openai/made-up", False)):
+        words = ("run", str(task), "-a", "codex", "-m", model, "--max-cost-usd", "9", "--dry-run")
+        said = program(tmp_path, *words).stderr
+        assert (f"max_cost_usd: litellm's prices, by which it is reckoned, lack {model}; max_wall_sec" in said) != known
 
 
 def test_the_nearest_word_of_a_table_counts(tmp_path):

@@ -24,7 +24,7 @@ from parallelhassnes.sandbox.engines import spaces
 from parallelhassnes.sandbox.engines.blueprint import Blueprint, Engine, search_path
 from parallelhassnes.sandbox.engines.bubblewrap import Bubblewrap
 from parallelhassnes.sandbox.engines.unshare import Unshare
-from parallelhassnes.sandbox.root_layout import RootFolder
+from parallelhassnes.sandbox.root_layout import UMASK, RootFolder
 
 ENGINES: dict[str, Engine] = {"unshare": Unshare(), "bubblewrap": Bubblewrap()}
 """In the order in which they are tried: the first costs less, and has Landlock."""
@@ -100,6 +100,7 @@ def _try(engine: Engine) -> str | None:
                         timeout=_PROBE_SEC,
                         check=False,
                         preexec_fn=launch.prepare,
+                        umask=UMASK,
                         pass_fds=launch.handles,
                     )
             except subprocess.TimeoutExpired:

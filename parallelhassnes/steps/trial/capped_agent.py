@@ -19,10 +19,12 @@ import asyncio
 import base64
 import binascii
 import contextlib
+import importlib
 import io
 import shlex
 import tarfile
 import tempfile
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 TRAJECTORY = "trajectory.json"
 _SHARE = 20
 """A look that takes long is followed by another only after so many times its duration."""
+_LONGEST_GAP_SEC = 15.0
+"""But after so long in any case."""
 _MOST_BYTES = 64 << 20
 """Of fetched session logs, and of what they unpack to."""
 _CALL_SEC = 30
@@ -64,6 +68,9 @@ def arrange(trial: "Trial", attempt: StepAttempt) -> None:
     """Put the trial's agents under the caps of the attempt; they are looked for even where there are none, as there may be some later."""
     watch = CapWatch(attempt)
     meter = _Meter(trial)
+    if watch.caps and getattr(trial.agent, "remote_session_logs_dir", None):
+        # Harbor's converter wants its prices, which takes seconds to load: while the environment starts, not at the first look.
+        threading.Thread(target=importlib.import_module, args=("litellm",), daemon=True).start()
     for agent in filter(None, (trial.agent, getattr(trial, "user_agent", None))):
         for name in ("run", "resume", "load"):
             own = getattr(agent, name, None)
@@ -148,6 +155,7 @@ class _Meter:
         self._before = self._now = caps.NOTHING
         self._stamp: tuple[int, int] | None = None
         self._not_before = 0.0
+        self._has_converted = False
 
     @property
     def used(self) -> UsedSoFar:
@@ -171,7 +179,12 @@ class _Meter:
         found = [self._in_trajectory(), None if last else await self._in_sessions()]
         for document in filter(None, found):
             self._now = self._now.most(used_in(document))
-        self._not_before = time.monotonic() + _SHARE * (time.monotonic() - began)
+        took = time.monotonic() - began
+        if (
+            any(found) and not self._has_converted
+        ):  # the first time loads Harbor's converter and its prices, which takes seconds
+            self._has_converted, took = True, 0.0
+        self._not_before = time.monotonic() + min(_SHARE * took, _LONGEST_GAP_SEC)
 
     def _in_context(self) -> UsedSoFar:
         said = self._context

@@ -1,5 +1,13 @@
 """Caps of a table: those of the nearest part, value by value; and what cannot be seen of an agent while it runs."""
 
+import contextlib
+import functools
+import importlib.util
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 from parallelhassnes.plan import CAPS, CapName, Caps
 from parallelhassnes.tables.expanders.expansion import Expansion
 from parallelhassnes.tables.model import CapFields
@@ -12,6 +20,7 @@ _SEEN_OF_STEPS: dict[str, frozenset[CapName]] = {
     "claude": frozenset({"max_tokens", "max_turns"}),
 }
 """Agent of an agent step → what its events say while it runs."""
+_PRICES = "model_prices_and_context_window_backup.json"
 
 
 def asked(*parts: CapFields | None) -> Caps | None:
@@ -24,16 +33,47 @@ def asked(*parts: CapFields | None) -> Caps | None:
     return Caps.model_validate(found) if found else None
 
 
-def tell_unseen(caps: Caps | None, agent: str, context: Expansion, *, of_step: bool = False) -> None:
-    """Warn of caps that nothing enforces, as nobody sees what the agent uses before it has ended."""
+def tell_unseen(
+    caps: Caps | None, agent: str, context: Expansion, *, config: Mapping[str, Any], of_step: bool = False
+) -> None:
+    """Warn of caps that nothing enforces: nobody sees what the agent uses before it has ended, or what its model costs.
+
+    Args:
+        agent: its name, or its import path.
+        config: Harbor's AgentConfig of a trial's agent.
+    """
     given = [name for name in _USED if caps is not None and getattr(caps, name) is not None]
     if of_step:
         given = [name for name in given if name not in _SEEN_OF_STEPS.get(agent, ())]
     elif agent in SEEN_OF_TRIALS:
-        return
+        model = config.get("model_name")
+        if "max_cost_usd" not in given or not model or _is_priced(str(model), config.get("kwargs")):
+            return
+        given = ["max_cost_usd"]
     if given:
-        if of_step or ":" not in agent:
+        if not of_step and agent in SEEN_OF_TRIALS:
+            why = f"litellm's prices, by which it is reckoned, lack {config['model_name']}"
+        elif of_step or ":" not in agent:
             why = f"{agent} does not say while it runs what that is"
         else:
             why = f"{agent} is ended by it only if it fills in Harbor's AgentContext, or its trajectory.json, while it runs"
         context.problems.warn(f"{', '.join(given)}: {why}; max_wall_sec holds in any case")
+
+
+def _is_priced(model: str, kwargs: object) -> bool:
+    """Tell whether a price of the model is known: by the agent's own arguments, or by the list that Harbor reckons with."""
+    own = kwargs.get("model_info") if isinstance(kwargs, Mapping) else None
+    if isinstance(own, Mapping) and own.get("input_cost_per_token") is not None:
+        return True
+    return bool({model, model.partition("/")[2], model.rpartition("/")[2]} & _priced())
+
+
+@functools.cache
+def _priced() -> frozenset[str]:
+    """Return the models of litellm's price list, without importing litellm, which takes seconds."""
+    found = importlib.util.find_spec("litellm")
+    for folder in (found.submodule_search_locations or ()) if found else ():
+        with contextlib.suppress(OSError, ValueError):
+            prices = json.loads(Path(folder, _PRICES).read_bytes())
+            return frozenset(name for name, each in prices.items() if "input_cost_per_token" in each)
+    return frozenset()

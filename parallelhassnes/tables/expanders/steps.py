@@ -180,7 +180,7 @@ def _step(
         common["caps"] = caps.asked(step, head)
         own = made["spec"]["config"]["agent"] if kind == "trial" else {"name": made["label"].partition(" · ")[0]}
         agent = str(own.get("import_path") or own.get("name"))
-        caps.tell_unseen(common["caps"], agent, context, of_step=kind == "agent")
+        caps.tell_unseen(common["caps"], agent, context, config=own, of_step=kind == "agent")
     if step.queue_key:
         common["queue_key"] = context.key(step.queue_key, at + "/queue_key")
     return StepSpec(depends_on=tuple(dict.fromkeys(depends_on)), **common)

@@ -185,7 +185,8 @@ def _columns(sweep: Sweep, at: str, trials: TrialExpander, head: TableHead | Non
         if settings is not None:
             count, extra = _target(agent, place, trials.context)
             found = caps.asked(agent, sweep, head)
-            caps.tell_unseen(found, settings.config["agent"].get("import_path") or settings.agent, trials.context)
+            own = settings.config["agent"]
+            caps.tell_unseen(found, own.get("import_path") or settings.agent, trials.context, config=own)
             columns.append(column(settings, count, prefixes, extra)._replace(caps=found))
     return columns
 
