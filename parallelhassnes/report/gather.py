@@ -3,7 +3,7 @@
 import json
 import platform
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -19,14 +19,14 @@ from parallelhassnes.results import aggregate, collect, error_groups
 from parallelhassnes.results.aggregate import GroupLine, Results
 from parallelhassnes.results.collect import Choice, TrialRow
 from parallelhassnes.results.error_groups import Errors
-from parallelhassnes.steps.verdict import judge
+from parallelhassnes.steps.verdict import discrimination, judge
 from parallelhassnes.steps.verdict.flakiness import BASELINES
 from parallelhassnes.store import atomic, batches, members
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import now_text
 from parallelhassnes.version import __version__
-from parallelhassnes.views import batch_status
+from parallelhassnes.views import batch_status, projection
 from parallelhassnes.views.batch_scoreboard import batch_scoreboard
 from parallelhassnes.views.projection import Fold
 from parallelhassnes.views.scoreboard_models import BatchScoreboard
@@ -204,12 +204,12 @@ def gather(layout: Layout, chosen: Choice) -> Report:
     """
     if not chosen.batch_ids:
         raise UserError("there is no batch to report", fix="run something first")
-    boards = {}
+    boards, folds = {}, dict[str, Fold]()
     for batch_id in chosen.batch_ids:
         with members.apart(layout.batch(batch_id)):
-            boards[batch_id] = batch_scoreboard(layout, batch_id)
+            folds[batch_id] = projection.load(layout.batch(batch_id))
+            boards[batch_id] = batch_scoreboard(layout, batch_id, fold=folds[batch_id])
     chosen = chosen._replace(batch_ids=tuple(boards))
-    folds: dict[str, Fold] = {}
     rows = collect.read(layout, chosen, folds=folds)
     verdicts = _verdicts(layout, chosen.batch_ids)
     broken = {(each.batch_id, each.job_id) for each in verdicts if each.quality == "broken"}
@@ -232,7 +232,7 @@ def gather(layout: Layout, chosen: Choice) -> Report:
         verdicts=verdicts,
         spans=found,
         keys=tuple(spans.by_key(found)),
-        provenance=_provenance(layout, chosen, rows),
+        provenance=_provenance(layout, chosen, rows, folds),
     )
 
 
@@ -297,9 +297,14 @@ def heat(rows: Sequence[TrialRow], verdicts: Sequence[JobVerdict]) -> tuple[tupl
 
 
 def _cell(rows: Sequence[TrialRow]) -> ReportCell:
-    found = aggregate.line({}, rows)
-    decided = found.scored - found.undecided
-    return ReportCell(found.mean_reward, found.passes, decided, found.scored, found.n)
+    facts = [row.facts for row in rows]
+    return ReportCell(
+        discrimination.mean([fact.reward for fact in facts if fact.reward is not None]),
+        sum(fact.passed is True for fact in facts),
+        sum(fact.decided for fact in facts),
+        sum(fact.result == "scored" for fact in facts),
+        len(facts),
+    )
 
 
 def _ease(line: TaskLine) -> tuple[float, str]:
@@ -310,9 +315,9 @@ def _ease(line: TaskLine) -> tuple[float, str]:
 # --- provenance ---------------------------------------------------------------------------------------
 
 
-def _provenance(layout: Layout, chosen: Choice, rows: Sequence[TrialRow]) -> Provenance:
+def _provenance(layout: Layout, chosen: Choice, rows: Sequence[TrialRow], folds: Mapping[str, Fold]) -> Provenance:
     metas = [batches.read_batch(layout.batch(batch_id)) for batch_id in chosen.batch_ids]
-    started = [origin for meta in metas for origin in batch_status.origins(layout, meta.batch_id)]
+    started = [origin for meta in metas for origin in batch_status.origins(layout, meta.batch_id, folds[meta.batch_id])]
     shas = sorted({sha for _, _, sha in started})
     facts = [row.facts for row in rows]
     return Provenance(

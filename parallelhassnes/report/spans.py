@@ -85,15 +85,15 @@ def _of_batch(layout: Layout, batch_id: str) -> Iterator[Span]:
                 waits = [created, free.get(key, created)]
                 waits += [ended.get(other, created) for other in (steps[key].depends_on if key in steps else ())]
                 end = parse_time(event["ended_at"])
-                yield _span(layout, batch_id, start, event, max(waits))
+                yield _span(start, end, max(waits), _phases(layout, batch_id, event))
                 ended[key] = end
                 free[key] = parse_time(event["retry_at"]) if event.get("retry_at") else end
 
 
-def _span(layout: Layout, batch_id: str, launched: Mapping[str, Any], ended: Mapping[str, Any], free: float) -> Span:
-    start, end = parse_time(launched["at"]), parse_time(ended["ended_at"])
+def _span(launched: Mapping[str, Any], end: float, free: float, phases: Sequence[float]) -> Span:
+    start = parse_time(launched["at"])
     times = [min(free, start), start]
-    for took in _phases(layout, batch_id, ended):
+    for took in phases:
         # The clocks of phases and of the supervisor are read by different processes.
         times.append(min(times[-1] + took, max(end, start)))
     return Span(str(launched["queue_key"]), (*times, max(end, start)))

@@ -217,7 +217,7 @@ def read(
 
     Args:
         known: batch → all its trials, of batches that the caller has had read; those that are read now are added.
-        folds: batch → the fold of its ledger, where the caller has a use for it; those that are read now are added.
+        folds: batch → the fold of its ledger, where the caller has it, or has a use for it; those that are read now are added.
 
     Raises:
         UnknownId: the agent or model that was asked for has no trial there.
@@ -227,7 +227,7 @@ def read(
         with chosen.apart(layout, batch_id):
             own = known.get(batch_id) if known is not None else None
             if own is None:
-                status = batch_status.read_told(layout, batch_id)
+                status = batch_status.read_told(layout, batch_id, folds.get(batch_id) if folds else None)
                 own = _of_batch(layout, status)
                 if folds is not None:
                     folds[batch_id] = status.fold

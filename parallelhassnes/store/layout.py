@@ -29,7 +29,7 @@ runs/<batch_id>/<job_id>/steps/<step_id>/attempts/<attempt>/
 import os
 import re
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import override
 
@@ -272,7 +272,8 @@ class Layout:
         except FileNotFoundError:
             return {}
         metas = ((name, f"{runs}/{name}/batch_meta.json") for name in found)
-        arrivals = [(names.arrival_in(name) or _arrival(name, meta), name) for name, meta in metas if _is_there(meta)]
+        there = ((name, meta, stamp) for name, meta in metas if (stamp := _stamp(meta)) is not None)
+        arrivals = [(names.arrival_in(name) or _arrival(name, meta, stamp), name) for name, meta, stamp in there]
         return {name: arrival for arrival, name in sorted(arrivals)}
 
 
@@ -292,8 +293,12 @@ _BEGINNING = 4096
 _SAYS_ITSELF = re.compile(rb'"batch_id":\s*"([^"]+)"\s*,\s*"created_at":\s*"([^"]+)"')
 
 
-def _arrival(name: str, meta: str) -> str:
-    """Tell when a batch arrived by the beginning of its ``batch_meta.json``; empty where that is none of ours."""
+@lru_cache(maxsize=1 << 14)
+def _arrival(name: str, meta: str, _: tuple[int, ...]) -> str:
+    """Tell when a batch arrived by the beginning of its ``batch_meta.json``; empty where that is none of ours.
+
+    A process that stays reads each version of the file once.
+    """
     try:
         with open(meta, "rb") as stream:  # noqa: PTH123 - hot path
             said = _SAYS_ITSELF.search(stream.read(_BEGINNING))
@@ -304,11 +309,12 @@ def _arrival(name: str, meta: str) -> str:
         return ""
 
 
-def _is_there(path: str) -> bool:
+def _stamp(path: str) -> tuple[int, ...] | None:
+    """Tell which version of a file it is; None where there is none."""
     try:
-        os.stat(path)  # noqa: PTH116 - hot path
+        found = os.stat(path)  # noqa: PTH116 - hot path
     except (FileNotFoundError, NotADirectoryError):
-        return False
+        return None
     except OSError:  # whoever reads the batch is told
-        return True
-    return True
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns

@@ -138,6 +138,11 @@ class BatchStatus:
             for step in steps:
                 yield self.of(job_id, step)
 
+    def below(self, job_id: str | None, step_id: str | None = None) -> list[StepStatus]:
+        """Return the steps of the batch, of one of its jobs, or one step."""
+        jobs = self.jobs if job_id is None else {job_id: self.jobs.get(job_id, [])}
+        return [self.of(job, step) for job, steps in jobs.items() for step in steps if step_id in (None, step.step_id)]
+
     def of(self, job_id: str, step: IndexedStep) -> StepStatus:
         key = f"{job_id}/{step.step_id}"
         row = self.fold.steps.get(key)
@@ -258,10 +263,9 @@ def read_told(layout: Layout, batch_id: str, fold: Fold | None = None) -> BatchS
     return status
 
 
-def origins(layout: Layout, batch_id: str) -> list[list[str]]:
+def origins(layout: Layout, batch_id: str, fold: Fold) -> list[list[str]]:
     """Return the versions, hosts and configurations under which attempts of the batch ran, as ``Fold.origins``."""
     batch_dir = layout.batch(batch_id)
-    fold = projection.load(batch_dir)
     many = projection.take_origins(fold, batch_dir)
     projection.save(fold, batch_dir, force=many > MANY)
     return fold.origins

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from parallelhassnes import formatting, names
 from parallelhassnes.errors import UserError
@@ -32,14 +32,29 @@ MOST_COLUMNS = 6
 """Columns of the matrix that a line has; the batch's own scoreboard has all."""
 
 
-def around(layout: Layout) -> str:
-    """Tell what the lines of all batches depend on besides."""
+class Surroundings(NamedTuple):
+    """What the lines of all batches depend on besides, looked at once."""
+
+    stamp: str
+    noted: frozenset[str]
+    """Files of ``blocked/``: a batch has one where something keeps it from starting anything."""
+
+
+def around(layout: Layout) -> Surroundings:
+    """Look at what the lines of all batches depend on."""
+    noted = frozenset[str]()
+    with contextlib.suppress(OSError):  # whoever reads a batch is told
+        noted = frozenset(os.listdir(layout.blocked))
+    return Surroundings(_of_store(layout), noted)
+
+
+def _of_store(layout: Layout) -> str:
     _, paused = _stat(f"{layout.limits}/{queue_keys.PAUSED_MARK}")
     _, configured = _stat(f"{layout.root}/{CONFIG_NAME}")  # a limit of 0 closes a key
     return f"{paused}.{configured}"
 
 
-def stamp(layout: Layout, batch_id: str, live: int | str, surroundings: str | None = None) -> str:
+def stamp(layout: Layout, batch_id: str, live: int | str, surroundings: Surroundings | None = None) -> str:
     """Tell what a line depends on, in a few stats: the same stamp means the same line.
 
     Args:
@@ -47,12 +62,13 @@ def stamp(layout: Layout, batch_id: str, live: int | str, surroundings: str | No
         surroundings: ``around``, where the caller has it already, of a look at many batches.
     """
     # Plain strings: a store may have 10,000 batches, and a Path costs more than a stat.
-    surroundings = around(layout) if surroundings is None else surroundings
     size, _ = _stat(f"{layout.runs}/{batch_id}/{LEDGER}")
     about, _ = _stat(f"{layout.runs}/{batch_id}/{batches.META}")
     _, control = _stat(f"{layout.runs}/{batch_id}/{batches.CONTROL}")
-    _, note = _stat(f"{layout.blocked}/{batch_id}.json")
-    return f"{_MADE_BY}.{size}.{about}.{control}.{note}.{live}.{surroundings}"
+    name = f"{batch_id}.json"
+    note = _stat(f"{layout.blocked}/{name}")[1] if surroundings is None or name in surroundings.noted else 0
+    besides = _of_store(layout) if surroundings is None else surroundings.stamp
+    return f"{_MADE_BY}.{size}.{about}.{control}.{note}.{live}.{besides}"
 
 
 def _stat(path: str) -> tuple[int, int]:

@@ -60,10 +60,8 @@ def explain(ctx: Context, text: str) -> Explained:
         UnknownId: there is no such thing.
     """
     found = resolve(ctx.layout, text)
-    status = batch_status.read(ctx.layout, found.batch_id)
-    own = [
-        step for step in status if found.job_id in (None, step.job_id) and found.step_id in (None, step.step.step_id)
-    ]
+    status = batch_status.read_told(ctx.layout, found.batch_id)
+    own = status.below(found.job_id, found.step_id)
     open_ones = [step for step in own if step.state != "succeeded"]
     shown = open_ones or own
     view = _View(ctx, status)

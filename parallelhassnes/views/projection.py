@@ -13,11 +13,8 @@ others, guessed]}, "unread": [["job/step", attempt]], "failures": {run_id: ["job
 {"job/step": run_id}, "origins": [[version, host, config_sha256]], "unread_origins": [["job/step", attempt]], "spent": […]}``; times are the ledger's.
 """
 
-import json
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +31,6 @@ CACHE = "scoreboard.batch.json"
 VERSION = 6
 _UNMET = "needs_attention"
 """How a critic stands whose attempt succeeded and whose loop is over without it being satisfied."""
-_LONG_TAIL = 1 << 20
 _WORTH_WRITING = 1 << 15
 """Bytes of tail below which re-reading it is cheaper than writing the cache again."""
 
@@ -161,7 +157,7 @@ def load(batch_dir: Path) -> Fold:
 def advance(fold: Fold, batch_dir: Path) -> list[dict[str, Any]]:
     """Take in what the ledger has got since; the events that were new."""
     new = []
-    for offset, event in _events(batch_dir, fold.offset):
+    for offset, event in ledger.read(batch_dir, fold.offset):
         fold.offset = offset
         try:
             if _apply(fold, event):
@@ -170,24 +166,6 @@ def advance(fold: Fold, batch_dir: Path) -> list[dict[str, Any]]:
             continue
     fold.sum_up()
     return new
-
-
-def _events(batch_dir: Path, offset: int) -> Iterable[tuple[int, dict[str, Any]]]:
-    """As ``ledger.read``; a long tail is parsed in one go, which takes a third of the time."""
-    end = ledger.size(batch_dir)
-    if end - offset < _LONG_TAIL:
-        return ledger.read(batch_dir, offset)
-    with (batch_dir / ledger.LEDGER).open("rb") as stream:
-        stream.seek(offset)
-        data = stream.read(end - offset)
-    whole = data[: data.rfind(b"\n") + 1]
-    if not whole:  # one long line that is being written, or was cut
-        return ()
-    try:
-        events = json.loads(f"[{whole.decode().rstrip().replace('\n', ',')}]")
-    except (ValueError, RecursionError):  # an empty, cut or foreign line somewhere
-        return ledger.read(batch_dir, offset)
-    return chain(zip(repeat(offset), events[:-1]), [(offset + len(whole), events[-1])])
 
 
 def save(fold: Fold, batch_dir: Path, *, force: bool = False) -> bool:

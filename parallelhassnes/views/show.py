@@ -120,23 +120,24 @@ class ShowDocument(View):
     """Files left out of the list."""
 
 
-def show(layout: Layout, text: str) -> ShowDocument:
-    """Tell what the store has on ``text``, any id that ``find.resolve`` takes.
+def show(layout: Layout, text: str, *, with_steps: bool = True) -> ShowDocument:
+    """Tell what the store has on ``text``, any id that ``refs.resolve`` takes.
+
+    Args:
+        with_steps: list the steps below it.
 
     Raises:
         UnknownId: it names nothing, or more than one thing.
     """
     found = resolve(layout, text)
     status = batch_status.read_told(layout, found.batch_id)
-    own = [step for step in status if found.job_id in (None, step.job_id)]
-    if found.step_id is not None:
-        own = [step for step in own if step.step.step_id == found.step_id]
+    own = status.below(found.job_id, found.step_id)
     document = ShowDocument(
         what=found.what,  # type: ignore[arg-type]
         id=str(found),
         state="",
         path=str(found.folder(layout).relative_to(layout.root)),
-        steps=[_step_line(status, step) for step in own],
+        steps=[_step_line(status, step) for step in own if with_steps],
     )
     document.files, document.more_files = _files(found.folder(layout), deep=found.attempt is not None)
     if found.job_id is not None:

@@ -7,7 +7,6 @@ look at a large store costs a few stats per batch and the tails of the ledgers t
 
 from collections import Counter
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -116,24 +115,26 @@ def _rank(line: BatchLine) -> int:
 def _last(layout: Layout) -> SystemScoreboard | None:
     """Return the last snapshot; None where there is none that can be used."""
     try:
-        found = (layout.system / SNAPSHOT).stat()
-        return _parsed(layout, (found.st_ino, found.st_size, found.st_mtime_ns))
+        data = (layout.system / SNAPSHOT).read_bytes()
+        known = _newest.get(SNAPSHOT)
+        if known is None or known[0] != data:
+            known = _newest[SNAPSHOT] = data, SystemScoreboard.model_validate_json(data)
+        return known[1]
     except (OSError, ValidationError):
         return None
 
 
-@lru_cache(maxsize=2)
-def _parsed(layout: Layout, _: tuple[int, int, int]) -> SystemScoreboard:
-    """Read the snapshot; a process that stays reads each version once. Its lines are only looked at."""
-    return SystemScoreboard.model_validate_json((layout.system / SNAPSHOT).read_bytes())
+_newest: dict[str, tuple[bytes, SystemScoreboard]] = {}
+"""The snapshot that this process has read or left last, and what it says: one that stays parses each once. Its lines are only looked at."""
 
 
 def _leave(layout: Layout, board: SystemScoreboard) -> None:
     if not layout.system.is_dir():  # no store: a look must not make one
         return
     try:
-        text = board.model_dump_json() + "\n"
-        atomic.write_text(layout.system / SNAPSHOT, text, durable=False)
+        data = (board.model_dump_json() + "\n").encode()
+        atomic.write_bytes(layout.system / SNAPSHOT, data, durable=False)
+        _newest[SNAPSHOT] = data, board
     except OSError:  # a reader with no right to write: the view is as good
         return
 

@@ -59,7 +59,6 @@ ALLOWED = {
     "admin/audit/audit_ledger.py": "ledgers",
     "refs.py": "ledgers",
     "execute/set_apart.py": "folders of the copy that it makes, by descriptors, following no link",
-    "views/projection.py": "ledgers",
     "admin/harbor_view.py": "sealed files, linked where they are regular",
     "admin/init.py": "files that init makes",
     "admin/notifications.py": "its own log",

@@ -106,3 +106,38 @@ def test_an_append_reads_the_end_only(tmp_path):
     with path.open("rb") as stream:
         stream.seek((1 << 40) + len(last) + 2)
         assert json.loads(stream.read())["seq"] == 3
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 64, 1 << 20])
+def test_lines_that_are_parsed_together_say_what_each_says_alone(tmp_path, monkeypatch, chunk):
+    fill(tmp_path)
+    odd = [
+        b"",
+        b"{",
+        b'{"a":1},{"b":2}',
+        b"\0" * 30,
+        b"[" * 9000,
+        b"5",
+        b'"caf\xff"',
+        b'{"event":"writes","files":{}}',
+        b'{"a"',
+        b":1}",
+    ]
+    with (tmp_path / ledger.LEDGER).open("ab") as stream:
+        for line in odd:
+            stream.write(line + b"\n" + b'{"event":"odd","of":%d}\n' % len(line))
+    fill(tmp_path, steps="x" * 5000)
+    with (tmp_path / ledger.LEDGER).open("ab") as stream:
+        stream.write(b'{"event":"ended","job_')
+    place, alone = 0, []
+    for raw in lines(tmp_path):
+        place += len(raw) + 1
+        try:
+            document = json.loads(raw)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(document, dict) and document.get("event") != "writes":
+            alone.append((place, document))
+    monkeypatch.setattr(ledger, "_CHUNK", chunk)
+    assert list(ledger.read(tmp_path)) == alone
+    assert list(ledger.read(tmp_path, alone[3][0])) == alone[4:]

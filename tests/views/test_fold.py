@@ -162,7 +162,7 @@ def test_lines_that_are_cut_or_foreign_are_passed_over(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("long", [False, True])
 def test_a_line_of_any_shape_stops_no_reader(tmp_path: Path, monkeypatch, odd, long) -> None:
-    monkeypatch.setattr(projection, "_LONG_TAIL", 0 if long else 1 << 20)
+    monkeypatch.setattr(ledger, "_CHUNK", 1 << 20 if long else 7)
     launched(tmp_path, "j1/a")
     line = {
         "event": "ended",

@@ -168,6 +168,7 @@ def test_a_view_opens_as_many_files_of_few_trials_as_of_many_and_none_of_an_atte
         with opening() as files:
             VIEWS[view](ctx, batch)
         assert [path for path in files if "/attempts/" in path] == []
+        assert sum(path.endswith(f"{batch}/{CACHE}") for path in files) == 1, "the ledger is folded once"
         counts.append(sum(not path.endswith("verdict.json") for path in files))  # one a task, in a report
     assert max(counts) <= counts[0] + 10 < 50, "a long ledger leaves a cache"
 

@@ -149,8 +149,7 @@ def scoreboard_of_a_batch(known: KnownHere, site: SiteHere, batch: Id) -> Respon
 @router.get("/batches/{batch}", response_model=ShowDocument)
 def get_batch(known: KnownHere, site: SiteHere, batch: Id) -> Response:
     """One batch: its record, its state, its files; its jobs and steps have lists of their own."""
-    found = show(site.layout, batch_id(site, batch))
-    return polled(known, found.model_copy(update={"steps": []}))
+    return polled(known, show(site.layout, batch_id(site, batch), with_steps=False))
 
 
 @router.get("/batches/{batch}/explain", response_model=Explained)

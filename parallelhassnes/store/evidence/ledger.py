@@ -43,6 +43,8 @@ WRITES = "writes"
 RULES = 2
 """What a ledger that was begun by this version records: every file that is replaced, and more of each attempt."""
 _BLOCK = 4096
+_CHUNK = 1 << 20
+"""Bytes of lines that are parsed in one go."""
 SYSTEM_FILES = ("harness_config.json", "budgets.json", "oddish_names.json", "config_versions/*.json", "tokens/*.json")
 """What the store's own ledger answers for, as patterns."""
 
@@ -249,10 +251,7 @@ def _line_before(handle: int, end: int) -> bytes:
 
 
 def _numbered(line: bytes) -> dict[str, Any] | None:
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
+    found = _document(line)
     return found if isinstance(found, dict) and isinstance(found.get("seq"), int) else None
 
 
@@ -274,16 +273,30 @@ def read(batch_dir: Path, offset: int = 0) -> Iterator[tuple[int, dict[str, Any]
         raise atomic.CorruptFile(f"{batch_dir / LEDGER}: is a folder, not a file") from None
     with stream:
         stream.seek(offset)
-        for raw in stream:
-            if not raw.endswith(b"\n"):
-                return
-            offset += len(raw)
-            try:
-                document = json.loads(raw)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(document, dict) and document.get("event") != WRITES:
-                yield offset, document
+        rest = b""
+        while chunk := stream.read(_CHUNK):
+            whole, newline, rest = (rest + chunk).rpartition(b"\n")
+            lines = whole.split(b"\n") if newline else []
+            for line, document in zip(lines, _documents(lines), strict=True):
+                offset += len(line) + 1
+                if isinstance(document, dict) and document.get("event") != WRITES:
+                    yield offset, document
+
+
+def _documents(lines: list[bytes]) -> list[Any]:
+    """Return what each line says, None for one that is not JSON; parsed in one go, which takes a third of the time."""
+    with contextlib.suppress(ValueError, RecursionError):  # an empty, cut or foreign line somewhere
+        found: list[Any] = json.loads(b"[%b]" % b",\n".join(lines))
+        if len(found) == len(lines):
+            return found
+    return [_document(line) for line in lines]
+
+
+def _document(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
 
 
 def line_hash(folder: Path, end: int) -> str:
