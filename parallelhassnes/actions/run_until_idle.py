@@ -69,6 +69,7 @@ def until_idle(
     batch_ids: Collection[str] | None,
     on_look: Callable[[], None],
     make_tick: Callable[[], Ticked] | None = None,
+    stays: Callable[[], bool] = lambda: False,
 ) -> None:
     """Tick until nothing runs and nothing can start.
 
@@ -79,6 +80,7 @@ def until_idle(
         batch_ids: the batches to wait for; None for all.
         on_look: called at every look, about twenty times a second.
         make_tick: has another process tick; None has this one tick.
+        stays: whether to go on although nothing can start, as long as somebody may soon have it start.
     """
     next_tick, failed = 0.0, 0
     while True:
@@ -95,7 +97,7 @@ def until_idle(
         ctx = check_host.as_one_of_several(renewed(ctx))
         if any(_waits_for_us(ctx, batch_id) for batch_id in batch_ids or ()):
             next_tick = min(next_tick, time.monotonic() + _OWN_SEC)
-        if not moved and _is_idle(ctx, batch_ids):
+        if not moved and not stays() and _is_idle(ctx, batch_ids):
             if _is_idle_between_passes(ctx, batch_ids):
                 return
             if not ctx.starts_attempts:

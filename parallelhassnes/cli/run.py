@@ -179,6 +179,7 @@ def started(
     from parallelhassnes import formatting
     from parallelhassnes.actions.submit import submit
     from parallelhassnes.schedule.tick import tick
+    from parallelhassnes.views import endpoints
 
     done = submit(
         ctx,
@@ -195,6 +196,8 @@ def started(
     print(f"batch {done.batch_id}: {made}", file=sys.stderr)
     for warning in done.warnings:
         print(f"note: {warning}", file=sys.stderr)
+    for line in endpoints.silent(ctx.layout, done.batch_id):
+        print(f"note: {line}: start the model's server, or its trials come to nothing", file=sys.stderr)
     own = ctx.options.model_copy(update={"environment_of": (done.batch_id,)})
     ctx = replace(ctx, options=own)
     if not detach:

@@ -107,7 +107,7 @@ def watch(
         while True:
             progress.update()
             look = progress.last
-            if look.total and not look.live and look.waiting <= look.blocked:
+            if look.total and not look.live and look.waiting <= look.blocked and not progress.keeps_open:
                 return
             time.sleep(LOOK_SEC)
 

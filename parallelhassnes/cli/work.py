@@ -268,7 +268,7 @@ def watch_until_idle(
             until_idle(ctx, batch_ids, lambda: None)
         else:
             with LiveProgress(ctx, batch_ids) as progress:
-                until_idle(ctx, batch_ids, progress.update)
+                until_idle(ctx, batch_ids, progress.update, stays=lambda: progress.keeps_open)
     except KeyboardInterrupt:
         _say_how_to_come_back(ctx, batch_ids)
         raise typer.Exit(130) from None
@@ -315,12 +315,16 @@ def _ledger_sizes(ctx: "Context") -> dict[str, int]:
 
 
 def _say_how_to_come_back(ctx: "Context", batch_ids: list[str] | None) -> None:
+    from parallelhassnes.store import batches
     from parallelhassnes.store.queue import tickets
 
     live = len(tickets.running(ctx.layout))
     root = f" --root {ctx.layout.root}"
+    waiting = batch_ids or sorted({batch_id for _, batch_id, _ in tickets.ready_folders(ctx.layout)})
+    paused = [each for each in waiting if batches.read_control(ctx.layout.batch(each)).paused is not None]
+    resume = f"  let it go on: parallelhassnes resume {' '.join(paused)}{root}\n" if paused else ""
     print(
-        f"\nstopped watching; {formatting.counted(live, 'live attempt')}, which nothing here stops.\n"
+        f"\nstopped watching; {formatting.counted(live, 'live attempt')}, which nothing here stops.\n{resume}"
         f"  watch again:  parallelhassnes tick --until-idle{root}\n"
         f"  look:         parallelhassnes scoreboard{root}\n"
         f"  cancel:       parallelhassnes cancel {batch_ids[0] if batch_ids else 'latest'}{root}",

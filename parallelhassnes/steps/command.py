@@ -64,7 +64,8 @@ class CommandKind:
             said = summary or "The command ended with exit code 0."
             return Outcome("succeeded", said, None, {**own, "command": command})
         tail = _tail(attempt.dir / "stderr.log")
-        said = " ".join(filter(None, (f"The command {failure.line}.", summary, tail and f"It said: {tail}")))
+        more = f"It said: {tail}" if tail and not failure.line.endswith(tail) else ""
+        said = " ".join(filter(None, (f"The command {failure.line}.", summary, more)))
         status = {"canceled": "canceled", "lost": "lost"}.get(failure.failure_class, "failed")
         return Outcome(status, said, failure, {**own, "command": command})  # type: ignore[arg-type]
 

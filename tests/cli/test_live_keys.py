@@ -104,6 +104,44 @@ def test_p_pauses_and_resumes_and_q_leaves_the_attempts_alone(root: Path, ctx: C
     stores.wait_for(lambda: stores.idle(ctx), "the end")
 
 
+@pytest.mark.parametrize("command", ["tick", "watch"])
+def test_what_p_has_paused_keeps_the_display_open_with_nothing_running_until_p_lets_it_go_on(root: Path, command):
+    ctx = stores.context(root, "concurrency = 1\n")
+    batch_id = stores.put(ctx, waiting(root, "alpha", "beta"))
+    if command == "watch":
+        stores.program(root, "tick")
+    arguments = ("tick", "--until-idle") if command == "tick" else ("watch",)
+    with shown(root, *arguments) as (process, terminal):
+        read_until(terminal, "alpha line 3")
+        os.write(terminal, b"p")
+        read_until(terminal, f"{batch_id} is paused; resume lets it go on")
+        (root / "alpha").touch()
+        (root / "beta").touch()
+        stores.wait_for(lambda: not tickets.running(ctx.layout), "the end of what ran")
+        os.write(terminal, b"x")  # a key that says nothing takes the note away
+        read_until(terminal, "paused · p lets it go on · q leaves it paused")
+        assert stores.states(ctx, batch_id) == {"alpha/s": ["succeeded"]}
+        os.write(terminal, b"p")
+        said = end_of(process, terminal)
+    assert "2/2 steps done: 2 succeeded" in said
+    assert process.returncode == 0
+
+
+def test_q_leaves_a_batch_paused_and_says_how_it_goes_on(root: Path) -> None:
+    ctx = stores.context(root, "concurrency = 1\n")
+    batch_id = stores.put(ctx, waiting(root, "alpha", "beta"))
+    with shown(root, "tick", "--until-idle") as (process, terminal):
+        read_until(terminal, "alpha line 3")
+        os.write(terminal, b"p")
+        read_until(terminal, "is paused; resume lets it go on")
+        (root / "alpha").touch()
+        stores.wait_for(lambda: not tickets.running(ctx.layout), "the end of what ran")
+        os.write(terminal, b"q")
+        said = end_of(process, terminal)
+    assert f"parallelhassnes resume {batch_id}" in " ".join(said.split())
+    assert process.returncode == 130
+
+
 def test_in_the_background_it_leaves_the_terminal_to_the_shell_and_goes_on(root: Path, ctx: Context) -> None:
     (root / "alpha").touch()
     batch_id = stores.put(ctx, waiting(root, "alpha"))

@@ -3,12 +3,15 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 
 import pytest
 from harness import make_task
 from stores import CHECKOUT, context, job, program, shell, table
+
+from parallelhassnes.views import endpoints
 
 pytestmark = pytest.mark.timeout(300)  # real trials, several in one test
 TASKS = CHECKOUT / "examples" / "tasks"
@@ -237,3 +240,45 @@ def test_run_ends_with_where_the_files_are_and_what_to_type_next(root):
     assert command[-2] == "--root"
     assert (CHECKOUT / command[-1]).resolve() == root.resolve()
     assert program(root, "show", command[command.index("show") + 1]).returncode == 0
+
+
+def test_a_models_server_that_is_down_is_told_before_and_after_a_run(root):
+    context(root)
+    path = root / "table.json"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
+        path.write_bytes(table(job("j", shell("s", "exit 1", env={"OPENAI_BASE_URL": place}))))
+        up = program(root, "run", "-c", str(path), "--fail-on", "never")
+    assert "nothing answers" not in up.stderr
+    down = program(root, "run", "-c", str(path), "--fail-on", "never")
+    said = f"nothing answers at {place} (connection refused)"
+    assert f"note: {said}: start the model's server" in down.stderr
+    assert f"server down: {said}; start it, then " in down.stderr
+    (line,) = (line for line in down.stderr.splitlines() if line.startswith("server down:"))
+    assert " retry " in line
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://models.example.com/v1",  # a name is not looked up
+        "http://8.8.8.8/v1",  # nor is somebody else's machine asked
+        "http://[::1/v1",
+        "http://127.0.0.1:99999/v1",
+        "${OPENAI_BASE_URL}",
+        "ftp://127.0.0.1/",
+        7,
+        None,
+        ["http://127.0.0.1:9"],
+    ],
+)
+def test_only_a_server_of_ones_own_is_asked_whether_it_is_there(root, monkeypatch, address):
+    ctx = context(root)
+    monkeypatch.setattr(socket, "create_connection", lambda *_: pytest.fail("it was asked"))
+    batch = ctx.layout.batch("b")
+    batch.mkdir(parents=True)
+    for text in (json.dumps({"api_base": address, "x": [{"base_url": address}]}), "{", ""):
+        (batch / "launch_table.json").write_text(text)
+        assert endpoints.silent(ctx.layout, "b") == []
+    (batch / "launch_table.json").unlink()
+    assert endpoints.silent(ctx.layout, "b") == []

@@ -64,6 +64,7 @@ ALLOWED = {
     "admin/notifications.py": "its own log",
     "compat/oddish_uploads.py": "archives that it has taken in itself, and a fresh folder",
     "views/history.py": "ledgers",
+    "views/endpoints.py": "a batch's table",
     "attempt_data/follow_logs.py": "what open_below opened",
     "actions/preflight.py": "the user's tasks",
     "admin/audit/prove.py": "ledgers, checkpoints and the package's own script",

@@ -1,6 +1,7 @@
 """A bundle: whole without the store and without network, of the trials that were chosen, safe with any text."""
 
 import base64
+import html
 import io
 import json
 import re
@@ -12,7 +13,9 @@ from urllib.parse import unquote
 
 import pytest
 import scored
+import stores
 from browsers import accessibility_problems, page, running
+from harness import TEMP, make_task
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from servers import serving
@@ -22,6 +25,7 @@ from parallelhassnes.report import page as report_page
 from parallelhassnes.report import transcripts, write
 from parallelhassnes.report.gather import gather
 from parallelhassnes.results import collect
+from parallelhassnes.schedule.tick import tick
 from parallelhassnes.steps.trial_data.trial_files import TrialFiles
 from parallelhassnes.store import batches
 
@@ -210,6 +214,31 @@ def test_many_who_ask_for_figures_at_once_are_told_to_ask_again_and_leave_the_se
                 assert "other reports are being made" in answer.json()["detail"]
                 assert int(answer.headers["retry-after"]) > 0
         assert server.client.get("/v1/report").status_code == 200  # the turn is given back
+
+
+def test_a_secret_that_a_trial_wrote_everywhere_is_in_no_file_of_a_bundle(root, tmp_path, monkeypatch):
+    secret = 'l3aked-"s3cret"-0123456789'
+    monkeypatch.setenv("LEAKED_KEY", secret)
+    task = make_task(tmp_path, test='echo "tests see $LEAKED_KEY"; echo 0 > /logs/verifier/reward.txt')
+    agents = [{"import_path": "leaky_agent:LeakyAgent"}]
+    sweep = {"path": str(task), "agents": agents, "environment": TEMP}
+    ctx = stores.context(root)
+    batch_id = stores.put(ctx, stores.table(sweep=sweep, secrets=["LEAKED_KEY"], retry={"max_attempts": 1}))
+    stores.wait_for(lambda: (tick(ctx), stores.idle(ctx))[1], "the batch", 90)
+    program(root, "report", batch_id, "--bundle", str(tmp_path / "b"), "--trials", "all")
+    program(root, "report", batch_id, "--bundle", str(tmp_path / "b.zip"), "--trials", "all")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "b").rglob("*") if path.is_file()}
+    with zipfile.ZipFile(tmp_path / "b.zip") as made:
+        files |= {f"zip/{name}": made.read(name) for name in made.namelist()}
+    transcript = files["1.html"].decode()
+    assert transcript.count("[REDACTED:LEAKED_KEY]") >= 8, "it is the transcript of what was said"
+    (picture,) = re.findall(r'src="data:image/png;base64,([^"]*)"', transcript)
+    files["picture"] = base64.b64decode(picture)
+    assert files["picture"].startswith(PNG)
+    for name, data in files.items():
+        text = html.unescape(data.decode("utf-8", "replace"))
+        for form in (secret, json.dumps(secret)[1:-1], base64.b64encode(secret.encode()).decode()[:-4]):
+            assert form not in text, name
 
 
 @pytest.mark.browser

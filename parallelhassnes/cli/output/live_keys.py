@@ -19,6 +19,7 @@ from parallelhassnes.actions.registry import BY_NAME
 from parallelhassnes.attempt_data.follow_logs import open_logs
 from parallelhassnes.errors import UserError
 from parallelhassnes.schedule.context import Context
+from parallelhassnes.store import batches, members
 from parallelhassnes.views.scoreboard_models import RunningStep
 
 HELP = "↑ ↓ choose · l log · c cancel · p pause, resume · f filter · q leave"
@@ -85,9 +86,20 @@ class Choices:
         self.log: RunningStep | None = None
         """The attempt whose log is shown."""
         self.note = ""
+        self._paused: set[str] = set()  # batches that ``p`` has paused here
         self._typing = False
         self._asking: RunningStep | None = None
         self._row = 0
+
+    @property
+    def keeps_open(self) -> bool:
+        """Whether a batch that was paused here by a key is paused still: the display stays, so that a key lets it go on."""
+        for batch_id in tuple(self._paused):
+            with members.apart(batch_id, lambda _: None):
+                if batches.read_control(self.ctx.layout.batch(batch_id)).paused is not None:
+                    return True
+            self._paused.discard(batch_id)
+        return False
 
     def shown(self, running: list[RunningStep]) -> list[RunningStep]:
         """Return the live attempts that the filter leaves."""
@@ -124,7 +136,9 @@ class Choices:
                 self._asking = chosen
                 self.note = f"cancel {chosen.step}? y cancels it, any other key does not"
             case "p":
-                self._pause(self.batch_ids or ([_id(chosen).partition("/")[0]] if chosen is not None else []))
+                self._pause(
+                    self.batch_ids or ([_id(chosen).partition("/")[0]] if chosen is not None else [*self._paused])
+                )
             case "f":
                 self._typing, self.filter, self._row = True, "", 0
             case "q":
@@ -137,6 +151,8 @@ class Choices:
         if self._typing:
             return Text(f"filter: {self.filter}█  Enter keeps it, Esc drops it", style="bold")
         kept = f"filter: {self.filter} · " if self.filter else ""
+        if self.keeps_open and not self.note:
+            return Text(f"{kept}paused · p lets it go on · q leaves it paused", style="bold")
         return Text(self.note, style="bold") if self.note else Text(f"{kept}{HELP}", style="dim")
 
     def log_lines(self, count: int) -> list[str]:
@@ -168,9 +184,14 @@ class Choices:
             self.filter += key
 
     def _pause(self, batch_ids: list[str]) -> None:
+        self.note = "" if batch_ids else "nothing runs whose batch could be paused"
         for batch_id in batch_ids:
-            before = self._do("pause", batch_id)
-            self.note = self._do("resume", batch_id) if "as before" in before else before
+            self.note = self._do("pause", batch_id)
+            if "as before" in self.note:
+                self.note = self._do("resume", batch_id)
+                self._paused.discard(batch_id)
+            else:
+                self._paused.add(batch_id)
 
     def _do(self, action: str, target: str) -> str:
         try:

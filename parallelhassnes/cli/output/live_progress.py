@@ -71,6 +71,11 @@ class LiveProgress:
         self.last = Look()
         """What the last look saw."""
 
+    @property
+    def keeps_open(self) -> bool:
+        """Whether something waits for the key that lets it go on, as another has paused it."""
+        return self.last.waiting > 0 and self._keyboard.is_there and self._choices.keeps_open
+
     def __enter__(self) -> Self:
         if self._enabled and self._console.is_terminal:
             self._live = Live(

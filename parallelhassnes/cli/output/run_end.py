@@ -7,15 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from parallelhassnes.store.layout import Layout, find_root
+from parallelhassnes.views import endpoints
 from parallelhassnes.views.scoreboard_models import BatchScoreboard
 
 
 def lines(layout: Layout, board: BatchScoreboard) -> Iterator[str]:
-    """Yield five lines: the files, a failure or the rates, the browser, a report, one's own task."""
+    """Yield five lines: the files, a failure or the rates, the browser, a report, one's own task; and that a model's server is down."""
     root, program = root_option(layout), _program()
     batch = board.batch_id
     yield f"files:       {_short(layout.batch(batch))}"
     yield f"{_closer(board, program)}{root}"
+    for line in endpoints.silent(layout, batch) if board.failures else ():
+        yield f"server down: {line}; start it, then {program} retry {batch} --failed{root} and {program} tick --until-idle{root}"
     yield f"in browser:  {program} view {batch}{root}"
     yield f"report:      {program} report {batch} -o report.html{root}"
     yield f"own task:    {program} run PATH -a terminus-2 -m openai/gpt-5.2 --secret OPENAI_API_KEY{root}"
