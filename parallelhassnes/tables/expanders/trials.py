@@ -74,6 +74,8 @@ class TrialExpander:
             if section not in ("environment", "agent") and section in raw:
                 check_keys(problems, place, TrialConfig.model_fields[section].annotation, raw[section])
                 self._look_into(raw[section], place)
+        if isinstance(raw.get("user_agent"), dict):
+            raw["user_agent"] = self.user_agent(raw["user_agent"], places.get("user_agent", "/user_agent"))
         self._absolute(raw, "extra_instruction_paths", places)
         if len(problems.found) > before:
             return None
@@ -133,6 +135,18 @@ class TrialExpander:
         if isinstance(model, str) and (model.strip().lower() in _NO_MODEL or agent.get("name") in WITHOUT_MODEL):
             agent.pop("model_name")
         self._absolute(agent, "skills", {"skills": at + "/skills"}, optional=True)
+        self._file(agent, "load_trajectory", at)
+        return agent
+
+    def user_agent(self, raw: Mapping[str, Any], at: str) -> dict[str, Any]:
+        """Return Harbor's UserAgentConfig with the files that it names by their absolute paths."""
+        agent = dict(raw)
+        self._absolute(agent, "skills", {"skills": at + "/skills"}, optional=True)
+        for key in ("user_persona_path", "user_prompt_template_path", "load_trajectory"):
+            self._file(agent, key, at)
+        if isinstance(agent.get("bridge"), dict):
+            agent["bridge"] = dict(agent["bridge"])
+            self._file(agent["bridge"], "prompt_path", at + "/bridge")
         return agent
 
     def environment(self, raw: Any, at: str) -> dict[str, Any]:
@@ -225,6 +239,12 @@ class TrialExpander:
         if isinstance(section, dict):
             for name in ("env", "kwargs"):
                 check_env(section.get(name), at + pointer(name), self.context.problems)
+
+    def _file(self, section: dict[str, Any], key: str, at: str) -> None:
+        """Make the path of a file absolute, which is looked for when the trial starts, elsewhere."""
+        if isinstance(section.get(key), str):
+            found = self.context.bases.need(section[key], at + pointer(key), "file", self.context.problems)
+            section[key] = str(found) if found else section[key]
 
     def _absolute(
         self, section: dict[str, Any], key: str, places: Mapping[str, str], *, optional: bool = False

@@ -53,6 +53,8 @@ def expand_harbor_job(document: dict[str, Any], context: Expansion) -> Plan | No
         if isinstance(part, dict):
             check_env(part.get("env"), pointer(section, "env"), problems)
             check_env(part.get("kwargs"), pointer(section, "kwargs"), problems)
+    if isinstance(raw.get("user_agent"), dict):
+        raw["user_agent"] = trials.user_agent(raw["user_agent"], "/user_agent")
     if raw.get("source_jobs"):
         problems.add("/source_jobs", "regrading is not supported here", "use harbor run for it")
     known = _local_tasks(raw, context, verify=not (isinstance(verifier, dict) and verifier.get("disable")))
