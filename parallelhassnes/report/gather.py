@@ -26,9 +26,9 @@ from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import now_text
 from parallelhassnes.version import __version__
-from parallelhassnes.views import batch_status, projection
+from parallelhassnes.views import batch_status
 from parallelhassnes.views.batch_scoreboard import batch_scoreboard
-from parallelhassnes.views.projection import Fold
+from parallelhassnes.views.batch_status import BatchStatus
 from parallelhassnes.views.scoreboard_models import BatchScoreboard
 
 _WORDS = {
@@ -204,18 +204,19 @@ def gather(layout: Layout, chosen: Choice) -> Report:
     """
     if not chosen.batch_ids:
         raise UserError("there is no batch to report", fix="run something first")
-    boards, folds = {}, dict[str, Fold]()
+    boards, statuses = {}, dict[str, BatchStatus]()
     for batch_id in chosen.batch_ids:
         with members.apart(layout.batch(batch_id)):
-            folds[batch_id] = projection.load(layout.batch(batch_id))
-            boards[batch_id] = batch_scoreboard(layout, batch_id, fold=folds[batch_id])
+            statuses[batch_id] = batch_status.read_told(layout, batch_id)
+            boards[batch_id] = batch_scoreboard(layout, batch_id, fold=statuses[batch_id].fold)
     chosen = chosen._replace(batch_ids=tuple(boards))
-    rows = collect.read(layout, chosen, folds=folds)
-    verdicts = _verdicts(layout, chosen.batch_ids)
+    statuses = {batch_id: statuses[batch_id] for batch_id in boards}
+    rows = collect.read(layout, chosen, statuses=statuses)
+    verdicts = _verdicts(layout, statuses)
     broken = {(each.batch_id, each.job_id) for each in verdicts if each.quality == "broken"}
     sound = [row for row in rows if (row.batch_id, row.job_id) not in broken]
     agents, tasks = heat(rows, verdicts)
-    found = tuple(spans.of_batches(layout, chosen.batch_ids))
+    found = tuple(spans.of_batches(layout, statuses))
     return Report(
         at=now_text(),
         title=_title(layout, chosen),
@@ -228,11 +229,11 @@ def gather(layout: Layout, chosen: Choice) -> Report:
         agents=agents,
         tasks=tasks[:MOST_TASKS],
         tasks_left_out=max(0, len(tasks) - MOST_TASKS),
-        errors=error_groups.errors(layout, chosen, rows, folds),
+        errors=error_groups.errors(layout, chosen, rows, statuses),
         verdicts=verdicts,
         spans=found,
         keys=tuple(spans.by_key(found)),
-        provenance=_provenance(layout, chosen, rows, folds),
+        provenance=_provenance(layout, chosen, rows, statuses),
     )
 
 
@@ -260,11 +261,11 @@ def _results(rows: Sequence[TrialRow], chosen: Choice) -> Results:
     )
 
 
-def _verdicts(layout: Layout, batch_ids: Sequence[str]) -> tuple[JobVerdict, ...]:
+def _verdicts(layout: Layout, statuses: Mapping[str, BatchStatus]) -> tuple[JobVerdict, ...]:
     found = [
         JobVerdict(batch_id, job_id, verdict)
-        for batch_id in batch_ids
-        for job_id, steps in batch_status.read_index(layout.batch(batch_id)).items()
+        for batch_id, status in statuses.items()
+        for job_id, steps in status.jobs.items()
         if any(step.kind == "verdict" for step in steps)
         if (verdict := judge.read(layout.job(batch_id, job_id))) is not None
     ]
@@ -315,9 +316,11 @@ def _ease(line: TaskLine) -> tuple[float, str]:
 # --- provenance ---------------------------------------------------------------------------------------
 
 
-def _provenance(layout: Layout, chosen: Choice, rows: Sequence[TrialRow], folds: Mapping[str, Fold]) -> Provenance:
+def _provenance(
+    layout: Layout, chosen: Choice, rows: Sequence[TrialRow], statuses: Mapping[str, BatchStatus]
+) -> Provenance:
     metas = [batches.read_batch(layout.batch(batch_id)) for batch_id in chosen.batch_ids]
-    started = [origin for meta in metas for origin in batch_status.origins(layout, meta.batch_id, folds[meta.batch_id])]
+    started = [origin for meta in metas for origin in batch_status.origins(statuses[meta.batch_id])]
     shas = sorted({sha for _, _, sha in started})
     facts = [row.facts for row in rows]
     return Provenance(

@@ -13,9 +13,10 @@ from parallelhassnes.steps.trial_data.ended_line import PHASE_TIMINGS, phases
 from parallelhassnes.steps.verdict.discrimination import percentile
 from parallelhassnes.store import attempts, batches
 from parallelhassnes.store.evidence import ledger
+from parallelhassnes.store.index import IndexedStep
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import parse_time
-from parallelhassnes.views import batch_status
+from parallelhassnes.views.batch_status import BatchStatus
 
 PHASES = ("queued", *PHASE_TIMINGS, "other")
 """In the order in which they come; ``other`` is what no phase of a trial accounts for, and all of other steps."""
@@ -43,9 +44,9 @@ class KeyTime(NamedTuple):
     queued_p90: float
 
 
-def of_batches(layout: Layout, batch_ids: Sequence[str]) -> list[Span]:
+def of_batches(layout: Layout, statuses: Mapping[str, BatchStatus]) -> list[Span]:
     """Return every ended attempt of these batches."""
-    return [span for batch_id in batch_ids for span in _of_batch(layout, batch_id)]
+    return [span for batch_id, status in statuses.items() for span in _of_batch(layout, batch_id, status.steps)]
 
 
 def by_key(spans: Sequence[Span]) -> list[KeyTime]:
@@ -66,12 +67,9 @@ def by_key(spans: Sequence[Span]) -> list[KeyTime]:
     return sorted(found, key=lambda time: -sum(time.totals[1:]))
 
 
-def _of_batch(layout: Layout, batch_id: str) -> Iterator[Span]:
+def _of_batch(layout: Layout, batch_id: str, steps: Mapping[str, IndexedStep]) -> Iterator[Span]:
     batch_dir = layout.batch(batch_id)
     created = parse_time(batches.read_batch(batch_dir).created_at)
-    steps = {
-        f"{job_id}/{step.step_id}": step for job_id, own in batch_status.read_index(batch_dir).items() for step in own
-    }
     launched: dict[str, Mapping[str, Any]] = {}
     free: dict[str, float] = {}
     ended: dict[str, float] = {}

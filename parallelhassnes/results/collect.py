@@ -24,7 +24,6 @@ from parallelhassnes.store import batches, index, members
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.views import batch_status
 from parallelhassnes.views.batch_status import BatchStatus, StepStatus
-from parallelhassnes.views.projection import Fold
 
 EXPERIMENT, LABEL = "experiment:", "label:"
 
@@ -211,13 +210,17 @@ def _of_experiment(known: Mapping[str, str], experiment: str) -> tuple[str, ...]
 
 @bulk
 def read(
-    layout: Layout, chosen: Choice, known: dict[str, list[TrialRow]] | None = None, folds: dict[str, Fold] | None = None
+    layout: Layout,
+    chosen: Choice,
+    known: dict[str, list[TrialRow]] | None = None,
+    statuses: dict[str, BatchStatus] | None = None,
 ) -> list[TrialRow]:
     """Return every trial of the choice, in the tables' order.
 
     Args:
         known: batch → all its trials, of batches that the caller has had read; those that are read now are added.
-        folds: batch → the fold of its ledger, where the caller has it, or has a use for it; those that are read now are added.
+        statuses: batch → how its steps stand (``batch_status.read_told``), where the caller has it, or has a use for it; those that are
+            read now are added.
 
     Raises:
         UnknownId: the agent or model that was asked for has no trial there.
@@ -227,10 +230,10 @@ def read(
         with chosen.apart(layout, batch_id):
             own = known.get(batch_id) if known is not None else None
             if own is None:
-                status = batch_status.read_told(layout, batch_id, folds.get(batch_id) if folds else None)
+                status = (statuses or {}).get(batch_id) or batch_status.read_told(layout, batch_id)
                 own = _of_batch(layout, status)
-                if folds is not None:
-                    folds[batch_id] = status.fold
+                if statuses is not None:
+                    statuses[batch_id] = status
             if known is not None:
                 known[batch_id] = own
             rows += own

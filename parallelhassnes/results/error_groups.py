@@ -15,6 +15,7 @@ from parallelhassnes.store import members
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import now_text
 from parallelhassnes.views import projection
+from parallelhassnes.views.batch_status import BatchStatus
 from parallelhassnes.views.projection import Fold
 from parallelhassnes.views.scoreboard_models import View
 
@@ -90,22 +91,26 @@ def normalise(message: str) -> str:
 
 
 def errors(
-    layout: Layout, chosen: Choice, rows: Sequence[TrialRow] | None = None, folds: dict[str, Fold] | None = None
+    layout: Layout,
+    chosen: Choice,
+    rows: Sequence[TrialRow] | None = None,
+    statuses: dict[str, BatchStatus] | None = None,
 ) -> Errors:
     """Return the failures of the choice.
 
     Args:
         rows: its trials, where the caller has read them.
-        folds: what ``collect.read`` made of its batches' ledgers on the way.
+        statuses: of its batches, as ``collect.read`` has read them on the way.
     """
     found: list[_FailedAttempt] = []
     with members.collecting() as passed_over:
-        folds = {} if folds is None else folds
-        rows = collect.read(layout, chosen, folds=folds) if rows is None else rows
+        statuses = {} if statuses is None else statuses
+        rows = collect.read(layout, chosen, statuses=statuses) if rows is None else rows
         agents = {row.step: row.facts.agent for row in rows}
         for batch_id in chosen.batch_ids:
             with chosen.apart(layout, batch_id):
-                fold = folds.get(batch_id) or projection.load(layout.batch(batch_id))
+                status = statuses.get(batch_id)
+                fold = projection.load(layout.batch(batch_id)) if status is None else status.fold
                 found += _of_batch(fold, batch_id, agents)
     return Errors(
         passed_over=[*chosen.passed_over, *passed_over],

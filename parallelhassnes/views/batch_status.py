@@ -263,12 +263,11 @@ def read_told(layout: Layout, batch_id: str, fold: Fold | None = None) -> BatchS
     return status
 
 
-def origins(layout: Layout, batch_id: str, fold: Fold) -> list[list[str]]:
+def origins(status: BatchStatus) -> list[list[str]]:
     """Return the versions, hosts and configurations under which attempts of the batch ran, as ``Fold.origins``."""
-    batch_dir = layout.batch(batch_id)
-    many = projection.take_origins(fold, batch_dir)
-    projection.save(fold, batch_dir, force=many > MANY)
-    return fold.origins
+    many = projection.take_origins(status.fold, status.batch_dir)
+    projection.save(status.fold, status.batch_dir, force=many > MANY)
+    return status.fold.origins
 
 
 def _of_earlier(batch_dir: Path, document: dict[str, Any]) -> BatchStatus:
