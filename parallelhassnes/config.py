@@ -12,9 +12,9 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from parallelhassnes.errors import InvalidInput, Problem, UserError
 from parallelhassnes.names import CONFIG_NAME
@@ -280,6 +280,66 @@ class SlurmConfig(BaseModel):
     """Further options of sbatch for each of them: ``["--account=x"]``."""
 
 
+type CameTo = Literal["passed", "scored", "no_score", "succeeded", "failed", "needs_attention", "canceled", "lost"]
+"""What an attempt has come to: of a trial ``passed``, ``scored`` (without passing) or ``no_score``, of any other step its status."""
+
+
+class RetentionRule(BaseModel):
+    """Attempts that have what the rule names: for how long their files are kept, beside records and reports, which always are."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    """By which `gc`, the ledger and an audit tell of it."""
+    after_days: float | None = Field(default=None, ge=0, le=36_525, allow_inf_nan=False)
+    """Days after an attempt's end that its files are removed; left out, with ``keep``: never."""
+    keep: bool = False
+    """The files are kept, whatever rules below say."""
+    experiments: tuple[str, ...] = ()
+    """Labels of batches, with ``*`` and ``?``; none: any."""
+    outcomes: tuple[CameTo, ...] = ()
+    """What the attempt came to; none: anything."""
+    min_mb: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """Size of what would be removed of the attempt, below which the rule does not speak of it."""
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Self:
+        if self.keep == (self.after_days is not None):
+            raise ValueError(f"the rule {self.name} needs after_days, or keep = true, and not both")
+        return self
+
+    @property
+    def says(self) -> str:
+        """The rule in words."""
+        parts = ["never" if self.after_days is None else f"after {self.after_days:g} days"]
+        parts += [", ".join(self.outcomes)] if self.outcomes else []
+        parts += [f"of {', '.join(self.experiments)}"] if self.experiments else []
+        parts += [f"from {self.min_mb:g} MB"] if self.min_mb else []
+        return "; ".join(parts)
+
+
+class RetentionConfig(BaseModel):
+    """What `gc` removes and packs, when somebody or cron runs it. Nothing is removed by itself."""
+
+    model_config = ConfigDict(extra="forbid", defer_build=True)
+
+    pack_after_days: float | None = Field(default=None, ge=0, le=36_525, allow_inf_nan=False)
+    """Days after its end that a batch is packed; left out: never."""
+    rules: tuple[RetentionRule, ...] = ()
+    """Of the rules that fit an attempt the first decides; one that none fits is kept."""
+
+    @field_validator("rules")
+    @classmethod
+    def _are_reached(cls, value: tuple[RetentionRule, ...]) -> tuple[RetentionRule, ...]:
+        for at, rule in enumerate(value):
+            for before in value[:at]:
+                if before.name == rule.name:
+                    raise ValueError(f"two rules are called {rule.name}")
+                if not (before.experiments or before.outcomes or before.min_mb):
+                    raise ValueError(f"the rule {rule.name} is never reached: {before.name} above it fits everything")
+        return value
+
+
 class Config(BaseModel):
     """The settings of one root. Times are in seconds."""
 
@@ -331,6 +391,7 @@ class Config(BaseModel):
     audit: AuditConfig = AuditConfig()
     slurm: SlurmConfig = SlurmConfig()
     notify: NotifyConfig = NotifyConfig()
+    retention: RetentionConfig = RetentionConfig()
     durable: bool = True
     """Wait for the disk (fsync) before the queue says that something is there. Off only for throw-away runs."""
 
@@ -372,7 +433,11 @@ def parse_config(data: bytes, path: Path) -> Config:
     except ValidationError as error:
         raise InvalidInput(
             [
-                Problem(str(path), ".".join(str(part) for part in item["loc"]), item["msg"].lower())
+                Problem(
+                    str(path),
+                    ".".join(str(part) for part in item["loc"]),
+                    item["msg"].lower().removeprefix("value error, "),
+                )
                 for item in error.errors()
             ]
         ) from None
@@ -484,6 +549,16 @@ TEMPLATE = """\
 # [audit]                      # checkpoints of the ledgers: see docs/audit.md
 # key = "/etc/parallelhassnes/checkpoint_key"   # an SSH key to sign them with
 # hook = ["/usr/local/bin/keep-checkpoint"]     # a command that takes each one elsewhere
+
+# [retention]                  # what `parallelhassnes gc` does: see docs/files.md; nothing is removed by itself
+# pack_after_days = 30         # days after its end that a batch is packed
+# [[retention.rules]]          # of the rules that fit an attempt the first decides
+# name = "failures"
+# outcomes = ["scored", "no_score", "failed", "lost"]
+# after_days = 365
+# [[retention.rules]]
+# name = "rest"
+# after_days = 90
 
 # [start_rate]                 # trials started per second at most, by environment
 # docker = 4

@@ -24,6 +24,7 @@ from parallelhassnes.store.queue import tickets
 from parallelhassnes.store.records import parse_time
 from parallelhassnes.views import batch_status, projection
 
+_FOR_NOW = b'"for_now":true'
 _MOVES = {"running": "runs", "waiting": "waits to run", "blocked": "is not over"}
 
 
@@ -48,7 +49,7 @@ def finished(ctx: Context, days: float) -> list[str]:
     for batch_id in ctx.layout.batch_ids():
         with members.apart(ctx.layout.batch(batch_id)):
             batch_dir = ctx.layout.batch(batch_id)
-            if packed.of(batch_dir) is not None or _why_not(ctx, batch_id):
+            if packed.of(batch_dir) is not None or why_not(ctx, batch_id):
                 continue
             fold = projection.load(batch_dir)
             projection.take_in(fold, batch_dir)
@@ -97,7 +98,7 @@ def _make(ctx: Context, batch_id: str) -> None:
         made = packing.write(batch_dir, aside)
         packing.prove(made, seals, batch_dir)
         with hosts.deciding(ctx.layout):
-            if ledger.size(batch_dir) != before or _why_not(ctx, batch_id):
+            if ledger.size(batch_dir) != before or why_not(ctx, batch_id):
                 raise _changed(batch_id, "packed")
             _still(batch_id, batch_dir, None, "packed")
             for name in (packed.ARCHIVE, packed.SEALS, packed.INDEX):
@@ -147,8 +148,11 @@ def _originals(batch_dir: Path, pack: packed.Pack) -> list[str]:
     return [steps for steps in pack.rest if (batch_dir / steps).is_dir()]
 
 
-def unpack(ctx: Context, text: str) -> Packed:
+def unpack(ctx: Context, text: str, *, for_now: bool = False) -> Packed:
     """Bring the files of a packed batch back, as they were: contents, permissions, times.
+
+    Args:
+        for_now: whoever asks packs the batch again; its ledger says so.
 
     Raises:
         UnknownId: there is no such batch.
@@ -162,7 +166,7 @@ def unpack(ctx: Context, text: str) -> Packed:
             raise UserError(f"{batch_id} is not packed", fix=f"`parallelhassnes pack {batch_id}` packs it")
         with hosts.deciding(ctx.layout):  # a crash came when all was back
             _still(batch_id, batch_dir, None, "unpacked")
-            _drop(batch_dir, said["attempts"])
+            _drop(batch_dir, said["attempts"], for_now=for_now)
         return Packed(batch_id=batch_id, state="unpacked", attempts=said["attempts"])
     aside = atomic.temp_path(batch_dir)
     try:
@@ -176,7 +180,7 @@ def unpack(ctx: Context, text: str) -> Packed:
                 if not (batch_dir / steps).is_dir():
                     (aside / steps).rename(batch_dir / steps)
                     atomic.sync_dir((batch_dir / steps).parent)
-            _drop(batch_dir, len(pack.attempts))
+            _drop(batch_dir, len(pack.attempts), for_now=for_now)
     finally:
         walk.remove_tree(aside)
     return Packed(batch_id=batch_id, state="unpacked", attempts=len(pack.attempts))
@@ -203,12 +207,25 @@ def _changed(batch_id: str, what: str) -> UserError:
     return UserError(f"{batch_id} was changed while it was {what}", fix=f"{what.removesuffix('ed')} it again")
 
 
-def _drop(batch_dir: Path, number: int) -> None:
+def is_packed(batch_dir: Path) -> bool:
+    """Tell whether the batch is packed, or its ledger still says so after an ``unpack`` that was cut off."""
+    return packed.of(batch_dir) is not None or _last(batch_dir).get("event") == "packed"
+
+
+def is_cut_off(batch_dir: Path) -> bool:
+    """Tell whether a ``pack`` of the batch is to go on, or whoever has unpacked it for now has not packed it again."""
+    pack = packed.of(batch_dir)
+    if pack is not None:
+        return bool(_originals(batch_dir, pack))
+    return _FOR_NOW in atomic.read_bytes(batch_dir / ledger.LEDGER) and bool(_last(batch_dir).get("for_now"))
+
+
+def _drop(batch_dir: Path, number: int, *, for_now: bool = False) -> None:
     """Remove the archive of a batch whose files are back."""
     for name in (packed.INDEX, packed.SEALS, packed.ARCHIVE):
         (batch_dir / name).unlink(missing_ok=True)
         atomic.sync_dir(batch_dir)
-    ledger.append(batch_dir, "unpacked", by=ledger.person(), attempts=number)
+    ledger.append(batch_dir, "unpacked", by=ledger.person(), attempts=number, for_now=for_now or None)
 
 
 def _batch(ctx: Context, text: str) -> tuple[str, Path]:
@@ -219,12 +236,12 @@ def _batch(ctx: Context, text: str) -> tuple[str, Path]:
 
 
 def _refuse(ctx: Context, batch_id: str) -> None:
-    why = _why_not(ctx, batch_id)
+    why = why_not(ctx, batch_id)
     if why:
         raise UserError(f"{batch_id} {why}, and is not packed", fix="pack it once it has ended")
 
 
-def _why_not(ctx: Context, batch_id: str) -> str:
+def why_not(ctx: Context, batch_id: str) -> str:
     """Tell why a batch is not to be packed; empty where it may be."""
     layout, batch_dir = ctx.layout, ctx.layout.batch(batch_id)
     try:

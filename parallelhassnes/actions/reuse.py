@@ -28,7 +28,7 @@ from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.trial import workspace
 from parallelhassnes.steps.trial_data import rewards
 from parallelhassnes.store import attempts, batches, members, seal
-from parallelhassnes.store.evidence import ledger
+from parallelhassnes.store.evidence import ledger, removals
 from parallelhassnes.views import batch_status
 
 _MOST_NAMED = 5
@@ -134,7 +134,8 @@ def _of_batch(ctx: Context, batch_id: str, wanted: Mapping[str, object]) -> Iter
     if batches.read_batch(batch_dir).imported is not None:
         return
     status, capped = batch_status.read_told(ctx.layout, batch_id), _capped_by_operators(batch_dir)
-    seals = ledger.seals(batch_dir)
+    seals, buried = ledger.seals(batch_dir), removals.of(batch_dir)
+    gone: list[str] = []
     for job_id in status.jobs:
         with members.apart(batch_dir / job_id):
             job = batches.read_job(batch_dir / job_id)
@@ -147,8 +148,13 @@ def _of_batch(ctx: Context, batch_id: str, wanted: Mapping[str, object]) -> Iter
                 if capped & {batch_id, job_id, f"{job_id}/{step_id}"} or (facts.capped and not job.step(step_id).caps):
                     continue
                 folder = batch_dir / job_id / facts.attempt
+                if (stone := buried.get(f"{job_id}/{facts.attempt}")) is not None:
+                    gone.append(stone.line)
+                    continue
                 told = seals.get(f"{job_id}/{facts.attempt}")
                 yield key, Reusable(f"{batch_id}/{job_id}/{step_id}/{folder.name}", folder, facts.agent_version, told)
+    if gone:
+        members.say(f"{formatting.counted(len(gone), 'trial')} of {batch_id} that would be reused: {gone[0]}")
 
 
 def _capped_by_operators(batch_dir: Path) -> set[str]:

@@ -44,17 +44,20 @@ class CrontabLine(NamedTuple):
     """Folders of the PATH of now for which it has no room, and in which nothing is that attempts are known to need."""
 
 
-def crontab_line(root: Path) -> CrontabLine:
+def crontab_line(root: Path, *, gc: bool = False) -> CrontabLine:
     """Return one line for ``crontab -e``: absolute paths, the PATH of now, silent unless there is trouble.
+
+    Args:
+        gc: the line that removes and packs by rule once a day, instead of the one that ticks.
 
     Raises:
         UserError: it would be longer than cron reads.
     """
     folders = list(dict.fromkeys(filter(None, os.environ.get("PATH", os.defpath).split(os.pathsep))))
-    text, left_out = _line(folders, root), []
+    text, left_out = _line(folders, root, gc=gc), []
     if len(os.fsencode(text)) > _LONGEST:
         kept = [f for f in folders if any(os.access(os.path.join(f, p), os.X_OK) for p in _NEEDED)]  # noqa: PTH118
-        text, left_out = _line(kept, root), [folder for folder in folders if folder not in kept]
+        text, left_out = _line(kept, root, gc=gc), [folder for folder in folders if folder not in kept]
     if len(os.fsencode(text)) > _LONGEST:
         raise UserError(
             f"the line would have {len(os.fsencode(text))} bytes, and cron reads {_LONGEST}",
@@ -63,9 +66,9 @@ def crontab_line(root: Path) -> CrontabLine:
     return CrontabLine(text, left_out)
 
 
-def _line(folders: list[str], root: Path) -> str:
-    command = f"PATH={shlex.quote(os.pathsep.join(folders))} {_tick(root)}"
-    return f"* * * * * {command.replace('%', chr(92) + '%')}"
+def _line(folders: list[str], root: Path, *, gc: bool) -> str:
+    command = f"PATH={shlex.quote(os.pathsep.join(folders))} {_command(root, 'gc', '--yes') if gc else _command(root, 'tick')}"
+    return f"{'23 4 * * *' if gc else '* * * * *'} {command.replace('%', chr(92) + '%')}"
 
 
 def systemd_units(root: Path) -> Units:
@@ -79,7 +82,7 @@ Description=ParallelHassnes tick of {root}
 Type=oneshot
 WorkingDirectory={str(root).replace("%", "%%")}
 Environment="PATH={path}"
-ExecStart={_tick(root).replace("%", "%%")}
+ExecStart={_command(root, "tick").replace("%", "%%")}
 # Attempts outlive the tick that starts them.
 KillMode=process
 """
@@ -97,6 +100,6 @@ WantedBy=timers.target
     return Units(files={"parallelhassnes.service": service, "parallelhassnes.timer": timer})
 
 
-def _tick(root: Path) -> str:
-    command = [*OURSELVES, "parallelhassnes", "tick", "--quiet", "--root", str(root)]
+def _command(root: Path, *words: str) -> str:
+    command = [*OURSELVES, "parallelhassnes", *words, "--quiet", "--root", str(root)]
     return shlex.join(command)

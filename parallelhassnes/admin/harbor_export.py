@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from parallelhassnes.plan import StepSpec, TrialSpec
 from parallelhassnes.steps import safe_read
 from parallelhassnes.store import attempts, batches
+from parallelhassnes.store.evidence import removals
 
 if TYPE_CHECKING:
     from harbor.models.job.config import JobConfig
@@ -41,7 +42,7 @@ def find_trials(batch_dir: Path) -> tuple[list[FoundTrial], list[str]]:
     for job_dir, step in _trial_steps(batch_dir):
         trial = next(_with_result(job_dir, step), None)
         if trial is None:
-            skipped.append(f"{job_dir.name}/{step.step_id}: no attempt has a result")
+            skipped.append(f"{job_dir.name}/{step.step_id}: {_why_none(job_dir, step)}")
         elif trial.config.source_trial is not None:
             skipped.append(f"{job_dir.name}/{step.step_id}: a regrade belongs to another job")
         else:
@@ -57,6 +58,15 @@ def _trial_steps(batch_dir: Path) -> Iterator[tuple[Path, StepSpec]]:
                 yield path.parent, step
 
 
+def _why_none(job_dir: Path, step: StepSpec) -> str:
+    """Tell why a trial step has nothing to export."""
+    step_dir = job_dir / "steps" / step.step_id
+    for name in reversed(attempts.names(step_dir)):
+        if (gone := removals.of_attempt(step_dir / "attempts" / name)) is not None:
+            return gone.line
+    return "no attempt has a result"
+
+
 def _with_result(job_dir: Path, step: StepSpec) -> Iterator[FoundTrial]:
     from harbor.models.trial.config import TrialConfig
     from harbor.models.trial.result import TrialResult
@@ -64,6 +74,8 @@ def _with_result(job_dir: Path, step: StepSpec) -> Iterator[FoundTrial]:
     step_dir = job_dir / "steps" / step.step_id
     for number, name in reversed(list(enumerate(attempts.names(step_dir)))):
         attempt = step_dir / "attempts" / name
+        if removals.of_attempt(attempt) is not None:  # what is left of it is about to go
+            continue
         text = safe_read.read_bytes(attempt / "trial" / "result.json", safe_read.MAX_JSON_BYTES)
         if not text:
             continue

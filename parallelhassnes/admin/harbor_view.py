@@ -27,6 +27,7 @@ from parallelhassnes.errors import UserError
 from parallelhassnes.steps.trial import preload
 from parallelhassnes.store import atomic
 from parallelhassnes.store.archives import packing
+from parallelhassnes.store.evidence import removals
 
 if TYPE_CHECKING:
     from harbor.models.job.config import JobConfig
@@ -54,6 +55,9 @@ def export(batch_dir: Path, target: Path) -> Export:
     preload.set_harbor_environment(os.environ)
     found, skipped = harbor_export.find_trials(batch_dir)
     if not found:
+        gone = next(iter(removals.of(batch_dir).values()), None)
+        if gone is not None:
+            raise UserError(f"no trial of {batch_dir.name} has what an export needs", fix=gone.line)
         raise UserError(f"no trial of {batch_dir.name} has a result yet", fix="run it first")
     target = target.resolve()
     groups = harbor_export.group(found)

@@ -18,6 +18,7 @@ from parallelhassnes.formatting import counted
 from parallelhassnes.plan import StepSpec
 from parallelhassnes.refs import Found, newest_attempt
 from parallelhassnes.store import attempts, batches
+from parallelhassnes.store.evidence import removals
 from parallelhassnes.store.layout import Layout
 
 AGENT_ARTIFACTS, TRIAL_ARTIFACTS = "agent/artifacts", "trial/artifacts"
@@ -57,6 +58,8 @@ class Artifacts(BaseModel):
     ok: bool = True
     id: str
     files: list[ArtifactFile]
+    removed: str = ""
+    """When and by which rule of ``[retention]`` the attempt's files were removed; empty if all are there."""
 
 
 def artifacts(layout: Layout, text: str) -> Artifacts:
@@ -72,7 +75,8 @@ def artifacts(layout: Layout, text: str) -> Artifacts:
         for place in (AGENT_ARTIFACTS, TRIAL_ARTIFACTS)
         for path, size in walk.files(folder, place)
     ]
-    return Artifacts(id=str(found), files=files)
+    gone = removals.of_attempt(folder)
+    return Artifacts(id=str(found), files=files, removed=gone.line if gone else "")
 
 
 def _name(path: str) -> str:
@@ -105,6 +109,8 @@ def artifact(layout: Layout, text: str, name: str) -> AttemptFile:
     fix = names.suggestion(name, known, "it has")
     if not attempts.is_sealed(folder):
         fix += "; it has not ended yet"
+    elif (gone := removals.of_attempt(folder)) is not None:
+        fix = gone.line
     raise UnknownId(f"{found} has no artifact {name}", fix=fix)
 
 

@@ -22,6 +22,7 @@ from parallelhassnes.refs import Found, newest_attempt
 from parallelhassnes.steps.agent.adapters.agent_cli import EventReader
 from parallelhassnes.steps.agent.adapters.by_name import agent
 from parallelhassnes.store import attempts, batches
+from parallelhassnes.store.evidence import removals
 from parallelhassnes.store.layout import Layout
 
 FIXED = ("supervisor.log", "stdout.log", "stderr.log", "trial/trial.log")
@@ -185,6 +186,12 @@ class Logs:
         return texts, cut
 
     @property
+    def removed(self) -> str:
+        """When and by which rule of ``[retention]`` the attempt's files were removed; empty if all are there."""
+        gone = removals.of_attempt(self.dir)
+        return gone.line if gone else ""
+
+    @property
     def ended(self) -> bool:
         return attempts.is_sealed(self.dir)
 
@@ -217,7 +224,8 @@ class Logs:
         if not fitting and self._is_there(wanted):
             fitting = [wanted]
         if not fitting and self.ended:
-            fix = names.suggestion(only, known, "there are")
+            gone = removals.of_attempt(self.dir)
+            fix = gone.line if gone else names.suggestion(only, known, "there are")
             raise UnknownId(f"{self.found} has no log {only}", fix=fix)
         return fitting
 

@@ -12,6 +12,7 @@ from pydantic import PlainSerializer
 
 from parallelhassnes import walk
 from parallelhassnes.errors import UnknownId
+from parallelhassnes.store.evidence import removals
 
 FileName = Annotated[
     str, PlainSerializer(lambda name: name.encode("utf-8", "replace").decode(), return_type=str, when_used="json")
@@ -30,5 +31,8 @@ def open_below(folder: Path, relative: str) -> int:
     except OSError as error:
         if error.errno == errno.EINVAL:
             raise UnknownId(f"{relative[:200]!r} is not a file in it") from None
+        gone = removals.of_attempt(folder) if isinstance(error, FileNotFoundError) else None
+        if gone is not None:
+            raise UnknownId(f"{relative[:200]}: is not there: {gone.line}") from None
         why = "there is no such file" if isinstance(error, FileNotFoundError) else "it is not shown"
     raise UnknownId(f"{relative[:200]}: {why}", fix="the list of files has what there is")

@@ -92,6 +92,10 @@ def _show(done: "Audit") -> None:
     more = len(done.notes) + len(done.problems) - SHOWN
     if more > 0:
         typer.echo(f"and {more} more; --json has all of them")
+    for rule, count in done.removed.items():
+        typer.echo(
+            f"{formatting.counted(count, 'attempt')} removed by rule {rule}, as {'its tombstone says' if count == 1 else 'their tombstones say'}"
+        )
     word = (
         "everything is as it was written"
         if done.ok

@@ -66,6 +66,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "token": "token",
         "pack": "upkeep",
         "unpack": "upkeep",
+        "gc": "upkeep",
         "du": "upkeep",
         "runner": "runners",
         "runners": "runners",
@@ -83,7 +84,6 @@ _OF_A_STEP = {"force-retry": "retry", "requeue": "retry", "mark-failed": "cancel
 _GONE = {
     "serve": "`parallelhassnes api` stays up and ticks; `parallelhassnes cron` prints the line for cron",
     "tail-events": "use `parallelhassnes tail ID`, or `logs ID --follow`",
-    "gc": "nothing is deleted by itself; docs/files.md says what may be deleted",
     "lint-terminology": "it was for the earlier program's own documents",
 }
 EARLIER = {*_SAME, *_OF_A_STEP, *_GONE}

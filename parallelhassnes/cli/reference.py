@@ -92,6 +92,10 @@ def configuration() -> str:
     return _CONFIGURATION_HEAD + "".join(_section(config.Config, (), ""))
 
 
+_EACH = ".*"
+"""Ends the path of a section that a file may have several times."""
+
+
 def _section(model: type[BaseModel], path: tuple[str, ...], about: str) -> Iterator[str]:
     """Describe the settings of one section, then those of the sections in it."""
     said = docstrings(config)
@@ -102,13 +106,15 @@ def _section(model: type[BaseModel], path: tuple[str, ...], about: str) -> Itera
         if below is not None:
             inner.append((below[0], (*path, field, *below[1]), said.get((model.__name__, field), "")))
             continue
-        default = model.model_fields[field].default
+        known = model.model_fields[field]
+        default = None if known.is_required() else known.default
         rows.append(
             f"| `{field}` | {_type(part, shape.get('$defs', {}))} | {_default(field, default)} | {_line(said[model.__name__, field])} |\n"
         )
     if rows:
         name = ".".join(path)
-        yield f"\n## {f'`[{name}]`' if path else 'Before the first section'}\n\n{_line(f'{about} {model.__doc__}')}\n"
+        name = f"[[{name.removesuffix(_EACH)}]]" if name.endswith(_EACH) else f"[{name}]"
+        yield f"\n## {f'`{name}`' if path else 'Before the first section'}\n\n{_line(f'{about} {model.__doc__}')}\n"
         yield "\n| setting | type | default | meaning |\n|---|---|---|---|\n"
         yield from rows
     for each in inner:
@@ -122,6 +128,8 @@ def _model_of(annotation: Any) -> tuple[type[BaseModel], tuple[str, ...]] | None
     key, value = [*getattr(annotation, "__args__", ()), None, None][:2]
     if getattr(annotation, "__origin__", None) is dict and isinstance(value, type) and issubclass(value, BaseModel):
         return value, ("CLASS" if key is config.FailureClass else "NAME",)
+    if getattr(annotation, "__origin__", None) is tuple and isinstance(key, type) and issubclass(key, BaseModel):
+        return key, (_EACH.removeprefix("."),)
     return None
 
 

@@ -1,4 +1,4 @@
-"""``rerun``, ``regrade``, ``doctor``, ``notify``, ``cron``, ``export``, ``explain``, ``pack``, ``unpack``, ``du``, ``help``."""
+"""``rerun``, ``regrade``, ``doctor``, ``notify``, ``cron``, ``export``, ``explain``, ``pack``, ``unpack``, ``gc``, ``du``, ``help``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,11 +19,12 @@ from parallelhassnes.cli.work import open_store
 
 if TYPE_CHECKING:
     from parallelhassnes.actions.packs import Packed
+    from parallelhassnes.actions.stored.retention import Collected
 
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
-    for command in (rerun, regrade, doctor, notify, cron, export, explain, pack, unpack, du):
+    for command in (rerun, regrade, doctor, notify, cron, export, explain, pack, unpack, gc, du):
         app.command()(command)
     app.command("help")(explain_command)
 
@@ -214,6 +215,9 @@ def notify(
 
 def cron(
     systemd: Annotated[bool, typer.Option("--systemd", help="Print systemd user units instead.")] = False,
+    gc: Annotated[
+        bool, typer.Option("--gc", help="Print the line that runs gc by the rules of [retention] once a day instead.")
+    ] = False,
     root: RootOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -222,11 +226,14 @@ def cron(
     Example: parallelhassnes cron --systemd
     """
     from parallelhassnes.admin import cron as lines
+    from parallelhassnes.errors import UserError
     from parallelhassnes.store.atomic import dumps
 
     place = root_or_default(root)
+    if systemd and gc:
+        raise UserError("cron prints --systemd or --gc, not both", fix="give one of the two")
     if not systemd:
-        line = lines.crontab_line(place)
+        line = lines.crontab_line(place, gc=gc)
         typer.echo(dumps({"crontab": line.text}) if json else line.text, nl=not json)
         if line.left_out:
             typer.echo(f"left out of PATH, for which the line has no room: {' '.join(line.left_out)}", err=True)
@@ -346,6 +353,63 @@ def _print_packed(done: "list[Packed]", *, json: bool) -> None:
         typer.echo(line)
     if not done:
         typer.echo("nothing is to be packed")
+
+
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go, and how much.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print only trouble.")] = False,
+    root: RootOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Remove files of attempts, and pack batches, by the rules of [retention]; ledgers, reports, verdicts and seals stay.
+
+    Exit 1 if something could not be done. Nothing is removed by itself: you or cron run it (cron --gc).
+
+    Example: parallelhassnes gc --dry-run
+    """
+    import sys
+
+    from parallelhassnes.actions.stored import retention
+    from parallelhassnes.errors import UserError
+
+    ctx = open_store(root)
+    made = retention.plan(ctx)
+    if dry_run or made.said.is_nothing:
+        _print_collected(made.said, json=json, quiet=quiet and not dry_run)
+        return
+    if not yes:
+        if json or not sys.stdin.isatty():
+            raise UserError("gc removes files, and nobody is here to be asked", fix="say --yes, or --dry-run to look")
+        _print_collected(made.said, json=False, quiet=False)
+        if not typer.confirm("Do it?", err=True):
+            raise typer.Exit(1)
+    done = retention.carry_out(ctx, made)
+    _print_collected(done, json=json, quiet=quiet)
+    raise typer.Exit(0 if done.ok else 1)
+
+
+def _print_collected(done: "Collected", *, json: bool, quiet: bool) -> None:
+    if json:
+        typer.echo(done.model_dump_json())
+        return
+    would = "would be " if done.dry_run else ""
+    if not quiet:
+        for use in done.rules:
+            typer.echo(
+                f"{use.rule} ({use.says}): {formatting.counted(use.files, 'file')} of {formatting.counted(use.attempts, 'attempt')} "
+                f"in {formatting.counted(use.batches, 'batch')}, {use.bytes / 1e6:,.2f} MB {would}removed"
+            )
+        if done.finished:
+            typer.echo(f"{formatting.counted(done.finished, 'removal')} that was cut off {would}completed")
+        for batch_id in done.packed:
+            typer.echo(f"{batch_id} {would}packed")
+        for line in done.kept:
+            typer.echo(f"kept: {line}")
+        if done.is_nothing:
+            typer.echo("nothing is to be removed or packed")
+    for line in done.failed:
+        typer.echo(line, err=True)
 
 
 def du(

@@ -197,7 +197,9 @@ def logs(
 
         typer.echo(dumps({"id": str(found.found), "ended": found.ended, "logs": pieces}), nl=False)
         return
-    if not follow and file is None and not found.files():
+    if file is None and found.removed:
+        print(f"{found.found}: {found.removed}", file=sys.stderr)
+    elif not follow and file is None and not found.files():
         print(f"{found.found} has written nothing yet", file=sys.stderr)
     terminal.let_through(raw=raw)
     last = file

@@ -94,18 +94,21 @@ def create(step_dir: Path, name: str, meta: AttemptMeta, state: AttemptState) ->
     return target
 
 
-def adopt(source: Path, step_dir: Path) -> Path:
+def adopt(source: Path, step_dir: Path, without: Callable[[str, list[str]], list[str]] | None = None) -> Path:
     """Give a step an attempt of another batch: the same files under the same name, linked where the disk allows that.
 
     It appears whole, by rename; one that is there already stays. A sealed attempt never changes, so two batches can
     share its bytes.
+
+    Args:
+        without: names that are left out of a folder, as ``shutil.copytree`` asks for them.
     """
     target = step_dir / "attempts" / source.name
     if target.exists():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = atomic.temp_path(target.parent)
-    shutil.copytree(source, fresh, symlinks=True, copy_function=_link_or_copy)
+    shutil.copytree(source, fresh, symlinks=True, ignore=without, copy_function=_link_or_copy)
     fresh.rename(target)
     atomic.sync_dir(target.parent)
     return target

@@ -153,6 +153,10 @@ class Layout:
         return self.system / "import.lock"
 
     @cached_property
+    def gc_lock(self) -> Path:
+        return self.system / "gc.lock"
+
+    @cached_property
     def tokens(self) -> Path:
         return self.system / "tokens"
 

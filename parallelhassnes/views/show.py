@@ -11,6 +11,7 @@ from parallelhassnes.plan import StepSpec
 from parallelhassnes.refs import Found, resolve
 from parallelhassnes.steps.trial_data import ended_line
 from parallelhassnes.store import atomic, attempts, batches, rooted
+from parallelhassnes.store.evidence import removals
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import TERMINAL
 from parallelhassnes.views import batch_status, batch_summary
@@ -81,6 +82,8 @@ class AttemptLine(View):
     """``batch_id/job_id/step_id`` of the step that has made it, where that is another: it was reused, or a rerun took it over."""
     imported: str = ""
     """The trial of another program that it was; then the times are those that its files say, and what they do not say is missing."""
+    removed: str = ""
+    """When and by which rule of ``[retention]`` its files were removed; empty if all are there."""
 
 
 class ShowDocument(View):
@@ -253,6 +256,7 @@ def _attempt_line(layout: Layout, folder: Path, number: int, step: StepSpec) -> 
         failure["failure_class"] if failure else None,
         guessed=bool(failure and failure.get("guessed")),
     )
+    gone = removals.of_attempt(folder) if sealed else None
     return AttemptLine(
         attempt=str(folder.relative_to(layout.root)),
         number=number,
@@ -264,6 +268,7 @@ def _attempt_line(layout: Layout, folder: Path, number: int, step: StepSpec) -> 
         imported=f"{imported['source']} {imported['job_id']}/{imported['trial']}" if imported else "",
         taken_from=made_by if made_by != own and not imported else "",
         sealed=sealed,
+        removed=gone.line if gone else "",
         guessed=bool(failure and failure.get("guessed")),
         failure=formatting.failure(failure["failure_class"], failure["line"], failure.get("guessed"))
         if failure

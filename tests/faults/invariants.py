@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from parallelhassnes import packed, walk
+from parallelhassnes.actions import packs
 from parallelhassnes.execute import processes
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.rebuild import rebuild
 from parallelhassnes.store import atomic, attempts, batches, currents
-from parallelhassnes.store.evidence import ledger
+from parallelhassnes.store.evidence import ledger, removals
 from parallelhassnes.store.seal import survey
 
 DERIVED = ("current.json", "index.json")
@@ -45,7 +46,7 @@ def broken(
         found.append(f"{len(batch_ids)} batches instead of {tables}")
     for batch_id in batch_ids:
         batch_dir = ctx.layout.batch(batch_id)
-        found += [*_steps(ctx, batch_dir, ends, one_clock), *_ledger(batch_dir)]
+        found += [*_steps(ctx, batch_dir, ends, one_clock), *_ledger(batch_dir), *_removed(batch_dir)]
     return found + _rebuilt(ctx)
 
 
@@ -76,8 +77,11 @@ def _attempts(ref: str, folders: list[Path], *, one_clock: bool, taken_over: boo
         seen.append((meta, state))
         if not attempts.is_sealed(folder):
             yield f"{where}: is not sealed"
-        elif atomic.read_json(folder / "seal.json")["files"] != survey(folder):
-            yield f"{where}: is not as it was sealed"
+        elif (there := atomic.read_json(folder / "seal.json")["files"]) != survey(folder):
+            gone = removals.of_attempt(folder)
+            kept = {path: facts for path, facts in there.items() if removals.stays(path)}
+            if gone is None or kept != survey(folder):
+                yield f"{where}: is not as it was sealed" + (", less what a rule has removed" if gone else "")
         if not state.terminal or state.ended_at is None:
             yield f"{where}: ended as {state.status} at {state.ended_at}"
         if state.exit_code == TWICE:
@@ -94,6 +98,17 @@ def _attempts(ref: str, folders: list[Path], *, one_clock: bool, taken_over: boo
     first = seen[0][0].number if seen and taken_over else 1  # an attempt that was taken over keeps its number
     if [meta.number for meta, _ in seen] != list(range(first, first + len(seen))):
         yield f"{ref}: attempts are numbered {[meta.number for meta, _ in seen]}"
+
+
+def _removed(batch_dir: Path) -> Iterator[str]:
+    told = ledger.seals(batch_dir)
+    for place, stone in removals.of(batch_dir).items():
+        if told.get(place) != stone.seal:
+            yield f"ledger: the tombstone of {place} names another seal"
+        if left := removals.left_of(batch_dir / place):
+            yield f"{place}: was removed, and {left} are still there"
+    if packs.is_cut_off(batch_dir):
+        yield "was unpacked for a removal and not packed again, or is packed and its files are still there"
 
 
 def _ledger(batch_dir: Path) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """What is done to a store while something is killed: tables, the acts of a user, and how each step must end."""
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable
@@ -12,8 +13,10 @@ from harness import make_task
 from parallelhassnes import packed
 from parallelhassnes.actions import cancel_retry, packs
 from parallelhassnes.actions.imports.import_jobs import import_jobs
+from parallelhassnes.actions.stored import retention
 from parallelhassnes.actions.stored.regrade import regrade
 from parallelhassnes.actions.submit import submit
+from parallelhassnes.config import RetentionConfig, RetentionRule
 from parallelhassnes.refs import Found
 from parallelhassnes.results import collect
 from parallelhassnes.schedule.context import Context
@@ -296,5 +299,36 @@ REGRADE = Scenario(
     broken=_judged_otherwise,
 )
 
-ALL = {scenario.name: scenario for scenario in (STEPS, TRIAL, OPERATE, JOURNAL, IMPORT, PACK, REUSE, REGRADE)}
+
+def _collect(*rules: RetentionRule) -> Callable[[Context], object]:
+    def do(ctx: Context) -> None:
+        told = ctx.config.model_copy(update={"retention": RetentionConfig(rules=rules)})
+        here = dataclasses.replace(ctx, config=told)
+        done = retention.carry_out(here, retention.plan(here))
+        assert done.ok, done.failed
+
+    return do
+
+
+GC = Scenario(
+    "gc",
+    (
+        _submit(
+            lambda _: stores.table(
+                stores.job(
+                    "a", stores.shell("first", "mkdir -p out/in; echo x > out/in/x"), stores.shell("bad", "exit 3")
+                )
+            )
+        ),
+        Act("gc", _collect(RetentionRule(name="bad", outcomes=("failed",), after_days=0)), stores.idle),
+        Act("pack", _pack),
+        Act("gc-packed", _collect(RetentionRule(name="rest", after_days=0))),
+    ),
+    {"a/first": OK, "a/bad": {"failed"}},
+    {"a/first": OR_FAILED, "a/bad": {"failed"}},
+)
+"""Removal from a batch's folders, then from its archive."""
+
+
+ALL = {scenario.name: scenario for scenario in (STEPS, TRIAL, OPERATE, JOURNAL, IMPORT, PACK, REUSE, REGRADE, GC)}
 WITH_TRIALS = (TRIAL, IMPORT, REUSE, REGRADE)

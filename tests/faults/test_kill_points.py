@@ -23,6 +23,7 @@ LEAST = {
     "journal": 130,
     "import": 100,
     "pack": 40,
+    "gc": 70,
     "reuse": 250,
     "regrade": 250,
 }
@@ -53,6 +54,16 @@ def test_killed_anywhere_nothing_is_lost_doubled_or_left(scenario, shard):
     print("\n".join(found["points"]))
     assert not found["broken"], f"{json.dumps(found['broken'], indent=1)}\n{errors[-3000:]}"
     assert len(found["known"]) >= LEAST[scenario]
+    assert found["reached"] >= found["runs"] * 0.5
+    assert found["reached"] >= 3
+
+
+@pytest.mark.timeout(300)
+def test_killed_anywhere_what_a_rule_removes_has_its_tombstone_and_is_gone_in_the_end():
+    found, errors = enumerated("gc", "0/1", "--only", "gc")
+    print("\n".join(found["points"]))
+    assert not found["broken"], f"{json.dumps(found['broken'], indent=1)}\n{errors[-3000:]}"
+    assert len(found["known"]) >= LEAST["gc"]
     assert found["reached"] >= found["runs"] * 0.5
     assert found["reached"] >= 3
 

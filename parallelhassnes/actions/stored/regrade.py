@@ -27,7 +27,7 @@ from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.trial import workspace
 from parallelhassnes.steps.trial.trial_paths import TRIAL_DIR
 from parallelhassnes.store import atomic, attempts, batches, hosts, seal
-from parallelhassnes.store.evidence import ledger
+from parallelhassnes.store.evidence import ledger, removals
 from parallelhassnes.tables.expanders.tasks import FoundTask, tasks_in
 from parallelhassnes.tables.parse.located_errors import Problems
 from parallelhassnes.views.scoreboard_models import View
@@ -193,6 +193,8 @@ def _entry(trial: _Trial, task: FoundTask, told: str | None) -> dict[str, Any] |
     facts, config = row.facts, dict(safe_read.mapping(step.spec.get("config")))
     if told is None or seal.recorded(folder)["seal_sha256"] != told:
         return "their seals are not what the ledger names"
+    if (gone := removals.of_attempt(folder)) is not None:
+        return gone.line
     by_artifacts = _judges_artifacts(task) and _has_artifacts(folder)
     if by_artifacts and not folder.is_dir():
         return "Harbor cannot read artifacts of a packed batch: unpack it"

@@ -14,6 +14,7 @@ be copied or moved. What is in no record and is not derived (``batches.DERIVED``
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from parallelhassnes.admin.audit.audit_models import Finding, What
 from parallelhassnes.names import run_id_of
 from parallelhassnes.steps import safe_read
 from parallelhassnes.store import additions, atomic, attempts, batches, currents, hosts, locks, seal
-from parallelhassnes.store.evidence import ledger, merkle
+from parallelhassnes.store.evidence import ledger, merkle, removals
 from parallelhassnes.store.layout import Layout
 
 _TABLE_ENDINGS = (".json", ".yaml", ".yml")
@@ -203,7 +204,15 @@ class BatchAudit:
         document, digest = sealed
         files: dict[str, Any] = document.get("files") or {}
         now = seal.survey(folder, sync=False, like=files)
-        findings = list(self._compare(place, files, now))
+        gone = self.lines.removed.get(place)
+        there = (
+            files
+            if gone is None
+            else {path: facts for path, facts in files.items() if removals.stays(path) or path in now}
+        )
+        findings = list(self._compare(place, there, now))
+        if gone is not None:
+            findings += self._removed(place, digest, gone.seal, half=any(not removals.stays(path) for path in now))
         root = merkle.root(files)
         if document.get("merkle_root", root) != root:
             text = "its Merkle root is not that of its files"
@@ -211,6 +220,18 @@ class BatchAudit:
         findings += self._against_ledger(folder, place, digest, root, files)
         size = sum(facts.get("size", 0) for facts in now.values())
         return Checked(findings, sealed=True, files=len(now), size=size)
+
+    def _removed(self, place: str, digest: str, told: str, *, half: bool) -> Iterator[Finding]:
+        if told != digest:
+            yield self._finding("changed", f"{place}/{attempts.SEAL}", "is not the one that its tombstone names")
+        if half:
+            yield self._finding(
+                "torn", place, "was removed by a rule and is not gone yet; `parallelhassnes gc` goes on"
+            )
+
+    def removed(self) -> dict[str, int]:
+        """Return name of each rule → attempts of the batch whose files it has removed."""
+        return Counter(each.rule for each in self.lines.removed.values())
 
     def _unsealed(self, folder: Path, place: str) -> Iterator[Finding]:
         self.seen.add(place)
@@ -350,7 +371,11 @@ class BatchAudit:
                     yield f"{place}/attempts/{name}", frozenset()
 
     def leftover_lines(self) -> Iterator[Finding]:
-        """Lines of attempts whose folders are gone."""
+        """Lines of attempts whose folders are gone, those too whose files a rule has removed: their records stay."""
+        for place in self.lines.removed:
+            if place not in self.seen:
+                self.seen.add(place)
+                yield self._finding("missing", place, "a rule has removed its files, and its records are gone, too")
         for line in (*self.lines.launched.values(), *self.lines.ended.values()):
             folder = f"{line.get('job_id')}/steps/{line.get('step_id')}/attempts"
             place = f"{folder}/{line.get('attempt')}"

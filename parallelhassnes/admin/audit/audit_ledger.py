@@ -8,7 +8,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from parallelhassnes.store.evidence import removals
 from parallelhassnes.store.evidence.ledger import LEDGER, WRITES
+from parallelhassnes.store.evidence.removals import Tombstone
 
 
 class Fault(NamedTuple):
@@ -54,6 +56,8 @@ class Lines:
     """Files that the last line was about to replace: each may still be what it was before."""
     packed: dict[str, Any] | None = None
     """The line that says what the batch's archive is; None where it has none."""
+    removed: dict[str, Tombstone] = field(default_factory=dict)
+    """Place of an attempt whose files a rule has removed → its tombstone."""
     uploads: dict[str, str | None] = field(default_factory=dict)
     """Hash of an uploaded task → hash of its record."""
     head: str = ""
@@ -163,6 +167,14 @@ def _take_fence(found: Lines, run_id: str, document: dict[str, Any]) -> None:
     found.fenced.setdefault(place, {"fenced"}).add(f"fence.{run_id}.json")
 
 
+def _take_kept(found: Lines, document: dict[str, Any]) -> None:
+    """What is kept of attempts, and how: an archive, tombstones."""
+    if document["event"] == removals.EVENT:
+        found.removed.update(removals.told_by(document))
+    else:
+        found.packed = document if document["event"] == "packed" else None
+
+
 def _take_in(found: Lines, number: int, document: dict[str, Any]) -> None:
     seq = int(document.get("seq", number - 1))
     if seq == 0:
@@ -189,8 +201,8 @@ def _take_in(found: Lines, number: int, document: dict[str, Any]) -> None:
     elif event == "uploaded":
         found.uploads.update(dict.fromkeys(document.get("tasks") or ()))
         found.uploads.update(document.get("records") or {})
-    elif event in ("packed", "unpacked"):
-        found.packed = document if event == "packed" else None
+    elif event in ("packed", "unpacked", removals.EVENT):
+        _take_kept(found, document)
     elif event == "launched":
         found.launched[run_id] = document
     elif event == "fenced":

@@ -48,5 +48,7 @@ class Audit(BaseModel):
     """Batch → hash of its ledger's last line: kept elsewhere, it also proves that no line was cut off the end."""
     checkpoints: int = 0
     """Those of the store and those that were given, all of which the ledgers go on from."""
+    removed: dict[str, int] = {}
+    """Rule of ``[retention]`` → attempts whose files it has removed, as their tombstones say; their records were read."""
     problems: list[Finding]
     notes: list[Finding]

@@ -13,6 +13,7 @@ an earlier version has kept no record of, is a note.
 
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ class _ReadTally:
     files: int = 0
     size: int = 0
     head: str = ""
+    removed: Counter[str] = field(default_factory=Counter)
     found: list[Finding] = field(default_factory=list)
 
 
@@ -76,6 +78,7 @@ def verify(
                 whole.attempts += done.attempts
                 whole.files += done.files
                 whole.size += done.size
+                whole.removed += done.removed
                 heads[batch_id] = done.head
     if batch_ids is None:
         found += _strangers(layout, wanted)
@@ -91,6 +94,7 @@ def verify(
         seconds=round(time.monotonic() - began, 3),
         heads=heads,
         checkpoints=known.count,
+        removed=dict(whole.removed),
         problems=problems,
         notes=[finding for finding in found if finding.what in NOTES],
     )
@@ -135,6 +139,7 @@ def _batch(
     done.found += batch.files()
     done.found += JobsAudit(batch, folders, restarted=_is_restarted(layout)).findings()
     done.found += batch.leftover_lines()
+    done.removed.update(batch.removed())
     return done
 
 

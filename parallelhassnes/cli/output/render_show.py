@@ -105,6 +105,8 @@ def _attempts(document: ShowDocument) -> Iterator[RenderableType]:
             text.append(f": {attempt.failure}")
         yield text
         yield line(f"    {attempt.attempt}", style="dim")
+        if attempt.removed:
+            yield line(f"    {attempt.removed}", style="dim")
 
 
 def _verdict(verdict: dict[str, Any]) -> Iterator[RenderableType]:

@@ -20,7 +20,7 @@ from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.trial_data import ended_line
 from parallelhassnes.store import attempts, batches, seal
 from parallelhassnes.store.archives import packing
-from parallelhassnes.store.evidence import ledger
+from parallelhassnes.store.evidence import ledger, removals
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import Overrides, now_text
 
@@ -41,7 +41,8 @@ def take_over(layout: Layout, batch_id: str, jobs: Sequence[JobSpec], source: st
             place, _, attempt = name.rpartition("/")
             origin = {"source": place, "reused": True} if place else {"source": f"{source}/{job.job_id}/{step.step_id}"}
             folder = layout.step(*str(origin["source"]).split("/")) / "attempts" / attempt
-            if attempts.is_sealed(folder):  # else it was deleted meanwhile: the step runs anew
+            is_whole = not place or removals.of_attempt(folder) is None  # what is reused must be as it was
+            if is_whole and attempts.is_sealed(folder):  # else it was deleted meanwhile: the step runs anew
                 take(layout, batch_id, job, step, folder, **origin)
                 found = True
     return found
@@ -109,10 +110,13 @@ def hold_back(layout: Layout, job: JobSpec, step_ids: Sequence[str], by: str) ->
 
 
 def take(layout: Layout, batch_id: str, job: JobSpec, step: StepSpec, folder: Path, **origin: Any) -> None:
-    """Give a step a sealed attempt from elsewhere, and the ledger its line; again after a crash."""
-    step_dir = layout.step(batch_id, job.job_id, step.step_id)
+    """Give a step a sealed attempt from elsewhere, and the ledger its line; again after a crash. One whose files were removed stays one."""
+    step_dir, batch_dir = layout.step(batch_id, job.job_id, step.step_id), layout.batch(batch_id)
     adopted = packing.adopt(folder, step_dir)
     tell(layout, batch_id, job, step, adopted, **origin)
+    gone = removals.of_attempt(folder)
+    if gone is not None:
+        removals.bury(batch_dir, gone.rule, gone.says, {adopted.relative_to(batch_dir).as_posix(): gone}, by=gone.by)
 
 
 def tell(layout: Layout, batch_id: str, job: JobSpec, step: StepSpec, adopted: Path, **origin: Any) -> None:

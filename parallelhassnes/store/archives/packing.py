@@ -20,7 +20,7 @@ from typing import IO, Self
 from parallelhassnes import packed, walk
 from parallelhassnes.errors import UserError
 from parallelhassnes.store import atomic, attempts, seal
-from parallelhassnes.store.evidence import merkle
+from parallelhassnes.store.evidence import merkle, removals
 
 _FRAME = 1 << 20
 """Bytes of tar from which the next attempt begins another frame: as much is unpacked to read one file."""
@@ -81,7 +81,7 @@ def write(batch_dir: Path, target: Path) -> packed.Pack:
     """
     kept: dict[str, list[int]] = {}
     rest: dict[str, list[int]] = {}
-    seals = hashlib.sha256()
+    seals, buried = hashlib.sha256(), removals.of(batch_dir)
     with (target / packed.ARCHIVE).open("xb") as stream, (target / packed.SEALS).open("xb") as told:
         writer = _Writer(stream)
         for job in _jobs(batch_dir):
@@ -89,7 +89,7 @@ def write(batch_dir: Path, target: Path) -> packed.Pack:
             inside: list[str] = []
             rest[steps] = _section(writer, batch_dir, steps, inside)
             for place in sorted(inside):
-                kept[place] = _section(writer, batch_dir, place, None)
+                kept[place] = _section(writer, batch_dir, place, None, records_only=place in buried)
                 data = atomic.read_bytes(batch_dir / place / attempts.SEAL)
                 line = {"attempt": place, "seal_sha256": hashlib.sha256(data).hexdigest(), "seal": json.loads(data)}
                 text = atomic.dumps(line).encode()
@@ -116,8 +116,14 @@ def _jobs(batch_dir: Path) -> list[str]:
     return sorted(name for name in os.listdir(batch_dir) if (batch_dir / name / packed.STEPS).is_dir())
 
 
-def _section(writer: _Writer, batch_dir: Path, place: str, inside: list[str] | None) -> list[int]:
-    """Write a folder and everything in it; with ``inside``, attempts are named there instead of written."""
+def _section(
+    writer: _Writer, batch_dir: Path, place: str, inside: list[str] | None, *, records_only: bool = False
+) -> list[int]:
+    """Write a folder and everything in it; with ``inside``, attempts are named there instead of written.
+
+    Args:
+        records_only: of an attempt whose files were removed by a rule: without what that removal has not come to yet.
+    """
     if writer.raw >= _FRAME:
         writer.cut()
     at, skip = writer.at, writer.raw
@@ -130,6 +136,9 @@ def _section(writer: _Writer, batch_dir: Path, place: str, inside: list[str] | N
             if entry.leaving:
                 if entry.error is not None:
                     raise NotPackable(f"{batch_dir.name}/{name} cannot be looked into: {entry.error.strerror}")
+                continue
+            if records_only and not removals.stays(entry.path):
+                entry.skip()
                 continue
             parts = entry.path.split("/")
             if (
@@ -215,13 +224,15 @@ def prove(pack: packed.Pack, seals: Mapping[str, str], compare_with: Path | None
             raise wrong
     if pack.attempts.keys() != seals.keys():
         raise wrong
+    buried = removals.of(compare_with or Path(pack.folder))
     for place, said in seals.items():
         handle = pack.open(f"{place}/{attempts.SEAL}")
         with os.fdopen(handle, "rb") as stream:
             data = stream.read()
-        document = json.loads(data)
-        found = seal.survey_packed(pack, place, like=document["files"])
-        if hashlib.sha256(data).hexdigest() != said or merkle.root(found) != merkle.root(document["files"]):
+        files = json.loads(data)["files"]
+        there = {path: facts for path, facts in files.items() if place not in buried or removals.stays(path)}
+        found = seal.survey_packed(pack, place, like=there)
+        if hashlib.sha256(data).hexdigest() != said or merkle.root(found) != merkle.root(there):
             raise wrong
     if compare_with is None:
         return
@@ -239,7 +250,13 @@ def adopt(source: Path, step_dir: Path) -> Path:
     found = None if source.is_dir() else packed.find(source)
     target = step_dir / packed.ATTEMPTS / source.name
     if found is None or target.exists():
-        return attempts.adopt(source, step_dir)
+        buried = removals.of_attempt(source) is not None
+        gone = (
+            (lambda folder, names: [n for n in names if Path(folder) == source and not removals.stays(n)])
+            if buried
+            else None
+        )
+        return attempts.adopt(source, step_dir, without=gone)
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = atomic.temp_path(target.parent)
     fresh.mkdir()
@@ -324,7 +341,8 @@ class _Folders:
             if info.issym():
                 os.symlink(info.linkname, name, dir_fd=here)
             else:
-                os.mkfifo(name, info.mode & 0o7777, dir_fd=here)
+                os.mkfifo(name, 0o600, dir_fd=here)
+                os.chmod(name, info.mode & 0o7777, dir_fd=here)  # whatever the umask takes away
             if os.geteuid() == 0:
                 os.chown(name, info.uid, info.gid, dir_fd=here, follow_symlinks=False)
             os.utime(name, ns=(packed.mtime_ns(info),) * 2, dir_fd=here, follow_symlinks=False)

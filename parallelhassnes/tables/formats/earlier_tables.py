@@ -32,7 +32,9 @@ def _kept(meaning: str) -> Key:
 
 
 _ASSIGNED = Key("told", "is assigned here")
-_TIDY = Key("told", "is not obeyed: nothing is deleted by itself, docs/files.md says what may be deleted")
+_TIDY = Key(
+    "told", "is not obeyed: [retention] of parallelhassnes.toml says what gc removes, and nothing is removed by itself"
+)
 _BEAT = Key("told", "is not obeyed: the heartbeat of this version tells within a minute who has died")
 _TRIED = Key("refused", "was a hook of the earlier program's own tests")
 _PACKS = _kept("named texts; `text` stands before the prompt")

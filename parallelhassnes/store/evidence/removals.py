@@ -1,0 +1,147 @@
+"""Attempts whose files were removed by a rule, and what is left to say so: tombstones in the batch's ledger.
+
+    {"event": "removed", "by": …, "rule": "old", "says": "after 90 days, passed",
+     "attempts": [{"attempt": "<job>/steps/<step>/attempts/<name>", "seal": "<SHA-256 of seal.json>", "merkle_root": …, "files": 12, "bytes": 70123}, …]}
+
+The line is on disk before the first file goes, so a crash leaves files that nobody needs, and never a gap that nobody explains: what such
+an attempt still has beside its records is removed by the next ``gc`` (``strip``) and is not packed. Records stay: ``meta.json``, ``state.json``, the
+report, what it published, and ``seal.json`` with the hash of every file that was there. So nothing that counts or decides by attempts
+sees a difference. An attempt that was taken over after its files had gone gets the same tombstone in the ledger of the batch that has taken it over.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from parallelhassnes import walk
+from parallelhassnes.store.evidence import ledger
+
+EVENT = "removed"
+_STAYS = frozenset({"meta.json", "state.json", "final.json", "final.txt", "seal.json", "analysis.json", "verdict.json"})
+_PUBLISHED = "publish"
+_A_LINE = 200
+"""Attempts that one line of a ledger speaks of at most."""
+
+
+class Tombstone(NamedTuple):
+    """What is said of one attempt."""
+
+    at: str
+    """When."""
+    by: str
+    rule: str
+    """Name of the rule."""
+    says: str
+    """The rule, in words."""
+    seal: str
+    """SHA-256 of the attempt's ``seal.json``."""
+    merkle_root: str
+    files: int
+    """That were removed, or were to be."""
+    bytes: int
+
+    @property
+    def line(self) -> str:
+        """Tell it to whoever looks for a file."""
+        return f"its files were removed on {self.at[:10]} by the rule {self.rule} ({self.says}); report, verdict and seal are kept"
+
+
+def stays(path: str) -> bool:
+    """Tell whether a file of an attempt, by its path in the attempt's folder, is a record that no rule removes."""
+    return path in _STAYS or path.partition("/")[0] == _PUBLISHED
+
+
+def goes(files: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a seal's files a rule removes."""
+    return {path: facts for path, facts in files.items() if not stays(path)}
+
+
+def of(batch_dir: Path | str) -> dict[str, Tombstone]:
+    """Return place of each such attempt, below the batch's folder → its tombstone."""
+    try:
+        info = os.stat(f"{batch_dir}/{ledger.LEDGER}")  # noqa: PTH116 - asked for every file that is not there
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    return _read(os.fspath(batch_dir), info.st_size, info.st_mtime_ns, info.st_ino)
+
+
+@lru_cache(maxsize=16)
+def _read(batch_dir: str, *_stamp: int) -> dict[str, Tombstone]:
+    data = b""
+    with contextlib.suppress(OSError), open(f"{batch_dir}/{ledger.LEDGER}", "rb") as stream:  # noqa: PTH123 - the store's own
+        data = stream.read()
+    if f'"event":"{EVENT}"'.encode() not in data:
+        return {}
+    found: dict[str, Tombstone] = {}
+    for _, line in ledger.read(Path(batch_dir)):
+        if line.get("event") == EVENT:
+            with contextlib.suppress(KeyError, TypeError):  # a line that no writer of ours has written
+                found.update(told_by(line))
+    return found
+
+
+def told_by(line: Mapping[str, Any]) -> dict[str, Tombstone]:
+    """Return what one line of a ledger says."""
+    head = str(line["at"]), str(line["by"]), str(line["rule"]), str(line["says"])
+    return {
+        str(each["attempt"]): Tombstone(
+            *head, str(each["seal"]), str(each["merkle_root"]), int(each["files"]), int(each["bytes"])
+        )
+        for each in line["attempts"]
+    }
+
+
+def of_attempt(attempt_dir: Path) -> Tombstone | None:
+    """Return the tombstone of one attempt; None where it has all that it had."""
+    parts = attempt_dir.parts[-5:]
+    if len(parts) < 5 or len(attempt_dir.parents) < 5:
+        return None
+    return of(attempt_dir.parents[4]).get("/".join(parts))
+
+
+def bury(batch_dir: Path, rule: str, says: str, buried: Mapping[str, Tombstone], by: str | None = None) -> None:
+    """Write the tombstones of attempts, before any of their files goes; the caller is the ledger's only writer.
+
+    Raises:
+        OSError: there is no space for them; those that are not written yet are not.
+    """
+    places = list(buried)
+    for at in range(0, len(places), _A_LINE):
+        ledger.append(
+            batch_dir,
+            EVENT,
+            by=by or ledger.person(),
+            rule=rule,
+            says=says,
+            attempts=[
+                {
+                    "attempt": place,
+                    "seal": buried[place].seal,
+                    "merkle_root": buried[place].merkle_root,
+                    "files": buried[place].files,
+                    "bytes": buried[place].bytes,
+                }
+                for place in places[at : at + _A_LINE]
+            ],
+        )
+
+
+def left_of(attempt_dir: Path) -> list[str]:
+    """Return what a buried attempt still has beside its records: names in its folder."""
+    try:
+        return sorted(name for name in os.listdir(attempt_dir) if not stays(name))
+    except (FileNotFoundError, NotADirectoryError):  # it is packed
+        return []
+
+
+def strip(attempt_dir: Path, names: Iterable[str]) -> None:
+    """Remove what a buried attempt still has; again after a crash, and beside another that does the same.
+
+    Raises:
+        OSError: something of it cannot be removed.
+    """
+    for name in names:
+        walk.remove_tree(attempt_dir / name)
