@@ -6,8 +6,10 @@ opened (``trial_plans`` has what its plan says). An attempt's own report is open
 older versions, and rewards whose names are too many for a line.
 """
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import NamedTuple
 
 from parallelhassnes import names
@@ -26,6 +28,8 @@ from parallelhassnes.views import batch_status
 from parallelhassnes.views.batch_status import BatchStatus, StepStatus
 
 EXPERIMENT, LABEL = "experiment:", "label:"
+MOST_KEPT = 20_000
+"""Trials whose rows a process keeps between looks."""
 
 
 @dataclass(slots=True)
@@ -230,10 +234,10 @@ def read(
         with chosen.apart(layout, batch_id):
             own = known.get(batch_id) if known is not None else None
             if own is None:
-                status = (statuses or {}).get(batch_id) or batch_status.read_told(layout, batch_id)
-                own = _of_batch(layout, status)
+                look = _look(layout, batch_id, (statuses or {}).get(batch_id))
+                own = look.rows
                 if statuses is not None:
-                    statuses[batch_id] = status
+                    statuses[batch_id] = look.status
             if known is not None:
                 known[batch_id] = own
             rows += own
@@ -274,6 +278,41 @@ def told_apart(rows: Sequence[TrialRow]) -> list[TrialRow]:
         else row
         for row in rows
     ]
+
+
+class _ReadBatch(NamedTuple):
+    """The rows of a batch, and what they were made from."""
+
+    stamp: str
+    plans: list[list[int] | None]
+    status: BatchStatus
+    rows: list[TrialRow]
+
+
+_looks: dict[Path, _ReadBatch] = {}
+"""Folder of a batch → the last look at it, of those that were read last; for a process that stays."""
+_keeping = threading.Lock()
+
+
+def _look(layout: Layout, batch_id: str, status: BatchStatus | None) -> _ReadBatch:
+    """Return the rows of a batch, those of the last look where nothing that they were made from has changed since."""
+    batch_dir = layout.batch(batch_id)
+    stamp = batch_status.stamp(layout, batch_id, batch_status.running_digest(layout, batch_id))
+    last = _looks.get(batch_dir)
+    if status is None and last is not None and last.stamp == stamp and last.plans == trial_plans.made_from(last.status):
+        return last
+    last = None
+    _looks.pop(batch_dir, None)  # a large one is let go before the next is made
+    status = status or batch_status.read_told(layout, batch_id)
+    plans = trial_plans.made_from(status)
+    with members.collecting() as damage:
+        look = _ReadBatch(stamp, plans, status, _of_batch(layout, status))
+    if not damage:
+        with _keeping:
+            _looks[batch_dir] = look
+            while sum(len(each.rows) for each in _looks.values()) > MOST_KEPT:
+                del _looks[next(iter(_looks))]
+    return look
 
 
 def _of_batch(layout: Layout, status: BatchStatus) -> list[TrialRow]:

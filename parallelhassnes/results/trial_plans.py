@@ -47,9 +47,9 @@ class JobTrials(NamedTuple):
 
 def read(layout: Layout, status: BatchStatus) -> dict[str, JobTrials]:
     """Return the jobs of a batch, in the table's order; one that cannot be read is passed over, and named."""
-    made_from = _made_from(status)
+    stamps = made_from(status)
     kept = atomic.read_derived(status.batch_dir / CACHE)
-    if kept.get("schema_version") == VERSION and kept.get("made_from") == made_from:
+    if kept.get("schema_version") == VERSION and kept.get("made_from") == stamps:
         with contextlib.suppress(KeyError, TypeError, ValueError, IndexError):
             return _expanded(kept)
     found: dict[str, JobTrials] = {}
@@ -59,9 +59,9 @@ def read(layout: Layout, status: BatchStatus) -> dict[str, JobTrials]:
             job = batches.read_job(layout.job(status.batch_dir.name, job_id))
             trials = [step for step in job.steps if step.kind == "trial"]
             found[job_id] = JobTrials(job.labels, _planned(trials, settings))
-    if len(found) == len(status.jobs) and None not in made_from:
+    if len(found) == len(status.jobs) and None not in stamps:
         with contextlib.suppress(OSError):  # a reader with no right to write, a full disk, a batch being deleted
-            document = {"schema_version": VERSION, "made_from": made_from, **_compact(found)}
+            document = {"schema_version": VERSION, "made_from": stamps, **_compact(found)}
             atomic.write_json(status.batch_dir / CACHE, document, durable=False)
     return found
 
@@ -85,7 +85,7 @@ def _planned(
     return found
 
 
-def _made_from(status: BatchStatus) -> list[list[int] | None]:
+def made_from(status: BatchStatus) -> list[list[int] | None]:
     """Return size and time of the files that say what is planned; None for one that is not there."""
     folder = str(status.batch_dir)
     return [_stamp(f"{folder}/{index.INDEX}"), *(_stamp(f"{folder}/{job_id}/{batches.JOB}") for job_id in status.jobs)]

@@ -8,7 +8,6 @@ reads that file and the states of what runs: it costs what it shows. Any reader 
 """
 
 import contextlib
-import hashlib
 from collections import Counter
 from collections.abc import Callable
 
@@ -19,7 +18,6 @@ from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.verdict import judge
 from parallelhassnes.store import atomic, batches, rooted
 from parallelhassnes.store.layout import Layout
-from parallelhassnes.store.queue import tickets
 from parallelhassnes.store.records import now_text
 from parallelhassnes.views import batch_status, batch_summary
 from parallelhassnes.views.batch_status import BatchStatus, StepStatus
@@ -81,9 +79,7 @@ def batch_scoreboard(
 
 
 def _stamp(layout: Layout, batch_id: str) -> str:
-    names = sorted(entry.name for entry in tickets.running(layout) if entry.name.startswith(f"{batch_id}."))
-    live = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
-    return batch_summary.stamp(layout, batch_id, live)
+    return batch_summary.stamp(layout, batch_id, batch_status.running_digest(layout, batch_id))
 
 
 def _kept(layout: Layout, batch_id: str, made_from: str) -> BatchScoreboard | None:

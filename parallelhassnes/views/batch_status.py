@@ -5,19 +5,24 @@ is ``ready`` when nothing but a limit or the clock keeps it from starting, ``can
 said so, and ``blocked`` otherwise, with the reason.
 """
 
+import contextlib
+import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from parallelhassnes.names import CONFIG_NAME
 from parallelhassnes.schedule import configuration
 from parallelhassnes.schedule.limits import concurrency_keys
 from parallelhassnes.schedule.rules.step_state import Dependency, Known, dependency, kills
 from parallelhassnes.store import atomic, attempts, batches, earlier_batches, index
+from parallelhassnes.store.evidence.ledger import LEDGER
 from parallelhassnes.store.index import IndexedStep
 from parallelhassnes.store.layout import Layout
-from parallelhassnes.store.queue import tickets
+from parallelhassnes.store.queue import queue_keys, tickets
 from parallelhassnes.store.records import Control
 from parallelhassnes.views import projection
 from parallelhassnes.views.projection import Fold, StepRow
@@ -325,3 +330,60 @@ def _add_unlogged(layout: Layout, status: BatchStatus) -> None:
         if ref is not None and (row is None or ref.number > row.number):
             at, queue_key = ref.name.partition("_")[0], status.steps[key].queue_key
             status.fold.put(key, projection.started(row, ref.name, ref.number, at, queue_key))
+
+
+# --- what a view depends on ----------------------------------------------------------------------------
+
+
+class Surroundings(NamedTuple):
+    """What the lines of all batches depend on besides, looked at once."""
+
+    stamp: str
+    noted: frozenset[str]
+    """Files of ``blocked/``: a batch has one where something keeps it from starting anything."""
+
+
+def around(layout: Layout) -> Surroundings:
+    """Look at what the lines of all batches depend on."""
+    noted = frozenset[str]()
+    with contextlib.suppress(OSError):  # whoever reads a batch is told
+        noted = frozenset(os.listdir(layout.blocked))
+    return Surroundings(_of_store(layout), noted)
+
+
+def stamp(layout: Layout, batch_id: str, live: int | str, surroundings: Surroundings | None = None) -> str:
+    """Tell what a view of a batch depends on, in a few stats: as long as it is the same, what was made is still right.
+
+    Args:
+        live: running tickets of the batch: how many, or a digest of which (``running_digest``).
+        surroundings: ``around``, where the caller has it already, of a look at many batches.
+    """
+    # Plain strings: a store may have 10,000 batches, and a Path costs more than a stat.
+    size, _ = _stat(f"{layout.runs}/{batch_id}/{LEDGER}")
+    about, _ = _stat(f"{layout.runs}/{batch_id}/{batches.META}")
+    _, control = _stat(f"{layout.runs}/{batch_id}/{batches.CONTROL}")
+    name = f"{batch_id}.json"
+    note = _stat(f"{layout.blocked}/{name}")[1] if surroundings is None or name in surroundings.noted else 0
+    besides = _of_store(layout) if surroundings is None else surroundings.stamp
+    return f"{size}.{about}.{control}.{note}.{live}.{besides}"
+
+
+def running_digest(layout: Layout, batch_id: str) -> str:
+    """Return a digest of the batch's running tickets."""
+    names = sorted(entry.name for entry in tickets.running(layout) if entry.name.startswith(f"{batch_id}."))
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+
+
+def _of_store(layout: Layout) -> str:
+    _, paused = _stat(f"{layout.limits}/{queue_keys.PAUSED_MARK}")
+    _, configured = _stat(f"{layout.root}/{CONFIG_NAME}")  # a limit of 0 closes a key
+    return f"{paused}.{configured}"
+
+
+def _stat(path: str) -> tuple[int, int]:
+    """Size in bytes and time of change in nanoseconds; zeros where there is no such file."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - hot path
+    except OSError:  # whoever reads it is told
+        return 0, 0
+    return found.st_size, found.st_mtime_ns

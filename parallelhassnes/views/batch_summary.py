@@ -1,25 +1,21 @@
 """The line of one batch: its counts and its state, from the status of every step."""
 
 import contextlib
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from parallelhassnes import formatting, names
 from parallelhassnes.errors import UserError
-from parallelhassnes.names import CONFIG_NAME
 from parallelhassnes.schedule.limits import concurrency_keys
 from parallelhassnes.steps.safe_read import mapping
 from parallelhassnes.store import atomic, batches
-from parallelhassnes.store.evidence.ledger import LEDGER
 from parallelhassnes.store.layout import Layout
-from parallelhassnes.store.queue import queue_keys
 from parallelhassnes.version import __version__
 from parallelhassnes.views import batch_status, projection
-from parallelhassnes.views.batch_status import BatchStatus, StepStatus
+from parallelhassnes.views.batch_status import BatchStatus, StepStatus, Surroundings
 from parallelhassnes.views.outcome import count_trials, standing
 from parallelhassnes.views.results_matrix import Matrix
 from parallelhassnes.views.scoreboard_models import BatchLine, Counts, KeyLoad
@@ -32,52 +28,9 @@ MOST_COLUMNS = 6
 """Columns of the matrix that a line has; the batch's own scoreboard has all."""
 
 
-class Surroundings(NamedTuple):
-    """What the lines of all batches depend on besides, looked at once."""
-
-    stamp: str
-    noted: frozenset[str]
-    """Files of ``blocked/``: a batch has one where something keeps it from starting anything."""
-
-
-def around(layout: Layout) -> Surroundings:
-    """Look at what the lines of all batches depend on."""
-    noted = frozenset[str]()
-    with contextlib.suppress(OSError):  # whoever reads a batch is told
-        noted = frozenset(os.listdir(layout.blocked))
-    return Surroundings(_of_store(layout), noted)
-
-
-def _of_store(layout: Layout) -> str:
-    _, paused = _stat(f"{layout.limits}/{queue_keys.PAUSED_MARK}")
-    _, configured = _stat(f"{layout.root}/{CONFIG_NAME}")  # a limit of 0 closes a key
-    return f"{paused}.{configured}"
-
-
 def stamp(layout: Layout, batch_id: str, live: int | str, surroundings: Surroundings | None = None) -> str:
-    """Tell what a line depends on, in a few stats: the same stamp means the same line.
-
-    Args:
-        live: running tickets of the batch: how many, or a digest of which.
-        surroundings: ``around``, where the caller has it already, of a look at many batches.
-    """
-    # Plain strings: a store may have 10,000 batches, and a Path costs more than a stat.
-    size, _ = _stat(f"{layout.runs}/{batch_id}/{LEDGER}")
-    about, _ = _stat(f"{layout.runs}/{batch_id}/{batches.META}")
-    _, control = _stat(f"{layout.runs}/{batch_id}/{batches.CONTROL}")
-    name = f"{batch_id}.json"
-    note = _stat(f"{layout.blocked}/{name}")[1] if surroundings is None or name in surroundings.noted else 0
-    besides = _of_store(layout) if surroundings is None else surroundings.stamp
-    return f"{_MADE_BY}.{size}.{about}.{control}.{note}.{live}.{besides}"
-
-
-def _stat(path: str) -> tuple[int, int]:
-    """Size in bytes and time of change in nanoseconds; zeros where there is no such file."""
-    try:
-        found = os.stat(path)  # noqa: PTH116 - hot path
-    except OSError:  # whoever reads it is told
-        return 0, 0
-    return found.st_size, found.st_mtime_ns
+    """Tell what a line depends on, ``batch_status.stamp`` and this version: the same stamp means the same line."""
+    return f"{_MADE_BY}.{batch_status.stamp(layout, batch_id, live, surroundings)}"
 
 
 def make(layout: Layout, batch_id: str, live: int, paused: concurrency_keys.Holds) -> BatchLine:

@@ -20,7 +20,7 @@ from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import queue_keys, tickets
 from parallelhassnes.store.queue.queue_keys import Breaker, KeyState
 from parallelhassnes.store.records import now_text
-from parallelhassnes.views import batch_summary, host_lines
+from parallelhassnes.views import batch_status, batch_summary, host_lines
 from parallelhassnes.views.runners import run_by, slurm_now
 from parallelhassnes.views.scoreboard_models import (
     BatchLine,
@@ -55,7 +55,7 @@ def system_scoreboard(layout: Layout, *, snapshot: bool = True) -> SystemScorebo
     running = tickets.running(layout)
     live = Counter(tickets.parse_name(entry.name).batch_id for entry in running)
     lines, fresh = [], 0
-    arrivals, surroundings = layout.arrivals(), batch_summary.around(layout)
+    arrivals, surroundings = layout.arrivals(), batch_status.around(layout)
     for batch_id, arrival in arrivals.items():
         line = known.get(batch_id)
         if line is None or line.stamp != batch_summary.stamp(layout, batch_id, live[batch_id], surroundings):

@@ -10,7 +10,9 @@ import pytest
 from stores import context, program
 from written import ZERO, Left, Writer
 
+from parallelhassnes.actions import cancel_retry
 from parallelhassnes.actions.exit_code import exit_code
+from parallelhassnes.refs import Found
 from parallelhassnes.report import gather
 from parallelhassnes.results import collect, trial_plans
 from parallelhassnes.results.aggregate import results
@@ -21,6 +23,7 @@ from parallelhassnes.results.export import csv_text, of_trials
 from parallelhassnes.results.rows import trial_lines
 from parallelhassnes.steps.trial_data import facts
 from parallelhassnes.store import batches
+from parallelhassnes.store.batches import _read_job
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.views import batch_status
 from parallelhassnes.views.batch_scoreboard import batch_scoreboard
@@ -55,6 +58,7 @@ def made(root, tasks: int = 3) -> tuple[Writer, str]:
 
 def answers(writer: Writer, batch: str) -> dict[str, object]:
     """What every view of the batch says, without the time of the look."""
+    collect._looks.clear()
     layout, chosen = writer.ctx.layout, Choice((batch,), batch)
     by = ("agent", "model", "agent_version", "task", "task_checksum", "task_source")
     shown = {
@@ -165,6 +169,7 @@ def test_a_view_opens_as_many_files_of_few_trials_as_of_many_and_none_of_an_atte
     VIEWS[view](ctx, batches[0])  # imports what it needs
     for batch in batches:
         VIEWS[view](ctx, batch)  # reads the plan of every job, once
+        collect._looks.clear()
         with opening() as files:
             VIEWS[view](ctx, batch)
         assert [path for path in files if "/attempts/" in path] == []
@@ -239,3 +244,46 @@ def test_a_job_that_is_damaged_after_its_plan_was_kept_is_named(root):
     assert ("task-1" in line, count) == (True, 8)
     path.write_bytes(sound)
     assert look() == whole
+
+
+# --- a process that stays -------------------------------------------------------------------------------
+
+
+def test_a_process_that_stays_reads_a_batch_again_where_something_has_changed(root):
+    writer, batch = made(root)
+    waiting = writer.submit(["later"], [MODEL])
+    layout = writer.ctx.layout
+
+    def look(batch: str) -> tuple[list[str], dict[str, int]]:
+        found = results(layout, Choice((batch,), batch))
+        counts = ("n", "scored", "canceled", "missing")
+        return found.passed_over, {name: sum(getattr(group, name) for group in found.groups) for name in counts}
+
+    whole = look(batch)
+    with opening() as files:
+        assert look(batch) == whole
+    assert [path for path in files if batch in path] == []
+    path = layout.job(batch, "task-1") / "job.json"
+    sound = path.read_bytes()
+    path.write_text("no job")
+    _read_job.cache_clear()
+    for _ in range(2):
+        (line,), counts = look(batch)
+        assert ("task-1" in line, counts["n"]) == (True, whole[1]["n"] * 2 // 3)
+    path.write_bytes(sound)
+    assert look(batch) == whole
+    assert look(waiting)[1] == {"n": 3, "scored": 0, "canceled": 0, "missing": 3}
+    step = next(iter(batch_status.read(layout, waiting).steps)).partition("/")[2]
+    cancel_retry.cancel(writer.ctx, Found(waiting, "later", step))
+    assert look(waiting)[1]["canceled"] == 1
+    cancel_retry.cancel(writer.ctx, Found(waiting))
+    assert look(waiting)[1] == {"n": 3, "scored": 0, "canceled": 3, "missing": 0}
+
+
+def test_of_many_trials_those_that_were_read_last_are_kept(small_and_large, monkeypatch):
+    ctx, batches = small_and_large
+    monkeypatch.setattr(collect, "MOST_KEPT", 60)
+    for batch in batches:
+        results(ctx.layout, Choice((batch,), batch))
+    assert sum(len(look.rows) for look in collect._looks.values()) <= 60
+    assert list(collect._looks) == [ctx.layout.batch(batches[-1])]
