@@ -199,11 +199,21 @@ def _flags(fdinfo: bytes) -> int:
     return int(fdinfo.partition(b"flags:")[2].split()[0], 8)
 
 
+def _with_descendants(pids: list[int]) -> list[int]:
+    """Return the processes and all that descend from them, whatever their environment says: a container's is its own."""
+    found, look = dict.fromkeys(pids), [*pids]
+    while look:
+        below = [pid for pid in children(look.pop()) if pid not in found]
+        found.update(dict.fromkeys(below))
+        look += below
+    return [*found]
+
+
 def kill_run(run_id: str) -> int:
     """SIGKILL whatever an attempt left behind, until nothing of it is found; how many were killed."""
     killed = 0
     for _ in range(20):
-        left = [pid for pid in with_run_id(run_id) if is_alive(pid, None)]
+        left = [pid for pid in _with_descendants(with_run_id(run_id)) if pid != os.getpid() and is_alive(pid, None)]
         if not left:
             break
         for pid in left:

@@ -233,6 +233,8 @@ class SilenceWatch:
         """Ticket → the run id of the attempt that a process was started for to end."""
         self._asked: dict[str, tuple[str, float]] = {}
         """Ticket → the attempt that another runner was asked to end, and since when that is known."""
+        self._twice: frozenset[str] = frozenset()
+        """Run ids of what a host and its copy both run, which no beat tells."""
 
     def still_for(self, key: object, value: object, now: float) -> float:
         """Seconds that the value has stood still, as far as looks tell; None is one that could not be looked at just now."""
@@ -250,6 +252,7 @@ class SilenceWatch:
             still: seconds without a movement after which they, and their attempts, may be dead.
         """
         found = []
+        self._twice = hosts.run_twice(ctx.layout)
         running = tickets.running(ctx.layout)
         loads = handed.loads(ctx.layout, {entry.name for entry in running})
         for entry in running:
@@ -277,7 +280,8 @@ class SilenceWatch:
                 return None
             return self._to_end(ctx, it, half, fenced=True)
         ref = attempts.newest(it.step_dir)
-        if it.given == {layout.runner} and not (ref and attempts.is_fenced(it.step_dir, run_id_of(ref.name))):
+        is_ours = it.given == {layout.runner}
+        if is_ours and not (ref and self._is_given_up(it.step_dir, run_id_of(ref.name))):
             return None
         if ref is None or attempts.is_sealed(ref.dir):
             if self.still_for(name, "ended", now) >= still:
@@ -287,6 +291,9 @@ class SilenceWatch:
             return None
         return self._look_at(ctx, it, ref, alive, now, still)
 
+    def _is_given_up(self, step_dir: Path, run_id: str) -> bool:
+        return run_id in self._twice or attempts.is_fenced(step_dir, run_id)
+
     def _look_at(
         self, ctx: Context, it: _Foreign, ref: attempts.AttemptRef, alive: set[str], now: float, still: float
     ) -> "tuple[Assignment, int] | None":
@@ -295,6 +302,9 @@ class SilenceWatch:
         state, made_for = attempts.read_state(ref.dir), _runner_of(ctx, ref.dir)
         owner = it.owner(made_for) or made_for
         is_fenced = attempts.is_fenced(it.step_dir, state.run_id)
+        if not is_fenced and self._is_given_up(it.step_dir, state.run_id):
+            self._fence(ctx, it, ref.name, owner)
+            return None
         if it.owner(made_for) == layout.runner and not is_fenced:
             return None
         if owner == handed.JOBS and state.status == "queued" and name not in handed.taken(layout, owner):

@@ -9,9 +9,14 @@ its attempts go on, and the next tick here starts another. In each turn, about t
 At each heartbeat it also writes ``beat.json``, ends what died of its own attempts, looks whose beats move, claims the right to
 decide where nobody holds it or its holder is silent, and, where it decides, gives up what silent hosts have left (``repair``).
 It ends when the store has had nothing to do for a while, or when it is told to, and gives the right up.
+
+A machine that goes on from a snapshot of its memory while the original does has everything of a host twice, so nothing but the beat tells. Who finds
+another's in the place of its own, or that it goes on when a loop begins, is one of two. It notes what both may run, gives the right up, and ends;
+the other goes on. Who decides fences what was noted: supervisors on both obey that.
 """
 
 import os
+import secrets
 import select
 import signal
 import time
@@ -47,6 +52,11 @@ _OLD_NOTE_SEC, _ENDING_NOTE_SEC = 60.0, 5.0
 """After so long a note of what is neither running nor has ended counts as left by a crash."""
 
 
+_TWIN = "another process beats as {}: is this machine a copy that goes on beside its original? Give it another start; its runner ends"
+_LIVELY_BEATS = 1.5
+"""Within so many heartbeats, and the time of the caches, a beat that goes on is seen to."""
+
+
 class Acts(NamedTuple):
     """What a loop does that is built above it."""
 
@@ -61,6 +71,10 @@ def run(ctx: Context, acts: Acts, capacity: int | None, idle_sec: float | None, 
     if lock is None:
         return False
     processes.set_title(f"runner {ctx.layout.runner} of {ctx.layout.root}")
+    if _has_twin(ctx):
+        logs.say(_TWIN.format(ctx.layout.runner))
+        locks.release(lock)
+        return True
     loop = _Loop(ctx, acts, capacity or ctx.concurrency, until)
     wake, write = os.pipe()
     for handle in (wake, write):
@@ -83,6 +97,21 @@ def run(ctx: Context, acts: Acts, capacity: int | None, idle_sec: float | None, 
             os.close(handle)
         locks.release(lock)
     return True
+
+
+def _has_twin(ctx: Context) -> bool:
+    """Tell whether the beat of this runner goes on, though its lock was free; waited for only where its last loop was killed."""
+    layout = ctx.layout
+    first = hosts.beat_of(layout, layout.runner)
+    if first is None or first.ending or not first.nonce or first.boot_id != hosts.machine().boot_id:
+        return False
+    end = time.monotonic() + _LIVELY_BEATS * ctx.config.heartbeat_sec + hosts.cache_sec(layout)
+    while time.monotonic() < end:
+        now = hosts.beat_of(layout, layout.runner)
+        if now is not None and now.nonce != first.nonce:
+            return True
+        time.sleep(TURN_SEC)
+    return False
 
 
 def has_work(layout: Layout) -> bool:
@@ -111,6 +140,8 @@ class _Loop:
         self.ctx, self.acts, self.capacity, self.until = ctx, acts, capacity, until
         self.me = ctx.layout.runner
         self.count = 0
+        self.nonce = ""
+        """Of the beat that this process has written last."""
         self.next_beat = self.next_tick = self.again_at = 0.0
         self.wrong = ""
         self.busy_at = time.monotonic()
@@ -229,6 +260,11 @@ class _Loop:
             logs.say(f"{found.host} has joined as {self.me} since, or this host by another mount: its runner ends")
             self.ending = self.is_replaced = True
             return
+        beat = hosts.beat_of(layout, self.me)
+        if self.nonce and beat is not None and beat.nonce != self.nonce:
+            logs.say(_TWIN.format(self.me))
+            self._leave_to_twin()
+            return
         self._write_beat()
         self.asked.clear()
         check_host.answer_others(self.ctx)
@@ -244,6 +280,21 @@ class _Loop:
             for assignment, lock in lost:
                 start(self.ctx, assignment, lock, self.acts.after_attempt)
                 os.close(lock)
+
+    def _leave_to_twin(self) -> None:
+        """End at once; what this runner was given is to be given up, as both machines may run it."""
+        self.ending = self.is_replaced = True
+        layout = self.ctx.layout
+        given, runs = {*handed.taken(layout, self.me)}, set[str]()
+        for entry in tickets.running(layout):
+            if entry.name in given:
+                with members.apart(entry.path):
+                    ticket = tickets.read(entry.path)
+                    ref = attempts.newest(layout.step(ticket.batch_id, ticket.job_id, ticket.step_id))
+                    if ref is not None and not attempts.is_sealed(ref.dir):
+                        runs.add(run_id_of(ref.name))
+        hosts.note_twice(layout, runs)
+        hosts.give_up_right(layout)
 
     def _write_beat(self) -> None:
         ctx, layout = self.ctx, self.ctx.layout
@@ -261,9 +312,11 @@ class _Loop:
             left_sec=None if self.until is None else max(0.0, self.until - time.monotonic()),
             gives=self._gives(),
             version=__version__,
+            nonce=f"{time.time_ns():x}-{secrets.token_hex(4)}",  # a copied machine's chance may repeat itself
         )
         with suppress(OSError):  # a full disk: the next one is as good
             hosts.write_beat(layout, beat)
+            self.nonce = beat.nonce
 
     def _gives(self) -> tuple[str, ...]:
         try:

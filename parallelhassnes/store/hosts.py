@@ -8,6 +8,7 @@ is ``runner_id`` of the configuration, and nothing of the following is there:
     runners/.hosts/alive.json           the runners whose beat moves, by the clock of the one that decides
     runners/<name>/member.json          this runner has shown, by ``doctor --hosts``, that the others see what it writes
     runners/<name>/beat.json            its sign of life, and what it can take
+    runners/<name>/twin.json            what it ran when it found that it is there twice
     runners/<name>/handed/, taken/      what it is given (``queue/handed.py``)
 
 One host decides: it alone ingests, settles, repairs what others left, and hands out. Every host runs what it is handed. So no
@@ -40,7 +41,7 @@ from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import dump, now_text
 
 NAME_VARIABLE = "PARALLELHASSNES_RUNNER"
-MEMBER, BEAT, NOTE = "member.json", "beat.json", "boot_id"
+MEMBER, BEAT, NOTE, TWIN = "member.json", "beat.json", "boot_id", "twin.json"
 _EPOCHS_KEPT = 32
 _EPOCH = re.compile(r"(\d{8})\.json")
 
@@ -110,6 +111,8 @@ class Beat(Told):
     """Names of the variables that it can give to an attempt besides the usual ones."""
     version: str = ""
     """Of the program that beats, which may have been upgraded since the host joined; empty from an earlier one."""
+    nonce: str = ""
+    """Of this very beat: who finds another than it has written last is not alone under its name. Empty from an earlier version."""
 
 
 class Right(Told):
@@ -320,6 +323,18 @@ def version_of(found: Member, beat: Beat | None) -> str:
 
 def write_beat(layout: Layout, beat: Beat) -> None:
     atomic.write_json(layout.runners / beat.name / BEAT, dump(beat), durable=False)
+
+
+def note_twice(layout: Layout, run_ids: set[str]) -> None:
+    """Note what this runner and its copy may both run, for the host that decides."""
+    document = {"schema_version": 1, "at": now_text(), "run_ids": sorted(run_ids)}
+    atomic.write_json(layout.runners / layout.runner / TWIN, document)
+
+
+def run_twice(layout: Layout) -> frozenset[str]:
+    """Return the run ids of what a runner and its copy may both run, or have run."""
+    found = (atomic.read_derived(layout.runners / name / TWIN).get("run_ids") for name in members.names(layout.runners))
+    return frozenset(str(run_id) for each in found if isinstance(each, list) for run_id in each)
 
 
 def cache_sec(layout: Layout) -> float:

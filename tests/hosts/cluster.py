@@ -148,6 +148,15 @@ class Cluster:
         self.daemons["slurmctld"].send_signal(signal.SIGKILL)
         self.daemons["slurmctld"].wait(20)
 
+    def resume_nodes(self) -> None:
+        """Have nodes that were taken out of use be used again, as an administrator does.
+
+        A controller that is back may believe that a job is pending which had begun within its last seconds. It starts it once more, and takes the node that
+        refuses ("Duplicate jobid") out of use, until somebody resumes it.
+        """
+        if self.tool("sinfo", "--noheader", "-t", "drain", "-o", "%N", check=False):
+            self.tool("scontrol", "update", f"nodename={','.join(NODES)}", "state=resume", check=False)
+
     def start_node(self, node: str) -> None:
         """Start a node's daemon on its host."""
         with (self.folder / f"{node}.out").open("a") as out:

@@ -16,7 +16,8 @@ from tests.hosts.lab import Lab
 pytestmark = [pytest.mark.timeout(480), pytest.mark.hosts, pytest.mark.slurm]
 PATIENT_SEC = 120
 """For what Slurm, or the host that decides, comes to after some seconds on a machine with nothing else to do."""
-TOML = "durable = false\nconcurrency = 8\n[retry]\nbackoff_sec = 0.1\n[slurm]\njobs = 6\n"
+KEY, LIMIT = "model/one", 2
+TOML = f'durable = false\nconcurrency = 8\n[limits]\n"{KEY}" = {LIMIT}\n[retry]\nbackoff_sec = 0.1\n[slurm]\njobs = 6\n'
 SECRET = "never-in-the-controllers-state-5e3c"
 
 
@@ -82,7 +83,12 @@ def test_each_attempt_is_a_job_with_its_resources_and_without_secrets(cluster):
     cluster.kill_controller()
     wait_for(lambda: len(runs(cluster, ended=True)) >= 2, "those to end without it", PATIENT_SEC)
     cluster.start_controller()
-    wait_for(lambda: counts(cluster, batch).get("succeeded") == 8, "all of them", PATIENT_SEC)
+
+    def are_done():
+        cluster.resume_nodes()
+        return counts(cluster, batch).get("succeeded") == 8
+
+    wait_for(are_done, "all of them", PATIENT_SEC)
     said = cluster.tool("scontrol", "show", "job", "--oneliner")
     own = [line for line in said.splitlines() if "/runners/.slurm/jobs/" in line]
     assert own, said
@@ -112,6 +118,28 @@ def test_what_waits_says_why_and_what_is_canceled_leaves_no_job(cluster):
     wait_for(lambda: counts(cluster, batch).get("canceled") == 4, "the others to be over", PATIENT_SEC)
     nothing_left(cluster)
     assert len(runs(cluster)) == 3
+
+
+def test_a_limit_holds_over_jobs_that_wait_and_those_that_begin(cluster):
+    """What waits at Slurm has its slot: it may begin at any moment, without asking. Others need not wait for it."""
+    run = cluster.lab.witness.command(1.5, KEY)
+    limited = [job(f"k{n}", command("s", *run, resources={"cpus": 1}, queue_key=KEY)) for n in range(6)]
+    others = [job(f"o{n}", command("s", *cluster.lab.witness.command(0.5), resources={"cpus": 1})) for n in range(3)]
+    nodes = ",".join(cluster.nodes)
+    cluster.tool("scontrol", "update", f"nodename={nodes}", "state=drain", "reason=test")
+    path = cluster.lab.folder / "table.json"
+    path.write_bytes(table(*limited, *others))
+    batch = ours(cluster, "submit", "--again", str(path)).split()[0]
+    ours(cluster, "tick")
+    wait_for(lambda: len(cluster.jobs()) == LIMIT + len(others), "all that may begin to be pending", PATIENT_SEC)
+    assert len([each for each in jobs(cluster) if "/k" in each["step"]]) == LIMIT
+    assert f"{KEY}" in explained(cluster, f"{batch}/k5/s")
+    cluster.resume_nodes()
+    wait_for(lambda: counts(cluster, batch).get("succeeded") == 9, "all of them", PATIENT_SEC)
+    nothing_left(cluster)
+    found = judge(cluster.lab.witness, cluster.lab.disk, cluster.nodes.values(), steps=9, limits={KEY: LIMIT})
+    assert not found.faults, found
+    assert found.peak[f"key {KEY}"] == LIMIT
 
 
 def test_a_refused_submit_is_no_attempt_and_is_told(cluster):

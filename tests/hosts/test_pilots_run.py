@@ -36,6 +36,7 @@ def began(cluster):
 
 
 def is_over(cluster):
+    cluster.resume_nodes()
     return ran(cluster) >= STEPS and not cluster.jobs()
 
 

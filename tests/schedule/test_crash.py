@@ -80,6 +80,32 @@ def test_the_worker_and_its_children_die_with_the_supervisor(root):
     assert not processes.with_run_id(state["run_id"])
 
 
+def test_what_has_an_environment_of_its_own_dies_with_what_started_it(root):
+    """As a container of Singularity, whose processes know nothing of the attempt: a session, a pid namespace and files of their own."""
+    ctx = context(root)
+    pid_file = root / "pid"
+    close = 'for fd in /proc/self/fd/*; do fd=${fd##*/}; [ "$fd" -gt 2 ] && eval "exec $fd>&-"; done'
+    inside = "env -i setsid unshare --user --map-root-user --pid --fork sh -c 'sleep 300 & sleep 301'"
+    step = command("s", "bash", "-c", 'bash -c "$1" & wait', "bash", f"{close}; {inside} & echo $! > {pid_file}; wait")
+    batch = put(ctx, table(job("j", step), retry={"max_attempts": 1}))
+    tick(ctx)
+    state = running_state(ctx, batch)
+    container = int(said(pid_file))
+    below = wait_for(lambda: processes.children(container), "its first process")[0]
+    for pid in (below, container):
+        assert pid not in processes.with_run_id(state["run_id"])
+    os.kill(state["pid"], signal.SIGKILL)
+
+    def settled():
+        tick(ctx)
+        return idle(ctx)
+
+    wait_for(settled, "the repair")
+    assert states(ctx, batch) == {"j/s": ["lost"]}
+    assert not process_identity.is_alive(container, None)
+    assert not process_identity.is_alive(below, None)
+
+
 def test_a_worker_that_outlives_its_supervisor_is_ended_and_never_doubled(root):
     """The kernel's death signal is cleared by a set-uid exec or by prctl; then only the lock tells."""
     ctx = context(root)

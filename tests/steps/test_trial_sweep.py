@@ -4,7 +4,7 @@ import pytest
 from harness import TEMP, make_attempt, make_task, trial_spec
 
 from parallelhassnes.steps import registry
-from parallelhassnes.steps.trial import leftovers
+from parallelhassnes.steps.trial import leftovers, trial_paths
 
 
 def attempt_in(tmp_path, environment):
@@ -49,3 +49,15 @@ def test_projects_are_named_as_harbor_names_them(trial, prefix):
 
     assert leftovers.project_prefix(trial) == prefix
     assert _sanitize_docker_compose_project_name(f"{trial}__env") == f"{prefix}env"
+
+
+def test_an_image_that_a_dead_trial_was_converting_is_removed_and_others_stay(tmp_path):
+    shared = tmp_path / "sif"
+    shared.mkdir()
+    kwargs = {"singularity_image_cache_dir": str(shared)}
+    attempt = attempt_in(tmp_path, {"type": "singularity", "kwargs": kwargs})
+    kept = ["debian_12.sif", "debian_12.sif.lock", "debian_12.sif.tmp.another__ab12__env"]
+    for name in (*kept, f"debian_12.sif.tmp.{trial_paths.trial_name(attempt)}__env"):
+        (shared / name).touch()
+    assert len(registry.kind("trial").sweep(attempt)) == 1
+    assert sorted(path.name for path in shared.iterdir()) == kept

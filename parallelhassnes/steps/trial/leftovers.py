@@ -2,15 +2,21 @@
 
 They are found by the label that Compose gives them and the trial's name, which ends in the run id
 and so belongs to this attempt alone. So does the image that Compose built under the project's name.
+
+Singularity has no engine: a container is the child of the worker that started it, and ends with it. What may be left is an image that was being
+converted, in the folder where trials share images.
 """
 
+import contextlib
+import glob
 import json
 import re
 import shutil
 import socket
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.step_types import StepAttempt
@@ -49,7 +55,10 @@ def sweep(attempt: StepAttempt) -> list[str]:
     absent, down or slow: the next sweep, or ``doctor --reap``, finds the rest.
     """
     config = dict(safe_read.mapping(attempt.step.spec.get("config")))
-    program = PROGRAMS.get(trial_paths.environment_of(config))
+    environment = trial_paths.environment_of(config)
+    if environment == "singularity":
+        return list(_half_converted(config, trial_paths.trial_name(attempt) + "__"))
+    program = PROGRAMS.get(environment)
     if program is None or shutil.which(program) is None:
         return []
     prefix = project_prefix(trial_paths.trial_name(attempt))
@@ -58,6 +67,18 @@ def sweep(attempt: StepAttempt) -> list[str]:
         for what, name, project in of_projects(program)
         if project.startswith(prefix) and remove(what, name, program)
     ]
+
+
+def _half_converted(config: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    """Remove what a dead trial has not come to the end of converting: ``<image>.sif.tmp.<session>`` of the shared folder."""
+    kwargs = safe_read.mapping(safe_read.mapping(config.get("environment")).get("kwargs"))
+    folder = kwargs.get("singularity_image_cache_dir")
+    if not isinstance(folder, str) or not folder:
+        return
+    for path in Path(folder).glob(f"*.sif.tmp.{glob.escape(prefix)}*"):
+        with contextlib.suppress(OSError):
+            path.unlink()
+            yield f"image {path.name}"
 
 
 def project_prefix(trial_name: str) -> str:
