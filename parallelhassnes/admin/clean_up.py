@@ -22,13 +22,14 @@ from parallelhassnes import packed, walk
 from parallelhassnes.execute import processes
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.process import shared_images
-from parallelhassnes.steps.trial import image, leftovers
+from parallelhassnes.steps.trial import image, leftovers, remote
 from parallelhassnes.steps.trial.task import LABEL
+from parallelhassnes.steps.trial_data import remote_sandboxes
 from parallelhassnes.store import attempts, members
 from parallelhassnes.store.identity import store_id
 from parallelhassnes.store.queue import tickets
 
-type What = Literal["container", "network", "volume", "pod", "image", "process", "folder"]
+type What = Literal["container", "network", "volume", "pod", "image", "process", "folder", "sandbox"]
 
 _PROJECT = re.compile(r"(?:^|__)([a-z0-9]{12})__")
 """Where the run id is in the name of a trial's Compose project."""
@@ -39,7 +40,7 @@ class Left(BaseModel):
 
     what: What
     name: str
-    """Name in Docker or Podman, process id, or path."""
+    """Name in Docker or Podman, process id, path, or environment and id of a sandbox at a provider's."""
     engine: Literal["docker", "podman"] | None = None
     """Where it is; null for what is in no engine."""
     run_id: str = ""
@@ -58,7 +59,13 @@ class _Candidate(NamedTuple):
 
 def find(ctx: Context) -> list[Left]:
     """Tell what is left; nothing is changed."""
-    candidates = [*_in_docker(ctx), *_in_projects("docker"), *_in_projects("podman"), *_processes(ctx)]
+    candidates = [
+        *_in_docker(ctx),
+        *_in_projects("docker"),
+        *_in_projects("podman"),
+        *_processes(ctx),
+        *_sandboxes(ctx),
+    ]
     live = _live(ctx)
     known: dict[str, bool] = {}
     found = []
@@ -76,7 +83,7 @@ def find(ctx: Context) -> list[Left]:
 
 def reap(ctx: Context) -> list[Left]:
     """Remove what is left; each with whether that went well."""
-    return [left.model_copy(update={"removed": _remove(left)}) for left in find(ctx)]
+    return [left.model_copy(update={"removed": _remove(ctx, left)}) for left in find(ctx)]
 
 
 def _in_docker(ctx: Context) -> Iterator[_Candidate]:
@@ -127,6 +134,11 @@ def _processes(ctx: Context) -> Iterator[_Candidate]:
             yield _Candidate("process", str(pid), run_id.decode("ascii", "replace"), ours=True)
 
 
+def _sandboxes(ctx: Context) -> Iterator[_Candidate]:
+    for each in remote_sandboxes.every(ctx.layout.runs):
+        yield _Candidate("sandbox", each.text, each.run_id, ours=True)
+
+
 def _folders(ctx: Context, live: set[str]) -> Iterator[Left]:
     """Temporary folders of sealed attempts, where the seal does not speak of them."""
     for folder in ctx.layout.runs.glob("*/*/steps/*/attempts/*/tmp"):
@@ -156,8 +168,10 @@ def _is_of_this_store(ctx: Context, run_id: str) -> bool:
     return any(place.endswith(f"_{run_id}") for pack in archives if pack for place in pack.attempts)
 
 
-def _remove(left: Left) -> bool:
+def _remove(ctx: Context, left: Left) -> bool:
     match left.what:
+        case "sandbox":
+            return remote.remove(ctx.layout.runs, left.run_id)
         case "process":
             return processes.send(int(left.name), None, signal.SIGKILL)
         case "folder":

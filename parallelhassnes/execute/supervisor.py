@@ -36,6 +36,7 @@ from parallelhassnes.execute.finish import finish, sweep
 from parallelhassnes.execute.launcher import reset_signals
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.step_types import Kind, LimitsPhases, ShowsItself, StepAttempt, WorkerEnd
+from parallelhassnes.steps.trial_data import remote_sandboxes
 from parallelhassnes.store import attempts, privacy, space
 from parallelhassnes.store.attempts import LOGS
 from parallelhassnes.store.process_identity import start_time, table
@@ -233,6 +234,7 @@ class _Watch:
                 "phase": seen.phase,
                 "log_bytes": seen.bytes,
                 "stuck_since": self.progress.moved_at if stuck else None,
+                "sandbox": self._sandbox(),
                 "live": self.kind.live(self.attempt) if isinstance(self.kind, ShowsItself) else None,
             }
         )
@@ -247,6 +249,10 @@ class _Watch:
                 own_files.take_back(self.attempt.dir)
         for name in logs.trim(self.attempt.dir, self.timing.log_ceiling):
             logs.say(f"cut the middle out of {name}")
+
+    def _sandbox(self) -> str | None:
+        found = remote_sandboxes.of_attempt(self.attempt.job_dir.parent.parent, self.attempt.run_id)
+        return found.text if found else self.state.sandbox
 
     def _enter(self, phase: str | None, now: float) -> None:
         """Set the deadline of a phase that has just been seen for the first time; a step's own limit holds alone."""

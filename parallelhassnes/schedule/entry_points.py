@@ -68,6 +68,17 @@ def see_to_jobs(arguments: list[str]) -> None:
     see_to(open_context(Path(arguments[0]), Options.model_validate_json(arguments[1])))
 
 
+def remove_sandbox(arguments: list[str]) -> None:
+    """``remove_sandbox ROOT RUN_ID``: take down a trial's sandbox at its provider's, with the keys that batches get."""
+    from parallelhassnes.steps.trial.preload import set_harbor_environment
+    from parallelhassnes.steps.trial.remote import remove_here
+
+    ctx = open_context(Path(arguments[0]))
+    os.environ.update(ctx.secrets())
+    set_harbor_environment(os.environ)
+    remove_here(ctx.layout.runs, arguments[1])
+
+
 if __name__ == "__main__":
     launcher.reset_signals()
     begins = {
@@ -79,5 +90,6 @@ if __name__ == "__main__":
         "join": join_again,
         "job": be_job,
         "jobs": see_to_jobs,
+        "remove_sandbox": remove_sandbox,
     }
     begins[sys.argv[1]](sys.argv[2:])

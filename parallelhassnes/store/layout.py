@@ -10,6 +10,7 @@ runs/_system/checkpoints/        how far the ledgers had come, signed
 runs/_system/sessions/<sha256>.json  browsers that have logged in with a token
 runs/_system/notices/new|told/   what people are to be told of, and what they were told of
 runs/_system/imports/<batch_id>/…    attempts of another program on their way into a batch; under import.lock
+runs/_system/sandboxes/<run_id>.json  sandboxes of trials at a provider's that may be up (steps/trial_data/remote_sandboxes.py)
 runs/_queue/incoming/            tables, put there by rename
 runs/_queue/accepted|rejected/   tables as submitted, with .ack.json or .error.json
 runs/_queue/ready/<key>/<batch_id>/<chunk>/<ticket>    what could start now

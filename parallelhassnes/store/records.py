@@ -139,6 +139,8 @@ class AttemptState(Record):
     """Size of the worker's logs, and of a trial's folder, at the last heartbeat."""
     live: LiveRecord | None = None
     """Of an attempt that runs, where its kind can tell; the report has it afterwards."""
+    sandbox: str | None = None
+    """``environment:id`` of its sandbox at a provider's, once it has one: ``steps.trial_data.remote_sandboxes``."""
     stuck_since: str | None = None
     """When the attempt last moved (phase, logs, CPU time), once that is longer ago than ``stuck_after_sec``."""
 

@@ -15,7 +15,7 @@ from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.failure_evidence import verdict_of
 from parallelhassnes.steps.failures import TIMEOUT_CLASSES, Phase
 from parallelhassnes.steps.step_types import Failure, Outcome, Status, StepAttempt, WorkerEnd
-from parallelhassnes.steps.trial import deadline, environment_end, leftovers, tampering, trial_paths, workspace
+from parallelhassnes.steps.trial import deadline, environment_end, leftovers, remote, tampering, trial_paths, workspace
 from parallelhassnes.steps.trial import preload as trial_preload
 from parallelhassnes.steps.trial import result as trial_result
 from parallelhassnes.steps.trial_data import facts, rewards
@@ -298,4 +298,4 @@ class TrialKind:
         return conclude(attempt, end)
 
     def sweep(self, attempt: StepAttempt) -> list[str]:
-        return leftovers.sweep(attempt)
+        return [*leftovers.sweep(attempt), *remote.sweep(attempt)]

@@ -34,6 +34,7 @@ from parallelhassnes.steps.trial import (
     image,
     leftovers,
     preload,
+    remote,
     tampering,
     task,
     trial_paths,
@@ -125,6 +126,7 @@ async def _run(attempt: StepAttempt, progress: PhaseNote) -> int:
     config.trials_dir = attempt.dir
     progress.follow(trial)
     tampering.arrange(trial, attempt.dir)
+    remote.watch(attempt, trial)
     environment_end.Watched.watch(attempt, trial)
     capped_agent.arrange(trial, attempt)
     workspace.arrange(trial, attempt)
