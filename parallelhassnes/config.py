@@ -392,11 +392,68 @@ class Config(BaseModel):
     slurm: SlurmConfig = SlurmConfig()
     notify: NotifyConfig = NotifyConfig()
     retention: RetentionConfig = RetentionConfig()
+    archive: str | None = None
+    """Where ``archive`` keeps batches: ``s3://BUCKET/FOLDER``, ``gs://…``, ``az://…`` or a folder, relative to the root. Credentials stand in the
+    environment or in ``env_file``, never here."""
+    archive_while_running: bool = False
+    """Send each attempt there after its end, by a process beside the passes, and the batch when it is over."""
+    archive_mb_per_sec: float = Field(default=0.0, ge=0, le=100_000)
+    """What that process sends per second at most; 0 for all that goes."""
     durable: bool = True
     """Wait for the disk (fsync) before the queue says that something is there. Off only for throw-away runs."""
 
+    @field_validator("archive")
+    @classmethod
+    def _is_an_archive(cls, value: str | None) -> str | None:
+        return value if value is None else check_archive_url(value)
+
+    @model_validator(mode="after")
+    def _has_an_archive(self) -> Self:
+        if self.archive_while_running and self.archive is None:
+            raise ValueError("archive_while_running needs archive, the URL to send to")
+        return self
+
     def sha256(self) -> str:
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+ARCHIVE_VARIABLES = {
+    "s3": "AWS_",
+    "s3a": "AWS_",
+    "gs": "GOOGLE_",
+    "az": "AZURE_",
+    "azure": "AZURE_",
+    "abfs": "AZURE_",
+    "abfss": "AZURE_",
+}
+"""Scheme of an archive's address → what the names of its provider's variables begin with."""
+
+
+def check_archive_url(url: str) -> str:
+    """Return the address of an archive; a path is that of a folder.
+
+    Raises:
+        ValueError: it names no such place, or may hold what is to be in the environment; says which, and not what it is.
+    """
+    scheme, mark, rest = url.partition("://")
+    if not mark:
+        if not url.strip():
+            raise ValueError("names no folder")
+        return url
+    if scheme not in ARCHIVE_VARIABLES and scheme != "file":
+        raise ValueError(
+            "is no address of an archive; give s3://, gs:// or az:// with bucket and folder, or the path of a folder"
+        )
+    where, _, _ = rest.partition("/")
+    if scheme != "file" and (
+        re.search(r"[?#]", rest) or re.search(r"[:@]", where if "abfs" not in scheme else where.replace("@", "", 1))
+    ):
+        raise ValueError(
+            "may hold a credential; give bucket and folder alone, and set the credential in the environment"
+        )
+    if not rest.strip("/"):
+        raise ValueError("names no bucket or folder")
+    return url
 
 
 def load_config(root: Path) -> Config:
@@ -501,6 +558,9 @@ TEMPLATE = """\
 # min_free_memory_mb = 256     # nothing starts below this
 # max_log_mb = 64              # of each log of an attempt the beginning and the end are kept
 # max_steps = 1000000          # that one table may unfold to
+# archive = "s3://bucket/folder"   # where `archive push` keeps batches; or gs://, az://, a folder
+# archive_while_running = false    # true sends each attempt there after its end
+# archive_mb_per_sec = 0       # at most so fast; 0 for all that goes
 # durable = true               # false skips fsync: only for throw-away runs
 
 # [bounds]                     # what is kept of an attempt; the rest is left out, and its seal says so

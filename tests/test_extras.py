@@ -12,7 +12,18 @@ import pytest
 from stores import CHECKOUT
 
 PACKAGE = CHECKOUT / "parallelhassnes"
-MODULES = {"matplotlib", "numpy", "scipy", "pandas", "pyarrow", "prometheus_client", "openai", "apprise", "mcp"}
+MODULES = {
+    "matplotlib",
+    "numpy",
+    "scipy",
+    "pandas",
+    "pyarrow",
+    "prometheus_client",
+    "openai",
+    "apprise",
+    "mcp",
+    "obstore",
+}
 """Top-level modules that an extra brings."""
 GUARDED = {
     "report/figures.py": "`require` is called before anything is drawn",

@@ -25,7 +25,7 @@ from parallelhassnes.schedule import health, quarantine
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.joining import check_host
 from parallelhassnes.schedule.limits import credentials
-from parallelhassnes.schedule.process import timer
+from parallelhassnes.schedule.process import archiving, timer
 from parallelhassnes.schedule.rebuild import rebuild
 from parallelhassnes.schedule.tick import try_pass
 from parallelhassnes.steps.agent.adapters.agent_cli import NotInstalled
@@ -153,6 +153,7 @@ def _store(ctx: Context) -> Iterator[Check]:
     yield from _hosts(ctx)
     yield _secrets(ctx)
     yield _notify(ctx)
+    yield _archive(ctx)
     yield _closed(ctx)
     yield from _damage(ctx)
     trouble = health.troubles(ctx.layout)
@@ -254,6 +255,15 @@ def _hosts(ctx: Context) -> Iterator[Check]:
         does = "decides" if line.decides else "runs what it is handed"
         text = "; ".join([f"{line.host} {does}, sees files within {line.cache_sec:g} s", *line.trouble])
         yield Check(name=f"host {name}", state="note" if line.trouble else "ok", text=text)
+
+
+def _archive(ctx: Context) -> Check:
+    """Tell whether what ends gets to the archive."""
+    if not ctx.config.archive_while_running:
+        return Check(name="archive", state="ok", text=ctx.config.archive or "no archive is named")
+    if trouble := archiving.last_trouble(ctx.layout):
+        return Check(name="archive", state="trouble", text=f"nothing is sent: {trouble}")
+    return Check(name="archive", state="ok", text=f"what ends is sent to {ctx.config.archive}")
 
 
 def _notify(ctx: Context) -> Check:

@@ -1,14 +1,15 @@
-"""``run``: table, submit, tick until idle and results in one command."""
+"""``run``: table, submit, tick until idle and results in one command; ``append``: more trials for a batch."""
 
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from parallelhassnes import formatting
 from parallelhassnes.cli import run_options as opt
-from parallelhassnes.cli.options import JsonOption, ReuseOption, RootOption
+from parallelhassnes.cli.options import JsonOption, ReuseOption, RootOption, complete
 from parallelhassnes.cli.output.typed import told_by_options
 from parallelhassnes.cli.work import (
     FailOnOption,
@@ -16,6 +17,7 @@ from parallelhassnes.cli.work import (
     NoCodexOption,
     check_fail_on,
     make_store,
+    open_store,
     open_to_run,
     options,
     parse_limits,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
     app.command()(run)
+    app.command()(append)
 
 
 def run(
@@ -255,3 +258,36 @@ def _values(texts: opt.Texts, option: str) -> dict[str, object]:
     from parallelhassnes.tables.formats.request import value_of
 
     return {name: value_of(value) for name, value in _pairs(texts, option).items()}
+
+
+def append(
+    target: Annotated[str, typer.Argument(metavar="ID", help="A batch, or BATCH/JOB.", autocompletion=complete)],
+    n_trials: opt.TrialsOption = None,
+    agent: Annotated[
+        opt.Texts,
+        typer.Option(
+            "--agent", "-a", metavar="COLUMN", help="Only of this agent, as the scoreboard names it; may be repeated."
+        ),
+    ] = None,
+    n: Annotated[int | None, typer.Option("-n", hidden=True)] = None,
+    root: RootOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Add trials to a batch: like its newest ones, with their analyses; the verdicts are made anew.
+
+    Example: parallelhassnes append latest -k 1
+    """
+    from parallelhassnes.actions.append import append as add
+    from parallelhassnes.errors import UserError
+    from parallelhassnes.store.atomic import dumps
+
+    if n is not None:
+        raise UserError("append has no -n, which is how many run at once, as in Harbor", fix=f"write -k {n}")
+    done = add(open_store(root), target, n_trials or 1, agent)
+    if json:
+        typer.echo(dumps(done.model_dump(mode="json")), nl=False)
+        return
+    analyses = f" and {formatting.counted(len(done.analyses), 'analysis')}" if done.analyses else ""
+    typer.echo(
+        f"batch {done.batch_id}: {formatting.counted(len(done.trials), 'trial')}{analyses} added, {formatting.counted(done.started, 'attempt')} started"
+    )

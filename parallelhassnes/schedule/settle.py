@@ -19,6 +19,7 @@ from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.job_state import JobState, publish, record_end
 from parallelhassnes.schedule.limits.concurrency_keys import QueueKeys
 from parallelhassnes.schedule.limits.spending import Spending
+from parallelhassnes.schedule.process import archiving
 from parallelhassnes.schedule.rules import solver_critic
 from parallelhassnes.store import attempts, batches, currents, hosts, members
 from parallelhassnes.store.evidence import ledger
@@ -49,6 +50,7 @@ def settle_ended(ctx: Context) -> int:
             if not _settle(ctx, books[ticket.batch_id], keys, ticket, path.name):
                 continue
             spending.settled(ticket.batch_id)
+            archiving.wish(ctx, ticket.batch_id)
             if ticket.batch_id in last:
                 last[ticket.batch_id].unlink(missing_ok=True)
             last[ticket.batch_id] = path

@@ -20,7 +20,7 @@ from parallelhassnes.schedule.additions import add_steps
 from parallelhassnes.schedule.context import ENTRY_POINTS, Context, renewed
 from parallelhassnes.schedule.joining import check_host
 from parallelhassnes.schedule.launch import Launched, launch_ready
-from parallelhassnes.schedule.process import notifying, runner_heartbeat, shared_images, timer
+from parallelhassnes.schedule.process import archiving, notifying, runner_heartbeat, shared_images, timer
 from parallelhassnes.schedule.rebuild import mend, pass_over, rebuild
 from parallelhassnes.schedule.repair import repair
 from parallelhassnes.schedule.rules.step_state import stand
@@ -111,6 +111,7 @@ def run_pass(ctx: Context) -> list[Launched]:
     if not launcher.has_taken():  # an attempt waits for this process
         checkpointing.keep(ctx)
         notifying.keep(ctx)
+        archiving.keep(ctx)
     return started
 
 

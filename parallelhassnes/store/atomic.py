@@ -196,12 +196,16 @@ def _write_by(temp: Path, path: str, data: bytes, durable: bool) -> None:
         raise
 
 
-def claim(path: Path, data: bytes, *, mode: int = 0o666) -> None:
+def claim(path: Path, data: bytes, *, mode: int = 0o666, aside: Path | None = None) -> None:
     """Make a file with that content where there is none, whole from the start; whoever was faster made it.
 
     Waits for the disk: what others remember of the content must not change by a power cut.
+
+    Args:
+        aside: the folder that ``sweep_temp`` clears, where the content waits for its name; without one it waits beside it.
     """
-    fresh = path.with_name(f".tmp-{_place()}.{os.getpid()}.{next(_counter)}")
+    name = f"{_place()}.{os.getpid()}.{next(_counter)}"
+    fresh = aside / name if aside is not None else path.with_name(f".tmp-{name}")
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         try:

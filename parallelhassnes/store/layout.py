@@ -9,6 +9,7 @@ runs/_system/tokens/<name>.json  who may use the HTTP interface, and for what
 runs/_system/checkpoints/        how far the ledgers had come, signed
 runs/_system/sessions/<sha256>.json  browsers that have logged in with a token
 runs/_system/notices/new|told/   what people are to be told of, and what they were told of
+runs/_system/archive/            what is to be sent to the archive, and how far that has come
 runs/_system/imports/<batch_id>/…    attempts of another program on their way into a batch; under import.lock
 runs/_system/sandboxes/<run_id>.json  sandboxes of trials at a provider's that may be up (steps/trial_data/remote_sandboxes.py)
 runs/_queue/incoming/            tables, put there by rename
@@ -140,6 +141,10 @@ class Layout:
     @cached_property
     def notices(self) -> Path:
         return self.system / "notices"
+
+    @cached_property
+    def archive(self) -> Path:
+        return self.system / "archive"
 
     @cached_property
     def tasks(self) -> Path:

@@ -10,16 +10,19 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from parallelhassnes import packed, walk
 from parallelhassnes.store import atomic
 from parallelhassnes.store.attempts import SEAL
 from parallelhassnes.store.evidence import merkle
 from parallelhassnes.store.records import now_text
+
+if TYPE_CHECKING:
+    import tarfile
 
 _CHUNK = 1 << 20
 _LARGE_HOLES = 64 << 20
@@ -160,8 +163,15 @@ def survey_packed(pack: packed.Pack, place: str, *, like: Mapping[str, Any]) -> 
     Raises:
         OSError: the archive cannot be read.
     """
+    return survey_members(pack.read(place), place, like=like)
+
+
+def survey_members(
+    members: "Iterable[tuple[tarfile.TarInfo, IO[bytes] | None]]", place: str, *, like: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """As ``survey``, of members of a tar below ``place``, read once in their order."""
     files: dict[str, dict[str, Any]] = {}
-    for info, content in pack.read(place):
+    for info, content in members:
         path = info.name[len(place) + 1 :]
         if info.isdir() or path == SEAL:
             continue

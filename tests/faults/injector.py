@@ -44,6 +44,8 @@ _ALIKE = (
     (re.compile(r"B/[^/]+/(?=job|current|verdict|overrides|\.tmp)"), "B/J/"),
     (re.compile(r"(ready|running)/[^/]+"), r"\1/K"),
     (re.compile(r"[a-z0-9]+__[a-z0-9]{12}"), "TRIAL"),
+    (re.compile(r"blobs/[0-9a-f]{2}\b"), "blobs/XX"),
+    (re.compile(r"archive/tmp/[^/ ]+"), "archive/tmp/N"),
     (re.compile(r"\d{6,}"), "N"),
     (re.compile(r"(turns/[^/ ]+)/\d{4}/[^ ]+"), r"\1/PLACE"),
 )

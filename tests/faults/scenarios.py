@@ -12,6 +12,8 @@ from harness import make_task
 
 from parallelhassnes import packed
 from parallelhassnes.actions import cancel_retry, packs
+from parallelhassnes.actions.archive import pull_batch
+from parallelhassnes.actions.archive.push_batch import push
 from parallelhassnes.actions.imports.import_jobs import import_jobs
 from parallelhassnes.actions.stored import retention
 from parallelhassnes.actions.stored.regrade import regrade
@@ -21,6 +23,7 @@ from parallelhassnes.refs import Found
 from parallelhassnes.results import collect
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.store import currents
+from parallelhassnes.store.archives.object_store import ObjectStore, open_store
 from parallelhassnes.store.evidence import ledger
 
 OK = {"succeeded"}
@@ -330,5 +333,39 @@ GC = Scenario(
 """Removal from a batch's folders, then from its archive."""
 
 
-ALL = {scenario.name: scenario for scenario in (STEPS, TRIAL, OPERATE, JOURNAL, IMPORT, PACK, REUSE, REGRADE, GC)}
+def _archive(ctx: Context) -> ObjectStore:
+    return open_store("archive", {}, at=ctx.layout.root)
+
+
+def _push(ctx: Context) -> None:
+    push(ctx, ctx.layout.batch_ids()[0], _archive(ctx), threads=2)
+
+
+def _bring_back(ctx: Context) -> None:
+    """Lose the batch, once, and have it from the archive."""
+    away, store = ctx.layout.root / "lost", _archive(ctx)
+    batch_dir = ctx.layout.batch(pull_batch.every(store)[0].batch_id)
+    if not away.exists():
+        batch_dir.rename(away)
+    pull_batch.pull(ctx, batch_dir.name, store, threads=2)
+    assert pull_batch.verify(ctx, batch_dir.name, store).here == "same"
+
+
+ARCHIVE = Scenario(
+    "archive",
+    (
+        _submit(
+            lambda _: stores.table(stores.job("a", stores.command("first", "true"), stores.shell("bad", "exit 3")))
+        ),
+        Act("archive-push", _push, stores.idle),
+        Act("archive-pull", _bring_back),
+        Act("archive-again", _push),
+    ),
+    {"a/first": OK, "a/bad": {"failed"}},
+    {"a/first": OR_FAILED, "a/bad": {"failed"}},
+)
+
+ALL = {
+    scenario.name: scenario for scenario in (STEPS, TRIAL, OPERATE, JOURNAL, IMPORT, PACK, REUSE, REGRADE, GC, ARCHIVE)
+}
 WITH_TRIALS = (TRIAL, IMPORT, REUSE, REGRADE)

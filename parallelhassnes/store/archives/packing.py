@@ -13,9 +13,9 @@ import json
 import os
 import stat
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Protocol, Self
 
 from parallelhassnes import packed, walk
 from parallelhassnes.errors import UserError
@@ -25,7 +25,10 @@ from parallelhassnes.store.evidence import merkle, removals
 _FRAME = 1 << 20
 """Bytes of tar from which the next attempt begins another frame: as much is unpacked to read one file."""
 _LEVEL = 12
+_CUTS_OF_256 = 4
+"""Of 256 jobs so many end a frame of records by their names."""
 _CHUNK = 1 << 20
+_LEFTOVERS = (".tmp-", ".nfs")
 _DEEPEST = 200
 """Folders within each other that are packed: so many are open at once when they come back."""
 
@@ -47,14 +50,28 @@ def check_unpacked(batch_dir: Path) -> None:
 # --- making -----------------------------------------------------------------------------------------------------
 
 
-class _Writer:
+class Sink(Protocol):
+    """What takes the bytes of an archive."""
+
+    def write(self, data: bytes, /) -> object: ...
+
+
+class Writer:
     """A tar in frames of zstd, with the SHA-256 of all of it."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: Sink, at_cut: Callable[[], object] = lambda: None) -> None:
+        """Begin.
+
+        Args:
+            at_cut: is called when a frame has ended.
+        """
         import zstandard
 
+        self._at_cut = at_cut
         self._stream, self._compressor = stream, zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True)
         self.digest, self.size, self.at, self.raw = hashlib.sha256(), 0, 0, 0
+        self.total = 0
+        """Bytes of tar."""
         self._frame = self._compressor.compressobj()
 
     def _out(self, data: bytes) -> None:
@@ -64,6 +81,7 @@ class _Writer:
 
     def write(self, data: bytes) -> None:
         self.raw += len(data)
+        self.total += len(data)
         self._out(self._frame.compress(data))
 
     def cut(self) -> None:
@@ -71,6 +89,7 @@ class _Writer:
         self._out(self._frame.flush())
         self._frame = self._compressor.compressobj()
         self.at, self.raw = self.size, 0
+        self._at_cut()
 
 
 def write(batch_dir: Path, target: Path) -> packed.Pack:
@@ -83,7 +102,7 @@ def write(batch_dir: Path, target: Path) -> packed.Pack:
     rest: dict[str, list[int]] = {}
     seals, buried = hashlib.sha256(), removals.of(batch_dir)
     with (target / packed.ARCHIVE).open("xb") as stream, (target / packed.SEALS).open("xb") as told:
-        writer = _Writer(stream)
+        writer = Writer(stream)
         for job in _jobs(batch_dir):
             steps = f"{job}/{packed.STEPS}"
             inside: list[str] = []
@@ -117,22 +136,31 @@ def _jobs(batch_dir: Path) -> list[str]:
 
 
 def _section(
-    writer: _Writer, batch_dir: Path, place: str, inside: list[str] | None, *, records_only: bool = False
+    writer: Writer,
+    batch_dir: Path,
+    place: str,
+    inside: list[str] | None,
+    named: str = "",
+    *,
+    fenced: bool = True,
+    records_only: bool = False,
 ) -> list[int]:
     """Write a folder and everything in it; with ``inside``, attempts are named there instead of written.
 
     Args:
+        named: what it is called in the archive, if not by its place.
+        fenced: also what silent hosts may still write into.
         records_only: of an attempt whose files were removed by a rule: without what that removal has not come to yet.
     """
     if writer.raw >= _FRAME:
         writer.cut()
     at, skip = writer.at, writer.raw
-    folder = batch_dir / place
-    _add(writer, place, folder.lstat(), None)
+    folder, named = batch_dir / place, named or place
+    _add(writer, named, folder.lstat(), None)
     top = walk.open_folder(folder)
     try:
         for entry in walk.walk(top):
-            name = f"{place}/{entry.path}"
+            name = f"{named}/{entry.path}"
             if entry.leaving:
                 if entry.error is not None:
                     raise NotPackable(f"{batch_dir.name}/{name} cannot be looked into: {entry.error.strerror}")
@@ -150,6 +178,9 @@ def _section(
                 inside.append(name)
                 entry.skip()
                 continue
+            if not fenced and parts[1:2] == ["fenced"]:
+                entry.skip()
+                continue
             if entry.depth > _DEEPEST:
                 raise NotPackable(
                     f"{batch_dir.name}/{'/'.join(name.split('/')[:6])}… has more than {_DEEPEST} folders within each other"
@@ -160,7 +191,7 @@ def _section(
     return [at, skip, writer.raw - skip]
 
 
-def _add_entry(writer: _Writer, batch_dir: Path, name: str, entry: walk.Entry) -> None:
+def _add_entry(writer: Writer, batch_dir: Path, name: str, entry: walk.Entry) -> None:
     try:
         if entry.is_link:
             _add(writer, name, entry.info, None, os.readlink(entry.name, dir_fd=entry.folder))
@@ -176,7 +207,7 @@ def _add_entry(writer: _Writer, batch_dir: Path, name: str, entry: walk.Entry) -
         raise NotPackable(f"{batch_dir.name}/{name} cannot be read: {error.strerror}") from None
 
 
-def _add(writer: _Writer, name: str, info: os.stat_result, handle: int | None, link: str = "") -> None:
+def _add(writer: Writer, name: str, info: os.stat_result, handle: int | None, link: str = "") -> None:
     kinds = {
         stat.S_IFREG: tarfile.REGTYPE,
         stat.S_IFDIR: tarfile.DIRTYPE,
@@ -199,6 +230,99 @@ def _add(writer: _Writer, name: str, info: os.stat_result, handle: int | None, l
             raise NotPackable(f"{name} became shorter while it was packed", fix="pack the batch again")
         writer.write(data)
         left -= len(data)
+    writer.write(b"\0" * (-made.size % 512))
+
+
+# --- for an archive elsewhere -----------------------------------------------------------------------------------
+
+ATTEMPT = "attempt"
+"""What an attempt is called in a tar of its own, so that one that two batches have is the same there."""
+
+
+def write_attempt(writer: Writer, batch_dir: Path, place: str) -> None:
+    """Write one sealed attempt, packed or not, as ``ATTEMPT``; the bytes are the same both ways.
+
+    Of one whose files were removed by a rule its records are written.
+
+    Raises:
+        NotPackable: there is something that an archive cannot hold.
+        FileNotFoundError: it is not there.
+    """
+    pack = None if (batch_dir / place).is_dir() else packed.of(batch_dir)
+    is_buried = place in removals.of(batch_dir)
+    if pack is None:
+        _section(writer, batch_dir, place, None, ATTEMPT, records_only=is_buried)
+    else:
+        for info, content in pack.read(place):
+            path = info.name[len(place) + 1 :]
+            if not (is_buried and path and not removals.stays(path)):
+                _write_again(writer, info, content, ATTEMPT + info.name[len(place) :])
+    _end(writer)
+
+
+def write_records(writer: Writer, batch_dir: Path, without: Collection[str]) -> None:
+    """Write everything of a batch that is in none of its attempts, job by job.
+
+    Args:
+        without: names in the batch's folder that are left out.
+
+    Raises:
+        NotPackable: there is something that an archive cannot hold.
+    """
+    pack = packed.of(batch_dir)
+    for name in sorted(os.listdir(batch_dir)):
+        if name in without or name in packed.FILES or name.startswith(_LEFTOVERS):
+            continue
+        if not (batch_dir / name).is_dir():
+            _write_file(writer, batch_dir, name)
+            continue
+        _add(writer, name, (batch_dir / name).lstat(), None)
+        for below in sorted(os.listdir(batch_dir / name)):
+            place = f"{name}/{below}"
+            if below.startswith(_LEFTOVERS):
+                continue
+            if (batch_dir / place).is_dir():
+                _section(writer, batch_dir, place, [] if below == packed.STEPS else None, fenced=False)
+            else:
+                _write_file(writer, batch_dir, place)
+        steps = f"{name}/{packed.STEPS}"
+        if pack is not None and steps in pack.rest and not (batch_dir / steps).exists():
+            for info, content in pack.read(steps):
+                _write_again(writer, info, content, info.name)
+        # By its name too, so that what has changed in one job leaves the frames of most others as they were.
+        if writer.raw >= _FRAME or hashlib.sha256(name.encode()).digest()[0] < _CUTS_OF_256:
+            writer.cut()
+    _end(writer)
+
+
+def write_folder(writer: Writer, folder: Path) -> None:
+    """Write a folder of the store with everything in it, by its own name."""
+    _section(writer, folder.parent, folder.name, None)
+    _end(writer)
+
+
+def _end(writer: Writer) -> None:
+    writer.write(b"\0" * 1024)
+    writer.cut()
+
+
+def _write_file(writer: Writer, batch_dir: Path, place: str) -> None:
+    handle = walk.open_below(batch_dir, place)
+    try:
+        _add(writer, place, os.fstat(handle), handle)
+    finally:
+        os.close(handle)
+
+
+def _write_again(writer: Writer, info: tarfile.TarInfo, content: IO[bytes] | None, name: str) -> None:
+    """Write a member of an archive as it was written there, by another name."""
+    made = tarfile.TarInfo(name)
+    made.type, made.linkname, made.mode = info.type, info.linkname, info.mode
+    made.uid, made.gid, made.size, made.mtime = info.uid, info.gid, info.size, int(info.mtime)
+    made.pax_headers = {"mtime": info.pax_headers["mtime"]}
+    writer.write(made.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"))
+    for data in _chunks(content) if content is not None else ():
+        writer.write(data)
     writer.write(b"\0" * (-made.size % 512))
 
 
@@ -295,11 +419,28 @@ def extract(pack: packed.Pack, target: Path, keys: Iterable[str] = ()) -> None:
             os.close(handle)
 
 
+def extract_members(members: Iterable[tuple[tarfile.TarInfo, IO[bytes] | None]], target: Path) -> None:
+    """Bring members of an archive from elsewhere back below an empty folder, as files of this user that no other's right to run comes with.
+
+    Raises:
+        OSError: one of them cannot be made, or is not where an archive of ours has it.
+    """
+    with _Folders(target, "", ours=True) as folders:
+        for info, content in members:
+            folders.make(info, content)
+
+
 class _Folders:
     """Makes members below a folder, each by the descriptor of the folder that it is in: no link is ever followed."""
 
-    def __init__(self, top: Path, place: str) -> None:
+    def __init__(self, top: Path, place: str, *, ours: bool = False) -> None:
+        """Begin in a folder.
+
+        Args:
+            ours: whatever is made is this user's, and runs as nobody else.
+        """
         self._open: list[tuple[str, int, tarfile.TarInfo | None]] = [(place, walk.open_folder(top), None)]
+        self._ours = ours
 
     def __enter__(self) -> Self:
         return self
@@ -316,7 +457,13 @@ class _Folders:
         finally:
             os.close(handle)
 
+    def _taken(self, info: tarfile.TarInfo) -> tarfile.TarInfo:
+        if self._ours:
+            info.uid, info.gid, info.mode = os.geteuid(), os.getegid(), info.mode & 0o777
+        return info
+
     def make(self, info: tarfile.TarInfo, content: IO[bytes] | None) -> None:
+        info = self._taken(info)
         above, name = os.path.split(info.name)
         while self._open[-1][0] != above and len(self._open) > 1:
             self._leave()

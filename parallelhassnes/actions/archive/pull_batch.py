@@ -1,0 +1,282 @@
+"""``archive pull`` and ``archive verify``: a batch out of an archive, and whether it would come out whole.
+
+Everything is fetched and proved aside, below ``runs/_system/tmp``: blobs by their keys, attempts by their seals and the lines of their ends, the
+ledger by its chain. Then the batch's folder gets its name. A crash before that leaves what the next tick removes; there is nothing after it.
+One that was not over when it was pushed comes paused: what it ran may go on where it came from.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from parallelhassnes import walk
+from parallelhassnes.actions import pause_resume
+from parallelhassnes.actions.archive.push_batch import THREADS, ledger_bytes
+from parallelhassnes.admin.audit.audit_ledger import read_lines
+from parallelhassnes.errors import UnknownId, UserError
+from parallelhassnes.names import is_safe_id, nearest
+from parallelhassnes.refs import LATEST
+from parallelhassnes.schedule.context import Context
+from parallelhassnes.store import atomic, attempts, batches, hosts, index, seal, uploaded_tasks
+from parallelhassnes.store.archives import packing
+from parallelhassnes.store.archives import remote_batch as remote
+from parallelhassnes.store.archives.object_store import ObjectStore
+from parallelhassnes.store.archives.remote_batch import RemoteHead, SealedAttempt
+from parallelhassnes.store.evidence import ledger, merkle, removals
+
+
+class Pulled(BaseModel):
+    """What came of one batch."""
+
+    ok: bool = True
+    batch_id: str
+    state: str
+    """``pulled``, ``was there`` where this store had it, or ``whole`` where it was only verified."""
+    over: bool
+    """Whether it had ended when it was pushed."""
+    attempts: int
+    bytes: int
+    """That were read from the archive."""
+    at: str
+    """When it was pushed last."""
+    here: str = ""
+    """Of one that was verified, and that this store has: ``same``, ``has more``, ``has less`` or ``another``."""
+
+
+class Archived(BaseModel):
+    """A batch in an archive."""
+
+    batch_id: str
+    name: str
+    over: bool
+    attempts: int
+    at: str
+    """When it was pushed last; of attempts that no head names yet, empty."""
+
+
+def every(store: ObjectStore, threads: int = THREADS) -> list[Archived]:
+    """Return the batches of an archive, the newest last.
+
+    Raises:
+        UserError: it cannot be reached, or what is there is no archive.
+    """
+    found = [name for name, _ in store.names(remote.BATCHES) if is_safe_id(name)]
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        heads = list(pool.map(partial(remote.newest_head, store), found))
+    return [
+        Archived(batch_id=name, name=head.name, over=head.over, attempts=head.attempts, at=head.at)
+        if head is not None
+        else Archived(batch_id=name, name="", over=False, attempts=0, at="")
+        for name, head in zip(found, heads, strict=True)
+    ]
+
+
+def pull(ctx: Context, batch_id: str, store: ObjectStore, *, threads: int = THREADS) -> Pulled:
+    """Bring a batch of an archive into this store.
+
+    Raises:
+        UnknownId: the archive has no such batch.
+        WrongArchive: something there is not what it says; nothing was brought.
+        UserError: this store has another batch by that id, or the archive cannot be reached.
+    """
+    head = _head(store, batch_id)
+    batch_id = head.batch_id
+    target = ctx.layout.batch(batch_id)
+    if target.exists():
+        here = compared(ctx, store, head)
+        if here in ("same", "has more"):
+            return _pulled(head, "was there", 0)
+        fix = f"move {target} away first, if the archive's is the one that you want"
+        raise UserError(
+            f"{batch_id} is here already, and {'lacks what the archive has' if here == 'has less' else 'is another'}",
+            fix=fix,
+        )
+    _bring_tasks(ctx, store, head)
+    aside = atomic.temp_path(target.parent)
+    aside.mkdir()
+    try:
+        size = _bring(store, head, aside, threads)
+        with hosts.deciding(ctx.layout):
+            if target.exists():
+                raise UserError(f"{batch_id} has come here meanwhile", fix="look at it with show")
+            aside.rename(target)
+            atomic.sync_dir(target.parent)
+            index.write(target, map(batches.read_job, batches.job_dirs(ctx.layout, batch_id)))
+    finally:
+        walk.remove_tree(aside)
+    if not head.over:
+        pause_resume.pause(ctx, batch_id, f"pulled from an archive of {head.at}, when it was not over")
+    return _pulled(head, "pulled", size)
+
+
+def verify(ctx: Context, batch_id: str, store: ObjectStore, *, threads: int = THREADS) -> Pulled:
+    """Read all that an archive has of a batch, and prove it; nothing is kept.
+
+    Raises:
+        UnknownId: the archive has no such batch.
+        WrongArchive: something there is not what it says.
+        UserError: the archive cannot be reached.
+    """
+    head = _head(store, batch_id)
+    batch_id = head.batch_id
+    aside = atomic.temp_path(ctx.layout.batch(batch_id).parent)
+    aside.mkdir()
+    try:
+        size = _prove(store, head, aside, threads, _survey)
+    finally:
+        walk.remove_tree(aside)
+    with remote.members(store, head.records) as members:
+        for _ in members:
+            pass
+    for digest in head.tasks:
+        task = remote.read_task(store, digest)
+        with remote.members(store, task.blobs) as members:
+            for _ in members:
+                pass
+        size += task.stored
+    here = compared(ctx, store, head) if ctx.layout.batch(batch_id).exists() else ""
+    return _pulled(head, "whole", size).model_copy(update={"here": here})
+
+
+def compared(ctx: Context, store: ObjectStore, head: RemoteHead) -> str:
+    """Tell how the ledger here stands to that of the archive: ``same``, ``has more``, ``has less`` or ``another``."""
+    here, there = ledger_bytes(ctx.layout.batch(head.batch_id)), remote.read_ledger(store, head)
+    if here == there:
+        return "same"
+    return "has more" if here.startswith(there) else "has less" if there.startswith(here) else "another"
+
+
+def _pulled(head: RemoteHead, state: str, size: int) -> Pulled:
+    return Pulled(batch_id=head.batch_id, state=state, over=head.over, attempts=head.attempts, bytes=size, at=head.at)
+
+
+def _head(store: ObjectStore, batch_id: str) -> RemoteHead:
+    """Return the newest head of a batch by that id, or the beginning of one; ``latest`` is the one with the highest id."""
+    known = sorted(name for name, _ in store.names(remote.BATCHES) if is_safe_id(name))
+    fitting = [batch_id] if batch_id in known else [name for name in known if name.startswith(batch_id)]
+    if batch_id == LATEST:
+        fitting = known[-1:]
+    if len(fitting) > 1:
+        raise UnknownId(f"{batch_id} is {len(fitting)} batches of {store.url}", fix="write more of the id")
+    head = remote.newest_head(store, fitting[0]) if fitting else None
+    if head is None:
+        near = nearest(batch_id, known)
+        fix = (
+            f"did you mean {near}?" if near and near != batch_id else "`parallelhassnes archive list` says what it has"
+        )
+        what = "is not whole there yet" if fitting else "is not there"
+        raise UnknownId(f"{batch_id}: {what} ({store.url})", fix=fix)
+    if head.batch_id != fitting[0]:
+        raise remote.wrong(store, remote.head_key(fitting[0], head.number), f"is the head of {head.batch_id}")
+    return head
+
+
+def _bring(store: ObjectStore, head: RemoteHead, aside: Path, threads: int) -> int:
+    """Make the batch's folder, proved; the bytes that were read."""
+    with remote.members(store, head.records) as members:
+        packing.extract_members(members, aside)
+    return _prove(store, head, aside, threads, partial(_extract, aside))
+
+
+def _prove(
+    store: ObjectStore,
+    head: RemoteHead,
+    aside: Path,
+    threads: int,
+    look: Callable[[ObjectStore, SealedAttempt, Mapping[str, Any]], Mapping[str, Any]],
+) -> int:
+    """Write the ledger into a folder, prove it and every attempt that it names; the bytes that were read.
+
+    Args:
+        look: returns what an attempt's files are, as ``seal.survey`` does.
+    """
+    data = remote.read_ledger(store, head)
+    atomic.write_bytes(aside / ledger.LEDGER, data)
+    lines = read_lines(aside)
+    broken = [fault.text for fault in lines.faults if fault.what != "torn"]
+    said = (lines.submitted or {}).get("batch_id", head.batch_id)
+    if broken or said != head.batch_id:
+        what = broken[0] if broken else f"is the ledger of {said}"
+        raise remote.wrong(store, remote.head_key(head.batch_id, head.number), f"its ledger is broken: {what}")
+
+    buried = removals.of(aside)
+
+    def check(item: tuple[str, str]) -> int:
+        digest, place = item
+        key = remote.seal_key(head.batch_id, digest)
+        if not all(map(is_safe_id, place.split("/"))):
+            raise remote.wrong(store, key, "its place is none in a batch")
+        attempt = remote.read_attempt(store, head.batch_id, digest).model_copy(update={"place": place})
+        try:
+            then = json.loads(attempt.seal)["files"]
+            now = look(store, attempt, then)
+            if place in buried:  # it may have been pushed before a rule removed its files, or after
+                now = {path: facts for path, facts in now.items() if removals.stays(path)}
+                then = {path: facts for path, facts in then.items() if removals.stays(path)}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise remote.wrong(store, key, "holds no seal") from None
+        if merkle.root(now) != merkle.root(then):
+            raise remote.wrong(store, key, "its files are not those that were sealed")
+        return attempt.stored
+
+    size = len(data) + sum(blob.size for blob in head.records)
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        try:
+            return size + sum(pool.map(check, remote.ended_attempts(remote.lines_of(data)).items()))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _survey(store: ObjectStore, attempt: SealedAttempt, then: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Read an attempt's files."""
+    with remote.members(store, attempt.blobs) as members:
+        return seal.survey_members(members, packing.ATTEMPT, like=then)
+
+
+def _extract(aside: Path, store: ObjectStore, attempt: SealedAttempt, then: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Make an attempt's folder in the batch's."""
+    target = aside / attempt.place
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = atomic.temp_path(target.parent)
+    fresh.mkdir()
+    try:
+        with remote.members(store, attempt.blobs) as members:
+            packing.extract_members(members, fresh)
+        made = fresh / packing.ATTEMPT
+        if atomic.read_bytes(made / attempts.SEAL) != attempt.seal.encode():
+            raise remote.wrong(store, attempt.place, "has another seal among its files")
+        if attempt.place in removals.of(aside):
+            removals.strip(made, removals.left_of(made))
+        found = seal.survey(made, sync=False, like=then)
+        made.rename(target)
+    finally:
+        walk.remove_tree(fresh)
+    return found
+
+
+def _bring_tasks(ctx: Context, store: ObjectStore, head: RemoteHead) -> None:
+    """Bring uploaded tasks that the batch names and this store lacks."""
+    for digest in head.tasks:
+        if not is_safe_id(digest) or (ctx.layout.tasks / digest).exists():
+            continue
+        task = remote.read_task(store, digest)
+        ctx.layout.tasks.mkdir(exist_ok=True)
+        fresh = atomic.temp_path(ctx.layout.tasks)
+        fresh.mkdir()
+        try:
+            with remote.members(store, task.blobs) as members:
+                packing.extract_members(members, fresh)
+            if uploaded_tasks.content_of(fresh / digest) != digest:
+                raise remote.wrong(store, f"{remote.TASKS}/{digest}.json", "holds another task than it is named by")
+            with contextlib.suppress(FileExistsError):
+                (fresh / digest).rename(ctx.layout.tasks / digest)
+            atomic.sync_dir(ctx.layout.tasks)
+        finally:
+            walk.remove_tree(fresh)

@@ -1,0 +1,157 @@
+"""``archive push``, ``pull``, ``verify`` and ``list``."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from parallelhassnes import formatting
+from parallelhassnes.cli.commands import CommandGroup
+from parallelhassnes.cli.options import JsonOption, RootOption, complete_batch
+
+if TYPE_CHECKING:
+    from parallelhassnes.actions.archive.pull_batch import Pulled
+    from parallelhassnes.actions.archive.push_batch import Pushed
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group."""
+    group = typer.Typer(
+        cls=CommandGroup,
+        help="Keep batches in a bucket or a folder elsewhere, and bring them back.\n\nExample: parallelhassnes archive push latest",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+    )
+    group.command()(push)
+    group.command()(pull)
+    group.command()(verify)
+    group.command("list")(list_batches)
+    group.callback()(_group)
+    app.add_typer(group, name="archive")
+
+
+def _group() -> None:
+    """Keep batches in a bucket or a folder elsewhere, and bring them back.
+
+    Example: parallelhassnes archive push latest
+    """
+
+
+_WHERE = "s3://BUCKET/FOLDER, gs://…, az://… or a folder; left out: archive of parallelhassnes.toml."
+BatchesArgument = Annotated[
+    list[str], typer.Argument(metavar="BATCH", help="Batches, or latest.", autocompletion=complete_batch)
+]
+ThereArgument = Annotated[list[str], typer.Argument(metavar="BATCH", help="Batches of the archive, or latest.")]
+FromOption = Annotated[str | None, typer.Option("--from", metavar="URL", help=_WHERE)]
+
+
+def push(
+    batches: BatchesArgument,
+    to: Annotated[str | None, typer.Option("--to", metavar="URL", help=_WHERE)] = None,
+    root: RootOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Send what an archive lacks of batches: attempts, then their ledgers and records; nothing there is overwritten.
+
+    Example: parallelhassnes archive push latest --to /mnt/archive
+    """
+    from parallelhassnes.actions.archive import push_batch
+    from parallelhassnes.cli.work import open_store
+
+    ctx = open_store(root)
+    store = push_batch.opened(ctx, to)
+    done: list[Pushed] = []
+    for each in batches:
+        done.append(push_batch.push(ctx, each, store))
+        if not json:
+            typer.echo(_pushed_line(done[-1]))
+    _print(done, json=json)
+
+
+def _pushed_line(each: "Pushed") -> str:
+    line = f"{each.batch_id}  {each.state}  {formatting.counted(each.attempts, 'attempt')}"
+    if each.state == "pushed":
+        line += f", {each.sent_attempts} of them sent now, {each.sent_bytes / 1e6:.2f} MB"
+    return line if each.over else f"{line}; it goes on: push it again when it is over"
+
+
+def pull(batches: ThereArgument, from_: FromOption = None, root: RootOption = None, json: JsonOption = False) -> None:
+    """Bring batches of an archive into this store, each proved against its seals and its ledger first.
+
+    Example: parallelhassnes archive pull latest --from /mnt/archive
+    """
+    from parallelhassnes.actions.archive import pull_batch, push_batch
+    from parallelhassnes.cli.work import open_store
+
+    ctx = open_store(root)
+    store = push_batch.opened(ctx, from_)
+    done: list[Pulled] = []
+    for each in batches:
+        done.append(pull_batch.pull(ctx, each, store))
+        if not json:
+            typer.echo(_pulled_line(done[-1]))
+    _print(done, json=json)
+
+
+def verify(batches: ThereArgument, from_: FromOption = None, root: RootOption = None, json: JsonOption = False) -> None:
+    """Read all that an archive has of batches and prove it, as pull would; nothing is kept.
+
+    Example: parallelhassnes archive verify latest --from /mnt/archive
+    """
+    from parallelhassnes.actions.archive import pull_batch, push_batch
+    from parallelhassnes.cli.work import open_store
+
+    ctx = open_store(root, look=True)
+    store = push_batch.opened(ctx, from_)
+    done: list[Pulled] = []
+    for each in batches:
+        done.append(pull_batch.verify(ctx, each, store))
+        if not json:
+            typer.echo(_pulled_line(done[-1]))
+    _print(done, json=json)
+
+
+_HERE = {
+    "same": "as it is here",
+    "has more": "the batch here has more: push it again",
+    "has less": "the batch here has less",
+    "another": "the batch here is another",
+}
+
+
+def _pulled_line(each: "Pulled") -> str:
+    line = f"{each.batch_id}  {each.state}  {formatting.counted(each.attempts, 'attempt')}, {each.bytes / 1e6:.2f} MB, pushed {each.at}"
+    if each.here:
+        line += f"; {_HERE[each.here]}"
+    if each.over:
+        return line
+    return f"{line}; it was not over then{' and is paused here' if each.state == 'pulled' else ''}"
+
+
+def _print(done: "list[Pushed] | list[Pulled]", *, json: bool) -> None:
+    if json:
+        from parallelhassnes.store.atomic import dumps
+
+        typer.echo(dumps({"ok": True, "batches": [each.model_dump(mode="json") for each in done]}), nl=False)
+
+
+def list_batches(from_: FromOption = None, root: RootOption = None, json: JsonOption = False) -> None:
+    """List the batches of an archive: id, attempts, when they were pushed last, name.
+
+    Example: parallelhassnes archive list --from /mnt/archive
+    """
+    from parallelhassnes.actions.archive import pull_batch, push_batch
+    from parallelhassnes.cli.work import open_store
+    from parallelhassnes.store.atomic import dumps
+
+    found = pull_batch.every(push_batch.opened(open_store(root, look=True), from_))
+    if json:
+        typer.echo(dumps({"ok": True, "batches": [each.model_dump(mode="json") for each in found]}), nl=False)
+        return
+    for each in found:
+        if not each.at:
+            typer.echo(f"{each.batch_id}  not whole yet: attempts without a ledger")
+            continue
+        over = "" if each.over else "  (not over then)"
+        typer.echo(f"{each.batch_id}  {formatting.counted(each.attempts, 'attempt')}  {each.at}  {each.name}{over}")
+    if not found:
+        typer.echo("there is no batch there")

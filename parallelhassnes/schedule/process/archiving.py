@@ -1,0 +1,91 @@
+"""Having the archive get what has ended, by a process of its own: a pass waits for no network.
+
+    _system/archive/wanted/<batch_id>       something of the batch has ended since it was sent; made before the end's ticket goes
+    _system/archive/sent/<batch_id>.json D  up to which byte of its ledger every attempt is there, and when its last head was put
+    _system/archive/failed.json          D  why nothing is sent just now; its age says when that was tried last
+    _system/archive/sending.lock  sending.log L
+
+The end of a pass, which no attempt waits for, starts the process, unless one is at it. That one removes a wish, then looks at the ledger; where
+the archive cannot be reached it puts the wish back, and another is started a minute later, by a pass or a tick.
+"""
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import NoReturn
+
+from parallelhassnes.execute import launcher, processes
+from parallelhassnes.schedule import ephemeral_secrets
+from parallelhassnes.schedule.context import Context
+from parallelhassnes.store import atomic, clocks, locks, members
+from parallelhassnes.store.layout import Layout
+
+SENDER = "parallelhassnes.actions.archive.send_beside"
+"""The module of that process; by name, for it looks at batches as views do."""
+LOG = "sending.log"
+_TRY_AGAIN_SEC = 60.0
+
+
+def wish(ctx: Context, batch_id: str) -> None:
+    """Note that something of a batch has ended; nothing where nobody wants it sent."""
+    if ctx.config.archive_while_running:
+        folder = wanted(ctx.layout)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / batch_id).touch()
+
+
+def keep(ctx: Context) -> None:
+    """See to it that what is wished for is sent."""
+    layout = ctx.layout
+    if not ctx.config.archive_while_running or not members.names(wanted(layout)):
+        return
+    if _has_just_failed(layout) or locks.is_held(sending_lock(layout)):
+        return
+    launcher.start_beside(
+        partial(_send, layout.root), SENDER, str(layout.root), log=layout.archive / LOG, cwd=layout.root
+    )
+
+
+def wanted(layout: Layout) -> Path:
+    """Return the folder of wishes."""
+    return layout.archive / "wanted"
+
+
+def sending_lock(layout: Layout) -> Path:
+    """Return the lock of whoever sends."""
+    return layout.archive / "sending.lock"
+
+
+def sent(layout: Layout, batch_id: str) -> Path:
+    """Return the note of how far a batch was sent."""
+    return layout.archive / "sent" / f"{batch_id}.json"
+
+
+def last_trouble(layout: Layout) -> str:
+    """Tell why nothing is sent just now; empty where all is well."""
+    return str(atomic.read_derived(_failed(layout)).get("line", ""))
+
+
+def note_trouble(layout: Layout, line: str) -> None:
+    """Note why nothing is sent just now; an empty line that all is well."""
+    if line:
+        atomic.write_json(_failed(layout), {"schema_version": 1, "line": line}, durable=False)
+    else:
+        _failed(layout).unlink(missing_ok=True)
+
+
+def _failed(layout: Layout) -> Path:
+    return layout.archive / "failed.json"
+
+
+def _has_just_failed(layout: Layout) -> bool:
+    try:
+        return clocks.age(_failed(layout).stat().st_mtime) < _TRY_AGAIN_SEC
+    except FileNotFoundError:
+        return False
+
+
+def _send(root: Path) -> NoReturn:
+    ephemeral_secrets.keep_only(())
+    command = [*processes.OURSELVES, SENDER, str(root)]
+    os.execv(command[0], command)  # noqa: S606 - a fresh heap, for a library with threads

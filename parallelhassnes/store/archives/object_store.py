@@ -1,0 +1,274 @@
+"""Where archives of batches are kept: a bucket of S3, Google or Azure, by obstore, or a folder.
+
+Three acts are all that is asked of it: write a key where there is none (``If-None-Match: *``; of a folder, ``link()``), read a key, list
+what a key begins with. Nothing is written twice and nothing is removed, so two who write at once do no harm, and a bucket may lock what it
+has. A key appears whole or not at all.
+
+Credentials come from the environment, or from ``env_file``, by the names that each provider gives them. They are written nowhere; of what a
+server says, only its status and its code are told, since the rest may hold what signs a request.
+"""
+
+import contextlib
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NoReturn, Protocol, override
+
+from parallelhassnes.config import ARCHIVE_VARIABLES, check_archive_url
+from parallelhassnes.errors import UserError, extra
+from parallelhassnes.store import atomic, process_identity
+
+_TRIES, _PATIENCE = 6, timedelta(seconds=120)
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT", "GOOGLE_BASE_URL")
+_STATUS, _CODE = re.compile(r"status code: (\d{3})"), re.compile(r"<Code>([A-Za-z]{1,64})</Code>")
+
+
+class StoreTrouble(UserError):
+    """The place does not do what is asked of it: it cannot be reached, is not there, or refuses."""
+
+
+class NotThere(Exception):
+    """There is nothing under a key."""
+
+
+class ObjectStore(Protocol):
+    """A place that keeps bytes under keys."""
+
+    url: str
+    """As it was named."""
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write a key; False where it was there, which stays as it was.
+
+        Raises:
+            StoreTrouble: that could not be done.
+        """
+
+    def read(self, key: str) -> bytes:
+        """Return what is under a key.
+
+        Raises:
+            NotThere: nothing is.
+            StoreTrouble: that cannot be told.
+        """
+
+    def names(self, folder: str) -> Iterator[tuple[str, int]]:
+        """Yield what is right below a key, each with its size; what is further below counts as one, of no size.
+
+        Raises:
+            StoreTrouble: that cannot be told.
+        """
+
+
+def open_store(url: str, variables: Mapping[str, str], *, at: Path, mb_per_sec: float = 0.0) -> ObjectStore:
+    """Return the place that an address names; nothing is asked of it yet.
+
+    Args:
+        variables: where credentials are looked for, by name.
+        at: the folder that a relative path is meant from.
+        mb_per_sec: what is written per second at most; 0 for all that goes.
+
+    Raises:
+        UserError: it is no address of such a place, or obstore is not installed.
+    """
+    try:
+        check_archive_url(url)
+    except ValueError as error:
+        shown = url if "credential" not in str(error) else url.partition("://")[0] + "://…"
+        message, _, fix = str(error).partition("; ")
+        raise UserError(f"{shown}: {message}", fix=fix) from None
+    if "://" not in url or url.startswith("file://"):
+        return Folder(url, at / Path(url.removeprefix("file://")).expanduser(), _Pace(mb_per_sec))
+    return Bucket(url, variables, _Pace(mb_per_sec))
+
+
+class _Pace:
+    """Has whoever writes wait, so that no more than so much goes out per second."""
+
+    def __init__(self, mb_per_sec: float) -> None:
+        self._rate, self._free_at, self._lock = mb_per_sec * 1e6, 0.0, threading.Lock()
+
+    def wait(self, size: int) -> None:
+        if not self._rate:
+            return
+        with self._lock:
+            now = time.monotonic()
+            begins = max(now, self._free_at)
+            self._free_at = begins + size / self._rate
+        time.sleep(begins - now)
+
+
+# --- a folder ---------------------------------------------------------------------------------------------------
+
+
+class Folder(ObjectStore):
+    """A folder, on whatever disk: a key is a path below it."""
+
+    def __init__(self, url: str, path: Path, pace: _Pace) -> None:
+        self.url, self._path, self._pace = url, path, pace
+        self._is_swept = False
+
+    @override
+    def create(self, key: str, data: bytes) -> bool:
+        path = self._path / key
+        if path.exists():
+            return False
+        self._pace.wait(len(data))
+        try:
+            self._make(path.parent)
+            self._make(self._temp)
+            atomic.claim(path, data, aside=self._temp)
+        except OSError as error:
+            self._refuse(error, "written")
+        return True
+
+    @property
+    def _temp(self) -> Path:
+        """Where content waits for its name."""
+        return self._path / "tmp"
+
+    def _sweep(self) -> None:
+        """Remove what writers that were killed have left, once."""
+        if not self._is_swept:
+            self._is_swept = True
+            with contextlib.suppress(OSError):  # who only reads may do no such thing
+                atomic.sweep_temp(self._temp, lambda pid: process_identity.is_alive(pid, None))
+
+    def _make(self, folder: Path) -> None:
+        if not folder.is_dir():
+            if folder != self._path:
+                self._make(folder.parent)
+            folder.mkdir(exist_ok=True, parents=folder == self._path)
+            atomic.sync_dir(folder.parent)
+
+    @override
+    def read(self, key: str) -> bytes:
+        try:
+            return (self._path / key).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotThere(key) from None
+        except OSError as error:
+            self._refuse(error, "read")
+
+    @override
+    def names(self, folder: str) -> Iterator[tuple[str, int]]:
+        self._sweep()
+        try:
+            with os.scandir(self._path / folder) as entries:
+                found = [(entry.name, 0 if entry.is_dir() else entry.stat().st_size) for entry in entries]
+        except FileNotFoundError:
+            if not self._path.parent.is_dir():
+                raise StoreTrouble(
+                    f"{self.url}: there is no such folder, nor the one above it", fix="make it, or mount it"
+                ) from None
+            return
+        except OSError as error:
+            self._refuse(error, "listed")
+        yield from sorted(each for each in found if each[0][0] != ".")
+
+    def _refuse(self, error: OSError, what: str) -> NoReturn:
+        fix = "look after the disk or the mount, and whether you may use it"
+        raise StoreTrouble(f"{self.url}: cannot be {what} ({error.strerror})", fix=fix) from None
+
+
+# --- a bucket ---------------------------------------------------------------------------------------------------
+
+
+class Bucket(ObjectStore):
+    """A bucket, and a folder in it."""
+
+    def __init__(self, url: str, variables: Mapping[str, str], pace: _Pace) -> None:
+        with extra("archive", "an archive in a bucket needs"):
+            import obstore
+            from obstore import exceptions, store
+        self.url, self._pace, self._obstore, self._errors = url, pace, obstore, exceptions
+        self._store = self._open(store.from_url, variables)
+
+    def _open(self, from_url: Any, variables: Mapping[str, str]) -> Any:
+        scheme = self.url.partition("://")[0]
+        prefix = ARCHIVE_VARIABLES[scheme]
+        said = {name.lower(): value for name, value in variables.items() if name.startswith(prefix) and value}
+        plain = any(variables.get(name, "").startswith("http://") for name in _ENDPOINTS)
+        options: dict[str, Any] = {
+            "client_options": {"allow_http": plain, "connect_timeout": "10s", "read_timeout": "60s", "timeout": "600s"},
+            "retry_config": {"max_retries": _TRIES, "retry_timeout": _PATIENCE},
+        }
+        known: dict[str, str] = {}
+        for name, value in said.items():
+            try:
+                from_url(self.url, **options, **{name: value})
+            except self._errors.UnknownConfigurationKeyError:
+                continue
+            except (self._errors.BaseError, ValueError):
+                pass  # it wants another one, too
+            known[name] = value
+        if prefix == "AWS_":
+            known.setdefault("checksum_algorithm", "SHA256")  # what a bucket that locks its objects asks for
+        try:
+            return from_url(self.url, **options, **known)
+        except (self._errors.BaseError, ValueError):
+            fix = f"look at the address, and at what the environment, or env_file, sets of {prefix}…"
+            raise UserError(f"{self.url}: cannot be used with what is set for it", fix=fix) from None
+
+    @override
+    def create(self, key: str, data: bytes) -> bool:
+        self._pace.wait(len(data))
+        try:
+            self._obstore.put(self._store, key, data, mode="create", use_multipart=False)
+        except (self._errors.AlreadyExistsError, self._errors.PreconditionError):
+            return False
+        except (self._errors.BaseError, OSError) as error:
+            self._refuse(error)
+        return True
+
+    @override
+    def read(self, key: str) -> bytes:
+        try:
+            return self._obstore.get(self._store, key).bytes().to_bytes()
+        except FileNotFoundError as error:
+            if "NoSuchBucket" in str(error):
+                self._refuse(error)
+            raise NotThere(key) from None
+        except (self._errors.BaseError, OSError) as error:
+            self._refuse(error)
+
+    @override
+    def names(self, folder: str) -> Iterator[tuple[str, int]]:
+        try:
+            found = self._obstore.list_with_delimiter(self._store, folder or None)
+        except (self._errors.BaseError, OSError) as error:
+            self._refuse(error)
+        for path in sorted(found["common_prefixes"]):
+            yield path.rpartition("/")[2], 0
+        for each in found["objects"]:
+            yield each["path"].rpartition("/")[2], each["size"]
+
+    def _refuse(self, error: Exception) -> NoReturn:
+        """Tell what is wrong in words of ours: what a server says may hold a signature."""
+        said = str(error)
+        status, code = _STATUS.search(said), _CODE.search(said)
+        shown = ", ".join(found[1] for found in (status, code) if found)
+        number = status[1] if status else ""
+        prefix = ARCHIVE_VARIABLES[self.url.partition("://")[0]]
+        if "169.254.169.254" in said or "metadata.google" in said:
+            what, fix = "there are no credentials", f"set {prefix}… in the environment or in env_file"
+        elif (
+            "NoSuchBucket" in said
+            or "ContainerNotFound" in said
+            or (number == "404" and "bucket does not exist" in said)
+        ):
+            what, fix = "there is no such bucket", "make it, or correct the address or the endpoint"
+        elif number in ("401", "403") or type(error).__name__ in ("PermissionDeniedError", "UnauthenticatedError"):
+            what, fix = "access is denied", f"look at the credentials ({prefix}…) and at what they may do there"
+        elif "error sending request" in said or "timed out" in said or "timeout" in said or isinstance(error, OSError):
+            what = "cannot be reached"
+            fix = f"look at the network and at the endpoint ({', '.join(n for n in _ENDPOINTS if n.startswith(prefix))}), then say it again"
+        elif number.startswith("5"):
+            what, fix = "the server fails", "say it again later; what is there already is not sent twice"
+        else:
+            what, fix = "the server refuses what was asked", "look at the address and at the server's log"
+        raise StoreTrouble(f"{self.url}: {what}{f' ({shown})' if shown else ''}", fix=fix) from None

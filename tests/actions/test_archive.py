@@ -1,0 +1,474 @@
+"""Archives elsewhere: pushed, cut off, pushed again, pulled on another machine and read there; in a folder and on a real server of buckets."""
+
+import dataclasses
+import io
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+
+import buckets
+import pytest
+from archives import tarred
+from stores import CHECKOUT, attempt_dirs, command, context, idle, job, program, put, shell, started, table, wait_for
+
+from parallelhassnes.actions import packs
+from parallelhassnes.actions.archive import pull_batch, push_batch
+from parallelhassnes.actions.stored import retention
+from parallelhassnes.actions.uploads import Archive, upload
+from parallelhassnes.admin.audit.verify import verify as audit
+from parallelhassnes.config import RetentionConfig, RetentionRule
+from parallelhassnes.errors import UserError
+from parallelhassnes.schedule.process import archiving
+from parallelhassnes.store import locks
+from parallelhassnes.store.archives import object_store
+from parallelhassnes.store.archives import remote_batch as remote
+from parallelhassnes.store.evidence import ledger, removals
+
+LEAVES = r"""
+cd "$PARALLELHASSNES_ATTEMPT_DIR"; mkdir -p agent/artifacts/out/a/b; cd agent/artifacts/out
+echo deep > a/b/deep.txt; : > empty; ln -s /etc/passwd link; mkfifo pipe; printf x > "$(printf 'no\377text')"
+truncate -s 3M holes; printf end >> holes; head -c 300000 /dev/urandom > noise; chmod 6755 empty
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with buckets.serving(tmp_path_factory.mktemp("weed")) as found:
+        yield found
+
+
+@pytest.fixture(params=["folder", pytest.param("bucket", marks=pytest.mark.seaweedfs)])
+def place(request, tmp_path, monkeypatch):
+    """Where an archive is to be: its URL; what it needs is in the environment."""
+    if request.param == "folder":
+        return str(tmp_path / "archive")
+    found = request.getfixturevalue("server")
+    for name, value in found.env.items():
+        monkeypatch.setenv(name, value)
+    return found.make_bucket(f"b{time.time_ns()}")
+
+
+def ended(ctx, *jobs, **more):
+    batch_id = put(ctx, table(*jobs, **more))
+    program(ctx.layout.root, "tick")
+    wait_for(lambda: idle(ctx), "the batch to end")
+    program(ctx.layout.root, "tick")
+    return batch_id
+
+
+@pytest.fixture
+def batch(root):
+    ctx = context(root, "durable = false\n")
+    return ctx, ended(ctx, job("j", shell("a", LEAVES), command("b", "false")), job("k", command("c", "true")))
+
+
+@pytest.fixture
+def other(tmp_path):
+    """A store on another machine."""
+    (tmp_path / "other").mkdir()
+    return context(tmp_path / "other", "durable = false\n")
+
+
+def contents(folder):
+    """What is in a folder's files, and when each but the ledger was changed."""
+    found = {}
+    for above, _, files in os.walk(os.fsencode(folder)):
+        for name in files:
+            path = os.path.join(above, name)
+            kind = os.lstat(path).st_mode & 0o170000
+            data = Path(os.fsdecode(path)).read_bytes() if kind == 0o100000 else b""
+            at = 0 if name == b"ledger.jsonl" else os.lstat(path).st_mtime_ns
+            found[os.path.relpath(path, os.fsencode(folder))] = (kind, at, data)
+    derived = {b"index.json", b"trials.batch.json", b"scoreboard.batch.json", b"scoreboard.shown.json"}
+    return {path: said for path, said in found.items() if path not in derived}
+
+
+def test_a_batch_that_was_pushed_is_verified_pulled_and_read_elsewhere(batch, place, other):
+    ctx, batch_id = batch
+    program(ctx.layout.root, "archive", "push", "latest", "--to", place)
+    seen = program(ctx.layout.root, "archive", "verify", batch_id, "--from", place).stdout
+    assert "whole  3 attempts" in seen
+    assert "as it is here" in seen
+    assert program(ctx.layout.root, "archive", "list", "--from", place).stdout.startswith(f"{batch_id}  3 attempts")
+    program(other.layout.root, "archive", "pull", batch_id[:-1], "--from", place)
+    before, after = contents(ctx.layout.batch(batch_id)), contents(other.layout.batch(batch_id))
+    assert after == before
+    assert (other.layout.batch(batch_id) / "j/steps/a/attempts").is_dir()
+    assert not [p for p in other.layout.runs.rglob("empty") if p.stat().st_mode & 0o6000]
+    assert audit(other.layout).ok
+    for words in (["show", "latest"], ["results", "latest"], ["compare", "latest", "latest"], ["logs", "latest/j/b"]):
+        here, there = (program(c.layout.root, *words, check=False) for c in (ctx, other))
+        assert (there.returncode, there.stdout) == (here.returncode, here.stdout), words
+    assert not any(other.layout.temp.iterdir())
+    again = json.loads(program(ctx.layout.root, "archive", "push", batch_id, "--to", place, "--json").stdout)
+    assert [(each["state"], each["sent_bytes"]) for each in again["batches"]] == [("was there", 0)]
+
+
+def test_a_packed_batch_goes_up_as_it_would_unpacked(batch, place, other):
+    ctx, batch_id = batch
+    store = push_batch.opened(ctx, place)
+    first = push_batch.push(ctx, batch_id, store)
+    packs.pack(ctx, batch_id)
+    second = push_batch.push(ctx, batch_id, store)
+    assert (first.sent_attempts, second.sent_attempts) == (3, 0)
+    elsewhere = push_batch.opened(ctx, f"{place}2")
+    assert push_batch.push(ctx, batch_id, elsewhere).sent_attempts == 3
+    seals = remote.ended_attempts(line for _, line in ledger.read(ctx.layout.batch(batch_id)))
+    for digest in seals:
+        assert remote.read_attempt(store, batch_id, digest) == remote.read_attempt(elsewhere, batch_id, digest)
+    pull_batch.pull(other, batch_id, elsewhere)
+    assert audit(other.layout).ok
+
+
+def test_a_ledger_that_has_grown_is_one_blob_more_and_nothing_is_sent_twice(root, place, other):
+    ctx = context(root, "durable = false\n")
+    batch_id = ended(ctx, job("j", command("a", "false"), *(command(f"s{n}", "true") for n in range(20))))
+    store = push_batch.opened(ctx, place)
+    push_batch.push(ctx, batch_id, store)
+    first = remote.newest_head(store, batch_id)
+    program(root, "retry", f"{batch_id}/j/a")
+    program(root, "tick")
+    wait_for(lambda: idle(ctx), "the retry to end")
+    done = push_batch.push(ctx, batch_id, store)
+    second = remote.newest_head(store, batch_id)
+    assert (done.state, done.sent_attempts, done.attempts) == ("pushed", 1, 22)
+    assert second.ledger.blobs[: len(first.ledger.blobs)] == first.ledger.blobs
+    assert (second.number, second.prev) == (2, remote.head_digest(store, first))
+    pull_batch.pull(other, batch_id, store)
+    assert audit(other.layout).ok
+    assert contents(other.layout.batch(batch_id)) == contents(ctx.layout.batch(batch_id))
+
+
+def test_a_batch_that_goes_on_comes_paused_and_can_be_taken_over(root, place, other, tmp_path):
+    ctx, gate = context(root, "durable = false\n"), tmp_path / "gate"
+    wait = f"until test -e {gate}; do sleep 0.02; done"
+    batch_id = put(ctx, table(job("j", command("a", "true"), shell("w", wait), command("z", "true", depends_on=["w"]))))
+    program(root, "tick")
+    wait_for(lambda: len(list(ctx.layout.batch(batch_id).glob("*/steps/a/attempts/*/seal.json"))) == 1, "the first end")
+    store = push_batch.opened(ctx, place)
+    wait_for(lambda: push_batch.push(ctx, batch_id, store).attempts == 1, "the first end to be settled")
+    pulled = pull_batch.pull(other, batch_id, store)
+    assert (pulled.over, pulled.attempts) == (False, 1)
+    program(other.layout.root, "doctor", "--rebuild", check=False)
+    program(other.layout.root, "tick")
+    assert json.loads((other.layout.batch(batch_id) / "control.json").read_text())["paused"]["reason"]
+    assert len(list(attempt_dirs(other, batch_id))) == 1
+    gate.touch()
+    wait_for(lambda: idle(ctx), "the batch to end")
+    program(root, "tick")
+    assert push_batch.push(ctx, batch_id, store).over
+    with pytest.raises(UserError, match="is another"):
+        pull_batch.pull(other, batch_id, store)
+    program(other.layout.root, "resume", batch_id)
+    program(other.layout.root, "tick", "--until-idle", "--quiet")
+    assert {path.parts[-3] for path in attempt_dirs(other, batch_id)} == {"a", "w", "z"}
+
+
+def test_two_who_push_at_once_leave_one_whole_batch(batch, place, other):
+    ctx, batch_id = batch
+    stores = [push_batch.opened(ctx, place) for _ in range(4)]
+    failed = []
+
+    def work(store):
+        try:
+            push_batch.push(ctx, batch_id, store)
+        except BaseException as error:
+            failed.append(error)
+            raise
+
+    threads = [threading.Thread(target=work, args=(store,)) for store in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert pull_batch.verify(ctx, batch_id, stores[0]).here == "same"
+    pull_batch.pull(other, batch_id, stores[0])
+    assert audit(other.layout).ok
+
+
+def test_another_batch_by_the_same_id_is_refused(batch, place, other):
+    ctx, batch_id = batch
+    store = push_batch.opened(ctx, place)
+    push_batch.push(ctx, batch_id, store)
+    pull_batch.pull(other, batch_id, store)
+    ledger.append(other.layout.batch(batch_id), "note", by="there")
+    ledger.append(ctx.layout.batch(batch_id), "note", by="here")
+    push_batch.push(ctx, batch_id, store)
+    with pytest.raises(UserError, match="another ledger, which does not go on as the one here"):
+        push_batch.push(other, batch_id, store)
+    assert pull_batch.verify(other, batch_id, store).here == "another"
+    assert pull_batch.verify(ctx, batch_id, store).here == "same"
+
+
+def test_what_was_changed_in_the_archive_is_found_and_never_comes_here(batch, tmp_path, other):
+    ctx, batch_id = batch
+    folder = tmp_path / "archive"
+    push_batch.push(ctx, batch_id, push_batch.opened(ctx, str(folder)))
+    store = push_batch.opened(other, str(folder))
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in files:
+        data = path.read_bytes()
+        for spoilt in (data[:-1], bytes([data[0] ^ 1]) + data[1:], data.replace(b"0", b"1", 1) + b" ", None):
+            path.unlink()
+            if spoilt is not None:
+                path.write_bytes(spoilt)
+            if spoilt is not None and path.suffix == ".json" and json_equal(spoilt, data):
+                continue
+            for act in (pull_batch.verify, pull_batch.pull):
+                with pytest.raises(UserError):
+                    act(other, batch_id, store)
+                assert not other.layout.batch(batch_id).exists()
+                assert not any(other.layout.temp.iterdir())
+        path.write_bytes(data)
+    pull_batch.pull(other, batch_id, store)
+    assert audit(other.layout).ok
+
+
+def json_equal(one, two):
+    """A head may say another time or person: nothing of the batch depends on that."""
+    try:
+        one, two = json.loads(one), json.loads(two)
+    except ValueError:
+        return False
+    free = ("at", "by", "name", "store_id", "prev", "attempts", "size", "place", "number")
+    return {k: v for k, v in one.items() if k not in free} == {k: v for k, v in two.items() if k not in free}
+
+
+def test_an_uploaded_task_goes_along_once(root, place, other, tmp_path):
+    ctx = context(root, "durable = false\n")
+    sent = Archive("hello.tar.gz", io.BytesIO(tarred(CHECKOUT / "examples" / "tasks" / "hello", "hello")))
+    task = upload(ctx, [sent]).tasks[0]
+    ids = [ended(ctx, job("j", command("a", "echo", str(root / task.path)))) for _ in range(2)]
+    store = push_batch.opened(ctx, place)
+    for batch_id in ids:
+        push_batch.push(ctx, batch_id, store)
+    assert [name for name, _ in store.names("tasks")] == [f"{task.sha256}.json"]
+    pull_batch.pull(other, ids[0], store)
+    assert contents(other.layout.tasks) == contents(ctx.layout.tasks)
+    assert audit(other.layout).ok
+
+
+def test_what_a_rule_has_removed_does_not_come_back(batch, tmp_path, other):
+    ctx, batch_id = batch
+    before, after = (push_batch.opened(ctx, str(tmp_path / name)) for name in ("before", "after"))
+    push_batch.push(ctx, batch_id, before)
+    rule = RetentionRule(name="rest", outcomes=("failed", "succeeded"), after_days=0)
+    here = dataclasses.replace(ctx, config=ctx.config.model_copy(update={"retention": RetentionConfig(rules=(rule,))}))
+    assert retention.carry_out(here, retention.plan(here)).ok
+    assert removals.of(ctx.layout.batch(batch_id))
+    for store in (before, after):
+        push_batch.push(ctx, batch_id, store)
+        assert pull_batch.verify(ctx, batch_id, store).here == "same"
+        pull_batch.pull(other, batch_id, store)
+        found = audit(other.layout)
+        assert (found.ok, found.notes) == (True, [])
+        assert contents(other.layout.batch(batch_id)) == contents(ctx.layout.batch(batch_id))
+        shutil.rmtree(other.layout.batch(batch_id))
+
+
+# --- kills and cuts ---------------------------------------------------------------------------------------------
+
+
+def test_a_push_killed_at_any_moment_leaves_nothing_that_is_taken_for_whole(root, place, other):
+    ctx = context(root, "durable = false\n")
+    batch_id = ended(ctx, job("j", *(shell(f"s{n}", "head -c 200000 /dev/urandom") for n in range(30))), concurrency=8)
+    chance, kills, store = random.Random(), 0, push_batch.opened(ctx, place)
+    for _ in range(60):
+        running = started(root, "archive", "push", batch_id, "--to", place)
+        time.sleep(chance.uniform(0.0, 1.2))
+        running.send_signal(signal.SIGKILL)
+        killed = running.wait() == -signal.SIGKILL
+        running.communicate()
+        kills += killed
+        if not killed or kills >= 8:
+            break
+        if remote.newest_head(store, batch_id) is None:
+            with pytest.raises(UserError, match=r"not whole there yet|is not there"):
+                pull_batch.pull(other, batch_id, store)
+        else:
+            assert pull_batch.verify(ctx, batch_id, store).here == "same"
+    there = len(list(store.names(f"batches/{batch_id}/seals")))
+    done = push_batch.push(ctx, batch_id, store)
+    assert done.sent_attempts == 30 - there
+    pull_batch.pull(other, batch_id, store)
+    assert audit(other.layout).ok
+
+
+@pytest.mark.seaweedfs
+def test_cut_connections_are_tried_again_and_lose_nothing(root, server, monkeypatch, other):
+    ctx = context(root, "durable = false\n")
+    batch_id = ended(ctx, job("j", *(shell(f"s{n}", "head -c 100000 /dev/urandom") for n in range(20))), concurrency=8)
+    url, seed = server.make_bucket(f"cut{time.time_ns()}"), random.randrange(1 << 30)
+    proxy = buckets.Cutter(server.port, 4, seed)
+    for name, value in {**server.env, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}"}.items():
+        monkeypatch.setenv(name, value)
+    try:
+        store = push_batch.opened(ctx, url)
+        wait_for(lambda: tried(lambda: push_batch.push(ctx, batch_id, store)), f"a push through cuts of seed {seed}")
+        wait_for(lambda: tried(lambda: pull_batch.pull(other, batch_id, store)), f"a pull through cuts of seed {seed}")
+    finally:
+        proxy.close()
+    assert proxy.cuts
+    assert audit(other.layout).ok
+    assert contents(other.layout.batch(batch_id)) == contents(ctx.layout.batch(batch_id))
+
+
+def tried(act):
+    try:
+        return act()
+    except object_store.StoreTrouble:
+        return None
+
+
+# --- errors -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.seaweedfs
+@pytest.mark.parametrize(
+    ("change", "bucket", "said"),
+    [
+        ({}, "no-such-bucket", r"there is no such bucket \(404, NoSuchBucket\); make it, or correct the address"),
+        (
+            {"AWS_ACCESS_KEY_ID": "nobody"},
+            None,
+            r"access is denied \(403, InvalidAccessKeyId\); look at the credentials",
+        ),
+        ({"AWS_SECRET_ACCESS_KEY": "wrong-secret"}, None, r"access is denied \(403, SignatureDoesNotMatch\)"),
+        (buckets.READER, None, r"access is denied \(403, AccessDenied\); .* what they may do there"),
+        (
+            {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"},
+            None,
+            r"cannot be reached; look at the network and at the endpoint",
+        ),
+        ({"AWS_ENDPOINT_URL": "http://no.such.host.invalid"}, None, r"cannot be reached; look at the network"),
+    ],
+)
+def test_what_is_wrong_is_one_line_without_a_secret(batch, server, change, bucket, said):
+    ctx, batch_id = batch
+    url = f"s3://{bucket}/archive" if bucket else server.make_bucket(f"e{time.time_ns()}")
+    env = {**server.env, **change}
+    done = program(ctx.layout.root, "archive", "push", batch_id, "--to", url, env=env, check=False)
+    assert done.returncode == 2, done.stderr
+    assert re.fullmatch(rf"{re.escape(url)}: {said}.*\n", done.stderr), done.stderr
+    assert env["AWS_SECRET_ACCESS_KEY"] not in done.stdout + done.stderr
+    assert env["AWS_ACCESS_KEY_ID"] not in done.stdout + done.stderr
+
+
+def test_an_address_that_may_hold_a_credential_is_refused_without_being_shown(batch, root):
+    _, batch_id = batch
+    for url in ("s3://key:hush@bucket/x", "az://container/x?sig=hush", "ftp://hush", "s3://", "gs:///"):
+        done = program(root, "archive", "push", batch_id, "--to", url, check=False)
+        assert done.returncode == 2
+        assert ("hush" in done.stderr) == url.startswith("ftp"), done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    (root / "parallelhassnes.toml").write_text('archive = "s3://key:hush@bucket/x"\n')
+    done = program(root, "submit", "examples/table.json", check=False)
+    assert "may hold a credential" in done.stderr
+    assert "hush" not in done.stderr
+
+
+def test_without_an_archive_it_says_where_to_name_one(batch, root):
+    done = program(root, "archive", "list", check=False)
+    assert done.stderr.startswith("no archive is named; give its URL, or write archive =")
+
+
+@pytest.mark.seaweedfs
+def test_credentials_of_env_file_are_used_and_written_nowhere(batch, server, root):
+    _, batch_id = batch
+    url = server.make_bucket(f"f{time.time_ns()}")
+    (root / "keys.env").write_text("".join(f"{name}={value}\n" for name, value in server.env.items()))
+    (root / "parallelhassnes.toml").write_text(f'durable = false\nenv_file = "keys.env"\narchive = "{url}"\n')
+    program(root, "archive", "push", batch_id)
+    program(root, "archive", "verify", batch_id)
+    (root / "keys.env").unlink()
+    secret = buckets.KEYS["AWS_SECRET_ACCESS_KEY"].encode()
+    assert not [path for path in root.rglob("*") if path.is_file() and secret in path.read_bytes()]
+
+
+# --- while it runs ----------------------------------------------------------------------------------------------
+
+
+def test_each_attempt_goes_up_after_its_end_and_the_batch_when_it_is_over(root, tmp_path, other):
+    archive, gate = tmp_path / "archive", tmp_path / "gate"
+    ctx = context(root, f'durable = false\narchive = "{archive}"\narchive_while_running = true\n')
+    wait = f"until test -e {gate}; do sleep 0.02; done"
+    batch_id = put(ctx, table(job("j", command("a", "true"), shell("w", wait), command("z", "true", depends_on=["w"]))))
+    program(root, "tick")
+    store = push_batch.opened(other, str(archive))
+    wait_for(lambda: list(store.names(f"batches/{batch_id}/seals")), "the first attempt to be sent")
+    assert not idle(ctx)
+    gate.touch()
+    wait_for(lambda: (head := remote.newest_head(store, batch_id)) and head.over, "the batch to be sent")
+    wait_for(lambda: not locks.is_held(archiving.sending_lock(ctx.layout)), "the sender to leave")
+    assert pull_batch.pull(other, batch_id, store).attempts == 3
+    assert audit(other.layout).ok
+    assert audit(ctx.layout).ok
+    program(root, "tick")
+    program(root, "tick")
+    assert ctx.layout.at_rest.exists()
+
+
+def test_an_archive_that_cannot_be_reached_is_in_nobodys_way_and_is_tried_again(root, tmp_path):
+    archive = tmp_path / "gone" / "archive"
+    ctx = context(root, f'durable = false\narchive = "{archive}"\narchive_while_running = true\n')
+    batch_id = ended(ctx, job("j", *(command(f"s{n}", "true") for n in range(5))))
+    wait_for(lambda: archiving.last_trouble(ctx.layout), "the trouble to be noted")
+    wait_for(lambda: not locks.is_held(archiving.sending_lock(ctx.layout)), "the sender to leave")
+    assert "no such folder" in archiving.last_trouble(ctx.layout)
+    found = json.loads(program(root, "doctor", "--json", check=False).stdout)
+    assert [each["state"] for each in found["checks"] if each["name"] == "archive"] == ["trouble"]
+    archive.parent.mkdir()
+    program(root, "tick")  # too early: not again within the minute
+    assert not archive.exists()
+    long_ago = time.time() - 100
+    os.utime(ctx.layout.archive / "failed.json", (long_ago, long_ago))
+    program(root, "tick")
+    store = push_batch.opened(ctx, str(archive))
+    wait_for(lambda: remote.newest_head(store, batch_id), "the batch to be sent")
+    wait_for(lambda: not archiving.last_trouble(ctx.layout), "the trouble to be over")
+
+
+def test_a_sender_that_is_killed_goes_on_where_it_was(root, tmp_path, other):
+    archive = tmp_path / "archive"
+    ctx = context(
+        root, f'durable = false\narchive = "{archive}"\narchive_while_running = true\narchive_mb_per_sec = 2\n'
+    )
+    batch_id = put(ctx, table(job("j", *(shell(f"s{n}", "head -c 200000 /dev/urandom") for n in range(20)))))
+    program(root, "tick")
+    store = push_batch.opened(other, str(archive))
+    killed = 0
+    for _ in range(3):
+        wait_for(lambda: locks.is_held(archiving.sending_lock(ctx.layout)) or idle(ctx), "a sender")
+        holder = locks.holder(archiving.sending_lock(ctx.layout))
+        if holder is not None:
+            os.kill(holder, signal.SIGKILL)
+            killed += 1
+    wait_for(lambda: idle(ctx), "the batch to end")
+    archiving.wish(ctx, batch_id)
+    program(root, "tick")
+    wait_for(lambda: (head := remote.newest_head(store, batch_id)) and head.over, "the batch to be sent")
+    assert killed
+    assert pull_batch.pull(other, batch_id, store).attempts == 20
+    assert audit(other.layout).ok
+
+
+def test_a_rate_is_kept(tmp_path):
+    store = object_store.open_store(str(tmp_path / "archive"), {}, at=tmp_path, mb_per_sec=1.0)
+    began = time.monotonic()
+    for number in range(5):
+        store.create(f"blobs/{number}", bytes(100_000))
+    assert time.monotonic() - began >= 0.4
+
+
+def test_settings_that_belong_together(root):
+    (root / "parallelhassnes.toml").write_text("archive_while_running = true\n")
+    done = program(root, "init", check=False)
+    done = program(root, "submit", "examples/table.json", check=False)
+    assert "archive_while_running needs archive" in done.stderr

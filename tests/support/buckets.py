@@ -1,0 +1,162 @@
+"""A real server of buckets, SeaweedFS, and a proxy before it that cuts connections."""
+
+import json
+import os
+import random
+import selectors
+import signal
+import socket
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from probes import weed
+
+KEYS = {"AWS_ACCESS_KEY_ID": "testkey", "AWS_SECRET_ACCESS_KEY": "a-secret-of-the-test", "AWS_REGION": "us-east-1"}
+"""Of one who may do all."""
+READER = {"AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": "a-secret-of-the-reader", "AWS_REGION": "us-east-1"}
+"""Of one who may only read."""
+
+
+class Server(NamedTuple):
+    """A server that runs."""
+
+    port: int
+    filer: int
+
+    @property
+    def env(self) -> dict[str, str]:
+        """Address and keys, as users set them."""
+        return {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}"}
+
+    def make_bucket(self, name: str) -> str:
+        """Make a bucket; its address."""
+        asked = urllib.request.Request(f"http://127.0.0.1:{self.filer}/buckets/{name}/", method="POST")
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            assert answer.status == 201
+        return f"s3://{name}/archive"
+
+
+def _free_ports(number: int) -> list[int]:
+    """Ports whose number 10,000 further on is free, too: the server takes that for its own talk."""
+    found: list[int] = []
+    while len(found) < number:
+        port = random.randrange(20_000, 29_000)
+        try:
+            for each in (port, port + 10_000):
+                with socket.socket() as one:
+                    one.bind(("127.0.0.1", each))
+        except OSError:
+            continue
+        if port not in found:
+            found.append(port)
+    return found
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Server]:
+    """Run a server until the block ends."""
+    who = [
+        {"name": "all", "credentials": [_key(KEYS)], "actions": ["Admin", "Read", "List", "Tagging", "Write"]},
+        {"name": "reader", "credentials": [_key(READER)], "actions": ["Read", "List"]},
+    ]
+    (folder / "who.json").write_text(json.dumps({"identities": who}))
+    (folder / "data").mkdir()
+    master, volume, filer, port = _free_ports(4)
+    options = {
+        "dir": folder / "data",
+        "ip": "127.0.0.1",
+        "ip.bind": "127.0.0.1",
+        "master.port": master,
+        "master.volumeSizeLimitMB": 64,
+        "volume.port": volume,
+        "volume.max": 50,
+        "filer.port": filer,
+        "s3.port": port,
+        "s3.config": folder / "who.json",
+        "s3.autoCreateBucket": "false",
+        "s3.iam": "false",
+        "s3.port.iceberg": 0,
+        "s3.port.lance": 0,
+    }
+    with (folder / "log").open("wb") as log:
+        running = subprocess.Popen(
+            [weed() or "weed", "server", "-s3", *(f"-{name}={value}" for name, value in options.items())],
+            stdout=log,
+            stderr=log,
+            cwd=folder,
+            env={**os.environ, "HOME": str(folder)},
+            start_new_session=True,
+        )
+    try:
+        end = time.monotonic() + 60
+        while not (_answers(port) and _answers(filer)):
+            assert running.poll() is None, (folder / "log").read_text()[-2000:]
+            assert time.monotonic() < end, (folder / "log").read_text()[-2000:]
+            time.sleep(0.05)
+        yield Server(port, filer)
+    finally:
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+
+
+def _key(of: dict[str, str]) -> dict[str, str]:
+    return {"accessKey": of["AWS_ACCESS_KEY_ID"], "secretKey": of["AWS_SECRET_ACCESS_KEY"]}
+
+
+def _answers(port: int) -> bool:
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+class Cutter:
+    """A proxy that cuts connections in the middle: one of so many, after some bytes of what is asked or answered."""
+
+    def __init__(self, port: int, one_of: int, seed: int) -> None:
+        self._port, self._one_of, self._chance = port, one_of, random.Random(seed)
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._server.getsockname()[1]
+        self.cuts = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._server.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._carry, args=(client,), daemon=True).start()
+
+    def _carry(self, client: socket.socket) -> None:
+        left = self._chance.randrange(1, 30_000) if self._chance.randrange(self._one_of) == 0 else None
+        with client, socket.create_connection(("127.0.0.1", self._port)) as server, selectors.DefaultSelector() as both:
+            for one, other in ((client, server), (server, client)):
+                both.register(one, selectors.EVENT_READ, other)
+            while True:
+                for key, _ in both.select():
+                    try:
+                        data = key.fileobj.recv(4096)
+                        key.data.sendall(data if left is None else data[:left])
+                    except OSError:
+                        return
+                    if not data:
+                        return
+                    if left is not None:
+                        left -= len(data)
+                        if left <= 0:
+                            self.cuts += 1
+                            return
