@@ -250,7 +250,7 @@ def resume_job(site: SiteHere, job_id: UUID) -> HarborJobAnswer:
 
 @router.post("/jobs/{job_id}/cancel", dependencies=_operator)
 def cancel_job(site: SiteHere, job_id: UUID, _: HarborCancel | None = None) -> HarborJobAnswer:
-    """End what runs of it and start nothing more."""
+    """Cancel it: what runs ends, and nothing of it starts any more."""
     cancel_retry.cancel(site.context(), Found(batch_id=_line(site, job_id).batch_id))
     return get_job(site, job_id)
 

@@ -144,7 +144,11 @@ def _made(
         failures=failures,
         failure_classes=dict(Counter(step.failure_class for step in failures).most_common()),
         unscored=[
-            UnscoredStep(step=step.key, label=column(step), attempt=attempt_path(status, step.key, step.row.attempt))
+            UnscoredStep(
+                step=step.key,
+                label=column(step),
+                attempt=attempt_path(status.batch_dir.name, step.key, step.row.attempt),
+            )
             for step in steps
             if step.row is not None and is_unscored(step)
         ],
@@ -195,7 +199,7 @@ def _oldest_first(running: list[RunningStep]) -> list[RunningStep]:
 def gate_of(status: BatchStatus, step: StepStatus) -> GatedStep:
     """Tell what a person who decides about the step is told."""
     rows = {key: status.fold.steps.get(key) for key in step.step.depends_on}
-    after = {key: attempt_path(status, key, row.attempt) for key, row in rows.items() if row}
+    after = {key: attempt_path(status.batch_dir.name, key, row.attempt) for key, row in rows.items() if row}
     return GatedStep(step=step.key, label=step.step.label, after=after)
 
 
@@ -236,7 +240,7 @@ def _failures(status: BatchStatus, steps: list[StepStatus]) -> list[FailedStep]:
             number=row.number,
             ended_at=row.at,
             retry_at=row.retry_at if step.state == "ready" else None,
-            attempt=attempt_path(status, step.key, row.attempt),
+            attempt=attempt_path(status.batch_dir.name, step.key, row.attempt),
         )
         for step in steps
         if (row := step.row) is not None and row.status in batch_status.TROUBLE

@@ -23,6 +23,7 @@ from parallelhassnes.store.queue.queue_keys import KeyState
 from parallelhassnes.store.records import now_text, parse_time
 from parallelhassnes.views import batch_status
 from parallelhassnes.views.batch_status import BatchStatus, StepStatus
+from parallelhassnes.views.outcome import outcome
 from parallelhassnes.views.runners import slurm_now
 from parallelhassnes.views.scoreboard_models import View
 
@@ -123,7 +124,9 @@ class _View:
         row = found.row
         if row is None:
             return
-        yield f"attempt {row.number} ended as {row.status} ({row.failure or 'no failure'}) at {row.at}"
+        came_to = outcome(found.step.kind, row.status, row.said, row.failure_class, guessed=row.guessed).text
+        why = f"{came_to.partition(': ')[0]} ({row.failure})" if row.failure else came_to
+        yield f"attempt {row.number} ended at {row.at}: {why}"
         step = self._spec(found)
         step_dir = self.ctx.layout.step(self.batch_id, found.job_id, step.step_id)
         overrides = batches.read_overrides(self.status.batch_dir / found.job_id)

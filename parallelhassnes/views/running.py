@@ -34,10 +34,10 @@ class HeartbeatWatch:
         return now - since
 
 
-def attempt_path(status: BatchStatus, key: str, attempt: str) -> str:
-    """Folder of an attempt, relative to the root."""
+def attempt_path(batch_id: str, key: str, attempt: str) -> str:
+    """Folder of an attempt of a step (``job/step``), relative to the root."""
     job_id, _, step_id = key.partition("/")
-    return f"runs/{status.batch_dir.name}/{job_id}/steps/{step_id}/attempts/{attempt}"
+    return f"runs/{batch_id}/{job_id}/steps/{step_id}/attempts/{attempt}"
 
 
 def describe(root: Path, status: BatchStatus, step: StepStatus, watch: HeartbeatWatch) -> RunningStep:
@@ -53,7 +53,7 @@ def describe(root: Path, status: BatchStatus, step: StepStatus, watch: Heartbeat
         heartbeat_age_sec=None,
         alive=None,
         host="",
-        attempt=attempt_path(status, step.key, row.attempt if row else ""),
+        attempt=attempt_path(status.batch_dir.name, step.key, row.attempt if row else ""),
     )
     return look_again(root, who, watch)
 

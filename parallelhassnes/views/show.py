@@ -172,7 +172,7 @@ def _step_line(status: batch_status.BatchStatus, found: StepStatus) -> StepLine:
         failure_class=row.failure_class if row else None,
         guessed=row is not None and row.guessed,
         retry_at=row.retry_at if row and found.state == "ready" else None,
-        attempt=attempt_path(status, found.key, row.attempt) if row else None,
+        attempt=attempt_path(status.batch_dir.name, found.key, row.attempt) if row else None,
     )
 
 

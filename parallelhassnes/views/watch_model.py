@@ -195,7 +195,7 @@ class Follower:
 
     def _ended(self, status: BatchStatus, event: dict[str, Any]) -> Ended:
         key = f"{event['job_id']}/{event['step_id']}"
-        path = attempt_path(status, key, event["attempt"])
+        path = attempt_path(status.batch_dir.name, key, event["attempt"])
         failure = event.get("failure")
         kind = str(event.get("kind") or (status.steps[key].kind if key in status.steps else ""))
         return Ended(

@@ -163,6 +163,16 @@ def test_an_attempt_opens_on_what_tells_most_and_has_its_task_beside_it(site):
     assert "solution" not in task
 
 
+def test_a_trial_is_named_by_its_reward_on_its_own_page_and_above_its_batch(site):
+    client, batch_id, attempt = site
+    shown = client.get(f"{address_of(batch_id, attempt)}?part=files").text
+    assert re.findall(r'<span class="state [^"]*">([^<]*)</span>', shown) == ["passed", "passed"]
+    said = re.sub(r"<[^>]+>|\s+", " ", client.get(f"/batches/{batch_id}").text)
+    assert re.search(r" 1\s+passed\s+1 other step:\s+1\s+succeeded", said)
+    steps = client.get(f"/v1/batches/{batch_id}/explain").json()["steps"]
+    assert any(step["why"][0].endswith(": passed") for step in steps)
+
+
 def test_a_batch_that_is_damaged_is_said_by_a_page(site):
     client, batch_id, attempt = site
     meta = attempt.parents[4] / "batch_meta.json"

@@ -146,7 +146,7 @@ def _why(site: SiteHere, found: Found) -> list[str]:
     ref = attempts.newest(site.layout.step(found.batch_id, found.job_id or "", found.step_id or ""))
     if ref is None or ref.name != found.attempt or not attempts.is_sealed(ref.dir):
         return []
-    return explain(site.context(), "/".join(found.parts[:3])).steps[0].why
+    return explain(site.context(), "/".join(found.parts[:3])).steps[0].why[1:]  # the first is about the attempt itself
 
 
 def _opens_on(trial: TrialFiles | None, report: ReportSaid | None, file: str) -> Part:

@@ -28,6 +28,7 @@ from parallelhassnes.store.layout import Layout
 from parallelhassnes.views import pace, projection
 from parallelhassnes.views.batch_scoreboard import batch_scoreboard
 from parallelhassnes.views.history import operators_words
+from parallelhassnes.views.outcome import trials_text
 from parallelhassnes.views.projection import Fold
 from parallelhassnes.views.running import HeartbeatWatch
 from parallelhassnes.views.scoreboard_models import BatchScoreboard, FailedStep
@@ -102,6 +103,7 @@ def batch_page(
         board=board,
         pace=pace.pace(fold, board.counts),
         costs=pace.cost_over_time(fold),
+        trials=trials_text(board.trials) if board.trials.total else [],
         found=chosen.found,
         number=chosen.number,
         pages=chosen.pages,

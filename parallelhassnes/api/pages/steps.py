@@ -4,6 +4,7 @@ What the list was asked for goes along to the pages of its attempts, which lead 
 """
 
 from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple, Self
 from urllib.parse import parse_qsl
 
@@ -15,9 +16,11 @@ from parallelhassnes.api.pages import action_list
 from parallelhassnes.api.pages.foreign import VerdictSaid
 from parallelhassnes.api.pages.render import PageRoute, page, query
 from parallelhassnes.refs import Found, resolve
+from parallelhassnes.store import index, members
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
-from parallelhassnes.views import batch_status
+from parallelhassnes.views import batch_status, projection
+from parallelhassnes.views.batch_status import StepStatus
 from parallelhassnes.views.results_matrix import column
 from parallelhassnes.views.running import attempt_path
 from parallelhassnes.views.scoreboard_models import GatedStep
@@ -116,18 +119,27 @@ def _fits(step: AttemptedStep, asked: StepQuery, kind: str) -> bool:
 
 @lru_cache(maxsize=8)
 def _attempted(layout: Layout, batch_id: str, ledger_bytes: int) -> list[AttemptedStep]:  # noqa: ARG001 - what the ledger has not grown by has not changed
-    status = batch_status.read(layout, batch_id)
+    batch_dir = layout.batch(batch_id)
+    found: list[AttemptedStep] = []
+    with members.apart(batch_dir):  # of the earlier project: nothing stands beside its attempts
+        rows = projection.load(batch_dir).steps
+        info = (batch_dir / index.INDEX).stat()
+        for key, kind, agent in _steps(batch_dir, info.st_mtime_ns, info.st_size) if rows else ():
+            row = rows.get(key)
+            if row is not None:
+                state = row.status if row.retry_at is None else "ready"
+                folder = attempt_path(batch_id, key, row.attempt)
+                found.append(AttemptedStep(key, kind, agent, state, row.failure_class or "", folder))
+    return found
+
+
+@lru_cache(maxsize=8)
+def _steps(batch_dir: Path, written_ns: int, size: int) -> list[tuple[str, str, str]]:  # noqa: ARG001 - of the index as it is now
+    """Return key, kind and column of each step, in the table's order."""
     return [
-        AttemptedStep(
-            step.key,
-            step.step.kind,
-            column(step),
-            step.state,
-            step.row.failure_class or "",
-            attempt_path(status, step.key, step.row.attempt),
-        )
-        for step in status
-        if step.row is not None
+        (f"{job_id}/{step.step_id}", step.kind, column(StepStatus(job_id, step, "")))
+        for job_id, steps in batch_status.read_index(batch_dir).items()
+        for step in steps
     ]
 
 
