@@ -9,8 +9,9 @@ import sys
 import time
 
 import pytest
+from harness import make_task
 from servers import serving
-from stores import attempt_dirs, command, context, environment, idle, job, program, put, shell, table, wait_for
+from stores import SUPPORT, attempt_dirs, command, context, environment, idle, job, program, put, shell, table, wait_for
 
 from parallelhassnes import packed
 from parallelhassnes.actions import packs
@@ -428,3 +429,33 @@ def test_another_user_removes_nothing(root):
     assert "refused: " in done.stderr, done
     assert {path: below(path) for path in attempt_dirs(ctx, batch_id)} == there
     assert removals.of(ctx.layout.batch(batch_id)) == {}
+
+
+@pytest.mark.harbor
+def test_what_a_regrade_judges_is_kept_and_what_is_gone_is_not_judged(root):
+    ctx = context(root, ALL)
+    own = {
+        "path": [str(make_task(root, solution="echo hi > /app/out"))],
+        "agents": [{"name": "oracle"}],
+        "environment": {"import_path": "temp_environment:TempEnvironment"},
+        "keep_workspace": True,
+    }
+    (root / "table.json").write_text(json.dumps({"spec_version": "2.0", "sweep": own}))
+    made = []
+    for _ in range(2):
+        program(root, "run", "-c", str(root / "table.json"), "-q", "--fail-on", "never", env=SUPPORT)
+        made.append(ctx.layout.batch_ids()[-1])
+    judged, whole = made
+    tests = make_task(root / "new", "hello", test="echo 0 > /logs/verifier/reward.txt")
+    program(root, "regrade", judged, "--verifier", str(tests), env=SUPPORT)
+    program(root, "tick", "--until-idle", "--fail-on", "never", env=SUPPORT)
+    before = {batch_id: numbers(ctx, batch_id) for batch_id in ctx.layout.batch_ids()}
+    done = collect(ctx)
+    regraded = ctx.layout.batch_ids()[-1]
+    assert done.kept == [f"{judged}: 1 of its attempts are taken over or judged by {regraded}"]
+    assert {batch_id: numbers(ctx, batch_id) for batch_id in before} == before
+    assert verify(ctx.layout).ok  # verdicts are made again of what stays, and are the same
+    refused = program(root, "regrade", whole, "--verifier", str(tests), env=SUPPORT, check=False)
+    assert (refused.returncode, "by the rule all" in refused.stderr) == (2, True), refused.stderr
+    refused = program(root, "export", whole, "--to", str(root / "view"), check=False)
+    assert (refused.returncode, "by the rule all" in refused.stderr) == (2, True), refused.stderr
