@@ -392,8 +392,16 @@ class _Loop:
     def _decide(self, now: float) -> None:
         layout = self.ctx.layout
         if self.took_over:
-            for folder in (layout.system, *(layout.batch(batch_id) for batch_id in _at_work(layout))):
-                ledger.renew(folder)
+            lock = locks.hold(layout.tick_lock)
+            if (
+                lock is None
+            ):  # a supervisor of this host runs a pass, and may be adding a line, which a copy made now would lack
+                return
+            try:
+                for folder in (layout.system, *(layout.batch(batch_id) for batch_id in _at_work(layout))):
+                    ledger.renew(folder)
+            finally:
+                locks.release(lock)
             self.took_over = False
         if self.was_restarted:  # what did not wait for its disk may be torn, or gone
             self.was_restarted = False
