@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from parallelhassnes import walk
+from parallelhassnes import formatting, walk
 from parallelhassnes.actions import pause_resume
 from parallelhassnes.actions.archive.push_batch import THREADS, ledger_bytes
 from parallelhassnes.admin.audit.audit_ledger import read_lines
@@ -163,7 +163,9 @@ def _head(store: ObjectStore, batch_id: str) -> RemoteHead:
     if batch_id == LATEST:
         fitting = known[-1:]
     if len(fitting) > 1:
-        raise UnknownId(f"{batch_id} is {len(fitting)} batches of {store.url}", fix="write more of the id")
+        raise UnknownId(
+            f"{batch_id} is {formatting.counted(len(fitting), 'batch')} of {store.url}", fix="write more of the id"
+        )
     head = remote.newest_head(store, fitting[0]) if fitting else None
     if head is None:
         near = nearest(batch_id, known)
