@@ -83,9 +83,7 @@ class Round:
         return len({ran.step for ran in self.lab.witness.runs() if ran.ended is not None})
 
     def at_rest(self) -> bool:
-        layout = Layout(self.lab.disk)
-        folders = (layout.ready, layout.running, layout.ended, layout.delayed, layout.added, layout.incoming)
-        return not any(path.is_file() for folder in folders for path in folder.rglob("*"))
+        return is_at_rest(self.lab)
 
     def wait(self, condition: Callable[[], bool], what: str, deadline_sec: float) -> None:
         end = time.monotonic() + deadline_sec
@@ -190,6 +188,13 @@ class Round:
                     self.drain(host)
             self.keep_runners()
             time.sleep(0.05)
+
+
+def is_at_rest(lab: Lab) -> bool:
+    """Whether nothing is in the store's queue."""
+    layout = Layout(lab.disk)
+    folders = (layout.ready, layout.running, layout.ended, layout.delayed, layout.added, layout.incoming)
+    return not any(path.is_file() for folder in folders for path in folder.rglob("*"))
 
 
 def cmdline(pid: int) -> bytes:

@@ -8,10 +8,11 @@ from stores import wait_for
 from tests.hosts.cluster import NODES, Cluster
 from tests.hosts.judge import judge
 from tests.hosts.lab import Lab
-from tests.hosts.scenarios import KEY, LIMIT, TOML
+from tests.hosts.scenarios import KEY, LIMIT, LIMITS, MODEL, TOML, is_at_rest
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.hosts, pytest.mark.slurm]
 STEPS = 30
+TRIALS = 6
 
 
 @pytest.fixture
@@ -57,6 +58,32 @@ def test_pilots_do_the_work_while_the_controller_is_killed_and_are_gone_without_
     assert not found.faults, found
     assert found.begun == STEPS
     assert len(found.by_host) >= 2
+
+
+@pytest.mark.bubblewrap
+def test_two_hundred_steps_and_trials_while_everything_befalls_the_cluster(cluster):
+    """The controller is killed and back, one node loses power, another's pilot is preempted."""
+    ours(cluster, "pilot", "slurm", "-N", "3", "--time", "240", "--idle", "30")
+    ours(cluster, "doctor", "--hosts")
+    lab, lost = cluster.lab, cluster.nodes["n2"]
+    lab.submit(cluster.login, 40, 0.3, key=KEY)
+    lab.submit(cluster.login, 160, 0.3)
+    lab.submit_trials(cluster.login, TRIALS, 0.3, MODEL)
+    wait_for(lambda: ran(cluster) >= 20, "some to end", 90)
+    cluster.kill_controller()
+    wait_for(lambda: ran(cluster) >= 50, "others to go on without it", 90)
+    cluster.start_controller()
+    lab.power_cut(lost)
+    wait_for(lambda: ran(cluster) >= 90, "others to go on without a node", 90)
+    cluster.tool("sbatch", "--partition=high", "--nodelist=n1", "--exclusive", "--output=/dev/null", "--wrap=sleep 2")
+    wait_for(lambda: ran(cluster) == 200 + TRIALS, "all to end", 90)
+    wait_for(lambda: is_at_rest(lab), "the store to be at rest", 60)
+    ours(cluster, "pilot", "slurm", "--cancel")
+    nodes = [node for node in cluster.nodes.values() if node is not lost]
+    wait_for(lambda: not any("runner" in line for node in nodes for line in node.programs()), "the runners to end", 60)
+    found = judge(lab.witness, lab.disk, nodes, steps=200 + TRIALS + 1, limits=LIMITS)
+    assert not found.faults, found
+    assert found.peak[f"key {MODEL}"] > 1, "trials ran beside each other"
 
 
 def test_a_node_is_lost(cluster):
