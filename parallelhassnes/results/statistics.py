@@ -13,9 +13,9 @@ from parallelhassnes.steps.verdict.discrimination import Z_95, Interval, wilson
 
 RESAMPLES = 10_000
 _CHUNK = 500
+"""Resamples drawn at once, which bounds the memory."""
 _ALIKE = 20
 """Values of which each comes so often, in the mean, are drawn by their counts."""
-"""Resamples drawn at once, which bounds the memory."""
 
 
 def clustered_interval(values: Sequence[float], clusters: Sequence[Hashable]) -> Interval | None:
