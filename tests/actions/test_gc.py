@@ -309,6 +309,84 @@ def test_a_gap_without_a_tombstone_and_a_tombstone_of_another_seal_are_errors(ro
     assert any(f.what == "missing" and "records are gone" in f.text for f in verify(ctx.layout).problems)
 
 
+def forge(ctx, batch_id, **facts):
+    """Write the tombstone of one attempt by hand; None: a line that has no such key."""
+    with locks.held(ctx.layout.tick_lock):
+        ledger.append(ctx.layout.batch(batch_id), "removed", by="x", rule="all", says="s", **facts)
+
+
+FORGED = {"seal": "0", "merkle_root": "0", "files": 1, "bytes": 1}
+
+
+def test_a_tombstone_reaches_nothing_outside_its_batch(root, tmp_path):
+    ctx, batch_id = store(root, ALL)
+    for name, facts in (("elsewhere", {}), ("j/steps/e/attempts", FORGED)):
+        folder = tmp_path / "victim" / name
+        folder.mkdir(parents=True)
+        (folder / "precious").write_text("x")
+        forge(
+            ctx,
+            batch_id,
+            attempts=[{**FORGED, **facts, "attempt": os.path.relpath(folder, ctx.layout.batch(batch_id))}],
+        )
+    assert [found.text for found in verify(ctx.layout).problems] == ["is not what we write"] * 2
+    assert program(root, "gc", "--yes").stdout.startswith("all (after 0 days): ")
+    assert len(list(tmp_path.rglob("precious"))) == 2
+
+
+def test_a_tombstone_with_another_seal_removes_and_hides_nothing(root):
+    ctx, batch_id = store(root, FAILED)
+    batch_dir, whole = ctx.layout.batch(batch_id), step(ctx, batch_id, "a")
+    there = below(whole)
+    forge(ctx, batch_id, attempts=[{**FORGED, "attempt": whole.relative_to(batch_dir).as_posix()}])
+    (problem,) = verify(ctx.layout).problems
+    assert problem.text == "is not what its tombstone says of it"
+    collect(ctx)
+    assert below(whole) == there
+    packs.pack(ctx, batch_id)
+    packs.unpack(ctx, batch_id)
+    assert below(whole) == there
+    assert verify(ctx.layout).removed == {"bad": 1}
+    (whole / "stdout.log").unlink()
+    assert "stdout.log" in [found.place.rpartition("/")[2] for found in verify(ctx.layout).problems]
+
+
+@pytest.mark.parametrize("wrong", [{"files": 0}, {"bytes": 0}, {"merkle_root": "0"}])
+def test_a_tombstone_has_to_say_what_the_seal_says(root, wrong):
+    ctx, batch_id = store(root, "")
+    batch_dir, folder = ctx.layout.batch(batch_id), step(ctx, batch_id, "a")
+    sealed = json.loads((folder / "seal.json").read_text())
+    true = removals.of_seal(ledger.content_hash(folder / "seal.json"), sealed["merkle_root"], sealed["files"])._asdict()
+    (folder / "stdout.log").unlink()
+    facts = {name: true[name] for name in FORGED} | wrong
+    forge(ctx, batch_id, attempts=[{**facts, "attempt": folder.relative_to(batch_dir).as_posix()}])
+    assert not verify(ctx.layout).ok
+
+
+@pytest.mark.parametrize(
+    "attempts",
+    [None, "x", [1], [{"attempt": "x"}], [{**FORGED, "attempt": "j/steps/a/attempts/x", "files": "no"}], {"x": 1}],
+)
+def test_a_tombstone_that_is_none_is_a_finding_and_keeps_nothing_from_working(root, attempts):
+    ctx, batch_id = store(root, ALL)
+    forge(ctx, batch_id, attempts=attempts)
+    done = program(root, "audit", "verify", check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "ledger.jsonl:6: is not what we write" in done.stdout
+    assert program(root, "show", f"{batch_id}/j/a").returncode == 0
+    assert program(root, "gc", "--yes").stderr == ""
+    assert len(removals.of(ctx.layout.batch(batch_id))) == 2
+
+
+def test_a_bracket_in_a_label_is_a_bracket(root):
+    keep = '[[retention.rules]]\nname = "paper"\nkeep = true\nexperiments = ["run[1]*"]\n'
+    ctx, batch_id = store(root, keep + ALL, experiment="run[1]-a")
+    other = ended(ctx, experiment="run1-a")
+    collect(ctx)
+    assert removals.of(ctx.layout.batch(batch_id)) == {}
+    assert len(removals.of(ctx.layout.batch(other))) == 2
+
+
 def test_a_seal_that_was_changed_is_no_reason_to_remove_what_shows_it(root):
     ctx, batch_id = store(root, ALL)
     folder = step(ctx, batch_id, "a")
@@ -459,3 +537,28 @@ def test_what_a_regrade_judges_is_kept_and_what_is_gone_is_not_judged(root):
     assert (refused.returncode, "by the rule all" in refused.stderr) == (2, True), refused.stderr
     refused = program(root, "export", whole, "--to", str(root / "view"), check=False)
     assert (refused.returncode, "by the rule all" in refused.stderr) == (2, True), refused.stderr
+
+
+def test_lines_of_older_versions_come_to_the_same_outcomes(root):
+    keep = '[[retention.rules]]\nname = "good"\noutcomes = ["passed"]\nkeep = true\n'
+    ctx = context(root, f"durable = false\n{keep}{ALL}")
+    own = {
+        "path": [
+            str(make_task(root, "good", solution="echo hi > /app/out", test="echo 1 > /logs/verifier/reward.txt")),
+            str(make_task(root, "bad", test="echo 0 > /logs/verifier/reward.txt")),
+        ],
+        "agents": [{"name": "oracle"}],
+        "environment": {"import_path": "temp_environment:TempEnvironment"},
+    }
+    (root / "table.json").write_text(json.dumps({"spec_version": "2.0", "sweep": own}))
+    program(root, "run", "-c", str(root / "table.json"), "-q", "--fail-on", "never", env=SUPPORT)
+    (batch_id,) = ctx.layout.batch_ids()
+    path = ctx.layout.batch(batch_id) / ledger.LEDGER
+    now = set(retention.plan(ctx).goes[batch_id])
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+    for line in lines:
+        for name in ("kind", "trial", "label", "task"):
+            line.pop(name, None)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert set(retention.plan(ctx).goes[batch_id]) == now
+    assert [place.split("/")[0] for place in now if "/oracle.1/" in place] == ["bad"]

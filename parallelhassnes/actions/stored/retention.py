@@ -25,6 +25,8 @@ from parallelhassnes.actions import packs
 from parallelhassnes.config import RetentionConfig, RetentionRule
 from parallelhassnes.errors import UserError
 from parallelhassnes.schedule.context import Context
+from parallelhassnes.steps import safe_read
+from parallelhassnes.steps.trial_data import ended_line
 from parallelhassnes.store import atomic, attempts, batches, earlier_batches, hosts, locks, members, seal
 from parallelhassnes.store.evidence import ledger, merkle, removals
 from parallelhassnes.store.evidence.removals import Tombstone
@@ -193,13 +195,15 @@ def _fitting(
     found: dict[str, _Found] = {}
     kept: dict[str, int] = {}
     experiment = batches.read_batch(batch_dir).experiment if rules.rules else ""
+    by_outcome = any(rule.outcomes for rule in rules.rules)
     for place, line in _ends(batch_dir):
         if place in buried:
             continue
         days = (now - parse_time(str(line["at"]))) / _DAY_SEC
+        came_to = _came_to(batch_dir, place, line) if by_outcome else ""
         weighed: Tombstone | None = None
         for rule in rules.rules:
-            if not _speaks_of(rule, line, experiment):
+            if not _speaks_of(rule, came_to, experiment):
                 continue
             if rule.keep and not rule.min_mb:
                 break
@@ -227,8 +231,8 @@ def _ends(batch_dir: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield the place of each sealed attempt, and the line of its end."""
     ends: dict[str, Mapping[str, Any]] = {}
     for _, line in ledger.read(batch_dir):
-        if line.get("event") in ("ended", "carried") and "seal_sha256" in line:
-            ends[_place(line)] = line
+        if (sealed := ledger.sealed_by(line)) is not None:
+            ends[sealed[0]] = line
     yield from ends.items()
 
 
@@ -236,11 +240,25 @@ def _place(line: Mapping[str, Any]) -> str:
     return f"{line['job_id']}/{packed.STEPS}/{line['step_id']}/{packed.ATTEMPTS}/{line['attempt']}"
 
 
-def _speaks_of(rule: RetentionRule, line: Mapping[str, Any], experiment: str) -> bool:
-    if rule.experiments and not any(fnmatch.fnmatchcase(experiment, each) for each in rule.experiments):
+def _speaks_of(rule: RetentionRule, came_to: str, experiment: str) -> bool:
+    if rule.experiments and not any(_fits(experiment, each) for each in rule.experiments):
         return False
-    came_to = outcome.standing(str(line.get("kind")), str(line.get("status")), line.get("trial"))
     return not rule.outcomes or came_to in rule.outcomes
+
+
+def _came_to(batch_dir: Path, place: str, line: Mapping[str, Any]) -> str:
+    """Return what an attempt came to, by the line of its end; what one of an older version lacks, by its report as every view does."""
+    kind, status = line.get("kind"), str(line["status"])
+    if kind is None or (kind == "trial" and "trial" not in line):
+        step = batches.read_job(batch_dir / str(line["job_id"])).step(str(line["step_id"]))
+        report = safe_read.read_object(batch_dir / place / attempts.FINAL) or {}
+        line = ended_line.line(step, status, report)
+    return outcome.standing(str(line["kind"]), status, line.get("trial"))
+
+
+def _fits(label: str, pattern: str) -> bool:
+    """Tell whether a label has a pattern's form; ``*`` and ``?`` stand for others, a bracket for itself, as in ``run[1]``."""
+    return fnmatch.fnmatchcase(label, pattern.replace("[", "[[]"))
 
 
 def _weigh(batch_dir: Path, place: str, line: Mapping[str, Any]) -> Tombstone | None:
@@ -252,9 +270,7 @@ def _weigh(batch_dir: Path, place: str, line: Mapping[str, Any]) -> Tombstone | 
         return None
     if told["seal_sha256"] != line["seal_sha256"] or told["merkle_root"] != merkle.root(files):
         return None
-    gone = removals.goes(files)
-    size = sum(int(facts.get("size", 0)) for facts in gone.values())
-    return Tombstone("", "", "", "", told["seal_sha256"], told["merkle_root"], len(gone), size)
+    return removals.of_seal(told["seal_sha256"], told["merkle_root"], files)
 
 
 def _taken(layout: Layout, batch_ids: list[str]) -> dict[str, str]:

@@ -26,6 +26,7 @@ from parallelhassnes.names import run_id_of
 from parallelhassnes.steps import safe_read
 from parallelhassnes.store import additions, atomic, attempts, batches, currents, hosts, locks, seal
 from parallelhassnes.store.evidence import ledger, merkle, removals
+from parallelhassnes.store.evidence.removals import Tombstone
 from parallelhassnes.store.layout import Layout
 
 _TABLE_ENDINGS = (".json", ".yaml", ".yml")
@@ -59,6 +60,8 @@ class BatchAudit:
         """Job → hashes of what its sealed attempts publish whose ends have no line yet."""
         self.by_seal: dict[str, tuple[int, str]] = {}
         """``job/name`` → number of the line, and hash, of what was published last, by the seals."""
+        self.buried: list[str] = []
+        """The rule of each attempt that was looked at and has a true tombstone."""
         self.job_ids: list[str] = []
         self.packed = packed.of(self.dir)
 
@@ -204,16 +207,14 @@ class BatchAudit:
         document, digest = sealed
         files: dict[str, Any] = document.get("files") or {}
         now = seal.survey(folder, sync=False, like=files)
-        gone = self.lines.removed.get(place)
-        there = (
-            files
-            if gone is None
-            else {path: facts for path, facts in files.items() if removals.stays(path) or path in now}
-        )
-        findings = list(self._compare(place, there, now))
-        if gone is not None:
-            findings += self._removed(place, digest, gone.seal, half=any(not removals.stays(path) for path in now))
         root = merkle.root(files)
+        findings: list[Finding] = []
+        there = files
+        if (gone := self.lines.removed.get(place)) is not None:
+            findings += self._removed(place, now, is_true=_is_of(gone, digest, root, files))
+            if not findings or findings[0].what == "torn":
+                there = {path: facts for path, facts in files.items() if removals.stays(path) or path in now}
+        findings += self._compare(place, there, now)
         if document.get("merkle_root", root) != root:
             text = "its Merkle root is not that of its files"
             findings.append(self._finding("changed", f"{place}/{attempts.SEAL}", text))
@@ -221,17 +222,19 @@ class BatchAudit:
         size = sum(facts.get("size", 0) for facts in now.values())
         return Checked(findings, sealed=True, files=len(now), size=size)
 
-    def _removed(self, place: str, digest: str, told: str, *, half: bool) -> Iterator[Finding]:
-        if told != digest:
-            yield self._finding("changed", f"{place}/{attempts.SEAL}", "is not the one that its tombstone names")
-        if half:
+    def _removed(self, place: str, now: Collection[str], *, is_true: bool) -> Iterator[Finding]:
+        if not is_true:
+            yield self._finding("changed", f"{place}/{attempts.SEAL}", "is not what its tombstone says of it")
+            return
+        self.buried.append(self.lines.removed[place].rule)
+        if not all(map(removals.stays, now)):
             yield self._finding(
                 "torn", place, "was removed by a rule and is not gone yet; `parallelhassnes gc` goes on"
             )
 
     def removed(self) -> dict[str, int]:
-        """Return name of each rule → attempts of the batch whose files it has removed."""
-        return Counter(each.rule for each in self.lines.removed.values())
+        """Return name of each rule → attempts whose files it has removed, of those that were looked at and have a true tombstone."""
+        return Counter(self.buried)
 
     def _unsealed(self, folder: Path, place: str) -> Iterator[Finding]:
         self.seen.add(place)
@@ -422,6 +425,14 @@ def _read_seal(folder: Path) -> tuple[dict[str, Any], str] | None:
         return None
     document = _parsed(data)
     return document if isinstance(document, dict) else {}, hashlib.sha256(data).hexdigest()
+
+
+def _is_of(gone: Tombstone, digest: str, root: str, files: dict[str, Any]) -> bool:
+    """Tell whether a tombstone says of an attempt's files what its seal says."""
+    try:
+        return gone.says_of_files(removals.of_seal(digest, root, files))
+    except (AttributeError, TypeError, ValueError):  # no seal of ours
+        return False
 
 
 def _is_closed_folder(facts: dict[str, Any]) -> bool:

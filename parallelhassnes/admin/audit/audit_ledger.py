@@ -124,7 +124,7 @@ def _follow(found: Lines, stream: Any, marks: frozenset[int]) -> None:
         seq, found.head, torn = own if isinstance(own, int) else seq + 1, digest, cut
         try:
             _take_in(found, number, document)
-        except (TypeError, AttributeError, ValueError):
+        except (KeyError, TypeError, AttributeError, ValueError):
             found.faults.append(Fault(number, "ledger", "is not what we write"))
 
 

@@ -28,7 +28,7 @@ import json
 import os
 import platform
 import pwd
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -327,12 +327,15 @@ def head(folder: Path) -> Head:
 
 def seals(batch_dir: Path) -> dict[str, str]:
     """Return place of each attempt, below the batch → SHA-256 of its seal, by the lines of their ends."""
-    found = {}
-    for _, line in read(batch_dir):
-        if line.get("event") in ("ended", "carried") and "seal_sha256" in line:
-            place = f"{line['job_id']}/{packed.STEPS}/{line['step_id']}/{packed.ATTEMPTS}/{line['attempt']}"
-            found[place] = str(line["seal_sha256"])
-    return found
+    return dict(filter(None, (sealed_by(line) for _, line in read(batch_dir))))
+
+
+def sealed_by(line: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return the place of the attempt whose end a line tells, below the batch, and the SHA-256 of its seal; None of any other line."""
+    if line.get("event") not in ("ended", "carried") or "seal_sha256" not in line:
+        return None
+    place = f"{line['job_id']}/{packed.STEPS}/{line['step_id']}/{packed.ATTEMPTS}/{line['attempt']}"
+    return place, str(line["seal_sha256"])
 
 
 def size(batch_dir: Path) -> int:

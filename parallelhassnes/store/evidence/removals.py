@@ -7,16 +7,21 @@ The line is on disk before the first file goes, so a crash leaves files that nob
 an attempt still has beside its records is removed by the next ``gc`` (``strip``) and is not packed. Records stay: ``meta.json``, ``state.json``, the
 report, what it published, and ``seal.json`` with the hash of every file that was there. So nothing that counts or decides by attempts
 sees a difference. An attempt that was taken over after its files had gone gets the same tombstone in the ledger of the batch that has taken it over.
+
+A tombstone counts only behind the line of its attempt's end, and with the seal that stands there. By no other are files removed, or left out of an archive,
+whatever a ledger says that came from elsewhere or that somebody has written by hand.
 """
 
 import contextlib
 import os
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from operator import index
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parallelhassnes import walk
+from parallelhassnes import packed, walk
+from parallelhassnes.names import is_safe_id
 from parallelhassnes.store.evidence import ledger
 
 EVENT = "removed"
@@ -42,6 +47,10 @@ class Tombstone(NamedTuple):
     files: int
     """That were removed, or were to be."""
     bytes: int
+
+    def says_of_files(self, other: "Tombstone") -> bool:
+        """Tell whether both say the same of an attempt's files, whoever has removed them."""
+        return self[4:] == other[4:]
 
     @property
     def line(self) -> str:
@@ -76,22 +85,49 @@ def _read(batch_dir: str, *_stamp: int) -> dict[str, Tombstone]:
     if f'"event":"{EVENT}"'.encode() not in data:
         return {}
     found: dict[str, Tombstone] = {}
+    seals: dict[str, str] = {}
     for _, line in ledger.read(Path(batch_dir)):
-        if line.get("event") == EVENT:
-            with contextlib.suppress(KeyError, TypeError):  # a line that no writer of ours has written
-                found.update(told_by(line))
+        with contextlib.suppress(KeyError, TypeError, ValueError):  # a line that no writer of ours has written
+            if line.get("event") == EVENT:
+                told = told_by(line)
+                found.update({place: stone for place, stone in told.items() if seals.get(place) == stone.seal})
+            elif (sealed := ledger.sealed_by(line)) is not None:
+                seals.update([sealed])
     return found
 
 
 def told_by(line: Mapping[str, Any]) -> dict[str, Tombstone]:
-    """Return what one line of a ledger says."""
+    """Return what one line of a ledger says.
+
+    Raises:
+        KeyError, TypeError, ValueError: it says nothing that a tombstone does.
+    """
     head = str(line["at"]), str(line["by"]), str(line["rule"]), str(line["says"])
     return {
-        str(each["attempt"]): Tombstone(
-            *head, str(each["seal"]), str(each["merkle_root"]), int(each["files"]), int(each["bytes"])
+        _place(each["attempt"]): Tombstone(
+            *head, str(each["seal"]), str(each["merkle_root"]), index(each["files"]), index(each["bytes"])
         )
         for each in line["attempts"]
     }
+
+
+def _place(text: str) -> str:
+    """Return it, if it is the place of an attempt below a batch: files are removed there."""
+    parts = text.split("/")
+    if len(parts) != 5 or (parts[1], parts[3]) != (packed.STEPS, packed.ATTEMPTS) or not all(map(is_safe_id, parts)):
+        raise ValueError(f"{text}: is no attempt of a batch")
+    return text
+
+
+def of_seal(seal: str, root: str, files: Mapping[str, Any]) -> Tombstone:
+    """Return what is to be said of an attempt with such a seal, by no rule yet.
+
+    Args:
+        seal: its hash.
+        root: its Merkle root.
+    """
+    gone = goes(files)
+    return Tombstone("", "", "", "", seal, root, len(gone), sum(int(facts.get("size", 0)) for facts in gone.values()))
 
 
 def of_attempt(attempt_dir: Path) -> Tombstone | None:
