@@ -261,6 +261,25 @@ def test_a_packed_batch_is_packed_again_without_them(root, packs_again):
     assert "agent" not in os.listdir(step(ctx, batch_id, "a"))
 
 
+def test_a_batch_that_was_unpacked_for_gc_waits_while_it_is_held_and_stays_where_somebody_unpacks_it(root):
+    ctx, batch_id = store(root, FAILED)
+    batch_dir = ctx.layout.batch(batch_id)
+    packs.pack(ctx, batch_id)
+    packs.unpack(ctx, batch_id, for_now=True)  # here gc was killed
+    program(root, "pause", batch_id)
+    done = json.loads(program(root, "gc", "--yes", "--json").stdout)
+    assert (done["packed"], done["failed"], len(done["kept"])) == ([], [], 1)
+    assert done["kept"][0].startswith(f"{batch_id}: is held (")
+    program(root, "resume", batch_id)
+    made = retention.plan(ctx)
+    assert made.said.packed == [batch_id]
+    packs.pack(ctx, batch_id)
+    packs.unpack(ctx, batch_id)  # while gc asks whether to go on
+    assert retention.carry_out(ctx, made).packed == []
+    assert packed.of(batch_dir) is None
+    assert verify(ctx.layout).ok
+
+
 def test_packing_by_rule(root):
     ctx, batch_id = store(root, "[retention]\npack_after_days = 1\n")
     assert collect(ctx).is_nothing

@@ -153,7 +153,8 @@ def carry_out(ctx: Context, made: RemovalPlan) -> Collected:
             ):
                 _of_batch(ctx, batch_id, made, done)
         days = ctx.config.retention.pack_after_days
-        due = [*made.repack, *(packs.finished(ctx, days) if days is not None else [])]
+        again = [each for each in made.repack if _is_to_be_packed_again(ctx, each, done)]
+        due = [*again, *(packs.finished(ctx, days) if days is not None else [])]
         done.packed = []
         for batch_id in dict.fromkeys(due):
             with _told(done, batch_id):
@@ -176,16 +177,27 @@ def _look(
     half = [place for place in buried if removals.left_of(batch_dir / place)]
     if half:
         made.half[batch_id] = half
-    if packs.is_cut_off(batch_dir):
+    if _is_to_be_packed_again(ctx, batch_id, made.said):
         made.repack.append(batch_id)
     found, kept = _fitting(batch_dir, rules, buried, taken, now)
     why = packs.why_not(ctx, batch_id) if found else ""
-    if why:
-        made.said.kept.append(f"{batch_id}: {why}")
-    elif found:
+    if why and (line := f"{batch_id}: {why}") not in made.said.kept:
+        made.said.kept.append(line)
+    elif found and not why:
         made.goes[batch_id], made.sizes[batch_id] = found, size
     for reason, count in kept.items():
         made.said.kept.append(f"{batch_id}: {count} of its attempts {reason}")
+
+
+def _is_to_be_packed_again(ctx: Context, batch_id: str, said: Collected) -> bool:
+    """Tell whether a ``pack``, or a ``gc`` that has unpacked the batch, is to go on; one that runs again or is held waits, and is told as kept."""
+    batch_dir = ctx.layout.batch(batch_id)
+    if not packs.is_cut_off(batch_dir):
+        return False
+    why = "" if packed.of(batch_dir) is not None else packs.why_not(ctx, batch_id)
+    if why and (line := f"{batch_id}: {why}") not in said.kept:
+        said.kept.append(line)
+    return not why
 
 
 def _fitting(
