@@ -166,8 +166,6 @@ class _Loop:
         """Tickets of attempts that jobs of Slurm were asked for since the last beat."""
         self.pilots_at = 0.0
         """When Slurm is asked about pilots next, where it is not asked for more."""
-        self.acts_from = 0.0
-        """Until then a right that was taken over is not used: what its holder wrote may not be seen yet."""
 
     def told_to_end(self, *_: object) -> None:
         """Take nothing more; what runs has ``grace_sec`` to end by itself."""
@@ -207,7 +205,7 @@ class _Loop:
             self.next_beat = now + self.ctx.config.heartbeat_sec
             self._beat(now)
         self._take(now)
-        if self._may_decide(now):
+        if self._may_decide():
             self._decide(now)
             self._see_to_jobs()
         launcher.reap()
@@ -274,7 +272,7 @@ class _Loop:
         if self.ending and alive & self.deciding:
             hosts.give_up_right(layout)  # what runs here may go on for long, and nobody else may decide meanwhile
         self._see_to_right(now, alive)
-        if self._may_decide(now):
+        if self._may_decide():
             hosts.note_alive(layout, alive, still)
             lost = self.watch.silent(self.ctx, alive, now, still)
             for assignment, lock in lost:
@@ -353,8 +351,8 @@ class _Loop:
 
     # --- the right to decide ----------------------------------------------------------------------------
 
-    def _may_decide(self, now: float) -> bool:
-        return now >= self.acts_from and not self.ending and hosts.decides(self.ctx.layout)
+    def _may_decide(self) -> bool:
+        return not self.ending and hosts.decides(self.ctx.layout)
 
     def _see_to_right(self, now: float, alive: set[str]) -> None:
         """Claim the right where nobody holds it, or its holder is silent."""
@@ -365,10 +363,7 @@ class _Loop:
         if not hosts.claim_right(layout, found):
             return
         logs.say(f"decides from now on{'' if found is None else f', after {found.runner}'}")
-        if found is None or (found.runner == self.me and found.given_up):
-            return
-        self.acts_from = now + 2 * hosts.cache_sec(layout)
-        if not found.given_up:  # it may stand still with the lock in its hands
+        if found is not None and not found.given_up:  # it may stand still with the lock in its hands
             for path in (layout.tick_lock, layout.ingest_lock, layout.checkpoint_lock):
                 os.close(locks.take_away(path))
             self.was_restarted, self.took_over = found.runner == self.me, True

@@ -25,6 +25,7 @@ import functools
 import os
 import platform
 import re
+import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -125,6 +126,8 @@ class Right(Told):
     at: str
     given_up: bool = False
     """Nobody holds it: the one who did has ended, and any member may claim the next."""
+    acts_from: float = 0.0
+    """Seconds since the start of the runner's host: before, it may not see all that the one before it has written."""
 
 
 class SecondHost(UserError):
@@ -375,7 +378,7 @@ def decides(layout: Layout) -> bool:
     if not layout.runner:
         return True
     found = right(layout)
-    return found is not None and not found.given_up and _is_mine(layout, found)
+    return found is not None and not found.given_up and _is_mine(layout, found) and clocks.boottime() >= found.acts_from
 
 
 def claim_first_right(layout: Layout) -> bool:
@@ -385,8 +388,10 @@ def claim_first_right(layout: Layout) -> bool:
 
 
 def claim_right(layout: Layout, after: Right | None) -> bool:
-    """Claim the epoch after that one; False where another was faster."""
-    return _next_epoch(layout, after, given_up=False)
+    """Claim the epoch after that one; False where another was faster. What another host has decided must be seen first: ``acts_from``."""
+    own = after is None or (after.given_up and _is_mine(layout, after))
+    acts_from = 0.0 if own else clocks.boottime() + 2 * cache_sec(layout)
+    return _next_epoch(layout, after, given_up=False, acts_from=acts_from)
 
 
 def give_up_right(layout: Layout) -> None:
@@ -400,10 +405,16 @@ def _is_mine(layout: Layout, found: Right) -> bool:
     return (found.runner, found.boot_id) == (layout.runner, machine().boot_id)
 
 
-def _next_epoch(layout: Layout, after: Right | None, *, given_up: bool) -> bool:
-    epoch = 1 if after is None else after.epoch + 1
-    made = Right(epoch=epoch, runner=layout.runner, boot_id=machine().boot_id, at=now_text(), given_up=given_up)
-    path = layout.hosts / "right" / f"{epoch:08d}.json"
+def _next_epoch(layout: Layout, after: Right | None, *, given_up: bool, acts_from: float = 0.0) -> bool:
+    made = Right(
+        epoch=1 if after is None else after.epoch + 1,
+        runner=layout.runner,
+        boot_id=machine().boot_id,
+        at=now_text(),
+        given_up=given_up,
+        acts_from=acts_from,
+    )
+    path = layout.hosts / "right" / f"{made.epoch:08d}.json"
     atomic.claim(path, atomic.dumps(dump(made)).encode())
     for name in members.names(path.parent)[:-_EPOCHS_KEPT]:
         (path.parent / name).unlink(missing_ok=True)
@@ -424,6 +435,9 @@ def deciding_if_free(layout: Layout) -> Iterator[bool]:
         yield False
         return
     try:
+        claimed = right(layout)
+        if claimed is not None and _is_mine(layout, claimed):
+            time.sleep(max(0.0, claimed.acts_from - clocks.boottime()))
         yield True
     finally:
         give_up_right(layout)

@@ -13,7 +13,7 @@ from pathlib import Path
 import joined_hosts
 import pytest
 from joined_hosts import as_host, attempt, beats, has_right, member
-from stores import CHECKOUT, environment
+from stores import CHECKOUT, environment, wait_for
 
 from parallelhassnes import names
 from parallelhassnes.execute import set_apart as set_apart_module
@@ -22,7 +22,8 @@ from parallelhassnes.schedule import launch, repair, runner_loop
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.joining.measured import check_own
 from parallelhassnes.schedule.process import attempt_process
-from parallelhassnes.store import atomic, attempts, hosts, locks
+from parallelhassnes.schedule.tick import run_pass
+from parallelhassnes.store import atomic, attempts, clocks, hosts, locks
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import handed, tickets
@@ -84,10 +85,9 @@ def test_an_epoch_that_cannot_be_read_ends_the_one_before_and_is_followed_once_i
     here._see_to_right(100.0 + still / 2, {"h1"})
     assert not hosts.decides(ctx.layout)
     here._see_to_right(100.0 + still + 1, {"h1"})
-    assert hosts.decides(ctx.layout)
     right = hosts.right(ctx.layout)
     assert right is not None
-    assert right.epoch == 3
+    assert (right.epoch, right.runner) == (3, "h1")
 
 
 def test_what_a_host_of_a_later_version_says_besides_changes_nothing(ctx):
@@ -123,7 +123,9 @@ def test_a_beat_that_cannot_be_read_once_takes_no_right_and_no_work_from_its_hos
     assert right.runner == "h2"
     assert "h2" not in here._moving(101 + still, still), "it is silent once that stays so"
     here._see_to_right(101 + still, {"h1"})
-    assert hosts.decides(ctx.layout)
+    right = hosts.right(ctx.layout)
+    assert right is not None
+    assert right.runner == "h1"
 
 
 def test_a_mark_that_cannot_be_looked_at_makes_no_host_the_only_one(ctx):
@@ -419,6 +421,41 @@ def test_who_waits_for_a_lock_that_is_taken_away_waits_for_the_new_one(tmp_path)
         waiter.stdout.close()
 
 
+# --- what another host has decided
+
+
+@pytest.mark.parametrize("given_up", [True, False])
+def test_no_process_of_a_host_that_took_over_acts_before_it_sees_what_the_one_before_it_wrote(ctx, given_up):
+    """A pass that a supervisor of this host runs asks the same as the host's loop."""
+    before = clocks.boottime()
+    has_right(ctx, 1, "h2", given_up=given_up)
+    assert hosts.claim_right(ctx.layout, hosts.right(ctx.layout))
+    assert not hosts.decides(ctx.layout)
+    run_pass(ctx)
+    assert len(list(ctx.layout.ready.rglob("*.command"))) == 1, "nothing was launched"
+    wait_for(lambda: hosts.decides(ctx.layout), "the caches' time to pass", 20)
+    assert clocks.boottime() - before >= 2 * hosts.cache_sec(ctx.layout)
+
+
+def test_a_command_that_claims_a_right_that_another_host_gave_up_waits_for_what_that_one_wrote(ctx):
+    has_right(ctx, 1, "h2", given_up=True)
+    before = clocks.boottime()
+    with hosts.deciding_if_free(ctx.layout) as is_ours:
+        assert is_ours
+        assert hosts.decides(ctx.layout)
+        assert clocks.boottime() - before >= 2 * hosts.cache_sec(ctx.layout)
+    right = hosts.right(ctx.layout)
+    assert right is not None
+    assert right.given_up
+
+
+def test_a_host_that_decided_last_itself_goes_on_at_once(ctx):
+    assert hosts.claim_right(ctx.layout, None)
+    hosts.give_up_right(ctx.layout)
+    assert hosts.claim_right(ctx.layout, hosts.right(ctx.layout))
+    assert hosts.decides(ctx.layout)
+
+
 # --- a runner that is told to end
 
 
@@ -530,7 +567,7 @@ def test_a_host_that_stood_still_in_the_middle_of_a_line_writes_it_to_nothing_th
         monkeypatch.undo()
         here, still = loop(ctx), hosts.still_sec(ctx.layout, ctx.config.heartbeat_sec)
         here._see_to_right(100.0 + still, {"h1"})
-        assert hosts.decides(ctx.layout)
+        wait_for(lambda: hosts.decides(ctx.layout), "the caches' time to pass", 20)
         here._decide(100.0 + still)
         ledger.append(batch, "paused", reason="of the one that has taken over")
         wrote(handle, size, data)
