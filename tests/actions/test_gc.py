@@ -229,6 +229,20 @@ def test_what_a_rerun_has_taken_over_stays_until_that_is_removed_itself(root):
     assert verify(ctx.layout).ok
 
 
+def test_nothing_goes_while_a_batch_that_may_have_taken_it_over_cannot_be_read(root):
+    ctx, batch_id = store(root, ALL)
+    mute = ctx.layout.batch(ended(ctx))
+    (mute / ledger.LEDGER).rename(root / "aside")
+    (mute / ledger.LEDGER).mkdir()
+    done = json.loads(program(root, "gc", "--yes", "--json").stdout)
+    assert done["kept"] == [f"{batch_id}: may be taken over or judged by {mute.name}, which cannot be read"]
+    assert removals.of(ctx.layout.batch(batch_id)) == {}
+    (mute / ledger.LEDGER).rmdir()
+    (root / "aside").rename(mute / ledger.LEDGER)
+    assert collect(ctx).rules[0].batches == 2
+    assert verify(ctx.layout).ok
+
+
 def test_a_rerun_takes_over_what_was_removed_as_what_it_is(root):
     ctx, batch_id = store(root, ALL)
     collect(ctx)
@@ -277,6 +291,17 @@ def test_a_batch_that_was_unpacked_for_gc_waits_while_it_is_held_and_stays_where
     packs.unpack(ctx, batch_id)  # while gc asks whether to go on
     assert retention.carry_out(ctx, made).packed == []
     assert packed.of(batch_dir) is None
+    assert verify(ctx.layout).ok
+
+
+def test_a_folder_by_the_name_of_a_record_stays_whole_and_is_not_told_as_half_removed(root):
+    odd = 'mkdir -p "$PARALLELHASSNES_ATTEMPT_DIR/verdict.json/in"; echo x > "$PARALLELHASSNES_ATTEMPT_DIR/verdict.json/in/x"'
+    ctx, batch_id = store(root, ALL, job("j", shell("a", odd)))
+    collect(ctx)
+    assert [note for note in verify(ctx.layout).notes if note.what == "torn"] == []
+    packs.pack(ctx, batch_id)
+    packs.unpack(ctx, batch_id)
+    assert "verdict.json/in/x" in below(step(ctx, batch_id, "a"))
     assert verify(ctx.layout).ok
 
 

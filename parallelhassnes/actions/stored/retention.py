@@ -80,6 +80,15 @@ class _Found(NamedTuple):
     tombstone: Tombstone
 
 
+class _Uses(NamedTuple):
+    """What batches have of others."""
+
+    taken: dict[str, str]
+    """``batch/place`` of each attempt that other batches have taken over or judge → one of these batches."""
+    unknown: str
+    """Why nothing may go, where a batch does not say what it has of others; empty where all do."""
+
+
 @dataclass
 class RemovalPlan:
     """What is to be done, as far as that is known before the locks are held."""
@@ -109,10 +118,10 @@ def plan(ctx: Context) -> RemovalPlan:
             "there are no rules for gc", fix="write [retention] into parallelhassnes.toml, as docs/files.md has it"
         )
     made, now = RemovalPlan(ctx.layout.batch_ids()), time.time()
-    taken = _taken(ctx.layout, made.known)
+    uses = _uses(ctx.layout, made.known)
     for batch_id in made.known:
         with members.apart(ctx.layout.batch(batch_id)), contextlib.suppress(earlier_batches.EarlierBatch):
-            _look(ctx, batch_id, rules, taken, made, now)
+            _look(ctx, batch_id, rules, uses, made, now)
     for rule in rules.rules:
         found = {
             batch_id: [each for each in all_.values() if each.rule is rule] for batch_id, all_ in made.goes.items()
@@ -169,9 +178,7 @@ def carry_out(ctx: Context, made: RemovalPlan) -> Collected:
 # --- finding ----------------------------------------------------------------------------------------------------
 
 
-def _look(
-    ctx: Context, batch_id: str, rules: RetentionConfig, taken: Mapping[str, str], made: RemovalPlan, now: float
-) -> None:
+def _look(ctx: Context, batch_id: str, rules: RetentionConfig, uses: _Uses, made: RemovalPlan, now: float) -> None:
     batch_dir = ctx.layout.batch(batch_id)
     size, buried = ledger.size(batch_dir), removals.of(batch_dir)
     half = [place for place in buried if removals.left_of(batch_dir / place)]
@@ -179,8 +186,8 @@ def _look(
         made.half[batch_id] = half
     if _is_to_be_packed_again(ctx, batch_id, made.said):
         made.repack.append(batch_id)
-    found, kept = _fitting(batch_dir, rules, buried, taken, now)
-    why = packs.why_not(ctx, batch_id) if found else ""
+    found, kept = _fitting(batch_dir, rules, buried, uses.taken, now)
+    why = (packs.why_not(ctx, batch_id) or uses.unknown) if found else ""
     if why and (line := f"{batch_id}: {why}") not in made.said.kept:
         made.said.kept.append(line)
     elif found and not why:
@@ -285,25 +292,31 @@ def _weigh(batch_dir: Path, place: str, line: Mapping[str, Any]) -> Tombstone | 
     return removals.of_seal(told["seal_sha256"], told["merkle_root"], files)
 
 
-def _taken(layout: Layout, batch_ids: list[str]) -> dict[str, str]:
-    """Return ``batch/place`` of attempts that other batches have taken over or judge → one of these batches."""
+def _uses(layout: Layout, batch_ids: list[str]) -> _Uses:
     found: dict[str, str] = {}
+    mute: list[str] = []
     for batch_id in batch_ids:
         batch_dir = layout.batch(batch_id)
-        with members.apart(batch_dir):
+
+        def note(error: Exception, batch_id: str = batch_id) -> None:
+            mute.append(batch_id)
+            members.pass_over(error)
+
+        with members.apart(batch_dir, note):
             buried = removals.of(batch_dir)
             for _, line in ledger.read(batch_dir):
                 if line.get("event") == "carried" and "source" in line and _place(line) not in buried:
                     found[_in_store(f"{line['source']}/{line['attempt']}")] = batch_id
             found.update(dict.fromkeys(map(_in_store, _judged(batch_dir)), batch_id))
-    return found
+    unknown = f"may be taken over or judged by {mute[0]}, which cannot be read" if mute else ""
+    return _Uses(found, unknown)
 
 
 def _judged(batch_dir: Path) -> Iterator[str]:
     """Yield ``batch/job/step/attempt`` of what a regrade judges."""
     try:
         data = atomic.read_bytes(batch_dir / "launch_table.json")
-    except OSError:
+    except FileNotFoundError:
         return
     if data.startswith(_REGRADE):
         with contextlib.suppress(ValueError, KeyError, TypeError):
@@ -345,8 +358,9 @@ def _bury(ctx: Context, batch_id: str, made: RemovalPlan, done: Collected) -> li
             why = "was changed meanwhile"
         elif not why and _is_named_by_a_table(layout, batch_id):
             why = "is named by a table that waits to be taken in"
-        since = _taken(layout, [each for each in layout.batch_ids() if each not in made.known])
-        goes = {place: each for place, each in found.items() if f"{batch_id}/{place}" not in since}
+        since = _uses(layout, [each for each in layout.batch_ids() if each not in made.known])
+        why = why or since.unknown
+        goes = {place: each for place, each in found.items() if f"{batch_id}/{place}" not in since.taken}
         if why or not goes:
             done.kept.append(f"{batch_id}: {why or 'its attempts were taken over meanwhile'}")
             return []

@@ -25,8 +25,9 @@ from parallelhassnes.names import is_safe_id
 from parallelhassnes.store.evidence import ledger
 
 EVENT = "removed"
-_STAYS = frozenset({"meta.json", "state.json", "final.json", "final.txt", "seal.json", "analysis.json", "verdict.json"})
-_PUBLISHED = "publish"
+_STAYS = frozenset(
+    {"meta.json", "state.json", "final.json", "final.txt", "seal.json", "analysis.json", "verdict.json", "publish"}
+)
 _A_LINE = 200
 """Attempts that one line of a ledger speaks of at most."""
 
@@ -59,8 +60,8 @@ class Tombstone(NamedTuple):
 
 
 def stays(path: str) -> bool:
-    """Tell whether a file of an attempt, by its path in the attempt's folder, is a record that no rule removes."""
-    return path in _STAYS or path.partition("/")[0] == _PUBLISHED
+    """Tell whether a file of an attempt, by its path in the attempt's folder, is a record that no rule removes, or below one's name."""
+    return path.partition("/")[0] in _STAYS
 
 
 def goes(files: Mapping[str, Any]) -> dict[str, Any]:
