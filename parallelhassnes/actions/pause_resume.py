@@ -10,6 +10,7 @@ start because of it starts at once: a pass follows.
 """
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from parallelhassnes import formatting, names
@@ -98,6 +99,14 @@ def _control(
         word = said(reason)
         ledger.append(batch_dir, event, by=word.by, reason=word.reason or None, **facts)
     return True
+
+
+def pause_apart(batch_dir: Path, reason: str) -> None:
+    """Pause a batch that has no name in the store yet, so that no pass ever sees it otherwise."""
+    control, word = batches.read_control(batch_dir), said(reason)
+    if control.paused is None:
+        ledger.replace_json(batch_dir, batches.CONTROL, dump(control.model_copy(update={"paused": word})))
+        ledger.append(batch_dir, "paused", by=word.by, reason=word.reason or None)
 
 
 def _batch(ctx: Context, text: str) -> str:

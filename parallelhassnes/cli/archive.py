@@ -1,5 +1,6 @@
 """``archive push``, ``pull``, ``verify`` and ``list``."""
 
+import signal
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +12,8 @@ from parallelhassnes.cli.options import JsonOption, RootOption, complete_batch
 if TYPE_CHECKING:
     from parallelhassnes.actions.archive.pull_batch import Pulled
     from parallelhassnes.actions.archive.push_batch import Pushed
+    from parallelhassnes.schedule.context import Context
+    from parallelhassnes.store.archives.object_store import ObjectStore
 
 
 def register(app: typer.Typer) -> None:
@@ -44,6 +47,18 @@ ThereArgument = Annotated[list[str], typer.Argument(metavar="BATCH", help="Batch
 FromOption = Annotated[str | None, typer.Option("--from", metavar="URL", help=_WHERE)]
 
 
+def _opened(ctx: "Context", url: str | None) -> "ObjectStore":
+    """Open the archive; from here on Ctrl-C ends the command at once.
+
+    A request that waits for a server hears of no signal otherwise, and what any kill leaves harms nothing.
+    """
+    from parallelhassnes.actions.archive import push_batch
+
+    store = push_batch.opened(ctx, url)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return store
+
+
 def push(
     batches: BatchesArgument,
     to: Annotated[str | None, typer.Option("--to", metavar="URL", help=_WHERE)] = None,
@@ -58,7 +73,7 @@ def push(
     from parallelhassnes.cli.work import open_store
 
     ctx = open_store(root)
-    store = push_batch.opened(ctx, to)
+    store = _opened(ctx, to)
     done: list[Pushed] = []
     for each in batches:
         done.append(push_batch.push(ctx, each, store))
@@ -79,11 +94,11 @@ def pull(batches: ThereArgument, from_: FromOption = None, root: RootOption = No
 
     Example: parallelhassnes archive pull latest --from /mnt/archive
     """
-    from parallelhassnes.actions.archive import pull_batch, push_batch
+    from parallelhassnes.actions.archive import pull_batch
     from parallelhassnes.cli.work import open_store
 
     ctx = open_store(root)
-    store = push_batch.opened(ctx, from_)
+    store = _opened(ctx, from_)
     done: list[Pulled] = []
     for each in batches:
         done.append(pull_batch.pull(ctx, each, store))
@@ -97,11 +112,11 @@ def verify(batches: ThereArgument, from_: FromOption = None, root: RootOption = 
 
     Example: parallelhassnes archive verify latest --from /mnt/archive
     """
-    from parallelhassnes.actions.archive import pull_batch, push_batch
+    from parallelhassnes.actions.archive import pull_batch
     from parallelhassnes.cli.work import open_store
 
     ctx = open_store(root, look=True)
-    store = push_batch.opened(ctx, from_)
+    store = _opened(ctx, from_)
     done: list[Pulled] = []
     for each in batches:
         done.append(pull_batch.verify(ctx, each, store))
@@ -139,11 +154,11 @@ def list_batches(from_: FromOption = None, root: RootOption = None, json: JsonOp
 
     Example: parallelhassnes archive list --from /mnt/archive
     """
-    from parallelhassnes.actions.archive import pull_batch, push_batch
+    from parallelhassnes.actions.archive import pull_batch
     from parallelhassnes.cli.work import open_store
     from parallelhassnes.store.atomic import dumps
 
-    found = pull_batch.every(push_batch.opened(open_store(root, look=True), from_))
+    found = pull_batch.every(_opened(open_store(root, look=True), from_))
     if json:
         typer.echo(dumps({"ok": True, "batches": [each.model_dump(mode="json") for each in found]}), nl=False)
         return

@@ -94,7 +94,10 @@ def _rests(layout: Layout, config: Mapping[str, Any], *, quiet: bool) -> bool:
         not any(members.is_there(path) for path in marks)
         and all(folder.is_dir() for folder in layout.folders())
         and not any(_entries(layout))
-        and not (config.get("archive_while_running") and _listing(layout.archive / "wanted"))
+        and not (
+            config.get("archive_while_running")
+            and (_listing(layout.archive / "wanted") or _listing(layout.archive / "sending"))
+        )
         and _is_ours(layout, private=config["private"])
         and not checkpoint_is_due(layout)
         and space.shortage(layout.runs, floors) is None

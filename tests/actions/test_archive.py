@@ -1,6 +1,7 @@
 """Archives elsewhere: pushed, cut off, pushed again, pulled on another machine and read there; in a folder and on a real server of buckets."""
 
 import dataclasses
+import hashlib
 import io
 import json
 import os
@@ -8,12 +9,15 @@ import random
 import re
 import shutil
 import signal
+import socket
+import tarfile
 import threading
 import time
 from pathlib import Path
 
 import buckets
 import pytest
+import zstandard
 from archives import tarred
 from stores import CHECKOUT, attempt_dirs, command, context, idle, job, program, put, shell, started, table, wait_for
 
@@ -153,7 +157,17 @@ def test_a_batch_that_goes_on_comes_paused_and_can_be_taken_over(root, place, ot
     wait_for(lambda: len(list(ctx.layout.batch(batch_id).glob("*/steps/a/attempts/*/seal.json"))) == 1, "the first end")
     store = push_batch.opened(ctx, place)
     wait_for(lambda: push_batch.push(ctx, batch_id, store).attempts == 1, "the first end to be settled")
-    pulled = pull_batch.pull(other, batch_id, store)
+    seen, named = [], Path.rename
+
+    def rename(source, target):
+        if target == other.layout.batch(batch_id):
+            seen.append(json.loads((source / "control.json").read_text())["paused"])
+        return named(source, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "rename", rename)  # it is paused when it gets its name
+        pulled = pull_batch.pull(other, batch_id, store)
+    assert seen == [seen[0]]
     assert (pulled.over, pulled.attempts) == (False, 1)
     program(other.layout.root, "doctor", "--rebuild", check=False)
     program(other.layout.root, "tick")
@@ -271,6 +285,95 @@ def test_what_a_rule_has_removed_does_not_come_back(batch, tmp_path, other):
         assert (found.ok, found.notes) == (True, [])
         assert contents(other.layout.batch(batch_id)) == contents(ctx.layout.batch(batch_id))
         shutil.rmtree(other.layout.batch(batch_id))
+
+
+# --- archives that somebody has written by hand ---
+
+
+def entry(name, kind=tarfile.REGTYPE, data=b"", link=""):
+    info = tarfile.TarInfo(name)
+    info.type, info.size, info.linkname, info.mode = kind, len(data), link, 0o755
+    info.pax_headers = {"mtime": "1.000000000"}
+    return info, data if info.isreg() else None
+
+
+def rewritten(folder, path, blobs, top, change):
+    """Have a head, or an attempt, name a tar with other members; the hashes fit."""
+    store = object_store.open_store(str(folder), {}, at=folder)
+    document = json.loads(path.read_text())
+    with remote.members(store, [remote.Blob(**each) for each in document[blobs]], top) as found:
+        members = change([(info, content and content.read()) for info, content in found])
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for info, data in members:
+            tar.addfile(info, None if data is None else io.BytesIO(data))
+    data = zstandard.ZstdCompressor().compress(out.getvalue())
+    digest = hashlib.sha256(data).hexdigest()
+    key = folder / remote.blob_key(digest)
+    key.parent.mkdir(parents=True, exist_ok=True)
+    key.write_bytes(data)
+    path.write_text(json.dumps({**document, blobs: [{"sha256": digest, "size": len(data)}]}))
+
+
+def without(members, *tops):
+    return [each for each in members if each[0].name.split("/")[0] not in tops]
+
+
+RECORDS = {
+    "a job that leads elsewhere": lambda m, out: [*without(m, "k"), entry("k", tarfile.SYMTYPE, link=str(out))],
+    "a path upwards": lambda m, out: [*m, entry("../evil", data=b"x")],
+    "an absolute path": lambda m, out: [*m, entry(str(out / "evil"), data=b"x")],
+    "a pipe for a record": lambda m, out: [*m, entry("control.json", tarfile.FIFOTYPE)],
+    "a link for a record": lambda m, out: [*without(m, "batch_meta.json"), entry("batch_meta.json", tarfile.SYMTYPE)],
+    "a device": lambda m, out: [*m, entry("null", tarfile.CHRTYPE)],
+    "a hard link": lambda m, out: [*m, entry("passwd", tarfile.LNKTYPE, link="/etc/passwd")],
+    "a pack": lambda m, out: [*m, entry("packed.json", data=b"{}")],
+    "a name twice": lambda m, out: [*m, entry("twice"), entry("twice")],
+}
+ATTEMPTS = {
+    "another seal": lambda m, out: [entry(i.name, data=d + b" ") if i.name.endswith("seal.json") else (i, d) for i, d in m],
+    "no seal": lambda m, out: [each for each in m if not each[0].name.endswith("seal.json")],
+    "a file beside it": lambda m, out: [*m, entry("beside", data=b"x")],
+    "a path upwards": lambda m, out: [*m, entry("attempt/../../evil", data=b"x")],
+    "a link to one": lambda m, out: [entry("attempt", tarfile.SYMTYPE, link=str(out))],
+    "a file too many": lambda m, out: [*m, entry("attempt/bomb", data=bytes(1 << 20))],
+    "a longer file": lambda m, out: [entry(i.name, data=d + b"x") if i.name.endswith("meta.json") else (i, d) for i, d in m],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "what", [*(f"records: {each}" for each in RECORDS), *(f"attempt: {each}" for each in ATTEMPTS)]
+)
+def test_what_no_push_has_written_is_refused_by_verify_as_by_pull_and_nothing_is_made(batch, tmp_path, other, what):
+    ctx, batch_id = batch
+    folder, outside = tmp_path / "archive", tmp_path / "outside"
+    outside.mkdir()
+    push_batch.push(ctx, batch_id, push_batch.opened(ctx, str(folder)))
+    part, _, name = what.partition(": ")
+    if part == "records":
+        rewritten(folder, folder / remote.head_key(batch_id, 1), "records", "", lambda m: RECORDS[name](m, outside))
+    else:
+        path = next((folder / "batches" / batch_id / "seals").iterdir())
+        rewritten(folder, path, "blobs", "attempt", lambda m: ATTEMPTS[name](m, outside))
+    for verb in ("verify", "pull"):
+        done = program(other.layout.root, "archive", verb, batch_id, "--from", str(folder), check=False)
+        assert done.returncode == 2, done.stderr
+        assert "bring this object back from a copy of the archive" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    assert not any(outside.iterdir())
+    assert not any(other.layout.temp.iterdir())
+    assert not other.layout.batch(batch_id).exists()
+
+
+def test_a_folder_that_no_batch_is_called_by_is_none(batch, tmp_path, other):
+    ctx, batch_id = batch
+    folder = tmp_path / "archive"
+    push_batch.push(ctx, batch_id, push_batch.opened(ctx, str(folder)))
+    (folder / "batches" / "_tasks").mkdir()
+    shutil.copytree(folder / "batches" / batch_id / "heads", folder / "batches" / "_system" / "heads")
+    assert program(other.layout.root, "archive", "list", "--from", str(folder)).stdout.count("\n") == 1
+    program(other.layout.root, "archive", "pull", "latest", "--from", str(folder))
+    assert other.layout.batch(batch_id).is_dir()
 
 
 # --- kills and cuts ---------------------------------------------------------------------------------------------
@@ -457,6 +560,35 @@ def test_a_sender_that_is_killed_goes_on_where_it_was(root, tmp_path, other):
     assert killed
     assert pull_batch.pull(other, batch_id, store).attempts == 20
     assert audit(other.layout).ok
+
+
+def test_a_wish_that_was_seen_to_by_one_who_was_killed_is_a_wish_still(root, tmp_path):
+    archive = tmp_path / "archive"
+    ctx = context(root, "durable = false\n")
+    batch_id = ended(ctx, job("j", command("a", "true")))
+    ctx = context(root, f'durable = false\narchive = "{archive}"\narchive_while_running = true\n')
+    seen_to = archiving.seen_to(ctx.layout)
+    seen_to.mkdir(parents=True)
+    (seen_to / batch_id).touch()
+    program(root, "tick")
+    store = push_batch.opened(ctx, str(archive))
+    wait_for(lambda: (head := remote.newest_head(store, batch_id)) and head.over, "the batch to be sent")
+    wait_for(lambda: not locks.is_held(archiving.sending_lock(ctx.layout)), "the sender to leave")
+    assert not archiving.has_wishes(ctx.layout)
+
+
+def test_ctrl_c_ends_a_command_that_waits_for_a_server(root):
+    pytest.importorskip("obstore")
+    context(root)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        env = {**buckets.KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        running = started(root, "archive", "list", "--from", "s3://bucket/x", env=env)
+        waiting, _ = silent.accept()
+        with waiting:
+            waiting.recv(1)
+            running.send_signal(signal.SIGINT)
+            assert running.wait(30) == -signal.SIGINT
+        running.communicate()
 
 
 def test_a_rate_is_kept(tmp_path):

@@ -6,12 +6,14 @@ One that was not over when it was pushed comes paused: what it ran may go on whe
 """
 
 import contextlib
+import io
 import json
-from collections.abc import Callable, Mapping
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pydantic import BaseModel
 
@@ -66,7 +68,7 @@ def every(store: ObjectStore, threads: int = THREADS) -> list[Archived]:
     Raises:
         UserError: it cannot be reached, or what is there is no archive.
     """
-    found = [name for name, _ in store.names(remote.BATCHES) if is_safe_id(name)]
+    found = [name for name, _ in store.names(remote.BATCHES) if _is_batch(name)]
     with ThreadPoolExecutor(max_workers=threads) as pool:
         heads = list(pool.map(partial(remote.newest_head, store), found))
     return [
@@ -102,6 +104,8 @@ def pull(ctx: Context, batch_id: str, store: ObjectStore, *, threads: int = THRE
     aside.mkdir()
     try:
         size = _bring(store, head, aside, threads)
+        if not head.over:
+            pause_resume.pause_apart(aside, f"pulled from an archive of {head.at}, when it was not over")
         with hosts.deciding(ctx.layout):
             if target.exists():
                 raise UserError(f"{batch_id} has come here meanwhile", fix="look at it with show")
@@ -110,8 +114,6 @@ def pull(ctx: Context, batch_id: str, store: ObjectStore, *, threads: int = THRE
             index.write(target, map(batches.read_job, batches.job_dirs(ctx.layout, batch_id)))
     finally:
         walk.remove_tree(aside)
-    if not head.over:
-        pause_resume.pause(ctx, batch_id, f"pulled from an archive of {head.at}, when it was not over")
     return _pulled(head, "pulled", size)
 
 
@@ -136,7 +138,7 @@ def verify(ctx: Context, batch_id: str, store: ObjectStore, *, threads: int = TH
             pass
     for digest in head.tasks:
         task = remote.read_task(store, digest)
-        with remote.members(store, task.blobs) as members:
+        with remote.members(store, task.blobs, digest) as members:
             for _ in members:
                 pass
         size += task.stored
@@ -156,9 +158,14 @@ def _pulled(head: RemoteHead, state: str, size: int) -> Pulled:
     return Pulled(batch_id=head.batch_id, state=state, over=head.over, attempts=head.attempts, bytes=size, at=head.at)
 
 
+def _is_batch(name: str) -> bool:
+    """Tell whether a batch can be called so in a store, where other folders begin with ``_``."""
+    return is_safe_id(name) and not name.startswith("_")
+
+
 def _head(store: ObjectStore, batch_id: str) -> RemoteHead:
     """Return the newest head of a batch by that id, or the beginning of one; ``latest`` is the one with the highest id."""
-    known = sorted(name for name, _ in store.names(remote.BATCHES) if is_safe_id(name))
+    known = sorted(name for name, _ in store.names(remote.BATCHES) if _is_batch(name))
     fitting = [batch_id] if batch_id in known else [name for name in known if name.startswith(batch_id)]
     if batch_id == LATEST:
         fitting = known[-1:]
@@ -212,7 +219,7 @@ def _prove(
     def check(item: tuple[str, str]) -> int:
         digest, place = item
         key = remote.seal_key(head.batch_id, digest)
-        if not all(map(is_safe_id, place.split("/"))):
+        if not removals.is_place(place):
             raise remote.wrong(store, key, "its place is none in a batch")
         attempt = remote.read_attempt(store, head.batch_id, digest).model_copy(update={"place": place})
         try:
@@ -238,8 +245,35 @@ def _prove(
 
 def _survey(store: ObjectStore, attempt: SealedAttempt, then: Mapping[str, Any]) -> Mapping[str, Any]:
     """Read an attempt's files."""
-    with remote.members(store, attempt.blobs) as members:
-        return seal.survey_members(members, packing.ATTEMPT, like=then)
+    with remote.members(store, attempt.blobs, packing.ATTEMPT) as members:
+        return seal.survey_members(_sealed(store, attempt, then, members), packing.ATTEMPT, like=then)
+
+
+def _sealed(
+    store: ObjectStore,
+    attempt: SealedAttempt,
+    then: Mapping[str, Any],
+    members: Iterable[tuple[tarfile.TarInfo, IO[bytes] | None]],
+) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
+    """Give an attempt's members on, each file of the size that was sealed, and the seal as it was: before any of it is on a disk.
+
+    Raises:
+        WrongArchive: one is of another size, or the seal is another or is not there.
+    """
+    text, is_there = attempt.seal.encode(), False
+    for info, content in members:
+        path = info.name.partition("/")[2]
+        if path == attempts.SEAL:
+            is_there = True
+            if content is None or info.size != len(text) or content.read() != text:
+                raise remote.wrong(store, attempt.place, "has another seal among its files")
+            yield info, io.BytesIO(text)
+            continue
+        if content is not None and info.size != then.get(path, {}).get("size", info.size if path in then else -1):
+            raise remote.wrong(store, attempt.place, f"{path[:200]!r} is not of the size that was sealed")
+        yield info, content
+    if not is_there:
+        raise remote.wrong(store, attempt.place, "has no seal among its files")
 
 
 def _extract(aside: Path, store: ObjectStore, attempt: SealedAttempt, then: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -249,11 +283,9 @@ def _extract(aside: Path, store: ObjectStore, attempt: SealedAttempt, then: Mapp
     fresh = atomic.temp_path(target.parent)
     fresh.mkdir()
     try:
-        with remote.members(store, attempt.blobs) as members:
-            packing.extract_members(members, fresh)
+        with remote.members(store, attempt.blobs, packing.ATTEMPT) as members:
+            packing.extract_members(_sealed(store, attempt, then, members), fresh)
         made = fresh / packing.ATTEMPT
-        if atomic.read_bytes(made / attempts.SEAL) != attempt.seal.encode():
-            raise remote.wrong(store, attempt.place, "has another seal among its files")
         if attempt.place in removals.of(aside):
             removals.strip(made, removals.left_of(made))
         found = seal.survey(made, sync=False, like=then)
@@ -273,7 +305,7 @@ def _bring_tasks(ctx: Context, store: ObjectStore, head: RemoteHead) -> None:
         fresh = atomic.temp_path(ctx.layout.tasks)
         fresh.mkdir()
         try:
-            with remote.members(store, task.blobs) as members:
+            with remote.members(store, task.blobs, digest) as members:
                 packing.extract_members(members, fresh)
             if uploaded_tasks.content_of(fresh / digest) != digest:
                 raise remote.wrong(store, f"{remote.TASKS}/{digest}.json", "holds another task than it is named by")

@@ -30,11 +30,13 @@ _STAY_SEC, _LOOK_SEC = 2.0, 0.1
 def send(ctx: Context) -> bool:
     """Send what is wished for, until nothing more comes; whether all could be sent. Who is at it already sees to what comes meanwhile."""
     layout = ctx.layout
-    while members.names(archiving.wanted(layout)):
+    while archiving.has_wishes(layout):
         lock = locks.hold(archiving.sending_lock(layout))
         if lock is None:
             return True
         try:
+            for batch_id in members.names(archiving.seen_to(layout)):  # one before us was killed
+                _give_back(ctx, batch_id)
             store = opened(ctx, None, mb_per_sec=ctx.config.archive_mb_per_sec)
             while _wait(layout.archive):
                 for batch_id in members.names(archiving.wanted(layout)):
@@ -63,15 +65,22 @@ def _send_wished(ctx: Context, store: ObjectStore, batch_id: str) -> None:
     Raises:
         StoreTrouble: the archive does not take it; the wish stands again.
     """
-    wish = archiving.wanted(ctx.layout) / batch_id
-    wish.unlink(missing_ok=True)
+    aside = archiving.seen_to(ctx.layout)
+    aside.mkdir(exist_ok=True)
+    (archiving.wanted(ctx.layout) / batch_id).rename(aside / batch_id)  # what ends from here on is a new wish
     try:
         _send_new(ctx, store, batch_id)
     except StoreTrouble:
-        wish.touch()
+        _give_back(ctx, batch_id)
         raise
     except (UserError, OSError) as error:
         _say(ctx.layout.archive, f"{batch_id} was not sent: {error}")
+    (aside / batch_id).unlink(missing_ok=True)
+
+
+def _give_back(ctx: Context, batch_id: str) -> None:
+    archiving.wanted(ctx.layout).mkdir(exist_ok=True)
+    (archiving.seen_to(ctx.layout) / batch_id).rename(archiving.wanted(ctx.layout) / batch_id)
 
 
 def _send_new(ctx: Context, store: ObjectStore, batch_id: str) -> None:

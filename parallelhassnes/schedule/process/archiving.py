@@ -1,11 +1,12 @@
 """Having the archive get what has ended, by a process of its own: a pass waits for no network.
 
     _system/archive/wanted/<batch_id>       something of the batch has ended since it was sent; made before the end's ticket goes
+    _system/archive/sending/<batch_id>      such a wish while it is seen to; if whoever saw to it was killed, it is a wish still
     _system/archive/sent/<batch_id>.json D  up to which byte of its ledger every attempt is there, and when its last head was put
     _system/archive/failed.json          D  why nothing is sent just now; its age says when that was tried last
     _system/archive/sending.lock  sending.log L
 
-The end of a pass, which no attempt waits for, starts the process, unless one is at it. That one removes a wish, then looks at the ledger; where
+The end of a pass, which no attempt waits for, starts the process, unless one is at it. That one puts a wish aside, then looks at the ledger; where
 the archive cannot be reached it puts the wish back, and another is started a minute later, by a pass or a tick.
 """
 
@@ -37,7 +38,7 @@ def wish(ctx: Context, batch_id: str) -> None:
 def keep(ctx: Context) -> None:
     """See to it that what is wished for is sent."""
     layout = ctx.layout
-    if not ctx.config.archive_while_running or not members.names(wanted(layout)):
+    if not ctx.config.archive_while_running or not has_wishes(layout):
         return
     if _has_just_failed(layout) or locks.is_held(sending_lock(layout)):
         return
@@ -49,6 +50,16 @@ def keep(ctx: Context) -> None:
 def wanted(layout: Layout) -> Path:
     """Return the folder of wishes."""
     return layout.archive / "wanted"
+
+
+def has_wishes(layout: Layout) -> bool:
+    """Tell whether something is to be sent, or was being sent by one who was killed."""
+    return bool(members.names(wanted(layout)) or members.names(seen_to(layout)))
+
+
+def seen_to(layout: Layout) -> Path:
+    """Return the folder of the wishes that are seen to, by whoever holds the lock."""
+    return layout.archive / "sending"
 
 
 def sending_lock(layout: Layout) -> Path:

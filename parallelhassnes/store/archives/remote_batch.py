@@ -348,11 +348,16 @@ def read_ledger(store: ObjectStore, head: RemoteHead) -> bytes:
 
 
 @contextmanager
-def members(store: ObjectStore, blobs: Sequence[Blob]) -> Iterator[Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]]:
-    """Give the members of a tar, in its order, read while they are asked for.
+def members(
+    store: ObjectStore, blobs: Sequence[Blob], top: str = ""
+) -> Iterator[Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]]:
+    """Give the members of a tar, in its order, read while they are asked for; each can be made below an empty folder.
+
+    Args:
+        top: the one folder that they are in; without one they are a batch's records, and none of them is in an attempt.
 
     Raises:
-        WrongArchive: a blob is gone or another, or all of them are no tar.
+        WrongArchive: a blob is gone or another, all of them are no tar, or a member is none that a push writes.
         StoreTrouble: that cannot be told.
     """
     import zstandard
@@ -363,9 +368,47 @@ def members(store: ObjectStore, blobs: Sequence[Blob]) -> Iterator[Iterator[tupl
             zstandard.ZstdDecompressor().stream_reader(source, read_across_frames=True) as plain,
             tarfile.open(fileobj=io.BufferedReader(plain, 1 << 16), mode="r|", errors="surrogateescape") as tar,
         ):
-            yield ((info, tar.extractfile(info) if info.isreg() else None) for info in tar)
+            fits = _Fitting(top)
+            yield ((fits.checked(info), tar.extractfile(info) if info.isreg() else None) for info in tar)
+    except _DoesNotFit as error:
+        raise wrong(store, blob_key(blobs[0].sha256) if blobs else "blobs", str(error)) from None
     except (zstandard.ZstdError, tarfile.TarError) as error:
         raise wrong(store, blob_key(blobs[0].sha256) if blobs else "blobs", f"cannot be read ({error})") from None
+
+
+class _DoesNotFit(Exception):
+    """A member of a tar is none that a push writes."""
+
+
+class _Fitting:
+    """Whether each member of a tar lies in a folder that came before it, under a name of its own, and is of a kind that belongs there."""
+
+    def __init__(self, top: str) -> None:
+        self._top = top
+        self._open: list[tuple[str, set[str]]] = [("", set())]
+
+    def checked(self, info: tarfile.TarInfo) -> tarfile.TarInfo:
+        above, _, name = info.name.rpartition("/")
+        while len(self._open) > 1 and self._open[-1][0] != above:
+            self._open.pop()
+        place, known = self._open[-1]
+        if place != above or name in ("", ".", "..", *known) or not self._belongs(info):
+            raise _DoesNotFit(f"holds {info.name[:200]!r}, which no push writes there")
+        known.add(name)
+        if info.isdir():
+            self._open.append((info.name, set()))
+        return info
+
+    def _belongs(self, info: tarfile.TarInfo) -> bool:
+        parts = info.name.split("/")
+        if self._top:
+            is_ours = info.isdir() if len(parts) == 1 else info.isreg() or info.isdir() or info.issym() or info.isfifo()
+            return parts[0] == self._top and is_ours
+        is_in_attempt = (
+            len(parts) > 4 and parts[1::2][:2] == [packed.STEPS, packed.ATTEMPTS] and attempts.is_name(parts[4])
+        )
+        is_derived = parts[0] in _NO_RECORDS or parts[0] in packed.FILES
+        return (info.isreg() or info.isdir()) and not is_in_attempt and not is_derived
 
 
 class _Blobs(io.RawIOBase):
@@ -388,7 +431,8 @@ class _Blobs(io.RawIOBase):
 
 def wrong(store: ObjectStore, key: str, what: str) -> WrongArchive:
     return WrongArchive(
-        f"{store.url}/{key}: {what}", fix="push the batch again from where it is whole, or look at the archive's copies"
+        f"{store.url}/{key}: {what}",
+        fix="bring this object back from a copy of the archive, or push the batch to another address from where it is whole",
     )
 
 

@@ -112,10 +112,15 @@ def told_by(line: Mapping[str, Any]) -> dict[str, Tombstone]:
     }
 
 
+def is_place(text: str) -> bool:
+    """Tell whether a path is that of an attempt below a batch's folder, and nothing else."""
+    parts = text.split("/")
+    return len(parts) == 5 and (parts[1], parts[3]) == (packed.STEPS, packed.ATTEMPTS) and all(map(is_safe_id, parts))
+
+
 def _place(text: str) -> str:
     """Return it, if it is the place of an attempt below a batch: files are removed there."""
-    parts = text.split("/")
-    if len(parts) != 5 or (parts[1], parts[3]) != (packed.STEPS, packed.ATTEMPTS) or not all(map(is_safe_id, parts)):
+    if not is_place(text):
         raise ValueError(f"{text}: is no attempt of a batch")
     return text
 
