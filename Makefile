@@ -11,7 +11,8 @@ python := .venv/bin/python
 environment := $(if $(filter Linux,$(shell uname -s)),sandbox,docker)
 jobs ?= 2
 # Where the environment forbids it to keep what it has compiled, each of the thousands of programs that tests start would compile all anew.
-unexport PYTHONDONTWRITEBYTECODE
+# Unbuffered, programs would write as no user's do.
+unexport PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 14

@@ -33,8 +33,9 @@ settings.register_profile("patient", patient)
 settings.register_profile("same", patient, derandomize=True)
 settings.load_profile("same" if FORBID_SKIPS else "patient")
 
-_NOT_USUAL = ("CODEX_HOME", "PYTHONDONTWRITEBYTECODE")
-"""With the second, each of the thousands of programs that tests start would compile all that it imports."""
+_NOT_USUAL = ("CODEX_HOME", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
+"""With the second, each of the thousands of programs that tests start would compile all that it imports. With the third none would keep
+back what it writes, as it does for users."""
 NO_HOME = str(BUILD / "no-home") if PODMAN else "/dev/null/home"
 """A home folder that cannot be made or written, not even by root: its parent is not a directory. Podman starts nothing there."""
 

@@ -90,14 +90,25 @@ def main() -> NoReturn:
 
         processes.be_init()
     _open_streams()
+    code = _code()
+    try:
+        sys.stdout.flush()  # what could not be written is told here, and not by the interpreter at its end
+    except BrokenPipeError:
+        code = _reader_gone()
+    except OSError as error:
+        code = _not_written(error)
+    sys.exit(code)
+
+
+def _code() -> int:
+    """Do what the command line says; the exit code."""
     try:
         os.getcwd()  # noqa: PTH109 - only whether there is one
     except OSError as error:
         _report(UserError(f"the current folder: {error.strerror}", fix="cd to one that is there"))
-        sys.exit(USER_ERROR)
-    code = 0
+        return USER_ERROR
     try:
-        code = _obey()
+        return _obey()
     except UsageError as error:
         line = usage.line(error)
         if line is None:
@@ -105,23 +116,19 @@ def main() -> NoReturn:
         else:
             print(line, file=sys.stderr)
         _print_document(line or error.format_message())
-        sys.exit(USER_ERROR)
+        return USER_ERROR
     except typer.Abort:
-        sys.exit(1)
+        return 1
     except UserError as error:
         _report(error)
-        sys.exit(USER_ERROR)
+        return USER_ERROR
     except BrokenPipeError:
-        _drop_output()
-        sys.exit(0)
+        return _reader_gone()
     except Exception as error:  # noqa: BLE001 - the one place where what we did not foresee becomes a line and a log
         if isinstance(error, OSError) and error.errno in HOST_TROUBLE:
-            place = error.filename or "writing"
-            _report(UserError(f"{place}: {error.strerror}", fix=HOST_TROUBLE[error.errno]))
-            sys.exit(USER_ERROR)
+            return _not_written(error)
         print(f"parallelhassnes: internal error ({type(error).__name__}); the log is {_log()}", file=sys.stderr)
-        sys.exit(OUR_ERROR)
-    sys.exit(code)
+        return OUR_ERROR
 
 
 def _import_when_used(name: str, *functions: str) -> None:
@@ -188,8 +195,23 @@ def _escaped(error: UnicodeError) -> tuple[str, int]:
     return json.dumps(error.object[error.start : error.end])[1:-1], error.end
 
 
+def _reader_gone() -> int:
+    """End as a program in front of ``head`` does."""
+    _drop_output()
+    return 0
+
+
+def _not_written(error: OSError) -> int:
+    """Tell what the host refuses, of a file or of standard output."""
+    if error.filename is None:
+        _drop_output()
+    fix = HOST_TROUBLE.get(error.errno or 0, "write to another place")
+    _report(UserError(f"{error.filename or 'writing'}: {error.strerror}", fix=fix))
+    return USER_ERROR
+
+
 def _drop_output() -> None:
-    """Tell what is still to be written to a standard output that takes nothing goes nowhere."""
+    """Have what is still to be written to a standard output that takes nothing go nowhere."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

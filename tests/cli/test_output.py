@@ -38,6 +38,32 @@ def test_a_full_disk_is_told_in_one_line(root: Path, ctx: Context, more: str) ->
     assert (done.returncode, done.stderr) == (2, "writing: No space left on device; free some space\n")
 
 
+@pytest.mark.parametrize(
+    "command", ["--help", "init --root $ROOT --help", "scoreboard --root $ROOT --json", "doctor --bad"]
+)
+def test_a_reader_that_has_gone_is_no_trouble(root: Path, ctx: Context, command: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        values = {"PROGRAM": f"{sys.executable} -m parallelhassnes", "ROOT": str(root)}
+        done = subprocess.run(
+            ["sh", "-c", f"$PROGRAM {command}"],
+            stdout=write,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=100,
+            env=stores.environment(values),
+            cwd=stores.CHECKOUT,
+        )
+    finally:
+        os.close(write)
+    assert ("bad" in command) == bool(done.stderr), done.stderr
+    assert "Exception" not in done.stderr
+    assert done.returncode in ((2,) if "bad" in command else (0, 1)), (
+        done.stderr
+    )  # help ends as the library for it ends then
+
+
 @pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
 def test_a_closed_standard_output_takes_nothing_from_the_work(root: Path, ctx: Context, closed: str) -> None:
     batch_id = stores.put(ctx, stores.table(stores.job("j", stores.command("c", "echo", "hello"))))
