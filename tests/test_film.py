@@ -25,12 +25,12 @@ def test_the_picture_is_of_todays_scenes_and_ends_in_time():
 
 @pytest.mark.namespaces
 def test_what_is_filmed_is_a_real_terminal_as_it_was():
-    frames = film.film(("parallelhassnes run examples/tasks/hello -a nop -e sandbox", "parallelhassnes ls"))
+    frames = film.film(("parallelhassnes run examples/tasks/slow -a oracle -e sandbox", "parallelhassnes ls"))
     plain = ["\n".join(re.sub(r"\x1b\[[0-9;]*m", "", line) for line in frame.lines) for frame in frames]
     assert plain[0] == "$ "
     assert any("0/1 trial done" in each for each in plain), "the live display"
-    assert "1/1 trial done: 1 scored without passing" in plain[-1]
-    assert plain[-1].rstrip().endswith("hello × nop")
+    assert "1/1 trial done: 1 passed" in plain[-1]
+    assert plain[-1].rstrip().endswith("slow × oracle")
     picture = ET.fromstring(film.draw(frames))
     assert len(picture.findall(".//{http://www.w3.org/2000/svg}g[@class='f']")) == len(frames)
 
