@@ -115,15 +115,17 @@ def test_a_crash_while_taking_over_is_made_good(ran, monkeypatch):
     if not pid:
         real, calls = carry_over.attempts.adopt, []
 
-        def adopt(*arguments):
+        def adopt(*arguments, **named):
             calls.append(1)
             if len(calls) == 2:
                 os._exit(9)
-            return real(*arguments)
+            return real(*arguments, **named)
 
-        carry_over.attempts.adopt = adopt
-        rerun(ctx, old, "failed")
-        os._exit(0)
+        try:
+            carry_over.attempts.adopt = adopt
+            rerun(ctx, old, "failed")
+        finally:
+            os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
     assert ctx.layout.batch_ids() == [old]
     (companion,) = ctx.layout.incoming.glob(f"*{ingest.COMPANION}")
