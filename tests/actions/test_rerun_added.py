@@ -156,9 +156,11 @@ def test_a_crash_on_the_way_is_made_good(grown):
     ctx, old = grown
     pid = os.fork()
     if not pid:
-        carry_over.publish = lambda *_: os._exit(9)
-        rerun(ctx, old, "failed")
-        os._exit(0)
+        try:
+            carry_over.publish = lambda *_: os._exit(9)
+            rerun(ctx, old, "failed")
+        finally:
+            os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
     (companion,) = ctx.layout.incoming.glob(f"*{ingest.COMPANION}")
     new = read(companion)["batch_id"]

@@ -180,10 +180,12 @@ def test_a_reader_beside_a_writer_never_sees_less_than_before(tmp_path):
     large(tmp_path, 60)
     pid = os.fork()
     if not pid:
-        currents.WHOLE = 0
-        for number in range(600):
-            changed(tmp_path, f"t{number}", number)
-        os._exit(0)
+        try:
+            currents.WHOLE = 0
+            for number in range(600):
+                changed(tmp_path, f"t{number}", number)
+        finally:
+            os._exit(0)
     seen, looks = 0, 0
     while os.waitpid(pid, os.WNOHANG) == (0, 0):
         found = currents.read(tmp_path).steps
