@@ -87,6 +87,8 @@ def test_every_command_has_help_with_an_example_that_runs(shell):
             assert shell("parallelhassnes pack latest").returncode == 0
         if name == "regrade":  # what can be judged again
             line = line.replace("latest", kept)
+        if name == "archive":  # a folder of this test's
+            line = line.replace("/mnt/", "")
         if name == "import":  # the job that an export has made
             line = line.replace("jobs/", "view/")
         if (
@@ -94,8 +96,10 @@ def test_every_command_has_help_with_an_example_that_runs(shell):
         ):  # they go on until they are told to end
             line = f"timeout -s INT 5 {line}; test $? -eq 0 -o $? -eq 124 -o $? -eq 130"
         done = shell(line)
-        allowed = (0, 1) if line.startswith(TROUBLE_IS_NO_ERROR) else (0, 2) if name == "notify" else (0,)
-        assert done.returncode in allowed, f"{line}\n{done.stdout}\n{done.stderr}"  # 2: nobody is named to be told
+        allowed = (0, 1) if line.startswith(TROUBLE_IS_NO_ERROR) else (0, 2) if name in ("notify", "gc") else (0,)
+        assert done.returncode in allowed, (
+            f"{line}\n{done.stdout}\n{done.stderr}"
+        )  # 2: nobody is named to be told, no rule
         if name in STARTS_ATTEMPTS:  # later examples look at the files of the newest attempt
             assert shell("parallelhassnes tick --until-idle --fail-on never").returncode == 0, name
 

@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
     """Add this group."""
     group = typer.Typer(
         cls=CommandGroup,
-        help="Keep batches in a bucket or a folder elsewhere, and bring them back.\n\nExample: parallelhassnes archive push latest",
+        help="Keep batches in a bucket or a folder elsewhere, and bring them back.\n\nExample: parallelhassnes archive push latest --to /mnt/archive",
         no_args_is_help=True,
         rich_markup_mode=None,
     )
@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
 def _group() -> None:
     """Keep batches in a bucket or a folder elsewhere, and bring them back.
 
-    Example: parallelhassnes archive push latest
+    Example: parallelhassnes archive push latest --to /mnt/archive
     """
 
 
