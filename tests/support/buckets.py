@@ -1,5 +1,6 @@
 """A real server of buckets, SeaweedFS, and a proxy before it that cuts connections."""
 
+import contextlib
 import json
 import os
 import random
@@ -11,7 +12,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -128,9 +129,21 @@ class Cutter:
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
         self.cuts = 0
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._clients: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        self._start(self._accept)
+
+    def _start(self, act: Callable[..., None], *arguments: object) -> None:
+        self._threads.append(threading.Thread(target=act, args=arguments, daemon=True))
+        self._threads[-1].start()
 
     def close(self) -> None:
+        """End all connections, and every thread: a process with several forks no supervisor."""
+        for one in (self._server, *self._clients):
+            with contextlib.suppress(OSError):  # it has ended
+                one.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(10)
         self._server.close()
 
     def _accept(self) -> None:
@@ -139,7 +152,8 @@ class Cutter:
                 client, _ = self._server.accept()
             except OSError:
                 return
-            threading.Thread(target=self._carry, args=(client,), daemon=True).start()
+            self._clients.append(client)
+            self._start(self._carry, client)
 
     def _carry(self, client: socket.socket) -> None:
         left = self._chance.randrange(1, 30_000) if self._chance.randrange(self._one_of) == 0 else None
