@@ -77,7 +77,7 @@ def serving(folder: Path) -> Iterator[Server]:
         "master.port": master,
         "master.volumeSizeLimitMB": 64,
         "volume.port": volume,
-        "volume.max": 50,
+        "volume.max": 1000,  # each bucket takes several
         "filer.port": filer,
         "s3.port": port,
         "s3.config": folder / "who.json",
