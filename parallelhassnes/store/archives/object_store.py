@@ -264,11 +264,11 @@ class Bucket(ObjectStore):
             what, fix = "there is no such bucket", "make it, or correct the address or the endpoint"
         elif number in ("401", "403") or type(error).__name__ in ("PermissionDeniedError", "UnauthenticatedError"):
             what, fix = "access is denied", f"look at the credentials ({prefix}…) and at what they may do there"
+        elif number.startswith("5"):
+            what, fix = "the server fails", "say it again later; what is there already is not sent twice"
         elif "error sending request" in said or "timed out" in said or "timeout" in said or isinstance(error, OSError):
             what = "cannot be reached"
             fix = f"look at the network and at the endpoint ({', '.join(n for n in _ENDPOINTS if n.startswith(prefix))}), then say it again"
-        elif number.startswith("5"):
-            what, fix = "the server fails", "say it again later; what is there already is not sent twice"
         else:
             what, fix = "the server refuses what was asked", "look at the address and at the server's log"
         raise StoreTrouble(f"{self.url}: {what}{f' ({shown})' if shown else ''}", fix=fix) from None
